@@ -1,0 +1,84 @@
+"""Do the published directions show? Trains every input and bottleneck of the small motion model and prints one table.
+
+python benchmarks/variants.py --workdir DIR [--steps 1000] [--seeds 1] [--only NAME ...]     (about 4 minutes a variant on 2 CPU cores)
+Finished variants are kept, so it can be stopped and run again. Writes DIR/variants.md and DIR/variants.json.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parent.parent
+VARIANTS = {
+    "future features": "inputs=future,tcl=off",
+    "VQ": "inputs=none,bottleneck=vq,tcl=off",
+    "pre-VQ": "inputs=none,bottleneck=pre_vq,tcl=off",
+    "KL": "inputs=none,bottleneck=kl,tcl=off",
+    "none (w/o VQ)": "inputs=none,tcl=off",
+    "RGB difference": "inputs=rgb_diff,tcl=off",
+    "Td": "inputs=feature_diff,tcl=off",
+    "Tcl": "inputs=none,tcl=on",
+    "Td + Tcl": "inputs=feature_diff,tcl=on",
+}
+COLUMNS = ("lp_mse", "mlp_mse", "state_lp_mse", "s_pcfc", "effective_rank", "psnr", "copy_ratio_moving", "camera_excess")
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--workdir", type=pathlib.Path, required=True)
+  parser.add_argument("--steps", type=int, default=1_000)
+  parser.add_argument("--seeds", type=int, default=1)
+  parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
+  options = parser.parse_args()
+  rows, untrained, begin = {}, [], time.monotonic()
+  for name in options.only:
+    rows[name] = []
+    for seed in range(options.seeds):
+      rows[name].append(_run(options.workdir.absolute(), name, seed, options.steps))
+      if name == "Td + Tcl":
+        untrained.append(rows[name][-1]["untrained"])
+  lines = ["| variant | " + " | ".join(COLUMNS) + " | pairs/s |", "| --- |" + " --- |" * (len(COLUMNS) + 1)]
+  for name, runs in rows.items():
+    lines.append(f"| {name} | " + " | ".join(_cell([run["trained"] for run in runs], key) for key in COLUMNS)
+                 + f" | {statistics.mean(run['pairs_per_s'] for run in runs):.0f} |")
+  if untrained:
+    lines.append("| untrained (Td) | " + " | ".join(_cell(untrained, key) for key in COLUMNS) + " | |")
+    lines.append(f"| copy current frame | | | | | | {untrained[0]['copy_psnr']:.2f} | 1.000 | | |")
+  text = "\n".join(lines)
+  (options.workdir / "variants.md").write_text(text + "\n")
+  (options.workdir / "variants.json").write_text(json.dumps(rows, indent=2))
+  print(f"\n{options.steps} steps, {options.seeds} seed(s), {time.monotonic() - begin:.0f} s\n\n{text}")
+
+
+def _run(workdir: pathlib.Path, name: str, seed: int, steps: int) -> dict:
+  """Trains and probes one variant, unless it is there already."""
+  folder = workdir / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}"
+  metrics = folder / "probe" / "metrics.json"
+  if not metrics.exists():
+    again = ["--resume"] if (folder / "motion" / "config.json").exists() else []
+    _main("configs/motion.py:small," + VARIANTS[name], folder / "motion", f"--config.train.steps={steps}", f"--config.seed={seed}", *again)
+    _main("configs/probe.py", folder / "probe", f"--config.checkpoint={folder / 'motion'}", "--overwrite" if (folder / "probe").exists() else "--nooverwrite")
+  read = json.loads(metrics.read_text())["rows"]
+  return {"trained": read["trained"], "untrained": {**read["untrained"], "copy_psnr": read["copy-current-frame"]["psnr"]},
+          "pairs_per_s": json.loads((folder / "motion" / "speed.json").read_text())["pairs_per_s"]}
+
+
+def _main(config: str, workdir: pathlib.Path, *words: str) -> None:
+  print(f"== {config} {' '.join(words)}", flush=True)
+  subprocess.run([sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words], check=True, cwd=ROOT)
+
+
+def _cell(rows: list[dict], key: str) -> str:
+  values = [row[key][0] if isinstance(row.get(key), list) else row.get(key) for row in rows]
+  if None in values:
+    return ""
+  spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+  return f"{statistics.mean(values):.3f}{spread}"
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,80 @@
+"""Data: numpy, Grain and codecs only. Nothing in here asks jax for devices or a process index: those are arguments.
+
+Importing this package does not import Grain (ingest workers start faster without it); `pipeline` does.
+"""
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+
+from como_jax.data import index
+from como_jax.data.sources import shards
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+  """One entry of a mixture.
+
+  Attributes:
+    path: folder of como_jax shards (`ingest.ensure_shards` makes one of anything).
+    weight: share of the mixture, relative to the other entries.
+    offset_seconds: time between the frames of a window; in frames by each clip's own rate.
+    cameras: names to use, empty = all.
+    name: for messages and reports, the folder's name by default.
+  """
+
+  path: str
+  weight: float = 1.0
+  offset_seconds: float = 0.5
+  cameras: tuple[str, ...] = ()
+  name: str = ""
+
+  @property
+  def label(self) -> str:
+    return self.name or os.path.basename(os.path.normpath(self.path))
+
+
+def describe(dataset: DataSet, *, frames: int = 2, validation_fraction: float = 0.1) -> dict[str, Any]:
+  """What a data set holds, as plain JSON values, for logs and reports.
+
+  Returns:
+    name, source, image_size, codec, cameras, tasks (number), fps (sorted list), seconds, episodes, clips, frames,
+    quarantined, windows {"train", "validation"} of `frames` frames, stride_frames (sorted list), clips_without_window,
+    windows_lost, action and state {"size", "names"}, fingerprint.
+  """
+  manifest, table = shards.read_manifest(dataset.path), shards.read_table(dataset.path)
+  validation = index.split(table, validation_fraction)
+  counts, found = {}, {}
+  for which, keep in (("train", ~validation), ("validation", validation)):
+    if keep.any():
+      found[which] = index.windows(
+        table,
+        frames=frames,
+        offset_seconds=dataset.offset_seconds,
+        keep=keep,
+        cameras=tuple(dataset.cameras),
+        name=dataset.label,
+        warn=False,
+      )
+    counts[which] = len(found[which]) if which in found else 0
+  return {
+    "name": dataset.label,
+    "source": manifest["source"]["description"],
+    "image_size": manifest["image_size"],
+    "codec": manifest["codec"],
+    "cameras": list(dataset.cameras) or list(index.camera_names(table)),
+    "tasks": len(set(table.task) - {""}),
+    "fps": sorted({float(fps) for fps in table.fps}),
+    "seconds": float(np.sum(table.length / table.fps)),
+    **manifest["counts"],
+    "windows": counts,
+    "offset_seconds": dataset.offset_seconds,
+    "stride_frames": sorted({int(n) for n in index.strides(table.fps, dataset.offset_seconds)}),
+    "clips_without_window": sum(part.clips_without for part in found.values()),
+    "windows_lost": sum(part.lost for part in found.values()),
+    "action": manifest["action"],
+    "state": manifest["state"],
+    "fingerprint": manifest["source"]["fingerprint"],
+  }

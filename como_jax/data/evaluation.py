@@ -1,0 +1,221 @@
+"""Sequential windows with their actions and ids: for metrics, labels and pictures. The same composition without chance.
+
+Legend: B batch, K frames of a window, H W image, A action, S state.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import grain
+import numpy as np
+
+from como_jax import data, errors
+from como_jax.data import pipeline, transforms, video
+from como_jax.data.sources import shards
+
+
+@dataclasses.dataclass
+class _Load:
+  """Row number (or -1 for padding) -> sample with ids."""
+
+  sets: list[pipeline.Opened]
+  places: np.ndarray  # [n, 2] data set, window
+  episode_ids: list[np.ndarray]  # by data set: id of each record's episode
+  task_ids: list[np.ndarray]
+  camera_ids: list[np.ndarray]
+  starts: list[np.ndarray]
+  sizes: dict[str, int]  # widest action and state
+  frames: int
+  resize: transforms.Resize
+
+  def __call__(self, i: int) -> dict[str, np.ndarray]:
+    valid = i < len(self.places)
+    which, number = (int(v) for v in self.places[i if valid else 0])
+    opened = self.sets[which]
+    window = opened.windows[number]
+    numbers = [window.t + k * window.stride for k in range(self.frames)]
+    sizes = {
+      "action": (self.frames - 1, self.sizes["action"]),
+      "state_delta": (self.frames - 1, self.sizes["state"]),
+      "state": (self.frames, self.sizes["state"]),
+    }
+    values = {name: np.zeros(size, np.float32) for name, size in sizes.items() if size[1]}
+    try:
+      clip, _ = opened.load(number)
+      images = clip.frames[opened.cameras[window.camera]].decode(numbers)
+      if "action" in clip.arrays and "action" in values:
+        for k, t in enumerate(numbers[:-1]):
+          action = clip.arrays["action"][t : t + window.stride].mean(0)
+          values["action"][k, : len(action)] = action
+      if "state" in clip.arrays and "state" in values:
+        state = clip.arrays["state"][numbers]
+        values["state"][:, : state.shape[1]] = state
+        values["state_delta"][:, : state.shape[1]] = state[1:] - state[:-1]
+      has = {name: name in clip.arrays for name in ("action", "state")}
+    except video.Unreadable as error:
+      if not valid:
+        raise
+      raise errors.UserError(
+        f"{opened.label}: evaluation needs every window, and one cannot be read: {error}"
+      ) from error
+    sample = {
+      "frames": images,
+      **values,
+      "has_action": np.bool_(has["action"]),
+      "has_state": np.bool_(has["state"]),
+      "valid": np.bool_(valid),
+      "dataset": np.int32(which),
+      "episode": np.int32(self.episode_ids[which][window.row]),
+      "task": np.int32(self.task_ids[which][window.row]),
+      "camera": np.int32(self.camera_ids[which][window.camera]),
+      "time": np.int32(self.starts[which][window.row] + window.t),
+      "stride": np.int32(window.stride),
+    }
+    return self.resize(sample)
+
+
+class Evaluation:
+  """A fixed list of windows. `batches()` walks over it; `pictures(n)` gives a few.
+
+  Attributes:
+    episodes, tasks, cameras, datasets: names behind the integer ids, the same in every process.
+    size: number of windows. steps: batches of a walk.
+    action_size, state_size: the widest of the data sets, 0 when none has any.
+  """
+
+  def __init__(
+    self,
+    load: _Load,
+    names: dict[str, list[str]],
+    *,
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+    workers: int,
+    threads: int,
+  ):
+    self._load, self._batch, self._process = load, batch_size, process_index
+    self._local = pipeline.local_batch(batch_size, process_index, process_count)
+    self._workers, self._threads = workers, threads
+    self.episodes, self.tasks, self.cameras, self.datasets = (
+      names[key] for key in ("episodes", "tasks", "cameras", "datasets")
+    )
+    self.size, self.steps = len(load.places), -(-len(load.places) // batch_size)
+    self.action_size, self.state_size = load.sizes["action"], load.sizes["state"]
+
+  def batches(self) -> pipeline.Batches:
+    """A walk over all windows in order; the last batch is padded, with `valid` False on the padding.
+
+    Batches: "frames" uint8 [B, K, H, W, 3]; ids int32 [B] "dataset", "episode", "task", "camera", "time" (frame number
+      in the
+    episode of the first frame), "stride" (frames); bool [B] "valid", "has_action", "has_state"; and where some data set
+    has them, float32 "action" [B, K-1, A] (mean over each pair's window), "state" [B, K, S], "state_delta" [B, K-1, S],
+    zero-padded to the widest data set.
+    """
+
+    def make(step: int) -> grain.MapDataset:
+      rows = grain.MapDataset.range((self.steps - step) * self._local)
+      part = pipeline.Part(range(self.steps * self._batch), step * self._batch, self._batch, self._local, self._process)
+      return rows.map(part).map(self._load).batch(self._local)
+
+    return pipeline.Batches(make, step=0, workers=self._workers, threads=self._threads, prefetch=2)
+
+  def pictures(self, count: int) -> dict:
+    """A few windows spread evenly: {"frames": uint8 [n, K, H, W, 3], "task", "camera", "episode", "dataset": lists of
+    str, "time", "stride": int [n]}."""
+    rows = _spread(self.size, count)
+    samples = [self._load(int(row)) for row in rows]
+    names = {"task": self.tasks, "camera": self.cameras, "episode": self.episodes, "dataset": self.datasets}
+    return {
+      "frames": np.stack([sample["frames"] for sample in samples]),
+      **{key: [known[int(sample[key])] for sample in samples] for key, known in names.items()},
+      **{key: np.array([int(sample[key]) for sample in samples]) for key in ("time", "stride")},
+    }
+
+
+def _spread(size: int, count: int | None) -> np.ndarray:
+  """`count` of `size` numbers, evenly spread (the middle of each share); all when there are fewer."""
+  if count is None or count >= size:
+    return np.arange(size)
+  return ((np.arange(count) + 0.5) * size / count).astype(np.int64)
+
+
+def build(
+  datasets: Sequence[data.DataSet],
+  *,
+  batch_size: int,
+  image_size: int,
+  frames: int = 3,
+  split: str = "validation",
+  validation_fraction: float = 0.1,
+  max_windows: int | None = None,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+  threads: int = 4,
+) -> Evaluation:
+  """Opens the evaluation windows.
+
+  Args:
+    datasets: all their windows are walked through; weights play no part.
+    batch_size: global.
+    image_size: H = W of the result.
+    frames: K; 3 gives (t - n, t, t + n).
+    split, validation_fraction: as in `pipeline.build`.
+    max_windows: cap over all data sets, spread evenly; None = every window.
+    process_index, process_count: which part of each batch.
+    workers, threads: as in `pipeline.build`.
+  """
+  opened, tables = pipeline.open_sets(datasets, frames=frames, split=split, validation_fraction=validation_fraction)
+  sizes = {"action": 0, "state": 0}
+  ids = {"episodes": [], "tasks": [], "cameras": []}
+  columns: dict[str, list[np.ndarray]] = {"episodes": [], "tasks": [], "cameras": []}
+  known: dict[str, dict] = {"episodes": {}, "tasks": {}, "cameras": {}}
+
+  def number(kind, key, label):
+    if key not in known[kind]:
+      known[kind][key] = len(ids[kind])
+      ids[kind].append(label)
+    return known[kind][key]
+
+  for which, (one, table) in enumerate(zip(opened, tables, strict=True)):
+    # Episode names are unique within a data set only; equal tasks and cameras of two data sets share an id.
+    columns["episodes"].append(np.array([number("episodes", (which, name), name) for name in table.episode], np.int32))
+    columns["tasks"].append(np.array([number("tasks", name, name) for name in table.task], np.int32))
+    columns["cameras"].append(np.array([number("cameras", name, name) for name in one.cameras], np.int32))
+    manifest_sizes = _sizes(datasets[which].path)
+    sizes = {key: max(value, manifest_sizes[key]) for key, value in sizes.items()}
+  counts = [len(one.windows) for one in opened]
+  chosen = _spread(sum(counts), max_windows)
+  which = np.searchsorted(np.cumsum(counts), chosen, side="right")
+  places = np.stack([which, chosen - np.concatenate([[0], np.cumsum(counts)])[which]], 1)
+  load = _Load(
+    opened,
+    places,
+    columns["episodes"],
+    columns["tasks"],
+    columns["cameras"],
+    [table.start for table in tables],
+    sizes,
+    frames,
+    transforms.Resize(image_size),
+  )
+  names = {**ids, "datasets": [one.label for one in opened]}
+  return Evaluation(
+    load,
+    names,
+    batch_size=batch_size,
+    process_index=process_index,
+    process_count=process_count,
+    workers=workers,
+    threads=threads,
+  )
+
+
+def _sizes(path: str) -> dict[str, int]:
+  manifest = shards.read_manifest(path)
+  result = {}
+  for key in ("action", "state"):
+    size = manifest[key]["size"]
+    result[key] = max(size) if isinstance(size, list) else int(size or 0)
+  return result

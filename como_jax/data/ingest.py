@@ -1,0 +1,300 @@
+"""Any source -> our shards: parallel, resumable, deterministic, with a progress bar and a quarantine of bad files.
+
+A unit of work is one shard: `episodes_per_shard` consecutive episodes of the source. It is written to a temporary file,
+renamed, and then described by a sidecar JSON; a rerun skips units that have one. Bytes depend on the source and the
+settings only, never on the number of workers or on interruptions.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import glob
+import json
+import os
+import time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tqdm
+import xxhash
+
+from como_jax import errors
+from como_jax.data import shard_writer, sources
+from como_jax.data import workers as processes
+from como_jax.data.sources import shards
+
+SETTINGS = "settings.json"
+QUARANTINE = "quarantine.json"
+QUALITY = {"jpeg": 95, "h264": 18}  # JPEG quality; H.264 constant rate factor
+_ATTEMPTS = 2  # an episode is blamed for a worker's death when it happens twice (once may be a kill from outside)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+  """What an ingest did. `quarantined` is a list of {"name", "reason"}; `seconds` is this run's time."""
+
+  path: str
+  episodes: int
+  clips: int
+  frames: int
+  quarantined: list[dict[str, str]]
+  notes: list[dict[str, str]]
+  seconds: float
+
+
+@contextlib.contextmanager
+def locked(path: str, *, wait: bool):
+  """Holds a lock file (released by the system when the process dies). Raises `errors.UserError` when taken and not
+  waiting."""
+  with open(path, "w", encoding="utf-8") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError as error:
+      raise errors.UserError(f"another ingest is writing to {os.path.dirname(path)}") from error
+    yield
+
+
+def _prepare(output: str, settings: shard_writer.Settings, source: sources.Source) -> None:
+  """Checks that the folder is new or was begun with the same source and settings, and clears left-over temporary
+  files."""
+  record = {
+    "kind": "como_jax ingest",
+    "version": shards.VERSION,
+    "source": source.fingerprint(),
+    **dataclasses.asdict(settings),
+  }
+  record["cameras"] = list(settings.cameras)
+  path = os.path.join(output, SETTINGS)
+  if os.path.isfile(path):
+    before = shard_writer.read_json(path) or {}
+    different = [
+      f"{key} was {before.get(key)!r} and is now {record[key]!r}" for key in record if before.get(key) != record[key]
+    ]
+    if different:
+      raise errors.UserError(
+        f"{output} holds shards made from another source or with other settings: {'; '.join(different)}. "
+        "Choose a new folder or delete it"
+      )
+  else:
+    surplus = [name for name in os.listdir(output) if not name.startswith(".")]
+    if surplus:
+      raise errors.UserError(
+        f"output folder {output} is not empty and was not begun by ingest (it holds {sorted(surplus)[0]})"
+      )
+    shard_writer.write_json(path, record)
+  for stale in glob.glob(os.path.join(glob.escape(output), "*.tmp")):
+    os.remove(stale)
+
+
+def _finish(output: str, settings: shard_writer.Settings, source: sources.Source, sidecars: list[dict]) -> dict:
+  """Writes records.parquet, quarantine.json and, last of all, the manifest."""
+  rows = [row for sidecar in sidecars for row in sidecar["rows"]]
+  quarantine = [item for sidecar in sidecars for item in sidecar["quarantine"]]
+  notes = [item for sidecar in sidecars for item in sidecar["notes"]]
+  shard_writer.write_json(os.path.join(output, QUARANTINE), quarantine)
+  if not rows:
+    for sidecar in sidecars:  # so that a rerun tries again
+      os.remove(shard_writer.sidecar_path(output, sidecar["shard"]))
+    reasons = "; ".join(f"{item['name']}: {item['reason']}" for item in quarantine[:3])
+    raise errors.UserError(f"none of the {len(quarantine)} episodes could be read ({reasons})")
+  columns = {
+    name: pa.array([row[name] for row in rows], kind)
+    for name, kind in (
+      ("shard", pa.int32()),
+      ("record", pa.int32()),
+      ("episode", pa.string()),
+      ("start", pa.int64()),
+      ("length", pa.int32()),
+      ("fps", pa.float64()),
+      ("task", pa.string()),
+      ("cameras", pa.list_(pa.string())),
+      ("has_action", pa.bool_()),
+      ("split_key", pa.int64()),
+    )
+  }
+  table = os.path.join(output, shards.RECORDS)
+  pq.write_table(pa.table(columns), f"{table}.tmp")
+  os.replace(f"{table}.tmp", table)
+
+  def array(name):
+    sizes = sorted({row["dims"][name] for row in rows if name in row["dims"]})
+    return {"size": sizes[0] if len(sizes) == 1 else (sizes or None), "names": source.info.get(f"{name}_names")}
+
+  overlapped = {}
+  for row in rows:
+    overlapped[row["episode"]] = max(overlapped.get(row["episode"], 0), row["start"] + row["length"])
+  manifest = {
+    "version": shards.VERSION,
+    "kind": shards.KIND,
+    "source": {
+      "description": source.info["description"],
+      "format": source.info["format"],
+      "fingerprint": source.fingerprint(),
+    },
+    **{key: value for key, value in dataclasses.asdict(settings).items() if key != "cameras"},
+    "cameras": list(settings.cameras),
+    "action": array("action"),
+    "state": array("state"),
+    "counts": {
+      "episodes": len(overlapped),
+      "clips": len(rows),
+      "frames": sum(overlapped.values()),
+      "quarantined": len(quarantine),
+    },
+    "shards": [
+      {"file": sidecar["file"], "records": len(sidecar["rows"]), "xxh64": sidecar["xxh64"]}
+      for sidecar in sidecars
+      if sidecar["file"]
+    ],
+    "quarantine": quarantine,
+    "notes": notes,
+  }
+  shard_writer.write_json(os.path.join(output, shards.MANIFEST), manifest)
+  return manifest
+
+
+def run(
+  source: str | sources.Source,
+  output: str,
+  *,
+  format: str = "auto",
+  image_size: int = 0,
+  resize: str = "squash",
+  codec: str = "jpeg",
+  quality: int | None = None,
+  clip_frames: int = 128,
+  clip_overlap: int = 0,
+  cameras: tuple[str, ...] = (),
+  episodes_per_shard: int = 64,
+  workers: int = -1,
+  progress: bool = True,
+) -> Summary:
+  """Writes a folder of shards.
+
+  Args:
+    source: folder of data, or an opened (picklable) source.
+    output: folder to write; an unfinished one of the same source and settings is resumed, a finished one is only
+      summarised.
+    format: "lerobot", "video_folder", "shards" or "auto".
+    image_size: side in pixels of the stored square frames; 0 keeps the source's size.
+    resize: "squash", "crop" or "pad", see `video.Geometry`.
+    codec: "jpeg" (each frame by itself: the fastest random access) or "h264" (about ten times smaller, slower to
+      enter).
+    quality: JPEG quality 1 to 100 (default 95), or for h264 the constant rate factor 0 to 51, lower is better (default
+      18).
+    clip_frames: most frames in a record. A training window never crosses a clip.
+    clip_overlap: frames repeated from the end of one clip at the start of the next. With at least (K - 1) * offset
+      frames no window of an episode is lost to clip borders; windows that appear in two clips are counted once.
+    cameras: names of the cameras to keep; empty = all.
+    episodes_per_shard: episodes of the source in a shard file.
+    workers: processes; 0 = this one, -1 = one per core. With 0 a crash of a native decoder ends the run.
+    progress: show a progress bar.
+
+  Raises:
+    errors.UserError: bad arguments, nothing readable, or the output folder belongs to something else.
+  """
+  begin = time.monotonic()
+  source = sources.open_source(source, format=format) if isinstance(source, str) else source
+  for name in cameras:
+    if name not in source.cameras:
+      raise errors.UserError(f"camera {name!r} is not in the data set: {errors.nearest(name, source.cameras)}")
+  settings = shard_writer.Settings(
+    image_size,
+    resize,
+    codec,
+    QUALITY.get(codec, 0) if quality is None else quality,
+    clip_frames,
+    clip_overlap,
+    tuple(cameras) or tuple(source.cameras),
+    episodes_per_shard,
+  ).check()
+  os.makedirs(output, exist_ok=True)
+  with locked(os.path.join(output, ".lock"), wait=False):
+    _prepare(output, settings, source)
+    sidecars, units = {}, []
+    for shard, first in enumerate(range(0, len(source), episodes_per_shard)):
+      sidecar = shard_writer.read_json(shard_writer.sidecar_path(output, shard))
+      if sidecar and (not sidecar["file"] or os.path.isfile(os.path.join(output, sidecar["file"]))):
+        sidecars[shard] = sidecar
+      else:
+        units.append(shard_writer.Unit(shard, first, min(first + episodes_per_shard, len(source)), {}, {}))
+    count = (os.cpu_count() or 1) if workers < 0 else workers
+    done = len(source) - sum(unit.last - unit.first for unit in units)
+    with tqdm.tqdm(total=len(source), initial=done, unit="episode", desc="ingest", disable=not progress) as bar:
+      frames, started, finished = 0, time.monotonic(), set()
+
+      def on_progress(message: shard_writer.Progress):
+        nonlocal frames
+        frames += message.frames
+        if message.done and message.episode not in finished:
+          finished.add(message.episode)
+          bar.update()
+        bar.set_postfix_str(f"{frames / max(time.monotonic() - started, 1e-3):.0f} frames/s", refresh=False)
+
+      function = shard_writer.WriteShard(source, output, settings)
+      for sidecar in processes.run(
+        function, units, workers=min(count, len(units)), on_progress=on_progress, on_death=_blame
+      ):
+        sidecars[sidecar["shard"]] = sidecar
+    manifest = (
+      shards.read_manifest(output)
+      if not units and os.path.isfile(os.path.join(output, shards.MANIFEST))
+      else _finish(output, settings, source, [sidecars[shard] for shard in sorted(sidecars)])
+    )
+  counts = manifest["counts"]
+  return Summary(
+    output,
+    counts["episodes"],
+    counts["clips"],
+    counts["frames"],
+    manifest["quarantine"],
+    manifest["notes"],
+    time.monotonic() - begin,
+  )
+
+
+def _blame(unit: shard_writer.Unit, progress: shard_writer.Progress | None, exitcode: int) -> shard_writer.Unit:
+  """A worker died: try the unit again, without the episode it was at once that has happened `_ATTEMPTS` times."""
+  episode = unit.first if progress is None else progress.episode
+  if progress is not None and progress.done:
+    episode = min(episode + 1, unit.last - 1)
+  deaths = {**unit.deaths, episode: unit.deaths.get(episode, 0) + 1}
+  if sum(deaths.values()) > _ATTEMPTS * (unit.last - unit.first) + _ATTEMPTS:
+    raise RuntimeError(f"worker processes keep dying (last exit code {exitcode}): is the machine out of memory?")
+  bad = dict(unit.bad)
+  if deaths[episode] >= _ATTEMPTS:
+    bad[episode] = f"reading it ends the worker process (exit code {exitcode})"
+  return dataclasses.replace(unit, bad=bad, deaths=deaths)
+
+
+def ensure_shards(path: str, *, image_size: int, cache_dir: str, **settings: Any) -> str:
+  """A folder of shards for any data path: itself when it holds shards, else ingested once into the cache.
+
+  Args:
+    path: shards (of any image size: frames are resized when loaded), a LeRobot data set or a folder of videos.
+    image_size: stored size when it has to be ingested.
+    cache_dir: the shards go to `cache_dir/<fingerprint of the source and the settings>`; several processes may call
+      this at once.
+    **settings: further arguments of `run`.
+  """
+  format = settings.pop("format", "auto")
+  format = sources.detect(path) if format == "auto" else format
+  if format == "shards":
+    shards.read_manifest(path)
+    return path
+  source = sources.open_source(path, format=format)
+  deciding = {key: value for key, value in settings.items() if key not in ("workers", "progress")}
+  key = xxhash.xxh64_hexdigest(json.dumps([source.fingerprint(), image_size, deciding], sort_keys=True).encode())
+  os.makedirs(cache_dir, exist_ok=True)
+  output = os.path.join(cache_dir, key)
+  with locked(os.path.join(cache_dir, f"{key}.lock"), wait=True):
+    if not os.path.isfile(os.path.join(output, shards.MANIFEST)):
+      print(f"data: {path} ({source.info['description']}) is converted once into {output}", flush=True)
+      summary = run(source, output, image_size=image_size, **settings)
+      print(
+        f"data: {summary.episodes} episodes, {summary.frames} frames in {summary.seconds:.1f} s, "
+        f"{len(summary.quarantined)} quarantined (see {os.path.join(output, QUARANTINE)})",
+        flush=True,
+      )
+  return output

@@ -1,0 +1,303 @@
+"""The one composition of the data: index -> shuffle -> repeat -> mix -> load and augment -> slice by process -> batch.
+
+The position is the step: sample number g (= step * global batch + place in the batch) is a pure function of (data sets,
+seed, g), so batches do not depend on the number of processes or workers, nor on where a run was interrupted. Process p
+of P takes the p-th contiguous part of every global batch.
+
+Legend: B batch, K frames of a window, H W image.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from como_jax import data, errors
+from como_jax.data import episode as episodes
+from como_jax.data import index, transforms, video
+from como_jax.data.sources import shards
+
+KINDS = ("motion", "mae")
+_ENDLESS = 2**48  # samples; more than any run draws
+_REPLACEMENTS = 16  # windows tried in place of a damaged one
+_MOST_DAMAGED = 0.01  # share of damaged reads above which a process gives up ...
+_SOME_DAMAGED = 20  # ... once it has met so many
+_RESTARTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+  """A data set ready to be drawn from. Small: it travels to worker processes."""
+
+  label: str
+  reader: shards.Reader
+  windows: index.Windows
+  shard: np.ndarray
+  record: np.ndarray
+  cameras: tuple[str, ...]
+
+  def load(self, i: int) -> tuple[episodes.Clip, index.Window]:
+    window = self.windows[i]
+    return self.reader.clip(self.shard[window.row], self.record[window.row]), window
+
+
+def open_sets(
+  datasets: Sequence[data.DataSet], *, frames: int, split: str, validation_fraction: float
+) -> tuple[list[Opened], list[shards.Table]]:
+  """Opens the data sets and enumerates the windows of one split. Raises `errors.UserError`."""
+  if not datasets:
+    raise errors.UserError("no data set is given")
+  opened, tables = [], []
+  for dataset in datasets:
+    shards.read_manifest(dataset.path)
+    table = shards.read_table(dataset.path)
+    keep = index.select(table, split, validation_fraction)
+    windows = index.windows(
+      table,
+      frames=frames,
+      offset_seconds=dataset.offset_seconds,
+      keep=keep,
+      cameras=tuple(dataset.cameras),
+      name=f"{dataset.label} ({split})",
+    )
+    opened.append(
+      Opened(dataset.label, shards.Reader(dataset.path), windows, table.shard, table.record, index.camera_names(table))
+    )
+    tables.append(table)
+  return opened, tables
+
+
+def draw_jitter(window: index.Window, frames: int, rng: np.random.Generator) -> list[int]:
+  """For each of the K-1 pairs the frame number t_i + n + d: d uniform in [-n/5, n/5], not 0 where that is possible,
+  inside the clip."""
+  most = window.stride // 5
+  numbers = []
+  for i in range(1, frames):
+    centre = window.t + i * window.stride
+    choices = [centre + d for d in range(-most, most + 1) if d and 0 <= centre + d < window.length]
+    numbers.append(int(choices[rng.integers(len(choices))]) if choices else centre)
+  return numbers
+
+
+class _Damage:
+  """Counts damaged reads of a process and stops when they are many. Counters start anew in each worker."""
+
+  def __init__(self):
+    self._reads = self._damaged = 0
+
+  def read(self) -> None:
+    self._reads += 1
+
+  def met(self, error: Exception) -> None:
+    self._damaged += 1
+    warnings.warn(
+      f"a damaged record is replaced by another window ({self._damaged} of {self._reads} reads so far): {error}",
+      stacklevel=2,
+    )
+    if self._damaged >= _SOME_DAMAGED and self._damaged > _MOST_DAMAGED * self._reads:
+      raise errors.UserError(f"{self._damaged} of {self._reads} records are damaged, the last: {error}")
+
+
+def _read(opened: Opened, i: int, damage: _Damage, use: Callable[[episodes.Clip, index.Window], Any]) -> Any:
+  """`use` of window i; when its record is damaged, of a window that follows from i by a hash, the same in every
+  process."""
+  first = None
+  for attempt in range(_REPLACEMENTS):
+    try:
+      damage.read()
+      return use(*opened.load(i))
+    except video.Unreadable as error:
+      first = first or error
+      damage.met(error)
+      i = int(np.random.default_rng([i, attempt]).integers(len(opened.windows)))
+  raise errors.UserError(f"{opened.label}: {_REPLACEMENTS} windows in a row are damaged, the first: {first}")
+
+
+@dataclasses.dataclass
+class _LoadTraining:
+  """(data set, window number), generator -> sample."""
+
+  sets: list[Opened]
+  frames: int
+  jitter: bool
+  single: bool
+  augment: tuple[Callable, ...]
+  damage: _Damage = dataclasses.field(default_factory=_Damage)
+
+  def __call__(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    opened = self.sets[place[0]]
+
+    def use(clip, window):
+      numbers = [window.t + k * window.stride for k in range(self.frames)]
+      jittered = draw_jitter(window, self.frames, rng) if self.jitter else []
+      images = clip.frames[opened.cameras[window.camera]].decode(numbers + jittered)
+      sample = {"frames": images[0] if self.single else images[: self.frames]}
+      return sample | ({"jittered": images[self.frames :]} if self.jitter else {})
+
+    return transforms.apply(self.augment, _read(opened, place[1], self.damage, use), rng)
+
+
+@dataclasses.dataclass
+class _Tag:
+  dataset: int
+
+  def __call__(self, i: int) -> tuple[int, int]:
+    return self.dataset, i
+
+
+@dataclasses.dataclass
+class Part:
+  """Local sample number -> that process's element of the endless global stream."""
+
+  stream: Any
+  start: int
+  batch: int
+  local: int
+  process: int
+
+  def __call__(self, i: int) -> Any:
+    step, place = divmod(int(i), self.local)
+    return self.stream[self.start + step * self.batch + self.process * self.local + place]
+
+
+class Batches:
+  """Iterator over batches (dicts of numpy arrays that own their memory) with a position and `close()`.
+
+  A worker process that is killed from outside is replaced: the pipeline is built again at the current step.
+  """
+
+  def __init__(self, make: Callable[[int], grain.MapDataset], *, step: int, workers: int, threads: int, prefetch: int):
+    self._make, self.step = make, step
+    self._workers, self._threads, self._prefetch = workers, min(threads, max(prefetch, 1)), prefetch
+    self._restarts = 0
+    if workers > 0 and not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags and fail when nobody has parsed them
+    self._iterator = self._open()
+
+  def _open(self):
+    read = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._prefetch if self._threads else 0)
+    stream = self._make(self.step).to_iter_dataset(read)
+    if self._workers > 0:
+      stream = stream.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=max(1, self._prefetch))
+      )
+    return iter(stream)
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    while True:
+      try:
+        batch = next(self._iterator)
+        break
+      except StopIteration:
+        self.close()
+        raise
+      except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error) or self._restarts >= _RESTARTS:
+          raise
+        self._restarts += 1
+        warnings.warn(
+          f"a data worker died and is replaced at step {self.step} ({self._restarts} of {_RESTARTS}): {error}",
+          stacklevel=2,
+        )
+        self.close()
+        self._iterator = self._open()
+    self.step += 1
+    if self._workers > 0:  # the arrays live in shared memory that the workers use again
+      batch = {name: np.array(value) for name, value in batch.items()}
+    return batch
+
+  def close(self) -> None:
+    """Ends workers and threads; safe to call twice."""
+    if hasattr(self._iterator, "close"):
+      self._iterator.close()
+
+  def __enter__(self) -> "Batches":
+    return self
+
+  def __exit__(self, *unused) -> None:
+    self.close()
+
+
+def local_batch(batch_size: int, process_index: int, process_count: int) -> int:
+  """Rows of a global batch that a process gets. Raises `errors.UserError` when they do not divide."""
+  if batch_size < 1 or batch_size % process_count:
+    raise errors.UserError(f"batch_size {batch_size} does not divide by the number of processes, {process_count}")
+  if not 0 <= process_index < process_count:
+    raise ValueError(f"process {process_index} of {process_count}")
+  return batch_size // process_count
+
+
+def build(
+  datasets: Sequence[data.DataSet],
+  *,
+  batch_size: int,
+  image_size: int,
+  kind: str = "motion",
+  frames: int = 2,
+  jitter: bool = False,
+  augment: Sequence[Callable] = (),
+  split: str = "train",
+  validation_fraction: float = 0.1,
+  seed: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  start_step: int = 0,
+  workers: int = 0,
+  threads: int = 4,
+  prefetch: int = 4,
+) -> Batches:
+  """Endless shuffled training batches.
+
+  Args:
+    datasets: the mixture; `weight` is each one's share of the samples.
+    batch_size: global; this process gets batch_size / process_count rows of every batch.
+    image_size: H = W of the result.
+    kind: "motion" (windows) or "mae" (single frames).
+    frames: K, for "motion".
+    jitter: also give the jittered frames, for "motion".
+    augment: transforms (see `transforms.build`), applied before the resize to `image_size`.
+    split: "train", "validation" or "all".
+    validation_fraction: share of the episodes set aside, see `index.split`.
+    seed: of order and augmentation.
+    process_index, process_count: which part of each batch.
+    start_step: number of batches already used.
+    workers: processes that load; 0 = only threads of this one.
+    threads: reading threads in each process; 0 = none.
+    prefetch: batches prepared ahead (for each worker).
+
+  Returns:
+    Batches of {"frames": uint8 [B, K, H, W, 3], "jittered": uint8 [B, K-1, H, W, 3]} or, for "mae", {"frames": uint8
+    [B, H, W, 3]}.
+  """
+  if kind not in KINDS:
+    raise errors.UserError(f"unknown kind of batches {kind!r}: {errors.nearest(kind, KINDS)}")
+  if kind == "motion" and frames < 2:
+    raise errors.UserError(f"motion batches need at least 2 frames, got {frames}")
+  for dataset in datasets:
+    if not dataset.weight > 0:
+      raise errors.UserError(f"data set {dataset.label}: weight is {dataset.weight}, expected more than 0")
+  local = local_batch(batch_size, process_index, process_count)
+  motion = kind == "motion"
+  frames = frames if motion else 1
+  opened, _ = open_sets(datasets, frames=frames, split=split, validation_fraction=validation_fraction)
+  load = _LoadTraining(opened, frames, jitter and motion, not motion, (*augment, transforms.Resize(image_size)))
+  orders, seeds = [], np.random.SeedSequence(seed).generate_state(len(opened) + 1, np.uint32)
+  for i, one in enumerate(opened):
+    order = grain.MapDataset.range(len(one.windows)).seed(int(seeds[i])).shuffle().repeat()
+    orders.append(order.map(_Tag(i)))
+  mixed = grain.MapDataset.mix(orders, [dataset.weight for dataset in datasets]) if len(orders) > 1 else orders[0]
+  stream = mixed.seed(int(seeds[-1])).random_map(load)
+
+  def make(step: int) -> grain.MapDataset:
+    # The rng of an element hangs on its global number, so slicing by process comes after the random map.
+    part = Part(stream, step * batch_size, batch_size, local, process_index)
+    return grain.MapDataset.range(_ENDLESS).map(part).batch(local)
+
+  return Batches(make, step=start_step, workers=workers, threads=threads, prefetch=prefetch)

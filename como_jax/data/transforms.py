@@ -1,0 +1,169 @@
+"""Augmentation: frozen dataclasses from a dict of numpy arrays to a dict of numpy arrays.
+
+Image entries are "frames" and "jittered", uint8 [..., H, W, 3]. Every random parameter is drawn once and shared by all
+images of the
+sample: a shift that differed between two frames would look like motion.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from como_jax import errors
+from como_jax.data import video
+
+IMAGES = ("frames", "jittered")
+Sample = dict[str, np.ndarray]
+
+
+def _on_images(sample: Sample, function: Callable[[np.ndarray], np.ndarray]) -> Sample:
+  return {name: function(value) if name in IMAGES else value for name, value in sample.items()}
+
+
+def _each(images: np.ndarray, function: Callable[[np.ndarray], np.ndarray], size: tuple[int, int]) -> np.ndarray:
+  """Applies a function of [H, W, 3] over the leading dimensions; `size` is the result's, needed when there is no
+  image."""
+  flat = images.reshape(-1, *images.shape[-3:])
+  out = np.empty((len(flat), *size, 3), np.uint8)
+  for i, image in enumerate(flat):
+    out[i] = function(image)
+  return out.reshape(*images.shape[:-3], *size, 3)
+
+
+def _shift(images: np.ndarray, by: int, *, axis: int) -> np.ndarray:
+  """result[i] = images[i + by] along an axis, the border repeated."""
+  if not by:
+    return images
+  size = images.shape[axis]
+
+  def part(start, stop):
+    return (slice(None),) * axis + (slice(start, stop),)
+
+  out = np.empty_like(images)
+  if by > 0:
+    out[part(0, size - by)], out[part(size - by, size)] = images[part(by, size)], images[part(size - 1, size)]
+  else:
+    out[part(-by, size)], out[part(0, -by)] = images[part(0, size + by)], images[part(0, 1)]
+  return out
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomShift:
+  """Moves the picture by up to `fraction` of its sides, whole pixels, repeating the border (as in DrQ)."""
+
+  fraction: float = 0.05
+
+  def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    height, width = sample["frames"].shape[-3:-1]
+    most_y, most_x = int(round(self.fraction * height)), int(round(self.fraction * width))
+    dy, dx = int(rng.integers(-most_y, most_y + 1)), int(rng.integers(-most_x, most_x + 1))
+    return _on_images(sample, lambda images: _shift(_shift(images, dy, axis=images.ndim - 3), dx, axis=images.ndim - 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop:
+  """A random part of the picture, scaled back to its size.
+
+  Attributes:
+    scale: range of the part's area as a share of the picture's.
+    ratio: range of the part's width / height relative to the picture's.
+  """
+
+  scale: tuple[float, float] = (0.8, 1.0)
+  ratio: tuple[float, float] = (0.9, 1.1)
+
+  def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    height, width = sample["frames"].shape[-3:-1]
+    area = rng.uniform(*self.scale)
+    ratio = np.exp(rng.uniform(*np.log(self.ratio)))
+    h, w = min(1.0, np.sqrt(area / ratio)) * height, min(1.0, np.sqrt(area * ratio)) * width
+    top, left = rng.uniform(0, height - h), rng.uniform(0, width - w)
+    box = (left, top, left + w, top + h)
+
+    def crop(image):
+      return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=box))
+
+    return _on_images(sample, lambda images: _each(images, crop, (height, width)))
+
+
+@dataclasses.dataclass(frozen=True)
+class ColourJitter:
+  """Scales brightness, contrast (about the sample's mean grey) and saturation by factors in [1 - x, 1 + x]."""
+
+  brightness: float = 0.2
+  contrast: float = 0.2
+  saturation: float = 0.2
+
+  def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    brightness, contrast, saturation = (
+      rng.uniform(max(0.0, 1 - x), 1 + x) for x in (self.brightness, self.contrast, self.saturation)
+    )
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    mean = (
+      float(sample["frames"][..., ::4, ::4, :].reshape(-1, 3).mean(0) @ weights) * brightness
+    )  # every 16th pixel will do
+    table = np.clip((np.arange(256) * brightness - mean) * contrast + mean + 0.5, 0, 255).astype(np.uint8).tolist() * 3
+
+    def change(image):  # pillow's table look-up and blend are about five times faster than numpy here
+      image = Image.fromarray(image).point(table)
+      return np.asarray(Image.blend(image.convert("L").convert("RGB"), image, saturation))
+
+    return _on_images(sample, lambda images: _each(images, change, images.shape[-3:-1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class HorizontalFlip:
+  """Mirrors the sample with a probability. Mirrors left and right actions too, so it is for videos without actions."""
+
+  probability: float = 0.5
+
+  def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    if rng.random() >= self.probability:
+      return sample
+    return _on_images(sample, lambda images: images[..., ::-1, :])
+
+
+@dataclasses.dataclass(frozen=True)
+class Resize:
+  """To a square of `size` pixels: area average when shrinking, bicubic when growing. Not random."""
+
+  size: int
+
+  def __call__(self, sample: Sample, rng: np.random.Generator | None = None) -> Sample:
+    del rng
+
+    def change(images):
+      if images.shape[-3:-1] == (self.size, self.size):
+        return images
+      return _each(images, lambda image: video.resize(image, self.size, self.size), (self.size, self.size))
+
+    return _on_images(sample, change)
+
+
+TRANSFORMS = {"shift": RandomShift, "crop": RandomResizedCrop, "colour": ColourJitter, "flip": HorizontalFlip}
+
+
+def build(settings: dict[str, dict[str, Any]]) -> tuple[Callable[[Sample, np.random.Generator], Sample], ...]:
+  """{"shift": {"fraction": 0.05}, "colour": {}} -> transforms, in the order given."""
+  built = []
+  for name, arguments in settings.items():
+    if name not in TRANSFORMS:
+      raise errors.UserError(f"unknown augmentation {name!r}: {errors.nearest(name, TRANSFORMS)}")
+    fields = [field.name for field in dataclasses.fields(TRANSFORMS[name])]
+    for key in arguments:
+      if key not in fields:
+        raise errors.UserError(f"augmentation {name!r} has no setting {key!r}: {errors.nearest(key, fields)}")
+    built.append(
+      TRANSFORMS[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()})
+    )
+  return tuple(built)
+
+
+def apply(transforms: Sequence[Callable], sample: Sample, rng: np.random.Generator) -> Sample:
+  """One after the other; the results own their memory and are contiguous."""
+  for transform in transforms:
+    sample = transform(sample, rng)
+  return {name: np.ascontiguousarray(value) for name, value in sample.items()}

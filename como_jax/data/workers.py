@@ -1,0 +1,110 @@
+"""A process pool that outlives its workers: when one dies, the others go on and its unit is handed back to be tried
+again.
+
+(concurrent.futures gives up on every pending unit when a single process crashes; native decoders do crash on hostile
+files.)
+"""
+
+import multiprocessing
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import connection
+from typing import Any
+
+from como_jax import errors
+
+
+def _serve(pipe, function: Callable[[Any, Callable[[Any], None]], Any]) -> None:
+  """Worker main: units in; progress, results and errors out. Ends when the parent does."""
+  try:
+    while (unit := pipe.recv()) is not None:
+      try:
+        message = ("result", function(unit, lambda progress: pipe.send(("progress", progress))))
+      except errors.UserError as error:
+        message = ("user_error", str(error))
+      except Exception:  # pylint: disable=broad-exception-caught  (it is raised again in the parent)
+        message = ("error", traceback.format_exc())
+      pipe.send(message)
+  except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
+    pass
+
+
+class _Worker:
+  def __init__(self, context, function):
+    self.pipe, child = context.Pipe()
+    self.process = context.Process(target=_serve, args=(child, function), daemon=True)
+    self.process.start()
+    child.close()
+    self.unit, self.progress = None, None
+
+  def give(self, unit: Any) -> None:
+    self.unit, self.progress = unit, None
+    self.pipe.send(unit)
+
+
+def run(
+  function: Callable[[Any, Callable[[Any], None]], Any],
+  units: Iterable[Any],
+  *,
+  workers: int,
+  on_progress: Callable[[Any], None],
+  on_death: Callable[[Any, Any, int], Any],
+) -> Iterator[Any]:
+  """Results of `function(unit, report)` in the order they finish.
+
+  Args:
+    function: picklable; calls report(anything picklable) as it goes.
+    units: picklable pieces of work.
+    workers: number of processes; 0 = in this one (a crash is then fatal).
+    on_progress: receives what is reported.
+    on_death: (unit, its last report, exit code) -> the unit to try instead.
+
+  Raises:
+    errors.UserError: raised by the function. RuntimeError: anything else it raised, with the worker's traceback.
+  """
+  pending = list(units)[::-1]
+  if workers <= 0:
+    while pending:
+      yield function(pending.pop(), on_progress)
+    return
+  context = multiprocessing.get_context("spawn")
+  pool: list[_Worker] = []
+  try:
+    while pending or any(worker.unit is not None for worker in pool):
+      idle = [worker for worker in pool if worker.unit is None]
+      while pending and (idle or len(pool) < workers):
+        if not idle:
+          idle.append(_Worker(context, function))
+          pool.append(idle[-1])
+        idle.pop().give(pending.pop())
+      ready = connection.wait([worker.pipe for worker in pool if worker.unit is not None])
+      for worker in [worker for worker in pool if worker.pipe in ready]:
+        try:
+          kind, value = worker.pipe.recv()
+        except (EOFError, OSError):  # the process is gone
+          worker.process.join()
+          pool.remove(worker)
+          pending.append(on_death(worker.unit, worker.progress, worker.process.exitcode))
+          continue
+        if kind == "progress":
+          worker.progress = value
+          on_progress(value)
+        elif kind == "result":
+          worker.unit = None
+          yield value
+        elif kind == "user_error":
+          raise errors.UserError(value)
+        else:
+          raise RuntimeError(f"a worker process failed:\n{value}")
+  finally:
+    for worker in pool:
+      if worker.unit is None:
+        try:
+          worker.pipe.send(None)
+        except OSError:
+          pass
+      else:
+        worker.process.terminate()
+    for worker in pool:
+      worker.process.join()
+      worker.pipe.close()

@@ -1,0 +1,26 @@
+"""Errors meant for the person at the keyboard: one line that names the thing, what was expected and the nearest valid name."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+  """Bad input (file, key, value). `main` prints its single line and exits with code 2; nothing has been written."""
+
+
+class NonFinite(RuntimeError):
+  """A loss or gradient became infinite or not a number; the message names the step. `main` exits with code 1."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+  """Text to end an error with: the nearest valid name, or the list of all of them when it is short.
+
+  Args:
+    name: what was given.
+    valid: the names that would have been accepted.
+  """
+  names = sorted(str(v) for v in valid)
+  close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+  hint = f"did you mean {close[0]!r}?" if close else ""
+  listed = "valid: " + ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "there are none"
+  return f"{hint} ({listed})" if hint else listed

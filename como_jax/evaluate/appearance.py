@@ -1,0 +1,73 @@
+"""How much of what z should *not* know can be read from it: which camera, which task, which scene. Legend: N samples, Z
+latent width.
+
+The counterpart of the linear probe: a motion latent predicts the action and not the camera. The classifier is
+closed-form least squares onto one-hot labels.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from como_jax import errors
+from como_jax.evaluate import linear_probe, probes, splits
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+  """Held-out accuracy of reading a label from z with a linear classifier."""
+
+  accuracy: float  # mean of the classes' accuracies, so that a common class does not flatter
+  chance: float  # 1 / number of classes
+  excess: float  # (accuracy - chance) / (1 - chance): 0 = nothing known, 1 = read perfectly; below 0 is noise
+  classes: tuple[str, ...]
+  by_class: np.ndarray  # [classes], nan where none is held out
+  text: str
+
+
+def identity(
+  z: Any, labels: Any, *, episodes: Any, groups: Any = None, fraction: float = 0.2, seed: int = 0
+) -> Identity:
+  """Accuracy with which a label (camera, task, scene) is read from z. For a motion latent lower is better.
+
+  Args:
+    z: latents [N, Z].
+    labels: label of each sample [N], numbers or text.
+    episodes: episode id of each sample [N]; all cameras of an episode fall on the same side.
+    groups: as for `splits.split_by_episode`; give the labels themselves when each episode has one label (a task).
+    fraction: of episodes to hold out.
+    seed: of the split.
+
+  Raises:
+    errors.UserError: fewer than two labels, fewer than two episodes, or unequal lengths.
+  """
+  z, labels = probes.finite(z, "z"), np.asarray(labels)
+  if not len(z) == len(labels) == len(np.asarray(episodes)):
+    raise errors.UserError(
+      f"z, labels and episodes hold {len(z)}, {len(labels)} and {len(np.asarray(episodes))} samples, "
+      "expected the same number"
+    )
+  classes, index = np.unique(labels, return_inverse=True)
+  if len(classes) < 2:
+    raise errors.UserError(
+      f"reading identity needs at least 2 labels, found only {classes[0] if len(classes) else 'none'}"
+    )
+  split = splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)
+  one_hot = np.eye(len(classes))[index]
+  fitted, ridge = linear_probe.least_squares(z[split.train], one_hot[split.train])
+  right = fitted(z[split.held_out]).argmax(axis=1) == index[split.held_out]
+  present = [right[index[split.held_out] == c] for c in range(len(classes))]
+  by_class = np.array([part.mean() if len(part) else np.nan for part in present])
+  accuracy, chance = float(np.nanmean(by_class)), 1.0 / len(classes)
+  text = f"linear classifier, {len(classes)} classes, {split}; mean of the classes' accuracies" + (
+    f"; ridge {ridge:.3g}" if ridge else ""
+  )
+  return Identity(
+    accuracy=accuracy,
+    chance=chance,
+    excess=(accuracy - chance) / (1 - chance),
+    classes=tuple(str(c) for c in classes),
+    by_class=by_class,
+    text=text,
+  )

@@ -1,0 +1,149 @@
+"""What the linear and the MLP probe share: checks, scaling, scores. Legend: N samples, Z latent width, A target
+dimensions.
+
+CoMo (arXiv 2505.17006) reports a probe's MSE without its split, scaling or optimiser, so both are fixed here and
+printed with every number: targets are standardised by the training episodes, which makes 1 "nothing known" and 0
+"everything known" whatever the robot's units.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from como_jax import errors
+from como_jax.evaluate import splits
+
+Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeResult:
+  """Held-out error of predicting targets from z.
+
+  Normalised errors are in units of the training targets' variance, raw ones in squared units of the target. Dimensions
+  that are constant in training have no normalised error: they are nan and left out of the means.
+  """
+
+  mse: float  # normalised, mean over dimensions; over folds if there are several
+  mse_raw: float
+  r2: float  # against the held-out mean
+  names: tuple[str, ...]  # [A]
+  mse_by_dimension: np.ndarray  # [A]
+  mse_raw_by_dimension: np.ndarray  # [A]
+  r2_by_dimension: np.ndarray  # [A]
+  true: np.ndarray  # [M, A] held-out targets, raw units
+  predicted: np.ndarray  # [M, A]
+  index: np.ndarray  # int [M], sample numbers of the rows above
+  standard_error: float | None  # of mse, over folds; None for a single split
+  folds: int
+  text: str  # scaling, split sizes, regularisation: print it with the number
+
+
+def check(
+  z: Any, targets: Any, episodes: Any, names: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
+  """z [N, Z] and targets [N, A] as float64, episodes [N], names [A].
+
+  Raises:
+    errors.UserError: shapes that do not agree, or values that are not finite.
+  """
+  z, targets, episodes = finite(z, "z"), np.asarray(targets), np.asarray(episodes)
+  targets = finite(targets[:, None] if targets.ndim == 1 else targets, "targets")
+  if not len(z) == len(targets) == len(episodes):
+    raise errors.UserError(
+      f"z, targets and episodes hold {len(z)}, {len(targets)} and {len(episodes)} samples, expected the same number"
+    )
+  names = tuple(names) if names is not None else tuple(f"dimension {i}" for i in range(targets.shape[1]))
+  if len(names) != targets.shape[1]:
+    raise errors.UserError(f"{len(names)} names for {targets.shape[1]} target dimensions: {', '.join(names)}")
+  return z, targets, episodes, names
+
+
+def finite(values: Any, what: str) -> np.ndarray:
+  """The values as float64 [N, D], or a UserError that says how many rows are bad."""
+  values = np.asarray(values, dtype=np.float64)
+  if values.ndim != 2:
+    raise errors.UserError(f"{what} has shape {values.shape}, expected two axes [samples, dimensions]")
+  bad = int((~np.isfinite(values)).any(axis=1).sum())
+  if bad:
+    raise errors.UserError(f"{what} has {bad} of {len(values)} rows with nan or infinity, expected finite numbers")
+  return values
+
+
+def scale_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(mean, standard deviation, whether constant) of each column; the deviation of a constant column is 1, so that it
+  can be divided by."""
+  mean, deviation = values.mean(axis=0), values.std(axis=0)
+  # Float32 data: what varies by less than a float32 step of its size does not vary.
+  constant = deviation <= 1e-7 * np.abs(values).max(axis=0)
+  return mean, np.where(constant, 1.0, deviation), constant
+
+
+def run(
+  predict: Predict,
+  z: np.ndarray,
+  targets: np.ndarray,
+  episodes: np.ndarray,
+  *,
+  names: tuple[str, ...],
+  chosen: Sequence[splits.Split],
+  method: Callable[[], str],
+) -> ProbeResult:
+  """Fits on each split's training side and scores its held-out side.
+
+  Args:
+    predict: (z_train, targets_train, episodes_train) -> a function of held-out z. Targets are standardised and so are
+      the predictions.
+    chosen: one split, or the folds.
+    method: text about the fit, asked for after the last one.
+  """
+  parts, true, predicted, index, constants = [], [], [], [], np.zeros(targets.shape[1], bool)
+  for split in chosen:
+    mean, scale, constant = scale_of(targets[split.train])
+    fitted = predict(z[split.train], (targets[split.train] - mean) / scale, episodes[split.train])
+    guess = fitted(z[split.held_out]) * scale + mean
+    truth = targets[split.held_out]
+    raw = np.mean((guess - truth) ** 2, axis=0)
+    spread = np.mean((truth - truth.mean(axis=0)) ** 2, axis=0)
+    r2 = 1.0 - np.divide(raw, spread, out=np.full_like(raw, np.nan), where=(spread > 0) & ~constant)
+    parts.append((np.where(constant, np.nan, raw / scale**2), raw, r2))
+    true.append(truth)
+    predicted.append(guess)
+    index.append(np.flatnonzero(split.held_out))
+    constants |= constant
+  normalised, raw, r2 = (np.stack(column) for column in zip(*parts))  # [folds, A] each
+  by_fold = _mean(normalised, axis=1)
+  folds = len(parts)
+  text = [method(), "targets standardised by the training episodes (1 = nothing known)"]
+  text.append(
+    str(chosen[0])
+    if folds == 1
+    else f"{folds} folds by episode (first: {chosen[0]}); mean and standard error over folds, which share training data"
+  )
+  if constants.any():
+    text.append("constant in training, left out: " + ", ".join(np.asarray(names)[constants]))
+  return ProbeResult(
+    mse=float(_mean(by_fold)),
+    mse_raw=float(raw.mean()),
+    r2=float(_mean(r2)),
+    names=names,
+    mse_by_dimension=_mean(normalised, axis=0),
+    mse_raw_by_dimension=raw.mean(axis=0),
+    r2_by_dimension=_mean(r2, axis=0),
+    true=np.concatenate(true),
+    predicted=np.concatenate(predicted),
+    index=np.concatenate(index),
+    standard_error=float(np.std(by_fold, ddof=1) / np.sqrt(folds)) if folds > 1 else None,
+    folds=folds,
+    text="; ".join(text),
+  )
+
+
+def _mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+  """The mean of what is not nan; nan, without a warning, where nothing is left."""
+  known = ~np.isnan(values)
+  count = known.sum(axis=axis)
+  total = np.where(known, values, 0.0).sum(axis=axis)
+  return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)

@@ -1,0 +1,166 @@
+"""Whether the same motion gives a similar z across tasks, views and scenes (CoMo, arXiv 2505.17006, Figure 4). Legend:
+N samples, Z latent width, G groups, A action."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from como_jax import errors
+from como_jax.evaluate import probes
+
+CENTRES = ("none", "mean", "view")
+
+
+@dataclasses.dataclass(frozen=True)
+class SimilarityMatrix:
+  """Mean cosine between the latents of two groups; the diagonal leaves out each sample's similarity to itself."""
+
+  values: np.ndarray  # [G, G], nan on the diagonal of a group with one sample
+  labels: tuple[str, ...]
+  counts: np.ndarray  # int [G]
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+  """Mean cosines of pairs of samples by what they share. nan where there are no such pairs."""
+
+  same_task_other_view: float
+  other_task_same_view: float
+  other_task_other_view: float
+  motion: (
+    float  # same task, other view, minus other task, other view: higher = z says what happens, from wherever it is seen
+  )
+  appearance: float  # other task, same view, minus other task, other view: lower = z says less about the camera
+  text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval:
+  """Nearest neighbour in z, among other views and other episodes: does it do the same thing?"""
+
+  cosine: float  # mean cosine of the two actions' directions; 1 = the same direction
+  chance: float  # the same for every allowed pair alike
+  agreement: float  # share of neighbours whose action is within 60 degrees
+  agreement_chance: float
+  queries: int
+  text: str
+
+
+def matrix(z: Any, groups: Any, *, centre: str = "mean", views: Any = None) -> SimilarityMatrix:
+  """Mean cosine similarity between groups (for example "task / view" of each sample).
+
+  Args:
+    z: latents [N, Z].
+    groups: group of each sample [N]; labels are in sorted order.
+    centre: "none", "mean" (take the mean z away: a common offset makes everything similar) or "view" (take each view's
+      mean away).
+    views: view of each sample [N], for centre="view".
+  """
+  unit = _unit(z, centre, views)
+  groups = _ids(groups, len(unit), "groups")
+  labels, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
+  sums = np.zeros((len(labels), unit.shape[1]))
+  np.add.at(sums, index, unit)
+  # Samples without direction count as 0, so the self-similarity of a group is the number that have one.
+  selves = np.bincount(index, weights=(unit**2).sum(axis=1), minlength=len(labels))
+  pairs = np.outer(counts, counts).astype(np.float64)
+  products = sums @ sums.T
+  np.fill_diagonal(pairs, counts * (counts - 1))
+  np.fill_diagonal(products, np.diag(products) - selves)
+  values = np.divide(products, pairs, out=np.full_like(products, np.nan), where=pairs > 0)
+  return SimilarityMatrix(values=values, labels=tuple(str(label) for label in labels), counts=counts)
+
+
+def contrast(z: Any, tasks: Any, *, views: Any, centre: str = "mean") -> Contrast:
+  """How much more alike z is for the same task from another view than for another task. Arguments as for `matrix`;
+  tasks, views: ids [N]."""
+  unit = _unit(z, centre, views)
+  tasks, views = _ids(tasks, len(unit), "tasks"), _ids(views, len(unit), "views")
+  keys, index, counts = np.unique(
+    np.stack([_codes(tasks), _codes(views)], axis=1), axis=0, return_inverse=True, return_counts=True
+  )
+  sums = np.zeros((len(keys), unit.shape[1]))
+  np.add.at(sums, index.reshape(-1), unit)
+  products, pairs = sums @ sums.T, np.outer(counts, counts)
+  same_task, same_view = keys[:, None, 0] == keys[None, :, 0], keys[:, None, 1] == keys[None, :, 1]
+  mean = lambda chosen: float(products[chosen].sum() / pairs[chosen].sum()) if chosen.any() else float("nan")
+  task, view, neither = mean(same_task & ~same_view), mean(~same_task & same_view), mean(~same_task & ~same_view)
+  text = f"{len(unit)} samples, {len(np.unique(tasks))} tasks, {len(np.unique(views))} views, centring: {centre}"
+  return Contrast(task, view, neither, motion=task - neither, appearance=view - neither, text=text)
+
+
+def retrieval(
+  z: Any, actions: Any, *, views: Any, episodes: Any, centre: str = "view", limit: int = 2000, seed: int = 0
+) -> Retrieval:
+  """Looks up each sample's nearest neighbour (cosine of z) in other views and other episodes, and compares the two
+  actions' directions.
+
+  Args:
+    z: latents [N, Z].
+    actions: actions [N, A]; standardised here, so that no dimension's unit dominates the direction.
+    views, episodes: ids [N]. The same moment seen by another camera is not allowed as an answer, as it shares its
+      episode.
+    centre: as for `matrix`.
+    limit: samples used, drawn by seed.
+
+  Raises:
+    errors.UserError: no sample has an allowed neighbour (one view or one episode only).
+  """
+  unit, actions = _unit(z, centre, views), probes.finite(actions, "actions")
+  views, episodes = _codes(_ids(views, len(unit), "views")), _codes(_ids(episodes, len(unit), "episodes"))
+  mean, scale, _ = probes.scale_of(actions)
+  # Scaled but not centred: the sign of an action is its direction, and standing still has none.
+  directions = _directions(actions / scale)
+  usable = np.flatnonzero(directions.any(axis=1))
+  chosen = np.sort(np.random.default_rng(seed).permutation(usable)[:limit])
+  unit, directions, views, episodes = unit[chosen], directions[chosen], views[chosen], episodes[chosen]
+  allowed = (views[:, None] != views[None, :]) & (episodes[:, None] != episodes[None, :])
+  queries = allowed.any(axis=1)
+  if not queries.any():
+    raise errors.UserError("retrieval across views needs samples of at least 2 views and 2 episodes")
+  alike = directions @ directions.T
+  nearest = np.where(allowed, unit @ unit.T, -np.inf).argmax(axis=1)
+  found = alike[np.arange(len(unit)), nearest][queries]
+  return Retrieval(
+    cosine=float(found.mean()),
+    chance=float(alike[allowed].mean()),
+    agreement=float((found > 0.5).mean()),
+    agreement_chance=float((alike[allowed] > 0.5).mean()),
+    queries=int(queries.sum()),
+    text=f"{int(queries.sum())} queries, neighbours from other views and other episodes, centring: {centre}",
+  )
+
+
+def _unit(z: Any, centre: str, views: Any) -> np.ndarray:
+  z = probes.finite(z, "z")
+  if centre not in CENTRES:
+    raise errors.UserError(f"centre is {centre!r}, {errors.nearest(centre, CENTRES)}")
+  if centre == "mean":
+    z = z - z.mean(axis=0)
+  if centre == "view":
+    if views is None:
+      raise errors.UserError("centre is 'view', which needs views: the view of each sample")
+    index = _codes(_ids(views, len(z), "views"))
+    means = np.stack([z[index == view].mean(axis=0) for view in range(index.max() + 1)])
+    z = z - means[index]
+  return _directions(z)
+
+
+def _directions(values: np.ndarray) -> np.ndarray:
+  """Rows divided by their length; rows without a direction become zero."""
+  length = np.linalg.norm(values, axis=1, keepdims=True)
+  return np.divide(
+    values, length, out=np.zeros_like(values), where=length > 1e-8 * max(float(np.median(length)), 1e-30)
+  )
+
+
+def _ids(values: Any, count: int, what: str) -> np.ndarray:
+  values = np.asarray(values)
+  if values.shape != (count,):
+    raise errors.UserError(f"{what} has shape {values.shape}, expected ({count},), one a latent")
+  return values
+
+
+def _codes(values: np.ndarray) -> np.ndarray:
+  return np.unique(values, return_inverse=True)[1].reshape(-1)

@@ -1,0 +1,104 @@
+"""Splits of samples into training and held-out episodes. Legend: N samples.
+
+Neighbouring clips of one episode are nearly the same picture, so a split by sample would measure memory. Every probe
+here splits by episode.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from como_jax import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """Which samples are fitted on and which are held out; no episode has samples on both sides."""
+
+  train: np.ndarray  # bool [N]
+  held_out: np.ndarray  # bool [N]
+  train_episodes: int
+  held_out_episodes: int
+
+  def __str__(self) -> str:
+    return (
+      f"{self.train_episodes} training episodes ({int(self.train.sum())} samples), "
+      f"{self.held_out_episodes} held-out episodes ({int(self.held_out.sum())} samples)"
+    )
+
+
+def split_by_episode(episodes: Any, fraction: float = 0.2, *, seed: int = 0, groups: Any = None) -> Split:
+  """Holds out whole episodes, the same share of every group.
+
+  Args:
+    episodes: episode id of each sample, [N], numbers or text.
+    fraction: share of episodes to hold out, in (0, 1); at least one episode is held out and at least one kept.
+    seed: of the choice.
+    groups: group (for example task) of each sample, [N]. A group with one episode is kept for training, unless that
+      would hold out nothing at all.
+
+  Raises:
+    errors.UserError: fewer than two episodes, or a fraction outside (0, 1).
+  """
+  if not 0.0 < fraction < 1.0:
+    raise errors.UserError(f"held-out fraction is {fraction}, expected a number between 0 and 1")
+  rng = np.random.default_rng(seed)
+  episodes, grouped = _episodes_by_group(episodes, groups)
+  held: list[Any] = []
+  for names in grouped:
+    count = min(max(1, round(fraction * len(names))), len(names) - 1)
+    held.extend(rng.permutation(names)[:count])
+  if not held:
+    names = np.concatenate(grouped)
+    held.extend(rng.permutation(names)[: max(1, round(fraction * len(names)))])
+  return _split(episodes, np.asarray(held))
+
+
+def folds_by_episode(episodes: Any, folds: int = 5, *, seed: int = 0, groups: Any = None) -> Iterator[Split]:
+  """K-fold splits by episode: every episode is held out exactly once.
+
+  Args:
+    episodes: episode id of each sample, [N].
+    folds: number of folds, lowered to the number of episodes.
+    seed: of the order in which episodes are dealt to folds.
+    groups: group of each sample, [N]; the episodes of each group are dealt out evenly.
+
+  Raises:
+    errors.UserError: fewer than two episodes or folds.
+  """
+  rng = np.random.default_rng(seed)
+  episodes, grouped = _episodes_by_group(episodes, groups)
+  if folds < 2:
+    raise errors.UserError(f"folds is {folds}, expected at least 2")
+  dealt = np.concatenate([rng.permutation(names) for names in grouped])
+  folds = min(folds, len(dealt))
+  for fold in range(folds):
+    yield _split(episodes, dealt[fold::folds])
+
+
+def _episodes_by_group(episodes: Any, groups: Any) -> tuple[np.ndarray, list[np.ndarray]]:
+  episodes = np.asarray(episodes)
+  if episodes.ndim != 1:
+    raise errors.UserError(f"episodes has shape {episodes.shape}, expected one id a sample, [N]")
+  names, first = np.unique(episodes, return_index=True)
+  if len(names) < 2:
+    raise errors.UserError(f"a split by episode needs at least 2 episodes, found {len(names)}")
+  if groups is None:
+    return episodes, [names]
+  groups = np.asarray(groups)
+  if groups.shape != episodes.shape:
+    raise errors.UserError(f"groups has shape {groups.shape}, expected {episodes.shape} as episodes")
+  group = groups[first]
+  return episodes, [names[group == value] for value in np.unique(group)]
+
+
+def _split(episodes: np.ndarray, held: np.ndarray) -> Split:
+  held_out = np.isin(episodes, held)
+  return Split(
+    train=~held_out,
+    held_out=held_out,
+    train_episodes=len(np.unique(episodes[~held_out])),
+    held_out_episodes=len(np.unique(held)),
+  )

@@ -1,0 +1,80 @@
+"""Models: tables of what a config may name, and `build`, which turns a `model` section into a record of functions."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from como_jax import errors
+from como_jax.models import mae, sizes, spread, transformer
+from como_jax.models.backbones import mae_vit
+from como_jax.models.motion import bottleneck, como, fdm, idm
+
+ENCODERS = {"mae_vit": mae_vit.Encoder}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+SHARED = ("kind", "image_size", "dtype", "scan", "remat", "encoder")  # keys that every kind of model has
+
+
+def build(config: Any) -> Any:
+  """The model that `config` (the whole `model` section, a dict or ConfigDict) describes.
+
+  Returns:
+    `mae.MAEModel` or `motion.como.MotionModel`, by `config.kind`.
+
+  Raises:
+    errors.UserError: a key or value that is unknown, with the nearest valid one.
+  """
+  config = spread.plain(config)
+  if "kind" not in config:
+    spread.check(config, "model", required=SHARED, optional=tuple(config))
+  return spread.pick(KINDS, config["kind"], "model.kind")(config)
+
+
+def _common(config: dict[str, Any]) -> dict[str, Any]:
+  """The fields that every transformer of the model shares."""
+  spread.pick(transformer.REMAT, config["remat"], "model.remat")
+  dtype = spread.pick(DTYPES, config["dtype"], "model.dtype")
+  return {"dtype": dtype, "scan": config["scan"], "remat": config["remat"]}
+
+
+def _encoder(config: dict[str, Any], common: dict[str, Any]) -> Any:
+  section = dict(config["encoder"])
+  spread.check(section, "model.encoder", required=("kind", "size"), optional=tuple(section))
+  constructor = spread.pick(ENCODERS, section.pop("kind"), "model.encoder.kind")
+  size = sizes.parse(section.pop("size"))
+  size.grid(config["image_size"])
+  return spread.construct(constructor, section, "model.encoder", size=size, image_size=config["image_size"], **common)
+
+
+def _mae(config: dict[str, Any]) -> mae.MAEModel:
+  spread.check(config, "model", required=(*SHARED, "decoder", "mask_ratio", "normalise_target"))
+  common = _common(config)
+  encoder = _encoder(config, common)
+  size = encoder.size
+  decoder = spread.construct(mae.Decoder, config["decoder"], "model.decoder", grid=size.grid(config["image_size"]),
+                             patch=size.patch, **common)
+  if decoder.width % 4:
+    raise errors.UserError(f"model.decoder.width {decoder.width} must be a multiple of 4 (sin-cos positions)")
+  if not 0 <= config["mask_ratio"] < 1:
+    raise errors.UserError(f"model.mask_ratio {config['mask_ratio']} must be at least 0 and below 1")
+  return mae.MAEModel(config, encoder, decoder, config["mask_ratio"], config["normalise_target"])
+
+
+def _motion(config: dict[str, Any]) -> como.MotionModel:
+  spread.check(config, "model", required=(*SHARED, "idm", "bottleneck", "fdm", "tcl_gradient"))
+  spread.pick(dict.fromkeys(como.TCL_GRADIENTS), config["tcl_gradient"], "model.tcl_gradient")
+  common = _common(config)
+  encoder = _encoder(config, common)
+  size, image_size = encoder.size, config["image_size"]
+  patches = size.grid(image_size) ** 2
+  qformer = idm.check(spread.construct(idm.QFormer, config["idm"], "model.idm", patches=patches, **common))
+  section = dict(config["bottleneck"])
+  spread.check(section, "model.bottleneck", required=("kind", "dims"), optional=tuple(section))
+  constructor = spread.pick(bottleneck.BOTTLENECKS, section.pop("kind"), "model.bottleneck.kind")
+  section.setdefault("initialiser", qformer.initialiser)
+  neck = spread.construct(constructor, section, "model.bottleneck")
+  decoder = fdm.check(spread.construct(fdm.FDM, config["fdm"], "model.fdm", image_size=image_size, patch=size.patch,
+                                       queries=qformer.queries, dims=neck.dims, features_width=size.width, **common))
+  return como.MotionModel(config, encoder, qformer, neck, decoder, config["tcl_gradient"])
+
+
+KINDS = {"mae": _mae, "motion": _motion}

@@ -1,0 +1,131 @@
+"""Masked autoencoder: the encoder sees a quarter of the patches, a small decoder predicts the pixels of the others.
+
+Legend: B batch, H W image, N patches, V visible patches, D width of the encoder, P numbers in a patch (3*p*p).
+Source: He et al., arXiv 2111.06377, section 3 and appendix A.1.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from como_jax.models import embed, pixels, spread, transformer
+from como_jax.models.backbones import mae_vit
+
+
+class Decoder(nn.Module):
+  """Visible tokens -> a prediction for every patch."""
+
+  width: int
+  depth: int
+  heads: int
+  mlp: int
+  grid: int
+  patch: int
+  epsilon: float = 1e-12
+  initialiser: str = "mae"
+  dtype: Any = jnp.float32
+  scan: bool = True
+  remat: str = "none"
+
+  @nn.compact
+  def __call__(self, tokens: jax.Array, restore: jax.Array) -> jax.Array:
+    """Predicts.
+
+    Args:
+      tokens: [B, V+1, D], CLS first.
+      restore: int [B, N], where patch i lies in the list (visible patches, then hidden ones).
+
+    Returns:
+      [B, N, P], float32.
+    """
+    kernel_init = spread.pick(transformer.INITIALISERS, self.initialiser, "initialiser")
+    batch, patches = restore.shape
+    x = nn.Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="embed")(tokens)
+    blank = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(self.dtype)
+    position = self.param("position", lambda key: jnp.asarray(embed.sincos_2d(self.width, self.grid, cls=True)))
+    hidden = jnp.broadcast_to(blank, (batch, patches + 1 - x.shape[1], self.width))
+    ordered = jnp.take_along_axis(jnp.concatenate([x[:, 1:], hidden], axis=1), restore[..., None], axis=1)
+    x = jnp.concatenate([x[:, :1], ordered], axis=1) + position.astype(self.dtype)
+    x = transformer.add_stack(self)(x)
+    x = transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x)[:, 1:]
+    return nn.Dense(3 * self.patch ** 2, dtype=jnp.float32, kernel_init=kernel_init, name="head")(x)
+
+
+def random_mask(key: jax.Array, batch: int, patches: int, visible: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """A random choice of patches per frame: keep int [B, V], restore int [B, N], mask float32 [B, N] (1 = hidden)."""
+  order = jnp.argsort(jax.random.uniform(key, (batch, patches)), axis=1)
+  restore = jnp.argsort(order, axis=1)
+  return order[:, :visible], restore, (restore >= visible).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MAEModel:
+  """The record a task works with; see `models.build`."""
+
+  config: dict[str, Any]
+  encoder: mae_vit.Encoder
+  decoder: Decoder
+  mask_ratio: float
+  normalise_target: bool
+  frozen: tuple[str, ...] = (r"(encoder|decoder)/position",)
+
+  def inputs_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `forward` reads: uint8 frames [B, H, W, 3]."""
+    side = self.encoder.image_size
+    return {"frames": jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)}
+
+  @property
+  def patches(self) -> int:
+    return self.decoder.grid ** 2
+
+  @property
+  def visible(self) -> int:
+    return max(1, int(self.patches * (1 - self.mask_ratio)))
+
+  def init(self, key: jax.Array) -> dict[str, Any]:
+    """Fresh float32 parameters under "encoder" and "decoder"."""
+    side, size = self.encoder.image_size, self.encoder.size
+    encoder_key, decoder_key = jax.random.split(key)
+    return {
+        "encoder": self.encoder.init(encoder_key, jnp.zeros((1, side, side, 3)))["params"],
+        "decoder": self.decoder.init(decoder_key, jnp.zeros((1, self.visible + 1, size.width)),
+                                     jnp.zeros((1, self.patches), jnp.int32))["params"],
+    }
+
+  def features(self, params: Mapping[str, Any], frames: jax.Array) -> jax.Array:
+    """All tokens of normalised frames [B, H, W, 3], none masked: [B, N+1, D]."""
+    return self.encoder.apply({"params": params["encoder"]}, frames)
+
+  def forward(self, params: Mapping[str, Any], batch: Mapping[str, jax.Array], *,
+              key: jax.Array) -> dict[str, jax.Array]:
+    """Masks, encodes, predicts.
+
+    Args:
+      params: as from `init`.
+      batch: "frames" uint8 [B, H, W, 3].
+      key: chooses the masked patches.
+
+    Returns:
+      "patches" and "target" [B, N, P], the target without each patch's own mean and deviation if `normalise_target`;
+      "mask" [B, N] (1 = predicted); "pixels" [B, H, W, 3]: the frame with its hidden patches filled in, to look at.
+    """
+    side = self.encoder.image_size
+    chex.assert_shape(batch["frames"], (None, side, side, 3))
+    frames = pixels.normalise(batch["frames"])
+    keep, restore, mask = random_mask(key, frames.shape[0], self.patches, self.visible)
+    tokens = self.encoder.apply({"params": params["encoder"]}, frames, keep)
+    predicted = self.decoder.apply({"params": params["decoder"]}, tokens, restore)
+    original = pixels.patchify(frames, self.decoder.patch)
+    target, filled = original, predicted
+    if self.normalise_target:
+      mean = original.mean(axis=-1, keepdims=True)
+      deviation = jnp.sqrt(original.var(axis=-1, keepdims=True, ddof=1) + 1e-6)
+      target, filled = (original - mean) / deviation, predicted * deviation + mean
+    filled = mask[..., None] * filled + (1 - mask[..., None]) * original
+    filled = pixels.unpatchify(filled, self.decoder.patch)
+    return {"patches": predicted, "target": target, "mask": mask, "pixels": filled}

@@ -1,0 +1,138 @@
+"""Bottlenecks: from the Q-former's outputs to the latent, one module for each variant the papers compare.
+
+Legend: B batch, Q queries, W width of the Q-former, Z numbers a query (so a motion has Q*Z), C codes.
+All of them are small, so they compute in float32 whatever the model's dtype.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from como_jax.models import transformer
+
+
+class Latent(NamedTuple):
+  """What a bottleneck returns.
+
+  Attributes:
+    z: [B, Q, Z], the label.
+    decoded: [B, Q, Z], what the forward dynamics model reads in training: z, or its quantised or sampled version.
+    terms: extra results of the variant, each [B] or [B, Q].
+  """
+
+  z: jax.Array
+  decoded: jax.Array
+  terms: dict[str, jax.Array]
+
+
+class Continuous(nn.Module):
+  """CoMo's: Linear W -> W, tanh, Linear W -> Z, nothing else (section "dimension bottleneck" of arXiv 2505.17006v1)."""
+
+  dims: int
+  initialiser: str = "vit"
+
+  def setup(self) -> None:
+    self.down_0, self.down_1 = _down(self.initialiser, self.dims)
+
+  def __call__(self, hidden: jax.Array, key: jax.Array | None) -> Latent:
+    """hidden [B, Q, W]; key is for variants that sample and may be None (labels, evaluation)."""
+    z = _project(self.down_0, self.down_1, hidden)
+    return Latent(z, z, {})
+
+  def readable(self, z: jax.Array) -> jax.Array:
+    """Label [B, Q, Z] -> what the forward dynamics model reads, [B, Q, Z]."""
+    return z
+
+
+class VQ(nn.Module):
+  """Moto's vector quantiser: the nearest of C codes, straight-through gradient. The label is the quantised vector."""
+
+  dims: int
+  codes: int = 128
+  initialiser: str = "vit"
+
+  def setup(self) -> None:
+    self.down_0, self.down_1 = _down(self.initialiser, self.dims)
+    bound = 1.0 / self.codes
+    self.codebook = self.param("codebook", lambda key: jax.random.uniform(
+        key, (self.codes, self.dims), jnp.float32, -bound, bound))
+
+  def __call__(self, hidden: jax.Array, key: jax.Array | None) -> Latent:
+    z = _project(self.down_0, self.down_1, hidden)
+    codes = self._nearest(z)
+    chosen = jnp.take(self.codebook, codes, axis=0)
+    terms = {
+        "codes": codes,
+        "codebook": jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(z)), axis=(1, 2)),
+        "commitment": jnp.mean(jnp.square(jax.lax.stop_gradient(chosen) - z), axis=(1, 2)),
+    }
+    quantised = z + jax.lax.stop_gradient(chosen - z)
+    return Latent(self._label(z, quantised), quantised, terms)
+
+  def _nearest(self, z: jax.Array) -> jax.Array:
+    """[B, Q, Z] -> int32 [B, Q], by squared distance (|z|^2 is the same for all codes and left out)."""
+    size = jnp.sum(jnp.square(self.codebook), axis=1)[None, None]
+    return jnp.argmin(size - 2 * jnp.einsum("bqz,cz->bqc", z, self.codebook), axis=-1).astype(jnp.int32)
+
+  def _label(self, z: jax.Array, quantised: jax.Array) -> jax.Array:
+    return quantised
+
+  def readable(self, z: jax.Array) -> jax.Array:
+    return jnp.take(self.codebook, self._nearest(z), axis=0)
+
+
+class PreVQ(VQ):
+  """Trained as VQ; the label is the embedding before quantisation (the "Pre-VQ" of CoMo's ablation, and of GR00T)."""
+
+  def _label(self, z: jax.Array, quantised: jax.Array) -> jax.Array:
+    return z
+
+
+class KL(nn.Module):
+  """Gaussian with a KL term to the standard normal (as AdaWorld): a sample in training, the mean as label."""
+
+  dims: int
+  initialiser: str = "vit"
+
+  def setup(self) -> None:
+    self.down_0, self.down_1 = _down(self.initialiser, self.dims)
+    self.down_log_variance = nn.Dense(self.dims, kernel_init=transformer.INITIALISERS[self.initialiser])
+
+  def __call__(self, hidden: jax.Array, key: jax.Array | None) -> Latent:
+    inner = jnp.tanh(self.down_0(hidden))
+    # Bounded so that exp cannot overflow early in training.
+    mean, log_variance = self.down_1(inner), jnp.clip(self.down_log_variance(inner), -10.0, 10.0)
+    kl = 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance, axis=(1, 2))
+    sample = mean
+    if key is not None:
+      sample = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+    return Latent(mean, sample, {"kl": kl})
+
+  def readable(self, z: jax.Array) -> jax.Array:
+    return z
+
+
+BOTTLENECKS: dict[str, Callable[..., nn.Module]] = {"continuous": Continuous, "vq": VQ, "pre_vq": PreVQ, "kl": KL}
+
+
+class _SameWidth(nn.Module):
+  """Linear W -> W, whatever W is."""
+
+  initialiser: str
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    dense = nn.Dense(x.shape[-1], kernel_init=transformer.INITIALISERS[self.initialiser])
+    nn.share_scope(self, dense)
+    return dense(x)
+
+
+def _down(initialiser: str, dims: int) -> tuple[nn.Module, nn.Module]:
+  return _SameWidth(initialiser), nn.Dense(dims, kernel_init=transformer.INITIALISERS[initialiser])
+
+
+def _project(down_0: nn.Module, down_1: nn.Module, hidden: jax.Array) -> jax.Array:
+  return down_1(jnp.tanh(down_0(hidden)))

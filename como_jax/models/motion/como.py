@@ -1,0 +1,227 @@
+"""The motion model: frozen encoder, inverse dynamics with its bottleneck, forward dynamics, and how clips become pairs.
+
+Legend: B batch, K frames of a clip, P pairs (K-1), H W image, N patches, D width of the encoder, Q queries, Z numbers
+a query. Source: CoMo, arXiv 2505.17006. A clip's frames are encoded once each; its forward, reversed and jittered
+pairs are formed from those features, so K frames give K-1 pairs for K passes of the encoder instead of 2(K-1).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import chex
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from como_jax.models import pixels
+from como_jax.models.motion import fdm as fdm_lib
+from como_jax.models.motion import idm, inputs
+
+TCL_GRADIENTS = ("all", "released")
+Params = Mapping[str, Any]
+
+
+class Motion(NamedTuple):
+  """Result of `encode`.
+
+  Attributes:
+    z: [B, Q*Z], float32: the latent motion used as label.
+    decoded: [B, Q, Z]: what the forward dynamics model reads in training (z, or its quantised or sampled version).
+    terms: "commitment", "codebook", "kl" [B] and "codes" int32 [B, Q] where the bottleneck has them.
+  """
+
+  z: jax.Array
+  decoded: jax.Array
+  terms: dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MotionModel:
+  """The record a task works with; see `models.build`. Frames are float32, ImageNet-normalised, unless they come in a
+  batch.
+
+  Attributes:
+    config: the model section it was built from.
+    tcl_gradient: "all" trains everything through all three branches (as described); "released" runs the Q-former
+      without gradient on the jittered and reversed branches, which then train only the down-projection.
+    frozen: patterns of parameter names that are not trained unless the config says otherwise.
+  """
+
+  config: dict[str, Any]
+  encoder: nn.Module
+  qformer: idm.QFormer
+  bottleneck: nn.Module
+  fdm: fdm_lib.FDM
+  tcl_gradient: str
+  frozen: tuple[str, ...] = (r"encoder/.*",)
+
+  @property
+  def image_size(self) -> int:
+    return self.fdm.image_size
+
+  @property
+  def latent_size(self) -> int:
+    """Q*Z, the length of z."""
+    return self.fdm.queries * self.fdm.dims
+
+  def inputs_spec(self, batch_size: int, frames: int = 2, *, jittered: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `forward` reads: uint8 "frames" [B, K, H, W, 3] and, for Tcl, "jittered" [B, K-1, H, W, 3]."""
+    image = (self.image_size, self.image_size, 3)
+    spec = {"frames": jax.ShapeDtypeStruct((batch_size, frames, *image), jnp.uint8)}
+    if jittered:
+      spec["jittered"] = jax.ShapeDtypeStruct((batch_size, frames - 1, *image), jnp.uint8)
+    return spec
+
+  def init(self, key: jax.Array) -> dict[str, Any]:
+    """Fresh float32 parameters: {"encoder", "idm": {"qformer", "bottleneck"}, "fdm"}."""
+    keys = jax.random.split(key, 4)
+    image = jnp.zeros((1, self.image_size, self.image_size, 3))
+    tokens = jnp.zeros((1, self.qformer.patches + 1, self.fdm.features_width))
+    latent = jnp.zeros((1, self.fdm.queries, self.fdm.dims))
+    hidden = jnp.zeros((1, self.qformer.queries, self.qformer.width))
+    return {
+        "encoder": self.encoder.init(keys[0], image)["params"],
+        "idm": {"qformer": self.qformer.init(keys[1], tokens, tokens, keys[1])["params"],
+                "bottleneck": self.bottleneck.init(keys[2], hidden, None)["params"]},
+        "fdm": self.fdm.init(keys[3], image, latent, tokens[:, 1:])["params"],
+    }
+
+  def features(self, params: Params, frames: jax.Array) -> jax.Array:
+    """All tokens of the frames: [..., H, W, 3] -> [..., N+1, D], CLS first, float32."""
+    chex.assert_shape(frames, (..., self.image_size, self.image_size, 3))
+    flat = frames.reshape((-1, *frames.shape[-3:]))
+    tokens = self.encoder.apply({"params": params["encoder"]}, flat)
+    return tokens.reshape((*frames.shape[:-3], *tokens.shape[-2:]))
+
+  def encode(self, params: Params, first: jax.Array, second: jax.Array, *,
+             features: tuple[jax.Array, jax.Array] | None = None, key: jax.Array | None = None) -> Motion:
+    """Two frames -> the motion between them.
+
+    Args:
+      params: as from `init`.
+      first: [B, H, W, 3].
+      second: [B, H, W, 3].
+      features: those of first and second, each [B, N+1, D], if the caller has them. With inputs "rgb_diff" the second
+        of them is not used: the difference of the frames is encoded.
+      key: samples the latent (KL) and permutes patches ("shuffled"). None for labels: no sample, one fixed permutation.
+    """
+    chex.assert_shape([first, second], (None, self.image_size, self.image_size, 3))
+    if inputs.INPUTS[self.qformer.inputs].pixel_difference:
+      pair = (self.features(params, first) if features is None else features[0], self.features(params, second - first))
+    elif features is None:
+      tokens = self.features(params, jnp.stack([first, second], axis=1))
+      pair = tokens[:, 0], tokens[:, 1]
+    else:
+      pair = features
+    hidden = self._hidden(params["idm"]["qformer"], *pair, key)
+    return self._latent(params, hidden, key)
+
+  def decode(self, params: Params, first: jax.Array, z: jax.Array, *,
+             features: jax.Array | None = None) -> dict[str, jax.Array]:
+    """Current frame and label -> the future frame's "pixels" [B, H, W, 3], and "features" [B, N, D] if configured.
+
+    Args:
+      params: as from `init`.
+      first: [B, H, W, 3].
+      z: [B, Q*Z] as from `encode` (quantised here where the model decodes codes).
+      features: the first frame's tokens [B, N+1, D], if the caller has them.
+    """
+    chex.assert_shape(z, (first.shape[0], self.latent_size))
+    latent = einops.rearrange(z, "b (q d) -> b q d", q=self.fdm.queries)
+    latent = self.bottleneck.apply({"params": params["idm"]["bottleneck"]}, latent, method="readable")
+    if self.fdm.features == "residual" and features is None:
+      features = self.features(params, first)
+    return self._predict(params, first, latent, features)
+
+  def forward(self, params: Params, batch: Mapping[str, jax.Array], *, key: jax.Array) -> dict[str, jax.Array]:
+    """Everything the objectives read, for all pairs of neighbouring frames of every clip.
+
+    Args:
+      params: as from `init`.
+      batch: "frames" uint8 [B, K, H, W, 3]; "jittered" uint8 [B, K-1, H, W, 3] when Tcl is trained.
+      key: samples and permutes.
+
+    Returns:
+      "pixels", "target", "current" [B, P, H, W, 3] (normalised); "z" [B, P, Q*Z], and "z_reversed", "z_jittered" if
+      the batch has "jittered"; "commitment", "codebook", "kl" [B, P] and "codes" [B, P, Q] where the bottleneck has
+      them;
+      "features_predicted", "features_target" [B, P, N, D] where the FDM predicts features. All float32 but "codes".
+    """
+    chex.assert_shape(batch["frames"], (None, None, self.image_size, self.image_size, 3))
+    frames = self._constrain(pixels.normalise(batch["frames"]))
+    jittered = self._constrain(pixels.normalise(batch["jittered"])) if "jittered" in batch else None
+    size, count = frames.shape[0], frames.shape[1] - 1
+    tokens, pairs = self._pairs(params, frames, jittered)
+    keys = jax.random.split(key, 3)
+
+    def flat(x: jax.Array) -> jax.Array:
+      return x.reshape((x.shape[0] * x.shape[1], *x.shape[2:]))
+
+    def grouped(x: jax.Array) -> jax.Array:
+      return x.reshape((size, x.shape[0] // size, *x.shape[1:]))
+
+    qformer = params["idm"]["qformer"]
+    if self.tcl_gradient == "released" and jittered is not None:
+      main = self._hidden(qformer, *(flat(half[:, :count]) for half in pairs), keys[0])
+      # Stopped at the inputs, so that no backward pass of these branches is ever built.
+      others = (jax.lax.stop_gradient(flat(half[:, count:])) for half in pairs)
+      others = self._hidden(jax.lax.stop_gradient(qformer), *others, keys[1])
+      hidden = jnp.concatenate([grouped(main), grouped(others)], axis=1)
+    else:
+      hidden = grouped(self._hidden(qformer, *(flat(half) for half in pairs), keys[0]))
+
+    motion = self._latent(params, flat(hidden), keys[2])
+    z = grouped(motion.z)
+    outputs = {"z": z[:, :count]}
+    if jittered is not None:
+      outputs |= {"z_reversed": z[:, count:2 * count], "z_jittered": z[:, 2 * count:]}
+    # Only the forward pairs are reconstructed, so only they are held to the bottleneck's own terms.
+    outputs |= {name: grouped(term)[:, :count] for name, term in motion.terms.items()}
+    latent = flat(grouped(motion.decoded)[:, :count])
+    predicted = self._predict(params, flat(frames[:, :-1]), latent, flat(tokens[:, :-1]))
+    outputs |= {"pixels": grouped(predicted["pixels"]), "current": frames[:, :-1], "target": frames[:, 1:]}
+    if "features" in predicted:
+      outputs |= {"features_predicted": grouped(predicted["features"]),
+                  "features_target": jax.lax.stop_gradient(tokens[:, 1:, 1:])}
+    return outputs
+
+  def _constrain(self, frames: jax.Array) -> jax.Array:
+    return nn.with_logical_constraint(frames, ("batch", "time", None, None, None))
+
+  def _pairs(self, params: Params, frames: jax.Array,
+             jittered: jax.Array | None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Tokens of the frames [B, K, N+1, D], and (first, second) of all pairs, each [B, P or 3P, N+1, D].
+
+    The order of pairs is forward, reversed, jittered.
+
+    Pairs are laid along the second axis, never the first: that one is spread over devices.
+    """
+    count = frames.shape[1] - 1
+    difference = inputs.INPUTS[self.qformer.inputs].pixel_difference
+    images = [frames]
+    if difference:
+      images.append(frames[:, 1:] - frames[:, :-1])
+      images += [] if jittered is None else [frames[:, :-1] - frames[:, 1:], jittered - frames[:, :-1]]
+    elif jittered is not None:
+      images.append(jittered)
+    everything = self.features(params, jnp.concatenate(images, axis=1))
+    tokens, rest = everything[:, : count + 1], everything[:, count + 1:]
+    before, after = tokens[:, :-1], tokens[:, 1:]
+    if jittered is None:
+      return tokens, (before, rest if difference else after)
+    second = rest if difference else jnp.concatenate([after, before, rest], axis=1)
+    return tokens, (jnp.concatenate([before, after, before], axis=1), second)
+
+  def _hidden(self, qformer: Params, first: jax.Array, second: jax.Array, key: jax.Array | None) -> jax.Array:
+    return self.qformer.apply({"params": qformer}, first, second, jax.random.key(0) if key is None else key)
+
+  def _latent(self, params: Params, hidden: jax.Array, key: jax.Array | None) -> Motion:
+    latent = self.bottleneck.apply({"params": params["idm"]["bottleneck"]}, hidden, key)
+    return Motion(einops.rearrange(latent.z, "b q d -> b (q d)"), latent.decoded, latent.terms)
+
+  def _predict(self, params: Params, frames: jax.Array, latent: jax.Array,
+               tokens: jax.Array | None) -> dict[str, jax.Array]:
+    features = tokens[:, 1:] if self.fdm.features == "residual" else None
+    return self.fdm.apply({"params": params["fdm"]}, frames, latent, features)

@@ -1,0 +1,97 @@
+"""The Q-former of the inverse dynamics model: learned queries and the tokens of two frames in one joint self-attention.
+
+Legend: B batch, N patches, D width of the encoder, Q queries, W width of the Q-former.
+Source: CoMo, arXiv 2505.17006 ("ME-IDM"), whose released code follows the M-Former of TencentARC/Moto.
+"""
+
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from como_jax.models import spread, transformer
+from como_jax.models.motion import inputs as inputs_lib
+
+# Which of the two token types the second half gets: the released code gives both halves type 0.
+TOKEN_TYPES = {"legacy": (0, 0), "distinct": (0, 1)}
+
+
+class QFormer(nn.Module):
+  """[queries, projection(first half), separator, projection(second half)] -> the queries' outputs.
+
+  Attributes:
+    inputs: name of the input variant (see `inputs.INPUTS`).
+    queries: Q.
+    token_types: "legacy" (as released, both halves type 0) or "distinct" (as described).
+    patch_order: "raster", or "shuffled" as released (see `inputs.shuffle`).
+  """
+
+  inputs: str
+  width: int
+  depth: int
+  heads: int
+  mlp: int
+  queries: int
+  patches: int
+  token_types: str = "legacy"
+  patch_order: str = "raster"
+  initialiser: str = "vit"
+  epsilon: float = 1e-12
+  dtype: Any = jnp.float32
+  scan: bool = True
+  remat: str = "none"
+
+  @nn.compact
+  def __call__(self, first: jax.Array, second: jax.Array, key: jax.Array) -> jax.Array:
+    """Looks at one pair of frames.
+
+    Args:
+      first: [B, N+1, D], tokens of the first frame, CLS first, in raster order.
+      second: [B, N+1, D], tokens of the second frame (or of the pixel difference, see `inputs.Input`).
+      key: permutes the patches when `patch_order` is "shuffled"; unused otherwise.
+
+    Returns:
+      [B, Q, W], float32.
+    """
+    chex.assert_shape([first, second], (None, self.patches + 1, None))
+    chex.assert_equal_shape([first, second])
+    variant = inputs_lib.INPUTS[self.inputs]
+    kernel_init = transformer.INITIALISERS[self.initialiser]
+    if self.patch_order == "shuffled":
+      keys = jax.random.split(key)
+      first, second = inputs_lib.shuffle(keys[0], first), inputs_lib.shuffle(keys[1], second)
+    halves = variant.form(first, second)
+
+    learned = nn.initializers.truncated_normal(0.02)
+    length = self.queries + variant.halves * (self.patches + 2) - 1
+    queries = self.param("queries", learned, (1, self.queries, self.width))
+    types = self.param("token_type", learned, (2, self.width))
+    position = self.param("position", learned, (1, length, self.width))
+    project = nn.Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="projection")
+
+    def repeat(row: jax.Array) -> jax.Array:
+      return jnp.broadcast_to(row, (first.shape[0], *row.shape[1:])).astype(self.dtype)
+
+    tokens = [repeat(queries)]
+    for number, (half, kind) in enumerate(zip(halves, TOKEN_TYPES[self.token_types], strict=False)):
+      if number:
+        tokens.append(repeat(self.param("separator", learned, (1, 1, self.width))))
+      tokens.append(project(half) + types[kind][None, None].astype(self.dtype))
+    x = jnp.concatenate(tokens, axis=1) + position.astype(self.dtype)
+    x = transformer.add_stack(self)(x)
+    return transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x[:, : self.queries])
+
+
+def check(qformer: QFormer) -> QFormer:
+  """The same module, once its named settings are known to be valid.
+
+  Raises:
+    errors.UserError: an unknown value, with the nearest valid one.
+  """
+  spread.pick(inputs_lib.INPUTS, qformer.inputs, "model.idm.inputs")
+  spread.pick(TOKEN_TYPES, qformer.token_types, "model.idm.token_types")
+  spread.pick(dict.fromkeys(inputs_lib.PATCH_ORDERS), qformer.patch_order, "model.idm.patch_order")
+  spread.pick(transformer.INITIALISERS, qformer.initialiser, "model.idm.initialiser")
+  return qformer

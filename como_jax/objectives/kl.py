@@ -1,0 +1,13 @@
+"""Divergence of a sampled latent from the standard normal. Source: AdaWorld's bottleneck (beta-VAE)."""
+
+from collections.abc import Mapping
+
+import jax
+
+from como_jax.objectives import sums
+
+
+def kl(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> sums.Terms:
+  """Nats per pair, summed over the latent's numbers: "kl" [B, P]."""
+  sums.need(outputs, "kl", ("kl",), "set model.bottleneck.kind to 'kl'")
+  return {"kl": sums.over_pairs(outputs["kl"], batch)}

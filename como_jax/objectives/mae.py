@@ -1,0 +1,21 @@
+"""Masked autoencoding: error on the hidden patches only. Source: He et al., arXiv 2111.06377."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from como_jax.objectives import sums
+
+
+def mae(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> sums.Terms:
+  """Mean squared error of "patches" against "target" [B, N, P], over patches with "mask" [B, N] 1.
+
+  The sum is over hidden patches and the count is their number; frames with `batch["valid"]` False count for neither.
+  """
+  sums.need(outputs, "mae", ("patches", "target", "mask"), "use a model of kind 'mae'")
+  error = jnp.mean(jnp.square(outputs["patches"] - outputs["target"]), axis=-1)
+  mask = outputs["mask"]
+  if "valid" in batch:
+    mask = mask * batch["valid"].astype(mask.dtype)[:, None]
+  return {"mae": (jnp.sum(jnp.where(mask > 0, error * mask, 0.0)), jnp.sum(mask))}

@@ -1,0 +1,277 @@
+"""The plots as PNG bytes, in a light and a dark theme.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart.
+"""
+
+import dataclasses
+import functools
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.backends import backend_agg
+from matplotlib.figure import Figure
+
+from como_jax.report.data import Curve, Projection, Scatter, Similarity
+
+WIDTH, ROW, DPI = 9.6, 2.9, 120  # inches, inches, dots an inch
+MOST_POINTS = 2000  # of a scatter; more only make a blot
+
+
+@dataclasses.dataclass(frozen=True)
+class Theme:
+  name: str
+  back: str
+  ink: str
+  faint: str
+  colours: tuple[str, ...]
+
+
+LIGHT = Theme(
+  "light", "#ffffff", "#1f2430", "#d9dde5", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+)
+DARK = Theme(
+  "dark", "#1a1d24", "#e4e7ee", "#3a404c", ("#56B4E9", "#E69F00", "#29C49A", "#E294BF", "#F0E442", "#4C9BE8")
+)
+THEMES = (LIGHT, DARK)
+
+
+def _themed(draw):
+  """Draws inside the theme's settings: titles and legends look them up when they are made, not when the figure is."""
+
+  @functools.wraps(draw)
+  def themed(data, theme: Theme, **settings) -> bytes:
+    with matplotlib.rc_context(_style(theme)):
+      return draw(data, theme, **settings)
+
+  return themed
+
+
+@_themed
+def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None = None) -> bytes:
+  """Training curves, raw (faint) and smoothed, with validation as markers; one panel a name.
+
+  The panel's name is the curve's without "train/" or "validation/".
+  """
+  panels: dict[str, dict[str, Curve]] = {}
+  for name, curve in data.items():
+    panels.setdefault(base(name), {})["validation" if name.startswith("validation/") else "train"] = curve
+  figure, axes = _panels(len(panels), columns=2 if len(panels) in (2, 4) else 3)
+  for axis, (name, parts) in zip(axes, panels.items()):
+    every = np.concatenate([np.asarray(values, np.float64) for _, values in parts.values()])
+    every = every[np.isfinite(every)]
+    wide = len(every) and every.min() > 0 and every.max() > 20 * every.min()
+    logarithmic = bool(wide if log is None else name in log and len(every) and every.min() > 0)
+    if logarithmic:
+      axis.set_yscale("log")
+      axis.yaxis.set_minor_formatter(ticker.NullFormatter())
+      if every.max() < 200 * every.min():  # two decades or less: powers of ten alone would leave the axis nearly bare
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    else:
+      axis.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
+    if "train" in parts:
+      steps, values = (np.asarray(part, np.float64) for part in parts["train"])
+      smoothed = smooth(values)
+      axis.plot(
+        steps, values, color=theme.colours[0], alpha=0.28, linewidth=0.9, marker="o" if len(values) == 1 else None
+      )
+      axis.plot(steps, smoothed, color=theme.colours[0], linewidth=2, label="training, smoothed")
+    if "validation" in parts:
+      axis.plot(
+        *parts["validation"],
+        color=theme.colours[1],
+        marker="o",
+        markersize=5,
+        linewidth=1,
+        linestyle=":",
+        label="validation",
+      )
+    axis.set(title=name, xlabel="step", ylabel="value (log scale)" if logarithmic else "value")
+    axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    if len(panels) == 1 or "validation" in parts:
+      axis.legend()
+  return _png(figure)
+
+
+@_themed
+def s_pcfc(data: Mapping[str, np.ndarray], theme: Theme) -> bytes:
+  """Histograms of past-to-current against future-to-current cosines."""
+  figure, (axis,) = _panels(1, columns=1, row=3.4)
+  bins = np.linspace(-1, 1, 61)
+  for i, (name, values) in enumerate(data.items()):
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+      continue
+    colour = theme.colours[i % len(theme.colours)]
+    weights = np.full(len(values), 100.0 / len(values))
+    axis.hist(values, bins=bins, weights=weights, color=colour, alpha=0.35)
+    axis.hist(
+      values,
+      bins=bins,
+      weights=weights,
+      color=colour,
+      histtype="step",
+      linewidth=1.6,
+      label=f"{name}: mean {values.mean():.3f}",
+    )
+    axis.axvline(values.mean(), color=colour, linewidth=1.6, linestyle="--")
+  axis.set(xlabel="cosine of z(t−n → t) and z(t+n → t)", ylabel="pairs [%]", xlim=(-1.02, 1.02))
+  axis.legend(loc="upper left")
+  return _png(figure)
+
+
+@_themed
+def probes(data: Mapping[str, Scatter], theme: Theme) -> bytes:
+  """True against predicted value of each target dimension."""
+  figure, axes = _panels(len(data), columns=4 if len(data) > 3 else 3, square=True)
+  for axis, (name, scatter) in zip(axes, data.items()):
+    true, predicted = _some(np.asarray(scatter.true, np.float64), np.asarray(scatter.predicted, np.float64))
+    low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
+    pad = 0.05 * (high - low) or 1.0
+    axis.plot([low - pad, high + pad], [low - pad, high + pad], color=theme.ink, linewidth=1, linestyle="--", alpha=0.7)
+    axis.scatter(true, predicted, s=9, alpha=0.4, color=theme.colours[0], linewidths=0)
+    unit = f" [{scatter.unit}]" if scatter.unit else ""
+    axis.set(
+      title=f"{name}   R² = {scatter.r2:.2f}",
+      xlabel=f"true{unit}",
+      ylabel=f"predicted{unit}",
+      xlim=(low - pad, high + pad),
+      ylim=(low - pad, high + pad),
+      aspect="equal",
+    )
+    for side in (axis.xaxis, axis.yaxis):
+      side.set_major_locator(ticker.MaxNLocator(4))
+  return _png(figure)
+
+
+@_themed
+def pca(data: Projection, theme: Theme) -> bytes:
+  """z on its two main axes, once for each dimension that colours it."""
+  colours = dict(data.colours) or {"": None}
+  figure, axes = _panels(len(colours), columns=2 if len(colours) in (2, 4) else 3)
+  points = np.asarray(data.points, np.float64)
+  share = [f" ({100 * value:.0f} % of variance)" for value in data.explained] or ["", ""]
+  for axis, (name, values) in zip(axes, colours.items()):
+    if values is None:
+      x, y = _some(points[:, 0], points[:, 1])
+      axis.scatter(x, y, s=9, alpha=0.6, color=theme.colours[0], linewidths=0)
+    else:
+      x, y, shade = _some(points[:, 0], points[:, 1], np.asarray(values, np.float64))
+      low, high = np.nanquantile(shade, (0.02, 0.98))
+      drawn = axis.scatter(x, y, c=shade, s=9, alpha=0.8, cmap="viridis", vmin=low, vmax=high, linewidths=0)
+      bar = figure.colorbar(drawn, ax=axis, pad=0.02, extend="both")
+      bar.outline.set_visible(False)
+      bar.ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
+    axis.set(title=name, xlabel="first axis" + share[0], ylabel="second axis" + share[1])
+  return _png(figure)
+
+
+@_themed
+def similarity(data: Similarity, theme: Theme) -> bytes:
+  """Mean cosine similarity between groups, as a heat map with numbers where they fit."""
+  values, count = np.asarray(data.values, np.float64), len(data.labels)
+  side = float(np.clip(2.6 + 0.42 * count, 4.2, WIDTH))
+  figure = Figure(figsize=(side + 1.0, side), layout="constrained")
+  axis = figure.add_subplot()
+  limit = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+  drawn = axis.imshow(values, cmap="PuOr_r", vmin=-limit, vmax=limit)
+  labels = [textwrap.shorten(str(label), 28, placeholder="…") for label in data.labels]
+  axis.set_xticks(range(count), labels, rotation=45, ha="right", rotation_mode="anchor")
+  axis.set_yticks(range(count), labels)
+  axis.grid(False)
+  axis.tick_params(length=0)
+  for spine in axis.spines.values():
+    spine.set_visible(False)
+  if count <= 14:
+    for i, j in np.ndindex(count, count):
+      if np.isfinite(values[i, j]):
+        axis.text(
+          j,
+          i,
+          f"{values[i, j]:z.2f}",
+          ha="center",
+          va="center",
+          fontsize=9 if count <= 9 else 7.5,
+          color="white" if abs(values[i, j]) > 0.6 * limit else "#1f2430",
+        )
+  bar = figure.colorbar(drawn, ax=axis, shrink=0.8, pad=0.02, label="mean cosine similarity")
+  bar.outline.set_visible(False)
+  return _png(figure)
+
+
+def base(name: str) -> str:
+  """The panel a curve belongs to: its name without "train/" or "validation/"."""
+  return name.removeprefix("validation/").removeprefix("train/")
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+  """Mean over a Gaussian window of a fiftieth of the curve, centred so as not to lag; skips what is not finite."""
+  known = np.isfinite(values)
+  width = max(1.0, len(values) / 50)
+  reach = int(np.ceil(3 * width))
+  taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+  inner = slice(reach, reach + len(values))
+  total, weight = (np.convolve(part, taps)[inner] for part in (np.where(known, values, 0.0), known.astype(np.float64)))
+  return np.divide(total, weight, out=np.full(len(values), np.nan), where=weight > 1e-9)
+
+
+def _some(*columns: np.ndarray) -> tuple[np.ndarray, ...]:
+  """At most MOST_POINTS rows, always the same ones."""
+  if len(columns[0]) <= MOST_POINTS:
+    return columns
+  chosen = np.random.default_rng(0).permutation(len(columns[0]))[:MOST_POINTS]
+  return tuple(column[chosen] for column in columns)
+
+
+def _panels(count: int, *, columns: int, row: float = ROW, square: bool = False) -> tuple[Figure, list[Axes]]:
+  """Panels of one size whatever their number: a page of plots reads as one."""
+  used = min(count, columns)
+  rows = -(-count // columns)
+  width = WIDTH if used == columns else WIDTH * used / columns
+  figure = Figure(figsize=(width, rows * (WIDTH / columns * 1.08 if square else row)), layout="constrained")
+  figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.05)
+  axes = [figure.add_subplot(rows, used, i + 1) for i in range(count)]
+  return figure, axes
+
+
+def _style(theme: Theme) -> dict[str, object]:
+  return {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "figure.facecolor": theme.back,
+    "axes.facecolor": theme.back,
+    "savefig.facecolor": theme.back,
+    "text.color": theme.ink,
+    "axes.labelcolor": theme.ink,
+    "axes.titlecolor": theme.ink,
+    "xtick.color": theme.ink,
+    "ytick.color": theme.ink,
+    "axes.edgecolor": theme.faint,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": theme.faint,
+    "grid.linewidth": 0.7,
+    "legend.labelcolor": theme.ink,
+  }
+
+
+def _png(figure: Figure) -> bytes:
+  backend_agg.FigureCanvasAgg(figure)
+  stream = io.BytesIO()
+  figure.savefig(stream, format="png", dpi=DPI)
+  return stream.getvalue()

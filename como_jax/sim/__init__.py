@@ -1,0 +1,37 @@
+"""Simulators by name. A simulator's own packages are imported only when it is asked for."""
+
+from como_jax import errors
+from como_jax.sim import base
+
+
+def _metaworld():
+  from como_jax.sim import metaworld  # noqa: PLC0415  imports mujoco
+
+  return metaworld
+
+
+SIMULATORS = {"metaworld": _metaworld}
+
+
+def load(name: str):
+  """The module of a simulator: `TASKS` (task -> instruction), `CAMERAS` (names), `build(task, ...) -> base.Simulator`.
+
+  Raises:
+    UserError: unknown name, or packages missing (says what to install).
+  """
+  if name not in SIMULATORS:
+    raise errors.UserError(f"simulator {name!r} is unknown: {errors.nearest(name, SIMULATORS)}")
+  try:
+    return SIMULATORS[name]()
+  except ModuleNotFoundError as error:
+    if (error.name or "").startswith("como_jax"):
+      raise
+    raise errors.UserError(
+      f"simulator {name!r} needs the package {error.name!r}, which is not installed: "
+      "run `pip install -r requirements-sim.txt`"
+    ) from error
+
+
+def build(name: str, task: str, **settings) -> base.Simulator:
+  """One task of one simulator, for example `build("metaworld", "reach", cameras=("corner",), image_size=128)`."""
+  return load(name).build(task, **settings)

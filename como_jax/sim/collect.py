@@ -1,0 +1,230 @@
+"""Demonstrations by scripted experts: what one episode is, which seed it has, which attempts are kept.
+
+An attempt is a pure function of (seed, task number, attempt number): the same settings give the same motions,
+whatever the number of processes. Motions are made diverse on purpose, because experts alone always go straight to
+their goal:
+  - wander: first the hand moves for a while in a random direction;
+  - speed: the expert's moves are scaled by a factor drawn once an episode;
+  - noise: Ornstein-Uhlenbeck noise (correlated in time, so that it survives averaging) on x, y, z.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from como_jax import errors, sim
+from como_jax.sim import base, rendering
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Numbers of a collection; one section of the config.
+
+  Attributes:
+    simulator: a name in `sim.SIMULATORS`.
+    cameras: camera names to choose from.
+    cameras_per_episode: 0 = every camera in every episode, under its own name. Otherwise that many, drawn for each
+      motion and stored as view0, view1, ...; the episodes table says which camera each view is.
+    image_size: height and width, pixels.
+    scenes: appearances, taken in turn.
+    repeated: the first so many motions of a task are stored in every scene, the others in one.
+    motions: successful motions wanted for each task.
+    stride: control steps a stored frame; the stored action is the mean of the actions of those steps.
+    tail: control steps stored after success.
+    noise: standard deviation of the noise, in units of the action.
+    correlation: of the noise from control step to control step, 0..1.
+    speed: (lowest, highest) factor on the expert's moves.
+    wander: (fewest, most) control steps in a random direction at the start.
+    max_steps: control steps after which an attempt has failed.
+    attempts: gives up on a task after this many attempts a motion.
+    seed: of everything.
+  """
+
+  simulator: str
+  cameras: tuple[str, ...]
+  cameras_per_episode: int
+  image_size: int
+  scenes: tuple[int, ...]
+  repeated: int
+  motions: int
+  stride: int
+  tail: int
+  noise: float
+  correlation: float
+  speed: tuple[float, float]
+  wander: tuple[int, int]
+  max_steps: int
+  attempts: int
+  seed: int
+
+  def __post_init__(self):
+    if not self.cameras or not self.scenes:
+      raise errors.UserError("collect: at least one camera and one scene are needed")
+    if not 0 <= self.cameras_per_episode <= len(self.cameras):
+      raise errors.UserError(
+        f"cameras_per_episode = {self.cameras_per_episode}: expected 0 (all) to {len(self.cameras)}, the cameras listed"
+      )
+    for name, least in {"motions": 1, "stride": 1, "max_steps": self.stride, "attempts": 1}.items():
+      if getattr(self, name) < least:
+        raise errors.UserError(f"{name} = {getattr(self, name)}: expected at least {least}")
+
+  @property
+  def views(self) -> tuple[str, ...]:
+    """Names under which frames are stored."""
+    if not self.cameras_per_episode:
+      return tuple(self.cameras)
+    return tuple(f"view{i}" for i in range(self.cameras_per_episode))
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+  """One stored episode; T frames.
+
+  Attributes:
+    frames: view -> uint8 [T, H, W, 3].
+    state: float32 [T, S] at each frame.
+    action: float32 [T, A], mean action from each frame to the next.
+    success: bool [T], whether the goal has been reached by the next frame.
+    metadata: columns for the episodes table.
+  """
+
+  instruction: str
+  frames: dict[str, np.ndarray]
+  state: np.ndarray
+  action: np.ndarray
+  success: np.ndarray
+  metadata: dict[str, str | int | float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+  """How many attempts at a task succeeded."""
+
+  task: str
+  attempts: int
+  successes: int
+
+
+def collect_task(settings: Settings, task: str) -> Iterator[Episode | Tally]:
+  """Successful episodes of one task, then its Tally.
+
+  Raises:
+    UserError: unknown task or camera, or frames that are no pictures.
+  """
+  module = sim.load(settings.simulator)
+  number = list(module.TASKS).index(task) if task in module.TASKS else 0
+  simulator = module.build(task, cameras=tuple(settings.cameras), image_size=settings.image_size)
+  found = attempt = 0
+  while found < settings.motions and attempt < settings.motions * settings.attempts:
+    stored = 0
+    for scene in _scenes(settings, number, found):
+      episode = _attempt(settings, simulator, task, (settings.seed, number, attempt), scene)
+      if episode is None:
+        break  # physics does not depend on the scene: it fails in all of them
+      stored += 1
+      yield episode
+    attempt += 1
+    found += bool(stored)
+  simulator.close()
+  yield Tally(task, attempt, found)
+
+
+def _scenes(settings: Settings, task_number: int, motion: int) -> tuple[int, ...]:
+  if motion < settings.repeated:
+    return tuple(settings.scenes)
+  return (settings.scenes[(task_number * settings.motions + motion) % len(settings.scenes)],)
+
+
+def _attempt(
+  settings: Settings, simulator: base.Simulator, task: str, key: tuple[int, int, int], scene: int
+) -> Episode | None:
+  """One attempt seen in one scene; None when the goal was not reached."""
+  rng = np.random.default_rng(key)
+  seed = int(rng.integers(2**31))
+  views = settings.views
+  chosen = [settings.cameras[i] for i in rng.permutation(len(settings.cameras))[: len(views)]]
+  cameras = dict(zip(views, chosen if settings.cameras_per_episode else settings.cameras, strict=True))
+  actor_seed = int(rng.integers(2**31))
+  # Rendering takes 95 % of the time, so a blind rehearsal finds out first whether the attempt is worth it.
+  act = _Actor(settings, simulator, actor_seed)
+  simulator.restart(seed, scene=scene)
+  if not _play(settings, simulator, act, ())[-1].success:
+    return None
+  act = _Actor(settings, simulator, actor_seed)
+  simulator.restart(seed, scene=scene)
+  rows = _play(settings, simulator, act, tuple(cameras.values()))
+  if not rows[-1].success:
+    return None
+  frames = {view: np.stack([row.observation[base.IMAGE + camera] for row in rows]) for view, camera in cameras.items()}
+  for view, pictures in frames.items():
+    rendering.check_frames(pictures, f"{simulator.spec.name} seed {seed} camera {cameras[view]}")
+  metadata = {
+    "scene": scene,
+    "motion": f"{task}/{key[2]:05d}",
+    "simulator_task": task,
+    "simulator_seed": seed,
+    "speed": act.speed,
+  }
+  metadata |= {f"camera/{view}": camera for view, camera in cameras.items()}
+  return Episode(
+    instruction=simulator.spec.instruction,
+    frames=frames,
+    state=np.stack([row.observation[base.STATE] for row in rows]),
+    action=np.stack([row.action for row in rows]),
+    success=np.array([row.success for row in rows]),
+    metadata=metadata,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+  """One stored frame: what was seen, the mean action until the next frame, whether the goal is reached by then."""
+
+  observation: base.Observation
+  action: np.ndarray
+  success: bool
+
+
+def _play(settings: Settings, simulator: base.Simulator, act: "_Actor", cameras: tuple[str, ...]) -> list[_Row]:
+  """Acts until `tail` control steps after success, or until time is up."""
+  rows, after, steps = [], 0, 0
+  limit = min(settings.max_steps, simulator.spec.max_steps)
+  while after <= settings.tail and steps + settings.stride <= limit:
+    observation = simulator.observe(cameras)
+    taken = []
+    for _ in range(settings.stride):
+      taken.append(act())
+      simulator.advance(taken[-1])
+    steps += settings.stride
+    after += settings.stride * simulator.success
+    rows.append(_Row(observation, np.mean(taken, axis=0, dtype=np.float64).astype(np.float32), simulator.success))
+  return rows
+
+
+class _Actor:
+  """The expert with its disturbances, for one attempt."""
+
+  def __init__(self, settings: Settings, simulator: base.Simulator, seed: int):
+    rng = np.random.default_rng(seed)
+    self._settings, self._simulator, self._rng = settings, simulator, rng
+    self.speed = float(rng.uniform(*settings.speed))
+    self._wander = int(rng.integers(settings.wander[0], settings.wander[1] + 1))
+    direction = rng.normal(size=3)
+    self._direction = direction / np.linalg.norm(direction)
+    self._noise = settings.noise * rng.normal(size=3)
+    self._step = 0
+
+  def __call__(self) -> np.ndarray:
+    """The next action, float32 [A], within the bounds."""
+    settings, spec = self._settings, self._simulator.spec
+    action = self._simulator.expert()
+    action[:3] *= self.speed
+    if self._step < self._wander:
+      action[:3] = self.speed * self._direction
+      action[3:] = -1.0  # keep the gripper open
+    fresh = settings.noise * self._rng.normal(size=3)
+    self._noise = settings.correlation * self._noise + np.sqrt(1 - settings.correlation**2) * fresh
+    action[:3] += self._noise
+    self._step += 1
+    return np.clip(action, spec.action_low, spec.action_high)

@@ -1,0 +1,29 @@
+"""Everything that `--config` can run, one file a task: `run(command) -> exit code`."""
+
+import importlib
+import os
+import pathlib
+
+from absl import flags
+import jax
+
+from como_jax import config as config_lib
+from como_jax import errors
+
+TASKS = ("ingest", "mae", "motion", "probe", "quickstart", "collect")
+
+
+def run(command: config_lib.CommandLine) -> int:
+  """Runs the task that the config names.
+
+  Raises:
+    errors.UserError: for an unknown task.
+  """
+  name = command.config.get("task", "")
+  if name not in TASKS:
+    raise errors.UserError(f"config.task={name!r} is unknown: {errors.nearest(name, TASKS)}")
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # Grain reads absl flags in its workers
+  if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a second run of the same program starts in seconds
+    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "como_jax" / "xla"))
+  return importlib.import_module(f"como_jax.tasks.{name}").run(command)

@@ -1,0 +1,114 @@
+"""Collects a LeRobot data set from a simulator's scripted experts: one process a task, progress bar, atomic output."""
+
+import concurrent.futures
+import json
+import multiprocessing
+import pathlib
+from collections.abc import Iterator
+
+import tqdm
+
+from como_jax import config as config_lib
+from como_jax import errors, sim
+from como_jax.data import lerobot_writer
+from como_jax.sim import collect
+
+
+def run(command: config_lib.CommandLine) -> int:
+  """Entry of `como_jax.main`: collects into `config.output`, or WORKDIR/dataset when that is empty."""
+  collect_dataset(command.config, str(command.workdir))
+  return 0
+
+
+def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path:
+  """Writes the data set and meta/collection.json (settings, versions, success rates). Returns its path.
+
+  Raises:
+    UserError: unknown task or camera, the output exists, packages or OpenGL missing, or no success at all.
+  """
+  settings = collect.Settings(**config.collect)
+  module = sim.load(settings.simulator)
+  tasks = tuple(config.tasks) or tuple(module.TASKS)
+  for task in tasks:
+    if task not in module.TASKS:
+      raise errors.UserError(
+        f"config.tasks: {settings.simulator} task {task!r} is unknown: {errors.nearest(task, module.TASKS)}"
+      )
+  spec = _spec(settings, tasks[0])
+  output = pathlib.Path(config.output or pathlib.Path(workdir) / "dataset")
+  size = (settings.image_size, settings.image_size)
+  tallies = []
+  with lerobot_writer.Writer(
+    output,
+    spec.fps / settings.stride,
+    cameras={view: size for view in settings.views},
+    state_names=spec.state_names,
+    action_names=spec.action_names,
+    robot_type=spec.robot,
+    outcome=True,
+    **config.video,
+  ) as writer:
+    total = len(tasks) * (settings.motions + (len(settings.scenes) - 1) * min(settings.repeated, settings.motions))
+    with tqdm.tqdm(total=total, unit="episode", desc="collect", mininterval=1.0) as bar:
+      for item in _items(settings, tasks, config.workers):
+        if isinstance(item, collect.Tally):
+          tallies.append(item)
+          if item.successes < settings.motions:
+            bar.write(f"{item.task}: only {item.successes} of {settings.motions} motions in {item.attempts} attempts")
+          continue
+        writer.add_episode(
+          item.instruction,
+          item.frames,
+          state=item.state,
+          action=item.action,
+          success=item.success,
+          metadata=item.metadata,
+        )
+        bar.update()
+    writer.finalise(
+      notes={
+        "config": json.loads(config_lib.to_json(config)) | {"output": ""},
+        "simulator": module.VERSION,
+        "success": {t.task: f"{t.successes}/{t.attempts}" for t in tallies},
+      }
+    )
+  reached, tried = sum(t.successes for t in tallies), sum(t.attempts for t in tallies)
+  print(f"wrote {output}: {total_size(output) / 2**20:.2f} MiB, {reached} of {tried} attempts succeeded")
+  return output
+
+
+def total_size(path: pathlib.Path) -> int:
+  """Bytes of all files below a folder."""
+  return sum(file.stat().st_size for file in pathlib.Path(path).rglob("*") if file.is_file())
+
+
+def _spec(settings: collect.Settings, task: str):
+  simulator = sim.build(settings.simulator, task, cameras=tuple(settings.cameras), image_size=settings.image_size)
+  simulator.close()
+  return simulator.spec
+
+
+def _items(
+  settings: collect.Settings, tasks: tuple[str, ...], workers: int
+) -> Iterator[collect.Episode | collect.Tally]:
+  """Episodes and tallies in the order of `tasks`, whatever the number of processes.
+
+  At most `workers + 1` finished tasks wait in memory (a task of 20 episodes at 128 px is about 100 MB).
+  """
+  if workers <= 1:
+    for task in tasks:
+      yield from collect.collect_task(settings, task)
+    return
+  context = multiprocessing.get_context("spawn")  # OpenGL contexts do not survive a fork
+  with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    waiting = []
+    for task in tasks:
+      waiting.append(pool.submit(_whole_task, settings, task))
+      if len(waiting) > workers:
+        yield from waiting.pop(0).result()
+    for future in waiting:
+      yield from future.result()
+
+
+def _whole_task(settings: collect.Settings, task: str) -> list[collect.Episode | collect.Tally]:
+  return list(collect.collect_task(settings, task))

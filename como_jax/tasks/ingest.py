@@ -1,0 +1,19 @@
+"""Any source -> our shards."""
+
+from como_jax import config as config_lib
+from como_jax.data import ingest
+from como_jax.tasks import sources
+
+
+def run(command: config_lib.CommandLine) -> int:
+  """Writes the shards into config.output or the workdir; an unfinished run is resumed, a finished one only summarised."""
+  config = command.config
+  output = config.output or str(command.workdir)
+  summary = ingest.run(sources.resolve(config.source.path), output, format=config.source.format,
+                       cameras=tuple(config.source.cameras), workers=config.workers, **config.shards)
+  print(f"{summary.episodes} episodes, {summary.clips} clips, {summary.frames} frames in {summary.seconds:.1f} s -> {summary.path}")
+  for entry in summary.notes[:20]:
+    print(f"note: {entry['name']}: {entry.get('note') or entry.get('reason')}")
+  for entry in summary.quarantined:
+    print(f"quarantined: {entry['name']}: {entry['reason']}")
+  return 0

@@ -1,0 +1,101 @@
+"""Runs a motion model over evaluation windows (t - n, t, t + n) and gathers what every metric reads.
+
+Legend: M windows, B batch, H W image, Z numbers of a motion, A action dimensions, S state dimensions.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from como_jax.data import evaluation
+from como_jax.evaluate import consistency, reconstruction
+from como_jax.models import pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """Latents and frame errors of M windows; `columns` holds the windows' ids and labels, each [M, ...].
+
+  z is the motion t -> t + n; past is t - n -> t and future t + n -> t, the two that S-PCFC compares.
+  """
+
+  z: np.ndarray
+  past: np.ndarray
+  future: np.ndarray
+  frames: reconstruction.Reconstruction
+  columns: dict[str, np.ndarray]
+
+  def scalars(self) -> dict[str, float]:
+    """What is logged during training; no action is needed for it."""
+    return {"s_pcfc": consistency.s_pcfc(self.past, self.future).mean,
+            "effective_rank": consistency.effective_rank(self.z).entropy,
+            "psnr": self.frames.psnr, "psnr_copy_last": self.frames.copy_psnr, "copy_ratio": self.frames.ratio,
+            "copy_ratio_moving": self.frames.moving_ratio}
+
+  @property
+  def action(self) -> np.ndarray | None:
+    """[M, A] mean action over the pair t -> t + n, or None when some window has none."""
+    return self._label("action")
+
+  @property
+  def state_delta(self) -> np.ndarray | None:
+    """[M, S] change of the robot's state over the pair, or None."""
+    return self._label("state_delta")
+
+  def _label(self, name: str) -> np.ndarray | None:
+    has = self.columns["has_" + name.partition("_")[0]]
+    return self.columns[name][:, 1] if name in self.columns and has.all() else None
+
+
+class Measure:
+  """A model's compiled evaluation; call it with parameters and windows."""
+
+  def __init__(self, model: Any):
+    self._model = model
+    self._run = jax.jit(self._latents)
+
+  def _latents(self, params, frames):
+    model, images = self._model, pixels.normalise(frames)
+    tokens = model.features(params, images)
+    def motion(a, b):
+      return model.encode(params, images[:, a], images[:, b], features=(tokens[:, a], tokens[:, b])).z
+    z = motion(1, 2)
+    predicted = model.decode(params, images[:, 1], z, features=tokens[:, 1])["pixels"]
+    return {"z": z, "past": motion(0, 1), "future": motion(2, 1), "predicted": pixels.denormalise(predicted).clip(0, 1)}
+
+  def __call__(self, params, windows: evaluation.Evaluation) -> Measured:
+    """Walks over all windows once."""
+    latents: dict[str, list[np.ndarray]] = {"z": [], "past": [], "future": []}
+    errors, columns = [], {}
+    params = jax.device_put(params)
+    with windows.batches() as batches:
+      for _ in range(windows.steps):
+        batch = next(batches)
+        valid = batch.pop("valid")
+        frames = batch.pop("frames")
+        out = jax.device_get(self._run(params, frames))
+        for name in latents:
+          latents[name].append(out[name][valid])
+        unit = frames[valid].astype(np.float32) / 255
+        errors.append(reconstruction.measure(out["predicted"][valid], unit[:, 2], current=unit[:, 1]))
+        for name, value in batch.items():
+          columns.setdefault(name, []).append(value[valid])
+    return Measured(**{name: np.concatenate(parts) for name, parts in latents.items()}, frames=reconstruction.summarise(errors),
+                    columns={name: np.concatenate(parts) for name, parts in columns.items()})
+
+  def predict(self, params, first: np.ndarray, second: np.ndarray, onto: np.ndarray | None = None) -> np.ndarray:
+    """The motion of uint8 frames first -> second drawn onto other first frames (default: its own): uint8 [B, H, W, 3]."""
+    onto = first if onto is None else onto
+    images = pixels.normalise(np.stack([first, second, onto], axis=1))
+    z = self._model.encode(params, images[:, 0], images[:, 1]).z
+    drawn = pixels.denormalise(self._model.decode(params, images[:, 2], z)["pixels"]).clip(0, 1)
+    return np.asarray(np.rint(jax.device_get(drawn) * 255), np.uint8)
+
+
+def names(manifest_names: list[str] | None, size: int, what: str) -> tuple[str, ...]:
+  """Names of the dimensions of an action or state, numbered where a data set gives none."""
+  if manifest_names and len(manifest_names) == size:
+    return tuple(str(name) for name in manifest_names)
+  return tuple(f"{what} {i}" for i in range(size))

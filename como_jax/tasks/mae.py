@@ -1,0 +1,38 @@
+"""Masked-autoencoder pretraining of an image encoder (He et al. 2022) on any source, through the shared loop."""
+
+import jax
+import numpy as np
+
+from como_jax import config as config_lib
+from como_jax import models, objectives
+from como_jax.tasks import sources, training
+
+
+def run(command: config_lib.CommandLine) -> int:
+  """Trains; leaves encoder and decoder weights in the run directory."""
+  return training.fit(command, lambda: job(command.config))
+
+
+def job(config) -> training.Job:
+  """Model, loss and batches from the config."""
+  model = models.build(config.model.to_dict())
+  objective = objectives.build(config.objectives.to_dict())
+  given = training.encoder_weights(config.encoder_weights, model=config.model)
+  data_sets = sources.data_sets(config)
+
+  def loss(params, batch, key):
+    return objective(model.forward(params, batch, key=key), batch)
+
+  held_out = sources.sample_frames(config, data_sets, split="validation", count=64)
+
+  @jax.jit
+  def held_out_loss(params):
+    return loss(params, {"frames": held_out}, jax.random.key(0))
+
+  def evaluate(params):
+    return {name: float(np.asarray(value) / np.asarray(count)) for name, (value, count) in held_out_loss(params).items()}
+
+  return training.Job(
+      model=model, loss=loss, weights=objective.weights, evaluate=evaluate,
+      batches=lambda start: sources.batches(config, data_sets, kind="mae", jitter=False, start_step=start),
+      examples_per_step=config.train.batch_size, unit="images", start=given)

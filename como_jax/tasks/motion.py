@@ -1,0 +1,40 @@
+"""Training of the motion model (CoMo stage 1): data, model and objectives assembled for the shared loop."""
+
+from como_jax import config as config_lib
+from como_jax import models, objectives
+from como_jax.tasks import latents, sources, training
+
+
+def run(command: config_lib.CommandLine) -> int:
+  """Trains; leaves the weights in the run directory."""
+  return training.fit(command, lambda: job(command.config))
+
+
+def job(config) -> training.Job:
+  """Model, loss, batches and the evaluation inside training, from the config."""
+  model = models.build(config.model.to_dict())
+  objective = objectives.build(active(config.objectives))
+  start = training.encoder_weights(config.encoder_weights, model=config.model)
+  if not config.encoder_weights:
+    print("encoder: random and frozen, which is not CoMo; set config.encoder_weights (\"bundled\", or a converted or pretrained MAE)")
+  if "perceptual" not in objective.functions:
+    print("perceptual loss: off (config.objectives.perceptual.weights_path is empty)")
+  data_sets = sources.data_sets(config)
+  held_out = sources.windows(config, data_sets, split="validation", frames=3, batch_size=config.evaluation.batch_size,
+                             most=config.evaluation.windows)
+
+  def loss(params, batch, key, constants=None):
+    return objective(model.forward(params, batch, key=key), batch, constants)
+
+  jitter = "contrastive" in objective.functions
+  measure = latents.Measure(model)
+  return training.Job(
+      model=model, loss=loss, weights=objective.weights, constants=objective.constants, start=start,
+      batches=lambda step: sources.batches(config, data_sets, kind="motion", jitter=jitter, start_step=step),
+      evaluate=lambda params: measure(params, held_out).scalars(),
+      examples_per_step=config.train.batch_size * (config.data.frames - 1), unit="pairs")
+
+
+def active(section) -> dict:
+  """The objectives with a weight; one with weight 0 is off and costs nothing."""
+  return {name: dict(settings) for name, settings in section.items() if settings["weight"] > 0}

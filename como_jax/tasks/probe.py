@@ -1,0 +1,197 @@
+"""Is it motion? Every metric of a motion model on any data set, beside the untrained model, and the report page."""
+
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from como_jax import config as config_lib
+from como_jax import data, errors, models, report, trees
+from como_jax.data.sources import shards
+from como_jax.evaluate import appearance, consistency, linear_probe, mlp_probe, similarity
+from como_jax.tasks import latents, sources
+from como_jax.train import checkpoint, log, rng, rundir
+
+METRICS = "metrics.json"
+
+
+def run(command: config_lib.CommandLine) -> int:
+  """Writes metrics.json, latents.npz and report.html into the run directory and prints the numbers."""
+  config, workdir = command.config, command.workdir
+  rundir.check(workdir, resume=command.resume, overwrite=command.overwrite)
+  begin = time.monotonic()
+  trained, run_config = load(config.checkpoint)
+  model = models.build(run_config["model"])
+  config = with_run_data(config, run_config)
+  sets = sources.data_sets(config)
+  windows = sources.windows(config, sets, split=config.split, frames=3, batch_size=config.batch_size, most=config.windows)
+  shapes = jax.eval_shape(model.init, rng.key(0, "init"))
+  trained = trees.merge(shapes, trained, what=f"checkpoint {config.checkpoint}")
+  untrained = {**jax.jit(model.init)(rng.key(config.seed, "untrained")), "encoder": trained["encoder"]}
+  rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
+
+  print(f"probe: {windows.size} windows of {len(set(windows.episodes))} episodes, {config.data.offset_seconds} s apart", flush=True)
+  measure = latents.Measure(model)
+  measured = {"trained": measure(trained, windows), "untrained": measure(untrained, windows)}
+  labels = label_names(sets)
+  rows, results = {}, {}
+  for name, one in measured.items():
+    rows[name], results[name] = score(one, windows, seed=config.seed, names=labels)
+  frames = measured["trained"].frames
+  rows["copy-current-frame"] = {"reconstruction_mse": frames.copy_mse, "psnr": frames.copy_psnr, "ssim": frames.copy_ssim}
+  seconds = time.monotonic() - begin
+  notes = [str(text) for text in results["trained"]["notes"]]
+  summary = {"checkpoint": str(config.checkpoint), "data": [data_set.label for data_set in sets], "windows": windows.size,
+             "offset_seconds": config.data.offset_seconds, "rows": rows, "notes": notes, "seconds": seconds}
+  (workdir / METRICS).write_text(json.dumps(summary, indent=2))
+  np.savez(workdir / "latents.npz", z=measured["trained"].z, past=measured["trained"].past, future=measured["trained"].future,
+           **measured["trained"].columns)
+  page = report.write(workdir, page_data(config, run_config, measure, trained, measured, rows, results, windows, sets, seconds))
+  show(rows, notes)
+  print(f"report: {page}", flush=True)
+  return 0
+
+
+def load(path: str) -> tuple[dict, dict]:
+  """Parameters and config of a motion model.
+
+  Raises:
+    errors.UserError: no checkpoint given, or it holds another kind of model.
+  """
+  if not path:
+    raise errors.UserError("config.checkpoint is empty: give the run directory or weights folder of a motion model")
+  params, config = checkpoint.load(path)
+  if config.get("model", {}).get("kind") != "motion":
+    kind = config.get("model", {}).get("kind") or config.get("kind", "unknown")
+    raise errors.UserError(f"checkpoint {path!r} holds a model of kind {kind!r}, a motion model is expected")
+  return params, config
+
+
+def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib.ConfigDict:
+  """The probe's config with what it leaves open (None) taken from the training run's data section."""
+  config = config_lib.ConfigDict(config.to_dict())
+  section = config_lib.data()
+  with section.ignore_type():
+    for key, value in run_config["data"].items():
+      if key in section:
+        section[key] = value
+    section.image_size = run_config["model"]["image_size"]
+    for key, value in config.data.items():
+      if value is not None:
+        section[key] = value
+  if config.data.path:
+    section.mixture = ()
+  config.data = section
+  return config
+
+
+def label_names(sets: list[data.DataSet]) -> dict[str, Any]:
+  """Names of action and state dimensions, when all data sets agree."""
+  found = {}
+  for key in ("action", "state"):
+    every = {json.dumps(shards.read_manifest(one.path)[key]["names"]) for one in sets}
+    found[key] = json.loads(every.pop()) if len(every) == 1 else None
+  return found
+
+
+def score(one: latents.Measured, windows, *, seed: int, names: dict[str, Any]) -> tuple[dict, dict]:
+  """(row of numbers for the table, results to draw) of one model."""
+  ids = one.columns
+  episodes, tasks, cameras = ids["episode"], ids["task"], ids["camera"]
+  pcfc, rank = consistency.s_pcfc(one.past, one.future), consistency.effective_rank(one.z)
+  row = {"s_pcfc": pcfc.mean, "s_pcfc_centred": pcfc.mean_centred, "effective_rank": rank.entropy,
+         "participation_ratio": rank.participation, "copy_ratio": one.frames.ratio, "copy_ratio_moving": one.frames.moving_ratio,
+         "reconstruction_mse": one.frames.mse, "psnr": one.frames.psnr, "ssim": one.frames.ssim}
+  results: dict[str, Any] = {"s_pcfc": pcfc, "notes": [one.frames.text, pcfc.text], "probes": {}}
+  few = len(np.unique(episodes)) < 5
+  for target, values in (("action", one.action), ("state", one.state_delta)):
+    if values is None or few:
+      results["notes"].append(f"no {target} in the data: no probe of it" if values is None else f"fewer than 5 episodes: no probe of the {target}")
+      continue
+    prefix = "" if target == "action" else "state_"
+    dimensions = latents.names(names[target], values.shape[1], target)
+    linear = linear_probe.cross_validate(one.z, values, episodes=episodes, names=dimensions, groups=tasks, seed=seed)
+    mlp = mlp_probe.probe(one.z, values, episodes=episodes, names=dimensions, groups=tasks, seed=seed)
+    row |= {prefix + "lp_mse": (linear.mse, linear.standard_error), prefix + "lp_mse_raw": linear.mse_raw, prefix + "lp_r2": linear.r2,
+            prefix + "mlp_mse": mlp.mse}
+    row |= {f"{prefix}r2/{name}": float(value) for name, value in zip(dimensions, linear.r2_by_dimension)}
+    results["probes"][target] = linear
+    results["notes"] += [f"{target}: {linear.text}", f"{target}, MLP: {mlp.text}"]
+  several_views, several_tasks = len(np.unique(cameras)) > 1, len(np.unique(tasks)) > 1
+  if several_views and not few:
+    identity = appearance.identity(one.z, cameras, episodes=episodes, groups=tasks, seed=seed)
+    row["camera_excess"] = identity.excess
+    if one.action is not None:
+      found = similarity.retrieval(one.z, one.action, views=cameras, episodes=episodes, seed=seed)
+      row |= {"retrieval": found.cosine, "retrieval_chance": found.chance}
+  if several_views and several_tasks:
+    contrast = similarity.contrast(one.z, tasks, views=cameras)
+    row |= {"motion_contrast": contrast.motion, "appearance_contrast": contrast.appearance}
+  if several_tasks or several_views:
+    groups = np.array([f"{windows.tasks[t] or 'clip'} | {windows.cameras[c]}" for t, c in zip(tasks, cameras)])
+    results["similarity"] = similarity.matrix(one.z, groups, views=cameras) if len(np.unique(groups)) <= 40 else None
+  return row, results
+
+
+def page_data(config, run_config, measure, params, measured, rows, results, windows, sets, seconds) -> report.ReportData:
+  """Everything the page shows."""
+  run_folder = pathlib.Path(config.checkpoint)
+  run_folder = run_folder.parent if run_folder.name == checkpoint.WEIGHTS else run_folder
+  curves = {**log.read(run_folder, kind="train"),
+            **{f"validation/{name}": curve for name, curve in log.read(run_folder, kind="validation").items()}}
+  shown = windows.pictures(config.pictures)
+  first, second = shown["frames"][:, 1], shown["frames"][:, 2]
+  captions = [f"{task or episode}, {camera}" for task, episode, camera in zip(shown["task"], shown["episode"], shown["camera"])]
+  onto = np.roll(np.arange(len(first)), 1)
+  trained = measured["trained"]
+  probes = {}
+  for target, result in results["trained"]["probes"].items():
+    for d, name in enumerate(result.names):
+      probes[f"{target}: {name}"] = report.Scatter(result.true[:, d], result.predicted[:, d], float(result.r2_by_dimension[d]))
+  points, explained = consistency.principal_components(trained.z)
+  colours = {name: values[:, d] for name, values, d in _colourings(trained, results)}
+  matrix = results["trained"].get("similarity")
+  quarantine = [entry for one in sets for entry in shards.read_manifest(one.path).get("quarantine", [])]
+  speed = run_folder / "speed.json"
+  times = {"probe, seconds": round(seconds, 1)}
+  if speed.is_file():
+    times |= {f"training, {key}": value for key, value in json.loads(speed.read_text()).items()}
+  splits_note = f"Windows of the {config.split} split; probes are cross-validated over episodes, never splitting one."
+  return report.ReportData(
+      title=f"Motion model: {run_folder.name}", metrics=rows, metric_notes=[splits_note, *results["trained"]["notes"]], curves=curves,
+      reconstruction=report.Reconstruction(first, second, measure.predict(params, first, second), captions),
+      transfer=report.Transfer(first, second, first[onto], measure.predict(params, first, second, first[onto]),
+                               [f"{captions[i]} → {captions[j]}" for i, j in enumerate(onto)]),
+      s_pcfc={name: result["s_pcfc"].values for name, result in results.items()}, probes=probes,
+      pca=report.Projection(points, colours, tuple(float(x) for x in explained)) if colours else None,
+      similarity=report.Similarity(matrix.values, matrix.labels) if matrix is not None else None,
+      config=run_config, versions=rundir.versions(), hardware=rundir.hardware(), time=times,
+      commands=[f"python -m como_jax.main --config=configs/probe.py --config.checkpoint={config.checkpoint}"], quarantine=quarantine)
+
+
+def _colourings(one: latents.Measured, results: dict):
+  for target, values in (("action", one.action), ("state", one.state_delta)):
+    if values is not None and target in results["trained"]["probes"]:
+      for d, name in enumerate(results["trained"]["probes"][target].names[:4]):
+        yield f"{target}: {name}", values, d
+      return
+
+
+def show(rows: dict[str, dict], notes: list[str]) -> None:
+  """The table on the terminal."""
+  keys = [key for key in dict.fromkeys(key for row in rows.values() for key in row)]
+  width = max(len(key) for key in keys)
+  print(f"{'':{width}}  " + "  ".join(f"{name:>18}" for name in rows))
+  for key in keys:
+    cells = []
+    for row in rows.values():
+      value = row.get(key)
+      value, error = value if isinstance(value, tuple) else (value, None)
+      cells.append(f"{'':>18}" if value is None else f"{value:.4f}" + (f" ± {error:.4f}" if error else "") )
+    print(f"{key:{width}}  " + "  ".join(f"{cell:>18}" for cell in cells))
+  for note in notes:
+    print(f"  {note}")
+

@@ -1,0 +1,134 @@
+"""What the training tasks share: from a model, a loss and batches to a finished run directory."""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from como_jax import config as config_lib
+from como_jax import errors, trees, weights
+from como_jax.models.backbones import mae_vit
+from como_jax.parallel import mesh as mesh_lib
+from como_jax.parallel import rules
+from como_jax.train import checkpoint, log, loop, optimizer, rng, rundir, state, step
+
+ASSETS = pathlib.Path(__file__).parent.parent / "assets"
+BUNDLED_ENCODER = ASSETS / "mae_debug"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What a task brings to the shared machinery.
+
+  Attributes:
+    model: record with `init`, `frozen` and `config`.
+    loss: `(params, batch, key) -> {term: (sum, count)}`.
+    weights: weight of each term.
+    batches: `start_step -> iterator` of numpy batches, closable.
+    evaluate: `params -> {name: value}`, or None.
+    examples_per_step, unit: for the throughput ("pairs", "images").
+    constants: arrays the loss takes as a fourth argument (see `step.build`).
+    start: named parts of the parameters to replace after init, as {"encoder": tree}.
+  """
+
+  model: Any
+  loss: step.Loss
+  weights: Mapping[str, float]
+  batches: Callable[[int], Iterator[dict]]
+  evaluate: Callable[[Any], dict[str, float]] | None
+  examples_per_step: int
+  unit: str
+  start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
+  """Runs a training task; returns the exit code.
+
+  The run directory is checked first and written only after the job has been made, so bad input leaves nothing behind.
+  """
+  config, workdir = command.config, command.workdir
+  section = config.train
+  rundir.check(workdir, resume=command.resume, overwrite=command.overwrite)
+  mesh = mesh_lib.make(**section.mesh)
+  mesh_lib.check_batch(mesh, section.batch_size, accumulate=section.accumulate)
+  begin = time.monotonic()
+  job = make()
+  frozen = tuple(job.model.frozen if section.frozen is None else section.frozen)
+  tx, rate = optimizer.build(steps=section.steps, **section.optimizer)
+  rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
+
+  current = initial_state(job, tx, frozen=frozen, ema=section.ema > 0, seed=config.seed, mesh=mesh)
+  checkpointer = checkpoint.Checkpointer(workdir, keep=section.keep_checkpoints)
+  if command.resume and checkpointer.latest() is not None:
+    current = checkpointer.restore(current, mesh)
+  start = int(current.step)
+  trainable = trees.split(current.params, frozen)[0]
+  writer = log.Log(workdir, steps=section.steps, start=start, tensorboard=section.tensorboard, wandb=section.wandb,
+                   name=command.name, config=config.to_dict())
+  writer.say(f"{command.name}: {optimizer.count(current.params):,} parameters, {optimizer.count(trainable):,} trainable; "
+             f"mesh {dict(mesh.shape)}; step {start} of {section.steps}; {workdir}")
+  train_step = step.build(job.loss, tx, weights=job.weights, frozen=frozen, seed=config.seed, mesh=mesh, state=current,
+                          accumulate=section.accumulate, ema=section.ema, rate=rate, constants=job.constants)
+  batches = job.batches(start)
+  evaluate = job.evaluate and (lambda now: job.evaluate(state.weights(now, frozen=frozen)))
+  try:
+    outcome = loop.run(
+        current, step=train_step, batches=batches, mesh=mesh, steps=section.steps, log=writer, checkpointer=checkpointer,
+        examples_per_step=job.examples_per_step, unit=job.unit, log_every=section.log_every,
+        checkpoint_every=section.checkpoint_every, evaluate=evaluate, evaluate_every=section.evaluate_every)
+  finally:
+    batches.close()
+    writer.close()
+    checkpointer.close()
+  if outcome.stopped:
+    return loop.STOPPED
+  final = jax.device_get(state.weights(outcome.state, frozen=frozen))
+  weights.save(workdir / checkpoint.WEIGHTS, final, json.loads(config_lib.to_json(config)), overwrite=True)
+  speed = {f"{job.unit}_per_s": outcome.examples_per_s, "wait_share": outcome.wait_share, "steps": section.steps,
+           "seconds": time.monotonic() - begin}
+  (workdir / "speed.json").write_text(json.dumps(speed, indent=2))
+  print(f"done: {section.steps} steps, {outcome.examples_per_s:.1f} {job.unit}/s, waited for data {outcome.wait_share:.1%}; "
+        f"weights in {workdir / checkpoint.WEIGHTS}", flush=True)
+  return 0
+
+
+def initial_state(job: Job, tx, *, frozen: tuple[str, ...], ema: bool, seed: int, mesh: jax.sharding.Mesh) -> state.TrainState:
+  """The state at step 0, made sharded under jit, with the job's given parts (a pretrained encoder) in place."""
+  def create(key, start):
+    params = job.model.init(key)
+    params = {**params, **start}
+    return state.create(params, tx, frozen=frozen, ema=ema)
+  key = rng.key(seed, "init")
+  start = jax.tree.map(np.asarray, dict(job.start))
+  shapes = jax.eval_shape(create, key, start)
+  fresh = jax.eval_shape(job.model.init, key)
+  for name, part in start.items():
+    trees.merge(fresh[name], part, what=f"the given {name}")
+  return jax.jit(create, out_shardings=rules.shardings(shapes, mesh))(key, start)
+
+
+def encoder_weights(path: str, *, model: Mapping[str, Any]) -> dict[str, Any]:
+  """{"encoder": parameters} from a weights folder or run directory, refitted to the image size; {} for "" (random).
+
+  "bundled" is the shipped tiny encoder. `model` is the config's model section.
+
+  Raises:
+    errors.UserError: when there is no encoder in it.
+  """
+  if not path:
+    return {}
+  folder = BUNDLED_ENCODER if path == "bundled" else pathlib.Path(path)
+  params, given = checkpoint.load(folder)
+  if "encoder" not in params:
+    raise errors.UserError(f"encoder weights {str(folder)!r} hold no encoder, only: {', '.join(params)}")
+  epsilon = given.get("layer_norm_epsilon", given.get("model", {}).get("encoder", {}).get("epsilon"))
+  if epsilon is not None and epsilon != model["encoder"]["epsilon"]:
+    raise errors.UserError(f"encoder weights {str(folder)!r} were trained with a LayerNorm epsilon of {epsilon}, the config has "
+                           f"{model['encoder']['epsilon']}: give --config.model.encoder.epsilon={epsilon}")
+  return {"encoder": mae_vit.refit_positions(params["encoder"], model["image_size"])}

@@ -1,0 +1,106 @@
+"""Scalars of a run: metrics.jsonl, progress on the terminal, TensorBoard and, when asked, Weights & Biases."""
+
+import json
+import math
+import pathlib
+import sys
+import time
+
+import tqdm
+
+from como_jax import errors
+
+FILE = "metrics.jsonl"
+
+
+class Log:
+  """Writes scalars. After a resume the file goes on at the restored step, without the lines of lost steps."""
+
+  def __init__(self, workdir: pathlib.Path, *, steps: int, start: int, tensorboard: bool = True, wandb: str = "",
+               name: str = "", config: dict | None = None):
+    self._path = workdir / FILE
+    kept = [line for line in _lines(self._path) if line["step"] <= start]
+    self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    self._file = self._path.open("a")
+    self._board = self._wandb = None
+    if tensorboard:
+      import tensorboardX  # imported when asked for
+      self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"))
+    if wandb:
+      try:
+        import wandb as wandb_lib
+      except ImportError as error:
+        raise errors.UserError("config.train.wandb is set but wandb is not installed: pip install wandb") from error
+      self._wandb = wandb_lib.init(project=wandb, name=name, dir=str(workdir), config=config, id=name, resume="allow")
+    self._terminal = sys.stderr.isatty()
+    self._bar = tqdm.tqdm(total=steps, initial=start, unit="step", disable=not self._terminal, dynamic_ncols=True)
+    self._steps, self._begin, self._start = steps, time.monotonic(), start
+
+  def write(self, step: int, scalars: dict[str, float], *, kind: str = "train") -> None:
+    """One line {"step", "kind", ...}; `kind` is train or validation."""
+    line = {"step": step, "kind": kind, **{k: float(v) for k, v in scalars.items()}}
+    self._file.write(json.dumps(line) + "\n")
+    self._file.flush()
+    for key, value in scalars.items():
+      if self._board:
+        self._board.add_scalar(f"{kind}/{key}", float(value), step)
+    if self._wandb:
+      self._wandb.log({f"{kind}/{k}": float(v) for k, v in scalars.items()}, step=step)
+
+  def progress(self, step: int, scalars: dict[str, float], *, say: bool) -> None:
+    """Moves the bar; off a terminal, prints a line when `say`."""
+    text = ", ".join(f"{k} {v:.4g}" for k, v in scalars.items())
+    self._bar.set_postfix_str(text, refresh=False)
+    self._bar.update(step - self._bar.n)
+    if say and not self._terminal:
+      done = max(1, step - self._start)
+      left = (time.monotonic() - self._begin) / done * (self._steps - step)
+      print(f"step {step}/{self._steps}  {text}, ETA {_clock(left)}", flush=True)
+
+  def say(self, text: str) -> None:
+    """A line beside the bar."""
+    if self._terminal:
+      self._bar.write(text)
+    else:
+      print(text, flush=True)
+
+  def close(self) -> None:
+    """Flushes and closes all writers."""
+    self._bar.close()
+    self._file.close()
+    if self._board:
+      self._board.close()
+    if self._wandb:
+      self._wandb.finish()
+
+
+def read(workdir: pathlib.Path, *, kind: str) -> dict[str, tuple[list[int], list[float]]]:
+  """{name: (steps, values)} of a run's scalars of one kind."""
+  curves: dict[str, tuple[list[int], list[float]]] = {}
+  for line in _lines(pathlib.Path(workdir) / FILE):
+    if line["kind"] == kind:
+      for name, value in line.items():
+        if name not in ("step", "kind") and math.isfinite(value):
+          steps, values = curves.setdefault(name, ([], []))
+          steps.append(line["step"])
+          values.append(value)
+  return curves
+
+
+def _lines(path: pathlib.Path) -> list[dict]:
+  """The file's complete lines; the last one may have been cut by a kill."""
+  if not path.exists():
+    return []
+  lines = []
+  for text in path.read_text().splitlines():
+    try:
+      lines.append(json.loads(text))
+    except json.JSONDecodeError:
+      break
+  return lines
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

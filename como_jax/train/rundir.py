@@ -1,0 +1,74 @@
+"""The directory of a run: refused when it holds one, unless --resume or --overwrite is said."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+
+import jax
+
+import como_jax
+from como_jax import config as config_lib
+from como_jax import errors
+
+CONFIG = "config.json"
+VERSIONS = "versions.json"
+
+# What may change between the runs of one experiment; anything else would make another experiment of it.
+FREE = (r"train.steps", r"train.log_every", r"train.evaluate_every", r"train.checkpoint_every", r"train.keep_checkpoints",
+        r"train.tensorboard", r"train.wandb", r"train.mesh.", r"data.workers", r"data.threads", r"data.prefetch", r"data.cache")
+
+
+def check(workdir: pathlib.Path, *, resume: bool, overwrite: bool) -> None:
+  """Refuses a directory in use, and a resume of nothing. Writes nothing.
+
+  Raises:
+    errors.UserError: naming the directory and the flag to give.
+  """
+  used = workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir()))
+  if used and not workdir.is_dir():
+    raise errors.UserError(f"--workdir {workdir} is a file, a directory is expected")
+  if used and not (workdir / CONFIG).is_file() and (resume or overwrite):
+    raise errors.UserError(f"--workdir {workdir} holds no run of ours (no {CONFIG}); it is left alone, choose another directory")
+  if used and not (resume or overwrite):
+    raise errors.UserError(f"--workdir {workdir} is not empty: give --resume to go on with that run, --overwrite to delete it, or another directory")
+  if resume and not used:
+    raise errors.UserError(f"--resume: {workdir} holds no run to go on with")
+
+
+def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> dict:
+  """Makes (or re-opens) the directory and writes the resolved config and versions; returns the config as plain JSON data.
+
+  Raises:
+    errors.UserError: when the config of a resumed run differs in more than operational keys.
+  """
+  check(workdir, resume=resume, overwrite=overwrite)
+  new = json.loads(config_lib.to_json(config))
+  if resume:
+    old = json.loads((workdir / CONFIG).read_text())
+    changed = {key: pair for key, pair in config_lib.differences(old, new).items() if not any(key.startswith(free) for free in FREE)}
+    if changed:
+      listed = "; ".join(f"{key}: {was!r} before, {now!r} now" for key, (was, now) in list(changed.items())[:5])
+      raise errors.UserError(f"--resume: the config is not the one {workdir} was started with: {listed}")
+  elif overwrite and workdir.exists():
+    shutil.rmtree(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  (workdir / CONFIG).write_text(json.dumps(new, indent=2, sort_keys=True))
+  (workdir / VERSIONS).write_text(json.dumps({"versions": versions(), "hardware": hardware()}, indent=2))
+  return new
+
+
+def versions() -> dict[str, str]:
+  """Versions of this package and of what the numbers depend on."""
+  names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
+  return {"como_jax": como_jax.__version__, "python": platform.python_version(),
+          **{name: importlib.metadata.version(name) for name in names}}
+
+
+def hardware() -> dict[str, str]:
+  """Devices and host in words."""
+  devices = jax.devices()
+  return {"devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})", "host": platform.platform(),
+          "cores": str(os.cpu_count())}

@@ -1,0 +1,101 @@
+"""One optimiser step as a pure function under `jax.jit`. A task supplies only its loss."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from como_jax import trees
+from como_jax.parallel import mesh as mesh_lib
+from como_jax.parallel import rules
+from como_jax.train import rng
+from como_jax.train.state import TrainState
+
+Terms = Mapping[str, tuple[jax.Array, jax.Array]]  # term -> (sum, count); divided only after the sum over the global batch
+Loss = Callable[..., Terms]
+
+
+def total(terms: Terms, weights: Mapping[str, float]) -> jax.Array:
+  """Weighted sum of the terms' means; terms without a weight are only logged."""
+  return sum((weights[name] * value / jnp.maximum(count, 1) for name, (value, count) in terms.items() if name in weights),
+             start=jnp.zeros(()))
+
+
+def build(loss: Loss, optimizer: optax.GradientTransformation, *, weights: Mapping[str, float], frozen: tuple[str, ...],
+          seed: int, mesh: jax.sharding.Mesh, state: TrainState, accumulate: int = 1, ema: float = 0.0,
+          rate: optax.Schedule | None = None, constants: Mapping[str, Any] | None = None):
+  """The jitted train step `(state, batch) -> (state, metrics)`; the state is donated.
+
+  Args:
+    loss: `(params, batch, key) -> {term: (sum, count)}`; with `constants` it takes them as a fourth argument.
+    weights: weight of each term in the total.
+    frozen: path patterns of parameters that get no gradient (their backward pass is not computed).
+    state: the state or its shapes; decides the shardings.
+    accumulate: splits the batch into this many parts, one after the other; the result equals one large batch, because sums
+      are divided by counts of the whole batch.
+    ema: decay of the averaged weights.
+    constants: arrays the loss needs and nobody trains (a perceptual network). They are arguments of the compiled program:
+      captured as literals, XLA would fold them for minutes.
+  """
+  def gradients(params, batch, key, loss):
+    trainable, fixed = trees.split(params, frozen)
+    if accumulate == 1:
+      def objective(trainable):
+        terms = loss(trees.join(trainable, fixed), batch, key)
+        return total(terms, weights), terms
+      return jax.grad(objective, has_aux=True)(trainable)
+
+    parts = jax.tree.map(lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:]), batch)
+    keys = jax.random.split(key, accumulate)
+    # Counts do not depend on the parameters, so this scan computes masks only: XLA drops the rest.
+    counts = jax.lax.map(lambda part: {k: c for k, (_, c) in loss(params, *part).items()}, (parts, keys))
+    counts = jax.tree.map(lambda c: c.sum(0), counts)
+
+    def objective(trainable, part, part_key):
+      terms = {k: (s, counts[k]) for k, (s, _) in loss(trees.join(trainable, fixed), part, part_key).items()}
+      return total(terms, weights), {k: s for k, (s, _) in terms.items()}
+
+    def body(carry, part):
+      grads, sums = jax.grad(objective, has_aux=True)(trainable, *part)
+      return jax.tree.map(jnp.add, carry, (grads, sums)), None
+
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
+                        jax.eval_shape(jax.grad(objective, has_aux=True), trainable, *jax.tree.map(lambda x: x[0], (parts, keys))))
+    (grads, sums), _ = jax.lax.scan(body, zero, (parts, keys))
+    return grads, {k: (sums[k], counts[k]) for k in sums}
+
+  def step(state: TrainState, batch, constants):
+    key = rng.key(seed, "loss", state.step)
+    bound = (lambda *args: loss(*args, constants)) if constants else loss
+    grads, terms = gradients(state.params, batch, key, bound)
+    trainable, fixed = trees.split(state.params, frozen)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
+    trainable = optax.apply_updates(trainable, updates)
+    average = state.ema
+    if average is not None:
+      average = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, average, trainable)
+    metrics = {name: value / jnp.maximum(count, 1) for name, (value, count) in terms.items()}
+    metrics |= {"loss": total(terms, weights), "grad_norm": optax.global_norm(grads)}
+    if rate is not None:
+      metrics["learning_rate"] = rate(state.step)
+    return TrainState(step=state.step + 1, params=trees.join(trainable, fixed), opt_state=opt_state, ema=average), metrics
+
+  placed = rules.shardings(state, mesh)
+  constants = jax.device_put(dict(constants or {}), mesh_lib.replicated(mesh))
+  compiled = jax.jit(_under(step, mesh), in_shardings=(placed, mesh_lib.batch_sharding(mesh), mesh_lib.replicated(mesh)),
+                     out_shardings=(placed, mesh_lib.replicated(mesh)), donate_argnums=0)
+
+  def call(state, batch):
+    return compiled(state, batch, constants)
+  call.lower = lambda state, batch: compiled.lower(state, batch, constants)  # to look at the program without running it
+  return call
+
+
+def _under(function, mesh: jax.sharding.Mesh):
+  """The function traced with the models' logical axis names bound to the mesh."""
+  def traced(*args):
+    with rules.activations(mesh):
+      return function(*args)
+  return traced

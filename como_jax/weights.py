@@ -1,0 +1,210 @@
+"""Weights-only folders: `params.safetensors` (names "a/b/c") and `config.json`, written whole or not at all.
+
+The safetensors format is read and written here by hand (8 bytes of header length, a JSON header, the raw numbers): it
+takes a page, knows bfloat16 without torch, and every way a file can be broken becomes one line that names the file.
+Format: github.com/huggingface/safetensors, README ("Format").
+"""
+
+import json
+import math
+import mmap
+import os
+import pathlib
+import shutil
+import struct
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from como_jax import errors, trees
+
+PARAMS, CONFIG = "params.safetensors", "config.json"
+DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
+}
+_CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
+_FLOATS = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+_HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
+
+
+def save(folder: str | os.PathLike, params: Mapping[str, Any], config: Mapping[str, Any], dtype: str | None = None, *,
+         overwrite: bool = False) -> pathlib.Path:
+  """Writes a weights-only folder. It appears under its name only when it is complete.
+
+  Args:
+    folder: where; its parents are made.
+    params: nested dict of arrays (anything numpy can read).
+    config: what `load` returns beside the parameters; must be JSON.
+    dtype: "float32", "float16" or "bfloat16" casts the floating leaves; None keeps them as they are.
+    overwrite: replace a folder that is already there, if it holds nothing but weights and JSON.
+
+  Raises:
+    errors.UserError: the folder exists, cannot be written, the dtype is unknown or the config is not JSON.
+  """
+  folder = pathlib.Path(folder)
+  if dtype is not None and dtype not in _FLOATS:
+    raise errors.UserError(f"dtype {dtype!r} for weights; {errors.nearest(dtype, _FLOATS)}")
+  try:
+    text = json.dumps(dict(config), indent=2, allow_nan=False) + "\n"
+  except (TypeError, ValueError) as error:
+    raise errors.UserError(f"{folder}: the config to save is not JSON: {error}") from None
+  check_writable(folder, overwrite=overwrite)
+  flat = {name: cast(np.asarray(leaf), dtype) for name, leaf in trees.flatten(params).items()}
+  unique = uuid.uuid4().hex[:8]
+  new, old = (folder.with_name(f".{folder.name}.{kind}-{unique}") for kind in ("new", "old"))
+  try:
+    new.mkdir(parents=True)
+    write_safetensors(new / PARAMS, flat)
+    with open(new / CONFIG, "w") as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    if folder.exists():
+      os.replace(folder, old)
+    os.replace(new, folder)
+  except OSError as error:
+    if old.exists() and not folder.exists():
+      os.replace(old, folder)
+    raise errors.UserError(f"cannot write {folder}: {error.strerror or error}") from None
+  finally:
+    shutil.rmtree(new, ignore_errors=True)
+    if folder.exists():
+      shutil.rmtree(old, ignore_errors=True)
+  return folder
+
+
+def check_writable(folder: str | os.PathLike, *, overwrite: bool) -> None:
+  """Raises errors.UserError if `save` would refuse this folder because of what is there."""
+  folder = pathlib.Path(folder)
+  if not folder.exists() and not folder.is_symlink():
+    return
+  if not overwrite:
+    raise errors.UserError(f"{folder} already exists; choose another name or allow overwriting (--overwrite)")
+  if folder.is_symlink() or not folder.is_dir():
+    raise errors.UserError(f"{folder} is not a folder; not overwritten")
+  other = sorted(
+      path.name for path in folder.iterdir() if path.is_dir() or path.name != PARAMS and path.suffix != ".json")
+  if other:
+    raise errors.UserError(f"{folder} is not a folder of weights only (it has {', '.join(other[:3])}); not overwritten")
+
+
+def load(folder: str | os.PathLike, dtype: str | None = "float32") -> tuple[dict[str, Any], dict[str, Any]]:
+  """Reads a weights-only folder.
+
+  Args:
+    folder: as written by `save`.
+    dtype: what floating leaves are cast to ("float32", "float16", "bfloat16"); None leaves them as stored. Leaves
+      that are not cast are read-only views of the file.
+
+  Returns:
+    (nested dict of numpy arrays, config).
+
+  Raises:
+    errors.UserError: a file is missing, truncated or garbled, named by its path.
+  """
+  folder = pathlib.Path(folder)
+  if dtype is not None and dtype not in _FLOATS:
+    raise errors.UserError(f"dtype {dtype!r} for weights; {errors.nearest(dtype, _FLOATS)}")
+  if not folder.is_dir():
+    what = "is a file" if folder.exists() else "does not exist"
+    raise errors.UserError(f"{folder} {what}; expected a weights folder with {PARAMS} and {CONFIG}")
+  config = read_json(folder / CONFIG)
+  flat = read_safetensors(folder / PARAMS)
+  parents = {name.rsplit("/", 1)[0] for name in flat if "/" in name}
+  clash = sorted(parents & set(flat))
+  if clash:
+    raise errors.UserError(f"{folder / PARAMS}: {clash[0]!r} is both an array and a group of arrays")
+  return trees.unflatten({name: cast(leaf, dtype) for name, leaf in flat.items()}), config
+
+
+def cast(leaf: np.ndarray, dtype: str | None) -> np.ndarray:
+  """A floating leaf in another floating dtype; integers, bools and `dtype=None` pass through."""
+  floating = leaf.dtype == ml_dtypes.bfloat16 or np.issubdtype(leaf.dtype, np.floating)
+  return leaf if dtype is None or not floating else leaf.astype(_FLOATS[dtype], copy=False)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """A JSON object, or errors.UserError naming the file."""
+  try:
+    value = json.loads(path.read_text())
+  except OSError as error:
+    raise errors.UserError(f"cannot read {path}: {error.strerror or error}") from None
+  except ValueError as error:
+    raise errors.UserError(f"{path} is not JSON: {error}") from None
+  if not isinstance(value, dict):
+    raise errors.UserError(f"{path} holds a JSON {type(value).__name__}, expected an object")
+  return value
+
+
+def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  """{name: read-only array mapped from the file}, in order of names; errors.UserError for anything but a whole file."""
+  path = pathlib.Path(path)
+  try:
+    with open(path, "rb") as file:
+      size = os.fstat(file.fileno()).st_size
+      content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+  except OSError as error:
+    raise errors.UserError(f"cannot read {path}: {error.strerror or error}") from None
+  length = struct.unpack("<Q", content[:8])[0] if size >= 8 else 0
+  if not 2 <= length <= min(size - 8, _HEADER_LIMIT):
+    raise errors.UserError(f"{path} is not a safetensors file, or is cut off in its header ({size} bytes)")
+  try:
+    header = json.loads(content[8:8 + length])
+    entries = {}
+    for name in sorted(set(header) - {"__metadata__"}):
+      begin, end = header[name]["data_offsets"]
+      entries[name] = (header[name]["dtype"], tuple(header[name]["shape"]), begin, end)
+  except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    raise errors.UserError(f"{path} is not a safetensors file: its header cannot be read") from None
+  arrays = {}
+  for name, (code, shape, begin, end) in entries.items():
+    if not isinstance(code, str) or code not in DTYPES:
+      raise errors.UserError(f"{path}: {name!r} has dtype {code!r}; {errors.nearest(str(code), DTYPES)}")
+    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+      raise errors.UserError(f"{path}: {name!r} has a shape or an offset that is not a count")
+    dtype = np.dtype(DTYPES[code])
+    count = math.prod(shape)
+    if end - begin != count * dtype.itemsize:
+      raise errors.UserError(
+          f"{path}: {name!r} of shape {shape} has {end - begin} bytes, expected {count * dtype.itemsize}")
+    if 8 + length + end > size:
+      raise errors.UserError(f"{path} is truncated: {name!r} ends at byte {8 + length + end}, the file at {size}")
+    arrays[name] = np.frombuffer(content, dtype, count, 8 + length +
+                                 begin).reshape(shape) if count else np.zeros(shape, dtype)
+  return arrays
+
+
+def write_safetensors(path: str | os.PathLike, flat: Mapping[str, np.ndarray]) -> None:
+  """Writes arrays in order of names and waits until they are on disk.
+
+  Raises:
+    errors.UserError: a leaf's dtype is not in the format.
+    OSError: from the file system.
+  """
+  header, arrays, offset = {}, [], 0
+  for name in sorted(flat):
+    array = np.asarray(flat[name])
+    if array.dtype not in _CODES:
+      raise errors.UserError(
+          f"cannot save {name!r}: dtype {array.dtype}; {errors.nearest(str(array.dtype), map(str, _CODES))}")
+    header[name] = {
+        "dtype": _CODES[array.dtype],
+        "shape": list(array.shape),
+        "data_offsets": [offset, offset + array.nbytes]
+    }
+    arrays.append(array)
+    offset += array.nbytes
+  text = json.dumps(header).encode()
+  text += b" " * (-len(text) % 8)  # the numbers start at a multiple of 8
+  with open(path, "wb") as file:
+    file.write(struct.pack("<Q", len(text)) + text)
+    for array in arrays:
+      file.write(
+          np.ascontiguousarray(array).tobytes() if array.ndim == 0 else np.ascontiguousarray(array).view(np.uint8).data)
+    file.flush()
+    os.fsync(file.fileno())

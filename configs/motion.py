@@ -1,0 +1,55 @@
+"""The motion model (CoMo stage 1): inverse dynamics to a continuous latent motion, forward dynamics back to the next frame.
+
+python -m como_jax.main --config=configs/motion.py --config.data.path=DIR --config.encoder_weights=MAE_DIR
+    ViT-L/16 at 224 px, batch 256, 50k steps (arXiv 2505.17006): accelerators; convert facebook/vit-mae-large first.
+python -m como_jax.main --config=configs/motion.py:small      64 px, the shipped encoder, bundled data: minutes on 2 CPU cores
+python -m como_jax.main --config=configs/motion.py:debug      3 steps of it: under a minute
+
+Baselines, after the variant: inputs=feature_diff|rgb_diff|none|future, bottleneck=continuous|vq|pre_vq|kl, tcl=on|off, for example
+    --config=configs/motion.py:small,inputs=none,tcl=off
+Every number can be changed: --config.model.bottleneck.dims=32 --config.data.offset_seconds=0.2 --config.train.steps=2000 ...
+Unfreeze the encoder: --config.train.frozen="('encoder/position',)"
+"""
+
+from como_jax import config as config_lib
+from como_jax import presets
+
+OPTIONS = dict(inputs=("feature_diff", "rgb_diff", "none", "future"), bottleneck=("continuous", "vq", "pre_vq", "kl"),
+               tcl=("on", "off"))
+
+
+def get_config(arg=None):
+  """Variants: published (default), small, debug; then options."""
+  name, chosen = config_lib.arguments(arg, variants=("published", "small", "debug"), options=OPTIONS)
+  published = name == "published"
+  kind = chosen.get("bottleneck", "continuous")
+  model = presets.preset("motion", "published" if published else "debug")
+  model["idm"]["inputs"] = chosen.get("inputs", "feature_diff")
+  if kind != "continuous":
+    model["bottleneck"] = dict(kind=kind, dims=32 if published else 8)
+  if kind in ("vq", "pre_vq"):
+    model["bottleneck"]["codes"] = 128  # Moto
+  config = config_lib.ConfigDict(dict(
+      task="motion", seed=0, model=model,
+      encoder_weights="" if published else "bundled",  # a weights folder or run directory; "" = random, which is not CoMo
+      objectives=dict(
+          reconstruction=dict(weight=1.0),
+          contrastive=dict(weight=0.004 if chosen.get("tcl", "on") == "on" else 0.0, temperature=0.1),
+          perceptual=dict(weight=1.0, weights_path=""),  # LPIPS; off without a weights file
+      )))
+  if kind in ("vq", "pre_vq"):
+    config.objectives.quantisation = dict(weight=1.0, weighting="legacy", beta=0.25)
+  if kind == "kl":
+    config.objectives.kl = dict(weight=2e-4)  # AdaWorld's beta
+  config.data = config_lib.data(image_size=config.model.image_size)
+  config.train = config_lib.train()
+  config.evaluation = dict(windows=512, batch_size=64)
+  if not published:
+    config_lib.changed(config.data, dict(offset_seconds=0.15, frames=4, validation_fraction=0.2))
+    config_lib.changed(config.train, dict(
+        batch_size=16, steps=2_000, optimizer__learning_rate=1e-3, log_every=20, evaluate_every=500, checkpoint_every=250))
+  if name == "debug":
+    config_lib.changed(config.data, dict(frames=3))
+    config_lib.changed(config.train, dict(batch_size=8, steps=3, log_every=1))
+    config.evaluation = dict(windows=16, batch_size=8)
+  return config

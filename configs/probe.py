@@ -1,0 +1,27 @@
+"""Is it motion? LP-MSE, S-PCFC, reconstruction against copying, effective rank, transfer across views, and a report page.
+
+python -m como_jax.main --config=configs/probe.py --config.checkpoint=RUN_DIR                          on the data it was trained on
+python -m como_jax.main --config=configs/probe.py --config.checkpoint=RUN_DIR --config.data.path=DIR   on any other
+About half a minute on 2 CPU cores for the small model. The untrained model's row is always beside the trained one's.
+"""
+
+import ml_collections
+
+from como_jax import config as config_lib
+
+
+def get_config(arg=None):
+  """Variants: default, debug (few windows)."""
+  name = config_lib.variant(arg, ("default", "debug"), default="default")
+  placeholder = ml_collections.config_dict.placeholder
+  return config_lib.ConfigDict(dict(
+      task="probe", seed=0,
+      checkpoint="",  # run directory or weights folder
+      split="validation",  # the held-out episodes of the training run; "all" for another data set
+      windows=64 if name == "debug" else 4_000,  # at most, spread evenly
+      batch_size=64,
+      pictures=8,
+      data=dict(  # None: as in the training run
+          path=placeholder(str), offset_seconds=placeholder(float), cameras=placeholder(tuple),
+          validation_fraction=placeholder(float), resize=placeholder(str), cache=placeholder(str), threads=placeholder(int)),
+  ))

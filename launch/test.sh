@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Sets up .venv with the test extras and runs the tests: launch/test.sh [pytest arguments]
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+source "$root/launch/environment.sh"
+cd "$root"
+setup_environment requirements-test.txt
+echo "== pytest $*"
+exec .venv/bin/python -m pytest "$@"

@@ -1,0 +1,16 @@
+"""The suite's settings: 8 CPU devices, no silent broadcasting, a compilation cache shared by all tests and their subprocesses."""
+
+import os
+import pathlib
+import tempfile
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+CACHE = pathlib.Path(tempfile.gettempdir()) / f"como_jax_test_cache_{os.getuid()}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("COMO_JAX_CACHE", str(CACHE / "data"))
+
+import jax  # noqa: E402  (the environment must be set first)
+
+jax.config.update("jax_numpy_rank_promotion", "raise")

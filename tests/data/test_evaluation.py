@@ -1,0 +1,95 @@
+"""Evaluation batches: actions, ids, padding, caps."""
+
+import numpy as np
+import pytest
+
+from como_jax import data, errors
+from como_jax.data import evaluation, ingest
+from tests.data import makers
+
+LENGTHS = (12, 9, 15, 7)
+
+
+@pytest.fixture(scope="module", name="path")
+def _path(tmp_path_factory):
+  return makers.shards(tmp_path_factory.mktemp("data") / "s", LENGTHS, clip_frames=10, clip_overlap=4)
+
+
+def build(path, **settings):
+  settings = {"batch_size": 6, "image_size": 16, "split": "all", "threads": 0} | settings
+  return evaluation.build([data.DataSet(path, offset_seconds=0.2)], **settings)
+
+
+def walk(found):
+  with found.batches() as batches:
+    parts = list(batches)
+  return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def test_every_window_once_with_actions_and_ids(path):
+  found = build(path)
+  rows = walk(found)
+  valid = rows["valid"]
+  assert valid.sum() == found.size == sum(length - 4 for length in LENGTHS) and len(valid) == 6 * found.steps
+  assert not valid[found.size :].any() and valid[: found.size].all()
+  places = {(found.episodes[e], int(t)) for e, t in zip(rows["episode"][valid], rows["time"][valid], strict=True)}
+  assert places == {(f"episode_{i}", t) for i, length in enumerate(LENGTHS) for t in range(length - 4)}
+  for i in range(found.size):
+    t = rows["time"][i]
+    episode = int(found.episodes[rows["episode"][i]][-1])
+    assert [makers.number(image) for image in rows["frames"][i]] == [t, t + 2, t + 4]
+    np.testing.assert_allclose(rows["action"][i], [[t + 0.5, episode, -t - 0.5], [t + 2.5, episode, -t - 2.5]])
+    np.testing.assert_allclose(rows["state_delta"][i], [[4, 2], [4, 2]])
+    np.testing.assert_allclose(rows["state"][i][:, 0], [2 * t, 2 * t + 4, 2 * t + 8])
+    assert found.tasks[rows["task"][i]] == f"task {episode % 2}" and rows["stride"][i] == 2
+  assert found.cameras == ["camera"] and rows["has_action"].all()
+
+
+def test_processes_and_workers(path):
+  whole = walk(build(path, batch_size=8))
+  parts = []
+  for process in range(2):
+    with build(path, batch_size=8, process_index=process, process_count=2).batches() as batches:
+      parts.append(list(batches))
+  assert len(parts[0]) == len(parts[1])
+  joined = {key: np.concatenate([part[key] for pair in zip(*parts, strict=True) for part in pair]) for key in whole}
+  for key in whole:
+    np.testing.assert_array_equal(joined[key], whole[key])
+  with_workers = walk(build(path, batch_size=8, workers=2))
+  np.testing.assert_array_equal(with_workers["frames"], whole["frames"])
+
+
+def test_cap_is_spread_evenly(path):
+  found = build(path, max_windows=8)
+  rows = walk(found)
+  assert found.size == 8 and set(rows["episode"][rows["valid"]]) == {0, 1, 2, 3}
+  assert build(path, max_windows=10**6).size == build(path).size
+
+
+def test_pictures(path):
+  pictures = build(path).pictures(4)
+  assert (
+    pictures["frames"].shape == (4, 3, 16, 16, 3)
+    and len(pictures["task"]) == 4
+    and pictures["camera"] == ["camera"] * 4
+  )
+  assert [makers.number(clip[0]) for clip in pictures["frames"]] == list(pictures["time"])
+
+
+def test_data_sets_without_actions_beside_some_with(tmp_path, path):
+  plain = str(tmp_path / "plain")
+  videos = makers.video_folder(tmp_path / "videos", (8,))
+  evaluation_sets = [data.DataSet(path, offset_seconds=0.2), data.DataSet(plain, offset_seconds=0.2)]
+  ingest.run(videos, plain, workers=0, progress=False)
+  rows = walk(evaluation.build(evaluation_sets, batch_size=4, image_size=16, split="all", threads=0))
+  valid = rows["valid"]
+  np.testing.assert_array_equal(rows["has_action"][valid], rows["dataset"][valid] == 0)
+  assert not rows["action"][valid & (rows["dataset"] == 1)].any()
+  only = evaluation.build(evaluation_sets[1:], batch_size=4, image_size=16, split="all", threads=0)
+  assert only.action_size == 0 and "action" not in walk(only)
+
+
+def test_no_validation_episode_is_told(tmp_path):
+  path = makers.shards(tmp_path / "s", (12,))
+  with pytest.raises(errors.UserError, match="no episode in this split"):
+    build(path, split="validation")

@@ -1,0 +1,221 @@
+"""Any source to shards: content, determinism, resume, quarantine, death of workers."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from como_jax import errors
+from como_jax.data import ingest, sources
+from como_jax.data.sources import shards
+from tests.data import makers, test_video
+
+QUICK = {"workers": 0, "progress": False}
+
+
+def contents(path, *, ignore=()):
+  """The bytes of every file that matters."""
+  return {
+    file.name: file.read_bytes()
+    for file in sorted(pathlib.Path(path).iterdir())
+    if file.name != ".lock" and file.name not in ignore
+  }
+
+
+def clips(path):
+  table, reader = shards.read_table(path), shards.Reader(path)
+  return [reader.clip(table.shard[r], table.record[r]) for r in range(len(table))]
+
+
+def test_folder_of_videos(tmp_path):
+  source, output = makers.video_folder(tmp_path / "videos"), str(tmp_path / "out")
+  summary = ingest.run(source, output, image_size=32, clip_frames=6, episodes_per_shard=3, **QUICK)
+  assert (summary.episodes, summary.clips, summary.frames, summary.quarantined) == (4, 2 + 2 + 2 + 3, 43, [])
+  manifest = shards.read_manifest(output)
+  assert manifest["kind"] == "como_jax shards" and manifest["image_size"] == 32 and len(manifest["shards"]) == 2
+  assert str(tmp_path) not in json.dumps(manifest)
+  rows = pq.read_table(f"{output}/records.parquet").to_pylist()
+  assert [(row["episode"], row["start"], row["length"]) for row in rows[:4]] == [
+    ("a/clip_0.mp4", 0, 6),
+    ("a/clip_0.mp4", 6, 6),
+    ("a/clip_3.mp4", 0, 6),
+    ("a/clip_3.mp4", 6, 1),
+  ]
+  for clip in clips(output):
+    images = clip.frames["camera"].decode(range(len(clip)))
+    assert images.shape[1:] == (32, 32, 3)
+    assert [makers.number(image) for image in images] == list(range(clip.start, clip.start + len(clip)))
+  assert not shards.verify(output) and json.load(open(f"{output}/quarantine.json")) == []
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "h264"])
+def test_lerobot_with_several_cameras(tmp_path, codec):
+  source = makers.lerobot_v30(tmp_path / "set", image=True)
+  output = str(tmp_path / "out")
+  ingest.run(source, output, codec=codec, clip_frames=4, **QUICK)
+  for clip in clips(output):
+    assert list(clip.frames) == ["top", "wrist"] and clip.fps == 10 and clip.task in ("task 0", "task 1")
+    for frames in clip.frames.values():
+      assert [makers.number(image) for image in frames.decode(range(len(clip)))] == list(clip.arrays["action"][:, 0])
+  manifest = shards.read_manifest(output)
+  assert manifest["action"] == {"size": 3, "names": ["a", "b", "c"]} and manifest["state"]["size"] == 2
+  ingest.run(source, str(tmp_path / "one"), cameras=("wrist",), **QUICK)
+  assert list(clips(str(tmp_path / "one"))[0].frames) == ["wrist"]
+
+
+def test_overlap_repeats_frames(tmp_path):
+  path = makers.shards(tmp_path / "s", (20,), clip_frames=8, clip_overlap=3)
+  found = clips(path)
+  assert [(clip.start, len(clip)) for clip in found] == [(0, 8), (5, 8), (10, 8), (15, 5)]
+  for clip in found:
+    numbers = [makers.number(image) for image in clip.frames["camera"].decode(range(len(clip)))]
+    assert numbers == list(range(clip.start, clip.start + len(clip))) == list(clip.arrays["action"][:, 0])
+  assert shards.read_manifest(path)["counts"]["frames"] == 20
+
+
+def test_bytes_do_not_depend_on_workers(tmp_path):
+  source = makers.video_folder(tmp_path / "videos")
+  for workers in (0, 2):
+    ingest.run(
+      source, str(tmp_path / str(workers)), image_size=16, episodes_per_shard=1, workers=workers, progress=False
+    )
+  assert contents(tmp_path / "0") == contents(tmp_path / "2")
+
+
+@pytest.mark.parametrize("kill", ["sidecar", "before_rename", "before_manifest", "torn_sidecar"])
+def test_resume_after_a_kill_gives_the_same_bytes(tmp_path, kill):
+  source, output = makers.Synthetic((9, 8, 7, 6)), tmp_path / "out"
+  ingest.run(source, str(output), episodes_per_shard=1, **QUICK)
+  whole = contents(output)
+  untouched = output / "shard-00000.array_record"
+  stamp = untouched.stat().st_mtime_ns
+  for name in ("manifest.json", "records.parquet", "quarantine.json"):
+    (output / name).unlink()
+  if kill == "sidecar":
+    (output / "shard-00002.json").unlink()
+  elif kill == "before_rename":
+    (output / "shard-00003.json").unlink()
+    (output / "shard-00003.array_record").rename(output / "shard-00003.array_record.77.tmp")
+  elif kill == "torn_sidecar":
+    (output / "shard-00001.json").write_text('{"shard": 1, "ro')
+  ingest.run(source, str(output), episodes_per_shard=1, **QUICK)
+  assert contents(output) == whole and untouched.stat().st_mtime_ns == stamp
+  assert not list(output.glob("*.tmp"))
+
+
+def test_other_settings_or_source_in_the_folder_are_refused(tmp_path):
+  output = str(tmp_path / "out")
+  ingest.run(makers.Synthetic((5,)), output, image_size=16, **QUICK)
+  before = contents(output)
+  with pytest.raises(errors.UserError, match="image_size was 16 and is now 8"):
+    ingest.run(makers.Synthetic((5,)), output, image_size=8, **QUICK)
+  with pytest.raises(errors.UserError, match="another source"):
+    ingest.run(makers.Synthetic((6,)), output, image_size=16, **QUICK)
+  assert contents(output) == before
+  (tmp_path / "mine").mkdir()
+  (tmp_path / "mine" / "thesis.txt").write_text("x")
+  with pytest.raises(errors.UserError, match="not empty.*thesis.txt"):
+    ingest.run(makers.Synthetic((5,)), str(tmp_path / "mine"), **QUICK)
+  with ingest.locked(f"{output}/.lock", wait=False), pytest.raises(errors.UserError, match="another ingest"):
+    ingest.run(makers.Synthetic((5,)), output, image_size=16, **QUICK)
+
+
+def test_damaged_videos_are_quarantined_and_the_rest_goes_on(tmp_path):
+  source = makers.video_folder(tmp_path / "videos")
+  test_video.damaged_files(tmp_path / "videos" / "bad")
+  summary = ingest.run(source, str(tmp_path / "out"), image_size=16, episodes_per_shard=3, **QUICK)
+  assert summary.episodes == 4
+  assert [item["name"] for item in summary.quarantined] == [
+    f"bad/{name}" for name in ("empty.mp4", "text.mp4", "truncated.mp4", "truncated_front.mp4", "truncated_webm.webm")
+  ]
+  assert summary.quarantined[0]["reason"] == "the file is empty"
+  assert json.load(open(tmp_path / "out" / "quarantine.json")) == summary.quarantined
+  assert not {clip.episode for clip in clips(str(tmp_path / "out"))} & {item["name"] for item in summary.quarantined}
+
+
+def test_lerobot_episodes_are_quarantined_by_name(tmp_path):
+  source = makers.lerobot_v21(tmp_path / "set", (8, 11, 6))
+  os.remove(f"{source}/videos/chunk-000/observation.images.wrist/episode_000001.mp4")
+  summary = ingest.run(source, str(tmp_path / "out"), **QUICK)
+  assert summary.episodes == 2 and summary.quarantined == [{"name": "episode_000001", "reason": "the file is missing"}]
+
+
+def test_nothing_readable_is_an_error_and_a_rerun_tries_again(tmp_path):
+  (tmp_path / "videos").mkdir()
+  (tmp_path / "videos" / "empty.mp4").write_bytes(b"")
+  for _ in range(2):
+    with pytest.raises(errors.UserError, match="none of the 1 episodes.*empty.mp4: the file is empty"):
+      ingest.run(str(tmp_path / "videos"), str(tmp_path / "out"), **QUICK)
+  with pytest.raises(errors.UserError, match="not a finished folder"):
+    shards.read_manifest(str(tmp_path / "out"))
+
+
+def test_a_dying_worker_costs_only_its_episode(tmp_path):
+  output = str(tmp_path / "out")
+  summary = ingest.run(
+    makers.Synthetic((5, 6, 7, 8, 9), killer=1), output, episodes_per_shard=3, workers=1, progress=False
+  )
+  assert [item["name"] for item in summary.quarantined] == ["episode_1"]
+  assert "exit code -9" in summary.quarantined[0]["reason"]
+  assert sorted({clip.episode for clip in clips(output)}) == ["episode_0", "episode_2", "episode_3", "episode_4"]
+
+
+@pytest.mark.parametrize(
+  "arguments,message",
+  [
+    ({"codec": "jpg"}, "codec 'jpg'.*did you mean 'jpeg'"),
+    ({"resize": "squish"}, "did you mean 'squash'"),
+    ({"clip_frames": 0}, "clip_frames is 0"),
+    ({"clip_frames": 4, "clip_overlap": 4}, "clip_overlap is 4, expected 0 to 3"),
+    ({"cameras": ("camra",)}, "'camra'.*did you mean 'camera'"),
+    ({"quality": 101}, "quality is 101"),
+  ],
+)
+def test_bad_arguments_write_nothing(tmp_path, arguments, message):
+  with pytest.raises(errors.UserError, match=message):
+    ingest.run(makers.Synthetic((5,)), str(tmp_path / "out"), **QUICK, **arguments)
+  assert not (tmp_path / "out").exists()
+
+
+def test_ensure_shards_converts_once(tmp_path, capsys):
+  source, cache = makers.video_folder(tmp_path / "videos"), str(tmp_path / "cache")
+  arguments = dict(image_size=16, cache_dir=cache, **QUICK)
+  path = ingest.ensure_shards(source, **arguments)
+  assert "is converted once" in capsys.readouterr().out
+  assert ingest.ensure_shards(source, **arguments) == path and capsys.readouterr().out == ""
+  assert ingest.ensure_shards(path, **arguments) == path
+  assert ingest.ensure_shards(source, **(arguments | {"image_size": 8})) != path
+  shutil.rmtree(tmp_path / "videos" / "c")
+  assert ingest.ensure_shards(source, **arguments) != path
+
+
+def test_damaged_and_newer_shards_are_named(tmp_path):
+  path = makers.shards(tmp_path / "s", (40, 40, 40), size=(64, 64))
+  file = f"{path}/shard-00000.array_record"
+  data = bytearray(open(file, "rb").read())
+  middle = data.index(b'"episode_1"') + 1500  # a byte inside the second record
+  data[middle] ^= 4
+  open(file, "wb").write(data)
+  reader = shards.Reader(path)
+  assert reader.clip(0, 0).episode == "episode_0" and reader.clip(0, 2).episode == "episode_2"
+  with pytest.raises(sources.Unreadable, match=r"shard-00000.array_record record 1"):
+    reader.clip(0, 1)
+  assert "shard-00000.array_record has changed" in shards.verify(path)[0]
+  os.remove(file)
+  with pytest.raises(sources.Unreadable, match="shard-00000.array_record record 0"):
+    shards.Reader(path).clip(0, 0)
+  manifest = json.load(open(f"{path}/manifest.json"))
+  json.dump(manifest | {"version": 99}, open(f"{path}/manifest.json", "w"))
+  with pytest.raises(errors.UserError, match="version 99.*update como_jax"):
+    shards.read_manifest(path)
+
+
+def test_resizing_modes_reach_the_shards(tmp_path):
+  for mode in ("squash", "crop", "pad"):
+    path = makers.shards(tmp_path / mode, (3,), size=(16, 32), image_size=16, resize=mode)
+    image = clips(path)[0].frames["camera"].decode([2])[0]
+    assert image.shape == (16, 16, 3) and np.abs(int(image[0, 0, 0]) - (0 if mode == "pad" else 32)) < 4

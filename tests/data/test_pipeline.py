@@ -1,0 +1,246 @@
+"""Training batches: content, order, augmentation, mixtures, damage. A frame's grey level says which frame it is."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from como_jax import data, errors
+from como_jax.data import pipeline, transforms
+from tests.data import makers
+
+LENGTHS = (12, 9, 15, 7)
+
+
+@pytest.fixture(scope="module", name="path")
+def _path(tmp_path_factory):
+  return makers.shards(tmp_path_factory.mktemp("data") / "s", LENGTHS)
+
+
+def sets(*paths, offset=0.2, **settings):
+  return [data.DataSet(path, offset_seconds=offset, **settings) for path in paths]
+
+
+def take(datasets, count, **settings):
+  settings = {"batch_size": 8, "image_size": 16, "split": "all", "threads": 0} | settings
+  with pipeline.build(datasets, **settings) as batches:
+    return [next(batches) for _ in range(count)]
+
+
+def numbers(images):
+  return np.array([makers.number(image) for image in images.reshape(-1, *images.shape[-3:])]).reshape(images.shape[:-3])
+
+
+def same(first, second):
+  assert len(first) == len(second)
+  for a, b in zip(first, second, strict=True):
+    assert a.keys() == b.keys()
+    for key in a:
+      np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+AUGMENT = transforms.build({"shift": {}, "colour": {}})
+FULL = {"frames": 3, "jitter": True, "augment": AUGMENT, "seed": 5}
+
+
+def test_shapes_and_strides(path):
+  batch = take(sets(path), 1, frames=3, jitter=True)[0]
+  assert batch["frames"].shape == (8, 3, 16, 16, 3) and batch["jittered"].shape == (8, 2, 16, 16, 3)
+  assert all(value.dtype == np.uint8 and value.flags.owndata for value in batch.values())
+  np.testing.assert_array_equal(np.diff(numbers(batch["frames"])), 2)
+  mae = take(sets(path), 1, kind="mae", jitter=True)[0]
+  assert set(mae) == {"frames"} and mae["frames"].shape == (8, 16, 16, 3)
+  assert take(sets(path), 1, image_size=24)[0]["frames"].shape == (8, 2, 24, 24, 3)
+
+
+def test_each_window_once_an_epoch_and_the_last_is_there(path):
+  assert sum(length - 2 for length in LENGTHS) == 35
+  batches = take(sets(path), 10, batch_size=7)
+  epochs = [np.concatenate([numbers(b["frames"][:, 0]) for b in batches[i : i + 5]]) for i in (0, 5)]
+  expected = sorted(t for length in LENGTHS for t in range(length - 2))
+  assert [sorted(epoch) for epoch in epochs] == [expected, expected]
+  assert list(epochs[0]) != list(epochs[1])
+
+
+def test_processes_share_one_global_batch(path):
+  whole = take(sets(path), 3, **FULL)
+  for count in (2, 4):
+    parts = [take(sets(path), 3, process_index=p, process_count=count, **FULL) for p in range(count)]
+    joined = [{key: np.concatenate([part[i][key] for part in parts]) for key in whole[0]} for i in range(3)]
+    same(joined, whole)
+
+
+def test_workers_and_threads_do_not_change_batches(path):
+  whole = take(sets(path), 4, **FULL)
+  same(take(sets(path), 4, threads=3, **FULL), whole)
+  batches = take(sets(path), 4, workers=2, prefetch=2, **FULL)
+  same(batches, whole)
+  assert all(value.flags.owndata for batch in batches for value in batch.values())
+
+
+def test_a_killed_worker_is_replaced_at_the_same_step(path):
+  whole = take(sets(path), 6, **FULL)
+  with pipeline.build(
+    sets(path), batch_size=8, image_size=16, split="all", threads=0, workers=1, prefetch=1, **FULL
+  ) as batches:
+    found = [next(batches)]
+    for child in multiprocessing.active_children():
+      os.kill(child.pid, signal.SIGKILL)
+    with pytest.warns(UserWarning, match="a data worker died and is replaced at step"):
+      found += [next(batches) for _ in range(5)]
+  same(found, whole)
+
+
+def test_starting_at_a_step_is_the_same_as_getting_there(path):
+  same(take(sets(path), 2, start_step=7, **FULL), take(sets(path), 9, **FULL)[7:])
+  other = take(sets(path), 1, **(FULL | {"seed": 6}))[0]["frames"]
+  assert not np.array_equal(other, take(sets(path), 1, **FULL)[0]["frames"])
+
+
+def test_jitter_stays_in_its_range_and_in_the_clip(tmp_path):
+  path = makers.shards(tmp_path / "s", (39, 24), fps=10)
+  seen = set()
+  for batch in take(sets(path, offset=1.0), 12, batch_size=32, frames=3, jitter=True):
+    frames, jittered = numbers(batch["frames"]), numbers(batch["jittered"])
+    np.testing.assert_array_equal(np.diff(frames), 10)
+    assert jittered.max() <= 38
+    seen |= set((jittered - frames[:, 1:]).ravel().tolist())
+  assert seen == {-2, -1, 1, 2}
+  assert np.array_equal(
+    *[take(sets(path, offset=0.4), 1, jitter=True)[0][key].reshape(-1)[-768:] for key in ("frames", "jittered")]
+  )
+
+
+def test_jitter_at_the_last_frame_goes_back():
+  window = pipeline.index.Window(row=0, camera=0, t=0, stride=10, length=11)
+  rng = np.random.default_rng(0)
+  assert {pipeline.draw_jitter(window, 2, rng)[0] for _ in range(50)} == {8, 9}
+
+
+def test_augmentation_is_shared_by_the_frames_of_a_clip(tmp_path):
+  class Still(makers.Synthetic):
+    def __getitem__(self, i):
+      raw = super().__getitem__(i)
+      image = np.random.default_rng(i).integers(0, 255, (16, 16, 3), np.uint8)
+      return pipeline.dataclasses.replace(
+        raw, cameras={"camera": lambda geometry: (image for _ in range(self._lengths[i]))}
+      )
+
+  path = makers.shards(tmp_path / "s", source=Still((20, 20)))
+  augment = transforms.build({"shift": {"fraction": 0.2}, "crop": {}, "colour": {}, "flip": {}})
+  batches = take(sets(path, offset=0.5), 3, frames=3, jitter=True, augment=augment)
+  for batch in batches:
+    images = np.concatenate([batch["frames"], batch["jittered"]], 1)
+    np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1], images.shape))
+  rows = np.concatenate([batch["frames"][:, 0] for batch in batches]).reshape(24, -1)
+  assert len(np.unique(rows, axis=0)) == 24  # and differs between samples
+
+
+def test_mixture_proportions_and_strides(tmp_path, path):
+  fast = makers.shards(tmp_path / "fast", (30, 30), fps=25)
+  datasets = [data.DataSet(path, weight=3, offset_seconds=0.2), data.DataSet(fast, weight=1, offset_seconds=0.2)]
+  steps = np.concatenate([np.diff(numbers(b["frames"]))[:, 0] for b in take(datasets, 20, batch_size=16)])
+  assert set(steps) == {2, 5} and (steps == 5).mean() == pytest.approx(0.25, abs=0.01)
+
+
+def test_train_and_validation_never_share_an_episode(tmp_path):
+  class Marked(makers.Synthetic):  # the grey level is the episode
+    def __getitem__(self, i):
+      raw = super().__getitem__(i)
+      return pipeline.dataclasses.replace(
+        raw, cameras={"camera": lambda geometry: (makers.picture(i, 16, 16) for _ in range(self._lengths[i]))}
+      )
+
+  path = makers.shards(tmp_path / "s", source=Marked((6,) * 12), clip_frames=3)
+  seen = {
+    split: set(
+      np.concatenate(
+        [numbers(b["frames"]).ravel() for b in take(sets(path, offset=0.1), 12, split=split, validation_fraction=0.25)]
+      )
+    )
+    for split in ("train", "validation")
+  }
+  assert len(seen["train"]) == 8 and len(seen["validation"]) == 4 and not seen["train"] & seen["validation"]
+
+
+def test_cameras_are_all_used_or_chosen(tmp_path):
+  path = makers.shards(tmp_path / "s", (6, 6), cameras=("left", "right"))
+  assert len(pipeline.open_sets(sets(path), frames=2, split="all", validation_fraction=0)[0][0].windows) == 2 * 2 * 4
+  take(sets(path, cameras=("left",)), 1)
+  with pytest.raises(errors.UserError, match="'lft'.*did you mean 'left'"):
+    take(sets(path, cameras=("lft",)), 1)
+
+
+def test_h264_shards_train_too(tmp_path):
+  path = makers.shards(tmp_path / "s", (30,), codec="h264", quality=5)
+  np.testing.assert_array_equal(np.diff(numbers(take(sets(path), 1)[0]["frames"])), 2)
+
+
+def damage(path, episode):
+  file = f"{path}/shard-00000.array_record"
+  content = bytearray(open(file, "rb").read())
+  content[content.index(f'"{episode}"'.encode()) + 1500] ^= 4
+  open(file, "wb").write(content)
+
+
+def test_a_damaged_record_is_replaced_the_same_way_everywhere(tmp_path):
+  path = makers.shards(tmp_path / "s", (30,) * 6, size=(64, 64))
+  damage(path, "episode_2")
+  with pytest.warns(UserWarning, match=r"damaged record is replaced.*shard-00000.array_record record 2"):
+    whole = take(sets(path), 2, **FULL)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    parts = [take(sets(path), 2, process_index=p, process_count=2, **FULL) for p in range(2)]
+    same([{key: np.concatenate([part[i][key] for part in parts]) for key in whole[0]} for i in range(2)], whole)
+    with pytest.raises(errors.UserError, match="records are damaged"):
+      take(sets(path), 60)
+
+
+def test_bad_settings_are_told(path):
+  for settings, message in (
+    ({"batch_size": 9, "process_count": 2}, "batch_size 9 does not divide"),
+    ({"kind": "motoin"}, "'motion'"),
+    ({"frames": 1}, "at least 2 frames"),
+  ):
+    with pytest.raises(errors.UserError, match=message):
+      take(sets(path), 1, **settings)
+  with pytest.raises(errors.UserError, match="weight is 0"):
+    take(sets(path, weight=0), 1)
+  with pytest.raises(errors.UserError, match="no window fits"):
+    take(sets(path, offset=9.0), 1)
+  with pytest.raises(errors.UserError, match="not a finished folder of como_jax shards"):
+    take(sets("/nowhere"), 1)
+
+
+def test_describe(path):
+  found = data.describe(data.DataSet(path, offset_seconds=0.2, name="mine"), frames=3, validation_fraction=0.3)
+  assert (
+    found["name"] == "mine" and found["frames"] == sum(LENGTHS) and found["episodes"] == 4 and found["fps"] == [10.0]
+  )
+  assert found["stride_frames"] == [2] and found["action"] == {"size": 3, "names": ["a", "b", "c"]}
+  assert found["windows"]["train"] + found["windows"]["validation"] == sum(length - 4 for length in LENGTHS)
+
+
+def test_no_jax_backend_is_ever_started(path):
+  """In a subprocess: build, draw, evaluate; then ask jax whether anything was initialised."""
+  code = f"""
+import sys
+from como_jax import data
+from como_jax.data import ingest, statistics
+assert "jax" not in sys.modules and "grain" not in sys.modules, "ingest workers must start quickly"
+from como_jax.data import evaluation, pipeline
+sets = [data.DataSet({path!r}, offset_seconds=0.2)]
+with pipeline.build(sets, batch_size=4, image_size=16) as batches:
+  next(batches)
+with evaluation.build(sets, batch_size=4, image_size=16, split="all").batches() as batches:
+  next(batches)
+statistics.compute({path!r})
+from jax._src import xla_bridge
+assert not xla_bridge._backends, xla_bridge._backends
+"""
+  subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,69 @@
+"""Normalisation statistics."""
+
+import numpy as np
+import pytest
+
+from como_jax import errors
+from como_jax.data import statistics
+from tests.data import makers
+
+
+def test_streaming_equals_numpy():
+  rows = np.random.default_rng(0).normal(3, [1, 100, 0], (5000, 3)) + 1e4
+  accumulator = statistics.Accumulator()
+  for part in np.array_split(rows, [0, 1, 7, 900, 4000]):
+    accumulator.add(part)
+  found = accumulator.finish()
+  assert found.count == 5000
+  for name, value in (
+    ("mean", rows.mean(0)),
+    ("std", rows.std(0)),
+    ("min", rows.min(0)),
+    ("max", rows.max(0)),
+    ("q01", np.quantile(rows, 0.01, 0)),
+    ("q99", np.quantile(rows, 0.99, 0)),
+  ):
+    np.testing.assert_allclose(getattr(found, name), value, rtol=1e-9, atol=1e-6)
+
+
+def test_memory_is_bounded_and_quantiles_stay_close():
+  rows = np.random.default_rng(1).normal(size=(20_000, 1))
+  accumulator = statistics.Accumulator(keep=1000)
+  for part in np.array_split(rows, 37):
+    accumulator.add(part)
+  assert accumulator._held <= 1000
+  np.testing.assert_allclose(accumulator.finish().q99, np.quantile(rows, 0.99), atol=0.25)
+
+
+@pytest.mark.parametrize("mode", statistics.MODES)
+def test_inverse_and_file(tmp_path, mode):
+  rows = np.random.default_rng(2).normal(size=(100, 4)) * [1, 10, 0, 1e-3] + [0, 5, 7, 0]
+  accumulator = statistics.Accumulator()
+  accumulator.add(rows)
+  path = str(tmp_path / "statistics.json")
+  statistics.save(path, {"action": accumulator.finish()})
+  found = statistics.load(path)["action"]
+  x = rows.astype(np.float32)[:10].reshape(2, 5, 4)
+  normal = found.normalise(x, mode)
+  assert normal.dtype == np.float32 and np.abs(normal).max() < 10
+  np.testing.assert_allclose(found.inverse(normal, mode), x, rtol=1e-5, atol=1e-6)
+  with pytest.raises(errors.UserError, match="'standrad'.*did you mean 'standard'"):
+    found.normalise(x, "standrad")
+
+
+def test_compute_over_shards_counts_every_frame_once(tmp_path):
+  path = makers.shards(tmp_path / "s", (30, 20), clip_frames=8, clip_overlap=3, task=lambda i: "one")
+  found = statistics.compute(path, split="all")
+  action = np.concatenate([makers.vectors(length, i)[0] for i, length in enumerate((30, 20))])
+  assert set(found) == {"action", "state"} and found["action"].count == 50
+  np.testing.assert_allclose(found["action"].mean, action.mean(0))
+  np.testing.assert_allclose(found["action"].std, action.std(0), atol=1e-9)
+  assert statistics.compute(path, split="train", validation_fraction=0.5)["action"].count in (20, 30)
+
+
+def test_bad_input(tmp_path):
+  with pytest.raises(errors.UserError, match="not finite"):
+    statistics.Accumulator().add(np.array([[np.nan]]))
+  (tmp_path / "x.json").write_text('{"action": {"count": 1}}')
+  with pytest.raises(errors.UserError, match="x.json does not hold"):
+    statistics.load(str(tmp_path / "x.json"))

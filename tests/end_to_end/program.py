@@ -1,0 +1,25 @@
+"""Runs the program as a user does."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+def environment(**changes) -> dict[str, str]:
+  """The tests' environment with one CPU device, as on a laptop."""
+  env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+  return {**env, "JAX_PLATFORMS": "cpu", **changes}
+
+
+def command(config: str, workdir, *words: str) -> list[str]:
+  return [sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words]
+
+
+def run(config: str, workdir, *words: str, code: int = 0, cwd=ROOT) -> subprocess.CompletedProcess:
+  """Runs to the end and checks the exit code."""
+  done = subprocess.run(command(config, workdir, *words), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600)
+  assert done.returncode == code, f"exit code {done.returncode}, expected {code}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+  return done

@@ -1,0 +1,124 @@
+"""Ground truths of the linear and the MLP probe."""
+
+import numpy as np
+import pytest
+
+from como_jax import errors
+from como_jax import evaluate
+from como_jax.evaluate import linear_probe, mlp_probe, splits
+
+
+def _world(samples=600, latent=8, dimensions=3, seed=0):
+  rng = np.random.default_rng(seed)
+  z = rng.normal(size=(samples, latent))
+  targets = z @ rng.normal(size=(latent, dimensions)) * np.array([0.01, 1.0, 50.0])[:dimensions] + 7.0
+  return z, targets, np.arange(samples) // 20
+
+
+def test_linear_world_is_zero():
+  z, targets, episodes = _world()
+  for result in (
+    linear_probe.probe(z, targets, episodes=episodes),
+    linear_probe.cross_validate(z, targets, episodes=episodes, folds=3),
+  ):
+    assert result.mse < 1e-10 and result.mse_by_dimension.max() < 1e-10 and result.r2 > 1 - 1e-10
+    np.testing.assert_allclose(result.true, targets[result.index])
+    assert "no ridge" in result.text and "standardised" in result.text and "episodes" in result.text
+
+
+def test_noise_is_one():
+  z, _, episodes = _world(4000)
+  targets = np.random.default_rng(1).normal(size=(4000, 2)) * np.array([3.0, 0.1])
+  result = linear_probe.probe(z, targets, episodes=episodes, names=("x", "y"))
+  np.testing.assert_allclose(result.mse_by_dimension, 1.0, atol=0.12)
+  np.testing.assert_allclose(result.mse_raw_by_dimension / np.array([9.0, 0.01]), 1.0, atol=0.12)
+  assert abs(result.r2) < 0.05 and result.standard_error is None
+
+
+def test_known_noise_level():
+  """A target that is half z and half noise has a normalised MSE of one half."""
+  rng = np.random.default_rng(0)
+  z = rng.normal(size=(6000, 4))
+  result = linear_probe.cross_validate(z, z[:, :1] + rng.normal(size=(6000, 1)), episodes=np.arange(6000) // 30)
+  assert abs(result.mse - 0.5) < 0.03 and 0 < result.standard_error < 0.03 and result.folds == 5
+  assert sorted(result.index) == list(range(6000))
+
+
+def test_dependent_columns_use_a_stated_ridge():
+  z, targets, episodes = _world()
+  doubled = np.concatenate([z, z, np.ones((len(z), 1))], axis=1).astype(np.float32)
+  result = linear_probe.probe(doubled, targets, episodes=episodes)
+  assert result.mse < 1e-9 and "dependent" in result.text
+
+
+def test_more_dimensions_than_samples_is_finite():
+  z = np.random.default_rng(0).normal(size=(40, 100))
+  assert np.isfinite(linear_probe.probe(z, z[:, :2], episodes=np.arange(40) // 4).mse)
+
+
+def test_constant_z_knows_nothing():
+  _, targets, episodes = _world()
+  assert abs(linear_probe.probe(np.ones((600, 8)), targets, episodes=episodes).mse - 1) < 0.2
+
+
+def test_constant_target_is_left_out_and_named():
+  z, targets, episodes = _world()
+  targets[:, 1] = 0.3
+  result = linear_probe.probe(z, targets, episodes=episodes, names=("x", "gripper", "y"))
+  assert np.isnan(result.mse_by_dimension[1]) and result.mse < 1e-10 and "gripper" in result.text
+
+
+def test_scale_of_targets_does_not_matter():
+  z, targets, episodes = _world()
+  targets = targets + np.random.default_rng(2).normal(size=targets.shape) * targets.std(axis=0)
+  first, second = (linear_probe.probe(z, scale * targets, episodes=episodes) for scale in (1.0, 1000.0))
+  np.testing.assert_allclose(first.mse, second.mse, rtol=1e-9)
+  np.testing.assert_allclose(first.mse_raw * 1e6, second.mse_raw, rtol=1e-9)
+
+
+def test_mlp_reads_what_a_line_cannot():
+  rng = np.random.default_rng(0)
+  z = rng.normal(size=(2000, 4))
+  targets, episodes = np.stack([z[:, 0] * z[:, 1], np.abs(z[:, 2])], axis=1), np.arange(2000) // 40
+  linear = linear_probe.probe(z, targets, episodes=episodes, seed=3)
+  mlp = mlp_probe.probe(z, targets, episodes=episodes, seed=3, hidden=64, epochs=60, learning_rate=1e-2)
+  assert linear.mse > 0.9 and mlp.mse < 0.2 and mlp.r2 > 0.8
+  np.testing.assert_array_equal(linear.index, mlp.index)
+  again = mlp_probe.probe(z, targets, episodes=episodes, seed=3, hidden=64, epochs=60, learning_rate=1e-2)
+  assert again.mse == mlp.mse
+
+
+def test_mlp_on_noise_stops_early():
+  z, _, episodes = _world(4000)
+  noise = np.random.default_rng(1).normal(size=(4000, 1))
+  result = mlp_probe.probe(z, noise, episodes=episodes, hidden=32, epochs=40, patience=5)
+  assert 0.85 < result.mse < 1.2 and -0.1 < result.r2 < 0.03 and "epoch" in result.text
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"z": np.full((10, 2), np.nan)}, "nan"),
+    ({"z": np.zeros((9, 2))}, "same number"),
+    ({"names": ("x",)}, "names"),
+    ({"episodes": np.zeros(10)}, "2 episodes"),
+    ({"z": np.zeros(10)}, "two axes"),
+  ],
+)
+def test_bad_input(change, message):
+  given = {"z": np.ones((10, 2)), "targets": np.zeros((10, 2)), "episodes": np.arange(10), "names": None} | change
+  with pytest.raises(errors.UserError, match=message):
+    linear_probe.probe(given["z"], given["targets"], episodes=given["episodes"], names=given["names"])
+
+
+def test_probe_split_is_the_public_one():
+  z, targets, episodes = _world()
+  held = splits.split_by_episode(episodes, 0.2, seed=5).held_out
+  np.testing.assert_array_equal(linear_probe.probe(z, targets, episodes=episodes, seed=5).index, np.flatnonzero(held))
+
+
+def test_scalars_are_plain_floats():
+  z, targets, episodes = _world()
+  values = evaluate.scalars(linear_probe.probe(z, targets, episodes=episodes), "lp/")
+  assert {"lp/mse", "lp/mse_raw", "lp/r2"} <= set(values) and "lp/standard_error" not in values
+  assert all(type(value) is float for value in values.values())

@@ -1,0 +1,278 @@
+"""The motion model: outputs, pairs, gradients, and the settings in which paper and released code differ."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from como_jax import errors, models, trees
+from como_jax.models import pixels
+from como_jax.models.backbones import mae_vit
+from como_jax.models.motion import bottleneck, inputs
+from tests.models import tiny
+
+KEY = jax.random.key(7)
+
+
+def run(model, params, batch, key=KEY):
+  return jax.jit(lambda params, batch, key: model.forward(params, batch, key=key))(params, batch, key)
+
+
+@pytest.fixture(scope="module")
+def clip():
+  """Model, initial parameters, a batch of two clips of three frames with jittered ones, and the outputs."""
+  model, params = tiny.initialised(tiny.MOTION)
+  batch = tiny.batch_of(model.inputs_spec(2, 3, jittered=True))
+  return model, params, batch, run(model, params, batch)
+
+
+def test_shapes_and_dtypes(clip):
+  model, _, _, outputs = clip
+  image, z = (2, 2, 16, 16, 3), (2, 2, 12)
+  assert {name: value.shape for name, value in outputs.items()} == {
+      "pixels": image, "target": image, "current": image, "z": z, "z_reversed": z, "z_jittered": z}
+  assert {value.dtype for value in outputs.values()} == {jnp.dtype("float32")}
+  chex.assert_tree_all_finite(outputs)
+  assert model.latent_size == 12
+
+
+def test_another_size_in_bfloat16():
+  changes = {"dtype": "bfloat16", "image_size": 32, "idm.queries": 2, "bottleneck.dims": 8, "fdm.output": "residual"}
+  model, params = tiny.made(tiny.MOTION, **changes)
+  params = {**params, "fdm": {**params["fdm"], "head": jax.tree.map(jnp.zeros_like, params["fdm"]["head"])}}
+  outputs = run(model, params, tiny.batch_of(model.inputs_spec(2)))
+  assert outputs["z"].shape == (2, 1, 16) and outputs["pixels"].shape == (2, 1, 32, 32, 3)
+  assert {value.dtype for value in outputs.values()} == {jnp.dtype("float32")}
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+  np.testing.assert_allclose(outputs["pixels"], outputs["current"], rtol=1e-5, atol=1e-6)  # no rounding to bfloat16
+
+
+def test_jit_equals_eager(clip):
+  model, params, batch, outputs = clip
+  chex.assert_trees_all_close(model.forward(params, batch, key=KEY), outputs, rtol=1e-4, atol=1e-5)
+
+
+def test_pairs_are_what_encode_and_decode_say(clip):
+  model, params, batch, outputs = clip
+  frames, jittered = pixels.normalise(batch["frames"]), pixels.normalise(batch["jittered"])
+  encode = jax.jit(lambda first, second: model.encode(params, first, second).z)
+  for i in range(2):
+    first, second = frames[:, i], frames[:, i + 1]
+    pairs = {"z": (first, second), "z_reversed": (second, first), "z_jittered": (first, jittered[:, i])}
+    for name, pair in pairs.items():
+      np.testing.assert_allclose(outputs[name][:, i], encode(*pair), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs["current"][:, i], first, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outputs["target"][:, i], second, rtol=1e-5, atol=1e-6)
+  decoded = jax.jit(lambda first, z: model.decode(params, first, z)["pixels"])(frames[:, 0], outputs["z"][:, 0])
+  np.testing.assert_allclose(decoded, outputs["pixels"][:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_given_features_are_used(clip):
+  model, params, batch, outputs = clip
+  frames = pixels.normalise(batch["frames"])
+  tokens = model.features(params, frames)
+  without_encoder = {"idm": params["idm"], "fdm": params["fdm"]}
+  z = model.encode(without_encoder, frames[:, 0], frames[:, 1], features=(tokens[:, 0], tokens[:, 1])).z
+  np.testing.assert_allclose(z, outputs["z"][:, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant, images", [("feature_diff", 5), ("none", 5), ("future", 5), ("rgb_diff", 9)])
+def test_encoder_runs_once_a_frame(variant, images):
+  """Three frames and two jittered ones are five images; rgb_diff must also encode two differences a branch."""
+  model = models.build(tiny.section(tiny.MOTION, **{"idm.inputs": variant}))
+  seen = []
+
+  def count(call, args, kwargs, context):
+    if isinstance(context.module, mae_vit.Encoder) and context.method_name == "__call__":
+      seen.append(args[0].shape[0])
+    return call(*args, **kwargs)
+
+  params = jax.eval_shape(model.init, KEY)
+  spec = model.inputs_spec(2, 3, jittered=True)
+  with nn.intercept_methods(count):
+    jax.eval_shape(lambda params, batch: model.forward(params, batch, key=KEY), params, spec)
+  assert seen == [2 * images]
+
+
+def test_no_backward_pass_of_a_frozen_encoder(clip):
+  model, params, batch, _ = clip
+
+  def scans(jaxpr):
+    found = 0
+    for equation in jaxpr.eqns:
+      found += equation.primitive.name == "scan"
+      found += sum(scans(inner) for inner in jax.core.jaxprs_in_params(equation.params))
+    return found
+
+  def gradient(trained):
+    rest = {name: value for name, value in params.items() if name not in trained}
+    fn = jax.grad(lambda some: jnp.sum(model.forward({**rest, **some}, batch, key=KEY)["pixels"] ** 2))
+    return scans(jax.make_jaxpr(fn)({name: params[name] for name in trained}).jaxpr)
+
+  # One scan forwards for each of encoder, Q-former and FDM; one backwards for each that is trained.
+  assert gradient(("idm", "fdm")) == 5
+  assert gradient(("encoder", "idm", "fdm")) == 6
+
+
+def test_frozen_patterns(clip):
+  model, params, *_ = clip
+  frozen = [name for name, hit in trees.flatten(trees.mask(params, model.frozen)).items() if hit]
+  assert frozen and all(name.startswith("encoder/") for name in frozen)
+  assert len(frozen) == len(trees.flatten(params["encoder"]))
+
+
+@pytest.mark.parametrize("variant", list(inputs.INPUTS))
+def test_every_input_runs(variant):
+  model, params = tiny.made(tiny.MOTION, **{"idm.inputs": variant})
+  batch = tiny.batch_of(model.inputs_spec(1, 2, jittered=True))
+  outputs = run(model, params, batch)
+  chex.assert_tree_all_finite(outputs)
+  frames, jittered = pixels.normalise(batch["frames"]), pixels.normalise(batch["jittered"])
+  z = jax.jit(lambda first, second: model.encode(params, first, second).z)
+  np.testing.assert_allclose(outputs["z_jittered"][:, 0], z(frames[:, 0], jittered[:, 0]), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(outputs["z_reversed"][:, 0], z(frames[:, 1], frames[:, 0]), rtol=1e-4, atol=1e-5)
+  halves = inputs.INPUTS[variant].halves
+  assert params["idm"]["qformer"]["position"].shape == (1, 3 + 5 * halves + (halves - 1), 24)
+  assert ("separator" in params["idm"]["qformer"]) == (halves == 2)
+
+
+def test_input_formulas():
+  first, second = tiny.frames((1, 5), 3), tiny.frames((1, 5), 4)
+  results = {name: variant.form(first, second) for name, variant in inputs.INPUTS.items()}
+  chex.assert_trees_all_equal(results["feature_diff"], (first, second - first))
+  chex.assert_trees_all_equal(results["none"], (first, second))
+  chex.assert_trees_all_equal(results["rgb_diff"], (first, second))
+  chex.assert_trees_all_equal(results["future"], (second,))
+
+
+def test_identical_frames_differ_by_exactly_zero(clip):
+  model, params, batch, _ = clip
+  frames = pixels.normalise(batch["frames"])
+  tokens = jax.jit(model.features)(params, jnp.stack([frames[:, 0], frames[:, 0]], axis=1))
+  _, difference = inputs.INPUTS["feature_diff"].form(tokens[:, 0], tokens[:, 1])
+  np.testing.assert_array_equal(difference, 0)
+  keys = jax.random.split(KEY)
+  shuffled = [inputs.shuffle(key, tokens[:, 0]) for key in keys]  # the released order: unaligned patches
+  assert np.abs(shuffled[1] - shuffled[0])[:, 1:].max() > 0.1
+  np.testing.assert_array_equal(shuffled[1][:, 0], shuffled[0][:, 0])
+
+
+def test_future_collapses_by_construction():
+  model, params = tiny.made(tiny.MOTION, **{"idm.inputs": "future"})
+  past, present, future = (tiny.frames((3, 16, 16), seed) for seed in range(3))
+  encode = jax.jit(lambda first, second: model.encode(params, first, second).z)
+  np.testing.assert_array_equal(encode(past, present), encode(future, present))
+
+
+def test_shuffle_permutes_each_image_on_its_own():
+  tokens = jnp.broadcast_to(jnp.arange(9.0)[None, :, None], (4, 9, 2))
+  out = np.asarray(inputs.shuffle(KEY, tokens))[..., 0]
+  np.testing.assert_array_equal(np.sort(out, axis=1), tokens[..., 0])
+  np.testing.assert_array_equal(out[:, 0], 0)
+  assert len({tuple(row) for row in out}) == 4
+
+
+def test_patch_order(clip):
+  _, params, batch, raster = clip
+  model = models.build(tiny.section(tiny.MOTION, **{"idm.patch_order": "shuffled"}))
+  one, same, other = (run(model, params, batch, key)["z"] for key in (KEY, KEY, jax.random.key(8)))
+  np.testing.assert_array_equal(one, same)
+  assert np.abs(one - other).max() > 1e-3 and np.abs(one - raster["z"]).max() > 1e-3
+  np.testing.assert_array_equal(run(clip[0], params, batch, jax.random.key(8))["z"], raster["z"])
+  frames = pixels.normalise(batch["frames"])
+  label = jax.jit(lambda: model.encode(params, frames[:, 0], frames[:, 1]).z)
+  np.testing.assert_array_equal(label(), label())  # without a key one fixed permutation
+
+
+def test_token_types(clip):
+  _, params, batch, legacy = clip
+  gradients = {}
+  for kind in ("legacy", "distinct"):
+    model = models.build(tiny.section(tiny.MOTION, **{"idm.token_types": kind}))
+
+    def total(qformer, model=model):
+      changed = {**params, "idm": {**params["idm"], "qformer": qformer}}
+      z = model.forward(changed, batch, key=KEY)["z"]
+      return jnp.sum(z ** 2), z
+    gradient, z = jax.jit(jax.grad(total, has_aux=True))(params["idm"]["qformer"])
+    gradients[kind] = np.abs(gradient["token_type"]).max(axis=1), z
+  np.testing.assert_array_equal(gradients["legacy"][0][1], 0)
+  assert gradients["distinct"][0][1] > 0 and gradients["legacy"][0][0] > 0
+  np.testing.assert_allclose(gradients["legacy"][1], legacy["z"], rtol=1e-4, atol=1e-5)
+  assert np.abs(gradients["distinct"][1] - legacy["z"]).max() > 1e-4
+
+
+@pytest.mark.parametrize("setting", ["all", "released"])
+def test_tcl_gradient(clip, setting):
+  """As released, the extra branches train the down-projection and nothing else; values are the same either way."""
+  _, params, batch, outputs = clip
+  model = models.build(tiny.section(tiny.MOTION, tcl_gradient=setting))
+
+  def branches(idm):
+    out = model.forward({**params, "idm": idm}, batch, key=KEY)
+    return jnp.sum(out["z_reversed"] ** 2) + jnp.sum(out["z_jittered"] ** 3), out
+
+  def forward(idm):
+    return jnp.sum(model.forward({**params, "idm": idm}, batch, key=KEY)["z"] ** 2)
+
+  both = jax.jit(lambda idm: (*jax.grad(branches, has_aux=True)(idm), jax.grad(forward)(idm)))
+  gradient, out, main = both(params["idm"])
+  chex.assert_trees_all_close(out, outputs, rtol=1e-4, atol=1e-5)
+  size = {name: max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradient[name])) for name in gradient}
+  assert size["bottleneck"] > 0
+  assert (size["qformer"] == 0) if setting == "released" else (size["qformer"] > 0)
+  assert np.abs(main["qformer"]["projection"]["kernel"]).max() > 0  # the forward pair trains the Q-former in both
+
+
+@pytest.mark.parametrize("kind", list(bottleneck.BOTTLENECKS))
+def test_every_bottleneck_runs(kind):
+  model, params = tiny.made(tiny.MOTION, **{"bottleneck.kind": kind})
+  outputs = run(model, params, tiny.batch_of(model.inputs_spec(2, 3, jittered=True)))
+  chex.assert_tree_all_finite(outputs)
+  extra = {name: value.shape for name, value in outputs.items() if name in ("codes", "codebook", "commitment", "kl")}
+  vq = {"codes": (2, 2, 3), "codebook": (2, 2), "commitment": (2, 2)}
+  assert extra == {"continuous": {}, "vq": vq, "pre_vq": vq, "kl": {"kl": (2, 2)}}[kind]
+  assert outputs["z_jittered"].shape == (2, 2, 12)
+
+
+def test_names_of_the_tree(clip):
+  names = set(trees.flatten(clip[1]))
+  expected = {"encoder": "patch/kernel cls position norm/scale",
+              "fdm": "up_0/kernel up_1/bias pool/kernel patch/kernel position head/kernel",
+              "idm/qformer": "queries separator position token_type projection/kernel blocks/mlp/up/kernel norm/scale",
+              "idm/bottleneck": "down_0/kernel down_1/bias"}
+  for part, leaves in expected.items():
+    assert {f"{part}/{leaf}" for leaf in leaves.split()} <= names
+
+
+def test_config_dict_is_accepted():
+  config = ml_collections.ConfigDict(tiny.MOTION)
+  config.lock()
+  assert models.build(config).latent_size == 12
+
+
+@pytest.mark.parametrize("key, value, text", [
+    ("kind", "motoin", "motion"), ("idm.querys", 3, "queries"), ("idm.inputs", "feature_dif", "feature_diff"),
+    ("idm.token_types", "lagacy", "legacy"), ("idm.patch_order", "rastr", "raster"), ("bottleneck.kind", "vqq", "vq"),
+    ("bottleneck.codes", 8, "model.bottleneck.codes"), ("fdm.output", "residul", "residual"),
+    ("tcl_gradient", "al", "all"),
+    ("fdm.condition", "ad", "add"), ("fdm.features", "non", "none"), ("encoder.kind", "mae_vitt", "mae_vit"),
+    ("encoder.size", "L16", "L/16"), ("dtype", "bfloat", "bfloat16"), ("remat", "ful", "full"),
+    ("tcl", 1, "tcl_gradient"),
+    ("image_size", 17, "17"), ("idm.initialiser", "vti", "vit"), ("idm.width", 25, "25")])
+def test_misspelt_settings_are_named(key, value, text):
+  with pytest.raises(errors.UserError, match=text):
+    model = models.build(tiny.section(tiny.MOTION, **{key: value}))
+    jax.eval_shape(model.init, KEY)
+
+
+def test_missing_keys_are_named():
+  config = tiny.section(tiny.MOTION)
+  del config["idm"]["queries"]
+  with pytest.raises(errors.UserError, match="model.idm.queries"):
+    models.build(config)
+  with pytest.raises(errors.UserError, match="model.kind"):
+    models.build({})

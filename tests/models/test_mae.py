@@ -1,0 +1,108 @@
+"""The masked autoencoder and its encoder."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from como_jax import errors, trees
+from como_jax.models import embed, mae, pixels
+from como_jax.models.backbones import mae_vit
+from tests.models import tiny
+
+KEY = jax.random.key(7)
+
+
+@pytest.fixture(scope="module")
+def made():
+  model, params = tiny.initialised(tiny.MAE)
+  batch = tiny.batch_of(model.inputs_spec(3))
+  forward = jax.jit(lambda params, batch: model.forward(params, batch, key=KEY))
+  return model, params, batch, forward, forward(params, batch)
+
+
+def test_shapes(made):
+  model, _, _, _, outputs = made
+  shapes = {name: value.shape for name, value in outputs.items()}
+  assert shapes == {"patches": (3, 16, 192), "target": (3, 16, 192), "mask": (3, 16), "pixels": (3, 32, 32, 3)}
+  chex.assert_tree_all_finite(outputs)
+  np.testing.assert_array_equal(outputs["mask"].sum(axis=1), 12)
+  assert model.visible == 4
+
+
+def test_jit_equals_eager(made):
+  model, params, batch, _, outputs = made
+  chex.assert_trees_all_close(model.forward(params, batch, key=KEY), outputs, rtol=1e-5, atol=1e-5)
+
+
+def test_hidden_patches_are_not_seen_and_visible_ones_are_kept(made):
+  _, params, batch, forward, outputs = made
+  hidden = pixels.unpatchify(jnp.broadcast_to(outputs["mask"][..., None], (3, 16, 192)), 8) > 0
+  other = {"frames": jnp.where(hidden, 255 - batch["frames"], batch["frames"])}
+  np.testing.assert_array_equal(forward(params, other)["patches"], outputs["patches"])
+  frames = pixels.normalise(batch["frames"])
+  np.testing.assert_allclose(jnp.where(hidden, 0, outputs["pixels"]), jnp.where(hidden, 0, frames), atol=1e-6)
+  assert np.abs(jnp.where(hidden, outputs["pixels"] - frames, 0)).max() > 0.1
+
+
+def test_target_is_normalised_per_patch(made):
+  target = made[4]["target"]
+  np.testing.assert_allclose(target.mean(axis=-1), 0, atol=1e-5)
+  np.testing.assert_allclose(target.var(axis=-1, ddof=1), 1, rtol=1e-3)
+  model, params = tiny.made(tiny.MAE, normalise_target=False)
+  batch = made[2]
+  outputs = jax.jit(lambda params: model.forward(params, batch, key=KEY))(params)
+  frames = pixels.normalise(batch["frames"])
+  np.testing.assert_allclose(pixels.unpatchify(outputs["target"], 8), frames, rtol=1e-5, atol=1e-6)
+
+
+def test_mask_depends_on_the_key_and_the_frame():
+  keep, restore, mask = mae.random_mask(KEY, 4, 16, 4)
+  np.testing.assert_array_equal(jnp.sort(restore, axis=1), jnp.broadcast_to(jnp.arange(16)[None], (4, 16)))
+  np.testing.assert_array_equal(jnp.take_along_axis(mask, keep, axis=1), 0)
+  assert len({tuple(row) for row in np.asarray(mask)}) == 4
+  assert np.any(mask != mae.random_mask(jax.random.key(8), 4, 16, 4)[2])
+
+
+def test_keeping_all_patches_is_not_masking(made):
+  model, params, *_ = made
+  frames = tiny.frames((2, 32, 32))
+  keep = jnp.broadcast_to(jnp.arange(16)[None], (2, 16))
+  encode = jax.jit(lambda frames, keep: model.encoder.apply({"params": params["encoder"]}, frames, keep))
+  np.testing.assert_allclose(encode(frames, keep), model.features(params, frames), rtol=1e-5, atol=1e-5)
+  # The order of the kept patches is the order of the tokens: positions go with the patch.
+  reverse = encode(frames, keep[:, ::-1])
+  np.testing.assert_allclose(reverse[:, :0:-1], encode(frames, keep)[:, 1:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype, image_size", [("float32", 16), ("bfloat16", 32)])
+def test_sizes_and_dtypes(dtype, image_size):
+  model, params = tiny.made(tiny.MAE, dtype=dtype, image_size=image_size)
+  tokens = jax.jit(model.features)(params, tiny.frames((2, image_size, image_size)))
+  assert tokens.shape == (2, (image_size // 8) ** 2 + 1, 32) and tokens.dtype == jnp.float32
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+def test_positions_for_another_image_size(made):
+  _, params, *_ = made
+  other = mae_vit.refit_positions(params["encoder"], 16)
+  np.testing.assert_array_equal(other["position"], embed.sincos_2d(32, 2, cls=True))
+  model, own = tiny.made(tiny.MAE, image_size=16)
+  chex.assert_trees_all_equal_shapes(other, own["encoder"])
+  spec = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+  assert jax.eval_shape(model.features, {"encoder": other}, spec).shape == (1, 5, 32)
+  assert mae_vit.refit_positions(params["encoder"], 32)["position"] is params["encoder"]["position"]
+  with pytest.raises(errors.UserError, match="patch 8"):
+    mae_vit.refit_positions(params["encoder"], 20)
+
+
+def test_encoder_tree_is_that_of_the_motion_model(made):
+  _, motion = tiny.made(tiny.MOTION, image_size=32)
+  chex.assert_trees_all_equal_shapes_and_dtypes(made[1]["encoder"], motion["encoder"])
+
+
+def test_frozen_patterns(made):
+  model, params, *_ = made
+  fixed = [name for name, hit in trees.flatten(trees.mask(params, model.frozen)).items() if hit]
+  assert fixed == ["decoder/position", "encoder/position"]

@@ -1,0 +1,97 @@
+"""Transformer: names, dtypes, scan = loop, remat = none, masks, logical constraints."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from como_jax import errors, trees
+from como_jax.models import transformer
+
+FIELDS = dict(depth=2, heads=2, mlp=24, initialiser="mae")
+X = jax.random.normal(jax.random.key(1), (2, 5, 12))
+
+
+def stack(**changes):
+  return transformer.Stack(**{**FIELDS, **changes})
+
+
+@pytest.fixture(scope="module")
+def params():
+  return stack().init(jax.random.key(0), X)["params"]
+
+
+def value_and_gradient(module, params):
+  return jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.square(module.apply({"params": p}, X)))))(params)
+
+
+def test_names_and_shapes(params):
+  shapes = {name: leaf.shape for name, leaf in trees.flatten(params).items()}
+  expected = {f"blocks/{norm}/{leaf}": (2, 12) for norm in ("norm_attention", "norm_mlp") for leaf in ("scale", "bias")}
+  for name in ("query", "key", "value", "output"):
+    expected |= {f"blocks/attention/{name}/kernel": (2, 12, 12), f"blocks/attention/{name}/bias": (2, 12)}
+  expected |= {"blocks/mlp/up/kernel": (2, 12, 24), "blocks/mlp/up/bias": (2, 24),
+               "blocks/mlp/down/kernel": (2, 24, 12), "blocks/mlp/down/bias": (2, 12)}
+  assert shapes == expected
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 3, 8), (2, 7, 16)])
+def test_shape_and_dtype(dtype, shape):
+  out, variables = stack(dtype=dtype).init_with_output(jax.random.key(0), jnp.ones(shape))
+  assert out.shape == shape and out.dtype == dtype
+  chex.assert_tree_all_finite(out)
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+def test_scan_equals_loop(params):
+  loop_params = transformer.unstack_layers(params)
+  value, gradient = value_and_gradient(stack(), params)
+  loop_value, loop_gradient = value_and_gradient(stack(scan=False), loop_params)
+  np.testing.assert_allclose(value, loop_value, rtol=1e-6)
+  chex.assert_trees_all_close(gradient, transformer.stack_layers(loop_gradient), rtol=1e-5, atol=1e-5)
+  chex.assert_trees_all_equal(transformer.stack_layers(loop_params), params)
+  assert set(loop_params) == {"blocks_0", "blocks_1"}
+
+
+@pytest.mark.parametrize("remat", [name for name in transformer.REMAT if name != "none"])
+def test_remat_changes_nothing(params, remat):
+  value, gradient = value_and_gradient(stack(), params)
+  other_value, other_gradient = value_and_gradient(stack(remat=remat), params)
+  np.testing.assert_allclose(value, other_value, rtol=1e-6)
+  chex.assert_trees_all_close(gradient, other_gradient, rtol=1e-5, atol=1e-5)
+
+
+def test_remat_recomputes(params):
+  def text(remat):
+    return str(jax.make_jaxpr(jax.grad(lambda p: jnp.sum(stack(remat=remat).apply({"params": p}, X))))(params))
+  assert "remat" not in text("none") and "checkpoint" not in text("none")
+  assert "remat" in text("full") or "checkpoint" in text("full")
+
+
+def test_mask_hides_tokens(params):
+  causal = jnp.tril(jnp.ones((1, 1, 5, 5), bool))
+  changed = X.at[:, 3:].add(1.0)
+  a, b = (stack().apply({"params": params}, x, causal) for x in (X, changed))
+  np.testing.assert_array_equal(a[:, :3], b[:, :3])
+  assert np.abs(a[:, 3:] - b[:, 3:]).max() > 1e-3
+
+
+def test_logical_constraints_only_with_rules(params):
+  def text():
+    return str(jax.make_jaxpr(lambda p: stack().apply({"params": p}, X))(params))
+  assert "sharding_constraint" not in text()
+  mesh = jax.make_mesh((2, 2), ("data", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+  with jax.set_mesh(mesh), nn.logical_axis_rules([("batch", "data"), ("heads", "tensor"), ("mlp", "tensor")]):
+    assert "sharding_constraint" in text()
+    sharded = jax.jit(lambda p: stack().apply({"params": p}, X))(params)
+  np.testing.assert_allclose(sharded, stack().apply({"params": params}, X), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes, text", [
+    ({"remat": "dotss"}, "dots"), ({"initialiser": "mea"}, "mae"), ({"heads": 5}, "5")])
+def test_bad_settings_are_named(changes, text):
+  with pytest.raises(errors.UserError, match=text):
+    jax.eval_shape(stack(**changes).init, jax.random.key(0), X)

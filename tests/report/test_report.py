@@ -1,0 +1,217 @@
+"""The page holds what it was given, needs nothing but itself, and its plots show something."""
+
+import dataclasses
+import html.parser
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from como_jax import errors, report
+from como_jax.report import explain, grids, plots
+
+METRICS = {
+  "trained": {"lp_mse": (0.4, 0.02), "s_pcfc": 0.6, "effective_rank": 7.0, "copy_ratio": 0.7, "my own": 3.0},
+  "untrained": {"lp_mse": (0.9, 0.01), "s_pcfc": 0.8, "effective_rank": 4.0, "ssim": float("nan")},
+  "copy current frame": {"copy_ratio": 1.0},
+}
+
+
+def _frames(seed, count=2, height=16, width=16):
+  return np.random.default_rng(seed).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
+
+
+def _full():
+  rng = np.random.default_rng(0)
+  steps = np.arange(40)
+  return report.ReportData(
+    title="Run <one> & only",
+    summary="A summary.",
+    metrics=METRICS,
+    metric_notes=["split by episode"],
+    curves={"loss": (steps, np.exp(-steps / 3.0)), "validation/loss": (steps[::8], np.exp(-steps[::8] / 3.0))},
+    reconstruction=report.Reconstruction(_frames(0), _frames(1), _frames(2), ["open <drawer>"]),
+    transfer=report.Transfer(_frames(0), _frames(1), _frames(2), _frames(3)),
+    s_pcfc={"trained": rng.uniform(-1, 1, 50), "untrained": rng.uniform(0, 1, 50)},
+    probes={"x": report.Scatter(rng.normal(size=50), rng.normal(size=50), 0.1, "cm")},
+    pca=report.Projection(rng.normal(size=(50, 2)), {"x [cm]": rng.normal(size=50)}, (0.5, 0.2)),
+    similarity=report.Similarity(np.array([[0.5, np.nan], [-0.1, 0.6]]), ["reach / top", "push / top"]),
+    config={"model": {"kind": "motion"}, "path": "<script>alert('x')</script>"},
+    versions={"jax": "0.10"},
+    hardware={"devices": "1 cpu"},
+    time={"training": "3 min"},
+    commands=["python -m como_jax.main --config 'a & b'"],
+    quarantine=[("bad.mp4", "no video"), {"name": "worse.mp4", "reason": "truncated"}],
+    notes=["one seed"],
+  )
+
+
+SECTIONS = {
+  "verdict": "metrics", "metrics": "metrics", "curves": "curves", "reconstruction": "reconstruction",
+  "transfer": "transfer", "s-pcfc": "s_pcfc", "probes": "probes", "pca": "pca", "similarity": "similarity",
+  "notes": "notes", "quarantine": "quarantine", "commands": "commands", "run": "time", "config": "config",
+}  # fmt: skip
+
+
+class _Page(html.parser.HTMLParser):
+  """Collects ids, links and tags, and checks that tags are closed in order."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.ids, self.references, self.tags, self.open = [], [], [], []
+    self.feed(text)
+    assert not self.open
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    for name, value in attrs:
+      if name == "id":
+        self.ids.append(value)
+      if name in ("src", "href", "srcset"):
+        self.references.append(value)
+    if tag not in ("meta", "img", "source"):
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+  page = report.write(tmp_path_factory.mktemp("report") / "run", _full())
+  return page, page.read_text(encoding="utf-8")
+
+
+def test_every_section_is_there_and_linked(written):
+  page, text = written
+  parsed = _Page(text)
+  assert page.name == "report.html" and parsed.ids == list(SECTIONS)
+  assert [ref for ref in parsed.references if ref.startswith("#")] == ["#" + anchor for anchor in SECTIONS]
+  for content in (
+    "A summary.",
+    "split by episode",
+    "one seed",
+    "worse.mp4",
+    "truncated",
+    "model.kind",
+    "my own",
+    "± 0.02",
+  ):
+    assert content in text
+
+
+def test_nothing_outside_the_page_is_needed(written):
+  _, text = written
+  parsed = _Page(text)
+  assert all(ref.startswith(("#", "data:image/png;base64,")) for ref in parsed.references)
+  assert not re.search(r"https?://|url\(|@import", text) and not {"script", "link", "iframe"} & set(parsed.tags)
+
+
+def test_text_is_escaped(written):
+  _, text = written
+  assert "<script" not in text and "&lt;script&gt;" in text and "<drawer>" not in text
+  assert "<title>Run &lt;one&gt; &amp; only</title>" in text and "a &amp; b" in text
+
+
+def test_images_exist_and_show_something(written):
+  page, text = written
+  names = {path.name for path in page.parent.glob("*.png")}
+  drawn = {"curves", "s_pcfc", "probes", "pca", "similarity"}
+  assert names == {f"{n}{s}.png" for n in drawn for s in ("", "-dark")} | {"reconstruction.png", "transfer.png"}
+  for name in names:
+    image = np.asarray(Image.open(page.parent / name).convert("RGB"))
+    assert image.std() > 2 and min(image.shape[:2]) > 100, name
+  for name in drawn:
+    light, dark = (np.asarray(Image.open(page.parent / f"{name}{s}.png").convert("L")) for s in ("", "-dark"))
+    assert light.shape == dark.shape and np.median(light) > 240 and np.median(dark) < 40
+
+
+@pytest.mark.parametrize("anchor", [name for name in SECTIONS if name != "verdict"])
+def test_a_missing_part_is_left_out(anchor, tmp_path, monkeypatch):
+  monkeypatch.setattr("como_jax.report.page._figure", lambda *_: "")  # drawing is tested above
+  empty = report.ReportData(title="empty")
+  fields = ("time", "hardware", "versions") if anchor == "run" else (SECTIONS[anchor],)
+  data = dataclasses.replace(_full(), **{field: getattr(empty, field) for field in fields})
+  ids = _Page(report.write(tmp_path / "page.html", data).read_text(encoding="utf-8")).ids
+  gone = {anchor, "verdict"} if anchor == "metrics" else {anchor}
+  assert ids == [name for name in SECTIONS if name not in gone]
+
+
+def test_empty_report(tmp_path):
+  page = report.write(tmp_path, report.ReportData(title="nothing yet"))
+  assert _Page(page.read_text(encoding="utf-8")).ids == [] and not list(tmp_path.glob("*.png"))
+
+
+def _verdict(**changes):
+  return explain.verdict(METRICS | {"trained": {**METRICS["trained"], **changes}})
+
+
+def test_verdict():
+  assert _verdict().level == "good" and len(_verdict().checks) == 4 and not _verdict().missing
+  assert _verdict(lp_mse=0.899).level == "bad"
+  assert _verdict(lp_mse=(0.8, 0.2)).level == "bad"  # the gap is within twice its error
+  assert _verdict(s_pcfc=1.0).level == "mixed"
+  assert _verdict(copy_ratio_moving=1.2).level == "mixed"  # moving pixels count before all pixels
+  assert _verdict(effective_rank=1.0, s_pcfc=1.0, copy_ratio=1.3).level == "bad"
+  assert explain.verdict({}) is None and explain.verdict({"trained": {"psnr": 20}}) is None
+  partial = explain.verdict({"trained": {"s_pcfc": 0.5, "lp_mse": float("nan")}})
+  assert partial.level == "mixed" and len(partial.missing) == 3
+
+
+def test_difference_amplification():
+  quiet = np.full((1, 8, 8), 20.0)
+  assert grids.factor_for(quiet) == 8 and grids.factor_for(quiet * 3) == 4 and grids.factor_for(quiet * 10) == 1
+  still = report.Reconstruction(_frames(0), _frames(0), _frames(0))
+  grid = grids.reconstruction(still)
+  assert (grid.columns["target − current"] == grids.palette()[0]).all() and grid.captions == ("", "")
+  assert "×8" in grids.legend(grid.factor) and "0 … 32" in grids.legend(grid.factor)
+
+
+def test_frames_need_not_be_square(tmp_path):
+  frames = [_frames(seed, 1, 12, 24) for seed in range(3)]
+  sheet = grids.sheet(grids.reconstruction(report.Reconstruction(*frames)))
+  assert Image.open(io.BytesIO(sheet)).size[1] < 160
+
+
+def test_bad_frames_are_named():
+  with pytest.raises(errors.UserError, match="'predicted' are float"):
+    grids.reconstruction(report.Reconstruction(_frames(0), _frames(1), _frames(2) / 255.0))
+  with pytest.raises(errors.UserError, match="b_current"):
+    grids.transfer(report.Transfer(_frames(0), _frames(1), _frames(2, 3), _frames(3)))
+
+
+def test_unwritable_folder(tmp_path):
+  (tmp_path / "file").write_text("in the way")
+  with pytest.raises(errors.UserError, match="cannot be written"):
+    report.write(tmp_path / "file" / "run", report.ReportData(title="x"))
+
+
+def test_smoothing_does_not_lag_and_skips_nan():
+  line = np.arange(300.0)
+  np.testing.assert_allclose(plots.smooth(line)[30:-30], line[30:-30], atol=1e-6)
+  line[100] = np.nan
+  assert np.isfinite(plots.smooth(line)).all() and np.isnan(plots.smooth(np.array([np.nan]))).all()
+  np.testing.assert_allclose(plots.smooth(np.full(5, 2.0)), 2.0)
+
+
+@pytest.mark.parametrize(
+  "curves",
+  [
+    {"one": ([1], [2.0])},
+    {"validation/only": ([1, 2], [0.0, 1.0])},
+    {"bad": ([0, 1], [np.nan, np.inf])},
+    {"flat": ([0, 1], [0, 0])},
+  ],
+)
+def test_odd_curves_are_drawn(curves):
+  assert plots.curves(curves, plots.LIGHT).startswith(b"\x89PNG")
+
+
+def test_odd_plots_are_drawn():
+  nothing = np.zeros(0)
+  assert plots.s_pcfc({"all the same": np.ones(5), "none": nothing}, plots.DARK)
+  assert plots.probes({f"{i}": report.Scatter(np.ones(3), np.ones(3), float("nan")) for i in range(5)}, plots.LIGHT)
+  assert plots.pca(report.Projection(np.zeros((4, 2)), {}), plots.LIGHT)
+  assert plots.similarity(report.Similarity(np.full((20, 20), np.nan), [f"group {i}" for i in range(20)]), plots.DARK)

@@ -1,0 +1,188 @@
+"""The simulator contract over every table entry whose packages are installed, and what is said when they are not."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from como_jax import errors, sim
+from como_jax.sim import base, rendering
+
+CAMERAS = {"metaworld": ("corner4", "corner")}
+TASK = {"metaworld": "reach"}
+
+
+@pytest.fixture(scope="module", params=sorted(sim.SIMULATORS))
+def name(request):
+  if (
+    importlib.util.find_spec(request.param) is None
+  ):  # not importorskip: MuJoCo must not be imported before our backend choice
+    pytest.skip("pip install -r requirements-sim.txt")
+  return request.param
+
+
+@pytest.fixture(scope="module")
+def simulator(name):
+  built = sim.build(name, TASK[name], cameras=CAMERAS[name], image_size=64, stride=2)
+  yield built
+  built.close()
+
+
+@pytest.mark.sim
+def test_observations_have_the_names_and_types_of_stored_episodes(simulator):
+  spec = simulator.spec
+  for observation in (simulator.reset(0, scene=0), simulator.step(np.zeros(len(spec.action_names)))):
+    assert set(observation) == {base.STATE, base.TASK, *(base.IMAGE + camera for camera in spec.cameras)}
+    assert observation[base.STATE].dtype == np.float32 and observation[base.STATE].shape == (len(spec.state_names),)
+    assert observation[base.TASK] == spec.instruction
+    for camera, size in spec.cameras.items():
+      frame = observation[base.IMAGE + camera]
+      assert frame.dtype == np.uint8 and frame.shape == (*size, 3) and frame.std() > 5
+
+
+@pytest.mark.sim
+def test_a_seed_decides_the_motion_and_a_scene_only_the_look(simulator):
+  def play(seed, scene):
+    observations = [simulator.reset(seed, scene=scene)]
+    observations += [simulator.step(simulator.expert()) for _ in range(5)]
+    return (
+      np.stack([o[base.STATE] for o in observations]),
+      observations[-1][base.IMAGE + "corner4"].astype(int),
+      simulator.expert(),
+    )
+
+  state, frame, action = play(3, 0)
+  for seed, scene, same_motion, same_look in ((3, 0, True, True), (3, 1, True, False), (4, 0, False, False)):
+    other_state, other_frame, other_action = play(seed, scene)
+    if same_motion:
+      np.testing.assert_array_equal(other_state, state)
+      np.testing.assert_array_equal(other_action, action)
+    else:
+      assert not np.array_equal(other_action, action), "another seed has another goal"
+    difference = np.abs(other_frame - frame).mean()
+    assert difference == 0 if same_look else difference > 1e-3
+  assert np.abs(play(3, 1)[1] - frame).mean() > 10
+
+
+@pytest.mark.sim
+def test_the_expert_succeeds_and_two_simulators_do_not_disturb_each_other(name, simulator):
+  other = sim.build(name, TASK[name], cameras=CAMERAS[name][:1], image_size=64)
+  other.reset(1)
+  simulator.reset(0, scene=0)
+  while not (simulator.success or simulator.done):
+    simulator.step(simulator.expert())
+  assert simulator.success
+  before = simulator.observe()[base.IMAGE + "corner4"]
+  other.close()
+  np.testing.assert_array_equal(simulator.observe()[base.IMAGE + "corner4"], before)
+
+
+@pytest.mark.sim
+def test_stride_holds_the_action(name, simulator):
+  single = sim.build(name, TASK[name], cameras=(), image_size=64)
+  action = np.array([1.0, -0.5, 0.2, 0.0])
+  simulator.reset(0, scene=0), single.reset(0)
+  held = simulator.step(action)[base.STATE]
+  single.step(action)
+  np.testing.assert_array_equal(held, single.step(action)[base.STATE])
+  np.testing.assert_array_equal(
+    simulator.step(10 * action)[base.STATE],
+    [single.step(np.clip(10 * action, -1, 1)) for _ in range(2)][-1][base.STATE],
+  )
+
+
+@pytest.mark.sim
+def test_stepping_without_a_reset_or_past_the_end_is_refused(name):
+  built = sim.build(name, TASK[name], cameras=(), image_size=64)
+  with pytest.raises(RuntimeError, match="reset"):
+    built.advance(np.zeros(4))
+  built.reset(0)
+  for _ in range(built.spec.max_steps):
+    built.advance(np.zeros(4))
+  assert built.done and not built.success
+  with pytest.raises(RuntimeError, match="reset"):
+    built.advance(np.zeros(4))
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(task="reech"), "did you mean 'reach'"),
+    (dict(cameras=("corner9",)), "camera 'corner9'"),
+    (dict(stride=0), "stride"),
+  ],
+)
+def test_unknown_names_are_refused(name, change, message):
+  settings = dict(task=TASK[name], cameras=()) | change
+  with pytest.raises(errors.UserError, match=message):
+    sim.build(name, settings.pop("task"), **settings)
+
+
+@pytest.mark.sim
+def test_metaworld_has_fifty_upright_tasks():
+  if importlib.util.find_spec("metaworld") is None:
+    pytest.skip("pip install -r requirements-sim.txt")
+  module = sim.load("metaworld")
+  assert len(module.TASKS) == 50 and len(set(module.TASKS.values())) == 50
+  assert set(module._classes()) == set(module.TASKS)
+  built = sim.build("metaworld", "reach", cameras=("corner", "corner2", "corner3", "corner4", "topview"), image_size=64)
+  low, high = built.reset(0), None
+  for _ in range(30):
+    built.advance(np.array([0, 0, 1.0, 0]))
+  high = built.observe()
+  for camera in ("corner", "corner2", "corner4"):  # the hand went up, so what changed lies higher in the later frame
+    a, b = low[base.IMAGE + camera].astype(int), high[base.IMAGE + camera].astype(int)
+    red = lambda frame: np.argwhere((frame[..., 0] > 90) & (frame[..., 1] < 50))[:, 0].mean()  # noqa: E731  the arm
+    assert red(b) < red(a), camera
+
+
+def test_an_unknown_simulator_is_refused():
+  with pytest.raises(errors.UserError, match="did you mean 'metaworld'"):
+    sim.load("metawrld")
+
+
+@pytest.mark.parametrize("missing", ["metaworld", "mujoco"])
+def test_a_missing_package_says_what_to_install(monkeypatch, missing):
+  monkeypatch.setenv("MUJOCO_GL", "egl")  # no probe
+  monkeypatch.delitem(sys.modules, "como_jax.sim.metaworld", raising=False)
+  monkeypatch.delattr(sim, "metaworld", raising=False)
+  monkeypatch.setitem(sys.modules, missing, None)
+  monkeypatch.setitem(sys.modules, "metaworld" if missing == "mujoco" else "mujoco", type(sys)("stand_in"))
+  with pytest.raises(errors.UserError, match=f"{missing}.*pip install -r requirements-sim.txt"):
+    sim.load("metaworld")
+
+
+def test_importing_sim_imports_no_simulator():
+  code = "import sys, como_jax.sim, como_jax.sim.collect; assert not {'mujoco', 'metaworld', 'jax'} & set(sys.modules)"
+  subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_opengl_names_the_packages(monkeypatch):
+  monkeypatch.delenv("MUJOCO_GL", raising=False)
+  monkeypatch.delitem(sys.modules, "mujoco", raising=False)
+  monkeypatch.setattr(rendering, "_PROBE", "raise SystemExit('libGL is missing')")
+  with pytest.raises(errors.UserError, match="libGL is missing.*libegl1.*libosmesa6"):
+    rendering.choose_backend()
+  assert "MUJOCO_GL" not in os.environ
+
+
+def test_the_first_backend_that_draws_is_taken(monkeypatch):
+  monkeypatch.setenv("MUJOCO_GL", "")
+  monkeypatch.delitem(sys.modules, "mujoco", raising=False)
+  monkeypatch.setattr(rendering, "_PROBE", "import os; raise SystemExit(os.environ['MUJOCO_GL'] != 'osmesa')")
+  assert rendering.choose_backend() == "osmesa" == os.environ["MUJOCO_GL"]
+  assert rendering.choose_backend() == "osmesa"
+
+
+def test_constant_and_frozen_frames_are_refused():
+  good = np.random.default_rng(0).integers(0, 255, size=(3, 8, 8, 3)).astype(np.uint8)
+  rendering.check_frames(good, "good")
+  rendering.check_frames(good[:1], "single")
+  with pytest.raises(errors.UserError, match="frame 1 of 3 is of a single colour"):
+    rendering.check_frames(good * np.array([1, 0, 1], np.uint8)[:, None, None, None], "black")
+  with pytest.raises(errors.UserError, match="identical"):
+    rendering.check_frames(good[[0, 0, 0]], "frozen")

@@ -1,0 +1,79 @@
+"""Who imports whom, file sizes, and imports without side effects."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "como_jax"
+
+BASE = {"errors", "trees"}
+# package part -> parts it may import, and third-party modules it must not
+ARROWS = {
+    "errors": set(), "trees": {"errors"}, "weights": BASE, "presets": {"errors"}, "config": {"errors"},
+    "data": BASE, "models": BASE | {"presets"}, "objectives": {"errors"}, "evaluate": {"errors"}, "parallel": BASE,
+    "train": BASE | {"parallel", "weights", "config"}, "sim": {"errors"}, "convert": BASE | {"weights"}, "report": {"errors"},
+    "main": {"errors", "config", "tasks"},
+    "tasks": BASE | {"config", "data", "models", "objectives", "evaluate", "parallel", "train", "sim", "report", "weights"},
+}
+FORBIDDEN = {"data": {"jax", "flax", "optax", "orbax"}, "report": {"jax", "flax"}, "sim": {"jax", "flax"}, "evaluate": {"flax", "optax", "orbax"},
+             "objectives": {"flax", "optax"}, "models": {"optax", "orbax", "grain"}, "convert": {"torch", "flax"}, "trees": {"jax"}, "config": {"jax"}}
+FLAX_ALLOWED = {"models", "parallel"}
+
+
+def imports(path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(path):
+  first = path.relative_to(PACKAGE).parts[0]
+  return first.removesuffix(".py")
+
+
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_arrows(path):
+  here = part(path)
+  for name in imports(path):
+    top, _, rest = name.partition(".")
+    if top == "como_jax" and rest:
+      target = rest.partition(".")[0]
+      assert target == here or target in ARROWS[here] or target == "__version__", f"{here} must not import {name}"
+    assert top not in FORBIDDEN.get(here, ()), f"{here} must not import {name}"
+    assert top != "flax" or here in FLAX_ALLOWED, f"only models and the activation rules import flax, not {path}"
+    assert top not in ("torch", "transformers", "tensorflow", "cv2"), f"{name} is not a requirement of the product"
+
+
+def test_configs_import_only_what_holds_numbers():
+  for path in (ROOT / "configs").glob("*.py"):
+    for name in imports(path):
+      assert name in ("como_jax.config", "como_jax.presets", "ml_collections"), f"{path.name} imports {name}"
+
+
+def test_no_file_is_over_400_lines():
+  every = [path for folder in ("como_jax", "configs", "tests", "benchmarks", "launch") for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".sh")]
+  long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in every}
+  assert len(long) > 60 and not {name: lines for name, lines in long.items() if lines > 400}
+
+
+def test_importing_the_package_touches_no_backend():
+  code = ("import como_jax.data.pipeline, como_jax.data.evaluation, como_jax.tasks.motion, como_jax.tasks.probe\n"
+          "from jax._src import xla_bridge\n"
+          "assert not xla_bridge._backends, list(xla_bridge._backends)")
+  subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_no_pickle():
+  for path in FILES:
+    names = set(imports(path))
+    if path.name != "torch_zip.py":  # the restricted reader of torch files
+      assert "pickle" not in names, path

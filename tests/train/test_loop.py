@@ -1,0 +1,131 @@
+"""Save before drawing, exact resume (also on another mesh), signals, non-finite stop, logs without lost lines."""
+
+import json
+import os
+import signal
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from como_jax import errors
+from como_jax.parallel import mesh as mesh_lib
+from como_jax.parallel import rules
+from como_jax.train import checkpoint, log, loop, step
+from tests import toy
+
+
+def train(workdir, *, steps, resume=False, shape=(1, 1, 1), on_step=None, batches=toy.batches, evaluate=None):
+  workdir.mkdir(exist_ok=True)
+  mesh = mesh_lib.make(data=shape[0], fsdp=shape[1], tensor=shape[2], devices=jax.devices()[:int(np.prod(shape))])
+  tx, rate = toy.optimiser()
+  now = toy.fresh(tx, ema=True)
+  now = jax.device_put(now, rules.shardings(now, mesh))
+  checkpointer = checkpoint.Checkpointer(workdir, keep=2)
+  if resume:
+    now = checkpointer.restore(now, mesh)
+  start = int(now.step)
+  writer = log.Log(workdir, steps=steps, start=start, tensorboard=False)
+  function = step.build(toy.loss, tx, weights=toy.WEIGHTS, frozen=toy.FROZEN, seed=0, mesh=mesh, state=now, ema=0.9, rate=rate)
+  try:
+    return loop.run(now, step=function, batches=batches(start), mesh=mesh, steps=steps, log=writer, checkpointer=checkpointer,
+                    examples_per_step=16, unit="pairs", log_every=1, checkpoint_every=2, on_step=on_step, evaluate=evaluate,
+                    evaluate_every=3)
+  finally:
+    writer.close()
+    checkpointer.close()
+
+
+def losses(workdir):
+  steps, values = log.read(workdir, kind="train")["loss"]
+  assert steps == list(range(1, len(steps) + 1))
+  return values
+
+
+class Killed(Exception):
+  pass
+
+
+def test_resume_is_bitwise(tmp_path):
+  whole = train(tmp_path / "whole", steps=7)
+  def die(done):
+    if done == 5:
+      raise Killed
+  with pytest.raises(Killed):
+    train(tmp_path / "parts", steps=7, on_step=die)
+  parts = train(tmp_path / "parts", steps=7, resume=True)
+  chex.assert_trees_all_equal(jax.device_get(parts.state), jax.device_get(whole.state))
+  assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_resume_on_another_mesh(tmp_path):
+  whole = train(tmp_path / "whole", steps=6)
+  train(tmp_path / "parts", steps=4)
+  parts = train(tmp_path / "parts", steps=6, resume=True, shape=(2, 4, 1))
+  np.testing.assert_allclose(losses(tmp_path / "parts"), losses(tmp_path / "whole"), rtol=1e-5)
+  assert int(parts.state.step) == int(whole.state.step) == 6
+
+
+def test_data_position_is_the_checkpointed_step(tmp_path):
+  drawn = []
+  def counting(start):
+    for i, batch in enumerate(toy.batches(start)):
+      drawn.append(start + i)
+      yield batch
+  train(tmp_path / "run", steps=4, batches=counting)
+  assert drawn == [0, 1, 2, 3]  # nothing is drawn beyond the last step
+  saved = tmp_path / "run" / "checkpoints" / "4" / "data" / "metadata"
+  assert json.loads(saved.read_text()) == {"position": 4}
+
+
+def test_sigterm_saves_and_says_so(tmp_path):
+  outcome = train(tmp_path / "run", steps=50, on_step=lambda done: os.kill(os.getpid(), signal.SIGTERM) if done == 3 else None)
+  assert outcome.stopped and int(outcome.state.step) == 3
+  assert checkpoint.Checkpointer(tmp_path / "run", keep=2).latest() == 3
+
+
+def test_non_finite_loss_stops_and_names_the_step(tmp_path):
+  def poisoned(start):
+    for i, batch in enumerate(toy.batches(start)):
+      if start + i == 4:
+        batch["y"] = batch["y"] * np.nan
+      yield batch
+  with pytest.raises(errors.NonFinite, match=r"step 5: .*error = nan"):
+    train(tmp_path / "run", steps=10, batches=poisoned)
+  params, _ = _load(tmp_path / "run")
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def _load(workdir):
+  (workdir / "config.json").write_text("{}")
+  return checkpoint.load(workdir)
+
+
+def test_evaluation_inside_training_is_logged(tmp_path):
+  train(tmp_path / "run", steps=6, evaluate=lambda now: {"score": float(now.step)})
+  assert log.read(tmp_path / "run", kind="validation")["score"] == ([3, 6], [3.0, 6.0])
+
+
+def test_load_gives_the_averaged_weights_of_a_run(tmp_path):
+  outcome = train(tmp_path / "run", steps=2)
+  params, _ = _load(tmp_path / "run")
+  np.testing.assert_array_equal(params["head"]["kernel"], outcome.state.ema["head"]["kernel"])
+  np.testing.assert_array_equal(params["encoder"]["kernel"], outcome.state.params["encoder"]["kernel"])
+
+
+def test_checkpoint_of_another_model_is_refused_by_name(tmp_path):
+  train(tmp_path / "run", steps=2)
+  tx, _ = toy.optimiser()
+  other = toy.fresh(tx, ema=True, width=32)
+  mesh = mesh_lib.make(data=1, devices=jax.devices()[:1])
+  with pytest.raises(errors.UserError, match="another model.*encoder/kernel is float32"):
+    checkpoint.Checkpointer(tmp_path / "run", keep=2).restore(other, mesh)
+
+
+def test_a_cut_last_line_of_the_log_is_dropped(tmp_path):
+  train(tmp_path / "run", steps=4)
+  path = tmp_path / "run" / log.FILE
+  path.write_text(path.read_text() + '{"step": 5, "ki')
+  train(tmp_path / "run", steps=6, resume=True)
+  assert len(losses(tmp_path / "run")) == 6

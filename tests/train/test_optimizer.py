@@ -1,0 +1,55 @@
+"""Schedules and masks by value."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from como_jax import errors
+from como_jax.train import optimizer
+from tests import toy
+
+
+def rate(**changes):
+  settings = dict(kind="linear", learning_rate=1e-4, steps=1000, floor=0.1, warmup_steps=0, warmup_start=0.0)
+  return optimizer.learning_rate_schedule(**{**settings, **changes})
+
+
+def test_released_schedule_is_linear_to_a_tenth():
+  np.testing.assert_allclose([rate()(s) for s in (0, 500, 1000, 5000)], [1e-4, 0.55e-4, 1e-5, 1e-5], rtol=1e-5)
+
+
+def test_moto_schedule_warms_up_from_half_and_is_a_cosine_to_half():
+  moto = rate(kind="cosine", floor=0.5, warmup_steps=100, warmup_start=0.5)
+  np.testing.assert_allclose([moto(s) for s in (0, 50, 100, 550, 1000)], [0.5e-4, 0.75e-4, 1e-4, 0.75e-4, 0.5e-4], rtol=1e-5)
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+  with pytest.raises(errors.UserError, match="linear"):
+    rate(kind="liner")
+  with pytest.raises(errors.UserError, match="adamw"):
+    toy.optimiser(name="adamW2")
+
+
+def test_weight_decay_touches_kernels_only():
+  tx, _ = toy.optimiser(name="adamw", weight_decay=0.5, schedule="constant", learning_rate=0.1, clip_norm=0.0)
+  params = {"blocks": {"kernel": jnp.ones((2, 3, 3)), "bias": jnp.ones((2, 3))}, "codebook": jnp.ones((4, 2)), "norm": {"scale": jnp.ones(3)}}
+  updates, _ = tx.update({k: v for k, v in zeros(params).items()}, tx.init(params), params)
+  new = optax.apply_updates(params, updates)
+  np.testing.assert_allclose(new["blocks"]["kernel"], 0.95)
+  np.testing.assert_allclose(new["codebook"], 0.95)
+  np.testing.assert_array_equal(new["blocks"]["bias"], 1.0)
+  np.testing.assert_array_equal(new["norm"]["scale"], 1.0)
+
+
+def zeros(tree):
+  return {k: zeros(v) if isinstance(v, dict) else jnp.zeros_like(v) for k, v in tree.items()}
+
+
+def test_clip_bounds_the_global_norm():
+  tx, _ = toy.optimiser(clip_norm=0.5)
+  clipped, _ = optax.clip_by_global_norm(0.5).update({"a": jnp.full(4, 10.0)}, optax.EmptyState())
+  assert float(optax.global_norm(clipped)) == pytest.approx(0.5)
+  grads = {"a": jnp.full(4, 10.0)}
+  updates, _ = tx.update(grads, tx.init(grads), grads)
+  np.testing.assert_allclose(updates["a"], -1e-2, rtol=1e-4)  # Adam's first step is the rate, whatever the norm
