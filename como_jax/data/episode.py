@@ -184,6 +184,7 @@ class RawEpisode:
       `video.Unreadable` at any frame, and the whole episode is then discarded.
     arrays: name -> [T, ...] for the whole episode.
     notes: remarks (not errors), possibly added while the frames are read.
+    group: episodes of one group show the same motion (in other scenes, say) and stay on one side of a split; "" = alone.
   """
 
   episode: str
@@ -192,6 +193,7 @@ class RawEpisode:
   cameras: dict[str, Callable[[video.Geometry], Iterator[np.ndarray]]]
   arrays: dict[str, np.ndarray]
   notes: list[str] = dataclasses.field(default_factory=list)
+  group: str = ""
 
 
 def fingerprint(root: str, files: Sequence[str]) -> str:

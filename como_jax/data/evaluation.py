@@ -21,6 +21,7 @@ class _Load:
   sets: list[pipeline.Opened]
   places: np.ndarray  # [n, 2] data set, window
   episode_ids: list[np.ndarray]  # by data set: id of each record's episode
+  group_ids: list[np.ndarray]  # the same for episodes that show one motion
   task_ids: list[np.ndarray]
   camera_ids: list[np.ndarray]
   starts: list[np.ndarray]
@@ -66,6 +67,7 @@ class _Load:
       "valid": np.bool_(valid),
       "dataset": np.int32(which),
       "episode": np.int32(self.episode_ids[which][window.row]),
+      "group": np.int32(self.group_ids[which][window.row]),
       "task": np.int32(self.task_ids[which][window.row]),
       "camera": np.int32(self.camera_ids[which][window.camera]),
       "time": np.int32(self.starts[which][window.row] + window.t),
@@ -106,7 +108,7 @@ class Evaluation:
   def batches(self) -> pipeline.Batches:
     """A walk over all windows in order; the last batch is padded, with `valid` False on the padding.
 
-    Batches: "frames" uint8 [B, K, H, W, 3]; ids int32 [B] "dataset", "episode", "task", "camera", "time" (frame number
+    Batches: "frames" uint8 [B, K, H, W, 3]; ids int32 [B] "dataset", "episode", "group", "task", "camera", "time" (frame number
       in the
     episode of the first frame), "stride" (frames); bool [B] "valid", "has_action", "has_state"; and where some data set
     has them, float32 "action" [B, K-1, A] (mean over each pair's window), "state" [B, K, S], "state_delta" [B, K-1, S],
@@ -168,9 +170,10 @@ def build(
   """
   opened, tables = pipeline.open_sets(datasets, frames=frames, split=split, validation_fraction=validation_fraction)
   sizes = {"action": 0, "state": 0}
-  ids = {"episodes": [], "tasks": [], "cameras": []}
-  columns: dict[str, list[np.ndarray]] = {"episodes": [], "tasks": [], "cameras": []}
-  known: dict[str, dict] = {"episodes": {}, "tasks": {}, "cameras": {}}
+  kinds = ("episodes", "groups", "tasks", "cameras")
+  ids: dict[str, list[str]] = {kind: [] for kind in kinds}
+  columns: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
+  known: dict[str, dict] = {kind: {} for kind in kinds}
 
   def number(kind, key, label):
     if key not in known[kind]:
@@ -181,6 +184,7 @@ def build(
   for which, (one, table) in enumerate(zip(opened, tables, strict=True)):
     # Episode names are unique within a data set only; equal tasks and cameras of two data sets share an id.
     columns["episodes"].append(np.array([number("episodes", (which, name), name) for name in table.episode], np.int32))
+    columns["groups"].append(np.array([number("groups", (which, key), str(key)) for key in table.split_key], np.int32))
     columns["tasks"].append(np.array([number("tasks", name, name) for name in table.task], np.int32))
     columns["cameras"].append(np.array([number("cameras", name, name) for name in one.cameras], np.int32))
     manifest_sizes = _sizes(datasets[which].path)
@@ -193,6 +197,7 @@ def build(
     opened,
     places,
     columns["episodes"],
+    columns["groups"],
     columns["tasks"],
     columns["cameras"],
     [table.start for table in tables],

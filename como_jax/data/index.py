@@ -173,30 +173,26 @@ def _overlap(table: shards.Table, rows: np.ndarray, span: np.ndarray) -> tuple[n
 
 
 def split(table: shards.Table, fraction: float) -> np.ndarray:
-  """Bool [records], True = validation. By episode, so cameras and clips of an episode stay together.
+  """Bool [records], True = validation. By split key (a hash of the episode, or of the group of episodes that show one
+  motion), so cameras, clips and scenes of a motion stay together.
 
-  Within each task the episodes are ranked by a hash of their id and the first ceil(fraction * n) validate. Tasks of a
+  Within each task the keys are ranked and the first ceil(fraction * n) validate. Tasks of a
   single episode (internet video: every caption differs) are pooled and treated as one task. A lone episode trains.
   """
   if not 0 <= fraction < 1:
     raise errors.UserError(f"validation_fraction is {fraction}, expected at least 0 and less than 1")
   if fraction == 0:
     return np.zeros(len(table), bool)
-  tasks: dict[str | None, dict[str, int]] = {}
-  for episode, task, key in zip(table.episode, table.task, table.split_key, strict=True):
-    tasks.setdefault(task, {})[episode] = int(key)
-  groups, pool = [], {}
-  for members in tasks.values():
-    if len(members) > 1:
-      groups.append(members)
-    else:
-      pool.update(members)
-  chosen: set[str] = set()
-  for members in [*groups, pool]:
-    if len(members) > 1:
-      ranked = sorted(members, key=lambda episode: (members[episode], episode))
-      chosen.update(ranked[: min(math.ceil(fraction * len(members)), len(members) - 1)])
-  return np.fromiter((episode in chosen for episode in table.episode), bool, len(table))
+  tasks: dict[str | None, set[int]] = {}
+  for task, key in zip(table.task, table.split_key, strict=True):
+    tasks.setdefault(task, set()).add(int(key))
+  several = [keys for keys in tasks.values() if len(keys) > 1]
+  pool = set().union(*(keys for keys in tasks.values() if len(keys) == 1))
+  chosen: set[int] = set()
+  for keys in [*several, pool]:
+    if len(keys) > 1:
+      chosen.update(sorted(keys)[: min(math.ceil(fraction * len(keys)), len(keys) - 1)])
+  return np.fromiter((int(key) in chosen for key in table.split_key), bool, len(table))
 
 
 def select(table: shards.Table, which: str, fraction: float) -> np.ndarray:

@@ -126,7 +126,7 @@ def _spool_episode(
   if not raw.fps > 0:
     raise video.Unreadable(f"frame rate {raw.fps}")
   spool, sizes, rows = tempfile.SpooledTemporaryFile(max_size=_SPOOL), [], []
-  key = xxhash.xxh64_intdigest(raw.episode.encode()) >> 1  # fits a signed 64-bit column
+  key = xxhash.xxh64_intdigest((raw.group or raw.episode).encode()) >> 1  # fits a signed 64-bit column
   for clip in _clips(raw, settings):
     blob = episodes.encode(clip)
     spool.write(blob)

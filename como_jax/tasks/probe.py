@@ -100,7 +100,8 @@ def label_names(sets: list[data.DataSet]) -> dict[str, Any]:
 def score(one: latents.Measured, windows, *, seed: int, names: dict[str, Any]) -> tuple[dict, dict]:
   """(row of numbers for the table, results to draw) of one model."""
   ids = one.columns
-  episodes, tasks, cameras = ids["episode"], ids["task"], ids["camera"]
+  # Folds are made of groups: episodes that show the same motion in other scenes never stand on both sides.
+  episodes, tasks, cameras = ids["group"], ids["task"], ids["camera"]
   pcfc, rank = consistency.s_pcfc(one.past, one.future), consistency.effective_rank(one.z)
   row = {"s_pcfc": pcfc.mean, "s_pcfc_centred": pcfc.mean_centred, "effective_rank": rank.entropy,
          "participation_ratio": rank.participation, "copy_ratio": one.frames.ratio, "copy_ratio_moving": one.frames.moving_ratio,
@@ -159,7 +160,7 @@ def page_data(config, run_config, measure, params, measured, rows, results, wind
   times = {"probe, seconds": round(seconds, 1)}
   if speed.is_file():
     times |= {f"training, {key}": value for key, value in json.loads(speed.read_text()).items()}
-  splits_note = f"Windows of the {config.split} split; probes are cross-validated over episodes, never splitting one."
+  splits_note = f"Windows of the {config.split} split; probes are cross-validated over episodes, never splitting one or two of the same motion."
   return report.ReportData(
       title=f"Motion model: {run_folder.name}", metrics=rows, metric_notes=[splits_note, *results["trained"]["notes"]], curves=curves,
       reconstruction=report.Reconstruction(first, second, measure.predict(params, first, second), captions),

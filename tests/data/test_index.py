@@ -113,3 +113,10 @@ def test_split_edges():
     index.select(one, "val", 0.1)
   with pytest.raises(errors.UserError, match="validation_fraction"):
     index.split(one, 1.0)
+
+
+def test_episodes_of_one_motion_stay_on_one_side():
+  records = table([(f"e{i}", 0, 9, 10) for i in range(12)])
+  records.split_key[:] = np.arange(12) // 2  # e0 and e1 show the same motion, and so on
+  validation = index.split(records, 0.3)
+  assert validation.reshape(6, 2).tolist() == [[True] * 2] * 2 + [[False] * 2] * 4  # ceil(0.3 * 6) motions

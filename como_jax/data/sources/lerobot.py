@@ -91,7 +91,10 @@ class LeRobot:
         cameras[name] = functools.partial(video.read_at, file, begin + times, fps=fps, notes=notes)
       else:
         cameras[name] = functools.partial(self._images, path, number, feature)
-    return episode.RawEpisode(self.names[i], fps, self._task(row, columns), cameras, arrays, notes)
+    task = self._task(row, columns)
+    # Our collector's "motion" column: the same motion filmed in several scenes must not be trained on and probed with.
+    group = f"{task}/{row['motion']}" if row.get("motion") is not None else ""
+    return episode.RawEpisode(self.names[i], fps, task, cameras, arrays, notes, group)
 
   def fingerprint(self) -> str:
     files = [
