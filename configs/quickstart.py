@@ -18,5 +18,5 @@ def get_config(arg=None):
       motion="configs/motion.py:debug" if debug else "configs/motion.py:small",
       probe="configs/probe.py:debug" if debug else "configs/probe.py",
       ingest="configs/ingest.py:small",
-      steps=3 if debug else 2_000,
+      steps=3 if debug else 350,
   ))

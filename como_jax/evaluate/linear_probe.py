@@ -24,6 +24,7 @@ def probe(
   groups: Any = None,
   fraction: float = 0.2,
   seed: int = 0,
+  held_out: Any = None,
 ) -> probes.ProbeResult:
   """LP-MSE on one split by episode.
 
@@ -35,12 +36,17 @@ def probe(
     groups: task of each sample [N]; each task then gives its share of held-out episodes.
     fraction: of episodes to hold out.
     seed: of the split.
+    held_out: bool [N], a split made elsewhere, instead of fraction and seed.
 
   Raises:
     errors.UserError: unequal lengths, values that are not finite, fewer than two episodes.
   """
   z, targets, episodes, names = probes.check(z, targets, episodes, names)
-  return _run(z, targets, episodes, names, [splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)])
+  if held_out is None:
+    chosen = splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)
+  else:
+    chosen = splits.given(episodes, held_out)
+  return _run(z, targets, episodes, names, [chosen])
 
 
 def cross_validate(

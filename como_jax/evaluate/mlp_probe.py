@@ -24,6 +24,7 @@ def probe(
   groups: Any = None,
   fraction: float = 0.2,
   seed: int = 0,
+  held_out: Any = None,
   hidden: int = 256,
   epochs: int = 200,
   patience: int = 15,
@@ -34,7 +35,7 @@ def probe(
   """Held-out error of a two-layer MLP (Z -> hidden, GELU, -> A).
 
   Args:
-    z, targets, episodes, names, groups, fraction, seed: as for `linear_probe.probe`. The split is the same for the same
+    z, targets, episodes, names, groups, fraction, seed, held_out: as for `linear_probe.probe`. The split is the same for the same
       seed.
     hidden: width of the hidden layer.
     epochs: at most.
@@ -47,7 +48,10 @@ def probe(
     errors.UserError: as for `linear_probe.probe`, and fewer than two training episodes.
   """
   z, targets, episodes, names = probes.check(z, targets, episodes, names)
-  chosen = [splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)]
+  if held_out is None:
+    chosen = [splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)]
+  else:
+    chosen = [splits.given(episodes, held_out)]
   stopped: list[int] = []
 
   def predict(inputs, outputs, ids):

@@ -108,6 +108,7 @@ def run(
     raw = np.mean((guess - truth) ** 2, axis=0)
     spread = np.mean((truth - truth.mean(axis=0)) ** 2, axis=0)
     r2 = 1.0 - np.divide(raw, spread, out=np.full_like(raw, np.nan), where=(spread > 0) & ~constant)
+    errors_by_sample = _mean(np.where(constant, np.nan, (guess - truth) ** 2 / scale**2), axis=1)
     parts.append((np.where(constant, np.nan, raw / scale**2), raw, r2))
     true.append(truth)
     predicted.append(guess)
@@ -135,10 +136,20 @@ def run(
     true=np.concatenate(true),
     predicted=np.concatenate(predicted),
     index=np.concatenate(index),
-    standard_error=float(np.std(by_fold, ddof=1) / np.sqrt(folds)) if folds > 1 else None,
+    standard_error=float(np.std(by_fold, ddof=1) / np.sqrt(folds)) if folds > 1 else _bootstrap(errors_by_sample, episodes[index[0]]),
     folds=folds,
     text="; ".join(text),
   )
+
+
+def _bootstrap(values: np.ndarray, episodes: np.ndarray, *, draws: int = 500) -> float | None:
+  """Standard error of the mean of values [M] when the held-out episodes are drawn again; None with a single episode."""
+  _, ids = np.unique(episodes, return_inverse=True)
+  sums, counts = np.bincount(ids, values), np.bincount(ids)
+  if len(sums) < 2:
+    return None
+  chosen = np.random.default_rng(0).integers(len(sums), size=(draws, len(sums)))
+  return float(np.std(sums[chosen].sum(1) / counts[chosen].sum(1), ddof=1))
 
 
 def _mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:

@@ -94,6 +94,22 @@ def _episodes_by_group(episodes: Any, groups: Any) -> tuple[np.ndarray, list[np.
   return episodes, [names[group == value] for value in np.unique(group)]
 
 
+def given(episodes: Any, held_out: Any) -> Split:
+  """A split made elsewhere, as a bool mask [N] of the held-out samples.
+
+  Raises:
+    errors.UserError: an episode has samples on both sides, or one side is empty.
+  """
+  episodes, mask = np.asarray(episodes), np.asarray(held_out, bool)
+  if mask.shape != episodes.shape or mask.all() or not mask.any():
+    raise errors.UserError(f"held_out has shape {mask.shape} and {int(mask.sum())} of {len(episodes)} samples, expected some on both sides")
+  held = np.unique(episodes[mask])
+  both = np.intersect1d(held, episodes[~mask])
+  if len(both):
+    raise errors.UserError(f"{len(both)} episodes have samples on both sides of the split, the first: {both[0]}")
+  return _split(episodes, held)
+
+
 def _split(episodes: np.ndarray, held: np.ndarray) -> Split:
   held_out = np.isin(episodes, held)
   return Split(

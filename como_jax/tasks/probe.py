@@ -27,19 +27,21 @@ def run(command: config_lib.CommandLine) -> int:
   model = models.build(run_config["model"])
   config = with_run_data(config, run_config)
   sets = sources.data_sets(config)
-  windows = sources.windows(config, sets, split=config.split, frames=3, batch_size=config.batch_size, most=config.windows)
+  windows = sources.windows(config, sets, split="validation", frames=3, batch_size=config.batch_size, most=config.windows)
+  fit_windows = sources.windows(config, sets, split="train", frames=3, batch_size=config.batch_size, most=config.fit_windows)
   shapes = jax.eval_shape(model.init, rng.key(0, "init"))
   trained = trees.merge(shapes, trained, what=f"checkpoint {config.checkpoint}")
   untrained = {**jax.jit(model.init)(rng.key(config.seed, "untrained")), "encoder": trained["encoder"]}
   rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
 
-  print(f"probe: {windows.size} windows of {len(set(windows.episodes))} episodes, {config.data.offset_seconds} s apart", flush=True)
+  print(f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, {config.data.offset_seconds} s apart", flush=True)
   measure = latents.Measure(model)
   measured = {"trained": measure(trained, windows), "untrained": measure(untrained, windows)}
+  fitted = {"trained": measure(trained, fit_windows), "untrained": measure(untrained, fit_windows)}
   labels = label_names(sets)
   rows, results = {}, {}
   for name, one in measured.items():
-    rows[name], results[name] = score(one, windows, seed=config.seed, names=labels)
+    rows[name], results[name] = score(one, fitted[name], windows, seed=config.seed, names=labels)
   frames = measured["trained"].frames
   rows["copy-current-frame"] = {"reconstruction_mse": frames.copy_mse, "psnr": frames.copy_psnr, "ssim": frames.copy_ssim}
   seconds = time.monotonic() - begin
@@ -97,30 +99,34 @@ def label_names(sets: list[data.DataSet]) -> dict[str, Any]:
   return found
 
 
-def score(one: latents.Measured, windows, *, seed: int, names: dict[str, Any]) -> tuple[dict, dict]:
-  """(row of numbers for the table, results to draw) of one model."""
+def score(one: latents.Measured, fit: latents.Measured, windows, *, seed: int, names: dict[str, Any]) -> tuple[dict, dict]:
+  """(row of numbers for the table, results to draw) of one model: held-out windows, and training windows to fit probes on."""
   ids = one.columns
-  # Folds are made of groups: episodes that show the same motion in other scenes never stand on both sides.
+  # Groups, not episodes: those that show the same motion in other scenes never stand on both sides.
   episodes, tasks, cameras = ids["group"], ids["task"], ids["camera"]
   pcfc, rank = consistency.s_pcfc(one.past, one.future), consistency.effective_rank(one.z)
   row = {"s_pcfc": pcfc.mean, "s_pcfc_centred": pcfc.mean_centred, "effective_rank": rank.entropy,
          "participation_ratio": rank.participation, "copy_ratio": one.frames.ratio, "copy_ratio_moving": one.frames.moving_ratio,
          "reconstruction_mse": one.frames.mse, "psnr": one.frames.psnr, "ssim": one.frames.ssim}
   results: dict[str, Any] = {"s_pcfc": pcfc, "notes": [one.frames.text, pcfc.text], "probes": {}}
-  few = len(np.unique(episodes)) < 5
-  for target, values in (("action", one.action), ("state", one.state_delta)):
-    if values is None or few:
-      results["notes"].append(f"no {target} in the data: no probe of it" if values is None else f"fewer than 5 episodes: no probe of the {target}")
+  z, both = np.concatenate([fit.z, one.z]), np.concatenate([fit.columns["group"], episodes])
+  held_out = np.arange(len(z)) >= len(fit.z)
+  for target in ("action", "state"):
+    values, before = (one.action, fit.action) if target == "action" else (one.state_delta, fit.state_delta)
+    if values is None or before is None:
+      results["notes"].append(f"the data has no {target}: no probe of it")
       continue
     prefix = "" if target == "action" else "state_"
     dimensions = latents.names(names[target], values.shape[1], target)
-    linear = linear_probe.cross_validate(one.z, values, episodes=episodes, names=dimensions, groups=tasks, seed=seed)
-    mlp = mlp_probe.probe(one.z, values, episodes=episodes, names=dimensions, groups=tasks, seed=seed)
+    settings = dict(episodes=both, names=dimensions, held_out=held_out, seed=seed)
+    linear = linear_probe.probe(z, np.concatenate([before, values]), **settings)
+    mlp = mlp_probe.probe(z, np.concatenate([before, values]), **settings)
     row |= {prefix + "lp_mse": (linear.mse, linear.standard_error), prefix + "lp_mse_raw": linear.mse_raw, prefix + "lp_r2": linear.r2,
-            prefix + "mlp_mse": mlp.mse}
+            prefix + "mlp_mse": (mlp.mse, mlp.standard_error)}
     row |= {f"{prefix}r2/{name}": float(value) for name, value in zip(dimensions, linear.r2_by_dimension)}
     results["probes"][target] = linear
     results["notes"] += [f"{target}: {linear.text}", f"{target}, MLP: {mlp.text}"]
+  few = len(np.unique(episodes)) < 5
   several_views, several_tasks = len(np.unique(cameras)) > 1, len(np.unique(tasks)) > 1
   if several_views and not few:
     identity = appearance.identity(one.z, cameras, episodes=episodes, groups=tasks, seed=seed)
@@ -160,7 +166,8 @@ def page_data(config, run_config, measure, params, measured, rows, results, wind
   times = {"probe, seconds": round(seconds, 1)}
   if speed.is_file():
     times |= {f"training, {key}": value for key, value in json.loads(speed.read_text()).items()}
-  splits_note = f"Windows of the {config.split} split; probes are cross-validated over episodes, never splitting one or two of the same motion."
+  splits_note = ("Measured on the validation episodes of the training run; probes are fitted on its training episodes, whose actions "
+                 "the model has never seen. Episodes of the same motion stand on one side.")
   return report.ReportData(
       title=f"Motion model: {run_folder.name}", metrics=rows, metric_notes=[splits_note, *results["trained"]["notes"]], curves=curves,
       reconstruction=report.Reconstruction(first, second, measure.predict(params, first, second), captions),

@@ -57,7 +57,7 @@ def summarise(motion: pathlib.Path, probed: pathlib.Path, seconds: dict[str, flo
   return {
       "lp_mse": first(trained.get("lp_mse")), "lp_mse_random": first(untrained.get("lp_mse")),
       "state_lp_mse": first(trained.get("state_lp_mse")), "state_lp_mse_random": first(untrained.get("state_lp_mse")),
-      "mlp_mse": trained.get("mlp_mse"), "mlp_mse_random": untrained.get("mlp_mse"),
+      "mlp_mse": first(trained.get("mlp_mse")), "mlp_mse_random": first(untrained.get("mlp_mse")),
       "s_pcfc": trained["s_pcfc"], "s_pcfc_random": untrained["s_pcfc"], "effective_rank": trained["effective_rank"],
       "psnr": trained["psnr"], "psnr_copy_last": copied["psnr"], "copy_ratio": trained["copy_ratio"],
       "copy_ratio_moving": trained["copy_ratio_moving"], "pairs_per_s": speed["pairs_per_s"], "wait_share": speed["wait_share"],
