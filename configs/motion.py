@@ -43,11 +43,11 @@ def get_config(arg=None):
     config.objectives.kl = dict(weight=2e-4)  # AdaWorld's beta
   config.data = config_lib.data(image_size=config.model.image_size)
   config.train = config_lib.train()
-  config.evaluation = dict(windows=512, batch_size=64)
+  config.evaluation = dict(windows=512 if published else 256, batch_size=64)
   if not published:
     config_lib.changed(config.data, dict(offset_seconds=0.15, frames=4, validation_fraction=0.2))
     config_lib.changed(config.train, dict(
-        batch_size=16, steps=2_000, optimizer__learning_rate=1e-3, log_every=20, evaluate_every=500, checkpoint_every=250))
+        batch_size=16, steps=2_000, optimizer__learning_rate=1e-3, log_every=10, evaluate_every=100, checkpoint_every=50))
   if name == "debug":
     config_lib.changed(config.data, dict(frames=3))
     config_lib.changed(config.train, dict(batch_size=8, steps=3, log_every=1))

@@ -17,8 +17,8 @@ def get_config(arg=None):
   return config_lib.ConfigDict(dict(
       task="probe", seed=0,
       checkpoint="",  # run directory or weights folder
-      windows=64 if name == "debug" else 1_500,  # at most, spread evenly over the held-out episodes of the training run
-      fit_windows=96 if name == "debug" else 3_000,  # at most, of its training episodes: what the probes are fitted on
+      windows=64 if name == "debug" else 1_000,  # at most, spread evenly over the held-out episodes of the training run
+      fit_windows=96 if name == "debug" else 2_500,  # at most, of its training episodes: what the probes are fitted on
       batch_size=64,
       pictures=8,
       data=dict(  # None: as in the training run

@@ -36,7 +36,8 @@ class ProbeResult:
   true: np.ndarray  # [M, A] held-out targets, raw units
   predicted: np.ndarray  # [M, A]
   index: np.ndarray  # int [M], sample numbers of the rows above
-  standard_error: float | None  # of mse, over folds; None for a single split
+  errors: np.ndarray  # [M] normalised error of each of these samples
+  standard_error: float | None  # of mse, over folds; for a single split, over its held-out episodes drawn again
   folds: int
   text: str  # scaling, split sizes, regularisation: print it with the number
 
@@ -99,7 +100,7 @@ def run(
     chosen: one split, or the folds.
     method: text about the fit, asked for after the last one.
   """
-  parts, true, predicted, index, constants = [], [], [], [], np.zeros(targets.shape[1], bool)
+  parts, true, predicted, index, by_sample, constants = [], [], [], [], [], np.zeros(targets.shape[1], bool)
   for split in chosen:
     mean, scale, constant = scale_of(targets[split.train])
     fitted = predict(z[split.train], (targets[split.train] - mean) / scale, episodes[split.train])
@@ -108,7 +109,7 @@ def run(
     raw = np.mean((guess - truth) ** 2, axis=0)
     spread = np.mean((truth - truth.mean(axis=0)) ** 2, axis=0)
     r2 = 1.0 - np.divide(raw, spread, out=np.full_like(raw, np.nan), where=(spread > 0) & ~constant)
-    errors_by_sample = _mean(np.where(constant, np.nan, (guess - truth) ** 2 / scale**2), axis=1)
+    by_sample.append(_mean(np.where(constant, np.nan, (guess - truth) ** 2 / scale**2), axis=1))
     parts.append((np.where(constant, np.nan, raw / scale**2), raw, r2))
     true.append(truth)
     predicted.append(guess)
@@ -136,10 +137,29 @@ def run(
     true=np.concatenate(true),
     predicted=np.concatenate(predicted),
     index=np.concatenate(index),
-    standard_error=float(np.std(by_fold, ddof=1) / np.sqrt(folds)) if folds > 1 else _bootstrap(errors_by_sample, episodes[index[0]]),
+    errors=np.concatenate(by_sample),
+    standard_error=float(np.std(by_fold, ddof=1) / np.sqrt(folds)) if folds > 1 else _bootstrap(by_sample[0], episodes[index[0]]),
     folds=folds,
     text="; ".join(text),
   )
+
+
+def gain(better: ProbeResult, worse: ProbeResult, episodes: Any) -> tuple[float, float | None]:
+  """How much lower one probe's normalised error is than another's on the same held-out samples, and the standard error of that.
+
+  Paired: which episodes are hard moves both errors alike, so this is known far better than either error.
+
+  Args:
+    better, worse: results on the same samples.
+    episodes: [N] of all samples, as given to the probes.
+
+  Raises:
+    errors.UserError: the two were measured on other samples.
+  """
+  if not np.array_equal(better.index, worse.index):
+    raise errors.UserError("the two probes were scored on different samples, expected the same ones")
+  difference = worse.errors - better.errors
+  return float(difference.mean()), _bootstrap(difference, np.asarray(episodes)[better.index])
 
 
 def _bootstrap(values: np.ndarray, episodes: np.ndarray, *, draws: int = 500) -> float | None:

@@ -23,6 +23,12 @@ METRICS: dict[str, Metric] = {
     "variance. "
     "1: z says nothing about the action; 0: everything. Good: clearly below the untrained model.",
   ),
+  "lp_gain": Metric(
+    "LP gain",
+    "higher",
+    "LP-MSE of the untrained model minus this one's, sample by sample on the same held-out episodes: the error bar says "
+    "whether the gain is real. Good: above twice its error.",
+  ),
   "lp_mse_raw": Metric(
     "LP-MSE, raw", "lower", "The same in squared units of the action, so it compares only runs on the same data.", 4
   ),
@@ -135,8 +141,8 @@ def value_of(entry: Any) -> tuple[float, float | None]:
 def verdict(metrics: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
   """Is it motion? None when there is no "trained" row or none of its numbers speaks to the question.
 
-  A probe error counts as below the untrained one when the gap exceeds 2 % of it and twice the joint standard error,
-  where known.
+  A probe error counts as below the untrained one when the gap exceeds 2 % of it and twice its standard error: that of the
+  paired difference ("lp_gain") where known, else the joint one.
   """
   trained, untrained = (_known(metrics.get(row, {})) for row in ("trained", "untrained"))
   checks, missing = [], []
@@ -149,10 +155,13 @@ def verdict(metrics: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
 
   probe, before = trained.get("lp_mse"), untrained.get("lp_mse")
   if probe and before:
-    margin = max(0.02 * before[0], 2 * np.hypot(probe[1] or 0.0, before[1] or 0.0))
+    paired = trained.get("lp_gain")
+    error = paired[1] or 0.0 if paired else np.hypot(probe[1] or 0.0, before[1] or 0.0)
+    margin = max(0.02 * before[0], 2 * error)
+    useful = trained["lp_r2"][0] > 0 if "lp_r2" in trained else probe[0] < 1
     ask(
       "Does z tell the action better than the untrained model?",
-      before[0] - probe[0] > margin and probe[0] < 1,
+      before[0] - probe[0] > margin and useful,
       f"LP-MSE {probe[0]:.3f} against {before[0]:.3f} untrained (gap needed: {margin:.3f})",
     )
   else:

@@ -34,19 +34,15 @@ class Measured:
             "psnr": self.frames.psnr, "psnr_copy_last": self.frames.copy_psnr, "copy_ratio": self.frames.ratio,
             "copy_ratio_moving": self.frames.moving_ratio}
 
-  @property
-  def action(self) -> np.ndarray | None:
-    """[M, A] mean action over the pair t -> t + n, or None when some window has none."""
-    return self._label("action")
 
-  @property
-  def state_delta(self) -> np.ndarray | None:
-    """[M, S] change of the robot's state over the pair, or None."""
-    return self._label("state_delta")
+TARGETS = {"action": "action", "state": "state_delta"}  # what the probes predict -> column of the windows
 
-  def _label(self, name: str) -> np.ndarray | None:
-    has = self.columns["has_" + name.partition("_")[0]]
-    return self.columns[name][:, 1] if name in self.columns and has.all() else None
+
+def target(columns: dict[str, np.ndarray], name: str) -> np.ndarray | None:
+  """[M, A] mean action over the pair t -> t + n ("action") or [M, S] change of the robot's state ("state"); None when some
+  window has none."""
+  column = TARGETS[name]
+  return columns[column][:, 1] if column in columns and columns["has_" + name].all() else None
 
 
 class Measure:
@@ -54,7 +50,7 @@ class Measure:
 
   def __init__(self, model: Any):
     self._model = model
-    self._run = jax.jit(self._latents)
+    self._run, self._label = jax.jit(self._latents), jax.jit(self._motion)
 
   def _latents(self, params, frames):
     model, images = self._model, pixels.normalise(frames)
@@ -64,6 +60,23 @@ class Measure:
     z = motion(1, 2)
     predicted = model.decode(params, images[:, 1], z, features=tokens[:, 1])["pixels"]
     return {"z": z, "past": motion(0, 1), "future": motion(2, 1), "predicted": pixels.denormalise(predicted).clip(0, 1)}
+
+  def _motion(self, params, frames):
+    first, second = pixels.normalise(frames[:, 1]), pixels.normalise(frames[:, 2])
+    return self._model.encode(params, first, second).z
+
+  def labels(self, params, windows: evaluation.Evaluation) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Only z of t -> t + n [M, Z], and the windows' columns."""
+    z, columns = [], {}
+    params = jax.device_put(params)
+    with windows.batches() as batches:
+      for _ in range(windows.steps):
+        batch = next(batches)
+        valid = batch.pop("valid")
+        z.append(jax.device_get(self._label(params, batch.pop("frames")))[valid])
+        for name, value in batch.items():
+          columns.setdefault(name, []).append(value[valid])
+    return np.concatenate(z), {name: np.concatenate(parts) for name, parts in columns.items()}
 
   def __call__(self, params, windows: evaluation.Evaluation) -> Measured:
     """Walks over all windows once."""

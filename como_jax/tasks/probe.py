@@ -11,7 +11,7 @@ import numpy as np
 from como_jax import config as config_lib
 from como_jax import data, errors, models, report, trees
 from como_jax.data.sources import shards
-from como_jax.evaluate import appearance, consistency, linear_probe, mlp_probe, similarity
+from como_jax.evaluate import appearance, consistency, linear_probe, mlp_probe, probes, similarity
 from como_jax.tasks import latents, sources
 from como_jax.train import checkpoint, log, rng, rundir
 
@@ -37,11 +37,14 @@ def run(command: config_lib.CommandLine) -> int:
   print(f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, {config.data.offset_seconds} s apart", flush=True)
   measure = latents.Measure(model)
   measured = {"trained": measure(trained, windows), "untrained": measure(untrained, windows)}
-  fitted = {"trained": measure(trained, fit_windows), "untrained": measure(untrained, fit_windows)}
+  fitted = {"trained": measure.labels(trained, fit_windows), "untrained": measure.labels(untrained, fit_windows)}
   labels = label_names(sets)
   rows, results = {}, {}
   for name, one in measured.items():
     rows[name], results[name] = score(one, fitted[name], windows, seed=config.seed, names=labels)
+  for target, result in results["trained"]["probes"].items():
+    rows["trained"]["lp_gain" if target == "action" else f"{target}_lp_gain"] = probes.gain(
+        result, results["untrained"]["probes"][target], results["trained"]["groups"])
   frames = measured["trained"].frames
   rows["copy-current-frame"] = {"reconstruction_mse": frames.copy_mse, "psnr": frames.copy_psnr, "ssim": frames.copy_ssim}
   seconds = time.monotonic() - begin
@@ -99,7 +102,7 @@ def label_names(sets: list[data.DataSet]) -> dict[str, Any]:
   return found
 
 
-def score(one: latents.Measured, fit: latents.Measured, windows, *, seed: int, names: dict[str, Any]) -> tuple[dict, dict]:
+def score(one: latents.Measured, fit: tuple[np.ndarray, dict], windows, *, seed: int, names: dict[str, Any]) -> tuple[dict, dict]:
   """(row of numbers for the table, results to draw) of one model: held-out windows, and training windows to fit probes on."""
   ids = one.columns
   # Groups, not episodes: those that show the same motion in other scenes never stand on both sides.
@@ -109,10 +112,11 @@ def score(one: latents.Measured, fit: latents.Measured, windows, *, seed: int, n
          "participation_ratio": rank.participation, "copy_ratio": one.frames.ratio, "copy_ratio_moving": one.frames.moving_ratio,
          "reconstruction_mse": one.frames.mse, "psnr": one.frames.psnr, "ssim": one.frames.ssim}
   results: dict[str, Any] = {"s_pcfc": pcfc, "notes": [one.frames.text, pcfc.text], "probes": {}}
-  z, both = np.concatenate([fit.z, one.z]), np.concatenate([fit.columns["group"], episodes])
-  held_out = np.arange(len(z)) >= len(fit.z)
-  for target in ("action", "state"):
-    values, before = (one.action, fit.action) if target == "action" else (one.state_delta, fit.state_delta)
+  z, both = np.concatenate([fit[0], one.z]), np.concatenate([fit[1]["group"], episodes])
+  held_out = np.arange(len(z)) >= len(fit[0])
+  results["groups"] = both
+  for target in latents.TARGETS:
+    values, before = latents.target(ids, target), latents.target(fit[1], target)
     if values is None or before is None:
       results["notes"].append(f"the data has no {target}: no probe of it")
       continue
@@ -131,8 +135,9 @@ def score(one: latents.Measured, fit: latents.Measured, windows, *, seed: int, n
   if several_views and not few:
     identity = appearance.identity(one.z, cameras, episodes=episodes, groups=tasks, seed=seed)
     row["camera_excess"] = identity.excess
-    if one.action is not None:
-      found = similarity.retrieval(one.z, one.action, views=cameras, episodes=episodes, seed=seed)
+    action = latents.target(ids, "action")
+    if action is not None:
+      found = similarity.retrieval(one.z, action, views=cameras, episodes=episodes, seed=seed)
       row |= {"retrieval": found.cosine, "retrieval_chance": found.chance}
   if several_views and several_tasks:
     contrast = similarity.contrast(one.z, tasks, views=cameras)
@@ -154,10 +159,10 @@ def page_data(config, run_config, measure, params, measured, rows, results, wind
   captions = [f"{task or episode}, {camera}" for task, episode, camera in zip(shown["task"], shown["episode"], shown["camera"])]
   onto = np.roll(np.arange(len(first)), 1)
   trained = measured["trained"]
-  probes = {}
+  scatters = {}
   for target, result in results["trained"]["probes"].items():
     for d, name in enumerate(result.names):
-      probes[f"{target}: {name}"] = report.Scatter(result.true[:, d], result.predicted[:, d], float(result.r2_by_dimension[d]))
+      scatters[f"{target}: {name}"] = report.Scatter(result.true[:, d], result.predicted[:, d], float(result.r2_by_dimension[d]))
   points, explained = consistency.principal_components(trained.z)
   colours = {name: values[:, d] for name, values, d in _colourings(trained, results)}
   matrix = results["trained"].get("similarity")
@@ -173,7 +178,7 @@ def page_data(config, run_config, measure, params, measured, rows, results, wind
       reconstruction=report.Reconstruction(first, second, measure.predict(params, first, second), captions),
       transfer=report.Transfer(first, second, first[onto], measure.predict(params, first, second, first[onto]),
                                [f"{captions[i]} → {captions[j]}" for i, j in enumerate(onto)]),
-      s_pcfc={name: result["s_pcfc"].values for name, result in results.items()}, probes=probes,
+      s_pcfc={name: result["s_pcfc"].values for name, result in results.items()}, probes=scatters,
       pca=report.Projection(points, colours, tuple(float(x) for x in explained)) if colours else None,
       similarity=report.Similarity(matrix.values, matrix.labels) if matrix is not None else None,
       config=run_config, versions=rundir.versions(), hardware=rundir.hardware(), time=times,
@@ -181,8 +186,9 @@ def page_data(config, run_config, measure, params, measured, rows, results, wind
 
 
 def _colourings(one: latents.Measured, results: dict):
-  for target, values in (("action", one.action), ("state", one.state_delta)):
-    if values is not None and target in results["trained"]["probes"]:
+  for target in latents.TARGETS:
+    values = latents.target(one.columns, target)
+    if target in results["trained"]["probes"]:
       for d, name in enumerate(results["trained"]["probes"][target].names[:4]):
         yield f"{target}: {name}", values, d
       return

@@ -55,7 +55,7 @@ def summarise(motion: pathlib.Path, probed: pathlib.Path, seconds: dict[str, flo
   def first(value):
     return value[0] if isinstance(value, list) else value
   return {
-      "lp_mse": first(trained.get("lp_mse")), "lp_mse_random": first(untrained.get("lp_mse")),
+      "lp_mse": first(trained.get("lp_mse")), "lp_mse_random": first(untrained.get("lp_mse")), "lp_gain": trained.get("lp_gain"),
       "state_lp_mse": first(trained.get("state_lp_mse")), "state_lp_mse_random": first(untrained.get("state_lp_mse")),
       "mlp_mse": first(trained.get("mlp_mse")), "mlp_mse_random": first(untrained.get("mlp_mse")),
       "s_pcfc": trained["s_pcfc"], "s_pcfc_random": untrained["s_pcfc"], "effective_rank": trained["effective_rank"],
@@ -71,6 +71,9 @@ def show(summary: dict, workdir: pathlib.Path) -> None:
     value = summary[name]
     return "not measured (no actions in the data)" if value is None else f"{value:.3f}"
   print(f"\nLP-MSE  {number('lp_mse')}  (untrained model {number('lp_mse_random')}; 1 = z says nothing of the action, 0 = everything)")
+  if summary["lp_gain"]:
+    gain, error = summary["lp_gain"]
+    print(f"        gain over the untrained model {gain:.3f}" + (f" ± {error:.3f}" if error else "") + " on the same held-out episodes")
   print(f"S-PCFC  {summary['s_pcfc']:.3f}  (untrained {summary['s_pcfc_random']:.3f}; 1 = z only encodes the second frame)")
   print(f"PSNR    {summary['psnr']:.2f} dB  (copying the current frame {summary['psnr_copy_last']:.2f} dB; "
         f"error on moving pixels {summary['copy_ratio_moving']:.3f} of the copy's)")
