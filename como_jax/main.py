@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 143 stopp
 
 import os
 import sys
+import warnings
 
 from como_jax import config as config_lib
 from como_jax import errors
@@ -30,6 +31,7 @@ def _quiet_start() -> None:
   """Settings that must precede the import of jax."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+  warnings.formatwarning = lambda message, *unused, **more: f"warning: {message}\n"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import fcntl
 import glob
 import json
 import os
+import sys
 import time
 from typing import Any
 
@@ -221,7 +222,10 @@ def run(
         units.append(shard_writer.Unit(shard, first, min(first + episodes_per_shard, len(source)), {}, {}))
     count = (os.cpu_count() or 1) if workers < 0 else workers
     done = len(source) - sum(unit.last - unit.first for unit in units)
-    with tqdm.tqdm(total=len(source), initial=done, unit="episode", desc="ingest", disable=not progress) as bar:
+    interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants few lines
+    with tqdm.tqdm(
+      total=len(source), initial=done, unit="episode", desc="ingest", disable=not progress, mininterval=interval
+    ) as bar:
       frames, started, finished = 0, time.monotonic(), set()
 
       def on_progress(message: shard_writer.Progress):

@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import pathlib
+import sys
 from collections.abc import Iterator
 
 import tqdm
@@ -49,7 +50,7 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
     **config.video,
   ) as writer:
     total = len(tasks) * (settings.motions + (len(settings.scenes) - 1) * min(settings.repeated, settings.motions))
-    with tqdm.tqdm(total=total, unit="episode", desc="collect", mininterval=1.0) as bar:
+    with tqdm.tqdm(total=total, unit="episode", desc="collect", mininterval=1.0 if sys.stderr.isatty() else 30.0) as bar:
       for item in _items(settings, tasks, config.workers):
         if isinstance(item, collect.Tally):
           tallies.append(item)

@@ -5,7 +5,7 @@ import pytest
 
 from como_jax import errors
 from como_jax import evaluate
-from como_jax.evaluate import linear_probe, mlp_probe, splits
+from como_jax.evaluate import linear_probe, mlp_probe, probes, splits
 
 
 def _world(samples=600, latent=8, dimensions=3, seed=0):
@@ -32,7 +32,7 @@ def test_noise_is_one():
   result = linear_probe.probe(z, targets, episodes=episodes, names=("x", "y"))
   np.testing.assert_allclose(result.mse_by_dimension, 1.0, atol=0.12)
   np.testing.assert_allclose(result.mse_raw_by_dimension / np.array([9.0, 0.01]), 1.0, atol=0.12)
-  assert abs(result.r2) < 0.05 and result.standard_error is None
+  assert abs(result.r2) < 0.05 and 0 < result.standard_error < 0.1
 
 
 def test_known_noise_level():
@@ -120,5 +120,26 @@ def test_probe_split_is_the_public_one():
 def test_scalars_are_plain_floats():
   z, targets, episodes = _world()
   values = evaluate.scalars(linear_probe.probe(z, targets, episodes=episodes), "lp/")
-  assert {"lp/mse", "lp/mse_raw", "lp/r2"} <= set(values) and "lp/standard_error" not in values
+  assert {"lp/mse", "lp/mse_raw", "lp/r2"} | {"lp/standard_error"} <= set(values)
   assert all(type(value) is float for value in values.values())
+
+
+def test_gain_is_paired():
+  # Episodes differ in noise, alike for both probes: each error is uncertain, their difference is not.
+  rng = np.random.default_rng(0)
+  episodes = np.repeat(np.arange(40), 25)
+  motion = rng.normal(size=(1000, 1))
+  noise = rng.normal(size=(1000, 1)) * np.exp(rng.normal(size=40))[episodes][:, None]
+  targets = motion + noise
+  held_out = episodes >= 20
+  informed = linear_probe.probe(motion, targets, episodes=episodes, held_out=held_out)
+  ignorant = linear_probe.probe(rng.normal(size=(1000, 1)), targets, episodes=episodes, held_out=held_out)
+  gain, error = probes.gain(informed, ignorant, episodes)
+  assert gain == pytest.approx(ignorant.mse - informed.mse) and error < informed.standard_error / 2
+  assert probes.gain(informed, informed, episodes) == (0.0, 0.0)
+
+
+def test_a_given_split_must_not_cut_an_episode():
+  episodes, z = np.repeat(np.arange(4), 5), np.zeros((20, 1))
+  with pytest.raises(errors.UserError, match="1 episodes have samples on both sides of the split, the first: 1"):
+    linear_probe.probe(z, z, episodes=episodes, held_out=np.arange(20) >= 7)

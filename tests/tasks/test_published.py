@@ -1,5 +1,6 @@
 """The full-size configuration: exact counts, and its step lowers for a mesh of eight devices."""
 
+import json
 import pathlib
 
 import jax
@@ -59,10 +60,21 @@ def test_the_step_lowers_for_eight_devices(published, shape):
   assert text.count("tf.aliasing_output") + text.count("jax.buffer_donor") >= len(jax.tree.leaves(now)) - 1  # the state is donated
 
 
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "shardings_published.json"
+
+
+def sharding_tables(params):
+  meshes = {"1x8x1": (1, 8, 1), "2x2x2": (2, 2, 2)}
+  return {name: rules.table(params, mesh_lib.make(data=d, fsdp=f, tensor=t)) for name, (d, f, t) in meshes.items()}
+
+
+def test_golden_shardings(published):
+  assert sharding_tables(published[2]) == json.loads(GOLDEN.read_text())
+
+
 def test_no_large_leaf_is_replicated(published):
   _, _, params = published
-  mesh = mesh_lib.make(data=1, fsdp=8, tensor=1)
-  table = rules.table(params, mesh)
+  table = sharding_tables(params)["1x8x1"]
   for name, leaf in trees.flatten(params).items():
     if leaf.size * jnp.dtype(leaf.dtype).itemsize > 4 * 2**20:
       assert any(table[name]), f"{name} {leaf.shape} is on every device"
