@@ -41,6 +41,15 @@ METRICS: dict[str, Metric] = {
   "mlp_mse": Metric(
     "MLP-MSE", "lower", "As LP-MSE with a two-layer network. Far below LP-MSE: the action is in z, but not linearly."
   ),
+  "state_lp_mse": Metric(
+    "LP-MSE, state",
+    "lower",
+    "LP-MSE with the change of the robot's state over the pair as target: what really moved, where actions can be blocked.",
+  ),
+  "state_lp_gain": Metric("LP gain, state", "higher", "LP gain for the change of the robot's state."),
+  "state_lp_mse_raw": Metric("LP-MSE, state, raw", "lower", "The same in squared units of the state.", 4),
+  "state_lp_r2": Metric("LP R², state", "higher", "LP R² for the change of the robot's state."),
+  "state_mlp_mse": Metric("MLP-MSE, state", "lower", "MLP-MSE for the change of the robot's state."),
   "s_pcfc": Metric(
     "S-PCFC",
     "",

@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib
+from matplotlib import font_manager  # ships a font that has − and ×
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -88,7 +89,7 @@ def sheet(grid: Grid) -> bytes:
   cell_h = round(CELL * height / width)
   left = LABEL if any(grid.captions) else 0
   canvas = Image.new("RGB", (left + len(names) * (CELL + GAP) + GAP, HEAD + count * (cell_h + GAP) + HEAD), "white")
-  draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+  draw, font = ImageDraw.Draw(canvas), ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 11)
   for j, name in enumerate(names):
     x = left + GAP + j * (CELL + GAP)
     title = f"{name} ×{grid.factor}" if name in grid.differences else name
