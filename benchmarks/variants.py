@@ -24,7 +24,7 @@ VARIANTS = {
     "Tcl": "inputs=none,tcl=on",
     "Td + Tcl": "inputs=feature_diff,tcl=on",
 }
-COLUMNS = ("lp_mse", "mlp_mse", "state_lp_mse", "s_pcfc", "effective_rank", "psnr", "copy_ratio_moving", "camera_excess")
+COLUMNS = ("lp_mse", "lp_gain", "state_lp_mse", "state_lp_gain", "mlp_mse", "s_pcfc", "effective_rank", "psnr", "copy_ratio_moving", "camera_excess")
 
 
 def main() -> None:
@@ -47,7 +47,8 @@ def main() -> None:
                  + f" | {statistics.mean(run['pairs_per_s'] for run in runs):.0f} |")
   if untrained:
     lines.append("| untrained (Td) | " + " | ".join(_cell(untrained, key) for key in COLUMNS) + " | |")
-    lines.append(f"| copy current frame | | | | | | {untrained[0]['copy_psnr']:.2f} | 1.000 | | |")
+    blank = ["" if key not in ("psnr", "copy_ratio_moving") else f"{untrained[0]['copy_psnr']:.3f}" if key == "psnr" else "1.000" for key in COLUMNS]
+    lines.append("| copy current frame | " + " | ".join(blank) + " | |")
   text = "\n".join(lines)
   (options.workdir / "variants.md").write_text(text + "\n")
   (options.workdir / "variants.json").write_text(json.dumps(rows, indent=2))
@@ -61,7 +62,8 @@ def _run(workdir: pathlib.Path, name: str, seed: int, steps: int) -> dict:
   if not metrics.exists():
     again = ["--resume"] if (folder / "motion" / "config.json").exists() else []
     _main("configs/motion.py:small," + VARIANTS[name], folder / "motion", f"--config.train.steps={steps}", f"--config.seed={seed}", *again)
-    _main("configs/probe.py", folder / "probe", f"--config.checkpoint={folder / 'motion'}", "--overwrite" if (folder / "probe").exists() else "--nooverwrite")
+    _main("configs/probe.py", folder / "probe", f"--config.checkpoint={folder / 'motion'}", "--config.windows=600", "--config.fit_windows=1500",
+          *(["--overwrite"] if (folder / "probe").exists() else []))
   read = json.loads(metrics.read_text())["rows"]
   return {"trained": read["trained"], "untrained": {**read["untrained"], "copy_psnr": read["copy-current-frame"]["psnr"]},
           "pairs_per_s": json.loads((folder / "motion" / "speed.json").read_text())["pairs_per_s"]}
@@ -76,7 +78,10 @@ def _cell(rows: list[dict], key: str) -> str:
   values = [row[key][0] if isinstance(row.get(key), list) else row.get(key) for row in rows]
   if None in values:
     return ""
-  spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+  if len(values) > 1:  # over seeds
+    spread = f" ± {statistics.stdev(values):.3f}"
+  else:  # over held-out episodes
+    spread = f" ± {rows[0][key][1]:.3f}" if isinstance(rows[0].get(key), list) else ""
   return f"{statistics.mean(values):.3f}{spread}"
 
 

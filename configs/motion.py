@@ -36,6 +36,7 @@ def get_config(arg=None):
           reconstruction=dict(weight=1.0),
           contrastive=dict(weight=0.004 if chosen.get("tcl", "on") == "on" else 0.0, temperature=0.1),
           perceptual=dict(weight=1.0, weights_path=""),  # LPIPS; off without a weights file
+          features=dict(weight=0.0),  # needs --config.model.fdm.features=direct or residual
       )))
   if kind in ("vq", "pre_vq"):
     config.objectives.quantisation = dict(weight=1.0, weighting="legacy", beta=0.25)

@@ -23,7 +23,8 @@ def job(config) -> training.Job:
   def loss(params, batch, key):
     return objective(model.forward(params, batch, key=key), batch)
 
-  held_out = sources.sample_frames(config, data_sets, split="validation", count=64)
+  split = "validation" if config.data.validation_fraction > 0 else "train"
+  held_out = sources.sample_frames(config, data_sets, split=split, count=64)
 
   @jax.jit
   def held_out_loss(params):

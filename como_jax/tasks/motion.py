@@ -20,8 +20,10 @@ def job(config) -> training.Job:
   if "perceptual" not in objective.functions:
     print("perceptual loss: off (config.objectives.perceptual.weights_path is empty)")
   data_sets = sources.data_sets(config)
-  held_out = sources.windows(config, data_sets, split="validation", frames=3, batch_size=config.evaluation.batch_size,
-                             most=config.evaluation.windows)
+  held_out = None
+  if config.data.validation_fraction > 0:
+    held_out = sources.windows(config, data_sets, split="validation", frames=3, batch_size=config.evaluation.batch_size,
+                               most=config.evaluation.windows)
 
   def loss(params, batch, key, constants=None):
     return objective(model.forward(params, batch, key=key), batch, constants)
@@ -31,7 +33,7 @@ def job(config) -> training.Job:
   return training.Job(
       model=model, loss=loss, weights=objective.weights, constants=objective.constants, start=start,
       batches=lambda step: sources.batches(config, data_sets, kind="motion", jitter=jitter, start_step=step),
-      evaluate=lambda params: measure(params, held_out).scalars(),
+      evaluate=held_out and (lambda params: measure(params, held_out).scalars()),
       examples_per_step=config.train.batch_size * (config.data.frames - 1), unit="pairs")
 
 
