@@ -17,7 +17,7 @@ def job(config) -> training.Job:
   """Model, loss and batches from the config."""
   model = models.build(config.model.to_dict())
   objective = objectives.build(config.objectives.to_dict())
-  given = training.encoder_weights(config.encoder_weights, model=config.model)
+  given = training.encoder_weights(config.encoder_weights, model=model)
   data_sets = sources.data_sets(config)
 
   def loss(params, batch, key):

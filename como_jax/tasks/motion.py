@@ -14,7 +14,7 @@ def job(config) -> training.Job:
   """Model, loss, batches and the evaluation inside training, from the config."""
   model = models.build(config.model.to_dict())
   objective = objectives.build(active(config.objectives))
-  start = training.encoder_weights(config.encoder_weights, model=config.model)
+  start = training.encoder_weights(config.encoder_weights, model=model)
   if not config.encoder_weights:
     print("encoder: random and frozen, which is not CoMo; set config.encoder_weights (\"bundled\", or a converted or pretrained MAE)")
   if "perceptual" not in objective.functions:

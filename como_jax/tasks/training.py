@@ -107,19 +107,16 @@ def initial_state(job: Job, tx, *, frozen: tuple[str, ...], ema: bool, seed: int
   key = rng.key(seed, "init")
   start = jax.tree.map(np.asarray, dict(job.start))
   shapes = jax.eval_shape(create, key, start)
-  fresh = jax.eval_shape(job.model.init, key)
-  for name, part in start.items():
-    trees.merge(fresh[name], part, what=f"the given {name}")
   return jax.jit(create, out_shardings=rules.shardings(shapes, mesh))(key, start)
 
 
-def encoder_weights(path: str, *, model: Mapping[str, Any]) -> dict[str, Any]:
+def encoder_weights(path: str, *, model: Any) -> dict[str, Any]:
   """{"encoder": parameters} from a weights folder or run directory, refitted to the image size; {} for "" (random).
 
-  "bundled" is the shipped tiny encoder. `model` is the config's model section.
+  "bundled" is the shipped tiny encoder. `model` is the record it is for.
 
   Raises:
-    errors.UserError: when there is no encoder in it.
+    errors.UserError: there is no encoder in it, or one of another size.
   """
   if not path:
     return {}
@@ -128,7 +125,12 @@ def encoder_weights(path: str, *, model: Mapping[str, Any]) -> dict[str, Any]:
   if "encoder" not in params:
     raise errors.UserError(f"encoder weights {str(folder)!r} hold no encoder, only: {', '.join(params)}")
   epsilon = given.get("layer_norm_epsilon", given.get("model", {}).get("encoder", {}).get("epsilon"))
-  if epsilon is not None and epsilon != model["encoder"]["epsilon"]:
+  section = model.config["encoder"]
+  if epsilon is not None and epsilon != section["epsilon"]:
     raise errors.UserError(f"encoder weights {str(folder)!r} were trained with a LayerNorm epsilon of {epsilon}, the config has "
-                           f"{model['encoder']['epsilon']}: give --config.model.encoder.epsilon={epsilon}")
-  return {"encoder": mae_vit.refit_positions(params["encoder"], model["image_size"])}
+                           f"{section['epsilon']}: give --config.model.encoder.epsilon={epsilon}")
+  encoder = params["encoder"]
+  if {"patch/kernel", "position"} <= set(trees.flatten(encoder)):
+    encoder = mae_vit.refit_positions(encoder, model.config["image_size"])
+  expected = jax.eval_shape(model.init, rng.key(0, "init"))["encoder"]
+  return {"encoder": trees.merge(expected, encoder, what=f"encoder weights {str(folder)!r}")}

@@ -11,7 +11,7 @@ import pytest
 from como_jax.train import log
 from tests.end_to_end import program
 
-STEPS = 8
+STEPS = 12
 CONFIG = "configs/motion.py:debug"
 WORDS = ["--config.train.checkpoint_every=2", "--config.train.tensorboard=False", "--config.train.evaluate_every=0", "--config.train.batch_size=4"]
 
@@ -28,8 +28,8 @@ def losses(folder):
 
 
 def kill_at(folder, step):
-  """Starts a long run and kills it, without any warning, once its log has reached a step."""
-  process = subprocess.Popen(program.command(CONFIG, folder, "--config.train.steps=100000", *WORDS), cwd=program.ROOT,
+  """Starts the run and kills it, without any warning, once its log has reached a step."""
+  process = subprocess.Popen(program.command(CONFIG, folder, f"--config.train.steps={STEPS}", *WORDS), cwd=program.ROOT,
                              env=program.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
   file, begin = folder / log.FILE, time.monotonic()
   while not (file.exists() and any(json.loads(line)["step"] >= step for line in file.read_text().splitlines() if line.endswith("}"))):
