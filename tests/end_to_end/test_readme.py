@@ -43,9 +43,9 @@ def test_there_are_commands():
 
 @pytest.mark.flow
 def test_every_command_runs(clone):
+  env = program.environment(PATH=os.pathsep.join([str(clone / ".venv" / "bin"), os.environ["PATH"]]))
   for line in commands():
     line = SHORT.get(line, line)
-    env = program.environment(PATH=f"{clone / '.venv' / 'bin'}:{os.environ["PATH"]}")
     done = subprocess.run(["bash", "-c", line], cwd=clone, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
   first = clone / "runs" / "first"
