@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax import numpy as jnp
 import numpy as np
+from jax import numpy as jnp
 
 from como_jax.evaluate import probes, splits
 

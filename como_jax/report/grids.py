@@ -5,8 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib
-from matplotlib import font_manager  # ships a font that has − and ×
 import numpy as np
+from matplotlib import font_manager  # ships a font that has − and ×
 from PIL import Image, ImageDraw, ImageFont
 
 from como_jax import errors

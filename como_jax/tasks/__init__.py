@@ -4,8 +4,8 @@ import importlib
 import os
 import pathlib
 
-from absl import flags
 import jax
+from absl import flags
 
 from como_jax import config as config_lib
 from como_jax import errors

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from como_jax import errors
-from como_jax import evaluate
+from como_jax import errors, evaluate
 from como_jax.evaluate import linear_probe, mlp_probe, probes, splits
 
 

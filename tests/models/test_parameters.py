@@ -6,8 +6,7 @@ import pathlib
 import jax
 import pytest
 
-from como_jax import models, trees
-from como_jax import presets
+from como_jax import models, presets, trees
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 CASES = [("motion", "published"), ("motion", "debug"), ("mae", "published"), ("mae", "debug")]
