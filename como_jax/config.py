@@ -8,7 +8,6 @@ import dataclasses
 import json
 import pathlib
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ class CommandLine:
   workdir: pathlib.Path
   resume: bool
   overwrite: bool
+  words: tuple[str, ...] = ()  # the arguments as given, to print them again
 
 
 def variant(arg: str | None, valid: Sequence[str], *, default: str) -> str:
@@ -149,7 +149,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
     near = [str(p) for p in folder.glob("*.py")] if folder.is_dir() else []
     raise errors.UserError(f"config file {path!r} does not exist: {errors.nearest(path, near)}")
   _check_flags(argv, values)
-  _check_keys(argv, path, arg)
+  _check_keys(argv, _load(path, arg))
   try:
     rest = values(list(argv))
     config = values.config
@@ -164,7 +164,8 @@ def parse(argv: Sequence[str]) -> CommandLine:
     raise errors.UserError("--resume and --overwrite exclude each other")
   name = pathlib.Path(path).stem + (f"-{arg}" if arg else "")
   workdir = pathlib.Path(values.workdir or pathlib.Path("runs") / name)
-  return CommandLine(config=config, name=name, workdir=workdir, resume=values.resume, overwrite=values.overwrite)
+  return CommandLine(config=config, name=name, workdir=workdir, resume=values.resume, overwrite=values.overwrite,
+                     words=tuple(argv[1:]))
 
 
 def to_json(config: ConfigDict | dict) -> str:
@@ -204,14 +205,11 @@ def _check_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
       raise errors.UserError(f"flag --{name} is unknown: {errors.nearest('--' + name, ['--' + n for n in own])}")
 
 
-def _check_keys(argv: Sequence[str], path: str, arg: str) -> None:
+def _check_keys(argv: Sequence[str], config: ConfigDict) -> None:
   """Every --config.a.b must name an existing key; absl's own error is a traceback."""
   asked = [word[2:].partition("=")[0] for word in argv if word.startswith("--config.")]
-  if not asked:
-    return
-  node_of = _load(path, arg)
   for name in asked:
-    node, walked = node_of, "config"
+    node, walked = config, "config"
     for part in name.split(".")[1:]:
       key = part.partition("[")[0]
       if not hasattr(node, "keys") or key not in node:
@@ -237,8 +235,3 @@ def _load(path: str, arg: str) -> ConfigDict:
     raise errors.UserError(f"config file {path!r} has no function get_config(arg)") from error
   except Exception as error:
     raise errors.UserError(f"config file {path!r} fails: {type(error).__name__}: {error}") from error
-
-
-def main_flags(argv: Sequence[str] | None = None) -> CommandLine:
-  """`parse` on the process's own arguments."""
-  return parse(sys.argv if argv is None else argv)

@@ -56,7 +56,7 @@ MAE: dict[str, dict[str, Any]] = {
         "scan": True,
         "remat": "none",
         "encoder": {"kind": "mae_vit", "size": "debug/8", "epsilon": 1e-12},
-        "decoder": {"width": 64, "depth": 2, "heads": 4, "mlp": 256},
+        "decoder": {"width": 96, "depth": 2, "heads": 4, "mlp": 384},
         "mask_ratio": 0.75,
         "normalise_target": True,
     },

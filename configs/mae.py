@@ -6,6 +6,7 @@ python -m como_jax.main --config=configs/mae.py:tiny --config.data.path=DIR     
 """
 
 from como_jax import config as config_lib
+from como_jax import presets
 
 
 def get_config(arg=None):
@@ -13,13 +14,10 @@ def get_config(arg=None):
   name = config_lib.variant(arg, ("L", "B", "S", "tiny", "debug"), default="L")
   size = {"L": "L/16", "B": "B/16", "S": "S/16", "tiny": "debug/8", "debug": "debug/8"}[name]
   small = name in ("tiny", "debug")
+  model = presets.preset("mae", "debug" if small else "published")
+  model["encoder"]["size"] = size
   config = config_lib.ConfigDict(dict(
-      task="mae", seed=0,
-      model=dict(
-          kind="mae", encoder=dict(kind="mae_vit", size=size, epsilon=1e-12), image_size=64 if small else 224,
-          decoder=dict(width=96, depth=2, heads=4, mlp=384) if small else dict(width=512, depth=8, heads=16, mlp=2048),
-          mask_ratio=0.75, normalise_target=True, dtype="float32" if small else "bfloat16", scan=True,
-          remat="none" if small else "dots_no_batch"),
+      task="mae", seed=0, model=model,
       objectives=dict(mae=dict(weight=1.0)),
       encoder_weights="",  # start from another encoder: a folder, or "bundled"
   ))
@@ -31,6 +29,7 @@ def get_config(arg=None):
       optimizer__weight_decay=0.05, optimizer__clip_norm=0.0, optimizer__schedule="cosine", optimizer__floor=0.0,
       optimizer__warmup_steps=5_000)
   if small:
+    config.data.validation_fraction = 0.2  # as the small motion configs: what they hold out, the encoder has not seen either
     config_lib.changed(config.train, dict(
         batch_size=192, steps=4_000, optimizer__learning_rate=1.5e-3, optimizer__warmup_steps=200, evaluate_every=500,
         checkpoint_every=500))

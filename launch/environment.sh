@@ -9,7 +9,7 @@ setup_environment() {  # setup_environment REQUIREMENTS_FILE
     local python
     python="$(find_python)"
     echo "== making $venv with $("$python" --version)"
-    "$python" -m venv "$venv"
+    "$python" -m venv "$venv" || { rm -rf "$venv"; echo "error: $python cannot make a virtual environment in $venv" >&2; exit 2; }
   fi
   stamp="$venv/installed-$(basename "$requirements").sha"
   want="$(cat "$root"/requirements*.txt | sha256sum | cut -d' ' -f1)"
@@ -25,7 +25,7 @@ setup_environment() {  # setup_environment REQUIREMENTS_FILE
 find_python() {
   local candidate
   for candidate in python3.11 python3.12 python3.13 python3; do
-    if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    if command -v "$candidate" >/dev/null && "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$candidate"
       return
     fi

@@ -20,6 +20,7 @@ while [ $# -gt 0 ]; do
     *) echo "error: unknown argument '$1' (valid: --workdir DIR, --source FOLDER, --debug)" >&2; exit 2 ;;
   esac
 done
+[ "$source" = bundled ] || [ -d "$source" ] || { echo "error: --source '$source' is no folder" >&2; exit 2; }
 [ "$source" = bundled ] || source="$(cd "$source" && pwd)"
 workdir="$(mkdir -p "$workdir" && cd "$workdir" && pwd)"
 setup_environment requirements.txt

@@ -23,6 +23,7 @@ def job(config) -> training.Job:
   def loss(params, batch, key):
     return objective(model.forward(params, batch, key=key), batch)
 
+  sources.check(config, data_sets, frames=1, jitter=False)
   split = "validation" if config.data.validation_fraction > 0 else "train"
   held_out = sources.sample_frames(config, data_sets, split=split, count=64)
 

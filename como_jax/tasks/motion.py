@@ -20,6 +20,8 @@ def job(config) -> training.Job:
   if "perceptual" not in objective.functions:
     print("perceptual loss: off (config.objectives.perceptual.weights_path is empty)")
   data_sets = sources.data_sets(config)
+  jitter = "contrastive" in objective.functions
+  sources.check(config, data_sets, frames=config.data.frames, jitter=jitter)
   held_out = None
   if config.data.validation_fraction > 0:
     held_out = sources.windows(config, data_sets, split="validation", frames=3, batch_size=config.evaluation.batch_size,
@@ -28,7 +30,6 @@ def job(config) -> training.Job:
   def loss(params, batch, key, constants=None):
     return objective(model.forward(params, batch, key=key), batch, constants)
 
-  jitter = "contrastive" in objective.functions
   measure = latents.Measure(model)
   return training.Job(
       model=model, loss=loss, weights=objective.weights, constants=objective.constants, start=start,
@@ -39,4 +40,4 @@ def job(config) -> training.Job:
 
 def active(section) -> dict:
   """The objectives with a weight; one with weight 0 is off and costs nothing."""
-  return {name: dict(settings) for name, settings in section.items() if settings["weight"] > 0}
+  return {name: dict(settings) for name, settings in section.items() if settings["weight"] != 0}

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shlex
 import time
 from typing import Any
 
@@ -21,7 +22,7 @@ METRICS = "metrics.json"
 def run(command: config_lib.CommandLine) -> int:
   """Writes metrics.json, latents.npz and report.html into the run directory and prints the numbers."""
   config, workdir = command.config, command.workdir
-  rundir.check(workdir, resume=command.resume, overwrite=command.overwrite)
+  rundir.check(workdir, config, resume=command.resume, overwrite=command.overwrite)
   begin = time.monotonic()
   trained, run_config = load(config.checkpoint)
   model = models.build(run_config["model"])
@@ -34,7 +35,8 @@ def run(command: config_lib.CommandLine) -> int:
   untrained = {**jax.jit(model.init)(rng.key(config.seed, "untrained")), "encoder": trained["encoder"]}
   rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
 
-  print(f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, {config.data.offset_seconds} s apart", flush=True)
+  print(f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, "
+        + ", ".join(f"{one.label} at {one.offset_seconds} s" for one in sets), flush=True)
   measure = latents.Measure(model)
   measured = {"trained": measure(trained, windows), "untrained": measure(untrained, windows)}
   fitted = {"trained": measure.labels(trained, fit_windows), "untrained": measure.labels(untrained, fit_windows)}
@@ -50,11 +52,11 @@ def run(command: config_lib.CommandLine) -> int:
   seconds = time.monotonic() - begin
   notes = [str(text) for text in results["trained"]["notes"]]
   summary = {"checkpoint": str(config.checkpoint), "data": [data_set.label for data_set in sets], "windows": windows.size,
-             "offset_seconds": config.data.offset_seconds, "rows": rows, "notes": notes, "seconds": seconds}
+             "offset_seconds": [data_set.offset_seconds for data_set in sets], "rows": rows, "notes": notes, "seconds": seconds}
   (workdir / METRICS).write_text(json.dumps(summary, indent=2))
   np.savez(workdir / "latents.npz", z=measured["trained"].z, past=measured["trained"].past, future=measured["trained"].future,
            **measured["trained"].columns)
-  page = report.write(workdir, page_data(config, run_config, measure, trained, measured, rows, results, windows, sets, seconds))
+  page = report.write(workdir, page_data(command, config, run_config, measure, trained, measured, rows, results, windows, sets, seconds))
   show(rows, notes)
   print(f"report: {page}", flush=True)
   return 0
@@ -148,7 +150,7 @@ def score(one: latents.Measured, fit: tuple[np.ndarray, dict], windows, *, seed:
   return row, results
 
 
-def page_data(config, run_config, measure, params, measured, rows, results, windows, sets, seconds) -> report.ReportData:
+def page_data(command, config, run_config, measure, params, measured, rows, results, windows, sets, seconds) -> report.ReportData:
   """Everything the page shows."""
   run_folder = pathlib.Path(config.checkpoint)
   run_folder = run_folder.parent if run_folder.name == checkpoint.WEIGHTS else run_folder
@@ -171,8 +173,7 @@ def page_data(config, run_config, measure, params, measured, rows, results, wind
   times = {"probe, seconds": round(seconds, 1)}
   if speed.is_file():
     times |= {f"training, {key}": value for key, value in json.loads(speed.read_text()).items()}
-  splits_note = ("Measured on the validation episodes of the training run; probes are fitted on its training episodes, whose actions "
-                 "the model has never seen. Episodes of the same motion stand on one side.")
+  splits_note = split_note(config, run_config)
   return report.ReportData(
       title=f"Motion model: {run_folder.name}", metrics=rows, metric_notes=[splits_note, *results["trained"]["notes"]], curves=curves,
       reconstruction=report.Reconstruction(first, second, measure.predict(params, first, second), captions),
@@ -182,7 +183,17 @@ def page_data(config, run_config, measure, params, measured, rows, results, wind
       pca=report.Projection(points, colours, tuple(float(x) for x in explained)) if colours else None,
       similarity=report.Similarity(matrix.values, matrix.labels) if matrix is not None else None,
       config=run_config, versions=rundir.versions(), hardware=rundir.hardware(), time=times,
-      commands=[f"python -m como_jax.main --config=configs/probe.py --config.checkpoint={config.checkpoint}"], quarantine=quarantine)
+      commands=["python -m como_jax.main " + shlex.join(command.words)], quarantine=quarantine)
+
+
+def split_note(config, run_config: dict) -> str:
+  """Which episodes were measured, and whether the model was trained on them."""
+  before, now = run_config["data"], json.loads(config_lib.to_json(config.data))
+  if all(before[key] == now[key] for key in ("path", "mixture", "validation_fraction")):
+    return ("Measured on the validation episodes of the training run; probes are fitted on its training episodes, whose actions the "
+            "model has never seen. Episodes of the same motion stand on one side.")
+  return ("Measured on the validation episodes of this data (not the split of the training run); probes are fitted on its other "
+          "episodes. Episodes of the same motion stand on one side.")
 
 
 def _colourings(one: latents.Measured, results: dict):

@@ -8,7 +8,7 @@ from como_jax import config as config_lib
 from como_jax import errors, tasks
 from como_jax.data.sources import shards
 from como_jax.tasks import probe
-from como_jax.train import checkpoint
+from como_jax.train import checkpoint, files
 
 SUMMARY = "summary.json"
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -19,6 +19,13 @@ def run(command: config_lib.CommandLine) -> int:
   workdir, config = command.workdir.absolute(), command.config
   if command.overwrite:
     raise errors.UserError(f"quickstart never deletes: remove {workdir} by hand, or give another --workdir")
+  asked, file = json.loads(config_lib.to_json(config)), workdir / "quickstart.json"
+  changed = config_lib.differences(json.loads(file.read_text()), asked) if file.exists() else {}
+  if changed:
+    key, (was, now) = next(iter(changed.items()))
+    raise errors.UserError(f"{workdir} was started with {key}={was!r}, now it is {now!r}: give another --workdir")
+  workdir.mkdir(parents=True, exist_ok=True)
+  files.write(file, json.dumps(asked, indent=2))
   folders = {name: workdir / name for name in ("shards", "motion", "probe")}
   seconds = {}
   stages = {
@@ -42,7 +49,7 @@ def run(command: config_lib.CommandLine) -> int:
       clock.write_text(str(time.monotonic() - begin))
     seconds[name] = float(clock.read_text()) if clock.exists() else 0.0
   summary = summarise(folders["motion"], folders["probe"], seconds)
-  (workdir / SUMMARY).write_text(json.dumps(summary, indent=2))
+  files.write(workdir / SUMMARY, json.dumps(summary, indent=2))
   show(summary, workdir)
   return 0
 

@@ -56,6 +56,26 @@ def data_sets(config) -> list[data.DataSet]:
   return sets
 
 
+def check(config, sets: list[data.DataSet], *, frames: int, jitter: bool) -> None:
+  """Opens the training windows once, before anything is written, and says what there is.
+
+  Raises:
+    errors.UserError: no window fits, or data and model want frames of different sizes.
+  """
+  section = config.data
+  if section.image_size != config.model.image_size:
+    raise errors.UserError(f"config.data.image_size={section.image_size} is not config.model.image_size={config.model.image_size}")
+  pipeline.open_sets(sets, frames=frames, split="train", validation_fraction=section.validation_fraction)
+  for one in sets:
+    facts = data.describe(one, frames=frames, validation_fraction=section.validation_fraction)
+    strides = ", ".join(map(str, facts["stride_frames"]))
+    print(f"data: {facts['name']}: {facts['episodes']} episodes, {facts['frames']} frames; {facts['windows']['train']} training and "
+          f"{facts['windows']['validation']} validation windows of {frames} frames" + (f", {strides} apart" if frames > 1 else ""))
+    if jitter and min(facts["stride_frames"]) < 5:
+      print(f"data: {facts['name']}: offsets of {strides} frames leave no room for the contrastive term's jitter (n/5 is below 1): "
+            "its positive pair is the pair itself; raise config.data.offset_seconds")
+
+
 def augmentation(section) -> tuple:
   """The transforms that are switched on."""
   chosen = {}

@@ -15,7 +15,7 @@ from como_jax import errors, trees, weights
 from como_jax.models.backbones import mae_vit
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
-from como_jax.train import checkpoint, log, loop, optimizer, rng, rundir, state, step
+from como_jax.train import checkpoint, files, log, loop, optimizer, rng, rundir, state, step
 
 ASSETS = pathlib.Path(__file__).parent.parent / "assets"
 BUNDLED_ENCODER = ASSETS / "mae_debug"
@@ -54,7 +54,10 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   """
   config, workdir = command.config, command.workdir
   section = config.train
-  rundir.check(workdir, resume=command.resume, overwrite=command.overwrite)
+  rundir.check(workdir, config, resume=command.resume, overwrite=command.overwrite)
+  check_numbers(section)
+  if jax.process_count() > 1:
+    raise errors.UserError(f"training runs in one process so far, this is one of {jax.process_count()}")
   mesh = mesh_lib.make(**section.mesh)
   mesh_lib.check_batch(mesh, section.batch_size, accumulate=section.accumulate)
   begin = time.monotonic()
@@ -89,13 +92,25 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   if outcome.stopped:
     return loop.STOPPED
   final = jax.device_get(state.weights(outcome.state, frozen=frozen))
+  if outcome.examples_per_s:  # a finished run that is resumed has no speed of its own
+    speed = {f"{job.unit}_per_s": outcome.examples_per_s, "wait_share": outcome.wait_share, "steps": section.steps,
+             "seconds": time.monotonic() - begin}
+    files.write(workdir / "speed.json", json.dumps(speed, indent=2))
   weights.save(workdir / checkpoint.WEIGHTS, final, json.loads(config_lib.to_json(config)), overwrite=True)
-  speed = {f"{job.unit}_per_s": outcome.examples_per_s, "wait_share": outcome.wait_share, "steps": section.steps,
-           "seconds": time.monotonic() - begin}
-  (workdir / "speed.json").write_text(json.dumps(speed, indent=2))
   print(f"done: {section.steps} steps, {outcome.examples_per_s:.1f} {job.unit}/s, waited for data {outcome.wait_share:.1%}; "
         f"weights in {workdir / checkpoint.WEIGHTS}", flush=True)
   return 0
+
+
+def check_numbers(section) -> None:
+  """Refuses numbers that no run can have, before anything is written."""
+  for key, least in dict(batch_size=1, steps=1, accumulate=1, log_every=1, keep_checkpoints=1, evaluate_every=0, checkpoint_every=0).items():
+    if section[key] < least:
+      raise errors.UserError(f"config.train.{key}={section[key]}, expected at least {least}")
+  if not 0 <= section.ema < 1:
+    raise errors.UserError(f"config.train.ema={section.ema}, expected at least 0 and less than 1")
+  if section.wandb:
+    log.check_wandb()
 
 
 def initial_state(job: Job, tx, *, frozen: tuple[str, ...], ema: bool, seed: int, mesh: jax.sharding.Mesh) -> state.TrainState:

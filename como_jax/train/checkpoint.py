@@ -8,6 +8,7 @@ import orbax.checkpoint as ocp
 
 from como_jax import errors, trees, weights
 from como_jax.parallel import rules
+from como_jax.train import files
 
 FOLDER = "checkpoints"
 SPEC = "state_spec.json"  # {path: [shape, dtype]} of the saved state: Orbax itself casts types silently
@@ -32,7 +33,7 @@ class Checkpointer:
     if step in self._manager.all_steps():
       return
     if not self._spec.exists():
-      self._spec.write_text(json.dumps(describe(state), indent=0))
+      files.write(self._spec, json.dumps(describe(state), indent=0))
     self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave({"position": step})))
 
   def restore(self, state, mesh: jax.sharding.Mesh):
@@ -101,9 +102,17 @@ def load(path: str | pathlib.Path) -> tuple[dict, dict]:
     raise errors.UserError(f"{str(path)!r} is neither a run directory (config.json, {FOLDER}/) nor a weights folder ({weights.PARAMS}, config.json)")
   with ocp.CheckpointManager(folder.absolute()) as manager:
     step = manager.latest_step()
-    if step is None:
-      raise errors.UserError(f"{str(folder)!r} holds no committed checkpoint yet")
-    saved = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+  if step is None:
+    raise errors.UserError(f"{str(folder)!r} holds no committed checkpoint yet")
+  item = folder.absolute() / str(step) / "state"
+  try:
+    with ocp.StandardCheckpointer() as reader:
+      # On one device of this machine, whatever mesh it was saved on.
+      one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+      target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), reader.metadata(item).item_metadata.tree)
+      saved = reader.restore(item, target)
+  except (ValueError, KeyError, OSError, AttributeError) as error:
+    raise errors.UserError(f"checkpoint {str(item)!r} cannot be read: {(str(error).splitlines() or [''])[0][:300]}") from error
   params = jax.tree.map(lambda leaf: jax.device_get(leaf), saved["params"])
   if saved.get("ema"):
     params = trees.unflatten({**trees.flatten(params), **trees.flatten(jax.device_get(saved["ema"]))})

@@ -5,10 +5,12 @@ import math
 import pathlib
 import sys
 import time
+import uuid
 
 import tqdm
 
 from como_jax import errors
+from como_jax.train import files
 
 FILE = "metrics.jsonl"
 
@@ -20,18 +22,18 @@ class Log:
                name: str = "", config: dict | None = None):
     self._path = workdir / FILE
     kept = [line for line in _lines(self._path) if line["step"] <= start]
-    self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    files.write(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+    self._evaluated = {line["step"] for line in kept if line["kind"] == "validation"}
     self._file = self._path.open("a")
     self._board = self._wandb = None
     if tensorboard:
       import tensorboardX  # imported when asked for
-      self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"))
+      self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start)
     if wandb:
-      try:
-        import wandb as wandb_lib
-      except ImportError as error:
-        raise errors.UserError("config.train.wandb is set but wandb is not installed: pip install wandb") from error
-      self._wandb = wandb_lib.init(project=wandb, name=name, dir=str(workdir), config=config, id=name, resume="allow")
+      identity = workdir / "wandb_id"  # a run's own: two directories of one config are two runs
+      if not identity.exists():
+        files.write(identity, uuid.uuid4().hex[:12])
+      self._wandb = check_wandb().init(project=wandb, name=name, dir=str(workdir), config=config, id=identity.read_text(), resume="allow")
     self._terminal = sys.stderr.isatty()
     self._bar = tqdm.tqdm(total=steps, initial=start, unit="step", disable=not self._terminal, dynamic_ncols=True)
     self._steps, self._begin, self._start = steps, time.monotonic(), start
@@ -46,6 +48,10 @@ class Log:
         self._board.add_scalar(f"{kind}/{key}", float(value), step)
     if self._wandb:
       self._wandb.log({f"{kind}/{k}": float(v) for k, v in scalars.items()}, step=step)
+
+  def evaluated(self, step: int) -> bool:
+    """Whether an earlier start of this run has already validated at a step."""
+    return step in self._evaluated
 
   def progress(self, step: int, scalars: dict[str, float], *, say: bool) -> None:
     """Moves the bar; off a terminal, prints a line when `say`."""
@@ -72,6 +78,19 @@ class Log:
       self._board.close()
     if self._wandb:
       self._wandb.finish()
+
+
+def check_wandb():
+  """The wandb module.
+
+  Raises:
+    errors.UserError: it is not installed.
+  """
+  try:
+    import wandb
+  except ImportError as error:
+    raise errors.UserError("config.train.wandb is set but wandb is not installed: pip install wandb") from error
+  return wandb
 
 
 def read(workdir: pathlib.Path, *, kind: str) -> dict[str, tuple[list[int], list[float]]]:

@@ -55,7 +55,7 @@ def run(state: TrainState, *, step: Callable, batches: Iterator[dict], mesh: jax
       if due or (done and checkpoint_every and done % checkpoint_every == 0):
         pending = _settle(pending, log=log, log_every=log_every, steps=steps, meter=meter, unit=unit)
         checkpointer.save(done, state)
-      if evaluate and done and (done == steps or (evaluate_every and done % evaluate_every == 0)) and not signals.stop:
+      if evaluate and done and (done == steps or (evaluate_every and done % evaluate_every == 0)) and not (signals.stop or log.evaluated(done)):
         pending = _settle(pending, log=log, log_every=log_every, steps=steps, meter=meter, unit=unit)
         with meter.paused():
           scores = evaluate(state)
@@ -102,7 +102,7 @@ class _Meter:
   """Throughput and the share of time spent waiting for data; the first step, which compiles, is left out."""
 
   def __init__(self, examples_per_step: int):
-    self._examples, self._steps, self._wait, self._begin, self._pause = examples_per_step, 0, 0.0, None, 0.0
+    self._examples, self._steps, self._wait, self._begin, self._end, self._pause = examples_per_step, 0, 0.0, None, 0.0, 0.0
 
   def waited(self, seconds: float) -> None:
     if self._begin is not None:
@@ -113,13 +113,14 @@ class _Meter:
       self._begin = time.monotonic()
     else:
       self._steps += 1
+    self._end = time.monotonic()
 
   def paused(self) -> "_Pause":
     return _Pause(self)
 
   @property
   def seconds(self) -> float:
-    return max(1e-9, time.monotonic() - self._begin - self._pause) if self._begin else 0.0
+    return max(1e-9, self._end - self._begin - self._pause) if self._begin else 0.0
 
   @property
   def rate(self) -> float:

@@ -12,6 +12,7 @@ import jax
 import como_jax
 from como_jax import config as config_lib
 from como_jax import errors
+from como_jax.train import files
 
 CONFIG = "config.json"
 VERSIONS = "versions.json"
@@ -21,8 +22,8 @@ FREE = (r"train.steps", r"train.log_every", r"train.evaluate_every", r"train.che
         r"train.tensorboard", r"train.wandb", r"train.mesh.", r"data.workers", r"data.threads", r"data.prefetch", r"data.cache")
 
 
-def check(workdir: pathlib.Path, *, resume: bool, overwrite: bool) -> None:
-  """Refuses a directory in use, and a resume of nothing. Writes nothing.
+def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> None:
+  """Refuses a directory in use, a resume of nothing, and an overwrite of anything but a run of the same task. Writes nothing.
 
   Raises:
     errors.UserError: naming the directory and the flag to give.
@@ -30,8 +31,16 @@ def check(workdir: pathlib.Path, *, resume: bool, overwrite: bool) -> None:
   used = workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir()))
   if used and not workdir.is_dir():
     raise errors.UserError(f"--workdir {workdir} is a file, a directory is expected")
-  if used and not (workdir / CONFIG).is_file() and (resume or overwrite):
-    raise errors.UserError(f"--workdir {workdir} holds no run of ours (no {CONFIG}); it is left alone, choose another directory")
+  if used and (resume or overwrite):
+    if not (workdir / CONFIG).is_file() or not (workdir / VERSIONS).is_file():
+      raise errors.UserError(f"--workdir {workdir} holds no run of ours (no {CONFIG} and {VERSIONS}); it is left alone, choose another directory")
+    task = json.loads((workdir / CONFIG).read_text()).get("task")
+    if task != config.task:
+      raise errors.UserError(f"--workdir {workdir} holds a run of task {task!r}, not {config.task!r}; it is left alone, choose another directory")
+  inside = [text for text in _strings(json.loads(config_lib.to_json(config)))
+            if overwrite and text and pathlib.Path(text).exists() and pathlib.Path(text).resolve().is_relative_to(workdir.resolve())]
+  if inside:
+    raise errors.UserError(f"--overwrite would delete {inside[0]!r}, which this run reads: choose another --workdir")
   if used and not (resume or overwrite):
     raise errors.UserError(f"--workdir {workdir} is not empty: give --resume to go on with that run, --overwrite to delete it, or another directory")
   if resume and not used:
@@ -44,7 +53,7 @@ def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) ->
   Raises:
     errors.UserError: when the config of a resumed run differs in more than operational keys.
   """
-  check(workdir, resume=resume, overwrite=overwrite)
+  check(workdir, config, resume=resume, overwrite=overwrite)
   new = json.loads(config_lib.to_json(config))
   if resume:
     old = json.loads((workdir / CONFIG).read_text())
@@ -55,9 +64,17 @@ def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) ->
   elif overwrite and workdir.exists():
     shutil.rmtree(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  (workdir / CONFIG).write_text(json.dumps(new, indent=2, sort_keys=True))
-  (workdir / VERSIONS).write_text(json.dumps({"versions": versions(), "hardware": hardware()}, indent=2))
+  files.write(workdir / VERSIONS, json.dumps({"versions": versions(), "hardware": hardware()}, indent=2))
+  files.write(workdir / CONFIG, json.dumps(new, indent=2, sort_keys=True))
   return new
+
+
+def _strings(value) -> list[str]:
+  """All texts in a resolved config."""
+  if isinstance(value, str):
+    return [value]
+  parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+  return [text for part in parts for text in _strings(part)]
 
 
 def versions() -> dict[str, str]:

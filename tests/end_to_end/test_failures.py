@@ -48,6 +48,13 @@ def test_in_a_process_of_its_own(tmp_path):
     (MOTION, ["--config.data.offset_seconds=60.0"], "no window fits"),
     (MOTION, ["--config.objectives.perceptual.weights_path=lpips.npz"], "lpips.npz"),
     (MOTION, ["--resume"], "no run to go on with"),
+    (MOTION, ["--config.data.frames=40"], "no window fits"),
+    (MOTION, ["--config.model.image_size=128"], "config.data.image_size=64"),
+    (MOTION, ["--config.train.accumulate=0"], "config.train.accumulate=0"),
+    (MOTION, ["--config.train.ema=1.0"], "config.train.ema=1.0"),
+    (MOTION, ["--config.objectives.contrastive.weight=-1.0"], "contrastive"),
+    (MOTION, ["--config.train.wandb=project"], "wandb is not installed"),
+    ("configs/motion.py:debgu", [], "debug"),
     ("configs/probe.py:debug", [], "config.checkpoint"),
     ("configs/probe.py:debug", ["--config.checkpoint=no/such/run"], "no/such/run"),
     ("configs/ingest.py:debug", ["--config.source.path=no/such/folder"], "no/such/folder"),
@@ -78,6 +85,18 @@ def test_a_changed_config_is_refused_on_resume(tmp_path, fails):
   run.mkdir()
   command = config_lib.parse(["main", f"--config={program.ROOT}/{MOTION}", f"--workdir={run}"])
   (run / "config.json").write_text(config_lib.to_json(command.config))
+  (run / "versions.json").write_text("{}")
   line = fails(MOTION, "--resume", "--config.train.optimizer.learning_rate=0.5")
   assert "train.optimizer.learning_rate: 0.001 before, 0.5 now" in line
   assert json.loads((run / "config.json").read_text())["train"]["optimizer"]["learning_rate"] == 0.001
+
+
+def test_overwrite_deletes_only_runs_of_its_own_task(tmp_path, fails):
+  run = tmp_path / "run"
+  run.mkdir()
+  (run / "config.json").write_text('{"task": "mae", "model_type": "vit_mae"}')
+  assert "holds no run of ours" in fails(MOTION, "--overwrite")
+  (run / "versions.json").write_text("{}")
+  assert "holds a run of task 'mae'" in fails(MOTION, "--overwrite")
+  (run / "config.json").write_text('{"task": "motion"}')
+  assert "would delete" in fails(MOTION, "--overwrite", f"--config.encoder_weights={run}")

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import chex
 import jax
@@ -112,6 +114,27 @@ def test_load_gives_the_averaged_weights_of_a_run(tmp_path):
   params, _ = _load(tmp_path / "run")
   np.testing.assert_array_equal(params["head"]["kernel"], outcome.state.ema["head"]["kernel"])
   np.testing.assert_array_equal(params["encoder"]["kernel"], outcome.state.params["encoder"]["kernel"])
+
+
+def test_a_sharded_checkpoint_loads_on_one_device_and_a_broken_one_is_named(tmp_path):
+  outcome = train(tmp_path / "run", steps=2, shape=(2, 4, 1))
+  code = ("import sys; from como_jax.train import checkpoint; import numpy as np\n"
+          "params, _ = checkpoint.load(sys.argv[1]); np.save(sys.argv[1] + '/kernel.npy', params['head']['kernel'])")
+  (tmp_path / "run" / "config.json").write_text("{}")
+  env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+  subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=True, env=env)
+  np.testing.assert_array_equal(np.load(tmp_path / "run" / "kernel.npy"), outcome.state.ema["head"]["kernel"])
+  for file in (tmp_path / "run" / "checkpoints" / "2" / "state").rglob("*"):
+    if file.is_file():
+      file.write_bytes(b"")
+  with pytest.raises(errors.UserError, match="checkpoints/2.* cannot be read"):
+    checkpoint.load(tmp_path / "run")
+
+
+def test_resume_does_not_validate_twice(tmp_path):
+  train(tmp_path / "run", steps=6, evaluate=lambda now: {"score": 1.0})
+  train(tmp_path / "run", steps=8, resume=True, evaluate=lambda now: {"score": 2.0})
+  assert log.read(tmp_path / "run", kind="validation")["score"] == ([3, 6, 8], [1.0, 1.0, 2.0])
 
 
 def test_checkpoint_of_another_model_is_refused_by_name(tmp_path):
