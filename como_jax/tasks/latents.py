@@ -67,36 +67,28 @@ class Measure:
 
   def labels(self, params, windows: evaluation.Evaluation) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Only z of t -> t + n [M, Z], and the windows' columns."""
-    z, columns = [], {}
-    params = jax.device_put(params)
-    with windows.batches() as batches:
-      for _ in range(windows.steps):
-        batch = next(batches)
-        valid = batch.pop("valid")
-        z.append(jax.device_get(self._label(params, batch.pop("frames")))[valid])
-        for name, value in batch.items():
-          columns.setdefault(name, []).append(value[valid])
-    return np.concatenate(z), {name: np.concatenate(parts) for name, parts in columns.items()}
+    parts = [(z, columns) for _, z, columns in self._walk(self._label, params, windows)]
+    return np.concatenate([z for z, _ in parts]), _stacked([columns for _, columns in parts])
 
   def __call__(self, params, windows: evaluation.Evaluation) -> Measured:
-    """Walks over all windows once."""
-    latents: dict[str, list[np.ndarray]] = {"z": [], "past": [], "future": []}
-    errors, columns = [], {}
+    """Everything, in one walk over the windows."""
+    latents, errors, columns = [], [], []
+    for frames, out, rows in self._walk(self._run, params, windows):
+      unit = frames.astype(np.float32) / 255
+      errors.append(reconstruction.measure(out.pop("predicted"), unit[:, 2], current=unit[:, 1]))
+      latents.append(out)
+      columns.append(rows)
+    return Measured(**_stacked(latents), frames=reconstruction.summarise(errors), columns=_stacked(columns))
+
+  def _walk(self, run, params, windows: evaluation.Evaluation):
+    """(frames, results of `run`, columns) of each batch, without its padding."""
     params = jax.device_put(params)
     with windows.batches() as batches:
       for _ in range(windows.steps):
         batch = next(batches)
-        valid = batch.pop("valid")
-        frames = batch.pop("frames")
-        out = jax.device_get(self._run(params, frames))
-        for name in latents:
-          latents[name].append(out[name][valid])
-        unit = frames[valid].astype(np.float32) / 255
-        errors.append(reconstruction.measure(out["predicted"][valid], unit[:, 2], current=unit[:, 1]))
-        for name, value in batch.items():
-          columns.setdefault(name, []).append(value[valid])
-    return Measured(**{name: np.concatenate(parts) for name, parts in latents.items()}, frames=reconstruction.summarise(errors),
-                    columns={name: np.concatenate(parts) for name, parts in columns.items()})
+        valid, frames = batch.pop("valid"), batch.pop("frames")
+        out = jax.device_get(run(params, frames))
+        yield frames[valid], jax.tree.map(lambda x, valid=valid: x[valid], out), {name: value[valid] for name, value in batch.items()}
 
   def predict(self, params, first: np.ndarray, second: np.ndarray, onto: np.ndarray | None = None) -> np.ndarray:
     """The motion of uint8 frames first -> second drawn onto other first frames (default: its own): uint8 [B, H, W, 3]."""
@@ -105,6 +97,10 @@ class Measure:
     z = self._model.encode(params, images[:, 0], images[:, 1]).z
     drawn = pixels.denormalise(self._model.decode(params, images[:, 2], z)["pixels"]).clip(0, 1)
     return np.asarray(np.rint(jax.device_get(drawn) * 255), np.uint8)
+
+
+def _stacked(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def names(manifest_names: list[str] | None, size: int, what: str) -> tuple[str, ...]:
