@@ -2,7 +2,7 @@
 # From nothing to a trained and probed motion model with its report, on bundled data:
 #   launch/quickstart.sh [--workdir DIR] [--source FOLDER] [--debug]
 # --source: your own LeRobot directory or folder of videos. --debug: the same path in a minute or two, with nothing learnt.
-# About ten minutes on two CPU cores. Run it again to go on where it stopped.
+# About eleven minutes on two CPU cores, installation included. Run it again to go on where it stopped.
 set -euo pipefail
 began=$(date +%s)
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

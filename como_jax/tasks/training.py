@@ -92,7 +92,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   if outcome.stopped:
     return loop.STOPPED
   final = jax.device_get(state.weights(outcome.state, frozen=frozen))
-  if outcome.examples_per_s:  # a finished run that is resumed has no speed of its own
+  if outcome.examples_per_s or not (workdir / "speed.json").exists():  # resuming a finished run measures nothing: keep the old file
     speed = {f"{job.unit}_per_s": outcome.examples_per_s, "wait_share": outcome.wait_share, "steps": section.steps,
              "seconds": time.monotonic() - begin}
     files.write(workdir / "speed.json", json.dumps(speed, indent=2))
