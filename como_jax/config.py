@@ -29,6 +29,7 @@ class CommandLine:
   resume: bool
   overwrite: bool
   words: tuple[str, ...] = ()  # the arguments as given, to print them again
+  distributed: bool = False  # jax looks for the other processes of the run (parallel/distributed.py)
 
 
 def variant(arg: str | None, valid: Sequence[str], *, default: str) -> str:
@@ -131,7 +132,7 @@ def changed(section: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
 
 
 def parse(argv: Sequence[str]) -> CommandLine:
-  """Reads `--config=FILE[:ARG] --config.key=value ... --workdir DIR [--resume | --overwrite]`.
+  """Reads `--config=FILE[:ARG] --config.key=value ... --workdir DIR [--resume | --overwrite] [--distributed]`.
 
   Raises:
     errors.UserError: one line naming the flag, key or file and the nearest valid one.
@@ -142,6 +143,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
   flags.DEFINE_string("workdir", "", "directory of the run (default: runs/<config name>)", flag_values=values)
   flags.DEFINE_bool("resume", False, "go on with the run in the workdir", flag_values=values)
   flags.DEFINE_bool("overwrite", False, "delete what the workdir holds and start anew", flag_values=values)
+  flags.DEFINE_bool("distributed", False, "one of several processes: jax finds the others (TPU pod, Slurm)", flag_values=values)
   config_value = _config_argument(argv)
   path, _, arg = config_value.partition(":")
   if not pathlib.Path(path).is_file():
@@ -165,7 +167,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
   name = pathlib.Path(path).stem + (f"-{arg}" if arg else "")
   workdir = pathlib.Path(values.workdir or pathlib.Path("runs") / name)
   return CommandLine(config=config, name=name, workdir=workdir, resume=values.resume, overwrite=values.overwrite,
-                     words=tuple(argv[1:]))
+                     words=tuple(argv[1:]), distributed=values.distributed)
 
 
 def to_json(config: ConfigDict | dict) -> str:
@@ -196,7 +198,7 @@ def _config_argument(argv: Sequence[str]) -> str:
 
 
 def _check_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
-  own = ("config", "workdir", "resume", "overwrite")
+  own = ("config", "workdir", "resume", "overwrite", "distributed")
   for word in argv[1:]:
     name = word.lstrip("-").partition("=")[0]
     if not word.startswith("--") or name.startswith("config."):

@@ -8,6 +8,10 @@ class UserError(ValueError):
   """Bad input (file, key, value). `main` prints its single line and exits with code 2; nothing has been written."""
 
 
+class Shared(UserError):
+  """Bad input that every process of the run has heard of: they end in order, with the same message."""
+
+
 class NonFinite(RuntimeError):
   """A loss or gradient became infinite or not a number; the message names the step. `main` exits with code 1."""
 

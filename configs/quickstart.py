@@ -1,8 +1,8 @@
-"""The first ten minutes: ingest the bundled data, train the small motion model on it, probe it, write the report.
+"""Both stages in one go on bundled data: motion model, probe, labels, policy, rollouts in a simulator, one served request, report.
 
 launch/quickstart.sh --workdir DIR                                     installs first
 python -m como_jax.main --config=configs/quickstart.py --workdir=DIR   on a machine that has the requirements
-python -m como_jax.main --config=configs/quickstart.py:debug           the same path in a minute or two, with nothing learnt
+python -m como_jax.main --config=configs/quickstart.py:debug           the same path in a few minutes, with nothing learnt
 """
 
 from como_jax import config as config_lib
@@ -15,8 +15,17 @@ def get_config(arg=None):
   return config_lib.ConfigDict(dict(
       task="quickstart",
       source="bundled",  # a LeRobot directory or a folder of videos works as well
+      ingest="configs/ingest.py:small",
       motion="configs/motion.py:debug" if debug else "configs/motion.py:small",
       probe="configs/probe.py:debug" if debug else "configs/probe.py",
-      ingest="configs/ingest.py:small",
-      steps=3 if debug else 350,
+      extract="configs/extract.py:debug" if debug else "configs/extract.py",
+      policy="configs/policy.py:debug" if debug else "configs/policy.py:small",
+      rollout="configs/rollout.py",
+      steps=3 if debug else 350,  # of the motion model
+      policy_steps=3 if debug else 800,
+      step_seconds=0.05,  # of the policy
+      camera="corner4",  # what the policy sees; the data's first one where it has no such camera
+      labelled=6,  # demonstrations a task with their actions; the others are video only
+      tasks=("reach",) if debug else ("drawer-close", "button-press-topdown", "window-open", "door-open"),
+      episodes=1 if debug else 20,  # a task
   ))

@@ -1,7 +1,7 @@
 # Sourced by the other scripts: makes .venv (Python 3.11 or newer) and installs a requirements file once.
 # shellcheck shell=bash
 
-setup_environment() {  # setup_environment REQUIREMENTS_FILE
+setup_environment() {  # setup_environment REQUIREMENTS_FILE [PIP_OPTION...]
   local requirements="$1" root venv stamp want
   root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
   venv="$root/.venv"
@@ -15,10 +15,17 @@ setup_environment() {  # setup_environment REQUIREMENTS_FILE
   want="$(cat "$root"/requirements*.txt | sha256sum | cut -d' ' -f1)"
   if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
     echo "== installing $(basename "$requirements")"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$root/$requirements" 2>&1 | { grep -v '^WARNING: Location' || true; }
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}" -r "$root/$requirements" 2>&1 \
+      | { grep -v '^WARNING: Location' || true; } || return 1
     echo "$want" > "$stamp"
   else
     echo "== $(basename "$requirements") is installed already"
+  fi
+}
+
+optional_environment() {  # optional_environment WHAT_IS_LOST REQUIREMENTS_FILE [PIP_OPTION...]: goes on without it when it cannot be had
+  if ! (setup_environment "${@:2}"); then
+    echo "== $2 could not be installed: $1"
   fi
 }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From nothing to a trained and probed motion model with its report, on bundled data:
+# From nothing to a motion model, a policy trained with its labels, rollouts and a report, on bundled data:
 #   launch/quickstart.sh [--workdir DIR] [--source FOLDER] [--debug]
-# --source: your own LeRobot directory or folder of videos. --debug: the same path in a minute or two, with nothing learnt.
-# About eleven minutes on two CPU cores, installation included. Run it again to go on where it stopped.
+# --source: your own LeRobot directory or folder of videos. --debug: the same path in a few minutes, with nothing learnt.
+# Under twenty minutes on two CPU cores, installation included. Run it again to go on where it stopped.
 set -euo pipefail
 began=$(date +%s)
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -24,7 +24,9 @@ done
 [ "$source" = bundled ] || source="$(cd "$source" && pwd)"
 workdir="$(mkdir -p "$workdir" && cd "$workdir" && pwd)"
 setup_environment requirements.txt
+optional_environment "instructions will be hashed words" requirements-text.txt --no-deps
+[ "$source" != bundled ] || optional_environment "there will be no rollouts" requirements-sim.txt
 cd "$root"
-echo "== ingest, train, probe, report; everything goes to $workdir"
+echo "== motion model, probe, labels, policy, rollouts, server, report; everything goes to $workdir"
 .venv/bin/python -m como_jax.main --config="configs/quickstart.py$variant" --config.source="$source" --workdir="$workdir"
 echo "== $(( $(date +%s) - began )) s in all, installation included"

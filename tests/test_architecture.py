@@ -16,8 +16,9 @@ ARROWS = {
     "errors": set(), "trees": {"errors"}, "weights": BASE, "presets": {"errors"}, "config": {"errors"},
     "data": BASE, "models": BASE | {"presets"}, "objectives": {"errors"}, "evaluate": {"errors"}, "parallel": BASE,
     "train": BASE | {"parallel", "weights", "config"}, "sim": {"errors"}, "convert": BASE | {"weights"}, "report": {"errors"},
-    "main": {"errors", "config", "tasks"},
-    "tasks": BASE | {"config", "data", "models", "objectives", "evaluate", "parallel", "train", "sim", "report", "weights"},
+    "language": BASE | {"models", "weights", "convert"}, "serve": BASE | {"models", "data", "train", "language"},
+    "chunks": {"errors"}, "main": {"errors", "config", "parallel", "tasks"},
+    "tasks": BASE | {"config", "data", "models", "objectives", "evaluate", "parallel", "train", "sim", "report", "weights", "convert", "language", "serve", "chunks"},
 }
 FORBIDDEN = {"data": {"jax", "flax", "optax", "orbax"}, "report": {"jax", "flax"}, "sim": {"jax", "flax"}, "evaluate": {"flax", "optax", "orbax"},
              "objectives": {"flax", "optax"}, "models": {"optax", "orbax", "grain"}, "convert": {"torch", "flax"}, "trees": {"jax"}, "config": {"jax"}}

@@ -51,8 +51,8 @@ class Writer:
       path: folder to make; must not exist.
       fps: stored frames a second.
       cameras: camera name -> (height, width), both even.
-      state_names: names of the S state dimensions.
-      action_names: names of the A action dimensions.
+      state_names: names of the S state dimensions; () = no column observation.state.
+      action_names: names of the A action dimensions; () = no column action (video without actions).
       robot_type: stored in info.json.
       outcome: also write the columns next.done and next.success.
       crf: H.264 quality (0 lossless .. 51); 23 is the codec's default.
@@ -104,8 +104,8 @@ class Writer:
     task: str,
     frames: Mapping[str, np.ndarray],
     *,
-    state: np.ndarray,
-    action: np.ndarray,
+    state: np.ndarray | None = None,
+    action: np.ndarray | None = None,
     success: np.ndarray | None = None,
     metadata: Mapping[str, Any] | None = None,
   ) -> int:
@@ -114,8 +114,8 @@ class Writer:
     Args:
       task: language instruction.
       frames: camera -> uint8 [T, H, W, 3].
-      state: float [T, S], at the time of the frame.
-      action: float [T, A], applied from frame t to frame t + 1.
+      state: float [T, S], at the time of the frame; None without state names.
+      action: float [T, A], applied from frame t to frame t + 1; None without action names.
       success: bool [T], needed when `outcome` was asked for.
       metadata: numbers and strings for further columns of the episodes table; the same keys for every episode.
 
@@ -129,9 +129,9 @@ class Writer:
     length = self._check(index, frames, state=state, action=action, success=success, metadata=metadata)
     task_index = self._tasks.setdefault(task, len(self._tasks))
     counter = np.arange(length)
-    columns = {
-      "observation.state": np.asarray(state, np.float32),
-      "action": np.asarray(action, np.float32),
+    vectors = {"observation.state": (state, self._state_names), "action": (action, self._action_names)}
+    columns = {name: np.asarray(value, np.float32) for name, (value, names) in vectors.items() if names}
+    columns |= {
       "timestamp": (counter / float(self._fps)).astype(np.float32),
       "frame_index": counter,
       "episode_index": np.full(length, index),
@@ -206,7 +206,7 @@ class Writer:
     where = f"{self.path}, episode {index}"
     if set(frames) != set(self._cameras):
       raise errors.UserError(f"{where}: frames of cameras {sorted(frames)}, expected {sorted(self._cameras)}")
-    length = len(action)
+    length = len(next(iter(frames.values()), ()) if action is None else action)
     if length < 1:
       raise errors.UserError(f"{where}: the episode is empty")
     for name, size in self._cameras.items():
@@ -217,7 +217,9 @@ class Writer:
         )
     wanted = {"state": (state, self._state_names), "action": (action, self._action_names)}
     for name, (value, names) in wanted.items():
-      if np.shape(value) != (length, len(names)) or not np.isfinite(value).all():
+      if not names and value is None:
+        continue
+      if value is None or np.shape(value) != (length, len(names)) or not np.isfinite(value).all():
         raise errors.UserError(
           f"{where}: {name} has shape {list(np.shape(value))}, expected finite numbers {[length, len(names)]}"
         )
@@ -228,9 +230,9 @@ class Writer:
     return length
 
   def _table_schema(self) -> pa.Schema:
+    vectors = {"observation.state": self._state_names, "action": self._action_names}
     fields = [
-      ("observation.state", pa.list_(pa.float32(), len(self._state_names))),
-      ("action", pa.list_(pa.float32(), len(self._action_names))),
+      *((name, pa.list_(pa.float32(), len(names))) for name, names in vectors.items() if names),
       ("timestamp", pa.float32()),
       *((name, pa.int64()) for name in ("frame_index", "episode_index", "index", "task_index")),
     ]
@@ -250,11 +252,9 @@ class Writer:
 
   def _info(self) -> dict[str, Any]:
     fps = self._fps.numerator if self._fps.denominator == 1 else float(self._fps)
-    features = {
-      "observation.state": _feature("float32", len(self._state_names), self._state_names),
-      "action": _feature("float32", len(self._action_names), self._action_names),
-      "timestamp": _feature("float32", 1, None),
-    }
+    vectors = {"observation.state": self._state_names, "action": self._action_names}
+    features = {name: _feature("float32", len(names), names) for name, names in vectors.items() if names}
+    features["timestamp"] = _feature("float32", 1, None)
     features |= {name: _feature("int64", 1, None) for name in ("frame_index", "episode_index", "index", "task_index")}
     if self._outcome:
       features |= {name: _feature("bool", 1, None) for name in ("next.done", "next.success")}

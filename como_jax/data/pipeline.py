@@ -83,7 +83,7 @@ def draw_jitter(window: index.Window, frames: int, rng: np.random.Generator) -> 
   return numbers
 
 
-class _Damage:
+class Damage:
   """Counts damaged reads of a process and stops when they are many. Counters start anew in each worker."""
 
   def __init__(self):
@@ -102,9 +102,9 @@ class _Damage:
       raise errors.UserError(f"{self._damaged} of {self._reads} records are damaged, the last: {error}")
 
 
-def _read(opened: Opened, i: int, damage: _Damage, use: Callable[[episodes.Clip, index.Window], Any]) -> Any:
+def read(opened: Opened, i: int, damage: Damage, use: Callable[[episodes.Clip, index.Window], Any]) -> Any:
   """`use` of window i; when its record is damaged, of a window that follows from i by a hash, the same in every
-  process."""
+  process. `opened` is anything with `label`, `windows` (sized) and `load(i)`, the arguments of `use`."""
   first = None
   for attempt in range(_REPLACEMENTS):
     try:
@@ -126,7 +126,7 @@ class _LoadTraining:
   jitter: bool
   single: bool
   augment: tuple[Callable, ...]
-  damage: _Damage = dataclasses.field(default_factory=_Damage)
+  damage: Damage = dataclasses.field(default_factory=Damage)
 
   def __call__(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
     opened = self.sets[place[0]]
@@ -138,7 +138,7 @@ class _LoadTraining:
       sample = {"frames": images[0] if self.single else images[: self.frames]}
       return sample | ({"jittered": images[self.frames :]} if self.jitter else {})
 
-    return transforms.apply(self.augment, _read(opened, place[1], self.damage, use), rng)
+    return transforms.apply(self.augment, read(opened, place[1], self.damage, use), rng)
 
 
 @dataclasses.dataclass
@@ -283,16 +283,53 @@ def build(
   for dataset in datasets:
     if not dataset.weight > 0:
       raise errors.UserError(f"data set {dataset.label}: weight is {dataset.weight}, expected more than 0")
-  local = local_batch(batch_size, process_index, process_count)
+  local_batch(batch_size, process_index, process_count)  # checked before the data sets are opened
   motion = kind == "motion"
   frames = frames if motion else 1
   opened, _ = open_sets(datasets, frames=frames, split=split, validation_fraction=validation_fraction)
   load = _LoadTraining(opened, frames, jitter and motion, not motion, (*augment, transforms.Resize(image_size)))
-  orders, seeds = [], np.random.SeedSequence(seed).generate_state(len(opened) + 1, np.uint32)
-  for i, one in enumerate(opened):
-    order = grain.MapDataset.range(len(one.windows)).seed(int(seeds[i])).shuffle().repeat()
-    orders.append(order.map(_Tag(i)))
-  mixed = grain.MapDataset.mix(orders, [dataset.weight for dataset in datasets]) if len(orders) > 1 else orders[0]
+  return endless(
+    [len(one.windows) for one in opened],
+    [dataset.weight for dataset in datasets],
+    load,
+    batch_size=batch_size,
+    seed=seed,
+    process_index=process_index,
+    process_count=process_count,
+    start_step=start_step,
+    workers=workers,
+    threads=threads,
+    prefetch=prefetch,
+  )
+
+
+def endless(
+  sizes: Sequence[int],
+  weights: Sequence[float],
+  load: Callable[[tuple[int, int], np.random.Generator], dict[str, np.ndarray]],
+  *,
+  batch_size: int,
+  seed: int,
+  process_index: int,
+  process_count: int,
+  start_step: int,
+  workers: int,
+  threads: int,
+  prefetch: int,
+) -> Batches:
+  """Shuffle, repeat, mix, load, slice by process, batch.
+
+  Args:
+    sizes: number of samples of each data set.
+    weights: share of each data set.
+    load: ((data set, number of the sample in it), generator) -> sample.
+    The others are those of `build`.
+  """
+  local = local_batch(batch_size, process_index, process_count)
+  orders, seeds = [], np.random.SeedSequence(seed).generate_state(len(sizes) + 1, np.uint32)
+  for i, size in enumerate(sizes):
+    orders.append(grain.MapDataset.range(size).seed(int(seeds[i])).shuffle().repeat().map(_Tag(i)))
+  mixed = grain.MapDataset.mix(orders, list(weights)) if len(orders) > 1 else orders[0]
   stream = mixed.seed(int(seeds[-1])).random_map(load)
 
   def make(step: int) -> grain.MapDataset:

@@ -8,6 +8,7 @@ from como_jax import errors
 from como_jax.models import mae, sizes, spread, transformer
 from como_jax.models.backbones import mae_vit
 from como_jax.models.motion import bottleneck, como, fdm, idm
+from como_jax.models.policy import policy
 
 ENCODERS = {"mae_vit": mae_vit.Encoder}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -18,7 +19,7 @@ def build(config: Any) -> Any:
   """The model that `config` (the whole `model` section, a dict or ConfigDict) describes.
 
   Returns:
-    `mae.MAEModel` or `motion.como.MotionModel`, by `config.kind`.
+    `mae.MAEModel`, `motion.como.MotionModel` or `policy.policy.PolicyModel`, by `config.kind`.
 
   Raises:
     errors.UserError: a key or value that is unknown, with the nearest valid one.
@@ -77,4 +78,13 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
   return como.MotionModel(config, encoder, qformer, neck, decoder, config["tcl_gradient"])
 
 
-KINDS = {"mae": _mae, "motion": _motion}
+def _policy(config: dict[str, Any]) -> policy.PolicyModel:
+  body = config.get("policy")
+  spread.pick(policy.BODIES, body, "model.policy")
+  others = tuple(name for name in policy.BODIES if name != body)  # may stay in a config that chose another body
+  spread.check(config, "model", required=(*SHARED, *policy.KEYS, body), optional=others)
+  common = _common(config)
+  return policy.build(config, _encoder(config, common), common)
+
+
+KINDS = {"mae": _mae, "motion": _motion, "policy": _policy}

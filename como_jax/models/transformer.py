@@ -1,11 +1,15 @@
 """Pre-LayerNorm transformer: attention, MLP, block, and a stack that is scanned over layers and rematerialised.
 
-Legend: B batch, N tokens, D width, H heads, M width of the MLP, L layers.
+Legend: B batch, N tokens, S tokens of a memory, D width, H heads, M width of the MLP, L layers.
+
+A memory is {"key", "value"}, each [B, S, H, D/H]: what attention reads instead of its own tokens (another sequence), or
+the cache it writes its own tokens' keys and values into. Both are arguments and results; nothing is stored in modules.
 
 Parameters are float32; `dtype` is what matrix products run in. LayerNorm statistics and the softmax are always float32.
 `nn.scan` and `nn.remat` are used in this file and nowhere else.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +27,8 @@ INITIALISERS: dict[str, Callable] = {
     "vit": nn.initializers.truncated_normal(0.02),
 }
 
+ACTIVATIONS: dict[str, Callable] = {"gelu": lambda x: jax.nn.gelu(x, approximate=False), "relu": jax.nn.relu}
+
 # What the backward pass may keep of a layer: everything, only its input, or also the results of matrix products.
 REMAT: dict[str, Callable | None] = {
     "none": None,
@@ -30,6 +36,9 @@ REMAT: dict[str, Callable | None] = {
     "dots": jax.checkpoint_policies.dots_saveable,
     "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+
+
+Memory = dict[str, jax.Array]
 
 
 class LayerNorm(nn.LayerNorm):
@@ -40,45 +49,67 @@ class LayerNorm(nn.LayerNorm):
   use_fast_variance: bool = False
 
 
+def split_heads(x: jax.Array, heads: int) -> jax.Array:
+  """[B, N, D] -> [B, N, H, D/H].
+
+  Raises:
+    errors.UserError: the heads do not divide the width.
+  """
+  if x.shape[-1] % heads:
+    raise errors.UserError(f"attention: width {x.shape[-1]} is not a multiple of heads {heads}")
+  x = x.reshape((*x.shape[:-1], heads, x.shape[-1] // heads))
+  return nn.with_logical_constraint(x, ("batch", "token", "heads", None))
+
+
 class Attention(nn.Module):
-  """Multi-head self-attention with biases on query, key, value and output. [B, N, D] -> [B, N, D]."""
+  """Multi-head attention with biases on query, key, value and output. [B, N, D] -> [B, N, D]."""
 
   heads: int
   initialiser: str = "vit"
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Args: x [B, N, D]; mask bool, True = may attend, [B or 1, 1 or H, N, N]."""
-    width = x.shape[-1]
-    if width % self.heads:
-      raise errors.UserError(f"attention: width {width} is not a multiple of heads {self.heads}")
+  def __call__(self, x: jax.Array, mask: jax.Array | None = None, start: jax.Array | int | None = None,
+               memory: Memory | None = None) -> Any:
+    """Attends to its own tokens or to a memory.
 
+    Args:
+      x: [B, N, D].
+      mask: bool, True = may attend, [B or 1, 1 or H, N, N or S].
+      start: where in the memory to write the keys and values of x before reading it; None leaves the memory as it is.
+      memory: None for self-attention.
+
+    Returns:
+      [B, N, D], and the memory if `start` is given.
+    """
     def dense(name: str) -> nn.Dense:
-      return nn.Dense(width, dtype=self.dtype, kernel_init=INITIALISERS[self.initialiser], name=name)
+      return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=INITIALISERS[self.initialiser], name=name)
 
-    def split(y: jax.Array) -> jax.Array:
-      y = y.reshape((*y.shape[:-1], self.heads, width // self.heads))
-      return nn.with_logical_constraint(y, ("batch", "token", "heads", None))
-
-    query, key, value = (split(dense(name)(x)) for name in ("query", "key", "value"))
-    y = jax.nn.dot_product_attention(query, key, value, mask=mask)
-    return dense("output")(y.reshape(x.shape))
+    query = split_heads(dense("query")(x), self.heads)
+    if memory is None or start is not None:
+      own = {name: split_heads(dense(name)(x), self.heads) for name in ("key", "value")}
+      memory = own if memory is None else {
+          name: jax.lax.dynamic_update_slice_in_dim(memory[name], own[name].astype(memory[name].dtype), start, axis=1)
+          for name in own}
+    y = jax.nn.dot_product_attention(query, memory["key"], memory["value"], mask=mask)
+    y = dense("output")(y.reshape(x.shape))
+    return y if start is None else (y, memory)
 
 
 class MLP(nn.Module):
-  """Two layers with the exact (erf) GELU between them. [B, N, D] -> [B, N, D]."""
+  """Two layers with the exact (erf) GELU (or ReLU) between them. [B, N, D] -> [B, N, D]."""
 
   mlp: int
   initialiser: str = "vit"
   dtype: Any = jnp.float32
+  activation: str = "gelu"
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     kernel_init = INITIALISERS[self.initialiser]
     y = nn.Dense(self.mlp, dtype=self.dtype, kernel_init=kernel_init, name="up")(x)
     y = nn.with_logical_constraint(y, ("batch", "token", "mlp"))
-    y = jax.nn.gelu(y, approximate=False)
+    y = ACTIVATIONS[self.activation](y)
     return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=kernel_init, name="down")(y)
 
 
@@ -90,19 +121,29 @@ class Block(nn.Module):
   epsilon: float = 1e-12
   initialiser: str = "vit"
   dtype: Any = jnp.float32
+  activation: str = "gelu"
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+  def __call__(self, x: jax.Array, mask: jax.Array | None = None, start: jax.Array | int | None = None,
+               memory: Memory | None = None) -> Any:
+    """Arguments as for `Attention`; with `start` the result is (x, memory)."""
     x = nn.with_logical_constraint(x, ("batch", "token", "embed"))
     y = LayerNorm(epsilon=self.epsilon, name="norm_attention")(x).astype(self.dtype)
-    x = x + Attention(self.heads, self.initialiser, self.dtype, name="attention")(y, mask)
+    y = Attention(self.heads, self.initialiser, self.dtype, name="attention")(y, mask, start, memory)
+    if start is not None:
+      y, memory = y
+    x = x + y
     y = LayerNorm(epsilon=self.epsilon, name="norm_mlp")(x).astype(self.dtype)
-    x = x + MLP(self.mlp, self.initialiser, self.dtype, name="mlp")(y)
-    return nn.with_logical_constraint(x, ("batch", "token", "embed"))
+    x = x + MLP(self.mlp, self.initialiser, self.dtype, self.activation, name="mlp")(y)
+    x = nn.with_logical_constraint(x, ("batch", "token", "embed"))
+    return x if start is None else (x, memory)
 
 
 class Stack(nn.Module):
-  """`depth` blocks. [B, N, D] -> [B, N, D].
+  """`depth` blocks (none: the identity). [B, N, D] -> [B, N, D].
+
+  `block` is the class of the layers: `block(x, *inputs)`, or `block(x, *inputs, layer)` with what belongs to that layer
+  alone, returns x or (x, something of that layer). `settings` are fields of the block that the stack does not know.
 
   With `scan` the parameters lie under "blocks" with a leading layer axis L and the compiled program holds one layer;
   without it they lie under "blocks_0", "blocks_1", ... (see `stack_layers` and `unstack_layers`).
@@ -117,32 +158,57 @@ class Stack(nn.Module):
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
+  block: Any = Block
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+  def __call__(self, x: jax.Array, *inputs: Any, layers: Any = None) -> Any:
+    """Runs the blocks.
+
+    Args:
+      x: [B, N, D].
+      *inputs: what every block gets (masks, conditions).
+      layers: a tree of arrays [L, ...], a slice for each block.
+
+    Returns:
+      x, or (x, the blocks' second results stacked to [L, ...]).
+    """
     chex.assert_rank(x, 3)
     policy = spread.pick(REMAT, self.remat, "remat")
     spread.pick(INITIALISERS, self.initialiser, "initialiser")
     # Inside scan the loop itself keeps XLA from merging the recomputation away.
-    block = Block if policy is None else nn.remat(Block, prevent_cse=not self.scan, policy=policy)
-    fields = dict(heads=self.heads, mlp=self.mlp, epsilon=self.epsilon, initialiser=self.initialiser, dtype=self.dtype)
+    block = self.block if policy is None else nn.remat(self.block, prevent_cse=not self.scan, policy=policy)
+    fields = dict(heads=self.heads, mlp=self.mlp, epsilon=self.epsilon, initialiser=self.initialiser, dtype=self.dtype,
+                  **self.settings)
     x = x.astype(self.dtype)
-    if not self.scan:
-      for layer in range(self.depth):
-        x = block(**fields, name=f"blocks_{layer}")(x, mask)
+
+    def one(module: nn.Module, x: jax.Array, layer: Any, inputs: tuple) -> tuple[jax.Array, Any]:
+      result = module(x, *inputs) if layers is None else module(x, *inputs, layer)
+      return result if isinstance(result, tuple) else (result, None)
+
+    if not self.depth:
       return x
-    scanned = nn.scan(lambda module, carry, mask: (module(carry, mask), None), variable_axes={"params": 0},
-                      split_rngs={"params": True}, in_axes=nn.broadcast, length=self.depth)
-    return scanned(block(**fields, name="blocks"), x, mask)[0]
+    if not self.scan:
+      results = []
+      for number in range(self.depth):
+        layer = jax.tree.map(lambda leaf, number=number: leaf[number], layers)
+        x, result = one(block(**fields, name=f"blocks_{number}"), x, layer, inputs)
+        results.append(result)
+      stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+    else:
+      scanned = nn.scan(one, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=(0, nn.broadcast),
+                        length=self.depth)
+      x, stacked = scanned(block(**fields, name="blocks"), x, layers, inputs)
+    return x if stacked is None else (x, stacked)
 
 
 def add_stack(parent: nn.Module, **fields: Any) -> Stack:
   """A Stack inside `parent` whose parameters are called parent/blocks/..., without a level of its own.
 
-  Fields that are not given are the parent's of the same name.
+  Fields that are not given are the parent's of the same name, or Stack's defaults for `block` and `settings`.
   """
   names = ("depth", "heads", "mlp", "epsilon", "initialiser", "dtype", "scan", "remat")
-  stack = Stack(**{name: fields[name] if name in fields else getattr(parent, name) for name in names})
+  stack = Stack(**{name: getattr(parent, name) for name in names if name not in fields}, **fields)
   nn.share_scope(parent, stack)
   return stack
 

@@ -1,6 +1,6 @@
 """One self-contained HTML page a run, with its plots as PNG files beside it."""
 
-from como_jax.report.data import Projection, Reconstruction, ReportData, Scatter, Similarity, Transfer
+from como_jax.report.data import Projection, Reconstruction, ReportData, Rollouts, Scatter, Similarity, Transfer
 from como_jax.report.page import write
 
-__all__ = ["Projection", "Reconstruction", "ReportData", "Scatter", "Similarity", "Transfer", "write"]
+__all__ = ["Projection", "Reconstruction", "ReportData", "Rollouts", "Scatter", "Similarity", "Transfer", "write"]

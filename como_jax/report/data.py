@@ -58,6 +58,15 @@ class Similarity:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rollouts:
+  """Closed-loop success of a policy, and some of its episodes as film strips."""
+
+  rates: Mapping[str, tuple[float, float, float]]  # task -> (rate, low, high), in [0, 1], 95 % interval
+  episodes: int  # of each task
+  films: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # caption -> uint8 [F, H, W, 3], all of one F
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportData:
   """One run. A part that is empty or None is left out of the page."""
 
@@ -75,6 +84,7 @@ class ReportData:
   probes: Mapping[str, Scatter] = dataclasses.field(default_factory=dict)  # dimension -> scatter
   pca: Projection | None = None
   similarity: Similarity | None = None
+  rollouts: Rollouts | None = None
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   versions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   hardware: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -10,7 +10,7 @@ from matplotlib import font_manager  # ships a font that has − and ×
 from PIL import Image, ImageDraw, ImageFont
 
 from como_jax import errors
-from como_jax.report.data import Reconstruction, Transfer
+from como_jax.report.data import Reconstruction, Rollouts, Transfer
 
 HEAT = "inferno"  # dark where nothing differs, and as readable in grey
 CELL, GAP, HEAD, LABEL = 128, 6, 34, 150  # pixels of the PNG
@@ -57,6 +57,13 @@ def transfer(data: Transfer) -> Grid:
     "change in B": heat(in_b, factor),
   }
   return Grid(columns, _captions(data.captions, len(a)), factor, tuple(columns)[4:])
+
+
+def films(data: Rollouts) -> Grid:
+  """One episode a row, time from left to right."""
+  strips = _frames(**dict(data.films))
+  columns = {"start" if i == 0 else f"{i + 1}": np.stack([strip[i] for strip in strips]) for i in range(len(strips[0]))}
+  return Grid(columns, tuple(map(str, data.films)), 1, ())
 
 
 def factor_for(differences: np.ndarray) -> int:
@@ -107,6 +114,8 @@ def sheet(grid: Grid) -> bytes:
       font=font,
       anchor="lm",
     )
+  if not grid.differences:
+    return png(np.asarray(canvas))
   bar = Image.fromarray(np.broadcast_to(palette()[None], (12, 256, 3)).copy())
   y = canvas.height - HEAD / 2
   canvas.paste(bar, (left + GAP, int(y) - 6))

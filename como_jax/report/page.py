@@ -46,6 +46,15 @@ def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
     yield "verdict", "Is it motion?", _verdict(verdict)
   if data.metrics:
     yield "metrics", "Metrics", _metrics(data)
+  if data.rollouts is not None:
+    figures = figure("success", lambda theme: plots.success(data.rollouts, theme), "success of " + ", ".join(data.rollouts.rates))
+    if data.rollouts.films:
+      figures += _grid(folder, "films", grids.films(data.rollouts))
+    yield (
+      "rollouts",
+      "Closed-loop success",
+      _text("The policy acts in the simulator until the goal is reached or time is up. Below: episodes, time from left to right.") + figures,
+    )
   if data.curves:
     yield (
       "curves",
@@ -265,11 +274,12 @@ def _grid(folder: pathlib.Path, name: str, grid: grids.Grid) -> str:
       for title, frames in grid.columns.items()
     )
     rows.append(f"<tr>{f'<th scope=row>{html.escape(caption)}</th>' if captioned else ''}{cells}</tr>")
+  table = f'<div class="scroll"><table class="frames"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+  if not grid.differences:
+    return table
   stops = ", ".join("#%02x%02x%02x" % tuple(colour) for colour in grids.palette()[::17])
   return (
-    f'<div class="scroll"><table class="frames"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    "</div>"
-    f'<div class="legend"><i style="background: linear-gradient(to right, {stops})"></i><span>'
+    table + f'<div class="legend"><i style="background: linear-gradient(to right, {stops})"></i><span>'
     f"{html.escape(grids.legend(grid.factor))}</span></div>"
   )
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
-from como_jax.report.data import Curve, Projection, Scatter, Similarity
+from como_jax.report.data import Curve, Projection, Rollouts, Scatter, Similarity
 
 WIDTH, ROW, DPI = 9.6, 2.9, 120  # inches, inches, dots an inch
 MOST_POINTS = 2000  # of a scatter; more only make a blot
@@ -202,6 +202,26 @@ def similarity(data: Similarity, theme: Theme) -> bytes:
         )
   bar = figure.colorbar(drawn, ax=axis, shrink=0.8, pad=0.02, label="mean cosine similarity")
   bar.outline.set_visible(False)
+  return _png(figure)
+
+
+@_themed
+def success(data: Rollouts, theme: Theme) -> bytes:
+  """Success of every task with its interval, one line a task."""
+  figure = Figure(figsize=(WIDTH * 0.75, 0.9 + 0.34 * len(data.rates)), layout="constrained")
+  axes = figure.add_subplot()
+  rows = np.arange(len(data.rates))[::-1]
+  values = np.array(list(data.rates.values()), np.float64) * 100
+  axes.hlines(rows, values[:, 1], values[:, 2], color=theme.colours[0], linewidth=3, alpha=0.45)
+  axes.plot(values[:, 0], rows, "o", color=theme.colours[0], markersize=7)
+  for row, (rate, _, high) in zip(rows, values, strict=True):
+    axes.annotate(f"{rate:.0f} %", (high, row), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9)
+  axes.set_yticks(rows, list(data.rates))
+  axes.set_ylim(-0.6, len(rows) - 0.4)
+  axes.set_xlim(-2, 112)
+  axes.set_xticks(range(0, 101, 20))
+  axes.set_xlabel(f"success, % of {data.episodes} episodes a task (bar: 95 % interval)")
+  axes.grid(visible=False, axis="y")
   return _png(figure)
 
 

@@ -10,11 +10,35 @@ def _metaworld():
   return metaworld
 
 
-SIMULATORS = {"metaworld": _metaworld}
+def _libero():
+  from como_jax.sim import libero  # noqa: PLC0415
+
+  return libero
+
+
+def _fetch():
+  from como_jax.sim import fetch  # noqa: PLC0415
+
+  return fetch
+
+
+def _pusht():
+  from como_jax.sim import pusht  # noqa: PLC0415
+
+  return pusht
+
+
+SIMULATORS = {"metaworld": _metaworld, "libero": _libero, "fetch": _fetch, "pusht": _pusht}
+REQUIREMENTS = {
+  "metaworld": "requirements-sim.txt",
+  "libero": "requirements-libero.txt",
+  "fetch": "requirements-fetch.txt",
+  "pusht": "requirements-pusht.txt",
+}
 
 
 def load(name: str):
-  """The module of a simulator: `TASKS` (task -> instruction), `CAMERAS` (names), `build(task, ...) -> base.Simulator`.
+  """The module of a simulator: see `base` for what it holds.
 
   Raises:
     UserError: unknown name, or packages missing (says what to install).
@@ -28,7 +52,7 @@ def load(name: str):
       raise
     raise errors.UserError(
       f"simulator {name!r} needs the package {error.name!r}, which is not installed: "
-      "run `pip install -r requirements-sim.txt`"
+      f"run `pip install -r {REQUIREMENTS[name]}`"
     ) from error
 
 

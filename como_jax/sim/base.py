@@ -2,14 +2,20 @@
 
 Observations use the names of the stored episodes, so a policy cannot tell a simulator from a data set:
   "observation.state"           float32 [S]        proprioception before the next action
-  "observation.images.<camera>" uint8   [H, W, 3]  upright RGB
+  "observation.images.<camera>" uint8   [H, W, 3]  RGB, the way up that published data sets of the simulator have it
   "task"                        str                language instruction
+
+A simulator's module has TASKS (task -> instruction), CAMERAS (names), VERSION (packages and their versions), EXPERT
+(whose actions `expert` gives, for the card of a data set) and build(task, ...).
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
+
+from como_jax import errors
 
 STATE = "observation.state"
 IMAGE = "observation.images."
@@ -34,6 +40,11 @@ class Spec:
     fps: control steps a second.
     stride: control steps that one `step` holds its action for; observations arrive at `fps / stride`.
     max_steps: control steps after which an episode ends without success.
+    move: action dimensions that move the hand and may be disturbed: x, y, z or x, y.
+    absolute: `move` are positions in the units of the first dimensions of the state, not increments.
+    gripper: action dimensions of the gripper.
+    gripper_open: value of those that opens it.
+    initial_states: number of fixed initial states that a seed chooses from; 0 = the seed samples one.
   """
 
   name: str
@@ -47,6 +58,11 @@ class Spec:
   fps: float
   stride: int
   max_steps: int
+  move: tuple[int, ...] = (0, 1, 2)
+  absolute: bool = False
+  gripper: tuple[int, ...] = (3,)
+  gripper_open: float = -1.0
+  initial_states: int = 0
 
 
 class Simulator(Protocol):
@@ -54,8 +70,12 @@ class Simulator(Protocol):
 
   spec: Spec
 
-  def reset(self, seed: int, *, scene: int = 0) -> Observation:
-    """Starts an episode. The same seed gives the same initial state and goal; scene changes appearance only."""
+  def reset(self, seed: int, *, scene: int | None = None) -> Observation:
+    """Starts an episode. The same seed gives the same initial state and goal; scene changes appearance only (None: as
+    given to `build`)."""
+
+  def restart(self, seed: int, *, scene: int | None = None) -> None:
+    """`reset` without looking: nothing is rendered."""
 
   def step(self, action: np.ndarray) -> Observation:
     """Holds action float32 [A] (clipped to the bounds) for `spec.stride` control steps, then observes."""
@@ -63,11 +83,14 @@ class Simulator(Protocol):
   def advance(self, action: np.ndarray) -> None:
     """One control step of physics, nothing rendered."""
 
-  def observe(self) -> Observation:
-    """Renders and reads the present state."""
+  def observe(self, cameras: Iterable[str] | None = None) -> Observation:
+    """Reads the present state and renders `cameras` (all of the spec's when None)."""
 
   def expert(self) -> np.ndarray:
-    """The scripted expert's action float32 [A] for the present state."""
+    """The scripted expert's action float32 [A] for the present state. Raises UserError where there is no expert."""
+
+  def initial_state(self, seed: int) -> int:
+    """Which fixed initial state `reset(seed)` starts from; -1 when the seed samples one."""
 
   @property
   def success(self) -> bool:
@@ -79,3 +102,76 @@ class Simulator(Protocol):
 
   def close(self) -> None:
     """Frees the rendering context."""
+
+
+def check(
+  kind: str, task: str, tasks: Iterable[str], cameras: tuple[str, ...], known: Iterable[str], stride: int
+) -> None:
+  """Raises UserError for an unknown task or camera, or a stride below 1."""
+  if task not in tasks:
+    raise errors.UserError(f"{kind} task {task!r} is unknown: {errors.nearest(task, tasks)}")
+  for camera in cameras:
+    if camera not in known:
+      raise errors.UserError(f"{kind} camera {camera!r} is unknown: {errors.nearest(camera, known)}")
+  if stride < 1:
+    raise errors.UserError(f"stride = {stride}: expected a number of control steps >= 1")
+
+
+class Stepper:
+  """The part of `Simulator` that all share: clipping, held actions, the step limit, success that lasts.
+
+  A simulator adds `expert`, `close` and:
+    _restart(seed, scene)   start an episode
+    _advance(action)        one control step of a clipped float32 [A]; returns whether the goal is reached now
+    _state()                float32 [S]
+    _frame(camera)          uint8 [H, W, 3]
+  """
+
+  def __init__(self, spec: Spec, scene: int):
+    self.spec = spec
+    self._scene, self._started, self._success, self._steps = scene, False, False, 0
+
+  def reset(self, seed: int, *, scene: int | None = None) -> Observation:
+    """See `Simulator.reset`."""
+    self.restart(seed, scene=scene)
+    return self.observe()
+
+  def restart(self, seed: int, *, scene: int | None = None) -> None:
+    """See `Simulator.restart`."""
+    self._restart(int(seed), self._scene if scene is None else scene)
+    self._started, self._success, self._steps = True, False, 0
+
+  def step(self, action: np.ndarray) -> Observation:
+    """See `Simulator.step`; stops early at `max_steps`."""
+    for _ in range(self.spec.stride):
+      if not self.done:
+        self.advance(action)
+    return self.observe()
+
+  def advance(self, action: np.ndarray) -> None:
+    """See `Simulator.advance`."""
+    if not self._started or self.done:
+      raise RuntimeError(f"{self.spec.name}: call reset before stepping (after {self._steps} control steps)")
+    action = np.clip(np.asarray(action, np.float32), self.spec.action_low, self.spec.action_high)
+    reached = self._advance(action)
+    self._steps += 1
+    self._success = self._success or bool(reached)
+
+  def observe(self, cameras: Iterable[str] | None = None) -> Observation:
+    """See `Simulator.observe`."""
+    observation = {STATE: np.asarray(self._state(), np.float32), TASK: self.spec.instruction}
+    for camera in self.spec.cameras if cameras is None else cameras:
+      observation[IMAGE + camera] = self._frame(camera)
+    return observation
+
+  def initial_state(self, seed: int) -> int:
+    """See `Simulator.initial_state`."""
+    return int(seed) % self.spec.initial_states if self.spec.initial_states else -1
+
+  @property
+  def success(self) -> bool:
+    return self._success
+
+  @property
+  def done(self) -> bool:
+    return self._steps >= self.spec.max_steps

@@ -3,18 +3,23 @@
 An attempt is a pure function of (seed, task number, attempt number): the same settings give the same motions,
 whatever the number of processes. Motions are made diverse on purpose, because experts alone always go straight to
 their goal:
-  - wander: first the hand moves for a while in a random direction;
+  - wander: first the hand moves for a while in a random direction, with an open gripper;
   - speed: the expert's moves are scaled by a factor drawn once an episode;
-  - noise: Ornstein-Uhlenbeck noise (correlated in time, so that it survives averaging) on x, y, z.
+  - noise: Ornstein-Uhlenbeck noise (correlated in time, so that it survives averaging).
+They touch the dimensions that move the hand (`Spec.move`), never the gripper or the hand's rotation.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from como_jax import errors, sim
 from como_jax.sim import base, rendering
+
+_REACH = 0.08  # how far ahead a wandering hand is sent where actions are positions, as a part of their range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Settings:
     max_steps: control steps after which an attempt has failed.
     attempts: gives up on a task after this many attempts a motion.
     seed: of everything.
+    actions: False stores video alone: no actions, no state, no outcome.
+    build: further arguments of the simulator's `build`, for example {"initial": "sampled"}.
   """
 
   simulator: str
@@ -57,6 +64,8 @@ class Settings:
   max_steps: int
   attempts: int
   seed: int
+  actions: bool = True
+  build: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     if not self.cameras or not self.scenes:
@@ -106,6 +115,22 @@ class Tally:
   successes: int
 
 
+def build(settings: Settings, task: str) -> base.Simulator:
+  """The simulator of one task.
+
+  Raises:
+    UserError: unknown task, camera or further argument.
+  """
+  module = sim.load(settings.simulator)
+  known = inspect.signature(module.build).parameters
+  for name in settings.build:
+    if name not in known or name in ("task", "cameras", "image_size"):
+      raise errors.UserError(
+        f"collect.build: {settings.simulator} has no {name!r}: {errors.nearest(name, set(known) - {'task'})}"
+      )
+  return module.build(task, cameras=tuple(settings.cameras), image_size=settings.image_size, **settings.build)
+
+
 def collect_task(settings: Settings, task: str) -> Iterator[Episode | Tally]:
   """Successful episodes of one task, then its Tally.
 
@@ -114,7 +139,7 @@ def collect_task(settings: Settings, task: str) -> Iterator[Episode | Tally]:
   """
   module = sim.load(settings.simulator)
   number = list(module.TASKS).index(task) if task in module.TASKS else 0
-  simulator = module.build(task, cameras=tuple(settings.cameras), image_size=settings.image_size)
+  simulator = build(settings, task)
   found = attempt = 0
   while found < settings.motions and attempt < settings.motions * settings.attempts:
     stored = 0
@@ -146,14 +171,14 @@ def _attempt(
   chosen = [settings.cameras[i] for i in rng.permutation(len(settings.cameras))[: len(views)]]
   cameras = dict(zip(views, chosen if settings.cameras_per_episode else settings.cameras, strict=True))
   actor_seed = int(rng.integers(2**31))
-  # Rendering takes 95 % of the time, so a blind rehearsal finds out first whether the attempt is worth it.
+  # Rendering takes most of the time, so a blind rehearsal finds out first whether the attempt is worth it.
   act = _Actor(settings, simulator, actor_seed)
   simulator.restart(seed, scene=scene)
   if not _play(settings, simulator, act, ())[-1].success:
     return None
-  act = _Actor(settings, simulator, actor_seed)
+  taken = iter(act.taken)
   simulator.restart(seed, scene=scene)
-  rows = _play(settings, simulator, act, tuple(cameras.values()))
+  rows = _play(settings, simulator, lambda: next(taken), tuple(cameras.values()))
   if not rows[-1].success:
     return None
   frames = {view: np.stack([row.observation[base.IMAGE + camera] for row in rows]) for view, camera in cameras.items()}
@@ -166,6 +191,8 @@ def _attempt(
     "simulator_seed": seed,
     "speed": act.speed,
   }
+  if simulator.spec.initial_states:
+    metadata["initial_state"] = simulator.initial_state(seed)
   metadata |= {f"camera/{view}": camera for view, camera in cameras.items()}
   return Episode(
     instruction=simulator.spec.instruction,
@@ -186,7 +213,9 @@ class _Row:
   success: bool
 
 
-def _play(settings: Settings, simulator: base.Simulator, act: "_Actor", cameras: tuple[str, ...]) -> list[_Row]:
+def _play(
+  settings: Settings, simulator: base.Simulator, act: Callable[[], np.ndarray], cameras: tuple[str, ...]
+) -> list[_Row]:
   """Acts until `tail` control steps after success, or until time is up."""
   rows, after, steps = [], 0, 0
   limit = min(settings.max_steps, simulator.spec.max_steps)
@@ -203,28 +232,34 @@ def _play(settings: Settings, simulator: base.Simulator, act: "_Actor", cameras:
 
 
 class _Actor:
-  """The expert with its disturbances, for one attempt."""
+  """The expert with its disturbances, for one attempt; `taken` lists its actions."""
 
   def __init__(self, settings: Settings, simulator: base.Simulator, seed: int):
     rng = np.random.default_rng(seed)
     self._settings, self._simulator, self._rng = settings, simulator, rng
     self.speed = float(rng.uniform(*settings.speed))
     self._wander = int(rng.integers(settings.wander[0], settings.wander[1] + 1))
-    direction = rng.normal(size=3)
+    self._move = list(simulator.spec.move)
+    direction = rng.normal(size=len(self._move))
     self._direction = direction / np.linalg.norm(direction)
-    self._noise = settings.noise * rng.normal(size=3)
+    self._noise = settings.noise * rng.normal(size=len(self._move))
     self._step = 0
+    self.taken: list[np.ndarray] = []
 
   def __call__(self) -> np.ndarray:
     """The next action, float32 [A], within the bounds."""
-    settings, spec = self._settings, self._simulator.spec
-    action = self._simulator.expert()
-    action[:3] *= self.speed
+    settings, spec, move = self._settings, self._simulator.spec, self._move
+    action = np.array(self._simulator.expert())
+    start = self._simulator.observe(())[base.STATE][: len(move)] if spec.absolute else 0.0
+    action[move] = start + self.speed * (action[move] - start)
     if self._step < self._wander:
-      action[:3] = self.speed * self._direction
-      action[3:] = -1.0  # keep the gripper open
-    fresh = settings.noise * self._rng.normal(size=3)
+      reach = _REACH * (spec.action_high - spec.action_low)[move] if spec.absolute else 1.0
+      action = np.zeros_like(action)
+      action[move] = start + self.speed * self._direction * reach
+      action[list(spec.gripper)] = spec.gripper_open
+    fresh = settings.noise * self._rng.normal(size=len(move))
     self._noise = settings.correlation * self._noise + np.sqrt(1 - settings.correlation**2) * fresh
-    action[:3] += self._noise
+    action[move] += self._noise
     self._step += 1
-    return np.clip(action, spec.action_low, spec.action_high)
+    self.taken.append(np.clip(action, spec.action_low, spec.action_high))
+    return self.taken[-1]

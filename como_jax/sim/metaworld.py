@@ -1,8 +1,7 @@
 """Meta-World 3 (MIT licence): 50 table-top tasks of a Sawyer arm with scripted experts.
 
-Frames are drawn by our own `mujoco.Renderer`, because gymnasium's `render()` silently returns black frames after
-another environment of the process was closed; shadows, anti-aliasing and reflections are off, which is 5 to 8 times
-faster on software OpenGL. The control rate is 80 steps a second (5 physics steps of 2.5 ms).
+Frames are drawn by our own renderer, because gymnasium's `render()` silently returns black frames after another
+environment of the process was closed. The control rate is 80 steps a second (5 physics steps of 2.5 ms).
 
 Action [4]: x, y, z move of the hand's target (1.0 = 1 cm a control step), gripper effort (1 closes, -1 opens).
 State [4]: x, y, z of the hand in metres, gripper opening (0 closed .. 1 open).
@@ -14,7 +13,6 @@ import warnings
 
 import numpy as np
 
-from como_jax import errors
 from como_jax.sim import base, rendering, scenes
 
 rendering.choose_backend()
@@ -24,6 +22,7 @@ import mujoco  # noqa: E402
 from metaworld import policies  # noqa: E402
 
 VERSION = f"metaworld 3.1.1 (mujoco {mujoco.__version__})"
+EXPERT = "scripted expert (Meta-World's own policies)"
 ROBOT = "sawyer"
 CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
 _UPSIDE_DOWN = ("corner", "corner2", "corner3", "corner4")  # their up axes point down: turned by 180 degrees
@@ -99,31 +98,24 @@ def build(
   return MetaWorld(task, cameras=cameras, image_size=image_size, stride=stride, scene=scene)
 
 
-class MetaWorld:
+class MetaWorld(base.Stepper):
   """`base.Simulator` over one Meta-World environment."""
 
   def __init__(self, task: str, *, cameras: tuple[str, ...], image_size: int, stride: int, scene: int):
-    if task not in TASKS:
-      raise errors.UserError(f"Meta-World task {task!r} is unknown: {errors.nearest(task, TASKS)}")
-    for camera in cameras:
-      if camera not in CAMERAS:
-        raise errors.UserError(f"Meta-World camera {camera!r} is unknown: {errors.nearest(camera, CAMERAS)}")
-    if stride < 1:
-      raise errors.UserError(f"stride = {stride}: expected a number of control steps >= 1")
+    base.check("Meta-World", task, TASKS, cameras, CAMERAS, stride)
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
       self._env = _classes()[task](seed=0)
     self._env.seeded_rand_vec = True  # goals and objects come from the seed of `reset`, not from a fixed vector
     self._env._freeze_rand_vec = False
+    self._env.touching_object = functools.partial(_touching_object, self._env)
     self._policy = policies.ENV_POLICY_MAP[f"{task}-v3"]()
-    self._size, self._scene, self._renderer = image_size, scene, None
     model = self._env.model
-    model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
+    self._renderer = rendering.Renderer(model, image_size, f"metaworld/{task}")
     self._scenes = scenes.Scenes(
       model, surfaces=("basic_floor", "table_wood", "wall_metal"), recoloured=(0.5, 0.1, 0.1)
     )
-    self._observed, self._success, self._steps = None, False, 0
-    self.spec = base.Spec(
+    spec = base.Spec(
       name=f"metaworld/{task}",
       robot=ROBOT,
       instruction=TASKS[task],
@@ -136,43 +128,7 @@ class MetaWorld:
       stride=stride,
       max_steps=int(self._env.max_path_length) - 1,
     )
-
-  def reset(self, seed: int, *, scene: int | None = None) -> base.Observation:
-    """See `base.Simulator.reset`; scene None keeps the one given to `build`."""
-    self.restart(seed, scene=scene)
-    return self.observe()
-
-  def restart(self, seed: int, *, scene: int | None = None) -> None:
-    """`reset` without looking: nothing is rendered."""
-    if self._scenes.apply(self._scene if scene is None else scene):
-      self.close()
-    self._env.seed(int(seed))
-    self._policy = type(self._policy)()  # some experts remember the phase they are in
-    self._observed, _ = self._env.reset()
-    self._success, self._steps = False, 0
-
-  def step(self, action: np.ndarray) -> base.Observation:
-    """See `base.Simulator.step`; stops early at `max_steps`."""
-    for _ in range(self.spec.stride):
-      if not self.done:
-        self.advance(action)
-    return self.observe()
-
-  def advance(self, action: np.ndarray) -> None:
-    """See `base.Simulator.advance`."""
-    if self._observed is None or self.done:
-      raise RuntimeError(f"{self.spec.name}: call reset before stepping (after {self._steps} control steps)")
-    action = np.clip(np.asarray(action, np.float32), self.spec.action_low, self.spec.action_high)
-    self._observed, _, _, _, info = self._env.step(action)
-    self._steps += 1
-    self._success = self._success or bool(info["success"])
-
-  def observe(self, cameras: tuple[str, ...] | None = None) -> base.Observation:
-    """The present observation with frames of `cameras` (all of the spec's when None)."""
-    observation = {base.STATE: self._observed[:4].astype(np.float32), base.TASK: self.spec.instruction}
-    for camera in self.spec.cameras if cameras is None else cameras:
-      observation[base.IMAGE + camera] = self._render(camera)
-    return observation
+    super().__init__(spec, scene)
 
   def expert(self) -> np.ndarray:
     """See `base.Simulator.expert`."""
@@ -181,34 +137,37 @@ class MetaWorld:
       action = np.asarray(self._policy.get_action(self._observed), np.float32)
     return np.clip(action, self.spec.action_low, self.spec.action_high)
 
-  @property
-  def success(self) -> bool:
-    return self._success
-
-  @property
-  def done(self) -> bool:
-    return self._steps >= self.spec.max_steps
-
   def close(self) -> None:
-    if self._renderer is not None:
-      self._renderer.close()
-      self._renderer = None
+    """See `base.Simulator.close`."""
+    self._renderer.close()
 
-  def _render(self, camera: str) -> np.ndarray:
-    """Upright uint8 [H, W, 3]."""
-    if self._renderer is None:
-      try:
-        self._renderer = mujoco.Renderer(self._env.model, self._size, self._size)
-      except Exception as error:  # every backend fails in its own way
-        raise errors.UserError(
-          f"{self.spec.name}: MuJoCo cannot render here ({type(error).__name__}: {error}). Unset MUJOCO_GL, import "
-          f"como_jax.sim before mujoco, or `apt-get install -y {rendering.PACKAGES['egl']}`"
-        ) from error
-    self._renderer.update_scene(self._env.data, camera=camera)
-    self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-    self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-    frame = self._renderer.render()
-    return np.ascontiguousarray(frame[::-1, ::-1]) if camera in _UPSIDE_DOWN else frame.copy()
+  def _restart(self, seed: int, scene: int) -> None:
+    if self._scenes.apply(scene):
+      self._renderer.close()
+    self._env.seed(seed)
+    self._policy = type(self._policy)()  # some experts remember the phase they are in
+    self._observed, _ = self._env.reset()
+
+  def _advance(self, action: np.ndarray) -> bool:
+    self._observed, _, _, _, info = self._env.step(action)
+    return bool(info["success"])
+
+  def _state(self) -> np.ndarray:
+    return self._observed[:4]
+
+  def _frame(self, camera: str) -> np.ndarray:
+    frame = self._renderer.frame(self._env.data, camera)
+    return np.ascontiguousarray(frame[::-1, ::-1]) if camera in _UPSIDE_DOWN else frame
+
+
+def _touching_object(env, geom: int) -> bool:
+  """What Meta-World's method of that name says (both pads press on the object), without a Python loop over contacts,
+  which takes up to half the time of a control step."""
+  data = env.data
+  pairs = np.asarray(data.contact.geom).reshape(-1, 2)
+  address, on_object = np.asarray(data.contact.efc_address), (pairs == geom).any(axis=1)
+  pads = (env.model.geom(name).id for name in ("leftpad_geom", "rightpad_geom"))
+  return all(data.efc_force[address[on_object & (pairs == pad).any(axis=1)]].sum() > 0 for pad in pads)
 
 
 @functools.cache

@@ -54,6 +54,49 @@ def choose_backend() -> str:
   )
 
 
+class Renderer:
+  """Fast pictures of a compiled MuJoCo model: no shadows, no anti-aliasing, no reflections (5 to 25 times faster on
+  software OpenGL). The context is made at the first picture, so a simulator that is never looked at needs no OpenGL."""
+
+  def __init__(self, model, size: int, name: str, *, hidden: tuple[int, ...] = ()):
+    """Args:
+    model: `mujoco.MjModel`.
+    size: height and width, pixels.
+    name: simulator and task, for messages.
+    hidden: groups of geoms that are not drawn (collision shapes).
+    """
+    model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
+    model.vis.global_.offwidth = max(model.vis.global_.offwidth, size)
+    model.vis.global_.offheight = max(model.vis.global_.offheight, size)
+    self._model, self._size, self._name, self._hidden = model, size, name, hidden
+    self._renderer = None
+
+  def frame(self, data, camera) -> np.ndarray:
+    """uint8 [H, W, 3], top row first, of `mujoco.MjData`; camera: a name or a `mujoco.MjvCamera`."""
+    import mujoco  # noqa: PLC0415  only where a simulator that uses it is built
+
+    if self._renderer is None:
+      try:
+        self._renderer = mujoco.Renderer(self._model, self._size, self._size)
+      except Exception as error:  # every backend fails in its own way
+        raise errors.UserError(
+          f"{self._name}: MuJoCo cannot render here ({type(error).__name__}: {error}). Unset MUJOCO_GL, import "
+          f"como_jax.sim before mujoco, or `apt-get install -y {PACKAGES['egl']}`"
+        ) from error
+    option = mujoco.MjvOption()
+    option.geomgroup[list(self._hidden)] = 0
+    self._renderer.update_scene(data, camera=camera, scene_option=option)
+    self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+    self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+    return self._renderer.render().copy()
+
+  def close(self) -> None:
+    """Frees the context; the next `frame` makes a new one (needed after textures have changed)."""
+    if self._renderer is not None:
+      self._renderer.close()
+      self._renderer = None
+
+
 def check_frames(frames: np.ndarray, what: str) -> None:
   """Stops on what broken OpenGL contexts return without an error: constant frames, or one frame again and again.
 

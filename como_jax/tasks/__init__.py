@@ -10,7 +10,8 @@ from absl import flags
 from como_jax import config as config_lib
 from como_jax import errors
 
-TASKS = ("ingest", "mae", "motion", "probe", "quickstart", "collect")
+TASKS = ("ingest", "mae", "motion", "policy", "extract", "probe", "quickstart", "collect", "serve", "rollout", "compile")
+SEVERAL = ("mae", "motion", "policy", "extract")  # tasks that several processes can run together
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -21,7 +22,9 @@ def run(command: config_lib.CommandLine) -> int:
   """
   name = command.config.get("task", "")
   if name not in TASKS:
-    raise errors.UserError(f"config.task={name!r} is unknown: {errors.nearest(name, TASKS)}")
+    raise errors.Shared(f"config.task={name!r} is unknown: {errors.nearest(name, TASKS)}")
+  if jax.distributed.is_initialized() and jax.process_count() > 1 and name not in SEVERAL:
+    raise errors.Shared(f"task {name!r} runs in one process, this is one of {jax.process_count()}: only {', '.join(SEVERAL)} run in several")
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags in its workers
   if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a second run of the same program starts in seconds

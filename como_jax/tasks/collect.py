@@ -27,7 +27,7 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
   Raises:
     UserError: unknown task or camera, the output exists, packages or OpenGL missing, or no success at all.
   """
-  settings = collect.Settings(**config.collect)
+  settings = collect.Settings(**config.collect.to_dict())  # plain: it travels to other processes
   module = sim.load(settings.simulator)
   tasks = tuple(config.tasks) or tuple(module.TASKS)
   for task in tasks:
@@ -43,14 +43,16 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
     output,
     spec.fps / settings.stride,
     cameras={view: size for view in settings.views},
-    state_names=spec.state_names,
-    action_names=spec.action_names,
+    state_names=spec.state_names if settings.actions else (),
+    action_names=spec.action_names if settings.actions else (),
     robot_type=spec.robot,
-    outcome=True,
+    outcome=settings.actions,
     **config.video,
   ) as writer:
     total = len(tasks) * (settings.motions + (len(settings.scenes) - 1) * min(settings.repeated, settings.motions))
-    with tqdm.tqdm(total=total, unit="episode", desc="collect", mininterval=1.0 if sys.stderr.isatty() else 30.0) as bar:
+    with tqdm.tqdm(
+      total=total, unit="episode", desc="collect", mininterval=1.0 if sys.stderr.isatty() else 30.0
+    ) as bar:
       for item in _items(settings, tasks, config.workers):
         if isinstance(item, collect.Tally):
           tallies.append(item)
@@ -60,9 +62,9 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
         writer.add_episode(
           item.instruction,
           item.frames,
-          state=item.state,
-          action=item.action,
-          success=item.success,
+          state=item.state if settings.actions else None,
+          action=item.action if settings.actions else None,
+          success=item.success if settings.actions else None,
           metadata=item.metadata,
         )
         bar.update()
@@ -70,6 +72,7 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
       notes={
         "config": json.loads(config_lib.to_json(config)) | {"output": ""},
         "simulator": module.VERSION,
+        "labelled_as": module.EXPERT if settings.actions else f"video without actions; recorded from a {module.EXPERT}",
         "success": {t.task: f"{t.successes}/{t.attempts}" for t in tallies},
       }
     )
@@ -84,7 +87,7 @@ def total_size(path: pathlib.Path) -> int:
 
 
 def _spec(settings: collect.Settings, task: str):
-  simulator = sim.build(settings.simulator, task, cameras=tuple(settings.cameras), image_size=settings.image_size)
+  simulator = collect.build(settings, task)
   simulator.close()
   return simulator.spec
 

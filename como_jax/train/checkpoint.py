@@ -7,7 +7,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from como_jax import errors, trees, weights
-from como_jax.parallel import rules
+from como_jax.parallel import distributed, rules
 from como_jax.train import files
 
 FOLDER = "checkpoints"
@@ -16,7 +16,11 @@ WEIGHTS = "weights"
 
 
 class Checkpointer:
-  """Saves the state and the data position of a run under `workdir`/checkpoints."""
+  """Saves the state and the data position of a run under `workdir`/checkpoints.
+
+  Every process of a run has one and calls each method at the same step: they write one checkpoint together, each its own shards,
+  into a directory that all of them see. It is read back onto any mesh and any number of processes.
+  """
 
   def __init__(self, workdir: pathlib.Path, *, keep: int):
     self._folder = (pathlib.Path(workdir) / FOLDER).absolute()
@@ -25,14 +29,15 @@ class Checkpointer:
     self._spec = pathlib.Path(workdir) / SPEC
 
   def latest(self) -> int | None:
-    """The newest committed step."""
-    return self._manager.latest_step()
+    """The newest committed step, as process 0 sees the directory."""
+    step = self._manager.latest_step()
+    return json.loads(distributed.from_first(json.dumps(step)))
 
   def save(self, step: int, state) -> None:
     """Starts saving; a second save of the same step does nothing. The data position is the step (data/pipeline.py)."""
     if step in self._manager.all_steps():
       return
-    if not self._spec.exists():
+    if distributed.is_first() and not self._spec.exists():
       files.write(self._spec, json.dumps(describe(state), indent=0))
     self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave({"position": step})))
 
@@ -43,8 +48,10 @@ class Checkpointer:
       errors.UserError: naming the leaves that do not fit, or the checkpoint that cannot be read.
     """
     step = self.latest()
-    if self._spec.exists():
-      check_spec(json.loads(self._spec.read_text()), describe(state), what=str(self._folder))
+    def check():
+      if self._spec.exists():
+        check_spec(json.loads(self._spec.read_text()), describe(state), what=str(self._folder))
+    distributed.together(check)
     target = jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
                           state, rules.shardings(state, mesh))
     restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()))
@@ -108,7 +115,7 @@ def load(path: str | pathlib.Path) -> tuple[dict, dict]:
   try:
     with ocp.StandardCheckpointer() as reader:
       # On one device of this machine, whatever mesh it was saved on.
-      one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+      one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
       target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), reader.metadata(item).item_metadata.tree)
       saved = reader.restore(item, target)
   except (ValueError, KeyError, OSError, AttributeError) as error:

@@ -6,6 +6,7 @@ import pathlib
 import sys
 import time
 import uuid
+from collections.abc import Iterable
 
 import tqdm
 
@@ -23,7 +24,7 @@ class Log:
     self._path = workdir / FILE
     kept = [line for line in _lines(self._path) if line["step"] <= start]
     files.write(self._path, "".join(json.dumps(line) + "\n" for line in kept))
-    self._evaluated = {line["step"] for line in kept if line["kind"] == "validation"}
+    self.validated = sorted({line["step"] for line in kept if line["kind"] == "validation"})
     self._file = self._path.open("a")
     self._board = self._wandb = None
     if tensorboard:
@@ -51,7 +52,7 @@ class Log:
 
   def evaluated(self, step: int) -> bool:
     """Whether an earlier start of this run has already validated at a step."""
-    return step in self._evaluated
+    return step in self.validated
 
   def progress(self, step: int, scalars: dict[str, float], *, say: bool) -> None:
     """Moves the bar; off a terminal, prints a line when `say`."""
@@ -78,6 +79,30 @@ class Log:
       self._board.close()
     if self._wandb:
       self._wandb.finish()
+
+
+class Quiet:
+  """What the other processes of a run have in place of the log: it writes nothing."""
+
+  def __init__(self, evaluated: Iterable[int]):
+    """`evaluated`: the steps that the log of process 0 knows to be validated."""
+    self._evaluated = frozenset(evaluated)
+
+  def evaluated(self, step: int) -> bool:
+    """As the log of process 0."""
+    return step in self._evaluated
+
+  def write(self, step: int, scalars: dict[str, float], *, kind: str = "train") -> None:
+    """Nothing."""
+
+  def progress(self, step: int, scalars: dict[str, float], *, say: bool) -> None:
+    """Nothing."""
+
+  def say(self, text: str) -> None:
+    """Nothing."""
+
+  def close(self) -> None:
+    """Nothing."""
 
 
 def check_wandb():

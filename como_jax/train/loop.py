@@ -1,4 +1,4 @@
-"""The one training loop: save, draw, step, log, evaluate, stop."""
+"""The one training loop: save, draw, step, log, evaluate, stop. Every process of a run goes through it alike."""
 
 import dataclasses
 import math
@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from como_jax import errors
+from como_jax.parallel import distributed
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.train import checkpoint as checkpoint_lib
 from como_jax.train import log as log_lib
+from como_jax.train import meter as meter_lib
 from como_jax.train.state import TrainState
 
 STOPPED = 143  # exit code after SIGTERM or SIGINT: saved, run again with --resume
@@ -32,7 +35,7 @@ class Outcome:
 def run(state: TrainState, *, step: Callable, batches: Iterator[dict], mesh: jax.sharding.Mesh, steps: int, log: log_lib.Log,
         checkpointer: checkpoint_lib.Checkpointer, examples_per_step: int, unit: str, log_every: int, checkpoint_every: int,
         evaluate: Callable[[Any], dict[str, float]] | None = None, evaluate_every: int = 0,
-        on_step: Callable[[int], None] | None = None) -> Outcome:
+        on_step: Callable[[int], None] | None = None, slow_data: str = "") -> Outcome:
   """Trains until `steps`, from the step of `state`; `batches` must start at the same position.
 
   The save comes before the next batch is drawn, so a checkpoint's step is its data position. Metrics are read one step late:
@@ -40,24 +43,27 @@ def run(state: TrainState, *, step: Callable, batches: Iterator[dict], mesh: jax
 
   Args:
     step: `(state, batch) -> (state, metrics)`, donating the state.
-    evaluate: `state -> {name: value}`, every `evaluate_every` steps and at the end.
+    batches: this process's rows of each batch.
+    evaluate: `state -> {name: value}`, every `evaluate_every` steps and at the end; every process calls it.
     unit: what is counted a second, "pairs" or "images".
     on_step: called with the number of finished steps (tests use it to stop at a chosen one).
+    slow_data: advice for the line that says that data holds up the run.
   """
-  sharding = mesh_lib.batch_sharding(mesh)
   begin = time.monotonic()
-  meter = _Meter(examples_per_step)
-  pending: tuple[int, dict] | None = None
   done = int(state.step)
+  exchange = distributed.Exchange(mesh, count=2)
   with _Signals() as signals:
+    reader = _Reader(log=log, log_every=log_every, steps=steps, unit=unit, exchange=exchange, signals=signals,
+                     meter=meter_lib.Meter(examples_per_step), bottleneck=meter_lib.Bottleneck(slow_data))
     while True:
-      due = done == steps or signals.stop
+      due = done == steps or reader.stop
       if due or (done and checkpoint_every and done % checkpoint_every == 0):
-        pending = _settle(pending, log=log, log_every=log_every, steps=steps, meter=meter, unit=unit)
+        reader.flush()
         checkpointer.save(done, state)
-      if evaluate and done and (done == steps or (evaluate_every and done % evaluate_every == 0)) and not (signals.stop or log.evaluated(done)):
-        pending = _settle(pending, log=log, log_every=log_every, steps=steps, meter=meter, unit=unit)
-        with meter.paused():
+      if evaluate and done and (done == steps or (evaluate_every and done % evaluate_every == 0)) and not (reader.stop or log.evaluated(done)):
+        reader.flush()
+        reader.bottleneck.paused()
+        with reader.meter.paused():
           scores = evaluate(state)
         log.write(done, scores, kind="validation")
         log.say(f"step {done}: validation " + ", ".join(f"{k} {v:.4g}" for k, v in scores.items()))
@@ -65,102 +71,100 @@ def run(state: TrainState, *, step: Callable, batches: Iterator[dict], mesh: jax
         break
       waiting = time.monotonic()
       batch = next(batches)
-      meter.waited(time.monotonic() - waiting)
-      batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
-      state, metrics = step(state, batch)
+      waited = time.monotonic() - waiting if reader.idle else 0.0
+      state, metrics = step(state, mesh_lib.put_batch(mesh, batch))
       done += 1
-      settled, pending = pending, (done, metrics)
-      _settle(settled, log=log, log_every=log_every, steps=steps, meter=meter, unit=unit)
+      reader.add(done, metrics, exchange.send(signals.number, waited), waited)
       if on_step:
         on_step(done)
-  checkpointer.wait()
-  if signals.stop:
-    log.say(f"stopped by {signals.stop} at step {done}: saved; run the same command with --resume to go on")
-  return Outcome(state=state, examples_per_s=meter.rate, wait_share=meter.wait_share, seconds=time.monotonic() - begin,
-                 stopped=bool(signals.stop))
+    checkpointer.wait()  # while signals are still caught: a second host's SIGTERM must not end it in the middle of a save
+  if reader.stop:
+    log.say(f"stopped by {reader.stop} at step {done}: saved; run the same command with --resume to go on")
+  return Outcome(state=state, examples_per_s=reader.meter.rate, wait_share=reader.meter.wait_share, seconds=time.monotonic() - begin,
+                 stopped=bool(reader.stop))
 
 
-def _settle(pending, *, log: log_lib.Log, log_every: int, steps: int, meter: "_Meter", unit: str) -> None:
-  """Reads one finished step's metrics: checks that they are finite, logs them."""
-  if pending is None:
-    return None
-  done, metrics = pending
-  values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-  bad = [name for name, value in values.items() if not math.isfinite(value)]
-  if bad:
-    raise errors.NonFinite(f"step {done}: {', '.join(f'{name} = {values[name]}' for name in bad)}; the last checkpoint holds finite "
-                    "weights, lower the learning rate or look at the batch of this step")
-  meter.finished()
-  say = done % log_every == 0 or done == steps
-  if say:
-    log.write(done, {**values, f"{unit}_per_s": meter.rate, "wait_share": meter.wait_share})
-  log.progress(done, {"loss": values["loss"], f"{unit}/s": meter.rate, "wait %": 100 * meter.wait_share}, say=say)
-  return None
+@dataclasses.dataclass
+class _Reader:
+  """Reads finished steps, each after the next one has been started: checks that the metrics are finite, logs them, and hears
+  from the other processes whether one of them was told to stop and how long each waited for its data."""
 
-
-class _Meter:
-  """Throughput and the share of time spent waiting for data; the first step, which compiles, is left out."""
-
-  def __init__(self, examples_per_step: int):
-    self._examples, self._steps, self._wait, self._begin, self._end, self._pause = examples_per_step, 0, 0.0, None, 0.0, 0.0
-
-  def waited(self, seconds: float) -> None:
-    if self._begin is not None:
-      self._wait += seconds
-
-  def finished(self) -> None:
-    if self._begin is None:
-      self._begin = time.monotonic()
-    else:
-      self._steps += 1
-    self._end = time.monotonic()
-
-  def paused(self) -> "_Pause":
-    return _Pause(self)
+  log: log_lib.Log
+  log_every: int
+  steps: int
+  unit: str
+  exchange: distributed.Exchange
+  signals: "_Signals"
+  meter: meter_lib.Meter
+  bottleneck: meter_lib.Bottleneck
+  _agreed: str = ""  # several processes: the signal that all of them have heard of
+  _pending: tuple[int, dict, Any, float] | None = None
 
   @property
-  def seconds(self) -> float:
-    return max(1e-9, self._end - self._begin - self._pause) if self._begin else 0.0
+  def stop(self) -> str:
+    """Name of the signal to stop for, or ""; the same in every process at the same step."""
+    return self.signals.name if self.exchange.alone else self._agreed
 
   @property
-  def rate(self) -> float:
-    return self._steps * self._examples / self.seconds if self._steps else 0.0
+  def idle(self) -> bool:
+    """Whether the devices have nothing to do: only then does waiting for data cost time."""
+    return self._pending is None or all(value.is_ready() for value in jax.tree.leaves(self._pending[1]))
 
-  @property
-  def wait_share(self) -> float:
-    return min(1.0, self._wait / self.seconds) if self._steps else 0.0
+  def add(self, done: int, metrics: dict, sent: Any, waited: float) -> None:
+    """A step has been started; the one before it is read."""
+    earlier, self._pending = self._pending, (done, metrics, sent, waited)
+    self._read(earlier)
 
+  def flush(self) -> None:
+    """Reads the last step too."""
+    earlier, self._pending = self._pending, None
+    self._read(earlier)
 
-class _Pause:
-  """Time that is not training time."""
-
-  def __init__(self, meter: _Meter):
-    self._meter = meter
-
-  def __enter__(self):
-    self._begin = time.monotonic()
-
-  def __exit__(self, *unused):
-    if self._meter._begin is not None:
-      self._meter._pause += time.monotonic() - self._begin
+  def _read(self, pending: tuple[int, dict, Any, float] | None) -> None:
+    if pending is None:
+      return
+    done, metrics, sent, waited = pending
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+      raise errors.NonFinite(f"step {done}: {', '.join(f'{name} = {values[name]}' for name in bad)}; the last checkpoint holds finite "
+                             "weights, lower the learning rate or look at the batch of this step")
+    heard = self.exchange.read(sent)
+    number = int(np.max(heard[:, 0]))
+    self._agreed = self._agreed or (signal.Signals(number).name if number else "")
+    self.meter.waited(waited)
+    self.meter.finished()
+    self.bottleneck.add(heard[:, 1])
+    say = done % self.log_every == 0 or done == self.steps
+    if say:
+      self.log.write(done, {**values, f"{self.unit}_per_s": self.meter.rate, "wait_share": self.meter.wait_share})
+      slow = self.bottleneck.line()
+      if slow:
+        self.log.say(slow)
+    self.log.progress(done, {"loss": values["loss"], f"{self.unit}/s": self.meter.rate, "wait %": 100 * self.meter.wait_share}, say=say)
 
 
 class _Signals:
   """Turns SIGTERM and SIGINT into a request to stop after the step; a second one acts as usual."""
 
   def __enter__(self):
-    self.stop = ""
+    self.number = 0
     self._old = {}
     try:
       for number in (signal.SIGTERM, signal.SIGINT):
-        self._old[number] = signal.signal(number, self._handle)
+        self._old[number] = signal.signal(number, self._handle) or signal.SIG_DFL  # None: set by a library, not by Python
     except ValueError:  # not in the main thread: the caller keeps the signals
       self._old = {}
     return self
 
   def _handle(self, number, frame):
-    self.stop = signal.Signals(number).name
+    self.number = number
     signal.signal(number, self._old[number])
+
+  @property
+  def name(self) -> str:
+    """"SIGTERM", "SIGINT" or ""."""
+    return signal.Signals(self.number).name if self.number else ""
 
   def __exit__(self, *unused):
     for number, handler in self._old.items():

@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import shutil
+import time
 
 import jax
 
@@ -19,7 +20,8 @@ VERSIONS = "versions.json"
 
 # What may change between the runs of one experiment; anything else would make another experiment of it.
 FREE = (r"train.steps", r"train.log_every", r"train.evaluate_every", r"train.checkpoint_every", r"train.keep_checkpoints",
-        r"train.tensorboard", r"train.wandb", r"train.mesh.", r"data.workers", r"data.threads", r"data.prefetch", r"data.cache")
+        r"train.tensorboard", r"train.wandb", r"train.mesh.", r"data.workers", r"data.threads", r"data.prefetch", r"data.cache",
+        r"lerobot")
 
 
 def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> None:
@@ -67,6 +69,24 @@ def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) ->
   files.write(workdir / VERSIONS, json.dumps({"versions": versions(), "hardware": hardware()}, indent=2))
   files.write(workdir / CONFIG, json.dumps(new, indent=2, sort_keys=True))
   return new
+
+
+def join(workdir: pathlib.Path, config, *, seconds: float = 30.0) -> None:
+  """What the other processes of a run do where process 0 opens it: they see that it is there.
+
+  Args:
+    seconds: how long a network file system may take to show it.
+
+  Raises:
+    errors.UserError: the directory is not on a file system that the processes share.
+  """
+  until = time.monotonic() + seconds
+  text = config_lib.to_json(config)
+  while not ((workdir / CONFIG).is_file() and (workdir / CONFIG).read_text() == text):
+    if time.monotonic() > until:
+      raise errors.UserError(f"--workdir {workdir.absolute()}: process 0 has written {CONFIG} there and another process does not see it: "
+                             "the processes of a run need one directory on a shared file system")
+    time.sleep(0.1)
 
 
 def _strings(value) -> list[str]:

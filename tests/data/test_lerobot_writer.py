@@ -111,6 +111,18 @@ def test_round_trip(tmp_path):
       assert np.abs(error[0]).mean() < wrong / 2, "frames in order"
 
 
+def test_video_without_actions_has_neither_columns_nor_features_for_them(tmp_path):
+  settings = dict(cameras={"a": (SIZE, SIZE)}, state_names=(), action_names=(), robot_type="test")
+  with lerobot_writer.Writer(tmp_path / "set", FPS, **settings) as writer:
+    with pytest.raises(errors.UserError, match="action has shape"):
+      writer.add_episode("watch", {"a": moving_square(4, 0)}, action=np.zeros((4, 3)))
+    writer.add_episode("watch", {"a": moving_square(4, 0)})
+    writer.finalise()
+  info = json.loads((tmp_path / "set/meta/info.json").read_text())
+  table = parquet.read_table(tmp_path / "set" / info["data_path"].format(chunk_index=0, file_index=0))
+  assert not {"action", "observation.state"} & {*info["features"], *table.column_names} and table.num_rows == 4
+
+
 def test_tasks_table_has_the_instruction_as_pandas_index(tmp_path):
   write(tmp_path / "set")
   table = parquet.read_table(tmp_path / "set/meta/tasks.parquet")

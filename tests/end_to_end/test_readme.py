@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.end_to_end import program
@@ -53,9 +54,12 @@ def test_every_command_runs(clone):
   for key in ("lp_mse", "lp_mse_random", "s_pcfc", "psnr", "psnr_copy_last", "pairs_per_s", "seconds"):
     assert isinstance(summary[key], float), key
   assert pathlib.Path(summary["report"]).read_text().startswith("<!doctype html>")
+  stages = 7 - len(summary["left_out"])  # without a simulator there is no rollout
+  assert set(summary["left_out"]) <= {"rollout"} and np.isfinite([summary["action_mse"], summary["round_trip_ms"]]).all()
+  assert (summary["success"] is None) == ("rollout" in summary["left_out"])
   again = subprocess.run(["bash", "-c", "launch/quickstart.sh --debug --workdir=runs/first"], cwd=clone, env=env, capture_output=True,
                          text=True, timeout=600)
-  assert again.returncode == 0 and again.stdout.count("done already") == 3, again.stdout[-2000:] + again.stderr[-2000:]
+  assert again.returncode == 0 and again.stdout.count("done already") == stages, again.stdout[-2000:] + again.stderr[-2000:]
   check_products(clone / "runs")
 
 
@@ -67,6 +71,8 @@ def check_products(runs):
   lines = [json.loads(line) for line in (runs / "motion" / "metrics.jsonl").read_text().splitlines()]
   assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3]
   assert any(line["kind"] == "validation" for line in lines)
+  policy = json.loads((runs / "policy2" / "weights" / "config.json").read_text())
+  assert list(policy["robots"]) == ["other", "sawyer"] and policy["robots"]["other"]["action"] == 4
 
 
 @pytest.mark.parametrize("script", sorted((program.ROOT / "launch").glob("*.sh")) + [program.ROOT / ".ci" / "run"], ids=lambda path: path.name)

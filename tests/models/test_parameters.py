@@ -9,7 +9,8 @@ import pytest
 from como_jax import models, presets, trees
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
-CASES = [("motion", "published"), ("motion", "debug"), ("mae", "published"), ("mae", "debug")]
+CASES = [("motion", "published"), ("motion", "debug"), ("mae", "published"), ("mae", "debug"),
+         ("policy", "published"), ("policy", "published_gpt"), ("policy", "debug"), ("policy", "debug_gpt")]
 
 
 def table(config):

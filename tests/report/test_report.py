@@ -38,6 +38,7 @@ def _full():
     probes={"x": report.Scatter(rng.normal(size=50), rng.normal(size=50), 0.1, "cm")},
     pca=report.Projection(rng.normal(size=(50, 2)), {"x [cm]": rng.normal(size=50)}, (0.5, 0.2)),
     similarity=report.Similarity(np.array([[0.5, np.nan], [-0.1, 0.6]]), ["reach / top", "push / top"]),
+    rollouts=report.Rollouts({"reach": (0.8, 0.6, 0.9), "push": (0.0, 0.0, 0.2)}, 20, {"reach, success": _frames(4), "push, failure": _frames(5)}),
     config={"model": {"kind": "motion"}, "path": "<script>alert('x')</script>"},
     versions={"jax": "0.10"},
     hardware={"devices": "1 cpu"},
@@ -49,7 +50,7 @@ def _full():
 
 
 SECTIONS = {
-  "verdict": "metrics", "metrics": "metrics", "curves": "curves", "reconstruction": "reconstruction",
+  "verdict": "metrics", "metrics": "metrics", "rollouts": "rollouts", "curves": "curves", "reconstruction": "reconstruction",
   "transfer": "transfer", "s-pcfc": "s_pcfc", "probes": "probes", "pca": "pca", "similarity": "similarity",
   "notes": "notes", "quarantine": "quarantine", "commands": "commands", "run": "time", "config": "config",
 }  # fmt: skip
@@ -118,8 +119,8 @@ def test_text_is_escaped(written):
 def test_images_exist_and_show_something(written):
   page, text = written
   names = {path.name for path in page.parent.glob("*.png")}
-  drawn = {"curves", "s_pcfc", "probes", "pca", "similarity"}
-  assert names == {f"{n}{s}.png" for n in drawn for s in ("", "-dark")} | {"reconstruction.png", "transfer.png"}
+  drawn = {"curves", "s_pcfc", "probes", "pca", "similarity", "success"}
+  assert names == {f"{n}{s}.png" for n in drawn for s in ("", "-dark")} | {"reconstruction.png", "transfer.png", "films.png"}
   for name in names:
     image = np.asarray(Image.open(page.parent / name).convert("RGB"))
     assert image.std() > 2 and min(image.shape[:2]) > 100, name

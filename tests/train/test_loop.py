@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 
 import chex
 import jax
@@ -14,11 +16,11 @@ import pytest
 from como_jax import errors
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
-from como_jax.train import checkpoint, log, loop, step
+from como_jax.train import checkpoint, log, loop, meter, step
 from tests import toy
 
 
-def train(workdir, *, steps, resume=False, shape=(1, 1, 1), on_step=None, batches=toy.batches, evaluate=None):
+def train(workdir, *, steps, resume=False, shape=(1, 1, 1), on_step=None, batches=toy.batches, evaluate=None, **settings):
   workdir.mkdir(exist_ok=True)
   mesh = mesh_lib.make(data=shape[0], fsdp=shape[1], tensor=shape[2], devices=jax.devices()[:int(np.prod(shape))])
   tx, rate = toy.optimiser()
@@ -33,7 +35,7 @@ def train(workdir, *, steps, resume=False, shape=(1, 1, 1), on_step=None, batche
   try:
     return loop.run(now, step=function, batches=batches(start), mesh=mesh, steps=steps, log=writer, checkpointer=checkpointer,
                     examples_per_step=16, unit="pairs", log_every=1, checkpoint_every=2, on_step=on_step, evaluate=evaluate,
-                    evaluate_every=3)
+                    evaluate_every=3, **settings)
   finally:
     writer.close()
     checkpointer.close()
@@ -144,6 +146,50 @@ def test_checkpoint_of_another_model_is_refused_by_name(tmp_path):
   mesh = mesh_lib.make(data=1, devices=jax.devices()[:1])
   with pytest.raises(errors.UserError, match="another model.*encoder/kernel is float32"):
     checkpoint.Checkpointer(tmp_path / "run", keep=2).restore(other, mesh)
+
+
+def test_a_slow_source_is_named_as_the_bottleneck(tmp_path, capsys):
+  def slow(start):
+    for batch in toy.batches(start):
+      time.sleep(0.05)
+      yield batch
+  outcome = train(tmp_path / "run", steps=45, batches=slow, slow_data=meter.advice(workers=0, threads=4, prefetch=8))
+  said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("waiting for data")]
+  assert len(said) == 1, said  # once in a while, not at every log line
+  share = int(re.match(r"waiting for data (\d+)% of the time: raise config.data.workers \(now 0; .*config.data.threads \(now 4\)", said[0])[1])
+  assert share >= 20 and outcome.wait_share > 0.2
+  train(tmp_path / "fast", steps=45)
+  assert "waiting for data" not in capsys.readouterr().out
+
+
+def test_the_bottleneck_line_comes_again_and_names_the_process():
+  now = [0.0]
+  bottleneck = meter.Bottleneck("advice", clock=lambda: now[0])
+  lines = []
+  for _ in range(1400):
+    bottleneck.add([0.0, 0.5])
+    now[0] += 1.0
+    lines.append(bottleneck.line())
+  assert [line for line in lines if line] == ["waiting for data 50% of the time in process 1: advice"] * 3  # every ten minutes
+  bottleneck = meter.Bottleneck("advice", clock=lambda: now[0])
+  for _ in range(10):
+    bottleneck.add([0.1])
+    now[0] += 1.0
+    assert not bottleneck.line()
+
+
+def test_evaluation_does_not_count_as_training_time():
+  speed = meter.Meter(10)
+  speed.finished()
+  for _ in range(2):
+    time.sleep(0.02)
+    speed.finished()
+  rate = speed.rate
+  with speed.paused():
+    time.sleep(0.1)
+  assert speed.rate == rate  # at the end of a run nothing follows the evaluation
+  speed.finished()
+  assert speed.seconds < 0.1
 
 
 def test_a_cut_last_line_of_the_log_is_dropped(tmp_path):

@@ -5,7 +5,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -100,14 +100,13 @@ def read_table(path: str) -> Table:
 
 class Reader:
   """Clips by (shard, record). Safe to share between threads; opens its files anew after it travelled to another
-  process."""
+  process. `name` gives the file name of a shard."""
 
-  def __init__(self, path: str):
-    self._path = path
-    self.__setstate__({"_path": path})
+  def __init__(self, path: str, name: Callable[[int], str] = shard_name):
+    self.__setstate__({"_path": path, "_name": name})
 
   def __getstate__(self):
-    return {"_path": self._path}
+    return {"_path": self._path, "_name": self._name}
 
   def __setstate__(self, state):
     self.__dict__.update(state)
@@ -116,7 +115,7 @@ class Reader:
   def _open(self, shard: int) -> array_record_module.ArrayRecordReader:
     with self._lock:
       if shard not in self._files:
-        path = os.path.join(self._path, shard_name(shard))
+        path = os.path.join(self._path, self._name(shard))
         self._files[shard] = array_record_module.ArrayRecordReader(path, options="readahead_buffer_size:0")
         if len(self._files) > _OPEN_FILES:
           self._files.popitem(last=False)  # closed when the last thread using it lets go
@@ -125,7 +124,7 @@ class Reader:
 
   def clip(self, shard: int, record: int) -> episode.Clip:
     """One clip. Raises `video.Unreadable` naming the file and the record."""
-    where = f"{os.path.join(self._path, shard_name(shard))} record {record}"
+    where = f"{os.path.join(self._path, self._name(shard))} record {record}"
     try:
       return episode.decode(self._open(shard).read([int(record)])[0])
     except errors.UserError as error:

@@ -1,0 +1,121 @@
+"""What does labelling cost beyond the frozen encoder? Frames a second of each part, in one run, on one machine.
+
+python benchmarks/extract.py [--preset debug|published] [--data DIR] [--frames 1024] [--batch-size 64] [--rounds 3]
+    about a minute on 2 CPU cores (small model, the bundled data); the weights are random, which does not change the speed
+The rows: the encoder alone on frames that lie on the device; the same and the rest of the model (a pair for every frame), which is
+the least that labels can cost; the stream, on frames in the host's memory and with the ring of features; everything, with decoding and
+files. The rounds alternate between the rows, the best of each counts. CPU time is that of all threads of this process: on a busy machine
+without an accelerator it is the figure to compare.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+from como_jax import config as config_lib  # noqa: E402
+from como_jax import models, presets, weights  # noqa: E402
+from como_jax.data import index  # noqa: E402
+from como_jax.models import pixels  # noqa: E402
+from como_jax.parallel import mesh as mesh_lib  # noqa: E402
+from como_jax.tasks import extract  # noqa: E402
+from como_jax.train import rng, rundir  # noqa: E402
+
+CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "extract.py"
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--preset", default="debug", choices=("debug", "published"))
+  parser.add_argument("--data", default="bundled")
+  parser.add_argument("--offset-seconds", type=float, default=0.15)
+  parser.add_argument("--frames", type=int, default=1024, help="frames of a round, about")
+  parser.add_argument("--batch-size", type=int, default=64)
+  parser.add_argument("--rounds", type=int, default=3)
+  options = parser.parse_args()
+  with tempfile.TemporaryDirectory() as folder:
+    section = presets.preset("motion", options.preset)
+    model = models.build(section)
+    params = jax.device_get(jax.jit(model.init)(rng.key(0, "init")))
+    weights.save(f"{folder}/model", params, {"model": section, "data": {}})
+    config = config_lib.parse(["main", f"--config={CONFIG}", f"--config.checkpoint={folder}/model", f"--config.data.path={options.data}",
+                               f"--config.offset_seconds={options.offset_seconds}", f"--config.batch_size={options.batch_size}"]).config
+    work, model, params = extract.open_work(config)
+    measure(options, config, work, model, params, pathlib.Path(folder))
+
+
+def measure(options, config, work, model, params, folder: pathlib.Path) -> None:
+  """Runs the rounds and prints the table."""
+  mesh, size = extract.make_mesh(config), options.batch_size
+  steps = max(2, options.frames // size)
+  stride = int(index.strides(work.table.fps, work.offset).max())
+  pictures = np.random.default_rng(0).integers(0, 256, (size, model.image_size, model.image_size, 3), np.uint8)
+  on_device = jax.device_put(pictures, mesh_lib.batch_sharding(mesh))
+  held = jax.device_put(params, mesh_lib.replicated(mesh))
+  part = _first_episodes(work, options.frames)
+  stream = extract.make_stream(part, model, params, config=config, mesh=mesh)
+
+  def repeated(program) -> int:
+    for _ in range(steps):
+      out = program(held, on_device)
+    jax.block_until_ready(out)
+    return steps * size
+
+  def streamed(number: int) -> int:
+    for step in range(steps):
+      stream.add(pictures, [(t - stride, t, None) for t in range(step * size, (step + 1) * size) if t >= stride])
+    stream.finish()
+    return steps * size
+
+  def whole(number: int) -> int:
+    out = folder / f"labels-{number}"
+    out.mkdir()
+    return extract.extract(str(out), part, stream, config=config, process_index=0, process_count=1)["frames"]
+
+  encoder = jax.jit(lambda p, x: model.features(p, pixels.normalise(x)))
+  both = jax.jit(lambda p, x: _motion(model, p, pixels.normalise(x)))
+  rows = {"encoder": lambda number: repeated(encoder), "encoder and pairs": lambda number: repeated(both), "stream": streamed, "extract": whole}
+  measured: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
+  for number in range(options.rounds + 1):
+    for name, run in rows.items():
+      wall, used = time.monotonic(), time.process_time()
+      frames = run(number)
+      if number:  # the first round compiles
+        measured[name].append((frames / (time.monotonic() - wall), 1e3 * (time.process_time() - used) / frames))
+  hardware = rundir.hardware()
+  print(f"\n{options.preset} model, {model.image_size} px, {model.config['dtype']}, batches of {size}, {hardware['devices']}, "
+        f"{hardware['cores']} cores, {len(part.table)} clips of {options.data}, offset of {stride} frames; best of {options.rounds} rounds\n")
+  print("| | frames/s | ratio to the encoder | ratio to encoder and pairs | slowest round | CPU ms a frame |\n| --- | --- | --- | --- | --- | --- |")
+  best = {name: max(rate for rate, _ in values) for name, values in measured.items()}
+  for name, values in measured.items():
+    print(f"| {name} | {best[name]:.1f} | {best[name] / best['encoder']:.3f} | {best[name] / best['encoder and pairs']:.3f} | "
+          f"{min(rate for rate, _ in values):.1f} | {min(cpu for _, cpu in values):.2f} |")
+
+
+def _motion(model, params, images):
+  """z of each frame and its neighbour in the batch."""
+  tokens = model.features(params, images)
+  return model.encode(params, images, images[::-1], features=(tokens, tokens[::-1])).z
+
+
+def _first_episodes(work: extract.Work, frames: int) -> extract.Work:
+  """The first episodes of the first shard, about so many frames over all cameras."""
+  table = work.table
+  rows = np.flatnonzero(table.shard == table.shard.min())
+  ends = np.cumsum([table.length[row] * len(work.cameras) for row in rows])
+  last = table.episode[rows[min(np.searchsorted(ends, frames), len(rows) - 1)]]
+  keep = rows[:np.flatnonzero(table.episode[rows] == last)[-1] + 1]
+  columns = {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
+  cut = {name: [column[row] for row in keep] if isinstance(column, list) else column[keep] for name, column in columns.items()}
+  return dataclasses.replace(work, table=type(table)(**cut))
+
+
+if __name__ == "__main__":
+  main()

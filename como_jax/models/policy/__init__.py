@@ -1,0 +1,1 @@
+"""Policies: observation and instruction in, chunks of actions and of latent motion out."""

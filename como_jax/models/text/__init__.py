@@ -1,0 +1,28 @@
+"""Frozen text encoders: one file a kind, listed here. `convert.text` makes their weights folders."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from como_jax.models import spread
+from como_jax.models.text import bert, clip, t5
+
+KINDS = {"bert": bert.Encoder, "t5": t5.Encoder, "clip": clip.Encoder}
+
+
+def build(kind: str, sizes: Mapping[str, Any], *, dtype: Any = jnp.float32, what: str = "text encoder") -> nn.Module:
+  """The encoder of a weights folder: `apply({"params": ...}, ids [B, N], mask [B, N])` -> (tokens, pooled).
+
+  Args:
+    kind: a key of `KINDS`.
+    sizes: the fields of its class, as "sizes" of the folder's config.json has them.
+    dtype: what matrix products run in.
+    what: names the source in messages.
+
+  Raises:
+    errors.UserError: an unknown kind or size, or a missing one.
+  """
+  constructor = spread.pick(KINDS, kind, f"{what}: kind")
+  return spread.construct(constructor, sizes, f"{what}: sizes", dtype=dtype)

@@ -1,0 +1,99 @@
+"""What the text encoders share: attention with an optional bias, the MLP, stacked layers, pooling.
+
+Legend: B texts, N tokens, D width, H heads, K width of one head, L layers.
+
+These forwards are frozen and only ever read published weights, so they stand apart from `models.transformer`: no
+sharding constraints, no rematerialisation. Parameters are float32 (or what was loaded); `dtype` is what matrix products
+run in. Norms, the softmax and the residual stream are always float32: T5's activations are too large for short floats.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from como_jax.models import spread
+
+_tanh_gelu = functools.partial(jax.nn.gelu, approximate=True)
+ACTIVATIONS: dict[str, Callable] = {  # by their names in Hugging Face's config.json
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_new": _tanh_gelu,
+    "gelu_pytorch_tanh": _tanh_gelu,
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention. [B, N, D] -> [B, N, D].
+
+  Attributes:
+    heads, head_width: H and K; H * K need not be D.
+    use_bias: biases on query, key, value and output.
+    scale: of the logits; None is 1 / sqrt(K).
+  """
+
+  heads: int
+  head_width: int
+  use_bias: bool = True
+  scale: float | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, mask: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """Args: x [B, N, D]; mask bool [B or 1, 1, N, N], True = may attend; bias [1, H, N, N] added to the logits."""
+    def dense(name: str, width: int) -> nn.Dense:
+      return nn.Dense(width, use_bias=self.use_bias, dtype=self.dtype, name=name)
+
+    shape = (*x.shape[:-1], self.heads, self.head_width)
+    query, key, value = (dense(name, self.heads * self.head_width)(x).reshape(shape)
+                         for name in ("query", "key", "value"))
+    y = jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=self.scale)
+    return dense("output", x.shape[-1])(y.reshape((*x.shape[:-1], -1)))
+
+
+class MLP(nn.Module):
+  """down(act(up(x))), or down(act(gate(x)) * up(x)) when gated. [B, N, D] -> [B, N, D]."""
+
+  mlp: int
+  activation: str
+  use_bias: bool = True
+  gated: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    def dense(name: str, width: int) -> nn.Dense:
+      return nn.Dense(width, use_bias=self.use_bias, dtype=self.dtype, name=name)
+
+    activation = spread.pick(ACTIVATIONS, self.activation, "activation")
+    y = dense("up", self.mlp)(x)
+    y = activation(dense("gate", self.mlp)(x)) * y if self.gated else activation(y)
+    return dense("down", x.shape[-1])(y)
+
+
+def stack(parent: nn.Module, block: nn.Module, depth: int, x: jax.Array, *arguments: jax.Array) -> jax.Array:
+  """`depth` layers of `block` (made with parent=None), x [B, N, D] -> [B, N, D].
+
+  The parameters lie in `parent` under "blocks" with a leading axis L and the compiled program holds one layer.
+  """
+  def init(key: jax.Array) -> dict[str, Any]:
+    return jax.vmap(lambda key: block.init(key, x, *arguments)["params"])(jax.random.split(key, depth))
+
+  layers = parent.param("blocks", init)
+  return jax.lax.scan(lambda x, layer: (block.apply({"params": layer}, x, *arguments), None), x, layers)[0]
+
+
+def attend_to(mask: jax.Array) -> jax.Array:
+  """bool [B, N], True = a token -> bool [B, 1, N, N]: every position may attend to every token."""
+  return jnp.broadcast_to(mask[:, None, None, :], (mask.shape[0], 1, mask.shape[1], mask.shape[1]))
+
+
+def mean(tokens: jax.Array, mask: jax.Array) -> jax.Array:
+  """[B, N, D] and bool [B, N] -> [B, D], the mean over the tokens that are there; 0 where there are none."""
+  weights = mask.astype(tokens.dtype)[..., None]
+  return jnp.sum(tokens * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1.0)

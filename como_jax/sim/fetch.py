@@ -1,0 +1,180 @@
+"""Fetch arm of gymnasium-robotics 1.4 (MIT licence): reach, push, pick-and-place. A second embodiment beside Meta-World.
+
+The environments are built directly, without gymnasium's wrappers, and drawn by our own renderer. 25 control steps a
+second (20 physics steps of 2 ms); gymnasium's own limit is 50 steps, here 100, because slowed experts need more.
+
+Action [4]: x, y, z move of the gripper (1.0 = 5 cm a control step), gripper (1 opens, -1 closes).
+State [4]: x, y, z of the gripper in metres, gripper opening (0 closed .. 1 open).
+The goal marker (red ball) is part of the picture. Goals and objects are sampled from the seed; a block may already lie
+at its goal, as in the original tasks.
+"""
+
+import contextlib
+import io
+
+import numpy as np
+
+from como_jax.sim import base, rendering, scenes
+
+rendering.choose_backend()
+
+import mujoco  # noqa: E402  MuJoCo reads MUJOCO_GL while it is imported
+
+with contextlib.redirect_stderr(io.StringIO()):  # the package prints advice about its hand environments
+  from gymnasium_robotics.envs.fetch import pick_and_place, push, reach
+
+VERSION = f"gymnasium-robotics 1.4.2 (mujoco {mujoco.__version__})"
+EXPERT = "scripted expert (proportional controller that knows the positions of block and goal)"
+ROBOT = "fetch"
+TASKS = {
+  "reach": "move the gripper to the red ball",
+  "push": "push the block to the red ball",
+  "pick-and-place": "pick up the block and hold it at the red ball",
+}
+# Free cameras, since those of the model see little of the table: look-at [m], distance [m], azimuth and elevation [deg].
+_VIEWS = {
+  "front": ((1.30, 0.75, 0.50), 1.25, 180.0, -28.0),
+  "side": ((1.30, 0.75, 0.50), 1.25, 100.0, -25.0),
+  "corner": ((1.30, 0.75, 0.50), 1.30, 132.0, -30.0),
+  "top": ((1.30, 0.75, 0.42), 1.30, 180.0, -80.0),
+}
+CAMERAS = tuple(_VIEWS)
+STATE_NAMES = ("gripper_x", "gripper_y", "gripper_z", "gripper_opening")
+ACTION_NAMES = ("delta_x", "delta_y", "delta_z", "gripper")
+MAX_STEPS = 100
+_FINGER_RANGE = 0.05  # metres, each finger
+_GAIN = 10.0  # action a metre
+_CLOSING_STEPS = 5
+
+
+def build(
+  task: str, *, cameras: tuple[str, ...] = ("front", "side"), image_size: int = 128, stride: int = 1, scene: int = 0
+) -> "Fetch":
+  """One task.
+
+  Args:
+    task: a key of `TASKS`.
+    cameras: from `CAMERAS`.
+    image_size: height and width of frames, pixels.
+    stride: control steps that `step` holds an action for.
+    scene: appearance until a `reset` names another.
+  """
+  return Fetch(task, cameras=cameras, image_size=image_size, stride=stride, scene=scene)
+
+
+class Fetch(base.Stepper):
+  """`base.Simulator` over one Fetch environment."""
+
+  def __init__(self, task: str, *, cameras: tuple[str, ...], image_size: int, stride: int, scene: int):
+    base.check("Fetch", task, TASKS, cameras, CAMERAS, stride)
+    kinds = {
+      "reach": reach.MujocoFetchReachEnv,
+      "push": push.MujocoFetchPushEnv,
+      "pick-and-place": pick_and_place.MujocoFetchPickAndPlaceEnv,
+    }
+    self._task, self._env = task, kinds[task]()
+    self._expert, self._observed, self._shown = _Expert(task), None, int(self._env.model.site("target0").id)
+    self._renderer = rendering.Renderer(self._env.model, image_size, f"fetch/{task}")
+    self._scenes = scenes.Scenes(
+      self._env.model,
+      surfaces=("floor_mat", "table_mat", "robot0:arm_mat", "robot0:torso_mat", "robot0:head_mat"),
+      recoloured=(-1.0, -1.0, -1.0),  # the robot has materials, no coloured geoms
+    )
+    spec = base.Spec(
+      name=f"fetch/{task}",
+      robot=ROBOT,
+      instruction=TASKS[task],
+      cameras={camera: (image_size, image_size) for camera in cameras},
+      state_names=STATE_NAMES,
+      action_names=ACTION_NAMES,
+      action_low=np.full(4, -1, np.float32),
+      action_high=np.full(4, 1, np.float32),
+      fps=round(1 / self._env.dt, 6),
+      stride=stride,
+      max_steps=MAX_STEPS,
+      gripper_open=1.0,
+    )
+    super().__init__(spec, scene)
+
+  def expert(self) -> np.ndarray:
+    """See `base.Simulator.expert`."""
+    return self._expert(self._observed).astype(np.float32)
+
+  def close(self) -> None:
+    """See `base.Simulator.close`."""
+    self._renderer.close()
+
+  def _restart(self, seed: int, scene: int) -> None:
+    if self._scenes.apply(scene):
+      self._renderer.close()
+    self._expert = _Expert(self._task)
+    self._observed, _ = self._env.reset(seed=seed)
+
+  def _advance(self, action: np.ndarray) -> bool:
+    self._observed, _, _, _, info = self._env.step(action)
+    return bool(info["is_success"])
+
+  def _state(self) -> np.ndarray:
+    fingers = [float(self._env.data.joint(f"robot0:{side}_gripper_finger_joint").qpos[0]) for side in "lr"]
+    return np.append(self._observed["observation"][:3], np.mean(fingers) / _FINGER_RANGE)
+
+  def _frame(self, camera: str) -> np.ndarray:
+    # Only the drawn position of the marker: the environment's own way runs mj_forward, which would make a watched
+    # episode differ from an unwatched one.
+    self._env.data.site_xpos[self._shown] = self._env.goal
+    return self._renderer.frame(self._env.data, _free_camera(*_VIEWS[camera]))
+
+
+def _free_camera(lookat, distance: float, azimuth: float, elevation: float) -> "mujoco.MjvCamera":
+  camera = mujoco.MjvCamera()
+  camera.lookat[:] = lookat
+  camera.distance, camera.azimuth, camera.elevation = distance, azimuth, elevation
+  return camera
+
+
+class _Expert:
+  """Proportional controller towards the present sub-goal; falls back to an earlier one when it was disturbed."""
+
+  def __init__(self, task: str):
+    self._act = {"reach": self._reach, "push": self._push, "pick-and-place": self._pick}[task]
+    self._closing = 0
+
+  def __call__(self, observed: dict[str, np.ndarray]) -> np.ndarray:
+    """Action [4] for the environment's observation."""
+    gripper, block = observed["observation"][:3], observed["observation"][3:6]
+    return self._act(gripper, block, observed["desired_goal"])
+
+  def _reach(self, gripper, block, goal) -> np.ndarray:
+    return _towards(gripper, goal, 1.0)
+
+  def _push(self, gripper, block, goal) -> np.ndarray:
+    way = goal[:2] - block[:2]
+    distance = np.linalg.norm(way)
+    direction = way / max(distance, 1e-6)
+    behind = np.append(block[:2] - 0.065 * direction, block[2])
+    offset = gripper[:2] - block[:2]
+    along, across = offset @ direction, np.linalg.norm(offset - (offset @ direction) * direction)
+    if along < 0 and across < 0.02 and gripper[2] < block[2] + 0.03:  # behind the block and low: push through it
+      target = np.append(block[:2] + min(distance, 0.05) * direction, block[2])
+      return _towards(gripper, target, -1.0, gain=6.0)
+    if np.linalg.norm(gripper[:2] - behind[:2]) < 0.02:
+      return _towards(gripper, behind, -1.0)
+    high = block[2] + 0.08
+    if gripper[2] < high - 0.03:  # rise before going around, or the fingers drag the block along
+      return _towards(gripper, [*gripper[:2], high], -1.0)
+    return _towards(gripper, [*behind[:2], high], -1.0)
+
+  def _pick(self, gripper, block, goal) -> np.ndarray:
+    gap, across = np.linalg.norm(block - gripper), np.linalg.norm((block - gripper)[:2])
+    if gap > 0.04:  # lost or not yet there
+      self._closing = 0
+    if self._closing > _CLOSING_STEPS:
+      return _towards(gripper, gripper + goal - block, -1.0)
+    if self._closing or gap < 0.012:
+      self._closing += 1
+      return np.array([0.0, 0.0, 0.0, -1.0])
+    return _towards(gripper, block if across < 0.015 else block + [0, 0, 0.08], 1.0)
+
+
+def _towards(position, target, gripper: float, gain: float = _GAIN) -> np.ndarray:
+  return np.append(np.clip((np.asarray(target) - position) * gain, -1, 1), gripper)

@@ -1,0 +1,97 @@
+"""From a policy config's `data` section to data sets with robots, labels, cameras and instructions."""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from como_jax import data, errors, language
+from como_jax.data import index, ingest, labels, transforms
+from como_jax.data import policy as policy_data
+from como_jax.data.sources import shards
+from como_jax.tasks import sources
+
+_KEYS = ("path", "weight", "robot", "labels", "cameras", "views", "episodes", "tasks", "name")
+
+
+def sets(config) -> list[policy_data.PolicySet]:
+  """The data sets of a config: its mixture, or its single path as one robot's data. Raw sources are converted into the cache first.
+
+  Raises:
+    errors.UserError: a path or label folder that does not exist, labels of other data, an unknown key of a mixture entry.
+  """
+  section = config.data
+  alone = dict(path=section.path, robot=config.policy.robot, labels=section.labels, cameras=tuple(section.cameras))
+  found = []
+  for entry in [dict(entry) for entry in section.mixture] or [alone]:
+    for key in entry:
+      if key not in _KEYS:
+        raise errors.UserError(f"config.data.mixture: an entry has the key {key!r}: {errors.nearest(key, _KEYS)}")
+    path = sources.resolve(entry.pop("path", ""))
+    folder = ingest.ensure_shards(path, image_size=section.image_size, cache_dir=sources.cache_dir(section), resize=section.resize)
+    for key in ("cameras", "episodes", "tasks"):
+      entry[key] = tuple(entry.get(key, ()))
+    if entry.get("labels"):
+      labels.check(entry["labels"], data_path=folder)
+    entry["name"] = entry.get("name") or os.path.basename(os.path.normpath(path))
+    if "." in entry.get("robot", ""):
+      raise errors.UserError(f"config.data.mixture: robot {entry['robot']!r}: the name must not hold a dot")
+    found.append(policy_data.PolicySet(path=folder, **entry))
+  return found
+
+
+def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:
+  """Robot -> {"action", "state" (sizes), "action_names", "step_seconds"}, in order of first appearance.
+
+  Raises:
+    errors.UserError: no robot at all, a data set without actions, or one robot with two sizes or rates.
+  """
+  facts: dict[str, dict] = {}
+  for one in found:
+    if not one.robot:
+      continue
+    manifest, table = shards.read_manifest(one.path), shards.read_table(one.path)
+    sizes = {key: manifest[key]["size"] for key in ("action", "state")}
+    if not isinstance(sizes["action"], int) or sizes["action"] < 1:
+      raise errors.UserError(f"{one.label}: robot {one.robot!r} needs actions of one size, the data set has {sizes['action'] or 'none'}")
+    fps = sorted({float(rate) for rate in table.fps})
+    step = {int(n) / rate for rate in fps for n in index.strides(np.array([rate]), config.policy.step_seconds)}
+    if len({round(value, 6) for value in step}) > 1:
+      raise errors.UserError(f"{one.label}: clips of {', '.join(f'{rate:g}' for rate in fps)} frames a second: set config.policy.step_seconds")
+    new = {"action": sizes["action"], "state": int(sizes["state"] or 0), "action_names": list(manifest["action"]["names"] or ()),
+           "step_seconds": round(step.pop(), 9)}
+    old = facts.setdefault(one.robot, new)
+    for key in ("action", "state", "step_seconds"):
+      if old[key] != new[key]:
+        raise errors.UserError(f"{one.label}: robot {one.robot!r} has {key} {new[key]} here and {old[key]} in another data set: "
+                               "give it another robot name" + (", or set config.policy.step_seconds" if key == "step_seconds" else ""))
+  if not facts:
+    raise errors.UserError("config.data.mixture: no entry names a robot, so there is no action to learn")
+  return facts
+
+
+def label_facts(found: list[policy_data.PolicySet]) -> dict | None:
+  """{"queries", "dims", "offset_seconds"} of the label sets, None without any."""
+  opened = [labels.Labels(one.labels).manifest for one in found if one.labels]
+  return {key: opened[0][key] for key in ("queries", "dims", "offset_seconds")} if opened else None
+
+
+def cameras(config, found: list[policy_data.PolicySet]) -> tuple[str, ...]:
+  """Names of the camera slots: the config's, else those of the first robot's entry, else its data set's first one."""
+  if config.policy.cameras:
+    return tuple(config.policy.cameras)
+  first = next(one for one in found if one.robot)
+  return first.cameras or index.camera_names(shards.read_table(first.path))[:max(1, config.model.cameras)]
+
+
+def instructions(config, found: list[policy_data.PolicySet]) -> tuple[Callable, dict[str, tuple[np.ndarray, np.ndarray]]]:
+  """The text encoder, and every instruction of the data with its embedding (tokens [L, E], mask [L])."""
+  encode = language.build(config.language.to_dict())
+  texts = sorted({str(text) for one in found for text in shards.read_table(one.path).task} | {""})
+  tokens, mask = encode(texts)
+  return encode, {text: (tokens[i], mask[i]) for i, text in enumerate(texts)}
+
+
+def augmentation(section) -> tuple[Callable, ...]:
+  """The transforms that are switched on."""
+  return sources.augmentation(section)

@@ -1,0 +1,173 @@
+"""Training of a policy (CoMo stage 2): robot actions and the latent motion of videos in one batch, one trunk, light heads."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from como_jax import config as config_lib
+from como_jax import errors, models, trees
+from como_jax.data import normalisation
+from como_jax.data import policy as policy_data
+from como_jax.serve import policy as serving
+from como_jax.tasks import demonstrations, training
+from como_jax.train import checkpoint, rng, rundir
+
+
+def run(command: config_lib.CommandLine) -> int:
+  """Trains; the weights it leaves hold all that acting needs (model, statistics, cameras, instruction encoder)."""
+  rundir.check(command.workdir, command.config, resume=command.resume, overwrite=command.overwrite)
+  config, ready = resolve(command.config)
+  return training.fit(dataclasses.replace(command, config=config), lambda: job(config, ready))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+  """What a config came down to once its data were looked at.
+
+  Attributes:
+    start: (parameters, config) of the policy it starts from, or None.
+    build: arguments that `data.policy.build` and `evaluation` share.
+  """
+
+  sets: list[policy_data.PolicySet]
+  normaliser: normalisation.Normaliser
+  start: tuple[dict, dict] | None
+  build: dict[str, Any]
+
+
+def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready]:
+  """The config with everything that follows from its data: sizes of robots, latents and instructions, cameras, statistics.
+
+  Raises:
+    errors.UserError: data or labels that do not fit together, or do not fit the policy to start from.
+  """
+  sets = demonstrations.sets(config)
+  start = None
+  if config.init:
+    start = checkpoint.load(config.init)
+    serving.check(start[1], repr(config.init))
+  before = start[1] if start else {}
+  config = config_lib.ConfigDict(config.to_dict())
+  robots = dict(sorted({**before.get("robots", {}), **demonstrations.robots(config, sets)}.items()))  # the data number them by name
+  for name, facts in robots.items():
+    old = before.get("robots", {}).get(name, facts)
+    for key in ("action", "state", "step_seconds"):
+      if old[key] != facts[key]:
+        raise errors.UserError(f"robot {name!r}: {key} is {facts[key]} here and {old[key]} in the policy {config.init!r} to start from; "
+                               "give it another name to get a new head")
+  label = demonstrations.label_facts(sets)
+  encode, texts = demonstrations.instructions(config, sets)
+  with config.ignore_type():
+    config.robots = robots
+    config.policy.cameras = demonstrations.cameras(config, sets)
+    config.policy.latent_offset_seconds = label["offset_seconds"] if label else before.get("policy", {}).get("latent_offset_seconds", 0.0)
+    model = config.model
+    model.robots = {name: {"action": facts["action"], "state": facts["state"]} for name, facts in robots.items()}
+    model.cameras = len(config.policy.cameras)
+    model.language.update(width=encode.width, tokens=encode.tokens)
+    if label:
+      model.latent.update(queries=label["queries"], dims=label["dims"])
+    elif start:
+      model.latent.update({key: before["model"]["latent"][key] for key in ("queries", "dims")})
+    build = dict(
+        language=texts, robots={name: (facts["action"], facts["state"]) for name, facts in robots.items()}, cameras=model.cameras,
+        history=model.history, step_seconds=config.policy.step_seconds, chunk=model.chunk, reduce=config.policy.reduce,
+        latent_chunk=model.latent.chunk, latent_size=model.latent.queries * model.latent.dims, image_size=config.data.image_size,
+        validation_fraction=config.data.validation_fraction)
+    found = policy_data.statistics(
+        sets, mode=config.policy.normalisation, step_seconds=config.policy.step_seconds, reduce=config.policy.reduce,
+        validation_fraction=config.data.validation_fraction)
+    if start:  # a head that is trained further goes on in its own units
+      old = normalisation.Normaliser.from_json(before["normalisation"])
+      found = dataclasses.replace(found, mode=old.mode, robots={**found.robots, **old.robots}, latent=old.latent or found.latent)
+    config.normalisation = found.to_json()
+  if config.data.image_size != model.image_size:
+    raise errors.UserError(f"config.data.image_size={config.data.image_size} is not config.model.image_size={model.image_size}")
+  config.lock()
+  return config, Ready(sets, found, start, build)
+
+
+def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
+  """Model, losses, batches and the offline action error, from the resolved config."""
+  model = models.build(config.model.to_dict())
+  start = starting_point(config, model, ready.start)
+  for line in policy_data.describe(ready.sets, validation_fraction=config.data.validation_fraction):
+    print(f"data: {line}")
+  settings = dict(normaliser=ready.normaliser, **ready.build)
+  held_out = None
+  if config.data.validation_fraction > 0:
+    held_out = policy_data.evaluation(ready.sets, **settings, batch_size=config.evaluation.batch_size,
+                                      max_examples=config.evaluation.examples, threads=config.data.threads)
+  objective = {name: float(section.weight) for name, section in config.policy.objectives.items()}
+
+  def loss(params, batch, key):
+    return model.losses(params, batch, key)
+
+  score = Score(model, config)
+  return training.Job(
+      model=model, loss=loss, weights=objective, start=start, unit="examples", examples_per_step=config.train.batch_size,
+      batches=lambda step: policy_data.build(
+          ready.sets, **settings, batch_size=config.train.batch_size, augment=demonstrations.augmentation(config.data), seed=config.seed,
+          process_index=jax.process_index(), process_count=jax.process_count(), start_step=step, workers=config.data.workers,
+          threads=config.data.threads, prefetch=config.data.prefetch),
+      evaluate=held_out and (lambda params: score(params, held_out)))
+
+
+def starting_point(config, model, start: tuple[dict, dict] | None) -> dict[str, Any]:
+  """Named parts of the parameters that do not start at random: {} | the encoder | everything that a policy to start from has."""
+  if start is None:
+    if not config.encoder_weights:
+      print("encoder: random; set config.encoder_weights (\"bundled\", a motion model or a pretrained MAE)")
+    return training.encoder_weights(config.encoder_weights, model=model)
+  fresh = jax.jit(model.init)(rng.key(config.seed, "init"))
+  names, given = trees.flatten(fresh), trees.flatten(start[0])
+  new = {name: leaf for name, leaf in names.items() if name not in given}
+  other = sorted({"/".join(name.split("/")[:2]) for name in new if not name.startswith("heads/")})
+  if other:
+    raise errors.UserError(f"the policy {config.init!r} to start from has no {', '.join(other[:4])}: its model section differs from this one's")
+  if new:
+    print("new heads: " + ", ".join(sorted({name.split("/")[1] for name in new})))
+  return trees.merge(fresh, trees.unflatten({**given, **new}), what=f"policy {config.init!r}")
+
+
+class Score:
+  """Offline error of sampled chunks on held-out examples, in normalised units: 1 is about what the mean action gets, 0 is perfect."""
+
+  def __init__(self, model: Any, config):
+    self._model, self._guidance = model, float(config.policy.guidance)
+    self._actions = jax.jit(self._sample, static_argnames="robot")
+    self._latents = jax.jit(lambda params, batch, key: model.sample_latents(params, batch, key, steps=None))
+
+  def _sample(self, params, batch, key, robot):
+    return self._model.sample(params, batch, key, robot=robot, steps=None, guidance=self._guidance)
+
+  def __call__(self, params, held_out) -> dict[str, float]:
+    """{"action_mse", "action_mse_first" (first element of the chunk only), "latent_mse"}: those there are examples for."""
+    sums: dict[str, np.ndarray] = {}
+
+    def add(name, error, mask):
+      sums[name] = sums.get(name, np.zeros(2)) + [float((error * mask).sum()), float(mask.sum())]
+
+    with held_out.batches() as batches:
+      for step in range(held_out.steps):
+        batch = next(batches)
+        valid, key = batch["valid"], rng.key(0, "score", step)
+        seen = {name: batch[name] for name in self._model.inputs_spec(1) if name in batch and name not in TARGETS}
+        for number, robot in enumerate(self._model.robots):
+          mask = batch["actions_mask"] & (valid & (batch["robot"] == number))[:, None, None]
+          if mask.any():
+            sampled = np.asarray(self._actions(params, seen, key, robot=robot))
+            width = sampled.shape[-1]
+            error = np.square(sampled - batch["actions"][..., :width])
+            add("action_mse", error, mask[..., :width])
+            add("action_mse_first", error[:, 0], mask[:, 0, :width])
+        mask = batch["latents_mask"] & valid[:, None]
+        if mask.any():
+          error = np.square(np.asarray(self._latents(params, seen, key)) - batch["latents"]).mean(-1)
+          add("latent_mse", error, mask)
+    return {name: float(total / count) for name, (total, count) in sums.items()}
+
+
+TARGETS = ("actions", "actions_mask", "latents", "latents_mask")

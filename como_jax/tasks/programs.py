@@ -1,0 +1,152 @@
+"""The programs that a training config leads to, on shapes alone: its train step, labelling with its motion model, acting with its policy.
+
+They are the real ones (`train.step.build`, the model's own functions, the mesh and sharding rules of a run); only data and weights
+are missing. Batches come from the model's `inputs_spec`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from como_jax import errors, models, objectives, trees
+from como_jax.models import pixels
+from como_jax.parallel import mesh as mesh_lib
+from como_jax.parallel import rules, topology
+from como_jax.tasks import motion
+from como_jax.tasks import policy as policy_task
+from como_jax.train import optimizer, rng, state, step
+
+KINDS = {"motion": ("train", "extract"), "mae": ("train",), "policy": ("train", "policy")}  # task -> its programs
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+  """One program on one machine.
+
+  Attributes:
+    trace: gives its `jax.stages.Traced`.
+    mesh: what it is spread over.
+    examples: rows of its batch over all devices; `unit` is what they are.
+    trainable, parameters: numbers of them (trainable 0 where nothing is trained).
+  """
+
+  trace: Callable[[], Any]
+  mesh: jax.sharding.Mesh
+  examples: int
+  unit: str
+  trainable: int
+  parameters: int
+
+
+def check(config) -> None:
+  """Refuses a config that trains nothing.
+
+  Raises:
+    errors.UserError: naming the tasks that do.
+  """
+  if config.get("task", "") not in KINDS:
+    raise errors.UserError(f"config.of: the task {config.get('task', '')!r} trains nothing, one of {', '.join(KINDS)} is expected")
+
+
+def train(config, machine: topology.Topology, *, batch_size: int, remat: str = "") -> Program:
+  """The train step.
+
+  Args:
+    config: of a training task, resolved.
+    machine: to compile for.
+    batch_size: over all devices.
+    remat: instead of the model's own.
+
+  Raises:
+    errors.UserError: a mesh or batch that does not fit the machine.
+  """
+  section = config.train
+  mesh = mesh_lib.make(**section.mesh, devices=topology.devices(machine))
+  mesh_lib.check_batch(mesh, batch_size, accumulate=section.accumulate)
+  model = _model(config, remat)
+  loss, weights, constants, batch = _PARTS[config.task](config, model, batch_size)
+  tx, rate = optimizer.build(steps=section.steps, **section.optimizer)
+  frozen = tuple(model.frozen if section.frozen is None else section.frozen)
+  now = jax.eval_shape(lambda key: state.create(model.init(key), tx, frozen=frozen, ema=section.ema > 0), rng.key(0, "init"))
+  function = step.build(loss, tx, weights=weights, frozen=frozen, seed=config.seed, mesh=mesh, state=now, rate=rate,
+                        accumulate=section.accumulate, ema=section.ema,
+                        constants=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), constants))
+  total = optimizer.count(now.params)
+  still = optimizer.count(trees.split(now.params, frozen)[1])
+  return Program(lambda: function.trace(now, batch), mesh, batch_size, "clips" if config.task == "motion" else "examples",
+                 total - still, total)
+
+
+def extract(config, machine: topology.Topology, *, batch_size: int, remat: str = "") -> Program:
+  """Labelling: every frame encoded once, and its motion from a frame whose features are there (as `tasks/streaming.py` does).
+
+  Each process of extraction works alone, so the machine is one host.
+  """
+  model = _model(config, remat)
+  mesh = mesh_lib.make(devices=topology.devices(machine))
+  side = model.image_size
+
+  def label(params, frames, earlier):
+    with rules.activations(mesh):
+      images = pixels.normalise(frames)
+      tokens = model.features(params, images)
+      before = pixels.normalise(earlier["frames"])
+      return tokens, model.encode(params, before, images, features=(earlier["tokens"], tokens)).z
+
+  params = jax.eval_shape(model.init, rng.key(0, "init"))
+  params = {name: params[name] for name in ("encoder", "idm")}
+  frames = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)
+  tokens = jax.eval_shape(lambda p, x: model.features(p, pixels.normalise(x)), params, frames)
+  rows, whole = mesh_lib.batch_sharding(mesh), mesh_lib.replicated(mesh)
+  function = jax.jit(label, in_shardings=(rules.shardings(params, mesh), rows, rows), out_shardings=(rows, whole))
+  return Program(lambda: function.trace(params, frames, {"tokens": tokens, "frames": frames}), mesh, batch_size, "frames", 0,
+                 optimizer.count(params))
+
+
+def policy(config, machine: topology.Topology, *, batch_size: int, remat: str = "") -> Program:
+  """Acting: chunks of actions of the first robot, on one device, as the server does it."""
+  model = _model(config, remat)
+  mesh = mesh_lib.make(devices=topology.devices(machine)[:1])
+  robot, guidance = model.robots[0], float(config.policy.guidance)
+
+  def sample(params, batch, key):
+    return model.sample(params, batch, key, robot=robot, steps=None, guidance=guidance)
+
+  params = jax.eval_shape(model.init, rng.key(0, "init"))
+  batch = {name: spec for name, spec in model.inputs_spec(batch_size).items() if name not in policy_task.TARGETS}
+  function = jax.jit(sample, in_shardings=mesh_lib.replicated(mesh), out_shardings=mesh_lib.replicated(mesh))
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return Program(lambda: function.trace(params, batch, key), mesh, batch_size, "chunks", 0, optimizer.count(params))
+
+
+def _model(config, remat: str) -> Any:
+  section = config.model.to_dict()
+  return models.build({**section, "remat": remat or section["remat"]})
+
+
+def _motion_parts(config, model, batch_size: int):
+  objective = objectives.build(motion.active(config.objectives))
+  batch = model.inputs_spec(batch_size, config.data.frames, jittered="contrastive" in objective.functions)
+
+  def loss(params, batch, key, constants=None):
+    return objective(model.forward(params, batch, key=key), batch, constants)
+  return loss, objective.weights, objective.constants, batch
+
+
+def _mae_parts(config, model, batch_size: int):
+  objective = objectives.build(config.objectives.to_dict())
+
+  def loss(params, batch, key):
+    return objective(model.forward(params, batch, key=key), batch)
+  return loss, objective.weights, objective.constants, model.inputs_spec(batch_size)
+
+
+def _policy_parts(config, model, batch_size: int):
+  weights = {name: float(section.weight) for name, section in config.policy.objectives.items()}
+  return model.losses, weights, {}, model.inputs_spec(batch_size)
+
+
+_PARTS = {"motion": _motion_parts, "mae": _mae_parts, "policy": _policy_parts}  # (loss, weights, constants, shapes of a batch)

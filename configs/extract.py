@@ -1,0 +1,40 @@
+"""Labels every frame of a data set with the latent motion of a trained, frozen motion model (CoMo stage 1 -> labels for stage 2).
+
+python -m como_jax.main --config=configs/extract.py --config.checkpoint=RUN --config.data.path=DIR --workdir=LABELS
+    DIR: our shards, a LeRobot data set or a folder of videos. Killed? Give --resume: the labels are the same, byte for byte.
+python -m como_jax.main --config=configs/extract.py:debug --config.checkpoint=RUN --workdir=LABELS    small batches, the data RUN was trained on
+    about 20 seconds for the bundled data on 2 CPU cores
+Add --config.lerobot=DIR2 for a LeRobot v3 data set with the labels as columns latent_motion.<camera>; a LeRobot v3 source is copied (its
+videos are linked), anything else is written anew from the shards.
+Every frame goes through the encoder once. Several processes share the shards (launch/local_processes.py, or --distributed).
+LABELS holds labels.json, a file and a sidecar for each shard, config.json and versions.json; only speed.json differs between two runs.
+"""
+
+import ml_collections
+
+from como_jax import config as config_lib
+
+
+def get_config(arg=None):
+  """Variants: default, debug."""
+  name = config_lib.variant(arg, ("default", "debug"), default="default")
+  placeholder = ml_collections.config_dict.placeholder
+  return config_lib.ConfigDict(dict(
+      task="extract",
+      checkpoint="",  # run directory or weights folder of a motion model
+      offset_seconds=placeholder(float),  # between the two frames of a motion; None: as the model was trained
+      batch_size=16 if name == "debug" else 128,  # frames of one pass of the encoder, over all devices of a process
+      pairs_batch=0,  # pairs of one pass of the rest; 0 = as many
+      dtype="",  # float32 | bfloat16; "" = as the model was trained
+      lerobot="",  # also write this LeRobot data set
+      mesh=dict(data=-1, fsdp=1, tensor=1),  # of the devices of a process
+      timeout=3_600.0,  # seconds without a new shard after which process 0 gives up the others
+      data=dict(
+          path=placeholder(str),  # None: what the model was trained on
+          cameras=(),  # () = every camera
+          resize=placeholder(str),  # squash | crop | pad when shards are made; None: as in training
+          cache="",  # "" = ~/.cache/como_jax/shards
+          workers=0,  # processes that decode; 0 = threads of this one
+          threads=4,
+          prefetch=8),  # clips decoded ahead
+  ))

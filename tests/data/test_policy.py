@@ -1,0 +1,395 @@
+"""Policy batches: chunks, masks, history, labels, mixtures. Action a[t] = (t, episode, -t); a frame's grey level is its number."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+
+from como_jax import errors
+from como_jax.data import episode as episodes
+from como_jax.data import index, labels, normalisation, policy, statistics, transforms
+from como_jax.data.sources import shards
+from tests.data import makers, test_pipeline
+
+LENGTHS = (12, 9, 15, 7)
+FPS = 10.0
+TASKS = {f"task {i}": (np.full((2, 3), i + 1, np.float32), np.array([True, i == 0])) for i in range(2)}
+
+
+def unit(size):
+  """Statistics that change nothing."""
+  zero, one = np.zeros(size), np.ones(size)
+  return statistics.Statistics(10, zero, one, -one, one, -one, one)
+
+
+def normaliser(**sizes):
+  sizes = sizes or {"arm": (3, 2)}
+  return normalisation.Normaliser(
+    "standard", {name: {"action": unit(a), "state": unit(s)} for name, (a, s) in sizes.items()}, unit(2))
+
+
+def label(data_path, path, *, offset=0.2, cameras=None, model="aaaa"):
+  """A label set of some shards: z[t] = (frame of the episode, camera number)."""
+  manifest, table, reader = shards.read_manifest(data_path), shards.read_table(data_path), shards.Reader(data_path)
+  names = index.camera_names(table)
+  ends = {name: int((table.start + table.length)[table.episode == name].max()) for name in set(table.episode)}
+
+  def motions(clip):
+    t, arrays = clip.start + np.arange(len(clip)), {}
+    valid = t + index.strides(clip.fps, offset) < ends[clip.episode]
+    for name in cameras or names:
+      z = np.where(valid[:, None], np.stack([t, np.full(len(t), names.index(name))], 1), 0).astype(np.float32)
+      arrays |= {f"z/{name}": z, f"valid/{name}": valid.astype(np.uint8)}
+    return episodes.Clip(clip.episode, clip.start, clip.fps, clip.task, {}, arrays)
+
+  os.makedirs(path)
+  sidecars = []
+  for shard in sorted(set(table.shard)):
+    rows = np.flatnonzero(table.shard == shard)
+    clips = (motions(reader.clip(shard, record)) for record in sorted(table.record[rows]))
+    sidecars.append(labels.write_shard(str(path), shard, clips, frames=int(table.length[rows].sum()), facts={}))
+  labels.write_manifest(
+    str(path), sidecars, table=table, size=2, queries=1, dims=2, offset_seconds=offset, cameras=list(cameras or names),
+    model={"path": f"model {model}", "fingerprint": model, "config": {}},
+    data={"path": data_path, "fingerprint": manifest["source"]["fingerprint"], "image_size": manifest["image_size"]})
+  return str(path)
+
+
+@pytest.fixture(scope="module", name="path")
+def _path(tmp_path_factory):
+  return makers.shards(tmp_path_factory.mktemp("data") / "s", LENGTHS)
+
+
+@pytest.fixture(scope="module", name="two")
+def _two(tmp_path_factory):
+  """Two cameras, clips of 6 frames, with labels of the second camera only: (shards, labels)."""
+  root = tmp_path_factory.mktemp("data")
+
+  class Views(makers.Synthetic):  # the right camera is 2 grey levels brighter
+    def __getitem__(self, i):
+      raw = super().__getitem__(i)
+
+      def right(geometry):
+        return (image + np.uint8(2) for image in raw.cameras["left"](geometry))
+
+      return dataclasses.replace(raw, cameras={"left": raw.cameras["left"], "right": right})
+
+  data = makers.shards(root / "s", source=Views((14, 9), cameras=("left", "right")), clip_frames=6)
+  return data, label(data, root / "labels", cameras=("right",))
+
+
+SIZES = dict(cameras=1, history=1, step_seconds=0.0, chunk=3, reduce="mean", latent_chunk=2, latent_size=2, image_size=16,
+             language=TASKS, robots={"arm": (3, 2)}, validation_fraction=0.0)
+
+
+def arm(path, **settings):
+  return policy.PolicySet(path, robot="arm", **settings)
+
+
+def walk(sets, **settings):
+  """All examples in order."""
+  settings = {"batch_size": 7, "split": "all", "threads": 0, "normaliser": normaliser()} | SIZES | settings
+  found = policy.evaluation(sets, **settings)
+  with found.batches() as batches:
+    parts = list(batches)
+  rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+  assert rows["valid"].sum() == found.size
+  rows = {key: value[rows["valid"]] for key, value in rows.items()}
+  return rows | {"name": np.array([int(found.episodes[i][-1]) for i in rows["episode"]])}
+
+
+def take(sets, count, **settings):
+  settings = {"batch_size": 8, "threads": 0, "normaliser": normaliser()} | SIZES | settings
+  with policy.build(sets, **settings) as batches:
+    return [next(batches) for _ in range(count)]
+
+
+same, numbers = test_pipeline.same, test_pipeline.numbers
+
+
+def test_every_frame_with_its_chunk(path):
+  rows = walk([arm(path)])
+  assert list(zip(rows["name"], rows["time"], strict=True)) == [(i, t) for i, length in enumerate(LENGTHS) for t in range(length)]
+  np.testing.assert_array_equal(numbers(rows["images"])[:, 0, 0], rows["time"])
+  for i in range(len(rows["time"])):
+    t, name = int(rows["time"][i]), int(rows["name"][i])
+    want, mask = np.zeros((3, 3)), np.zeros((3, 3), bool)
+    for k in range(3):
+      if t + k < LENGTHS[name]:
+        want[k], mask[k] = (t + k, name, -t - k), True
+    np.testing.assert_array_equal(rows["actions"][i], want)
+    np.testing.assert_array_equal(rows["actions_mask"][i], mask)
+    np.testing.assert_array_equal(rows["state"][i], [2 * t, t + 10 * name])
+    np.testing.assert_array_equal(rows["language"][i], TASKS[f"task {name % 2}"][0])
+    np.testing.assert_array_equal(rows["language_mask"][i], TASKS[f"task {name % 2}"][1])
+  assert rows["state_mask"].all() and not rows["latents_mask"].any() and not rows["robot"].any()
+  assert rows["images_mask"].shape == (43, 1) and rows["images_mask"].all()
+
+
+@pytest.mark.parametrize(
+  "reduce, first, last", [("mean", [0.5, 2.5, 4.5], [4.5, 6.0]), ("first", [0, 2, 4], [4, 6]), ("last", [1, 3, 5], [5, 6])])
+def test_a_policy_step_of_several_frames(path, reduce, first, last):
+  rows = walk([arm(path)], step_seconds=0.2, reduce=reduce, history=3)
+  seven = rows["name"] == 3  # the episode of 7 frames
+  actions, mask = rows["actions"][seven][..., 0], rows["actions_mask"][seven][..., 0]
+  np.testing.assert_allclose(actions[0], first)
+  np.testing.assert_allclose(actions[4], [*last, 0])  # frame 6 alone makes the second element
+  np.testing.assert_array_equal(mask[[0, 2, 4, 6]], [[1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 0, 0]])
+  np.testing.assert_array_equal(numbers(rows["images"][seven])[:, :, 0], [[max(t - 4, 0), max(t - 2, 0), t] for t in range(7)])
+
+
+def test_reduction_of_overlapping_steps():
+  actions = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+  found = policy.policy_examples.reduced(actions, np.arange(9), 4, "mean")
+  np.testing.assert_allclose(found, [actions[t : t + 4].mean(0) for t in range(9)], rtol=1e-6)
+
+
+def test_overlapping_clips_show_a_frame_once_where_its_chunk_fits(tmp_path):
+  path = makers.shards(tmp_path / "s", (14,), clip_frames=8, clip_overlap=3)  # clips 0-7, 5-12, 10-13
+  rows = walk([arm(path)], history=2)
+  np.testing.assert_array_equal(rows["time"], np.arange(14))
+  np.testing.assert_array_equal(rows["actions_mask"][..., 0].sum(1), [3] * 12 + [2, 1])
+  np.testing.assert_array_equal(walk([arm(path)], chunk=8)["time"], np.arange(14))
+
+
+def test_labels_of_the_right_camera_and_frame(two):
+  path, folder = two
+  rows = walk([policy.PolicySet(path, labels=folder, cameras=("left", "right"))], cameras=2)  # n = 2 frames; no robot
+  assert [int(rows["name"][i]) for i in (0, -1)] == [0, 1]
+  for name, length in enumerate((14, 9)):
+    mine = rows["name"] == name
+    np.testing.assert_array_equal(rows["time"][mine], np.arange(length - 2))  # later frames have nothing to predict
+    for z, mask, t in zip(rows["latents"][mine], rows["latents_mask"][mine], rows["time"][mine], strict=True):
+      clip_end = min((t // 6 + 1) * 6, length)
+      good = [True, t + 2 < clip_end and t + 4 < length]  # the label of t + 2 must be in this clip, what it looks at need not
+      assert list(mask) == good
+      np.testing.assert_array_equal(z, [[t, 1], [t + 2, 1] if good[1] else [0, 0]])
+  assert not rows["actions_mask"].any() and not rows["state_mask"].any() and not rows["state"].any()
+  np.testing.assert_array_equal(rows["images"][:, 0, 1].astype(int) - rows["images"][:, 0, 0], 2)
+
+
+def test_views_each_and_empty_slots(two):
+  path, folder = two
+  rows = walk([arm(path, views="each", labels=folder)], cameras=2)
+  assert len(rows["time"]) == 2 * (14 + 9)
+  assert rows["images_mask"].tolist() == [[True, False]] * 46 and not rows["images"][:, :, 1].any()
+  right = rows["images"][:, 0, 0].mean((1, 2, 3)).round().astype(int) % 6 == 4  # 20 + 6 t + 2
+  assert right.sum() == 23
+  np.testing.assert_array_equal(rows["latents_mask"][:, 0], right & (rows["time"] + 2 < np.where(rows["name"], 9, 14)))
+  assert len(walk([policy.PolicySet(path, labels=folder, views="each")])["time"]) == 12 + 7  # a video's unlabelled camera is of no use
+  rows = walk([arm(path, cameras=("", "right"))], cameras=2)
+  assert rows["images_mask"].tolist() == [[False, True]] * 23
+  assert walk([arm(path)], cameras=3)["images_mask"].tolist() == [[True, True, False]] * 23
+
+
+def test_units_are_normalised_and_padded(path, two):
+  class Wide(makers.Synthetic):
+    def __getitem__(self, i):
+      raw = super().__getitem__(i)
+      return dataclasses.replace(raw, arrays={"action": np.tile(raw.arrays["action"], 2)[:, :5]})
+
+  wide = makers.shards(os.path.join(os.path.dirname(path), "wide"), source=Wide((6, 6)))
+  sets = [policy.PolicySet(wide, robot="wide"), arm(path), policy.PolicySet(two[0], labels=two[1], cameras=("right",))]
+  found = policy.statistics(sets, validation_fraction=0.0)
+  assert list(found.robots) == ["wide", "arm"] and set(found.robots["wide"]) == {"action"} and found.robots["arm"]["action"].count == 43
+  assert found.latent.count == 12 + 7
+  robots = {"wide": (5, 0), "arm": (3, 2)}
+  rows = walk(sets, normaliser=found, robots=robots)
+  for which, (size, states, number) in enumerate(((5, 0, 1), (3, 2, 0), (0, 0, 0))):  # robots are numbered in sorted order
+    mine = rows["dataset"] == which
+    assert (rows["robot"][mine] == number).all() and (rows["state_mask"][mine] == bool(states)).all()
+    assert rows["actions_mask"][mine][:, 0].tolist() == [[True] * size + [False] * (5 - size)] * mine.sum()
+    assert not rows["actions"][mine][..., size:].any() and not rows["state"][mine][..., states:].any()
+    assert rows["latents_mask"][mine].any() == (which == 2)
+  mine = rows["dataset"] == 1
+  assert rows["actions"].dtype == rows["state"].dtype == rows["latents"].dtype == np.float32
+  np.testing.assert_allclose(rows["actions"][mine][:, 0, :3].mean(0), 0, atol=1e-5)
+  np.testing.assert_allclose(rows["state"][mine].std(0), 1, atol=1e-5)
+  np.testing.assert_allclose(found.inverse_actions("arm", rows["actions"][mine][:, 0, :3])[:, 0], rows["time"][mine], atol=1e-4)
+  np.testing.assert_array_equal(walk(sets, normaliser=found, robots=dict(reversed(robots.items())))["robot"], rows["robot"])
+
+
+class Grouped(makers.Synthetic):
+  """Pairs of episodes show one motion."""
+
+  def __getitem__(self, i):
+    return dataclasses.replace(super().__getitem__(i), group=f"motion {i // 2}")
+
+
+@pytest.fixture(scope="module", name="many")
+def _many(tmp_path_factory):
+  return makers.shards(tmp_path_factory.mktemp("data") / "s", (5,) * 20, clip_frames=3)
+
+
+def names(one, fraction, split="train"):
+  table = shards.read_table(one.path)
+  keep = policy.policy_examples.policy_index.select(table, split=split, fraction=fraction, episodes=one.episodes, tasks=one.tasks)
+  return list(dict.fromkeys(int(name.split("_")[1]) for name in table.episode[keep]))
+
+
+def test_ranges_of_episodes(many, tmp_path):
+  assert names(arm(many, episodes=(0, 2)), 0) == [0, 1, 2, 3]  # two of each of the two tasks
+  assert names(arm(many, episodes=(8, 99)), 0) == [16, 17, 18, 19]
+  held = names(arm(many), 0.2, "validation")
+  rest = [i for i in range(20) if i not in held]
+  assert len(held) == 4 and names(arm(many), 0.2) == rest
+  first, second = (names(arm(many, episodes=part), 0.2) for part in ((0, 3), (3, 8)))
+  assert sorted(first + second) == rest and first == sorted([i for i in rest if i % 2][:3] + [i for i in rest if not i % 2][:3])
+  assert names(arm(many, episodes=(0, 3)), 0.2, "validation") == held  # a range narrows training only
+  grouped = makers.shards(tmp_path / "s", source=Grouped((5,) * 12, task=lambda i: "one"))
+  assert names(arm(grouped, episodes=(1, 3)), 0) == [2, 3, 4, 5]
+  with pytest.raises(errors.UserError, match="no task has episodes 10 to 12"):
+    take([arm(many, episodes=(10, 12))], 1)
+  task = str(shards.read_table(many).task[0])
+  assert names(arm(many, tasks=(task,)), 0) == list(range(0, 20, 2)) and names(arm(many, tasks=(task,), episodes=(1, 3)), 0) == [2, 4]
+  with pytest.raises(errors.UserError, match="no episode has the instruction"):
+    take([arm(many, tasks=("no such",))], 1)
+
+
+def test_statistics_see_the_selected_episodes_only(many, tmp_path):
+  rows = {i: np.stack([np.arange(5), np.full(5, i), -np.arange(5)], 1) for i in range(20)}
+  found = policy.statistics([arm(many, episodes=(0, 2))], validation_fraction=0.0).robots["arm"]["action"]
+  want = np.concatenate([rows[i] for i in range(4)])
+  assert found.count == 20
+  np.testing.assert_allclose(found.mean, want.mean(0))
+  np.testing.assert_allclose(found.std, want.std(0))
+  two = policy.statistics([arm(many, episodes=(0, 1)), arm(many, episodes=(1, 2))], validation_fraction=0.0).robots["arm"]["action"]
+  np.testing.assert_allclose(two.std, want.std(0))
+  coarse = policy.statistics([arm(many, episodes=(0, 1))], step_seconds=0.2, validation_fraction=0.0, mode="quantile")
+  clips = [[0.5, 1.5, 2.0], [3.5, 4.0]]  # clips of 3 and 2 frames, a chunk does not cross their border
+  assert coarse.mode == "quantile"
+  np.testing.assert_allclose(coarse.robots["arm"]["action"].mean[0], np.mean(sum(clips, [])))
+  overlapping = makers.shards(tmp_path / "s", (14,), clip_frames=8, clip_overlap=3)
+  assert policy.statistics([arm(overlapping, views="each")], validation_fraction=0.0).robots["arm"]["state"].count == 14
+
+
+def test_shares_of_the_mixture(path, two):
+  sets = [arm(path, weight=3.0), policy.PolicySet(two[0], labels=two[1], views="each", weight=1.0)]
+  video = np.concatenate([batch["latents_mask"][:, 0] for batch in take(sets, 20)])
+  assert video.mean() == 0.25
+  batches = take(sets[:1], 86, batch_size=1)  # an epoch shows every frame once
+  places = [tuple(batch["state"][0]) for batch in batches]
+  assert len(set(places[:43])) == len(set(places[43:])) == 43 and places[:43] != places[43:]
+
+
+AUGMENT = transforms.build({"shift": {}, "colour": {}, "crop": {}})
+
+
+def mixture(path, two):
+  sets = [arm(path), arm(two[0], labels=two[1], views="together"), policy.PolicySet(two[0], labels=two[1], views="each")]
+  return sets, {"cameras": 2, "history": 3, "step_seconds": 0.2, "augment": AUGMENT, "seed": 5}
+
+
+def test_processes_workers_and_restarts_do_not_change_batches(path, two):
+  sets, settings = mixture(path, two)
+  whole = take(sets, 4, **settings)
+  assert {key: (value.shape, value.dtype.name) for key, value in whole[0].items()} == {
+    "images": ((8, 3, 2, 16, 16, 3), "uint8"), "images_mask": ((8, 2), "bool"), "state": ((8, 2), "float32"),
+    "state_mask": ((8,), "bool"), "robot": ((8,), "int32"), "language": ((8, 2, 3), "float32"), "language_mask": ((8, 2), "bool"),
+    "actions": ((8, 3, 3), "float32"), "actions_mask": ((8, 3, 3), "bool"), "latents": ((8, 2, 2), "float32"),
+    "latents_mask": ((8, 2), "bool")}
+  same(take(sets, 4, threads=2, **settings), whole)
+  same(take(sets, 4, workers=2, prefetch=1, **settings), whole)
+  parts = [take(sets, 4, process_index=p, process_count=2, **settings) for p in range(2)]
+  same([{key: np.concatenate([part[i][key] for part in parts]) for key in whole[0]} for i in range(4)], whole)
+  same(take(sets, 2, start_step=2, **settings), whole[2:])
+  assert not np.array_equal(take(sets, 1, **(settings | {"seed": 6}))[0]["actions"], whole[0]["actions"])
+
+
+def test_a_history_is_augmented_alike_and_cameras_apart(tmp_path):
+  class Still(makers.Synthetic):
+    def __getitem__(self, i):
+      image = np.random.default_rng(i).integers(0, 255, (16, 16, 3), np.uint8)
+      return dataclasses.replace(
+        super().__getitem__(i), cameras={name: lambda geometry: (image for _ in range(8)) for name in self.cameras})
+
+  path = makers.shards(tmp_path / "s", source=Still((8,), cameras=("left", "right")))
+  images = take([arm(path)], 1, cameras=2, history=3, augment=AUGMENT)[0]["images"]
+  np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1], images.shape))
+  assert all(not np.array_equal(row[0, 0], row[0, 1]) for row in images)
+
+
+def test_damaged_records_are_replaced(tmp_path):
+  path = makers.shards(tmp_path / "s", (30,) * 6, size=(64, 64))
+  test_pipeline.damage(path, "episode_2")
+  with pytest.warns(UserWarning, match="damaged record is replaced.*record 2"):
+    whole = take([arm(path)], 2, image_size=64)
+  with pytest.warns(UserWarning, match="damaged"):
+    same([take([arm(path)], 2, image_size=64, process_index=0, process_count=2)[0]], [{k: v[:4] for k, v in whole[0].items()}])
+  with pytest.warns(UserWarning, match="left out of the statistics"):
+    assert policy.statistics([arm(path)], validation_fraction=0.0).robots["arm"]["action"].count == 150
+  with pytest.raises(errors.UserError, match="evaluation needs every example"):
+    walk([arm(path)], image_size=64)
+
+
+def test_held_out_examples(many, two):
+  sets = [arm(many, episodes=(0, 1)), policy.PolicySet(many, robot="arm", episodes=(1, 2))]
+  settings = {"split": "validation", "validation_fraction": 0.2}
+  rows = walk(sets, **settings)
+  assert len(rows["time"]) == 2 * 4 * 5
+  capped = walk(sets, max_examples=7, **settings)
+  np.testing.assert_array_equal(capped["dataset"], [0, 0, 0, 1, 1, 1, 1])
+  assert len(set(zip(capped["episode"], capped["time"], strict=True))) == 7
+  settings = {"normaliser": normaliser()} | SIZES | settings | {"batch_size": 6, "threads": 0}
+  parts = []
+  for process in range(2):
+    with policy.evaluation(sets, **settings, process_index=process, process_count=2).batches() as batches:
+      parts.append(np.concatenate([batch["time"][batch["valid"]] for batch in batches]))
+  assert sorted(np.concatenate(parts)) == sorted(rows["time"])
+  with pytest.raises(errors.UserError, match="no data set has an example in the split 'validation'"):
+    walk([arm(two[0])], split="validation", validation_fraction=0.0)
+
+
+def test_describe(many, two):
+  sets = [arm(many, episodes=(0, 2), name="arms"), policy.PolicySet(two[0], labels=two[1], views="each")]
+  lines = policy.describe(sets, validation_fraction=0.0)
+  assert lines[0] == "arms: 20 examples (weight 1), 4 of 20 episodes, 2 tasks; actions of arm; cameras camera"
+  assert "19 examples" in lines[1] and "motion labels" in lines[1] and lines[1].endswith("cameras right (each)")
+
+
+def test_mistakes_are_told(path, two, tmp_path):
+  data, folder = two
+  other = label(data, tmp_path / "other", model="bbbb")
+  later = label(data, tmp_path / "later", offset=0.4)
+  short = makers.shards(tmp_path / "short", (14, 2, 2, 2))
+  most = label(short, tmp_path / "most")
+  video = policy.PolicySet(data, labels=folder)
+  for sets, settings, message in (
+    ([policy.PolicySet(path, robot="amr")], {}, "unknown robot 'amr': did you mean 'arm'"),
+    ([arm(path)], {"robots": {"arm": (3, 2), "leg": (1, 1)}, "normaliser": normaliser(leg=(1, 1))}, "no statistics of robot 'arm'"),
+    ([arm(path)], {"robots": {"arm": (4, 2)}}, "action has size 3, robot 'arm' has 4"),
+    ([arm(path)], {"robots": {"arm": (3, 1)}}, "state has size 2, robot 'arm' has 1"),
+    ([arm(path, cameras=("camara",))], {}, "camera 'camara' does not exist: did you mean 'camera'"),
+    ([arm(data, cameras=("left", "right"))], {}, "2 cameras .left, right. for 1 camera slots"),
+    ([video], {}, "none of the cameras left has labels"),
+    ([policy.PolicySet(data, labels=folder, views="each", cameras=("left",))], {}, "lack camera 'left'"),
+    ([arm(path, views="eech")], {}, "did you mean 'each'"),
+    ([policy.PolicySet(path)], {}, "neither a robot nor labels"),
+    ([arm(path, weight=0)], {}, "weight is 0"),
+    ([arm(path, episodes=(3, 3))], {}, r"episodes are \(3, 3\)"),
+    ([arm(path)], {"language": {"task 0": TASKS["task 0"]}}, "the instruction 'task 1' has no embedding: did you mean 'task 0'"),
+    ([arm(path)], {"augment": transforms.build({"flip": {}})}, "'flip' mirrors pictures but not actions"),
+    ([arm(path)], {"reduce": "maen"}, "did you mean 'mean'"),
+    ([arm(path)], {"chunk": 0}, "chunk is 0"),
+    ([arm(path)], {"batch_size": 9, "process_count": 2}, "batch_size 9 does not divide"),
+    ([arm(data, labels=folder)], {"latent_size": 4}, "have 2 numbers a motion, the policy 4"),
+    ([arm(data, labels=folder)], {"latent_chunk": 0}, "has labels, but latent_chunk is 0"),
+    ([arm(data, labels=folder), arm(data, labels=other)], {}, "other.*model bbbb.*labels.*model aaaa"),
+    ([arm(data, labels=folder), arm(data, labels=later)], {}, "later are at 0.4 s and labels .* at 0.2 s"),
+    ([policy.PolicySet(short, labels=most, episodes=(1, 2))], {}, "no episode is longer than the labels' offset"),
+    ([arm(path, labels=folder)], {}, "labels .* were extracted from .*, not from"),
+    ([], {}, "no data set is given"),
+  ):
+    with pytest.raises(errors.UserError, match=message):
+      take(sets, 1, **settings)
+  with pytest.raises(errors.UserError, match="model bbbb"):
+    policy.statistics([arm(data, labels=folder), arm(data, labels=other)])
+
+
+def test_an_empty_instruction_needs_no_embedding(tmp_path):
+  path = makers.shards(tmp_path / "s", (5,), task=lambda i: "")
+  rows = walk([arm(path)])
+  assert not rows["language"].any() and not rows["language_mask"].any()
+  rows = walk([arm(path)], language=TASKS | {"": TASKS["task 0"]})
+  assert rows["language_mask"].all()

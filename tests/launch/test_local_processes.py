@@ -1,0 +1,71 @@
+"""The launcher with processes that are no training: lines, exit codes, signals, and no process left behind."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+LAUNCHER = pathlib.Path(__file__).parent.parent.parent / "launch" / "local_processes.py"
+
+
+def start(count, code, *options):
+  return subprocess.Popen([sys.executable, str(LAUNCHER), *options, str(count), "--", sys.executable, "-c", code], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+
+
+def run(count, code, *options):
+  process = start(count, code, *options)
+  text, _ = process.communicate(timeout=60)
+  return process.returncode, text
+
+
+def test_each_process_has_its_number_and_all_one_address():
+  code, text = run(3, "import os; print(*(os.environ['COMO_JAX_' + n] for n in ('COORDINATOR', 'PROCESSES', 'PROCESS_INDEX', 'CPU_DEVICES')))",
+                   "--devices=2")
+  assert code == 0
+  said = [re.fullmatch(r"\[(\d)\] (localhost:\d+) 3 (\d) 2", line) for line in text.splitlines() if "started" not in line]
+  assert sorted(match[1] for match in said) == ["0", "1", "2"] and all(match[1] == match[3] for match in said)
+  assert len({match[2] for match in said}) == 1
+
+
+def test_the_first_failure_decides_and_the_rest_is_killed(monkeypatch):
+  code = "import os, sys, time; i = os.environ['COMO_JAX_PROCESS_INDEX']; sys.exit(5) if i == '1' else time.sleep(600)"
+  source = LAUNCHER.read_text().replace("GRACE, SAVING = 10.0, 120.0", "GRACE, SAVING = 0.5, 120.0")
+  process = subprocess.Popen([sys.executable, "-c", source, "2", "--", sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+  text, _ = process.communicate(timeout=60)
+  assert process.returncode == 5 and "[1] ended with exit code 5" in text and "killing process 0" in text
+  for pid in re.findall(r"pid (\d+)", text):
+    with pytest.raises(ProcessLookupError):
+      os.kill(int(pid), 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_passed_on_once(number):
+  code = ("import signal, sys, time\n"
+          "def stop(n, frame): print('heard', n, flush=True); time.sleep(0.3); sys.exit(143)\n"
+          "signal.signal(signal.SIGTERM, stop); signal.signal(signal.SIGINT, stop); print('ready', flush=True); time.sleep(60)")
+  process = start(2, code)
+  ready = 0
+  while ready < 2:
+    ready += "ready" in process.stdout.readline()
+  process.send_signal(number)
+  text, _ = process.communicate(timeout=60)
+  assert process.returncode == 143
+  assert sorted(text.splitlines()) == [f"[0] heard {int(number)}", f"[1] heard {int(number)}"]
+
+
+def test_a_killed_process_counts_as_128_and_its_signal():
+  code, text = run(1, "import os; os.kill(os.getpid(), 9)")
+  assert code == 137 and "signal SIGKILL" in text
+
+
+def test_mistakes():
+  begin = time.monotonic()
+  assert subprocess.run([sys.executable, str(LAUNCHER), "2"], capture_output=True).returncode == 2
+  assert subprocess.run([sys.executable, str(LAUNCHER), "2", "--", "no-such-command"], capture_output=True).returncode == 2
+  assert time.monotonic() - begin < 30

@@ -1,0 +1,141 @@
+"""Objectives and samplers against numpy loops written from the papers' formulas, with fixed noise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from como_jax import errors
+from como_jax.models.policy import diffusion
+
+KEY = jax.random.key(0)
+NOISE = np.asarray(jax.random.normal(jax.random.key(1), (3, 4, 2)))
+DATA = np.asarray(jax.random.normal(jax.random.key(2), (3, 4, 2)))
+
+
+def column(values):
+  return np.asarray(values)[:, None, None]
+
+
+@pytest.mark.parametrize("time", diffusion.TIMES)
+def test_flow_corrupts_along_the_line(time):
+  flow = diffusion.Flow(time=time)
+  x, t, target = (np.asarray(part) for part in flow.corrupt(KEY, jnp.asarray(DATA)))
+  assert t.shape == (3,) and np.all((t >= 0) & (t <= 1))
+  np.testing.assert_allclose(x + (1 - column(t)) * target, DATA, rtol=1e-5, atol=1e-5)  # following the velocity ends at the data
+  np.testing.assert_allclose(x - column(t) * target, DATA - target, rtol=1e-5, atol=1e-5)  # and going back at the noise
+
+
+def test_times_have_the_distributions_they_say():
+  means = {name: float(diffusion.Flow(time=name).times(KEY, 20_000).mean()) for name in diffusion.TIMES}
+  assert means["uniform"] == pytest.approx(0.5, abs=0.01) and means["logit_normal"] == pytest.approx(0.5, abs=0.01)
+  assert means["beta"] == pytest.approx(0.999 * (1 - 1.5 / 2.5), abs=0.01)  # mean of Beta(1.5, 1) is 0.6: mostly noisy
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7])
+def test_euler_is_exact_on_straight_lines(steps):
+  flow = diffusion.Flow()
+  out = flow.sample(jnp.asarray(NOISE), lambda x, t: jnp.asarray(DATA - NOISE), KEY, steps)
+  np.testing.assert_allclose(out, DATA, rtol=1e-5, atol=1e-5)
+
+
+def test_euler_solves_a_linear_field_as_a_loop_does():
+  matrix = np.array([[0.3, -1.0], [0.7, 0.2]], np.float32)
+  x = NOISE
+  for i in range(5):
+    x = x + (x @ matrix + i / 5) / 5
+  out = diffusion.Flow().sample(jnp.asarray(NOISE), lambda x, t: x @ matrix + t[:, None, None], KEY, 5)
+  np.testing.assert_allclose(out, x, rtol=1e-5, atol=1e-5)
+
+
+def field(x, t):
+  return 0.4 * np.tanh(np.asarray(x)) + t
+
+
+def reference(model, steps):
+  """Deterministic DDIM with the noise estimate, clipped data and evenly spaced levels."""
+  levels = model.levels
+  if model.schedule == "cosine":
+    f = lambda u: np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
+    betas = [min(1 - f((i + 1) / levels) / f(i / levels), 0.999) for i in range(levels)]
+  else:
+    betas = np.linspace(1e-4 * 1000 / levels, 0.02 * 1000 / levels, levels)
+  signal, product = [], 1.0
+  for beta in betas:
+    product *= 1 - beta
+    signal.append(product)
+  x, chosen = NOISE.astype(np.float64), [round(levels - i * levels / steps) - 1 for i in range(steps)]
+  for i, k in enumerate(chosen):
+    a, b = signal[k], signal[chosen[i + 1]] if i + 1 < steps else 1.0
+    predicted = field(x, 1 - (k + 1) / levels)
+    if model.prediction == "epsilon":
+      data = (x - np.sqrt(1 - a) * predicted) / np.sqrt(a)
+    elif model.prediction == "v":
+      data = np.sqrt(a) * x - np.sqrt(1 - a) * predicted
+    else:
+      data = predicted
+    data = np.clip(data, -model.clip, model.clip)
+    x = np.sqrt(b) * data + np.sqrt(1 - b) * (x - np.sqrt(a) * data) / np.sqrt(1 - a)
+  return x
+
+
+@pytest.mark.parametrize("prediction, schedule, steps", [("epsilon", "cosine", 4), ("v", "cosine", 50), ("sample", "linear", 10)])
+def test_ddim_equals_the_reference_loop(prediction, schedule, steps):
+  model = diffusion.DDPM(levels=50, schedule=schedule, prediction=prediction, clip=2.0)
+  out = model.sample(jnp.asarray(NOISE), lambda x, t: 0.4 * jnp.tanh(x) + t[:, None, None], KEY, steps)
+  np.testing.assert_allclose(out, reference(model, steps), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("prediction", diffusion.PREDICTIONS)
+def test_ddim_with_a_perfect_network_finds_the_data(prediction):
+  model = diffusion.DDPM(levels=30, prediction=prediction, clip=0.0)
+  signal = jnp.asarray(model.signal())
+
+  def perfect(x, t):
+    a = signal[jnp.round((1 - t) * 30).astype(int) - 1][:, None, None]
+    epsilon = (x - jnp.sqrt(a) * DATA) / jnp.sqrt(1 - a)
+    return {"epsilon": epsilon, "sample": jnp.asarray(DATA), "v": jnp.sqrt(a) * epsilon - jnp.sqrt(1 - a) * DATA}[prediction]
+  np.testing.assert_allclose(model.sample(jnp.asarray(NOISE), perfect, KEY, 10), DATA, rtol=1e-3, atol=1e-3)
+
+
+def test_ancestral_step_has_the_posterior_of_ddpm():
+  """Two steps of a two-level chain: mean and variance from Ho et al., equations 6 and 7, the last step without noise."""
+  model = diffusion.DDPM(levels=2, prediction="sample", sampler="ddpm", clip=0.0)
+  a1, a2 = model.signal().astype(np.float64)
+  beta = 1 - a2 / a1
+  mean = np.sqrt(a1) * beta / (1 - a2) * DATA + np.sqrt(1 - beta) * (1 - a1) / (1 - a2) * NOISE
+  deviation = np.sqrt((1 - a1) / (1 - a2) * beta)
+  fresh = np.asarray(jax.random.normal(jax.random.split(KEY, 2)[0], NOISE.shape))
+  seen = []
+
+  def predict(x, t):
+    jax.debug.callback(lambda x: seen.append(np.asarray(x)), x, ordered=True)
+    return jnp.asarray(DATA)
+  out = jax.block_until_ready(model.sample(jnp.asarray(NOISE), predict, KEY, 2))
+  jax.effects_barrier()
+  np.testing.assert_allclose(seen[1], mean + deviation * fresh, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(out, DATA, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", diffusion.PREDICTIONS)
+def test_ddpm_targets_agree_with_how_they_are_read(prediction):
+  model = diffusion.DDPM(levels=20, prediction=prediction)
+  x, t, target = model.corrupt(KEY, jnp.asarray(DATA))
+  a = jnp.asarray(model.signal())[jnp.round((1 - t) * 20).astype(int) - 1][:, None, None]
+  np.testing.assert_allclose(model._data(x, target, a), DATA, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("schedule", diffusion.SCHEDULES)
+def test_schedules_go_from_data_to_noise(schedule):
+  signal = diffusion.DDPM(levels=100, schedule=schedule).signal()
+  assert signal[0] > 0.99 and signal[-1] < 1e-3 and np.all(np.diff(signal) < 0)
+
+
+def test_guidance_of_one_is_none():
+  np.testing.assert_allclose(diffusion.guided(DATA, NOISE, 1.0), DATA, rtol=1e-6, atol=1e-6)
+  np.testing.assert_allclose(diffusion.guided(DATA, NOISE, 3.0), 3 * DATA - 2 * NOISE, rtol=1e-5, atol=1e-5)
+
+
+def test_more_steps_than_levels_are_refused():
+  with pytest.raises(errors.UserError, match="steps 30"):
+    diffusion.DDPM(levels=25).sample(jnp.asarray(NOISE), field, KEY, 30)

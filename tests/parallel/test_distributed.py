@@ -1,0 +1,109 @@
+"""Addresses from the environment, and processes that do not come. Real processes: tests/end_to_end/test_processes.py."""
+
+import socket
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from como_jax import errors
+from como_jax.parallel import distributed, mesh, rendezvous
+
+
+def given(**changes):
+  return {"COMO_JAX_COORDINATOR": "localhost:1", "COMO_JAX_PROCESSES": "2", "COMO_JAX_PROCESS_INDEX": "0", **changes}
+
+
+@pytest.mark.parametrize("environment, expected", [
+    ({"COMO_JAX_PROCESSES": "2"}, "COMO_JAX_PROCESSES is set and COMO_JAX_COORDINATOR is not"),
+    (given(COMO_JAX_PROCESS_INDEX=""), "COMO_JAX_PROCESS_INDEX is not"),
+    (given(COMO_JAX_PROCESS_INDEX="2"), "COMO_JAX_PROCESS_INDEX=2, expected less than COMO_JAX_PROCESSES=2"),
+    (given(COMO_JAX_PROCESSES="two"), "COMO_JAX_PROCESSES='two', expected a whole number"),
+    (given(COMO_JAX_COORDINATOR="localhost"), "expected HOST:PORT"),
+    (given(COMO_JAX_JOIN_SECONDS="-3"), "COMO_JAX_JOIN_SECONDS"),
+    ({"COMO_JAX_CPU_DEVICES": "0"}, "COMO_JAX_CPU_DEVICES='0', expected a whole number of at least 1"),
+])
+def test_half_an_address_is_refused(environment, expected):
+  with pytest.raises(errors.UserError, match=expected):
+    distributed.initialise(environment=environment)
+
+
+def test_without_an_address_there_is_one_process():
+  assert not distributed.initialise(environment={})
+  assert not distributed.initialise(environment={"COMO_JAX_DISTRIBUTED": "0"})
+
+
+def free_port():
+  with socket.socket() as probe:
+    probe.bind(("localhost", 0))
+    return probe.getsockname()[1]
+
+
+def meet(count, indices, *, seconds=10.0, counts=None, before=None):
+  """Outcome of each process ("" or its error)."""
+  port, outcomes = free_port(), {}
+  def one(place, index):
+    try:
+      rendezvous.meet("localhost", port, count=(counts or {}).get(place, count), index=index, seconds=seconds)
+      outcomes[place] = ""
+    except errors.UserError as error:
+      outcomes[place] = str(error)
+  threads = [threading.Thread(target=one, args=(place, index)) for place, index in enumerate(indices)]
+  for thread in threads:
+    thread.start()
+  if before:
+    before(port)
+  for thread in threads:
+    thread.join(timeout=20)
+  return outcomes
+
+
+def test_all_come():
+  assert meet(4, [0, 1, 2, 3]) == {0: "", 1: "", 2: "", 3: ""}
+
+
+def test_missing_processes_are_named_everywhere():
+  outcomes = meet(4, [0, 2], seconds=0.5)
+  assert "2 of 4 processes did not come to localhost" in outcomes[0] and outcomes[0].endswith("missing 1, 3")
+  assert outcomes[1] == outcomes[0]
+
+
+def test_a_missing_first_process_is_named():
+  assert "process 1 of 2 found no process 0 at localhost" in meet(2, [1], seconds=0.3)[0]
+
+
+def test_two_with_one_number_and_two_counts_are_refused():
+  assert "call themselves 1" in meet(3, [0, 1, 1])[0]
+  assert "process 1 was told of 3 processes, process 0 of 2" in meet(2, [0, 1], counts={1: 3})[0]
+
+
+def test_a_stranger_on_the_port_is_not_counted():
+  def stranger(port):
+    for words in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4000, b""):
+      for _ in range(100):
+        try:
+          with socket.create_connection(("localhost", port), timeout=1) as connection:
+            connection.sendall(words)
+          break
+        except OSError:
+          pass
+  assert meet(2, [0], seconds=1.0, before=stranger)[0].endswith("missing 1")
+
+
+def test_a_taken_port_is_named():
+  with socket.create_server(("", 0)) as server:
+    with pytest.raises(errors.UserError, match="cannot listen on port"):
+      rendezvous.meet("localhost", server.getsockname()[1], count=2, index=0, seconds=1)
+
+
+def test_in_one_process_everything_is_plain():
+  assert distributed.together(lambda: 3) == 3 and distributed.is_first() and distributed.from_first("ü") == "ü"
+  distributed.same("a", what="x")
+  with pytest.raises(errors.UserError, match="mine"):
+    distributed.together(lambda: (_ for _ in ()).throw(errors.UserError("mine")))
+  exchange = distributed.Exchange(mesh.make(), count=2)
+  assert exchange.alone
+  np.testing.assert_array_equal(exchange.read(exchange.send(15, 0.5)), [[15, 0.5]])
+  sharded = jax.device_put(np.arange(8.0), mesh.batch_sharding(mesh.make(data=8)))
+  np.testing.assert_array_equal(distributed.gather({"x": sharded})["x"], np.arange(8.0))

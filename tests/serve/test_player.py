@@ -1,0 +1,143 @@
+"""Queue and ensemble, by hand-computed numbers."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from como_jax import chunks as ensembles
+from como_jax import errors
+from como_jax.serve import player
+
+
+def chunk(*values):
+  return np.array(values, np.float64)[:, None]
+
+
+def play(queue):
+  found = []
+  while len(queue):
+    found.append(float(queue.pop()[0]))
+  return found
+
+
+@pytest.mark.parametrize("merge, expected", [
+  ("latest_only", [20.0, 21.0, 22.0, 23.0]),
+  ("average", [11.0, 12.0, 22.0, 23.0]),
+  ("weighted_average", [0.3 * 2 + 0.7 * 20, 0.3 * 3 + 0.7 * 21, 22.0, 23.0]),
+  ("conservative", [0.7 * 2 + 0.3 * 20, 0.7 * 3 + 0.3 * 21, 22.0, 23.0]),
+])
+def test_overlapping_chunks_merge(merge, expected):
+  queue = player.ChunkQueue(4, merge=merge)
+  queue.add(0, chunk(0, 1, 2, 3))
+  assert [float(queue.pop()[0]) for _ in range(2)] == [0.0, 1.0]
+  queue.add(2, chunk(20, 21, 22, 23))
+  np.testing.assert_allclose(play(queue), expected)
+  assert queue.pop() is None and queue.step == 6
+
+
+def test_what_has_been_played_is_dropped():
+  queue = player.ChunkQueue(4, merge="latest_only")
+  queue.add(0, chunk(0, 1, 2, 3))
+  asked = queue.asked()
+  queue.pop(), queue.pop(), queue.pop()  # while the answer is on its way
+  queue.add(asked, chunk(10, 11, 12, 13))
+  assert play(queue) == [13.0]
+  queue.add(asked, chunk(10, 11))
+  assert queue.must_go
+
+
+def test_it_asks_when_the_queue_falls_under_the_threshold():
+  queue = player.ChunkQueue(4, threshold=0.5)
+  assert queue.must_go and queue.wants()
+  assert queue.asked() == 0
+  assert not queue.wants()  # one request at a time
+  queue.add(0, chunk(0, 1, 2, 3))
+  wanted = []
+  while len(queue):
+    wanted.append(queue.wants())
+    queue.pop()
+  assert wanted == [False, False, False, True] and queue.wants()  # 4, 3, 2 left; 1 is under half of 4; none is a must
+  queue.asked()
+  queue.failed()
+  assert queue.wants()
+
+
+def test_similar_observations_are_skipped_unless_the_queue_is_empty():
+  queue = player.ChunkQueue(4, threshold=1.0, similar=0.5)
+  assert queue.wants([0.0, 0.0])
+  queue.asked([0.0, 0.0])
+  queue.add(0, chunk(0, 1))
+  assert not queue.wants([0.3, 0.4]) and queue.wants([0.3, 0.5]) and queue.wants()
+  queue.pop(), queue.pop()
+  assert queue.must_go and queue.wants([0.0, 0.0])
+  queue.clear()
+  assert queue.step == 0 and queue.wants([0.0, 0.0])
+
+
+def test_bad_arguments():
+  for settings, message in (({"merge": "averge"}, "did you mean 'average'"), ({"threshold": 2.0}, "threshold=2.0"),
+                            ({"chunk": 0}, "chunk=0")):
+    with pytest.raises(errors.UserError, match=message):
+      player.ChunkQueue(**{"chunk": 4, **settings})
+  for bad in (np.zeros(3), np.zeros((0, 2)), np.full((2, 2), np.nan)):
+    with pytest.raises(errors.UserError, match="finite actions"):
+      player.ChunkQueue(4).add(0, bad)
+
+
+def test_temporal_ensemble():
+  ensemble = ensembles.TemporalEnsemble(decay=np.log(2.0))  # weights 1, 1/2, 1/4 from the oldest
+  found = [float(ensemble(new)[0, 0]) for new in (chunk(1, 2, 3), chunk(20, 30, 40), chunk(300, 400, 500), chunk(0, 0, 0))]
+  expected = [1, (2 + 20 / 2) / 1.5, (3 + 30 / 2 + 300 / 4) / 1.75, (40 + 400 / 2 + 0) / 1.75]  # the first chunk has ended
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+class Policy:
+  """Chunk of 4: the observation's number, and the element's tenths."""
+
+  def __init__(self):
+    self.asked, self.fail, self.resets, self.go = [], False, 0, threading.Event()
+    self.go.set()
+
+  def infer(self, observation):
+    self.go.wait(5)
+    if self.fail:
+      raise RuntimeError("no")
+    self.asked.append(observation["number"])
+    return {"actions": observation["number"] + chunk(0, 0.1, 0.2, 0.3)}
+
+  def reset(self):
+    self.resets += 1
+
+
+def test_player_plays_whole_chunks_when_it_asks_only_at_the_end():
+  policy = Policy()
+  play = player.Player(policy, player.ChunkQueue(4, threshold=0.0))
+  assert [round(float(play({"number": i})[0]), 1) for i in range(6)] == [0.0, 0.1, 0.2, 0.3, 4.0, 4.1]
+  assert policy.asked == [0, 4]
+  play.reset()
+  assert policy.resets == 1 and float(play({"number": 9})[0]) == 9.0
+  play.close()
+
+
+def test_player_goes_on_while_the_policy_computes():
+  policy = Policy()
+  play = player.Player(policy, player.ChunkQueue(4, threshold=0.75, merge="latest_only"))
+  assert [float(play({"number": i})[0]) for i in range(2)] == [0.0, 0.1]
+  policy.go.clear()
+  assert float(play({"number": 2})[0]) == 0.2  # asks: 2 left are under 3
+  assert float(play({"number": 3})[0]) == 0.3  # still no answer
+  policy.go.set()
+  assert float(play({"number": 4})[0]) == pytest.approx(2.2)  # its third element: two steps went by since it was asked
+  play.close()
+
+
+def test_player_hands_on_failures_and_recovers():
+  policy = Policy()
+  play = player.Player(policy, player.ChunkQueue(4))
+  policy.fail = True
+  with pytest.raises(RuntimeError, match="no"):
+    play({"number": 0})
+  policy.fail = False
+  assert float(play({"number": 1})[0]) == 1.0
+  play.close()

@@ -1,0 +1,69 @@
+"""Client keys -> observations."""
+
+import numpy as np
+import pytest
+
+from como_jax import errors
+from como_jax.serve import presets
+from tests.serve import fake
+
+IMAGE = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+
+
+def test_libero():
+  found, reset = presets.Mapper("libero", ("front", "wrist"), state_dim=8)(fake.observation(2.0))
+  assert set(found) == {"observation.images.front", "observation.images.wrist", "observation.state", "task"} and not reset
+  assert found["observation.images.front"].mean() == 100 and found["task"] == "pick up the cup"
+  assert found["observation.state"].dtype == np.float32 and found["observation.state"].tolist() == [2.0] * 8
+
+
+def test_droid_puts_joints_and_gripper_together():
+  message = {"observation/exterior_image_1_left": IMAGE, "observation/wrist_image_left": IMAGE, "prompt": "x",
+             "observation/joint_position": np.arange(7.0), "observation/gripper_position": np.float64(9.0)}
+  found, _ = presets.Mapper("droid", ("a", "b"), state_dim=8)(message)
+  assert found["observation.state"].tolist() == [0, 1, 2, 3, 4, 5, 6, 9]
+
+
+def test_aloha_has_channels_first_in_a_dict():
+  message = {"images": {name: np.ascontiguousarray(IMAGE.transpose(2, 0, 1)) for name in ("cam_high", "cam_low")}, "state": [0.5] * 14,
+             "prompt": "x"}
+  found, _ = presets.Mapper("aloha", ("top",))(message)
+  np.testing.assert_array_equal(found["observation.images.top"], IMAGE)
+  assert found["observation.images.top"].flags.c_contiguous and len(found["observation.state"]) == 14
+
+
+def test_our_own_names():
+  mapper = presets.Mapper("como", ("corner",), state_dim=2)
+  assert mapper.keys == ("observation.images.corner", "observation.state", "task")
+  found, reset = mapper({"observation.images.corner": IMAGE, "observation.state": np.zeros(2, np.float32), "task": "", "reset": True})
+  assert reset and found["task"] == ""
+
+
+def test_cameras_fill_slots_in_the_order_given():
+  message = fake.observation()
+  for chosen in (("wrist_image",), ("observation/wrist_image",)):
+    mapper = presets.Mapper("libero", ("front",), cameras=chosen, state_dim=8)
+    assert mapper.cameras == {"observation/wrist_image": "front"} and mapper(message)[0]["observation.images.front"].mean() == 0
+  del message["observation/image"]  # not used, so it need not come
+  mapper(message)
+  swapped = presets.Mapper("libero", ("a", "b"), cameras=("wrist_image", "image"))
+  assert swapped.cameras == {"observation/wrist_image": "a", "observation/image": "b"}
+
+
+def test_a_policy_without_state_needs_none():
+  mapper = presets.Mapper("libero", ("front",), state_dim=0)
+  message = fake.observation()
+  del message["observation/state"]
+  assert mapper.keys == ("observation/image", "prompt") and "observation.state" not in mapper(message)[0]
+
+
+@pytest.mark.parametrize("name, slots, cameras, expected", [
+  ("liberro", ("a",), (), "did you mean 'libero'"),
+  ("libero", ("a", "b", "c"), (), "3 camera"),
+  ("libero", ("a",), ("image", "wrist_image"), "1 camera"),
+  ("libero", ("a", "b"), ("image", "image"), "different"),
+  ("libero", ("a",), ("wrist_imgae",), "did you mean 'wrist_image'"),
+])
+def test_mistakes_are_named_before_serving(name, slots, cameras, expected):
+  with pytest.raises(errors.UserError, match=expected):
+    presets.Mapper(name, slots, cameras=cameras)

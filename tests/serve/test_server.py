@@ -1,0 +1,334 @@
+"""The server against good clients, bad messages and rude connections. The policy is a fake; the network is real."""
+
+import concurrent.futures
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+import websockets
+from websockets.sync import client as websocket_client
+
+from como_jax import errors
+from como_jax.serve import client, codec, server
+from tests.serve import fake, payloads
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+def connect(port, **settings):
+  """A raw connection, past the greeting."""
+  connection = websocket_client.connect(f"ws://127.0.0.1:{port}", compression=None, max_size=None, **settings)
+  codec.unpack(connection.recv(timeout=10))
+  return connection
+
+
+def ask(connection, message):
+  """The decoded reply, or the text of an error."""
+  connection.send(codec.pack(message) if isinstance(message, dict) else message)
+  reply = connection.recv(timeout=20)
+  return reply if isinstance(reply, str) else codec.unpack(reply)
+
+
+def expected(state, *, frames=1, oldest=None):
+  return state + 10 * frames + 100 * (state if oldest is None else oldest) + 0.1 + np.arange(4)
+
+
+def resident():
+  """Bytes of memory this process holds."""
+  return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def healthy(port):
+  with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+    return answer.status == 200 and answer.read() == b"OK\n"
+
+
+def test_a_conversation():
+  policy = fake.Policy()
+  with fake.serving(policy) as (port, one, lines):
+    with websocket_client.connect(f"ws://127.0.0.1:{port}", compression=None) as connection:
+      metadata = codec.unpack(connection.recv(timeout=10))
+      assert metadata == one.metadata
+      assert metadata["protocol_version"] == 1 and metadata["preset"] == "libero" and metadata["chunk"] == 4
+      assert metadata["keys"] == ["observation/image", "observation/wrist_image", "observation/state", "prompt"]
+      first, second = ask(connection, fake.observation(1.0)), ask(connection, fake.observation(2.0))
+    np.testing.assert_allclose(first["actions"][:, 0], expected(1.0), rtol=1e-6)
+    assert first["actions"].shape == (4, 7) and first["actions"].dtype == np.float32
+    assert set(first["server_timing"]) == {"infer_ms"} and set(second["server_timing"]) == {"infer_ms", "prev_total_ms"}
+    assert 0 <= second["policy_timing"]["infer_ms"] <= second["server_timing"]["infer_ms"]
+    assert healthy(port) and policy.seeds == [0, 1]
+  assert "preset libero" in lines[0]
+
+
+def test_bad_messages_concern_only_their_sender_and_take_no_memory():
+  with fake.serving(fake.Policy(), max_bad_messages=1000) as (port, _, _):
+    with connect(port) as bad, connect(port) as good:
+      ask(bad, fake.observation())
+      for name, (frame, part) in payloads.BAD.items():
+        reply = ask(bad, frame)
+        assert isinstance(reply, str) and reply.startswith("error: ") and len(reply) < 320, name
+        assert part in reply and "Traceback" not in reply and "\n" not in reply, (name, reply)
+      large = payloads.image(payloads.array(data=bytes(8 * 2**20)))
+      ask(bad, large)
+      held = resident()
+      for _ in range(40):
+        assert "8388608 bytes of data" in ask(bad, large)
+        assert "elements" in ask(bad, payloads.BAD["many elements"][0])
+      assert resident() - held < 100 * 2**20
+      for connection in (bad, good):
+        np.testing.assert_allclose(ask(connection, fake.observation(3.0))["actions"][:, 0], expected(3.0), rtol=1e-6)
+
+
+def test_many_bad_messages_in_a_row_close_the_connection():
+  with fake.serving(fake.Policy(), max_bad_messages=3) as (port, _, lines):
+    with connect(port) as connection:
+      for _ in range(2):
+        for _ in range(2):
+          assert "error" in ask(connection, b"junk")
+        assert "actions" in ask(connection, fake.observation())  # begins to count anew
+      for _ in range(3):
+        ask(connection, b"junk")
+      with pytest.raises(websockets.ConnectionClosed) as closed:
+        connection.recv(timeout=10)
+      assert closed.value.rcvd.code == 1008
+    assert _becomes(lambda: "last error: message is not valid msgpack" in lines[-1])
+    with connect(port) as connection:
+      assert "actions" in ask(connection, fake.observation())
+
+
+def test_a_frame_that_is_too_large_closes_the_connection():
+  with fake.serving(fake.Policy(), max_frame_bytes=100_000) as (port, _, _), connect(port) as good:
+    with connect(port) as bad, pytest.raises(websockets.ConnectionClosed) as closed:
+      bad.send(bytes(100_001))
+      bad.recv(timeout=10)
+    assert closed.value.rcvd.code == 1009
+    with connect(port) as bad, pytest.raises(websockets.ConnectionClosed) as closed:  # in pieces
+      bad.send(bytes(1000) for _ in range(101))
+      bad.recv(timeout=10)
+    assert closed.value.rcvd.code == 1009
+    assert "actions" in ask(good, fake.observation())
+
+
+def test_a_header_that_claims_a_gigabyte_takes_no_memory():
+  with fake.serving(fake.Policy()) as (port, _, _):
+    before = resident()
+    rude = [connect(port) for _ in range(5)]
+    for one in rude:
+      one.socket.sendall(b"\x82\xff" + (2**30).to_bytes(8, "big") + b"mask" + bytes(100))
+    time.sleep(0.2)
+    assert resident() - before < 50 * 2**20
+    with connect(port) as good:
+      assert "actions" in ask(good, fake.observation())
+    for one in rude:
+      one.socket.close()
+
+
+def test_concurrent_clients_share_batches_and_get_what_they_would_get_alone():
+  policy = fake.Policy()
+  with fake.serving(policy, batch_size=4, batch_wait_ms=5_000.0) as (port, _, _):
+    connections = [connect(port) for _ in range(4)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+      for step in range(3):
+        found = list(pool.map(lambda i: ask(connections[i], fake.observation(i + 10.0 * step)), range(4)))  # noqa: B023
+        for i, reply in enumerate(found):
+          np.testing.assert_allclose(reply["actions"][:, 0], expected(i + 10.0 * step), rtol=1e-6)
+    assert policy.batches == [4, 4, 4]
+    for one in connections:
+      one.close()
+
+
+def test_more_clients_than_a_batch_holds():
+  policy = fake.Policy(delay=0.02)
+  with fake.serving(policy, batch_size=2, batch_wait_ms=20.0) as (port, _, _), concurrent.futures.ThreadPoolExecutor(5) as pool:
+    def converse(i):
+      with connect(port) as connection:
+        return [ask(connection, fake.observation(float(i)))["actions"][0, 0] for _ in range(4)]
+    for i, found in enumerate(pool.map(converse, range(5))):
+      np.testing.assert_allclose(found, expected(float(i))[0], rtol=1e-6)
+    assert max(policy.batches) == 2 and sum(policy.batches) == 20
+
+
+def test_a_lone_client_does_not_wait_for_others():
+  with fake.serving(fake.Policy(), batch_wait_ms=5_000.0) as (port, _, _), connect(port) as connection:
+    begin = time.monotonic()
+    ask(connection, fake.observation())
+    assert time.monotonic() - begin < 2.0
+
+
+def test_one_refused_observation_does_not_fail_the_batch():
+  policy = fake.Policy()
+  with fake.serving(policy, batch_size=3, batch_wait_ms=5_000.0) as (port, _, _), concurrent.futures.ThreadPoolExecutor(3) as pool:
+    connections = [connect(port) for _ in range(3)]
+    found = list(pool.map(lambda i: ask(connections[i], fake.observation((1.0, 666.0, 3.0)[i])), range(3)))
+    assert found[1] == "error: the number of the beast"
+    for i, state in ((0, 1.0), (2, 3.0)):
+      np.testing.assert_allclose(found[i]["actions"][:, 0], expected(state), rtol=1e-6)
+    assert policy.batches == [3, 1, 1, 1]
+    for one in connections:
+      one.close()
+
+
+def test_history_is_the_connections_own():
+  with fake.serving(fake.Policy(history=2)) as (port, _, _), connect(port) as a, connect(port) as b:
+    def first(connection, state, **more):
+      return float(ask(connection, {**fake.observation(state), **more})["actions"][0, 0])
+    assert first(a, 1.0) == pytest.approx(expected(1.0)[0])
+    assert first(b, 7.0) == pytest.approx(expected(7.0)[0])
+    assert first(a, 2.0) == pytest.approx(expected(2.0, frames=2, oldest=1.0)[0])
+    assert first(a, 3.0) == pytest.approx(expected(3.0, frames=2, oldest=2.0)[0])
+    assert "beast" in ask(a, fake.observation(666.0))  # refused: it does not stay
+    assert first(a, 4.0) == pytest.approx(expected(4.0, frames=2, oldest=3.0)[0])
+    assert first(a, 5.0, reset=True) == pytest.approx(expected(5.0)[0])
+    assert first(a, 6.0, reset=False) == pytest.approx(expected(6.0, frames=2, oldest=5.0)[0])
+    assert first(b, 8.0) == pytest.approx(expected(8.0, frames=2, oldest=7.0)[0])
+
+
+def test_slow_inference_blocks_neither_pings_nor_health():
+  with fake.serving(fake.Policy(delay=1.5)) as (port, _, _), connect(port) as busy, connect(port) as other:
+    busy.send(codec.pack(fake.observation()))
+    time.sleep(0.1)
+    begin = time.monotonic()
+    for connection in (busy, other):
+      assert connection.ping().wait(1.0)
+    assert healthy(port) and time.monotonic() - begin < 1.0
+    assert not isinstance(busy.recv(timeout=10), str) and time.monotonic() - begin > 1.0
+
+
+def test_a_failing_policy_tells_no_more_than_its_kind(capsys):
+  policy = fake.Policy()
+  with fake.serving(policy) as (port, _, _), connect(port) as connection:
+    for failure in (RuntimeError("/secret/path"), KeyError("secret"), MemoryError()):
+      policy.fail = failure
+      assert ask(connection, fake.observation()) == f"error: inference failed ({type(failure).__name__}); the server's log says why"
+    policy.fail = None
+    for number in (np.nan, np.inf):
+      policy.infer = lambda histories, *, seed: np.full((1, 4, 7), number)  # noqa: B023
+      assert "NonFinite" in ask(connection, fake.observation())
+    policy.infer = lambda histories, *, seed: np.zeros((1, 3, 7))
+    assert "inference failed" in ask(connection, fake.observation())
+    del policy.infer
+    assert "actions" in ask(connection, fake.observation())
+  assert "/secret/path" in capsys.readouterr().err
+
+
+def test_clients_that_leave_in_the_middle():
+  policy = fake.Policy(delay=0.2)
+  with fake.serving(policy) as (port, one, _):
+    for _ in range(5):
+      connection = connect(port)
+      connection.send(codec.pack(fake.observation()))
+      connection.socket.close()
+    with connect(port) as connection:
+      assert "actions" in ask(connection, fake.observation())
+    assert _becomes(lambda: not one._connections and not one._busy)
+
+
+def test_a_hundred_connections_and_the_limit():
+  with fake.serving(fake.Policy(), max_connections=100, batch_size=50) as (port, one, _):
+    connections = [connect(port) for _ in range(100)]
+    with pytest.raises(websockets.InvalidStatus) as refused:
+      connect(port)
+    assert refused.value.response.status_code == 503 and healthy(port)
+    for connection in connections:
+      connection.send(codec.pack(fake.observation()))
+    assert all(not isinstance(connection.recv(timeout=20), str) for connection in connections)
+    connections.pop().close()
+    assert _becomes(lambda: len(one._connections) == 99)
+    connections.append(connect(port))
+    for connection in connections:
+      connection.close()
+
+
+def test_half_messages_and_half_handshakes_keep_nobody_waiting():
+  with fake.serving(fake.Policy()) as (port, _, _):
+    loris = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    for one in loris:
+      one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+    half = [connect(port) for _ in range(5)]
+    for one in half:
+      one.socket.sendall(b"\x82\xfe\x10\x00mask" + bytes(10))  # 10 of 4096 bytes
+    with connect(port) as good:
+      assert "actions" in ask(good, fake.observation())
+    assert healthy(port)
+    for one in loris + [connection.socket for connection in half]:
+      one.close()
+
+
+def test_web_pages_may_not_connect():
+  with fake.serving(fake.Policy()) as (port, _, _), pytest.raises(websockets.InvalidStatus) as refused:
+    connect(port, origin="https://example.org")
+  assert refused.value.response.status_code == 403
+
+
+def test_it_listens_only_when_warm():
+  policy, before = fake.Policy(delay=0.5), time.monotonic()
+  with fake.serving(policy) as (port, _, _):
+    assert policy.warm and time.monotonic() - before >= 0.5
+    policy.delay = 0.0
+    with pytest.raises(errors.UserError, match=f"config.port={port}: Address already in use"):
+      with fake.serving(fake.Policy(delay=30.0), port=port):  # found before the warm-up
+        pass
+
+
+def test_shutdown_answers_what_is_in_flight():
+  policy = fake.Policy(delay=0.5)
+  with fake.serving(policy) as (port, _, _):
+    policy.delay = 1.0
+    busy, idle = connect(port), connect(port)
+    busy.send(codec.pack(fake.observation()))
+    time.sleep(0.2)
+  assert not isinstance(busy.recv(timeout=1), str)
+  for connection in (busy, idle):
+    with pytest.raises(websockets.ConnectionClosed) as closed:
+      connection.recv(timeout=5)
+    assert closed.value.rcvd.code == 1001
+
+
+def test_sigterm_ends_the_process_with_code_0():
+  code = ("from tests.serve import fake\nfrom como_jax.serve import server\n"
+          "server.Server(fake.Policy(), server.Settings(port=0, preset='libero')).run()\nprint('done')")
+  process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+  try:
+    line = process.stdout.readline()
+    with client.Client("127.0.0.1", int(line.split("ws://127.0.0.1:")[1].split()[0])) as one:
+      assert one.infer(fake.observation())["actions"].shape == (4, 7)
+      process.send_signal(signal.SIGTERM)
+      assert process.wait(20) == 0
+    assert process.stdout.read().splitlines()[-1] == "done"
+  finally:
+    process.kill()
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("settings, message", [
+  ({"port": 70_000}, "config.port=70000"), ({"batch_size": 0}, "config.batch_size=0"), ({"batch_wait_ms": -1.0}, "batch_wait_ms"),
+  ({"max_connections": 0}, "max_connections"), ({"preset": "libreo"}, "did you mean 'libero'"), ({"cameras": ("image",)}, "2 camera"),
+  ({"host": "no.such.host.invalid"}, "config.host"),
+])
+def test_settings_out_of_range(settings, message):
+  with pytest.raises(errors.UserError, match=message):
+    with fake.serving(fake.Policy(), **settings):
+      pass
+
+
+def test_the_config_builds_settings():
+  from como_jax import config as config_lib
+  from como_jax.tasks import serve
+  config = config_lib.parse(["main", f"--config={ROOT}/configs/serve.py:debug", "--config.cameras=('wrist_image','image')"]).config
+  settings = server.Settings(**{name: config[name] for name in serve.SETTINGS})
+  assert settings.port == 0 and settings.cameras == ("wrist_image", "image")
+  with pytest.raises(errors.UserError, match="config.checkpoint is empty"):
+    serve.run(config_lib.parse(["main", f"--config={ROOT}/configs/serve.py"]))
+
+
+def _becomes(condition, seconds=5.0):
+  end = time.monotonic() + seconds
+  while not condition() and time.monotonic() < end:
+    time.sleep(0.01)
+  return condition()

@@ -1,0 +1,289 @@
+"""Labels of tiny data by tiny models: the same z as the model's own, each frame encoded once, and nothing left of an interruption."""
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from como_jax import config as config_lib
+from como_jax import errors, weights
+from como_jax.data import labels
+from como_jax.data.sources import shards
+from como_jax.models import pixels
+from como_jax.models.motion import como
+from como_jax.parallel import mesh as mesh_lib
+from como_jax.tasks import extract, streaming
+from tests.data import makers, test_labels
+from tests.end_to_end import program
+from tests.models import tiny
+
+CONFIG = f"{program.ROOT}/configs/extract.py:debug"
+LENGTHS = (14, 9, 3, 11)  # at 10 frames a second and 0.3 s: n = 3, so the third episode has no label
+N = 3
+
+
+class Noise(makers.Synthetic):
+  """Every frame of every camera is other noise."""
+
+  def __getitem__(self, i):
+    raw = super().__getitem__(i)
+
+    def camera(name):
+      rng = np.random.default_rng([i, len(name)])
+      frames = rng.integers(0, 256, (self._lengths[i], 16, 16, 3), np.uint8)
+      return lambda geometry: iter(frames)
+
+    raw.cameras.update({name: camera(name) for name in raw.cameras})
+    return raw
+
+
+@pytest.fixture(name="data", scope="module")
+def _data(tmp_path_factory):
+  """Two cameras; clips of 6 frames, the last 2 of which come again in the next one; two episodes a shard."""
+  return makers.shards(tmp_path_factory.mktemp("data") / "s", source=Noise(LENGTHS, cameras=("a", "bb")), clip_frames=6, clip_overlap=2,
+                       episodes_per_shard=2)
+
+
+@pytest.fixture(name="checkpoint", scope="module")
+def _checkpoint(data, tmp_path_factory):
+  return model_folder(tmp_path_factory.mktemp("model") / "m", data)
+
+
+@pytest.fixture(name="whole", scope="module")
+def _whole(checkpoint, tmp_path_factory):
+  """A label set of the data, uninterrupted."""
+  return run(tmp_path_factory.mktemp("labels") / "whole", checkpoint)
+
+
+def model_folder(folder, data="", **changes):
+  """A weights folder of a tiny motion model, as a finished run leaves it."""
+  section = tiny.section(tiny.MOTION, **changes)
+  weights.save(folder, tiny.made(tiny.MOTION, **changes)[1], {"model": section, "data": {"path": data, "offset_seconds": 0.3, "resize": "squash"}})
+  return str(folder)
+
+
+def command(workdir, *words):
+  return config_lib.parse(["main", f"--config={CONFIG}", f"--workdir={workdir}", "--config.batch_size=8", "--config.data.threads=2", *words])
+
+
+def run(workdir, checkpoint, *words):
+  assert extract.run(command(workdir, f"--config.checkpoint={checkpoint}", *words)) == 0
+  return str(workdir)
+
+
+def content(folder):
+  return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir() if path.name != extract.SPEED}
+
+
+def frames_of(table, reader, episode, camera):
+  """All frames of an episode, uint8 [L, H, W, 3], from its clips one frame at a time."""
+  found = {}
+  for row in np.flatnonzero(table.episode == episode):
+    clip = reader.clip(table.shard[row], table.record[row])
+    found |= {clip.start + t: clip.frames[camera].decode([t])[0] for t in range(len(clip))}
+  return np.stack([found[t] for t in sorted(found)])
+
+
+@pytest.mark.parametrize("changes, pairs", [({}, 16), ({"idm.inputs": "rgb_diff"}, 8)])
+def test_z_is_the_models_own_for_every_pair_of_frames(data, tmp_path, monkeypatch, changes, pairs):
+  encoded = []
+  features = como.MotionModel.features
+  monkeypatch.setattr(como.MotionModel, "features", lambda self, params, frames: encoded.append(frames.shape) or features(self, params, frames))
+  folder = run(tmp_path / "l", model_folder(tmp_path / "m", data, **changes), f"--config.pairs_batch={pairs}")
+  # Traced once to know the shapes and once to run; the pairs' program encodes only where pixels are subtracted.
+  assert encoded == [(8, 16, 16, 3)] * (2 if not changes else 3)
+  speed = json.loads((tmp_path / "l" / extract.SPEED).read_text())
+  assert speed["frames"] == 2 * sum(LENGTHS) and speed["encoded"] == 48 + 32  # 46 and 28 frames, in whole batches of 8
+
+  model, params = tiny.made(tiny.MOTION, **changes)
+  monkeypatch.undo()
+  encode = jax.jit(lambda a, b: model.encode(params, pixels.normalise(a), pixels.normalise(b)).z)
+  table, reader, found = shards.read_table(data), shards.Reader(data), labels.Labels(folder)
+  assert found.size == 12 and found.manifest["queries"] == 3 and found.manifest["dims"] == 4 and found.manifest["offset_seconds"] == 0.3
+  assert found.manifest["cameras"] == ["a", "bb"] and found.manifest["damaged"] == []
+  labels.check(folder, data_path=data)
+  firsts, seconds, motion = [], [], []
+  for number, length in enumerate(LENGTHS):
+    rows = np.flatnonzero(table.episode == f"episode_{number}")
+    motions = found.episode(table, rows)
+    for camera in ("a", "bb"):
+      z, valid = motions[camera]
+      assert valid.tolist() == [t + N < length for t in range(length)]
+      assert not z[~valid].any() and len(z) == length
+      if valid.any():
+        frames = frames_of(table, reader, f"episode_{number}", camera)
+        firsts, seconds, motion = [*firsts, frames[:-N]], [*seconds, frames[N:]], [*motion, z[valid]]
+      for row in rows:  # clips that share frames agree, bit for bit
+        part, ok = found.clip(table.shard[row], table.record[row])[camera]
+        here = slice(table.start[row], table.start[row] + table.length[row])
+        np.testing.assert_array_equal(part, z[here])
+        np.testing.assert_array_equal(ok, valid[here])
+  np.testing.assert_allclose(np.concatenate(motion), encode(np.concatenate(firsts), np.concatenate(seconds)), rtol=1e-4, atol=1e-5)
+  count = found.manifest["valid"]
+  assert count > found.statistics.count == 2 * sum(max(0, n - N) for n in LENGTHS)  # frames of two clips count once
+
+
+def test_a_stream_gives_each_pair_back_once_whatever_the_sizes(tmp_path):
+  """Sparse and dense pairs, short and long reach, pieces of any length; early batches of pairs when the ring would be overwritten."""
+  model, params = tiny.made(tiny.MOTION)
+  frames = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), np.uint8)
+  whole = jax.jit(lambda a, b: model.encode(params, pixels.normalise(a), pixels.normalise(b)).z)
+  for reach, pairs_batch, cuts, every in ((20, 8, (1, 7, 30, 50), 1), (1, 32, (13, 14, 50), 9)):
+    stream = streaming.Stream(model, params, batch_size=8, pairs_batch=pairs_batch, reach=reach, mesh=mesh_lib.make())
+    for _ in range(2):  # finish starts it anew
+      found, begin = {}, 0
+      for cut in cuts:
+        named = [(t - reach, t, t) for t in range(begin, cut) if t >= reach and t % every == 0]
+        found |= {ticket: z for ticket, z in stream.add(frames[begin:cut], named)}
+        begin = cut
+      found |= {ticket: z for ticket, z in stream.finish()}
+      seconds = [t for t in range(reach, 50) if t % every == 0]
+      assert sorted(found) == seconds
+      expected = whole(frames[np.array(seconds) - reach], frames[seconds])
+      np.testing.assert_allclose(np.stack([found[t] for t in seconds]), expected, rtol=1e-4, atol=1e-5)
+    assert stream.encoded == 2 * 56
+
+
+def test_resumed_equals_uninterrupted_byte_for_byte(data, tmp_path):
+  checkpoint = model_folder(tmp_path / "m", data)
+  data = makers.shards(tmp_path / "s", source=Noise(LENGTHS, cameras=("a",)), clip_frames=5, episodes_per_shard=1)
+  words = (f"--config.data.path={data}",)
+  whole = run(tmp_path / "whole", checkpoint, *words)
+  assert "labels-00003.array_record" in content(whole)
+  todo = {"nothing done": [name for name in content(whole) if name.startswith("labels-")],
+          "some done": ["labels-00001.json", "labels-00002.array_record"], "finished": []}  # the sidecar is gone, the labels are gone
+  for broken, names in todo.items():
+    cut = tmp_path / broken.replace(" ", "_")
+    shutil.copytree(whole, cut)
+    if broken != "finished":
+      (cut / labels.MANIFEST).unlink()
+    for name in names:
+      (cut / name).unlink()
+    if broken == "some done":  # and some are torn
+      (cut / "labels-00000.array_record").write_bytes((cut / "labels-00000.array_record").read_bytes()[:100])
+      (cut / "labels-00003.array_record.99.tmp").write_bytes(b"half")
+    (cut / extract.SPEED).unlink()
+    run(cut, checkpoint, *words, "--resume")
+    assert content(cut) == content(whole), broken
+    measured = json.loads((cut / extract.SPEED).read_text())["frames"] if (cut / extract.SPEED).exists() else 0
+    assert measured == {"nothing done": sum(LENGTHS), "some done": 14 + 9 + 3, "finished": 0}[broken]
+
+
+@pytest.mark.flow
+def test_killed_and_resumed_equals_uninterrupted(tmp_path):
+  data = makers.shards(tmp_path / "s", source=Noise((20,) * 12, cameras=("a",)), clip_frames=8, episodes_per_shard=1)
+  words = [f"--config.checkpoint={model_folder(tmp_path / 'm', data)}", "--config.batch_size=4", "--config.data.threads=1"]
+  program.run(CONFIG, tmp_path / "whole", *words)
+  process = subprocess.Popen(program.command(CONFIG, tmp_path / "cut", *words), cwd=program.ROOT, env=program.environment(),
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  begin = time.monotonic()
+  while not list((tmp_path / "cut").glob("labels-*.json")) and process.poll() is None and time.monotonic() - begin < 300:
+    time.sleep(0.001)
+  process.send_signal(signal.SIGKILL)
+  assert process.wait() == -signal.SIGKILL and not (tmp_path / "cut" / labels.MANIFEST).exists()
+  program.run(CONFIG, tmp_path / "cut", *words, "--resume")
+  assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_processes_share_the_shards(checkpoint, whole, tmp_path):
+  config = command(tmp_path, f"--config.checkpoint={checkpoint}").config
+  work, model, params = extract.open_work(config)
+  (tmp_path / "shared").mkdir()
+  folder, frames = str(tmp_path / "shared"), {}
+  stream = extract.make_stream(work, model, params, config=config, mesh=extract.make_mesh(config))
+  for index in (1, 0):
+    if index == 0:
+      with pytest.raises(errors.UserError, match="1 of 2 shards of other processes did not come within 0 s.*labels-00000"):
+        extract.complete(folder, work, model, timeout=0)
+    speed = extract.extract(folder, work, stream, config=config, process_index=index, process_count=2)
+    frames[index] = speed["frames"]
+  assert frames == {0: 2 * (14 + 9), 1: 2 * (3 + 11)}
+  extract.complete(folder, work, model, timeout=5)
+  assert content(folder) == {name: text for name, text in content(whole).items() if name not in ("config.json", "versions.json")}
+
+
+def test_damaged_records_have_no_labels_and_are_listed(tmp_path, capsys):
+  data = makers.shards(tmp_path / "s", (14, 9), clip_frames=6, clip_overlap=2)
+  table = shards.read_table(data)
+  test_labels.damage(data, table, 1)  # frames 4 to 9 of the first episode; only 6 and 7 are nowhere else
+  found = labels.Labels(run(tmp_path / "l", model_folder(tmp_path / "m", data)))
+  printed = capsys.readouterr().out
+  assert "damaged: shard-00000.array_record record 1 camera camera: " in printed and "1 damaged records have no labels" in printed
+  assert [(one["shard"], one["record"], one["camera"]) for one in found.manifest["damaged"]] == [(0, 1, "camera")]
+  expected = {0: [0, 1, 2, 5], 1: [], 2: [8, 9, 10], 3: [0, 1, 2, 3, 4, 5], 4: [4, 5]}  # 3 and 4 lost 6 and 7; 5 -> 8 is left
+  for row in range(len(table)):
+    z, valid = found.clip(0, row)["camera"]
+    assert len(z) == table.length[row] and (table.start[row] + np.flatnonzero(valid)).tolist() == expected[row], row
+    assert not z[~valid].any()
+
+
+def test_what_does_not_fit_is_refused_by_name(data, checkpoint, whole, tmp_path):
+  folder, before = whole, content(whole)
+  other = model_folder(tmp_path / "other", **{"idm.depth": 1})
+  more = makers.shards(tmp_path / "more", (5, 6))
+  mae = tmp_path / "mae"
+  weights.save(mae, tiny.made(tiny.MAE)[1], {"model": tiny.MAE})
+  bare = tmp_path / "bare"
+  weights.save(bare, tiny.made(tiny.MOTION)[1], {"model": tiny.MOTION})
+  for words, message in (
+    ([f"--config.checkpoint={checkpoint}"], "is not empty: give --resume"),
+    ([f"--config.checkpoint={checkpoint}", "--resume", "--config.offset_seconds=0.2"], "offset_seconds 0.3, now it is 0.2"),
+    ([f"--config.checkpoint={other}", f"--config.data.path={data}", "--resume"], "were made with model '.*', now it is '.*'"),
+    ([f"--config.checkpoint={checkpoint}", f"--config.data.path={more}", "--resume"], "were made with data .*, now it is "),
+    ([f"--config.checkpoint={checkpoint}", "--config.data.cameras=('aa',)"], "camera 'aa' does not exist"),
+    ([f"--config.checkpoint={checkpoint}", "--config.batch_size=12"], "batch_size=12 is not divisible by the 8 devices"),
+    ([f"--config.checkpoint={checkpoint}", "--config.batch_size=0"], "batch_size=0, expected at least 1"),
+    ([f"--config.checkpoint={checkpoint}", "--config.dtype=bfloat"], "did you mean 'bfloat16'"),
+    ([f"--config.checkpoint={checkpoint}", "--config.offset_seconds=9.0"], "no pair of frames is 9.0 s apart"),
+    ([f"--config.checkpoint={checkpoint}", f"--config.lerobot={folder}"], "exists already"),
+    ([f"--config.checkpoint={tmp_path}/mm"], "does not exist"),
+    ([f"--config.checkpoint={mae}"], "kind 'mae', a motion model is expected"),
+    ([f"--config.checkpoint={bare}"], "config.data.path is missing"),
+    ([f"--config.checkpoint={bare}", f"--config.data.path={data}"], "config.offset_seconds is missing"),
+    ([f"--config.checkpoint={checkpoint}", f"--config.data.path={data}x"], "does not exist"),
+    (["--config.data.path=x"], "config.checkpoint is empty"),
+  ):
+    fresh = "not empty" not in message and "now it is" not in message
+    with pytest.raises(errors.UserError, match=message) as caught:
+      extract.run(command(tmp_path / "new" if fresh else folder, *words))
+    assert "\n" not in str(caught.value)
+    assert content(folder) == before and not (tmp_path / "new").exists(), words
+
+
+def test_the_offset_is_that_of_the_data_set_in_the_mixture(tmp_path):
+  config = command(tmp_path).config
+  trained = {"path": "bundled", "offset_seconds": 0.5, "mixture": [{"path": "x", "offset_seconds": 0.1}, {"path": "y"}]}
+  with pytest.raises(errors.UserError, match="trained on x, y"):
+    extract.data_path(config, trained)
+  config.data.path = "x"
+  assert extract.data_path(config, trained) == ("x", 0.1)
+  config.data.path = "elsewhere"
+  assert extract.data_path(config, trained) == ("elsewhere", 0.5)
+  config.offset_seconds = 0.7
+  assert extract.data_path(config, trained) == ("elsewhere", 0.7)
+
+
+def test_the_fingerprint_is_that_of_the_file(tmp_path):
+  folder = pathlib.Path(model_folder(tmp_path / "m"))
+  expected = shards.file_hash(str(folder / weights.PARAMS))
+  params = weights.load(folder)[0]
+  assert extract.model_fingerprint(str(folder), params) == expected
+  folder.rename(tmp_path / "run-weights")
+  (tmp_path / "run").mkdir()
+  (tmp_path / "run-weights").rename(tmp_path / "run" / "weights")
+  assert extract.model_fingerprint(str(tmp_path / "run"), params) == expected
+  assert extract.model_fingerprint(str(tmp_path / "unfinished"), params) == expected  # what its weights would be
+
+
+def test_bfloat16_and_one_camera(checkpoint, whole, tmp_path):
+  half = labels.Labels(run(tmp_path / "half", checkpoint, "--config.dtype=bfloat16", "--config.data.cameras=('bb',)"))
+  assert half.manifest["cameras"] == ["bb"] and list(half.clip(0, 0)) == ["bb"] and half.manifest["model"]["dtype"] == "bfloat16"
+  one, other = labels.Labels(whole).clip(0, 0)["bb"][0], half.clip(0, 0)["bb"][0]
+  assert one.dtype == other.dtype == np.float32
+  assert 0 < np.abs(one - other).max() < 0.1 * np.abs(one).max() + 0.05
