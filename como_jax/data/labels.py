@@ -11,8 +11,6 @@ cannot be read, z[t] is 0 and valid[t] is 0.
 Legend: T frames of a clip, L frames of an episode, Z numbers of one latent motion, n frames between the two of a pair.
 """
 
-import dataclasses
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -7,7 +7,7 @@ Legend: L frames of a sequence, S side of a picture, n frames between the two of
 """
 
 import dataclasses
-from collections.abc import Sequence as List
+from collections import abc
 
 import grain
 import numpy as np
@@ -46,7 +46,7 @@ class Sequence:
   pieces: tuple[Piece, ...]
 
 
-def plan(table: shards.Table, shard: int, *, offset_seconds: float, cameras: List[str] = ()) -> list[Sequence]:
+def plan(table: shards.Table, shard: int, *, offset_seconds: float, cameras: abc.Sequence[str] = ()) -> list[Sequence]:
   """The sequences of one shard, in order of its records and of their cameras; no file is opened.
 
   Args:
@@ -80,7 +80,7 @@ def plan(table: shards.Table, shard: int, *, offset_seconds: float, cameras: Lis
   return found
 
 
-def check(table: shards.Table, *, offset_seconds: float, cameras: List[str], name: str) -> tuple[str, ...]:
+def check(table: shards.Table, *, offset_seconds: float, cameras: abc.Sequence[str], name: str) -> tuple[str, ...]:
   """The cameras that are walked through, once at least one pair of frames is known to exist.
 
   Raises:
@@ -152,7 +152,7 @@ class _Load:
 def walk(
   path: str,
   table: shards.Table,
-  sequences: List[Sequence],
+  sequences: abc.Sequence[Sequence],
   *,
   image_size: int,
   workers: int = 0,

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from como_jax import config as config_lib
-from como_jax import errors, main
+from como_jax import main
 from como_jax.parallel import flops, topology
 from como_jax.tasks import compile as task
 from como_jax.tasks import programs
