@@ -53,7 +53,7 @@ def test_scan_equals_loop(params):
   np.testing.assert_allclose(value, loop_value, rtol=1e-6)
   # The rounding of a sum goes with its largest terms, so each leaf is held to 1e-5 of its own scale.
   both = (gradient, transformer.stack_layers(loop_gradient))
-  scaled = [jax.tree.map(lambda g, ref: g / jnp.abs(ref).max(), tree, gradient) for tree in both]
+  scaled = [jax.tree.map(lambda g, ref: g / jnp.maximum(1.0, jnp.abs(ref).max()), tree, gradient) for tree in both]
   chex.assert_trees_all_close(*scaled, rtol=1e-5, atol=1e-5)
   chex.assert_trees_all_equal(transformer.stack_layers(loop_params), params)
   assert set(loop_params) == {"blocks_0", "blocks_1"}
