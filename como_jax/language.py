@@ -88,6 +88,11 @@ class Encoder:
         tokens[row, :length], mask[row, :length] = found[text], True
     return tokens, mask
 
+  def warm_up(self) -> None:
+    """Compiles the encoder for every length that a text can have; hashing has nothing to compile."""
+    if isinstance(self._embed, _Forward):
+      self._embed.warm_up()
+
   def _find(self, texts: list[str]) -> dict[str, np.ndarray]:
     found = {text: value for text in texts if (value := self._recall(text)) is not None}
     new = [text for text in texts if text not in found]
@@ -108,8 +113,11 @@ class Encoder:
     return None if self._cache is None else _read(self._cache, text, self.tokens, self.width)
 
 
-def build(section: Any) -> Encoder:
+def build(section: Any, *, cache: bool = True) -> Encoder:
   """The encoder that a `language` section (dict or ConfigDict, see `Settings`) describes.
+
+  Args:
+    cache: keep embeddings on disk; False keeps the last ones in memory only.
 
   Raises:
     errors.UserError: an unknown key or value, or weights that are missing or do not fit.
@@ -128,7 +136,7 @@ def build(section: Any) -> Encoder:
     return Encoder(functools.partial(_hash, width=settings.width, tokens=None if settings.pooled else tokens),
                    width=settings.width, tokens=tokens,
                    fingerprint=f"hash-{settings.width}-{'pooled' if settings.pooled else tokens}")
-  return _frozen(settings, kind)
+  return _frozen(settings, kind, cache=cache)
 
 
 def cache_folder(fingerprint: str) -> pathlib.Path:
@@ -170,7 +178,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
   return (rows / np.where(norm > 0, norm, 1)).astype(np.float32)
 
 
-def _frozen(settings: Settings, kind: str) -> Encoder:
+def _frozen(settings: Settings, kind: str, *, cache: bool) -> Encoder:
   """An encoder with weights, of a folder or of the package."""
   folder = pathlib.Path(settings.weights) if settings.weights else None
   if folder is None and settings.kind != "minilm":
@@ -200,7 +208,8 @@ def _frozen(settings: Settings, kind: str) -> Encoder:
   fingerprint = _fingerprint(params, content, facts, settings, length)
   forward = _Forward(model, params, tokenizer, length=length, pooled=settings.pooled, dtype=settings.dtype)
   return Encoder(forward, width=model.pooled_width if settings.pooled else model.width,
-                 tokens=1 if settings.pooled else length, fingerprint=fingerprint, cache=cache_folder(fingerprint))
+                 tokens=1 if settings.pooled else length, fingerprint=fingerprint,
+                 cache=cache_folder(fingerprint) if cache else None)
 
 
 def _model(folder: pathlib.Path, facts: Mapping[str, Any], kind: str, dtype: str) -> tuple[Any, int]:
@@ -252,9 +261,17 @@ class _Forward:
 
     self._apply = jax.jit(forward)
 
-  def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+  def warm_up(self) -> None:
+    """Compiles every length."""
+    for length in sorted({_bucket(count, self._length) for count in range(1, self._length + 1)}):
+      self._run(np.zeros((_BATCH, length), np.int32), np.ones((_BATCH, length), bool))
+
+  def _run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if self._placed is None:
       self._placed, self._params = jax.device_put(self._params), None
+    return np.asarray(self._apply(self._placed, ids, mask), np.float32)
+
+  def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
     groups: dict[int, list[tuple[int, list[int]]]] = {}
     for place, text in enumerate(texts):  # one at a time: the batched call starts threads, which forks do not survive
       ids = self._tokenizer.encode(text.encode("utf-8", "replace").decode()).ids
@@ -266,7 +283,7 @@ class _Forward:
         ids, mask = np.zeros((_BATCH, length), np.int32), np.zeros((_BATCH, length), bool)
         for row, (_, numbers) in enumerate(batch):
           ids[row, :len(numbers)], mask[row, :len(numbers)] = numbers, True
-        result = np.asarray(self._apply(self._placed, ids, mask), np.float32)
+        result = self._run(ids, mask)
         for row, (place, numbers) in enumerate(batch):
           out[place] = _unit(result[row:row + 1]) if self._pooled else result[row, :len(numbers)]
     return out

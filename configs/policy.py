@@ -39,8 +39,9 @@ def get_config(arg=None):
           robot="robot",  # name of the robot of data.path
           step_seconds=0.0,  # time between two elements of a chunk; 0 = the robot data's own rate
           reduce="mean",  # of the stored actions within a step: mean | first | last
-          cameras=(),  # names of the camera slots; () = the first of the robot's data set
+          cameras=(),  # names of the camera slots; () = those of the first robot's entry, one for views "each"
           normalisation="standard",  # or quantile
+          cache_tokens=False,  # encode every frame once and keep its tokens in memory: small data, no augmentation, a frozen encoder
           guidance=1.0,  # weight of the instruction when acting; 1 = none
           objectives=dict(action=dict(weight=1.0), latent=dict(weight=1.0)),
       ),

@@ -28,6 +28,8 @@ def get_config(arg=None):
       port=0 if debug else 8000,  # 0 = any free one, printed
       preset="como",  # keys that clients send: como | libero | droid | aloha
       cameras=(),  # the preset's image keys for the policy's cameras, in order; () = the first ones
+      prompt="",  # instruction for clients that send none (as openpi's ALOHA simulation)
+      every_step=False,  # clients ask at every policy step: a policy that looks at several observations needs it
       batch_size=2 if debug else 8,  # requests of several clients in one call of the model
       batch_wait_ms=5.0,  # the first waits this long for others; a lone client never waits
       max_connections=4 if debug else 16,

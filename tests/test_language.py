@@ -175,6 +175,31 @@ def test_damaged_entries_are_made_again(cache, damage):
   assert path.read_bytes() == content and not list(cache.glob("*/*.new"))
 
 
+def test_without_a_cache_nothing_is_written(folders, cache):
+  encoder = language.build(section(folders, "minilm"), cache=False)
+  seen = spy(encoder)
+  encoder(TEXTS)
+  encoder(TEXTS)
+  assert len(seen) == 3 and not cache.exists()
+
+
+@pytest.mark.parametrize("kind, fields", [("minilm", {}), ("t5", dict(pooled=False, tokens=18))])
+def test_warm_encoders_compile_nothing_more(folders, kind, fields):
+  encoder = language.build(section(folders, kind, **fields), cache=False)
+  shapes, run = set(), encoder._embed._run
+
+  def counted(ids, mask):
+    shapes.add(ids.shape)
+    return run(ids, mask)
+  encoder._embed._run = counted
+  encoder.warm_up()
+  warm = set(shapes)
+  assert len(warm) == 2  # these encoders read at most 20 or 18 tokens: 16, and what is left
+  encoder(["open", " ".join(["open the door"] * 10)])
+  assert shapes == warm
+  language.build({"kind": "hash"}).warm_up()
+
+
 def test_a_cache_that_cannot_be_written(folders, tmp_path, monkeypatch):
   (tmp_path / "file").write_text("")
   monkeypatch.setenv("COMO_JAX_CACHE", str(tmp_path / "file"))

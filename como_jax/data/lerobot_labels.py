@@ -38,12 +38,14 @@ def check(output: str, *, source: str, shards_path: str, resume: bool) -> None:
     resume: whether an export may be there already.
 
   Raises:
-    errors.UserError: the folder exists, or clips that no LeRobot data set can hold together.
+    errors.UserError: the folder exists, the source has such columns, or clips that no LeRobot data set can hold together.
   """
   if os.path.exists(output) and not (resume and os.path.isfile(os.path.join(output, NOTE))):
     raise errors.UserError(f"config.lerobot: {output} exists already: choose another path or delete it (nothing is overwritten)")
   if not is_v3(source):
     _one_rate(shards_path)
+  elif there := [name for name in _read_info(source)["features"] if name.startswith(PREFIX)]:
+    raise errors.UserError(f"config.lerobot: {source} has the column {there[0]!r} already: label the data set that it was made from")
 
 
 def is_v3(source: str) -> bool:

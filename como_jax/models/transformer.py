@@ -10,6 +10,7 @@ Parameters are float32; `dtype` is what matrix products run in. LayerNorm statis
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,7 +28,28 @@ INITIALISERS: dict[str, Callable] = {
     "vit": nn.initializers.truncated_normal(0.02),
 }
 
-ACTIVATIONS: dict[str, Callable] = {"gelu": lambda x: jax.nn.gelu(x, approximate=False), "relu": jax.nn.relu}
+
+def _normal(x: jax.Array) -> jax.Array:
+  """The standard normal distribution function, by erf as in torch (erfc is dearer; its relative digits far out are not needed here)."""
+  return 0.5 * (1.0 + jax.lax.erf(x * 0.5 ** 0.5))
+
+
+@jax.custom_jvp
+def gelu(x: jax.Array) -> jax.Array:
+  """x times the normal distribution function of x, exact. Computed in float32; the backward pass keeps its slope and nothing else."""
+  wide = x.astype(jnp.float32)
+  return (wide * _normal(wide)).astype(x.dtype)
+
+
+@gelu.defjvp
+def _gelu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+  wide = primals[0].astype(jnp.float32)
+  below = _normal(wide)
+  slope = below + wide * jnp.exp(-0.5 * jnp.square(wide)) * (2 * math.pi) ** -0.5
+  return (wide * below).astype(primals[0].dtype), tangents[0] * slope.astype(primals[0].dtype)
+
+
+ACTIVATIONS: dict[str, Callable] = {"gelu": gelu, "relu": jax.nn.relu}
 
 # What the backward pass may keep of a layer: everything, only its input, or also the results of matrix products.
 REMAT: dict[str, Callable | None] = {
@@ -61,6 +83,28 @@ def split_heads(x: jax.Array, heads: int) -> jax.Array:
   return nn.with_logical_constraint(x, ("batch", "token", "heads", None))
 
 
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+  """softmax(query key' / sqrt(d)) value for each head: [B, N, H, d], twice [B, S, H, d] -> [B, N, H, d].
+
+  The sums of the softmax are divided out after the product with the values, on N x d numbers instead of N x S, and so is their gradient.
+  Heads come before tokens from the start, which is the order that batched products run in, forward and backward.
+
+  Args:
+    query, key, value: of one dtype; the scores are float32.
+    mask: bool, True = may attend, [B or 1, 1 or H, N, S].
+  """
+  query, key, value = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
+  # Named, so that the products of the backward pass take bfloat16 too: the gradient of the scores is float32.
+  precision = jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if query.dtype == key.dtype == jnp.bfloat16 else None
+  scores = jnp.einsum("bhnd,bhsd->bhns", query, key, precision=precision, preferred_element_type=jnp.float32)
+  if mask is not None:
+    scores = jnp.where(mask, scores, -0.7 * float(jnp.finfo(jnp.float32).max))
+  weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+  y = jnp.einsum("bhns,bhsd->bhnd", weights.astype(value.dtype), value).astype(jnp.float32)
+  y = y / jnp.sum(weights, axis=-1, keepdims=True)
+  return y.astype(value.dtype).swapaxes(1, 2)
+
+
 class Attention(nn.Module):
   """Multi-head attention with biases on query, key, value and output. [B, N, D] -> [B, N, D]."""
 
@@ -70,7 +114,7 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array | None = None, start: jax.Array | int | None = None,
-               memory: Memory | None = None) -> Any:
+               memory: Memory | None = None, first: int | None = None) -> Any:
     """Attends to its own tokens or to a memory.
 
     Args:
@@ -78,6 +122,7 @@ class Attention(nn.Module):
       mask: bool, True = may attend, [B or 1, 1 or H, N, N or S].
       start: where in the memory to write the keys and values of x before reading it; None leaves the memory as it is.
       memory: None for self-attention.
+      first: only so many tokens ask (N in the mask and the result); all of them are read. None = all.
 
     Returns:
       [B, N, D], and the memory if `start` is given.
@@ -85,14 +130,14 @@ class Attention(nn.Module):
     def dense(name: str) -> nn.Dense:
       return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=INITIALISERS[self.initialiser], name=name)
 
-    query = split_heads(dense("query")(x), self.heads)
+    query = split_heads(dense("query")(x[:, :first]), self.heads)
     if memory is None or start is not None:
       own = {name: split_heads(dense(name)(x), self.heads) for name in ("key", "value")}
       memory = own if memory is None else {
           name: jax.lax.dynamic_update_slice_in_dim(memory[name], own[name].astype(memory[name].dtype), start, axis=1)
           for name in own}
-    y = jax.nn.dot_product_attention(query, memory["key"], memory["value"], mask=mask)
-    y = dense("output")(y.reshape(x.shape))
+    y = attend(query, memory["key"], memory["value"], mask)
+    y = dense("output")(y.reshape((*y.shape[:2], x.shape[-1])))
     return y if start is None else (y, memory)
 
 
@@ -122,6 +167,7 @@ class Block(nn.Module):
   initialiser: str = "vit"
   dtype: Any = jnp.float32
   activation: str = "gelu"
+  first: int | None = None  # only so many tokens are computed, from all; None = all
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array | None = None, start: jax.Array | int | None = None,
@@ -129,10 +175,10 @@ class Block(nn.Module):
     """Arguments as for `Attention`; with `start` the result is (x, memory)."""
     x = nn.with_logical_constraint(x, ("batch", "token", "embed"))
     y = LayerNorm(epsilon=self.epsilon, name="norm_attention")(x).astype(self.dtype)
-    y = Attention(self.heads, self.initialiser, self.dtype, name="attention")(y, mask, start, memory)
+    y = Attention(self.heads, self.initialiser, self.dtype, name="attention")(y, mask, start, memory, self.first)
     if start is not None:
       y, memory = y
-    x = x + y
+    x = x[:, :self.first] + y
     y = LayerNorm(epsilon=self.epsilon, name="norm_mlp")(x).astype(self.dtype)
     x = x + MLP(self.mlp, self.initialiser, self.dtype, self.activation, name="mlp")(y)
     x = nn.with_logical_constraint(x, ("batch", "token", "embed"))
@@ -162,13 +208,14 @@ class Stack(nn.Module):
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @nn.compact
-  def __call__(self, x: jax.Array, *inputs: Any, layers: Any = None) -> Any:
+  def __call__(self, x: jax.Array, *inputs: Any, layers: Any = None, first: int | None = None) -> Any:
     """Runs the blocks.
 
     Args:
       x: [B, N, D].
       *inputs: what every block gets (masks, conditions).
       layers: a tree of arrays [L, ...], a slice for each block.
+      first: only so many tokens of the result are wanted: the last layer computes no others (without inputs and layers).
 
     Returns:
       x, or (x, the blocks' second results stacked to [L, ...]).
@@ -187,12 +234,17 @@ class Stack(nn.Module):
       return result if isinstance(result, tuple) else (result, None)
 
     if not self.depth:
-      return x
+      return x[:, :first]
+    if first is not None and self.scan:
+      if not self.is_initializing():
+        return self._all_but_last(x, fields, policy, first)
+      x = x[:, :first]  # shapes of parameters do not depend on the number of tokens
     if not self.scan:
       results = []
       for number in range(self.depth):
         layer = jax.tree.map(lambda leaf, number=number: leaf[number], layers)
-        x, result = one(block(**fields, name=f"blocks_{number}"), x, layer, inputs)
+        last = {"first": first} if first is not None and number == self.depth - 1 else {}
+        x, result = one(block(**fields, **last, name=f"blocks_{number}"), x, layer, inputs)
         results.append(result)
       stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
     else:
@@ -200,6 +252,18 @@ class Stack(nn.Module):
                         length=self.depth)
       x, stacked = scanned(block(**fields, name="blocks"), x, layers, inputs)
     return x if stacked is None else (x, stacked)
+
+  def _all_but_last(self, x: jax.Array, fields: dict[str, Any], policy: Callable | None, first: int) -> jax.Array:
+    """The layers but the last in a scan, then the last one for the first tokens alone."""
+    params = self.variables["params"]["blocks"]
+
+    def layer(**more: Any) -> Callable[[jax.Array, Any], jax.Array]:
+      module = self.block(**fields, **more, parent=None)
+      run = lambda x, params: module.apply({"params": params}, x)
+      return run if policy is None else jax.checkpoint(run, prevent_cse=bool(more), policy=policy)
+    every, last = layer(), layer(first=first)
+    x, _ = jax.lax.scan(lambda x, params: (every(x, params), None), x, jax.tree.map(lambda leaf: leaf[:-1], params))
+    return last(x, jax.tree.map(lambda leaf: leaf[-1], params))
 
 
 def add_stack(parent: nn.Module, **fields: Any) -> Stack:

@@ -102,7 +102,10 @@ class ChunkQueue:
 
 
 class Player:
-  """One action a call: asks the policy on a thread of its own while the queue is played, and waits only when it is empty."""
+  """One action a call: asks the policy on a thread of its own while the queue is played, and waits only when it is empty.
+
+  It does not ask at every step, so it is not for a policy that looks at a history (`history` of the server's metadata above 1).
+  """
 
   def __init__(self, policy: Any, queue: ChunkQueue, *, state_key: str = "observation.state"):
     """Args:

@@ -7,10 +7,11 @@ Legend: n requests, T history, C camera slots, H W image, S state, A action, K c
 """
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from como_jax import errors, language, models, trees
@@ -20,6 +21,7 @@ from como_jax.train import checkpoint
 Observation = Mapping[str, Any]  # the names of sim/base.py: STATE, IMAGE + camera, TASK
 STATE, IMAGE, TASK = "observation.state", "observation.images.", "task"
 KIND = "policy"
+MOST_ASPECT = 16
 
 
 class Policy:
@@ -27,13 +29,13 @@ class Policy:
 
   Attributes:
     robot: whose actions it gives. state_dim, action_dim: S and A. action_names: as in the data.
-    chunk: K. history: T. image_size: H = W the model sees. cameras: names of the C slots.
+    chunk: K. history: T. image_size: H = W the model sees. cameras: names of the slots that this robot's data fill; the others stay empty.
     step_seconds: time between two elements of a chunk, and between two frames of the history.
     metadata: the above as JSON values, for clients.
   """
 
   def __init__(self, params: Mapping[str, Any], config: Mapping[str, Any], *, robot: str = "", steps: int | None = None,
-               guidance: float | None = None, batch_size: int = 1, name: str = "policy", encode: Callable | None = None):
+               guidance: float | None = None, batch_size: int = 1, name: str = "policy"):
     """Args:
       params: of the model.
       config: of the checkpoint.
@@ -42,7 +44,6 @@ class Policy:
       guidance: weight of the instruction (1 = none); None as configured.
       batch_size: the most requests answered by one call of the model; smaller numbers are padded to a power of two.
       name: named in messages.
-      encode: replaces the checkpoint's own text encoder (tests).
 
     Raises:
       errors.UserError: another kind of model, or an unknown robot.
@@ -51,7 +52,7 @@ class Policy:
     settings = config["policy"]
     self._model = models.build(dict(config["model"]))
     shapes = jax.eval_shape(self._model.init, jax.random.key(0))
-    self._params = jax.device_put(trees.merge(shapes, params, what=f"checkpoint {name}"))
+    self._params = jax.device_put(lean(trees.merge(shapes, params, what=f"checkpoint {name}"), config["model"]["dtype"]))
     self._normaliser = normalisation.Normaliser.from_json(config["normalisation"])
     known = tuple(self._model.robots)
     if not robot and len(known) != 1:
@@ -64,11 +65,11 @@ class Policy:
     facts = config["robots"][self.robot]
     self.action_names = tuple(facts["action_names"]) or tuple(f"action {i}" for i in range(self.action_dim))
     self.chunk, self.history, self.image_size = self._model.chunk, int(config["model"]["history"]), self._model.image_size
-    self.cameras, self.step_seconds = tuple(settings["cameras"]), float(facts["step_seconds"])
-    self._encode = encode or language.build(config["language"])
-    self._width, self._tokens = int(config["model"]["language"]["width"]), int(config["model"]["language"]["tokens"])
-    self._texts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    self._batch_size, self._name = batch_size, name
+    self._slots = tuple(facts.get("cameras", settings["cameras"]))
+    self.cameras, self.step_seconds = tuple(name for name in self._slots if name), float(facts["step_seconds"])
+    self._geometry = video.Geometry(self.image_size, settings.get("resize", "squash"))
+    self._encode = language.build(config["language"], cache=False)  # clients may send any number of instructions
+    self._batch_size = batch_size
     self._state_width = max(int(one["state"]) for one in config["model"]["robots"].values())
     guidance = float(settings.get("guidance", 1.0)) if guidance is None else float(guidance)
 
@@ -110,7 +111,8 @@ class Policy:
     return np.concatenate(parts) if parts else np.zeros((0, self.chunk, self.action_dim), np.float32)
 
   def warm_up(self) -> None:
-    """Compiles every batch size that `infer` can meet."""
+    """Compiles every length of an instruction and every batch size that `infer` can meet."""
+    self._encode.warm_up()
     blank = {STATE: np.zeros(self.state_dim, np.float32), TASK: ""}
     blank |= {IMAGE + camera: np.zeros((self.image_size, self.image_size, 3), np.uint8) for camera in self.cameras}
     for size in self._sizes():
@@ -120,13 +122,19 @@ class Policy:
     sizes = [2**i for i in range(self._batch_size.bit_length()) if 2**i <= self._batch_size]
     return sizes if sizes[-1] == self._batch_size else [*sizes, self._batch_size]
 
-  def _infer(self, histories, seed: int) -> np.ndarray:
-    count = len(histories)
-    padded = next(size for size in self._sizes() if size >= count)
+  def batch(self, histories: Sequence[Sequence[Observation]]) -> dict[str, np.ndarray]:
+    """The model's arrays for n robots, padded to a size that is compiled. Arguments and errors as for `infer`."""
+    padded = next(size for size in self._sizes() if size >= len(histories))
     rows = [self._row(history) for history in histories]
-    rows += [rows[0]] * (padded - count)
-    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    actions = np.asarray(self._sample(self._params, batch, jax.random.key(seed)))[:count]
+    rows += [rows[0]] * (padded - len(rows))
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+  def sample(self, batch: Mapping[str, Any], key: jax.Array) -> jax.Array:
+    """Normalised actions float32 [rows of the batch, K, A], on the device."""
+    return self._sample(self._params, batch, key)
+
+  def _infer(self, histories, seed: int) -> np.ndarray:
+    actions = np.asarray(self.sample(self.batch(histories), jax.random.key(seed)))[:len(histories)]
     return self._normaliser.inverse_actions(self.robot, actions).astype(np.float32)
 
   def _row(self, history: Sequence[Observation]) -> dict[str, np.ndarray]:
@@ -134,23 +142,27 @@ class Policy:
     if not 1 <= len(history) <= self.history:
       raise errors.UserError(f"a history of {len(history)} observations, expected 1 to {self.history}")
     history = [history[0]] * (self.history - len(history)) + list(history)
-    images = np.stack([np.stack([self._image(seen, camera) for camera in self.cameras]) for seen in history])
+    images = np.stack([np.stack([self._image(seen, camera) for camera in self._slots]) for seen in history])
     state = np.zeros(self._state_width, np.float32)
     if self.state_dim:
       state[:self.state_dim] = self._normaliser.state(self.robot, self._state(history[-1]))
     tokens, mask = self._text(history[-1])
-    return {"images": images, "images_mask": np.ones(len(self.cameras), bool), "state": state,
+    return {"images": images, "images_mask": np.array([bool(camera) for camera in self._slots]), "state": state,
             "state_mask": np.bool_(self.state_dim > 0), "robot": np.int32(self._model.robots.index(self.robot)),
             "language": tokens, "language_mask": mask}
 
   def _image(self, seen: Observation, camera: str) -> np.ndarray:
+    if not camera:
+      return np.zeros((self.image_size, self.image_size, 3), np.uint8)
     if IMAGE + camera not in seen:
       given = [name.removeprefix(IMAGE) for name in seen if name.startswith(IMAGE)]
       raise errors.UserError(f"the observation has no camera {camera!r}: {errors.nearest(camera, given)}")
     image = np.asarray(seen[IMAGE + camera])
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
       raise errors.UserError(f"camera {camera!r} gives {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]")
-    return video.resize(image, self.image_size, self.image_size)
+    if self._geometry.mode == "crop" and max(image.shape[:2]) > MOST_ASPECT * min(image.shape[:2]):  # it is scaled before it is cropped
+      raise errors.UserError(f"camera {camera!r} gives {list(image.shape)}: one side is more than {MOST_ASPECT} times the other")
+    return self._geometry.apply(image)
 
   def _state(self, seen: Observation) -> np.ndarray:
     if STATE not in seen:
@@ -164,12 +176,16 @@ class Policy:
     text = seen.get(TASK, "")
     if not isinstance(text, str):
       raise errors.UserError(f"{TASK!r} is a {type(text).__name__}, expected a text")
-    if text not in self._texts:
-      if len(self._texts) >= 1024:  # a server meets any number of instructions
-        self._texts.pop(next(iter(self._texts)))
-      tokens, mask = self._encode([text])
-      self._texts[text] = np.asarray(tokens[0], np.float32), np.asarray(mask[0], bool)
-    return self._texts[text]
+    tokens, mask = self._encode([text])
+    return tokens[0], mask[0]
+
+
+def lean(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+  """The parameters with their matrices in the dtype that the model multiplies in (it would round them at every use): acting on one
+  observation takes as long as reading them. Those of the heads are small and stay as they are."""
+  names = trees.flatten(params)
+  return trees.unflatten({name: leaf.astype(jnp.dtype(dtype)) if name.endswith("/kernel") and not name.startswith("heads/") else leaf
+                          for name, leaf in names.items()})
 
 
 def check(config: Mapping[str, Any], name: str) -> None:

@@ -52,15 +52,17 @@ class Mapper:
   Attributes:
     name: of the preset.
     cameras: client key -> the policy's camera name, for the images that are used.
-    keys: every key that must be sent.
+    keys: every key that must be sent; the instruction may be left out.
   """
 
-  def __init__(self, name: str, slots: Sequence[str], *, cameras: Sequence[str] = (), state_dim: int | None = None):
+  def __init__(self, name: str, slots: Sequence[str], *, cameras: Sequence[str] = (), state_dim: int | None = None,
+               prompt: str = ""):
     """Args:
       name: of a preset.
       slots: the policy's cameras.
       cameras: the preset's image keys that fill the slots, in order; their last parts will do (`wrist_image`). () = the first ones.
       state_dim: numbers of the state, where it is known beforehand; 0 = the policy looks at none, so none need be sent.
+      prompt: instruction of messages without one.
 
     Raises:
       errors.UserError: unknown preset or camera, or too few cameras for the slots.
@@ -68,6 +70,7 @@ class Mapper:
     if name not in PRESETS:
       raise errors.UserError(f"config.preset={name!r} is unknown: {errors.nearest(name, PRESETS)}")
     self.name, self._preset, self._state_dim = name, PRESETS[name], state_dim
+    self._prompt = _text("config.prompt", prompt)
     known = self._preset.cameras or tuple(IMAGE + slot for slot in slots)
     short = {key.removeprefix(IMAGE) if key.startswith(IMAGE) else key.rpartition("/")[2]: key for key in known}
     chosen = []
@@ -80,7 +83,7 @@ class Mapper:
                              f"{', '.join(chosen) or 'none'}: give config.cameras, one different key for each")
     self.cameras = dict(zip(chosen, slots))
     needed = self._preset.state if state_dim != 0 else ()
-    self.keys = (*chosen, *needed, self._preset.task)
+    self.keys = (*chosen, *needed)
     self._known = {*known, *self._preset.state, self._preset.task, RESET}
 
   def __call__(self, message: Any) -> tuple[dict[str, Any], bool]:
@@ -108,7 +111,7 @@ class Mapper:
       if self._state_dim and len(state) != self._state_dim:
         raise errors.UserError(f"{' + '.join(self._preset.state)}: {len(state)} numbers, the policy's state has {self._state_dim}")
       found[STATE] = state
-    found[TASK] = _text(self._preset.task, flat[self._preset.task])
+    found[TASK] = _text(self._preset.task, flat.get(self._preset.task, self._prompt))
     return found, bool(reset)
 
   def _flatten(self, message: Mapping[Any, Any]) -> dict[Any, Any]:

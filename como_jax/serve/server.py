@@ -7,8 +7,9 @@
    connection is closed (1008), for a frame that is too large at once (1009).
 4. GET /healthz answers 200 OK.
 
-The history of a connection is the observations it has sent, as many as the policy looks at; `"reset": true` in an observation forgets
-those before it. There is no password and no encryption: listen on the robot's own network, or tunnel.
+The history of a connection is the observations it has sent, as many as the policy looks at, so a policy that looks at several wants one
+every policy step (`history` and `step_seconds` of the metadata); `"reset": true` in an observation forgets those before it. There is no
+password and no encryption: listen on the robot's own network, or tunnel.
 
 Protocol: github.com/Physical-Intelligence/openpi, src/openpi/serving/websocket_policy_server.py (Apache-2.0).
 """
@@ -45,6 +46,7 @@ class Settings:
     host: address to listen on; 0.0.0.0 is every interface.
     port: 0 takes any free one.
     preset: which keys clients send (presets.py). cameras: the preset's image keys for the policy's cameras, in order; () = the first.
+    prompt: instruction for clients that send none.
     batch_size: the most requests of one call of the policy. batch_wait_ms: how long the first of them waits for others.
     max_connections: clients at a time; more are answered 503.
     max_frame_bytes: of one message. max_bad_messages: in a row, before the connection is closed.
@@ -55,6 +57,7 @@ class Settings:
   port: int = 8000
   preset: str = "como"
   cameras: Sequence[str] = ()
+  prompt: str = ""
   batch_size: int = 8
   batch_wait_ms: float = 5.0
   max_connections: int = 16
@@ -85,8 +88,10 @@ class Server:
       errors.UserError: the preset's cameras do not fill the policy's.
     """
     self._policy, self._settings, self._say = policy, settings, say
-    self._mapper = presets.Mapper(settings.preset, policy.cameras, cameras=settings.cameras, state_dim=policy.state_dim)
+    self._mapper = presets.Mapper(settings.preset, policy.cameras, cameras=settings.cameras, state_dim=policy.state_dim,
+                                  prompt=settings.prompt)
     self.metadata = {**policy.metadata, "protocol_version": PROTOCOL_VERSION, "preset": settings.preset, "keys": list(self._mapper.keys),
+                     "prompt": settings.prompt,
                      "camera_keys": dict(self._mapper.cameras)}
     self._greeting = codec.pack(self.metadata)
     self._limits = codec.Limits(size=settings.max_frame_bytes)

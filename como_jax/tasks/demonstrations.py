@@ -41,7 +41,8 @@ def sets(config) -> list[policy_data.PolicySet]:
 
 
 def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:
-  """Robot -> {"action", "state" (sizes), "action_names", "step_seconds"}, in order of first appearance.
+  """Robot -> {"action", "state" (sizes), "action_names", "step_seconds", "cameras" (of each slot, "" where none of its data fill it)},
+  in order of first appearance.
 
   Raises:
     errors.UserError: no robot at all, a data set without actions, or one robot with two sizes or rates.
@@ -67,21 +68,52 @@ def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:
                                "give it another robot name" + (", or set config.policy.step_seconds" if key == "step_seconds" else ""))
   if not facts:
     raise errors.UserError("config.data.mixture: no entry names a robot, so there is no action to learn")
+  names = cameras(config, found)
+  for robot, mine in facts.items():
+    fills = [_filled(one, len(names)) for one in found if one.robot == robot]
+    own = [next((names_of[i] for names_of in fills if names_of[i]), "") for i in range(len(names))]
+    mine["cameras"] = [one and (name or one) for name, one in zip(names, own, strict=True)]
   return facts
 
 
 def label_facts(found: list[policy_data.PolicySet]) -> dict | None:
-  """{"queries", "dims", "offset_seconds"} of the label sets, None without any."""
-  opened = [labels.Labels(one.labels).manifest for one in found if one.labels]
-  return {key: opened[0][key] for key in ("queries", "dims", "offset_seconds")} if opened else None
+  """{"queries", "dims", "latent_offset_seconds", "latent_model" (fingerprint)} of the label sets, None without any."""
+  first = next((labels.Labels(one.labels).manifest for one in found if one.labels), None)
+  return first and {"queries": first["queries"], "dims": first["dims"], "latent_offset_seconds": float(first["offset_seconds"]),
+                    "latent_model": first["model"]["fingerprint"]}
+
+
+def resize(found: list[policy_data.PolicySet]) -> str:
+  """How all frames were made square (`video.Geometry`), so that acting does the same.
+
+  Raises:
+    errors.UserError: data sets made in different ways.
+  """
+  modes: dict[str, str] = {}
+  for one in found:
+    manifest = shards.read_manifest(one.path)  # frames of the source's own size are squashed when they are loaded
+    modes.setdefault(manifest.get("resize", "squash") if manifest.get("image_size") else "squash", one.label)
+  if len(modes) > 1:
+    listed = ", ".join(f"{label} with {mode!r}" for mode, label in modes.items())
+    raise errors.UserError(f"config.data.mixture: frames were made square in different ways ({listed}): ingest all with one resize")
+  return next(iter(modes))
 
 
 def cameras(config, found: list[policy_data.PolicySet]) -> tuple[str, ...]:
-  """Names of the camera slots: the config's, else those of the first robot's entry, else its data set's first one."""
+  """Names of the camera slots: the config's, else those of the first robot's entry, else its data set's first ones."""
   if config.policy.cameras:
     return tuple(config.policy.cameras)
   first = next(one for one in found if one.robot)
-  return first.cameras or index.camera_names(shards.read_table(first.path))[:max(1, config.model.cameras)]
+  names = _filled(first, len(first.cameras) or max(1, config.model.cameras))
+  return names[:1] if first.views == "each" else names
+
+
+def _filled(one: policy_data.PolicySet, count: int) -> tuple[str, ...]:
+  """The camera of each of so many slots in an entry's examples, "" = empty; of "each", whose examples fill the first slot, its first."""
+  names = tuple(one.cameras) or index.camera_names(shards.read_table(one.path))[:count]
+  if one.views == "each":
+    names = tuple(name for name in names if name)[:1]
+  return (*names, *[""] * count)[:count]
 
 
 def instructions(config, found: list[policy_data.PolicySet]) -> tuple[Callable, dict[str, tuple[np.ndarray, np.ndarray]]]:

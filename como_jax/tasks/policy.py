@@ -11,7 +11,7 @@ from como_jax import errors, models, trees
 from como_jax.data import normalisation
 from como_jax.data import policy as policy_data
 from como_jax.serve import policy as serving
-from como_jax.tasks import demonstrations, training
+from como_jax.tasks import demonstrations, tokens, training
 from como_jax.train import checkpoint, rng, rundir
 
 
@@ -50,19 +50,22 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
     serving.check(start[1], repr(config.init))
   before = start[1] if start else {}
   config = config_lib.ConfigDict(config.to_dict())
-  robots = dict(sorted({**before.get("robots", {}), **demonstrations.robots(config, sets)}.items()))  # the data number them by name
+  settings, resize, label = before.get("policy", {}), demonstrations.resize(sets), demonstrations.label_facts(sets)
+  check_start(config.init, settings, resize=resize, label=label)
+  robots = {name: {"cameras": settings["cameras"], **facts} for name, facts in before.get("robots", {}).items()}
+  robots = dict(sorted({**robots, **demonstrations.robots(config, sets)}.items()))  # the data number them by name
   for name, facts in robots.items():
     old = before.get("robots", {}).get(name, facts)
     for key in ("action", "state", "step_seconds"):
       if old[key] != facts[key]:
         raise errors.UserError(f"robot {name!r}: {key} is {facts[key]} here and {old[key]} in the policy {config.init!r} to start from; "
                                "give it another name to get a new head")
-  label = demonstrations.label_facts(sets)
   encode, texts = demonstrations.instructions(config, sets)
   with config.ignore_type():
     config.robots = robots
     config.policy.cameras = demonstrations.cameras(config, sets)
-    config.policy.latent_offset_seconds = label["offset_seconds"] if label else before.get("policy", {}).get("latent_offset_seconds", 0.0)
+    config.policy.resize = resize
+    config.policy.update({key: (label or settings).get(key, none) for key, none in LABEL_FACTS.items()})
     model = config.model
     model.robots = {name: {"action": facts["action"], "state": facts["state"]} for name, facts in robots.items()}
     model.cameras = len(config.policy.cameras)
@@ -85,8 +88,23 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
     config.normalisation = found.to_json()
   if config.data.image_size != model.image_size:
     raise errors.UserError(f"config.data.image_size={config.data.image_size} is not config.model.image_size={model.image_size}")
+  if config.policy.guidance != 1 and not models.build(config.model.to_dict()).body.guides:
+    raise errors.UserError(f"config.policy.guidance={config.policy.guidance}: only policy=dit can be guided, "
+                           f"policy={config.model.policy} takes 1")
   config.lock()
   return config, Ready(sets, found, start, build)
+
+
+def check_start(init: str, before: dict[str, Any], *, resize: str, label: dict[str, Any] | None) -> None:
+  """Raises errors.UserError where data are unlike those of the policy to start from, whose `policy` section is `before` ({} for none)."""
+  if before and before.get("resize", "squash") != resize:
+    raise errors.UserError(f"the data were ingested with resize={resize!r}, those of the policy {init!r} to start from with "
+                           f"{before.get('resize', 'squash')!r}: ingest them in the same way")
+  for key, none in LABEL_FACTS.items():
+    old = before.get(key, none)
+    if label and old != none and label[key] != old:
+      raise errors.UserError(f"{key} of the labels is {label[key]!r}, of the policy {init!r} to start from {old!r}: its latent head "
+                             "speaks another language; extract the labels with its motion model and offset")
 
 
 def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
@@ -105,14 +123,37 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
   def loss(params, batch, key):
     return model.losses(params, batch, key)
 
-  score = Score(model, config)
+  score, augment = Score(model, config), demonstrations.augmentation(config.data)
+  known = None
+  if config.policy.cache_tokens:
+    check_cache(config, model, start, augment)
+    known = tokens.Tokens(model, start).fill(policy_data.evaluation(
+        ready.sets, **settings, batch_size=config.evaluation.batch_size, split="train", threads=config.data.threads))
+    print(f"image tokens: {len(known)} images encoded, once")
+
+  def batches(step):
+    found = policy_data.build(
+        ready.sets, **settings, batch_size=config.train.batch_size, augment=augment, seed=config.seed,
+        process_index=jax.process_index(), process_count=jax.process_count(), start_step=step, workers=config.data.workers,
+        threads=config.data.threads, prefetch=config.data.prefetch)
+    return known.over(found) if known else found
   return training.Job(
-      model=model, loss=loss, weights=objective, start=start, unit="examples", examples_per_step=config.train.batch_size,
-      batches=lambda step: policy_data.build(
-          ready.sets, **settings, batch_size=config.train.batch_size, augment=demonstrations.augmentation(config.data), seed=config.seed,
-          process_index=jax.process_index(), process_count=jax.process_count(), start_step=step, workers=config.data.workers,
-          threads=config.data.threads, prefetch=config.data.prefetch),
+      model=model, loss=loss, weights=objective, start=start, unit="examples", examples_per_step=config.train.batch_size, batches=batches,
       evaluate=held_out and (lambda params: score(params, held_out)))
+
+
+def check_cache(config, model, start: dict[str, Any], augment: tuple) -> None:
+  """Raises errors.UserError where the tokens of an image do not stay the same."""
+  why = ""
+  if "encoder" not in start:
+    why = "a given encoder: set config.encoder_weights or config.init"
+  elif trees.split({"encoder": start["encoder"]}, tuple(model.frozen if config.train.frozen is None else config.train.frozen))[0]:
+    why = "a frozen encoder: leave config.train.frozen out"
+  elif augment:
+    on = [name for name, section in config.data.augment.items() if section.on]
+    why = "images that stay as they are: switch off " + ", ".join(f"config.data.augment.{name}.on" for name in on)
+  if why:
+    raise errors.UserError(f"config.policy.cache_tokens needs {why}")
 
 
 def starting_point(config, model, start: tuple[dict, dict] | None) -> dict[str, Any]:
@@ -133,7 +174,9 @@ def starting_point(config, model, start: tuple[dict, dict] | None) -> dict[str, 
 
 
 class Score:
-  """Offline error of sampled chunks on held-out examples, in normalised units: 1 is about what the mean action gets, 0 is perfect."""
+  """Offline squared error of one sampled chunk an example on held-out examples, in units of the variance (of `policy.normalisation`
+  "standard"): 0 is perfect. A policy that knows nothing of the observation gets 1 when it regresses (it says the mean action) and 2 when it
+  samples (DiT and diffusion or mixture heads: a random draw from the right distribution is off by its own variance too)."""
 
   def __init__(self, model: Any, config):
     self._model, self._guidance = model, float(config.policy.guidance)
@@ -170,4 +213,5 @@ class Score:
     return {name: float(total / count) for name, (total, count) in sums.items()}
 
 
+LABEL_FACTS = {"latent_model": "", "latent_offset_seconds": 0.0}  # what a latent head hangs on, and the values without labels
 TARGETS = ("actions", "actions_mask", "latents", "latents_mask")

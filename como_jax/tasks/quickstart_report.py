@@ -113,8 +113,8 @@ def page(workdir: pathlib.Path, summary: dict) -> report.ReportData:
   results, served = _json(workdir / "rollout" / "results.json"), _json(workdir / "serve" / "serve.json")
   notes = [f"{name} was left out: {reason}" for name, reason in summary["left_out"].items()]
   if summary["action_mse"] is not None:
-    notes.append(f"Policy: error of sampled actions on held-out demonstrations {summary['action_mse']:.3f} in units of their variance "
-                 "(1 is about what the mean action gets, 0 is perfect).")
+    notes.append(f"Policy: squared error of one sampled chunk on held-out demonstrations {summary['action_mse']:.3f} in units of the "
+                 "actions' variance (0 is perfect; always saying the mean action gets 1, a random draw from the actions' distribution 2).")
   if served:
     notes.append(f"Server: {served['requests']} requests of one client over a websocket, {served['round_trip_ms']:.1f} ms a round trip "
                  f"(median), chunks of {served['chunk']} actions.")
@@ -150,7 +150,8 @@ def show(summary: dict, workdir: pathlib.Path) -> None:
   print(f"PSNR    {summary['psnr']:.2f} dB  (copying the current frame {summary['psnr_copy_last']:.2f} dB; "
         f"error on moving pixels {summary['copy_ratio_moving']:.3f} of the copy's)")
   if summary["action_mse"] is not None:
-    print(f"policy  action error {summary['action_mse']:.3f} on held-out demonstrations (1 = the mean action, 0 = perfect)")
+    print(f"policy  action error {summary['action_mse']:.3f} on held-out demonstrations "
+          "(0 = perfect, 1 = the mean action, 2 = a random draw)")
   if summary["success"] is not None:
     print(f"success {100 * summary['success']:.0f} %  (95 % interval {100 * summary['success_low']:.0f} to {100 * summary['success_high']:.0f} %, "
           f"{summary['episodes']} episodes)")

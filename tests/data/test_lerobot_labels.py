@@ -161,6 +161,8 @@ def test_refusals_and_what_is_there_already(tmp_path):
   lerobot_labels.export(folder, output, source=source, shards_path=data)
   assert "is there already" in lerobot_labels.export(folder, output, source=source, shards_path=data)
   lerobot_labels.check(output, source=source, shards_path=data, resume=True)
+  with pytest.raises(errors.UserError, match="out has the column 'latent_motion.top' already"):
+    lerobot_labels.check(str(tmp_path / "twice"), source=output, shards_path=data, resume=False)
   with pytest.raises(errors.UserError, match="out exists already"):
     lerobot_labels.check(output, source=source, shards_path=data, resume=False)
   with pytest.raises(errors.UserError, match="holds other labels"):

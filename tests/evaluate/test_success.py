@@ -97,7 +97,13 @@ def test_spread_over_runs():
   assert (found.mean, found.deviation, found.low, found.high, found.count) == pytest.approx((0.4, 0.2, 0.2, 0.6, 3))
   assert found.interval == pytest.approx((0.4 - 4.303 * 0.2 / math.sqrt(3), 0.4 + 4.303 * 0.2 / math.sqrt(3)))
   assert success.over_runs([0.5]).interval is None and success.over_runs([0.5]).deviation == 0
-  assert success.over_runs(np.linspace(0, 1, 40)).interval[0] > 0.3
+
+
+@pytest.mark.parametrize("runs, t", [(2, 12.706), (11, 2.228), (12, 2.201), (16, 2.131), (20, 2.093), (31, 2.042), (121, 1.980)])
+def test_intervals_over_runs_use_students_t(runs, t):
+  """Points of the printed tables."""
+  found = success.over_runs(np.arange(runs))
+  assert (found.interval[1] - found.mean) * math.sqrt(runs) / found.deviation == pytest.approx(t, abs=6e-4)
 
 
 @pytest.mark.parametrize("call", [

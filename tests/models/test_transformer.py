@@ -9,6 +9,7 @@ import pytest
 
 from como_jax import errors, trees
 from como_jax.models import transformer
+from como_jax.parallel import flops
 
 FIELDS = dict(depth=2, heads=2, mlp=24, initialiser="mae")
 X = jax.random.normal(jax.random.key(1), (2, 5, 12))
@@ -72,6 +73,35 @@ def test_remat_recomputes(params):
     return str(jax.make_jaxpr(jax.grad(lambda p: jnp.sum(stack(remat=remat).apply({"params": p}, X))))(params))
   assert "remat" not in text("none") and "checkpoint" not in text("none")
   assert "remat" in text("full") or "checkpoint" in text("full")
+
+
+@pytest.mark.parametrize("remat", list(transformer.REMAT))
+@pytest.mark.parametrize("scan", [True, False])
+def test_first_tokens_equal_those_of_all(params, scan, remat):
+  given = params if scan else transformer.unstack_layers(params)
+  module = stack(scan=scan, remat=remat)
+
+  def run(first):
+    def loss(p):
+      out = module.apply({"params": p}, X, first=first)[:, :2]
+      return jnp.sum(jnp.square(out)), out
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(given)
+  (_, whole), gradient = run(None)
+  (_, part), part_gradient = run(2)
+  np.testing.assert_allclose(part, whole, rtol=1e-5, atol=1e-6)
+  chex.assert_trees_all_close(part_gradient, gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_first_tokens_save_work(params):
+  def operations(first):
+    return flops.count(jax.make_jaxpr(lambda p: module.apply({"params": p}, X, first=first))(params))
+  module = stack()
+  token = 2 * (2 * 12 * 12 + 2 * 12 * 24) + 2 * 2 * 5 * 12  # query, output, MLP; scores and what they weigh
+  assert operations(None) - operations(1) == 2 * 4 * token  # 2 examples, 4 of 5 tokens, one layer
+
+
+def test_first_changes_no_parameter(params):
+  chex.assert_trees_all_equal(stack().init(jax.random.key(0), X, first=2)["params"], params)
 
 
 def test_mask_hides_tokens(params):

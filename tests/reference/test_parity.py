@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from como_jax import models, objectives, trees
@@ -41,6 +42,35 @@ def test_block():
   close(jax.jit(block.apply)({"params": params}, x), twin(torch.tensor(np.asarray(x))))
 
 
+def test_gelu_and_its_gradient():
+  x = np.linspace(-6, 6, 97, dtype=np.float32)
+  value, gradient = jax.vmap(jax.value_and_grad(transformer.gelu))(x)
+  leaf = torch.tensor(x, requires_grad=True)
+  theirs = torch.nn.functional.gelu(leaf)
+  theirs.sum().backward()
+  close(value, theirs)
+  close(gradient, leaf.grad)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_and_its_gradient(masked):
+  query, key, value = (np.asarray(jax.random.normal(jax.random.key(i), (2, count, 3, 8))) for i, count in enumerate((5, 7, 7)))
+  mask = np.random.default_rng(0).random((2, 1, 5, 7)) < 0.6 if masked else None
+  mask = None if mask is None else mask | (np.arange(7) == 0)  # every token may look at one at least
+
+  def ours(*given):
+    out = transformer.attend(*given, mask)
+    return jnp.sum(jnp.square(out)), out
+  (_, out), gradient = jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2), has_aux=True))(query, key, value)
+  leaves = [torch.tensor(x, requires_grad=True) for x in (query, key, value)]
+  allowed = None if mask is None else torch.tensor(mask)
+  theirs = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in leaves), attn_mask=allowed).transpose(1, 2)
+  theirs.square().sum().backward()
+  close(out, theirs)
+  for mine, leaf in zip(gradient, leaves, strict=True):
+    close(mine, leaf.grad)
+
+
 def test_encoder(made):
   model, params = made
   frames = tiny.frames((2, 16, 16))
@@ -64,6 +94,26 @@ def test_fdm(made):
   twin = twins.load(twins.FDM(**FDM, patch=8, patches=4, queries=3, dims=4), trees.flatten(params["fdm"]))
   ours = jax.jit(model.decode)(params, frames, latent.reshape((2, 12)))["pixels"]
   close(ours.transpose((0, 3, 1, 2)), twin(to_torch(frames), torch.tensor(np.asarray(latent))))
+
+
+def test_the_whole_loss_and_its_gradient(made):
+  model, params = made
+  frames, jittered = (np.random.default_rng(0).integers(0, 256, (3, count, 16, 16, 3), np.uint8) for count in (2, 1))
+  objective = objectives.build({"reconstruction": {"weight": 1.0}, "contrastive": {"weight": 0.004}})
+
+  def ours(trained):
+    batch = {"frames": frames, "jittered": jittered}
+    terms = objective(model.forward({**params, **trained}, batch, key=jax.random.key(0)), batch)
+    return sum(objective.weights[name] * terms[name][0] / terms[name][1] for name in objective.weights)
+  value, gradient = jax.jit(jax.value_and_grad(ours))({name: params[name] for name in ("idm", "fdm")})
+  twin = twins.load(twins.Motion(
+      twins.Encoder(**ENCODER, patch=8, tokens=5), twins.QFormer(**IDM, queries=3, features=32, length=14), twins.Bottleneck(24, 4),
+      twins.FDM(**FDM, patch=8, patches=4, queries=3, dims=4)), trees.flatten(params))
+  theirs = twin(torch.tensor(frames), torch.tensor(jittered))
+  theirs.backward()
+  np.testing.assert_allclose(value, theirs.item(), rtol=1e-5)
+  norm = sum(leaf.grad.square().sum() for name, leaf in twin.named_parameters() if not name.startswith("encoder")).sqrt()
+  np.testing.assert_allclose(optax.global_norm(gradient), norm.item(), rtol=1e-4)
 
 
 def test_contrastive_and_its_gradient():

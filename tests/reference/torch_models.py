@@ -24,8 +24,7 @@ class Block(nn.Module):
     y = self.norm_attention(x)
     query, key, value = (self.attention[name](y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
                          for name in ("query", "key", "value"))
-    scores = (query @ key.transpose(-1, -2)) / query.shape[-1] ** 0.5
-    x = x + self.attention["output"]((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
+    x = x + self.attention["output"](F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
     return x + self.mlp["down"](F.gelu(self.mlp["up"](self.norm_mlp(x))))
 
 
@@ -83,10 +82,45 @@ class FDM(Trunk):
     return self.shuffle(self.head(x.transpose(1, 2).unflatten(2, grid.shape[2:])))
 
 
+class Bottleneck(nn.Module):
+  def __init__(self, width, dims):
+    super().__init__()
+    self.down_0, self.down_1 = nn.Linear(width, width), nn.Linear(width, dims)
+
+  def forward(self, hidden):
+    return self.down_1(torch.tanh(self.down_0(hidden)))
+
+
+class Motion(nn.Module):
+  """All of it on independent pairs, as the released code trains: three frames are encoded for every pair."""
+
+  def __init__(self, encoder, qformer, bottleneck, fdm):
+    super().__init__()
+    self.encoder, self.fdm = encoder, fdm
+    self.idm = nn.ModuleDict({"qformer": qformer, "bottleneck": bottleneck})
+
+  def forward(self, frames, jittered, weight=0.004):
+    """The loss of uint8 frames [B, 2, H, W, 3] and jittered second frames [B, 1, H, W, 3]; the encoder gets no gradient."""
+    current, future, later = (normalise(x) for x in (frames[:, 0], frames[:, 1], jittered[:, 0]))
+    with torch.no_grad():
+      first, second, third = self.encoder(torch.cat([current, future, later])).chunk(3)
+    changes = torch.cat([second - first, first - second, third - first])
+    latents = self.idm["bottleneck"](self.idm["qformer"](torch.cat([first, second, first]), changes))
+    z, reverse, jitter = latents.chunk(3)
+    reconstruction = F.mse_loss(self.fdm(current, z).float(), future)
+    return reconstruction + weight * contrastive(*(x.flatten(1).float() for x in (z, jitter, reverse)))
+
+
+def normalise(frames):
+  """uint8 [B, H, W, 3] -> ImageNet-normalised [B, 3, H, W]."""
+  mean, std = frames.new_tensor([0.485, 0.456, 0.406], dtype=torch.float32), frames.new_tensor([0.229, 0.224, 0.225], dtype=torch.float32)
+  return ((frames.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
 def contrastive(z, jittered, reverse, temperature=0.1):
   similarities = torch.stack([F.cosine_similarity(jittered, z, dim=-1), F.cosine_similarity(jittered, reverse, dim=-1),
                               F.cosine_similarity(z, reverse, dim=-1)], dim=-1)
-  labels = torch.zeros(len(z), dtype=torch.long)
+  labels = torch.zeros(len(z), dtype=torch.long, device=z.device)
   return F.cross_entropy(similarities / temperature, labels)
 
 
@@ -111,7 +145,7 @@ def load(twin, params):
   state, own = {}, twin.state_dict()
   for name, value in params.items():
     value = np.asarray(value)
-    layers = enumerate(value) if name.startswith("blocks/") else [(None, value)]
+    layers = enumerate(value) if "blocks/" in name else [(None, value)]
     for layer, leaf in layers:
       target = name.replace("blocks/", f"blocks/{layer}/").replace("/", ".")
       target = target.replace(".kernel", ".weight").replace(".scale", ".weight")

@@ -121,7 +121,6 @@ BAD = {
   "image is a list": (image([1, 2, 3]), "a list"),
   "missing image": (message(observation__image=None), "no 'observation/image'"),
   "missing state": (message(observation__state=None), "no 'observation/state'"),
-  "missing prompt": (message(prompt=None), "no 'prompt'"),
   "misspelt key": (message(observation__imgae=np.zeros((8, 8, 3), np.uint8)), "did you mean 'observation/image'?"),
   "key of many lines": (message(**{"a\nb" * 500: 1}), "unknown"),
   "prompt is a number": (message(prompt=3), "text"),

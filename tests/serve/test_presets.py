@@ -32,9 +32,21 @@ def test_aloha_has_channels_first_in_a_dict():
   assert found["observation.images.top"].flags.c_contiguous and len(found["observation.state"]) == 14
 
 
+def test_openpis_aloha_simulation_sends_one_camera_and_no_prompt():
+  """The message of openpi's examples/aloha_sim/env.py."""
+  message = {"state": np.linspace(0, 1, 14), "images": {"cam_high": np.ascontiguousarray(IMAGE.transpose(2, 0, 1))}}
+  found, reset = presets.Mapper("aloha", ("top",), state_dim=14, prompt="transfer the cube")(message)
+  np.testing.assert_array_equal(found["observation.images.top"], IMAGE)
+  assert found["task"] == "transfer the cube" and len(found["observation.state"]) == 14 and not reset
+  assert presets.Mapper("aloha", ("top",))(message)[0]["task"] == ""
+  assert presets.Mapper("aloha", ("top",), prompt="x")({**message, "prompt": "stop"})[0]["task"] == "stop"
+  with pytest.raises(errors.UserError, match="observation has no 'images/cam_low'"):
+    presets.Mapper("aloha", ("top", "bottom"))(message)
+
+
 def test_our_own_names():
   mapper = presets.Mapper("como", ("corner",), state_dim=2)
-  assert mapper.keys == ("observation.images.corner", "observation.state", "task")
+  assert mapper.keys == ("observation.images.corner", "observation.state")
   found, reset = mapper({"observation.images.corner": IMAGE, "observation.state": np.zeros(2, np.float32), "task": "", "reset": True})
   assert reset and found["task"] == ""
 
@@ -54,7 +66,7 @@ def test_a_policy_without_state_needs_none():
   mapper = presets.Mapper("libero", ("front",), state_dim=0)
   message = fake.observation()
   del message["observation/state"]
-  assert mapper.keys == ("observation/image", "prompt") and "observation.state" not in mapper(message)[0]
+  assert mapper.keys == ("observation/image",) and "observation.state" not in mapper(message)[0]
 
 
 @pytest.mark.parametrize("name, slots, cameras, expected", [

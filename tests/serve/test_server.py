@@ -1,6 +1,7 @@
 """The server against good clients, bad messages and rude connections. The policy is a fake; the network is real."""
 
 import concurrent.futures
+import dataclasses
 import pathlib
 import signal
 import socket
@@ -56,7 +57,7 @@ def test_a_conversation():
       metadata = codec.unpack(connection.recv(timeout=10))
       assert metadata == one.metadata
       assert metadata["protocol_version"] == 1 and metadata["preset"] == "libero" and metadata["chunk"] == 4
-      assert metadata["keys"] == ["observation/image", "observation/wrist_image", "observation/state", "prompt"]
+      assert metadata["keys"] == ["observation/image", "observation/wrist_image", "observation/state"]
       first, second = ask(connection, fake.observation(1.0)), ask(connection, fake.observation(2.0))
     np.testing.assert_allclose(first["actions"][:, 0], expected(1.0), rtol=1e-6)
     assert first["actions"].shape == (4, 7) and first["actions"].dtype == np.float32
@@ -64,6 +65,19 @@ def test_a_conversation():
     assert 0 <= second["policy_timing"]["infer_ms"] <= second["server_timing"]["infer_ms"]
     assert healthy(port) and policy.seeds == [0, 1]
   assert "preset libero" in lines[0]
+
+
+def test_clients_without_a_prompt_get_the_servers():
+  policy, tasks = fake.Policy(), []
+  infer = policy.infer
+  policy.infer = lambda histories, **more: (tasks.extend(history[-1]["task"] for history in histories), infer(histories, **more))[1]
+  silent = fake.observation()
+  del silent["prompt"]
+  with fake.serving(policy, prompt="lift it") as (port, one, _), client.Client(port=port) as robot:
+    assert robot.metadata["prompt"] == "lift it"
+    robot.infer(silent)
+    robot.infer(fake.observation(prompt="put it down"))
+  assert tasks == ["lift it", "put it down"]
 
 
 def test_bad_messages_concern_only_their_sender_and_take_no_memory():
@@ -322,6 +336,7 @@ def test_the_config_builds_settings():
   from como_jax.tasks import serve
   config = config_lib.parse(["main", f"--config={ROOT}/configs/serve.py:debug", "--config.cameras=('wrist_image','image')"]).config
   settings = server.Settings(**{name: config[name] for name in serve.SETTINGS})
+  assert {field.name for field in dataclasses.fields(settings)} == set(serve.SETTINGS)
   assert settings.port == 0 and settings.cameras == ("wrist_image", "image")
   with pytest.raises(errors.UserError, match="config.checkpoint is empty"):
     serve.run(config_lib.parse(["main", f"--config={ROOT}/configs/serve.py"]))

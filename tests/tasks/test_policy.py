@@ -1,17 +1,21 @@
 """Training a policy, acting with it, and that acting sees exactly what training saw."""
 
+import contextlib
 import json
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from como_jax import config as config_lib
-from como_jax import errors
+from como_jax import errors, models, trees
 from como_jax.data import policy as policy_data
+from como_jax.data import video
 from como_jax.data.sources import shards
 from como_jax.serve import policy as serving
-from como_jax.tasks import policy
+from como_jax.tasks import policy, serve
 from como_jax.train import checkpoint
 from tests.data import makers
 from tests.data.test_policy import label
@@ -56,7 +60,8 @@ def observation(path, row, t, cameras):
 
 def test_the_weights_hold_all_that_acting_needs(run):
   _, config = checkpoint.load(run)
-  assert config["robots"] == {"arm": {"action": 3, "state": 2, "action_names": config["robots"]["arm"]["action_names"], "step_seconds": 0.1}}
+  assert config["robots"] == {"arm": {"action": 3, "state": 2, "action_names": ["a", "b", "c"], "step_seconds": 0.1,
+                                      "cameras": ["camera"]}}
   assert config["model"]["robots"] == {"arm": {"action": 3, "state": 2}} and config["model"]["latent"]["queries"] == 1
   assert set(config["normalisation"]["robots"]) == {"arm"} and config["normalisation"]["latent"]["count"] > 0
   lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -130,11 +135,13 @@ def test_a_new_robot_gets_a_new_head_and_the_rest_goes_on(run, path, tmp_path, c
 
 @pytest.mark.parametrize("words, message", [
     (("--config.data.mixture=({'path': PATH, 'labels': LABELS},)",), "no entry names a robot"),
-    (("--config.data.mixture=({'path': PATH, 'robo': 'x'},)",), "did you mean|robot"),
+    (("--config.data.mixture=({'path': PATH, 'robo': 'x'},)",), "an entry has the key 'robo': did you mean 'robot'"),
     (("--config.data.mixture=({'path': PATH, 'robot': 'a.b'},)",), "must not hold a dot"),
     (("--config.data.mixture=({'path': PATH, 'robot': 'a', 'labels': '/nowhere'},)",), "nowhere"),
     (("--config.data.path=PATH2", "--config.model.image_size=64"), "is not config.model.image_size"),
     (("--config.data.path=PATH2", "--config.init=/nowhere"), "does not exist"),
+    (("--config.data.path=PATH2", *(f"--config.model.dit.{word}" for word in ("objective=ddpm", "ddpm={'levels': 10}", "steps=11"))),
+     "model.dit.steps 11"),
 ])
 def test_mistakes_are_named_before_anything_is_written(path, labels, tmp_path, words, message):
   words = [word.replace("PATH2", path).replace("PATH", repr(path)).replace("LABELS", repr(labels)) for word in words]
@@ -148,3 +155,142 @@ def test_other_models_are_refused(tmp_path):
     serving.Policy({}, {"model": {"kind": "motion"}}, name="m")
   with pytest.raises(errors.UserError, match="config.checkpoint is empty"):
     serving.Policy.load("")
+
+
+@pytest.mark.parametrize("kind", ["dit", "gpt"])
+def test_matrices_are_kept_in_the_dtype_of_their_products(kind):
+  words = [word for word in TINY if kind == "dit" or "model.dit" not in word] + ["--config.model.dtype=bfloat16"]
+  words += [f"--config.model.gpt.{word}" for word in ("width=16", "depth=1", "heads=2", "mlp=32")] * (kind == "gpt")
+  section = config_lib.parse(["main", f"--config=configs/policy.py:debug,policy={kind}", *words]).config.model.to_dict()
+  model = models.build(section)
+  params = jax.jit(model.init)(jax.random.key(0))
+  params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)  # some layers start at zero
+  small = serving.lean(params, "bfloat16")
+  types = {name: leaf.dtype for name, leaf in trees.flatten(small).items()}
+  assert types[f"{kind}/{'denoiser' if kind == 'dit' else 'network'}/blocks/mlp/up/kernel"] == "bfloat16"
+  assert {dtype for name, dtype in types.items() if name.startswith("heads/") or not name.endswith("kernel")} == {np.dtype("float32")}
+  batch = {name: np.zeros(spec.shape, spec.dtype) for name, spec in model.inputs_spec(2).items()}
+  actions = [np.asarray(jax.jit(lambda p: model.sample(p, batch, jax.random.key(0), robot="robot"))(p)) for p in (params, small)]
+  np.testing.assert_allclose(*actions, rtol=0.05, atol=0.05 * np.abs(actions[0]).max())
+
+
+def untrained(workdir, *words):
+  """(a policy with random weights that was made for some data, what `resolve` found)."""
+  config, ready = policy.resolve(parse(workdir, *words).config)
+  params = jax.jit(models.build(config.model.to_dict()).init)(jax.random.key(0))
+  return serving.Policy(params, json.loads(config_lib.to_json(config))), ready
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+def test_acting_makes_frames_square_as_ingesting_did(tmp_path, resize):
+  source = makers.Synthetic((12,) * 4, size=(40, 80))
+  data = makers.shards(tmp_path / "s", source=source, image_size=32, resize=resize)
+  acting, _ = untrained(tmp_path / "x", f"--config.data.path={data}")
+  raw = next(iter(source[0].cameras["camera"](video.Geometry())))
+  stored = shards.Reader(data).clip(0, 0).frames["camera"].decode([0])[0]
+  seen = acting._row([{serving.IMAGE + "camera": raw, serving.STATE: np.zeros(2, np.float32)}])["images"][0, 0]
+  assert raw.shape == (40, 80, 3) and np.abs(seen.astype(int) - stored).mean() < 4  # JPEG
+  if resize == "crop":
+    with pytest.raises(errors.UserError, match="one side is more than 16 times the other"):
+      acting._image({serving.IMAGE + "camera": np.zeros((1, 17, 3), np.uint8)}, "camera")
+
+
+def test_frames_made_square_in_two_ways_are_refused(run, path, tmp_path):
+  other = makers.shards(tmp_path / "crop", (12,) * 4, image_size=32, resize="crop")
+  mixture = ({"path": path, "robot": "arm", "name": "one"}, {"path": other, "robot": "bot", "name": "two"})
+  with pytest.raises(errors.UserError, match="one with 'squash', two with 'crop'"):
+    policy.resolve(parse(tmp_path / "x", f"--config.data.mixture={mixture!r}").config)
+  with pytest.raises(errors.UserError, match="resize='crop', those of the policy .* with 'squash'"):
+    policy.resolve(parse(tmp_path / "x", f"--config.init={run}", f"--config.data.path={other}", "--config.policy.robot=bot").config)
+
+
+@pytest.mark.parametrize("entry, words, asked, mask", [
+    ({"cameras": ("l", "r"), "views": "each"}, (), ("l",), [True]),
+    ({"views": "each"}, ("--config.policy.cameras=('l', 'r')",), ("l",), [True, False]),
+    ({"cameras": ("", "r")}, (), ("r",), [False, True]),
+    ({"cameras": ("r",)}, ("--config.policy.cameras=('front', 'side')",), ("front",), [True, False]),
+    ({"cameras": ("l", "r")}, (), ("l", "r"), [True, True]),
+])
+def test_slots_that_training_leaves_empty_are_empty_when_acting(tmp_path, entry, words, asked, mask):
+  data = makers.shards(tmp_path / "s", (12,) * 4, cameras=("l", "r"), size=(32, 32))
+  mixture = ({"path": data, "robot": "arm", **entry},)
+  acting, ready = untrained(tmp_path / "x", f"--config.data.mixture={mixture!r}", *words)
+  assert acting.cameras == asked and acting.metadata["cameras"] == list(asked)
+  picture = np.full((32, 32, 3), 9, np.uint8)
+  row = acting._row([{serving.STATE: np.zeros(2, np.float32), **{serving.IMAGE + name: picture for name in asked}}])
+  assert row["images_mask"].tolist() == mask and [bool(row["images"][:, slot].any()) for slot in range(len(mask))] == mask
+  walk = policy_data.evaluation(ready.sets, **{**ready.build, "normaliser": ready.normaliser}, batch_size=8, split="all", threads=0)
+  with walk.batches() as batches:
+    assert all(trained == mask for trained in next(batches)["images_mask"].tolist())
+
+
+def test_each_robot_is_asked_for_its_own_cameras(tmp_path):
+  data = makers.shards(tmp_path / "s", (12,) * 4, cameras=("l", "r"))
+  mixture = ({"path": data, "robot": "arm", "cameras": ("l", "r")}, {"path": data, "robot": "bot", "cameras": ("l",)})
+  config, _ = policy.resolve(parse(tmp_path / "x", f"--config.data.mixture={mixture!r}").config)
+  assert config.policy.cameras == ("l", "r")
+  assert {name: list(facts["cameras"]) for name, facts in config.robots.items()} == {"arm": ["l", "r"], "bot": ["l", ""]}
+
+
+@pytest.mark.parametrize("change, message", [({"model": "bbbb"}, "latent_model of the labels is 'bbbb', of the policy .* 'aaaa'"),
+                                             ({"offset": 0.3}, "latent_offset_seconds of the labels is 0.3, of the policy .* 0.2")])
+def test_a_latent_head_goes_on_with_its_own_labels_only(run, path, tmp_path, change, message):
+  def words(labels):
+    mixture = ({"path": path, "robot": "arm", "labels": labels},)
+    return f"--config.init={run}", f"--config.data.mixture={mixture!r}"
+  config, _ = policy.resolve(parse(tmp_path / "x", *words(label(path, tmp_path / "same"))).config)
+  assert config.policy.latent_model == "aaaa" and config.policy.latent_offset_seconds == 0.2
+  with pytest.raises(errors.UserError, match=message):
+    policy.resolve(parse(tmp_path / "x", *words(label(path, tmp_path / "other", **change))).config)
+
+
+def test_guidance_of_a_policy_without_any_is_refused_early(path, tmp_path):
+  words = ["main", "--config=configs/policy.py:debug,policy=gpt", f"--workdir={tmp_path / 'x'}"]
+  words += [word for word in TINY if "model.dit" not in word]
+  words += [f"--config.model.gpt.{word}" for word in ("width=16", "depth=1", "heads=2", "mlp=32")]
+  with pytest.raises(errors.UserError, match="config.policy.guidance=2.0: only policy=dit"):
+    policy.run(config_lib.parse([*words, f"--config.data.path={path}", "--config.policy.guidance=2.0"]))
+  assert not (tmp_path / "x").exists()
+
+
+def test_a_history_is_served_only_to_clients_that_ask_every_step(run, monkeypatch):
+  def command(*words):
+    return config_lib.parse(["main", "--config=configs/serve.py:debug", f"--config.checkpoint={run}", *words])
+  served = []
+  monkeypatch.setattr(serve.server.Server, "run", lambda self: served.append(self.metadata))
+  with pytest.raises(errors.UserError, match="looks at 2 observations, 0.1 s apart.*--config.every_step=True"):
+    serve.run(command())
+  assert serve.run(command("--config.every_step=True")) == 0
+  assert (served[0]["history"], served[0]["step_seconds"]) == (2, 0.1)
+
+
+def test_the_server_keeps_instructions_in_memory_and_warms_its_encoder(run, monkeypatch):
+  acting, warmed = serving.Policy.load(str(run)), []
+  assert acting._encode._cache is None
+  monkeypatch.setattr(acting._encode, "warm_up", lambda: warmed.append(True))
+  acting.warm_up()
+  assert warmed == [True]
+
+
+@pytest.mark.parametrize("policy_says, expected", [("truth", 0.0), ("mean", 1.0), ("draw", 2.0)])
+def test_the_score_of_policies_that_know_all_or_nothing(policy_says, expected):
+  """Standard normal targets; half of the second example's actions, those of the third and the last ten examples do not count."""
+  draw = np.random.default_rng(0)
+  actions, latents = (draw.normal(size=(200, 4, size)).astype(np.float32) for size in (3, 2))
+  other = {"truth": (actions, latents), "mean": (0 * actions, 0 * latents),
+           "draw": tuple(draw.normal(size=x.shape) for x in (actions, latents))}
+  said = [np.array(one, np.float32) for one in other[policy_says]]
+  mask, valid = np.ones(actions.shape, bool), np.arange(200) < 190
+  mask[1, 2:], mask[2] = False, False
+  for one in said:
+    one[190:] = 1e3
+  said[0][1, 2:], said[0][2] = 1e3, 1e3
+  batch = {"actions": actions, "actions_mask": mask, "latents": latents, "latents_mask": np.ones((200, 4), bool), "valid": valid,
+           "robot": np.zeros(200, np.int32)}
+  model = types.SimpleNamespace(
+      robots=("arm",), inputs_spec=lambda size: batch, sample=lambda params, seen, key, **settings: jnp.asarray(said[0]),
+      sample_latents=lambda params, seen, key, **settings: jnp.asarray(said[1]))
+  held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
+  found = policy.Score(model, types.SimpleNamespace(policy=types.SimpleNamespace(guidance=1.0)))({}, held_out)
+  assert set(found) == {"action_mse", "action_mse_first", "latent_mse"}
+  assert all(value == pytest.approx(expected, abs=0.25) for value in found.values())

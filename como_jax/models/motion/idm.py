@@ -80,8 +80,8 @@ class QFormer(nn.Module):
         tokens.append(repeat(self.param("separator", learned, (1, 1, self.width))))
       tokens.append(project(half) + types[kind][None, None].astype(self.dtype))
     x = jnp.concatenate(tokens, axis=1) + position.astype(self.dtype)
-    x = transformer.add_stack(self)(x)
-    return transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x[:, : self.queries])
+    x = transformer.add_stack(self)(x, first=self.queries)
+    return transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x)
 
 
 def check(qformer: QFormer) -> QFormer:

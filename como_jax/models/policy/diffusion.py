@@ -189,14 +189,19 @@ class DDPM:
 OBJECTIVES: dict[str, Any] = {"flow": Flow, "ddpm": DDPM}
 
 
-def build(section: dict[str, Any], where: str) -> Flow | DDPM:
-  """Takes "objective", "flow" and "ddpm" out of a policy's section; the one that "objective" names is built.
+def build(section: dict[str, Any], where: str) -> tuple[Flow | DDPM, int]:
+  """Takes "objective", "flow", "ddpm" and "steps" out of a policy's section: (the one that "objective" names, steps of its sampler).
 
   Raises:
-    errors.UserError: an unknown key or value.
+    errors.UserError: an unknown key or value, or more steps than levels.
   """
   built = {}
   for name, constructor in OBJECTIVES.items():
     built[name] = spread.construct(constructor, section.pop(name, {}), f"{where}.{name}")
     built[name].check(f"{where}.{name}")
-  return spread.pick(built, section.pop("objective", "flow"), f"{where}.objective")
+  objective, steps = spread.pick(built, section.pop("objective", "flow"), f"{where}.objective"), section.pop("steps", 10)
+  most = objective.levels if isinstance(objective, DDPM) else steps
+  if not 1 <= steps <= most:
+    limit = f" and at most {where}.ddpm.levels {most}" if steps > most else ""
+    raise errors.UserError(f"{where}.steps {steps} must be at least 1{limit}")
+  return objective, steps

@@ -180,9 +180,7 @@ def build(section: dict[str, Any], *, robots: dict[str, dict[str, int]], chunk: 
     errors.UserError: an unknown or missing key, or a value that cannot be.
   """
   where, section = "model.dit", dict(section)
-  objective, steps = diffusion.build(section, where), section.pop("steps", 10)
-  if steps < 1:
-    raise errors.UserError(f"{where}.steps {steps} must be at least 1")
+  objective, steps = diffusion.build(section, where)
   denoiser = spread.construct(Denoiser, section, where, chunk=chunk, motions=motions, **common)
   if denoiser.width % denoiser.heads:
     raise errors.UserError(f"{where}.width {denoiser.width} is not a multiple of heads {denoiser.heads}")

@@ -203,15 +203,15 @@ def build(section: dict[str, Any], *, robots: dict[str, dict[str, int]], chunk: 
   settings = {name: section.pop(name, default) for name, default in SETTINGS.items()}
   for name, valid in (("prefix", PREFIXES), ("position", POSITIONS), ("inference", INFERENCES), ("tokens", TOKENS)):
     spread.pick(dict.fromkeys(valid), settings[name], f"{where}.{name}")
-  objective, steps = diffusion.build(section, where), section.pop("steps", 10)
+  objective, steps = diffusion.build(section, where)
   motion, action = outputs.build(section, where, objective)
   network = spread.construct(Network, section, where, **common)
   spread.pick(transformer.ACTIVATIONS, network.activation, f"{where}.activation")
   spread.pick(transformer.INITIALISERS, network.initialiser, f"{where}.initialiser")
   if network.width != trunk_width or network.width % network.heads:
     raise errors.UserError(f"{where}.width {network.width} must be model.trunk.width {trunk_width} and a multiple of heads {network.heads}")
-  if steps < 1 or not 0 <= settings["hide_motion"] <= 1 or settings["action_weight"] < 0 or network.depth < 1:
-    raise errors.UserError(f"{where}: steps and depth must be at least 1, hide_motion between 0 and 1, action_weight not negative")
+  if not 0 <= settings["hide_motion"] <= 1 or settings["action_weight"] < 0 or network.depth < 1:
+    raise errors.UserError(f"{where}: depth must be at least 1, hide_motion between 0 and 1, action_weight not negative")
   tokens, dims = latent if settings.pop("tokens") == "query" else (1, latent[0] * latent[1])
   shapes = {name: action.layers(network.width, sizes["action"]) for name, sizes in robots.items()}
   for name, sizes in robots.items():

@@ -92,7 +92,7 @@ class PolicyModel:
 
     Args:
       params: as from `init`.
-      batch: as `inputs_spec`; what lies beyond a mask does not matter.
+      batch: as `inputs_spec`; what lies beyond a mask does not matter. "tokens", as from `tokens`, may stand in for "images".
       key: drops instructions, and draws the body's noise.
 
     Returns:
@@ -145,14 +145,20 @@ class PolicyModel:
       contexts.append(self._context(params, silent, images, whose))
     return self.body.sample(params[self.kind], params["heads"], contexts, key, group=group, robot=robot, steps=steps, guidance=guidance)
 
-  def _images(self, params: Params, batch: Batch) -> jax.Array:
-    """All tokens of all images, each encoded once: float32 [B, T, C, N+1, width of the encoder]."""
+  def tokens(self, params: Params, images: jax.Array) -> jax.Array:
+    """All tokens of uint8 images [B, T, C, H, W, 3], each encoded once: float32 [B, T, C, N+1, width of the encoder]."""
     side = self.image_size
-    chex.assert_shape(batch["images"], (None, self.trunk.history, self.trunk.cameras, side, side, 3))
-    frames = pixels.normalise(batch["images"])
+    chex.assert_shape(images, (None, None, None, side, side, 3))
+    frames = pixels.normalise(images)
     flat = nn.with_logical_constraint(frames.reshape((-1, side, side, 3)), ("batch", None, None, None))
     tokens = self.encoder.apply({"params": params["encoder"]}, flat)
     return tokens.reshape((*frames.shape[:3], *tokens.shape[1:]))
+
+  def _images(self, params: Params, batch: Batch) -> jax.Array:
+    """The tokens of a batch's images."""
+    tokens = batch["tokens"] if "tokens" in batch else self.tokens(params, batch["images"])
+    chex.assert_shape(tokens, (None, self.trunk.history, self.trunk.cameras, self.trunk.grid**2 + 1, None))
+    return tokens
 
   def _inputs(self, params: Params, batch: Batch, images: jax.Array, robot: jax.Array | str) -> tuple[jax.Array, ...]:
     """The trunk's arguments."""
