@@ -19,7 +19,7 @@ from absl import flags
 from como_jax import data, errors
 from como_jax.data import episode as episodes
 from como_jax.data import index, transforms, video
-from como_jax.data.sources import shards
+from como_jax.data.sources import shards, single_frames
 
 KINDS = ("motion", "mae")
 _ENDLESS = 2**48  # samples; more than any run draws
@@ -27,14 +27,16 @@ _REPLACEMENTS = 16  # windows tried in place of a damaged one
 _MOST_DAMAGED = 0.01  # share of damaged reads above which a process gives up ...
 _SOME_DAMAGED = 20  # ... once it has met so many
 _RESTARTS = 3
+_OPEN_FILES = 256
+_KNOWN = 2**15  # records of a process whose frames' places are kept, some 3 KB each
 
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-  """A data set ready to be drawn from. Small: it travels to worker processes."""
+  """A data set ready to be drawn from. Small: it travels to worker processes. `reader` is `shards.Reader` or `single_frames.Reader`."""
 
   label: str
-  reader: shards.Reader
+  reader: Any
   windows: index.Windows
   shard: np.ndarray
   record: np.ndarray
@@ -45,9 +47,8 @@ class Opened:
     return self.reader.clip(self.shard[window.row], self.record[window.row]), window
 
 
-def open_sets(
-  datasets: Sequence[data.DataSet], *, frames: int, split: str, validation_fraction: float
-) -> tuple[list[Opened], list[shards.Table]]:
+def open_sets(datasets: Sequence[data.DataSet], *, frames: int, split: str,
+              validation_fraction: float) -> tuple[list[Opened], list[shards.Table]]:
   """Opens the data sets and enumerates the windows of one split. Raises `errors.UserError`."""
   if not datasets:
     raise errors.UserError("no data set is given")
@@ -56,24 +57,15 @@ def open_sets(
     shards.read_manifest(dataset.path)
     table = shards.read_table(dataset.path)
     keep = index.select(table, split, validation_fraction)
-    windows = index.windows(
-      table,
-      frames=frames,
-      offset_seconds=dataset.offset_seconds,
-      keep=keep,
-      cameras=tuple(dataset.cameras),
-      name=f"{dataset.label} ({split})",
-    )
-    opened.append(
-      Opened(dataset.label, shards.Reader(dataset.path), windows, table.shard, table.record, index.camera_names(table))
-    )
+    windows = index.windows(table, frames=frames, offset_seconds=dataset.offset_seconds, keep=keep, cameras=tuple(dataset.cameras),
+                            name=f"{dataset.label} ({split})")
+    opened.append(Opened(dataset.label, shards.Reader(dataset.path), windows, table.shard, table.record, index.camera_names(table)))
     tables.append(table)
   return opened, tables
 
 
 def draw_jitter(window: index.Window, frames: int, rng: np.random.Generator) -> list[int]:
-  """For each of the K-1 pairs the frame number t_i + n + d: d uniform in [-n/5, n/5], not 0 where that is possible,
-  inside the clip."""
+  """For each of the K-1 pairs the frame number t_i + n + d: d uniform in [-n/5, n/5], not 0 where possible, inside the clip."""
   most = window.stride // 5
   numbers = []
   for i in range(1, frames):
@@ -94,10 +86,7 @@ class Damage:
 
   def met(self, error: Exception) -> None:
     self._damaged += 1
-    warnings.warn(
-      f"a damaged record is replaced by another window ({self._damaged} of {self._reads} reads so far): {error}",
-      stacklevel=2,
-    )
+    warnings.warn(f"a damaged record is replaced by another window ({self._damaged} of {self._reads} reads so far): {error}", stacklevel=2)
     if self._damaged >= _SOME_DAMAGED and self._damaged > _MOST_DAMAGED * self._reads:
       raise errors.UserError(f"{self._damaged} of {self._reads} records are damaged, the last: {error}")
 
@@ -119,26 +108,43 @@ def read(opened: Opened, i: int, damage: Damage, use: Callable[[episodes.Clip, i
 
 @dataclasses.dataclass
 class _LoadTraining:
-  """(data set, window number), generator -> sample."""
+  """[(data set, window number), kind and state of the generator] -> batch. Every frame is decoded into memory that is used again, and
+  written into the batch from there: at 224 px the copies that this saves took a quarter as long as decoding."""
 
   sets: list[Opened]
   frames: int
   jitter: bool
   single: bool
   augment: tuple[Callable, ...]
+  size: int
   damage: Damage = dataclasses.field(default_factory=Damage)
 
-  def __call__(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    opened = self.sets[place[0]]
+  def batch(self, rows: Sequence[tuple[tuple[int, int], type, dict]]) -> dict[str, np.ndarray]:
+    lengths = {"frames": self.frames, **({"jittered": self.frames - 1} if self.jitter else {})}
+    out = {name: np.empty((len(rows), length, self.size, self.size, 3), np.uint8) for name, length in lengths.items()}
+    scratch: dict[tuple[int, ...], np.ndarray] = {}  # by shape
+    chain, rng = (*self.augment, transforms.Resize(self.size)), np.random.Generator(rows[0][1](0))
+    for number, (place, _, state) in enumerate(rows):
+      opened, rng.bit_generator.state = self.sets[place[0]], state
 
-    def use(clip, window):
-      numbers = [window.t + k * window.stride for k in range(self.frames)]
-      jittered = draw_jitter(window, self.frames, rng) if self.jitter else []
-      images = clip.frames[opened.cameras[window.camera]].decode(numbers + jittered)
-      sample = {"frames": images[0] if self.single else images[: self.frames]}
-      return sample | ({"jittered": images[self.frames :]} if self.jitter else {})
+      def use(clip, window, opened=opened):
+        numbers = [window.t + k * window.stride for k in range(self.frames)]
+        numbers += draw_jitter(window, self.frames, rng) if self.jitter else []
+        seen = clip.frames[opened.cameras[window.camera]]
+        shape = (len(numbers), seen.height, seen.width, 3)
+        if seen.codec == "jpeg" and shape not in scratch:
+          scratch[shape] = np.empty(shape, np.uint8)
+        images = video.decode_jpegs(seen.blobs, numbers, scratch[shape]) if seen.codec == "jpeg" else seen.decode(numbers)
+        return {"frames": images[: self.frames], **({"jittered": images[self.frames :]} if self.jitter else {})}
 
-    return transforms.apply(self.augment, read(opened, place[1], self.damage, use), rng)
+      sample = read(opened, place[1], self.damage, use)
+      transforms.apply(chain, sample, rng, {name: value[number] for name, value in out.items()})
+    return {"frames": out["frames"][:, 0]} if self.single else out
+
+
+def _keep(place: Any, rng: np.random.Generator) -> tuple[Any, np.random.BitGenerator, dict]:
+  """The element, and the state of its generator, which Grain uses again."""
+  return place, type(rng.bit_generator), rng.bit_generator.state
 
 
 @dataclasses.dataclass
@@ -164,6 +170,17 @@ class Part:
     return self.stream[self.start + step * self.batch + self.process * self.local + place]
 
 
+@dataclasses.dataclass
+class _Rows:
+  """Local batch number -> that batch."""
+
+  part: Part
+  make: Callable[[list], dict[str, np.ndarray]]
+
+  def __call__(self, i: int) -> dict[str, np.ndarray]:
+    return self.make([self.part(i * self.part.local + place) for place in range(self.part.local)])
+
+
 class Batches:
   """Iterator over batches (dicts of numpy arrays that own their memory) with a position and `close()`.
 
@@ -182,9 +199,7 @@ class Batches:
     read = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._prefetch if self._threads else 0)
     stream = self._make(self.step).to_iter_dataset(read)
     if self._workers > 0:
-      stream = stream.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=max(1, self._prefetch))
-      )
+      stream = stream.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=max(1, self._prefetch)))
     return iter(stream)
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
@@ -202,10 +217,7 @@ class Batches:
         if "terminated unexpectedly" not in str(error) or self._restarts >= _RESTARTS:
           raise
         self._restarts += 1
-        warnings.warn(
-          f"a data worker died and is replaced at step {self.step} ({self._restarts} of {_RESTARTS}): {error}",
-          stacklevel=2,
-        )
+        warnings.warn(f"a data worker died and is replaced at step {self.step} ({self._restarts} of {_RESTARTS}): {error}", stacklevel=2)
         self.close()
         self._iterator = self._open()
     self.step += 1
@@ -234,25 +246,10 @@ def local_batch(batch_size: int, process_index: int, process_count: int) -> int:
   return batch_size // process_count
 
 
-def build(
-  datasets: Sequence[data.DataSet],
-  *,
-  batch_size: int,
-  image_size: int,
-  kind: str = "motion",
-  frames: int = 2,
-  jitter: bool = False,
-  augment: Sequence[Callable] = (),
-  split: str = "train",
-  validation_fraction: float = 0.1,
-  seed: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
-  start_step: int = 0,
-  workers: int = 0,
-  threads: int = 4,
-  prefetch: int = 4,
-) -> Batches:
+def build(datasets: Sequence[data.DataSet], *, batch_size: int, image_size: int, kind: str = "motion", frames: int = 2,
+          jitter: bool = False, augment: Sequence[Callable] = (), split: str = "train", validation_fraction: float = 0.1, seed: int = 0,
+          process_index: int = 0, process_count: int = 1, start_step: int = 0, workers: int = 0, threads: int = 4,
+          prefetch: int = 4) -> Batches:
   """Endless shuffled training batches.
 
   Args:
@@ -287,42 +284,21 @@ def build(
   motion = kind == "motion"
   frames = frames if motion else 1
   opened, _ = open_sets(datasets, frames=frames, split=split, validation_fraction=validation_fraction)
-  load = _LoadTraining(opened, frames, jitter and motion, not motion, (*augment, transforms.Resize(image_size)))
+  opened = [dataclasses.replace(one, reader=single_frames.Reader(dataset.path)) for one, dataset in zip(opened, datasets)]
+  load = _LoadTraining(opened, frames, jitter and motion, not motion, tuple(augment), image_size)
   return endless(
-    [len(one.windows) for one in opened],
-    [dataset.weight for dataset in datasets],
-    load,
-    batch_size=batch_size,
-    seed=seed,
-    process_index=process_index,
-    process_count=process_count,
-    start_step=start_step,
-    workers=workers,
-    threads=threads,
-    prefetch=prefetch,
-  )
+    [len(one.windows) for one in opened], [dataset.weight for dataset in datasets], load, batch_size=batch_size, seed=seed,
+    process_index=process_index, process_count=process_count, start_step=start_step, workers=workers, threads=threads, prefetch=prefetch)
 
 
-def endless(
-  sizes: Sequence[int],
-  weights: Sequence[float],
-  load: Callable[[tuple[int, int], np.random.Generator], dict[str, np.ndarray]],
-  *,
-  batch_size: int,
-  seed: int,
-  process_index: int,
-  process_count: int,
-  start_step: int,
-  workers: int,
-  threads: int,
-  prefetch: int,
-) -> Batches:
+def endless(sizes: Sequence[int], weights: Sequence[float], load: Any, *, batch_size: int, seed: int, process_index: int,
+            process_count: int, start_step: int, workers: int, threads: int, prefetch: int) -> Batches:
   """Shuffle, repeat, mix, load, slice by process, batch.
 
   Args:
     sizes: number of samples of each data set.
     weights: share of each data set.
-    load: ((data set, number of the sample in it), generator) -> sample.
+    load: ((data set, number of the sample in it), generator) -> sample; or an object whose `batch` makes a batch of a list of those.
     The others are those of `build`.
   """
   local = local_batch(batch_size, process_index, process_count)
@@ -330,11 +306,14 @@ def endless(
   for i, size in enumerate(sizes):
     orders.append(grain.MapDataset.range(size).seed(int(seeds[i])).shuffle().repeat().map(_Tag(i)))
   mixed = grain.MapDataset.mix(orders, list(weights)) if len(orders) > 1 else orders[0]
-  stream = mixed.seed(int(seeds[-1])).random_map(load)
+  batched = hasattr(load, "batch")
+  stream = mixed.seed(int(seeds[-1])).random_map(_keep if batched else load)
 
   def make(step: int) -> grain.MapDataset:
     # The rng of an element hangs on its global number, so slicing by process comes after the random map.
     part = Part(stream, step * batch_size, batch_size, local, process_index)
+    if batched:
+      return grain.MapDataset.range(_ENDLESS // local).map(_Rows(part, load.batch))
     return grain.MapDataset.range(_ENDLESS).map(part).batch(local)
 
   return Batches(make, step=start_step, workers=workers, threads=threads, prefetch=prefetch)

@@ -33,20 +33,19 @@ def _each(images: np.ndarray, function: Callable[[np.ndarray], np.ndarray], size
   return out.reshape(*images.shape[:-3], *size, 3)
 
 
-def _shift(images: np.ndarray, by: int, *, axis: int) -> np.ndarray:
-  """result[i] = images[i + by] along an axis, the border repeated."""
-  if not by:
+def _shift(images: np.ndarray, dy: int, dx: int, out: np.ndarray | None = None) -> np.ndarray:
+  """result[y, x] = images[y + dy, x + dx], the border repeated; every pixel is written once."""
+  if not dy and not dx and out is None:
     return images
-  size = images.shape[axis]
-
-  def part(start, stop):
-    return (slice(None),) * axis + (slice(start, stop),)
-
-  out = np.empty_like(images)
-  if by > 0:
-    out[part(0, size - by)], out[part(size - by, size)] = images[part(by, size)], images[part(size - 1, size)]
-  else:
-    out[part(-by, size)], out[part(0, -by)] = images[part(0, size + by)], images[part(0, 1)]
+  height, width = images.shape[-3:-1]
+  dy, dx = max(1 - height, min(dy, height - 1)), max(1 - width, min(dx, width - 1))
+  top, bottom, left, right = max(0, -dy), height - max(0, dy), max(0, -dx), width - max(0, dx)
+  out = np.empty_like(images) if out is None else out
+  out[..., top:bottom, left:right, :] = images[..., top + dy : bottom + dy, left + dx : right + dx, :]
+  out[..., top:bottom, :left, :] = out[..., top:bottom, left : left + 1, :]
+  out[..., top:bottom, right:, :] = out[..., top:bottom, right - 1 : right, :]
+  out[..., :top, :, :] = out[..., top : top + 1, :, :]
+  out[..., bottom:, :, :] = out[..., bottom - 1 : bottom, :, :]
   return out
 
 
@@ -56,11 +55,12 @@ class RandomShift:
 
   fraction: float = 0.05
 
-  def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+  def __call__(self, sample: Sample, rng: np.random.Generator, out: Sample | None = None) -> Sample:
+    """`out`: arrays to write the images into."""
     height, width = sample["frames"].shape[-3:-1]
     most_y, most_x = int(round(self.fraction * height)), int(round(self.fraction * width))
     dy, dx = int(rng.integers(-most_y, most_y + 1)), int(rng.integers(-most_x, most_x + 1))
-    return _on_images(sample, lambda images: _shift(_shift(images, dy, axis=images.ndim - 3), dx, axis=images.ndim - 2))
+    return {name: _shift(value, dy, dx, out and out[name]) if name in IMAGES else value for name, value in sample.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,8 +162,18 @@ def build(settings: dict[str, dict[str, Any]]) -> tuple[Callable[[Sample, np.ran
   return tuple(built)
 
 
-def apply(transforms: Sequence[Callable], sample: Sample, rng: np.random.Generator) -> Sample:
-  """One after the other; the results own their memory and are contiguous."""
-  for transform in transforms:
+def apply(transforms: Sequence[Callable], sample: Sample, rng: np.random.Generator, out: Sample | None = None) -> Sample:
+  """One after the other; the results own their memory and are contiguous, or are written into the arrays of `out`."""
+  if out is None:
+    for transform in transforms:
+      sample = transform(sample, rng)
+    return {name: np.ascontiguousarray(value) for name, value in sample.items()}
+  idle = bool(transforms) and isinstance(transforms[-1], Resize) and sample["frames"].shape[-3:-1] == (transforms[-1].size,) * 2
+  *before, last = transforms[:-1] if idle and len(transforms) > 1 else transforms
+  for transform in before:
     sample = transform(sample, rng)
-  return {name: np.ascontiguousarray(value) for name, value in sample.items()}
+  if isinstance(last, RandomShift):  # the usual one: no copy after it
+    return last(sample, rng, out)
+  for name, value in last(sample, rng).items():
+    out[name][...] = value
+  return out

@@ -252,9 +252,12 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
   return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="444")
 
 
-def decode_jpeg(data: bytes) -> np.ndarray:
-  """[H, W, 3] from JPEG."""
-  return simplejpeg.decode_jpeg(data, colorspace="RGB")
+def decode_jpeg(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
+  """[H, W, 3] from JPEG, in `out` if given. Raises ValueError when the bytes are damaged or do not fit `out`."""
+  image = simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out)
+  if out is not None and image.shape != out.shape:
+    raise ValueError(f"a frame of {image.shape[0]}x{image.shape[1]} pixels, expected {out.shape[0]}x{out.shape[1]}")
+  return image
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -310,3 +313,13 @@ def decode_h264(blob: bytes, indices: Iterable[int]) -> dict[int, np.ndarray]:
       if index not in found:
         raise ValueError(f"frame {index} is missing in the H.264 data")
   return found
+
+
+def decode_jpegs(blobs: Sequence[bytes], indices: Sequence[int], out: np.ndarray) -> np.ndarray:
+  """Frames by number into `out`, [n, H, W, 3]. Raises `Unreadable` when the bytes are damaged."""
+  try:
+    for image, index in zip(out, indices, strict=True):
+      decode_jpeg(blobs[index], image)
+  except DECODE_ERRORS as error:
+    raise Unreadable(f"damaged jpeg frame ({error})") from error
+  return out

@@ -24,6 +24,11 @@ TENSOR_RULES: tuple[Rule, ...] = (
     (r"mlp/up/kernel$", (None, "fsdp", "tensor")),
     (r"mlp/up/bias$", (None, "tensor")),
     (r"mlp/down/kernel$", (None, "tensor", "fsdp")),
+    # Few activations meet these large kernels. Split on its results one would not be gathered: XLA would gather the activations of
+    # the whole batch instead, the more of them the more devices there are.
+    (r"modulation\w*/kernel$", (None, "fsdp", None)),
+    (r"modulation\w*/kernel$", ("fsdp", None)),
+    (r"time/(in|out)/kernel$", ("fsdp", None)),
 )
 
 # Names used by `nn.with_logical_constraint` in the models.

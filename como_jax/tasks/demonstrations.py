@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from como_jax import data, errors, language
-from como_jax.data import index, ingest, labels, transforms
+from como_jax import errors, language
+from como_jax.data import index, ingest, labels
 from como_jax.data import policy as policy_data
 from como_jax.data.sources import shards
 from como_jax.tasks import sources

@@ -16,6 +16,37 @@ def text(result: dict[str, Any]) -> str:
   return "\n".join(lines)
 
 
+def short(result: dict[str, Any]) -> str:
+  """The plan in one table, a row a program, for pages with many plans; sizes are a device's."""
+  changes = f", {result['changes']}" if result["changes"] else ""
+  columns = ("program", "devices (mesh)", "batch a device", "GiB of", "TFLOP", "with recomputation", "least ms of a step (bound)",
+             "ms if all memory traffic counts", "MFU at most", "a second at most", "arrays of collectives, MiB", "sent over ICI", "over DCN")
+  lines = [f"### {result['topology']}: {result['of']}{changes}", "", f"`{result['command']}`", "",
+           "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+  notes = []
+  for one in result["programs"]:
+    mesh = " x ".join(map(str, one["mesh"].values()))
+    memory = one["memory"]
+    fits = f"{memory['needed']:.2f}" + (f" of {memory['available']:.2f}" if memory["available"] else "")
+    fits += ", does not fit" if one["fits"] is False else ""
+    row = [one["program"], f"{one['devices']} ({mesh})", f"{one['batch_per_device']:g} {one['unit']}", fits,
+           f"{one['model_flops'] / one['devices'] / 1e12:.3f}", f"{one['flops'] / one['devices'] / 1e12:.3f}"]
+    if "roofline" in one:
+      roof = one["roofline"]
+      row += [f"{roof['seconds'] * 1e3:.2f} ({roof['bound']})", f"{roof['traffic_seconds'] * 1e3:.2f}", f"{roof['mfu']:.0%}",
+              f"{one['batch'] / roof['seconds']:,.0f} {one['unit']}"]
+    else:
+      row += [""] * 4
+    row += [f"{sum(each[key] for each in one.get('collectives', ())) / 2**20:.1f}" for key in ("bytes", "ici", "dcn")]
+    lines += ["| " + " | ".join(row) + " |"]
+    kinds = ", ".join(f"{each['count']} {each['kind']} ({each['bytes'] / 2**20:.1f} MiB)" for each in one.get("collectives", ()))
+    notes += [f"{one['program']}: {one['parameters']:,} parameters, {one['trainable']:,} trained; collectives: {kinds or 'none'}."]
+    if "largest" in one:
+      found = one["largest"]
+      notes += [f"Largest batch of a device that fits (to 1/8): {found['per_device']}, found with {found['compiles']} compiles."]
+  return "\n".join(lines + [""] + [f"* {note}" for note in notes])
+
+
 def verdict(one: dict[str, Any]) -> str:
   """Whether it fits and by how much."""
   memory = one["memory"]

@@ -15,6 +15,7 @@ from como_jax import errors, models, objectives, trees
 from como_jax.models import pixels
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules, topology
+from como_jax.serve import policy as serving
 from como_jax.tasks import motion
 from como_jax.tasks import policy as policy_task
 from como_jax.train import optimizer, rng, state, step
@@ -115,7 +116,7 @@ def policy(config, machine: topology.Topology, *, batch_size: int, remat: str = 
   def sample(params, batch, key):
     return model.sample(params, batch, key, robot=robot, steps=None, guidance=guidance)
 
-  params = jax.eval_shape(model.init, rng.key(0, "init"))
+  params = jax.eval_shape(lambda key: serving.lean(model.init(key), config.model.dtype), rng.key(0, "init"))
   batch = {name: spec for name, spec in model.inputs_spec(batch_size).items() if name not in policy_task.TARGETS}
   function = jax.jit(sample, in_shardings=mesh_lib.replicated(mesh), out_shardings=mesh_lib.replicated(mesh))
   key = jax.eval_shape(lambda: jax.random.key(0))

@@ -80,3 +80,23 @@ def test_misspelt_names_are_told():
     transforms.build({"shfit": {}})
   with pytest.raises(errors.UserError, match="no setting 'fracton'.*did you mean 'fraction'"):
     transforms.build({"shift": {"fracton": 1}})
+
+
+@pytest.mark.parametrize("names", [(), ("shift",), ("colour",), ("shift", "flip"), ("crop", "shift"), tuple(ALL)])
+@pytest.mark.parametrize("size", [24, 16])
+def test_results_may_be_written_into_given_arrays(names, size):
+  chain = (*transforms.build({name: ALL[name] for name in names}), transforms.Resize(size))
+  images = {name: value for name, value in sample(size=(24, 24)).items() if name in transforms.IMAGES}
+  for seed in range(3):
+    expected = transforms.apply(chain, images, np.random.default_rng(seed))
+    out = {name: np.zeros((len(value), size, size, 3), np.uint8) for name, value in images.items()}
+    transforms.apply(chain, images, np.random.default_rng(seed), out)
+    for name, value in expected.items():
+      np.testing.assert_array_equal(out[name], value)
+
+
+@pytest.mark.parametrize("dy, dx", [(0, 0), (3, -2), (-7, 7), (8, -9), (0, 5), (-20, 0)])
+def test_shift_repeats_the_border_however_far_it_goes(dy, dx):
+  image = np.random.default_rng(0).integers(0, 255, (2, 8, 9, 3), np.uint8)
+  y, x = np.clip(np.arange(8) + dy, 0, 7), np.clip(np.arange(9) + dx, 0, 8)
+  np.testing.assert_array_equal(transforms._shift(image, dy, dx), image[:, y][:, :, x])

@@ -22,6 +22,9 @@ def mesh():
     ("fdm/blocks/mlp/up/kernel", (12, 768, 3072), P(None, "fsdp", "tensor")),
     ("fdm/blocks/mlp/up/bias", (12, 3072), P(None, "tensor")),
     ("fdm/pool/kernel", (6144, 768), P("fsdp", None)),
+    ("dit/denoiser/blocks/modulation/kernel", (12, 768, 6912), P(None, "fsdp", None)),
+    ("dit/denoiser/modulation_out/kernel", (768, 1536), P("fsdp", None)),
+    ("dit/denoiser/time/in/kernel", (256, 768), P("fsdp", None)),
     ("fdm/norm/scale", (768,), P()),
     ("odd/kernel", (513, 511), P()),
 ])

@@ -50,6 +50,8 @@ def test_a_plan_of_the_train_and_extract_steps(planned):
   assert train["hbm_bytes"] > 0 and not train["loops_unknown"] and "roofline" not in train
   for text in ("# Plan: ", "## train on cpu-4x2", "| all-gather |", "no limit is known", "`python -m como_jax.main"):
     assert text in page
+  short = task.plan_page.short(result)
+  assert result["command"] in short and "| train | 8 (2 x 4 x 1) | 2 clips |" in short and short.count("\n| ") == 4
 
 
 @pytest.mark.parametrize("name, small", [
