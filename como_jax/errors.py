@@ -1,19 +1,30 @@
 """Errors meant for the person at the keyboard: one line that names the thing, what was expected and the nearest valid name."""
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-  """Bad input (file, key, value). `main` prints its single line and exits with code 2; nothing has been written."""
+  """Bad input (file, key, value). `main` prints its single line and exits with `code`; nothing has been written."""
+
+  code = 2
 
 
 class Shared(UserError):
   """Bad input that every process of the run has heard of: they end in order, with the same message."""
 
 
+class Transient(RuntimeError):
+  """Nothing is wrong with the input, only with the moment: other processes did not come. `main` exits with `code`: start it again."""
+
+  code = os.EX_TEMPFAIL
+
+
 class NonFinite(RuntimeError):
-  """A loss or gradient became infinite or not a number; the message names the step. `main` exits with code 1."""
+  """A loss or gradient became infinite or not a number; the message names the step. `main` exits with `code`."""
+
+  code = 1
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

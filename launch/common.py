@@ -4,11 +4,15 @@ Standard library only: the launchers run on a laptop or a login node that has no
 """
 
 import argparse
+import contextlib
+import os
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -16,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from como_jax import errors  # noqa: E402  (the checkout need not be installed)
 
+TIDY = 3.0  # seconds that data workers have to leave, and Python's resource tracker to free their shared memory
 HEARTBEAT = 100  # seconds after which jax takes a silent process for dead (COMO_JAX_HEARTBEAT_SECONDS)
 
 
@@ -113,29 +118,65 @@ def value(words: Sequence[str], flag: str) -> str:
   return found
 
 
+class Child(subprocess.Popen):
+  """A command in a session of its own: what is sent to our group reaches it once, through `tell`. (A second signal ends a run at once.)"""
+
+  def __init__(self, command: Sequence[str], **settings):
+    super().__init__(command, start_new_session=True, **settings)
+    self._swept = False
+
+  def tell(self, number: int) -> None:
+    """Passes a signal on while it lives. srun kills its tasks when it gets one itself: there the tasks get it from scancel."""
+    if self.poll() is not None:
+      return
+    if pathlib.PurePath(self.args[0]).name == "srun" and "SLURM_JOB_ID" in os.environ:
+      subprocess.run(["scancel", f"--signal={signal.Signals(number).name.removeprefix('SIG')}", os.environ["SLURM_JOB_ID"]])
+    else:
+      self.send_signal(number)
+
+  def end(self) -> int:
+    """Kills it, if it lives, and ends what it leaves behind (data workers). To be called as soon as it has ended; returns its exit code."""
+    self.kill()
+    code = self.wait()
+    if not self._swept:  # later the number may be another's
+      self._swept, until = True, time.monotonic() + TIDY
+      with contextlib.suppress(ProcessLookupError, PermissionError):  # all gone; macOS: none but zombies
+        os.killpg(self.pid, signal.SIGTERM)
+        while time.monotonic() < until:
+          os.killpg(self.pid, 0)
+          time.sleep(0.02)
+        os.killpg(self.pid, signal.SIGKILL)
+    return code
+
+
 class Runner:
   """Runs commands, or prints them only. What is printed can be pasted into a shell."""
 
   def __init__(self, dry: bool):
     self.dry = dry
 
-  def run(self, command: Sequence[str], *, check: bool = True) -> int:
-    """Runs one command with this terminal; returns its exit code.
+  def run(self, *commands: Sequence[str], check: bool = True) -> int:
+    """Runs commands at the same time with this terminal; returns the last exit code that is not 0.
 
     Raises:
-      errors.UserError: it is not installed, or (with `check`) it failed.
+      errors.UserError: one is not installed, or (with `check`) one failed.
     """
-    command = [str(word) for word in command]
-    print(("" if self.dry else "+ ") + shlex.join(command), flush=True)
-    if self.dry:
-      return 0
+    for command in commands:
+      print(("" if self.dry else "+ ") + shlex.join(command), flush=True)
+    started: list[subprocess.Popen] = []
     try:
-      code = subprocess.run(command).returncode
+      for command in () if self.dry else commands:
+        # Only a single one can ask something.
+        started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL if len(commands) > 1 else None))
+      failed = [(child.args, child.returncode) for child in started if child.wait()]
     except FileNotFoundError as error:
       raise errors.UserError(f"{command[0]!r} is not installed here; --dry-run prints what it would be asked") from error
-    if check and code:
-      raise errors.UserError(f"{' '.join(command[:5])} ... ended with exit code {code}: nothing further was done")
-    return code
+    finally:
+      for child in started:
+        child.kill()  # nothing, to one that has ended
+    if check and failed:
+      raise errors.UserError(f"{' '.join(failed[0][0][:6])} ... ended with exit code {failed[0][1]}: nothing further was done")
+    return failed[-1][1] if failed else 0
 
   def read(self, command: Sequence[str]) -> str:
     """What a command prints; "" in a dry run and where it fails."""

@@ -112,7 +112,7 @@ def xpk(given, kind: tpu_types.Slice, command: list[str]) -> list[str]:
   cluster = given.cluster or "CLUSTER"
   return ["xpk", "workload", "create", f"--cluster={cluster}", f"--workload={given.name}", f"--tpu-type={kind.accelerator}",
           f"--num-slices={kind.slices}", f"--docker-image={given.image}", f"--max-restarts={given.restarts}",
-          "--restart-on-exit-codes=1",  # beside 42 and 127-255, its own
+          f"--restart-on-exit-codes=1,{errors.Transient.code}",  # beside 42 and 127-255, its own
           f"--termination-grace-period-seconds={given.grace}", *(["--spot"] if given.spot else []),
           *([f"--storage={given.claim or given.bucket}"] if given.at else []), "--env=COMO_JAX_DISTRIBUTED=1",
           *(f"--env={pair}" for pair in given.env), f"--command={shlex.join(command)}"]

@@ -6,7 +6,7 @@
 The processes find each other through a free port (COMO_JAX_COORDINATOR and so on, see como_jax/parallel/distributed.py); on CPUs
 they talk through gloo, with K CPU devices each. Their lines are printed with their number in front. SIGTERM and SIGINT are passed on:
 the run saves and all processes exit with 143. When one fails, the others get a few seconds to end by themselves and are then killed; the
-exit code is that of the first failure (128 + n for a process killed by signal n).
+exit code is that of the first failure (128 + n for a process killed by signal n). The data workers of a process end with it.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import subprocess
 import sys
 import threading
 import time
+
+import common
 
 STOPPED = 143  # saved after a signal: the others are saving too and get more time
 GRACE, SAVING = 10.0, 120.0  # seconds for the others to end after a failure; after a stop
@@ -31,14 +33,12 @@ def main() -> int:
   processes, readers = [], []
   def forward(number, frame):
     for process in processes:
-      if process.poll() is None:
-        process.send_signal(number)
+      process.tell(number)
   old = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
   try:
     for i in range(count):
-      # A session of its own: the terminal's Ctrl-C reaches it once, through `forward`. (A second signal ends a run at once.)
-      process = subprocess.Popen(command, env={**environment, "COMO_JAX_PROCESS_INDEX": str(i)}, stdout=subprocess.PIPE,
-                                 stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True)
+      process = common.Child(command, env={**environment, "COMO_JAX_PROCESS_INDEX": str(i)}, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace")
       processes.append(process)
       print(f"[{i}] started: pid {process.pid}", flush=True)
       readers.append(threading.Thread(target=_copy, args=(i, process.stdout), daemon=True))
@@ -49,20 +49,20 @@ def main() -> int:
     return 2
   finally:
     for process in processes:
-      if process.poll() is None:
-        process.kill()
-    for process in processes:
-      process.wait()
+      process.end()
     for reader in readers:
       reader.join(timeout=5)
     for number, handler in old.items():
       signal.signal(number, handler)
 
 
-def _watch(processes: list[subprocess.Popen]) -> int:
+def _watch(processes: list[common.Child]) -> int:
   """Waits until all have ended, or one has failed and the others had their time."""
   first, until = 0, None
   while True:
+    for process in processes:
+      if process.poll() is not None:
+        process.end()
     alive = [str(i) for i, process in enumerate(processes) if process.poll() is None]
     failed = [(i, process.returncode) for i, process in enumerate(processes) if process.returncode]
     if failed and not first:

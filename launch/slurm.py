@@ -9,8 +9,9 @@ processes share nothing, so decoding gets a Python of its own per GPU, and a cra
 all GPUs of a node (JAX_LOCAL_DEVICE_IDS): needed for --config.train.mesh.tensor above 1, which stays inside a process.
 
 The tasks run under launch/supervise.py inside the batch script: crashes restart them in the same allocation, with --resume. Before the
-time limit Slurm signals the script (SIGUSR1), which passes SIGTERM on: the run saves, ends with 143, and the job is put back into the queue.
-A preempted job gets SIGTERM itself and takes the same way. `scancel JOB` ends it for good. Needs the virtual environment (--python) and the
+time limit Slurm signals the script (SIGUSR1), and the tasks get SIGTERM: the run saves, ends with 143, and the job is queued again.
+A preempted job's tasks get SIGTERM from Slurm and take the same way; where srun gets it too, it kills them and the last checkpoint counts.
+`scancel JOB` ends it for good. Needs the virtual environment (--python) and the
 run's directory on file systems that all nodes see.
 """
 
@@ -29,8 +30,8 @@ BATCH = '''#!/bin/bash
 set -u
 {prologue}export COMO_JAX_DISTRIBUTED=1 PYTHONUNBUFFERED=1{devices}
 cd {root}
-# Told to stop, once: the supervisor is to leave after this end, and the tasks (scancel signals steps, not this script) are to save.
-trap 'trap : USR1; kill -USR1 "$supervisor"; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
+# Told to stop, once: the supervisor tells the tasks to save (by scancel: srun would kill them), and leaves after their end.
+trap 'trap : USR1; kill -TERM "$supervisor"' USR1
 trap : TERM  # must not end the script before the tasks
 # --kill-on-bad-exit=0, --wait: when one task has ended with 143, the others may still be saving.
 {command} &

@@ -4,8 +4,8 @@
   launch/supervise.py [options] -- python -m como_jax.main --config=configs/motion.py --workdir=runs/first
   launch/supervise.py --workdir runs/two -- launch/local_processes.py 2 -- python -m como_jax.main ... --workdir=runs/two
 
-It restarts the command with --resume (once its directory holds a run) after exit code 143, death by a signal and any other failure,
-with a growing, random pause. It stops, saying why,
+It restarts the command with --resume (once its directory holds a run) after exit code 143, 75 (the other processes did not come), death by
+a signal and any other failure, with a growing, random pause. It stops, saying why,
   * on 0 (done) and on 2 (bad input): the command's own code;
   * when it was told to: SIGTERM and SIGINT are passed on, the run saves, the exit code is 143. SIGUSR1: let it end, then leave;
   * on a deterministic crash, the same last step twice in a row without a signal in play, after --stuck ends of any kind without a
@@ -25,14 +25,13 @@ import random
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import time
 
 import common
 from common import errors
 
-STOPPED, BAD_INPUT, GAVE_UP = 143, 2, 3
+STOPPED, BAD_INPUT, TRANSIENT, GAVE_UP = 143, errors.UserError.code, errors.Transient.code, 3
 TAIL = 1 << 16  # bytes of metrics.jsonl that are read: some hundred lines
 TWICE = 2.0  # seconds within which a second signal counts as the same one: schedulers send it to everyone they find
 
@@ -93,7 +92,7 @@ class Supervisor:
     self.ends = _ends(ledger)[-1:] if given.go_on else []  # the last end: its step, and whether the program itself failed
     self.best, self.idle = run.step(), 0  # furthest step; ends since it moved
     self.restarts: list[float] = []
-    self.child: subprocess.Popen | None = None
+    self.child: common.Child | None = None
     self.told, self.told_at, self.last = 0, 0.0, False  # the signal to stop; when it came; whether to leave after this end
 
   def supervise(self, command: list[str]) -> int:
@@ -120,16 +119,16 @@ class Supervisor:
   def _once(self, command: list[str]) -> int:
     """One start of the command; its exit code, 128 + n for death by signal n."""
     try:
-      # A session of its own: what is sent to our group reaches it once, through `_heard`. The ledger's lock goes with it: while
-      # the command lives no second supervisor starts another one in the same directory.
-      self.child = subprocess.Popen(command, start_new_session=True, pass_fds=(self.file.fileno(),))
+      # The ledger's lock goes with it: while the command lives no second supervisor starts another one in the same directory.
+      self.child = common.Child(command, pass_fds=(self.file.fileno(),))
     except OSError as error:
       print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)
       return BAD_INPUT
     self._write("start", pid=self.child.pid, command=command, resume="--resume" in command)
     if self.told:  # it came before there was a child to pass it on to
-      self.child.send_signal(self.told)
-    code = self.child.wait()
+      self.child.tell(self.told)
+    self.child.wait()
+    code = self.child.end()
     return code if code >= 0 else 128 - code
 
   def _judge(self, code: int) -> tuple[str, int | None]:
@@ -139,7 +138,7 @@ class Supervisor:
     self.best, self.idle = (step, 0) if moved else (self.best, self.idle + 1)
     own = _own(code)
     before, self.ends = self.ends[-1:], [(step, own)]
-    what = f"exit code {code}" if own or code in (0, BAD_INPUT, STOPPED) else f"signal {signal.Signals(code - 128).name}"
+    what = f"signal {signal.Signals(code - 128).name}" if code != STOPPED and code - 128 in set(signal.Signals) else f"exit code {code}"
     if code == 0:
       return "done", 0
     if self.told:
@@ -178,8 +177,8 @@ class Supervisor:
     if self.told and now - self.told_at < TWICE:
       return
     self.told, self.told_at = number, now
-    if self.child is not None and self.child.poll() is None:
-      self.child.send_signal(number)
+    if self.child is not None:
+      self.child.tell(number)
 
   def _write(self, event: str, **values) -> None:
     """One line in the ledger and one on stderr."""
@@ -203,7 +202,7 @@ def _ends(ledger: pathlib.Path) -> list[tuple[int | None, bool]]:
 
 def _own(code: int) -> bool:
   """Whether the program itself failed: no signal killed it (128 + n, as shells, srun and local_processes.py say it)."""
-  return code not in (0, BAD_INPUT, STOPPED) and code - 128 not in set(signal.Signals)
+  return code not in (0, BAD_INPUT, STOPPED, TRANSIENT) and code - 128 not in set(signal.Signals)
 
 
 def _several(command: list[str]) -> bool:

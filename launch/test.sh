@@ -6,4 +6,5 @@ source "$root/launch/environment.sh"
 cd "$root"
 setup_environment requirements-test.txt
 echo "== pytest $*"
-exec .venv/bin/python -m pytest "$@"
+# A process a core (most of the time is single-threaded compilation); a file's tests share one, and so its fixtures.
+exec .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"

@@ -10,10 +10,12 @@
 after a preemption (create, setup, run): it goes on from the last checkpoint. Only `delete` deletes, and gcloud asks first unless --yes.
 """
 
+import os
 import pathlib
 import re
 import shlex
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
@@ -56,11 +58,9 @@ class Place:
     return [*GCLOUD, "queued-resources", verb, self.name, *self.where, *words]
 
   def ssh(self, script: str, *, nodes: Sequence[str] | None = None, worker: str = "all", check: bool = True) -> int:
-    """Runs a shell script on the hosts of the nodes; the last exit code that is not 0."""
-    code = 0
-    for node in nodes or self.nodes:
-      code = self.runner.run([*GCLOUD, "tpu-vm", "ssh", node, *self.where, f"--worker={worker}", f"--command={script}"], check=check) or code
-    return code
+    """Runs a shell script on the hosts of the nodes, all at the same time; the last exit code that is not 0."""
+    return self.runner.run(*([*GCLOUD, "tpu-vm", "ssh", node, *self.where, f"--worker={worker}", f"--command={script}"]
+                             for node in nodes or self.nodes), check=check)
 
 
 def create(place: Place, given) -> int:
@@ -89,11 +89,7 @@ def setup(place: Place, given) -> int:
     raise errors.UserError("--at=DIRECTORY goes with one of --nfs=HOST:/SHARE and --bucket=NAME")
   with tempfile.TemporaryDirectory() as folder:
     packed = pathlib.Path("/tmp" if given.dry_run else folder) / "como_jax.tar.gz"
-    root = shlex.quote(str(common.ROOT))
-    files = f"git -C {root} ls-files -z --cached --others --exclude-standard | tar -C {root} --null --files-from=- --ignore-failed-read"
-    if not (common.ROOT / ".git").exists():
-      files = f"tar -C {root} --exclude=./.venv --exclude=./runs ."
-    place.runner.run(["bash", "-o", "pipefail", "-c", f"{files} -czf {shlex.quote(str(packed))}"])
+    pack(place.runner, packed)
     for node in place.nodes:
       place.runner.run([*GCLOUD, "tpu-vm", "scp", str(packed), f"{node}:como_jax.tar.gz", *place.where, "--worker=all"])
   # The images come with an older Python than the requirements need; uv brings one without the system's package manager.
@@ -110,6 +106,27 @@ def setup(place: Place, given) -> int:
       lines += ["command -v gcsfuse > /dev/null || { echo 'error: gcsfuse is not installed on this image' >&2; exit 2; }",
                 f"mountpoint -q {at} || gcsfuse --implicit-dirs {shlex.quote(given.bucket)} {at}"]
   return place.ssh("\n".join(lines))
+
+
+def pack(runner: common.Runner, target: pathlib.Path) -> None:
+  """Makes a tar.gz of the checkout: what git tracks or would track; without git, all but the environment and the runs.
+
+  Raises:
+    errors.UserError: git does not say what there is.
+  """
+  if (common.ROOT / ".git").exists():
+    names = runner.read(["git", "-C", str(common.ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]).split("\0")
+    names = [name for name in names if name and os.path.lexists(common.ROOT / name)]  # git still lists what has just been deleted
+  else:
+    names = [path.name for path in common.ROOT.iterdir() if path.name not in (".venv", "runs")]
+  print(f"# packs the files of {common.ROOT} into {target}", flush=True)
+  if runner.dry:
+    return
+  if not names:
+    raise errors.UserError(f"git lists no files of {common.ROOT}, nothing was copied")
+  with tarfile.open(target, "w:gz") as archive:
+    for name in names:
+      archive.add(common.ROOT / name, arcname=name)
 
 
 def run(place: Place, given) -> int:

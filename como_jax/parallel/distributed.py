@@ -30,6 +30,7 @@ COORDINATOR, PROCESSES, INDEX = "COMO_JAX_COORDINATOR", "COMO_JAX_PROCESSES", "C
 DETECT, CPU_DEVICES = "COMO_JAX_DISTRIBUTED", "COMO_JAX_CPU_DEVICES"
 JOIN_SECONDS, HEARTBEAT_SECONDS = "COMO_JAX_JOIN_SECONDS", "COMO_JAX_HEARTBEAT_SECONDS"
 _MESSAGE = 2048  # bytes of an error that travels to the other processes
+_PATIENCE = 30 * 24 * 3600  # seconds from the end of the first process to that of the last
 
 
 def initialise(*, detect: bool = False, environment: Mapping[str, str] | None = None) -> bool:
@@ -43,7 +44,8 @@ def initialise(*, detect: bool = False, environment: Mapping[str, str] | None = 
     Whether this run has been told to be of several processes.
 
   Raises:
-    errors.UserError: half an address, a number that is none, or processes that did not come (naming them).
+    errors.UserError: half an address, a number that is none, or no cluster that jax knows.
+    errors.Transient: processes that did not come (naming them).
   """
   env = os.environ if environment is None else environment
   devices = _number(env, CPU_DEVICES, least=1)
@@ -64,9 +66,11 @@ def initialise(*, detect: bool = False, environment: Mapping[str, str] | None = 
   late.start()
   try:
     jax.distributed.initialize(**settings)
+  except jax.errors.JaxRuntimeError as error:  # of the service or the network; what jax itself refuses is a plain error
+    raise errors.Transient(f"jax.distributed cannot start ({_line(error)}): the processes did not find each other") from error
   except (RuntimeError, ValueError) as error:
-    line = (str(error).splitlines() or [""])[0][:300]
-    raise errors.UserError(f"jax.distributed cannot start ({line}): set {COORDINATOR}, {PROCESSES} and {INDEX}, or run on a cluster that jax knows") from error
+    raise errors.UserError(f"jax.distributed cannot start ({_line(error)}): set {COORDINATOR}, {PROCESSES} and {INDEX}, or run on "
+                           "a cluster that jax knows") from error
   finally:
     late.cancel()
   return True
@@ -95,9 +99,13 @@ def _number(env: Mapping[str, str], name: str, *, least: int) -> int:
   return int(text or 0)
 
 
+def _line(error: Exception) -> str:
+  return (str(error).splitlines() or [""])[0][:300]
+
+
 def _give_up(seconds: int) -> None:
   print(f"error: not every process of the run came within {seconds} s ({JOIN_SECONDS}): look for one that did not start", file=sys.stderr, flush=True)
-  os._exit(2)
+  os._exit(errors.Transient.code)
 
 
 def is_first() -> bool:
@@ -212,6 +220,15 @@ class Exchange:
   def read(self, sent: Any) -> np.ndarray:
     """float32 [processes, count]."""
     return sent if self.alone else np.asarray(sent)[self._rows]
+
+
+def wait_for_all() -> None:
+  """Returns when every process has come here, at the end of the run; one that dies instead is noticed by its missing heartbeat.
+
+  jax's own wait, when the interpreter ends, kills a process after 300 s, and `initialize` can change that for the service only.
+  """
+  from orbax.checkpoint import multihost  # here: it takes a second to import
+  multihost.get_barrier_sync_fn()(key="como_jax/end", timeout_ms=1000 * _PATIENCE)
 
 
 def leave(code: int) -> None:

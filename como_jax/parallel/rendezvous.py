@@ -18,7 +18,8 @@ def meet(host: str, port: int, *, count: int, index: int, seconds: float) -> Non
   """Returns when all processes are there.
 
   Raises:
-    errors.UserError: naming the processes that did not come within `seconds`, or the address that cannot be used.
+    errors.Transient: naming the processes that did not come within `seconds`.
+    errors.UserError: processes that were started differently, or an address that cannot be used.
   """
   if count == 1:
     return
@@ -33,7 +34,7 @@ def _wait(host: str, port: int, *, count: int, seconds: float) -> None:
   until = time.monotonic() + seconds
   here: set[int] = set()
   heard: list[socket.socket] = []
-  problem = ""
+  problem: Exception | None = None
   try:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     server = socket.create_server(("", port), family=family, backlog=count)
@@ -46,7 +47,8 @@ def _wait(host: str, port: int, *, count: int, seconds: float) -> None:
         connection, _ = server.accept()
       except TimeoutError:
         missing = ", ".join(str(i) for i in range(1, count) if i not in here)
-        problem = f"{count - 1 - len(here)} of {count} processes did not come to {host}:{port} within {seconds:g} s: missing {missing}"
+        problem = errors.Transient(
+            f"{count - 1 - len(here)} of {count} processes did not come to {host}:{port} within {seconds:g} s: missing {missing}")
         break
       connections.enter_context(connection)
       connection.settimeout(5)
@@ -55,19 +57,19 @@ def _wait(host: str, port: int, *, count: int, seconds: float) -> None:
         if word != _HELLO:
           continue
         if int(of) != count:
-          problem = f"process {other} was told of {of} processes, process 0 of {count}"
+          problem = errors.UserError(f"process {other} was told of {of} processes, process 0 of {count}")
         elif int(other) in here or not 0 < int(other) < count:
-          problem = f"two processes of the run call themselves {other}"
+          problem = errors.UserError(f"two processes of the run call themselves {other}")
         here.add(int(other))
         heard.append(connection)
     for connection in heard:
       with contextlib.suppress(OSError):
-        connection.sendall(((problem or "go") + "\n").encode())
+        connection.sendall((f"{type(problem).__name__} {problem}\n" if problem else "go\n").encode())
     for connection in heard:
       with contextlib.suppress(OSError):
         connection.recv(1)  # the other side closes first: the port must not linger
   if problem:
-    raise errors.UserError(problem)
+    raise problem
 
 
 def _greet(host: str, port: int, *, count: int, index: int, seconds: float) -> None:
@@ -84,10 +86,11 @@ def _greet(host: str, port: int, *, count: int, index: int, seconds: float) -> N
     except OSError:
       pass
     if time.monotonic() > until:
-      raise errors.UserError(f"process {index} of {count} found no process 0 at {host}:{port} within {seconds:g} s")
+      raise errors.Transient(f"process {index} of {count} found no process 0 at {host}:{port} within {seconds:g} s")
     time.sleep(0.1)
   if answer != "go":
-    raise errors.UserError(answer)
+    kind, _, text = answer.partition(" ")
+    raise (errors.Transient if kind == errors.Transient.__name__ else errors.UserError)(text)
 
 
 def _receive(connection: socket.socket) -> str:

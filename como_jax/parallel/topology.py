@@ -54,7 +54,7 @@ class Chip:
 # Gb/s a chip, for v5e and v6e DCN as Tb/s a pod. v4's DCN is an assumption (v5p's hosts). HBM: the "available" of libtpu 0.0.42's
 # out-of-memory message, measured. A CPU has no figures, so no roofline.
 CHIPS = {
-    "v4": Chip(30.75, 275, 1228, 150, 6.25, counts_cores=True, most=2048, config="megacore"),
+    "v4": Chip(30.75, 275, 1228, 300, 6.25, counts_cores=True, most=2048, config="megacore"),
     "v5e": Chip(15.75, 197, 819, 200, 3.125, flat=True),
     "v5p": Chip(95.74, 459, 2765, 600, 6.25, counts_cores=True, most=6144),
     "v6e": Chip(31.25, 918, 1638, 400, 12.5, flat=True),

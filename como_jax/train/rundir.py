@@ -30,7 +30,7 @@ def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> No
   Raises:
     errors.UserError: naming the directory and the flag to give.
   """
-  used = workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir()))
+  used = workdir.exists() and (not workdir.is_dir() or not all(_begun(path.name) for path in workdir.iterdir()))
   if used and not workdir.is_dir():
     raise errors.UserError(f"--workdir {workdir} is a file, a directory is expected")
   if used and (resume or overwrite):
@@ -47,6 +47,11 @@ def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> No
     raise errors.UserError(f"--workdir {workdir} is not empty: give --resume to go on with that run, --overwrite to delete it, or another directory")
   if resume and not used:
     raise errors.UserError(f"--resume: {workdir} holds no run to go on with")
+
+
+def _begun(name: str) -> bool:
+  """Whether a file of this name can be all that `open_run` had written when it was killed: there is no run before there is a CONFIG."""
+  return name == VERSIONS or (name.startswith(".") and name.endswith(".new"))
 
 
 def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> dict:

@@ -113,8 +113,21 @@ def test_bad_input_ends_both_processes(tmp_path, mistake, expected):
   assert "killing" not in text and not (tmp_path / "run").exists()
 
 
+def test_a_process_that_is_done_waits_for_the_others():
+  """In the program, and not in jax's end of the interpreter, which kills it after 300 s."""
+  code = ("import os, sys, time\nfrom como_jax import main, tasks\nslow = os.environ['COMO_JAX_PROCESS_INDEX'] == '0'\n"
+          "tasks.run = lambda command: time.sleep(3 * slow) or print('done', time.time(), file=sys.stderr) or 0\n"
+          f"code = main.main(['main', '--config={CONFIG}', '--workdir=unused'])\n"
+          "print('left', time.time(), file=sys.stderr)\nsys.exit(code)")
+  command = [sys.executable, "launch/local_processes.py", "2", "--", sys.executable, "-c", code]
+  text = finish(subprocess.Popen(command, cwd=program.ROOT, env=program.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                 text=True), code=0)
+  done, left = (float(re.search(pattern, text)[1]) for pattern in (r"\[0\] done (\S+)", r"\[1\] left (\S+)"))
+  assert left >= done, text
+
+
 def test_a_process_that_finds_no_other_says_so(tmp_path, monkeypatch, capsys):
   for name, value in dict(COORDINATOR="localhost:1", PROCESSES="2", PROCESS_INDEX="1", JOIN_SECONDS="1").items():
     monkeypatch.setenv("COMO_JAX_" + name, value)
-  assert main.main(["main", f"--config={program.ROOT / CONFIG}", f"--workdir={tmp_path / 'run'}"]) == 2
+  assert main.main(["main", f"--config={program.ROOT / CONFIG}", f"--workdir={tmp_path / 'run'}"]) == 75
   assert capsys.readouterr().err == "error: process 1 of 2 found no process 0 at localhost:1 within 1 s\n"

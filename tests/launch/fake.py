@@ -3,6 +3,7 @@
   crash@S   logs up to step S, exit code 1            bad       exit code 2
   die@S     logs up to step S, kills itself -9        stop@S    logs up to step S, exit code 143
   wait      logs a step and waits for SIGTERM (143)   done      exit code 0
+  leave@S   as die@S, and leaves a process behind     later     exit code 75
 
 Like como_jax.main it refuses a directory that is not empty without --resume, and --resume of nothing.
 """
@@ -11,8 +12,19 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import time
+
+
+def lives(pid: int) -> bool:
+  """Whether a process is still there in a second (one that has ended and is not yet collected is not)."""
+  for _ in range(20):
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], stdout=subprocess.PIPE, text=True).stdout.strip()
+    if not state or state.startswith("Z"):
+      return False
+    time.sleep(0.05)
+  return True
 
 
 def main() -> int:
@@ -34,9 +46,11 @@ def main() -> int:
     (workdir / "metrics.jsonl").write_text('{"step": 1}\n')
     while True:
       time.sleep(0.02)
-  if word == "die":
+  if word == "leave":
+    workdir.with_name(workdir.name + ".left").write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+  if word in ("die", "leave"):
     os.kill(os.getpid(), signal.SIGKILL)
-  return {"crash": 1, "stop": 143, "done": 0}[word]
+  return {"crash": 1, "stop": 143, "later": 75, "done": 0}[word]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from unittest import mock
 
@@ -19,6 +20,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 sys.path.append(str(ROOT / "launch"))
 
 import common  # noqa: E402
+import tpu_vm  # noqa: E402
 
 FAKE = pathlib.Path(__file__).parent / "fake.py"
 PROGRAM = ["--config=configs/motion.py", "--config.tasks=('a','b')", "--workdir=/mnt/my runs/first"]
@@ -70,23 +72,60 @@ def test_tpu_vm_run_quotes_once_for_the_hosts():
 
 def test_tpu_vm_setup():
   done = launch("tpu_vm.py", "setup", "first", *POD, "--nfs=10.0.0.2:/share", "--at=/mnt/my runs")
-  pack, copy, *install = done.stdout.splitlines()
-  assert pack.startswith("bash -o pipefail -c ") and "git -C" in pack and "--exclude-standard" in pack
+  *listed, pack, copy, = done.stdout.partition("\ngcloud compute tpus tpu-vm ssh")[0].splitlines()
+  assert pack == f"# packs the files of {ROOT} into /tmp/como_jax.tar.gz" and all(line.endswith("--exclude-standard") for line in listed)
   assert copy == "gcloud compute tpus tpu-vm scp /tmp/como_jax.tar.gz first:como_jax.tar.gz --zone=us-east5-b --worker=all"
   script = commands(done)[-1][-1].removeprefix("--command=")
   subprocess.run(["bash", "-n", "-c", script], check=True)
   lines = script.splitlines()
   assert lines[0] == "set -eo pipefail" and "setup_environment requirements-tpu.txt" in lines
-  assert lines[-1] == "mountpoint -q '/mnt/my runs' || sudo mount -t nfs 10.0.0.2:/share '/mnt/my runs'" and install
+  assert lines[-1] == "mountpoint -q '/mnt/my runs' || sudo mount -t nfs 10.0.0.2:/share '/mnt/my runs'"
 
 
-def test_tpu_vm_packs_what_git_would_track(tmp_path):
-  pack = shlex.split(launch("tpu_vm.py", "setup", "first", *POD).stdout.splitlines()[0])
-  target = tmp_path / "c.tar.gz"
-  subprocess.run([*pack[:-1], pack[-1].replace("/tmp/como_jax.tar.gz", str(target))], check=True, timeout=60)
-  names = subprocess.run(["tar", "-tzf", str(target)], capture_output=True, text=True, check=True).stdout.splitlines()
-  assert {"como_jax/main.py", "launch/supervise.py", "requirements-tpu.txt"} <= set(names)
-  assert not any("__pycache__" in name or name.startswith((".git/", ".venv")) for name in names)
+def packed(folder):
+  """Names in the archive of a checkout; there is no tar, as there is no GNU tar on a Mac."""
+  bin, target = folder / "bin", folder / "c.tar.gz"
+  bin.mkdir(exist_ok=True)
+  stand_in(bin, "tar", "exit 1\n")
+  with mock.patch.dict(os.environ, {"PATH": f"{bin}:{os.environ['PATH']}"}):
+    tpu_vm.pack(common.Runner(False), target)
+  with tarfile.open(target) as archive:
+    return sorted(archive.getnames())
+
+
+def test_tpu_vm_packs_what_git_would_track(tmp_path, monkeypatch):
+  checkout = tmp_path / "a checkout"
+  (checkout / "runs").mkdir(parents=True)
+  for name in ("tracked", "deleted", "new", "ignored", "runs/log"):
+    (checkout / name).write_text(name)
+  (checkout / ".gitignore").write_text("ignored\nruns\n")
+  monkeypatch.setattr(common, "ROOT", checkout)
+  assert packed(tmp_path) == [".gitignore", "deleted", "ignored", "new", "tracked"]
+  for words in (["init", "--quiet"], ["add", "tracked", "deleted", ".gitignore"]):
+    subprocess.run(["git", "-C", checkout, *words], check=True)
+  (checkout / "deleted").unlink()
+  assert packed(tmp_path) == [".gitignore", "new", "tracked"]
+  (checkout / ".git" / "HEAD").unlink()
+  with pytest.raises(common.errors.UserError, match="git lists no files"):
+    packed(tmp_path)
+
+
+def test_tpu_vm_reaches_the_slices_at_the_same_time(tmp_path):
+  """As `tail -F` does, each stand-in for ssh goes on until the other one has begun."""
+  stand_in(tmp_path, "gcloud", f'touch "{tmp_path}/$5"; for _ in $(seq 100); do\n'
+                               f'  [ -e "{tmp_path}/first-0" ] && [ -e "{tmp_path}/first-1" ] && exit 0\n'
+                               '  sleep 0.05\ndone; exit 9\n')
+  words = [sys.executable, str(ROOT / "launch" / "tpu_vm.py")]
+  env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+  for more in (["logs", "first", *TWO, "--worker=all"], ["run", "first", *TWO, "--", *PROGRAM]):
+    done = subprocess.run([*words, *more], capture_output=True, text=True, env=env, timeout=30)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("first-0", "first-1"):
+      (tmp_path / name).unlink()
+  fails = ["sh", "-c", "exit 3"]
+  assert common.Runner(False).run(["true"], fails, ["true"], check=False) == 3
+  with pytest.raises(common.errors.UserError, match="sh -c exit 3 ... ended with exit code 3"):
+    common.Runner(False).run(["true"], fails)
 
 
 def test_tpu_vm_stop_tells_one_host_and_waits_for_all():
@@ -159,7 +198,8 @@ def test_gke_jobset():
   lines = rest.splitlines()
   assert lines[0] == "kubectl apply --namespace=default --filename=gke-first.yaml"
   xpk = shlex.split(rest[rest.index("xpk workload"):])
-  assert {"--tpu-type=v5litepod-16", "--num-slices=2", "--max-restarts=20", "--restart-on-exit-codes=1", "--spot", "--storage=runs"} <= set(xpk)
+  assert {"--tpu-type=v5litepod-16", "--num-slices=2", "--max-restarts=20", "--restart-on-exit-codes=1,75", "--spot",
+          "--storage=runs"} <= set(xpk)
   assert shlex.split(xpk[-1].removeprefix("--command="))[-3:] == PROGRAM
 
 
@@ -242,15 +282,18 @@ def stand_in(folder, name, text):
   file.chmod(0o755)
 
 
-@pytest.mark.parametrize("state, requeued", [("RUNNING", True), ("COMPLETING", False)])
-def test_slurm_script_saves_and_goes_back_into_the_queue(tmp_path, state, requeued):
-  """The batch script itself, with a fake srun, scancel, squeue and scontrol around the fake run."""
+@pytest.mark.parametrize("number, state, requeued", [
+    (signal.SIGUSR1, "RUNNING", True), (signal.SIGUSR1, "COMPLETING", False), (signal.SIGTERM, "RUNNING", True)])
+def test_slurm_script_saves_and_goes_back_into_the_queue(tmp_path, number, state, requeued):
+  """The batch script itself, with a fake srun, scancel, squeue and scontrol around the fake run. srun kills its tasks on a SIGTERM."""
   runs, bin = tmp_path / "my runs", tmp_path / "bin"
   runs.mkdir()
   bin.mkdir()
-  stand_in(bin, "srun", f'echo $$ > "{tmp_path}/srun"; [ "${{@: -1}}" = --resume ] && set -- --resume || set --\n'  # all that the fake run takes
-                        f'exec {sys.executable} -S {FAKE} "{runs}/first" wait,done "$@"\n')
-  stand_in(bin, "scancel", f'[ "$1" = --signal=TERM ] && kill -TERM "$(cat "{tmp_path}/srun")"\n')
+  stand_in(bin, "srun", f'echo $PPID > "{tmp_path}/supervisor"\n'
+                        '[ "${@: -1}" = --resume ] && set -- --resume || set --\n'  # all that the fake run takes
+                        f'{sys.executable} -S {FAKE} "{runs}/first" wait,done "$@" &\n'
+                        f'echo $! > "{tmp_path}/task"; trap "kill -9 $!; exit 137" TERM; wait $!\n')
+  stand_in(bin, "scancel", f'[ "$*" = "--signal=TERM 7" ] && kill -TERM "$(cat "{tmp_path}/task")"\n')
   stand_in(bin, "squeue", f"echo {state}\n")
   stand_in(bin, "scontrol", f'echo "$*" >> "{tmp_path}/requeued"\n')
   script = launch("slurm.py", "--name=first", f"--python={sys.executable}", "--", "--config=configs/motion.py",
@@ -261,7 +304,9 @@ def test_slurm_script_saves_and_goes_back_into_the_queue(tmp_path, state, requeu
   while not (runs / "first" / "metrics.jsonl").exists():
     assert time.monotonic() < until and process.poll() is None
     time.sleep(0.02)
-  process.send_signal(signal.SIGUSR1)
+  if number == signal.SIGTERM:
+    os.kill(int((tmp_path / "supervisor").read_text()), number)
+  process.send_signal(number)
   out, _ = process.communicate(timeout=20)
   assert process.returncode == 143, out
   assert (tmp_path / "requeued").exists() == requeued

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from tests.launch import fake
+
 LAUNCHER = pathlib.Path(__file__).parent.parent.parent / "launch" / "local_processes.py"
 
 
@@ -36,7 +38,8 @@ def test_each_process_has_its_number_and_all_one_address():
 def test_the_first_failure_decides_and_the_rest_is_killed(monkeypatch):
   code = "import os, sys, time; i = os.environ['COMO_JAX_PROCESS_INDEX']; sys.exit(5) if i == '1' else time.sleep(600)"
   source = LAUNCHER.read_text().replace("GRACE, SAVING = 10.0, 120.0", "GRACE, SAVING = 0.5, 120.0")
-  process = subprocess.Popen([sys.executable, "-c", source, "2", "--", sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+  process = subprocess.Popen([sys.executable, "-c", source, "2", "--", sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+                             env={**os.environ, "PYTHONPATH": str(LAUNCHER.parent)})
   text, _ = process.communicate(timeout=60)
   assert process.returncode == 5 and "[1] ended with exit code 5" in text and "killing process 0" in text
   for pid in re.findall(r"pid (\d+)", text):
@@ -48,7 +51,8 @@ def test_the_first_failure_decides_and_the_rest_is_killed(monkeypatch):
 def test_signals_are_passed_on_once(number):
   code = ("import signal, sys, time\n"
           "def stop(n, frame): print('heard', n, flush=True); time.sleep(0.3); sys.exit(143)\n"
-          "signal.signal(signal.SIGTERM, stop); signal.signal(signal.SIGINT, stop); print('ready', flush=True); time.sleep(60)")
+          "signal.signal(signal.SIGTERM, stop); signal.signal(signal.SIGINT, stop); print('ready', flush=True)\n"
+          "for _ in range(600): time.sleep(0.1)")  # one long sleep would sleep on after a signal that comes just before it
   process = start(2, code)
   ready = 0
   while ready < 2:
@@ -62,6 +66,15 @@ def test_signals_are_passed_on_once(number):
 def test_a_killed_process_counts_as_128_and_its_signal():
   code, text = run(1, "import os; os.kill(os.getpid(), 9)")
   assert code == 137 and "signal SIGKILL" in text
+
+
+@pytest.mark.parametrize("ignores", ["", "trap '' TERM; "])
+def test_data_workers_do_not_outlive_their_process(ignores):
+  shell = ["sh", "-c", f"{ignores}echo worker $$; sleep 600 & wait"]
+  code, text = run(1, f"import os, subprocess; worker = subprocess.Popen({shell}, stdout=subprocess.PIPE, text=True)\n"
+                      "print(worker.stdout.readline(), flush=True); os.kill(os.getpid(), 9)")
+  assert code == 137, text
+  assert not fake.lives(int(re.search(r"worker (\d+)", text)[1]))
 
 
 def test_mistakes():

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from tests.launch import fake
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 FAKE = pathlib.Path(__file__).parent / "fake.py"
 QUICK = ("--first-pause=0.01", "--longest-pause=0.05")
@@ -95,6 +97,19 @@ def test_without_restarts_the_code_is_passed_on(tmp_path):
 def test_bad_input_is_not_restarted(tmp_path):
   lines, times, _ = supervise(tmp_path, "crash@1,bad,done", code=2)
   assert len(times) == 2 and ends(lines)[-1]["reason"] == "bad input"
+
+
+def test_processes_that_did_not_come_are_tried_again(tmp_path):
+  lines, times, _ = supervise(tmp_path, "later,later,crash@2,later,done")
+  assert len(times) == 5 and [line["reason"] for line in ends(lines)][:2] == ["exit code 75"] * 2
+  lines, _, _ = supervise(tmp_path, "later", "--stuck=2", "--go-on", code=3)  # but not for ever
+  assert "2 ends without a step" in ends(lines)[-1]["reason"]
+
+
+def test_what_a_killed_run_leaves_behind_is_ended(tmp_path):
+  lines, _, _ = supervise(tmp_path, "leave@2,done")
+  assert [line["code"] for line in ends(lines)] == [137, 0]
+  assert not fake.lives(int((tmp_path / "a run.left").read_text()))
 
 
 def test_a_directory_in_use_is_refused_by_the_run_itself(tmp_path):

@@ -29,6 +29,31 @@ def test_half_an_address_is_refused(environment, expected):
     distributed.initialise(environment=environment)
 
 
+@pytest.mark.parametrize("raised, expected", [
+    (jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out\nmore"), errors.Transient),
+    (ValueError("coordinator_address should be defined."), errors.UserError), (None, None)])
+def test_what_jax_says_at_the_start(monkeypatch, raised, expected):
+  def initialise(**unused):
+    if raised:
+      raise raised
+  monkeypatch.setattr(jax.distributed, "initialize", initialise)
+  monkeypatch.setattr(jax.config, "update", lambda *unused: None)
+  environment = given(COMO_JAX_PROCESSES="1")
+  if expected:
+    with pytest.raises(expected, match="jax.distributed cannot start") as caught:
+      distributed.initialise(environment=environment)
+    assert "\n" not in str(caught.value) and "more" not in str(caught.value)
+  else:
+    assert distributed.initialise(environment=environment)
+
+
+def test_processes_that_jax_waits_for_in_vain_are_no_bad_input(monkeypatch, capsys):
+  codes = []
+  monkeypatch.setattr(distributed.os, "_exit", codes.append)
+  distributed._give_up(3)
+  assert codes == [75] and "within 3 s" in capsys.readouterr().err
+
+
 def test_without_an_address_there_is_one_process():
   assert not distributed.initialise(environment={})
   assert not distributed.initialise(environment={"COMO_JAX_DISTRIBUTED": "0"})
@@ -47,8 +72,8 @@ def meet(count, indices, *, seconds=10.0, counts=None, before=None):
     try:
       rendezvous.meet("localhost", port, count=(counts or {}).get(place, count), index=index, seconds=seconds)
       outcomes[place] = ""
-    except errors.UserError as error:
-      outcomes[place] = str(error)
+    except (errors.UserError, errors.Transient) as error:
+      outcomes[place] = f"{type(error).__name__} {error}"
   threads = [threading.Thread(target=one, args=(place, index)) for place, index in enumerate(indices)]
   for thread in threads:
     thread.start()
@@ -65,17 +90,17 @@ def test_all_come():
 
 def test_missing_processes_are_named_everywhere():
   outcomes = meet(4, [0, 2], seconds=0.5)
-  assert "2 of 4 processes did not come to localhost" in outcomes[0] and outcomes[0].endswith("missing 1, 3")
+  assert outcomes[0].startswith("Transient 2 of 4 processes did not come to localhost") and outcomes[0].endswith("missing 1, 3")
   assert outcomes[1] == outcomes[0]
 
 
 def test_a_missing_first_process_is_named():
-  assert "process 1 of 2 found no process 0 at localhost" in meet(2, [1], seconds=0.3)[0]
+  assert meet(2, [1], seconds=0.3)[0].startswith("Transient process 1 of 2 found no process 0 at localhost")
 
 
 def test_two_with_one_number_and_two_counts_are_refused():
-  assert "call themselves 1" in meet(3, [0, 1, 1])[0]
-  assert "process 1 was told of 3 processes, process 0 of 2" in meet(2, [0, 1], counts={1: 3})[0]
+  assert set(meet(3, [0, 1, 1]).values()) == {"UserError two processes of the run call themselves 1"}
+  assert set(meet(2, [0, 1], counts={1: 3}).values()) == {"UserError process 1 was told of 3 processes, process 0 of 2"}
 
 
 def test_a_stranger_on_the_port_is_not_counted():

@@ -32,6 +32,13 @@ def test_every_usual_name_parses_and_describes_itself():
       assert machine.host().chips <= 4 and machine.one().chips == 1
 
 
+def test_ici_is_one_direction_over_all_links():
+  """Links and GB/s of one: four in a plane, six in a torus of three dimensions; tpu7x halves a chip's."""
+  links = {"v4": (6, 50), "v5e": (4, 50), "v5p": (6, 100), "v6e": (4, 100), "tpu7x": (6, 100)}
+  for kind, (count, rate) in links.items():
+    assert topology.CHIPS[kind].ici_rate == count * rate / topology.CHIPS[kind].per_chip, kind
+
+
 @pytest.mark.parametrize("name, expected", [
     ("v5e-255", "did you mean 'v5e-256'"), ("v5e_16", "did you mean 'v5e-16'"), ("v5-8", "did you mean 'v5p'"),
     ("v5p-3", "counts cores"), ("v5p-100", "did you mean 'v5p-128'"), ("v6e-512", "did you mean 'v6e-256'"), ("v5e-16x0", "no such slice"),

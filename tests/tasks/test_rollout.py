@@ -124,6 +124,31 @@ def test_what_cannot_be_played_is_reported_and_tried_again(tmp_path, capsys, mon
   assert len(lines(work)) == 6 and len(json.loads((work / rollout.RESULTS).read_text())["episodes"]) == 4
 
 
+def test_a_rollout_is_of_one_policy(tmp_path, monkeypatch):
+  weights = tmp_path / "policy" / "weights"
+  weights.mkdir(parents=True)
+  file, work = weights / "params.safetensors", tmp_path / "run"
+  file.write_bytes(b"first")
+  words = dict(checkpoint=str(weights.parent), workers=1)
+
+  class Retrained(Fake):
+    def infer(self, histories, *, seed=0):
+      file.write_bytes(b"second")  # training goes on
+      return super().infer(histories, seed=seed)
+  monkeypatch.setattr(rollout, "load", lambda config: Retrained(warm_up=lambda: None))
+  first = rollout.identity(str(weights.parent))
+  assert rollout.run(command(work, **words)) == 0
+  assert json.loads((work / rollout.RESULTS).read_text())["checkpoint"] == first, "what has been loaded"
+  before = {path.name: path.read_bytes() for path in work.iterdir()}
+  with pytest.raises(errors.UserError, match="policy is not the policy that .*run/checkpoint.json names .xxh64: .* before, .* now"):
+    rollout.run(command(work, resume=True, **words))
+  assert {path.name: path.read_bytes() for path in work.iterdir()} == before
+  file.write_bytes(b"first")
+  assert rollout.run(command(work, resume=True, **words)) == 0
+  file.write_bytes(b"second")
+  assert rollout.run(command(work, overwrite=True, **words)) == 0
+
+
 def test_chunks_are_cut_and_averaged(tmp_path):
   class Counting(Fake):
     def infer(self, histories, *, seed=0):
