@@ -2,11 +2,14 @@
 
 python benchmarks/co_training.py --workdir DIR --data SHARDS --como MOTION_RUN --vq MOTION_RUN [--seeds 3] [--episodes 50] ...
 SHARDS: Meta-World episodes of one camera (configs/collect.py, configs/ingest.py), at least 50 training episodes a task.
-The rows: robot actions of 10 demonstrations a task; these and 40 videos a task, labelled by the CoMo or by the VQ model; and robot
-actions of all 50 (the ceiling). Finished parts are kept, so it can be stopped and run again. Writes DIR/co_training.{md,json}.
+The rows: robot actions of 10 demonstrations a task; these and 40 videos a task, labelled by the CoMo model, by the VQ model, or with the
+hand's true displacement (what perfect labels would give); and robot actions of all 50 (the ceiling). Every row sees the same number of
+robot examples a step: those with video have a larger batch, not fewer of them.
+Finished parts are kept, so it can be stopped and run again. Writes DIR/co_training.{md,json}.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import statistics
@@ -17,10 +20,19 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+import numpy as np  # noqa: E402
+
 from como_jax import sim  # noqa: E402
+from como_jax.data import index  # noqa: E402
+from como_jax.data import labels as labels_lib  # noqa: E402
+from como_jax.data.sources import shards  # noqa: E402
 from como_jax.evaluate import success  # noqa: E402
 
-ROWS = ("robot only", "+ CoMo labels", "+ VQ labels", "robot x5")
+LABELS = {"+ CoMo labels": "como", "+ VQ labels": "vq", "+ true motion": "true"}  # row -> folder of its labels
+ROWS = ("robot only", "+ CoMo labels", "+ VQ labels", "+ true motion", "robot x5")
+COMMON = ("--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False")  # the frames are few: half the time
+# GPT acts without decoding motion, so it is trained that way too, or rows with labels would train acting half as often as those without.
+WORDS = {"dit": (), "gpt": ("--config.model.gpt.hide_motion=1.0", "--config.model.gpt.tokens=motion", "--config.model.latent.chunk=1")}
 
 
 def main() -> None:
@@ -31,20 +43,23 @@ def main() -> None:
   parser.add_argument("--vq", type=lambda text: pathlib.Path(text).absolute(), required=True)
   parser.add_argument("--tasks", nargs="+", default=["button-press-topdown", "drawer-open", "window-open"])
   parser.add_argument("--camera", default="corner4")
-  parser.add_argument("--policies", nargs="+", default=["dit", "gpt"])
+  parser.add_argument("--policies", nargs="+", choices=sorted(WORDS), default=sorted(WORDS))
   parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+  parser.add_argument("--latent-weight", type=float, default=0.25, help="of the loss of labels, against 1 for actions")
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--labelled", type=int, default=10)
   parser.add_argument("--demonstrations", type=int, default=50)
-  parser.add_argument("--steps", type=int, default=1_000)
+  parser.add_argument("--steps", type=int, default=600)
   parser.add_argument("--episodes", type=int, default=50)
   parser.add_argument("--execute", type=int, default=8)
   parser.add_argument("--max-steps", type=int, default=300, help="control steps after which an episode has failed")
-  parser.add_argument("--robot-weight", type=float, default=2.0, help="robot examples for each video example in a batch")
+  parser.add_argument("--robot-batch", type=int, default=32, help="robot examples of a step, in every row")
+  parser.add_argument("--video-batch", type=int, default=16, help="video examples of a step, beside them")
   parser.add_argument("--workers", type=int, default=2)
   options, options.extra = parser.parse_known_args()  # --config.key=value of the policies
   if wrong := [word for word in options.extra if not word.startswith("--config.")]:
     parser.error(f"unrecognized argument: {wrong[0]}")
+  check(options)
   begin, results = time.monotonic(), {}
   for seed in range(options.seeds):
     for kind in options.policies:
@@ -54,55 +69,130 @@ def main() -> None:
   print(f"{time.monotonic() - begin:.0f} s\n\n{(options.workdir / 'co_training.md').read_text()}")
 
 
+def check(options: argparse.Namespace) -> None:
+  """Refuses to go on in a folder with other settings: its finished parts would be mixed with new ones."""
+  free = ("workdir", "policies", "rows", "seeds", "workers")
+  asked = {name: str(value) for name, value in vars(options).items() if name not in free}
+  file = options.workdir / "options.json"
+  before = json.loads(file.read_text()) if file.exists() else asked
+  for name, value in asked.items():
+    if before.get(name) != value:
+      sys.exit(f"error: {options.workdir} was started with --{name.replace('_', '-')} {before.get(name)}, now it is {value}: give another --workdir")
+  options.workdir.mkdir(parents=True, exist_ok=True)
+  file.write_text(json.dumps(asked, indent=1))
+
+
 def _run(options: argparse.Namespace, kind: str, row: str, seed: int) -> dict:
   """{"tasks": {task: [successes, episodes]}, "action_mse"} of one policy, from its files where it has been run."""
   folder = options.workdir / f"{kind}-{''.join(c if c.isalnum() else '-' for c in row)}-{seed}"
   if not (folder / "policy" / "weights").exists():
     again = ["--resume"] if (folder / "policy" / "config.json").exists() else []
-    _main(f"configs/policy.py:small,policy={kind}", folder / "policy", f"--config.data.mixture={_mixture(options, row)!r}",
-          f"--config.train.steps={options.steps}", f"--config.seed={seed}", f"--config.encoder_weights={options.como}", *options.extra, *again)
-  if not (folder / "rollout" / "results.json").exists():
+    mixture = _mixture(options, row)
+    batch = options.robot_batch + options.video_batch * (len(mixture) - 1)
+    _main(f"configs/policy.py:small,policy={kind}", folder / "policy", f"--config.data.mixture={mixture!r}",
+          f"--config.train.batch_size={batch}", f"--config.train.steps={options.steps}", f"--config.seed={seed}", f"--config.encoder_weights={options.como}",
+          f"--config.policy.objectives.latent.weight={options.latent_weight}",
+          *COMMON, *WORDS[kind], *options.extra, *again)
+  results = folder / "rollout" / "results.json"
+  if not results.exists() or json.loads(results.read_text())["errors"]:
     again = ["--resume"] if (folder / "rollout" / "config.json").exists() else []
     _main("configs/rollout.py", folder / "rollout", f"--config.checkpoint={folder / 'policy'}", f"--config.tasks={tuple(options.tasks)!r}",
           f"--config.episodes={options.episodes}", f"--config.execute={options.execute}", f"--config.cameras={(options.camera,)!r}",
-          f"--config.max_steps={options.max_steps}", f"--config.workers={options.workers}", *again)
-  rolled = json.loads((folder / "rollout" / "results.json").read_text())
+          f"--config.max_steps={options.max_steps}", f"--config.workers={options.workers}", f"--config.seed={1_000 * seed}",
+          "--config.timeout=3600", *again)
+  rolled = json.loads(results.read_text())
   lines = [json.loads(line) for line in (folder / "policy" / "metrics.jsonl").read_text().splitlines()]
   last = [line for line in lines if line["kind"] == "validation"][-1:]
   return {"tasks": {task: [one["successes"], one["count"]] for task, one in rolled["tasks"].items()},
+          "outcomes": [one["success"] for one in sorted(rolled["episodes"], key=lambda one: (one["task"], one["episode"]))],
           "action_mse": last[0].get("action_mse") if last else None, "latent_mse": last[0].get("latent_mse") if last else None}
 
 
 def _mixture(options: argparse.Namespace, row: str) -> tuple[dict, ...]:
-  """The data of a row. Robot examples carry labels too where there are any: they cost nothing."""
-  labels = {"+ CoMo labels": options.como, "+ VQ labels": options.vq}.get(row)
+  """The data of a row. Robot examples carry labels too where there are any."""
+  kind = LABELS.get(row)
   count = options.demonstrations if row == "robot x5" else options.labelled
   common = {"path": str(options.data), "cameras": (options.camera,), "tasks": tuple(sim.load("metaworld").TASKS[task] for task in options.tasks)}
   robot = common | {"robot": "sawyer", "episodes": (0, count), "name": "robot"}
-  if labels is None:
+  if kind is None:
     return (robot,)
-  folder = options.workdir / f"labels-{labels.name}"
+  folder = options.workdir / f"labels-{kind}"
   if not (folder / "labels.json").exists():
-    again = ["--resume"] if (folder / "config.json").exists() else []
-    _main("configs/extract.py", folder, f"--config.checkpoint={labels}", f"--config.data.path={options.data}", *again)
-  video = common | {"labels": str(folder), "episodes": (options.labelled, options.demonstrations), "name": "video"}
-  return robot | {"labels": str(folder), "weight": options.robot_weight}, video
+    if kind == "true":
+      _true_motion(options, folder)
+    else:
+      again = ["--resume"] if (folder / "config.json").exists() else []
+      _main("configs/extract.py", folder, f"--config.checkpoint={getattr(options, kind)}", f"--config.data.path={options.data}", *again)
+  video = common | {"labels": str(folder), "episodes": (options.labelled, options.demonstrations), "name": "video", "weight": options.video_batch}
+  return robot | {"labels": str(folder), "weight": options.robot_batch}, video
+
+
+def _true_motion(options: argparse.Namespace, folder: pathlib.Path) -> None:
+  """A label set whose z is the change of the robot's state over the offset: what no video has, and the best that a label can say."""
+  data = str(options.data)
+  table, manifest, reader = shards.read_table(data), shards.read_manifest(data), shards.Reader(data)
+  offset = float(json.loads((options.como / "config.json").read_text())["data"]["offset_seconds"])
+  clips = [reader.clip(table.shard[row], table.record[row]) for row in range(len(table))]
+  whole: dict[str, np.ndarray] = {}  # states of an episode, which its clips share
+  for clip in sorted(clips, key=lambda clip: clip.start):
+    before = whole.get(clip.episode, clip.arrays["state"][:0])
+    whole[clip.episode] = np.concatenate([before[: clip.start], clip.arrays["state"].astype(np.float32)])
+  folder.mkdir(parents=True, exist_ok=True)
+  sidecars = []
+  for shard in (int(one) for one in np.unique(table.shard)):
+    rows = np.flatnonzero(table.shard == shard)
+    labelled = []
+    for row in rows[np.argsort(table.record[rows])]:
+      clip, state = clips[row], whole[clips[row].episode]
+      stride = int(index.strides(table.fps[row:row + 1], offset)[0])
+      now = clip.start + np.arange(int(table.length[row]))
+      valid, later = now + stride < len(state), np.minimum(now + stride, len(state) - 1)
+      z = np.where(valid[:, None], state[later] - state[now], 0).astype(np.float32)
+      labelled.append(dataclasses.replace(clip, frames={}, arrays={f"z/{options.camera}": z, f"valid/{options.camera}": valid.astype(np.uint8)}))
+    sidecars.append(labels_lib.write_shard(str(folder), shard, labelled, frames=int(table.length[rows].sum()), facts={}))
+  size = manifest["state"]["size"]
+  labels_lib.write_manifest(
+      str(folder), sidecars, table=table, size=size, queries=1, dims=size, offset_seconds=offset, cameras=[options.camera],
+      model={"path": "true", "fingerprint": "true"}, data={"path": data, "fingerprint": manifest["source"]["fingerprint"]})
+
+
+def _label_error(options: argparse.Namespace, row: str) -> str:
+  """Error of a linear layer from a row's labels to the true motion on held-out episodes, in units of its variance, mean over dimensions."""
+  folders = [options.workdir / f"labels-{kind}" for kind in (LABELS.get(row, ""), "true")]
+  if row not in LABELS or not all((folder / "labels.json").exists() for folder in folders):
+    return ""
+  table = shards.read_table(str(options.data))
+  both = [labels_lib.Labels(str(folder)) for folder in folders]
+  held_out, parts = index.select(table, "validation", 0.1), {True: [], False: []}
+  for row_number in range(len(table)):
+    (z, valid), (true, known) = (one.clip(table.shard[row_number], table.record[row_number])[options.camera] for one in both)
+    parts[bool(held_out[row_number])].append((z[valid & known], true[valid & known]))
+  (z, true), (new, wanted) = ([np.concatenate(column) for column in zip(*parts[which])] for which in (False, True))
+  layer = np.linalg.lstsq(np.c_[z, np.ones(len(z))], true, rcond=None)[0]
+  return f"{float((np.square(np.c_[new, np.ones(len(new))] @ layer - wanted).mean(0) / wanted.var(0)).mean()):.3f}"
 
 
 def _table(options: argparse.Namespace, results: dict[str, list[dict]]) -> None:
   """Writes what there is so far."""
-  lines = ["| policy, data | " + " | ".join(options.tasks) + " | all tasks, 95 % interval | seeds | action error | latent error |",
-           "| --- |" + " --- |" * (len(options.tasks) + 5)]
+  lines = ["| policy, data | " + " | ".join(options.tasks) + " | all tasks | by seed | mean of seeds | against robot only | action error | latent error | label error |",
+           "| --- |" + " --- |" * (len(options.tasks) + 7)]
   for name, runs in results.items():
     cells = [f"{100 * sum(run['tasks'][task][0] for run in runs) / sum(run['tasks'][task][1] for run in runs):.0f}" for task in options.tasks]
-    won, tried = (sum(run["tasks"][task][i] for run in runs for task in options.tasks) for i in (0, 1))
-    found = success.rate(won, tried)
-    rates = [100 * sum(v[0] for v in run["tasks"].values()) / sum(v[1] for v in run["tasks"].values()) for run in runs]
+    pooled = success.rate(*(sum(run["tasks"][task][i] for run in runs for task in options.tasks) for i in (0, 1)))
+    rates = [100 * statistics.fmean(run["outcomes"]) for run in runs]
+    seeds = success.over_runs(rates)
+    mean = f"{seeds.mean:.1f}" + (f" ± {seeds.interval[1] - seeds.mean:.1f}" if seeds.interval else "")
+    base = results.get(f"{name.split(',')[0]}, {ROWS[0]}", [])[:len(runs)]
+    outcomes = [[one for run in part for one in run["outcomes"]] for part in (runs, base)]
+    against = str(success.compare_paired(*outcomes)) if runs is not base and len(base) == len(runs) and not name.endswith(ROWS[0]) else ""
     errors = [_mean([run[key] for run in runs]) for key in ("action_mse", "latent_mse")]
-    lines.append(f"| {name} | " + " | ".join(cells) + f" | {100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}] | "
-                 + " ".join(f"{rate:.0f}" for rate in rates) + " | " + " | ".join(errors) + " |")
-  note = (f"\nSuccess in percent, {options.episodes} episodes a task and seed, {options.labelled} labelled demonstrations a task, {options.steps} steps. "
-          "The interval (Wilson) counts episodes of all seeds; the column beside it shows the seeds. Errors are of held-out examples, in normalised units.\n")
+    lines.append(f"| {name} | " + " | ".join([*cells, str(pooled), " ".join(f"{rate:.0f}" for rate in rates), mean, against, *errors,
+                                           _label_error(options, name.split(", ")[1])]) + " |")
+  note = (f"\nSuccess in percent, {options.episodes} episodes a task and seed, {options.labelled} labelled demonstrations a task, {options.steps} steps of "
+          f"{options.robot_batch} robot and {options.video_batch} video examples. Each seed has its own initial states, the same for all rows. "
+          "All tasks: Wilson's interval over all episodes. Mean of seeds: Student's t interval. Against robot only: paired by initial state "
+          "(Newcombe, McNemar). Action and latent error: of held-out examples, in normalised units. Label error: of a linear layer from the "
+          "labels to the hand's true displacement on held-out episodes, in units of its variance.\n")
   options.workdir.mkdir(parents=True, exist_ok=True)
   (options.workdir / "co_training.md").write_text("\n".join(lines) + "\n" + note)
   (options.workdir / "co_training.json").write_text(json.dumps(results, indent=1))
