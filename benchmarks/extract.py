@@ -1,6 +1,6 @@
 """What does labelling cost beyond the frozen encoder? Frames a second of each part, in one run, on one machine.
 
-python benchmarks/extract.py [--preset debug|published] [--data DIR] [--frames 1024] [--batch-size 64] [--rounds 3]
+python benchmarks/extract.py [--preset debug|published] [--data DIR] [--frames 1024] [--batch-size 64] [--rounds 3] [--out]
     about a minute on 2 CPU cores (small model, the bundled data); the weights are random, which does not change the speed
 The rows: the encoder alone on frames that lie on the device; the same and the rest of the model (a pair for every frame), which is
 the least that labels can cost; the stream, on frames in the host's memory and with the ring of features; everything, with decoding and
@@ -17,6 +17,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
+import common  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
@@ -26,7 +27,7 @@ from como_jax.data import index  # noqa: E402
 from como_jax.models import pixels  # noqa: E402
 from como_jax.parallel import mesh as mesh_lib  # noqa: E402
 from como_jax.tasks import extract  # noqa: E402
-from como_jax.train import rng, rundir  # noqa: E402
+from como_jax.train import rng  # noqa: E402
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "extract.py"
 
@@ -38,7 +39,7 @@ def main() -> None:
   parser.add_argument("--offset-seconds", type=float, default=0.15)
   parser.add_argument("--frames", type=int, default=1024, help="frames of a round, about")
   parser.add_argument("--batch-size", type=int, default=64)
-  parser.add_argument("--rounds", type=int, default=3)
+  common.add_options(parser)
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
     section = presets.preset("motion", options.preset)
@@ -89,14 +90,13 @@ def measure(options, config, work, model, params, folder: pathlib.Path) -> None:
       frames = run(number)
       if number:  # the first round compiles
         measured[name].append((frames / (time.monotonic() - wall), 1e3 * (time.process_time() - used) / frames))
-  hardware = rundir.hardware()
-  print(f"\n{options.preset} model, {model.image_size} px, {model.config['dtype']}, batches of {size}, {hardware['devices']}, "
-        f"{hardware['cores']} cores, {len(part.table)} clips of {options.data}, offset of {stride} frames; best of {options.rounds} rounds\n")
-  print("| | frames/s | ratio to the encoder | ratio to encoder and pairs | slowest round | CPU ms a frame |\n| --- | --- | --- | --- | --- | --- |")
   best = {name: max(rate for rate, _ in values) for name, values in measured.items()}
-  for name, values in measured.items():
-    print(f"| {name} | {best[name]:.1f} | {best[name] / best['encoder']:.3f} | {best[name] / best['encoder and pairs']:.3f} | "
-          f"{min(rate for rate, _ in values):.1f} | {min(cpu for _, cpu in values):.2f} |")
+  rows = [(name, f"{best[name]:.1f}", f"{best[name] / best['encoder']:.3f}", f"{best[name] / best['encoder and pairs']:.3f}",
+           f"{min(rate for rate, _ in values):.1f}", f"{min(cpu for _, cpu in values):.2f}") for name, values in measured.items()]
+  setting = (f"{options.preset} model, {model.image_size} px, {model.config['dtype']}, batches of {size}, {len(part.table)} clips of {options.data}, "
+             f"offset of {stride} frames; best of {options.rounds} rounds.")
+  columns = ("", "frames/s", "ratio to the encoder", "ratio to encoder and pairs", "slowest round", "CPU ms a frame")
+  common.finish(f"extract-{options.preset}", "What labelling costs beyond the frozen encoder", [setting, common.table(columns, rows)], options)
 
 
 def _motion(model, params, images):
