@@ -30,7 +30,7 @@ from como_jax.evaluate import success  # noqa: E402
 
 LABELS = {"+ CoMo labels": "como", "+ VQ labels": "vq", "+ true motion": "true"}  # row -> folder of its labels
 ROWS = ("robot only", "+ CoMo labels", "+ VQ labels", "+ true motion", "robot x5")
-COMMON = ("--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False")  # the frames are few: half the time
+COMMON = ("--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False")  # the frames are few
 # GPT acts without decoding motion, so it is trained that way too, or rows with labels would train acting half as often as those without.
 WORDS = {"dit": (), "gpt": ("--config.model.gpt.hide_motion=1.0", "--config.model.gpt.tokens=motion", "--config.model.latent.chunk=1")}
 

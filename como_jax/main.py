@@ -1,8 +1,8 @@
 """The one entry point: `python -m como_jax.main --config=configs/NAME.py[:ARGUMENT] [--config.key=value ...] [--workdir DIR]`.
 
-Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 75 other processes of the run did not come (start it again),
-143 stopped by SIGTERM or SIGINT after saving (run again with --resume), 1 anything else. Several processes: see
-parallel/distributed.py and launch/local_processes.py.
+Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 143 stopped by SIGTERM or SIGINT after saving
+(run again with --resume), 75 the other processes did not come (the same command, or --resume, may work later), 1 anything else.
+Several processes: see parallel/distributed.py and launch/local_processes.py.
 """
 
 import contextlib
@@ -54,7 +54,8 @@ def _one_of_several(command: config_lib.CommandLine) -> int:
 
 def keep_memory() -> None:
   """Lets glibc keep what it frees, on hosts without an accelerator: XLA's CPU backend gives its buffers back after every step, and fresh
-  pages cost a small model up to a third of its time. MALLOC_* variables that are set have the last word; other C libraries are left alone."""
+  pages cost the small motion model a quarter of its time. MALLOC_* variables that are set have the last word; other C libraries are left
+  alone."""
   accelerator = any(os.path.exists(device) for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/accel0", "/dev/vfio/0"))
   if accelerator or sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
     return
