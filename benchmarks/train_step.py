@@ -143,7 +143,7 @@ def ours(options: argparse.Namespace, params: Mapping[str, Any], batch: Mapping[
       first = first or metrics
     jax.block_until_ready(metrics)
     return float(first["loss"]), float(first["grad_norm"])
-  useful = build(models.build(section(options, dtype, remat="none")))
+  useful = build(models.build(section(options, dtype, remat="none", attention_kernel="xla")))
   return Contestant(take, flops.count(useful.trace(held["state"], placed).jaxpr))
 
 

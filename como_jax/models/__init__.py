@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import mae, sizes, spread, transformer
+from como_jax.models import attention, mae, sizes, spread, transformer
 from como_jax.models.backbones import mae_vit
 from como_jax.models.motion import bottleneck, como, fdm, idm
 from como_jax.models.policy import policy
@@ -13,6 +13,7 @@ from como_jax.models.policy import policy
 ENCODERS = {"mae_vit": mae_vit.Encoder}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 SHARED = ("kind", "image_size", "dtype", "scan", "remat", "encoder")  # keys that every kind of model has
+OPTIONAL = ("attention_kernel",)  # and those it may have: checkpoints from before there was a choice do not name them
 
 
 def build(config: Any) -> Any:
@@ -34,7 +35,9 @@ def _common(config: dict[str, Any]) -> dict[str, Any]:
   """The fields that every transformer of the model shares."""
   spread.pick(transformer.REMAT, config["remat"], "model.remat")
   dtype = spread.pick(DTYPES, config["dtype"], "model.dtype")
-  return {"dtype": dtype, "scan": config["scan"], "remat": config["remat"]}
+  kernel = config.get("attention_kernel", "auto")
+  spread.pick(dict.fromkeys(attention.KERNELS), kernel, "model.attention_kernel")
+  return {"dtype": dtype, "scan": config["scan"], "remat": config["remat"], "attention_kernel": kernel}
 
 
 def _encoder(config: dict[str, Any], common: dict[str, Any]) -> Any:
@@ -47,7 +50,7 @@ def _encoder(config: dict[str, Any], common: dict[str, Any]) -> Any:
 
 
 def _mae(config: dict[str, Any]) -> mae.MAEModel:
-  spread.check(config, "model", required=(*SHARED, "decoder", "mask_ratio", "normalise_target"))
+  spread.check(config, "model", required=(*SHARED, "decoder", "mask_ratio", "normalise_target"), optional=OPTIONAL)
   common = _common(config)
   encoder = _encoder(config, common)
   size = encoder.size
@@ -61,7 +64,7 @@ def _mae(config: dict[str, Any]) -> mae.MAEModel:
 
 
 def _motion(config: dict[str, Any]) -> como.MotionModel:
-  spread.check(config, "model", required=(*SHARED, "idm", "bottleneck", "fdm", "tcl_gradient"))
+  spread.check(config, "model", required=(*SHARED, "idm", "bottleneck", "fdm", "tcl_gradient"), optional=OPTIONAL)
   spread.pick(dict.fromkeys(como.TCL_GRADIENTS), config["tcl_gradient"], "model.tcl_gradient")
   common = _common(config)
   encoder = _encoder(config, common)
@@ -82,7 +85,7 @@ def _policy(config: dict[str, Any]) -> policy.PolicyModel:
   body = config.get("policy")
   spread.pick(policy.BODIES, body, "model.policy")
   others = tuple(name for name in policy.BODIES if name != body)  # may stay in a config that chose another body
-  spread.check(config, "model", required=(*SHARED, *policy.KEYS, body), optional=others)
+  spread.check(config, "model", required=(*SHARED, *policy.KEYS, body), optional=(*OPTIONAL, *others))
   common = _common(config)
   return policy.build(config, _encoder(config, common), common)
 

@@ -31,6 +31,7 @@ class Decoder(nn.Module):
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
+  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(self, tokens: jax.Array, restore: jax.Array) -> jax.Array:

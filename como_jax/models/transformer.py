@@ -19,8 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax import errors
-from como_jax.models import spread
+from como_jax.models import attention, spread
 
 # "mae" is what MAE initialises its transformer with; "vit" what the ViT of Hugging Face (and so Moto and CoMo) does.
 INITIALISERS: dict[str, Callable] = {
@@ -71,46 +70,13 @@ class LayerNorm(nn.LayerNorm):
   use_fast_variance: bool = False
 
 
-def split_heads(x: jax.Array, heads: int) -> jax.Array:
-  """[B, N, D] -> [B, N, H, D/H].
-
-  Raises:
-    errors.UserError: the heads do not divide the width.
-  """
-  if x.shape[-1] % heads:
-    raise errors.UserError(f"attention: width {x.shape[-1]} is not a multiple of heads {heads}")
-  x = x.reshape((*x.shape[:-1], heads, x.shape[-1] // heads))
-  return nn.with_logical_constraint(x, ("batch", "token", "heads", None))
-
-
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-  """softmax(query key' / sqrt(d)) value for each head: [B, N, H, d], twice [B, S, H, d] -> [B, N, H, d].
-
-  The sums of the softmax are divided out after the product with the values, on N x d numbers instead of N x S, and so is their gradient.
-  Heads come before tokens from the start, which is the order that batched products run in, forward and backward.
-
-  Args:
-    query, key, value: of one dtype; the scores are float32.
-    mask: bool, True = may attend, [B or 1, 1 or H, N, S].
-  """
-  query, key, value = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
-  # Named, so that the products of the backward pass take bfloat16 too: the gradient of the scores is float32.
-  precision = jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if query.dtype == key.dtype == jnp.bfloat16 else None
-  scores = jnp.einsum("bhnd,bhsd->bhns", query, key, precision=precision, preferred_element_type=jnp.float32)
-  if mask is not None:
-    scores = jnp.where(mask, scores, -0.7 * float(jnp.finfo(jnp.float32).max))
-  weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-  y = jnp.einsum("bhns,bhsd->bhnd", weights.astype(value.dtype), value).astype(jnp.float32)
-  y = y / jnp.sum(weights, axis=-1, keepdims=True)
-  return y.astype(value.dtype).swapaxes(1, 2)
-
-
 class Attention(nn.Module):
   """Multi-head attention with biases on query, key, value and output. [B, N, D] -> [B, N, D]."""
 
   heads: int
   initialiser: str = "vit"
   dtype: Any = jnp.float32
+  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array | None = None, start: jax.Array | int | None = None,
@@ -119,7 +85,7 @@ class Attention(nn.Module):
 
     Args:
       x: [B, N, D].
-      mask: bool, True = may attend, [B or 1, 1 or H, N, N or S].
+      mask: bool, True = may attend, [B or 1, 1 or H, N or 1, N or S].
       start: where in the memory to write the keys and values of x before reading it; None leaves the memory as it is.
       memory: None for self-attention.
       first: only so many tokens ask (N in the mask and the result); all of them are read. None = all.
@@ -130,13 +96,13 @@ class Attention(nn.Module):
     def dense(name: str) -> nn.Dense:
       return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=INITIALISERS[self.initialiser], name=name)
 
-    query = split_heads(dense("query")(x[:, :first]), self.heads)
+    query = attention.split_heads(dense("query")(x[:, :first]), self.heads)
     if memory is None or start is not None:
-      own = {name: split_heads(dense(name)(x), self.heads) for name in ("key", "value")}
+      own = {name: attention.split_heads(dense(name)(x), self.heads) for name in ("key", "value")}
       memory = own if memory is None else {
           name: jax.lax.dynamic_update_slice_in_dim(memory[name], own[name].astype(memory[name].dtype), start, axis=1)
           for name in own}
-    y = attend(query, memory["key"], memory["value"], mask)
+    y = attention.attend(query, memory["key"], memory["value"], mask, kernel=self.attention_kernel)
     y = dense("output")(y.reshape((*y.shape[:2], x.shape[-1])))
     return y if start is None else (y, memory)
 
@@ -167,6 +133,7 @@ class Block(nn.Module):
   initialiser: str = "vit"
   dtype: Any = jnp.float32
   activation: str = "gelu"
+  attention_kernel: str = "auto"
   first: int | None = None  # only so many tokens are computed, from all; None = all
 
   @nn.compact
@@ -175,7 +142,7 @@ class Block(nn.Module):
     """Arguments as for `Attention`; with `start` the result is (x, memory)."""
     x = nn.with_logical_constraint(x, ("batch", "token", "embed"))
     y = LayerNorm(epsilon=self.epsilon, name="norm_attention")(x).astype(self.dtype)
-    y = Attention(self.heads, self.initialiser, self.dtype, name="attention")(y, mask, start, memory, self.first)
+    y = Attention(self.heads, self.initialiser, self.dtype, self.attention_kernel, name="attention")(y, mask, start, memory, self.first)
     if start is not None:
       y, memory = y
     x = x[:, :self.first] + y
@@ -204,6 +171,7 @@ class Stack(nn.Module):
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
+  attention_kernel: str = "auto"
   block: Any = Block
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -226,7 +194,7 @@ class Stack(nn.Module):
     # Inside scan the loop itself keeps XLA from merging the recomputation away.
     block = self.block if policy is None else nn.remat(self.block, prevent_cse=not self.scan, policy=policy)
     fields = dict(heads=self.heads, mlp=self.mlp, epsilon=self.epsilon, initialiser=self.initialiser, dtype=self.dtype,
-                  **self.settings)
+                  attention_kernel=self.attention_kernel, **self.settings)
     x = x.astype(self.dtype)
 
     def one(module: nn.Module, x: jax.Array, layer: Any, inputs: tuple) -> tuple[jax.Array, Any]:
@@ -271,7 +239,7 @@ def add_stack(parent: nn.Module, **fields: Any) -> Stack:
 
   Fields that are not given are the parent's of the same name, or Stack's defaults for `block` and `settings`.
   """
-  names = ("depth", "heads", "mlp", "epsilon", "initialiser", "dtype", "scan", "remat")
+  names = ("depth", "heads", "mlp", "epsilon", "initialiser", "dtype", "scan", "remat", "attention_kernel")
   stack = Stack(**{name: getattr(parent, name) for name in names if name not in fields}, **fields)
   nn.share_scope(parent, stack)
   return stack

@@ -74,6 +74,17 @@ def _branches(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool,
   return max(operations for operations, _ in walked), (True, *used)
 
 
+def _kernel(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
+  """A Pallas kernel: its body at every point of its grid. It writes into references and has no results of its own."""
+  return math.prod(equation.params["grid_mapping"].grid) * _walk(equation.params["jaxpr"], ())[0], _everything(equation)
+
+
+def _everywhere(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
+  """What each device does with its part (`jax.shard_map`), on all of them."""
+  operations, used = _call(equation, live)
+  return equation.params["mesh"].size * operations, used
+
+
 def _call(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
   """A function inside (jit, remat, custom derivatives); anything else costs nothing."""
   for value in equation.params.values():
@@ -86,4 +97,5 @@ def _call(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...
   return 0.0, _everything(equation)
 
 
-_RULES = {"dot_general": _dot, "conv_general_dilated": _convolution, "scan": _scan, "while": _while, "cond": _branches}
+_RULES = {"dot_general": _dot, "conv_general_dilated": _convolution, "scan": _scan, "while": _while, "cond": _branches,
+          "pallas_call": _kernel, "shard_map": _everywhere}

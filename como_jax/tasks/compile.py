@@ -91,7 +91,7 @@ def plan(config, planned, machine: topology.Topology) -> list[dict[str, Any]]:
     print(f"compiling {name} for {where.name}, batch {size}: minutes for a large model", flush=True)
     memory = config.memory or where.chip.hbm
     one = measure(build(planned, where, batch_size=size), where, memory=memory, name=name)
-    model = build(planned, where, batch_size=size, remat="none").trace().jaxpr
+    model = build(planned, where, batch_size=size, useful=True).trace().jaxpr
     finish(one, where, model_flops=flops.count(model), unit=one["unit"])
     if config.largest and name == "train" and math.isfinite(memory):
       one["largest"] = search(planned, where, memory=memory, start=max(1, size // where.count))

@@ -52,14 +52,14 @@ def check(config) -> None:
     raise errors.UserError(f"config.of: the task {config.get('task', '')!r} trains nothing, one of {', '.join(KINDS)} is expected")
 
 
-def train(config, machine: topology.Topology, *, batch_size: int, remat: str = "") -> Program:
+def train(config, machine: topology.Topology, *, batch_size: int, useful: bool = False) -> Program:
   """The train step.
 
   Args:
     config: of a training task, resolved.
     machine: to compile for.
     batch_size: over all devices.
-    remat: instead of the model's own.
+    useful: without what is computed twice to save memory (rematerialisation, fused attention's backward pass).
 
   Raises:
     errors.UserError: a mesh or batch that does not fit the machine.
@@ -67,7 +67,7 @@ def train(config, machine: topology.Topology, *, batch_size: int, remat: str = "
   section = config.train
   mesh = mesh_lib.make(**section.mesh, devices=topology.devices(machine))
   mesh_lib.check_batch(mesh, batch_size, accumulate=section.accumulate)
-  model = _model(config, remat)
+  model = _model(config, useful)
   loss, weights, constants, batch = _PARTS[config.task](config, model, batch_size)
   tx, rate = optimizer.build(steps=section.steps, **section.optimizer)
   frozen = tuple(model.frozen if section.frozen is None else section.frozen)
@@ -81,12 +81,12 @@ def train(config, machine: topology.Topology, *, batch_size: int, remat: str = "
                  total - still, total)
 
 
-def extract(config, machine: topology.Topology, *, batch_size: int, remat: str = "") -> Program:
+def extract(config, machine: topology.Topology, *, batch_size: int, useful: bool = False) -> Program:
   """Labelling: every frame encoded once, and its motion from a frame whose features are there (as `tasks/streaming.py` does).
 
   Each process of extraction works alone, so the machine is one host.
   """
-  model = _model(config, remat)
+  model = _model(config, useful)
   mesh = mesh_lib.make(devices=topology.devices(machine))
   side = model.image_size
 
@@ -107,9 +107,9 @@ def extract(config, machine: topology.Topology, *, batch_size: int, remat: str =
                  optimizer.count(params))
 
 
-def policy(config, machine: topology.Topology, *, batch_size: int, remat: str = "") -> Program:
+def policy(config, machine: topology.Topology, *, batch_size: int, useful: bool = False) -> Program:
   """Acting: chunks of actions of the first robot, on one device, as the server does it."""
-  model = _model(config, remat)
+  model = _model(config, useful)
   mesh = mesh_lib.make(devices=topology.devices(machine)[:1])
   robot, guidance = model.robots[0], float(config.policy.guidance)
 
@@ -123,9 +123,8 @@ def policy(config, machine: topology.Topology, *, batch_size: int, remat: str = 
   return Program(lambda: function.trace(params, batch, key), mesh, batch_size, "chunks", 0, optimizer.count(params))
 
 
-def _model(config, remat: str) -> Any:
-  section = config.model.to_dict()
-  return models.build({**section, "remat": remat or section["remat"]})
+def _model(config, useful: bool) -> Any:
+  return models.build({**config.model.to_dict(), **({"remat": "none", "attention_kernel": "xla"} if useful else {})})
 
 
 def _motion_parts(config, model, batch_size: int):

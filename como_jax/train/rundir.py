@@ -20,8 +20,8 @@ VERSIONS = "versions.json"
 
 # What may change between the runs of one experiment; anything else would make another experiment of it.
 FREE = (r"train.steps", r"train.log_every", r"train.evaluate_every", r"train.checkpoint_every", r"train.keep_checkpoints",
-        r"train.tensorboard", r"train.wandb", r"train.mesh.", r"data.workers", r"data.threads", r"data.prefetch", r"data.cache",
-        r"lerobot")
+        r"train.tensorboard", r"train.wandb", r"train.mesh.", r"model.attention_kernel", r"data.workers", r"data.threads",
+        r"data.prefetch", r"data.cache", r"lerobot")
 
 
 def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> None:

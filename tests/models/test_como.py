@@ -261,6 +261,7 @@ def test_config_dict_is_accepted():
     ("tcl_gradient", "al", "all"),
     ("fdm.condition", "ad", "add"), ("fdm.features", "non", "none"), ("encoder.kind", "mae_vitt", "mae_vit"),
     ("encoder.size", "L16", "L/16"), ("dtype", "bfloat", "bfloat16"), ("remat", "ful", "full"),
+    ("attention_kernel", "fusde", "fused"),
     ("tcl", 1, "tcl_gradient"),
     ("image_size", 17, "17"), ("idm.initialiser", "vti", "vit"), ("idm.width", 25, "25")])
 def test_misspelt_settings_are_named(key, value, text):

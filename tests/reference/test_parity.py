@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from como_jax import models, objectives, trees
-from como_jax.models import pixels, transformer
+from como_jax.models import attention, pixels, transformer
 from como_jax.objectives import perceptual
 from tests.models import tiny
 from tests.objectives.test_objectives import random_weights
@@ -59,7 +59,7 @@ def test_attention_and_its_gradient(masked):
   mask = None if mask is None else mask | (np.arange(7) == 0)  # every token may look at one at least
 
   def ours(*given):
-    out = transformer.attend(*given, mask)
+    out = attention.attend(*given, mask)
     return jnp.sum(jnp.square(out)), out
   (_, out), gradient = jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2), has_aux=True))(query, key, value)
   leaves = [torch.tensor(x, requires_grad=True) for x in (query, key, value)]

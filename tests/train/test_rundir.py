@@ -39,3 +39,13 @@ def test_what_a_kill_does_not_leave_is_left_alone(tmp_path, name):
   (tmp_path / name).write_text("{}")
   with pytest.raises(errors.UserError, match="is not empty"):
     rundir.check(tmp_path, config_lib.ConfigDict({"task": "motion"}), **FRESH)
+
+
+def test_a_resumed_run_may_change_how_it_is_computed_and_not_what(tmp_path):
+  before = {"task": "motion", "model": {"attention_kernel": "auto", "dtype": "float32"}, "data": {"workers": 0}, "seed": 0}
+  rundir.open_run(tmp_path / "run", config_lib.ConfigDict(before), **FRESH)
+  old = dict(before, model={"dtype": "float32"})  # written before there was a choice of kernels
+  rundir.open_run(tmp_path / "run", config_lib.ConfigDict(old), **RESUMED)
+  rundir.open_run(tmp_path / "run", config_lib.ConfigDict(dict(before, data={"workers": 2})), **RESUMED)
+  with pytest.raises(errors.UserError, match="seed: 0 before, 1 now"):
+    rundir.open_run(tmp_path / "run", config_lib.ConfigDict(dict(before, seed=1)), **RESUMED)

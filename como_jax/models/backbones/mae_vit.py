@@ -24,6 +24,7 @@ class Encoder(nn.Module):
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
+  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(self, frames: jax.Array, keep: jax.Array | None = None) -> jax.Array:

@@ -50,6 +50,7 @@ class FDM(nn.Module):
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
+  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(self, frames: jax.Array, latent: jax.Array, features: jax.Array | None = None) -> dict[str, jax.Array]:

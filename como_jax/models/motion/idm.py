@@ -42,6 +42,7 @@ class QFormer(nn.Module):
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
+  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(self, first: jax.Array, second: jax.Array, key: jax.Array) -> jax.Array:

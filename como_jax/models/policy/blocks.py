@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import transformer
+from como_jax.models import attention, transformer
 from como_jax.models.transformer import Memory
 
 FREQUENCIES = 128
@@ -72,7 +72,7 @@ class KeysAndValues(nn.Module):
   @nn.compact
   def __call__(self, context: jax.Array) -> Memory:
     init = transformer.INITIALISERS[self.initialiser]
-    return {name: transformer.split_heads(nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name=name)(context), self.heads)
+    return {name: attention.split_heads(nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name=name)(context), self.heads)
             for name in ("key", "value")}
 
 
@@ -85,6 +85,7 @@ class MemoryBlock(nn.Module):
   epsilon: float = 1e-6
   initialiser: str = "mae"
   dtype: Any = jnp.float32
+  attention_kernel: str = "auto"  # of other layers; nothing is attended to here
 
   @nn.compact
   def __call__(self, context: jax.Array) -> tuple[jax.Array, Memory]:
@@ -99,6 +100,7 @@ class DiTBlock(nn.Module):
   epsilon: float = 1e-6
   initialiser: str = "mae"
   dtype: Any = jnp.float32
+  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, context_mask: jax.Array, condition: jax.Array, group: jax.Array,
@@ -123,12 +125,11 @@ class DiTBlock(nn.Module):
     def normed(x: jax.Array, number: int) -> jax.Array:
       return modulated_norm(x, parts[3 * number], parts[3 * number + 1], epsilon=self.epsilon).astype(self.dtype)
 
-    def attention(name: str) -> transformer.Attention:
-      return transformer.Attention(self.heads, self.initialiser, self.dtype, name=name)
+    def attend(name: str) -> transformer.Attention:
+      return transformer.Attention(self.heads, self.initialiser, self.dtype, self.attention_kernel, name=name)
 
-    x = x + parts[2] * attention("attention")(normed(x, 0), mask)
-    rows = jnp.broadcast_to(context_mask, (x.shape[0], 1, x.shape[1], context_mask.shape[-1]))
-    x = x + parts[5] * attention("cross_attention")(normed(x, 1), rows, None, memory)
+    x = x + parts[2] * attend("attention")(normed(x, 0), mask)
+    x = x + parts[5] * attend("cross_attention")(normed(x, 1), context_mask, None, memory)
     x = x + parts[8] * transformer.MLP(self.mlp, self.initialiser, self.dtype, name="mlp")(normed(x, 2))
     return nn.with_logical_constraint(x, ("batch", "token", "embed"))
 

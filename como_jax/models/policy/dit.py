@@ -38,6 +38,7 @@ class Memory(nn.Module):
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
+  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(self, tokens: jax.Array) -> transformer.Memory:
@@ -59,6 +60,7 @@ class Denoiser(nn.Module):
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
+  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(self, groups: dict[str, tuple[jax.Array, jax.Array, jax.Array]], memory: transformer.Memory,

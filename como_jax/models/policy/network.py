@@ -25,6 +25,7 @@ class Network(nn.Module):
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
+  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, start: jax.Array | int | None = None,

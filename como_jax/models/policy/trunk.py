@@ -55,6 +55,7 @@ class Trunk(nn.Module):
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
+  attention_kernel: str = "auto"
 
   @property
   def size(self) -> int:
@@ -102,7 +103,7 @@ class Trunk(nn.Module):
     x = nn.with_logical_constraint(x, ("batch", "token", "embed"))
     mask = jnp.concatenate([~language_mask.any(axis=1, keepdims=True), language_mask, seen_mask, state_mask[:, None]], axis=1)
     chex.assert_shape(x, (batch, self.size, self.width))
-    x = transformer.add_stack(self)(x, jnp.broadcast_to(mask[:, None, None], (batch, 1, self.size, self.size)))
+    x = transformer.add_stack(self)(x, mask[:, None, None])
     return Context(transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x), mask)
 
 

@@ -1,0 +1,148 @@
+"""Attention of several heads, by XLA or by a fused kernel that keeps its scores off the accelerator's memory.
+
+Legend: B batch, N tokens that ask, S tokens that are read, H heads, d numbers of a head.
+
+Fused kernels are libraries': cuDNN's on NVIDIA (through `jax.nn`), Pallas' flash attention on TPU (in `jax.experimental`).
+`KERNELS` names the choices of `model.attention_kernel`; whatever it says, XLA is used where no fused kernel can be.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from como_jax import errors
+
+# "xla" never fuses, "fused" does wherever a kernel can run, "auto" where it is expected to be faster (see `_worth`).
+KERNELS = ("auto", "xla", "fused")
+
+_BLOCK = 512  # tokens of a tile of the TPU kernel at most; tiles are multiples of _LANES
+_LANES = 128
+
+
+def split_heads(x: jax.Array, heads: int) -> jax.Array:
+  """[B, N, D] -> [B, N, H, D/H].
+
+  Raises:
+    errors.UserError: the heads do not divide the width.
+  """
+  if x.shape[-1] % heads:
+    raise errors.UserError(f"attention: width {x.shape[-1]} is not a multiple of heads {heads}")
+  x = x.reshape((*x.shape[:-1], heads, x.shape[-1] // heads))
+  return nn.with_logical_constraint(x, ("batch", "token", "heads", None))
+
+
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None, *, kernel: str = "auto") -> jax.Array:
+  """softmax(query key' / sqrt(d)) value for each head: [B, N, H, d], twice [B, S, H, d] -> [B, N, H, d].
+
+  Args:
+    query, key, value: of one dtype; the scores are float32.
+    mask: bool, True = may attend, [B or 1, 1 or H, N or 1, S]; every token may attend to something.
+    kernel: of KERNELS.
+  """
+  fused = {"cudnn": _cudnn, "pallas": _pallas}.get(_library(query, key, mask)) if kernel != "xla" else None
+  if fused is None or (kernel == "auto" and not _worth(fused, query, key)):
+    return _xla(query, key, value, mask)
+  return fused(query, key, value, mask)
+
+
+def _worth(fused, query: jax.Array, key: jax.Array) -> bool:
+  """Whether a fused kernel is expected to be faster than XLA.
+
+  Neither rule was measured on its hardware. cuDNN: XLA writes and reads the float32 scores several times, more than anything else that
+  attention moves unless the tokens that ask are a handful. Pallas: a tile takes about 0.5 us whatever is in it and is padded to
+  multiples of 128, so at the 200 tokens of a ViT the kernel has no lead over XLA; from 512 on, scores outweigh everything.
+  """
+  return query.shape[1] >= 32 if fused is _cudnn else min(query.shape[1], key.shape[1]) >= 512
+
+
+def _library(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> str | None:
+  """Whose fused kernel can compute this on the device that the program is traced for: "cudnn", "pallas" or None."""
+  mesh = jax.sharding.get_abstract_mesh()
+  device = getattr(mesh, "abstract_device", None) if not mesh.empty else jax.local_devices()[0]
+  if device is None:  # a mesh that was made without devices
+    return None
+  spec = nn.logical_to_mesh_axes(("batch", "heads"))
+  ways = [1 if mesh.empty else _size(mesh, axes) for axes in spec]
+  if query.shape[0] % ways[0] or query.shape[2] % ways[1]:
+    return None
+  if device.platform == "tpu":
+    return "pallas" if mask is None or mask.shape[1:3] == (1, 1) else None
+  if device.platform in ("gpu", "cuda") and "nvidia" in device.device_kind.lower():
+    half = query.dtype in (jnp.bfloat16, jnp.float16) and query.dtype == key.dtype
+    modern = float(getattr(jax.local_devices()[0], "compute_capability", "0")) >= 8
+    return "cudnn" if half and modern and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128 else None
+  return None
+
+
+def _size(mesh, axes) -> int:
+  size = 1
+  for axis in (axes,) if isinstance(axes, str) else axes or ():
+    size *= mesh.shape[axis]
+  return size
+
+
+def _xla(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
+  """The sums of the softmax are divided out after the product with the values, on N x d numbers instead of N x S, and so is their gradient.
+  Heads come before tokens from the start, which is the order that batched products run in, forward and backward."""
+  query, key, value = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
+  # Named, so that the products of the backward pass take bfloat16 too: the gradient of the scores is float32.
+  precision = jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if query.dtype == key.dtype == jnp.bfloat16 else None
+  scores = jnp.einsum("bhnd,bhsd->bhns", query, key, precision=precision, preferred_element_type=jnp.float32)
+  if mask is not None:
+    scores = jnp.where(mask, scores, -0.7 * float(jnp.finfo(jnp.float32).max))
+  weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+  y = jnp.einsum("bhns,bhsd->bhnd", weights.astype(value.dtype), value).astype(jnp.float32)
+  y = y / jnp.sum(weights, axis=-1, keepdims=True)
+  return y.astype(value.dtype).swapaxes(1, 2)
+
+
+def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
+  """cuDNN's flash attention; JAX lets it have a backward pass for even numbers of tokens only."""
+  (batch, tokens), read = query.shape[:2], key.shape[1]
+  query, key, value = _pad(query, tokens % 2), _pad(key, read % 2), _pad(value, read % 2)
+  limits = {}
+  if mask is not None:
+    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, read % 2)))
+    if mask.shape[2] == tokens:
+      mask = jnp.pad(mask, ((0, 0), (0, 0), (0, tokens % 2), (0, 0)), mode="edge")  # no row may be empty
+    mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
+  elif (tokens | read) % 2:
+    limits = {"query_seq_lengths": jnp.full((batch,), tokens), "key_value_seq_lengths": jnp.full((batch,), read)}
+  return jax.nn.dot_product_attention(query, key, value, mask=mask, **limits, implementation="cudnn")[:, :tokens]
+
+
+def _pallas(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
+  """Pallas' flash attention on padded tokens, each device with its own examples and heads. mask: [B or 1, 1, 1, S]."""
+  from jax.experimental.pallas.ops.tpu import flash_attention as flash  # imports nothing of a TPU, but seconds of Pallas
+
+  (batch, tokens), read = query.shape[:2], key.shape[1]
+  (asking, asking_tile), (reading, reading_tile) = _tiles(tokens), _tiles(read)
+  tiles = flash.BlockSizes(
+      block_q=asking_tile, block_k_major=reading_tile, block_k=reading_tile, block_b=1,
+      block_q_major_dkv=asking_tile, block_k_major_dkv=reading_tile, block_k_dkv=reading_tile, block_q_dkv=asking_tile,
+      block_k_major_dq=reading_tile, block_k_dq=reading_tile, block_q_dq=asking_tile)
+  scale = query.shape[-1] ** -0.5
+  valid = jnp.ones((1, read), bool) if mask is None else mask[:, 0, 0]
+  valid = jnp.pad(jnp.broadcast_to(valid, (batch, read)), ((0, 0), (0, reading - read)))  # padding is of no example's segment
+
+  def local(query: jax.Array, key: jax.Array, value: jax.Array, valid: jax.Array) -> jax.Array:
+    segments = flash.SegmentIds(jnp.ones((query.shape[0], asking), jnp.int32), valid.astype(jnp.int32))
+    return flash.flash_attention(query, key, value, segment_ids=segments, sm_scale=scale, block_sizes=tiles)
+
+  query, key, value = (x.swapaxes(1, 2) for x in (_pad(query, asking - tokens), _pad(key, reading - read), _pad(value, reading - read)))
+  if not jax.sharding.get_abstract_mesh().empty:
+    heads = nn.logical_to_mesh_axes(("batch", "heads", None, None))
+    local = jax.shard_map(local, in_specs=(heads, heads, heads, nn.logical_to_mesh_axes(("batch", None))), out_specs=heads, check_vma=False)
+  return local(query, key, value, valid).swapaxes(1, 2)[:, :tokens]
+
+
+def _tiles(tokens: int) -> tuple[int, int]:
+  """(tokens with padding, tokens of a tile): as few tiles as _BLOCK allows, of as few lanes as that takes."""
+  count = -(-tokens // _BLOCK)
+  tile = -(-tokens // (count * _LANES)) * _LANES
+  return count * tile, tile
+
+
+def _pad(x: jax.Array, more: int) -> jax.Array:
+  """[B, N, H, d] -> [B, N + more, H, d]."""
+  return jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0)))

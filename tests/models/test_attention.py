@@ -1,0 +1,125 @@
+"""Attention: fused kernels agree with XLA's, are chosen where they can run, and lower for hardware that is not here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.cudnn import fused_attention_stablehlo
+from jax.experimental.pallas import tpu as pltpu
+
+from como_jax import models
+from como_jax.models import attention
+from como_jax.parallel import flops, rules
+from como_jax.parallel import mesh as mesh_lib
+from tests.models import tiny
+
+GPU = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
+
+
+def inputs(tokens, read, *, batch=2, heads=2, size=16, masked=False, dtype=jnp.float32):
+  keys = jax.random.split(jax.random.key(0), 4)
+  query, key, value = (jax.random.normal(key, (batch, count, heads, size), dtype) for key, count in zip(keys, (tokens, read, read)))
+  mask = jax.random.bernoulli(keys[3], 0.6, (batch, 1, 1, read)).at[..., 0].set(True) if masked else None
+  return query, key, value, mask
+
+
+def value_and_gradient(function, query, key, value, mask):
+  def summed(*given):
+    out = function(*given, mask)
+    return jnp.sum(jnp.sin(out.astype(jnp.float32))), out
+  (_, out), gradient = jax.jit(jax.value_and_grad(summed, argnums=(0, 1, 2), has_aux=True))(query, key, value)
+  return out, *gradient
+
+
+def tpu(data=1, tensor=1):
+  """A mesh of TPUs that are not there: enough to trace for."""
+  device = jax.sharding.AbstractDevice(device_kind="TPU v5e", num_cores=1, platform="tpu")
+  return jax.sharding.AbstractMesh((data, 1, tensor), ("data", "fsdp", "tensor"), (jax.sharding.AxisType.Auto,) * 3, abstract_device=device)
+
+
+class Traced:
+  """What `rules.activations` reads of a mesh."""
+
+  def __init__(self, abstract):
+    self.abstract_mesh = abstract
+
+
+def program(function, *arguments, mesh=None):
+  with rules.activations(Traced(mesh or tpu())):
+    return str(jax.make_jaxpr(function)(*arguments))
+
+
+@pytest.mark.parametrize("tokens, read, masked", [(20, 20, False), (130, 600, True)])
+def test_the_kernel_of_tpus_equals_xla(tokens, read, masked):
+  given = inputs(tokens, read, masked=masked)
+  with pltpu.force_tpu_interpret_mode():
+    fused = value_and_gradient(attention._pallas, *given)
+  for one, other in zip(fused, value_and_gradient(attention._xla, *given), strict=True):
+    np.testing.assert_allclose(one, other, atol=2e-6)
+
+
+def test_the_kernel_of_tpus_on_a_mesh():
+  given, mesh = inputs(20, 33, batch=4, masked=True), mesh_lib.make(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
+  def sharded(*given):
+    with rules.activations(mesh):
+      return attention._pallas(*given)
+  with pltpu.force_tpu_interpret_mode():
+    fused = value_and_gradient(sharded, *jax.device_put(given, mesh_lib.replicated(mesh)))
+  for one, other in zip(fused, value_and_gradient(attention._xla, *given), strict=True):
+    np.testing.assert_allclose(one, other, atol=2e-6)
+
+
+@GPU
+@pytest.mark.parametrize("tokens, read, masked", [(197, 197, False), (197, 420, True), (24, 421, True)])
+def test_cudnn_equals_xla(tokens, read, masked):
+  given = inputs(tokens, read, size=64, masked=masked, dtype=jnp.bfloat16)
+  for one, other in zip(value_and_gradient(attention._cudnn, *given), value_and_gradient(attention._xla, *given), strict=True):
+    np.testing.assert_allclose(np.asarray(one, np.float32), np.asarray(other, np.float32), atol=3e-2)
+
+
+@pytest.mark.parametrize("tokens, read, masked", [(197, 197, False), (197, 420, True), (24, 421, True)])
+def test_cudnn_lowers_for_every_number_of_tokens(tokens, read, masked, monkeypatch):
+  class Versions:
+    cudnn_get_version = staticmethod(lambda: 91000)
+  monkeypatch.setattr(fused_attention_stablehlo, "cuda_versions", Versions)
+  *given, mask = inputs(tokens, read, size=64, masked=masked, dtype=jnp.bfloat16)
+  def summed(*given):
+    return jnp.sum(attention._cudnn(*given, mask).astype(jnp.float32))
+  text = jax.jit(jax.grad(summed, argnums=(0, 1, 2))).trace(*given).lower(lowering_platforms=("cuda",)).as_text()
+  assert text.count("custom_call @__cudnn$fmha") == 2  # forward and backward
+
+
+@pytest.mark.parametrize("kernel, tokens, mesh, fused", [
+    ("auto", 512, tpu(), True), ("auto", 511, tpu(), False), ("fused", 20, tpu(), True), ("xla", 512, tpu(), False),
+    ("fused", 20, tpu(data=2, tensor=2), True),
+    ("fused", 20, tpu(data=3), False),  # 2 examples, 3 devices
+    ("fused", 20, tpu(tensor=4), False)])  # 2 heads, 4 devices
+def test_where_a_fused_kernel_is_used(kernel, tokens, mesh, fused):
+  *given, mask = inputs(tokens, tokens, masked=True)
+  assert ("pallas_call" in program(lambda *given: attention.attend(*given, mask, kernel=kernel), *given, mesh=mesh)) == fused
+
+
+def test_masks_of_pairs_and_cpus_have_no_fused_kernel():
+  query, key, value, _ = given = inputs(20, 20)
+  pairs = jnp.tril(jnp.ones((1, 1, 20, 20), bool))
+  assert "pallas_call" not in program(lambda *given: attention.attend(*given, pairs, kernel="fused"), query, key, value)
+  ours = attention.attend(*given, kernel="fused")
+  np.testing.assert_array_equal(ours, attention.attend(*given, kernel="xla"))
+
+
+def test_models_pass_the_choice_on():
+  def kernels(kernel):
+    model = models.build({**tiny.MOTION, "attention_kernel": kernel})
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    batch = model.inputs_spec(2, 2, jittered=False)
+    return program(lambda params, batch: model.forward(params, batch, key=jax.random.key(0)), params, batch).count("pallas_call")
+  assert kernels("xla") == kernels("auto") == 0
+  assert kernels("fused") >= 3  # encoder, Q-former, decoder
+
+
+def test_operations_of_a_kernel():
+  *given, mask = inputs(256, 512, size=64)
+  def count(function):
+    with rules.activations(Traced(tpu(data=2))):
+      return flops.count(jax.make_jaxpr(lambda *given: function(*given, mask))(*given))
+  assert count(attention._pallas) == count(attention._xla) == 2 * 2 * (2 * 2 * 256 * 512 * 64)
