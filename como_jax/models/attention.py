@@ -113,7 +113,8 @@ def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
 
 def _pallas(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
   """Pallas' flash attention on padded tokens, each device with its own examples and heads. mask: [B or 1, 1, 1, S]."""
-  from jax.experimental.pallas.ops.tpu import flash_attention as flash  # imports nothing of a TPU, but seconds of Pallas
+  # Here because Pallas takes seconds to import. It needs no TPU.
+  from jax.experimental.pallas.ops.tpu import flash_attention as flash
 
   (batch, tokens), read = query.shape[:2], key.shape[1]
   (asking, asking_tile), (reading, reading_tile) = _tiles(tokens), _tiles(read)
