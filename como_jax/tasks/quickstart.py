@@ -31,6 +31,7 @@ class Stage:
     run: does it; returns the exit code.
     skip: a reason not to, "" = none. Asked only when its turn has come.
     done: whether a product says that it is finished.
+    needed: whether its failure ends everything; the report does without a simulator that fails.
   """
 
   name: str
@@ -38,6 +39,7 @@ class Stage:
   run: Callable[[], int]
   skip: Callable[[], str] = lambda: ""
   done: Callable[[pathlib.Path], bool] = pathlib.Path.exists
+  needed: bool = True
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -52,7 +54,7 @@ def run(command: config_lib.CommandLine) -> int:
     raise errors.UserError(f"{workdir} was started with {key}={was!r}, now it is {now!r}: give another --workdir")
   workdir.mkdir(parents=True, exist_ok=True)
   files.write(file, json.dumps(asked, indent=2))
-  seconds, skipped = {}, {}
+  seconds, skipped, failed = {}, {}, 0
   for stage in stages(config, workdir):
     clock = workdir / f".{stage.name}-seconds"
     if stage.done(stage.product):
@@ -65,23 +67,27 @@ def run(command: config_lib.CommandLine) -> int:
       print(f"== {stage.name}", flush=True)
       begin = time.monotonic()
       code = stage.run()
-      if code:
+      if code and stage.needed:
         return code
+      if code:
+        skipped[stage.name] = f"it failed, see above (exit code {code}); the same command tries again"
+        failed = code
+        continue
       clock.write_text(str(time.monotonic() - begin))
     seconds[stage.name] = float(clock.read_text()) if clock.exists() else 0.0
   quickstart_report.finish(workdir, seconds=seconds, skipped=skipped)
-  return 0
+  return failed
 
 
 def stages(config, workdir: pathlib.Path) -> list[Stage]:
   """All stages, in order."""
   def task(name: str, product: str, config_file: str, overrides: Callable[[], list[str]], *, again: str, skip=lambda: "",
-           done=pathlib.Path.exists) -> Stage:
+           done=pathlib.Path.exists, needed=True) -> Stage:
     folder = workdir / name
     def go() -> int:
       words = overrides() + ([again] if again and (folder / rundir.CONFIG).exists() else [])
       return tasks.run(config_lib.parse(["main", f"--config={ROOT / config_file}", f"--workdir={folder}", *words]))
-    return Stage(name, folder / product, go, skip, done)
+    return Stage(name, folder / product, go, skip, done, needed)
 
   data, motion, labels, policy = (workdir / name for name in ("shards", "motion", "labels", "policy"))
 
@@ -119,9 +125,9 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
       task("policy", checkpoint.WEIGHTS, config.policy, lambda: policy_words(config, data, motion, labels), again="--resume", skip=actionless),
       task("rollout", "results.json", config.rollout,
            lambda: [f"--config.checkpoint={policy}", f"--config.tasks={tuple(config.tasks)!r}", f"--config.episodes={config.episodes}",
-                    "--config.videos=1"], again="--resume", skip=unseen, done=played),
+                    "--config.videos=1"], again="--resume", skip=unseen, done=played, needed=False),
       Stage("serve", workdir / "serve" / "serve.json", serve_one,
-            lambda: "" if (policy / checkpoint.WEIGHTS).exists() else "there is no policy"),
+            lambda: "" if (policy / checkpoint.WEIGHTS).exists() else "there is no policy", needed=False),
   ]
 
 

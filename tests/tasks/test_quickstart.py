@@ -11,18 +11,42 @@ from como_jax.tasks import quickstart
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-@pytest.mark.parametrize("errors, again", [([], False), ([{"task": "reach", "episode": 0, "seed": 0, "error": "unstable"}], True)])
-def test_a_rollout_is_finished_when_all_its_episodes_were_played(tmp_path, monkeypatch, errors, again):
+@pytest.fixture
+def ready(tmp_path, monkeypatch):
+  """A quickstart whose stages all left something: (command, commands that were run, arguments of the report)."""
   started, finished = [], []
   monkeypatch.setattr(quickstart.tasks, "run", lambda command: started.append(command) or 0)
   monkeypatch.setattr(quickstart.sim, "load", lambda name: None)
   monkeypatch.setattr(quickstart.rendering, "choose_backend", lambda: None)
-  monkeypatch.setattr(quickstart.quickstart_report, "finish", lambda workdir, **unused: finished.append(workdir))
+  monkeypatch.setattr(quickstart.quickstart_report, "finish", lambda workdir, **rest: finished.append(rest))
   command = config_lib.parse(["main", f"--config={ROOT}/configs/quickstart.py:debug", f"--workdir={tmp_path}"])
   for stage in quickstart.stages(command.config, tmp_path):
     stage.product.parent.mkdir(exist_ok=True)
     stage.product.write_text("{}")
   (tmp_path / "rollout" / "config.json").write_text("{}")
-  (tmp_path / "rollout" / "results.json").write_text(json.dumps({"errors": errors}))
-  assert quickstart.run(command) == 0 and finished == [tmp_path]
+  return command, started, finished
+
+
+def results(workdir, errors):
+  (workdir / "rollout" / "results.json").write_text(json.dumps({"errors": errors}))
+
+
+BROKEN = [{"task": "reach", "episode": 0, "seed": 0, "error": "unstable"}]
+
+
+@pytest.mark.parametrize("errors, again", [([], False), (BROKEN, True)])
+def test_a_rollout_is_finished_when_all_its_episodes_were_played(ready, tmp_path, errors, again):
+  command, started, finished = ready
+  results(tmp_path, errors)
+  assert quickstart.run(command) == 0 and len(finished) == 1
   assert [(one.workdir.name, one.resume) for one in started] == [("rollout", True)] * again
+
+
+def test_a_simulator_that_fails_costs_neither_the_server_nor_the_report(ready, tmp_path, monkeypatch):
+  command, _, finished = ready
+  results(tmp_path, BROKEN)
+  monkeypatch.setattr(quickstart.tasks, "run", lambda command: 1)
+  assert quickstart.run(command) == 1
+  assert "exit code 1" in finished[0]["skipped"]["rollout"] and "serve" in finished[0]["seconds"]
+  (tmp_path / "motion" / "weights").unlink()
+  assert quickstart.run(command) == 1 and len(finished) == 1  # without a motion model there is nothing to report
