@@ -43,6 +43,7 @@ def get_config(arg=None):
           normalisation="standard",  # or quantile
           cache_tokens=False,  # encode every frame once and keep its tokens in memory: small data, no augmentation, a frozen encoder
           guidance=1.0,  # weight of the instruction when acting; 1 = none
+          # Each is a mean over the rows of a batch that have such a target: the mixture decides how many those are, only these how much they count.
           objectives=dict(action=dict(weight=1.0), latent=dict(weight=1.0)),
       ),
       language=dict(kind="minilm" if name != "debug" else "hash", weights="", pooled=True, tokens=16, width=64, dtype="float32"),
