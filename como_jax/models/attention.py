@@ -66,6 +66,8 @@ def _library(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> str | 
   if query.shape[0] % ways[0] or query.shape[2] % ways[1]:
     return None
   if device.platform == "tpu":
+    if mesh.empty and jax.device_count() > 1:  # the examples may lie on several, over which XLA cannot split a kernel
+      return None
     return "pallas" if mask is None or mask.shape[1:3] == (1, 1) else None
   if device.platform in ("gpu", "cuda") and "nvidia" in device.device_kind.lower():
     half = query.dtype in (jnp.bfloat16, jnp.float16) and query.dtype == key.dtype
