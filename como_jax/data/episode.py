@@ -39,19 +39,30 @@ class Frames:
   width: int
   blobs: Sequence[bytes | memoryview]
 
-  def decode(self, indices: Sequence[int]) -> np.ndarray:
-    """Frames by number, uint8 [n, H, W, 3]. Raises `video.Unreadable` when the bytes are damaged."""
-    indices = [int(i) for i in indices]
+  def reduction(self, to: tuple[int, int]) -> int:
+    """How many times smaller the frames may be decoded when they are then resized to `to`, (height, width), see `video.reduction`."""
+    return video.reduction(self.height, self.width, *to) if self.codec == "jpeg" else 1
+
+  def decode(self, indices: Sequence[int], *, to: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Frames by number, uint8 [n, H, W, 3].
+
+    Args:
+      to: height and width that the caller resizes them to: H and W are then divided by `reduction(to)`. (0, 0) = none.
+
+    Raises:
+      video.Unreadable: the bytes are damaged.
+    """
+    by, indices = self.reduction(to), [int(i) for i in indices]
     if any(not 0 <= i < self.count for i in indices):
       raise IndexError(f"frame numbers {indices} of a clip of {self.count}")
     try:
       if self.codec == "jpeg":
-        images = {i: video.decode_jpeg(self.blobs[i]) for i in set(indices)}
+        images = {i: video.decode_jpeg(self.blobs[i], by=by) for i in set(indices)}
       else:
         images = video.decode_h264(self.blobs[0], indices)
     except video.DECODE_ERRORS as error:
       raise video.Unreadable(f"damaged {self.codec} frame ({error})") from error
-    return np.stack([images[i] for i in indices]) if indices else np.zeros((0, self.height, self.width, 3), np.uint8)
+    return np.stack([images[i] for i in indices]) if indices else np.zeros((0, self.height // by, self.width // by, 3), np.uint8)
 
 
 class FrameEncoder:

@@ -43,7 +43,7 @@ class _Load:
     values = {name: np.zeros(size, np.float32) for name, size in sizes.items() if size[1]}
     try:
       clip, _ = opened.load(number)
-      images = clip.frames[opened.cameras[window.camera]].decode(numbers)
+      images = clip.frames[opened.cameras[window.camera]].decode(numbers, to=transforms.resized_to((self.resize,)))
       if "action" in clip.arrays and "action" in values:
         for k, t in enumerate(numbers[:-1]):
           action = clip.arrays["action"][t : t + window.stride].mean(0)

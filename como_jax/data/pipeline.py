@@ -124,6 +124,7 @@ class _LoadTraining:
     out = {name: np.empty((len(rows), length, self.size, self.size, 3), np.uint8) for name, length in lengths.items()}
     scratch: dict[tuple[int, ...], np.ndarray] = {}  # by shape
     chain, rng = (*self.augment, transforms.Resize(self.size)), np.random.Generator(rows[0][1](0))
+    to = transforms.resized_to(chain)
     for number, (place, _, state) in enumerate(rows):
       opened, rng.bit_generator.state = self.sets[place[0]], state
 
@@ -131,10 +132,11 @@ class _LoadTraining:
         numbers = [window.t + k * window.stride for k in range(self.frames)]
         numbers += draw_jitter(window, self.frames, rng) if self.jitter else []
         seen = clip.frames[opened.cameras[window.camera]]
-        shape = (len(numbers), seen.height, seen.width, 3)
+        by = seen.reduction(to)
+        shape = (len(numbers), seen.height // by, seen.width // by, 3)
         if seen.codec == "jpeg" and shape not in scratch:
           scratch[shape] = np.empty(shape, np.uint8)
-        images = video.decode_jpegs(seen.blobs, numbers, scratch[shape]) if seen.codec == "jpeg" else seen.decode(numbers)
+        images = video.decode_jpegs(seen.blobs, numbers, scratch[shape], by=by) if seen.codec == "jpeg" else seen.decode(numbers)
         return {"frames": images[: self.frames], **({"jittered": images[self.frames :]} if self.jitter else {})}
 
       sample = read(opened, place[1], self.damage, use)

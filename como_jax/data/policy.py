@@ -30,7 +30,7 @@ class _LoadTraining:
 
   def __call__(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
     def use(clip, motion, example):
-      return self.loader.sample(place[0], clip, motion, example)
+      return self.loader.sample(place[0], clip, motion, example, size=transforms.resized_to(self.change))
 
     sample, images = pipeline.read(self.loader.sets[place[0]], place[1], self.damage, use)
     return self.loader.finish(sample, images, self.change, rng)
@@ -122,7 +122,7 @@ class _LoadEvaluation:
     opened = self.loader.sets[which]
     try:
       clip, motion, example = opened.load(number)
-      sample, images = self.loader.sample(which, clip, motion, example)
+      sample, images = self.loader.sample(which, clip, motion, example, size=transforms.resized_to(self.change))
     except video.Unreadable as error:
       raise errors.UserError(f"{opened.label}: evaluation needs every example, and one cannot be read: {error}") from error
     ids = {

@@ -208,12 +208,13 @@ class Loader:
     self._number = {name: i for i, name in enumerate(layout.names)}
     self._texts, self._text_of = _texts(found, tables, language)
 
-  def sample(self, which: int, clip: episodes.Clip, motion, example: policy_index.Example) -> tuple[dict[str, Any], list]:
-    """({name: array without the images}, [uint8 [T, h, w, 3] or None for each slot])."""
+  def sample(self, which: int, clip: episodes.Clip, motion, example: policy_index.Example, *,
+             size: tuple[int, int]) -> tuple[dict[str, Any], list]:
+    """({name: array without the images}, [uint8 [T, h, w, 3] or None for each slot]); images will be resized to `size`."""
     to, opened = self.layout, self.sets[which]
     slots, moving = opened.cameras(example)
     numbers = [max(example.t - i * example.step, 0) for i in reversed(range(to.history))]
-    images = [clip.frames[name].decode(numbers) if name in clip.frames else None for name in slots]
+    images = [clip.frames[name].decode(numbers, to=size) if name in clip.frames else None for name in slots]
     actions = np.zeros((to.chunk, to.action_size), np.float32)
     actions_mask = np.zeros((to.chunk, to.action_size), bool)
     state, state_mask = np.zeros(to.state_size, np.float32), False

@@ -143,7 +143,7 @@ class _Load:
     if sequence.camera not in clip.frames or len(clip) != self.table.length[row] or clip.start != self.table.start[row]:
       raise video.Unreadable(f"{where}: the record is not the one that {shards.RECORDS} lists")
     try:
-      frames = clip.frames[sequence.camera].decode(list(numbers - clip.start))
+      frames = clip.frames[sequence.camera].decode(list(numbers - clip.start), to=transforms.resized_to((self.resize,)))
     except video.Unreadable as error:
       raise video.Unreadable(f"{where}: {error}") from error
     return self.resize({"frames": frames})["frames"]

@@ -143,6 +143,13 @@ class Resize:
     return _on_images(sample, change)
 
 
+def resized_to(chain: Sequence[Callable]) -> tuple[int, int]:
+  """What to give to `episode.Frames.decode` for images that go through the chain: the size of its resize, or (0, 0), so that they are
+  decoded whole, where there is none or a random crop looks closer. A shift moves by whole pixels of what was decoded, equally far."""
+  closer = any(isinstance(transform, RandomResizedCrop) for transform in chain)
+  return (0, 0) if closer else next(((transform.size,) * 2 for transform in chain if isinstance(transform, Resize)), (0, 0))
+
+
 TRANSFORMS = {"shift": RandomShift, "crop": RandomResizedCrop, "colour": ColourJitter, "flip": HorizontalFlip}
 
 

@@ -182,12 +182,12 @@ class LeRobot:
           if data is None:
             with open(os.path.join(self._root, file), "rb") as stream:
               data = stream.read()
-          image = video.decode_image(data)
+          image = video.decode_image(data, geometry)
         except (OSError, ValueError, TypeError, SyntaxError) as error:
           raise video.Unreadable(
             f"damaged image of camera {feature!r} in {os.path.relpath(path, self._root)} ({error})"
           ) from error
-        yield geometry.apply(image)
+        yield image
 
 
 def _read_json(path: str) -> dict:

@@ -176,5 +176,5 @@ class Shards:
     for start, shard, record in rows:
       frames = self._reader.clip(shard, record).frames[camera]
       for i in range(end - start, frames.count):
-        yield geometry.apply(frames.decode([i])[0])
+        yield geometry.apply(frames.decode([i], to=geometry.inner(frames.height, frames.width))[0])
       end = start + frames.count
