@@ -93,7 +93,8 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
   for workers in options.workers:
     with config.unlocked():
       config.data.workers = workers
-    batches = stack.enter_context(sources.batches(config, sets, kind="motion", jitter=jitter, start_step=0))
+    how = sources.choose_loading(config.data, [one.path for one in sets])
+    batches = stack.enter_context(sources.batches(config, sets, kind="motion", jitter=jitter, start_step=0, how=how))
     loaders[f"como_jax, {workers} workers"] = (batches, max(1, workers) * (2 * options.prefetch + 3))
   if not options.no_torch and importable("torch"):
     augment = (*sources.augmentation(config.data), transforms.Resize(config.data.image_size))

@@ -83,9 +83,9 @@ def data(**changes: Any) -> ConfigDict:
       frames=2,  # K frames a sample at the offset: K-1 pairs for K encoder passes
       validation_fraction=0.1,
       cache="",  # "" = ~/.cache/como_jax/shards
-      workers=0,  # Grain processes; 0 = threads of this process
-      threads=4,
-      prefetch=8,
+      workers=-1,  # processes that load; 0 = threads of this one; -1 = by cores, accelerators and codec (data/loading.py): 0 on a CPU
+      threads=-1,  # of each process that loads; -1 = 4, of a worker 2
+      prefetch=-1,  # batches ahead, of each worker; -1 = about 8 in all
       augment=ConfigDict(dict(  # one draw for all frames of a clip
           shift=ConfigDict(dict(on=True, fraction=10 / 224)),  # Moto: up to 10 px of 224
           crop=ConfigDict(dict(on=False, scale=(0.8, 1.0), ratio=(0.9, 1.1))),

@@ -34,7 +34,7 @@ def get_config(arg=None):
           cameras=(),  # () = every camera
           resize=placeholder(str),  # squash | crop | pad when shards are made; None: as in training
           cache="",  # "" = ~/.cache/como_jax/shards
-          workers=0,  # processes that decode; 0 = threads of this one
-          threads=4,
-          prefetch=8),  # clips decoded ahead
+          workers=-1,  # processes that decode; 0 = threads of this one; -1 = as in training (data/loading.py)
+          threads=-1,
+          prefetch=-1),  # clips decoded ahead, of each worker
   ))

@@ -21,7 +21,7 @@ import tqdm
 import xxhash
 
 from como_jax import errors
-from como_jax.data import shard_writer, sources
+from como_jax.data import loading, shard_writer, sources
 from como_jax.data import workers as processes
 from como_jax.data.sources import shards
 
@@ -189,7 +189,7 @@ def run(
       frames no window of an episode is lost to clip borders; windows that appear in two clips are counted once.
     cameras: names of the cameras to keep; empty = all.
     episodes_per_shard: episodes of the source in a shard file.
-    workers: processes; 0 = this one, -1 = one per core. With 0 a crash of a native decoder ends the run.
+    workers: processes; 0 = this one, -1 = one per core that may be used. With 0 a crash of a native decoder ends the run.
     progress: show a progress bar.
 
   Raises:
@@ -220,7 +220,7 @@ def run(
         sidecars[shard] = sidecar
       else:
         units.append(shard_writer.Unit(shard, first, min(first + episodes_per_shard, len(source)), {}, {}))
-    count = (os.cpu_count() or 1) if workers < 0 else workers
+    count = loading.cores() if workers < 0 else workers
     done = len(source) - sum(unit.last - unit.first for unit in units)
     interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants few lines
     with tqdm.tqdm(

@@ -23,7 +23,7 @@ import xxhash
 from como_jax import config as config_lib
 from como_jax import errors, models, trees, weights
 from como_jax.data import episode as episodes
-from como_jax.data import index, ingest, labels, lerobot_labels, sequences
+from como_jax.data import index, ingest, labels, lerobot_labels, loading, sequences
 from como_jax.data.sources import shards
 from como_jax.parallel import distributed
 from como_jax.parallel import mesh as mesh_lib
@@ -44,6 +44,7 @@ class Work:
     facts: what labels hang on; every finished shard keeps a copy.
     source: the data path as given.
     checkpoint: the model's path as given; `section` its model section.
+    loading: how frames are read.
   """
 
   path: str
@@ -55,6 +56,7 @@ class Work:
   source: str
   checkpoint: str
   section: dict[str, Any]
+  loading: loading.Loading
 
   @property
   def shards(self) -> list[int]:
@@ -69,6 +71,7 @@ def run(command: config_lib.CommandLine) -> int:
   config, workdir = command.config, command.workdir
   first, flags = distributed.is_first(), {"resume": command.resume, "overwrite": command.overwrite}
   distributed.same("\n".join([config_lib.to_json(config), str(workdir), str(flags)]), what="the command line")
+  sources.cores()  # here, where all processes come
 
   def prepare():
     check(config)
@@ -147,7 +150,8 @@ def open_work(config) -> tuple[Work, Any, Any]:
   layout = np.stack([table.shard, table.record, table.start, table.length], 1).astype("<i8")
   facts = {"model": model_fingerprint(config.checkpoint, params), "data": manifest["source"]["fingerprint"],
            "layout": xxhash.xxh64_hexdigest(layout.tobytes()), "offset_seconds": offset, "cameras": list(cameras), "dtype": model.config["dtype"]}
-  return Work(path, table, manifest, cameras, offset, facts, source, str(config.checkpoint), section), model, params
+  return Work(path, table, manifest, cameras, offset, facts, source, str(config.checkpoint), section,
+              sources.choose_loading(config.data, [path])), model, params
 
 
 def data_path(config, trained_on: dict) -> tuple[str, float]:
@@ -211,10 +215,10 @@ def extract(folder: str, work: Work, stream: streaming.Stream, *, config, proces
   size = {shard: sum(one.length for one in (todo.get(shard) or work.plan(shard))) for shard in mine}
   everything = [one for plan in todo.values() for one in plan]
   print(f"extract: {sum(size[shard] for shard in todo)} of {sum(size.values())} frames in {len(todo)} of {len(mine)} shards to label, "
-        f"{work.offset} s apart, cameras {', '.join(work.cameras)}", flush=True)
+        f"{work.offset} s apart, cameras {', '.join(work.cameras)}; {work.loading}", flush=True)
   meter = Meter()
-  with sequences.walk(work.path, work.table, everything, image_size=stream.image_size, workers=config.data.workers,
-                      threads=config.data.threads, prefetch=config.data.prefetch) as pieces, \
+  with sequences.walk(work.path, work.table, everything, image_size=stream.image_size, workers=work.loading.workers,
+                      threads=work.loading.threads, prefetch=work.loading.prefetch) as pieces, \
       bar(sum(size.values()), process_index) as progress:
     progress.update(sum(size[shard] for shard in mine if shard not in todo))
     for shard, plan in todo.items():

@@ -30,10 +30,10 @@ def job(config) -> training.Job:
   def loss(params, batch, key, constants=None):
     return objective(model.forward(params, batch, key=key), batch, constants)
 
-  measure = latents.Measure(model)
+  measure, how = latents.Measure(model), sources.choose_loading(config.data, [one.path for one in data_sets])
   return training.Job(
-      model=model, loss=loss, weights=objective.weights, constants=objective.constants, start=start,
-      batches=lambda step: sources.batches(config, data_sets, kind="motion", jitter=jitter, start_step=step),
+      model=model, loss=loss, weights=objective.weights, constants=objective.constants, start=start, loading=how,
+      batches=lambda step: sources.batches(config, data_sets, kind="motion", jitter=jitter, start_step=step, how=how),
       evaluate=held_out and (lambda params: measure(params, held_out).scalars()),
       examples_per_step=config.train.batch_size * (config.data.frames - 1), unit="pairs")
 

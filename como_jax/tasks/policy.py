@@ -8,10 +8,10 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import errors, models, trees
-from como_jax.data import normalisation
+from como_jax.data import loading, normalisation
 from como_jax.data import policy as policy_data
 from como_jax.serve import policy as serving
-from como_jax.tasks import demonstrations, tokens, training
+from como_jax.tasks import demonstrations, sources, tokens, training
 from como_jax.train import checkpoint, rng, rundir
 
 
@@ -114,10 +114,11 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
   for line in policy_data.describe(ready.sets, validation_fraction=config.data.validation_fraction):
     print(f"data: {line}")
   settings = dict(normaliser=ready.normaliser, **ready.build)
+  how, threads = sources.choose_loading(config.data, [one.path for one in ready.sets]), loading.reading_threads(config.data.threads)
   held_out = None
   if config.data.validation_fraction > 0:
     held_out = policy_data.evaluation(ready.sets, **settings, batch_size=config.evaluation.batch_size,
-                                      max_examples=config.evaluation.examples, threads=config.data.threads)
+                                      max_examples=config.evaluation.examples, threads=threads)
   objective = {name: float(section.weight) for name, section in config.policy.objectives.items()}
 
   def loss(params, batch, key):
@@ -128,17 +129,18 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
   if config.policy.cache_tokens:
     check_cache(config, model, start, augment)
     known = tokens.Tokens(model, start).fill(policy_data.evaluation(
-        ready.sets, **settings, batch_size=config.evaluation.batch_size, split="train", threads=config.data.threads))
+        ready.sets, **settings, batch_size=config.evaluation.batch_size, split="train", threads=threads))
     print(f"image tokens: {len(known)} images encoded, once")
 
   def batches(step):
     found = policy_data.build(
         ready.sets, **settings, batch_size=config.train.batch_size, augment=augment, seed=config.seed,
-        process_index=jax.process_index(), process_count=jax.process_count(), start_step=step, workers=config.data.workers,
-        threads=config.data.threads, prefetch=config.data.prefetch)
+        process_index=jax.process_index(), process_count=jax.process_count(), start_step=step, workers=how.workers,
+        threads=how.threads, prefetch=how.prefetch)
     return known.over(found) if known else found
   return training.Job(
       model=model, loss=loss, weights=objective, start=start, unit="examples", examples_per_step=config.train.batch_size, batches=batches,
+      loading=how,
       evaluate=held_out and (lambda params: score(params, held_out)))
 
 

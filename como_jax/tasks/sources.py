@@ -7,7 +7,9 @@ import jax
 import numpy as np
 
 from como_jax import data, errors
-from como_jax.data import evaluation, ingest, pipeline, transforms
+from como_jax.data import evaluation, ingest, loading, pipeline, transforms
+from como_jax.data.sources import shards
+from como_jax.parallel import distributed
 
 BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "metaworld_mini"
 _MIXTURE_KEYS = ("path", "weight", "offset_seconds", "cameras", "name")
@@ -49,10 +51,10 @@ def data_sets(config) -> list[data.DataSet]:
         raise errors.UserError(f"config.data.mixture: an entry has the key {key!r}: {errors.nearest(key, _MIXTURE_KEYS)}")
     entry = {"offset_seconds": section.offset_seconds, **entry}
     path = resolve(entry.pop("path", ""))
-    shards = ingest.ensure_shards(path, image_size=section.image_size, cache_dir=cache_dir(section), resize=section.resize)
+    folder = ingest.ensure_shards(path, image_size=section.image_size, cache_dir=cache_dir(section), resize=section.resize)
     entry["cameras"] = tuple(entry.get("cameras", ()))
     entry.setdefault("name", os.path.basename(os.path.normpath(path)))
-    sets.append(data.DataSet(path=shards, **entry))
+    sets.append(data.DataSet(path=folder, **entry))
   return sets
 
 
@@ -86,21 +88,34 @@ def augmentation(section) -> tuple:
   return transforms.build(chosen)
 
 
-def batches(config, sets: list[data.DataSet], *, kind: str, jitter: bool, start_step: int) -> pipeline.Batches:
+def cores() -> int:
+  """CPU cores for this process, where others of the run have the same ones its part. Of several, all must ask for the first time together."""
+  return max(1, loading.cores() // distributed.sharing(loading.place()))
+
+
+def choose_loading(section, paths: list[str]) -> loading.Loading:
+  """How folders of shards are read, from a config's data section. Raises `errors.UserError`."""
+  return loading.choose(
+      workers=section.workers, threads=section.threads, prefetch=section.prefetch, cores=cores(),
+      accelerators=0 if jax.default_backend() == "cpu" else jax.local_device_count(),
+      codecs={shards.read_manifest(path)["codec"] for path in paths})
+
+
+def batches(config, sets: list[data.DataSet], *, kind: str, jitter: bool, start_step: int, how: loading.Loading) -> pipeline.Batches:
   """Endless training batches from a step on, this process's part of each."""
   section = config.data
   return pipeline.build(
       sets, kind=kind, frames=section.frames, jitter=jitter, batch_size=config.train.batch_size, image_size=section.image_size,
       augment=augmentation(section), validation_fraction=section.validation_fraction, seed=config.seed,
-      process_index=jax.process_index(), process_count=jax.process_count(), start_step=start_step, workers=section.workers,
-      threads=section.threads, prefetch=section.prefetch)
+      process_index=jax.process_index(), process_count=jax.process_count(), start_step=start_step, workers=how.workers,
+      threads=how.threads, prefetch=how.prefetch)
 
 
 def windows(config, sets: list[data.DataSet], *, split: str, frames: int, batch_size: int, most: int | None) -> evaluation.Evaluation:
   """Fixed windows of K frames with their actions, in order."""
   section = config.data
   return evaluation.build(sets, batch_size=batch_size, image_size=section.image_size, frames=frames, split=split,
-                          validation_fraction=section.validation_fraction, max_windows=most, threads=section.threads)
+                          validation_fraction=section.validation_fraction, max_windows=most, threads=loading.reading_threads(section.threads))
 
 
 def sample_frames(config, sets: list[data.DataSet], *, split: str, count: int) -> np.ndarray:

@@ -12,9 +12,11 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import errors, trees, weights
+from como_jax.data import loading
 from como_jax.models.backbones import mae_vit
 from como_jax.parallel import distributed, rules
 from como_jax.parallel import mesh as mesh_lib
+from como_jax.tasks import sources
 from como_jax.train import checkpoint, files, log, loop, meter, optimizer, rng, rundir, state, step
 
 ASSETS = pathlib.Path(__file__).parent.parent / "assets"
@@ -32,6 +34,7 @@ class Job:
     batches: `start_step -> iterator` of numpy batches, closable.
     evaluate: `params -> {name: value}`, or None.
     examples_per_step, unit: for the throughput ("pairs", "images").
+    loading: how the batches are read, for the log.
     constants: arrays the loss takes as a fourth argument (see `step.build`).
     start: named parts of the parameters to replace after init, as {"encoder": tree}.
   """
@@ -43,6 +46,7 @@ class Job:
   evaluate: Callable[[Any], dict[str, float]] | None
   examples_per_step: int
   unit: str
+  loading: loading.Loading
   start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -58,6 +62,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   begin = time.monotonic()
   first, flags = distributed.is_first(), {"resume": command.resume, "overwrite": command.overwrite}
   distributed.same("\n".join([config_lib.to_json(config), str(workdir), str(flags)]), what="the command line")
+  sources.cores()  # here, where all processes come
   def prepare():
     if first:
       rundir.check(workdir, config, **flags)
@@ -80,7 +85,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   validated = json.loads(distributed.from_first(json.dumps(writer.validated if writer else [])))
   writer = writer or log.Quiet(validated)
   writer.say(f"{command.name}: {optimizer.count(current.params):,} parameters, {optimizer.count(trainable):,} trainable; "
-             f"mesh {dict(mesh.shape)}, processes {jax.process_count()}; step {start} of {section.steps}; {workdir}")
+             f"mesh {dict(mesh.shape)}, processes {jax.process_count()}; {job.loading}; step {start} of {section.steps}; {workdir}")
   train_step = step.build(job.loss, tx, weights=job.weights, frozen=frozen, seed=config.seed, mesh=mesh, state=current,
                           accumulate=section.accumulate, ema=section.ema, rate=rate, constants=job.constants)
   batches = job.batches(start)
@@ -90,7 +95,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
         current, step=train_step, batches=batches, mesh=mesh, steps=section.steps, log=writer, checkpointer=checkpointer,
         examples_per_step=job.examples_per_step, unit=job.unit, log_every=section.log_every,
         checkpoint_every=section.checkpoint_every, evaluate=evaluate, evaluate_every=section.evaluate_every,
-        slow_data=meter.advice(workers=config.data.workers, threads=config.data.threads, prefetch=config.data.prefetch))
+        slow_data=meter.advice(**dataclasses.asdict(job.loading)))
   finally:
     batches.close()
     writer.close()

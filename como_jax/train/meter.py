@@ -1,6 +1,5 @@
 """How fast a run is and what holds it up: throughput, the share of time spent waiting for data, and a line that says so."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -103,7 +102,7 @@ class Bottleneck:
     return f"waiting for data {share:.0%} of the time{where}: {self._advice}"
 
 
-def advice(*, workers: int, threads: int, prefetch: int) -> str:
+def advice(*, workers: int, threads: int, prefetch: int, cores: int) -> str:
   """What to do about slow data, with the present settings."""
-  return (f"raise config.data.workers (now {workers}; this host has {os.cpu_count()} cores) or config.data.threads (now {threads}), or shrink "
+  return (f"raise config.data.workers (now {workers}; this process has {cores} cores) or config.data.threads (now {threads}), or shrink "
           f"the work of a sample: shards of a smaller image size (configs/ingest.py), fewer augmentations; prefetch is {prefetch}")

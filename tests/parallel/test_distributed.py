@@ -59,6 +59,18 @@ def test_without_an_address_there_is_one_process():
   assert not distributed.initialise(environment={"COMO_JAX_DISTRIBUTED": "0"})
 
 
+def test_processes_with_the_same_text_are_counted(monkeypatch):
+  monkeypatch.setattr(jax, "process_count", lambda: 3)
+  asked = []
+  def gather(mine):
+    asked.append(mine)
+    return np.stack([mine, mine ^ 1, mine])
+  monkeypatch.setattr(distributed.multihost_utils, "process_allgather", gather)
+  distributed.sharing.cache_clear()
+  assert distributed.sharing("host") == distributed.sharing("host") == 2 and len(asked) == 1  # later it asks nobody
+  distributed.sharing.cache_clear()
+
+
 def free_port():
   with socket.socket() as probe:
     probe.bind(("localhost", 0))

@@ -215,6 +215,7 @@ def test_damaged_records_have_no_labels_and_are_listed(tmp_path, capsys):
   found = labels.Labels(run(tmp_path / "l", model_folder(tmp_path / "m", data)))
   printed = capsys.readouterr().out
   assert "damaged: shard-00000.array_record record 1 camera camera: " in printed and "1 damaged records have no labels" in printed
+  assert "data workers 0, threads 2, prefetch 8 (CPU cores " in printed  # two threads were asked for
   assert [(one["shard"], one["record"], one["camera"]) for one in found.manifest["damaged"]] == [(0, 1, "camera")]
   expected = {0: [0, 1, 2, 5], 1: [], 2: [8, 9, 10], 3: [0, 1, 2, 3, 4, 5], 4: [4, 5]}  # 3 and 4 lost 6 and 7; 5 -> 8 is left
   for row in range(len(table)):

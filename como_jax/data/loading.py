@@ -1,0 +1,108 @@
+"""How many processes and threads load data and how far they read ahead, where a config leaves it open (-1).
+
+Where the rule comes from: benchmarks/input_pipeline.py, 224 px, on 2 CPU cores.
+- A frame costs 8 to 23% more CPU time in a worker process than in a thread of the training process (1 worker against none, three runs:
+  1365 and 1529, 1493 and 1608, 1382 and 1694 frames a CPU second), and a worker costs some 2 s of CPU time to start and 175 MB (299 MB
+  resident, a part of it shared). Workers pay where cores would be idle: not where the model itself computes on the CPU, nor one alone.
+- The published model needs at least 53.7 ms for 64 rows on four v5e chips (benchmarks/results/2026-11-25-compile-plans.md), the work of 2.3 cores;
+  for chips five times as fast that is about 3 a chip. Computed: it has not been run on accelerators.
+- From H.264 a core makes about a third of the frames that it makes from JPEG.
+- 1 and 4 threads cost the same CPU time (0.831 and 0.834 of raw decoding); more than one hides the time of reading from a disk.
+None of these numbers changes a batch.
+"""
+
+import dataclasses
+import math
+import os
+import pathlib
+import platform
+from collections.abc import Iterable
+
+from como_jax import errors
+
+AUTOMATIC = -1
+_WORKERS = {"jpeg": 4, "h264": 12}  # most that an accelerator needs, by codec
+_THREADS, _WORKER_THREADS = 4, 2
+_AHEAD = 8  # batches, over all workers; at least 2 for each
+
+
+@dataclasses.dataclass(frozen=True)
+class Loading:
+  """Resolved numbers: arguments of `pipeline.build`, and the CPU cores they were chosen for."""
+
+  workers: int
+  threads: int
+  prefetch: int
+  cores: int
+
+  def __str__(self) -> str:
+    return f"data workers {self.workers}, threads {self.threads}, prefetch {self.prefetch} (CPU cores {self.cores})"
+
+
+def choose(*, workers: int, threads: int, prefetch: int, cores: int, accelerators: int, codecs: Iterable[str]) -> Loading:
+  """The numbers of a config's data section, those that are -1 filled in.
+
+  Args:
+    cores: CPU cores of this process.
+    accelerators: devices of this process that are not CPUs.
+    codecs: of the shards that are read, see `episode.CODECS`.
+
+  Raises:
+    errors.UserError: a number below -1.
+  """
+  if workers == AUTOMATIC:
+    most = max(_WORKERS[codec] for codec in codecs) * accelerators
+    workers = min(cores - 1, most)  # a core for the process that feeds the devices
+    workers = workers if workers > 1 else 0
+  workers = _checked("workers", workers)
+  ahead = max(2, math.ceil(_AHEAD / max(1, workers))) if prefetch == AUTOMATIC else prefetch
+  return Loading(workers, reading_threads(threads, workers=workers), _checked("prefetch", ahead), cores)
+
+
+def reading_threads(asked: int, *, workers: int = 0) -> int:
+  """Threads of each process that reads. Raises `errors.UserError`."""
+  return _checked("threads", (_WORKER_THREADS if workers else _THREADS) if asked == AUTOMATIC else asked)
+
+
+def _checked(key: str, value: int) -> int:
+  if value < 0:
+    raise errors.UserError(f"config.data.{key}={value}, expected {AUTOMATIC} (automatic) or at least 0")
+  return value
+
+
+def cores(root: str = "/") -> int:
+  """CPU cores that this process may use: its affinity, and the quota of its control groups (a container's limit), at least 1."""
+  return max(1, int(min(len(_affinity()), _quota(pathlib.Path(root)))))
+
+
+def place() -> str:
+  """The same text in processes that share their cores: one machine, one affinity."""
+  return f"{platform.node()} {sorted(_affinity())}"
+
+
+def _affinity() -> set[int]:
+  return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def _quota(root: pathlib.Path) -> float:
+  """The lowest limit in cores of this process's control groups (versions 1 and 2) and their parents, infinite where there is none."""
+  lowest = math.inf
+  for line in _words(root / "proc/self/cgroup", "\n"):
+    _, controllers, path = line.split(":", 2)
+    if controllers and "cpu" not in controllers.split(","):
+      continue
+    top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+    folder = top / path.lstrip("/")
+    for one in (folder, *folder.parents[:len(folder.parts) - len(top.parts)]):
+      limit = _words(one / "cpu.max") or _words(one / "cpu.cfs_quota_us") + _words(one / "cpu.cfs_period_us")
+      if len(limit) == 2 and limit[0].isdecimal():  # "max" and -1 are no limit
+        lowest = min(lowest, int(limit[0]) / int(limit[1]))
+  return lowest
+
+
+def _words(path: pathlib.Path, separator: str | None = None) -> list[str]:
+  """A small file's parts, [] when it is not there."""
+  try:
+    return path.read_text().strip().split(separator) if path.is_file() else []
+  except OSError:
+    return []

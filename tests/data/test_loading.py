@@ -1,0 +1,90 @@
+"""Workers, threads and prefetch that a config leaves open, and the cores that they are chosen for."""
+
+import math
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from como_jax import config as config_lib
+from como_jax import errors
+from como_jax.data import loading
+from como_jax.parallel import distributed
+from como_jax.tasks import sources
+from tests.data import makers
+
+
+def choose(cores, accelerators, codecs=("jpeg",), **given):
+  one = loading.choose(**dict(dict(workers=-1, threads=-1, prefetch=-1) | given), cores=cores, accelerators=accelerators, codecs=codecs)
+  return one.workers, one.threads, one.prefetch
+
+
+@pytest.mark.parametrize("cores, accelerators, codecs, expected", [
+    (1, 0, ("jpeg",), (0, 4, 8)), (2, 0, ("jpeg",), (0, 4, 8)), (96, 0, ("h264",), (0, 4, 8)),  # the model needs the cores
+    (1, 1, ("jpeg",), (0, 4, 8)), (2, 1, ("jpeg",), (0, 4, 8)),  # one worker costs more than it gives
+    (3, 1, ("jpeg",), (2, 2, 4)), (16, 1, ("jpeg",), (4, 2, 2)), (16, 8, ("jpeg",), (15, 2, 2)), (192, 8, ("jpeg",), (32, 2, 2)),
+    (96, 1, ("h264",), (12, 2, 2)), (96, 1, ("jpeg", "h264"), (12, 2, 2)), (4, 1, ("h264",), (3, 2, 3))])
+def test_the_choice(cores, accelerators, codecs, expected):
+  assert choose(cores, accelerators, codecs) == expected
+
+
+def test_given_numbers_count():
+  assert choose(2, 0, workers=3) == (3, 2, 3)
+  assert choose(16, 1, workers=0) == (0, 4, 8)
+  assert choose(16, 1, workers=2, threads=0, prefetch=0) == (2, 0, 0)
+  assert choose(16, 1, threads=7, prefetch=5) == (4, 7, 5)
+  assert loading.reading_threads(-1) == 4 and loading.reading_threads(0) == 0
+
+
+@pytest.mark.parametrize("key", ["workers", "threads", "prefetch"])
+def test_impossible_numbers_are_refused_by_name(key):
+  with pytest.raises(errors.UserError, match=rf"config.data.{key}=-2, expected -1 \(automatic\) or at least 0"):
+    choose(2, 0, **{key: -2})
+
+
+def machine(root, groups, files):
+  """A folder that looks like / with control groups and their limits."""
+  for name, text in {"proc/self/cgroup": groups, **files}.items():
+    path = pathlib.Path(root, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+  return str(root)
+
+
+@pytest.mark.parametrize("groups, files, limit", [
+    ("0::/\n", {"sys/fs/cgroup/cpu.max": "250000 100000\n"}, 2.5),
+    ("0::/a/b\n", {"sys/fs/cgroup/a/b/cpu.max": "max 100000\n", "sys/fs/cgroup/a/cpu.max": "150000 50000\n"}, 3),
+    ("0::/a/b\n", {"sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, math.inf),
+    ("4:memory:/m\n2:cpu,cpuacct:/x:y\n0::/\n", {"sys/fs/cgroup/cpu/x:y/cpu.cfs_quota_us": "50000\n",
+                                                 "sys/fs/cgroup/cpu/x:y/cpu.cfs_period_us": "100000\n"}, 0.5),
+    ("2:cpu:/x\n", {"sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100000\n"}, math.inf),
+    ("0::/\n", {}, math.inf)])
+def test_the_quota_of_a_container_counts(tmp_path, monkeypatch, groups, files, limit):
+  root = machine(tmp_path, groups, files)
+  monkeypatch.setattr(loading, "_affinity", lambda: set(range(64)))
+  assert loading.cores(root) == max(1, int(min(64, limit)))
+  monkeypatch.setattr(loading, "_affinity", lambda: {0})
+  assert loading.cores(root) == loading.cores(str(tmp_path / "nothing")) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux")
+def test_the_affinity_of_the_process_counts():
+  code = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}]); from como_jax.data import loading; print(loading.cores())"
+  assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "1\n"
+
+
+def test_a_config_is_resolved_for_this_process(tmp_path, monkeypatch):
+  path = makers.shards(tmp_path / "s", (7, 7))
+  found = {}
+  monkeypatch.setattr(loading, "cores", lambda: 16)
+  for backend, processes in (("cpu", 1), ("gpu", 1), ("gpu", 4)):
+    monkeypatch.setattr(sources.jax, "default_backend", lambda backend=backend: backend)
+    monkeypatch.setattr(sources.jax, "local_device_count", lambda: 1)
+    monkeypatch.setattr(distributed, "sharing", lambda text, processes=processes: processes)
+    found[backend, processes] = str(sources.choose_loading(config_lib.data(), [path]))
+  assert found == {("cpu", 1): "data workers 0, threads 4, prefetch 8 (CPU cores 16)", ("gpu", 1): "data workers 4, threads 2, prefetch 2 (CPU cores 16)",
+                   ("gpu", 4): "data workers 3, threads 2, prefetch 3 (CPU cores 4)"}
+  section = config_lib.data(workers=1, threads=3, prefetch=5)
+  assert str(sources.choose_loading(section, [path])).startswith("data workers 1, threads 3, prefetch 5")
