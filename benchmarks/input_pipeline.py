@@ -29,6 +29,7 @@ import common  # noqa: E402
 import numpy as np  # noqa: E402
 
 from como_jax import config as config_lib  # noqa: E402
+from como_jax import models  # noqa: E402
 from como_jax.data import episode, ingest, pipeline, transforms, video  # noqa: E402
 from como_jax.tasks import motion, sources  # noqa: E402
 
@@ -89,11 +90,11 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
         video.decode_jpeg(blob)
     return sum(len(place.numbers) for place in some)
 
-  loaders = {}
+  loaders, spec = {}, models.build(config.model).inputs_spec(options.batch_size, config.data.frames, jittered=jitter)
   for workers in options.workers:
     with config.unlocked():
       config.data.workers = workers
-    how = sources.choose_loading(config.data, [one.path for one in sets])
+    how = sources.choose_loading(config.data, [one.path for one in sets], spec)
     batches = stack.enter_context(sources.batches(config, sets, kind="motion", jitter=jitter, start_step=0, how=how))
     loaders[f"como_jax, {workers} workers"] = (batches, max(1, workers) * (2 * options.prefetch + 3))
   if not options.no_torch and importable("torch"):

@@ -21,7 +21,7 @@ import tqdm
 import xxhash
 
 from como_jax import errors
-from como_jax.data import loading, shard_writer, sources
+from como_jax.data import loading, shard_writer, sources, video
 from como_jax.data import workers as processes
 from como_jax.data.sources import shards
 
@@ -289,7 +289,7 @@ def ensure_shards(path: str, *, image_size: int, cache_dir: str, **settings: Any
     return path
   source = sources.open_source(path, format=format)
   deciding = {key: value for key, value in settings.items() if key not in ("workers", "progress")}
-  key = xxhash.xxh64_hexdigest(json.dumps([source.fingerprint(), image_size, deciding], sort_keys=True).encode())
+  key = xxhash.xxh64_hexdigest(json.dumps([source.fingerprint(), image_size, deciding, video.DECODING], sort_keys=True).encode())
   os.makedirs(cache_dir, exist_ok=True)
   output = os.path.join(cache_dir, key)
   with locked(os.path.join(cache_dir, f"{key}.lock"), wait=True):

@@ -8,6 +8,8 @@ Where the rule comes from: benchmarks/input_pipeline.py, 224 px, on 2 CPU cores.
   for chips five times as fast that is about 3 a chip. Computed: it has not been run on accelerators.
 - From H.264 a core makes about a third of the frames that it makes from JPEG.
 - 1 and 4 threads cost the same CPU time (0.831 and 0.834 of raw decoding); more than one hides the time of reading from a disk.
+- Workers hand batches over in shared memory, and a full /dev/shm (64 MB in a container, if nobody asked for more) kills them: they get half of
+  what is free.
 None of these numbers changes a batch.
 """
 
@@ -16,6 +18,7 @@ import math
 import os
 import pathlib
 import platform
+import shutil
 from collections.abc import Iterable
 
 from como_jax import errors
@@ -24,39 +27,52 @@ AUTOMATIC = -1
 _WORKERS = {"jpeg": 4, "h264": 12}  # most that an accelerator needs, by codec
 _THREADS, _WORKER_THREADS = 4, 2
 _AHEAD = 8  # batches, over all workers; at least 2 for each
+_SHARED = pathlib.Path("/dev/shm")
 
 
 @dataclasses.dataclass(frozen=True)
 class Loading:
-  """Resolved numbers: arguments of `pipeline.build`, and the CPU cores they were chosen for."""
+  """Resolved numbers: arguments of `pipeline.build`, and what they were chosen for."""
 
   workers: int
   threads: int
   prefetch: int
-  cores: int
+  host: str
 
   def __str__(self) -> str:
-    return f"data workers {self.workers}, threads {self.threads}, prefetch {self.prefetch} (CPU cores {self.cores})"
+    return f"data workers {self.workers}, threads {self.threads}, prefetch {self.prefetch} ({self.host})"
 
 
-def choose(*, workers: int, threads: int, prefetch: int, cores: int, accelerators: int, codecs: Iterable[str]) -> Loading:
+def choose(*, workers: int, threads: int, prefetch: int, cores: int, accelerators: int, codecs: Iterable[str],
+           room: float = math.inf) -> Loading:
   """The numbers of a config's data section, those that are -1 filled in.
 
   Args:
     cores: CPU cores of this process.
     accelerators: devices of this process that are not CPUs.
     codecs: of the shards that are read, see `episode.CODECS`.
+    room: batches that workers may keep in shared memory, see `shared_room`.
 
   Raises:
     errors.UserError: a number below -1.
   """
+  host = f"CPU cores {cores}"
   if workers == AUTOMATIC:
-    most = max(_WORKERS[codec] for codec in codecs) * accelerators
-    workers = min(cores - 1, most)  # a core for the process that feeds the devices
+    most = min(cores - 1, max(_WORKERS[codec] for codec in codecs) * accelerators)  # a core for the process that feeds the devices
+    workers = int(min(most, room // 3))  # a batch that is being used, two that wait
     workers = workers if workers > 1 else 0
+    if workers < most and most > 1:
+      host += f", shared memory for {int(room)} batches"
   workers = _checked("workers", workers)
   ahead = max(2, math.ceil(_AHEAD / max(1, workers))) if prefetch == AUTOMATIC else prefetch
-  return Loading(workers, reading_threads(threads, workers=workers), _checked("prefetch", ahead), cores)
+  if workers and prefetch == AUTOMATIC:
+    ahead = int(max(2, min(ahead, room // workers - 1)))
+  return Loading(workers, reading_threads(threads, workers=workers), _checked("prefetch", ahead), host)
+
+
+def shared_room(batch_bytes: int) -> float:
+  """Batches that half of the free shared memory holds; infinite where the machine does not say."""
+  return shutil.disk_usage(_SHARED).free / 2 // batch_bytes if _SHARED.is_dir() else math.inf
 
 
 def reading_threads(asked: int, *, workers: int = 0) -> int:
@@ -76,8 +92,9 @@ def cores(root: str = "/") -> int:
 
 
 def place() -> str:
-  """The same text in processes that share their cores: one machine, one affinity."""
-  return f"{platform.node()} {sorted(_affinity())}"
+  """The same text in processes that share their cores: one machine (also in several containers), one affinity."""
+  machine = _words(pathlib.Path("/proc/sys/kernel/random/boot_id")) or [platform.node()]
+  return f"{machine[0]} {sorted(_affinity())}"
 
 
 def _affinity() -> set[int]:

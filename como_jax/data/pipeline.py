@@ -198,7 +198,9 @@ class Batches:
     self._iterator = self._open()
 
   def _open(self):
-    read = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._prefetch if self._threads else 0)
+    # A worker's own batches wait in its shared memory, so its threads need no further ones waiting.
+    ahead = self._threads if self._workers else self._prefetch
+    read = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=ahead if self._threads else 0)
     stream = self._make(self.step).to_iter_dataset(read)
     if self._workers > 0:
       stream = stream.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=max(1, self._prefetch)))

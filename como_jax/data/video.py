@@ -73,6 +73,9 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
   return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), method))
 
 
+DECODING = 2  # of stored frames into pixels: raise it when the same bytes begin to give others, 2 with `reduction`
+
+
 def reduction(height: int, width: int, to_height: int, to_width: int) -> int:
   """How many times smaller a JPEG may be decoded that is then resized: 8, 4, 2, or 1 where it must be decoded whole.
 

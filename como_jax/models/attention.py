@@ -68,10 +68,11 @@ def _library(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> str | 
   if device.platform == "tpu":
     if mesh.empty and jax.device_count() > 1:  # the examples may lie on several, over which XLA cannot split a kernel
       return None
-    return "pallas" if mask is None or mask.shape[1:3] == (1, 1) else None
+    size = query.shape[-1]
+    return "pallas" if (mask is None or mask.shape[1:3] == (1, 1)) and (size <= _LANES or size % _LANES == 0) else None
   if device.platform in ("gpu", "cuda") and "nvidia" in device.device_kind.lower():
-    half = query.dtype in (jnp.bfloat16, jnp.float16) and query.dtype == key.dtype
-    modern = float(getattr(jax.local_devices()[0], "compute_capability", "0")) >= 8
+    half = query.dtype == key.dtype == jnp.bfloat16
+    modern = float(getattr(jax.local_devices()[0], "compute_capability", "8.0")) >= 8  # not known of a GPU that is not here
     return "cudnn" if half and modern and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128 else None
   return None
 

@@ -23,7 +23,7 @@ import xxhash
 from como_jax import config as config_lib
 from como_jax import errors, models, trees, weights
 from como_jax.data import episode as episodes
-from como_jax.data import index, ingest, labels, lerobot_labels, loading, sequences
+from como_jax.data import index, ingest, labels, lerobot_labels, loading, sequences, video
 from como_jax.data.sources import shards
 from como_jax.parallel import distributed
 from como_jax.parallel import mesh as mesh_lib
@@ -149,9 +149,11 @@ def open_work(config) -> tuple[Work, Any, Any]:
   cameras = sequences.check(table, offset_seconds=offset, cameras=tuple(config.data.cameras), name=source)
   layout = np.stack([table.shard, table.record, table.start, table.length], 1).astype("<i8")
   facts = {"model": model_fingerprint(config.checkpoint, params), "data": manifest["source"]["fingerprint"],
-           "layout": xxhash.xxh64_hexdigest(layout.tobytes()), "offset_seconds": offset, "cameras": list(cameras), "dtype": model.config["dtype"]}
+           "layout": xxhash.xxh64_hexdigest(layout.tobytes()), "offset_seconds": offset, "cameras": list(cameras), "dtype": model.config["dtype"],
+           "decoding": video.DECODING}
+  piece = (int(table.length.max()), model.image_size, model.image_size, 3)
   return Work(path, table, manifest, cameras, offset, facts, source, str(config.checkpoint), section,
-              sources.choose_loading(config.data, [path])), model, params
+              sources.choose_loading(config.data, [path], {"frames": jax.ShapeDtypeStruct(piece, np.uint8)})), model, params
 
 
 def data_path(config, trained_on: dict) -> tuple[str, float]:

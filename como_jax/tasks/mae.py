@@ -34,7 +34,7 @@ def job(config) -> training.Job:
   def evaluate(params):
     return {name: float(np.asarray(value) / np.asarray(count)) for name, (value, count) in held_out_loss(params, held_out).items()}
 
-  how = sources.choose_loading(config.data, [one.path for one in data_sets])
+  how = sources.choose_loading(config.data, [one.path for one in data_sets], model.inputs_spec(sources.local_rows(config)))
   return training.Job(
       model=model, loss=loss, weights=objective.weights, evaluate=evaluate, loading=how,
       batches=lambda start: sources.batches(config, data_sets, kind="mae", jitter=False, start_step=start, how=how),

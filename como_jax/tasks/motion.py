@@ -30,7 +30,9 @@ def job(config) -> training.Job:
   def loss(params, batch, key, constants=None):
     return objective(model.forward(params, batch, key=key), batch, constants)
 
-  measure, how = latents.Measure(model), sources.choose_loading(config.data, [one.path for one in data_sets])
+  measure = latents.Measure(model)
+  how = sources.choose_loading(config.data, [one.path for one in data_sets],
+                               model.inputs_spec(sources.local_rows(config), config.data.frames, jittered=jitter))
   return training.Job(
       model=model, loss=loss, weights=objective.weights, constants=objective.constants, start=start, loading=how,
       batches=lambda step: sources.batches(config, data_sets, kind="motion", jitter=jitter, start_step=step, how=how),

@@ -114,7 +114,8 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
   for line in policy_data.describe(ready.sets, validation_fraction=config.data.validation_fraction):
     print(f"data: {line}")
   settings = dict(normaliser=ready.normaliser, **ready.build)
-  how, threads = sources.choose_loading(config.data, [one.path for one in ready.sets]), loading.reading_threads(config.data.threads)
+  how = sources.choose_loading(config.data, [one.path for one in ready.sets], model.inputs_spec(sources.local_rows(config)))
+  threads = loading.reading_threads(config.data.threads)
   held_out = None
   if config.data.validation_fraction > 0:
     held_out = policy_data.evaluation(ready.sets, **settings, batch_size=config.evaluation.batch_size,

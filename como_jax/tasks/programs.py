@@ -114,7 +114,8 @@ def policy(config, machine: topology.Topology, *, batch_size: int, useful: bool 
   robot, guidance = model.robots[0], float(config.policy.guidance)
 
   def sample(params, batch, key):
-    return model.sample(params, batch, key, robot=robot, steps=None, guidance=guidance)
+    with rules.activations(mesh):
+      return model.sample(params, batch, key, robot=robot, steps=None, guidance=guidance)
 
   params = jax.eval_shape(lambda key: serving.lean(model.init(key), config.model.dtype), rng.key(0, "init"))
   batch = {name: spec for name, spec in model.inputs_spec(batch_size).items() if name not in policy_task.TARGETS}

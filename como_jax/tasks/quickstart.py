@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 
@@ -66,7 +67,7 @@ def run(command: config_lib.CommandLine) -> int:
     else:
       print(f"== {stage.name}", flush=True)
       begin = time.monotonic()
-      code = stage.run()
+      code = _attempt(stage)
       if code and stage.needed:
         return code
       if code:
@@ -77,6 +78,17 @@ def run(command: config_lib.CommandLine) -> int:
     seconds[stage.name] = float(clock.read_text()) if clock.exists() else 0.0
   quickstart_report.finish(workdir, seconds=seconds, skipped=skipped)
   return failed
+
+
+def _attempt(stage: Stage) -> int:
+  """Its exit code. What a stage raises that is not needed becomes one, too."""
+  try:
+    return stage.run()
+  except Exception as error:
+    if stage.needed:
+      raise
+    print(f"error: {stage.name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    return getattr(error, "code", 1)
 
 
 def stages(config, workdir: pathlib.Path) -> list[Stage]:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -93,12 +94,18 @@ def cores() -> int:
   return max(1, loading.cores() // distributed.sharing(loading.place()))
 
 
-def choose_loading(section, paths: list[str]) -> loading.Loading:
-  """How folders of shards are read, from a config's data section. Raises `errors.UserError`."""
+def local_rows(config) -> int:
+  """Rows of a training batch that this process loads."""
+  return max(1, config.train.batch_size // jax.process_count())
+
+
+def choose_loading(section, paths: list[str], batch: Mapping[str, jax.ShapeDtypeStruct]) -> loading.Loading:
+  """How folders of shards are read, from a config's data section and the shapes of this process's batches. Raises `errors.UserError`."""
   return loading.choose(
       workers=section.workers, threads=section.threads, prefetch=section.prefetch, cores=cores(),
       accelerators=0 if jax.default_backend() == "cpu" else jax.local_device_count(),
-      codecs={shards.read_manifest(path)["codec"] for path in paths})
+      codecs={shards.read_manifest(path)["codec"] for path in paths},
+      room=loading.shared_room(sum(spec.size * spec.dtype.itemsize for spec in batch.values())))
 
 
 def batches(config, sets: list[data.DataSet], *, kind: str, jitter: bool, start_step: int, how: loading.Loading) -> pipeline.Batches:

@@ -102,7 +102,7 @@ class Bottleneck:
     return f"waiting for data {share:.0%} of the time{where}: {self._advice}"
 
 
-def advice(*, workers: int, threads: int, prefetch: int, cores: int) -> str:
+def advice(*, workers: int, threads: int, prefetch: int, host: str) -> str:
   """What to do about slow data, with the present settings."""
-  return (f"raise config.data.workers (now {workers}; this process has {cores} cores) or config.data.threads (now {threads}), or shrink "
+  return (f"raise config.data.workers (now {workers}; this process: {host}) or config.data.threads (now {threads}), or shrink "
           f"the work of a sample: shards of a smaller image size (configs/ingest.py), fewer augmentations; prefetch is {prefetch}")

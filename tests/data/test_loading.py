@@ -5,7 +5,9 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
+import jax
 import pytest
 
 from como_jax import config as config_lib
@@ -28,6 +30,22 @@ def choose(cores, accelerators, codecs=("jpeg",), **given):
     (96, 1, ("h264",), (12, 2, 2)), (96, 1, ("jpeg", "h264"), (12, 2, 2)), (4, 1, ("h264",), (3, 2, 3))])
 def test_the_choice(cores, accelerators, codecs, expected):
   assert choose(cores, accelerators, codecs) == expected
+
+
+@pytest.mark.parametrize("room, expected", [(48, (15, 2, 2)), (24, (8, 2, 2)), (11, (3, 2, 2)), (6, (2, 2, 2)), (5, (0, 4, 8))])
+def test_workers_fit_into_shared_memory(room, expected):
+  one = loading.choose(workers=-1, threads=-1, prefetch=-1, cores=16, accelerators=8, codecs=("jpeg",), room=room)
+  assert (one.workers, one.threads, one.prefetch) == expected
+  assert one.workers * (one.prefetch + 1) <= room
+  assert ("shared memory for" in str(one)) == (one.workers < 15)
+
+
+def test_the_free_shared_memory_is_looked_at(tmp_path, monkeypatch):
+  monkeypatch.setattr(loading, "_SHARED", tmp_path)
+  monkeypatch.setattr(loading.shutil, "disk_usage", lambda path: {tmp_path: types.SimpleNamespace(free=64)}[path])
+  assert loading.shared_room(10) == 3
+  monkeypatch.setattr(loading, "_SHARED", tmp_path / "none")
+  assert loading.shared_room(10) == math.inf
 
 
 def test_given_numbers_count():
@@ -76,15 +94,15 @@ def test_the_affinity_of_the_process_counts():
 
 
 def test_a_config_is_resolved_for_this_process(tmp_path, monkeypatch):
-  path = makers.shards(tmp_path / "s", (7, 7))
+  path, batch = makers.shards(tmp_path / "s", (7, 7)), {"frames": jax.ShapeDtypeStruct((2, 10, 10, 3), "uint8")}
   found = {}
   monkeypatch.setattr(loading, "cores", lambda: 16)
   for backend, processes in (("cpu", 1), ("gpu", 1), ("gpu", 4)):
     monkeypatch.setattr(sources.jax, "default_backend", lambda backend=backend: backend)
     monkeypatch.setattr(sources.jax, "local_device_count", lambda: 1)
     monkeypatch.setattr(distributed, "sharing", lambda text, processes=processes: processes)
-    found[backend, processes] = str(sources.choose_loading(config_lib.data(), [path]))
+    found[backend, processes] = str(sources.choose_loading(config_lib.data(), [path], batch))
   assert found == {("cpu", 1): "data workers 0, threads 4, prefetch 8 (CPU cores 16)", ("gpu", 1): "data workers 4, threads 2, prefetch 2 (CPU cores 16)",
                    ("gpu", 4): "data workers 3, threads 2, prefetch 3 (CPU cores 4)"}
   section = config_lib.data(workers=1, threads=3, prefetch=5)
-  assert str(sources.choose_loading(section, [path])).startswith("data workers 1, threads 3, prefetch 5")
+  assert str(sources.choose_loading(section, [path], batch)).startswith("data workers 1, threads 3, prefetch 5")

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax._src.cudnn import fused_attention_stablehlo
 from jax.experimental.pallas import tpu as pltpu
 
 from como_jax import models
@@ -31,9 +30,9 @@ def value_and_gradient(function, query, key, value, mask):
   return out, *gradient
 
 
-def tpu(data=1, tensor=1):
-  """A mesh of TPUs that are not there: enough to trace for."""
-  device = jax.sharding.AbstractDevice(device_kind="TPU v5e", num_cores=1, platform="tpu")
+def accelerators(data=1, tensor=1, device_kind="TPU v5e", platform="tpu"):
+  """A mesh of accelerators that are not there: enough to trace for."""
+  device = jax.sharding.AbstractDevice(device_kind=device_kind, num_cores=1, platform=platform)
   return jax.sharding.AbstractMesh((data, 1, tensor), ("data", "fsdp", "tensor"), (jax.sharding.AxisType.Auto,) * 3, abstract_device=device)
 
 
@@ -45,7 +44,7 @@ class Traced:
 
 
 def program(function, *arguments, mesh=None):
-  with rules.activations(Traced(mesh or tpu())):
+  with rules.activations(Traced(mesh or accelerators())):
     return str(jax.make_jaxpr(function)(*arguments))
 
 
@@ -79,9 +78,10 @@ def test_cudnn_equals_xla(tokens, read, masked):
 
 @pytest.mark.parametrize("tokens, read, masked", [(197, 197, False), (197, 420, True), (24, 421, True)])
 def test_cudnn_lowers_for_every_number_of_tokens(tokens, read, masked, monkeypatch):
+  private = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")  # no public way to lower for a cuDNN that is not here
   class Versions:
     cudnn_get_version = staticmethod(lambda: 91000)
-  monkeypatch.setattr(fused_attention_stablehlo, "cuda_versions", Versions)
+  monkeypatch.setattr(private, "cuda_versions", Versions)
   *given, mask = inputs(tokens, read, size=64, masked=masked, dtype=jnp.bfloat16)
   def summed(*given):
     return jnp.sum(attention._cudnn(*given, mask).astype(jnp.float32))
@@ -90,13 +90,31 @@ def test_cudnn_lowers_for_every_number_of_tokens(tokens, read, masked, monkeypat
 
 
 @pytest.mark.parametrize("kernel, tokens, mesh, fused", [
-    ("auto", 512, tpu(), True), ("auto", 511, tpu(), False), ("fused", 20, tpu(), True), ("xla", 512, tpu(), False),
-    ("fused", 20, tpu(data=2, tensor=2), True),
-    ("fused", 20, tpu(data=3), False),  # 2 examples, 3 devices
-    ("fused", 20, tpu(tensor=4), False)])  # 2 heads, 4 devices
+    ("auto", 512, accelerators(), True), ("auto", 511, accelerators(), False), ("fused", 20, accelerators(), True), ("xla", 512, accelerators(), False),
+    ("fused", 20, accelerators(data=2, tensor=2), True),
+    ("fused", 20, accelerators(data=3), False),  # 2 examples, 3 devices
+    ("fused", 20, accelerators(tensor=4), False)])  # 2 heads, 4 devices
 def test_where_a_fused_kernel_is_used(kernel, tokens, mesh, fused):
   *given, mask = inputs(tokens, tokens, masked=True)
   assert ("pallas_call" in program(lambda *given: attention.attend(*given, mask, kernel=kernel), *given, mesh=mesh)) == fused
+
+
+@pytest.mark.parametrize("size, fused", [(64, True), (128, True), (160, False), (256, True)])
+def test_head_sizes_that_the_kernel_of_tpus_has(size, fused):
+  *given, _ = inputs(512, 512, size=size)
+  assert ("pallas_call" in program(attention.attend, *given)) == fused
+
+
+@pytest.mark.parametrize("tokens, size, dtype, kind, fused", [
+    (32, 64, jnp.bfloat16, "NVIDIA H100 80GB HBM3", True), (31, 64, jnp.bfloat16, "NVIDIA H100 80GB HBM3", False),
+    (32, 64, jnp.float32, "NVIDIA H100 80GB HBM3", False), (32, 60, jnp.bfloat16, "NVIDIA H100 80GB HBM3", False),
+    (32, 136, jnp.bfloat16, "NVIDIA H100 80GB HBM3", False), (32, 64, jnp.bfloat16, "AMD Instinct MI300X", False)])
+def test_where_cudnn_is_used(tokens, size, dtype, kind, fused, monkeypatch):
+  *given, mask = inputs(tokens, 40, size=size, masked=True, dtype=dtype)
+  called = []
+  monkeypatch.setattr(attention, "_cudnn", lambda query, *rest: called.append(rest[-1]) or query)
+  program(lambda *given: attention.attend(*given, mask), *given, mesh=accelerators(device_kind=kind, platform="gpu"))
+  assert len(called) == fused and all(one is mask for one in called)
 
 
 def test_masks_of_pairs_and_cpus_have_no_fused_kernel():
@@ -120,6 +138,6 @@ def test_models_pass_the_choice_on():
 def test_operations_of_a_kernel():
   *given, mask = inputs(256, 512, size=64)
   def count(function):
-    with rules.activations(Traced(tpu(data=2))):
+    with rules.activations(Traced(accelerators(data=2))):
       return flops.count(jax.make_jaxpr(lambda *given: function(*given, mask))(*given))
   assert count(attention._pallas) == count(attention._xla) == 2 * 2 * (2 * 2 * 256 * 512 * 64)

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from como_jax import config as config_lib
+from como_jax import errors
 from como_jax.tasks import quickstart
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -27,26 +28,32 @@ def ready(tmp_path, monkeypatch):
   return command, started, finished
 
 
-def results(workdir, errors):
-  (workdir / "rollout" / "results.json").write_text(json.dumps({"errors": errors}))
+def results(workdir, broken):
+  (workdir / "rollout" / "results.json").write_text(json.dumps({"errors": broken}))
 
 
 BROKEN = [{"task": "reach", "episode": 0, "seed": 0, "error": "unstable"}]
 
 
-@pytest.mark.parametrize("errors, again", [([], False), (BROKEN, True)])
-def test_a_rollout_is_finished_when_all_its_episodes_were_played(ready, tmp_path, errors, again):
+@pytest.mark.parametrize("broken, again", [([], False), (BROKEN, True)])
+def test_a_rollout_is_finished_when_all_its_episodes_were_played(ready, tmp_path, broken, again):
   command, started, finished = ready
-  results(tmp_path, errors)
+  results(tmp_path, broken)
   assert quickstart.run(command) == 0 and len(finished) == 1
   assert [(one.workdir.name, one.resume) for one in started] == [("rollout", True)] * again
 
 
-def test_a_simulator_that_fails_costs_neither_the_server_nor_the_report(ready, tmp_path, monkeypatch):
+def raise_a_user_error(command):
+  raise errors.UserError("no such camera")
+
+
+@pytest.mark.parametrize("failing, code", [(lambda command: 1, 1), (raise_a_user_error, 2), (lambda command: 1 / 0, 1)])
+def test_a_simulator_that_fails_costs_neither_the_server_nor_the_report(ready, tmp_path, monkeypatch, failing, code):
   command, _, finished = ready
   results(tmp_path, BROKEN)
-  monkeypatch.setattr(quickstart.tasks, "run", lambda command: 1)
-  assert quickstart.run(command) == 1
-  assert "exit code 1" in finished[0]["skipped"]["rollout"] and "serve" in finished[0]["seconds"]
+  monkeypatch.setattr(quickstart.tasks, "run", failing)
+  assert quickstart.run(command) == code
+  assert f"exit code {code}" in finished[0]["skipped"]["rollout"] and "serve" in finished[0]["seconds"]
   (tmp_path / "motion" / "weights").unlink()
-  assert quickstart.run(command) == 1 and len(finished) == 1  # without a motion model there is nothing to report
+  monkeypatch.setattr(quickstart.tasks, "run", lambda command: 3)
+  assert quickstart.run(command) == 3 and len(finished) == 1  # without a motion model there is nothing to report

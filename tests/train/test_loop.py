@@ -153,10 +153,10 @@ def test_a_slow_source_is_named_as_the_bottleneck(tmp_path, capsys):
     for batch in toy.batches(start):
       time.sleep(0.05)
       yield batch
-  outcome = train(tmp_path / "run", steps=45, batches=slow, slow_data=meter.advice(workers=0, threads=4, prefetch=8, cores=2))
+  outcome = train(tmp_path / "run", steps=45, batches=slow, slow_data=meter.advice(workers=0, threads=4, prefetch=8, host="CPU cores 2"))
   said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("waiting for data")]
   assert len(said) == 1, said  # once in a while, not at every log line
-  pattern = r"waiting for data (\d+)% of the time: raise config.data.workers \(now 0; this process has 2 cores\) or config.data.threads \(now 4\)"
+  pattern = r"waiting for data (\d+)% of the time: raise config.data.workers \(now 0; this process: CPU cores 2\) or config.data.threads \(now 4\)"
   share = int(re.match(pattern, said[0])[1])
   assert share >= 20 and outcome.wait_share > 0.2
   train(tmp_path / "fast", steps=45)
