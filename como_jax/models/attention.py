@@ -6,8 +6,12 @@ Fused kernels are libraries': cuDNN's on NVIDIA (through `jax.nn`), Pallas' flas
 `KERNELS` names the choices of `model.attention_kernel`; whatever it says, XLA is used where no fused kernel can be.
 """
 
+import functools
+import warnings
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from como_jax import errors
@@ -72,9 +76,24 @@ def _library(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> str | 
     return "pallas" if (mask is None or mask.shape[1:3] == (1, 1)) and (size <= _LANES or size % _LANES == 0) else None
   if device.platform in ("gpu", "cuda") and "nvidia" in device.device_kind.lower():
     half = query.dtype == key.dtype == jnp.bfloat16
-    modern = float(getattr(jax.local_devices()[0], "compute_capability", "8.0")) >= 8  # not known of a GPU that is not here
-    return "cudnn" if half and modern and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128 else None
+    return "cudnn" if half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128 and _cudnn_runs() else None
   return None
+
+
+@functools.cache
+def _cudnn_runs() -> bool:
+  """Whether this machine's GPU and cuDNN compute a small example: an old one must cost speed, not the run."""
+  if jax.default_backend() != "gpu":  # traced for a GPU that is not here
+    return True
+  small = np.zeros((1, 2, 1, 64), jnp.bfloat16)
+  try:
+    # Within a trace, and aside from the mesh that it is for.
+    with jax.ensure_compile_time_eval(), jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+      jax.block_until_ready(jax.jit(jax.grad(lambda x: _cudnn(x, x, x, None).astype(jnp.float32).sum()))(small))
+  except Exception as error:
+    warnings.warn(f"attention: cuDNN's fused kernel does not run here, XLA computes it ({repr(error)[:200]})", stacklevel=2)
+    return False
+  return True
 
 
 def _size(mesh, axes) -> int:

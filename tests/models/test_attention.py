@@ -1,5 +1,7 @@
 """Attention: fused kernels agree with XLA's, are chosen where they can run, and lower for hardware that is not here."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,6 +117,24 @@ def test_where_cudnn_is_used(tokens, size, dtype, kind, fused, monkeypatch):
   monkeypatch.setattr(attention, "_cudnn", lambda query, *rest: called.append(rest[-1]) or query)
   program(lambda *given: attention.attend(*given, mask), *given, mesh=accelerators(device_kind=kind, platform="gpu"))
   assert len(called) == fused and all(one is mask for one in called)
+
+
+@pytest.mark.parametrize("cudnn, runs", [(attention._xla, True), (attention._cudnn, False)])
+def test_a_machine_without_a_working_cudnn_falls_back(cudnn, runs, monkeypatch):
+  monkeypatch.setattr(attention.jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(attention, "_cudnn", cudnn)
+  attention._cudnn_runs.cache_clear()
+  mesh, answers = mesh_lib.make(data=4, fsdp=1, tensor=2, devices=jax.devices()[:8]), []
+
+  def asked(x):  # within a trace for a mesh of several devices, as in a train step
+    with rules.activations(mesh):
+      answers.append(attention._cudnn_runs())
+      return 2 * x
+  with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    jax.jit(asked)(jax.device_put(np.ones(8, np.float32), mesh_lib.batch_sharding(mesh)))
+  attention._cudnn_runs.cache_clear()
+  assert answers == [runs] and any("cuDNN's fused kernel does not run here" in str(one.message) for one in said) != runs
 
 
 def test_masks_of_pairs_and_cpus_have_no_fused_kernel():
