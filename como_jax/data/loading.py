@@ -64,10 +64,10 @@ def choose(*, workers: int, threads: int, prefetch: int, cores: int, accelerator
     if workers < most and most > 1:
       host += f", shared memory for {int(room)} batches"
   workers = _checked("workers", workers)
-  ahead = max(2, math.ceil(_AHEAD / max(1, workers))) if prefetch == AUTOMATIC else prefetch
-  if workers and prefetch == AUTOMATIC:
-    ahead = int(max(2, min(ahead, room // workers - 1)))
-  return Loading(workers, reading_threads(threads, workers=workers), _checked("prefetch", ahead), host)
+  if prefetch == AUTOMATIC:
+    fits = room // workers - 1 if workers else math.inf
+    prefetch = int(max(2, min(math.ceil(_AHEAD / max(1, workers)), fits)))
+  return Loading(workers, reading_threads(threads, workers=workers), _checked("prefetch", prefetch), host)
 
 
 def shared_room(batch_bytes: int) -> float:
