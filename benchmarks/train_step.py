@@ -47,6 +47,7 @@ SEED = 0
 # Pairs of a batch and steps of a round; matrices of the peak.
 SIZES = {("small", "cpu"): (32, 3), ("published", "cpu"): (1, 1), ("small", "gpu"): (512, 20), ("published", "gpu"): (64, 5)}
 MATRIX = {"cpu": 2048, "gpu": 8192}
+SLOW, SLOW_SIZE = 1e10, (2, 1)  # operations a second below which torch only emulates a dtype, and pairs and steps there
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}  # of the first step's loss and gradient norm, in the precision that is timed
 OURS, EAGER, COMPILED = "como_jax", "torch eager", "torch.compile"
 
@@ -71,8 +72,6 @@ def main() -> None:
   cores = len(os.sched_getaffinity(0))
   torch.set_num_threads(cores)
   torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as XLA does by default
-  batch, steps = SIZES[options.preset, "gpu" if on_gpu else "cpu"]
-  options.batch, options.steps = options.batch or batch, options.steps or steps
 
   params = jax.jit(models.build(section(options, "float32")).init)(rng.key(SEED, "init"))
   params = jax.device_get(params)
@@ -81,9 +80,11 @@ def main() -> None:
            f"{optimizer.count({k: v for k, v in params.items() if k != 'encoder'}):,} of them trained. Relative difference of the two "
            f"losses of the same parameters, float32: {difference:.1e}."]
   for dtype in options.dtypes:
-    peaks = peak(dtype, device, size=MATRIX["gpu" if on_gpu else "cpu"], rounds=options.rounds)
+    peaks = {name: peak(name, dtype, device, rounds=options.rounds) for name in ("jax", "torch")}
+    batch, steps = SLOW_SIZE if peaks["torch"] < SLOW else SIZES[options.preset, "gpu" if on_gpu else "cpu"]
     for frames in options.frames:
-      parts.append(measure(options, params, dtype=dtype, frames=frames, device=device, peaks=peaks))
+      parts.append(measure(options, params, dtype=dtype, frames=frames, device=device, peaks=peaks, batch=options.batch or batch,
+                           steps=options.steps or steps))
       print(parts[-1], flush=True)
   common.finish(f"train-step-{options.preset}", "What a train step costs, beside torch", parts, options)
 
@@ -228,32 +229,39 @@ def _same(what: str, mine: float, value: float, *, tolerance: float) -> float:
   return difference
 
 
-def peak(dtype: str, device: torch.device, *, size: int, rounds: int) -> dict[str, float]:
-  """Operations a second of a large matrix product, in jax and in torch."""
+def peak(library: str, dtype: str, device: torch.device, *, rounds: int) -> float:
+  """Operations a second of a large matrix product in "jax" or "torch": sizes double up to MATRIX, or until a product takes a second."""
+  on_cpu = device.type == "cpu"
+  size, largest, count = 256, MATRIX["cpu" if on_cpu else "gpu"], 3 if on_cpu else 50
+  while True:
+    product = _product(library, dtype, device, size=size, count=count)
+    measured = common.rounds({library: product}, rounds)[library]
+    if size >= largest or measured.best.wall > count:
+      return measured.best.rate
+    size *= 2
+
+
+def _product(library: str, dtype: str, device: torch.device, *, size: int, count: int) -> Callable[[], float]:
+  """Takes so many matrix products, waits, and returns their operations."""
   a, b = np.random.default_rng(SEED).normal(size=(2, size, size)).astype(np.float32)
-  mine = [jnp.asarray(x, dtype) for x in (a, b)]
-  others = [torch.tensor(x, dtype=getattr(torch, dtype), device=device) for x in (a, b)]
-  product, count = jax.jit(jnp.matmul), 3 if device.type == "cpu" else 50
+  if library == "jax":
+    run, given, wait = jax.jit(jnp.matmul), [jnp.asarray(x, dtype) for x in (a, b)], jax.block_until_ready
+  else:
+    run, given = torch.matmul, [torch.tensor(x, dtype=getattr(torch, dtype), device=device) for x in (a, b)]
+    wait = (lambda out: None) if device.type == "cpu" else (lambda out: torch.cuda.synchronize())
 
-  def in_jax() -> float:
+  def take() -> float:
     for _ in range(count):
-      out = product(*mine)
-    jax.block_until_ready(out)
+      out = run(*given)
+    wait(out)
     return count * 2.0 * size ** 3
-
-  def in_torch() -> float:
-    for _ in range(count):
-      torch.matmul(*others)
-    if device.type == "cuda":
-      torch.cuda.synchronize()
-    return count * 2.0 * size ** 3
-  return {name: one.best.rate for name, one in common.rounds({"jax": in_jax, "torch": in_torch}, rounds).items()}
+  return take
 
 
 def measure(options: argparse.Namespace, params: Mapping[str, Any], *, dtype: str, frames: int, device: torch.device,
-            peaks: Mapping[str, float]) -> str:
-  """The table of one dtype and clip length."""
-  pairs = max(1, round(options.batch / (frames - 1))) * (frames - 1)
+            peaks: Mapping[str, float], batch: int, steps: int) -> str:
+  """The table of one dtype and clip length: so many pairs a step, about, and steps a round."""
+  pairs = max(1, round(batch / (frames - 1))) * (frames - 1)
   side = section(options, dtype)["image_size"]
   independent = pictures(pairs, 2, side)
   contestants = {OURS: ours(options, params, pictures(pairs, frames, side), dtype),
@@ -262,8 +270,8 @@ def measure(options: argparse.Namespace, params: Mapping[str, Any], *, dtype: st
     contestants[COMPILED] = theirs(options, params, independent, dtype, device=device, compiled=True)
 
   def turn(contestant: Contestant) -> float:
-    contestant(options.steps)
-    return options.steps * pairs
+    contestant(steps)
+    return steps * pairs
   measured = common.rounds({name: lambda one=one: turn(one) for name, one in contestants.items()}, options.rounds)
   if frames == 2:
     for name, one in contestants.items():
@@ -284,10 +292,14 @@ def measure(options: argparse.Namespace, params: Mapping[str, Any], *, dtype: st
   if frames > 2:
     clips = f"{pairs // (frames - 1)} clips of {frames} frames ({pairs} pairs; torch: as many independent pairs)"
   remat = section(options, dtype)["remat"]
+  emulated = ""
+  if peaks["torch"] < SLOW:
+    emulated = (f"torch only emulates {dtype} on this machine, on one thread: the ratios to it say nothing about other hardware. The rows show "
+                "that this precision runs and computes the same.\n\n")
   return (f"## {dtype}, {clips} a step\n\n"
           f"Matrix products reach {peaks['jax'] / 1e9:.4g} GFLOP/s in jax and {peaks['torch'] / 1e9:.4g} in torch. "
-          f"Rematerialisation of ours: {remat}. Best of {options.rounds} rounds of {options.steps} steps.\n\n"
-          + common.table(columns, rows))
+          f"Rematerialisation of ours: {remat}. Best of {options.rounds} rounds of {steps} steps.\n\n"
+          + emulated + common.table(columns, rows))
 
 
 if __name__ == "__main__":
