@@ -24,6 +24,10 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs t
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from como_jax import main as entry  # noqa: E402
+
+entry.keep_memory()  # before a thread starts, as our runs do; torch, in the same process, gains by it too
+
 import common  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -33,7 +37,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from como_jax import config as config_lib  # noqa: E402
-from como_jax import main as entry  # noqa: E402
 from como_jax import models, objectives, presets, trees  # noqa: E402
 from como_jax.parallel import flops, rules  # noqa: E402
 from como_jax.parallel import mesh as mesh_lib  # noqa: E402
@@ -64,7 +67,6 @@ def main() -> None:
   parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
   common.add_options(parser)
   options = parser.parse_args()
-  entry.keep_memory()  # as our runs do; torch, in the same process, gains by it too
   on_gpu = jax.default_backend() == "gpu"
   if on_gpu != torch.cuda.is_available():
     raise SystemExit(f"jax runs on {jax.default_backend()}, torch.cuda.is_available() is {torch.cuda.is_available()}: nothing to compare")

@@ -54,13 +54,13 @@ def _one_of_several(command: config_lib.CommandLine) -> int:
 
 def keep_memory() -> None:
   """Lets glibc keep what it frees, on hosts without an accelerator: XLA's CPU backend gives its buffers back after every step, and fresh
-  pages cost the small motion model a quarter of its time. MALLOC_* variables that are set have the last word; other C libraries are left
-  alone."""
+  pages cost the small motion model a quarter of its time. To be called before numpy and jax start threads: a thread with an arena of its own
+  maps large buffers afresh. MALLOC_* variables that are set have the last word; other C libraries are left alone."""
   accelerator = any(os.path.exists(device) for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/accel0", "/dev/vfio/0"))
   if accelerator or sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
     return
   mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-  for parameter, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 2**28)) if mallopt else ():  # ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
+  for parameter, value in ((-8, 1), (-4, 0), (-1, -1), (-2, 2**28)) if mallopt else ():  # ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
     mallopt(parameter, value)
 
 
