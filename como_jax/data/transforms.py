@@ -34,18 +34,28 @@ def _each(images: np.ndarray, function: Callable[[np.ndarray], np.ndarray], size
 
 
 def _shift(images: np.ndarray, dy: int, dx: int, out: np.ndarray | None = None) -> np.ndarray:
-  """result[y, x] = images[y + dy, x + dx], the border repeated; every pixel is written once."""
-  if not dy and not dx and out is None:
-    return images
-  height, width = images.shape[-3:-1]
+  """result[y, x] = images[y + dy, x + dx], the border repeated. `out`, C-contiguous, may be `images`, which costs least."""
+  if out is None:
+    if not dy and not dx:
+      return images
+    out = np.array(images, order="C")
+  elif out is not images:
+    out[...] = images
+  height, width = out.shape[-3:-1]
   dy, dx = max(1 - height, min(dy, height - 1)), max(1 - width, min(dx, width - 1))
   top, bottom, left, right = max(0, -dy), height - max(0, dy), max(0, -dx), width - max(0, dx)
-  out = np.empty_like(images) if out is None else out
-  out[..., top:bottom, left:right, :] = images[..., top + dy : bottom + dy, left + dx : right + dx, :]
-  out[..., top:bottom, :left, :] = out[..., top:bottom, left : left + 1, :]
-  out[..., top:bottom, right:, :] = out[..., top:bottom, right - 1 : right, :]
-  out[..., :top, :, :] = out[..., top : top + 1, :, :]
-  out[..., bottom:, :, :] = out[..., bottom - 1 : bottom, :, :]
+  move = 3 * (dy * width + dx)
+  for image in out.reshape(-1, height, width, 3):
+    flat = memoryview(image.reshape(-1))  # its slices move like memmove, which numpy does not when they overlap backwards
+    if move > 0:
+      flat[:-move] = flat[move:]
+    elif move < 0:
+      flat[-move:] = flat[:move]
+    pixels = image.view("V3")[..., 0]  # what came around from the next row is now written over
+    pixels[top:bottom, :left] = pixels[top:bottom, left : left + 1]
+    pixels[top:bottom, right:] = pixels[top:bottom, right - 1 : right]
+    pixels[:top] = pixels[top]
+    pixels[bottom:] = pixels[bottom - 1]
   return out
 
 
@@ -56,7 +66,7 @@ class RandomShift:
   fraction: float = 0.05
 
   def __call__(self, sample: Sample, rng: np.random.Generator, out: Sample | None = None) -> Sample:
-    """`out`: arrays to write the images into."""
+    """`out`: C-contiguous arrays to write the images into; may be those of the sample."""
     height, width = sample["frames"].shape[-3:-1]
     most_y, most_x = int(round(self.fraction * height)), int(round(self.fraction * width))
     dy, dx = int(rng.integers(-most_y, most_y + 1)), int(rng.integers(-most_x, most_x + 1))
@@ -170,7 +180,7 @@ def build(settings: dict[str, dict[str, Any]]) -> tuple[Callable[[Sample, np.ran
 
 
 def apply(transforms: Sequence[Callable], sample: Sample, rng: np.random.Generator, out: Sample | None = None) -> Sample:
-  """One after the other; the results own their memory and are contiguous, or are written into the arrays of `out`."""
+  """One after the other; the results own their memory and are contiguous, or are written into the arrays of `out`, which may be the sample's."""
   if out is None:
     for transform in transforms:
       sample = transform(sample, rng)

@@ -337,8 +337,8 @@ def decode_h264(blob: bytes, indices: Iterable[int]) -> dict[int, np.ndarray]:
   return found
 
 
-def decode_jpegs(blobs: Sequence[bytes], indices: Sequence[int], out: np.ndarray, *, by: int = 1) -> np.ndarray:
-  """Frames by number into `out`, [n, H / by, W / by, 3]. Raises `Unreadable` when the bytes are damaged."""
+def decode_jpegs(blobs: Sequence[bytes], indices: Sequence[int], out: Sequence[np.ndarray], *, by: int = 1) -> Sequence[np.ndarray]:
+  """Frames by number into `out`, n arrays [H / by, W / by, 3]. Raises `Unreadable` when the bytes are damaged."""
   try:
     for image, index in zip(out, indices, strict=True):
       decode_jpeg(blobs[index], image, by=by)

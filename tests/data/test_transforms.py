@@ -93,10 +93,19 @@ def test_results_may_be_written_into_given_arrays(names, size):
     transforms.apply(chain, images, np.random.default_rng(seed), out)
     for name, value in expected.items():
       np.testing.assert_array_equal(out[name], value)
+    if size == 24:  # the sample's own arrays
+      same = {name: value.copy() for name, value in images.items()}
+      transforms.apply(chain, same, np.random.default_rng(seed), same)
+      for name, value in expected.items():
+        np.testing.assert_array_equal(same[name], value)
 
 
 @pytest.mark.parametrize("dy, dx", [(0, 0), (3, -2), (-7, 7), (8, -9), (0, 5), (-20, 0)])
 def test_shift_repeats_the_border_however_far_it_goes(dy, dx):
   image = np.random.default_rng(0).integers(0, 255, (2, 8, 9, 3), np.uint8)
   y, x = np.clip(np.arange(8) + dy, 0, 7), np.clip(np.arange(9) + dx, 0, 8)
-  np.testing.assert_array_equal(transforms._shift(image, dy, dx), image[:, y][:, :, x])
+  before, expected = image.copy(), image[:, y][:, :, x]
+  np.testing.assert_array_equal(transforms._shift(image, dy, dx), expected)
+  np.testing.assert_array_equal(image, before)
+  np.testing.assert_array_equal(transforms._shift(image, dy, dx, image), expected)
+  np.testing.assert_array_equal(image, expected)
