@@ -24,16 +24,17 @@ TENSOR_RULES: tuple[Rule, ...] = (
     (r"mlp/up/kernel$", (None, "fsdp", "tensor")),
     (r"mlp/up/bias$", (None, "tensor")),
     (r"mlp/down/kernel$", (None, "tensor", "fsdp")),
-    # Few activations meet these large kernels. Split on its results one would not be gathered: XLA would gather the activations of
-    # the whole batch instead, the more of them the more devices there are.
-    (r"modulation\w*/kernel$", (None, "fsdp", None)),
-    (r"modulation\w*/kernel$", ("fsdp", None)),
-    (r"time/(in|out)/kernel$", ("fsdp", None)),
+    # Few activations meet these large kernels. Modulations pass theirs around instead of the kernel: the layer's constraints say so, without
+    # which XLA would gather the activations of the whole batch.
+    (r"modulation\w*/kernel$", (None, None, "fsdp")),
+    (r"modulation\w*/kernel$", (None, "fsdp")),
+    (r"time/(in|out)/kernel$", ("fsdp", None)),  # split on its results it would cost just that
 )
 
 # Names used by `nn.with_logical_constraint` in the models.
 ACTIVATION_RULES = (
     ("batch", ("data", "fsdp")), ("time", None), ("token", None), ("embed", None), ("heads", "tensor"), ("mlp", "tensor"),
+    ("gathered_batch", "data"), ("modulation", "fsdp"),
 )
 
 _SMALL = 2**16  # elements; below this a leaf is cheaper to replicate than to gather

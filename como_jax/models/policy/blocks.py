@@ -40,7 +40,11 @@ class TimeEmbedding(nn.Module):
 
 
 class Modulation(nn.Module):
-  """`parts` vectors for each condition, zero at first: [..., D] -> parts x [..., D]."""
+  """`parts` vectors for each condition, zero at first: [B, ..., D] -> parts x [B, ..., D].
+
+  On a mesh each device of an fsdp group computes its part of the vectors for all conditions of the group, which are a few; the kernel, as large
+  as that of an MLP, stays where it is.
+  """
 
   parts: int
   dtype: Any = jnp.float32
@@ -50,7 +54,11 @@ class Modulation(nn.Module):
     zeros = nn.initializers.zeros
     table = nn.Dense(self.parts * condition.shape[-1], dtype=self.dtype, kernel_init=zeros)
     nn.share_scope(self, table)
-    return jnp.split(table(jax.nn.silu(condition)), self.parts, axis=-1)
+    others = (None,) * (condition.ndim - 1)
+    condition = nn.with_logical_constraint(jax.nn.silu(condition), ("gathered_batch", *others))
+    parts = nn.with_logical_constraint(table(condition), ("gathered_batch", *others[1:], "modulation"))
+    parts = nn.with_logical_constraint(parts, ("batch", *others))
+    return jnp.split(parts, self.parts, axis=-1)
 
 
 def modulated_norm(x: jax.Array, shift: jax.Array, scale: jax.Array, *, epsilon: float) -> jax.Array:
