@@ -192,5 +192,6 @@ def apply(transforms: Sequence[Callable], sample: Sample, rng: np.random.Generat
   if isinstance(last, RandomShift):  # the usual one: no copy after it
     return last(sample, rng, out)
   for name, value in last(sample, rng).items():
-    out[name][...] = value
+    if value is not out[name]:
+      out[name][...] = value
   return out
