@@ -60,9 +60,9 @@ SERIES = {  # what must stay flat: name -> plans, the first of 16 chips is what 
 }
 NOTES = {
     "policy of the 1B class, 16 examples a chip":
-        "At 16 chips XLA passes the few activations of the denoiser's modulation layers around in the backward pass, in larger meshes "
-        "their weights (some 540 MiB more); and the exchange of gradients between n groups of 8 chips is a ring, which sends "
-        "2 (n - 1) / n of a chip's part.",
+        "The exchange of gradients between n groups of 8 chips is a ring, which sends 2 (n - 1) / n of a chip's part: that is the growth of what "
+        "is sent. With several slices XLA makes a reduce-scatter and an all-gather of it, with the step between slices in the middle: the same "
+        "bytes are sent, and two arrays are counted for one.",
 }
 SINGLE = [  # other machines and programs
     Plan("v5e-16", MOTION, programs=("train", "extract")), Plan("v5e-256", MOTION, programs=("train", "extract")),

@@ -6,7 +6,7 @@ python -m como_jax.main --config=configs/compile.py:debug      the small model o
 
 Topologies: v5e-N, v6e-N (chips), v4-N, v5p-N, tpu7x-N (cores), v5p-128x2 (two slices), cpu-N. `changes` are those of the planned config,
 for example --config.changes="train.mesh.data=2 train.mesh.fsdp=-1 model.remat=full". Compare slices with one batch_per_device.
-Writes plan.json and plan.md into the workdir. Results: benchmarks/results/2026-11-25-compile-plans.md
+Writes plan.json and plan.md into the workdir. Results: benchmarks/results/2026-11-26-compile-plans.md
 """
 
 from como_jax import config as config_lib

@@ -4,7 +4,7 @@ Where the rule comes from: benchmarks/input_pipeline.py, 224 px, on 2 CPU cores.
 - A frame costs 8 to 23% more CPU time in a worker process than in a thread of the training process (1 worker against none, three runs:
   1365 and 1529, 1493 and 1608, 1382 and 1694 frames a CPU second), and a worker costs some 2 s of CPU time to start and 175 MB (299 MB
   resident, a part of it shared). Workers pay where cores would be idle: not where the model itself computes on the CPU, nor one alone.
-- The published model needs at least 53.7 ms for 64 rows on four v5e chips (benchmarks/results/2026-11-25-compile-plans.md), the work of 2.3 cores;
+- The published model needs at least 53.7 ms for 64 rows on four v5e chips (benchmarks/results/2026-11-26-compile-plans.md), the work of 2.3 cores;
   for chips five times as fast that is about 3 a chip. Computed: it has not been run on accelerators.
 - From H.264 a core makes about a third of the frames that it makes from JPEG.
 - 1 and 4 threads cost the same CPU time (0.831 and 0.834 of raw decoding); more than one hides the time of reading from a disk.
