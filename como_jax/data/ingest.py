@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import glob
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -46,13 +47,22 @@ class Summary:
 
 @contextlib.contextmanager
 def locked(path: str, *, wait: bool):
-  """Holds a lock file (released by the system when the process dies). Raises `errors.UserError` when taken and not
-  waiting."""
+  """Holds a lock file (released by the system when the process dies).
+
+  Raises:
+    errors.UserError: it is taken, and we do not wait, or its holder waits for us.
+  """
   with open(path, "w", encoding="utf-8") as file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      raise errors.UserError(f"another ingest is writing to {os.path.dirname(path)}") from error
+      if not wait:
+        raise errors.UserError(f"another ingest is writing to {os.path.dirname(path)}") from error
+      if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker of the holder that runs its script once more
+        raise errors.UserError('a script that converts data needs \'if __name__ == "__main__":\' around what it does: worker processes '
+                               "import it") from error
+      print(f"data: another process converts this data and holds {path}; waiting for it", flush=True)
+      fcntl.flock(file, fcntl.LOCK_EX)
     yield
 
 

@@ -1,9 +1,12 @@
 """Any source to shards: content, determinism, resume, quarantine, death of workers."""
 
 import json
+import multiprocessing
 import os
 import pathlib
 import shutil
+import threading
+import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -191,6 +194,26 @@ def test_ensure_shards_converts_once(tmp_path, capsys):
   assert ingest.ensure_shards(source, **(arguments | {"image_size": 8})) != path
   shutil.rmtree(tmp_path / "videos" / "c")
   assert ingest.ensure_shards(source, **arguments) != path
+
+
+def test_who_waits_for_a_conversion_says_so(tmp_path, capsys, monkeypatch):
+  source, cache = makers.video_folder(tmp_path / "videos"), str(tmp_path / "cache")
+  arguments = dict(image_size=16, cache_dir=cache, **QUICK)
+  path = ingest.ensure_shards(source, **arguments)
+  capsys.readouterr()
+  with ingest.locked(f"{path}.lock", wait=True):
+    waiting = threading.Thread(target=ingest.ensure_shards, args=(source,), kwargs=arguments)
+    waiting.start()
+    until = time.monotonic() + 30
+    while "waiting for it" not in (said := capsys.readouterr().out) and time.monotonic() < until:
+      time.sleep(0.01)
+    assert f"another process converts this data and holds {path}.lock; waiting for it" in said
+    assert waiting.is_alive()
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)  # as in a worker that imports its script
+    with pytest.raises(errors.UserError, match='needs .if __name__ == "__main__"'):
+      ingest.ensure_shards(source, **arguments)
+  waiting.join(timeout=30)
+  assert not waiting.is_alive()
 
 
 def test_damaged_and_newer_shards_are_named(tmp_path):
