@@ -50,7 +50,7 @@ SEED = 0
 # Pairs of a batch and steps of a round; matrices of the peak.
 SIZES = {("small", "cpu"): (32, 3), ("published", "cpu"): (1, 1), ("small", "gpu"): (512, 20), ("published", "gpu"): (64, 5)}
 MATRIX = {"cpu": 2048, "gpu": 8192}
-SLOW, SLOW_SIZE = 1e10, (2, 1)  # operations a second below which torch only emulates a dtype, and pairs and steps there
+EMULATED, EMULATED_SIZE = 0.1, (2, 1)  # of jax's matrix products: below, torch only emulates a dtype; pairs and steps there
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}  # of the first step's loss and gradient norm, in the precision that is timed
 OURS, EAGER, COMPILED = "como_jax", "torch eager", "torch.compile"
 
@@ -83,7 +83,7 @@ def main() -> None:
            f"losses of the same parameters, float32: {difference:.1e}."]
   for dtype in options.dtypes:
     peaks = {name: peak(name, dtype, device, rounds=options.rounds) for name in ("jax", "torch")}
-    batch, steps = SLOW_SIZE if peaks["torch"] < SLOW else SIZES[options.preset, "gpu" if on_gpu else "cpu"]
+    batch, steps = EMULATED_SIZE if emulated(peaks) else SIZES[options.preset, "gpu" if on_gpu else "cpu"]
     for frames in options.frames:
       parts.append(measure(options, params, dtype=dtype, frames=frames, device=device, peaks=peaks, batch=options.batch or batch,
                            steps=options.steps or steps))
@@ -243,6 +243,11 @@ def peak(library: str, dtype: str, device: torch.device, *, rounds: int) -> floa
     size *= 2
 
 
+def emulated(peaks: Mapping[str, float]) -> bool:
+  """Whether torch has no instructions for the dtype of these peaks."""
+  return peaks["torch"] < EMULATED * peaks["jax"]
+
+
 def _product(library: str, dtype: str, device: torch.device, *, size: int, count: int) -> Callable[[], float]:
   """Takes so many matrix products, waits, and returns their operations."""
   a, b = np.random.default_rng(SEED).normal(size=(2, size, size)).astype(np.float32)
@@ -294,14 +299,14 @@ def measure(options: argparse.Namespace, params: Mapping[str, Any], *, dtype: st
   if frames > 2:
     clips = f"{pairs // (frames - 1)} clips of {frames} frames ({pairs} pairs; torch: as many independent pairs)"
   remat = section(options, dtype)["remat"]
-  emulated = ""
-  if peaks["torch"] < SLOW:
-    emulated = (f"torch only emulates {dtype} on this machine, on one thread: the ratios to it say nothing about other hardware. The rows show "
-                "that this precision runs and computes the same.\n\n")
+  warning = ""
+  if emulated(peaks):
+    warning = (f"torch only emulates {dtype} on this machine: the ratios to it say nothing about other hardware. The rows show that this "
+               "precision runs and computes the same.\n\n")
   return (f"## {dtype}, {clips} a step\n\n"
           f"Matrix products reach {peaks['jax'] / 1e9:.4g} GFLOP/s in jax and {peaks['torch'] / 1e9:.4g} in torch. "
           f"Rematerialisation of ours: {remat}. Best of {options.rounds} rounds of {steps} steps.\n\n"
-          + emulated + common.table(columns, rows))
+          + warning + common.table(columns, rows))
 
 
 if __name__ == "__main__":

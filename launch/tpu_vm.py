@@ -88,7 +88,7 @@ def setup(place: Place, given) -> int:
   if bool(given.at) != bool(given.nfs or given.bucket) or (given.nfs and given.bucket):
     raise errors.UserError("--at=DIRECTORY goes with one of --nfs=HOST:/SHARE and --bucket=NAME")
   with tempfile.TemporaryDirectory() as folder:
-    packed = pathlib.Path("/tmp" if given.dry_run else folder) / "como_jax.tar.gz"
+    packed = pathlib.Path("" if given.dry_run else folder) / "como_jax.tar.gz"
     pack(place.runner, packed)
     for node in place.nodes:
       place.runner.run([*GCLOUD, "tpu-vm", "scp", str(packed), f"{node}:como_jax.tar.gz", *place.where, "--worker=all"])

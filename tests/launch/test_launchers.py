@@ -73,8 +73,8 @@ def test_tpu_vm_run_quotes_once_for_the_hosts():
 def test_tpu_vm_setup():
   done = launch("tpu_vm.py", "setup", "first", *POD, "--nfs=10.0.0.2:/share", "--at=/mnt/my runs")
   *listed, pack, copy, = done.stdout.partition("\ngcloud compute tpus tpu-vm ssh")[0].splitlines()
-  assert pack == f"# packs the files of {ROOT} into /tmp/como_jax.tar.gz" and all(line.endswith("--exclude-standard") for line in listed)
-  assert copy == "gcloud compute tpus tpu-vm scp /tmp/como_jax.tar.gz first:como_jax.tar.gz --zone=us-east5-b --worker=all"
+  assert pack == f"# packs the files of {ROOT} into como_jax.tar.gz" and all(line.endswith("--exclude-standard") for line in listed)
+  assert copy == "gcloud compute tpus tpu-vm scp como_jax.tar.gz first:como_jax.tar.gz --zone=us-east5-b --worker=all"
   script = commands(done)[-1][-1].removeprefix("--command=")
   subprocess.run(["bash", "-n", "-c", script], check=True)
   lines = script.splitlines()
