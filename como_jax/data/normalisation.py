@@ -36,12 +36,29 @@ class Normaliser:
       raise errors.UserError(f"unknown normalisation {self.mode!r}: {errors.nearest(self.mode, statistics.MODES)}")
 
   def actions(self, robot: str, x: np.ndarray) -> np.ndarray:
-    """Real units -> normalised. Raises `errors.UserError`: unknown robot, wrong width."""
-    return self._apply(robot, "action", x, inverse=False)
+    """Real units -> normalised; a two-valued dimension is -1 or 1, whichever is nearer.
+
+    Raises:
+      errors.UserError: unknown robot, wrong width.
+    """
+    found, one = self._apply(robot, "action", x, inverse=False), self.robots[robot]["action"]
+    return np.where(one.two_valued, np.where(found > 0, 1, -1), found).astype(found.dtype)
 
   def inverse_actions(self, robot: str, x: np.ndarray) -> np.ndarray:
-    """Normalised -> real units."""
-    return self._apply(robot, "action", x, inverse=True)
+    """Normalised -> real units; a two-valued dimension becomes one of its own two values, a constant one its constant."""
+    found, one = self._apply(robot, "action", x, inverse=True), self.robots[robot]["action"]
+    return np.where(one.two_valued, np.where(np.asarray(x) > 0, one.max, one.min), found).astype(found.dtype)
+
+  def grippers(self, robot: str) -> tuple[int, ...]:
+    """The action dimensions of a robot that take two values only."""
+    return tuple(int(dim) for dim in np.flatnonzero(self.robots[robot]["action"].two_valued))
+
+  def constants(self, robot: str, key: str) -> dict[int, float]:
+    """The dimensions of a robot's "action" or "state" that never move, and where they stay."""
+    if key not in self.robots[robot]:
+      return {}
+    one = self.robots[robot][key]
+    return {int(dim): float(one.mean[dim]) for dim in np.flatnonzero(one.constant)}
 
   def state(self, robot: str, x: np.ndarray) -> np.ndarray:
     """Real units -> normalised."""
@@ -110,6 +127,7 @@ def merge(parts: Sequence[statistics.Statistics]) -> statistics.Statistics:
   mean = (share * [part.mean for part in parts]).sum(0)
   squares = (share * [part.std**2 + (part.mean - mean) ** 2 for part in parts]).sum(0)
   q01, q99 = ((share * [getattr(part, name) for part in parts]).sum(0) for name in ("q01", "q99"))
-  return statistics.Statistics(
-    int(counts.sum()), mean, np.sqrt(squares), np.min([part.min for part in parts], 0), np.max([part.max for part in parts], 0), q01, q99
-  )
+  low, high = np.min([part.min for part in parts], 0), np.max([part.max for part in parts], 0)
+  # Two values stay two where every part has the same ones.
+  binary = np.all([part.two_valued & (part.min == low) & (part.max == high) for part in parts], axis=0)
+  return statistics.Statistics(int(counts.sum()), mean, np.sqrt(squares), low, high, q01, q99, binary)

@@ -11,12 +11,23 @@ from como_jax.data.sources import shards
 
 MODES = ("standard", "quantile")
 _FIELDS = ("mean", "std", "min", "max", "q01", "q99")
-_SMALL = 1e-6  # a dimension that never changes is divided by 1
+_SMALL = 1e-6  # in the array's own unit: what moves less does not move
+_NOISE = 16 * float(np.finfo(np.float32).eps)  # of a number's size: what float32 arithmetic leaves of a value that never changed
+_MOST_BETWEEN = 0.05  # rows between the two values of a two-valued dimension: means over a switch
+
+
+def noise(value: np.ndarray) -> np.ndarray:
+  """How far numbers around `value` may lie apart and still be the same number."""
+  return np.maximum(_SMALL, _NOISE * np.abs(value))
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-  """Of one array over all rows, each [D] float64; `count` rows. q01 and q99 are the 1 % and 99 % quantiles."""
+  """Of one array over all rows, each [D] float64; `count` rows. q01 and q99 are the 1 % and 99 % quantiles.
+
+  Attributes:
+    binary: bool [D], which dimensions take two values only, `min` and `max`; None (all False) where nobody looked.
+  """
 
   count: int
   mean: np.ndarray
@@ -25,32 +36,52 @@ class Statistics:
   max: np.ndarray
   q01: np.ndarray
   q99: np.ndarray
+  binary: np.ndarray | None = None
+
+  @property
+  def constant(self) -> np.ndarray:
+    """bool [D]: dimensions that never move, but for the noise of float32."""
+    return self.max - self.min <= noise(np.maximum(np.abs(self.min), np.abs(self.max)))
+
+  @property
+  def two_valued(self) -> np.ndarray:
+    """bool [D]: `binary`, where it is known."""
+    return np.zeros(len(self.mean), bool) if self.binary is None else self.binary & ~self.constant
 
   def _affine(self, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    middle, half = (self.max + self.min) / 2, (self.max - self.min) / 2
     if mode == "standard":
       shift, scale = self.mean, self.std
     elif mode == "quantile":
       shift, scale = (self.q99 + self.q01) / 2, (self.q99 - self.q01) / 2
+      # Quantiles of what rests for 98 % of the time lie together; what it does in the rest must not be blown up.
+      still = 2 * scale <= noise(shift)
+      shift, scale = np.where(still, middle, shift), np.where(still, half, scale)
     else:
       raise errors.UserError(f"unknown normalisation {mode!r}: {errors.nearest(mode, MODES)}")
-    return shift, np.where(scale < _SMALL, 1.0, scale)
+    shift, scale = np.where(self.two_valued, middle, shift), np.where(self.two_valued, half, scale)
+    return np.where(self.constant, self.mean, shift), np.where(self.constant | (scale == 0), 1.0, scale)
 
   def normalise(self, x: np.ndarray, mode: str = "standard") -> np.ndarray:
-    """[..., D] to mean 0 and standard deviation 1 ("standard") or [q01, q99] to [-1, 1] ("quantile"), in x's dtype."""
+    """[..., D] to mean 0 and standard deviation 1 ("standard") or [q01, q99] to [-1, 1] ("quantile"), in x's dtype.
+
+    In both modes the two values of a two-valued dimension become -1 and 1, and a constant one becomes 0.
+    """
     shift, scale = self._affine(mode)
-    return ((x - shift) / scale).astype(np.asarray(x).dtype)
+    return np.where(self.constant, 0, (x - shift) / scale).astype(np.asarray(x).dtype)
 
   def inverse(self, x: np.ndarray, mode: str = "standard") -> np.ndarray:
-    """Undoes `normalise`."""
+    """Undoes `normalise`; a constant dimension becomes its constant, whatever x says."""
     shift, scale = self._affine(mode)
-    return (x * scale + shift).astype(np.asarray(x).dtype)
+    return np.where(self.constant, self.mean, x * scale + shift).astype(np.asarray(x).dtype)
 
   def to_json(self) -> dict:
-    return {"count": self.count, **{name: getattr(self, name).tolist() for name in _FIELDS}}
+    return {"count": self.count, **{name: getattr(self, name).tolist() for name in _FIELDS}, "binary": self.two_valued.tolist()}
 
   @classmethod
   def from_json(cls, values: dict) -> "Statistics":
-    return cls(int(values["count"]), **{name: np.asarray(values[name], np.float64) for name in _FIELDS})
+    binary = np.asarray(values["binary"], bool) if "binary" in values else None  # older ones have none
+    return cls(int(values["count"]), **{name: np.asarray(values[name], np.float64) for name in _FIELDS}, binary=binary)
 
 
 class Accumulator:
@@ -86,8 +117,21 @@ class Accumulator:
     """None when nothing was added."""
     if not self._count:
       return None
-    q01, q99 = np.quantile(np.concatenate(self._sample), [0.01, 0.99], axis=0)
-    return Statistics(self._count, self._mean, np.sqrt(self._squares / self._count), self._min, self._max, q01, q99)
+    sample = np.concatenate(self._sample)
+    q01, q99 = np.quantile(sample, [0.01, 0.99], axis=0)
+    binary = _two_valued(sample, self._min, self._max)
+    return Statistics(self._count, self._mean, np.sqrt(self._squares / self._count), self._min, self._max, q01, q99, binary)
+
+
+def _two_valued(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+  """bool [D]: whether almost all rows [n, D] are at one of the two ends, as the commands of a gripper are.
+
+  Few may lie between: an action that is a mean over several frames does where the command changes. Fewer, too, than
+  rows at the rarer end: a joint that rests most of the time and then moves has more values than two.
+  """
+  at_low, at_high = (rows - low <= noise(low)).mean(0), (high - rows <= noise(high)).mean(0)
+  between = 1 - at_low - at_high
+  return (between <= _MOST_BETWEEN) & (between <= np.minimum(at_low, at_high) + 1e-9) & (high - low > noise(np.maximum(abs(low), abs(high))))
 
 
 def compute(
