@@ -17,11 +17,18 @@ def params(seed=0, width=64):
 
 
 def loss(params, batch, key):
-  """Masked squared error, and a second term with another count; the key changes the value, as dropout would."""
-  hidden = jnp.tanh(batch["x"] @ params["encoder"]["kernel"])
+  """Masked squared error, and a second term with another count; the key drops half of the inputs, so it changes value and gradient."""
+  kept = 2.0 * jax.random.bernoulli(key, 0.5, (1, batch["x"].shape[-1]))
+  hidden = jnp.tanh((batch["x"] * kept) @ params["encoder"]["kernel"])
   hidden = jnp.tanh(hidden @ params["head"]["kernel"] + params["head"]["bias"][None])
   error = jnp.square(hidden @ params["head"]["out"] - batch["y"]).sum(-1)
   return {"error": ((error * batch["mask"]).sum(), batch["mask"].sum()), "size": (jnp.square(hidden).sum(), jnp.asarray(hidden.size, jnp.float32))}
+
+
+def steady(params, batch, key):
+  """The loss of one and the same key: the parts of an accumulated batch have keys of their own, and noise cannot be overfitted."""
+  del key
+  return loss(params, batch, jax.random.key(2))
 
 
 def batch(step, size=16):

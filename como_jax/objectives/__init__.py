@@ -22,6 +22,13 @@ OBJECTIVES: dict[str, Callable[..., sums.Terms]] = {
     "perceptual": perceptual.perceptual,
 }
 
+# What they return beside their own term, to be logged: it has no weight.
+LOGGED: dict[str, tuple[str, ...]] = {
+    "reconstruction": ("copy_current",),
+    "contrastive": tuple(f"similarity_{pair}" for pair in ("jittered_forward", "jittered_reversed", "forward_reversed")),
+    "quantisation": ("codebook", "commitment"),
+}
+
 # Objectives with large weights of their own: name -> loader(weights_path). The rest of the settings go to the function.
 LOADERS: dict[str, Callable[[str], dict[str, Any]]] = {"perceptual": perceptual.load}
 
@@ -32,13 +39,13 @@ class Objective:
 
   Attributes:
     functions: name -> fn(outputs, batch) or, for those in `constants`, fn(outputs, batch, weights=...).
-    weights: term -> its weight in the loss; terms that are not here are only logged.
+    weights: every term -> its weight in the loss; None: it is only logged (see `train.step.build`).
     constants: name -> arrays an objective needs (a pretrained network). Hand them to the compiled step as an argument
       and pass them on to `__call__`; captured by the step they would be compiled into the program as literals.
   """
 
   functions: dict[str, Callable[..., sums.Terms]]
-  weights: dict[str, float]
+  weights: dict[str, float | None]
   constants: dict[str, dict[str, Any]]
 
   def __call__(self, outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array],
@@ -82,6 +89,5 @@ def build(config: Any) -> Objective:
         del constants[name]
         continue
     functions[name] = functools.partial(OBJECTIVES[name], **settings)
-    if weight:
-      weights[name] = weight
+    weights |= {name: weight, **dict.fromkeys(LOGGED.get(name, ()))}
   return Objective(functions, weights, constants)

@@ -120,8 +120,6 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
   if config.data.validation_fraction > 0:
     held_out = policy_data.evaluation(ready.sets, **settings, batch_size=config.evaluation.batch_size,
                                       max_examples=config.evaluation.examples, threads=threads)
-  objective = {name: float(section.weight) for name, section in config.policy.objectives.items()}
-
   def loss(params, batch, key):
     return model.losses(params, batch, key)
 
@@ -140,9 +138,22 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
         threads=how.threads, prefetch=how.prefetch)
     return known.over(found) if known else found
   return training.Job(
-      model=model, loss=loss, weights=objective, start=start, unit="examples", examples_per_step=config.train.batch_size, batches=batches,
+      model=model, loss=loss, weights=loss_weights(config, model), start=start, unit="examples", examples_per_step=config.train.batch_size, batches=batches,
       loading=how,
       evaluate=held_out and (lambda params: score(params, held_out)))
+
+
+def loss_weights(config, model) -> dict[str, float]:
+  """The weight of every term of the model's loss.
+
+  Raises:
+    errors.UserError: a negative one.
+  """
+  found = {name: float(config.policy.objectives[name].weight) for name in model.terms}
+  for name, weight in found.items():
+    if not weight >= 0:
+      raise errors.UserError(f"config.policy.objectives.{name}.weight={weight}, expected 0 or more")
+  return found
 
 
 def check_cache(config, model, start: dict[str, Any], augment: tuple) -> None:

@@ -146,8 +146,7 @@ def _mae_parts(config, model, batch_size: int):
 
 
 def _policy_parts(config, model, batch_size: int):
-  weights = {name: float(section.weight) for name, section in config.policy.objectives.items()}
-  return model.losses, weights, {}, model.inputs_spec(batch_size)
+  return model.losses, policy_task.loss_weights(config, model), {}, model.inputs_spec(batch_size)
 
 
 _PARTS = {"motion": _motion_parts, "mae": _mae_parts, "policy": _policy_parts}  # (loss, weights, constants, shapes of a batch)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from como_jax import trees
+from como_jax import errors, trees
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
 from como_jax.train import rng
@@ -15,22 +15,35 @@ from como_jax.train.state import TrainState
 
 Terms = Mapping[str, tuple[jax.Array, jax.Array]]  # term -> (sum, count); divided only after the sum over the global batch
 Loss = Callable[..., Terms]
+Weights = Mapping[str, float | None]  # term -> its weight in the loss; None: it is only logged
 
 
-def total(terms: Terms, weights: Mapping[str, float]) -> jax.Array:
-  """Weighted sum of the terms' means; terms without a weight are only logged."""
-  return sum((weights[name] * value / jnp.maximum(count, 1) for name, (value, count) in terms.items() if name in weights),
+def total(terms: Terms, weights: Weights) -> jax.Array:
+  """Weighted sum of the terms' means.
+
+  Raises:
+    errors.UserError: a term without a weight, which would train nothing unnoticed, or a weight without a term.
+  """
+  for name in terms:
+    if name not in weights:
+      raise errors.UserError(f"the loss has a term {name!r} without a weight: give it one, or None where it is only logged; "
+                             f"there are weights of {', '.join(weights) or 'no term'}")
+  for name in weights:
+    if name not in terms:
+      raise errors.UserError(f"there is a weight of {name!r}, but the loss has no such term: {errors.nearest(name, terms)}")
+  return sum((weights[name] * value / jnp.maximum(count, 1) for name, (value, count) in terms.items() if weights[name]),
              start=jnp.zeros(()))
 
 
-def build(loss: Loss, optimizer: optax.GradientTransformation, *, weights: Mapping[str, float], frozen: tuple[str, ...],
+def build(loss: Loss, optimizer: optax.GradientTransformation, *, weights: Weights, frozen: tuple[str, ...],
           seed: int, mesh: jax.sharding.Mesh, state: TrainState, accumulate: int = 1, ema: float = 0.0,
           rate: optax.Schedule | None = None, constants: Mapping[str, Any] | None = None):
   """The jitted train step `(state, batch) -> (state, metrics)`; the state is donated.
 
   Args:
     loss: `(params, batch, key) -> {term: (sum, count)}`; with `constants` it takes them as a fourth argument.
-    weights: weight of each term in the total.
+    weights: of each term in the total, None for one that is only logged; a term or weight without the other is refused
+      when the step is traced.
     frozen: path patterns of parameters that get no gradient (their backward pass is not computed).
     state: the state or its shapes; decides the shardings.
     accumulate: splits the batch into this many parts, one after the other; the result equals one large batch, because sums

@@ -81,7 +81,7 @@ def test_quantisation_weighting(weighting, expected):
   terms = objective(outputs, BATCH)
   assert mean(terms["quantisation"]) == expected
   assert mean(terms["codebook"]) == 8 and mean(terms["commitment"]) == 2
-  assert objective.weights == {"quantisation": 1.0}
+  assert objective.weights == {"quantisation": 1.0, "codebook": None, "commitment": None}
 
 
 def test_kl_and_features():
@@ -190,7 +190,7 @@ def test_unknown_weighting():
 
 def test_off_and_logged_only():
   objective = objectives.build({"kl": None, "reconstruction": {"weight": 0.0}})
-  assert objective.weights == {} and set(objective.functions) == {"reconstruction"}
+  assert objective.weights == {"reconstruction": 0.0, "copy_current": None} and set(objective.functions) == {"reconstruction"}
 
 
 @pytest.mark.parametrize("base, names, changes", [
@@ -204,5 +204,5 @@ def test_table_fits_the_models(base, names, changes):
   objective = objectives.build({name: {"weight": 1.0} for name in names})
   params = jax.eval_shape(model.init, jax.random.key(0))
   terms = jax.eval_shape(lambda p, b: objective(model.forward(p, b, key=jax.random.key(1)), b), params, spec)
-  assert set(names) <= set(terms)
+  assert set(names) <= set(terms) == set(objective.weights)  # what is logged beside them is declared
   assert all(leaf.shape == () and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(terms))

@@ -47,9 +47,19 @@ def zeros(tree):
 
 
 def test_clip_bounds_the_global_norm():
-  tx, _ = toy.optimiser(clip_norm=0.5)
-  clipped, _ = optax.clip_by_global_norm(0.5).update({"a": jnp.full(4, 10.0)}, optax.EmptyState())
-  assert float(optax.global_norm(clipped)) == pytest.approx(0.5)
-  grads = {"a": jnp.full(4, 10.0)}
-  updates, _ = tx.update(grads, tx.init(grads), grads)
-  np.testing.assert_allclose(updates["a"], -1e-2, rtol=1e-4)  # Adam's first step is the rate, whatever the norm
+  """Adam forgets the size of a first gradient, so the second step shows it: a large gradient after a small one."""
+  small, large = ({"a": jnp.full(4, value)} for value in (0.1, 10.0))  # norms 0.2 and 20
+
+  def second(clip_norm):
+    tx, _ = toy.optimiser(clip_norm=clip_norm, schedule="constant")
+    _, moments = tx.update(small, tx.init(small), small)
+    return float(tx.update(large, moments, small)[0]["a"][0])
+
+  def adam(*grads):  # b1 = 0.9, b2 = 0.99, rate 0.01
+    mean = square = 0.0
+    for grad in grads:
+      mean, square = 0.9 * mean + 0.1 * grad, 0.99 * square + 0.01 * grad**2
+    return -0.01 * (mean / (1 - 0.9 ** len(grads))) / (square / (1 - 0.99 ** len(grads))) ** 0.5
+  assert second(0.5) == pytest.approx(adam(0.1, 0.25), rel=1e-4)  # 4 numbers of 0.25 have the norm 0.5
+  assert second(0.0) == pytest.approx(adam(0.1, 10.0), rel=1e-4)  # 0 = none
+  assert abs(second(0.5) - second(0.0)) > 1e-4

@@ -60,6 +60,11 @@ class PolicyModel:
   def image_size(self) -> int:
     return self.encoder.image_size
 
+  @property
+  def terms(self) -> tuple[str, ...]:
+    """Names of what `losses` returns."""
+    return ("action", "latent", *(("gripper",) if getattr(self.body, "gripper", None) else ()))
+
   def inputs_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """What `losses` reads. Sampling needs neither "actions", "latents" nor their masks."""
     size, views = self.image_size, (self.trunk.history, self.trunk.cameras)
@@ -96,7 +101,7 @@ class PolicyModel:
       key: drops instructions, and draws the body's noise.
 
     Returns:
-      "action" and "latent", and "gripper" where GPT classifies it.
+      One for each of `terms`: "action" and "latent", and "gripper" where GPT classifies it.
     """
     chex.assert_shape(batch["actions"], (None, self.chunk, self.action_size))
     chex.assert_shape(batch["latents"], (None, self.motions, self.latent_size))
