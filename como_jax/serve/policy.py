@@ -16,12 +16,14 @@ import numpy as np
 
 from como_jax import errors, language, models, trees
 from como_jax.data import normalisation, video
+from como_jax.serve import presets
 from como_jax.train import checkpoint
 
 Observation = Mapping[str, Any]  # the names of sim/base.py: STATE, IMAGE + camera, TASK
 STATE, IMAGE, TASK = "observation.state", "observation.images.", "task"
 KIND = "policy"
 MOST_ASPECT = 16
+FLOAT32 = (r"heads/.*", r"\w+/(motion|action)_output/.*")  # parameters whose layers compute in float32, whatever the model's dtype
 
 
 class Policy:
@@ -65,8 +67,14 @@ class Policy:
     facts = config["robots"][self.robot]
     self.action_names = tuple(facts["action_names"]) or tuple(f"action {i}" for i in range(self.action_dim))
     self.chunk, self.history, self.image_size = self._model.chunk, int(config["model"]["history"]), self._model.image_size
+    self._instructions = facts.get("instructions", {"count": 0, "empty": True, "examples": []})  # older ones do not say
     self._slots = tuple(facts.get("cameras", settings["cameras"]))
     self.cameras, self.step_seconds = tuple(name for name in self._slots if name), float(facts["step_seconds"])
+    untrained = set(getattr(self._model.body, "gripper", {}).get(self.robot, ())) - set(self._normaliser.grippers(self.robot))
+    if untrained:
+      names = ", ".join(self.action_names[dim] for dim in sorted(untrained))
+      raise errors.UserError(f"checkpoint {name}: the two values of {names} are not known and were not trained (it is of an older version): "
+                             "train the policy again")
     self._geometry = video.Geometry(self.image_size, settings.get("resize", "squash"))
     self._encode = language.build(config["language"], cache=False)  # clients may send any number of instructions
     self._batch_size = batch_size
@@ -79,7 +87,8 @@ class Policy:
     self.metadata = {
         "robot": self.robot, "cameras": list(self.cameras), "image_size": self.image_size, "history": self.history,
         "chunk": self.chunk, "action_dim": self.action_dim, "action_names": list(self.action_names), "state_dim": self.state_dim,
-        "step_seconds": self.step_seconds, "steps": steps, "guidance": guidance, "checkpoint": pathlib.Path(name).name}
+        "step_seconds": self.step_seconds, "steps": steps, "guidance": guidance, "checkpoint": pathlib.Path(name).name,
+        "instructions": dict(self._instructions), "unused_cameras": list(facts.get("unused_cameras", ()))}
 
   @classmethod
   def load(cls, path: str, **settings: Any) -> "Policy":
@@ -113,7 +122,7 @@ class Policy:
   def warm_up(self) -> None:
     """Compiles every length of an instruction and every batch size that `infer` can meet."""
     self._encode.warm_up()
-    blank = {STATE: np.zeros(self.state_dim, np.float32), TASK: ""}
+    blank = {STATE: np.zeros(self.state_dim, np.float32), TASK: next(iter(self._instructions["examples"]), "")}
     blank |= {IMAGE + camera: np.zeros((self.image_size, self.image_size, 3), np.uint8) for camera in self.cameras}
     for size in self._sizes():
       self.infer([[blank]] * size)
@@ -176,15 +185,17 @@ class Policy:
     text = seen.get(TASK, "")
     if not isinstance(text, str):
       raise errors.UserError(f"{TASK!r} is a {type(text).__name__}, expected a text")
+    if not text.strip() and (why := presets.wants_instruction(self._instructions)):
+      raise errors.UserError(f"the observation has no {TASK!r}: {why}")
     tokens, mask = self._encode([text])
     return tokens[0], mask[0]
 
 
 def lean(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:
   """The parameters with their matrices in the dtype that the model multiplies in (it would round them at every use): acting on one
-  observation takes as long as reading them. Those of the heads are small and stay as they are."""
+  observation takes as long as reading them. Those of `FLOAT32` layers are small and stay as they are."""
   names = trees.flatten(params)
-  return trees.unflatten({name: leaf.astype(jnp.dtype(dtype)) if name.endswith("/kernel") and not name.startswith("heads/") else leaf
+  return trees.unflatten({name: leaf.astype(jnp.dtype(dtype)) if name.endswith("/kernel") and not trees.matches(name, FLOAT32) else leaf
                           for name, leaf in names.items()})
 
 

@@ -46,23 +46,37 @@ PRESETS = {
 }
 
 
+def wants_instruction(instructions: Mapping[str, Any] | None) -> str:
+  """Why an observation needs an instruction, "" where it does not: the policy has several to tell apart and was never without one.
+
+  Args:
+    instructions: {"count", "empty", "examples"} of the robot's training data (tasks/demonstrations.py); None where it is not known.
+  """
+  if not instructions or instructions["count"] < 2 or instructions["empty"]:
+    return ""
+  return f"the policy was trained on {instructions['count']} instructions, such as {instructions['examples'][0]!r}"
+
+
 class Mapper:
   """Turns a decoded message into an observation of the policy.
 
   Attributes:
     name: of the preset.
     cameras: client key -> the policy's camera name, for the images that are used.
-    keys: every key that must be sent; the instruction may be left out.
+    task: key of the instruction.
+    keys: every key that must be sent, with the instruction's where the policy has several to tell apart.
   """
 
   def __init__(self, name: str, slots: Sequence[str], *, cameras: Sequence[str] = (), state_dim: int | None = None,
-               prompt: str = ""):
+               prompt: str = "", instructions: Mapping[str, Any] | None = None, unused: Sequence[str] = ()):
     """Args:
       name: of a preset.
       slots: the policy's cameras.
       cameras: the preset's image keys that fill the slots, in order; their last parts will do (`wrist_image`). () = the first ones.
       state_dim: numbers of the state, where it is known beforehand; 0 = the policy looks at none, so none need be sent.
       prompt: instruction of messages without one.
+      instructions: those that the policy was trained on, see `wants_instruction`.
+      unused: cameras of the policy's data that it does not look at; under our own names they may be sent all the same.
 
     Raises:
       errors.UserError: unknown preset or camera, or too few cameras for the slots.
@@ -83,8 +97,10 @@ class Mapper:
                              f"{', '.join(chosen) or 'none'}: give config.cameras, one different key for each")
     self.cameras = dict(zip(chosen, slots))
     needed = self._preset.state if state_dim != 0 else ()
-    self.keys = (*chosen, *needed)
-    self._known = {*known, *self._preset.state, self._preset.task, RESET}
+    self.task, self._wants = self._preset.task, "" if self._prompt.strip() else wants_instruction(instructions)
+    self.keys = (*chosen, *needed, *((self.task,) if self._wants else ()))
+    ignored = () if self._preset.cameras else [IMAGE + camera for camera in unused]
+    self._known = {*known, *ignored, *self._preset.state, self.task, RESET}
 
   def __call__(self, message: Any) -> tuple[dict[str, Any], bool]:
     """(observation, whether the history is to be forgotten).
@@ -98,9 +114,10 @@ class Mapper:
     for key in flat:
       if key not in self._known:
         name = _clip(key)
-        raise errors.UserError(f"observation key {name!r} is unknown to preset {self.name!r}: {errors.nearest(name, self._known)}")
+        raise errors.UserError(f"observation key {name!r} is unknown to preset {self.name!r}: {_of_other_presets(key, self.task)}"
+                               f"{errors.nearest(name, self._known)}")
     for key in self.keys:
-      if key not in flat:
+      if key not in flat and key != self.task:
         raise errors.UserError(f"observation has no {key!r} (preset {self.name!r}): {_given(key, flat)}")
     reset = flat.get(RESET, False)
     if not isinstance(reset, (bool, np.bool_)):
@@ -111,7 +128,10 @@ class Mapper:
       if self._state_dim and len(state) != self._state_dim:
         raise errors.UserError(f"{' + '.join(self._preset.state)}: {len(state)} numbers, the policy's state has {self._state_dim}")
       found[STATE] = state
-    found[TASK] = _text(self._preset.task, flat.get(self._preset.task, self._prompt))
+    found[TASK] = _text(self.task, flat.get(self.task, self._prompt))
+    if self._wants and not found[TASK].strip():
+      raise errors.UserError(f"observation has no {self.task!r} (preset {self.name!r}): {self._wants}; send one, or start the server with "
+                             "--config.prompt")
     return found, bool(reset)
 
   def _flatten(self, message: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -159,6 +179,15 @@ def _text(key: str, value: Any) -> str:
   if len(value) > MOST_TEXT:
     raise errors.UserError(f"{key!r} has {len(value)} characters, at most {MOST_TEXT} are accepted")
   return value
+
+
+def _of_other_presets(key: Any, task: str) -> str:
+  """A hint for a client that was written for another preset: openpi's clients call the instruction `prompt`."""
+  names = [name for name, one in PRESETS.items() if key in (*one.cameras, *one.state, one.task)]
+  if not names:
+    return ""
+  instead = f"the instruction is called {task!r} here; " if any(key == PRESETS[name].task for name in names) else ""
+  return f"{instead}--config.preset={'|'.join(names)} of the server knows it; "
 
 
 def _given(key: str, flat: Mapping[Any, Any]) -> str:

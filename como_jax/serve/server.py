@@ -89,9 +89,10 @@ class Server:
     """
     self._policy, self._settings, self._say = policy, settings, say
     self._mapper = presets.Mapper(settings.preset, policy.cameras, cameras=settings.cameras, state_dim=policy.state_dim,
-                                  prompt=settings.prompt)
+                                  prompt=settings.prompt, instructions=policy.metadata.get("instructions"),
+                                  unused=policy.metadata.get("unused_cameras", ()))
     self.metadata = {**policy.metadata, "protocol_version": PROTOCOL_VERSION, "preset": settings.preset, "keys": list(self._mapper.keys),
-                     "prompt": settings.prompt,
+                     "instruction_key": self._mapper.task, "prompt": settings.prompt,
                      "camera_keys": dict(self._mapper.cameras)}
     self._greeting = codec.pack(self.metadata)
     self._limits = codec.Limits(size=settings.max_frame_bytes)
@@ -138,6 +139,9 @@ class Server:
       host, port = address.getsockname()[:2]
       self._say(f"serving on ws://{host}:{port} after {time.monotonic() - begin:.1f} s of warm-up: preset {settings.preset}, keys "
                 f"{', '.join(self._mapper.keys)} -> actions [{self._policy.chunk}, {self._policy.action_dim}]")
+      unused = self.metadata.get("unused_cameras")
+      if unused:
+        self._say(f"cameras of the training data that the policy does not look at: {', '.join(unused)}")
       if started:
         started(port)
       await stop.wait()

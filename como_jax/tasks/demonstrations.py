@@ -11,6 +11,7 @@ from como_jax.data import policy as policy_data
 from como_jax.data.sources import shards
 from como_jax.tasks import sources
 
+MOST_EXAMPLES = 8  # instructions that a checkpoint names
 _KEYS = ("path", "weight", "robot", "labels", "cameras", "views", "episodes", "tasks", "name")
 
 
@@ -41,8 +42,9 @@ def sets(config) -> list[policy_data.PolicySet]:
 
 
 def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:
-  """Robot -> {"action", "state" (sizes), "action_names", "step_seconds", "cameras" (of each slot, "" where none of its data fill it)},
-  in order of first appearance.
+  """Robot -> {"action", "state" (sizes), "action_names", "state_names", "step_seconds", "cameras" (of each slot, "" where none of its
+  data fill it), "unused_cameras", "instructions" ({"count", "empty" (whether some data have none), "examples"})}, in order of first
+  appearance.
 
   Raises:
     errors.UserError: no robot at all, a data set without actions, or one robot with two sizes or rates.
@@ -60,7 +62,7 @@ def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:
     if len({round(value, 6) for value in step}) > 1:
       raise errors.UserError(f"{one.label}: clips of {', '.join(f'{rate:g}' for rate in fps)} frames a second: set config.policy.step_seconds")
     new = {"action": sizes["action"], "state": int(sizes["state"] or 0), "action_names": list(manifest["action"]["names"] or ()),
-           "step_seconds": round(step.pop(), 9)}
+           "state_names": list((manifest["state"] or {}).get("names") or ()), "step_seconds": round(step.pop(), 9)}
     old = facts.setdefault(one.robot, new)
     for key in ("action", "state", "step_seconds"):
       if old[key] != new[key]:
@@ -70,7 +72,12 @@ def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:
     raise errors.UserError("config.data.mixture: no entry names a robot, so there is no action to learn")
   names = cameras(config, found)
   for robot, mine in facts.items():
-    fills = [_filled(one, len(names)) for one in found if one.robot == robot]
+    own = [one for one in found if one.robot == robot]
+    mine["unused_cameras"] = sorted(set.intersection(*(set(unused_cameras(one, len(names))) for one in own)))
+    texts = sorted({str(text) for one in own for text in shards.read_table(one.path).task if not one.tasks or text in one.tasks})
+    spoken = [text for text in texts if text]
+    mine["instructions"] = {"count": len(spoken), "empty": len(spoken) < len(texts), "examples": spoken[:MOST_EXAMPLES]}
+    fills = [_filled(one, len(names)) for one in own]
     own = [next((names_of[i] for names_of in fills if names_of[i]), "") for i in range(len(names))]
     mine["cameras"] = [one and (name or one) for name, one in zip(names, own, strict=True)]
   return facts
@@ -114,6 +121,13 @@ def _filled(one: policy_data.PolicySet, count: int) -> tuple[str, ...]:
   if one.views == "each":
     names = tuple(name for name in names if name)[:1]
   return (*names, *[""] * count)[:count]
+
+
+def unused_cameras(one: policy_data.PolicySet, count: int) -> tuple[str, ...]:
+  """The cameras of an entry's data that fill none of so many slots and are no examples of their own."""
+  known = index.camera_names(shards.read_table(one.path))
+  used = (tuple(one.cameras) or known) if one.views == "each" else _filled(one, count)
+  return tuple(name for name in known if name not in used)
 
 
 def instructions(config, found: list[policy_data.PolicySet]) -> tuple[Callable, dict[str, tuple[np.ndarray, np.ndarray]]]:

@@ -1,6 +1,8 @@
 """Training of a policy (CoMo stage 2): robot actions and the latent motion of videos in one batch, one trunk, light heads."""
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -85,7 +87,10 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
     if start:  # a head that is trained further goes on in its own units
       old = normalisation.Normaliser.from_json(before["normalisation"])
       found = dataclasses.replace(found, mode=old.mode, robots={**found.robots, **old.robots}, latent=old.latent or found.latent)
+    found = with_grippers(found, robots, tuple(config.policy.gripper), kept=before.get("robots", {}))
     config.normalisation = found.to_json()
+    if model.policy == "gpt":
+      set_grippers(model, found)
   if config.data.image_size != model.image_size:
     raise errors.UserError(f"config.data.image_size={config.data.image_size} is not config.model.image_size={model.image_size}")
   if config.policy.guidance != 1 and not models.build(config.model.to_dict()).body.guides:
@@ -93,6 +98,70 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
                            f"policy={config.model.policy} takes 1")
   config.lock()
   return config, Ready(sets, found, start, build)
+
+
+def with_grippers(found: normalisation.Normaliser, robots: Mapping[str, Mapping[str, Any]], wanted: tuple[str, ...], *,
+                  kept: Mapping[str, Any] = MappingProxyType({})) -> normalisation.Normaliser:
+  """The normalisation with the two-valued action dimensions that config.policy.gripper names, and no others.
+
+  Args:
+    found: with those that the data have.
+    robots: facts of each, with "action_names".
+    wanted: names or numbers of actions; ("auto",) takes what was found.
+    kept: robots of the policy to start from, which keep theirs.
+
+  Raises:
+    errors.UserError: no robot has such an action, or it has more than two values.
+  """
+  if wanted == ("auto",):
+    return found
+  names = {robot: [*facts["action_names"], *map(str, range(facts["action"]))] for robot, facts in robots.items() if robot not in kept}
+  for one in wanted:
+    if not any(str(one) in of for of in names.values()):
+      raise errors.UserError(f"config.policy.gripper: no robot has an action {one!r}: {errors.nearest(one, {n for of in names.values() for n in of})}")
+  changed = dict(found.robots)
+  for robot, of in names.items():
+    action = found.robots[robot]["action"]
+    size = robots[robot]["action"]
+    dims = {of.index(str(one)) % size if str(one) in robots[robot]["action_names"] else int(one) for one in wanted if str(one) in of}
+    for dim in sorted(dims):
+      if not action.two_valued[dim]:
+        raise errors.UserError(f"config.policy.gripper: action {of[dim]!r} of robot {robot!r} has more values than two, from "
+                               f"{action.min[dim]:.6g} to {action.max[dim]:.6g}: leave it out")
+    binary = np.isin(np.arange(size), list(dims))
+    changed[robot] = {**found.robots[robot], "action": dataclasses.replace(action, binary=binary)}
+  return dataclasses.replace(found, robots=changed)
+
+
+def set_grippers(model, found: normalisation.Normaliser) -> None:
+  """Fills model.gpt.gripper, the dimensions that GPT classifies; a diffusion head denoises them like the others.
+
+  Raises:
+    errors.UserError: the config fills it itself.
+  """
+  if model.gpt.gripper:
+    raise errors.UserError("config.model.gpt.gripper is filled from the data: name the dimensions in config.policy.gripper")
+  if model.gpt.action_head == "regression":
+    model.gpt.gripper = {robot: list(dims) for robot in model.robots if (dims := found.grippers(robot))}
+
+
+def say_dimensions(robots: Mapping[str, Mapping[str, Any]], found: normalisation.Normaliser) -> list[str]:
+  """What the run makes of actions and states that take two values or never move, a line each, for logs."""
+  lines = []
+  for robot in sorted(robots):
+    facts, one = robots[robot], found.robots[robot]["action"]
+    def name(key, dim):
+      names = facts.get(f"{key}_names") or ()
+      return str(names[dim]) if dim < len(names) else f"{key} {dim}"
+    for dim in found.grippers(robot):
+      lines.append(f"robot {robot}: action {name('action', dim)} takes two values, {one.min[dim]:.6g} and {one.max[dim]:.6g}: it is served as "
+                   "one of them")
+    for dim, value in found.constants(robot, "action").items():
+      lines.append(f"robot {robot}: action {name('action', dim)} never moves: it is served as its constant {value:.6g}")
+    still = [name("state", dim) for dim in found.constants(robot, "state")]
+    if still:
+      lines.append(f"robot {robot}: state {', '.join(still)} never moves: the policy does not see it")
+  return lines
 
 
 def check_start(init: str, before: dict[str, Any], *, resize: str, label: dict[str, Any] | None) -> None:
@@ -111,7 +180,13 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
   """Model, losses, batches and the offline action error, from the resolved config."""
   model = models.build(config.model.to_dict())
   start = starting_point(config, model, ready.start)
-  for line in policy_data.describe(ready.sets, validation_fraction=config.data.validation_fraction):
+  for line in policy_data.describe(ready.sets, validation_fraction=config.data.validation_fraction, cameras=config.model.cameras):
+    print(f"data: {line}")
+  for one in ready.sets:
+    if unused := demonstrations.unused_cameras(one, config.model.cameras):
+      print(f"data: {one.label}: cameras {', '.join(unused)} are not used, the policy's slots are {', '.join(config.policy.cameras)}: "
+            "name them in config.policy.cameras")
+  for line in say_dimensions(config.robots.to_dict(), ready.normaliser):
     print(f"data: {line}")
   settings = dict(normaliser=ready.normaliser, **ready.build)
   how = sources.choose_loading(config.data, [one.path for one in ready.sets], model.inputs_spec(sources.local_rows(config)))
@@ -123,7 +198,8 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
   def loss(params, batch, key):
     return model.losses(params, batch, key)
 
-  score, augment = Score(model, config), demonstrations.augmentation(config.data)
+  score = Score(model, ready.normaliser, guidance=float(config.policy.guidance), dtype=config.model.dtype)
+  augment = demonstrations.augmentation(config.data)
   known = None
   if config.policy.cache_tokens:
     check_cache(config, model, start, augment)
@@ -190,10 +266,14 @@ def starting_point(config, model, start: tuple[dict, dict] | None) -> dict[str, 
 class Score:
   """Offline squared error of one sampled chunk an example on held-out examples, in units of the variance (of `policy.normalisation`
   "standard"): 0 is perfect. A policy that knows nothing of the observation gets 1 when it regresses (it says the mean action) and 2 when it
-  samples (DiT and diffusion or mixture heads: a random draw from the right distribution is off by its own variance too)."""
+  samples (DiT and diffusion or mixture heads: a random draw from the right distribution is off by its own variance too). Dimensions that
+  never move have no part in it, and those that take two values are counted by themselves: how often the right one of the two is said.
 
-  def __init__(self, model: Any, config):
-    self._model, self._guidance = model, float(config.policy.guidance)
+  The parameters are rounded as for acting, so that what is measured is what will be served.
+  """
+
+  def __init__(self, model: Any, normaliser: normalisation.Normaliser, *, guidance: float = 1.0, dtype: str = "float32"):
+    self._model, self._normaliser, self._guidance, self._dtype = model, normaliser, guidance, dtype
     self._actions = jax.jit(self._sample, static_argnames="robot")
     self._latents = jax.jit(lambda params, batch, key: model.sample_latents(params, batch, key, steps=None))
 
@@ -201,11 +281,14 @@ class Score:
     return self._model.sample(params, batch, key, robot=robot, steps=None, guidance=self._guidance)
 
   def __call__(self, params, held_out) -> dict[str, float]:
-    """{"action_mse", "action_mse_first" (first element of the chunk only), "latent_mse"}: those there are examples for."""
-    sums: dict[str, np.ndarray] = {}
+    """{"action_mse", "action_mse_first" (first element of the chunk only), "gripper_accuracy", "gripper_majority" (what saying always
+    the commoner value would reach), "latent_mse"}: those there are examples for."""
+    params, sums = serving.lean(params, self._dtype), {}
+    shares: dict[tuple[str, int], np.ndarray] = {}
 
     def add(name, error, mask):
-      sums[name] = sums.get(name, np.zeros(2)) + [float((error * mask).sum()), float(mask.sum())]
+      if mask.any():
+        sums[name] = sums.get(name, np.zeros(2)) + [float((error * mask).sum()), float(mask.sum())]
 
     with held_out.batches() as batches:
       for step in range(held_out.steps):
@@ -217,14 +300,23 @@ class Score:
           if mask.any():
             sampled = np.asarray(self._actions(params, seen, key, robot=robot))
             width = sampled.shape[-1]
-            error = np.square(sampled - batch["actions"][..., :width])
-            add("action_mse", error, mask[..., :width])
-            add("action_mse_first", error[:, 0], mask[:, 0, :width])
+            mask, target = mask[..., :width], batch["actions"][..., :width]
+            error, grippers = np.square(sampled - target), list(self._normaliser.grippers(robot))
+            moves = ~np.isin(np.arange(width), [*grippers, *self._normaliser.constants(robot, "action")])
+            add("action_mse", error, mask & moves)
+            add("action_mse_first", error[:, 0], mask[:, 0] & moves)
+            add("gripper_accuracy", ((sampled > 0) == (target > 0))[..., grippers], mask[..., grippers])
+            for dim in grippers:
+              high = (target[..., dim] > 0)[mask[..., dim]]
+              shares[robot, dim] = shares.get((robot, dim), np.zeros(2)) + [high.sum(), (~high).sum()]
         mask = batch["latents_mask"] & valid[:, None]
         if mask.any():
           error = np.square(np.asarray(self._latents(params, seen, key)) - batch["latents"]).mean(-1)
           add("latent_mse", error, mask)
-    return {name: float(total / count) for name, (total, count) in sums.items()}
+    found = {name: float(total / count) for name, (total, count) in sums.items()}
+    if shares:
+      found["gripper_majority"] = float(sum(one.max() for one in shares.values()) / sum(one.sum() for one in shares.values()))
+    return found
 
 
 LABEL_FACTS = {"latent_model": "", "latent_offset_seconds": 0.0}  # what a latent head hangs on, and the values without labels

@@ -69,6 +69,46 @@ def test_a_policy_without_state_needs_none():
   assert mapper.keys == ("observation/image",) and "observation.state" not in mapper(message)[0]
 
 
+SEVERAL = {"count": 4, "empty": False, "examples": ["wave hello", "stack the blocks"]}
+
+
+@pytest.mark.parametrize("preset, key", [("como", "task"), ("libero", "prompt")])
+def test_an_instruction_is_asked_for_where_the_policy_has_several(preset, key):
+  images = ("observation.images.a", "observation.state") if preset == "como" else ("observation/image", "observation/state")
+  message = {images[0]: IMAGE, images[1]: np.zeros(2, np.float32)}
+  mapper = presets.Mapper(preset, ("a",), state_dim=2, instructions=SEVERAL)
+  assert mapper.keys == (*images, key) and mapper.task == key
+  for silent in (message, {**message, key: ""}):
+    with pytest.raises(errors.UserError, match=f"no '{key}' .preset '{preset}'.: the policy was trained on 4 instructions, such as 'wave hello'; .*"
+                                               "--config.prompt"):
+      mapper(silent)
+  assert mapper({**message, key: "wave hello"})[0]["task"] == "wave hello"
+  assert presets.Mapper(preset, ("a",), state_dim=2, instructions=SEVERAL, prompt="stack them")(message)[0]["task"] == "stack them"
+  for fine in (None, {**SEVERAL, "empty": True}, {**SEVERAL, "count": 1}):
+    mapper = presets.Mapper(preset, ("a",), state_dim=2, instructions=fine)
+    assert mapper.keys == images and mapper(message)[0]["task"] == ""
+
+
+def test_keys_of_another_preset_are_explained():
+  mapper = presets.Mapper("como", ("a",), state_dim=2)
+  message = {"observation.images.a": IMAGE, "observation.state": np.zeros(2, np.float32)}
+  with pytest.raises(errors.UserError, match=r"key 'prompt' is unknown to preset 'como': the instruction is called 'task' here; "
+                                             r"--config.preset=libero\|droid\|aloha of the server knows it; .*valid: .*task"):
+    mapper({**message, "prompt": "go"})
+  with pytest.raises(errors.UserError, match=r"'observation/image' is unknown to preset 'como': --config.preset=libero of the server"):
+    mapper({**message, "observation/image": IMAGE})
+  with pytest.raises(errors.UserError, match=r"'task' is unknown to preset 'libero': the instruction is called 'prompt' here; --config.preset=como"):
+    presets.Mapper("libero", ("a",))({"task": "go"})
+
+
+def test_a_camera_that_the_policy_does_not_look_at_may_be_sent():
+  message = {"observation.images.a": IMAGE, "observation.images.wrist": IMAGE, "observation.state": np.zeros(2, np.float32)}
+  mapper = presets.Mapper("como", ("a",), state_dim=2, unused=("wrist",))
+  assert "observation.images.wrist" not in mapper(message)[0] and "observation.images.wrist" not in mapper.keys
+  with pytest.raises(errors.UserError, match="'observation.images.wrist' is unknown"):
+    presets.Mapper("como", ("a",), state_dim=2)(message)
+
+
 @pytest.mark.parametrize("name, slots, cameras, expected", [
   ("liberro", ("a",), (), "did you mean 'libero'"),
   ("libero", ("a", "b", "c"), (), "3 camera"),

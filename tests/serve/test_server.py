@@ -58,6 +58,7 @@ def test_a_conversation():
       assert metadata == one.metadata
       assert metadata["protocol_version"] == 1 and metadata["preset"] == "libero" and metadata["chunk"] == 4
       assert metadata["keys"] == ["observation/image", "observation/wrist_image", "observation/state"]
+      assert metadata["instruction_key"] == "prompt"
       first, second = ask(connection, fake.observation(1.0)), ask(connection, fake.observation(2.0))
     np.testing.assert_allclose(first["actions"][:, 0], expected(1.0), rtol=1e-6)
     assert first["actions"].shape == (4, 7) and first["actions"].dtype == np.float32
@@ -78,6 +79,16 @@ def test_clients_without_a_prompt_get_the_servers():
     robot.infer(silent)
     robot.infer(fake.observation(prompt="put it down"))
   assert tasks == ["lift it", "put it down"]
+
+
+def test_a_policy_of_several_instructions_says_so_and_asks_for_one():
+  policy = fake.Policy()
+  policy.metadata |= {"instructions": {"count": 2, "empty": False, "examples": ["wave", "stack"]}, "unused_cameras": ["side"]}
+  with fake.serving(policy) as (port, one, lines), connect(port) as connection:
+    assert one.metadata["keys"][-1] == one.metadata["instruction_key"] == "prompt" and one.metadata["unused_cameras"] == ["side"]
+    assert "observation/state, prompt ->" in lines[0] and "does not look at: side" in lines[1]
+    assert "no 'prompt'" in ask(connection, fake.observation(prompt=""))
+    assert "actions" in ask(connection, fake.observation())
 
 
 def test_bad_messages_concern_only_their_sender_and_take_no_memory():

@@ -1,6 +1,7 @@
 """Training a policy, acting with it, and that acting sees exactly what training saw."""
 
 import contextlib
+import dataclasses
 import json
 import types
 
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 
 from como_jax import config as config_lib
-from como_jax import errors, models, trees
+from como_jax import errors, models
+from como_jax.data import normalisation, statistics, video
 from como_jax.data import policy as policy_data
-from como_jax.data import video
 from como_jax.data.sources import shards
 from como_jax.serve import policy as serving
 from como_jax.tasks import policy, serve
@@ -60,8 +61,9 @@ def observation(path, row, t, cameras):
 
 def test_the_weights_hold_all_that_acting_needs(run):
   _, config = checkpoint.load(run)
-  assert config["robots"] == {"arm": {"action": 3, "state": 2, "action_names": ["a", "b", "c"], "step_seconds": 0.1,
-                                      "cameras": ["camera"]}}
+  assert config["robots"] == {"arm": {
+      "action": 3, "state": 2, "action_names": ["a", "b", "c"], "state_names": ["x", "y"], "step_seconds": 0.1, "cameras": ["camera"],
+      "unused_cameras": [], "instructions": {"count": 2, "empty": False, "examples": ["task 0", "task 1"]}}}
   assert config["model"]["robots"] == {"arm": {"action": 3, "state": 2}} and config["model"]["latent"]["queries"] == 1
   assert set(config["normalisation"]["robots"]) == {"arm"} and config["normalisation"]["latent"]["count"] > 0
   lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -157,23 +159,6 @@ def test_other_models_are_refused(tmp_path):
     serving.Policy.load("")
 
 
-@pytest.mark.parametrize("kind", ["dit", "gpt"])
-def test_matrices_are_kept_in_the_dtype_of_their_products(kind):
-  words = [word for word in TINY if kind == "dit" or "model.dit" not in word] + ["--config.model.dtype=bfloat16"]
-  words += [f"--config.model.gpt.{word}" for word in ("width=16", "depth=1", "heads=2", "mlp=32")] * (kind == "gpt")
-  section = config_lib.parse(["main", f"--config=configs/policy.py:debug,policy={kind}", *words]).config.model.to_dict()
-  model = models.build(section)
-  params = jax.jit(model.init)(jax.random.key(0))
-  params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)  # some layers start at zero
-  small = serving.lean(params, "bfloat16")
-  types = {name: leaf.dtype for name, leaf in trees.flatten(small).items()}
-  assert types[f"{kind}/{'denoiser' if kind == 'dit' else 'network'}/blocks/mlp/up/kernel"] == "bfloat16"
-  assert {dtype for name, dtype in types.items() if name.startswith("heads/") or not name.endswith("kernel")} == {np.dtype("float32")}
-  batch = {name: np.zeros(spec.shape, spec.dtype) for name, spec in model.inputs_spec(2).items()}
-  actions = [np.asarray(jax.jit(lambda p: model.sample(p, batch, jax.random.key(0), robot="robot"))(p)) for p in (params, small)]
-  np.testing.assert_allclose(*actions, rtol=0.05, atol=0.05 * np.abs(actions[0]).max())
-
-
 def untrained(workdir, *words):
   """(a policy with random weights that was made for some data, what `resolve` found)."""
   config, ready = policy.resolve(parse(workdir, *words).config)
@@ -188,7 +173,7 @@ def test_acting_makes_frames_square_as_ingesting_did(tmp_path, resize):
   acting, _ = untrained(tmp_path / "x", f"--config.data.path={data}")
   raw = next(iter(source[0].cameras["camera"](video.Geometry())))
   stored = shards.Reader(data).clip(0, 0).frames["camera"].decode([0])[0]
-  seen = acting._row([{serving.IMAGE + "camera": raw, serving.STATE: np.zeros(2, np.float32)}])["images"][0, 0]
+  seen = acting._row([{serving.IMAGE + "camera": raw, serving.STATE: np.zeros(2, np.float32), serving.TASK: "task 0"}])["images"][0, 0]
   assert raw.shape == (40, 80, 3) and np.abs(seen.astype(int) - stored).mean() < 4  # JPEG
   if resize == "crop":
     with pytest.raises(errors.UserError, match="one side is more than 16 times the other"):
@@ -217,7 +202,7 @@ def test_slots_that_training_leaves_empty_are_empty_when_acting(tmp_path, entry,
   acting, ready = untrained(tmp_path / "x", f"--config.data.mixture={mixture!r}", *words)
   assert acting.cameras == asked and acting.metadata["cameras"] == list(asked)
   picture = np.full((32, 32, 3), 9, np.uint8)
-  row = acting._row([{serving.STATE: np.zeros(2, np.float32), **{serving.IMAGE + name: picture for name in asked}}])
+  row = acting._row([{serving.STATE: np.zeros(2, np.float32), serving.TASK: "task 0", **{serving.IMAGE + name: picture for name in asked}}])
   assert row["images_mask"].tolist() == mask and [bool(row["images"][:, slot].any()) for slot in range(len(mask))] == mask
   walk = policy_data.evaluation(ready.sets, **{**ready.build, "normaliser": ready.normaliser}, batch_size=8, split="all", threads=0)
   with walk.batches() as batches:
@@ -291,6 +276,101 @@ def test_the_score_of_policies_that_know_all_or_nothing(policy_says, expected):
       robots=("arm",), inputs_spec=lambda size: batch, sample=lambda params, seen, key, **settings: jnp.asarray(said[0]),
       sample_latents=lambda params, seen, key, **settings: jnp.asarray(said[1]))
   held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
-  found = policy.Score(model, types.SimpleNamespace(policy=types.SimpleNamespace(guidance=1.0)))({}, held_out)
+  found = policy.Score(model, units_of(np.random.default_rng(1).normal(size=(50, 3))))({}, held_out)
   assert set(found) == {"action_mse", "action_mse_first", "latent_mse"}
   assert all(value == pytest.approx(expected, abs=0.25) for value in found.values())
+
+
+def units_of(rows):
+  accumulator = statistics.Accumulator()
+  accumulator.add(rows)
+  return normalisation.Normaliser("standard", {"arm": {"action": accumulator.finish()}})
+
+
+def test_grippers_are_scored_by_themselves_and_what_never_moves_not_at_all():
+  """Of 2 x 3 elements one does not count; the gripper is right in 3 of the other 5, and closed in 4 of them."""
+  units = units_of(np.stack([np.arange(40.0), np.full(40, 2.0), np.arange(40) % 2], 1))
+  target = np.zeros((2, 3, 3), np.float32)
+  target[..., 2] = [[1, 1, -1], [1, 1, -1]]
+  said = target + np.float32([0.5, 9, 0])  # off by 0.5 in what moves; anything in what does not
+  said[..., 2] = [[0.2, -3, -0.1], [0.1, -0.2, 7]]
+  mask = np.ones((2, 3, 3), bool)
+  mask[1, 2] = False
+  batch = {"actions": target, "actions_mask": mask, "latents_mask": np.zeros((2, 4), bool), "valid": np.ones(2, bool), "robot": np.zeros(2, np.int32)}
+  model = types.SimpleNamespace(robots=("arm",), inputs_spec=lambda size: batch, sample=lambda params, seen, key, **settings: jnp.asarray(said))
+  held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
+  found = policy.Score(model, units)({}, held_out)
+  assert found == {"action_mse": 0.25, "action_mse_first": 0.25, "gripper_accuracy": pytest.approx(3 / 5), "gripper_majority": pytest.approx(4 / 5)}
+
+
+class Grasps(makers.Synthetic):
+  """Two cameras; of three joints one never moves, and the last is a gripper; of two states one never moves."""
+
+  def __getitem__(self, i):
+    raw = super().__getitem__(i)
+    t = raw.arrays["action"][:, 0]  # frame numbers
+    wave = np.sin(t + i)
+    action = np.stack([wave, 1.569 + 1e-7 * wave, np.where(t > 6, 0.6, -1.0)], 1).astype(np.float32)
+    return dataclasses.replace(raw, arrays={"action": action, "state": np.stack([wave, np.zeros_like(wave)], 1).astype(np.float32)})
+
+
+@pytest.fixture(scope="module", name="grasps")
+def _grasps(tmp_path_factory):
+  return makers.shards(tmp_path_factory.mktemp("data") / "grasps", source=Grasps((12,) * 6, cameras=("front", "wrist")))
+
+
+GPT = [word for word in TINY if "model.dit" not in word] + [f"--config.model.gpt.{word}" for word in ("width=16", "depth=1", "heads=2", "mlp=32")]
+
+
+def resolved(workdir, path, kind, *words):
+  words = [f"--config.data.path={path}", *(GPT if kind == "gpt" else TINY), *words]
+  return policy.resolve(config_lib.parse(["main", f"--config=configs/policy.py:debug,policy={kind}", f"--workdir={workdir}", *words]).config)
+
+
+@pytest.mark.parametrize("kind", ["dit", "gpt"])
+def test_grippers_are_found_weighted_and_said(grasps, tmp_path, kind, capsys):
+  config, ready = resolved(tmp_path / "x", grasps, kind)
+  assert ready.normaliser.grippers("robot") == (2,)
+  job = policy.job(config, ready)
+  if kind == "gpt":
+    assert config.model.gpt.gripper.to_dict() == {"robot": [2]} and job.weights == {"action": 1.0, "latent": 1.0, "gripper": 1.0}
+  else:
+    assert job.weights == {"action": 1.0, "latent": 1.0}
+  assert job.model.terms == tuple(job.weights)
+  said = capsys.readouterr().out
+  for line in ("robot robot: action c takes two values, -1 and 0.6: it is served as one of them",
+               "robot robot: action b never moves: it is served as its constant 1.569",
+               "robot robot: state y never moves: the policy does not see it",
+               "grasps: cameras wrist are not used, the policy's slots are front: name them in config.policy.cameras"):
+    assert f"data: {line}\n" in said
+  assert "cameras front\n" in said  # of the examples: what is used
+
+
+def test_grippers_by_choice(grasps, tmp_path):
+  for wanted, dims in (("()", ()), ("('c',)", (2,)), ("('2',)", (2,))):
+    config, ready = resolved(tmp_path / "x", grasps, "gpt", f"--config.policy.gripper={wanted}")
+    assert ready.normaliser.grippers("robot") == dims
+    assert config.model.gpt.gripper.to_dict() == ({"robot": [2]} if dims else {})
+    assert normalisation.Normaliser.from_json(config.normalisation.to_dict()).grippers("robot") == dims
+  config, ready = resolved(tmp_path / "x", grasps, "gpt", "--config.model.gpt.action_head=diffusion")
+  assert config.model.gpt.gripper.to_dict() == {} and ready.normaliser.grippers("robot") == (2,)  # denoised, then decoded as one of the two
+  for words, message in ((("--config.policy.gripper=('d',)",), "config.policy.gripper: no robot has an action 'd'"),
+                         (("--config.policy.gripper=('a',)",), "action 'a' of robot 'robot' has more values than two, from -"),
+                         (("--config.model.gpt.gripper={'robot': (2,)}",), "name the dimensions in config.policy.gripper")):
+    with pytest.raises(errors.UserError, match=message):
+      resolved(tmp_path / "x", grasps, "gpt", *words)
+
+
+def test_weights_of_the_loss_are_not_negative(grasps, tmp_path):
+  config, ready = resolved(tmp_path / "x", grasps, "gpt", "--config.policy.objectives.gripper.weight=-1.0")
+  with pytest.raises(errors.UserError, match="config.policy.objectives.gripper.weight=-1.0, expected 0 or more"):
+    policy.job(config, ready)
+
+
+def test_the_checkpoint_names_cameras_and_instructions_it_was_not_given(grasps, tmp_path):
+  mixture = ({"path": grasps, "robot": "arm"}, {"path": grasps, "robot": "bot", "views": "each", "tasks": ("task 0",)})
+  config, _ = policy.resolve(parse(tmp_path / "x", f"--config.data.mixture={mixture!r}").config)
+  facts = config.robots.to_dict()
+  assert facts["arm"]["unused_cameras"] == ["wrist"] and facts["bot"]["unused_cameras"] == []
+  assert facts["arm"]["instructions"] == {"count": 2, "empty": False, "examples": ["task 0", "task 1"]}
+  assert facts["bot"]["instructions"] == {"count": 1, "empty": False, "examples": ["task 0"]}

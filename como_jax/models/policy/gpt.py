@@ -51,7 +51,7 @@ class GPT:
     inference: "hidden" acts without decoding motion (Moto on CALVIN), "decoded" decodes it first.
     action_weight: multiplies the term "action".
     gripper: {robot: dims that are two-valued}: trained as logits (term "gripper") of the value being above 0, sampled as -1
-      or 1, which is exact for values normalised by quantiles.
+      or 1, which is what normalisation makes of the two values (data/normalisation.py).
     steps: of diffusion outputs, unless asked otherwise.
     guides: no guidance.
   """

@@ -29,6 +29,16 @@ def test_flow_corrupts_along_the_line(time):
   np.testing.assert_allclose(x - column(t) * target, DATA - target, rtol=1e-5, atol=1e-5)  # and going back at the noise
 
 
+@pytest.mark.parametrize("model", [diffusion.Flow(time=time) for time in diffusion.TIMES] + [diffusion.DDPM(levels=1000, prediction="epsilon")])
+def test_noise_does_not_depend_on_the_time(model):
+  """Of 4,000 examples of one number, their ranks in time and in noise."""
+  x = jnp.zeros((4000, 1))
+  found = model.corrupt(KEY, x)
+  noise = -found.target if isinstance(model, diffusion.Flow) else found.target  # of data that are 0
+  ranks = [np.argsort(np.argsort(np.asarray(values).ravel())) for values in (found.time, noise)]
+  assert abs(np.corrcoef(*ranks)[0, 1]) < 0.06
+
+
 def test_times_have_the_distributions_they_say():
   """The share of times below some values, against the distribution functions."""
   values = np.array([0.05, 0.2, 0.5, 0.8, 0.95])

@@ -72,6 +72,16 @@ def test_hiding_in_training():
   assert 3 <= sum(shown) <= 13 and min(difference for difference in differences if difference) > 1e-4
 
 
+@pytest.mark.parametrize("rate, sees", [(0.0, True), (1.0, False)])
+def test_the_share_of_hidden_motion_is_what_the_config_says(rate, sees):
+  model, params = small.made(small.GPT, **{"gpt.hide_motion": rate})
+  batch, function = small.batch(model), small.jit(model.losses)
+  for number in range(2):
+    both = ({**batch, "latents": sign * batch["latents"]} for sign in (1, -1))
+    losses = [float(function(params, one, jax.random.key(number))["action"][0]) for one in both]
+    assert (abs(losses[0] - losses[1]) > 1e-4) == sees
+
+
 def test_jit_equals_eager():
   model, params = small.made(small.GPT)
   x, mask = jax.random.normal(KEY, (2, 3, 16)), jnp.tril(jnp.ones((1, 1, 3, 3), bool))
@@ -108,6 +118,26 @@ def test_gripper_and_weight():
   assert 5 * float(expected["action"][0]) < float(terms["action"][0]) < 10 * float(expected["action"][0])
   assert float(terms["gripper"][0]) > 0 and terms["latent"][1] == expected["latent"][1]
   assert set(np.unique(actions[..., 2])) <= {-1.0, 1.0} and len(np.unique(actions[..., 0])) > 4
+
+
+def test_a_gripper_is_classified_by_the_sign_of_its_target():
+  """Logits of 3 everywhere, by the bias alone: cross entropy by hand, and the sample says the upper value."""
+  model, params = small.made(small.GPT, **{"gpt.gripper": {"arm": [2]}})
+  decode = params["heads"]["arm"]["decode"]
+  run = small.jit(lambda p, b: (model.losses(p, b, KEY), model.sample(p, b, KEY, robot="arm")))
+  for logit in (3.0, -3.0):
+    heads = {**params["heads"], "arm": {**params["heads"]["arm"], "decode": {
+        "kernel": jnp.zeros_like(decode["kernel"]), "bias": jnp.zeros_like(decode["bias"]).at[2].set(logit)}}}
+    changed = {**params, "heads": heads}
+    batch = small.batch(model)
+    batch["actions"] = jnp.sign(batch["actions"])
+    terms, actions = run(changed, batch)
+    mine = np.asarray((batch["actions_mask"] & (batch["robot"] == small.ARM)[:, None, None])[..., 2])
+    label = np.asarray(batch["actions"][..., 2] > 0)[mine]
+    assert 0 < label.sum() < label.size
+    chance = 1 / (1 + np.exp(-logit))
+    np.testing.assert_allclose(terms["gripper"][0], -np.log(np.where(label, chance, 1 - chance)).sum(), rtol=1e-5)
+    np.testing.assert_array_equal(actions[..., 2], np.sign(logit))
 
 
 def test_mixture_is_a_density():

@@ -8,6 +8,7 @@ import pytest
 
 from como_jax import errors, models, presets, trees
 from como_jax.models import transformer
+from como_jax.models.policy import trunk
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
 from tests.models.policy import small
@@ -58,6 +59,30 @@ def test_key_decides_everything(case, results):
   again, other = (function(params, batch, key, BOTH) for key in (KEY, jax.random.key(4)))
   chex.assert_trees_all_equal(again, results)
   assert not np.allclose(other[0][0], results[0][0], rtol=1e-6)
+
+
+def test_dropped_instructions(case, results):
+  """Almost always dropped is as good as never there; with a rate of 0 the instruction is always seen."""
+  kind, model, params, batch, function = case
+  silent = function(params, dict(batch, language_mask=jnp.zeros_like(batch["language_mask"])), KEY, BOTH)[0][1]
+  dropping = models.build(small.section(small.BASES[kind], language_dropout=1 - 1e-6))
+  dropped = small.jit(dropping.losses)(params, batch, KEY)
+  chex.assert_trees_all_close(dropped, silent, rtol=1e-5)
+  assert abs(float(results[0][1]["action"][0] - silent["action"][0])) > 1e-3
+
+
+def test_whole_instructions_are_dropped_at_the_rate_given():
+  mask = jnp.array([[True, True, False]] * 4000)
+  kept = np.asarray(trunk.drop_language(KEY, mask, 0.2))
+  assert (kept[:, 0] == kept[:, 1]).all() and not kept[:, 2].any()
+  assert kept[:, 0].mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_the_terms_are_named_beforehand(case, results):
+  kind, model, *_ = case
+  assert set(model.terms) == set(results[0][1])
+  grippers = models.build(small.section(small.GPT, **{"gpt.gripper": {"arm": [2]}}))
+  assert set(grippers.terms) == {"action", "latent", "gripper"}
 
 
 def test_what_is_masked_does_not_matter(case, results):
