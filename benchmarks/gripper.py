@@ -1,0 +1,171 @@
+"""Does a gripper open and close? Policies of grasping tasks of Meta-World, by this code and, to compare, by another checkout of it.
+
+python benchmarks/gripper.py --workdir DIR [--before CHECKOUT] [--tasks pick-place bin-picking] [--steps 800] [--episodes 25] ...
+Collects scripted demonstrations of each task, trains a small DiT and a small GPT on them under either normalization, counts how often the
+right one of the gripper's two values is said on held-out demonstrations, and rolls those of the normalizations in --rollouts out.
+Finished parts are kept, so it can be stopped and run again. Writes DIR/gripper.{md,json}.
+"""
+
+import argparse
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+MODES = ("standard", "quantile")
+GRIPPER = 3  # of Meta-World's four actions
+CAMERAS = ("gripperPOV", "corner")  # one sees the fingers, one the goal
+COMMON = ("--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False", f"--config.policy.cameras={CAMERAS!r}",
+          "--config.model.cameras=2", "--config.model.chunk=16", "--config.train.tensorboard=False", "--config.evaluation.examples=256")
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--workdir", type=lambda text: pathlib.Path(text).absolute(), required=True)
+  parser.add_argument("--before", type=lambda text: pathlib.Path(text).absolute(), help="a checkout of an older version")
+  parser.add_argument("--tasks", nargs="+", default=["pick-place", "bin-picking"])
+  parser.add_argument("--policies", nargs="+", default=["gpt", "dit"], choices=("gpt", "dit"))
+  parser.add_argument("--rollouts", nargs="*", default=["standard"], choices=MODES, help="normalizations whose policies are rolled out")
+  parser.add_argument("--demonstrations", type=int, default=100)
+  parser.add_argument("--steps", type=int, default=800)
+  parser.add_argument("--episodes", type=int, default=25)
+  parser.add_argument("--max-steps", type=int, default=250, help="control steps after which an episode has failed")
+  parser.add_argument("--execute", type=int, default=8)
+  parser.add_argument("--prefix", default="", help="words before every command, for example 'nice -n 10'")
+  parser.add_argument("--score", nargs=3, metavar=("RUN", "KIND", "CODE"), help="of one trained policy, which the program asks itself for")
+  options = parser.parse_args()
+  if options.score:
+    print(json.dumps(score(*options.score, options)))
+    return
+  rows: dict[str, dict] = {}
+  versions = [(name, code) for name, code in (("before", options.before), ("after", ROOT)) if code]
+  for task in options.tasks:
+    _demonstrations(options, task)
+  for mode in (*options.rollouts, *(mode for mode in MODES if mode not in options.rollouts)):
+    for task in options.tasks:
+      for kind in options.policies:
+        for version, code in versions:
+          rows[f"{task}, {kind}, {mode}, {version}"] = _row(options, task, kind, mode, version, code)
+          _table(options, rows)
+  print((options.workdir / "gripper.md").read_text())
+
+
+def _demonstrations(options: argparse.Namespace, task: str) -> None:
+  folder = options.workdir / f"collect-{task}"
+  if not (folder / "dataset" / "meta" / "collection.json").exists():
+    # No wandering: it holds the gripper open by another command than some experts do.
+    _main(options, ROOT, "configs/collect.py:mini", folder, f"--config.tasks={(task,)!r}", "--config.workers=1",
+          f"--config.collect.cameras={CAMERAS!r}", "--config.collect.image_size=64", "--config.collect.repeated=0",
+          f"--config.collect.motions={options.demonstrations}", "--config.collect.scenes=(0,)", "--config.collect.wander=(0,0)",
+          "--config.collect.seed=11")
+
+
+def _words(options: argparse.Namespace, kind: str, mode: str, data: pathlib.Path, *, named: bool) -> list[str]:
+  """The training's arguments; `named`: an older version has to be told which action is the gripper."""
+  words = [f"--config.data.path={data}", f"--config.policy.normalisation={mode}", f"--config.train.steps={options.steps}", *COMMON]
+  gripper = {"robot": (GRIPPER,)}
+  return words + [f"--config.model.gpt.gripper={gripper!r}"] * (named and kind == "gpt")
+
+
+def _row(options: argparse.Namespace, task: str, kind: str, mode: str, version: str, code: pathlib.Path) -> dict:
+  """What became of one policy, from its files where it has been run."""
+  folder = options.workdir / f"{task}-{kind}-{mode}-{version}"
+  data = options.workdir / f"collect-{task}" / "dataset"
+  if not (folder / "policy" / "weights").exists():
+    again = ["--resume"] if (folder / "policy" / "config.json").exists() else []
+    _main(options, code, f"configs/policy.py:small,policy={kind}", folder / "policy",
+          *_words(options, kind, mode, data, named=version == "before"), *again)
+  said = folder / "score.json"
+  if not said.exists():
+    words = [sys.executable, __file__, "--workdir", str(options.workdir), "--steps", str(options.steps), "--score", str(folder), kind, str(code)]
+    said.write_text(subprocess.run(_prefixed(options, words), cwd=code, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+  row = json.loads(said.read_text())
+  if mode in options.rollouts:
+    results = folder / "rollout" / "results.json"
+    if not results.exists() or json.loads(results.read_text())["errors"]:
+      again = ["--resume"] if (folder / "rollout" / "config.json").exists() else []
+      _main(options, code, "configs/rollout.py", folder / "rollout", f"--config.checkpoint={folder / 'policy'}", f"--config.tasks={(task,)!r}",
+            f"--config.episodes={options.episodes}", f"--config.execute={options.execute}", f"--config.cameras={CAMERAS!r}",
+            "--config.image_size=64", f"--config.max_steps={options.max_steps}", "--config.workers=1", "--config.seed=5000",
+            "--config.timeout=3600", *again)
+    row["success"] = json.loads(results.read_text())["tasks"][task]
+  return row
+
+
+def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
+  """How often a policy says the right one of the gripper's two values on held-out demonstrations; in the units of the robot.
+
+  Right is the side of the middle between the two, so that a policy that says neither of them is judged too. Works with any version of
+  the code in which a policy task has `resolve` and an evaluation walk.
+  """
+  sys.path.insert(0, code)
+  import numpy as np
+
+  from como_jax import config as config_lib
+  from como_jax.data import policy as policy_data
+  from como_jax.serve import policy as serving
+  from como_jax.tasks import policy as policy_task
+  from como_jax.train import rng
+
+  folder = pathlib.Path(run)
+  stored = json.loads((folder / "policy" / "config.json").read_text())
+  words = _words(options, kind, stored["policy"]["normalisation"], pathlib.Path(stored["data"]["path"]), named=False)
+  config = config_lib.parse(["main", f"--config={code}/configs/policy.py:small,policy={kind}", *words]).config
+  _, ready = policy_task.resolve(config)
+  acting = serving.Policy.load(str(folder / "policy"), batch_size=64)
+  walk = policy_data.evaluation(ready.sets, **{**ready.build, "normaliser": ready.normaliser}, batch_size=64, max_examples=512)
+  said, true = [], []
+  with walk.batches() as batches:
+    for step in range(walk.steps):
+      batch = next(batches)
+      seen = {name: batch[name] for name in acting._model.inputs_spec(1) if name in batch and name not in policy_task.TARGETS}
+      chunks = np.asarray(acting.sample(seen, rng.key(0, "score", step)))
+      there = batch["actions_mask"][..., GRIPPER] & batch["valid"][:, None]
+      said.append(ready.normaliser.inverse_actions(acting.robot, chunks)[..., GRIPPER][there])
+      true.append(ready.normaliser.inverse_actions(acting.robot, batch["actions"])[..., GRIPPER][there])
+  said, true = np.concatenate(said), np.concatenate(true)
+  found = ready.normaliser.robots[acting.robot]["action"]
+  low, high = float(found.min[GRIPPER]), float(found.max[GRIPPER])
+  closed, right = true > (low + high) / 2, (said > (low + high) / 2) == (true > (low + high) / 2)
+  near = np.minimum(np.abs(said - low), np.abs(said - high)) < 1e-6
+  metrics = [json.loads(line) for line in (folder / "policy" / "metrics.jsonl").read_text().splitlines()]
+  validation = [line for line in metrics if line["kind"] == "validation"][-1]
+  losses = [line["gripper"] for line in metrics if "gripper" in line]
+  return {"low": low, "high": high, "accuracy": float(right.mean()), "closed": float(closed.mean()), "when_closed": float(right[closed].mean()),
+          "when_open": float(right[~closed].mean()), "exact": float(near.mean()), "action_mse": validation.get("action_mse"),
+          "own_accuracy": validation.get("gripper_accuracy"), "gripper_loss": [losses[0], losses[-1]] if losses else None}
+
+
+def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
+  lines = ["| task, policy, normalization, code | success | gripper accuracy | said closed when closed | said open when open | one of its two values | "
+           "gripper loss, first and last | action error |", "| " + "--- | " * 8]
+  for name, row in rows.items():
+    won = row.get("success")
+    rate = f"{won['successes']} of {won['count']}: {100 * won['value']:.0f} % [{100 * won['low']:.0f}, {100 * won['high']:.0f}]" if won else ""
+    loss = "{:.3f}, {:.3f}".format(*row["gripper_loss"]) if row["gripper_loss"] else ""
+    lines.append(f"| {name} | {rate} | {100 * row['accuracy']:.1f} % | {100 * row['when_closed']:.1f} % | {100 * row['when_open']:.1f} % | "
+                 f"{100 * row['exact']:.1f} % | {loss} | {row['action_mse']:.3f} |")
+  closed = {name.split(",")[0]: row["closed"] for name, row in rows.items()}
+  notes = "; ".join(f"{task}: {100 * share:.0f} % closed" for task, share in closed.items())
+  text = "\n".join(lines) + (
+      f"\n\n{options.demonstrations} demonstrations of each task, a tenth held out ({notes}); {options.steps} steps of 64 examples, one seed. "
+      f"Success: {options.episodes} episodes of at most {options.max_steps} control steps, Wilson's interval. The action error is of the version's "
+      "own units and dimensions (before: with the gripper), so it compares within a version only.\n")
+  (options.workdir / "gripper.md").write_text(text)
+  (options.workdir / "gripper.json").write_text(json.dumps(rows, indent=1))
+
+
+def _prefixed(options: argparse.Namespace, words: list[str]) -> list[str]:
+  return [*shlex.split(options.prefix), *words]
+
+
+def _main(options: argparse.Namespace, code: pathlib.Path, config: str, workdir: pathlib.Path, *words: str) -> None:
+  command = [sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words]
+  print(" ".join(command), flush=True)
+  subprocess.run(_prefixed(options, command), cwd=code, check=True)
+
+
+if __name__ == "__main__":
+  main()
