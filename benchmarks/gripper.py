@@ -1,6 +1,6 @@
 """Does a gripper open and close? Policies of grasping tasks of Meta-World, by this code and, to compare, by another checkout of it.
 
-python benchmarks/gripper.py --workdir DIR [--before CHECKOUT] [--tasks pick-place bin-picking] [--steps 800] [--episodes 25] ...
+python benchmarks/gripper.py --workdir DIR [--before CHECKOUT] [--tasks pick-place bin-picking] [--steps 1000] [--episodes 25] ...
 Collects scripted demonstrations of each task, trains a small DiT and a small GPT on them under either normalization, counts how often the
 right one of the gripper's two values is said on held-out demonstrations, and rolls those of the normalizations in --rollouts out.
 Finished parts are kept, so it can be stopped and run again. Writes DIR/gripper.{md,json}.
@@ -18,7 +18,8 @@ MODES = ("standard", "quantile")
 GRIPPER = 3  # of Meta-World's four actions
 CAMERAS = ("gripperPOV", "corner")  # one sees the fingers, one the goal
 COMMON = ("--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False", f"--config.policy.cameras={CAMERAS!r}",
-          "--config.model.cameras=2", "--config.model.chunk=16", "--config.train.tensorboard=False", "--config.evaluation.examples=256")
+          "--config.model.cameras=2", "--config.model.pool=4", "--config.model.chunk=16", "--config.train.batch_size=32",
+          "--config.train.tensorboard=False", "--config.train.evaluate_every=0", "--config.evaluation.examples=256")
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
   parser.add_argument("--policies", nargs="+", default=["gpt", "dit"], choices=("gpt", "dit"))
   parser.add_argument("--rollouts", nargs="*", default=["standard"], choices=MODES, help="normalizations whose policies are rolled out")
   parser.add_argument("--demonstrations", type=int, default=100)
-  parser.add_argument("--steps", type=int, default=800)
+  parser.add_argument("--steps", type=int, default=1000)
   parser.add_argument("--episodes", type=int, default=25)
   parser.add_argument("--max-steps", type=int, default=250, help="control steps after which an episode has failed")
   parser.add_argument("--execute", type=int, default=8)
@@ -150,7 +151,7 @@ def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
   closed = {name.split(",")[0]: row["closed"] for name, row in rows.items()}
   notes = "; ".join(f"{task}: {100 * share:.0f} % closed" for task, share in closed.items())
   text = "\n".join(lines) + (
-      f"\n\n{options.demonstrations} demonstrations of each task, a tenth held out ({notes}); {options.steps} steps of 64 examples, one seed. "
+      f"\n\n{options.demonstrations} demonstrations of each task, a tenth held out ({notes}); {options.steps} steps of 32 examples, one seed. "
       f"Success: {options.episodes} episodes of at most {options.max_steps} control steps, Wilson's interval. The action error is of the version's "
       "own units and dimensions (before: with the gripper), so it compares within a version only.\n")
   (options.workdir / "gripper.md").write_text(text)
