@@ -16,7 +16,7 @@ import sys
 ROOT = pathlib.Path(__file__).parent.parent
 MODES = ("standard", "quantile")
 GRIPPER = 3  # of Meta-World's four actions
-CAMERAS = ("gripperPOV", "corner")  # one sees the fingers, one the goal
+CAMERAS = ("corner", "gripperPOV")  # one sees the goal, one the fingers; sorted, as older versions take them
 COMMON = ("--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False", f"--config.policy.cameras={CAMERAS!r}",
           "--config.model.cameras=2", "--config.model.pool=4", "--config.model.chunk=16", "--config.train.batch_size=32",
           "--config.train.tensorboard=False", "--config.train.evaluate_every=0", "--config.evaluation.examples=256")
