@@ -37,8 +37,17 @@ def sets(config) -> list[policy_data.PolicySet]:
     entry["name"] = entry.get("name") or os.path.basename(os.path.normpath(path))
     if "." in entry.get("robot", ""):
       raise errors.UserError(f"config.data.mixture: robot {entry['robot']!r}: the name must not hold a dot")
+    if not entry["cameras"] and entry.get("views") != "each":
+      entry["cameras"] = _named(config, folder)
     found.append(policy_data.PolicySet(path=folder, **entry))
   return found
+
+
+def _named(config, folder: str) -> tuple[str, ...]:
+  """The cameras of some shards in the slots that config.policy.cameras gives their names; () where it names none of them."""
+  known = index.camera_names(shards.read_table(folder))
+  slots = tuple(name if name in known else "" for name in config.policy.cameras)
+  return slots if any(slots) else ()
 
 
 def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:

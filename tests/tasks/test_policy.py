@@ -361,6 +361,14 @@ def test_grippers_by_choice(grasps, tmp_path):
       resolved(tmp_path / "x", grasps, "gpt", *words)
 
 
+def test_a_slot_is_filled_by_the_camera_of_its_name(grasps, tmp_path):
+  """In whatever order the slots are named; names that the data do not have are new ones for its cameras, in order."""
+  for wanted, filled, asked in ((("wrist", "front"), ("wrist", "front"), ["wrist", "front"]), (("top", "wrist"), ("", "wrist"), ["", "wrist"]),
+                                (("a", "b"), (), ["a", "b"])):
+    config, ready = resolved(tmp_path / "x", grasps, "dit", f"--config.policy.cameras={wanted!r}")
+    assert ready.sets[0].cameras == filled and list(config.robots.robot.cameras) == asked
+
+
 def test_weights_of_the_loss_are_not_negative(grasps, tmp_path):
   config, ready = resolved(tmp_path / "x", grasps, "gpt", "--config.policy.objectives.gripper.weight=-1.0")
   with pytest.raises(errors.UserError, match="config.policy.objectives.gripper.weight=-1.0, expected 0 or more"):
