@@ -22,6 +22,9 @@ COMMON = ("--config.policy.cache_tokens=True", "--config.data.augment.shift.on=F
           "--config.train.tensorboard=False", "--config.train.evaluate_every=0", "--config.evaluation.examples=256")
 
 
+WIDTH = 64  # of trunk and body: half of the small preset's, for a CPU
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--workdir", type=lambda text: pathlib.Path(text).absolute(), required=True)
@@ -29,7 +32,8 @@ def main() -> None:
   parser.add_argument("--tasks", nargs="+", default=["pick-place", "bin-picking"])
   parser.add_argument("--policies", nargs="+", default=["gpt", "dit"], choices=("gpt", "dit"))
   parser.add_argument("--rollouts", nargs="*", default=["standard"], choices=MODES, help="normalizations whose policies are rolled out")
-  parser.add_argument("--demonstrations", type=int, default=100)
+  parser.add_argument("--demonstrations", type=int, default=100, help="to collect of each task")
+  parser.add_argument("--used", type=int, default=0, help="of them, to train on; 0 = all but those held out")
   parser.add_argument("--steps", type=int, default=1000)
   parser.add_argument("--episodes", type=int, default=25)
   parser.add_argument("--max-steps", type=int, default=250, help="control steps after which an episode has failed")
@@ -44,12 +48,12 @@ def main() -> None:
   versions = [(name, code) for name, code in (("before", options.before), ("after", ROOT)) if code]
   for task in options.tasks:
     _demonstrations(options, task)
-  for mode in (*options.rollouts, *(mode for mode in MODES if mode not in options.rollouts)):
-    for task in options.tasks:
-      for kind in options.policies:
-        for version, code in versions:
-          rows[f"{task}, {kind}, {mode}, {version}"] = _row(options, task, kind, mode, version, code)
-          _table(options, rows)
+  parts = [(mode, task, kind, version) for mode in (*options.rollouts, *(mode for mode in MODES if mode not in options.rollouts))
+           for task in options.tasks for kind in options.policies for version in versions]
+  for rolls in (False, True):  # what takes long comes last
+    for mode, task, kind, (version, code) in parts:
+      rows[f"{task}, {kind}, {mode}, {version}"] = _row(options, task, kind, mode, version, code, rolls=rolls and mode in options.rollouts)
+      _table(options, rows)
   print((options.workdir / "gripper.md").read_text())
 
 
@@ -65,12 +69,16 @@ def _demonstrations(options: argparse.Namespace, task: str) -> None:
 
 def _words(options: argparse.Namespace, kind: str, mode: str, data: pathlib.Path, *, named: bool) -> list[str]:
   """The training's arguments; `named`: an older version has to be told which action is the gripper."""
-  words = [f"--config.data.path={data}", f"--config.policy.normalisation={mode}", f"--config.train.steps={options.steps}", *COMMON]
+  entry = {"path": str(data), "robot": "robot", "cameras": CAMERAS, **({"episodes": (0, options.used)} if options.used else {})}
+  sizes = dict(width=WIDTH, heads=4, mlp=4 * WIDTH)
+  words = [f"--config.model.{part}.{name}={value}" for part in ("trunk", kind) for name, value in sizes.items()]
+  words += [f"--config.data.mixture={(entry,)!r}", f"--config.policy.normalisation={mode}", f"--config.train.steps={options.steps}", *COMMON]
   gripper = {"robot": (GRIPPER,)}
   return words + [f"--config.model.gpt.gripper={gripper!r}"] * (named and kind == "gpt")
 
 
-def _row(options: argparse.Namespace, task: str, kind: str, mode: str, version: str, code: pathlib.Path) -> dict:
+def _row(options: argparse.Namespace, task: str, kind: str, mode: str, version: str, code: pathlib.Path, *,
+         rolls: bool) -> dict:
   """What became of one policy, from its files where it has been run."""
   folder = options.workdir / f"{task}-{kind}-{mode}-{version}"
   data = options.workdir / f"collect-{task}" / "dataset"
@@ -80,11 +88,11 @@ def _row(options: argparse.Namespace, task: str, kind: str, mode: str, version: 
           *_words(options, kind, mode, data, named=version == "before"), *again)
   said = folder / "score.json"
   if not said.exists():
-    words = [sys.executable, __file__, "--workdir", str(options.workdir), "--steps", str(options.steps), "--score", str(folder), kind, str(code)]
+    words = [sys.executable, __file__, "--workdir", str(options.workdir), "--steps", str(options.steps), "--used", str(options.used), "--score", str(folder), kind, str(code)]
     said.write_text(subprocess.run(_prefixed(options, words), cwd=code, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
   row = json.loads(said.read_text())
-  if mode in options.rollouts:
-    results = folder / "rollout" / "results.json"
+  results = folder / "rollout" / "results.json"
+  if rolls or results.exists():
     if not results.exists() or json.loads(results.read_text())["errors"]:
       again = ["--resume"] if (folder / "rollout" / "config.json").exists() else []
       _main(options, code, "configs/rollout.py", folder / "rollout", f"--config.checkpoint={folder / 'policy'}", f"--config.tasks={(task,)!r}",
@@ -112,7 +120,7 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
 
   folder = pathlib.Path(run)
   stored = json.loads((folder / "policy" / "config.json").read_text())
-  words = _words(options, kind, stored["policy"]["normalisation"], pathlib.Path(stored["data"]["path"]), named=False)
+  words = _words(options, kind, stored["policy"]["normalisation"], pathlib.Path(stored["data"]["mixture"][0]["path"]), named=False)
   config = config_lib.parse(["main", f"--config={code}/configs/policy.py:small,policy={kind}", *words]).config
   _, ready = policy_task.resolve(config)
   acting = serving.Policy.load(str(folder / "policy"), batch_size=64)
@@ -151,7 +159,8 @@ def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
   closed = {name.split(",")[0]: row["closed"] for name, row in rows.items()}
   notes = "; ".join(f"{task}: {100 * share:.0f} % closed" for task, share in closed.items())
   text = "\n".join(lines) + (
-      f"\n\n{options.demonstrations} demonstrations of each task, a tenth held out ({notes}); {options.steps} steps of 32 examples, one seed. "
+      f"\n\n{options.demonstrations} demonstrations of each task, a tenth held out ({notes}), {options.used or 'all'} of the others used; "
+      f"policies {WIDTH} wide, {options.steps} steps of 32 examples, one seed. "
       f"Success: {options.episodes} episodes of at most {options.max_steps} control steps, Wilson's interval. The action error is of the version's "
       "own units and dimensions (before: with the gripper), so it compares within a version only.\n")
   (options.workdir / "gripper.md").write_text(text)
