@@ -41,15 +41,15 @@ def get_config(arg=None):
           reduce="mean",  # of the stored actions within a step: mean | first | last
           cameras=(),  # names of the camera slots; () = those of the first robot's entry, one for views "each"
           normalisation="standard",  # or quantile
-          # Action dimensions that take two values: decoded as one of the two, and classified by policy=gpt. ("auto",) = those that
-          # do in the data; () = none; or names or numbers of actions, which are refused where they have more values.
+          # Action dimensions that take two values: decoded as one of the two, and classified by policy=gpt. ("auto",) = those
+          # that do in the data; () = none; or names or numbers of actions, which are refused where they have more values.
           gripper=("auto",),
           cache_tokens=False,  # encode every frame once and keep its tokens in memory: small data, no augmentation, a frozen encoder
           guidance=1.0,  # weight of the instruction when acting; 1 = none
           # Each is a mean over the rows of a batch that have such a target: the mixture decides how many those are, only these how much they count.
-          # Moto weighs 100 x arm + gripper + motion, for its arm's error is of raw actions in -1..1, a few hundredths. Ours is of actions
-          # with a variance of 1: all three begin between 0.3 and 1, so 1 : 1 : 1 is near what Moto's weights come to. The published GPT
-          # has Moto's 100 in model.gpt.action_weight; "gripper" is the term of policy=gpt with grippers, others leave its weight alone.
+          # Moto weighs 100 x arm + gripper + motion, as its arm's error is of raw actions in -1..1 and small. Ours is of
+          # actions with a variance of 1, where all three terms begin between 0.3 and 1: so 1 : 1 : 1. The published GPT has
+          # Moto's 100 in model.gpt.action_weight. "gripper" is a term of policy=gpt alone, where the data have grippers.
           objectives=dict(action=dict(weight=1.0), latent=dict(weight=1.0), gripper=dict(weight=1.0)),
       ),
       language=dict(kind="minilm" if name != "debug" else "hash", weights="", pooled=True, tokens=16, width=64, dtype="float32"),

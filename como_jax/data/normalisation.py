@@ -45,7 +45,7 @@ class Normaliser:
     return np.where(one.two_valued, np.where(found > 0, 1, -1), found).astype(found.dtype)
 
   def inverse_actions(self, robot: str, x: np.ndarray) -> np.ndarray:
-    """Normalised -> real units; a two-valued dimension becomes one of its own two values, a constant one its constant."""
+    """Normalised -> real units; a two-valued dimension becomes one of its two values, a constant one its constant."""
     found, one = self._apply(robot, "action", x, inverse=True), self.robots[robot]["action"]
     return np.where(one.two_valued, np.where(np.asarray(x) > 0, one.max, one.min), found).astype(found.dtype)
 

@@ -12,7 +12,7 @@ from como_jax.data.sources import shards
 MODES = ("standard", "quantile")
 _FIELDS = ("mean", "std", "min", "max", "q01", "q99")
 _SMALL = 1e-6  # in the array's own unit: what moves less does not move
-_NOISE = 16 * float(np.finfo(np.float32).eps)  # of a number's size: what float32 arithmetic leaves of a value that never changed
+_NOISE = 16 * float(np.finfo(np.float32).eps)  # of a number's size: float32 arithmetic on a value that never changes
 _MOST_BETWEEN = 0.05  # rows between the two values of a two-valued dimension: means over a switch
 
 
@@ -76,7 +76,8 @@ class Statistics:
     return np.where(self.constant, self.mean, x * scale + shift).astype(np.asarray(x).dtype)
 
   def to_json(self) -> dict:
-    return {"count": self.count, **{name: getattr(self, name).tolist() for name in _FIELDS}, "binary": self.two_valued.tolist()}
+    numbers = {name: getattr(self, name).tolist() for name in _FIELDS}
+    return {"count": self.count, **numbers, "binary": self.two_valued.tolist()}
 
   @classmethod
   def from_json(cls, values: dict) -> "Statistics":
@@ -119,8 +120,9 @@ class Accumulator:
       return None
     sample = np.concatenate(self._sample)
     q01, q99 = np.quantile(sample, [0.01, 0.99], axis=0)
+    std = np.sqrt(self._squares / self._count)
     binary = _two_valued(sample, self._min, self._max)
-    return Statistics(self._count, self._mean, np.sqrt(self._squares / self._count), self._min, self._max, q01, q99, binary)
+    return Statistics(self._count, self._mean, std, self._min, self._max, q01, q99, binary)
 
 
 def _two_valued(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -131,7 +133,8 @@ def _two_valued(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
   """
   at_low, at_high = (rows - low <= noise(low)).mean(0), (high - rows <= noise(high)).mean(0)
   between = 1 - at_low - at_high
-  return (between <= _MOST_BETWEEN) & (between <= np.minimum(at_low, at_high) + 1e-9) & (high - low > noise(np.maximum(abs(low), abs(high))))
+  moves = high - low > noise(np.maximum(np.abs(low), np.abs(high)))
+  return moves & (between <= _MOST_BETWEEN) & (between <= np.minimum(at_low, at_high) + 1e-9)
 
 
 def compute(

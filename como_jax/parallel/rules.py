@@ -1,8 +1,8 @@
 """Shardings inferred from path names and shapes, so nothing is boxed into the parameters.
 
-A rule is (regular expression over the path name, one mesh axis or None per array axis). The first rule whose expression is found
-and whose rank fits decides; a leaf without a rule is split on its largest axis that the fsdp size divides. A mesh axis that does
-not divide the array axis it is meant for takes the next one that it divides, and a warning says so.
+A rule is (regular expression over the path name, one mesh axis or None per array axis). The first rule whose expression
+is found and whose rank fits decides; a leaf without a rule is split on its largest axis that the fsdp size divides. A mesh
+axis that does not divide the array axis it is meant for takes the next one that it divides, and a warning says so.
 """
 
 import contextlib
@@ -65,11 +65,12 @@ def _rule(name: str, shape: Sequence[int], rules: Sequence[Rule]) -> tuple[str |
   return next((axes for pattern, axes in rules if re.search(pattern, name) and len(axes) == len(shape)), None)
 
 
-def _placed(axes: Sequence[str | None], shape: Sequence[int], mesh: jax.sharding.Mesh, *, movable: bool) -> list[tuple[str, ...]]:
+def _placed(axes: Sequence[str | None], shape: Sequence[int], mesh: jax.sharding.Mesh, *,
+            movable: bool) -> list[tuple[str, ...]]:
   """The mesh axes of every array axis: those of the rule where they divide, else on the next array axis where they do.
 
-  The layers of a stack come last: split there, the whole stack is gathered for the layer at hand, which still spares the memory
-  of the gradients and moments.
+  The layers of a stack come last: split there, the whole stack is gathered for the layer at hand, which still spares the
+  memory of the gradients and moments.
   """
   placed = [(axis,) if axis and size % mesh.shape[axis] == 0 else () for axis, size in zip(axes, shape)]
   layers = {0} if len(shape) == 3 else set()
@@ -109,13 +110,14 @@ def misfits(shapes: Mapping[str, Sequence[int]], mesh: jax.sharding.Mesh, *, rul
   for axis in dict.fromkeys(axis for axis, _ in counts):
     texts = [f"{text} ({count})" for (of, text), count in counts.items() if of == axis]
     more = f"; and {len(texts) - 4} shapes more" if len(texts) > 4 else ""
-    lines.append(f"config.train.mesh.{axis}={mesh.shape[axis]} does not divide all widths: " + "; ".join(texts[:4]) + more
-                 + ". What is on no axis is whole on every device, what is split by layers (axis 0 of 3) is gathered whole at every step")
+    lines.append(f"config.train.mesh.{axis}={mesh.shape[axis]} does not divide all widths: {'; '.join(texts[:4])}{more}. "
+                 "What is on no axis is whole on every device, what is split by layers (axis 0 of 3) is gathered whole at "
+                 "every step")
   return lines
 
 
 def shardings(tree, mesh: jax.sharding.Mesh, *, rules: Sequence[Rule] = TENSOR_RULES, small: int = _SMALL):
-  """A NamedSharding for every leaf of a pytree of shapes; optimiser moments get their parameter's, as their path ends alike.
+  """A NamedSharding for every leaf of a pytree of shapes; optimiser moments get their parameter's: their path ends alike.
 
   Warns, once for each mesh and kind of tree, about rules whose axis does not divide.
   """

@@ -23,7 +23,7 @@ Observation = Mapping[str, Any]  # the names of sim/base.py: STATE, IMAGE + came
 STATE, IMAGE, TASK = "observation.state", "observation.images.", "task"
 KIND = "policy"
 MOST_ASPECT = 16
-FLOAT32 = (r"heads/.*", r"\w+/(motion|action)_output/.*")  # parameters whose layers compute in float32, whatever the model's dtype
+FLOAT32 = (r"heads/.*", r"\w+/(motion|action)_output/.*")  # layers that compute in float32, whatever the model's dtype
 
 
 class Policy:
@@ -70,11 +70,11 @@ class Policy:
     self._instructions = facts.get("instructions", {"count": 0, "empty": True, "examples": []})  # older ones do not say
     self._slots = tuple(facts.get("cameras", settings["cameras"]))
     self.cameras, self.step_seconds = tuple(name for name in self._slots if name), float(facts["step_seconds"])
-    untrained = set(getattr(self._model.body, "gripper", {}).get(self.robot, ())) - set(self._normaliser.grippers(self.robot))
-    if untrained:
+    classified = getattr(self._model.body, "gripper", {}).get(self.robot, ())
+    if untrained := set(classified) - set(self._normaliser.grippers(self.robot)):
       names = ", ".join(self.action_names[dim] for dim in sorted(untrained))
-      raise errors.UserError(f"checkpoint {name}: the two values of {names} are not known and were not trained (it is of an older version): "
-                             "train the policy again")
+      raise errors.UserError(f"checkpoint {name}: the two values of {names} are not known and were not trained (it is of an "
+                             "older version): train the policy again")
     self._geometry = video.Geometry(self.image_size, settings.get("resize", "squash"))
     self._encode = language.build(config["language"], cache=False)  # clients may send any number of instructions
     self._batch_size = batch_size
@@ -194,9 +194,10 @@ class Policy:
 def lean(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:
   """The parameters with their matrices in the dtype that the model multiplies in (it would round them at every use): acting on one
   observation takes as long as reading them. Those of `FLOAT32` layers are small and stay as they are."""
-  names = trees.flatten(params)
-  return trees.unflatten({name: leaf.astype(jnp.dtype(dtype)) if name.endswith("/kernel") and not trees.matches(name, FLOAT32) else leaf
-                          for name, leaf in names.items()})
+  def small(name: str) -> bool:
+    return name.endswith("/kernel") and not trees.matches(name, FLOAT32)
+  return trees.unflatten({name: leaf.astype(jnp.dtype(dtype)) if small(name) else leaf
+                          for name, leaf in trees.flatten(params).items()})
 
 
 def check(config: Mapping[str, Any], name: str) -> None:

@@ -47,10 +47,10 @@ PRESETS = {
 
 
 def wants_instruction(instructions: Mapping[str, Any] | None) -> str:
-  """Why an observation needs an instruction, "" where it does not: the policy has several to tell apart and was never without one.
+  """Why an observation needs an instruction: the policy has several to tell apart and was never without one. "" = it needs none.
 
   Args:
-    instructions: {"count", "empty", "examples"} of the robot's training data (tasks/demonstrations.py); None where it is not known.
+    instructions: {"count", "empty", "examples"} of the robot's training data (tasks/demonstrations.py); None = not known.
   """
   if not instructions or instructions["count"] < 2 or instructions["empty"]:
     return ""
@@ -114,8 +114,8 @@ class Mapper:
     for key in flat:
       if key not in self._known:
         name = _clip(key)
-        raise errors.UserError(f"observation key {name!r} is unknown to preset {self.name!r}: {_of_other_presets(key, self.task)}"
-                               f"{errors.nearest(name, self._known)}")
+        raise errors.UserError(f"observation key {name!r} is unknown to preset {self.name!r}: "
+                               f"{_of_other_presets(key, self.task)}{errors.nearest(name, self._known)}")
     for key in self.keys:
       if key not in flat and key != self.task:
         raise errors.UserError(f"observation has no {key!r} (preset {self.name!r}): {_given(key, flat)}")
@@ -130,8 +130,8 @@ class Mapper:
       found[STATE] = state
     found[TASK] = _text(self.task, flat.get(self.task, self._prompt))
     if self._wants and not found[TASK].strip():
-      raise errors.UserError(f"observation has no {self.task!r} (preset {self.name!r}): {self._wants}; send one, or start the server with "
-                             "--config.prompt")
+      raise errors.UserError(f"observation has no {self.task!r} (preset {self.name!r}): {self._wants}; send one, or start "
+                             "the server with --config.prompt")
     return found, bool(reset)
 
   def _flatten(self, message: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -44,16 +44,17 @@ def sets(config) -> list[policy_data.PolicySet]:
 
 
 def _named(config, folder: str) -> tuple[str, ...]:
-  """The cameras of some shards in the slots that config.policy.cameras gives their names; () where it names none of them."""
+  """The cameras of some shards in the slots that config.policy.cameras gives their names; () where it names none."""
   known = index.camera_names(shards.read_table(folder))
   slots = tuple(name if name in known else "" for name in config.policy.cameras)
   return slots if any(slots) else ()
 
 
 def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:
-  """Robot -> {"action", "state" (sizes), "action_names", "state_names", "step_seconds", "cameras" (of each slot, "" where none of its
-  data fill it), "unused_cameras", "instructions" ({"count", "empty" (whether some data have none), "examples"})}, in order of first
-  appearance.
+  """What is known of each robot, in order of first appearance.
+
+  Robot -> {"action", "state" (sizes), "action_names", "state_names", "step_seconds", "cameras" (of each slot, "" where none
+  of its data fill it), "unused_cameras", "instructions" ({"count", "empty" (whether some data have none), "examples"})}.
 
   Raises:
     errors.UserError: no robot at all, a data set without actions, or one robot with two sizes or rates.
@@ -83,7 +84,8 @@ def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:
   for robot, mine in facts.items():
     own = [one for one in found if one.robot == robot]
     mine["unused_cameras"] = sorted(set.intersection(*(set(unused_cameras(one, len(names))) for one in own)))
-    texts = sorted({str(text) for one in own for text in shards.read_table(one.path).task if not one.tasks or text in one.tasks})
+    tasks = {one: {str(text) for text in shards.read_table(one.path).task} for one in own}
+    texts = sorted({text for one, of in tasks.items() for text in of if not one.tasks or text in one.tasks})
     spoken = [text for text in texts if text]
     mine["instructions"] = {"count": len(spoken), "empty": len(spoken) < len(texts), "examples": spoken[:MOST_EXAMPLES]}
     fills = [_filled(one, len(names)) for one in own]

@@ -1,8 +1,7 @@
 """Training of a policy (CoMo stage 2): robot actions and the latent motion of videos in one batch, one trunk, light heads."""
 
 import dataclasses
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -101,7 +100,7 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
 
 
 def with_grippers(found: normalisation.Normaliser, robots: Mapping[str, Mapping[str, Any]], wanted: tuple[str, ...], *,
-                  kept: Mapping[str, Any] = MappingProxyType({})) -> normalisation.Normaliser:
+                  kept: Collection[str] = ()) -> normalisation.Normaliser:
   """The normalisation with the two-valued action dimensions that config.policy.gripper names, and no others.
 
   Args:
@@ -115,20 +114,23 @@ def with_grippers(found: normalisation.Normaliser, robots: Mapping[str, Mapping[
   """
   if wanted == ("auto",):
     return found
-  names = {robot: [*facts["action_names"], *map(str, range(facts["action"]))] for robot, facts in robots.items() if robot not in kept}
-  for one in wanted:
-    if not any(str(one) in of for of in names.values()):
-      raise errors.UserError(f"config.policy.gripper: no robot has an action {one!r}: {errors.nearest(one, {n for of in names.values() for n in of})}")
+  dims_of = {}  # robot -> name or number of an action -> its dimension
+  for robot, facts in robots.items():
+    if robot not in kept:
+      numbers = {str(dim): dim for dim in range(facts["action"])}
+      dims_of[robot] = numbers | {str(name): dim for dim, name in enumerate(facts["action_names"])}
+  known = {name for of in dims_of.values() for name in of}
+  for one in map(str, wanted):
+    if one not in known:
+      raise errors.UserError(f"config.policy.gripper: no robot has an action {one!r}: {errors.nearest(one, known)}")
   changed = dict(found.robots)
-  for robot, of in names.items():
-    action = found.robots[robot]["action"]
-    size = robots[robot]["action"]
-    dims = {of.index(str(one)) % size if str(one) in robots[robot]["action_names"] else int(one) for one in wanted if str(one) in of}
-    for dim in sorted(dims):
+  for robot, of in dims_of.items():
+    action, chosen = found.robots[robot]["action"], {str(one): of[str(one)] for one in wanted if str(one) in of}
+    for name, dim in chosen.items():
       if not action.two_valued[dim]:
-        raise errors.UserError(f"config.policy.gripper: action {of[dim]!r} of robot {robot!r} has more values than two, from "
+        raise errors.UserError(f"config.policy.gripper: action {name!r} of robot {robot!r} has more values than two, from "
                                f"{action.min[dim]:.6g} to {action.max[dim]:.6g}: leave it out")
-    binary = np.isin(np.arange(size), list(dims))
+    binary = np.isin(np.arange(robots[robot]["action"]), list(chosen.values()))
     changed[robot] = {**found.robots[robot], "action": dataclasses.replace(action, binary=binary)}
   return dataclasses.replace(found, robots=changed)
 
@@ -140,7 +142,8 @@ def set_grippers(model, found: normalisation.Normaliser) -> None:
     errors.UserError: the config fills it itself.
   """
   if model.gpt.gripper:
-    raise errors.UserError("config.model.gpt.gripper is filled from the data: name the dimensions in config.policy.gripper")
+    raise errors.UserError("config.model.gpt.gripper is filled from the data: name the dimensions in "
+                           "config.policy.gripper")
   if model.gpt.action_head == "regression":
     model.gpt.gripper = {robot: list(dims) for robot in model.robots if (dims := found.grippers(robot))}
 
@@ -154,8 +157,8 @@ def say_dimensions(robots: Mapping[str, Mapping[str, Any]], found: normalisation
       names = facts.get(f"{key}_names") or ()
       return str(names[dim]) if dim < len(names) else f"{key} {dim}"
     for dim in found.grippers(robot):
-      lines.append(f"robot {robot}: action {name('action', dim)} takes two values, {one.min[dim]:.6g} and {one.max[dim]:.6g}: it is served as "
-                   "one of them")
+      lines.append(f"robot {robot}: action {name('action', dim)} takes two values, {one.min[dim]:.6g} and "
+                   f"{one.max[dim]:.6g}: it is served as one of them")
     for dim, value in found.constants(robot, "action").items():
       lines.append(f"robot {robot}: action {name('action', dim)} never moves: it is served as its constant {value:.6g}")
     still = [name("state", dim) for dim in found.constants(robot, "state")]
@@ -180,12 +183,13 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
   """Model, losses, batches and the offline action error, from the resolved config."""
   model = models.build(config.model.to_dict())
   start = starting_point(config, model, ready.start)
-  for line in policy_data.describe(ready.sets, validation_fraction=config.data.validation_fraction, cameras=config.model.cameras):
+  slots = config.model.cameras
+  for line in policy_data.describe(ready.sets, validation_fraction=config.data.validation_fraction, cameras=slots):
     print(f"data: {line}")
   for one in ready.sets:
-    if unused := demonstrations.unused_cameras(one, config.model.cameras):
-      print(f"data: {one.label}: cameras {', '.join(unused)} are not used, the policy's slots are {', '.join(config.policy.cameras)}: "
-            "name them in config.policy.cameras")
+    if unused := demonstrations.unused_cameras(one, slots):
+      print(f"data: {one.label}: cameras {', '.join(unused)} are not used, the policy's slots are "
+            f"{', '.join(config.policy.cameras)}: name them in config.policy.cameras")
   for line in say_dimensions(config.robots.to_dict(), ready.normaliser):
     print(f"data: {line}")
   settings = dict(normaliser=ready.normaliser, **ready.build)
@@ -214,8 +218,8 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
         threads=how.threads, prefetch=how.prefetch)
     return known.over(found) if known else found
   return training.Job(
-      model=model, loss=loss, weights=loss_weights(config, model), start=start, unit="examples", examples_per_step=config.train.batch_size, batches=batches,
-      loading=how,
+      model=model, loss=loss, weights=loss_weights(config, model), start=start, unit="examples",
+      examples_per_step=config.train.batch_size, batches=batches, loading=how,
       evaluate=held_out and (lambda params: score(params, held_out)))
 
 
@@ -266,13 +270,15 @@ def starting_point(config, model, start: tuple[dict, dict] | None) -> dict[str, 
 class Score:
   """Offline squared error of one sampled chunk an example on held-out examples, in units of the variance (of `policy.normalisation`
   "standard"): 0 is perfect. A policy that knows nothing of the observation gets 1 when it regresses (it says the mean action) and 2 when it
-  samples (DiT and diffusion or mixture heads: a random draw from the right distribution is off by its own variance too). Dimensions that
-  never move have no part in it, and those that take two values are counted by themselves: how often the right one of the two is said.
+  samples (DiT and diffusion or mixture heads: a random draw from the right distribution is off by its own variance too).
+  Dimensions that never move have no part in it, and those that take two values are counted by themselves: how often the
+  right one of the two is said.
 
   The parameters are rounded as for acting, so that what is measured is what will be served.
   """
 
-  def __init__(self, model: Any, normaliser: normalisation.Normaliser, *, guidance: float = 1.0, dtype: str = "float32"):
+  def __init__(self, model: Any, normaliser: normalisation.Normaliser, *, guidance: float = 1.0,
+               dtype: str = "float32"):
     self._model, self._normaliser, self._guidance, self._dtype = model, normaliser, guidance, dtype
     self._actions = jax.jit(self._sample, static_argnames="robot")
     self._latents = jax.jit(lambda params, batch, key: model.sample_latents(params, batch, key, steps=None))
@@ -281,8 +287,8 @@ class Score:
     return self._model.sample(params, batch, key, robot=robot, steps=None, guidance=self._guidance)
 
   def __call__(self, params, held_out) -> dict[str, float]:
-    """{"action_mse", "action_mse_first" (first element of the chunk only), "gripper_accuracy", "gripper_majority" (what saying always
-    the commoner value would reach), "latent_mse"}: those there are examples for."""
+    """{"action_mse", "action_mse_first" (first element of the chunk only), "gripper_accuracy", "gripper_majority" (what
+    saying always the commoner value would reach), "latent_mse"}: those there are examples for."""
     params, sums = serving.lean(params, self._dtype), {}
     shares: dict[tuple[str, int], np.ndarray] = {}
 
@@ -315,7 +321,8 @@ class Score:
           add("latent_mse", error, mask)
     found = {name: float(total / count) for name, (total, count) in sums.items()}
     if shares:
-      found["gripper_majority"] = float(sum(one.max() for one in shares.values()) / sum(one.sum() for one in shares.values()))
+      counts = np.stack(list(shares.values()))
+      found["gripper_majority"] = float(counts.max(1).sum() / counts.sum())
     return found
 
 

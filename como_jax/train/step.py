@@ -26,11 +26,12 @@ def total(terms: Terms, weights: Weights) -> jax.Array:
   """
   for name in terms:
     if name not in weights:
-      raise errors.UserError(f"the loss has a term {name!r} without a weight: give it one, or None where it is only logged; "
-                             f"there are weights of {', '.join(weights) or 'no term'}")
+      raise errors.UserError(f"the loss has a term {name!r} without a weight: give it one, or None where it is only "
+                             f"logged; there are weights of {', '.join(weights) or 'no term'}")
   for name in weights:
     if name not in terms:
-      raise errors.UserError(f"there is a weight of {name!r}, but the loss has no such term: {errors.nearest(name, terms)}")
+      raise errors.UserError(f"there is a weight of {name!r}, but the loss has no such term: "
+                             f"{errors.nearest(name, terms)}")
   return sum((weights[name] * value / jnp.maximum(count, 1) for name, (value, count) in terms.items() if weights[name]),
              start=jnp.zeros(()))
 
