@@ -3,7 +3,7 @@
 python benchmarks/gripper.py --workdir DIR [--before CHECKOUT] [--tasks pick-place bin-picking] [--steps 1000] [--episodes 25] ...
 Collects scripted demonstrations of each task, trains a small DiT and a small GPT on them under either normalization, counts how often the
 right one of the gripper's two values is said on held-out demonstrations, and rolls those of the normalizations in --rollouts out.
-Finished parts are kept, so it can be stopped and run again. Writes DIR/gripper.{md,json}.
+Finished parts are kept, so it can be stopped and run again. Writes DIR/gripper.{md,json}, and a page in benchmarks/results with --out.
 """
 
 import argparse
@@ -39,6 +39,7 @@ def main() -> None:
   parser.add_argument("--max-steps", type=int, default=250, help="control steps after which an episode has failed")
   parser.add_argument("--execute", type=int, default=8)
   parser.add_argument("--prefix", default="", help="words before every command, for example 'nice -n 10'")
+  parser.add_argument("--out", action="store_true", help="write the page in benchmarks/results")
   parser.add_argument("--score", nargs=3, metavar=("RUN", "KIND", "CODE"), help="of one trained policy, which the program asks itself for")
   options = parser.parse_args()
   if options.score:
@@ -54,7 +55,8 @@ def main() -> None:
     for mode, task, kind, (version, code) in parts:
       rows[f"{task}, {kind}, {mode}, {version}"] = _row(options, task, kind, mode, version, code, rolls=rolls and mode in options.rollouts)
       _table(options, rows)
-  print((options.workdir / "gripper.md").read_text())
+  import common  # not for --score, which has another checkout's modules
+  common.finish("gripper", "Does a gripper open and close?", [(options.workdir / "gripper.md").read_text()], options)
 
 
 def _demonstrations(options: argparse.Namespace, task: str) -> None:
