@@ -2,7 +2,8 @@
 
 python benchmarks/gripper.py --workdir DIR [--before CHECKOUT] [--tasks pick-place bin-picking] [--steps 1000] [--episodes 25] ...
 Collects scripted demonstrations of each task, trains a small DiT and a small GPT on them under either normalization, counts how often the
-right one of the gripper's two values is said on held-out demonstrations, and rolls those of the normalizations in --rollouts out.
+right one of the gripper's two values is said on held-out demonstrations, and rolls those of the normalizations in --rollouts out: success,
+whether the object was ever held between both fingers, and how often the gripper was told to close near the object and away from it.
 Finished parts are kept, so it can be stopped and run again. Writes DIR/gripper.{md,json}, and a page in benchmarks/results with --out.
 """
 
@@ -41,9 +42,13 @@ def main() -> None:
   parser.add_argument("--prefix", default="", help="words before every command, for example 'nice -n 10'")
   parser.add_argument("--out", action="store_true", help="write the page in benchmarks/results")
   parser.add_argument("--score", nargs=3, metavar=("RUN", "KIND", "CODE"), help="of one trained policy, which the program asks itself for")
+  parser.add_argument("--roll", nargs=3, metavar=("RUN", "TASK", "CODE"), help="the same, for its episodes")
   options = parser.parse_args()
   if options.score:
     print(json.dumps(score(*options.score, options)))
+    return
+  if options.roll:
+    roll(*options.roll, options)
     return
   rows: dict[str, dict] = {}
   versions = [(name, code) for name, code in (("before", options.before), ("after", ROOT)) if code]
@@ -55,7 +60,7 @@ def main() -> None:
     for mode, task, kind, (version, code) in parts:
       rows[f"{task}, {kind}, {mode}, {version}"] = _row(options, task, kind, mode, version, code, rolls=rolls and mode in options.rollouts)
       _table(options, rows)
-  import common  # not for --score, which has another checkout's modules
+  import common  # not for --score and --roll, which have another checkout's modules
   common.finish("gripper", "Does a gripper open and close?", [(options.workdir / "gripper.md").read_text()], options)
 
 
@@ -93,16 +98,52 @@ def _row(options: argparse.Namespace, task: str, kind: str, mode: str, version: 
     words = [sys.executable, __file__, "--workdir", str(options.workdir), "--steps", str(options.steps), "--used", str(options.used), "--score", str(folder), kind, str(code)]
     said.write_text(subprocess.run(_prefixed(options, words), cwd=code, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
   row = json.loads(said.read_text())
-  results = folder / "rollout" / "results.json"
-  if rolls or results.exists():
-    if not results.exists() or json.loads(results.read_text())["errors"]:
-      again = ["--resume"] if (folder / "rollout" / "config.json").exists() else []
-      _main(options, code, "configs/rollout.py", folder / "rollout", f"--config.checkpoint={folder / 'policy'}", f"--config.tasks={(task,)!r}",
-            f"--config.episodes={options.episodes}", f"--config.execute={options.execute}", f"--config.cameras={CAMERAS!r}",
-            "--config.image_size=64", f"--config.max_steps={options.max_steps}", "--config.workers=1", "--config.seed=5000",
-            "--config.timeout=3600", *again)
-    row["success"] = json.loads(results.read_text())["tasks"][task]
-  return row
+  if rolls and len(_episodes(folder)) < options.episodes:
+    words = [sys.executable, __file__, "--workdir", str(options.workdir), "--episodes", str(options.episodes),
+             "--max-steps", str(options.max_steps), "--execute", str(options.execute), "--roll", str(folder), task, str(code)]
+    subprocess.run(_prefixed(options, words), cwd=code, check=True)
+  return row | {"episodes": _episodes(folder)}
+
+
+def _episodes(folder: pathlib.Path) -> list[dict]:
+  """Those that were played."""
+  file = folder / "episodes.jsonl"
+  return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def roll(run: str, task: str, code: str, options: argparse.Namespace) -> None:
+  """Plays the episodes that are missing, a line of RUN/episodes.jsonl each.
+
+  Near is within 7 cm of the object, where the expert of pick-place begins to close.
+  """
+  sys.path.insert(0, code)
+  import numpy as np
+
+  from como_jax.serve import policy as serving
+  from como_jax.sim import metaworld
+
+  folder = pathlib.Path(run)
+  acting = serving.Policy.load(str(folder / "policy"))
+  score_of = json.loads((folder / "score.json").read_text())
+  middle = (score_of["low"] + score_of["high"]) / 2
+  simulator = metaworld.build(task, cameras=CAMERAS, image_size=64, stride=2)
+  for episode in range(len(_episodes(folder)), options.episodes):
+    seen, steps, held = simulator.reset(5000 + episode), 0, False
+    told = {"near": [0, 0], "far": [0, 0]}  # where: (told to close, told anything)
+    while steps < options.max_steps and not simulator.success:
+      chunk = acting.infer([[seen]], seed=1000 * episode + steps)[0]
+      for action in chunk[: options.execute]:
+        distance = np.linalg.norm(simulator._observed[:3] - simulator._observed[4:7])
+        place = told["near" if distance < 0.07 else "far"]
+        place[0] += int(action[GRIPPER] > middle)
+        place[1] += 1
+        seen, steps = simulator.step(action), steps + 2
+        held = held or bool(simulator._env.touching_main_object)
+        if simulator.success:
+          break
+    with (folder / "episodes.jsonl").open("a") as file:
+      file.write(json.dumps({"success": bool(simulator.success), "held": held, "steps": steps, **told}) + "\n")
+  simulator.close()
 
 
 def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
@@ -150,14 +191,22 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
 
 
 def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
-  lines = ["| task, policy, normalization, code | success | gripper accuracy | said closed when closed | said open when open | one of its two values | "
-           "gripper loss, first and last | action error |", "| " + "--- | " * 8]
+  sys.path.insert(0, str(ROOT))
+  from como_jax.evaluate import success
+  columns = ("task, policy, normalization, code", "success", "object held", "closes near it", "closes away from it", "gripper accuracy",
+             "when closed", "when open", "one of its two values", "gripper loss, first and last", "action error")
+  lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
   for name, row in rows.items():
-    won = row.get("success")
-    rate = f"{won['successes']} of {won['count']}: {100 * won['value']:.0f} % [{100 * won['low']:.0f}, {100 * won['high']:.0f}]" if won else ""
-    loss = "{:.3f}, {:.3f}".format(*row["gripper_loss"]) if row["gripper_loss"] else ""
-    lines.append(f"| {name} | {rate} | {100 * row['accuracy']:.1f} % | {100 * row['when_closed']:.1f} % | {100 * row['when_open']:.1f} % | "
-                 f"{100 * row['exact']:.1f} % | {loss} | {row['action_mse']:.3f} |")
+    played, cells = row["episodes"], [name]
+    for key in ("success", "held"):
+      won = sum(one[key] for one in played)
+      cells.append(f"{won} of {len(played)}: {success.rate(won, len(played))}" if played else "")
+    for key in ("near", "far"):
+      closed, count = (sum(one[key][i] for one in played) for i in (0, 1))
+      cells.append(f"{100 * closed / count:.0f} % of {count}" if count else "")
+    cells += [f"{100 * row[key]:.1f} %" for key in ("accuracy", "when_closed", "when_open", "exact")]
+    cells += ["{:.3f}, {:.3f}".format(*row["gripper_loss"]) if row["gripper_loss"] else "", f"{row['action_mse']:.3f}"]
+    lines.append("| " + " | ".join(cells) + " |")
   closed = {name.split(",")[0]: row["closed"] for name, row in rows.items()}
   notes = "; ".join(f"{task}: {100 * share:.0f} % closed" for task, share in closed.items())
   text = "\n".join(lines) + (
