@@ -393,11 +393,3 @@ def test_an_empty_instruction_needs_no_embedding(tmp_path):
   assert not rows["language"].any() and not rows["language_mask"].any()
   rows = walk([arm(path)], language=TASKS | {"": TASKS["task 0"]})
   assert rows["language_mask"].all()
-
-
-def test_statistics_leave_out_validation_episodes(many):
-  found = policy.statistics([arm(many)], validation_fraction=0.2).robots["arm"]
-  rest = names(arm(many), 0.2)
-  assert len(rest) == 16 and found["action"].count == found["state"].count == 16 * 5
-  np.testing.assert_allclose(found["action"].mean[1], np.mean(rest))  # the second number is the episode's
-  assert found["action"].max[1] == max(rest) and found["action"].min[1] == min(rest)
