@@ -142,3 +142,48 @@ def test_a_given_split_must_not_cut_an_episode():
   episodes, z = np.repeat(np.arange(4), 5), np.zeros((20, 1))
   with pytest.raises(errors.UserError, match="1 episodes have samples on both sides of the split, the first: 1"):
     linear_probe.probe(z, z, episodes=episodes, held_out=np.arange(20) >= 7)
+
+
+def test_errors_are_in_units_of_the_training_side():
+  """A constant z predicts the training mean: by hand, with sides whose means and spreads differ."""
+  train, held = np.array([[-1.0, 4], [1, 8], [-1, 4], [1, 8]]), np.array([[3.0, 6], [9, 6]])
+  targets, episodes = np.concatenate([train, held]), np.array([0, 0, 1, 1, 2, 3])
+  result = linear_probe.probe(np.ones((6, 2)), targets, episodes=episodes, held_out=episodes >= 2)
+  np.testing.assert_allclose(result.predicted, [[0, 6], [0, 6]], atol=1e-12)
+  np.testing.assert_allclose(result.mse_raw_by_dimension, [(9 + 81) / 2, 0], atol=1e-12)
+  np.testing.assert_allclose(result.mse_by_dimension, [45 / 1, 0 / 4], atol=1e-12)  # variances of the training side: 1 and 4
+  np.testing.assert_allclose(result.r2_by_dimension, [1 - 45 / 9, np.nan])  # of the held-out side: 9 and none
+  np.testing.assert_allclose(result.errors, [9 / 2, 81 / 2])
+  assert result.mse == pytest.approx(22.5) and result.mse_raw == pytest.approx(22.5)
+
+
+def standard_error(by_sample, episodes):
+  """That of a probe whose held-out samples have these errors: z and the training targets say 0 +- 1, the held-out targets are the roots."""
+  targets = np.concatenate([[-1.0, 1.0], np.sqrt(by_sample)])[:, None]
+  episodes = np.concatenate([[-2, -1], episodes])
+  return linear_probe.probe(np.ones((len(targets), 1)), targets, episodes=episodes, held_out=episodes >= 0).standard_error
+
+
+def test_the_standard_error_counts_episodes_and_not_samples():
+  # Two episodes of errors 0 and 1, drawn again: means of 0, 1/2 and 1 with chances of 1/4, 1/2 and 1/4. Samples drawn one by one
+  # would give 0.5 / sqrt(200).
+  by_sample, episodes = np.repeat([0.0, 1.0], 100), np.repeat([0, 1], 100)
+  assert standard_error(by_sample, episodes) == pytest.approx(np.sqrt(1 / 8), rel=0.1)
+  # An episode of a single sample weighs little where the other is drawn too.
+  uneven = np.array([1.0, *np.zeros(99)]), np.array([0, *np.ones(99)])
+  means = np.array([1, 1 / 100, 1 / 100, 0])
+  assert standard_error(*uneven) == pytest.approx(means.std(), rel=0.1)
+  assert standard_error(np.ones(5), np.zeros(5)) is None, "one episode says nothing about others"
+  assert standard_error(np.ones(6), np.arange(6) // 2) == pytest.approx(0, abs=1e-12)
+
+
+def test_folds_give_the_mean_and_the_standard_error_over_folds():
+  # Two folds of one episode each; z knows nothing, so each fold's error is (the distance of the means squared + 1) / 1.
+  targets = np.array([-1.0, 1, 2, 4, 2, 4])[:, None]
+  result = linear_probe.cross_validate(np.ones((6, 1)), targets, episodes=np.array([0, 0, 1, 1, 1, 1]), folds=2)
+  assert (result.folds, result.mse) == (2, pytest.approx(10)) and result.standard_error == pytest.approx(0, abs=1e-9)
+  spread = np.array([-1.0, 1, 1, 5])[:, None]  # means 0 and 3, variances 1 and 4
+  result = linear_probe.cross_validate(np.ones((4, 1)), spread, episodes=np.array([0, 0, 1, 1]), folds=2)
+  by_fold = np.array([(9 + 4) / 1, (9 + 1) / 4])
+  assert result.mse == pytest.approx(by_fold.mean()) and result.standard_error == pytest.approx(np.ptp(by_fold) / 2)
+  assert result.mse_raw == pytest.approx((13 + 10) / 2) and result.r2 == pytest.approx(((1 - 13 / 4) + (1 - 10)) / 2)

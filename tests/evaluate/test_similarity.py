@@ -60,6 +60,39 @@ def test_retrieval():
   assert abs(noise.cosine - noise.chance) < 0.1 and noise.queries == 1500
 
 
+def test_the_neighbour_is_of_another_view_and_another_episode():
+  """The nearest z is the same moment seen by the other camera, the next the episode's own later, with other actions; those must not count."""
+  angle = np.deg2rad([0, 0, 20, 20, 50, 50, 170, 170])
+  z = np.stack([np.cos(angle), np.sin(angle)], 1)
+  views, episodes = np.tile([0, 1], 4), np.array([0, 0, 0, 0, 1, 1, 2, 2])
+  actions = np.array([[1.0, 0], [1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [-1, 0], [-1, 0]])
+  found = similarity.retrieval(z, actions, views=views, episodes=episodes, centre="none")
+  # From episode 0 to episode 1, at right angles; from 1 to 0, the same; from 2 to 1, the same.
+  assert (found.cosine, found.agreement, found.queries) == (pytest.approx(0, abs=1e-12), 0, 8)
+  # Allowed pairs: 0-1 four times (0), 0-2 four times (-1), 1-2 twice (0), each in both directions.
+  assert found.chance == pytest.approx(-8 / 20) and found.agreement_chance == 0
+  # With an answer in another episode that is right for half of the queries.
+  actions[4:6] = 2.0, 2.0
+  found = similarity.retrieval(z, actions, views=views, episodes=episodes, centre="none")
+  scaled = actions / actions.std(0)
+  cosine = lambda a, b: scaled[a] @ scaled[b] / np.linalg.norm(scaled[a]) / np.linalg.norm(scaled[b])
+  assert found.cosine == pytest.approx((4 * cosine(0, 4) + 2 * cosine(4, 0) + 2 * cosine(6, 4)) / 8)
+  assert found.agreement == 6 / 8 and found.agreement_chance == 8 / 20  # cosine(0, 4) is 0.62
+
+
+def test_standing_still_is_no_query_and_no_answer():
+  z = np.array([[1.0, 0], [1, 0.1], [1, 0.2], [1, 0.3]])
+  actions = np.array([[1.0, 0], [0, 0], [1, 0], [1, 1]])
+  found = similarity.retrieval(z, actions, views=np.array([0, 1, 1, 1]), episodes=np.arange(4), centre="none")
+  assert found.queries == 3 and found.cosine == pytest.approx(1 / 3 * (1 + 1 + found_cosine(actions)))
+
+
+def found_cosine(actions):
+  """Between the first and the last action, each dimension in units of its deviation."""
+  a, b = actions[[0, 3]] / actions.std(0)
+  return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
 def test_identity_is_chance_for_motion_and_one_for_appearance():
   z, _, views, _, episodes = _world(motion=1, camera=0, samples=1200)
   moving = appearance.identity(z, views, episodes=episodes)

@@ -29,11 +29,11 @@ def build(task, *, cameras=(), image_size=8, stride=1, scene=0, speed=1.0):
 class Toy(base.Stepper):
   """Position starts at seed / 100 and moves by 0.01 times the action each control step. `rendered` counts observations."""
 
-  def __init__(self, task, cameras, image_size, speed):
-    super().__init__(base.Spec(
+  def __init__(self, task, cameras, image_size, speed, **changes):
+    super().__init__(base.Spec(**dict(
         name=f"toy/{task}", robot="toy", instruction=TASKS[task], cameras={name: (image_size, image_size) for name in cameras},
         state_names=("position", "rendered"), action_names=ACTIONS, action_low=np.full(2, -1, np.float32),
-        action_high=np.full(2, 1, np.float32), fps=20.0, stride=1, max_steps=200, initial_states=50), 0)
+        action_high=np.full(2, 1, np.float32), fps=20.0, stride=1, max_steps=200, initial_states=50) | changes), 0)
     self._task, self._size, self._speed = task, image_size, speed
 
   def _restart(self, seed, scene):

@@ -1,0 +1,98 @@
+"""What the metrics of a motion model are computed from: which pair gives which latent, which action belongs to it, no padding."""
+
+import contextlib
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from como_jax.models import pixels
+from como_jax.tasks import latents
+
+SIZE = 12
+GRAYS = np.array([[10, 60, 110], [20, 40, 90], [200, 150, 50], [5, 5, 5]], np.uint8)  # [M, t - n and t and t + n]; the last is padding
+
+
+class Grays:
+  """A model that can be computed by hand: z = (gray level of the first frame, of the second) plus a shift, and a decoder that draws
+  the first frame plus half the difference."""
+
+  def features(self, params, images):
+    return 255 * (images[..., 0, 0, 0] * pixels.STD[0] + pixels.MEAN[0]) + params["shift"]
+
+  def encode(self, params, first, second, features=None):
+    levels = (self.features(params, first), self.features(params, second)) if features is None else features
+    return SimpleNamespace(z=jnp.stack(levels, -1))
+
+  def decode(self, params, first, z, features=None):
+    levels = self.features(params, first) if features is None else features
+    drawn = (levels + (z[:, 1] - z[:, 0]) / 2 - params["shift"])[:, None, None, None] / 255
+    return {"pixels": jnp.broadcast_to((drawn - pixels.MEAN[None, None, None]) / pixels.STD[None, None, None], first.shape)}
+
+
+class Windows:
+  """Three windows in two batches of two; the last row is padding."""
+
+  steps = 2
+
+  def batches(self):
+    frames = np.broadcast_to(GRAYS[:, :, None, None, None], (*GRAYS.shape, SIZE, SIZE, 3))
+    rows = [{"frames": frames[part], "valid": np.arange(4)[part] < 3, "episode": np.arange(4)[part] + 7}
+            for part in (slice(0, 2), slice(2, 4))]
+    return contextlib.nullcontext(iter(rows))
+
+
+@pytest.fixture(name="measure", scope="module")
+def _measure():
+  return latents.Measure(Grays()), {"shift": np.float32(1)}
+
+
+def test_z_is_the_second_pair_and_s_pcfc_compares_the_two_that_end_in_the_middle_frame(measure):
+  run, params = measure
+  found = run(params, Windows())
+  levels = GRAYS[:3].astype(float) + 1
+  np.testing.assert_allclose(found.z, levels[:, [1, 2]], rtol=1e-5)
+  np.testing.assert_allclose(found.past, levels[:, [0, 1]], rtol=1e-5)
+  np.testing.assert_allclose(found.future, levels[:, [2, 1]], rtol=1e-5)
+  assert found.columns["episode"].tolist() == [7, 8, 9]
+  # Half the way from t to t + n is drawn: a quarter of the squared error of copying frame t.
+  assert found.frames.images == 3 and found.frames.ratio == pytest.approx(0.25, rel=1e-4)
+  step = np.array([50, 50, -100]) / 255
+  assert found.frames.copy_mse == pytest.approx(np.mean(step**2)) and found.frames.mse == pytest.approx(np.mean(step**2) / 4, rel=1e-4)
+  logged = found.scalars()
+  cosines = [np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(levels[:, [0, 1]], levels[:, [2, 1]])]
+  assert logged["s_pcfc"] == pytest.approx(np.mean(cosines), rel=1e-5) and logged["copy_ratio"] == found.frames.ratio
+  assert logged["copy_ratio_moving"] == pytest.approx(0.25, rel=1e-4) and 1 < logged["effective_rank"] < 2
+  assert logged["psnr"] == pytest.approx(logged["psnr_copy_last"] + 20 * np.log10(2), rel=1e-4)
+
+
+def test_labels_are_the_same_z_without_the_rest(measure):
+  run, params = measure
+  z, columns = run.labels(params, Windows())
+  np.testing.assert_array_equal(z, run(params, Windows()).z)
+  assert columns["episode"].tolist() == [7, 8, 9] and set(columns) == {"episode"}
+
+
+def test_a_motion_is_drawn_onto_its_own_or_another_frame(measure):
+  run, params = measure
+  frames = np.broadcast_to(GRAYS[:2, :, None, None, None], (2, 3, SIZE, SIZE, 3))
+  first, second = frames[:, 1], frames[:, 2]
+  drawn = run.predict(params, first, second)
+  assert drawn.dtype == np.uint8 and drawn.shape == (2, SIZE, SIZE, 3) and (np.ptp(drawn, (1, 2, 3)) == 0).all()
+  assert drawn[:, 0, 0, 0].tolist() == [85, 65]
+  assert run.predict(params, first, second, first[::-1])[:, 0, 0, 0].tolist() == [65, 85]
+
+
+def test_targets_of_the_probes_belong_to_the_pair_of_z():
+  columns = {"action": np.arange(12.0).reshape(2, 2, 3), "has_action": np.array([True, True]),
+             "state": np.ones((2, 3, 2)), "state_delta": -np.arange(8.0).reshape(2, 2, 2), "has_state": np.array([True, False])}
+  np.testing.assert_array_equal(latents.target(columns, "action"), [[3, 4, 5], [9, 10, 11]])
+  assert latents.target(columns, "state") is None, "a window has no state"
+  np.testing.assert_array_equal(latents.target(columns | {"has_state": np.ones(2, bool)}, "state"), [[-2, -3], [-6, -7]])
+  assert latents.target({"has_action": np.ones(2, bool)}, "action") is None
+
+
+def test_dimensions_are_named_by_the_data_or_numbered():
+  assert latents.names(["x", "y"], 2, "action") == ("x", "y")
+  assert latents.names(["x"], 2, "action") == latents.names(None, 2, "action") == ("action 0", "action 1")

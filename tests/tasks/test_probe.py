@@ -1,0 +1,137 @@
+"""The probe's numbers: fitted on training windows and scored on held-out ones, by hand; and a run over a model whose z is constant."""
+
+import json
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from como_jax import config as config_lib
+from como_jax import errors, weights
+from como_jax.evaluate import reconstruction
+from como_jax.tasks import latents, probe
+from tests.data import makers
+from tests.end_to_end import program
+from tests.models import tiny
+
+NAMES = {"action": ["x"], "state": None}
+
+
+def windows_of(z, action, episodes, tasks=0, cameras=0):
+  """(z, columns) of windows whose two pairs have another action each: the first is never to be read."""
+  count = len(z)
+  whole = lambda value: np.broadcast_to(value, count).copy()
+  return z, {"action": np.stack([np.full((count, 1), 99.0), action], axis=1), "has_action": np.ones(count, bool),
+             "has_state": np.zeros(count, bool), "group": whole(episodes), "episode": whole(episodes), "task": whole(tasks),
+             "camera": whole(cameras)}
+
+
+def measured(z, columns):
+  still = np.zeros((1, 16, 16, 3))
+  moved = still + 0.1
+  return latents.Measured(z=z, past=z, future=-z, frames=reconstruction.compare(still + 0.05, moved, current=still), columns=columns)
+
+
+def score(fit, held_out, **changes):
+  names = SimpleNamespace(tasks=["reach", "push"], cameras=["front", "side"])
+  return probe.score(measured(*held_out), fit, names, **({"seed": 0, "names": NAMES} | changes))
+
+
+def test_probes_are_fitted_on_training_windows_and_scored_on_held_out_ones():
+  signs = np.tile([1.0, -1.0], 40)[:, None]
+  fit = windows_of(signs, signs, np.arange(80) // 8)
+  row, results = score(fit, windows_of(signs[:24], 3 * signs[:24], 100 + np.arange(24) // 8))
+  # The line through the training windows is y = z; the held-out actions are 3 z, so each is off by 2. Variance of the training
+  # actions: 1, of the held-out ones: 9. Fitted the other way round, or in the other side's units, 4 / 9 would come out.
+  error, standard_error = row["lp_mse"]
+  assert error == pytest.approx(4) and row["lp_mse_raw"] == pytest.approx(4) and standard_error == pytest.approx(0, abs=1e-9)
+  assert row["lp_r2"] == row["r2/x"] == pytest.approx(1 - 4 / 9) and row["mlp_mse"][0] == pytest.approx(4, rel=0.1)
+  linear = results["probes"]["action"]
+  np.testing.assert_allclose(linear.true, 3 * signs[:24])
+  np.testing.assert_allclose(linear.predicted, signs[:24], atol=1e-9)
+  assert results["groups"].tolist() == [*np.arange(80) // 8, *(100 + np.arange(24) // 8)]
+  assert set(results["probes"]) == {"action"} and "the data has no state: no probe of it" in results["notes"]
+  # What needs no action: z and -z end in the same frame, one direction, half the error of copying in each pixel.
+  assert (row["s_pcfc"], row["copy_ratio"], row["psnr"]) == pytest.approx((-1, 0.25, -20 * np.log10(0.05)))
+  assert row["effective_rank"] == row["participation_ratio"] == pytest.approx(1)
+  assert not {"camera_excess", "retrieval", "motion_contrast"} & set(row), "one camera, one task"
+
+
+def test_groups_of_one_motion_stand_on_one_side():
+  signs = np.tile([1.0, -1.0], 8)[:, None]
+  with pytest.raises(errors.UserError, match="both sides of the split"):
+    score(windows_of(signs, signs, np.arange(16) // 4), windows_of(signs, signs, 3 + np.arange(16) // 4))
+
+
+def test_what_cameras_and_tasks_have_in_common():
+  # Eight episodes, each seen by both cameras; z = (2 for the one task and -2 for the other, 1 for the one camera and -1 for the other).
+  episodes, cameras = np.repeat(np.arange(8), 6), np.tile([0, 1], 24)
+  tasks = episodes % 2
+  z = np.stack([4.0 * tasks - 2, 2.0 * cameras - 1], 1)
+  action = z[:, :1] / 2
+  row, results = score(windows_of(z, action, episodes, tasks, cameras), windows_of(z, action, 100 + episodes, tasks, cameras))
+  assert row["motion_contrast"] == pytest.approx((4 - 1) / 5 + 1) and row["appearance_contrast"] == pytest.approx(-(4 - 1) / 5 + 1)
+  assert row["camera_excess"] == 1 and row["retrieval"] == pytest.approx(1)
+  # Of 3 episodes of the same task and 4 of the other: chance is (3 - 4) / 7.
+  assert row["retrieval_chance"] == pytest.approx(-1 / 7) and row["lp_mse"][0] == pytest.approx(0, abs=1e-12)
+  assert results["similarity"].labels == ("push | front", "push | side", "reach | front", "reach | side")
+  np.testing.assert_allclose(results["similarity"].values[0], [1, 3 / 5, -3 / 5, -1], atol=1e-12)
+
+
+@pytest.fixture(name="done", scope="module")
+def _done(tmp_path_factory):
+  """(metrics, columns of the held-out windows, what the page was given) of a model whose z is always 1."""
+  root = tmp_path_factory.mktemp("probe")
+  data = makers.shards(root / "s", (14,) * 12, task=lambda i: f"task {i}")
+  params = tiny.made(tiny.MOTION)[1]
+  flat = jax.tree.map(np.zeros_like, params["idm"]["bottleneck"])
+  flat["down_1"]["bias"] = np.ones_like(flat["down_1"]["bias"])
+  constant = {**params, "idm": {**params["idm"], "bottleneck": flat}}
+  section = tiny.section(tiny.MOTION)
+  run = {"path": data, "mixture": [], "offset_seconds": 0.2, "resize": "squash", "validation_fraction": 0.4}
+  weights.save(root / "m", constant, {"model": section, "data": run})
+  pages = []
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(probe.report, "write", lambda folder, page: pages.append(page) or folder / "report.html")
+    words = [f"--config={program.ROOT}/configs/probe.py:debug", f"--workdir={root / 'p'}", f"--config.checkpoint={root / 'm'}",
+             "--config.batch_size=8", "--config.pictures=3", "--config.windows=500", "--config.fit_windows=500"]
+    assert probe.run(config_lib.parse(["main", *words])) == 0
+  with np.load(root / "p" / "latents.npz") as columns:
+    return json.loads((root / "p" / probe.METRICS).read_text()), dict(columns), pages[0]
+
+
+def test_a_constant_z_scores_what_the_mean_scores_and_the_untrained_row_is_the_other(done):
+  summary, columns, _ = done
+  rows = summary["rows"]
+  assert list(rows) == ["trained", "untrained", "copy-current-frame"] and summary["offset_seconds"] == [0.2]
+  np.testing.assert_allclose(columns["z"], 1, atol=1e-6)
+  assert rows["trained"]["effective_rank"] == 0 and rows["untrained"]["effective_rank"] > 1
+  assert rows["trained"]["s_pcfc"] == pytest.approx(1)
+  # Every window of every episode, at 10 frames a second: pairs of frames t + 2 and t + 4, whose mean action is (t + 2.5, episode, -t - 2.5).
+  held = sorted(set(np.rint(columns["action"][:, 1, 1]).astype(int)))
+  assert 2 <= len(held) <= 8 and summary["windows"] == 10 * len(held)
+  action = lambda episodes: np.array([(t + 2.5, e, -t - 2.5) for e in episodes for t in range(10)])
+  fitted, scored = action(set(range(12)) - set(held)), action(held)
+  expected = ((scored - fitted.mean(0)) ** 2).mean(0) / fitted.var(0)
+  assert rows["trained"]["lp_mse"][0] == pytest.approx(expected.mean(), rel=1e-5)
+  gain = rows["untrained"]["lp_mse"][0] - rows["trained"]["lp_mse"][0]
+  assert rows["trained"]["lp_gain"][0] == pytest.approx(gain) and "state_lp_gain" in rows["trained"] and "lp_gain" not in rows["untrained"]
+  # Frames are flat and 12 gray levels lighter after 2 frames of time.
+  assert rows["copy-current-frame"]["reconstruction_mse"] == pytest.approx((12 / 255) ** 2, rel=1e-4)
+  assert rows["trained"]["copy_ratio"] == pytest.approx(rows["trained"]["reconstruction_mse"] / (12 / 255) ** 2, rel=1e-4)
+
+
+def test_the_page_is_of_the_trained_model(done):
+  summary, columns, page = done
+  assert json.loads(json.dumps(page.metrics), parse_constant=str) == json.loads(json.dumps(summary["rows"]), parse_constant=str)
+  np.testing.assert_array_equal(page.s_pcfc["trained"], np.ones(summary["windows"]))
+  assert page.s_pcfc["untrained"].min() < 0.999
+  assert page.reconstruction.current.shape == (3, 16, 16, 3) and page.reconstruction.captions[0].endswith(", camera")
+  # The motion of each pair is drawn onto the first frame of the one before it.
+  np.testing.assert_array_equal(page.transfer.b_current, page.reconstruction.current[[2, 0, 1]])
+  np.testing.assert_array_equal(page.transfer.a_future, page.reconstruction.target)
+  assert list(page.probes) == ["action: a", "action: b", "action: c", "state: x", "state: y"]
+  np.testing.assert_allclose(page.probes["action: a"].true, columns["action"][:, 1, 0])
+  assert set(page.pca.colours) == {"action: a", "action: b", "action: c"} and not page.pca.points.any()
+  assert page.metric_notes[0].startswith("Measured on the validation episodes of the training run")
