@@ -29,6 +29,35 @@ optional_environment() {  # optional_environment WHAT_IS_LOST REQUIREMENTS_FILE 
   fi
 }
 
+setup_opengl() {  # what MuJoCo draws with where there is no screen: EGL or OSMesa, from Debian's packages where neither is there
+  local root check packages
+  root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+  check=("$root/.venv/bin/python" -c 'import sys; sys.path.insert(0, sys.argv[1])
+from como_jax import errors
+from como_jax.sim import rendering
+try:
+  print("== MuJoCo draws with", rendering.choose_backend())
+except errors.UserError as error:
+  sys.exit(f"error: {error}")' "$root")
+  "${check[@]}" 2>/dev/null && return
+  for packages in "libegl1 libegl-mesa0 libgl1-mesa-dri" "libosmesa6"; do
+    echo "== installing $packages"
+    # shellcheck disable=SC2086
+    install_packages $packages && "${check[@]}" 2>/dev/null && return
+  done
+  "${check[@]}"  # says why, and what to install
+}
+
+install_packages() {  # install_packages NAME...: with apt-get, as root or where sudo asks for no password
+  local root=()
+  command -v apt-get >/dev/null || { echo "there is no apt-get here" >&2; return 1; }
+  if [ "$(id -u)" != 0 ]; then
+    sudo -n true 2>/dev/null || { echo "this needs root: sudo apt-get install -y $*" >&2; return 1; }
+    root=(sudo -n)
+  fi
+  { "${root[@]}" apt-get update && "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } >/dev/null
+}
+
 find_python() {
   local candidate
   for candidate in python3.11 python3.12 python3.13 python3; do

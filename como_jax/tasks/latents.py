@@ -50,7 +50,7 @@ class Measure:
 
   def __init__(self, model: Any):
     self._model = model
-    self._run, self._label = jax.jit(self._latents), jax.jit(self._motion)
+    self._run, self._label, self._draw = jax.jit(self._latents), jax.jit(self._motion), jax.jit(self._onto)
 
   def _latents(self, params, frames):
     model, images = self._model, pixels.normalise(frames)
@@ -64,6 +64,11 @@ class Measure:
   def _motion(self, params, frames):
     first, second = pixels.normalise(frames[:, 1]), pixels.normalise(frames[:, 2])
     return self._model.encode(params, first, second).z
+
+  def _onto(self, params, frames):
+    images = pixels.normalise(frames)
+    z = self._model.encode(params, images[:, 0], images[:, 1]).z
+    return pixels.denormalise(self._model.decode(params, images[:, 2], z)["pixels"]).clip(0, 1)
 
   def labels(self, params, windows: evaluation.Evaluation) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Only z of t -> t + n [M, Z], and the windows' columns."""
@@ -93,10 +98,8 @@ class Measure:
   def predict(self, params, first: np.ndarray, second: np.ndarray, onto: np.ndarray | None = None) -> np.ndarray:
     """The motion of uint8 frames first -> second drawn onto other first frames (default: its own): uint8 [B, H, W, 3]."""
     onto = first if onto is None else onto
-    images = pixels.normalise(np.stack([first, second, onto], axis=1))
-    z = self._model.encode(params, images[:, 0], images[:, 1]).z
-    drawn = pixels.denormalise(self._model.decode(params, images[:, 2], z)["pixels"]).clip(0, 1)
-    return np.asarray(np.rint(jax.device_get(drawn) * 255), np.uint8)
+    drawn = jax.device_get(self._draw(params, np.stack([first, second, onto], axis=1)))
+    return np.asarray(np.rint(drawn * 255), np.uint8)
 
 
 def _stacked(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -1,17 +1,20 @@
 """Runs the program as a user does."""
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
+
+from tests import limits
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def environment(**changes) -> dict[str, str]:
   """The tests' environment with one CPU device, as on a laptop."""
-  env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-  return {**env, "JAX_PLATFORMS": "cpu", **changes}
+  flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "host_platform_device_count" not in flag]
+  return {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu", **changes}
 
 
 def command(config: str, workdir, *words: str) -> list[str]:
@@ -20,6 +23,13 @@ def command(config: str, workdir, *words: str) -> list[str]:
 
 def run(config: str, workdir, *words: str, code: int = 0, cwd=ROOT) -> subprocess.CompletedProcess:
   """Runs to the end and checks the exit code."""
-  done = subprocess.run(command(config, workdir, *words), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600)
+  done = subprocess.run(command(config, workdir, *words), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=limits.SAFETY_NET)
   assert done.returncode == code, f"exit code {done.returncode}, expected {code}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
   return done
+
+
+def logged(workdir) -> int:
+  """The last step in the log of a run that may still be writing it; 0 before the first."""
+  file = pathlib.Path(workdir) / "metrics.jsonl"
+  lines = file.read_text().splitlines() if file.exists() else []
+  return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)

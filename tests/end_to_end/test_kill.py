@@ -1,14 +1,13 @@
 """kill -9 at a random step, then --resume: the losses are bitwise those of an uninterrupted run, also with other data workers."""
 
-import json
 import random
 import signal
 import subprocess
-import time
 
 import pytest
 
 from como_jax.train import log
+from tests import limits
 from tests.end_to_end import program
 
 STEPS = 12
@@ -31,11 +30,7 @@ def kill_at(folder, step):
   """Starts the run and kills it, without any warning, once its log has reached a step."""
   process = subprocess.Popen(program.command(CONFIG, folder, f"--config.train.steps={STEPS}", *WORDS), cwd=program.ROOT,
                              env=program.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-  file, begin = folder / log.FILE, time.monotonic()
-  while not (file.exists() and any(json.loads(line)["step"] >= step for line in file.read_text().splitlines() if line.endswith("}"))):
-    assert process.poll() is None, f"the run ended by itself with {process.returncode}"
-    assert time.monotonic() - begin < 300
-    time.sleep(0.02)
+  assert limits.wait_until(lambda: program.logged(folder) >= step, while_alive=process), f"the run ended by itself with {process.returncode}"
   process.send_signal(signal.SIGKILL)
   process.wait()
 

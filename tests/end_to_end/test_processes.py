@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ import pytest
 from como_jax import main, trees, weights
 from como_jax.data import loading
 from como_jax.train import log
+from tests import limits
 from tests.end_to_end import program
 
 pytestmark = pytest.mark.flow
@@ -27,19 +27,18 @@ CONFIG = "configs/mae.py:debug"
 TINY = ["--config.model.encoder.size=32x1x2/16", "--config.model.decoder.width=32", "--config.model.decoder.depth=1",
         "--config.model.decoder.heads=2", "--config.model.decoder.mlp=64", "--config.train.batch_size=8", f"--config.train.steps={STEPS}",
         "--config.train.tensorboard=False", "--config.train.checkpoint_every=8", f"--config.train.evaluate_every={EVALUATE}", "--config.train.ema=0.9"]
-FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # half the time goes into compiling
 
 
 def launch(count, workdir, *words, environment=None):
   """Starts a run of several processes; its output comes line by line."""
   command = [sys.executable, "launch/local_processes.py", str(count), "--", *program.command(CONFIG, workdir, *TINY, *words)]
-  return subprocess.Popen(command, cwd=program.ROOT, env=program.environment(XLA_FLAGS=FAST, **(environment or {})), stdout=subprocess.PIPE,
+  return subprocess.Popen(command, cwd=program.ROOT, env=program.environment(**(environment or {})), stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
 
 
 def finish(process, *, code):
   """The rest of the output of a run that ends with a code."""
-  text = process.communicate(timeout=300)[0]
+  text = process.communicate(timeout=limits.SAFETY_NET)[0]
   assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{text[-6000:]}"
   return text
 
@@ -52,15 +51,12 @@ def started(process, count=2):
 
 def reach(process, workdir, step):
   """Waits until the log of a run has reached a step."""
-  file, begin = workdir / log.FILE, time.monotonic()
-  while not any(json.loads(line)["step"] >= step for line in (file.read_text() if file.exists() else "").splitlines() if line.endswith("}")):
-    assert process.poll() is None and time.monotonic() - begin < 300, process.stdout.read()[-6000:]
-    time.sleep(0.02)
+  assert limits.wait_until(lambda: program.logged(workdir) >= step, while_alive=process), process.stdout.read()[-6000:]
 
 
 def alone(workdir, *words):
   """Runs to the end in one process."""
-  subprocess.run(program.command(CONFIG, workdir, *TINY, *words), cwd=program.ROOT, env=program.environment(XLA_FLAGS=FAST), check=True,
+  subprocess.run(program.command(CONFIG, workdir, *TINY, *words), cwd=program.ROOT, env=program.environment(), check=True,
                  capture_output=True)
 
 

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests import limits
 from tests.end_to_end import program
 
 # Commands that take minutes run in their short form; anything else runs as it is printed.
@@ -47,7 +48,7 @@ def test_every_command_runs(clone):
   env = program.environment(PATH=os.pathsep.join([str(clone / ".venv" / "bin"), os.environ["PATH"]]))
   for line in commands():
     line = SHORT.get(line, line)
-    done = subprocess.run(["bash", "-c", line], cwd=clone, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(["bash", "-c", line], cwd=clone, env=env, capture_output=True, text=True, timeout=limits.SAFETY_NET)
     assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
   first = clone / "runs" / "first"
   summary = json.loads((first / "summary.json").read_text())
@@ -58,7 +59,7 @@ def test_every_command_runs(clone):
   assert set(summary["left_out"]) <= {"rollout"} and np.isfinite([summary["action_mse"], summary["round_trip_ms"]]).all()
   assert (summary["success"] is None) == ("rollout" in summary["left_out"])
   again = subprocess.run(["bash", "-c", "launch/quickstart.sh --debug --workdir=runs/first"], cwd=clone, env=env, capture_output=True,
-                         text=True, timeout=600)
+                         text=True, timeout=limits.SAFETY_NET)
   assert again.returncode == 0 and again.stdout.count("done already") == stages, again.stdout[-2000:] + again.stderr[-2000:]
   check_products(clone / "runs")
 

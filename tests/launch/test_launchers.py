@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from unittest import mock
 
 import pytest
@@ -21,6 +20,8 @@ sys.path.append(str(ROOT / "launch"))
 
 import common  # noqa: E402
 import tpu_vm  # noqa: E402
+
+from tests import limits
 
 FAKE = pathlib.Path(__file__).parent / "fake.py"
 PROGRAM = ["--config=configs/motion.py", "--config.tasks=('a','b')", "--workdir=/mnt/my runs/first"]
@@ -118,7 +119,7 @@ def test_tpu_vm_reaches_the_slices_at_the_same_time(tmp_path):
   words = [sys.executable, str(ROOT / "launch" / "tpu_vm.py")]
   env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
   for more in (["logs", "first", *TWO, "--worker=all"], ["run", "first", *TWO, "--", *PROGRAM]):
-    done = subprocess.run([*words, *more], capture_output=True, text=True, env=env, timeout=30)
+    done = subprocess.run([*words, *more], capture_output=True, text=True, env=env, timeout=limits.SAFETY_NET)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("first-0", "first-1"):
       (tmp_path / name).unlink()
@@ -300,25 +301,22 @@ def test_slurm_script_saves_and_goes_back_into_the_queue(tmp_path, number, state
                   f"--workdir={runs}/first").stdout.partition("\n\nsbatch ")[0]
   env = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
   process = subprocess.Popen(["bash", "-c", script], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-  until = time.monotonic() + 20
-  while not (runs / "first" / "metrics.jsonl").exists():
-    assert time.monotonic() < until and process.poll() is None
-    time.sleep(0.02)
+  assert limits.wait_until((runs / "first" / "metrics.jsonl").exists, while_alive=process)
   if number == signal.SIGTERM:
     os.kill(int((tmp_path / "supervisor").read_text()), number)
   process.send_signal(number)
-  out, _ = process.communicate(timeout=20)
+  out, _ = process.communicate(timeout=limits.SAFETY_NET)
   assert process.returncode == 143, out
   assert (tmp_path / "requeued").exists() == requeued
   if requeued:
     assert (tmp_path / "requeued").read_text() == "requeue 7\n"
-    again = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=30)  # what the queue does then
+    again = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=limits.SAFETY_NET)  # what the queue does then
     assert again.returncode == 0, again.stderr
     assert (runs / "first.starts").read_text() == "\n--resume\n"
 
 
 def detached(*words, code=0):
-  done = subprocess.run([ROOT / "launch" / "detached.sh", *words], capture_output=True, text=True, timeout=30)
+  done = subprocess.run([ROOT / "launch" / "detached.sh", *words], capture_output=True, text=True, timeout=limits.SAFETY_NET)
   assert done.returncode == code, done.stdout + done.stderr
   return done.stdout + done.stderr
 
@@ -328,19 +326,16 @@ def test_detached_command_lives_on_and_can_be_stopped(tmp_path):
   assert "nothing runs" in detached("status", job)
   detached("start", job, sys.executable, ROOT / "launch" / "supervise.py", f"--workdir={workdir}", "--first-pause=0.01", "--",
            sys.executable, "-S", FAKE, workdir, "wait,done", "--config.tasks=('a','b')")
-  until = time.monotonic() + 20
-  while not (workdir / "metrics.jsonl").exists():
-    assert time.monotonic() < until
-    time.sleep(0.02)
+  assert limits.wait_until((workdir / "metrics.jsonl").exists)
   assert ": running" in detached("status", job)
   assert "is running: stop it first" in detached("start", job, "true", code=2)
   detached("last", job)
   detached("stop", job)
-  assert "ended with 143" in detached("end", job, "20")
+  assert "ended with 143" in detached("end", job, "3600")
   assert "ended with 143" in detached("status", job)
   assert (tmp_path / "a run.starts").read_text() == "--config.tasks=('a','b')\n"
   detached("start", job, "true")
-  assert "ended with 0" in detached("end", job, "20")
+  assert "ended with 0" in detached("end", job, "3600")
   detached("stat", job, code=2)
 
 
@@ -354,5 +349,5 @@ def test_scripts_run_by_hand_and_parse():
 
 def test_without_the_cloud_tool_one_line_says_so(tmp_path):
   done = subprocess.run([sys.executable, str(ROOT / "launch" / "tpu_vm.py"), "status", "first", *POD], capture_output=True, text=True,
-                        env={**os.environ, "PATH": str(tmp_path)}, timeout=30)
+                        env={**os.environ, "PATH": str(tmp_path)}, timeout=limits.SAFETY_NET)
   assert done.returncode == 2 and "'gcloud' is not installed here" in done.stderr and done.stderr.count("\n") == 1

@@ -6,10 +6,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
+from tests import limits
 from tests.launch import fake
 
 LAUNCHER = pathlib.Path(__file__).parent.parent.parent / "launch" / "local_processes.py"
@@ -22,7 +22,7 @@ def start(count, code, *options):
 
 def run(count, code, *options):
   process = start(count, code, *options)
-  text, _ = process.communicate(timeout=60)
+  text, _ = process.communicate(timeout=limits.SAFETY_NET)
   return process.returncode, text
 
 
@@ -40,7 +40,7 @@ def test_the_first_failure_decides_and_the_rest_is_killed(monkeypatch):
   source = LAUNCHER.read_text().replace("GRACE, SAVING = 10.0, 120.0", "GRACE, SAVING = 0.5, 120.0")
   process = subprocess.Popen([sys.executable, "-c", source, "2", "--", sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
                              env={**os.environ, "PYTHONPATH": str(LAUNCHER.parent)})
-  text, _ = process.communicate(timeout=60)
+  text, _ = process.communicate(timeout=limits.SAFETY_NET)
   assert process.returncode == 5 and "[1] ended with exit code 5" in text and "killing process 0" in text
   for pid in re.findall(r"pid (\d+)", text):
     with pytest.raises(ProcessLookupError):
@@ -58,7 +58,7 @@ def test_signals_are_passed_on_once(number):
   while ready < 2:
     ready += "ready" in process.stdout.readline()
   process.send_signal(number)
-  text, _ = process.communicate(timeout=60)
+  text, _ = process.communicate(timeout=limits.SAFETY_NET)
   assert process.returncode == 143
   assert sorted(text.splitlines()) == [f"[0] heard {int(number)}", f"[1] heard {int(number)}"]
 
@@ -78,7 +78,5 @@ def test_data_workers_do_not_outlive_their_process(ignores):
 
 
 def test_mistakes():
-  begin = time.monotonic()
   assert subprocess.run([sys.executable, str(LAUNCHER), "2"], capture_output=True).returncode == 2
   assert subprocess.run([sys.executable, str(LAUNCHER), "2", "--", "no-such-command"], capture_output=True).returncode == 2
-  assert time.monotonic() - begin < 30

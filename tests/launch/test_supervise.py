@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from tests import limits
 from tests.launch import fake
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -29,7 +30,7 @@ def environment(**changes):
 
 
 def supervise(folder, plan, *options, words=(), code=0, **changes):
-  done = subprocess.run(command(folder, plan, *options, words=words), capture_output=True, text=True, timeout=30, env=environment(**changes))
+  done = subprocess.run(command(folder, plan, *options, words=words), capture_output=True, text=True, timeout=limits.SAFETY_NET, env=environment(**changes))
   assert done.returncode == code, done.stdout + done.stderr
   return ledger(folder), starts(folder), done
 
@@ -143,17 +144,14 @@ esac
 ''')
   script.chmod(0o755)
   words = [sys.executable, str(ROOT / "launch" / "supervise.py"), *QUICK, "--", str(script), "--workdir", str(run), "--overwrite"]
-  subprocess.run(words, check=True, timeout=30, env=environment(), capture_output=True)
+  subprocess.run(words, check=True, timeout=limits.SAFETY_NET, env=environment(), capture_output=True)
   said = (tmp_path / "words").read_text().splitlines()
   assert [line.split()[-1] for line in said] == ["--overwrite", "--overwrite", "--resume"] and "--overwrite" not in said[2]
 
 
 def started(folder, plan, *options, **changes):
   process = subprocess.Popen(command(folder, plan, *options), stderr=subprocess.PIPE, text=True, env=environment(**changes))
-  until = time.monotonic() + 20
-  while not (folder / "a run" / "metrics.jsonl").exists():
-    assert time.monotonic() < until and process.poll() is None
-    time.sleep(0.02)
+  assert limits.wait_until((folder / "a run" / "metrics.jsonl").exists, while_alive=process)
   return process
 
 
@@ -161,7 +159,7 @@ def started(folder, plan, *options, **changes):
 def test_signals_are_passed_on_and_end_the_supervision(tmp_path, number):
   process = started(tmp_path, "wait,done")
   process.send_signal(number)
-  process.wait(timeout=20)
+  process.wait(timeout=limits.SAFETY_NET)
   expected = 143 if number == signal.SIGTERM else 130
   assert process.returncode == expected and len(starts(tmp_path)) == 1
   assert ends(ledger(tmp_path))[-1]["reason"].endswith(f"after {number.name} was passed on")
@@ -169,11 +167,9 @@ def test_signals_are_passed_on_and_end_the_supervision(tmp_path, number):
 
 def test_sigterm_between_two_starts_leaves_at_once(tmp_path):
   process = started(tmp_path, "crash@2,done", "--settle=30")
-  until = time.monotonic() + 20
-  while len(ends(ledger(tmp_path))) < 1 and time.monotonic() < until:
-    time.sleep(0.02)
+  assert limits.wait_until(lambda: ends(ledger(tmp_path)))
   process.send_signal(signal.SIGTERM)
-  process.wait(timeout=20)
+  process.wait(timeout=limits.SAFETY_NET)
   assert process.returncode == 143 and len(starts(tmp_path)) == 1 and ledger(tmp_path)[-1]["event"] == "leave"
 
 
@@ -183,7 +179,7 @@ def test_usr1_means_no_more_restarts(tmp_path):
   time.sleep(0.1)
   assert process.poll() is None
   os.kill(next(line["pid"] for line in ledger(tmp_path) if line["event"] == "start"), signal.SIGTERM)
-  process.wait(timeout=20)
+  process.wait(timeout=limits.SAFETY_NET)
   assert process.returncode == 143 and len(starts(tmp_path)) == 1
 
 
@@ -191,12 +187,10 @@ def test_a_killed_child_is_restarted_and_a_killed_supervisor_keeps_its_lock(tmp_
   process = started(tmp_path, "wait,wait,done")
   first = ledger(tmp_path)[0]["pid"]
   os.kill(first, signal.SIGKILL)
-  until = time.monotonic() + 20
-  while len(starts(tmp_path)) < 2 and time.monotonic() < until:
-    time.sleep(0.02)
+  assert limits.wait_until(lambda: len(starts(tmp_path)) > 1)
   process.kill()
-  process.wait(timeout=20)
-  done = subprocess.run(command(tmp_path, "done"), capture_output=True, text=True, timeout=30, env=environment())
+  process.wait(timeout=limits.SAFETY_NET)
+  done = subprocess.run(command(tmp_path, "done"), capture_output=True, text=True, timeout=limits.SAFETY_NET, env=environment())
   assert done.returncode == 2 and "is in use" in done.stderr  # its command lives on and would be doubled
   os.kill([line["pid"] for line in ledger(tmp_path) if line["event"] == "start"][-1], signal.SIGKILL)
   time.sleep(0.1)
@@ -210,14 +204,14 @@ def test_leave_when_stopped(tmp_path):
 
 
 def test_one_of_several_processes_waits_for_the_others_and_has_its_own_ledger(tmp_path):
-  done = subprocess.run(command(tmp_path, "done", "--dry-run"), capture_output=True, text=True, timeout=30,
+  done = subprocess.run(command(tmp_path, "done", "--dry-run"), capture_output=True, text=True, timeout=limits.SAFETY_NET,
                         env=environment(COMO_JAX_DISTRIBUTED="1", COMO_JAX_HEARTBEAT_SECONDS="50"))
   assert done.returncode == 0 and "at least 70 s" in done.stdout and f"supervise-{os.uname().nodename}.jsonl" in done.stdout
 
 
 def test_dry_run_starts_nothing(tmp_path):
   done = subprocess.run(command(tmp_path, "done", "--dry-run", words=("--config.tasks=('a','b')",)), capture_output=True, text=True,
-                        timeout=30, env=environment())
+                        timeout=limits.SAFETY_NET, env=environment())
   assert done.returncode == 0 and not list(tmp_path.iterdir())
   first = next(line for line in done.stdout.splitlines() if line.startswith("would start: "))
   assert shlex.split(first.partition(": ")[2])[-2:] == ["done", "--config.tasks=('a','b')"]

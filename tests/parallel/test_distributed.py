@@ -9,6 +9,7 @@ import pytest
 
 from como_jax import errors
 from como_jax.parallel import distributed, mesh, rendezvous
+from tests import limits
 
 
 def given(**changes):
@@ -77,7 +78,7 @@ def free_port():
     return probe.getsockname()[1]
 
 
-def meet(count, indices, *, seconds=10.0, counts=None, before=None):
+def meet(count, indices, *, seconds=limits.SAFETY_NET, counts=None, before=None):
   """Outcome of each process ("" or its error)."""
   port, outcomes = free_port(), {}
   def one(place, index):
@@ -92,7 +93,7 @@ def meet(count, indices, *, seconds=10.0, counts=None, before=None):
   if before:
     before(port)
   for thread in threads:
-    thread.join(timeout=20)
+    thread.join(limits.SAFETY_NET)
   return outcomes
 
 
@@ -120,7 +121,7 @@ def test_a_stranger_on_the_port_is_not_counted():
     for words in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4000, b""):
       for _ in range(100):
         try:
-          with socket.create_connection(("localhost", port), timeout=1) as connection:
+          with socket.create_connection(("localhost", port), timeout=limits.SAFETY_NET) as connection:
             connection.sendall(words)
           break
         except OSError:

@@ -9,6 +9,7 @@ import numpy as np
 
 from como_jax import errors
 from como_jax.serve import server
+from tests import limits
 
 
 class Policy:
@@ -20,6 +21,8 @@ class Policy:
     self.chunk, self.action_dim, self.delay = chunk, action_dim, delay
     self.metadata = {"robot": "fake", "chunk": chunk, "action_dim": action_dim, "cameras": list(cameras), "history": history}
     self.batches, self.seeds, self.warm, self.fail = [], [], False, None
+    self.gate = threading.Event()  # inference waits for it
+    self.gate.set()
 
   def warm_up(self):
     time.sleep(self.delay)
@@ -28,6 +31,7 @@ class Policy:
   def infer(self, histories, *, seed=0):
     self.batches.append(len(histories))
     self.seeds.append(seed)
+    self.gate.wait(limits.SAFETY_NET)
     time.sleep(self.delay)
     if self.fail:
       raise self.fail
@@ -63,7 +67,7 @@ def serving(policy, **settings):
       loop.close()
   thread = threading.Thread(target=target, daemon=True)
   thread.start()
-  assert ready.wait(20)
+  assert ready.wait(limits.SAFETY_NET)
   if failed:
     raise failed[0]
   try:
@@ -71,7 +75,7 @@ def serving(policy, **settings):
   finally:
     if not loop.is_closed():
       loop.call_soon_threadsafe(stop.set)
-    thread.join(20)
+    thread.join(limits.SAFETY_NET)
     assert not thread.is_alive()
 
 

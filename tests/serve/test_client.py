@@ -10,6 +10,7 @@ import pytest
 
 from como_jax import errors
 from como_jax.serve import client, player
+from tests import limits
 from tests.serve import fake, test_server
 
 
@@ -39,11 +40,11 @@ def test_it_waits_for_a_server_that_is_not_up():
   with pytest.raises(ConnectionError, match=f"no policy server at ws://127.0.0.1:{port} in 0.3 s"):
     client.Client(port=port, connect_seconds=0.3)
   found = []
-  thread = threading.Thread(target=lambda: found.append(client.Client(port=port, connect_seconds=20)))
+  thread = threading.Thread(target=lambda: found.append(client.Client(port=port, connect_seconds=limits.SAFETY_NET)))
   thread.start()
   time.sleep(0.3)
   with fake.serving(fake.Policy(), port=port):
-    thread.join(20)
+    thread.join(limits.SAFETY_NET)
     found[0].close()
 
 

@@ -1,7 +1,5 @@
 """Worker processes: what is played, what is rendered, and what happens when a simulator dies, raises or hangs."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -100,11 +98,9 @@ def test_an_episode_ends_after_max_steps():
 @pytest.mark.parametrize("task, message", [("raises", "FloatingPointError: unstable"), ("dies", r"died \(exit code 7\)"), ("hangs", "no answer")])
 def test_what_cannot_be_played_ends_with_an_error_and_the_others_go_on(task, message):
   settings = vector.Settings(cameras=("front",), image_size=8, step_seconds=0.1, timeout=2.0)
-  begin = time.monotonic()
   plan = [vector.Job(0, "line", 90), vector.Job(1, task, 3), vector.Job(2, "line", 80)]
   with vector.Fleet(toys.build, settings, workers=2) as fleet:
     found = {o.job.number: o for o in fleet.run(plan, push)}
-  assert time.monotonic() - begin < 45
   assert sorted(found) == [0, 1, 2] and found[0].success and found[2].success and not found[0].error
   with pytest.raises(AssertionError, match=message):
     raise AssertionError(found[1].error)

@@ -8,6 +8,7 @@ import numpy as np
 
 from como_jax import errors
 from como_jax.sim import base
+from tests import limits
 
 TASKS = {"line": "go to one", "far": "go far away", "raises": "raise", "dies": "die", "hangs": "hang", "refuses": "refuse",
          "once": "die the first time", "black": "show nothing",
@@ -50,7 +51,7 @@ class Toy(base.Stepper):
     if self._task == "dies":
       os._exit(7)
     if self._task == "hangs":
-      time.sleep(60)
+      time.sleep(limits.SAFETY_NET)
     if self._task == "refuses":
       raise errors.UserError("no OpenGL here")
     self._position += 0.01 * self._speed * float(action[0])

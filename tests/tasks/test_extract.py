@@ -5,7 +5,6 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import time
 
 import jax
 import numpy as np
@@ -19,6 +18,7 @@ from como_jax.models import pixels
 from como_jax.models.motion import como
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.tasks import extract, streaming
+from tests import limits
 from tests.data import makers, test_labels
 from tests.end_to_end import program
 from tests.models import tiny
@@ -182,9 +182,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
   program.run(CONFIG, tmp_path / "whole", *words)
   process = subprocess.Popen(program.command(CONFIG, tmp_path / "cut", *words), cwd=program.ROOT, env=program.environment(),
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-  begin = time.monotonic()
-  while not list((tmp_path / "cut").glob("labels-*.json")) and process.poll() is None and time.monotonic() - begin < 300:
-    time.sleep(0.001)
+  assert limits.wait_until(lambda: list((tmp_path / "cut").glob("labels-*.json")), while_alive=process)
   process.send_signal(signal.SIGKILL)
   assert process.wait() == -signal.SIGKILL and not (tmp_path / "cut" / labels.MANIFEST).exists()
   program.run(CONFIG, tmp_path / "cut", *words, "--resume")
@@ -204,7 +202,7 @@ def test_processes_share_the_shards(checkpoint, whole, tmp_path):
     speed = extract.extract(folder, work, stream, config=config, process_index=index, process_count=2)
     frames[index] = speed["frames"]
   assert frames == {0: 2 * (14 + 9), 1: 2 * (3 + 11)}
-  extract.complete(folder, work, model, timeout=5)
+  extract.complete(folder, work, model, timeout=limits.SAFETY_NET)
   assert content(folder) == {name: text for name, text in content(whole).items() if name not in ("config.json", "versions.json")}
 
 
