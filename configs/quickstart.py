@@ -23,6 +23,7 @@ def get_config(arg=None):
       rollout="configs/rollout.py",
       steps=3 if debug else 350,  # of the motion model
       policy_steps=3 if debug else 800,
+      cache_tokens=not debug,  # of the bundled data: encode every frame once; three steps would see few of them
       step_seconds=0.05,  # of the policy
       camera="corner4",  # what the policy sees; the data's first one where it has no such camera
       labelled=6,  # demonstrations a task with their actions; the others are video only

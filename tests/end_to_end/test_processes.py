@@ -18,7 +18,7 @@ import pytest
 from como_jax import main, trees, weights
 from como_jax.data import loading
 from como_jax.train import log
-from tests import limits
+from tests import conftest, limits
 from tests.end_to_end import program
 
 pytestmark = pytest.mark.flow
@@ -32,7 +32,7 @@ TINY = ["--config.model.encoder.size=32x1x2/16", "--config.model.decoder.width=3
 def launch(count, workdir, *words, environment=None):
   """Starts a run of several processes; its output comes line by line."""
   command = [sys.executable, "launch/local_processes.py", str(count), "--", *program.command(CONFIG, workdir, *TINY, *words)]
-  return subprocess.Popen(command, cwd=program.ROOT, env=program.environment(**(environment or {})), stdout=subprocess.PIPE,
+  return subprocess.Popen(command, cwd=program.ROOT, env=program.environment(XLA_FLAGS=conftest.QUICK, **(environment or {})), stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
 
 
@@ -56,7 +56,7 @@ def reach(process, workdir, step):
 
 def alone(workdir, *words):
   """Runs to the end in one process."""
-  subprocess.run(program.command(CONFIG, workdir, *TINY, *words), cwd=program.ROOT, env=program.environment(), check=True,
+  subprocess.run(program.command(CONFIG, workdir, *TINY, *words), cwd=program.ROOT, env=program.environment(XLA_FLAGS=conftest.QUICK), check=True,
                  capture_output=True)
 
 

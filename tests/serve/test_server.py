@@ -1,5 +1,6 @@
 """The server against good clients, bad messages and rude connections. The policy is a fake; the network is real."""
 
+import asyncio
 import concurrent.futures
 import dataclasses
 import pathlib
@@ -16,7 +17,7 @@ import websockets
 from websockets.sync import client as websocket_client
 
 from como_jax import errors
-from como_jax.serve import client, codec, server
+from como_jax.serve import batching, client, codec, server
 from tests import limits
 from tests.serve import fake, payloads
 
@@ -180,9 +181,23 @@ def test_more_clients_than_a_batch_holds():
     assert max(policy.batches) == 2 and sum(policy.batches) == 20
 
 
-def test_a_lone_client_does_not_wait_for_others():
-  with fake.serving(fake.Policy(), batch_wait_ms=1e9) as (port, _, _), connect(port) as connection:
-    assert "actions" in ask(connection, fake.observation())
+def test_a_lone_client_does_not_wait_for_others(monkeypatch):
+  async def converse(clients):
+    one = batching.Batcher(fake.Policy(), batch_size=4, wait_seconds=5.0, clients=lambda: clients)
+    running = asyncio.create_task(one.run())
+    answer = await one.submit([{"observation.state": np.ones(8), "observation.images.front": np.zeros((8, 8, 3), np.uint8)}], seed=0)
+    running.cancel()
+    one.close()
+    return answer.actions
+
+  waits = []
+  async def gave_up(waiting, seconds):
+    waiting.close()
+    waits.append(seconds)
+    raise asyncio.TimeoutError
+  monkeypatch.setattr(batching.asyncio, "wait_for", gave_up)
+  assert asyncio.run(converse(1))[0, 0] == pytest.approx(expected(1.0)[0], rel=1e-3) and not waits
+  assert asyncio.run(converse(2)).shape == (4, 7) and waits == [5.0]
 
 
 def test_one_refused_observation_does_not_fail_the_batch():

@@ -57,3 +57,11 @@ def test_a_simulator_that_fails_costs_neither_the_server_nor_the_report(ready, t
   (tmp_path / "motion" / "weights").unlink()
   monkeypatch.setattr(quickstart.tasks, "run", lambda command: 3)
   assert quickstart.run(command) == 3 and len(finished) == 1  # without a motion model there is nothing to report
+
+
+@pytest.mark.parametrize("variant, source, cached", [("", "bundled", True), (":debug", "bundled", False), ("", "elsewhere", False)])
+def test_tokens_are_kept_where_they_are_few_and_come_again(tmp_path, monkeypatch, variant, source, cached):
+  monkeypatch.setattr(quickstart, "camera", lambda config, data: "front")
+  config = config_lib.parse(["main", f"--config={ROOT}/configs/quickstart.py{variant}", f"--config.source={source}", f"--workdir={tmp_path}"]).config
+  words = quickstart.policy_words(config, *(tmp_path / name for name in ("shards", "motion", "labels")))
+  assert ("--config.policy.cache_tokens=True" in words) == ("--config.data.augment.shift.on=False" in words) == cached
