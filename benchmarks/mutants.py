@@ -1,8 +1,8 @@
-"""Would the tests notice a wrong line? Draws small changes of the source, runs the tests that execute the changed function, lists what passes.
+"""Would the tests notice a wrong line? Draws small changes of the source, runs the tests of the changed function, lists what passes.
 
-python benchmarks/mutants.py --seed 7 --workdir runs/mutants [--jobs 2]          200 mutants, evenly over seven packages; --resume goes on
-python benchmarks/mutants.py --given --workdir runs/mutants                      those that people wrote down in tests/mutants.toml
-python benchmarks/mutants.py --list-survivors --workdir runs/mutants             what passed, from what is done so far
+python benchmarks/mutants.py --seed 7 --workdir runs/mutants [--jobs 2]     200 mutants, evenly over seven packages; --resume goes on
+python benchmarks/mutants.py --given --workdir runs/mutants                 those that people wrote down in tests/mutants.toml
+python benchmarks/mutants.py --list-survivors --workdir runs/mutants        what passed, from what is done so far
 
 First the suite runs once, to learn which tests run which functions (kept in the workdir; --map-tests for a part of it). Then each mutant
 is put into a copy of the project, and the tests that run its function are started, the file named after it first, the fastest next, until
@@ -155,7 +155,8 @@ def copy(folder: pathlib.Path) -> pathlib.Path:
 
 def environment(folder: pathlib.Path, **more: str) -> dict[str, str]:
   """That of a test run. What is converted with a wrong line must not be found by the next one."""
-  return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COMO_JAX_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT / "benchmarks"), **more}
+  return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COMO_JAX_CACHE": str(folder / "cache"),
+          "PYTHONPATH": str(ROOT / "benchmarks"), **more}
 
 
 def learn(folder: pathlib.Path, tests: list[str], jobs: int) -> None:
@@ -179,7 +180,8 @@ def run(mutant: mutation.Mutant, tests: list[str], seconds: float, scratch: path
   text = file.read_text()
   names = scratch / "tests.txt"
   names.write_text("\n".join(tests))
-  words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "--durations=0", f"--basetemp={scratch}/tmp", f"@{names}"]
+  words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "--durations=0",
+           f"--basetemp={scratch}/tmp", f"@{names}"]
   try:
     file.write_text(mutant.apply(text))
     process = subprocess.Popen(words, cwd=tree, env=environment(scratch), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -251,7 +253,7 @@ def report(mutants: list[mutation.Mutant], rows: dict[str, dict]) -> str:
       equal.append(shown + f"  changes nothing: {reason}\n")
     elif status in (SURVIVED, UNTESTED):
       survivors.append(shown)
-  lines = ["| package | mutants | noticed | of them by a time limit | change nothing | survive | rate |", "| --- | --- | --- | --- | --- | --- | --- |"]
+  lines = ["| package | mutants | noticed | of them by a time limit | change nothing | survive | rate |", "| --- " * 7 + "|"]
   for package, counts in [*sorted(table.items()), ("all", sum(table.values(), collections.Counter()))]:
     noticed, equivalent = counts[KILLED] + counts[TIMEOUT], counts["equivalent"]
     total = sum(counts.values())
@@ -283,7 +285,8 @@ def main(arguments=None) -> int:
     if not (options.workdir / "map").exists():
       learn(options.workdir / "map", options.map_tests, options.jobs)
     tests = Map(options.workdir / "map")
-    print(f"{len(tests.seconds)} tests, {sum(tests.seconds.values()):.0f} s; {len(tests.failed)} fail by themselves or are skipped", flush=True)
+    print(f"{len(tests.seconds)} tests, {sum(tests.seconds.values()):.0f} s; {len(tests.failed)} more fail by themselves or are skipped",
+          flush=True)
     try_all(mutants, results, tests, options)
   print(report(mutants, read(results)))
   if gone:

@@ -1,0 +1,59 @@
+"""The mutants of a piece of source: what is changed, what is left alone, and how one is named."""
+
+import sys
+
+import pytest
+
+from tests.end_to_end import program
+
+SOURCE = '''"""Text with 1 number."""
+LIMIT: int = 3
+
+
+def first(values, *, size=8):
+  """More text: 2."""
+  if not values and size > LIMIT:
+    raise ValueError(f"{size + 1} is too many")
+  total = join(values, size, sep=",")
+  total += 2.5
+  assert total > 0
+  return total
+'''
+
+
+@pytest.fixture(name="mutation", scope="module")
+def _mutation():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(program.ROOT / "benchmarks"))
+    import mutation  # noqa: PLC0415
+    yield mutation
+  del sys.modules["mutation"]
+
+
+def test_every_place_of_a_file_that_is_computed(mutation):
+  found = [one for one in mutation.candidates("a.py", SOURCE) if mutation.changes(one, SOURCE)]
+  assert sorted((one.kind, one.after) for one in found) == sorted([
+      ("constant", "LIMIT: int = 4"), ("constant", "LIMIT: int = 2"),
+      ("constant", "def first(values, *, size=9):"), ("constant", "def first(values, *, size=7):"),
+      ("condition", "if (not (not values and size > LIMIT)):"), ("boolean", "if not values or size > LIMIT:"),
+      ("unary", "if values and size > LIMIT:"), ("comparison", "if not values and size >= LIMIT:"), ("statement", "pass"),
+      ("keyword", "total = join(values, size)"), ("arguments", 'total = join(size, values, sep=",")'),
+      ("arithmetic", "total -= 2.5"), ("statement", "pass"), ("constant", "total += 3.5"), ("constant", "total += 1.5"),
+      ("return", "return None")])
+  assert {one.function for one in found} == {"", "first"} and all(one.before in SOURCE for one in found)
+  assert len({one.id for one in found}) == len(found)
+
+
+def test_a_mutant_changes_its_place_only_and_keeps_its_name_elsewhere(mutation):
+  one = next(one for one in mutation.candidates("a.py", SOURCE) if one.kind == "comparison")
+  assert one.apply(SOURCE) == SOURCE.replace("size > LIMIT", "size >= LIMIT") and one.line == 7
+  lower = "# ü\n\n" + SOURCE
+  moved = next(other for other in mutation.candidates("a.py", lower) if other.kind == "comparison")
+  assert moved.id == one.id and moved.line == 9 and moved.apply(lower) == "# ü\n\n" + one.apply(SOURCE)
+
+
+def test_a_mutant_somebody_wrote_down(mutation):
+  one = mutation.given("a.py", SOURCE, "size > LIMIT", "size >= LIMIT")
+  assert (one.before, one.after, one.function) == ("if not values and size > LIMIT:", "if not values and size >= LIMIT:", "first")
+  assert one.apply(SOURCE) == SOURCE.replace("size > LIMIT", "size >= LIMIT")
+  assert mutation.given("a.py", SOURCE, "size", "x") is None and mutation.given("a.py", SOURCE, "nowhere", "x") is None
