@@ -11,7 +11,7 @@ os.environ["XLA_FLAGS"] = " ".join([QUICK, os.environ.get("XLA_FLAGS", ""), "--x
 os.environ["JAX_PLATFORMS"] = "cpu"
 CACHE = pathlib.Path(tempfile.gettempdir()) / f"como_jax_test_cache_{os.getuid()}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "xla"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # thousands of small ones, in every process of the suite
 os.environ.setdefault("COMO_JAX_CACHE", str(CACHE / "data"))
 
 import jax  # noqa: E402  (the environment must be set first)

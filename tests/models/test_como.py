@@ -73,9 +73,10 @@ def test_pairs_are_what_encode_and_decode_say(clip):
 def test_given_features_are_used(clip):
   model, params, batch, outputs = clip
   frames = pixels.normalise(batch["frames"])
-  tokens = model.features(params, frames)
+  tokens = jax.jit(model.features)(params, frames)
   without_encoder = {"idm": params["idm"], "fdm": params["fdm"]}
-  z = model.encode(without_encoder, frames[:, 0], frames[:, 1], features=(tokens[:, 0], tokens[:, 1])).z
+  encode = lambda params, pair: model.encode(params, frames[:, 0], frames[:, 1], features=pair).z
+  z = jax.jit(encode)(without_encoder, (tokens[:, 0], tokens[:, 1]))
   np.testing.assert_allclose(z, outputs["z"][:, 0], rtol=1e-4, atol=1e-5)
 
 

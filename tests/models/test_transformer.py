@@ -21,7 +21,28 @@ def stack(**changes):
 
 @pytest.fixture(scope="module")
 def params():
-  return stack().init(jax.random.key(0), X)["params"]
+  return jax.jit(stack().init)(jax.random.key(0), X)["params"]
+
+
+@pytest.fixture(scope="module")
+def plain(params):
+  """(value, gradient) of the stack as it is."""
+  return value_and_gradient(stack(), params)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["scan", "loop"])
+def whole(request, params):
+  """(whether layers are scanned, their parameters, (output, gradient) of the first two tokens when all are computed)."""
+  given = params if request.param else transformer.unstack_layers(params)
+  return request.param, given, of_two_tokens(stack(scan=request.param), given, None)
+
+
+def of_two_tokens(module, params, first):
+  def loss(p):
+    out = module.apply({"params": p}, X, first=first)[:, :2]
+    return jnp.sum(jnp.square(out)), out
+  (_, out), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+  return out, gradient
 
 
 def value_and_gradient(module, params):
@@ -41,15 +62,15 @@ def test_names_and_shapes(params):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 3, 8), (2, 7, 16)])
 def test_shape_and_dtype(dtype, shape):
-  out, variables = stack(dtype=dtype).init_with_output(jax.random.key(0), jnp.ones(shape))
+  out, variables = jax.jit(stack(dtype=dtype).init_with_output)(jax.random.key(0), jnp.ones(shape))
   assert out.shape == shape and out.dtype == dtype
   chex.assert_tree_all_finite(out)
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
-def test_scan_equals_loop(params):
+def test_scan_equals_loop(params, plain):
   loop_params = transformer.unstack_layers(params)
-  value, gradient = value_and_gradient(stack(), params)
+  value, gradient = plain
   loop_value, loop_gradient = value_and_gradient(stack(scan=False), loop_params)
   np.testing.assert_allclose(value, loop_value, rtol=1e-6)
   # The rounding of a sum goes with its largest terms, so each leaf is held to 1e-5 of its own scale.
@@ -61,8 +82,8 @@ def test_scan_equals_loop(params):
 
 
 @pytest.mark.parametrize("remat", [name for name in transformer.REMAT if name != "none"])
-def test_remat_changes_nothing(params, remat):
-  value, gradient = value_and_gradient(stack(), params)
+def test_remat_changes_nothing(params, plain, remat):
+  value, gradient = plain
   other_value, other_gradient = value_and_gradient(stack(remat=remat), params)
   np.testing.assert_allclose(value, other_value, rtol=1e-6)
   chex.assert_trees_all_close(gradient, other_gradient, rtol=1e-5, atol=1e-5)
@@ -76,19 +97,10 @@ def test_remat_recomputes(params):
 
 
 @pytest.mark.parametrize("remat", list(transformer.REMAT))
-@pytest.mark.parametrize("scan", [True, False])
-def test_first_tokens_equal_those_of_all(params, scan, remat):
-  given = params if scan else transformer.unstack_layers(params)
-  module = stack(scan=scan, remat=remat)
-
-  def run(first):
-    def loss(p):
-      out = module.apply({"params": p}, X, first=first)[:, :2]
-      return jnp.sum(jnp.square(out)), out
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))(given)
-  (_, whole), gradient = run(None)
-  (_, part), part_gradient = run(2)
-  np.testing.assert_allclose(part, whole, rtol=1e-5, atol=1e-6)
+def test_first_tokens_equal_those_of_all(whole, remat):
+  scan, params, (out, gradient) = whole
+  part, part_gradient = of_two_tokens(stack(scan=scan, remat=remat), params, 2)
+  np.testing.assert_allclose(part, out, rtol=1e-5, atol=1e-6)
   chex.assert_trees_all_close(part_gradient, gradient, rtol=1e-4, atol=1e-5)
 
 
@@ -101,13 +113,14 @@ def test_first_tokens_save_work(params):
 
 
 def test_first_changes_no_parameter(params):
-  chex.assert_trees_all_equal(stack().init(jax.random.key(0), X, first=2)["params"], params)
+  chex.assert_trees_all_equal(jax.jit(lambda key: stack().init(key, X, first=2))(jax.random.key(0))["params"], params)
 
 
 def test_mask_hides_tokens(params):
   causal = jnp.tril(jnp.ones((1, 1, 5, 5), bool))
   changed = X.at[:, 3:].add(1.0)
-  a, b = (stack().apply({"params": params}, x, causal) for x in (X, changed))
+  apply = jax.jit(lambda x: stack().apply({"params": params}, x, causal))
+  a, b = apply(X), apply(changed)
   np.testing.assert_array_equal(a[:, :3], b[:, :3])
   assert np.abs(a[:, 3:] - b[:, 3:]).max() > 1e-3
 
@@ -120,7 +133,7 @@ def test_logical_constraints_only_with_rules(params):
   with jax.set_mesh(mesh), nn.logical_axis_rules([("batch", "data"), ("heads", "tensor"), ("mlp", "tensor")]):
     assert "sharding_constraint" in text()
     sharded = jax.jit(lambda p: stack().apply({"params": p}, X))(params)
-  np.testing.assert_allclose(sharded, stack().apply({"params": params}, X), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(sharded, jax.jit(stack().apply)({"params": params}, X), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("changes, text", [
