@@ -35,7 +35,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("data", "evaluate", "train", "models", "tasks", "serve", "sim")
 LEFT_OUT = ("sim/libero.py", "sim/libero_expert.py", "sim/fetch.py")  # their simulators are not installed for the tests
 ARGUED = ROOT / "tests" / "mutants.toml"
-MEMORY = 16 * 2**30  # bytes of data of a test run: a loop that never ends may append
+MEMORY = 16 * 2**30  # bytes of data of a test run
 KILLED, SURVIVED, TIMEOUT, UNTESTED = "killed", "survived", "timeout", "untested"
 
 
@@ -174,6 +174,12 @@ def learn(folder: pathlib.Path, tests: list[str], jobs: int) -> None:
     unfinished.rename(folder)
 
 
+def limit(cpu_seconds: int) -> None:
+  """For a loop that never ends, and may append."""
+  resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 10))
+  resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+
+
 def run(mutant: mutation.Mutant, tests: list[str], seconds: float, scratch: pathlib.Path) -> tuple[str, str]:
   """(what became of a mutant, the test that failed) in a copy of the project below `scratch`."""
   tree, file = scratch / "tree", scratch / "tree" / mutant.file
@@ -185,9 +191,9 @@ def run(mutant: mutation.Mutant, tests: list[str], seconds: float, scratch: path
   try:
     file.write_text(mutant.apply(text))
     process = subprocess.Popen(words, cwd=tree, env=environment(scratch), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               start_new_session=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY)))
+                               start_new_session=True, preexec_fn=lambda: limit(120 + 6 * round(seconds)))
     try:
-      said = process.communicate(timeout=120 + 6 * seconds)[0]
+      said = process.communicate(timeout=600 + 20 * seconds)[0]  # what waits for ever; the machine may be busy
     except subprocess.TimeoutExpired:
       return TIMEOUT, ""
     finally:
@@ -201,6 +207,8 @@ def run(mutant: mutation.Mutant, tests: list[str], seconds: float, scratch: path
     shutil.rmtree(scratch / "cache", ignore_errors=True)
   if process.returncode == 0:
     return SURVIVED, ""
+  if process.returncode == -signal.SIGXCPU:
+    return TIMEOUT, ""
   failed = [line for line in said.splitlines() if line.startswith(("FAILED ", "ERROR "))]
   return KILLED, failed[0].split(" ", 1)[1] if failed else f"exit code {process.returncode}: {said.strip().splitlines()[-1:]}"
 
