@@ -5,18 +5,26 @@ a silent default. The sections that several tasks share (data, optimiser, loop) 
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from absl import flags
-from ml_collections import config_dict, config_flags
+from ml_collections import config_dict
 
 from como_jax import errors
+from como_jax.settings import limits, overrides, paths, usage, values
 
 ConfigDict = config_dict.ConfigDict
+_HERE = pathlib.Path(__file__).parent
+CONFIGS = next((one for one in (_HERE / "configs",) if one.is_dir()), _HERE.parent / "configs")  # inside an installed package, beside it in a clone
+SWITCHES = ("resume", "overwrite", "distributed", "help")
+FLAGS = ("config", "workdir", *SWITCHES)
+
+
+class Help(Exception):
+  """What --help prints."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,42 +140,81 @@ def changed(section: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
 
 
 def parse(argv: Sequence[str]) -> CommandLine:
-  """Reads `--config=FILE[:ARG] --config.key=value ... --workdir DIR [--resume | --overwrite] [--distributed]`.
+  """Reads `--config=FILE[:ARG] --config.key=value ... --workdir DIR [--resume | --overwrite] [--distributed] [--help]`.
 
   Raises:
-    errors.UserError: one line naming the flag, key or file and the nearest valid one.
+    errors.UserError: one line naming the flag, key, value or file and what is expected.
+    Help: --help was asked for.
   """
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", None, "config file, with an argument after a colon", lock_config=True,
-                                  flag_values=values, sys_argv=list(argv))
-  flags.DEFINE_string("workdir", "", "directory of the run (default: runs/<config name>)", flag_values=values)
-  flags.DEFINE_bool("resume", False, "go on with the run in the workdir", flag_values=values)
-  flags.DEFINE_bool("overwrite", False, "delete what the workdir holds and start anew", flag_values=values)
-  flags.DEFINE_bool("distributed", False, "one of several processes: jax finds the others (TPU pod, Slurm)", flag_values=values)
-  config_value = _config_argument(argv)
-  path, _, arg = config_value.partition(":")
-  if not pathlib.Path(path).is_file():
-    folder = pathlib.Path(path).parent
-    near = [str(p) for p in folder.glob("*.py")] if folder.is_dir() else []
-    raise errors.UserError(f"config file {path!r} does not exist: {errors.nearest(path, near)}")
-  _check_flags(argv, values)
-  _check_keys(argv, _load(path, arg))
-  try:
-    rest = values(list(argv))
-    config = values.config
-    config.lock()
-  except flags.Error as error:
-    raise errors.UserError(re.sub(r"\s+", " ", str(error))) from error
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise errors.UserError(f"config {config_value!r}: " + re.sub(r"\s+", " ", str(error))) from error
-  if rest[1:]:
-    raise errors.UserError(f"unexpected argument {rest[1]!r}: flags start with --, values of keys are given as --config.key=value")
-  if values.resume and values.overwrite:
+  flags: dict[str, str | None] = {}
+  changes = []
+  for name, text in overrides.words(argv[1:], SWITCHES):
+    if name.startswith(overrides.PREFIX):
+      changes.append((name, text))
+    elif name not in (*FLAGS, *(f"no{switch}" for switch in SWITCHES)):
+      raise errors.UserError(f"flag --{name} is unknown: {errors.nearest('--' + name, ['--' + flag for flag in FLAGS])}")
+    else:
+      flags[name] = text
+  on = {switch: _switch(switch, flags) for switch in SWITCHES}
+  if not flags.get("config"):
+    if on["help"]:
+      raise Help(usage.overview(CONFIGS))
+    raise errors.UserError("--config is missing: for example --config=motion:debug (--help lists all configs)")
+  if "workdir" in flags and not flags["workdir"]:
+    raise errors.UserError("--workdir has no value: give a directory")
+  config, path, arg = load(flags["config"])
+  for name, text in changes:
+    overrides.apply(config, name, text, task=config.task)
+  limits.check(config, _shipped(config.task))
+  if on["help"]:
+    raise Help(usage.of_config(path, config, pathlib.Path(__file__)))
+  config.lock()
+  if on["resume"] and on["overwrite"]:
     raise errors.UserError("--resume and --overwrite exclude each other")
-  name = pathlib.Path(path).stem + (f"-{arg}" if arg else "")
-  workdir = pathlib.Path(values.workdir or pathlib.Path("runs") / name)
-  return CommandLine(config=config, name=name, workdir=workdir, resume=values.resume, overwrite=values.overwrite,
-                     words=tuple(argv[1:]), distributed=values.distributed)
+  name = path.stem + (f"-{arg}" if arg else "")
+  workdir = pathlib.Path(paths.local("--workdir", flags.get("workdir") or str(pathlib.Path("runs") / name)))
+  return CommandLine(config=config, name=name, workdir=workdir, resume=on["resume"], overwrite=on["overwrite"], words=tuple(argv[1:]),
+                     distributed=on["distributed"])
+
+
+def load(name: str) -> tuple[ConfigDict, pathlib.Path, str]:
+  """(what a config file gives, its path, its argument) for "configs/motion.py:small" or "motion:small", with the task it is for.
+
+  Raises:
+    errors.UserError: no such file, or one that fails or is for no task.
+  """
+  given, _, arg = paths.local("--config", name).partition(":")
+  path = find(given)
+  config = _run(path, arg)
+  if not isinstance(config, ConfigDict):
+    raise errors.UserError(f"config file {str(path)!r}: get_config returns a {type(config).__name__}, expected an ml_collections.ConfigDict")
+  task, known = config.get("task"), [one.stem for one in CONFIGS.glob("*.py")]
+  if task not in known:
+    raise errors.UserError(f"config file {str(path)!r}: config.task={task!r} is unknown: {errors.nearest(task, known)}")
+  return config, path, arg
+
+
+def find(given: str) -> pathlib.Path:
+  """The file of a config: the path itself, or the config of that name that comes with the program.
+
+  Raises:
+    errors.UserError: naming the nearest.
+  """
+  path = pathlib.Path(given)
+  if path.is_file():
+    return path
+  shipped = CONFIGS / f"{path.stem}.py"
+  if path.suffix in ("", ".py") and str(path.parent) in (".", "configs") and shipped.is_file():
+    return shipped
+  if str(path.parent) == ".":
+    raise errors.UserError(f"config {given!r} does not exist: {errors.nearest(path.stem, [one.stem for one in CONFIGS.glob('*.py')])}")
+  raise errors.UserError(f"config file {given!r} does not exist: {errors.nearest(given, map(str, path.parent.glob('*.py')))}")
+
+
+@functools.cache
+def _shipped(task: str) -> ConfigDict:
+  """The config that comes with the program for a task: what its keys are, and what kind of value each holds."""
+  return _run(CONFIGS / f"{task}.py", "")
 
 
 def to_json(config: ConfigDict | dict) -> str:
@@ -188,52 +235,27 @@ def differences(old: dict, new: dict, *, prefix: str = "") -> dict[str, tuple[An
   return found
 
 
-def _config_argument(argv: Sequence[str]) -> str:
-  for i, word in enumerate(argv):
-    if word in ("--config", "-config") and i + 1 < len(argv):
-      return argv[i + 1]
-    if word.startswith("--config="):
-      return word.partition("=")[2]
-  raise errors.UserError("--config is missing: for example --config=configs/motion.py:debug")
-
-
-def _check_flags(argv: Sequence[str], values: flags.FlagValues) -> None:
-  own = ("config", "workdir", "resume", "overwrite", "distributed")
-  for word in argv[1:]:
-    name = word.lstrip("-").partition("=")[0]
-    if not word.startswith("--") or name.startswith("config."):
-      continue
-    if name not in own and name.removeprefix("no") not in own:
-      raise errors.UserError(f"flag --{name} is unknown: {errors.nearest('--' + name, ['--' + n for n in own])}")
-
-
-def _check_keys(argv: Sequence[str], config: ConfigDict) -> None:
-  """Every --config.a.b must name an existing key; absl's own error is a traceback."""
-  asked = [word[2:].partition("=")[0] for word in argv if word.startswith("--config.")]
-  for name in asked:
-    node, walked = config, "config"
-    for part in name.split(".")[1:]:
-      key = part.partition("[")[0]
-      if not hasattr(node, "keys") or key not in node:
-        valid = list(node.keys()) if hasattr(node, "keys") else []
-        near = errors.nearest(key, [f"{k}" for k in valid])
-        raise errors.UserError(f"config key --{name} is unknown: {walked} has no {key!r}: {near}")
-      node, walked = node[key], f"{walked}.{key}"
-      for index in re.findall(r"\[(\d+)\]", part):
-        if int(index) >= len(node):
-          raise errors.UserError(f"config key --{name}: {walked} has {len(node)} entries, index {index} is too large")
-        node = node[int(index)]
-
-
-def _load(path: str, arg: str) -> ConfigDict:
-  """Runs a config file's get_config."""
-  scope: dict[str, Any] = {"__name__": "config_file", "__file__": path}
+def _switch(name: str, flags: dict[str, str | None]) -> bool:
+  """Whether a flag without a value is on: --resume, --resume=true, --noresume."""
+  if name not in flags:
+    return False
+  text = flags[name]
   try:
-    exec(compile(pathlib.Path(path).read_text(), path, "exec"), scope)  # the user's own file, as Python would import it
-    return scope["get_config"](arg or None) if arg else scope["get_config"]()
+    return text is None or values.read(text, bool)
+  except values.Unreadable as error:
+    raise errors.UserError(f"--{name}={text}, expected --{name} alone, or true or false") from error
+
+
+def _run(path: pathlib.Path, arg: str) -> Any:
+  """Runs a config file's get_config."""
+  scope: dict[str, Any] = {"__name__": "config_file", "__file__": str(path)}
+  try:
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), scope)  # the user's own file, as Python would import it
+    make = scope.get("get_config")
+    if make is None:
+      raise errors.UserError(f"config file {str(path)!r} has no function get_config(arg)")
+    return make(arg) if arg else make()
   except errors.UserError:
     raise
-  except KeyError as error:
-    raise errors.UserError(f"config file {path!r} has no function get_config(arg)") from error
   except Exception as error:
-    raise errors.UserError(f"config file {path!r} fails: {type(error).__name__}: {error}") from error
+    raise errors.UserError(f"config file {str(path)!r} fails: {type(error).__name__}: " + " ".join(str(error).split())) from error

@@ -1,25 +1,46 @@
-"""The one entry point: `python -m como_jax.main --config=configs/NAME.py[:ARGUMENT] [--config.key=value ...] [--workdir DIR]`.
+"""The one entry point: `python -m como_jax --config=NAME[:VARIANT] [--config.key=value ...] [--workdir DIR]`; --help says more.
 
-Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 143 stopped by SIGTERM or SIGINT after saving
-(run again with --resume), 75 the other processes did not come (the same command, or --resume, may work later), 1 anything else.
+Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 130 stopped by Ctrl-C before there was anything to save (the line
+says how to go on), 143 stopped by SIGTERM or SIGINT after saving (run again with --resume), 75 the other processes did not come (the same
+command, or --resume, may work later), 1 anything else.
 Several processes: see parallel/distributed.py and launch/local_processes.py.
 """
 
 import contextlib
 import ctypes
+import errno
+import multiprocessing
 import os
+import shlex
+import signal
 import sys
+import time
 import traceback
 import warnings
 
-from como_jax import config as config_lib
 from como_jax import errors
+
+INTERRUPTED = 128 + signal.SIGINT
+AGAIN = {"mae": "--resume", "motion": "--resume", "policy": "--resume", "extract": "--resume", "rollout": "--resume",
+         "probe": "--overwrite", "compile": "--overwrite"}  # what a task needs to go on, or to start anew, in a workdir that holds its run
+_BEGIN = time.time()
+_PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+
+if multiprocessing.parent_process() is not None:
+  # A worker process that imports this module as its parent's main one. Ctrl-C reaches the whole group: the parent ends its workers.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def main(argv: list[str] | None = None) -> int:
   """Parses the command line and runs the config's task; returns the exit code."""
+  words, command = sys.argv if argv is None else argv, None
   try:
-    command = config_lib.parse(sys.argv if argv is None else argv)
+    from como_jax import config as config_lib  # in here, so that Ctrl-C while modules are loaded is one line too
+    try:
+      command = config_lib.parse(words)
+    except config_lib.Help as text:
+      print(text)
+      return 0
     _quiet_start()
     from como_jax import tasks  # after the environment is set: this imports jax
     from como_jax.parallel import distributed
@@ -29,9 +50,17 @@ def main(argv: list[str] | None = None) -> int:
   except (errors.UserError, errors.Transient, errors.NonFinite) as error:
     print(f"error: {error}", file=sys.stderr)
     return error.code
+  except KeyboardInterrupt:
+    print("\n" + how_to_go_on(command), file=sys.stderr)
+    return INTERRUPTED
+  except OSError as error:
+    if error.errno not in _PLACES or not error.filename:
+      raise
+    print(f"error: {_place(error)}", file=sys.stderr)
+    return errors.UserError.code
 
 
-def _one_of_several(command: config_lib.CommandLine) -> int:
+def _one_of_several(command) -> int:
   """The task in one process of a run of several: only process 0 prints, and one that fails alone leaves at once."""
   from como_jax import tasks
   from como_jax.parallel import distributed
@@ -47,9 +76,35 @@ def _one_of_several(command: config_lib.CommandLine) -> int:
     except (errors.UserError, errors.Transient) as error:
       print(f"error: {error}", file=sys.stderr)
       distributed.leave(error.code)
-    except Exception:  # the others wait for this process in a collective: an orderly exit would wait for them
+    except KeyboardInterrupt:
+      if distributed.is_first():
+        print("\n" + how_to_go_on(command), file=sys.stderr)
+      distributed.leave(INTERRUPTED)
+    except Exception as error:  # the others wait for this process in a collective: an orderly exit would wait for them
+      if isinstance(error, OSError) and error.errno in _PLACES and error.filename:
+        print(f"error: {_place(error)}", file=sys.stderr)
+        distributed.leave(errors.UserError.code)
       traceback.print_exc()
       distributed.leave(1)
+
+
+def how_to_go_on(command) -> str:
+  """The line after Ctrl-C.
+
+  Args:
+    command: `config.CommandLine`, or None where it came before the command line was read.
+  """
+  if command is None or command.config.task == "serve":
+    return "stopped by Ctrl-C"
+  words, flag, run = list(command.words), AGAIN.get(command.config.task, ""), command.workdir / "config.json"
+  if flag and run.is_file() and run.stat().st_mtime >= _BEGIN:  # this process has written it: there is something to go on with
+    words = [word for word in words if word.lstrip("-").partition("=")[0] not in ("resume", "overwrite")] + [flag]
+  return f"stopped by Ctrl-C: {'go on' if '--resume' in words else 'run it again'} with " + shlex.join(["python", "-m", "como_jax", *words])
+
+
+def _place(error: OSError) -> str:
+  """The line for a file or folder that cannot be used."""
+  return f"{error.filename}: {os.strerror(error.errno)}: choose another place (--workdir, or the key that names it)"
 
 
 def keep_memory() -> None:

@@ -13,15 +13,15 @@ PACKAGE = ROOT / "como_jax"
 BASE = {"errors", "trees"}
 # package part -> parts it may import, and third-party modules it must not
 ARROWS = {
-    "errors": set(), "trees": {"errors"}, "weights": BASE, "presets": {"errors"}, "config": {"errors"},
+    "errors": set(), "trees": {"errors"}, "weights": BASE, "presets": {"errors"}, "settings": {"errors"}, "config": {"errors", "settings"},
     "data": BASE, "models": BASE | {"presets"}, "objectives": {"errors"}, "evaluate": {"errors"}, "parallel": BASE,
     "train": BASE | {"parallel", "weights", "config"}, "sim": {"errors"}, "convert": BASE | {"weights"}, "report": {"errors"},
     "language": BASE | {"models", "weights", "convert"}, "serve": BASE | {"models", "data", "train", "language"},
-    "chunks": {"errors"}, "main": {"errors", "config", "parallel", "tasks"},
-    "tasks": BASE | {"config", "data", "models", "objectives", "evaluate", "parallel", "train", "sim", "report", "weights", "convert", "language", "serve", "chunks"},
+    "chunks": {"errors"}, "main": {"errors", "config", "parallel", "tasks"}, "__main__": {"main"},
+    "tasks": BASE | {"config", "settings", "data", "models", "objectives", "evaluate", "parallel", "train", "sim", "report", "weights", "convert", "language", "serve", "chunks"},
 }
 FORBIDDEN = {"data": {"jax", "flax", "optax", "orbax"}, "report": {"jax", "flax"}, "sim": {"jax", "flax"}, "evaluate": {"flax", "optax", "orbax"},
-             "objectives": {"flax", "optax"}, "models": {"optax", "orbax", "grain"}, "convert": {"torch", "flax"}, "trees": {"jax"}, "config": {"jax"}}
+             "objectives": {"flax", "optax"}, "models": {"optax", "orbax", "grain"}, "convert": {"torch", "flax"}, "trees": {"jax"}, "config": {"jax"}, "settings": {"jax"}}
 FLAX_ALLOWED = {"models", "parallel"}
 
 

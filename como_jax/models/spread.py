@@ -7,6 +7,7 @@ from typing import Any
 from como_jax import errors
 
 LINEN_FIELDS = ("parent", "name")  # every Linen module has them; they are never settings
+WITH_KIND = ("model.encoder", "model.bottleneck")  # sections whose `kind` decides what other keys they have
 
 
 def plain(section: Any) -> dict[str, Any]:
@@ -26,7 +27,9 @@ def check(section: Mapping[str, Any], where: str, *, required: tuple[str, ...], 
   valid = (*required, *optional)
   for key in section:
     if key not in valid:
-      raise errors.UserError(f"unknown key {where}.{key}; {errors.nearest(key, valid)}")
+      known = errors.nearest(key, valid) if valid or where not in WITH_KIND else "this kind has no keys of its own"
+      advice = f"; for another kind give the section whole: --config.{where}=\"{{'kind': ..., ...}}\"" if where in WITH_KIND else ""
+      raise errors.UserError(f"unknown key {where}.{key}; {known}{advice}")
   for key in required:
     if key not in section:
       raise errors.UserError(f"missing key {where}.{key}")

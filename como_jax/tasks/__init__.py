@@ -9,22 +9,33 @@ from absl import flags
 
 from como_jax import config as config_lib
 from como_jax import errors
+from como_jax.settings import paths
+from como_jax.tasks import checks
 
 TASKS = ("ingest", "mae", "motion", "policy", "extract", "probe", "quickstart", "collect", "serve", "rollout", "compile")
 SEVERAL = ("mae", "motion", "policy", "extract")  # tasks that several processes can run together
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Runs the task that the config names.
+  """Runs the task that the config names, once its settings and folders are known to be possible.
 
   Raises:
-    errors.UserError: for an unknown task.
+    errors.UserError: for an unknown task, a name that no table has, a folder that cannot be written; nothing has been written.
   """
   name = command.config.get("task", "")
   if name not in TASKS:
     raise errors.Shared(f"config.task={name!r} is unknown: {errors.nearest(name, TASKS)}")
   if jax.distributed.is_initialized() and jax.process_count() > 1 and name not in SEVERAL:
     raise errors.Shared(f"task {name!r} runs in one process, this is one of {jax.process_count()}: only {', '.join(SEVERAL)} run in several")
+  try:
+    for variable in ("COMO_JAX_CACHE",):
+      paths.local(variable, os.environ.get(variable, ""))
+    checks.check(command.config)
+    checks.places(command)
+  except errors.Shared:
+    raise
+  except errors.UserError as error:  # every process of a run finds the same
+    raise errors.Shared(str(error)) from error
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags in its workers
   if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a second run of the same program starts in seconds

@@ -9,10 +9,10 @@ from como_jax import errors, language
 from como_jax.data import index, ingest, labels
 from como_jax.data import policy as policy_data
 from como_jax.data.sources import shards
+from como_jax.settings import entries as mixtures
 from como_jax.tasks import sources
 
 MOST_EXAMPLES = 8  # instructions that a checkpoint names
-_KEYS = ("path", "weight", "robot", "labels", "cameras", "views", "episodes", "tasks", "name")
 
 
 def sets(config) -> list[policy_data.PolicySet]:
@@ -23,23 +23,17 @@ def sets(config) -> list[policy_data.PolicySet]:
   """
   section = config.data
   alone = dict(path=section.path, robot=config.policy.robot, labels=section.labels, cameras=tuple(section.cameras))
+  entries = mixtures.check(tuple(section.mixture) or (alone,), "config.data.mixture", task="policy")
+  given = [sources.resolve(entry["path"]) for entry in entries]  # all of them, before the first one is converted
   found = []
-  for entry in [dict(entry) for entry in section.mixture] or [alone]:
-    for key in entry:
-      if key not in _KEYS:
-        raise errors.UserError(f"config.data.mixture: an entry has the key {key!r}: {errors.nearest(key, _KEYS)}")
-    path = sources.resolve(entry.pop("path", ""))
+  for entry, path in zip(entries, given, strict=True):
     folder = ingest.ensure_shards(path, image_size=section.image_size, cache_dir=sources.cache_dir(section), resize=section.resize)
-    for key in ("cameras", "episodes", "tasks"):
-      entry[key] = tuple(entry.get(key, ()))
     if entry.get("labels"):
       labels.check(entry["labels"], data_path=folder)
-    entry["name"] = entry.get("name") or os.path.basename(os.path.normpath(path))
-    if "." in entry.get("robot", ""):
-      raise errors.UserError(f"config.data.mixture: robot {entry['robot']!r}: the name must not hold a dot")
-    if not entry["cameras"] and entry.get("views") != "each":
-      entry["cameras"] = _named(config, folder)
-    found.append(policy_data.PolicySet(path=folder, **entry))
+    name, cameras = entry.get("name") or os.path.basename(os.path.normpath(path)), tuple(entry.get("cameras", ()))
+    if not cameras and entry.get("views") != "each":
+      cameras = _named(config, folder)
+    found.append(policy_data.PolicySet(**{**entry, "path": folder, "name": name, "cameras": cameras}))
   return found
 
 

@@ -15,13 +15,13 @@ def job(config) -> training.Job:
   model = models.build(config.model.to_dict())
   objective = objectives.build(active(config.objectives))
   start = training.encoder_weights(config.encoder_weights, model=model)
+  data_sets = sources.data_sets(config)
+  jitter = "contrastive" in objective.functions
+  sources.check(config, data_sets, frames=config.data.frames, jitter=jitter)
   if not config.encoder_weights:
     print("encoder: random and frozen, which is not CoMo; set config.encoder_weights (\"bundled\", or a converted or pretrained MAE)")
   if "perceptual" not in objective.functions:
     print("perceptual loss: off (config.objectives.perceptual.weights_path is empty)")
-  data_sets = sources.data_sets(config)
-  jitter = "contrastive" in objective.functions
-  sources.check(config, data_sets, frames=config.data.frames, jitter=jitter)
   held_out = None
   if config.data.validation_fraction > 0:
     held_out = sources.windows(config, data_sets, split="validation", frames=3, batch_size=config.evaluation.batch_size,

@@ -256,6 +256,10 @@ def starting_point(config, model, start: tuple[dict, dict] | None) -> dict[str, 
     if not config.encoder_weights:
       print("encoder: random; set config.encoder_weights (\"bundled\", a motion model or a pretrained MAE)")
     return training.encoder_weights(config.encoder_weights, model=model)
+  body = start[1]["model"]["policy"]
+  if body != config.model.policy:
+    raise errors.UserError(f"the policy {config.init!r} to start from is a {body!r}, this config makes a {config.model.policy!r}: choose its "
+                           f"kind after the variant, as in --config=configs/policy.py:small,policy={body}")
   fresh = jax.jit(model.init)(rng.key(config.seed, "init"))
   names, given = trees.flatten(fresh), trees.flatten(start[0])
   new = {name: leaf for name, leaf in names.items() if name not in given}

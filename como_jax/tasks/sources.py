@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 
 import jax
@@ -9,26 +10,45 @@ import numpy as np
 
 from como_jax import data, errors
 from como_jax.data import evaluation, ingest, loading, pipeline, transforms
-from como_jax.data.sources import shards
+from como_jax.data.sources import shards, video_folder
 from como_jax.parallel import distributed
+from como_jax.settings import entries as mixtures
+from como_jax.settings import paths
 
 BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "metaworld_mini"
-_MIXTURE_KEYS = ("path", "weight", "offset_seconds", "cameras", "name")
 
 
-def resolve(path: str) -> str:
+def resolve(path: str, *, name: str = "data path") -> str:
   """The folder a data path means: "bundled" is the data set that ships with the package.
 
+  Args:
+    path: as given.
+    name: of the key that holds it, for messages.
+
   Raises:
-    errors.UserError: it does not exist.
+    errors.UserError: it does not exist, naming the nearest folder beside it.
   """
+  paths.local(name, path)
   if path == "bundled":
     return str(BUNDLED)
   if not path or not os.path.exists(path):
     folder = os.path.dirname(path.rstrip("/")) or "."
-    near = ["bundled"] + ([os.path.join(folder, name) for name in os.listdir(folder)] if os.path.isdir(folder) else [])
-    raise errors.UserError(f"data path {path!r} does not exist: {errors.nearest(path, near)}")
+    there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    near = [os.path.join(folder, one) if os.path.dirname(path) else one for one in there if not one.startswith(".")]
+    near = ["bundled", *filter(_holds_data, near)]
+    hub = re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not os.path.isdir(folder)
+    advice = "data sets of a hub are not downloaded: give a local folder" if hub else errors.nearest(path, near)
+    raise errors.UserError(f"{name} {path!r} does not exist: {advice}")
   return path
+
+
+def _holds_data(folder: str) -> bool:
+  """Whether a folder looks like data at its first level: shards, a LeRobot data set, videos."""
+  if not os.path.isdir(folder) or not os.access(folder, os.R_OK | os.X_OK):
+    return False
+  known = (shards.MANIFEST, os.path.join("meta", "info.json"))
+  return any(os.path.isfile(os.path.join(folder, one)) for one in known) or any(
+      one.lower().endswith(video_folder.EXTENSIONS) for one in os.listdir(folder))
 
 
 def cache_dir(section) -> str:
@@ -44,18 +64,14 @@ def data_sets(config) -> list[data.DataSet]:
     errors.UserError: a path that does not exist or cannot be read, an unknown key of a mixture entry.
   """
   section = config.data
-  entries = [dict(entry) for entry in section.mixture] or [dict(path=section.path, cameras=tuple(section.cameras))]
+  alone = dict(path=section.path, cameras=tuple(section.cameras))
+  entries = mixtures.check(tuple(section.mixture) or (alone,), "config.data.mixture", task=config.get("task", "motion"))
+  given = [resolve(entry["path"]) for entry in entries]  # all of them, before the first one is converted
   sets = []
-  for entry in entries:
-    for key in entry:
-      if key not in _MIXTURE_KEYS:
-        raise errors.UserError(f"config.data.mixture: an entry has the key {key!r}: {errors.nearest(key, _MIXTURE_KEYS)}")
-    entry = {"offset_seconds": section.offset_seconds, **entry}
-    path = resolve(entry.pop("path", ""))
+  for entry, path in zip(entries, given, strict=True):
+    entry = {"offset_seconds": section.offset_seconds, "name": os.path.basename(os.path.normpath(path)), "cameras": (), **entry}
     folder = ingest.ensure_shards(path, image_size=section.image_size, cache_dir=cache_dir(section), resize=section.resize)
-    entry["cameras"] = tuple(entry.get("cameras", ()))
-    entry.setdefault("name", os.path.basename(os.path.normpath(path)))
-    sets.append(data.DataSet(path=folder, **entry))
+    sets.append(data.DataSet(**{**entry, "path": folder}))
   return sets
 
 

@@ -1,0 +1,1 @@
+"""What a command line and a config may say: reading values, what each key may hold, entries of mixtures, paths, the help text."""

@@ -1,0 +1,216 @@
+"""What the tables of the code, the folders of this machine and a config have to say to each other, before a task begins.
+
+Kinds and ranges of values are checked when the command line is read (settings/limits.py). Here it is names that an extension may add to
+(models, objectives, simulators, formats), losses that do not go with the model, paths that are not there, folders that cannot be written.
+Nothing is loaded, compiled or written. Modules are imported by the tasks that need them.
+"""
+
+import os
+import pathlib
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from como_jax import config as config_lib
+from como_jax import errors
+
+# Losses of the motion model that only some models have: term -> (section, key, values that bring it).
+_TERMS = {"quantisation": ("bottleneck", "kind", ("vq", "pre_vq")), "kl": ("bottleneck", "kind", ("kl",)),
+          "features": ("fdm", "features", ("direct", "residual"))}
+
+
+def check(config) -> None:
+  """Refuses names that are in no table, losses without a weight or without a model, and inputs that do not exist.
+
+  Raises:
+    errors.UserError: naming the key and the nearest valid name.
+  """
+  _CHECKS.get(config.task, lambda config: None)(config)
+  _inputs(config)
+
+
+def one_of(key: str, value: str, valid: Iterable[str]) -> None:
+  """Raises `errors.UserError` unless the value of a key is one of the valid ones."""
+  valid = list(valid)
+  if value not in valid:
+    raise errors.UserError(f"config.{key}={value!r} is unknown: {errors.nearest(value, valid)}")
+
+
+def places(command: config_lib.CommandLine) -> None:
+  """Refuses a folder that could not be written. Writes nothing.
+
+  Raises:
+    errors.UserError: naming the folder and what is in the way.
+  """
+  config = command.config
+  wanted = {} if config.task == "serve" else {"--workdir": str(command.workdir)}
+  wanted |= {f"config.{key}": config[key] for key in ("output", "lerobot") if key in config and config[key]}
+  if "--workdir" in wanted and config.get("output") and config.task == "ingest":
+    del wanted["--workdir"]
+  for name, path in wanted.items():
+    there = pathlib.Path(path).absolute()
+    while not os.path.lexists(there) and there != there.parent:
+      there = there.parent
+    if not there.is_dir():
+      what = "is a file, a directory is expected" if str(there) == str(pathlib.Path(path).absolute()) else f"cannot be made: {there} is no directory"
+      raise errors.UserError(f"{name} {path} {what}")
+    if not os.access(there, os.W_OK | os.X_OK):
+      raise errors.UserError(f"{name} {path} cannot be written: no permission for {there}; choose another directory")
+
+
+def _inputs(config) -> None:
+  """Paths that are read must be there, all of them before the first one is worked on."""
+  from como_jax.tasks import sources
+  for key in ("checkpoint", "init", "encoder_weights", "data.labels", "language.weights", "objectives.perceptual.weights_path"):
+    path = _value(config, key)
+    if path and not (key == "encoder_weights" and path == "bundled"):
+      exists(f"config.{key}", path)
+  entries = _value(config, "data.mixture") or ()
+  for i, entry in enumerate(entries):
+    sources.resolve(entry["path"], name=f"config.data.mixture[{i}]['path']")
+    if entry.get("labels"):
+      exists(f"config.data.mixture[{i}]['labels']", entry["labels"])
+  for key in ("data.path", "source.path"):
+    path = _value(config, key)
+    if path is not None and not entries:
+      sources.resolve(path, name=f"config.{key}")
+  if config.task == "quickstart":
+    sources.resolve(config.source, name="config.source")
+
+
+def exists(name: str, path: str) -> None:
+  """Raises `errors.UserError` for a path that is not there, naming the nearest."""
+  if not os.path.exists(path):
+    folder = os.path.dirname(path.rstrip("/")) or "."
+    there = os.listdir(folder) if os.path.isdir(folder) else []
+    hint = errors.nearest(path, [os.path.join(folder, one) if os.path.dirname(path) else one for one in there if not one.startswith(".")])
+    raise errors.UserError(f"{name}={path} does not exist" + (f": {hint.partition(' (')[0]}" if hint.startswith("did") else ""))
+
+
+def _value(config, key: str) -> Any:
+  """The value at a dotted key, None where there is none."""
+  for part in key.split("."):
+    if not hasattr(config, "keys") or part not in config:
+      return None
+    config = config[part]
+  return config
+
+
+def _trained(config) -> None:
+  """A training task's model, optimizer and losses."""
+  from como_jax import models
+  from como_jax.train import optimizer
+  if config.model.kind != config.task:
+    raise errors.UserError(f"config.model.kind={config.model.kind!r}, this config trains a model of kind {config.task!r}")
+  models.build(config.model.to_dict())
+  optimizer.build(steps=config.train.steps, **config.train.optimizer)
+  if config.task == "policy":
+    _policy(config)
+  else:
+    _objectives(config)
+
+
+def _objectives(config) -> None:
+  from como_jax import objectives
+  from como_jax.objectives import quantisation
+  for name, section in config.objectives.items():
+    if name not in objectives.OBJECTIVES:
+      raise errors.UserError(f"config.objectives has no {name!r}: {errors.nearest(name, objectives.OBJECTIVES)}")
+    _weighted(f"config.objectives.{name}", section)
+  weights = {name: section.weight for name, section in config.objectives.items()}
+  own = ("mae",) if config.task == "mae" else tuple(name for name in objectives.OBJECTIVES if name != "mae")
+  for name, weight in weights.items():
+    brings, reason = name in own, f"a model of kind {config.task!r} has no such loss (its own: {', '.join(own)})"
+    if brings and name in _TERMS:
+      part, key, valid = _TERMS[name]
+      brings, reason = config.model[part][key] in valid, f"it needs --config.model.{part}.{key}={' or '.join(valid)}"
+    if weight and not brings:
+      raise errors.UserError(f"config.objectives.{name}.weight={weight:g}: {reason}")
+  for name, (part, key, valid) in _TERMS.items() if config.task == "motion" else ():
+    if config.model[part][key] in valid and not (weights.get(name) or (name == "kl" and name in weights)):  # without it a KL bottleneck still learns
+      raise errors.UserError(f"config.model.{part}.{key}={config.model[part][key]} has a loss without a weight, so that part would never be trained: add "
+                             f"--config.objectives=\"{{'{name}': {{'weight': 1.0}}}}\"")
+  if "quantisation" in config.objectives:
+    one_of("objectives.quantisation.weighting", config.objectives.quantisation.get("weighting", "legacy"), quantisation.WEIGHTINGS)
+  objectives.build({name: {key: value for key, value in section.to_dict().items() if key != "weights_path"}
+                    for name, section in config.objectives.items()})  # unknown settings; the files are read later
+
+
+def _weighted(name: str, section: Any) -> None:
+  if not isinstance(section, Mapping) and not hasattr(section, "keys"):
+    raise errors.UserError(f"{name}={section!r}, expected a section with a weight: {{'weight': 1.0}}")
+  if type(section.get("weight")) not in (int, float):
+    raise errors.UserError(f"{name}.weight is {section.get('weight')!r}, expected a number of at least 0")
+
+
+def _policy(config) -> None:
+  from como_jax import language
+  from como_jax.models import spread
+  gripper = _value(config, f"model.{config.model.policy}.gripper")
+  known = ("action", "latent", *(("gripper",) if gripper else ()))
+  for name, section in config.policy.objectives.items():
+    if name not in known:
+      advice = ": the model names no gripper dimensions (model.gpt.gripper)" if name == "gripper" else ""
+      raise errors.UserError(f"config.policy.objectives has no {name!r}{advice}: {errors.nearest(name, known)}")
+    _weighted(f"config.policy.objectives.{name}", section)
+    spread.check(section, f"config.policy.objectives.{name}", required=("weight",))
+  for name in known:
+    if name not in config.policy.objectives:
+      raise errors.UserError(f"config.policy.objectives gives the loss {name!r} of this policy no weight: add "
+                             f"--config.policy.objectives=\"{{'{name}': {{'weight': 1.0}}}}\" (0.0 leaves it out)")
+  settings = spread.construct(language.Settings, spread.plain(config.language), "language")
+  one_of("language.kind", settings.kind, language.KINDS)
+  one_of("language.dtype", settings.dtype, language.DTYPES)
+
+
+def _ingest(config) -> None:
+  from como_jax.data import episode, sources
+  one_of("source.format", config.source.format, [*sources.SOURCES, "auto"])
+  one_of("shards.codec", config.shards.codec, episode.CODECS)
+
+
+def _extract(config) -> None:
+  from como_jax.tasks import extract
+  extract.check(config)
+
+
+def _rollout(config) -> None:
+  from como_jax import sim
+  from como_jax.tasks import rollout
+  rollout.check(config)
+  one_of("simulator", config.simulator, sim.SIMULATORS)
+
+
+def _collect(config) -> None:
+  from como_jax import sim
+  from como_jax.sim import collect
+  one_of("collect.simulator", config.collect.simulator, sim.SIMULATORS)
+  collect.Settings(**config.collect.to_dict())
+
+
+def _serve(config) -> None:
+  from como_jax.serve import server
+  from como_jax.tasks import serve
+  server.Settings(**{name: config[name] for name in serve.SETTINGS})
+
+
+def _compile(config) -> None:
+  from como_jax.parallel import topology
+  from como_jax.tasks import compile as compile_task
+  topology.parse(config.topology)
+  try:
+    words = shlex.split(config.changes)
+  except ValueError as error:
+    raise errors.UserError(f"config.changes={config.changes!r}: {error}") from error
+  compile_task.check(config, config_lib.parse(["main", f"--config={config.of}", *(f"--config.{word}" for word in words)]).config)
+
+
+def _quickstart(config) -> None:
+  for task in ("ingest", "motion", "probe", "extract", "policy", "rollout"):
+    found = config_lib.load(config[task])[0].task
+    if found != task:
+      raise errors.UserError(f"config.{task}={config[task]} is a config of task {found!r}, one of task {task!r} is expected")
+
+
+_CHECKS = {"mae": _trained, "motion": _trained, "policy": _trained, "ingest": _ingest, "extract": _extract, "rollout": _rollout,
+           "collect": _collect, "serve": _serve, "compile": _compile, "quickstart": _quickstart}
