@@ -134,8 +134,11 @@ def changed(section: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
       node = node[parent]
     if last not in node:
       raise errors.UserError(f"config key {key!r} is unknown: {errors.nearest(last, node)}")
-    with node.ignore_type():
+    if type(value) is type(node[last]):
       node[last] = value
+    else:
+      with node.ignore_type():
+        node[last] = value
   return section
 
 

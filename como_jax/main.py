@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
       return _one_of_several(command)
     return tasks.run(command)
   except (errors.UserError, errors.Transient, errors.NonFinite) as error:
-    print(f"error: {error}", file=sys.stderr)
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)  # one line, whatever was typed
     return error.code
   except KeyboardInterrupt:
     print("\n" + how_to_go_on(command), file=sys.stderr)

@@ -110,7 +110,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("data.frames", whole(1)), ("data.image_size rollout:image_size collect.image_size model.image_size", whole(8, 8192)),
     ("shards.image_size", whole(0, 8192)), ("*.resize", RESIZE), ("data.offset_seconds offset_seconds", POSITIVE),
     ("data.validation_fraction", FRACTION), ("data.workers data.threads data.prefetch ingest:workers", whole(0, also=-1)),
-    ("data.augment.shift.fraction data.augment.flip.probability", SHARE), ("data.augment.colour.*", number(0)),
+    ("data.augment.shift.fraction data.augment.flip.probability", SHARE), ("data.augment.colour.[bcs]*", number(0)),
     ("data.augment.crop.scale", number(above=0, most=1, several=True, count=2, filled=True)),
     ("data.augment.crop.ratio", number(above=0, several=True, count=2, filled=True)),
     ("shards.clip_frames shards.episodes_per_shard", whole(1)), ("shards.clip_overlap", whole(0)), ("shards.quality", whole(0, 100)),
@@ -174,7 +174,7 @@ def rule(task: str, key: str, like: Any, kind: type | None = None) -> Rule:
     kind: of the key where `like` is None.
   """
   found = _rule(task, key)
-  if found is not None and (found.kind is bool or not isinstance(like, bool)):  # there are switches in sections of numbers
+  if found is not None:
     return dataclasses.replace(found, optional=True) if like is None else found
   if isinstance(like, (tuple, list)) or (like is None and kind in (tuple, list)):
     inside = {type(one) for one in like or ()} & set(_KINDS)
@@ -208,7 +208,7 @@ def check(config: Any, shipped: Any) -> None:
     errors.UserError: naming the key, what it holds and what is expected.
   """
   task = shipped["task"]
-  _check_sections(config, shipped, "")
+  _check_sections(config, shipped, "", task=task)
   for section, key, whole_key in list(leaves(config)):
     value = _checked(task, whole_key, section[key], shipped)
     if type(value) is not type(section[key]) or value != section[key]:
@@ -255,22 +255,23 @@ def _like(shipped: Any, key: str, value: Any) -> tuple[Any, type | None]:
   return node[last], node.get_type(last) if node[last] is None else None
 
 
-def _check_sections(config: Any, shipped: Any, prefix: str) -> None:
-  """Every section is a section, with the keys of the shipped one."""
+def _check_sections(config: Any, shipped: Any, prefix: str, *, task: str) -> None:
+  """Every section is a section, with the keys of the shipped one; every value is none."""
   where = f"config.{prefix}".rstrip(".")
   if not hasattr(config, "keys"):
     raise errors.UserError(f"{where}={config!r}, expected a section: {{'key': value}} with the keys " + ", ".join(shipped))
   opened = is_open(prefix.rstrip("."))
   for key in config:
+    nested, like = hasattr(config[key], "keys"), shipped.get(key)
     if key not in shipped and not opened:
       raise errors.UserError(f"config key {where}.{key} is unknown: {where} has no {key!r}: {errors.nearest(key, shipped)}")
+    if hasattr(like, "keys"):
+      _check_sections(config[key], like, f"{prefix}{key}.", task=task)
+    elif nested and (key in shipped or _rule(task, prefix + key)):
+      raise errors.UserError(refusal(f"{where}.{key}", dict(config[key]), rule(task, prefix + key, like)))
   for key in shipped:
     if key not in config and not opened:
       raise errors.UserError(f"config key {where}.{key} is missing")
-    if key in config and hasattr(shipped[key], "keys"):
-      _check_sections(config[key], shipped[key], f"{prefix}{key}.")
-    elif key in config and hasattr(config[key], "keys"):
-      raise errors.UserError(f"{where}.{key}={dict(config[key])!r}: a section, expected a value, as {shipped[key]!r}")
 
 
 def _check_pattern(name: str, pattern: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from como_jax import errors
-from como_jax.settings import limits, values
+from como_jax.settings import entries, limits, values
 
 PREFIX = "config."
 
@@ -68,7 +68,7 @@ def apply(config: Any, name: str, text: str | None, *, task: str) -> None:
     try:
       node[key] = values.read_several(text) if rule.several else values.read(text, rule.kind)
     except values.Unreadable as error:
-      expected = "a tuple of dicts, for example ({'path': 'A'},)" if dotted == limits.MIXTURE else rule
+      expected = f"a tuple of dicts: {entries.FORM}" if dotted == limits.MIXTURE else rule
       raise errors.UserError(f"--{name}={text}, expected {expected}") from error
 
 

@@ -33,7 +33,8 @@ def one_of(key: str, value: str, valid: Iterable[str]) -> None:
   """Raises `errors.UserError` unless the value of a key is one of the valid ones."""
   valid = list(valid)
   if value not in valid:
-    raise errors.UserError(f"config.{key}={value!r} is unknown: {errors.nearest(value, valid)}")
+    shown = repr(dict(value) if hasattr(value, "keys") else value)
+    raise errors.UserError(f"config.{key}={shown} is unknown: {errors.nearest(str(value), valid)}")
 
 
 def places(command: config_lib.CommandLine) -> None:
@@ -199,15 +200,23 @@ def _compile(config) -> None:
   from como_jax.tasks import compile as compile_task
   topology.parse(config.topology)
   try:
-    words = shlex.split(config.changes)
+    words = [f"--config.{word}" for word in shlex.split(config.changes)]
   except ValueError as error:
-    raise errors.UserError(f"config.changes={config.changes!r}: {error}") from error
-  compile_task.check(config, config_lib.parse(["main", f"--config={config.of}", *(f"--config.{word}" for word in words)]).config)
+    raise errors.UserError(f"config.changes={config.changes}: {error}") from error
+  for key, more in (("of", []), ("changes", words)):
+    try:
+      planned = config_lib.parse(["main", f"--config={config.of}", *more]).config
+    except errors.UserError as error:
+      raise errors.UserError(f"config.{key}={config[key]}: {error}") from error
+  compile_task.check(config, planned)
 
 
 def _quickstart(config) -> None:
   for task in ("ingest", "motion", "probe", "extract", "policy", "rollout"):
-    found = config_lib.load(config[task])[0].task
+    try:
+      found = config_lib.load(config[task])[0].task
+    except errors.UserError as error:
+      raise errors.UserError(f"config.{task}={config[task]}: {error}") from error
     if found != task:
       raise errors.UserError(f"config.{task}={config[task]} is a config of task {found!r}, one of task {task!r} is expected")
 
