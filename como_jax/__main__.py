@@ -2,7 +2,9 @@
 
 import sys
 
-from como_jax import main
+from como_jax import interrupt
 
+interrupt.prepare(__name__)
 if __name__ == "__main__":
+  from como_jax import main
   sys.exit(main.main())

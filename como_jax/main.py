@@ -7,40 +7,35 @@ Several processes: see parallel/distributed.py and launch/local_processes.py.
 """
 
 import contextlib
-import ctypes
 import errno
-import multiprocessing
 import os
 import shlex
-import signal
 import sys
 import time
 import traceback
 import warnings
 
-from como_jax import errors
+from como_jax import errors, interrupt
 
-INTERRUPTED = 128 + signal.SIGINT
 AGAIN = {"mae": "--resume", "motion": "--resume", "policy": "--resume", "extract": "--resume", "rollout": "--resume",
          "probe": "--overwrite", "compile": "--overwrite"}  # what a task needs to go on, or to start anew, in a workdir that holds its run
 _BEGIN = time.time()
 _PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
-if multiprocessing.parent_process() is not None:
-  # A worker process that imports this module as its parent's main one. Ctrl-C reaches the whole group: the parent ends its workers.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+interrupt.prepare(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
   """Parses the command line and runs the config's task; returns the exit code."""
   words, command = sys.argv if argv is None else argv, None
   try:
-    from como_jax import config as config_lib  # in here, so that Ctrl-C while modules are loaded is one line too
+    from como_jax import config as config_lib
     try:
       command = config_lib.parse(words)
     except config_lib.Help as text:
       print(text)
       return 0
+    interrupt.say(how_to_go_on(command))
     _quiet_start()
     from como_jax import tasks  # after the environment is set: this imports jax
     from como_jax.parallel import distributed
@@ -51,8 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     print("error: " + " ".join(str(error).split()), file=sys.stderr)  # one line, whatever was typed
     return error.code
   except KeyboardInterrupt:
+    interrupt.done()
     print("\n" + how_to_go_on(command), file=sys.stderr)
-    return INTERRUPTED
+    return interrupt.CODE
   except OSError as error:
     if error.errno not in _PLACES or not error.filename:
       raise
@@ -79,7 +75,7 @@ def _one_of_several(command) -> int:
     except KeyboardInterrupt:
       if distributed.is_first():
         print("\n" + how_to_go_on(command), file=sys.stderr)
-      distributed.leave(INTERRUPTED)
+      distributed.leave(interrupt.CODE)
     except Exception as error:  # the others wait for this process in a collective: an orderly exit would wait for them
       if isinstance(error, OSError) and error.errno in _PLACES and error.filename:
         print(f"error: {_place(error)}", file=sys.stderr)
@@ -111,6 +107,7 @@ def keep_memory() -> None:
   """Lets glibc keep what it frees, on hosts without an accelerator: XLA's CPU backend gives its buffers back after every step, and fresh
   pages cost the small motion model a quarter of its time. To be called before numpy and jax start threads: a thread with an arena of its own
   maps large buffers afresh. MALLOC_* variables that are set have the last word; other C libraries are left alone."""
+  import ctypes
   accelerator = any(os.path.exists(device) for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/accel0", "/dev/vfio/0"))
   if accelerator or sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
     return

@@ -17,8 +17,8 @@ ARROWS = {
     "data": BASE, "models": BASE | {"presets"}, "objectives": {"errors"}, "evaluate": {"errors"}, "parallel": BASE,
     "train": BASE | {"parallel", "weights", "config"}, "sim": {"errors"}, "convert": BASE | {"weights"}, "report": {"errors"},
     "language": BASE | {"models", "weights", "convert"}, "serve": BASE | {"models", "data", "train", "language"},
-    "chunks": {"errors"}, "main": {"errors", "config", "parallel", "tasks"}, "__main__": {"main"},
-    "tasks": BASE | {"config", "settings", "data", "models", "objectives", "evaluate", "parallel", "train", "sim", "report", "weights", "convert", "language", "serve", "chunks"},
+    "chunks": {"errors"}, "main": {"errors", "interrupt", "config", "parallel", "tasks"}, "__main__": {"interrupt", "main"}, "interrupt": set(),
+    "tasks": BASE | {"config", "settings", "interrupt", "data", "models", "objectives", "evaluate", "parallel", "train", "sim", "report", "weights", "convert", "language", "serve", "chunks"},
 }
 FORBIDDEN = {"data": {"jax", "flax", "optax", "orbax"}, "report": {"jax", "flax"}, "sim": {"jax", "flax"}, "evaluate": {"flax", "optax", "orbax"},
              "objectives": {"flax", "optax"}, "models": {"optax", "orbax", "grain"}, "convert": {"torch", "flax"}, "trees": {"jax"}, "config": {"jax"}, "settings": {"jax"}}

@@ -50,6 +50,6 @@ def construct(constructor: Callable, section: Mapping[str, Any], where: str, **g
 
 def pick(table: Mapping[str, Any], name: str, where: str) -> Any:
   """`table[name]`, or a UserError with the nearest entry."""
-  if name not in table:
-    raise errors.UserError(f"{where} is {name!r}; {errors.nearest(name, table)}")
+  if not isinstance(name, str) or name not in table:
+    raise errors.UserError(f"{where} is {plain(name) if hasattr(name, 'items') else name!r}; {errors.nearest(str(name), table)}")
   return table[name]

@@ -150,7 +150,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("collect.wander", Rule(int, least=0, several=True, count=2, filled=True)),
 )
 # Sections that may get keys which the shipped config does not have: whoever reads them knows which.
-OPEN = ("model", "model.*", "objectives", "objectives.*", "policy.objectives", "policy.objectives.*", "build", "collect.build", "language")
+OPEN = ("model", "model.*", "objectives", "objectives.*", "policy.objectives", "policy.objectives.*", "build*", "collect.build*", "language")
 MIXTURE = "data.mixture"
 CAMERAS = ("data.cameras", "source.cameras", "policy.cameras")  # names of data sets' cameras
 
@@ -267,7 +267,9 @@ def _check_sections(config: Any, shipped: Any, prefix: str, *, task: str) -> Non
       raise errors.UserError(f"config key {where}.{key} is unknown: {where} has no {key!r}: {errors.nearest(key, shipped)}")
     if hasattr(like, "keys"):
       _check_sections(config[key], like, f"{prefix}{key}.", task=task)
-    elif nested and (key in shipped or _rule(task, prefix + key)):
+    elif nested and not (key in shipped or _rule(task, prefix + key)):
+      _check_sections(config[key], {}, f"{prefix}{key}.", task=task)  # of another model than the shipped one
+    elif nested:
       raise errors.UserError(refusal(f"{where}.{key}", dict(config[key]), rule(task, prefix + key, like)))
   for key in shipped:
     if key not in config and not opened:

@@ -8,7 +8,7 @@ import jax
 from absl import flags
 
 from como_jax import config as config_lib
-from como_jax import errors
+from como_jax import errors, interrupt
 from como_jax.settings import paths
 from como_jax.tasks import checks
 
@@ -28,8 +28,7 @@ def run(command: config_lib.CommandLine) -> int:
   if jax.distributed.is_initialized() and jax.process_count() > 1 and name not in SEVERAL:
     raise errors.Shared(f"task {name!r} runs in one process, this is one of {jax.process_count()}: only {', '.join(SEVERAL)} run in several")
   try:
-    for variable in ("COMO_JAX_CACHE",):
-      paths.local(variable, os.environ.get(variable, ""))
+    paths.local("COMO_JAX_CACHE", os.environ.get("COMO_JAX_CACHE", ""))
     checks.check(command.config)
     checks.places(command)
   except errors.Shared:
@@ -40,4 +39,6 @@ def run(command: config_lib.CommandLine) -> int:
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags in its workers
   if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a second run of the same program starts in seconds
     jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "como_jax" / "xla"))
-  return importlib.import_module(f"como_jax.tasks.{name}").run(command)
+  task = importlib.import_module(f"como_jax.tasks.{name}")
+  interrupt.as_exception()
+  return task.run(command)

@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import pathlib
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -104,7 +105,10 @@ def _items(
       yield from collect.collect_task(settings, task)
     return
   context = multiprocessing.get_context("spawn")  # OpenGL contexts do not survive a fork
-  with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+  # Ctrl-C ends the workers where they are: leaving the pool waits for them.
+  with concurrent.futures.ProcessPoolExecutor(
+    workers, mp_context=context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL)
+  ) as pool:
     waiting = []
     for task in tasks:
       waiting.append(pool.submit(_whole_task, settings, task))
