@@ -7,7 +7,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, models
-from como_jax.tasks import checks, sources
+from como_jax.tasks import checks, policy, sources
 
 
 def refused(*words):
@@ -103,3 +103,9 @@ def test_all_inputs_are_looked_for_before_the_first_is_worked_on(tmp_path, monke
 def test_missing_inputs_are_named_with_their_key(tmp_path, variant, key):
   (tmp_path / "run1").mkdir()
   assert refused(f"--config={variant}", f"--config.{key}={tmp_path}/rum1") == f"config.{key}={tmp_path}/rum1 does not exist: did you mean '{tmp_path}/run1'?"
+
+
+def test_a_policy_to_start_from_of_another_kind_says_what_to_choose():
+  config = config_lib.parse(["main", "--config=policy:small"]).config
+  with pytest.raises(errors.UserError, match="is a 'gpt', this config makes a 'dit'.*policy.py:small,policy=gpt"):
+    policy.starting_point(config, None, ({}, {"model": {"policy": "gpt"}}))
