@@ -121,6 +121,7 @@ def train(**changes: Any) -> ConfigDict:
       keep_checkpoints=2,
       tensorboard=True,
       wandb="",  # project name
+      accept_changed_data=False,  # --resume goes on although the data are not those that the run began with
   ))
   return changed(section, changes)
 

@@ -21,10 +21,22 @@ class Transient(RuntimeError):
   code = os.EX_TEMPFAIL
 
 
-class NonFinite(RuntimeError):
-  """A loss or gradient became infinite or not a number; the message names the step. `main` exits with `code`."""
+class Failed(RuntimeError):
+  """The input was good and the run cannot go on; one line says why and what to do. `main` exits with `code`."""
 
   code = 1
+
+
+class NonFinite(Failed):
+  """A loss, gradient or weight became infinite or not a number; the message names the step. Every process of a run finds it alike."""
+
+
+class Storage(Failed):
+  """A file of the run cannot be written (a full disk, most often) or read; the message names it."""
+
+
+class OutOfMemory(Failed):
+  """The program asked for more memory than there is."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

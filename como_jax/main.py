@@ -1,8 +1,8 @@
 """The one entry point: `python -m como_jax --config=NAME[:VARIANT] [--config.key=value ...] [--workdir DIR]`; --help says more.
 
 Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 130 stopped by Ctrl-C before there was anything to save (the line
-says how to go on), 143 stopped by SIGTERM or SIGINT after saving (run again with --resume), 75 the other processes did not come (the same
-command, or --resume, may work later), 1 anything else.
+says how to go on), 143 stopped by SIGTERM or SIGINT after saving (run again with --resume), 75 the other processes did not come or were
+lost (the same command, or --resume, may work later; 134 where the runtime aborts first), 1 anything else.
 Several processes: see parallel/distributed.py and launch/local_processes.py.
 """
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     if distributed.initialise(detect=command.distributed):
       return _one_of_several(command)
     return tasks.run(command)
-  except (errors.UserError, errors.Transient, errors.NonFinite) as error:
+  except (errors.UserError, errors.Transient, errors.Failed) as error:
     print("error: " + " ".join(str(error).split()), file=sys.stderr)  # one line, whatever was typed
     return error.code
   except KeyboardInterrupt:
@@ -69,7 +69,7 @@ def _one_of_several(command) -> int:
       return code
     except (errors.Shared, errors.NonFinite):  # the same in every process
       raise
-    except (errors.UserError, errors.Transient) as error:
+    except (errors.UserError, errors.Transient, errors.Failed) as error:
       print(f"error: {error}", file=sys.stderr)
       distributed.leave(error.code)
     except KeyboardInterrupt:

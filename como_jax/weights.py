@@ -3,6 +3,9 @@
 The safetensors format is read and written here by hand (8 bytes of header length, a JSON header, the raw numbers): it
 takes a page, knows bfloat16 without torch, and every way a file can be broken becomes one line that names the file.
 Format: github.com/huggingface/safetensors, README ("Format").
+
+config.json holds what the writer gave, and three keys of this file: `weights_version` of the format (absent: 0, before there was one),
+`weights_step`, the training step they are of, and `weights_xxh3_64`, the checksum of the numbers' file.
 """
 
 import json
@@ -18,10 +21,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import xxhash
 
 from como_jax import errors, trees
 
 PARAMS, CONFIG = "params.safetensors", "config.json"
+VERSION = 1
+_VERSION, _STEP, _HASH = "weights_version", "weights_step", "weights_xxh3_64"  # in config.json
 DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
@@ -33,7 +39,7 @@ _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
 
 
 def save(folder: str | os.PathLike, params: Mapping[str, Any], config: Mapping[str, Any], dtype: str | None = None, *,
-         overwrite: bool = False) -> pathlib.Path:
+         step: int | None = None, overwrite: bool = False) -> pathlib.Path:
   """Writes a weights-only folder. It appears under its name only when it is complete.
 
   Args:
@@ -41,6 +47,7 @@ def save(folder: str | os.PathLike, params: Mapping[str, Any], config: Mapping[s
     params: nested dict of arrays (anything numpy can read).
     config: what `load` returns beside the parameters; must be JSON.
     dtype: "float32", "float16" or "bfloat16" casts the floating leaves; None keeps them as they are.
+    step: of the training that they are of, if any.
     overwrite: replace a folder that is already there, if it holds nothing but weights and JSON.
 
   Raises:
@@ -50,7 +57,7 @@ def save(folder: str | os.PathLike, params: Mapping[str, Any], config: Mapping[s
   if dtype is not None and dtype not in _FLOATS:
     raise errors.UserError(f"dtype {dtype!r} for weights; {errors.nearest(dtype, _FLOATS)}")
   try:
-    text = json.dumps(dict(config), indent=2, allow_nan=False) + "\n"
+    json.dumps(dict(config), allow_nan=False)
   except (TypeError, ValueError) as error:
     raise errors.UserError(f"{folder}: the config to save is not JSON: {error}") from None
   check_writable(folder, overwrite=overwrite)
@@ -60,8 +67,9 @@ def save(folder: str | os.PathLike, params: Mapping[str, Any], config: Mapping[s
   try:
     new.mkdir(parents=True)
     write_safetensors(new / PARAMS, flat)
+    facts = {_VERSION: VERSION, **({} if step is None else {_STEP: step}), _HASH: digest(new / PARAMS)}
     with open(new / CONFIG, "w") as file:
-      file.write(text)
+      file.write(json.dumps({**config, **facts}, indent=2, allow_nan=False) + "\n")
       file.flush()
       os.fsync(file.fileno())
     if folder.exists():
@@ -102,10 +110,10 @@ def load(folder: str | os.PathLike, dtype: str | None = "float32") -> tuple[dict
       that are not cast are read-only views of the file.
 
   Returns:
-    (nested dict of numpy arrays, config).
+    (nested dict of numpy arrays, config as it was given to `save`).
 
   Raises:
-    errors.UserError: a file is missing, truncated or garbled, named by its path.
+    errors.UserError: a file is missing, truncated, garbled or of a later format, named by its path.
   """
   folder = pathlib.Path(folder)
   if dtype is not None and dtype not in _FLOATS:
@@ -113,13 +121,48 @@ def load(folder: str | os.PathLike, dtype: str | None = "float32") -> tuple[dict
   if not folder.is_dir():
     what = "is a file" if folder.exists() else "does not exist"
     raise errors.UserError(f"{folder} {what}; expected a weights folder with {PARAMS} and {CONFIG}")
-  config = read_json(folder / CONFIG)
+  config, facts = _read_config(folder)
   flat = read_safetensors(folder / PARAMS)
   parents = {name.rsplit("/", 1)[0] for name in flat if "/" in name}
   clash = sorted(parents & set(flat))
   if clash:
     raise errors.UserError(f"{folder / PARAMS}: {clash[0]!r} is both an array and a group of arrays")
+  if _HASH in facts and facts[_HASH] != digest(folder / PARAMS):
+    raise errors.UserError(f"{folder / PARAMS} is damaged: it holds other bytes than were written (checksum {_HASH} in "
+                           f"{CONFIG}; take it out there if the file was replaced on purpose)")
   return trees.unflatten({name: cast(leaf, dtype) for name, leaf in flat.items()}), config
+
+
+def read_step(folder: str | os.PathLike) -> int | None:
+  """The training step that a folder's weights are of, None where it does not say.
+
+  Raises:
+    errors.UserError: as `load`.
+  """
+  config, facts = _read_config(pathlib.Path(folder))
+  if facts:
+    return facts.get(_STEP)
+  train = config.get("train")  # version 0 was written by runs that had done all their steps
+  return train.get("steps") if isinstance(train, dict) else None
+
+
+def _read_config(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(config as given to `save`, the keys of this file)."""
+  config = read_json(folder / CONFIG)
+  facts = {key: config.pop(key) for key in (_VERSION, _STEP, _HASH) if key in config}
+  version = facts.get(_VERSION, 0)
+  if not isinstance(version, int) or version > VERSION:
+    raise errors.UserError(f"{folder / CONFIG}: weights of format version {version}, this program reads up to {VERSION}: update como_jax")
+  return config, facts
+
+
+def digest(path: pathlib.Path) -> str:
+  """Checksum (xxh3, 64 bits) of a file."""
+  state = xxhash.xxh3_64()
+  with open(path, "rb") as file:
+    while block := file.read(1 << 22):
+      state.update(block)
+  return state.hexdigest()
 
 
 def cast(leaf: np.ndarray, dtype: str | None) -> np.ndarray:
@@ -134,7 +177,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     value = json.loads(path.read_text())
   except OSError as error:
     raise errors.UserError(f"cannot read {path}: {error.strerror or error}") from None
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise errors.UserError(f"{path} is not JSON: {error}") from None
   if not isinstance(value, dict):
     raise errors.UserError(f"{path} holds a JSON {type(value).__name__}, expected an object")

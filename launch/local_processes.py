@@ -19,6 +19,7 @@ import threading
 import time
 
 import common
+from common import errors
 
 STOPPED = 143  # saved after a signal: the others are saving too and get more time
 GRACE, SAVING = 10.0, 120.0  # seconds for the others to end after a failure; after a stop
@@ -66,8 +67,7 @@ def _watch(processes: list[common.Child]) -> int:
     alive = [str(i) for i, process in enumerate(processes) if process.poll() is None]
     failed = [(i, process.returncode) for i, process in enumerate(processes) if process.returncode]
     if failed and not first:
-      # Of several at once, one that was not aborted: jax aborts the processes that have lost another.
-      i, code = min(failed, key=lambda pair: pair[1] == -signal.SIGABRT)
+      i, code = cause(failed)
       first = code if code > 0 else 128 - code
       wait = SAVING if first == STOPPED else GRACE
       until = time.monotonic() + wait
@@ -79,6 +79,11 @@ def _watch(processes: list[common.Child]) -> int:
       print(f"killing process {', '.join(alive)}: the run has lost one of its processes", flush=True)
       return first
     time.sleep(0.05)
+
+
+def cause(failed: list[tuple[int, int]]) -> tuple[int, int]:
+  """Of several (index, exit code) at once, one that failed by itself: those that have lost another leave with 75, or jax aborts them."""
+  return min(failed, key=lambda pair: pair[1] in (-signal.SIGABRT, errors.Transient.code))
 
 
 def _words(code: int) -> str:

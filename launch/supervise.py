@@ -4,8 +4,8 @@
   launch/supervise.py [options] -- python -m como_jax.main --config=configs/motion.py --workdir=runs/first
   launch/supervise.py --workdir runs/two -- launch/local_processes.py 2 -- python -m como_jax.main ... --workdir=runs/two
 
-It restarts the command with --resume (once its directory holds a run) after exit code 143, 75 (the other processes did not come), death by
-a signal and any other failure, with a growing, random pause. It stops, saying why,
+It restarts the command with --resume (once its directory holds a run) after exit code 143, 75 (the other processes did not come or were
+lost), 134 (jax aborts one that has lost another), death by a signal and any other failure, with a growing, random pause. It stops, saying why,
   * on 0 (done) and on 2 (bad input): the command's own code;
   * when it was told to: SIGTERM and SIGINT are passed on, the run saves, the exit code is 143. SIGUSR1: let it end, then leave;
   * on a deterministic crash, the same last step twice in a row without a signal in play, after --stuck ends of any kind without a
@@ -201,7 +201,8 @@ def _ends(ledger: pathlib.Path) -> list[tuple[int | None, bool]]:
 
 
 def _own(code: int) -> bool:
-  """Whether the program itself failed: no signal killed it (128 + n, as shells, srun and local_processes.py say it)."""
+  """Whether the program itself failed: no signal killed it (128 + n, as shells, srun and local_processes.py say it), and it did not leave
+  because another process was gone."""
   return code not in (0, BAD_INPUT, STOPPED, TRANSIENT) and code - 128 not in set(signal.Signals)
 
 

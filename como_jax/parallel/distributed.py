@@ -13,6 +13,7 @@ Everything that may fail before the first step runs under `together`, so all pro
 has left.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -239,7 +240,36 @@ def wait_for_all() -> None:
   jax's own wait, when the interpreter ends, kills a process after 300 s, and `initialize` can change that for the service only.
   """
   from orbax.checkpoint import multihost  # here: it takes a second to import
-  multihost.get_barrier_sync_fn()(key="como_jax/end", timeout_ms=1000 * _PATIENCE)
+  with peers():
+    multihost.get_barrier_sync_fn()(key="como_jax/end", timeout_ms=1000 * _PATIENCE)
+
+
+# What collectives (gloo, NCCL) and jax's coordination service say when another process is gone.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe", "Gloo", "NCCL", "remote process",
+         "heartbeat", "coordination service", "CoordinationService", "Socket closed", "failed to connect", "UNAVAILABLE", "DEADLINE_EXCEEDED",
+         "Barrier", "preempted", "ABORTED", "CANCELLED", "task has failed", "tasks have failed")
+
+
+def lost_process(error: BaseException) -> bool:
+  """Whether an error says that another process of the run is gone: a preemption, most often, and no fault of the program."""
+  if not jax.distributed.is_initialized() or jax.process_count() == 1:
+    return False
+  while error is not None:
+    if isinstance(error, RuntimeError | ValueError | OSError) and any(word.lower() in str(error).lower() for word in _LOST):
+      return True
+    error = error.__cause__
+  return False
+
+
+@contextlib.contextmanager
+def peers():
+  """Turns the loss of another process, in here, into `errors.Transient`: one line, and the exit code that asks for a restart."""
+  try:
+    yield
+  except Exception as error:
+    if isinstance(error, (errors.UserError, errors.Transient, errors.Failed)) or not lost_process(error):
+      raise
+    raise errors.Transient(f"another process of the run is gone ({_line(error)}): start all of them again, with --resume") from error
 
 
 def leave(code: int) -> None:

@@ -1,6 +1,5 @@
 """Entries of `config.data.mixture`: which keys a task's entries have, and what these hold."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from como_jax import errors

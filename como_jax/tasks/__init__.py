@@ -9,8 +9,10 @@ from absl import flags
 
 from como_jax import config as config_lib
 from como_jax import errors, interrupt
+from como_jax.parallel import distributed
 from como_jax.settings import paths
 from como_jax.tasks import checks
+from como_jax.train import files, memory, rundir
 
 TASKS = ("ingest", "mae", "motion", "policy", "extract", "probe", "quickstart", "collect", "serve", "rollout", "compile")
 SEVERAL = ("mae", "motion", "policy", "extract")  # tasks that several processes can run together
@@ -41,4 +43,5 @@ def run(command: config_lib.CommandLine) -> int:
     jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "como_jax" / "xla"))
   task = importlib.import_module(f"como_jax.tasks.{name}")
   interrupt.as_exception()
-  return task.run(command)
+  with rundir.owning(), distributed.peers(), memory.explained(), files.explained(command.workdir):
+    return task.run(command)

@@ -180,11 +180,10 @@ def data_path(config, trained_on: dict) -> tuple[str, float]:
 
 
 def model_fingerprint(path: str, params) -> str:
-  """xxh64 of params.safetensors; of a run that has not ended, of the file that its newest weights would make."""
-  folder = pathlib.Path(path)
-  for one in (folder, folder / checkpoint.WEIGHTS):
-    if (one / weights.PARAMS).is_file():
-      return shards.file_hash(str(one / weights.PARAMS))
+  """xxh64 of params.safetensors; where a checkpoint is what is used, of the file that its weights would make."""
+  found = checkpoint.find(path)
+  if found.weights:
+    return shards.file_hash(str(found.weights / weights.PARAMS))
   with tempfile.TemporaryDirectory() as temporary:
     file = pathlib.Path(temporary) / weights.PARAMS
     weights.write_safetensors(file, {name: np.asarray(leaf) for name, leaf in trees.flatten(params).items()})

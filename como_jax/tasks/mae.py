@@ -37,5 +37,6 @@ def job(config) -> training.Job:
   how = sources.choose_loading(config.data, [one.path for one in data_sets], model.inputs_spec(sources.local_rows(config)))
   return training.Job(
       model=model, loss=loss, weights=objective.weights, evaluate=evaluate, loading=how,
+      batch=model.inputs_spec(config.train.batch_size), data=[(one.path, "") for one in data_sets],
       batches=lambda start: sources.batches(config, data_sets, kind="mae", jitter=False, start_step=start, how=how),
       examples_per_step=config.train.batch_size, unit="images", start=given)

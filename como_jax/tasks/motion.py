@@ -35,6 +35,7 @@ def job(config) -> training.Job:
                                model.inputs_spec(sources.local_rows(config), config.data.frames, jittered=jitter))
   return training.Job(
       model=model, loss=loss, weights=objective.weights, constants=objective.constants, start=start, loading=how,
+      batch=model.inputs_spec(config.train.batch_size, config.data.frames, jittered=jitter), data=[(one.path, "") for one in data_sets],
       batches=lambda step: sources.batches(config, data_sets, kind="motion", jitter=jitter, start_step=step, how=how),
       evaluate=held_out and (lambda params: measure(params, held_out).scalars()),
       examples_per_step=config.train.batch_size * (config.data.frames - 1), unit="pairs")

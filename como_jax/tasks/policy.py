@@ -220,6 +220,8 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
   return training.Job(
       model=model, loss=loss, weights=loss_weights(config, model), start=start, unit="examples",
       examples_per_step=config.train.batch_size, batches=batches, loading=how,
+      batch=known.spec(model.inputs_spec(config.train.batch_size)) if known else model.inputs_spec(config.train.batch_size),
+      data=[(one.path, one.labels) for one in ready.sets],
       evaluate=held_out and (lambda params: score(params, held_out)))
 
 

@@ -273,27 +273,24 @@ def write_video(path: pathlib.Path, frames: np.ndarray, rate: float) -> None:
   os.replace(fresh, path)
 
 
-def identity(path: str) -> dict[str, str]:
-  """What was evaluated: path, xxh64 of params.safetensors (of all files of the newest checkpoint, in a run that has not
-  ended) and of the normalisation."""
-  folder = pathlib.Path(path)
-  weights = next((one for one in (folder, folder / checkpoint.WEIGHTS) if (one / "params.safetensors").is_file()), None)
-  if weights:
-    params = shards.file_hash(str(weights / "params.safetensors"))
+def identity(path: str) -> dict[str, Any]:
+  """What was evaluated: path, training step, xxh64 of params.safetensors (of all files of the newest checkpoint, where that is what is
+  used) and of the normalisation."""
+  found = checkpoint.find(path)
+  if found.weights:
+    params = shards.file_hash(str(found.weights / "params.safetensors"))
   else:
-    saved = max((one for one in (folder / checkpoint.FOLDER).glob("*") if one.name.isdigit()), key=lambda one: int(one.name), default=folder)
-    parts = [(str(one.relative_to(saved)), shards.file_hash(str(one))) for one in sorted((saved / "state").rglob("*")) if one.is_file()]
+    parts = [(str(one.relative_to(found.state.parent)), shards.file_hash(str(one))) for one in sorted(found.state.rglob("*")) if one.is_file()]
     params = xxhash.xxh64_hexdigest(json.dumps(parts).encode())
-  config_file = (weights or folder) / "config.json"
-  normalisation = json.loads(config_file.read_text()).get("normalisation") if config_file.is_file() else None
+  normalisation = json.loads(found.config.read_text()).get("normalisation") if found.config.is_file() else None
   text = json.dumps(normalisation, sort_keys=True)
-  return {"path": str(path), "xxh64": params, "normalisation_xxh64": xxhash.xxh64_hexdigest(text.encode())}
+  return {"path": str(path), "step": found.step, "xxh64": params, "normalisation_xxh64": xxhash.xxh64_hexdigest(text.encode())}
 
 
-def same(file: pathlib.Path, now: dict[str, str]) -> None:
+def same(file: pathlib.Path, now: dict[str, Any]) -> None:
   """Raises errors.UserError where the episodes so far were played by other weights than those that the checkpoint's path now holds."""
   was = json.loads(file.read_text()) if file.is_file() else now
-  changed = [f"{key}: {was[key]!r} before, {now[key]!r} now" for key in now if key != "path" and was[key] != now[key]]
+  changed = [f"{key}: {was[key]!r} before, {now[key]!r} now" for key in now if key not in ("path", "step") and was[key] != now[key]]
   if changed:
     raise errors.UserError(f"--resume: {now['path']} is not the policy that {file} names ({'; '.join(changed)}): the results would mix "
                            "two policies; give --overwrite or another --workdir")

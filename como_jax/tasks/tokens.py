@@ -48,6 +48,13 @@ class Tokens:
     tokens = np.stack([self._known[name] for name in names])
     return {**{name: value for name, value in batch.items() if name != "images"}, "tokens": tokens.reshape((*images.shape[:3], *tokens.shape[1:]))}
 
+  def spec(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a batch with tokens, from those of one with images."""
+    images = batch["images"]
+    one = next(iter(self._known.values()))
+    tokens = jax.ShapeDtypeStruct((*images.shape[:3], *one.shape), one.dtype)
+    return {**{name: value for name, value in batch.items() if name != "images"}, "tokens": tokens}
+
   def fill(self, walk: Any) -> "Tokens":
     """Encodes all images of a walk (`data.policy.Evaluation`) beforehand."""
     with walk.batches() as batches:

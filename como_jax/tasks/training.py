@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,8 +17,8 @@ from como_jax.data import loading
 from como_jax.models.backbones import mae_vit
 from como_jax.parallel import distributed, rules
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.tasks import sources
-from como_jax.train import checkpoint, files, log, loop, meter, optimizer, rng, rundir, state, step
+from como_jax.tasks import data_identity, sources
+from como_jax.train import checkpoint, files, integrity, log, loop, memory, meter, optimizer, rng, rundir, state, step
 
 ASSETS = pathlib.Path(__file__).parent.parent / "assets"
 BUNDLED_ENCODER = ASSETS / "mae_debug"
@@ -35,6 +36,8 @@ class Job:
     evaluate: `params -> {name: value}`, or None.
     examples_per_step, unit: for the throughput ("pairs", "images").
     loading: how the batches are read, for the log.
+    batch: shapes of a whole batch, for the program to be compiled before there is one.
+    data: (folder of shards, folder of labels or "") of each data set, in the config's order.
     constants: arrays the loss takes as a fourth argument (see `step.build`).
     start: named parts of the parameters to replace after init, as {"encoder": tree}.
   """
@@ -47,6 +50,8 @@ class Job:
   examples_per_step: int
   unit: str
   loading: loading.Loading
+  batch: Mapping[str, jax.ShapeDtypeStruct]
+  data: Sequence[tuple[str, str]]
   start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -54,8 +59,9 @@ class Job:
 def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   """Runs a training task; returns the exit code.
 
-  The run directory is checked first and written only after the job has been made, so bad input leaves nothing behind. Where
-  several processes run it, all prepare together and process 0 alone writes, but for the checkpoints.
+  The run directory is checked first and written only after the job has been made and its step compiled, so that bad input, and a run
+  that cannot fit into memory, leave nothing behind. Where several processes run it, all prepare together and process 0 alone writes,
+  but for the checkpoints.
   """
   config, workdir = command.config, command.workdir
   section = config.train
@@ -63,21 +69,46 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   first, flags = distributed.is_first(), {"resume": command.resume, "overwrite": command.overwrite}
   distributed.same("\n".join([config_lib.to_json(config), str(workdir), str(flags)]), what="the command line")
   sources.cores()  # here, where all processes come
-  def prepare():
+  def look():
     if first:
       rundir.check(workdir, config, **flags)
     check_numbers(section)
+    if not (first and command.resume):
+      return "", None
+    rundir.changes(workdir, config)  # what is refused is refused before anything is compiled
+    return done_already(workdir, section.steps), rate_before(workdir)
+  enough, old_rate = distributed.together(look)
+  if enough := distributed.from_first(enough):
+    print(enough, flush=True)
+    return 0
+
+  def prepare():
     mesh = mesh_lib.make(**section.mesh)
     mesh_lib.check_batch(mesh, section.batch_size, accumulate=section.accumulate)
-    return mesh, make(), optimizer.build(steps=section.steps, **section.optimizer)
-  mesh, job, (tx, rate) = distributed.together(prepare)
+    job = make()
+    data = data_identity.record(config, job.data)
+    changed = data_identity.check(workdir, data, accept=section.accept_changed_data) if first and command.resume else []
+    return mesh, job, optimizer.build(steps=section.steps, **section.optimizer), data, changed
+  mesh, job, (tx, rate), data, changed = distributed.together(prepare)
   frozen = tuple(job.model.frozen if section.frozen is None else section.frozen)
-  distributed.together(lambda: rundir.open_run(workdir, config, **flags) if first else rundir.join(workdir, config), first_alone=True)
+  shapes = state_shapes(job, tx, frozen=frozen, ema=section.ema > 0, mesh=mesh)
+  train_step = step.build(job.loss, tx, weights=job.weights, frozen=frozen, seed=config.seed, mesh=mesh, state=shapes,
+                          accumulate=section.accumulate, ema=section.ema, rate=rate, constants=job.constants)
+  distributed.together(lambda: check_memory(train_step, shapes, job, section, mesh))
+  def open_directory():
+    if not first:
+      rundir.join(workdir, config)
+      return
+    rundir.open_run(workdir, config, **flags)
+    data_identity.write(workdir, data)
+    for line in changed:
+      print(line, flush=True)
+  distributed.together(open_directory, first_alone=True)
 
   current = initial_state(job, tx, frozen=frozen, ema=section.ema > 0, seed=config.seed, mesh=mesh)
   checkpointer = checkpoint.Checkpointer(workdir, keep=section.keep_checkpoints)
-  if command.resume and checkpointer.latest() is not None:
-    current = checkpointer.restore(current, mesh)
+  restored = checkpointer.restore(current, mesh) if command.resume else None
+  current = current if restored is None else restored
   start = int(current.step)
   trainable = trees.split(current.params, frozen)[0]
   writer = log.Log(workdir, steps=section.steps, start=start, tensorboard=section.tensorboard, wandb=section.wandb,
@@ -86,33 +117,95 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   writer = writer or log.Quiet(validated)
   writer.say(f"{command.name}: {optimizer.count(current.params):,} parameters, {optimizer.count(trainable):,} trainable; "
              f"mesh {dict(mesh.shape)}, processes {jax.process_count()}; {job.loading}; step {start} of {section.steps}; {workdir}")
-  train_step = step.build(job.loss, tx, weights=job.weights, frozen=frozen, seed=config.seed, mesh=mesh, state=current,
-                          accumulate=section.accumulate, ema=section.ema, rate=rate, constants=job.constants)
+  if old_rate and not np.isclose(old_rate(start), rate(start), rtol=1e-4):
+    writer.say(f"resume: the learning rate of step {start} was {float(old_rate(start)):.4g} and is now {float(rate(start)):.4g} "
+               "(train.steps and train.optimizer decide the schedule)")
   batches = job.batches(start)
   evaluate = job.evaluate and (lambda now: job.evaluate(_at_hand(state.weights(now, frozen=frozen))))
+  lost = False  # another process: then nothing here can be ended in order, Orbax would wait for it
   try:
     outcome = loop.run(
         current, step=train_step, batches=batches, mesh=mesh, steps=section.steps, log=writer, checkpointer=checkpointer,
         examples_per_step=job.examples_per_step, unit=job.unit, log_every=section.log_every,
         checkpoint_every=section.checkpoint_every, evaluate=evaluate, evaluate_every=section.evaluate_every,
         slow_data=meter.advice(**dataclasses.asdict(job.loading)))
+  except Exception as error:
+    lost = distributed.lost_process(error)
+    raise
   finally:
-    batches.close()
-    writer.close()
-    checkpointer.close()
+    if not lost:
+      batches.close()
+      writer.close()
+      checkpointer.close()
   if outcome.stopped:
     return loop.STOPPED
   final = distributed.gather(state.weights(outcome.state, frozen=frozen), keep=first)
-  if not first:
-    return 0
+  return export(command, job, outcome, final, seconds=time.monotonic() - begin) if first else 0
+
+
+def export(command: config_lib.CommandLine, job: Job, outcome: loop.Outcome, final: dict[str, Any], *, seconds: float) -> int:
+  """Leaves the weights and the speed of a finished run in its directory; returns the exit code."""
+  workdir, steps = command.workdir, command.config.train.steps
+  if not checkpoint.all_finite(final):
+    raise errors.NonFinite(f"step {steps}: the weights are infinite or not a number and are not exported: lower "
+                           "config.train.optimizer.learning_rate, or go on from an earlier checkpoint")
   if outcome.examples_per_s or not (workdir / "speed.json").exists():  # resuming a finished run measures nothing: keep the old file
-    speed = {f"{job.unit}_per_s": outcome.examples_per_s, "wait_share": outcome.wait_share, "steps": section.steps,
-             "seconds": time.monotonic() - begin}
+    speed = {f"{job.unit}_per_s": outcome.examples_per_s, "wait_share": outcome.wait_share, "steps": steps, "seconds": seconds}
     files.write(workdir / "speed.json", json.dumps(speed, indent=2))
-  weights.save(workdir / checkpoint.WEIGHTS, final, json.loads(config_lib.to_json(config)), overwrite=True)
-  print(f"done: {section.steps} steps, {outcome.examples_per_s:.1f} {job.unit}/s, waited for data {outcome.wait_share:.1%}; "
-        f"weights in {workdir / checkpoint.WEIGHTS}", flush=True)
+  for stale in workdir.glob(f".{checkpoint.WEIGHTS}.new-*"):  # of a start that was killed in here
+    shutil.rmtree(stale, ignore_errors=True)
+  weights.save(workdir / checkpoint.WEIGHTS, final, json.loads(config_lib.to_json(command.config)), step=steps, overwrite=True)
+  failed = f"; the validation failed at step {', '.join(map(str, outcome.unvalidated))} (see above)" if outcome.unvalidated else ""
+  print(f"done: {steps} steps, {outcome.examples_per_s:.1f} {job.unit}/s, waited for data {outcome.wait_share:.1%}; "
+        f"weights in {workdir / checkpoint.WEIGHTS}{failed}", flush=True)
   return 0
+
+
+def done_already(workdir: pathlib.Path, steps: int) -> str:
+  """What to say of a run that has done more steps than it is asked for; "" for any other. Nothing is written then."""
+  folder = workdir / checkpoint.FOLDER
+  good = (step for step in integrity.steps(folder) if step > steps and not integrity.problem(folder / str(step)))
+  step = next(good, None)
+  if step is None:
+    return ""
+  exported = workdir / checkpoint.WEIGHTS
+  has = weights.read_step(exported) if (exported / weights.PARAMS).is_file() else None
+  if has == step:
+    words = f"{exported} holds its weights"
+  else:
+    words = (f"{f'{exported} is of step {has}' if has is not None else 'its weights are not exported yet'}, the checkpoint of step {step} is what "
+             f"other tasks use; --config.train.steps={step} exports it")
+  return f"already at step {step} of {steps} asked: nothing to do; {words}"
+
+
+def rate_before(workdir: pathlib.Path) -> Callable[[int], Any] | None:
+  """The learning-rate schedule that the run had so far; None where its config does not say."""
+  before = weights.read_json(workdir / rundir.CONFIG).get("train", {})
+  settings = dict(before.get("optimizer", {}))
+  known = ("learning_rate", "floor", "warmup_steps", "warmup_start")
+  if "steps" not in before or "schedule" not in settings or not set(known) <= set(settings):
+    return None
+  return optimizer.learning_rate_schedule(kind=settings["schedule"], steps=before["steps"], **{key: settings[key] for key in known})
+
+
+def check_memory(train_step: Any, shapes: state.TrainState, job: Job, section, mesh: jax.sharding.Mesh) -> None:
+  """Compiles the train step (the first call finds it compiled) and refuses it where it cannot fit into memory.
+
+  Raises:
+    errors.UserError: with what it needs and what there is.
+  """
+  settings = dict(batch_size=section.batch_size, accumulate=section.accumulate)
+  memory.check(memory.size(shapes, mesh_size=mesh.size), mesh.local_devices, **settings, what="the state of the run (weights and optimizer) alone")
+  rows = mesh_lib.batch_sharding(mesh)
+  batch = {name: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=rows) for name, spec in job.batch.items()}
+  try:
+    need = memory.needed(train_step.lower(shapes, batch).compile())
+  except jax.errors.JaxRuntimeError as error:  # compilers of accelerators refuse what cannot fit
+    if not memory.is_out_of_memory(error):
+      raise
+    raise errors.UserError(f"a train step does not fit into memory ({str(error).splitlines()[0][:200]}): {memory.ADVICE}") from error
+  if need is not None:
+    memory.check(need, mesh.local_devices, **settings)
 
 
 def _at_hand(params):
@@ -132,16 +225,22 @@ def check_numbers(section) -> None:
     log.check_wandb()
 
 
+def state_shapes(job: Job, tx, *, frozen: tuple[str, ...], ema: bool, mesh: jax.sharding.Mesh) -> state.TrainState:
+  """Shapes, types and shardings of the state."""
+  shapes = jax.eval_shape(_creator(job, tx, frozen=frozen, ema=ema), rng.key(0, "init"), dict(job.start))
+  return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, rules.shardings(shapes, mesh))
+
+
 def initial_state(job: Job, tx, *, frozen: tuple[str, ...], ema: bool, seed: int, mesh: jax.sharding.Mesh) -> state.TrainState:
   """The state at step 0, made sharded under jit, with the job's given parts (a pretrained encoder) in place."""
-  def create(key, start):
-    params = job.model.init(key)
-    params = {**params, **start}
-    return state.create(params, tx, frozen=frozen, ema=ema)
-  key = rng.key(seed, "init")
+  create, key = _creator(job, tx, frozen=frozen, ema=ema), rng.key(seed, "init")
   start = jax.tree.map(np.asarray, dict(job.start))
   shapes = jax.eval_shape(create, key, start)
   return jax.jit(create, out_shardings=rules.shardings(shapes, mesh))(key, start)
+
+
+def _creator(job: Job, tx, *, frozen: tuple[str, ...], ema: bool) -> Callable:
+  return lambda key, start: state.create({**job.model.init(key), **start}, tx, frozen=frozen, ema=ema)
 
 
 def encoder_weights(path: str, *, model: Any) -> dict[str, Any]:

@@ -1,14 +1,22 @@
 """Checkpoints of a run (Orbax, asynchronous) and how other stages read the weights of one. Orbax is imported only here."""
 
+import contextlib
+import dataclasses
 import json
+import logging
 import pathlib
+import threading
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 
 from como_jax import errors, trees, weights
 from como_jax.parallel import distributed, rules
-from como_jax.train import files
+from como_jax.train import files, integrity
+
+absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax warns about files that it does without, and logs what it raises as well
 
 FOLDER = "checkpoints"
 SPEC = "state_spec.json"  # {path: [shape, dtype]} of the saved state: Orbax itself casts types silently
@@ -27,6 +35,8 @@ class Checkpointer:
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True)
     self._manager = ocp.CheckpointManager(self._folder, options=options)
     self._spec = pathlib.Path(workdir) / SPEC
+    self._seal: tuple[threading.Thread, threading.Event] | None = None
+    self._failed = False
 
   def latest(self) -> int | None:
     """The newest committed step, as process 0 sees the directory."""
@@ -34,38 +44,151 @@ class Checkpointer:
     return json.loads(distributed.from_first(json.dumps(step)))
 
   def save(self, step: int, state) -> None:
-    """Starts saving; a second save of the same step does nothing. The data position is the step (data/pipeline.py)."""
+    """Starts saving; a second save of the same step does nothing. The data position is the step (data/pipeline.py).
+
+    Raises:
+      errors.Storage: this save or the one before it cannot be written.
+    """
     if step in self._manager.all_steps():
       return
-    if distributed.is_first() and not self._spec.exists():
-      files.write(self._spec, json.dumps(describe(state), indent=0))
-    self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave({"position": step})))
+    data = {"position": step, "version": integrity.VERSION}
+    with self._writing(step):
+      if distributed.is_first() and not self._spec.exists():
+        files.write(self._spec, json.dumps(describe(state), indent=0))
+      self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)))
+    self._end_seal()  # of the save before this one, which Orbax has waited for
+    if distributed.is_first():
+      written = threading.Event()
+      self._seal = threading.Thread(target=self._run_seal, args=(step, written), daemon=True), written
+      self._seal[0].start()
 
   def restore(self, state, mesh: jax.sharding.Mesh):
-    """The newest state, on this mesh; `state` gives structure, shapes and types.
+    """The newest good state, on this mesh, or None where nothing has been saved; `state` gives structure, shapes and types.
+
+    A damaged step is set aside (renamed, never deleted) and named, and the one before it is taken.
 
     Raises:
       errors.UserError: naming the leaves that do not fit, or the checkpoint that cannot be read.
     """
-    step = self.latest()
     def check():
       if self._spec.exists():
-        check_spec(json.loads(self._spec.read_text()), describe(state), what=str(self._folder))
+        check_spec(weights.read_json(self._spec), describe(state), what=str(self._folder))
     distributed.together(check)
     target = jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
                           state, rules.shardings(state, mesh))
-    restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()))
-    if restored.data["position"] != step:
-      raise errors.UserError(f"{self._folder}/{step}: data position {restored.data['position']} is not the step {step}")
-    return restored.state
+    aside = []
+    while (step := self.latest()) is not None:
+      folder = self._folder / str(step)
+      distributed.together(lambda folder=folder: integrity.check_version(folder))
+      problem = self._problem(folder)
+      if not problem:
+        restored, problem = self._restore(step, target)
+        if not problem:
+          return restored
+      if distributed.is_first():
+        aside.append(str(integrity.set_aside(folder)))
+        print(f"checkpoint {folder} is damaged ({problem}): set aside as {aside[-1]}, the one before it is taken", flush=True)
+      distributed.from_first("")  # nobody looks before it is renamed
+      self._manager.reload()
+    if distributed.from_first(", ".join(aside)):
+      raise errors.Shared(f"--resume: no good checkpoint is left in {self._folder} (damaged and set aside: {', '.join(aside) or 'all'}): "
+                          "--resume once more starts from step 0")
+    return None
+
+  def _problem(self, folder: pathlib.Path) -> str:
+    """What is wrong with a step as far as its files show it, "" for nothing; the same in every process."""
+    part = dict(index=jax.process_index(), count=jax.process_count())
+    try:
+      distributed.together(lambda: integrity.check(folder, **part))
+    except (integrity.Damaged, errors.Shared) as error:
+      return str(error)
+    return ""
+
+  def _restore(self, step: int, target):
+    """(state, "") or (None, why it cannot be read). What has its checksums cannot be damaged: then it is an error."""
+    try:
+      items = ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
+      return self._manager.restore(step, args=items).state, ""
+    except Exception as error:  # Orbax and TensorStore raise all kinds
+      known = (self._folder / str(step) / integrity.CHECKSUMS).is_file() or jax.process_count() > 1
+      if known or isinstance(error, (MemoryError, PermissionError)) or "RESOURCE_EXHAUSTED" in str(error):
+        raise errors.UserError(f"checkpoint {self._folder / str(step)} cannot be read: {_line(error)}") from error
+      return None, _line(error)
+
+  def restart_point(self, step: int) -> int | None:
+    """The newest step to go on from after a loss that was not finite; later ones are set aside. Every process must call it.
+
+    Args:
+      step: the one with that loss. It was computed from the weights of the step before it and a batch that comes again, so going on
+        from there would meet it again, whatever the learning rate.
+    """
+    self.wait()
+    for saved in integrity.steps(self._folder):
+      folder = self._folder / str(saved)
+      problem = "its weights lead there at once" if saved >= step - 1 else "" if self._finite(folder) else "it holds numbers that are not finite"
+      if not problem:
+        return saved
+      if distributed.is_first():
+        print(f"checkpoint {folder} is set aside as {integrity.set_aside(folder)}: {problem}", flush=True)
+      distributed.from_first("")
+    return None
+
+  def _finite(self, folder: pathlib.Path) -> bool:
+    try:
+      return all_finite(_read(folder / integrity.STATE))
+    except Exception:  # whatever makes it unreadable, the step with that loss is what is to be told
+      return False
 
   def wait(self) -> None:
-    """Until the last save is committed."""
-    self._manager.wait_until_finished()
+    """Until the last save is committed and has its checksums. Raises `errors.Storage` where it cannot be written."""
+    with self._writing(None):
+      self._manager.wait_until_finished()
+    self._end_seal()
 
   def close(self) -> None:
     """Waits and closes."""
-    self._manager.close()
+    with contextlib.ExitStack() as stack:
+      if self._failed:  # it has been said; Orbax says it once more
+        stack.enter_context(contextlib.suppress(Exception))
+      with self._writing(None):
+        self._manager.close()
+    self._end_seal()
+
+  @contextlib.contextmanager
+  def _writing(self, step: int | None):
+    """Turns what a full disk or a read-only directory raises into one line."""
+    try:
+      yield
+    except (OSError, ValueError, RuntimeError) as error:
+      text = files.storage_problem(error)
+      if not text:
+        raise
+      self._failed = True
+      logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it lists every write that was under way
+      last = next((one for one in integrity.steps(self._folder) if one != step), None)
+      good = f"the last one is of step {last}" if last is not None else "there is no earlier one"
+      raise errors.Storage(f"cannot write a checkpoint into {self._folder}: {text}; {good}: make room, then give --resume") from error
+
+  def _run_seal(self, step: int, written: threading.Event) -> None:
+    folder = self._folder / str(step)
+    while not folder.is_dir() and not written.wait(0.05):  # it appears when it is committed
+      pass
+    try:
+      integrity.seal(folder)
+    except OSError as error:
+      print(f"checkpoint {folder} has no checksums: {error.strerror or error}", flush=True)
+
+  def _end_seal(self) -> None:
+    if self._seal:
+      thread, written = self._seal
+      written.set()
+      thread.join()
+      self._seal = None
+
+
+def all_finite(tree) -> bool:
+  """Whether no number of a pytree of numpy arrays is infinite or not a number."""
+  return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating))
 
 
 def describe(state) -> dict[str, list]:
@@ -90,37 +213,109 @@ def check_spec(saved: dict[str, list], expected: dict[str, list], *, what: str) 
     raise errors.UserError(f"checkpoint {what} is of another model: " + " | ".join(parts))
 
 
-def load(path: str | pathlib.Path) -> tuple[dict, dict]:
-  """Parameters (nested dict of numpy arrays) and config of a weights-only folder or of a run directory (its newest step).
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """Where the weights that a path means are.
+
+  Attributes:
+    weights: a weights-only folder, or None: then they are in `state`, the state of a checkpoint.
+    config: the config that belongs to them.
+    step: the training step they are of; None where nothing says it.
+    notes: what the user must be told about the choice, a line each.
+  """
+
+  weights: pathlib.Path | None
+  state: pathlib.Path | None
+  config: pathlib.Path
+  step: int | None
+  notes: tuple[str, ...] = ()
+
+
+def find(path: str | pathlib.Path) -> Found:
+  """The weights that a path means: a weights-only folder as it is, of a run directory the newest good state it holds.
 
   Raises:
-    errors.UserError: when the path is neither.
+    errors.UserError: when the path is neither, or holds nothing that is whole.
   """
   path = pathlib.Path(path)
   if (path / weights.PARAMS).is_file():
-    return weights.load(path)
-  if (path / WEIGHTS / weights.PARAMS).is_file():
-    return weights.load(path / WEIGHTS)
-  config, folder = path / "config.json", path / FOLDER
+    return _explicit(path)
+  exported, config, folder = path / WEIGHTS, path / weights.CONFIG, path / FOLDER
   if not path.exists():
     near = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
     raise errors.UserError(f"checkpoint {str(path)!r} does not exist: {errors.nearest(str(path), near)}")
-  if not config.is_file() or not folder.is_dir():
+  has_weights = (exported / weights.PARAMS).is_file()
+  if not has_weights and not (config.is_file() and folder.is_dir()):
     raise errors.UserError(f"{str(path)!r} is neither a run directory (config.json, {FOLDER}/) nor a weights folder ({weights.PARAMS}, config.json)")
-  with ocp.CheckpointManager(folder.absolute()) as manager:
-    step = manager.latest_step()
-  if step is None:
-    raise errors.UserError(f"{str(folder)!r} holds no committed checkpoint yet")
-  item = folder.absolute() / str(step) / "state"
+  exported_step = weights.read_step(exported) if has_weights else None
+  notes = []
+  for step in integrity.steps(folder.absolute()):
+    if has_weights and exported_step is not None and exported_step >= step:
+      break
+    saved = folder.absolute() / str(step)
+    integrity.check_version(saved)
+    try:
+      integrity.check(saved)
+    except integrity.Damaged as error:
+      notes.append(f"checkpoint {saved} is damaged ({error}) and is not used")
+      continue
+    if has_weights:
+      notes.append(f"{exported} is of step {_word(exported_step)}, the newest checkpoint of step {step}: the checkpoint is used (give "
+                   f"{exported} to use that folder)")
+    return Found(None, saved / integrity.STATE, config, step, tuple(notes))
+  if has_weights:
+    return Found(exported, None, exported / weights.CONFIG, exported_step, tuple(notes))
+  what = "; ".join(notes) or f"{str(folder)!r} holds no committed checkpoint yet"
+  raise errors.UserError(what)
+
+
+def _explicit(folder: pathlib.Path) -> Found:
+  """A weights folder that was named: it is used, and said when the run around it has gone further."""
+  step, parent = weights.read_step(folder), folder.absolute().parent
+  newest = next(iter(integrity.steps(parent / FOLDER)), None) if folder.absolute().name == WEIGHTS else None
+  notes = ()
+  if newest is not None and (step is None or newest > step):
+    notes = (f"{folder} is of step {_word(step)}, its run has a checkpoint of step {newest}: the folder is used, as given (give {parent} "
+             "to use the checkpoint)",)
+  return Found(folder, None, folder / weights.CONFIG, step, notes)
+
+
+def _word(step: int | None) -> str:
+  return "unknown" if step is None else str(step)
+
+
+def load(path: str | pathlib.Path) -> tuple[dict, dict]:
+  """Parameters (nested dict of numpy arrays) and config of what `find` finds; what the user must know about it is printed.
+
+  Raises:
+    errors.UserError: when the path is neither a run nor a weights folder, or what it holds cannot be read.
+  """
+  found = find(path)
+  for note in found.notes:
+    print(f"note: {note}", flush=True)
+  if found.weights:
+    return weights.load(found.weights)
   try:
-    with ocp.StandardCheckpointer() as reader:
-      # On one device of this machine, whatever mesh it was saved on.
-      one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-      target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), reader.metadata(item).item_metadata.tree)
-      saved = reader.restore(item, target)
+    saved = _read(found.state)
   except (ValueError, KeyError, OSError, AttributeError) as error:
-    raise errors.UserError(f"checkpoint {str(item)!r} cannot be read: {(str(error).splitlines() or [''])[0][:300]}") from error
-  params = jax.tree.map(lambda leaf: jax.device_get(leaf), saved["params"])
+    raise errors.UserError(f"checkpoint {str(found.state)!r} cannot be read: {_line(error)}") from error
+  params = saved["params"]
   if saved.get("ema"):
-    params = trees.unflatten({**trees.flatten(params), **trees.flatten(jax.device_get(saved["ema"]))})
-  return params, json.loads(config.read_text())
+    params = trees.unflatten({**trees.flatten(params), **trees.flatten(saved["ema"])})
+  return params, weights.read_json(found.config)
+
+
+def _read(item: pathlib.Path) -> dict:
+  """A saved state as numpy arrays, read by one device of this machine (its CPU, where jax has it), whatever mesh it was saved on."""
+  try:
+    device = jax.local_devices(backend="cpu")[0]
+  except RuntimeError:
+    device = jax.local_devices()[0]
+  with ocp.StandardCheckpointer() as reader:
+    one = jax.sharding.SingleDeviceSharding(device)
+    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), reader.metadata(item).item_metadata.tree)
+    return jax.tree.map(jax.device_get, reader.restore(item, target))
+
+
+def _line(error: Exception) -> str:
+  return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,5 +1,6 @@
 """Scalars of a run: metrics.jsonl, progress on the terminal, TensorBoard and, when asked, Weights & Biases."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -23,13 +24,14 @@ class Log:
                name: str = "", config: dict | None = None):
     self._path = workdir / FILE
     kept = [line for line in _lines(self._path) if line["step"] <= start]
-    files.write(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+    try:
+      files.write(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+    except OSError as error:
+      raise errors.Storage(f"cannot write {self._path}: {error.strerror or error}") from error
     self.validated = sorted({line["step"] for line in kept if line["kind"] == "validation"})
     self._file = self._path.open("a")
-    self._board = self._wandb = None
-    if tensorboard:
-      import tensorboardX  # imported when asked for
-      self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start)
+    self._board = _Board(workdir / "tensorboard", purge_step=start) if tensorboard else None
+    self._wandb = None
     if wandb:
       identity = workdir / "wandb_id"  # a run's own: two directories of one config are two runs
       if not identity.exists():
@@ -40,13 +42,25 @@ class Log:
     self._steps, self._begin, self._start = steps, time.monotonic(), start
 
   def write(self, step: int, scalars: dict[str, float], *, kind: str = "train") -> None:
-    """One line {"step", "kind", ...}; `kind` is train or validation."""
+    """One line {"step", "kind", ...}; `kind` is train or validation. TensorBoard is given up when it cannot be written.
+
+    Raises:
+      errors.Storage: the line cannot be written.
+    """
     line = {"step": step, "kind": kind, **{k: float(v) for k, v in scalars.items()}}
-    self._file.write(json.dumps(line) + "\n")
-    self._file.flush()
-    for key, value in scalars.items():
-      if self._board:
-        self._board.add_scalar(f"{kind}/{key}", float(value), step)
+    try:
+      self._file.write(json.dumps(line) + "\n")
+      self._file.flush()
+    except OSError as error:
+      raise errors.Storage(f"cannot write {self._path}: {error.strerror or error}") from error
+    if self._board:
+      try:
+        self._board.write(step, {f"{kind}/{key}": float(value) for key, value in scalars.items()})
+      except OSError as error:
+        self.say(f"tensorboard: cannot write {self._board.path}: {error.strerror or error}; {FILE} goes on, tensorboard does not")
+        with contextlib.suppress(OSError):
+          self._board.close()
+        self._board = None
     if self._wandb:
       self._wandb.log({f"{kind}/{k}": float(v) for k, v in scalars.items()}, step=step)
 
@@ -74,11 +88,38 @@ class Log:
   def close(self) -> None:
     """Flushes and closes all writers."""
     self._bar.close()
-    self._file.close()
+    with contextlib.suppress(OSError):  # every line has been flushed; one that could not be written has been said
+      self._file.close()
     if self._board:
-      self._board.close()
+      with contextlib.suppress(OSError):
+        self._board.close()
     if self._wandb:
       self._wandb.finish()
+
+
+class _Board:
+  """Scalars for TensorBoard, written at once: tensorboardX's own writer has a thread that dies loudly when the disk is full."""
+
+  def __init__(self, folder: pathlib.Path, *, purge_step: int):
+    """`purge_step`: TensorBoard hides what an earlier start has written from there on."""
+    from tensorboardX import event_file_writer, summary  # imported when asked for
+    from tensorboardX.proto import event_pb2
+    folder.mkdir(parents=True, exist_ok=True)
+    self.path, self._event, self._scalar = folder, event_pb2.Event, summary.scalar
+    self._writer = event_file_writer.EventsWriter(str(folder / "events"))
+    if purge_step:
+      log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      self._writer.write_event(self._event(wall_time=time.time(), step=purge_step, session_log=log))
+
+  def write(self, step: int, scalars: dict[str, float]) -> None:
+    """Raises OSError."""
+    for name, value in scalars.items():
+      self._writer.write_event(self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value)))
+    self._writer.flush()
+
+  def close(self) -> None:
+    """Raises OSError."""
+    self._writer.close()
 
 
 class Quiet:
@@ -138,9 +179,12 @@ def _lines(path: pathlib.Path) -> list[dict]:
   lines = []
   for text in path.read_text().splitlines():
     try:
-      lines.append(json.loads(text))
+      line = json.loads(text)
     except json.JSONDecodeError:
       break
+    if not isinstance(line, dict) or not {"step", "kind"} <= set(line):
+      break
+    lines.append(line)
   return lines
 
 

@@ -1,5 +1,8 @@
-"""The directory of a run: refused when it holds one, unless --resume or --overwrite is said."""
+"""The directory of a run: refused when it holds one, unless --resume or --overwrite is said, and owned by one live run at a time."""
 
+import contextlib
+import datetime
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -12,16 +15,21 @@ import jax
 
 import como_jax
 from como_jax import config as config_lib
-from como_jax import errors
+from como_jax import errors, weights
 from como_jax.train import files
 
 CONFIG = "config.json"
 VERSIONS = "versions.json"
+LOCK = ".lock"  # held (flock) by the process that writes here; the system frees it when the process dies
 
-# What may change between the runs of one experiment; anything else would make another experiment of it.
-FREE = (r"train.steps", r"train.log_every", r"train.evaluate_every", r"train.checkpoint_every", r"train.keep_checkpoints",
-        r"train.tensorboard", r"train.wandb", r"train.mesh.", r"model.attention_kernel", r"data.workers", r"data.threads",
-        r"data.prefetch", r"data.cache", r"lerobot")
+# What may change between the runs of one experiment (a dot at the end: the whole section); anything else would make another experiment of
+# it. The learning rate and the clipping are what one changes after a loss that was not finite. Every change is printed.
+FREE = ("train.steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every", "train.keep_checkpoints",
+        "train.tensorboard", "train.wandb", "train.mesh.", "train.accept_changed_data", "model.attention_kernel", "data.workers",
+        "data.threads", "data.prefetch", "data.cache", "lerobot",
+        *(f"train.optimizer.{key}" for key in ("learning_rate", "schedule", "floor", "warmup_steps", "warmup_start", "clip_norm")))
+
+_LOCKS: dict[pathlib.Path, int] = {}  # directories that this process owns -> file descriptor of the lock
 
 
 def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> None:
@@ -36,7 +44,7 @@ def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> No
   if used and (resume or overwrite):
     if not (workdir / CONFIG).is_file() or not (workdir / VERSIONS).is_file():
       raise errors.UserError(f"--workdir {workdir} holds no run of ours (no {CONFIG} and {VERSIONS}); it is left alone, choose another directory")
-    task = json.loads((workdir / CONFIG).read_text()).get("task")
+    task = weights.read_json(workdir / CONFIG).get("task")
     if task != config.task:
       raise errors.UserError(f"--workdir {workdir} holds a run of task {task!r}, not {config.task!r}; it is left alone, choose another directory")
   inside = [text for text in _strings(json.loads(config_lib.to_json(config)))
@@ -47,33 +55,114 @@ def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> No
     raise errors.UserError(f"--workdir {workdir} is not empty: give --resume to go on with that run, --overwrite to delete it, or another directory")
   if resume and not used:
     raise errors.UserError(f"--resume: {workdir} holds no run to go on with")
+  if used:
+    _lock(workdir, keep=False)
 
 
 def _begun(name: str) -> bool:
   """Whether a file of this name can be all that `open_run` had written when it was killed: there is no run before there is a CONFIG."""
-  return name == VERSIONS or (name.startswith(".") and name.endswith(".new"))
+  return name in (VERSIONS, LOCK) or (name.startswith(".") and name.endswith(".new"))
 
 
 def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> dict:
-  """Makes (or re-opens) the directory and writes the resolved config and versions; returns the config as plain JSON data.
+  """Makes (or re-opens) the directory, takes its lock and writes the resolved config and versions; returns the config as plain JSON data.
+
+  What a resume changes is printed.
 
   Raises:
-    errors.UserError: when the config of a resumed run differs in more than operational keys.
+    errors.UserError: when the config of a resumed run differs in more than operational keys, the directory cannot be written, or
+      another process owns it.
   """
   check(workdir, config, resume=resume, overwrite=overwrite)
   new = json.loads(config_lib.to_json(config))
-  if resume:
-    old = json.loads((workdir / CONFIG).read_text())
-    changed = {key: pair for key, pair in config_lib.differences(old, new).items() if not any(key.startswith(free) for free in FREE)}
-    if changed:
-      listed = "; ".join(f"{key}: {was!r} before, {now!r} now" for key, (was, now) in list(changed.items())[:5])
-      raise errors.UserError(f"--resume: the config is not the one {workdir} was started with: {listed}")
-  elif overwrite and workdir.exists():
-    shutil.rmtree(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  files.write(workdir / VERSIONS, json.dumps({"versions": versions(), "hardware": hardware()}, indent=2))
-  files.write(workdir / CONFIG, json.dumps(new, indent=2, sort_keys=True))
+  found = changes(workdir, config) if resume else {}
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    _lock(workdir, keep=True)
+    check(workdir, config, resume=resume, overwrite=overwrite)  # once more: nobody else can begin here now
+    if overwrite:
+      _empty(workdir)
+    files.write(workdir / VERSIONS, json.dumps({"versions": versions(), "hardware": hardware()}, indent=2))
+    files.write(workdir / CONFIG, json.dumps(new, indent=2, sort_keys=True))
+  except OSError as error:
+    raise errors.UserError(f"--workdir {workdir} cannot be written: {error.strerror or error}") from error
+  for key, (was, now) in found.items():
+    if was is not None:  # written by a version that did not have the key
+      print(f"resume: {key}: {was!r} before, {now!r} now", flush=True)
   return new
+
+
+def changes(workdir: pathlib.Path, config) -> dict[str, tuple]:
+  """{key: (before, now)} of a resumed run's config.
+
+  Raises:
+    errors.UserError: a key that must not change; it names both values.
+  """
+  found = config_lib.differences(weights.read_json(workdir / CONFIG), json.loads(config_lib.to_json(config)))
+  refused = {key: pair for key, pair in found.items() if not any(key == free or (free.endswith(".") and key.startswith(free)) for free in FREE)}
+  if refused:
+    listed = "; ".join(f"{key}: {was!r} before, {now!r} now" for key, (was, now) in list(refused.items())[:5])
+    raise errors.UserError(f"--resume: the config is not the one {workdir} was started with: {listed}")
+  return found
+
+
+def _empty(workdir: pathlib.Path) -> None:
+  """Deletes what a directory holds, but for the lock of its owner."""
+  for path in workdir.iterdir():
+    if path.name == LOCK:
+      continue
+    if path.is_dir() and not path.is_symlink():
+      shutil.rmtree(path)
+    else:
+      path.unlink()
+
+
+def _lock(workdir: pathlib.Path, *, keep: bool) -> None:
+  """Takes the lock of a directory, or only sees whether it is free.
+
+  Raises:
+    errors.UserError: another process has it.
+    OSError: the lock file cannot be made (with `keep`).
+  """
+  workdir = workdir.resolve()
+  if workdir in _LOCKS:
+    return
+  try:
+    file = os.open(workdir / LOCK, os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if keep else 0), 0o644)
+  except OSError:
+    if keep:
+      raise
+    return  # there is none, or it is not ours to open: opening the run will say so
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    owner = os.pread(file, 200, 0).decode(errors="replace").strip()
+    os.close(file)
+    raise errors.UserError(f"--workdir {workdir} is in use by a live run{f' ({owner})' if owner else ''}: wait for it or end it; nothing was "
+                           "changed") from None
+  except OSError as error:  # a file system without locks
+    if keep:
+      print(f"note: {workdir} cannot be locked ({error.strerror}): do not start a second run there", flush=True)
+    os.close(file)
+    return
+  if not keep:
+    os.close(file)
+    return
+  _LOCKS[workdir] = file
+  since = datetime.datetime.now().isoformat(timespec="seconds", sep=" ")
+  os.ftruncate(file, 0)
+  os.pwrite(file, f"process {os.getpid()} on {platform.node()} since {since}\n".encode(), 0)
+
+
+@contextlib.contextmanager
+def owning():
+  """Gives back, at its end, the directories that have been opened in it."""
+  before = set(_LOCKS)
+  try:
+    yield
+  finally:
+    for workdir in set(_LOCKS) - before:
+      os.close(_LOCKS.pop(workdir))
 
 
 def join(workdir: pathlib.Path, config, *, seconds: float = 30.0) -> None:

@@ -86,9 +86,9 @@ def test_a_changed_config_is_refused_on_resume(tmp_path, fails):
   command = config_lib.parse(["main", f"--config={program.ROOT}/{MOTION}", f"--workdir={run}"])
   (run / "config.json").write_text(config_lib.to_json(command.config))
   (run / "versions.json").write_text("{}")
-  line = fails(MOTION, "--resume", "--config.train.optimizer.learning_rate=0.5")
-  assert "train.optimizer.learning_rate: 0.001 before, 0.5 now" in line
-  assert json.loads((run / "config.json").read_text())["train"]["optimizer"]["learning_rate"] == 0.001
+  line = fails(MOTION, "--resume", "--config.train.optimizer.b2=0.5")
+  assert "train.optimizer.b2: 0.99 before, 0.5 now" in line
+  assert json.loads((run / "config.json").read_text())["train"]["optimizer"]["b2"] == 0.99
 
 
 def test_overwrite_deletes_only_runs_of_its_own_task(tmp_path, fails):

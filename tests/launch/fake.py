@@ -4,6 +4,7 @@
   die@S     logs up to step S, kills itself -9        stop@S    logs up to step S, exit code 143
   wait      logs a step and waits for SIGTERM (143)   done      exit code 0
   leave@S   as die@S, and leaves a process behind     later     exit code 75
+  lost      exit code 75                              abort     exit code 134
 
 Like como_jax.main it refuses a directory that is not empty without --resume, and --resume of nothing.
 """
@@ -50,7 +51,7 @@ def main() -> int:
     workdir.with_name(workdir.name + ".left").write_text(str(subprocess.Popen(["sleep", "600"]).pid))
   if word in ("die", "leave"):
     os.kill(os.getpid(), signal.SIGKILL)
-  return {"crash": 1, "stop": 143, "later": 75, "done": 0}[word]
+  return {"crash": 1, "stop": 143, "later": 75, "lost": 75, "abort": 134, "done": 0}[word]
 
 
 if __name__ == "__main__":

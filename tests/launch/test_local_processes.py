@@ -68,6 +68,13 @@ def test_a_killed_process_counts_as_128_and_its_signal():
   assert code == 137 and "signal SIGKILL" in text
 
 
+def test_the_cause_of_several_failures_at_once_is_the_one_that_failed_by_itself():
+  code = ("import sys; sys.path.insert(0, sys.argv[1]); import local_processes\n"
+          "print([local_processes.cause(failed) for failed in ([(0, 75), (1, -9)], [(0, -6), (1, 75), (2, 1)], [(0, 75), (1, -6)])])")
+  done = subprocess.run([sys.executable, "-c", code, str(LAUNCHER.parent)], capture_output=True, text=True, check=True)
+  assert done.stdout == "[(1, -9), (2, 1), (0, 75)]\n"
+
+
 @pytest.mark.parametrize("ignores", ["", "trap '' TERM; "])
 def test_data_workers_do_not_outlive_their_process(ignores):
   shell = ["sh", "-c", f"{ignores}echo worker $$; sleep 600 & wait"]

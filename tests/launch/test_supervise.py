@@ -107,6 +107,12 @@ def test_processes_that_did_not_come_are_tried_again(tmp_path):
   assert "2 ends without a step" in ends(lines)[-1]["reason"]
 
 
+def test_survivors_of_a_lost_process_are_never_called_deterministic(tmp_path):
+  lines, times, _ = supervise(tmp_path, "lost,abort,lost,abort,done")  # before any step is logged
+  assert len(times) == 5 and [line["code"] for line in ends(lines)] == [75, 134, 75, 134, 0]
+  assert not any("deterministic" in line["reason"] for line in ends(lines))
+
+
 def test_what_a_killed_run_leaves_behind_is_ended(tmp_path):
   lines, _, _ = supervise(tmp_path, "leave@2,done")
   assert [line["code"] for line in ends(lines)] == [137, 0]

@@ -145,3 +145,27 @@ def test_in_one_process_everything_is_plain():
   np.testing.assert_array_equal(exchange.read(exchange.send(15, 0.5)), [[15, 0.5]])
   sharded = jax.device_put(np.arange(8.0), mesh.batch_sharding(mesh.make(data=8)))
   np.testing.assert_array_equal(distributed.gather({"x": sharded})["x"], np.arange(8.0))
+
+
+@pytest.mark.parametrize("text", [
+    "UNKNOWN: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read error [127.0.0.1]:23696: Connection reset by peer",
+    "UNAVAILABLE: Failed to send RPC to coordination service.", "DEADLINE_EXCEEDED: Barrier timed out. Id: como_jax/end"])
+def test_the_loss_of_another_process_asks_for_a_restart(monkeypatch, text):
+  error = jax.errors.JaxRuntimeError(text + "\nmore")
+  with pytest.raises(jax.errors.JaxRuntimeError):  # a single process has nobody to lose
+    with distributed.peers():
+      raise error
+  monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  with pytest.raises(errors.Transient, match="another process of the run is gone .*--resume") as caught:
+    with distributed.peers():
+      raise error
+  assert "\n" not in str(caught.value) and caught.value.code == 75
+  wrapped = ValueError("a save failed")
+  wrapped.__cause__ = error
+  assert distributed.lost_process(wrapped)
+  for own in (ValueError("shapes differ"), jax.errors.JaxRuntimeError("INVALID_ARGUMENT: else"), errors.UserError("Connection refused")):
+    with pytest.raises(type(own)) as caught:
+      with distributed.peers():
+        raise own
+    assert caught.value is own

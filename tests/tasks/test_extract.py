@@ -18,6 +18,7 @@ from como_jax.models import pixels
 from como_jax.models.motion import como
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.tasks import extract, streaming
+from como_jax.train import checkpoint
 from tests import limits
 from tests.data import makers, test_labels
 from tests.end_to_end import program
@@ -268,7 +269,7 @@ def test_the_offset_is_that_of_the_data_set_in_the_mixture(tmp_path):
   assert extract.data_path(config, trained) == ("elsewhere", 0.7)
 
 
-def test_the_fingerprint_is_that_of_the_file(tmp_path):
+def test_the_fingerprint_is_that_of_the_file(tmp_path, monkeypatch):
   folder = pathlib.Path(model_folder(tmp_path / "m"))
   expected = shards.file_hash(str(folder / weights.PARAMS))
   params = weights.load(folder)[0]
@@ -277,7 +278,10 @@ def test_the_fingerprint_is_that_of_the_file(tmp_path):
   (tmp_path / "run").mkdir()
   (tmp_path / "run-weights").rename(tmp_path / "run" / "weights")
   assert extract.model_fingerprint(str(tmp_path / "run"), params) == expected
-  assert extract.model_fingerprint(str(tmp_path / "unfinished"), params) == expected  # what its weights would be
+  newer = checkpoint.Found(weights=None, state=tmp_path, config=tmp_path, step=9)
+  monkeypatch.setattr(checkpoint, "find", lambda path: newer)  # beside older weights, too
+  other = {**params, "idm": {**params["idm"], "more": np.zeros(1, np.float32)}}
+  assert extract.model_fingerprint(str(tmp_path / "run"), params) == expected != extract.model_fingerprint(str(tmp_path / "run"), other)
 
 
 def test_bfloat16_and_one_camera(checkpoint, whole, tmp_path):

@@ -212,8 +212,12 @@ def test_the_identity_of_a_checkpoint(tmp_path):
   assert rollout.identity(str(weights))["normalisation_xxh64"] != found["normalisation_xxh64"]
   unfinished = tmp_path / "other"
   for step in (9, 10):
-    (unfinished / "checkpoints" / str(step) / "state").mkdir(parents=True)
-    (unfinished / "checkpoints" / str(step) / "state" / "part").write_text(str(step))
+    saved = unfinished / "checkpoints" / str(step)
+    (saved / "state").mkdir(parents=True)
+    (saved / "data").mkdir()
+    for name, text in {"state/part": str(step), "state/_METADATA": "{}", "state/manifest.ocdbt": "x", "data/metadata": f'{{"position": {step}}}'}.items():
+      (saved / name).write_text(text)
+  (unfinished / "config.json").write_text("{}")
   before = rollout.identity(str(unfinished))["xxh64"]
   (unfinished / "checkpoints/9/state/part").write_text("changed")
   assert rollout.identity(str(unfinished))["xxh64"] == before, "the newest step counts"

@@ -80,7 +80,7 @@ def test_data_position_is_the_checkpointed_step(tmp_path):
   train(tmp_path / "run", steps=4, batches=counting)
   assert drawn == [0, 1, 2, 3]  # nothing is drawn beyond the last step
   saved = tmp_path / "run" / "checkpoints" / "4" / "data" / "metadata"
-  assert json.loads(saved.read_text()) == {"position": 4}
+  assert json.loads(saved.read_text())["position"] == 4
 
 
 def test_sigterm_saves_and_says_so(tmp_path):
@@ -95,10 +95,81 @@ def test_non_finite_loss_stops_and_names_the_step(tmp_path):
       if start + i == 4:
         batch["y"] = batch["y"] * np.nan
       yield batch
-  with pytest.raises(errors.NonFinite, match=r"step 5: .*error = nan"):
-    train(tmp_path / "run", steps=10, batches=poisoned)
+  with pytest.raises(errors.NonFinite, match=r"step 5: .*error = nan.*--resume goes on from the checkpoint of step 2, whose weights are finite"):
+    train(tmp_path / "run", steps=10, batches=poisoned)  # step 4 is computed, not what it was computed from: it would be met again
   params, _ = _load(tmp_path / "run")
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+  with pytest.raises(errors.NonFinite, match=r"step 1: .*--resume goes on from step 0, there is no checkpoint before it"):
+    train(tmp_path / "first", steps=10, batches=lambda start: ({**batch, "y": batch["y"] * np.nan} for batch in toy.batches(start)))
+
+
+def test_fewer_steps_than_done_end_at_once(tmp_path):
+  train(tmp_path / "run", steps=6)
+  def drawn(start):
+    raise AssertionError("a batch was drawn")
+    yield
+  outcome = train(tmp_path / "run", steps=4, resume=True, batches=drawn)
+  assert int(outcome.state.step) == 6 and not outcome.stopped
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_log_that_cannot_be_written_stops_the_run_with_a_checkpoint_and_names_the_file(tmp_path, monkeypatch):
+  kept = log.Log.__init__
+  def onto_a_full_disk(self, *args, **settings):
+    kept(self, *args, **settings)
+    self._file.close()
+    self._file = open("/dev/full", "a")
+  monkeypatch.setattr(log.Log, "__init__", onto_a_full_disk)
+  with pytest.raises(errors.Storage, match=r"cannot write .*run/metrics.jsonl: No space left on device; step 2 is saved: make room"):
+    train(tmp_path / "run", steps=50)
+  (tmp_path / "run" / "config.json").write_text("{}")
+  assert checkpoint.find(tmp_path / "run").step == 2
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line_with_the_last_good_step(tmp_path, monkeypatch):
+  def full(self, *args, **settings):
+    self.wait_until_finished()
+    raise ValueError('RESOURCE_EXHAUSTED: Failed to write 182 bytes to file 4: No space left on device [os_error_code="28"]')
+  def fill(done):
+    if done == 3:
+      monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", full)
+  with pytest.raises(errors.Storage, match="cannot write a checkpoint into .*run/checkpoints: No space left on device; the last one is of step 2: make"):
+    train(tmp_path / "run", steps=50, on_step=fill)
+
+
+@pytest.mark.parametrize("error", [errors.UserError("record 3 of shard 0 cannot be read"), ValueError("anything")])
+def test_an_evaluation_that_fails_does_not_keep_a_run_from_its_end(tmp_path, capsys, error):
+  def evaluate(now):
+    if int(now.step) == 6:
+      return {"score": 1.0}
+    raise error
+  outcome = train(tmp_path / "run", steps=7, evaluate=evaluate)
+  assert int(outcome.state.step) == 7 and outcome.unvalidated == (3, 7)
+  said = [line for line in capsys.readouterr().out.splitlines() if "the validation failed and is left out" in line]
+  assert [line.partition(":")[0] for line in said] == ["step 3", "step 7"] and all(str(error) in line for line in said)
+  assert log.read(tmp_path / "run", kind="validation")["score"] == ([6], [1.0])
+
+
+def test_what_tensorboard_cannot_write_is_said_once_and_the_run_goes_on(tmp_path, capsys):
+  from tensorboardX.proto import event_pb2
+  writer = log.Log(tmp_path, steps=9, start=3, tensorboard=True)
+  writer.write(4, {"loss": 0.5})
+  content = next((tmp_path / "tensorboard").iterdir()).read_bytes()
+  events, at = [], 0
+  while at < len(content):  # length, its checksum, the event, its checksum
+    size = int.from_bytes(content[at:at + 8], "little")
+    events.append(event_pb2.Event.FromString(content[at + 12:at + 12 + size]))
+    at += 16 + size
+  assert [(event.step, event.session_log.status) for event in events[1:2]] == [(3, event_pb2.SessionLog.START)]
+  assert [(event.step, value.tag, value.simple_value) for event in events for value in event.summary.value] == [(4, "train/loss", 0.5)]
+  def full():
+    raise OSError(28, "No space left on device")
+  writer._board._writer.flush = full
+  for step in (5, 6):
+    writer.write(step, {"loss": 0.5})
+  writer.close()
+  assert capsys.readouterr().out.count("tensorboard: cannot write") == 1
+  assert log.read(tmp_path, kind="train")["loss"][0] == [4, 5, 6]
 
 
 def _load(workdir):
@@ -129,7 +200,7 @@ def test_a_sharded_checkpoint_loads_on_one_device_and_a_broken_one_is_named(tmp_
   for file in (tmp_path / "run" / "checkpoints" / "2" / "state").rglob("*"):
     if file.is_file():
       file.write_bytes(b"")
-  with pytest.raises(errors.UserError, match="checkpoints/2.* cannot be read"):
+  with pytest.raises(errors.UserError, match="checkpoints/2 is damaged .*0 bytes"):
     checkpoint.load(tmp_path / "run")
 
 
