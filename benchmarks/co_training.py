@@ -9,7 +9,6 @@ Finished parts are kept, so it can be stopped and run again. Writes DIR/co_train
 """
 
 import argparse
-import dataclasses
 import json
 import pathlib
 import statistics
@@ -23,9 +22,8 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from como_jax import sim  # noqa: E402
-from como_jax.data import index  # noqa: E402
+from como_jax.data import index, reader, sequences, shards  # noqa: E402
 from como_jax.data import labels as labels_lib  # noqa: E402
-from como_jax.data.sources import shards  # noqa: E402
 from como_jax.evaluate import success  # noqa: E402
 
 LABELS = {"+ CoMo labels": "como", "+ VQ labels": "vq", "+ true motion": "true"}  # row -> folder of its labels
@@ -130,29 +128,23 @@ def _mixture(options: argparse.Namespace, row: str) -> tuple[dict, ...]:
 def _true_motion(options: argparse.Namespace, folder: pathlib.Path) -> None:
   """A label set whose z is the change of the robot's state over the offset: what no video has, and the best that a label can say."""
   data = str(options.data)
-  table, manifest, reader = shards.read_table(data), shards.read_manifest(data), shards.Reader(data)
+  manifest, segments = shards.read_manifest(data), shards.segments(shards.read_table(data))
+  read, table = reader.SegmentReader(data, segments), segments.table
   offset = float(json.loads((options.como / "config.json").read_text())["data"]["offset_seconds"])
-  clips = [reader.clip(table.shard[row], table.record[row]) for row in range(len(table))]
-  whole: dict[str, np.ndarray] = {}  # states of an episode, which its clips share
-  for clip in sorted(clips, key=lambda clip: clip.start):
-    before = whole.get(clip.episode, clip.arrays["state"][:0])
-    whole[clip.episode] = np.concatenate([before[: clip.start], clip.arrays["state"].astype(np.float32)])
+  clips: dict[tuple[int, int], tuple] = {}
+  for s in range(len(segments)):
+    pairs, state = sequences.Pairs.of(read.times(s), offset), read.numbers(s, "state", 0, segments.length(s)).astype(np.float32)
+    z = np.where(pairs.valid[:, None], state[pairs.second] - state, 0).astype(np.float32)
+    for row in segments.rows(s):
+      part = slice(segments.begin(s, row), segments.begin(s, row) + int(table.length[row]))
+      motion = labels_lib.Motion(z[part], pairs.valid[part], pairs.difference[part])
+      clips[segments.place(row)] = (int(table.start[row]), {options.camera: motion})
   folder.mkdir(parents=True, exist_ok=True)
-  sidecars = []
-  for shard in (int(one) for one in np.unique(table.shard)):
-    rows = np.flatnonzero(table.shard == shard)
-    labelled = []
-    for row in rows[np.argsort(table.record[rows])]:
-      clip, state = clips[row], whole[clips[row].episode]
-      stride = int(index.strides(table.fps[row:row + 1], offset)[0])
-      now = clip.start + np.arange(int(table.length[row]))
-      valid, later = now + stride < len(state), np.minimum(now + stride, len(state) - 1)
-      z = np.where(valid[:, None], state[later] - state[now], 0).astype(np.float32)
-      labelled.append(dataclasses.replace(clip, frames={}, arrays={f"z/{options.camera}": z, f"valid/{options.camera}": valid.astype(np.uint8)}))
-    sidecars.append(labels_lib.write_shard(str(folder), shard, labelled, frames=int(table.length[rows].sum()), facts={}))
+  sidecars = [labels_lib.write_shard(str(folder), shard, [clips[place] for place in sorted(clips) if place[0] == shard], facts={})
+              for shard in sorted({place[0] for place in clips})]
   size = manifest["state"]["size"]
   labels_lib.write_manifest(
-      str(folder), sidecars, table=table, size=size, queries=1, dims=size, offset_seconds=offset, cameras=[options.camera],
+      str(folder), sidecars, data_shards=data, size=size, queries=1, dims=size, offset_seconds=offset, cameras=[options.camera],
       model={"path": "true", "fingerprint": "true"}, data={"path": data, "fingerprint": manifest["source"]["fingerprint"]})
 
 
@@ -165,7 +157,7 @@ def _label_error(options: argparse.Namespace, row: str) -> str:
   both = [labels_lib.Labels(str(folder)) for folder in folders]
   held_out, parts = index.select(table, "validation", 0.1), {True: [], False: []}
   for row_number in range(len(table)):
-    (z, valid), (true, known) = (one.clip(table.shard[row_number], table.record[row_number])[options.camera] for one in both)
+    (z, valid, _), (true, known, _) = (one.clip(table.shard[row_number], table.clip[row_number])[options.camera] for one in both)
     parts[bool(held_out[row_number])].append((z[valid & known], true[valid & known]))
   (z, true), (new, wanted) = ([np.concatenate(column) for column in zip(*parts[which])] for which in (False, True))
   layer = np.linalg.lstsq(np.c_[z, np.ones(len(z))], true, rcond=None)[0]

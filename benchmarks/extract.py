@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 
 from como_jax import config as config_lib  # noqa: E402
 from como_jax import models, presets, weights  # noqa: E402
-from como_jax.data import index  # noqa: E402
+from como_jax.data import shards  # noqa: E402
 from como_jax.models import pixels  # noqa: E402
 from como_jax.parallel import mesh as mesh_lib  # noqa: E402
 from como_jax.tasks import extract  # noqa: E402
@@ -56,7 +56,7 @@ def measure(options, config, work, model, params, folder: pathlib.Path) -> None:
   """Runs the rounds and prints the table."""
   mesh, size = extract.make_mesh(config), options.batch_size
   steps = max(2, options.frames // size)
-  stride = int(index.strides(work.table.fps, work.offset).max())
+  stride = work.plan.reach
   pictures = np.random.default_rng(0).integers(0, 256, (size, model.image_size, model.image_size, 3), np.uint8)
   on_device = jax.device_put(pictures, mesh_lib.batch_sharding(mesh))
   held = jax.device_put(params, mesh_lib.replicated(mesh))
@@ -93,7 +93,7 @@ def measure(options, config, work, model, params, folder: pathlib.Path) -> None:
   best = {name: max(rate for rate, _ in values) for name, values in measured.items()}
   rows = [(name, f"{best[name]:.1f}", f"{best[name] / best['encoder']:.3f}", f"{best[name] / best['encoder and pairs']:.3f}",
            f"{min(rate for rate, _ in values):.1f}", f"{min(cpu for _, cpu in values):.2f}") for name, values in measured.items()]
-  setting = (f"{options.preset} model, {model.image_size} px, {model.config['dtype']}, batches of {size}, {len(part.table)} clips of {options.data}, "
+  setting = (f"{options.preset} model, {model.image_size} px, {model.config['dtype']}, batches of {size}, {len(part.plan.segments)} segments of {options.data}, "
              f"offset of {stride} frames; best of {options.rounds} rounds.")
   columns = ("", "frames/s", "ratio to the encoder", "ratio to encoder and pairs", "slowest round", "CPU ms a frame")
   common.finish(f"extract-{options.preset}", "What labelling costs beyond the frozen encoder", [setting, common.table(columns, rows)], options)
@@ -106,15 +106,16 @@ def _motion(model, params, images):
 
 
 def _first_episodes(work: extract.Work, frames: int) -> extract.Work:
-  """The first episodes of the first shard, about so many frames over all cameras."""
-  table = work.table
-  rows = np.flatnonzero(table.shard == table.shard.min())
-  ends = np.cumsum([table.length[row] * len(work.cameras) for row in rows])
-  last = table.episode[rows[min(np.searchsorted(ends, frames), len(rows) - 1)]]
-  keep = rows[:np.flatnonzero(table.episode[rows] == last)[-1] + 1]
-  columns = {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
-  cut = {name: [column[row] for row in keep] if isinstance(column, list) else column[keep] for name, column in columns.items()}
-  return dataclasses.replace(work, table=type(table)(**cut))
+  """The first segments of the first shard, about so many frames over all cameras."""
+  segments = work.plan.segments
+  table = segments.table
+  mine = np.flatnonzero(table.shard[segments.first_row] == table.shard.min())
+  ends = np.cumsum(segments.count[mine] * len(work.plan.cameras))
+  last = int(mine[min(np.searchsorted(ends, frames), len(mine) - 1)])
+  keep = np.zeros(len(table), bool)
+  keep[: int(segments.last_row[last])] = table.shard[: int(segments.last_row[last])] == table.shard.min()
+  plan = dataclasses.replace(work.plan, segments=shards.segments(table, keep))
+  return dataclasses.replace(work, plan=plan)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ python benchmarks/input_pipeline.py [--data synthetic|bundled|DIR] [--config pub
     about two minutes on 2 CPU cores; the rows of torch need torch (CPU builds will do) and are left out without it
 --data synthetic makes a data set of textured, moving pictures at the config's size (224 px for published), two cameras, as ingest
 stores it. The rows: "raw decode" turns the very frames of the batches from bytes in memory into RGB, one after the other in one thread;
-"whole records" reads every window's record whole before it decodes; "como_jax" is the training pipeline, ready batches in the end;
+"read and decode" also reads their bytes from the shards, checksums included; "como_jax" is the training pipeline, ready batches in the end;
 "torch" is a torch.utils.data.DataLoader over the same frames as JPEG files (a file a frame, the same bytes), with the same windows,
 decoder, augmentation, resize and batches. CPU time is that of all threads and processes. Nobody uses the batches, so the loaders run as
 fast as they can; what they prepared between the rounds is thrown away before a round is timed.
@@ -84,11 +84,10 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
     return frames
 
   def read() -> int:
-    some = places[::4]
-    for place in some:
+    for place in places:
       for blob in place.blobs(opened):
         video.decode_jpeg(blob)
-    return sum(len(place.numbers) for place in some)
+    return frames
 
   loaders, spec = {}, models.build(config.model).inputs_spec(options.batch_size, config.data.frames, jittered=jitter)
   for workers in options.workers:
@@ -105,7 +104,7 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
 
   def drawn(batches) -> int:
     taken = (next(batches) for _ in range(options.batches))
-    return sum(int(np.prod(value.shape[:2])) for batch in taken for value in batch.values())
+    return sum(int(np.prod(value.shape[:2])) for batch in taken for name, value in batch.items() if name != "seconds")
 
   def before(name: str) -> None:
     settle()
@@ -113,7 +112,7 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
       batches, ahead = loaders[name]
       for _ in range(ahead):  # what was prepared while nobody looked
         next(batches)
-  rows = {"raw decode": raw, "whole records": read}
+  rows = {"raw decode": raw, "read and decode": read}
   rows |= {name: lambda batches=batches: drawn(batches) for name, (batches, _) in loaders.items()}
   check(opened, places, loaders, config, options)
   measured = common.rounds(rows, options.rounds, before=before, cpu=cpu_seconds)
@@ -123,9 +122,9 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
     most = one.thriftiest.per_cpu_second
     lines.append((name, f"{most:.0f}", f"{most / base:.3f}", f"{one.best.rate:.0f}", f"{one.slowest.rate:.0f}"))
   table = common.table(("", "frames per CPU second", "of raw decode", "frames/s", "frames/s, slowest round"), lines)
-  size, kept = np.mean([len(blob) for blob in blobs]), opened.windows.length.max()
-  setting = (f"{options.config} config, {options.data} data: {config.data.image_size} px, JPEG of {size / 1024:.1f} KiB a frame, clips "
-             f"of up to {kept} frames and {len(opened.cameras)} cameras in a record; {config.data.frames} frames a sample"
+  size, kept = np.mean([len(blob) for blob in blobs]), opened.windows.segments.count.max()
+  setting = (f"{options.config} config, {options.data} data: {config.data.image_size} px, JPEG of {size / 1024:.1f} KiB a frame, segments "
+             f"of up to {kept} frames, {len(opened.cameras)} cameras; {config.data.frames} frames a sample"
              f"{f' and {config.data.frames - 1} jittered' if jitter else ''}, batches of {options.batch_size}, {options.rounds} rounds of "
              f"{options.batches} batches.")
   ours = max((one.thriftiest.per_cpu_second for name, one in measured.items() if name.startswith("como_jax")), default=0.0)
@@ -157,16 +156,20 @@ def wait(options: argparse.Namespace, *, ours: float, per_sample: float, loaders
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """A sample: which frames of which record, in the order in which the pipeline decodes them."""
+  """A sample: which frames of which segment, in the order in which the pipeline decodes them."""
 
-  shard: int
-  record: int
+  segment: int
   camera: str
   numbers: tuple[int, ...]
 
   def blobs(self, opened: pipeline.Opened) -> list[bytes]:
-    frames = opened.reader.clip(self.shard, self.record).frames[self.camera]
-    return [bytes(frames.blobs[number]) for number in self.numbers]
+    """The JPEGs, read from the shards."""
+    found = []
+    for number in self.numbers:
+      row, frame = opened.reader.segments.locate(self.segment, number)
+      shard, clip = opened.reader.segments.place(row)
+      found.append(opened.reader.shards[shard].blobs(clip, self.camera, [frame])[frame])
+    return found
 
 
 @dataclasses.dataclass
@@ -177,19 +180,16 @@ class _Look:
   jitter: bool
 
   def __call__(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    windows = self.opened.windows
-    window = windows[place[1]]
-    jittered = pipeline.draw_jitter(window, windows.frames, rng) if self.jitter else []
-    numbers = [window.t + k * window.stride for k in range(windows.frames)] + jittered
-    return {"place": np.array([window.row, window.camera, *numbers])}
+    found = self.opened.load(place[1])
+    jittered = pipeline.draw_jitter(found, rng) if self.jitter else []
+    return {"place": np.array([found.segment, self.opened.cameras.index(found.camera), *found.frames, *jittered])}
 
 
 def draw(config, opened: pipeline.Opened, *, jitter: bool, count: int) -> list[Place]:
   """The first samples of the training order."""
   with pipeline.endless([len(opened.windows)], [1.0], _Look(opened, jitter), batch_size=count, seed=config.seed, process_index=0,
                         process_count=1, start_step=0, workers=0, threads=0, prefetch=0) as batches:
-    return [Place(int(opened.shard[row]), int(opened.record[row]), opened.cameras[camera], tuple(map(int, numbers)))
-            for row, camera, *numbers in next(batches)["place"]]
+    return [Place(int(segment), opened.cameras[camera], tuple(map(int, numbers))) for segment, camera, *numbers in next(batches)["place"]]
 
 
 def check(opened: pipeline.Opened, places: list[Place], loaders, config, options: argparse.Namespace) -> None:
@@ -214,6 +214,7 @@ class Synthetic:
   size: int
   length: int = 128
   cameras: tuple[str, ...] = ("front", "wrist")
+  skipped: tuple = ()
 
   @property
   def names(self) -> tuple[str, ...]:
@@ -231,7 +232,7 @@ class Synthetic:
 
   def __getitem__(self, i: int) -> episode.RawEpisode:
     streams = {name: (lambda geometry, seed=(i, number): self._frames(seed)) for number, name in enumerate(self.cameras)}
-    return episode.RawEpisode(self.names[i], 30.0, f"task {i % 4}", streams, {"action": np.zeros((self.length, 7), np.float32)})
+    return episode.RawEpisode(self.names[i], f"task {i % 4}", streams, {"action": np.zeros((self.length, 7), np.float32)})
 
   def _frames(self, seed: tuple[int, int]):
     data, side = np.random.default_rng(seed), self.size + 64
@@ -242,14 +243,14 @@ class Synthetic:
       y, x = int(32 + 30 * np.sin(t / 9 + seed[0])), int(32 + 30 * np.cos(t / 13))
       up, left = 7 * t % 64, 11 * t % 64
       moved = texture[y:y + self.size, x:x + self.size] + noise[up:up + self.size, left:left + self.size]
-      yield np.clip(moved, 0, 255).astype(np.uint8)
+      yield t / 30, np.clip(moved, 0, 255).astype(np.uint8)
 
 
 def write_files(places: list[Place], opened: pipeline.Opened, folder: str) -> list[list[str]]:
   """The frames of the samples as files, a file a frame, the bytes of the shards: the paths of each sample."""
   samples = []
   for place in places:
-    paths = [os.path.join(folder, f"{place.shard}-{place.record}", place.camera, f"{number}.jpg") for number in place.numbers]
+    paths = [os.path.join(folder, str(place.segment), place.camera, f"{number}.jpg") for number in place.numbers]
     for path, blob in zip(paths, place.blobs(opened), strict=True):
       if not os.path.exists(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)

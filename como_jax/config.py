@@ -88,6 +88,8 @@ def data(**changes: Any) -> ConfigDict:
       mixture=(),
       image_size=224,
       resize="squash",  # squash (as Moto) | crop | pad, when shards are made
+      source=source(),  # how raw data are read
+      measure="auto", filters=filters(),  # what is looked for in raw data, and left out
       frames=2,  # K frames a sample at the offset: K-1 pairs for K encoder passes
       validation_fraction=0.1,
       cache="",  # "" = ~/.cache/como_jax/shards
@@ -101,6 +103,32 @@ def data(**changes: Any) -> ConfigDict:
           flip=ConfigDict(dict(on=False, probability=0.5)))),
   ))
   return changed(section, changes)
+
+
+def source() -> ConfigDict:
+  """How a source is read where its files leave it open, see `como_jax.data.sources.SourceOptions`."""
+  return ConfigDict(dict(
+      action_key="", state_key="", camera_keys=(),  # LeRobot features; "" and () = the usual names, all cameras
+      timestamps="table",  # of LeRobot rows: table | frame_index (/ fps)
+      rate_conflict="refuse",  # LeRobot table and video of different rates: refuse | table | video
+      invalid_rows="skip_episode",  # rows that are not finite: skip_episode | cut_episode (before them)
+      depth_range=(),  # (nearest, farthest) value of 16-bit images; () = such cameras are left out
+      group="auto",  # views of one recording: auto | none | folder | name | a regular expression
+      hdr="tonemap",  # HDR video: tonemap | keep
+  ))
+
+
+def filters() -> ConfigDict:
+  """Which frames ingest leaves out, see `como_jax.data.frame_filters.FilterOptions`: none by default. A pair never crosses a cut."""
+  return ConfigDict(dict(
+      drop_still=False, still_seconds=1.0,  # stretches in which nothing moves for so long: slides, frozen streams
+      drop_repeated=False,  # frames that repeat the one before
+      crop_bars=False,  # black bars around the picture
+      max_global_motion=0.0,  # picture widths per second that the camera may move; 0 = any
+      min_motion=0.0,  # per cent of the width per second that things must move
+      drop_duplicates=False,  # clips that an earlier episode shows
+      min_shot_seconds=0.0,
+  ))
 
 
 def train(**changes: Any) -> ConfigDict:

@@ -4,10 +4,13 @@ python -m como_jax.main --config=configs/extract.py --config.checkpoint=RUN --co
     DIR: our shards, a LeRobot data set or a folder of videos. Killed? Give --resume: the labels are the same, byte for byte.
 python -m como_jax.main --config=configs/extract.py:debug --config.checkpoint=RUN --workdir=LABELS    small batches; without a path, RUN's data
     small model: about 100 frames a second on 2 CPU cores, 3 minutes for the bundled data (2 cameras, 17,870 frames)
-Add --config.lerobot=DIR2 for a LeRobot v3 data set with the labels as columns latent_motion.<camera>; a LeRobot v3 source is copied (its
-videos are linked), anything else is written anew from the shards.
+A pair is a frame and the one nearest to offset_seconds later; labels hold the true time between the two. Without a frame near enough (rates
+that vary), at the end of a segment (a cut, a gap) and where a frame is damaged there is no label, and the run says how many those are.
+Add --config.lerobot=DIR2 for a LeRobot v3 data set with the labels as columns latent_motion.<camera>, .valid and .difference; a LeRobot v3
+source is copied (its videos are linked), anything else is written anew from the shards, one episode for each segment.
 Every frame goes through the encoder once. Several processes share the shards (launch/local_processes.py, or --distributed).
-LABELS holds labels.json, a file and a sidecar for each shard, config.json and versions.json; only speed.json differs between two runs.
+LABELS holds labels.json, records.parquet, a file and a sidecar for each shard, config.json and versions.json; only speed.json differs between
+two runs. como_jax/data/labels.py says how to read them.
 """
 
 import ml_collections
@@ -22,7 +25,7 @@ def get_config(arg=None):
   return config_lib.ConfigDict(dict(
       task="extract",
       checkpoint="",  # run directory or weights folder of a motion model
-      offset_seconds=placeholder(float),  # between the two frames of a motion; None: as the model was trained
+      offset_seconds=placeholder(float),  # between the two frames of a motion; None: as the model was trained, on this data set if it was among several
       batch_size=16 if name == "debug" else 128,  # frames of one pass of the encoder, over all devices of a process
       pairs_batch=0,  # pairs of one pass of the rest; 0 = as many
       dtype="",  # float32 | bfloat16; "" = as the model was trained

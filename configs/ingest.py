@@ -15,13 +15,16 @@ def get_config(arg=None):
       source=dict(
           path="bundled",
           format="auto",  # lerobot | video_folder | shards
-          cameras=()),
+          cameras=(),
+          **config_lib.source()),
       output="",  # "" = the workdir
       shards=dict(
           image_size=224 if name == "default" else 64,  # 0 keeps the source's size
           resize="squash",  # squash | crop | pad
           codec="jpeg",  # h264 is about ten times smaller, slower to enter
           quality=95,
-          clip_frames=128, clip_overlap=0, episodes_per_shard=64),
+          clip_frames=128, episodes_per_shard=64,
+          measure="auto",  # cuts, motion, still stretches, bars: auto (of videos, not of robot recordings) | on | off
+          filters=config_lib.filters()),  # what is left out
       workers=-1,  # processes; -1 = one per core
   ))

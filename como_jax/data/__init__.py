@@ -7,10 +7,7 @@ import dataclasses
 import os
 from typing import Any
 
-import numpy as np
-
-from como_jax.data import index
-from como_jax.data.sources import shards
+from como_jax.data import index, shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +17,7 @@ class DataSet:
   Attributes:
     path: folder of como_jax shards (`ingest.ensure_shards` makes one of anything).
     weight: share of the mixture, relative to the other entries.
-    offset_seconds: time between the frames of a window; in frames by each clip's own rate.
+    offset_seconds: time between the frames of a window.
     cameras: names to use, empty = all.
     name: for messages and reports, the folder's name by default.
   """
@@ -40,9 +37,9 @@ def describe(dataset: DataSet, *, frames: int = 2, validation_fraction: float = 
   """What a data set holds, as plain JSON values, for logs and reports.
 
   Returns:
-    name, source, image_size, codec, cameras, tasks (number), fps (sorted list), seconds, episodes, clips, frames,
-    quarantined, windows {"train", "validation"} of `frames` frames, stride_frames (sorted list), clips_without_window,
-    windows_lost, action and state {"size", "names"}, fingerprint.
+    name, source, image_size, codec, cameras, tasks (number), fps (sorted list, derived from the times), seconds, episodes, clips, frames,
+    quarantined, windows {"train", "validation"} of `frames` frames, offset_seconds, stride_frames (sorted list), segments_without_window,
+    windows_left_out, action and state {"size", "names", "statistics"}, fingerprint.
   """
   manifest, table = shards.read_manifest(dataset.path), shards.read_table(dataset.path)
   validation = index.split(table, validation_fraction)
@@ -64,16 +61,16 @@ def describe(dataset: DataSet, *, frames: int = 2, validation_fraction: float = 
     "source": manifest["source"]["description"],
     "image_size": manifest["image_size"],
     "codec": manifest["codec"],
-    "cameras": list(dataset.cameras) or list(index.camera_names(table)),
-    "tasks": len(set(table.task) - {""}),
-    "fps": sorted({float(fps) for fps in table.fps}),
-    "seconds": float(np.sum(table.length / table.fps)),
+    "cameras": list(dataset.cameras) or list(table.cameras),
+    "tasks": len(set(table.tasks) - {""}),
+    "fps": sorted({round(float(rate), 3) for rate in table.rates if rate}),
+    "seconds": table.seconds,
     **manifest["counts"],
     "windows": counts,
     "offset_seconds": dataset.offset_seconds,
-    "stride_frames": sorted({int(n) for n in index.strides(table.fps, dataset.offset_seconds)}),
-    "clips_without_window": sum(part.clips_without for part in found.values()),
-    "windows_lost": sum(part.lost for part in found.values()),
+    "stride_frames": index.frames_apart(table, dataset.offset_seconds),
+    "segments_without_window": sum(part.segments_without for part in found.values()),
+    "windows_left_out": sum(part.left_out for part in found.values()),
     "action": manifest["action"],
     "state": manifest["state"],
     "fingerprint": manifest["source"]["fingerprint"],

@@ -4,27 +4,23 @@ Legend: B batch, K frames of a window, H W image, A action, S state.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 
 import grain
 import numpy as np
 
-from como_jax import data, errors
-from como_jax.data import pipeline, transforms, video
-from como_jax.data.sources import shards
+from como_jax import data
+from como_jax.data import pipeline, shards, transforms, video
 
 
 @dataclasses.dataclass
 class _Load:
-  """Row number (or -1 for padding) -> sample with ids."""
+  """Row number (beyond the last: padding) -> sample with ids."""
 
   sets: list[pipeline.Opened]
   places: np.ndarray  # [n, 2] data set, window
-  episode_ids: list[np.ndarray]  # by data set: id of each record's episode
-  group_ids: list[np.ndarray]  # the same for episodes that show one motion
-  task_ids: list[np.ndarray]
-  camera_ids: list[np.ndarray]
-  starts: list[np.ndarray]
+  ids: dict[str, list[np.ndarray]]  # episodes, groups, tasks (of each clip) and cameras -> by data set
   sizes: dict[str, int]  # widest action and state
   frames: int
   resize: transforms.Resize
@@ -34,46 +30,57 @@ class _Load:
     which, number = (int(v) for v in self.places[i if valid else 0])
     opened = self.sets[which]
     window = opened.windows[number]
-    numbers = [window.t + k * window.stride for k in range(self.frames)]
+    segments, size = opened.windows.segments, self.resize.size
+    row, _ = segments.locate(window.segment, window.t)
     sizes = {
       "action": (self.frames - 1, self.sizes["action"]),
       "state_delta": (self.frames - 1, self.sizes["state"]),
       "state": (self.frames, self.sizes["state"]),
     }
     values = {name: np.zeros(size, np.float32) for name, size in sizes.items() if size[1]}
-    try:
-      clip, _ = opened.load(number)
-      images = clip.frames[opened.cameras[window.camera]].decode(numbers, to=transforms.resized_to((self.resize,)))
-      if "action" in clip.arrays and "action" in values:
-        for k, t in enumerate(numbers[:-1]):
-          action = clip.arrays["action"][t : t + window.stride].mean(0)
-          values["action"][k, : len(action)] = action
-      if "state" in clip.arrays and "state" in values:
-        state = clip.arrays["state"][numbers]
-        values["state"][:, : state.shape[1]] = state
-        values["state_delta"][:, : state.shape[1]] = state[1:] - state[:-1]
-      has = {name: name in clip.arrays for name in ("action", "state")}
-    except video.Unreadable as error:
-      if not valid:
-        raise
-      raise errors.UserError(
-        f"{opened.label}: evaluation needs every window, and one cannot be read: {error}"
-      ) from error
+    has, images = {"action": False, "state": False}, np.zeros((self.frames, size, size, 3), np.uint8)
+    numbers, seconds, damaged = np.zeros(self.frames, np.int64), np.zeros(self.frames - 1, np.float32), False
+    if valid:
+      try:
+        place = opened.load(number)
+        numbers, seconds = place.frames, place.seconds
+        images = opened.reader.images(place.segment, place.camera, numbers, to=transforms.resized_to((self.resize,)))
+        has = self._numbers(opened.reader, place, values)
+      except video.Unreadable as error:
+        warnings.warn(f"{opened.label}: a window cannot be read and is left out of the evaluation: {error}", stacklevel=2)
+        valid, damaged, images = False, True, np.zeros((self.frames, size, size, 3), np.uint8)
     sample = {
       "frames": images,
       **values,
+      "seconds": seconds,
       "has_action": np.bool_(has["action"]),
       "has_state": np.bool_(has["state"]),
       "valid": np.bool_(valid),
+      "damaged": np.bool_(damaged),
       "dataset": np.int32(which),
-      "episode": np.int32(self.episode_ids[which][window.row]),
-      "group": np.int32(self.group_ids[which][window.row]),
-      "task": np.int32(self.task_ids[which][window.row]),
-      "camera": np.int32(self.camera_ids[which][window.camera]),
-      "time": np.int32(self.starts[which][window.row] + window.t),
-      "stride": np.int32(window.stride),
+      "episode": np.int32(self.ids["episodes"][which][row]),
+      "group": np.int32(self.ids["groups"][which][row]),
+      "task": np.int32(self.ids["tasks"][which][row]),
+      "camera": np.int32(self.ids["cameras"][which][window.camera]),
+      "time": np.int32(segments.start[window.segment] + window.t),
+      "stride": np.int32(numbers[1] - numbers[0] if self.frames > 1 else 1),
     }
     return self.resize(sample)
+
+  def _numbers(self, reader, place: pipeline.Place, values: dict[str, np.ndarray]) -> dict[str, bool]:
+    """Fills in action (the mean over each pair's frames), state and its change; says which there are."""
+    first, last = int(place.frames[0]), int(place.frames[-1])
+    action = reader.numbers(place.segment, "action", first, last) if "action" in values and last > first else None
+    if action is not None:
+      for k, (a, b) in enumerate(zip(place.frames[:-1] - first, place.frames[1:] - first, strict=True)):
+        values["action"][k, : action.shape[1]] = action[a:b].mean(0)
+    state = reader.numbers(place.segment, "state", first, last + 1) if "state" in values else None
+    if state is not None:
+      state = state[place.frames - first]
+      values["state"][:, : state.shape[1]] = state
+      values["state_delta"][:, : state.shape[1]] = state[1:] - state[:-1]
+    table, row = reader.segments.table, reader.segments.locate(place.segment, place.t)[0]
+    return {"action": bool(table.has_action[row]), "state": bool(table.has_state[row])}
 
 
 class Evaluation:
@@ -108,11 +115,10 @@ class Evaluation:
   def batches(self) -> pipeline.Batches:
     """A walk over all windows in order; the last batch is padded, with `valid` False on the padding.
 
-    Batches: "frames" uint8 [B, K, H, W, 3]; ids int32 [B] "dataset", "episode", "group", "task", "camera", "time" (frame number
-      in the
-    episode of the first frame), "stride" (frames); bool [B] "valid", "has_action", "has_state"; and where some data set
-    has them, float32 "action" [B, K-1, A] (mean over each pair's window), "state" [B, K, S], "state_delta" [B, K-1, S],
-    zero-padded to the widest data set.
+    Batches: "frames" uint8 [B, K, H, W, 3]; "seconds" float32 [B, K-1], the true time between neighbors; ids int32 [B] "dataset",
+    "episode", "group", "task", "camera", "time" (frame number in the episode of the first frame), "stride" (frames); bool [B] "valid",
+    "damaged" (cannot be read, and so not valid), "has_action", "has_state"; and where some data set has them, float32 "action" [B, K-1, A]
+    (mean over each pair's frames), "state" [B, K, S], "state_delta" [B, K-1, S], zero-padded to the widest data set.
     """
 
     def make(step: int) -> grain.MapDataset:
@@ -183,9 +189,12 @@ def build(
 
   for which, (one, table) in enumerate(zip(opened, tables, strict=True)):
     # Episode names are unique within a data set only; equal tasks and cameras of two data sets share an id.
-    columns["episodes"].append(np.array([number("episodes", (which, name), name) for name in table.episode], np.int32))
-    columns["groups"].append(np.array([number("groups", (which, key), str(key)) for key in table.split_key], np.int32))
-    columns["tasks"].append(np.array([number("tasks", name, name) for name in table.task], np.int32))
+    episodes = np.array([number("episodes", (which, name), name) for name in table.episodes], np.int32)
+    columns["episodes"].append(episodes[table.episode])
+    keys, places = np.unique(table.split_key, return_inverse=True)
+    columns["groups"].append(np.array([number("groups", (which, key), str(key)) for key in keys], np.int32)[places])
+    tasks = np.array([number("tasks", name, name) for name in table.tasks], np.int32)
+    columns["tasks"].append(tasks[table.task])
     columns["cameras"].append(np.array([number("cameras", name, name) for name in one.cameras], np.int32))
     manifest_sizes = _sizes(datasets[which].path)
     sizes = {key: max(value, manifest_sizes[key]) for key, value in sizes.items()}
@@ -193,18 +202,7 @@ def build(
   chosen = _spread(sum(counts), max_windows)
   which = np.searchsorted(np.cumsum(counts), chosen, side="right")
   places = np.stack([which, chosen - np.concatenate([[0], np.cumsum(counts)])[which]], 1)
-  load = _Load(
-    opened,
-    places,
-    columns["episodes"],
-    columns["groups"],
-    columns["tasks"],
-    columns["cameras"],
-    [table.start for table in tables],
-    sizes,
-    frames,
-    transforms.Resize(image_size),
-  )
+  load = _Load(opened, places, columns, sizes, frames, transforms.Resize(image_size))
   names = {**ids, "datasets": [one.label for one in opened]}
   return Evaluation(
     load,

@@ -1,9 +1,7 @@
-"""Which windows a data set offers, enumerated once from records.parquet; and its split into training and validation
-episodes.
+"""Which windows a data set offers, enumerated once from its table; and its split into training and validation episodes.
 
-A window is K frames of one clip at stride n: frames t, t+n, ..., t+(K-1)n. n comes from an offset in seconds and each
-clip's own frame rate. The list is never written out: one row for each (clip, camera) and a running count are enough to
-find window i.
+A window is K frames of one segment at times t, t + offset, ..., t + (K-1) * offset (`data.times`). The list is never written out: one row
+for each run of first frames of a (segment, camera) and a running count are enough to find window i.
 """
 
 import dataclasses
@@ -13,43 +11,41 @@ import warnings
 import numpy as np
 
 from como_jax import errors
-from como_jax.data.sources import shards
+from como_jax.data import shards, times
 
 SPLITS = ("train", "validation", "all")
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-  """One sample's place: row of the record table, camera id, first frame within the clip, stride, number of frames in
-  the clip."""
+  """One sample's place: segment, camera id, first frame within the segment."""
 
-  row: int
+  segment: int
   camera: int
   t: int
-  stride: int
-  length: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-  """All windows of a data set, in order of record, camera, time.
+  """All windows of a data set, in order of segment, camera, time.
 
-  Attributes (M = groups, one for each clip and camera with at least one window):
-    frames: K.
-    row, camera, stride, first, length, end: [M]; `first` is the first t, `end` the running count of windows.
-    clips_without: clips too short for any window. lost: windows of an episode that would cross a border between its
-      clips.
+  Attributes (M = groups, one for each run of first frames of a segment and camera):
+    frames: K. offset: seconds between two frames.
+    segments: of the data set.
+    segment, camera, first, end: [M]; `first` is the first t, `end` the running count of windows.
+    segments_without: segments too short for any window.
+    left_out: windows that end within their segment but lack a frame near enough to one of the wanted times.
   """
 
   frames: int
-  row: np.ndarray
+  offset: float
+  segments: shards.Segments
+  segment: np.ndarray
   camera: np.ndarray
-  stride: np.ndarray
   first: np.ndarray
-  length: np.ndarray
   end: np.ndarray
-  clips_without: int
-  lost: int
+  segments_without: int
+  left_out: int
 
   def __len__(self) -> int:
     return int(self.end[-1])
@@ -59,23 +55,21 @@ class Windows:
       raise IndexError(i)
     group = int(np.searchsorted(self.end, i, side="right"))
     before = int(self.end[group - 1]) if group else 0
-    return Window(
-      int(self.row[group]),
-      int(self.camera[group]),
-      int(self.first[group]) + int(i) - before,
-      int(self.stride[group]),
-      int(self.length[group]),
-    )
+    return Window(int(self.segment[group]), int(self.camera[group]), int(self.first[group]) + int(i) - before)
 
 
-def strides(fps: np.ndarray, offset_seconds: float) -> np.ndarray:
-  """n = max(1, round(offset * fps)), int64."""
-  return np.maximum(1, np.rint(np.asarray(fps, np.float64) * offset_seconds)).astype(np.int64)
+def frames_apart(table: shards.Table, offset_seconds: float, rows: np.ndarray | None = None) -> list[int]:
+  """The numbers of frames, sorted, that an offset comes to in clips of uniform times; for people."""
+  interval = np.unique(np.round(table.interval[rows if rows is not None else slice(None)], 9))
+  return sorted({int(times.strides(one, offset_seconds, 2)[0][1]) for one in interval if one > 0})
 
 
-def camera_names(table: shards.Table) -> tuple[str, ...]:
-  """All cameras of the records, sorted."""
-  return tuple(sorted({name for names in table.cameras for name in names}))
+def camera_ids(table: shards.Table, names: tuple[str, ...], *, name: str) -> list[int]:
+  """Ids of cameras, places in `table.cameras`; all for (). Raises `errors.UserError` for an unknown one."""
+  for camera in names:
+    if camera not in table.cameras:
+      raise errors.UserError(f"{name}: camera {camera!r} does not exist: {errors.nearest(camera, table.cameras)}")
+  return [i for i, camera in enumerate(table.cameras) if not names or camera in names]
 
 
 def windows(
@@ -91,89 +85,90 @@ def windows(
   """Enumerates the windows.
 
   Args:
-    table: the records.
+    table: the clips.
     frames: K; with 1 every frame is a window.
     offset_seconds: seconds between the frames of a window.
-    keep: bool [records], None = all.
-    cameras: names to use, empty = all. Ids are positions in `camera_names(table)`.
+    keep: bool [R], None = all clips.
+    cameras: names to use, empty = all. Ids are places in `table.cameras`.
     name: the data set in messages.
-    warn: whether to warn about clips without a window and about windows lost between clips.
+    warn: whether to warn about segments without a window and about windows left out.
 
   Raises:
     errors.UserError: unknown camera, bad offset, or no window fits.
   """
-  known = camera_names(table)
-  for camera in cameras:
-    if camera not in known:
-      raise errors.UserError(f"{name}: camera {camera!r} does not exist: {errors.nearest(camera, known)}")
-  if frames < 1 or not offset_seconds > 0:
-    raise errors.UserError(
-      f"{name}: a window needs at least 1 frame and a positive offset (got {frames}, {offset_seconds} s)"
-    )
-  rows = np.flatnonzero(np.ones(len(table), bool) if keep is None else keep)
-  if not len(rows):
+  ids = camera_ids(table, cameras, name=name)
+  times.check_offset(offset_seconds, name)
+  if frames < 1:
+    raise errors.UserError(f"{name}: a window needs at least 1 frame, got {frames}")
+  found = shards.segments(table, keep)
+  if not len(found):
     raise errors.UserError(f"{name}: no episode in this split (validation needs at least 2 episodes)")
-  stride = strides(table.fps[rows], offset_seconds)
-  span = (frames - 1) * stride + 1
-  length = table.length[rows].astype(np.int64)
-  first, lost = _overlap(table, rows, span)
-  count = np.maximum(length - span + 1 - first, 0)
-  if not count.any():
-    longest = int(length.argmax())
-    raise errors.UserError(
-      f"{name}: no window fits: {frames} frames {stride[longest]} apart ({offset_seconds} s at "
-      f"{table.fps[rows][longest]:g} frames a second) need {span[longest]} frames, the longest clip has "
-      f"{length[longest]}. Lower the offset"
-    )
-  without = int(np.sum(length < span))
-  if without and warn:
+  segment, first, count, left_out = runs(found, frames=frames, offset=offset_seconds)
+  if not len(segment):
+    _refuse(found, frames, offset_seconds, left_out, name)
+  without = len(found) - len(np.unique(segment))
+  if warn and without:
     warnings.warn(
-      f"{name}: {without} of {len(rows)} clips are shorter than the window ({frames} frames, {offset_seconds} s apart) "
-      "and are not used",
-      stacklevel=2,
-    )
-  if warn and lost > 0.25 * (count.sum() + lost):
-    warnings.warn(
-      f"{name}: {lost} of {count.sum() + lost} windows cross a border between clips and are lost: "
-      "ingest with a clip_overlap of (K - 1) * offset frames or longer clips",
-      stacklevel=2,
-    )
-  has = {names: np.isin(known, names) & (np.isin(known, cameras) | (not cameras)) for names in set(table.cameras)}
-  usable = np.stack([has[table.cameras[row]] for row in rows]) & (count > 0)[:, None]
-  position, camera = np.nonzero(usable)
-  if not len(position):
-    raise errors.UserError(f"{name}: no clip long enough has the cameras {', '.join(cameras)}")
+      f"{name}: {without} of {len(found)} segments have no window ({frames} frames, {offset_seconds} s apart) and are not used", stacklevel=2)
+  if warn and left_out:
+    warnings.warn(f"{name}: {left_out} of {left_out + int(count.sum())} windows are left out: no frame is near enough to "
+                  f"{offset_seconds} s after another (rates that vary or do not fit, gaps)", stacklevel=2)
+  order = np.lexsort((np.tile(first, len(ids)), np.repeat(ids, len(segment)), np.tile(segment, len(ids))))
   return Windows(
-    frames,
-    rows[position],
-    camera,
-    stride[position],
-    first[position],
-    length[position],
-    np.cumsum(count[position]),
-    without,
-    lost,
-  )
+    frames, offset_seconds, found, np.tile(segment, len(ids))[order], np.repeat(ids, len(segment))[order], np.tile(first, len(ids))[order],
+    np.cumsum(np.tile(count, len(ids))[order]), without, left_out)
 
 
-def _overlap(table: shards.Table, rows: np.ndarray, span: np.ndarray) -> tuple[np.ndarray, int]:
-  """(first t of each clip whose window is not already wholly inside the clip before it, windows lost between clips)."""
-  ids = np.unique(table.episode[rows].astype(str), return_inverse=True)[1]
-  start, length = table.start[rows].astype(np.int64), table.length[rows].astype(np.int64)
-  episode_end = np.zeros(ids.max() + 1, np.int64)
-  np.maximum.at(episode_end, ids, start + length)
-  order = np.lexsort((start, ids))
-  a, b = order[:-1], order[1:]
-  a, b = a[ids[a] == ids[b]], b[ids[a] == ids[b]]
-  done = start[a] + length[a] - span[a] + 1  # the first window start (in the episode) that no longer fits in clip a
-  first = np.zeros(len(rows), np.int64)
-  first[b] = np.maximum(0, done - start[b])
-  lost = np.minimum(start[b] - 1, episode_end[ids[b]] - span[b]) - np.maximum(done, start[a]) + 1
-  return first, int(np.maximum(lost, 0).sum())
+def runs(segments: shards.Segments, *, frames: int, offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+  """(segment, first t, count) int64 [n] of the runs of first frames of windows, in order; and how many windows are left out."""
+  table = segments.table
+  parts, left_out = [], 0
+  uniform = np.flatnonzero(segments.uniform)
+  steps, near = times.strides(table.interval[segments.first_row[uniform]], offset, frames)
+  count = np.maximum(segments.count[uniform] - steps[:, -1], 0)
+  lost = times.ends_in_time(table.interval[segments.first_row[uniform]], segments.count[uniform], (frames - 1) * offset)
+  left_out += int(lost[~near].sum())
+  has = near & (count > 0)
+  parts.append((uniform[has], np.zeros(int(has.sum()), np.int64), count[has]))
+  varying = np.flatnonzero(~segments.uniform)
+  if len(varying):
+    explicit = table.explicit_times(np.concatenate([[row for row in segments.rows(s) if not table.uniform[row]] for s in varying]).astype(np.int64))
+    for s in varying:
+      starts, lost = segment_times(segments, s, explicit).valid_starts(offset, frames)
+      left_out += lost
+      if len(starts):
+        begins = np.flatnonzero(np.concatenate([[True], np.diff(starts) > 1]))
+        count = np.diff(np.concatenate([begins, [len(starts)]]))
+        parts.append((np.full(len(begins), s), starts[begins], count))
+  segment, first, count = (np.concatenate([part[i] for part in parts]).astype(np.int64) for i in range(3))
+  order = np.lexsort((first, segment))
+  return segment[order], first[order], count[order], left_out
+
+
+def segment_times(segments: shards.Segments, segment: int, explicit: dict[int, np.ndarray]) -> times.FrameTimes:
+  """Times of a segment, from its table and `Table.explicit_times`."""
+  table, uniform = segments.table, segments.uniform_times(segment)
+  if uniform is not None:
+    return uniform
+  parts = [explicit[row] if row in explicit else table.times(row).at(np.arange(table.length[row])) for row in segments.rows(segment)]
+  return times.FrameTimes.of(np.concatenate(parts))
+
+
+def _refuse(segments: shards.Segments, frames: int, offset: float, left_out: int, name: str) -> None:
+  """Says why no window fits. Raises `errors.UserError`."""
+  table = segments.table
+  longest = int(segments.count.argmax())
+  interval = float(table.interval[segments.first_row[longest]])
+  has = f"the longest segment has {segments.count[longest]} frames" + (f" at {1 / interval:.6g} frames a second" if interval else "")
+  if left_out:
+    nearest = max(interval, round(offset / interval) * interval)
+    raise errors.UserError(f"{name}: no frame is near enough to {offset} s after another: {has}. Set the offset to a multiple of the frames' "
+                           f"interval, {nearest:.4g} s say")
+  raise errors.UserError(f"{name}: no window fits: {frames} frames {offset} s apart, {has}. Lower the offset")
 
 
 def split(table: shards.Table, fraction: float) -> np.ndarray:
-  """Bool [records], True = validation. By split key (a hash of the episode, or of the group of episodes that show one
+  """Bool [R], True = validation. By split key (a hash of the episode, or of the group of episodes that show one
   motion), so cameras, clips and scenes of a motion stay together.
 
   Within each task the keys are ranked and the first ceil(fraction * n) validate. Tasks of a
@@ -183,20 +178,17 @@ def split(table: shards.Table, fraction: float) -> np.ndarray:
     raise errors.UserError(f"validation_fraction is {fraction}, expected at least 0 and less than 1")
   if fraction == 0:
     return np.zeros(len(table), bool)
-  tasks: dict[str | None, set[int]] = {}
-  for task, key in zip(table.task, table.split_key, strict=True):
-    tasks.setdefault(task, set()).add(int(key))
-  several = [keys for keys in tasks.values() if len(keys) > 1]
-  pool = set().union(*(keys for keys in tasks.values() if len(keys) == 1))
-  chosen: set[int] = set()
-  for keys in [*several, pool]:
-    if len(keys) > 1:
-      chosen.update(sorted(keys)[: min(math.ceil(fraction * len(keys)), len(keys) - 1)])
-  return np.fromiter((int(key) in chosen for key in table.split_key), bool, len(table))
+  _, rows = np.unique(table.episode, return_index=True)  # an episode counts under its first instruction
+  tasks, keys = np.unique(np.stack([table.task[rows].astype(np.int64), table.split_key[rows]]), axis=1)  # sorted by task, then key
+  begins = np.flatnonzero(np.concatenate([[True], np.diff(tasks) > 0]))
+  by_task = np.split(keys, begins[1:])
+  pool = np.unique(np.concatenate([mine for mine in by_task if len(mine) == 1] or [keys[:0]]))
+  chosen = [mine[: min(math.ceil(fraction * len(mine)), len(mine) - 1)] for mine in [*by_task, pool] if len(mine) > 1]
+  return np.isin(table.split_key, np.concatenate(chosen)) if chosen else np.zeros(len(table), bool)
 
 
 def select(table: shards.Table, which: str, fraction: float) -> np.ndarray:
-  """Bool [records] of a split by name: "train", "validation" or "all"."""
+  """Bool [R] of a split by name: "train", "validation" or "all"."""
   if which not in SPLITS:
     raise errors.UserError(f"unknown split {which!r}: {errors.nearest(which, SPLITS)}")
   if which == "all":

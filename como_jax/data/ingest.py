@@ -5,6 +5,7 @@ renamed, and then described by a sidecar JSON; a rerun skips units that have one
 settings only, never on the number of workers or on interruptions.
 """
 
+import collections
 import contextlib
 import dataclasses
 import fcntl
@@ -22,9 +23,18 @@ import tqdm
 import xxhash
 
 from como_jax import errors
-from como_jax.data import loading, shard_writer, sources, video
+from como_jax.data import (
+  duplicate_clips,
+  episode_encoder,
+  loading,
+  shard_file,
+  shard_writer,
+  shards,
+  sources,
+  summaries,
+  video,
+)
 from como_jax.data import workers as processes
-from como_jax.data.sources import shards
 
 SETTINGS = "settings.json"
 QUARANTINE = "quarantine.json"
@@ -34,15 +44,28 @@ _ATTEMPTS = 2  # an episode is blamed for a worker's death when it happens twice
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """What an ingest did. `quarantined` is a list of {"name", "reason"}; `seconds` is this run's time."""
+  """What an ingest made: its folder, its manifest, and the seconds of this run."""
 
   path: str
-  episodes: int
-  clips: int
-  frames: int
-  quarantined: list[dict[str, str]]
-  notes: list[dict[str, str]]
+  manifest: dict[str, Any]
   seconds: float
+
+  def __getattr__(self, name: str) -> Any:
+    """Counts of the manifest (episodes, clips, frames) by name."""
+    counts = self.__dict__.get("manifest", {}).get("counts", {})
+    if name in counts:
+      return counts[name]
+    raise AttributeError(name)
+
+  @property
+  def quarantined(self) -> list[dict[str, str]]:
+    """{"name", "reason"} of the episodes that cannot be used."""
+    return self.manifest["quarantine"]
+
+  @property
+  def notes(self) -> list[dict[str, str]]:
+    """{"name", "note"}."""
+    return self.manifest["notes"]
 
 
 @contextlib.contextmanager
@@ -66,27 +89,30 @@ def locked(path: str, *, wait: bool):
     yield
 
 
-def _prepare(output: str, settings: shard_writer.Settings, source: sources.Source) -> None:
+def _prepare(output: str, settings: episode_encoder.Settings, source: sources.Source) -> None:
   """Checks that the folder is new or was begun with the same source and settings, and clears left-over temporary
   files."""
   record = {
     "kind": "como_jax ingest",
     "version": shards.VERSION,
     "source": source.fingerprint(),
-    **dataclasses.asdict(settings),
+    "description": source.info["description"],
+    **json.loads(json.dumps(dataclasses.asdict(settings))),
   }
-  record["cameras"] = list(settings.cameras)
   path = os.path.join(output, SETTINGS)
   if os.path.isfile(path):
     before = shard_writer.read_json(path) or {}
+    if before.get("version") != record["version"]:
+      raise errors.UserError(f"{output} was begun by another version of como_jax (format {before.get('version')}, now {shards.VERSION}): "
+                             "choose a new folder or delete it")
+    if before.get("source") != record["source"]:
+      raise errors.UserError(f"{output} holds shards of another source, or its files have changed since (then {before.get('description')}, "
+                             f"now {record['description']}; fingerprints {before.get('source')} and {record['source']}): choose a new folder or delete it")
     different = [
       f"{key} was {before.get(key)!r} and is now {record[key]!r}" for key in record if before.get(key) != record[key]
     ]
     if different:
-      raise errors.UserError(
-        f"{output} holds shards made from another source or with other settings: {'; '.join(different)}. "
-        "Choose a new folder or delete it"
-      )
+      raise errors.UserError(f"{output} holds shards made with other settings: {'; '.join(different)}. Choose a new folder or delete it")
   else:
     surplus = [name for name in os.listdir(output) if not name.startswith(".")]
     if surplus:
@@ -98,7 +124,7 @@ def _prepare(output: str, settings: shard_writer.Settings, source: sources.Sourc
     os.remove(stale)
 
 
-def _finish(output: str, settings: shard_writer.Settings, source: sources.Source, sidecars: list[dict]) -> dict:
+def _finish(output: str, settings: episode_encoder.Settings, source: sources.Source, sidecars: list[dict]) -> dict:
   """Writes records.parquet, quarantine.json and, last of all, the manifest."""
   rows = [row for sidecar in sidecars for row in sidecar["rows"]]
   quarantine = [item for sidecar in sidecars for item in sidecar["quarantine"]]
@@ -109,60 +135,62 @@ def _finish(output: str, settings: shard_writer.Settings, source: sources.Source
       os.remove(shard_writer.sidecar_path(output, sidecar["shard"]))
     reasons = "; ".join(f"{item['name']}: {item['reason']}" for item in quarantine[:3])
     raise errors.UserError(f"none of the {len(quarantine)} episodes could be read ({reasons})")
-  columns = {
-    name: pa.array([row[name] for row in rows], kind)
-    for name, kind in (
-      ("shard", pa.int32()),
-      ("record", pa.int32()),
-      ("episode", pa.string()),
-      ("start", pa.int64()),
-      ("length", pa.int32()),
-      ("fps", pa.float64()),
-      ("task", pa.string()),
-      ("cameras", pa.list_(pa.string())),
-      ("has_action", pa.bool_()),
-      ("split_key", pa.int64()),
-    )
-  }
+  files = [{key: sidecar[key] for key in ("shard", "file", "xxh64", "index_offset", "index_size", "index_xxh64")} | {"clips": len(sidecar["rows"])}
+           for sidecar in sidecars if sidecar["file"]]
+  frames = collections.Counter()
+  for sidecar in sidecars:
+    frames.update(sidecar["frames"])
+  notes += duplicate_clips.mark(output, files, rows)
+  if settings.filters.get("drop_duplicates"):
+    dropped = sum(row["length"] for row in rows if row["duplicate"])
+    frames.update({"kept": -dropped, "duplicate": dropped} if dropped else {})
+    rows = [row for row in rows if not row["duplicate"]]
+  columns = {field.name: pa.array([row[field.name] for row in rows], field.type) for field in shards.SCHEMA}
   table = os.path.join(output, shards.RECORDS)
-  pq.write_table(pa.table(columns), f"{table}.tmp")
+  pq.write_table(pa.table(columns, shards.SCHEMA), f"{table}.tmp", write_page_checksum=True)
   os.replace(f"{table}.tmp", table)
-
-  def array(name):
-    sizes = sorted({row["dims"][name] for row in rows if name in row["dims"]})
-    return {"size": sizes[0] if len(sizes) == 1 else (sizes or None), "names": source.info.get(f"{name}_names")}
-
-  overlapped = {}
-  for row in rows:
-    overlapped[row["episode"]] = max(overlapped.get(row["episode"], 0), row["start"] + row["length"])
   manifest = {
     "version": shards.VERSION,
     "kind": shards.KIND,
     "source": {
       "description": source.info["description"],
       "format": source.info["format"],
+      "robot_type": source.info.get("robot_type"),
       "fingerprint": source.fingerprint(),
     },
-    **{key: value for key, value in dataclasses.asdict(settings).items() if key != "cameras"},
+    **dataclasses.asdict(settings),
     "cameras": list(settings.cameras),
-    "action": array("action"),
-    "state": array("state"),
+    "cameras_not_stored": [name for name in source.cameras if name not in settings.cameras],
+    **{name: _array_facts(output, files, rows, name, source.info.get(f"{name}_names")) for name in ("action", "state")},
     "counts": {
-      "episodes": len(overlapped),
+      "episodes": len({row["episode"] for row in rows}),
       "clips": len(rows),
-      "frames": sum(overlapped.values()),
+      "frames": sum(row["length"] for row in rows),
       "quarantined": len(quarantine),
     },
-    "shards": [
-      {"file": sidecar["file"], "records": len(sidecar["rows"]), "xxh64": sidecar["xxh64"]}
-      for sidecar in sidecars
-      if sidecar["file"]
-    ],
+    "frames": dict(frames),
+    "shards": files,
     "quarantine": quarantine,
+    "skipped": source.skipped,
     "notes": notes,
   }
   shard_writer.write_json(os.path.join(output, shards.MANIFEST), manifest)
   return manifest
+
+
+def _array_facts(output: str, files: list[dict], rows: list[dict], name: str, names: list[str] | None) -> dict:
+  """{"size" (a list where clips differ, None without any), "names", "statistics" (of one size)} of an array of all clips."""
+  sizes = sorted({row["dims"][name] for row in rows if name in row["dims"]})
+  facts = {"size": sizes[0] if len(sizes) == 1 else (sizes or None), "names": names, "statistics": None}
+  if len(sizes) == 1:
+    pieces, counts = [], []
+    for file in files:
+      opened = shard_file.ShardFile(os.path.join(output, file["file"]), file)
+      if name in opened.arrays:
+        pieces += opened.statistics(name)
+        counts += [int(n) for n in opened.index["length"][opened.index[f"array_width/{name}"] != 0]]
+    facts["statistics"] = summaries.merge(pieces, counts).to_json()
+  return facts
 
 
 def run(
@@ -170,14 +198,16 @@ def run(
   output: str,
   *,
   format: str = "auto",
+  options: sources.SourceOptions | None = None,
   image_size: int = 0,
   resize: str = "squash",
   codec: str = "jpeg",
   quality: int | None = None,
   clip_frames: int = 128,
-  clip_overlap: int = 0,
   cameras: tuple[str, ...] = (),
   episodes_per_shard: int = 64,
+  measure: str = "auto",
+  filters: dict[str, Any] | None = None,
   workers: int = -1,
   progress: bool = True,
 ) -> Summary:
@@ -188,17 +218,19 @@ def run(
     output: folder to write; an unfinished one of the same source and settings is resumed, a finished one is only
       summarised.
     format: "lerobot", "video_folder", "shards" or "auto".
+    options: how the source is read where its files leave it open.
     image_size: side in pixels of the stored square frames; 0 keeps the source's size.
     resize: "squash", "crop" or "pad", see `video.Geometry`.
-    codec: "jpeg" (each frame by itself: the fastest random access) or "h264" (about ten times smaller, slower to
+    codec: "jpeg" (each frame by itself: the fastest random access) or "h264" (ten frames at a time: about ten times smaller, slower to
       enter).
     quality: JPEG quality 1 to 100 (default 95), or for h264 the constant rate factor 0 to 51, lower is better (default
       18).
-    clip_frames: most frames in a record. A training window never crosses a clip.
-    clip_overlap: frames repeated from the end of one clip at the start of the next. With at least (K - 1) * offset
-      frames no window of an episode is lost to clip borders; windows that appear in two clips are counted once.
+    clip_frames: most frames that are stored under one row of the table. Windows cross clips.
     cameras: names of the cameras to keep; empty = all.
     episodes_per_shard: episodes of the source in a shard file.
+    measure: whether cuts, motion, motion of the camera, still and repeated frames are measured: "auto" (of videos, not of robot recordings),
+      "on", "off".
+    filters: fields of `frame_filters.FilterOptions`: which frames are left out; None = none.
     workers: processes; 0 = this one, -1 = one per core that may be used. With 0 a crash of a native decoder ends the run.
     progress: show a progress bar.
 
@@ -206,19 +238,22 @@ def run(
     errors.UserError: bad arguments, nothing readable, or the output folder belongs to something else.
   """
   begin = time.monotonic()
-  source = sources.open_source(source, format=format) if isinstance(source, str) else source
+  options = options or sources.SourceOptions()
+  source = sources.open_source(source, format=format, options=options) if isinstance(source, str) else source
   for name in cameras:
     if name not in source.cameras:
       raise errors.UserError(f"camera {name!r} is not in the data set: {errors.nearest(name, source.cameras)}")
-  settings = shard_writer.Settings(
+  settings = episode_encoder.Settings(
     image_size,
     resize,
     codec,
     QUALITY.get(codec, 0) if quality is None else quality,
     clip_frames,
-    clip_overlap,
     tuple(cameras) or tuple(source.cameras),
     episodes_per_shard,
+    dataclasses.asdict(options),
+    measure,
+    dict(filters or {}),
   ).check()
   os.makedirs(output, exist_ok=True)
   with locked(os.path.join(output, ".lock"), wait=False):
@@ -230,42 +265,41 @@ def run(
         sidecars[shard] = sidecar
       else:
         units.append(shard_writer.Unit(shard, first, min(first + episodes_per_shard, len(source)), {}, {}))
-    count = loading.cores() if workers < 0 else workers
-    done = len(source) - sum(unit.last - unit.first for unit in units)
-    interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants few lines
-    with tqdm.tqdm(
-      total=len(source), initial=done, unit="episode", desc="ingest", disable=not progress, mininterval=interval
-    ) as bar:
-      frames, started, finished = 0, time.monotonic(), set()
-
-      def on_progress(message: shard_writer.Progress):
-        nonlocal frames
-        frames += message.frames
-        if message.done and message.episode not in finished:
-          finished.add(message.episode)
-          bar.update()
-        bar.set_postfix_str(f"{frames / max(time.monotonic() - started, 1e-3):.0f} frames/s", refresh=False)
-
-      function = shard_writer.WriteShard(source, output, settings)
-      for sidecar in processes.run(
-        function, units, workers=min(count, len(units)), on_progress=on_progress, on_death=_blame
-      ):
-        sidecars[sidecar["shard"]] = sidecar
+    sidecars |= _write_shards(source, output, settings, units, workers=workers, progress=progress)
     manifest = (
       shards.read_manifest(output)
       if not units and os.path.isfile(os.path.join(output, shards.MANIFEST))
       else _finish(output, settings, source, [sidecars[shard] for shard in sorted(sidecars)])
     )
-  counts = manifest["counts"]
-  return Summary(
-    output,
-    counts["episodes"],
-    counts["clips"],
-    counts["frames"],
-    manifest["quarantine"],
-    manifest["notes"],
-    time.monotonic() - begin,
-  )
+  return Summary(output, manifest, time.monotonic() - begin)
+
+
+def _write_shards(source, output: str, settings: episode_encoder.Settings, units: list[shard_writer.Unit], *, workers: int,
+                  progress: bool) -> dict[int, dict]:
+  """Number of a shard -> its sidecar, of those that are still to be written."""
+  sidecars: dict[int, dict] = {}
+  count = loading.cores() if workers < 0 else workers
+  done = len(source) - sum(unit.last - unit.first for unit in units)
+  interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants few lines
+  with tqdm.tqdm(
+    total=len(source), initial=done, unit="episode", desc="ingest", disable=not progress, mininterval=interval
+  ) as bar:
+    frames, started, finished = 0, time.monotonic(), set()
+
+    def on_progress(message: shard_writer.Progress):
+      nonlocal frames
+      frames += message.frames
+      if message.done and message.episode not in finished:
+        finished.add(message.episode)
+        bar.update()
+      bar.set_postfix_str(f"{frames / max(time.monotonic() - started, 1e-3):.0f} frames/s", refresh=False)
+
+    function = shard_writer.WriteShard(source, output, settings)
+    for sidecar in processes.run(
+      function, units, workers=min(count, len(units)), on_progress=on_progress, on_death=_blame
+    ):
+      sidecars[sidecar["shard"]] = sidecar
+  return sidecars
 
 
 def _blame(unit: shard_writer.Unit, progress: shard_writer.Progress | None, exitcode: int) -> shard_writer.Unit:
@@ -282,14 +316,17 @@ def _blame(unit: shard_writer.Unit, progress: shard_writer.Progress | None, exit
   return dataclasses.replace(unit, bad=bad, deaths=deaths)
 
 
-def ensure_shards(path: str, *, image_size: int, cache_dir: str, **settings: Any) -> str:
+def ensure_shards(path: str, *, image_size: int, cache_dir: str, options: sources.SourceOptions | None = None, **settings: Any) -> str:
   """A folder of shards for any data path: itself when it holds shards, else ingested once into the cache.
+
+  What was left out or is remarkable is printed every time.
 
   Args:
     path: shards (of any image size: frames are resized when loaded), a LeRobot data set or a folder of videos.
     image_size: stored size when it has to be ingested.
     cache_dir: the shards go to `cache_dir/<fingerprint of the source and the settings>`; several processes may call
       this at once.
+    options: how the source is read.
     **settings: further arguments of `run`.
   """
   format = settings.pop("format", "auto")
@@ -297,18 +334,39 @@ def ensure_shards(path: str, *, image_size: int, cache_dir: str, **settings: Any
   if format == "shards":
     shards.read_manifest(path)
     return path
-  source = sources.open_source(path, format=format)
+  options = options or sources.SourceOptions()
+  source = sources.open_source(path, format=format, options=options)
   deciding = {key: value for key, value in settings.items() if key not in ("workers", "progress")}
+  deciding |= {"options": dataclasses.asdict(options), "version": shards.VERSION}
   key = xxhash.xxh64_hexdigest(json.dumps([source.fingerprint(), image_size, deciding, video.DECODING], sort_keys=True).encode())
   os.makedirs(cache_dir, exist_ok=True)
   output = os.path.join(cache_dir, key)
   with locked(os.path.join(cache_dir, f"{key}.lock"), wait=True):
     if not os.path.isfile(os.path.join(output, shards.MANIFEST)):
       print(f"data: {path} ({source.info['description']}) is converted once into {output}", flush=True)
-      summary = run(source, output, image_size=image_size, **settings)
-      print(
-        f"data: {summary.episodes} episodes, {summary.frames} frames in {summary.seconds:.1f} s, "
-        f"{len(summary.quarantined)} quarantined (see {os.path.join(output, QUARANTINE)})",
-        flush=True,
-      )
+      summary = run(source, output, image_size=image_size, options=options, **settings)
+      print(f"data: {summary.episodes} episodes, {summary.frames} frames in {summary.seconds:.1f} s", flush=True)
+  for line in remarks(shards.read_manifest(output)):
+    print(f"data: {line}", flush=True)
   return output
+
+
+def remarks(manifest: dict, *, most: int = 20) -> list[str]:
+  """What a reader of the log should know of a folder of shards: episodes and files that are not used, with their reasons, and notes.
+
+  Args:
+    manifest: of the folder, which holds all of them.
+    most: lines of each kind; how many more there are is said.
+  """
+  lines = []
+  kinds = (("quarantined", manifest["quarantine"], "reason"), ("not used", manifest["skipped"], "reason"), ("note", manifest["notes"], "note"))
+  for kind, entries, key in kinds:
+    lines += [f"{kind}: {entry['name']}: {entry[key]}" for entry in entries[:most]]
+    if len(entries) > most:
+      lines.append(f"{kind}: {len(entries) - most} more, all in {shards.MANIFEST}")
+  dropped = {reason: count for reason, count in manifest["frames"].items() if reason != "kept"}
+  if dropped:
+    lines.append(f"frames: {manifest['frames'].get('kept', 0)} kept, left out: " + ", ".join(f"{n} {reason}" for reason, n in dropped.items()))
+  if manifest["cameras_not_stored"]:
+    lines.append(f"cameras that the source has and that are not stored: {', '.join(manifest['cameras_not_stored'])}")
+  return lines

@@ -1,36 +1,66 @@
-"""A label set: the latent motion of every frame of a folder of shards, one record of labels for each record of data.
+"""A label set: the latent motion of every frame of a folder of shards.
 
-  labels.json                            what it is: model, data, offset, statistics of z, the files with their hashes
-  labels-00000.array_record              record r belongs to record r of shard-00000.array_record
-  labels-00000.json                      says that the file beside it is finished, and which records were damaged
+  labels.json              what it is: model, data, offset, counts, statistics of z, the files with their checksums
+  records.parquet          the table of the clips, a copy of that of the data: episodes, times, instructions
+  labels-00000.labels      clip c belongs to clip c of shard-00000.shard; a shard file (`data.shard_file`) without frames
+  labels-00000.json        says that the file beside it is finished, and which frames could not be read
 
-A record is an `episode.Clip` without frames: "z/<camera>" float32 [T, Z] and "valid/<camera>" uint8 [T]. z[t] is the motion of
-frame t -> t + n of the episode, also where t + n lies in the episode's next clip; where there is no frame t + n, or one of the two
-cannot be read, z[t] is 0 and valid[t] is 0.
+The arrays of a clip are, for each labelled camera, "z/<camera>" float32 [T, Z], "valid/<camera>" uint8 [T] and "difference/<camera>"
+float32 [T]. z[t] is the motion from frame t to its partner, the frame nearest to `offset_seconds` later (`data.times`), which may lie in
+the next clip; difference[t] is the true time between the two in seconds. Where there is no partner, or one of the two frames cannot be
+read, all three are 0.
 
-Legend: T frames of a clip, L frames of an episode, Z numbers of one latent motion, n frames between the two of a pair.
+To read one:
+
+  motions = labels.Labels("LABELS")
+  for name in motions.episodes:
+    for camera, (seconds, z, valid, difference) in motions.episode(name).items():
+      ...  # seconds float64 [L], z float32 [L, Z], valid bool [L], difference float32 [L]
+
+Legend: T frames of a clip, L frames of an episode, Z numbers of one latent motion.
 """
 
+import functools
+import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from array_record.python import array_record_module
+import xxhash
 
 from como_jax import errors
-from como_jax.data import episode as episodes
-from como_jax.data import shard_writer, sources, statistics
-from como_jax.data.sources import shards
+from como_jax.data import reader, shard_file, shard_writer, shards, sources, statistics
 
 MANIFEST = "labels.json"
 KIND = "como_jax labels"
-VERSION = 1
-Motions = dict[str, tuple[np.ndarray, np.ndarray]]  # camera -> (z, valid)
+VERSION = 2
+_COUNTS = ("frames", "valid", "left_out", "at_end", "unreadable")
+
+
+class Motion(NamedTuple):
+  """Of consecutive frames of one camera: z float32 [T, Z], valid bool [T], difference float32 [T] (seconds)."""
+
+  z: np.ndarray
+  valid: np.ndarray
+  difference: np.ndarray
+
+
+class TimedMotion(NamedTuple):
+  """Of all frames of an episode: when they are, float64 [L] in seconds, and their `Motion`."""
+
+  seconds: np.ndarray
+  z: np.ndarray
+  valid: np.ndarray
+  difference: np.ndarray
+
+
+Motions = dict[str, Motion]  # by camera
 
 
 def file_name(shard: int) -> str:
-  return f"labels-{shard:05d}.array_record"
+  return f"labels-{shard:05d}.labels"
 
 
 def sidecar_path(folder: str, shard: int) -> str:
@@ -46,18 +76,30 @@ def read_manifest(path: str) -> dict[str, Any]:
   manifest = shard_writer.read_json(file)
   if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
     raise errors.UserError(f"{file} is not the description of a label set: expected kind {KIND!r}")
-  if not isinstance(manifest.get("version"), int) or manifest["version"] > VERSION:
-    raise errors.UserError(f"{file} has version {manifest.get('version')}, this program reads up to {VERSION}: update como_jax")
+  version = manifest.get("version")
+  if not isinstance(version, int) or version > VERSION:
+    raise errors.UserError(f"{file} has version {version}, this program reads version {VERSION}: update como_jax")
+  if version < VERSION:
+    raise errors.UserError(f"{file} has version {version}, this program reads version {VERSION}: extract them again (configs/extract.py)")
+  if manifest.get("checksum") != _checksum(manifest):
+    raise errors.UserError(f"{file} has changed since it was written (its checksum differs): extract the labels again")
   return manifest
 
 
+def _checksum(manifest: Mapping[str, Any]) -> str:
+  """Of everything else in labels.json: a changed digit in its statistics would change what a policy learns, without a word."""
+  rest = {key: value for key, value in manifest.items() if key != "checksum"}
+  return xxhash.xxh64_hexdigest(json.dumps(rest, sort_keys=True).encode())
+
+
 class Labels:
-  """A finished label set. Safe to share between threads; may travel to worker processes.
+  """A finished label set. Safe to share between threads; may be pickled.
 
   Attributes:
     manifest: labels.json.
     size: Z.
-    statistics: of the valid z, every frame counted once.
+    cameras: names of those that have labels.
+    statistics: of the valid z of all frames.
   """
 
   def __init__(self, path: str):
@@ -65,67 +107,101 @@ class Labels:
     self.path, self.manifest = path, read_manifest(path)
     try:
       self.size = int(self.manifest["size"])
+      self.cameras = tuple(self.manifest["cameras"])
       self.statistics = statistics.Statistics.from_json(self.manifest["statistics"])
+      self._files = reader.ShardCache(path, self.manifest["shards"])
     except (KeyError, TypeError, ValueError) as error:
       raise errors.UserError(f"{os.path.join(path, MANIFEST)} is not the description of a label set ({error!r})") from error
-    self._reader = shards.Reader(path, file_name)
 
-  def clip(self, shard: int, record: int) -> Motions:
-    """Camera -> (z float32 [T, Z], valid bool [T]) of one record. Raises `video.Unreadable` naming file and record."""
-    return _motions(self._reader.clip(shard, record))
+  def __getstate__(self):
+    return {key: value for key, value in self.__dict__.items() if key not in ("table", "_rows")}
 
-  def episode(self, table: shards.Table, rows: Sequence[int]) -> Motions:
-    """Camera -> (z [L, Z], valid [L]) of a whole episode, given the rows of its clips in the table of the data."""
-    return joined((int(table.start[row]), self.clip(table.shard[row], table.record[row])) for row in in_order(table, rows))
+  @functools.cached_property
+  def table(self) -> shards.Table:
+    """The clips of the data."""
+    return shards.read_table(self.path, cameras=tuple(self.manifest["data"]["cameras"]))
 
+  @property
+  def episodes(self) -> tuple[str, ...]:
+    """Names of all episodes of the data."""
+    return tuple(self._rows)
 
-def _motions(clip: episodes.Clip) -> Motions:
-  names = [name.removeprefix("z/") for name in clip.arrays if name.startswith("z/")]
-  return {name: (clip.arrays[f"z/{name}"], clip.arrays[f"valid/{name}"].astype(bool)) for name in names}
+  @functools.cached_property
+  def _rows(self) -> dict[str, np.ndarray]:
+    """Rows of the table by name of the episode."""
+    numbers, first = np.unique(self.table.episode, return_index=True)
+    return {self.table.episodes[number]: rows for number, rows in
+            zip(numbers, np.split(np.arange(len(self.table)), first[1:]), strict=True)}  # the table is in order of episodes
 
+  def clip(self, shard: int, clip: int, cameras: Sequence[str] = ()) -> Motions:
+    """Camera -> labels of the T frames of a clip; () = all labelled cameras. Raises `video.Unreadable` naming file and clip."""
+    file, found = self._files[shard], {}
+    for camera in cameras or self.cameras:
+      z, valid, difference = (file.array(int(clip), f"{name}/{camera}") for name in ("z", "valid", "difference"))
+      if z is not None:
+        found[camera] = Motion(z, valid.astype(bool), difference)
+    return found
 
-def in_order(table: shards.Table, rows: Sequence[int]) -> list[int]:
-  """Rows of one episode by time."""
-  return sorted((int(row) for row in rows), key=lambda row: int(table.start[row]))
+  def episode(self, name: str) -> dict[str, TimedMotion]:
+    """Camera -> times and labels of all stored frames of an episode, in order of time.
 
+    Raises:
+      errors.UserError: there is no such episode.
+      video.Unreadable: its labels are damaged.
+    """
+    if name not in self._rows:
+      raise errors.UserError(f"{self.path}: episode {name!r} does not exist: {errors.nearest(name, self._rows)}")
+    rows = sorted(self._rows[name], key=lambda row: int(self.table.start[row]))
+    seconds = self._seconds(rows)
+    clips = [self.clip(self.table.shard[row], self.table.clip[row]) for row in rows]
+    return {camera: TimedMotion(seconds, *(np.concatenate(parts) for parts in zip(*(clip[camera] for clip in clips), strict=True)))
+            for camera in self.cameras if all(camera in clip for clip in clips)}
 
-def joined(parts: Iterable[tuple[int, Motions]]) -> Motions:
-  """Labels of an episode from those of its clips (start, motions), in order of time; frames that two clips share appear once."""
-  parts = list(parts)
-  first, last = parts[0][0], max((start + len(z) for start, motions in parts for z, _ in motions.values()), default=0)
-  whole: Motions = {}
-  for start, motions in parts:
-    for name, (z, valid) in motions.items():
-      to, known = whole.setdefault(name, (np.zeros((last - first, z.shape[1]), np.float32), np.zeros(last - first, bool)))
-      at = start - first + np.flatnonzero(valid)
-      to[at], known[at] = z[valid], True
-  return whole
+  def frame_numbers(self, name: str) -> np.ndarray:
+    """Number in its episode of each of the L frames that `episode` gives, int64 [L]: what the data left out is missing."""
+    rows = sorted(self._rows[name], key=lambda row: int(self.table.start[row]))
+    return np.concatenate([self.table.start[row] + np.arange(self.table.length[row]) for row in rows])
+
+  def _seconds(self, rows: Sequence[int]) -> np.ndarray:
+    table = self.table
+    varying = np.array([row for row in rows if not table.uniform[row]], np.int64)
+    explicit = table.explicit_times(varying) if len(varying) else {}
+    return np.concatenate([explicit[row] if row in explicit else table.times(row).at(np.arange(table.length[row])) for row in rows])
 
 
 def write_shard(
-  folder: str, shard: int, clips: Iterable[episodes.Clip], *, frames: int, facts: Mapping[str, Any], damaged: Sequence[Mapping] = ()
+  folder: str, shard: int, clips: Iterable[tuple[int, Motions]], *, facts: Mapping[str, Any], left_out: int = 0, at_end: int = 0,
+  damaged: Sequence[Mapping] = ()
 ) -> dict[str, Any]:
   """Writes one shard's labels and, when they are in place, the sidecar that says so; returns the sidecar.
 
   Args:
     folder: the label set.
     shard: number of the data shard.
-    clips: one for each of its records, in order.
-    frames: of all its records together.
-    facts: what the labels hang on, kept in the sidecar (see `finished`).
-    damaged: {"record", "camera", "reason"} of the records that could not be read.
+    clips: (number in its episode of the first frame, labels) of each of its clips, in order; all of the same cameras.
+    facts: what the labels depend on, kept in the sidecar (see `finished`).
+    left_out, at_end: see `sequences.Pairs`, of all cameras together.
+    damaged: {"clip", "camera", "frames", "reason"} of the clips that hold frames that could not be read.
   """
   final = os.path.join(folder, file_name(shard))
   temporary = f"{final}.{os.getpid()}.tmp"
-  counts = {"records": 0, "frames": int(frames), "valid": 0}
-  writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,uncompressed")
-  for clip in clips:
-    writer.write(episodes.encode(clip))
-    motions = _motions(clip)
-    counts["records"] += 1
-    counts["valid"] += sum(int(valid.sum()) for _, valid in motions.values())
-  writer.close()
-  sidecar = {"shard": int(shard), "file": os.path.basename(final), "xxh64": shards.file_hash(temporary), **counts,
+  counts, labelled = dict.fromkeys(("clips", "frames", "valid"), 0), 0
+  writer = shard_file.Writer(temporary)
+  for start, motions in clips:
+    arrays = {}
+    for camera, motion in motions.items():
+      arrays |= {f"z/{camera}": motion.z.astype(np.float32), f"valid/{camera}": motion.valid.astype(np.uint8),
+                 f"difference/{camera}": motion.difference.astype(np.float32)}
+      counts["valid"] += int(motion.valid.sum())
+      labelled += len(motion.valid)
+    length = len(next(iter(motions.values())).valid)
+    writer.add(shard_file.Clip(int(start), length, {}, arrays))
+    counts["clips"] += 1
+    counts["frames"] += length
+  place = writer.close()
+  counts |= {"left_out": int(left_out), "at_end": int(at_end)}
+  counts["unreadable"] = labelled - counts["valid"] - counts["left_out"] - counts["at_end"]
+  sidecar = {"shard": int(shard), "file": os.path.basename(final), "xxh64": shards.file_hash(temporary), **place, **counts,
              "facts": dict(facts), "damaged": [dict(one) for one in damaged]}
   os.replace(temporary, final)
   shard_writer.write_json(sidecar_path(folder, shard), sidecar)
@@ -150,42 +226,51 @@ def finished(folder: str, shard: int, *, facts: Mapping[str, Any]) -> dict | Non
   return sidecar if os.path.isfile(file) and shards.file_hash(file) == sidecar["xxh64"] else None
 
 
-def write_manifest(folder: str, sidecars: Sequence[Mapping], *, table: shards.Table, **facts: Any) -> dict[str, Any]:
-  """Writes labels.json from the shards' sidecars in order of shard; statistics come from the files themselves, so they do not depend
-  on who wrote them and when.
+def write_manifest(folder: str, sidecars: Sequence[Mapping], *, data_shards: str, data: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+  """Writes records.parquet and labels.json from the shards' sidecars in order of shard; statistics come from the files themselves, so
+  they do not depend on who wrote them and when.
 
   Args:
-    table: of the data.
-    **facts: size, queries, dims, offset_seconds, model, data, cameras.
+    data_shards: folder of the shards that were labelled.
+    data: path and fingerprint of the data.
+    **facts: size, queries, dims, offset_seconds, model, cameras.
 
   Raises:
     errors.UserError: no frame has a label.
   """
-  reader, accumulator = shards.Reader(folder, file_name), statistics.Accumulator()
+  accumulator = statistics.Accumulator()
   for sidecar in sidecars:
-    rows = np.flatnonzero(table.shard == sidecar["shard"])
-    groups: dict[str, list[int]] = {}
-    for row in rows[np.argsort(table.record[rows], kind="stable")]:
-      groups.setdefault(table.episode[row], []).append(row)
-    for rows in groups.values():
-      parts = ((int(table.start[row]), _motions(reader.clip(table.shard[row], table.record[row]))) for row in in_order(table, rows))
-      for z, valid in joined(parts).values():
-        accumulator.add(z[valid])
+    file = shard_file.ShardFile(os.path.join(folder, sidecar["file"]), sidecar)
+    for clip in range(len(file)):
+      for camera in facts["cameras"]:
+        accumulator.add(file.array(clip, f"z/{camera}")[file.array(clip, f"valid/{camera}").astype(bool)])
   found = accumulator.finish()
   if found is None:
-    raise errors.UserError(f"{folder}: no frame has a label: every record is damaged")
+    raise errors.UserError(f"{folder}: no frame has a label: every clip is damaged")
+  records = os.path.join(folder, shards.RECORDS)
+  shutil.copyfile(os.path.join(data_shards, shards.RECORDS), f"{records}.tmp")
+  os.replace(f"{records}.tmp", records)
+  keys = ("shard", "file", "xxh64", "index_offset", "index_size", "index_xxh64", "clips", "frames")
   manifest = {
     "kind": KIND,
     "version": VERSION,
     **facts,
+    "data": {**data, "cameras": shards.read_manifest(data_shards)["cameras"], "layout": layout(shards.read_table(data_shards))},
     "statistics": found.to_json(),
-    "shards": [{key: sidecar[key] for key in ("file", "xxh64", "records", "frames")} for sidecar in sidecars],
-    "frames": sum(sidecar["frames"] for sidecar in sidecars),
-    "valid": sum(sidecar["valid"] for sidecar in sidecars),
+    "records_xxh64": shards.file_hash(records),
+    "shards": [{key: sidecar[key] for key in keys} for sidecar in sidecars],
+    **{key: sum(sidecar[key] for sidecar in sidecars) for key in _COUNTS},
     "damaged": [{"shard": sidecar["shard"], **one} for sidecar in sidecars for one in sidecar["damaged"]],
   }
+  manifest["checksum"] = _checksum(json.loads(json.dumps(manifest)))
   shard_writer.write_json(os.path.join(folder, MANIFEST), manifest)
   return manifest
+
+
+def layout(table: shards.Table) -> str:
+  """Hash of how a data set is cut into shards and clips."""
+  columns = np.stack([table.shard, table.clip, table.start, table.length], 1).astype("<i8")
+  return xxhash.xxh64_hexdigest(columns[np.lexsort((columns[:, 1], columns[:, 0]))].tobytes())
 
 
 def check(path: str, *, data_path: str) -> None:
@@ -205,26 +290,18 @@ def check(path: str, *, data_path: str) -> None:
   if here != manifest["data"]["fingerprint"]:
     raise errors.UserError(f"{where} (fingerprint {manifest['data']['fingerprint']}), not from {data_path} (fingerprint {here}): "
                            "extract them from this data")
-  if raw:
-    return
-  table = shards.read_table(data_path)
-  for shard in np.unique(table.shard):
-    rows = table.shard == shard
-    mine = int(rows.sum()), int(table.length[rows].sum())
-    theirs = next(((one["records"], one["frames"]) for one in manifest["shards"] if one["file"] == file_name(shard)), (0, 0))
-    if theirs != mine:
-      raise errors.UserError(f"{where}, whose shards are cut into other clips than those of {data_path} ({shards.shard_name(shard)} has "
-                             f"{mine[0]} records and {mine[1]} frames, {theirs[0]} and {theirs[1]} are labelled): extract them from these shards")
+  if not raw and layout(shards.read_table(data_path)) != manifest["data"]["layout"]:
+    raise errors.UserError(f"{where}, whose shards are cut into other clips than those of {data_path}: extract them from these shards")
 
 
 def verify(path: str) -> list[str]:
-  """One line for each file of labels that is missing or whose hash differs from labels.json."""
-  problems = []
-  for shard in read_manifest(path)["shards"]:
-    file = os.path.join(path, shard["file"])
+  """One line for each file of a label set that is missing or whose hash differs from labels.json."""
+  problems, manifest = [], read_manifest(path)
+  for name, xxh64 in [(shards.RECORDS, manifest["records_xxh64"]), *((shard["file"], shard["xxh64"]) for shard in manifest["shards"])]:
+    file = os.path.join(path, name)
     if not os.path.isfile(file):
       problems.append(f"{file} is missing")
-    elif shards.file_hash(file) != shard["xxh64"]:
+    elif shards.file_hash(file) != xxh64:
       problems.append(f"{file} has changed since it was written (xxh64 differs)")
   return problems
 

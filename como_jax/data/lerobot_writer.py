@@ -101,7 +101,7 @@ class Writer:
 
   def add_episode(
     self,
-    task: str,
+    task: str | Sequence[str],
     frames: Mapping[str, np.ndarray],
     *,
     state: np.ndarray | None = None,
@@ -112,7 +112,7 @@ class Writer:
     """Appends one episode.
 
     Args:
-      task: language instruction.
+      task: language instruction, or one for each frame [T].
       frames: camera -> uint8 [T, H, W, 3].
       state: float [T, S], at the time of the frame; None without state names.
       action: float [T, A], applied from frame t to frame t + 1; None without action names.
@@ -126,8 +126,9 @@ class Writer:
       UserError: an array does not fit; nothing of this episode has been written.
     """
     index = len(self._episodes)
-    length = self._check(index, frames, state=state, action=action, success=success, metadata=metadata)
-    task_index = self._tasks.setdefault(task, len(self._tasks))
+    length = self._check(index, task, frames, state=state, action=action, success=success, metadata=metadata)
+    tasks = [task] * length if isinstance(task, str) else list(task)
+    task_index = [self._tasks.setdefault(one, len(self._tasks)) for one in tasks]
     counter = np.arange(length)
     vectors = {"observation.state": (state, self._state_names), "action": (action, self._action_names)}
     columns = {name: np.asarray(value, np.float32) for name, (value, names) in vectors.items() if names}
@@ -136,7 +137,7 @@ class Writer:
       "frame_index": counter,
       "episode_index": np.full(length, index),
       "index": counter + self._frames,
-      "task_index": np.full(length, task_index),
+      "task_index": np.array(task_index),
     }
     if self._outcome:
       columns["next.done"] = counter == length - 1
@@ -145,7 +146,7 @@ class Writer:
     statistics = {name: _statistics(value) for name, value in columns.items()}
     row = {
       "episode_index": index,
-      "tasks": [task],
+      "tasks": list(dict.fromkeys(tasks)),
       "length": length,
       "data/chunk_index": 0,
       "data/file_index": 0,
@@ -201,7 +202,7 @@ class Writer:
       video.close()
     shutil.rmtree(self._part, ignore_errors=True)
 
-  def _check(self, index, frames, *, state, action, success, metadata) -> int:
+  def _check(self, index, task, frames, *, state, action, success, metadata) -> int:
     """The length of the episode, after everything was found to fit."""
     where = f"{self.path}, episode {index}"
     if set(frames) != set(self._cameras):
@@ -209,6 +210,8 @@ class Writer:
     length = len(next(iter(frames.values()), ()) if action is None else action)
     if length < 1:
       raise errors.UserError(f"{where}: the episode is empty")
+    if not isinstance(task, str) and len(task) != length:
+      raise errors.UserError(f"{where}: {len(task)} instructions for {length} frames, expected one, or one for each frame")
     for name, size in self._cameras.items():
       if frames[name].shape != (length, *size, 3) or frames[name].dtype != np.uint8:
         raise errors.UserError(

@@ -17,9 +17,8 @@ import numpy as np
 from absl import flags
 
 from como_jax import data, errors
-from como_jax.data import episode as episodes
-from como_jax.data import index, transforms, video
-from como_jax.data.sources import shards, single_frames
+from como_jax.data import index, reader, shards, times, transforms, video
+from como_jax.data.times import FrameTimes
 
 KINDS = ("motion", "mae")
 _ENDLESS = 2**48  # samples; more than any run draws
@@ -27,24 +26,41 @@ _REPLACEMENTS = 16  # windows tried in place of a damaged one
 _MOST_DAMAGED = 0.01  # share of damaged reads above which a process gives up ...
 _SOME_DAMAGED = 20  # ... once it has met so many
 _RESTARTS = 3
-_OPEN_FILES = 256
-_KNOWN = 2**15  # records of a process whose frames' places are kept, some 3 KB each
 
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-  """A data set ready to be drawn from. Small: it travels to worker processes. `reader` is `shards.Reader` or `single_frames.Reader`."""
+  """A data set ready to be drawn from. It is pickled for worker processes."""
 
   label: str
-  reader: Any
+  reader: reader.SegmentReader
   windows: index.Windows
-  shard: np.ndarray
-  record: np.ndarray
   cameras: tuple[str, ...]
 
-  def load(self, i: int) -> tuple[episodes.Clip, index.Window]:
+  def load(self, i: int) -> "Place":
+    """Where window i lies. Raises `video.Unreadable`: its times are damaged."""
     window = self.windows[i]
-    return self.reader.clip(self.shard[window.row], self.record[window.row]), window
+    times = self.reader.times(window.segment)
+    return Place(self.reader, window.segment, self.cameras[window.camera], window.t, times,
+                 times.window(window.t, self.windows.offset, self.windows.frames), self.windows.offset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """One window: its segment and camera, the segment's times, first frame and frames within the segment, and the wanted seconds between them."""
+
+  reader: reader.SegmentReader
+  segment: int
+  camera: str
+  t: int
+  times: FrameTimes
+  frames: np.ndarray
+  offset: float
+
+  @property
+  def seconds(self) -> np.ndarray:
+    """The true time between neighbors, float32 [K-1]."""
+    return np.diff(self.times.at(self.frames)).astype(np.float32)
 
 
 def open_sets(datasets: Sequence[data.DataSet], *, frames: int, split: str,
@@ -54,25 +70,19 @@ def open_sets(datasets: Sequence[data.DataSet], *, frames: int, split: str,
     raise errors.UserError("no data set is given")
   opened, tables = [], []
   for dataset in datasets:
-    shards.read_manifest(dataset.path)
     table = shards.read_table(dataset.path)
     keep = index.select(table, split, validation_fraction)
     windows = index.windows(table, frames=frames, offset_seconds=dataset.offset_seconds, keep=keep, cameras=tuple(dataset.cameras),
                             name=f"{dataset.label} ({split})")
-    opened.append(Opened(dataset.label, shards.Reader(dataset.path), windows, table.shard, table.record, index.camera_names(table)))
+    opened.append(Opened(dataset.label, reader.SegmentReader(dataset.path, windows.segments), windows, table.cameras))
     tables.append(table)
   return opened, tables
 
 
-def draw_jitter(window: index.Window, frames: int, rng: np.random.Generator) -> list[int]:
-  """For each of the K-1 pairs the frame number t_i + n + d: d uniform in [-n/5, n/5], not 0 where possible, inside the clip."""
-  most = window.stride // 5
-  numbers = []
-  for i in range(1, frames):
-    centre = window.t + i * window.stride
-    choices = [centre + d for d in range(-most, most + 1) if d and 0 <= centre + d < window.length]
-    numbers.append(int(choices[rng.integers(len(choices))]) if choices else centre)
-  return numbers
+def draw_jitter(place: Place, rng: np.random.Generator) -> list[int]:
+  """For each of the K-1 pairs a frame beside the second one, see `times.draw_jittered`."""
+  return [times.draw_jittered(place.times, int(first), int(second), place.offset, rng)
+          for first, second in zip(place.frames[:-1], place.frames[1:], strict=True)]
 
 
 class Damage:
@@ -91,14 +101,14 @@ class Damage:
       raise errors.UserError(f"{self._damaged} of {self._reads} records are damaged, the last: {error}")
 
 
-def read(opened: Opened, i: int, damage: Damage, use: Callable[[episodes.Clip, index.Window], Any]) -> Any:
-  """`use` of window i; when its record is damaged, of a window that follows from i by a hash, the same in every
-  process. `opened` is anything with `label`, `windows` (sized) and `load(i)`, the arguments of `use`."""
+def read(opened: Any, i: int, damage: Damage, use: Callable[[Any], Any]) -> Any:
+  """`use` of window i; when one of its frames is damaged, of a window that follows from i by a hash, the same in every
+  process. `opened` is anything with `label`, `windows` (sized) and `load(i)`, the argument of `use`."""
   first = None
   for attempt in range(_REPLACEMENTS):
     try:
       damage.read()
-      return use(*opened.load(i))
+      return use(opened.load(i))
     except video.Unreadable as error:
       first = first or error
       damage.met(error)
@@ -122,33 +132,30 @@ class _LoadTraining:
   def batch(self, rows: Sequence[tuple[tuple[int, int], type, dict]]) -> dict[str, np.ndarray]:
     lengths = {"frames": self.frames, **({"jittered": self.frames - 1} if self.jitter else {})}
     out = {name: np.empty((len(rows), length, self.size, self.size, 3), np.uint8) for name, length in lengths.items()}
+    seconds = np.zeros((len(rows), self.frames - 1), np.float32)
     scratch: dict[tuple[int, ...], np.ndarray] = {}  # by shape
     chain, rng = (*self.augment, transforms.Resize(self.size)), np.random.Generator(rows[0][1](0))
     to = transforms.resized_to(chain)
-    for number, (place, _, state) in enumerate(rows):
-      opened, rng.bit_generator.state = self.sets[place[0]], state
+    for number, (key, _, state) in enumerate(rows):
+      rng.bit_generator.state = state
       row = {name: value[number] for name, value in out.items()}
 
-      def use(clip, window, opened=opened, row=row):
-        numbers = [window.t + k * window.stride for k in range(self.frames)]
-        numbers += draw_jitter(window, self.frames, rng) if self.jitter else []
-        seen = clip.frames[opened.cameras[window.camera]]
-        if seen.codec != "jpeg":
-          images = seen.decode(numbers)
-        else:
-          by = seen.reduction(to)
-          shape = (len(numbers), seen.height // by, seen.width // by, 3)
-          if shape[1:3] == (self.size, self.size):
-            video.decode_jpegs(seen.blobs, numbers, [image for images in row.values() for image in images], by=by)
-            return row
-          if shape not in scratch:
-            scratch[shape] = np.empty(shape, np.uint8)
-          images = video.decode_jpegs(seen.blobs, numbers, scratch[shape], by=by)
-        return {"frames": images[: self.frames], **({"jittered": images[self.frames :]} if self.jitter else {})}
+      def use(place, row=row, number=number):
+        seconds[number] = place.seconds
+        numbers = [*place.frames, *(draw_jitter(place, rng) if self.jitter else [])]
+        size, by = place.reader.frame_size(place.segment, place.camera, numbers, to=to)
+        shape = (len(numbers), -(-size[0] // by), -(-size[1] // by), 3)
+        if shape[1:3] == (self.size, self.size):
+          place.reader.read_into(place.segment, place.camera, numbers, [image for images in row.values() for image in images], by=by)
+          return row
+        if shape not in scratch:
+          scratch[shape] = np.empty(shape, np.uint8)
+        place.reader.read_into(place.segment, place.camera, numbers, list(scratch[shape]), by=by)
+        return {"frames": scratch[shape][: self.frames], **({"jittered": scratch[shape][self.frames :]} if self.jitter else {})}
 
-      sample = read(opened, place[1], self.damage, use)
+      sample = read(self.sets[key[0]], key[1], self.damage, use)
       transforms.apply(chain, sample, rng, row)
-    return {"frames": out["frames"][:, 0]} if self.single else out
+    return {"frames": out["frames"][:, 0]} if self.single else {**out, "seconds": seconds}
 
 
 def _keep(place: Any, rng: np.random.Generator) -> tuple[Any, np.random.BitGenerator, dict]:
@@ -281,8 +288,8 @@ def build(datasets: Sequence[data.DataSet], *, batch_size: int, image_size: int,
     prefetch: batches prepared ahead (for each worker).
 
   Returns:
-    Batches of {"frames": uint8 [B, K, H, W, 3], "jittered": uint8 [B, K-1, H, W, 3]} or, for "mae", {"frames": uint8
-    [B, H, W, 3]}.
+    Batches of {"frames": uint8 [B, K, H, W, 3], "seconds": float32 [B, K-1] (the true time between neighbors), "jittered": uint8
+    [B, K-1, H, W, 3]} or, for "mae", {"frames": uint8 [B, H, W, 3]}.
   """
   if kind not in KINDS:
     raise errors.UserError(f"unknown kind of batches {kind!r}: {errors.nearest(kind, KINDS)}")
@@ -295,7 +302,6 @@ def build(datasets: Sequence[data.DataSet], *, batch_size: int, image_size: int,
   motion = kind == "motion"
   frames = frames if motion else 1
   opened, _ = open_sets(datasets, frames=frames, split=split, validation_fraction=validation_fraction)
-  opened = [dataclasses.replace(one, reader=single_frames.Reader(dataset.path)) for one, dataset in zip(opened, datasets)]
   load = _LoadTraining(opened, frames, jitter and motion, not motion, tuple(augment), image_size)
   return endless(
     [len(one.windows) for one in opened], [dataset.weight for dataset in datasets], load, batch_size=batch_size, seed=seed,

@@ -3,7 +3,7 @@
 The same composition as `pipeline`: sample number g is a pure function of (data sets, seed, g).
 
 Legend: B batch, T history, C camera slots, H W image, S state, A action, K chunk of actions, M chunk of latent motions,
-Z numbers of one latent motion, L language tokens, E their width; m frames of a policy step, n of a latent motion.
+Z numbers of one latent motion, L language tokens, E their width.
 """
 
 import dataclasses
@@ -14,10 +14,10 @@ import grain
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import normalisation, pipeline, policy_examples, transforms, video
+from como_jax.data import normalisation, pipeline, policy_examples, shards, transforms, video
 from como_jax.data.policy_index import PolicySet
-from como_jax.data.sources import shards
 from como_jax.data.statistics import Accumulator, Statistics
+from como_jax.data.times import FrameTimes
 
 
 @dataclasses.dataclass
@@ -29,8 +29,8 @@ class _LoadTraining:
   damage: pipeline.Damage = dataclasses.field(default_factory=pipeline.Damage)
 
   def __call__(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    def use(clip, motion, example):
-      return self.loader.sample(place[0], clip, motion, example, size=transforms.resized_to(self.change))
+    def use(example):
+      return self.loader.sample(place[0], example, size=transforms.resized_to(self.change))
 
     sample, images = pipeline.read(self.loader.sets[place[0]], place[1], self.damage, use)
     return self.loader.finish(sample, images, self.change, rng)
@@ -69,9 +69,9 @@ def build(
     normaliser: of actions, states and latent motions, see `statistics`.
     language: instruction -> (tokens [L, E], mask [L]), for every instruction of the data; "" may be absent (no token).
     robots: name -> (A, S). Their numbers are their places in sorted order; the widest decides the padding.
-    cameras, history: C and T; the history's frames are one policy step apart, and before a clip's first frame repeat it.
-    step_seconds: m = max(1, round(fps * step_seconds)) frames a policy step; 0 = 1 frame.
-    chunk, reduce: K, and how the m actions of a step become one: "mean", "first" or "last".
+    cameras, history: C and T; the history's frames are one policy step apart, and before a segment's first frame repeat it.
+    step_seconds: of an element of a chunk, see `policy_index.chunk_edges`; 0 = 1 frame.
+    chunk, reduce: K, and how the actions of a step become one: "mean", "first" or "last".
     latent_chunk, latent_size: M and Z.
     augment: transforms (see `transforms.build`), drawn for each camera, the same for its whole history. No mirroring.
     The others are those of `pipeline.build`.
@@ -79,15 +79,16 @@ def build(
   Returns:
     Batches of "images" uint8 [B, T, C, H, W, 3], "images_mask" bool [B, C]; "state" float32 [B, S], "state_mask" bool
     [B]; "robot" int32 [B]; "language" float32 [B, L, E], "language_mask" bool [B, L]; "actions" float32 [B, K, A],
-    "actions_mask" bool [B, K, A]; "latents" float32 [B, M, Z] (element j begins at frame t + j * n), "latents_mask" bool
-    [B, M]. Normalised; where a mask is False the value is 0. Chunks end with their clip.
+    "actions_mask" bool [B, K, A]; "latents" float32 [B, M, Z] (element j begins j offsets after the example's frame), "latents_mask" bool
+    [B, M]. Normalised; where a mask is False the value is 0. Chunks end with their segment.
   """
   if any(isinstance(transform, transforms.HorizontalFlip) for transform in augment):
     raise errors.UserError("augmentation 'flip' mirrors pictures but not actions and motions: switch it off for policies")
   pipeline.local_batch(batch_size, process_index, process_count)
-  layout = policy_examples.Layout(normaliser, dict(robots), cameras, history, chunk, reduce, latent_chunk, latent_size, image_size)
+  layout = policy_examples.Layout(normaliser, dict(robots), cameras, history, chunk, reduce, latent_chunk, latent_size, image_size,
+                                  step_seconds)
   loader, _ = policy_examples.prepare(
-    sets, layout, language=language, split=split, validation_fraction=validation_fraction, step_seconds=step_seconds)
+    sets, layout, language=language, split=split, validation_fraction=validation_fraction)
   for opened in loader.sets:
     if not len(opened.windows):
       raise errors.UserError(f"{opened.label} ({split}): no episode in this split")
@@ -113,23 +114,25 @@ class _LoadEvaluation:
   loader: policy_examples.Loader
   places: np.ndarray  # [n, 2] data set, example
   episode_ids: list[np.ndarray]  # by data set: id of each record's episode
-  starts: list[np.ndarray]
   change: tuple[Callable, ...]
 
   def __call__(self, i: int) -> dict[str, np.ndarray]:
     valid = i < len(self.places)
     which, number = (int(v) for v in self.places[i if valid else 0])
     opened = self.loader.sets[which]
+    example, damaged = opened.load(number), False
     try:
-      clip, motion, example = opened.load(number)
-      sample, images = self.loader.sample(which, clip, motion, example, size=transforms.resized_to(self.change))
+      sample, images = self.loader.sample(which, example, size=transforms.resized_to(self.change)) if valid else self.loader.empty(which, example)
     except video.Unreadable as error:
-      raise errors.UserError(f"{opened.label}: evaluation needs every example, and one cannot be read: {error}") from error
+      warnings.warn(f"{opened.label}: an example cannot be read and is left out of the evaluation: {error}", stacklevel=2)
+      sample, images = self.loader.empty(which, example)
+      valid, damaged = False, True
     ids = {
       "valid": np.bool_(valid),
+      "damaged": np.bool_(damaged),
       "dataset": np.int32(which),
-      "episode": np.int32(self.episode_ids[which][example.row]),
-      "time": np.int32(self.starts[which][example.row] + example.t),
+      "episode": np.int32(self.episode_ids[which][opened.row(example)]),
+      "time": np.int32(opened.windows.segments.start[example.segment] + example.t),
     }
     return self.loader.finish(sample, images, self.change, None) | ids
 
@@ -151,8 +154,8 @@ class Evaluation:
     self.size, self.steps = len(load.places), -(-len(load.places) // batch_size)
 
   def batches(self) -> pipeline.Batches:
-    """Batches as of `build`, in order, and "valid" bool [B] (False on the last batch's padding), "dataset", "episode",
-    "time" (frame number in the episode) int32 [B]."""
+    """Batches as of `build`, in order, and "valid" bool [B] (False on the last batch's padding, and where an example cannot be read:
+    "damaged" bool [B]), "dataset", "episode", "time" (frame number in the episode) int32 [B]."""
 
     def make(step: int) -> grain.MapDataset:
       rows = grain.MapDataset.range((self.steps - step) * self._local)
@@ -193,9 +196,10 @@ def evaluation(
   Raises:
     errors.UserError: as for `build`; no data set has an example in the split.
   """
-  layout = policy_examples.Layout(normaliser, dict(robots), cameras, history, chunk, reduce, latent_chunk, latent_size, image_size)
+  layout = policy_examples.Layout(normaliser, dict(robots), cameras, history, chunk, reduce, latent_chunk, latent_size, image_size,
+                                  step_seconds)
   loader, tables = policy_examples.prepare(
-    sets, layout, language=language, split=split, validation_fraction=validation_fraction, step_seconds=step_seconds)
+    sets, layout, language=language, split=split, validation_fraction=validation_fraction)
   counts = [len(opened.windows) for opened in loader.sets]
   if not sum(counts):
     raise errors.UserError(f"no data set has an example in the split {split!r} "
@@ -204,12 +208,12 @@ def evaluation(
   for which, take in enumerate(_shares(counts, max_examples)):
     numbers = ((np.arange(take) + 0.5) * counts[which] / max(take, 1)).astype(np.int64)
     places.append(np.stack([np.full(take, which), numbers], 1))
-  names: dict[tuple[int, str], int] = {}
-  ids = [np.array([names.setdefault((which, str(name)), len(names)) for name in table.episode], np.int32)
-         for which, table in enumerate(tables)]
-  load = _LoadEvaluation(loader, np.concatenate(places), ids, [table.start for table in tables], (transforms.Resize(image_size),))
+  names = [name for table in tables for name in table.episodes]
+  first = np.cumsum([0, *(len(table.episodes) for table in tables)])
+  ids = [(first[which] + table.episode).astype(np.int32) for which, table in enumerate(tables)]
+  load = _LoadEvaluation(loader, np.concatenate(places), ids, (transforms.Resize(image_size),))
   return Evaluation(
-    load, datasets=[opened.label for opened in loader.sets], episodes=[name for _, name in names], batch_size=batch_size,
+    load, datasets=[opened.label for opened in loader.sets], episodes=names, batch_size=batch_size,
     process_index=process_index, process_count=process_count, workers=workers, threads=threads)
 
 
@@ -231,7 +235,8 @@ def statistics(
   validation_fraction: float = 0.1,
 ) -> normalisation.Normaliser:
   """The normalisation of a mixture: of the actions as reduced to policy steps and of the states of each robot, over the
-  selected training episodes of its entries, every frame of an entry once; of latent motion from the labels' manifests.
+  selected training episodes of its entries, every frame of an entry once; of latent motion of the valid labels of
+  those frames.
 
   No frame is decoded. A damaged record is left out with a warning.
 
@@ -251,37 +256,70 @@ def statistics(
       if size != same or not isinstance(size[0], int):
         raise errors.UserError(f"{opened.label}: robot {opened.robot!r} has action and state of sizes {size}, in {before} {same}; "
                                "expected one size, so give it another robot name")
-      _accumulate(opened, sums.setdefault(opened.robot, {key: Accumulator() for key in normalisation.KEYS}), reduce)
+      _accumulate(opened, sums.setdefault(opened.robot, {key: Accumulator() for key in normalisation.KEYS}), reduce, step_seconds)
   robots: dict[str, dict[str, Statistics]] = {}
   for robot, parts in sums.items():
     robots[robot] = {key: value for key, part in parts.items() if (value := part.finish()) is not None}
     if "action" not in robots[robot]:
       raise errors.UserError(f"robot {robot!r}: none of its records can be read")
-  moving = {one.labels: opened.motions.statistics for one, opened in zip(sets, found, strict=True) if one.labels}
-  latent = normalisation.merge(list(moving.values())) if moving else None
-  return normalisation.Normaliser(mode, robots, latent)
+  return normalisation.Normaliser(mode, robots, _latent_statistics(sets, found))
 
 
-def _accumulate(opened: policy_examples.Opened, into: dict[str, Accumulator], reduce: str) -> None:
+def _latent_statistics(sets: Sequence[PolicySet], found: Sequence[policy_examples.Opened]) -> Statistics | None:
+  """Of the valid latent motions of the examples' frames; those of a label set that several entries use count once a frame."""
+  total, seen = Accumulator(), set()
+  for one, opened in zip(sets, found, strict=True):
+    if not one.labels:
+      continue
+    segments = opened.windows.segments
+    chosen = [name for name in opened.slots if name in opened.labelled]
+    for segment, first, last in opened.windows.runs():
+      for row in range(segments.locate(segment, first)[0], segments.locate(segment, last - 1)[0] + 1):
+        begin, place = segments.begin(segment, row), segments.place(row)
+        try:
+          motions = opened.motions.clip(*place)
+        except video.Unreadable as error:
+          warnings.warn(f"{opened.label}: labels that cannot be read are left out of the statistics: {error}", stacklevel=3)
+          continue
+        for camera in chosen:
+          if (one.labels, place, camera, first) in seen:
+            continue
+          seen.add((one.labels, place, camera, first))
+          z, valid, _ = motions[camera]
+          part = slice(max(0, first - begin), last - begin)
+          total.add(z[part][valid[part]])
+  return total.finish()
+
+
+def _accumulate(opened: policy_examples.Opened, into: dict[str, Accumulator], reduce: str, step_seconds: float) -> None:
   """Adds the frames of a data set's examples."""
   windows = opened.windows
-  count = np.diff(windows.end, prepend=0)
-  groups = np.unique(windows.row, return_index=True)[1]  # the cameras of a clip share its actions
-  for group in groups[np.lexsort((opened.record[windows.row[groups]], opened.shard[windows.row[groups]]))]:
-    row, first = windows.row[group], windows.first[group]
+  for segment, first, last in windows.runs():
+    table, row = windows.segments.table, windows.segments.locate(segment, first)[0]
+    where = f"{opened.label}: episode {table.episodes[table.episode[row]]!r}"
     try:
-      arrays = opened.reader.clip(opened.shard[row], opened.record[row]).arrays
+      times = opened.reader.times(segment)
+      frames = np.arange(first, last)
+      stops = np.minimum(frames + 1, times.count) if step_seconds == 0 else _step_ends(times, frames, step_seconds)
+      action = opened.reader.numbers(segment, "action", first, int(stops.max()))
+      state = opened.reader.numbers(segment, "state", first, last)
     except video.Unreadable as error:
-      warnings.warn(f"{opened.label}: a damaged record is left out of the statistics: {error}", stacklevel=3)
+      warnings.warn(f"{where} is left out of the statistics, its numbers are damaged: {error}", stacklevel=3)
       continue
-    frames = np.arange(first, first + count[group])
     try:
-      if "action" in arrays:
-        into["action"].add(policy_examples.reduced(arrays["action"], frames, int(windows.step[group]), reduce))
-      if "state" in arrays:
-        into["state"].add(arrays["state"][frames])
+      if action is not None:
+        into["action"].add(policy_examples.reduced(action, frames - first, stops - first, reduce))
+      if state is not None:
+        into["state"].add(state)
     except errors.UserError as error:
-      raise errors.UserError(f"{opened.label}: record {opened.record[row]} of shard {opened.shard[row]}: {error}") from error
+      raise errors.UserError(f"{where}: {error}") from error
+
+
+def _step_ends(times: FrameTimes, frames: np.ndarray, step_seconds: float) -> np.ndarray:
+  """The frames that a policy step ends before, as `policy_index.chunk_edges` has it."""
+  later, _ = times.partners(frames, step_seconds)
+  beyond = times.at(frames) + step_seconds > times.at(times.count - 1) + times.interval / 2
+  return np.maximum(np.where(beyond, times.count, later), frames + 1)
 
 
 def describe(sets: Sequence[PolicySet], *, validation_fraction: float = 0.1, cameras: int | None = None) -> list[str]:
@@ -293,10 +331,10 @@ def describe(sets: Sequence[PolicySet], *, validation_fraction: float = 0.1, cam
   lines = []
   found, tables = policy_examples.open_sets(sets, split="train", validation_fraction=validation_fraction, cameras=cameras)
   for one, opened, table in zip(sets, found, tables, strict=True):
-    rows = np.unique(opened.windows.row)
+    rows = opened.windows.rows()
     learnt = [f"actions of {opened.robot}"] * bool(opened.robot) + [f"motion labels {one.labels}"] * bool(one.labels)
     lines.append(
-      f"{opened.label}: {len(opened.windows)} examples (weight {one.weight:g}), {len(set(table.episode[rows]))} of "
-      f"{len(set(table.episode))} episodes, {len(set(table.task[rows]) - {''})} tasks; {', '.join(learnt)}; cameras "
+      f"{opened.label}: {len(opened.windows)} examples (weight {one.weight:g}), {len(np.unique(table.episode[rows]))} of "
+      f"{len(np.unique(table.episode))} episodes, {len({table.tasks[i] for i in table.task[rows]} - {''})} tasks; {', '.join(learnt)}; cameras "
       f"{', '.join(name or '-' for name in opened.slots)}" + (" (each)" if one.views == "each" else ""))
   return lines

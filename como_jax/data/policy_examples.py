@@ -1,20 +1,21 @@
-"""One example of a policy: what is read of a clip and its labels, and in which layout.
+"""One example of a policy: what is read of a segment and its labels, and in which layout.
 
 Legend: T history, C camera slots, H W image, S state, A action, K chunk of actions, M chunk of latent motions, Z numbers of
-one latent motion, L language tokens, E their width; m frames of a policy step, n of a latent motion.
+one latent motion, L language tokens, E their width.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import episode as episodes
-from como_jax.data import index, labels, normalisation, policy_index
+from como_jax.data import index, labels, normalisation, policy_index, shards, video
+from como_jax.data import reader as segment_reader
 from como_jax.data.policy_index import PolicySet
-from como_jax.data.sources import shards
+from como_jax.data.times import FrameTimes
 
 REDUCTIONS = ("mean", "first", "last")
 Language = Mapping[str, tuple[np.ndarray, np.ndarray]]  # instruction -> (tokens [L, E], mask [L])
@@ -34,6 +35,7 @@ class Layout:
   latent_chunk: int
   latent_size: int
   image_size: int
+  step_seconds: float
 
   def check(self) -> "Layout":
     """Raises `errors.UserError`."""
@@ -63,39 +65,60 @@ class Opened:
   """A data set ready to be drawn from. It travels to worker processes.
 
   Attributes:
-    windows: its examples.
-    table: its records.
-    slots: camera of each slot, "" = empty; of all cameras for views "each".
+    reader: of its segments.
     motions: its labels.
+    windows: its examples.
+    slots: camera of each slot, "" = empty; of all cameras for views "each".
     labelled: cameras that have them.
-    known: all cameras; ids are positions in it.
+    known: all cameras; ids are places in it.
   """
 
   label: str
   robot: str
-  reader: shards.Reader
+  reader: segment_reader.SegmentReader
   motions: labels.Labels | None
   windows: policy_index.Examples
-  shard: np.ndarray
-  record: np.ndarray
   slots: tuple[str, ...]
   labelled: tuple[str, ...]
   known: tuple[str, ...]
 
-  def load(self, i: int) -> tuple[episodes.Clip, dict[str, tuple[np.ndarray, np.ndarray]], policy_index.Example]:
-    """(clip, camera -> (z [frames, Z], valid [frames]), place) of example i."""
-    example = self.windows[i]
-    place = self.shard[example.row], self.record[example.row]
-    clip = self.reader.clip(*place)
-    motion = self.motions.clip(*place) if self.motions else {}
-    if any(len(z) != len(clip) for z, _ in motion.values()):
-      raise errors.UserError(f"{self.label}: the labels of record {place[1]} of shard {place[0]} are of another length than its clip")
-    return clip, motion, example
+  def load(self, i: int) -> policy_index.Example:
+    """The place of example i."""
+    return self.windows[i]
 
   def cameras(self, example: policy_index.Example) -> tuple[tuple[str, ...], str]:
     """(camera of each slot, camera of the latent motion) of an example; "" = none."""
     slots = self.slots if example.camera < 0 else (self.known[example.camera],)
     return slots, next((name for name in slots if name in self.labelled), "")
+
+  def row(self, example: policy_index.Example) -> int:
+    """The example's clip in the table."""
+    return self.windows.segments.locate(example.segment, example.t)[0]
+
+  def latents(self, example: policy_index.Example, times: FrameTimes, camera: str, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+    """(z [M, Z], valid [M]) of the latent motions that begin at the example's frame, one offset later, two offsets later, ...
+
+    Labels that cannot be read are not valid, with a warning.
+    """
+    offset = float(self.motions.manifest["offset_seconds"])
+    later, near = times.partners(np.full(chunk - 1, example.t), offset, steps=np.arange(1, chunk))
+    frames, valid = np.concatenate([[example.t], later]), np.concatenate([[True], near])
+    z, segments = np.zeros((chunk, self.motions.size), np.float32), self.windows.segments
+    places = [segments.locate(example.segment, int(frame)) for frame in frames]
+    for row in dict.fromkeys(row for row, _ in places):
+      here = [j for j in range(chunk) if places[j][0] == row]
+      try:
+        values, good, _ = self.motions.clip(*segments.place(row), (camera,))[camera]
+      except video.Unreadable as error:
+        warnings.warn(f"{self.label}: labels that cannot be read are not used: {error}", stacklevel=2)
+        valid[here] = False
+        continue
+      if len(values) != segments.table.length[row]:
+        raise errors.UserError(f"{self.label}: the labels of clip {segments.place(row)[1]} of shard {segments.place(row)[0]} are of another length "
+                               "than the clip")
+      z[here] = values[[places[j][1] for j in here]]
+      valid[here] &= good[[places[j][1] for j in here]]
+    return z, valid
 
 
 def _cameras(one: PolicySet, known: tuple[str, ...], labelled: tuple[str, ...], slots: int | None) -> tuple[str, ...]:
@@ -126,8 +149,6 @@ def open_sets(
   validation_fraction: float,
   step_seconds: float = 0.0,
   cameras: int | None = None,
-  chunk: int = 1,
-  latent_chunk: int = 1,
 ) -> tuple[list[Opened], list[shards.Table]]:
   """Opens the data sets and enumerates the examples of one split; a validation split may leave some of them empty.
 
@@ -144,22 +165,21 @@ def open_sets(
     shards.read_manifest(one.path)
     if one.labels:
       labels.check(one.labels, data_path=one.path)
-    table, reader = shards.read_table(one.path), labels.Labels(one.labels) if one.labels else None
-    known = index.camera_names(table)
-    labelled = tuple(reader.manifest["cameras"]) if reader else ()
+    table, motions = shards.read_table(one.path), labels.Labels(one.labels) if one.labels else None
+    known = table.cameras
+    labelled = tuple(motions.manifest["cameras"]) if motions else ()
     chosen = _cameras(one, known, labelled, cameras)
+    split_keep = index.select(table, split, validation_fraction)
     keep = policy_index.select(table, split=split, fraction=validation_fraction, episodes=tuple(one.episodes), tasks=tuple(one.tasks),
                                name=one.label)
     windows = policy_index.enumerate_examples(
       table,
+      split_keep=split_keep,
       keep=keep,
       cameras=tuple(known.index(name) for name in chosen if name),
       views=one.views,
       actions=bool(one.robot),
-      step_seconds=step_seconds,
-      offset_seconds=reader.manifest["offset_seconds"] if reader else None,
-      chunk=chunk,
-      latent_chunk=max(latent_chunk, 1),
+      offset_seconds=float(motions.manifest["offset_seconds"]) if motions else None,
     )
     if not len(windows) and split != "validation":
       if not keep.any():
@@ -169,7 +189,8 @@ def open_sets(
       else:
         why = "no clip has actions" if one.robot else "no episode is longer than the labels' offset"
       raise errors.UserError(f"{one.label} ({split}): no example: {why}")
-    found.append(Opened(one.label, one.robot, shards.Reader(one.path), reader, windows, table.shard, table.record, chosen, labelled, known))
+    reader = segment_reader.SegmentReader(one.path, windows.segments)
+    found.append(Opened(one.label, one.robot, reader, motions, windows, chosen, labelled, known))
     tables.append(table)
   _check_one_model(sets, found)
   return found, tables
@@ -185,14 +206,14 @@ def _check_one_model(sets: Sequence[PolicySet], found: Sequence[Opened]) -> None
                              f"({first['model']['path']}); extract them with one model")
     if other["offset_seconds"] != first["offset_seconds"]:
       raise errors.UserError(f"labels {path} are at {other['offset_seconds']} s and labels {several[0][0]} at "
-                             f"{first['offset_seconds']} s; extract them at one offset")
+                             f"{first['offset_seconds']} s: a policy has one latent motion; label all data sets with the same "
+                             "--config.offset_seconds of configs/extract.py")
 
 
-def reduced(actions: np.ndarray, starts: np.ndarray, step: int, how: str) -> np.ndarray:
-  """Actions of policy steps: float32 [len(starts), A], each of the frames start..start + step - 1 that exist of [frames, A]."""
-  if step == 1 or how == "first":
+def reduced(actions: np.ndarray, starts: np.ndarray, stops: np.ndarray, how: str) -> np.ndarray:
+  """Actions of policy steps: float32 [n, A], each of the frames starts[i] to stops[i] (exclusive, at least one) of [frames, A]."""
+  if how == "first" or np.all(stops - starts == 1):
     return actions[starts].astype(np.float32, copy=False)
-  stops = np.minimum(starts + step, len(actions))
   if how == "last":
     return actions[stops - 1].astype(np.float32, copy=False)
   padded = np.concatenate([actions, np.zeros_like(actions[:1])]).astype(np.float64)  # reduceat wants every stop inside
@@ -208,43 +229,51 @@ class Loader:
     self._number = {name: i for i, name in enumerate(layout.names)}
     self._texts, self._text_of = _texts(found, tables, language)
 
-  def sample(self, which: int, clip: episodes.Clip, motion, example: policy_index.Example, *,
-             size: tuple[int, int]) -> tuple[dict[str, Any], list]:
-    """({name: array without the images}, [uint8 [T, h, w, 3] or None for each slot]); images will be resized to `size`."""
+  def sample(self, which: int, example: policy_index.Example, *, size: tuple[int, int]) -> tuple[dict[str, Any], list]:
+    """({name: array without the images}, [uint8 [T, h, w, 3] or None for each slot]); images will be resized to `size`.
+
+    Raises:
+      video.Unreadable: a picture or the robot's numbers are damaged.
+    """
     to, opened = self.layout, self.sets[which]
+    reader, segment, t = opened.reader, example.segment, example.t
     slots, moving = opened.cameras(example)
-    numbers = [max(example.t - i * example.step, 0) for i in reversed(range(to.history))]
-    images = [clip.frames[name].decode(numbers, to=size) if name in clip.frames else None for name in slots]
-    actions = np.zeros((to.chunk, to.action_size), np.float32)
-    actions_mask = np.zeros((to.chunk, to.action_size), bool)
-    state, state_mask = np.zeros(to.state_size, np.float32), False
+    times = reader.times(segment)
+    numbers = policy_index.history_frames(times, t, to.step_seconds, to.history)
+    images = [reader.images(segment, name, numbers, to=size) if name else None for name in slots]
+    sample, _ = self.empty(which, example)
     if opened.robot:
-      if "action" in clip.arrays:
-        stored = clip.arrays["action"][example.t : example.t + to.chunk * example.step]
-        chunk = reduced(stored, np.arange(0, len(stored), example.step), example.step, to.reduce)
-        actions[: len(chunk), : chunk.shape[1]] = to.normaliser.actions(opened.robot, chunk)
-        actions_mask[: len(chunk), : chunk.shape[1]] = True
-      if "state" in clip.arrays and to.robots[opened.robot][1]:
-        value = to.normaliser.state(opened.robot, clip.arrays["state"][example.t].astype(np.float32))
-        state[: len(value)], state_mask = value, True
-    latents, latents_mask = np.zeros((to.latent_chunk, to.latent_size), np.float32), np.zeros(to.latent_chunk, bool)
-    if moving in motion:
-      z, valid = motion[moving]
-      at = np.arange(example.t, len(z), example.offset)[: to.latent_chunk]
-      here = np.flatnonzero(valid[at])
-      latents[here], latents_mask[here] = to.normaliser.latents(z[at[here]]), True
-    tokens, mask = self._texts[self._text_of[which][example.row]]
+      edges, begins = policy_index.chunk_edges(times, t, to.step_seconds, to.chunk)
+      stored = reader.numbers(segment, "action", t, int(edges[-1]))
+      if stored is not None:
+        chunk = reduced(stored, edges[:-1][begins] - t, edges[1:][begins] - t, to.reduce)
+        sample["actions"][begins, : chunk.shape[1]] = to.normaliser.actions(opened.robot, chunk)
+        sample["actions_mask"][begins, : chunk.shape[1]] = True
+      value = reader.numbers(segment, "state", t, t + 1) if to.robots[opened.robot][1] else None
+      if value is not None:
+        value = to.normaliser.state(opened.robot, value[0].astype(np.float32))
+        sample["state"][: len(value)] = value
+        sample["state_mask"] = np.bool_(True)
+    if moving:
+      z, valid = opened.latents(example, times, moving, to.latent_chunk)
+      sample["latents"][valid], sample["latents_mask"][valid] = to.normaliser.latents(z[valid]), True
+    return sample, images
+
+  def empty(self, which: int, example: policy_index.Example) -> tuple[dict[str, Any], list]:
+    """What `sample` gives, with nothing in it: every mask is False."""
+    to, opened = self.layout, self.sets[which]
+    tokens, mask = self._texts[self._text_of[which][opened.row(example)]]
     return {
-      "state": state,
-      "state_mask": np.bool_(state_mask),
+      "state": np.zeros(to.state_size, np.float32),
+      "state_mask": np.bool_(False),
       "robot": np.int32(self._number[opened.robot] if opened.robot else 0),
       "language": tokens,
       "language_mask": mask,
-      "actions": actions,
-      "actions_mask": actions_mask,
-      "latents": latents,
-      "latents_mask": latents_mask,
-    }, images
+      "actions": np.zeros((to.chunk, to.action_size), np.float32),
+      "actions_mask": np.zeros((to.chunk, to.action_size), bool),
+      "latents": np.zeros((to.latent_chunk, to.latent_size), np.float32),
+      "latents_mask": np.zeros(to.latent_chunk, bool),
+    }, []
 
   def finish(self, sample: dict[str, Any], images: list, change: Sequence[Callable], rng: np.random.Generator | None) -> dict[str, Any]:
     """Transforms each camera's frames with draws of its own, shared by its whole history, and puts them into their slots."""
@@ -271,8 +300,8 @@ def _texts(found: Sequence[Opened], tables: Sequence[shards.Table], language: La
   texts, columns = [], []
   for opened, table in zip(found, tables, strict=True):
     column = np.full(len(table), -1, np.int64)
-    for row in np.unique(opened.windows.row):
-      text = str(table.task[row])
+    for row in opened.windows.rows():
+      text = table.tasks[table.task[row]]
       if text not in numbers:
         if text and text not in language:
           raise errors.UserError(f"{opened.label}: the instruction {text!r} has no embedding: {errors.nearest(text, language)}")
@@ -284,8 +313,7 @@ def _texts(found: Sequence[Opened], tables: Sequence[shards.Table], language: La
   return texts, columns
 
 
-def prepare(sets: Sequence[PolicySet], layout: Layout, *, language: Language, split: str, validation_fraction: float,
-            step_seconds: float) -> tuple[Loader, list[shards.Table]]:
+def prepare(sets: Sequence[PolicySet], layout: Layout, *, language: Language, split: str, validation_fraction: float) -> tuple[Loader, list[shards.Table]]:
   """Opens the data sets and checks that they fit the layout. Raises `errors.UserError`."""
   layout.check()
   for one in sets:
@@ -297,8 +325,7 @@ def prepare(sets: Sequence[PolicySet], layout: Layout, *, language: Language, sp
       why = "latent_chunk is 0" if layout.latent_chunk < 1 else "no statistics of latent motion are given"
       raise errors.UserError(f"{one.label}: has labels, but {why}")
   found, tables = open_sets(
-    sets, split=split, validation_fraction=validation_fraction, step_seconds=step_seconds, cameras=layout.cameras, chunk=layout.chunk,
-    latent_chunk=layout.latent_chunk)
+    sets, split=split, validation_fraction=validation_fraction, step_seconds=layout.step_seconds, cameras=layout.cameras)
   for one, opened in zip(sets, found, strict=True):
     manifest = shards.read_manifest(one.path)
     for key, size in zip(("action", "state"), layout.robots.get(one.robot, ()), strict=False):

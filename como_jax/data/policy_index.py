@@ -5,12 +5,13 @@ Legend: m frames of a policy step, n frames of a latent motion, K chunk of actio
 
 import dataclasses
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import index
-from como_jax.data.sources import shards
+from como_jax.data import index, shards
+from como_jax.data.times import FrameTimes
 
 VIEWS = ("together", "each")
 
@@ -63,27 +64,25 @@ class PolicySet:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """One example's place: row of the record table, camera id (-1 = all slots), frame within the clip, m, n."""
+  """One example's place: segment, camera id (-1 = all slots), frame within the segment."""
 
-  row: int
+  segment: int
   camera: int
   t: int
-  step: int
-  offset: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-  """All examples of a data set, in order of record, camera, time.
+  """All examples of a data set, in order of segment, camera, time.
 
-  Attributes (G = groups, one for each clip, or each clip and camera):
-    row, camera, step, offset, first, end: [G]; `first` is the first t, `end` the running count of examples.
+  Attributes (G = groups, one for each run of first frames of a segment and camera):
+    segments: of the data set.
+    segment, camera, first, end: [G]; `first` is the first t, `end` the running count of examples.
   """
 
-  row: np.ndarray
+  segments: shards.Segments
+  segment: np.ndarray
   camera: np.ndarray
-  step: np.ndarray
-  offset: np.ndarray
   first: np.ndarray
   end: np.ndarray
 
@@ -95,13 +94,49 @@ class Examples:
       raise IndexError(i)
     group = int(np.searchsorted(self.end, i, side="right"))
     before = int(self.end[group - 1]) if group else 0
-    t = int(self.first[group]) + int(i) - before
-    return Example(int(self.row[group]), int(self.camera[group]), t, int(self.step[group]), int(self.offset[group]))
+    return Example(int(self.segment[group]), int(self.camera[group]), int(self.first[group]) + int(i) - before)
+
+  def runs(self) -> Iterator[tuple[int, int, int]]:
+    """(segment, first, last (excluded)) of the frames that are examples, each once whatever its cameras."""
+    count = np.diff(self.end, prepend=0)
+    for segment, first, last in sorted({(int(s), int(t), int(t + n)) for s, t, n in zip(self.segment, self.first, count, strict=True)}):
+      yield segment, first, last
+
+  def rows(self) -> np.ndarray:
+    """Rows of the table that hold an example, sorted."""
+    found: set[int] = set()
+    for segment, first, last in self.runs():
+      found.update(range(self.segments.locate(segment, first)[0], self.segments.locate(segment, last - 1)[0] + 1))
+    return np.array(sorted(found), np.int64)
 
 
-def steps(fps: np.ndarray, step_seconds: float) -> np.ndarray:
-  """m = max(1, round(fps * step_seconds)); 1 for step_seconds = 0, each data set's own rate."""
-  return index.strides(fps, step_seconds)
+def chunk_edges(times: FrameTimes, t: int, step_seconds: float, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+  """Where the elements of a chunk of actions begin and end.
+
+  Args:
+    times: of the segment.
+    t: its first frame.
+    step_seconds: of an element; 0 = one frame.
+    chunk: K.
+
+  Returns:
+    (edges int64 [K+1]: element k covers the frames edges[k] to edges[k + 1] (exclusive); valid bool [K]: it begins in the segment).
+  """
+  if step_seconds == 0:
+    edges = t + np.arange(chunk + 1)
+    return np.minimum(edges, times.count), edges[:-1] < times.count
+  later, near = times.partners(np.full(chunk, t), step_seconds, steps=np.arange(1, chunk + 1))
+  beyond = times.at(t) + np.arange(1, chunk + 1) * step_seconds > times.at(times.count - 1) + times.interval / 2
+  edges = np.concatenate([[t], np.where(beyond, times.count, later)])
+  return edges, np.concatenate([[True], (near & ~beyond)[:-1]]) & (np.diff(edges) > 0)
+
+
+def history_frames(times: FrameTimes, t: int, step_seconds: float, history: int) -> np.ndarray:
+  """Frames [history] that end with t, `step_seconds` apart (0 = one frame); before the segment's first frame that one is repeated."""
+  back = np.arange(history)[::-1]
+  if step_seconds == 0:
+    return np.maximum(t - back, 0)
+  return np.minimum(times.nearest(times.at(t) - back * step_seconds)[0], t)
 
 
 def select(table: shards.Table, *, split: str, fraction: float, episodes: tuple[int, ...] = (), tasks: tuple[str, ...] = (),
@@ -115,20 +150,19 @@ def select(table: shards.Table, *, split: str, fraction: float, episodes: tuple[
   Raises:
     errors.UserError: an instruction that no episode has.
   """
-  known = sorted({str(task) for task in table.task})
   for task in tasks:
-    if task not in known:
-      raise errors.UserError(f"{name}: no episode has the instruction {task!r}: {errors.nearest(task, known)}")
+    if task not in table.tasks:
+      raise errors.UserError(f"{name}: no episode has the instruction {task!r}: {errors.nearest(task, table.tasks)}")
   keep = index.select(table, split, fraction)
   if tasks:
-    keep = keep & np.isin(table.task.astype(str), tasks)
+    keep = keep & np.isin(np.array(table.tasks, object), tasks)[table.task]
   if not episodes or split == "validation":
     return keep
   first, last = episodes
-  seen: dict[str, dict[int, int]] = {}
+  seen: dict[int, dict[int, int]] = {}
   keep = keep.copy()
   for row in np.flatnonzero(keep):
-    numbers = seen.setdefault(table.task[row], {})
+    numbers = seen.setdefault(int(table.task[row]), {})
     keep[row] = first <= numbers.setdefault(int(table.split_key[row]), len(numbers)) < last
   return keep
 
@@ -136,54 +170,47 @@ def select(table: shards.Table, *, split: str, fraction: float, episodes: tuple[
 def enumerate_examples(
   table: shards.Table,
   *,
+  split_keep: np.ndarray,
   keep: np.ndarray,
   cameras: tuple[int, ...],
   views: str,
   actions: bool,
-  step_seconds: float,
   offset_seconds: float | None,
-  chunk: int = 1,
-  latent_chunk: int = 1,
 ) -> Examples:
   """Every frame that has an action (of `actions` sets) or a latent motion (of labelled sets).
 
-  Where clips overlap a frame counts once: in the earlier clip as long as its whole chunk fits there, else in the later.
-
   Args:
-    table: the records.
-    keep: bool [records].
-    cameras: ids in `index.camera_names(table)`; records that have none of them are left out.
+    table: the clips.
+    split_keep: bool [R], the clips of the split: what an example may look at.
+    keep: bool [R], those of them whose frames are examples.
+    cameras: ids in `table.cameras`.
     views: see `PolicySet`.
     actions: whether actions are used.
-    step_seconds, offset_seconds: time of a policy step, and of a latent motion (None without labels).
-    chunk, latent_chunk: K and M.
+    offset_seconds: of a latent motion (None without labels).
   """
-  known = index.camera_names(table)
-  has = {names: np.isin(known, names) for names in set(table.cameras)}
-  rows = np.flatnonzero(keep)
-  wanted = np.array([has[table.cameras[row]][list(cameras)] for row in rows], bool).reshape(len(rows), len(cameras))
-  rows, wanted = rows[wanted.any(1)], wanted[wanted.any(1)]
-  fps, start, length = table.fps[rows], table.start[rows].astype(np.int64), table.length[rows].astype(np.int64)
-  step = steps(fps, step_seconds)
-  offset = np.zeros_like(step) if offset_seconds is None else index.strides(fps, offset_seconds)
-  acts = table.has_action[rows] & actions
-  ahead = np.maximum(np.where(acts, chunk * step, 1), (latent_chunk - 1) * offset + 1)
-  ids = np.unique(table.episode[rows].astype(str), return_inverse=True)[1] if len(rows) else np.zeros(0, np.int64)
-  begin, stop = start.copy(), start + length  # in frames of the episode
-  order = np.lexsort((start, ids))
-  a, b = order[:-1], order[1:]
-  a, b = a[ids[a] == ids[b]], b[ids[a] == ids[b]]
-  border = np.clip(stop[a] - ahead[a] + 1, np.minimum(start[b], stop[a]), stop[a])
-  begin[b] = np.maximum(begin[b], border)
-  episode_end = np.zeros(ids.max() + 1 if len(ids) else 0, np.int64)
-  np.maximum.at(episode_end, ids, stop)
-  stop[a] = border
-  moves = np.where(offset > 0, np.minimum(stop, episode_end[ids] - offset), begin)  # end of the frames with a latent motion
-  stop = np.where(acts, stop, moves)
-  count = np.maximum(stop - begin, 0)
-  if views == "together":
-    position, camera = np.flatnonzero(count), np.full(int(np.count_nonzero(count)), -1)
-  else:
-    position, which = np.nonzero(wanted & (count > 0)[:, None])
-    camera = np.asarray(cameras, np.int64)[which]
-  return Examples(rows[position], camera, step[position], offset[position], (begin - start)[position], np.cumsum(count[position]))
+  segments = shards.segments(table, split_keep)
+  parts: list[tuple[int, int, int]] = []  # segment, first, last
+  moving: dict[int, list[tuple[int, int]]] = {}
+  acts = table.has_action & actions
+  if offset_seconds is not None and (~acts & keep).any():
+    for s, first, count in zip(*index.runs(segments, frames=2, offset=offset_seconds)[:3], strict=True):
+      moving.setdefault(int(s), []).append((int(first), int(first + count)))
+  for s in range(len(segments)):
+    for row in segments.rows(s):
+      if not keep[row]:
+        continue
+      begin = segments.begin(s, row)
+      end = begin + int(table.length[row])
+      ranges = [(begin, end)] if acts[row] else [(max(begin, a), min(end, b)) for a, b in moving.get(s, ())]
+      for first, last in ranges:
+        if last <= first:
+          continue
+        if parts and parts[-1][0] == s and parts[-1][2] == first:
+          parts[-1] = (s, parts[-1][1], last)
+        else:
+          parts.append((s, first, last))
+  segment, first, last = (np.array([part[i] for part in parts], np.int64) for i in range(3))
+  ids = np.array([-1]) if views == "together" else np.asarray(cameras, np.int64)
+  order = np.lexsort((np.tile(first, len(ids)), np.repeat(ids, len(first)), np.tile(segment, len(ids))))
+  return Examples(segments, np.tile(segment, len(ids))[order], np.repeat(ids, len(first))[order], np.tile(first, len(ids))[order],
+                  np.cumsum(np.tile(last - first, len(ids))[order]))

@@ -1,9 +1,9 @@
-"""Every frame of every episode once, in order: the walk that labels are made on.
+"""Every frame of every segment once, in order: the walk that labels are made on.
 
-A sequence is one camera of one episode, its clips joined: frames that `clip_overlap` stored twice appear once, and a pair of frames
-may lie on both sides of a border between clips. All episodes of a record table lie in one shard each (ingest sees to it).
+A sequence is one camera of one segment (`data.shards`): its clips are joined, so the two frames of a pair may lie in different clips, and
+never on two sides of a cut or a gap. The second frame of a pair is the partner of the first (`data.times`).
 
-Legend: L frames of a sequence, S side of a picture, n frames between the two of a pair.
+Legend: T frames of a segment, S side of a picture.
 """
 
 import dataclasses
@@ -13,169 +13,189 @@ import grain
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import index, labels, pipeline, transforms, video
-from como_jax.data.sources import shards
+from como_jax.data import index, pipeline, reader, shards, times, transforms, video
 
 
 @dataclasses.dataclass(frozen=True)
-class Piece:
-  """Frames first to last (exclusive) of an episode, to be read from the clip in `row` of the record table."""
-
-  row: int
-  first: int
-  last: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Sequence:
-  """One camera of one episode.
+class Pairs:
+  """The pairs of a segment, one for each of its T frames.
 
   Attributes:
-    rows: its clips in the record table, in order of time.
-    start: frame number in the episode of the first frame.
-    length: L. stride: n.
-    pieces: the parts that make up the L frames.
+    second: int64 [T], the partner of frame t.
+    valid: bool [T], whether there is one.
+    difference: float32 [T], seconds from frame t to its partner, 0 where there is none.
+    left_out: frames without a partner although the segment goes on for long enough: no frame is near enough to the wanted time.
+    at_end: frames without a partner because the segment ends.
   """
 
-  episode: str
+  second: np.ndarray
+  valid: np.ndarray
+  difference: np.ndarray
+  left_out: int
+  at_end: int
+
+  @classmethod
+  def of(cls, seconds: times.FrameTimes, offset: float) -> "Pairs":
+    """Those of frames at some times, `offset` seconds apart."""
+    frames = np.arange(len(seconds))
+    second, valid = seconds.partners(frames, offset)
+    difference = np.where(valid, seconds.at(second) - seconds.at(frames), 0).astype(np.float32)
+    left_out = seconds.valid_starts(offset, 2)[1]
+    return cls(second, valid, difference, left_out, int((~valid).sum()) - left_out)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sequence:
+  """One camera of one segment of `length` frames."""
+
+  segment: int
   camera: str
-  rows: tuple[int, ...]
-  start: int
   length: int
-  stride: int
-  pieces: tuple[Piece, ...]
 
 
-def plan(table: shards.Table, shard: int, *, offset_seconds: float, cameras: abc.Sequence[str] = ()) -> list[Sequence]:
-  """The sequences of one shard, in order of its records and of their cameras; no file is opened.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What is to be walked through.
+
+  Attributes:
+    segments: of the data.
+    cameras: names.
+    offset_seconds: wanted between the two frames of a pair.
+    explicit: times of the clips that are not uniform, by row of the table.
+    reach: the most frames between the two of any pair.
+  """
+
+  segments: shards.Segments
+  cameras: tuple[str, ...]
+  offset_seconds: float
+  explicit: dict[int, np.ndarray]
+  reach: int
+
+  def times(self, segment: int) -> times.FrameTimes:
+    """Of all frames of a segment."""
+    return index.segment_times(self.segments, segment, self.explicit)
+
+  def pairs(self, segment: int) -> Pairs:
+    return Pairs.of(self.times(segment), self.offset_seconds)
+
+  def sequences(self, shard: int) -> list[Sequence]:
+    """Those of a shard, in order of its clips and then of the cameras."""
+    table, first = self.segments.table, self.segments.first_row
+    mine = np.flatnonzero(table.shard[first] == shard)
+    mine = mine[np.argsort(table.clip[first[mine]], kind="stable")]
+    return [Sequence(int(s), camera, self.segments.length(s)) for s in mine for camera in self.cameras]
+
+
+def plan(table: shards.Table, *, offset_seconds: float, cameras: abc.Sequence[str] = (), name: str = "data set") -> Plan:
+  """Plans the walk over a whole data set.
 
   Args:
-    table: of the data.
-    shard: its number.
-    offset_seconds: between the frames of a pair.
-    cameras: names to walk through, () = all.
+    table: its clips.
+    offset_seconds: wanted between the two frames of a pair.
+    cameras: names, () = all.
+    name: of the data set in messages.
 
   Raises:
-    errors.UserError: an episode's clips leave a gap, or lie in several shards.
+    errors.UserError: an unknown camera, a bad offset, an episode that lies in several shards, or no pair of frames at all.
   """
-  rows = np.flatnonzero(table.shard == shard)
-  groups: dict[str, list[int]] = {}
-  for row in rows[np.argsort(table.record[rows], kind="stable")]:
-    groups.setdefault(table.episode[row], []).append(int(row))
-  found = []
-  for episode, mine in groups.items():
-    mine = labels.in_order(table, mine)
-    pieces, end = [], int(table.start[mine[0]])
-    for row in mine:
-      first, last = int(table.start[row]), int(table.start[row] + table.length[row])
-      if first > end:
-        raise errors.UserError(f"episode {episode!r}: no clip holds its frames {end} to {first - 1}: ingest it again")
-      if last > end:
-        pieces.append(Piece(row, end, last))
-        end = last
-    start, stride = int(table.start[mine[0]]), int(index.strides(table.fps[mine[0]], offset_seconds))
-    for camera in table.cameras[mine[0]]:
-      if not cameras or camera in cameras:
-        found.append(Sequence(episode, camera, tuple(mine), start, end - start, stride, tuple(pieces)))
-  return found
-
-
-def check(table: shards.Table, *, offset_seconds: float, cameras: abc.Sequence[str], name: str) -> tuple[str, ...]:
-  """The cameras that are walked through, once at least one pair of frames is known to exist.
-
-  Raises:
-    errors.UserError: an unknown camera, a bad offset, or no episode has a frame that far from another.
-  """
-  known = index.camera_names(table)
-  for camera in cameras:
-    if camera not in known:
-      raise errors.UserError(f"{name}: camera {camera!r} does not exist: {errors.nearest(camera, known)}")
-  if not offset_seconds > 0:
-    raise errors.UserError(f"{name}: the offset is {offset_seconds} s, expected more than 0")
-  home: dict[str, int] = {}
-  for episode, shard in zip(table.episode, table.shard, strict=True):
-    if home.setdefault(episode, shard) != shard:
-      raise errors.UserError(f"{name}: episode {episode!r} lies in {shards.shard_name(home[episode])} and {shards.shard_name(shard)}, "
-                             "expected all of it in one shard: ingest it again")
-  ends = table.start + table.length
-  longest = max((int(end), float(fps)) for end, fps in zip(ends, table.fps, strict=True))
-  if not np.any(index.strides(table.fps, offset_seconds) < ends):
-    raise errors.UserError(f"{name}: no pair of frames is {offset_seconds} s apart: the longest episode has {longest[0]} frames at "
-                           f"{longest[1]:g} frames a second. Lower config.offset_seconds")
-  return tuple(camera for camera in known if not cameras or camera in cameras)
+  names = tuple(table.cameras[i] for i in index.camera_ids(table, tuple(cameras), name=name))
+  times.check_offset(offset_seconds, name)
+  a, b = np.arange(len(table) - 1), np.arange(1, len(table))
+  torn = b[(table.episode[a] == table.episode[b]) & (table.shard[a] != table.shard[b])]
+  if len(torn):
+    raise errors.UserError(f"{name}: episode {table.episodes[table.episode[torn[0]]]!r} lies in several shards, expected all of it in one: "
+                           "ingest it again")
+  order = np.lexsort((table.clip, table.shard))
+  begins = np.searchsorted(table.shard[order], table.shard[order])  # of each row's shard
+  if (table.clip[order] != np.arange(len(table)) - begins).any():
+    raise errors.UserError(f"{name}: {shards.RECORDS} does not list every clip of its shards: ingest it again")
+  segments = shards.segments(table)
+  if not len(index.runs(segments, frames=2, offset=offset_seconds)[0]):
+    longest = int(segments.count.argmax())
+    interval = float(table.interval[segments.first_row[longest]])
+    rate = f" at {1 / interval:.6g} frames a second" if interval else ""
+    raise errors.UserError(f"{name}: no pair of frames is {offset_seconds} s apart: the longest segment has {segments.count[longest]} frames"
+                           f"{rate}. Set config.offset_seconds to a multiple of the frames' interval that fits")
+  varying = np.flatnonzero(~segments.uniform)
+  rows = np.array([row for s in varying for row in segments.rows(s) if not table.uniform[row]], np.int64)
+  found = Plan(segments, names, float(offset_seconds), table.explicit_times(rows) if len(rows) else {}, 0)
+  uniform = np.unique(np.round(table.interval[segments.first_row[segments.uniform]], 9))
+  reach = [int(times.strides(float(interval), offset_seconds, 2)[0][1]) for interval in uniform if interval > 0]
+  for s in varying:
+    pairs = found.pairs(s)
+    reach.append(int((pairs.second - np.arange(len(pairs.second)))[pairs.valid].max(initial=0)))
+  return dataclasses.replace(found, reach=max(1, *reach))
 
 
 @dataclasses.dataclass
-class _Load:
-  """Number of a piece -> its frames; damage is a result here, not an exception, so that the walk goes on."""
+class _LoadClip:
+  """Number of a clip in the walk -> its frames; damage is a result here, not an exception, so that the walk goes on."""
 
-  reader: shards.Reader
-  table: shards.Table
-  places: list[tuple[Sequence, Piece]]
+  reader: reader.SegmentReader
+  cameras: tuple[str, ...]
+  places: np.ndarray  # int64 [n, 3]: segment, place in `cameras`, row of the table
   resize: transforms.Resize
 
   def __call__(self, i: int) -> dict[str, np.ndarray]:
-    """{"frames": uint8 [k, S, S, 3], "readable": bool [k], "damage": why the clip cannot be read, "" when it can}."""
-    sequence, piece = self.places[int(i)]
-    count = piece.last - piece.first
+    """{"frames": uint8 [T of the clip, S, S, 3], "readable": bool [T], "damage": what cannot be read, "" when all can}."""
+    segment, camera, row = self.places[int(i)]
+    segments, camera = self.reader.segments, self.cameras[camera]
+    count = int(segments.table.length[row])
+    frames = segments.begin(segment, row) + np.arange(count)
     try:
-      frames = self._read(sequence, piece.row, np.arange(piece.first, piece.last))
-      return {"frames": frames, "readable": np.ones(count, bool), "damage": np.str_("")}
+      return {"frames": self._read(segment, camera, frames), "readable": np.ones(count, bool), "damage": np.str_("")}
     except video.Unreadable as error:
       damage = str(error).replace("\n", " ")
-    frames, readable = np.zeros((count, self.resize.size, self.resize.size, 3), np.uint8), np.zeros(count, bool)
-    for row in sequence.rows:  # frames that a neighbour repeats are not lost
-      start = int(self.table.start[row])
-      numbers = np.arange(max(piece.first, start), min(piece.last, start + int(self.table.length[row])))
-      if row == piece.row or not len(numbers):
-        continue
+    found, readable = np.zeros((count, self.resize.size, self.resize.size, 3), np.uint8), np.zeros(count, bool)
+    for t in range(count if self._opens(segment, camera, frames) else 0):  # frames beside a damaged one are not lost
       try:
-        frames[numbers - piece.first] = self._read(sequence, row, numbers)
-        readable[numbers - piece.first] = True
+        found[t], readable[t] = self._read(segment, camera, frames[t : t + 1])[0], True
       except video.Unreadable:
-        continue  # it is reported where it is read for its own frames
-    return {"frames": frames, "readable": readable, "damage": np.str_(damage)}
+        continue
+    return {"frames": found, "readable": readable, "damage": np.str_(damage)}
 
-  def _read(self, sequence: Sequence, row: int, numbers: np.ndarray) -> np.ndarray:
-    shard, record = int(self.table.shard[row]), int(self.table.record[row])
-    clip = self.reader.clip(shard, record)
-    where = f"{shards.shard_name(shard)} record {record} camera {sequence.camera}"
-    if sequence.camera not in clip.frames or len(clip) != self.table.length[row] or clip.start != self.table.start[row]:
-      raise video.Unreadable(f"{where}: the record is not the one that {shards.RECORDS} lists")
+  def _read(self, segment: int, camera: str, frames: np.ndarray) -> np.ndarray:
+    images = self.reader.images(segment, camera, frames, to=transforms.resized_to((self.resize,)))
+    return self.resize({"frames": images})["frames"]
+
+  def _opens(self, segment: int, camera: str, frames: np.ndarray) -> bool:
+    """Whether the clip's shard can be opened at all."""
     try:
-      frames = clip.frames[sequence.camera].decode(list(numbers - clip.start), to=transforms.resized_to((self.resize,)))
-    except video.Unreadable as error:
-      raise video.Unreadable(f"{where}: {error}") from error
-    return self.resize({"frames": frames})["frames"]
+      self.reader.frame_size(segment, camera, frames, to=(0, 0))
+      return True
+    except video.Unreadable:
+      return False
 
 
 def walk(
   path: str,
-  table: shards.Table,
-  sequences: abc.Sequence[Sequence],
+  plan: Plan,
+  sequences: abc.Iterable[Sequence],
   *,
   image_size: int,
   workers: int = 0,
   threads: int = 4,
   prefetch: int = 8,
 ) -> pipeline.Batches:
-  """Iterator over the pieces of the sequences in order, read and decoded ahead in the background.
+  """Iterator over the clips of the sequences in order, read and decoded ahead in the background.
 
   Args:
     path: folder of shards.
-    table: its records.
-    sequences: of `plan`.
+    plan: of its table.
+    sequences: of the plan.
     image_size: S.
     workers: processes that decode; 0 = only threads of this one.
     threads: in each process; 0 = none.
-    prefetch: pieces (at most a clip each) prepared ahead.
+    prefetch: clips prepared ahead.
 
   Returns:
-    For each piece {"frames": uint8 [k, S, S, 3], "readable": bool [k] (False: a black frame stands in), "damage": text, "" when
-    the clip is whole}.
+    For each clip {"frames": uint8 [T, S, S, 3], "readable": bool [T] (False: a black frame stands in), "damage": text, "" when the
+    clip is whole}.
   """
-  places = [(sequence, piece) for sequence in sequences for piece in sequence.pieces]
-  load = _Load(shards.Reader(path), table, places, transforms.Resize(image_size))
+  number = {camera: i for i, camera in enumerate(plan.cameras)}
+  places = [(one.segment, number[one.camera], row) for one in sequences for row in plan.segments.rows(one.segment)]
+  load = _LoadClip(reader.SegmentReader(path, plan.segments), plan.cameras, np.array(places, np.int64).reshape(-1, 3),
+                   transforms.Resize(image_size))
 
   def make(step: int) -> grain.MapDataset:
     return grain.MapDataset.range(step, len(places)).map(load)

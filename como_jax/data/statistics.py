@@ -1,13 +1,10 @@
-"""Normalisation of actions, states and latents: compute in one pass, save, apply, invert."""
+"""Normalisation of actions, states and latents: compute in one pass, apply, invert."""
 
 import dataclasses
-import json
 
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import index
-from como_jax.data.sources import shards
 
 MODES = ("standard", "quantile")
 _FIELDS = ("mean", "std", "min", "max", "q01", "q99")
@@ -135,37 +132,3 @@ def _two_valued(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
   between = 1 - at_low - at_high
   moves = high - low > noise(np.maximum(np.abs(low), np.abs(high)))
   return moves & (between <= _MOST_BETWEEN) & (between <= np.minimum(at_low, at_high) + 1e-9)
-
-
-def compute(
-  path: str, *, keys: tuple[str, ...] = ("action", "state"), split: str = "train", validation_fraction: float = 0.1
-) -> dict[str, Statistics]:
-  """Statistics of a folder of shards by array name; arrays that no clip has are left out. No frame is decoded."""
-  table, reader = shards.read_table(path), shards.Reader(path)
-  rows = np.flatnonzero(index.select(table, split, validation_fraction))
-  accumulators = {key: Accumulator() for key in keys}
-  ends: dict[str, int] = {}
-  for row in rows[np.lexsort((table.start[rows], table.shard[rows]))]:
-    clip = reader.clip(table.shard[row], table.record[row])
-    skip = max(0, ends.get(clip.episode, 0) - clip.start)  # frames repeated by clip_overlap count once
-    ends[clip.episode] = clip.start + len(clip)
-    for key, accumulator in accumulators.items():
-      if key in clip.arrays:
-        accumulator.add(clip.arrays[key][skip:])
-  finished = {key: accumulator.finish() for key, accumulator in accumulators.items()}
-  return {key: value for key, value in finished.items() if value is not None}
-
-
-def save(path: str, statistics: dict[str, Statistics]) -> None:
-  """Writes JSON."""
-  with open(path, "w", encoding="utf-8") as file:
-    json.dump({key: value.to_json() for key, value in statistics.items()}, file, indent=1)
-
-
-def load(path: str) -> dict[str, Statistics]:
-  """Reads what `save` wrote. Raises `errors.UserError`."""
-  try:
-    with open(path, encoding="utf-8") as file:
-      return {key: Statistics.from_json(value) for key, value in json.load(file).items()}
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise errors.UserError(f"{path} does not hold normalisation statistics ({error})") from error

@@ -113,10 +113,11 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("data.augment.shift.fraction data.augment.flip.probability", SHARE), ("data.augment.colour.[bcs]*", number(0)),
     ("data.augment.crop.scale", number(above=0, most=1, several=True, count=2, filled=True)),
     ("data.augment.crop.ratio", number(above=0, several=True, count=2, filled=True)),
-    ("shards.clip_frames shards.episodes_per_shard", whole(1)), ("shards.clip_overlap", whole(0)), ("shards.quality", whole(0, 100)),
+    ("shards.clip_frames shards.episodes_per_shard", whole(1)), ("shards.quality", whole(0, 100)),
     ("*source.depth_range", number(0, several=True, count=2)), ("*source.timestamps", choice("table", "frame_index")),
     ("*source.rate_conflict", choice("refuse", "table", "video")), ("*source.invalid_rows", choice("skip_episode", "cut_episode")),
-    ("*source.hdr", choice("tonemap", "keep")),
+    ("*source.hdr", choice("tonemap", "keep")), ("*source.camera_keys", TEXTS),
+    ("data.measure shards.measure", choice("auto", "on", "off")), ("*filters.drop_* *filters.crop_bars", Rule(bool)), ("*filters.*", number(0)),
     # Training.
     ("train.optimizer.learning_rate train.optimizer.weight_decay train.optimizer.clip_norm train.optimizer.eps", number(0)),
     ("train.optimizer.b1 train.optimizer.b2 train.ema", FRACTION), ("train.optimizer.floor train.optimizer.warmup_start", SHARE),

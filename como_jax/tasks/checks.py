@@ -147,12 +147,10 @@ def _weighted(name: str, section: Any) -> None:
 def _policy(config) -> None:
   from como_jax import language
   from como_jax.models import spread
-  gripper = _value(config, f"model.{config.model.policy}.gripper")
-  known = ("action", "latent", *(("gripper",) if gripper else ()))
+  known = ("action", "latent", "gripper")  # the last counts where the data have grippers
   for name, section in config.policy.objectives.items():
     if name not in known:
-      advice = ": the model names no gripper dimensions (model.gpt.gripper)" if name == "gripper" else ""
-      raise errors.UserError(f"config.policy.objectives has no {name!r}{advice}: {errors.nearest(name, known)}")
+      raise errors.UserError(f"config.policy.objectives has no {name!r}: {errors.nearest(name, known)}")
     _weighted(f"config.policy.objectives.{name}", section)
     spread.check(section, f"config.policy.objectives.{name}", required=("weight",))
   for name in known:
@@ -165,9 +163,9 @@ def _policy(config) -> None:
 
 
 def _ingest(config) -> None:
-  from como_jax.data import episode, sources
+  from como_jax.data import shard_file, sources
   one_of("source.format", config.source.format, [*sources.SOURCES, "auto"])
-  one_of("shards.codec", config.shards.codec, episode.CODECS)
+  one_of("shards.codec", config.shards.codec, shard_file.CODECS)
 
 
 def _extract(config) -> None:

@@ -6,14 +6,12 @@ from collections.abc import Callable
 import numpy as np
 
 from como_jax import errors, language
-from como_jax.data import index, ingest, labels
+from como_jax.data import labels, shards
 from como_jax.data import policy as policy_data
-from como_jax.data.sources import shards
 from como_jax.settings import entries as mixtures
 from como_jax.tasks import sources
 
 MOST_EXAMPLES = 8  # instructions that a checkpoint names
-
 
 def sets(config) -> list[policy_data.PolicySet]:
   """The data sets of a config: its mixture, or its single path as one robot's data. Raw sources are converted into the cache first.
@@ -27,10 +25,11 @@ def sets(config) -> list[policy_data.PolicySet]:
   given = [sources.resolve(entry["path"]) for entry in entries]  # all of them, before the first one is converted
   found = []
   for entry, path in zip(entries, given, strict=True):
-    folder = ingest.ensure_shards(path, image_size=section.image_size, cache_dir=sources.cache_dir(section), resize=section.resize)
+    folder = sources.to_shards(path, section, image_size=section.image_size, cache_dir=sources.cache_dir(section))
     if entry.get("labels"):
       labels.check(entry["labels"], data_path=folder)
-    name, cameras = entry.get("name") or os.path.basename(os.path.normpath(path)), tuple(entry.get("cameras", ()))
+    name = entry.get("name") or os.path.basename(os.path.normpath(path))
+    cameras = tuple(entry.get("cameras", ()))
     if not cameras and entry.get("views") != "each":
       cameras = _named(config, folder)
     found.append(policy_data.PolicySet(**{**entry, "path": folder, "name": name, "cameras": cameras}))
@@ -38,8 +37,8 @@ def sets(config) -> list[policy_data.PolicySet]:
 
 
 def _named(config, folder: str) -> tuple[str, ...]:
-  """The cameras of some shards in the slots that config.policy.cameras gives their names; () where it names none."""
-  known = index.camera_names(shards.read_table(folder))
+  """The cameras of some shards in the slots that config.policy.cameras gives their names; () where it names none of them."""
+  known = shards.read_table(folder).cameras
   slots = tuple(name if name in known else "" for name in config.policy.cameras)
   return slots if any(slots) else ()
 
@@ -61,12 +60,15 @@ def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:
     sizes = {key: manifest[key]["size"] for key in ("action", "state")}
     if not isinstance(sizes["action"], int) or sizes["action"] < 1:
       raise errors.UserError(f"{one.label}: robot {one.robot!r} needs actions of one size, the data set has {sizes['action'] or 'none'}")
-    fps = sorted({float(rate) for rate in table.fps})
-    step = {int(n) / rate for rate in fps for n in index.strides(np.array([rate]), config.policy.step_seconds)}
-    if len({round(value, 6) for value in step}) > 1:
-      raise errors.UserError(f"{one.label}: clips of {', '.join(f'{rate:g}' for rate in fps)} frames a second: set config.policy.step_seconds")
+    interval, rates = table.interval[table.length > 1], sorted({round(float(rate), 2) for rate in table.rates if rate})
+    step = float(config.policy.step_seconds)
+    if step == 0:
+      if not len(interval) or np.ptp(interval) > 1e-4 or not table.uniform.all():
+        raise errors.UserError(f"{one.label}: clips of {', '.join(f'{rate:g}' for rate in rates)} frames a second"
+                               f"{'' if table.uniform.all() else ', some at varying rates'}: set config.policy.step_seconds")
+      step = float(np.median(interval))
     new = {"action": sizes["action"], "state": int(sizes["state"] or 0), "action_names": list(manifest["action"]["names"] or ()),
-           "state_names": list((manifest["state"] or {}).get("names") or ()), "step_seconds": round(step.pop(), 9)}
+           "state_names": list((manifest["state"] or {}).get("names") or ()), "step_seconds": round(step, 6)}
     old = facts.setdefault(one.robot, new)
     for key in ("action", "state", "step_seconds"):
       if old[key] != new[key]:
@@ -78,7 +80,7 @@ def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:
   for robot, mine in facts.items():
     own = [one for one in found if one.robot == robot]
     mine["unused_cameras"] = sorted(set.intersection(*(set(unused_cameras(one, len(names))) for one in own)))
-    tasks = {one: {str(text) for text in shards.read_table(one.path).task} for one in own}
+    tasks = {one: set(shards.read_table(one.path).tasks) for one in own}
     texts = sorted({text for one, of in tasks.items() for text in of if not one.tasks or text in one.tasks})
     spoken = [text for text in texts if text]
     mine["instructions"] = {"count": len(spoken), "empty": len(spoken) < len(texts), "examples": spoken[:MOST_EXAMPLES]}
@@ -122,7 +124,7 @@ def cameras(config, found: list[policy_data.PolicySet]) -> tuple[str, ...]:
 
 def _filled(one: policy_data.PolicySet, count: int) -> tuple[str, ...]:
   """The camera of each of so many slots in an entry's examples, "" = empty; of "each", whose examples fill the first slot, its first."""
-  names = tuple(one.cameras) or index.camera_names(shards.read_table(one.path))[:count]
+  names = tuple(one.cameras) or shards.read_table(one.path).cameras[:count]
   if one.views == "each":
     names = tuple(name for name in names if name)[:1]
   return (*names, *[""] * count)[:count]
@@ -130,7 +132,7 @@ def _filled(one: policy_data.PolicySet, count: int) -> tuple[str, ...]:
 
 def unused_cameras(one: policy_data.PolicySet, count: int) -> tuple[str, ...]:
   """The cameras of an entry's data that fill none of so many slots and are no examples of their own."""
-  known = index.camera_names(shards.read_table(one.path))
+  known = shards.read_table(one.path).cameras
   used = (tuple(one.cameras) or known) if one.views == "each" else _filled(one, count)
   return tuple(name for name in known if name not in used)
 
@@ -138,7 +140,7 @@ def unused_cameras(one: policy_data.PolicySet, count: int) -> tuple[str, ...]:
 def instructions(config, found: list[policy_data.PolicySet]) -> tuple[Callable, dict[str, tuple[np.ndarray, np.ndarray]]]:
   """The text encoder, and every instruction of the data with its embedding (tokens [L, E], mask [L])."""
   encode = language.build(config.language.to_dict())
-  texts = sorted({str(text) for one in found for text in shards.read_table(one.path).task} | {""})
+  texts = sorted({text for one in found for text in shards.read_table(one.path).tasks} | {""})
   tokens, mask = encode(texts)
   return encode, {text: (tokens[i], mask[i]) for i, text in enumerate(texts)}
 

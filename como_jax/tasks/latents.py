@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from como_jax import errors
 from como_jax.data import evaluation
 from como_jax.evaluate import consistency, reconstruction
 from como_jax.models import pixels
@@ -86,14 +87,23 @@ class Measure:
     return Measured(**_stacked(latents), frames=reconstruction.summarise(errors), columns=_stacked(columns))
 
   def _walk(self, run, params, windows: evaluation.Evaluation):
-    """(frames, results of `run`, columns) of each batch, without its padding."""
-    params = jax.device_put(params)
+    """(frames, results of `run`, columns) of each batch, without its padding and without windows that cannot be read.
+
+    Raises:
+      errors.UserError: no window can be read.
+    """
+    params, damaged = jax.device_put(params), 0
     with windows.batches() as batches:
       for _ in range(windows.steps):
         batch = next(batches)
         valid, frames = batch.pop("valid"), batch.pop("frames")
+        damaged += int(batch.pop("damaged").sum())
         out = jax.device_get(run(params, frames))
         yield frames[valid], jax.tree.map(lambda x, valid=valid: x[valid], out), {name: value[valid] for name, value in batch.items()}
+    if damaged == windows.size:
+      raise errors.UserError(f"none of the {windows.size} evaluation windows can be read: check the data with its checksums (shards.verify)")
+    if damaged:
+      print(f"evaluation: {damaged} of {windows.size} windows cannot be read and are left out", flush=True)
 
   def predict(self, params, first: np.ndarray, second: np.ndarray, onto: np.ndarray | None = None) -> np.ndarray:
     """The motion of uint8 frames first -> second drawn onto other first frames (default: its own): uint8 [B, H, W, 3]."""

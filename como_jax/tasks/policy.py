@@ -153,7 +153,8 @@ def say_dimensions(robots: Mapping[str, Mapping[str, Any]], found: normalisation
   lines = []
   for robot in sorted(robots):
     facts, one = robots[robot], found.robots[robot]["action"]
-    def name(key, dim):
+
+    def name(key, dim, facts=facts):
       names = facts.get(f"{key}_names") or ()
       return str(names[dim]) if dim < len(names) else f"{key} {dim}"
     for dim in found.grippers(robot):

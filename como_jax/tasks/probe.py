@@ -11,9 +11,9 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import data, errors, models, report, trees
-from como_jax.data.sources import shards
+from como_jax.data import shards
 from como_jax.evaluate import appearance, consistency, linear_probe, mlp_probe, probes, similarity
-from como_jax.tasks import latents, sources
+from como_jax.tasks import latents, offsets, sources
 from como_jax.train import checkpoint, log, rng, rundir
 
 METRICS = "metrics.json"
@@ -78,7 +78,12 @@ def load(path: str) -> tuple[dict, dict]:
 
 
 def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib.ConfigDict:
-  """The probe's config with what it leaves open (None) taken from the training run's data section."""
+  """The probe's config with what it leaves open (None) taken from the training run's data section. Data that is given is probed at the
+  offset that the model was trained with (`tasks.offsets`), and a line says which that is.
+
+  Raises:
+    errors.UserError: which offset that is cannot be told.
+  """
   config = config_lib.ConfigDict(config.to_dict())
   section = config_lib.data()
   with section.ignore_type():
@@ -91,6 +96,12 @@ def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib
         section[key] = value
   if config.data.path:
     section.mixture = ()
+    offset = offsets.choose(config.data.path, run_config["data"], given=config.data.offset_seconds, option="--config.data.offset_seconds",
+                            checkpoint=str(config.checkpoint))
+    section.offset_seconds = offset.seconds
+    print(f"probe: {config.data.path}: {offset}", flush=True)
+  elif config.data.offset_seconds is not None:  # for all data sets of the training, whatever their own
+    section.mixture = tuple({**entry, "offset_seconds": config.data.offset_seconds} for entry in section.mixture)
   config.data = section
   return config
 
@@ -168,7 +179,8 @@ def page_data(command, config, run_config, measure, params, measured, rows, resu
   points, explained = consistency.principal_components(trained.z)
   colours = {name: values[:, d] for name, values, d in _colourings(trained, results)}
   matrix = results["trained"].get("similarity")
-  quarantine = [entry for one in sets for entry in shards.read_manifest(one.path).get("quarantine", [])]
+  manifests = [shards.read_manifest(one.path) for one in sets]
+  quarantine = [entry for manifest in manifests for key in ("quarantine", "skipped") for entry in manifest[key]]
   speed = run_folder / "speed.json"
   times = {"probe, seconds": round(seconds, 1)}
   if speed.is_file():

@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 from como_jax import config as config_lib
 from como_jax import errors, sim, tasks
-from como_jax.data import index
-from como_jax.data.sources import shards
+from como_jax.data import shards
 from como_jax.sim import rendering
 from como_jax.tasks import quickstart_report
 from como_jax.train import checkpoint, files, rundir
@@ -144,7 +143,7 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
 
 def camera(config, data: pathlib.Path) -> str:
   """What the policy sees: the config's camera, or the data's first one."""
-  known = index.camera_names(shards.read_table(data))
+  known = shards.read_table(data).cameras
   return config.camera if config.camera in known else known[0]
 
 

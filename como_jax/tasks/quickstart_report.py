@@ -9,8 +9,7 @@ import time
 import numpy as np
 
 from como_jax import report
-from como_jax.data import video
-from como_jax.data.sources import shards
+from como_jax.data import reader, shards, video
 from como_jax.serve import client, server
 from como_jax.serve import policy as serving
 from como_jax.tasks import probe
@@ -27,9 +26,11 @@ def serve_one(checkpoint_path: pathlib.Path, data: pathlib.Path, product: pathli
   product: {"requests", "chunk", "action_dim", "first_ms", "round_trip_ms" (median), "warm_up_s"}.
   """
   policy = serving.Policy.load(str(checkpoint_path))
-  clip = shards.Reader(str(data)).clip(0, 0)
-  seen = {serving.IMAGE + camera: clip.frames[camera].decode([0])[0] for camera in policy.cameras}
-  seen |= {serving.STATE: clip.arrays["state"][0].astype(np.float32) if policy.state_dim else np.zeros(0, np.float32), serving.TASK: clip.task}
+  table = shards.read_table(str(data))
+  frames = reader.SegmentReader(str(data), shards.segments(table))
+  seen = {serving.IMAGE + camera: frames.images(0, camera, [0])[0] for camera in policy.cameras}
+  seen |= {serving.STATE: frames.numbers(0, "state", 0, 1)[0] if policy.state_dim else np.zeros(0, np.float32),
+           serving.TASK: table.tasks[table.task[0]]}
   ready, ports, begin = threading.Event(), [], time.monotonic()
   loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
@@ -131,7 +132,7 @@ def rollouts(workdir: pathlib.Path, results: dict) -> report.Rollouts:
   films = {}
   for episode in results["episodes"]:
     if episode["video"]:
-      frames = list(video.read(str(workdir / "rollout" / episode["video"]), video.Geometry(128, "squash")))
+      frames = [image for _, image in video.read(str(workdir / "rollout" / episode["video"]), video.Geometry(128, "squash"))]
       chosen = np.linspace(0, len(frames) - 1, FILM).round().astype(int)
       films[f"{episode['task']}: {'success' if episode['success'] else 'failure'}"] = np.stack([frames[i] for i in chosen])
   return report.Rollouts(rates, max(row["count"] for row in results["tasks"].values()), films)

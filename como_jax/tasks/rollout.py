@@ -22,8 +22,7 @@ import xxhash
 
 from como_jax import chunks, errors, sim
 from como_jax import config as config_lib
-from como_jax.data import video
-from como_jax.data.sources import shards
+from como_jax.data import shards, video
 from como_jax.evaluate import outcomes, success
 from como_jax.sim import base, vector
 from como_jax.train import checkpoint, files, rundir

@@ -1,5 +1,6 @@
 """From a config's `data` section to batches: paths resolved, raw sources turned into shards once, mixtures opened."""
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -9,8 +10,9 @@ import jax
 import numpy as np
 
 from como_jax import data, errors
-from como_jax.data import evaluation, ingest, loading, pipeline, transforms
-from como_jax.data.sources import shards, video_folder
+from como_jax.data import evaluation, ingest, loading, pipeline, shards, times, transforms
+from como_jax.data import sources as source_formats
+from como_jax.data.sources import video_folder
 from como_jax.parallel import distributed
 from como_jax.settings import entries as mixtures
 from como_jax.settings import paths
@@ -70,9 +72,24 @@ def data_sets(config) -> list[data.DataSet]:
   sets = []
   for entry, path in zip(entries, given, strict=True):
     entry = {"offset_seconds": section.offset_seconds, "name": os.path.basename(os.path.normpath(path)), "cameras": (), **entry}
-    folder = ingest.ensure_shards(path, image_size=section.image_size, cache_dir=cache_dir(section), resize=section.resize)
+    folder = to_shards(path, section, image_size=section.image_size, cache_dir=cache_dir(section))
     sets.append(data.DataSet(**{**entry, "path": folder}))
   return sets
+
+
+def to_shards(path: str, section, *, image_size: int, cache_dir: str) -> str:
+  """A folder of shards for a data path, raw data being read as a data section says: `resize`, and as far as it has them `source`, `measure`
+  and `filters`. Raises `errors.UserError`."""
+  further = {"measure": section["measure"], "filters": dict(section["filters"])} if "filters" in section else {}
+  options = source_options(section["source"]) if "source" in section else None
+  return ingest.ensure_shards(path, image_size=image_size, cache_dir=cache_dir, resize=section["resize"], options=options, **further)
+
+
+def source_options(section) -> source_formats.SourceOptions:
+  """The options of a config's `source` section. Raises `errors.UserError`."""
+  settings = {key: tuple(value) if isinstance(value, (list, tuple)) else value for key, value in section.items()}
+  fields = [field.name for field in dataclasses.fields(source_formats.SourceOptions)]
+  return source_formats.SourceOptions(**{key: value for key, value in settings.items() if key in fields})
 
 
 def check(config, sets: list[data.DataSet], *, frames: int, jitter: bool) -> None:
@@ -88,11 +105,18 @@ def check(config, sets: list[data.DataSet], *, frames: int, jitter: bool) -> Non
   for one in sets:
     facts = data.describe(one, frames=frames, validation_fraction=section.validation_fraction)
     strides = ", ".join(map(str, facts["stride_frames"]))
-    print(f"data: {facts['name']}: {facts['episodes']} episodes, {facts['frames']} frames; {facts['windows']['train']} training and "
-          f"{facts['windows']['validation']} validation windows of {frames} frames" + (f", {strides} apart" if frames > 1 else ""))
-    if jitter and min(facts["stride_frames"]) < 5:
-      print(f"data: {facts['name']}: offsets of {strides} frames leave no room for the contrastive term's jitter (n/5 is below 1): "
-            "its positive pair is the pair itself; raise config.data.offset_seconds")
+    apart = f", {facts['offset_seconds']:g} s ({strides} frames) apart" if frames > 1 else ""
+    left_out = f", {facts['windows_left_out']} left out" if facts["windows_left_out"] else ""
+    rates = ", ".join(f"{rate:g}" for rate in facts["fps"][:6]) + (", ..." if len(facts["fps"]) > 6 else "")
+    print(f"data: {facts['name']}: {facts['episodes']} episodes, {facts['frames']} frames at {rates} a second, cameras {', '.join(facts['cameras'])}; "
+          f"{facts['windows']['train']} training and {facts['windows']['validation']} validation windows of {frames} frames{apart}{left_out}")
+    fastest = max(facts["fps"], default=0.0)
+    if jitter and fastest * facts["offset_seconds"] * times.FRACTION < 1:
+      print(f"data: {facts['name']}: no frame lies within a fifth of {facts['offset_seconds']:g} s around a pair's second one, so the contrastive "
+            f"term's positive pair is the pair itself; raise config.data.offset_seconds to {1 / (times.FRACTION * fastest):.3g} or more")
+    if section.image_size > facts["image_size"] > 0:
+      print(f"data: {facts['name']}: its shards hold frames of {facts['image_size']} px, enlarged for a model of {section.image_size} px: "
+            f"ingest the source with --config.shards.image_size={section.image_size}")
 
 
 def augmentation(section) -> tuple:

@@ -12,7 +12,7 @@ LENGTHS = (12, 9, 15, 7)
 
 @pytest.fixture(scope="module", name="path")
 def _path(tmp_path_factory):
-  return makers.shards(tmp_path_factory.mktemp("data") / "s", LENGTHS, clip_frames=10, clip_overlap=4)
+  return makers.shards(tmp_path_factory.mktemp("data") / "s", LENGTHS, clip_frames=10)
 
 
 def build(path, **settings):
@@ -41,8 +41,9 @@ def test_every_window_once_with_actions_and_ids(path):
     np.testing.assert_allclose(rows["action"][i], [[t + 0.5, episode, -t - 0.5], [t + 2.5, episode, -t - 2.5]])
     np.testing.assert_allclose(rows["state_delta"][i], [[4, 2], [4, 2]])
     np.testing.assert_allclose(rows["state"][i][:, 0], [2 * t, 2 * t + 4, 2 * t + 8])
+    np.testing.assert_allclose(rows["seconds"][i], [0.2, 0.2])
     assert found.tasks[rows["task"][i]] == f"task {episode % 2}" and rows["stride"][i] == 2
-  assert found.cameras == ["camera"] and rows["has_action"].all()
+  assert found.cameras == ["camera"] and rows["has_action"][valid].all()
 
 
 def test_processes_and_workers(path):
@@ -93,3 +94,14 @@ def test_no_validation_episode_is_told(tmp_path):
   path = makers.shards(tmp_path / "s", (12,))
   with pytest.raises(errors.UserError, match="no episode in this split"):
     build(path, split="validation")
+
+
+def test_what_cannot_be_read_is_left_out_and_counted(tmp_path):
+  path = makers.shards(tmp_path / "s", LENGTHS, size=(64, 64))
+  makers.damage(path, "episode_1", frame=5)
+  with pytest.warns(UserWarning, match="left out of the evaluation.*shard-00000.shard clip 1"):
+    rows = walk(build(path))
+  damaged = rows["damaged"]
+  assert {(int(e), int(t)) for e, t in zip(rows["episode"][damaged], rows["time"][damaged], strict=True)} == {(1, 1), (1, 3)}
+  assert rows["valid"].sum() == sum(length - 4 for length in LENGTHS) - 2 and not (rows["valid"] & damaged).any()
+  assert not rows["frames"][damaged].any() and not rows["action"][damaged].any()

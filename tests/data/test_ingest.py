@@ -1,5 +1,6 @@
 """Any source to shards: content, determinism, resume, quarantine, death of workers."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -13,8 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from como_jax import errors
-from como_jax.data import ingest, sources
-from como_jax.data.sources import shards
+from como_jax.data import ingest, reader, shards
 from tests.data import makers, test_video
 
 QUICK = {"workers": 0, "progress": False}
@@ -29,9 +29,34 @@ def contents(path, *, ignore=()):
   }
 
 
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """A clip as the table and its shard have it."""
+
+  episode: str
+  start: int
+  task: str
+  seconds: np.ndarray
+  images: dict[str, np.ndarray]
+  arrays: dict[str, np.ndarray]
+
+  def __len__(self):
+    return len(self.seconds)
+
+
 def clips(path):
-  table, reader = shards.read_table(path), shards.Reader(path)
-  return [reader.clip(table.shard[r], table.record[r]) for r in range(len(table))]
+  table = shards.read_table(path)
+  found = shards.segments(table)
+  stored, read = [], reader.SegmentReader(path, found)
+  for s in range(len(found)):
+    for row in found.rows(s):
+      begin = found.begin(s, row)
+      frames = range(begin, begin + int(table.length[row]))
+      stored.append(Stored(
+        table.episodes[table.episode[row]], int(table.start[row]), table.tasks[table.task[row]], read.times(s).at(np.array(frames)),
+        {camera: read.images(s, camera, frames) for camera in table.cameras},
+        {name: read.numbers(s, name, frames[0], frames[-1] + 1) for name in ("action", "state")}))
+  return stored
 
 
 def test_folder_of_videos(tmp_path):
@@ -49,7 +74,7 @@ def test_folder_of_videos(tmp_path):
     ("a/clip_3.mp4", 6, 1),
   ]
   for clip in clips(output):
-    images = clip.frames["camera"].decode(range(len(clip)))
+    images = clip.images["camera"]
     assert images.shape[1:] == (32, 32, 3)
     assert [makers.number(image) for image in images] == list(range(clip.start, clip.start + len(clip)))
   assert not shards.verify(output) and json.load(open(f"{output}/quarantine.json")) == []
@@ -61,23 +86,76 @@ def test_lerobot_with_several_cameras(tmp_path, codec):
   output = str(tmp_path / "out")
   ingest.run(source, output, codec=codec, clip_frames=4, **QUICK)
   for clip in clips(output):
-    assert list(clip.frames) == ["top", "wrist"] and clip.fps == 10 and clip.task in ("task 0", "task 1")
-    for frames in clip.frames.values():
-      assert [makers.number(image) for image in frames.decode(range(len(clip)))] == list(clip.arrays["action"][:, 0])
+    assert list(clip.images) == ["top", "wrist"] and clip.task in ("task 0", "task 1")
+    np.testing.assert_allclose(clip.seconds, np.arange(clip.start, clip.start + len(clip)) / 10, atol=1e-6)
+    for images in clip.images.values():
+      assert [makers.number(image) for image in images] == list(clip.arrays["action"][:, 0])
   manifest = shards.read_manifest(output)
-  assert manifest["action"] == {"size": 3, "names": ["a", "b", "c"]} and manifest["state"]["size"] == 2
+  assert (manifest["action"]["size"], manifest["action"]["names"], manifest["state"]["size"]) == (3, ["a", "b", "c"], 2)
+  whole = np.concatenate([makers.vectors(length, i)[0] for i, length in enumerate((8, 11, 6))])
+  for name in ("mean", "std", "min", "max"):
+    np.testing.assert_allclose(manifest["action"]["statistics"][name], getattr(whole.astype(float), name)(0), atol=1e-6)
+  np.testing.assert_allclose(manifest["action"]["statistics"]["q99"], np.quantile(whole, 0.99, axis=0), atol=0.5)
   ingest.run(source, str(tmp_path / "one"), cameras=("wrist",), **QUICK)
-  assert list(clips(str(tmp_path / "one"))[0].frames) == ["wrist"]
+  assert list(clips(str(tmp_path / "one"))[0].images) == ["wrist"]
+  assert ingest.remarks(shards.read_manifest(str(tmp_path / "one")))[-1] == "cameras that the source has and that are not stored: top"
 
 
-def test_overlap_repeats_frames(tmp_path):
-  path = makers.shards(tmp_path / "s", (20,), clip_frames=8, clip_overlap=3)
+def test_irregular_times_are_stored_and_uniform_ones_are_not(tmp_path):
+  slow = np.concatenate([np.arange(10) / 30, 10 / 30 + np.arange(10) / 10, 10 / 30 + 1 + np.arange(10) / 30])
+
+  def times(i, length):
+    return slow if i else 5 + np.arange(length) / 25
+
+  path = makers.shards(tmp_path / "s", (30, 30), times=times, clip_frames=8)
+  table = shards.read_table(path)
+  assert table.uniform[table.episode == 0].all() and not table.uniform[table.episode == 1].all()
+  column = pq.read_table(f"{path}/records.parquet").column("seconds").to_pylist()
+  assert [value is None for value in column] == [bool(table.uniform[np.flatnonzero(table.order == i)[0]]) for i in range(len(column))]
+  stored = clips(path)
+  for episode, expected in (("episode_0", 5 + np.arange(30) / 25), ("episode_1", slow)):
+    np.testing.assert_allclose(np.concatenate([clip.seconds for clip in stored if clip.episode == episode]), expected, atol=1e-6)
+  np.testing.assert_allclose([1 / rate for rate in table.rates[table.episode == 0]], 0.04)
+
+
+def test_cuts_instructions_and_groups_survive_a_second_ingest(tmp_path):
+  task = [["open"] * 7 + ["close"] * 13, "push"]
+  path = makers.shards(tmp_path / "a", (20, 9), task=lambda i: task[i], cuts=[(), (4,)], group=["g", ""], clip_frames=6)
   found = clips(path)
-  assert [(clip.start, len(clip)) for clip in found] == [(0, 8), (5, 8), (10, 8), (15, 5)]
-  for clip in found:
-    numbers = [makers.number(image) for image in clip.frames["camera"].decode(range(len(clip)))]
-    assert numbers == list(range(clip.start, clip.start + len(clip))) == list(clip.arrays["action"][:, 0])
-  assert shards.read_manifest(path)["counts"]["frames"] == 20
+  assert [(clip.start, len(clip), clip.task) for clip in found if clip.episode == "episode_0"] == [
+    (0, 6, "open"), (6, 1, "open"), (7, 6, "close"), (13, 6, "close"), (19, 1, "close")]
+  again = str(tmp_path / "b")
+  ingest.run(path, again, clip_frames=50, **QUICK)
+  table, before = shards.read_table(again), shards.read_table(path)
+  segments = shards.segments(table)
+  assert segments.count.tolist() == [20, 4, 5] == shards.segments(before).count.tolist()
+  assert [table.groups[g] for g in table.group] == ["g", "g", "", ""] and set(table.split_key) == set(before.split_key)
+  assert [(clip.start, len(clip), clip.task) for clip in clips(again)] == [(0, 7, "open"), (7, 13, "close"), (0, 4, "push"), (4, 5, "push")]
+  for clip in clips(again):
+    np.testing.assert_array_equal(clip.arrays["action"][:, 0], np.arange(clip.start, clip.start + len(clip)))
+    np.testing.assert_allclose(clip.seconds, clip.arrays["action"][:, 0] / 10, atol=1e-9)
+    assert [makers.number(image) for image in clip.images["camera"]] == list(clip.arrays["action"][:, 0])
+
+
+class Disagreeing(makers.Synthetic):
+  """Its second camera's clock is ahead, or time stands still."""
+
+  def __getitem__(self, i):
+    raw = super().__getitem__(i)
+    if i == 0:
+      raw.cameras["b"] = lambda geometry: ((t / 10 + 0.02, makers.picture(t, 16, 16)) for t in range(5))
+    elif i == 1:
+      raw.cameras["b"] = raw.cameras["a"] = lambda geometry: ((0.1, makers.picture(t, 16, 16)) for t in range(5))
+    elif i == 2:
+      raw.arrays["action"] = raw.arrays["action"][:4]
+    return raw
+
+
+def test_clocks_that_disagree_and_numbers_that_end_early_are_named(tmp_path):
+  summary = ingest.run(Disagreeing((5, 5, 5, 5), cameras=("a", "b")), str(tmp_path / "s"), **QUICK)
+  assert [item["reason"] for item in summary.quarantined] == [
+    "frame 0: camera 'a' is at 0.0000 s, 'b' at 0.0200 s", "time does not go on: frame 0 at 0.100000 s, frame 1 at 0.100000 s",
+    "5 frames but 4 values of 'action'"]
 
 
 def test_bytes_do_not_depend_on_workers(tmp_path):
@@ -94,7 +172,7 @@ def test_resume_after_a_kill_gives_the_same_bytes(tmp_path, kill):
   source, output = makers.Synthetic((9, 8, 7, 6)), tmp_path / "out"
   ingest.run(source, str(output), episodes_per_shard=1, **QUICK)
   whole = contents(output)
-  untouched = output / "shard-00000.array_record"
+  untouched = output / "shard-00000.shard"
   stamp = untouched.stat().st_mtime_ns
   for name in ("manifest.json", "records.parquet", "quarantine.json"):
     (output / name).unlink()
@@ -102,7 +180,7 @@ def test_resume_after_a_kill_gives_the_same_bytes(tmp_path, kill):
     (output / "shard-00002.json").unlink()
   elif kill == "before_rename":
     (output / "shard-00003.json").unlink()
-    (output / "shard-00003.array_record").rename(output / "shard-00003.array_record.77.tmp")
+    (output / "shard-00003.shard").rename(output / "shard-00003.shard.77.tmp")
   elif kill == "torn_sidecar":
     (output / "shard-00001.json").write_text('{"shard": 1, "ro')
   ingest.run(source, str(output), episodes_per_shard=1, **QUICK)
@@ -116,7 +194,7 @@ def test_other_settings_or_source_in_the_folder_are_refused(tmp_path):
   before = contents(output)
   with pytest.raises(errors.UserError, match="image_size was 16 and is now 8"):
     ingest.run(makers.Synthetic((5,)), output, image_size=8, **QUICK)
-  with pytest.raises(errors.UserError, match="another source"):
+  with pytest.raises(errors.UserError, match="shards of another source"):
     ingest.run(makers.Synthetic((6,)), output, image_size=16, **QUICK)
   assert contents(output) == before
   (tmp_path / "mine").mkdir()
@@ -144,7 +222,9 @@ def test_lerobot_episodes_are_quarantined_by_name(tmp_path):
   source = makers.lerobot_v21(tmp_path / "set", (8, 11, 6))
   os.remove(f"{source}/videos/chunk-000/observation.images.wrist/episode_000001.mp4")
   summary = ingest.run(source, str(tmp_path / "out"), **QUICK)
-  assert summary.episodes == 2 and summary.quarantined == [{"name": "episode_000001", "reason": "the file is missing"}]
+  assert summary.episodes == 2 and summary.quarantined == [{
+    "name": "episode_000001",
+    "reason": "episode 1: camera 'wrist', videos/chunk-000/observation.images.wrist/episode_000001.mp4: the file is missing"}]
 
 
 def test_nothing_readable_is_an_error_and_a_rerun_tries_again(tmp_path):
@@ -173,7 +253,6 @@ def test_a_dying_worker_costs_only_its_episode(tmp_path):
     ({"codec": "jpg"}, "codec 'jpg'.*did you mean 'jpeg'"),
     ({"resize": "squish"}, "did you mean 'squash'"),
     ({"clip_frames": 0}, "clip_frames is 0"),
-    ({"clip_frames": 4, "clip_overlap": 4}, "clip_overlap is 4, expected 0 to 3"),
     ({"cameras": ("camra",)}, "'camra'.*did you mean 'camera'"),
     ({"quality": 101}, "quality is 101"),
   ],
@@ -189,7 +268,7 @@ def test_ensure_shards_converts_once(tmp_path, capsys):
   arguments = dict(image_size=16, cache_dir=cache, **QUICK)
   path = ingest.ensure_shards(source, **arguments)
   assert "is converted once" in capsys.readouterr().out
-  assert ingest.ensure_shards(source, **arguments) == path and capsys.readouterr().out == ""
+  assert ingest.ensure_shards(source, **arguments) == path and "converted" not in capsys.readouterr().out
   assert ingest.ensure_shards(path, **arguments) == path
   assert ingest.ensure_shards(source, **(arguments | {"image_size": 8})) != path
   shutil.rmtree(tmp_path / "videos" / "c")
@@ -216,29 +295,8 @@ def test_who_waits_for_a_conversion_says_so(tmp_path, capsys, monkeypatch):
   assert not waiting.is_alive()
 
 
-def test_damaged_and_newer_shards_are_named(tmp_path):
-  path = makers.shards(tmp_path / "s", (40, 40, 40), size=(64, 64))
-  file = f"{path}/shard-00000.array_record"
-  data = bytearray(open(file, "rb").read())
-  middle = data.index(b'"episode_1"') + 1500  # a byte inside the second record
-  data[middle] ^= 4
-  open(file, "wb").write(data)
-  reader = shards.Reader(path)
-  assert reader.clip(0, 0).episode == "episode_0" and reader.clip(0, 2).episode == "episode_2"
-  with pytest.raises(sources.Unreadable, match=r"shard-00000.array_record record 1"):
-    reader.clip(0, 1)
-  assert "shard-00000.array_record has changed" in shards.verify(path)[0]
-  os.remove(file)
-  with pytest.raises(sources.Unreadable, match="shard-00000.array_record record 0"):
-    shards.Reader(path).clip(0, 0)
-  manifest = json.load(open(f"{path}/manifest.json"))
-  json.dump(manifest | {"version": 99}, open(f"{path}/manifest.json", "w"))
-  with pytest.raises(errors.UserError, match="version 99.*update como_jax"):
-    shards.read_manifest(path)
-
-
 def test_resizing_modes_reach_the_shards(tmp_path):
   for mode in ("squash", "crop", "pad"):
     path = makers.shards(tmp_path / mode, (3,), size=(16, 32), image_size=16, resize=mode)
-    image = clips(path)[0].frames["camera"].decode([2])[0]
+    image = clips(path)[0].images["camera"][2]
     assert image.shape == (16, 16, 3) and np.abs(int(image[0, 0, 0]) - (0 if mode == "pad" else 32)) < 4

@@ -1,34 +1,43 @@
-"""Label sets: the format, joining over clips, statistics, refusals; and the walk over every frame once."""
+"""Label sets: the format, reading by episode, statistics, refusals; and the walk over every frame once, pairs chosen by time."""
 
 import json
+import pathlib
 import pickle
+import re
 
 import numpy as np
 import pytest
-from array_record.python import array_record_module
 
 from como_jax import errors
-from como_jax.data import episode, labels, sequences, shard_writer, sources, statistics, video
-from como_jax.data.sources import shards
+from como_jax.data import labels, sequences, shard_writer, shards, sources, statistics, video
+from como_jax.data.times import FrameTimes
 from tests.data import makers
 
 FACTS = {"model": "aaaa", "offset_seconds": 0.2}
 LENGTHS = (14, 9, 5)
+COMPAT = pathlib.Path(__file__).parents[1] / "compat"
+
+
+def recording(times, *, cuts=(), **settings):
+  """Episodes at given times (one array of seconds each), with cuts of shots; frame t is grey level 20 + 6 t."""
+  lengths = [len(seconds) for seconds in times]
+  return makers.Synthetic(lengths, times=lambda i, n: times[i], cuts=[tuple(cuts)] * len(times), **settings)
 
 
 @pytest.fixture(name="data", scope="module")
 def _data(tmp_path_factory):
-  """Two cameras, clips of 6 frames of which 2 are repeated, two episodes a shard."""
-  return makers.shards(tmp_path_factory.mktemp("data") / "s", LENGTHS, cameras=("left", "right"), clip_frames=6, clip_overlap=2,
-                       episodes_per_shard=2)
+  """Two cameras, clips of 6 frames, two episodes a shard."""
+  return makers.shards(tmp_path_factory.mktemp("data") / "s", LENGTHS, cameras=("left", "right"), clip_frames=6, episodes_per_shard=2)
 
 
-def truth(table, row, stride):
-  """z[t] = (frame of the episode, episode) and valid of one record."""
-  length = {f"episode_{i}": n for i, n in enumerate(LENGTHS)}[table.episode[row]]
+def truth(table, row, *, scale=1.0):
+  """Labels of one clip: z[t] = (frame of the episode, episode) * scale, two frames apart."""
+  name = table.episodes[table.episode[row]]
+  length = {f"episode_{i}": n for i, n in enumerate(LENGTHS)}[name]
   t = table.start[row] + np.arange(table.length[row])
-  valid = t + stride < length
-  return np.where(valid[:, None], np.stack([t, np.full(len(t), int(table.episode[row][-1]))], 1), 0).astype(np.float32), valid
+  valid = t + 2 < length
+  z = np.where(valid[:, None], np.stack([t, np.full(len(t), int(name[-1]))], 1) * scale, 0).astype(np.float32)
+  return labels.Motion(z, valid, np.where(valid, 0.2, 0).astype(np.float32))
 
 
 def write(data, folder, *, model="aaaa", scale=1.0, damaged=()):
@@ -36,52 +45,65 @@ def write(data, folder, *, model="aaaa", scale=1.0, damaged=()):
   folder.mkdir()
   table, sidecars = shards.read_table(data), []
   for shard in (0, 1):
-    rows, clips = np.flatnonzero(table.shard == shard), []
+    rows = np.flatnonzero(table.shard == shard)
+    rows, clips = rows[np.argsort(table.clip[rows])], []
     for row in rows:
-      z, valid = truth(table, row, 2)
-      valid &= (shard, table.record[row]) not in damaged
-      arrays = {"z/left": np.where(valid[:, None], z * np.float32(scale), 0).astype(np.float32), "valid/left": valid.astype(np.uint8)}
-      clips.append(episode.Clip(table.episode[row], int(table.start[row]), 10.0, table.task[row], {}, arrays))
-    sidecars.append(labels.write_shard(str(folder), shard, clips, frames=int(table.length[rows].sum()), facts=FACTS))
+      motion = truth(table, row, scale=scale)
+      if (shard, table.clip[row]) in damaged:
+        motion = labels.Motion(*(np.zeros_like(array) for array in motion))
+      clips.append((table.start[row], {"left": motion}))
+    sidecars.append(labels.write_shard(str(folder), shard, clips, facts=FACTS, at_end=2 * len(np.unique(table.episode[rows]))))
   source = shards.read_manifest(data)["source"]["fingerprint"]
-  labels.write_manifest(str(folder), sidecars, table=table, size=2, queries=1, dims=2, offset_seconds=0.2, cameras=["left"],
+  labels.write_manifest(str(folder), sidecars, data_shards=data, size=2, queries=1, dims=2, offset_seconds=0.2, cameras=["left"],
                         model={"path": "m", "fingerprint": model, "config": {}}, data={"path": data, "fingerprint": source, "image_size": 0})
   return str(folder)
 
 
-def test_records_and_episodes_come_back(data, tmp_path):
+def test_clips_and_episodes_come_back(data, tmp_path):
   table = shards.read_table(data)
   found = labels.Labels(write(data, tmp_path / "l"))
-  assert found.size == 2 and found.manifest["cameras"] == ["left"] and found.manifest["offset_seconds"] == 0.2
+  assert found.size == 2 and found.cameras == ("left",) and found.manifest["offset_seconds"] == 0.2
+  assert {key: found.manifest[key] for key in ("frames", "valid", "left_out", "at_end", "unreadable")} == {
+    "frames": 28, "valid": 22, "left_out": 0, "at_end": 6, "unreadable": 0}
+  assert found.episodes == ("episode_0", "episode_1", "episode_2")
   found = pickle.loads(pickle.dumps(found))  # as Grain's workers do
   for row in range(len(table)):
-    z, valid = found.clip(table.shard[row], table.record[row])["left"]
-    expected = truth(table, row, 2)
-    np.testing.assert_array_equal(z, expected[0])
-    np.testing.assert_array_equal(valid, expected[1])
-    assert z.dtype == np.float32 and valid.dtype == bool
-  z, valid = found.episode(table, np.flatnonzero(table.episode == "episode_0")[::-1])["left"]
+    motion = found.clip(table.shard[row], table.clip[row])["left"]
+    for array, expected in zip(motion, truth(table, row), strict=True):
+      np.testing.assert_array_equal(array, expected)
+      assert array.dtype == expected.dtype
+  seconds, z, valid, difference = found.episode("episode_0")["left"]
+  np.testing.assert_allclose(seconds, np.arange(14) / 10, atol=1e-9)
   np.testing.assert_array_equal(z[:, 0], [*range(12), 0, 0])
-  assert valid.tolist() == [True] * 12 + [False] * 2
-  with pytest.raises(video.Unreadable, match="labels-00001.array_record record 99"):
-    found.clip(1, 99)
+  assert valid.tolist() == [True] * 12 + [False] * 2 and difference[11] == np.float32(0.2)
+  np.testing.assert_array_equal(found.frame_numbers("episode_1"), range(9))
+  with pytest.raises(errors.UserError, match="episode 'episode_7' does not exist"):
+    found.episode("episode_7")
+  with pytest.raises(video.Unreadable, match="lists no shard-00099"):
+    found.clip(99, 0)
 
 
-def test_statistics_count_every_frame_once(data, tmp_path):
+def test_a_label_set_is_read_without_its_data(data, tmp_path):
+  copy = makers.shards(tmp_path / "s", LENGTHS, cameras=("left", "right"), clip_frames=6, episodes_per_shard=2)
+  folder = write(copy, tmp_path / "l")
+  (tmp_path / "s").rename(tmp_path / "gone")
+  assert len(labels.Labels(folder).episode("episode_1")["left"].z) == 9
+
+
+def test_the_readmes_example_reads_labels(data, tmp_path, capsys):
+  (block,) = re.findall(r"```python\n(from como_jax.data import labels.*?)```", (COMPAT.parents[1] / "README.md").read_text(), re.S)
+  exec(block.replace("runs/labels", write(data, tmp_path / "l")), {})  # pylint: disable=exec-used
+  assert capsys.readouterr().out.splitlines()[1] == f"episode_1 left (9, 2) {7 / 9}"
+
+
+def test_statistics_count_every_valid_frame_once(data, tmp_path):
   found = labels.Labels(write(data, tmp_path / "l")).statistics
   rows = np.concatenate([np.stack([np.arange(n - 2), np.full(n - 2, i)], 1) for i, n in enumerate(LENGTHS)]).astype(float)
   accumulator = statistics.Accumulator()
   accumulator.add(rows)
-  assert found.count == len(rows)  # not the repeated frames again
+  assert found.count == len(rows)
   for name in ("mean", "std", "min", "max", "q01", "q99"):
     np.testing.assert_allclose(getattr(found, name), getattr(accumulator.finish(), name), rtol=1e-9)
-
-
-def test_a_shared_frame_of_a_damaged_clip_keeps_the_label_of_the_other(data, tmp_path):
-  table = shards.read_table(data)
-  found = labels.Labels(write(data, tmp_path / "l", damaged={(0, 1)}))  # frames 4 to 9 of episode 0
-  z, valid = found.episode(table, np.flatnonzero(table.episode == "episode_0"))["left"]
-  assert np.flatnonzero(~valid).tolist() == [6, 7, 12, 13] and z[5, 0] == 5
 
 
 def test_fingerprint_follows_the_labels_and_verify_sees_damage(data, tmp_path):
@@ -90,7 +112,25 @@ def test_fingerprint_follows_the_labels_and_verify_sees_damage(data, tmp_path):
   assert labels.verify(one) == []
   (tmp_path / "a" / labels.file_name(0)).write_bytes(b"")
   (tmp_path / "a" / labels.file_name(1)).unlink()
-  assert len(labels.verify(one)) == 2
+  (tmp_path / "a" / shards.RECORDS).write_bytes(b"")
+  assert len(labels.verify(one)) == 3
+
+
+def test_a_flipped_bit_is_noticed_when_it_is_read(data, tmp_path):
+  folder = pathlib.Path(write(data, tmp_path / "l"))
+  file = folder / labels.file_name(0)
+  raw = bytearray(file.read_bytes())
+  raw[raw.index(truth(shards.read_table(data), 0).z.tobytes()) + 8] ^= 1
+  file.write_bytes(raw)
+  found = labels.Labels(str(folder))
+  with pytest.raises(video.Unreadable, match="labels-00000.labels clip 0: the checksum of 'z/left' differs"):
+    found.clip(0, 0)
+  assert found.clip(0, 1)["left"].valid.any()
+  text = (folder / labels.MANIFEST).read_text()
+  value = next(one for one in json.loads(text)["statistics"]["mean"])
+  (folder / labels.MANIFEST).write_text(text.replace(repr(value), repr(value + 1), 1))
+  with pytest.raises(errors.UserError, match="labels.json has changed since it was written"):
+    labels.Labels(str(folder))
 
 
 def test_check_refuses_other_data_and_other_clips(data, tmp_path):
@@ -108,12 +148,11 @@ def test_check_refuses_other_data_and_other_clips(data, tmp_path):
 def test_raw_data_is_checked_by_its_own_fingerprint(tmp_path):
   raw = makers.video_folder(tmp_path / "raw", lengths=(6,))
   data = makers.shards(tmp_path / "s", source=sources.open_source(raw))
-  table = shards.read_table(data)
-  clips = [episode.Clip(table.episode[0], 0, 10.0, "", {}, {"z/camera": np.ones((6, 2), np.float32), "valid/camera": np.ones(6, np.uint8)})]
   (tmp_path / "l").mkdir()
-  sidecar = labels.write_shard(str(tmp_path / "l"), 0, clips, frames=6, facts={})
+  motion = labels.Motion(np.ones((6, 2), np.float32), np.ones(6, bool), np.ones(6, np.float32))
+  sidecar = labels.write_shard(str(tmp_path / "l"), 0, [(0, {"camera": motion})], facts={})
   source = shards.read_manifest(data)["source"]["fingerprint"]
-  labels.write_manifest(str(tmp_path / "l"), [sidecar], table=table, size=2, queries=1, dims=2, offset_seconds=0.2, cameras=["camera"],
+  labels.write_manifest(str(tmp_path / "l"), [sidecar], data_shards=data, size=2, queries=1, dims=2, offset_seconds=0.2, cameras=["camera"],
                         model={}, data={"path": raw, "fingerprint": source, "image_size": 0})
   labels.check(str(tmp_path / "l"), data_path=raw)
   labels.check(str(tmp_path / "l"), data_path=data)
@@ -124,7 +163,7 @@ def test_raw_data_is_checked_by_its_own_fingerprint(tmp_path):
 
 @pytest.mark.parametrize("text, message", [
   (None, "labels.json is missing"), ("{", "expected kind"), ('{"kind": "como_jax shards", "version": 1}', "expected kind"),
-  ('{"kind": "como_jax labels", "version": 9}', "update como_jax"), ('{"kind": "como_jax labels", "version": 1}', "'size'"),
+  ('{"kind": "como_jax labels", "version": 9}', "update como_jax"), ('{"kind": "como_jax labels", "version": 2}', "changed since"),
 ])
 def test_what_is_no_label_set_is_refused(tmp_path, text, message):
   if text is not None:
@@ -133,9 +172,20 @@ def test_what_is_no_label_set_is_refused(tmp_path, text, message):
     labels.Labels(str(tmp_path))
 
 
+def test_labels_of_version_1_are_refused_in_one_line():
+  folder = COMPAT / "labels_v1"
+  assert labels.MANIFEST in [path.name for path in folder.iterdir()] and list(folder.glob("*.array_record"))
+  for read in (labels.Labels, labels.read_manifest, labels.fingerprint, labels.verify):
+    with pytest.raises(errors.UserError, match=r"labels.json has version 1, this program reads version 2: extract them again") as caught:
+      read(str(folder))
+    assert "\n" not in str(caught.value)
+  with pytest.raises(errors.UserError, match="were made with version None, now it is 2"):
+    labels.finished(str(folder), 0, facts={"version": labels.VERSION})
+
+
 def test_finished_shards(data, tmp_path):
   folder = write(data, tmp_path / "l")
-  assert labels.finished(folder, 0, facts=FACTS)["records"] == 5  # 3 clips of episode 0, 2 of episode 1
+  assert labels.finished(folder, 0, facts=FACTS)["clips"] == 5  # 3 clips of episode 0, 2 of episode 1
   assert labels.finished(folder, 7, facts=FACTS) is None
   with pytest.raises(errors.UserError, match="model 'aaaa', now it is 'bbbb'"):
     labels.finished(folder, 0, facts={"model": "bbbb"})
@@ -147,69 +197,104 @@ def test_finished_shards(data, tmp_path):
 
 def test_no_label_at_all_is_said(data, tmp_path):
   with pytest.raises(errors.UserError, match="no frame has a label"):
-    write(data, tmp_path / "l", damaged={(shard, record) for shard in (0, 1) for record in range(9)})
-
-
-def test_a_walk_shows_every_frame_of_every_camera_once(data):
-  table = shards.read_table(data)
-  plan = [one for shard in (0, 1) for one in sequences.plan(table, shard, offset_seconds=0.2)]
-  assert [(one.episode, one.camera, one.length, one.stride) for one in plan] == [
-    (f"episode_{i}", camera, n, 2) for i, n in enumerate(LENGTHS) for camera in ("left", "right")]
-  for settings in (dict(threads=0), dict(threads=2, prefetch=3), dict(workers=1, prefetch=1)):
-    with sequences.walk(data, table, plan, image_size=8, **settings) as pieces:
-      for one in plan:
-        seen = [next(pieces) for _ in one.pieces]
-        numbers = [makers.number(image) for piece in seen for image in piece["frames"]]
-        assert numbers == list(range(one.length)) and all(piece["readable"].all() and str(piece["damage"]) == "" for piece in seen)
-        assert seen[0]["frames"].shape[1:] == (8, 8, 3)
-      with pytest.raises(StopIteration):
-        next(pieces)
-
-
-def test_a_damaged_clip_is_named_and_what_its_neighbours_repeat_is_used(tmp_path):
-  data = makers.shards(tmp_path / "s", (14,), clip_frames=6, clip_overlap=2)  # clips 0-5, 4-9, 8-13
-  table = shards.read_table(data)
-  plan = sequences.plan(table, 0, offset_seconds=0.1)
-  assert [(piece.first, piece.last) for piece in plan[0].pieces] == [(0, 6), (6, 10), (10, 14)]
-  damage(data, table, 1)
-  with sequences.walk(data, table, plan, image_size=16) as pieces:
-    first, middle, last = pieces
-  assert first["readable"].all() and last["readable"].all()
-  assert middle["readable"].tolist() == [False, False, True, True] and [makers.number(x) for x in middle["frames"][2:]] == [8, 9]
-  assert "shard-00000.array_record record 1" in str(middle["damage"]) and not middle["frames"][:2].any()
-
-
-def damage(data, table, row):
-  """Replaces the last frame's JPEG of one record by zeros."""
-  reader, clips = shards.Reader(data), []
-  for at in range(len(table)):
-    clip = reader.clip(table.shard[at], table.record[at])
-    raw = episode.encode(clip)
-    size = len(clip.frames["camera"].blobs[-1])
-    clips.append(raw[:-size] + bytes(size) if at == row else raw)
-  writer = array_record_module.ArrayRecordWriter(f"{data}/{shards.shard_name(0)}", "group_size:1,uncompressed")
-  for raw in clips:
-    writer.write(raw)
-  writer.close()
-
-
-def test_plan_and_check_refuse_by_name(data, tmp_path):
-  table = shards.read_table(data)
-  assert sequences.check(table, offset_seconds=0.2, cameras=(), name="d") == ("left", "right")
-  for settings, message in (
-    (dict(cameras=("lefft",)), "did you mean 'left'"), (dict(offset_seconds=0.0), "expected more than 0"),
-    (dict(offset_seconds=2.0), "no pair of frames is 2.0 s apart: the longest episode has 14 frames at 10 frames"),
-  ):
-    with pytest.raises(errors.UserError, match=message):
-      sequences.check(table, **{"offset_seconds": 0.2, "cameras": (), "name": "d"} | settings)
-  table.start[1] += 3
-  with pytest.raises(errors.UserError, match="'episode_0': no clip holds its frames 6 to 6"):
-    sequences.plan(table, 0, offset_seconds=0.2)
+    write(data, tmp_path / "l", damaged={(shard, clip) for shard in (0, 1) for clip in range(9)})
 
 
 def test_sidecars_hold_no_time_and_no_process(data, tmp_path):
   write(data, tmp_path / "a")
   write(data, tmp_path / "b")
-  for name in ("labels.json", "labels-00000.json", labels.file_name(0)):
+  for name in ("labels.json", "labels-00000.json", labels.file_name(0), shards.RECORDS):
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
   assert json.loads((tmp_path / "a/labels-00000.json").read_text()) == shard_writer.read_json(labels.sidecar_path(str(tmp_path / "a"), 0))
+
+
+def test_a_walk_shows_every_frame_of_every_camera_once(data):
+  plan = sequences.plan(shards.read_table(data), offset_seconds=0.2)
+  every = [one for shard in (0, 1) for one in plan.sequences(shard)]
+  assert [(one.segment, one.camera, one.length) for one in every] == [(i, camera, n) for i, n in enumerate(LENGTHS) for camera in ("left", "right")]
+  assert plan.reach == 2
+  for settings in (dict(threads=0), dict(threads=2, prefetch=3), dict(workers=1, prefetch=1)):
+    with sequences.walk(data, plan, every, image_size=8, **settings) as clips:
+      for one in every:
+        seen = [next(clips) for _ in plan.segments.rows(one.segment)]
+        numbers = [makers.number(image) for clip in seen for image in clip["frames"]]
+        assert numbers == list(range(one.length)) and all(clip["readable"].all() and str(clip["damage"]) == "" for clip in seen)
+        assert seen[0]["frames"].shape[1:] == (8, 8, 3)
+      with pytest.raises(StopIteration):
+        next(clips)
+
+
+def test_sequences_end_at_cuts_and_pairs_cross_clips(tmp_path):
+  seconds = [np.arange(20) / 10, np.arange(20) / 10]
+  data = makers.shards(tmp_path / "s", source=recording(seconds, cuts=(9,)), clip_frames=4)
+  plan = sequences.plan(shards.read_table(data), offset_seconds=0.5)
+  assert [(int(plan.segments.start[one.segment]), one.length) for one in plan.sequences(0)] == [(0, 9), (9, 11)] * 2
+  pairs = plan.pairs(0)
+  assert pairs.second[:4].tolist() == [5, 6, 7, 8] and pairs.valid.tolist() == [True] * 4 + [False] * 5 and pairs.at_end == 5
+
+
+def test_pairs_are_chosen_by_time_and_their_difference_is_true():
+  """30 frames a second, then 10, then 30: brute force over all pairs of frames."""
+  seconds = np.concatenate([np.arange(30) / 30, 1 + np.arange(20) / 10, 3 + np.arange(31) / 30])
+  for offset in (0.15, 0.2, 0.4):
+    pairs = sequences.Pairs.of(FrameTimes.of(seconds), offset)
+    left_out = at_end = 0
+    for t, wanted in enumerate(seconds + offset):
+      nearest = int(np.argmin(np.round(np.abs(seconds - wanted), 9)))  # the first of two equally near ones
+      around = int(np.clip(np.searchsorted(seconds, wanted - 1e-9), 1, len(seconds) - 1))
+      near = abs(seconds[nearest] - wanted) <= min((seconds[around] - seconds[around - 1]) / 2 + 1e-3, offset / 5) + 1e-9 and nearest > t
+      assert pairs.valid[t] == near, (offset, t)
+      if near:
+        assert pairs.second[t] == nearest and pairs.difference[t] == np.float32(seconds[nearest] - seconds[t])
+      else:
+        assert pairs.difference[t] == 0
+        at_end, left_out = at_end + (wanted > seconds[-1] + 1e-9), left_out + (wanted <= seconds[-1] + 1e-9)
+    assert (pairs.left_out, pairs.at_end) == (left_out, at_end) and at_end > 0
+    assert (left_out > 0) == (offset == 0.15)  # in the slow part no frame is near enough to 0.15 s
+
+
+def test_reach_is_that_of_the_fastest_part(tmp_path):
+  """Two rates in one data set, one of them within an episode whose times vary."""
+  varying = np.concatenate([np.arange(30) / 30, 1 + np.arange(12) / 10])
+  data = makers.shards(tmp_path / "s", source=recording([np.arange(20) / 20, varying]), clip_frames=8)
+  plan = sequences.plan(shards.read_table(data), offset_seconds=0.4)
+  assert plan.segments.uniform.tolist() == [True, False] and plan.reach == 12
+  np.testing.assert_allclose(plan.times(1).at(np.arange(42)), varying, atol=1e-9)
+
+
+def test_a_damaged_frame_is_named_and_those_beside_it_are_used(tmp_path):
+  for codec, blob, lost in (("jpeg", 11, [11]), ("h264", 1, [10, 11])):
+    data = makers.shards(tmp_path / codec, (14,), clip_frames=12, codec=codec)
+    plan = sequences.plan(shards.read_table(data), offset_seconds=0.1)
+    makers.damage(data, "episode_0", frame=blob)
+    with sequences.walk(data, plan, plan.sequences(0), image_size=16) as clips:
+      first, last = clips
+    assert last["readable"].all() and np.flatnonzero(~first["readable"]).tolist() == lost
+    assert [makers.number(x) for x in first["frames"][:10]] == list(range(10)) and not first["frames"][11].any()
+    assert "shard-00000.shard clip 0 camera 'camera'" in str(first["damage"])
+
+
+def test_a_missing_shard_is_damage_of_all_its_clips(tmp_path):
+  data = makers.shards(tmp_path / "s", (6, 6), episodes_per_shard=1)
+  plan = sequences.plan(shards.read_table(data), offset_seconds=0.1)
+  (tmp_path / "s" / shards.shard_name(0)).unlink()
+  with sequences.walk(data, plan, [*plan.sequences(0), *plan.sequences(1)], image_size=16) as clips:
+    first, second = clips
+  assert not first["readable"].any() and "shard-00000.shard" in str(first["damage"]) and second["readable"].all()
+
+
+def test_plan_refuses_by_name(data, tmp_path):
+  table = shards.read_table(data)
+  assert sequences.plan(table, offset_seconds=0.2, name="d").cameras == ("left", "right")
+  for settings, message in (
+    (dict(cameras=("lefft",)), "did you mean 'left'"), (dict(offset_seconds=0.0), "expected more than 0"),
+    (dict(offset_seconds=2.0), "no pair of frames is 2.0 s apart: the longest segment has 14 frames at 10 frames"),
+  ):
+    with pytest.raises(errors.UserError, match=message):
+      sequences.plan(table, **{"offset_seconds": 0.2, "cameras": (), "name": "d"} | settings)
+  table.clip[-1] += 1
+  with pytest.raises(errors.UserError, match="records.parquet does not list every clip"):
+    sequences.plan(table, offset_seconds=0.2)
+  table.shard[1] += 1
+  with pytest.raises(errors.UserError, match="'episode_0' lies in several shards"):
+    sequences.plan(table, offset_seconds=0.2)

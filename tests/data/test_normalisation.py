@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import index, normalisation, policy, statistics
-from como_jax.data.sources import shards
+from como_jax.data import index, normalisation, policy, shards, statistics
 from tests.data import makers
 
 
@@ -176,7 +175,7 @@ def test_statistics_leave_out_validation_episodes(tmp_path):
   path = makers.shards(tmp_path / "s", (5,) * 20)  # the second number of an action is its episode's
   found = policy.statistics([policy.PolicySet(path, robot="arm")], validation_fraction=0.2).robots["arm"]
   table = shards.read_table(path)
-  train = sorted({int(name.split("_")[1]) for name in table.episode[index.select(table, "train", 0.2)]})
+  train = sorted({int(name.split("_")[1]) for name in np.array(table.episodes)[table.episode[index.select(table, "train", 0.2)]]})
   assert len(train) == 16 and found["action"].count == found["state"].count == 16 * 5
   np.testing.assert_allclose(found["action"].mean[1], np.mean(train))
   assert (found["action"].min[1], found["action"].max[1]) == (train[0], train[-1])

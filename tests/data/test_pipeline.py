@@ -51,7 +51,8 @@ FULL = {"frames": 3, "jitter": True, "augment": AUGMENT, "seed": 5}
 def test_shapes_and_strides(path):
   batch = take(sets(path), 1, frames=3, jitter=True)[0]
   assert batch["frames"].shape == (8, 3, 16, 16, 3) and batch["jittered"].shape == (8, 2, 16, 16, 3)
-  assert all(value.dtype == np.uint8 and value.flags.owndata for value in batch.values())
+  assert all(value.dtype == (np.float32 if key == "seconds" else np.uint8) and value.flags.owndata for key, value in batch.items())
+  np.testing.assert_allclose(batch["seconds"], np.full((8, 2), 0.2))
   np.testing.assert_array_equal(np.diff(numbers(batch["frames"])), 2)
   mae = take(sets(path), 1, kind="mae", jitter=True)[0]
   assert set(mae) == {"frames"} and mae["frames"].shape == (8, 16, 16, 3)
@@ -116,10 +117,31 @@ def test_jitter_stays_in_its_range_and_in_the_clip(tmp_path):
   )
 
 
-def test_jitter_at_the_last_frame_goes_back():
-  window = pipeline.index.Window(row=0, camera=0, t=0, stride=10, length=11)
+def test_jitter_at_the_last_frame_goes_back(tmp_path):
+  path = makers.shards(tmp_path / "s", (11,), clip_frames=4)
+  opened = pipeline.open_sets(sets(path, offset=1.0), frames=2, split="all", validation_fraction=0)[0][0]
   rng = np.random.default_rng(0)
-  assert {pipeline.draw_jitter(window, 2, rng)[0] for _ in range(50)} == {8, 9}
+  assert len(opened.windows) == 1 and {pipeline.draw_jitter(opened.load(0), rng)[0] for _ in range(50)} == {8, 9}
+
+
+def test_frames_are_chosen_by_time(tmp_path):
+  """A phone's video: 30, then 10, then 30 frames a second; a gap; a late first frame. Numbers on the pictures say which frame it is."""
+  phone = np.concatenate([np.arange(12) / 30, 0.4 + np.arange(12) / 10, 1.6 + np.arange(12) / 30])
+  late = 7.0 + np.concatenate([np.arange(15) / 20, 2 + np.arange(15) / 20])
+  path = makers.shards(tmp_path / "s", (36, 30), times=lambda i, n: (phone, late)[i], clip_frames=5)
+  with pytest.warns(UserWarning, match="windows are left out"):
+    batches = take(sets(path, offset=0.2), 12, batch_size=16, frames=3, jitter=True)
+  seen = set()
+  for batch in batches:
+    for frames, jittered, seconds in zip(numbers(batch["frames"]), numbers(batch["jittered"]), batch["seconds"], strict=True):
+      times = phone if seconds[0] not in np.round(np.diff(late), 6) and frames.max() > 29 else None
+      times = next(t for t in (phone, late) if frames.max() < len(t) and np.allclose(np.diff(t[frames]), seconds, atol=1e-6)) if times is None else times
+      wanted = times[frames[0]] + 0.2 * np.arange(3)
+      assert np.abs(times[frames] - wanted).max() <= 0.04 + 1e-6
+      np.testing.assert_allclose(np.diff(times[frames]), seconds, atol=1e-6)
+      assert np.abs(times[jittered] - times[frames[:-1]] - 0.2).max() <= 0.04 + 1e-6
+      seen.add(tuple(frames))
+  assert any(b - a == 6 for a, b, _ in seen) and any(b - a == 2 for a, b, _ in seen)  # 0.2 s at 30 and at 10 frames a second
 
 
 def test_augmentation_is_shared_by_the_frames_of_a_clip(tmp_path):
@@ -128,7 +150,7 @@ def test_augmentation_is_shared_by_the_frames_of_a_clip(tmp_path):
       raw = super().__getitem__(i)
       image = np.random.default_rng(i).integers(0, 255, (16, 16, 3), np.uint8)
       return pipeline.dataclasses.replace(
-        raw, cameras={"camera": lambda geometry: (image for _ in range(self._lengths[i]))}
+        raw, cameras={"camera": lambda geometry: ((t / 10, image) for t in range(self._lengths[i]))}
       )
 
   path = makers.shards(tmp_path / "s", source=Still((20, 20)))
@@ -153,7 +175,7 @@ def test_train_and_validation_never_share_an_episode(tmp_path):
     def __getitem__(self, i):
       raw = super().__getitem__(i)
       return pipeline.dataclasses.replace(
-        raw, cameras={"camera": lambda geometry: (makers.picture(i, 16, 16) for _ in range(self._lengths[i]))}
+        raw, cameras={"camera": lambda geometry: ((t / 10, makers.picture(i, 16, 16)) for t in range(self._lengths[i]))}
       )
 
   path = makers.shards(tmp_path / "s", source=Marked((6,) * 12), clip_frames=3)
@@ -181,17 +203,11 @@ def test_h264_shards_train_too(tmp_path):
   np.testing.assert_array_equal(np.diff(numbers(take(sets(path), 1)[0]["frames"])), 2)
 
 
-def damage(path, episode):
-  file = f"{path}/shard-00000.array_record"
-  content = bytearray(open(file, "rb").read())
-  content[content.index(f'"{episode}"'.encode()) + 1500] ^= 4
-  open(file, "wb").write(content)
-
-
 def test_a_damaged_record_is_replaced_the_same_way_everywhere(tmp_path):
   path = makers.shards(tmp_path / "s", (30,) * 6, size=(64, 64))
-  damage(path, "episode_2")
-  with pytest.warns(UserWarning, match=r"damaged record is replaced.*shard-00000.array_record record 2"):
+  for frame in range(4, 30):
+    makers.damage(path, "episode_2", frame=frame)
+  with pytest.warns(UserWarning, match=r"damaged record is replaced.*shard-00000.shard clip 2"):
     whole = take(sets(path), 2, **FULL)
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -222,7 +238,7 @@ def test_describe(path):
   assert (
     found["name"] == "mine" and found["frames"] == sum(LENGTHS) and found["episodes"] == 4 and found["fps"] == [10.0]
   )
-  assert found["stride_frames"] == [2] and found["action"] == {"size": 3, "names": ["a", "b", "c"]}
+  assert found["stride_frames"] == [2] and found["action"]["size"] == 3 and found["action"]["names"] == ["a", "b", "c"]
   assert found["windows"]["train"] + found["windows"]["validation"] == sum(length - 4 for length in LENGTHS)
 
 
@@ -239,7 +255,6 @@ with pipeline.build(sets, batch_size=4, image_size=16) as batches:
   next(batches)
 with evaluation.build(sets, batch_size=4, image_size=16, split="all").batches() as batches:
   next(batches)
-statistics.compute({path!r})
 from jax._src import xla_bridge
 assert not xla_bridge._backends, xla_bridge._backends
 """

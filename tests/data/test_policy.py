@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import episode as episodes
-from como_jax.data import index, labels, normalisation, policy, statistics, transforms
-from como_jax.data.sources import shards
+from como_jax.data import labels, normalisation, policy, shards, statistics, transforms
 from tests.data import makers, test_pipeline
 
 LENGTHS = (12, 9, 15, 7)
@@ -31,26 +29,25 @@ def normaliser(**sizes):
 
 def label(data_path, path, *, offset=0.2, cameras=None, model="aaaa"):
   """A label set of some shards: z[t] = (frame of the episode, camera number)."""
-  manifest, table, reader = shards.read_manifest(data_path), shards.read_table(data_path), shards.Reader(data_path)
-  names = index.camera_names(table)
-  ends = {name: int((table.start + table.length)[table.episode == name].max()) for name in set(table.episode)}
-
-  def motions(clip):
-    t, arrays = clip.start + np.arange(len(clip)), {}
-    valid = t + index.strides(clip.fps, offset) < ends[clip.episode]
-    for name in cameras or names:
-      z = np.where(valid[:, None], np.stack([t, np.full(len(t), names.index(name))], 1), 0).astype(np.float32)
-      arrays |= {f"z/{name}": z, f"valid/{name}": valid.astype(np.uint8)}
-    return episodes.Clip(clip.episode, clip.start, clip.fps, clip.task, {}, arrays)
-
+  manifest = shards.read_manifest(data_path)
+  segments, read = makers.segments(data_path)
+  table, clips = segments.table, {}
+  for s in range(len(segments)):
+    times, frames = read.times(s), np.arange(segments.length(s))
+    partners, valid = times.partners(frames, offset)
+    difference = np.where(valid, times.at(partners) - times.at(frames), 0)
+    for row in segments.rows(s):
+      part = slice(segments.begin(s, row), segments.begin(s, row) + int(table.length[row]))
+      motions = {}
+      for name in cameras or table.cameras:
+        numbers = np.stack([segments.start[s] + frames, np.full(len(frames), table.cameras.index(name))], 1)
+        motions[name] = labels.Motion(np.where(valid[:, None], numbers, 0)[part], valid[part], difference[part])
+      clips[segments.place(row)] = (int(table.start[row]), motions)
   os.makedirs(path)
-  sidecars = []
-  for shard in sorted(set(table.shard)):
-    rows = np.flatnonzero(table.shard == shard)
-    clips = (motions(reader.clip(shard, record)) for record in sorted(table.record[rows]))
-    sidecars.append(labels.write_shard(str(path), shard, clips, frames=int(table.length[rows].sum()), facts={}))
+  sidecars = [labels.write_shard(str(path), shard, [clips[place] for place in sorted(clips) if place[0] == shard], facts={})
+              for shard in sorted({place[0] for place in clips})]
   labels.write_manifest(
-    str(path), sidecars, table=table, size=2, queries=1, dims=2, offset_seconds=offset, cameras=list(cameras or names),
+    str(path), sidecars, data_shards=data_path, size=2, queries=1, dims=2, offset_seconds=offset, cameras=list(cameras or table.cameras),
     model={"path": f"model {model}", "fingerprint": model, "config": {}},
     data={"path": data_path, "fingerprint": manifest["source"]["fingerprint"], "image_size": manifest["image_size"]})
   return str(path)
@@ -71,7 +68,7 @@ def _two(tmp_path_factory):
       raw = super().__getitem__(i)
 
       def right(geometry):
-        return (image + np.uint8(2) for image in raw.cameras["left"](geometry))
+        return ((second, image + np.uint8(2)) for second, image in raw.cameras["left"](geometry))
 
       return dataclasses.replace(raw, cameras={"left": raw.cameras["left"], "right": right})
 
@@ -141,16 +138,8 @@ def test_a_policy_step_of_several_frames(path, reduce, first, last):
 
 def test_reduction_of_overlapping_steps():
   actions = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
-  found = policy.policy_examples.reduced(actions, np.arange(9), 4, "mean")
+  found = policy.policy_examples.reduced(actions, np.arange(9), np.minimum(np.arange(9) + 4, 9), "mean")
   np.testing.assert_allclose(found, [actions[t : t + 4].mean(0) for t in range(9)], rtol=1e-6)
-
-
-def test_overlapping_clips_show_a_frame_once_where_its_chunk_fits(tmp_path):
-  path = makers.shards(tmp_path / "s", (14,), clip_frames=8, clip_overlap=3)  # clips 0-7, 5-12, 10-13
-  rows = walk([arm(path)], history=2)
-  np.testing.assert_array_equal(rows["time"], np.arange(14))
-  np.testing.assert_array_equal(rows["actions_mask"][..., 0].sum(1), [3] * 12 + [2, 1])
-  np.testing.assert_array_equal(walk([arm(path)], chunk=8)["time"], np.arange(14))
 
 
 def test_labels_of_the_right_camera_and_frame(two):
@@ -161,8 +150,7 @@ def test_labels_of_the_right_camera_and_frame(two):
     mine = rows["name"] == name
     np.testing.assert_array_equal(rows["time"][mine], np.arange(length - 2))  # later frames have nothing to predict
     for z, mask, t in zip(rows["latents"][mine], rows["latents_mask"][mine], rows["time"][mine], strict=True):
-      clip_end = min((t // 6 + 1) * 6, length)
-      good = [True, t + 2 < clip_end and t + 4 < length]  # the label of t + 2 must be in this clip, what it looks at need not
+      good = [True, t + 4 < length]  # in whichever clip the label of t + 2 and what it looks at are
       assert list(mask) == good
       np.testing.assert_array_equal(z, [[t, 1], [t + 2, 1] if good[1] else [0, 0]])
   assert not rows["actions_mask"].any() and not rows["state_mask"].any() and not rows["state"].any()
@@ -225,7 +213,7 @@ def _many(tmp_path_factory):
 def names(one, fraction, split="train"):
   table = shards.read_table(one.path)
   keep = policy.policy_examples.policy_index.select(table, split=split, fraction=fraction, episodes=one.episodes, tasks=one.tasks)
-  return list(dict.fromkeys(int(name.split("_")[1]) for name in table.episode[keep]))
+  return list(dict.fromkeys(int(table.episodes[number].split("_")[1]) for number in table.episode[keep]))
 
 
 def test_ranges_of_episodes(many, tmp_path):
@@ -241,7 +229,8 @@ def test_ranges_of_episodes(many, tmp_path):
   assert names(arm(grouped, episodes=(1, 3)), 0) == [2, 3, 4, 5]
   with pytest.raises(errors.UserError, match="no task has episodes 10 to 12"):
     take([arm(many, episodes=(10, 12))], 1)
-  task = str(shards.read_table(many).task[0])
+  table = shards.read_table(many)
+  task = table.tasks[table.task[0]]
   assert names(arm(many, tasks=(task,)), 0) == list(range(0, 20, 2)) and names(arm(many, tasks=(task,), episodes=(1, 3)), 0) == [2, 4]
   with pytest.raises(errors.UserError, match="no episode has the instruction"):
     take([arm(many, tasks=("no such",))], 1)
@@ -257,11 +246,22 @@ def test_statistics_see_the_selected_episodes_only(many, tmp_path):
   two = policy.statistics([arm(many, episodes=(0, 1)), arm(many, episodes=(1, 2))], validation_fraction=0.0).robots["arm"]["action"]
   np.testing.assert_allclose(two.std, want.std(0))
   coarse = policy.statistics([arm(many, episodes=(0, 1))], step_seconds=0.2, validation_fraction=0.0, mode="quantile")
-  clips = [[0.5, 1.5, 2.0], [3.5, 4.0]]  # clips of 3 and 2 frames, a chunk does not cross their border
   assert coarse.mode == "quantile"
-  np.testing.assert_allclose(coarse.robots["arm"]["action"].mean[0], np.mean(sum(clips, [])))
-  overlapping = makers.shards(tmp_path / "s", (14,), clip_frames=8, clip_overlap=3)
-  assert policy.statistics([arm(overlapping, views="each")], validation_fraction=0.0).robots["arm"]["state"].count == 14
+  np.testing.assert_allclose(coarse.robots["arm"]["action"].mean[0], np.mean([0.5, 1.5, 2.5, 3.5, 4.0]))  # a step may lie in two clips
+  views = makers.shards(tmp_path / "s", (14,), clip_frames=8, cameras=("a", "b"))
+  assert policy.statistics([arm(views, views="each")], validation_fraction=0.0).robots["arm"]["state"].count == 14
+
+
+def test_statistics_of_latent_motion_see_the_selected_training_episodes_only(many, tmp_path):
+  folder = label(many, tmp_path / "l", offset=0.2)
+  held = names(arm(many), 0.2, "validation")
+  sets = [arm(many, labels=folder, episodes=(0, 3)), policy.PolicySet(many, labels=folder, tasks=("task 1",))]
+  found = policy.statistics(sets, validation_fraction=0.2).latent
+  first = names(sets[0], 0.2)
+  rest = [i for i in range(20) if i % 2 and i not in held]
+  used = sorted(set(first) | set(rest))
+  assert found.count == 3 * len(used) and not set(used) & set(held)  # frames 0, 1 and 2 of 5 have a motion of two frames
+  np.testing.assert_allclose(found.mean, [1, 0])
 
 
 def test_shares_of_the_mixture(path, two):
@@ -302,25 +302,12 @@ def test_a_history_is_augmented_alike_and_cameras_apart(tmp_path):
     def __getitem__(self, i):
       image = np.random.default_rng(i).integers(0, 255, (16, 16, 3), np.uint8)
       return dataclasses.replace(
-        super().__getitem__(i), cameras={name: lambda geometry: (image for _ in range(8)) for name in self.cameras})
+        super().__getitem__(i), cameras={name: lambda geometry: ((t / 10, image) for t in range(8)) for name in self.cameras})
 
   path = makers.shards(tmp_path / "s", source=Still((8,), cameras=("left", "right")))
   images = take([arm(path)], 1, cameras=2, history=3, augment=AUGMENT)[0]["images"]
   np.testing.assert_array_equal(images, np.broadcast_to(images[:, :1], images.shape))
   assert all(not np.array_equal(row[0, 0], row[0, 1]) for row in images)
-
-
-def test_damaged_records_are_replaced(tmp_path):
-  path = makers.shards(tmp_path / "s", (30,) * 6, size=(64, 64))
-  test_pipeline.damage(path, "episode_2")
-  with pytest.warns(UserWarning, match="damaged record is replaced.*record 2"):
-    whole = take([arm(path)], 2, image_size=64)
-  with pytest.warns(UserWarning, match="damaged"):
-    same([take([arm(path)], 2, image_size=64, process_index=0, process_count=2)[0]], [{k: v[:4] for k, v in whole[0].items()}])
-  with pytest.warns(UserWarning, match="left out of the statistics"):
-    assert policy.statistics([arm(path)], validation_fraction=0.0).robots["arm"]["action"].count == 150
-  with pytest.raises(errors.UserError, match="evaluation needs every example"):
-    walk([arm(path)], image_size=64)
 
 
 def test_held_out_examples(many, two):
@@ -376,7 +363,7 @@ def test_mistakes_are_told(path, two, tmp_path):
     ([arm(data, labels=folder)], {"latent_size": 4}, "have 2 numbers a motion, the policy 4"),
     ([arm(data, labels=folder)], {"latent_chunk": 0}, "has labels, but latent_chunk is 0"),
     ([arm(data, labels=folder), arm(data, labels=other)], {}, "other.*model bbbb.*labels.*model aaaa"),
-    ([arm(data, labels=folder), arm(data, labels=later)], {}, "later are at 0.4 s and labels .* at 0.2 s"),
+    ([arm(data, labels=folder), arm(data, labels=later)], {}, "later are at 0.4 s and labels .* at 0.2 s.*--config.offset_seconds of configs/extract.py"),
     ([policy.PolicySet(short, labels=most, episodes=(1, 2))], {}, "no episode is longer than the labels' offset"),
     ([arm(path, labels=folder)], {}, "labels .* were extracted from .*, not from"),
     ([], {}, "no data set is given"),

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from como_jax import data
-from como_jax.data import evaluation, pipeline, policy, sequences, transforms, video
-from como_jax.data.sources import shards
+from como_jax.data import evaluation, frame_codec, pipeline, policy, sequences, shards, sources, transforms, video
 from tests.data import makers, test_policy
 
 
@@ -24,7 +23,7 @@ class Textured(makers.Synthetic):
 
   def __getitem__(self, i):
     raw = super().__getitem__(i)
-    cameras = {"camera": lambda geometry: (geometry.apply(textured(100 * i + t)) for t in range(self._lengths[i]))}
+    cameras = {"camera": lambda geometry: ((t / 10, geometry.apply(textured(100 * i + t))) for t in range(self._lengths[i]))}
     return pipeline.dataclasses.replace(raw, cameras=cameras)
 
 
@@ -51,7 +50,7 @@ def test_a_smaller_decode_is_the_average_of_the_whole_one(stored, target):
 def test_an_image_of_another_size_than_the_record_says_is_damage():
   coded = video.encode_jpeg(textured(0), 95)
   with pytest.raises(video.Unreadable, match="damaged jpeg frame .*16, 16, 3"):
-    video.decode_jpegs([coded], [0], np.empty((1, 8, 8, 3), np.uint8), by=2)
+    frame_codec.decode("jpeg", {0: coded}, [0], np.empty((1, 8, 8, 3), np.uint8), by=2)
 
 
 @pytest.mark.parametrize("mode, size", [("squash", 16), ("crop", 8), ("pad", 16)])
@@ -76,19 +75,22 @@ def test_a_crop_needs_the_whole_image():
 @pytest.mark.parametrize("codec, size, by", [("jpeg", 16, 2), ("jpeg", 20, 1), ("jpeg", 32, 1), ("h264", 16, 1)])
 def test_training_evaluation_labelling_and_policies_see_the_same_frames(tmp_path, codec, size, by):
   path = makers.shards(tmp_path / "s", source=Textured((9, 7), task=lambda i: "task 0"), codec=codec)
-  table, reader = shards.read_table(path), shards.Reader(path)
-  expected = {}
-  for i, episode in enumerate(table.episode):
-    seen = reader.clip(table.shard[i], table.record[i]).frames["camera"]
-    whole = seen.decode(range(seen.count))
-    small = np.stack([video.decode_jpeg(blob, by=by) for blob in seen.blobs]) if by > 1 else whole
+  table, expected = shards.read_table(path), {}
+  segments, read = makers.segments(path)
+  for i in range(len(segments)):
+    episode, length = table.episodes[table.episode[segments.first_row[i]]], segments.length(i)
+    whole = read.images(i, "camera", range(length))
+    blobs = read.shards[0].blobs(segments.place(segments.first_row[i])[1], "camera", range(length)) if codec == "jpeg" else {}
+    small = np.stack([video.decode_jpeg(blobs[t], by=by) for t in range(length)]) if by > 1 else whole
     expected[episode] = np.stack([video.resize(image, size, size) for image in small])
     exact = np.stack([video.resize(image, size, size) for image in whole])
     assert np.array_equal(expected[episode], exact) == (by == 1)
-  walk = sequences.plan(table, 0, offset_seconds=0.1)
-  with sequences.walk(path, table, walk, image_size=size, threads=0) as pieces:
-    for one, piece in zip(walk, pieces, strict=True):
-      np.testing.assert_array_equal(piece["frames"], expected[one.episode])
+  plan = sequences.plan(table, offset_seconds=0.1)
+  walk = plan.sequences(0)
+  with sequences.walk(path, plan, walk, image_size=size, threads=0) as pieces:
+    for one in walk:
+      frames = np.concatenate([next(pieces)["frames"] for _ in segments.rows(one.segment)])
+      np.testing.assert_array_equal(frames, expected[table.episodes[table.episode[segments.first_row[one.segment]]]])
   sets, common = [data.DataSet(path, offset_seconds=0.1)], dict(batch_size=14, image_size=size, split="all", frames=2, threads=0)
   windows = evaluation.build(sets, **common)
   with windows.batches() as batches:
@@ -107,8 +109,9 @@ def test_training_evaluation_labelling_and_policies_see_the_same_frames(tmp_path
 
 
 def test_shards_made_anew_are_made_of_the_smaller_decode(tmp_path):
-  source = shards.Shards(makers.shards(tmp_path / "s", source=Textured((3,))))
-  coded = source._reader.clip(0, 0).frames["camera"].blobs
+  path = makers.shards(tmp_path / "s", source=Textured((3,)))
+  coded = list(makers.segments(path)[1].shards[0].blobs(0, "camera", range(3)).values())
   for size, by in ((16, 2), (24, 1)):
-    found = list(source[0].cameras["camera"](video.Geometry(size)))
+    seconds, found = zip(*sources.open_source(path)[0].cameras["camera"](video.Geometry(size)), strict=True)
+    np.testing.assert_allclose(seconds, [0, 0.1, 0.2])
     np.testing.assert_array_equal(found, [video.resize(video.decode_jpeg(blob, by=by), size, size) for blob in coded])

@@ -21,7 +21,7 @@ sys.path.append(str(ROOT / "launch"))
 import common  # noqa: E402
 import tpu_vm  # noqa: E402
 
-from tests import limits
+from tests import limits  # noqa: E402
 
 FAKE = pathlib.Path(__file__).parent / "fake.py"
 PROGRAM = ["--config=configs/motion.py", "--config.tasks=('a','b')", "--workdir=/mnt/my runs/first"]

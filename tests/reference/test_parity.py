@@ -104,7 +104,7 @@ def test_the_whole_loss_and_its_gradient(made):
   def ours(trained):
     batch = {"frames": frames, "jittered": jittered}
     terms = objective(model.forward({**params, **trained}, batch, key=jax.random.key(0)), batch)
-    return sum(objective.weights[name] * terms[name][0] / terms[name][1] for name in objective.weights)
+    return sum(weight * terms[name][0] / terms[name][1] for name, weight in objective.weights.items() if weight is not None)
   value, gradient = jax.jit(jax.value_and_grad(ours))({name: params[name] for name in ("idm", "fdm")})
   twin = twins.load(twins.Motion(
       twins.Encoder(**ENCODER, patch=8, tokens=5), twins.QFormer(**IDM, queries=3, features=32, length=14), twins.Bottleneck(24, 4),

@@ -24,14 +24,15 @@ ZERO = {
     "objectives.kl.weight", "policy.objectives.action.weight", "policy.objectives.latent.weight", "model.mask_ratio", "model.language_dropout",
     "model.trunk.depth", "model.robots.robot.state", "model.gpt.hide_motion", "model.gpt.action_weight", "model.gpt.mixture.temperature",
     "model.dit.ddpm.clip", "model.gpt.ddpm.clip", "policy.step_seconds", "policy.guidance", "guidance", "step_seconds", "shards.image_size",
-    "shards.clip_overlap", "shards.quality", "ingest:workers", "pairs_batch", "scene", "videos", "execute", "max_steps", "ensemble", "port",
+    "shards.quality", *(f"{section}.filters.{key}" for section in ("data", "shards")
+                        for key in ("max_global_motion", "min_motion", "min_shot_seconds", "still_seconds")), "policy.objectives.gripper.weight", "ingest:workers", "pairs_batch", "scene", "videos", "execute", "max_steps", "ensemble", "port",
     "batch_wait_ms", "batch_per_device", "memory", "effort", "collect.cameras_per_episode", "collect.repeated", "collect.tail",
     "collect.noise", "collect.correlation", "video.crf"}
 # Texts that are names or paths of the user's: no list of valid ones exists before the data, checkpoint or simulator is opened.
 FREE = {"data.cache", "train.wandb", "output", "lerobot", "policy.robot", "robot", "host", "prompt", "camera", "changes", "collect.build.initial",
-        "build.initial", "build.limits"}
-EMPTY = {"data.cameras", "source.cameras", "policy.cameras", "cameras", "rollout:tasks", "collect:tasks", "data.mixture"}  # () is a choice
-NUMBERS = {"data.augment.crop.scale", "data.augment.crop.ratio", "collect.scenes", "collect.speed", "collect.wander"}  # tuples of them
+        "build.initial", "build.limits", *(f"{prefix}source.{key}" for prefix in ("", "data.") for key in ("action_key", "state_key", "group"))}
+EMPTY = {*(f"{prefix}source.{key}" for prefix in ("", "data.") for key in ("camera_keys", "depth_range")), "policy.gripper", "data.cameras", "source.cameras", "policy.cameras", "cameras", "rollout:tasks", "collect:tasks", "data.mixture"}  # () is a choice
+NUMBERS = {"source.depth_range", "data.source.depth_range", "data.augment.crop.scale", "data.augment.crop.ratio", "collect.scenes", "collect.speed", "collect.wander"}  # tuples of them
 
 
 def every_key():

@@ -49,7 +49,7 @@ def test_forms_of_a_tuple(text, value):
     (["--config.data.augment.crop.scale=(0.9, 0.1)"], "expected a tuple of numbers (2 in rising order), for example (0.5, 1.0); each above 0 and at most 1"),
     (["--config.train.frozen=('encoder/(',)"], "'encoder/(' is no regular expression"),
     (["--config.model.idm.heads=3"], "config.model.idm.width=128 is not a multiple of config.model.idm.heads=3"),
-    (["--config.train=7"], "--config.train=7, expected a key of it (--config.train.KEY=VALUE; keys: accumulate,"),
+    (["--config.train=7"], "--config.train=7, expected a key of it (--config.train.KEY=VALUE; keys: accept_changed_data, accumulate,"),
     (["--config.train={'stesp': 7}"], "--config.train: it has no 'stesp': did you mean 'steps'"),
     (["--config.train={'mesh': {'fdsp': 7}}"], "--config.train.mesh: it has no 'fdsp': did you mean 'fsdp'"),
     (["--config.train={'mesh': 7}"], "config.train.mesh=7, expected a section"),

@@ -29,10 +29,8 @@ def refused(*words):
     (["--config=motion:debug", "--config.model.bottleneck.kind=vq"], "{'quantisation': {'weight': 1.0}}"),
     (["--config=motion:small,bottleneck=vq", "--config.model.bottleneck={'kind': 'continuous', 'dims': 8}"], "bottleneck.kind=vq or pre_vq"),
     (["--config=mae:debug", "--config.objectives={'contrastive': {'weight': 1.0}}"], "a model of kind 'mae' has no such loss (its own: mae)"),
-    (["--config=policy:debug", "--config.policy.objectives={'gripper': {'weight': 1.0}}"], "the model names no gripper dimensions"),
     (["--config=policy:debug", "--config.policy.objectives={'actoin': {'weight': 1.0}}"], "did you mean 'action'"),
     (["--config=policy:debug", "--config.policy.objectives.action={'wieght': 1.0}"], "action.wieght; did you mean 'weight'"),
-    (["--config=policy:small,policy=gpt", "--config.model.gpt.gripper={'robot': (3,)}"], "gives the loss 'gripper' of this policy no weight"),
     (["--config=motion:debug", "--config.model.encoder={'kind': 'mae_vit', 'size': 'debug/8', 'epsilom': 1.0}"], "did you mean 'epsilon'"),
     (["--config=motion:debug", "--config.model.kind=mae"], "this config trains a model of kind 'motion'"),
     (["--config=compile:debug", "--config.changes=train.stesp=3"], "config.changes=train.stesp=3: config key --config.train.stesp is unknown"),
@@ -50,7 +48,7 @@ def test_what_does_not_go_together(words, expected):
 
 
 def test_losses_that_go_together():
-  for words in (["--config=policy:small,policy=gpt", "--config.model.gpt.gripper={'robot': (3,)}", "--config.policy.objectives={'gripper': {'weight': 0.5}}"],
+  for words in (["--config=policy:small,policy=gpt", "--config.policy.objectives={'gripper': {'weight': 0.5}}"],
                 ["--config=motion:debug", "--config.model.fdm.features=direct", "--config.objectives.features.weight=1"],
                 ["--config=motion:debug", "--config.model.bottleneck.kind=vq", "--config.objectives={'quantisation': {'weight': 1.0}}"],
                 ["--config=motion:small,bottleneck=kl", "--config.objectives.kl.weight=0"], ["--config=motion:debug", "--config.objectives.contrastive.weight=0"]):

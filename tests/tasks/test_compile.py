@@ -66,7 +66,7 @@ def test_policy_and_mae_programs_trace(name, small):
 
 @pytest.mark.parametrize("given, expected", [
     (["--config.topology=v5e-17"], "did you mean 'v5e-16'"), (["--config.programs=('trian',)"], "did you mean 'train'"),
-    (["--config.programs=('policy',)"], "has only train, extract"), (["--config.batch_per_device=-1"], "expected at least 0"),
+    (["--config.programs=('policy',)"], "has only train, extract"), (["--config.batch_per_device=-1"], "expected a whole number of at least 0"),
     (["--config.changes=train.stesp=3"], "did you mean 'steps'"), (["--config.changes=train.mesh.fsdp=3 train.mesh.data=1"], "does not fill the 8 devices"),
     ([f"--config.of={ROOT}/configs/probe.py"], "trains nothing, one of motion, mae, policy"), (["--config.of=configs/motoin.py"], "does not exist"),
 ])

@@ -12,15 +12,14 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, weights
-from como_jax.data import labels
-from como_jax.data.sources import shards
+from como_jax.data import labels, reader, shards
 from como_jax.models import pixels
 from como_jax.models.motion import como
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.tasks import extract, streaming
-from como_jax.train import checkpoint
+from como_jax.tasks import extract, labeling, streaming
+from como_jax.train import checkpoint, rundir
 from tests import limits
-from tests.data import makers, test_labels
+from tests.data import makers
 from tests.end_to_end import program
 from tests.models import tiny
 
@@ -38,7 +37,7 @@ class Noise(makers.Synthetic):
     def camera(name):
       rng = np.random.default_rng([i, len(name)])
       frames = rng.integers(0, 256, (self._lengths[i], 16, 16, 3), np.uint8)
-      return lambda geometry: iter(frames)
+      return lambda geometry: zip(self.seconds(i).tolist(), frames, strict=True)
 
     raw.cameras.update({name: camera(name) for name in raw.cameras})
     return raw
@@ -46,9 +45,8 @@ class Noise(makers.Synthetic):
 
 @pytest.fixture(name="data", scope="module")
 def _data(tmp_path_factory):
-  """Two cameras; clips of 6 frames, the last 2 of which come again in the next one; two episodes a shard."""
-  return makers.shards(tmp_path_factory.mktemp("data") / "s", source=Noise(LENGTHS, cameras=("a", "bb")), clip_frames=6, clip_overlap=2,
-                       episodes_per_shard=2)
+  """Two cameras; clips of 6 frames; two episodes a shard."""
+  return makers.shards(tmp_path_factory.mktemp("data") / "s", source=Noise(LENGTHS, cameras=("a", "bb")), clip_frames=6, episodes_per_shard=2)
 
 
 @pytest.fixture(name="checkpoint", scope="module")
@@ -79,16 +77,23 @@ def run(workdir, checkpoint, *words):
 
 
 def content(folder):
-  return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir() if path.name != extract.SPEED}
+  return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir() if path.name not in (extract.SPEED, rundir.LOCK)}
 
 
-def frames_of(table, reader, episode, camera):
-  """All frames of an episode, uint8 [L, H, W, 3], from its clips one frame at a time."""
-  found = {}
-  for row in np.flatnonzero(table.episode == episode):
-    clip = reader.clip(table.shard[row], table.record[row])
-    found |= {clip.start + t: clip.frames[camera].decode([t])[0] for t in range(len(clip))}
-  return np.stack([found[t] for t in sorted(found)])
+def every_frame(data, camera):
+  """Name of an episode -> all its frames, uint8 [L, H, W, 3], read one at a time."""
+  segments = shards.segments(shards.read_table(data))
+  source, found = reader.SegmentReader(data, segments), {}
+  for s in range(len(segments)):
+    name = segments.table.episodes[segments.table.episode[segments.first_row[s]]]
+    frames = [source.images(s, camera, [t])[0] for t in range(segments.length(s))]
+    found[name] = np.concatenate([found.get(name, np.zeros((0, 16, 16, 3), np.uint8)), frames])
+  return found
+
+
+def own(model, params):
+  """The model's own function of two pictures."""
+  return jax.jit(lambda a, b: model.encode(params, pixels.normalise(a), pixels.normalise(b)).z)
 
 
 @pytest.mark.parametrize("changes, pairs", [({}, 16), ({"idm.inputs": "rgb_diff"}, 8)])
@@ -104,30 +109,51 @@ def test_z_is_the_models_own_for_every_pair_of_frames(data, tmp_path, monkeypatc
 
   model, params = tiny.made(tiny.MOTION, **changes)
   monkeypatch.undo()
-  encode = jax.jit(lambda a, b: model.encode(params, pixels.normalise(a), pixels.normalise(b)).z)
-  table, reader, found = shards.read_table(data), shards.Reader(data), labels.Labels(folder)
+  encode, found = own(model, params), labels.Labels(folder)
   assert found.size == 12 and found.manifest["queries"] == 3 and found.manifest["dims"] == 4 and found.manifest["offset_seconds"] == 0.3
   assert found.manifest["cameras"] == ["a", "bb"] and found.manifest["damaged"] == []
+  count = 2 * sum(max(0, n - N) for n in LENGTHS)
+  assert {key: found.manifest[key] for key in ("frames", "valid", "left_out", "at_end", "unreadable")} == {
+    "frames": sum(LENGTHS), "valid": count, "left_out": 0, "at_end": 2 * sum(LENGTHS) - count, "unreadable": 0}
+  assert found.statistics.count == count
   labels.check(folder, data_path=data)
   firsts, seconds, motion = [], [], []
+  pictures = {camera: every_frame(data, camera) for camera in ("a", "bb")}
   for number, length in enumerate(LENGTHS):
-    rows = np.flatnonzero(table.episode == f"episode_{number}")
-    motions = found.episode(table, rows)
-    for camera in ("a", "bb"):
-      z, valid = motions[camera]
+    for camera, (times, z, valid, difference) in found.episode(f"episode_{number}").items():
       assert valid.tolist() == [t + N < length for t in range(length)]
-      assert not z[~valid].any() and len(z) == length
+      assert not z[~valid].any() and len(z) == length and not difference[~valid].any()
+      np.testing.assert_allclose(times, np.arange(length) / 10, atol=1e-9)
+      np.testing.assert_allclose(difference[valid], 0.3, rtol=1e-6)
       if valid.any():
-        frames = frames_of(table, reader, f"episode_{number}", camera)
+        frames = pictures[camera][f"episode_{number}"]
         firsts, seconds, motion = [*firsts, frames[:-N]], [*seconds, frames[N:]], [*motion, z[valid]]
-      for row in rows:  # clips that share frames agree, bit for bit
-        part, ok = found.clip(table.shard[row], table.record[row])[camera]
-        here = slice(table.start[row], table.start[row] + table.length[row])
-        np.testing.assert_array_equal(part, z[here])
-        np.testing.assert_array_equal(ok, valid[here])
   np.testing.assert_allclose(np.concatenate(motion), encode(np.concatenate(firsts), np.concatenate(seconds)), rtol=1e-4, atol=1e-5)
-  count = found.manifest["valid"]
-  assert count > found.statistics.count == 2 * sum(max(0, n - N) for n in LENGTHS)  # frames of two clips count once
+
+
+def test_frames_are_paired_by_time_across_clips_and_never_across_a_cut(tmp_path, capsys):
+  """20 frames a second, then 10, a cut of the shot, then 10: where the rate falls one frame is the partner of several."""
+  times = np.concatenate([np.arange(16) / 20, 0.8 + np.arange(14) / 10])
+  data = makers.shards(tmp_path / "s", source=Noise((30,), times=lambda i, n: times, cuts=[(22,)], cameras=("a",)), clip_frames=7)
+  folder = run(tmp_path / "l", model_folder(tmp_path / "m", data))
+  found, model, params = labels.Labels(folder), *tiny.made(tiny.MOTION)
+  _, z, valid, difference = found.episode("episode_0")["a"]
+  frames, expected = every_frame(data, "a")["episode_0"], {}
+  for first, last in ((0, 22), (22, 30)):
+    for t in range(first, last):
+      wanted = times[t] + 0.3
+      nearest = first + int(np.argmin(np.round(np.abs(times[first:last] - wanted), 9)))
+      if nearest > t and abs(times[nearest] - wanted) <= 0.06:
+        expected[t] = nearest
+  assert np.flatnonzero(valid).tolist() == list(expected) and max(np.bincount(list(expected.values()))) == 2
+  assert 21 not in expected and 20 not in expected and 19 not in expected
+  for t, partner in expected.items():
+    assert difference[t] == np.float32(times[partner] - times[t])
+  z_own = own(model, params)(frames[list(expected)], frames[list(expected.values())])
+  np.testing.assert_allclose(z[valid], z_own, rtol=1e-4, atol=1e-5)
+  manifest = found.manifest
+  assert manifest["valid"] + manifest["left_out"] + manifest["at_end"] == 30 and manifest["unreadable"] == 0
+  assert f"{manifest['at_end']} at the end of a segment" in capsys.readouterr().out
 
 
 def test_a_stream_gives_each_pair_back_once_whatever_the_sizes(tmp_path):
@@ -156,9 +182,9 @@ def test_resumed_equals_uninterrupted_byte_for_byte(data, tmp_path):
   data = makers.shards(tmp_path / "s", source=Noise(LENGTHS, cameras=("a",)), clip_frames=5, episodes_per_shard=1)
   words = (f"--config.data.path={data}",)
   whole = run(tmp_path / "whole", checkpoint, *words)
-  assert "labels-00003.array_record" in content(whole)
+  assert "labels-00003.labels" in content(whole)
   todo = {"nothing done": [name for name in content(whole) if name.startswith("labels-")],
-          "some done": ["labels-00001.json", "labels-00002.array_record"], "finished": []}  # the sidecar is gone, the labels are gone
+          "some done": ["labels-00001.json", "labels-00002.labels"], "finished": []}  # the sidecar is gone, the labels are gone
   for broken, names in todo.items():
     cut = tmp_path / broken.replace(" ", "_")
     shutil.copytree(whole, cut)
@@ -167,8 +193,8 @@ def test_resumed_equals_uninterrupted_byte_for_byte(data, tmp_path):
     for name in names:
       (cut / name).unlink()
     if broken == "some done":  # and some are torn
-      (cut / "labels-00000.array_record").write_bytes((cut / "labels-00000.array_record").read_bytes()[:100])
-      (cut / "labels-00003.array_record.99.tmp").write_bytes(b"half")
+      (cut / "labels-00000.labels").write_bytes((cut / "labels-00000.labels").read_bytes()[:100])
+      (cut / "labels-00003.labels.99.tmp").write_bytes(b"half")
     (cut / extract.SPEED).unlink()
     run(cut, checkpoint, *words, "--resume")
     assert content(cut) == content(whole), broken
@@ -207,20 +233,56 @@ def test_processes_share_the_shards(checkpoint, whole, tmp_path):
   assert content(folder) == {name: text for name, text in content(whole).items() if name not in ("config.json", "versions.json")}
 
 
-def test_damaged_records_have_no_labels_and_are_listed(tmp_path, capsys):
-  data = makers.shards(tmp_path / "s", (14, 9), clip_frames=6, clip_overlap=2)
-  table = shards.read_table(data)
-  test_labels.damage(data, table, 1)  # frames 4 to 9 of the first episode; only 6 and 7 are nowhere else
+def test_damaged_frames_have_no_labels_and_are_listed(tmp_path, capsys):
+  data = makers.shards(tmp_path / "s", (14, 9), clip_frames=6)
+  makers.damage(data, "episode_0", frame=5)
   found = labels.Labels(run(tmp_path / "l", model_folder(tmp_path / "m", data)))
   printed = capsys.readouterr().out
-  assert "damaged: shard-00000.array_record record 1 camera camera: " in printed and "1 damaged records have no labels" in printed
+  assert "damaged: shard-00000.shard clip 0 camera camera: 1 frames cannot be read: shard-00000.shard clip 0" in printed
+  assert "6 at the end of a segment, 2 lost with damaged frames" in printed
   assert "data workers 0, threads 2, prefetch 8 (CPU cores " in printed  # two threads were asked for
-  assert [(one["shard"], one["record"], one["camera"]) for one in found.manifest["damaged"]] == [(0, 1, "camera")]
-  expected = {0: [0, 1, 2, 5], 1: [], 2: [8, 9, 10], 3: [0, 1, 2, 3, 4, 5], 4: [4, 5]}  # 3 and 4 lost 6 and 7; 5 -> 8 is left
-  for row in range(len(table)):
-    z, valid = found.clip(0, row)["camera"]
-    assert len(z) == table.length[row] and (table.start[row] + np.flatnonzero(valid)).tolist() == expected[row], row
-    assert not z[~valid].any()
+  assert [(one["shard"], one["clip"], one["camera"], one["frames"]) for one in found.manifest["damaged"]] == [(0, 0, "camera", 1)]
+  assert found.manifest["unreadable"] == 2 and str(tmp_path) not in json.dumps(found.manifest["damaged"])
+  _, z, valid, difference = found.episode("episode_0")["camera"]
+  assert np.flatnonzero(valid).tolist() == [0, 1, 3, 4, 6, 7, 8, 9, 10]  # 2 -> 5 and 5 -> 8 are lost
+  assert not z[~valid].any() and not difference[~valid].any()
+  assert found.episode("episode_1")["camera"].valid.sum() == 6
+
+
+def test_a_killed_run_goes_on_behind_its_last_part(checkpoint, tmp_path, monkeypatch):
+  """A shard is labelled in parts; what is left of an interruption changes neither the labels nor what is in the folder."""
+  data = makers.shards(tmp_path / "s", source=Noise((20,) * 5, cameras=("a",)), clip_frames=8)
+  words = (checkpoint, f"--config.data.path={data}")
+  whole = labels.Labels(run(tmp_path / "whole", *words))  # in one part
+  monkeypatch.setattr(labeling, "PART_BATCHES", 2)  # 16 frames
+  split, cut = run(tmp_path / "split", *words), tmp_path / "cut"
+  once, labelled = labeling.label, []
+
+  def label(part, *rest):
+    if len(labelled) == 3:
+      raise KeyboardInterrupt
+    labelled.append(part)
+    return once(part, *rest)
+
+  monkeypatch.setattr(labeling, "label", label)
+  with pytest.raises(KeyboardInterrupt):
+    run(cut, *words)
+  monkeypatch.setattr(labeling, "label", once)
+  parts = sorted(cut.glob("*.npz"))
+  assert [path.name for path in parts] == [f"labels-00000.part-0000{i}.npz" for i in range(3)] and not (cut / "labels-00000.json").exists()
+  parts[0].write_bytes(parts[0].read_bytes()[:500])  # one is torn, one is of another model
+  with np.load(parts[1]) as file:
+    arrays = {name: file[name] for name in file.files}
+  np.savez(parts[1], **{**arrays, "facts": np.array("other"), "z/0": arrays["z/0"] + 1})
+  run(cut, *words, "--resume")
+  assert content(cut) == content(split) and not list(cut.glob("*.npz"))
+  assert json.loads((cut / extract.SPEED).read_text())["frames"] == 4 * 20  # the third part is not made again
+  (cut / parts[2].name).write_bytes(b"left over")
+  run(cut, *words, "--resume")
+  assert content(cut) == content(split)
+  for name in whole.episodes:
+    for one, other in zip(labels.Labels(split).episode(name)["a"], whole.episode(name)["a"], strict=True):
+      np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused_by_name(data, checkpoint, whole, tmp_path):
@@ -238,9 +300,9 @@ def test_what_does_not_fit_is_refused_by_name(data, checkpoint, whole, tmp_path)
     ([f"--config.checkpoint={checkpoint}", f"--config.data.path={more}", "--resume"], "were made with data .*, now it is "),
     ([f"--config.checkpoint={checkpoint}", "--config.data.cameras=('aa',)"], "camera 'aa' does not exist"),
     ([f"--config.checkpoint={checkpoint}", "--config.batch_size=12"], "batch_size=12 is not divisible by the 8 devices"),
-    ([f"--config.checkpoint={checkpoint}", "--config.batch_size=0"], "batch_size=0, expected at least 1"),
+    ([f"--config.checkpoint={checkpoint}", "--config.batch_size=0"], "batch_size=0, expected a whole number of at least 1"),
     ([f"--config.checkpoint={checkpoint}", "--config.dtype=bfloat"], "did you mean 'bfloat16'"),
-    ([f"--config.checkpoint={checkpoint}", "--config.offset_seconds=9.0"], "no pair of frames is 9.0 s apart"),
+    ([f"--config.checkpoint={checkpoint}", "--config.offset_seconds=9.0"], "no pair of frames is 9.0 s apart.*Set config.offset_seconds"),
     ([f"--config.checkpoint={checkpoint}", f"--config.lerobot={folder}"], "exists already"),
     ([f"--config.checkpoint={tmp_path}/mm"], "does not exist"),
     ([f"--config.checkpoint={mae}"], "kind 'mae', a motion model is expected"),
@@ -261,12 +323,17 @@ def test_the_offset_is_that_of_the_data_set_in_the_mixture(tmp_path):
   trained = {"path": "bundled", "offset_seconds": 0.5, "mixture": [{"path": "x", "offset_seconds": 0.1}, {"path": "y"}]}
   with pytest.raises(errors.UserError, match="trained on x, y"):
     extract.data_path(config, trained)
-  config.data.path = "x"
-  assert extract.data_path(config, trained) == ("x", 0.1)
-  config.data.path = "elsewhere"
-  assert extract.data_path(config, trained) == ("elsewhere", 0.5)
+  config.data.path = "./x"
+  path, offset = extract.data_path(config, trained)
+  assert offset.seconds == 0.1 and "trained on this data set" in str(offset)
+  config.data.path = "y"
+  assert extract.data_path(config, trained)[1].seconds == 0.5
   config.offset_seconds = 0.7
-  assert extract.data_path(config, trained) == ("elsewhere", 0.7)
+  path, offset = extract.data_path(config, trained)
+  assert (path, offset.seconds) == ("y", 0.7) and "given with --config.offset_seconds" in str(offset)
+  config.offset_seconds, config.data.path = None, "elsewhere"
+  with pytest.raises(errors.UserError, match="say which with --config.offset_seconds=0.1"):
+    extract.data_path(config, trained)
 
 
 def test_the_fingerprint_is_that_of_the_file(tmp_path, monkeypatch):
@@ -287,6 +354,6 @@ def test_the_fingerprint_is_that_of_the_file(tmp_path, monkeypatch):
 def test_bfloat16_and_one_camera(checkpoint, whole, tmp_path):
   half = labels.Labels(run(tmp_path / "half", checkpoint, "--config.dtype=bfloat16", "--config.data.cameras=('bb',)"))
   assert half.manifest["cameras"] == ["bb"] and list(half.clip(0, 0)) == ["bb"] and half.manifest["model"]["dtype"] == "bfloat16"
-  one, other = labels.Labels(whole).clip(0, 0)["bb"][0], half.clip(0, 0)["bb"][0]
+  one, other = labels.Labels(whole).clip(0, 0)["bb"].z, half.clip(0, 0)["bb"].z
   assert one.dtype == other.dtype == np.float32
   assert 0 < np.abs(one - other).max() < 0.1 * np.abs(one).max() + 0.05

@@ -34,11 +34,11 @@ class Grays:
 class Windows:
   """Three windows in two batches of two; the last row is padding."""
 
-  steps = 2
+  steps, size = 2, 3
 
   def batches(self):
     frames = np.broadcast_to(GRAYS[:, :, None, None, None], (*GRAYS.shape, SIZE, SIZE, 3))
-    rows = [{"frames": frames[part], "valid": np.arange(4)[part] < 3, "episode": np.arange(4)[part] + 7}
+    rows = [{"frames": frames[part], "valid": np.arange(4)[part] < 3, "damaged": np.zeros(2, bool), "episode": np.arange(4)[part] + 7}
             for part in (slice(0, 2), slice(2, 4))]
     return contextlib.nullcontext(iter(rows))
 

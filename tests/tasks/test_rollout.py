@@ -127,6 +127,7 @@ def test_what_cannot_be_played_is_reported_and_tried_again(tmp_path, capsys, mon
 def test_a_rollout_is_of_one_policy(tmp_path, monkeypatch):
   weights = tmp_path / "policy" / "weights"
   weights.mkdir(parents=True)
+  (weights / "config.json").write_text("{}")
   file, work = weights / "params.safetensors", tmp_path / "run"
   file.write_bytes(b"first")
   words = dict(checkpoint=str(weights.parent), workers=1)
@@ -186,8 +187,8 @@ def test_policies_without_a_checkpoint(tmp_path, policy, rate):
     (dict(ensemble=0.1), {}, "set config.execute to 1..3"),
     (dict(policy="exprt"), None, "did you mean 'expert'"),
     (dict(policy="expert", checkpoint="runs/x"), None, "does not use config.checkpoint"),
-    (dict(episodes=0), {}, "episodes = 0: expected at least 1"),
-    (dict(timeout=0.0), {}, "timeout = 0.0: expected at least 1"),
+    (dict(episodes=0), {}, "config.episodes=0, expected a whole number of at least 1"),
+    (dict(timeout=0.0), {}, "config.timeout=0.0, expected a number of at least 1"),
     (dict(), None, "config.checkpoint is empty"),
 ])
 def test_mistakes_are_refused_before_anything_is_written(tmp_path, changes, policy, message):

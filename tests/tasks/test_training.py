@@ -33,8 +33,8 @@ def fit_fixture(tmp_path, monkeypatch):
   """Runs the toy task through `tasks.run`; returns its exit code."""
   shards(tmp_path / "data")
 
-  def fit(*words, steps, batches=toy.batches, evaluate=None, path="data", **changes):
-    config = config_lib.ConfigDict({"task": "toy", "seed": 0, "data": {"path": path, "mixture": ()}})
+  def fit(*words, steps, batches=toy.batches, evaluate=None, path="", **changes):
+    config = config_lib.ConfigDict({"task": "toy", "seed": 0, "data": {"path": path or str(tmp_path / "data"), "mixture": ()}})
     changes = {"checkpoint_every": 2, "keep_checkpoints": 9, "log_every": 1, "tensorboard": False, **changes}
     config.train = config_lib.train(batch_size=16, steps=steps, mesh__data=1, **changes)
     command = config_lib.CommandLine(config, "toy", tmp_path / "run", resume="--resume" in words, overwrite="--overwrite" in words)
@@ -105,11 +105,11 @@ def test_changed_data_are_refused_on_resume_unless_accepted(fit, tmp_path, capsy
   shards(tmp_path / "data", **change)
   with pytest.raises(errors.UserError) as caught:
     fit("--resume", steps=4)
-  assert f"{run} was started with: data: {says}" in str(caught.value) and "--config.train.accept_changed_data=True" in str(caught.value)
+  assert f"{run} was started with: {tmp_path / 'data'}: {says}" in str(caught.value) and "--config.train.accept_changed_data=True" in str(caught.value)
   assert (run / data_identity.FILE).read_text() == before and json.loads((run / rundir.CONFIG).read_text())["train"]["steps"] == 2
   capsys.readouterr()
   assert fit("--resume", steps=4, accept_changed_data=True) == 0 and step_of(run) == 4
-  assert f"resume: data: {says}" in capsys.readouterr().out
+  assert f"resume: {tmp_path / 'data'}: {says}" in capsys.readouterr().out
   assert fit("--resume", steps=6) == 0  # what was accepted is what it goes on with
 
 

@@ -165,8 +165,8 @@ def test_what_tensorboard_cannot_write_is_said_once_and_the_run_goes_on(tmp_path
   def full():
     raise OSError(28, "No space left on device")
   writer._board._writer.flush = full
-  for step in (5, 6):
-    writer.write(step, {"loss": 0.5})
+  for number in (5, 6):
+    writer.write(number, {"loss": 0.5})
   writer.close()
   assert capsys.readouterr().out.count("tensorboard: cannot write") == 1
   assert log.read(tmp_path, kind="train")["loss"][0] == [4, 5, 6]

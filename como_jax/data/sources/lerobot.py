@@ -4,272 +4,282 @@ Read with pyarrow and PyAV only. Path templates come from meta/info.json, never 
 Layout: huggingface/lerobot, docs/source/lerobot-dataset-v3.mdx and src/lerobot/datasets/.
 """
 
+import collections
+import contextlib
 import functools
-import glob
-import json
 import os
-import re
 from collections.abc import Iterator
+from typing import Any
 
+import av
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from como_jax import errors
 from como_jax.data import episode, video
-
-_ARRAYS = {"action": "action", "observation.state": "state", "timestamp": "timestamp"}
-
-
-def camera_name(feature: str) -> str:
-  """ "observation.images.top" -> "top"; "observation.image" -> "image"."""
-  return re.sub(r"^observation\.(images\.)?", "", feature)
+from como_jax.data.sources import lerobot_clock as clock
+from como_jax.data.sources import lerobot_features as layout
+from como_jax.data.sources import lerobot_images as images
+from como_jax.data.sources import lerobot_meta as meta
+from como_jax.data.sources import lerobot_tables as tables
+from como_jax.data.sources.options import SourceOptions
 
 
 class LeRobot:
-  """One episode per LeRobot episode, every camera, with action, state and timestamp when the data set has them."""
+  """One episode per LeRobot episode, every camera, with action and state when the data set has them.
 
-  def __init__(self, path: str):
-    self._root = path
-    info = self._info = _read_json(os.path.join(path, "meta", "info.json"))
-    version = re.match(r"v?(\d+)\.", str(info.get("codebase_version", "")))
-    if not version or version.group(1) not in ("2", "3"):
-      raise errors.UserError(
-        f"{path}: LeRobot codebase_version {info.get('codebase_version')!r} is not supported, "
-        "expected v2.0, v2.1 or v3.0"
-      )
-    for key in ("fps", "features", "data_path"):
-      if key not in info:
-        raise errors.UserError(f"{path}/meta/info.json lacks the key {key!r}")
-    self._v3 = version.group(1) == "3"
-    self._features = {
-      camera_name(key): key for key, feature in info["features"].items() if feature.get("dtype") in ("video", "image")
-    }
-    self.cameras = tuple(self._features)
-    if not self.cameras:
-      raise errors.UserError(
-        f"{path}: the LeRobot data set has no camera (no feature of dtype video or image in meta/info.json)"
-      )
-    self._tasks = self._read_tasks()
-    self._episodes = self._read_episodes()
-    if not self._episodes:
-      raise errors.UserError(f"{path}: the LeRobot data set lists no episode")
+  What is odd about the whole data set stands in `skipped`, what is odd about an episode in its notes; an episode that
+  cannot be read rightly raises `video.Unreadable`, see `SourceOptions` for what may be decided otherwise.
+  """
+
+  def __init__(self, path: str, options: SourceOptions | None = None):
+    options = options or SourceOptions()
+    self._root, self._options = path, options
+    self._info = layout.read_info(path)
+    self._features, self._v3 = self._info["features"], self._info["major"] == 3
+    self.skipped: list[dict[str, str]] = []
+    self._tasks = meta.read_tasks(path, self.skipped)
+    self._episodes = meta.read_episodes(path, self._v3, self.skipped)
+    self._paths = meta.Paths(path, self._info)
+    where = os.path.join(path, layout.INFO)
+    self._cameras = layout.cameras(self._features, options, where)
+    self._damaged = self._paths.check(self._episodes, [camera.key for camera in self._cameras if camera.video])
+    sample = self._sample()
+    self._cameras = self._without_depth(self._cameras, sample)
+    keys = {"action": options.action_key, "state": options.state_key}
+    vectors = {role: layout.vector(role, self._features, key, where) for role, key in keys.items()}
+    self._vectors = {role: one for role, one in vectors.items() if one is not None}
+    self._sizes = {role: self._size(one, sample) for role, one in self._vectors.items()}
+    self._list_unused(sample)
+    self._files = meta.list_files(path, self._info)
+    self.skipped += self._paths.unused(self._files, self._episodes, self._features)
+    for name in layout.find_nested(path):
+      self._skip(name, "a LeRobot data set of its own: give its folder")
+    filmed = [camera.key for camera in self._cameras if camera.video]
+    self._shared = self._paths.stretches(self._episodes, filmed, self._damaged)
+    self._probed: dict[str, video.Info] = {}
+
+    self.cameras = tuple(camera.name for camera in self._cameras)
     self.names = tuple(f"episode_{row['episode_index']:06d}" for row in self._episodes)
+    taken = [f"{role} from {one.key!r}" if one else f"no {role}" for role, one in vectors.items()]
     self.info = {
       "format": "lerobot",
+      "robot_type": self._info.get("robot_type"),
       "action_names": self._names("action"),
-      "state_names": self._names("observation.state"),
-      "description": f"LeRobot {info['codebase_version']} data set, robot {info.get('robot_type') or 'unknown'}",
+      "state_names": self._names("state"),
+      "description": f"LeRobot {self._info['codebase_version']} data set, "
+                     f"robot {self._info.get('robot_type') or 'unknown'}, {', '.join(taken)}",
     }
+
+  def __getstate__(self) -> dict[str, Any]:
+    return self.__dict__ | {"_files": [], "_probed": {}}  # workers need neither
 
   def __len__(self) -> int:
     return len(self.names)
 
   def __getitem__(self, i: int) -> episode.RawEpisode:
     row = self._episodes[i]
-    number, fps, notes = row["episode_index"], float(self._info["fps"]), []
-    path = self._data_path(row)
-    columns = _columns(path, number, [*_ARRAYS, "task_index", "frame_index"])
-    length = len(columns["episode_index"])
-    if not length:
-      raise video.Unreadable(f"{os.path.relpath(path, self._root)} has no row of episode {number}")
-    if row.get("length") and abs(int(row["length"]) - length) > 0:
-      raise video.Unreadable(f"{row['length']} frames declared, {length} rows in {os.path.relpath(path, self._root)}")
-    arrays = {ours: columns[theirs] for theirs, ours in _ARRAYS.items() if theirs in columns}
-    arrays = {
-      name: array.reshape(length, -1).astype(np.float32)
-      if name != "timestamp"
-      else array.reshape(-1).astype(np.float64)
-      for name, array in arrays.items()
-    }
-    times = arrays.setdefault("timestamp", np.arange(length) / fps)
+    number, notes = row["episode_index"], []
+    try:
+      if number in self._damaged:
+        raise video.Unreadable(self._damaged[number])
+      return self._read(i, row, number, notes)
+    except video.Unreadable as error:
+      raise video.Unreadable(f"episode {number}: {error}") from error
+
+  def _read(self, i: int, row: dict, number: int, notes: list[str]) -> episode.RawEpisode:
+    path = self._paths.data(row)
+    have = tables.column_types(path)
+    names = [*(one.key for one in self._vectors.values()), "timestamp", "task_index"]
+    if self._options.timestamps == "frame_index" or "timestamp" not in have:
+      names.append("frame_index")
+    columns = tables.read_episode(path, number, names, own=not self._v3, length=row.get("length"))
+    rows = len(columns["episode_index"])
+    arrays, kept = self._arrays(columns, path, notes)
+    columns = {name: values[:kept] for name, values in columns.items()}
+    times = clock.row_times(columns, self._info["fps"], self._options, notes)
+    filmed = [camera for camera in self._cameras if camera.video]
+    stretches = [self._stretch(camera, row, rows) for camera in filmed]
+    times, places = clock.place(
+      times, stretches, rows=rows, fps=self._info["fps"], options=self._options, notes=notes
+    )
+    videos = {camera.name: (stretch, place) for camera, stretch, place in zip(filmed, stretches, places, strict=True)}
     cameras = {}
-    for name, feature in self._features.items():
-      if self._info["features"][feature]["dtype"] == "video":
-        file, begin = self._video_path(row, feature)
-        cameras[name] = functools.partial(video.read_at, file, begin + times, fps=fps, notes=notes)
+    for camera in self._cameras:
+      if camera.video:
+        cameras[camera.name] = functools.partial(self._video, *videos[camera.name], times, number, notes)
+      elif camera.key not in have:
+        raise video.Unreadable(f"{tables.short(path)} has no column {camera.key!r} of camera {camera.name!r}")
       else:
-        cameras[name] = functools.partial(self._images, path, number, feature)
-    task = self._task(row, columns)
-    # Our collector's "motion" column: the same motion filmed in several scenes must not be trained on and probed with.
-    group = f"{task}/{row['motion']}" if row.get("motion") is not None else ""
-    return episode.RawEpisode(self.names[i], fps, task, cameras, arrays, notes, group)
+        cameras[camera.name] = functools.partial(self._images, path, number, camera, times)
+    task = self._task(row, columns, notes)
+    first_task = task if isinstance(task, str) else task[0]
+    return episode.RawEpisode(
+      episode=self.names[i], task=task, cameras=cameras, arrays=arrays, notes=notes, group=meta.group(row, first_task)
+    )
 
   def fingerprint(self) -> str:
-    files = [
-      os.path.relpath(file, self._root)
-      for part in ("meta", "data", "videos", "images")
-      for file in glob.glob(os.path.join(glob.escape(self._root), part, "**"), recursive=True)
-      if os.path.isfile(file)
-    ]
-    return episode.fingerprint(self._root, sorted(files))
+    return episode.fingerprint(self._root, self._files or meta.list_files(self._root, self._info))
 
-  def _names(self, feature: str) -> list[str] | None:
-    names = self._info["features"].get(feature, {}).get("names")
-    if isinstance(names, dict):  # {"motors": [...]}
-      names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
-    return [str(name) for name in names] if isinstance(names, list) else None
+  def _names(self, role: str) -> list[str] | None:
+    one = self._vectors.get(role)
+    return one.names if one and one.names and len(one.names) == self._sizes[role] else None
 
-  def _read_tasks(self) -> dict[int, str]:
-    table, lines = (os.path.join(self._root, "meta", name) for name in ("tasks.parquet", "tasks.jsonl"))
-    if os.path.isfile(table):
-      columns = _read_table(table).to_pydict()
-      texts = (
-        columns.get("task")
-        or columns.get("__index_level_0__")
-        or next((values for name, values in columns.items() if name != "task_index"), [])
-      )
-      return {int(index): str(text) for index, text in zip(columns["task_index"], texts, strict=True)}
-    if os.path.isfile(lines):
-      return {int(row["task_index"]): str(row["task"]) for row in _read_jsonl(lines)}
-    return {}
+  def _sample(self) -> str:
+    """The first data file that can be read, "" where there is none: what its columns are is taken for all."""
+    for row in self._episodes[:100]:
+      with contextlib.suppress(video.Unreadable):
+        path = self._paths.data(row)
+        tables.column_types(path)
+        return path
+    return ""
 
-  def _read_episodes(self) -> list[dict]:
-    meta = os.path.join(self._root, "meta")
+  def _size(self, one: layout.Vector, sample: str) -> int | None:
+    """How many numbers a row of a vector has: as meta/info.json says, else as in the first data file."""
+    if one.size is not None or not sample:
+      return one.size
+    with contextlib.suppress(video.Unreadable, ValueError):
+      cells = tables.first_cell(sample, one.key)
+      return None if cells is None else tables.to_matrix(cells).shape[1]
+    return None
+
+  def _list_unused(self, sample: str) -> None:
+    """Lists what the tables hold and nobody reads, and names that do not fit."""
+    for role, one in self._vectors.items():
+      if one.names and self._names(role) is None:
+        self._skip(layout.INFO, f"feature {one.key!r} has {len(one.names)} names for {self._sizes[role]} numbers: "
+                   "the names are not used")
+    used = [one.key for one in self._vectors.values()]
+    if left := layout.unused(self._features, used):
+      self._skip(layout.INFO, f"features not used: {', '.join(left)} (source options action_key and state_key choose)")
+    if sample:
+      known = {*self._features, *tables.INDICES, "timestamp"}
+      if left := [name for name in tables.column_types(sample) if name not in known]:
+        self._skip(tables.short(sample), f"columns not used, {layout.INFO} does not describe them: {', '.join(left)}")
+
+  def _skip(self, name: str, reason: str) -> None:
+    self.skipped.append({"name": name, "reason": reason})
+
+  def _without_depth(self, cameras: list[layout.Camera], sample: str) -> list[layout.Camera]:
+    """The cameras that can be read: those of color, and with a depth_range those of deep images."""
+    kept, ranged = [], bool(self._options.depth_range)
+    for camera in cameras:
+      deep = camera.depth or self._looks_deep(camera, sample)
+      if not deep or (ranged and not camera.video):
+        kept.append(camera)
+        continue
+      reason = "depth video is not read" if camera.video else (
+        "its images are depth, source option depth_range = (nearest, farthest) scales them")
+      if self._options.camera_keys:
+        raise errors.UserError(f"{self._root}: source option camera_keys: {camera.name!r} ({camera.key}): {reason}")
+      self._skip(f"camera {camera.name}", f"left out: {reason}")
+    for key, feature in self._features.items():
+      if feature.get("dtype") in ("video", "image") and key not in [camera.key for camera in cameras]:
+        self._skip(f"camera {layout.camera_name(key)}", "not among the source option camera_keys")
+    if not kept:
+      raise errors.UserError(f"{self._root}: the LeRobot data set has only depth cameras; source option depth_range = "
+                             "(nearest, farthest) scales those that are images")
+    return kept
+
+  def _looks_deep(self, camera: layout.Camera, sample: str) -> bool:
+    """Whether its first picture has more than 8 bits of gray. What cannot be read is left for its episode to report."""
+    with contextlib.suppress(video.Unreadable, av.FFmpegError, *images.ERRORS):
+      if camera.video:
+        with av.open(self._paths.video(self._episodes[0], camera.key)) as container:
+          return container.streams.video[0].format.name.startswith("gray1")
+      cells = tables.first_cell(sample, camera.key) if sample else None
+      return cells is not None and images.is_deep(images.read(self._root, cells[0].as_py()))
+    return False
+
+  def _arrays(self, columns: dict[str, np.ndarray], path: str, notes: list[str]) -> tuple[dict[str, np.ndarray], int]:
+    """(action and state, float32 [T, D]; T).
+
+    T is smaller than in the columns where the episode is cut before a row that is not finite.
+    """
+    kept, arrays = len(columns["episode_index"]), {}
+    for role, one in self._vectors.items():
+      if one.key not in columns:
+        raise video.Unreadable(f"{tables.short(path)} has no column {one.key!r}, which {layout.INFO} describes")
+      with np.errstate(over="ignore"):
+        values = columns[one.key].astype(np.float32)
+      if self._sizes[role] not in (None, values.shape[1]):
+        raise video.Unreadable(f"column {one.key!r} of {tables.short(path)} has {values.shape[1]} numbers a row, "
+                               f"those of the data set have {self._sizes[role]}")
+      bad = np.flatnonzero(~np.isfinite(values).all(1))
+      if len(bad):
+        text = (f"column {one.key!r} of {tables.short(path)} is null or not finite at frame {bad[0]}, "
+                f"{len(bad)} of {len(values)} rows")
+        if self._options.invalid_rows != "cut_episode":
+          raise video.Unreadable(f"{text}; source option invalid_rows = 'cut_episode' keeps the frames before")
+        if bad[0] < 2:
+          raise video.Unreadable(f"{text}: nothing is left before it")
+        notes.append(f"{text}: cut before it")
+        kept = min(kept, int(bad[0]))
+      arrays[role] = values
+    return {role: values[:kept] for role, values in arrays.items()}, kept
+
+  def _stretch(self, camera: layout.Camera, row: dict, rows: int) -> clock.Stretch:
+    """Where a camera's pictures of an episode lie. Raises `video.Unreadable` naming the camera and the file."""
+    path = self._paths.video(row, camera.key)
+    where = f"camera {camera.name!r}, {os.path.relpath(path, self._root)}"
+    try:
+      info = self._probed.get(path) or video.probe(path)
+    except video.Unreadable as error:
+      raise video.Unreadable(f"{where}: {error}") from error
     if not self._v3:
-      rows = _read_jsonl(os.path.join(meta, "episodes.jsonl"))
-    else:
-      files = sorted(glob.glob(os.path.join(glob.escape(meta), "episodes", "**", "*.parquet"), recursive=True))
-      if not files:
-        raise errors.UserError(f"{meta}/episodes holds no parquet file: the LeRobot data set is incomplete")
-      rows = []
-      for file in files:
-        table = _read_table(file)
-        keep = [name for name in table.column_names if not name.startswith("stats/")]
-        rows.extend(table.select(keep).to_pylist())
-    return sorted(rows, key=lambda row: row["episode_index"])
+      return clock.Stretch(where, path, 0.0, None, False, rows, 0.0, info)
+    self._probed[path] = info
+    return clock.Stretch(where, path, *self._shared[camera.key, row["episode_index"]], info)
 
-  def _task(self, row: dict, columns: dict[str, np.ndarray]) -> str:
-    if "task_index" in columns and int(columns["task_index"][0]) in self._tasks:
-      return self._tasks[int(columns["task_index"][0])]
-    tasks = row.get("tasks") or [""]
-    return str(tasks[0] if isinstance(tasks, (list, tuple)) else tasks)
-
-  def _format(self, template: str, row: dict, *, prefix: str, feature: str = "") -> str:
-    number = row["episode_index"]
-    values = {
-      "episode_index": number,
-      "episode_chunk": number // int(self._info.get("chunks_size", 1000)),
-      "video_key": feature,
-      "chunk_index": row.get(f"{prefix}/chunk_index"),
-      "file_index": row.get(f"{prefix}/file_index"),
-    }
+  def _video(
+    self,
+    stretch: clock.Stretch,
+    place: np.ndarray,
+    times: np.ndarray,
+    number: int,
+    notes: list[str],
+    geometry: video.Geometry,
+  ) -> Iterator[tuple[float, np.ndarray]]:
+    """Frames of a video feature with the times of the rows [T], taken from the seconds `place` [T] of the file."""
+    told: list[str] = []
     try:
-      return os.path.join(self._root, template.format(**values))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-      raise video.Unreadable(
-        f"the path template {template!r} cannot be filled for episode {number} ({error})"
-      ) from error
+      pictures = video.read_at(stretch.path, place, geometry, notes=told, options=self._options)
+      for seconds, image in zip(times, pictures, strict=True):
+        yield float(seconds), image
+    except video.Unreadable as error:
+      raise video.Unreadable(f"episode {number}: {stretch.where}: {error}") from error
+    finally:
+      notes += [f"{stretch.where}: {note}" for note in told]
 
-  def _data_path(self, row: dict) -> str:
-    return self._format(self._info["data_path"], row, prefix="data")
-
-  def _video_path(self, row: dict, feature: str) -> tuple[str, float]:
-    """File and the second at which the episode begins in it."""
-    if not self._info.get("video_path"):
-      raise video.Unreadable(f"meta/info.json has no video_path for the camera {feature!r}")
-    prefix = f"videos/{feature}"
-    path = self._format(self._info["video_path"], row, prefix=prefix, feature=feature)
-    return path, float(row.get(f"{prefix}/from_timestamp") or 0.0)
-
-  def _images(self, path: str, number: int, feature: str, geometry: video.Geometry) -> Iterator[np.ndarray]:
+  def _images(
+    self, path: str, number: int, camera: layout.Camera, times: np.ndarray, geometry: video.Geometry
+  ) -> Iterator[tuple[float, np.ndarray]]:
     """Frames of an image feature, streamed from the parquet file."""
-    for batch in _batches(path, number, ["episode_index", feature], batch_size=32):
-      for cell in batch.column(feature).to_pylist():
-        data, file = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-        try:
-          if data is None:
-            with open(os.path.join(self._root, file), "rb") as stream:
-              data = stream.read()
-          image = video.decode_image(data, geometry)
-        except (OSError, ValueError, TypeError, SyntaxError) as error:
-          raise video.Unreadable(
-            f"damaged image of camera {feature!r} in {os.path.relpath(path, self._root)} ({error})"
-          ) from error
-        yield image
+    cells = (cell for batch in tables.batches(path, number, [camera.key], batch_size=32, own=not self._v3)
+             for cell in batch.column(camera.key).to_pylist())
+    where = f"camera {camera.name!r} in {tables.short(path)}"
+    for t, seconds in enumerate(times):
+      try:
+        image = video.decode_image(images.read(self._root, next(cells)), geometry, self._options)
+      except StopIteration as error:
+        raise video.Unreadable(f"episode {number}: {where} has no frame {t} of {len(times)}") from error
+      except (video.Unreadable, *images.ERRORS) as error:
+        raise video.Unreadable(f"episode {number}: {where}: the image at frame {t} cannot be used ({error})") from error
+      yield float(seconds), image
 
-
-def _read_json(path: str) -> dict:
-  try:
-    with open(path, encoding="utf-8") as file:
-      return json.load(file)
-  except (OSError, ValueError) as error:
-    raise errors.UserError(f"{path} is not readable JSON ({error})") from error
-
-
-def _read_jsonl(path: str) -> list[dict]:
-  try:
-    with open(path, encoding="utf-8") as file:
-      return [json.loads(line) for line in file if line.strip()]
-  except (OSError, ValueError) as error:
-    raise errors.UserError(f"{path} is not readable as JSON lines ({error})") from error
-
-
-def _parquet_reason(path: str, error: Exception) -> str:
-  """Why a parquet file cannot be read; the file by its place in the data set."""
-  name = "/".join(path.split(os.sep)[-3:])
-  if not os.path.isfile(path):
-    return f"{name} is missing"
-  try:
-    with open(path, "rb") as file:
-      file.seek(-4, os.SEEK_END)
-      finished = file.read() == b"PAR1"
-  except OSError:
-    finished = False
-  if not finished:
-    return (
-      f"{name} has no parquet footer: the recording was not finished (LeRobot's finalize() was not called) "
-      "or the file is cut"
-    )
-  return f"{name} is not readable parquet ({str(error).splitlines()[0]})"
-
-
-def _read_table(path: str) -> pa.Table:
-  try:
-    return pq.ParquetFile(path).read()
-  except (OSError, pa.ArrowException) as error:
-    raise errors.UserError(f"{path}: {_parquet_reason(path, error)}") from error
-
-
-def _batches(path: str, number: int, names: list[str], *, batch_size: int) -> Iterator[pa.RecordBatch]:
-  """The rows of one episode, in order, skipping row groups whose statistics exclude it."""
-  try:
-    file = pq.ParquetFile(path)
-    names = [name for name in names if name in file.schema_arrow.names]
-    column = file.schema_arrow.names.index("episode_index") if "episode_index" in names else None
-    if column is not None:  # nested columns shift the physical position
-      column = next(
-        i for i in range(file.metadata.num_columns) if file.metadata.schema.column(i).path == "episode_index"
-      )
-    groups = []
-    for group in range(file.metadata.num_row_groups):
-      stats = file.metadata.row_group(group).column(column).statistics if column is not None else None
-      if stats is None or not stats.has_min_max or stats.min <= number <= stats.max:
-        groups.append(group)
-    for batch in file.iter_batches(batch_size=batch_size, row_groups=groups, columns=names):
-      if column is not None:
-        batch = batch.filter(pc.equal(batch.column("episode_index"), number))
-      if len(batch):
-        yield batch
-  except (OSError, pa.ArrowException) as error:
-    raise video.Unreadable(_parquet_reason(path, error)) from error
-
-
-def _columns(path: str, number: int, names: list[str]) -> dict[str, np.ndarray]:
-  """Numeric columns of one episode as arrays [T, ...]."""
-  batches = list(_batches(path, number, [*names, "episode_index"], batch_size=4096))
-  if not batches:
-    return {"episode_index": np.zeros(0, np.int64)}
-  table = pa.Table.from_batches(batches)
-  columns = {}
-  for name in table.column_names:
-    values = table.column(name).to_pylist()
-    try:
-      columns[name] = np.asarray(values, np.int64 if name.endswith("_index") else np.float64)
-    except (TypeError, ValueError) as error:
-      raise video.Unreadable(
-        f"column {name!r} of {os.path.basename(path)} is not a rectangular array of numbers ({error})"
-      ) from error
-  columns.setdefault("episode_index", np.full(len(table), number))
-  return columns
+  def _task(self, row: dict, columns: dict[str, np.ndarray], notes: list[str]) -> str | list[str]:
+    """The instruction, or one for each frame where it changes."""
+    listed = row.get("tasks")
+    listed = [listed] if isinstance(listed, (str, int)) else list(listed) if isinstance(listed, (list, tuple)) else []
+    listed = [self._tasks.get(text, str(text)) if isinstance(text, int) else str(text) for text in listed]
+    fallback = listed[0] if listed else ""
+    if "task_index" not in columns:
+      if len(listed) > 1:
+        notes.append(f"{len(listed)} instructions and no column 'task_index' that says where they change: "
+                     f"{fallback!r} is used")
+      return fallback
+    numbers = columns["task_index"]
+    for number, count in sorted(collections.Counter(numbers.tolist()).items()):
+      if number not in self._tasks:
+        notes.append(f"task_index {number} of {count} rows is not in meta/tasks: {fallback!r} is used")
+    texts = [self._tasks.get(number, fallback) for number in numbers.tolist()]
+    return texts[0] if len(set(texts)) == 1 else texts

@@ -4,75 +4,249 @@ import functools
 import json
 import os
 import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from como_jax import errors
-from como_jax.data import episode, video
+from como_jax.data import episode, shards, video
+from como_jax.data.sources import video_groups
+from como_jax.data.sources.options import SourceOptions
 
-EXTENSIONS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".ogv", ".3gp")
+EXTENSIONS = tuple(
+  ".mp4 .webm .mkv .mov .avi .m4v .mpg .mpeg .mpe .wmv .flv .f4v .ts .mts .m2ts .ogv .3gp .3g2 .asf .mxf .vob .qt .dv .gif "
+  ".apng .ivf .y4m .nut .h264 .264 .hevc .265 .h265 .m2v .m1v .mjpeg .mjpg .obu".split()
+)
 CAMERA = "camera"
 ANNOTATIONS = "lang_annotations.json"  # {"file.mp4": "instruction"} beside the files
+_KINDS = {
+  "a picture, not a video": ".jpg .jpeg .png .bmp .tif .tiff .webp .heic .exr .ppm .pgm .svg .npy .npz",
+  "sound, not a video": ".wav .mp3 .aac .m4a .flac .ogg .opus .wma",
+  "text or a table, not a video": ".txt .md .json .jsonl .csv .tsv .yaml .yml .xml .html .parquet .srt .vtt .log .pdf",
+  "an archive: unpack it": ".zip .tar .gz .tgz .bz2 .xz .7z .rar .zst",
+  "an unfinished download": ".part .crdownload .download .partial .tmp .aria2",
+  "a playlist, not a video": ".m3u .m3u8 .mpd .pls",
+}
+_REASONS = {extension: reason for reason, texts in _KINDS.items() for extension in texts.split()}
+_LEROBOT = os.path.join("meta", "info.json")
+_LEVELS = 5  # folders above one that are searched for a data set it belongs to
 
 
 def find(root: str, *, limit: int | None = None) -> list[str]:
-  """Paths of the video files below a folder, relative, "/"-separated and sorted; stops early at `limit`."""
-  found = []
-  for folder, children, files in os.walk(root, followlinks=True):
-    children[:] = sorted(child for child in children if not child.startswith("."))
-    for name in sorted(files):
-      if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-        found.append(os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/"))
-        if limit and len(found) >= limit:
-          return found
-  return sorted(found)
+  """Paths of the video files below a folder, relative and "/"-separated; stops early at `limit`."""
+  found, walk = [], _walk(root, [])
+  for name in walk:
+    found.append(name)
+    if limit and len(found) >= limit:
+      break
+  return sorted(found, key=os.fsencode)
+
+
+def find_nested(root: str) -> list[tuple[str, str]]:
+  """(relative path, format) of the data sets below a folder, which are not its videos; it itself is not looked at."""
+  skipped: list[dict[str, str]] = []
+  for _ in _walk(root, skipped):
+    pass
+  return [(item["name"], item["format"]) for item in skipped if "format" in item]
+
+
+def enclosing(path: str) -> str | None:
+  """The LeRobot data set that a folder is a part of (its `videos/`, say), None = it is not inside one."""
+  path = os.path.realpath(path)
+  for _ in range(_LEVELS):
+    path = os.path.dirname(path)
+    if os.path.isfile(os.path.join(path, _LEROBOT)):
+      return path
+  return None
+
+
+def summary(skipped: Sequence[dict[str, str]], *, most: int = 3) -> list[str]:
+  """A line a reason: how many files, and the first of them."""
+  names = defaultdict(list)
+  for item in skipped:
+    names[item["reason"]].append(item["name"])
+  lines = []
+  for reason, files in names.items():
+    more = f" and {len(files) - most} more" if len(files) > most else ""
+    lines.append(f"{len(files)} not used, {reason}: {', '.join(files[:most])}{more}")
+  return lines
+
+
+def _walk(root: str, skipped: list[dict[str, str]]) -> Iterator[str]:
+  """Relative paths of video files; each real folder is entered once and each real file given once.
+
+  Links are followed after everything else, so that a file goes by its own path. What is not given is put into `skipped`
+  with its reason, data sets below the folder also with their "format".
+  """
+  folders, links = [""], []  # still to be entered; links, to be looked at last
+  entered, given = set(), {}  # real paths
+
+  def skip(name, reason, **more):
+    skipped.append({"name": video.printable(name), "reason": reason} | more)
+
+  def take(name, path):
+    """Whether a file is one to be given; `path` is its real one."""
+    extension = os.path.splitext(name)[1].lower()
+    try:
+      stat = os.stat(path)
+    except OSError as error:
+      return skip(name, f"cannot be read ({error.strerror})")
+    if not os.path.isfile(path):
+      return skip(name, "not a regular file")
+    if os.path.basename(name) == ANNOTATIONS:
+      return False
+    if os.path.basename(name).startswith("."):
+      return skip(name, "a hidden file")
+    if extension not in EXTENSIONS:
+      return skip(name, _REASONS.get(extension, f"unknown extension {extension!r}" if extension else "no extension"))
+    key = (stat.st_dev, stat.st_ino) if stat.st_nlink > 1 and stat.st_ino else path
+    if key in given:
+      return skip(name, f"the same file as {given[key]}")
+    given[key] = video.printable(name)
+    return True
+
+  while folders or links:
+    if folders:
+      folder = folders.pop()
+      path = os.path.join(root, folder)
+      if os.path.realpath(path) in entered:
+        skip(folder, "a folder that was read already, by another path")
+        continue
+      entered.add(os.path.realpath(path))
+      form = _format(path) if folder else None
+      if form:
+        skip(folder, f"a {form} data set of its own: give its path", format=form)
+        continue
+      try:
+        with os.scandir(path) as entries:
+          inside = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+      except OSError as error:
+        skip(folder or ".", f"the folder cannot be read ({error.strerror})")
+        continue
+      later = []
+      for entry in inside:
+        name = f"{folder}/{entry.name}" if folder else entry.name
+        if entry.is_symlink():
+          links.append(name)
+        elif entry.is_dir(follow_symlinks=False):
+          if entry.name.startswith("."):
+            skip(name, "a hidden folder")
+          else:
+            later.append(name)
+        elif take(name, os.path.join(os.path.realpath(path), entry.name)):
+          yield name
+      folders.extend(reversed(later))
+      continue
+    name = links.pop(0)
+    path = os.path.realpath(os.path.join(root, name))
+    if not os.path.exists(path):
+      skip(name, "a link that leads nowhere")
+    elif not os.path.isdir(path):
+      if take(name, path):
+        yield name
+    elif os.path.basename(name).startswith("."):
+      skip(name, "a hidden folder")
+    elif os.path.join(os.path.realpath(root), "").startswith(os.path.join(path, "")):
+      skip(name, "a link to the folder that is read, or to one above it")
+    else:
+      folders.append(name)
+
+
+def _format(path: str) -> str | None:
+  """The format of a data set that lies in a folder."""
+  if os.path.isfile(os.path.join(path, _LEROBOT)):
+    return "lerobot"
+  if os.path.isfile(os.path.join(path, shards.MANIFEST)):
+    try:
+      with open(os.path.join(path, shards.MANIFEST), encoding="utf-8") as file:
+        return "shards" if "shards" in json.load(file) else None
+    except (OSError, ValueError, TypeError):
+      return None
+  return None
 
 
 class VideoFolder:
-  """Any codec and container PyAV reads; rotation is honoured; a varying frame rate is treated as its nominal
-  average."""
+  """Any codec and container PyAV reads.
 
-  def __init__(self, path: str):
-    self._root = path
-    self.names = tuple(find(path))
-    if not self.names:
-      raise errors.UserError(f"no video file below {path}: expected one of {' '.join(EXTENSIONS)}")
-    self.cameras = (CAMERA,)
-    self.info = {"format": "video_folder", "description": f"folder of {len(self.names)} video files"}
+  `skipped` lists what else lies in the folder; `info["description"]` says which files are taken as views of one
+  recording (`options.group`, see `video_groups`). Names are made printable; the files are opened by their own bytes.
+  """
+
+  def __init__(self, path: str, options: SourceOptions | None = None):
+    self._root, self._options = path, options or SourceOptions()
+    self.skipped: list[dict[str, str]] = []
+    self._files = tuple(sorted(_walk(path, self.skipped), key=os.fsencode))
+    if not self._files:
+      seen = "; ".join(summary(self.skipped))
+      raise errors.UserError(
+        f"no video file below {video.printable(path)}: expected one of {' '.join(EXTENSIONS)}" + (f" ({seen})" if seen else "")
+      )
+    self.skipped = [{"name": item["name"], "reason": item["reason"]} for item in self.skipped]
+    self.names = _unique(self._files)
     self._tasks = self._read_tasks()
+    self._groups, grouping = video_groups.groups(self.names, self._options.group)
+    self.cameras = (CAMERA,)
+    description = f"folder of {len(self.names)} video files" + (f", {grouping}" if grouping else "")
+    self.info = {"format": "video_folder", "description": description, "action_names": None, "state_names": None}
 
   def __len__(self) -> int:
     return len(self.names)
 
   def __getitem__(self, i: int) -> episode.RawEpisode:
-    path = os.path.join(self._root, self.names[i])
-    info, notes = video.probe(path), []
-    cameras = {CAMERA: functools.partial(video.read, path, notes=notes)}
-    return episode.RawEpisode(self.names[i], info.fps, self._tasks.get(self.names[i], ""), cameras, {}, notes)
+    notes: list[str] = []
+    path = os.path.join(self._root, self._files[i])
+    cameras = {CAMERA: functools.partial(video.read, path, notes=notes, options=self._options)}
+    task = self._tasks.get(self.names[i], "")
+    return episode.RawEpisode(self.names[i], task, cameras, {}, notes, self._groups[i], continuous=False)
 
   def fingerprint(self) -> str:
-    folders = {os.path.dirname(name) for name in self.names}
+    folders = {os.path.dirname(name) for name in self._files}
     notes = sorted(
       os.path.join(folder, ANNOTATIONS)
       for folder in folders
       if os.path.isfile(os.path.join(self._root, folder, ANNOTATIONS))
     )
-    return episode.fingerprint(self._root, [*self.names, *notes])
+    return episode.fingerprint(self._root, [*self._files, *notes])
 
   def _read_tasks(self) -> dict[str, str]:
-    tasks = {}
-    for folder in sorted({os.path.dirname(name) for name in self.names}):
+    """Instruction by name; what is wrong with a file of instructions goes into `skipped`."""
+    tasks, names = {}, set(self.names)
+    for folder in sorted({os.path.dirname(name) for name in self._files}):
       path = os.path.join(self._root, folder, ANNOTATIONS)
       if not os.path.isfile(path):
         continue
+      label = video.printable(os.path.join(folder, ANNOTATIONS))
       try:
         with open(path, encoding="utf-8") as file:
-          entries = json.load(file)
-        tasks.update(
-          {
-            os.path.join(folder, name).replace(os.sep, "/"): text
-            for name, text in entries.items()
-            if isinstance(text, str)
-          }
+          entries = list(json.load(file).items())
+      except (OSError, ValueError, AttributeError) as error:
+        self.skipped.append({"name": label, "reason": f"not readable instructions ({error})"})
+        warnings.warn(
+          f'{video.printable(path)} is ignored: expected {{"file.mp4": "instruction"}} ({error})', stacklevel=2
         )
-      except (ValueError, AttributeError) as error:
-        warnings.warn(f'{path} is ignored: expected {{"file.mp4": "instruction"}} ({error})', stacklevel=2)
+        continue
+      wrong = []
+      for key, text in entries:
+        name = video.printable(os.path.join(folder, key))
+        if isinstance(text, str) and name in names:
+          tasks[name] = text
+        else:
+          wrong.append(key)
+      if wrong:
+        reason = f"{len(wrong)} of {len(entries)} entries name no video of this folder or hold no text, as {wrong[0]!r}"
+        self.skipped.append({"name": label, "reason": reason})
     return tasks
+
+
+def _unique(files: Sequence[str]) -> tuple[str, ...]:
+  """Printable names of files, each different."""
+  taken: set[str] = set()
+  names = []
+  for file in files:
+    name = base = video.printable(file)
+    number = 1
+    while name in taken:
+      number += 1
+      name = f"{base}~{number}"
+    taken.add(name)
+    names.append(name)
+  return tuple(names)

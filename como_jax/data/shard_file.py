@@ -1,0 +1,290 @@
+"""One shard: encoded frames, numbers and an index in one file, written once and read by byte ranges.
+
+  magic, version | frames, clip by clip and camera by camera | numbers, column by column | index | place of the index
+
+The index is one safetensors block, read in one range when the shard is opened. It gives the place, size and xxh64 checksum of every blob
+of frames and of every array, and what was measured of each frame, so reading a frame reads its own bytes and nothing else. Checksums are
+verified on every read. Files of labels have the same form, without frames.
+
+Legend: C clips of a shard, F their frames together, B blobs of a camera, D numbers of a row.
+"""
+
+import dataclasses
+import json
+import mmap
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import xxhash
+
+from como_jax import errors
+from como_jax.data import video
+
+MAGIC = b"COMOSHRD"
+VERSION = 2
+CODECS = {"jpeg": 1, "h264": 10}  # frames of a blob
+_TEXT = "como_jax"
+_HEAD = struct.Struct("<8sH6x")
+_TAIL = struct.Struct("<QQQ8s")  # where the index begins, its size, its xxh64, magic
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+  """The encoded frames of one camera of one clip.
+
+  Attributes:
+    codec: one of `CODECS`, which says how many frames each blob holds.
+    count, height, width: number and size of the frames.
+    blobs: encoded bytes.
+  """
+
+  codec: str
+  count: int
+  height: int
+  width: int
+  blobs: Sequence[bytes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """What is added to a shard.
+
+  Attributes:
+    start: number in the episode of the first frame.
+    length: frames, T.
+    frames: camera -> encoded frames.
+    arrays: name -> numbers [T, D] or [T].
+    frame_facts: name -> what was measured of each frame, [T, ...].
+    statistics: name of an array -> its `summaries` [S, D].
+  """
+
+  start: int
+  length: int
+  frames: Mapping[str, Frames]
+  arrays: Mapping[str, np.ndarray]
+  frame_facts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  statistics: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+class Writer:
+  """Writes one shard; bytes depend on the clips only. `close` returns where the index is."""
+
+  def __init__(self, path: str):
+    self._file = open(path, "wb")
+    self._file.write(_HEAD.pack(MAGIC, VERSION))
+    self._clips: list[Clip] = []  # without their frames
+    self._cameras: dict[str, dict[str, list]] = {}
+
+  def add(self, clip: Clip) -> None:
+    """Appends a clip. All clips of a shard have the same cameras and codec."""
+    if self._clips and set(clip.frames) != set(self._cameras):
+      raise ValueError(f"cameras {sorted(clip.frames)} in a shard of {sorted(self._cameras)}")
+    for name, frames in clip.frames.items():
+      column = self._cameras.setdefault(name, {key: [] for key in ("codec", "offset", "height", "width", "size", "checksum")})
+      column["codec"].append(frames.codec)
+      column["offset"].append(self._file.tell())
+      column["height"].append(frames.height)
+      column["width"].append(frames.width)
+      column["size"] += [len(blob) for blob in frames.blobs]
+      column["checksum"] += [xxhash.xxh64_intdigest(blob) for blob in frames.blobs]
+      for blob in frames.blobs:
+        self._file.write(blob)
+    self._clips.append(dataclasses.replace(clip, frames={}))
+
+  def close(self) -> dict[str, Any]:
+    """Writes numbers and index: {"index_offset", "index_size", "index_xxh64"}."""
+    clips, index, text = self._clips, {}, {}
+    index["start"] = np.array([clip.start for clip in clips], np.int64)
+    index["length"] = np.array([clip.length for clip in clips], np.int32)
+    for name, column in self._cameras.items():
+      codecs = set(column.pop("codec"))
+      if len(codecs) != 1:
+        raise ValueError(f"codecs {sorted(codecs)} in one shard")
+      text[f"codec/{name}"] = codecs.pop()
+      kinds = {"offset": np.uint64, "height": np.int32, "width": np.int32, "size": np.uint32, "checksum": np.uint64}
+      index |= {f"{key}/{name}": np.array(values, kinds[key]) for key, values in column.items()}
+    for name in sorted({name for clip in clips for name in clip.arrays}):
+      index |= self._write_array(name, [clip.arrays.get(name) for clip in clips], text)
+    for name in sorted({name for clip in clips for name in clip.frame_facts}):
+      index[f"frame/{name}"] = np.concatenate([clip.frame_facts[name] for clip in clips])
+    for name in sorted({name for clip in clips for name in clip.statistics}):
+      index[f"statistics/{name}"] = np.concatenate([clip.statistics[name] for clip in clips if name in clip.statistics], axis=1)
+    data = safetensors.numpy.save(index, {_TEXT: json.dumps(text, sort_keys=True)})  # one entry: the library orders several by chance
+    offset = self._file.tell()
+    offset += self._file.write(b"\0" * (-offset % 8))
+    self._file.write(data)
+    checksum = xxhash.xxh64_intdigest(data)
+    self._file.write(_TAIL.pack(offset, len(data), checksum, MAGIC))
+    self._file.flush()
+    os.fsync(self._file.fileno())
+    self._file.close()
+    return {"index_offset": offset, "index_size": len(data), "index_xxh64": f"{checksum:016x}"}
+
+  def _write_array(self, name: str, arrays: list[np.ndarray | None], text: dict[str, str]) -> dict[str, np.ndarray]:
+    """One column of numbers; width 0 where a clip has none."""
+    dtypes = {array.dtype.newbyteorder("<") for array in arrays if array is not None}
+    if len(dtypes) != 1 or next(iter(dtypes)).kind not in "biuf":
+      raise TypeError(f"array {name!r} has dtypes {sorted(map(str, dtypes))}, expected one kind of numbers")
+    dtype = text[f"dtype/{name}"] = next(iter(dtypes)).str
+    offsets, widths, checksums = [], [], []
+    for array in arrays:
+      data = b"" if array is None else np.ascontiguousarray(array, dtype).tobytes()
+      offsets.append(self._file.tell())
+      widths.append(0 if array is None else -1 if array.ndim == 1 else array.shape[1])  # -1: rows are single numbers
+      checksums.append(xxhash.xxh64_intdigest(data))
+      self._file.write(data)
+    return {f"array_offset/{name}": np.array(offsets, np.uint64), f"array_width/{name}": np.array(widths, np.int32),
+            f"array_checksum/{name}": np.array(checksums, np.uint64)}
+
+
+class ShardFile:
+  """A shard that is open for reading; safe to share between threads.
+
+  Attributes:
+    index: name -> array, views of the file.
+    text: name -> str, the index's own remarks (codecs, dtypes).
+    bytes_read: bytes of frames and arrays asked for so far, and of the index.
+  """
+
+  def __init__(self, path: str, entry: Mapping[str, Any] | None = None):
+    """Opens a shard.
+
+    Args:
+      path: the file.
+      entry: what `Writer.close` returned, from a manifest; None = read from the end of the file.
+
+    Raises:
+      video.Unreadable: missing, cut or damaged, naming the file.
+      errors.UserError: written by another version.
+    """
+    self.path = path
+    try:
+      self._file = open(path, "rb", buffering=0)
+      head = self._pread(0, _HEAD.size)
+      magic, version = _HEAD.unpack(head) if len(head) == _HEAD.size else (b"", 0)
+      if magic != MAGIC:
+        raise video.Unreadable(f"{path} is not a shard (wrong magic bytes)")
+      if version != VERSION:
+        raise errors.UserError(f"{path} has version {version}, this program reads version {VERSION}")
+      size = os.fstat(self._file.fileno()).st_size
+      if entry is None:
+        offset, length, checksum, magic = _TAIL.unpack(self._pread(size - _TAIL.size, _TAIL.size))
+        if magic != MAGIC:
+          raise video.Unreadable(f"{path} is cut short (its end is missing)")
+      else:
+        offset, length, checksum = int(entry["index_offset"]), int(entry["index_size"]), int(entry["index_xxh64"], 16)
+      if offset + length > size:
+        raise video.Unreadable(f"{path} is cut short: {size} bytes, its index ends at {offset + length}")
+      self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+      data = memoryview(self._map)[offset : offset + length]
+      self.bytes_read = length
+      if xxhash.xxh64_intdigest(data) != checksum:
+        raise video.Unreadable(f"{path}: the index is damaged (checksum differs)")
+      self.index, self.text = _parse(data)
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+      if isinstance(error, errors.UserError):
+        raise
+      raise video.Unreadable(f"{path}: {error}") from error
+    lengths = self.index["length"].astype(np.int64)
+    self._first_frame = np.concatenate([[0], np.cumsum(lengths)])
+    self._first_blob = {codec: np.concatenate([[0], np.cumsum(-(-lengths // per))]) for codec, per in CODECS.items()}
+
+  def __len__(self) -> int:
+    """Number of clips."""
+    return len(self.index["length"])
+
+  @property
+  def cameras(self) -> tuple[str, ...]:
+    return tuple(name.removeprefix("codec/") for name in self.text if name.startswith("codec/"))
+
+  @property
+  def arrays(self) -> tuple[str, ...]:
+    return tuple(name.removeprefix("dtype/") for name in self.text if name.startswith("dtype/"))
+
+  def length(self, clip: int) -> int:
+    return int(self.index["length"][clip])
+
+  def codec(self, camera: str) -> str:
+    return self.text[f"codec/{camera}"]
+
+  def size(self, clip: int, camera: str) -> tuple[int, int]:
+    """(height, width) of a camera's frames in a clip."""
+    return int(self.index[f"height/{camera}"][clip]), int(self.index[f"width/{camera}"][clip])
+
+  def blobs(self, clip: int, camera: str, numbers: Sequence[int]) -> dict[int, bytes]:
+    """Encoded blobs of a clip by number; neighbors are read in one range. Raises `video.Unreadable`."""
+    sizes, checksums = self.index[f"size/{camera}"], self.index[f"checksum/{camera}"]
+    firsts = self._first_blob[self.codec(camera)]
+    base, count = int(firsts[clip]), int(firsts[clip + 1] - firsts[clip])
+    begin, at, found = int(self.index[f"offset/{camera}"][clip]), 0, {}
+    for run in _runs(sorted(set(map(int, numbers)))):
+      if not 0 <= run[0] <= run[-1] < count:
+        raise IndexError(f"blobs {run[0]} to {run[-1]} of a clip of {count}")
+      begin, at = begin + int(sizes[base + at : base + run[0]].sum(dtype=np.int64)), run[0]
+      lengths = sizes[base + run[0] : base + run[-1] + 1].tolist()
+      data, inside = self._pread(begin, sum(lengths)), 0
+      self.bytes_read += len(data)
+      for number, length in zip(run, lengths, strict=True):
+        blob = data[inside : inside + length] if len(lengths) > 1 else data
+        if xxhash.xxh64_intdigest(blob) != checksums[base + number]:
+          raise video.Unreadable(f"{self.path} clip {clip} camera {camera!r}: the checksum of blob {number} differs (damaged)")
+        found[number] = blob
+        inside += length
+    return found
+
+  def array(self, clip: int, name: str) -> np.ndarray | None:
+    """Numbers of a clip [T, D] or [T], a copy; None when it has none. Raises `video.Unreadable`."""
+    width = int(self.index[f"array_width/{name}"][clip]) if f"dtype/{name}" in self.text else 0
+    if not width:
+      return None
+    shape = (self.length(clip),) if width < 0 else (self.length(clip), width)
+    dtype = np.dtype(self.text[f"dtype/{name}"])
+    data = self._pread(int(self.index[f"array_offset/{name}"][clip]), int(np.prod(shape)) * dtype.itemsize)
+    self.bytes_read += len(data)
+    if xxhash.xxh64_intdigest(data) != self.index[f"array_checksum/{name}"][clip]:
+      raise video.Unreadable(f"{self.path} clip {clip}: the checksum of {name!r} differs (damaged)")
+    return np.frombuffer(data, dtype).reshape(shape).copy()
+
+  def frame_fact(self, clip: int, name: str) -> np.ndarray:
+    """What was measured of each frame of a clip, [T, ...]."""
+    return self.index[f"frame/{name}"][self._first_frame[clip] : self._first_frame[clip + 1]]
+
+  def statistics(self, name: str) -> list[np.ndarray]:
+    """The summaries [S, D] of an array, of each clip that has it."""
+    widths = self.index[f"array_width/{name}"]
+    return np.split(self.index[f"statistics/{name}"], np.cumsum(np.abs(widths[widths != 0]))[:-1], axis=1)
+
+  def _pread(self, offset: int, size: int) -> bytes:
+    try:
+      return os.pread(self._file.fileno(), size, max(0, offset))
+    except OSError as error:
+      raise video.Unreadable(f"{self.path}: {error}") from error
+
+
+def _runs(numbers: Sequence[int]) -> list[list[int]]:
+  """Sorted numbers in runs of neighbors."""
+  runs: list[list[int]] = []
+  for number in numbers:
+    if runs and number == runs[-1][-1] + 1:
+      runs[-1].append(number)
+    else:
+      runs.append([number])
+  return runs
+
+
+def _parse(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """(arrays as views, metadata) of a safetensors block; its own library copies."""
+  (size,) = struct.unpack_from("<Q", data)
+  header = json.loads(bytes(data[8 : 8 + size]))
+  text = json.loads(header.pop("__metadata__")[_TEXT])
+  dtypes = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4", "U8": "u1", "BOOL": "?"}
+  body = data[8 + size :]
+  arrays = {}
+  for name, spec in header.items():
+    begin, end = spec["data_offsets"]
+    arrays[name] = np.frombuffer(body[begin:end], dtypes[spec["dtype"]]).reshape(spec["shape"])
+  return arrays, text

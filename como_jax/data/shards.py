@@ -1,0 +1,260 @@
+"""A folder of shards: its manifest, its table of clips, and the segments that windows are drawn from.
+
+Legend: R clips of a data set, S segments: runs of clips of one episode and one shot without a gap, which windows may cross.
+"""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from como_jax import errors
+from como_jax.data import times
+
+MANIFEST = "manifest.json"
+RECORDS = "records.parquet"
+KIND = "como_jax shards"
+VERSION = 2
+SECONDS = "seconds"  # array of the clips whose times are not uniform
+# Columns of records.parquet, a row a clip. `interval` is the mean where times are not uniform; `seconds` is null where they are.
+SCHEMA = pa.schema([
+  ("shard", pa.int32()), ("clip", pa.int32()), ("episode", pa.string()), ("start", pa.int64()), ("length", pa.int32()),
+  ("first", pa.float64()), ("interval", pa.float64()), ("seconds", pa.list_(pa.float64())), ("shot", pa.int32()), ("task", pa.string()),
+  ("group", pa.string()), ("has_action", pa.bool_()), ("has_state", pa.bool_()), ("split_key", pa.int64()),
+  ("motion", pa.float32()), ("global_motion", pa.float32()), ("still", pa.float32()), ("repeated", pa.float32()), ("duplicate", pa.bool_()),
+])
+_TEXTS = ("episode", "task", "group")
+
+
+def shard_name(shard: int) -> str:
+  return f"shard-{shard:05d}.shard"
+
+
+def read_manifest(path: str) -> dict:
+  """The checked manifest of a folder of shards. Raises `errors.UserError`."""
+  file = os.path.join(path, MANIFEST)
+  if not os.path.isfile(file):
+    raise errors.UserError(
+      f"{path} is not a finished folder of como_jax shards: {MANIFEST} is missing (run ingest first)"
+    )
+  try:
+    with open(file, encoding="utf-8") as stream:
+      manifest = json.load(stream)
+    kind, version = manifest["kind"], int(manifest["version"])
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    raise errors.UserError(f"{file} is not a manifest of como_jax shards ({error})") from error
+  if kind != KIND:
+    raise errors.UserError(f"{file} is of kind {kind!r}, expected {KIND!r}")
+  if version < VERSION:
+    raise errors.UserError(f"{file} has version {version}, this program reads version {VERSION}: ingest the source again")
+  if version > VERSION:
+    raise errors.UserError(f"{file} has version {version}, this program reads version {VERSION}: update como_jax")
+  return manifest
+
+
+def file_hash(path: str) -> str:
+  """xxh64 of a file."""
+  digest = xxhash.xxh64()
+  with open(path, "rb") as file:
+    while block := file.read(1 << 20):
+      digest.update(block)
+  return digest.hexdigest()
+
+
+def verify(path: str) -> list[str]:
+  """One line for each shard that is missing or whose hash differs from the manifest."""
+  problems = []
+  for shard in read_manifest(path)["shards"]:
+    file = os.path.join(path, shard["file"])
+    if not os.path.isfile(file):
+      problems.append(f"{file} is missing")
+    elif file_hash(file) != shard["xxh64"]:
+      problems.append(f"{file} has changed since it was written (xxh64 differs)")
+  return problems
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """records.parquet in numpy, a row a clip, in order of episode, shot and frame; texts are numbers of `episodes`, `tasks`, `groups`.
+
+  Attributes (each [R], the names of `SCHEMA`, and):
+    path: of the file, for the times of clips that are not uniform.
+    uniform: bool [R].
+    episodes, tasks, groups: the texts behind the numbers.
+    cameras: names of the cameras that every clip has, sorted.
+  """
+
+  path: str
+  episodes: tuple[str, ...]
+  tasks: tuple[str, ...]
+  groups: tuple[str, ...]
+  cameras: tuple[str, ...]
+  shard: np.ndarray
+  clip: np.ndarray
+  episode: np.ndarray
+  start: np.ndarray
+  length: np.ndarray
+  first: np.ndarray
+  interval: np.ndarray
+  uniform: np.ndarray
+  shot: np.ndarray
+  task: np.ndarray
+  group: np.ndarray
+  has_action: np.ndarray
+  has_state: np.ndarray
+  split_key: np.ndarray
+  motion: np.ndarray
+  global_motion: np.ndarray
+  still: np.ndarray
+  repeated: np.ndarray
+  duplicate: np.ndarray
+  order: np.ndarray  # place of each row in the file
+
+  def __len__(self) -> int:
+    return len(self.shard)
+
+  @property
+  def rates(self) -> np.ndarray:
+    """Frames a second of each clip, float64 [R], 0 for a single frame; for people."""
+    return np.divide(1.0, self.interval, out=np.zeros(len(self)), where=self.interval > 0)
+
+  @property
+  def seconds(self) -> float:
+    """Length of all clips together."""
+    return float(np.sum(self.length * self.interval))
+
+  def times(self, row: int) -> times.FrameTimes:
+    """Of a uniform clip."""
+    return times.FrameTimes(float(self.first[row]), float(self.interval[row]), int(self.length[row]))
+
+  def explicit_times(self, rows: np.ndarray) -> dict[int, np.ndarray]:
+    """Row -> seconds of the frames of clips that are not uniform; reads them from the file, a part at a time."""
+    wanted, found, at = {int(self.order[row]): int(row) for row in rows}, {}, 0
+    for batch in pq.ParquetFile(self.path, page_checksum_verification=True).iter_batches(4096, columns=["seconds"]):
+      column = batch.column(0)
+      for i in range(len(batch)):
+        if at + i in wanted:
+          found[wanted[at + i]] = np.asarray(column[i].values)
+      at += len(batch)
+    return found
+
+
+def read_table(path: str, *, cameras: tuple[str, ...] | None = None) -> Table:
+  """Reads records.parquet but for the times of clips that are not uniform. Raises `errors.UserError`.
+
+  Args:
+    path: folder.
+    cameras: of the clips; None = those of the folder's manifest.
+  """
+  file = os.path.join(path, RECORDS)
+  cameras = tuple(read_manifest(path)["cameras"]) if cameras is None else cameras
+  try:
+    names = [name for name in SCHEMA.names if name != "seconds"]
+    parquet = pq.ParquetFile(file, read_dictionary=list(_TEXTS), page_checksum_verification=True)
+    table = parquet.read(columns=names).unify_dictionaries().combine_chunks()
+    columns, texts = {}, {}
+    for name in names:
+      column = table.column(name)
+      column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+      if name in _TEXTS:
+        texts[name] = tuple(column.dictionary.to_pylist()) if len(column) else ()
+        column = column.indices if len(column) else pa.array([], pa.int32())
+      columns[name] = column.to_numpy(zero_copy_only=False)
+    columns["uniform"] = _uniform(parquet, len(table))
+  except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
+    raise errors.UserError(f"{file} is not the table of a folder of shards ({str(error).splitlines()[0]})") from error
+  order = np.lexsort((columns["start"], columns["shot"], columns["episode"]))
+  columns = {name: column[order] for name, column in columns.items()}
+  return Table(file, texts["episode"], texts["task"], texts["group"], tuple(sorted(cameras)), **columns, order=order)
+
+
+def _uniform(parquet: pq.ParquetFile, rows: int) -> np.ndarray:
+  """Bool [rows]: whether a clip's column `seconds` is null. Reads nothing where all are."""
+  column = next(i for i in range(parquet.metadata.num_columns) if parquet.metadata.schema.column(i).path.startswith("seconds"))
+  found, at = np.ones(rows, bool), 0
+  for group in range(parquet.metadata.num_row_groups):
+    size, statistics = parquet.metadata.row_group(group).num_rows, parquet.metadata.row_group(group).column(column).statistics
+    if statistics is None or statistics.has_min_max:  # of a column of nulls there is no smallest value
+      found[at : at + size] = parquet.read_row_group(group, columns=["seconds"]).column(0).combine_chunks().is_null().to_numpy(zero_copy_only=False)
+    at += size
+  return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Segments:
+  """Runs of clips without a gap. Frames are numbered from 0 within a segment.
+
+  Attributes:
+    table: of the data set.
+    first_row, last_row: [S] rows of the table, last excluded.
+    start: [S] number in its episode of a segment's first frame.
+    count: [S] frames.
+    uniform: bool [S].
+  """
+
+  table: Table
+  first_row: np.ndarray
+  last_row: np.ndarray
+  start: np.ndarray
+  count: np.ndarray
+  uniform: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.first_row)
+
+  def length(self, segment: int) -> int:
+    return int(self.count[segment])
+
+  def rows(self, segment: int) -> range:
+    """Rows of the table."""
+    return range(int(self.first_row[segment]), int(self.last_row[segment]))
+
+  def begin(self, segment: int, row: int) -> int:
+    """The frame of the segment that a clip begins with."""
+    return int(self.table.start[row] - self.start[segment])
+
+  def locate(self, segment: int, frame: int) -> tuple[int, int]:
+    """(row of the table, frame within that clip)."""
+    if not 0 <= frame < self.count[segment]:
+      raise IndexError(f"frame {frame} of a segment of {self.count[segment]}")
+    low, high = int(self.first_row[segment]), int(self.last_row[segment])
+    number = frame + int(self.start[segment])
+    row = low + int(np.searchsorted(self.table.start[low:high], number, side="right")) - 1
+    return row, number - int(self.table.start[row])
+
+  def place(self, row: int) -> tuple[int, int]:
+    """(shard, clip in it) of a row."""
+    return int(self.table.shard[row]), int(self.table.clip[row])
+
+  def uniform_times(self, segment: int) -> times.FrameTimes | None:
+    """Of a segment's frames; None where they are not uniform."""
+    if not self.uniform[segment]:
+      return None
+    row = int(self.first_row[segment])
+    return times.FrameTimes(float(self.table.first[row]), float(self.table.interval[row]), int(self.count[segment]))
+
+
+def segments(table: Table, keep: np.ndarray | None = None) -> Segments:
+  """The segments of a table.
+
+  Args:
+    keep: bool [R], clips to use (None = all); what is left out ends a segment.
+  """
+  rows = np.flatnonzero(np.ones(len(table), bool) if keep is None else keep)
+  if not len(rows):
+    return Segments(table, *(np.zeros(0, np.int64) for _ in range(4)), np.zeros(0, bool))
+  a, b = rows[:-1], rows[1:]
+  joined = ((b == a + 1) & (table.episode[a] == table.episode[b]) & (table.shot[a] == table.shot[b])
+            & (table.start[a] + table.length[a] == table.start[b]))
+  begins = np.flatnonzero(np.concatenate([[True], ~joined]))
+  ends = np.concatenate([begins[1:], [len(rows)]]) - 1
+  first, last = rows[begins], rows[ends] + 1
+  expected = table.first[a] + table.length[a] * table.interval[a]
+  steady = table.uniform[a] & table.uniform[b] & (np.abs(table.interval[a] - table.interval[b]) < 1e-9) & (np.abs(expected - table.first[b]) < 1e-6)
+  breaks = np.concatenate([[0], np.cumsum(joined & ~steady)])
+  uniform = table.uniform[first] & (breaks[ends] == breaks[begins])
+  return Segments(table, first, last, table.start[first], table.start[last - 1] + table.length[last - 1] - table.start[first], uniform)

@@ -1,0 +1,236 @@
+"""The files of a LeRobot data set as plain values: JSON, JSON lines, parquet tables, and numeric columns as arrays.
+
+Whatever cannot be read rightly raises: `errors.UserError` where the whole data set depends on it, `video.Unreadable`
+where one episode does.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from como_jax import errors
+from como_jax.data import video
+
+EPISODE = "episode_index"
+MOST_ROWS = 10_000_000  # of an episode, four days at 30 a second: what claims more is damaged or hostile
+INDICES = (EPISODE, "frame_index", "index", "task_index")
+_READ_ERRORS = (OSError, pa.ArrowException)
+
+
+def read_json(path: str) -> dict:
+  try:
+    with open(path, encoding="utf-8") as file:
+      value = json.load(file)
+  except (OSError, ValueError, RecursionError) as error:
+    raise errors.UserError(f"{path} is not readable JSON ({error})") from error
+  if not isinstance(value, dict):
+    raise errors.UserError(f"{path} holds a JSON {type(value).__name__}, expected an object")
+  return value
+
+
+def read_json_lines(path: str) -> tuple[list[dict], str]:
+  """(one object a line, a remark where the last line is cut and left out, else "").
+
+  Raises:
+    errors.UserError: missing, or damaged elsewhere; it gives the number of the line.
+  """
+  try:
+    with open(path, "rb") as file:
+      lines = file.read().split(b"\n")
+  except OSError as error:
+    raise errors.UserError(f"{path} cannot be read ({error.strerror})") from error
+  numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+  rows = []
+  for number, line in numbered:
+    try:
+      row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+      if number == numbered[-1][0]:  # a recording that was killed while it wrote
+        return rows, f"line {number}, the last one, is cut and left out"
+      raise errors.UserError(f"{path}: line {number} is not JSON ({error})") from error
+    if not isinstance(row, dict):
+      raise errors.UserError(f"{path}: line {number} holds a JSON {type(row).__name__}, expected an object")
+    rows.append(row)
+  return rows, ""
+
+
+def read_table(path: str, *, leave_out: str = "") -> pa.Table:
+  """A whole parquet file, without columns whose name starts with `leave_out`. Raises `errors.UserError`."""
+  try:
+    file = pq.ParquetFile(path)
+    names = [name for name in file.schema_arrow.names if not (leave_out and name.startswith(leave_out))]
+    return file.read(columns=names)
+  except _READ_ERRORS as error:
+    raise errors.UserError(f"{path}: {_reason(path, error)}") from error
+
+
+def column_types(path: str) -> dict[str, pa.DataType]:
+  """Name -> type of a parquet file's columns. Raises `video.Unreadable`."""
+  try:
+    return {field.name: field.type for field in pq.ParquetFile(path).schema_arrow}
+  except _READ_ERRORS as error:
+    raise video.Unreadable(_reason(path, error)) from error
+
+
+def first_cell(path: str, name: str) -> pa.Array | None:
+  """A column's first row [1]; None where the file has no such column or no row. Raises `video.Unreadable`."""
+  try:
+    file = pq.ParquetFile(path)
+    if name not in file.schema_arrow.names:
+      return None
+    batch = next(file.iter_batches(batch_size=1, columns=[name]), None)
+    return None if batch is None else batch.column(0)
+  except _READ_ERRORS as error:
+    raise video.Unreadable(_reason(path, error)) from error
+
+
+def batches(path: str, number: int, names: Sequence[str], *, batch_size: int, own: bool) -> Iterator[pa.RecordBatch]:
+  """The rows of one episode in order, skipping row groups whose statistics exclude it.
+
+  Args:
+    names: columns, those that the file lacks are left out.
+    own: the file holds this episode alone, no row is filtered out.
+
+  Raises:
+    video.Unreadable: damaged, or the column that tells the episodes apart is missing.
+  """
+  try:
+    file = pq.ParquetFile(path)
+    have = file.schema_arrow.names
+    names = [name for name in names if name in have]
+    groups = range(file.metadata.num_row_groups)
+    if not own:
+      if EPISODE not in have:
+        raise video.Unreadable(f"{short(path)} has no column {EPISODE!r}, by which its episodes are told apart")
+      names = [*names, *([] if EPISODE in names else [EPISODE])]
+      groups = [group for group in groups if _may_hold(file.metadata, group, number)]
+    for batch in file.iter_batches(batch_size=batch_size, row_groups=list(groups), columns=names):
+      if not own:
+        batch = batch.filter(pc.equal(batch.column(EPISODE), number))
+      if len(batch):
+        yield batch
+  except _READ_ERRORS as error:
+    raise video.Unreadable(_reason(path, error)) from error
+
+
+def _may_hold(metadata: pq.FileMetaData, group: int, number: int) -> bool:
+  # Nested columns shift the physical position, so it is found by its path.
+  column = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == EPISODE)
+  stats = metadata.row_group(group).column(column).statistics
+  return stats is None or not stats.has_min_max or stats.min <= number <= stats.max
+
+
+def read_episode(
+  path: str, number: int, names: Sequence[str], *, own: bool, length: int | None
+) -> dict[str, np.ndarray]:
+  """Columns of one episode, those that exist: indices int64 [T], others float64 [T, D], NaN where a value is null.
+
+  Args:
+    own: as in `batches`.
+    length: number of rows that the episodes table declares, None = not declared. No more are read.
+
+  Raises:
+    video.Unreadable: no row, another number of rows than declared, or a column that is not numbers of one size.
+  """
+  where, parts, rows = short(path), [], 0
+  wrong = f"of episode {number}, the episodes table declares {length} (column 'length')"
+  most = MOST_ROWS if length is None else min(length, MOST_ROWS)
+  if own and length is not None and (held := _row_count(path)) != length:
+    raise video.Unreadable(f"{where} has {held} rows {wrong}")
+  for batch in batches(path, number, [*names, EPISODE], batch_size=4096, own=own):
+    parts.append(batch)
+    rows += len(batch)
+    if rows > most:
+      raise video.Unreadable(f"{where} has more than {most} rows {wrong}")
+  if not rows:
+    raise video.Unreadable(f"{where} has no row of episode {number}")
+  if length is not None and rows != length:
+    raise video.Unreadable(f"{where} has {rows} rows {wrong}")
+  table, columns = pa.Table.from_batches(parts), {}
+  for name in table.column_names:
+    try:
+      values = to_matrix(pa.concat_arrays(table.column(name).chunks))
+      columns[name] = whole_numbers(values) if name in INDICES else values
+    except (ValueError, pa.ArrowException) as error:
+      raise video.Unreadable(f"column {name!r} of {where}, episode {number}: {str(error).splitlines()[0]}") from error
+  others = columns[EPISODE][columns[EPISODE] != number] if EPISODE in columns else ()
+  if len(others):
+    raise video.Unreadable(f"{where} holds rows of episode {others[0]} (column {EPISODE!r}), expected {number} alone")
+  columns.setdefault(EPISODE, np.full(rows, number))
+  return columns
+
+
+def _row_count(path: str) -> int:
+  try:
+    return pq.ParquetFile(path).metadata.num_rows
+  except _READ_ERRORS as error:
+    raise video.Unreadable(_reason(path, error)) from error
+
+
+def to_matrix(array: pa.Array) -> np.ndarray:
+  """Numbers, or lists of lists of numbers, as float64 [T, D]; a null is NaN.
+
+  Raises:
+    ValueError: sizes differ, or it is not numbers.
+  """
+  if isinstance(array, pa.ExtensionArray):
+    array = array.storage
+  kind = array.type
+  if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    valid = np.asarray(array.is_valid())
+    present = array.filter(pa.array(valid))
+    sizes = np.asarray(pc.list_value_length(present)).astype(np.int64)
+    if not len(sizes):
+      return np.full((len(array), 1), np.nan)
+    if np.any(sizes != sizes[0]):
+      other = int(np.flatnonzero(sizes != sizes[0])[0])
+      frame = np.flatnonzero(valid)[other]
+      raise ValueError(f"frame {frame} has {sizes[other]} numbers, the frames before it {sizes[0]}")
+    inner = to_matrix(present.flatten())
+    out = np.full((len(array), int(sizes[0]) * inner.shape[1]), np.nan)
+    out[valid] = inner.reshape(len(sizes), -1)
+    return out
+  types = pa.types
+  if not (types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind)):
+    raise ValueError(f"it holds {kind}, expected numbers")
+  return np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64).reshape(-1, 1)
+
+
+def whole_numbers(values: np.ndarray) -> np.ndarray:
+  """int64 [T] of an index column [T, 1], which may be stored as floating point.
+
+  Raises:
+    ValueError: naming the first that is not whole.
+  """
+  values = values.reshape(-1)
+  bad = np.flatnonzero(~np.isfinite(values) | (values != np.round(np.nan_to_num(values))))
+  if len(bad):
+    raise ValueError(f"{values[bad[0]]} at frame {bad[0]}, expected a whole number")
+  return values.astype(np.int64)
+
+
+def short(path: str) -> str:
+  """The last parts of a path, enough to find a file within its data set."""
+  return "/".join(path.split(os.sep)[-3:])
+
+
+def _reason(path: str, error: Exception) -> str:
+  """Why a parquet file cannot be read."""
+  name = short(path)
+  if not os.path.isfile(path):
+    return f"{name} is missing"
+  try:
+    with open(path, "rb") as file:
+      file.seek(-4, os.SEEK_END)
+      finished = file.read() == b"PAR1"
+  except OSError:
+    finished = False
+  if not finished:
+    return (f"{name} has no parquet footer: the recording was not finished (LeRobot's finalize() was not called) "
+            "or the file is cut")
+  return f"{name} is not readable parquet ({str(error).splitlines()[0]})"

@@ -1,0 +1,228 @@
+"""Tables of LeRobot folders: columns, rows and lines that are odd, missing or damaged."""
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from como_jax import errors
+from como_jax.data.sources import lerobot_tables
+from tests.data import lerobot_makers as makers
+from tests.data.lerobot_makers import TOP, WRIST, Folder, check, each, features, opened, refused, rows, without
+
+
+def test_indices_as_floating_point(tmp_path):
+  def floats(row):
+    return {key: float(value) if isinstance(value, int) else value for key, value in row.items()}
+
+  names = ("frame_index", "episode_index", "task_index")
+  change = rows(lambda e, columns: {name: columns[name].cast(pa.float64()) for name in names})
+  path = Folder(version="v3.0", rows=change, episodes=each(floats)).write(tmp_path / "set")
+  source = opened(path, timestamps="frame_index")
+  for i in range(2):
+    check(source[i], i, range((6, 8)[i]))
+    assert source[i].task == makers.TASKS[i]
+  change = rows(lambda e, columns: {"task_index": pa.array([0.0, 0.5] + [0.0] * 4)}, only=0)
+  source = opened(Folder(rows=change).write(tmp_path / "half"))
+  refused(source, 0, "column 'task_index' of .*parquet.*0.5 at frame 1, expected a whole")
+  half = each(lambda row: {"data/chunk_index": 0.5 if row["episode_index"] else 0.0})
+  source = opened(Folder(version="v3.0", episodes=half).write(tmp_path / "chunk"))
+  refused(source, 1, "column 'data/chunk_index' of meta/episodes is 0.5, expected a whole number")
+  check(source[0], 0, range(6))
+
+
+@pytest.mark.parametrize("missing, note", [
+  ("frame_index", None), ("index", None), ("episode_index", None), ("task_index", None),
+  ("timestamp", "no column 'timestamp': times are frame_index / 10"),
+])
+def test_columns_that_are_missing_and_not_needed(tmp_path, missing, note):
+  raw = opened(Folder(rows=without(missing)).write(tmp_path / "set"))[1]
+  check(raw, 1, range(8))
+  assert raw.task == makers.TASKS[1] and raw.notes == ([note] if note else [])
+
+
+def test_rows_without_any_time(tmp_path):
+  raw = opened(Folder(rows=without("timestamp", "frame_index")).write(tmp_path / "set"))[1]
+  check(raw, 1, range(8))
+  assert raw.notes == ["no column 'timestamp': times are frame_index / 10"]
+  change = rows(lambda e, columns: {"timestamp": makers.vector([[t, t] for t in range(8)])}, only=1)
+  refused(opened(Folder(rows=change).write(tmp_path / "two")), 1, "column 'timestamp' has 2 numbers a row, expected 1")
+
+
+def test_columns_that_are_missing_and_needed(tmp_path):
+  path = Folder(rows=without("action")).write(tmp_path / "a")
+  refused(opened(path), 1, "episode_000001.parquet has no column 'action'")
+  path = Folder(version="v3.0", rows=without("episode_index")).write(tmp_path / "b")
+  refused(opened(path), 1, "file-000.parquet has no column 'episode_index'")
+  path = Folder(rows=without("frame_index")).write(tmp_path / "c")
+  refused(opened(path, timestamps="frame_index"), 1, "no column 'frame_index'")
+  path = Folder(images=(WRIST,), rows=without(WRIST)).write(tmp_path / "d")
+  refused(opened(path), 1, f"episode_000001.parquet has no column '{WRIST}' of camera 'wrist'")
+
+
+def test_places_in_shared_files_are_needed(tmp_path):
+  def drop(row):
+    return {key: value for key, value in row.items() if key != f"videos/{TOP}/from_timestamp"}
+
+  folder = Folder(version="v3.0", videos=(TOP, WRIST), episodes=lambda table: list(map(drop, table)))
+  path = folder.write(tmp_path / "column")
+  pattern = f"no column 'videos/{TOP}/from_timestamp', only videos/{WRIST}/from_timestamp"
+  with pytest.raises(errors.UserError, match=pattern):
+    opened(path)
+  check(opened(path, camera_keys=("wrist",))[1], 1, range(8))
+  for name in ("data/file_index", f"videos/{WRIST}/chunk_index"):
+    folder.episodes = lambda table, name=name: [{k: v for k, v in row.items() if k != name} for row in table]
+    with pytest.raises(errors.UserError, match=f"no column '{name}'"):
+      opened(folder.write(tmp_path / name.replace("/", "_")))
+  folder.episodes = lambda table: [table[0] | {f"videos/{TOP}/from_timestamp": None}, table[1]]
+  source = opened(folder.write(tmp_path / "row"))
+  refused(source, 0, f"column 'videos/{TOP}/from_timestamp' of meta/episodes is None, expected seconds")
+  check(source[1], 1, range(8))
+
+
+@pytest.mark.parametrize("end", [None, float("nan")])
+def test_ends_in_shared_files_are_not_needed(tmp_path, end):
+  change = each(lambda row: {f"videos/{TOP}/to_timestamp": end})
+  source = opened(Folder(version="v3.0", lengths=(6, 8, 9), episodes=change).write(tmp_path / "set"))
+  for i in range(3):
+    check(source[i], i, range((6, 8, 9)[i]))
+    assert source[i].notes == []
+  # Pictures between two episodes that belong to neither: of rows that were taken out at the end.
+  change = each(lambda row: {f"videos/{TOP}/to_timestamp": (0.6, 1.8)[row["episode_index"]]})
+  folder = Folder(version="v3.0", pictures=lambda e: range(1000 * e, 1000 * e + (10, 8)[e]), episodes=change)
+  source = opened(folder.write(tmp_path / "gap"))
+  check(source[0], 0, range(6))
+  check(source[1], 1, range(8))
+  assert source[0].notes == source[1].notes == []
+  change = each(lambda row: {f"videos/{TOP}/to_timestamp": (0.6, 0.5, 2.3)[row["episode_index"]]})
+  source = opened(Folder(version="v3.0", lengths=(6, 8, 9), episodes=change).write(tmp_path / "before"))
+  refused(source, 1, "file-000.mp4: the episode begins at 0.600 and ends at 0.500 s")
+  check(source[2], 2, range(9))
+
+
+def test_episodes_that_claim_the_same_pictures(tmp_path):
+  change = each(lambda row: {f"videos/{TOP}/from_timestamp": (0.0, 0.3, 1.4)[row["episode_index"]]})
+  source = opened(Folder(version="v3.0", lengths=(6, 8, 9), episodes=change).write(tmp_path / "set"))
+  for i in range(2):
+    refused(source, i, "0.000 to 0.600 of episode 0 overlap 0.300 to 1.400 of episode 1.*from_timestamp")
+  check(source[2], 2, range(9))
+
+
+def test_rows_of_another_episode_or_number(tmp_path):
+  change = rows(lambda e, columns: {"episode_index": pa.array([7] * 8)}, only=1)
+  source = opened(Folder(rows=change).write(tmp_path / "a"))
+  refused(source, 1, r"rows of episode 7 \(column 'episode_index'\), expected 1")
+  for version in ("v2.1", "v3.0"):
+    for wrong, text in ((5, "has (8|more than 5) rows"), (9, "has 8 rows")):
+      change = each(lambda row, wrong=wrong: {"length": wrong} if row["episode_index"] else {})
+      source = opened(Folder(version=version, episodes=change).write(tmp_path / f"{version}{wrong}"))
+      refused(source, 1, f"{text} of episode 1, the episodes table declares {wrong}")
+      check(source[0], 0, range(6))
+
+
+def test_an_episode_without_end_is_not_read(tmp_path, monkeypatch):
+  path = Folder(version="v3.0", episodes=each(lambda row: {"length": None})).write(tmp_path / "set")
+  check(opened(path)[1], 1, range(8))
+  monkeypatch.setattr(lerobot_tables, "MOST_ROWS", 7)
+  refused(opened(path), 1, "has more than 7 rows")
+  check(opened(path)[0], 0, range(6))
+
+
+def test_an_instruction_for_each_frame(tmp_path):
+  change = rows(lambda e, columns: {"task_index": pa.array([0] * 4 + [1] * 4)}, only=1)
+  source = opened(Folder(rows=change).write(tmp_path / "set"))
+  assert source[1].task == [makers.TASKS[0]] * 4 + [makers.TASKS[1]] * 4
+  assert source[0].task == makers.TASKS[0] and source[1].notes == []
+  change = rows(lambda e, columns: {"task_index": pa.array([1] * 5 + [9] * 3)}, only=1)
+  raw = opened(Folder(rows=change, episodes=each(lambda row: {"tasks": ["wipe"]})).write(tmp_path / "unknown"))[1]
+  assert raw.task == [makers.TASKS[1]] * 5 + ["wipe"] * 3
+  assert raw.notes == ["task_index 9 of 3 rows is not in meta/tasks: 'wipe' is used"]
+  folder = Folder(rows=without("task_index"), episodes=each(lambda row: {"tasks": ["one", "two"]}))
+  raw = opened(folder.write(tmp_path / "none"))[0]
+  assert raw.task == "one" and "2 instructions and no column 'task_index'" in raw.notes[0]
+
+
+@pytest.mark.parametrize("name, column", [("action", "action"), ("state", "observation.state")])
+@pytest.mark.parametrize("value", [float("nan"), None, float("-inf"), 1e300])
+def test_rows_that_are_not_finite(tmp_path, name, column, value):
+  def change(e, columns):
+    values = [list(map(float, row)) for row in columns[column].to_pylist()]
+    values[5] = None if value is None else [*values[5][:-1], value]
+    return {column: pa.array(values, pa.list_(pa.float64()))}
+
+  path = Folder(rows=rows(change, only=1)).write(tmp_path / "set")
+  source = opened(path)
+  refused(source, 1, f"column '{column}' of .*episode_000001.parquet is null or not finite at frame 5, 1 of 8 rows")
+  check(source[0], 0, range(6))
+  raw = opened(path, invalid_rows="cut_episode")[1]
+  check(raw, 1, range(5))
+  assert len(raw.notes) == 1 and "at frame 5, 1 of 8 rows: cut before it" in raw.notes[0]
+
+
+def test_an_action_of_another_size(tmp_path):
+  narrow = rows(lambda e, columns: {"action": makers.vector(np.zeros((len(columns["index"]), 2)))}, only=0)
+  path = Folder(rows=narrow).write(tmp_path / "set")
+  refused(opened(path), 0, "column 'action' of .* has 2 numbers a row, those of the data set have 3")
+  check(opened(path)[1], 1, range(8))
+  narrow = rows(lambda e, columns: {"action": makers.vector(np.zeros((len(columns["index"]), 2)))}, only=1)
+  folder = Folder(rows=narrow, info=features(action={"dtype": "float32", "names": None}))  # without a shape
+  source = opened(folder.write(tmp_path / "shapeless"))
+  refused(source, 1, "has 2 numbers a row, those of the data set have 3")
+  check(source[0], 0, range(6))
+  ragged = rows(lambda e, columns: {"action": pa.array([[0.0] * 3] * 4 + [[0.0] * 2] * 4)}, only=1)
+  source = opened(Folder(rows=ragged).write(tmp_path / "ragged"))
+  refused(source, 1, "column 'action'.*frame 4 has 2 numbers, the frames before it 3")
+  text = rows(lambda e, columns: {"action": pa.array([["a"] * 3] * 8)}, only=1)
+  refused(opened(Folder(rows=text).write(tmp_path / "text")), 1, "column 'action'.*it holds string, expected numbers")
+
+
+def test_a_line_that_is_cut(tmp_path):
+  path = Folder(lengths=(6, 8, 7)).write(tmp_path / "set")
+  lines = open(f"{path}/meta/episodes.jsonl").read()
+  open(f"{path}/meta/episodes.jsonl", "w").write(lines[:-15])
+  source = opened(path)
+  assert source.names == ("episode_000000", "episode_000001")
+  check(source[1], 1, range(8))
+  assert source.skipped == [
+    {"name": "meta/episodes.jsonl", "reason": "line 3, the last one, is cut and left out"},
+    {"name": "data/chunk-000/episode_000002.parquet", "reason": "no episode of meta/episodes uses it"},
+    {"name": f"videos/chunk-000/{TOP}/episode_000002.mp4", "reason": "no episode of meta/episodes uses it"},
+  ]
+  first, second, third = lines.splitlines()
+  open(f"{path}/meta/episodes.jsonl", "w").write(f"{first}\n\n{second[:-9]}\n{third}\n")
+  with pytest.raises(errors.UserError, match="episodes.jsonl: line 3 is not JSON"):
+    opened(path)
+  open(f"{path}/meta/episodes.jsonl", "wb").write(f"{first}\n[1]\n".encode() + b"{caf\xe9}")
+  with pytest.raises(errors.UserError, match="episodes.jsonl: line 2 holds a JSON list"):
+    opened(path)
+  open(f"{path}/meta/episodes.jsonl", "w").write(lines)
+  open(f"{path}/meta/tasks.jsonl", "a").write('{"task_index": 1, "task": "another"}\n')
+  with pytest.raises(errors.UserError, match="task_index 1 is listed twice, as 'close the drawer' and as 'another'"):
+    opened(path)
+  open(f"{path}/meta/tasks.jsonl", "w").write('{"task_index": 0}')
+  with pytest.raises(errors.UserError, match="task_index = 0, task = None, expected a whole number and text"):
+    opened(path)
+  makers.write_table(f"{path}/meta/tasks.parquet", pa.table({"task_index": [0, 1]}))
+  with pytest.raises(errors.UserError, match="tasks.parquet has no column of instructions"):
+    opened(path)
+  os.remove(f"{path}/meta/tasks.parquet")
+  os.remove(f"{path}/meta/tasks.jsonl")
+  assert opened(path)[1].task == "close the drawer"  # of the episode's own list
+  os.remove(f"{path}/meta/episodes.jsonl")
+  with pytest.raises(errors.UserError, match="episodes.jsonl cannot be read"):
+    opened(path)
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_an_episode_that_is_listed_twice(tmp_path, version):
+  folder = Folder(version=version)  # the place of the row itself in the tables is no difference
+  folder.episodes = lambda table: [*[row | {"meta/episodes/file_index": 0} for row in table], table[1]]
+  source = opened(folder.write(tmp_path / "same"))
+  assert source.names == ("episode_000000", "episode_000001")
+  assert [one["reason"] for one in source.skipped] == ["episode 1 is listed twice: used once"]
+  check(source[1], 1, range(8))
+  folder.episodes = lambda table: [*table, table[1] | {"length": 5}]
+  source = opened(folder.write(tmp_path / "other"))
+  refused(source, 1, "listed twice in meta/episodes.*, with length = 8 and 5")
+  check(source[0], 0, range(6))

@@ -1,0 +1,92 @@
+"""Policy examples by time, across clips and instructions, and where something cannot be read."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from como_jax.data import policy, policy_index, shard_file
+from como_jax.data.times import FrameTimes
+from tests.data import makers
+from tests.data.test_policy import SIZES, _two, arm, label, normaliser, numbers, same, take, walk  # noqa: F401  (_two is a fixture)
+
+
+@pytest.mark.parametrize("clip_frames", [1, 5, 14])
+def test_chunks_and_history_cross_clips(tmp_path, clip_frames):
+  path = makers.shards(tmp_path / "s", (14,), clip_frames=clip_frames)
+  rows = walk([arm(path)], history=2)
+  np.testing.assert_array_equal(rows["time"], np.arange(14))
+  np.testing.assert_array_equal(rows["actions_mask"][..., 0].sum(1), [3] * 12 + [2, 1])
+  np.testing.assert_array_equal(numbers(rows["images"])[:, :, 0], [[max(t - 1, 0), t] for t in range(14)])
+
+
+def test_chunks_and_history_by_time(tmp_path):
+  """10, then 30 frames a second: a step of 0.2 s is 2, then 6 frames."""
+  times = np.concatenate([np.arange(10) / 10, 1 + np.arange(20) / 30])
+  path = makers.shards(tmp_path / "s", (30,), times=lambda i, n: times)
+  rows = walk([arm(path)], step_seconds=0.2, reduce="first", history=2, chunk=4)
+  starts = np.where(rows["actions_mask"][..., 0], rows["actions"][..., 0], -1).astype(int)
+  assert starts[0].tolist() == [0, 2, 4, 6] and starts[7].tolist() == [7, 9, 13, 19] and starts[12].tolist() == [12, 18, 24, -1]
+  assert numbers(rows["images"])[[2, 12, 20], :, 0].tolist() == [[0, 2], [9, 12], [14, 20]]
+  mean = walk([arm(path)], step_seconds=0.2, chunk=4)["actions"][7][:, 0]
+  np.testing.assert_allclose(mean, [7.5, np.mean([9, 10, 11, 12]), np.mean(range(13, 19)), np.mean(range(19, 25))], atol=1e-5)
+
+
+@pytest.mark.parametrize("step, chunk", [(0.0, 5), (0.1, 5), (0.15, 4), (0.25, 9)])
+def test_edges_of_a_chunk(step, chunk):
+  """Elements cover the frames from their own time to that of the next, whatever the rate, and end with the segment."""
+  for rate in (10, 24, 30, 60):
+    times = FrameTimes(2.0, 1 / rate, 40)
+    for t in (0, 7, 39):
+      edges, begins = policy_index.chunk_edges(times, t, step, chunk)
+      assert edges[0] == t and (np.diff(edges) >= 0).all() and edges[-1] <= 40
+      for k in np.flatnonzero(begins):
+        assert edges[k] < 40 and edges[k + 1] > edges[k]
+        away = abs((edges[k] - t) / rate - k * (step or 1 / rate))
+        assert away <= min(0.5 / rate + 1e-3, (step or 1 / rate) / 5) + 1e-9
+  assert policy_index.chunk_edges(FrameTimes(0.0, 0.1, 40), 30, 0.0, 12)[1].sum() == 10
+
+
+def test_two_instructions_in_an_episode(tmp_path):
+  path = makers.shards(tmp_path / "s", (10,), task=lambda i: ["task 0"] * 6 + ["task 1"] * 4)
+  rows = walk([arm(path)])
+  np.testing.assert_array_equal(rows["language"][:, 0, 0], [1] * 6 + [2] * 4)
+  np.testing.assert_array_equal(rows["actions_mask"][..., 0].sum(1), [3] * 8 + [2, 1])
+  assert walk([arm(path, tasks=("task 1",))])["time"].tolist() == [6, 7, 8, 9]
+
+
+def test_damaged_records_are_replaced(tmp_path):
+  path = makers.shards(tmp_path / "s", (30,) * 6, size=(64, 64))
+  for frame in range(30):
+    makers.damage(path, "episode_2", frame=frame)
+  with pytest.warns(UserWarning, match="damaged record is replaced.*clip 2"):
+    whole = take([arm(path)], 2, image_size=64)
+  with pytest.warns(UserWarning, match="damaged"):
+    same([take([arm(path)], 2, image_size=64, process_index=0, process_count=2)[0]], [{k: v[:4] for k, v in whole[0].items()}])
+  assert policy.statistics([arm(path)], validation_fraction=0.0).robots["arm"]["action"].count == 180  # its numbers are whole
+  with pytest.warns(UserWarning, match="left out of the evaluation"):
+    found = policy.evaluation([arm(path)], **({"batch_size": 10, "split": "all", "threads": 0, "normaliser": normaliser()} | SIZES | {"image_size": 64}))
+    with found.batches() as batches:
+      rows = [(batch["valid"], batch["damaged"], batch["episode"]) for batch in batches]
+  valid, damaged, episode = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+  assert damaged.sum() == 30 and set(episode[damaged]) == {2} and valid.sum() == 150
+
+
+def test_damaged_numbers_and_labels(two, tmp_path):
+  """Numbers that cannot be read replace the example; labels are masked."""
+  data = str(tmp_path / "s")
+  shutil.copytree(two[0], data)
+  folder = label(data, tmp_path / "l", cameras=("right",))
+  file = f"{folder}/labels-00000.labels"
+  index = shard_file.ShardFile(file).index
+  content = bytearray(open(file, "rb").read())
+  content[int(index["array_offset/z/right"][1]) + 5] ^= 1
+  open(file, "wb").write(content)
+  with pytest.warns(UserWarning, match="labels that cannot be read are not used.*labels-00000.labels clip 1"):
+    rows = walk([arm(data, labels=folder, cameras=("right",))])
+  clip = (rows["name"] == 0) & (rows["time"] >= 6) & (rows["time"] < 12)
+  assert clip.sum() == 6 and not rows["latents_mask"][clip][:, 0].any() and rows["actions_mask"].any(-1).all(0)[0]
+  before = (rows["name"] == 0) & (rows["time"] == 4)
+  assert rows["latents_mask"][before].tolist() == [[True, False]]  # its second motion begins in the damaged clip
+  with pytest.warns(UserWarning, match="left out of the statistics"):
+    assert policy.statistics([arm(data, labels=folder, cameras=("right",))], validation_fraction=0.0).latent.count == 12 + 7 - 6
