@@ -101,7 +101,7 @@ def test_processes_stopped_killed_and_resumed_on_any_number_equal_one_process(tm
 
 
 @pytest.mark.parametrize("mistake, expected", [
-    ("--config.data.path=no/such/folder", "error: data path 'no/such/folder' does not exist"),  # every process finds it
+    ("--config.data.path=no/such/folder", "error: config.data.path 'no/such/folder' does not exist"),  # every process finds it
     ("--resume", "holds no run to go on with (process 0 of 2)"),  # only process 0 looks
 ])
 def test_bad_input_ends_both_processes(tmp_path, mistake, expected):

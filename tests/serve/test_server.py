@@ -361,6 +361,16 @@ def test_settings_out_of_range(settings, message):
       pass
 
 
+@pytest.mark.parametrize("name, least, most", [
+    ("port", 0, 65_535), ("batch_size", 1, 1024), ("batch_wait_ms", 0, 10_000), ("max_connections", 1, 10_000)])
+def test_the_ends_of_the_ranges_belong_to_them(name, least, most):
+  for value in (least, most):
+    assert getattr(server.Settings(**{"preset": "libero", name: value}), name) == value
+  for value in (least - 1, most + 1):
+    with pytest.raises(errors.UserError, match=f"config.{name}={value}, expected {least} to {most}"):
+      server.Settings(**{"preset": "libero", name: value})
+
+
 def test_the_config_builds_settings():
   from como_jax import config as config_lib
   from como_jax.tasks import serve
