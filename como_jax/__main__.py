@@ -1,10 +1,8 @@
 """`python -m como_jax` is `python -m como_jax.main`."""
 
-import sys
-
 from como_jax import interrupt
 
 interrupt.prepare(__name__)
 if __name__ == "__main__":
   from como_jax import main
-  sys.exit(main.main())
+  interrupt.leave(main.main())

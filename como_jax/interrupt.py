@@ -50,3 +50,13 @@ def done() -> None:
   """The line has been said: what comes now, while the process ends, is not another traceback."""
   if _LEAVE.over:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def leave(code: int) -> None:
+  """Ends the program. After Ctrl-C at once: threads of a compiler or a data loader that are in the middle of something can crash an orderly
+  exit (139 instead of 130)."""
+  if code == CODE:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  sys.exit(code)

@@ -125,4 +125,4 @@ def _quiet_start() -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  interrupt.leave(main())
