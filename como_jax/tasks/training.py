@@ -120,12 +120,14 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   if old_rate and not np.isclose(old_rate(start), rate(start), rtol=1e-4):
     writer.say(f"resume: the learning rate of step {start} was {float(old_rate(start)):.4g} and is now {float(rate(start)):.4g} "
                "(train.steps and train.optimizer decide the schedule)")
+  def one_step(now, batch):  # a sample says more than the loss reads: with that, the program would be another than the one compiled above
+    return train_step(now, {name: batch[name] for name in job.batch})
   batches = job.batches(start)
   evaluate = job.evaluate and (lambda now: job.evaluate(_at_hand(state.weights(now, frozen=frozen))))
   lost = False  # another process: then nothing here can be ended in order, Orbax would wait for it
   try:
     outcome = loop.run(
-        current, step=train_step, batches=batches, mesh=mesh, steps=section.steps, log=writer, checkpointer=checkpointer,
+        current, step=one_step, batches=batches, mesh=mesh, steps=section.steps, log=writer, checkpointer=checkpointer,
         examples_per_step=job.examples_per_step, unit=job.unit, log_every=section.log_every,
         checkpoint_every=section.checkpoint_every, evaluate=evaluate, evaluate_every=section.evaluate_every,
         slow_data=meter.advice(**dataclasses.asdict(job.loading)))

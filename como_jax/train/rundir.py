@@ -162,7 +162,10 @@ def owning():
     yield
   finally:
     for workdir in set(_LOCKS) - before:
-      os.close(_LOCKS.pop(workdir))
+      file = _LOCKS.pop(workdir)
+      with contextlib.suppress(OSError):
+        os.ftruncate(file, 0)  # nobody's: two finished directories hold the same bytes
+      os.close(file)
 
 
 def join(workdir: pathlib.Path, config, *, seconds: float = 30.0) -> None:

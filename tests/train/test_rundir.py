@@ -113,7 +113,7 @@ def test_the_lock_is_held_until_the_task_ends(tmp_path):
     rundir.open_run(run, config, **FRESH)
     rundir.open_run(run, config, **ANEW)  # its own
     assert subprocess.run(probe, capture_output=True).returncode
-  assert subprocess.run(probe, capture_output=True).returncode == 0
+  assert subprocess.run(probe, capture_output=True).returncode == 0 and (run / rundir.LOCK).read_bytes() == b""
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
