@@ -107,7 +107,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("objectives.perceptual.weights_path quickstart:source quickstart:ingest quickstart:motion quickstart:probe quickstart:extract", PATH),
     ("quickstart:policy quickstart:rollout compile:of", PATH),
     # Data.
-    ("data.frames", whole(1)), ("data.image_size rollout:image_size collect.image_size model.image_size", whole(8, 8192)),
+    ("motion:data.frames", whole(2)), ("data.frames", whole(1)), ("data.image_size rollout:image_size collect.image_size model.image_size", whole(8, 8192)),
     ("shards.image_size", whole(0, 8192)), ("*.resize", RESIZE), ("data.offset_seconds offset_seconds", POSITIVE),
     ("data.validation_fraction", FRACTION), ("data.workers data.threads data.prefetch ingest:workers", whole(0, also=-1)),
     ("data.augment.shift.fraction data.augment.flip.probability", SHARE), ("data.augment.colour.[bcs]*", number(0)),
