@@ -21,6 +21,7 @@ _HERE = pathlib.Path(__file__).parent
 CONFIGS = next((one for one in (_HERE / "configs",) if one.is_dir()), _HERE.parent / "configs")  # inside an installed package, beside it in a clone
 SWITCHES = ("resume", "overwrite", "distributed", "help")
 FLAGS = ("config", "workdir", *SWITCHES)
+_OFF = tuple(f"no{switch}" for switch in SWITCHES)
 
 
 class Help(Exception):
@@ -180,10 +181,10 @@ def parse(argv: Sequence[str]) -> CommandLine:
   """
   flags: dict[str, str | None] = {}
   changes = []
-  for name, text in overrides.words(argv[1:], SWITCHES):
+  for name, text in overrides.words(argv[1:], (*SWITCHES, *_OFF)):
     if name.startswith(overrides.PREFIX):
       changes.append((name, text))
-    elif name not in (*FLAGS, *(f"no{switch}" for switch in SWITCHES)):
+    elif name not in (*FLAGS, *_OFF):
       raise errors.UserError(f"flag --{name} is unknown: {errors.nearest('--' + name, ['--' + flag for flag in FLAGS])}")
     else:
       flags[name] = text
@@ -269,7 +270,7 @@ def differences(old: dict, new: dict, *, prefix: str = "") -> dict[str, tuple[An
 
 def _switch(name: str, flags: dict[str, str | None]) -> bool:
   """Whether a flag without a value is on: --resume, --resume=true, --noresume."""
-  if name not in flags:
+  if f"no{name}" in flags or name not in flags:
     return False
   text = flags[name]
   try:

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
       return _one_of_several(command)
     return tasks.run(command)
   except (errors.UserError, errors.Transient, errors.Failed) as error:
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)  # one line, whatever was typed
+    print(_one_line(error), file=sys.stderr)
     return error.code
   except KeyboardInterrupt:
     interrupt.done()
@@ -70,7 +70,7 @@ def _one_of_several(command) -> int:
     except (errors.Shared, errors.NonFinite):  # the same in every process
       raise
     except (errors.UserError, errors.Transient, errors.Failed) as error:
-      print(f"error: {error}", file=sys.stderr)
+      print(_one_line(error), file=sys.stderr)
       distributed.leave(error.code)
     except KeyboardInterrupt:
       if distributed.is_first():
@@ -96,6 +96,10 @@ def how_to_go_on(command) -> str:
   if flag and run.is_file() and run.stat().st_mtime >= _BEGIN:  # this process has written it: there is something to go on with
     words = [word for word in words if word.lstrip("-").partition("=")[0] not in ("resume", "overwrite")] + [flag]
   return f"stopped by Ctrl-C: {'go on' if '--resume' in words else 'run it again'} with " + shlex.join(["python", "-m", "como_jax", *words])
+
+
+def _one_line(error: Exception) -> str:
+  return "error: " + " ".join(str(error).split())  # whatever was typed
 
 
 def _place(error: OSError) -> str:

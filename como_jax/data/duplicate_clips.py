@@ -1,10 +1,10 @@
 """Marks the clips of a new folder of shards that an earlier episode shows too, from what was measured of their frames."""
 
-import os
+import collections
 
 import numpy as np
 
-from como_jax.data import duplicates, shard_file
+from como_jax.data import duplicates, reader
 
 _SHARE = 0.5  # of a clip's frames
 
@@ -20,8 +20,8 @@ def mark(output: str, files: list[dict], rows: list[dict]) -> list[dict[str, str
   Returns:
     {"name", "note"}: an episode and what it repeats.
   """
-  opened = {file["shard"]: shard_file.ShardFile(os.path.join(output, file["file"]), file) for file in files}
-  names = {shard: [name for name in file.index if name.startswith("frame/picture_hash/")] for shard, file in opened.items()}
+  opened = reader.ShardCache(output, files)  # not all shards of a large folder may be open at once
+  names = {file["shard"]: [name for name in opened[file["shard"]].index if name.startswith("frame/picture_hash/")] for file in files}
   episodes: dict[str, list[int]] = {}
   for i, row in enumerate(rows):
     if names[row["shard"]]:
@@ -42,8 +42,11 @@ def mark(output: str, files: list[dict], rows: list[dict]) -> list[dict[str, str
     times = signatures[one.episode].times
     notes.append({"name": named[one.episode], "note": f"from {_text(times[one.first])} to {_text(times[one.last - 1])} s it shows what "
                                                       f"{named[one.of]} shows from {_text(times[one.first] - one.offset)} s on"})
-  for number in {one.episode for one in found}:
-    alike, at = duplicates.mask(found, number, len(signatures[number].times)), 0
+  of_episode = collections.defaultdict(list)
+  for one in found:
+    of_episode[one.episode].append(one)
+  for number, mine in of_episode.items():
+    alike, at = duplicates.mask(mine, number, len(signatures[number].times)), 0
     for i in parts[number]:
       rows[i]["duplicate"] = bool(alike[at : at + rows[i]["length"]].mean() >= _SHARE)
       at += rows[i]["length"]

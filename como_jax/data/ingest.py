@@ -187,7 +187,7 @@ def _array_facts(output: str, files: list[dict], rows: list[dict], name: str, na
     for file in files:
       opened = shard_file.ShardFile(os.path.join(output, file["file"]), file)
       if name in opened.arrays:
-        pieces += opened.statistics(name)
+        pieces += [piece.copy() for piece in opened.statistics(name)]  # a view would keep the shard open
         counts += [int(n) for n in opened.index["length"][opened.index[f"array_width/{name}"] != 0]]
     facts["statistics"] = summaries.merge(pieces, counts).to_json()
   return facts

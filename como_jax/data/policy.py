@@ -267,7 +267,7 @@ def statistics(
 
 def _latent_statistics(sets: Sequence[PolicySet], found: Sequence[policy_examples.Opened]) -> Statistics | None:
   """Of the valid latent motions of the examples' frames; those of a label set that several entries use count once a frame."""
-  total, seen = Accumulator(), set()
+  total, counted = Accumulator(), {}
   for one, opened in zip(sets, found, strict=True):
     if not one.labels:
       continue
@@ -282,12 +282,11 @@ def _latent_statistics(sets: Sequence[PolicySet], found: Sequence[policy_example
           warnings.warn(f"{opened.label}: labels that cannot be read are left out of the statistics: {error}", stacklevel=3)
           continue
         for camera in chosen:
-          if (one.labels, place, camera, first) in seen:
-            continue
-          seen.add((one.labels, place, camera, first))
           z, valid, _ = motions[camera]
+          done = counted.setdefault((one.labels, place, camera), np.zeros(len(valid), bool))
           part = slice(max(0, first - begin), last - begin)
-          total.add(z[part][valid[part]])
+          total.add(z[part][valid[part] & ~done[part]])
+          done[part] = True
   return total.finish()
 
 

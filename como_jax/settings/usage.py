@@ -19,7 +19,7 @@ FLAGS = (
     ("--help", "this text; with --config its keys"),
 )
 CODES = ("Exit codes: 0 done, 2 bad input (one line, nothing written), 130 Ctrl-C before there was something to save, 143 stopped by SIGTERM or "
-         "Ctrl-C after saving, 75 other processes did not come, 1 anything else.")
+         "Ctrl-C after saving, 75 other processes did not come or were lost, 1 anything else.")
 
 
 def overview(folder: pathlib.Path) -> str:

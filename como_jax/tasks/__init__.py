@@ -43,5 +43,6 @@ def run(command: config_lib.CommandLine) -> int:
     jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "como_jax" / "xla"))
   task = importlib.import_module(f"como_jax.tasks.{name}")
   interrupt.as_exception()
-  with rundir.owning(), distributed.peers(), memory.explained(), files.explained(command.workdir):
+  advice = memory.ADVICE if "train" in command.config else memory.ADVICE_ELSE
+  with rundir.owning(), distributed.peers(), memory.explained(advice), files.explained(command.workdir):
     return task.run(command)

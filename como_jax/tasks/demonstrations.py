@@ -143,8 +143,3 @@ def instructions(config, found: list[policy_data.PolicySet]) -> tuple[Callable, 
   texts = sorted({text for one in found for text in shards.read_table(one.path).tasks} | {""})
   tokens, mask = encode(texts)
   return encode, {text: (tokens[i], mask[i]) for i, text in enumerate(texts)}
-
-
-def augmentation(section) -> tuple[Callable, ...]:
-  """The transforms that are switched on."""
-  return sources.augmentation(section)

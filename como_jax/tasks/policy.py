@@ -11,6 +11,7 @@ from como_jax import config as config_lib
 from como_jax import errors, models, trees
 from como_jax.data import loading, normalisation
 from como_jax.data import policy as policy_data
+from como_jax.parallel import distributed
 from como_jax.serve import policy as serving
 from como_jax.tasks import demonstrations, sources, tokens, training
 from como_jax.train import checkpoint, rng, rundir
@@ -18,7 +19,8 @@ from como_jax.train import checkpoint, rng, rundir
 
 def run(command: config_lib.CommandLine) -> int:
   """Trains; the weights it leaves hold all that acting needs (model, statistics, cameras, instruction encoder)."""
-  rundir.check(command.workdir, command.config, resume=command.resume, overwrite=command.overwrite)
+  flags = {"resume": command.resume, "overwrite": command.overwrite}
+  distributed.together(lambda: rundir.check(command.workdir, command.config, **flags) if distributed.is_first() else None)
   config, ready = resolve(command.config)
   return training.fit(dataclasses.replace(command, config=config), lambda: job(config, ready))
 
@@ -204,7 +206,7 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
     return model.losses(params, batch, key)
 
   score = Score(model, ready.normaliser, guidance=float(config.policy.guidance), dtype=config.model.dtype)
-  augment = demonstrations.augmentation(config.data)
+  augment = sources.augmentation(config.data)
   known = None
   if config.policy.cache_tokens:
     check_cache(config, model, start, augment)
@@ -227,16 +229,8 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
 
 
 def loss_weights(config, model) -> dict[str, float]:
-  """The weight of every term of the model's loss.
-
-  Raises:
-    errors.UserError: a negative one.
-  """
-  found = {name: float(config.policy.objectives[name].weight) for name in model.terms}
-  for name, weight in found.items():
-    if not weight >= 0:
-      raise errors.UserError(f"config.policy.objectives.{name}.weight={weight}, expected 0 or more")
-  return found
+  """The weight of every term of the model's loss."""
+  return {name: float(config.policy.objectives[name].weight) for name in model.terms}
 
 
 def check_cache(config, model, start: dict[str, Any], augment: tuple) -> None:

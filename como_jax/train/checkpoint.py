@@ -14,7 +14,7 @@ from absl import logging as absl_logging
 
 from como_jax import errors, trees, weights
 from como_jax.parallel import distributed, rules
-from como_jax.train import files, integrity
+from como_jax.train import files, integrity, memory
 
 absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax warns about files that it does without, and logs what it raises as well
 
@@ -123,9 +123,9 @@ class Checkpointer:
         from there would meet it again, whatever the learning rate.
     """
     self.wait()
-    for saved in integrity.steps(self._folder):
+    for saved in json.loads(distributed.from_first(json.dumps(integrity.steps(self._folder)))):
       folder = self._folder / str(saved)
-      problem = "its weights lead there at once" if saved >= step - 1 else "" if self._finite(folder) else "it holds numbers that are not finite"
+      problem = distributed.from_first("its weights lead there at once" if saved >= step - 1 else self._unusable(folder))
       if not problem:
         return saved
       if distributed.is_first():
@@ -133,11 +133,14 @@ class Checkpointer:
       distributed.from_first("")
     return None
 
-  def _finite(self, folder: pathlib.Path) -> bool:
+  def _unusable(self, folder: pathlib.Path) -> str:
+    """Why nothing can go on from a step, "" where it can."""
     try:
-      return all_finite(_read(folder / integrity.STATE))
-    except Exception:  # whatever makes it unreadable, the step with that loss is what is to be told
-      return False
+      return "" if all_finite(_read(folder / integrity.STATE)) else "it holds numbers that are not finite"
+    except Exception as error:  # Orbax and TensorStore raise all kinds
+      if isinstance(error, (MemoryError, PermissionError)) or memory.is_out_of_memory(error):
+        raise
+      return f"it cannot be read: {_line(error)}"
 
   def wait(self) -> None:
     """Until the last save is committed and has its checksums. Raises `errors.Storage` where it cannot be written."""
@@ -254,10 +257,8 @@ def find(path: str | pathlib.Path) -> Found:
       break
     saved = folder.absolute() / str(step)
     integrity.check_version(saved)
-    try:
-      integrity.check(saved)
-    except integrity.Damaged as error:
-      notes.append(f"checkpoint {saved} is damaged ({error}) and is not used")
+    if problem := integrity.problem(saved):
+      notes.append(f"checkpoint {saved} is damaged ({problem}) and is not used")
       continue
     if has_weights:
       notes.append(f"{exported} is of step {_word(exported_step)}, the newest checkpoint of step {step}: the checkpoint is used (give "

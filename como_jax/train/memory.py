@@ -14,6 +14,7 @@ from como_jax import errors
 GIB = 2**30
 ADVICE = ("lower config.train.batch_size, raise config.train.accumulate (the same batch in parts), or spread the weights with "
           "config.train.mesh.fsdp; configs/compile.py plans a run for a machine")
+ADVICE_ELSE = "lower the batch size of the task, or give it a machine with more"  # where no train section is
 _WORDS = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "OUT_OF_MEMORY")
 
 
@@ -84,14 +85,14 @@ def size(tree: Any, *, mesh_size: int = 1) -> int:
 
 
 @contextlib.contextmanager
-def explained():
-  """Turns an out-of-memory error, in here, into `errors.OutOfMemory`: one line that says what to change."""
+def explained(advice: str = ADVICE):
+  """Turns an out-of-memory error, in here, into `errors.OutOfMemory`: one line that gives the advice."""
   try:
     yield
   except (RuntimeError, ValueError, MemoryError) as error:
     if not is_out_of_memory(error):
       raise
-    raise errors.OutOfMemory(f"out of memory{_asked(str(error))} ({os.uname().nodename}): {ADVICE}") from error
+    raise errors.OutOfMemory(f"out of memory{_asked(str(error))} ({os.uname().nodename}): {advice}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,13 +8,14 @@ import pathlib
 import shutil
 import threading
 import time
+import weakref
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from como_jax import errors
-from como_jax.data import ingest, reader, shards
+from como_jax.data import ingest, reader, shard_file, shards
 from tests.data import makers, test_video
 
 QUICK = {"workers": 0, "progress": False}
@@ -186,6 +187,22 @@ def test_resume_after_a_kill_gives_the_same_bytes(tmp_path, kill):
   ingest.run(source, str(output), episodes_per_shard=1, **QUICK)
   assert contents(output) == whole and untouched.stat().st_mtime_ns == stamp
   assert not list(output.glob("*.tmp"))
+
+
+def test_a_folder_of_many_shards_is_not_open_at_once(tmp_path, monkeypatch):
+  """The usual limit is 1024 files."""
+  living, most = weakref.WeakSet(), []
+
+  class Counted(shard_file.ShardFile):
+    def __init__(self, *arguments):
+      super().__init__(*arguments)
+      living.add(self)
+      most.append(len(living))
+
+  monkeypatch.setattr(shard_file, "ShardFile", Counted)
+  monkeypatch.setattr(reader, "_OPEN_FILES", 2)
+  ingest.run(makers.Synthetic((5,) * 12), str(tmp_path / "s"), episodes_per_shard=1, **QUICK)
+  assert len(most) >= 24 and max(most) <= 4
 
 
 def test_other_settings_or_source_in_the_folder_are_refused(tmp_path):

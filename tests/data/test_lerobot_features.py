@@ -121,6 +121,18 @@ def test_depth_video(tmp_path, mark):
     assert source.skipped == [{"name": "camera wrist", "reason": "left out: depth video is not read"}]
 
 
+@pytest.mark.parametrize("lost", ["value", "column"])
+def test_places_of_a_depth_video_are_not_asked_for(tmp_path, lost):
+  wrist = {"dtype": "video", "shape": [makers.HEIGHT, makers.WIDTH, 1], "info": {"video.is_depth_map": True}}
+  place = f"videos/{WRIST}/from_timestamp"
+  change = (lambda row: row | {place: None}) if lost == "value" else (lambda row: {k: v for k, v in row.items() if k != place})
+  folder = Folder(version="v3.0", videos=(TOP, WRIST), info=features(**{WRIST: wrist}), episodes=lambda table: list(map(change, table)))
+  source = opened(folder.write(tmp_path / "set"))
+  assert source.cameras == ("top",)
+  for i, length in enumerate((6, 8)):
+    check(source[i], i, range(length))
+
+
 def test_depth_video_that_does_not_say_so(tmp_path):
   path = Folder(videos=(TOP, WRIST)).write(tmp_path / "set")
   file = f"{path}/videos/chunk-000/{WRIST}/episode_000000.mp4"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from como_jax.data import labels, normalisation, policy, shards, statistics, tra
 from tests.data import makers, test_pipeline
 
 LENGTHS = (12, 9, 15, 7)
-FPS = 10.0
 TASKS = {f"task {i}": (np.full((2, 3), i + 1, np.float32), np.array([True, i == 0])) for i in range(2)}
 
 
@@ -262,6 +262,19 @@ def test_statistics_of_latent_motion_see_the_selected_training_episodes_only(man
   used = sorted(set(first) | set(rest))
   assert found.count == 3 * len(used) and not set(used) & set(held)  # frames 0, 1 and 2 of 5 have a motion of two frames
   np.testing.assert_allclose(found.mean, [1, 0])
+
+
+def test_a_frame_that_two_entries_learn_from_counts_once_whatever_runs_it_lies_in(tmp_path):
+  times = np.concatenate([np.arange(12) / 10, 1.2 + np.arange(6), 7.2 + np.arange(12) / 10])  # a slow part, which no video window covers
+  path = makers.shards(tmp_path / "s", (30,), times=lambda i, n: times, clip_frames=40)
+  folder = label(path, tmp_path / "l")
+  of = lambda *sets: policy.statistics(list(sets), validation_fraction=0.0).latent
+  robot, video = arm(path, labels=folder), policy.PolicySet(path, labels=folder)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    alone, both, turned = of(robot), of(robot, video), of(robot, video, robot)
+  assert 0 < alone.count == both.count == turned.count
+  np.testing.assert_allclose(both.mean, alone.mean)
 
 
 def test_shares_of_the_mixture(path, two):

@@ -27,7 +27,13 @@ def test_forms_of_a_value(words):
 def test_forms_of_a_switch(words, on):
   assert parse("--config=motion:debug", f"--config.data.augment.flip.on{words[0]}", "--config.seed=1").data.augment.flip.on is on
   assert config_lib.parse(["main", "--config=motion:debug", f"--resume{words[0]}"]).resume is on
-  assert not config_lib.parse(["main", "--config=motion:debug", f"--no{'resume'}"]).resume if not words[0] else True
+
+
+@pytest.mark.parametrize("words", [["--noresume"], ["--resume", "--noresume"], ["--noresume", "--resume"]])
+def test_a_switch_is_taken_back(words):
+  assert not config_lib.parse(["main", "--config=motion:debug", *words]).resume
+  with pytest.raises(errors.UserError, match="unexpected argument 'word'"):
+    config_lib.parse(["main", "--config=motion:debug", "--noresume", "word"])
 
 
 @pytest.mark.parametrize("text, value", [("top", ("top",)), ("'top'", ("top",)), ("('top',)", ("top",)), ("['top', 'side']", ("top", "side")), ("()", ()),

@@ -42,9 +42,9 @@ class LeRobot:
     self._paths = meta.Paths(path, self._info)
     where = os.path.join(path, layout.INFO)
     self._cameras = layout.cameras(self._features, options, where)
-    self._damaged = self._paths.check(self._episodes, [camera.key for camera in self._cameras if camera.video])
     sample = self._sample()
     self._cameras = self._without_depth(self._cameras, sample)
+    self._damaged = self._paths.check(self._episodes, [camera.key for camera in self._cameras if camera.video])
     keys = {"action": options.action_key, "state": options.state_key}
     vectors = {role: layout.vector(role, self._features, key, where) for role, key in keys.items()}
     self._vectors = {role: one for role, one in vectors.items() if one is not None}
