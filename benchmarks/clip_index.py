@@ -109,7 +109,7 @@ def _measured(name: str, folder: str, result) -> None:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--clips", type=int, default=1_000_000)
-  common.add_options(parser)
+  common.add_options(parser, rounds=None)
   options = parser.parse_args()
   context, rows = multiprocessing.get_context("spawn"), []
   for cameras in (1, 3):

@@ -65,9 +65,10 @@ class Measured:
     return min(self.rounds, key=lambda one: one.rate)
 
 
-def add_options(parser: argparse.ArgumentParser, *, rounds: int = 3) -> None:
-  """--rounds and --out."""
-  parser.add_argument("--rounds", type=int, default=rounds, help="rounds of each row, after one that does not count")
+def add_options(parser: argparse.ArgumentParser, *, rounds: int | None = 3) -> None:
+  """--out, and --rounds unless its number is None: for what has no rounds."""
+  if rounds is not None:
+    parser.add_argument("--rounds", type=int, default=rounds, help="rounds of each row, after one that does not count")
   parser.add_argument("--out", action="store_true", help="also write the page into benchmarks/results")
 
 

@@ -52,7 +52,7 @@ class Made:
 class Scene:
   """A textured canvas with sprites that move on their own, seen through a camera on a path."""
 
-  def __init__(self, rng: np.random.Generator, *, sprites: int = 3, dark: float = 1.0):
+  def __init__(self, rng: np.random.Generator, *, dark: float = 1.0):
     width, height = 960, 720
     layers = np.zeros((height, width, 3), np.float32)
     for cells, strength in ((4, 50), (12, 35), (40, 25), (120, 15)):
@@ -69,7 +69,7 @@ class Scene:
     self.dark = dark
     self.canvas = Image.fromarray((np.asarray(image) * dark).astype(np.uint8))
     self._sprites = []
-    for _ in range(sprites):
+    for _ in range(3):
       size = int(rng.integers(40, 110))
       texture = rng.integers(0, 255, (5, 5, 3)).astype(np.float32) * dark
       sprite = Image.fromarray(texture.astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)

@@ -291,7 +291,7 @@ def main() -> None:
   parser.add_argument("--size", type=int, default=0)
   parser.add_argument("--sheets", type=pathlib.Path)
   parser.add_argument("--seed", type=int, default=0)
-  common.add_options(parser)
+  common.add_options(parser, rounds=None)
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as temporary:
     folder = options.videos or pathlib.Path(temporary)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up .venv with what the tests need, simulators included, and runs them: launch/test.sh [--all] [--record] [pytest arguments]
-#   --all     the tests marked slow too, and every program compiled as real runs compile it
+#   --all     the tests marked slow too, and compiled as real runs compile (a few tests set options of their own)
 #   --record  writes date, commit, minutes and counts of this run to tests/last_run.json
 # COMO_JAX_TEST_SIMULATORS=0 leaves the simulators out; their tests are then skipped.
 set -euo pipefail

@@ -88,8 +88,7 @@ class Encoded:
           height, width = self._sizes[name][source[0]]
           frames[name] = shard_file.Frames(codec, length, height, width, [self._blob(name, int(i)) for i in numbers])
         arrays = {name: np.ascontiguousarray(array[source]) for name, array in raw.arrays.items()}
-        seconds = plan.seconds[span.first : span.last]
-        times = whole.slice(span.first - segment[0].first, span.last - segment[0].first) if whole.explicit is None else FrameTimes.of(seconds)
+        times = whole.slice(span.first - segment[0].first, span.last - segment[0].first)
         row = {"start": span.first, "length": length, "first": times.first, "interval": times.interval, "seconds": None,
                "shot": span.shot, "task": span.task, "has_action": "action" in arrays, "has_state": "state" in arrays,
                "dims": {name: int(array.shape[1]) for name, array in arrays.items()}, **plan.facts(span)}

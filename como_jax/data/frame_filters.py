@@ -57,7 +57,7 @@ class FilterOptions:
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      if field.type == "bool" or field.type is bool:
+      if field.type is bool:
         if not isinstance(value, bool):
           raise errors.UserError(f"filter option {field.name}={value!r}, expected True or False")
       elif isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):

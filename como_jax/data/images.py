@@ -170,15 +170,3 @@ def _scale_depth(image: np.ndarray, mode: str, depth_range: Sequence[float]) -> 
   scaled = (image.astype(np.float64) - nearest) * (255 / (farthest - nearest))
   gray = np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
   return np.repeat(gray[..., None], 3, 2)
-
-
-def decode_jpegs(
-  blobs: Sequence[bytes], indices: Sequence[int], out: Sequence[np.ndarray], *, by: int = 1
-) -> Sequence[np.ndarray]:
-  """Frames by number into `out`, n arrays [H / by, W / by, 3]. Raises `Unreadable` when the bytes are damaged."""
-  try:
-    for image, index in zip(out, indices, strict=True):
-      decode_jpeg(blobs[index], image, by=by)
-  except DECODE_ERRORS as error:
-    raise Unreadable(f"damaged jpeg frame ({error})") from error
-  return out

@@ -50,7 +50,7 @@ def choose(*, workers: int, threads: int, prefetch: int, cores: int, accelerator
   Args:
     cores: CPU cores of this process.
     accelerators: devices of this process that are not CPUs.
-    codecs: of the shards that are read, see `episode.CODECS`.
+    codecs: of the shards that are read, see `shard_file.CODECS`.
     room: batches that workers may keep in shared memory, see `shared_room`.
 
   Raises:

@@ -119,8 +119,7 @@ def plan(table: shards.Table, *, offset_seconds: float, cameras: abc.Sequence[st
   varying = np.flatnonzero(~segments.uniform)
   rows = np.array([row for s in varying for row in segments.rows(s) if not table.uniform[row]], np.int64)
   found = Plan(segments, names, float(offset_seconds), table.explicit_times(rows) if len(rows) else {}, 0)
-  uniform = np.unique(np.round(table.interval[segments.first_row[segments.uniform]], 9))
-  reach = [int(times.strides(float(interval), offset_seconds, 2)[0][1]) for interval in uniform if interval > 0]
+  reach = index.frames_apart(table, offset_seconds, segments.first_row[segments.uniform])
   for s in varying:
     pairs = found.pairs(s)
     reach.append(int((pairs.second - np.arange(len(pairs.second)))[pairs.valid].max(initial=0)))

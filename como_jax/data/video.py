@@ -22,7 +22,6 @@ from como_jax.data.images import (
   Unreadable,
   decode_image,
   decode_jpeg,
-  decode_jpegs,
   encode_jpeg,
   reduction,
   resize,
@@ -42,7 +41,6 @@ __all__ = [
   "decode_h264",
   "decode_image",
   "decode_jpeg",
-  "decode_jpegs",
   "encode_jpeg",
   "printable",
   "probe",
@@ -67,16 +65,11 @@ class Info:
       the mean of those within a quarter of the median, for many containers round to 1 ms.
     frames: number of frames that the header declares, 0 when it does not.
     duration: seconds, 0 when unknown.
-    codec: FFmpeg's name.
-    height, width: as stored, before the display matrix.
   """
 
   fps: float
   frames: int
   duration: float
-  codec: str
-  height: int
-  width: int
 
 
 def printable(path: str) -> str:
@@ -94,7 +87,7 @@ def probe(path: str) -> Info:
     fps = 1 / float(usual.mean()) if usual.sum() > 0 else video_stream.header_rate(stream)
     end, begin = video_stream.declared_end(container, stream), (stream.start_time or 0) * (stream.time_base or 0)
     duration = max(0.0, end - float(begin))
-    return Info(fps, stream.frames, duration, stream.codec_context.name, stream.height, stream.width)
+    return Info(fps, stream.frames, duration)
 
 
 def timeline(path: str) -> np.ndarray:

@@ -38,8 +38,7 @@ def check(mixture: Any, name: str, *, task: str) -> tuple[dict[str, Any], ...]:
   """
   if isinstance(mixture, str) or not isinstance(mixture, (tuple, list)):
     raise errors.UserError(f"{name} is a {_kind(mixture)}, expected a tuple of dicts: {FORM}")
-  checked = tuple(_entry(entry, f"{name}[{i}]", KEYS.get(task, _VIDEO)) for i, entry in enumerate(mixture))
-  return checked
+  return tuple(_entry(entry, f"{name}[{i}]", KEYS.get(task, _VIDEO)) for i, entry in enumerate(mixture))
 
 
 def _entry(entry: Any, where: str, valid: tuple[str, ...]) -> dict[str, Any]:

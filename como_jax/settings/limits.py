@@ -70,8 +70,9 @@ class Rule:
       return self._one(value)
     if not isinstance(value, tuple) or (self.filled and not value):
       return False
-    ordered = not self.count or not value or (len(value) == self.count and all(map(self._one, value)) and list(value) == sorted(value))
-    return ordered and all(map(self._one, value))
+    if not all(map(self._one, value)):
+      return False
+    return not self.count or not value or (len(value) == self.count and list(value) == sorted(value))
 
   def _one(self, value: Any) -> bool:
     if not values.fits(value, self.kind):

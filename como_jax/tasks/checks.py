@@ -8,7 +8,7 @@ Nothing is loaded, compiled or written. Modules are imported by the tasks that n
 import os
 import pathlib
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from como_jax import config as config_lib
@@ -138,7 +138,7 @@ def _objectives(config) -> None:
 
 
 def _weighted(name: str, section: Any) -> None:
-  if not isinstance(section, Mapping) and not hasattr(section, "keys"):
+  if not hasattr(section, "keys"):
     raise errors.UserError(f"{name}={section!r}, expected a section with a weight: {{'weight': 1.0}}")
   if type(section.get("weight")) not in (int, float):
     raise errors.UserError(f"{name}.weight is {section.get('weight')!r}, expected a number of at least 0")

@@ -51,9 +51,6 @@ def run(command: config_lib.CommandLine) -> int:
 def check(config, planned) -> None:
   """Refuses numbers and names that no plan can have. Raises `errors.UserError`."""
   programs.check(planned)
-  for key, least in dict(batch_per_device=0, extract_batch=1, policy_batch=1, memory=0).items():
-    if config[key] < least:
-      raise errors.UserError(f"config.{key}={config[key]}, expected at least {least}")
   known = sorted({name for names in programs.KINDS.values() for name in names})
   for name in config.programs:
     if name not in known:

@@ -123,10 +123,6 @@ def check(config) -> None:
     raise errors.UserError(f"config.policy={config.policy!r} is unknown: {errors.nearest(config.policy, POLICIES)}")
   if config.checkpoint and config.policy != "checkpoint":
     raise errors.UserError(f"config.policy={config.policy!r} does not use config.checkpoint: leave one of them out")
-  for name, least in {"episodes": 1, "workers": 1, "videos": 0, "execute": 0, "max_steps": 0, "image_size": 8, "seed": 0, "scene": 0,
-                      "timeout": 1, "step_seconds": 0}.items():
-    if config[name] < least:
-      raise errors.UserError(f"config.{name} = {config[name]}: expected at least {least}")
 
 
 def load(config):

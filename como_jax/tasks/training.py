@@ -72,7 +72,8 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   def look():
     if first:
       rundir.check(workdir, config, **flags)
-    check_numbers(section)
+    if section.wandb:
+      log.check_wandb()
     if not (first and command.resume):
       return "", None
     rundir.changes(workdir, config)  # what is refused is refused before anything is compiled
@@ -86,7 +87,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
     mesh = mesh_lib.make(**section.mesh)
     mesh_lib.check_batch(mesh, section.batch_size, accumulate=section.accumulate)
     job = make()
-    data = data_identity.record(config, job.data)
+    data = data_identity.record(config, job.data) if first else []
     changed = data_identity.check(workdir, data, accept=section.accept_changed_data) if first and command.resume else []
     return mesh, job, optimizer.build(steps=section.steps, **section.optimizer), data, changed
   mesh, job, (tx, rate), data, changed = distributed.together(prepare)
@@ -214,17 +215,6 @@ def _at_hand(params):
   """Parameters to evaluate: where they are spread over processes, whole ones on a device of each, which then all compute (and
   process 0 logs) the same scores; waiting for one of them in a collective would take as long."""
   return params if jax.process_count() == 1 else jax.device_put(distributed.gather(params))
-
-
-def check_numbers(section) -> None:
-  """Refuses numbers that no run can have, before anything is written."""
-  for key, least in dict(batch_size=1, steps=1, accumulate=1, log_every=1, keep_checkpoints=1, evaluate_every=0, checkpoint_every=0).items():
-    if section[key] < least:
-      raise errors.UserError(f"config.train.{key}={section[key]}, expected at least {least}")
-  if not 0 <= section.ema < 1:
-    raise errors.UserError(f"config.train.ema={section.ema}, expected at least 0 and less than 1")
-  if section.wandb:
-    log.check_wandb()
 
 
 def state_shapes(job: Job, tx, *, frozen: tuple[str, ...], ema: bool, mesh: jax.sharding.Mesh) -> state.TrainState:

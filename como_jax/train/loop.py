@@ -31,7 +31,6 @@ class Outcome:
   state: TrainState
   examples_per_s: float
   wait_share: float
-  seconds: float
   stopped: bool
   unvalidated: tuple[int, ...] = ()
 
@@ -58,7 +57,6 @@ def run(state: TrainState, *, step: Callable, batches: Iterator[dict], mesh: jax
     errors.NonFinite: a metric is infinite or not a number; it names the checkpoint to go on from.
     errors.Storage: the log or a checkpoint cannot be written.
   """
-  begin = time.monotonic()
   done, unvalidated = int(state.step), []
   exchange = distributed.Exchange(mesh, count=2)
   with _Signals() as signals:
@@ -96,7 +94,7 @@ def run(state: TrainState, *, step: Callable, batches: Iterator[dict], mesh: jax
     raise errors.Storage(f"{reader.unwritten or 'process 0 cannot write its log'}; step {done} is saved: make room, then give --resume")
   if reader.stop:
     log.say(f"stopped by {reader.stop} at step {done}: saved; run the same command with --resume to go on")
-  return Outcome(state=state, examples_per_s=reader.meter.rate, wait_share=reader.meter.wait_share, seconds=time.monotonic() - begin,
+  return Outcome(state=state, examples_per_s=reader.meter.rate, wait_share=reader.meter.wait_share,
                  stopped=bool(reader.stop), unvalidated=tuple(unvalidated))
 
 

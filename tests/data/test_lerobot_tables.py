@@ -143,9 +143,9 @@ def test_an_instruction_for_each_frame(tmp_path):
   assert raw.task == "one" and "2 instructions and no column 'task_index'" in raw.notes[0]
 
 
-@pytest.mark.parametrize("name, column", [("action", "action"), ("state", "observation.state")])
+@pytest.mark.parametrize("column", ["action", "observation.state"])
 @pytest.mark.parametrize("value", [float("nan"), None, float("-inf"), 1e300])
-def test_rows_that_are_not_finite(tmp_path, name, column, value):
+def test_rows_that_are_not_finite(tmp_path, column, value):
   def change(e, columns):
     values = [list(map(float, row)) for row in columns[column].to_pylist()]
     values[5] = None if value is None else [*values[5][:-1], value]

@@ -1,5 +1,6 @@
 """The table and the segments of a folder of shards; damage and other versions."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -50,14 +51,15 @@ def test_damaged_and_other_shards_are_named(tmp_path):
 def test_a_flipped_bit_of_the_table_is_seen(tmp_path):
   path = makers.shards(tmp_path / "s", (12, 9, 15, 7))
   data = open(f"{path}/records.parquet", "rb").read()
-  whole = shards.read_table(path)
+  whole, refused = shards.read_table(path), 0
   for at in range(8, len(data) - 8, max(1, len(data) // 60)):
     open(f"{path}/records.parquet", "wb").write(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
     try:
       found = shards.read_table(path)
     except errors.UserError as error:
       assert "records.parquet is not the table" in str(error)
+      refused += 1
       continue
-    for name in ("shard", "clip", "start", "length", "first", "interval", "split_key"):
-      np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
-    assert (found.episodes, found.tasks) == (whole.episodes, whole.tasks)
+    for field in dataclasses.fields(whole):
+      np.testing.assert_equal(getattr(found, field.name), getattr(whole, field.name))
+  assert refused > 10

@@ -11,7 +11,6 @@ from como_jax.data import video, video_stream
 from tests.data import makers
 
 KEEP = video.Geometry()
-CLOSE = 4  # levels
 
 
 def shown(path, geometry=KEEP, **arguments):

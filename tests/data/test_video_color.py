@@ -10,7 +10,9 @@ import pytest
 from como_jax.data import video, video_color
 from como_jax.data.sources.options import SourceOptions
 from tests.data import makers
-from tests.data.test_video import CLOSE, KEEP, first, shown
+from tests.data.test_video import KEEP, first, shown
+
+CLOSE = 4  # levels
 
 
 def tag(matrix=2, full=None, primaries=2, transfer=2):

@@ -34,8 +34,8 @@ class Shards:
 
   def __getitem__(self, i: int) -> episode.RawEpisode:
     table = self._table
-    rows = np.flatnonzero(table.episode == self._numbers[i])
-    found = shards.segments(table, np.isin(np.arange(len(table)), rows))
+    mine = table.episode == self._numbers[i]
+    rows, found = np.flatnonzero(mine), shards.segments(table, mine)
     source = reader.SegmentReader(self._path, found)
     arrays = {}
     for name in ("action", "state"):
