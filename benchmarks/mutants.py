@@ -155,8 +155,7 @@ def copy(folder: pathlib.Path) -> pathlib.Path:
 
 def environment(folder: pathlib.Path, **more: str) -> dict[str, str]:
   """That of a test run. What is converted with a wrong line must not be found by the next one."""
-  return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COMO_JAX_CACHE": str(folder / "cache"),
-          "PYTHONPATH": str(ROOT / "benchmarks"), **more}
+  return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COMO_JAX_CACHE": str(folder / "cache"), **more}
 
 
 def learn(folder: pathlib.Path, tests: list[str], jobs: int) -> None:
@@ -166,11 +165,16 @@ def learn(folder: pathlib.Path, tests: list[str], jobs: int) -> None:
     unfinished = folder.with_name("map.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
+    plugin = pathlib.Path(scratch) / "plugin"  # alone: other modules of benchmarks/ have names that modules of launch/ have too
+    plugin.mkdir()
+    shutil.copy(ROOT / "benchmarks" / "mutation_map.py", plugin)
     words = ["-p", "mutation_map", "-p", "no:cacheprovider", "--durations=0", f"--basetemp={scratch}/tmp", *tests]
     words += [f"--numprocesses={jobs}", "--dist=loadfile"] * (jobs > 1)
     print("learning which tests run which functions", flush=True)
-    subprocess.run([sys.executable, "-m", "pytest", *words], cwd=tree, stdout=subprocess.DEVNULL,
-                   env=environment(pathlib.Path(scratch), MUTATION_MAP=str(unfinished)))
+    done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          env=environment(pathlib.Path(scratch), MUTATION_MAP=str(unfinished), PYTHONPATH=str(plugin)))
+    if done.returncode not in (0, 1):  # 1: some fail, which the map names
+      raise SystemExit(f"error: the tests did not run (pytest's exit code {done.returncode}):\n" + "\n".join(done.stdout.splitlines()[-20:]))
     unfinished.rename(folder)
 
 
