@@ -205,7 +205,8 @@ def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
       closed, count = (sum(one[key][i] for one in played) for i in (0, 1))
       cells.append(f"{100 * closed / count:.0f} % of {count}" if count else "")
     cells += [f"{100 * row[key]:.1f} %" for key in ("accuracy", "when_closed", "when_open", "exact")]
-    cells += ["{:.3f}, {:.3f}".format(*row["gripper_loss"]) if row["gripper_loss"] else "", f"{row['action_mse']:.3f}"]
+    cells += ["{:.3f}, {:.3f}".format(*row["gripper_loss"]) if row["gripper_loss"] else "",
+              f"{row['action_mse']:.3f}" if row["action_mse"] is not None else ""]
     lines.append("| " + " | ".join(cells) + " |")
   closed = {name.split(",")[0]: row["closed"] for name, row in rows.items()}
   notes = "; ".join(f"{task}: {100 * share:.0f} % closed" for task, share in closed.items())
