@@ -103,9 +103,9 @@ def reduction(height: int, width: int, to_height: int, to_width: int) -> int:
 
   libjpeg then skips the details and averages blocks of pixels, about as `resize` does, as long as whole pixels are
   averaged: the sides must be multiples of that many times the target's. On frames of CALVIN and RT-1 (448 -> 224,
-  128 -> 64, 256 -> 64 px, quality 95) that was 2.2 to 2.6 times as fast as decoding whole and differed from it by 0.4 to
-  0.6 levels on average, 8 at most; quality 95 itself costs 0.4 to 0.9, 9 at most. At other ratios (224 -> 64,
-  320 -> 64 px) the difference was 4, up to 107: those are decoded whole. With colour at half resolution (JPEG of other
+  128 -> 64, 256 -> 64 px, quality 95) that was 2.2 to 2.6 times as fast as decoding whole and differed from it by 0.4
+  to 0.6 levels on average, 8 at most; quality 95 itself costs 0.4 to 0.9, 9 at most. At other ratios (224 -> 64,
+  320 -> 64 px) the difference was 4, up to 107: those are decoded whole. With color at half resolution (JPEG of other
   programs) the difference is 0.3 to 1.5, up to 56, and quality 95 costs 0.4 to 2.0, up to 55.
   """
   if to_height <= 0 or to_width <= 0:

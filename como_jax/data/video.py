@@ -1,8 +1,8 @@
 """Video files of any kind as frames with times: what sources read, and the codecs of our shards in one place.
 
-Frames are uint8 RGB [H, W, 3]. Everything streams: an hour of video never sits decoded in memory. A file is either read
-to its end or refused (`Unreadable`); damaged or missing frames are never passed on in silence where the container or the
-decoder lets us notice.
+Frames are uint8 RGB [H, W, 3]. Everything streams: an hour of video never sits decoded in memory. A file is either
+read to its end or refused (`Unreadable`); damaged or missing frames are never passed on in silence where the container
+or the decoder lets us notice.
 """
 
 import dataclasses
@@ -61,8 +61,8 @@ class Info:
   """What is known of a file's best video stream without decoding it.
 
   Attributes:
-    fps: 1 / the usual interval of its first frames, by time stamps; of the header where there are none. The usual one is
-      the mean of those within a quarter of the median, for many containers round to 1 ms.
+    fps: 1 / the usual interval of its first frames, by time stamps; of the header where there are none. The usual one
+      is the mean of those within a quarter of the median, for many containers round to 1 ms.
     frames: number of frames that the header declares, 0 when it does not.
     duration: seconds, 0 when unknown.
   """
@@ -180,7 +180,8 @@ def read_at(
   for t, (nearest, distance, interval) in enumerate(_nearest(path, times, notes)):
     if nearest is None or distance > 2.5 * interval:
       end = "nothing decoded" if nearest is None else f"nearest frame at {nearest[0]:.3f} s"
-      raise Unreadable(f"no video frame for frame {t} of {len(times)} at {times[t]:.3f} s ({end}): the video is too short")
+      row = f"frame {t} of {len(times)} at {times[t]:.3f} s"
+      raise Unreadable(f"no video frame for {row} ({end}): the video is too short")
     far += distance > 0.5 * interval + 1e-3
     if nearest is not shown:
       convert = convert or _converter(path, nearest[2], geometry, notes, options, untagged="ITU601")

@@ -1,9 +1,9 @@
 """Decoded frames into the pictures a player shows: orientation, pixel aspect, colour and brightness.
 
-Colour follows the stream's own matrix and range. Where a stream does not state its matrix it is guessed from its
-primaries, else from its size, as players do: BT.709 from 720 lines or 1280 columns on, BT.601 below. Samples of more than
-8 bits are scaled by their bit depth. High dynamic range (PQ and HLG) is tone-mapped to SDR, see `ToneMap`. SDR pictures
-in BT.2020 keep their numbers: their primaries are not converted, nor are those of BT.601.
+Color follows the stream's own matrix and range. Where a stream does not state its matrix it is guessed from its
+primaries, else from its size, as players do: BT.709 from 720 lines or 1280 columns on, BT.601 below. Samples of more
+than 8 bits are scaled by their bit depth. High dynamic range (PQ and HLG) is tone-mapped to SDR, see `ToneMap`. SDR
+pictures in BT.2020 keep their numbers: their primaries are not converted, nor are those of BT.601.
 """
 
 import av
@@ -33,11 +33,11 @@ def orientation(matrix: np.ndarray) -> tuple[bool, bool, bool, bool]:
   """What a display matrix asks for.
 
   Args:
-    matrix: int32 [9], (a, b, u, c, d, v, x, y, w): the pixel (x, y) is shown at (a x + c y, b x + d y), y downward.
+    matrix: int32 [9], (a, b, u, c, d, v, x, y, w): pixel (x, y) is shown at (a x + c y, b x + d y), y downward.
 
   Returns:
-    (transpose, flip rows, flip columns, exact), to be done in this order; not `exact` where it is no right angle and the
-    nearest was taken.
+    (transpose, flip rows, flip columns, exact), to be done in this order; not `exact` where it is no right angle and
+    the nearest was taken.
   """
   a, b, c, d = (float(matrix[i]) for i in (0, 1, 3, 4))
   straight, turned = abs(a) + abs(d), abs(b) + abs(c)
@@ -52,10 +52,11 @@ def orientation(matrix: np.ndarray) -> tuple[bool, bool, bool, bool]:
 class ToneMap:
   """PQ or HLG to SDR, [..., 3] uint16 to uint8.
 
-  Absolute brightness (HLG on a display of 1000 cd/m2) is divided by that of reference white, 203 cd/m2 (BT.2408), and the
-  primaries become BT.709's. Below 80 % of reference white brightness is kept: SDR that was put into an HDR signal comes
-  out as it was. Above, x becomes 0.8 + 0.2 t / (1 + t) with t = (x - 0.8) / 0.2, of the brightest of the three colours,
-  so that hues stay; reference white is then level 244, 1000 cd/m2 is 254. Levels are encoded with BT.1886's exponent 2.4.
+  Absolute brightness (HLG on a display of 1000 cd/m2) is divided by that of reference white, 203 cd/m2 (BT.2408), and
+  the primaries become BT.709's. Below 80 % of reference white brightness is kept: SDR that was put into an HDR signal
+  comes out as it was. Above, x becomes 0.8 + 0.2 t / (1 + t) with t = (x - 0.8) / 0.2, of the brightest of the three
+  colors, so that hues stay; reference white is then level 244, 1000 cd/m2 is 254. Levels are encoded with BT.1886's
+  exponent 2.4.
   """
 
   KNEE, WHITE, HLG_PEAK = 0.8, 203.0, 1000.0
@@ -207,10 +208,11 @@ class Converter:
     transfer, primaries = int(frame.color_trc), int(frame.color_primaries)
     if transfer not in _HDR:
       return None
+    named = f"{self._label}: high dynamic range, transfer function {_HDR[transfer]}"
     if self._hdr == "keep":
-      self._say(f"{self._label}: high dynamic range, transfer function {_HDR[transfer]}: kept as it is, not tone-mapped")
+      self._say(f"{named}: kept as it is, not tone-mapped")
       return None
-    self._say(f"{self._label}: high dynamic range, transfer function {_HDR[transfer]}: tone-mapped to SDR")
+    self._say(f"{named}: tone-mapped to SDR")
     if (transfer, primaries) not in self._tone_maps:
       self._tone_maps[transfer, primaries] = ToneMap(transfer, primaries)
     return self._tone_maps[transfer, primaries]

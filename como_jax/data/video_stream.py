@@ -168,7 +168,7 @@ def _enter(container, stream, origin: int, target: int) -> Iterator[av.VideoFram
       container.seek(at, stream=stream)
       pictures = _pictures(container, stream, Tally(), entered=True)
       first = next(pictures, None)
-    except (Unreadable, *DECODE_ERRORS):  # from here it cannot be decoded; if the file is damaged, that shows further back
+    except (Unreadable, *DECODE_ERRORS):  # not from here; if the file is damaged, that shows further back
       first = None
     # Where the first picture is not an intra picture, it was put together over several frames, and only about right.
     if first is not None and first.pts is not None and first.pts <= target and first.pict_type == PictureType.I:
@@ -266,7 +266,7 @@ def _end(packet: av.Packet) -> float:
 
 
 def _invisible(codec: str, packet: av.Packet) -> bool:
-  """Whether a packet holds a frame that is never shown: VP8 keeps such as references (VP9 packs them with a shown one)."""
+  """Whether a packet holds a frame that is never shown: VP8 keeps such as references (VP9 adds them to shown ones)."""
   return codec == "vp8" and not memoryview(packet)[0] & 0x10
 
 

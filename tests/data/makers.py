@@ -66,6 +66,27 @@ def write_video(
   return str(path)
 
 
+def noise(count: int, height: int = HEIGHT, width: int = WIDTH) -> list[np.ndarray]:
+  """Pictures that compress badly, so that every part of a file matters."""
+  return list(np.random.default_rng(0).integers(0, 255, (count, height, width, 3), np.uint8))
+
+
+def damaged_files(folder):
+  """Empty, text, cut at the end (header lost), cut with the header in front (frames lost), cut WebM."""
+  folder.mkdir(exist_ok=True)
+  whole = open(write_video(folder / "x.mp4", noise(30)), "rb").read()
+  options = {"movflags": "faststart", "crf": "10"}
+  front = open(write_video(folder / "y.mp4", noise(30), options=options), "rb").read()
+  webm = open(write_video(folder / "z.webm", noise(30), codec="libvpx-vp9"), "rb").read()
+  for name in ("x.mp4", "y.mp4", "z.webm"):
+    (folder / name).unlink()
+  (folder / "empty.mp4").write_bytes(b"")
+  (folder / "text.mp4").write_text("this is not a video\n" * 50)
+  (folder / "truncated.mp4").write_bytes(whole[: len(whole) * 7 // 10])
+  (folder / "truncated_webm.webm").write_bytes(webm[: len(webm) // 2])
+  (folder / "truncated_front.mp4").write_bytes(front[: len(front) // 2])
+
+
 CORNERS = np.array([[220, 30, 30], [30, 200, 30], [30, 30, 220], [230, 230, 230]])
 
 

@@ -1,4 +1,4 @@
-"""Single pictures of tables: every form, and 16 bits only with a stated range."""
+"""Single pictures: geometry, resizing, and images of tables of every kind."""
 
 import io
 
@@ -9,7 +9,21 @@ from PIL import Image
 from como_jax.data import video
 from como_jax.data.sources.options import SourceOptions
 from tests.data import makers
-from tests.data.test_video import KEEP
+
+KEEP = video.Geometry()
+
+
+@pytest.mark.parametrize("mode,corner", [("squash", 255), ("crop", 255), ("pad", 0)])
+def test_geometry(mode, corner):
+  image = np.full((20, 40, 3), 255, np.uint8)
+  out = video.Geometry(16, mode).apply(image)
+  assert out.shape == (16, 16, 3) and out[8, 8, 0] == 255 and out[0, 0, 0] == corner
+
+
+def test_shrinking_averages():
+  stripes = np.zeros((32, 32, 3), np.uint8)
+  stripes[:, ::2] = 200  # point sampling would give 0 or 200
+  np.testing.assert_allclose(video.resize(stripes, 8, 8), 100, atol=1)
 
 
 def coded(image, mode=None, form="PNG", **arguments):
@@ -19,7 +33,7 @@ def coded(image, mode=None, form="PNG", **arguments):
   return buffer.getvalue()
 
 
-def test_pictures_of_16_bits_need_a_range(tmp_path):
+def test_pictures_of_16_bits_need_a_range():
   depth = np.linspace(400, 4400, 48 * 64).reshape(48, 64).astype(np.uint16)
   data = coded(depth)
   with pytest.raises(video.Unreadable, match=r"16-bit picture \(values 400 to 4400\): set depth_range"):

@@ -16,7 +16,7 @@ import pytest
 
 from como_jax import errors
 from como_jax.data import ingest, reader, shard_file, shards
-from tests.data import makers, test_video
+from tests.data import makers
 
 QUICK = {"workers": 0, "progress": False}
 
@@ -224,7 +224,7 @@ def test_other_settings_or_source_in_the_folder_are_refused(tmp_path):
 
 def test_damaged_videos_are_quarantined_and_the_rest_goes_on(tmp_path):
   source = makers.video_folder(tmp_path / "videos")
-  test_video.damaged_files(tmp_path / "videos" / "bad")
+  makers.damaged_files(tmp_path / "videos" / "bad")
   summary = ingest.run(source, str(tmp_path / "out"), image_size=16, episodes_per_shard=3, **QUICK)
   assert summary.episodes == 4
   assert [item["name"] for item in summary.quarantined] == [

@@ -187,7 +187,8 @@ def test_groups_reach_the_episodes_and_are_said(tmp_path):
   assert "4 videos are taken as views of 2 recordings (folders named like cameras" in source.info["description"]
   source = sources.open_source(path, options=SourceOptions(group="none"))
   assert [source[i].group for i in range(4)] == [""] * 4
-  for rule, text in (("[", "nor a regular expression"), ("foldr", "did you mean 'folder'"), (r"(\.)mp4", "all 4 videos into one")):
+  bad = {"[": "nor a regular expression", "foldr": "did you mean 'folder'", r"(\.)mp4": "all 4 videos into one"}
+  for rule, text in bad.items():
     with pytest.raises(errors.UserError, match=text):
       sources.open_source(path, options=SourceOptions(group=rule))
 

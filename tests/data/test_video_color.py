@@ -1,6 +1,5 @@
 """Videos come out upright, in their own shape and in their own colors."""
 
-
 import fractions
 
 import av
@@ -10,9 +9,13 @@ import pytest
 from como_jax.data import video, video_color
 from como_jax.data.sources.options import SourceOptions
 from tests.data import makers
-from tests.data.test_video import KEEP, first, shown
+from tests.data.test_video import KEEP, shown
 
 CLOSE = 4  # levels
+
+
+def first(path, geometry=KEEP, **arguments):
+  return next(video.read(str(path), geometry, **arguments))[1]
 
 
 def tag(matrix=2, full=None, primaries=2, transfer=2):
@@ -58,8 +61,8 @@ def test_the_display_matrix_is_honored_turned_and_mirrored(tmp_path, matrix):
 def test_an_odd_angle_becomes_the_nearest_right_one():
   quarter = np.array([0, 1, 0, -1, 0, 0, 0, 0, 1], np.int32) * 65536
   assert video_color.orientation(quarter) == (True, False, True, True)
-  odd = np.rint(65536 * np.array([np.sin(0.2), np.cos(0.2), 0, -np.cos(0.2), np.sin(0.2), 0, 0, 0, 1])).astype(np.int32)
-  assert video_color.orientation(odd) == (True, False, True, False)
+  odd = 65536 * np.array([np.sin(0.2), np.cos(0.2), 0, -np.cos(0.2), np.sin(0.2), 0, 0, 0, 1])
+  assert video_color.orientation(np.rint(odd).astype(np.int32)) == (True, False, True, False)
   assert video_color.orientation(np.zeros(9, np.int32)) == (False, False, False, True)
 
 
@@ -75,10 +78,21 @@ def test_pixels_that_are_not_square(tmp_path):
   assert padded[[4, 28], 20].max() < 20 and padded[[10, 22], 20].min() > 180  # black above and below
   assert first(path, video.Geometry(32, "crop"))[:, 2].min() > 180  # the dark quarter is cropped away
   assert first(path, video.Geometry(32))[16, 2].max() < 40
+  one = 1 << 16
+
+  def wide_and_turned(stream):
+    wide(stream)
+    stream.set_display_matrix([0, one, 0, -one, 0, 0, 0, 0, 1 << 30])
+
+  image[:] = 200
+  path = makers.write_video(tmp_path / "b.mp4", [image], setup=wide_and_turned)  # shown 32 wide and 64 high
+  padded = first(path, video.Geometry(32, "pad"))
+  assert padded[16, [4, 28]].max() < 20 and padded[[2, 30], 16].min() > 180
 
 
 def test_a_size_that_changes(tmp_path):
-  parts = [makers.write_video(tmp_path / f"{size}.h264", [makers.picture(3, *size)] * 4) for size in ((48, 64), (32, 32))]
+  sizes = ((48, 64), (32, 32))
+  parts = [makers.write_video(tmp_path / f"{size}.h264", [makers.picture(3, *size)] * 4) for size in sizes]
   (tmp_path / "a.h264").write_bytes(b"".join(open(part, "rb").read() for part in parts))
   with pytest.raises(video.Unreadable, match="frame size changes from 64x48 to 32x32"):
     shown(tmp_path / "a.h264")
@@ -143,7 +157,8 @@ def encode_hdr(image, transfer):
   else:
     luma = np.maximum(light @ [0.2627, 0.6780, 0.0593], 1e-6) / 1000
     scene = light / 1000 * (luma ** (1 / 1.2 - 1))[..., None]
-    signal = np.where(scene <= 1 / 12, np.sqrt(3 * scene), 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073)
+    bright = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+    signal = np.where(scene <= 1 / 12, np.sqrt(3 * scene), bright)
   return np.rint(np.clip(signal, 0, 1) * 65535).astype(np.uint16)
 
 
@@ -152,8 +167,9 @@ def write_hdr(path, image, transfer):
     format="yuv444p10le", dst_colorspace="BT2020", dst_color_range="MPEG"
   )
   options = {"x265-params": "log-level=none:crf=4"}
+  setup = tag(9, False, 9, transfer)
   return makers.write_video(
-    path, [frame] * X265_FRAMES, codec="libx265", pix_fmt="yuv444p10le", options=options, setup=tag(9, False, 9, transfer)
+    path, [frame] * X265_FRAMES, codec="libx265", pix_fmt="yuv444p10le", options=options, setup=setup
   )
 
 
@@ -197,5 +213,6 @@ def test_what_is_transparent_is_black(tmp_path):
   image = np.full((48, 64, 4), 200, np.uint8)
   image[:, :20, 3], image[:, 20:40, 3], image[:, 40:, 3] = 0, 128, 255
   frame = av.VideoFrame.from_ndarray(image, format="rgba")
-  path = makers.write_video(tmp_path / "a.mov", [frame], codec="png", pix_fmt="rgba", options={"compression_level": "1"})
+  options = {"compression_level": "1"}
+  path = makers.write_video(tmp_path / "a.mov", [frame], codec="png", pix_fmt="rgba", options=options)
   assert first(path)[24, [10, 30, 50], 0].tolist() == [0, 100, 200]

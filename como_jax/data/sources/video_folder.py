@@ -13,8 +13,8 @@ from como_jax.data.sources import video_groups
 from como_jax.data.sources.options import SourceOptions
 
 EXTENSIONS = tuple(
-  ".mp4 .webm .mkv .mov .avi .m4v .mpg .mpeg .mpe .wmv .flv .f4v .ts .mts .m2ts .ogv .3gp .3g2 .asf .mxf .vob .qt .dv .gif "
-  ".apng .ivf .y4m .nut .h264 .264 .hevc .265 .h265 .m2v .m1v .mjpeg .mjpg .obu".split()
+  ".mp4 .webm .mkv .mov .avi .m4v .mpg .mpeg .mpe .wmv .flv .f4v .ts .mts .m2ts .ogv .3gp .3g2 .asf .mxf .vob .qt .dv "
+  ".gif .apng .ivf .y4m .nut .h264 .264 .hevc .265 .h265 .m2v .m1v .mjpeg .mjpg .obu".split()
 )
 CAMERA = "camera"
 ANNOTATIONS = "lang_annotations.json"  # {"file.mp4": "instruction"} beside the files
@@ -177,9 +177,8 @@ class VideoFolder:
     self._files = tuple(sorted(_walk(path, self.skipped), key=os.fsencode))
     if not self._files:
       seen = "; ".join(summary(self.skipped))
-      raise errors.UserError(
-        f"no video file below {video.printable(path)}: expected one of {' '.join(EXTENSIONS)}" + (f" ({seen})" if seen else "")
-      )
+      expected = f"expected one of {' '.join(EXTENSIONS)}" + (f" ({seen})" if seen else "")
+      raise errors.UserError(f"no video file below {video.printable(path)}: {expected}")
     self.skipped = [{"name": item["name"], "reason": item["reason"]} for item in self.skipped]
     self.names = _unique(self._files)
     self._tasks = self._read_tasks()

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from como_jax import errors
 
 _CAMERA = re.compile(
-  r"(cam|camera|view|angle|exo|ego|egocentric|left|right|wrist|front|top|side|back|rear|bottom|head|hand|gripper|overhead"
-  r"|static|external|stereo|third|first|person|main|rgb|color|colour|depth|high|low|image|images|observation)\d*"
+  r"(cam|camera|view|angle|exo|ego|egocentric|left|right|wrist|front|top|side|back|rear|bottom|head|hand|gripper"
+  r"|overhead|static|external|stereo|third|first|person|main|rgb|color|colour|depth|high|low|image|images"
+  r"|observation)\d*"
 )
 
 
@@ -52,8 +53,8 @@ def groups(names: Sequence[str], rule: str) -> tuple[list[str], str]:
   if len(names) > 1 and len(recordings) == 1 and "" not in found:
     if rule != "auto":
       raise errors.UserError(
-        f"source option group={rule!r} puts all {len(names)} videos into one group, which leaves none to validate with: "
-        "use 'none', or a rule that tells recordings apart"
+        f"source option group={rule!r} puts all {len(names)} videos into one group, which leaves none to validate "
+        "with: use 'none', or a rule that tells recordings apart"
       )
     return [""] * len(names), f"all {len(names)} videos look like views of one recording ({how}): not grouped"
   if not recordings:
