@@ -12,7 +12,7 @@ _DAMAGE = (
   "could not find ref", "decode failed", "packet mismatch",
 )
 _DEMUXERS = ("matroska,webm",)  # those whose every error means that bytes were skipped
-_HARMLESS = ("ended prematurely",)  # a recording that was stopped the hard way; what it holds is whole
+_PREMATURE = "ended prematurely"  # a recording that was stopped the hard way; what it holds is whole
 
 _lock = threading.Lock()
 _open = 0
@@ -47,7 +47,12 @@ def damage(lines: list[tuple[int, str, str]]) -> str:
   """The first message that means damage, "" when none does."""
   for level, name, message in lines:
     text = message.strip()
-    heard = level <= av.logging.ERROR and not any(words in text.lower() for words in _HARMLESS)
+    heard = level <= av.logging.ERROR and _PREMATURE not in text.lower()
     if heard and (name in _DEMUXERS or any(words in text.lower() for words in _DAMAGE)):
       return text
   return ""
+
+
+def premature(lines: list[tuple[int, str, str]]) -> bool:
+  """Whether a demuxer says that the file ends before what it declares."""
+  return any(_PREMATURE in message.lower() for _, _, message in lines)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from como_jax.data import video_color, video_stream
+from como_jax.data import video_color, video_end, video_stream
 from como_jax.data.images import (
   DECODE_ERRORS,
   DECODING,
@@ -85,7 +85,7 @@ def probe(path: str) -> Info:
     gaps = np.diff(times)
     usual = gaps[np.abs(gaps - np.median(gaps)) <= 0.25 * np.median(gaps)] if len(gaps) else gaps
     fps = 1 / float(usual.mean()) if usual.sum() > 0 else video_stream.header_rate(stream)
-    end, begin = video_stream.declared_end(container, stream), (stream.start_time or 0) * (stream.time_base or 0)
+    end, begin = video_end.declared_end(container, stream), (stream.start_time or 0) * (stream.time_base or 0)
     duration = max(0.0, end - float(begin))
     return Info(fps, stream.frames, duration)
 

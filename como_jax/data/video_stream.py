@@ -1,8 +1,8 @@
 """Frames and their times out of a container: the right stream, every frame of it, and nothing that is damaged.
 
-Time comes from presentation time stamps alone; headers are wrong too often. What is checked at the end of a file is what
-has arrived: the packets of an mp4's index, the last time that other containers declare, a picture for each packet. A
-file is read to its end or refused; what was left out or repaired is written to `notes`.
+Time comes from presentation time stamps alone; headers are wrong too often. At the end of a file is checked what has
+arrived: a picture for each packet, and what the container declares (`video_end`). A file is read to its end or refused;
+what was left out or repaired is written to `notes`.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import numpy as np
 from av.stream import Disposition
 from av.video.frame import PictureType
 
-from como_jax.data import ffmpeg_log
+from como_jax.data import ffmpeg_log, transport_stream, video_end
 from como_jax.data.images import DECODE_ERRORS, Unreadable
 
 DEFAULT_RATE = 25.0  # frames a second of a stream without times that does not state a rate either
@@ -29,9 +29,8 @@ _MARKING = {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv", "flv1", 
 _MARKING |= {"msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1"}
 _SKIPPING = {"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "msmpeg4v3", "h263", "flv", "flv1", "wmv1", "wmv2"}
 _SKIPPED_BYTES = 16  # at most, of a packet of these that says "the picture before, again"
-# Containers whose header states how long they are (others are measured by FFmpeg, from the same packets).
-_DECLARING = ("matroska", "avi", "flv", "asf", "mxf", "ivf")
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_KEPT = 1000  # packets at most, to judge the last picture by
 _SEEKABLE = ("mov", "matroska", "mpegts")  # those whose packets carry presentation times
 
 
@@ -48,6 +47,10 @@ class Tally:
     before_key: packets left out before the first key frame.
     leading: packets that belong before the first picture and refer to frames that the file does not hold.
     end: seconds at which the last packet of any stream ends.
+    lasting: the packets say how long they last.
+    premature: the container reports that the file ends before what it declares.
+    position: byte at which the last packet begins, None = unknown.
+    since_key: the last packet, after all since the key frame where the decoder needs them to judge it.
   """
 
   packets: int = 0
@@ -58,6 +61,10 @@ class Tally:
   before_key: int = 0
   leading: int = 0
   end: float = 0.0
+  lasting: bool = True
+  premature: bool = False
+  position: int | None = None
+  since_key: list[av.Packet] = dataclasses.field(default_factory=list)
 
 
 def reason(error: Exception) -> str:
@@ -116,11 +123,13 @@ def decode(path: str, notes: list[str]) -> Iterator[tuple[float, av.VideoFrame, 
   for any_start in (False, True):
     tally = Tally()
     with open_video(path) as (container, stream):
+      if container.format.name == "mpegts" and not any_start:
+        transport_stream.check(path, stream.id, notes)
       for seconds, frame in _timed(_pictures(container, stream, tally, any_start=any_start), stream, None, notes):
         yield seconds, frame, stream
       if tally.packets and tally.packets == tally.before_key:
         continue  # a stream that marks no key frames: begin with whatever comes first
-      _check_complete(container, stream, tally)
+      notes += video_end.check(path, container, stream, tally, header_rate(stream))
       _note_streams(container, stream, notes)
     break
   if tally.before_key or tally.leading:
@@ -148,6 +157,8 @@ def decode_from(path: str, start: float, notes: list[str]) -> Iterator[tuple[flo
   """
   if start > 0:
     with open_video(path) as (container, stream):
+      if container.format.name == "mpegts":
+        transport_stream.check(path, stream.id, [])
       first = next(_pictures(container, stream, Tally()), None)
       later = None
       if first is not None and first.pts is not None and container.format.name.startswith(_SEEKABLE):
@@ -192,12 +203,13 @@ def _pictures(container, stream, tally: Tally, *, entered: bool = False, any_sta
   in_order = deque() if container.format.name == "avi" and codec in ("h264", "hevc") else None
   # Time stamps of the first picture and the first key frame; those of packets before the first picture has come.
   first, key, early, started = None, None, [], any_start
-  packets = container.demux()
+  packets, judged = container.demux(), codec == "hevc" and video_end.annexb(container.format.name)
   try:
     while True:
       with ffmpeg_log.errors() as log:
         packet = next(packets, None)
       _refuse_damage(log, tally)
+      tally.premature |= ffmpeg_log.premature(log)
       if packet is None:
         break
       if packet.stream.index != stream.index:
@@ -205,6 +217,12 @@ def _pictures(container, stream, tally: Tally, *, entered: bool = False, any_sta
         continue
       if packet.size and not packet.is_discard:
         tally.end = max(tally.end, _end(packet))
+        tally.lasting &= bool(packet.duration)
+      if packet.size:
+        if packet.is_keyframe or not judged or len(tally.since_key) == _KEPT:
+          tally.since_key.clear()
+        tally.since_key.append(packet)
+        tally.position = packet.pos
       tally.packets += bool(packet.size)
       tally.empty += not packet.size and packet.dts is not None
       if not started and packet.size:
@@ -317,33 +335,6 @@ def _timed(
       f"{missing} frames without a time stamp and {repaired} whose time stamp does not increase "
       "were placed evenly between their neighbors"
     )
-
-
-def _check_complete(container, stream, tally: Tally) -> None:
-  """Raises `Unreadable` where the container declares more than arrived."""
-  if not tally.decoded:
-    raise Unreadable("the file holds no frame")
-  kind = container.format.name
-  declared = sum(entry.size > 0 for entry in stream.index_entries) if kind.startswith("mov") else 0
-  if kind == "avi":  # its header counts frames that were dropped too, and recorders miscount by one or two
-    declared = stream.frames - tally.empty - 2
-  if tally.packets < declared:
-    raise Unreadable(f"truncated: {declared} frames declared, {tally.packets} in the file")
-  declared = declared_end(container, stream) if kind.startswith(_DECLARING) else 0.0
-  interval = 1 / header_rate(stream)
-  if tally.end + interval < declared - max(2.5 * interval, 0.1):
-    raise Unreadable(f"truncated: {declared:.2f} s declared, {tally.end:.2f} s in the file")
-
-
-def declared_end(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-  """Seconds on the container's clock at which it says that the stream ends, 0 = it does not say."""
-  if "DURATION" in stream.metadata:  # Matroska and WebM: "00:00:03.250000000"
-    with contextlib.suppress(ValueError):
-      hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-      return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-  if stream.duration:
-    return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-  return container.duration / av.time_base if container.duration else 0.0
 
 
 def packet_times(path: str, *, limit: int | None = None) -> np.ndarray:

@@ -1,0 +1,156 @@
+"""Whether a file is whole: what its container declares against what arrived, and files that end inside a frame.
+
+What cannot be known: a stream that states no length (raw H.264, HEVC, MPEG-2 and MJPEG; MPEG transport and program
+streams; Y4M, DV) and was cut exactly between two frames is a shorter stream. Where frames are stored in another order
+than they are shown, such a cut of a raw stream may also leave out single frames before its last ones.
+"""
+
+import contextlib
+import os
+import re
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+
+from como_jax.data.images import DECODE_ERRORS, Unreadable
+
+if TYPE_CHECKING:
+  from como_jax.data.video_stream import Tally
+
+# Containers whose header states how long they are (others are measured by FFmpeg, from the same packets).
+_DECLARING = ("matroska", "avi", "flv", "asf", "mxf", "ivf")
+_BY_SIZE = ("yuv4mpegpipe", "dv")  # those whose frames all have one size
+_FILLERS = (b"\x55" * 64, b"\xaa" * 64, b"\x7f" * 64)
+_SLICE = re.compile(rb"\x00\x00\x01[\x00-\x3f]")  # where one begins, in HEVC
+
+
+def check(
+  path: str, container: av.container.InputContainer, stream: av.VideoStream, tally: "Tally", rate: float
+) -> list[str]:
+  """Remarks on a file that was read to its end.
+
+  Args:
+    path: the file.
+    container, stream: opened, and read.
+    tally: what arrived.
+    rate: frames a second as the headers say.
+
+  Raises:
+    Unreadable: more was declared than arrived, or the last frame is not whole.
+  """
+  if not tally.decoded:
+    raise Unreadable("the file holds no frame")
+  kind, notes = container.format.name, []
+  declared, spare = 0, 0
+  if kind.startswith("mov"):
+    declared = sum(entry.size > 0 for entry in stream.index_entries)
+  elif kind == "avi":  # its header counts frames that were dropped too, and recorders miscount by one or two
+    declared, spare = stream.frames - tally.empty, 2
+  elif kind == "mxf" and stream.duration and stream.time_base * rate == 1:
+    declared, spare = stream.duration, 2
+  if tally.packets < declared:
+    counted = f"{declared} frames declared, {tally.packets} in the file"
+    if tally.packets < declared - spare:
+      raise Unreadable(f"truncated: {counted}")
+    notes.append(f"{counted}: the last may be missing")
+  declared = declared_end(container, stream) if kind.startswith(_DECLARING) else 0.0
+  interval = 1 / rate
+  if tally.end + interval < declared - max(2.5 * interval, 0.1):
+    raise Unreadable(f"truncated: {declared:.2f} s declared, {tally.end:.2f} s in the file")
+  if tally.end + interval * (0.25 if tally.lasting else 1.25) + 2e-3 < declared:
+    notes.append(f"{declared:.2f} s declared, {tally.end:.2f} s in the file: the last frames may be missing")
+  if tally.premature:
+    notes.append("the file ends inside a block: what came after is missing")
+  return notes + _last_frame(path, kind, stream, tally)
+
+
+def declared_end(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+  """Seconds on the container's clock at which it says that the stream ends, 0 = it does not say."""
+  if "DURATION" in stream.metadata:  # Matroska and WebM: "00:00:03.250000000"
+    with contextlib.suppress(ValueError):
+      hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+      return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+  if stream.duration:
+    return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+  return container.duration / av.time_base if container.duration else 0.0
+
+
+def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: "Tally") -> list[str]:
+  """Remarks on the last frame of a container that states no length. Raises `Unreadable` where it is not whole."""
+  position, packet = tally.position, tally.since_key[-1] if tally.since_key else None
+  if position is None or packet is None:
+    return []
+  rest = os.path.getsize(path) - position - packet.size
+  if rest and kind in _BY_SIZE:
+    raise Unreadable(f"truncated: {rest % packet.size} of {packet.size} bytes of the last frame are in the file")
+  if kind == "mjpeg" and not bytes(packet).rstrip(b"\0").endswith(b"\xff\xd9"):
+    raise Unreadable(f"truncated: the file ends inside the picture after frame {tally.decoded - 1}")
+  if stream.codec_context.name == "hevc" and annexb(kind):
+    return _check_hevc(stream.codec_context, tally.since_key)
+  if kind == "mpeg" and _inside_packet(path, position):
+    return ["the file ends inside a packet: what came after is missing"]
+  return []
+
+
+def annexb(kind: str) -> bool:
+  """Whether pictures stand in a container without their size."""
+  return kind in ("hevc", "mpegts", "mpeg")
+
+
+def _check_hevc(context: av.VideoCodecContext, packets: list[av.Packet]) -> list[str]:
+  """Remarks on the last of the packets since a key frame. Raises `Unreadable` where it holds a part of a picture only.
+
+  FFmpeg's decoder makes a whole picture of such a part and says nothing. But then it takes in what comes behind it.
+  """
+  if not packets[0].is_keyframe:
+    return ["no key frame near the end: it is not known whether the last picture is whole"]
+  if len({_last_picture(context, packets, filler) for filler in _FILLERS}) > 1:
+    raise Unreadable("truncated: the file ends inside its last picture")
+  *others, last = (len(_SLICE.findall(bytes(packet))) for packet in packets)
+  if last < min(others, default=0):
+    return [f"the last picture has {last} slices, those before it at least {min(others)}: a part of it may be missing"]
+  return []
+
+
+def _last_picture(context: av.VideoCodecContext, packets: list[av.Packet], filler: bytes) -> bytes:
+  """Everything that comes out of a decoder from the last packet on, to which bytes are added."""
+  decoder = av.CodecContext.create(context.name, "r")
+  decoder.extradata, decoder.thread_count = context.extradata, 1
+  frames = []
+  with contextlib.suppress(*DECODE_ERRORS):
+    for packet in packets[:-1]:
+      decoder.decode(packet)
+    frames += decoder.decode(av.Packet(bytes(packets[-1]) + filler))
+    frames += decoder.decode(None)
+  return b"".join(map(_samples, frames))
+
+
+def _samples(frame: av.VideoFrame) -> bytes:
+  """Those of a planar picture, without what lies between its rows."""
+  parts = []
+  for plane, component in zip(frame.planes, frame.format.components):
+    rows = np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)
+    parts.append(rows[:, : plane.width * -(-component.bits // 8)].tobytes())
+  return b"".join(parts)
+
+
+def _inside_packet(path: str, position: int) -> bool:
+  """Whether an MPEG program stream ends inside a packet, followed from the one at `position` on."""
+  size = os.path.getsize(path)
+  with open(path, "rb") as file:
+    while position < size:
+      file.seek(position)
+      head = file.read(14)
+      if head[:3] != b"\0\0\1"[: len(head)] or len(head) > 3 and head[3] < 0xB9:
+        return False  # not a packet: padding
+      if len(head) < 4:
+        return True
+      if head[3] == 0xB9:
+        length = 4
+      elif head[3] == 0xBA:
+        length = 12 if len(head) > 4 and head[4] >> 4 == 2 else 14 + (head[13] & 7 if len(head) == 14 else 0)
+      else:
+        length = 6 + int.from_bytes(head[4:6], "big")
+      position += length
+  return position > size
