@@ -233,6 +233,11 @@ def test_damaged_videos_are_quarantined_and_the_rest_goes_on(tmp_path):
   assert summary.quarantined[0]["reason"] == "the file is empty"
   assert json.load(open(tmp_path / "out" / "quarantine.json")) == summary.quarantined
   assert not {clip.episode for clip in clips(str(tmp_path / "out"))} & {item["name"] for item in summary.quarantined}
+  manifest = shards.read_manifest(str(tmp_path / "out"))  # an empty file is told like all others, in manifest and log
+  assert manifest["quarantine"] == summary.quarantined and manifest["counts"]["quarantined"] == 5
+  lines = ingest.remarks(manifest)
+  assert lines[0] == "quarantined: bad/empty.mp4: the file is empty"
+  assert lines[:5] == [f"quarantined: {item['name']}: {item['reason']}" for item in summary.quarantined]
 
 
 def test_lerobot_episodes_are_quarantined_by_name(tmp_path):
