@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from como_jax.data import video, video_stream
+from como_jax.data import ffmpeg_log, video, video_stream
 from tests.data import makers
 from tests.data.test_video import KEEP, shown
 
@@ -150,10 +150,13 @@ def test_a_cut_file_is_called_truncated(tmp_path, name):
     ("a.ts", "mpeg2video", "yuv420p", 30),
     ("a.avi", "mjpeg", "yuvj420p", 30),  # goes on unless it is told to fail
     ("a.mkv", "ffv1", "yuv420p", 1),  # only reports it
+    ("a.mp4", "libx265", "yuv420p", 1),  # compares each picture with a sum in the stream if it is told to
   ],
 )
 def test_damage_in_the_middle_is_refused(tmp_path, name, codec, pix_fmt, width):
-  options = {"level": "3", "slicecrc": "1"} if codec == "ffv1" else {"crf": "10"} if codec == "libx264" else None
+  options = {
+    "ffv1": {"level": "3", "slicecrc": "1"}, "libx264": {"crf": "10"}, "libx265": {"x265-params": "log-level=none:hash=1"}
+  }.get(codec)
   path = makers.write_video(tmp_path / name, makers.noise(20), codec=codec, pix_fmt=pix_fmt, options=options)
   with av.open(path) as container:
     packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
@@ -162,10 +165,19 @@ def test_damage_in_the_middle_is_refused(tmp_path, name, codec, pix_fmt, width):
   for i in range(width):
     data[at + i] ^= 0x04 if width == 1 else 0xFF
   open(path, "wb").write(data)
-  for _ in range(2):  # FFmpeg's log leaves out what it has said last
-    with pytest.raises(video.Unreadable, match="damaged|decoding failed"):
-      shown(path)
-  assert av.logging.get_level() is None  # the process's setting is back
+  with pytest.raises(video.Unreadable, match="damaged|decoding failed"):
+    shown(path)
+
+
+def test_what_ffmpeg_reports_again_is_heard_again():
+  before = av.logging.get_level(), av.logging.get_skip_repeated()
+  assert before == (None, True)  # PyAV leaves out what was said last
+  for _ in range(3):
+    with ffmpeg_log.errors() as log:
+      assert (av.logging.get_level(), av.logging.get_skip_repeated()) == (av.logging.ERROR, False)
+      av.logging.log(av.logging.ERROR, "matroska,webm", "bytes were skipped")
+    assert ffmpeg_log.damage(log) == "bytes were skipped"
+  assert (av.logging.get_level(), av.logging.get_skip_repeated()) == before  # of the process
 
 
 def test_a_packet_without_a_picture_is_a_loss(tmp_path):
