@@ -254,6 +254,8 @@ def _pictures(container, stream, tally: Tally, *, entered: bool = False, any_sta
         elif key is not None and frame.pts is not None and frame.pts < key and (entered or codec == "h264"):
           continue  # refers to frames before the key frame
         if not tally.decoded:
+          if any_start and frame.pict_type not in (PictureType.NONE, PictureType.I):
+            raise Unreadable("no key frame in the file: its first picture refers to others that it does not hold")
           first = frame.pts
           tally.leading = sum(first is not None and pts is not None and pts < first for pts in early)
           tally.expected = len(early) - tally.leading
@@ -338,7 +340,7 @@ def _timed(
 
 
 def packet_times(path: str, *, limit: int | None = None) -> np.ndarray:
-  """Seconds of all frames (of the first `limit` packets), increasing, from packets: nothing is decoded.
+  """Seconds of all frames (of the first `limit` packets), increasing, from packets: at most one picture is decoded.
 
   Raises:
     Unreadable: not a readable video.
@@ -356,5 +358,9 @@ def packet_times(path: str, *, limit: int | None = None) -> np.ndarray:
         break
     if not times or None in times:
       return np.arange(len(times)) / header_rate(stream)
-    seconds = np.sort(np.array(times, np.int64)) * float(stream.time_base)
-    return seconds - seconds[0]
+    times, base = np.sort(np.array(times, np.int64)), float(stream.time_base)
+  if first_key is not None and times[0] < first_key:  # only the decoder knows which of these it can make pictures of
+    with open_video(path) as (container, stream):
+      first = next(_pictures(container, stream, Tally()), None)
+      times = times[times >= first.pts] if first is not None and first.pts is not None else times
+  return (times - times[0]) * base

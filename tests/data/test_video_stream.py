@@ -70,6 +70,91 @@ def test_the_best_stream_of_a_file(tmp_path):
   assert numbers == [1] * 4 and notes == ["2 video streams: number 0 (128x96 pixels) was read"]
 
 
+OPEN = "keyint=12:min-keyint=12:bframes=3:scenecut=0:b-adapt=0:open-gop=1"
+SAME = {"g": "12", "b": "3000000", "sc_threshold": "1000000000"}  # no key frame for a change of scene
+
+
+@pytest.mark.parametrize(
+  "codec,options,before,first,left_out",
+  [
+    ("libx264", {"x264-params": OPEN}, 0, 12, 3),
+    ("libx264", {"x264-params": OPEN}, 3, 12, 6),
+    ("libx265", {"x265-params": f"log-level=none:{OPEN}"}, 0, 12, 3),
+    ("libx265", {"x265-params": f"log-level=none:{OPEN}:open-gop=0:radl=2"}, 0, 10, 0),  # may be decoded from there
+    ("mpeg2video", {"bf": "2", **SAME}, 0, 12, 2),
+    ("mpeg4", {"bf": "2", **SAME}, 0, 12, 2),
+    ("mpeg4", {"bf": "0", **SAME}, 4, 12, 4),
+  ],
+)
+def test_a_recording_that_starts_at_a_key_frame_or_before_one(tmp_path, codec, options, before, first, left_out):
+  path = makers.write_video(tmp_path / "a.ts", 39, codec=codec, options=options)
+  with av.open(path) as container:
+    packets = [(packet.pos, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+  start = [i for i, (_, key) in enumerate(packets) if key][1] - before
+  data = open(path, "rb").read()
+  open(path, "wb").write(data[: 188 * 3] + data[packets[start][0] :])  # SDT, PAT and PMT say what is in the stream
+  times, numbers, notes = shown(path)
+  assert numbers == list(range(first, 39))
+  np.testing.assert_allclose(times, np.arange(39 - first) / 10, atol=1e-9)
+  np.testing.assert_allclose(video.timeline(path), times, atol=1e-9)
+  text = f"the file starts inside a group of pictures: {left_out} packets were left out, "
+  assert notes == ([text + "the first frame is the first that can be decoded"] if left_out else [])
+
+
+def remux(source, path, change):
+  """The packets of a video that `change` makes of them, in another file."""
+  with av.open(str(source)) as read, av.open(str(path), "w") as write:
+    stream = read.streams.video[0]
+    out = write.add_stream_from_template(stream)
+    for packet in change([packet for packet in read.demux(stream) if packet.size]):
+      packet.stream = out
+      write.mux(packet)
+  return str(path)
+
+
+def test_a_stream_without_a_key_frame(tmp_path):
+  path = makers.write_video(tmp_path / "a.mkv", makers.noise(9), codec="mpeg4", options={"bf": "0", **SAME})
+  lost = remux(path, tmp_path / "b.mkv", lambda packets: packets[1:])  # the decoder would begin with gray
+  with pytest.raises(video.Unreadable, match="no key frame in the file: its first picture refers to others"):
+    shown(lost)
+
+  def unmark(packets):
+    for packet in packets:
+      packet.is_keyframe = False
+    return packets
+
+  path = makers.write_video(tmp_path / "c.mkv", 9, codec="mpeg4", options={"bf": "0", **SAME})
+  assert shown(remux(path, tmp_path / "d.mkv", unmark))[1:] == (list(range(9)), [])
+
+
+def test_packets_that_repeat_the_picture_before(tmp_path):
+  path = makers.write_video(tmp_path / "a.mkv", 9, codec="mpeg4", options={"bf": "0", **SAME})
+
+  def repeat(packets):
+    for t in (4, 6):
+      bits = f"0101{t:04b}10".ljust(16, "1")  # not coded; 4 bits of time at 10 frames a second
+      packet = av.Packet(b"\0\0\1\xb6" + int(bits, 2).to_bytes(2, "big"))
+      for name in ("pts", "dts", "duration", "time_base"):
+        setattr(packet, name, getattr(packets[t], name))
+      packets[t] = packet
+    return packets
+
+  times, numbers, notes = shown(remux(path, tmp_path / "b.mkv", repeat))
+  assert numbers == [0, 1, 2, 3, 5, 7, 8] and np.allclose(times, np.array(numbers) / 10)
+  assert "2 packets repeat the picture before: no frame was made of them" in notes
+
+
+def test_a_key_frame_without_time_is_no_place_to_enter():
+  stream = SimpleNamespace(index=0, codec_context=SimpleNamespace(name="mpeg2video"))
+  packet = SimpleNamespace(
+    stream=stream, size=9, is_discard=False, is_keyframe=True, is_corrupt=False, pts=None, dts=None, duration=0, pos=0,
+    decode=lambda: [SimpleNamespace(pts=None, is_corrupt=False)],
+  )
+  container = SimpleNamespace(format=SimpleNamespace(name="mpegts"), demux=lambda: iter([packet]))
+  assert list(video_stream._pictures(container, stream, video_stream.Tally(), entered=True)) == []
+  assert len(list(video_stream._pictures(container, stream, video_stream.Tally()))) == 1
+
+
 def fake_stream(index, width, disposition):
   return SimpleNamespace(index=index, width=width, height=10, disposition=disposition, codec_context=object())
 
@@ -78,7 +163,10 @@ def test_covers_are_no_videos_and_the_default_stream_comes_first():
   flags = av.stream.Disposition
   small, large = fake_stream(0, 10, flags.default), fake_stream(1, 90, flags(0))
   cover = fake_stream(2, 500, flags.default | flags.attached_pic)
-  for streams, expected in (((small, large, cover), small), ((large, cover), large), ((large, large), large)):
+  still, thumbs = (fake_stream(3 + i, 500, one) for i, one in enumerate((flags.still_image, flags.timed_thumbnails)))
+  tiny = fake_stream(0, 5, flags(0))
+  cases = ((small, large, cover), small), ((large, cover), large), ((tiny, large), large), ((tiny, still, thumbs), tiny)
+  for streams, expected in cases:
     container = SimpleNamespace(streams=SimpleNamespace(video=list(streams)))
     assert video_stream.best_stream(container) is expected
   with pytest.raises(video.Unreadable, match="only a cover picture"):
