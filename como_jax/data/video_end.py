@@ -42,16 +42,16 @@ def check(
   if not tally.decoded:
     raise Unreadable("the file holds no frame")
   kind, notes = container.format.name, []
-  declared, spare = 0, 0
+  declared, arrived, spare = 0, tally.packets, 0
   if kind.startswith("mov"):
     declared = sum(entry.size > 0 for entry in stream.index_entries)
   elif kind == "avi":  # its header counts frames that were dropped too, and recorders miscount by one or two
-    declared, spare = stream.frames - tally.empty, 2
+    declared, arrived, spare = stream.frames, max(tally.packets, tally.slots), 2
   elif kind == "mxf" and stream.duration and stream.time_base * rate == 1:
     declared, spare = stream.duration, 2
-  if tally.packets < declared:
-    counted = f"{declared} frames declared, {tally.packets} in the file"
-    if tally.packets < declared - spare:
+  if arrived < declared:
+    counted = f"{declared} frames declared, {arrived} in the file"
+    if arrived < declared - spare:
       raise Unreadable(f"truncated: {counted}")
     notes.append(f"{counted}: the last may be missing")
   declared = declared_end(container, stream) if kind.startswith(_DECLARING) else 0.0

@@ -40,7 +40,7 @@ class Tally:
 
   Attributes:
     packets: all of the stream that hold data.
-    empty: those that hold none, of frames that a recorder has dropped.
+    slots: places in the order of decoding that are behind them; an AVI also counts those of frames that were dropped.
     expected: pictures that these should give.
     optional: how many of them may be missing: a few bytes that say "the picture before, again".
     decoded: pictures that came.
@@ -54,7 +54,7 @@ class Tally:
   """
 
   packets: int = 0
-  empty: int = 0
+  slots: int = 0
   expected: int = 0
   optional: int = 0
   decoded: int = 0
@@ -223,8 +223,8 @@ def _pictures(container, stream, tally: Tally, *, entered: bool = False, any_sta
           tally.since_key.clear()
         tally.since_key.append(packet)
         tally.position = packet.pos
+        tally.slots = max(tally.slots, (packet.dts or 0) + 1)
       tally.packets += bool(packet.size)
-      tally.empty += not packet.size and packet.dts is not None
       if not started and packet.size:
         if not packet.is_keyframe:
           tally.before_key += 1
@@ -346,14 +346,13 @@ def packet_times(path: str, *, limit: int | None = None) -> np.ndarray:
     Unreadable: not a readable video.
   """
   with open_video(path) as (container, stream):
-    codec, times, first_key = stream.codec_context.name, [], None
+    codec, times, first_key, started = stream.codec_context.name, [], None, False
     for packet in container.demux(stream):
       if not packet.size or packet.is_discard or _invisible(codec, packet):
         continue
-      if packet.is_keyframe and first_key is None:
-        first_key, times = packet.pts, []
-      if first_key is None or packet.pts is None or packet.pts >= first_key or codec != "h264":
-        times.append(packet.pts if packet.pts is not None else packet.dts)
+      if packet.is_keyframe and not started:
+        started, first_key, times = True, packet.pts, []
+      times.append(packet.pts if packet.pts is not None else packet.dts)
       if len(times) == limit:
         break
     if not times or None in times:

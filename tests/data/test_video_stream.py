@@ -106,6 +106,7 @@ def remux(source, path, change):
   with av.open(str(source)) as read, av.open(str(path), "w") as write:
     stream = read.streams.video[0]
     out = write.add_stream_from_template(stream)
+    out.time_base = stream.time_base
     for packet in change([packet for packet in read.demux(stream) if packet.size]):
       packet.stream = out
       write.mux(packet)
@@ -144,13 +145,26 @@ def test_packets_that_repeat_the_picture_before(tmp_path):
   assert "2 packets repeat the picture before: no frame was made of them" in notes
 
 
-def test_a_key_frame_without_time_is_no_place_to_enter():
-  stream = SimpleNamespace(index=0, codec_context=SimpleNamespace(name="mpeg2video"))
+def fakes(codec, pts, shown):
+  """A container and its stream of one key frame with the time `pts`, for which the decoder gives pictures."""
+  stream = SimpleNamespace(index=0, codec_context=SimpleNamespace(name=codec))
   packet = SimpleNamespace(
-    stream=stream, size=9, is_discard=False, is_keyframe=True, is_corrupt=False, pts=None, dts=None, duration=0, pos=0,
-    decode=lambda: [SimpleNamespace(pts=None, is_corrupt=False)],
+    stream=stream, size=9, is_discard=False, is_keyframe=True, is_corrupt=False, pts=pts, dts=pts, duration=0, pos=0,
+    time_base=1, decode=lambda: [SimpleNamespace(pts=one, is_corrupt=False) for one in shown],
   )
-  container = SimpleNamespace(format=SimpleNamespace(name="mpegts"), demux=lambda: iter([packet]))
+  return SimpleNamespace(format=SimpleNamespace(name="mpegts"), demux=lambda: iter([packet])), stream
+
+
+@pytest.mark.parametrize("codec,entered,kept", [("h264", False, [10]), ("hevc", False, [8, 10]), ("hevc", True, [10])])
+def test_pictures_before_the_key_frame_are_not_trusted(codec, entered, kept):
+  """Decoders that are known to us give none of those that refer to what came before; this does not rely on it."""
+  container, stream = fakes(codec, 10, [8, 10])
+  pictures = video_stream._pictures(container, stream, video_stream.Tally(), entered=entered)
+  assert [frame.pts for frame in pictures] == kept
+
+
+def test_a_key_frame_without_time_is_no_place_to_enter():
+  container, stream = fakes("mpeg2video", None, [None])
   assert list(video_stream._pictures(container, stream, video_stream.Tally(), entered=True)) == []
   assert len(list(video_stream._pictures(container, stream, video_stream.Tally()))) == 1
 
@@ -288,3 +302,27 @@ def test_frames_that_an_avi_has_lost(tmp_path):
   open(path, "wb").write(data[: packets[5]] + data[packets[10] :])
   with pytest.raises(video.Unreadable, match="^truncated: 20 frames declared, 15 in the file"):
     shown(path)
+
+
+def test_frames_that_the_recorder_of_an_avi_has_dropped(tmp_path):
+  path = makers.write_video(tmp_path / "a.avi", 9, codec="mjpeg", pix_fmt="yuvj420p")
+
+  def drop(packets):
+    for t, packet in enumerate(packets):
+      packet.pts = packet.dts = t if t < 3 else t + 5
+    return packets
+
+  times, numbers, notes = shown(remux(path, tmp_path / "b.avi", drop))
+  assert numbers == list(range(9)) and np.allclose(times, [0, 0.1, 0.2, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3])
+  assert notes == ["variable frame rate: 100 to 600 ms between frames, most after 0.20 s"]
+
+
+def test_a_raw_stream_that_starts_inside_a_group_of_pictures(tmp_path):
+  path = makers.write_video(tmp_path / "a.h264", 30, options={"crf": "10", "bf": "0", "g": "12", "sc_threshold": "0"})
+  with av.open(path) as container:
+    packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    headers = container.streams.video[0].codec_context.extradata
+  open(path, "wb").write(headers + b"".join(packets[4:]))
+  times, numbers, _ = shown(path)
+  assert numbers == list(range(12, 30))
+  np.testing.assert_allclose(video.timeline(path), times, atol=1e-9)
