@@ -3,7 +3,7 @@
 import av
 import pytest
 
-from como_jax.data import video, video_end
+from como_jax.data import video, video_end, video_stream
 from tests.data import makers
 from tests.data.test_video import KEEP
 
@@ -58,7 +58,10 @@ def test_a_file_that_ends_inside_a_frame_is_refused(tmp_path, case):
     open(path, "wb").write(data[: position + int(part * size)])
     with pytest.raises(video.Unreadable, match="^truncated|decoding failed"):
       read(path)
-  if case == "JPEG pictures":  # of the picture that begins, nothing but its first bytes
+  if case == "JPEG pictures":
+    open(path, "wb").write(data + bytes(9))
+    assert read(path) == (list(range(count)), notes)
+    # Of the picture that begins, nothing but its first bytes
     open(path, "wb").write(data[: position + 3])
     with pytest.raises(video.Unreadable, match=f"^truncated: the file ends inside the picture after frame {count - 2}"):
       read(path)
@@ -76,6 +79,12 @@ def test_a_picture_that_has_fewer_slices_than_others(tmp_path):
   assert video_end._check_hevc(context, [*again[:-1], packets[-1]]) == [
     "the last picture has 1 slices, those before it at least 2: a part of it may be missing"
   ]
+
+
+def test_a_last_picture_too_far_from_a_key_frame_is_said_not_to_be_known(tmp_path, monkeypatch):
+  monkeypatch.setattr(video_stream, "_KEPT", 4)
+  path = write(tmp_path / "a.hevc", codec="libx265", options=HEVC)
+  assert "no key frame near the end: it is not known whether the last picture is whole" in read(path)[1]
 
 
 def test_hevc_in_a_transport_stream_that_ends_inside_a_picture(tmp_path):

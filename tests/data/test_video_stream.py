@@ -145,26 +145,36 @@ def test_packets_that_repeat_the_picture_before(tmp_path):
   assert "2 packets repeat the picture before: no frame was made of them" in notes
 
 
-def fakes(codec, pts, shown):
-  """A container and its stream of one key frame with the time `pts`, for which the decoder gives pictures."""
+def fakes(codec, *packets):
+  """A container and its stream of packets (time, times of the pictures that the decoder then gives), all key frames."""
   stream = SimpleNamespace(index=0, codec_context=SimpleNamespace(name=codec))
-  packet = SimpleNamespace(
-    stream=stream, size=9, is_discard=False, is_keyframe=True, is_corrupt=False, pts=pts, dts=pts, duration=0, pos=0,
-    time_base=1, decode=lambda: [SimpleNamespace(pts=one, is_corrupt=False) for one in shown],
-  )
-  return SimpleNamespace(format=SimpleNamespace(name="mpegts"), demux=lambda: iter([packet])), stream
+  made = [
+    SimpleNamespace(
+      stream=stream, size=9, is_discard=False, is_keyframe=True, is_corrupt=False, pts=pts, dts=pts, duration=0, pos=0,
+      time_base=1, decode=lambda shown=shown: [SimpleNamespace(pts=one, is_corrupt=False) for one in shown],
+    )
+    for pts, shown in packets
+  ]
+  return SimpleNamespace(format=SimpleNamespace(name="mpegts"), demux=lambda: iter(made)), stream
 
 
 @pytest.mark.parametrize("codec,entered,kept", [("h264", False, [10]), ("hevc", False, [8, 10]), ("hevc", True, [10])])
 def test_pictures_before_the_key_frame_are_not_trusted(codec, entered, kept):
   """Decoders that are known to us give none of those that refer to what came before; this does not rely on it."""
-  container, stream = fakes(codec, 10, [8, 10])
+  container, stream = fakes(codec, (10, [8, 10]))
   pictures = video_stream._pictures(container, stream, video_stream.Tally(), entered=entered)
   assert [frame.pts for frame in pictures] == kept
 
 
+def test_packets_that_belong_before_the_first_picture_are_no_loss():
+  container, stream = fakes("hevc", (10, [10]), (8, []), (9, []), (11, [11]))
+  tally = video_stream.Tally()
+  assert len(list(video_stream._pictures(container, stream, tally))) == 2
+  assert (tally.leading, tally.expected, tally.decoded) == (2, 2, 2)
+
+
 def test_a_key_frame_without_time_is_no_place_to_enter():
-  container, stream = fakes("mpeg2video", None, [None])
+  container, stream = fakes("mpeg2video", (None, [None]))
   assert list(video_stream._pictures(container, stream, video_stream.Tally(), entered=True)) == []
   assert len(list(video_stream._pictures(container, stream, video_stream.Tally()))) == 1
 
