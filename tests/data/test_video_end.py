@@ -1,5 +1,7 @@
 """Files that end too early: what is missing is refused or said, whatever the container."""
 
+from types import SimpleNamespace
+
 import av
 import pytest
 
@@ -129,3 +131,26 @@ def test_a_whole_program_stream_has_no_remark_whatever_is_behind(tmp_path):
     open(path, "wb").write(data + behind)
     numbers, notes = read(path)
     assert numbers == list(range(12)) and not notes
+
+
+def checked(kind, *, packets=10, end=1.0, lasting=True, duration=None, index=()):
+  """Remarks on a container of fakes: seconds that it declares, sizes of the packets in its index."""
+  container = SimpleNamespace(format=SimpleNamespace(name=kind), duration=duration and round(duration * 1e6))
+  entries = [SimpleNamespace(size=size) for size in index]
+  stream = SimpleNamespace(metadata={}, duration=None, index_entries=entries)
+  tally = video_stream.Tally(packets=packets, decoded=packets, end=end, lasting=lasting)
+  return video_end.check("", container, stream, tally, 10.0)
+
+
+def test_packets_that_do_not_say_how_long_they_last():
+  assert checked("matroska,webm", duration=1.0, end=0.9, lasting=False) == []
+  assert checked("matroska,webm", duration=1.0, end=1.0) == []
+  note = "1.00 s declared, 0.90 s in the file: the last frames may be missing"
+  assert checked("matroska,webm", duration=1.0, end=0.9) == [note]
+  assert checked("mpegts", duration=1.0, end=0.9) == []  # FFmpeg's guess, not a declaration
+
+
+def test_an_index_that_holds_more_than_the_file():
+  assert checked("mov,mp4,m4a", index=[5] * 10 + [0]) == []
+  with pytest.raises(video.Unreadable, match="^truncated: 11 frames declared, 10 in the file"):
+    checked("mov,mp4,m4a", index=[5] * 11)

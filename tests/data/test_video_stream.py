@@ -170,7 +170,7 @@ def test_packets_that_belong_before_the_first_picture_are_no_loss():
   container, stream = fakes("hevc", (10, [10]), (8, []), (9, []), (11, [11]))
   tally = video_stream.Tally()
   assert len(list(video_stream._pictures(container, stream, tally))) == 2
-  assert (tally.leading, tally.expected, tally.decoded) == (2, 2, 2)
+  assert (tally.leading, tally.expected, tally.decoded) == (2, 2, 2) and not tally.lasting  # of no stated duration
 
 
 def test_a_key_frame_without_time_is_no_place_to_enter():
@@ -278,6 +278,17 @@ def test_damage_in_the_middle_is_refused(tmp_path, name, codec, pix_fmt, width):
     data[at + i] ^= 0x04 if width == 1 else 0xFF
   open(path, "wb").write(data)
   with pytest.raises(video.Unreadable, match="damaged|decoding failed"):
+    shown(path)
+
+
+def test_a_block_that_a_container_cannot_read_is_refused(tmp_path):
+  path = makers.write_video(tmp_path / "a.mkv", makers.noise(12), codec="mjpeg", pix_fmt="yuvj420p")
+  with av.open(path) as container:
+    position = [packet.pos for packet in container.demux(video=0) if packet.size][6]
+  data = bytearray(open(path, "rb").read())
+  data[position : position + 4] = bytes(4)  # the name of the block and its size
+  open(path, "wb").write(data)
+  with pytest.raises(video.Unreadable, match="^damaged: after frame . FFmpeg reports"):
     shown(path)
 
 
