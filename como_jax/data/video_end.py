@@ -88,6 +88,8 @@ def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: "Tally") ->
     raise Unreadable(f"truncated: the file ends inside the picture after frame {tally.decoded - 1}")
   if stream.codec_context.name == "hevc" and annexb(kind):
     return _check_hevc(stream.codec_context, tally.since_key)
+  if kind == "gif" and not bytes(packet).rstrip(b"\0").endswith(b";"):
+    return ["the file ends without the mark of its end: its last picture may be cut"]
   if kind == "mpeg" and _inside_packet(path, position):
     return ["the file ends inside a packet: what came after is missing"]
   return []

@@ -124,6 +124,15 @@ def test_one_frame_less_than_the_header_counts_is_told(tmp_path, name, codec):
   assert numbers == list(range(11)) and "12 frames declared, 11 in the file: the last may be missing" in notes
 
 
+def test_a_gif_without_its_end_is_told(tmp_path):
+  path = makers.write_video(tmp_path / "a.gif", makers.noise(6), codec="gif", pix_fmt="rgb8")
+  notes = []
+  whole = [image for _, image in video.read(path, KEEP, notes=notes)]
+  assert len(whole) == 6 and not notes
+  cut(path, -3)  # the decoder takes what there is of the last picture for all of it
+  assert read(path)[1] == ["the file ends without the mark of its end: its last picture may be cut"]
+
+
 def test_a_whole_program_stream_has_no_remark_whatever_is_behind(tmp_path):
   path = write(tmp_path / "a.mpg", codec="mpeg2video", options={"b": "3000000"})
   data = open(path, "rb").read()
