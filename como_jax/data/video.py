@@ -91,7 +91,7 @@ def probe(path: str) -> Info:
 
 
 def timeline(path: str) -> np.ndarray:
-  """Seconds of all frames of a file since the first, float64 [T], increasing; from its packets, almost nothing is decoded.
+  """Seconds of all frames of a file since the first, float64 [T], increasing; from its packets, hardly decoded.
 
   The whole file is read once; the answer is kept for the files asked about last. Raises `Unreadable`.
   """

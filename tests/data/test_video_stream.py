@@ -267,7 +267,9 @@ def test_a_cut_file_is_called_truncated(tmp_path, name):
 )
 def test_damage_in_the_middle_is_refused(tmp_path, name, codec, pix_fmt, width):
   options = {
-    "ffv1": {"level": "3", "slicecrc": "1"}, "libx264": {"crf": "10"}, "libx265": {"x265-params": "log-level=none:hash=1"}
+    "ffv1": {"level": "3", "slicecrc": "1"},
+    "libx264": {"crf": "10"},
+    "libx265": {"x265-params": "log-level=none:hash=1"},
   }.get(codec)
   path = makers.write_video(tmp_path / name, makers.noise(20), codec=codec, pix_fmt=pix_fmt, options=options)
   with av.open(path) as container:
