@@ -7,8 +7,9 @@ measured on a thumbnail of 64 x 64 pixels; the bars alone on the pixels of the p
 
 What counts as a cut:
   - a hard cut: most of the textured cells of the picture stop to agree with the picture before, after the camera's
-    motion is taken out, while they agreed just before and after it (so neither a whip pan nor shaking is a cut), or the
-    colors change far more than just before and after;
+    motion is taken out, while they agreed just before and after it (so neither a whip pan nor shaking nor a flicker is
+    one), or the colors change far more than just before and after. Where the pictures stand, the next slide is a cut
+    although it may have much of the one before;
   - a dissolve (up to 2 seconds) between two pictures that stand about still: one cut at its middle. Over moving
     pictures it may be missed;
   - a fade to one color (black, white) and out of it into another picture: one cut in the middle of the color. A fade at
@@ -262,8 +263,8 @@ def _still(
   """[T] bool each: the frame is part of a still stretch; it is the first one of a stretch.
 
   A stretch goes on while no place of the picture differs from the stretch's first picture, so that slow motion adds up.
-  The noise of a camera is allowed for, as large as in the calmest tenth of the frames, and an encoder's errors, which are
-  larger where there is texture.
+  The noise of a camera is allowed for, as large as in the calmest tenth of the frames, and an encoder's errors, which
+  are larger where there is texture.
   """
   count = len(times)
   still, begins = np.zeros(count, bool), np.zeros(count, bool)

@@ -6,12 +6,13 @@ import functools
 import numpy as np
 
 _DISAGREE = 0.4  # agreement of two pictures below which they may be of two shots
-_DROP = 0.35  # by how much the agreement must be lower than that of the frames around
+_USUAL = 0.7  # agreement of the frames around, from which on they are one shot before, and one after
 MIN_CHANGE = 4.0  # mean gray levels; below it nothing is a cut
 _NEW_COLORS = 0.5  # share of the pixels whose color class changes, from which on colors alone may tell a cut
 _OUTLIER = 2.5  # times the change of colors around it
 # Two still pictures differ: the agreement is below, the change is so many times that of the frames around.
 _NEXT_SLIDE, _SPIKE = 0.8, 10.0
+_STANDS = 1.5  # mean gray levels by which noise and the encoder change a picture that stands
 _OTHER_COLOR = 20.0  # gray levels between two colors
 _PICTURE = 0.9  # of the picture must be of one color for the whole to be called so
 _FLAT = 4.0  # standard deviation in gray levels of a picture of one color
@@ -67,10 +68,11 @@ def find(signals: Signals) -> np.ndarray:
   if count < 2:
     return cut
   flat = signals.contrast < _FLAT
-  neither = np.isnan(signals.agreement)
-  agreement = np.where(neither, np.where(signals.change < _OTHER_COLOR, 1.0, 0.0), signals.agreement)
+  plain = np.isnan(signals.agreement)  # neither picture has a pattern: only the change itself tells
+  agreement = np.where(plain, signals.change < _OTHER_COLOR, signals.agreement)
+  around = np.where(plain, signals.change < MIN_CHANGE, signals.agreement)
   for t in np.flatnonzero((agreement < _NEXT_SLIDE) & (signals.change > MIN_CHANGE)):
-    cut[t] = t > 0 and _is_hard(signals, agreement, flat, int(t))
+    cut[t] = t > 0 and _is_hard(signals, agreement, around, flat, int(t))
   for t in np.flatnonzero(cut):
     if cut[t]:
       first, last = _flash(signals, flat, int(t))
@@ -94,47 +96,56 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
   return best
 
 
-def _around(signals: Signals, agreement: np.ndarray, t: int) -> tuple[float, float]:
+def _around(signals: Signals, around: np.ndarray, t: int) -> tuple[float, float]:
   """The usual agreement and the largest change of colors just before and after change t, but for repeated frames."""
   agreements, colors = [], [0.0]
   for step in (-1, 1):
-    u, taken = t + step, 0
+    u, taken, stood, pause = t + step, 0, 0, 0  # repeated frames since the last new one, and between new ones at most
     while 0 < u < len(signals.times) and taken < _NEAR_FRAMES:
       if abs(signals.times[u] - signals.times[t]) > _NEAR_SECONDS and abs(u - t) > _NEAR_FRAMES:
         break
-      if not signals.repeated[u]:
-        agreements.append(agreement[u])
+      if signals.repeated[u]:
+        stood += 1
+      else:
+        agreements.append(around[u])
         colors.append(signals.colors[u])
-        taken += 1
+        taken, pause, stood = taken + 1, max(pause, stood), 0
       u += step
-    if not taken:  # nothing moves on this side
+    if not taken or taken < _NEAR_FRAMES and stood > 2 * pause + _NEAR_FRAMES:  # nothing moves on this side, or no more
       agreements.append(1.0)
   return float(np.median(agreements)), float(max(colors))
 
 
-def _is_hard(signals: Signals, agreement: np.ndarray, flat: np.ndarray, t: int) -> bool:
-  usual, colors = _around(signals, agreement, t)
-  apart = agreement[t] < _DISAGREE and usual - agreement[t] >= _DROP
+def _is_hard(signals: Signals, agreement: np.ndarray, around: np.ndarray, flat: np.ndarray, t: int) -> bool:
+  usual, colors = _around(signals, around, t)
+  apart = agreement[t] < _DISAGREE and usual >= _USUAL
   recolored = signals.colors[t] > max(_NEW_COLORS, _OUTLIER * colors)
   others = np.concatenate([signals.change[max(1, t - 3) : t], signals.change[t + 1 : t + 4]])
   next_slide = agreement[t] < _NEXT_SLIDE and len(others) > 3 and signals.change[t] > _SPIKE * max(0.3, others.max())
+  stands = next_slide and others.max() < _STANDS
   if not (apart or recolored or next_slide):
     return False
   # To or from one color: hard only where the picture is there, or gone, at once; else it is a fade.
   if flat[t - 1] and flat[t]:
     return signals.change[t] > _OTHER_COLOR
+  if flat[t - 1] or flat[t]:
+    return _at_once(signals, flat, t)
+  # Where things move, pictures that look alike are of one shot, after a jerk or in other light. Slides may look alike.
+  return stands or likeness(signals.small[t - 1], signals.small[t]) <= _ALIKE
+
+
+def _at_once(signals: Signals, flat: np.ndarray, t: int) -> bool:
+  """A picture comes out of one color, or goes into it, within change t, not little by little."""
   if flat[t - 1]:
     return signals.contrast[t] > 0.6 * signals.contrast[t : t + 5].max()
-  if flat[t]:
-    return signals.contrast[t - 1] > 0.6 * signals.contrast[max(0, t - 5) : t].max()
-  return True
+  return signals.contrast[t - 1] > 0.6 * signals.contrast[max(0, t - 5) : t].max()
 
 
 def _flash(signals: Signals, flat: np.ndarray, t: int) -> tuple[int, int]:
   """The changes first .. last - 1 that are a flash around change t; empty where there is none."""
   count = len(signals.times)
   for before in range(t - 1, max(-1, t - 2 - _FLASH), -1):
-    for after in range(t, min(count, before + 2 + _FLASH)):
+    for after in range(max(t, before + 2), min(count, before + 2 + _FLASH)):
       between = slice(before + 1, after)
       lit = flat[between] | (signals.level[between] > max(signals.level[before], signals.level[after]) + _BRIGHTER)
       if flat[before] or flat[after] or not lit.all():
@@ -145,11 +156,13 @@ def _flash(signals: Signals, flat: np.ndarray, t: int) -> tuple[int, int]:
 
 
 def _fades(signals: Signals, flat: np.ndarray, cut: np.ndarray) -> np.ndarray:
-  """Cuts in the middle of stretches of one color between two different pictures."""
+  """Cuts in the middle of stretches of one color between two pictures, which go and come little by little."""
   found = np.zeros_like(cut)
   edges = np.diff(np.concatenate([[0], flat.astype(np.int8), [0]]))
   for first, last in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0), strict=True):  # frames first .. last - 1
-    if first == 0 or last == len(flat) or cut[first] or cut[last] or cut[first:last].any():
+    if first == 0 or last == len(flat) or cut[first : last + 1].any():
+      continue
+    if any(signals.change[t] > MIN_CHANGE and _at_once(signals, flat, t) for t in (first, last)):
       continue
     if likeness(signals.small[first - 1], signals.small[last]) < _ALIKE:
       found[(first + last) // 2] = True

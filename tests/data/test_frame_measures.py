@@ -134,6 +134,34 @@ def test_an_insert_of_another_scene_is_two_cuts_although_the_first_one_comes_bac
   assert cuts(frames) == [10, 12]
 
 
+def page(seed):
+  """[96, 128, 3]: a slide between a header and a footer that all have, with lines of words of its own."""
+  rng = np.random.default_rng(seed)
+  out = np.full((HEIGHT, WIDTH, 3), 250, np.uint8)
+  out[:14], out[-8:], out[3:11, 112:124] = (40, 70, 150), (40, 70, 150), (220, 180, 40)
+  for y in range(rng.integers(20, 28), 80, rng.integers(9, 14)):
+    x, end = 10, rng.integers(50, 122)
+    while x < end:
+      width = rng.integers(3, 12)
+      out[y : y + 4, x : x + width] = 30
+      x += width + 3
+  return out
+
+
+def test_slides_of_one_template_are_told_apart():
+  frames = [page(number) for number in range(6) for _ in range(10)]
+  assert cuts(frames) == cuts(noisy(frames, 2)) == [10, 20, 30, 40, 50]
+
+
+def test_pictures_that_count_in_blocks_of_black_and_white_have_no_cuts():
+  def number(t):
+    bits = np.array([t >> k & 1 for k in range(15, -1, -1)], np.uint8).reshape(2, 8) * 255
+    return np.repeat(np.kron(bits, np.ones((HEIGHT // 2, WIDTH // 8), np.uint8))[..., None], 3, 2)
+
+  assert cuts([number(t) for t in range(120)]) == cuts([number(40 * t) for t in range(60)]) == []
+  assert cuts([number(1000 + t) for t in range(60)]) == [24]  # 1023 -> 1024, nearly all of the picture
+
+
 def test_gradual_changes_are_one_cut_in_the_middle():
   first, second = shot(3, stands, 1)[0].astype(float), shot(4, stands, 1)[0].astype(float)
   dissolve = [first] * 30 + [first + (second - first) * t / 21 for t in range(1, 21)] + [second] * 30

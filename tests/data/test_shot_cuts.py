@@ -10,7 +10,7 @@ COUNT = 40
 def signals(agreement=None, change=None, *, repeated=(), contrast=None, level=None, colors=None, scene=None, fps=25.0):
   """A textured picture whose contrast and level may change; `scene` numbers of other pictures."""
   pictures = np.random.default_rng(0).normal(0, 1, (5, 16, 16))
-  scene = np.zeros(COUNT, int) if scene is None else np.asarray(scene)
+  scene = np.zeros(COUNT, int) if scene is None else np.asarray(scene, int)
   contrast = np.full(COUNT, 40.0) if contrast is None else np.asarray(contrast, float)
   level = np.full(COUNT, 120.0) if level is None else np.asarray(level, float)
   flags = np.zeros(COUNT, bool)
@@ -66,6 +66,31 @@ def test_the_next_slide_may_agree_with_the_one_before():
   assert found(at([20], 0.6, 1.0), at([20], 12, 3), scene=HALVES) == []
 
 
+def test_slides_that_look_alike_are_two_and_a_jerk_within_a_shot_is_none():
+  still = [t for t in range(COUNT) if t != 20]
+  assert found(at([20], 0.6, 1.0), at([20], 12, 0.1), repeated=still) == [20]  # the tiny pictures are equal
+  assert found(at([20], 0.2, 1.0), at([20], 40, 8)) == []  # here too, and things move around it
+
+
+def test_plain_pictures_that_change_all_the_time_do_not_agree():
+  plain, flicker = np.full(COUNT, np.nan), np.tile([12.0, 25.0, 12.0, 38.0], COUNT // 4)
+  assert found(plain, flicker, scene=np.arange(COUNT) % 3) == []
+  assert found(plain, at([20], 38, 0.5), scene=HALVES) == [20]
+  assert found(plain, at([20], 12, 0.5), scene=HALVES) == []
+
+
+def test_a_picture_that_flickers_has_no_cut_where_more_of_it_changes():
+  change = at([20], 60, 25)
+  assert found(at([20], 0.1, 0.6), change, scene=HALVES) == []
+  assert found(at([20], 0.1, 0.8), change, scene=HALVES) == [20]
+
+
+def test_one_color_that_flickers_up_is_no_fade():
+  contrast, low = at([20, 21], 0, 40), np.zeros(COUNT)
+  assert found(low, np.full(COUNT, 40.0), contrast=contrast, scene=HALVES) == []
+  assert found(low, np.full(COUNT, 3.0), contrast=contrast, scene=HALVES) == [21]  # hardly anything was to be seen
+
+
 def test_out_of_one_color_only_a_picture_that_is_there_at_once_is_a_cut():
   slow = np.clip((np.arange(COUNT) - 10) * 4.5, 0, 60)
   assert found(at([11], 0.0, 1.0), at([11], 5, 1), contrast=slow) == []
@@ -90,7 +115,7 @@ def test_a_flash_is_no_cut_and_a_longer_insert_is_two():
   def flash(frames):
     lit = range(15, 15 + frames)
     edges = [15, 15 + frames]
-    return found(at(edges, 0.1, 1.0), at(edges, 90, 8), level=at(lit, 230, 120), scene=at(lit, 1, 0).astype(int))
+    return found(at(edges, 0.1, 1.0), at(edges, 90, 8), level=at(lit, 230, 120), scene=at(lit, 1, 0))
 
   assert flash(1) == flash(3) == []
   assert flash(4) == [15, 19]
