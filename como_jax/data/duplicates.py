@@ -12,8 +12,9 @@ _MIN_VOTES = 3  # equal pictures at one offset in time before two episodes are c
 _MAX_PARTNERS = 4  # earlier episodes that a picture is compared with, so that common pictures cost no more
 _VOTE_SECONDS = 0.1
 _MIN_ALIKE = 0.8  # of the frames in a stretch
-_MIN_CORRELATION = 0.93  # of the motion in a stretch
-_MAX_DISTANCE = 0.2  # of the mean distance of the hashes within a stretch, between those of the two episodes
+# Mean distance of the hashes of two episodes, as a share of that within the stretch, and what their motion's correlation
+# lacks to 1, together.
+_MAX_DOUBT = 0.22
 _PLAIN = 6  # bits of a hash that must be set, and unset, for it to tell anything
 
 
@@ -43,9 +44,9 @@ def find(episodes: Sequence[Signature], min_seconds: float = 1.0) -> list[Duplic
   Equal hashes are collected by sorting; each one votes for an offset in time between two episodes; the offsets with
   several votes are then compared frame by frame. Other recordings of one scene by one camera have near hashes as well,
   so that three things must hold: most hashes are near (`HASH_DISTANCE`), they are several times nearer than hashes of
-  the stretch are to each other, and the motion goes up and down in the same way. A copy that is encoded so badly that it
-  cannot be told from another recording of its scene is not reported. The work grows with the number of frames (and of a
-  sort), not with its square.
+  the stretch are to each other, and the motion goes up and down in the same way. A copy that is encoded so badly that
+  it cannot be told from another recording of its scene is not reported. The work grows with the number of frames (and
+  of a sort), not with its square.
 
   A still picture gives no vote: two slides that are the same are not found here, `FrameMeasures.still` finds them.
   """
@@ -125,12 +126,13 @@ def _compare(
   first, last = int(frames[0]), int(frames[-1]) + 1
   if b.times[last - 1] - b.times[first] < min_seconds or alike[first:last].mean() < _MIN_ALIKE:
     return []
-  sample = b.picture_hash[first : last : max(1, (last - first) // 64)]
-  if distance[first:last].mean() > _MAX_DISTANCE * frame_measures.hash_distance(sample[:, None], sample).mean():
-    return []
   here, there = b.motion[first:last], np.interp(wanted[first:last], a.times, a.motion)
   smooth = np.ones(3) / 3  # frames of another rate lie between
   here, there = np.convolve(here, smooth, "valid"), np.convolve(there, smooth, "valid")
-  if min(here.std(), there.std()) < 1e-6 or np.corrcoef(here, there)[0, 1] < _MIN_CORRELATION:
+  if min(here.std(), there.std()) < 1e-6:
+    return []
+  sample = b.picture_hash[first : last : max(1, (last - first) // 64)]
+  usual = frame_measures.hash_distance(sample[:, None], sample).mean()
+  if distance[first:last].mean() / max(usual, 1e-6) + 1 - np.corrcoef(here, there)[0, 1] > _MAX_DOUBT:
     return []
   return [Duplicate(later, first, last, earlier, offset)]

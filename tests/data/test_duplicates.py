@@ -62,6 +62,18 @@ def test_another_episode_that_moves_alike_is_none():
   assert duplicates.find([first, second]) == []
 
 
+def test_nearer_pictures_may_move_less_alike():
+  one = episode(0)
+  rough = one.motion + np.random.default_rng(7).normal(0, 2.0, 80)  # measured at 2/3 of the size, for example
+
+  def copies(hashes, motion):
+    return len(duplicates.find([one, Signature(one.times, hashes, motion)]))
+
+  assert copies(flip(one.picture_hash, 2, share=0.2, bits=4), rough) == 1
+  assert copies(flip(one.picture_hash, 2, share=0.9, bits=6), rough) == 0
+  assert copies(flip(one.picture_hash, 2, share=0.9, bits=6), one.motion) == 1
+
+
 def test_other_pictures_and_short_ones_are_none():
   one = episode(0)
   assert duplicates.find([one, episode(1), episode(2)]) == []
