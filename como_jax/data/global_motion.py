@@ -27,7 +27,7 @@ _MAX_FIT = np.array([0.12, 0.12, 0.15, 0.15])  # from the start
 _PULL_PIXELS = SIZE * SIZE
 _PULL = np.diag([900.0, 900.0, 225.0, 225.0, 1e3, 1.0])
 _GOOD_START = 4.0  # gray levels of difference below which no other start is looked for
-_PEAKS = 3  # of the phase correlation that are tried
+_PEAKS = 8  # of the phase correlation that are tried
 _BAD_AGREEMENT, _MAX_STARTS = 0.6, 3  # below it the next start is tried, so many in all
 _MIN_OVERLAP = 0.3  # of the picture that must still be seen
 _FLAT = 9.0  # squared gray levels per pixel below which a gradient counts for little
@@ -46,6 +46,10 @@ class Thumbnail:
 
   def __init__(self, gray: np.ndarray):
     self.gray = gray
+
+  @functools.cached_property
+  def image(self) -> Image.Image:
+    return Image.fromarray(self.gray)
 
   @functools.cached_property
   def half(self) -> "Thumbnail":
@@ -152,25 +156,26 @@ def _starts(before: Thumbnail, after: Thumbnail, aspect: float, guess: np.ndarra
 
 
 def _cost(before: np.ndarray, after: np.ndarray, x: int, y: int) -> float:
-  """Mean clipped difference where both pictures are seen after a shift; infinite where that is too little."""
+  """Mean clipped difference, on every second pixel and line, where both pictures are seen after a shift; infinite where
+  that is too little."""
   if (SIZE - abs(x)) * (SIZE - abs(y)) < _MIN_OVERLAP * SIZE * SIZE:
     return np.inf
-  old = before[max(0, -y) : SIZE - max(0, y), max(0, -x) : SIZE - max(0, x)]
-  new = after[max(0, y) : SIZE - max(0, -y), max(0, x) : SIZE - max(0, -x)]
-  difference = new - old
-  difference -= difference.mean()
-  return float(np.minimum(np.abs(difference), 40).mean())
+  old = before[max(0, -y) : SIZE - max(0, y) : 2, max(0, -x) : SIZE - max(0, x) : 2]
+  new = after[max(0, y) : SIZE - max(0, -y) : 2, max(0, x) : SIZE - max(0, -x) : 2]
+  difference = (new - old).ravel()
+  difference -= np.add.reduce(difference) / difference.size
+  return float(np.add.reduce(np.minimum(np.abs(difference), 40)) / difference.size)
 
 
-def _warp(after: np.ndarray, motion: np.ndarray, aspect: float) -> np.ndarray:
+def _warp(after: Thumbnail, motion: np.ndarray, aspect: float) -> np.ndarray:
   """`after` seen where its content was before: what the motion explains is then equal to the picture before."""
-  size = len(after)
+  size = len(after.gray)
   scale = math.exp(motion[2])
   cos, sin = scale * math.cos(motion[3]), scale * math.sin(motion[3])
   # In thumbnail pixels: x in 1 / size, y in aspect / size of the picture's width. PIL's pixel centers are at + 0.5.
   data = (cos, -sin * aspect, motion[0] * size + size / 2 * (1 - cos + sin * aspect),
           sin / aspect, cos, motion[1] / aspect * size + size / 2 * (1 - cos - sin / aspect))  # fmt: skip
-  image = Image.fromarray(after).transform(
+  image = after.image.transform(
     (size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=_NOWHERE
   )
   return np.asarray(image)
@@ -198,8 +203,13 @@ def _descend(before, after, aspect, motion, light, *, iterations, every=1):
   pixels = (slice(None, None, every), slice(None, None, every))
   x, y = (line[pixels] for line in _grid(size, aspect))
   gx, gy = (gradient[pixels] for gradient in before.gradients)
-  gx, gy = gx * size, gy * (size / aspect)  # per picture width
-  columns = np.stack([gx, gy, gx * x + gy * y, gy * x - gx * y, before.level[pixels], np.ones_like(gx)]).reshape(6, -1)
+  columns = np.empty((6, *gx.shape), np.float32)
+  np.multiply(gx, size, out=columns[0])  # per picture width
+  np.multiply(gy, size / aspect, out=columns[1])
+  gx, gy = columns[:2]
+  columns[2], columns[3] = gx * x + gy * y, gy * x - gx * y
+  columns[4], columns[5] = before.level[pixels], 1
+  columns = columns.reshape(6, -1)
   pull = _PULL * (gx.size / _PULL_PIXELS)
   warped, error = _error(before, after, aspect, motion, light)
   for _ in range(iterations):
@@ -207,7 +217,7 @@ def _descend(before, after, aspect, motion, light, *, iterations, every=1):
     scale = 3 * _median(np.abs(part[::2, 1::2])) + 2
     weighted = columns * ((warped[pixels] > _OUTSIDE) / np.square(1 + np.square(part / scale))).ravel()
     step = np.linalg.solve(weighted @ columns.T + pull, weighted @ part.ravel())
-    moved = np.clip(step[:4], -_MAX_STEP, _MAX_STEP)
+    moved = np.minimum(np.maximum(step[:4], -_MAX_STEP), _MAX_STEP)
     motion, light = motion - moved, (min(max(light[0] + step[4], -0.6), 1.0), light[1] + step[5])
     if np.abs(moved).max() * size < _CONVERGED:
       break
@@ -221,7 +231,7 @@ def _median(values: np.ndarray) -> float:
 
 def _error(before, after, aspect, motion, light) -> tuple[np.ndarray, np.ndarray]:
   """`after` warped, and its difference to `before` with gain and offset applied."""
-  warped = _warp(after.gray, motion, aspect)
+  warped = _warp(after, motion, aspect)
   error = warped - before.gray
   error -= np.float32(light[0]) * before.level + np.float32(light[1])
   error[warped <= _OUTSIDE] = 0

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 _DISAGREE = 0.4  # agreement of two pictures below which they may be of two shots
-_USUAL = 0.7  # agreement of the frames around, from which on they are one shot before, and one after
+_USUAL = 0.75  # agreement of the frames around, from which on they are one shot before, and one after
 MIN_CHANGE = 4.0  # mean gray levels; below it nothing is a cut
 _NEW_COLORS = 0.5  # share of the pixels whose color class changes, from which on colors alone may tell a cut
 _OUTLIER = 2.5  # times the change of colors around it

@@ -350,6 +350,14 @@ def test_registration_finds_large_moves_from_no_guess():
   assert found.agreement > 0.8
 
 
+def test_large_moves_are_found_in_pictures_whose_correlation_has_several_peaks():
+  for seed, moved in ((9, 62), (14, 56), (15, 44), (16, 50), (19, 62)):
+    views = (Image.fromarray(view(canvas(seed), x, 120)) for x in (110, 110 + moved))
+    small = [np.asarray(one.resize((64, 64), Image.Resampling.BOX).convert("L"), np.float32) for one in views]
+    found = global_motion.register(*map(global_motion.Thumbnail, small), HEIGHT / WIDTH, np.zeros(4))
+    np.testing.assert_allclose(found.motion, [-moved / WIDTH, 0, 0, 0], atol=0.01)
+
+
 def test_bars_need_an_edge():
   finder = bars.BarFinder()
   ramp = np.repeat(np.minimum(np.arange(60) * 2, 120)[:, None], 60, 1).astype(np.uint8)
