@@ -185,6 +185,34 @@ def slide(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
   return np.asarray(image)
 
 
+def template_slide(rng: np.random.Generator, size: tuple[int, int], *, dark: bool) -> np.ndarray:
+  """A page with the header, the footer and the sign that all pages have, a title and lines of words of its own."""
+  height, width = size
+  paper, ink = ((20, 24, 40), (230, 230, 220)) if dark else ((250, 250, 245), (30, 30, 40))
+  image = Image.new("RGB", (width, height), paper)
+  draw = ImageDraw.Draw(image)
+  draw.rectangle([0, 0, width, 20], fill=(40, 70, 150))
+  draw.rectangle([0, height - 10, width, height], fill=(40, 70, 150))
+  draw.rectangle([width - 22, 3, width - 4, 16], fill=(220, 180, 40))
+  draw.rectangle([8, 6, int(rng.integers(60, width - 50)), 13], fill=(240, 240, 240))
+  y = 32
+  for _ in range(rng.integers(3, 8)):
+    draw.ellipse([12, y, 16, y + 4], fill=ink)
+    x, end = 22, int(rng.integers(80, width - 8))
+    while x < end:
+      letters = int(rng.integers(4, 16))
+      draw.rectangle([x, y, min(x + letters, end), y + 4], fill=ink)
+      x += letters + 4
+    y += int(rng.integers(12, 16))
+  return np.asarray(image)
+
+
+def blocks(number: int, size: tuple[int, int]) -> np.ndarray:
+  """A picture whose 2 x 8 blocks, black or white, are the 16 bits of a number."""
+  bits = np.array([number >> k & 1 for k in range(15, -1, -1)], np.uint8).reshape(2, 8) * 255
+  return np.repeat(np.kron(bits, np.ones((size[0] // 2, size[1] // 8), np.uint8))[..., None], 3, 2)
+
+
 def boxed(made: Made, bars: tuple[int, int, int, int], *, color: int = 0, logo_in_bar: bool = False) -> None:
   """Puts bars around every picture."""
   top, bottom, left, right = bars
