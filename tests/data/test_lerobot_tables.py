@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 
 from como_jax import errors
 from como_jax.data.sources import lerobot_tables
@@ -131,13 +132,14 @@ def test_an_episode_without_end_is_not_read(tmp_path, monkeypatch):
 
 def test_an_instruction_for_each_frame(tmp_path):
   change = rows(lambda e, columns: {"task_index": pa.array([0] * 4 + [1] * 4)}, only=1)
-  source = opened(Folder(rows=change).write(tmp_path / "set"))
+  source = opened(Folder(rows=change, episodes=each(lambda row: {"tasks": makers.TASKS})).write(tmp_path / "set"))
   assert source[1].task == [makers.TASKS[0]] * 4 + [makers.TASKS[1]] * 4
   assert source[0].task == makers.TASKS[0] and source[1].notes == []
   change = rows(lambda e, columns: {"task_index": pa.array([1] * 5 + [9] * 3)}, only=1)
   raw = opened(Folder(rows=change, episodes=each(lambda row: {"tasks": ["wipe"]})).write(tmp_path / "unknown"))[1]
   assert raw.task == [makers.TASKS[1]] * 5 + ["wipe"] * 3
-  assert raw.notes == ["task_index 9 of 3 rows is not in meta/tasks: 'wipe' is used"]
+  assert raw.notes == ["task_index 1 of 5 rows is 'close the drawer' in meta/tasks and used, meta/episodes lists 'wipe'",
+                       "task_index 9 of 3 rows is not in meta/tasks: 'wipe' is used"]
   folder = Folder(rows=without("task_index"), episodes=each(lambda row: {"tasks": ["one", "two"]}))
   raw = opened(folder.write(tmp_path / "none"))[0]
   assert raw.task == "one" and "2 instructions and no column 'task_index'" in raw.notes[0]
@@ -203,11 +205,11 @@ def test_a_line_that_is_cut(tmp_path):
   open(f"{path}/meta/tasks.jsonl", "w").write('{"task_index": 0}')
   with pytest.raises(errors.UserError, match="task_index = 0, task = None, expected a whole number and text"):
     opened(path)
+  os.remove(f"{path}/meta/tasks.jsonl")
   makers.write_table(f"{path}/meta/tasks.parquet", pa.table({"task_index": [0, 1]}))
   with pytest.raises(errors.UserError, match="tasks.parquet has no column of instructions"):
     opened(path)
   os.remove(f"{path}/meta/tasks.parquet")
-  os.remove(f"{path}/meta/tasks.jsonl")
   assert opened(path)[1].task == "close the drawer"  # of the episode's own list
   os.remove(f"{path}/meta/episodes.jsonl")
   with pytest.raises(errors.UserError, match="episodes.jsonl cannot be read"):
@@ -226,3 +228,93 @@ def test_an_episode_that_is_listed_twice(tmp_path, version):
   source = opened(folder.write(tmp_path / "other"))
   refused(source, 1, "listed twice in meta/episodes.*, with length = 8 and 5")
   check(source[0], 0, range(6))
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path):
+  one = Folder(lengths=(6,), rows=without("task_index"))  # one line: what is wrong with the last one is taken as a cut
+  for folder, lengths in ((one, (6,)), (Folder(), (6, 8))):
+    path = folder.write(tmp_path / str(len(lengths)))
+    for name in ("info.json", "episodes.jsonl", "tasks.jsonl"):
+      content = open(f"{path}/meta/{name}", "rb").read()
+      open(f"{path}/meta/{name}", "wb").write(b"\xef\xbb\xbf" + content)
+    source = opened(path)
+    assert source.skipped == []
+    for i, length in enumerate(lengths):
+      check(source[i], i, range(length))
+      assert source[i].task == makers.TASKS[i]
+
+
+@pytest.mark.parametrize("lines, wanted", [
+  ([{"task_index": i, "task": [text]} for i, text in enumerate(makers.TASKS)], makers.TASKS[1]),
+  ([{"task_index": i, "task": {"en": text}} for i, text in enumerate(makers.TASKS)], None),
+  ([{"task_index": 0, "task": "a"}, {"task_index": 1, "task": "caf\ud83d"}], "caf\ufffd"),
+])
+def test_instructions_that_are_no_plain_text(tmp_path, lines, wanted):
+  path = Folder(episodes=each(lambda row: {"tasks": []})).write(tmp_path / "set")
+  makers.write_lines(f"{path}/meta/tasks.jsonl", lines)
+  if wanted is None:
+    with pytest.raises(errors.UserError, match="task_index = 0, task = {'en': 'open the drawer'}, expected a whole number and text"):
+      opened(path)
+  else:
+    assert opened(path)[1].task == wanted
+
+
+@pytest.mark.parametrize("columns, wanted", [
+  ({"level_0": [10, 11], "task_index": [0, 1], "instruction": makers.TASKS}, makers.TASKS[1]),
+  ({"language": ["en", "en"], "task_index": [0, 1], "task": makers.TASKS}, makers.TASKS[1]),
+  ({"language": ["en", "en"], "task_index": [0, 1], "instruction": makers.TASKS}, "several columns of text, none named 'task': language, instruction"),
+  ({"level_0": [0, 1], "task_index": [0, 1]}, "no column of instructions"),
+  ({"number": [0, 1], "task": makers.TASKS}, "no column 'task_index'"),
+])
+def test_the_column_of_instructions(tmp_path, columns, wanted):
+  path = Folder(version="v3.0").write(tmp_path / "set")
+  makers.write_table(f"{path}/meta/tasks.parquet", pa.table(columns))
+  if wanted == makers.TASKS[1]:
+    assert opened(path)[1].task == wanted
+  else:
+    with pytest.raises(errors.UserError, match=f"tasks.parquet has {wanted}"):
+      opened(path)
+
+
+def test_instructions_of_both_versions(tmp_path):
+  for version, other in (("v2.1", "tasks.parquet"), ("v3.0", "tasks.jsonl")):
+    path = Folder(version=version).write(tmp_path / version)
+    if other == "tasks.jsonl":
+      makers.write_lines(f"{path}/meta/{other}", [{"task_index": i, "task": "old"} for i in range(2)])
+    else:
+      makers.write_table(f"{path}/meta/{other}", pa.table({"task_index": [0, 1], "task": ["old", "old"]}))
+    source = opened(path)
+    assert source[1].task == makers.TASKS[1] and source[1].notes == []
+    assert [one["name"] for one in source.skipped] == [f"meta/{other}"]
+
+
+def test_instructions_of_the_episodes_table(tmp_path):
+  def column(change):
+    return lambda table: [{key: value for key, value in row.items() if key != "tasks"} | change(row) for row in table]
+
+  for name, change, wanted, note in (
+    ("text", lambda row: {"task": row["tasks"][0]}, makers.TASKS[1], None),
+    ("number", lambda row: {"tasks": [1]}, makers.TASKS[1], None),
+    ("unknown", lambda row: {"tasks": [7]}, "", "column 'tasks' of meta/episodes lists 7, which is neither text nor"),
+  ):
+    raw = opened(Folder(rows=without("task_index"), episodes=column(change)).write(tmp_path / name))[1]
+    assert raw.task == wanted, name
+    assert [note in one for one in raw.notes] == ([True] if note else []), name
+
+
+def test_instructions_that_disagree(tmp_path):
+  """Merged sets whose rows kept the numbers of another table of tasks."""
+  change = rows(lambda e, columns: {"task_index": pa.array([0] * len(columns["index"]))})
+  source = opened(Folder(rows=change).write(tmp_path / "set"))
+  assert source[0].task == source[1].task == makers.TASKS[0] and source[0].notes == []
+  assert source[1].notes == ["task_index 0 of 8 rows is 'open the drawer' in meta/tasks and used, meta/episodes lists 'close the drawer'"]
+
+
+def test_two_columns_of_one_name(tmp_path):
+  path = Folder().write(tmp_path / "set")
+  for name in ("action", "episode_index"):
+    file = f"{path}/data/chunk-000/episode_000001.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.append_column(name, table.column(name)), file)
+    refused(opened(path), 1, f"episode_000001.parquet has 2 columns named '{name}'")
+    pq.write_table(table, file)

@@ -37,7 +37,7 @@ class LeRobot:
     self._info = layout.read_info(path)
     self._features, self._v3 = self._info["features"], self._info["major"] == 3
     self.skipped: list[dict[str, str]] = []
-    self._tasks = meta.read_tasks(path, self.skipped)
+    self._tasks = meta.read_tasks(path, self._v3, self.skipped)
     self._episodes = meta.read_episodes(path, self._v3, self.skipped)
     self._paths = meta.Paths(path, self._info)
     where = os.path.join(path, layout.INFO)
@@ -268,9 +268,7 @@ class LeRobot:
 
   def _task(self, row: dict, columns: dict[str, np.ndarray], notes: list[str]) -> str | list[str]:
     """The instruction, or one for each frame where it changes."""
-    listed = row.get("tasks")
-    listed = [listed] if isinstance(listed, (str, int)) else list(listed) if isinstance(listed, (list, tuple)) else []
-    listed = [self._tasks.get(text, str(text)) if isinstance(text, int) else str(text) for text in listed]
+    listed = meta.listed_instructions(row, self._tasks, notes)
     fallback = listed[0] if listed else ""
     if "task_index" not in columns:
       if len(listed) > 1:
@@ -281,5 +279,8 @@ class LeRobot:
     for number, count in sorted(collections.Counter(numbers.tolist()).items()):
       if number not in self._tasks:
         notes.append(f"task_index {number} of {count} rows is not in meta/tasks: {fallback!r} is used")
+      elif listed and self._tasks[number] not in listed:
+        notes.append(f"task_index {number} of {count} rows is {self._tasks[number]!r} in meta/tasks and used, "
+                     f"meta/episodes lists {fallback!r}")
     texts = [self._tasks.get(number, fallback) for number in numbers.tolist()]
     return texts[0] if len(set(texts)) == 1 else texts

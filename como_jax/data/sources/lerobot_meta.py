@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from como_jax import errors
 from como_jax.data import video
@@ -14,28 +15,65 @@ from como_jax.data.sources import lerobot_features as layout
 from como_jax.data.sources import lerobot_tables as tables
 
 
-def read_tasks(root: str, skipped: list[dict[str, str]]) -> dict[int, str]:
+def read_tasks(root: str, v3: bool, skipped: list[dict[str, str]]) -> dict[int, str]:
   """task_index -> instruction; empty where the data set has no table of them. Raises `errors.UserError`."""
-  parquet, lines = (os.path.join(root, "meta", name) for name in ("tasks.parquet", "tasks.jsonl"))
-  if os.path.isfile(parquet):
-    path, columns = parquet, tables.read_table(parquet).to_pydict()
-    numbers = columns.pop("task_index", [])
-    texts = columns.get("task") or columns.get("__index_level_0__") or next(iter(columns.values()), [])
-  elif os.path.isfile(lines):
-    path, rows = lines, _lines(lines, skipped)
-    numbers, texts = [row.get("task_index") for row in rows], [row.get("task") for row in rows]
-  else:
+  names = ("tasks.parquet", "tasks.jsonl") if v3 else ("tasks.jsonl", "tasks.parquet")
+  names = [name for name in names if os.path.isfile(os.path.join(root, "meta", name))]
+  if not names:
     return {}
-  if len(numbers) != len(texts):
-    raise errors.UserError(f"{path} has no column of instructions, or none named 'task_index'")
+  skipped += [{"name": f"meta/{name}", "reason": f"meta/{names[0]} is read in its place"} for name in names[1:]]
+  path = os.path.join(root, "meta", names[0])
+  if path.endswith(".parquet"):
+    table = tables.read_table(path)
+    chosen = _text_column(table.schema, path)
+    if "task_index" not in table.column_names:
+      raise errors.UserError(f"{path} has no column 'task_index'")
+    numbers, texts = table.column("task_index").to_pylist(), table.column(chosen).to_pylist()
+  else:
+    rows = _lines(path, skipped)
+    numbers, texts = [row.get("task_index") for row in rows], [row.get("task") for row in rows]
   tasks: dict[int, str] = {}
-  for number, text in zip(numbers, texts, strict=True):
-    index = whole(number)
+  for number, value in zip(numbers, texts, strict=True):
+    index, text = whole(number), instruction(value)
     if index is None or text is None:
-      raise errors.UserError(f"{path}: task_index = {number!r}, task = {text!r}, expected a whole number and text")
-    if tasks.setdefault(index, str(text)) != str(text):
-      raise errors.UserError(f"{path}: task_index {index} is listed twice, as {tasks[index]!r} and as {str(text)!r}")
+      raise errors.UserError(f"{path}: task_index = {number!r}, task = {value!r}, expected a whole number and text")
+    if tasks.setdefault(index, text) != text:
+      raise errors.UserError(f"{path}: task_index {index} is listed twice, as {tasks[index]!r} and as {text!r}")
   return tasks
+
+
+def _text_column(schema: pa.Schema, path: str) -> str:
+  """The column of instructions: of the usual names, else the only one of text. Raises `errors.UserError`."""
+  kinds = {field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in schema}
+  texts = [name for name, kind in kinds.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
+  usual = [name for name in ("task", "__index_level_0__") if name in texts]
+  if not usual and len(texts) != 1:
+    what = f"several columns of text, none named 'task': {', '.join(texts)}" if texts else "no column of instructions"
+    raise errors.UserError(f"{path} has {what}")
+  return (usual or texts)[0]
+
+
+def instruction(value: Any) -> str | None:
+  """An instruction as it may be written: text, or a list of one; None for anything else. Halves of characters, as JSON
+  may hold them, are replaced: no other file can."""
+  if isinstance(value, list) and len(value) == 1:
+    value = value[0]
+  return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else None
+
+
+def listed_instructions(row: Mapping[str, Any], tasks: Mapping[int, str], notes: list[str]) -> list[str]:
+  """The instructions of an episode by its row of meta/episodes, whose column 'tasks' or 'task' holds texts or numbers."""
+  name = "task" if row.get("tasks") is None else "tasks"
+  values = row.get(name)
+  values = list(values) if isinstance(values, (list, tuple)) else [values]
+  found = []
+  for value in values:
+    text = tasks.get(whole(value)) if instruction(value) is None else instruction(value)
+    if text is not None:
+      found.append(text)
+    elif value is not None and value == value:  # not NaN, which merged tables hold where a column was missing
+      notes.append(f"column {name!r} of meta/episodes lists {value!r}, which is neither text nor a number of meta/tasks")
+  return found
 
 
 def _lines(path: str, skipped: list[dict[str, str]]) -> list[dict]:

@@ -24,7 +24,7 @@ _READ_ERRORS = (OSError, pa.ArrowException)
 
 def read_json(path: str) -> dict:
   try:
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:  # some editors begin a file with a byte order mark
       value = json.load(file)
   except (OSError, ValueError, RecursionError) as error:
     raise errors.UserError(f"{path} is not readable JSON ({error})") from error
@@ -48,7 +48,7 @@ def read_json_lines(path: str) -> tuple[list[dict], str]:
   rows = []
   for number, line in numbered:
     try:
-      row = json.loads(line.decode("utf-8"))
+      row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except (ValueError, RecursionError) as error:
       if number == numbered[-1][0]:  # a recording that was killed while it wrote
         return rows, f"line {number}, the last one, is cut and left out"
@@ -102,7 +102,10 @@ def batches(path: str, number: int, names: Sequence[str], *, batch_size: int, ow
   try:
     file = pq.ParquetFile(path)
     have = file.schema_arrow.names
-    names = [name for name in names if name in have]
+    twice = [name for name in (*names, EPISODE) if have.count(name) > 1]
+    if twice:
+      raise video.Unreadable(f"{short(path)} has {have.count(twice[0])} columns named {twice[0]!r}")
+    names = [name for name in dict.fromkeys(names) if name in have]
     groups = range(file.metadata.num_row_groups)
     if not own:
       if EPISODE not in have:
