@@ -58,7 +58,7 @@ def stamped(origin, scale=1.0):
   return rows(change)
 
 
-@pytest.mark.parametrize("origin", [0.3, 7.0, 1.75e9])
+@pytest.mark.parametrize("origin", [0.1, 0.16, 0.3, 7.0, 1.75e9])
 def test_another_origin_is_taken_where_it_is_certain(tmp_path, origin):
   path = Folder(rows=stamped(lambda e: origin)).write(tmp_path / "set")
   raw = opened(path)[1]
@@ -71,6 +71,9 @@ def test_another_origin_is_refused_where_it_is_not(tmp_path):
   # 10 pictures for 8 rows: the first picture of the episode could be any of three.
   path = Folder(lengths=(8,), pictures=lambda e: range(10), rows=stamped(lambda e: 7.0)).write(tmp_path / "set")
   refused(opened(path), 0, r"run from 7.000 to 7.700 s .*from 0 to 1.000 s with 10 pictures for 8 rows")
+  # A picture is missing: at the end, or is it the first row's?
+  path = Folder(lengths=(8,), pictures=lambda e: range(7), rows=stamped(lambda e: 0.1)).write(tmp_path / "short")
+  refused(opened(path), 0, "run from 0.100 to 0.800 s .*from 0 to 0.700 s with 7 pictures for 8 rows")
   path = Folder(rows=stamped(lambda e: -0.3)).write(tmp_path / "negative")
   raw = opened(path)[1]
   check(raw, 1, range(8))
@@ -177,3 +180,124 @@ def test_the_rate_of_info_is_only_said(tmp_path):
   check(raw, 1, range(8))
   assert raw.notes == [
     "the table has 10 rows a second (column 'timestamp'), meta/info.json says fps 30; the table is used"]
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_a_picture_a_row_is_shown_in_order(tmp_path, version):
+  """Times of a wall clock, further than half a picture from where the recorder put the picture."""
+  stamps = np.array([0, 0.1, 0.26, 0.3, 0.4, 0.5, 0.54, 0.7])
+  change = rows(lambda e, c: {"timestamp": pa.array(stamps)}, only=1)
+  source = opened(Folder(version=version, rows=change).write(tmp_path / "set"))
+  times, numbers = shown(source[1], "top")
+  assert numbers == list(range(1000, 1008))
+  np.testing.assert_array_equal(times, stamps)
+  first = 6 if version == "v3.0" else 0
+  assert len(source[1].notes) == 1 and source[0].notes == []
+  assert (f"row 2 at 0.260 s is nearest to picture {first + 3}, so are 2 of 8 rows to another than their own; the file "
+          f"has a picture a row: row 2 shows picture {first + 2}") in source[1].notes[0]
+  # With another picture in the file, time alone can tell.
+  folder = Folder(version=version, rows=change, pictures=lambda e: range(1000 * e, 1000 * e + (6, 9)[e]))
+  numbers = shown(opened(folder.write(tmp_path / "longer"))[1], "top")[1]
+  assert numbers == [1000, 1001, 1003, 1003, 1004, 1005, 1005, 1007]
+
+
+def test_a_pause_of_both_clocks(tmp_path):
+  """A video whose pictures pause is longer than its number of pictures tells."""
+  milliseconds = [0, 100, 200, 300, 400, 1500, 1600, 1700]
+  stamps = np.array(milliseconds) / 1000
+  path = Folder(rows=rows(lambda e, c: {"timestamp": pa.array(stamps)}, only=1)).write(tmp_path / "set")
+  pictures = [makers.coded(1000 + t) for t in range(8)]
+  write_video(f"{path}/videos/chunk-000/{TOP}/episode_000001.mp4", pictures, times=milliseconds)
+  raw = opened(path)[1]
+  times, numbers = shown(raw, "top")
+  assert numbers == list(range(1000, 1008)) and raw.notes == []
+  np.testing.assert_array_equal(times, stamps)
+
+
+def test_rows_that_were_taken_out_and_stamped_anew(tmp_path):
+  kept = np.array([0, 1, 2, 5, 6, 7])
+  def change(e, columns):
+    return {"frame_index": pa.array(kept), "action": makers.vector([[e, t, t / 2] for t in kept]),
+            "observation.state": makers.vector([[t, e] for t in kept])}
+
+  folder = Folder(lengths=(6, 6), pictures=lambda e: range(1000 * e, 1000 * e + 8), rows=rows(change))
+  path = folder.write(tmp_path / "set")
+  refused(opened(path), 1, "column 'frame_index' goes from 2 to 5 at row 3, column 'timestamp' only from 0.200 to 0.300 s; "
+                           "so in 1 of 6 rows; camera 'top', .*8 pictures for 6 rows.*'frame_index'")
+  assert shown(opened(path, timestamps="frame_index")[1], "top")[1] == [1000 + t for t in kept]
+  # The pictures were taken out too.
+  folder.pictures = lambda e: [1000 * e + t for t in kept]
+  raw = opened(folder.write(tmp_path / "both"))[1]
+  assert shown(raw, "top")[1] == [1000 + t for t in kept]
+  assert len(raw.notes) == 1 and raw.notes[0].endswith("so in 1 of 6 rows: the timestamps are used")
+  # Both clocks know of the rows, and a frame_index that does not count says nothing.
+  for name, frames, stamps in (("honest", kept, kept / 10), ("zero", 0 * kept, np.arange(6) / 10)):
+    folder = Folder(lengths=(6,), pictures=lambda e: range(8))
+    folder.rows = rows(lambda e, c, f=frames, s=stamps: {"frame_index": pa.array(f), "timestamp": pa.array(s)})
+    raw = opened(folder.write(tmp_path / name))[0]
+    assert shown(raw, "top")[1] == np.round(10 * stamps).tolist() and "frame_index" not in str(raw.notes)
+
+
+@pytest.mark.parametrize("stamps, reason", [
+  (["a"] * 6, "it holds string, expected numbers"),
+  (np.array([0] * 6, "datetime64[ns]"), r"it holds timestamp\[ns\], expected numbers"),
+  (1752000000123456789 + 10**8 * np.arange(6), "counted nanoseconds"),
+])
+def test_times_of_other_types(tmp_path, stamps, reason):
+  path = Folder(rows=rows(lambda e, c: {"timestamp": pa.array(stamps)}, only=0)).write(tmp_path / "set")
+  refused(opened(path), 0, f"column 'timestamp'.*{reason}")
+  check(opened(path, timestamps="frame_index")[0], 0, range(6))
+
+
+def test_a_frame_index_that_cannot_be_read_is_not_needed(tmp_path):
+  path = Folder(rows=rows(lambda e, c: {"frame_index": pa.array([0.5] * 6)}, only=0)).write(tmp_path / "set")
+  raw = opened(path)[0]
+  check(raw, 0, range(6))
+  assert len(raw.notes) == 1 and "'frame_index'" in raw.notes[0]
+  assert raw.notes[0].endswith("expected a whole number; it is not used")
+  refused(opened(path, timestamps="frame_index"), 0, "column 'frame_index' of .*0.5 at frame 0")
+
+
+def moved(change):
+  """A knob of `Folder`: borders of episodes in a shared file, by a function of (episode, seconds)."""
+  names = [f"videos/{TOP}/{name}_timestamp" for name in ("from", "to")]
+  return each(lambda row: {name: change(row["episode_index"], row[name]) for name in names})
+
+
+@pytest.mark.parametrize("away", [0.06, 0.1, 0.25])
+def test_borders_beside_the_pictures(tmp_path, away):
+  """v3: each row of the file has a picture, and the borders skip the first ones."""
+  lengths = (6, 8, 9)
+  path = Folder(version="v3.0", lengths=lengths, episodes=moved(lambda e, x: x + away)).write(tmp_path / "set")
+  for i in range(3):
+    before = (0, 6, 14)[i]
+    refused(opened(path), i, f"begins at {before / 10 + away:.3f} s .*'from_timestamp'.*at picture "
+                             f"{before + 10 * away:.1f}; those before it have {before} rows.*rate_conflict")
+    raw = opened(path, rate_conflict="video")[i]
+    check(raw, i, range(lengths[i]))
+    assert len(raw.notes) == 1 and "the video is believed" in raw.notes[0]
+  assert shown(opened(path, rate_conflict="table")[0], "top")[1][0] == round(10 * away)
+  for near in (0.0004, 0.03, -0.03):
+    folder = Folder(version="v3.0", lengths=lengths, episodes=moved(lambda e, x, near=near: max(0, x + near)))
+    source = opened(folder.write(tmp_path / str(near)))
+    for i in range(3):
+      check(source[i], i, range(lengths[i]))
+      assert source[i].notes == []
+
+
+@pytest.mark.parametrize("factor", [1.03, 0.97])
+def test_borders_that_drift(tmp_path, factor):
+  """v3: borders added up from lengths that are a little off."""
+  path = Folder(version="v3.0", lengths=(15, 15, 15), episodes=moved(lambda e, x: x * factor)).write(tmp_path / "set")
+  source = opened(path)
+  for i in range(2):
+    assert shown(source[i], "top")[1] == [1000 * i + t for t in range(15)]
+  refused(source, 2, f"at picture {30 * factor:.1f}; those before it have 30 rows")
+  check(opened(path, rate_conflict="video")[2], 2, range(15))
+
+
+def test_borders_that_fit_where_numbers_agree_by_chance(tmp_path):
+  """v3: an episode has a picture more than rows, the next one fewer; the borders know."""
+  source = opened(Folder(version="v3.0", pictures=lambda e: range(1000 * e, 1000 * e + 7)).write(tmp_path / "set"))
+  assert shown(source[0], "top")[1] == list(range(6))
+  assert shown(source[1], "top")[1] == [*range(1000, 1007), 1006]

@@ -89,16 +89,18 @@ class LeRobot:
   def _read(self, i: int, row: dict, number: int, notes: list[str]) -> episode.RawEpisode:
     path = self._paths.data(row)
     have = tables.column_types(path)
-    names = [*(one.key for one in self._vectors.values()), "timestamp", "task_index"]
-    if self._options.timestamps == "frame_index" or "timestamp" not in have:
-      names.append("frame_index")
-    columns = tables.read_episode(path, number, names, own=not self._v3, length=row.get("length"))
+    names = [*(one.key for one in self._vectors.values()), "timestamp", "frame_index", "task_index"]
+    counted = self._options.timestamps == "frame_index" or "timestamp" not in have
+    columns = tables.read_episode(path, number, names, own=not self._v3, length=row.get("length"),
+                                  spare={"timestamp" if counted else "frame_index": notes})
     rows = len(columns["episode_index"])
     arrays, kept = self._arrays(columns, path, notes)
     columns = {name: values[:kept] for name, values in columns.items()}
     times = clock.row_times(columns, self._info["fps"], self._options, notes)
     filmed = [camera for camera in self._cameras if camera.video]
     stretches = [self._stretch(camera, row, rows) for camera in filmed]
+    if not counted:
+      clock.check_steps(columns, times, stretches, rows, notes)
     times, places = clock.place(
       times, stretches, rows=rows, fps=self._info["fps"], options=self._options, notes=notes
     )
@@ -226,7 +228,7 @@ class LeRobot:
     except video.Unreadable as error:
       raise video.Unreadable(f"{where}: {error}") from error
     if not self._v3:
-      return clock.Stretch(where, path, 0.0, None, False, rows, 0.0, info)
+      return clock.Stretch(where, path, 0.0, None, False, rows, 0.0, 0, info)
     self._probed[path] = info
     return clock.Stretch(where, path, *self._shared[camera.key, row["episode_index"]], info)
 

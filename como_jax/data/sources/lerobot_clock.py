@@ -30,6 +30,7 @@ class Stretch:
     end: seconds in the file where the episode ends, None = at the end of the file.
     followed: another episode begins in the file at `end`.
     file_rows, file_end: of all episodes of the file: number of rows, and the latest end in seconds (0 = not known).
+    file_before: rows of the episodes before this one in the file; None where borders do not fit the numbers of rows.
     info: of the file.
   """
 
@@ -40,6 +41,7 @@ class Stretch:
   followed: bool
   file_rows: int
   file_end: float
+  file_before: int | None
   info: video.Info
 
   @property
@@ -50,12 +52,26 @@ class Stretch:
   @property
   def seconds(self) -> float:
     """Length of the episode in the file, 0 = not known."""
-    end = self.end if self.end is not None else self.file_pictures / self.info.fps
-    return max(0.0, end - self.begin)
+    return max(0.0, self._end(pauses=True) - self.begin)
 
   @property
   def pictures(self) -> int:
-    return round(self.seconds * self.info.fps)
+    return round(max(0.0, self._end(pauses=False) - self.begin) * self.info.fps)
+
+  @property
+  def misplaced(self) -> bool:
+    """Whether the episode's beginning is that of another picture than the one with its number: each row of the file's
+    episodes has a picture, and those before have another number of them."""
+    return (self.file_before is not None and self.file_pictures == self.file_rows
+            and abs(self.begin * self.info.fps - self.file_before) > 0.499)
+
+  def _end(self, *, pauses: bool) -> float:
+    """Seconds of the end in the file; without `pauses` as if no picture were late."""
+    counted = self.file_pictures / self.info.fps
+    if self.end is not None or not pauses or self.info.duration < counted + 1.5 / self.info.fps:
+      return counted if self.end is None else self.end
+    times = video.timeline(self.path)
+    return max(counted, float(times[-1]) + 1 / self.info.fps) if len(times) else counted
 
 
 def row_times(columns: Mapping[str, np.ndarray], fps: float, options: SourceOptions, notes: list[str]) -> np.ndarray:
@@ -99,6 +115,34 @@ def _increasing(times: np.ndarray, column: str, hint: str) -> np.ndarray:
   return times
 
 
+def check_steps(
+  columns: Mapping[str, np.ndarray], times: np.ndarray, stretches: Sequence[Stretch], rows: int, notes: list[str]
+) -> None:
+  """Compares frame_index with the times where it leaves numbers out: rows were taken out and the times written anew?
+
+  Raises:
+    video.Unreadable: they disagree, and the videos have more or fewer pictures than rows: those of the times, or those
+      of frame_index?
+  """
+  frames = columns.get("frame_index")
+  if frames is None or len(times) < 3 or "timestamp" not in columns:
+    return
+  steps, gaps = np.diff(frames), np.diff(times)
+  if steps.min() < 1:  # it does not count
+    return
+  bad = np.flatnonzero((steps > 1) & (gaps / np.median(gaps / steps) < (1 + steps) / 2))
+  if not len(bad):
+    return
+  t = int(bad[0])
+  text = (f"column 'frame_index' goes from {frames[t]} to {frames[t + 1]} at row {t + 1}, column 'timestamp' only from "
+          f"{times[t]:.3f} to {times[t + 1]:.3f} s; so in {len(bad)} of {len(times)} rows")
+  other = next((one for one in stretches if one.pictures != rows), None)
+  if other:
+    raise video.Unreadable(f"{text}; {other.where} has {other.pictures} pictures for {rows} rows: which of them a row "
+                           "shows is not known; source option timestamps = 'frame_index' takes frame_index / fps")
+  notes.append(f"{text}: the timestamps are used")
+
+
 def place(
   times: np.ndarray, stretches: Sequence[Stretch], *, rows: int, fps: float, options: SourceOptions, notes: list[str]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -136,13 +180,26 @@ def place(
     if not stretches and options.rate_conflict != "table" and not 0.5 < rates[0] / fps < 2:
       raise video.Unreadable(f"{text}; source option rate_conflict = 'table' takes the table's times")
     notes.append(f"{text}; the table is used")
+  lost = [] if conflicts else [one for one in stretches if one.misplaced]
+  if lost:
+    text = "; ".join(f"{one.where}: the episode begins at {one.begin:.3f} s (column 'from_timestamp' of meta/episodes), "
+                     f"at picture {one.begin * one.info.fps:.1f}; those before it have {one.file_before} rows (column "
+                     f"'length')" for one in lost)
+    text += ", and the file has a picture a row"
+    if options.rate_conflict == "refuse":
+      raise video.Unreadable(f"{text}; source option rate_conflict = 'table' or 'video' says which to believe")
+    notes.append(f"{text}; the {options.rate_conflict} is believed")
+    if options.rate_conflict == "video":
+      return _picture_by_picture(times, rates[0] if rates else fps, stretches, rows)
   times = _into_stretch(times, stretches, rows, bool(conflicts), notes)
   for one in stretches:
     if one.pictures and one.pictures != rows:
       notes.append(f"{one.where}: {one.pictures} pictures for {rows} rows")
     elif one.end is not None and one.file_pictures < one.file_rows:
       notes.append(f"{one.where}: {one.file_pictures} pictures in the file for {one.file_rows} rows of its episodes")
-  return times, [one.begin + times for one in stretches]
+  if conflicts or lost:
+    return times, [one.begin + times for one in stretches]
+  return times, [_in_order(one, times, notes) for one in stretches]
 
 
 def table_rates(times: np.ndarray) -> tuple[float, float] | None:
@@ -194,6 +251,7 @@ def _picture_by_picture(
     end = len(pictures) / fps
     own_clock = one.end is None or abs(one.file_end - end) < abs(one.file_end * rate / fps - end)
     begin = int(np.searchsorted(pictures, one.begin - 0.5 / fps)) if own_clock else round(one.begin * rate)
+    begin = one.file_before if one.misplaced else begin
     first = begin + round(float(times[0]) * rate)
     last = begin + one.pictures if one.followed and own_clock else len(pictures)
     if first < 0 or first + len(times) > last:
@@ -201,6 +259,29 @@ def _picture_by_picture(
                              f"{first - begin}")
     places.append(pictures[first : first + len(times)])
   return places[0] - places[0][0] + round(float(times[0]) * rate) / fps, places
+
+
+def _in_order(one: Stretch, times: np.ndarray, notes: list[str]) -> np.ndarray:
+  """Where the rows' pictures lie: the nearest in time, but where each row has a picture, that of its number."""
+  place = one.begin + times
+  if one.file_before is None or one.file_pictures != one.file_rows:
+    return place
+  numbers = one.file_before + np.arange(len(times))
+  if np.abs(place * one.info.fps - numbers).max() <= 0.499:
+    return place
+  pictures = video.timeline(one.path)
+  if len(pictures) != one.file_rows:
+    return place
+  after = np.clip(np.searchsorted(pictures, place), 1, max(1, len(pictures) - 1))
+  nearest = after - (place - pictures[after - 1] <= pictures[after] - place)
+  bad = np.flatnonzero(nearest != numbers)
+  if not len(bad):
+    return place
+  t = int(bad[0])
+  notes.append(f"{one.where}: row {t} at {times[t]:.3f} s is nearest to picture {nearest[t]}, so are {len(bad)} of "
+               f"{len(times)} rows to another than their own; the file has a picture a row: row {t} shows picture "
+               f"{numbers[t]}, and so on")
+  return pictures[numbers]
 
 
 def _into_stretch(
@@ -211,9 +292,10 @@ def _into_stretch(
     return times
 
   def outside(one: Stretch, first: float, last: float) -> bool:
-    # Up to two pictures missing at the end of a file are forgiven; before another episode, whose would be shown, none.
+    # Up to two pictures missing at the end of a file are forgiven; before another episode, whose would be shown, none,
+    # nor where the first row is not the first picture: then the times may have another origin.
     interval = 1 / one.info.fps
-    late = one.seconds + (-0.5 if one.followed else 1.6) * interval
+    late = one.seconds + (1.6 if first <= 0.5 * interval and not one.followed else -0.5) * interval
     return first < -0.5 * interval or (one.seconds > 0 and last > late)
 
   first, last = float(times[0]), float(times[-1])

@@ -62,7 +62,7 @@ def instruction(value: Any) -> str | None:
 
 
 def listed_instructions(row: Mapping[str, Any], tasks: Mapping[int, str], notes: list[str]) -> list[str]:
-  """The instructions of an episode by its row of meta/episodes, whose column 'tasks' or 'task' holds texts or numbers."""
+  """The instructions of an episode by its row of meta/episodes: column 'tasks' or 'task' holds texts or numbers."""
   name = "task" if row.get("tasks") is None else "tasks"
   values = row.get(name)
   values = list(values) if isinstance(values, (list, tuple)) else [values]
@@ -72,7 +72,8 @@ def listed_instructions(row: Mapping[str, Any], tasks: Mapping[int, str], notes:
     if text is not None:
       found.append(text)
     elif value is not None and value == value:  # not NaN, which merged tables hold where a column was missing
-      notes.append(f"column {name!r} of meta/episodes lists {value!r}, which is neither text nor a number of meta/tasks")
+      notes.append(f"column {name!r} of meta/episodes lists {value!r}, which is neither text nor a number of "
+                   "meta/tasks")
   return found
 
 
@@ -120,9 +121,12 @@ def read_episodes(root: str, v3: bool, skipped: list[dict[str, str]]) -> list[di
     if number is None or number < 0:
       value = row.get("episode_index")
       raise errors.UserError(f"{where}: episode_index = {value!r} in row {i}, expected a whole number")
+    first, last = (whole(row.get(f"dataset_{name}_index")) for name in ("from", "to"))
     row = {**row, "episode_index": number, "length": whole(length)}
     if length is not None and row["length"] is None and not (isinstance(length, float) and math.isnan(length)):
       raise errors.UserError(f"{where}: length = {length!r} of episode {number}, expected a whole number")
+    if row["length"] is None and first is not None and last is not None:
+      row["length"] = last - first
     if number not in found:
       found[number] = row
       continue
@@ -213,8 +217,9 @@ class Paths:
 
   def stretches(
     self, rows: Sequence[Mapping[str, Any]], keys: Sequence[str], damaged: dict[int, str]
-  ) -> dict[tuple[str, int], tuple[float, float | None, bool, int, float]]:
-    """(camera, episode_index) -> (begin, end, followed, file_rows, file_end) as in `lerobot_clock.Stretch`, of v3.
+  ) -> dict[tuple[str, int], tuple[float, float | None, bool, int, float, int | None]]:
+    """(camera, episode_index) -> (begin, end, followed, file_rows, file_end, file_before) of v3, as in
+    `lerobot_clock.Stretch`.
 
     Episodes that claim the same part of a file are added to `damaged`.
     """
@@ -228,12 +233,15 @@ class Paths:
         if row["episode_index"] not in damaged:
           begin, end = (seconds(row.get(f"videos/{key}/{name}")) for name in ("from_timestamp", "to_timestamp"))
           files.setdefault((key, path), []).append((begin, end, row))
-    found: dict[tuple[str, int], tuple[float, float | None, bool, int, float]] = {}
+    found: dict[tuple[str, int], tuple[float, float | None, bool, int, float, int | None]] = {}
     for (key, path), parts in files.items():
       parts.sort(key=lambda part: (part[0], part[2]["episode_index"]))
       ends = [begin + (row["length"] or 1) / self._fps if end is None else end for begin, end, row in parts]
       latest = int(np.argmax(ends))
-      count = sum(row["length"] or 0 for *_, row in parts) if all(row["length"] for *_, row in parts) else 0
+      lengths = [row["length"] or 0 for *_, row in parts]
+      count = sum(lengths) if all(lengths) else 0
+      spans = [round((end - begin) * self._fps) for end, (begin, *_) in zip(ends, parts, strict=True)]
+      agree = count > 0 and spans == lengths
       columns = f"columns 'videos/{key}/from_timestamp' and 'to_timestamp' of meta/episodes"
       reach = 0  # the part before that ends last
       for i, (begin, end, row) in enumerate(parts):
@@ -248,7 +256,8 @@ class Paths:
           damaged.setdefault(row["episode_index"], text)
         following = parts[i + 1][0] if i + 1 < len(parts) else None
         stop = end if end is not None and (following is None or end < following) else following
-        found[key, row["episode_index"]] = (begin, stop, following is not None, count, ends[latest])
+        before = sum(lengths[:i]) if agree else None
+        found[key, row["episode_index"]] = (begin, stop, following is not None, count, ends[latest], before)
         reach = i if ends[i] >= ends[reach] else reach
     return found
 

@@ -6,7 +6,7 @@ where one episode does.
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -129,13 +129,15 @@ def _may_hold(metadata: pq.FileMetaData, group: int, number: int) -> bool:
 
 
 def read_episode(
-  path: str, number: int, names: Sequence[str], *, own: bool, length: int | None
+  path: str, number: int, names: Sequence[str], *, own: bool, length: int | None,
+  spare: Mapping[str, list[str]] | None = None,
 ) -> dict[str, np.ndarray]:
   """Columns of one episode, those that exist: indices int64 [T], others float64 [T, D], NaN where a value is null.
 
   Args:
     own: as in `batches`.
     length: number of rows that the episodes table declares, None = not declared. No more are read.
+    spare: columns that are left out where they cannot be read -> what receives a note of it.
 
   Raises:
     video.Unreadable: no row, another number of rows than declared, or a column that is not numbers of one size.
@@ -160,7 +162,10 @@ def read_episode(
       values = to_matrix(pa.concat_arrays(table.column(name).chunks))
       columns[name] = whole_numbers(values) if name in INDICES else values
     except (ValueError, pa.ArrowException) as error:
-      raise video.Unreadable(f"column {name!r} of {where}, episode {number}: {str(error).splitlines()[0]}") from error
+      text = f"column {name!r} of {where}, episode {number}: {str(error).splitlines()[0]}"
+      if name not in (spare or {}):
+        raise video.Unreadable(text) from error
+      spare[name].append(f"{text}; it is not used")
   others = columns[EPISODE][columns[EPISODE] != number] if EPISODE in columns else ()
   if len(others):
     raise video.Unreadable(f"{where} holds rows of episode {others[0]} (column {EPISODE!r}), expected {number} alone")
@@ -201,7 +206,8 @@ def to_matrix(array: pa.Array) -> np.ndarray:
   types = pa.types
   if not (types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind)):
     raise ValueError(f"it holds {kind}, expected numbers")
-  return np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64).reshape(-1, 1)
+  array = array.cast(pa.float64(), safe=False)  # a clock in nanoseconds has more digits than are kept
+  return np.asarray(array.to_numpy(zero_copy_only=False), np.float64).reshape(-1, 1)
 
 
 def whole_numbers(values: np.ndarray) -> np.ndarray:

@@ -20,8 +20,9 @@ class SourceOptions:
     action_key, state_key: LeRobot features of actions and states, "" = the usual names.
     camera_keys: LeRobot features, or short names of cameras, to read in this order; () = all video and image features.
     timestamps: times of a LeRobot table's rows: its column "timestamp" ("table"), or frame_index / fps ("frame_index").
-    rate_conflict: where a LeRobot table and its video disagree about the rate: "refuse" the episode, or believe the
-      "table" (the picture nearest to the row's time) or the "video" (row k shows picture k, at that picture's time).
+    rate_conflict: where a LeRobot table and its video disagree about the rate, or about where an episode begins in a
+      shared file: "refuse" the episode, or believe the "table" (the picture nearest to the row's time) or the "video"
+      (row k shows picture k, at that picture's time).
     invalid_rows: a LeRobot episode whose action or state is not finite in a row: "skip_episode", or "cut_episode"
       before that row.
     depth_range: (nearest, farthest) stored value of images of more than 8 bits that becomes 0 and 255; () = such
