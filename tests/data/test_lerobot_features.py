@@ -10,7 +10,7 @@ import pytest
 from como_jax import errors
 from como_jax.data.sources import lerobot_features
 from tests.data import lerobot_makers as makers
-from tests.data.lerobot_makers import KEEP, TOP, WRIST, Folder, check, features, opened, refused, rows
+from tests.data.lerobot_makers import KEEP, TOP, WRIST, Folder, check, each, features, opened, refused, rows
 
 
 def test_names_of_openpi(tmp_path):
@@ -111,6 +111,7 @@ def test_depth_images(tmp_path):
 
 
 @pytest.mark.parametrize("mark", [{"info": {"video.is_depth_map": True}}, {"video_info": {"is_depth_map": True}},
+                                  {"info": {"video.is_depth_map": "true"}}, {"is_depth_map": 1},
                                   {"info": {"video.pix_fmt": "gray12le"}}])
 def test_depth_video(tmp_path, mark):
   wrist = {"dtype": "video", "shape": [makers.HEIGHT, makers.WIDTH, 1], **mark}
@@ -133,15 +134,33 @@ def test_places_of_a_depth_video_are_not_asked_for(tmp_path, lost):
     check(source[i], i, range(length))
 
 
-def test_depth_video_that_does_not_say_so(tmp_path):
-  path = Folder(videos=(TOP, WRIST)).write(tmp_path / "set")
-  file = f"{path}/videos/chunk-000/{WRIST}/episode_000000.mp4"
+def test_a_color_video_that_says_it_is_no_depth(tmp_path):
+  wrist = {"dtype": "video", "shape": [makers.HEIGHT, makers.WIDTH, 3], "info": {"video.is_depth_map": "false"}}
+  source = opened(Folder(videos=(TOP, WRIST), info=features(**{WRIST: wrist})).write(tmp_path / "set"))
+  assert source.cameras == ("top", "wrist")
+
+
+def write_depth(file, frames):
   with av.open(file, "w", format="matroska") as container:
     stream = container.add_stream("ffv1", rate=10)
     stream.height, stream.width, stream.pix_fmt = makers.HEIGHT, makers.WIDTH, "gray16le"
-    frame = av.VideoFrame.from_ndarray(np.zeros((makers.HEIGHT, makers.WIDTH), np.uint16), format="gray16le")
-    container.mux(stream.encode(frame))
+    for t in range(frames):
+      frame = av.VideoFrame.from_ndarray(np.zeros((makers.HEIGHT, makers.WIDTH), np.uint16), format="gray16le")
+      frame.pts = t
+      container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
+
+
+def test_depth_video_that_does_not_say_so(tmp_path):
+  path = Folder(videos=(TOP, WRIST)).write(tmp_path / "set")
+  files = [f"{path}/videos/chunk-000/{WRIST}/episode_00000{e}.mp4" for e in range(2)]
+  write_depth(files[1], 8)
+  source = opened(path)  # the first one is one of colors
+  check(source[0], 0, range(6))
+  refused(source, 1, f"camera 'wrist', videos/chunk-000/{WRIST}/episode_000001.mp4: its pictures are gray16le, depth")
+  os.remove(files[0])
+  assert opened(path).cameras == ("top",)
+  write_depth(files[0], 1)
   assert opened(path).cameras == ("top",)
 
 
@@ -206,3 +225,45 @@ def test_columns_that_info_does_not_describe(tmp_path):
   path = Folder(rows=rows(lambda e, columns: {"torque": columns["action"]})).write(tmp_path / "set")
   assert [one["reason"] for one in opened(path).skipped] == [
     "columns not used, meta/info.json does not describe them: torque"]
+
+
+def test_path_templates_that_give_one_file_to_several(tmp_path):
+  def write(name, lengths=(6, 6), cameras=(TOP, WRIST), version="v2.1", **paths):
+    folder = Folder(version=version, lengths=lengths, videos=cameras, info=lambda info: info | paths)
+    return folder.write(tmp_path / name)
+
+  both = f"to the cameras '{TOP}' and '{WRIST}': the part {{video_key}} is missing"
+  for name, options, pattern in (
+    ("camera", {"video_path": "videos/{episode_index}.mp4"}, f"gives videos/0.mp4 {both}"),
+    ("shared", {"video_path": "videos/{chunk_index}/{file_index}.mp4", "version": "v3.0"},
+     f"gives videos/0/0.mp4 {both}"),
+    ("episode", {"video_path": "videos/{video_key}.mp4"},
+     f"video_path = .* gives videos/{TOP}.mp4 to the episodes 0 and 1: the part {{episode_index}} is missing"),
+    ("table", {"data_path": "data/all.parquet"}, "data_path = .* gives data/all.parquet to the episodes 0 and 1"),
+  ):
+    with pytest.raises(errors.UserError, match=pattern):
+      opened(write(name, **options))
+  one = write("one", cameras=(TOP,), lengths=(6,), video_path="all.mp4", data_path="all.parquet")
+  os.rename(f"{one}/videos/chunk-000/{TOP}/episode_000000.mp4", f"{one}/all.mp4")
+  os.rename(f"{one}/data/chunk-000/episode_000000.parquet", f"{one}/all.parquet")
+  check(opened(one)[0], 0, range(6))
+
+
+def test_totals_that_are_not_those_of_the_episodes(tmp_path):
+  for name, totals, wanted in (
+    ("right", {"total_episodes": 2, "total_frames": 14}, []),
+    ("wrong", {"total_episodes": 3, "total_frames": 20},
+     ["total_episodes = 3, meta/episodes lists 2", "total_frames = 20, meta/episodes lists 14"]),
+  ):
+    source = opened(Folder(info=lambda info, totals=totals: info | totals).write(tmp_path / name))
+    assert source.skipped == [{"name": "meta/info.json", "reason": text} for text in wanted]
+  folder = Folder(info=lambda info: info | {"total_frames": 20}, episodes=each(lambda row: {"length": None}))
+  assert opened(folder.write(tmp_path / "unknown")).skipped == []
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path):
+  path = Folder().write(tmp_path / "set")
+  other = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+  os.rename(path, other)
+  with pytest.raises(errors.UserError, match=r"caf\\xe9: the path of the LeRobot data set is not UTF-8"):
+    opened(other)

@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import episode, video
+from como_jax.data import episode, video, video_stream
 from como_jax.data.sources import lerobot_clock as clock
 from como_jax.data.sources import lerobot_features as layout
 from como_jax.data.sources import lerobot_images as images
@@ -33,12 +33,14 @@ class LeRobot:
 
   def __init__(self, path: str, options: SourceOptions | None = None):
     options = options or SourceOptions()
+    meta.check_root(path)
     self._root, self._options = path, options
     self._info = layout.read_info(path)
     self._features, self._v3 = self._info["features"], self._info["major"] == 3
     self.skipped: list[dict[str, str]] = []
     self._tasks = meta.read_tasks(path, self._v3, self.skipped)
     self._episodes = meta.read_episodes(path, self._v3, self.skipped)
+    self.skipped += meta.wrong_totals(self._info, self._episodes)
     self._paths = meta.Paths(path, self._info)
     where = os.path.join(path, layout.INFO)
     self._cameras = layout.cameras(self._features, options, where)
@@ -186,11 +188,26 @@ class LeRobot:
     """Whether its first picture has more than 8 bits of gray. What cannot be read is left for its episode to report."""
     with contextlib.suppress(video.Unreadable, av.FFmpegError, *images.ERRORS):
       if camera.video:
-        with av.open(self._paths.video(self._episodes[0], camera.key)) as container:
-          return container.streams.video[0].format.name.startswith("gray1")
+        return bool(self._deep_format(self._first_video(camera.key)))
       cells = tables.first_cell(sample, camera.key) if sample else None
       return cells is not None and images.is_deep(images.read(self._root, cells[0].as_py()))
     return False
+
+  def _first_video(self, key: str) -> str:
+    """Of the first episodes, the first file of a camera that is there. Raises `video.Unreadable`."""
+    for row in self._episodes[:100]:
+      with contextlib.suppress(video.Unreadable):
+        path = self._paths.video(row, key)
+        if os.path.isfile(path):
+          return path
+    raise video.Unreadable("no file")
+
+  @staticmethod
+  def _deep_format(path: str) -> str:
+    """The pixel format of a video whose pictures are one channel of more than 8 bits, "" for others."""
+    with video_stream.open_video(path) as (_, stream):
+      name = stream.format.name if stream.format else ""
+    return name if layout.is_deep_format(name) else ""
 
   def _arrays(self, columns: dict[str, np.ndarray], path: str, notes: list[str]) -> tuple[dict[str, np.ndarray], int]:
     """(action and state, float32 [T, D]; T).
@@ -225,8 +242,12 @@ class LeRobot:
     where = f"camera {camera.name!r}, {os.path.relpath(path, self._root)}"
     try:
       info = self._probed.get(path) or video.probe(path)
+      deep = "" if path in self._probed else self._deep_format(path)
     except video.Unreadable as error:
       raise video.Unreadable(f"{where}: {error}") from error
+    if deep:
+      raise video.Unreadable(f"{where}: its pictures are {deep}, depth video is not read; source option camera_keys "
+                             "leaves a camera out")
     if not self._v3:
       return clock.Stretch(where, path, 0.0, None, False, rows, 0.0, 0, info)
     self._probed[path] = info

@@ -119,8 +119,13 @@ def cameras(features: Mapping[str, dict], options: SourceOptions, where: str) ->
 
 def _is_depth(feature: Mapping[str, Any]) -> bool:
   said = [feature, *(feature[key] for key in ("info", "video_info") if isinstance(feature.get(key), dict))]
-  return any(part.get(key) is True for part in said for key in ("video.is_depth_map", "is_depth_map")) or any(
-    re.match(r"gray1\d", str(part.get("video.pix_fmt", ""))) for part in said)
+  flags = [str(part.get(key)).lower() for part in said for key in ("video.is_depth_map", "is_depth_map")]
+  return "true" in flags or "1" in flags or any(is_deep_format(str(part.get("video.pix_fmt", ""))) for part in said)
+
+
+def is_deep_format(name: str) -> bool:
+  """Whether a pixel format of FFmpeg is one channel of more than 8 bits."""
+  return bool(re.match(r"gray(9|1\d|f)", name))
 
 
 def numeric(features: Mapping[str, dict]) -> list[str]:

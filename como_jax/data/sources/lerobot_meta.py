@@ -143,6 +143,25 @@ def read_episodes(root: str, v3: bool, skipped: list[dict[str, str]]) -> list[di
   return [found[number] for number in sorted(found)]
 
 
+def check_root(root: str) -> None:
+  """Raises `errors.UserError` where parquet files cannot be opened by the path of the data set."""
+  try:
+    os.path.abspath(root).encode()
+  except UnicodeEncodeError as error:
+    raise errors.UserError(f"{video.printable(root)}: the path of the LeRobot data set is not UTF-8, by which its "
+                           "tables are opened: rename the folder") from error
+
+
+def wrong_totals(info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+  """Where info.json counts other numbers of episodes and frames than the episodes' table: parts may be lost."""
+  counts = {"total_episodes": len(rows)}
+  if all(row["length"] is not None for row in rows):
+    counts["total_frames"] = sum(row["length"] for row in rows)
+  wrong = [f"{key} = {info[key]!r}, meta/episodes lists {count}" for key, count in counts.items()
+           if info.get(key) is not None and whole(info[key]) != count]
+  return [{"name": layout.INFO, "reason": text} for text in wrong]
+
+
 def group(row: Mapping[str, Any], task: str) -> str:
   """Episodes of one group show the same motion; "" = alone.
 
@@ -206,6 +225,7 @@ class Paths:
           raise errors.UserError(f"{os.path.join(self._root, 'meta', 'episodes')} has no column '{name}', "
                                  f"only {', '.join(alike) or 'none like it'}; source option camera_keys leaves a "
                                  "camera out")
+    self._check_distinct(rows, keys)
     damaged = {row["episode_index"]: row["twice"] for row in rows if row.get("twice")}
     for row in rows if self._v3 else ():
       for key in keys:
@@ -214,6 +234,24 @@ class Paths:
           text = f"column 'videos/{key}/from_timestamp' of meta/episodes is {value!r}, expected seconds"
           damaged.setdefault(row["episode_index"], text)
     return damaged
+
+  def _check_distinct(self, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
+    """Raises `errors.UserError` where a template gives a file to two cameras, or, other than in v3, to two episodes."""
+    users: dict[str, tuple[Any, str]] = {}
+    for row in rows:
+      for name, template, prefix, key in (("data_path", self._data, "data", ""),
+                                          *(("video_path", self._video or "", f"videos/{key}", key) for key in keys)):
+        try:
+          path = self._relative(template, row, prefix, key)
+        except video.Unreadable:  # it says so when it is read
+          continue
+        user = (None if self._v3 else row["episode_index"], key)
+        before = users.setdefault(path, user) if template else user
+        if before != user:
+          what = "the cameras {0[1]!r} and {1[1]!r}" if before[1] != key else "the episodes {0[0]} and {1[0]}"
+          part = "video_key" if before[1] != key else "episode_index"
+          raise errors.UserError(f"{os.path.join(self._root, layout.INFO)}: {name} = {template!r} gives {path} to "
+                                 f"{what.format(before, user)}: the part {{{part}}} is missing")
 
   def stretches(
     self, rows: Sequence[Mapping[str, Any]], keys: Sequence[str], damaged: dict[int, str]
