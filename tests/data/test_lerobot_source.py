@@ -81,10 +81,11 @@ def test_a_shared_file_that_lacks_pictures_is_said(tmp_path):
 
 @pytest.mark.parametrize("cell, reason", [
   ({"bytes": None, "path": "images/0.png"}, None),
+  ({"bytes": b"", "path": "images/0.png"}, None),
   ({"bytes": None, "path": "images/1.png"}, "images/1.png is missing"),
   ({"bytes": None, "path": "/dev/zero"}, "'/dev/zero' leads out of the data set"),
   ({"bytes": None, "path": "../set/images/0.png"}, "leads out of the data set"),
-  ({"bytes": b"\x89PNG\r\n", "path": None}, "the image at frame 2 cannot be used"),
+  ({"bytes": b"\x89PNG\r\n", "path": None}, r"the image at frame 2 cannot be used \(cannot identify image file\)"),
   (None, "the cell is empty"),
 ])
 def test_images_that_are_named(tmp_path, cell, reason):

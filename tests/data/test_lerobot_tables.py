@@ -334,3 +334,37 @@ def test_the_number_of_rows_by_the_places_of_the_rows(tmp_path):
   pq.write_table(pq.read_table(file).slice(0, 10), file)
   refused(opened(path), 1, "has 4 rows of episode 1, the episodes table declares 8")
   check(opened(path)[0], 0, range(6))
+
+
+@pytest.mark.parametrize("cells, reason", [
+  (lambda e, n: [[e]] * n, None),
+  (lambda e, n: pa.array([e] * n).dictionary_encode(), None),
+  (lambda e, n: [[e, e]] * n, "it has 2 numbers a row, expected 1"),
+  (lambda e, n: [str(e)] * n, "it holds string, expected numbers"),
+])
+def test_episode_numbers_of_other_types(tmp_path, cells, reason):
+  change = rows(lambda e, columns: {"episode_index": pa.array(cells(e, len(columns["index"])))})
+  source = opened(Folder(version="v3.0", rows=change).write(tmp_path / "set"))
+  if reason:
+    refused(source, 1, f"column 'episode_index' of data/chunk-000/file-000.parquet: {reason}")
+  else:
+    check(source[1], 1, range(8))
+
+
+def test_two_instructions_a_row(tmp_path):
+  change = rows(lambda e, columns: {"task_index": pa.array([[0, 1]] * len(columns["index"]))})
+  refused(opened(Folder(rows=change).write(tmp_path / "set")), 1, "column 'task_index' of .*it has 2 numbers a row, exp")
+
+
+def test_what_git_leaves_in_the_place_of_large_files(tmp_path):
+  pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+  for name in ("data/chunk-000/episode_000001.parquet", f"videos/chunk-000/{TOP}/episode_000001.mp4"):
+    path = Folder().write(tmp_path / os.path.basename(name))
+    open(f"{path}/{name}", "w").write(pointer)
+    refused(opened(path), 1, f"{os.path.basename(name)}.* is a Git LFS pointer.*git lfs pull")
+    check(opened(path)[0], 0, range(6))
+  for name in ("info.json", "episodes.jsonl", "tasks.parquet"):
+    path = Folder(version="v3.0" if name.endswith("parquet") else "v2.1").write(tmp_path / name)
+    open(f"{path}/meta/{name}", "w").write(pointer)
+    with pytest.raises(errors.UserError, match=f"{name} is a Git LFS pointer"):
+      opened(path)

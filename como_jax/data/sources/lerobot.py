@@ -244,7 +244,8 @@ class LeRobot:
       info = self._probed.get(path) or video.probe(path)
       deep = "" if path in self._probed else self._deep_format(path)
     except video.Unreadable as error:
-      raise video.Unreadable(f"{where}: {error}") from error
+      reason = f"the file is {tables.POINTER}" if tables.is_pointer(path) else error
+      raise video.Unreadable(f"{where}: {reason}") from error
     if deep:
       raise video.Unreadable(f"{where}: its pictures are {deep}, depth video is not read; source option camera_keys "
                              "leaves a camera out")
@@ -286,7 +287,8 @@ class LeRobot:
       except StopIteration as error:
         raise video.Unreadable(f"episode {number}: {where} has no frame {t} of {len(times)}") from error
       except (video.Unreadable, *images.ERRORS) as error:
-        raise video.Unreadable(f"episode {number}: {where}: the image at frame {t} cannot be used ({error})") from error
+        text = f"{where}: the image at frame {t} cannot be used ({images.reason(error)})"
+        raise video.Unreadable(f"episode {number}: {text}") from error
       yield float(seconds), image
 
   def _task(self, row: dict, columns: dict[str, np.ndarray], notes: list[str]) -> str | list[str]:

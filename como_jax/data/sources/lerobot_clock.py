@@ -16,6 +16,7 @@ from como_jax.data import video
 from como_jax.data.sources.options import SourceOptions
 
 _RATE_WITHIN = 0.02  # relative difference of two rates that are one rate
+_HALF = 0.499  # pictures: what is less away is the nearest
 _UNITS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 
 
@@ -63,7 +64,21 @@ class Stretch:
     """Whether the episode's beginning is that of another picture than the one with its number: each row of the file's
     episodes has a picture, and those before have another number of them."""
     return (self.file_before is not None and self.file_pictures == self.file_rows
-            and abs(self.begin * self.info.fps - self.file_before) > 0.499)
+            and self.first_picture != self.file_before)
+
+  @property
+  def first_picture(self) -> int:
+    """The number in the file of the picture nearest to the episode's beginning."""
+    place = self.begin * self.info.fps
+    if self.even and abs(place - round(place)) <= 0.4:
+      return round(place)
+    pictures = video.timeline(self.path)
+    return int(nearest(pictures, self.begin)) if len(pictures) > 1 else round(place)
+
+  @property
+  def even(self) -> bool:
+    """Whether the file is as long as its pictures are at one rate: none is late."""
+    return abs(self.info.duration * self.info.fps - self.file_pictures) < 0.4
 
   def _end(self, *, pauses: bool) -> float:
     """Seconds of the end in the file; without `pauses` as if no picture were late."""
@@ -183,7 +198,7 @@ def place(
   lost = [] if conflicts else [one for one in stretches if one.misplaced]
   if lost:
     text = "; ".join(f"{one.where}: the episode begins at {one.begin:.3f} s (column 'from_timestamp' of meta/episodes), "
-                     f"at picture {one.begin * one.info.fps:.1f}; those before it have {one.file_before} rows (column "
+                     f"nearest to picture {one.first_picture}; those before it have {one.file_before} rows (column "
                      f"'length')" for one in lost)
     text += ", and the file has a picture a row"
     if options.rate_conflict == "refuse":
@@ -197,9 +212,17 @@ def place(
       notes.append(f"{one.where}: {one.pictures} pictures for {rows} rows")
     elif one.end is not None and one.file_pictures < one.file_rows:
       notes.append(f"{one.where}: {one.file_pictures} pictures in the file for {one.file_rows} rows of its episodes")
+    elif one.end is not None and not conflicts and one.file_pictures > (ends := round(one.file_end * one.info.fps)):
+      notes.append(f"{one.where}: {one.file_pictures} pictures in the file, its episodes end after {ends}")
   if conflicts or lost:
     return times, [one.begin + times for one in stretches]
   return times, [_in_order(one, times, notes) for one in stretches]
+
+
+def nearest(pictures: np.ndarray, seconds: np.ndarray | float) -> np.ndarray:
+  """Numbers of the pictures (two or more, seconds increasing) nearest in time, of two equally near ones the earlier."""
+  after = np.clip(np.searchsorted(pictures, seconds), 1, len(pictures) - 1)
+  return after - (seconds - pictures[after - 1] <= pictures[after] - seconds)
 
 
 def table_rates(times: np.ndarray) -> tuple[float, float] | None:
@@ -267,18 +290,17 @@ def _in_order(one: Stretch, times: np.ndarray, notes: list[str]) -> np.ndarray:
   if one.file_before is None or one.file_pictures != one.file_rows:
     return place
   numbers = one.file_before + np.arange(len(times))
-  if np.abs(place * one.info.fps - numbers).max() <= 0.499:
+  if one.even and np.abs(place * one.info.fps - numbers).max() <= _HALF:
     return place
   pictures = video.timeline(one.path)
-  if len(pictures) != one.file_rows:
+  if not len(pictures) == one.file_rows > 1:
     return place
-  after = np.clip(np.searchsorted(pictures, place), 1, max(1, len(pictures) - 1))
-  nearest = after - (place - pictures[after - 1] <= pictures[after] - place)
-  bad = np.flatnonzero(nearest != numbers)
+  found = nearest(pictures, place)
+  bad = np.flatnonzero(found != numbers)
   if not len(bad):
     return place
   t = int(bad[0])
-  notes.append(f"{one.where}: row {t} at {times[t]:.3f} s is nearest to picture {nearest[t]}, so are {len(bad)} of "
+  notes.append(f"{one.where}: row {t} at {times[t]:.3f} s is nearest to picture {found[t]}, so are {len(bad)} of "
                f"{len(times)} rows to another than their own; the file has a picture a row: row {t} shows picture "
                f"{numbers[t]}, and so on")
   return pictures[numbers]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 
 from PIL import Image
 
@@ -14,7 +15,7 @@ def read(root: str, cell: object) -> bytes:
   data, name = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
   if isinstance(data, str):
     data, name = None, data
-  if data is not None:
+  if data:
     return data
   if not isinstance(name, str):
     raise ValueError("the cell is empty")
@@ -25,6 +26,11 @@ def read(root: str, cell: object) -> bytes:
     raise ValueError(f"{name} is missing")
   with open(path, "rb") as file:
     return file.read()
+
+
+def reason(error: Exception) -> str:
+  """Why an image cannot be used, the same each time: Pillow names where the bytes lie in memory."""
+  return re.sub(r" <_io\.BytesIO[^>]*>", "", str(error))
 
 
 def is_deep(data: bytes) -> bool:

@@ -19,7 +19,17 @@ from como_jax.data import video
 EPISODE = "episode_index"
 MOST_ROWS = 10_000_000  # of an episode, four days at 30 a second: what claims more is damaged or hostile
 INDICES = (EPISODE, "frame_index", "index", "task_index")
+POINTER = "a Git LFS pointer, not the file itself: 'git lfs pull' fetches it"
 _READ_ERRORS = (OSError, pa.ArrowException)
+
+
+def is_pointer(path: str) -> bool:
+  """Whether a file is what Git leaves in the place of a large one."""
+  try:
+    with open(path, "rb") as file:
+      return file.read(24) == b"version https://git-lfs."
+  except OSError:
+    return False
 
 
 def read_json(path: str) -> dict:
@@ -27,7 +37,7 @@ def read_json(path: str) -> dict:
     with open(path, encoding="utf-8-sig") as file:  # some editors begin a file with a byte order mark
       value = json.load(file)
   except (OSError, ValueError, RecursionError) as error:
-    raise errors.UserError(f"{path} is not readable JSON ({error})") from error
+    raise errors.UserError(f"{path} is {POINTER if is_pointer(path) else f'not readable JSON ({error})'}") from error
   if not isinstance(value, dict):
     raise errors.UserError(f"{path} holds a JSON {type(value).__name__}, expected an object")
   return value
@@ -50,6 +60,8 @@ def read_json_lines(path: str) -> tuple[list[dict], str]:
     try:
       row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except (ValueError, RecursionError) as error:
+      if is_pointer(path):
+        raise errors.UserError(f"{path} is {POINTER}") from error
       if number == numbered[-1][0]:  # a recording that was killed while it wrote
         return rows, f"line {number}, the last one, is cut and left out"
       raise errors.UserError(f"{path}: line {number} is not JSON ({error})") from error
@@ -114,7 +126,7 @@ def batches(path: str, number: int, names: Sequence[str], *, batch_size: int, ow
       groups = [group for group in groups if _may_hold(file.metadata, group, number)]
     for batch in file.iter_batches(batch_size=batch_size, row_groups=list(groups), columns=names):
       if not own:
-        batch = batch.filter(pc.equal(batch.column(EPISODE), number))
+        batch = batch.filter(pa.array(_numbers(batch.column(EPISODE), path) == number))
       if len(batch):
         yield batch
   except _READ_ERRORS as error:
@@ -122,10 +134,20 @@ def batches(path: str, number: int, names: Sequence[str], *, batch_size: int, ow
 
 
 def _may_hold(metadata: pq.FileMetaData, group: int, number: int) -> bool:
-  # Nested columns shift the physical position, so it is found by its path.
-  column = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == EPISODE)
-  stats = metadata.row_group(group).column(column).statistics
-  return stats is None or not stats.has_min_max or stats.min <= number <= stats.max
+  # Nested columns shift the physical position, so it is found by its path; a list has another one.
+  column = next((i for i in range(metadata.num_columns) if metadata.schema.column(i).path == EPISODE), None)
+  stats = None if column is None else metadata.row_group(group).column(column).statistics
+  if stats is None or not stats.has_min_max or not isinstance(stats.min, (int, float)):
+    return True
+  return stats.min <= number <= stats.max
+
+
+def _numbers(array: pa.Array, path: str) -> np.ndarray:
+  """float64 [T] of an index column, NaN where it is null. Raises `video.Unreadable`."""
+  try:
+    return _single(to_matrix(array))
+  except ValueError as error:
+    raise video.Unreadable(f"column {EPISODE!r} of {short(path)}: {error}") from error
 
 
 def read_episode(
@@ -188,6 +210,8 @@ def to_matrix(array: pa.Array) -> np.ndarray:
   """
   if isinstance(array, pa.ExtensionArray):
     array = array.storage
+  if isinstance(array, pa.DictionaryArray):
+    array = array.dictionary_decode()
   kind = array.type
   if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
     valid = np.asarray(array.is_valid())
@@ -214,13 +238,20 @@ def whole_numbers(values: np.ndarray) -> np.ndarray:
   """int64 [T] of an index column [T, 1], which may be stored as floating point.
 
   Raises:
-    ValueError: naming the first that is not whole.
+    ValueError: naming the first that is not whole, or it has more than one number a row.
   """
-  values = values.reshape(-1)
+  values = _single(values)
   bad = np.flatnonzero(~np.isfinite(values) | (values != np.round(np.nan_to_num(values))))
   if len(bad):
     raise ValueError(f"{values[bad[0]]} at frame {bad[0]}, expected a whole number")
   return values.astype(np.int64)
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+  """[T] of [T, 1]. Raises ValueError."""
+  if values.shape[1] != 1:
+    raise ValueError(f"it has {values.shape[1]} numbers a row, expected 1")
+  return values[:, 0]
 
 
 def short(path: str) -> str:
@@ -233,6 +264,8 @@ def _reason(path: str, error: Exception) -> str:
   name = short(path)
   if not os.path.isfile(path):
     return f"{name} is missing"
+  if is_pointer(path):
+    return f"{name} is {POINTER}"
   try:
     with open(path, "rb") as file:
       file.seek(-4, os.SEEK_END)
