@@ -328,3 +328,17 @@ def test_a_shared_file_that_goes_on_is_said(tmp_path):
   folder.episodes = change
   raw = opened(folder.write(tmp_path / "set"))[1]
   assert any(note.endswith("file-000.mp4: 16 pictures in the file, its episodes end after 14") for note in raw.notes)
+
+
+@pytest.mark.parametrize("milliseconds, first", [
+  ([0, 150, 260, 300, 400, 440, 600, 700], "row 2 at 0.200 s is nearest to picture 1"),
+  ([0, 100, 200, 300, 400, 1500, 1600, 1700], "row 5 at 0.500 s is nearest to picture 4"),
+])
+def test_pictures_at_times_that_the_table_does_not_know(tmp_path, milliseconds, first):
+  """A recorder that stamped the pictures late, and counted rows."""
+  path = Folder().write(tmp_path / "set")
+  pictures = [makers.coded(1000 + t) for t in range(8)]
+  write_video(f"{path}/videos/chunk-000/{TOP}/episode_000001.mp4", pictures, times=milliseconds)
+  raw = opened(path)[1]
+  check(raw, 1, range(8))
+  assert len(raw.notes) == 1 and first in raw.notes[0]

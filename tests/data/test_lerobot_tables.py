@@ -368,3 +368,27 @@ def test_what_git_leaves_in_the_place_of_large_files(tmp_path):
     open(f"{path}/meta/{name}", "w").write(pointer)
     with pytest.raises(errors.UserError, match=f"{name} is a Git LFS pointer"):
       opened(path)
+
+
+def test_a_last_line_that_is_whole_and_wrong(tmp_path):
+  """Only a line that was cut is left out: it does not end as an object does."""
+  path = Folder().write(tmp_path / "set")
+  good = open(f"{path}/meta/tasks.jsonl", "rb").read()
+  for line, reason in ((b'{"task_index": 1, "task": "caf\xe9"}', "'utf-8' codec can't decode byte 0xe9"),
+                       (b'{"task_index": 1, "task": "a",}\n', "Expecting property name enclosed in double quotes, column 3")):
+    open(f"{path}/meta/tasks.jsonl", "wb").write(good.splitlines(keepends=True)[0] + line)
+    with pytest.raises(errors.UserError, match=f"tasks.jsonl: line 2 is not JSON .{reason}"):
+      opened(path)
+
+
+def test_tables_whose_text_is_not_utf8(tmp_path):
+  latin = pa.array([b"caf\xe9", b"b"]).view(pa.string())
+  path = Folder(version="v3.0").write(tmp_path / "set")
+  makers.write_table(f"{path}/meta/tasks.parquet", pa.table({"task_index": [0, 1], "task": latin}))
+  with pytest.raises(errors.UserError, match="tasks.parquet holds text that is not UTF-8"):
+    opened(path)
+  file = f"{path}/meta/episodes/chunk-000/file-000.parquet"
+  pq.write_table(pq.read_table(file).append_column("group", latin), file)
+  os.remove(f"{path}/meta/tasks.parquet")
+  with pytest.raises(errors.UserError, match="file-000.parquet holds text that is not UTF-8"):
+    opened(path)

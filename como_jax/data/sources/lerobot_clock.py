@@ -290,7 +290,8 @@ def _in_order(one: Stretch, times: np.ndarray, notes: list[str]) -> np.ndarray:
   if one.file_before is None or one.file_pictures != one.file_rows:
     return place
   numbers = one.file_before + np.arange(len(times))
-  if one.even and np.abs(place * one.info.fps - numbers).max() <= _HALF:
+  # A file of its own is small enough to ask for the times of all its pictures; a shared one's are at one rate.
+  if one.end is not None and one.even and np.abs(place * one.info.fps - numbers).max() <= _HALF:
     return place
   pictures = video.timeline(one.path)
   if not len(pictures) == one.file_rows > 1:

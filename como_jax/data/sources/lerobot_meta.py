@@ -28,7 +28,7 @@ def read_tasks(root: str, v3: bool, skipped: list[dict[str, str]]) -> dict[int, 
     chosen = _text_column(table.schema, path)
     if "task_index" not in table.column_names:
       raise errors.UserError(f"{path} has no column 'task_index'")
-    numbers, texts = table.column("task_index").to_pylist(), table.column(chosen).to_pylist()
+    numbers, texts = (tables.to_values(table.column(name), path) for name in ("task_index", chosen))
   else:
     rows = _lines(path, skipped)
     numbers, texts = [row.get("task_index") for row in rows], [row.get("task") for row in rows]
@@ -110,7 +110,7 @@ def read_episodes(root: str, v3: bool, skipped: list[dict[str, str]]) -> list[di
     files = [file for file in files if not os.path.basename(file).startswith(".")]
     if not files:
       raise errors.UserError(f"{folder}/episodes holds no parquet file: the LeRobot data set is incomplete")
-    parts = [tables.read_table(file, leave_out="stats/").to_pylist() for file in files]
+    parts = [tables.to_values(tables.read_table(file, leave_out="stats/"), file) for file in files]
     name, rows = "meta/episodes", [row for part in parts for row in part]
   else:
     name, rows = "meta/episodes.jsonl", _lines(os.path.join(folder, "episodes.jsonl"), skipped)

@@ -62,9 +62,10 @@ def read_json_lines(path: str) -> tuple[list[dict], str]:
     except (ValueError, RecursionError) as error:
       if is_pointer(path):
         raise errors.UserError(f"{path} is {POINTER}") from error
-      if number == numbered[-1][0]:  # a recording that was killed while it wrote
+      if number == numbered[-1][0] and not line.rstrip().endswith(b"}"):  # a recording that was killed while it wrote
         return rows, f"line {number}, the last one, is cut and left out"
-      raise errors.UserError(f"{path}: line {number} is not JSON ({error})") from error
+      text = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+      raise errors.UserError(f"{path}: line {number} is not JSON ({text})") from error
     if not isinstance(row, dict):
       raise errors.UserError(f"{path}: line {number} holds a JSON {type(row).__name__}, expected an object")
     rows.append(row)
@@ -79,6 +80,14 @@ def read_table(path: str, *, leave_out: str = "") -> pa.Table:
     return file.read(columns=names)
   except _READ_ERRORS as error:
     raise errors.UserError(f"{path}: {_reason(path, error)}") from error
+
+
+def to_values(table: pa.Table | pa.ChunkedArray, path: str) -> list:
+  """Python values, a table's as a dictionary a row. Raises `errors.UserError` where text is not UTF-8."""
+  try:
+    return table.to_pylist()
+  except UnicodeDecodeError as error:
+    raise errors.UserError(f"{path} holds text that is not UTF-8 ({error})") from error
 
 
 def column_types(path: str) -> dict[str, pa.DataType]:
