@@ -41,7 +41,7 @@ def copy(base: pathlib.Path, part: pathlib.Path, find: Find, *, cameras: list[st
   """
   counts = {"episodes": 0, "rows": 0, "valid": 0}
   before = base / "meta" / "stats.json"
-  stats = json.loads(before.read_text()) if before.is_file() else {}
+  stats = json.loads(before.read_text(encoding="utf-8-sig")) if before.is_file() else {}
   quantiles = sorted({key for values in stats.values() for key in values if re.fullmatch(r"q\d\d", key)})
   lengths: dict[int, int] = {}
   for file in sorted(path for path in base.rglob("*") if path.is_file()):
@@ -80,7 +80,7 @@ def copy(base: pathlib.Path, part: pathlib.Path, find: Find, *, cameras: list[st
 
 def read_info(path) -> dict[str, Any]:
   """meta/info.json of a data set."""
-  return json.loads(pathlib.Path(path, "meta", "info.json").read_text())
+  return json.loads(pathlib.Path(path, "meta", "info.json").read_text(encoding="utf-8-sig"))
 
 
 def _link(file: pathlib.Path, to: pathlib.Path) -> None:
