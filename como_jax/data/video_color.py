@@ -111,8 +111,13 @@ class Converter:
     hdr: str = "tonemap", untagged: str = "",
   ):
     self._geometry, self._hdr, self._untagged = geometry, hdr, untagged
-    self._aspect = pixel_aspect if _PLAUSIBLE_ASPECT[0] <= pixel_aspect <= _PLAUSIBLE_ASPECT[1] else 1.0
+    plausible = _PLAUSIBLE_ASPECT[0] <= pixel_aspect <= _PLAUSIBLE_ASPECT[1]
+    self._aspect = pixel_aspect if plausible else 1.0
     self._notes, self._label = [] if notes is None else notes, label
+    if not plausible:
+      self._say(f"{label}: pixels {pixel_aspect:.4g} times as wide as high are not believed: square ones were assumed")
+    elif abs(pixel_aspect - 1) > 0.01 and not geometry.size:
+      self._say(f"{label}: pixels are {pixel_aspect:.4g} times as wide as high and were kept as they are stored")
     self._scaler = av.video.reformatter.VideoReformatter()
     self._tone_maps: dict[tuple[int, int], ToneMap] = {}
     self._formats: dict[str, tuple[bool, bool]] = {}
@@ -178,6 +183,8 @@ class Converter:
       self._formats[name] = (
         any(part.bits > 8 for part in parts), frame.format.has_palette or any(part.is_alpha for part in parts)
       )
+      if len(parts) == 1 and parts[0].bits > 8:
+        self._say(f"{self._label}: gray pictures of {parts[0].bits} bits were scaled to 8 bits, as by a player")
     deep, alpha = self._formats[name]
     tone_map = self._tone_map(frame)
     deep = deep or tone_map is not None

@@ -73,8 +73,11 @@ def test_pixels_that_are_not_square(tmp_path):
   image = np.full((32, 32, 3), 200, np.uint8)
   image[:, :8] = 0
   path = makers.write_video(tmp_path / "a.mp4", [image], setup=wide)  # shown 64 wide and 32 high
-  assert first(path).shape == (32, 32, 3)
-  padded = first(path, video.Geometry(32, "pad"))
+  notes: list[str] = []
+  assert first(path, notes=notes).shape == (32, 32, 3)
+  assert notes == ["a.mp4: pixels are 2 times as wide as high and were kept as they are stored"]
+  padded = first(path, video.Geometry(32, "pad"), notes=(told := []))
+  assert told == []
   assert padded[[4, 28], 20].max() < 20 and padded[[10, 22], 20].min() > 180  # black above and below
   assert first(path, video.Geometry(32, "crop"))[:, 2].min() > 180  # the dark quarter is cropped away
   assert first(path, video.Geometry(32))[16, 2].max() < 40
@@ -88,6 +91,16 @@ def test_pixels_that_are_not_square(tmp_path):
   path = makers.write_video(tmp_path / "b.mp4", [image], setup=wide_and_turned)  # shown 32 wide and 64 high
   padded = first(path, video.Geometry(32, "pad"))
   assert padded[16, [4, 28]].max() < 20 and padded[[2, 30], 16].min() > 180
+
+
+def test_pixels_of_a_shape_that_no_camera_has(tmp_path):
+  def wrong(stream):
+    stream.codec_context.sample_aspect_ratio = fractions.Fraction(6, 1)
+
+  notes: list[str] = []
+  path = makers.write_video(tmp_path / "a.mp4", [np.full((32, 32, 3), 200, np.uint8)], setup=wrong)
+  assert first(path, video.Geometry(32, "pad"), notes=notes)[2].min() > 180  # no bars
+  assert notes == ["a.mp4: pixels 6 times as wide as high are not believed: square ones were assumed"]
 
 
 def test_a_size_that_changes(tmp_path):
@@ -206,7 +219,11 @@ def test_deep_pixels_are_scaled_and_not_clipped(tmp_path, pix_fmt, depth):
     ramp = np.repeat(ramp[..., None], 3, 2)
   frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(ramp), format=pix_fmt)
   path = makers.write_video(tmp_path / "a.mkv", [frame], codec="ffv1", pix_fmt=pix_fmt, options={"level": "3"})
-  np.testing.assert_allclose(first(path)[24], np.repeat(levels[:, None], 3, 1) / (2**depth - 1) * 255, atol=1.5)
+  notes: list[str] = []
+  image = first(path, notes=notes)
+  np.testing.assert_allclose(image[24], np.repeat(levels[:, None], 3, 1) / (2**depth - 1) * 255, atol=1.5)
+  gray = f"a.mkv: gray pictures of {depth} bits were scaled to 8 bits, as by a player"
+  assert [note for note in notes if "bits" in note] == [gray] * pix_fmt.startswith("gray")
 
 
 def test_what_is_transparent_is_black(tmp_path):
