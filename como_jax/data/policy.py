@@ -273,7 +273,7 @@ def _latent_statistics(sets: Sequence[PolicySet], found: Sequence[policy_example
       continue
     segments = opened.windows.segments
     chosen = [name for name in opened.slots if name in opened.labelled]
-    for segment, first, last in opened.windows.runs():
+    for segment, first, last in zip(*(column.tolist() for column in opened.windows.runs()), strict=True):
       for row in range(segments.locate(segment, first)[0], segments.locate(segment, last - 1)[0] + 1):
         begin, place = segments.begin(segment, row), segments.place(row)
         try:
@@ -293,7 +293,7 @@ def _latent_statistics(sets: Sequence[PolicySet], found: Sequence[policy_example
 def _accumulate(opened: policy_examples.Opened, into: dict[str, Accumulator], reduce: str, step_seconds: float) -> None:
   """Adds the frames of a data set's examples."""
   windows = opened.windows
-  for segment, first, last in windows.runs():
+  for segment, first, last in zip(*(column.tolist() for column in windows.runs()), strict=True):
     table, row = windows.segments.table, windows.segments.locate(segment, first)[0]
     where = f"{opened.label}: episode {table.episodes[table.episode[row]]!r}"
     try:
@@ -334,6 +334,6 @@ def describe(sets: Sequence[PolicySet], *, validation_fraction: float = 0.1, cam
     learnt = [f"actions of {opened.robot}"] * bool(opened.robot) + [f"motion labels {one.labels}"] * bool(one.labels)
     lines.append(
       f"{opened.label}: {len(opened.windows)} examples (weight {one.weight:g}), {len(np.unique(table.episode[rows]))} of "
-      f"{len(np.unique(table.episode))} episodes, {len({table.tasks[i] for i in table.task[rows]} - {''})} tasks; {', '.join(learnt)}; cameras "
+      f"{len(np.unique(table.episode))} episodes, {len({table.tasks[i] for i in np.unique(table.task[rows])} - {''})} tasks; {', '.join(learnt)}; cameras "
       f"{', '.join(name or '-' for name in opened.slots)}" + (" (each)" if one.views == "each" else ""))
   return lines

@@ -299,16 +299,18 @@ def _texts(found: Sequence[Opened], tables: Sequence[shards.Table], language: La
   numbers: dict[str, int] = {}
   texts, columns = [], []
   for opened, table in zip(found, tables, strict=True):
-    column = np.full(len(table), -1, np.int64)
-    for row in opened.windows.rows():
-      text = table.tasks[table.task[row]]
+    column, rows = np.full(len(table), -1, np.int64), opened.windows.rows()
+    tasks, appears, task = np.unique(table.task[rows], return_index=True, return_inverse=True)
+    for i in np.argsort(appears):
+      text = table.tasks[tasks[i]]
       if text not in numbers:
         if text and text not in language:
           raise errors.UserError(f"{opened.label}: the instruction {text!r} has no embedding: {errors.nearest(text, language)}")
         tokens, mask = language.get(text, (np.zeros(tokens_shape, np.float32), np.zeros(mask_shape, bool)))
         numbers[text] = len(texts)
         texts.append((np.asarray(tokens, np.float32), np.asarray(mask, bool)))
-      column[row] = numbers[text]
+    if len(rows):
+      column[rows] = np.array([numbers[table.tasks[i]] for i in tasks])[task]
     columns.append(column)
   return texts, columns
 

@@ -5,7 +5,6 @@ Legend: m frames of a policy step, n frames of a latent motion, K chunk of actio
 
 import dataclasses
 import os
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -96,18 +95,22 @@ class Examples:
     before = int(self.end[group - 1]) if group else 0
     return Example(int(self.segment[group]), int(self.camera[group]), int(self.first[group]) + int(i) - before)
 
-  def runs(self) -> Iterator[tuple[int, int, int]]:
-    """(segment, first, last (excluded)) of the frames that are examples, each once whatever its cameras."""
-    count = np.diff(self.end, prepend=0)
-    for segment, first, last in sorted({(int(s), int(t), int(t + n)) for s, t, n in zip(self.segment, self.first, count, strict=True)}):
-      yield segment, first, last
+  def runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(segment, first, last (excluded)) int64 [n] of the frames that are examples, in order, each once whatever its cameras."""
+    last = self.first + np.diff(self.end, prepend=0)
+    order = np.lexsort((last, self.first, self.segment))
+    columns = np.stack([self.segment, self.first, last])[:, order].astype(np.int64)
+    once = np.concatenate([[True], (np.diff(columns) != 0).any(0)])[: len(order)]
+    return tuple(columns[:, once])
 
   def rows(self) -> np.ndarray:
     """Rows of the table that hold an example, sorted."""
-    found: set[int] = set()
-    for segment, first, last in self.runs():
-      found.update(range(self.segments.locate(segment, first)[0], self.segments.locate(segment, last - 1)[0] + 1))
-    return np.array(sorted(found), np.int64)
+    rows, of, begin = self.segments.all_rows()
+    before = np.cumsum(self.segments.count) - self.segments.count
+    segment, first, last = self.runs()
+    begins = before[of] + begin  # of each row, among the frames of all segments one after the other
+    low, high = (np.searchsorted(begins, before[segment] + frame, side="right") for frame in (first, last - 1))
+    return np.unique(rows[shards.spread(low - 1, high)])
 
 
 def chunk_edges(times: FrameTimes, t: int, step_seconds: float, chunk: int) -> tuple[np.ndarray, np.ndarray]:
@@ -158,12 +161,15 @@ def select(table: shards.Table, *, split: str, fraction: float, episodes: tuple[
     keep = keep & np.isin(np.array(table.tasks, object), tasks)[table.task]
   if not episodes or split == "validation":
     return keep
+  rows = np.flatnonzero(keep)
+  _, key = np.unique(table.split_key[rows], return_inverse=True)
+  pairs, appears, pair = np.unique(table.task[rows] * np.int64(len(rows)) + key, return_index=True, return_inverse=True)  # sorted by task
+  task = pairs // max(1, len(rows))
+  number = np.zeros(len(pairs), np.int64)
+  number[np.lexsort((appears, task))] = np.arange(len(pairs)) - np.searchsorted(task, task)
   first, last = episodes
-  seen: dict[int, dict[int, int]] = {}
   keep = keep.copy()
-  for row in np.flatnonzero(keep):
-    numbers = seen.setdefault(int(table.task[row]), {})
-    keep[row] = first <= numbers.setdefault(int(table.split_key[row]), len(numbers)) < last
+  keep[rows] = ((first <= number) & (number < last))[pair]
   return keep
 
 
@@ -189,28 +195,38 @@ def enumerate_examples(
     offset_seconds: of a latent motion (None without labels).
   """
   segments = shards.segments(table, split_keep)
-  parts: list[tuple[int, int, int]] = []  # segment, first, last
-  moving: dict[int, list[tuple[int, int]]] = {}
-  acts = table.has_action & actions
-  if offset_seconds is not None and (~acts & keep).any():
-    for s, first, count in zip(*index.runs(segments, frames=2, offset=offset_seconds)[:3], strict=True):
-      moving.setdefault(int(s), []).append((int(first), int(first + count)))
-  for s in range(len(segments)):
-    for row in segments.rows(s):
-      if not keep[row]:
-        continue
-      begin = segments.begin(s, row)
-      end = begin + int(table.length[row])
-      ranges = [(begin, end)] if acts[row] else [(max(begin, a), min(end, b)) for a, b in moving.get(s, ())]
-      for first, last in ranges:
-        if last <= first:
-          continue
-        if parts and parts[-1][0] == s and parts[-1][2] == first:
-          parts[-1] = (s, parts[-1][1], last)
-        else:
-          parts.append((s, first, last))
-  segment, first, last = (np.array([part[i] for part in parts], np.int64) for i in range(3))
+  rows, segment, begin = segments.all_rows()
+  used = keep[rows]
+  rows, segment, first = rows[used], segment[used], begin[used]
+  last = first + table.length[rows]
+  acts = table.has_action[rows] & actions
+  if acts.all():
+    pass
+  elif offset_seconds is None:
+    segment, first, last = segment[acts], first[acts], last[acts]
+  else:
+    segment, first, last = _moving(segments, segment, first, last, acts, offset_seconds)
+  joins = (segment[1:] == segment[:-1]) & (first[1:] == last[:-1])
+  begins = np.flatnonzero(np.concatenate([[True], ~joins])[: len(segment)])
+  ends = np.concatenate([begins[1:], [len(segment)]])[: len(begins)] - 1
+  segment, first, last = segment[begins], first[begins], last[ends]
   ids = np.array([-1]) if views == "together" else np.asarray(cameras, np.int64)
   order = np.lexsort((np.tile(first, len(ids)), np.repeat(ids, len(first)), np.tile(segment, len(ids))))
   return Examples(segments, np.tile(segment, len(ids))[order], np.repeat(ids, len(first))[order], np.tile(first, len(ids))[order],
                   np.cumsum(np.tile(last - first, len(ids))[order]))
+
+
+def _moving(segments: shards.Segments, segment: np.ndarray, first: np.ndarray, last: np.ndarray, whole: np.ndarray,
+            offset_seconds: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Ranges of frames [n] of segments, in order, but for the `whole` ones cut to the frames that have a partner `offset_seconds` later."""
+  before = np.cumsum(segments.count) - segments.count
+  of, start, count, _ = index.runs(segments, frames=2, offset=offset_seconds)
+  start = before[of] + start  # among the frames of all segments one after the other, which no range crosses
+  low = np.where(whole, 0, np.searchsorted(start + count, before[segment] + first, side="right"))
+  high = np.where(whole, 1, np.searchsorted(start, before[segment] + last, side="left"))
+  times, run = np.maximum(high - low, 0), shards.spread(low, high)
+  segment, first, last, whole = (np.repeat(column, times) for column in (segment, first, last, whole))
+  if not len(start):
+    return segment, first, last
+  start, stop = start[run] - before[segment], (start + count)[run] - before[segment]
+  return segment, np.where(whole, first, np.maximum(first, start)), np.where(whole, last, np.minimum(last, stop))

@@ -213,6 +213,12 @@ class Segments:
     """Rows of the table."""
     return range(int(self.first_row[segment]), int(self.last_row[segment]))
 
+  def all_rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(rows of the table, their segments, the frames of those that they begin with) int64 [n] each: `rows` and `begin` of all segments, in order."""
+    segment = np.repeat(np.arange(len(self)), self.last_row - self.first_row)
+    rows = spread(self.first_row, self.last_row)
+    return rows, segment, self.table.start[rows] - self.start[segment]
+
   def begin(self, segment: int, row: int) -> int:
     """The frame of the segment that a clip begins with."""
     return int(self.table.start[row] - self.start[segment])
@@ -236,6 +242,12 @@ class Segments:
       return None
     row = int(self.first_row[segment])
     return times.FrameTimes(float(self.table.first[row]), float(self.table.interval[row]), int(self.count[segment]))
+
+
+def spread(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+  """All numbers of some ranges first[i] to last[i] (exclusive), int64 [sum of their lengths], range by range."""
+  count = np.maximum(last - first, 0)
+  return np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
 
 
 def segments(table: Table, keep: np.ndarray | None = None) -> Segments:

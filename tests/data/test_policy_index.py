@@ -1,13 +1,15 @@
 """Policy examples by time, across clips and instructions, and where something cannot be read."""
 
+import dataclasses
 import shutil
+import zlib
 
 import numpy as np
 import pytest
 
-from como_jax.data import policy, policy_index, shard_file
+from como_jax.data import index, policy, policy_index, shard_file, shards
 from como_jax.data.times import FrameTimes
-from tests.data import makers
+from tests.data import makers, test_index
 from tests.data.test_policy import SIZES, _two, arm, label, normaliser, numbers, same, take, walk  # noqa: F401  (_two is a fixture)
 
 
@@ -90,3 +92,76 @@ def test_damaged_numbers_and_labels(two, tmp_path):
   assert rows["latents_mask"][before].tolist() == [[True, False]]  # its second motion begins in the damaged clip
   with pytest.warns(UserWarning, match="left out of the statistics"):
     assert policy.statistics([arm(data, labels=folder, cameras=("right",))], validation_fraction=0.0).latent.count == 12 + 7 - 6
+
+
+class Table(shards.Table):
+  """One that is made up: the frames of its clips that are not uniform come in pairs."""
+
+  def explicit_times(self, rows):
+    return {int(row): self.first[row] + self.interval[row] * (np.arange(self.length[row]) + 0.4 * (np.arange(self.length[row]) % 2)) for row in rows}
+
+
+def random_table(rng):
+  clips = []
+  for episode in range(rng.integers(1, 6)):
+    start = 0
+    for _ in range(rng.integers(1, 6)):
+      start += int(rng.integers(3)) if rng.random() < 0.2 else 0  # frames that were not stored
+      clips.append((f"episode {episode}", start, int(rng.integers(1, 9)), 10))
+      start += clips[-1][2]
+  n = len(clips)
+  made = test_index.table(clips, task=lambda episode: f"task {zlib.crc32(episode.encode()) % 2}")
+  changed = dict(has_action=rng.random(n) < rng.choice([0, 0.5, 1]), uniform=rng.random(n) < rng.choice([0.5, 1]),
+                 task=np.where(rng.random(n) < 0.2, 0, made.task), shot=np.cumsum(rng.random(n) < 0.1))
+  return Table(**{field.name: changed.get(field.name, getattr(made, field.name)) for field in dataclasses.fields(made)})
+
+
+def examples_by_a_loop(table, *, split_keep, keep, cameras, views, actions, offset_seconds):
+  """[(segment, camera, frame)] by what the words say: every frame that has an action, or else another frame an offset later."""
+  segments, found = shards.segments(table, split_keep), []
+  for s in range(len(segments)):
+    explicit = table.explicit_times([row for row in segments.rows(s) if not table.uniform[row]])
+    later = index.segment_times(segments, s, explicit).partners(np.arange(segments.length(s)), offset_seconds or 1)[1]
+    for row in segments.rows(s):
+      for t in range(segments.begin(s, row), segments.begin(s, row) + int(table.length[row])):
+        if keep[row] and (actions and table.has_action[row] or offset_seconds is not None and later[t]):
+          found += [(s, camera, t) for camera in ((-1,) if views == "together" else cameras)]
+  return sorted(found)
+
+
+@pytest.mark.parametrize("actions, offset_seconds", [(True, None), (True, 0.2), (False, 0.2), (False, 0.5)])
+def test_examples_are_those_of_a_loop(actions, offset_seconds):
+  rng, several = np.random.default_rng(0), 0
+  for _ in range(150):
+    table = random_table(rng)
+    split_keep = rng.random(len(table)) < rng.choice([0.7, 1])
+    settings = dict(split_keep=split_keep, keep=split_keep & (rng.random(len(table)) < rng.choice([0.5, 1])), cameras=(0, 1),
+                    views=str(rng.choice(policy_index.VIEWS)), actions=actions, offset_seconds=offset_seconds)
+    found, expected = policy_index.enumerate_examples(table, **settings), examples_by_a_loop(table, **settings)
+    assert [(one.segment, one.camera, one.t) for one in map(found.__getitem__, range(len(found)))] == expected
+    frames = sorted({(s, t) for s, _, t in expected})
+    runs = list(zip(*(column.tolist() for column in found.runs()), strict=True))
+    assert [(s, t) for s, first, last in runs for t in range(first, last)] == frames
+    assert all(one[0] != other[0] or one[2] < other[1] for one, other in zip(runs, runs[1:]))  # runs are as long as they can be
+    assert found.rows().tolist() == sorted({found.segments.locate(s, t)[0] for s, t in frames})
+    several += len(runs) > 1
+  assert several > 20
+
+
+def test_ranges_of_episodes_are_those_of_a_loop():
+  rng, narrowed = np.random.default_rng(1), 0
+  for _ in range(100):
+    table = random_table(rng)
+    table = dataclasses.replace(table, split_key=rng.integers(0, 3, len(table.episodes))[table.episode] * 10**17)  # groups of episodes
+    first = int(rng.integers(3))
+    for split in ("train", "all"):
+      base = policy_index.select(table, split=split, fraction=0.3)
+      found = policy_index.select(table, split=split, fraction=0.3, episodes=(first, first + 1))
+      seen, expected = {}, np.zeros(len(table), bool)
+      for row in np.flatnonzero(base):
+        keys = seen.setdefault(int(table.task[row]), [])
+        keys += [table.split_key[row]] * (table.split_key[row] not in keys)
+        expected[row] = keys.index(table.split_key[row]) == first
+      assert np.array_equal(found, expected)
+      narrowed += 0 < found.sum() < base.sum()
+  assert narrowed > 20
