@@ -3,6 +3,7 @@
 Legend: R clips of a data set, S segments: runs of clips of one episode and one shot without a gap, which windows may cross.
 """
 
+import bisect
 import dataclasses
 import json
 import os
@@ -229,7 +230,7 @@ class Segments:
       raise IndexError(f"frame {frame} of a segment of {self.count[segment]}")
     low, high = int(self.first_row[segment]), int(self.last_row[segment])
     number = frame + int(self.start[segment])
-    row = low + int(np.searchsorted(self.table.start[low:high], number, side="right")) - 1
+    row = bisect.bisect_right(self.table.start, number, low, high) - 1
     return row, number - int(self.table.start[row])
 
   def place(self, row: int) -> tuple[int, int]:

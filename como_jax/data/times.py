@@ -8,6 +8,7 @@ Legend: T frames of a segment (frames without a cut or a gap in storage between 
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -119,7 +120,16 @@ class FrameTimes:
 
   def window(self, start: int, offset: float, frames: int) -> np.ndarray:
     """Frame numbers int64 [K] of the window that begins at a valid start."""
+    if self.explicit is None:  # as `partners` has it, without the cost of arrays of two or three numbers: every sample comes here
+      begin = self.first + start * self.interval
+      return np.array([start, *(self._nearest(begin + k * offset) for k in range(1, frames))], np.int64)
     return np.concatenate([[start], self.partners(np.full(frames - 1, start), offset, steps=np.arange(1, frames))[0]]).astype(np.int64)
+
+  def _nearest(self, seconds: float) -> int:
+    """Of uniform frames the one that `nearest` gives."""
+    if not self.interval:
+      return 0
+    return min(max(math.ceil((seconds - self.first) / self.interval - 0.5 - _TIE), 0), self.count - 1)
 
   def slice(self, first: int, last: int) -> "FrameTimes":
     """Of frames first to last (exclusive)."""
@@ -186,6 +196,11 @@ def draw_jittered(times: FrameTimes, start: int, partner: int, offset: float, rn
   frame in there is taken; the partner itself where there is no other."""
   wanted, reach = float(times.at(start)) + offset, FRACTION * offset + _ROUNDING
   drawn = wanted + rng.uniform(-1.0, 1.0) * FRACTION * offset
+  if times.explicit is None:  # a few frames, and every sample comes here
+    first, interval = times.first, times.interval
+    low, high = times._nearest(wanted - reach), times._nearest(wanted + reach)
+    beside = [t for t in range(max(low, start + 1), high + 1) if t != partner and abs(first + t * interval - wanted) <= reach]
+    return min(beside, key=lambda t: abs(first + t * interval - drawn), default=int(partner))
   low, high = times.nearest(np.array([wanted - reach, wanted + reach]))[0]
   candidates = np.arange(max(low, start + 1), high + 1)
   candidates = candidates[(candidates != partner) & (np.abs(times.at(candidates) - wanted) <= reach)]

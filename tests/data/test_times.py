@@ -118,3 +118,25 @@ def test_jitter_stays_within_a_fifth_of_the_offset_and_is_even_in_seconds():
   assert times.draw_jittered(found, 10, 14, 0.15, rng) in (14, 15)  # 14 is the partner, 15 as near to 0.15 s
   sparse = FrameTimes.of(np.arange(20) / 5)
   assert times.draw_jittered(sparse, 3, 4, 0.2, rng) == 4
+
+
+def test_windows_and_jitter_of_uniform_times_are_those_of_arrays():
+  """The short ways for one window give what `partners` and `nearest` do, bit by bit, and draw as often."""
+  rng, beside = np.random.default_rng(0), 0
+  for _ in range(2000):
+    found = FrameTimes(float(rng.choice([0.0, 2.5])), 1 / float(rng.choice([5, 10, 23.976, 29.97, 30, 60])), int(rng.integers(2, 200)))
+    offset, frames, start = float(rng.choice([0.1, 0.15, 1 / 3, 0.5, 1.0])), int(rng.integers(1, 5)), int(rng.integers(found.count))
+    later = found.partners(np.full(frames - 1, start), offset, steps=np.arange(1, frames))[0]
+    window = found.window(start, offset, frames)
+    np.testing.assert_array_equal(window, np.array([start, *later], np.int64), strict=True)
+    seed, partner = int(rng.integers(2**31)), int(window[-1])
+    mine, other = np.random.default_rng(seed), np.random.default_rng(seed)
+    drawn = times.draw_jittered(found, start, partner, offset, mine)
+    wanted = float(found.at(start)) + offset
+    goal = wanted + other.uniform(-1, 1) * times.FRACTION * offset
+    low, high = found.nearest(np.array([wanted - times.FRACTION * offset - 1e-9, wanted + times.FRACTION * offset + 1e-9]))[0]
+    near = [t for t in range(max(int(low), start + 1), int(high) + 1) if t != partner and abs(found.at(t) - wanted) <= times.FRACTION * offset + 1e-9]
+    assert drawn == (near[int(np.argmin(np.abs(found.at(np.array(near)) - goal)))] if near else partner)
+    assert mine.bit_generator.state == other.bit_generator.state
+    beside += len(near) > 1
+  assert beside > 200
