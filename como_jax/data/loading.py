@@ -27,7 +27,7 @@ AUTOMATIC = -1
 _WORKERS = {"jpeg": 4, "h264": 12}  # most that an accelerator needs, by codec
 _THREADS, _WORKER_THREADS = 4, 2
 _AHEAD = 8  # batches, over all workers; at least 2 for each
-_SHARED = pathlib.Path("/dev/shm")
+SHARED = pathlib.Path("/dev/shm")  # where Linux shows shared memory as files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def choose(*, workers: int, threads: int, prefetch: int, cores: int, accelerator
 
 def shared_room(batch_bytes: int) -> float:
   """Batches that half of the free shared memory holds; infinite where the machine does not say."""
-  return shutil.disk_usage(_SHARED).free / 2 // batch_bytes if _SHARED.is_dir() else math.inf
+  return shutil.disk_usage(SHARED).free / 2 // batch_bytes if SHARED.is_dir() else math.inf
 
 
 def reading_threads(asked: int, *, workers: int = 0) -> int:

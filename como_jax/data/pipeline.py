@@ -10,14 +10,16 @@ Legend: B batch, K frames of a window, H W image.
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import shared_memory
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
+from grain import multiprocessing
 
 from como_jax import data, errors
-from como_jax.data import index, reader, shards, times, transforms, video
+from como_jax.data import index, loading, reader, shards, times, transforms, video
 from como_jax.data.times import FrameTimes
 
 KINDS = ("motion", "mae")
@@ -26,6 +28,7 @@ _REPLACEMENTS = 16  # windows tried in place of a damaged one
 _MOST_DAMAGED = 0.01  # share of damaged reads above which a process gives up ...
 _SOME_DAMAGED = 20  # ... once it has met so many
 _RESTARTS = 3
+_LARGE = 2**16  # bytes of an array that is worth a file of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +200,38 @@ class _Rows:
     return self.make([self.part(i * self.part.local + place) for place in range(self.part.local)])
 
 
+def _hand_over(batch: dict[str, Any]) -> dict[str, Any]:
+  """In a worker: its large arrays in shared memory, as Grain hands them over. Grain would copy them into a fresh mapping, whose pages the
+  kernel provides one by one as they are touched: twice the CPU time of a system call that writes them.
+
+  Raises:
+    errors.UserError: there is no room.
+  """
+  return {name: _written(value) if isinstance(value, np.ndarray) and value.nbytes >= _LARGE and value.flags.c_contiguous else value
+          for name, value in batch.items()}
+
+
+def _written(array: np.ndarray) -> Any:
+  memory = shared_memory.SharedMemory(create=True, size=array.nbytes)
+  file = loading.SHARED / memory.name.lstrip("/")
+  if not file.exists():  # not Linux: Grain's way
+    memory.close()
+    memory.unlink()
+    return array
+  try:
+    with open(file, "r+b", buffering=0) as stream:
+      rest = memoryview(array).cast("B")
+      while rest:
+        rest = rest[stream.write(rest):]
+  except OSError as error:
+    memory.unlink()
+    raise errors.UserError(f"{file.parent}: no room for {array.nbytes} bytes of a batch ({error.strerror}): lower config.data.workers or "
+                           "config.data.prefetch") from error
+  finally:
+    memory.close()
+  return multiprocessing.SharedMemoryArrayMetadata(name=memory.name, shape=array.shape, dtype=array.dtype)
+
+
 class Batches:
   """Iterator over batches (dicts of numpy arrays that own their memory) with a position and `close()`.
 
@@ -217,7 +252,7 @@ class Batches:
     read = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=ahead if self._threads else 0)
     stream = self._make(self.step).to_iter_dataset(read)
     if self._workers > 0:
-      stream = stream.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=max(1, self._prefetch)))
+      stream = stream.map(_hand_over).mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=max(1, self._prefetch)))
     return iter(stream)
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:

@@ -41,10 +41,10 @@ def test_workers_fit_into_shared_memory(room, expected):
 
 
 def test_the_free_shared_memory_is_looked_at(tmp_path, monkeypatch):
-  monkeypatch.setattr(loading, "_SHARED", tmp_path)
+  monkeypatch.setattr(loading, "SHARED", tmp_path)
   monkeypatch.setattr(loading.shutil, "disk_usage", lambda path: {tmp_path: types.SimpleNamespace(free=64)}[path])
   assert loading.shared_room(10) == 3
-  monkeypatch.setattr(loading, "_SHARED", tmp_path / "none")
+  monkeypatch.setattr(loading, "SHARED", tmp_path / "none")
   assert loading.shared_room(10) == math.inf
 
 

@@ -1,5 +1,8 @@
 """Training batches: content, order, augmentation, mixtures, damage. A frame's grey level says which frame it is."""
 
+import contextlib
+import errno
+import io
 import multiprocessing
 import os
 import signal
@@ -9,9 +12,10 @@ import warnings
 
 import numpy as np
 import pytest
+from grain.multiprocessing import SharedMemoryArray
 
 from como_jax import data, errors
-from como_jax.data import pipeline, transforms
+from como_jax.data import loading, pipeline, transforms
 from tests.data import makers
 
 LENGTHS = (12, 9, 15, 7)
@@ -34,6 +38,15 @@ def take(datasets, count, **settings):
 
 def numbers(images):
   return np.array([makers.number(image) for image in images.reshape(-1, *images.shape[-3:])]).reshape(images.shape[:-3])
+
+
+def in_shared_memory(size):
+  """Names of the files of that many bytes; other processes have theirs there too."""
+  found = []
+  for path in loading.SHARED.glob("psm_*"):
+    with contextlib.suppress(OSError):  # gone in the meantime
+      found += [path.name] * (path.stat().st_size == size)
+  return found
 
 
 def same(first, second):
@@ -82,6 +95,34 @@ def test_workers_and_threads_do_not_change_batches(path):
   batches = take(sets(path), 4, workers=2, prefetch=2, **FULL)
   same(batches, whole)
   assert all(value.flags.owndata for batch in batches for value in batch.values())
+
+
+def test_large_batches_come_through_shared_memory_and_leave_nothing_there(path):
+  """Those that are taken, those that wait when the pipeline is closed, and those that do not fit."""
+  settings = FULL | dict(batch_size=32, image_size=68)
+  whole = take(sets(path), 3, **settings)
+  same(take(sets(path), 3, workers=2, threads=2, prefetch=2, **settings), whole)
+  assert not any(in_shared_memory(value.nbytes) for value in whole[0].values())
+
+
+def test_an_array_is_handed_over_whole_or_not_at_all(monkeypatch):
+  batch = {"frames": np.random.default_rng(0).integers(0, 256, (7, 3, 67, 61, 3), np.uint8), "small": np.arange(3), "turned": np.ones((300, 300)).T[:, 1:]}
+  given = pipeline._hand_over(batch)
+  assert given["small"] is batch["small"] and given["turned"] is batch["turned"]
+  received = SharedMemoryArray.from_metadata(given["frames"])
+  received.unlink_on_del()
+  assert len(in_shared_memory(received.nbytes)) == 1
+  np.testing.assert_array_equal(received, batch["frames"], strict=True)
+  del received
+
+  class Full(io.BytesIO):
+    def write(self, data):
+      raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr("builtins.open", lambda *args, **settings: Full())
+  with pytest.raises(errors.UserError, match="/dev/shm: no room for 257481 bytes of a batch .No space left on device.: lower config.data.workers"):
+    pipeline._hand_over(batch)
+  assert not in_shared_memory(batch["frames"].nbytes)
 
 
 def test_a_killed_worker_is_replaced_at_the_same_step(path):
