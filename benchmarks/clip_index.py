@@ -1,10 +1,11 @@
 """What a data set of a million clips costs before the first batch: seconds of CPU time and memory.
 
-  python benchmarks/clip_index.py [--clips 1000000] [--out]
+  python benchmarks/clip_index.py [--clips 1000000] [--labelled 10000] [--steps policy ...] [--out]
 
 The table is a true one (120,000 episodes of 8 or 9 clips, every episode with an instruction of its own); no shard is opened, which is the
 point: what is needed at the start lies in one table. Each step runs in a process of its own; memory is the peak of the process, less what
-it holds after its imports.
+it holds after its imports. A policy learns from actions (robot) or from labels; the statistics of its latent motion read the labels of
+every clip, so that step has true ones, of fewer clips. With --irregular the times of that share of the clips are not uniform.
 """
 
 import argparse
@@ -24,23 +25,26 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from benchmarks import common  # noqa: E402
 from como_jax import data  # noqa: E402
-from como_jax.data import index, pipeline, shards  # noqa: E402
+from como_jax.data import index, labels, normalisation, pipeline, policy, policy_examples, shards, statistics  # noqa: E402
+
+LABELS = "labels"
+PER_SHARD = 533  # clips
+LABELLED = "latent statistics"  # the step that reads labels
 
 
-def write(folder: str, clips: int, cameras: int) -> None:
-  """A folder of shards without the shards."""
+def write(folder: str, clips: int, cameras: int, irregular: float = 0.0) -> None:
+  """A folder of shards without the shards, and in LABELS in it one of labels of its first shard."""
   rng = np.random.default_rng(0)
   episodes = max(1, clips * 12 // 100)
   lengths = np.full(episodes, clips // episodes)
   lengths[: clips - lengths.sum()] += 1
   episode = np.repeat(np.arange(episodes), lengths)
   start = (np.arange(clips) - np.repeat(np.cumsum(lengths) - lengths, lengths)) * 128
-  per_shard = 533
   columns = {
-    "shard": np.arange(clips) // per_shard, "clip": np.arange(clips) % per_shard, "episode": [f"videos/{i:07d}.mp4" for i in episode],
+    "shard": np.arange(clips) // PER_SHARD, "clip": np.arange(clips) % PER_SHARD, "episode": [f"videos/{i:07d}.mp4" for i in episode],
     "start": start, "length": np.full(clips, 128), "first": start / 30.0, "interval": np.full(clips, 1 / 30),
-    "seconds": pa.nulls(clips, pa.list_(pa.float64())), "shot": np.zeros(clips), "task": [f"caption number {i}" for i in episode],
-    "group": [""] * clips, "has_action": np.zeros(clips, bool), "has_state": np.zeros(clips, bool),
+    "seconds": _seconds(start, irregular), "shot": np.zeros(clips), "task": [f"caption number {i}" for i in episode],
+    "group": [""] * clips, "has_action": np.ones(clips, bool), "has_state": np.zeros(clips, bool),
     "split_key": rng.integers(0, 2**62, episodes)[episode], "motion": rng.random(clips), "global_motion": rng.random(clips),
     "still": np.zeros(clips), "repeated": np.zeros(clips), "duplicate": np.zeros(clips, bool),
   }
@@ -49,12 +53,39 @@ def write(folder: str, clips: int, cameras: int) -> None:
   size = {"size": None, "names": None, "statistics": None}
   manifest = {
     "version": shards.VERSION, "kind": shards.KIND, "source": {"description": "made", "format": "made", "fingerprint": "made"},
-    "cameras": [f"camera {i}" for i in range(cameras)], "image_size": 224, "codec": "jpeg", "action": size, "state": size,
+    "cameras": [f"camera {i}" for i in range(cameras)], "image_size": 224, "codec": "jpeg", "action": size | {"size": 7}, "state": size,
     "counts": {"episodes": episodes, "clips": clips, "frames": clips * 128, "quarantined": 0},
-    "shards": [{"shard": i, "file": shards.shard_name(i), "index_offset": 0, "index_size": 0, "index_xxh64": "0", "xxh64": "0", "clips": per_shard}
-               for i in range(-(-clips // per_shard))], "quarantine": [], "skipped": [], "notes": [], "frames": {}, "cameras_not_stored": []}
+    "shards": [{"shard": i, "file": shards.shard_name(i), "index_offset": 0, "index_size": 0, "index_xxh64": "0", "xxh64": "0", "clips": PER_SHARD}
+               for i in range(-(-clips // PER_SHARD))], "quarantine": [], "skipped": [], "notes": [], "frames": {}, "cameras_not_stored": []}
   with open(os.path.join(folder, shards.MANIFEST), "w", encoding="utf-8") as file:
     json.dump(manifest, file)
+  write_labels(folder, table["length"].to_numpy()[:PER_SHARD])
+
+
+def _seconds(start: np.ndarray, irregular: float) -> pa.Array:
+  """The column `seconds`: null but for a share of the clips."""
+  if not irregular:
+    return pa.nulls(len(start), pa.list_(pa.float64()))
+  rng = np.random.default_rng(1)
+  varies = rng.random(len(start)) < irregular
+  ends = np.concatenate([[0], np.cumsum(varies * 128)])
+  frames = (start[varies, None] + np.arange(128)).ravel()
+  return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array((frames + 0.2 * (frames % 2)) / 30), mask=pa.array(~varies))
+
+
+def write_labels(folder: str, lengths: np.ndarray, shards_: int = 1) -> None:
+  """Labels of the first shards of a folder, Z = 32."""
+  path, rng = os.path.join(folder, LABELS), np.random.default_rng(0)
+  os.makedirs(path, exist_ok=True)
+  sidecars = []
+  for part in range(shards_):
+    clips = []
+    for length in lengths:
+      z = rng.normal(size=(length, 32)).astype(np.float32)
+      clips.append((0, {"camera 0": labels.Motion(z, np.arange(length) < length - 1, np.full(length, 0.5, np.float32))}))
+    sidecars.append(labels.write_shard(path, part, clips, facts={}))
+  labels.write_manifest(path, sidecars, data_shards=folder, size=32, queries=1, dims=32, offset_seconds=0.5, cameras=["camera 0"],
+                        model={"path": "made", "fingerprint": "made"}, data={"path": folder, "fingerprint": "made"})
 
 
 def _dataset(folder: str) -> data.DataSet:
@@ -85,7 +116,39 @@ def motion_start(folder):
   return validation, pipeline.build([_dataset(folder)], batch_size=16, image_size=224, threads=0)
 
 
-STEPS = {"read_table": read_table, "read_table and windows": windows, "open_sets": open_sets, "describe": describe, "motion start": motion_start}
+def _robot(folder):
+  return policy.PolicySet(folder, robot="arm")
+
+
+def _video(folder):
+  return policy.PolicySet(folder, labels=os.path.join(folder, LABELS))
+
+
+def policy_examples_of(one):
+  return policy_examples.open_sets([one], split="train", validation_fraction=0.1)[0]
+
+
+def policy_start(one):
+  """What a training run does but for its statistics: describe, validation examples, batches."""
+  policy.describe([one])
+  numbers = statistics.Statistics(1, *(np.zeros(32) for _ in range(6)))
+  settings = dict(
+    normaliser=normalisation.Normaliser("standard", {"arm": {"action": numbers}}, numbers), robots={"arm": (7, 0)}, cameras=1, history=1,
+    step_seconds=0.0, chunk=8, reduce="mean", latent_chunk=2, latent_size=32, batch_size=16, image_size=224, threads=0,
+    language=dict.fromkeys(shards.read_table(one.path).tasks, (np.zeros((1, 8), np.float32), np.ones(1, bool))))
+  return policy.evaluation([one], max_examples=1000, **settings), policy.build([one], **settings)
+
+
+def latent_statistics(folder):
+  return policy.statistics([_video(folder)], validation_fraction=0.1)
+
+
+STEPS = {
+  "read_table": read_table, "read_table and windows": windows, "open_sets": open_sets, "describe": describe, "motion start": motion_start,
+  "policy examples, robot": lambda folder: policy_examples_of(_robot(folder)), "policy start, robot": lambda folder: policy_start(_robot(folder)),
+  "policy examples, labels": lambda folder: policy_examples_of(_video(folder)), "policy start, labels": lambda folder: policy_start(_video(folder)),
+  LABELLED: latent_statistics,
+}
 
 
 def _peak() -> float:
@@ -103,26 +166,45 @@ def _measured(name: str, folder: str, result) -> None:
     text = f"{len(kept):,} windows"
   if name == "open_sets":
     text = f"{len(pickle.dumps(kept)) / 2**20:.0f} MiB are pickled for each data worker"
+  if name.startswith("policy examples"):
+    text = f"{len(kept[0].windows):,} examples"
+  if name == LABELLED:
+    text = f"{kept.latent.count:,} labels"
   result.send((cpu, _peak() - before, text))
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--clips", type=int, default=1_000_000)
+  parser.add_argument("--labelled", type=int, default=10_000, help="clips with true labels, for their statistics")
+  parser.add_argument("--irregular", type=float, default=0.0, help="share of the clips")
+  parser.add_argument("--cameras", type=int, nargs="*", default=[1, 3])
+  parser.add_argument("--steps", nargs="*", default=[""], help="beginnings of the names of the steps to run")
   common.add_options(parser, rounds=None)
   options = parser.parse_args()
   context, rows = multiprocessing.get_context("spawn"), []
-  for cameras in (1, 3):
-    with tempfile.TemporaryDirectory() as folder:
-      write(folder, options.clips, cameras)
-      for name in STEPS:
-        receive, send = context.Pipe()
-        process = context.Process(target=_measured, args=(name, folder, send))
-        process.start()
-        cpu, peak, text = receive.recv()
-        process.join()
-        rows.append((f"{name}, {cameras} camera{'s' if cameras > 1 else ''}", f"{cpu:.1f}", f"{peak:.0f}", text))
+  for cameras in options.cameras:
+    for labelled in (False, True):
+      names = [name for name in STEPS if name.startswith(tuple(options.steps)) and (name == LABELLED) == labelled]
+      if not names or labelled and cameras > 1:
+        continue
+      with tempfile.TemporaryDirectory() as folder:
+        write(folder, options.labelled if labelled else options.clips, cameras, options.irregular)
+        if labelled:
+          table = shards.read_table(folder)
+          write_labels(folder, table.length[:PER_SHARD], -(-len(table) // PER_SHARD))
+        for name in names:
+          receive, send = context.Pipe()
+          process = context.Process(target=_measured, args=(name, folder, send))
+          process.start()
+          cpu, peak, text = receive.recv()
+          process.join()
+          clips = f", {options.labelled:,} clips" if labelled else ""
+          rows.append((f"{name}{clips}, {cameras} camera{'s' if cameras > 1 else ''}", f"{cpu:.1f}", f"{peak:.0f}", text))
+          print(*rows[-1], flush=True)
   setting = f"{options.clips:,} clips of {max(1, options.clips * 12 // 100):,} episodes; a new process for each row."
+  if options.irregular:
+    setting += f" The times of {options.irregular:.0%} of them are not uniform."
   common.finish("clip-index", "A million clips before the first batch", [setting, common.table(("", "CPU s", "peak MiB", ""), rows)], options)
 
 
