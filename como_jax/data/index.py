@@ -7,6 +7,7 @@ for each run of first frames of a (segment, camera) and a running count are enou
 import dataclasses
 import math
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -130,19 +131,31 @@ def runs(segments: shards.Segments, *, frames: int, offset: float) -> tuple[np.n
   left_out += int(lost[~near].sum())
   has = near & (count > 0)
   parts.append((uniform[has], np.zeros(int(has.sum()), np.int64), count[has]))
-  varying = np.flatnonzero(~segments.uniform)
-  if len(varying):
-    explicit = table.explicit_times(np.concatenate([[row for row in segments.rows(s) if not table.uniform[row]] for s in varying]).astype(np.int64))
-    for s in varying:
-      starts, lost = segment_times(segments, s, explicit).valid_starts(offset, frames)
-      left_out += lost
-      if len(starts):
-        begins = np.flatnonzero(np.concatenate([[True], np.diff(starts) > 1]))
-        count = np.diff(np.concatenate([begins, [len(starts)]]))
-        parts.append((np.full(len(begins), s), starts[begins], count))
+  for s, seconds in _varying_times(segments):
+    starts, lost = seconds.valid_starts(offset, frames)
+    left_out += lost
+    if len(starts):
+      begins = np.flatnonzero(np.concatenate([[True], np.diff(starts) > 1]))
+      count = np.diff(np.concatenate([begins, [len(starts)]]))
+      parts.append((np.full(len(begins), s), starts[begins], count))
   segment, first, count = (np.concatenate([part[i] for part in parts]).astype(np.int64) for i in range(3))
   order = np.lexsort((first, segment))
   return segment[order], first[order], count[order], left_out
+
+
+def _varying_times(segments: shards.Segments) -> Iterator[tuple[int, times.FrameTimes]]:
+  """(segment, its times) of those that are not uniform, in order. Of a table in the order of its file few clips are held at a time."""
+  table, varying = segments.table, np.flatnonzero(~segments.uniform)
+  rows = shards.spread(segments.first_row[varying], segments.last_row[varying])
+  explicit: dict[int, np.ndarray] = {}
+  parts = table.explicit_parts(rows[~table.uniform[rows]])
+  for s in varying.tolist():
+    mine = [row for row in segments.rows(s) if not table.uniform[row]]
+    while any(row not in explicit for row in mine):
+      explicit |= next(parts)
+    yield s, segment_times(segments, s, explicit)
+    for row in mine:
+      del explicit[row]
 
 
 def segment_times(segments: shards.Segments, segment: int, explicit: dict[int, np.ndarray]) -> times.FrameTimes:

@@ -7,6 +7,7 @@ import bisect
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,7 @@ SCHEMA = pa.schema([
   ("motion", pa.float32()), ("global_motion", pa.float32()), ("still", pa.float32()), ("repeated", pa.float32()), ("duplicate", pa.bool_()),
 ])
 _TEXTS = ("episode", "task", "group")
+_PART = 4096  # rows of the table whose times are read at once
 
 
 def shard_name(shard: int) -> str:
@@ -133,15 +135,22 @@ class Table:
     return times.FrameTimes(float(self.first[row]), float(self.interval[row]), int(self.length[row]))
 
   def explicit_times(self, rows: np.ndarray) -> dict[int, np.ndarray]:
-    """Row -> seconds of the frames of clips that are not uniform; reads them from the file, a part at a time."""
-    wanted, found, at = {int(self.order[row]): int(row) for row in rows}, {}, 0
-    for batch in pq.ParquetFile(self.path, page_checksum_verification=True).iter_batches(4096, columns=["seconds"]):
-      column = batch.column(0)
-      for i in range(len(batch)):
-        if at + i in wanted:
-          found[wanted[at + i]] = np.asarray(column[i].values)
-      at += len(batch)
+    """Row -> seconds of the frames of clips that are not uniform."""
+    found: dict[int, np.ndarray] = {}
+    for part in self.explicit_parts(rows):
+      found |= part
     return found
+
+  def explicit_parts(self, rows: np.ndarray) -> Iterator[dict[int, np.ndarray]]:
+    """The same part by part, in the order of the file, of which no more is held."""
+    rows, row_of, at = np.asarray(rows, np.int64), np.full(len(self), -1), 0
+    if not len(rows):
+      return
+    row_of[self.order[rows]] = rows
+    for batch in pq.ParquetFile(self.path, page_checksum_verification=True).iter_batches(_PART, columns=["seconds"]):
+      here, column = row_of[at : at + len(batch)], batch.column(0)
+      yield {int(here[i]): np.asarray(column[i].values) for i in np.flatnonzero(here >= 0).tolist()}
+      at += len(batch)
 
 
 def read_table(path: str, *, cameras: tuple[str, ...] | None = None) -> Table:
@@ -180,7 +189,10 @@ def _uniform(parquet: pq.ParquetFile, rows: int) -> np.ndarray:
   for group in range(parquet.metadata.num_row_groups):
     size, statistics = parquet.metadata.row_group(group).num_rows, parquet.metadata.row_group(group).column(column).statistics
     if statistics is None or statistics.has_min_max:  # of a column of nulls there is no smallest value
-      found[at : at + size] = parquet.read_row_group(group, columns=["seconds"]).column(0).combine_chunks().is_null().to_numpy(zero_copy_only=False)
+      place = at
+      for batch in parquet.iter_batches(_PART, row_groups=[group], columns=["seconds"]):
+        found[place : place + len(batch)] = batch.column(0).is_null().to_numpy(zero_copy_only=False)
+        place += len(batch)
     at += size
   return found
 

@@ -1,5 +1,7 @@
 """Windows and splits, against brute force."""
 
+import dataclasses
+import weakref
 import zlib
 
 import numpy as np
@@ -126,3 +128,27 @@ def test_episodes_of_one_motion_stay_on_one_side():
   records.split_key[:] = np.arange(12) // 2  # e0 and e1 show the same motion, and so on
   validation = index.split(records, 0.3)
   assert validation.reshape(6, 2).tolist() == [[True] * 2] * 2 + [[False] * 2] * 4  # ceil(0.3 * 6) motions
+
+
+def test_times_that_are_not_uniform_are_held_for_few_clips_at_a_time():
+  made, most = [], []
+
+  class Seconds(np.ndarray):
+    pass
+
+  class Table(shards.Table):
+    def explicit_parts(self, rows):
+      for row in rows[:: -1 if backwards else 1]:
+        seconds = (self.first[row] + (np.arange(9) + 0.4 * (np.arange(9) % 2)) / 10).view(Seconds)
+        made.append(weakref.ref(seconds))
+        most.append(sum(one() is not None for one in made))
+        yield {int(row): seconds}
+
+  clips = table([(f"episode {i // 3:02d}", 9 * (i % 3), 9, 10) for i in range(60)], cameras=("a",))
+  found = []
+  for backwards in (False, True):
+    records = Table(**{field.name: getattr(clips, field.name) for field in dataclasses.fields(clips)} | {"uniform": np.zeros(60, bool)})
+    found.append(index.windows(records, frames=2, offset_seconds=0.2).end)
+    assert backwards or max(most) <= 6
+  np.testing.assert_array_equal(*found)
+  assert found[0][-1] == 20 * 25
