@@ -8,7 +8,8 @@
 The arrays of a clip are, for each labelled camera, "z/<camera>" float32 [T, Z], "valid/<camera>" uint8 [T] and "difference/<camera>"
 float32 [T]. z[t] is the motion from frame t to its partner, the frame nearest to `offset_seconds` later (`data.times`), which may lie in
 the next clip; difference[t] is the true time between the two in seconds. Where there is no partner, or one of the two frames cannot be
-read, all three are 0.
+read, all three are 0. The index of a file also has "frame/valid/<camera>", the same once more, and "statistics/z/<camera>", the
+`statistics.moments` of the valid z of each clip (0 where there is none); files of older versions of this program lack both.
 
 To read one:
 
@@ -142,6 +143,20 @@ class Labels:
         found[camera] = Motion(z, valid.astype(bool), difference)
     return found
 
+  def valid(self, shard: int, clip: int, camera: str) -> np.ndarray:
+    """bool [T] of a clip, as `clip` has it. Raises `video.Unreadable`."""
+    file, name = self._files[shard], f"valid/{camera}"
+    return file.frame_fact(clip, name) if f"frame/{name}" in file.index else file.array(clip, name).astype(bool)
+
+  def z(self, shard: int, clip: int, camera: str) -> np.ndarray:
+    """float32 [T, Z] of a clip, as `clip` has it. Raises `video.Unreadable`."""
+    return self._files[shard].array(clip, f"z/{camera}")
+
+  def moments(self, shard: int, clip: int, camera: str) -> np.ndarray | None:
+    """`statistics.moments` of the valid z of a clip, if the file has them. Raises `video.Unreadable`."""
+    column = self._files[shard].index.get(f"statistics/z/{camera}")
+    return None if column is None else column[:, clip * self.size : (clip + 1) * self.size]
+
   def episode(self, name: str) -> dict[str, TimedMotion]:
     """Camera -> times and labels of all stored frames of an episode, in order of time.
 
@@ -188,14 +203,16 @@ def write_shard(
   counts, labelled = dict.fromkeys(("clips", "frames", "valid"), 0), 0
   writer = shard_file.Writer(temporary)
   for start, motions in clips:
-    arrays = {}
+    arrays, of_frames, moments = {}, {}, {}
     for camera, motion in motions.items():
-      arrays |= {f"z/{camera}": motion.z.astype(np.float32), f"valid/{camera}": motion.valid.astype(np.uint8),
-                 f"difference/{camera}": motion.difference.astype(np.float32)}
+      z, valid = motion.z.astype(np.float32), motion.valid.astype(bool)
+      arrays |= {f"z/{camera}": z, f"valid/{camera}": valid.astype(np.uint8), f"difference/{camera}": motion.difference.astype(np.float32)}
+      of_frames[f"valid/{camera}"] = valid
+      moments[f"z/{camera}"] = statistics.moments(z[valid]) if valid.any() else np.zeros((4, z.shape[1]))
       counts["valid"] += int(motion.valid.sum())
       labelled += len(motion.valid)
     length = len(next(iter(motions.values())).valid)
-    writer.add(shard_file.Clip(int(start), length, {}, arrays))
+    writer.add(shard_file.Clip(int(start), length, {}, arrays, of_frames, moments))
     counts["clips"] += 1
     counts["frames"] += length
   place = writer.close()

@@ -8,7 +8,7 @@ Z numbers of one latent motion, L language tokens, E their width.
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import grain
 import numpy as np
@@ -265,29 +265,60 @@ def statistics(
   return normalisation.Normaliser(mode, robots, _latent_statistics(sets, found))
 
 
-def _latent_statistics(sets: Sequence[PolicySet], found: Sequence[policy_examples.Opened]) -> Statistics | None:
-  """Of the valid latent motions of the examples' frames; those of a label set that several entries use count once a frame."""
-  total, counted = Accumulator(), {}
+def _latent_statistics(sets: Sequence[PolicySet], found: Sequence[policy_examples.Opened], keep: int = 200_000) -> Statistics | None:
+  """Of the valid latent motions of the examples' frames; those of a label set that several entries use count once a frame.
+
+  The z of a clip are read where the sample for the quantiles takes some of them (in a large data set from few clips), where not all of its
+  frames count, and where the file lacks their moments.
+  """
+  used = [one.labels for one in sets if one.labels]
+  several = {path for path in used if used.count(path) > 1}
+  total = Accumulator(keep, expected=sum(int(take.sum()) for *_, take in _labelled(sets, found, several, tell=False)))
+  for opened, place, camera, take in _labelled(sets, found, several, tell=True):
+    try:
+      known = opened.motions.moments(*place, camera)
+      count = int(take.sum())
+      whole = known is not None and count == int(opened.motions.valid(*place, camera).sum())
+      if count and not (whole and total.add_known(count, known)):
+        total.add(opened.motions.z(*place, camera)[take])
+    except video.Unreadable as error:
+      _warn_left_out(opened, error)
+  return total.finish()
+
+
+def _warn_left_out(opened: policy_examples.Opened, error: video.Unreadable) -> None:
+  warnings.warn(f"{opened.label}: labels that cannot be read are left out of the statistics: {error}", stacklevel=4)
+
+
+def _labelled(sets: Sequence[PolicySet], found: Sequence[policy_examples.Opened], several: Collection[str], *, tell: bool) \
+    -> Iterator[tuple[policy_examples.Opened, tuple[int, int], str, np.ndarray]]:
+  """(data set, (shard, clip), camera, bool [T]: the frames that count) of the examples' clips; no frame counts twice.
+
+  Args:
+    several: label sets of more than one entry.
+    tell: whether to warn of clips that are left out.
+  """
+  counted: dict[tuple, np.ndarray] = {}
   for one, opened in zip(sets, found, strict=True):
-    if not one.labels:
-      continue
+    chosen = [name for name in opened.slots if name in opened.labelled] if one.labels else []
     segments = opened.windows.segments
-    chosen = [name for name in opened.slots if name in opened.labelled]
-    for segment, first, last in zip(*(column.tolist() for column in opened.windows.runs()), strict=True):
+    for segment, first, last in zip(*(column.tolist() for column in opened.windows.runs()), strict=True) if chosen else ():
       for row in range(segments.locate(segment, first)[0], segments.locate(segment, last - 1)[0] + 1):
         begin, place = segments.begin(segment, row), segments.place(row)
-        try:
-          motions = opened.motions.clip(*place)
-        except video.Unreadable as error:
-          warnings.warn(f"{opened.label}: labels that cannot be read are left out of the statistics: {error}", stacklevel=3)
-          continue
-        for camera in chosen:
-          z, valid, _ = motions[camera]
-          done = counted.setdefault((one.labels, place, camera), np.zeros(len(valid), bool))
-          part = slice(max(0, first - begin), last - begin)
-          total.add(z[part][valid[part] & ~done[part]])
-          done[part] = True
-  return total.finish()
+        for camera in dict.fromkeys(chosen):
+          try:
+            valid = opened.motions.valid(*place, camera)
+          except video.Unreadable as error:
+            if tell:
+              _warn_left_out(opened, error)
+            continue
+          take = valid.copy()
+          take[: max(0, first - begin)] = take[last - begin :] = False
+          if one.labels in several:
+            done = counted.setdefault((one.labels, place, camera), np.zeros(len(valid), bool))
+            take &= ~done
+            done |= take
+          yield opened, place, camera, take
 
 
 def _accumulate(opened: policy_examples.Opened, into: dict[str, Accumulator], reduce: str, step_seconds: float) -> None:

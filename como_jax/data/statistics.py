@@ -82,13 +82,27 @@ class Statistics:
     return cls(int(values["count"]), **{name: np.asarray(values[name], np.float64) for name in _FIELDS}, binary=binary)
 
 
+def moments(rows: np.ndarray) -> np.ndarray:
+  """float64 [4, D] of at least one row [n, D]: mean, sum of squared deviations from it, minimum, maximum. What is not finite shows in the mean."""
+  rows = np.asarray(rows, np.float64)
+  with np.errstate(invalid="ignore"):
+    mean = rows.mean(0)
+    return np.stack([mean, ((rows - mean) ** 2).sum(0), rows.min(0), rows.max(0)])
+
+
 class Accumulator:
   """Collects rows [n, D] in any number of pieces. Mean and deviation are merged exactly (Chan et al. 1979); the
   quantiles are exact up to `keep` rows and then come from an evenly thinned sample, so that memory stays bounded and
   the result is deterministic."""
 
-  def __init__(self, keep: int = 200_000):
+  def __init__(self, keep: int = 200_000, *, expected: int = 0):
+    """Args:
+    keep: rows of the sample.
+    expected: rows that will come, as far as is known: the sample is thin from the start and the same in the end.
+    """
     self._keep, self._step, self._sample, self._held = keep, 1, [], 0
+    while -(-expected // self._step) > keep:
+      self._step *= 2
     self._count, self._mean, self._squares, self._min, self._max = 0, 0.0, 0.0, np.inf, -np.inf
 
   def add(self, rows: np.ndarray) -> None:
@@ -97,16 +111,27 @@ class Accumulator:
       raise ValueError(f"expected rows [n, D], got shape {rows.shape}")
     if not len(rows):
       return
-    if not np.isfinite(rows).all():
+    found = moments(rows)
+    self._add_moments(len(rows), found, rows[-self._count % self._step :: self._step])
+
+  def add_known(self, count: int, known: np.ndarray) -> bool:
+    """As `add` of `count` rows of which only the `moments` are known; False, and nothing is added, where the sample needs some of them."""
+    if -self._count % self._step < count:
+      return False
+    self._add_moments(count, known, None)
+    return True
+
+  def _add_moments(self, count: int, found: np.ndarray, sample: np.ndarray | None) -> None:
+    mean, squares, low, high = found
+    if not np.isfinite(mean).all():
       raise errors.UserError("statistics: the array holds values that are not finite")
-    first = -self._count % self._step
-    self._sample.append(rows[first :: self._step])
-    self._held += len(self._sample[-1])
-    count, mean = len(rows), rows.mean(0)
+    if sample is not None:
+      self._sample.append(sample)
+      self._held += len(sample)
     delta, total = mean - self._mean, self._count + count
-    self._squares = self._squares + ((rows - mean) ** 2).sum(0) + delta**2 * (self._count * count / total)
+    self._squares = self._squares + squares + delta**2 * (self._count * count / total)
     self._mean, self._count = self._mean + delta * (count / total), total
-    self._min, self._max = np.minimum(self._min, rows.min(0)), np.maximum(self._max, rows.max(0))
+    self._min, self._max = np.minimum(self._min, low), np.maximum(self._max, high)
     while self._held > self._keep:
       self._sample = [np.concatenate(self._sample)[::2]]
       self._held, self._step = len(self._sample[0]), self._step * 2
