@@ -5,7 +5,6 @@ for each run of first frames of a (segment, camera) and a running count are enou
 """
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Iterator
 
@@ -194,10 +193,15 @@ def split(table: shards.Table, fraction: float) -> np.ndarray:
   _, rows = np.unique(table.episode, return_index=True)  # an episode counts under its first instruction
   tasks, keys = np.unique(np.stack([table.task[rows].astype(np.int64), table.split_key[rows]]), axis=1)  # sorted by task, then key
   begins = np.flatnonzero(np.concatenate([[True], np.diff(tasks) > 0]))
-  by_task = np.split(keys, begins[1:])
-  pool = np.unique(np.concatenate([mine for mine in by_task if len(mine) == 1] or [keys[:0]]))
-  chosen = [mine[: min(math.ceil(fraction * len(mine)), len(mine) - 1)] for mine in [*by_task, pool] if len(mine) > 1]
-  return np.isin(table.split_key, np.concatenate(chosen)) if chosen else np.zeros(len(table), bool)
+  count = np.diff(begins, append=len(keys))
+  chosen = keys[np.arange(len(keys)) - np.repeat(begins, count) < np.repeat(_held_out(count, fraction), count)]
+  pool = np.unique(keys[np.repeat(count == 1, count)])
+  return np.isin(table.split_key, np.concatenate([chosen, pool[: int(_held_out(len(pool), fraction))]]))
+
+
+def _held_out(count: np.ndarray | int, fraction: float) -> np.ndarray:
+  """How many of some keys validate: at least one trains."""
+  return np.maximum(np.minimum(np.ceil(fraction * np.asarray(count)).astype(np.int64), np.asarray(count) - 1), 0)
 
 
 def select(table: shards.Table, which: str, fraction: float) -> np.ndarray:

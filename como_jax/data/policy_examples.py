@@ -170,8 +170,7 @@ def open_sets(
     labelled = tuple(motions.manifest["cameras"]) if motions else ()
     chosen = _cameras(one, known, labelled, cameras)
     split_keep = index.select(table, split, validation_fraction)
-    keep = policy_index.select(table, split=split, fraction=validation_fraction, episodes=tuple(one.episodes), tasks=tuple(one.tasks),
-                               name=one.label)
+    keep = policy_index.select(table, split_keep, split=split, episodes=tuple(one.episodes), tasks=tuple(one.tasks), name=one.label)
     windows = policy_index.enumerate_examples(
       table,
       split_keep=split_keep,

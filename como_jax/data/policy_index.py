@@ -142,7 +142,7 @@ def history_frames(times: FrameTimes, t: int, step_seconds: float, history: int)
   return np.minimum(times.nearest(times.at(t) - back * step_seconds)[0], t)
 
 
-def select(table: shards.Table, *, split: str, fraction: float, episodes: tuple[int, ...] = (), tasks: tuple[str, ...] = (),
+def select(table: shards.Table, keep: np.ndarray, *, split: str, episodes: tuple[int, ...] = (), tasks: tuple[str, ...] = (),
            name: str = "data set") -> np.ndarray:
   """Bool [records]: the records of a split, of some tasks, of a range of episodes within each task.
 
@@ -150,13 +150,17 @@ def select(table: shards.Table, *, split: str, fraction: float, episodes: tuple[
   (split "all": all of them). Episodes of one group (the same motion in several scenes) count as one. Entries with
   different ranges of one data set so share their validation episodes, which no range reaches and no range narrows.
 
+  Args:
+    keep: bool [records], those of the split, see `index.select`.
+    split: its name.
+    The others are those of `PolicySet`.
+
   Raises:
     errors.UserError: an instruction that no episode has.
   """
   for task in tasks:
     if task not in table.tasks:
       raise errors.UserError(f"{name}: no episode has the instruction {task!r}: {errors.nearest(task, table.tasks)}")
-  keep = index.select(table, split, fraction)
   if tasks:
     keep = keep & np.isin(np.array(table.tasks, object), tasks)[table.task]
   if not episodes or split == "validation":

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import labels, normalisation, policy, shards, statistics, transforms
+from como_jax.data import index, labels, normalisation, policy, shards, statistics, transforms
 from tests.data import makers, test_pipeline
 
 LENGTHS = (12, 9, 15, 7)
@@ -212,7 +212,8 @@ def _many(tmp_path_factory):
 
 def names(one, fraction, split="train"):
   table = shards.read_table(one.path)
-  keep = policy.policy_examples.policy_index.select(table, split=split, fraction=fraction, episodes=one.episodes, tasks=one.tasks)
+  kept = index.select(table, split, fraction)
+  keep = policy.policy_examples.policy_index.select(table, kept, split=split, episodes=one.episodes, tasks=one.tasks)
   return list(dict.fromkeys(int(table.episodes[number].split("_")[1]) for number in table.episode[keep]))
 
 

@@ -157,8 +157,8 @@ def test_ranges_of_episodes_are_those_of_a_loop():
     table = dataclasses.replace(table, split_key=rng.integers(0, 3, len(table.episodes))[table.episode] * 10**17)  # groups of episodes
     first = int(rng.integers(3))
     for split in ("train", "all"):
-      base = policy_index.select(table, split=split, fraction=0.3)
-      found = policy_index.select(table, split=split, fraction=0.3, episodes=(first, first + 1))
+      base = index.select(table, split, 0.3)
+      found = policy_index.select(table, base, split=split, episodes=(first, first + 1))
       seen, expected = {}, np.zeros(len(table), bool)
       for row in np.flatnonzero(base):
         keys = seen.setdefault(int(table.task[row]), [])
