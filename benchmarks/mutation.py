@@ -6,7 +6,8 @@
 
 Each place of a file where a change is possible gives one or two mutants: a comparison, an operator or a logical word is exchanged, a
 condition negated, a constant moved by one, a keyword argument or a statement left out, the first two arguments swapped, None
-returned. Messages, docstrings, annotations and asserts are left alone: their wording changes nothing that is computed.
+returned. What computes nothing is left alone: messages, docstrings, annotations, asserts (chex's and zip's `strict` among them), `del` of
+a name, the order of arguments where it does not matter, keys of initializations of which jax.eval_shape asks the shapes only.
 """
 
 import ast
@@ -18,6 +19,8 @@ COMPARE = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=",
            ast.In: "not in", ast.NotIn: "in"}
 ARITHMETIC = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "/", ast.Mod: "*", ast.Pow: "*", ast.BitAnd: "|",
               ast.BitOr: "&", ast.MatMult: "*"}
+# Calls that give the same for their first two arguments in either order; clip does as long as its ends are in order.
+SYMMETRIC = ("min", "max", "minimum", "maximum", "fmin", "fmax", "clip", "gcd", "hypot", "array_equal", "logical_and", "logical_or")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +126,8 @@ def _walk(node: ast.AST, function: str) -> Iterator[tuple[ast.AST, str]]:
   for field, child in _children(node):
     if isinstance(child, ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom) or (isinstance(node, ast.Raise) and field == "exc"):
       continue
+    if _asserts(child) or _strict(node, child) or (_called(node) == "eval_shape" and _called(child) == "key"):
+      continue
     if field in ("annotation", "returns", "decorator_list", "bases", "type_params"):
       continue
     if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -131,6 +136,25 @@ def _walk(node: ast.AST, function: str) -> Iterator[tuple[ast.AST, str]]:
       if isinstance(child, ast.expr | ast.stmt):
         yield child, function
       yield from _walk(child, function)
+
+
+def _called(node: ast.AST) -> str:
+  """The last word of what a call calls, "" where the node is no call."""
+  if not isinstance(node, ast.Call):
+    return ""
+  return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def _asserts(node: ast.AST) -> bool:
+  """Whether a statement can only raise or forget."""
+  if isinstance(node, ast.Delete):
+    return all(isinstance(target, ast.Name) for target in node.targets)
+  return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and ast.unparse(node.value.func).startswith("chex.assert_")
+
+
+def _strict(node: ast.AST, child: ast.AST) -> bool:
+  """Whether `child` is the argument of zip, `node`, that asserts equal lengths."""
+  return isinstance(child, ast.keyword) and child.arg == "strict" and _called(node) == "zip"
 
 
 def _children(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -182,7 +206,7 @@ def _calls(node: ast.Call, places: _Places) -> Iterator[tuple[str, int, int, str
   """A keyword argument left out, or the first two arguments swapped."""
   arguments = sorted([*node.args, *(one.value for one in node.keywords)], key=places.begin)
   for keyword in node.keywords:
-    if keyword.arg is None:
+    if keyword.arg is None or _strict(node, keyword):
       continue
     place = next(i for i, value in enumerate(arguments) if value is keyword.value)
     begin, end = places.begin(keyword), places.end(keyword)
@@ -192,7 +216,7 @@ def _calls(node: ast.Call, places: _Places) -> Iterator[tuple[str, int, int, str
     elif place:
       begin = places.end(arguments[place - 1])
     yield "keyword", begin, end, ""
-  if len(node.args) > 1 and not any(isinstance(one, ast.Starred) for one in node.args[:2]):
+  if len(node.args) > 1 and _called(node) not in SYMMETRIC and not any(isinstance(one, ast.Starred) for one in node.args[:2]):
     first, second = (places.text(one) for one in node.args[:2])
     begin, middle, after, end = (places.begin(node.args[0]), places.end(node.args[0]), places.begin(node.args[1]), places.end(node.args[1]))
     yield "arguments", begin, end, second + places.raw[middle:after].decode() + first

@@ -57,3 +57,17 @@ def test_a_mutant_somebody_wrote_down(mutation):
   assert (one.before, one.after, one.function) == ("if not values and size > LIMIT:", "if not values and size >= LIMIT:", "first")
   assert one.apply(SOURCE) == SOURCE.replace("size > LIMIT", "size >= LIMIT")
   assert mutation.given("a.py", SOURCE, "size", "x") is None and mutation.given("a.py", SOURCE, "nowhere", "x") is None
+
+
+@pytest.mark.parametrize("line", [
+    "chex.assert_shape(x, (2, 3))", "del first", "assert x > 3", "pairs = [a for a in zip(x, y, strict=True)]", "z = jax.eval_shape(init, rng.key(0, words))"])
+def test_what_only_asserts_or_forgets_is_left_alone(mutation, line):
+  found = mutation.candidates("a.py", line + "\n")
+  kinds = {"pairs = [a for a in zip(x, y, strict=True)]": ["arguments"], "z = jax.eval_shape(init, rng.key(0, words))": ["arguments"]}
+  assert [one.kind for one in found] == kinds.get(line, [])
+
+
+@pytest.mark.parametrize("name,swapped", [("max", False), ("np.maximum", False), ("math.gcd", False), ("np.subtract", True), ("isinstance", True)])
+def test_arguments_whose_order_does_not_matter_are_not_swapped(mutation, name, swapped):
+  found = mutation.candidates("a.py", f"x = {name}(first, second)\n")
+  assert [one.after for one in found] == [f"x = {name}(second, first)"] * swapped
