@@ -142,15 +142,15 @@ def collect_task(settings: Settings, task: str) -> Iterator[Episode | Tally]:
   simulator = build(settings, task)
   found = attempt = 0
   while found < settings.motions and attempt < settings.motions * settings.attempts:
-    stored = 0
+    stored = False
     for scene in _scenes(settings, number, found):
       episode = _attempt(settings, simulator, task, (settings.seed, number, attempt), scene)
       if episode is None:
         break  # physics does not depend on the scene: it fails in all of them
-      stored += 1
+      stored = True
       yield episode
     attempt += 1
-    found += bool(stored)
+    found += stored
   simulator.close()
   yield Tally(task, attempt, found)
 
@@ -178,7 +178,10 @@ def _attempt(
     return None
   taken = iter(act.taken)
   simulator.restart(seed, scene=scene)
-  rows = _play(settings, simulator, lambda: next(taken), tuple(cameras.values()))
+  try:
+    rows = _play(settings, simulator, lambda: next(taken), tuple(cameras.values()))
+  except StopIteration:  # the rehearsal's actions are not enough: the simulator does not repeat itself exactly
+    return None
   if not rows[-1].success:
     return None
   frames = {view: np.stack([row.observation[base.IMAGE + camera] for row in rows]) for view, camera in cameras.items()}

@@ -289,9 +289,10 @@ class _Episode:
     begin, simulator, job = time.monotonic(), self._simulator, self._job
     simulator.restart(job.seed, scene=job.scene)
     if job.actor == "policy" or job.record:
-      self._see(simulator.observe())
+      seen = simulator.observe()
+      self._see(seen)
       for camera in self._settings.cameras:
-        rendering.check_frames(self._history[-1][base.IMAGE + camera][None], f"{simulator.spec.name} seed {job.seed} camera {camera}")
+        rendering.check_frames(seen[base.IMAGE + camera][None], f"{simulator.spec.name} seed {job.seed} camera {camera}")
     while not self._over:
       chunk = self._ask() if job.actor == "policy" else [None]
       for i, action in enumerate(chunk):

@@ -38,7 +38,8 @@ def test_an_action_is_clipped_and_held_for_the_stride():
 
 def test_an_episode_ends_in_the_middle_of_a_held_action_and_needs_a_reset():
   one = toy(stride=4, max_steps=6)
-  with pytest.raises(RuntimeError, match="toy/line: call reset before stepping"):
+  assert not one.success and not one.done
+  with pytest.raises(RuntimeError, match=r"^toy/line: call reset before stepping \(after 0 control steps\)$"):
     one.advance(PUSH)
   one.reset(0)
   assert one.step(PUSH)[base.STATE][0] == pytest.approx(0.04) and not one.done
@@ -64,6 +65,11 @@ def test_a_seed_chooses_one_of_the_fixed_initial_states():
   assert [one.initial_state(seed) for seed in (0, 49, 50, 123)] == [0, 49, 0, 23]
   one.spec = toys.Toy("line", (), 8, 1.0, initial_states=0).spec
   assert one.initial_state(3) == -1
+
+
+def test_a_hand_of_three_dimensions_and_a_gripper_is_usual():
+  one = base.Spec("a/b", "arm", "go", {}, (), (), np.zeros(4), np.ones(4), 10.0, 1, 5)
+  assert (one.move, one.absolute, one.gripper, one.gripper_open, one.initial_states) == ((0, 1, 2), False, (3,), -1.0, 0)
 
 
 @pytest.mark.parametrize("task, cameras, stride, message", [
