@@ -166,7 +166,8 @@ def _scalar(found: dict, limits: Limits) -> np.generic:
   if not isinstance(data, (bool, int, float)):
     raise errors.UserError(f"scalar data is a {type(data).__name__}, a number is expected")
   try:
-    value = dtype.newbyteorder("=").type(data)
+    with np.errstate(over="ignore"):
+      value = dtype.newbyteorder("=").type(data)
   except (OverflowError, ValueError) as error:
     raise errors.UserError(f"scalar does not fit its dtype {dtype.name}") from error
   if limits.finite and dtype.kind == "f" and not np.isfinite(value):

@@ -169,7 +169,8 @@ class Policy:
     image = np.asarray(seen[IMAGE + camera])
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
       raise errors.UserError(f"camera {camera!r} gives {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]")
-    if self._geometry.mode == "crop" and max(image.shape[:2]) > MOST_ASPECT * min(image.shape[:2]):  # it is scaled before it is cropped
+    height, width, _ = image.shape
+    if self._geometry.mode == "crop" and max(height, width) > MOST_ASPECT * min(height, width):  # it is scaled before it is cropped
       raise errors.UserError(f"camera {camera!r} gives {list(image.shape)}: one side is more than {MOST_ASPECT} times the other")
     return self._geometry.apply(image)
 

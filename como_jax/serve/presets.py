@@ -161,9 +161,9 @@ def _numbers(key: str, value: Any) -> np.ndarray:
   """A float32 vector of an array, scalar or list of numbers."""
   try:
     array = np.atleast_1d(np.asarray(value))
-  except ValueError:
-    array = np.empty((0, 0), object)  # a ragged list
-  if array.ndim != 1 or array.dtype.kind not in "iuf" or not 0 < len(array) <= MOST_STATE:
+  except ValueError:  # a ragged list
+    array = None
+  if array is None or array.ndim != 1 or array.dtype.kind not in "iuf" or not 0 < len(array) <= MOST_STATE:
     what = f"{array.dtype} {list(array.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
     raise errors.UserError(f"{key!r} is {what}, a vector of 1 to {MOST_STATE} numbers is expected")
   with np.errstate(over="ignore"):

@@ -75,11 +75,48 @@ def test_similar_observations_are_skipped_unless_the_queue_is_empty():
   assert queue.step == 0 and queue.wants([0.0, 0.0])
 
 
+def test_by_default_similar_observations_are_worth_asking_with_when_half_a_chunk_is_left():
+  queue = player.ChunkQueue(4)
+  queue.asked([1.0])
+  assert queue.wants([2.0]) is False, "one is on its way"
+  queue.add(0, chunk(0, 1))
+  assert queue.wants([1.0]) is False, "half a chunk is left"
+  queue.pop()
+  assert queue.wants([1.0]) is True
+
+
+def test_what_was_asked_with_is_a_copy_and_may_be_unknown():
+  queue, state = player.ChunkQueue(4, threshold=1.0, similar=0.5), np.ones(1)
+  queue.asked(state)
+  state[:] = 9.0
+  queue.add(0, chunk(0, 1))
+  assert queue.wants([1.0]) is False and queue.wants([9.0]) is True
+  queue.asked()
+  queue.add(0, chunk(0, 1))
+  assert queue.wants([1.0]) is True
+
+
+def test_clearing_forgets_everything():
+  queue = player.ChunkQueue(4, threshold=1.0, similar=0.5)
+  queue.add(0, chunk(0, 1, 2))
+  queue.pop(), queue.asked([0.0])
+  queue.clear()
+  assert (queue.step, len(queue), queue.must_go, queue.wants([0.0])) == (0, 0, True, True)
+  queue.add(0, chunk(5, 6))
+  assert queue.wants([0.0]) is True and play(queue) == [5.0, 6.0]
+
+
 def test_bad_arguments():
-  for settings, message in (({"merge": "averge"}, "did you mean 'average'"), ({"threshold": 2.0}, "threshold=2.0"),
-                            ({"chunk": 0}, "chunk=0")):
-    with pytest.raises(errors.UserError, match=message):
-      player.ChunkQueue(**{"chunk": 4, **settings})
+  for settings in ({"threshold": 2.0}, {"threshold": -0.5}, {"chunk": 0}, {"similar": -0.5}):
+    given = {"chunk": 4, "threshold": 0.5, "similar": 0.0} | settings
+    with pytest.raises(errors.UserError) as caught:
+      player.ChunkQueue(**given)
+    said = ", ".join(f"{name}={value}" for name, value in given.items())
+    assert str(caught.value) == f"{said}: expected at least 1, 0 to 1, at least 0"
+  for settings in ({"chunk": 1}, {"threshold": 0.0}, {"threshold": 1.0}):
+    assert player.ChunkQueue(**{"chunk": 4} | settings).wants()
+  with pytest.raises(errors.UserError, match="^merge='averge' is unknown: did you mean 'average'"):
+    player.ChunkQueue(4, merge="averge")
   for bad in (np.zeros(3), np.zeros((0, 2)), np.full((2, 2), np.nan)):
     with pytest.raises(errors.UserError, match="finite actions"):
       player.ChunkQueue(4).add(0, bad)
@@ -96,18 +133,19 @@ class Policy:
   """Chunk of 4: the observation's number, and the element's tenths."""
 
   def __init__(self):
-    self.asked, self.fail, self.resets, self.go = [], False, 0, threading.Event()
+    self.asked, self.events, self.fail, self.go = [], [], False, threading.Event()
     self.go.set()
 
   def infer(self, observation):
     self.go.wait(5)
     if self.fail:
       raise RuntimeError("no")
+    self.events.append("answered")
     self.asked.append(observation["number"])
     return {"actions": observation["number"] + chunk(0, 0.1, 0.2, 0.3)}
 
   def reset(self):
-    self.resets += 1
+    self.events.append("reset")
 
 
 def test_player_plays_whole_chunks_when_it_asks_only_at_the_end():
@@ -116,7 +154,7 @@ def test_player_plays_whole_chunks_when_it_asks_only_at_the_end():
   assert [round(float(play({"number": i})[0]), 1) for i in range(6)] == [0.0, 0.1, 0.2, 0.3, 4.0, 4.1]
   assert policy.asked == [0, 4]
   play.reset()
-  assert policy.resets == 1 and float(play({"number": 9})[0]) == 9.0
+  assert policy.events[-1] == "reset" and float(play({"number": 9})[0]) == 9.0
   play.close()
 
 
@@ -141,3 +179,48 @@ def test_player_hands_on_failures_and_recovers():
   policy.fail = False
   assert float(play({"number": 1})[0]) == 1.0
   play.close()
+
+
+def test_player_takes_an_answer_as_soon_as_it_is_there():
+  policy = Policy()
+  play = player.Player(policy, player.ChunkQueue(4, threshold=1.0, merge="latest_only"))
+  assert [float(play({"number": i})[0]) for i in range(2)] == [0.0, 0.1]
+  play._request[1].result()
+  assert float(play({"number": 2})[0]) == 1.1  # the second element of what was asked with at 1
+  play.close()
+
+
+def test_player_asks_again_after_a_failure_while_there_is_something_to_play():
+  policy = Policy()
+  play = player.Player(policy, player.ChunkQueue(4, threshold=1.0))
+  play({"number": 0})
+  policy.fail = True
+  play({"number": 1})
+  play._request[1].exception()
+  policy.fail = False
+  with pytest.raises(RuntimeError, match="no"):
+    play({"number": 2})
+  assert float(play({"number": 3})[0]) == 0.2
+  play._request[1].result()
+  assert policy.asked == [0, 3]
+  play.close()
+
+
+@pytest.mark.parametrize("end", ["reset", "close"])
+def test_an_answer_on_its_way_is_waited_for(end):
+  policy = Policy()
+  play = player.Player(policy, player.ChunkQueue(4, threshold=1.0))
+  play({"number": 0})
+  policy.go.clear()
+  play({"number": 1})  # asks
+  later = threading.Timer(0.1, policy.go.set)
+  later.start()
+  getattr(play, end)()
+  policy.events.append("ended")
+  assert policy.events == ["answered", "answered", *(["reset"] if end == "reset" else []), "ended"]
+  if end == "reset":
+    assert float(play({"number": 7})[0]) == 7.0, "the late answer is dropped"
+    play.close()
+  with pytest.raises(RuntimeError, match="after shutdown"):
+    play.reset(), play({"number": 8})
+  later.join()

@@ -1,5 +1,7 @@
 """Client keys -> observations."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -69,7 +71,7 @@ def test_a_policy_without_state_needs_none():
   assert mapper.keys == ("observation/image",) and "observation.state" not in mapper(message)[0]
 
 
-SEVERAL = {"count": 4, "empty": False, "examples": ["wave hello", "stack the blocks"]}
+SEVERAL = {"count": 2, "empty": False, "examples": ["wave hello", "stack the blocks"]}
 
 
 @pytest.mark.parametrize("preset, key", [("como", "task"), ("libero", "prompt")])
@@ -79,12 +81,13 @@ def test_an_instruction_is_asked_for_where_the_policy_has_several(preset, key):
   mapper = presets.Mapper(preset, ("a",), state_dim=2, instructions=SEVERAL)
   assert mapper.keys == (*images, key) and mapper.task == key
   for silent in (message, {**message, key: ""}):
-    with pytest.raises(errors.UserError, match=f"no '{key}' .preset '{preset}'.: the policy was trained on 4 instructions, such as 'wave hello'; .*"
+    with pytest.raises(errors.UserError, match=f"no '{key}' .preset '{preset}'.: the policy was trained on 2 instructions, such as 'wave hello'; .*"
                                                "--config.prompt"):
       mapper(silent)
   assert mapper({**message, key: "wave hello"})[0]["task"] == "wave hello"
   assert presets.Mapper(preset, ("a",), state_dim=2, instructions=SEVERAL, prompt="stack them")(message)[0]["task"] == "stack them"
   for fine in (None, {**SEVERAL, "empty": True}, {**SEVERAL, "count": 1}):
+    assert presets.wants_instruction(fine) == ""
     mapper = presets.Mapper(preset, ("a",), state_dim=2, instructions=fine)
     assert mapper.keys == images and mapper(message)[0]["task"] == ""
 
@@ -119,3 +122,68 @@ def test_a_camera_that_the_policy_does_not_look_at_may_be_sent():
 def test_mistakes_are_named_before_serving(name, slots, cameras, expected):
   with pytest.raises(errors.UserError, match=expected):
     presets.Mapper(name, slots, cameras=cameras)
+
+
+def said(message, name="como", slots=("a",), **settings):
+  """The error of a message."""
+  with pytest.raises(errors.UserError) as caught:
+    presets.Mapper(name, slots, **settings)(message)
+  return str(caught.value)
+
+
+def test_images_have_at_most_the_pixels_of_full_hd():
+  message = {"observation.images.a": np.zeros((1080, 1920, 3), np.uint8), "observation.state": [0.0]}
+  assert presets.Mapper("como", ("a",))(message)[0]["observation.images.a"].shape == (1080, 1920, 3)
+  message["observation.images.a"] = np.zeros((1, 1080 * 1920 + 1, 3), np.uint8)
+  assert said(message) == "'observation.images.a' has 2073601 pixels, at most 2073600 are accepted: resize it on the robot"
+
+
+def test_states_have_1_to_1024_numbers():
+  message = {"observation.images.a": IMAGE, "observation.state": np.arange(1024)}
+  assert len(presets.Mapper("como", ("a",))(message)[0]["observation.state"]) == 1024
+  for state, what in ((np.zeros(1025), "float64 [1025]"), (np.zeros((2, 4)), "float64 [2, 4]"), ([[1.0], [1.0, 2.0]], "a list"), ("up", "a str"),
+                      (np.zeros(0), "float64 [0]"), (True, "a bool")):
+    assert said({**message, "observation.state": state}) == f"'observation.state' is {what}, a vector of 1 to 1024 numbers is expected"
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")  # of numpy, which would go to the server's output
+    assert said({**message, "observation.state": [1e300]}) == "'observation.state' holds a number that is not finite in float32"
+
+
+def test_texts_have_at_most_2000_characters():
+  message = {"observation.images.a": IMAGE, "observation.state": [0.0]}
+  assert len(presets.Mapper("como", ("a",), prompt="x" * 2000)(message)[0]["task"]) == 2000
+  assert said({**message, "task": "x" * 2001}) == "'task' has 2001 characters, at most 2000 are accepted"
+  assert said(message, prompt="x" * 2001) == "'config.prompt' has 2001 characters, at most 2000 are accepted"
+  assert said(message, prompt=None) == "'config.prompt' is a NoneType, a text is expected"
+
+
+def test_what_is_sent_twice_is_refused():
+  image = np.zeros((3, 2, 2), np.uint8)
+  assert said({"images": {"cam_high": image}, "images/cam_high": image, "state": [0.0]}, "aloha") == "observation has 'images/cam_high' twice"
+
+
+def test_keys_are_shown_short_and_on_one_line():
+  assert presets._clip("x" * 60) == "x" * 60 and presets._clip("x" * 61) == "x" * 57 + "..."
+  assert presets._clip("a\n") == "a\\n" and presets._clip(b"k") == "b'k'"
+  known = errors.nearest("b'k'", ("observation.images.a", "observation.state", "task", "reset"))
+  assert said({b"k": 1}) == f"""observation key "b'k'" is unknown to preset 'como': {known}"""
+
+
+def test_at_most_twelve_of_the_given_keys_are_listed():
+  slots = tuple("abcdefghijklmn")
+  message = {f"observation.images.{slot}": IMAGE for slot in reversed(slots)}
+  listed = ", ".join(f"observation.images.{slot}" for slot in slots[:12])
+  assert said(message, slots=slots) == f"observation has no 'observation.state' (preset 'como'): given were {listed}"
+  assert said({}) == "observation has no 'observation.images.a' (preset 'como'): the message is empty"
+
+
+def test_reset_is_a_truth_value():
+  message = {"observation.images.a": IMAGE, "observation.state": [0.0]}
+  assert presets.Mapper("como", ("a",))({**message, "reset": np.bool_(True)})[1] is True
+  assert presets.Mapper("como", ("a",))(message)[1] is False
+  assert said({**message, "reset": 1}) == "'reset' is a int, true or false is expected"
+
+
+def test_our_own_cameras_may_be_named_in_another_order():
+  mapper = presets.Mapper("como", ("left/front", "b"), cameras=("b", "left/front"))
+  assert mapper.cameras == {"observation.images.b": "left/front", "observation.images.left/front": "b"}

@@ -325,6 +325,8 @@ def test_shutdown_answers_what_is_in_flight():
   with fake.serving(policy) as (port, _, _):
     policy.delay = 0.5
     busy, idle = connect(port), connect(port)
+    ask(idle, fake.observation())
+    policy.batches.clear()
     busy.send(codec.pack(fake.observation()))
     assert limits.wait_until(lambda: policy.batches)
   assert not isinstance(busy.recv(timeout=limits.SAFETY_NET), str)
@@ -362,12 +364,13 @@ def test_settings_out_of_range(settings, message):
 
 
 @pytest.mark.parametrize("name, least, most", [
-    ("port", 0, 65_535), ("batch_size", 1, 1024), ("batch_wait_ms", 0, 10_000), ("max_connections", 1, 10_000)])
+    ("port", 0, 65_535), ("batch_size", 1, 1024), ("batch_wait_ms", 0, 10_000), ("max_connections", 1, 10_000),
+    ("max_frame_bytes", 1024, 2**30), ("max_bad_messages", 1, 10_000), ("seed", 0, 2**31 - 1)])
 def test_the_ends_of_the_ranges_belong_to_them(name, least, most):
   for value in (least, most):
     assert getattr(server.Settings(**{"preset": "libero", name: value}), name) == value
   for value in (least - 1, most + 1):
-    with pytest.raises(errors.UserError, match=f"config.{name}={value}, expected {least} to {most}"):
+    with pytest.raises(errors.UserError, match=f"^config.{name}={value}, expected {least} to {most}$"):
       server.Settings(**{"preset": "libero", name: value})
 
 
