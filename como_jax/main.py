@@ -8,6 +8,7 @@ Several processes: see parallel/distributed.py and launch/local_processes.py.
 
 import contextlib
 import errno
+import io
 import os
 import shlex
 import sys
@@ -28,6 +29,8 @@ interrupt.prepare(__name__)
 def main(argv: list[str] | None = None) -> int:
   """Parses the command line and runs the config's task; returns the exit code."""
   words, command = sys.argv if argv is None else argv, None
+  if isinstance(sys.stdout, io.TextIOWrapper):  # not what a notebook or a test puts there
+    sys.stdout.reconfigure(line_buffering=True)  # what is said is seen at once, in a file or a pipe too
   try:
     from como_jax import config as config_lib
     try:

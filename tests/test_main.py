@@ -1,5 +1,7 @@
 """The entry point: what it does before jax is there, and how it ends when it is interrupted or cannot write."""
 
+import contextlib
+import io
 import os
 import pathlib
 import signal
@@ -174,3 +176,10 @@ def test_help(capsys):
   assert "--config.data.path=bundled" in said["--config.data.path"] and said["--config.train.ema"].endswith("# decay of the averaged weights; 0 = none")
   assert said["--config.evaluation.windows"].startswith("--config.evaluation.windows=16") and "# LPIPS; off without a weights file" in said["--config.objectives.perceptual.weights_path"]
   assert main.main(["main", "--config=motin", "--help"]) == 2
+
+
+def test_what_is_said_is_seen_at_once_in_a_pipe_too(capsys):
+  sys.stdout.reconfigure(line_buffering=False)
+  assert main.main(["main", "--help"]) == 0 and sys.stdout.line_buffering
+  with contextlib.redirect_stdout(io.StringIO()) as text:
+    assert main.main(["main", "--help"]) == 0 and text.getvalue()

@@ -44,7 +44,7 @@ def run(command: config_lib.CommandLine) -> int:
   text = plan_page.text(result)
   files.write(workdir / "plan.json", json.dumps(result, indent=2))
   files.write(workdir / "plan.md", text)
-  print(text + f"\nwritten: {workdir / 'plan.json'}, {workdir / 'plan.md'}", flush=True)
+  print(text + f"\nwritten: {workdir / 'plan.json'}, {workdir / 'plan.md'}")
   return 0
 
 
@@ -85,7 +85,7 @@ def plan(config, planned, machine: topology.Topology) -> list[dict[str, Any]]:
     if name not in config.programs:
       continue
     where, size, build = builders[name]
-    print(f"compiling {name} for {where.name}, batch {size}: minutes for a large model", flush=True)
+    print(f"compiling {name} for {where.name}, batch {size}: minutes for a large model")
     memory = config.memory or where.chip.hbm
     one = measure(build(planned, where, batch_size=size), where, memory=memory, name=name)
     model = build(planned, where, batch_size=size, useful=True).trace().jaxpr
@@ -192,7 +192,7 @@ def search(planned, machine: topology.Topology, *, memory: float, start: int) ->
   def fits(rows: int) -> bool:
     program = programs.train(planned, machine, batch_size=rows * unit * machine.count)
     tried[rows] = bool(measure(program, machine, memory=memory, name="train")["fits"])
-    print(f"  {rows * unit} a device: {'fits' if tried[rows] else 'does not fit'}", flush=True)
+    print(f"  {rows * unit} a device: {'fits' if tried[rows] else 'does not fit'}")
     return tried[rows]
   return {"per_device": largest(fits, start=max(1, start // unit), most=_MOST // unit) * unit, "compiles": len(tried)}
 

@@ -98,7 +98,7 @@ def run(command: config_lib.CommandLine) -> int:
   report(workdir, manifest, speed)
   if config.lerobot:
     done = lerobot_labels.export(str(workdir), config.lerobot, source=work.source, shards_path=work.path)
-    print(done, flush=True)
+    print(done)
   return 0
 
 
@@ -201,7 +201,7 @@ def extract(folder: str, work: Work, stream: streaming.Stream, *, config, proces
   missing = [part for every in todo.values() for part in every if part not in kept]
   total, left = sum(part.frames for every in parts.values() for part in every), sum(part.frames for part in missing)
   print(f"extract: {left} of {total} frames in {len(todo)} of {len(mine)} shards to label, {work.offset}, "
-        f"cameras {', '.join(work.plan.cameras)}; {work.loading}", flush=True)
+        f"cameras {', '.join(work.plan.cameras)}; {work.loading}")
   meter = labeling.Meter()
   with sequences.walk(work.path, work.plan, [one for part in missing for one in part.sequences], image_size=stream.image_size,
                       workers=work.loading.workers, threads=work.loading.threads, prefetch=work.loading.prefetch) as clips, \
@@ -266,4 +266,4 @@ def report(workdir: pathlib.Path, manifest: dict[str, Any], speed: dict[str, Any
   measured = speed.get("frames_per_s")
   rate = f", {measured:.1f} frames/s, waited for data {speed['wait_share']:.1%}" if measured else ""
   print(f"labels: {manifest['valid']} motions of {manifest['size']} numbers for {manifest['frames']} frames, cameras "
-        f"{', '.join(manifest['cameras'])}{rate} -> {workdir}", flush=True)
+        f"{', '.join(manifest['cameras'])}{rate} -> {workdir}")

@@ -103,7 +103,7 @@ class Measure:
     if damaged == windows.size:
       raise errors.UserError(f"none of the {windows.size} evaluation windows can be read: check the data with its checksums (shards.verify)")
     if damaged:
-      print(f"evaluation: {damaged} of {windows.size} windows cannot be read and are left out", flush=True)
+      print(f"evaluation: {damaged} of {windows.size} windows cannot be read and are left out")
 
   def predict(self, params, first: np.ndarray, second: np.ndarray, onto: np.ndarray | None = None) -> np.ndarray:
     """The motion of uint8 frames first -> second drawn onto other first frames (default: its own): uint8 [B, H, W, 3]."""

@@ -36,7 +36,7 @@ def run(command: config_lib.CommandLine) -> int:
   rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
 
   print(f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, "
-        + ", ".join(f"{one.label} at {one.offset_seconds} s" for one in sets), flush=True)
+        + ", ".join(f"{one.label} at {one.offset_seconds} s" for one in sets))
   measure = latents.Measure(model)
   measured = {"trained": measure(trained, windows), "untrained": measure(untrained, windows)}
   fitted = {"trained": measure.labels(trained, fit_windows), "untrained": measure.labels(untrained, fit_windows)}
@@ -58,7 +58,7 @@ def run(command: config_lib.CommandLine) -> int:
            **measured["trained"].columns)
   page = report.write(workdir, page_data(command, config, run_config, measure, trained, measured, rows, results, windows, sets, seconds))
   show(rows, notes)
-  print(f"report: {page}", flush=True)
+  print(f"report: {page}")
   return 0
 
 
@@ -99,7 +99,7 @@ def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib
     offset = offsets.choose(config.data.path, run_config["data"], given=config.data.offset_seconds, option="--config.data.offset_seconds",
                             checkpoint=str(config.checkpoint))
     section.offset_seconds = offset.seconds
-    print(f"probe: {config.data.path}: {offset}", flush=True)
+    print(f"probe: {config.data.path}: {offset}")
   elif config.data.offset_seconds is not None:  # for all data sets of the training, whatever their own
     section.mixture = tuple({**entry, "offset_seconds": config.data.offset_seconds} for entry in section.mixture)
   config.data = section

@@ -57,13 +57,13 @@ def run(command: config_lib.CommandLine) -> int:
   for stage in stages(config, workdir):
     clock = workdir / f".{stage.name}-seconds"
     if stage.done(stage.product):
-      print(f"== {stage.name}: done already ({stage.product.parent})", flush=True)
+      print(f"== {stage.name}: done already ({stage.product.parent})")
     elif reason := stage.skip():
       skipped[stage.name] = reason
-      print(f"== {stage.name}: left out: {reason}", flush=True)
+      print(f"== {stage.name}: left out: {reason}")
       continue
     else:
-      print(f"== {stage.name}", flush=True)
+      print(f"== {stage.name}")
       begin = time.monotonic()
       code = _attempt(stage)
       if code and stage.needed:
@@ -85,7 +85,7 @@ def _attempt(stage: Stage) -> int:
   except Exception as error:
     if stage.needed:
       raise
-    print(f"error: {stage.name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    print(f"error: {stage.name}: {type(error).__name__}: {error}", file=sys.stderr)
     return getattr(error, "code", 1)
 
 

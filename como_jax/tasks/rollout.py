@@ -76,7 +76,7 @@ def run(command: config_lib.CommandLine, *, policy: Any = None) -> int:
   jobs = [vector.Job(number, task, config.seed + episode, config.scene, "policy" if policy else config.policy, episode < config.videos)
           for number, (task, episode) in enumerate(wanted) if (task, episode) not in done]
   print(f"rollout: {len(jobs)} of {len(wanted)} episodes to play, {config.workers} workers, {settings.stride(spec.fps)} control steps "
-        f"({settings.stride(spec.fps) / spec.fps:.3g} s) a policy step", flush=True)
+        f"({settings.stride(spec.fps) / spec.fps:.3g} s) a policy step")
   with vector.Fleet(build, settings, workers=config.workers) as fleet, _bar(len(wanted), log) as bar:
     before = time.monotonic()
     for outcome in fleet.run(jobs, planner):
@@ -106,7 +106,7 @@ def run(command: config_lib.CommandLine, *, policy: Any = None) -> int:
   files.write(workdir / RESULTS, json.dumps(result, indent=1))
   files.write(workdir / EVAL_INFO, json.dumps(info, indent=2))
   show(result, info)
-  print(f"results: {workdir / RESULTS}", flush=True)
+  print(f"results: {workdir / RESULTS}")
   return 1 if result["errors"] else 0
 
 

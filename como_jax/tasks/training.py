@@ -80,7 +80,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
     return done_already(workdir, section.steps), rate_before(workdir)
   enough, old_rate = distributed.together(look)
   if enough := distributed.from_first(enough):
-    print(enough, flush=True)
+    print(enough)
     return 0
 
   def prepare():
@@ -103,7 +103,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
     rundir.open_run(workdir, config, **flags)
     data_identity.write(workdir, data)
     for line in changed:
-      print(line, flush=True)
+      print(line)
   distributed.together(open_directory, first_alone=True)
 
   current = initial_state(job, tx, frozen=frozen, ema=section.ema > 0, seed=config.seed, mesh=mesh)
@@ -160,7 +160,7 @@ def export(command: config_lib.CommandLine, job: Job, outcome: loop.Outcome, fin
   weights.save(workdir / checkpoint.WEIGHTS, final, json.loads(config_lib.to_json(command.config)), step=steps, overwrite=True)
   failed = f"; the validation failed at step {', '.join(map(str, outcome.unvalidated))} (see above)" if outcome.unvalidated else ""
   print(f"done: {steps} steps, {outcome.examples_per_s:.1f} {job.unit}/s, waited for data {outcome.wait_share:.1%}; "
-        f"weights in {workdir / checkpoint.WEIGHTS}{failed}", flush=True)
+        f"weights in {workdir / checkpoint.WEIGHTS}{failed}")
   return 0
 
 

@@ -32,7 +32,7 @@ class Checkpointer:
 
   def __init__(self, workdir: pathlib.Path, *, keep: int):
     self._folder = (pathlib.Path(workdir) / FOLDER).absolute()
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True)
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
     self._manager = ocp.CheckpointManager(self._folder, options=options)
     self._spec = pathlib.Path(workdir) / SPEC
     self._seal: tuple[threading.Thread, threading.Event] | None = None
@@ -87,7 +87,7 @@ class Checkpointer:
           return restored
       if distributed.is_first():
         aside.append(str(integrity.set_aside(folder)))
-        print(f"checkpoint {folder} is damaged ({problem}): set aside as {aside[-1]}, the one before it is taken", flush=True)
+        print(f"checkpoint {folder} is damaged ({problem}): set aside as {aside[-1]}, the one before it is taken")
       distributed.from_first("")  # nobody looks before it is renamed
       self._manager.reload()
     if distributed.from_first(", ".join(aside)):
@@ -129,7 +129,7 @@ class Checkpointer:
       if not problem:
         return saved
       if distributed.is_first():
-        print(f"checkpoint {folder} is set aside as {integrity.set_aside(folder)}: {problem}", flush=True)
+        print(f"checkpoint {folder} is set aside as {integrity.set_aside(folder)}: {problem}")
       distributed.from_first("")
     return None
 
@@ -179,7 +179,7 @@ class Checkpointer:
     try:
       integrity.seal(folder)
     except OSError as error:
-      print(f"checkpoint {folder} has no checksums: {error.strerror or error}", flush=True)
+      print(f"checkpoint {folder} has no checksums: {error.strerror or error}")
 
   def _end_seal(self) -> None:
     if self._seal:
@@ -293,7 +293,7 @@ def load(path: str | pathlib.Path) -> tuple[dict, dict]:
   """
   found = find(path)
   for note in found.notes:
-    print(f"note: {note}", flush=True)
+    print(f"note: {note}")
   if found.weights:
     return weights.load(found.weights)
   try:

@@ -49,7 +49,7 @@ def check_version(step: pathlib.Path) -> None:
     errors.UserError: naming it and both versions.
   """
   try:
-    version = weights.read_json(step / DATA / "metadata").get("version", 0)
+    version = weights.read_json(step / DATA / "metadata").get("version")
   except errors.UserError:
     return  # damaged, which `check` says
   if isinstance(version, int) and version > VERSION:

@@ -76,14 +76,14 @@ class Log:
     if say and not self._terminal:
       done = max(1, step - self._start)
       left = (time.monotonic() - self._begin) / done * (self._steps - step)
-      print(f"step {step}/{self._steps}  {text}, ETA {_clock(left)}", flush=True)
+      print(f"step {step}/{self._steps}  {text}, ETA {_clock(left)}")
 
   def say(self, text: str) -> None:
     """A line beside the bar."""
     if self._terminal:
       self._bar.write(text)
     else:
-      print(text, flush=True)
+      print(text)
 
   def close(self) -> None:
     """Flushes and closes all writers."""

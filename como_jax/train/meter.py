@@ -12,8 +12,8 @@ class Meter:
   """Throughput and the share of time spent waiting for data; the first step, which compiles, is left out."""
 
   def __init__(self, examples_per_step: int):
-    self._examples, self._steps, self._wait, self._begin, self._end, self._pause = examples_per_step, 0, 0.0, None, 0.0, 0.0
-    self._paused = 0.0  # since the last finished step
+    self._examples, self._steps, self._wait, self._pause = examples_per_step, 0, 0.0, 0.0
+    self._begin = self._end = self._paused = None  # when the first and the last step were finished; seconds of pauses since the last one
 
   def waited(self, seconds: float) -> None:
     """Adds time in which the next batch was not there yet."""

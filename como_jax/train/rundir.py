@@ -64,8 +64,8 @@ def _begun(name: str) -> bool:
   return name in (VERSIONS, LOCK) or (name.startswith(".") and name.endswith(".new"))
 
 
-def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> dict:
-  """Makes (or re-opens) the directory, takes its lock and writes the resolved config and versions; returns the config as plain JSON data.
+def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> None:
+  """Makes (or re-opens) the directory, takes its lock and writes the resolved config and versions.
 
   What a resume changes is printed.
 
@@ -74,7 +74,6 @@ def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) ->
       another process owns it.
   """
   check(workdir, config, resume=resume, overwrite=overwrite)
-  new = json.loads(config_lib.to_json(config))
   found = changes(workdir, config) if resume else {}
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -83,13 +82,12 @@ def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) ->
     if overwrite:
       _empty(workdir)
     files.write(workdir / VERSIONS, json.dumps({"versions": versions(), "hardware": hardware()}, indent=2))
-    files.write(workdir / CONFIG, json.dumps(new, indent=2, sort_keys=True))
+    files.write(workdir / CONFIG, config_lib.to_json(config))
   except OSError as error:
     raise errors.UserError(f"--workdir {workdir} cannot be written: {error.strerror or error}") from error
   for key, (was, now) in found.items():
     if was is not None:  # written by a version that did not have the key
-      print(f"resume: {key}: {was!r} before, {now!r} now", flush=True)
-  return new
+      print(f"resume: {key}: {was!r} before, {now!r} now")
 
 
 def changes(workdir: pathlib.Path, config) -> dict[str, tuple]:
@@ -142,7 +140,7 @@ def _lock(workdir: pathlib.Path, *, keep: bool) -> None:
                            "changed") from None
   except OSError as error:  # a file system without locks
     if keep:
-      print(f"note: {workdir} cannot be locked ({error.strerror}): do not start a second run there", flush=True)
+      print(f"note: {workdir} cannot be locked ({error.strerror}): do not start a second run there")
     os.close(file)
     return
   if not keep:

@@ -107,3 +107,117 @@ def test_a_policy_to_start_from_of_another_kind_says_what_to_choose():
   config = config_lib.parse(["main", "--config=policy:small"]).config
   with pytest.raises(errors.UserError, match="is a 'gpt', this config makes a 'dit'.*policy.py:small,policy=gpt"):
     policy.starting_point(config, None, ({}, {"model": {"policy": "gpt"}}))
+
+
+def text_of(call):
+  with pytest.raises(errors.UserError) as caught:
+    call()
+  return str(caught.value)
+
+
+def test_a_value_is_one_of_a_list():
+  checks.one_of("a.b", "x", iter(("x", "y")))
+  assert text_of(lambda: checks.one_of("a.b", "linar", ("linear",))) == "config.a.b='linar' is unknown: did you mean 'linear'? (valid: linear)"
+  section = config_lib.ConfigDict({"kind": 1})
+  assert text_of(lambda: checks.one_of("a.b", section, ("zz",))) == "config.a.b={'kind': 1} is unknown: valid: zz"
+
+
+def test_a_path_that_is_not_there_names_the_nearest_beside_it(tmp_path, monkeypatch):
+  (tmp_path / "run1").mkdir()
+  (tmp_path / ".rum1").mkdir()
+  checks.exists("name", str(tmp_path / "run1"))
+  assert text_of(lambda: checks.exists("name", f"{tmp_path}/rum1/")) == f"name={tmp_path}/rum1/ does not exist: did you mean '{tmp_path}/run1'?"
+  assert text_of(lambda: checks.exists("name", f"{tmp_path}/zzzzzzzzzzzzzzzzzzzzzzzzzz/no/x")) == f"name={tmp_path}/zzzzzzzzzzzzzzzzzzzzzzzzzz/no/x does not exist"
+  monkeypatch.chdir(tmp_path)
+  assert text_of(lambda: checks.exists("name", "rum1")) == "name=rum1 does not exist: did you mean 'run1'?"
+  assert text_of(lambda: checks.exists("name", "qq")) == "name=qq does not exist"
+
+
+def test_a_value_at_a_dotted_key():
+  config = config_lib.ConfigDict({"a": {"b": 3}, "c": 4})
+  assert (checks._value(config, "a.b"), checks._value(config, "c"), checks._value(config, "a.x"), checks._value(config, "c.x")) == (3, 4, None, None)
+
+
+def command(workdir, **config):
+  return config_lib.CommandLine(config_lib.ConfigDict(config), "name", workdir, resume=False, overwrite=False)
+
+
+def test_folders_that_cannot_be_written_are_named_with_what_is_in_the_way(tmp_path, monkeypatch):
+  file = tmp_path / "file"
+  file.write_text("")
+  checks.places(command(tmp_path / "new" / "deep", task="motion"))
+  assert not (tmp_path / "new").exists()
+  assert text_of(lambda: checks.places(command(file, task="motion"))) == f"--workdir {file} is a file, a directory is expected"
+  assert text_of(lambda: checks.places(command(file / "a" / "b", task="motion"))) == f"--workdir {file}/a/b cannot be made: {file} is no directory"
+  (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+  assert text_of(lambda: checks.places(command(tmp_path / "link" / "a", task="motion"))) == (
+      f"--workdir {tmp_path}/link/a cannot be made: {tmp_path}/link is no directory")
+  checks.places(command(file, task="serve"))  # writes nothing
+  for key in ("output", "lerobot"):
+    assert text_of(lambda key=key: checks.places(command(tmp_path, task="extract", **{key: str(file)}))) == f"config.{key} {file} is a file, a directory is expected"
+    checks.places(command(tmp_path, task="extract", **{key: ""}))
+  for task, refused in (("ingest", False), ("collect", True)):  # ingest with an output does not use the workdir
+    call = lambda task=task: checks.places(command(file, task=task, output=str(tmp_path / "out")))
+    assert text_of(call).startswith("--workdir") if refused else call() is None
+  assert text_of(lambda: checks.places(command(file, task="ingest", output=""))).startswith("--workdir")
+  asked = []
+  monkeypatch.setattr(checks.os, "access", lambda path, how: asked.append(how) or path != tmp_path)
+  assert text_of(lambda: checks.places(command(tmp_path / "a" / "b", task="motion"))) == (
+      f"--workdir {tmp_path}/a/b cannot be written: no permission for {tmp_path}; choose another directory")
+  assert asked == [checks.os.W_OK | checks.os.X_OK] and text_of(lambda: checks.places(command(tmp_path, task="motion")))
+  monkeypatch.chdir(tmp_path)
+  assert text_of(lambda: checks.places(command("file", task="motion"))) == "--workdir file is a file, a directory is expected"
+
+
+def test_the_words_for_losses_that_do_not_go_together():
+  assert refused("--config=motion:debug", "--config.objectives={'mae': {'weight': 0.5}}") == (
+      "config.objectives.mae.weight=0.5: a model of kind 'motion' has no such loss (its own: reconstruction, contrastive, quantisation, kl, "
+      "features, perceptual)")
+  assert refused("--config=motion:debug", "--config.model.bottleneck.kind=vq") == (
+      "config.model.bottleneck.kind=vq has a loss without a weight, so that part would never be trained: add "
+      "--config.objectives=\"{'quantisation': {'weight': 1.0}}\"")
+  assert refused("--config=motion:debug", "--config.objectives={'kl': {'weight': 0.5}}") == (
+      "config.objectives.kl.weight=0.5: it needs --config.model.bottleneck.kind=kl")
+  checks.check(config_lib.parse(["main", "--config=motion:debug", "--config.objectives={'kl': {'weight': 0}}"]).config)
+  assert text_of(lambda: checks._weighted("kl", {"weight": True})) == "kl.weight is True, expected a number of at least 0"
+  assert text_of(lambda: checks._weighted("kl", 3)) == "kl=3, expected a section with a weight: {'weight': 1.0}"
+
+
+def test_a_policy_gives_every_loss_a_weight_and_names_an_encoder_of_instructions_that_there_is():
+  config = config_lib.ConfigDict(config_lib.parse(["main", "--config=policy:debug"]).config.to_dict())
+  whole = config.policy.objectives.to_dict()
+  for name in ("action", "latent", "gripper"):
+    config.policy.objectives = config_lib.ConfigDict({key: value for key, value in whole.items() if key != name})
+    assert text_of(lambda: checks.check(config)) == (
+        f"config.policy.objectives gives the loss {name!r} of this policy no weight: add --config.policy.objectives=\"{{'{name}': {{'weight': 1.0}}}}\" "
+        "(0.0 leaves it out)")
+  config.policy.objectives = config_lib.ConfigDict(whole)
+  for key, value in (("kind", "hush"), ("dtype", "float33")):
+    old = config.language[key]
+    config.language[key] = value
+    assert text_of(lambda: checks.check(config)).startswith(f"config.language.{key}={value!r} is unknown: did you mean ")
+    config.language[key] = old
+
+
+@pytest.mark.parametrize("words, expected", [
+    (["--config=ingest", "--config.source.path=bundled", "--config.source.format=lerobt"], "config.source.format='lerobt' is unknown: did you mean 'lerobot'?"),
+    (["--config=ingest", "--config.source.path=bundled", "--config.shards.codec=jpg"], "config.shards.codec='jpg' is unknown: did you mean 'jpeg'?"),
+    (["--config=rollout", "--config.simulator=metawold"], "config.simulator='metawold' is unknown: did you mean 'metaworld'?"),
+    (["--config=collect", "--config.collect.simulator=metawold"], "config.collect.simulator='metawold' is unknown: did you mean 'metaworld'?"),
+    (["--config=quickstart", "--config.source=nowhere/at/all"], "config.source 'nowhere/at/all' does not exist"),
+    (["--config=quickstart", "--config.motion=configs/motoin.py"], "config.motion=configs/motoin.py: "),
+    (["--config=motion:debug", "--config.data.path=nowhere/at/all"], "config.data.path 'nowhere/at/all' does not exist"),
+    (["--config=compile:debug", "--config.topology=v5e-17"], "did you mean 'v5e-16'"),
+    (["--config=compile:debug", "--config.of=configs/motoin.py"], "config.of=configs/motoin.py: "),
+])
+def test_names_that_no_table_has(words, expected):
+  assert refused(*words).startswith(expected) or (expected.startswith("did") and expected in refused(*words))
+
+
+def test_the_paths_of_a_mixture_stand_in_for_the_single_one(tmp_path):
+  words = ["main", "--config=motion:debug", "--config.data.path=nowhere"]
+  checks.check(config_lib.parse([*words, "--config.data.mixture=({'path': 'bundled'},)"]).config)
+  mixture = f"({{'path': 'bundled'}}, {{'path': '{tmp_path}/no'}})"
+  line = text_of(lambda: checks.check(config_lib.parse([*words, f"--config.data.mixture={mixture}"]).config))
+  assert line.startswith(f"config.data.mixture[1]['path'] '{tmp_path}/no' does not exist")
+  checks.check(config_lib.parse(["main", "--config=motion:debug", "--config.encoder_weights=bundled"]).config)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from como_jax import errors
 from como_jax.models import pixels
 from como_jax.tasks import latents
 
@@ -67,6 +68,18 @@ def test_z_is_the_second_pair_and_s_pcfc_compares_the_two_that_end_in_the_middle
   assert logged["psnr"] == pytest.approx(logged["psnr_copy_last"] + 20 * np.log10(2), rel=1e-4)
 
 
+def test_each_frame_is_encoded_once():
+  class Counting(Grays):
+    encoded = 0
+
+    def features(self, params, images):
+      self.encoded += 1
+      return super().features(params, images)
+  model = Counting()
+  latents.Measure(model)({"shift": np.float32(1)}, Windows())
+  assert model.encoded == 1, "traced once, for three frames"
+
+
 def test_labels_are_the_same_z_without_the_rest(measure):
   run, params = measure
   z, columns = run.labels(params, Windows())
@@ -96,3 +109,27 @@ def test_targets_of_the_probes_belong_to_the_pair_of_z():
 def test_dimensions_are_named_by_the_data_or_numbered():
   assert latents.names(["x", "y"], 2, "action") == ("x", "y")
   assert latents.names(["x"], 2, "action") == latents.names(None, 2, "action") == ("action 0", "action 1")
+
+
+def test_windows_that_cannot_be_read_are_left_out_and_said(measure, capsys):
+  run, params = measure
+
+  class Damaged(Windows):
+    def __init__(self, *damaged):
+      self._damaged = np.array(damaged)
+
+    def batches(self):
+      def rows():
+        with super(Damaged, self).batches() as found:
+          for i, batch in enumerate(found):
+            part = self._damaged[2 * i:2 * i + 2]
+            yield {**batch, "damaged": part, "valid": batch["valid"] & ~part}
+      return contextlib.nullcontext(rows())
+  z, columns = run.labels(params, Damaged(False, True, False, False))
+  assert columns["episode"].tolist() == [7, 9] and len(z) == 2
+  assert capsys.readouterr().out == "evaluation: 1 of 3 windows cannot be read and are left out\n"
+  run.labels(params, Windows())
+  assert not capsys.readouterr().out
+  with pytest.raises(errors.UserError) as caught:
+    run.labels(params, Damaged(True, True, True, False))
+  assert str(caught.value) == "none of the 3 evaluation windows can be read: check the data with its checksums (shards.verify)"

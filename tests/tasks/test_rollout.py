@@ -209,6 +209,11 @@ def test_the_identity_of_a_checkpoint(tmp_path):
   (weights / "config.json").write_text('{"normalisation": {"mode": "standard"}}')
   found = rollout.identity(str(tmp_path / "run"))
   assert found | {"path": ""} == rollout.identity(str(weights)) | {"path": ""} and len(found["xxh64"]) == 16
+  written = []
+  for text in ('{"normalisation": {"mode": "standard", "a": 1}}', '{"normalisation": {"a": 1, "mode": "standard"}}'):
+    (weights / "config.json").write_text(text)
+    written.append(rollout.identity(str(weights)))
+  assert written[0] == written[1], "in whatever order it is written"
   (weights / "config.json").write_text('{"normalisation": {"mode": "quantile"}}')
   assert rollout.identity(str(weights))["normalisation_xxh64"] != found["normalisation_xxh64"]
   unfinished = tmp_path / "other"

@@ -1,7 +1,10 @@
 """Tokens of a frozen encoder, computed once: the same numbers, fewer passes, the same training."""
 
+import contextlib
 import json
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -72,3 +75,41 @@ def test_what_does_not_stay_the_same_is_refused(run, path, tmp_path, words, mess
   with pytest.raises(errors.UserError, match=message):
     policy.run(parse(tmp_path / "x", f"--config.data.path={path}", "--config.policy.cache_tokens=True", *words))
   assert not (tmp_path / "x").exists()
+
+
+class Pixel:
+  """A model whose token of an image is its first pixel, plus a number of the encoder's."""
+
+  def tokens(self, params, images):
+    assert set(params) == {"encoder"}
+    return (images[..., 0, 0, :1] + params["encoder"])[..., None, :].astype(np.float32)
+
+
+def images(*values):
+  return np.broadcast_to(np.array(values, np.uint8).reshape(-1, 1, 1, 1, 1, 1), (len(values), 1, 1, 2, 2, 3)).copy()
+
+
+def test_batches_with_tokens_in_the_place_of_images(monkeypatch):
+  bars = []
+  monkeypatch.setattr(tokens.tqdm, "trange", lambda count, **more: bars.append((count, more)) or range(count))
+  known, passes = tokens.Tokens(Pixel(), {"encoder": np.float32(100), "trunk": None}, batch_size=2), []
+  encode = known._encode
+  known._encode = lambda params, given: passes.append(given[:, 0, 0, 0].tolist()) or encode(params, given)
+  closed, walk = [], SimpleNamespace(steps=2, batches=lambda: contextlib.nullcontext(iter([{"images": images(1, 2, 3)}, {"images": images(2, 4)}, {"images": images(9)}])))
+  assert known.fill(walk) is known and len(known) == 4 and bars == [(2, dict(desc="tokens", unit="batch", mininterval=10.0))]
+  assert passes == [[1, 2], [3, 3], [4, 4]], "always as many; the third batch is not of the walk"
+
+  class Source:
+    def __next__(self):
+      return {"images": images(3, 1), "more": 5}
+
+    def close(self):
+      closed.append(True)
+  batches = known.over(Source())
+  assert iter(batches) is batches
+  batch = next(batches)
+  assert set(batch) == {"tokens", "more"} and batch["tokens"].shape == (2, 1, 1, 1, 1) and batch["tokens"].reshape(-1).tolist() == [103, 101]
+  batches.close()
+  assert closed == [True] and len(passes) == 3
+  spec = known.spec({"images": jax.ShapeDtypeStruct((5, 2, 3, 2, 2, 3), np.uint8), "more": "as it is"})
+  assert spec == {"more": "as it is", "tokens": jax.ShapeDtypeStruct((5, 2, 3, 1, 1), np.float32)}

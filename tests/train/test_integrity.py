@@ -34,7 +34,9 @@ def test_a_sealed_step_lists_every_file_of_its_items_and_is_good(step):
   assert integrity.check(step) is False  # no checksums: its structure only
   (step / "other").write_text("not of an item")
   integrity.seal(step)
-  stored = json.loads((step / integrity.CHECKSUMS).read_text())
+  text = (step / integrity.CHECKSUMS).read_text()
+  stored = json.loads(text)
+  assert text == json.dumps(stored, indent=0), "a file a line"
   assert stored["version"] == integrity.VERSION and stored["kind"] == "xxh3_64"
   assert {name: size for name, (size, _) in stored["files"].items()} == {
       "data/metadata": len((step / "data" / "metadata").read_bytes()), "state/_METADATA": 2, "state/d/array": 200, "state/manifest.ocdbt": 5}
@@ -54,10 +56,11 @@ def _flip(file):
   file.write_bytes(data)
 
 
-
 DAMAGE = {
     "state/d/array holds other bytes than were written": lambda step: _flip(step / "state" / "d" / "array"),
     "state/d/array has 199 bytes, 200 were written": lambda step: (step / "state" / "d" / "array").write_bytes(bytes(199)),
+    "state/manifest.ocdbt has 0 bytes, 5 were written": lambda step: (step / "state" / "manifest.ocdbt").write_bytes(b""),
+    "data/metadata is missing": lambda step: (step / "data" / "metadata").unlink(),
     "state/d/array is missing": lambda step: (step / "state" / "d" / "array").unlink(),
     "checksums.json cannot be read": lambda step: (step / integrity.CHECKSUMS).write_text('{"files": {"state/x": 3}}'),
 }

@@ -63,3 +63,37 @@ def test_clip_bounds_the_global_norm():
   assert second(0.5) == pytest.approx(adam(0.1, 0.25), rel=1e-4)  # 4 numbers of 0.25 have the norm 0.5
   assert second(0.0) == pytest.approx(adam(0.1, 10.0), rel=1e-4)  # 0 = none
   assert abs(second(0.5) - second(0.0)) > 1e-4
+
+
+@pytest.mark.parametrize("name, decay", [("adam", 0.0), ("adamw", 0.5)])
+def test_every_setting_of_the_optimizer_is_used(name, decay):
+  """Two steps by hand; each setting is not the library's default and changes the result."""
+  tx, rate = toy.optimiser(name=name, learning_rate=0.1, b1=0.5, b2=0.75, eps=0.25, weight_decay=0.5, clip_norm=0.0, steps=4, floor=0.5)
+  params = {"kernel": jnp.asarray([3.0])}
+  moments, mean, square, x = tx.init(params), 0.0, 0.0, 3.0
+  for i, grad in enumerate((2.0, -1.0)):
+    updates, moments = tx.update({"kernel": jnp.asarray([grad])}, moments, params)
+    params = optax.apply_updates(params, updates)
+    mean, square = 0.5 * mean + 0.5 * grad, 0.75 * square + 0.25 * grad**2
+    step = mean / (1 - 0.5 ** (i + 1)) / ((square / (1 - 0.75 ** (i + 1))) ** 0.5 + 0.25)
+    x -= float(rate(i)) * (step + decay * x)
+  assert float(params["kernel"][0]) == pytest.approx(x, rel=1e-5)
+  np.testing.assert_allclose([rate(i) for i in (0, 2, 4)], [0.1, 0.075, 0.05], rtol=1e-5)
+
+
+def test_a_warm_up_as_long_as_the_run():
+  found = rate(steps=10, warmup_steps=10, warmup_start=0.5)
+  np.testing.assert_allclose([found(step) for step in (0, 10, 11)], [0.5e-4, 1e-4, 1e-5], rtol=1e-5)
+  np.testing.assert_allclose([rate(kind="constant", floor=0.5)(step) for step in (0, 1000)], [1e-4, 1e-4], rtol=1e-6)
+
+
+def test_unknown_names_are_one_line_that_names_the_key():
+  for make, message in ((lambda: rate(kind="liner"), "config.train.optimizer.schedule='liner' is unknown: did you mean 'linear'?"),
+                        (lambda: toy.optimiser(name="sgd"), "config.train.optimizer.name='sgd' is unknown: valid: adam, adamw")):
+    with pytest.raises(errors.UserError) as caught:
+      make()
+    assert str(caught.value).startswith(message)
+
+
+def test_numbers_are_counted():
+  assert optimizer.count({"a": np.zeros((2, 3)), "b": [np.zeros(4), np.zeros(())]}) == 11

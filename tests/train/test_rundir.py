@@ -1,11 +1,19 @@
 """The directory of a run: what counts as one that has begun, what a resume may change, and that one live run owns it."""
 
+import fcntl
+import json
+import os
+import platform
+import re
 import signal
 import subprocess
 import sys
+import types
 
+import jax
 import pytest
 
+import como_jax
 from como_jax import config as config_lib
 from como_jax import errors
 from como_jax.train import files, rundir
@@ -120,3 +128,183 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(errors.UserError, match="--workdir .*file/run cannot be written: Not a directory"):
     rundir.open_run(tmp_path / "file" / "run", config_lib.ConfigDict({"task": "motion"}), **FRESH)
+
+
+def text_of(call):
+  with pytest.raises(errors.UserError) as caught:
+    call()
+  return str(caught.value)
+
+
+def test_what_is_refused_is_named_with_the_flag_to_give(tmp_path):
+  config, run = config_lib.ConfigDict({"task": "motion"}), tmp_path / "run"
+  assert text_of(lambda: rundir.check(run, config, **RESUMED)) == f"--resume: {run} holds no run to go on with"
+  rundir.check(run, config, **FRESH)
+  rundir.check(run, config, **ANEW)
+  run.write_text("")
+  for flags in (FRESH, RESUMED, ANEW):
+    assert text_of(lambda flags=flags: rundir.check(run, config, **flags)) == f"--workdir {run} is a file, a directory is expected"
+  run.unlink()
+  run.mkdir()
+  (run / "a").touch()
+  assert text_of(lambda: rundir.check(run, config, **FRESH)) == (
+      f"--workdir {run} is not empty: give --resume to go on with that run, --overwrite to delete it, or another directory")
+  none = f"--workdir {run} holds no run of ours (no config.json and versions.json); it is left alone, choose another directory"
+  for name in (None, rundir.CONFIG, rundir.VERSIONS):
+    if name:
+      (run / name).write_text('{"task": "policy"}')
+    if name != rundir.VERSIONS:
+      assert text_of(lambda: rundir.check(run, config, **RESUMED)) == text_of(lambda: rundir.check(run, config, **ANEW)) == none
+  (run / rundir.CONFIG).unlink()
+  assert text_of(lambda: rundir.check(run, config, **ANEW)) == none
+  (run / rundir.CONFIG).write_text('{"task": "policy"}')
+  for flags in (RESUMED, ANEW):
+    assert text_of(lambda flags=flags: rundir.check(run, config, **flags)) == (
+        f"--workdir {run} holds a run of task 'policy', not 'motion'; it is left alone, choose another directory")
+
+
+def test_a_run_does_not_delete_what_it_reads(tmp_path):
+  run, other = tmp_path / "run", tmp_path / "other"
+  other.mkdir()
+  rundir.open_run(run, config_lib.ConfigDict({"task": "motion"}), **FRESH)
+  (run / "weights").mkdir()
+  (tmp_path / "link").symlink_to(run / "weights")
+  reads = lambda path: config_lib.ConfigDict({"task": "motion", "data": {"paths": ["", str(other), "no/such", path], "steps": 3}})
+  for path in (str(run / "weights"), str(tmp_path / "link")):
+    assert text_of(lambda path=path: rundir.open_run(run, reads(path), **ANEW)) == (
+        f"--overwrite would delete {path!r}, which this run reads: choose another --workdir")
+  assert (run / "weights").is_dir()
+  rundir.open_run(run, config_lib.ConfigDict({"task": "motion", "seed": 1}), **ANEW)  # "motion" is no path here
+  assert not (run / "weights").exists() and (tmp_path / "link").is_symlink()
+
+
+def test_overwriting_deletes_all_but_the_lock_and_what_links_lead_to(tmp_path):
+  run, kept, config = tmp_path / "run", tmp_path / "kept", config_lib.ConfigDict({"task": "motion"})
+  rundir.open_run(run, config, **FRESH)
+  (kept / "inside").mkdir(parents=True)
+  (run / "folder" / "deep").mkdir(parents=True)
+  (run / "file").touch()
+  (run / "link").symlink_to(kept)
+  lock = (run / rundir.LOCK).stat().st_ino
+  rundir.open_run(run, config, **ANEW)
+  assert sorted(path.name for path in run.iterdir()) == [rundir.LOCK, rundir.CONFIG, rundir.VERSIONS] and (kept / "inside").is_dir()
+  assert (run / rundir.LOCK).stat().st_ino == lock
+
+
+def test_what_is_written(tmp_path):
+  config = config_lib.ConfigDict({"task": "motion", "b": (1, 2), "a": {"c": None}})
+  run = tmp_path / "deep" / "run"
+  rundir.open_run(run, config, **FRESH)
+  assert (run / rundir.CONFIG).read_text() == config_lib.to_json(config)
+  rundir.join(run, config, seconds=0.0)  # what the other processes wait for
+  text = (run / rundir.VERSIONS).read_text()
+  assert text == json.dumps({"versions": rundir.versions(), "hardware": rundir.hardware()}, indent=2)
+
+
+def test_versions_and_hardware_in_words(monkeypatch):
+  assert set(rundir.versions()) == {"como_jax", "python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av"}
+  assert rundir.versions()["jax"] == jax.__version__ and rundir.versions()["como_jax"] == como_jax.__version__
+  device = jax.devices()[0]
+  assert rundir.hardware() == {"devices": f"8 x {device.device_kind} (cpu)", "host": platform.platform(), "cores": str(os.cpu_count())}
+
+
+def test_the_owner_says_who_it_is(tmp_path):
+  with rundir.owning():
+    rundir.open_run(tmp_path, config_lib.ConfigDict({"task": "motion"}), **FRESH)
+    said = (tmp_path / rundir.LOCK).read_text()
+    rundir.open_run(tmp_path, config_lib.ConfigDict({"task": "motion"}), **RESUMED)
+    assert (tmp_path / rundir.LOCK).read_text() == said, "its own, taken once"
+    with rundir.owning():
+      pass  # nothing was opened in here
+    assert (tmp_path / rundir.LOCK).read_text() == said
+  assert re.fullmatch(rf"process {os.getpid()} on {re.escape(platform.node())} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\n", said)
+  assert (tmp_path / rundir.LOCK).stat().st_mode & 0o777 == 0o644
+  (tmp_path / rundir.LOCK).write_text("x" * 5000)  # a shorter line replaces a longer one
+  with rundir.owning():
+    rundir.open_run(tmp_path, config_lib.ConfigDict({"task": "motion"}), **RESUMED)
+    assert (tmp_path / rundir.LOCK).read_text().startswith("process ") and "x" * 10 not in (tmp_path / rundir.LOCK).read_text()
+
+
+def test_an_owner_that_does_not_say_who_it_is(tmp_path):
+  config, run = config_lib.ConfigDict({"task": "motion"}), tmp_path / "run"
+  with rundir.owning():
+    rundir.open_run(run, config, **FRESH)
+  number = os.open(run / rundir.LOCK, os.O_RDWR)
+  fcntl.flock(number, fcntl.LOCK_EX)  # a file opened twice has two locks, also in one process
+  try:
+    for flags in (RESUMED, ANEW):
+      assert text_of(lambda flags=flags: rundir.check(run, config, **flags)) == (
+          f"--workdir {run} is in use by a live run: wait for it or end it; nothing was changed")
+    os.write(number, b"\xff " + b"y" * 300)
+    assert f"({chr(0xfffd)} {'y' * 198})" in text_of(lambda: rundir.check(run, config, **RESUMED))
+  finally:
+    os.close(number)
+  rundir.check(run, config, **RESUMED)
+  assert (run / rundir.LOCK).read_bytes().endswith(b"y" * 300), "looking does not take it"
+
+
+def open_files():
+  return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_file_system_without_locks_is_said_when_a_run_is_opened(tmp_path, monkeypatch, capsys):
+  def fails(file, how):
+    raise OSError(95, "Operation not supported")
+  config, run = config_lib.ConfigDict({"task": "motion"}), tmp_path.resolve() / "run"
+  monkeypatch.setattr(rundir.fcntl, "flock", fails)
+  before = open_files()
+  rundir.open_run(run, config, **FRESH)
+  note = f"note: {run} cannot be locked (Operation not supported): do not start a second run there\n"
+  assert capsys.readouterr().out == note
+  rundir.check(run, config, **RESUMED)
+  assert capsys.readouterr().out == "" and open_files() == before
+
+
+def test_looking_at_a_directory_leaves_no_file_open(tmp_path):
+  config, run = config_lib.ConfigDict({"task": "motion"}), tmp_path / "run"
+  before = open_files()
+  with rundir.owning():
+    rundir.open_run(run, config, **FRESH)
+    assert open_files() == before + 1
+  assert open_files() == before
+  for flags in (RESUMED, ANEW):
+    rundir.check(run, config, **flags)
+  (run / rundir.LOCK).unlink()
+  rundir.check(run, config, **RESUMED)  # of a version that had none
+  assert open_files() == before and not (run / rundir.LOCK).exists()
+  (tmp_path / "elsewhere").touch()
+  (run / rundir.LOCK).symlink_to(tmp_path / "elsewhere")
+  assert "--workdir" in text_of(lambda: rundir.open_run(run, config, **RESUMED)), "a lock that leads elsewhere is not followed"
+
+
+def test_five_of_the_keys_that_must_not_change_are_named(tmp_path):
+  before = {"task": "motion", **{f"key{i}": i for i in range(7)}}
+  rundir.open_run(tmp_path, config_lib.ConfigDict(before), **FRESH)
+  after = {"task": "motion", **{f"key{i}": i + 10 for i in range(7)}}
+  listed = "; ".join(f"key{i}: {i} before, {i + 10} now" for i in range(5))
+  assert text_of(lambda: rundir.changes(tmp_path, config_lib.ConfigDict(after))) == f"--resume: the config is not the one {tmp_path} was started with: {listed}"
+  assert rundir.changes(tmp_path, config_lib.ConfigDict(dict(before, lerobot="x"))) == {"lerobot": (None, "x")}
+  for section in ("train", "mesh"):
+    assert section in text_of(lambda section=section: rundir.changes(tmp_path, config_lib.ConfigDict(dict(before, **{section: 3}))))
+
+
+def test_a_process_waits_until_it_sees_the_directory(tmp_path, monkeypatch):
+  config, run, slept = config_lib.ConfigDict({"task": "motion"}), tmp_path / "run", []
+  clock = [50.0]
+
+  def sleep(seconds):
+    slept.append(seconds)
+    clock[0] += 10
+    if clock[0] == 70:
+      run.mkdir()
+      (run / rundir.CONFIG).write_text("{}")  # of an earlier run
+    if clock[0] == 80:
+      (run / rundir.CONFIG).write_text(config_lib.to_json(config))
+  monkeypatch.setattr(rundir, "time", types.SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+  rundir.join(run, config, seconds=30.0)
+  assert slept == [0.1] * 3
+  (run / rundir.CONFIG).write_text("{}")
+  assert text_of(lambda: rundir.join(run, config)) == (
+      f"--workdir {run}: process 0 has written config.json there and another process does not see it: the processes of a run need one "
+      "directory on a shared file system")
+  assert clock[0] == 80 + 40, "half a minute, if nothing else is said"

@@ -10,7 +10,7 @@ import pytest
 from como_jax import errors
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
-from como_jax.train import rng, step
+from como_jax.train import rng, state, step
 from tests import toy
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 4, 1), (2, 2, 2)]
@@ -84,6 +84,8 @@ def test_terms_without_weight_are_logged_and_train_nothing():
 def test_total_is_the_weighted_sum_of_means():
   terms = {"a": (jnp.asarray(6.0), jnp.asarray(3.0)), "b": (jnp.asarray(1.0), jnp.asarray(0.0)), "c": (jnp.asarray(9.0), jnp.asarray(1.0))}
   assert float(step.total(terms, {"a": 2.0, "b": 1.0, "c": None})) == pytest.approx(5.0)  # an empty count counts as one: no nan
+  nothing = step.total(terms, dict.fromkeys(terms))
+  assert nothing.shape == () and float(nothing) == 0
 
 
 @pytest.mark.parametrize("weights, message", [
@@ -146,3 +148,26 @@ def test_overfits_one_batch():
     now, metrics = train(now, toy.batch(0))
     losses.append(float(metrics["error"]))
   assert losses[-1] < losses[0] / 20
+
+
+def test_what_a_step_measures_and_which_constants_it_reads():
+  """One weight w, loss (w x - c)^2 of 4 rows with x = 1..4 and c = 2: by hand."""
+  tx, mesh = optax.sgd(lambda count: 0.5 * (count + 1)), mesh_lib.make(data=1, devices=jax.devices()[:1])
+  now = state.create({"w": jnp.float32(1.0)}, tx, frozen=(), ema=False)
+  x = np.arange(1.0, 5.0, dtype=np.float32)
+
+  def loss(params, batch, key, constants):
+    return {"error": (jnp.square(params["w"] * batch["x"] - constants["c"]).sum(), jnp.float32(batch["x"].shape[0])), "seen": (constants["c"], jnp.float32(1))}
+
+  def build(constants, **more):
+    return step.build(loss, tx, weights={"error": 0.5, "seen": None}, frozen=(), seed=0, mesh=mesh, state=now, constants=constants, **more)
+  for accumulate in (1, 2):
+    train = build({"c": jnp.float32(2)}, rate=lambda count: 0.5 * (count + 1), accumulate=accumulate)
+    after, metrics = train(jax.tree.map(jnp.copy, now), {"x": x})
+    assert {name: float(value) for name, value in metrics.items()} == pytest.approx(
+        {"error": 1.5, "seen": 2.0, "loss": 0.75, "grad_norm": 2.5, "learning_rate": 0.5})
+    assert float(after.params["w"]) == pytest.approx(1 - 0.5 * 2.5) and int(after.step) == 1 and after.ema is None
+    _, metrics = train(after, {"x": x})
+    assert float(metrics["learning_rate"]) == 1.0
+  lowered = build({"c": jax.ShapeDtypeStruct((), np.float32)}).lower(now, {"x": x})
+  assert "grad_norm" in str(lowered.out_info) and "learning_rate" not in str(lowered.out_info), "shapes of constants are enough"
