@@ -305,7 +305,8 @@ class _Video:
 
   def add(self, frames: np.ndarray) -> dict[str, int | float]:
     """Encodes uint8 [T, H, W, 3]; returns where they are, as columns of the episodes table."""
-    if self._container is None or self._file.stat().st_size > self._limit:
+    # The encoder holds a few frames back: of a first episode of two there is no file yet.
+    if self._container is None or (self._file.exists() and self._file.stat().st_size > self._limit):
       self._open()
     start = self._count
     for i, frame in enumerate(frames):

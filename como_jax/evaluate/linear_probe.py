@@ -76,7 +76,7 @@ def least_squares(inputs: np.ndarray, outputs: np.ndarray) -> tuple[Callable[[np
   left, singular, right = np.linalg.svd(standard, full_matrices=False)
   full_rank = len(inputs) > inputs.shape[1] and singular[-1] > 1e-6 * singular[0]
   ridge = 0.0 if full_rank else RIDGE * len(inputs)
-  gain = np.divide(singular, singular**2 + ridge, out=np.zeros_like(singular), where=singular > 0)
+  gain = singular / (singular**2 + ridge)  # with a ridge where one of them is 0
   weights = right.T @ (gain[:, None] * (left.T @ (outputs - offset)))
   return lambda new: np.where(constant, 0.0, (new - mean) / scale) @ weights + offset, ridge
 

@@ -119,7 +119,7 @@ def psnr(predicted: Any, target: Any) -> np.ndarray:
   """Peak signal-to-noise ratio in dB of each image, [N], capped at 100."""
   predicted, target = _unit(predicted, "predicted"), _unit(target, "target")
   mse = ((predicted - target) ** 2).mean(axis=(1, 2, 3))
-  return np.minimum(-10.0 * np.log10(np.maximum(mse, 10.0 ** (-PSNR_CAP / 10))), PSNR_CAP)
+  return -10.0 * np.log10(np.maximum(mse, 10.0 ** (-PSNR_CAP / 10)))
 
 
 def ssim(predicted: Any, target: Any) -> np.ndarray:
