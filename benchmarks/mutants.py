@@ -213,6 +213,8 @@ def run(mutant: mutation.Mutant, tests: list[str], seconds: float, scratch: path
     return SURVIVED, ""
   if process.returncode == -signal.SIGXCPU:
     return TIMEOUT, ""
+  if process.returncode == 5 or "ERROR: not found: " in said:  # tests are there no longer: nothing was tried
+    raise SystemExit(f"error: {mutant.file}:{mutant.line}: the tests have changed since they were learned; begin with another --workdir:\n" + said[-500:])
   failed = [line for line in said.splitlines() if line.startswith(("FAILED ", "ERROR "))]
   return KILLED, failed[0].split(" ", 1)[1] if failed else f"exit code {process.returncode}: {said.strip().splitlines()[-1:]}"
 
