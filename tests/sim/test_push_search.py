@@ -58,6 +58,8 @@ def test_a_straight_way_is_the_route_where_it_is_free():
   start, end = aside(20, 60)
   route = expert._route(start, end, UPRIGHT)
   assert len(route) == 1 and (route[0] == end).all()
+  near, far = np.array([256.0, 251.0]), np.array([256.0, 231.0])
+  assert [point.tolist() for point in expert._route(near, far, UPRIGHT)] == [far.tolist()], "away from a block that is touched, not back"
   assert expert._route(start, np.array([256.0, 266.0]), UPRIGHT) is None, "inside of the block"
   wall = np.array([420.0, 400.0, 0.3])
   assert expert._route(*expert._to_board(np.array([(-50.0, 60.0), (50.0, 60.0)]), wall), wall) is None, "between the block and the walls"
