@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     print("\n" + how_to_go_on(command), file=sys.stderr)
     return interrupt.CODE
   except OSError as error:
-    if error.errno not in _PLACES or not error.filename:
+    if not _is_place(error, command):
       raise
     print(f"error: {_place(error)}", file=sys.stderr)
     return errors.UserError.code
@@ -80,7 +80,7 @@ def _one_of_several(command) -> int:
         print("\n" + how_to_go_on(command), file=sys.stderr)
       distributed.leave(interrupt.CODE)
     except Exception as error:  # the others wait for this process in a collective: an orderly exit would wait for them
-      if isinstance(error, OSError) and error.errno in _PLACES and error.filename:
+      if isinstance(error, OSError) and _is_place(error, command):
         print(f"error: {_place(error)}", file=sys.stderr)
         distributed.leave(errors.UserError.code)
       traceback.print_exc()
@@ -103,6 +103,16 @@ def how_to_go_on(command) -> str:
 
 def _one_line(error: Exception) -> str:
   return "error: " + " ".join(str(error).split())  # whatever was typed
+
+
+def _is_place(error: OSError, command) -> bool:
+  """Whether a file or folder cannot be used where it is: the system says so, or a folder of the run, or above it, cannot be made (in
+  /proc: "no such file"). Any other file that is missing is a fault of ours."""
+  if error.errno != errno.ENOENT or command is None:
+    return bool(error.errno in _PLACES and error.filename)
+  made = [str(command.workdir), *(str(command.config.get(key) or "") for key in ("output", "lerobot"))]
+  missing = os.path.abspath(error.filename) if error.filename else ""
+  return any(os.path.commonpath([missing, os.path.abspath(path)]) == missing for path in made if missing and path)
 
 
 def _place(error: OSError) -> str:

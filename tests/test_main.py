@@ -151,6 +151,21 @@ def test_what_the_system_refuses_later_is_one_line_too(monkeypatch, capsys, erro
   assert capsys.readouterr().err.strip() == f"error: /x/run: {os.strerror(error.errno)}: choose another place (--workdir, or the key that names it)"
 
 
+@pytest.mark.parametrize("workdir", ["x", "x/y/z"])
+def test_a_workdir_that_no_folder_can_be_made_at_is_one_line(monkeypatch, capsys, tmp_path, workdir):
+  def run(command):
+    raise FileNotFoundError(2, "", str(tmp_path / "x"))  # what mkdir says in /proc
+  monkeypatch.setattr(tasks, "run", run)
+  assert main.main(["main", "--config=ingest:debug", f"--workdir={tmp_path / workdir}"]) == 2
+  assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'x'}: No such file or directory: choose another place (--workdir")
+
+
+@pytest.mark.parametrize("folders, words", [(("n" * 300,), "a name of 300 bytes, at most 255"), (("n" * 200,) * 30, "bytes, at most")])
+def test_too_long_a_path_is_found_before_a_part_of_it_is_made(tmp_path, capsys, folders, words):
+  code = main.main(["main", "--config=ingest:debug", f"--workdir={tmp_path.joinpath('run', *folders)}"])
+  assert code == 2 and words in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
   def run(command):
     raise FileNotFoundError(2, "", "/x/part")

@@ -55,8 +55,21 @@ def places(command: config_lib.CommandLine) -> None:
     if not there.is_dir():
       what = "is a file, a directory is expected" if str(there) == str(pathlib.Path(path).absolute()) else f"cannot be made: {there} is no directory"
       raise errors.UserError(f"{name} {path} {what}")
+    long = _too_long(there, pathlib.Path(path).absolute())
+    if long:
+      raise errors.UserError(f"{name} {path[:40]}... is too long a path here: {long}")
     if not os.access(there, os.W_OK | os.X_OK):
       raise errors.UserError(f"{name} {path} cannot be written: no permission for {there}; choose another directory")
+
+
+def _too_long(there: pathlib.Path, path: pathlib.Path) -> str:
+  """What is too long in a path of which `there` is a folder already; "" for nothing. A run's own files need some room below it."""
+  name, whole = (os.pathconf(there, key) for key in ("PC_NAME_MAX", "PC_PATH_MAX"))
+  longest = max((len(os.fsencode(part)) for part in path.relative_to(there).parts), default=0)
+  if longest > name:
+    return f"a name of {longest} bytes, at most {name} are possible"
+  size = len(os.fsencode(path)) + name
+  return f"{size - name} bytes, at most {whole - name} are possible" if size > whole else ""
 
 
 def _inputs(config) -> None:
