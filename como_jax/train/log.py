@@ -150,12 +150,15 @@ def check_wandb():
   """The wandb module.
 
   Raises:
-    errors.UserError: it is not installed.
+    errors.UserError: it is not installed, or its import fails.
   """
   try:
     import wandb
-  except ImportError as error:
-    raise errors.UserError("config.train.wandb is set but wandb is not installed: pip install wandb") from error
+  except Exception as error:  # whatever a package that does not fit to its dependencies raises
+    if isinstance(error, ModuleNotFoundError) and error.name == "wandb":
+      raise errors.UserError("config.train.wandb is set but wandb is not installed: pip install wandb") from error
+    raise errors.UserError(f"config.train.wandb is set and wandb is installed, but importing it fails ({type(error).__name__}: {error}): "
+                           "try pip install --upgrade wandb, or leave config.train.wandb empty") from error
   return wandb
 
 

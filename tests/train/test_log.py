@@ -180,6 +180,19 @@ def test_wandb_that_is_not_there_is_named(monkeypatch):
     log.check_wandb()
 
 
+@pytest.mark.parametrize("source, words", [
+    ("import a_package_that_wandb_needs", "importing it fails (ModuleNotFoundError: No module named 'a_package_that_wandb_needs')"),
+    ("raise TypeError('Descriptors cannot be created directly')", "importing it fails (TypeError: Descriptors cannot be created directly)"),
+])
+def test_a_broken_wandb_is_not_called_missing(tmp_path, monkeypatch, source, words):
+  (tmp_path / "wandb.py").write_text(source)
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.delitem(sys.modules, "wandb", raising=False)
+  with pytest.raises(errors.UserError) as told:
+    log.check_wandb()
+  assert words in str(told.value) and "not installed" not in str(told.value)
+
+
 def test_off_a_terminal_a_line_is_said_when_it_is_due(tmp_path, capsys, clock):
   writer = opened(tmp_path, steps=10, start=2)
   clock[0] = 108.0  # 8 s
