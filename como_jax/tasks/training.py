@@ -117,7 +117,8 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   validated = json.loads(distributed.from_first(json.dumps(writer.validated if writer else [])))
   writer = writer or log.Quiet(validated)
   writer.say(f"{command.name}: {optimizer.count(current.params):,} parameters, {optimizer.count(trainable):,} trainable; "
-             f"mesh {dict(mesh.shape)}, processes {jax.process_count()}; {job.loading}; step {start} of {section.steps}; {workdir}")
+             f"devices {rundir.hardware()['devices']}, mesh {dict(mesh.shape)}, "
+             f"processes {jax.process_count()}; {job.loading}; step {start} of {section.steps}; {workdir}")
   if old_rate and not np.isclose(old_rate(start), rate(start), rtol=1e-4):
     writer.say(f"resume: the learning rate of step {start} was {float(old_rate(start)):.4g} and is now {float(rate(start)):.4g} "
                "(train.steps and train.optimizer decide the schedule)")
