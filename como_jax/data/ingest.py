@@ -96,6 +96,7 @@ def _prepare(output: str, settings: episode_encoder.Settings, source: sources.So
     "kind": "como_jax ingest",
     "version": shards.VERSION,
     "source": source.fingerprint(),
+    "path": source.info.get("path", ""),
     "description": source.info["description"],
     **json.loads(json.dumps(dataclasses.asdict(settings))),
   }
@@ -106,10 +107,12 @@ def _prepare(output: str, settings: episode_encoder.Settings, source: sources.So
       raise errors.UserError(f"{output} was begun by another version of como_jax (format {before.get('version')}, now {shards.VERSION}): "
                              "choose a new folder or delete it")
     if before.get("source") != record["source"]:
-      raise errors.UserError(f"{output} holds shards of another source, or its files have changed since (then {before.get('description')}, "
-                             f"now {record['description']}; fingerprints {before.get('source')} and {record['source']}): choose a new folder or delete it")
+      same = record["path"] and before.get("path") == record["path"]
+      raise errors.UserError(f"{output} holds shards of " + (f"{_words(before)}, whose files have changed since ({record['description']} now)"
+                                                             if same else f"another source: of {_words(before)}, and not of {_words(record)}")
+                             + ": choose a new folder or delete it")
     different = [
-      f"{key} was {before.get(key)!r} and is now {record[key]!r}" for key in record if before.get(key) != record[key]
+      f"{key} was {before.get(key)!r} and is now {record[key]!r}" for key in record if before.get(key) != record[key] and key != "path"
     ]
     if different:
       raise errors.UserError(f"{output} holds shards made with other settings: {'; '.join(different)}. Choose a new folder or delete it")
@@ -122,6 +125,11 @@ def _prepare(output: str, settings: episode_encoder.Settings, source: sources.So
     shard_writer.write_json(path, record)
   for stale in glob.glob(os.path.join(glob.escape(output), "*.tmp")):
     os.remove(stale)
+
+
+def _words(record: dict) -> str:
+  """A source, from what `_prepare` keeps of it."""
+  return f"{record.get('path') or 'a source'} ({record.get('description')})"
 
 
 def _finish(output: str, settings: episode_encoder.Settings, source: sources.Source, sidecars: list[dict]) -> dict:
@@ -265,6 +273,9 @@ def run(
         sidecars[shard] = sidecar
       else:
         units.append(shard_writer.Unit(shard, first, min(first + episodes_per_shard, len(source)), {}, {}))
+    if sidecars and progress:
+      whole = len(sidecars) + len(units)
+      print(f"ingest: {len(sidecars)} of {whole} shards are there already: " + ("going on with the others" if units else "nothing to do"), flush=True)
     sidecars |= _write_shards(source, output, settings, units, workers=workers, progress=progress)
     manifest = (
       shards.read_manifest(output)

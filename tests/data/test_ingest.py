@@ -222,6 +222,34 @@ def test_other_settings_or_source_in_the_folder_are_refused(tmp_path):
     ingest.run(makers.Synthetic((5,)), output, image_size=16, **QUICK)
 
 
+def test_a_source_that_is_not_the_folders_is_named_by_its_path(tmp_path):
+  output, source = str(tmp_path / "out"), makers.video_folder(tmp_path / "source", (5, 6))
+  ingest.run(source, output, image_size=16, **QUICK)
+  (tmp_path / "other").mkdir()
+  shutil.copytree(source, tmp_path / "moved")
+  ingest.run(str(tmp_path / "moved"), output, image_size=16, **QUICK)  # the same files elsewhere go on
+  shutil.copyfile(next(file for file in pathlib.Path(source).rglob("*") if file.is_file()), tmp_path / "other" / "one.mp4")
+  with pytest.raises(errors.UserError) as told:
+    ingest.run(str(tmp_path / "other"), output, image_size=16, **QUICK)
+  assert f"shards of another source: of {source} (folder of 2 video files" in str(told.value)
+  assert f"and not of {tmp_path / 'other'} (folder of 1 video files" in str(told.value)
+  shutil.copyfile(tmp_path / "other" / "one.mp4", pathlib.Path(source) / "third.mp4")
+  with pytest.raises(errors.UserError, match="holds shards of .*source .folder of 2 video files.*, whose files have changed since .folder of 3 video"):
+    ingest.run(source, output, image_size=16, **QUICK)
+
+
+def test_an_ingest_that_goes_on_says_so(tmp_path, capsys):
+  output, settings = str(tmp_path / "out"), dict(image_size=16, episodes_per_shard=1, workers=0)
+  ingest.run(makers.Synthetic((5, 5, 5)), output, **settings)
+  assert capsys.readouterr().out == ""
+  os.remove(os.path.join(output, shards.MANIFEST))
+  os.remove(next(iter(sorted(pathlib.Path(output).glob("*00001*.json")))))
+  ingest.run(makers.Synthetic((5, 5, 5)), output, **settings)
+  assert capsys.readouterr().out == "ingest: 2 of 3 shards are there already: going on with the others\n"
+  ingest.run(makers.Synthetic((5, 5, 5)), output, **settings)
+  assert capsys.readouterr().out == "ingest: 3 of 3 shards are there already: nothing to do\n"
+
+
 def test_damaged_videos_are_quarantined_and_the_rest_goes_on(tmp_path):
   source = makers.video_folder(tmp_path / "videos")
   makers.damaged_files(tmp_path / "videos" / "bad")

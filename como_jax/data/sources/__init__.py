@@ -16,7 +16,7 @@ class Source(Protocol):
   """Random access to the episodes of a data set; small and picklable (it travels to worker processes).
 
   `names[i]` labels an episode in messages; `cameras` are the names every episode is expected to have; `info` holds
-  "format", "description" and, when known, "action_names" and "state_names"; `skipped` lists {"name", "reason"} of files that were seen and are
+  "format", "description" and, when known, "path", "action_names" and "state_names"; `skipped` lists {"name", "reason"} of files that were seen and are
   not used.
   """
 
@@ -77,4 +77,6 @@ def open_source(path: str, *, format: str = "auto", options: SourceOptions | Non
   format = detect(path) if format == "auto" else format
   if format not in SOURCES:
     raise errors.UserError(f"unknown data format {format!r}: {errors.nearest(format, [*SOURCES, 'auto'])}")
-  return SOURCES[format](path, options or SourceOptions())
+  source = SOURCES[format](path, options or SourceOptions())
+  source.info["path"] = os.path.abspath(path)
+  return source
