@@ -120,7 +120,9 @@ def export(labels_path: str, output: str, *, source: str, shards_path: str) -> s
     shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(fresh, ignore_errors=True)
   lost = f", {len(skipped)} left out ({'; '.join(skipped[:3])})" if skipped else ""
-  return f"LeRobot data set with labels: {counts['episodes']} episodes, {counts['rows']} rows, {counts['valid']} motions{lost} -> {output}"
+  linked = sum(file.stat().st_nlink > 1 for name in ("videos", "images") for file in (target / name).rglob("*") if file.is_file())
+  shared = f"; {linked} files of videos and images are those of {source} (hard links): what edits one in place edits both" if linked else ""
+  return f"LeRobot data set with labels: {counts['episodes']} episodes, {counts['rows']} rows, {counts['valid']} motions{lost} -> {output}{shared}"
 
 
 def _by_number(motions: labels.Labels) -> lerobot_columns.Find:

@@ -89,6 +89,7 @@ def test_a_v3_data_set_is_copied_with_linked_videos(tmp_path):
   lerobot_labels.check(str(output), source=source, shards_path=data, resume=False)
   line = lerobot_labels.export(folder, str(output), source=source, shards_path=data)
   assert "3 episodes, 25 rows, 38 motions" in line
+  assert line.endswith(f"2 files of videos and images are those of {source} (hard links): what edits one in place edits both")
   check(output, ("top", "wrist"), LENGTHS)
   before, after = read_source(source), read(output)[0]
   assert after.select(before.column_names).equals(before)
@@ -193,7 +194,7 @@ def test_groups_and_instructions_survive_and_segments_become_episodes_of_one_gro
                                                                task=lambda i: tasks if i == 2 else "push"), clip_frames=5)
   folder = label(data, tmp_path / "l")
   line = lerobot_labels.export(folder, str(tmp_path / "out"), source=data, shards_path=data)
-  assert "4 episodes, 25 rows, 17 motions" in line
+  assert "4 episodes, 25 rows, 17 motions" in line and "hard links" not in line
   episodes = read(tmp_path / "out")[1]
   assert episodes["group"].to_pylist() == ["g", "g", "episode_2", "episode_2"]
   assert episodes["episode"].to_pylist() == ["episode_0", "episode_1", "episode_2", "episode_2"]
