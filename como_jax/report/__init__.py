@@ -1,6 +1,7 @@
 """One self-contained HTML page a run, with its plots as PNG files beside it."""
 
 from como_jax.report.data import Projection, Reconstruction, ReportData, Rollouts, Scatter, Similarity, Transfer
+from como_jax.report.explain import TRUE_CHANGE, TRUE_STATE
 from como_jax.report.page import write
 
-__all__ = ["Projection", "Reconstruction", "ReportData", "Rollouts", "Scatter", "Similarity", "Transfer", "write"]
+__all__ = ["TRUE_CHANGE", "TRUE_STATE", "Projection", "Reconstruction", "ReportData", "Rollouts", "Scatter", "Similarity", "Transfer", "write"]

@@ -21,7 +21,8 @@ METRICS: dict[str, Metric] = {
     "lower",
     "Error of a linear layer that reads the true action from z, on held-out episodes, in units of the action's "
     "variance. "
-    "1: z says nothing about the action; 0: everything. Good: clearly below the untrained model.",
+    "1: z says nothing about the action; 0: everything. Good: clearly below the untrained model. Actions that are positions "
+    "(absolute targets) rather than motions stay near 1 whatever z is: then the state's change is what to read.",
   ),
   "lp_gain": Metric(
     "LP gain",
@@ -123,6 +124,9 @@ METRICS: dict[str, Metric] = {
 }
 
 RANK_FLOOR, PCFC_CEILING = 1.5, 0.99
+PROBE_GAP, DRAWING_GAP = 0.02, 0.02  # by which a model has to be better: of the untrained one's error, of the copy's
+# Rows of linear layers that read the action from the robot's own numbers: what the best z could tell, and what no motion can.
+TRUE_CHANGE, TRUE_STATE = "true-state-change", "true-state"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +141,7 @@ class Verdict:
   headline: str
   level: str  # "good", "mixed" or "bad"
   checks: tuple[Check, ...]
-  missing: tuple[str, ...]  # questions that could not be answered
+  missing: tuple[tuple[str, str], ...]  # (question, reason) of those that could not be answered
 
 
 def value_of(entry: Any) -> tuple[float, float | None]:
@@ -151,63 +155,84 @@ def verdict(metrics: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
   """Is it motion? None when there is no "trained" row or none of its numbers speaks to the question.
 
   A probe error counts as below the untrained one when the gap exceeds 2 % of it and twice its standard error: that of the
-  paired difference ("lp_gain") where known, else the joint one.
+  paired difference ("lp_gain") where known, else the joint one. Where the actions are positions, which the robot's state tells
+  better than its true change does, no motion can tell them: the state's change is asked for instead.
   """
   trained, untrained = (_known(metrics.get(row, {})) for row in ("trained", "untrained"))
   checks, missing = [], []
 
-  def ask(question: str, passed: bool | None, evidence: str) -> None:
+  def ask(question: str, passed: bool | None, evidence: str, *, why: str = "not measured") -> None:
     if passed is None:
-      missing.append(question)
+      missing.append((question, why))
     else:
       checks.append(Check(question, bool(passed), evidence))
 
-  probe, before = trained.get("lp_mse"), untrained.get("lp_mse")
-  if probe and before:
-    paired = trained.get("lp_gain")
-    error = paired[1] or 0.0 if paired else np.hypot(probe[1] or 0.0, before[1] or 0.0)
-    margin = max(0.02 * before[0], 2 * error)
-    useful = trained["lp_r2"][0] > 0 if "lp_r2" in trained else probe[0] < 1
-    ask(
-      "Does z tell the action better than the untrained model?",
-      before[0] - probe[0] > margin and useful,
-      f"LP-MSE {probe[0]:.3f} against {before[0]:.3f} untrained (gap needed: {margin:.3f})",
-    )
+  known, positions = "lp_mse" in trained and "lp_mse" in untrained, _positions(metrics)
+  if known and not positions:
+    ask("Does z tell the action better than the untrained model?", *_probe("", trained, untrained))
+  elif "state_lp_mse" in trained and "state_lp_mse" in untrained:
+    passed, evidence = _probe("state_", trained, untrained)
+    ask("Does z tell the change of the robot's state better than the untrained model?", passed, evidence + (f"; {positions}" if known else ""))
   else:
-    ask("Does z tell the action better than the untrained model?", None, "")
+    ask("Does z tell the action better than the untrained model?", None, "", why=positions or "not measured: the data have no action")
+  known = bool(checks)
   moving = trained.get("copy_ratio_moving") or trained.get("copy_ratio")
   kind = " on moving pixels" if "copy_ratio_moving" in trained else ""
   ask(
     "Does z help to draw the future?",
-    moving and moving[0] < 1,
-    f"error is {moving[0]:.3f} of the copy's{kind}" if moving else "",
+    moving and moving[0] < 1 - DRAWING_GAP,
+    f"error is {moving[0]:.3f} of the copy's{kind} (needed: below {1 - DRAWING_GAP:g})" if moving else "",
   )
   rank = trained.get("effective_rank")
   ask(
     "Does z use several directions?",
     rank and rank[0] > RANK_FLOOR,
-    f"effective rank {rank[0]:.2f} (needed: {RANK_FLOOR})" if rank else "",
+    f"effective rank {rank[0]:.2f} (needed: {RANK_FLOOR}{_beside(untrained, 'effective_rank', 2)})" if rank else "",
   )
   pcfc = trained.get("s_pcfc")
   ask(
     "Does z depend on where the motion came from?",
     pcfc and pcfc[0] < PCFC_CEILING,
-    f"S-PCFC {pcfc[0]:.3f} (needed: below {PCFC_CEILING})" if pcfc else "",
+    f"S-PCFC {pcfc[0]:.3f} (needed: below {PCFC_CEILING}{_beside(untrained, 's_pcfc', 3)})" if pcfc else "",
   )
   if not checks:
     return None
   passed = sum(check.passed for check in checks)
   if passed == len(checks):
-    level, headline = (
-      ("good", "Yes: every sign says that z is motion.")
-      if not missing
-      else ("mixed", "So far yes, but not everything was measured.")
-    )
+    if not known:
+      level, headline = "mixed", "Not known: no action and no state was compared with z, and a model that has learnt nothing can pass the other signs."
+    elif missing:
+      level, headline = "mixed", "So far yes, but not everything was measured."
+    else:
+      level, headline = "good", "Yes: every sign says that z is motion."
   elif not checks[0].passed or passed * 2 < len(checks):
     level, headline = "bad", "Not yet: z is not a usable description of motion."
   else:
     level, headline = "mixed", "Partly: some signs of motion are there, others are missing."
   return Verdict(headline, level, tuple(checks), tuple(missing))
+
+
+def _probe(prefix: str, trained: Mapping[str, Any], untrained: Mapping[str, Any]) -> tuple[bool, str]:
+  """(whether z tells the target of a probe better than the untrained model's, the numbers); prefix: "" or "state_"."""
+  probe, before, paired = trained[prefix + "lp_mse"], untrained[prefix + "lp_mse"], trained.get(prefix + "lp_gain")
+  error = paired[1] or 0.0 if paired else np.hypot(probe[1] or 0.0, before[1] or 0.0)
+  margin = max(PROBE_GAP * before[0], 2 * error)
+  useful = trained[prefix + "lp_r2"][0] > 0 if prefix + "lp_r2" in trained else probe[0] < 1
+  return (bool(before[0] - probe[0] > margin and useful),
+          f"{METRICS[prefix + 'lp_mse'].title} {probe[0]:.3f} against {before[0]:.3f} untrained (gap needed: {margin:.3f})")
+
+
+def _positions(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+  """Why the actions cannot be asked for; "" where they can, or where the data have no state to know it from."""
+  motion, position = (_known(metrics.get(row, {})).get("lp_mse") for row in (TRUE_CHANGE, TRUE_STATE))
+  if not motion or not position or motion[0] <= position[0]:
+    return ""
+  return (f"not asked for: the actions, which are positions and not motions here (LP-MSE {position[0]:.3f} from the robot's state, "
+          f"{motion[0]:.3f} from its true change)")
+
+
+def _beside(untrained: Mapping[str, Any], name: str, digits: int) -> str:
+  return f"; untrained: {untrained[name][0]:.{digits}f}" if name in untrained else ""
 
 
 def _known(row: Mapping[str, Any]) -> dict[str, tuple[float, float | None]]:

@@ -198,8 +198,8 @@ def _verdict(verdict: explain.Verdict) -> str:
     for check in verdict.checks
   ]
   items += [
-    f'<li class="unknown"><b>? —</b><span>{html.escape(question)}<small>not measured</small></span></li>'
-    for question in verdict.missing
+    f'<li class="unknown"><b>? —</b><span>{html.escape(question)}<small>{html.escape(why)}</small></span></li>'
+    for question, why in verdict.missing
   ]
   return (
     f'<section id="verdict" class="verdict {verdict.level}"><h2>Is it motion?</h2><div class="headline">'

@@ -39,11 +39,16 @@ class Measured:
 TARGETS = {"action": "action", "state": "state_delta"}  # what the probes predict -> column of the windows
 
 
+def having(columns: dict[str, np.ndarray], name: str) -> np.ndarray:
+  """bool [M]: the windows whose data have a target ("action" or "state")."""
+  return columns["has_" + name] if TARGETS[name] in columns else np.zeros(len(columns["has_" + name]), bool)
+
+
 def target(columns: dict[str, np.ndarray], name: str) -> np.ndarray | None:
-  """[M, A] mean action over the pair t -> t + n ("action") or [M, S] change of the robot's state ("state"); None when some
-  window has none."""
-  column = TARGETS[name]
-  return columns[column][:, 1] if column in columns and columns["has_" + name].all() else None
+  """Of the N windows that have it, [N, A] mean action over the pair t -> t + n ("action") or [N, S] change of the robot's state
+  ("state"); None when no window has one."""
+  has = having(columns, name)
+  return columns[TARGETS[name]][has, 1] if has.any() else None
 
 
 class Measure:

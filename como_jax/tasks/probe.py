@@ -46,7 +46,8 @@ def run(command: config_lib.CommandLine) -> int:
     rows[name], results[name] = score(one, fitted[name], windows, seed=config.seed, names=labels)
   for target, result in results["trained"]["probes"].items():
     rows["trained"]["lp_gain" if target == "action" else f"{target}_lp_gain"] = probes.gain(
-        result, results["untrained"]["probes"][target], results["trained"]["groups"])
+        result, results["untrained"]["probes"][target], results["trained"]["groups"][target])
+  rows |= controls(fitted["trained"][1], measured["trained"].columns)
   frames = measured["trained"].frames
   rows["copy-current-frame"] = {"reconstruction_mse": frames.copy_mse, "psnr": frames.copy_psnr, "ssim": frames.copy_ssim}
   seconds = time.monotonic() - begin
@@ -107,10 +108,10 @@ def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib
 
 
 def label_names(sets: list[data.DataSet]) -> dict[str, Any]:
-  """Names of action and state dimensions, when all data sets agree."""
+  """Names of action and state dimensions, when all data sets that have any agree."""
   found = {}
   for key in ("action", "state"):
-    every = {json.dumps(shards.read_manifest(one.path)[key]["names"]) for one in sets}
+    every = {json.dumps(facts["names"]) for one in sets if (facts := shards.read_manifest(one.path)[key])["size"]}
     found[key] = json.loads(every.pop()) if len(every) == 1 else None
   return found
 
@@ -124,20 +125,24 @@ def score(one: latents.Measured, fit: tuple[np.ndarray, dict], windows, *, seed:
   row = {"s_pcfc": pcfc.mean, "s_pcfc_centred": pcfc.mean_centred, "effective_rank": rank.entropy,
          "participation_ratio": rank.participation, "copy_ratio": one.frames.ratio, "copy_ratio_moving": one.frames.moving_ratio,
          "reconstruction_mse": one.frames.mse, "psnr": one.frames.psnr, "ssim": one.frames.ssim}
-  results: dict[str, Any] = {"s_pcfc": pcfc, "notes": [one.frames.text, pcfc.text], "probes": {}}
+  results: dict[str, Any] = {"s_pcfc": pcfc, "notes": [one.frames.text, pcfc.text], "probes": {}, "groups": {}}
   z, both = np.concatenate([fit[0], one.z]), np.concatenate([fit[1]["group"], episodes])
   held_out = np.arange(len(z)) >= len(fit[0])
-  results["groups"] = both
   for target in latents.TARGETS:
     values, before = latents.target(ids, target), latents.target(fit[1], target)
     if values is None or before is None:
       results["notes"].append(f"the data has no {target}: no probe of it")
       continue
+    some = np.concatenate([latents.having(fit[1], target), latents.having(ids, target)])
+    if not some.all():
+      parts = ", ".join(windows.datasets[i] for i in np.unique(ids["dataset"][latents.having(ids, target)]))
+      results["notes"].append(f"{target}: {len(values)} of {len(ids['group'])} held-out windows have one, those of {parts}: the probes are of these")
     prefix = "" if target == "action" else "state_"
     dimensions = latents.names(names[target], values.shape[1], target)
-    settings = dict(episodes=both, names=dimensions, held_out=held_out, seed=seed)
-    linear = linear_probe.probe(z, np.concatenate([before, values]), **settings)
-    mlp = mlp_probe.probe(z, np.concatenate([before, values]), **settings)
+    settings = dict(episodes=both[some], names=dimensions, held_out=held_out[some], seed=seed)
+    linear = linear_probe.probe(z[some], np.concatenate([before, values]), **settings)
+    mlp = mlp_probe.probe(z[some], np.concatenate([before, values]), **settings)
+    results["groups"][target] = both[some]
     row |= {prefix + "lp_mse": (linear.mse, linear.standard_error), prefix + "lp_mse_raw": linear.mse_raw, prefix + "lp_r2": linear.r2,
             prefix + "mlp_mse": (mlp.mse, mlp.standard_error)}
     row |= {f"{prefix}r2/{name}": float(value) for name, value in zip(dimensions, linear.r2_by_dimension)}
@@ -148,9 +153,9 @@ def score(one: latents.Measured, fit: tuple[np.ndarray, dict], windows, *, seed:
   if several_views and not few:
     identity = appearance.identity(one.z, cameras, episodes=episodes, groups=tasks, seed=seed)
     row["camera_excess"] = identity.excess
-    action = latents.target(ids, "action")
-    if action is not None:
-      found = similarity.retrieval(one.z, action, views=cameras, episodes=episodes, seed=seed)
+    has = latents.having(ids, "action")
+    if len(np.unique(cameras[has])) > 1 and len(np.unique(episodes[has])) >= 5:
+      found = similarity.retrieval(one.z[has], latents.target(ids, "action"), views=cameras[has], episodes=episodes[has], seed=seed)
       row |= {"retrieval": found.cosine, "retrieval_chance": found.chance}
   if several_views and several_tasks:
     contrast = similarity.contrast(one.z, tasks, views=cameras)
@@ -159,6 +164,25 @@ def score(one: latents.Measured, fit: tuple[np.ndarray, dict], windows, *, seed:
     groups = np.array([f"{windows.tasks[t] or 'clip'} | {windows.cameras[c]}" for t, c in zip(tasks, cameras)])
     results["similarity"] = similarity.matrix(one.z, groups, views=cameras) if len(np.unique(groups)) <= 40 else None
   return row, results
+
+
+def controls(fit: dict[str, np.ndarray], held_out: dict[str, np.ndarray]) -> dict[str, dict]:
+  """Rows of what the robot's own numbers tell of the action, by which the verdict knows actions that are positions; {} without any.
+
+  Args:
+    fit, held_out: columns of the windows that probes are fitted on, and scored on.
+  """
+  parts = []
+  for columns in (fit, held_out):
+    has = latents.having(columns, "action") & latents.having(columns, "state")
+    parts.append({name: columns[name][has] for name in ("group", "action", "state", "state_delta") if name in columns})
+  if any(len(part["group"]) == 0 for part in parts):
+    return {}
+  both = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+  settings = dict(episodes=both["group"], held_out=np.arange(len(both["group"])) >= len(parts[0]["group"]))
+  known = {report.TRUE_CHANGE: both["state_delta"][:, 1], report.TRUE_STATE: both["state"][:, 1]}
+  found = {row: linear_probe.probe(values, both["action"][:, 1], **settings) for row, values in known.items()}
+  return {row: {"lp_mse": (one.mse, one.standard_error)} for row, one in found.items()}
 
 
 def page_data(command, config, run_config, measure, params, measured, rows, results, windows, sets, seconds) -> report.ReportData:
@@ -177,7 +201,7 @@ def page_data(command, config, run_config, measure, params, measured, rows, resu
     for d, name in enumerate(result.names):
       scatters[f"{target}: {name}"] = report.Scatter(result.true[:, d], result.predicted[:, d], float(result.r2_by_dimension[d]))
   points, explained = consistency.principal_components(trained.z)
-  colours = {name: values[:, d] for name, values, d in _colourings(trained, results)}
+  colored, colours = _colourings(trained, results)
   matrix = results["trained"].get("similarity")
   manifests = [shards.read_manifest(one.path) for one in sets]
   quarantine = [entry for manifest in manifests for key in ("quarantine", "skipped") for entry in manifest[key]]
@@ -192,7 +216,7 @@ def page_data(command, config, run_config, measure, params, measured, rows, resu
       transfer=report.Transfer(first, second, first[onto], measure.predict(params, first, second, first[onto]),
                                [f"{captions[i]} → {captions[j]}" for i, j in enumerate(onto)]),
       s_pcfc={name: result["s_pcfc"].values for name, result in results.items()}, probes=scatters,
-      pca=report.Projection(points, colours, tuple(float(x) for x in explained)) if colours else None,
+      pca=report.Projection(points[colored], colours, tuple(float(x) for x in explained)) if colours else None,
       similarity=report.Similarity(matrix.values, matrix.labels) if matrix is not None else None,
       config=run_config, versions=rundir.versions(), hardware=rundir.hardware(), time=times,
       commands=["python -m como_jax.main " + shlex.join(command.words)], quarantine=quarantine)
@@ -208,13 +232,12 @@ def split_note(config, run_config: dict) -> str:
           "episodes. Episodes of the same motion stand on one side.")
 
 
-def _colourings(one: latents.Measured, results: dict):
-  for target in latents.TARGETS:
+def _colourings(one: latents.Measured, results: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """(windows that have the first target that was probed, {name: its values there} of the first dimensions)."""
+  for target, result in results["trained"]["probes"].items():
     values = latents.target(one.columns, target)
-    if target in results["trained"]["probes"]:
-      for d, name in enumerate(results["trained"]["probes"][target].names[:4]):
-        yield f"{target}: {name}", values, d
-      return
+    return latents.having(one.columns, target), {f"{target}: {name}": values[:, d] for d, name in enumerate(result.names[:4])}
+  return np.ones(len(one.z), bool), {}
 
 
 def show(rows: dict[str, dict], notes: list[str]) -> None:

@@ -157,8 +157,34 @@ def test_verdict():
   assert _verdict(copy_ratio_moving=1.2).level == "mixed"  # moving pixels count before all pixels
   assert _verdict(effective_rank=1.0, s_pcfc=1.0, copy_ratio=1.3).level == "bad"
   assert explain.verdict({}) is None and explain.verdict({"trained": {"psnr": 20}}) is None
+  assert _verdict(copy_ratio=0.979).level == "good" and _verdict(copy_ratio=0.981).level == "mixed"  # a margin of 2 %
   partial = explain.verdict({"trained": {"s_pcfc": 0.5, "lp_mse": float("nan")}})
   assert partial.level == "mixed" and len(partial.missing) == 3
+  assert "untrained: 4.00" in _verdict().checks[2].evidence and "untrained: 0.800" in _verdict().checks[3].evidence
+
+
+def test_without_actions_and_states_the_verdict_is_not_yes():
+  video = {row: {key: value for key, value in of.items() if key != "lp_mse"} for row, of in METRICS.items()}
+  found = explain.verdict(video)
+  assert all(check.passed for check in found.checks) and len(found.checks) == 3
+  assert found.level == "mixed" and found.headline.startswith("Not known: no action and no state")
+  assert found.missing == (("Does z tell the action better than the untrained model?", "not measured: the data have no action"),)
+  assert explain.verdict(video | {"trained": video["trained"] | {"copy_ratio": 0.99}}).level == "bad"
+  moved = {row: of | {"state_lp_mse": (error, 0.01)} for (row, of), error in zip(video.items(), (0.4, 0.9, 1.0))}
+  assert explain.verdict(moved).level == "good" and "change of the robot's state" in explain.verdict(moved).checks[0].question
+
+
+def test_actions_that_are_positions_are_not_asked_for():
+  def positions(motion, position, state):
+    rows = METRICS | {"trained": METRICS["trained"] | {"lp_mse": 0.899, "state_lp_mse": state}, "true-state-change": {"lp_mse": (motion, 0.1)}}
+    return explain.verdict(rows | {"untrained": METRICS["untrained"] | {"state_lp_mse": 0.95}, "true-state": {"lp_mse": position}})
+  found = positions(1.01, 0.123, 0.5)  # no motion can tell them, so that z does not says nothing against z
+  assert found.level == "good" and not found.missing and "the change of the robot's state" in found.checks[0].question
+  assert "LP-MSE, state 0.500 against 0.950" in found.checks[0].evidence
+  assert found.checks[0].evidence.endswith("not motions here (LP-MSE 0.123 from the robot's state, 1.010 from its true change)")
+  assert positions(1.01, 0.123, 0.949).level == "bad"
+  motions = positions(0.4, 0.8, 0.5)  # relative actions: as before
+  assert motions.level == "bad" and "tell the action" in motions.checks[0].question and "not asked" not in motions.checks[0].evidence
 
 
 def test_difference_amplification():

@@ -101,7 +101,8 @@ def test_targets_of_the_probes_belong_to_the_pair_of_z():
   columns = {"action": np.arange(12.0).reshape(2, 2, 3), "has_action": np.array([True, True]),
              "state": np.ones((2, 3, 2)), "state_delta": -np.arange(8.0).reshape(2, 2, 2), "has_state": np.array([True, False])}
   np.testing.assert_array_equal(latents.target(columns, "action"), [[3, 4, 5], [9, 10, 11]])
-  assert latents.target(columns, "state") is None, "a window has no state"
+  np.testing.assert_array_equal(latents.target(columns, "state"), [[-2, -3]])  # the other window has none
+  assert latents.having(columns, "state").tolist() == [True, False] and latents.target(columns | {"has_state": np.zeros(2, bool)}, "state") is None
   np.testing.assert_array_equal(latents.target(columns | {"has_state": np.ones(2, bool)}, "state"), [[-2, -3], [-6, -7]])
   assert latents.target({"has_action": np.ones(2, bool)}, "action") is None
 

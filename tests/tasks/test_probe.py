@@ -50,12 +50,47 @@ def test_probes_are_fitted_on_training_windows_and_scored_on_held_out_ones():
   linear = results["probes"]["action"]
   np.testing.assert_allclose(linear.true, 3 * signs[:24])
   np.testing.assert_allclose(linear.predicted, signs[:24], atol=1e-9)
-  assert results["groups"].tolist() == [*np.arange(80) // 8, *(100 + np.arange(24) // 8)]
+  assert results["groups"]["action"].tolist() == [*np.arange(80) // 8, *(100 + np.arange(24) // 8)]
   assert set(results["probes"]) == {"action"} and "the data has no state: no probe of it" in results["notes"]
   # What needs no action: z and -z end in the same frame, one direction, half the error of copying in each pixel.
   assert (row["s_pcfc"], row["copy_ratio"], row["psnr"]) == pytest.approx((-1, 0.25, -20 * np.log10(0.05)))
   assert row["effective_rank"] == row["participation_ratio"] == pytest.approx(1)
   assert not {"camera_excess", "retrieval", "motion_contrast"} & set(row), "one camera, one task"
+
+
+def test_probes_of_videos_and_robots_together_are_of_the_robots():
+  signs = np.tile([1.0, -1.0], 40)[:, None]
+  def mixed(count, first, scale):
+    z, columns = windows_of(np.concatenate([signs[:count], 7 + signs[:count]]), np.concatenate([scale * signs[:count], np.zeros((count, 1))]),
+                            first + np.arange(2 * count) // 8)
+    return z, columns | {"has_action": np.arange(2 * count) < count, "dataset": np.arange(2 * count) // count}
+  names = SimpleNamespace(tasks=["reach"], cameras=["front"], datasets=["arm", "videos"])
+  row, results = probe.score(measured(*mixed(24, 100, 3)), mixed(80, 0, 1), names, seed=0, names=NAMES)
+  assert row["lp_mse"][0] == pytest.approx(4)  # as of the robot's windows alone, above
+  assert len(results["probes"]["action"].true) == 24 and results["groups"]["action"].tolist() == [*np.arange(80) // 8, *(100 + np.arange(24) // 8)]
+  assert "action: 24 of 48 held-out windows have one, those of arm: the probes are of these" in results["notes"]
+  held_out = measured(*mixed(24, 100, 3))
+  has, colours = probe._colourings(held_out, {"trained": results})
+  assert has.sum() == 24 and has[:24].all()
+  np.testing.assert_array_equal(colours["action: x"], 3 * signs[:24, 0])
+
+
+def test_what_the_robots_own_numbers_tell_of_positions_and_of_motions():
+  rng = np.random.default_rng(0)
+  state = rng.normal(size=(60, 3, 1))
+  change = np.diff(state, axis=1)
+  def columns(action, first):
+    pairs = np.stack([np.full((30, 1), 99.0), action], axis=1)
+    mine = slice(first, first + 30)
+    return {"action": pairs, "state": state[mine], "state_delta": change[mine], "has_action": np.ones(30, bool), "has_state": np.ones(30, bool),
+            "group": first + np.arange(30) // 5}
+  def controls(action):
+    return {row: of["lp_mse"][0] for row, of in probe.controls(columns(action[:30], 0), columns(action[30:], 30)).items()}
+  absolute, relative = controls(2 * state[:, 1] + 1), controls(2 * change[:, 1] + 1)
+  assert absolute["true-state"] == pytest.approx(0, abs=1e-12) and absolute["true-state-change"] > 0.3
+  assert relative["true-state-change"] == pytest.approx(0, abs=1e-12) and relative["true-state"] > 0.3
+  none = columns(change[:30, 1], 0) | {"has_state": np.zeros(30, bool)}
+  assert probe.controls(none, none | {"group": none["group"] + 100}) == {}
 
 
 def test_groups_of_one_motion_stand_on_one_side():
@@ -104,7 +139,7 @@ def _done(tmp_path_factory):
 def test_a_constant_z_scores_what_the_mean_scores_and_the_untrained_row_is_the_other(done):
   summary, columns, _ = done
   rows = summary["rows"]
-  assert list(rows) == ["trained", "untrained", "copy-current-frame"] and summary["offset_seconds"] == [0.2]
+  assert list(rows) == ["trained", "untrained", "true-state-change", "true-state", "copy-current-frame"] and summary["offset_seconds"] == [0.2]
   np.testing.assert_allclose(columns["z"], 1, atol=1e-6)
   assert rows["trained"]["effective_rank"] == 0 and rows["untrained"]["effective_rank"] > 1
   assert rows["trained"]["s_pcfc"] == pytest.approx(1)
