@@ -217,7 +217,7 @@ def _metrics(data: ReportData) -> str:
   for name in names:
     metric = explain.METRICS.get(name, explain.Metric(name, "", ""))
     values = {row: explain.value_of(data.metrics[row][name]) for row in rows if data.metrics[row].get(name) is not None}
-    finite = [value for value, _ in values.values() if math.isfinite(value)]
+    finite = [value for row, (value, _) in values.items() if math.isfinite(value) and row not in (explain.TRUE_CHANGE, explain.TRUE_STATE)]
     best = {"lower": min, "higher": max}[metric.better](finite) if metric.better and len(finite) > 1 else None
     arrow = {
       "lower": " <small>↓<span> lower is better</span></small>",

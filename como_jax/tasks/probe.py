@@ -47,7 +47,9 @@ def run(command: config_lib.CommandLine) -> int:
   for target, result in results["trained"]["probes"].items():
     rows["trained"]["lp_gain" if target == "action" else f"{target}_lp_gain"] = probes.gain(
         result, results["untrained"]["probes"][target], results["trained"]["groups"][target])
-  rows |= controls(fitted["trained"][1], measured["trained"].columns)
+  if known := controls(fitted["trained"][1], measured["trained"].columns):
+    rows |= known
+    results["trained"]["notes"].append(f"{' and '.join(known)}: the action read from the robot's own numbers by the same linear layer, not from z")
   frames = measured["trained"].frames
   rows["copy-current-frame"] = {"reconstruction_mse": frames.copy_mse, "psnr": frames.copy_psnr, "ssim": frames.copy_ssim}
   seconds = time.monotonic() - begin

@@ -163,6 +163,12 @@ def test_verdict():
   assert "untrained: 4.00" in _verdict().checks[2].evidence and "untrained: 0.800" in _verdict().checks[3].evidence
 
 
+def test_what_is_read_from_the_robots_own_numbers_is_not_the_best(tmp_path):
+  rows = METRICS | {"true-state": {"lp_mse": 0.1}, "true-state-change": {"lp_mse": 0.2}}
+  text = report.write(tmp_path, report.ReportData(title="x", metrics=rows)).read_text(encoding="utf-8")
+  assert '<td class="best">0.400' in text and "<td>0.100" in text and "<td>0.200" in text
+
+
 def test_without_actions_and_states_the_verdict_is_not_yes():
   video = {row: {key: value for key, value in of.items() if key != "lp_mse"} for row, of in METRICS.items()}
   found = explain.verdict(video)
