@@ -12,7 +12,7 @@ An entry of the mixture: path; weight; robot (a name: its actions are used; "": 
 cameras (those that fill the policy's camera slots); views ("together", or "each": every camera is an example of its own);
 episodes (first, last: a range of episodes within each task); tasks (instructions; all by default); name. Without a mixture, data.path is one robot's data.
 Start from a motion model's encoder with --config.encoder_weights=RUN, from a policy with --config.init=RUN (a robot that it does not
-know gets a new head).
+know gets a new head). With --config.train.steps=0 as well, nothing is trained: the policy is scored on the held-out episodes of the data.
 """
 
 from como_jax import config as config_lib

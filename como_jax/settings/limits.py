@@ -124,6 +124,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("train.optimizer.b1 train.optimizer.b2 train.ema", FRACTION), ("train.optimizer.floor train.optimizer.warmup_start", SHARE),
     ("train.optimizer.warmup_steps train.evaluate_every train.checkpoint_every", whole(0)), ("train.mesh.* mesh.*", whole(1, also=-1)),
     ("train.frozen", Rule(str, several=True, pattern=True)), ("train.optimizer.name train.optimizer.schedule train.wandb", TEXT),
+    ("policy:train.steps", whole(0)),  # 0: nothing is trained, the policy to start from is scored
     ("train.batch_size train.steps train.accumulate train.log_every train.keep_checkpoints", whole(1)),
     ("*objectives.*.weight objectives.*.beta", number(0)), ("objectives.contrastive.temperature", POSITIVE),
     ("evaluation.*", whole(1)), ("*seed", whole(0, LARGEST_SEED)),

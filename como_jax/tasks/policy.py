@@ -1,6 +1,7 @@
 """Training of a policy (CoMo stage 2): robot actions and the latent motion of videos in one batch, one trunk, light heads."""
 
 import dataclasses
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -14,15 +15,47 @@ from como_jax.data import policy as policy_data
 from como_jax.parallel import distributed
 from como_jax.serve import policy as serving
 from como_jax.tasks import demonstrations, sources, tokens, training
-from como_jax.train import checkpoint, rng, rundir
+from como_jax.train import checkpoint, files, rng, rundir
+
+EVALUATION = "evaluation.json"
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Trains; the weights it leaves hold all that acting needs (model, statistics, cameras, instruction encoder)."""
+  """Trains; the weights it leaves hold all that acting needs (model, statistics, cameras, instruction encoder). With
+  config.train.steps=0 it only scores the policy of config.init (`evaluate`)."""
+  if command.config.train.steps == 0:
+    return evaluate(command)
   flags = {"resume": command.resume, "overwrite": command.overwrite}
   distributed.together(lambda: rundir.check(command.workdir, command.config, **flags) if distributed.is_first() else None)
   config, ready = resolve(command.config)
   return training.fit(dataclasses.replace(command, config=config), lambda: job(config, ready))
+
+
+def evaluate(command: config_lib.CommandLine) -> int:
+  """Scores the policy of config.init on the held-out examples of the data, without training, and writes EVALUATION; returns the exit code.
+
+  Raises:
+    errors.UserError: there is no such policy, it does not know a robot of the data, or nothing is held out.
+  """
+  config, workdir, flags = command.config, command.workdir, {"resume": command.resume, "overwrite": command.overwrite}
+  if jax.process_count() > 1:
+    raise errors.Shared("config.train.steps=0 scores a policy in one process, this run has several")
+  if not config.init:
+    raise errors.UserError("config.train.steps=0 trains nothing and scores the policy of config.init: give --config.init=RUN")
+  if not config.data.validation_fraction > 0:
+    raise errors.UserError("config.train.steps=0 scores a policy on held-out episodes: config.data.validation_fraction is 0")
+  rundir.check(workdir, config, **flags)
+  config, ready = resolve(config)
+  known = ready.start[1]["robots"]
+  if new := [name for name in config.robots if name not in known]:
+    raise errors.UserError(f"config.train.steps=0: the policy {config.init!r} has no head for robot {new[0]!r}: {errors.nearest(new[0], known)}")
+  made = job(config, ready)
+  rundir.open_run(workdir, config, **flags)
+  scores = made.evaluate(jax.device_put(made.start))
+  files.write(workdir / EVALUATION, json.dumps({"policy": str(config.init), "data": [one.path for one in ready.sets], **scores}, indent=2))
+  print(f"{config.init} on held-out examples: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        + f" (0 = perfect, 1 = the mean action, 2 = a random draw) -> {workdir / EVALUATION}", flush=True)
+  return 0
 
 
 @dataclasses.dataclass(frozen=True)

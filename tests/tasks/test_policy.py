@@ -16,7 +16,7 @@ from como_jax.data import normalisation, shards, statistics, video
 from como_jax.data import policy as policy_data
 from como_jax.serve import policy as serving
 from como_jax.tasks import policy, serve
-from como_jax.train import checkpoint
+from como_jax.train import checkpoint, log
 from tests.data import makers
 from tests.data.test_policy import label
 
@@ -132,6 +132,23 @@ def test_a_new_robot_gets_a_new_head_and_the_rest_goes_on(run, path, tmp_path, c
   for name in ("trunk", "dit"):
     jax.tree.map(np.testing.assert_array_equal, before[name], after[name])
   jax.tree.map(np.testing.assert_array_equal, before["heads"]["arm"], after["heads"]["arm"])
+
+
+def test_a_policy_is_scored_without_a_step(run, path, labels, tmp_path, capsys):
+  logged = {name: values[-1] for name, (_, values) in log.read(run, kind="validation").items()}
+  mixture = ({"path": path, "robot": "arm", "episodes": (0, 2)}, {"path": path, "labels": labels})
+  def scored(name, *words):
+    return policy.run(parse(tmp_path / name, f"--config.init={run}", "--config.train.steps=0", f"--config.data.mixture={mixture!r}", *words))
+  assert scored("a") == 0 and not {"weights", "checkpoints"} & {path.name for path in (tmp_path / "a").iterdir()}
+  found = json.loads((tmp_path / "a" / policy.EVALUATION).read_text())
+  assert [found.pop("policy"), *found.pop("data")] == [str(run), path, path] and found == pytest.approx(logged, rel=1e-5)  # validated in training
+  assert f"{run} on held-out examples: action_mse {logged['action_mse']:.4g}, " in capsys.readouterr().out
+  other = ("--config.data.mixture=()", f"--config.data.path={path}", "--config.policy.robot=bot")
+  nothing, nobody = ("--config.data.validation_fraction=0.0",), ("--config.init=",)
+  for words, why in ((other, "no head for robot 'bot'.*arm"), (nothing, "fraction is 0"), (nobody, "give --config.init=RUN")):
+    with pytest.raises(errors.UserError, match=why):
+      scored("b", *words)
+  assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize("words, message", [
