@@ -5,6 +5,7 @@ again.
 files.)
 """
 
+import errno
 import multiprocessing
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,8 @@ from multiprocessing import connection
 from typing import Any
 
 from como_jax import errors
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # nothing wrong with the worker, only with where it writes
 
 
 def _serve(pipe, function: Callable[[Any, Callable[[Any], None]], Any]) -> None:
@@ -22,8 +25,9 @@ def _serve(pipe, function: Callable[[Any, Callable[[Any], None]], Any]) -> None:
         message = ("result", function(unit, lambda progress: pipe.send(("progress", progress))))
       except errors.UserError as error:
         message = ("user_error", str(error))
-      except Exception:  # pylint: disable=broad-exception-caught  (it is raised again in the parent)
-        message = ("error", traceback.format_exc())
+      except Exception as error:  # pylint: disable=broad-exception-caught  (it is raised again in the parent)
+        disk = isinstance(error, OSError) and error.errno in _DISK
+        message = ("disk", (error.errno, error.strerror, error.filename)) if disk else ("error", traceback.format_exc())
       pipe.send(message)
   except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
     pass
@@ -60,7 +64,8 @@ def run(
     on_death: (unit, its last report, exit code) -> the unit to try instead.
 
   Raises:
-    errors.UserError: raised by the function. RuntimeError: anything else it raised, with the worker's traceback.
+    errors.UserError: raised by the function. OSError: the disk is full or cannot be written. RuntimeError: anything else it raised, with
+      the worker's traceback.
   """
   pending = list(units)[::-1]
   if workers <= 0:
@@ -94,6 +99,8 @@ def run(
           yield value
         elif kind == "user_error":
           raise errors.UserError(value)
+        elif kind == "disk":
+          raise OSError(*value)
         else:
           raise RuntimeError(f"a worker process failed:\n{value}")
   finally:
