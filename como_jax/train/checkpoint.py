@@ -5,7 +5,9 @@ import dataclasses
 import json
 import logging
 import pathlib
+import sys
 import threading
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,6 +39,9 @@ class Checkpointer:
     self._spec = pathlib.Path(workdir) / SPEC
     self._seal: tuple[threading.Thread, threading.Event] | None = None
     self._failed = False
+    if sys.unraisablehook is not _say_unraisable:
+      _unraisable.append(sys.unraisablehook)
+      sys.unraisablehook = _say_unraisable
 
   def latest(self) -> int | None:
     """The newest committed step, as process 0 sees the directory."""
@@ -187,6 +192,18 @@ class Checkpointer:
       written.set()
       thread.join()
       self._seal = None
+
+
+_unraisable: list = []  # what sys.unraisablehook was
+
+
+def _say_unraisable(unraisable: Any) -> None:
+  """`sys.unraisablehook` without what says nothing: when a write of a checkpoint fails (a full disk), Orbax closes its event loop, and each
+  of the hundreds of writes under way then calls back into it from a thread of TensorStore. `_writing` tells the failure itself."""
+  error, trace = unraisable.exc_value, unraisable.exc_traceback
+  begins_there = trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("asyncio.")  # no code of Python called it
+  if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed" and begins_there):
+    _unraisable[-1](unraisable)
 
 
 def all_finite(tree) -> bool:

@@ -1,10 +1,13 @@
 """Damaged checkpoints are found, set aside and named; the newest good state is what others load."""
 
+import asyncio
 import dataclasses
 import json
 import os
 import pathlib
 import shutil
+import sys
+import types
 
 import chex
 import jax
@@ -199,3 +202,21 @@ def test_nothing_is_checked_that_was_not_written(saved):
   listed = set(json.loads((step / integrity.CHECKSUMS).read_text())["files"])
   assert listed == {str(path.relative_to(step)) for item in ("state", "data") for path in (step / item).rglob("*") if path.is_file()}
   assert len(trees.flatten(at(4).params)) > 1 and integrity.check(step)
+
+
+def test_callbacks_into_a_closed_loop_are_not_printed_and_everything_else_is(tmp_path, monkeypatch):
+  said = []
+  monkeypatch.setattr(sys, "unraisablehook", said.append)
+  checkpoint.Checkpointer(tmp_path / "run", keep=1).close()
+  assert sys.unraisablehook != said.append
+  loop = asyncio.new_event_loop()
+  loop.close()
+  try:
+    loop.call_soon_threadsafe(print)
+  except RuntimeError as error:
+    ours, from_outside = error.__traceback__, error.__traceback__.tb_next
+    told = [types.SimpleNamespace(exc_value=value, exc_traceback=trace) for value, trace in (
+        (error, from_outside), (error, ours), (error, None), (RuntimeError("another"), from_outside), (OSError("Event loop is closed"), from_outside))]
+    for one in told:
+      sys.unraisablehook(one)
+  assert said == told[1:]
