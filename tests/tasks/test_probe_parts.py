@@ -50,10 +50,14 @@ def test_what_the_probe_leaves_open_is_that_of_the_training(capsys):
 
 
 def test_names_of_dimensions_are_those_that_all_data_sets_have(monkeypatch):
-  manifests = {"a": {"action": {"names": ["x"]}, "state": {"names": ["s"]}}, "b": {"action": {"names": ["x"]}, "state": {"names": None}}}
+  facts = lambda names, size=1: {"names": names, "size": size}
+  manifests = {"a": {"action": facts(["x"]), "state": facts(["s"])}, "b": {"action": facts(["x"]), "state": facts(["t"])},
+               "videos": {"action": facts(None, None), "state": facts(None, None)}}
   monkeypatch.setattr(probe.shards, "read_manifest", lambda path: manifests[path])
   sets = lambda *paths: [types.SimpleNamespace(path=path) for path in paths]
-  assert probe.label_names(sets("a", "b")) == {"action": ["x"], "state": None} and probe.label_names(sets("a")) == {"action": ["x"], "state": ["s"]}
+  assert probe.label_names(sets("a", "b")) == {"action": ["x"], "state": None}
+  assert probe.label_names(sets("a")) == probe.label_names(sets("a", "videos")) == {"action": ["x"], "state": ["s"]}
+  assert probe.label_names(sets("videos")) == {"action": None, "state": None}
 
 
 @pytest.mark.parametrize("change, start", [({}, "Measured on the validation episodes of the training run;"),
@@ -83,11 +87,14 @@ def columns(*, action=True, state=True, tasks=(0, 0, 0), cameras=(0, 0, 0)):
 
 def test_the_projection_is_colored_by_the_first_target_that_was_probed():
   one = types.SimpleNamespace(columns=columns())
-  names = lambda *of: {"trained": {"probes": {name: types.SimpleNamespace(names=["p", "q", "r", "s", "t"]) for name in of}}}
-  found = list(probe._colourings(one, names("action", "state")))
-  assert [(name, d) for name, _, d in found] == [("action: p", 0), ("action: q", 1), ("action: r", 2), ("action: s", 3)]
-  np.testing.assert_array_equal(found[0][1], one.columns["action"][:, 1])
-  assert [name for name, _, _ in probe._colourings(one, names("state"))][:2] == ["state: p", "state: q"] and not list(probe._colourings(one, names()))
+  names = lambda *of: {"trained": {"probes": {name: types.SimpleNamespace(names=["p", "q", "r", "s", "t"] if name == "action" else ["p", "q"]) for name in of}}}
+  has, found = probe._colourings(one, names("action", "state"))
+  assert list(found) == ["action: p", "action: q", "action: r", "action: s"] and has.tolist() == [True] * 3
+  for d, values in enumerate(found.values()):
+    np.testing.assert_array_equal(values, one.columns["action"][has, 1, d])
+  assert list(probe._colourings(one, names("state"))[1]) == ["state: p", "state: q"]
+  nothing, found = probe._colourings(types.SimpleNamespace(columns={}, z=np.zeros((3, 2))), names())
+  assert nothing.tolist() == [True] * 3 and found == {}
 
 
 @pytest.fixture(name="page")
@@ -221,12 +228,15 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
 
     def labels(self, params, windows):
       told.measured.append(("labels", float(params["idm"]["b"][0]), float(params["encoder"]["a"][0]), windows.split))
-      return float(params["idm"]["b"][0])
+      return float(params["idm"]["b"][0]), "COLUMNS"
   monkeypatch.setattr(probe.latents, "Measure", Measure)
+  monkeypatch.setattr(probe, "controls", lambda fit, held_out: {"true-state": {"lp_mse": (0.5, 0.1)}} if (fit, sorted(held_out)) == ("COLUMNS", ["episode"]) else None)
 
   def score(one, fitted, windows, *, seed, names):
-    told.scored.append((float(one.z[0]), fitted, windows.split, seed, names))
-    return {"psnr": float(one.z[0])}, {"probes": {"action": f"A{fitted:g}", "state": f"S{fitted:g}"}, "groups": f"G{fitted:g}", "notes": [f"note {fitted:g}"]}
+    value, columns = fitted
+    told.scored.append((float(one.z[0]), value, columns, windows.split, seed, names))
+    return {"psnr": float(one.z[0])}, {"probes": {"action": f"A{value:g}", "state": f"S{value:g}"}, "notes": [f"note {value:g}"],
+                                       "groups": {"action": f"GA{value:g}", "state": f"GS{value:g}"}}
   monkeypatch.setattr(probe, "score", score)
   monkeypatch.setattr(probe.probes, "gain", lambda *given: told.gains.append(given) or (float(len(told.gains)), 0.5))
   monkeypatch.setattr(probe, "page_data", lambda *given: told.pages.append(given) or "PAGE")
@@ -239,18 +249,19 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
   other = float(jax.random.normal(rng.key(3, "untrained"), (2,))[0])
   assert told.measured == [("all", 5.0, 1.0, "validation"), ("all", pytest.approx(other), 1.0, "validation"), ("labels", 5.0, 1.0, "train"),
                            ("labels", pytest.approx(other), 1.0, "train")], "the encoder is the same"
-  assert told.scored == [(value, value, "validation", 3, "NAMES") for value in (5.0, pytest.approx(other))]
+  assert told.scored == [(value, value, "COLUMNS", "validation", 3, "NAMES") for value in (5.0, pytest.approx(other))]
   text = (tmp_path / probe.METRICS).read_text()
   found = json.loads(text)
-  assert text == json.dumps(found, indent=2) and list(found["rows"]) == ["trained", "untrained", "copy-current-frame"]
+  assert text == json.dumps(found, indent=2) and list(found["rows"]) == ["trained", "untrained", "true-state", "copy-current-frame"]
   assert found["rows"]["trained"] == {"psnr": 5.0, "lp_gain": [1.0, 0.5], "state_lp_gain": [2.0, 0.5]}
-  assert told.gains == [(f"{letter}5", f"{letter}{other:g}", "G5") for letter in "AS"]
+  assert told.gains == [(f"{letter}5", f"{letter}{other:g}", f"G{letter}5") for letter in "AS"]
   assert found["rows"]["untrained"] == {"psnr": pytest.approx(other)}
   assert found["rows"]["copy-current-frame"] == {"reconstruction_mse": 1.0, "psnr": 2.0, "ssim": 3.0}
   assert {key: found[key] for key in ("checkpoint", "data", "windows", "offset_seconds", "notes", "seconds")} == dict(
-      checkpoint="RUN", data=["one", "two"], windows=3, offset_seconds=[0.5, 0.25], notes=["note 5"], seconds=12.5)
+      checkpoint="RUN", data=["one", "two"], windows=3, offset_seconds=[0.5, 0.25], seconds=12.5,
+      notes=["note 5", "true-state: the action read from the robot's own numbers by the same linear layer, not from z"])
   with np.load(tmp_path / "latents.npz") as arrays:
     assert {name: arrays[name].tolist() for name in arrays.files} == {"z": [5.0, 5.0], "past": [7.0], "future": [8.0], "episode": [0, 1]}
   out = capsys.readouterr().out.splitlines()
   assert out[0] == "probe: 3 held-out windows, 7 to fit on, one at 0.5 s, two at 0.25 s" and out[-1] == f"report: {tmp_path / 'PAGE.html'}"
-  assert out[-2] == "  note 5" and told.pages[0][-1] == 12.5 and told.pages[0][4]["idm"]["b"].tolist() == [5.0, 5.0]
+  assert out[-3] == "  note 5" and told.pages[0][-1] == 12.5 and told.pages[0][4]["idm"]["b"].tolist() == [5.0, 5.0]

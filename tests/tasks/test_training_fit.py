@@ -30,6 +30,7 @@ def _fit(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(training.sources, "cores", call("cores"))
   for name in ("check", "changes", "join"):
     monkeypatch.setattr(training.rundir, name, call(f"rundir.{name}"))
+  monkeypatch.setattr(training.rundir, "hardware", lambda: {"devices": "2 x chip"})
   monkeypatch.setattr(training.rundir, "open_run", noted("rundir.open_run", "resume", "overwrite"))
   monkeypatch.setattr(training.log, "check_wandb", call("wandb"))
   monkeypatch.setattr(training, "done_already", call("done_already", lambda: told.enough))
@@ -81,7 +82,7 @@ PREPARED = [("mesh", 2), ("batch", True, 16, 2), "make", "record"]
 def test_a_first_start(fit, tmp_path):
   code, said = fit()
   told, run = fit.told, tmp_path / "run"
-  assert code == 0 and said == f"toy: 1,234 parameters, 234 trainable; mesh {{'data': 2, 'fsdp': 1}}, processes 1; {fit.job.loading}; step 0 of 9; {run}\n"
+  assert code == 0 and said == f"toy: 1,234 parameters, 234 trainable; devices 2 x chip, mesh {{'data': 2, 'fsdp': 1}}, processes 1; {fit.job.loading}; step 0 of 9; {run}\n"
   final = fit.state(0).params
   assert [one for one in told.calls if not (isinstance(one, tuple) and one[0] == "gather")] == [
       *START, "rundir.check", *PREPARED, ("optimizer", 9), ("memory", "SHAPES", True), ("rundir.open_run", False, False), ("write", ["DATA"]),
