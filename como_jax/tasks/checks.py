@@ -164,7 +164,6 @@ def _policy(config) -> None:
   for name, section in config.policy.objectives.items():
     if name not in known:
       raise errors.UserError(f"config.policy.objectives has no {name!r}: {errors.nearest(name, known)}")
-    _weighted(f"config.policy.objectives.{name}", section)
     spread.check(section, f"config.policy.objectives.{name}", required=("weight",))
   for name in known:
     if name not in config.policy.objectives:

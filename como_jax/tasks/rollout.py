@@ -246,7 +246,7 @@ class Log:
         try:
           self.episodes.append(json.loads(line))
         except json.JSONDecodeError:  # the line that a kill cut off: that episode is played again
-          continue
+          pass
       files.write(path, "".join(json.dumps(one) + "\n" for one in self.episodes))
 
   def add(self, episode: dict[str, Any]) -> None:

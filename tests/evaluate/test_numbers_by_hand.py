@@ -196,6 +196,7 @@ def test_similarity_by_hand():
   assert found.labels == ("x", "y") and found.counts.tolist() == [2, 2]
   alone = similarity.matrix(z[:3], np.array(["x", "x", "y"]), centre="none").values
   assert np.isnan(alone[1, 1]) and alone[0, 1] == pytest.approx(0.5)
+  assert similarity.matrix(z[:2], np.array(["x", "y"]), centre="none").values[0, 1] == 0  # of a single pair
   centred = similarity.matrix(z + 5, np.array(["x", "x", "y", "y"]))
   mean = z - z.mean(0)
   unit = mean / np.linalg.norm(mean, axis=1, keepdims=True)

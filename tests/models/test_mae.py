@@ -106,3 +106,18 @@ def test_frozen_patterns(made):
   model, params, *_ = made
   fixed = [name for name, hit in trees.flatten(trees.mask(params, model.frozen)).items() if hit]
   assert fixed == ["decoder/position", "encoder/position"]
+
+
+def test_the_decoder_adds_positions_to_patches_in_their_places():
+  """With blocks that add nothing, the head sees the tokens themselves: CLS, and patches brought back to their order."""
+  decoder = mae.Decoder(width=16, depth=1, heads=2, mlp=32, grid=2, patch=2)
+  tokens, restore = jax.random.normal(KEY, (1, 3, 8)), jnp.array([[2, 0, 3, 1]])  # two of four patches are hidden
+  params = decoder.init(KEY, tokens, restore)["params"]
+  still = {name: part if name in ("embed", "mask_token", "position", "norm", "head") else jax.tree.map(jnp.zeros_like, part) for name, part in params.items()}
+  own = jax.tree.map(np.asarray, params)
+  words = np.asarray(tokens)[0] @ own["embed"]["kernel"] + own["embed"]["bias"]
+  blank = own["mask_token"][0, 0]
+  x = np.stack([blank, words[1], blank, words[2]]) + own["position"].reshape(-1, 16)[1:]
+  x = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+  expected = x @ own["head"]["kernel"] + own["head"]["bias"]
+  np.testing.assert_allclose(decoder.apply({"params": still}, tokens, restore)[0], expected, atol=1e-4)

@@ -31,6 +31,8 @@ def refused(*words):
     (["--config=mae:debug", "--config.objectives={'contrastive': {'weight': 1.0}}"], "a model of kind 'mae' has no such loss (its own: mae)"),
     (["--config=policy:debug", "--config.policy.objectives={'actoin': {'weight': 1.0}}"], "did you mean 'action'"),
     (["--config=policy:debug", "--config.policy.objectives.action={'wieght': 1.0}"], "action.wieght; did you mean 'weight'"),
+    (["--config=policy:debug", "--config.policy.objectives={'action': 0.1}"], "config.policy.objectives.action=0.1, expected a section: {'key': value} with the keys weight"),
+    (["--config=policy:debug", "--config.policy.objectives={'action': {'weight': None}}"], "config.policy.objectives.action.weight"),
     (["--config=motion:debug", "--config.model.encoder={'kind': 'mae_vit', 'size': 'debug/8', 'epsilom': 1.0}"], "did you mean 'epsilon'"),
     (["--config=motion:debug", "--config.model.kind=mae"], "this config trains a model of kind 'motion'"),
     (["--config=compile:debug", "--config.changes=train.stesp=3"], "config.changes=train.stesp=3: config key --config.train.stesp is unknown"),
