@@ -285,3 +285,9 @@ def test_the_first_address_of_a_name_is_taken(monkeypatch):
 def test_settings_are_those_of_the_config_unless_given():
   config = config_lib.parse(["main", f"--config={test_server.ROOT}/configs/serve.py"]).config
   assert server.Settings() == server.Settings(**{name: config[name] for name in task.SETTINGS})
+
+
+def test_the_librarys_own_log_is_silent():
+  """It would write a traceback for every scanner that knocks."""
+  logger = server._silent()
+  assert isinstance(logger, logging.Logger) and not logger.isEnabledFor(logging.ERROR) and logger is not logging.getLogger()
