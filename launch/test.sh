@@ -32,5 +32,5 @@ junit="$(mktemp)"
 trap 'rm -f "$junit"' EXIT
 code=0
 "${pytest[@]}" --junitxml="$junit" "$@" || code=$?
-.venv/bin/python launch/last_run.py "$junit" "$code" "${pytest[*]:3} $*"
+.venv/bin/python launch/last_run.py "$junit" "$code" "$(printf '%q ' "${pytest[@]:3}" "$@")"
 exit "$code"

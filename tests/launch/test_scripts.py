@@ -99,4 +99,4 @@ def test_a_run_is_written_down_only_when_asked(project):
   assert done.returncode == 1 and "10.5 minutes" in done.stdout and "--junitxml" in asked[-1]
   found = json.loads((root / "tests" / "last_run.json").read_text())
   assert (found["minutes"], found["tests"], found["failures"], found["skipped"], found["exit_code"]) == (10.5, 40, 1, 2, 1)
-  assert found["skipped_because"] == ["needs a GPU"] and found["arguments"].endswith("-m  tests/sim") and len(found["date"]) == 10
+  assert found["skipped_because"] == ["needs a GPU"] and found["arguments"].endswith("-m '' tests/sim") and len(found["date"]) == 10
