@@ -111,7 +111,7 @@ def _is_place(error: OSError, command) -> bool:
   if error.errno != errno.ENOENT or command is None:
     return bool(error.errno in _PLACES and error.filename)
   made = [str(command.workdir), *(str(command.config.get(key) or "") for key in ("output", "lerobot"))]
-  missing = os.path.abspath(error.filename) if error.filename else ""
+  missing = os.path.abspath(os.fsdecode(error.filename)) if error.filename else ""
   return any(os.path.commonpath([missing, os.path.abspath(path)]) == missing for path in made if missing and path)
 
 

@@ -25,12 +25,14 @@ class Packets:
     first: byte of the first such place, -1 = there is none.
     rest: bytes of a packet that is cut at the end of the file.
     size: bytes of a whole one.
+    behind: bytes at the end of the file that are no packets: padding, or what a recorder writes there.
   """
 
   lost: int
   first: int
   rest: int
   size: int
+  behind: int = 0
 
 
 def check(path: str, pid: int, notes: list[str]) -> None:
@@ -52,6 +54,8 @@ def check(path: str, pid: int, notes: list[str]) -> None:
   if found.lost:
     where = f"in {found.lost} places, first at byte {found.first}"
     raise Unreadable(f"damaged: packets of the video are missing or broken {where}")
+  if found.behind:
+    notes.append(f"the last {found.behind} bytes of the file are no packets of the transport stream and not read")
   if found.rest:
     notes.append(f"the file ends inside a packet ({found.rest} of {found.size} bytes): what came after is missing")
 
@@ -65,14 +69,22 @@ def look(path: str, pid: int, length: int, changed: int) -> Packets | None:
       return None
     size, begin = layout
     file.seek(begin)
-    lost, first, counter, at = 0, -1, None, begin
+    places, counter, at, end = [], None, begin, begin  # end: of the last packet
     while len(data := file.read(size * _CHUNK)) >= size:
       rows = np.frombuffer(data, np.uint8)[: len(data) // size * size].reshape(-1, size)
       bad, counter = _broken(rows[:, _SIZES[size] :], pid, counter)
-      lost += len(bad)
-      first = at + int(bad[0]) * size if len(bad) and first < 0 else first
+      places += (at + bad * size).tolist()
+      packets = np.flatnonzero(rows[:, _SIZES[size]] == _SYNC)
+      end = at + (int(packets[-1]) + 1) * size if len(packets) else end
       at += len(rows) * size
-  return Packets(lost, first, (length - begin) % size, size)
+    file.seek(at)
+    rest = file.read(size)
+    file.seek(end)
+    if _layout(np.frombuffer(file.read(204 * (_LOOK + 1)), np.uint8)) is None:  # else packets go on elsewhere
+      places = [place for place in places if place < end]  # what no packet follows is not of the stream
+  cut = rest[_SIZES[size] : _SIZES[size] + 1] == bytes([_SYNC]) and at == end
+  lost, first = len(places), min(places, default=-1)
+  return Packets(lost, first, len(rest) if cut else 0, size, 0 if cut or first >= end else length - end)
 
 
 def _layout(head: np.ndarray) -> tuple[int, int] | None:
@@ -89,8 +101,6 @@ def _layout(head: np.ndarray) -> tuple[int, int] | None:
 def _broken(rows: np.ndarray, pid: int, counter: int | None) -> tuple[np.ndarray, int | None]:
   """Numbers of the packets [N, 188] before or in which something is missing, and the counter after them."""
   astray = rows[:, 0] != _SYNC
-  if astray.any() and not rows[int(np.argmax(astray)) :].any():
-    astray[:] = False  # recorders fill a file with zeros that they have reserved
   mine = ((rows[:, 1] & 0x1F).astype(int) << 8 | rows[:, 2]) == pid
   own = np.flatnonzero(mine & (rows[:, 0] == _SYNC) & (rows[:, 3] & 0x10 != 0))  # only those with a payload are counted
   counters = rows[own, 3].astype(int) & 0x0F

@@ -84,7 +84,9 @@ def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: "Tally") ->
   rest = os.path.getsize(path) - position - packet.size
   if rest and kind in _BY_SIZE:
     raise Unreadable(f"truncated: {rest % packet.size} of {packet.size} bytes of the last frame are in the file")
-  if kind == "mjpeg" and not bytes(packet).rstrip(b"\0").endswith(b"\xff\xd9"):
+  data = bytes(packet)
+  end = data.rfind(b"\xff\xd9")  # what else follows is not of the picture, unless another one begins
+  if kind == "mjpeg" and (end <= data.rfind(b"\xff\xda") or b"\xff\xd8" in data[end:]):
     raise Unreadable(f"truncated: the file ends inside the picture after frame {tally.decoded - 1}")
   if stream.codec_context.name == "hevc" and annexb(kind):
     return _check_hevc(stream.codec_context, tally.since_key)

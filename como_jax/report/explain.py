@@ -124,6 +124,7 @@ METRICS: dict[str, Metric] = {
 }
 
 RANK_FLOOR, PCFC_CEILING = 1.5, 0.99
+HALF = 0.5  # of a target's variance: what leaves more of it tells less than half
 PROBE_GAP, DRAWING_GAP = 0.02, 0.02  # by which a model has to be better: of the untrained one's error, of the copy's
 # Rows of linear layers that read the action from the robot's own numbers: what the best z could tell, and what no motion can.
 TRUE_CHANGE, TRUE_STATE = "true-state-change", "true-state"
@@ -155,8 +156,9 @@ def verdict(metrics: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
   """Is it motion? None when there is no "trained" row or none of its numbers speaks to the question.
 
   A probe error counts as below the untrained one when the gap exceeds 2 % of it and twice its standard error: that of the
-  paired difference ("lp_gain") where known, else the joint one. Where the actions are positions, which the robot's state tells
-  better than its true change does, no motion can tell them: the state's change is asked for instead.
+  paired difference ("lp_gain") where known, else the joint one. Where the actions look like positions, of which the robot's true
+  change tells less than half and its state clearly more, and z does not tell most of them itself, the state's change is asked for
+  instead. (A controller's steps towards one goal look like that too: its state tells them.)
   """
   trained, untrained = (_known(metrics.get(row, {})) for row in ("trained", "untrained"))
   checks, missing = [], []
@@ -167,14 +169,16 @@ def verdict(metrics: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
     else:
       checks.append(Check(question, bool(passed), evidence))
 
-  known, positions = "lp_mse" in trained and "lp_mse" in untrained, _positions(metrics)
+  known = "lp_mse" in trained and "lp_mse" in untrained
+  told = known and trained["lp_mse"][0] < HALF and _probe("", trained, untrained)[0]
+  positions = "" if told else _positions(metrics)
   if known and not positions:
     ask("Does z tell the action better than the untrained model?", *_probe("", trained, untrained))
   elif "state_lp_mse" in trained and "state_lp_mse" in untrained:
     passed, evidence = _probe("state_", trained, untrained)
     ask("Does z tell the change of the robot's state better than the untrained model?", passed, evidence + (f"; {positions}" if known else ""))
   else:
-    ask("Does z tell the action better than the untrained model?", None, "", why=positions or "not measured: the data have no action")
+    ask("Does z tell the action better than the untrained model?", None, "", why=positions or "not measured: no probe of the action")
   known = bool(checks)
   moving = trained.get("copy_ratio_moving") or trained.get("copy_ratio")
   kind = " on moving pixels" if "copy_ratio_moving" in trained else ""
@@ -225,9 +229,9 @@ def _probe(prefix: str, trained: Mapping[str, Any], untrained: Mapping[str, Any]
 def _positions(metrics: Mapping[str, Mapping[str, Any]]) -> str:
   """Why the actions cannot be asked for; "" where they can, or where the data have no state to know it from."""
   motion, position = (_known(metrics.get(row, {})).get("lp_mse") for row in (TRUE_CHANGE, TRUE_STATE))
-  if not motion or not position or motion[0] <= position[0]:
+  if not motion or not position or motion[0] < HALF or motion[0] - position[0] <= 2 * np.hypot(motion[1] or 0.0, position[1] or 0.0):
     return ""
-  return (f"not asked for: the actions, which are positions and not motions here (LP-MSE {position[0]:.3f} from the robot's state, "
+  return (f"not asked for: the actions, which look like positions rather than motions (LP-MSE {position[0]:.3f} from the robot's state, "
           f"{motion[0]:.3f} from its true change)")
 
 

@@ -66,7 +66,7 @@ def _too_long(there: pathlib.Path, path: pathlib.Path) -> str:
   """What is too long in a path of which `there` is a folder already; "" for nothing. A run's own files need some room below it."""
   name, whole = (os.pathconf(there, key) for key in ("PC_NAME_MAX", "PC_PATH_MAX"))
   longest = max((len(os.fsencode(part)) for part in path.relative_to(there).parts), default=0)
-  if longest > name:
+  if 0 < name < longest:
     return f"a name of {longest} bytes, at most {name} are possible"
   size = len(os.fsencode(path)) + name
   return f"{size - name} bytes, at most {whole - name} are possible" if size > whole else ""

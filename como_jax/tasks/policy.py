@@ -45,8 +45,13 @@ def evaluate(command: config_lib.CommandLine) -> int:
   if not config.data.validation_fraction > 0:
     raise errors.UserError("config.train.steps=0 scores a policy on held-out episodes: config.data.validation_fraction is 0")
   rundir.check(workdir, config, **flags)
+  if command.resume and any((workdir / name).exists() for name in (checkpoint.FOLDER, checkpoint.WEIGHTS)):
+    raise errors.UserError(f"--workdir {workdir} holds a trained policy: to score it give --config.init={workdir} and another --workdir")
   config, ready = resolve(config)
-  known = ready.start[1]["robots"]
+  known, before = ready.start[1]["robots"], ready.start[1].get("policy", {})
+  for key in ("guidance", "reduce"):
+    if key in before and before[key] != config.policy[key]:
+      raise errors.UserError(f"config.train.steps=0: config.policy.{key} is {config.policy[key]!r}, that of the policy {config.init!r} is {before[key]!r}")
   if new := [name for name in config.robots if name not in known]:
     raise errors.UserError(f"config.train.steps=0: the policy {config.init!r} has no head for robot {new[0]!r}: {errors.nearest(new[0], known)}")
   made = job(config, ready)
@@ -54,7 +59,7 @@ def evaluate(command: config_lib.CommandLine) -> int:
   scores = made.evaluate(jax.device_put(made.start))
   files.write(workdir / EVALUATION, json.dumps({"policy": str(config.init), "data": [one.path for one in ready.sets], **scores}, indent=2))
   print(f"{config.init} on held-out examples: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-        + f" (0 = perfect, 1 = the mean action, 2 = a random draw) -> {workdir / EVALUATION}", flush=True)
+        + f" (of action_mse 0 is perfect; its unit is the policy's own normalization) -> {workdir / EVALUATION}")
   return 0
 
 

@@ -136,6 +136,9 @@ def score(one: latents.Measured, fit: tuple[np.ndarray, dict], windows, *, seed:
       results["notes"].append(f"the data has no {target}: no probe of it")
       continue
     some = np.concatenate([latents.having(fit[1], target), latents.having(ids, target)])
+    if len(np.unique(both[some & ~held_out])) < 2:
+      results["notes"].append(f"{target}: fewer than 2 episodes to fit on have one: no probe of it")
+      continue
     if not some.all():
       parts = ", ".join(windows.datasets[i] for i in np.unique(ids["dataset"][latents.having(ids, target)]))
       results["notes"].append(f"{target}: {len(values)} of {len(ids['group'])} held-out windows have one, those of {parts}: the probes are of these")

@@ -39,7 +39,7 @@ class Checkpointer:
     self._spec = pathlib.Path(workdir) / SPEC
     self._seal: tuple[threading.Thread, threading.Event] | None = None
     self._failed = False
-    if sys.unraisablehook is not _say_unraisable:
+    if not _unraisable:  # once: another's hook may call ours
       _unraisable.append(sys.unraisablehook)
       sys.unraisablehook = _say_unraisable
 

@@ -67,7 +67,8 @@ def test_what_is_no_loss_and_what_is(tmp_path):
   assert look(path, checked, pid) == transport_stream.Packets(0, -1, 0, 204)
   assert look(path, rows.reshape(-1)[100:], pid).lost == 0  # begins inside a packet
   assert look(path, np.insert(rows, k, rows[k], 0), pid).lost == 0  # sent twice
-  assert look(path, rows.tobytes() + bytes(188 * 40), pid).lost == 0  # space that was reserved
+  for behind in (bytes(188 * 40), bytes(1000), b"\xff" * 1000, b"written by a recorder " * 20):
+    assert look(path, rows.tobytes() + behind, pid) == transport_stream.Packets(0, -1, 0, 188, len(behind))
   restart = np.delete(rows, k, 0)
   after = payloads(restart, pid)[payloads(restart, pid) >= k][0]
   restart[after, 3] |= 0x20
@@ -92,6 +93,13 @@ def test_a_lost_packet_is_refused(tmp_path, codec, options):
       shown(path)
     with pytest.raises(video.Unreadable, match="^damaged: packets"):
       list(video.read_at(path, [0.9, 1.0], KEEP))
+
+
+def test_what_stands_behind_the_last_packet_is_told(tmp_path):
+  path, rows, _ = make(tmp_path / "a.ts")
+  open(path, "wb").write(rows.tobytes() + b"\xff" * 1000)
+  _, numbers, notes = shown(path)
+  assert len(numbers) == 12 and notes == ["the last 1000 bytes of the file are no packets of the transport stream and not read"]
 
 
 def test_a_file_that_ends_inside_a_packet_is_told(tmp_path):

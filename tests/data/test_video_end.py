@@ -163,3 +163,15 @@ def test_an_index_that_holds_more_than_the_file():
   assert checked("mov,mp4,m4a", index=[5] * 10 + [0]) == []
   with pytest.raises(video.Unreadable, match="^truncated: 11 frames declared, 10 in the file"):
     checked("mov,mp4,m4a", index=[5] * 11)
+
+
+@pytest.mark.parametrize("behind", [b"\r\n", b"\r\n--boundary\r\nContent-Type: image/jpeg\r\n\r\n", b"\xff" * 100, bytes(64)])
+def test_what_follows_the_last_jpeg_is_not_a_part_of_it(tmp_path, behind):
+  """Cameras put words between their pictures, recorders padding behind them."""
+  path = makers.write_video(tmp_path / "a.mjpeg", makers.noise(4), codec="mjpeg", pix_fmt="yuvj420p")
+  data = open(path, "rb").read()
+  open(path, "wb").write(data + behind)
+  assert len(list(video.read(path, KEEP))) == 4
+  open(path, "wb").write(data[:-2])
+  with pytest.raises(video.Unreadable, match="^truncated: the file ends inside the picture after frame"):
+    list(video.read(path, KEEP))

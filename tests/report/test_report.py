@@ -174,7 +174,7 @@ def test_without_actions_and_states_the_verdict_is_not_yes():
   found = explain.verdict(video)
   assert all(check.passed for check in found.checks) and len(found.checks) == 3
   assert found.level == "mixed" and found.headline.startswith("Not known: no action and no state")
-  assert found.missing == (("Does z tell the action better than the untrained model?", "not measured: the data have no action"),)
+  assert found.missing == (("Does z tell the action better than the untrained model?", "not measured: no probe of the action"),)
   assert explain.verdict(video | {"trained": video["trained"] | {"copy_ratio": 0.99}}).level == "bad"
   moved = {row: of | {"state_lp_mse": (error, 0.01)} for (row, of), error in zip(video.items(), (0.4, 0.9, 1.0))}
   assert explain.verdict(moved).level == "good" and "change of the robot's state" in explain.verdict(moved).checks[0].question
@@ -187,10 +187,20 @@ def test_actions_that_are_positions_are_not_asked_for():
   found = positions(1.01, 0.123, 0.5)  # no motion can tell them, so that z does not says nothing against z
   assert found.level == "good" and not found.missing and "the change of the robot's state" in found.checks[0].question
   assert "LP-MSE, state 0.500 against 0.950" in found.checks[0].evidence
-  assert found.checks[0].evidence.endswith("not motions here (LP-MSE 0.123 from the robot's state, 1.010 from its true change)")
+  assert found.checks[0].evidence.endswith("rather than motions (LP-MSE 0.123 from the robot's state, 1.010 from its true change)")
   assert positions(1.01, 0.123, 0.949).level == "bad"
-  motions = positions(0.4, 0.8, 0.5)  # relative actions: as before
+  for motion, position in ((0.4, 0.8), (0.4, 0.1), (0.9, 0.71)):  # relative actions, a controller's small steps, a gap within two errors
+    assert "tell the action" in positions(motion, position, 0.5).checks[0].question
+  motions = positions(0.4, 0.8, 0.5)
   assert motions.level == "bad" and "tell the action" in motions.checks[0].question and "not asked" not in motions.checks[0].evidence
+
+
+def test_a_latent_that_tells_the_action_is_asked_for_it_whatever_the_state_tells():
+  rows = {"trained": METRICS["trained"] | {"lp_mse": 0.2, "lp_r2": 0.8, "lp_gain": (0.75, 0.02), "state_lp_mse": 0.95},
+          "untrained": METRICS["untrained"] | {"lp_mse": 0.95, "state_lp_mse": 0.95},
+          "true-state-change": {"lp_mse": (1.0, 0.03)}, "true-state": {"lp_mse": (0.1, 0.03)}}
+  found = explain.verdict(rows).checks[0]
+  assert found.passed and "tell the action" in found.question
 
 
 def test_difference_amplification():

@@ -129,9 +129,7 @@ def test_a_new_robot_gets_a_new_head_and_the_rest_goes_on(run, path, tmp_path, c
   after, resolved = checkpoint.load(tmp_path / "next")
   assert list(resolved["robots"]) == ["arm", "bot"] and set(after["heads"]) == {"arm", "bot", "latent"}
   assert resolved["normalisation"]["robots"]["arm"] == config["normalisation"]["robots"]["arm"]
-  for name in ("trunk", "dit"):
-    jax.tree.map(np.testing.assert_array_equal, before[name], after[name])
-  jax.tree.map(np.testing.assert_array_equal, before["heads"]["arm"], after["heads"]["arm"])
+  jax.tree.map(np.testing.assert_array_equal, *((one["trunk"], one["dit"], one["heads"]["arm"]) for one in (before, after)))
 
 
 def test_a_policy_is_scored_without_a_step(run, path, labels, tmp_path, capsys):
@@ -143,12 +141,15 @@ def test_a_policy_is_scored_without_a_step(run, path, labels, tmp_path, capsys):
   found = json.loads((tmp_path / "a" / policy.EVALUATION).read_text())
   assert [found.pop("policy"), *found.pop("data")] == [str(run), path, path] and found == pytest.approx(logged, rel=1e-5)  # validated in training
   assert f"{run} on held-out examples: action_mse {logged['action_mse']:.4g}, " in capsys.readouterr().out
-  other = ("--config.data.mixture=()", f"--config.data.path={path}", "--config.policy.robot=bot")
-  nothing, nobody = ("--config.data.validation_fraction=0.0",), ("--config.init=",)
-  for words, why in ((other, "no head for robot 'bot'.*arm"), (nothing, "fraction is 0"), (nobody, "give --config.init=RUN")):
+  for words, why in ((("--config.data.mixture=()", f"--config.data.path={path}", "--config.policy.robot=bot"), "no head for robot 'bot'.*arm"),
+                     (["--config.data.validation_fraction=0.0"], "fraction is 0"), (["--config.init="], "give --config.init=RUN"),
+                     (["--config.policy.reduce=last"], "policy.reduce is 'last', that of the policy .* is 'mean'")):
     with pytest.raises(errors.UserError, match=why):
       scored("b", *words)
   assert not (tmp_path / "b").exists()
+  (tmp_path / "a" / "weights").mkdir()
+  with pytest.raises(errors.UserError, match="a holds a trained policy: to score it give --config.init="):
+    scored("a", "--resume")
 
 
 @pytest.mark.parametrize("words, message", [

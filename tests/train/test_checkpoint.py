@@ -207,6 +207,7 @@ def test_nothing_is_checked_that_was_not_written(saved):
 def test_callbacks_into_a_closed_loop_are_not_printed_and_everything_else_is(tmp_path, monkeypatch):
   said = []
   monkeypatch.setattr(sys, "unraisablehook", said.append)
+  monkeypatch.setattr(checkpoint, "_unraisable", [])  # as in a new process
   checkpoint.Checkpointer(tmp_path / "run", keep=1).close()
   assert sys.unraisablehook != said.append
   loop = asyncio.new_event_loop()
