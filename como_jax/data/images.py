@@ -5,6 +5,7 @@ Pictures are uint8 RGB [H, W, 3].
 
 import dataclasses
 import io
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,11 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 DECODING = 2  # of stored frames into pixels: raise it when the same bytes begin to give others, 2 with `reduction`
+
+
+def is_deep_gray(pixel_format: str) -> bool:
+  """Whether a pixel format, by FFmpeg's name of it, is one channel of more than 8 bits, as depth has."""
+  return bool(re.match(r"gray(9|1\d|f)", pixel_format))
 
 
 def reduction(height: int, width: int, to_height: int, to_width: int) -> int:

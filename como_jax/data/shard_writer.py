@@ -61,7 +61,7 @@ class WriteShard:
         encoded = episode_encoder.encode(raw, self.settings, lambda frames, i=i: report(Progress(i, frames)))
       except errors.UserError:
         raise
-      except Exception as error:  # pylint: disable=broad-exception-caught  (no file may stop the rest)
+      except Exception as error:  # no file may stop the rest
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE):
           raise
         reason = str(error) if isinstance(error, video.Unreadable) else f"{type(error).__name__}: {error}"

@@ -23,6 +23,7 @@ from como_jax.data.images import (
   decode_image,
   decode_jpeg,
   encode_jpeg,
+  is_deep_gray,
   reduction,
   resize,
 )
@@ -65,11 +66,17 @@ class Info:
       is the mean of those within a quarter of the median, for many containers round to 1 ms.
     frames: number of frames that the header declares, 0 when it does not.
     duration: seconds, 0 when unknown.
+    pixel_format: FFmpeg's name of it, "" when unknown.
   """
 
   fps: float
   frames: int
   duration: float
+  pixel_format: str = ""
+
+  @property
+  def deep_gray(self) -> bool:
+    return is_deep_gray(self.pixel_format)
 
 
 def printable(path: str) -> str:
@@ -87,7 +94,7 @@ def probe(path: str) -> Info:
     fps = 1 / float(usual.mean()) if usual.sum() > 0 else video_stream.header_rate(stream)
     end, begin = video_end.declared_end(container, stream), (stream.start_time or 0) * (stream.time_base or 0)
     duration = max(0.0, end - float(begin))
-    return Info(fps, stream.frames, duration)
+    return Info(fps, stream.frames, duration, stream.format.name if stream.format else "")
 
 
 def timeline(path: str) -> np.ndarray:

@@ -183,7 +183,7 @@ class Converter:
       self._formats[name] = (
         any(part.bits > 8 for part in parts), frame.format.has_palette or any(part.is_alpha for part in parts)
       )
-      if len(parts) == 1 and parts[0].bits > 8:
+      if images.is_deep_gray(name):
         self._say(f"{self._label}: gray pictures of {parts[0].bits} bits were scaled to 8 bits, as by a player")
     deep, alpha = self._formats[name]
     tone_map = self._tone_map(frame)

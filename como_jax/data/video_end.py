@@ -84,9 +84,7 @@ def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: "Tally") ->
   rest = os.path.getsize(path) - position - packet.size
   if rest and kind in _BY_SIZE:
     raise Unreadable(f"truncated: {rest % packet.size} of {packet.size} bytes of the last frame are in the file")
-  data = bytes(packet)
-  end = data.rfind(b"\xff\xd9")  # what else follows is not of the picture, unless another one begins
-  if kind == "mjpeg" and (end <= data.rfind(b"\xff\xda") or b"\xff\xd8" in data[end:]):
+  if kind == "mjpeg" and not _ends_whole_jpeg(bytes(packet)):
     raise Unreadable(f"truncated: the file ends inside the picture after frame {tally.decoded - 1}")
   if stream.codec_context.name == "hevc" and annexb(kind):
     return _check_hevc(stream.codec_context, tally.since_key)
@@ -95,6 +93,12 @@ def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: "Tally") ->
   if kind == "mpeg" and _inside_packet(path, position):
     return ["the file ends inside a packet: what came after is missing"]
   return []
+
+
+def _ends_whole_jpeg(data: bytes) -> bool:
+  """Whether a picture ends behind its last scan; what else follows is not of it, unless another one begins."""
+  end = data.rfind(b"\xff\xd9")
+  return end > data.rfind(b"\xff\xda") and b"\xff\xd8" not in data[end:]
 
 
 def annexb(kind: str) -> bool:

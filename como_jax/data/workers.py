@@ -25,7 +25,7 @@ def _serve(pipe, function: Callable[[Any, Callable[[Any], None]], Any]) -> None:
         message = ("result", function(unit, lambda progress: pipe.send(("progress", progress))))
       except errors.UserError as error:
         message = ("user_error", str(error))
-      except Exception as error:  # pylint: disable=broad-exception-caught  (it is raised again in the parent)
+      except Exception as error:  # it is raised again in the parent
         disk = isinstance(error, OSError) and error.errno in _DISK
         message = ("disk", (error.errno, error.strerror, error.filename)) if disk else ("error", traceback.format_exc())
       pipe.send(message)

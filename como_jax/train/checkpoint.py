@@ -116,7 +116,7 @@ class Checkpointer:
       return self._manager.restore(step, args=items).state, ""
     except Exception as error:  # Orbax and TensorStore raise all kinds
       known = (self._folder / str(step) / integrity.CHECKSUMS).is_file() or jax.process_count() > 1
-      if known or isinstance(error, (MemoryError, PermissionError)) or "RESOURCE_EXHAUSTED" in str(error):
+      if known or _of_the_machine(error):
         raise errors.UserError(f"checkpoint {self._folder / str(step)} cannot be read: {_line(error)}") from error
       return None, _line(error)
 
@@ -143,7 +143,7 @@ class Checkpointer:
     try:
       return "" if all_finite(_read(folder / integrity.STATE)) else "it holds numbers that are not finite"
     except Exception as error:  # Orbax and TensorStore raise all kinds
-      if isinstance(error, (MemoryError, PermissionError)) or memory.is_out_of_memory(error):
+      if _of_the_machine(error):
         raise
       return f"it cannot be read: {_line(error)}"
 
@@ -204,6 +204,11 @@ def _say_unraisable(unraisable: Any) -> None:
   begins_there = trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("asyncio.")  # no code of Python called it
   if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed" and begins_there):
     _unraisable[-1](unraisable)
+
+
+def _of_the_machine(error: Exception) -> bool:
+  """Whether a step cannot be read for want of memory or permission, which says nothing of the step."""
+  return isinstance(error, PermissionError) or memory.is_out_of_memory(error) or "RESOURCE_EXHAUSTED" in str(error)  # TensorStore's own
 
 
 def all_finite(tree) -> bool:

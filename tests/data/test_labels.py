@@ -92,7 +92,7 @@ def test_a_label_set_is_read_without_its_data(data, tmp_path):
 
 def test_the_readmes_example_reads_labels(data, tmp_path, capsys):
   (block,) = re.findall(r"```python\n(from como_jax.data import labels.*?)```", (COMPAT.parents[1] / "README.md").read_text(), re.S)
-  exec(block.replace("runs/labels", write(data, tmp_path / "l")), {})  # pylint: disable=exec-used
+  exec(block.replace("runs/labels", write(data, tmp_path / "l")), {})
   assert capsys.readouterr().out.splitlines()[1] == f"episode_1 left (9, 2) {7 / 9}"
 
 

@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import episode, video, video_stream
+from como_jax.data import episode, video
 from como_jax.data.sources import lerobot_clock as clock
 from como_jax.data.sources import lerobot_features as layout
 from como_jax.data.sources import lerobot_images as images
@@ -188,7 +188,7 @@ class LeRobot:
     """Whether its first picture has more than 8 bits of gray. What cannot be read is left for its episode to report."""
     with contextlib.suppress(video.Unreadable, av.FFmpegError, *images.ERRORS):
       if camera.video:
-        return bool(self._deep_format(self._first_video(camera.key)))
+        return video.probe(self._first_video(camera.key)).deep_gray
       cells = tables.first_cell(sample, camera.key) if sample else None
       return cells is not None and images.is_deep(images.read(self._root, cells[0].as_py()))
     return False
@@ -201,13 +201,6 @@ class LeRobot:
         if os.path.isfile(path):
           return path
     raise video.Unreadable("no file")
-
-  @staticmethod
-  def _deep_format(path: str) -> str:
-    """The pixel format of a video whose pictures are one channel of more than 8 bits, "" for others."""
-    with video_stream.open_video(path) as (_, stream):
-      name = stream.format.name if stream.format else ""
-    return name if layout.is_deep_format(name) else ""
 
   def _arrays(self, columns: dict[str, np.ndarray], path: str, notes: list[str]) -> tuple[dict[str, np.ndarray], int]:
     """(action and state, float32 [T, D]; T).
@@ -242,12 +235,11 @@ class LeRobot:
     where = f"camera {camera.name!r}, {os.path.relpath(path, self._root)}"
     try:
       info = self._probed.get(path) or video.probe(path)
-      deep = "" if path in self._probed else self._deep_format(path)
     except video.Unreadable as error:
       reason = f"the file is {tables.POINTER}" if tables.is_pointer(path) else error
       raise video.Unreadable(f"{where}: {reason}") from error
-    if deep:
-      raise video.Unreadable(f"{where}: its pictures are {deep}, depth video is not read; source option camera_keys "
+    if info.deep_gray:
+      raise video.Unreadable(f"{where}: its pictures are {info.pixel_format}, depth video is not read; source option camera_keys "
                              "leaves a camera out")
     if not self._v3:
       return clock.Stretch(where, path, 0.0, None, False, rows, 0.0, 0, info)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from como_jax import errors
+from como_jax.data import images
 from como_jax.data.sources import lerobot_tables as tables
 from como_jax.data.sources.options import SourceOptions
 
@@ -120,12 +121,7 @@ def cameras(features: Mapping[str, dict], options: SourceOptions, where: str) ->
 def _is_depth(feature: Mapping[str, Any]) -> bool:
   said = [feature, *(feature[key] for key in ("info", "video_info") if isinstance(feature.get(key), dict))]
   flags = [str(part.get(key)).lower() for part in said for key in ("video.is_depth_map", "is_depth_map")]
-  return "true" in flags or "1" in flags or any(is_deep_format(str(part.get("video.pix_fmt", ""))) for part in said)
-
-
-def is_deep_format(name: str) -> bool:
-  """Whether a pixel format of FFmpeg is one channel of more than 8 bits."""
-  return bool(re.match(r"gray(9|1\d|f)", name))
+  return "true" in flags or "1" in flags or any(images.is_deep_gray(str(part.get("video.pix_fmt", ""))) for part in said)
 
 
 def numeric(features: Mapping[str, dict]) -> list[str]:
