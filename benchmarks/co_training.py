@@ -15,16 +15,18 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+import common  # noqa: E402
 import numpy as np  # noqa: E402
+import over_runs  # noqa: E402
 
 from como_jax import sim  # noqa: E402
 from como_jax.data import index, reader, sequences, shards  # noqa: E402
 from como_jax.data import labels as labels_lib  # noqa: E402
-from como_jax.evaluate import success  # noqa: E402
 
 LABELS = {"+ CoMo labels": "como", "+ VQ labels": "vq", "+ true motion": "true"}  # row -> folder of its labels
 ROWS = ("robot only", "+ CoMo labels", "+ VQ labels", "+ true motion", "robot x5")
@@ -53,6 +55,8 @@ def main() -> None:
   parser.add_argument("--max-steps", type=int, default=300, help="control steps after which an episode has failed")
   parser.add_argument("--robot-batch", type=int, default=32, help="robot examples of a step, in every row")
   parser.add_argument("--video-batch", type=int, default=16, help="video examples of a step, beside them")
+  parser.add_argument("--margin", type=float, default=5.0,
+                      help="points within which two rows are called equal")
   parser.add_argument("--workers", type=int, default=2)
   options, options.extra = parser.parse_known_args()  # --config.key=value of the policies
   if wrong := [word for word in options.extra if not word.startswith("--config.")]:
@@ -69,7 +73,7 @@ def main() -> None:
 
 def check(options: argparse.Namespace) -> None:
   """Refuses to go on in a folder with other settings: its finished parts would be mixed with new ones."""
-  free = ("workdir", "policies", "rows", "seeds", "workers")
+  free = ("workdir", "policies", "rows", "seeds", "workers", "margin")
   asked = {name: str(value) for name, value in vars(options).items() if name not in free}
   file = options.workdir / "options.json"
   before = json.loads(file.read_text()) if file.exists() else asked
@@ -166,28 +170,35 @@ def _label_error(options: argparse.Namespace, row: str) -> str:
 
 def _table(options: argparse.Namespace, results: dict[str, list[dict]]) -> None:
   """Writes what there is so far."""
-  lines = ["| policy, data | " + " | ".join(options.tasks) + " | all tasks | by seed | mean of seeds | against robot only | action error | latent error | label error |",
-           "| --- |" + " --- |" * (len(options.tasks) + 7)]
-  for name, runs in results.items():
-    cells = [f"{100 * sum(run['tasks'][task][0] for run in runs) / sum(run['tasks'][task][1] for run in runs):.0f}" for task in options.tasks]
-    pooled = success.rate(*(sum(run["tasks"][task][i] for run in runs for task in options.tasks) for i in (0, 1)))
-    rates = [100 * statistics.fmean(run["outcomes"]) for run in runs]
-    seeds = success.over_runs(rates)
-    mean = f"{seeds.mean:.1f}" + (f" ± {seeds.interval[1] - seeds.mean:.1f}" if seeds.interval else "")
-    base = results.get(f"{name.split(',')[0]}, {ROWS[0]}", [])[:len(runs)]
-    outcomes = [[one for run in part for one in run["outcomes"]] for part in (runs, base)]
-    against = str(success.compare_paired(*outcomes)) if runs is not base and len(base) == len(runs) and not name.endswith(ROWS[0]) else ""
-    errors = [_mean([run[key] for run in runs]) for key in ("action_mse", "latent_mse")]
-    lines.append(f"| {name} | " + " | ".join([*cells, str(pooled), " ".join(f"{rate:.0f}" for rate in rates), mean, against, *errors,
-                                           _label_error(options, name.split(", ")[1])]) + " |")
-  note = (f"\nSuccess in percent, {options.episodes} episodes a task and seed, {options.labelled} labelled demonstrations a task, {options.steps} steps of "
-          f"{options.robot_batch} robot and {options.video_batch} video examples. Each seed has its own initial states, the same for all rows. "
-          "All tasks: Wilson's interval over all episodes. Mean of seeds: Student's t interval. Against robot only: paired by initial state "
-          "(Newcombe, McNemar). Action and latent error: of held-out examples, in normalised units. Label error: of a linear layer from the "
-          "labels to the hand's true displacement on held-out episodes, in units of its variance.\n")
   options.workdir.mkdir(parents=True, exist_ok=True)
-  (options.workdir / "co_training.md").write_text("\n".join(lines) + "\n" + note)
+  (options.workdir / "co_training.md").write_text(
+      page(options, results, lambda row: _label_error(options, row)))
   (options.workdir / "co_training.json").write_text(json.dumps(results, indent=1))
+
+
+def page(
+    options: argparse.Namespace, results: dict[str, list[dict]], label_error: Callable[[str], str]) -> str:
+  """Success by task and the offline errors, then what may be said with the run as the unit (over_runs.py)."""
+  columns = ["policy, data", *options.tasks, "all tasks", "by seed"]
+  columns += ["action error", "latent error", "label error"]
+  rows = []
+  for name, runs in results.items():
+    won, played = ([sum(run["tasks"][task][i] for run in runs) for task in options.tasks] for i in (0, 1))
+    tasks = [f"{100 * a / n:.0f}" for a, n in zip(won, played)]
+    rates = " ".join(f"{100 * statistics.fmean(run['outcomes']):.0f}" for run in runs)
+    errors = [_mean([run[key] for run in runs]) for key in ("action_mse", "latent_mse")]
+    overall = f"{100 * sum(won) / sum(played):.1f}"
+    rows.append([name, *tasks, overall, rates, *errors, label_error(name.split(", ")[1])])
+  note = (
+      f"Success in percent, {options.episodes} episodes a task and seed, {options.labelled} labelled "
+      f"demonstrations a task, {options.steps} steps of {options.robot_batch} robot and, in rows with "
+      f"labels, {options.video_batch} video examples beside them: these rows see more examples a step, and "
+      "have one more loss on the robot examples too. Each seed has its own initial states, the same for "
+      "all rows. Action and latent error: of held-out examples, in normalised units. Label error: of a "
+      "linear layer from the labels to the hand's true displacement on held-out episodes, in units of its "
+      "variance. No interval is over episodes: those of one policy share its weights.")
+  found = over_runs.text(over_runs.read(results), margin=options.margin)
+  return "\n\n".join([common.table(columns, rows), note, found])
 
 
 def _mean(values: list[float | None]) -> str:

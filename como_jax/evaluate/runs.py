@@ -48,7 +48,8 @@ class Comparison:
     return self.deviation > 0
 
   def __str__(self) -> str:
-    value, low, high = (100 * x for x in (self.difference.value, self.difference.low, self.difference.high))
+    limits = (self.difference.value, self.difference.low, self.difference.high)
+    value, low, high = (round(100 * x, 1) + 0.0 for x in limits)  # + 0.0: no "-0.0"
     count = f"n = {self.difference.count} {self.unit}{'s' * (self.difference.count != 1)}"
     return (
       f"{value:+.1f} points [{low:+.1f}, {high:+.1f}], p = {self.p:.3f}, {count}"

@@ -1,0 +1,154 @@
+"""The tables of repeated runs: the stored runs of the co-training page, and the page that its benchmark
+writes.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from como_jax import errors
+from tests.end_to_end import program
+
+RESULTS = program.ROOT / "benchmarks" / "results"
+STORED = RESULTS / "2026-11-25-co-training-cpu.json"
+
+
+@pytest.fixture(name="load", scope="module")
+def _load():
+  """Gives a program of benchmarks/ by its name."""
+  known = set(sys.modules)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(program.ROOT / "benchmarks"))
+    yield importlib.import_module
+  for name in ("over_runs", "co_training", "common"):
+    if name not in known:
+      sys.modules.pop(name, None)
+
+
+def runs_of(rates, *, seed=0, episodes=50):
+  """Records of a benchmark: two tasks of `episodes` episodes a run."""
+  rng, found = np.random.default_rng(seed), []
+  for rate in rates:
+    won = (rng.random((2, episodes)) < rate).tolist()
+    found.append(
+      {
+        "tasks": {task: [sum(one), episodes] for task, one in zip(("push", "pull"), won, strict=True)},
+        "outcomes": sum(won, []),
+        "action_mse": 0.5,
+        "latent_mse": None,
+      }
+    )
+  return found
+
+
+def test_the_page_holds_what_the_stored_runs_say(load):
+  """The run is the unit: +10.2 [1.1, 19.3], p = 0.040, and 0.28 after Holm's correction for eight
+  comparisons.
+  """
+  over_runs = load("over_runs")
+  text = over_runs.text(over_runs.read(json.loads(STORED.read_text())), margin=5)
+  assert (
+    "| dit, + CoMo labels | 91 89 79 of 150 | 57.6 % [46.9, 68.2] | "
+    "+10.2 points [+1.1, +19.3], p = 0.040, n = 3 runs | 0.28 |"
+    in text
+  )
+  assert (
+    "| gpt, + true motion | 109 92 86 of 150 | 63.8 % [44.0, 83.5] | "
+    "-3.6 points [-28.1, +21.0], p = 0.597, n = 3 runs | 1.00 |"
+    in text
+  )
+  assert "standard deviation of 6.7 points): 22 points for one comparison, 62 for the first of 8" in text
+  assert (
+    "| dit, + CoMo labels less dit, + true motion | "
+    "+0.0 points [-23.4, +23.4], p = 1.000, n = 3 runs | 1.00 | not shown |"
+    in text
+  )
+  assert "from 1 motion model of each kind" in text and "n = 1: no interval" in text
+  page = STORED.with_suffix(".md").read_text()
+  assert text.strip() in page, (
+    "made again by: python benchmarks/over_runs.py benchmarks/results/2026-11-25-co-training-cpu.json"
+  )
+
+
+def test_equal_is_said_of_intervals_within_the_margin(load):
+  over_runs = load("over_runs")
+  rates = {"dit, robot only": [0.5, 0.52, 0.51], "gpt, robot only": [0.51, 0.52, 0.5]}
+  wide, narrow = (over_runs.text(over_runs.Table(rates, 100), margin=margin) for margin in (5, 2))
+  assert (
+    "| yes |" in wide and "within 5 points" in wide and "| yes |" not in narrow and "| not shown |" in narrow
+  )
+  assert "against robot only, runs paired" in wide and "motion models n = 1" in wide
+
+
+def test_rows_are_compared_over_the_runs_that_both_have(load):
+  table = load("over_runs").Table({"few": [0.5, 0.6], "many": [0.5, 0.7, 0.9]}, 100)
+  for one, sign in ((table.compare("few", "many"), -1), (table.compare("many", "few"), 1)):
+    assert one.difference.count == 2 and one.difference.value == pytest.approx(sign * 0.05)
+
+
+def test_one_run_is_about_two_trained_policies(load):
+  over_runs = load("over_runs")
+  stored = {"dit, robot only": runs_of([0.2]), "dit, + CoMo labels": runs_of([0.8], seed=1)}
+  text = over_runs.text(over_runs.read(stored), margin=5)
+  labelled, alone = (
+    sum(run[0]["outcomes"]) for run in (stored["dit, + CoMo labels"], stored["dit, robot only"])
+  )
+  assert (
+    f"| {labelled - alone:+.1f} points, n = 1 run: no interval; "
+    f"these two policies: {labelled - alone:+.1f} points [+"
+    in text
+  )
+  assert "cannot be told from one between seeds" in text and "each: 20 points" in text
+
+
+def test_outcomes_tell_what_more_episodes_would_help(load):
+  over_runs = load("over_runs")
+  stored = {
+    "dit, robot only": runs_of([0.5] * 4, episodes=10),
+    "dit, robot x5": runs_of([0.5] * 4, seed=2, episodes=10),
+  }
+  found = over_runs.read(stored)
+  assert found.episodes == 20 and found.rates["dit, robot only"] == [
+    np.mean(run["outcomes"]) for run in stored["dit, robot only"]
+  ]
+  assert "with ten times the episodes 4 runs detect" in over_runs.text(found, margin=5)
+  stored["dit, robot x5"] += runs_of([0.5], episodes=5)
+  with pytest.raises(errors.UserError, match=r"\[10, 20\] episodes"):
+    over_runs.read(stored)
+
+
+def test_the_page_of_the_benchmark(load, tmp_path):
+  """While the second seed is under way: a row with one run more than the others."""
+  co_training = load("co_training")
+  options = argparse.Namespace(
+    tasks=["push", "pull"],
+    episodes=50,
+    labelled=10,
+    steps=600,
+    robot_batch=32,
+    video_batch=16,
+    margin=5.0,
+    workdir=tmp_path,
+  )
+  results = {"dit, robot only": runs_of([0.2, 0.3, 0.2]), "dit, + CoMo labels": runs_of([0.6, 0.8], seed=1)}
+  text = co_training.page(options, results, lambda row: f"<{row}>")
+  first = results["dit, + CoMo labels"]
+  both = [100 * sum(run["tasks"][task][0] for run in first) / 100 for task in options.tasks]
+  rates = [100 * np.mean(run["outcomes"]) for run in first]
+  assert (
+    f"| dit, + CoMo labels | {both[0]:.0f} | {both[1]:.0f} | {np.mean(rates):.1f} | "
+    f"{rates[0]:.0f} {rates[1]:.0f} | 0.500 |  | <+ CoMo labels> |"
+    in text
+  )
+  assert (
+    "more examples a step" in text and "n = 2 runs" in text and "2 runs of 100 episodes a row detect" in text
+  )
+  co_training._table(options, results)
+  assert (
+    json.loads((tmp_path / "co_training.json").read_text()) == results
+    and "n = 2 runs" in (tmp_path / "co_training.md").read_text()
+  )
