@@ -198,7 +198,7 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
 
 def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
   sys.path.insert(0, str(ROOT))
-  from como_jax.evaluate import success
+  from como_jax.evaluate import runs, success
   columns = ("task, policy, normalization, code", "success", "object held", "closes near it", "closes away from it", "gripper accuracy",
              "when closed", "when open", "one of its two values", "gripper loss, first and last", "action error")
   lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
@@ -220,7 +220,10 @@ def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
       f"\n\n{options.demonstrations} demonstrations of each task, a tenth held out ({notes}), {options.used or 'all'} of the others used; "
       f"policies {WIDTH} wide, {options.steps} steps of 32 examples, one seed. "
       f"Success: {options.episodes} episodes of at most {options.max_steps} control steps, Wilson's interval. The action error is of the version's "
-      "own units and dimensions (before: with the gripper), so it compares within a version only.\n")
+      "own units and dimensions (before: with the gripper), so it compares within a version only.\n\n"
+      f"n = 1 run a row: the intervals are about these trained policies, not about what trained them. Two policies of {options.episodes} "
+      f"episodes each differ detectably from {100 * runs.detectable_episodes(options.episodes):.0f} points on where success is about a half, from "
+      f"{100 * runs.detectable_episodes(options.episodes, rate=0.1):.0f} where it is about 10 % (80 % power, 5 % two-sided, one comparison).\n")
   (options.workdir / "gripper.md").write_text(text)
   (options.workdir / "gripper.json").write_text(json.dumps(rows, indent=1))
 

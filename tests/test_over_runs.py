@@ -24,7 +24,7 @@ def _load():
   with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(program.ROOT / "benchmarks"))
     yield importlib.import_module
-  for name in ("over_runs", "co_training", "common"):
+  for name in ("over_runs", "co_training", "variants", "common"):
     if name not in known:
       sys.modules.pop(name, None)
 
@@ -152,3 +152,14 @@ def test_the_page_of_the_benchmark(load, tmp_path):
     json.loads((tmp_path / "co_training.json").read_text()) == results
     and "n = 2 runs" in (tmp_path / "co_training.md").read_text()
   )
+
+
+def test_gains_of_the_variants_are_corrected_for_their_number(load):
+  """z = 2 has p = 0.0455, times 3 as the second smallest of four; of several seeds the seeds count."""
+  variants = load("variants")
+  rows = {"a": [{"lp_gain": [0.2, 0.1], "state_lp_gain": [0.5, 0.1]}], "b": [{"lp_gain": [0.0, 0.1], "state_lp_gain": [0.01, 0.1]}]}
+  text = variants.corrected(rows)
+  assert "over these 4 (held-out episodes of one trained model a row, n = 1 seed)" in text
+  assert "a, lp_gain 0.14; a, state_lp_gain 2.3e-06; b, lp_gain 1; b, state_lp_gain 1." in text
+  seeds = variants.corrected({"a": [{"lp_gain": [value, 0.01]} for value in (0.1, 0.2, 0.3)]})
+  assert seeds.endswith("over these 1 (3 seeds a row): a, lp_gain 0.074.")  # t = 3.46, 2 degrees of freedom

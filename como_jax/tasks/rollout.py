@@ -23,7 +23,7 @@ import xxhash
 from como_jax import chunks, errors, sim
 from como_jax import config as config_lib
 from como_jax.data import shards, video
-from como_jax.evaluate import outcomes, success
+from como_jax.evaluate import outcomes, runs, success
 from como_jax.sim import base, vector
 from como_jax.train import checkpoint, files, rundir
 
@@ -300,7 +300,10 @@ def show(result: dict[str, Any], info: dict[str, Any]) -> None:
   for task, row in result["tasks"].items():
     line(task, row, f", {row['steps_to_success']:.0f} control steps to success" if row["steps_to_success"] else "")
   if result["overall"]:
-    line("mean over tasks", result["overall"]["mean_over_tasks"])
+    mean = result["overall"]["mean_over_tasks"]
+    line("mean over tasks", mean)
+    print(f"against another trained policy on as many episodes, {100 * runs.detectable_episodes(mean['count']):.0f} points "
+          "are detected (80 % power, 5 % two-sided); training recipes need several seeds each")
   print(f"{info['overall']['eval_s']:.0f} s, {info['overall']['eval_ep_s']:.2f} s an episode")
   if result["errors"]:
     print(f"{len(result['errors'])} episodes could not be played and are not counted: --resume tries them again")

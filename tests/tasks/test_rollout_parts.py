@@ -258,12 +258,14 @@ def test_a_resume_with_other_weights_names_what_is_different(tmp_path):
 def test_the_table_of_results(capsys):
   row = lambda value, count, **more: dict(value=value, low=value / 2, high=1.0, count=count, **more)
   result = {"tasks": {"reach": row(0.5, 4, steps_to_success=41.6), "a long name of a task": row(0.0, 12, steps_to_success=None)},
-            "overall": {"mean_over_tasks": row(0.25, 2)}, "errors": []}
+            "overall": {"mean_over_tasks": row(0.25, 16)}, "errors": []}
   rollout.show(result, {"overall": {"eval_s": 61.4, "eval_ep_s": 3.456}})
   assert capsys.readouterr().out == (
       "reach                      50.0 % [25.0, 100.0]      4 episodes, 42 control steps to success\n"
       "a long name of a task        0.0 % [0.0, 100.0]     12 episodes\n"
-      "mean over tasks            25.0 % [12.5, 100.0]      2 episodes\n"
+      "mean over tasks            25.0 % [12.5, 100.0]     16 episodes\n"
+      "against another trained policy on as many episodes, 50 points are detected (80 % power, 5 % two-sided); "
+      "training recipes need several seeds each\n"
       "61 s, 3.46 s an episode\n")
 
 
