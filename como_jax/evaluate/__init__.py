@@ -6,7 +6,7 @@
 | s_pcfc | does z depend on where the motion came from? | below 1, with a low probe error | 1 |
 | effective_rank | how many directions does z use? | well above 1 | 1 |
 | reconstruction | does z help to draw the next frame? | ratio below 1 | ratio 1 (copying) |
-| matrix, contrast, retrieval | is the same motion similar across views? | motion contrast above 0 | 0 |
+| matrix, contrast, retrieval | is the same motion similar in other scenes and cameras? | motion contrast above 0 | 0 |
 | identity | can the camera or the task be read from z? | towards chance | 1 |
 """
 

@@ -1,8 +1,8 @@
-"""How much of what z should *not* know can be read from it: which camera, which task, which scene. Legend: N samples, Z
-latent width.
+"""How much of what z should *not* know can be read from it: which camera, which task, which scene. Legend: N
+samples, Z latent width.
 
 The counterpart of the linear probe: a motion latent predicts the action and not the camera. The classifier is
-closed-form least squares onto one-hot labels.
+ridge regression onto one-hot labels, one ridge for all of them.
 """
 
 import dataclasses
@@ -35,7 +35,8 @@ def identity(
     z: latents [N, Z].
     labels: label of each sample [N], numbers or text.
     episodes: episode id of each sample [N]; all cameras of an episode fall on the same side.
-    groups: as for `splits.split_by_episode`; give the labels themselves when each episode has one label (a task).
+    groups: as for `splits.split_by_episode`; give the labels themselves when each episode has one label (a
+      task).
     fraction: of episodes to hold out.
     seed: of the split.
 
@@ -55,13 +56,16 @@ def identity(
     )
   split = splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)
   one_hot = np.eye(len(classes))[index]
-  fitted, ridge = linear_probe.least_squares(z[split.train], one_hot[split.train])
+  fitted = linear_probe.fit(
+    z[split.train], one_hot[split.train], np.asarray(episodes)[split.train], shared=True, seed=seed
+  )
   right = fitted(z[split.held_out]).argmax(axis=1) == index[split.held_out]
   present = [right[index[split.held_out] == c] for c in range(len(classes))]
   by_class = np.array([part.mean() if len(part) else np.nan for part in present])
   accuracy, chance = float(np.nanmean(by_class)), 1.0 / len(classes)
-  text = f"linear classifier, {len(classes)} classes, {split}; mean of the classes' accuracies" + (
-    f"; ridge {ridge:.3g}" if ridge else ""
+  text = (
+    f"linear classifier, {len(classes)} classes, {split}; mean of the classes' accuracies; "
+    f"ridge {fitted.ridges[0]:.3g} times the samples"
   )
   return Identity(
     accuracy=accuracy,

@@ -40,6 +40,7 @@ class ProbeResult:
   standard_error: float | None  # of mse, over folds; for a single split, over its held-out episodes drawn again
   folds: int
   text: str  # scaling, split sizes, regularisation: print it with the number
+  half: float | None = None  # mse when fitted on half of the training episodes (linear probe on one split)
 
 
 def check(

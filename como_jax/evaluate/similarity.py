@@ -1,5 +1,5 @@
-"""Whether the same motion gives a similar z across tasks, views and scenes (CoMo, arXiv 2505.17006, Figure 4). Legend:
-N samples, Z latent width, G groups, A action."""
+"""Whether the same motion gives a similar z across tasks, views and scenes (CoMo, arXiv 2505.17006, Figure
+4). Legend: N samples, Z latent width, G groups, A action."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,8 @@ CENTRES = ("none", "mean", "view")
 
 @dataclasses.dataclass(frozen=True)
 class SimilarityMatrix:
-  """Mean cosine between the latents of two groups; the diagonal leaves out each sample's similarity to itself."""
+  """Mean cosine between the latents of two groups; the diagonal leaves out each sample's similarity to
+  itself."""
 
   values: np.ndarray  # [G, G], nan on the diagonal of a group with one sample
   labels: tuple[str, ...]
@@ -25,13 +26,13 @@ class SimilarityMatrix:
 class Contrast:
   """Mean cosines of pairs of samples by what they share. nan where there are no such pairs."""
 
-  same_task_other_view: float
-  other_task_same_view: float
-  other_task_other_view: float
-  motion: (
-    float  # same task, other view, minus other task, other view: higher = z says what happens, from wherever it is seen
-  )
-  appearance: float  # other task, same view, minus other task, other view: lower = z says less about the camera
+  same_motion: float  # the same moment of the same motion, seen by another camera or in another scene
+  other_time: float  # the same motion at another time, seen by another camera or in another scene
+  other_motion_same_view: float
+  other_motion_other_view: float
+  motion: float  # same_motion minus other_time: higher = z says what happens now, from wherever it is seen
+  standard_error: float | None  # of motion, over motions drawn again; None with fewer than two
+  appearance: float  # the last two cosines' difference: lower = z says less about the camera
   text: str
 
 
@@ -53,8 +54,8 @@ def matrix(z: Any, groups: Any, *, centre: str = "mean", views: Any = None) -> S
   Args:
     z: latents [N, Z].
     groups: group of each sample [N]; labels are in sorted order.
-    centre: "none", "mean" (take the mean z away: a common offset makes everything similar) or "view" (take each view's
-      mean away).
+    centre: "none", "mean" (take the mean z away: a common offset makes everything similar) or "view" (take
+      each view's mean away).
     views: view of each sample [N], for centre="view".
   """
   unit = _unit(z, centre, views)
@@ -72,35 +73,85 @@ def matrix(z: Any, groups: Any, *, centre: str = "mean", views: Any = None) -> S
   return SimilarityMatrix(values=values, labels=tuple(str(label) for label in labels), counts=counts)
 
 
-def contrast(z: Any, tasks: Any, *, views: Any, centre: str = "mean") -> Contrast:
-  """How much more alike z is for the same task from another view than for another task. Arguments as for `matrix`;
-  tasks, views: ids [N]."""
+def contrast(
+  z: Any,
+  motions: Any,
+  times: Any,
+  *,
+  views: Any,
+  scenes: Any,
+  stride: Any,
+  centre: str = "mean",
+  limit: int = 2000,
+) -> Contrast:
+  """How much more alike z is for the same moment of a motion in another environment than for its other
+  moments there.
+
+  Both sides of the comparison show the same objects at work (they are of one motion), so a z that only knows
+  the objects, the task or the scene scores 0, and so does one that only knows the camera.
+
+  Args:
+    z: latents [N, Z].
+    motions: id of the motion of each sample [N]; one motion may have been filmed by several cameras and acted
+      again in several scenes.
+    times: frame number of each sample in its episode [N].
+    views, scenes: camera and episode of each sample [N]; samples that differ in either are of two
+      environments.
+    stride: frames between the two pictures of a sample, a number or [N]: samples up to half of it apart are
+      the same moment, and those at least a whole one apart are others.
+    centre: as for `matrix`.
+    limit: samples used, evenly spread.
+  """
   unit = _unit(z, centre, views)
-  tasks, views = _ids(tasks, len(unit), "tasks"), _ids(views, len(unit), "views")
-  keys, index, counts = np.unique(
-    np.stack([_codes(tasks), _codes(views)], axis=1), axis=0, return_inverse=True, return_counts=True
+  chosen = np.unique(np.linspace(0, len(unit) - 1, min(limit, len(unit))).astype(int))
+  codes = {"motions": motions, "views": views, "scenes": scenes}
+  motion, view, scene = (_codes(_ids(value, len(unit), name))[chosen] for name, value in codes.items())
+  time = _ids(times, len(unit), "times")[chosen].astype(np.float64)
+  reach = np.broadcast_to(np.asarray(stride, np.float64), len(unit))[chosen, None]
+  cosines = unit[chosen] @ unit[chosen].T
+  together, same_view = motion[:, None] == motion, view[:, None] == view
+  elsewhere, apart = ~same_view | (scene[:, None] != scene), np.abs(time[:, None] - time)
+  same, other = (together & elsewhere & when for when in (apart <= reach / 2, apart >= reach))
+  # Motion by motion, so that how many samples of each there are does not matter.
+  by_motion = lambda values: np.bincount(motion, values.sum(axis=1), minlength=motion.max() + 1)
+  counts, others = by_motion(same.astype(np.float64)), by_motion(other.astype(np.float64))
+  sums, other_sums = by_motion(cosines * same), by_motion(cosines * other)
+  known = (counts > 0) & (others > 0)
+  weights, high, low = counts[known], sums[known] / counts[known], other_sums[known] / others[known]
+  mean = lambda pairs: float(cosines[pairs].mean()) if pairs.any() else float("nan")
+  average = lambda values: float(values @ weights / weights.sum()) if known.any() else float("nan")
+  return Contrast(
+    same_motion=average(high),
+    other_time=average(low),
+    other_motion_same_view=mean(~together & same_view),
+    other_motion_other_view=mean(~together & ~same_view),
+    motion=average(high - low),
+    standard_error=_spread(high - low, weights),
+    appearance=mean(~together & same_view) - mean(~together & ~same_view),
+    text=f"{len(chosen)} samples, {int(known.sum())} motions that were seen in several environments, "
+    f"{int(weights.sum()) // 2} pairs of the same moment, centring: {centre}",
   )
-  sums = np.zeros((len(keys), unit.shape[1]))
-  np.add.at(sums, index.reshape(-1), unit)
-  products, pairs = sums @ sums.T, np.outer(counts, counts)
-  same_task, same_view = keys[:, None, 0] == keys[None, :, 0], keys[:, None, 1] == keys[None, :, 1]
-  mean = lambda chosen: float(products[chosen].sum() / pairs[chosen].sum()) if chosen.any() else float("nan")
-  task, view, neither = mean(same_task & ~same_view), mean(~same_task & same_view), mean(~same_task & ~same_view)
-  text = f"{len(unit)} samples, {len(np.unique(tasks))} tasks, {len(np.unique(views))} views, centring: {centre}"
-  return Contrast(task, view, neither, motion=task - neither, appearance=view - neither, text=text)
+
+
+def _spread(values: np.ndarray, weights: np.ndarray, *, draws: int = 500) -> float | None:
+  """Standard error of a weighted mean when its parts are drawn again; None with fewer than two."""
+  if len(values) < 2:
+    return None
+  drawn = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
+  return float(np.std((values * weights)[drawn].sum(axis=1) / weights[drawn].sum(axis=1), ddof=1))
 
 
 def retrieval(
   z: Any, actions: Any, *, views: Any, episodes: Any, centre: str = "view", limit: int = 2000, seed: int = 0
 ) -> Retrieval:
-  """Looks up each sample's nearest neighbour (cosine of z) in other views and other episodes, and compares the two
-  actions' directions.
+  """Looks up each sample's nearest neighbour (cosine of z) in other views and other episodes, and compares
+  the two actions' directions.
 
   Args:
     z: latents [N, Z].
     actions: actions [N, A]; standardised here, so that no dimension's unit dominates the direction.
-    views, episodes: ids [N]. The same moment seen by another camera is not allowed as an answer, as it shares its
-      episode.
+    views, episodes: ids [N]. The same moment seen by another camera is not allowed as an answer, as it
+      shares its episode.
     centre: as for `matrix`.
     limit: samples used, drawn by seed.
 

@@ -107,12 +107,13 @@ METRICS: dict[str, Metric] = {
   "motion_contrast": Metric(
     "Motion contrast",
     "higher",
-    "How much more similar z is for the same task from another view than for another task. 0: z does not carry over.",
+    "How much more similar z is for the same moment of a motion in another scene or camera than for the motion's other moments there. "
+    "0: z does not carry over, or knows only the objects.",
   ),
   "appearance_contrast": Metric(
     "Appearance contrast",
     "lower",
-    "How much more similar z is from the same view than from another, across tasks. 0: the view leaves no trace.",
+    "How much more similar z is from the same view than from another, across motions. 0: the view leaves no trace.",
   ),
   "retrieval": Metric(
     "Retrieval",

@@ -162,9 +162,12 @@ def score(one: latents.Measured, fit: tuple[np.ndarray, dict], windows, *, seed:
     if len(np.unique(cameras[has])) > 1 and len(np.unique(episodes[has])) >= 5:
       found = similarity.retrieval(one.z[has], latents.target(ids, "action"), views=cameras[has], episodes=episodes[has], seed=seed)
       row |= {"retrieval": found.cosine, "retrieval_chance": found.chance}
-  if several_views and several_tasks:
-    contrast = similarity.contrast(one.z, tasks, views=cameras)
-    row |= {"motion_contrast": contrast.motion, "appearance_contrast": contrast.appearance}
+  contrast = similarity.contrast(one.z, episodes, ids["time"], views=cameras, scenes=ids["episode"], stride=ids["stride"])
+  if np.isfinite(contrast.motion):
+    row["motion_contrast"] = (contrast.motion, contrast.standard_error)
+  if np.isfinite(contrast.appearance):
+    row["appearance_contrast"] = contrast.appearance
+  results["notes"].append(f"motion contrast: {contrast.text}")
   if several_tasks or several_views:
     groups = np.array([f"{windows.tasks[t] or 'clip'} | {windows.cameras[c]}" for t, c in zip(tasks, cameras)])
     results["similarity"] = similarity.matrix(one.z, groups, views=cameras) if len(np.unique(groups)) <= 40 else None

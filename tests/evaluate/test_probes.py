@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import simulated_probe
 from como_jax import errors, evaluate
 from como_jax.evaluate import linear_probe, mlp_probe, probes, splits
 
@@ -22,7 +23,7 @@ def test_linear_world_is_zero():
   ):
     assert result.mse < 1e-10 and result.mse_by_dimension.max() < 1e-10 and result.r2 > 1 - 1e-10
     np.testing.assert_allclose(result.true, targets[result.index])
-    assert "no ridge" in result.text and "standardised" in result.text and "episodes" in result.text
+    assert "ridge 1e-08 times" in result.text and "standardised" in result.text and "episodes" in result.text
 
 
 def test_noise_is_one():
@@ -43,16 +44,71 @@ def test_known_noise_level():
   assert sorted(result.index) == list(range(6000))
 
 
-def test_dependent_columns_use_a_stated_ridge():
+def test_dependent_columns_are_no_trouble():
   z, targets, episodes = _world()
   doubled = np.concatenate([z, z, np.ones((len(z), 1))], axis=1).astype(np.float32)
   result = linear_probe.probe(doubled, targets, episodes=episodes)
-  assert result.mse < 1e-9 and "dependent" in result.text
+  assert result.mse < 1e-9
 
 
 def test_more_dimensions_than_samples_is_finite():
   z = np.random.default_rng(0).normal(size=(40, 100))
   assert np.isfinite(linear_probe.probe(z, z[:, :2], episodes=np.arange(40) // 4).mse)
+
+
+@pytest.mark.parametrize("width", [16, 512])
+def test_the_error_does_not_grow_with_the_width(width):
+  """The same information in a narrow and a wide z, 0.5 at best; without a ridge 512 numbers score 1.0 and more."""
+  found = simulated_probe.measure(width, seed=1)
+  assert 0.45 < found["tuned"] <= found["probe"] < found["tuned"] + 0.03 and found["probe"] < 0.9
+  assert found["smallest ridge"] > {16: 0.5, 512: 1.0}[width]
+
+
+def test_what_cannot_be_read_scores_what_the_mean_scores():
+  z, _, episodes = simulated_probe.world(256, seed=0)
+  targets = np.random.default_rng(9).normal(size=(len(z), 2))
+  held_out = episodes >= simulated_probe.FITTED
+  mean = linear_probe.probe(np.ones((len(z), 1)), targets, episodes=episodes, held_out=held_out).mse
+  assert linear_probe.probe(z, targets, episodes=episodes, held_out=held_out).mse < mean + 0.01
+  assert mlp_probe.probe(z, targets, episodes=episodes, held_out=held_out, epochs=20, patience=3).mse < mean + 0.01
+
+
+def test_each_dimension_has_its_own_ridge_and_shared_ones_one():
+  rng = np.random.default_rng(0)
+  z, episodes = rng.normal(size=(200, 3)), np.arange(200) // 10
+  outputs = np.stack([z[:, 0], rng.normal(size=200)], 1)
+  fitted = linear_probe.fit(z, outputs, episodes)
+  assert fitted.ridges[0] == linear_probe.RIDGES[0] and fitted.ridges[1] > 1
+  assert len(set(linear_probe.fit(z, outputs, episodes, shared=True).ridges)) == 1
+
+
+def test_a_ridge_by_hand():
+  z = np.random.default_rng(0).normal(size=(30, 4)) * [1, 2, 3, 4] + 5
+  outputs, ridges = z @ np.array([[1.0, 0], [0, 1], [1, 1], [0, 2]]), np.array([0.25, 4.0])
+  x, y = (z - z.mean(0)) / z.std(0), outputs - outputs.mean(0)
+  for rows in (30, 3):  # more windows than numbers, and fewer
+    part = linear_probe._fitted(z[:rows], outputs[:rows], ridges)
+    x, y = (z[:rows] - z[:rows].mean(0)) / z[:rows].std(0), outputs[:rows] - outputs[:rows].mean(0)
+    for a, ridge in enumerate(ridges):
+      weights = np.linalg.solve(x.T @ x + rows * ridge * np.eye(4), x.T @ y[:, a])
+      np.testing.assert_allclose(part(z)[:, a], (z - z[:rows].mean(0)) / z[:rows].std(0) @ weights + outputs[:rows, a].mean(), rtol=1e-8)
+  mean = linear_probe._fitted(z, outputs, np.array([np.inf, np.inf]))
+  np.testing.assert_allclose(mean(z), np.broadcast_to(outputs.mean(0), (30, 2)))
+
+
+def test_too_few_windows_are_told():
+  z, targets, episodes = simulated_probe.world(256, seed=1)
+  held_out = episodes >= simulated_probe.FITTED
+  few = linear_probe.probe(z, targets, episodes=episodes, held_out=held_out)
+  assert few.half - few.mse > linear_probe.TOO_FEW and "too few windows for 256 numbers" in few.text
+  z, targets, episodes = simulated_probe.world(16, seed=1)
+  enough = linear_probe.probe(z, targets, episodes=episodes, held_out=held_out)
+  assert enough.half == pytest.approx(enough.mse, abs=linear_probe.TOO_FEW) and "too few" not in enough.text
+  # By hand: each half of the training episodes alone, scored on the same held-out windows in the units of all of them.
+  names = np.random.default_rng(0).permutation(np.arange(simulated_probe.FITTED))
+  alone = [linear_probe.probe(z[rows], targets[rows], episodes=episodes[rows], held_out=held_out[rows]).mse_raw_by_dimension
+           for rows in (held_out | np.isin(episodes, names[k::2]) for k in (0, 1))]
+  assert enough.half == pytest.approx((np.mean(alone, 0) / targets[~held_out].var(0)).mean())
 
 
 def test_constant_z_knows_nothing():

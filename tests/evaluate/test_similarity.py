@@ -32,22 +32,79 @@ def test_matrix_equals_pair_by_pair():
   assert result.labels == ("0", "1", "2") and result.counts.sum() == 40
 
 
+def _filmed(seed=0, motions=12, scenes=2, cameras=2, steps=10, **weights):
+  """(z, arguments of `contrast`): motions acted in every scene and filmed by every camera, `stride` 4; of two tasks whose objects z may
+  know, and of their place in each motion. z is the weighted sum of vectors of what `weights` name."""
+  rng = np.random.default_rng(seed)
+  index = np.indices((motions, scenes, cameras, steps)).reshape(4, -1)
+  motion, scene, camera, step = index
+  known = {"now": step + steps * motion, "objects": motion % 2, "place": motion, "scene": scene, "camera": camera}
+  z = 0.01 * rng.normal(size=(len(motion), 16))
+  for name, weight in weights.items():
+    z += weight * rng.normal(size=(known[name].max() + 1, 16))[known[name]]
+  return z, dict(motions=motion, times=4 * step, views=camera, scenes=motion * scenes + scene, stride=4)
+
+
+def _contrast(seed=0, **weights):
+  z, given = _filmed(seed, **weights)
+  return similarity.contrast(z, given.pop("motions"), given.pop("times"), **given)
+
+
 def test_contrast_tells_motion_from_appearance():
-  z, _, views, tasks, _ = _world(motion=1, camera=0)
-  moving = similarity.contrast(z, tasks, views=views)
-  assert moving.motion > 0.5 and abs(moving.appearance) < 0.1
-  z, _, views, tasks, _ = _world(motion=0, camera=1)
-  looks = similarity.contrast(z, tasks, views=views)
-  assert abs(looks.motion) < 0.1 and looks.appearance > 0.5
-  assert np.isnan(similarity.contrast(z, tasks, views=np.zeros(len(z))).same_task_other_view)
+  moving = _contrast(now=1)
+  assert moving.motion > 0.9 and abs(moving.appearance) < 0.05 and moving.standard_error < 0.05
+  looks = _contrast(camera=1)
+  assert abs(looks.motion) < 0.01 and looks.appearance > 0.9
+  assert 0.2 < _contrast(now=1, camera=1).motion < 0.9
 
 
 def test_centring_takes_the_camera_away():
-  z, _, views, tasks, _ = _world(motion=0.3, camera=3)
-  assert (
-    similarity.contrast(z, tasks, views=views, centre="view").motion
-    > similarity.contrast(z, tasks, views=views).motion + 0.3
-  )
+  z, given = _filmed(now=0.3, camera=3)
+  motions, times = given.pop("motions"), given.pop("times")
+  ask = lambda centre: similarity.contrast(z, motions, times, centre=centre, **given).motion
+  assert ask("view") > ask("mean") + 0.3
+
+
+@pytest.mark.parametrize("known", [{"objects": 1}, {"objects": 1, "place": 1}, {"objects": 1, "scene": 1, "camera": 1}])
+def test_seeing_the_objects_is_not_the_same_motion(known):
+  for seed in range(3):
+    assert abs(_contrast(seed, **known).motion) < 0.01
+
+
+def test_what_was_filmed_once_has_no_contrast():
+  z, given = _filmed(scenes=1, cameras=1, now=1)
+  found = similarity.contrast(z, given.pop("motions"), given.pop("times"), **given)
+  assert np.isnan(found.motion) and np.isnan(found.other_motion_other_view) and found.standard_error is None
+  assert "0 motions that were seen in several environments" in found.text
+
+
+def test_the_same_moment_is_within_half_a_stride():
+  z = np.array([[1.0, 0], [0.6, 0.8], [0, 1], [-1, 0]])
+  ask = lambda apart, stride: similarity.contrast(
+    z, np.zeros(4), np.array([0, apart, apart + 10, apart + 20]), views=[0, 1, 1, 0], scenes=np.zeros(4), stride=stride, centre="none")
+  near = ask(2, 4)  # 0 and 1 are one moment; of other moments in another view: 0-2 (0) and 1-3 (-0.6), 2-3 (0)
+  assert near.same_motion == pytest.approx(0.6) and near.other_time == pytest.approx(-0.6 / 3)
+  assert near.motion == pytest.approx(0.8)
+  assert np.isnan(ask(3, 4).motion), "three frames of four apart: neither the same moment nor another"
+  assert np.isnan(ask(5, 4).motion) and ask(5, 10).same_motion == pytest.approx(0.6)
+  assert ask(2, np.full(4, 4)).motion == near.motion
+
+
+def test_contrast_by_hand():
+  z = np.array([[1.0, 0], [0, 1], [1, 1], [1, 0]])
+  found = similarity.contrast(z, [0, 0, 1, 1], [0, 0, 0, 9], views=[0, 1, 0, 1], scenes=[0, 0, 1, 1], stride=1, centre="none")
+  half = 0.5**0.5
+  assert (found.other_motion_same_view, found.other_motion_other_view) == pytest.approx(((half + 0) / 2, (1 + half) / 2))
+  assert found.appearance == pytest.approx(half / 2 - (1 + half) / 2) and found.text.startswith("4 samples, 0 motions")
+  assert np.isnan(found.motion), "motion 0 has no other moment, and motion 1 not the same one twice"
+
+
+def test_the_error_of_contrast_is_over_motions():
+  z, given = _filmed(now=1)
+  odd = given["motions"] % 2 == 1
+  z[odd] = np.random.default_rng(5).normal(size=(odd.sum(), 16))  # half of the motions have a contrast of 1, half of 0
+  found = similarity.contrast(z, given.pop("motions"), given.pop("times"), **given)
+  assert found.motion == pytest.approx(0.5, abs=0.05) and found.standard_error == pytest.approx(0.5 / 12**0.5, rel=0.1)
 
 
 def test_retrieval():

@@ -24,7 +24,7 @@ def windows_of(z, action, episodes, tasks=0, cameras=0):
   whole = lambda value: np.broadcast_to(value, count).copy()
   return z, {"action": np.stack([np.full((count, 1), 99.0), action], axis=1), "has_action": np.ones(count, bool),
              "has_state": np.zeros(count, bool), "group": whole(episodes), "episode": whole(episodes), "task": whole(tasks),
-             "camera": whole(cameras)}
+             "camera": whole(cameras), "time": np.zeros(count, int), "stride": np.ones(count, int)}
 
 
 def measured(z, columns):
@@ -55,7 +55,7 @@ def test_probes_are_fitted_on_training_windows_and_scored_on_held_out_ones():
   # What needs no action: z and -z end in the same frame, one direction, half the error of copying in each pixel.
   assert (row["s_pcfc"], row["copy_ratio"], row["psnr"]) == pytest.approx((-1, 0.25, -20 * np.log10(0.05)))
   assert row["effective_rank"] == row["participation_ratio"] == pytest.approx(1)
-  assert not {"camera_excess", "retrieval", "motion_contrast"} & set(row), "one camera, one task"
+  assert not {"camera_excess", "retrieval", "motion_contrast", "appearance_contrast"} & set(row), "one camera, one task"
 
 
 def test_probes_of_videos_and_robots_together_are_of_the_robots():
@@ -105,8 +105,13 @@ def test_what_cameras_and_tasks_have_in_common():
   tasks = episodes % 2
   z = np.stack([4.0 * tasks - 2, 2.0 * cameras - 1], 1)
   action = z[:, :1] / 2
-  row, results = score(windows_of(z, action, episodes, tasks, cameras), windows_of(z, action, 100 + episodes, tasks, cameras))
-  assert row["motion_contrast"] == pytest.approx((4 - 1) / 5 + 1) and row["appearance_contrast"] == pytest.approx(-(4 - 1) / 5 + 1)
+  held_out = windows_of(z, action, 100 + episodes, tasks, cameras)
+  held_out[1]["time"] = np.tile([0, 0, 1, 1, 2, 2], 8)
+  row, results = score(windows_of(z, action, episodes, tasks, cameras), held_out)
+  # z is the same at each time: it says which task and which camera, but not which motion.
+  assert row["motion_contrast"] == pytest.approx((0, 0), abs=1e-12)
+  # Of the 7 other motions 3 are of the same task; from the same view: 1 or -3/5, from another: 3/5 or -1.
+  assert row["appearance_contrast"] == pytest.approx((3 - 4 * 3 / 5) / 7 - (3 * 3 / 5 - 4) / 7)
   assert row["camera_excess"] == 1 and row["retrieval"] == pytest.approx(1)
   # Of 3 episodes of the same task and 4 of the other: chance is (3 - 4) / 7.
   assert row["retrieval_chance"] == pytest.approx(-1 / 7) and row["lp_mse"][0] == pytest.approx(0, abs=1e-12)
