@@ -35,9 +35,11 @@ class _Load:
     sizes = {
       "action": (self.frames - 1, self.sizes["action"]),
       "state_delta": (self.frames - 1, self.sizes["state"]),
+      "state_mean": (self.frames - 1, self.sizes["state"]),
       "state": (self.frames, self.sizes["state"]),
     }
     values = {name: np.zeros(size, np.float32) for name, size in sizes.items() if size[1]}
+    own = {"action": 0, "state": 0}
     has, images = {"action": False, "state": False}, np.zeros((self.frames, size, size, 3), np.uint8)
     numbers, seconds, damaged = np.zeros(self.frames, np.int64), np.zeros(self.frames - 1, np.float32), False
     if valid:
@@ -45,7 +47,7 @@ class _Load:
         place = opened.load(number)
         numbers, seconds = place.frames, place.seconds
         images = opened.reader.images(place.segment, place.camera, numbers, to=transforms.resized_to((self.resize,)))
-        has = self._numbers(opened.reader, place, values)
+        has, own = self._numbers(opened.reader, place, values)
       except video.Unreadable as error:
         warnings.warn(f"{opened.label}: a window cannot be read and is left out of the evaluation: {error}", stacklevel=2)
         valid, damaged, images = False, True, np.zeros((self.frames, size, size, 3), np.uint8)
@@ -55,6 +57,8 @@ class _Load:
       "seconds": seconds,
       "has_action": np.bool_(has["action"]),
       "has_state": np.bool_(has["state"]),
+      "action_size": np.int32(own["action"]),
+      "state_size": np.int32(own["state"]),
       "valid": np.bool_(valid),
       "damaged": np.bool_(damaged),
       "dataset": np.int32(which),
@@ -67,20 +71,29 @@ class _Load:
     }
     return self.resize(sample)
 
-  def _numbers(self, reader, place: pipeline.Place, values: dict[str, np.ndarray]) -> dict[str, bool]:
-    """Fills in action (the mean over each pair's frames), state and its change; says which there are."""
+  def _numbers(
+    self, reader, place: pipeline.Place, values: dict[str, np.ndarray]
+  ) -> tuple[dict[str, bool], dict[str, int]]:
+    """Fills in action and state (means over each pair's frames), state and its change; says which there are, and
+    how many numbers they have without the padding."""
     first, last = int(place.frames[0]), int(place.frames[-1])
     action = reader.numbers(place.segment, "action", first, last) if "action" in values and last > first else None
+    pairs = list(enumerate(zip(place.frames[:-1] - first, place.frames[1:] - first, strict=True)))
+    own = {"action": 0, "state": 0}
     if action is not None:
-      for k, (a, b) in enumerate(zip(place.frames[:-1] - first, place.frames[1:] - first, strict=True)):
-        values["action"][k, : action.shape[1]] = action[a:b].mean(0)
+      own["action"] = action.shape[1]
+      for k, (a, b) in pairs:
+        values["action"][k, : own["action"]] = action[a:b].mean(0)
     state = reader.numbers(place.segment, "state", first, last + 1) if "state" in values else None
     if state is not None:
+      own["state"] = state.shape[1]
+      for k, (a, b) in pairs:
+        values["state_mean"][k, : own["state"]] = state[a:b].mean(0)
       state = state[place.frames - first]
-      values["state"][:, : state.shape[1]] = state
-      values["state_delta"][:, : state.shape[1]] = state[1:] - state[:-1]
+      values["state"][:, : own["state"]] = state
+      values["state_delta"][:, : own["state"]] = state[1:] - state[:-1]
     table, row = reader.segments.table, reader.segments.locate(place.segment, place.t)[0]
-    return {"action": bool(table.has_action[row]), "state": bool(table.has_state[row])}
+    return {"action": bool(table.has_action[row]), "state": bool(table.has_state[row])}, own
 
 
 class Evaluation:
@@ -117,8 +130,9 @@ class Evaluation:
 
     Batches: "frames" uint8 [B, K, H, W, 3]; "seconds" float32 [B, K-1], the true time between neighbors; ids int32 [B] "dataset",
     "episode", "group", "task", "camera", "time" (frame number in the episode of the first frame), "stride" (frames); bool [B] "valid",
-    "damaged" (cannot be read, and so not valid), "has_action", "has_state"; and where some data set has them, float32 "action" [B, K-1, A]
-    (mean over each pair's frames), "state" [B, K, S], "state_delta" [B, K-1, S], zero-padded to the widest data set.
+    "damaged" (cannot be read, and so not valid), "has_action", "has_state"; and where some data set has them, float32
+    "action" [B, K-1, A] and "state_mean" [B, K-1, S] (means over each pair's frames, without its last), "state" [B, K, S],
+    "state_delta" [B, K-1, S], zero-padded to the widest data set; int32 [B] "action_size", "state_size": without padding.
     """
 
     def make(step: int) -> grain.MapDataset:

@@ -21,6 +21,7 @@ class Identity:
   accuracy: float  # mean of the classes' accuracies, so that a common class does not flatter
   chance: float  # 1 / number of classes
   excess: float  # (accuracy - chance) / (1 - chance): 0 = nothing known, 1 = read perfectly; below 0 is noise
+  standard_error: float | None  # of excess, over held-out episodes drawn again; None with fewer than two
   classes: tuple[str, ...]
   by_class: np.ndarray  # [classes], nan where none is held out
   text: str
@@ -71,7 +72,25 @@ def identity(
     accuracy=accuracy,
     chance=chance,
     excess=(accuracy - chance) / (1 - chance),
+    standard_error=_spread(right, index[split.held_out], np.asarray(episodes)[split.held_out], chance),
     classes=tuple(str(c) for c in classes),
     by_class=by_class,
     text=text,
   )
+
+
+def _spread(
+  right: np.ndarray, classes: np.ndarray, episodes: np.ndarray, chance: float, *, draws: int = 500
+) -> float | None:
+  """Standard error of the excess when the held-out episodes are drawn again."""
+  names, ids = np.unique(episodes, return_inverse=True)
+  found, places = np.unique(classes, return_inverse=True)
+  if len(names) < 2:
+    return None
+  counts = np.zeros((2, len(names), len(found)))
+  np.add.at(counts, (0, ids, places), right)
+  np.add.at(counts, (1, ids, places), 1.0)
+  drawn = np.random.default_rng(0).integers(len(names), size=(draws, len(names)))
+  hits, every = counts[:, drawn].sum(axis=2)
+  by_class = np.divide(hits, every, out=np.full_like(hits, np.nan), where=every > 0)
+  return float(np.std(np.nanmean(by_class, axis=1), ddof=1) / (1 - chance))

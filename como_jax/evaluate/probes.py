@@ -1,9 +1,9 @@
-"""What the linear and the MLP probe share: checks, scaling, scores. Legend: N samples, Z latent width, A target
-dimensions.
+"""What the linear and the MLP probe share: checks, scaling, scores. Legend: N samples, Z latent width, A
+target dimensions.
 
-CoMo (arXiv 2505.17006) reports a probe's MSE without its split, scaling or optimiser, so both are fixed here and
-printed with every number: targets are standardised by the training episodes, which makes 1 "nothing known" and 0
-"everything known" whatever the robot's units.
+CoMo (arXiv 2505.17006) reports a probe's MSE without its split, scaling or optimiser, so both are fixed here
+and printed with every number: targets are standardised by the training episodes, which makes 1 "nothing
+known" and 0 "everything known" whatever the robot's units.
 """
 
 import dataclasses
@@ -22,7 +22,8 @@ Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 class ProbeResult:
   """Held-out error of predicting targets from z.
 
-  Normalised errors are in units of the training targets' variance, raw ones in squared units of the target. Dimensions
+  Normalised errors are in units of the training targets' variance, raw ones in squared units of the target.
+  Dimensions
   that are constant in training have no normalised error: they are nan and left out of the means.
   """
 
@@ -37,7 +38,9 @@ class ProbeResult:
   predicted: np.ndarray  # [M, A]
   index: np.ndarray  # int [M], sample numbers of the rows above
   errors: np.ndarray  # [M] normalised error of each of these samples
-  standard_error: float | None  # of mse, over folds; for a single split, over its held-out episodes drawn again
+  standard_error: (
+    float | None
+  )  # of mse, over folds; for a single split, over its held-out episodes drawn again
   folds: int
   text: str  # scaling, split sizes, regularisation: print it with the number
   half: float | None = None  # mse when fitted on half of the training episodes (linear probe on one split)
@@ -70,13 +73,15 @@ def finite(values: Any, what: str) -> np.ndarray:
     raise errors.UserError(f"{what} has shape {values.shape}, expected two axes [samples, dimensions]")
   bad = int((~np.isfinite(values)).any(axis=1).sum())
   if bad:
-    raise errors.UserError(f"{what} has {bad} of {len(values)} rows with nan or infinity, expected finite numbers")
+    raise errors.UserError(
+      f"{what} has {bad} of {len(values)} rows with nan or infinity, expected finite numbers"
+    )
   return values
 
 
 def scale_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(mean, standard deviation, whether constant) of each column; the deviation of a constant column is 1, so that it
-  can be divided by."""
+  """(mean, standard deviation, whether constant) of each column; the deviation of a constant column is 1, so
+  that it can be divided by."""
   mean, deviation = values.mean(axis=0), values.std(axis=0)
   # Float32 data: what varies by less than a float32 step of its size does not vary.
   constant = deviation <= 1e-7 * np.abs(values).max(axis=0)
@@ -96,8 +101,8 @@ def run(
   """Fits on each split's training side and scores its held-out side.
 
   Args:
-    predict: (z_train, targets_train, episodes_train) -> a function of held-out z. Targets are standardised and so are
-      the predictions.
+    predict: (z_train, targets_train, episodes_train) -> a function of held-out z. Targets are standardised
+      and so are the predictions.
     chosen: one split, or the folds.
     method: text about the fit, asked for after the last one.
   """
@@ -139,14 +144,77 @@ def run(
     predicted=np.concatenate(predicted),
     index=np.concatenate(index),
     errors=np.concatenate(by_sample),
-    standard_error=float(np.std(by_fold, ddof=1) / np.sqrt(folds)) if folds > 1 else _bootstrap(by_sample[0], episodes[index[0]]),
+    standard_error=float(np.std(by_fold, ddof=1) / np.sqrt(folds))
+    if folds > 1
+    else _bootstrap(by_sample[0], episodes[index[0]]),
     folds=folds,
     text="; ".join(text),
   )
 
 
+def pool(
+  results: Sequence[ProbeResult], labels: Sequence[str], episodes: Sequence[np.ndarray]
+) -> ProbeResult:
+  """One result of several robots, each probed on its own dimensions over its own samples; that of one robot
+  alone is itself.
+
+  Means are over all held-out samples, so each robot counts by its number of them. The samples of the robots
+  stand behind each other; `true` and `predicted` hold nan in the dimensions of the others.
+
+  Args:
+    results: of a single split each.
+    labels: of the robots, put before the names of their dimensions.
+    episodes: of all samples of each robot, as given to its probe.
+  """
+  if len(results) == 1:
+    return results[0]
+  counts = np.array([len(one.errors) for one in results], np.float64)
+  mean = lambda name: float(_mean_of(np.array([getattr(one, name) for one in results], np.float64), counts))
+  before = np.cumsum([0, *(len(ids) for ids in episodes)])
+  index = np.concatenate([one.index + start for one, start in zip(results, before)])
+  errors_ = np.concatenate([one.errors for one in results])
+  known = ~np.isnan(errors_)
+  joined = lambda name: np.concatenate([getattr(one, name) for one in results])
+  parts = [f"{label}, {len(one.names)} dimensions: {one.text}" for label, one in zip(labels, results)]
+  return ProbeResult(
+    mse=mean("mse"),
+    mse_raw=mean("mse_raw"),
+    r2=mean("r2"),
+    names=tuple(f"{label}: {name}" for label, one in zip(labels, results) for name in one.names),
+    mse_by_dimension=joined("mse_by_dimension"),
+    mse_raw_by_dimension=joined("mse_raw_by_dimension"),
+    r2_by_dimension=joined("r2_by_dimension"),
+    true=_diagonal([one.true for one in results]),
+    predicted=_diagonal([one.predicted for one in results]),
+    index=index,
+    errors=errors_,
+    standard_error=_bootstrap(errors_[known], np.concatenate(episodes)[index[known]])
+    if known.any()
+    else None,
+    folds=1,
+    text=f"{len(results)} robots, mean over held-out samples; " + "; ".join(parts),
+    half=None if any(one.half is None for one in results) else mean("half"),
+  )
+
+
+def _mean_of(values: np.ndarray, weights: np.ndarray) -> float:
+  known = ~np.isnan(values)
+  return np.average(values[known], weights=weights[known]) if known.any() else np.nan
+
+
+def _diagonal(blocks: Sequence[np.ndarray]) -> np.ndarray:
+  """Blocks [M_i, A_i] on the diagonal of one array, nan elsewhere."""
+  found = np.full(np.sum([block.shape for block in blocks], axis=0), np.nan)
+  row = column = 0
+  for block in blocks:
+    found[row : row + len(block), column : column + block.shape[1]] = block
+    row, column = row + len(block), column + block.shape[1]
+  return found
+
+
 def gain(better: ProbeResult, worse: ProbeResult, episodes: Any) -> tuple[float, float | None]:
-  """How much lower one probe's normalised error is than another's on the same held-out samples, and the standard error of that.
+  """How much lower one probe's normalised error is than another's on the same held-out samples, and the
+  standard error of that.
 
   Paired: which episodes are hard moves both errors alike, so this is known far better than either error.
 
@@ -164,7 +232,8 @@ def gain(better: ProbeResult, worse: ProbeResult, episodes: Any) -> tuple[float,
 
 
 def _bootstrap(values: np.ndarray, episodes: np.ndarray, *, draws: int = 500) -> float | None:
-  """Standard error of the mean of values [M] when the held-out episodes are drawn again; None with a single episode."""
+  """Standard error of the mean of values [M] when the held-out episodes are drawn again; None with a single
+  episode."""
   _, ids = np.unique(episodes, return_inverse=True)
   sums, counts = np.bincount(ids, values), np.bincount(ids)
   if len(sums) < 2:

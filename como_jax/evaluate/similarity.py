@@ -44,6 +44,8 @@ class Retrieval:
   chance: float  # the same for every allowed pair alike
   agreement: float  # share of neighbours whose action is within 60 degrees
   agreement_chance: float
+  gain: float  # cosine of each query minus the mean over all its allowed answers, mean over queries
+  standard_error: float | None  # of gain, over the queries' episodes drawn again; None with fewer than two
   queries: int
   text: str
 
@@ -173,11 +175,16 @@ def retrieval(
   alike = directions @ directions.T
   nearest = np.where(allowed, unit @ unit.T, -np.inf).argmax(axis=1)
   found = alike[np.arange(len(unit)), nearest][queries]
+  usual = (alike * allowed).sum(axis=1)[queries] / allowed.sum(axis=1)[queries]
+  _, by_episode, counts = np.unique(episodes[queries], return_inverse=True, return_counts=True)
+  gains = np.bincount(by_episode, found - usual) / counts
   return Retrieval(
     cosine=float(found.mean()),
     chance=float(alike[allowed].mean()),
     agreement=float((found > 0.5).mean()),
     agreement_chance=float((alike[allowed] > 0.5).mean()),
+    gain=float((found - usual).mean()),
+    standard_error=_spread(gains, counts),
     queries=int(queries.sum()),
     text=f"{int(queries.sum())} queries, neighbours from other views and other episodes, centring: {centre}",
   )

@@ -12,8 +12,8 @@ import numpy as np
 from como_jax import config as config_lib
 from como_jax import data, errors, models, report, trees
 from como_jax.data import shards
-from como_jax.evaluate import appearance, consistency, linear_probe, mlp_probe, probes, similarity
-from como_jax.tasks import latents, offsets, sources
+from como_jax.evaluate import consistency, probes
+from como_jax.tasks import latents, offsets, probe_controls, probe_rows, probe_targets, sources
 from como_jax.train import checkpoint, log, rng, rundir
 
 METRICS = "metrics.json"
@@ -38,16 +38,21 @@ def run(command: config_lib.CommandLine) -> int:
   print(f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, "
         + ", ".join(f"{one.label} at {one.offset_seconds} s" for one in sets))
   measure = latents.Measure(model)
-  measured = {"trained": measure(trained, windows), "untrained": measure(untrained, windows)}
-  fitted = {"trained": measure.labels(trained, fit_windows), "untrained": measure.labels(untrained, fit_windows)}
-  labels = label_names(sets)
+  measured = {"trained": measure(trained, windows, pictures=True), "untrained": measure(untrained, windows)}
+  fitted = measure.labels({"trained": trained, "untrained": untrained}, fit_windows)
+  held_out = measured["trained"].columns
+  targets = [probe_targets.build(name, fitted.columns, held_out, names=label_names(sets), datasets=windows.datasets) for name in latents.TARGETS]
   rows, results = {}, {}
   for name, one in measured.items():
-    rows[name], results[name] = score(one, fitted[name], windows, seed=config.seed, names=labels)
-  for target, result in results["trained"]["probes"].items():
-    rows["trained"]["lp_gain" if target == "action" else f"{target}_lp_gain"] = probes.gain(
-        result, results["untrained"]["probes"][target], results["trained"]["groups"][target])
-  if known := controls(fitted["trained"][1], measured["trained"].columns):
+    rows[name], results[name] = probe_rows.score(one, fitted.z[name], windows, targets, seed=config.seed)
+  rows["difference"], results["difference"] = probe_controls.difference(fitted, measured["trained"], targets, seed=config.seed)
+  for target in targets:
+    for other, gain in probe_controls.GAINS.items():
+      if target.robots:
+        pair = (results[name]["probes"][target.name] for name in ("trained", other))
+        rows["trained"][probe_rows.PREFIXES[target.name] + gain] = probes.gain(*pair, target.groups)
+  results["trained"]["notes"] += results["difference"]["notes"]
+  if known := probe_rows.own_numbers(targets[0], fitted.columns, held_out, seed=config.seed):
     rows |= known
     results["trained"]["notes"].append(f"{' and '.join(known)}: the action read from the robot's own numbers by the same linear layer, not from z")
   frames = measured["trained"].frames
@@ -109,88 +114,10 @@ def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib
   return config
 
 
-def label_names(sets: list[data.DataSet]) -> dict[str, Any]:
-  """Names of action and state dimensions, when all data sets that have any agree."""
-  found = {}
-  for key in ("action", "state"):
-    every = {json.dumps(facts["names"]) for one in sets if (facts := shards.read_manifest(one.path)[key])["size"]}
-    found[key] = json.loads(every.pop()) if len(every) == 1 else None
-  return found
-
-
-def score(one: latents.Measured, fit: tuple[np.ndarray, dict], windows, *, seed: int, names: dict[str, Any]) -> tuple[dict, dict]:
-  """(row of numbers for the table, results to draw) of one model: held-out windows, and training windows to fit probes on."""
-  ids = one.columns
-  # Groups, not episodes: those that show the same motion in other scenes never stand on both sides.
-  episodes, tasks, cameras = ids["group"], ids["task"], ids["camera"]
-  pcfc, rank = consistency.s_pcfc(one.past, one.future), consistency.effective_rank(one.z)
-  row = {"s_pcfc": pcfc.mean, "s_pcfc_centred": pcfc.mean_centred, "effective_rank": rank.entropy,
-         "participation_ratio": rank.participation, "copy_ratio": one.frames.ratio, "copy_ratio_moving": one.frames.moving_ratio,
-         "reconstruction_mse": one.frames.mse, "psnr": one.frames.psnr, "ssim": one.frames.ssim}
-  results: dict[str, Any] = {"s_pcfc": pcfc, "notes": [one.frames.text, pcfc.text], "probes": {}, "groups": {}}
-  z, both = np.concatenate([fit[0], one.z]), np.concatenate([fit[1]["group"], episodes])
-  held_out = np.arange(len(z)) >= len(fit[0])
-  for target in latents.TARGETS:
-    values, before = latents.target(ids, target), latents.target(fit[1], target)
-    if values is None or before is None:
-      results["notes"].append(f"the data has no {target}: no probe of it")
-      continue
-    some = np.concatenate([latents.having(fit[1], target), latents.having(ids, target)])
-    if len(np.unique(both[some & ~held_out])) < 2:
-      results["notes"].append(f"{target}: fewer than 2 episodes to fit on have one: no probe of it")
-      continue
-    if not some.all():
-      parts = ", ".join(windows.datasets[i] for i in np.unique(ids["dataset"][latents.having(ids, target)]))
-      results["notes"].append(f"{target}: {len(values)} of {len(ids['group'])} held-out windows have one, those of {parts}: the probes are of these")
-    prefix = "" if target == "action" else "state_"
-    dimensions = latents.names(names[target], values.shape[1], target)
-    settings = dict(episodes=both[some], names=dimensions, held_out=held_out[some], seed=seed)
-    linear = linear_probe.probe(z[some], np.concatenate([before, values]), **settings)
-    mlp = mlp_probe.probe(z[some], np.concatenate([before, values]), **settings)
-    results["groups"][target] = both[some]
-    row |= {prefix + "lp_mse": (linear.mse, linear.standard_error), prefix + "lp_mse_raw": linear.mse_raw, prefix + "lp_r2": linear.r2,
-            prefix + "mlp_mse": (mlp.mse, mlp.standard_error)}
-    row |= {f"{prefix}r2/{name}": float(value) for name, value in zip(dimensions, linear.r2_by_dimension)}
-    results["probes"][target] = linear
-    results["notes"] += [f"{target}: {linear.text}", f"{target}, MLP: {mlp.text}"]
-  few = len(np.unique(episodes)) < 5
-  several_views, several_tasks = len(np.unique(cameras)) > 1, len(np.unique(tasks)) > 1
-  if several_views and not few:
-    identity = appearance.identity(one.z, cameras, episodes=episodes, groups=tasks, seed=seed)
-    row["camera_excess"] = identity.excess
-    has = latents.having(ids, "action")
-    if len(np.unique(cameras[has])) > 1 and len(np.unique(episodes[has])) >= 5:
-      found = similarity.retrieval(one.z[has], latents.target(ids, "action"), views=cameras[has], episodes=episodes[has], seed=seed)
-      row |= {"retrieval": found.cosine, "retrieval_chance": found.chance}
-  contrast = similarity.contrast(one.z, episodes, ids["time"], views=cameras, scenes=ids["episode"], stride=ids["stride"])
-  if np.isfinite(contrast.motion):
-    row["motion_contrast"] = (contrast.motion, contrast.standard_error)
-  if np.isfinite(contrast.appearance):
-    row["appearance_contrast"] = contrast.appearance
-  results["notes"].append(f"motion contrast: {contrast.text}")
-  if several_tasks or several_views:
-    groups = np.array([f"{windows.tasks[t] or 'clip'} | {windows.cameras[c]}" for t, c in zip(tasks, cameras)])
-    results["similarity"] = similarity.matrix(one.z, groups, views=cameras) if len(np.unique(groups)) <= 40 else None
-  return row, results
-
-
-def controls(fit: dict[str, np.ndarray], held_out: dict[str, np.ndarray]) -> dict[str, dict]:
-  """Rows of what the robot's own numbers tell of the action, by which the verdict knows actions that are positions; {} without any.
-
-  Args:
-    fit, held_out: columns of the windows that probes are fitted on, and scored on.
-  """
-  parts = []
-  for columns in (fit, held_out):
-    has = latents.having(columns, "action") & latents.having(columns, "state")
-    parts.append({name: columns[name][has] for name in ("group", "action", "state", "state_delta") if name in columns})
-  if any(len(part["group"]) == 0 for part in parts):
-    return {}
-  both = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-  settings = dict(episodes=both["group"], held_out=np.arange(len(both["group"])) >= len(parts[0]["group"]))
-  known = {report.TRUE_CHANGE: both["state_delta"][:, 1], report.TRUE_STATE: both["state"][:, 1]}
-  found = {row: linear_probe.probe(values, both["action"][:, 1], **settings) for row, values in known.items()}
-  return {row: {"lp_mse": (one.mse, one.standard_error)} for row, one in found.items()}
+def label_names(sets: list[data.DataSet]) -> dict[str, list[Any]]:
+  """"action" and "state" -> names of the dimensions of each data set, None where it has none."""
+  manifests = [shards.read_manifest(one.path) for one in sets]
+  return {key: [manifest[key]["names"] for manifest in manifests] for key in ("action", "state")}
 
 
 def page_data(command, config, run_config, measure, params, measured, rows, results, windows, sets, seconds) -> report.ReportData:
@@ -207,9 +134,10 @@ def page_data(command, config, run_config, measure, params, measured, rows, resu
   scatters = {}
   for target, result in results["trained"]["probes"].items():
     for d, name in enumerate(result.names):
-      scatters[f"{target}: {name}"] = report.Scatter(result.true[:, d], result.predicted[:, d], float(result.r2_by_dimension[d]))
+      own = np.isfinite(result.true[:, d])  # of several robots, the windows of the one that has this dimension
+      scatters[f"{target}: {name}"] = report.Scatter(result.true[own, d], result.predicted[own, d], float(result.r2_by_dimension[d]))
   points, explained = consistency.principal_components(trained.z)
-  colored, colours = _colourings(trained, results)
+  colored, colours = _colourings(results["trained"]["targets"], len(trained.z))
   matrix = results["trained"].get("similarity")
   manifests = [shards.read_manifest(one.path) for one in sets]
   quarantine = [entry for manifest in manifests for key in ("quarantine", "skipped") for entry in manifest[key]]
@@ -223,7 +151,7 @@ def page_data(command, config, run_config, measure, params, measured, rows, resu
       reconstruction=report.Reconstruction(first, second, measure.predict(params, first, second), captions),
       transfer=report.Transfer(first, second, first[onto], measure.predict(params, first, second, first[onto]),
                                [f"{captions[i]} → {captions[j]}" for i, j in enumerate(onto)]),
-      s_pcfc={name: result["s_pcfc"].values for name, result in results.items()}, probes=scatters,
+      s_pcfc={name: result["s_pcfc"].values for name, result in results.items() if "s_pcfc" in result}, probes=scatters,
       pca=report.Projection(points[colored], colours, tuple(float(x) for x in explained)) if colours else None,
       similarity=report.Similarity(matrix.values, matrix.labels) if matrix is not None else None,
       config=run_config, versions=rundir.versions(), hardware=rundir.hardware(), time=times,
@@ -240,12 +168,13 @@ def split_note(config, run_config: dict) -> str:
           "episodes. Episodes of the same motion stand on one side.")
 
 
-def _colourings(one: latents.Measured, results: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """(windows that have the first target that was probed, {name: its values there} of the first dimensions)."""
-  for target, result in results["trained"]["probes"].items():
-    values = latents.target(one.columns, target)
-    return latents.having(one.columns, target), {f"{target}: {name}": values[:, d] for d, name in enumerate(result.names[:4])}
-  return np.ones(len(one.z), bool), {}
+def _colourings(targets: list[probe_targets.Target], windows: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """(held-out windows of the first robot of the first target that was probed, {name: its values there} of the first dimensions)."""
+  for target in targets:
+    for robot in target.robots[:1]:
+      values = robot.values[robot.held_out]
+      return robot.scored, {f"{target.name}: {name}": values[:, d] for d, name in enumerate(robot.names[:4])}
+  return np.arange(windows), {}
 
 
 def show(rows: dict[str, dict], notes: list[str]) -> None:

@@ -41,7 +41,9 @@ def test_every_window_once_with_actions_and_ids(path):
     np.testing.assert_allclose(rows["action"][i], [[t + 0.5, episode, -t - 0.5], [t + 2.5, episode, -t - 2.5]])
     np.testing.assert_allclose(rows["state_delta"][i], [[4, 2], [4, 2]])
     np.testing.assert_allclose(rows["state"][i][:, 0], [2 * t, 2 * t + 4, 2 * t + 8])
+    np.testing.assert_allclose(rows["state_mean"][i][:, 0], [2 * t + 1, 2 * t + 5])  # of frames t and t + 1, and of t + 2 and t + 3
     np.testing.assert_allclose(rows["seconds"][i], [0.2, 0.2])
+    assert (rows["action_size"][i], rows["state_size"][i]) == (3, 2)
     assert found.tasks[rows["task"][i]] == f"task {episode % 2}" and rows["stride"][i] == 2
   assert found.cameras == ["camera"] and rows["has_action"][valid].all()
 
@@ -86,6 +88,7 @@ def test_data_sets_without_actions_beside_some_with(tmp_path, path):
   valid = rows["valid"]
   np.testing.assert_array_equal(rows["has_action"][valid], rows["dataset"][valid] == 0)
   assert not rows["action"][valid & (rows["dataset"] == 1)].any()
+  np.testing.assert_array_equal(rows["action_size"][valid], np.where(rows["dataset"][valid] == 0, 3, 0))
   only = evaluation.build(evaluation_sets[1:], batch_size=4, image_size=16, split="all", threads=0)
   assert only.action_size == 0 and "action" not in walk(only)
 

@@ -20,14 +20,14 @@ class Grays:
   the first frame plus half the difference."""
 
   def features(self, params, images):
-    return 255 * (images[..., 0, 0, 0] * pixels.STD[0] + pixels.MEAN[0]) + params["shift"]
+    return (255 * (images[..., 0, 0, 0] * pixels.STD[0] + pixels.MEAN[0]) + params["shift"])[..., None, None]
 
   def encode(self, params, first, second, features=None):
     levels = (self.features(params, first), self.features(params, second)) if features is None else features
-    return SimpleNamespace(z=jnp.stack(levels, -1))
+    return SimpleNamespace(z=jnp.concatenate(levels, -1)[:, 0] * params.get("scale", 1))
 
   def decode(self, params, first, z, features=None):
-    levels = self.features(params, first) if features is None else features
+    levels = (self.features(params, first) if features is None else features)[:, 0, 0]
     drawn = (levels + (z[:, 1] - z[:, 0]) / 2 - params["shift"])[:, None, None, None] / 255
     return {"pixels": jnp.broadcast_to((drawn - pixels.MEAN[None, None, None]) / pixels.STD[None, None, None], first.shape)}
 
@@ -82,9 +82,23 @@ def test_each_frame_is_encoded_once():
 
 def test_labels_are_the_same_z_without_the_rest(measure):
   run, params = measure
-  z, columns = run.labels(params, Windows())
-  np.testing.assert_array_equal(z, run(params, Windows()).z)
-  assert columns["episode"].tolist() == [7, 8, 9] and set(columns) == {"episode"}
+  found = run.labels({"one": params, "other": params | {"scale": np.float32(2)}}, Windows())
+  whole = run(params, Windows(), pictures=True)
+  np.testing.assert_array_equal(found.z["one"], whole.z)
+  np.testing.assert_array_equal(found.z["other"], 2 * whole.z)
+  assert found.columns["episode"].tolist() == [7, 8, 9] and set(found.columns) == {"episode"} and run(params, Windows()).pictures is None
+  for pictures in (found.pictures, whole.pictures):
+    assert pictures.dtype == np.float16
+    np.testing.assert_allclose(pictures, GRAYS[:3, 1:, None].astype(float) + 1, rtol=1e-3)
+
+
+def test_pictures_are_all_tokens_or_a_grid_of_their_means():
+  tokens = np.float32(np.random.default_rng(0).normal(size=(2, 3, 1 + 16, 4)))
+  np.testing.assert_allclose(latents.summary(tokens), tokens.reshape(2, 3, -1), atol=1e-3)
+  small = latents.summary(tokens, most=5 * 4)
+  grid = tokens[:, :, 1:].reshape(2, 3, 2, 2, 2, 2, 4).mean((3, 5)).reshape(2, 3, 4, 4)
+  np.testing.assert_allclose(small, np.concatenate([tokens[:, :, :1], grid], 2).reshape(2, 3, -1), atol=1e-3)
+  assert latents.summary(tokens, most=1).shape == (2, 3, 8) and latents.summary(tokens, most=10 * 4).shape == (2, 3, 40)
 
 
 def test_a_motion_is_drawn_onto_its_own_or_another_frame(measure):
@@ -97,14 +111,9 @@ def test_a_motion_is_drawn_onto_its_own_or_another_frame(measure):
   assert run.predict(params, first, second, first[::-1])[:, 0, 0, 0].tolist() == [65, 85]
 
 
-def test_targets_of_the_probes_belong_to_the_pair_of_z():
-  columns = {"action": np.arange(12.0).reshape(2, 2, 3), "has_action": np.array([True, True]),
-             "state": np.ones((2, 3, 2)), "state_delta": -np.arange(8.0).reshape(2, 2, 2), "has_state": np.array([True, False])}
-  np.testing.assert_array_equal(latents.target(columns, "action"), [[3, 4, 5], [9, 10, 11]])
-  np.testing.assert_array_equal(latents.target(columns, "state"), [[-2, -3]])  # the other window has none
-  assert latents.having(columns, "state").tolist() == [True, False] and latents.target(columns | {"has_state": np.zeros(2, bool)}, "state") is None
-  np.testing.assert_array_equal(latents.target(columns | {"has_state": np.ones(2, bool)}, "state"), [[-2, -3], [-6, -7]])
-  assert latents.target({"has_action": np.ones(2, bool)}, "action") is None
+def test_windows_that_have_a_target():
+  columns = {"action": np.zeros((2, 2, 3)), "has_action": np.array([True, False]), "has_state": np.array([True, True])}
+  assert latents.having(columns, "action").tolist() == [True, False] and latents.having(columns, "state").tolist() == [False, False]
 
 
 def test_dimensions_are_named_by_the_data_or_numbered():
@@ -126,11 +135,11 @@ def test_windows_that_cannot_be_read_are_left_out_and_said(measure, capsys):
             part = self._damaged[2 * i:2 * i + 2]
             yield {**batch, "damaged": part, "valid": batch["valid"] & ~part}
       return contextlib.nullcontext(rows())
-  z, columns = run.labels(params, Damaged(False, True, False, False))
-  assert columns["episode"].tolist() == [7, 9] and len(z) == 2
+  found = run.labels({"one": params}, Damaged(False, True, False, False))
+  assert found.columns["episode"].tolist() == [7, 9] and len(found.z["one"]) == 2
   assert capsys.readouterr().out == "evaluation: 1 of 3 windows cannot be read and are left out\n"
-  run.labels(params, Windows())
+  run.labels({"one": params}, Windows())
   assert not capsys.readouterr().out
   with pytest.raises(errors.UserError) as caught:
-    run.labels(params, Damaged(True, True, True, False))
+    run.labels({"one": params}, Damaged(True, True, True, False))
   assert str(caught.value) == "none of the 3 evaluation windows can be read: check the data with its checksums (shards.verify)"

@@ -10,21 +10,22 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors, weights
 from como_jax.evaluate import reconstruction
-from como_jax.tasks import latents, probe
+from como_jax.tasks import latents, probe, probe_rows, probe_targets
 from tests.data import makers
 from tests.end_to_end import program
 from tests.models import tiny
 
-NAMES = {"action": ["x"], "state": None}
+NAMES = {"action": [["x"]], "state": [None]}
 
 
 def windows_of(z, action, episodes, tasks=0, cameras=0):
   """(z, columns) of windows whose two pairs have another action each: the first is never to be read."""
   count = len(z)
   whole = lambda value: np.broadcast_to(value, count).copy()
-  return z, {"action": np.stack([np.full((count, 1), 99.0), action], axis=1), "has_action": np.ones(count, bool),
+  return z, {"action": np.stack([np.full(action.shape, 99.0), action], axis=1), "has_action": np.ones(count, bool),
              "has_state": np.zeros(count, bool), "group": whole(episodes), "episode": whole(episodes), "task": whole(tasks),
-             "camera": whole(cameras), "time": np.zeros(count, int), "stride": np.ones(count, int)}
+             "camera": whole(cameras), "time": np.zeros(count, int), "stride": np.ones(count, int), "dataset": np.zeros(count, int),
+             "action_size": np.ones(count, int), "state_size": np.zeros(count, int)}
 
 
 def measured(z, columns):
@@ -34,14 +35,17 @@ def measured(z, columns):
 
 
 def score(fit, held_out, **changes):
-  names = SimpleNamespace(tasks=["reach", "push"], cameras=["front", "side"])
-  return probe.score(measured(*held_out), fit, names, **({"seed": 0, "names": NAMES} | changes))
+  windows = SimpleNamespace(tasks=["reach", "push"], cameras=["front", "side"], datasets=changes.pop("datasets", ["arm"]))
+  names = changes.pop("names", NAMES)
+  targets = [probe_targets.build(name, fit[1], held_out[1], names=names, datasets=windows.datasets) for name in latents.TARGETS]
+  row, results = probe_rows.score(measured(*held_out), fit[0], windows, targets, seed=0)
+  return row, results, targets
 
 
 def test_probes_are_fitted_on_training_windows_and_scored_on_held_out_ones():
   signs = np.tile([1.0, -1.0], 40)[:, None]
   fit = windows_of(signs, signs, np.arange(80) // 8)
-  row, results = score(fit, windows_of(signs[:24], 3 * signs[:24], 100 + np.arange(24) // 8))
+  row, results, targets = score(fit, windows_of(signs[:24], 3 * signs[:24], 100 + np.arange(24) // 8))
   # The line through the training windows is y = z; the held-out actions are 3 z, so each is off by 2. Variance of the training
   # actions: 1, of the held-out ones: 9. Fitted the other way round, or in the other side's units, 4 / 9 would come out.
   error, standard_error = row["lp_mse"]
@@ -50,7 +54,7 @@ def test_probes_are_fitted_on_training_windows_and_scored_on_held_out_ones():
   linear = results["probes"]["action"]
   np.testing.assert_allclose(linear.true, 3 * signs[:24])
   np.testing.assert_allclose(linear.predicted, signs[:24], atol=1e-9)
-  assert results["groups"]["action"].tolist() == [*np.arange(80) // 8, *(100 + np.arange(24) // 8)]
+  assert targets[0].groups.tolist() == [*np.arange(80) // 8, *(100 + np.arange(24) // 8)]
   assert set(results["probes"]) == {"action"} and "the data has no state: no probe of it" in results["notes"]
   # What needs no action: z and -z end in the same frame, one direction, half the error of copying in each pixel.
   assert (row["s_pcfc"], row["copy_ratio"], row["psnr"]) == pytest.approx((-1, 0.25, -20 * np.log10(0.05)))
@@ -63,34 +67,82 @@ def test_probes_of_videos_and_robots_together_are_of_the_robots():
   def mixed(count, first, scale):
     z, columns = windows_of(np.concatenate([signs[:count], 7 + signs[:count]]), np.concatenate([scale * signs[:count], np.zeros((count, 1))]),
                             first + np.arange(2 * count) // 8)
-    return z, columns | {"has_action": np.arange(2 * count) < count, "dataset": np.arange(2 * count) // count}
-  names = SimpleNamespace(tasks=["reach"], cameras=["front"], datasets=["arm", "videos"])
-  row, results = probe.score(measured(*mixed(24, 100, 3)), mixed(80, 0, 1), names, seed=0, names=NAMES)
+    has = np.arange(2 * count) < count
+    return z, columns | {"has_action": has, "action_size": has.astype(int), "dataset": np.arange(2 * count) // count}
+  row, results, targets = score(mixed(80, 0, 1), mixed(24, 100, 3), datasets=["arm", "videos"], names={"action": [["x"], None], "state": [None, None]})
   assert row["lp_mse"][0] == pytest.approx(4)  # as of the robot's windows alone, above
-  assert len(results["probes"]["action"].true) == 24 and results["groups"]["action"].tolist() == [*np.arange(80) // 8, *(100 + np.arange(24) // 8)]
+  assert len(results["probes"]["action"].true) == 24 and targets[0].groups.tolist() == [*np.arange(80) // 8, *(100 + np.arange(24) // 8)]
   assert "action: 24 of 48 held-out windows have one, those of arm: the probes are of these" in results["notes"]
-  held_out = measured(*mixed(24, 100, 3))
-  has, colours = probe._colourings(held_out, {"trained": results})
-  assert has.sum() == 24 and has[:24].all()
+  has, colours = probe._colourings(targets, 48)
+  assert has.tolist() == list(range(24))
   np.testing.assert_array_equal(colours["action: x"], 3 * signs[:24, 0])
+
+
+def two_robots(count, first, seed):
+  """(z, columns): z of the first half's windows tells their two action numbers, with noise; the other half is a robot of one number, padded with 0."""
+  rng = np.random.default_rng(seed)
+  motion = rng.choice([-1.0, 1.0], size=(2 * count, 2))
+  motion[1::2] = -motion[::2]  # so that the mean action of any episodes is 0, and its variance 1
+  z = np.concatenate([motion + 0.5 * rng.normal(size=motion.shape), np.repeat([[5.0], [-5.0]], count, 0)], 1)
+  action = np.where((np.arange(2 * count) < count)[:, None], motion, motion * [1, 0])
+  z, columns = windows_of(z, action, first + np.arange(2 * count) // 8)
+  own = np.arange(2 * count) < count
+  return z, columns | {"dataset": 1 - own, "action_size": 1 + own}
+
+
+def part(windows, chosen):
+  z, columns = windows
+  return z[chosen], {name: value[chosen] for name, value in columns.items()}
+
+
+def test_another_robots_padding_changes_nothing():
+  fit, held_out = two_robots(80, 0, 0), two_robots(40, 1000, 1)
+  names = {"action": [["x", "y"], ["grip"]], "state": [None, None]}
+  both, results, targets = score(fit, held_out, datasets=["arm", "hand"], names=names)
+  alone, _, _ = score(part(fit, slice(80)), part(held_out, slice(40)), datasets=["arm", "hand"], names=names)
+  hand, _, _ = score(part(fit, slice(80, None)), part(held_out, slice(40, None)), datasets=["arm", "hand"], names=names)
+  assert [both[f"r2/arm: {name}"] for name in "xy"] == [alone["r2/x"], alone["r2/y"]] and both["r2/hand: grip"] == hand["r2/grip"]
+  for name in ("lp_mse", "mlp_mse"):
+    assert both[name][0] == pytest.approx((alone[name][0] + hand[name][0]) / 2)
+  assert both["lp_half"] == pytest.approx((alone["lp_half"] + hand["lp_half"]) / 2) and 0.1 < alone["lp_mse"][0] < 0.4
+  assert any("arm: 2 dimensions, 40 held-out windows; hand: 1 dimensions, 40 held-out windows" in note for note in results["notes"])
+  assert [robot.values.shape for robot in targets[0].robots] == [(120, 2), (120, 1)]
+  pooled = results["probes"]["action"]
+  assert pooled.true.shape == (80, 3) and np.isnan(pooled.true[:40, 2]).all() and np.isnan(pooled.true[40:, :2]).all()
+  np.testing.assert_array_equal(targets[0].groups[pooled.index], held_out[1]["group"])
+
+
+def test_a_z_that_knows_only_the_data_set_tells_nothing():
+  fit, held_out = two_robots(80, 0, 0), two_robots(40, 1000, 1)
+  row, _, _ = score((fit[0][:, 2:], fit[1]), (held_out[0][:, 2:], held_out[1]), datasets=["arm", "hand"], names={"action": [None, None], "state": [None, None]})
+  assert row["lp_mse"][0] == pytest.approx(1, abs=1e-6) and row["mlp_mse"][0] == pytest.approx(1, abs=1e-6)
+
+
+def test_robots_that_cannot_be_probed_are_named():
+  fit, held_out = two_robots(80, 0, 0), two_robots(40, 1000, 1)
+  _, results, targets = score(part(fit, slice(84)), held_out, datasets=["arm", "hand"], names={"action": [None, None], "state": [None, None]})
+  assert [robot.label for robot in targets[0].robots] == ["arm"]
+  assert "action of hand: fewer than 2 episodes to fit on have one: no probe of it" in results["notes"]
 
 
 def test_what_the_robots_own_numbers_tell_of_positions_and_of_motions():
   rng = np.random.default_rng(0)
-  state = rng.normal(size=(60, 3, 1))
+  state = rng.normal(size=(60, 3, 2))
   change = np.diff(state, axis=1)
-  def columns(action, first):
-    pairs = np.stack([np.full((30, 1), 99.0), action], axis=1)
+  def columns(action, first, **changed):
     mine = slice(first, first + 30)
-    return {"action": pairs, "state": state[mine], "state_delta": change[mine], "has_action": np.ones(30, bool), "has_state": np.ones(30, bool),
-            "group": first + np.arange(30) // 5}
-  def controls(action):
-    return {row: of["lp_mse"][0] for row, of in probe.controls(columns(action[:30], 0), columns(action[30:], 30)).items()}
-  absolute, relative = controls(2 * state[:, 1] + 1), controls(2 * change[:, 1] + 1)
-  assert absolute["true-state"] == pytest.approx(0, abs=1e-12) and absolute["true-state-change"] > 0.3
-  assert relative["true-state-change"] == pytest.approx(0, abs=1e-12) and relative["true-state"] > 0.3
-  none = columns(change[:30, 1], 0) | {"has_state": np.zeros(30, bool)}
-  assert probe.controls(none, none | {"group": none["group"] + 100}) == {}
+    z, found = windows_of(np.zeros((30, 1)), action[mine], first + np.arange(30) // 5)
+    return found | {"state": state[mine], "state_delta": change[mine], "state_mean": state[mine, :2], "has_state": np.ones(30, bool), "state_size": np.full(30, 2)} | changed
+  def own(action, names=None, **changed):
+    fit, held_out = columns(action, 0, **changed), columns(action, 30, **changed)
+    names = {"action": [["x"]], "state": [names]}
+    return probe_rows.own_numbers(probe_targets.build("action", fit, held_out, names=names, datasets=["arm"]), fit, held_out, seed=0)
+  absolute = {row: of["lp_mse"][0] for row, of in own(2 * state[:, 1, :1] + 1).items()}
+  relative = {row: of["lp_mse"][0] for row, of in own(2 * change[:, 1, :1] + 1).items()}
+  assert absolute["true-state"] == pytest.approx(0, abs=1e-9) and absolute["true-state-change"] > 0.3
+  assert relative["true-state-change"] == pytest.approx(0, abs=1e-9) and relative["true-state"] > 0.3
+  assert own(change[:, 1, :1], names=["x", "y"]) == {}, "compared directly"
+  assert own(change[:, 1, :1], has_state=np.zeros(30, bool)) == {}
 
 
 def test_groups_of_one_motion_stand_on_one_side():
@@ -107,12 +159,12 @@ def test_what_cameras_and_tasks_have_in_common():
   action = z[:, :1] / 2
   held_out = windows_of(z, action, 100 + episodes, tasks, cameras)
   held_out[1]["time"] = np.tile([0, 0, 1, 1, 2, 2], 8)
-  row, results = score(windows_of(z, action, episodes, tasks, cameras), held_out)
+  row, results, _ = score(windows_of(z, action, episodes, tasks, cameras), held_out)
   # z is the same at each time: it says which task and which camera, but not which motion.
   assert row["motion_contrast"] == pytest.approx((0, 0), abs=1e-12)
   # Of the 7 other motions 3 are of the same task; from the same view: 1 or -3/5, from another: 3/5 or -1.
   assert row["appearance_contrast"] == pytest.approx((3 - 4 * 3 / 5) / 7 - (3 * 3 / 5 - 4) / 7)
-  assert row["camera_excess"] == 1 and row["retrieval"] == pytest.approx(1)
+  assert row["camera_excess"] == (1, 0) and row["retrieval"] == pytest.approx(1)
   # Of 3 episodes of the same task and 4 of the other: chance is (3 - 4) / 7.
   assert row["retrieval_chance"] == pytest.approx(-1 / 7) and row["lp_mse"][0] == pytest.approx(0, abs=1e-12)
   assert results["similarity"].labels == ("push | front", "push | side", "reach | front", "reach | side")
@@ -144,7 +196,7 @@ def _done(tmp_path_factory):
 def test_a_constant_z_scores_what_the_mean_scores_and_the_untrained_row_is_the_other(done):
   summary, columns, _ = done
   rows = summary["rows"]
-  assert list(rows) == ["trained", "untrained", "true-state-change", "true-state", "copy-current-frame"] and summary["offset_seconds"] == [0.2]
+  assert list(rows) == ["trained", "untrained", "difference", "true-state-change", "true-state", "copy-current-frame"] and summary["offset_seconds"] == [0.2]
   np.testing.assert_allclose(columns["z"], 1, atol=1e-6)
   assert rows["trained"]["effective_rank"] == 0 and rows["untrained"]["effective_rank"] > 1
   assert rows["trained"]["s_pcfc"] == pytest.approx(1)
@@ -157,6 +209,8 @@ def test_a_constant_z_scores_what_the_mean_scores_and_the_untrained_row_is_the_o
   assert rows["trained"]["lp_mse"][0] == pytest.approx(expected.mean(), rel=1e-5)
   gain = rows["untrained"]["lp_mse"][0] - rows["trained"]["lp_mse"][0]
   assert rows["trained"]["lp_gain"][0] == pytest.approx(gain) and "state_lp_gain" in rows["trained"] and "lp_gain" not in rows["untrained"]
+  gain = rows["difference"]["lp_mse"][0] - rows["trained"]["lp_mse"][0]
+  assert rows["trained"]["lp_gain_difference"][0] == pytest.approx(gain) and set(rows["difference"]) < set(rows["untrained"])
   # Frames are flat and 12 gray levels lighter after 2 frames of time.
   assert rows["copy-current-frame"]["reconstruction_mse"] == pytest.approx((12 / 255) ** 2, rel=1e-4)
   assert rows["trained"]["copy_ratio"] == pytest.approx(rows["trained"]["reconstruction_mse"] / (12 / 255) ** 2, rel=1e-4)

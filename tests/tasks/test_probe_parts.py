@@ -10,7 +10,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.tasks import latents, probe
+from como_jax.tasks import latents, probe, probe_rows, probe_targets
 from como_jax.train import rng
 from tests.end_to_end import program
 
@@ -49,15 +49,12 @@ def test_what_the_probe_leaves_open_is_that_of_the_training(capsys):
   assert given.data.offset_seconds is None, "the config itself is left alone"
 
 
-def test_names_of_dimensions_are_those_that_all_data_sets_have(monkeypatch):
+def test_names_of_dimensions_are_those_of_each_data_set(monkeypatch):
   facts = lambda names, size=1: {"names": names, "size": size}
-  manifests = {"a": {"action": facts(["x"]), "state": facts(["s"])}, "b": {"action": facts(["x"]), "state": facts(["t"])},
-               "videos": {"action": facts(None, None), "state": facts(None, None)}}
+  manifests = {"a": {"action": facts(["x"]), "state": facts(["s"])}, "videos": {"action": facts(None, None), "state": facts(None, None)}}
   monkeypatch.setattr(probe.shards, "read_manifest", lambda path: manifests[path])
-  sets = lambda *paths: [types.SimpleNamespace(path=path) for path in paths]
-  assert probe.label_names(sets("a", "b")) == {"action": ["x"], "state": None}
-  assert probe.label_names(sets("a")) == probe.label_names(sets("a", "videos")) == {"action": ["x"], "state": ["s"]}
-  assert probe.label_names(sets("videos")) == {"action": None, "state": None}
+  sets = [types.SimpleNamespace(path=path) for path in ("a", "videos")]
+  assert probe.label_names(sets) == {"action": [["x"], None], "state": [["s"], None]}
 
 
 @pytest.mark.parametrize("change, start", [({}, "Measured on the validation episodes of the training run;"),
@@ -80,21 +77,27 @@ def test_the_table_on_the_terminal(capsys):
       "  a note\n  another\n")
 
 
-def columns(*, action=True, state=True, tasks=(0, 0, 0), cameras=(0, 0, 0)):
-  return {"action": np.arange(24.0).reshape(3, 2, 4), "state_delta": np.zeros((3, 2, 2)), "has_action": np.full(3, action), "has_state": np.full(3, state),
-          "group": np.array([0, 0, 1]), "task": np.array(tasks), "camera": np.array(cameras)}
+def columns(*, action=True, state=True):
+  """Three windows to fit on (groups 0, 0, 1) or, where shifted, held-out ones."""
+  return {"action": np.arange(24.0).reshape(3, 2, 4), "state_delta": np.ones((3, 2, 2)), "has_action": np.full(3, action), "has_state": np.full(3, state),
+          "group": np.array([0, 0, 1]), "dataset": np.zeros(3, int), "action_size": np.full(3, 4), "state_size": np.full(3, 2)}
+
+
+def targets_of(**changes):
+  fit, held_out = columns(**changes), columns(**changes)
+  held_out["group"] = held_out["group"] + 10
+  names = {"action": [["p", "q", "r", "s"]], "state": [["x", "y"]]}
+  return [probe_targets.build(name, fit, held_out, names=names, datasets=["arm"]) for name in ("action", "state")]
 
 
 def test_the_projection_is_colored_by_the_first_target_that_was_probed():
-  one = types.SimpleNamespace(columns=columns())
-  names = lambda *of: {"trained": {"probes": {name: types.SimpleNamespace(names=["p", "q", "r", "s", "t"] if name == "action" else ["p", "q"]) for name in of}}}
-  has, found = probe._colourings(one, names("action", "state"))
-  assert list(found) == ["action: p", "action: q", "action: r", "action: s"] and has.tolist() == [True] * 3
+  has, found = probe._colourings(targets_of(), 3)
+  assert list(found) == ["action: p", "action: q", "action: r", "action: s"] and has.tolist() == [0, 1, 2]
   for d, values in enumerate(found.values()):
-    np.testing.assert_array_equal(values, one.columns["action"][has, 1, d])
-  assert list(probe._colourings(one, names("state"))[1]) == ["state: p", "state: q"]
-  nothing, found = probe._colourings(types.SimpleNamespace(columns={}, z=np.zeros((3, 2))), names())
-  assert nothing.tolist() == [True] * 3 and found == {}
+    np.testing.assert_array_equal(values, columns()["action"][:, 1, d])
+  assert list(probe._colourings(targets_of(action=False), 3)[1]) == ["state: x", "state: y"]
+  nothing, found = probe._colourings(targets_of(action=False, state=False), 3)
+  assert nothing.tolist() == [0, 1, 2] and found == {}
 
 
 @pytest.fixture(name="page")
@@ -112,9 +115,10 @@ def _page(tmp_path, monkeypatch):
   shown = {"frames": frames, "task": ["reach", "", "push"], "episode": ["e0", "e1", "e2"], "camera": ["a", "b", "a"]}
   windows = types.SimpleNamespace(pictures=lambda count: shown if count == 5 else None)
   measure = types.SimpleNamespace(predict=lambda params, *images: ("predicted", params, images))
-  result = types.SimpleNamespace(names=["x", "y"], true=np.arange(6).reshape(3, 2), predicted=-np.arange(6).reshape(3, 2), r2_by_dimension=np.array([0.5, 0.25]))
+  result = types.SimpleNamespace(names=["x", "y"], true=np.array([[np.nan, 1], [2, 3], [4, 5]]), predicted=-np.arange(6).reshape(3, 2), r2_by_dimension=np.array([0.5, 0.25]))
   measured = {"trained": types.SimpleNamespace(z=np.random.default_rng(0).normal(size=(3, 4)), columns=columns())}
-  results = {name: {"s_pcfc": types.SimpleNamespace(values=name), "probes": {"action": result} if name == "trained" else {}, "notes": ["n"],
+  targets = targets_of()[:1]
+  results = {name: {"s_pcfc": types.SimpleNamespace(values=name), "probes": {"action": result} if name == "trained" else {}, "notes": ["n"], "targets": targets,
                     "similarity": types.SimpleNamespace(values="V", labels="L") if name == "trained" else None} for name in ("trained", "untrained")}
   command = types.SimpleNamespace(words=("--config=a b",))
   sets = [types.SimpleNamespace(path="one"), types.SimpleNamespace(path="two")]
@@ -122,6 +126,7 @@ def _page(tmp_path, monkeypatch):
   def page(checkpoint="run/weights", *, drop=()):
     for key in drop:
       results["trained"][key] = {} if key == "probes" else None
+      targets.clear()
     config = config_lib.ConfigDict({"checkpoint": str(tmp_path / checkpoint), "pictures": 5})
     return probe.page_data(command, config, {"a": 1}, measure, "PARAMS", measured, {"row": 1}, results, windows, sets, 12.345), frames
   page.run = run
@@ -143,8 +148,9 @@ def test_everything_that_the_page_shows(page):
   assert len(images) == 3 and (images[0] == frames[:, 1]).all() and (images[1] == frames[:, 2]).all() and (images[2] == frames[[2, 0, 1], 1]).all()
   assert found.s_pcfc == {"trained": "trained", "untrained": "untrained"} and list(found.probes) == ["action: x", "action: y"]
   scatter = found.probes["action: y"]
+  assert found.probes["action: x"].true.tolist() == [2, 4] and found.probes["action: x"].predicted.tolist() == [-2, -4], "of the robot that has it"
   assert scatter.true.tolist() == [1, 3, 5] and scatter.predicted.tolist() == [-1, -3, -5] and scatter.r2 == 0.25
-  assert set(found.pca.colours) == {"action: x", "action: y"} and found.pca.colours["action: y"].tolist() == [5, 13, 21]
+  assert set(found.pca.colours) == {"action: p", "action: q", "action: r", "action: s"} and found.pca.colours["action: q"].tolist() == [5, 13, 21]
   assert found.pca.points.shape == (3, 2) and all(isinstance(one, float) for one in found.pca.explained)
   assert (found.similarity.values, found.similarity.labels) == ("V", "L") and found.config == {"a": 1}
   assert (found.versions, found.hardware, found.time) == ({"jax": "1"}, {"cores": "2"}, {"probe, seconds": 12.3})
@@ -165,18 +171,23 @@ def measured_of(**changes):
   return latents.Measured(z=z, past=z, future=z, frames=frames, columns=found), (z, found)
 
 
+def score(one, fit, windows):
+  targets = [probe_targets.build(name, fit[1], one.columns, names={}, datasets=["videos"]) for name in ("action", "state")]
+  return probe_rows.score(one, fit[0], windows, targets, seed=0)
+
+
 @pytest.mark.parametrize("episodes, cameras, tasks, keys", [
     (5, 2, 1, {"camera_excess", "appearance_contrast"}), (4, 2, 1, {"appearance_contrast"}), (5, 1, 2, set())])
 def test_what_is_compared_hangs_on_cameras_tasks_and_episodes(episodes, cameras, tasks, keys):
   number = np.arange(12)
   one, fit = measured_of(group=number % episodes, camera=number // 6 % cameras, task=number % tasks)
   windows = types.SimpleNamespace(tasks=["", "push"], cameras=["front", "side"])
-  row, results = probe.score(one, fit, windows, seed=0, names={"action": None, "state": None})
+  row, results = score(one, fit, windows)
   assert set(row) & {"camera_excess", "retrieval", "motion_contrast", "appearance_contrast"} == keys
   assert [row[key] for key in ("copy_ratio", "copy_ratio_moving", "reconstruction_mse", "psnr", "ssim")] == [1.0, 2.0, 3.0, 4.0, 5.0]
   assert results["notes"][0] == "FRAMES" and results["notes"][2:4] == ["the data has no action: no probe of it", "the data has no state: no probe of it"]
-  assert ("similarity" in results) == (cameras > 1 or tasks > 1)
-  if "similarity" in results:
+  assert (results["similarity"] is not None) == (cameras > 1 or tasks > 1)
+  if results["similarity"] is not None:
     names = ["clip", "push"][:tasks]
     assert results["similarity"].labels == tuple(f"{name} | {camera}" for name in names for camera in ["front", "side"][:cameras])
 
@@ -188,7 +199,7 @@ def test_more_groups_than_a_picture_holds_are_not_drawn():
              "has_state": np.zeros(count, bool)}
     one = latents.Measured(z=z, past=z, future=z, frames=measured_of()[0].frames, columns=found)
     windows = types.SimpleNamespace(tasks=[f"t{i}" for i in range(count)], cameras=["front"])
-    _, results = probe.score(one, (z, found), windows, seed=0, names={})
+    _, results = score(one, (z, found), windows)
     assert (results["similarity"] is not None) is drawn
 
 
@@ -210,7 +221,7 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
 
   def windows(config, given, *, split, frames, batch_size, most):
     told.windows.append((given is sets, split, frames, batch_size, most))
-    return SimpleNamespace(split=split, size={"validation": 3, "train": 7}[split])
+    return SimpleNamespace(split=split, size={"validation": 3, "train": 7}[split], datasets=["A", "B"])
   monkeypatch.setattr(probe.sources, "windows", windows)
   monkeypatch.setattr(probe.rundir, "check", lambda workdir, config, **flags: told.opened.append(("check", flags)))
   monkeypatch.setattr(probe.rundir, "open_run", lambda workdir, config, **flags: told.opened.append(("open", flags)))
@@ -220,23 +231,33 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
     def __init__(self, given):
       assert given is model
 
-    def __call__(self, params, windows):
+    def __call__(self, params, windows, *, pictures=False):
       frames = SimpleNamespace(copy_mse=1.0, copy_psnr=2.0, copy_ssim=3.0)
-      told.measured.append(("all", float(params["idm"]["b"][0]), float(params["encoder"]["a"][0]), windows.split))
-      return SimpleNamespace(z=np.full(2, params["idm"]["b"][0]), past=np.full(1, 7.0), future=np.full(1, 8.0), columns={"episode": np.arange(2)}, frames=frames)
+      told.measured.append(("all", float(params["idm"]["b"][0]), float(params["encoder"]["a"][0]), windows.split, pictures))
+      return SimpleNamespace(pictures=pictures, z=np.full(2, params["idm"]["b"][0]), past=np.full(1, 7.0), future=np.full(1, 8.0), columns={"episode": np.arange(2)}, frames=frames)
 
     def labels(self, params, windows):
-      told.measured.append(("labels", float(params["idm"]["b"][0]), float(params["encoder"]["a"][0]), windows.split))
-      return float(params["idm"]["b"][0]), "COLUMNS"
+      found = {name: float(of["idm"]["b"][0]) for name, of in params.items()}
+      told.measured.append(("labels", found, {float(of["encoder"]["a"][0]) for of in params.values()}, windows.split))
+      return SimpleNamespace(z=found, columns="COLUMNS")
   monkeypatch.setattr(probe.latents, "Measure", Measure)
-  monkeypatch.setattr(probe, "controls", lambda fit, held_out: {"true-state": {"lp_mse": (0.5, 0.1)}} if (fit, sorted(held_out)) == ("COLUMNS", ["episode"]) else None)
 
-  def score(one, fitted, windows, *, seed, names):
-    value, columns = fitted
-    told.scored.append((float(one.z[0]), value, columns, windows.split, seed, names))
-    return {"psnr": float(one.z[0])}, {"probes": {"action": f"A{value:g}", "state": f"S{value:g}"}, "notes": [f"note {value:g}"],
-                                       "groups": {"action": f"GA{value:g}", "state": f"GS{value:g}"}}
-  monkeypatch.setattr(probe, "score", score)
+  def build(name, fit, held_out, *, names, datasets):
+    assert (fit, sorted(held_out), names, datasets) == ("COLUMNS", ["episode"], "NAMES", ["A", "B"])
+    return SimpleNamespace(name=name, robots=["R"] if name == "action" else [], groups=f"G {name}")
+  monkeypatch.setattr(probe.probe_targets, "build", build)
+  own = lambda target, fit, held_out, *, seed: {"true-state": {"lp_mse": (0.5, 0.1)}} if (target.name, fit, sorted(held_out), seed) == ("action", "COLUMNS", ["episode"], 3) else None
+  monkeypatch.setattr(probe.probe_rows, "own_numbers", own)
+
+  def score(one, fitted, windows, targets, *, seed):
+    told.scored.append((float(one.z[0]), fitted, windows.split, [target.name for target in targets], seed))
+    return {"psnr": float(one.z[0])}, {"probes": {"action": f"A{fitted:g}"}, "notes": [f"note {fitted:g}"]}
+  monkeypatch.setattr(probe.probe_rows, "score", score)
+
+  def difference(fit, one, targets, *, seed):
+    assert (fit.columns, one.pictures, len(targets), seed) == ("COLUMNS", True, 2, 3)
+    return {"lp_mse": 0.5}, {"probes": {"action": "AD"}, "notes": ["note D"]}
+  monkeypatch.setattr(probe.probe_controls, "difference", difference)
   monkeypatch.setattr(probe.probes, "gain", lambda *given: told.gains.append(given) or (float(len(told.gains)), 0.5))
   monkeypatch.setattr(probe, "page_data", lambda *given: told.pages.append(given) or "PAGE")
   monkeypatch.setattr(probe.report, "write", lambda folder, page: folder / f"{page}.html")
@@ -246,21 +267,22 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
   assert told.opened == [(name, dict(resume=False, overwrite=True)) for name in ("check", "open")]
   assert told.windows == [(True, "validation", 3, 8, 50), (True, "train", 3, 8, 60)]
   other = float(jax.random.normal(rng.key(3, "untrained"), (2,))[0])
-  assert told.measured == [("all", 5.0, 1.0, "validation"), ("all", pytest.approx(other), 1.0, "validation"), ("labels", 5.0, 1.0, "train"),
-                           ("labels", pytest.approx(other), 1.0, "train")], "the encoder is the same"
-  assert told.scored == [(value, value, "COLUMNS", "validation", 3, "NAMES") for value in (5.0, pytest.approx(other))]
+  other = pytest.approx(other)
+  assert told.measured == [("all", 5.0, 1.0, "validation", True), ("all", other, 1.0, "validation", False),
+                           ("labels", {"trained": 5.0, "untrained": other}, {1.0}, "train")], "the encoder is the same"
+  assert told.scored == [(value, value, "validation", ["action", "state"], 3) for value in (5.0, other)]
   text = (tmp_path / probe.METRICS).read_text()
   found = json.loads(text)
-  assert text == json.dumps(found, indent=2) and list(found["rows"]) == ["trained", "untrained", "true-state", "copy-current-frame"]
-  assert found["rows"]["trained"] == {"psnr": 5.0, "lp_gain": [1.0, 0.5], "state_lp_gain": [2.0, 0.5]}
-  assert told.gains == [(f"{letter}5", f"{letter}{other:g}", f"G{letter}5") for letter in "AS"]
-  assert found["rows"]["untrained"] == {"psnr": pytest.approx(other)}
+  assert text == json.dumps(found, indent=2) and list(found["rows"]) == ["trained", "untrained", "difference", "true-state", "copy-current-frame"]
+  assert found["rows"]["trained"] == {"psnr": 5.0, "lp_gain": [1.0, 0.5], "lp_gain_difference": [2.0, 0.5]}
+  assert told.gains == [("A5", f"A{told.scored[1][1]:g}", "G action"), ("A5", "AD", "G action")]
+  assert found["rows"]["untrained"] == {"psnr": other}
   assert found["rows"]["copy-current-frame"] == {"reconstruction_mse": 1.0, "psnr": 2.0, "ssim": 3.0}
   assert {key: found[key] for key in ("checkpoint", "data", "windows", "offset_seconds", "notes", "seconds")} == dict(
       checkpoint="RUN", data=["one", "two"], windows=3, offset_seconds=[0.5, 0.25], seconds=12.5,
-      notes=["note 5", "true-state: the action read from the robot's own numbers by the same linear layer, not from z"])
+      notes=["note 5", "note D", "true-state: the action read from the robot's own numbers by the same linear layer, not from z"])
   with np.load(tmp_path / "latents.npz") as arrays:
     assert {name: arrays[name].tolist() for name in arrays.files} == {"z": [5.0, 5.0], "past": [7.0], "future": [8.0], "episode": [0, 1]}
   out = capsys.readouterr().out.splitlines()
   assert out[0] == "probe: 3 held-out windows, 7 to fit on, one at 0.5 s, two at 0.25 s" and out[-1] == f"report: {tmp_path / 'PAGE.html'}"
-  assert out[-3] == "  note 5" and told.pages[0][-1] == 12.5 and told.pages[0][4]["idm"]["b"].tolist() == [5.0, 5.0]
+  assert out[-4:-2] == ["  note 5", "  note D"] and told.pages[0][-1] == 12.5 and told.pages[0][4]["idm"]["b"].tolist() == [5.0, 5.0]
