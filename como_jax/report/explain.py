@@ -1,10 +1,7 @@
-"""How to read each number, and the verdict: has the model learnt motion?"""
+"""How to read each number."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,46 +12,101 @@ class Metric:
   digits: int = 3
 
 
-METRICS: dict[str, Metric] = {
+_PROBES: dict[str, Metric] = {
   "lp_mse": Metric(
     "LP-MSE",
     "lower",
-    "Error of a linear layer that reads the true action from z, on held-out episodes, in units of the action's "
-    "variance. "
-    "1: z says nothing about the action; 0: everything. Good: clearly below the untrained model. Actions that are positions "
-    "(absolute targets) rather than motions stay near 1 whatever z is: then the state's change is what to read.",
+    "Error of a linear layer that reads the true {target} from z, on held-out episodes, in units of its "
+    "variance. 1: "
+    "z says nothing about it; 0: everything. Good: clearly below the untrained model and the components of "
+    "the "
+    "untrained feature difference, which need no training.",
   ),
   "lp_gain": Metric(
     "LP gain",
     "higher",
-    "LP-MSE of the untrained model minus this one's, sample by sample on the same held-out episodes: the error bar says "
-    "whether the gain is real. Good: above twice its error.",
+    "LP-MSE of the untrained model minus this one's, sample by sample on the same held-out episodes: the "
+    "error bar "
+    "says whether the gain is real. Good: above twice its error.",
+  ),
+  "lp_gain_difference": Metric(
+    "LP gain over the difference",
+    "higher",
+    "The same over as many principal components of the untrained encoder's feature difference (row "
+    "'difference'). "
+    "Below 0: no training at all tells more of the {target}.",
+  ),
+  "lp_half": Metric(
+    "LP-MSE, half the episodes",
+    "",
+    "LP-MSE fitted on half of the episodes. Far above LP-MSE: too few windows for so many numbers, and more "
+    "windows "
+    "would lower it; then widths of z cannot be compared.",
   ),
   "lp_mse_raw": Metric(
-    "LP-MSE, raw", "lower", "The same in squared units of the action, so it compares only runs on the same data.", 4
+    "LP-MSE, raw",
+    "lower",
+    "LP-MSE in squared units of the {target}, so it compares only runs on the same data.",
+    4,
   ),
   "lp_r2": Metric(
     "LP R²",
     "higher",
-    "Share of the action's held-out variance that the linear layer explains. 0: nothing, 1: everything, below 0: worse "
-    "than the mean.",
+    "Share of the held-out variance of the {target} that the linear layer explains. 0: nothing, 1: "
+    "everything, below "
+    "0: worse than the mean.",
   ),
   "mlp_mse": Metric(
-    "MLP-MSE", "lower", "As LP-MSE with a two-layer network. Far below LP-MSE: the action is in z, but not linearly."
-  ),
-  "state_lp_mse": Metric(
-    "LP-MSE, state",
+    "MLP-MSE",
     "lower",
-    "LP-MSE with the change of the robot's state over the pair as target: what really moved, where actions can be blocked.",
+    "As LP-MSE with a two-layer network. Far below LP-MSE: the {target} is in z, but not linearly.",
   ),
-  "state_lp_gain": Metric("LP gain, state", "higher", "LP gain for the change of the robot's state."),
-  "state_lp_mse_raw": Metric("LP-MSE, state, raw", "lower", "The same in squared units of the state.", 4),
-  "state_lp_r2": Metric("LP R², state", "higher", "LP R² for the change of the robot's state."),
-  "state_mlp_mse": Metric("MLP-MSE, state", "lower", "MLP-MSE for the change of the robot's state."),
+  "kr_mse": Metric(
+    "KR-MSE",
+    "lower",
+    "As LP-MSE with kernel ridge regression, the one probe that also reads the encoder's tokens of the "
+    "first, the "
+    "second and both pictures. A z that is no better than one picture need not hold any motion.",
+  ),
+  "motion_score": Metric(
+    "Motion score S",
+    "higher",
+    "(e_single - e_z) / (e_single - e_both), e: KR-MSE capped at 1, of probes fitted on some cameras and "
+    "scored on "
+    "others. 0: z tells the {target} no better than the better single picture; 1: as well as both pictures.",
+  ),
+  "motion_gain": Metric(
+    "Both pictures' gain",
+    "",
+    "e_single - e_both on other cameras: what S is measured by. Where it is not clearly above 0 there is no "
+    "S.",
+  ),
+}
+
+METRICS: dict[str, Metric] = {
+  **{
+    name: dataclasses.replace(one, reading=one.reading.format(target="action"))
+    for name, one in _PROBES.items()
+  },
+  "action_positions": Metric(
+    "Actions that are positions",
+    "",
+    "Share of the action's numbers that the robot's next state tells: absolute targets, which no motion "
+    "tells. Of "
+    "these, action minus state is probed, and the verdict asks for the change of state.",
+    2,
+  ),
+  **{
+    f"state_{name}": dataclasses.replace(
+      one, title=f"{one.title}, state", reading=one.reading.format(target="change of the robot's state")
+    )
+    for name, one in _PROBES.items()
+  },
   "s_pcfc": Metric(
     "S-PCFC",
     "",
-    "Cosine of z(t−n → t) and z(t+n → t). 1: z only encodes the second frame (or has collapsed). Below 1 is necessary, "
+    "Cosine of z(t−n → t) and z(t+n → t). 1: z only encodes the second frame (or has collapsed). Below 1 is "
+    "necessary, "
     "not sufficient: "
     "an untrained or a quantised model may be lower still. Read it with LP-MSE.",
   ),
@@ -66,16 +118,21 @@ METRICS: dict[str, Metric] = {
   "effective_rank": Metric(
     "Effective rank",
     "higher",
-    "How many directions z uses. 1: all motions lie on one line, z has collapsed. Upper limit: the width of z.",
+    "How many directions z uses. 1: all motions lie on one line, z has collapsed. Upper limit: the width of "
+    "z.",
     2,
   ),
   "participation_ratio": Metric(
-    "Participation ratio", "higher", "A stricter count of the directions z uses; dominated by the strongest.", 2
+    "Participation ratio",
+    "higher",
+    "A stricter count of the directions z uses; dominated by the strongest.",
+    2,
   ),
   "copy_ratio": Metric(
     "MSE / copy",
     "lower",
-    "Error of the predicted frame divided by that of showing the current frame again. Below 1: z helps; 1: the model "
+    "Error of the predicted frame divided by that of showing the current frame again. Below 1: z helps; 1: "
+    "the model "
     "copies.",
   ),
   "copy_ratio_moving": Metric(
@@ -107,43 +164,34 @@ METRICS: dict[str, Metric] = {
   "motion_contrast": Metric(
     "Motion contrast",
     "higher",
-    "How much more similar z is for the same moment of a motion in another scene or camera than for the motion's other moments there. "
+    "How much more similar z is for the same moment of a motion in another scene or camera than for the "
+    "motion's other moments there. "
     "0: z does not carry over, or knows only the objects.",
   ),
   "appearance_contrast": Metric(
     "Appearance contrast",
     "lower",
-    "How much more similar z is from the same view than from another, across motions. 0: the view leaves no trace.",
+    "How much more similar z is from the same view than from another, across motions. 0: the view leaves no "
+    "trace.",
   ),
   "retrieval": Metric(
     "Retrieval",
     "higher",
-    "Cosine between the action and that of the nearest z in other views and episodes. 1: the same motion is found; "
+    "Cosine between the action and that of the nearest z in other views and episodes. 1: the same motion is "
+    "found; "
     "compare with chance.",
   ),
   "retrieval_chance": Metric("Retrieval, chance", "", "Retrieval with a neighbour drawn at random."),
+  "retrieval_gain": Metric(
+    "Retrieval above chance", "higher", "How much more alike the found actions are than random ones."
+  ),
 }
 
-RANK_FLOOR, PCFC_CEILING = 1.5, 0.99
-HALF = 0.5  # of a target's variance: what leaves more of it tells less than half
-PROBE_GAP, DRAWING_GAP = 0.02, 0.02  # by which a model has to be better: of the untrained one's error, of the copy's
-# Rows of linear layers that read the action from the robot's own numbers: what the best z could tell, and what no motion can.
+# Rows of linear layers that read the action from the robot's own numbers: what the best z could tell, and
+# what no motion can.
 TRUE_CHANGE, TRUE_STATE = "true-state-change", "true-state"
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-  question: str
-  passed: bool
-  evidence: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-  headline: str
-  level: str  # "good", "mixed" or "bad"
-  checks: tuple[Check, ...]
-  missing: tuple[tuple[str, str], ...]  # (question, reason) of those that could not be answered
+# Rows that are no rival of a latent: these, and what pictures tell.
+REFERENCES = (TRUE_CHANGE, TRUE_STATE, "first-only", "second-only", "both-pictures")
 
 
 def value_of(entry: Any) -> tuple[float, float | None]:
@@ -151,95 +199,3 @@ def value_of(entry: Any) -> tuple[float, float | None]:
   if isinstance(entry, (tuple, list)):
     return float(entry[0]), None if len(entry) < 2 or entry[1] is None else float(entry[1])
   return float(entry), None
-
-
-def verdict(metrics: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
-  """Is it motion? None when there is no "trained" row or none of its numbers speaks to the question.
-
-  A probe error counts as below the untrained one when the gap exceeds 2 % of it and twice its standard error: that of the
-  paired difference ("lp_gain") where known, else the joint one. Where the actions look like positions, of which the robot's true
-  change tells less than half and its state clearly more, and z does not tell most of them itself, the state's change is asked for
-  instead. (A controller's steps towards one goal look like that too: its state tells them.)
-  """
-  trained, untrained = (_known(metrics.get(row, {})) for row in ("trained", "untrained"))
-  checks, missing = [], []
-
-  def ask(question: str, passed: bool | None, evidence: str, *, why: str = "not measured") -> None:
-    if passed is None:
-      missing.append((question, why))
-    else:
-      checks.append(Check(question, bool(passed), evidence))
-
-  known = "lp_mse" in trained and "lp_mse" in untrained
-  told = known and trained["lp_mse"][0] < HALF and _probe("", trained, untrained)[0]
-  positions = "" if told else _positions(metrics)
-  if known and not positions:
-    ask("Does z tell the action better than the untrained model?", *_probe("", trained, untrained))
-  elif "state_lp_mse" in trained and "state_lp_mse" in untrained:
-    passed, evidence = _probe("state_", trained, untrained)
-    ask("Does z tell the change of the robot's state better than the untrained model?", passed, evidence + (f"; {positions}" if known else ""))
-  else:
-    ask("Does z tell the action better than the untrained model?", None, "", why=positions or "not measured: no probe of the action")
-  known = bool(checks)
-  moving = trained.get("copy_ratio_moving") or trained.get("copy_ratio")
-  kind = " on moving pixels" if "copy_ratio_moving" in trained else ""
-  ask(
-    "Does z help to draw the future?",
-    moving and moving[0] < 1 - DRAWING_GAP,
-    f"error is {moving[0]:.3f} of the copy's{kind} (needed: below {1 - DRAWING_GAP:g})" if moving else "",
-  )
-  rank = trained.get("effective_rank")
-  ask(
-    "Does z use several directions?",
-    rank and rank[0] > RANK_FLOOR,
-    f"effective rank {rank[0]:.2f} (needed: {RANK_FLOOR}{_beside(untrained, 'effective_rank', 2)})" if rank else "",
-  )
-  pcfc = trained.get("s_pcfc")
-  ask(
-    "Does z depend on where the motion came from?",
-    pcfc and pcfc[0] < PCFC_CEILING,
-    f"S-PCFC {pcfc[0]:.3f} (needed: below {PCFC_CEILING}{_beside(untrained, 's_pcfc', 3)})" if pcfc else "",
-  )
-  if not checks:
-    return None
-  passed = sum(check.passed for check in checks)
-  if passed == len(checks):
-    if not known:
-      level, headline = "mixed", "Not known: no action and no state was compared with z, and a model that has learnt nothing can pass the other signs."
-    elif missing:
-      level, headline = "mixed", "So far yes, but not everything was measured."
-    else:
-      level, headline = "good", "Yes: every sign says that z is motion."
-  elif not checks[0].passed or passed * 2 < len(checks):
-    level, headline = "bad", "Not yet: z is not a usable description of motion."
-  else:
-    level, headline = "mixed", "Partly: some signs of motion are there, others are missing."
-  return Verdict(headline, level, tuple(checks), tuple(missing))
-
-
-def _probe(prefix: str, trained: Mapping[str, Any], untrained: Mapping[str, Any]) -> tuple[bool, str]:
-  """(whether z tells the target of a probe better than the untrained model's, the numbers); prefix: "" or "state_"."""
-  probe, before, paired = trained[prefix + "lp_mse"], untrained[prefix + "lp_mse"], trained.get(prefix + "lp_gain")
-  error = paired[1] or 0.0 if paired else np.hypot(probe[1] or 0.0, before[1] or 0.0)
-  margin = max(PROBE_GAP * before[0], 2 * error)
-  useful = trained[prefix + "lp_r2"][0] > 0 if prefix + "lp_r2" in trained else probe[0] < 1
-  return (bool(before[0] - probe[0] > margin and useful),
-          f"{METRICS[prefix + 'lp_mse'].title} {probe[0]:.3f} against {before[0]:.3f} untrained (gap needed: {margin:.3f})")
-
-
-def _positions(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-  """Why the actions cannot be asked for; "" where they can, or where the data have no state to know it from."""
-  motion, position = (_known(metrics.get(row, {})).get("lp_mse") for row in (TRUE_CHANGE, TRUE_STATE))
-  if not motion or not position or motion[0] < HALF or motion[0] - position[0] <= 2 * np.hypot(motion[1] or 0.0, position[1] or 0.0):
-    return ""
-  return (f"not asked for: the actions, which look like positions rather than motions (LP-MSE {position[0]:.3f} from the robot's state, "
-          f"{motion[0]:.3f} from its true change)")
-
-
-def _beside(untrained: Mapping[str, Any], name: str, digits: int) -> str:
-  return f"; untrained: {untrained[name][0]:.{digits}f}" if name in untrained else ""
-
-
-def _known(row: Mapping[str, Any]) -> dict[str, tuple[float, float | None]]:
-  values = {name: value_of(entry) for name, entry in row.items() if entry is not None}
-  return {name: value for name, value in values.items() if np.isfinite(value[0])}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from como_jax import errors
-from como_jax.report import explain, grids, plots, style
+from como_jax.report import explain, grids, plots, style, verdict
 from como_jax.report.data import ReportData
 
 Section = tuple[str, str, str]  # anchor, heading, HTML
@@ -41,9 +41,8 @@ def write(path: str | os.PathLike, data: ReportData) -> pathlib.Path:
 
 def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
   figure = lambda name, draw, alt: _figure(folder, name, draw, alt)
-  verdict = explain.verdict(data.metrics)
-  if verdict:
-    yield "verdict", "Is it motion?", _verdict(verdict)
+  if judged := verdict.judge(data.metrics):
+    yield "verdict", "Is it motion?", _verdict(judged)
   if data.metrics:
     yield "metrics", "Metrics", _metrics(data)
   if data.rollouts is not None:
@@ -190,20 +189,20 @@ def _section(anchor: str, heading: str, content: str) -> str:
   return f'<section id="{anchor}"><h2>{heading}</h2>{content}</section>'
 
 
-def _verdict(verdict: explain.Verdict) -> str:
+def _verdict(judged: verdict.Verdict) -> str:
   items = [
     f'<li class="{"yes" if check.passed else "no"}"><b>{"✓ yes" if check.passed else "✗ no"}</b><span>'
     f"{html.escape(check.question)}"
     f"<small>{html.escape(check.evidence)}</small></span></li>"
-    for check in verdict.checks
+    for check in judged.checks
   ]
   items += [
     f'<li class="unknown"><b>? —</b><span>{html.escape(question)}<small>{html.escape(why)}</small></span></li>'
-    for question, why in verdict.missing
+    for question, why in judged.missing
   ]
   return (
-    f'<section id="verdict" class="verdict {verdict.level}"><h2>Is it motion?</h2><div class="headline">'
-    f"{html.escape(verdict.headline)}</div>"
+    f'<section id="verdict" class="verdict {judged.level}"><h2>Is it motion?</h2><div class="headline">'
+    f"{html.escape(judged.headline)}</div>"
     f'<ul class="checks">{"".join(items)}</ul></section>'
   )
 
@@ -217,7 +216,7 @@ def _metrics(data: ReportData) -> str:
   for name in names:
     metric = explain.METRICS.get(name, explain.Metric(name, "", ""))
     values = {row: explain.value_of(data.metrics[row][name]) for row in rows if data.metrics[row].get(name) is not None}
-    finite = [value for row, (value, _) in values.items() if math.isfinite(value) and row not in (explain.TRUE_CHANGE, explain.TRUE_STATE)]
+    finite = [value for row, (value, _) in values.items() if math.isfinite(value) and row not in explain.REFERENCES]
     best = {"lower": min, "higher": max}[metric.better](finite) if metric.better and len(finite) > 1 else None
     arrow = {
       "lower": " <small>↓<span> lower is better</span></small>",

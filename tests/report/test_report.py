@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from como_jax import errors, report
-from como_jax.report import explain, grids, plots
+from como_jax.report import grids, plots
 
 METRICS = {
   "trained": {"lp_mse": (0.4, 0.02), "s_pcfc": 0.6, "effective_rank": 7.0, "copy_ratio": 0.7, "my own": 3.0},
@@ -145,62 +145,10 @@ def test_empty_report(tmp_path):
   assert _Page(page.read_text(encoding="utf-8")).ids == [] and not list(tmp_path.glob("*.png"))
 
 
-def _verdict(**changes):
-  return explain.verdict(METRICS | {"trained": {**METRICS["trained"], **changes}})
-
-
-def test_verdict():
-  assert _verdict().level == "good" and len(_verdict().checks) == 4 and not _verdict().missing
-  assert _verdict(lp_mse=0.899).level == "bad"
-  assert _verdict(lp_mse=(0.8, 0.2)).level == "bad"  # the gap is within twice its error
-  assert _verdict(s_pcfc=1.0).level == "mixed"
-  assert _verdict(copy_ratio_moving=1.2).level == "mixed"  # moving pixels count before all pixels
-  assert _verdict(effective_rank=1.0, s_pcfc=1.0, copy_ratio=1.3).level == "bad"
-  assert explain.verdict({}) is None and explain.verdict({"trained": {"psnr": 20}}) is None
-  assert _verdict(copy_ratio=0.979).level == "good" and _verdict(copy_ratio=0.981).level == "mixed"  # a margin of 2 %
-  partial = explain.verdict({"trained": {"s_pcfc": 0.5, "lp_mse": float("nan")}})
-  assert partial.level == "mixed" and len(partial.missing) == 3
-  assert "untrained: 4.00" in _verdict().checks[2].evidence and "untrained: 0.800" in _verdict().checks[3].evidence
-
-
 def test_what_is_read_from_the_robots_own_numbers_is_not_the_best(tmp_path):
-  rows = METRICS | {"true-state": {"lp_mse": 0.1}, "true-state-change": {"lp_mse": 0.2}}
+  rows = METRICS | {"true-state": {"lp_mse": 0.1}, "true-state-change": {"lp_mse": 0.2}, "both-pictures": {"lp_mse": 0.05}}
   text = report.write(tmp_path, report.ReportData(title="x", metrics=rows)).read_text(encoding="utf-8")
   assert '<td class="best">0.400' in text and "<td>0.100" in text and "<td>0.200" in text
-
-
-def test_without_actions_and_states_the_verdict_is_not_yes():
-  video = {row: {key: value for key, value in of.items() if key != "lp_mse"} for row, of in METRICS.items()}
-  found = explain.verdict(video)
-  assert all(check.passed for check in found.checks) and len(found.checks) == 3
-  assert found.level == "mixed" and found.headline.startswith("Not known: no action and no state")
-  assert found.missing == (("Does z tell the action better than the untrained model?", "not measured: no probe of the action"),)
-  assert explain.verdict(video | {"trained": video["trained"] | {"copy_ratio": 0.99}}).level == "bad"
-  moved = {row: of | {"state_lp_mse": (error, 0.01)} for (row, of), error in zip(video.items(), (0.4, 0.9, 1.0))}
-  assert explain.verdict(moved).level == "good" and "change of the robot's state" in explain.verdict(moved).checks[0].question
-
-
-def test_actions_that_are_positions_are_not_asked_for():
-  def positions(motion, position, state):
-    rows = METRICS | {"trained": METRICS["trained"] | {"lp_mse": 0.899, "state_lp_mse": state}, "true-state-change": {"lp_mse": (motion, 0.1)}}
-    return explain.verdict(rows | {"untrained": METRICS["untrained"] | {"state_lp_mse": 0.95}, "true-state": {"lp_mse": position}})
-  found = positions(1.01, 0.123, 0.5)  # no motion can tell them, so that z does not says nothing against z
-  assert found.level == "good" and not found.missing and "the change of the robot's state" in found.checks[0].question
-  assert "LP-MSE, state 0.500 against 0.950" in found.checks[0].evidence
-  assert found.checks[0].evidence.endswith("rather than motions (LP-MSE 0.123 from the robot's state, 1.010 from its true change)")
-  assert positions(1.01, 0.123, 0.949).level == "bad"
-  for motion, position in ((0.4, 0.8), (0.4, 0.1), (0.9, 0.71)):  # relative actions, a controller's small steps, a gap within two errors
-    assert "tell the action" in positions(motion, position, 0.5).checks[0].question
-  motions = positions(0.4, 0.8, 0.5)
-  assert motions.level == "bad" and "tell the action" in motions.checks[0].question and "not asked" not in motions.checks[0].evidence
-
-
-def test_a_latent_that_tells_the_action_is_asked_for_it_whatever_the_state_tells():
-  rows = {"trained": METRICS["trained"] | {"lp_mse": 0.2, "lp_r2": 0.8, "lp_gain": (0.75, 0.02), "state_lp_mse": 0.95},
-          "untrained": METRICS["untrained"] | {"lp_mse": 0.95, "state_lp_mse": 0.95},
-          "true-state-change": {"lp_mse": (1.0, 0.03)}, "true-state": {"lp_mse": (0.1, 0.03)}}
-  found = explain.verdict(rows).checks[0]
-  assert found.passed and "tell the action" in found.question
 
 
 def test_difference_amplification():
