@@ -146,7 +146,7 @@ def run(
     errors=np.concatenate(by_sample),
     standard_error=float(np.std(by_fold, ddof=1) / np.sqrt(folds))
     if folds > 1
-    else _bootstrap(by_sample[0], episodes[index[0]]),
+    else bootstrap(by_sample[0], episodes[index[0]]),
     folds=folds,
     text="; ".join(text),
   )
@@ -188,7 +188,7 @@ def pool(
     predicted=_diagonal([one.predicted for one in results]),
     index=index,
     errors=errors_,
-    standard_error=_bootstrap(errors_[known], np.concatenate(episodes)[index[known]])
+    standard_error=bootstrap(errors_[known], np.concatenate(episodes)[index[known]])
     if known.any()
     else None,
     folds=1,
@@ -228,10 +228,10 @@ def gain(better: ProbeResult, worse: ProbeResult, episodes: Any) -> tuple[float,
   if not np.array_equal(better.index, worse.index):
     raise errors.UserError("the two probes were scored on different samples, expected the same ones")
   difference = worse.errors - better.errors
-  return float(difference.mean()), _bootstrap(difference, np.asarray(episodes)[better.index])
+  return float(difference.mean()), bootstrap(difference, np.asarray(episodes)[better.index])
 
 
-def _bootstrap(values: np.ndarray, episodes: np.ndarray, *, draws: int = 500) -> float | None:
+def bootstrap(values: np.ndarray, episodes: np.ndarray, *, draws: int = 500) -> float | None:
   """Standard error of the mean of values [M] when the held-out episodes are drawn again; None with a single
   episode."""
   _, ids = np.unique(episodes, return_inverse=True)

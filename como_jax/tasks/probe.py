@@ -45,13 +45,19 @@ def run(command: config_lib.CommandLine) -> int:
   rows, results = {}, {}
   for name, one in measured.items():
     rows[name], results[name] = probe_rows.score(one, fitted.z[name], windows, targets, seed=config.seed)
-  rows["difference"], results["difference"] = probe_controls.difference(fitted, measured["trained"], targets, seed=config.seed)
+  components, rows["difference"], results["difference"] = probe_controls.difference(fitted, measured["trained"], targets, seed=config.seed)
+  latent = {name: np.concatenate([fitted.z[name], one.z]) for name, one in measured.items()} | {"difference": components}
+  both = lambda name: np.concatenate([fitted.columns[name], held_out[name]])
+  pictures = np.concatenate([fitted.pictures, measured["trained"].pictures])
+  strong, strong_notes = probe_controls.strong(latent, pictures, targets, both("camera"), seed=config.seed)
+  for name, row in strong.items():
+    rows[name] = rows.get(name, {}) | row
   for target in targets:
     for other, gain in probe_controls.GAINS.items():
       if target.robots:
         pair = (results[name]["probes"][target.name] for name in ("trained", other))
         rows["trained"][probe_rows.PREFIXES[target.name] + gain] = probes.gain(*pair, target.groups)
-  results["trained"]["notes"] += results["difference"]["notes"]
+  results["trained"]["notes"] += results["difference"]["notes"] + strong_notes
   if known := probe_rows.own_numbers(targets[0], fitted.columns, held_out, seed=config.seed):
     rows |= known
     results["trained"]["notes"].append(f"{' and '.join(known)}: the action read from the robot's own numbers by the same linear layer, not from z")

@@ -136,7 +136,7 @@ def test_gains_by_hand():
   values, ids = np.array([1.0, 2, 6]), np.array([0, 1, 1])
   drawn = np.random.default_rng(0).integers(2, size=(3, 2))
   means = np.array([1.0, 8])[drawn].sum(1) / np.array([1, 2])[drawn].sum(1)
-  assert probes._bootstrap(values, ids, draws=3) == pytest.approx(np.std(means, ddof=1)) and len(set(means)) > 1
+  assert probes.bootstrap(values, ids, draws=3) == pytest.approx(np.std(means, ddof=1)) and len(set(means)) > 1
   flat = linear_probe.probe(np.ones((4, 1)), np.array([-1.0, 1, 3, 3]), episodes=np.array([0, 0, 1, 2]), held_out=np.array([0, 0, 1, 1]))
   assert np.isnan(flat.r2) and flat.mse == pytest.approx(9)  # what is held out does not vary
   with pytest.raises(errors.UserError, match="different samples"):

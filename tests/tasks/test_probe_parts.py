@@ -234,30 +234,37 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
     def __call__(self, params, windows, *, pictures=False):
       frames = SimpleNamespace(copy_mse=1.0, copy_psnr=2.0, copy_ssim=3.0)
       told.measured.append(("all", float(params["idm"]["b"][0]), float(params["encoder"]["a"][0]), windows.split, pictures))
-      return SimpleNamespace(pictures=pictures, z=np.full(2, params["idm"]["b"][0]), past=np.full(1, 7.0), future=np.full(1, 8.0), columns={"episode": np.arange(2)}, frames=frames)
+      return SimpleNamespace(pictures=np.full(2, float(pictures)), z=np.full(2, params["idm"]["b"][0]), past=np.full(1, 7.0), future=np.full(1, 8.0), columns={"camera": np.arange(2)}, frames=frames)
 
     def labels(self, params, windows):
       found = {name: float(of["idm"]["b"][0]) for name, of in params.items()}
       told.measured.append(("labels", found, {float(of["encoder"]["a"][0]) for of in params.values()}, windows.split))
-      return SimpleNamespace(z=found, columns="COLUMNS")
+      return SimpleNamespace(z={name: np.full(3, value) for name, value in found.items()}, columns={"camera": np.zeros(3)}, pictures=np.full(3, 0.5))
   monkeypatch.setattr(probe.latents, "Measure", Measure)
 
   def build(name, fit, held_out, *, names, datasets):
-    assert (fit, sorted(held_out), names, datasets) == ("COLUMNS", ["episode"], "NAMES", ["A", "B"])
+    assert (len(fit["camera"]), len(held_out["camera"]), names, datasets) == (3, 2, "NAMES", ["A", "B"])
     return SimpleNamespace(name=name, robots=["R"] if name == "action" else [], groups=f"G {name}")
   monkeypatch.setattr(probe.probe_targets, "build", build)
-  own = lambda target, fit, held_out, *, seed: {"true-state": {"lp_mse": (0.5, 0.1)}} if (target.name, fit, sorted(held_out), seed) == ("action", "COLUMNS", ["episode"], 3) else None
+  own = lambda target, fit, held_out, *, seed: {"true-state": {"lp_mse": (0.5, 0.1)}} if (target.name, len(fit["camera"]), len(held_out["camera"]), seed) == ("action", 3, 2, 3) else None
   monkeypatch.setattr(probe.probe_rows, "own_numbers", own)
 
   def score(one, fitted, windows, targets, *, seed):
+    fitted = float(fitted[0])
     told.scored.append((float(one.z[0]), fitted, windows.split, [target.name for target in targets], seed))
     return {"psnr": float(one.z[0])}, {"probes": {"action": f"A{fitted:g}"}, "notes": [f"note {fitted:g}"]}
   monkeypatch.setattr(probe.probe_rows, "score", score)
 
   def difference(fit, one, targets, *, seed):
-    assert (fit.columns, one.pictures, len(targets), seed) == ("COLUMNS", True, 2, 3)
-    return {"lp_mse": 0.5}, {"probes": {"action": "AD"}, "notes": ["note D"]}
+    assert (len(fit.pictures), one.pictures.tolist(), len(targets), seed) == (3, [1, 1], 2, 3)
+    return np.full(5, 6.0), {"lp_mse": 0.5}, {"probes": {"action": "AD"}, "notes": ["note D"]}
   monkeypatch.setattr(probe.probe_controls, "difference", difference)
+
+  def strong(latent, pictures, targets, cameras, *, seed):
+    told.strong = {name: values.tolist() for name, values in latent.items()}
+    assert (pictures.tolist(), cameras.tolist(), len(targets), seed) == ([0.5, 0.5, 0.5, 1, 1], [0, 0, 0, 0, 1], 2, 3)
+    return {"trained": {"kr_mse": 0.25}, "both-pictures": {"kr_mse": 0.125}}, ["note K"]
+  monkeypatch.setattr(probe.probe_controls, "strong", strong)
   monkeypatch.setattr(probe.probes, "gain", lambda *given: told.gains.append(given) or (float(len(told.gains)), 0.5))
   monkeypatch.setattr(probe, "page_data", lambda *given: told.pages.append(given) or "PAGE")
   monkeypatch.setattr(probe.report, "write", lambda folder, page: folder / f"{page}.html")
@@ -273,16 +280,17 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
   assert told.scored == [(value, value, "validation", ["action", "state"], 3) for value in (5.0, other)]
   text = (tmp_path / probe.METRICS).read_text()
   found = json.loads(text)
-  assert text == json.dumps(found, indent=2) and list(found["rows"]) == ["trained", "untrained", "difference", "true-state", "copy-current-frame"]
-  assert found["rows"]["trained"] == {"psnr": 5.0, "lp_gain": [1.0, 0.5], "lp_gain_difference": [2.0, 0.5]}
+  assert text == json.dumps(found, indent=2) and list(found["rows"]) == ["trained", "untrained", "difference", "both-pictures", "true-state", "copy-current-frame"]
+  assert told.strong == {"trained": [5.0] * 5, "untrained": [other] * 5, "difference": [6.0] * 5} and found["rows"]["both-pictures"] == {"kr_mse": 0.125}
+  assert found["rows"]["trained"] == {"psnr": 5.0, "kr_mse": 0.25, "lp_gain": [1.0, 0.5], "lp_gain_difference": [2.0, 0.5]}
   assert told.gains == [("A5", f"A{told.scored[1][1]:g}", "G action"), ("A5", "AD", "G action")]
   assert found["rows"]["untrained"] == {"psnr": other}
   assert found["rows"]["copy-current-frame"] == {"reconstruction_mse": 1.0, "psnr": 2.0, "ssim": 3.0}
   assert {key: found[key] for key in ("checkpoint", "data", "windows", "offset_seconds", "notes", "seconds")} == dict(
       checkpoint="RUN", data=["one", "two"], windows=3, offset_seconds=[0.5, 0.25], seconds=12.5,
-      notes=["note 5", "note D", "true-state: the action read from the robot's own numbers by the same linear layer, not from z"])
+      notes=["note 5", "note D", "note K", "true-state: the action read from the robot's own numbers by the same linear layer, not from z"])
   with np.load(tmp_path / "latents.npz") as arrays:
-    assert {name: arrays[name].tolist() for name in arrays.files} == {"z": [5.0, 5.0], "past": [7.0], "future": [8.0], "episode": [0, 1]}
+    assert {name: arrays[name].tolist() for name in arrays.files} == {"z": [5.0, 5.0], "past": [7.0], "future": [8.0], "camera": [0, 1]}
   out = capsys.readouterr().out.splitlines()
   assert out[0] == "probe: 3 held-out windows, 7 to fit on, one at 0.5 s, two at 0.25 s" and out[-1] == f"report: {tmp_path / 'PAGE.html'}"
-  assert out[-4:-2] == ["  note 5", "  note D"] and told.pages[0][-1] == 12.5 and told.pages[0][4]["idm"]["b"].tolist() == [5.0, 5.0]
+  assert out[-5:-2] == ["  note 5", "  note D", "  note K"] and told.pages[0][-1] == 12.5 and told.pages[0][4]["idm"]["b"].tolist() == [5.0, 5.0]

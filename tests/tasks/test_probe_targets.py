@@ -1,9 +1,8 @@
 """What the probes predict: actions that are positions become action minus state, whatever the order and names of the state."""
 
 import numpy as np
-import pytest
 
-from como_jax.tasks import latents, probe_controls, probe_targets
+from como_jax.tasks import probe_targets
 from tests.evaluate import test_positions as recordings
 
 NAMES = {"action": [["a", "b", "c", "d"]], "state": [["a", "b", "c", "d"]]}
@@ -71,29 +70,3 @@ def test_what_cannot_be_probed_is_said():
   none = held_out | {"has_action": np.zeros(len(held_out["group"]), bool)}
   assert ask(fit, none).robots == () and ask(fit, none).notes == ("the data has no action: no probe of it",)
   assert ask(fit | {"group": np.zeros_like(fit["group"])}, held_out).notes == ("action: fewer than 2 episodes to fit on have one: no probe of it",)
-
-
-def test_components_are_the_principal_ones():
-  rng = np.random.default_rng(0)
-  fit, new = (rng.normal(size=(rows, 3)) @ np.diag([9.0, 4.0, 1.0]) @ np.eye(3, 40) + 0.01 * rng.normal(size=(rows, 40)) + 5 for rows in (60, 20))
-  one, other = probe_controls.components(fit, new, 2, seed=0)
-  _, _, axes = np.linalg.svd(fit - fit.mean(0), full_matrices=False)
-  for found, values in ((one, fit), (other, new)):
-    np.testing.assert_allclose(np.abs(found), np.abs((values - fit.mean(0)) @ axes[:2].T), atol=1e-6)
-  assert probe_controls.components(fit[:5], new, 32, seed=0)[0].shape == (5, 5)
-
-
-def test_the_difference_tells_what_the_pictures_tell():
-  """The second picture is the first plus the motion, beside much that does not move: as many components as z has numbers find it."""
-  rng, sides = np.random.default_rng(0), []
-  for seed in (0, 1):
-    found, _ = columns(recordings.delta, seed, first=100 * seed)
-    first = 10 * rng.normal(size=(len(found["group"]), 30))
-    second = first + found["action"][:, 1] @ np.eye(4, 30)
-    sides.append((found, np.stack([first, second], 1)))
-  (fit, fit_pictures), (held_out, pictures) = sides
-  target = probe_targets.build("action", fit, held_out, names=NAMES, datasets=["arm"])
-  one = latents.Measured(z=np.zeros((len(pictures), 4)), past=None, future=None, frames=None, columns=held_out, pictures=pictures)
-  row, results = probe_controls.difference(latents.Labels({}, fit_pictures, fit), one, [target], seed=0)
-  assert row["lp_mse"][0] < 0.01 and row["mlp_mse"][0] < 0.2 and results["notes"][0].startswith("difference, action: ridge regression")
-  assert results["probes"]["action"].mse == pytest.approx(row["lp_mse"][0])
