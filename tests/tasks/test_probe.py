@@ -96,19 +96,19 @@ def part(windows, chosen):
 
 
 def test_another_robots_padding_changes_nothing():
-  fit, held_out = two_robots(80, 0, 0), two_robots(40, 1000, 1)
+  fit, held_out = two_robots(80, 0, 0), part(two_robots(40, 1000, 1), slice(64))
   names = {"action": [["x", "y"], ["grip"]], "state": [None, None]}
   both, results, targets = score(fit, held_out, datasets=["arm", "hand"], names=names)
   alone, _, _ = score(part(fit, slice(80)), part(held_out, slice(40)), datasets=["arm", "hand"], names=names)
   hand, _, _ = score(part(fit, slice(80, None)), part(held_out, slice(40, None)), datasets=["arm", "hand"], names=names)
   assert [both[f"r2/arm: {name}"] for name in "xy"] == [alone["r2/x"], alone["r2/y"]] and both["r2/hand: grip"] == hand["r2/grip"]
   for name in ("lp_mse", "mlp_mse"):
-    assert both[name][0] == pytest.approx((alone[name][0] + hand[name][0]) / 2)
-  assert both["lp_half"] == pytest.approx((alone["lp_half"] + hand["lp_half"]) / 2) and 0.1 < alone["lp_mse"][0] < 0.4
-  assert any("arm: 2 dimensions, 40 held-out windows; hand: 1 dimensions, 40 held-out windows" in note for note in results["notes"])
-  assert [robot.values.shape for robot in targets[0].robots] == [(120, 2), (120, 1)]
+    assert both[name][0] == pytest.approx((40 * alone[name][0] + 24 * hand[name][0]) / 64)
+  assert both["lp_half"] == pytest.approx((40 * alone["lp_half"] + 24 * hand["lp_half"]) / 64) and 0.1 < alone["lp_mse"][0] < 0.4
+  assert any("arm: 2 dimensions, 40 held-out windows; hand: 1 dimensions, 24 held-out windows" in note for note in results["notes"])
+  assert [robot.values.shape for robot in targets[0].robots] == [(120, 2), (104, 1)]
   pooled = results["probes"]["action"]
-  assert pooled.true.shape == (80, 3) and np.isnan(pooled.true[:40, 2]).all() and np.isnan(pooled.true[40:, :2]).all()
+  assert pooled.true.shape == (64, 3) and np.isnan(pooled.true[:40, 2]).all() and np.isnan(pooled.true[40:, :2]).all()
   np.testing.assert_array_equal(targets[0].groups[pooled.index], held_out[1]["group"])
 
 

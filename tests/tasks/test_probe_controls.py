@@ -86,6 +86,7 @@ def test_motion_scores_are_withheld():
   target, pictures, cameras, poses = filmed()
   known = dataclasses.replace(target.robots[0], values=poses[:, 0])  # the first picture tells all there is
   rows, notes = strong(dataclasses.replace(target, robots=(known,)), pictures, cameras, place=poses[:, 0])
+  assert rows["first-only"]["kr_mse"][0] < 0.01 < 0.9 < rows["second-only"]["kr_mse"][0]
   assert "motion_score" not in rows["place"] and abs(rows["both-pictures"]["motion_gain"][0]) < 0.05
   assert notes[1].startswith("motion score of action: withheld: both pictures are not clearly better than one")
   some = dataclasses.replace(target.robots[0], groups=np.where(target.robots[0].held_out, 99, target.robots[0].groups))
