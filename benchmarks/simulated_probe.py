@@ -114,8 +114,8 @@ def main() -> int:
   above = np.array([run["probe"] for run in every])
   says = (
     f"{options.seeds} seeds at every width, mean (smallest to largest) over seeds; MLP: {options.mlp_seeds} "
-    f"seeds. Of {len(every)} runs, {int((gaps > 0.03).sum())} are more than 0.03 above the ridge tuned on the "
-    f"held-out episodes (largest: {gaps.max():.3f}); {int((above > 1).sum())} are above 1.0 (largest: "
+    f"seeds. Of {len(every)} runs, {int((gaps > 0.03).sum())} are more than 0.03 above the ridge tuned on "
+    f"the held-out episodes (largest: {gaps.max():.3f}); {int((above > 1).sum())} are above 1.0 (largest: "
     f"{above.max():.3f}). Best possible: 0.5."
   )
   common.finish(
