@@ -14,13 +14,14 @@ BASE = {"errors", "trees"}
 # package part -> parts it may import, and third-party modules it must not
 ARROWS = {
     "errors": set(), "trees": {"errors"}, "weights": BASE, "presets": {"errors"}, "settings": {"errors"}, "config": {"errors", "settings"},
-    "data": BASE, "models": BASE | {"presets"}, "objectives": {"errors"}, "evaluate": {"errors"}, "parallel": BASE,
+    "data": BASE, "models": BASE | {"presets"}, "objectives": {"errors"}, "exam": {"errors"}, "evaluate": {"errors", "exam"}, "parallel": BASE,
     "train": BASE | {"parallel", "weights", "config"}, "sim": {"errors"}, "convert": BASE | {"weights"}, "report": {"errors"},
     "language": BASE | {"models", "weights", "convert"}, "serve": BASE | {"models", "data", "train", "language"},
     "chunks": {"errors"}, "main": {"errors", "interrupt", "config", "parallel", "tasks"}, "__main__": {"interrupt", "main"}, "interrupt": set(),
-    "tasks": BASE | {"config", "settings", "interrupt", "data", "models", "objectives", "evaluate", "parallel", "train", "sim", "report", "weights", "convert", "language", "serve", "chunks"},
+    "tasks": BASE | {"config", "settings", "interrupt", "data", "models", "objectives", "evaluate", "parallel", "train", "sim", "report", "weights", "convert", "language", "serve", "chunks", "exam"},
 }
 FORBIDDEN = {"data": {"jax", "flax", "optax", "orbax"}, "report": {"jax", "flax"}, "sim": {"jax", "flax"}, "evaluate": {"flax", "optax", "orbax"},
+             "exam": {"jax", "flax", "optax", "orbax", "scipy", "av", "grain", "ml_collections", "pyarrow", "PIL"},
              "objectives": {"flax", "optax"}, "models": {"optax", "orbax", "grain"}, "convert": {"torch", "flax"}, "trees": {"jax"}, "config": {"jax"}, "settings": {"jax"}}
 FLAX_ALLOWED = {"models", "parallel"}
 
