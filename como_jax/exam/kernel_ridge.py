@@ -4,9 +4,9 @@ numbers, R whitened directions, A target dimensions.
 Inputs are whitened: any linear map of z to as many or more numbers, if it loses nothing, gives the same
 probe. So latents of different widths can be compared. Kernel and ridge are chosen by the error on an inner
 held-out quarter of the groups; the last ridge of the grid is infinite, which predicts the mean of the
-targets: no probe has to be much
-worse than knowing nothing. Everything is float64: numpy's float32 eigendecomposition was not faster. numpy
-has no triangular solver, so the last fit solves by LU, at the price of two Cholesky factorizations.
+targets: no probe has to be much worse than knowing nothing. Everything is float64: numpy's float32
+eigendecomposition was not faster. numpy has no triangular solver, so the last fit solves by LU, at the price
+of two Cholesky factorizations.
 """
 
 import collections
@@ -104,7 +104,7 @@ def fit(
   seed: int = 0,
   whiten: bool = True,
   kernels: tuple[str, ...] = KERNELS,
-  together: bool = False,
+  blocks: Any = None,
 ) -> Probe:
   """Fits the best of linear and RBF kernel ridge regression.
 
@@ -117,7 +117,9 @@ def fit(
     whiten: False standardizes each input by itself instead: for tokens of a picture, whose many faint
       directions hold noise.
     kernels: names, of `KERNELS`.
-    together: one kernel and ridge for all target dimensions (a class's one-hot numbers), not one for each.
+    blocks: number of a block for each target dimension [A]: those of a block (one-hot classes of a label)
+      share
+      kernel and ridge. None: each has its own.
 
   Raises:
     errors.UserError: unequal lengths, values that are not finite, fewer than two groups, an unknown kernel.
@@ -140,8 +142,9 @@ def fit(
   mean, scale = standard(targets)
   standardized = (targets - mean) / scale
   grid = _inner_errors(inputs, standardized, train, held, whiten=whiten, kernels=kernels)
+  blocks = np.arange(targets.shape[1]) if blocks is None else np.asarray(blocks)
   best = np.array(
-    [(grid.mean(axis=2) if together else grid[:, :, a]).argmin() for a in range(targets.shape[1])], dtype=int
+    [grid[:, :, blocks == blocks[a]].mean(axis=2).argmin() for a in range(targets.shape[1])], dtype=int
   )
   widths = _widths(kernels)
   chosen = tuple((widths[b // len(RIDGES)], float(RIDGES[b % len(RIDGES)])) for b in best)

@@ -1,0 +1,85 @@
+"""Bootstrap over groups, by sums of each group: no loop over draws. Legend: M rows, G groups, B draws, K
+numbers.
+
+A group (a chain of moves, with all its views) is drawn whole: pairs of one chain are not independent. Cameras
+and
+scenes are given levels here, not drawn: intervals hold for those that were looked at.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from como_jax import errors
+
+RESAMPLES = 2000
+LEVELS = (2.5, 97.5)  # percentiles of an interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """A number, its standard error, and the ends of its 95 % interval."""
+
+  value: float
+  error: float = float("nan")
+  low: float = float("nan")
+  high: float = float("nan")
+
+  def __str__(self) -> str:
+    return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+  """Rows of groups and how often each draw takes each group: `counts` [B, G], `index` [M] into the groups."""
+
+  index: np.ndarray
+  counts: np.ndarray
+
+  @property
+  def number(self) -> int:
+    return self.counts.shape[1]
+
+  def sums(self, values: np.ndarray) -> np.ndarray:
+    """[M, K] -> [G, K]."""
+    result = np.zeros((self.number, values.shape[1]))
+    np.add.at(result, self.index, values)
+    return result
+
+  def means(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means over rows [M, K] -> (as they are [K], of each draw [B, K])."""
+    sums, sizes = self.sums(values), np.bincount(self.index, minlength=self.number)
+    return values.mean(axis=0), (self.counts @ sums) / (self.counts @ sizes)[:, None]
+
+
+def groups_of(groups: Any, *, seed: int = 0, resamples: int = RESAMPLES) -> Groups:
+  """Draws whole groups with replacement, as many as there are.
+
+  Args:
+    groups: of the rows [M], numbers or text.
+    seed: of the draws: statistics with the same seed and groups are paired.
+    resamples: draws.
+
+  Raises:
+    errors.UserError: fewer than two groups.
+  """
+  names, index = np.unique(np.asarray(groups).reshape(-1), return_inverse=True)
+  if len(names) < 2:
+    raise errors.UserError(f"an interval needs at least 2 groups, found {len(names)}")
+  rng = np.random.default_rng(seed)
+  counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+  return Groups(index, counts.astype(np.float64))
+
+
+def estimate(value: float, draws: np.ndarray) -> Estimate:
+  """A value with the standard deviation and percentiles of its draws [B]."""
+  low, high = np.percentile(draws, LEVELS)
+  return Estimate(float(value), float(np.std(draws, ddof=1)), float(low), float(high))
+
+
+def of_means(values: Any, groups: Groups, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+  """Estimate of statistic([..., K] -> [...]) of the means of rows [M, K]."""
+  mean, draws = groups.means(np.asarray(values, dtype=np.float64))
+  return estimate(float(statistic(mean)), statistic(draws))
