@@ -57,11 +57,14 @@ def errors_of(fit, test, moved, test_moved, **options):
 
 
 def latents(pairs, like):
-  """Name -> z [N, 32]."""
+  """Name -> z [N, 32]; "motion" is the difference along its 4 loudest directions, without the fainter ones,
+  in which the bend of tanh tells the scene."""
   both = [np.concatenate([some.first, some.second], axis=1) for some in (pairs, like)]
+  difference = components(pairs.second - pairs.first, like.second - like.first)
   return {
     "first": components(pairs.first, like.first),
     "future": components(pairs.second, like.second),
-    "difference": components(pairs.second - pairs.first, like.second - like.first),
+    "difference": difference,
+    "motion": difference[:, :4],
     "both": components(*both),
   }
