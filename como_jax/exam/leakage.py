@@ -116,9 +116,10 @@ def identities(
       error=accuracy.error / (1 - chance),
     )
     width, ridge = probe.chosen[int(np.flatnonzero(blocks == b)[0])]
-    kind = "linear" if width is None else f"RBF of width {width:g}"
+    kind = f"{'linear' if width is None else f'RBF of width {width:g}'} kernel ridge {ridge:.2g}"
+    kind = "the mean" if np.isinf(ridge) else kind
     sizes = f"{len(train)} pairs to fit, {len(held)} held out"
-    text = f"{len(classes)} classes, {kind} kernel ridge {ridge:.2g}, {sizes}"
+    text = f"{len(classes)} classes, {kind}, {sizes}"
     result[name] = Identity(excess, accuracy, chance, tuple(classes.tolist()), excess.low > FLAG, text)
   return result
 

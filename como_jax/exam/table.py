@@ -1,0 +1,108 @@
+"""A result as text for a person, and as JSON."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from como_jax.exam import run
+
+
+def text(result: run.Result) -> str:
+  """Lines of everything that was found, the verdict last."""
+  score, robot = result.score, result.score_robot
+  lines = [
+    f"z: {result.width} numbers; {len(result.errors):,} pairs of {score.groups:,} chains in unseen cameras "
+    "and scenes",
+    f"probe: {result.text}",
+    "",
+    *_rows(
+      [
+        ("S (0 = one picture, 1 = both)", str(score.s) if not score.withheld else "withheld"),
+        ("e of z (0 = known, 1 = nothing)", str(score.z)),
+        ("e of one picture", str(score.single)),
+        ("e of both pictures", str(score.both)),
+        *((f"error of z: {name}", f"{v:.3f}") for name, v in zip(result.names, score.by_dimension)),
+        *((f"e of control: {name}", f"{value:.3f}") for name, value in result.controls.items()),
+      ]
+    ),
+    "",
+    *_rows(_appearance(result)),
+    "",
+  ]
+  if robot is not None:
+    said = str(robot.s) if not robot.withheld else "withheld"
+    lines += _rows(
+      [("robot's frame, known cameras: S", said), ("robot's frame: e of z", str(robot.z))]
+      + [(f"error of z: {name}", f"{v:.3f}") for name, v in zip(result.names_robot, robot.by_dimension)]
+    ) + [""]
+  lines += _rows([*_twins(result), *_relations(result)]) + ["", result.sentence]
+  return "\n".join(lines)
+
+
+def to_json(result: run.Result) -> dict[str, Any]:
+  """Verdict, sentence, the probe and `Result.row`; what is not a number is null."""
+  return {
+    "verdict": result.verdict,
+    "sentence": result.sentence,
+    "flagged": list(result.flagged),
+    "probe": result.text,
+    "withheld": result.score.withheld,
+    "classes": {name: found.text for name, found in result.identities.items()},
+    "negative_shares": list(result.shares.negative) if result.shares else [],
+    "s_by_camera": _levels(result.cameras),
+    "s_by_scene": _levels(result.scenes),
+    "e_between_cameras": {
+      "cameras": list(result.crossed.cameras),
+      "e": [[_plain(v) for v in row] for row in result.crossed.e.tolist()],
+    },
+    "numbers": {name: _plain(value) for name, value in result.row().items()},
+  }
+
+
+def _appearance(result: run.Result) -> Iterable[tuple[str, str]]:
+  for name, found in result.identities.items():
+    flag = "  READABLE" if found.flagged else ""
+    yield f"{name} read beyond chance", f"{found.excess}{flag}  ({found.text})"
+  for name, read in result.numbers.items():
+    yield f"{name} read, share of variance", str(read.share)
+
+
+def _twins(result: run.Result) -> Iterable[tuple[str, str]]:
+  if result.shares:
+    for name, share in result.shares.shares.items():
+      note = "  (estimate below 0, counted as 0)" if name in result.shares.negative else ""
+      yield f"share of z's variance: {name}", f"{share}{note}"
+  for name, spread in (("cameras", result.cameras), ("scenes", result.scenes)):
+    said = ", ".join(f"{level}: {_short(s.s.value)}" for level, s in zip(spread.levels, spread.scores))
+    yield f"S over {name}", f"{said}; range {_short(spread.range)}"
+
+
+def _relations(result: run.Result) -> Iterable[tuple[str, str]]:
+  yield "e, camera's own probe", _short(result.crossed.own)
+  yield "e, another camera's probe", _short(result.crossed.other)
+  for level, found in result.dose.items():
+    yield f"e at camera speed {level:g}", str(found)
+  for name, what in (("additivity", "z(a,b) + z(b,c) - z(a,c)"), ("reversal", "z(a,b) + z(b,a)")):
+    relation = getattr(result, name)
+    if relation is not None:
+      yield what + ", relative", f"{relation.error}  cosine {relation.cosine}"
+  if result.static is not None:
+    yield "z of equal pictures, relative", _short(result.static)
+
+
+def _levels(spread: Any) -> dict[str, float | None]:
+  return {str(level): _plain(found.s.value) for level, found in zip(spread.levels, spread.scores)}
+
+
+def _short(value: float) -> str:
+  return "withheld" if math.isnan(value) else f"{value:.3f}"
+
+
+def _plain(value: float) -> float | None:
+  return float(value) if math.isfinite(value) else None
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:
+  rows = list(rows)
+  width = max((len(name) for name, _ in rows), default=0)
+  return [f"{name:<{width}}  {value}" for name, value in rows]

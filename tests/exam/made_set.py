@@ -1,0 +1,109 @@
+"""An exam set of numbers alone: pictures are features of the made world, with the contract of exam.npz."""
+
+import numpy as np
+
+from como_jax.exam import exam_set, kernel_ridge
+from tests.exam import worlds
+
+NAMES = ("right", "down", "depth", "gripper")
+
+
+def views(random, *, fit_chains, test_chains, fit_scenes, fit_cameras):
+  """View columns: every fit chain once; every test chain in 2 fixed cameras x 3 scenes, a moving one, a known
+  one."""
+  rows = [
+    (c, random.integers(fit_cameras), random.integers(fit_scenes), random.integers(5), random.integers(6), 0)
+    for c in range(fit_chains)
+  ]
+  for chain in range(fit_chains, fit_chains + test_chains):
+    for camera in (10, 11, 12):
+      for scene in (100, 101, 102) if camera < 12 else (random.integers(100, 103),):
+        rows.append((chain, camera, scene, scene, scene, 1))
+    rows.append((chain, random.integers(fit_cameras), 100, 100, 100, 2))
+  columns = np.array(rows).T
+  return dict(zip(("chain", "camera", "scene", "objects", "palette", "part"), columns))
+
+
+def build(*, fit_chains=260, test_chains=40, fit_scenes=6, fit_cameras=3, features=96, seed=0):
+  """(arrays of exam.npz, features of the three pictures of each view [V, 3, features])."""
+  random = np.random.default_rng(seed)
+  table = views(
+    random, fit_chains=fit_chains, test_chains=test_chains, fit_scenes=fit_scenes, fit_cameras=fit_cameras
+  )
+  world, chains, count = worlds.World(seed, features), fit_chains + test_chains, len(table["part"])
+  poses = random.normal(size=(chains, 1, 4)) + np.concatenate(
+    [np.zeros((chains, 1, 4)), np.cumsum(random.normal(size=(chains, 2, 4)), axis=1)], axis=1
+  )
+  keys, look = np.unique(
+    np.stack([table["camera"], table["scene"], table["objects"], table["palette"]]),
+    axis=1,
+    return_inverse=True,
+  )
+  looks = [random.normal(size=(200, 16)) / 2 for _ in range(4)]
+  appearance = sum(part[keys[k]] for k, part in enumerate(looks))[look]
+  speed = np.where(table["camera"] == 12, random.choice([0.0, 0.5, 1.0], size=count), 0.0)
+  pictures = np.stack([world.look(poses[table["chain"], k], appearance) for k in range(3)], axis=1)
+  shake = 0.2 * speed[:, None, None] * random.normal(size=(count, 3, 4)) @ world.pose
+  pictures = pictures + shake
+  moved = np.diff(poses, axis=1)[table["chain"]].reshape(-1, 4)
+  table |= {
+    "camera_speed": np.stack([speed, speed], axis=1).astype(np.float32),
+    "target": moved,
+    "target_robot": moved[:, ::-1].copy(),
+    "names": np.array(NAMES),
+    "names_robot": np.array(NAMES[::-1]),
+    "numbers/color": looks[1][table["scene"]][:, :3],
+  }
+  return table | controls(table, pictures), pictures
+
+
+def controls(table, pictures):
+  """Squared errors of linear probes of one picture and of both."""
+  first, second = (
+    pictures[:, :2].reshape(-1, pictures.shape[2]),
+    pictures[:, 1:].reshape(-1, pictures.shape[2]),
+  )
+  part, chain = np.repeat(table["part"], 2), np.repeat(table["chain"], 2)
+  inputs = {
+    "first_linear": first,
+    "second_linear": second,
+    "both": np.concatenate([first, second - first], axis=1),
+  }
+  found = {}
+  for prefix, target, kind in (("errors", "target", 1), ("errors_robot", "target_robot", 2)):
+    for name, values in inputs.items():
+      probe = kernel_ridge.fit(
+        values[part == 0],
+        table[target][part == 0],
+        groups=chain[part == 0],
+        whiten=False,
+        kernels=("linear",),
+      )
+      found[f"{prefix}/{name}"] = (probe.predict(values[part == kind]) - table[target][part == kind]) ** 2
+  return found
+
+
+def latents(pictures, kind, count=24):
+  """Arrays of a file of latents: components of the "first" picture, of "both", or the "motion" between."""
+  flat = pictures.reshape(-1, pictures.shape[2])
+  one = lambda x: worlds.components(x, flat, count)
+  rise = (pictures[:, 1:] - pictures[:, :2]).reshape(-1, pictures.shape[2])
+  along = lambda x: worlds.components(x, rise, 4)
+  between = {
+    "first": lambda a, b: one(a),
+    "both": lambda a, b: np.concatenate([one(a), one(b)], axis=1),
+    "motion": lambda a, b: along(b - a),
+  }[kind]
+  first, second = (pictures[:, s].reshape(-1, pictures.shape[2]) for s in (slice(0, 2), slice(1, 3)))
+  return {
+    "z": between(first, second),
+    "z_ba": between(second, first),
+    "z_ac": between(pictures[:, 0], pictures[:, 2]),
+    "z_aa": between(pictures[:, 0], pictures[:, 0]),
+  }
+
+
+def write(folder, table):
+  """Writes exam.npz and reads it again."""
+  np.savez(folder / exam_set.TABLE, **table)
+  return exam_set.load(folder)

@@ -1,0 +1,201 @@
+"""The whole exam on a made set: verdicts, rows, the command line, and what is imported."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from como_jax import errors
+from como_jax.exam import __main__ as command
+from como_jax.exam import exam_set, leakage, motion_score, run, table
+from como_jax.exam.resampling import Estimate
+from tests.exam import made_set
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("set")
+  arrays, pictures = made_set.build()
+  return made_set.write(folder, arrays), pictures, folder
+
+
+@pytest.fixture(scope="module")
+def results(made):
+  exam, pictures, _ = made
+  kinds = ("motion", "first", "both")
+  return {
+    kind: run.evaluate(exam, exam_set.latents(made_set.latents(pictures, kind), exam), resamples=300)
+    for kind in kinds
+  }
+
+
+def test_verdicts(results):
+  assert {kind: result.verdict for kind, result in results.items()} == {
+    "motion": run.MOTION,
+    "first": run.NOTHING,
+    "both": run.APPEARANCE,
+  }
+  assert results["motion"].score.s.value > 0.8 and results["motion"].score_robot.s.value > 0.8
+  assert not results["motion"].flagged and set(results["both"].flagged) >= {"scene", "camera"}
+  assert results["first"].score.s.value < 0.1 and "appearance is readable: scene" in results["first"].sentence
+
+
+def test_shares_relations_and_cameras(results):
+  motion, first = results["motion"], results["first"]
+  assert motion.shares.shares["motion"].low > 0.9 > first.shares.shares["motion"].high
+  assert motion.additivity.error.value < 0.1 and motion.reversal.cosine.value > 0.9 and motion.static < 0.1
+  assert first.additivity.error.low > 0.8 and first.reversal.error.value > 2 and first.static > 0.8
+  assert motion.crossed.other < 0.2 and motion.crossed.cameras == (0, 1, 2)
+  assert list(motion.dose) == [0.0, 0.5, 1.0] and motion.dose[0.0].high < motion.dose[1.0].low
+  assert motion.cameras.levels == (10, 11, 12) and motion.scenes.levels == (100, 101, 102)
+
+
+def test_errors_are_those_of_the_tests_pairs(made, results):
+  exam, _, _ = made
+  result = results["motion"]
+  assert result.errors.shape == (len(exam.rows(1)), 4) and result.errors_robot.shape == (len(exam.rows(2)), 4)
+  assert result.score.z.value == pytest.approx(motion_score.e(result.errors))
+  both = exam.errors["both"] / exam.variance
+  assert (
+    result.score.both.value == pytest.approx(motion_score.e(both)) == pytest.approx(result.controls["both"])
+  )
+  better = min(result.controls["first_linear"], result.controls["second_linear"])
+  assert result.score.single.value == pytest.approx(better)
+  found = motion_score.difference(result.errors, results["first"].errors, result.groups, resamples=300)
+  assert found.high < 0
+
+
+def test_true_displacements_get_everything(made):
+  exam, _, _ = made
+  result = run.evaluate(exam, exam.target, resamples=300)
+  assert result.score.z.value < 1e-3 and result.score.s.value > 1 and result.verdict == run.MOTION
+  assert result.shares.shares["motion"].value > 0.999 and result.score_robot.z.value < 1e-3
+  assert result.additivity is None and result.static is None and "additivity" not in result.row()
+
+
+def test_constant_latents_get_nothing(made):
+  exam, _, _ = made
+  result = run.evaluate(exam, np.ones((exam.pairs, 3)), resamples=300)
+  assert result.verdict == run.NOTHING and 0.9 < result.score.z.value <= 1 and not result.flagged
+  assert json.dumps(table.to_json(result), allow_nan=False) and table.text(result)
+
+
+def test_a_row_is_plain_numbers(results):
+  for kind, result in results.items():
+    row = result.row()
+    assert all(type(value) is float for value in row.values()), kind
+    assert (
+      row["s"] == result.score.s.value and row["excess/scene_low"] == result.identities["scene"].excess.low
+    )
+    assert row["share/motion"] == result.shares.shares["motion"].value and row["width"] == result.width
+    assert row["error/depth"] == result.score.by_dimension[2] and row["flagged"] == float(kind != "motion")
+  assert set(results["motion"].row()) == set(results["both"].row())
+
+
+def test_twins_are_complete_and_still(made):
+  exam, _, _ = made
+  block = run.twins(exam)
+  assert block.shape == (40, 2, 3) and (exam.camera_speed[block] == 0).all()
+  for axis, name in enumerate(("chain", "camera", "scene")):
+    values = np.moveaxis(exam.views[name][block], axis, 0)
+    assert (values == values[:, :1, :1]).all() and len(np.unique(values)) == block.shape[axis]
+  one = np.flatnonzero((exam.views["part"] == 1) & (exam.views["camera"] == 10))[0]
+  views = {**exam.views, "scene": exam.views["scene"].copy()}
+  views["scene"][one] = exam.views["scene"][one + 1]  # a chain that lacks a scene is left out
+  assert run.twins(dataclasses.replace(exam, views=views)).shape == (39, 2, 3)
+  alone = {**exam.views, "camera": np.where(exam.views["camera"] == 11, 10, exam.views["camera"])}
+  assert run.twins(dataclasses.replace(exam, views=alone)) is None
+
+
+def score(low, high, withheld=""):
+  at = Estimate(0.5, 0.1, low, high)
+  return motion_score.Score(at, at, at, at, at, np.zeros(2), 0, 0, withheld, 9)
+
+
+def read(low, high):
+  at = Estimate((low + high) / 2, 0.1, low, high)
+  return leakage.Identity(at, at, 0.5, (0, 1), low > leakage.FLAG, "")
+
+
+@pytest.mark.parametrize(
+  "one, identities, verdict, said",
+  [
+    (
+      score(0.4, 0.6),
+      {"scene": read(0.0, 0.05), "camera": read(0.05, 0.3)},
+      run.MOTION,
+      "upper end 0.300: camera",
+    ),
+    (
+      score(0.4, 0.6),
+      {"scene": read(0.3, 0.5), "camera": read(0.0, 0.3)},
+      run.APPEARANCE,
+      "scene 0.400 [0.300, 0.500]",
+    ),
+    (score(-0.1, 0.6), {"scene": read(0.0, 0.05)}, run.NOTHING, "does not lie above 0"),
+    (score(0.4, 0.6, "too dark"), {"scene": read(0.3, 0.5)}, run.WITHHELD, "too dark"),
+    (score(0.4, 0.6), {}, run.MOTION, "only this was asked"),
+  ],
+)
+def test_sentences_say_no_more_than_their_intervals(one, identities, verdict, said):
+  found, sentence = run.conclude(one, identities)
+  assert found == verdict and sentence.startswith(verdict) and said in sentence
+
+
+def test_a_set_without_controls_is_named(made):
+  exam, _, _ = made
+  for prefix in ("errors", "errors_robot"):
+    bare = dataclasses.replace(exam, **{prefix: {"first_linear": getattr(exam, prefix)["first_linear"]}})
+    with pytest.raises(errors.UserError, match=rf"expected {prefix}/first_.*found \['first_linear'\]"):
+      run.evaluate(bare, exam.target, resamples=10)
+  without = run.evaluate(dataclasses.replace(exam, errors_robot={}), exam.target, resamples=10)
+  assert without.score_robot is None and without.errors_robot is None
+
+
+def test_the_command_needs_numpy_alone(made):
+  _, pictures, folder = made
+  np.savez(folder / "z.npz", **made_set.latents(pictures, "motion"))
+  out = folder / "result.json"
+  code = (
+    "import runpy, sys\n"
+    f"sys.argv = ['exam', 'score', {str(folder / 'z.npz')!r}, '--set', {str(folder)!r}]\n"
+    f"sys.argv += ['--out', {str(out)!r}]\n"
+    "try:\n  runpy.run_module('como_jax.exam', run_name='__main__')\n"
+    "except SystemExit as end:\n  assert end.code == 0, end.code\n"
+    "heavy = {'jax', 'jaxlib', 'flax', 'scipy', 'av', 'PIL', 'pyarrow', 'ml_collections', 'optax'}\n"
+    "assert 'numpy' in sys.modules and not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+  )
+  done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  found = json.loads(out.read_text())
+  assert found["verdict"] == run.MOTION and done.stdout.rstrip().endswith(found["sentence"])
+  assert found["numbers"]["s"] > 0.8 and not list(folder.glob("*.partial"))
+  assert "S (0 = one picture, 1 = both)" in done.stdout and "share of z's variance: motion" in done.stdout
+
+
+@pytest.mark.parametrize(
+  "arguments, text",
+  [
+    (["none.npz"], "none.npz: no such file"),
+    (["bad.npz"], "bad.npz: z: expected ["),
+    (
+      ["z.npz", "--out", "nowhere/result.json"],
+      "--out nowhere/result.json: expected a file in a folder that exists",
+    ),
+    (["z.npz", "--set", "nowhere"], "nowhere: no such file"),
+  ],
+)
+def test_bad_input_is_one_line(made, monkeypatch, capsys, arguments, text):
+  exam, _, folder = made
+  monkeypatch.chdir(folder)
+  np.savez("bad.npz", z=np.zeros((3, 2)))
+  np.savez("z.npz", z=exam.target)
+  assert command.main(["score", *arguments] + ([] if "--set" in arguments else ["--set", "."])) == 2
+  lines = capsys.readouterr().err.splitlines()
+  assert len(lines) == 1 and text in lines[0] and lines[0].startswith("error: ")
