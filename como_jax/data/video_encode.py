@@ -14,17 +14,17 @@ H264_RATE = 25  # frame number = pts * time base * rate; the true rate is in the
 
 
 class H264Encoder:
-  """Frame by frame into one mp4 blob with a key frame every 10 frames and no B-frames: cheap to enter anywhere."""
+  """Frame by frame into one mp4 blob with a key frame every `group` frames and no B-frames: cheap to enter anywhere."""
 
-  def __init__(self, quality: int, rate: int | Fraction = H264_RATE):
+  def __init__(self, quality: int, rate: int | Fraction = H264_RATE, group: int = 10):
     self._buffer = io.BytesIO()
     self._container = av.open(self._buffer, mode="w", format="mp4", options={"fflags": "+bitexact"})
-    self._quality, self._rate, self._stream, self.count = quality, rate, None, 0
+    self._quality, self._rate, self._group, self._stream, self.count = quality, rate, group, None, 0
 
   def add(self, image: np.ndarray) -> None:
     if self._stream is None:
       # One thread: x264's output depends on the number of threads.
-      options = {"crf": str(self._quality), "g": "10", "bf": "0", "threads": "1", "preset": "medium"}
+      options = {"crf": str(self._quality), "g": str(self._group), "bf": "0", "threads": "1", "preset": "medium"}
       self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
       self._stream.height, self._stream.width = image.shape[:2]
       odd = image.shape[0] % 2 or image.shape[1] % 2

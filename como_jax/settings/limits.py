@@ -150,6 +150,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("collect.motions collect.stride collect.attempts collect.max_steps video.gop", whole(1)), ("video.crf", whole(0, 51)),
     ("collect.cameras_per_episode collect.repeated collect.tail", whole(0)), ("collect.noise", number(0)),
     ("collect.correlation", FRACTION), ("collect.speed", number(above=0, several=True, count=2, filled=True)),
+    ("exam.image_size", whole(16, 8192)), ("exam.quality", whole(0, 51)), ("exam.*_scenes", Rule(int, least=0, several=True, filled=True)),
+    ("exam.*chains exam.fit_views exam.objects exam.palettes", whole(0)),
     ("collect.wander", Rule(int, least=0, several=True, count=2, filled=True)),
 )
 # Sections that may get keys which the shipped config does not have: whoever reads them knows which.

@@ -14,7 +14,7 @@ from como_jax.settings import paths
 from como_jax.tasks import checks
 from como_jax.train import files, memory, rundir
 
-TASKS = ("ingest", "mae", "motion", "policy", "extract", "probe", "quickstart", "collect", "serve", "rollout", "compile")
+TASKS = ("ingest", "mae", "motion", "policy", "extract", "probe", "quickstart", "collect", "serve", "rollout", "compile", "exam_set")
 SEVERAL = ("mae", "motion", "policy", "extract")  # tasks that several processes can run together
 
 

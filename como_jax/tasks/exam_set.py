@@ -1,0 +1,57 @@
+"""Makes the exam's sets: pictures, what is asked of them, and the errors of the controls, one folder a tier."""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import tqdm
+
+from como_jax import config as config_lib
+from como_jax import errors
+from como_jax.data import video
+from como_jax.sim import exam_design
+
+PICTURES, TABLE, FACTS = "pictures.mp4", "exam.npz", "exam.json"
+
+
+def run(command: config_lib.CommandLine) -> int:
+  """Entry of `como_jax.main`: WORKDIR/TIER for every tier of `exam_design.HAND`."""
+  from como_jax.sim import exam_world  # noqa: PLC0415  needs a simulator, which the exam itself does not
+
+  settings = exam_design.Settings(**command.config.exam.to_dict())
+  workdir = pathlib.Path(command.workdir)
+  for name in exam_design.HAND:
+    if (workdir / name).exists() and not command.overwrite:
+      raise errors.UserError(f"{workdir / name} exists: give --overwrite or another --workdir")
+  design, world = exam_design.draw(settings), exam_world.World(settings.image_size)
+  for number, name in enumerate(exam_design.HAND):
+    write_tier(workdir / name, design, number, world, settings)
+  world.close()
+  facts = {"config": json.loads(config_lib.to_json(command.config)), "simulator": exam_world.VERSION}
+  (workdir / FACTS).write_text(json.dumps(facts, indent=2))
+  return 0
+
+
+def write_tier(folder: pathlib.Path, design: exam_design.Design, tier: int, world, settings: exam_design.Settings) -> None:
+  """pictures.mp4 (pictures 0, 1, 2 of view 0, then of view 1, ...) and exam.npz of one tier."""
+  folder.mkdir(parents=True, exist_ok=True)
+  chosen, seen, robot = exam_design.targets(design, tier)
+  views = {name: values[chosen] for name, values in design.views.items()}
+  order = np.lexsort((views["chain"], views["palette"], views["objects"], views["camera"], views["scene"], views["part"]))
+  pairs = np.stack([2 * order, 2 * order + 1], axis=1).reshape(-1)
+  encoder, numbers = video.H264Encoder(settings.quality, group=250), []
+  for view in tqdm.tqdm(chosen[order], unit="view", desc=folder.name, mininterval=1.0 if sys.stderr.isatty() else 30.0):
+    at = {name: int(values[view]) for name, values in design.views.items()}
+    look = world.dress(at["scene"], at["objects"], at["palette"])
+    for picture in range(3):
+      encoder.add(world.look(design.poses[at["chain"], picture], design.pushed[at["chain"], picture], exam_design.camera_at(design, int(view), picture)))
+    position, _, _ = exam_design.camera_at(design, int(view), 0)
+    numbers.append({**look, "camera": position - exam_design.CENTER})
+  (folder / PICTURES).write_bytes(encoder.finish())
+  table = {name: values[order] for name, values in views.items()}
+  table |= {"camera_speed": design.camera_speed[chosen][order], "target": seen[pairs], "target_robot": robot[pairs],
+            "names": np.array(exam_design.NAMES[folder.name]), "names_robot": np.array(exam_design.ROBOT_NAMES[folder.name])}
+  table |= {f"state/{name}": exam_design.states(design, tier, picture)[pairs] for picture, name in enumerate(("first", "second"))}
+  table |= {f"numbers/{name}": np.array([row[name] for row in numbers]) for name in numbers[0]}
+  np.savez_compressed(folder / TABLE, **{name: values.astype(np.float32) if values.dtype == np.float64 else values for name, values in table.items()})
