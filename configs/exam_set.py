@@ -1,7 +1,7 @@
 """Makes the exam that the probe takes (configs/probe.py:exam): pictures of moves that neither picture of a pair tells.
 
 Needs `pip install -r requirements-sim.txt`.
-python -m como_jax.main --config=configs/exam_set.py --workdir=DIR         the set that ships: 10 minutes on 2 cores
+python -m como_jax.main --config=configs/exam_set.py --workdir=DIR         the set that ships: 40 minutes on 2 cores
 python -m como_jax.main --config=configs/exam_set.py:large --workdir=DIR   the same with five times the moves to fit on
 python -m como_jax.main --config=configs/exam_set.py:debug --workdir=DIR   a few moves: a minute
 """
@@ -13,9 +13,10 @@ def get_config(arg=None):
   """Variants: default, large, debug."""
   name = config_lib.variant(arg, ("default", "large", "debug"), default="default")
   config = config_lib.ConfigDict(dict(
-      task="exam_set",
+      task="exam_set", seed=0,
+      control_steps=1_500,  # of the network that sees both pictures
       exam=dict(  # como_jax/sim/exam_design.py: Settings
-          seed=0, image_size=128, quality=24,
+          seed=0, image_size=128, quality=22,
           fit_chains=2_000, fit_views=1, test_chains=100, pushed_fit_chains=450, pushed_test_chains=50,
           fit_scenes=(101, 102, 103, 104, 105, 106), test_scenes=(111, 112, 113),  # none of those that the encoder has seen
           objects=5, palettes=6,
@@ -23,5 +24,6 @@ def get_config(arg=None):
   if name == "large":
     config.exam.update(fit_chains=6_000, pushed_fit_chains=3_000)
   elif name == "debug":
+    config.control_steps = 20
     config.exam.update(image_size=64, fit_chains=8, test_chains=4, pushed_fit_chains=4, pushed_test_chains=2)
   return config

@@ -14,7 +14,7 @@ import numpy as np
 
 from como_jax import errors
 
-HAND = ("hand", "pushed")  # what moves in the clips of a tier
+TIERS = ("hand", "pushed")  # what is asked: the move of the hand, or of an object that was pushed
 NAMES = {"hand": ("right", "down", "depth", "gripper", "wrist"), "pushed": ("right", "away")}
 ROBOT_NAMES = {"hand": ("x", "y", "z", "gripper", "wrist"), "pushed": ("x", "y")}
 FIT, TEST, SAME_CAMERA = 0, 1, 2  # parts: to fit on; unseen cameras and scenes; unseen scenes seen by the cameras of FIT
@@ -79,7 +79,7 @@ class Design:
   Attributes:
     poses: float64 [C, 3, 5] of the hand: x, y, z (meters), gripper opening, wrist (radians).
     pushed: float64 [C, 3, 2]: x, y of the pushed object, meters; nan where the tier has none.
-    tier: int [C], index into `HAND`.
+    tier: int [C], index into `TIERS`.
     views: name -> int [V]: "chain", "camera", "scene", "objects", "palette", "part".
     camera_speed: float [V, 2] of the camera during each pair, in 0..1 of `RIG_SHIFT` and `RIG_TURN`.
     camera_shift, camera_turn: float [V, 3, 3] meters and radians, of the camera at each picture from its base.

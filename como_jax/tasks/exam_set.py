@@ -1,4 +1,7 @@
-"""Makes the exam's sets: pictures, what is asked of them, and the errors of the controls, one folder a tier."""
+"""Makes the exam's sets: pictures, what is asked of them, and the errors of the controls, one folder a tier.
+
+A stage whose product is there is skipped with --resume, so an attempt that was cut off goes on.
+"""
 
 import json
 import pathlib
@@ -8,29 +11,42 @@ import numpy as np
 import tqdm
 
 from como_jax import config as config_lib
-from como_jax import errors
 from como_jax.data import video
 from como_jax.sim import exam_design
+from como_jax.tasks import exam_controls, exam_pictures
+from como_jax.tasks.exam_pictures import PICTURES, TABLE
+from como_jax.train import rundir
 
-PICTURES, TABLE, FACTS = "pictures.mp4", "exam.npz", "exam.json"
+FACTS = "exam.json"
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Entry of `como_jax.main`: WORKDIR/TIER for every tier of `exam_design.HAND`."""
+  """Entry of `como_jax.main`: WORKDIR/TIER for every tier of `exam_design.TIERS`."""
   from como_jax.sim import exam_world  # noqa: PLC0415  needs a simulator, which the exam itself does not
 
-  settings = exam_design.Settings(**command.config.exam.to_dict())
-  workdir = pathlib.Path(command.workdir)
-  for name in exam_design.HAND:
-    if (workdir / name).exists() and not command.overwrite:
-      raise errors.UserError(f"{workdir / name} exists: give --overwrite or another --workdir")
+  config, workdir = command.config, pathlib.Path(command.workdir)
+  settings = exam_design.Settings(**config.exam.to_dict())
+  rundir.check(workdir, config, resume=command.resume, overwrite=command.overwrite)
+  rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
   design, world = exam_design.draw(settings), exam_world.World(settings.image_size)
-  for number, name in enumerate(exam_design.HAND):
-    write_tier(workdir / name, design, number, world, settings)
+  folders = [workdir / name for name in exam_design.TIERS]
+  for tier, folder in enumerate(folders):
+    if not (folder / TABLE).exists():
+      write_tier(folder, design, tier, world, settings)
   world.close()
-  facts = {"config": json.loads(config_lib.to_json(command.config)), "simulator": exam_world.VERSION}
+  for folder in folders:
+    pictures = exam_pictures.load(folder)
+    if not any(key.startswith("errors/") for key in pictures.table):
+      save(folder, {**pictures.table, **exam_controls.errors(pictures, steps=config.control_steps, seed=config.seed)})
+  facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}
   (workdir / FACTS).write_text(json.dumps(facts, indent=2))
   return 0
+
+
+def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:
+  """exam.npz, numbers in float32."""
+  small = {name: values.astype(np.float32) if values.dtype == np.float64 else values for name, values in table.items()}
+  np.savez_compressed(folder / TABLE, **small)
 
 
 def write_tier(folder: pathlib.Path, design: exam_design.Design, tier: int, world, settings: exam_design.Settings) -> None:
@@ -54,4 +70,4 @@ def write_tier(folder: pathlib.Path, design: exam_design.Design, tier: int, worl
             "names": np.array(exam_design.NAMES[folder.name]), "names_robot": np.array(exam_design.ROBOT_NAMES[folder.name])}
   table |= {f"state/{name}": exam_design.states(design, tier, picture)[pairs] for picture, name in enumerate(("first", "second"))}
   table |= {f"numbers/{name}": np.array([row[name] for row in numbers]) for name in numbers[0]}
-  np.savez_compressed(folder / TABLE, **{name: values.astype(np.float32) if values.dtype == np.float64 else values for name, values in table.items()})
+  save(folder, table)

@@ -16,7 +16,7 @@ DESIGN = exam_design.draw(SETTINGS)
 @pytest.mark.parametrize("tier", [0, 1])
 def test_moves_have_mean_zero_and_do_not_follow_from_what_came_before(tier):
   chosen, seen, robot = exam_design.targets(DESIGN, tier)
-  chex.assert_shape([seen, robot], (2 * len(chosen), len(exam_design.NAMES[exam_design.HAND[tier]])))
+  chex.assert_shape([seen, robot], (2 * len(chosen), len(exam_design.NAMES[exam_design.TIERS[tier]])))
   first = exam_design.states(DESIGN, tier, 0)
   speed, scenes = DESIGN.camera_speed[chosen].reshape(-1), np.repeat(DESIGN.views["scene"][chosen], 2)
   known = np.concatenate([first, first**2, speed[:, None], scenes[:, None] == np.unique(scenes)[None, 1:]], axis=1)

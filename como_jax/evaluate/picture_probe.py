@@ -1,0 +1,139 @@
+"""A small convolutional network that reads numbers from pictures: how much one picture tells, and how much both.
+
+Trained with labels, so it is no motion model: it says what can be known. Plain JAX with Adam, early stopping on held-out groups.
+Legend: N pairs, B batch, H W picture, A numbers asked for.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+WIDTHS, HIDDEN = (32, 64, 96, 128), 256  # of the convolutions, each halving the picture, and of the layer after them
+KINDS = ("first", "second", "both")  # which pictures the network sees
+_MEAN, _SCALE = 0.45, 0.25  # of pictures in 0..1
+_WARM, _RATE, _DECAY = 100, 2e-3, 0.02
+
+
+class PictureProbe:
+  """A fitted network; `predict` for new pairs, `text` for what was done."""
+
+  def __init__(self, kind: str, parameters: Any, scale: np.ndarray, text: str):
+    self._kind, self._parameters, self._scale, self.text = kind, parameters, scale, text
+
+  def predict(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """uint8 [N, H, W, 3] twice -> float64 [N, A]."""
+    parts = []
+    for begin in range(0, len(first), 256):
+      rows = slice(begin, begin + 256)
+      parts.append(np.asarray(_run(self._parameters, _normal(first[rows]), _normal(second[rows]), kind=self._kind), np.float64))
+    return np.concatenate(parts) * self._scale
+
+
+def fit(first: np.ndarray, second: np.ndarray, targets: np.ndarray, *, groups: np.ndarray, mirrored: Sequence[float], settings: dict[str, Any]) -> PictureProbe:
+  """Fits one network.
+
+  Args:
+    first, second: uint8 [N, H, W, 3], H and W multiples of 16.
+    targets: [N, A] with mean about zero, each turned around where the pictures change places ("both").
+    groups: [N], pairs of one group are held out together.
+    mirrored: [A], what a target is multiplied by where the pictures are mirrored left to right; empty: never mirrored.
+    settings: "kind" of `KINDS`, "steps", "seed", and "batch_size" (128).
+  """
+  kind, steps, seed, size = settings["kind"], settings["steps"], settings["seed"], settings.get("batch_size", 128)
+  scale = np.sqrt(np.mean(np.square(targets), axis=0))
+  wanted = (targets / scale).astype(np.float32)
+  rng = np.random.default_rng(seed)
+  names = np.unique(groups)
+  held = np.isin(groups, rng.permutation(names)[: max(1, len(names) // 8)])
+  train, check = np.flatnonzero(~held), np.flatnonzero(held)
+  signs = jnp.asarray(mirrored, jnp.float32) if len(mirrored) else None
+  state = _start(jax.random.key(seed), first.shape[1:3], targets.shape[1])
+  best, best_error, best_step = state[0], np.inf, 0
+  update = functools.partial(_step, kind=kind, steps=steps)
+  for step in range(steps):
+    rows = rng.choice(train, min(size, len(train)), replace=False)
+    state = update(state, jax.random.fold_in(jax.random.key(seed + 1), step), first[rows], second[rows], wanted[rows], signs)
+    if (step + 1) % max(1, steps // 10) == 0:
+      probe = PictureProbe(kind, state[0], np.ones(len(scale)), "")
+      error = float(np.minimum(1.0, np.mean(np.square(probe.predict(first[check], second[check]) - wanted[check]), axis=0)).mean())
+      if error < best_error:
+        best, best_error, best_step = state[0], error, step + 1
+  text = f"convolutions {'-'.join(map(str, WIDTHS))} on {kind}, {steps} steps of {size}, best on held-out groups at step {best_step}"
+  return PictureProbe(kind, best, scale, text)
+
+
+def _start(key: jax.Array, picture: tuple[int, int], outputs: int) -> tuple:
+  keys = jax.random.split(key, len(WIDTHS) + 2)
+  parameters, channels = {}, 9
+  for i, width in enumerate(WIDTHS):
+    edge = 5 if i == 0 else 3
+    parameters[f"conv{i}"] = jax.random.normal(keys[i], (edge, edge, channels, width)) * np.sqrt(2 / (edge * edge * channels))
+    parameters[f"bias{i}"], channels = jnp.zeros(width), width
+  flat = (picture[0] // 16) * (picture[1] // 16) * channels
+  parameters |= {"hidden": jax.random.normal(keys[-2], (flat, HIDDEN)) * np.sqrt(2 / flat), "hidden_bias": jnp.zeros(HIDDEN),
+                 "out": jax.random.normal(keys[-1], (HIDDEN, outputs)) * 0.01, "out_bias": jnp.zeros(outputs)}
+  zeros = jax.tree.map(jnp.zeros_like, parameters)
+  return parameters, zeros, zeros, jnp.zeros((), jnp.int32)
+
+
+def _normal(pictures: np.ndarray) -> jax.Array:
+  return (jnp.asarray(pictures, jnp.float32) / 255 - _MEAN) / _SCALE
+
+
+def _apply(parameters: Any, first: jax.Array, second: jax.Array, kind: str) -> jax.Array:
+  """Normalized [B, H, W, 3] twice -> [B, A]."""
+  seen = {"first": (first, first, first), "second": (second, second, second), "both": (first, second, second - first)}[kind]
+  x = jnp.concatenate(seen, axis=-1)
+  for i in range(len(WIDTHS)):
+    x = jax.lax.conv_general_dilated(x, parameters[f"conv{i}"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    x = jax.nn.gelu(x + parameters[f"bias{i}"])
+  x = jax.nn.gelu(x.reshape(len(x), -1) @ parameters["hidden"] + parameters["hidden_bias"])
+  return x @ parameters["out"] + parameters["out_bias"]
+
+
+_run = jax.jit(_apply, static_argnames="kind")
+
+
+def _vary(key: jax.Array, first: jax.Array, second: jax.Array, targets: jax.Array, signs: jax.Array | None, kind: str):
+  """The same pairs mirrored, turned around in time, with other colors and shifted: what does not change the answer or changes it in a known way."""
+  keys, size = jax.random.split(key, 6), len(first)
+  if signs is not None:
+    mirror = jax.random.bernoulli(keys[0], 0.5, (size, 1, 1, 1))
+    first, second = jnp.where(mirror, first[:, :, ::-1], first), jnp.where(mirror, second[:, :, ::-1], second)
+    targets = jnp.where(mirror[:, :, 0, 0], targets * signs, targets)
+  if kind == "both":
+    turn = jax.random.bernoulli(keys[1], 0.5, (size, 1, 1, 1))
+    first, second = jnp.where(turn, second, first), jnp.where(turn, first, second)
+    targets = jnp.where(turn[:, :, 0, 0], -targets, targets)
+  mix = 0.25 * jax.random.normal(keys[2], (size, 3, 3)) + jnp.eye(3) * (1 + 0.2 * jax.random.normal(keys[3], (size, 1, 1)))
+  offset = 0.2 * jax.random.normal(keys[4], (size, 1, 1, 3))
+  reach = first.shape[1] // 10
+  shift = jax.random.randint(keys[5], (size, 2), -reach, reach + 1)
+  move = jax.vmap(lambda picture, by: jnp.roll(picture, by, (0, 1)))
+
+  def changed(pictures: jax.Array) -> jax.Array:
+    return move(jnp.einsum("bhwc,bcd->bhwd", pictures, mix) + offset, shift)
+
+  return changed(first), changed(second), targets
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "steps"))
+def _step(state, key, first, second, targets, signs, *, kind, steps):
+  """One step of Adam with decoupled decay; the rate rises for `_WARM` steps and falls as a cosine."""
+  parameters, mean, square, count = state
+  first, second, targets = _vary(key, _normal(first), _normal(second), targets, signs, kind)
+  grads = jax.grad(lambda p: jnp.mean(jnp.square(_apply(p, first, second, kind) - targets)))(parameters)
+  norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+  grads = jax.tree.map(lambda g: g / jnp.maximum(1.0, norm), grads)
+  count = count + 1
+  time = count.astype(jnp.float32)
+  rate = _RATE * jnp.minimum(time / _WARM, 0.5 * (1 + jnp.cos(jnp.pi * time / steps)))
+  mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, grads)
+  square = jax.tree.map(lambda s, g: 0.999 * s + 0.001 * g * g, square, grads)
+  moved = jax.tree.map(
+      lambda p, m, s: p * (1 - rate * _DECAY) - rate * (m / (1 - 0.9**time)) / (jnp.sqrt(s / (1 - 0.999**time)) + 1e-8), parameters, mean, square)
+  return moved, mean, square, count

@@ -1,0 +1,59 @@
+"""What can be known of the exam's moves: from either picture, from both, from the true pose; squared errors of each, stored with the set.
+
+Controls see the pictures through one frozen encoder, the one that ships, or as they are (a small convolutional network). They are fitted on
+the set's fit part, with its labels. Legend: V views, P = 2V pairs, A numbers asked for.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from como_jax.evaluate import picture_probe
+from como_jax.exam import kernel_ridge
+from como_jax.tasks import exam_rows
+from como_jax.tasks.exam_pictures import Pictures
+
+STEPS = {"first": 0.25, "second": 0.5, "both": 1.0}  # shares of the steps that a network of each kind gets: one picture tells little
+COMPONENTS = 256  # of a picture's tokens, for the linear probe and the kernel
+TEST, SAME_CAMERA = 1, 2  # parts of a set
+MIRRORED = {"right": -1.0, "wrist": -1.0}  # numbers that turn around where a picture is mirrored left to right
+
+
+def errors(pictures: Pictures, *, steps: int, seed: int = 0) -> dict[str, np.ndarray]:
+  """{"errors/NAME": [pairs of part 1, A], "errors_robot/NAME": [pairs of part 2, A]}, squared, in the target's own units."""
+  table, part = pictures.table, pictures.of_pairs("part")
+  found = {}
+  for prefix, target, kind in (("errors", "target", TEST), ("errors_robot", "target_robot", SAME_CAMERA)):
+    wanted, test = table[target].astype(np.float64), part == kind
+    for name, predicted in _predictions(pictures, target, wanted, test, steps, seed):
+      found[f"{prefix}/{name}"] = np.square(predicted - wanted[test]).astype(np.float32)
+      print(f"{prefix}/{name}: {np.round(found[f'{prefix}/{name}'].mean(axis=0) / np.square(wanted[test]).mean(axis=0), 3)}", flush=True)
+  return found
+
+
+def _predictions(pictures: Pictures, target: str, wanted: np.ndarray, test: np.ndarray, steps: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+  """(control, predictions [pairs of the test, A])."""
+  fit, chains = pictures.fit, pictures.of_pairs("chain")
+  tokens = pictures.tokens.reshape(len(pictures.tokens), 3, -1).astype(np.float32)
+  rows = {"first": pictures.first(tokens), "second": pictures.second(tokens)}
+  chosen = np.flatnonzero(fit)[:: max(1, int(fit.sum()) // 4_000)]
+  compress = exam_rows.components(np.concatenate([rows["first"][chosen], rows["second"][chosen]]), COMPONENTS)
+  small = {name: compress(values) for name, values in rows.items()}
+  small["both"] = np.concatenate([small["first"], small["second"] - small["first"]], axis=1)
+  for name, values in small.items():
+    for kernel in ("linear", "rbf"):
+      probe = kernel_ridge.fit(values[fit], wanted[fit], groups=chains[fit], seed=seed, whiten=False, kernels=(kernel,))
+      yield f"{name}_{'linear' if kernel == 'linear' else 'kernel'}", probe.predict(values[test])
+  first, second = pictures.first(pictures.frames), pictures.second(pictures.frames)
+  signs = [MIRRORED.get(str(name), 1.0) for name in pictures.table["names"]] if target == "target" else []
+  for kind in picture_probe.KINDS:
+    settings = {"kind": kind, "steps": max(1, round(steps * STEPS[kind])), "seed": seed}
+    probe = picture_probe.fit(first[fit], second[fit], wanted[fit], groups=chains[fit], mirrored=signs, settings=settings)
+    print(probe.text, flush=True)
+    yield f"{kind}_network", probe.predict(first[test], second[test])
+  if target == "target":
+    for name in ("first", "second"):
+      pose = pictures.table[f"state/{name}"].astype(np.float64)
+      for kernel in ("linear", "rbf"):
+        probe = kernel_ridge.fit(pose[fit], wanted[fit], groups=chains[fit], seed=seed, kernels=(kernel,))
+        yield f"oracle_{name}_{'linear' if kernel == 'linear' else 'kernel'}", probe.predict(pose[test])

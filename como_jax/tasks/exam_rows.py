@@ -1,0 +1,102 @@
+"""Latents that no motion model made: cheats, which an instrument must see through, and honest baselines.
+
+Legend: V views of three pictures, P = 2V pairs, N patches, D width of the encoder, Z numbers of a latent.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.sparse import linalg
+
+from como_jax.evaluate import optical_flow
+from como_jax.tasks.exam_pictures import Pictures
+
+COMPONENTS, WIDE = 32, 1024  # numbers of a row made of principal components, and of the wide random map
+CHEATS = ("first picture", "future picture", "wide random map of both", "time", "scene", "camera", "task", "flow magnitude", "random numbers",
+          "episode", "swapped future")
+BASELINES = ("components of the difference", "components of the optical flow", "true displacement")
+
+Between = Callable[[np.ndarray, np.ndarray], np.ndarray]  # numbers of the first and of the second picture -> latent
+
+
+def latents(between: Between, values: np.ndarray) -> dict[str, np.ndarray]:
+  """What the exam reads of a latent that is a function of two pictures' numbers [V, 3, ...]: "z" and "z_ba" [P, Z] of the pairs there and
+  back, "z_ac" [V, Z] of pictures 0 -> 2, "z_aa" [V, Z] of picture 0 and itself."""
+  first, second = values[:, :2].reshape(-1, *values.shape[2:]), values[:, 1:].reshape(-1, *values.shape[2:])
+  return {"z": between(first, second), "z_ba": between(second, first), "z_ac": between(values[:, 0], values[:, 2]),
+          "z_aa": between(values[:, 0], values[:, 0])}
+
+
+def components(fit: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]:
+  """Projection [n, K] -> [n, count] onto the principal components of fit [n, K]."""
+  mean = fit.mean(axis=0)
+  centered = fit - mean
+  _, values, vectors = linalg.svds(centered, k=min(count, min(centered.shape) - 1), v0=np.ones(min(centered.shape), centered.dtype))
+  chosen = vectors[np.argsort(-values)].T
+  return lambda new: (new - mean) @ chosen
+
+
+def build(pictures: Pictures, *, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+  """{row: latents}, all of `CHEATS` and `BASELINES`. Rows that are no function of two pictures have "z" alone."""
+  rng = np.random.default_rng([seed, 41])
+  fit, views = pictures.fit, len(pictures.frames)
+  tokens = pictures.tokens.reshape(views, 3, -1).astype(np.float32)
+  first, second = pictures.first(tokens), pictures.second(tokens)
+  chosen = np.flatnonzero(fit)[:: max(1, int(fit.sum()) // 4_000)]
+  one = components(first[chosen], COMPONENTS)
+  difference = components((second - first)[chosen], COMPONENTS)
+  wide = (rng.normal(size=(2 * tokens.shape[-1], WIDE)) / np.sqrt(2 * tokens.shape[-1])).astype(np.float32)
+  mean, scale = tokens[:, 0].mean(axis=0), tokens[:, 0].std() + 1e-6
+
+  def both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.tanh(2 * np.concatenate([(a - mean) / scale, (b - mean) / scale], axis=-1) @ wide)
+
+  moved = optical_flow.flow(pictures.first(pictures.frames), pictures.second(pictures.frames))
+  cells = _cells(moved)
+  along = components(cells.reshape(len(cells), -1)[chosen], COMPONENTS)
+  much = np.linalg.norm(cells, axis=-1).reshape(len(cells), -1)
+  magnitude = components(much[chosen], COMPONENTS)
+  swapped = second[_others(pictures, rng)]
+  episode = rng.normal(size=(int(pictures.table["chain"].max()) + 1, COMPONENTS))
+  step = np.tile([0, 1], views)
+  rows = {
+      "first picture": latents(lambda a, b: one(a), tokens),
+      "future picture": latents(lambda a, b: one(b), tokens),
+      "wide random map of both": latents(both, tokens),
+      "time": {"z": np.stack([step, 1 - step, np.arange(2 * views) / views], axis=1).astype(np.float32)},
+      "scene": {"z": _one_hot(pictures.of_pairs("scene"))},
+      "camera": {"z": _one_hot(pictures.of_pairs("camera"))},
+      "task": {"z": _one_hot(pictures.of_pairs("objects"))},
+      "flow magnitude": {"z": magnitude(much)},
+      "random numbers": {"z": rng.normal(size=(2 * views, COMPONENTS))},
+      "episode": {"z": episode[pictures.of_pairs("chain")]},
+      "swapped future": {"z": difference(swapped - first)},
+      "components of the difference": latents(lambda a, b: difference(b - a), tokens),
+      "components of the optical flow": {"z": along(cells.reshape(len(cells), -1))},
+      "true displacement": {"z": pictures.table["target"].astype(np.float64)},
+  }
+  assert tuple(rows) == CHEATS + BASELINES
+  return rows
+
+
+def _cells(moved: np.ndarray, size: int = 4) -> np.ndarray:
+  """Flow [P, H, W, 2] averaged over cells of `size` pixels."""
+  count, height, width, _ = moved.shape
+  return moved.reshape(count, height // size, size, width // size, size, 2).mean(axis=(2, 4))
+
+
+def _one_hot(labels: np.ndarray) -> np.ndarray:
+  names, index = np.unique(labels, return_inverse=True)
+  return np.eye(len(names), dtype=np.float32)[index]
+
+
+def _others(pictures: Pictures, rng: np.random.Generator) -> np.ndarray:
+  """For each pair one of another chain, in the same camera and scene where there is one, int [P]."""
+  camera, scene, chain = (pictures.of_pairs(name) for name in ("camera", "scene", "chain"))
+  other = np.arange(len(chain))
+  for key in np.unique(np.stack([camera, scene], axis=1), axis=0):
+    rows = np.flatnonzero((camera == key[0]) & (scene == key[1]))
+    order = rng.permutation(rows)
+    order = order[np.argsort(chain[order], kind="stable")]
+    other[order] = np.roll(order, -max(2, len(order) // 2))
+  return other
