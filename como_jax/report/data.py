@@ -66,6 +66,40 @@ class Rollouts:
   films: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # caption -> uint8 [F, H, W, 3], all of one F
 
 
+Interval = tuple[float, float, float]  # value, low and high end of its 95 % interval
+
+
+@dataclasses.dataclass(frozen=True)
+class ExamRow:
+  """One latent of the exam. What was withheld is None.
+
+  Attributes:
+    kind: "model", "baseline" (no training), "control" (trained with labels) or "cheat" (no motion).
+    error: of the move read from z alone, in units of its variance.
+    score: S.
+    leak: excess over chance of the best-read class of appearance.
+    read: classes of appearance that are readable.
+    gap: error minus that of the components of the untrained difference.
+  """
+
+  name: str
+  kind: str
+  error: Interval | None = None
+  score: Interval | None = None
+  leak: Interval | None = None
+  read: Sequence[str] = ()
+  gap: Interval | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Exam:
+  """The exam's rows, and what the better single picture and both pictures leave of the move's variance."""
+
+  rows: Sequence[ExamRow]
+  single: float | None = None
+  both: float | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class ReportData:
   """One run. A part that is empty or None is left out of the page."""
@@ -85,6 +119,7 @@ class ReportData:
   pca: Projection | None = None
   similarity: Similarity | None = None
   rollouts: Rollouts | None = None
+  exam: Exam | None = None
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   versions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   hardware: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from como_jax import errors
-from como_jax.report import explain, grids, plots, style, verdict
-from como_jax.report.data import ReportData
+from como_jax.report import exam_plot, explain, grids, plots, style, verdict
+from como_jax.report.data import Exam, ReportData
 
 Section = tuple[str, str, str]  # anchor, heading, HTML
 
@@ -43,6 +43,9 @@ def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
   figure = lambda name, draw, alt: _figure(folder, name, draw, alt)
   if judged := verdict.judge(data.metrics):
     yield "verdict", "Is it motion?", _verdict(judged)
+  if data.exam is not None:
+    yield "exam", "Motion and appearance", _exam(data.exam) + figure(
+      "exam", lambda theme: exam_plot.axes(data.exam, theme), "S and appearance read from z of " + ", ".join(row.name for row in data.exam.rows))
   if data.metrics:
     yield "metrics", "Metrics", _metrics(data)
   if data.rollouts is not None:
@@ -237,6 +240,28 @@ def _metrics(data: ReportData) -> str:
   return (
     f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col"></th>{head}</tr></thead>'
     f"<tbody>{''.join(lines)}</tbody></table></div>{reading}{notes}"
+  )
+
+
+def _exam(exam: Exam) -> str:
+  """What the two axes are, and the table of rows."""
+  def told(interval: Sequence[float] | None, none: str = "–") -> str:
+    return "<td>{:.3f} <small>[{:.3f}, {:.3f}]</small></td>".format(*interval) if interval else f"<td>{none}</td>"
+
+  lines = [
+    f'<tr><th scope="row">{html.escape(row.name)}</th><td>{row.kind}</td>{told(row.score, "withheld")}{told(row.error)}{told(row.gap)}'
+    f"{told(row.leak)}<td>{html.escape(', '.join(row.read)) or 'no'}</td></tr>"
+    for row in exam.rows
+  ]
+  heads = ("", "kind", "S", "error", "minus components", "appearance", "readable")
+  return _text(
+    "Pairs of pictures from scenes and cameras that no model has seen, whose move neither picture tells. S: how much of the move z alone "
+    "tells, 0 as the better single picture, 1 as both (a network trained with labels). Appearance: how well the best-read of scene, camera, "
+    "objects and colors is read from z, 0 at chance. A latent of motion is on the right and at the bottom; one that copies the picture passes "
+    "only one of the two."
+  ) + (
+    f'<div class="scroll"><table class="numbers"><thead><tr>{"".join(f"<th scope=col>{head}</th>" for head in heads)}</tr></thead>'
+    f"<tbody>{''.join(lines)}</tbody></table></div>"
   )
 
 

@@ -40,7 +40,7 @@ DARK = Theme(
 THEMES = (LIGHT, DARK)
 
 
-def _themed(draw):
+def themed(draw):
   """Draws inside the theme's settings: titles and legends look them up when they are made, not when the figure is."""
 
   @functools.wraps(draw)
@@ -51,7 +51,7 @@ def _themed(draw):
   return themed
 
 
-@_themed
+@themed
 def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None = None) -> bytes:
   """Training curves, raw (faint) and smoothed, with validation as markers; one panel a name.
 
@@ -60,7 +60,7 @@ def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None
   panels: dict[str, dict[str, Curve]] = {}
   for name, curve in data.items():
     panels.setdefault(base(name), {})["validation" if name.startswith("validation/") else "train"] = curve
-  figure, axes = _panels(len(panels), columns=2 if len(panels) in (2, 4) else 3)
+  figure, axes = panels(len(panels), columns=2 if len(panels) in (2, 4) else 3)
   for axis, (name, parts) in zip(axes, panels.items()):
     every = np.concatenate([np.asarray(values, np.float64) for _, values in parts.values()])
     every = every[np.isfinite(every)]
@@ -95,13 +95,13 @@ def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None
     axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
     if len(panels) == 1 or "validation" in parts:
       axis.legend()
-  return _png(figure)
+  return png(figure)
 
 
-@_themed
+@themed
 def s_pcfc(data: Mapping[str, np.ndarray], theme: Theme) -> bytes:
   """Histograms of past-to-current against future-to-current cosines."""
-  figure, (axis,) = _panels(1, columns=1, row=3.4)
+  figure, (axis,) = panels(1, columns=1, row=3.4)
   bins = np.linspace(-1, 1, 61)
   for i, (name, values) in enumerate(data.items()):
     values = np.asarray(values, np.float64)
@@ -123,13 +123,13 @@ def s_pcfc(data: Mapping[str, np.ndarray], theme: Theme) -> bytes:
     axis.axvline(values.mean(), color=colour, linewidth=1.6, linestyle="--")
   axis.set(xlabel="cosine of z(t−n → t) and z(t+n → t)", ylabel="pairs [%]", xlim=(-1.02, 1.02))
   axis.legend(loc="upper left")
-  return _png(figure)
+  return png(figure)
 
 
-@_themed
+@themed
 def probes(data: Mapping[str, Scatter], theme: Theme) -> bytes:
   """True against predicted value of each target dimension."""
-  figure, axes = _panels(len(data), columns=4 if len(data) > 3 else 3, square=True)
+  figure, axes = panels(len(data), columns=4 if len(data) > 3 else 3, square=True)
   for axis, (name, scatter) in zip(axes, data.items()):
     true, predicted = _some(np.asarray(scatter.true, np.float64), np.asarray(scatter.predicted, np.float64))
     low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
@@ -147,14 +147,14 @@ def probes(data: Mapping[str, Scatter], theme: Theme) -> bytes:
     )
     for side in (axis.xaxis, axis.yaxis):
       side.set_major_locator(ticker.MaxNLocator(4))
-  return _png(figure)
+  return png(figure)
 
 
-@_themed
+@themed
 def pca(data: Projection, theme: Theme) -> bytes:
   """z on its two main axes, once for each dimension that colours it."""
   colours = dict(data.colours) or {"": None}
-  figure, axes = _panels(len(colours), columns=2 if len(colours) in (2, 4) else 3)
+  figure, axes = panels(len(colours), columns=2 if len(colours) in (2, 4) else 3)
   points = np.asarray(data.points, np.float64)
   share = [f" ({100 * value:.0f} % of variance)" for value in data.explained] or ["", ""]
   for axis, (name, values) in zip(axes, colours.items()):
@@ -169,10 +169,10 @@ def pca(data: Projection, theme: Theme) -> bytes:
       bar.outline.set_visible(False)
       bar.ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     axis.set(title=name, xlabel="first axis" + share[0], ylabel="second axis" + share[1])
-  return _png(figure)
+  return png(figure)
 
 
-@_themed
+@themed
 def similarity(data: Similarity, theme: Theme) -> bytes:
   """Mean cosine similarity between groups, as a heat map with numbers where they fit."""
   values, count = np.asarray(data.values, np.float64), len(data.labels)
@@ -202,10 +202,10 @@ def similarity(data: Similarity, theme: Theme) -> bytes:
         )
   bar = figure.colorbar(drawn, ax=axis, shrink=0.8, pad=0.02, label="mean cosine similarity")
   bar.outline.set_visible(False)
-  return _png(figure)
+  return png(figure)
 
 
-@_themed
+@themed
 def success(data: Rollouts, theme: Theme) -> bytes:
   """Success of every task with its interval, one line a task."""
   figure = Figure(figsize=(WIDTH * 0.75, 0.9 + 0.34 * len(data.rates)), layout="constrained")
@@ -222,7 +222,7 @@ def success(data: Rollouts, theme: Theme) -> bytes:
   axes.set_xticks(range(0, 101, 20))
   axes.set_xlabel(f"success, % of {data.episodes} episodes a task (bar: 95 % interval)")
   axes.grid(visible=False, axis="y")
-  return _png(figure)
+  return png(figure)
 
 
 def base(name: str) -> str:
@@ -249,7 +249,7 @@ def _some(*columns: np.ndarray) -> tuple[np.ndarray, ...]:
   return tuple(column[chosen] for column in columns)
 
 
-def _panels(count: int, *, columns: int, row: float = ROW, square: bool = False) -> tuple[Figure, list[Axes]]:
+def panels(count: int, *, columns: int, row: float = ROW, square: bool = False) -> tuple[Figure, list[Axes]]:
   """Panels of one size whatever their number: a page of plots reads as one."""
   used = min(count, columns)
   rows = -(-count // columns)
@@ -290,7 +290,7 @@ def _style(theme: Theme) -> dict[str, object]:
   }
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
   backend_agg.FigureCanvasAgg(figure)
   stream = io.BytesIO()
   figure.savefig(stream, format="png", dpi=DPI)

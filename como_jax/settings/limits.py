@@ -152,6 +152,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("collect.correlation", FRACTION), ("collect.speed", number(above=0, several=True, count=2, filled=True)),
     ("exam.image_size", whole(16, 8192)), ("exam.quality", whole(0, 51)), ("exam.*_scenes", Rule(int, least=0, several=True, filled=True)),
     ("exam.*chains exam.fit_views exam.objects exam.palettes", whole(0)), ("control_steps", whole(1)),
+    ("exam.latents", PATH), ("exam.set", TEXT),
     ("collect.wander", Rule(int, least=0, several=True, count=2, filled=True)),
 )
 # Sections that may get keys which the shipped config does not have: whoever reads them knows which.

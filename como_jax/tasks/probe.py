@@ -20,7 +20,10 @@ METRICS = "metrics.json"
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Writes metrics.json, latents.npz and report.html into the run directory and prints the numbers."""
+  """Writes metrics.json, latents.npz and report.html into the run directory and prints the numbers. `config.exam.on`: see `tasks.exam`."""
+  if command.config.exam.on:
+    from como_jax.tasks import exam  # noqa: PLC0415  it reads checkpoints with `load`
+    return exam.run(command)
   config, workdir = command.config, command.workdir
   rundir.check(workdir, config, resume=command.resume, overwrite=command.overwrite)
   begin = time.monotonic()

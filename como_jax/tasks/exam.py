@@ -1,0 +1,144 @@
+"""Takes the exam: latents of a model, or anybody's, scored on pairs whose answer is in neither picture, beside cheats and baselines.
+
+The set that ships was never shown to a motion model. Legend: V views of three pictures, P = 2V pairs, Z numbers of a latent.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from como_jax import config as config_lib
+from como_jax import errors, models, report
+from como_jax.exam import exam_set, motion_score
+from como_jax.exam import run as scoring
+from como_jax.models import pixels
+from como_jax.tasks import exam_pictures, exam_rows, probe
+from como_jax.train import files, rundir
+
+SETS = pathlib.Path(__file__).parent.parent / "assets" / "exam"
+TIERS = ("hand", "pushed")
+METRICS, LATENTS, ROWS = "exam.json", "latents.npz", "rows.json"
+COMPONENTS = "components of the difference"  # the row that every model is compared with, move by move
+
+
+def run(command: config_lib.CommandLine) -> int:
+  """Writes pairs.npz where it is asked for; else exam.json, latents.npz and report.html, and prints the table."""
+  config, workdir = command.config, command.workdir
+  folder = find(config.exam.set, config.exam.tier)
+  if not (config.checkpoint or config.exam.latents or config.exam.pairs):
+    raise errors.UserError("config.checkpoint and config.exam.latents are empty: give a motion model, or an .npz of latents")
+  given = exam_set.load(folder)
+  foreign = exam_set.load_latents(config.exam.latents, given) if config.exam.latents else None
+  model = probe.load(config.checkpoint) if config.checkpoint else None
+  rundir.check(workdir, config, resume=command.resume, overwrite=command.overwrite)
+  rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
+  if config.exam.pairs:
+    write_pairs(folder, workdir / "pairs.npz")
+  asked = {}
+  if model is not None:
+    asked["trained"] = exam_set.latents(of_model(*model, folder), given, path=config.checkpoint)
+    np.savez(workdir / LATENTS, **{name: values for name, values in vars(asked["trained"]).items() if values is not None})
+  if foreign is not None:
+    asked[pathlib.Path(config.exam.latents).stem] = foreign
+  if not asked:
+    return 0
+  results = {name: scoring.evaluate(given, latents, seed=config.seed) for name, latents in asked.items()}
+  rows = table(folder, results)
+  files.write(workdir / METRICS, json.dumps({"set": str(config.exam.set), "tier": config.exam.tier, "rows": rows}, indent=2))
+  page = report.write(workdir, report.ReportData(
+      title="Motion or appearance?", exam=as_report(rows), notes=[f"{name}: {one.sentence}" for name, one in results.items()],
+      config=json.loads(config_lib.to_json(config)), versions=rundir.versions(), hardware=rundir.hardware()))
+  show(rows)
+  for name, one in results.items():
+    print(f"{name}: {one.sentence}")
+  print(f"report: {page}")
+  return 0
+
+
+def find(given: str, tier: str) -> pathlib.Path:
+  """The folder of a tier: of the set that ships ("bundled"), or of one made by configs/exam_set.py.
+
+  Raises:
+    errors.UserError: an unknown tier, or no such folder.
+  """
+  if tier not in TIERS:
+    raise errors.UserError(f"config.exam.tier={tier!r} is unknown: {errors.nearest(tier, TIERS)}")
+  folder = (SETS if given == "bundled" else pathlib.Path(given)) / tier
+  if not (folder / exam_pictures.TABLE).is_file():
+    raise errors.UserError(f"config.exam.set={given!r}: {folder / exam_pictures.TABLE} is missing; make a set with configs/exam_set.py, or give 'bundled'")
+  return folder
+
+
+def write_pairs(folder: pathlib.Path, path: pathlib.Path) -> None:
+  """Pictures for a foreign model: "frames" uint8 [V, 3, H, W, 3]. Row 2v of its latents is pictures 0 -> 1 of view v, row 2v + 1 is 1 -> 2."""
+  frames = exam_pictures.frames(folder, 0)
+  np.savez(path, frames=frames)
+  print(f"wrote {path}: frames {list(frames.shape)} uint8; row 2v of z is the motion of frames[v, 0] -> frames[v, 1], row 2v + 1 of frames[v, 1] -> "
+        f"frames[v, 2]. Score an .npz with z [{2 * len(frames)}, Z]: python -m como_jax.exam score LATENTS.npz")
+
+
+def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, batch_size: int = 64) -> dict[str, np.ndarray]:
+  """z, z_ba [P, Z], z_ac and z_aa [V, Z] of a motion model."""
+  model = models.build(config["model"])
+  shown = exam_pictures.frames(folder, config["model"]["image_size"])
+  encode = jax.jit(lambda parameters, first, second: model.encode(parameters, pixels.normalise(first), pixels.normalise(second)).z)
+  parameters = jax.device_put(parameters)
+  return exam_rows.latents(_batched(lambda first, second: encode(parameters, first, second), batch_size), shown)
+
+
+def _batched(encode: Callable[[np.ndarray, np.ndarray], jax.Array], size: int) -> exam_rows.Between:
+  """`encode` for any number of pairs, always compiled for `size` of them."""
+  def every(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    parts = []
+    for begin in range(0, len(first), size):
+      rows = np.minimum(np.arange(begin, begin + size), len(first) - 1)
+      parts.append(np.asarray(encode(first[rows], second[rows]))[: len(first) - begin])
+    return np.concatenate(parts)
+  return every
+
+
+def table(folder: pathlib.Path, results: dict[str, scoring.Result]) -> dict[str, dict[str, Any]]:
+  """Rows asked for and those stored with the set: name -> numbers, "kind", "verdict", and e_z minus that of the components, move by move."""
+  stored = json.loads((folder / ROWS).read_text()) if (folder / ROWS).is_file() else {}
+  with np.load(folder / exam_pictures.TABLE) as file:
+    components = dict(file).get(f"rows/{COMPONENTS}")
+  rows = {}
+  for name, one in results.items():
+    rows[name] = {"kind": "model", "verdict": one.verdict, "flags": list(one.flagged), **one.row()}
+    if components is not None:
+      gap = motion_score.difference(one.errors, components, one.groups)
+      rows[name] |= {"minus_components": gap.value, "minus_components_low": gap.low, "minus_components_high": gap.high}
+  return rows | stored
+
+
+def as_report(rows: dict[str, dict[str, Any]]) -> report.Exam:
+  """The rows as the report shows them."""
+  shown = []
+  for name, row in rows.items():
+    excess = {key.removeprefix("excess/"): row[key] for key in row if key.startswith("excess/") and row.get(f"{key}_low") is not None}
+    worst = max(excess, key=excess.get) if excess else ""
+    shown.append(report.ExamRow(
+        name, row["kind"], error=_interval(row, "e_z"), score=_interval(row, "s"), leak=_interval(row, f"excess/{worst}") if worst else None,
+        read=tuple(row.get("flags", ())), gap=_interval(row, "minus_components")))
+  return report.Exam(tuple(shown), tuple(rows.values())[0].get("e_single"), tuple(rows.values())[0].get("e_both"))
+
+
+def _interval(row: dict[str, Any], key: str) -> tuple[float, float, float] | None:
+  values = tuple(row.get(name) for name in (key, f"{key}_low", f"{key}_high"))
+  return None if any(value is None or not np.isfinite(value) for value in values) else values
+
+
+def show(rows: dict[str, dict[str, Any]]) -> None:
+  """The table on the terminal: S, error and leakage of every row."""
+  width = max(len(name) for name in rows)
+  print(f"{'':{width}}  {'S [95 %]':>22}  {'e_z':>6}  {'scene':>6} {'camera':>6} {'objects':>7} {'colors':>6}  flagged")
+  for name, row in rows.items():
+    score = _interval(row, "s")
+    told = f"{score[0]:.2f} [{score[1]:.2f}, {score[2]:.2f}]" if score else "withheld"
+    reads = [row.get(f"excess/{key}") for key in ("scene", "camera", "objects", "palette")]
+    cells = [f"{value:.2f}" if value is not None else "-" for value in reads]
+    print(f"{name:{width}}  {told:>22}  {row['e_z']:6.3f}  {cells[0]:>6} {cells[1]:>6} {cells[2]:>7} {cells[3]:>6}  {', '.join(row.get('flags', ())) or '-'}")
