@@ -17,7 +17,7 @@ def get_config(arg=None):
       control_steps=1_500,  # of the network that sees both pictures
       exam=dict(  # como_jax/sim/exam_design.py: Settings
           seed=0, image_size=128, quality=22,
-          fit_chains=2_000, fit_views=1, test_chains=100, pushed_fit_chains=450, pushed_test_chains=50,
+          fit_chains=2_000, fit_views=1, test_chains=100, more_test_chains=200, pushed_fit_chains=450, pushed_test_chains=50,
           fit_scenes=(101, 102, 103, 104, 105, 106), test_scenes=(111, 112, 113),  # none of those that the encoder has seen
           objects=5, palettes=6,
       )))
@@ -25,5 +25,5 @@ def get_config(arg=None):
     config.exam.update(fit_chains=6_000, pushed_fit_chains=3_000)
   elif name == "debug":
     config.control_steps = 20
-    config.exam.update(image_size=64, fit_chains=8, test_chains=4, pushed_fit_chains=4, pushed_test_chains=2)
+    config.exam.update(image_size=64, fit_chains=8, test_chains=4, more_test_chains=2, pushed_fit_chains=4, pushed_test_chains=2)
   return config

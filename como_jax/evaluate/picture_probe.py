@@ -90,9 +90,9 @@ def _apply(parameters: Any, first: jax.Array, second: jax.Array, kind: str) -> j
   x = jnp.concatenate(seen, axis=-1)
   for i in range(len(WIDTHS)):
     x = jax.lax.conv_general_dilated(x, parameters[f"conv{i}"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    x = jax.nn.gelu(x + parameters[f"bias{i}"])
-  x = jax.nn.gelu(x.reshape(len(x), -1) @ parameters["hidden"] + parameters["hidden_bias"])
-  return x @ parameters["out"] + parameters["out_bias"]
+    x = jax.nn.gelu(x + parameters[f"bias{i}"][None, None, None])
+  x = jax.nn.gelu(x.reshape(len(x), -1) @ parameters["hidden"] + parameters["hidden_bias"][None])
+  return x @ parameters["out"] + parameters["out_bias"][None]
 
 
 _run = jax.jit(_apply, static_argnames="kind")
@@ -104,12 +104,12 @@ def _vary(key: jax.Array, first: jax.Array, second: jax.Array, targets: jax.Arra
   if signs is not None:
     mirror = jax.random.bernoulli(keys[0], 0.5, (size, 1, 1, 1))
     first, second = jnp.where(mirror, first[:, :, ::-1], first), jnp.where(mirror, second[:, :, ::-1], second)
-    targets = jnp.where(mirror[:, :, 0, 0], targets * signs, targets)
+    targets = jnp.where(mirror[:, :, 0, 0], targets * signs[None], targets)
   if kind == "both":
     turn = jax.random.bernoulli(keys[1], 0.5, (size, 1, 1, 1))
     first, second = jnp.where(turn, second, first), jnp.where(turn, first, second)
     targets = jnp.where(turn[:, :, 0, 0], -targets, targets)
-  mix = 0.25 * jax.random.normal(keys[2], (size, 3, 3)) + jnp.eye(3) * (1 + 0.2 * jax.random.normal(keys[3], (size, 1, 1)))
+  mix = 0.25 * jax.random.normal(keys[2], (size, 3, 3)) + jnp.eye(3)[None] * (1 + 0.2 * jax.random.normal(keys[3], (size, 1, 1)))
   offset = 0.2 * jax.random.normal(keys[4], (size, 1, 1, 3))
   reach = first.shape[1] // 10
   shift = jax.random.randint(keys[5], (size, 2), -reach, reach + 1)

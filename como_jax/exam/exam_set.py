@@ -60,13 +60,14 @@ class ExamSet:
 
   @property
   def variance(self) -> np.ndarray:
-    """Of the target over the fit part [A]: the mean of squares, since moves are drawn with mean zero."""
-    return (self.target[self.rows(FIT)] ** 2).mean(axis=0)
+    """Of the target over the test's moves [A]: the mean of squares, since moves are drawn with mean zero. So knowing nothing has an error
+    of 1 on these very moves, not up to the chance of their draw."""
+    return (self.target[self.rows(TEST)] ** 2).mean(axis=0)
 
   @property
   def variance_robot(self) -> np.ndarray:
     """As `variance`, of `target_robot` [B]."""
-    return (self.target_robot[self.rows(FIT)] ** 2).mean(axis=0)
+    return (self.target_robot[self.rows(SAME_CAMERA)] ** 2).mean(axis=0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Settings:
     quality: constant rate factor of the H.264 video.
     fit_chains, fit_views: chains to fit on, and how many views each has (camera, scene, objects and colors drawn independently).
     test_chains: chains seen by every fixed test camera in every test scene (complete twins), and once by the moving camera.
+    more_test_chains: chains of the test that are seen in two views only: moves, not views, make intervals narrow.
     pushed_fit_chains, pushed_test_chains: the same for the tier in which an object is pushed; its test has no moving camera.
     fit_scenes, test_scenes: numbers of appearances (`sim.scenes`).
     objects, palettes: how many sets of objects and robot colors the fit part has; every test scene has its own.
@@ -57,6 +58,7 @@ class Settings:
   fit_chains: int
   fit_views: int
   test_chains: int
+  more_test_chains: int
   pushed_fit_chains: int
   pushed_test_chains: int
   fit_scenes: tuple[int, ...]
@@ -98,7 +100,7 @@ def draw(settings: Settings) -> Design:
   """The design of a settings record."""
   rng = np.random.default_rng([settings.seed, 20_261_127])
   poses, pushed, tier, part = [], [], [], []
-  for number, (fit, test) in enumerate(((settings.fit_chains, settings.test_chains), (settings.pushed_fit_chains, settings.pushed_test_chains))):
+  for number, (fit, test) in enumerate(((settings.fit_chains, settings.test_chains + settings.more_test_chains), (settings.pushed_fit_chains, settings.pushed_test_chains))):
     count = fit + test
     poses.append(_poses(rng, count))
     place = _path(rng, count, lambda n: TABLE_CENTER + PUSHED_START * _ball(rng, n, 2), lambda n: PUSHED_MOVE * _ball(rng, n, 2))
@@ -111,9 +113,12 @@ def draw(settings: Settings) -> Design:
     for _ in range(settings.fit_views):
       cameras = FIT_CAMERAS + ((FIT_MOVING,) if tier[chain] == 0 else ())
       rows.append((chain, rng.choice(cameras), rng.choice(settings.fit_scenes), rng.integers(settings.objects), rng.integers(settings.palettes), FIT))
+  several = np.flatnonzero((part == TEST) & (tier == 0))[settings.test_chains :]
   for chain in np.flatnonzero(part == TEST):
     seen = [(camera, scene, TEST) for camera in TEST_CAMERAS for scene in settings.test_scenes]
-    seen += [(TEST_MOVING, rng.choice(settings.test_scenes), TEST)] if tier[chain] == 0 else []
+    if chain in several:
+      seen = [seen[i] for i in rng.choice(len(seen), 2, replace=False)]
+    seen += [(TEST_MOVING, rng.choice(settings.test_scenes), TEST)] if tier[chain] == 0 and chain not in several else []
     seen += [(rng.choice(FIT_CAMERAS), rng.choice(settings.test_scenes), SAME_CAMERA)]
     for camera, scene, kind in seen:
       own = settings.test_scenes.index(scene)

@@ -28,9 +28,9 @@ COMPONENTS = "components of the difference"  # the row that every model is compa
 def run(command: config_lib.CommandLine) -> int:
   """Writes pairs.npz where it is asked for; else exam.json, latents.npz and report.html, and prints the table."""
   config, workdir = command.config, command.workdir
-  folder = find(config.exam.set, config.exam.tier)
   if not (config.checkpoint or config.exam.latents or config.exam.pairs):
     raise errors.UserError("config.checkpoint and config.exam.latents are empty: give a motion model, or an .npz of latents")
+  folder = find(config.exam.set, config.exam.tier)
   given = exam_set.load(folder)
   foreign = exam_set.load_latents(config.exam.latents, given) if config.exam.latents else None
   model = probe.load(config.checkpoint) if config.checkpoint else None
@@ -108,7 +108,7 @@ def table(folder: pathlib.Path, results: dict[str, scoring.Result]) -> dict[str,
     components = dict(file).get(f"rows/{COMPONENTS}")
   rows = {}
   for name, one in results.items():
-    rows[name] = {"kind": "model", "verdict": one.verdict, "flags": list(one.flagged), **one.row()}
+    rows[name] = {"kind": "model", "verdict": one.verdict, "flags": list(one.flagged), **{key: value if np.isfinite(value) else None for key, value in one.row().items()}}
     if components is not None:
       gap = motion_score.difference(one.errors, components, one.groups)
       rows[name] |= {"minus_components": gap.value, "minus_components_low": gap.low, "minus_components_high": gap.high}

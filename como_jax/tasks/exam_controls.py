@@ -20,19 +20,22 @@ MIRRORED = {"right": -1.0, "wrist": -1.0}  # numbers that turn around where a pi
 
 
 def errors(pictures: Pictures, *, steps: int, seed: int = 0) -> dict[str, np.ndarray]:
-  """{"errors/NAME": [pairs of part 1, A], "errors_robot/NAME": [pairs of part 2, A]}, squared, in the target's own units."""
+  """{"errors/NAME": [pairs of part 1, A], "errors_robot/NAME": [pairs of part 2, A]}, squared, in the target's own units; and what the
+  network on both pictures says of all pairs, "inverse_model" [P, A]."""
   table, part = pictures.table, pictures.of_pairs("part")
   found = {}
   for prefix, target, kind in (("errors", "target", TEST), ("errors_robot", "target_robot", SAME_CAMERA)):
     wanted, test = table[target].astype(np.float64), part == kind
-    for name, predicted in _predictions(pictures, target, wanted, test, steps, seed):
-      found[f"{prefix}/{name}"] = np.square(predicted - wanted[test]).astype(np.float32)
+    for name, predicted in _predictions(pictures, target, wanted, steps, seed):
+      if prefix == "errors" and name == "both_network":
+        found["inverse_model"] = predicted.astype(np.float32)
+      found[f"{prefix}/{name}"] = np.square(predicted[test] - wanted[test]).astype(np.float32)
       print(f"{prefix}/{name}: {np.round(found[f'{prefix}/{name}'].mean(axis=0) / np.square(wanted[test]).mean(axis=0), 3)}", flush=True)
   return found
 
 
-def _predictions(pictures: Pictures, target: str, wanted: np.ndarray, test: np.ndarray, steps: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-  """(control, predictions [pairs of the test, A])."""
+def _predictions(pictures: Pictures, target: str, wanted: np.ndarray, steps: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+  """(control, predictions [P, A])."""
   fit, chains = pictures.fit, pictures.of_pairs("chain")
   tokens = pictures.tokens.reshape(len(pictures.tokens), 3, -1).astype(np.float32)
   rows = {"first": pictures.first(tokens), "second": pictures.second(tokens)}
@@ -43,17 +46,17 @@ def _predictions(pictures: Pictures, target: str, wanted: np.ndarray, test: np.n
   for name, values in small.items():
     for kernel in ("linear", "rbf"):
       probe = kernel_ridge.fit(values[fit], wanted[fit], groups=chains[fit], seed=seed, whiten=False, kernels=(kernel,))
-      yield f"{name}_{'linear' if kernel == 'linear' else 'kernel'}", probe.predict(values[test])
+      yield f"{name}_{'linear' if kernel == 'linear' else 'kernel'}", probe.predict(values)
   first, second = pictures.first(pictures.frames), pictures.second(pictures.frames)
   signs = [MIRRORED.get(str(name), 1.0) for name in pictures.table["names"]] if target == "target" else []
   for kind in picture_probe.KINDS:
     settings = {"kind": kind, "steps": max(1, round(steps * STEPS[kind])), "seed": seed}
     probe = picture_probe.fit(first[fit], second[fit], wanted[fit], groups=chains[fit], mirrored=signs, settings=settings)
     print(probe.text, flush=True)
-    yield f"{kind}_network", probe.predict(first[test], second[test])
+    yield f"{kind}_network", probe.predict(first, second)
   if target == "target":
     for name in ("first", "second"):
       pose = pictures.table[f"state/{name}"].astype(np.float64)
       for kernel in ("linear", "rbf"):
         probe = kernel_ridge.fit(pose[fit], wanted[fit], groups=chains[fit], seed=seed, kernels=(kernel,))
-        yield f"oracle_{name}_{'linear' if kernel == 'linear' else 'kernel'}", probe.predict(pose[test])
+        yield f"oracle_{name}_{'linear' if kernel == 'linear' else 'kernel'}", probe.predict(pose)

@@ -69,6 +69,6 @@ def load(folder: pathlib.Path) -> Pictures:
 
 
 def frames(folder: pathlib.Path, size: int) -> np.ndarray:
-  """uint8 [V, 3, size, size, 3]."""
+  """uint8 [V, 3, H, W, 3], H = W = size pixels; 0: as they are stored."""
   every = np.stack([frame for _, frame in video.read(str(folder / PICTURES), video.Geometry(size))])
-  return every.reshape(-1, 3, size, size, 3)
+  return every.reshape(-1, 3, *every.shape[1:])

@@ -14,7 +14,7 @@ from como_jax.tasks.exam_pictures import Pictures
 COMPONENTS, WIDE = 32, 1024  # numbers of a row made of principal components, and of the wide random map
 CHEATS = ("first picture", "future picture", "wide random map of both", "time", "scene", "camera", "task", "flow magnitude", "random numbers",
           "episode", "swapped future")
-BASELINES = ("components of the difference", "components of the optical flow", "true displacement")
+BASELINES = ("components of the difference", "components of the optical flow", "supervised inverse model", "true displacement")
 
 Between = Callable[[np.ndarray, np.ndarray], np.ndarray]  # numbers of the first and of the second picture -> latent
 
@@ -63,7 +63,7 @@ def build(pictures: Pictures, *, seed: int = 0) -> dict[str, dict[str, np.ndarra
       "first picture": latents(lambda a, b: one(a), tokens),
       "future picture": latents(lambda a, b: one(b), tokens),
       "wide random map of both": latents(both, tokens),
-      "time": {"z": np.stack([step, 1 - step, np.arange(2 * views) / views], axis=1).astype(np.float32)},
+      "time": {"z": np.stack([step, 1 - step], axis=1).astype(np.float32)},
       "scene": {"z": _one_hot(pictures.of_pairs("scene"))},
       "camera": {"z": _one_hot(pictures.of_pairs("camera"))},
       "task": {"z": _one_hot(pictures.of_pairs("objects"))},
@@ -73,6 +73,7 @@ def build(pictures: Pictures, *, seed: int = 0) -> dict[str, dict[str, np.ndarra
       "swapped future": {"z": difference(swapped - first)},
       "components of the difference": latents(lambda a, b: difference(b - a), tokens),
       "components of the optical flow": {"z": along(cells.reshape(len(cells), -1))},
+      "supervised inverse model": {"z": pictures.table["inverse_model"]},
       "true displacement": {"z": pictures.table["target"].astype(np.float64)},
   }
   assert tuple(rows) == CHEATS + BASELINES
@@ -93,10 +94,13 @@ def _one_hot(labels: np.ndarray) -> np.ndarray:
 def _others(pictures: Pictures, rng: np.random.Generator) -> np.ndarray:
   """For each pair one of another chain, in the same camera and scene where there is one, int [P]."""
   camera, scene, chain = (pictures.of_pairs(name) for name in ("camera", "scene", "chain"))
-  other = np.arange(len(chain))
-  for key in np.unique(np.stack([camera, scene], axis=1), axis=0):
-    rows = np.flatnonzero((camera == key[0]) & (scene == key[1]))
-    order = rng.permutation(rows)
-    order = order[np.argsort(chain[order], kind="stable")]
-    other[order] = np.roll(order, -max(2, len(order) // 2))
+  order = np.lexsort((rng.permutation(len(chain)), chain, scene, camera))
+  other = np.empty(len(chain), int)
+  for place, row in enumerate(order):
+    after = np.roll(order, -place - 1)
+    other[row] = after[np.argmax(chain[after] != chain[row])]
+  near = (camera[other] == camera) & (scene[other] == scene)
+  for row in np.flatnonzero(~near):  # the last of its camera and scene: the first of them, if that is of another chain
+    alike = np.flatnonzero((camera == camera[row]) & (scene == scene[row]) & (chain != chain[row]))
+    other[row] = alike[0] if len(alike) else other[row]
   return other

@@ -12,10 +12,12 @@ import tqdm
 
 from como_jax import config as config_lib
 from como_jax.data import video
+from como_jax.exam import exam_set
+from como_jax.exam import run as scoring
 from como_jax.sim import exam_design
-from como_jax.tasks import exam_controls, exam_pictures
+from como_jax.tasks import exam, exam_controls, exam_pictures, exam_rows
 from como_jax.tasks.exam_pictures import PICTURES, TABLE
-from como_jax.train import rundir
+from como_jax.train import files, rundir
 
 FACTS = "exam.json"
 
@@ -37,10 +39,33 @@ def run(command: config_lib.CommandLine) -> int:
   for folder in folders:
     pictures = exam_pictures.load(folder)
     if not any(key.startswith("errors/") for key in pictures.table):
-      save(folder, {**pictures.table, **exam_controls.errors(pictures, steps=config.control_steps, seed=config.seed)})
+      pictures.table.update(exam_controls.errors(pictures, steps=config.control_steps, seed=config.seed))
+      save(folder, pictures.table)
+    if not (folder / exam.ROWS).exists():
+      stored = rows(folder, pictures)
+      save(folder, pictures.table)  # with the errors of the components, which models are compared with move by move
+      files.write(folder / exam.ROWS, json.dumps(stored, indent=1))
   facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}
   (workdir / FACTS).write_text(json.dumps(facts, indent=2))
   return 0
+
+
+def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, dict]:
+  """Scores of the cheats and the baselines; the errors of the components go into the table of the pictures."""
+  asked, found = exam_set.load(folder), {}
+  kinds = dict.fromkeys(exam_rows.CHEATS, "cheat") | dict.fromkeys(exam_rows.BASELINES, "baseline") | {"supervised inverse model": "control"}
+  for name, latents in exam_rows.build(pictures).items():
+    result = scoring.evaluate(asked, exam_set.latents(latents, asked))
+    found[name] = {"kind": kinds[name], "verdict": result.verdict, "flags": list(result.flagged), **_plain(result.row())}
+    print(f"{name}: {result.sentence}", flush=True)
+    if name == exam.COMPONENTS:
+      pictures.table[f"rows/{name}"] = result.errors.astype(np.float32)
+  return found
+
+
+def _plain(row: dict[str, float]) -> dict[str, float | None]:
+  """Numbers to store: five digits, None for what was withheld."""
+  return {key: float(f"{value:.5g}") if np.isfinite(value) else None for key, value in row.items() if not key.endswith("_error") and key != "seconds"}
 
 
 def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:

@@ -8,7 +8,7 @@ from como_jax import errors
 from como_jax.sim import exam_design
 
 SETTINGS = exam_design.Settings(
-    seed=3, image_size=64, quality=24, fit_chains=1_500, fit_views=1, test_chains=20, pushed_fit_chains=800, pushed_test_chains=5,
+    seed=3, image_size=64, quality=24, fit_chains=1_500, fit_views=1, test_chains=20, more_test_chains=6, pushed_fit_chains=800, pushed_test_chains=5,
     fit_scenes=(101, 102, 103), test_scenes=(111, 112), objects=4, palettes=3)
 DESIGN = exam_design.draw(SETTINGS)
 
@@ -57,7 +57,10 @@ def test_parts_share_no_chain_no_scene_and_no_camera_but_where_they_say_so():
 
 def test_test_chains_are_complete_twins():
   views, part = DESIGN.views, DESIGN.views["part"]
-  for chain in np.unique(views["chain"][part == exam_design.TEST]):
+  chains = np.unique(views["chain"][part == exam_design.TEST])
+  twins = [chain for chain in chains if (views["chain"] == chain).sum() > 4]
+  assert len(twins) == SETTINGS.test_chains + SETTINGS.pushed_test_chains and len(chains) == len(twins) + SETTINGS.more_test_chains
+  for chain in twins:
     rows = (views["chain"] == chain) & (part == exam_design.TEST) & (views["camera"] != exam_design.TEST_MOVING)
     seen = set(zip(views["camera"][rows], views["scene"][rows]))
     assert len(seen) == rows.sum() == len(exam_design.TEST_CAMERAS) * len(SETTINGS.test_scenes)
