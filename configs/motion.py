@@ -7,6 +7,8 @@ python -m como_jax.main --config=configs/motion.py:debug      3 steps of it: und
 
 Baselines, after the variant: inputs=feature_diff|rgb_diff|none|future, bottleneck=continuous|vq|pre_vq|kl, tcl=on|off, for example
     --config=configs/motion.py:small,inputs=none,tcl=off
+A linear path to z that starts as principal components of the feature difference: --config.model.idm.components=32
+(large encoders: and --config.model.idm.components_pool=2); frozen: --config.train.frozen="('encoder/.*','idm/components/.*')"
 Every number can be changed: --config.model.bottleneck.dims=32 --config.data.offset_seconds=0.2 --config.train.steps=2000 ...
 Unfreeze the encoder: --config.train.frozen="('encoder/position',)"
 """

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from como_jax import errors
 from como_jax.models import attention, mae, sizes, spread, transformer
 from como_jax.models.backbones import mae_vit
-from como_jax.models.motion import bottleneck, como, fdm, idm
+from como_jax.models.motion import bottleneck, como, components, fdm, idm
 from como_jax.models.policy import policy
 
 ENCODERS = {"mae_vit": mae_vit.Encoder}
@@ -70,15 +70,23 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
   encoder = _encoder(config, common)
   size, image_size = encoder.size, config["image_size"]
   patches = size.grid(image_size) ** 2
-  qformer = idm.check(spread.construct(idm.QFormer, config["idm"], "model.idm", patches=patches, **common))
+  looking = dict(config["idm"])
+  linear = components.take(looking)
+  qformer = idm.check(spread.construct(idm.QFormer, looking, "model.idm", patches=patches, **common))
   section = dict(config["bottleneck"])
   spread.check(section, "model.bottleneck", required=("kind", "dims"), optional=tuple(section))
-  constructor = spread.pick(bottleneck.BOTTLENECKS, section.pop("kind"), "model.bottleneck.kind")
+  constructor = spread.pick(bottleneck.BOTTLENECKS, section["kind"], "model.bottleneck.kind")
+  kind = section.pop("kind")
   section.setdefault("initialiser", qformer.initialiser)
   neck = spread.construct(constructor, section, "model.bottleneck")
+  path = None
+  if linear:
+    path = components.Components(queries=qformer.queries, dims=neck.dims, patches=patches, **linear)
+    components.check(path, looking, kind)
+    neck = neck.clone(zero=True)  # z starts as the components alone
   decoder = fdm.check(spread.construct(fdm.FDM, config["fdm"], "model.fdm", image_size=image_size, patch=size.patch,
                                        queries=qformer.queries, dims=neck.dims, features_width=size.width, **common))
-  return como.MotionModel(config, encoder, qformer, neck, decoder, config["tcl_gradient"])
+  return como.MotionModel(config, encoder, qformer, neck, decoder, config["tcl_gradient"], components=path)
 
 
 def _policy(config: dict[str, Any]) -> policy.PolicyModel:

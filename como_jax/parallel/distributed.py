@@ -182,6 +182,11 @@ def from_first(text: str) -> str:
   return bytes(np.asarray(multihost_utils.broadcast_one_to_all(mine), np.uint8)).decode() if size else ""
 
 
+def arrays_from_first(tree):
+  """Process 0's numpy arrays, on every process; all must give a tree of the same shapes."""
+  return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
 def gather(tree, *, keep: bool = True):
   """Whole numpy arrays of a pytree that is spread over processes; every process must call it.
 

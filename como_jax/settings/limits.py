@@ -129,6 +129,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("*objectives.*.weight objectives.*.beta", number(0)), ("objectives.contrastive.temperature", POSITIVE),
     ("evaluation.*", whole(1)), ("*seed", whole(0, LARGEST_SEED)),
     # Models.
+    ("model.idm.components", whole(0)), ("model.idm.components_pool", whole(1)),
     ("model.trunk.depth model.robots.*.state", whole(0)), ("language.width", whole(2)), ("model.*.levels", whole(2)),
     ("model.*.width model.*.depth model.*.heads model.*.mlp model.*.queries model.*.dims model.*.codes model.*.chunk", whole(1)),
     ("model.*.steps model.*.components model.language.tokens model.chunk model.history model.cameras model.pool", whole(1)),

@@ -1,8 +1,10 @@
 """Training of the motion model (CoMo stage 1): data, model and objectives assembled for the shared loop."""
 
+import dataclasses
+
 from como_jax import config as config_lib
 from como_jax import models, objectives
-from como_jax.tasks import latents, sources, training
+from como_jax.tasks import components, latents, sources, training
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -30,6 +32,11 @@ def job(config) -> training.Job:
   def loss(params, batch, key, constants=None):
     return objective(model.forward(params, batch, key=key), batch, constants)
 
+  def begin(params):  # every process looks at the same pairs
+    settings = dict(start_step=0, how=dataclasses.replace(how, workers=0), whole=True)
+    with sources.batches(config, data_sets, kind="motion", jitter=False, **settings) as first:
+      return components.start(model, params, first)
+
   measure = latents.Measure(model)
   how = sources.choose_loading(config.data, [one.path for one in data_sets],
                                model.inputs_spec(sources.local_rows(config), config.data.frames, jittered=jitter))
@@ -37,6 +44,7 @@ def job(config) -> training.Job:
       model=model, loss=loss, weights=objective.weights, constants=objective.constants, start=start, loading=how,
       batch=model.inputs_spec(config.train.batch_size, config.data.frames, jittered=jitter), data=[(one.path, "") for one in data_sets],
       batches=lambda step: sources.batches(config, data_sets, kind="motion", jitter=jitter, start_step=step, how=how),
+      begin=begin if model.components else None,
       evaluate=held_out and (lambda params: measure(params, held_out).scalars()),
       examples_per_step=config.train.batch_size * (config.data.frames - 1), unit="pairs")
 

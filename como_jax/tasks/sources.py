@@ -148,13 +148,14 @@ def choose_loading(section, paths: list[str], batch: Mapping[str, jax.ShapeDtype
       room=loading.shared_room(sum(spec.size * spec.dtype.itemsize for spec in batch.values())))
 
 
-def batches(config, sets: list[data.DataSet], *, kind: str, jitter: bool, start_step: int, how: loading.Loading) -> pipeline.Batches:
-  """Endless training batches from a step on, this process's part of each."""
-  section = config.data
+def batches(config, sets: list[data.DataSet], *, kind: str, jitter: bool, start_step: int, how: loading.Loading,
+            whole: bool = False) -> pipeline.Batches:
+  """Endless training batches from a step on, this process's part of each, or the whole ones."""
+  section, processes = config.data, (0, 1) if whole else (jax.process_index(), jax.process_count())
   return pipeline.build(
       sets, kind=kind, frames=section.frames, jitter=jitter, batch_size=config.train.batch_size, image_size=section.image_size,
       augment=augmentation(section), validation_fraction=section.validation_fraction, seed=config.seed,
-      process_index=jax.process_index(), process_count=jax.process_count(), start_step=start_step, workers=how.workers,
+      process_index=processes[0], process_count=processes[1], start_step=start_step, workers=how.workers,
       threads=how.threads, prefetch=how.prefetch)
 
 

@@ -40,6 +40,8 @@ class Job:
     data: (folder of shards, folder of labels or "") of each data set, in the config's order.
     constants: arrays the loss takes as a fourth argument (see `step.build`).
     start: named parts of the parameters to replace after init, as {"encoder": tree}.
+    begin: `params -> named parts` that the task measures on its data where a run starts, and never again on
+      resume: nested dicts as the parameters, with the leaves to replace alone. It must not call collectives.
   """
 
   model: Any
@@ -54,6 +56,7 @@ class Job:
   data: Sequence[tuple[str, str]]
   start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  begin: Callable[[Any], Mapping[str, Any]] | None = None
 
 
 def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
@@ -109,7 +112,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   current = initial_state(job, tx, frozen=frozen, ema=section.ema > 0, seed=config.seed, mesh=mesh)
   checkpointer = checkpoint.Checkpointer(workdir, keep=section.keep_checkpoints)
   restored = checkpointer.restore(current, mesh) if command.resume else None
-  current = current if restored is None else restored
+  current = begun(job, current) if restored is None else restored
   start = int(current.step)
   trainable = trees.split(current.params, frozen)[0]
   writer = log.Log(workdir, steps=section.steps, start=start, tensorboard=section.tensorboard, wandb=section.wandb,
@@ -230,6 +233,29 @@ def initial_state(job: Job, tx, *, frozen: tuple[str, ...], ema: bool, seed: int
   start = jax.tree.map(np.asarray, dict(job.start))
   shapes = jax.eval_shape(create, key, start)
   return jax.jit(create, out_shardings=rules.shardings(shapes, mesh))(key, start)
+
+
+def begun(job: Job, current: state.TrainState) -> state.TrainState:
+  """The state of a new run with what the job measures on its data in place, in the averaged weights too.
+
+  Raises:
+    errors.UserError: the data do not allow it.
+  """
+  if job.begin is None:
+    return current
+  params = _at_hand(current.params)
+  parts = distributed.arrays_from_first(distributed.together(lambda: job.begin(params)))
+  flat = trees.flatten(parts)
+
+  def put(tree):
+    if tree is None:
+      return None
+    leaves = trees.flatten(tree)
+    for name in flat.keys() & leaves.keys():
+      old = leaves[name]  # jit makes an array of its own, as the state is donated
+      leaves[name] = jax.jit(lambda x, old=old: x.astype(old.dtype), out_shardings=old.sharding)(flat[name])
+    return trees.unflatten(leaves)
+  return dataclasses.replace(current, params=put(current.params), ema=put(current.ema))
 
 
 def _creator(job: Job, tx, *, frozen: tuple[str, ...], ema: bool) -> Callable:

@@ -29,6 +29,9 @@ FREE = ("train.steps", "train.log_every", "train.evaluate_every", "train.checkpo
         "data.threads", "data.prefetch", "data.cache", "lerobot",
         *(f"train.optimizer.{key}" for key in ("learning_rate", "schedule", "floor", "warmup_steps", "warmup_start", "clip_norm")))
 
+# Keys that a run of an earlier version does not have, and the value with which it goes on as it was.
+SINCE = {"model.idm.components": 0, "model.idm.components_pool": 1}
+
 _LOCKS: dict[pathlib.Path, int] = {}  # directories that this process owns -> file descriptor of the lock
 
 
@@ -97,6 +100,7 @@ def changes(workdir: pathlib.Path, config) -> dict[str, tuple]:
     errors.UserError: a key that must not change; it names both values.
   """
   found = config_lib.differences(weights.read_json(workdir / CONFIG), json.loads(config_lib.to_json(config)))
+  found = {key: pair for key, pair in found.items() if key not in SINCE or pair != (None, SINCE[key])}
   refused = {key: pair for key, pair in found.items() if not any(key == free or (free.endswith(".") and key.startswith(free)) for free in FREE)}
   if refused:
     listed = "; ".join(f"{key}: {was!r} before, {now!r} now" for key, (was, now) in list(refused.items())[:5])

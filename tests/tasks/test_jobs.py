@@ -1,5 +1,6 @@
 """The jobs of mae and motion, ingest and serve, on paper: what each hands on, and what it says."""
 
+import contextlib
 import types
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
+from como_jax.data import loading
 from como_jax.data import sources as formats
 from como_jax.tasks import ingest, mae, motion, serve, sources, training
 from tests.tasks.test_sources import text_of
@@ -18,7 +20,7 @@ from tests.tasks.test_sources import text_of
 def _paper(monkeypatch):
   """A model, an objective and data of paper: what was asked of them."""
   told = types.SimpleNamespace(checked=[], windows=[], sampled=[], batches=[], fitted=[], objectives=[], functions=("reconstruction", "contrastive", "perceptual"))
-  model = types.SimpleNamespace(forward=lambda params, batch, *, key: ("out", params, batch, key),
+  model = types.SimpleNamespace(components=None, forward=lambda params, batch, *, key: ("out", params, batch, key),
                                 inputs_spec=lambda size, frames=0, jittered=None: {"frames": (size, frames, jittered)})
 
   class Objective:
@@ -99,6 +101,16 @@ def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
   assert capsys.readouterr().out.splitlines() == [
       "encoder: random and frozen, which is not CoMo; set config.encoder_weights (\"bundled\", or a converted or pretrained MAE)",
       "perceptual loss: off (config.objectives.perceptual.weights_path is empty)"]
+
+
+def test_a_linear_path_begins_with_whole_batches_of_its_training_data(paper, monkeypatch):
+  assert motion.job(config()).begin is None
+  monkeypatch.setattr(sources, "choose_loading", lambda *given: loading.Loading(3, 2, 1, "here"))
+  monkeypatch.setattr(sources, "batches", lambda config, given, **more: paper.batches.append(more) or contextlib.nullcontext("BATCHES"))
+  monkeypatch.setattr(motion.components, "start", lambda *given: given)
+  paper.model.components = "ON"
+  assert motion.job(config()).begin("P") == (paper.model, "P", "BATCHES")
+  assert paper.batches == [dict(kind="motion", jitter=False, start_step=0, how=loading.Loading(0, 2, 1, "here"), whole=True)]
 
 
 def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):

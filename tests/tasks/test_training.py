@@ -33,7 +33,7 @@ def fit_fixture(tmp_path, monkeypatch):
   """Runs the toy task through `tasks.run`; returns its exit code."""
   shards(tmp_path / "data")
 
-  def fit(*words, steps, batches=toy.batches, evaluate=None, path="", **changes):
+  def fit(*words, steps, batches=toy.batches, evaluate=None, begin=None, path="", **changes):
     config = config_lib.ConfigDict({"task": "toy", "seed": 0, "data": {"path": path or str(tmp_path / "data"), "mixture": ()}})
     changes = {"checkpoint_every": 2, "keep_checkpoints": 9, "log_every": 1, "tensorboard": False, **changes}
     config.train = config_lib.train(batch_size=16, steps=steps, mesh__data=1, **changes)
@@ -41,7 +41,7 @@ def fit_fixture(tmp_path, monkeypatch):
     def job():
       return training.Job(
           model=MODEL, loss=toy.loss, weights=toy.WEIGHTS, batches=batches, evaluate=evaluate, examples_per_step=16, unit="pairs",
-          loading=loading.Loading(0, 1, 1, "here"), batch=BATCH, data=[(str(tmp_path / "data"), "")])
+          begin=begin, loading=loading.Loading(0, 1, 1, "here"), batch=BATCH, data=[(str(tmp_path / "data"), "")])
     with monkeypatch.context() as patch:
       make = training.mesh_lib.make
       patch.setattr(training.mesh_lib, "make", lambda **shape: make(**shape, devices=jax.devices()[:1]))
@@ -68,6 +68,23 @@ def test_fewer_steps_than_done_change_nothing(fit, tmp_path, capsys):
   assert fit("--resume", steps=3) == 0
   assert f"{run / 'weights'} is of step 2, the checkpoint of step 4 is what other tasks use; --config.train.steps=4 exports it" in capsys.readouterr().out
   assert fit("--resume", steps=4) == 0 and step_of(run) == 4
+
+
+def test_what_a_job_measures_is_where_its_weights_begin_and_is_not_measured_again(fit, tmp_path):
+  seen = []
+
+  def begin(params):
+    seen.append(jax.tree.map(np.asarray, params))
+    return {"head": {"bias": np.arange(8)}}
+  fit(steps=2, begin=begin, ema=0.5, optimizer__learning_rate=0.0)
+  given, = seen
+  fit("--resume", steps=4, begin=begin, ema=0.5, optimizer__learning_rate=0.0)
+  assert len(seen) == 1
+  found, _ = weights.load(tmp_path / "run" / "weights")
+  np.testing.assert_array_equal(found["head"]["bias"], np.arange(8, dtype=np.float32))  # these are the averaged weights
+  np.testing.assert_array_equal(found["head"]["kernel"], given["head"]["kernel"])
+  np.testing.assert_array_equal(found["encoder"]["kernel"], given["encoder"]["kernel"])
+  assert step_of(tmp_path / "run") == 4 and not given["head"]["bias"].any()
 
 
 def test_steps_and_learning_rate_changed_on_resume_are_shown(fit, capsys):

@@ -308,3 +308,15 @@ def test_a_process_waits_until_it_sees_the_directory(tmp_path, monkeypatch):
       f"--workdir {run}: process 0 has written config.json there and another process does not see it: the processes of a run need one "
       "directory on a shared file system")
   assert clock[0] == 80 + 40, "half a minute, if nothing else is said"
+
+
+def test_a_run_of_before_there_was_a_key_goes_on_where_it_is_off(tmp_path):
+  before = {"task": "motion", "model": {"idm": {"width": 4}}, "seed": 0}
+  rundir.open_run(tmp_path, config_lib.ConfigDict(before), **FRESH)
+  with_key = lambda value: config_lib.ConfigDict(dict(before, model={"idm": {"width": 4, "components": value}}))
+  assert rundir.changes(tmp_path, with_key(0)) == {}
+  with pytest.raises(errors.UserError, match="model.idm.components: None before, 32 now"):
+    rundir.changes(tmp_path, with_key(32))
+  (tmp_path / rundir.CONFIG).write_text(config_lib.to_json(with_key(32)))
+  with pytest.raises(errors.UserError, match="model.idm.components: 32 before, 0 now"):
+    rundir.changes(tmp_path, with_key(0))

@@ -2,6 +2,8 @@
 
 Legend: B batch, Q queries, W width of the Q-former, Z numbers a query (so a motion has Q*Z), C codes.
 All of them are small, so they compute in float32 whatever the model's dtype.
+`offset` [B, Q, Z] is what the linear path (motion/components.py) adds to z; with `zero` the last layer starts at
+zero, so that z starts as the offset.
 """
 
 from collections.abc import Callable
@@ -33,13 +35,14 @@ class Continuous(nn.Module):
 
   dims: int
   initialiser: str = "vit"
+  zero: bool = False
 
   def setup(self) -> None:
-    self.down_0, self.down_1 = _down(self.initialiser, self.dims)
+    self.down_0, self.down_1 = _down(self.initialiser, self.dims, zero=self.zero)
 
-  def __call__(self, hidden: jax.Array, key: jax.Array | None) -> Latent:
+  def __call__(self, hidden: jax.Array, key: jax.Array | None, offset: jax.Array | None = None) -> Latent:
     """hidden [B, Q, W]; key is for variants that sample and may be None (labels, evaluation)."""
-    z = _project(self.down_0, self.down_1, hidden)
+    z = _moved(_project(self.down_0, self.down_1, hidden), offset)
     return Latent(z, z, {})
 
   def readable(self, z: jax.Array) -> jax.Array:
@@ -96,15 +99,17 @@ class KL(nn.Module):
 
   dims: int
   initialiser: str = "vit"
+  zero: bool = False
 
   def setup(self) -> None:
-    self.down_0, self.down_1 = _down(self.initialiser, self.dims)
+    self.down_0, self.down_1 = _down(self.initialiser, self.dims, zero=self.zero)
     self.down_log_variance = nn.Dense(self.dims, kernel_init=transformer.INITIALISERS[self.initialiser])
 
-  def __call__(self, hidden: jax.Array, key: jax.Array | None) -> Latent:
+  def __call__(self, hidden: jax.Array, key: jax.Array | None, offset: jax.Array | None = None) -> Latent:
     inner = jnp.tanh(self.down_0(hidden))
     # Bounded so that exp cannot overflow early in training.
-    mean, log_variance = self.down_1(inner), jnp.clip(self.down_log_variance(inner), -10.0, 10.0)
+    mean = _moved(self.down_1(inner), offset)
+    log_variance = jnp.clip(self.down_log_variance(inner), -10.0, 10.0)
     kl = 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance, axis=(1, 2))
     sample = mean
     if key is not None:
@@ -130,9 +135,14 @@ class _SameWidth(nn.Module):
     return dense(x)
 
 
-def _down(initialiser: str, dims: int) -> tuple[nn.Module, nn.Module]:
-  return _SameWidth(initialiser), nn.Dense(dims, kernel_init=transformer.INITIALISERS[initialiser])
+def _down(initialiser: str, dims: int, *, zero: bool = False) -> tuple[nn.Module, nn.Module]:
+  last = nn.initializers.zeros if zero else transformer.INITIALISERS[initialiser]
+  return _SameWidth(initialiser), nn.Dense(dims, kernel_init=last)
 
 
 def _project(down_0: nn.Module, down_1: nn.Module, hidden: jax.Array) -> jax.Array:
   return down_1(jnp.tanh(down_0(hidden)))
+
+
+def _moved(z: jax.Array, offset: jax.Array | None) -> jax.Array:
+  return z if offset is None else z + offset

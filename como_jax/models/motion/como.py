@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from como_jax.models import pixels
+from como_jax.models.motion import components as components_lib
 from como_jax.models.motion import fdm as fdm_lib
 from como_jax.models.motion import idm, inputs
 
@@ -47,6 +48,7 @@ class MotionModel:
     tcl_gradient: "all" trains everything through all three branches (as described); "released" runs the Q-former
       without gradient on the jittered and reversed branches, which then train only the down-projection.
     frozen: patterns of parameter names that are not trained unless the config says otherwise.
+    components: the linear path to z, None where it is off.
   """
 
   config: dict[str, Any]
@@ -56,6 +58,7 @@ class MotionModel:
   fdm: fdm_lib.FDM
   tcl_gradient: str
   frozen: tuple[str, ...] = (r"encoder/.*",)
+  components: components_lib.Components | None = None
 
   @property
   def image_size(self) -> int:
@@ -75,16 +78,19 @@ class MotionModel:
     return spec
 
   def init(self, key: jax.Array) -> dict[str, Any]:
-    """Fresh float32 parameters: {"encoder", "idm": {"qformer", "bottleneck"}, "fdm"}."""
+    """Fresh float32 parameters: {"encoder", "idm": {"qformer", "bottleneck"}, "fdm"}; "idm" has "components" too where
+    the linear path is on."""
     keys = jax.random.split(key, 4)
     image = jnp.zeros((1, self.image_size, self.image_size, 3))
     tokens = jnp.zeros((1, self.qformer.patches + 1, self.fdm.features_width))
     latent = jnp.zeros((1, self.fdm.queries, self.fdm.dims))
     hidden = jnp.zeros((1, self.qformer.queries, self.qformer.width))
+    linear = {} if self.components is None else {
+        "components": self.components.init(jax.random.fold_in(keys[1], 1), tokens, tokens)["params"]}
     return {
         "encoder": self.encoder.init(keys[0], image)["params"],
         "idm": {"qformer": self.qformer.init(keys[1], tokens, tokens, keys[1])["params"],
-                "bottleneck": self.bottleneck.init(keys[2], hidden, None)["params"]},
+                "bottleneck": self.bottleneck.init(keys[2], hidden, None)["params"], **linear},
         "fdm": self.fdm.init(keys[3], image, latent, tokens[:, 1:])["params"],
     }
 
@@ -115,8 +121,7 @@ class MotionModel:
       pair = tokens[:, 0], tokens[:, 1]
     else:
       pair = features
-    hidden = self._hidden(params["idm"]["qformer"], *pair, key)
-    return self._latent(params, hidden, key)
+    return self._latent(params, self._look(params["idm"], *pair, key), key)
 
   def decode(self, params: Params, first: jax.Array, z: jax.Array, *,
              features: jax.Array | None = None) -> dict[str, jax.Array]:
@@ -162,17 +167,17 @@ class MotionModel:
     def grouped(x: jax.Array) -> jax.Array:
       return x.reshape((size, x.shape[0] // size, *x.shape[1:]))
 
-    qformer = params["idm"]["qformer"]
+    idm_params = params["idm"]
     if self.tcl_gradient == "released" and jittered is not None:
-      main = self._hidden(qformer, *(flat(half[:, :count]) for half in pairs), keys[0])
+      main = self._look(idm_params, *(flat(half[:, :count]) for half in pairs), keys[0])
       # Stopped at the inputs, so that no backward pass of these branches is ever built.
       others = (jax.lax.stop_gradient(flat(half[:, count:])) for half in pairs)
-      others = self._hidden(jax.lax.stop_gradient(qformer), *others, keys[1])
-      hidden = jnp.concatenate([grouped(main), grouped(others)], axis=1)
+      others = self._look(jax.lax.stop_gradient(idm_params), *others, keys[1])
+      seen = jax.tree.map(lambda *parts: flat(jnp.concatenate([grouped(part) for part in parts], axis=1)), main, others)
     else:
-      hidden = grouped(self._hidden(qformer, *(flat(half) for half in pairs), keys[0]))
+      seen = self._look(idm_params, *(flat(half) for half in pairs), keys[0])
 
-    motion = self._latent(params, flat(hidden), keys[2])
+    motion = self._latent(params, seen, keys[2])
     z = grouped(motion.z)
     outputs = {"z": z[:, :count]}
     if jittered is not None:
@@ -214,11 +219,21 @@ class MotionModel:
     second = rest if difference else jnp.concatenate([after, before, rest], axis=1)
     return tokens, (jnp.concatenate([before, after, before], axis=1), second)
 
-  def _hidden(self, qformer: Params, first: jax.Array, second: jax.Array, key: jax.Array | None) -> jax.Array:
-    return self.qformer.apply({"params": qformer}, first, second, jax.random.key(0) if key is None else key)
+  def _look(self, params: Params, first: jax.Array, second: jax.Array,
+            key: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """What the bottleneck gets of pairs of tokens: the queries' outputs [B, Q, W] and the linear path's numbers
+    [B, Q, Z], or None."""
+    key = jax.random.key(0) if key is None else key
+    hidden = self.qformer.apply({"params": params["qformer"]}, first, second, key)
+    if self.components is None:
+      return hidden, None
+    return hidden, self.components.apply({"params": params["components"]}, first, second)
 
-  def _latent(self, params: Params, hidden: jax.Array, key: jax.Array | None) -> Motion:
-    latent = self.bottleneck.apply({"params": params["idm"]["bottleneck"]}, hidden, key)
+  def _latent(self, params: Params, seen: tuple[jax.Array, jax.Array | None],
+              key: jax.Array | None) -> Motion:
+    hidden, offset = seen
+    more = () if offset is None else (offset,)  # the code books of VQ know none
+    latent = self.bottleneck.apply({"params": params["idm"]["bottleneck"]}, hidden, key, *more)
     return Motion(einops.rearrange(latent.z, "b q d -> b (q d)"), latent.decoded, latent.terms)
 
   def _predict(self, params: Params, frames: jax.Array, latent: jax.Array,

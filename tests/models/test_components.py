@@ -1,0 +1,124 @@
+"""The linear path to z: by hand, at the start, for reversed and jittered pairs, and what it does not go with."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from como_jax import errors, models, trees
+from como_jax.models import pixels
+from como_jax.models.motion import components
+from tests.models import tiny
+
+ON = {"idm.components": 10}
+KEY = jax.random.key(7)
+
+
+def test_pooled_patches_are_means_of_squares_of_the_grid_without_cls():
+  tokens = jnp.arange(2 * 17 * 3, dtype=jnp.float32).reshape(2, 17, 3)
+  found = components.pooled(tokens, 2)
+  chex.assert_shape(found, (2, 4, 3))
+  grid = np.asarray(tokens)[:, 1:].reshape(2, 4, 4, 3)
+  np.testing.assert_allclose(
+    found[:, 1], grid[:, :2, 2:].mean((1, 2)), rtol=1e-6
+  )  # the second group lies to the right of the first
+  np.testing.assert_allclose(components.pooled(tokens, 1), tokens[:, 1:], rtol=0)
+
+
+@pytest.mark.parametrize("pool, groups", [(1, 4), (2, 1)])
+def test_z_starts_as_the_components(pool, groups):
+  model, params = tiny.initialised(tiny.MOTION, **ON, **{"idm.components_pool": pool})
+  kernel = params["idm"]["components"]["kernel"]
+  chex.assert_shape(kernel, (groups, 32, 10))
+  first, second = tiny.frames((3, 16, 16), 3), tiny.frames((3, 16, 16), 4)
+  tokens = np.asarray(model.features(params, jnp.stack([first, second])))[:, :, 1:]
+  difference = (tokens[1] - tokens[0]) if pool == 1 else (tokens[1] - tokens[0]).mean(1, keepdims=True)
+  encode = jax.jit(lambda first, second: model.encode(params, first, second).z)
+  z = encode(first, second)
+  chex.assert_shape(z, (3, 12))
+  expected = difference.reshape(3, -1) @ np.asarray(kernel).reshape(-1, 10) / groups
+  np.testing.assert_allclose(z[:, :10], expected, rtol=1e-4, atol=1e-6)
+  assert np.abs(expected).max() > 1e-3 and not z[:, 10:].any(), "the Q-former adds nothing yet"
+  np.testing.assert_allclose(encode(second, first), -z, rtol=1e-4, atol=1e-6)
+  assert not encode(first, first).any()
+
+
+@pytest.mark.parametrize("kind", ["continuous", "kl"])
+@pytest.mark.parametrize("gradient", ["all", "released"])
+def test_pairs_of_a_clip_are_what_encode_says(kind, gradient):
+  changes = {"bottleneck.kind": kind, "tcl_gradient": gradient, **ON}
+  model, params = tiny.made(tiny.MOTION, **changes)  # no parameter is trivial: both paths speak
+  batch = tiny.batch_of(model.inputs_spec(2, 3, jittered=True))
+  outputs = jax.jit(lambda params, batch: model.forward(params, batch, key=KEY))(params, batch)
+  frames, jittered = pixels.normalise(batch["frames"]), pixels.normalise(batch["jittered"])
+  encode = jax.jit(lambda first, second: model.encode(params, first, second).z)
+  for name, pair in {
+    "z": (frames[:, 0], frames[:, 1]),
+    "z_reversed": (frames[:, 1], frames[:, 0]),
+    "z_jittered": (frames[:, 0], jittered[:, 0]),
+  }.items():
+    np.testing.assert_allclose(outputs[name][:, 0], encode(*pair), rtol=1e-4, atol=1e-5)
+  off = {
+    **params,
+    "idm": {**params["idm"], "components": jax.tree.map(jnp.zeros_like, params["idm"]["components"])},
+  }
+  linear = model.components.apply(
+    {"params": params["idm"]["components"]}, *model.features(params, frames[:, :2]).swapaxes(0, 1)
+  )
+  np.testing.assert_allclose(
+    outputs["z"][:, 0] - model.encode(off, frames[:, 0], frames[:, 1]).z,
+    linear.reshape(2, 12),
+    rtol=1e-3,
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize("gradient, trained", [("all", True), ("released", False)])
+def test_who_trains_the_linear_path(gradient, trained):
+  """Released: the jittered and reversed branches train the down-projection only."""
+  model, params = tiny.made(tiny.MOTION, tcl_gradient=gradient, **ON, **{"idm.depth": 1})
+  batch = tiny.batch_of(model.inputs_spec(1, 2, jittered=True))
+
+  def squares(idm):
+    outputs = model.forward({**params, "idm": idm}, batch, key=KEY)
+    return jnp.stack([jnp.sum(outputs[name] ** 2) for name in ("z", "z_reversed", "z_jittered")])
+
+  found = jax.jit(jax.jacrev(squares))(params["idm"])
+  kernel, down = (
+    np.asarray(leaf).reshape(3, -1).any(1)
+    for leaf in (found["components"]["kernel"], found["bottleneck"]["down_1"]["kernel"])
+  )
+  assert kernel.tolist() == [True, trained, trained] and down.all()
+
+
+def test_off_is_the_model_without_it():
+  off, without = (
+    models.build(tiny.section(tiny.MOTION, **changes))
+    for changes in ({"idm.components": 0, "idm.components_pool": 3}, {})
+  )
+  shapes = [jax.eval_shape(model.init, KEY) for model in (off, without)]
+  chex.assert_trees_all_equal(*shapes)
+  assert off.components is None and not [name for name in trees.flatten(shapes[0]) if "components" in name]
+
+
+@pytest.mark.parametrize(
+  "changes, says",
+  [
+    ({"idm.components": 13}, r"model.idm.components=13, expected 0 \(off\) to 12"),
+    ({"idm.components": -1}, "model.idm.components=-1"),
+    (
+      {**ON, "idm.components_pool": 3},
+      "model.idm.components_pool=3 does not divide 2, the patches along a side: take one of 1, 2",
+    ),
+    (
+      {**ON, "bottleneck.kind": "vq"},
+      "model.idm.components=10 needs model.bottleneck.kind=continuous or kl, it is 'vq'",
+    ),
+    ({**ON, "idm.inputs": "rgb_diff"}, "needs model.idm.inputs=feature_diff or none, it is 'rgb_diff'"),
+    ({**ON, "idm.patch_order": "shuffled"}, "needs model.idm.patch_order=raster, it is 'shuffled'"),
+  ],
+)
+def test_what_it_does_not_go_with(changes, says):
+  with pytest.raises(errors.UserError, match=says):
+    models.build(tiny.section(tiny.MOTION, **changes))
