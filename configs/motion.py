@@ -9,6 +9,7 @@ Baselines, after the variant: inputs=feature_diff|rgb_diff|none|future, bottlene
     --config=configs/motion.py:small,inputs=none,tcl=off
 A linear path to z that starts as principal components of the feature difference: --config.model.idm.components=32
 (large encoders: and --config.model.idm.components_pool=2); frozen: --config.train.frozen="('encoder/.*','idm/components/.*')"
+Small data, cheaper steps: --config.train.cache_tokens=True --config.data.augment.shift.on=False
 Every number can be changed: --config.model.bottleneck.dims=32 --config.data.offset_seconds=0.2 --config.train.steps=2000 ...
 Unfreeze the encoder: --config.train.frozen="('encoder/position',)"
 """
@@ -46,6 +47,7 @@ def get_config(arg=None):
     config.objectives.kl = dict(weight=2e-4)  # AdaWorld's beta
   config.data = config_lib.data(image_size=config.model.image_size)
   config.train = config_lib.train()
+  config.train.cache_tokens = False  # encode every frame once and keep its tokens in memory: small data, a frozen encoder, no augmentation
   config.evaluation = dict(windows=512 if published else 256, batch_size=64)
   if not published:
     config_lib.changed(config.data, dict(offset_seconds=0.15, frames=4, validation_fraction=0.2))

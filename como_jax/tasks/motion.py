@@ -3,8 +3,11 @@
 import dataclasses
 
 from como_jax import config as config_lib
-from como_jax import models, objectives
-from como_jax.tasks import components, latents, sources, training
+from como_jax import errors, models, objectives
+from como_jax.models.motion import inputs
+from como_jax.tasks import components, latents, sources, tokens, training
+
+TOKENS = {"frames": "frame_tokens", "jittered": "jittered_tokens"}  # images of a batch -> their tokens
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -40,13 +43,31 @@ def job(config) -> training.Job:
   measure = latents.Measure(model)
   how = sources.choose_loading(config.data, [one.path for one in data_sets],
                                model.inputs_spec(sources.local_rows(config), config.data.frames, jittered=jitter))
+  known, batch = None, model.inputs_spec(config.train.batch_size, config.data.frames, jittered=jitter)
+  if config.train.cache_tokens:
+    check_cache(config, model, start)
+    walk = sources.windows(config, data_sets, split="train", frames=1, batch_size=64, most=None)
+    known = tokens.Tokens(model, start, names=TOKENS, kept=("frames",), dtype="float16").fill(walk)
+    print(f"image tokens: {len(known)} images encoded, once")
+    batch = known.spec(batch)
+
+  def batches(step):
+    found = sources.batches(config, data_sets, kind="motion", jitter=jitter, start_step=step, how=how)
+    return known.over(found) if known else found
   return training.Job(
       model=model, loss=loss, weights=objective.weights, constants=objective.constants, start=start, loading=how,
-      batch=model.inputs_spec(config.train.batch_size, config.data.frames, jittered=jitter), data=[(one.path, "") for one in data_sets],
-      batches=lambda step: sources.batches(config, data_sets, kind="motion", jitter=jitter, start_step=step, how=how),
+      batch=batch, data=[(one.path, "") for one in data_sets], batches=batches,
       begin=begin if model.components else None,
       evaluate=held_out and (lambda params: measure(params, held_out).scalars()),
       examples_per_step=config.train.batch_size * (config.data.frames - 1), unit="pairs")
+
+
+def check_cache(config, model, start) -> None:
+  """Raises errors.UserError where the tokens of a frame do not stay the same, or are not what the model looks at."""
+  if inputs.INPUTS[model.qformer.inputs].pixel_difference:
+    raise errors.UserError(f"config.train.cache_tokens needs a model that encodes frames, config.model.idm.inputs={model.qformer.inputs} "
+                           "encodes their differences")
+  tokens.check("train.cache_tokens", config, model, start, sources.augmentation(config.data))
 
 
 def active(section) -> dict:

@@ -247,7 +247,7 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
   augment = sources.augmentation(config.data)
   known = None
   if config.policy.cache_tokens:
-    check_cache(config, model, start, augment)
+    tokens.check("policy.cache_tokens", config, model, start, augment)
     known = tokens.Tokens(model, start).fill(policy_data.evaluation(
         ready.sets, **settings, batch_size=config.evaluation.batch_size, split="train", threads=threads))
     print(f"image tokens: {len(known)} images encoded, once")
@@ -269,20 +269,6 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
 def loss_weights(config, model) -> dict[str, float]:
   """The weight of every term of the model's loss."""
   return {name: float(config.policy.objectives[name].weight) for name in model.terms}
-
-
-def check_cache(config, model, start: dict[str, Any], augment: tuple) -> None:
-  """Raises errors.UserError where the tokens of an image do not stay the same."""
-  why = ""
-  if "encoder" not in start:
-    why = "a given encoder: set config.encoder_weights or config.init"
-  elif trees.split({"encoder": start["encoder"]}, tuple(model.frozen if config.train.frozen is None else config.train.frozen))[0]:
-    why = "a frozen encoder: leave config.train.frozen out"
-  elif augment:
-    on = [name for name, section in config.data.augment.items() if section.on]
-    why = "images that stay as they are: switch off " + ", ".join(f"config.data.augment.{name}.on" for name in on)
-  if why:
-    raise errors.UserError(f"config.policy.cache_tokens needs {why}")
 
 
 def starting_point(config, model, start: tuple[dict, dict] | None) -> dict[str, Any]:

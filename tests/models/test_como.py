@@ -80,6 +80,18 @@ def test_given_features_are_used(clip):
   np.testing.assert_allclose(z, outputs["z"][:, 0], rtol=1e-4, atol=1e-5)
 
 
+def test_tokens_in_a_batch_take_the_place_of_the_encoder(clip):
+  model, params, batch, outputs = clip
+  without_encoder = {"idm": params["idm"], "fdm": params["fdm"]}
+  tokens = {name: jax.jit(model.tokens)(params, batch[images]) for name, images in
+            (("frame_tokens", "frames"), ("jittered_tokens", "jittered"))}
+  found = run(model, without_encoder, {"frames": batch["frames"], **tokens})
+  chex.assert_trees_all_close(found, outputs, rtol=1e-4, atol=1e-5)
+  half = run(model, without_encoder, {"frames": batch["frames"], "frame_tokens": tokens["frame_tokens"].astype(jnp.float16)})
+  assert set(found) - set(half) == {"z_reversed", "z_jittered"} and half["z"].dtype == jnp.float32
+  np.testing.assert_allclose(half["z"], outputs["z"], atol=2e-3)
+
+
 @pytest.mark.parametrize("variant, images", [("feature_diff", 5), ("none", 5), ("future", 5), ("rgb_diff", 9)])
 def test_encoder_runs_once_a_frame(variant, images):
   """Three frames and two jittered ones are five images; rgb_diff must also encode two differences a branch."""

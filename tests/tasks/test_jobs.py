@@ -48,7 +48,7 @@ def _paper(monkeypatch):
 
 def config(*, fraction=0.25, weights="bundled", objectives=None):
   return config_lib.ConfigDict({
-      "model": {"kind": "toy"}, "encoder_weights": weights, "objectives": objectives or {"mae": {"weight": 1.0}}, "train": {"batch_size": 8},
+      "model": {"kind": "toy"}, "encoder_weights": weights, "objectives": objectives or {"mae": {"weight": 1.0}}, "train": {"batch_size": 8, "cache_tokens": False},
       "data": {"validation_fraction": fraction, "frames": 3}, "evaluation": {"batch_size": 6, "windows": 50}})
 
 

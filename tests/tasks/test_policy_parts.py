@@ -92,13 +92,14 @@ def test_a_policy_to_start_from_had_frames_and_labels_of_the_same_kind():
 
 def test_tokens_are_kept_of_a_given_and_frozen_encoder_and_images_that_stay():
   model = types.SimpleNamespace(frozen=("encoder/.*",))
-  config = lambda frozen=None: config_lib.ConfigDict({"train": {"frozen": frozen}, "data": {"augment": {"shift": {"on": True}, "flip": {"on": False}, "blur": {"on": True}}}})
+  config = lambda frozen=None: config_lib.ConfigDict(
+      {"init": "", "train": {"frozen": frozen}, "data": {"augment": {"shift": {"on": True}, "flip": {"on": False}, "blur": {"on": True}}}})
   start, start_text = {"encoder": {"a": np.zeros(1)}}, "config.policy.cache_tokens needs "
-  policy.check_cache(config(), model, start, ())
-  policy.check_cache(config(("encoder/a", "x")), model, start, ())
-  assert text_of(lambda: policy.check_cache(config(), model, {}, ())) == start_text + "a given encoder: set config.encoder_weights or config.init"
-  assert text_of(lambda: policy.check_cache(config(("x",)), model, start, ("shift",))) == start_text + "a frozen encoder: leave config.train.frozen out"
-  assert text_of(lambda: policy.check_cache(config(), model, start, ("shift", "blur"))) == (
+  policy.tokens.check("policy.cache_tokens", config(), model, start, ())
+  policy.tokens.check("policy.cache_tokens", config(("encoder/a", "x")), model, start, ())
+  assert text_of(lambda: policy.tokens.check("policy.cache_tokens", config(), model, {}, ())) == start_text + "a given encoder: set config.encoder_weights or config.init"
+  assert text_of(lambda: policy.tokens.check("policy.cache_tokens", config(("x",)), model, start, ("shift",))) == start_text + "a frozen encoder: leave config.train.frozen out"
+  assert text_of(lambda: policy.tokens.check("policy.cache_tokens", config(), model, start, ("shift", "blur"))) == (
       start_text + "images that stay as they are: switch off config.data.augment.blur.on, config.data.augment.shift.on")
 
 
@@ -147,7 +148,7 @@ def _made(monkeypatch, capsys):
   monkeypatch.setattr(policy.sources, "augmentation", lambda section: "AUGMENT")
   monkeypatch.setattr(policy.loading, "reading_threads", lambda threads: ("reading", threads))
   monkeypatch.setattr(policy, "Score", lambda *given, **more: told.scores.append((given, more)) or (lambda params, walk: (params, walk)))
-  monkeypatch.setattr(policy, "check_cache", lambda *given: told.filled.append(given[2:]))
+  monkeypatch.setattr(policy.tokens, "check", lambda key, *given: told.filled.append(given[2:]))
 
   class Tokens:
     def __init__(self, given, start):

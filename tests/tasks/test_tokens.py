@@ -8,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from como_jax import errors
-from como_jax.tasks import policy, tokens
+from como_jax import config as config_lib
+from como_jax import errors, weights
+from como_jax.tasks import motion, policy, tokens
 from tests.data import makers
+from tests.models import tiny
 from tests.models.policy import small
 from tests.tasks.test_policy import parse
 
@@ -65,6 +67,50 @@ def test_training_is_the_same(run, path, tmp_path):
   np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+@pytest.fixture(scope="module", name="motion_job")
+def _motion_job(tmp_path_factory):
+  """The job of a tiny motion model, and its parameters."""
+  path = makers.shards(tmp_path_factory.mktemp("frames") / "s", (24,) * 4, size=(16, 16))
+  encoder = tmp_path_factory.mktemp("encoder") / "weights"
+  section = tiny.section(tiny.MOTION, **{"idm.components": 6, "idm.components_pool": 2})
+  params = tiny.made(section)[1]
+  weights.save(encoder, {"encoder": params["encoder"]}, {"model": section}, step=0)
+
+  def job(*words):
+    changes = [f"--config.model={section}", f"--config.encoder_weights={encoder}", f"--config.data.path={path}",
+               "--config.data.image_size=16", "--config.data.offset_seconds=0.5", "--config.data.augment.shift.on=False"]
+    return motion.job(config_lib.parse(["main", "--config=motion:debug", "--workdir=x", *changes, *words]).config), params
+  return job
+
+
+def test_a_motion_model_learns_the_same_from_kept_tokens(motion_job, capsys):
+  found = []
+  for cached in (False, True):
+    job, params = motion_job(f"--config.train.cache_tokens={cached}")
+    batches = job.batches(2)
+    batch = {name: value for name, value in next(batches).items() if name in job.batch}
+    assert {name: (value.shape, value.dtype) for name, value in batch.items()} == {
+        name: (spec.shape, spec.dtype) for name, spec in job.batch.items()}
+    assert set(batch) == ({"frames", "frame_tokens", "jittered_tokens"} if cached else {"frames", "jittered"})
+    assert ("image tokens: " in capsys.readouterr().out) == cached
+    found.append(jax.jit(job.loss)(params, batch, jax.random.key(0)))
+    batches.close()
+  assert len(found[0]) == len(found[1]) > 4
+  for name, (total, count) in found[0].items():
+    np.testing.assert_allclose(found[1][name][0], total, rtol=2e-3, atol=2e-3, err_msg=name)  # kept in float16
+    assert found[1][name][1] == count
+
+
+@pytest.mark.parametrize("words, message", [
+    (("--config.data.augment.shift.on=True",), "config.train.cache_tokens needs images that stay as they are: switch off"),
+    (("--config.encoder_weights=",), "needs a given encoder: set config.encoder_weights$"),
+    (("--config.train.frozen=('encoder/position',)",), "needs a frozen encoder"),
+    (("--config.model.idm.inputs=rgb_diff", "--config.model.idm.components=0"), "config.model.idm.inputs=rgb_diff encodes their")])
+def test_a_motion_model_whose_tokens_change_is_refused(motion_job, words, message):
+  with pytest.raises(errors.UserError, match=message):
+    motion_job("--config.train.cache_tokens=True", *words)
+
+
 @pytest.mark.parametrize("words, message", [
     (("--config.data.augment.shift.on=False",), "needs a given encoder"),
     (("--config.init=RUN",), "switch off config.data.augment.shift.on"),
@@ -111,5 +157,11 @@ def test_batches_with_tokens_in_the_place_of_images(monkeypatch):
   assert set(batch) == {"tokens", "more"} and batch["tokens"].shape == (2, 1, 1, 1, 1) and batch["tokens"].reshape(-1).tolist() == [103, 101]
   batches.close()
   assert closed == [True] and len(passes) == 3
+  more = tokens.Tokens(Pixel(), {"encoder": np.float32(100)}, batch_size=2, names={"images": "a", "others": "b"}, kept=("images",), dtype="float16")
+  batch = more({"images": images(3, 1), "rest": 5})
+  assert set(batch) == {"images", "a", "rest"} and batch["a"].dtype == np.float16 and batch["images"].dtype == np.uint8
+  both = more({"images": images(3), "others": images(7, 1)})
+  assert both["a"].reshape(-1).tolist() == [103] and both["b"].reshape(-1).tolist() == [107, 101]
+  assert more.spec({"images": jax.ShapeDtypeStruct((5, 2, 3, 2, 2, 3), np.uint8)})["a"] == jax.ShapeDtypeStruct((5, 2, 3, 1, 1), np.float16)
   spec = known.spec({"images": jax.ShapeDtypeStruct((5, 2, 3, 2, 2, 3), np.uint8), "more": "as it is"})
   assert spec == {"more": "as it is", "tokens": jax.ShapeDtypeStruct((5, 2, 3, 1, 1), np.float32)}

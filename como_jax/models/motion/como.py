@@ -101,6 +101,10 @@ class MotionModel:
     tokens = self.encoder.apply({"params": params["encoder"]}, flat)
     return tokens.reshape((*frames.shape[:-3], *tokens.shape[-2:]))
 
+  def tokens(self, params: Params, images: jax.Array) -> jax.Array:
+    """`features` of images as they come in a batch: uint8 [..., H, W, 3] -> [..., N+1, D]."""
+    return self.features(params, pixels.normalise(images))
+
   def encode(self, params: Params, first: jax.Array, second: jax.Array, *,
              features: tuple[jax.Array, jax.Array] | None = None, key: jax.Array | None = None) -> Motion:
     """Two frames -> the motion between them.
@@ -145,7 +149,9 @@ class MotionModel:
 
     Args:
       params: as from `init`.
-      batch: "frames" uint8 [B, K, H, W, 3]; "jittered" uint8 [B, K-1, H, W, 3] when Tcl is trained.
+      batch: "frames" uint8 [B, K, H, W, 3]; "jittered" uint8 [B, K-1, H, W, 3] when Tcl is trained. Who has their
+        tokens gives "frame_tokens" [B, K, N+1, D] too, and "jittered_tokens" instead of "jittered" (not for "rgb_diff",
+        which encodes other images).
       key: samples and permutes.
 
     Returns:
@@ -156,9 +162,9 @@ class MotionModel:
     """
     chex.assert_shape(batch["frames"], (None, None, self.image_size, self.image_size, 3))
     frames = self._constrain(pixels.normalise(batch["frames"]))
-    jittered = self._constrain(pixels.normalise(batch["jittered"])) if "jittered" in batch else None
     size, count = frames.shape[0], frames.shape[1] - 1
-    tokens, pairs = self._pairs(params, frames, jittered)
+    has_jittered = "jittered" in batch or "jittered_tokens" in batch
+    tokens, pairs = self._pairs(params, frames, batch)
     keys = jax.random.split(key, 3)
 
     def flat(x: jax.Array) -> jax.Array:
@@ -168,7 +174,7 @@ class MotionModel:
       return x.reshape((size, x.shape[0] // size, *x.shape[1:]))
 
     idm_params = params["idm"]
-    if self.tcl_gradient == "released" and jittered is not None:
+    if self.tcl_gradient == "released" and has_jittered:
       main = self._look(idm_params, *(flat(half[:, :count]) for half in pairs), keys[0])
       # Stopped at the inputs, so that no backward pass of these branches is ever built.
       others = (jax.lax.stop_gradient(flat(half[:, count:])) for half in pairs)
@@ -180,7 +186,7 @@ class MotionModel:
     motion = self._latent(params, seen, keys[2])
     z = grouped(motion.z)
     outputs = {"z": z[:, :count]}
-    if jittered is not None:
+    if has_jittered:
       outputs |= {"z_reversed": z[:, count:2 * count], "z_jittered": z[:, 2 * count:]}
     # Only the forward pairs are reconstructed, so only they are held to the bottleneck's own terms.
     outputs |= {name: grouped(term)[:, :count] for name, term in motion.terms.items()}
@@ -193,10 +199,10 @@ class MotionModel:
     return outputs
 
   def _constrain(self, frames: jax.Array) -> jax.Array:
-    return nn.with_logical_constraint(frames, ("batch", "time", None, None, None))
+    return nn.with_logical_constraint(frames, ("batch", "time", *(None,) * (frames.ndim - 2)))
 
   def _pairs(self, params: Params, frames: jax.Array,
-             jittered: jax.Array | None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+             batch: Mapping[str, jax.Array]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Tokens of the frames [B, K, N+1, D], and (first, second) of all pairs, each [B, P or 3P, N+1, D].
 
     The order of pairs is forward, reversed, jittered.
@@ -205,7 +211,12 @@ class MotionModel:
     """
     count = frames.shape[1] - 1
     difference = inputs.INPUTS[self.qformer.inputs].pixel_difference
+    if "frame_tokens" in batch:
+      tokens = self._constrain(batch["frame_tokens"].astype(jnp.float32))
+      rest = self._constrain(batch["jittered_tokens"].astype(jnp.float32)) if "jittered_tokens" in batch else None
+      return tokens, _branches(tokens, rest, difference=False, contrastive=rest is not None)
     images = [frames]
+    jittered = self._constrain(pixels.normalise(batch["jittered"])) if "jittered" in batch else None
     if difference:
       images.append(frames[:, 1:] - frames[:, :-1])
       images += [] if jittered is None else [frames[:, :-1] - frames[:, 1:], jittered - frames[:, :-1]]
@@ -213,11 +224,7 @@ class MotionModel:
       images.append(jittered)
     everything = self.features(params, jnp.concatenate(images, axis=1))
     tokens, rest = everything[:, : count + 1], everything[:, count + 1:]
-    before, after = tokens[:, :-1], tokens[:, 1:]
-    if jittered is None:
-      return tokens, (before, rest if difference else after)
-    second = rest if difference else jnp.concatenate([after, before, rest], axis=1)
-    return tokens, (jnp.concatenate([before, after, before], axis=1), second)
+    return tokens, _branches(tokens, rest, difference=difference, contrastive=jittered is not None)
 
   def _look(self, params: Params, first: jax.Array, second: jax.Array,
             key: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
@@ -240,3 +247,13 @@ class MotionModel:
                tokens: jax.Array | None) -> dict[str, jax.Array]:
     features = tokens[:, 1:] if self.fdm.features == "residual" else None
     return self.fdm.apply({"params": params["fdm"]}, frames, latent, features)
+
+
+def _branches(tokens: jax.Array, rest: jax.Array | None, *, difference: bool,
+              contrastive: bool) -> tuple[jax.Array, jax.Array]:
+  """(first, second) of `MotionModel._pairs`; `rest` are the tokens of all pixel differences, or of the jittered frames."""
+  before, after = tokens[:, :-1], tokens[:, 1:]
+  if not contrastive:
+    return before, rest if difference else after
+  second = rest if difference else jnp.concatenate([after, before, rest], axis=1)
+  return jnp.concatenate([before, after, before], axis=1), second
