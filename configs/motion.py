@@ -37,7 +37,8 @@ def get_config(arg=None):
       encoder_weights="" if published else "bundled",  # a weights folder or run directory; "" = random, which is not CoMo
       objectives=dict(
           reconstruction=dict(weight=1.0),
-          contrastive=dict(weight=0.004 if chosen.get("tcl", "on") == "on" else 0.0, temperature=0.1),
+          contrastive=dict(weight=0.004 if chosen.get("tcl", "on") == "on" else 0.0, temperature=0.1,
+                           gate=0.0),  # smallest share of pixels that move in a pair of Tcl, e.g. 0.001; 0 = every pair counts
           perceptual=dict(weight=1.0, weights_path=""),  # LPIPS; off without a weights file
           features=dict(weight=0.0),  # needs --config.model.fdm.features=direct or residual
       )))

@@ -25,7 +25,7 @@ OBJECTIVES: dict[str, Callable[..., sums.Terms]] = {
 # What they return beside their own term, to be logged: it has no weight.
 LOGGED: dict[str, tuple[str, ...]] = {
     "reconstruction": ("copy_current",),
-    "contrastive": ("similarity_jittered_forward", "similarity_jittered_reversed", "similarity_forward_reversed"),
+    "contrastive": ("contrastive_gated", "similarity_jittered_forward", "similarity_jittered_reversed", "similarity_forward_reversed"),
     "quantisation": ("codebook", "commitment"),
 }
 

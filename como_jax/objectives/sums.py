@@ -14,17 +14,21 @@ from como_jax import errors
 Terms = dict[str, tuple[jax.Array, jax.Array]]
 
 
-def over_pairs(values: jax.Array, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+def over_pairs(values: jax.Array, batch: Mapping[str, jax.Array], *,
+               left_out: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
   """Sum over pairs of each pair's mean, and the number of pairs; clips with `batch["valid"]` False count for neither.
 
   Args:
     values: [B, P, ...].
     batch: may hold "valid" bool [B] (the padding of a last batch).
+    left_out: bool [B, P], pairs that count for neither.
   """
   means = jnp.mean(values.astype(jnp.float32), axis=tuple(range(2, values.ndim))) if values.ndim > 2 else values
   weights = jnp.ones(means.shape, jnp.float32)
   if "valid" in batch:
     weights = weights * batch["valid"].astype(jnp.float32)[:, None]
+  if left_out is not None:
+    weights = jnp.where(left_out, 0.0, weights)
   # where, not a product: a value that is not finite in padding must not leak.
   return jnp.sum(jnp.where(weights > 0, means.astype(jnp.float32), 0.0)), jnp.sum(weights)
 

@@ -126,7 +126,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("train.frozen", Rule(str, several=True, pattern=True)), ("train.optimizer.name train.optimizer.schedule train.wandb", TEXT),
     ("policy:train.steps", whole(0)),  # 0: nothing is trained, the policy to start from is scored
     ("train.batch_size train.steps train.accumulate train.log_every train.keep_checkpoints", whole(1)),
-    ("*objectives.*.weight objectives.*.beta", number(0)), ("objectives.contrastive.temperature", POSITIVE),
+    ("*objectives.*.weight objectives.*.beta", number(0)), ("objectives.contrastive.temperature", POSITIVE), ("objectives.contrastive.gate", FRACTION),
     ("evaluation.*", whole(1)), ("*seed", whole(0, LARGEST_SEED)),
     # Models.
     ("model.idm.components", whole(0)), ("model.idm.components_pool", whole(1)),

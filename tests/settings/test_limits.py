@@ -22,7 +22,7 @@ ZERO = {
     "train.optimizer.warmup_start", "objectives.mae.weight", "objectives.reconstruction.weight", "objectives.contrastive.weight",
     "objectives.perceptual.weight", "objectives.features.weight", "objectives.quantisation.weight", "objectives.quantisation.beta",
     "objectives.kl.weight", "policy.objectives.action.weight", "policy.objectives.latent.weight", "model.mask_ratio", "model.language_dropout",
-    "model.idm.components",
+    "model.idm.components", "objectives.contrastive.gate",
     "model.trunk.depth", "model.robots.robot.state", "model.gpt.hide_motion", "model.gpt.action_weight", "model.gpt.mixture.temperature",
     "model.dit.ddpm.clip", "model.gpt.ddpm.clip", "policy.step_seconds", "policy.guidance", "guidance", "step_seconds", "shards.image_size",
     "shards.quality", *(f"{section}.filters.{key}" for section in ("data", "shards")
