@@ -8,7 +8,7 @@ python -m como_jax.main --config=configs/motion.py:debug      3 steps of it: und
 Baselines, after the variant: inputs=feature_diff|rgb_diff|none|future, bottleneck=continuous|vq|pre_vq|kl, tcl=on|off, for example
     --config=configs/motion.py:small,inputs=none,tcl=off
 A linear path to z that starts as principal components of the feature difference: --config.model.idm.components=32
-(large encoders: and --config.model.idm.components_pool=2); frozen: --config.train.frozen="('encoder/.*','idm/components/.*')"
+(large encoders: and --config.model.idm.components_pool=2), or of the optical flow: --config.model.idm.components_of=flow; frozen: --config.train.frozen="('encoder/.*','idm/components/.*')"
 Small data, cheaper steps: --config.train.cache_tokens=True --config.data.augment.shift.on=False
 Every number can be changed: --config.model.bottleneck.dims=32 --config.data.offset_seconds=0.2 --config.train.steps=2000 ...
 Unfreeze the encoder: --config.train.frozen="('encoder/position',)"

@@ -12,7 +12,6 @@ import scipy.linalg
 
 from como_jax import errors
 from como_jax.models import pixels
-from como_jax.models.motion import components as components_lib
 
 PAIRS = 2048  # looked at; their Gram matrix takes a second
 _SMALLEST = 1e-6  # of the largest variance: below, there is no such component
@@ -36,23 +35,19 @@ def start(
 
   @jax.jit
   def differences(encoder, frames):
-    tokens = model.features(encoder, pixels.normalise(frames))
-    tokens = components_lib.pooled(tokens.reshape((-1, *tokens.shape[2:])), model.components.pool).reshape(
-      (*tokens.shape[:2], -1)
-    )
-    return (tokens[:, 1:] - tokens[:, :-1]).reshape((-1, tokens.shape[-1]))
+    found = model.differences(encoder, pixels.normalise(frames))
+    return found.reshape((len(found), -1))
 
-  rows, width = [], params["encoder"]["position"].shape[-1]
+  rows, groups = [], model.components.groups
   while sum(map(len, rows)) < pairs:
     rows.append(np.asarray(differences(encoder, next(batches)["frames"]), np.float32))
   rows = np.concatenate(rows)[:pairs]
   found = principal(rows, model.components.count)
   print(
-    f"components: {found.shape[1]} numbers of z start as principal components of the feature difference of {len(rows)} "
-    "training pairs"
+    f"components: {found.shape[1]} numbers of z start as principal components of the "
+    f"{'optical flow' if model.components.source == 'flow' else 'feature difference'} of {len(rows)} training pairs"
   )
-  groups = found.shape[0] // width
-  kernel = groups * found.reshape((groups, width, -1))  # the module takes the mean over groups
+  kernel = groups * found.reshape((groups, len(found) // groups, -1))  # the module takes the mean over groups
   return {"idm": {"components": {"kernel": kernel}}}
 
 

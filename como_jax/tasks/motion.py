@@ -47,7 +47,8 @@ def job(config) -> training.Job:
   if config.train.cache_tokens:
     check_cache(config, model, start)
     walk = sources.windows(config, data_sets, split="train", frames=1, batch_size=64, most=None)
-    known = tokens.Tokens(model, start, names=TOKENS, kept=("frames",), dtype="float16").fill(walk)
+    flow = model.components is not None and model.components.source == "flow"  # it looks at pictures
+    known = tokens.Tokens(model, start, names=TOKENS, kept=("frames",) if not flow else ("frames", "jittered"), dtype="float16").fill(walk)
     print(f"image tokens: {len(known)} images encoded, once")
     batch = known.spec(batch)
 

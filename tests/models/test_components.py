@@ -64,7 +64,7 @@ def test_pairs_of_a_clip_are_what_encode_says(kind, gradient):
     "idm": {**params["idm"], "components": jax.tree.map(jnp.zeros_like, params["idm"]["components"])},
   }
   linear = model.components.apply(
-    {"params": params["idm"]["components"]}, *model.features(params, frames[:, :2]).swapaxes(0, 1)
+    {"params": params["idm"]["components"]}, model.differences(params, frames[:, :2])
   )
   np.testing.assert_allclose(
     outputs["z"][:, 0] - model.encode(off, frames[:, 0], frames[:, 1]).z,
@@ -122,3 +122,38 @@ def test_off_is_the_model_without_it():
 def test_what_it_does_not_go_with(changes, says):
   with pytest.raises(errors.UserError, match=says):
     models.build(tiny.section(tiny.MOTION, **changes))
+
+
+def shifted(seed, right, down, size=64):
+  """Two frames [1, H, W, 3], ImageNet-normalized, the second of which shows the first moved by so many pixels."""
+  noise = jax.image.resize(jax.random.uniform(jax.random.key(seed), (16, 16, 3)), (size + 16, size + 16, 3), "cubic")
+  unit = jnp.clip(noise, 0, 1)
+  first, second = unit[8:-8, 8:-8], unit[8 - down : size + 8 - down, 8 - right : size + 8 - right]
+  return tuple(pixels.normalise(jnp.rint(255 * x[None]).astype(jnp.uint8)) for x in (first, second))
+
+
+@pytest.mark.parametrize("right, down", [(3, -2), (0, 0)])
+def test_flow_cells_are_the_shift_of_the_picture(right, down):
+  found = jax.jit(components.flow_cells, static_argnums=2)(*shifted(0, right, down), 16)
+  chex.assert_shape(found, (1, 16, 2))
+  np.testing.assert_allclose(np.median(found[0], axis=0), [right, down], atol=0.3)
+  large = jax.jit(components.flow_cells, static_argnums=2)(*(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2) for x in shifted(0, right, down)), 16)
+  np.testing.assert_allclose(large, found, atol=1e-2)  # twice the pixels, the same share of the picture
+
+
+def test_components_of_the_flow_read_pictures_and_not_tokens():
+  model, params = tiny.made(tiny.MOTION, **ON, **{"idm.components_of": "flow"})
+  batch = tiny.batch_of(model.inputs_spec(2, 3, jittered=True))
+  outputs = jax.jit(lambda params, batch: model.forward(params, batch, key=KEY))(params, batch)
+  frames, jittered = pixels.normalise(batch["frames"]), pixels.normalise(batch["jittered"])
+  encode = jax.jit(lambda first, second: model.encode(params, first, second).z)
+  for name, pair in {"z": (frames[:, 0], frames[:, 1]), "z_reversed": (frames[:, 1], frames[:, 0]), "z_jittered": (frames[:, 0], jittered[:, 0])}.items():
+    np.testing.assert_allclose(outputs[name][:, 0], encode(*pair), rtol=2e-3, atol=2e-4)
+  still = model.components.apply({"params": params["idm"]["components"]}, model.components.between(
+      tuple(model.features(params, x) for x in (frames[:, 0], frames[:, 1])), (frames[:, 0], frames[:, 0])))
+  assert np.abs(still).max() < 1e-5, "equal pictures do not flow, whatever the tokens are"
+
+
+def test_unknown_source_of_components():
+  with pytest.raises(errors.UserError, match="model.idm.components_of='flows' is unknown: did you mean 'flow'"):
+    models.build(tiny.section(tiny.MOTION, **ON, **{"idm.components_of": "flows"}))

@@ -86,7 +86,8 @@ class MotionModel:
     latent = jnp.zeros((1, self.fdm.queries, self.fdm.dims))
     hidden = jnp.zeros((1, self.qformer.queries, self.qformer.width))
     linear = {} if self.components is None else {
-        "components": self.components.init(jax.random.fold_in(keys[1], 1), tokens, tokens)["params"]}
+        "components": self.components.init(
+            jax.random.fold_in(keys[1], 1), self.components.between((tokens, tokens), (image, image)))["params"]}
     return {
         "encoder": self.encoder.init(keys[0], image)["params"],
         "idm": {"qformer": self.qformer.init(keys[1], tokens, tokens, keys[1])["params"],
@@ -125,7 +126,15 @@ class MotionModel:
       pair = tokens[:, 0], tokens[:, 1]
     else:
       pair = features
-    return self._latent(params, self._look(params["idm"], *pair, key), key)
+    moved = self.components and self.components.between(pair, (first, second))
+    return self._latent(params, self._look(params["idm"], *pair, moved, key), key)
+
+  def differences(self, params: Params, frames: jax.Array) -> jax.Array:
+    """What the linear path reads of neighbouring frames of clips [B, K, H, W, 3]: [B*(K-1), G, D]."""
+    tokens = self.features(params, frames)
+    def flat(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+      return tuple(half.reshape((-1, *half.shape[2:])) for half in (x[:, :-1], x[:, 1:]))
+    return self.components.between(flat(tokens), flat(frames))
 
   def decode(self, params: Params, first: jax.Array, z: jax.Array, *,
              features: jax.Array | None = None) -> dict[str, jax.Array]:
@@ -174,14 +183,15 @@ class MotionModel:
       return x.reshape((size, x.shape[0] // size, *x.shape[1:]))
 
     idm_params = params["idm"]
+    pairs = (*pairs, self._moved(frames, batch, pairs))
     if self.tcl_gradient == "released" and has_jittered:
-      main = self._look(idm_params, *(flat(half[:, :count]) for half in pairs), keys[0])
+      main = self._look(idm_params, *(None if half is None else flat(half[:, :count]) for half in pairs), keys[0])
       # Stopped at the inputs, so that no backward pass of these branches is ever built.
-      others = (jax.lax.stop_gradient(flat(half[:, count:])) for half in pairs)
+      others = (None if half is None else jax.lax.stop_gradient(flat(half[:, count:])) for half in pairs)
       others = self._look(jax.lax.stop_gradient(idm_params), *others, keys[1])
       seen = jax.tree.map(lambda *parts: flat(jnp.concatenate([grouped(part) for part in parts], axis=1)), main, others)
     else:
-      seen = self._look(idm_params, *(flat(half) for half in pairs), keys[0])
+      seen = self._look(idm_params, *(None if half is None else flat(half) for half in pairs), keys[0])
 
     motion = self._latent(params, seen, keys[2])
     z = grouped(motion.z)
@@ -226,15 +236,33 @@ class MotionModel:
     tokens, rest = everything[:, : count + 1], everything[:, count + 1:]
     return tokens, _branches(tokens, rest, difference=difference, contrastive=jittered is not None)
 
-  def _look(self, params: Params, first: jax.Array, second: jax.Array,
+  def _moved(self, frames: jax.Array, batch: Mapping[str, jax.Array],
+             pairs: tuple[jax.Array, jax.Array]) -> jax.Array | None:
+    """What the linear path reads of all pairs [B, P or 3P, G, D], in the order of `_pairs`; None without one."""
+    if self.components is None:
+      return None
+    size, count = pairs[0].shape[:2]
+    images = None
+    if self.components.source == "flow":
+      rest = None
+      if count > frames.shape[1] - 1:
+        if "jittered" not in batch:
+          raise KeyError("jittered: the flow of these pairs needs their images, not only their tokens")
+        rest = self._constrain(pixels.normalise(batch["jittered"]))
+      images = _branches(frames, rest, difference=False, contrastive=rest is not None)
+      images = tuple(half.reshape((-1, *half.shape[2:])) for half in images)
+    moved = self.components.between(tuple(half.reshape((-1, *half.shape[2:])) for half in pairs), images)
+    return moved.reshape((size, count, *moved.shape[1:]))
+
+  def _look(self, params: Params, first: jax.Array, second: jax.Array, moved: jax.Array | None,
             key: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
     """What the bottleneck gets of pairs of tokens: the queries' outputs [B, Q, W] and the linear path's numbers
-    [B, Q, Z], or None."""
+    [B, Q, Z] of `moved` [B, G, D], or None."""
     key = jax.random.key(0) if key is None else key
     hidden = self.qformer.apply({"params": params["qformer"]}, first, second, key)
     if self.components is None:
       return hidden, None
-    return hidden, self.components.apply({"params": params["components"]}, first, second)
+    return hidden, self.components.apply({"params": params["components"]}, moved)
 
   def _latent(self, params: Params, seen: tuple[jax.Array, jax.Array | None],
               key: jax.Array | None) -> Motion:

@@ -1,9 +1,10 @@
-"""The linear path from two frames to z: starts as principal components of the difference of their features.
+"""The linear path from two frames to z: starts as principal components of what differs between them.
 
-Legend: B batch, N patches, D width of the encoder, G groups of patches, C components, Q queries, Z numbers a
-query. The first C of the Q*Z numbers of z are A (F_{t+n} - F_t) plus what the Q-former says, which starts at
-zero; so z starts as the components, which cost seconds, and training only has to improve on them. There is no
-constant: two equal frames give 0 and a reversed pair the negative.
+Legend: B batch, N patches, D width of the encoder (2 for flow), G groups of patches, C components, Q queries, Z
+numbers a query. The first C of the Q*Z numbers of z are A times the difference of the frames' features, or the
+optical flow between them, plus what the Q-former says, which starts at zero; so z starts as the components, which
+cost seconds, and training only has to improve on them. There is no constant: two equal frames give 0, and a
+reversed pair the negative of the features' difference.
 """
 
 from collections.abc import Mapping
@@ -16,8 +17,12 @@ import jax
 import jax.numpy as jnp
 
 from como_jax import errors
+from como_jax.models import pixels
+from como_jax.models.motion import flow as flow_lib
 
 INPUTS = ("feature_diff", "none")  # those that look at the tokens of both frames
+SOURCES = ("features", "flow")  # what the components are of
+FLOW_SIDE = 64  # pixels: larger pictures are averaged down to this before their flow is found
 BOTTLENECKS = ("continuous", "kl")  # a code book starts far from numbers of unit variance
 
 
@@ -29,8 +34,18 @@ def pooled(tokens: jax.Array, pool: int) -> jax.Array:
   )
 
 
+def flow_cells(first: jax.Array, second: jax.Array, groups: int) -> jax.Array:
+  """Optical flow between frames [B, H, W, 3], ImageNet-normalized, in units of 1/64 of the picture: [B, groups, 2]."""
+  def small(x: jax.Array) -> jax.Array:
+    x, times = pixels.denormalise(x), max(1, x.shape[1] // FLOW_SIDE)
+    return einops.reduce(x, "b (h p) (w q) c -> b h w c", "mean", p=times, q=times) if times > 1 else x
+  first, second = small(first), small(second)
+  moved = flow_lib.flow(first, second) * (FLOW_SIDE / first.shape[1])
+  return flow_lib.cells(moved, round(groups**0.5))
+
+
 class Components(nn.Module):
-  """z = mean over groups g of kernel[g]^T (difference of group g).
+  """z = mean over groups g of kernel[g]^T (difference or flow of group g).
 
   The mean, not the sum: a step of Adam then moves z as far as one of any other layer of width D would. The
   kernel has N / pool^2 * D * C numbers: 262,144 for 64 patches of width 128 and 32 components, 25.7 million for
@@ -40,6 +55,7 @@ class Components(nn.Module):
     count: C.
     patches: N, a square grid.
     pool: patches along a side of a group.
+    source: of `SOURCES`.
   """
 
   count: int
@@ -47,12 +63,28 @@ class Components(nn.Module):
   dims: int
   patches: int
   pool: int = 1
+  source: str = "features"
+
+  @property
+  def groups(self) -> int:
+    """G."""
+    return self.patches // self.pool**2
+
+  def between(self, tokens: tuple[jax.Array, jax.Array], images: tuple[jax.Array, jax.Array] | None) -> jax.Array:
+    """What differs between frames: [B, G, D].
+
+    Args:
+      tokens: of the first and second frames, each [B, N+1, D], CLS first.
+      images: the frames [B, H, W, 3], ImageNet-normalized; only flow looks at them.
+    """
+    if self.source == "flow":
+      return flow_cells(*images, self.groups)
+    chex.assert_shape(list(tokens), (None, self.patches + 1, None))
+    return pooled(tokens[1] - tokens[0], self.pool).astype(jnp.float32)
 
   @nn.compact
-  def __call__(self, first: jax.Array, second: jax.Array) -> jax.Array:
-    """Tokens of the frames, each [B, N+1, D] with CLS first -> [B, Q, Z]; 0 beyond the first C numbers."""
-    chex.assert_shape([first, second], (None, self.patches + 1, None))
-    difference = pooled(second - first, self.pool).astype(jnp.float32)
+  def __call__(self, difference: jax.Array) -> jax.Array:
+    """As from `between` [B, G, D] -> [B, Q, Z]; 0 beyond the first C numbers."""
     groups, width = difference.shape[1:]
     # Replaced by the principal components when a run starts (tasks/components.py).
     kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), (groups, width, self.count))
@@ -61,10 +93,11 @@ class Components(nn.Module):
     return z.reshape((-1, self.queries, self.dims))
 
 
-def take(section: dict[str, Any]) -> dict[str, int]:
+def take(section: dict[str, Any]) -> dict[str, Any]:
   """Takes this path's keys out of model.idm: {} where it is off, as for a section without them."""
-  count, pool = section.pop("components", 0), section.pop("components_pool", 1)
-  return {"count": count, "pool": pool} if count else {}
+  found = {"count": section.pop("components", 0), "pool": section.pop("components_pool", 1),
+           "source": section.pop("components_of", "features")}
+  return found if found["count"] else {}
 
 
 def check(components: Components, idm: Mapping[str, Any], kind: str) -> Components:
@@ -78,6 +111,8 @@ def check(components: Components, idm: Mapping[str, Any], kind: str) -> Componen
   Raises:
     errors.UserError: naming the key.
   """
+  if components.source not in SOURCES:
+    raise errors.UserError(f"model.idm.components_of={components.source!r} is unknown: {errors.nearest(components.source, SOURCES)}")
   what, most = f"model.idm.components={components.count}", components.queries * components.dims
   if not 0 < components.count <= most:
     raise errors.UserError(

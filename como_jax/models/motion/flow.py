@@ -1,0 +1,95 @@
+"""Dense optical flow by iterated Lucas-Kanade steps on a pyramid, in JAX: motion that needs no training.
+
+Source: B. D. Lucas and T. Kanade, 1981; J.-Y. Bouguet's pyramid. The same as `evaluate/optical_flow.py`, which is numpy and scipy.
+Legend: B pairs, H W picture.
+"""
+
+import functools
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+LEVELS, STEPS = 3, 4  # halvings of the picture, and steps on each
+WINDOW, BLUR = 2.5, 0.8  # standard deviations in pixels: of the neighborhood that moves together, and of the smoothing before
+STIFFNESS = 4.0 / 255**2  # squared gray per pixel: where the neighborhood has less structure, nothing moves
+_FARTHEST = 2.0  # pixels of a step
+
+
+def flow(first: jax.Array, second: jax.Array) -> jax.Array:
+  """Where every pixel of the first picture goes. No gradient flows through it.
+
+  Args:
+    first, second: [B, H, W, 3] in 0..1, H = W a multiple of 4.
+
+  Returns:
+    float32 [B, H, W, 2]: to the right and down, in pixels.
+  """
+  gray = [jax.lax.stop_gradient(x).astype(jnp.float32).mean(axis=-1) for x in (first, second)]
+  pyramid = [[_smooth(x, BLUR) for x in gray]]
+  for _ in range(LEVELS - 1):
+    pyramid.append([_halved(x) for x in pyramid[-1]])
+  moved = jnp.zeros((*pyramid[-1][0].shape, 2), jnp.float32)
+  for level, (before, after) in enumerate(reversed(pyramid)):
+    if level:
+      moved = 2 * moved.repeat(2, axis=1).repeat(2, axis=2)
+    moved = _refine(before, after, moved)
+  return moved
+
+
+def cells(moved: jax.Array, side: int) -> jax.Array:
+  """Flow [B, H, W, 2] averaged over side x side cells: [B, side^2, 2]."""
+  batch, height, width, _ = moved.shape
+  parts = moved.reshape(batch, side, height // side, side, width // side, 2).mean(axis=(2, 4))
+  return parts.reshape(batch, side * side, 2)
+
+
+def _refine(before: jax.Array, after: jax.Array, moved: jax.Array) -> jax.Array:
+  down, right = jnp.gradient(before, axis=(1, 2))
+  xx, xy, yy = _smooth(right * right, WINDOW) + STIFFNESS, _smooth(right * down, WINDOW), _smooth(down * down, WINDOW) + STIFFNESS
+  determinant = xx * yy - xy * xy
+
+  def step(moved, _):
+    miss = _warped(after, moved) - before
+    x, y = _smooth(right * miss, WINDOW), _smooth(down * miss, WINDOW)
+    change = jnp.stack([xy * y - yy * x, xy * x - xx * y], axis=-1) / determinant[..., None]
+    return moved + jnp.clip(change, -_FARTHEST, _FARTHEST), None
+
+  return jax.lax.scan(step, moved, None, length=STEPS)[0]
+
+
+def _halved(x: jax.Array) -> jax.Array:
+  return x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2] // 2, 2).mean(axis=(2, 4))
+
+
+@functools.cache
+def _gaussian(size: int, deviation: float) -> np.ndarray:
+  """[size, size]: smoothing along one axis as a matrix, reflected at the edges as scipy.ndimage does."""
+  reach = int(4 * deviation + 0.5)
+  weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+  matrix = np.zeros((size, size), np.float32)
+  for row in range(size):
+    for offset, weight in zip(range(-reach, reach + 1), weights / weights.sum()):
+      place = (row + offset) % (2 * size)
+      matrix[row, place if place < size else 2 * size - 1 - place] += weight
+  return matrix
+
+
+def _smooth(x: jax.Array, deviation: float) -> jax.Array:
+  along, across = (jnp.asarray(_gaussian(size, deviation)) for size in x.shape[1:])
+  return jnp.einsum("ij,bjk,lk->bil", along, x, across, precision=jax.lax.Precision.HIGHEST)
+
+
+def _warped(pictures: jax.Array, moved: jax.Array) -> jax.Array:
+  """The pictures [B, H, W] looked up at every pixel's place plus its motion, bilinearly; the edge goes on outside."""
+  batch, height, width = pictures.shape
+  y = jnp.clip(jnp.arange(height, dtype=jnp.float32)[None, :, None] + moved[..., 1], 0, height - 1)
+  x = jnp.clip(jnp.arange(width, dtype=jnp.float32)[None, None, :] + moved[..., 0], 0, width - 1)
+  top, left = jnp.minimum(y.astype(jnp.int32), height - 2), jnp.minimum(x.astype(jnp.int32), width - 2)
+  y, x = y - top, x - left
+  flat, place = pictures.reshape(batch, -1), (top * width + left).reshape(batch, -1)
+
+  def at(offset: int) -> jax.Array:
+    return jnp.take_along_axis(flat, place + offset, axis=1).reshape(batch, height, width)
+
+  return (1 - y) * ((1 - x) * at(0) + x * at(1)) + y * ((1 - x) * at(width) + x * at(width + 1))
