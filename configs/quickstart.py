@@ -1,4 +1,4 @@
-"""Both stages in one go on bundled data: motion model, probe, labels, policy, rollouts in a simulator, one served request, report.
+"""Both stages in one go on bundled data: motion model, probe, exam, labels, policy, rollouts in a simulator, one served request, report.
 
 launch/quickstart.sh --workdir DIR                                     installs first
 python -m como_jax.main --config=configs/quickstart.py --workdir=DIR   on a machine that has the requirements
@@ -18,6 +18,7 @@ def get_config(arg=None):
       ingest="configs/ingest.py:small",
       motion="configs/motion.py:debug" if debug else "configs/motion.py:small",
       probe="configs/probe.py:debug" if debug else "configs/probe.py",
+      exam="" if debug else "configs/probe.py:exam",  # "" = left out
       extract="configs/extract.py",
       policy="configs/policy.py:debug" if debug else "configs/policy.py:small",
       rollout="configs/rollout.py",

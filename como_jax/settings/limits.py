@@ -105,7 +105,7 @@ LARGEST_SEED = 2**31 - 1
 RULES: tuple[tuple[str, Rule], ...] = (
     # Paths.
     ("data.path data.cache data.labels source.path checkpoint encoder_weights init output lerobot language.weights", PATH),
-    ("objectives.perceptual.weights_path quickstart:source quickstart:ingest quickstart:motion quickstart:probe quickstart:extract", PATH),
+    ("objectives.perceptual.weights_path quickstart:source quickstart:ingest quickstart:motion quickstart:probe quickstart:exam quickstart:extract", PATH),
     ("quickstart:policy quickstart:rollout compile:of", PATH),
     # Data.
     ("motion:data.frames", whole(2)), ("data.frames", whole(1)), ("data.image_size rollout:image_size collect.image_size model.image_size", whole(8, 8192)),

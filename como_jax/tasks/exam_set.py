@@ -65,7 +65,7 @@ def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, di
 
 def _plain(row: dict[str, float]) -> dict[str, float | None]:
   """Numbers to store: five digits, None for what was withheld."""
-  return {key: float(f"{value:.5g}") if np.isfinite(value) else None for key, value in row.items() if not key.endswith("_error") and key != "seconds"}
+  return {key: float(f"{value:.5g}") if np.isfinite(value) else None for key, value in row.items() if key != "seconds"}
 
 
 def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:

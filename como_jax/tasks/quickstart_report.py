@@ -12,7 +12,7 @@ from como_jax import report
 from como_jax.data import reader, shards, video
 from como_jax.serve import client, server
 from como_jax.serve import policy as serving
-from como_jax.tasks import probe
+from como_jax.tasks import exam, probe
 from como_jax.train import checkpoint, files, log, rundir
 
 SUMMARY, PAGE = "summary.json", "report.html"
@@ -64,7 +64,7 @@ def serve_one(checkpoint_path: pathlib.Path, data: pathlib.Path, product: pathli
 
 def finish(workdir: pathlib.Path, *, seconds: dict[str, float], skipped: dict[str, str]) -> None:
   """Writes summary.json and report.html from what the stages left, and prints the summary."""
-  summary = {**motion_numbers(workdir), **policy_numbers(workdir), "seconds": sum(seconds.values()), "seconds_by_stage": seconds,
+  summary = {**motion_numbers(workdir), **exam_numbers(workdir), **policy_numbers(workdir), "seconds": sum(seconds.values()), "seconds_by_stage": seconds,
              "left_out": skipped, "report": str(workdir / PAGE)}
   files.write(workdir / SUMMARY, json.dumps(summary, indent=2))
   report.write(workdir / PAGE, page(workdir, summary))
@@ -89,6 +89,16 @@ def motion_numbers(workdir: pathlib.Path) -> dict:
       "weights": str(workdir / "motion" / checkpoint.WEIGHTS)}
 
 
+def exam_numbers(workdir: pathlib.Path) -> dict:
+  """Of the exam, flat; None where it was left out or withheld. "appearance": excess of the class that is read best."""
+  rows = _json(workdir / "exam" / exam.METRICS).get("rows", {})
+  trained = rows.get("trained", {})
+  read = [value for key, value in trained.items() if key.startswith("excess/") and key.count("_") == 0]
+  return {"motion_score": trained.get("s"), "motion_score_low": trained.get("s_low"), "motion_score_high": trained.get("s_high"),
+          "appearance": max(read, default=None), "exam_error": trained.get("e_z"), "exam_error_minus_components": trained.get("minus_components"),
+          "exam_verdict": trained.get("verdict")}
+
+
 def policy_numbers(workdir: pathlib.Path) -> dict:
   """Of the second stage, flat; None where a stage was left out."""
   last = {name: float(values[-1]) for name, (_, values) in log.read(workdir / "policy", kind="validation").items()}
@@ -111,6 +121,7 @@ def page(workdir: pathlib.Path, summary: dict) -> report.ReportData:
     for kind, prefix in (("train", ""), ("validation", "validation/")):
       curves |= {f"{prefix}{stage} {name}": curve for name, curve in log.read(workdir / stage, kind=kind).items()
                  if name in ("loss", "psnr", "s_pcfc", "action", "latent", "action_mse", "latent_mse")}
+  taken = _json(workdir / "exam" / exam.METRICS)
   results, served = _json(workdir / "rollout" / "results.json"), _json(workdir / "serve" / "serve.json")
   notes = [f"{name} was left out: {reason}" for name, reason in summary["left_out"].items()]
   if summary["action_mse"] is not None:
@@ -122,6 +133,7 @@ def page(workdir: pathlib.Path, summary: dict) -> report.ReportData:
   notes.append("All metrics, reconstructions and probes of the motion model: probe/report.html beside this page.")
   return report.ReportData(
       title="Quick start: motion model and policy", metrics=rows, curves=curves, rollouts=rollouts(workdir, results) if results else None,
+      exam=exam.as_report(taken["rows"]) if taken else None,
       notes=notes, config=_json(workdir / "quickstart.json"), versions=rundir.versions(), hardware=rundir.hardware(),
       time={f"{name}, seconds": round(value, 1) for name, value in summary["seconds_by_stage"].items()})
 
