@@ -5,10 +5,11 @@ Legend: V views of three pictures, P = 2V pairs, N patches, D width of the encod
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from scipy.sparse import linalg
 
-from como_jax.evaluate import optical_flow
+from como_jax.models.motion import flow
 from como_jax.tasks.exam_pictures import Pictures
 
 COMPONENTS, WIDE = 32, 1024  # numbers of a row made of principal components, and of the wide random map
@@ -51,8 +52,7 @@ def build(pictures: Pictures, *, seed: int = 0) -> dict[str, dict[str, np.ndarra
   def both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.tanh(2 * np.concatenate([(a - mean) / scale, (b - mean) / scale], axis=-1) @ wide)
 
-  moved = optical_flow.flow(pictures.first(pictures.frames), pictures.second(pictures.frames))
-  cells = _cells(moved)
+  cells = moved_cells(pictures.first(pictures.frames), pictures.second(pictures.frames))
   along = components(cells.reshape(len(cells), -1)[chosen], COMPONENTS)
   much = np.linalg.norm(cells, axis=-1).reshape(len(cells), -1)
   magnitude = components(much[chosen], COMPONENTS)
@@ -80,10 +80,15 @@ def build(pictures: Pictures, *, seed: int = 0) -> dict[str, dict[str, np.ndarra
   return rows
 
 
-def _cells(moved: np.ndarray, size: int = 4) -> np.ndarray:
-  """Flow [P, H, W, 2] averaged over cells of `size` pixels."""
-  count, height, width, _ = moved.shape
-  return moved.reshape(count, height // size, size, width // size, size, 2).mean(axis=(2, 4))
+def moved_cells(first: np.ndarray, second: np.ndarray, *, size: int = 4, batch_size: int = 256) -> np.ndarray:
+  """Optical flow between uint8 [P, H, W, 3] averaged over cells of `size` pixels: [P, H / size, W / size, 2]."""
+  side = first.shape[1] // size
+  find = jax.jit(lambda first, second: flow.cells(flow.flow(first / 255, second / 255), side))
+  parts = []
+  for begin in range(0, len(first), batch_size):
+    rows = np.minimum(np.arange(begin, begin + batch_size), len(first) - 1)
+    parts.append(np.asarray(find(first[rows], second[rows]))[: len(first) - begin])
+  return np.concatenate(parts).reshape(-1, side, side, 2)
 
 
 def _one_hot(labels: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Dense optical flow by iterated Lucas-Kanade steps on a pyramid, in JAX: motion that needs no training.
 
-Source: B. D. Lucas and T. Kanade, 1981; J.-Y. Bouguet's pyramid. The same as `evaluate/optical_flow.py`, which is numpy and scipy.
+Source: B. D. Lucas and T. Kanade, 1981; J.-Y. Bouguet's pyramid.
 Legend: B pairs, H W picture.
 """
 
