@@ -18,7 +18,7 @@ ARROWS = {
     "train": BASE | {"parallel", "weights", "config"}, "sim": {"errors"}, "convert": BASE | {"weights"}, "report": {"errors"},
     "language": BASE | {"models", "weights", "convert"}, "serve": BASE | {"models", "data", "train", "language"},
     "chunks": {"errors"}, "main": {"errors", "interrupt", "config", "parallel", "tasks"}, "__main__": {"interrupt", "main"}, "interrupt": set(),
-    "tasks": BASE | {"config", "settings", "interrupt", "data", "models", "objectives", "evaluate", "parallel", "train", "sim", "report", "weights", "convert", "language", "serve", "chunks", "exam"},
+    "tasks": BASE | {"config", "presets", "settings", "interrupt", "data", "models", "objectives", "evaluate", "parallel", "train", "sim", "report", "weights", "convert", "language", "serve", "chunks", "exam"},
 }
 FORBIDDEN = {"data": {"jax", "flax", "optax", "orbax"}, "report": {"jax", "flax"}, "sim": {"jax", "flax"}, "evaluate": {"flax", "optax", "orbax"},
              "exam": {"jax", "flax", "optax", "orbax", "scipy", "av", "grain", "ml_collections", "pyarrow", "PIL"},

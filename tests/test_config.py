@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 MOTION = f"--config={ROOT}/configs/motion.py"
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "configs"
 RESOLVED = ["mae", "mae:tiny", "mae:debug", "motion", "motion:small", "motion:debug", "motion:small,bottleneck=vq", "motion:small,bottleneck=kl",
-            "probe", "probe:debug", "extract", "extract:debug", "ingest", "quickstart", "quickstart:debug", "collect", "collect:debug", "collect:libero", "collect:fetch", "collect:pusht", "collect:video",
+            "probe", "probe:exam", "probe:debug", "exam_set", "exam_set:large", "exam_set:debug", "extract", "extract:debug", "ingest", "quickstart", "quickstart:debug", "collect", "collect:debug", "collect:libero", "collect:fetch", "collect:pusht", "collect:video",
             "policy", "policy:small", "policy:debug", "policy:small,policy=gpt", "compile", "compile:debug", "serve", "serve:debug",
             "rollout", "rollout:libero", "rollout:pusht", "rollout:fetch", "rollout:debug"]
 

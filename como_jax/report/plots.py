@@ -57,11 +57,11 @@ def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None
 
   The panel's name is the curve's without "train/" or "validation/".
   """
-  panels: dict[str, dict[str, Curve]] = {}
+  named: dict[str, dict[str, Curve]] = {}
   for name, curve in data.items():
-    panels.setdefault(base(name), {})["validation" if name.startswith("validation/") else "train"] = curve
-  figure, axes = panels(len(panels), columns=2 if len(panels) in (2, 4) else 3)
-  for axis, (name, parts) in zip(axes, panels.items()):
+    named.setdefault(base(name), {})["validation" if name.startswith("validation/") else "train"] = curve
+  figure, axes = panels(len(named), columns=2 if len(named) in (2, 4) else 3)
+  for axis, (name, parts) in zip(axes, named.items()):
     every = np.concatenate([np.asarray(values, np.float64) for _, values in parts.values()])
     every = every[np.isfinite(every)]
     wide = len(every) and every.min() > 0 and every.max() > 20 * every.min()
@@ -93,7 +93,7 @@ def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None
       )
     axis.set(title=name, xlabel="step", ylabel="value (log scale)" if logarithmic else "value")
     axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
-    if len(panels) == 1 or "validation" in parts:
+    if len(named) == 1 or "validation" in parts:
       axis.legend()
   return png(figure)
 

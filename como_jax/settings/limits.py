@@ -129,7 +129,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("*objectives.*.weight objectives.*.beta", number(0)), ("objectives.contrastive.temperature", POSITIVE), ("objectives.contrastive.gate", FRACTION),
     ("evaluation.*", whole(1)), ("*seed", whole(0, LARGEST_SEED)),
     # Models.
-    ("model.idm.components", whole(0)), ("model.idm.components_pool", whole(1)),
+    ("model.idm.components", whole(0)), ("model.idm.components_of", choice("features", "flow")), ("model.idm.components_pool", whole(1)),
     ("model.trunk.depth model.robots.*.state", whole(0)), ("language.width", whole(2)), ("model.*.levels", whole(2)),
     ("model.*.width model.*.depth model.*.heads model.*.mlp model.*.queries model.*.dims model.*.codes model.*.chunk", whole(1)),
     ("model.*.steps model.*.components model.language.tokens model.chunk model.history model.cameras model.pool", whole(1)),
@@ -153,7 +153,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("collect.correlation", FRACTION), ("collect.speed", number(above=0, several=True, count=2, filled=True)),
     ("exam.image_size", whole(16, 8192)), ("exam.quality", whole(0, 51)), ("exam.*_scenes", Rule(int, least=0, several=True, filled=True)),
     ("exam.*chains exam.fit_views exam.objects exam.palettes", whole(0)), ("control_steps", whole(1)),
-    ("exam.latents", PATH), ("exam.set", TEXT),
+    ("exam.latents exam.set", PATH), ("exam.tier", choice("hand", "pushed")),
     ("collect.wander", Rule(int, least=0, several=True, count=2, filled=True)),
 )
 # Sections that may get keys which the shipped config does not have: whoever reads them knows which.

@@ -75,9 +75,9 @@ def _too_long(there: pathlib.Path, path: pathlib.Path) -> str:
 def _inputs(config) -> None:
   """Paths that are read must be there, all of them before the first one is worked on."""
   from como_jax.tasks import sources
-  for key in ("checkpoint", "init", "encoder_weights", "data.labels", "language.weights", "objectives.perceptual.weights_path"):
+  for key in ("checkpoint", "init", "encoder_weights", "data.labels", "language.weights", "objectives.perceptual.weights_path", "exam.latents", "exam.set"):
     path = _value(config, key)
-    if path and not (key == "encoder_weights" and path == "bundled"):
+    if path and not (key in ("encoder_weights", "exam.set") and path == "bundled"):
       exists(f"config.{key}", path)
   entries = _value(config, "data.mixture") or ()
   for i, entry in enumerate(entries):
@@ -222,13 +222,14 @@ def _compile(config) -> None:
 
 
 def _quickstart(config) -> None:
-  for task in ("ingest", "motion", "probe", "extract", "policy", "rollout"):
+  wanted = {task: task for task in ("ingest", "motion", "probe", "extract", "policy", "rollout")} | ({"exam": "probe"} if config.exam else {})
+  for key, task in wanted.items():
     try:
-      found = config_lib.load(config[task])[0].task
+      found = config_lib.load(config[key])[0].task
     except errors.UserError as error:
-      raise errors.UserError(f"config.{task}={config[task]}: {error}") from error
+      raise errors.UserError(f"config.{key}={config[key]}: {error}") from error
     if found != task:
-      raise errors.UserError(f"config.{task}={config[task]} is a config of task {found!r}, one of task {task!r} is expected")
+      raise errors.UserError(f"config.{key}={config[key]} is a config of task {found!r}, one of task {task!r} is expected")
 
 
 _CHECKS = {"mae": _trained, "motion": _trained, "policy": _trained, "ingest": _ingest, "extract": _extract, "rollout": _rollout,

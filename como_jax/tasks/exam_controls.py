@@ -24,9 +24,9 @@ def errors(pictures: Pictures, *, steps: int, seed: int = 0) -> dict[str, np.nda
   network on both pictures says of all pairs, "inverse_model" [P, A]."""
   table, part = pictures.table, pictures.of_pairs("part")
   found = {}
-  for prefix, target, kind in (("errors", "target", TEST), ("errors_robot", "target_robot", SAME_CAMERA)):
+  for prefix, target, kind, share in (("errors", "target", TEST, 1.0), ("errors_robot", "target_robot", SAME_CAMERA, 0.5)):
     wanted, test = table[target].astype(np.float64), part == kind
-    for name, predicted in _predictions(pictures, target, wanted, steps, seed):
+    for name, predicted in _predictions(pictures, target, wanted, steps=share * steps, seed=seed):
       if prefix == "errors" and name == "both_network":
         found["inverse_model"] = predicted.astype(np.float32)
       found[f"{prefix}/{name}"] = np.square(predicted[test] - wanted[test]).astype(np.float32)
@@ -34,7 +34,7 @@ def errors(pictures: Pictures, *, steps: int, seed: int = 0) -> dict[str, np.nda
   return found
 
 
-def _predictions(pictures: Pictures, target: str, wanted: np.ndarray, steps: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+def _predictions(pictures: Pictures, target: str, wanted: np.ndarray, *, steps: float, seed: int) -> Iterator[tuple[str, np.ndarray]]:
   """(control, predictions [P, A])."""
   fit, chains = pictures.fit, pictures.of_pairs("chain")
   tokens = pictures.tokens.reshape(len(pictures.tokens), 3, -1).astype(np.float32)

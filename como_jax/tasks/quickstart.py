@@ -129,8 +129,8 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
       task("motion", checkpoint.WEIGHTS, config.motion,
            lambda: [f"--config.data.path={data}", f"--config.train.steps={config.steps}"], again="--resume"),
       task("probe", "report.html", config.probe, lambda: [f"--config.checkpoint={motion}"], again="--overwrite"),
-      task("exam", exam.METRICS, config.exam, lambda: [f"--config.checkpoint={motion}"], again="--overwrite",
-           skip=lambda: "" if config.exam else "config.exam is empty", needed=False),
+      *([task("exam", exam.METRICS, config.exam, lambda: [f"--config.checkpoint={motion}"], again="--overwrite", needed=False)]
+        if config.exam else []),
       task("labels", "labels.json", config.extract,
            lambda: [f"--config.checkpoint={motion}", f"--config.data.path={data}", f"--config.data.cameras={(camera(config, data),)!r}"],
            again="--resume"),

@@ -159,6 +159,11 @@ def show(summary: dict, workdir: pathlib.Path) -> None:
   if summary["lp_gain"]:
     gain, error = summary["lp_gain"]
     print(f"        gain over the untrained model {gain:.3f}" + (f" ± {error:.3f}" if error else "") + " on the same held-out episodes")
+  if summary["exam_verdict"] is not None:
+    score = [summary[f"motion_score{end}"] for end in ("", "_low", "_high")]
+    told = "withheld" if None in score else "{:.2f} [{:.2f}, {:.2f}]".format(*score)
+    print(f"exam    {summary['exam_verdict']}: S {told} (0 = as one picture, 1 = as both); appearance {summary['appearance']:.2f} (0 = chance, 1 = "
+          "read from z without error)")
   print(f"S-PCFC  {summary['s_pcfc']:.3f}  (untrained {summary['s_pcfc_random']:.3f}; 1 = z only encodes the second frame)")
   print(f"PSNR    {summary['psnr']:.2f} dB  (copying the current frame {summary['psnr_copy_last']:.2f} dB; "
         f"error on moving pixels {summary['copy_ratio_moving']:.3f} of the copy's)")

@@ -74,7 +74,7 @@ def test_a_dict_for_a_section_keeps_what_it_does_not_name():
   before = parse("--config=motion:debug").to_dict()
   config = parse("--config=motion:debug", "--config.objectives={'contrastive': {'weight': 0.5}, 'mine': {'weight': 2.0}}").to_dict()
   assert config["objectives"].pop("mine") == {"weight": 2.0}, "an objective of one's own can be added"
-  assert config["objectives"]["contrastive"] == {"weight": 0.5, "temperature": 0.1}
+  assert config["objectives"]["contrastive"] == {"weight": 0.5, "temperature": 0.1, "gate": 0.0}
   assert config_lib.differences(before, config) == {"objectives.contrastive.weight": (0.004, 0.5)}
 
 

@@ -106,7 +106,7 @@ speed   120 pairs/s, 63 s in all
 summary {whole / 'summary.json'}
 report  {whole / 'report.html'}
 """
-  expected = {**task.motion_numbers(whole), **task.policy_numbers(whole), "seconds": 63.26, "seconds_by_stage": {"motion": 61.26, "serve": 2.0},
+  expected = {**task.motion_numbers(whole), **task.exam_numbers(whole), **task.policy_numbers(whole), "seconds": 63.26, "seconds_by_stage": {"motion": 61.26, "serve": 2.0},
               "left_out": {"thing": "no reason"}, "report": str(whole / "report.html")}
   assert (whole / "summary.json").read_text() == json.dumps(expected, indent=2)
   (path, page), = pages
@@ -126,6 +126,18 @@ report  {whole / 'report.html'}
   assert list(page.rollouts.films) == ["reach: success", "push: failure"]
   film = page.rollouts.films["reach: success"]
   assert film.shape == (6, 128, 128, 3) and [makers.number(image) for image in film] == [0, 2, 4, 7, 9, 11]
+
+
+def test_the_exam_stands_in_the_summary_on_the_page_and_in_the_last_lines(whole, pages, capsys):
+  row = {"kind": "model", "verdict": "motion without readable appearance", "s": 0.5, "s_low": 0.4, "s_high": 0.6, "e_z": 0.7, "e_z_low": 0.68,
+         "e_z_high": 0.72, "minus_components": -0.2, "excess/scene": 0.05, "excess/scene_low": 0.02, "excess/camera": 0.03, "excess/camera_high": 0.9}
+  write(whole / "exam" / "exam.json", {"rows": {"trained": row, "first picture": {"kind": "cheat", "e_z": 1.0}}})
+  task.finish(whole, seconds={}, skipped={})
+  assert "exam    motion without readable appearance: S 0.50 [0.40, 0.60] (0 = as one picture, 1 = as both); appearance 0.05 (0 = chance" in capsys.readouterr().out
+  summary = json.loads((whole / "summary.json").read_text())
+  assert (summary["motion_score"], summary["motion_score_low"], summary["appearance"], summary["exam_error_minus_components"]) == (0.5, 0.4, 0.05, -0.2)
+  assert [one.name for one in pages[0][1].exam.rows] == ["trained", "first picture"]
+  (whole / "exam" / "exam.json").unlink()
 
 
 def test_the_page_and_the_last_lines_without_a_policy(half, pages, capsys):
