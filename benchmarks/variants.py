@@ -1,7 +1,9 @@
-"""Do the published directions show? Trains every input and bottleneck of the small motion model and prints one table.
+"""Do the published directions show? Trains every input, bottleneck and width of the small motion model, takes the exam, prints one table.
 
-python benchmarks/variants.py --workdir DIR [--steps 1000] [--seeds 1] [--only NAME ...]     (about 4 minutes a variant on 2 CPU cores)
-Finished variants are kept, so it can be stopped and run again. Writes DIR/variants.md and DIR/variants.json.
+python benchmarks/variants.py --workdir DIR [--steps 350] [--seeds 5] [--hours 20] [--only NAME ...]
+Steps are doubled, the same for all rows, until the best row's score on the exam moves by less than its interval over seeds or the hours are
+spent; then the last move is printed. Finished runs are kept, so it can be stopped and run again. Writes DIR/variants.md and
+DIR/variants.json. About 10 minutes a run of 350 steps on 2 CPU cores, 5 of them the exam and the probe.
 """
 
 import argparse
@@ -15,65 +17,136 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+import numpy as np  # noqa: E402
 from scipy import stats  # noqa: E402
 
 from como_jax.evaluate import runs  # noqa: E402
 
-VARIANTS = {
-    "future features": "inputs=future,tcl=off",
-    "VQ": "inputs=none,bottleneck=vq,tcl=off",
-    "pre-VQ": "inputs=none,bottleneck=pre_vq,tcl=off",
-    "KL": "inputs=none,bottleneck=kl,tcl=off",
-    "none (w/o VQ)": "inputs=none,tcl=off",
-    "RGB difference": "inputs=rgb_diff,tcl=off",
-    "Td": "inputs=feature_diff,tcl=off",
-    "Tcl": "inputs=none,tcl=on",
-    "Td + Tcl": "inputs=feature_diff,tcl=on",
+GATE = "--config.objectives.contrastive.gate=0.001"
+VARIANTS: dict[str, tuple[str, ...]] = {  # options of configs/motion.py:small, then further words
+    "future features (collapse)": ("path=none,inputs=future,tcl=off",),
+    "VQ": ("path=none,inputs=none,bottleneck=vq,tcl=off",),
+    "pre-VQ": ("path=none,inputs=none,bottleneck=pre_vq,tcl=off",),
+    "KL": ("path=none,inputs=none,bottleneck=kl,tcl=off",),
+    "none (w/o VQ)": ("path=none,inputs=none,tcl=off",),
+    "RGB difference": ("path=none,inputs=rgb_diff,tcl=off",),
+    "Td": ("path=none,inputs=feature_diff,tcl=off",),
+    "Tcl": ("path=none,inputs=none,tcl=on",),
+    "Td + Tcl": ("path=none,inputs=feature_diff,tcl=on",),
+    "Td + Tcl, gated": ("path=none,inputs=feature_diff,tcl=on", GATE),
+    "Td + Tcl, 128 numbers": ("path=none,inputs=feature_diff,tcl=on", "--config.model.bottleneck.dims=32"),
+    "Td + Tcl, 512 numbers": ("path=none,inputs=feature_diff,tcl=on", "--config.model.bottleneck.dims=128"),
+    "Td + Tcl, direct": ("path=none,inputs=feature_diff,tcl=on", "--config.model.fdm.output=direct"),
+    "Td + Tcl, path of the difference": ("path=features,inputs=feature_diff,tcl=on",),
+    "Td + Tcl, path of the flow": ("path=flow,inputs=feature_diff,tcl=on",),
 }
-COLUMNS = ("lp_mse", "lp_gain", "state_lp_mse", "state_lp_gain", "mlp_mse", "s_pcfc", "effective_rank", "psnr", "copy_ratio_moving", "camera_excess")
+EXAM = ("s", "e_z", "minus_components", "appearance")
+COLUMNS = (*EXAM, "lp_mse", "lp_gain", "state_lp_mse", "state_lp_gain", "mlp_mse", "s_pcfc", "effective_rank", "copy_ratio_moving", "camera_excess")
 GAINS = ("lp_gain", "state_lp_gain")
+CLASSES = ("scene", "camera", "objects", "palette")
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
-  parser.add_argument("--steps", type=int, default=1_000)
-  parser.add_argument("--seeds", type=int, default=1)
+  parser.add_argument("--steps", type=int, default=350, help="of the first round; doubled in each further one")
+  parser.add_argument("--seeds", type=int, default=5)
+  parser.add_argument("--hours", type=float, default=20.0, help="of computing, over all rounds")
   parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
   options = parser.parse_args()
-  rows, untrained, begin = {}, [], time.monotonic()
-  for name in options.only:
-    rows[name] = []
-    for seed in range(options.seeds):
-      rows[name].append(_run(options.workdir.absolute(), name, seed, options.steps))
-      if name == "Td + Tcl":
-        untrained.append(rows[name][-1]["untrained"])
-  lines = ["| variant | " + " | ".join(COLUMNS) + " | pairs/s |", "| --- |" + " --- |" * (len(COLUMNS) + 1)]
-  for name, found in rows.items():
-    lines.append(f"| {name} | " + " | ".join(_cell([run["trained"] for run in found], key) for key in COLUMNS)
-                 + f" | {statistics.mean(run['pairs_per_s'] for run in found):.0f} |")
-  if untrained:
-    lines.append("| untrained (Td) | " + " | ".join(_cell(untrained, key) for key in COLUMNS) + " | |")
-    blank = ["" if key not in ("psnr", "copy_ratio_moving") else f"{untrained[0]['copy_psnr']:.3f}" if key == "psnr" else "1.000" for key in COLUMNS]
-    lines.append("| copy current frame | " + " | ".join(blank) + " | |")
-  text = "\n".join(lines) + "\n\n" + corrected({name: [run["trained"] for run in found] for name, found in rows.items()})
-  (options.workdir / "variants.md").write_text(text + "\n")
-  (options.workdir / "variants.json").write_text(json.dumps(rows, indent=2))
-  print(f"\n{options.steps} steps, {options.seeds} seed(s), {time.monotonic() - begin:.0f} s\n\n{text}")
+  workdir, steps, rounds = options.workdir.absolute(), options.steps, []
+  while True:
+    rows: dict[str, list[dict]] = {name: [] for name in options.only}
+    for seed in range(options.seeds):  # seed by seed, so that what is cut off is a whole table of fewer seeds
+      for name in options.only:
+        if spent(workdir) < options.hours * 3600:
+          rows[name].append(_run(workdir, name, seed, steps))
+          write(workdir, [*rounds, (steps, rows)])
+    rounds.append((steps, rows))
+    if spent(workdir) >= options.hours * 3600 or settled(rounds):
+      break
+    steps *= 2
+  print((workdir / "variants.md").read_text())
+
+
+def settled(rounds: list[tuple[int, dict[str, list[dict]]]]) -> bool:
+  """Whether the best row's score moved by less than its interval over seeds in the last doubling."""
+  if len(rounds) < 2:
+    return False
+  (_, before), (_, now) = rounds[-2:]
+  best = max(now, key=lambda name: mean(now[name], "s"))
+  return abs(mean(now[best], "s") - mean(before[best], "s")) < half_width(now[best], "s")
+
+
+def write(workdir: pathlib.Path, rounds: list[tuple[int, dict[str, list[dict]]]]) -> None:
+  """The table of every round, and how far the best row moved from round to round."""
+  parts = []
+  for i, (steps, rows) in enumerate(rounds):
+    found = {name: [run["trained"] for run in runs_of] for name, runs_of in rows.items() if runs_of}
+    parts.append(f"## {steps} steps\n\n" + table(found, rows))
+    if i and all(rows.values()):
+      best = max(found, key=lambda name: mean(rows[name], "s"))
+      moved = mean(rows[best], "s") - mean(rounds[i - 1][1][best], "s")
+      parts.append(f"S of the best row ({best}) moved by {moved:+.3f} from {rounds[i - 1][0]} steps; half its interval over seeds is {half_width(rows[best], 's'):.3f}.")
+    parts.append(corrected(found))
+  parts.append(f"{spent(workdir) / 3600:.1f} hours of computing so far.")
+  (workdir / "variants.md").write_text("\n\n".join(parts) + "\n")
+  (workdir / "variants.json").write_text(json.dumps(rounds, indent=1))
+
+
+def table(found: dict[str, list[dict]], rows: dict[str, list[dict]]) -> str:
+  """One line a variant, then the rows that need no training."""
+  lines = ["| variant | seeds | " + " | ".join(COLUMNS) + " | pairs/s |", "| --- |" + " --- |" * (len(COLUMNS) + 2)]
+  for name, trained in found.items():
+    lines.append(f"| {name} | {len(trained)} | " + " | ".join(_cell(trained, key) for key in COLUMNS)
+                 + f" | {statistics.mean(run['pairs_per_s'] for run in rows[name]):.0f} |")
+  first = next(iter(rows.values()))[0]
+  for name, row in first["beside"].items():
+    lines.append(f"| {name} | | " + " | ".join(_cell([row], key) for key in COLUMNS) + " | |")
+  return "\n".join(lines)
 
 
 def _run(workdir: pathlib.Path, name: str, seed: int, steps: int) -> dict:
-  """Trains and probes one variant, unless it is there already."""
-  folder = workdir / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}"
-  metrics = folder / "probe" / "metrics.json"
-  if not metrics.exists():
-    again = ["--resume"] if (folder / "motion" / "config.json").exists() else []
-    _main("configs/motion.py:small," + VARIANTS[name], folder / "motion", f"--config.train.steps={steps}", f"--config.seed={seed}", *again)
-    _main("configs/probe.py", folder / "probe", f"--config.checkpoint={folder / 'motion'}", "--config.windows=600", "--config.fit_windows=1500",
-          *(["--overwrite"] if (folder / "probe").exists() else []))
-  read = json.loads(metrics.read_text())["rows"]
-  return {"trained": read["trained"], "untrained": {**read["untrained"], "copy_psnr": read["copy-current-frame"]["psnr"]},
-          "pairs_per_s": json.loads((folder / "motion" / "speed.json").read_text())["pairs_per_s"]}
+  """Trains, probes and examines one variant, unless it is there already."""
+  folder = workdir / f"{''.join(c if c.isalnum() else '-' for c in name)}-{steps}-{seed}"
+  product, motion = folder / "exam" / "exam.json", folder / "motion"
+  if not product.exists():
+    begin, (option, *words) = time.monotonic(), VARIANTS[name]
+    again = ["--resume"] if (motion / "config.json").exists() else []
+    _main(f"configs/motion.py:small,{option}", motion, f"--config.train.steps={steps}", f"--config.seed={seed}", *words, *again)
+    for task, more in (("probe", ["--config.windows=600", "--config.fit_windows=1500"]), ("exam", [])):
+      config = "configs/probe.py" + (":exam" if task == "exam" else "")
+      if not (folder / task / "report.html").exists():
+        _main(config, folder / task, f"--config.checkpoint={motion}", *more, *(["--overwrite"] if (folder / task).exists() else []))
+    clock = folder / "seconds"
+    clock.write_text(str(time.monotonic() - begin + (float(clock.read_text()) if clock.exists() else 0)))
+  probed, taken = json.loads((folder / "probe" / "metrics.json").read_text())["rows"], json.loads(product.read_text())["rows"]
+  beside = {row: appearance(taken[row]) for row in taken if taken[row]["kind"] in ("baseline", "control")}
+  beside |= {f"probe's {row}": probed[row] for row in ("untrained", "difference", "first-only", "second-only", "both-pictures") if row in probed}
+  return {"trained": {**probed["trained"], **appearance(taken["trained"])}, "beside": beside,
+          "pairs_per_s": json.loads((motion / "speed.json").read_text())["pairs_per_s"]}
+
+
+def appearance(row: dict) -> dict:
+  """A row of the exam with the excess of the class that is read best."""
+  return row | {"appearance": max((row[f"excess/{name}"] for name in CLASSES if row.get(f"excess/{name}") is not None), default=None)}
+
+
+def spent(workdir: pathlib.Path) -> float:
+  """Seconds of all finished runs."""
+  return sum(float(file.read_text()) for file in workdir.glob("*/seconds"))
+
+
+def mean(found: list[dict], key: str) -> float:
+  """Over seeds; a score that was withheld counts as the worst."""
+  values = [run["trained"].get(key) for run in found]
+  return -np.inf if not values or None in values else statistics.fmean(values)
+
+
+def half_width(found: list[dict], key: str) -> float:
+  """Of Student's 95 % interval over seeds; infinite for one seed."""
+  values = [run["trained"][key] for run in found]
+  return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) if len(values) > 1 else np.inf
 
 
 def corrected(rows: dict[str, list[dict]]) -> str:

@@ -5,10 +5,11 @@ python -m como_jax.main --config=configs/motion.py --config.data.path=DIR --conf
 python -m como_jax.main --config=configs/motion.py:small      64 px, the shipped encoder, bundled data: minutes on 2 CPU cores
 python -m como_jax.main --config=configs/motion.py:debug      3 steps of it: under a minute
 
+`small` departs from CoMo in one thing: z starts as principal components of the optical flow between the frames, and the Q-former adds to it
+(path=flow). Without it: path=none; of the feature difference instead: path=features.
 Baselines, after the variant: inputs=feature_diff|rgb_diff|none|future, bottleneck=continuous|vq|pre_vq|kl, tcl=on|off, for example
-    --config=configs/motion.py:small,inputs=none,tcl=off
-A linear path to z that starts as principal components of the feature difference: --config.model.idm.components=32
-(large encoders: and --config.model.idm.components_pool=2), or of the optical flow: --config.model.idm.components_of=flow; frozen: --config.train.frozen="('encoder/.*','idm/components/.*')"
+    --config=configs/motion.py:small,inputs=none,tcl=off,path=none
+The path in other sizes: --config.model.idm.components=32 (large encoders: and --config.model.idm.components_pool=2); frozen: --config.train.frozen="('encoder/.*','idm/components/.*')"
 Small data, cheaper steps: --config.train.cache_tokens=True --config.data.augment.shift.on=False
 Every number can be changed: --config.model.bottleneck.dims=32 --config.data.offset_seconds=0.2 --config.train.steps=2000 ...
 Unfreeze the encoder: --config.train.frozen="('encoder/position',)"
@@ -18,7 +19,7 @@ from como_jax import config as config_lib
 from como_jax import presets
 
 OPTIONS = dict(inputs=("feature_diff", "rgb_diff", "none", "future"), bottleneck=("continuous", "vq", "pre_vq", "kl"),
-               tcl=("on", "off"))
+               tcl=("on", "off"), path=("none", "features", "flow"))
 
 
 def get_config(arg=None):
@@ -30,6 +31,10 @@ def get_config(arg=None):
   model["idm"]["inputs"] = chosen.get("inputs", "feature_diff")
   if kind != "continuous":
     model["bottleneck"] = dict(kind=kind, dims=32 if published else 8)
+  linear = model["idm"]["inputs"] in ("feature_diff", "none") and kind in ("continuous", "kl")  # a path goes with these alone
+  path = chosen.get("path", "flow" if name == "small" and linear else "none")
+  if path != "none":
+    model["idm"].update(components=model["idm"]["queries"] * model["bottleneck"]["dims"], components_of=path)
   if kind in ("vq", "pre_vq"):
     model["bottleneck"]["codes"] = 128  # Moto
   config = config_lib.ConfigDict(dict(
