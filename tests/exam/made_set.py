@@ -45,14 +45,14 @@ def build(*, fit_chains=260, test_chains=40, fit_scenes=6, fit_cameras=3, featur
   pictures = np.stack([world.look(poses[table["chain"], k], appearance) for k in range(3)], axis=1)
   shake = 0.2 * speed[:, None, None] * random.normal(size=(count, 3, 4)) @ world.pose
   pictures = pictures + shake
-  moved = np.diff(poses, axis=1)[table["chain"]].reshape(-1, 4)
+  moved = np.diff(poses, axis=1)[table["chain"]].reshape(-1, 4) * [0.1, 1.0, 5.0, 2.0]
   table |= {
     "camera_speed": np.stack([speed, speed], axis=1).astype(np.float32),
     "target": moved,
     "target_robot": moved[:, ::-1].copy(),
     "names": np.array(NAMES),
     "names_robot": np.array(NAMES[::-1]),
-    "numbers/color": looks[1][table["scene"]][:, :3],
+    "numbers/color": looks[1][table["scene"]][:, :3] + 3,
   }
   return table | controls(table, pictures), pictures
 

@@ -118,6 +118,14 @@ def test_one_choice_for_all_targets_of_a_class():
   assert len(set(kernel_ridge.fit(z, targets, groups=groups).chosen)) == 3
 
 
+def test_a_prediction_in_pieces_is_whole(monkeypatch):
+  z, targets, groups = world(count=120)
+  probe = kernel_ridge.fit(z, targets, groups=groups)
+  whole = probe.predict(z)
+  monkeypatch.setattr(kernel_ridge, "CHUNK", 50)
+  np.testing.assert_allclose(probe.predict(z), whole, rtol=1e-9)
+
+
 def test_errors_are_one_line():
   z, targets, groups = world(count=12)
   bad = z.copy()

@@ -37,6 +37,13 @@ def test_nothing_is_read_from_noise(seed):
   assert found.excess.low < 0.05 and not found.flagged and abs(found.excess.value) < 0.2
 
 
+def test_a_flag_needs_the_whole_interval():
+  labels, trajectories = views(count=240, classes=2)
+  z = np.random.default_rng(0).normal(size=(240, 2)) + 0.7 * labels[:, None]
+  found = leakage.identity(z, labels, trajectories)
+  assert found.excess.value > leakage.FLAG > found.excess.low and not found.flagged
+
+
 def test_what_a_trajectory_has_of_its_own_is_not_its_class():
   """Each trajectory has one class and one place of z: a split by pair would read it perfectly."""
   labels, trajectories = views()

@@ -64,13 +64,10 @@ def test_standard_errors_are_those_of_groups(seed):
 
 
 def test_unequal_groups_are_drawn_whole():
-  """One group of 100 rows with errors of 1, 10 of one row with 0: a mean over rows, drawn by group."""
-  values, groups = (
-    np.concatenate([np.ones((100, 1)), np.zeros((10, 1))]),
-    np.array([0] * 100 + list(range(1, 11))),
-  )
+  """One group of 100 rows with errors of 0.5, 10 of one row with 0: a mean over rows, drawn by group."""
+  values, groups = np.repeat([[0.5], [0.0]], [100, 10], axis=0), np.array([0] * 100 + list(range(1, 11)))
   estimate = motion_score.e_estimate(values, groups)
-  assert estimate.value == pytest.approx(100 / 110) and estimate.low == 0 and estimate.high > 0.95
+  assert estimate.value == pytest.approx(50 / 110) and estimate.low == 0 and 0.48 < estimate.high <= 0.5
 
 
 def test_a_paired_difference_is_sharper_than_two_intervals():
@@ -98,6 +95,15 @@ def test_spread_is_that_of_the_levels():
   found = motion_score.spread(made([0.8, 0.6]), z, made([0.2, 0.2]), levels=camera, groups=GROUPS)
   assert found.levels == (0, 1, 2)
   np.testing.assert_allclose([s.s.value for s in found.scores], [0.6, 0.4, 0.2], atol=1e-9)
+  half = np.arange(600) // 300
+  halves = motion_score.spread(
+    made([0.8, 0.6]), z, made([0.2, 0.2]), levels=half, groups=GROUPS, resamples=50
+  )
+  rows = half == 1
+  alone = motion_score.score(
+    *(values[rows] for values in (made([0.8, 0.6]), z, made([0.2, 0.2]))), groups=GROUPS[rows], resamples=50
+  )
+  assert halves.scores[1].s == alone.s and alone.groups == 100
   assert found.range == pytest.approx(0.4) and found.deviation == pytest.approx(0.2)
 
 

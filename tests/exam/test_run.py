@@ -11,7 +11,7 @@ import pytest
 
 from como_jax import errors
 from como_jax.exam import __main__ as command
-from como_jax.exam import exam_set, leakage, motion_score, run, table
+from como_jax.exam import exam_set, kernel_ridge, leakage, motion_score, run, shares, table
 from como_jax.exam.resampling import Estimate
 from tests.exam import made_set
 
@@ -54,6 +54,20 @@ def test_shares_relations_and_cameras(results):
   assert motion.crossed.other < 0.2 and motion.crossed.cameras == (0, 1, 2)
   assert list(motion.dose) == [0.0, 0.5, 1.0] and motion.dose[0.0].high < motion.dose[1.0].low
   assert motion.cameras.levels == (10, 11, 12) and motion.scenes.levels == (100, 101, 102)
+
+
+def test_parts_are_asked_of_the_right_pairs(made, results):
+  exam, pictures, _ = made
+  arrays, result = made_set.latents(pictures, "motion"), results["motion"]
+  scaling = kernel_ridge.scale_inputs(arrays["z"][exam.rows(0)])
+  z, block, test = scaling(arrays["z"]), run.twins(exam), exam.rows(1)
+  twins = np.concatenate([z[2 * block], z[2 * block + 1]])
+  wanted = shares.components(twins, groups=np.tile(np.arange(40), 2), whiten=False, resamples=300)
+  assert result.shares.raw == wanted.raw and result.shares.shares["rest"] == wanted.shares["rest"]
+  assert result.static == shares.static(scaling(arrays["z_aa"][exam.views["part"] == 1]), z[test])
+  still = (exam.of_pairs("camera")[test] == 12) & (exam.camera_speed.reshape(-1)[test] == 0)
+  assert result.dose[0.0].value == pytest.approx(motion_score.e(result.errors[still]))
+  assert abs(result.numbers["color"].share.value) < 0.1  # about the mean of the fit: nothing is read
 
 
 def test_errors_are_those_of_the_tests_pairs(made, results):

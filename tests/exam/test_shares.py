@@ -133,6 +133,15 @@ def test_cross_decoding_tells_one_frame_from_many():
   assert np.isnan(few.e[3]).all() and np.isnan(few.e[:, 3]).all() and few.own < 0.1
 
 
+def test_a_cameras_own_moves_are_new_to_its_probe():
+  """60 numbers and 150 pairs to fit: moves that were fitted would look far easier than another camera's."""
+  random = np.random.default_rng(0)
+  z = random.normal(size=(600, 60))
+  moved = z[:, :2] + 1.5 * random.normal(size=(600, 2))
+  found = shares.cross_decoding(z, moved, np.arange(600) % 3, np.arange(600))
+  assert abs(found.own - found.other) < 0.06 and found.own > 0.7
+
+
 def test_dose_orders_errors_by_speed():
   speed = np.tile([0.0, 0.5, 1.0], 100)
   found = shares.dose(np.stack([0.1 + speed, 0.1 + speed / 2], axis=1), speed, np.arange(300) // 3)
@@ -153,11 +162,12 @@ def test_displacements_add_up_and_turn_around():
 
 def test_appearance_and_noise_do_not():
   look, *noise = np.random.default_rng(0).normal(size=(4, 1500, 4))
-  found = shares.additivity(look, look, look)
+  tens = np.arange(1500) // 10
+  found = shares.additivity(look, look, look, groups=tens)
   assert found.error.value == pytest.approx(1) and found.cosine.value == pytest.approx(1)
-  assert shares.additivity(*noise).error.value == pytest.approx(3, rel=0.08)
-  assert shares.reversal(look, look).error.value == pytest.approx(4)
-  noise_reversed = shares.reversal(*noise[:2])
+  assert shares.additivity(*noise, groups=tens).error.value == pytest.approx(3, rel=0.08)
+  assert shares.reversal(look, look, groups=tens).error.value == pytest.approx(4)
+  noise_reversed = shares.reversal(*noise[:2], groups=tens)
   assert noise_reversed.error.value == pytest.approx(2, rel=0.08) and abs(noise_reversed.cosine.value) < 0.05
   assert noise_reversed.error.low < 2 < noise_reversed.error.high
   assert shares.static(look, look) == pytest.approx(1)
