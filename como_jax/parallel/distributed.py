@@ -184,7 +184,7 @@ def from_first(text: str) -> str:
 
 def arrays_from_first(tree):
   """Process 0's numpy arrays, on every process; all must give a tree of the same shapes."""
-  return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+  return tree if jax.process_count() == 1 else jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
 def gather(tree, *, keep: bool = True):
