@@ -216,14 +216,15 @@ def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
     lines.append("| " + " | ".join(cells) + " |")
   closed = {name.split(",")[0]: row["closed"] for name, row in rows.items()}
   notes = "; ".join(f"{task}: {100 * share:.0f} % closed" for task, share in closed.items())
+  half, tenth = (100 * runs.detectable_episodes(options.episodes, rate=rate) for rate in (0.5, 0.1))
   text = "\n".join(lines) + (
       f"\n\n{options.demonstrations} demonstrations of each task, a tenth held out ({notes}), {options.used or 'all'} of the others used; "
       f"policies {WIDTH} wide, {options.steps} steps of 32 examples, one seed. "
       f"Success: {options.episodes} episodes of at most {options.max_steps} control steps, Wilson's interval. The action error is of the version's "
       "own units and dimensions (before: with the gripper), so it compares within a version only.\n\n"
-      f"n = 1 run a row: the intervals are about these trained policies, not about what trained them. Two policies of {options.episodes} "
-      f"episodes each differ detectably from {100 * runs.detectable_episodes(options.episodes):.0f} points on where success is about a half, from "
-      f"{100 * runs.detectable_episodes(options.episodes, rate=0.1):.0f} where it is about 10 % (80 % power, 5 % two-sided, one comparison).\n")
+      "n = 1 run a row: the intervals are about these trained policies, not about what trained them. Two policies "
+      f"of {options.episodes} episodes each differ detectably from {half:.0f} points on where success is about a "
+      f"half, from {tenth:.0f} where it is about 10 % (80 % power, 5 % two-sided, one comparison).\n")
   (options.workdir / "gripper.md").write_text(text)
   (options.workdir / "gripper.json").write_text(json.dumps(rows, indent=1))
 

@@ -157,7 +157,8 @@ def test_the_page_of_the_benchmark(load, tmp_path):
 def test_gains_of_the_variants_are_corrected_for_their_number(load):
   """z = 2 has p = 0.0455, times 3 as the second smallest of four; of several seeds the seeds count."""
   variants = load("variants")
-  rows = {"a": [{"lp_gain": [0.2, 0.1], "state_lp_gain": [0.5, 0.1]}], "b": [{"lp_gain": [0.0, 0.1], "state_lp_gain": [0.01, 0.1]}]}
+  rows = {"a": [{"lp_gain": [0.2, 0.1], "state_lp_gain": [0.5, 0.1]}]}
+  rows["b"] = [{"lp_gain": [0.0, 0.1], "state_lp_gain": [0.01, 0.1]}]
   text = variants.corrected(rows)
   assert "over these 4 (held-out episodes of one trained model a row, n = 1 seed)" in text
   assert "a, lp_gain 0.14; a, state_lp_gain 2.3e-06; b, lp_gain 1; b, state_lp_gain 1." in text

@@ -264,8 +264,8 @@ def test_the_table_of_results(capsys):
       "reach                      50.0 % [25.0, 100.0]      4 episodes, 42 control steps to success\n"
       "a long name of a task        0.0 % [0.0, 100.0]     12 episodes\n"
       "mean over tasks            25.0 % [12.5, 100.0]     16 episodes\n"
-      "against another trained policy on as many episodes, 50 points are detected (80 % power, 5 % two-sided); "
-      "training recipes need several seeds each\n"
+      "against another trained policy on as many episodes, 50 points are detected (80 % power, 5 % "
+      "two-sided); training recipes need several seeds each\n"
       "61 s, 3.46 s an episode\n")
 
 
