@@ -222,9 +222,10 @@ def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
       f"policies {WIDTH} wide, {options.steps} steps of 32 examples, one seed. "
       f"Success: {options.episodes} episodes of at most {options.max_steps} control steps, Wilson's interval. The action error is of the version's "
       "own units and dimensions (before: with the gripper), so it compares within a version only.\n\n"
-      "n = 1 run a row: the intervals are about these trained policies, not about what trained them. Two policies "
-      f"of {options.episodes} episodes each differ detectably from {half:.0f} points on where success is about a "
-      f"half, from {tenth:.0f} where it is about 10 % (80 % power, 5 % two-sided, one comparison).\n")
+      "n = 1 run a row: the intervals are about these trained policies, not about what trained them. Two "
+      f"policies of {options.episodes} episodes each differ detectably from {half:.0f} points on where "
+      f"success is about a half, from {tenth:.0f} where it is about 10 % (80 % power, 5 % two-sided, one "
+      "comparison).\n")
   (options.workdir / "gripper.md").write_text(text)
   (options.workdir / "gripper.json").write_text(json.dumps(rows, indent=1))
 

@@ -303,7 +303,8 @@ def show(result: dict[str, Any], info: dict[str, Any]) -> None:
     mean = result["overall"]["mean_over_tasks"]
     line("mean over tasks", mean)
     points = 100 * runs.detectable_episodes(mean["count"])
-    print(f"against another trained policy on as many episodes, {points:.0f} points are detected (80 % power, 5 % two-sided); training recipes need several seeds each")
+    print(f"against another trained policy on as many episodes, {points:.0f} points are detected "
+          "(80 % power, 5 % two-sided); training recipes need several seeds each")
   print(f"{info['overall']['eval_s']:.0f} s, {info['overall']['eval_ep_s']:.2f} s an episode")
   if result["errors"]:
     print(f"{len(result['errors'])} episodes could not be played and are not counted: --resume tries them again")
