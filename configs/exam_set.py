@@ -16,7 +16,7 @@ def get_config(arg=None):
       task="exam_set", seed=0,
       control_steps=1_000,  # of the network that sees both pictures
       exam=dict(  # como_jax/sim/exam_design.py: Settings
-          seed=0, image_size=128, quality=22,
+          seed=0, image_size=128, quality=(22, 27),  # H.264 of the two tiers
           fit_chains=2_000, fit_views=1, test_chains=100, more_test_chains=200, pushed_fit_chains=450, pushed_test_chains=50,
           fit_scenes=(101, 102, 103, 104, 105, 106), test_scenes=(111, 112, 113),  # none of those that the encoder has seen
           objects=5, palettes=6,

@@ -151,7 +151,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("collect.motions collect.stride collect.attempts collect.max_steps video.gop", whole(1)), ("video.crf", whole(0, 51)),
     ("collect.cameras_per_episode collect.repeated collect.tail", whole(0)), ("collect.noise", number(0)),
     ("collect.correlation", FRACTION), ("collect.speed", number(above=0, several=True, count=2, filled=True)),
-    ("exam.image_size", whole(16, 8192)), ("exam.quality", whole(0, 51)), ("exam.*_scenes", Rule(int, least=0, several=True, filled=True)),
+    ("exam.image_size", whole(16, 8192)), ("exam.quality", Rule(int, least=0, most=51, several=True, count=2, filled=True)), ("exam.*_scenes", Rule(int, least=0, several=True, filled=True)),
     ("exam.*chains exam.fit_views exam.objects exam.palettes", whole(0)), ("control_steps", whole(1)),
     ("exam.latents exam.set", PATH), ("exam.tier", choice("hand", "pushed")),
     ("collect.wander", Rule(int, least=0, several=True, count=2, filled=True)),

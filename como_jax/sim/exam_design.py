@@ -43,7 +43,7 @@ class Settings:
   Attributes:
     seed: of everything.
     image_size: height and width of the pictures, pixels.
-    quality: constant rate factor of the H.264 video.
+    quality: constant rate factor of the H.264 video of each tier.
     fit_chains, fit_views: chains to fit on, and how many views each has (camera, scene, objects and colors drawn independently).
     test_chains: chains seen by every fixed test camera in every test scene (complete twins), and once by the moving camera.
     more_test_chains: chains of the test that are seen in two views only: moves, not views, make intervals narrow.
@@ -54,7 +54,7 @@ class Settings:
 
   seed: int
   image_size: int
-  quality: int
+  quality: tuple[int, int]
   fit_chains: int
   fit_views: int
   test_chains: int

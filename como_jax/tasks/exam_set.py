@@ -43,6 +43,7 @@ def run(command: config_lib.CommandLine) -> int:
       save(folder, pictures.table)
     if not (folder / exam.ROWS).exists():
       stored = rows(folder, pictures)
+      del pictures.table["inverse_model"]
       save(folder, pictures.table)  # with the errors of the components, which models are compared with move by move
       files.write(folder / exam.ROWS, json.dumps(stored, indent=1))
   facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}
@@ -69,8 +70,12 @@ def _plain(row: dict[str, float]) -> dict[str, float | None]:
 
 
 def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:
-  """exam.npz, numbers in float32."""
-  small = {name: values.astype(np.float32) if values.dtype == np.float64 else values for name, values in table.items()}
+  """exam.npz: numbers in float32, errors in float16."""
+  def stored(name: str, values: np.ndarray) -> np.ndarray:
+    if name.startswith(("errors", "rows")):
+      return values.astype(np.float16)
+    return values.astype(np.float32) if values.dtype == np.float64 else values
+  small = {name: stored(name, values) for name, values in table.items()}
   np.savez_compressed(folder / TABLE, **small)
 
 
@@ -81,7 +86,7 @@ def write_tier(folder: pathlib.Path, design: exam_design.Design, tier: int, worl
   views = {name: values[chosen] for name, values in design.views.items()}
   order = np.lexsort((views["chain"], views["palette"], views["objects"], views["camera"], views["scene"], views["part"]))
   pairs = np.stack([2 * order, 2 * order + 1], axis=1).reshape(-1)
-  encoder, numbers = video.H264Encoder(settings.quality, group=250), []
+  encoder, numbers = video.H264Encoder(settings.quality[tier], group=250), []
   for view in tqdm.tqdm(chosen[order], unit="view", desc=folder.name, mininterval=1.0 if sys.stderr.isatty() else 30.0):
     at = {name: int(values[view]) for name, values in design.views.items()}
     look = world.dress(at["scene"], at["objects"], at["palette"])

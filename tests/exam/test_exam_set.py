@@ -24,7 +24,6 @@ def test_everything_is_read(made, tmp_path):
   np.testing.assert_array_equal(exam.of_pairs("camera")[::2], table["camera"])
   np.testing.assert_array_equal(exam.of_pairs("camera")[1::2], table["camera"])
   assert set(exam.of_pairs("part")[exam.rows(exam_set.SAME_CAMERA)]) == {2}
-  fit = np.repeat(table["part"], 2) == 0
   part = np.repeat(table["part"], 2)
   for found, target, kind in ((exam.variance, "target", 1), (exam.variance_robot, "target_robot", 2)):
     np.testing.assert_allclose(found, (table[target][part == kind] ** 2).mean(axis=0), rtol=1e-6)
