@@ -43,7 +43,8 @@ def run(command: config_lib.CommandLine) -> int:
       save(folder, pictures.table)
     if not (folder / exam.ROWS).exists():
       stored = rows(folder, pictures)
-      del pictures.table["inverse_model"]
+      for name in ("inverse_model", "state/first", "state/second"):  # what only controls and rows are made from
+        del pictures.table[name]
       save(folder, pictures.table)  # with the errors of the components, which models are compared with move by move
       files.write(folder / exam.ROWS, json.dumps(stored, indent=1))
   facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}

@@ -87,8 +87,8 @@ def test_pairs_are_written_for_others(folder, tmp_path):
 
 @pytest.mark.parametrize("words, message", [
     ([], "config.checkpoint and config.exam.latents are empty"),
-    (["--config.exam.tier=hands", "--config.exam.pairs=True"], "config.exam.tier='hands' is unknown: did you mean 'hand'?"),
-    (["--config.exam.set=nowhere", "--config.exam.pairs=True"], "config.exam.set='nowhere': nowhere/hand/exam.npz is missing"),
+    (["--config.exam.tier=hands", "--config.exam.pairs=True"], "config.exam.tier=hands: did you mean 'hand'?"),
+    (["--config.exam.set=nowhere", "--config.exam.pairs=True"], "config.exam.set=nowhere does not exist"),
 ])
 def test_refusals(words, message, tmp_path):
   done = program.run("configs/probe.py:exam", tmp_path / "exam", *words, code=2)
