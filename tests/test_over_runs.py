@@ -20,12 +20,13 @@ STORED = RESULTS / "2026-11-25-co-training-cpu.json"
 @pytest.fixture(name="load", scope="module")
 def _load():
   """Gives a program of benchmarks/ by its name."""
-  known = set(sys.modules)
+  names = ("over_runs", "co_training", "variants", "common")  # launch/ has a module called common, too
   with pytest.MonkeyPatch.context() as patch:
+    for name in names:
+      patch.delitem(sys.modules, name, raising=False)
     patch.syspath_prepend(str(program.ROOT / "benchmarks"))
     yield importlib.import_module
-  for name in ("over_runs", "co_training", "variants", "common"):
-    if name not in known:
+    for name in names:
       sys.modules.pop(name, None)
 
 

@@ -152,7 +152,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("collect.cameras_per_episode collect.repeated collect.tail", whole(0)), ("collect.noise", number(0)),
     ("collect.correlation", FRACTION), ("collect.speed", number(above=0, several=True, count=2, filled=True)),
     ("exam.image_size", whole(16, 8192)), ("exam.quality", Rule(int, least=0, most=51, several=True, count=2, filled=True)), ("exam.*_scenes", Rule(int, least=0, several=True, filled=True)),
-    ("exam.*chains exam.fit_views exam.objects exam.palettes", whole(0)), ("control_steps", whole(1)),
+    ("exam.more_test_chains", whole(0)), ("exam.*chains exam.objects exam.palettes", whole(2)), ("exam.fit_views", whole(1)), ("control_steps", whole(1)),
     ("exam.latents exam.set", PATH), ("exam.tier", choice("hand", "pushed")),
     ("collect.wander", Rule(int, least=0, several=True, count=2, filled=True)),
 )

@@ -15,6 +15,7 @@ from tests import test_config
 VARIANTS = [*test_config.RESOLVED, "mae:B", "ingest:small", "collect:pretrain", "motion:small,bottleneck=pre_vq", "policy:small,policy=gpt,motion=gmm"]
 # Keys where 0 says something ("off", "all", "automatic", "the source's own") or is simply possible; "task:key" where tasks differ.
 ZERO = {
+    "exam.seed", "exam.more_test_chains",
     "seed", "collect.seed", "data.workers", "data.threads", "data.prefetch", "data.validation_fraction", "data.augment.shift.fraction",
     "data.augment.flip.probability", "data.augment.colour.brightness", "data.augment.colour.contrast", "data.augment.colour.saturation",
     "train.ema", "train.evaluate_every", "train.checkpoint_every", "train.optimizer.learning_rate", "train.optimizer.b1", "train.optimizer.b2",
@@ -33,7 +34,7 @@ ZERO = {
 FREE = {"data.cache", "train.wandb", "output", "lerobot", "policy.robot", "robot", "host", "prompt", "camera", "changes", "collect.build.initial",
         "build.initial", "build.limits", *(f"{prefix}source.{key}" for prefix in ("", "data.") for key in ("action_key", "state_key", "group"))}
 EMPTY = {*(f"{prefix}source.{key}" for prefix in ("", "data.") for key in ("camera_keys", "depth_range")), "policy.gripper", "data.cameras", "source.cameras", "policy.cameras", "cameras", "rollout:tasks", "collect:tasks", "data.mixture"}  # () is a choice
-NUMBERS = {"source.depth_range", "data.source.depth_range", "data.augment.crop.scale", "data.augment.crop.ratio", "collect.scenes", "collect.speed", "collect.wander"}  # tuples of them
+NUMBERS = {"source.depth_range", "data.source.depth_range", "data.augment.crop.scale", "data.augment.crop.ratio", "collect.scenes", "collect.speed", "collect.wander", "exam.fit_scenes", "exam.test_scenes", "exam.quality"}  # tuples of them
 
 
 def every_key():
