@@ -34,7 +34,7 @@ def main() -> None:
            f"{len(np.unique(given.of_pairs('chain')[given.rows(exam_set.TEST)]))} test chains of two moves.", ""]
   checks = [*controls(given, options.tier), *cheats(stored), *truth(stored), *widths(given)]
   lines += ["| check | found | asked | holds |", "| --- | --- | --- | --- |", *(f"| {what} | {found} | {asked} | {'yes' if good else '**no**'} |" for what, found, asked, good in checks)]
-  lines += ["", *rows_table(stored)]
+  lines += ["", *rows_table(stored), "", *parts_table(stored)]
   text = "\n".join(lines) + "\n"
   print(text)
   if options.out:
@@ -107,6 +107,18 @@ def rows_table(stored: dict) -> list[str]:
     cells = [number(row.get(f"excess/{key}")) for key in ("scene", "camera", "objects", "palette")]
     lines.append(f"| {name} | {s} | {number(row['e_z'], 3)} [{number(row['e_z_low'], 3)}, {number(row['e_z_high'], 3)}] | " + " | ".join(cells)
                  + f" | {number(row.get('s_robot'))} | {', '.join(row['flags']) or 'nothing'} |")
+  return lines
+
+
+def parts_table(stored: dict) -> list[str]:
+  """The error of each number asked for, the standard error of e, and the shares of z."""
+  names = [key.removeprefix("error/") for key in next(iter(stored.values())) if key.startswith("error/") and not key.endswith(("_low", "_high"))]
+  shares = ("motion", "camera", "scene", "motion x camera", "motion x scene", "camera x scene", "rest")
+  lines = ["| row | " + " | ".join(f"error: {name}" for name in names) + " | standard error of e | " + " | ".join(f"share: {name}" for name in shares) + " |",
+           "| --- |" + " --- |" * (len(names) + 1 + len(shares))]
+  for name, row in stored.items():
+    cells = [number(row[f"error/{one}"], 3) for one in names] + [number(row["e_z_error"], 3)] + [number(row.get(f"share/{one}")) for one in shares]
+    lines.append(f"| {name} | " + " | ".join(cells) + " |")
   return lines
 
 
