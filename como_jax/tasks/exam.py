@@ -55,6 +55,8 @@ def run(command: config_lib.CommandLine) -> int:
   show(rows)
   for name, one in results.items():
     print(f"{name}: {one.sentence}")
+    if gap := _interval(rows[name], "minus_components"):
+      print(f"{name}: error of the move {rows[name]['e_z']:.3f}, minus that of the {COMPONENTS}: {gap[0]:+.3f} [{gap[1]:+.3f}, {gap[2]:+.3f}]")
   print(f"report: {page}")
   return 0
 
