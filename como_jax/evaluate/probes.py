@@ -228,7 +228,10 @@ def gain(better: ProbeResult, worse: ProbeResult, episodes: Any) -> tuple[float,
   if not np.array_equal(better.index, worse.index):
     raise errors.UserError("the two probes were scored on different samples, expected the same ones")
   difference = worse.errors - better.errors
-  return float(difference.mean()), bootstrap(difference, np.asarray(episodes)[better.index])
+  told = np.isfinite(difference)  # a robot whose targets never change has no error
+  if not told.any():
+    return float("nan"), None
+  return float(difference[told].mean()), bootstrap(difference[told], np.asarray(episodes)[better.index][told])
 
 
 def bootstrap(values: np.ndarray, episodes: np.ndarray, *, draws: int = 500) -> float | None:

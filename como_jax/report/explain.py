@@ -155,12 +155,6 @@ METRICS: dict[str, Metric] = {
     "lower",
     "Which camera filmed, read linearly from z: 0 is chance, 1 is always right. High: z carries appearance.",
   ),
-  "task_excess": Metric(
-    "Task from z",
-    "",
-    "Which task it is, read linearly from z: 0 is chance, 1 is always right. Some is natural, as tasks move "
-    "differently.",
-  ),
   "motion_contrast": Metric(
     "Motion contrast",
     "higher",

@@ -15,6 +15,7 @@ RANK_FLOOR = 1.5
 CAMERA = 0.1  # of the way from chance to certainty: so much of the camera may be read from z
 HALF = 0.5  # of a target's variance: what leaves more of it tells less than half
 PROBE_GAP, DRAWING_GAP = 0.02, 0.02  # by which a model has to be better: of the other's error, of the copy's
+UNCERTAIN = "fewer than two held-out motions: no error bar"
 TOO_FEW = 0.05  # as `evaluate.linear_probe.TOO_FEW`
 
 
@@ -91,7 +92,7 @@ def _headline(failed: Sequence[Ask], missing: Sequence[Any], unknown: str, targe
     return f"Partly: z tells motion, but {reasons}.", "mixed"
   if missing:
     return "So far yes, but not everything was measured.", "mixed"
-  return "Yes: every sign says that z is motion.", "good"
+  return "Yes, as far as this data can tell: every sign says that z is motion. The exam (configs/probe.py:exam) asks where no picture tells.", "good"
 
 
 def _target(rows: Rows) -> tuple[str, str]:
@@ -126,7 +127,10 @@ def _better_than(other: str, gain: str) -> Callable[[Rows, str], Answer]:
         half = row[prefix + "lp_half"][0]
         return f"too few windows: fitted on half of them the error is {half:.3f} and not {row[name][0]:.3f}"
     paired = ours.get(prefix + gain)
-    error = paired[1] or 0.0 if paired else np.hypot(ours[name][1] or 0.0, theirs[name][1] or 0.0)
+    errors = (paired[1],) if paired else (ours[name][1], theirs[name][1])
+    if None in errors:
+      return UNCERTAIN
+    error = np.hypot(*errors) if len(errors) > 1 else errors[0]
     margin = max(PROBE_GAP * theirs[name][0], 2 * error)
     useful = ours[prefix + "lp_r2"][0] > 0 if prefix + "lp_r2" in ours else ours[name][0] < 1
     evidence = (
@@ -143,7 +147,9 @@ def _pictures(rows: Rows, prefix: str) -> Answer:
     rows.get("both-pictures", {}).get(prefix + "motion_gain"),
   )
   if score:
-    needed = 2 * (score[1] or 0.0)
+    if score[1] is None:
+      return UNCERTAIN
+    needed = 2 * score[1]
     return score[0] > needed, f"S = {score[0]:.2f} on other cameras (needed: above {needed:.2f})"
   if gain:
     error = gain[1] or 0.0
@@ -165,11 +171,13 @@ def _camera(rows: Rows, prefix: str) -> Answer:
 
 def _again(rows: Rows, prefix: str) -> Answer:
   for name, kind in (
+    ("motion_contrast", "cosine above other moments'"),  # first: the nearest z may be that of the same task
     ("retrieval_gain", "the nearest z's action is more alike than chance by"),
-    ("motion_contrast", "cosine above other moments'"),
   ):
     if found := rows["trained"].get(name):
-      needed = 2 * (found[1] or 0.0)
+      if found[1] is None:
+        return UNCERTAIN
+      needed = 2 * found[1]
       return found[0] > needed, f"{kind} {found[0]:.3f} (needed: above {needed:.3f})"
   return "not measured: it takes several cameras or scenes"
 
@@ -207,6 +215,7 @@ ASKS = (
     "Does z tell more of it than either picture alone, on other cameras?",
     "z tells the {target} no better than a single picture",
     _pictures,
+    motion=True,
   ),
   Ask("Is the camera hidden from z?", "the camera can be read from z", _camera, needed=False),
   Ask(

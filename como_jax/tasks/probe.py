@@ -13,6 +13,7 @@ from como_jax import config as config_lib
 from como_jax import data, errors, models, report, trees
 from como_jax.data import shards
 from como_jax.evaluate import consistency, probes
+from como_jax.tasks import components as components_lib
 from como_jax.tasks import latents, offsets, probe_controls, probe_rows, probe_targets, sources
 from como_jax.train import checkpoint, log, rng, rundir
 
@@ -36,6 +37,9 @@ def run(command: config_lib.CommandLine) -> int:
   shapes = jax.eval_shape(model.init, rng.key(0, "init"))
   trained = trees.merge(shapes, trained, what=f"checkpoint {config.checkpoint}")
   untrained = {**jax.jit(model.init)(rng.key(config.seed, "untrained")), "encoder": trained["encoder"]}
+  if model.components is not None:  # a run of this model starts from components of its data: so does what is called untrained
+    with fit_windows.batches() as batches:
+      untrained["idm"] |= components_lib.start(model, untrained, batches, pairs=min(components_lib.PAIRS, 2 * fit_windows.size))["idm"]
   rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
 
   print(f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, "

@@ -73,10 +73,12 @@ def strong(
     for target, found in zip(targets, errors(name, [target.robots for target in targets], STRONG)):
       values = np.concatenate([np.nanmean(one, axis=1) for one in found])
       groups = np.concatenate([robot.groups[robot.held_out] for robot in target.robots])
-      rows[name][probe_rows.PREFIXES[target.name] + "kr_mse"] = (
-        float(values.mean()),
-        probes.bootstrap(values, groups),
-      )
+      told = np.isfinite(values)  # a robot whose targets never change has no error
+      if told.any():
+        rows[name][probe_rows.PREFIXES[target.name] + "kr_mse"] = (
+          float(values[told].mean()),
+          probes.bootstrap(values[told], groups[told]),
+        )
   notes = [
     "KR-MSE: linear or RBF kernel ridge regression, chosen on held-out episodes, fitted on at most "
     f"{STRONG} windows; of pictures, all tokens of the frozen encoder"

@@ -93,7 +93,7 @@ def exam_numbers(workdir: pathlib.Path) -> dict:
   """Of the exam, flat; None where it was left out or withheld. "appearance": excess of the class that is read best."""
   rows = _json(workdir / "exam" / exam.METRICS).get("rows", {})
   trained = rows.get("trained", {})
-  read = [value for key, value in trained.items() if key.startswith("excess/") and key.count("_") == 0]
+  read = [value for key, value in trained.items() if key.startswith("excess/") and "_" not in key and value is not None]
   return {"motion_score": trained.get("s"), "motion_score_low": trained.get("s_low"), "motion_score_high": trained.get("s_high"),
           "appearance": max(read, default=None), "exam_error": trained.get("e_z"), "exam_error_minus_components": trained.get("minus_components"),
           "exam_verdict": trained.get("verdict")}
@@ -162,8 +162,8 @@ def show(summary: dict, workdir: pathlib.Path) -> None:
   if summary["exam_verdict"] is not None:
     score = [summary[f"motion_score{end}"] for end in ("", "_low", "_high")]
     told = "withheld" if None in score else "{:.2f} [{:.2f}, {:.2f}]".format(*score)
-    print(f"exam    {summary['exam_verdict']}: S {told} (0 = as one picture, 1 = as both); appearance {summary['appearance']:.2f} (0 = chance, 1 = "
-          "read from z without error)")
+    print(f"exam    {summary['exam_verdict']}: S {told} (0 = as one picture, 1 = as both); appearance "
+          + ("not measured" if summary["appearance"] is None else f"{summary['appearance']:.2f} (0 = chance, 1 = read from z without error)"))
   print(f"S-PCFC  {summary['s_pcfc']:.3f}  (untrained {summary['s_pcfc_random']:.3f}; 1 = z only encodes the second frame)")
   print(f"PSNR    {summary['psnr']:.2f} dB  (copying the current frame {summary['psnr_copy_last']:.2f} dB; "
         f"error on moving pixels {summary['copy_ratio_moving']:.3f} of the copy's)")

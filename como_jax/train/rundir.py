@@ -30,7 +30,7 @@ FREE = ("train.steps", "train.log_every", "train.evaluate_every", "train.checkpo
         *(f"train.optimizer.{key}" for key in ("learning_rate", "schedule", "floor", "warmup_steps", "warmup_start", "clip_norm")))
 
 # Keys that a run of an earlier version does not have, and the value with which it goes on as it was.
-SINCE = {"model.idm.components": 0, "model.idm.components_pool": 1, "train.cache_tokens": False,
+SINCE = {"model.idm.components": 0, "model.idm.components_pool": 1, "model.idm.components_of": "features", "train.cache_tokens": False,
          "objectives.contrastive.gate": 0.0}
 
 _LOCKS: dict[pathlib.Path, int] = {}  # directories that this process owns -> file descriptor of the lock

@@ -210,7 +210,7 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
 
   def init(key):
     return {"encoder": {"a": jax.random.normal(key, (2,))}, "idm": {"b": jax.random.normal(key, (2,))}}
-  model = SimpleNamespace(init=init)
+  model = SimpleNamespace(init=init, components=None)
   trained = {"encoder": {"a": np.ones(2)}, "idm": {"b": np.full(2, 5.0)}}
   monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: next(clock)))
   monkeypatch.setattr(probe, "load", lambda path: (trained, run))

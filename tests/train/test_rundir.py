@@ -317,6 +317,18 @@ def test_a_run_of_before_there_was_a_key_goes_on_where_it_is_off(tmp_path):
   assert rundir.changes(tmp_path, with_key(0)) == {}
   with pytest.raises(errors.UserError, match="model.idm.components: None before, 32 now"):
     rundir.changes(tmp_path, with_key(32))
+  old = dict(before, train={"steps": 1}, objectives={"contrastive": {"weight": 1.0}})
+  (tmp_path / rundir.CONFIG).write_text(config_lib.to_json(old))
+  every = config_lib.ConfigDict(json.loads(config_lib.to_json(old)))
+  for key, value in rundir.SINCE.items():
+    *sections, last = key.split(".")
+    node = every
+    for section in sections:
+      node = node[section]
+    node[last] = value
+  assert rundir.changes(tmp_path, every) == {}
+  small = set(config_lib.differences({}, json.loads(config_lib.to_json(config_lib.load("motion")[0]))))
+  assert {key for key in small if "components" in key} <= set(rundir.SINCE), "a run of before resumes"
   (tmp_path / rundir.CONFIG).write_text(config_lib.to_json(with_key(32)))
   with pytest.raises(errors.UserError, match="model.idm.components: 32 before, 0 now"):
     rundir.changes(tmp_path, with_key(0))
