@@ -2,7 +2,7 @@
 
 Needs `pip install -r requirements-sim.txt`.
 python -m como_jax.main --config=configs/exam_set.py --workdir=DIR         the set that ships: 40 minutes on 2 cores
-python -m como_jax.main --config=configs/exam_set.py:large --workdir=DIR   the same with five times the moves to fit on
+python -m como_jax.main --config=configs/exam_set.py:large --workdir=DIR   the same with three times the moves to fit on
 python -m como_jax.main --config=configs/exam_set.py:debug --workdir=DIR   a few moves: a minute
 """
 
@@ -22,8 +22,8 @@ def get_config(arg=None):
           objects=5, palettes=6,
       )))
   if name == "large":
-    config.exam.update(fit_chains=6_000, pushed_fit_chains=3_000)
+    config.exam.update(fit_chains=6_000, pushed_fit_chains=1_350)
   elif name == "debug":
     config.control_steps = 20
-    config.exam.update(image_size=64, fit_chains=8, test_chains=4, more_test_chains=2, pushed_fit_chains=4, pushed_test_chains=2)
+    config.exam.update(image_size=64, fit_chains=60, test_chains=6, more_test_chains=4, pushed_fit_chains=60, pushed_test_chains=6)
   return config

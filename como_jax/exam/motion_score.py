@@ -64,7 +64,7 @@ def pair_errors(predicted: Any, target: Any, variance: Any) -> np.ndarray:
 
   Args:
     predicted, target: [M, A].
-    variance: [A], above 0: of the targets over the fit part.
+    variance: [A], above 0: of the targets, over the test's moves.
 
   Raises:
     errors.UserError: unequal shapes, a variance that is not above 0.

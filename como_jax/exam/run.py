@@ -258,9 +258,10 @@ def twins(exam: sets.ExamSet) -> np.ndarray | None:
 
 
 def _controls(stored: dict[str, np.ndarray], z: np.ndarray, prefix: str) -> tuple[list, np.ndarray, list]:
-  """(errors of controls of one picture, z's, of both)."""
+  """(errors of controls of one picture, z's, of both). The true pose of one picture is a control of one picture: a latent that holds
+  the second pose, read better than any probe of the picture does, holds no motion all the same."""
   single, both = (
-    sets.controls(stored, "first") + sets.controls(stored, "second"),
+    [name for prefix in ("first", "second", "oracle_first", "oracle_second") for name in sets.controls(stored, prefix)],
     sets.controls(stored, "both"),
   )
   if not (single and both):

@@ -82,7 +82,7 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
   path = None
   if linear:
     path = components.Components(queries=qformer.queries, dims=neck.dims, patches=patches, **linear)
-    components.check(path, looking, kind)
+    components.check(path, looking, kind, image_size)
     neck = neck.clone(zero=True)  # z starts as the components alone
   decoder = fdm.check(spread.construct(fdm.FDM, config["fdm"], "model.fdm", image_size=image_size, patch=size.patch,
                                        queries=qformer.queries, dims=neck.dims, features_width=size.width, **common))

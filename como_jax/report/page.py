@@ -255,8 +255,8 @@ def _exam(exam: Exam) -> str:
   ]
   heads = ("", "kind", "S", "error", "minus components", "appearance", "readable")
   return _text(
-    "Pairs of pictures from scenes and cameras that no model has seen, whose move neither picture tells. S: how much of the move z alone "
-    "tells, 0 as the better single picture, 1 as both (a network trained with labels). Appearance: how well the best-read of scene, camera, "
+    "Pairs of pictures in scenes and cameras that none of the shipped training data shows, whose move one picture tells little of. S: how much "
+    "of the move z alone tells, 0 as the better single picture, were its true pose known, 1 as both (a network trained with labels). Appearance: how well the best-read of scene, camera, "
     "objects and colors is read from z, 0 at chance. A latent of motion is on the right and at the bottom; one that copies the picture passes "
     "only one of the two."
   ) + (

@@ -1,4 +1,4 @@
-"""Where the linear path of the motion model starts: principal components of training pairs' feature difference.
+"""Where the linear path of the motion model starts: principal components of what differs in training pairs (features, or optical flow).
 
 Legend: n pairs, G groups of patches, D width of the encoder, C components.
 """

@@ -22,7 +22,8 @@ from como_jax.train import files, rundir
 SETS = pathlib.Path(__file__).parent.parent / "assets" / "exam"
 TIERS = ("hand", "pushed")
 METRICS, LATENTS, ROWS = "exam.json", "latents.npz", "rows.json"
-COMPONENTS = "components of the difference"  # the row that every model is compared with, move by move
+# Rows that every model is compared with, move by move: what no training tells.
+COMPARED = {"components of the difference": "minus_components", "components of the optical flow": "minus_flow"}
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -43,7 +44,7 @@ def run(command: config_lib.CommandLine) -> int:
     asked["trained"] = exam_set.latents(of_model(*model, folder), given, path=config.checkpoint)
     np.savez(workdir / LATENTS, **{name: values for name, values in vars(asked["trained"]).items() if values is not None})
   if foreign is not None:
-    asked[pathlib.Path(config.exam.latents).stem] = foreign
+    asked[f"{pathlib.Path(config.exam.latents).stem}.npz"] = foreign
   if not asked:
     return 0
   results = {name: scoring.evaluate(given, latents, seed=config.seed) for name, latents in asked.items()}
@@ -55,8 +56,9 @@ def run(command: config_lib.CommandLine) -> int:
   show(rows)
   for name, one in results.items():
     print(f"{name}: {one.sentence}")
-    if gap := _interval(rows[name], "minus_components"):
-      print(f"{name}: error of the move {rows[name]['e_z']:.3f}, minus that of the {COMPONENTS}: {gap[0]:+.3f} [{gap[1]:+.3f}, {gap[2]:+.3f}]")
+    for other, key in COMPARED.items():
+      if gap := _interval(rows[name], key):
+        print(f"{name}: error of the move {rows[name]['e_z']:.3f}, minus that of the {other}: {gap[0]:+.3f} [{gap[1]:+.3f}, {gap[2]:+.3f}]")
   print(f"report: {page}")
   return 0
 
@@ -107,13 +109,13 @@ def table(folder: pathlib.Path, results: dict[str, scoring.Result]) -> dict[str,
   """Rows asked for and those stored with the set: name -> numbers, "kind", "verdict", and e_z minus that of the components, move by move."""
   stored = json.loads((folder / ROWS).read_text()) if (folder / ROWS).is_file() else {}
   with np.load(folder / exam_pictures.TABLE) as file:
-    components = dict(file).get(f"rows/{COMPONENTS}")
+    compared = {key: file[f"rows/{name}"] for name, key in COMPARED.items() if f"rows/{name}" in file.files}
   rows = {}
   for name, one in results.items():
     rows[name] = {"kind": "model", "verdict": one.verdict, "flags": list(one.flagged), **{key: value if np.isfinite(value) else None for key, value in one.row().items()}}
-    if components is not None:
-      gap = motion_score.difference(one.errors, components, one.groups)
-      rows[name] |= {"minus_components": gap.value, "minus_components_low": gap.low, "minus_components_high": gap.high}
+    for key, errors_there in compared.items():
+      gap = motion_score.difference(one.errors, errors_there, one.groups)
+      rows[name] |= {key: gap.value, f"{key}_low": gap.low, f"{key}_high": gap.high}
   return rows | stored
 
 

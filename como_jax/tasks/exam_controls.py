@@ -54,9 +54,8 @@ def _predictions(pictures: Pictures, target: str, wanted: np.ndarray, *, steps: 
     probe = picture_probe.fit(first[fit], second[fit], wanted[fit], groups=chains[fit], mirrored=signs, settings=settings)
     print(probe.text, flush=True)
     yield f"{kind}_network", probe.predict(first, second)
-  if target == "target":
-    for name in ("first", "second"):
-      pose = pictures.table[f"state/{name}"].astype(np.float64)
-      for kernel in ("linear", "rbf"):
-        probe = kernel_ridge.fit(pose[fit], wanted[fit], groups=chains[fit], seed=seed, kernels=(kernel,))
-        yield f"oracle_{name}_{'linear' if kernel == 'linear' else 'kernel'}", probe.predict(pose)
+  for name in ("first", "second"):
+    pose = pictures.table[f"state{target.removeprefix('target')}/{name}"].astype(np.float64)
+    for kernel in ("linear", "rbf"):
+      probe = kernel_ridge.fit(pose[fit], wanted[fit], groups=chains[fit], seed=seed, kernels=(kernel,))
+      yield f"oracle_{name}_{'linear' if kernel == 'linear' else 'kernel'}", probe.predict(pose)

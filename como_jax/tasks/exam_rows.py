@@ -13,9 +13,10 @@ from como_jax.models.motion import flow
 from como_jax.tasks.exam_pictures import Pictures
 
 COMPONENTS, WIDE = 32, 1024  # numbers of a row made of principal components, and of the wide random map
-CHEATS = ("first picture", "future picture", "wide random map of both", "time", "scene", "camera", "task", "flow magnitude", "random numbers",
+CHEATS = ("first picture", "future picture", "true second pose", "wide random map of both", "time", "scene", "camera", "task", "flow magnitude", "random numbers",
           "episode", "swapped future")
 BASELINES = ("components of the difference", "components of the optical flow", "supervised inverse model", "true displacement")
+LABELED = ("supervised inverse model", "true displacement")  # those of the baselines that are made with the answer
 
 Between = Callable[[np.ndarray, np.ndarray], np.ndarray]  # numbers of the first and of the second picture -> latent
 
@@ -62,6 +63,7 @@ def build(pictures: Pictures, *, seed: int = 0) -> dict[str, dict[str, np.ndarra
   rows = {
       "first picture": latents(lambda a, b: one(a), tokens),
       "future picture": latents(lambda a, b: one(b), tokens),
+      "true second pose": {"z": pictures.table["state/second"]},
       "wide random map of both": latents(both, tokens),
       "time": {"z": np.stack([step, 1 - step], axis=1).astype(np.float32)},
       "scene": {"z": _one_hot(pictures.of_pairs("scene"))},

@@ -43,9 +43,8 @@ def run(command: config_lib.CommandLine) -> int:
       save(folder, pictures.table)
     if not (folder / exam.ROWS).exists():
       stored = rows(folder, pictures)
-      for name in ("inverse_model", "state/first", "state/second"):  # what only controls and rows are made from
-        del pictures.table[name]
-      save(folder, pictures.table)  # with the errors of the components, which models are compared with move by move
+      kept = {name: values for name, values in pictures.table.items() if name != "inverse_model" and not name.startswith("state")}
+      save(folder, kept)  # without what only controls and rows are made from, with the errors of rows that models are compared with
       files.write(folder / exam.ROWS, json.dumps(stored, indent=1))
   facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}
   (workdir / FACTS).write_text(json.dumps(facts, indent=2))
@@ -55,12 +54,12 @@ def run(command: config_lib.CommandLine) -> int:
 def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, dict]:
   """Scores of the cheats and the baselines; the errors of the components go into the table of the pictures."""
   asked, found = exam_set.load(folder), {}
-  kinds = dict.fromkeys(exam_rows.CHEATS, "cheat") | dict.fromkeys(exam_rows.BASELINES, "baseline") | {"supervised inverse model": "control"}
+  kinds = dict.fromkeys(exam_rows.CHEATS, "cheat") | dict.fromkeys(exam_rows.BASELINES, "baseline") | dict.fromkeys(exam_rows.LABELED, "control")
   for name, latents in exam_rows.build(pictures).items():
     result = scoring.evaluate(asked, exam_set.latents(latents, asked))
     found[name] = {"kind": kinds[name], "verdict": result.verdict, "flags": list(result.flagged), **_plain(result.row())}
     print(f"{name}: {result.sentence}", flush=True)
-    if name == exam.COMPONENTS:
+    if name in exam.COMPARED:
       pictures.table[f"rows/{name}"] = result.errors.astype(np.float32)
   return found
 
@@ -76,8 +75,9 @@ def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:
     if name.startswith(("errors", "rows")):
       return values.astype(np.float16)
     return values.astype(np.float32) if values.dtype == np.float64 else values
-  small = {name: stored(name, values) for name, values in table.items()}
-  np.savez_compressed(folder / TABLE, **small)
+  partial = folder / f"{TABLE}.partial.npz"
+  np.savez_compressed(partial, **{name: stored(name, values) for name, values in table.items()})
+  partial.replace(folder / TABLE)
 
 
 def write_tier(folder: pathlib.Path, design: exam_design.Design, tier: int, world, settings: exam_design.Settings) -> None:
@@ -99,6 +99,7 @@ def write_tier(folder: pathlib.Path, design: exam_design.Design, tier: int, worl
   table = {name: values[order] for name, values in views.items()}
   table |= {"camera_speed": design.camera_speed[chosen][order], "target": seen[pairs], "target_robot": robot[pairs],
             "names": np.array(exam_design.NAMES[folder.name]), "names_robot": np.array(exam_design.ROBOT_NAMES[folder.name])}
-  table |= {f"state/{name}": exam_design.states(design, tier, picture)[pairs] for picture, name in enumerate(("first", "second"))}
+  for picture, name in enumerate(("first", "second")):
+    table |= {f"state{frame}/{name}": exam_design.states(design, tier, picture, camera=not frame)[pairs] for frame in ("", "_robot")}
   table |= {f"numbers/{name}": np.array([row[name] for row in numbers]) for name in numbers[0]}
   save(folder, table)

@@ -58,6 +58,7 @@ def test_every_cheat_is_seen_through(tier):
   passed = [name for name in exam_rows.CHEATS if not (rows[name]["s"] < 0.1 or rows[name]["flags"])]
   assert not passed
   assert rows["future picture"]["s"] < 0.1, "the collapse"
+  assert abs(rows["true second pose"]["s"]) < 0.1 and not rows["true second pose"]["flags"], "all that the second picture can tell, and no appearance"
 
 
 def test_true_displacement_passes(tier):
@@ -68,7 +69,7 @@ def test_true_displacement_passes(tier):
 
 def test_stored_errors_give_the_stored_rows(tier):
   _, given, rows = tier
-  single = [values / given.variance for name, values in given.errors.items() if name.startswith(("first_", "second_"))]
+  single = [values / given.variance for name, values in given.errors.items() if name.startswith(("first_", "second_", "oracle_"))]
   both = [values / given.variance for name, values in given.errors.items() if name.startswith("both_")]
   lowest = [min(float(np.minimum(1, values.mean(axis=0)).mean()) for values in some) for some in (single, both)]
   for row in rows.values():

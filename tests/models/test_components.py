@@ -157,3 +157,14 @@ def test_components_of_the_flow_read_pictures_and_not_tokens():
 def test_unknown_source_of_components():
   with pytest.raises(errors.UserError, match="model.idm.components_of='flows' is unknown: did you mean 'flow'"):
     models.build(tiny.section(tiny.MOTION, **ON, **{"idm.components_of": "flows"}))
+
+
+def test_pictures_of_any_size_are_shrunk_to_what_divides_or_refused():
+  assert [components.flow_shrinks(*sizes) for sizes in ((64, 8), (128, 8), (224, 14), (16, 2), (256, 16), (30, 5))] == [1, 2, 2, 1, 4, 0]
+  section = tiny.section(tiny.MOTION, **ON, **{"idm.components_of": "flow"})
+  chex.assert_shape(components.flow_cells(*(jnp.zeros((1, 224, 224, 3)),) * 2, 196), (1, 196, 2))
+  section["image_size"] = 24  # 3 x 3 patches: cells of 8 pixels
+  assert models.build(section).components.groups == 9
+  path = models.build(section).components.clone(patches=25)
+  with pytest.raises(errors.UserError, match="pictures of 30 px do not divide into 5 x 5 cells"):
+    components.check(path, section["idm"], "continuous", 30)

@@ -69,8 +69,8 @@ def test_the_exam_of_a_checkpoint_and_of_foreign_latents(folder, checkpoint, tmp
   done = program.run("configs/probe.py:exam", tmp_path / "exam", f"--config.checkpoint={checkpoint}", f"--config.exam.set={folder}",
                                f"--config.exam.latents={tmp_path / 'theirs.npz'}")
   rows = json.loads((tmp_path / "exam" / exam.METRICS).read_text())["rows"]
-  assert list(rows) == ["trained", "theirs", "first picture"]
-  assert rows["theirs"]["verdict"] == "no motion beyond one picture" and rows["theirs"]["minus_components_low"] > 0.2
+  assert list(rows) == ["trained", "theirs.npz", "first picture"]
+  assert rows["theirs.npz"]["verdict"] == "no motion beyond one picture" and rows["theirs.npz"]["minus_components_low"] > 0.2
   assert "no motion beyond one picture: S is" in done.stdout and "theirs" in done.stdout
   page = (tmp_path / "exam" / "report.html").read_text()
   assert "Motion and appearance" in page and "first picture" in page and (tmp_path / "exam" / "exam.png").stat().st_size > 10_000
@@ -106,7 +106,8 @@ def made_pictures():
   arrays, features = made_set.build(fit_chains=60, test_chains=10)
   views = len(features)
   frames = np.random.default_rng(0).integers(0, 255, size=(views, 3, 16, 16, 3)).astype(np.uint8)
-  arrays |= {"inverse_model": arrays["target"], "state/first": arrays["target"], "state/second": arrays["target"]}
+  arrays |= {"inverse_model": arrays["target"], "state/first": arrays["target"], "state/second": arrays["target"],
+             "state_robot/first": arrays["target_robot"], "state_robot/second": arrays["target_robot"]}
   return exam_pictures.Pictures(frames, features.reshape(views, 3, 8, 12).astype(np.float16), arrays)
 
 
@@ -139,7 +140,7 @@ def test_controls_are_of_the_tests_pairs():
   kinds = [f"{name}_{probe}" for name in ("first", "second", "both") for probe in ("linear", "kernel")] + ["first_network", "second_network", "both_network"]
   oracles = [f"oracle_{name}_{probe}" for name in ("first", "second") for probe in ("linear", "kernel")]
   assert {key.partition("/")[2] for key in found if key.startswith("errors/")} == {*kinds, *oracles}
-  assert {key.partition("/")[2] for key in found if key.startswith("errors_robot/")} == set(kinds)
+  assert {key.partition("/")[2] for key in found if key.startswith("errors_robot/")} == {*kinds, *oracles}
   chex.assert_shape([found[f"errors/{name}"] for name in kinds + oracles], (test, 4))
   chex.assert_shape([found[f"errors_robot/{name}"] for name in kinds], (same, 4))
   chex.assert_shape(found["inverse_model"], (2 * len(pictures.frames), 4))

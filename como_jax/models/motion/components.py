@@ -34,10 +34,19 @@ def pooled(tokens: jax.Array, pool: int) -> jax.Array:
   )
 
 
+def flow_shrinks(size: int, side: int) -> int:
+  """How many times smaller pictures of `size` pixels become before their flow is found: down to `FLOW_SIDE` or the next size above it
+  that divides into side x side cells and can be halved twice; 0 where none does."""
+  fits = [times for times in range(max(1, size // FLOW_SIDE), 0, -1) if size % times == 0 and size // times % side == 0 and size // times % 4 == 0]
+  return fits[0] if fits else 0
+
+
 def flow_cells(first: jax.Array, second: jax.Array, groups: int) -> jax.Array:
   """Optical flow between frames [B, H, W, 3], ImageNet-normalized, in units of 1/64 of the picture: [B, groups, 2]."""
+  times = flow_shrinks(first.shape[1], round(groups**0.5))
+
   def small(x: jax.Array) -> jax.Array:
-    x, times = pixels.denormalise(x), max(1, x.shape[1] // FLOW_SIDE)
+    x = pixels.denormalise(x)
     return einops.reduce(x, "b (h p) (w q) c -> b h w c", "mean", p=times, q=times) if times > 1 else x
   first, second = small(first), small(second)
   moved = flow_lib.flow(first, second) * (FLOW_SIDE / first.shape[1])
@@ -100,13 +109,14 @@ def take(section: dict[str, Any]) -> dict[str, Any]:
   return found if found["count"] else {}
 
 
-def check(components: Components, idm: Mapping[str, Any], kind: str) -> Components:
+def check(components: Components, idm: Mapping[str, Any], kind: str, image_size: int) -> Components:
   """The same module, once it is known to go with the rest of the model.
 
   Args:
     components: the module.
     idm: the section model.idm.
     kind: of the bottleneck.
+    image_size: pixels.
 
   Raises:
     errors.UserError: naming the key.
@@ -123,6 +133,12 @@ def check(components: Components, idm: Mapping[str, Any], kind: str) -> Componen
     valid = ", ".join(str(i) for i in range(1, side + 1) if side % i == 0)
     raise errors.UserError(
       f"model.idm.components_pool={components.pool} does not divide {side}, the patches along a side: take one of {valid}"
+    )
+  cells = round(components.groups**0.5)
+  if components.source == "flow" and not flow_shrinks(image_size, cells):
+    raise errors.UserError(
+      f"model.idm.components_of=flow: pictures of {image_size} px do not divide into {cells} x {cells} cells with sides that are multiples "
+      "of 4: take another model.image_size or model.idm.components_pool"
     )
   if kind not in BOTTLENECKS:
     raise errors.UserError(f"{what} needs model.bottleneck.kind={' or '.join(BOTTLENECKS)}, it is {kind!r}")
