@@ -6,7 +6,7 @@ from como_jax.report import plots
 from como_jax.report.data import Exam
 
 KINDS = {"model": ("this model", 2, "o"), "baseline": ("no training", 0, "s"), "control": ("labels", 4, "D"), "cheat": ("no motion", 1, "X")}
-LOWEST, HIGHEST = -1.0, 1.3  # of S on the plot; the label of a point outside says its value
+LOWEST, HIGHEST = -2.0, 1.3  # of S on the plot; the label of a point outside says its value
 NEAR = 0.08  # cheats so close to a labeled point have no label of their own: the other panel names them all
 FLAG = 0.1  # excess above which appearance counts as readable, as in the exam
 
