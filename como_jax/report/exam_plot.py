@@ -40,9 +40,9 @@ def axes(data: Exam, theme: plots.Theme) -> bytes:
     value, low, high = row.error
     right.errorbar(value, place, xerr=[[value - low], [high - value]], fmt=KINDS[row.kind][2], color=theme.colours[KINDS[row.kind][1]], elinewidth=1)
   right.set_yticks(range(len(ranked)), [row.name for row in ranked], fontsize=8)
-  for value, name in ((data.single, "one picture"), (data.both, "both, supervised")):
+  for value, name, side in ((data.single, "one picture", "left"), (data.both, "both, labels", "right")):
     if value is not None:
       right.axvline(value, color=theme.ink, linewidth=0.8, linestyle=":")
-      right.annotate(name, (value, len(ranked) - 0.4), fontsize=7.5, ha="center", color=theme.ink, annotation_clip=False)
+      right.annotate(name, (value, len(ranked) - 0.4), fontsize=7.5, ha=side, color=theme.ink, annotation_clip=False)
   right.set(xlabel="error of the move (1 = nothing known)", title="Error in unseen scenes and cameras\n")
   return plots.png(figure)
