@@ -25,7 +25,7 @@ NEAR, SEPARATE = 0.03, 0.1  # how near controls have to be to what they should b
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--set", default="bundled")
-  parser.add_argument("--tier", default="hand", choices=exam.TIERS)
+  parser.add_argument("--tier", default="hand", choices=exam_design.TIERS)
   parser.add_argument("--out", type=pathlib.Path)
   options = parser.parse_args()
   folder = exam.find(options.set, options.tier)

@@ -1,7 +1,7 @@
 """Do the published directions show? Trains every input, bottleneck and width of the small motion model, takes the exam, prints one table.
 
 python benchmarks/variants.py --workdir DIR [--steps 350] [--seeds 5] [--hours 20] [--only NAME ...]
-Steps are doubled, the same for all rows, until the best row's score on the exam moves by less than its interval over seeds or the hours are
+Steps are doubled, the same for all rows, until the best row's score on the exam moves by less than half its 95 % interval over seeds or the hours are
 spent; then the last move is printed. Finished runs are kept, so it can be stopped and run again. Writes DIR/variants.md and
 DIR/variants.json. About 10 minutes a run of 350 steps on 2 CPU cores, 5 of them the exam and the probe.
 """
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def settled(rounds: list[tuple[int, dict[str, list[dict]]]]) -> bool:
-  """Whether the best row's score moved by less than its interval over seeds in the last doubling."""
+  """Whether the best row's score moved by less than half its 95 % interval over seeds in the last doubling."""
   if len(rounds) < 2:
     return False
   (_, before), (_, now) = rounds[-2:]

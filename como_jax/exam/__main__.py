@@ -14,7 +14,7 @@ import sys
 from como_jax import errors
 from como_jax.exam import exam_set, run, table
 
-SET = pathlib.Path(__file__).parent.parent / "assets" / "exam" / "hand"
+SET = exam_set.BUNDLED / "hand"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from como_jax import errors
 
 TABLE = "exam.npz"
+BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "exam"  # folder of the tiers that ship
 FIT, TEST, SAME_CAMERA = 0, 1, 2  # parts: to fit on; unseen cameras and scenes; unseen scenes, cameras of FIT
 LABELS = ("scene", "camera", "objects", "palette")  # classes of a view that motion does not tell
 _VIEWS = ("chain", *LABELS, "part")

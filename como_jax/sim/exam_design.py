@@ -103,7 +103,7 @@ def draw(settings: Settings) -> Design:
   for number, (fit, test) in enumerate(((settings.fit_chains, settings.test_chains + settings.more_test_chains), (settings.pushed_fit_chains, settings.pushed_test_chains))):
     count = fit + test
     poses.append(_poses(rng, count))
-    place = _path(rng, count, lambda n: TABLE_CENTER + PUSHED_START * _ball(rng, n, 2), lambda n: PUSHED_MOVE * _ball(rng, n, 2))
+    place = _path(count, lambda n: TABLE_CENTER + PUSHED_START * _ball(rng, n, 2), lambda n: PUSHED_MOVE * _ball(rng, n, 2))
     pushed.append(place if number else np.full_like(place, np.nan))
     tier += [number] * count
     part += [FIT] * fit + [TEST] * test
@@ -135,16 +135,15 @@ def draw(settings: Settings) -> Design:
 
 
 def _poses(rng: np.random.Generator, count: int) -> np.ndarray:
-  hand = _path(rng, count, lambda n: CENTER + START_RADIUS * _ball(rng, n, 3), lambda n: MOVE_RADIUS * _ball(rng, n, 3))
-  gripper = _path(rng, count, lambda n: rng.uniform(0.5 - GRIPPER_START, 0.5 + GRIPPER_START, (n, 1)),
+  hand = _path(count, lambda n: CENTER + START_RADIUS * _ball(rng, n, 3), lambda n: MOVE_RADIUS * _ball(rng, n, 3))
+  gripper = _path(count, lambda n: rng.uniform(0.5 - GRIPPER_START, 0.5 + GRIPPER_START, (n, 1)),
                   lambda n: rng.uniform(-GRIPPER_MOVE, GRIPPER_MOVE, (n, 1)))
-  wrist = _path(rng, count, lambda n: rng.uniform(-WRIST_START, WRIST_START, (n, 1)), lambda n: rng.uniform(-WRIST_MOVE, WRIST_MOVE, (n, 1)))
+  wrist = _path(count, lambda n: rng.uniform(-WRIST_START, WRIST_START, (n, 1)), lambda n: rng.uniform(-WRIST_MOVE, WRIST_MOVE, (n, 1)))
   return np.concatenate([hand, gripper, wrist], axis=-1)
 
 
-def _path(rng, count: int, start, move) -> np.ndarray:
+def _path(count: int, start, move) -> np.ndarray:
   """[count, 3, ...]: a start and two independent moves."""
-  del rng
   first = start(count)
   second = first + move(count)
   return np.stack([first, second, second + move(count)], axis=1)
@@ -198,15 +197,21 @@ def targets(design: Design, tier: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     for first in (0, 1):
       move = path[first + 1] - path[first]
       _, rotation, _ = camera_at(design, int(view), first)
-      if tier:
-        right, backward = rotation[:2, 0], rotation[:2, 2]
-        seen.append(np.array([right @ move / np.linalg.norm(right), -(backward @ move) / np.linalg.norm(backward)]) / FIELD)
-        robot.append(move / FIELD)
-      else:
-        right, up, backward = rotation.T @ move[:3] / FIELD
-        seen.append(np.array([right, -up, -backward, *move[3:]]))
-        robot.append(np.array([*move[:3] / FIELD, *move[3:]]))
+      seen.append(_in_axes(move, tier, rotation))
+      robot.append(_in_axes(move, tier, None))
   return chosen, np.array(seen), np.array(robot)
+
+
+def _in_axes(vector: np.ndarray, tier: int, rotation: np.ndarray | None) -> np.ndarray:
+  """Numbers of a tier [A] from a move or a place in the robot's frame: lengths in widths of the picture, along the axes of a camera of that
+  rotation (None: of the robot)."""
+  if rotation is None:
+    return vector / FIELD if tier else np.array([*vector[:3] / FIELD, *vector[3:]])
+  if tier:
+    right, backward = rotation[:2, 0], rotation[:2, 2]
+    return np.array([right @ vector / np.linalg.norm(right), -(backward @ vector) / np.linalg.norm(backward)]) / FIELD
+  right, up, backward = rotation.T @ vector[:3] / FIELD
+  return np.array([right, -up, -backward, *vector[3:]])
 
 
 def states(design: Design, tier: int, picture: int, *, camera: bool = True) -> np.ndarray:
@@ -219,13 +224,7 @@ def states(design: Design, tier: int, picture: int, *, camera: bool = True) -> n
     for first in (0, 1):
       place = path[first + picture]
       _, rotation, _ = camera_at(design, int(view), first)
-      if tier:
-        right, backward = rotation[:2, 0], rotation[:2, 2]
-        seen = np.array([right @ place / np.linalg.norm(right), -(backward @ place) / np.linalg.norm(backward)])
-        rows.append((seen if camera else place) / FIELD)
-      else:
-        right, up, backward = rotation.T @ place[:3]
-        rows.append(np.array([*(np.array([right, -up, -backward]) if camera else place[:3]) / FIELD, *place[3:]]))
+      rows.append(_in_axes(place, tier, rotation if camera else None))
   return np.array(rows)
 
 

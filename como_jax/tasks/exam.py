@@ -5,7 +5,6 @@ The set that ships was never shown to a motion model. Legend: V views of three p
 
 import json
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,11 +15,10 @@ from como_jax import errors, models, report
 from como_jax.exam import exam_set, motion_score
 from como_jax.exam import run as scoring
 from como_jax.models import pixels
+from como_jax.sim import exam_design
 from como_jax.tasks import exam_pictures, exam_rows, probe
 from como_jax.train import files, rundir
 
-SETS = pathlib.Path(__file__).parent.parent / "assets" / "exam"
-TIERS = ("hand", "pushed")
 METRICS, LATENTS, ROWS = "exam.json", "latents.npz", "rows.json"
 # Rows that every model is compared with, move by move: what no training tells.
 COMPARED = {"components of the difference": "minus_components", "components of the optical flow": "minus_flow"}
@@ -69,11 +67,11 @@ def find(given: str, tier: str) -> pathlib.Path:
   Raises:
     errors.UserError: an unknown tier, or no such folder.
   """
-  if tier not in TIERS:
-    raise errors.UserError(f"config.exam.tier={tier!r} is unknown: {errors.nearest(tier, TIERS)}")
-  folder = (SETS if given == "bundled" else pathlib.Path(given)) / tier
-  if not (folder / exam_pictures.TABLE).is_file():
-    raise errors.UserError(f"config.exam.set={given!r}: {folder / exam_pictures.TABLE} is missing; make a set with configs/exam_set.py, or give 'bundled'")
+  if tier not in exam_design.TIERS:
+    raise errors.UserError(f"config.exam.tier={tier!r} is unknown: {errors.nearest(tier, exam_design.TIERS)}")
+  folder = (exam_set.BUNDLED if given == "bundled" else pathlib.Path(given)) / tier
+  if not (folder / exam_set.TABLE).is_file():
+    raise errors.UserError(f"config.exam.set={given!r}: {folder / exam_set.TABLE} is missing; make a set with configs/exam_set.py, or give 'bundled'")
   return folder
 
 
@@ -91,32 +89,27 @@ def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, batch_size:
   shown = exam_pictures.frames(folder, config["model"]["image_size"])
   encode = jax.jit(lambda parameters, first, second: model.encode(parameters, pixels.normalise(first), pixels.normalise(second)).z)
   parameters = jax.device_put(parameters)
-  return exam_rows.latents(_batched(lambda first, second: encode(parameters, first, second), batch_size), shown)
-
-
-def _batched(encode: Callable[[np.ndarray, np.ndarray], jax.Array], size: int) -> exam_rows.Between:
-  """`encode` for any number of pairs, always compiled for `size` of them."""
-  def every(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    parts = []
-    for begin in range(0, len(first), size):
-      rows = np.minimum(np.arange(begin, begin + size), len(first) - 1)
-      parts.append(np.asarray(encode(first[rows], second[rows]))[: len(first) - begin])
-    return np.concatenate(parts)
-  return every
+  return exam_rows.latents(exam_pictures.batched(lambda first, second: encode(parameters, first, second), batch_size), shown)
 
 
 def table(folder: pathlib.Path, results: dict[str, scoring.Result]) -> dict[str, dict[str, Any]]:
   """Rows asked for and those stored with the set: name -> numbers, "kind", "verdict", and e_z minus that of the components, move by move."""
   stored = json.loads((folder / ROWS).read_text()) if (folder / ROWS).is_file() else {}
-  with np.load(folder / exam_pictures.TABLE) as file:
+  with np.load(folder / exam_set.TABLE) as file:
     compared = {key: file[f"rows/{name}"] for name, key in COMPARED.items() if f"rows/{name}" in file.files}
   rows = {}
   for name, one in results.items():
-    rows[name] = {"kind": "model", "verdict": one.verdict, "flags": list(one.flagged), **{key: value if np.isfinite(value) else None for key, value in one.row().items()}}
+    rows[name] = as_row(one, "model")
     for key, errors_there in compared.items():
       gap = motion_score.difference(one.errors, errors_there, one.groups)
       rows[name] |= {key: gap.value, f"{key}_low": gap.low, f"{key}_high": gap.high}
   return rows | stored
+
+
+def as_row(result: scoring.Result, kind: str) -> dict[str, Any]:
+  """A result as JSON holds it: numbers, None for what was withheld."""
+  numbers = {key: value if np.isfinite(value) else None for key, value in result.row().items()}
+  return {"kind": kind, "verdict": result.verdict, "flags": list(result.flagged), **numbers}
 
 
 def as_report(rows: dict[str, dict[str, Any]]) -> report.Exam:

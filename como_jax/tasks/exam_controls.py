@@ -9,13 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from como_jax.evaluate import picture_probe
-from como_jax.exam import kernel_ridge
+from como_jax.exam import exam_set, kernel_ridge
 from como_jax.tasks import exam_rows
 from como_jax.tasks.exam_pictures import Pictures
 
 STEPS = {"first": 0.25, "second": 0.5, "both": 1.0}  # shares of the steps that a network of each kind gets: one picture tells little
 COMPONENTS = 256  # of a picture's tokens, for the linear probe and the kernel
-TEST, SAME_CAMERA = 1, 2  # parts of a set
 MIRRORED = {"right": -1.0, "wrist": -1.0}  # numbers that turn around where a picture is mirrored left to right
 
 
@@ -24,7 +23,7 @@ def errors(pictures: Pictures, *, steps: int, seed: int = 0) -> dict[str, np.nda
   network on both pictures says of all pairs, "inverse_model" [P, A]."""
   table, part = pictures.table, pictures.of_pairs("part")
   found = {}
-  for prefix, target, kind, share in (("errors", "target", TEST, 1.0), ("errors_robot", "target_robot", SAME_CAMERA, 0.5)):
+  for prefix, target, kind, share in (("errors", "target", exam_set.TEST, 1.0), ("errors_robot", "target_robot", exam_set.SAME_CAMERA, 0.5)):
     wanted, test = table[target].astype(np.float64), part == kind
     for name, predicted in _predictions(pictures, target, wanted, steps=share * steps, seed=seed):
       if prefix == "errors" and name == "both_network":

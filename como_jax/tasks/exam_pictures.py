@@ -4,6 +4,7 @@ Legend: V views of three pictures, P = 2V pairs, N patches, D width of the encod
 """
 
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -11,13 +12,12 @@ import numpy as np
 
 from como_jax import models, presets
 from como_jax.data import video
+from como_jax.exam import exam_set
 from como_jax.models import pixels
 from como_jax.tasks import training
 from como_jax.train import rng
 
-PICTURES, TABLE = "pictures.mp4", "exam.npz"
-FIT = 0  # part of a set
-_BATCH = 128
+PICTURES = "pictures.mp4"
 
 
 class Pictures(NamedTuple):
@@ -36,17 +36,19 @@ class Pictures(NamedTuple):
   @property
   def fit(self) -> np.ndarray:
     """bool [P]: the pairs that probes are fitted on."""
-    return self.of_pairs("part") == FIT
+    return self.of_pairs("part") == exam_set.FIT
 
   def of_pairs(self, name: str) -> np.ndarray:
     """A column of the views, for each pair."""
     return np.repeat(self.table[name], 2)
 
-  def first(self, values: np.ndarray) -> np.ndarray:
+  @staticmethod
+  def first(values: np.ndarray) -> np.ndarray:
     """[V, 3, ...] -> [P, ...]: of each pair's first picture."""
     return values[:, :2].reshape(-1, *values.shape[2:])
 
-  def second(self, values: np.ndarray) -> np.ndarray:
+  @staticmethod
+  def second(values: np.ndarray) -> np.ndarray:
     """[V, 3, ...] -> [P, ...]: of each pair's second picture."""
     return values[:, 1:].reshape(-1, *values.shape[2:])
 
@@ -57,15 +59,21 @@ def load(folder: pathlib.Path) -> Pictures:
   model = models.build(section)
   parameters = {**model.init(rng.key(0, "exam")), **training.encoder_weights("bundled", model=model)}
   shown = frames(folder, section["image_size"])
-  run = jax.jit(lambda parameters, images: model.features(parameters, pixels.normalise(images))[:, 1:])
-  flat, parts = shown.reshape(-1, *shown.shape[2:]), []
-  for begin in range(0, len(flat), _BATCH):
-    part = flat[begin : begin + _BATCH]
-    padded = np.concatenate([part, np.repeat(part[:1], _BATCH - len(part), axis=0)])
-    parts.append(np.asarray(run(parameters, padded), np.float16)[: len(part)])
-  tokens = np.concatenate(parts)
-  with np.load(folder / TABLE) as file:
+  tokens = batched(jax.jit(lambda images: model.features(parameters, pixels.normalise(images))[:, 1:].astype("float16")), 128)
+  tokens = tokens(shown.reshape(-1, *shown.shape[2:]))
+  with np.load(folder / exam_set.TABLE) as file:
     return Pictures(shown, tokens.reshape(*shown.shape[:2], *tokens.shape[1:]), dict(file))
+
+
+def batched(run: Callable[..., jax.Array], size: int) -> Callable[..., np.ndarray]:
+  """`run` of arrays [n, ...] for any n, always called (and so compiled) for `size` rows."""
+  def every(*arrays: np.ndarray) -> np.ndarray:
+    count, parts = len(arrays[0]), []
+    for begin in range(0, count, size):
+      rows = np.minimum(np.arange(begin, begin + size), count - 1)
+      parts.append(np.asarray(run(*(values[rows] for values in arrays)))[: count - begin])
+    return np.concatenate(parts)
+  return every
 
 
 def frames(folder: pathlib.Path, size: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import linalg
 
 from como_jax.models.motion import flow
-from como_jax.tasks.exam_pictures import Pictures
+from como_jax.tasks.exam_pictures import Pictures, batched
 
 COMPONENTS, WIDE = 32, 1024  # numbers of a row made of principal components, and of the wide random map
 CHEATS = ("first picture", "future picture", "true second pose", "wide random map of both", "time", "scene", "camera", "task", "flow magnitude", "random numbers",
@@ -24,7 +24,7 @@ Between = Callable[[np.ndarray, np.ndarray], np.ndarray]  # numbers of the first
 def latents(between: Between, values: np.ndarray) -> dict[str, np.ndarray]:
   """What the exam reads of a latent that is a function of two pictures' numbers [V, 3, ...]: "z" and "z_ba" [P, Z] of the pairs there and
   back, "z_ac" [V, Z] of pictures 0 -> 2, "z_aa" [V, Z] of picture 0 and itself."""
-  first, second = values[:, :2].reshape(-1, *values.shape[2:]), values[:, 1:].reshape(-1, *values.shape[2:])
+  first, second = Pictures.first(values), Pictures.second(values)
   return {"z": between(first, second), "z_ba": between(second, first), "z_ac": between(values[:, 0], values[:, 2]),
           "z_aa": between(values[:, 0], values[:, 0])}
 
@@ -85,12 +85,8 @@ def build(pictures: Pictures, *, seed: int = 0) -> dict[str, dict[str, np.ndarra
 def moved_cells(first: np.ndarray, second: np.ndarray, *, size: int = 4, batch_size: int = 256) -> np.ndarray:
   """Optical flow between uint8 [P, H, W, 3] averaged over cells of `size` pixels: [P, H / size, W / size, 2]."""
   side = first.shape[1] // size
-  find = jax.jit(lambda first, second: flow.cells(flow.flow(first / 255, second / 255), side))
-  parts = []
-  for begin in range(0, len(first), batch_size):
-    rows = np.minimum(np.arange(begin, begin + batch_size), len(first) - 1)
-    parts.append(np.asarray(find(first[rows], second[rows]))[: len(first) - begin])
-  return np.concatenate(parts).reshape(-1, side, side, 2)
+  find = batched(jax.jit(lambda first, second: flow.cells(flow.flow(first / 255, second / 255), side)), batch_size)
+  return find(first, second).reshape(-1, side, side, 2)
 
 
 def _one_hot(labels: np.ndarray) -> np.ndarray:

@@ -16,7 +16,6 @@ from como_jax.exam import exam_set
 from como_jax.exam import run as scoring
 from como_jax.sim import exam_design
 from como_jax.tasks import exam, exam_controls, exam_pictures, exam_rows
-from como_jax.tasks.exam_pictures import PICTURES, TABLE
 from como_jax.train import files, rundir
 
 FACTS = "exam.json"
@@ -33,7 +32,7 @@ def run(command: config_lib.CommandLine) -> int:
   design, world = exam_design.draw(settings), exam_world.World(settings.image_size)
   folders = [workdir / name for name in exam_design.TIERS]
   for tier, folder in enumerate(folders):
-    if not (folder / TABLE).exists():
+    if not (folder / exam_set.TABLE).exists():
       write_tier(folder, design, tier, world, settings)
   world.close()
   for folder in folders:
@@ -57,16 +56,12 @@ def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, di
   kinds = dict.fromkeys(exam_rows.CHEATS, "cheat") | dict.fromkeys(exam_rows.BASELINES, "baseline") | dict.fromkeys(exam_rows.LABELED, "control")
   for name, latents in exam_rows.build(pictures).items():
     result = scoring.evaluate(asked, exam_set.latents(latents, asked))
-    found[name] = {"kind": kinds[name], "verdict": result.verdict, "flags": list(result.flagged), **_plain(result.row())}
+    row = exam.as_row(result, kinds[name])
+    found[name] = {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in row.items() if key != "seconds"}
     print(f"{name}: {result.sentence}", flush=True)
     if name in exam.COMPARED:
       pictures.table[f"rows/{name}"] = result.errors.astype(np.float32)
   return found
-
-
-def _plain(row: dict[str, float]) -> dict[str, float | None]:
-  """Numbers to store: five digits, None for what was withheld."""
-  return {key: float(f"{value:.5g}") if np.isfinite(value) else None for key, value in row.items() if key != "seconds"}
 
 
 def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:
@@ -75,9 +70,9 @@ def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:
     if name.startswith(("errors", "rows")):
       return values.astype(np.float16)
     return values.astype(np.float32) if values.dtype == np.float64 else values
-  partial = folder / f"{TABLE}.partial.npz"
+  partial = folder / f"{exam_set.TABLE}.partial.npz"
   np.savez_compressed(partial, **{name: stored(name, values) for name, values in table.items()})
-  partial.replace(folder / TABLE)
+  partial.replace(folder / exam_set.TABLE)
 
 
 def write_tier(folder: pathlib.Path, design: exam_design.Design, tier: int, world, settings: exam_design.Settings) -> None:
@@ -95,7 +90,7 @@ def write_tier(folder: pathlib.Path, design: exam_design.Design, tier: int, worl
       encoder.add(world.look(design.poses[at["chain"], picture], design.pushed[at["chain"], picture], exam_design.camera_at(design, int(view), picture)))
     position, _, _ = exam_design.camera_at(design, int(view), 0)
     numbers.append({**look, "camera": position - exam_design.CENTER})
-  (folder / PICTURES).write_bytes(encoder.finish())
+  (folder / exam_pictures.PICTURES).write_bytes(encoder.finish())
   table = {name: values[order] for name, values in views.items()}
   table |= {"camera_speed": design.camera_speed[chosen][order], "target": seen[pairs], "target_robot": robot[pairs],
             "names": np.array(exam_design.NAMES[folder.name]), "names_robot": np.array(exam_design.ROBOT_NAMES[folder.name])}

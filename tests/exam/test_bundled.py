@@ -12,19 +12,19 @@ from como_jax.tasks import exam, exam_rows
 NEAR = 0.03
 
 
-@pytest.fixture(scope="module", params=exam.TIERS)
+@pytest.fixture(scope="module", params=exam_design.TIERS)
 def tier(request):
   folder = exam.find("bundled", request.param)
   return request.param, exam_set.load(folder), json.loads((folder / exam.ROWS).read_text())
 
 
 def test_it_is_small():
-  assert sum(file.stat().st_size for file in exam.SETS.rglob("*") if file.is_file()) <= 10e6
+  assert sum(file.stat().st_size for file in exam_set.BUNDLED.rglob("*") if file.is_file()) <= 10e6
 
 
 def test_parts_are_what_the_design_says(tier):
   name, given, _ = tier
-  settings = json.loads((exam.SETS / "exam.json").read_text())["config"]["exam"]
+  settings = json.loads((exam_set.BUNDLED / "exam.json").read_text())["config"]["exam"]
   design = exam_design.draw(exam_design.Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}))
   _, seen, _ = exam_design.targets(design, exam_design.TIERS.index(name))
   assert sorted(np.round(seen[:, 0], 5)) == pytest.approx(sorted(np.round(given.target[:, 0], 5)), abs=2e-5)
