@@ -25,5 +25,5 @@ def get_config(arg=None):
     config.exam.update(fit_chains=6_000, pushed_fit_chains=1_350)
   elif name == "debug":
     config.control_steps = 20
-    config.exam.update(image_size=64, fit_chains=60, test_chains=6, more_test_chains=4, pushed_fit_chains=60, pushed_test_chains=6)
+    config.exam.update(image_size=64, fit_chains=60, test_chains=8, more_test_chains=4, pushed_fit_chains=60, pushed_test_chains=8)
   return config

@@ -214,7 +214,8 @@ def cross_decoding(
 
 
 def dose(errors_: Any, speed: Any, groups: Any, *, seed: int = 0) -> dict[float, Estimate]:
-  """e of errors [N, A] at each speed of the camera [N], slowest first, with intervals over groups [N]."""
+  """e of errors [N, A] at each speed of the camera [N], slowest first, with intervals over groups [N]; a speed of
+  one group alone has no interval and is left out."""
   values, speed, groups = (
     np.asarray(errors_),
     np.round(np.asarray(speed, dtype=float).reshape(-1), 4),
@@ -227,7 +228,9 @@ def dose(errors_: Any, speed: Any, groups: Any, *, seed: int = 0) -> dict[float,
     )
   rows = {float(level): speed == level for level in np.unique(speed)}
   return {
-    level: motion_score.e_estimate(values[some], groups[some], seed=seed) for level, some in rows.items()
+    level: motion_score.e_estimate(values[some], groups[some], seed=seed)
+    for level, some in rows.items()
+    if len(np.unique(groups[some])) > 1
   }
 
 

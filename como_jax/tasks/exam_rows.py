@@ -13,6 +13,7 @@ from como_jax.models.motion import flow
 from como_jax.tasks.exam_pictures import Pictures, batched
 
 COMPONENTS, WIDE = 32, 1024  # numbers of a row made of principal components, and of the wide random map
+_FAINTEST = 1e-4  # of the largest singular value
 CHEATS = ("first picture", "future picture", "true second pose", "wide random map of both", "time", "scene", "camera", "task", "flow magnitude", "random numbers",
           "episode", "swapped future")
 BASELINES = ("components of the difference", "components of the optical flow", "supervised inverse model", "true displacement")
@@ -30,11 +31,11 @@ def latents(between: Between, values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def components(fit: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]:
-  """Projection [n, K] -> [n, count] onto the principal components of fit [n, K]."""
+  """Projection [n, K] -> [n, at most count] onto the principal components of fit [n, K]; directions of rounding alone are left out."""
   mean = fit.mean(axis=0)
   centered = fit - mean
   _, values, vectors = linalg.svds(centered, k=min(count, min(centered.shape) - 1), v0=np.ones(min(centered.shape), centered.dtype))
-  chosen = vectors[np.argsort(-values)].T
+  chosen = vectors[np.argsort(-values)[: int((values > _FAINTEST * values.max()).sum())]].T
   return lambda new: (new - mean) @ chosen
 
 

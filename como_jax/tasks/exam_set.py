@@ -68,7 +68,7 @@ def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:
   """exam.npz: numbers in float32, errors in float16."""
   def stored(name: str, values: np.ndarray) -> np.ndarray:
     if name.startswith(("errors", "rows")):
-      return values.astype(np.float16)
+      return np.minimum(values, np.finfo(np.float16).max).astype(np.float16)  # far above 1 all errors are alike
     return values.astype(np.float32) if values.dtype == np.float64 else values
   partial = folder / f"{exam_set.TABLE}.partial.npz"
   np.savez_compressed(partial, **{name: stored(name, values) for name, values in table.items()})

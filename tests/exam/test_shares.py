@@ -193,3 +193,8 @@ def test_errors_name_what_is_wrong():
   ):
     with pytest.raises(errors.UserError, match=text):
       call()
+
+
+def test_a_speed_of_one_chain_is_left_out():
+  found = shares.dose(np.ones((6, 2)), [0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 2, 2])
+  assert list(found) == [0.0]

@@ -10,6 +10,7 @@ import pytest
 from como_jax import errors, models, report, weights
 from como_jax.data import video
 from como_jax.tasks import exam, exam_controls, exam_pictures, exam_rows
+from como_jax.tasks import exam_set as exam_set_task
 from tests.end_to_end import program
 from tests.exam import made_set
 from tests.models import tiny
@@ -152,3 +153,15 @@ def test_controls_are_of_the_tests_pairs():
 def test_a_set_without_the_sets_pictures_is_refused(tmp_path):
   with pytest.raises(errors.UserError, match="make a set with configs/exam_set.py"):
     exam.find(str(tmp_path), "hand")
+
+
+def test_components_leave_out_directions_of_rounding():
+  rng = np.random.default_rng(0)
+  fit = (rng.normal(size=(40, 5)) @ rng.normal(size=(5, 200))).astype(np.float32)
+  assert exam_rows.components(fit, 32)(fit).shape == (40, 5)
+
+
+def test_errors_are_stored_finite(tmp_path):
+  exam_set_task.save(tmp_path, {"errors/first": np.array([[1e9, 0.5]]), "target": np.array([[1e9]])})
+  with np.load(tmp_path / "exam.npz") as file:
+    assert np.isfinite(file["errors/first"]).all() and file["errors/first"][0, 1] == 0.5 and file["target"][0, 0] == 1e9
