@@ -1,9 +1,10 @@
 """Do the published directions show? Trains every input, bottleneck and width of the small motion model, takes the exam, prints one table.
 
-python benchmarks/variants.py --workdir DIR [--steps 350] [--seeds 5] [--hours 20] [--only NAME ...]
+python benchmarks/variants.py --workdir DIR [--steps 100] [--seeds 5] [--hours 20] [--only NAME ...]
 Steps are doubled, the same for all rows, until the best row's score on the exam moves by less than half its 95 % interval over seeds or the hours are
 spent; then the last move is printed. Finished runs are kept, so it can be stopped and run again. Writes DIR/variants.md and
-DIR/variants.json. About 10 minutes a run of 350 steps on 2 CPU cores, 5 of them the exam and the probe.
+DIR/variants.json. A run of 100 steps takes about three minutes on 2 CPU cores, two of them the exam and the probe.
+All rows train on pictures that are not shifted at random, so that the tokens of the frozen encoder can be kept.
 """
 
 import argparse
@@ -40,6 +41,24 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # options of configs/motion.py:small, 
     "Td + Tcl, path of the difference": ("path=features,inputs=feature_diff,tcl=on",),
     "Td + Tcl, path of the flow": ("path=flow,inputs=feature_diff,tcl=on",),
 }
+COMMON = ("--config.data.augment.shift.on=False", "--config.train.evaluate_every=0")
+CACHED = "--config.train.cache_tokens=True"  # not for RGB differences, which encode other pictures
+# What is published (arXiv 2505.17006, v1 and v2): in which numbers the first of two rows is better (lower). e_z is the exam's.
+PUBLISHED = (
+    ("none (w/o VQ)", "future features (collapse)", ("lp_mse", "s_pcfc")),
+    ("none (w/o VQ)", "VQ", ("lp_mse",)),
+    ("VQ", "none (w/o VQ)", ("s_pcfc",)),
+    ("Td", "none (w/o VQ)", ("lp_mse", "s_pcfc")),
+    ("Tcl", "none (w/o VQ)", ("lp_mse", "s_pcfc")),
+    ("Td + Tcl", "Td", ("lp_mse", "s_pcfc")),
+    ("Td + Tcl", "Tcl", ("lp_mse", "s_pcfc")),
+    ("VQ", "Td + Tcl", ("s_pcfc",)),
+    ("Td", "pre-VQ", ("lp_mse",)),
+    ("Td + Tcl", "Td + Tcl, 128 numbers", ("s_pcfc",)),  # published for Td alone
+    ("Td + Tcl, 128 numbers", "Td + Tcl, 512 numbers", ("s_pcfc",)),
+)
+FURTHER = (("Td", "RGB difference"), ("Td + Tcl", "Td + Tcl, direct"), ("Td + Tcl, gated", "Td + Tcl"), ("Td + Tcl, path of the difference", "Td + Tcl"),
+           ("Td + Tcl, path of the flow", "Td + Tcl"))  # asked of the exam alone
 EXAM = ("s", "e_z", "minus_components", "appearance")
 COLUMNS = (*EXAM, "lp_mse", "lp_gain", "state_lp_mse", "state_lp_gain", "mlp_mse", "s_pcfc", "effective_rank", "copy_ratio_moving", "camera_excess")
 GAINS = ("lp_gain", "state_lp_gain")
@@ -49,7 +68,7 @@ CLASSES = ("scene", "camera", "objects", "palette")
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
-  parser.add_argument("--steps", type=int, default=350, help="of the first round; doubled in each further one")
+  parser.add_argument("--steps", type=int, default=100, help="of the first round; doubled in each further one")
   parser.add_argument("--seeds", type=int, default=5)
   parser.add_argument("--hours", type=float, default=20.0, help="of computing, over all rounds")
   parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
@@ -88,7 +107,7 @@ def write(workdir: pathlib.Path, rounds: list[tuple[int, dict[str, list[dict]]]]
       best = max(found, key=lambda name: mean(rows[name], "s"))
       moved = mean(rows[best], "s") - mean(rounds[i - 1][1][best], "s")
       parts.append(f"S of the best row ({best}) moved by {moved:+.3f} from {rounds[i - 1][0]} steps; half its interval over seeds is {half_width(rows[best], 's'):.3f}.")
-    parts.append(corrected(found))
+    parts += [corrected(found), directions(rows)]
   parts.append(f"{spent(workdir) / 3600:.1f} hours of computing so far.")
   (workdir / "variants.md").write_text("\n\n".join(parts) + "\n")
   (workdir / "variants.json").write_text(json.dumps(rounds, indent=1))
@@ -159,7 +178,7 @@ def corrected(rows: dict[str, list[dict]]) -> str:
   for name, found in rows.items():
     for key in GAINS:
       values = [row[key] for row in found if row.get(key) is not None]
-      means = [one[0] if isinstance(one, list) else one for one in values]
+      means = [_value(one) for one in values]
       if len(means) > 1 and len(set(means)) > 1:
         p[f"{name}, {key}"] = float(stats.ttest_1samp(means, 0.0).pvalue)
       elif len(values) == 1 and isinstance(values[0], list) and values[0][1]:
@@ -170,13 +189,36 @@ def corrected(rows: dict[str, list[dict]]) -> str:
   return f"Gains against zero, p after Holm's correction over these {len(p)} ({unit}): {'; '.join(parts)}."
 
 
+def directions(rows: dict[str, list[dict]]) -> str:
+  """Each published comparison, and the same pair in the exam: mean difference over seeds (the same in both rows), Student's 95 % interval, p after
+  Holm's correction over all of them."""
+  asked = [(one, other, key) for one, other, keys in PUBLISHED for key in (*keys, "e_z")] + [(one, other, "e_z") for one, other in FURTHER]
+  found = {}
+  for one, other, key in asked:
+    pairs = [(a["trained"].get(key), b["trained"].get(key)) for a, b in zip(rows.get(one, ()), rows.get(other, ()), strict=False)]
+    gaps = [_value(a) - _value(b) for a, b in pairs if a is not None and b is not None]
+    if len(gaps) > 1 and len(set(gaps)) > 1:
+      test = stats.ttest_1samp(gaps, 0.0)
+      found[one, other, key] = (statistics.fmean(gaps), *test.confidence_interval(), float(test.pvalue), len(gaps))
+  adjusted = dict(zip(found, runs.holm([one[3] for one in found.values()]), strict=True))
+  lines = ["| first minus second row | number | difference [95 %] | seeds | p, corrected | |", "| --- |" + " --- |" * 5]
+  for (one, other, key), (gap, low, high, _, count) in found.items():
+    told = "not shown" if adjusted[one, other, key] >= 0.05 else "lower" if gap < 0 else "higher"
+    lines.append(f"| {one} - {other} | {key} | {gap:+.3f} [{low:+.3f}, {high:+.3f}] | {count} | {adjusted[one, other, key]:.2g} | {told} |")
+  return "\n".join(lines) if found else "No comparison has two seeds yet."
+
+
+def _value(number: float | list[float]) -> float:
+  return number[0] if isinstance(number, list) else number
+
+
 def _main(config: str, workdir: pathlib.Path, *words: str) -> None:
   print(f"== {config} {' '.join(words)}", flush=True)
   subprocess.run([sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words], check=True, cwd=ROOT)
 
 
 def _cell(rows: list[dict], key: str) -> str:
-  values = [row[key][0] if isinstance(row.get(key), list) else row.get(key) for row in rows]
+  values = [_value(row.get(key)) for row in rows]
   if None in values:
     return ""
   if len(values) > 1:  # over seeds

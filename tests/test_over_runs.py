@@ -165,3 +165,16 @@ def test_gains_of_the_variants_are_corrected_for_their_number(load):
   assert "a, lp_gain 0.14; a, state_lp_gain 2.3e-06; b, lp_gain 1; b, state_lp_gain 1." in text
   seeds = variants.corrected({"a": [{"lp_gain": [value, 0.01]} for value in (0.1, 0.2, 0.3)]})
   assert seeds.endswith("over these 1 (3 seeds a row): a, lp_gain 0.074.")  # t = 3.46, 2 degrees of freedom
+
+
+def test_published_directions_are_told_where_the_seeds_show_them(load):
+  variants = load("variants")
+  def row(lp, e):
+    return {"trained": {"lp_mse": [lp, 0.1], "s_pcfc": 0.5, "e_z": e}}
+  rows = {"Td": [row(0.80 + 0.01 * i, 0.9 + 0.01 * i) for i in range(5)], "none (w/o VQ)": [row(0.90 + 0.011 * i, 0.9 + 0.01 * (i % 2)) for i in range(5)]}
+  told = variants.directions(rows).splitlines()
+  assert "| Td - none (w/o VQ) | lp_mse | -0.102 [-0.104, -0.100] | 5 |" in told[2] and told[2].endswith("| lower |")
+  assert "| Td - none (w/o VQ) | e_z | +0.016" in told[3] and told[3].endswith("| not shown |") and len(told) == 4  # s_pcfc is the same in all
+  rows["Td"] = [row(1.0 + 0.01 * i, 0.9) for i in range(5)]
+  assert variants.directions(rows).splitlines()[2].endswith("| higher |")
+  assert variants.directions({"Td": rows["Td"][:1], "none (w/o VQ)": rows["Td"][1:2]}) == "No comparison has two seeds yet."

@@ -35,6 +35,7 @@ class ExamSet:
     errors: control -> squared errors [pairs of part TEST, A], in the target's own units.
     errors_robot: control -> squared errors [pairs of part SAME_CAMERA, B].
     numbers: name -> numbers of the view [V, k] (colors, light, pose of the camera).
+    limit: the smallest error that any reader of one picture can have, known from how the moves were drawn; None: not known.
   """
 
   views: Mapping[str, np.ndarray]
@@ -46,6 +47,7 @@ class ExamSet:
   errors: Mapping[str, np.ndarray]
   errors_robot: Mapping[str, np.ndarray]
   numbers: Mapping[str, np.ndarray]
+  limit: float | None = None
 
   @property
   def pairs(self) -> int:
@@ -131,6 +133,7 @@ def load(path: Any) -> ExamSet:
       for n, key in stored["errors_robot"].items()
     },
     numbers={n: _finite(path, key, table[key], (count, None)) for n, key in stored["numbers"].items()},
+    limit=float(_finite(path, "limit", table["limit"], (len(names),)).mean()) if "limit" in table else None,
   )
 
 

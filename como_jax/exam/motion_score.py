@@ -1,10 +1,11 @@
 """How much of the move z tells, between what one picture and what both pictures tell. Legend: M pairs, A
 target dimensions.
 
-e = mean over dimensions of min(1, mean over pairs of the squared error / variance): 0 = the move is known, 1
-= nothing is known (an error above that of the mean counts as 1: being worse than knowing nothing says
-nothing). S = (e_single - e_z) / (e_single - e_both): 0 = no more than the better of two single pictures, 1 =
-as much as both.
+e = mean over dimensions of min(1, sum over pairs of the squared error / sum of the squared target): 0 = the
+move is known, 1 = nothing is known (an error above that of the mean counts as 1: being worse than knowing
+nothing says nothing). Both sums are over the same pairs, in a bootstrap's draw too: whether the moves drawn
+are large or small is no part of the error. S = (e_single - e_z) / (e_single - e_both): 0 = no more than the
+better of two single pictures, 1 = as much as both.
 """
 
 import dataclasses
@@ -23,6 +24,26 @@ CLEAR = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
+class Moves:
+  """The pairs that are asked about.
+
+  Attributes:
+    groups: of the pairs [M] (moves or chains): all pairs of one are drawn together.
+    squares: of the targets [M, A], in the unit of the errors; None: 1 for every pair.
+    limit: the smallest e that any reader of one picture can have, where it is known from how the moves were
+      drawn. It counts as a control of one picture that has no sampling error.
+  """
+
+  groups: Any
+  squares: Any = None
+  limit: float | None = None
+
+  def __getitem__(self, rows: Any) -> "Moves":
+    squares = None if self.squares is None else np.asarray(self.squares)[rows]
+    return Moves(np.asarray(self.groups).reshape(-1)[rows], squares, self.limit)
+
+
+@dataclasses.dataclass(frozen=True)
 class Score:
   """S of a latent; nan, with the reason in `withheld`, where pictures do not tell moves well enough to ask.
 
@@ -31,7 +52,7 @@ class Score:
     z, single, both: e of the latent, of the better single-picture control, of the better control on both.
     gain: e_single - e_both, paired.
     by_dimension: the latent's error in each dimension [A], not capped.
-    chosen_single, chosen_both: positions of the controls that were taken.
+    chosen_single, chosen_both: positions of the controls that were taken; -1: the limit of one picture.
     withheld: reason, or "".
     groups: number of groups drawn.
   """
@@ -85,33 +106,29 @@ def capped(means: np.ndarray) -> np.ndarray:
   return np.minimum(1.0, means).mean(axis=-1)
 
 
-def e(values: Any) -> float:
-  """e of errors [M, A]."""
-  return float(capped(_table(values, "errors").mean(axis=0)))
-
-
-def e_estimate(values: Any, groups: Any, *, seed: int = 0, resamples: int = resampling.RESAMPLES) -> Estimate:
-  """e of errors [M, A] with its interval over groups [M]."""
+def e(values: Any, squares: Any = None) -> float:
+  """e of errors [M, A]; `squares` as in `Moves`."""
   values = _table(values, "errors")
-  return resampling.of_means(values, _draws(values, groups, seed, resamples), capped)
+  return float(capped(values.mean(axis=0) / (1.0 if squares is None else np.mean(squares, axis=0))))
+
+
+def e_estimate(values: Any, moves: Moves, *, seed: int = 0, resamples: int = resampling.RESAMPLES) -> Estimate:
+  """e of errors [M, A] with its interval over groups."""
+  (mean,), (drawn,), _ = _means([_table(values, "errors")], moves, seed, resamples)
+  return resampling.estimate(capped(mean), capped(drawn))
 
 
 def difference(
-  one: Any, other: Any, groups: Any, *, seed: int = 0, resamples: int = resampling.RESAMPLES
+  one: Any, other: Any, moves: Moves, *, seed: int = 0, resamples: int = resampling.RESAMPLES
 ) -> Estimate:
   """e_one - e_other of errors [M, A] of the same pairs: below 0 where the first knows more. Paired draws."""
-  one, other = _table(one, "errors"), _same(other, one, "the other's errors")
-  width = one.shape[1]
-  draws = _draws(one, groups, seed, resamples)
-  return resampling.of_means(
-    np.concatenate([one, other], axis=1),
-    draws,
-    lambda mean: capped(mean[..., :width]) - capped(mean[..., width:]),
-  )
+  one = _table(one, "errors")
+  means, drawn, _ = _means([one, _same(other, one, "the other's errors")], moves, seed, resamples)
+  return resampling.estimate(*(capped(a) - capped(b) for a, b in (means, drawn)))
 
 
 def score(
-  single: Any, z: Any, both: Any, *, groups: Any, seed: int = 0, resamples: int = resampling.RESAMPLES
+  single: Any, z: Any, both: Any, moves: Moves, *, seed: int = 0, resamples: int = resampling.RESAMPLES
 ) -> Score:
   """S of a latent, with intervals over groups.
 
@@ -120,7 +137,7 @@ def score(
       counts.
     z: errors of the latent [M, A], of the same pairs.
     both: as `single`, of controls that see both pictures.
-    groups: of the pairs [M] (moves or chains): all pairs of one are drawn together.
+    moves: the pairs.
     seed, resamples: of the bootstrap.
 
   Raises:
@@ -129,10 +146,12 @@ def score(
   z = _table(z, "z's errors")
   singles = [_same(values, z, "single's errors") for values in _candidates(single)]
   boths = [_same(values, z, "both's errors") for values in _candidates(both)]
-  chosen = [int(np.argmin([e(values) for values in some])) for some in (singles, boths)]
-  draws = _draws(z, groups, seed, resamples)
-  means, drawn = zip(*(draws.means(values) for values in (singles[chosen[0]], z, boths[chosen[1]])))
+  chosen = [int(np.argmin([e(values, moves.squares) for values in some])) for some in (singles, boths)]
+  asked = [singles[chosen[0]], z, boths[chosen[1]]]
+  means, drawn, number = _means(asked, moves, seed, resamples)
   (one, ours, two), (one_b, ours_b, two_b) = (tuple(capped(m) for m in some) for some in (means, drawn))
+  if moves.limit is not None and moves.limit < one:
+    one, one_b, chosen[0] = moves.limit, np.full_like(one_b, moves.limit), -1
   gain = resampling.estimate(one - two, one_b - two_b)
   withheld = ""
   s = Estimate(float("nan"))
@@ -155,7 +174,7 @@ def score(
     chosen_single=chosen[0],
     chosen_both=chosen[1],
     withheld=withheld,
-    groups=draws.number,
+    groups=number,
   )
 
 
@@ -163,9 +182,9 @@ def spread(
   single: Any,
   z: Any,
   both: Any,
+  moves: Moves,
   *,
   levels: Any,
-  groups: Any,
   seed: int = 0,
   resamples: int = resampling.RESAMPLES,
 ) -> Spread:
@@ -176,14 +195,15 @@ def spread(
   Raises:
     errors.UserError: as `score`; a level with pairs of fewer than two groups.
   """
-  levels, groups = np.asarray(levels).reshape(-1), np.asarray(groups).reshape(-1)
-  whole = score(single, z, both, groups=groups, seed=seed, resamples=2)
-  one = _table(_candidates(single)[whole.chosen_single], "single's errors")
+  levels = np.asarray(levels).reshape(-1)
+  whole = score(single, z, both, moves, seed=seed, resamples=2)
+  limit = moves.limit if whole.chosen_single < 0 else None
+  one = _table(_candidates(single)[max(0, whole.chosen_single)], "single's errors")
   two = _table(_candidates(both)[whole.chosen_both], "both's errors")
-  z = _table(z, "z's errors")
+  z, moves = _table(z, "z's errors"), dataclasses.replace(moves, limit=limit)
   names = tuple(np.unique(levels).tolist())
   scores = tuple(
-    score(one[rows], z[rows], two[rows], groups=groups[rows], seed=seed, resamples=resamples)
+    score(one[rows], z[rows], two[rows], moves[rows], seed=seed, resamples=resamples)
     for rows in (levels == name for name in names)
   )
   known = np.array([found.s.value for found in scores if not found.withheld])
@@ -217,8 +237,19 @@ def _same(values: Any, like: np.ndarray, name: str) -> np.ndarray:
   return values
 
 
-def _draws(values: np.ndarray, groups: Any, seed: int, resamples: int) -> resampling.Groups:
-  groups = np.asarray(groups).reshape(-1)
-  if len(groups) != len(values):
-    raise errors.UserError(f"groups: expected [{len(values)}], one for each pair, found [{len(groups)}]")
-  return resampling.groups_of(groups, seed=seed, resamples=resamples)
+def _means(
+  tables: list[np.ndarray], moves: Moves, seed: int, resamples: int
+) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+  """Of errors [M, A] of the same pairs: (each one's mean in units of the mean square [A], that of each draw
+  [B, A], number of groups)."""
+  groups = np.asarray(moves.groups).reshape(-1)
+  if len(groups) != len(tables[0]):
+    raise errors.UserError(
+      f"groups: expected [{len(tables[0])}], one for each pair, found [{len(groups)}]"
+    )
+  draws = resampling.groups_of(groups, seed=seed, resamples=resamples)
+  means, drawn = map(list, zip(*(draws.means(values) for values in tables)))
+  if moves.squares is None:
+    return means, drawn, draws.number
+  unit, unit_drawn = draws.means(_same(moves.squares, tables[0], "squares"))
+  return [m / unit for m in means], [m / unit_drawn for m in drawn], draws.number

@@ -64,7 +64,7 @@ class Result:
   static: float | None
   errors: np.ndarray
   errors_robot: np.ndarray | None
-  groups: np.ndarray
+  moves: motion_score.Moves
   names: tuple[str, ...]
   names_robot: tuple[str, ...]
   width: int
@@ -160,11 +160,11 @@ def evaluate(
   predicted = probe.predict(latents.z[test])
   found = motion_score.pair_errors(predicted[:, sides[0]], exam.target[test], exam.variance)
   stored = {name: values / exam.variance for name, values in exam.errors.items()}
-  ask = (*_controls(stored, found, "errors"), chains[test])
-  score = motion_score.score(*ask[:3], groups=ask[3], **options)
+  moves = motion_score.Moves(chains[test], exam.target[test] ** 2 / exam.variance, exam.limit)
+  ask = (*_controls(stored, found, "errors", exam.limit), moves)
+  score = motion_score.score(*ask, **options)
   spreads = [
-    motion_score.spread(*ask[:3], levels=exam.of_pairs(name)[test], groups=ask[3], **options)
-    for name in ("camera", "scene")
+    motion_score.spread(*ask, levels=exam.of_pairs(name)[test], **options) for name in ("camera", "scene")
   ]
   robot = errors_robot = None
   if len(same) and exam.errors_robot:
@@ -172,8 +172,11 @@ def evaluate(
       probe.predict(latents.z[same])[:, sides[1]], exam.target_robot[same], exam.variance_robot
     )
     known = {name: values / exam.variance_robot for name, values in exam.errors_robot.items()}
+    moves_robot = motion_score.Moves(
+      chains[same], exam.target_robot[same] ** 2 / exam.variance_robot, exam.limit
+    )
     robot = motion_score.score(
-      *_controls(known, errors_robot, "errors_robot"), groups=chains[same], **options
+      *_controls(known, errors_robot, "errors_robot", exam.limit), moves_robot, **options
     )
 
   log("classes and numbers of appearance")
@@ -207,13 +210,13 @@ def evaluate(
     numbers=numbers,
     shares=_shares(exam, scaling(latents.z), options),
     crossed=crossed,
-    dose=shares.dose(found[moving], speed[test][moving], chains[test][moving], seed=seed)
+    dose=shares.dose(found[moving], speed[test][moving], moves[moving], seed=seed)
     if moving.any()
     else {},
     **_relations(exam, latents, scaling, seed),
     errors=found,
     errors_robot=errors_robot,
-    groups=chains[test],
+    moves=moves,
     names=exam.names,
     names_robot=exam.names_robot,
     width=latents.z.shape[1],
@@ -257,11 +260,15 @@ def twins(exam: sets.ExamSet) -> np.ndarray | None:
   return block if block.size and min(block.shape) >= 2 else None
 
 
-def _controls(stored: dict[str, np.ndarray], z: np.ndarray, prefix: str) -> tuple[list, np.ndarray, list]:
-  """(errors of controls of one picture, z's, of both). The true pose of one picture is a control of one picture: a latent that holds
-  the second pose, read better than any probe of the picture does, holds no motion all the same."""
+def _controls(
+  stored: dict[str, np.ndarray], z: np.ndarray, prefix: str, limit: float | None
+) -> tuple[list, np.ndarray, list]:
+  """(errors of controls of one picture, z's, of both). The true pose of one picture is a control of one
+  picture: a latent that holds the second pose, read better than any probe of the picture does, holds no
+  motion all the same. Where the set says what that pose can tell at best, its sample is not needed."""
+  oracles = () if limit is not None else ("oracle_first", "oracle_second")
   single, both = (
-    [name for prefix in ("first", "second", "oracle_first", "oracle_second") for name in sets.controls(stored, prefix)],
+    [name for prefix in ("first", "second", *oracles) for name in sets.controls(stored, prefix)],
     sets.controls(stored, "both"),
   )
   if not (single and both):

@@ -213,13 +213,15 @@ def cross_decoding(
   return Crossed(tuple(levels.tolist()), result)
 
 
-def dose(errors_: Any, speed: Any, groups: Any, *, seed: int = 0) -> dict[float, Estimate]:
-  """e of errors [N, A] at each speed of the camera [N], slowest first, with intervals over groups [N]; a speed of
-  one group alone has no interval and is left out."""
+def dose(
+  errors_: Any, speed: Any, moves: motion_score.Moves, *, seed: int = 0
+) -> dict[float, Estimate]:
+  """e of errors [N, A] at each speed of the camera [N], slowest first, with intervals over the moves' groups; a
+  speed of one group alone has no interval and is left out."""
   values, speed, groups = (
     np.asarray(errors_),
     np.round(np.asarray(speed, dtype=float).reshape(-1), 4),
-    np.asarray(groups),
+    np.asarray(moves.groups),
   )
   if not len(values) == len(speed) == len(groups):
     raise errors.UserError(
@@ -228,7 +230,7 @@ def dose(errors_: Any, speed: Any, groups: Any, *, seed: int = 0) -> dict[float,
     )
   rows = {float(level): speed == level for level in np.unique(speed)}
   return {
-    level: motion_score.e_estimate(values[some], groups[some], seed=seed)
+    level: motion_score.e_estimate(values[some], moves[some], seed=seed)
     for level, some in rows.items()
     if len(np.unique(groups[some])) > 1
   }

@@ -24,6 +24,7 @@ START_RADIUS, MOVE_RADIUS = 0.12, 0.07  # of the balls of starts and moves, mete
 GRIPPER_START, GRIPPER_MOVE = 0.2, 0.15  # half widths about 0.5 and about 0; opening is 0 (closed) to 1
 WRIST_START, WRIST_MOVE = math.radians(60), math.radians(36)  # half widths, radians about the vertical
 TABLE_CENTER = np.array([0.0, 0.6])
+PUSHED_HEIGHT = 0.03  # meters: of the pushed object's middle above the table
 PUSHED_START, PUSHED_MOVE = 0.14, 0.08  # radii of discs on the table, meters
 FIELD = 0.6  # meters: width of the picture at CENTER, the same for every camera
 
@@ -226,6 +227,20 @@ def states(design: Design, tier: int, picture: int, *, camera: bool = True) -> n
       _, rotation, _ = camera_at(design, int(view), first)
       rows.append(_in_axes(place, tier, rotation if camera else None))
   return np.array(rows)
+
+
+def places(design: Design, tier: int) -> np.ndarray:
+  """Where the hand (or the pushed object) is in each picture of a tier's views: [v, 3, 2] to the right and down from the picture's middle, in
+  widths of the picture."""
+  found = []
+  for view in np.flatnonzero(design.tier[design.views["chain"]] == tier):
+    chain = design.views["chain"][view]
+    for picture in range(3):
+      point = np.array([*design.pushed[chain, picture], PUSHED_HEIGHT]) if tier else design.poses[chain, picture, :3]
+      position, rotation, fovy = camera_at(design, int(view), picture)
+      right, up, backward = rotation.T @ (point - position)
+      found.append(np.array([right, -up]) / (-backward * 2 * math.tan(math.radians(fovy) / 2)))
+  return np.array(found).reshape(-1, 3, 2)
 
 
 def closed_form(tier: int, *, samples: int = 400_000, seed: int = 0) -> dict[str, np.ndarray]:

@@ -67,7 +67,7 @@ class World:
     self._pose(pose)
     model, data = self._model, self._data
     block = model.body("pushed").mocapid[0]
-    data.mocap_pos[block] = _HIDDEN if np.isnan(pushed).any() else [*pushed, 0.03]
+    data.mocap_pos[block] = _HIDDEN if np.isnan(pushed).any() else [*pushed, exam_design.PUSHED_HEIGHT]
     position, rotation, fovy = camera
     number = model.camera("exam").id
     model.cam_pos[number], model.cam_fovy[number] = position, fovy

@@ -101,7 +101,7 @@ def table(folder: pathlib.Path, results: dict[str, scoring.Result]) -> dict[str,
   for name, one in results.items():
     rows[name] = as_row(one, "model")
     for key, errors_there in compared.items():
-      gap = motion_score.difference(one.errors, errors_there, one.groups)
+      gap = motion_score.difference(one.errors, errors_there, one.moves)
       rows[name] |= {key: gap.value, f"{key}_low": gap.low, f"{key}_high": gap.high}
   return rows | stored
 

@@ -1,20 +1,21 @@
 """What can be known of the exam's moves: from either picture, from both, from the true pose; squared errors of each, stored with the set.
 
-Controls see the pictures through one frozen encoder, the one that ships, or as they are (a small convolutional network). They are fitted on
-the set's fit part, with its labels. Legend: V views, P = 2V pairs, A numbers asked for.
+Controls see the pictures through one frozen encoder, the one that ships, or as they are stored (small convolutional networks: one finds the
+hand or the object, the other looks at a window about it). They are fitted on the set's fit part, with its labels. Legend: V views, P = 2V pairs, A numbers asked for.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from como_jax.evaluate import picture_probe
+from como_jax.evaluate import picture_probe, place_probe
 from como_jax.exam import exam_set, kernel_ridge
 from como_jax.tasks import exam_rows
 from como_jax.tasks.exam_pictures import Pictures
 
 STEPS = {"first": 0.25, "second": 0.5, "both": 1.0}  # shares of the steps that a network of each kind gets: one picture tells little
 COMPONENTS = 256  # of a picture's tokens, for the linear probe and the kernel
+WINDOW = 48  # pixels about the hand or the object, of the pictures as they are stored
 MIRRORED = {"right": -1.0, "wrist": -1.0}  # numbers that turn around where a picture is mirrored left to right
 
 
@@ -23,9 +24,10 @@ def errors(pictures: Pictures, *, steps: int, seed: int = 0) -> dict[str, np.nda
   network on both pictures says of all pairs, "inverse_model" [P, A]."""
   table, part = pictures.table, pictures.of_pairs("part")
   found = {}
+  windows = _windows(pictures, steps=steps, seed=seed)
   for prefix, target, kind, share in (("errors", "target", exam_set.TEST, 1.0), ("errors_robot", "target_robot", exam_set.SAME_CAMERA, 0.5)):
     wanted, test = table[target].astype(np.float64), part == kind
-    for name, predicted in _predictions(pictures, target, wanted, steps=share * steps, seed=seed):
+    for name, predicted in _predictions(pictures, windows, target, steps=share * steps, seed=seed):
       if prefix == "errors" and name == "both_network":
         found["inverse_model"] = predicted.astype(np.float32)
       found[f"{prefix}/{name}"] = np.square(predicted[test] - wanted[test]).astype(np.float32)
@@ -33,9 +35,22 @@ def errors(pictures: Pictures, *, steps: int, seed: int = 0) -> dict[str, np.nda
   return found
 
 
-def _predictions(pictures: Pictures, target: str, wanted: np.ndarray, *, steps: float, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+def _windows(pictures: Pictures, *, steps: int, seed: int) -> picture_probe.Windows:
+  """Of all pictures, in the order [V, 3], about the place that a network finds."""
+  shown, fit = pictures.frames, pictures.table["part"] == exam_set.FIT
+  flat = shown.reshape(-1, *shown.shape[2:])
+  wanted = pictures.table["place"].astype(np.float64)
+  find = place_probe.fit(shown[fit].reshape(-1, *shown.shape[2:]), wanted[fit].reshape(-1, 2), steps=max(1, round(0.4 * steps)), seed=seed)
+  found = find(flat).reshape(wanted.shape)
+  for part, name in ((exam_set.FIT, "fitted"), (exam_set.TEST, "test")):
+    print(f"place, {name}: {np.abs(found - wanted)[pictures.table['part'] == part].mean():.4f} widths of the picture off", flush=True)
+  whole = pictures.whole
+  return picture_probe.windows(whole.reshape(-1, *whole.shape[2:]), found.reshape(-1, 2), min(WINDOW, whole.shape[2]))
+
+
+def _predictions(pictures: Pictures, windows: picture_probe.Windows, target: str, *, steps: float, seed: int) -> Iterator[tuple[str, np.ndarray]]:
   """(control, predictions [P, A])."""
-  fit, chains = pictures.fit, pictures.of_pairs("chain")
+  fit, chains, wanted = pictures.fit, pictures.of_pairs("chain"), pictures.table[target].astype(np.float64)
   tokens = pictures.tokens.reshape(len(pictures.tokens), 3, -1).astype(np.float32)
   rows = {"first": pictures.first(tokens), "second": pictures.second(tokens)}
   chosen = np.flatnonzero(fit)[:: max(1, int(fit.sum()) // 4_000)]
@@ -46,7 +61,7 @@ def _predictions(pictures: Pictures, target: str, wanted: np.ndarray, *, steps: 
     for kernel in ("linear", "rbf"):
       probe = kernel_ridge.fit(values[fit], wanted[fit], groups=chains[fit], seed=seed, whiten=False, kernels=(kernel,))
       yield f"{name}_{'linear' if kernel == 'linear' else 'kernel'}", probe.predict(values)
-  first, second = pictures.first(pictures.frames), pictures.second(pictures.frames)
+  first, second = (windows[side(np.arange(len(windows.places)).reshape(-1, 3))] for side in (pictures.first, pictures.second))
   signs = [MIRRORED.get(str(name), 1.0) for name in pictures.table["names"]] if target == "target" else []
   for kind in picture_probe.KINDS:
     settings = {"kind": kind, "steps": max(1, round(steps * STEPS[kind])), "seed": seed}

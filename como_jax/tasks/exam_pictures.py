@@ -24,12 +24,14 @@ class Pictures(NamedTuple):
   """A set's pictures and what a frozen encoder makes of them.
 
   Attributes:
-    frames: uint8 [V, 3, H, W, 3].
+    frames: uint8 [V, 3, H, W, 3], at the size of the encoder.
+    whole: the same as they are stored.
     tokens: float16 [V, 3, N, D], patches only.
     table: the set's arrays (`exam.npz`).
   """
 
   frames: np.ndarray
+  whole: np.ndarray
   tokens: np.ndarray
   table: dict[str, np.ndarray]
 
@@ -62,7 +64,7 @@ def load(folder: pathlib.Path) -> Pictures:
   tokens = batched(jax.jit(lambda images: model.features(parameters, pixels.normalise(images))[:, 1:].astype("float16")), 128)
   tokens = tokens(shown.reshape(-1, *shown.shape[2:]))
   with np.load(folder / exam_set.TABLE) as file:
-    return Pictures(shown, tokens.reshape(*shown.shape[:2], *tokens.shape[1:]), dict(file))
+    return Pictures(shown, frames(folder, 0), tokens.reshape(*shown.shape[:2], *tokens.shape[1:]), dict(file))
 
 
 def batched(run: Callable[..., jax.Array], size: int) -> Callable[..., np.ndarray]:

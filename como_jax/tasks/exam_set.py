@@ -96,5 +96,7 @@ def write_tier(folder: pathlib.Path, design: exam_design.Design, tier: int, worl
             "names": np.array(exam_design.NAMES[folder.name]), "names_robot": np.array(exam_design.ROBOT_NAMES[folder.name])}
   for picture, name in enumerate(("first", "second")):
     table |= {f"state{frame}/{name}": exam_design.states(design, tier, picture, camera=not frame)[pairs] for frame in ("", "_robot")}
+  table["limit"] = exam_design.closed_form(tier)["conditional"]
+  table["place"] = exam_design.places(design, tier)[order].astype(np.float16)
   table |= {f"numbers/{name}": np.array([row[name] for row in numbers]) for name in numbers[0]}
   save(folder, table)

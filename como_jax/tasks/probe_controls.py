@@ -108,7 +108,7 @@ def _scores(rows, notes, halves, across, latent, seed) -> tuple[dict[str, dict],
 
   def score(name, of):
     cut = lambda errors: errors[name][:, kept[name]]
-    return motion_score.score([cut(first), cut(second)], cut(of), cut(both), groups=groups[name], seed=seed)
+    return motion_score.score([cut(first), cut(second)], cut(of), cut(both), motion_score.Moves(groups[name]), seed=seed)
 
   pictures = {name: score(name, both) for name in halves}
   asked = [name for name in halves if not pictures[name].withheld]

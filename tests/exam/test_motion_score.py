@@ -16,6 +16,7 @@ def made(mean, count=600, seed=0, noise=0.3):
 
 
 GROUPS = np.arange(600) // 3
+MOVES = motion_score.Moves(GROUPS)
 
 
 def test_errors_are_in_units_of_the_variance():
@@ -35,7 +36,7 @@ def test_e_caps_each_dimension_and_not_each_pair():
 
 
 def test_s_lies_between_one_picture_and_both():
-  score = motion_score.score(made([0.8, 0.6]), made([0.5, 0.3]), made([0.2, 0.2]), groups=GROUPS)
+  score = motion_score.score(made([0.8, 0.6]), made([0.5, 0.3]), made([0.2, 0.2]), MOVES)
   assert score.s.value == pytest.approx((0.7 - 0.4) / (0.7 - 0.2)) and not score.withheld
   assert score.s.low < score.s.value < score.s.high and score.groups == 200
   np.testing.assert_allclose(score.by_dimension, [0.5, 0.3])
@@ -44,7 +45,7 @@ def test_s_lies_between_one_picture_and_both():
 
 def test_the_better_control_counts():
   weak, strong = made([0.9, 0.9]), made([0.8, 0.6])
-  arguments = {"z": made([0.5, 0.3]), "groups": GROUPS}
+  arguments = {"z": made([0.5, 0.3]), "moves": MOVES}
   one = motion_score.score(strong, both=made([0.2, 0.2]), **arguments)
   two = motion_score.score([weak, strong], both=[made([0.3, 0.3]), made([0.2, 0.2])], **arguments)
   assert two.s == one.s and (two.chosen_single, two.chosen_both) == (1, 1)
@@ -56,35 +57,64 @@ def test_standard_errors_are_those_of_groups(seed):
   random = np.random.default_rng(seed)
   shared = random.normal(size=(200, 1)) * 0.1 + 0.5
   values = np.repeat(shared, 3, axis=0)
-  estimate = motion_score.e_estimate(values, GROUPS, resamples=4000)
+  estimate = motion_score.e_estimate(values, MOVES, resamples=4000)
   assert estimate.error == pytest.approx(shared.std() / np.sqrt(200), rel=0.06)
   assert estimate.high - estimate.low == pytest.approx(3.92 * estimate.error, rel=0.08)
-  by_row = motion_score.e_estimate(values, np.arange(600), resamples=4000)
+  by_row = motion_score.e_estimate(values, motion_score.Moves(np.arange(600)), resamples=4000)
   assert by_row.error == pytest.approx(estimate.error / np.sqrt(3), rel=0.06)
 
 
 def test_unequal_groups_are_drawn_whole():
   """One group of 100 rows with errors of 0.5, 10 of one row with 0: a mean over rows, drawn by group."""
   values, groups = np.repeat([[0.5], [0.0]], [100, 10], axis=0), np.array([0] * 100 + list(range(1, 11)))
-  estimate = motion_score.e_estimate(values, groups)
+  estimate = motion_score.e_estimate(values, motion_score.Moves(groups))
   assert estimate.value == pytest.approx(50 / 110) and estimate.low == 0 and 0.48 < estimate.high <= 0.5
 
 
 def test_a_paired_difference_is_sharper_than_two_intervals():
   z = made([0.5, 0.3])
   other = z + 0.02 + 0.01 * np.random.default_rng(1).normal(size=z.shape)
-  found = motion_score.difference(z, other, GROUPS)
+  found = motion_score.difference(z, other, MOVES)
   assert found.value == pytest.approx(-0.02, abs=0.002) and found.high < 0 and found.error < 0.001
-  assert motion_score.e_estimate(z, GROUPS).error > 5 * found.error
-  assert motion_score.difference(z, z, GROUPS).error == 0
+  assert motion_score.e_estimate(z, MOVES).error > 5 * found.error
+  assert motion_score.difference(z, z, MOVES).error == 0
+
+
+def test_large_and_small_moves_are_no_part_of_the_error():
+  """Errors that are 0.4 of the square of each move: e is 0.4 in every draw, however large the moves drawn are."""
+  random = np.random.default_rng(0)
+  squares = np.repeat(random.uniform(0.2, 1.8, size=(200, 1)) ** 4, 3, axis=0)
+  moves = motion_score.Moves(GROUPS, squares)
+  found = motion_score.e_estimate(0.4 * squares, moves)
+  assert (found.value, found.low, found.high) == pytest.approx((0.4, 0.4, 0.4))
+  assert motion_score.e(0.4 * squares, squares) == pytest.approx(0.4)
+  assert motion_score.difference(0.5 * squares, 0.3 * squares, moves).error == pytest.approx(0, abs=1e-12)
+  score = motion_score.score(0.8 * squares, 0.5 * squares, 0.2 * squares, moves)
+  assert (score.s.value, score.s.low, score.s.high) == pytest.approx((0.5, 0.5, 0.5))
+  part = motion_score.spread(0.8 * squares, 0.5 * squares, 0.2 * squares, moves, levels=GROUPS % 2)
+  assert [one.s.value for one in part.scores] == pytest.approx([0.5, 0.5])
+  with pytest.raises(errors.UserError, match=r"squares: expected \[600, 2\], as z's errors, found \[600, 1\]"):
+    motion_score.score(made([0.8, 0.8]), made([0.5, 0.5]), made([0.2, 0.2]), moves)
+
+
+def test_the_limit_of_one_picture_counts_without_error_where_it_is_the_smallest():
+  asked = made([0.9, 0.8]), made([0.5, 0.3]), made([0.2, 0.2])
+  sampled = motion_score.score(*asked, MOVES)
+  low = motion_score.score(*asked, motion_score.Moves(GROUPS, limit=0.7))
+  assert (low.single.value, low.single.low, low.single.high, low.chosen_single) == (0.7, 0.7, 0.7, -1) and low.single.error < 1e-9
+  assert low.s.value == pytest.approx((0.7 - 0.4) / (0.7 - 0.2)) and low.z == sampled.z
+  high = motion_score.score(*asked, motion_score.Moves(GROUPS, limit=0.95))
+  assert high.s == sampled.s and high.chosen_single == 0
+  spread = motion_score.spread(*asked, motion_score.Moves(GROUPS, limit=0.7), levels=GROUPS % 2)
+  assert [one.single.value for one in spread.scores] == [0.7, 0.7]
 
 
 def test_s_is_withheld_where_both_pictures_do_not_help():
-  score = motion_score.score(made([0.95, 0.9]), made([0.5, 0.3]), made([0.92, 0.85]), groups=GROUPS)
+  score = motion_score.score(made([0.95, 0.9]), made([0.5, 0.3]), made([0.92, 0.85]), MOVES)
   assert np.isnan(score.s.value) and "not clearly better than one" in score.withheld
   assert score.z.value == pytest.approx(0.4) and score.gain.low < motion_score.CLEAR
   noisy = motion_score.score(
-    made([0.8, 0.8], seed=1, noise=3), made([0.5, 0.3]), made([0.7, 0.7], seed=2, noise=3), groups=GROUPS
+    made([0.8, 0.8], seed=1, noise=3), made([0.5, 0.3]), made([0.7, 0.7], seed=2, noise=3), MOVES
   )
   assert noisy.gain.value > motion_score.CLEAR and noisy.withheld
 
@@ -92,16 +122,16 @@ def test_s_is_withheld_where_both_pictures_do_not_help():
 def test_spread_is_that_of_the_levels():
   camera = np.tile([0, 1, 2], 200)
   z = made([0.5, 0.3], noise=0) + np.array([0.0, 0.1, 0.2])[camera][:, None]
-  found = motion_score.spread(made([0.8, 0.6]), z, made([0.2, 0.2]), levels=camera, groups=GROUPS)
+  found = motion_score.spread(made([0.8, 0.6]), z, made([0.2, 0.2]), MOVES, levels=camera)
   assert found.levels == (0, 1, 2)
   np.testing.assert_allclose([s.s.value for s in found.scores], [0.6, 0.4, 0.2], atol=1e-9)
   half = np.arange(600) // 300
   halves = motion_score.spread(
-    made([0.8, 0.6]), z, made([0.2, 0.2]), levels=half, groups=GROUPS, resamples=50
+    made([0.8, 0.6]), z, made([0.2, 0.2]), MOVES, levels=half, resamples=50
   )
   rows = half == 1
   alone = motion_score.score(
-    *(values[rows] for values in (made([0.8, 0.6]), z, made([0.2, 0.2]))), groups=GROUPS[rows], resamples=50
+    *(values[rows] for values in (made([0.8, 0.6]), z, made([0.2, 0.2]))), motion_score.Moves(GROUPS[rows]), resamples=50
   )
   assert halves.scores[1].s == alone.s and alone.groups == 100
   assert found.range == pytest.approx(0.4) and found.deviation == pytest.approx(0.2)
@@ -117,7 +147,7 @@ def test_errors_name_what_is_wrong():
     ((z, z, z, np.zeros(600)), "at least 2 groups, found 1"),
   ):
     with pytest.raises(errors.UserError, match=text):
-      motion_score.score(*arguments[:3], groups=arguments[3])
+      motion_score.score(*arguments[:3], motion_score.Moves(arguments[3]))
 
 
 def test_draws_are_the_same_for_the_same_seed():
@@ -145,7 +175,7 @@ def test_the_pilots_world(pilot):
   fit, test, single, both = pilot
   z = {name: (a, worlds.latents(test, fit)[name]) for name, a in worlds.latents(fit, fit).items()}
   found = {
-    name: motion_score.score(single, worlds.errors_of(a, b, fit.moved, test.moved), both, groups=test.group)
+    name: motion_score.score(single, worlds.errors_of(a, b, fit.moved, test.moved), both, motion_score.Moves(test.group))
     for name, (a, b) in z.items()
   }
   assert found["difference"].s.value == pytest.approx(1, abs=0.02)
@@ -159,12 +189,12 @@ def test_s_does_not_depend_on_the_width_of_z(pilot):
   differences = [some.second - some.first for some in (fit, test)]
   small = [worlds.components(values, differences[0], 16) for values in differences]
   score = [
-    motion_score.score(single, worlds.errors_of(*small, fit.moved, test.moved), both, groups=test.group)
+    motion_score.score(single, worlds.errors_of(*small, fit.moved, test.moved), both, motion_score.Moves(test.group))
   ]
   for width in (16, 128, 512, 1024):
     mixed = np.random.default_rng(width).normal(size=(16, width))
     wide = [(values @ mixed).astype(np.float32) for values in small]
     errors_wide = worlds.errors_of(*wide, fit.moved, test.moved)
-    score.append(motion_score.score(single, errors_wide, both, groups=test.group))
+    score.append(motion_score.score(single, errors_wide, both, motion_score.Moves(test.group)))
   values = [found.s.value for found in score]
   assert np.ptp(values) < 0.02 and values[0] > 0.9

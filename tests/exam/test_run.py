@@ -66,7 +66,7 @@ def test_parts_are_asked_of_the_right_pairs(made, results):
   assert result.shares.raw == wanted.raw and result.shares.shares["rest"] == wanted.shares["rest"]
   assert result.static == shares.static(scaling(arrays["z_aa"][exam.views["part"] == 1]), z[test])
   still = (exam.of_pairs("camera")[test] == 12) & (exam.camera_speed.reshape(-1)[test] == 0)
-  assert result.dose[0.0].value == pytest.approx(motion_score.e(result.errors[still]))
+  assert result.dose[0.0].value == pytest.approx(motion_score.e(result.errors[still], result.moves.squares[still]))
   assert abs(result.numbers["color"].share.value) < 0.1  # about the mean of the fit: nothing is read
 
 
@@ -81,7 +81,7 @@ def test_errors_are_those_of_the_tests_pairs(made, results):
   )
   better = min(result.controls["first_linear"], result.controls["second_linear"])
   assert result.score.single.value == pytest.approx(better)
-  found = motion_score.difference(result.errors, results["first"].errors, result.groups, resamples=300)
+  found = motion_score.difference(result.errors, results["first"].errors, result.moves, resamples=300)
   assert found.high < 0
 
 

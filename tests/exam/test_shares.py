@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.exam import shares
+from como_jax.exam import motion_score, shares
 
 
 def effects(random, moves, cameras, scenes, width):
@@ -144,7 +144,7 @@ def test_a_cameras_own_moves_are_new_to_its_probe():
 
 def test_dose_orders_errors_by_speed():
   speed = np.tile([0.0, 0.5, 1.0], 100)
-  found = shares.dose(np.stack([0.1 + speed, 0.1 + speed / 2], axis=1), speed, np.arange(300) // 3)
+  found = shares.dose(np.stack([0.1 + speed, 0.1 + speed / 2], axis=1), speed, motion_score.Moves(np.arange(300) // 3))
   assert list(found) == [0.0, 0.5, 1.0]
   assert [s.value for s in found.values()] == pytest.approx([0.1, (0.6 + 0.35) / 2, (1 + 0.6) / 2])
 
@@ -189,12 +189,12 @@ def test_errors_name_what_is_wrong():
       r"z_ac: expected \[120, 12\], as z_ab, found",
     ),
     (lambda: shares.static(z[:, 0, 0, :3], z[:, 0, 0]), r"z_aa: expected \[V, 12\], found \[120, 3\]"),
-    (lambda: shares.dose(z[:, 0, 0], [1.0], [1]), "errors, speed and groups hold 120, 1 and 1 rows"),
+    (lambda: shares.dose(z[:, 0, 0], [1.0], motion_score.Moves([1])), "errors, speed and groups hold 120, 1 and 1 rows"),
   ):
     with pytest.raises(errors.UserError, match=text):
       call()
 
 
 def test_a_speed_of_one_chain_is_left_out():
-  found = shares.dose(np.ones((6, 2)), [0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 2, 2])
+  found = shares.dose(np.ones((6, 2)), [0, 0, 0, 0, 1, 1], motion_score.Moves([0, 0, 1, 1, 2, 2]))
   assert list(found) == [0.0]

@@ -108,8 +108,9 @@ def made_pictures():
   views = len(features)
   frames = np.random.default_rng(0).integers(0, 255, size=(views, 3, 16, 16, 3)).astype(np.uint8)
   arrays |= {"inverse_model": arrays["target"], "state/first": arrays["target"], "state/second": arrays["target"],
-             "state_robot/first": arrays["target_robot"], "state_robot/second": arrays["target_robot"]}
-  return exam_pictures.Pictures(frames, features.reshape(views, 3, 8, 12).astype(np.float16), arrays)
+             "state_robot/first": arrays["target_robot"], "state_robot/second": arrays["target_robot"],
+             "place": np.zeros((views, 3, 2), np.float16)}
+  return exam_pictures.Pictures(frames, frames, features.reshape(views, 3, 8, 12).astype(np.float16), arrays)
 
 
 def test_cheats_and_baselines_are_what_they_are_called():
