@@ -83,13 +83,34 @@ def write_pairs(folder: pathlib.Path, path: pathlib.Path) -> None:
         f"frames[v, 2]. Score an .npz with z [{2 * len(frames)}, Z]: python -m como_jax.exam score LATENTS.npz")
 
 
-def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, batch_size: int = 64) -> dict[str, np.ndarray]:
-  """z, z_ba [P, Z], z_ac and z_aa [V, Z] of a motion model."""
+def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, views: int = 16) -> dict[str, np.ndarray]:
+  """z, z_ba [P, Z], z_ac and z_aa [V, Z] of a motion model.
+
+  Each picture is encoded once, and its tokens serve all its pairs; with inputs "rgb_diff" each pair's
+  difference of pixels is encoded beside them.
+
+  Args:
+    parameters: of the model.
+    config: of its run, with "model".
+    folder: of the set.
+    views: at a time.
+  """
   model = models.build(config["model"])
   shown = exam_pictures.frames(folder, config["model"]["image_size"])
-  encode = jax.jit(lambda parameters, first, second: model.encode(parameters, pixels.normalise(first), pixels.normalise(second)).z)
+  sides = np.array(exam_rows.PAIRS).T
+
+  @jax.jit
+  def encode(parameters: Any, pictures: jax.Array) -> jax.Array:
+    pictures = pixels.normalise(pictures)
+    tokens = model.features(parameters, pictures)
+    images, features = (
+        tuple(values[:, side].reshape(-1, *values.shape[2:]) for side in sides) for values in (pictures, tokens))
+    z = model.encode(parameters, *images, features=features).z
+    return z.reshape(len(pictures), len(exam_rows.PAIRS), -1)
+
   parameters = jax.device_put(parameters)
-  return exam_rows.latents(exam_pictures.batched(lambda first, second: encode(parameters, first, second), batch_size), shown)
+  z = exam_pictures.batched(lambda pictures: encode(parameters, pictures), views)(shown)
+  return exam_rows.by_name(list(z.swapaxes(0, 1)))
 
 
 def table(folder: pathlib.Path, results: dict[str, scoring.Result]) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 Legend: V views of three pictures, P = 2V pairs, N patches, D width of the encoder, Z numbers of a latent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -19,15 +19,22 @@ CHEATS = ("first picture", "future picture", "true second pose", "wide random ma
 BASELINES = ("components of the difference", "components of the optical flow", "supervised inverse model", "true displacement")
 LABELED = ("supervised inverse model", "true displacement")  # those of the baselines that are made with the answer
 
+PAIRS = ((0, 1), (1, 2), (1, 0), (2, 1), (0, 2), (0, 0))  # of a view's pictures: whose latents the exam reads
+
 Between = Callable[[np.ndarray, np.ndarray], np.ndarray]  # numbers of the first and of the second picture -> latent
 
 
 def latents(between: Between, values: np.ndarray) -> dict[str, np.ndarray]:
-  """What the exam reads of a latent that is a function of two pictures' numbers [V, 3, ...]: "z" and "z_ba" [P, Z] of the pairs there and
+  """What the exam reads of a latent that is a function of two pictures' numbers [V, 3, ...]: see `by_name`."""
+  return by_name([between(values[:, first], values[:, second]) for first, second in PAIRS])
+
+
+def by_name(z: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+  """Latents [V, Z] of each of `PAIRS` as the exam reads them: "z" and "z_ba" [P, Z] of the pairs there and
   back, "z_ac" [V, Z] of pictures 0 -> 2, "z_aa" [V, Z] of picture 0 and itself."""
-  first, second = Pictures.first(values), Pictures.second(values)
-  return {"z": between(first, second), "z_ba": between(second, first), "z_ac": between(values[:, 0], values[:, 2]),
-          "z_aa": between(values[:, 0], values[:, 0])}
+  there, after, back, before, across, same = z
+  pairs = lambda one, other: np.stack([one, other], axis=1).reshape(-1, one.shape[1])
+  return {"z": pairs(there, after), "z_ba": pairs(back, before), "z_ac": across, "z_aa": same}
 
 
 def components(fit: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -56,13 +56,30 @@ def test_rows_of_z_are_the_pairs_of_a_view_in_order(folder):
 
 def test_a_models_latents_do_not_depend_on_the_batch(folder, checkpoint):
   parameters, config = exam.probe.load(str(checkpoint))
-  found, other = (exam.of_model(parameters, config, folder / "hand", batch_size=size) for size in (64, 9))
+  found, other = (exam.of_model(parameters, config, folder / "hand", views=size) for size in (64, 9))
   assert set(found) == {"z", "z_ba", "z_ac", "z_aa"} and found["z"].shape[0] == 2 * found["z_ac"].shape[0]
   chex.assert_trees_all_close(found, other, atol=1e-4)  # XLA sums in another order at another size
-  model = models.build(config["model"])
-  frames = exam_pictures.frames(folder / "hand", config["model"]["image_size"])
-  alone = model.encode(parameters, *(exam.pixels.normalise(frames[5, k][None]) for k in (1, 2))).z
-  np.testing.assert_allclose(found["z"][11], np.asarray(alone)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [
+    {"idm.inputs": "rgb_diff"}, {"idm.inputs": "future"},
+    {"idm.inputs": "none", "bottleneck": {"kind": "vq", "dims": 4, "codes": 8}},
+    {"image_size": 32, "idm.components": 4, "idm.components_of": "flow"}], ids=str)
+def test_a_models_latents_are_those_of_each_pair_alone(monkeypatch, changes):
+  """Pictures encoded once for all their pairs, against pairs that know nothing of each other."""
+  model, parameters = tiny.made(tiny.MOTION, **changes)
+  shape = (model.image_size, model.image_size, 3)
+  shown = np.random.default_rng(0).integers(0, 256, size=(3, 3, *shape)).astype(np.uint8)
+  monkeypatch.setattr(exam_pictures, "frames", lambda folder, size: shown)
+  found = exam.of_model(parameters, {"model": tiny.section(tiny.MOTION, **changes)}, None, views=2)
+  first, second = (shown[:, side].reshape(-1, *shape) for side in ([0, 1], [1, 2]))
+  wanted = {"z": (first, second), "z_ba": (second, first), "z_ac": (shown[:, 0], shown[:, 2]),
+            "z_aa": (shown[:, 0], shown[:, 0])}
+  assert set(found) == set(wanted)
+  images = (exam.pixels.normalise(np.concatenate(side)) for side in zip(*wanted.values()))
+  z = np.asarray(jax.jit(lambda *images: model.encode(parameters, *images).z)(*images))
+  together = np.concatenate([found[name] for name in wanted])
+  np.testing.assert_allclose(together, z, atol=1e-5 * np.abs(z).max())
 
 
 def test_the_exam_of_a_checkpoint_and_of_foreign_latents(folder, checkpoint, tmp_path):
