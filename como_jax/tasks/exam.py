@@ -16,10 +16,10 @@ from como_jax.exam import exam_set, motion_score
 from como_jax.exam import run as scoring
 from como_jax.models import pixels
 from como_jax.sim import exam_design
-from como_jax.tasks import exam_pictures, exam_rows, probe
+from como_jax.tasks import exam_pictures, exam_rows, probe, sources
 from como_jax.train import files, rundir
 
-METRICS, LATENTS, ROWS = "exam.json", "latents.npz", "rows.json"
+METRICS, LATENTS, ROWS, UNTRAINED = "exam.json", "latents.npz", "rows.json", "untrained"
 # Rows that every model is compared with, move by move: what no training tells.
 COMPARED = {"components of the difference": "minus_components", "components of the optical flow": "minus_flow"}
 
@@ -38,9 +38,14 @@ def run(command: config_lib.CommandLine) -> int:
   if config.exam.pairs:
     write_pairs(folder, workdir / "pairs.npz")
   asked = {}
+  notes = []
   if model is not None:
     asked["trained"] = exam_set.latents(of_model(*model, folder), given, path=config.checkpoint)
     np.savez(workdir / LATENTS, **{name: values for name, values in vars(asked["trained"]).items() if values is not None})
+    try:
+      asked[UNTRAINED] = exam_set.latents(of_model(untrained(config, *model), model[1], folder, pairs=2), given)
+    except errors.UserError as error:  # of the run's data, which may be elsewhere by now
+      notes.append(f"{UNTRAINED}: left out, a run of this model starts from its data: {error}")
   if foreign is not None:
     asked[f"{pathlib.Path(config.exam.latents).stem}.npz"] = foreign
   if not asked:
@@ -49,12 +54,13 @@ def run(command: config_lib.CommandLine) -> int:
   rows = table(folder, results)
   files.write(workdir / METRICS, json.dumps({"set": str(config.exam.set), "tier": config.exam.tier, "rows": rows}, indent=2))
   page = report.write(workdir, report.ReportData(
-      title="Motion or appearance?", exam=as_report(rows), notes=[f"{name}: {one.sentence}" for name, one in results.items()],
+      title="Motion or appearance?", exam=as_report(rows), notes=[*(f"{name}: {one.sentence}" for name, one in results.items()), *notes],
       config=json.loads(config_lib.to_json(config)), versions=rundir.versions(), hardware=rundir.hardware()))
   show(rows)
+  print(*notes, sep="\n", end="\n" if notes else "")
   for name, one in results.items():
     print(f"{name}: {one.sentence}")
-    for other, key in COMPARED.items():
+    for other, key in (COMPARED | {f"{UNTRAINED} model": "minus_untrained"}).items():
       if gap := _interval(rows[name], key):
         print(f"{name}: error of the move {rows[name]['e_z']:.3f}, minus that of the {other}: {gap[0]:+.3f} [{gap[1]:+.3f}, {gap[2]:+.3f}]")
   print(f"report: {page}")
@@ -83,7 +89,21 @@ def write_pairs(folder: pathlib.Path, path: pathlib.Path) -> None:
         f"frames[v, 2]. Score an .npz with z [{2 * len(frames)}, Z]: python -m como_jax.exam score LATENTS.npz")
 
 
-def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, views: int = 16) -> dict[str, np.ndarray]:
+def untrained(config: config_lib.ConfigDict, trained: Any, run_config: dict) -> Any:
+  """What a run of this model starts from.
+
+  Raises:
+    errors.UserError: it starts from data that cannot be read.
+  """
+  model = models.build(run_config["model"])
+  if model.components is None:
+    return probe.start(model, trained, None, seed=config.seed)
+  config = probe.with_run_data(config, run_config)
+  windows = sources.windows(config, sources.data_sets(config), split="train", frames=3, batch_size=config.batch_size, most=config.fit_windows)
+  return probe.start(model, trained, windows, seed=config.seed)
+
+
+def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, views: int = 16, pairs: int = len(exam_rows.PAIRS)) -> dict[str, np.ndarray]:
   """z, z_ba [P, Z], z_ac and z_aa [V, Z] of a motion model.
 
   Each picture is encoded once, and its tokens serve all its pairs; with inputs "rgb_diff" each pair's
@@ -94,10 +114,11 @@ def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, views: int 
     config: of its run, with "model".
     folder: of the set.
     views: at a time.
+    pairs: of `exam_rows.PAIRS`: all, or 2 for z alone.
   """
   model = models.build(config["model"])
   shown = exam_pictures.frames(folder, config["model"]["image_size"])
-  sides = np.array(exam_rows.PAIRS).T
+  sides = np.array(exam_rows.PAIRS[:pairs]).T
 
   @jax.jit
   def encode(parameters: Any, pictures: jax.Array) -> jax.Array:
@@ -106,7 +127,7 @@ def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, views: int 
     images, features = (
         tuple(values[:, side].reshape(-1, *values.shape[2:]) for side in sides) for values in (pictures, tokens))
     z = model.encode(parameters, *images, features=features).z
-    return z.reshape(len(pictures), len(exam_rows.PAIRS), -1)
+    return z.reshape(len(pictures), sides.shape[1], -1)
 
   parameters = jax.device_put(parameters)
   z = exam_pictures.batched(lambda pictures: encode(parameters, pictures), views)(shown)
@@ -120,8 +141,9 @@ def table(folder: pathlib.Path, results: dict[str, scoring.Result]) -> dict[str,
     compared = {key: file[f"rows/{name}"] for name, key in COMPARED.items() if f"rows/{name}" in file.files}
   rows = {}
   for name, one in results.items():
-    rows[name] = as_row(one, "model")
-    for key, errors_there in compared.items():
+    rows[name] = as_row(one, "baseline" if name == UNTRAINED else "model")
+    others = compared if name != "trained" or UNTRAINED not in results else compared | {"minus_untrained": results[UNTRAINED].errors}
+    for key, errors_there in others.items():
       gap = motion_score.difference(one.errors, errors_there, one.moves)
       rows[name] |= {key: gap.value, f"{key}_low": gap.low, f"{key}_high": gap.high}
   return rows | stored

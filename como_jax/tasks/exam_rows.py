@@ -30,11 +30,10 @@ def latents(between: Between, values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def by_name(z: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-  """Latents [V, Z] of each of `PAIRS` as the exam reads them: "z" and "z_ba" [P, Z] of the pairs there and
-  back, "z_ac" [V, Z] of pictures 0 -> 2, "z_aa" [V, Z] of picture 0 and itself."""
-  there, after, back, before, across, same = z
+  """Latents [V, Z] of each of `PAIRS`, or of the first two of them alone, as the exam reads them: "z" and "z_ba" [P, Z] of the pairs there
+  and back, "z_ac" [V, Z] of pictures 0 -> 2, "z_aa" [V, Z] of picture 0 and itself."""
   pairs = lambda one, other: np.stack([one, other], axis=1).reshape(-1, one.shape[1])
-  return {"z": pairs(there, after), "z_ba": pairs(back, before), "z_ac": across, "z_aa": same}
+  return {"z": pairs(*z[:2])} | ({"z_ba": pairs(*z[2:4]), "z_ac": z[4], "z_aa": z[5]} if len(z) > 2 else {})
 
 
 def components(fit: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -36,10 +36,7 @@ def run(command: config_lib.CommandLine) -> int:
   fit_windows = sources.windows(config, sets, split="train", frames=3, batch_size=config.batch_size, most=config.fit_windows)
   shapes = jax.eval_shape(model.init, rng.key(0, "init"))
   trained = trees.merge(shapes, trained, what=f"checkpoint {config.checkpoint}")
-  untrained = {**jax.jit(model.init)(rng.key(config.seed, "untrained")), "encoder": trained["encoder"]}
-  if model.components is not None:  # a run of this model starts from components of its data: so does what is called untrained
-    with fit_windows.batches() as batches:
-      untrained["idm"] |= components_lib.start(model, untrained, batches, pairs=min(components_lib.PAIRS, 2 * fit_windows.size))["idm"]
+  untrained = start(model, trained, fit_windows, seed=config.seed)
   rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
 
   print(f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, "
@@ -96,6 +93,16 @@ def load(path: str) -> tuple[dict, dict]:
     kind = config.get("model", {}).get("kind") or config.get("kind", "unknown")
     raise errors.UserError(f"checkpoint {path!r} holds a model of kind {kind!r}, a motion model is expected")
   return params, config
+
+
+def start(model: Any, trained: dict, windows: Any, *, seed: int) -> dict[str, Any]:
+  """Parameters that a run of this model would start from, with the trained one's encoder: fresh ones, and components of the windows' pairs where
+  the model has a linear path."""
+  untrained = {**jax.jit(model.init)(rng.key(seed, "untrained")), "encoder": trained["encoder"]}
+  if model.components is not None:
+    with windows.batches() as batches:
+      untrained["idm"] |= components_lib.start(model, untrained, batches, pairs=min(components_lib.PAIRS, 2 * windows.size))["idm"]
+  return untrained
 
 
 def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib.ConfigDict:

@@ -111,3 +111,19 @@ def test_settings_are_checked():
     exam_design.dataclasses.replace(SETTINGS, test_chains=1)
   with pytest.raises(errors.UserError, match=r"scenes \[111\] are in fit_scenes and in test_scenes"):
     exam_design.dataclasses.replace(SETTINGS, fit_scenes=(111,))
+
+
+@pytest.mark.parametrize("tier", [0, 1])
+def test_places_are_where_a_camera_sees_the_poses(tier):
+  """By homogeneous coordinates and a focal length in widths, another way than the design's."""
+  chosen, found = exam_design.targets(DESIGN, tier)[0], exam_design.places(DESIGN, tier)
+  chex.assert_shape(found, (len(chosen), 3, 2))
+  for row in (0, len(chosen) // 2, len(chosen) - 1):
+    chain = DESIGN.views["chain"][chosen[row]]
+    position, rotation, fovy = exam_design.camera_at(DESIGN, int(chosen[row]), 2)
+    flip = np.diag([1.0, -1.0, -1.0]) @ rotation.T  # axes to the right, down and into the picture
+    focal = 0.5 / np.tan(np.radians(fovy) / 2)
+    point = np.array([*DESIGN.pushed[chain, 2], exam_design.PUSHED_HEIGHT]) if tier else DESIGN.poses[chain, 2, :3]
+    u, v, w = np.diag([focal, focal, 1.0]) @ np.hstack([flip, (-flip @ position)[:, None]]) @ [*point, 1.0]
+    np.testing.assert_allclose(found[row, 2], [u / w, v / w], atol=1e-12)
+  assert np.abs(found).max() < 0.75 and np.abs(found).mean() > 0.05  # near the picture, and not all in its middle

@@ -11,6 +11,7 @@ from como_jax import errors, models, report, weights
 from como_jax.data import video
 from como_jax.tasks import exam, exam_controls, exam_pictures, exam_rows
 from como_jax.tasks import exam_set as exam_set_task
+from configs import probe as probe_config
 from tests.end_to_end import program
 from tests.exam import made_set
 from tests.models import tiny
@@ -87,13 +88,23 @@ def test_the_exam_of_a_checkpoint_and_of_foreign_latents(folder, checkpoint, tmp
   done = program.run("configs/probe.py:exam", tmp_path / "exam", f"--config.checkpoint={checkpoint}", f"--config.exam.set={folder}",
                                f"--config.exam.latents={tmp_path / 'theirs.npz'}")
   rows = json.loads((tmp_path / "exam" / exam.METRICS).read_text())["rows"]
-  assert list(rows) == ["trained", "theirs.npz", "first picture"]
+  assert list(rows) == ["trained", "untrained", "theirs.npz", "first picture"]
+  assert rows["untrained"]["kind"] == "baseline" and rows["trained"]["minus_untrained"] == pytest.approx(rows["trained"]["e_z"] - rows["untrained"]["e_z"])
+  assert "minus_untrained" not in rows["theirs.npz"] and "minus that of the untrained model" in done.stdout
   assert rows["theirs.npz"]["verdict"] == "no motion beyond one picture" and rows["theirs.npz"]["minus_components_low"] > 0.2
   assert "no motion beyond one picture: S is" in done.stdout and "theirs" in done.stdout
   page = (tmp_path / "exam" / "report.html").read_text()
   assert "Motion and appearance" in page and "first picture" in page and (tmp_path / "exam" / "exam.png").stat().st_size > 10_000
   with np.load(tmp_path / "exam" / exam.LATENTS) as file:
     assert file["z"].shape[0] == 2 * file["z_ac"].shape[0]
+
+
+def test_a_start_from_data_that_is_gone_is_named():
+  changes = {"image_size": 32, "idm.components": 4, "idm.components_of": "flow"}
+  _, parameters = tiny.made(tiny.MOTION, **changes)
+  config = probe_config.get_config("exam")
+  with pytest.raises(errors.UserError, match="'/gone' does not exist"):
+    exam.untrained(config, parameters, {"model": tiny.section(tiny.MOTION, **changes), "data": {"path": "/gone"}})
 
 
 def test_pairs_are_written_for_others(folder, tmp_path):
