@@ -75,7 +75,7 @@ def truth(stored: dict) -> list[tuple]:
   row = stored["true displacement"]
   shown = [("true displacement, camera's frame", f"S {number(row['s'])}", "at least 0.95", row["s"] is not None and row["s"] >= 0.95),
            ("true displacement, robot's frame", f"S {number(row.get('s_robot'))}", "no bound", True)]
-  for name in ("components of the difference", "supervised inverse model"):
+  for name in ("components of the difference", "components of the optical flow", "supervised inverse model"):
     row = stored[name]
     shown.append((f"standard error of S: {name}", number(row["s_error"], 3), "at most 0.02", row["s_error"] is not None and row["s_error"] <= 0.02))
     shown.append((f"its range over cameras, scenes: {name}", f"{number(row['s_range_cameras'])}, {number(row['s_range_scenes'])}", "printed", True))
