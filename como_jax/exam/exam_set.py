@@ -76,12 +76,14 @@ class ExamSet:
 @dataclasses.dataclass(frozen=True)
 class Latents:
   """Latents of the pairs `z` [P, Z], and where the model can make them: `z_ac` [V, Z] of pictures 0 -> 2,
-  `z_ba` [P, Z] of the pairs reversed, `z_aa` [V, Z] of picture 0 and itself."""
+  `z_ba` [P, Z] of the pairs reversed, `z_aa` [V, Z] of picture 0 and itself, `z_shifted` [V, Z] of pictures
+  0 -> 1, both moved by the same few pixels."""
 
   z: np.ndarray
   z_ac: np.ndarray | None = None
   z_ba: np.ndarray | None = None
   z_aa: np.ndarray | None = None
+  z_shifted: np.ndarray | None = None
 
 
 def load(path: Any) -> ExamSet:
@@ -138,7 +140,7 @@ def load(path: Any) -> ExamSet:
 
 
 def load_latents(path: Any, exam: ExamSet) -> Latents:
-  """Foreign latents of an exam's pairs: `z`, and `z_ac`, `z_ba`, `z_aa` where they are there; other arrays
+  """Foreign latents of an exam's pairs: `z`, and the others of `Latents` where they are there; other arrays
   are ignored.
 
   Raises:
@@ -148,18 +150,20 @@ def load_latents(path: Any, exam: ExamSet) -> Latents:
   table = _read(path)
   if "z" not in table:
     raise errors.UserError(f"{path}: array 'z' is missing: {errors.nearest('z', table)}")
-  return latents(
-    {name: table[name] for name in ("z", "z_ac", "z_ba", "z_aa") if name in table}, exam, path=path
-  )
+  names = (field.name for field in dataclasses.fields(Latents))
+  return latents({name: table[name] for name in names if name in table}, exam, path=path)
 
 
 def latents(arrays: Mapping[str, Any], exam: ExamSet, *, path: Any = "latents") -> Latents:
   """Checked latents of arrays by the names of `Latents`; `path` names them in errors, which are those of
   `load_latents`."""
   width = np.shape(arrays["z"])[-1] if np.ndim(arrays["z"]) == 2 else None
-  rows = {"z": exam.pairs, "z_ba": exam.pairs, "z_ac": exam.pairs // 2, "z_aa": exam.pairs // 2}
+  rows = {"z": exam.pairs, "z_ba": exam.pairs}  # the others: of views
   return Latents(
-    **{name: _finite(path, name, values, (rows[name], width)) for name, values in arrays.items()}
+    **{
+      name: _finite(path, name, values, (rows.get(name, exam.pairs // 2), width))
+      for name, values in arrays.items()
+    }
   )
 
 

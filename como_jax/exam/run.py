@@ -37,7 +37,7 @@ class Result:
     shares: of z's variance over complete twins.
     crossed: e of moves of one camera read with another's probe.
     dose: speed of the camera -> e, in the test's moving cameras.
-    additivity, reversal, static: relations of z, whitened (`shares.Relation`, `shares.static`).
+    additivity, reversal, shifted, static: relations of z, whitened (`shares.Relation`, `shares.static`).
     errors, errors_robot: of the test's pairs [M, A], in units of the variance: for paired differences of
       latents.
     groups: chain of each of the test's pairs [M].
@@ -61,6 +61,7 @@ class Result:
   dose: dict[float, Estimate]
   additivity: shares.Relation | None
   reversal: shares.Relation | None
+  shifted: shares.Relation | None
   static: float | None
   errors: np.ndarray
   errors_robot: np.ndarray | None
@@ -94,7 +95,7 @@ class Result:
     estimates |= {f"read/{name}": some.share for name, some in self.numbers.items()}
     estimates |= {f"share/{name}": some for name, some in (self.shares.shares if self.shares else {}).items()}
     estimates |= {f"e_at_speed/{level:g}": some for level, some in self.dose.items()}
-    for name in ("additivity", "reversal"):
+    for name in ("additivity", "reversal", "shifted"):
       if (relation := getattr(self, name)) is not None:
         estimates |= {name: relation.error, f"{name}_cosine": relation.cosine}
     for name, some in estimates.items():
@@ -294,7 +295,7 @@ def _relations(
   views = np.flatnonzero(exam.views["part"] == sets.TEST)
   pairs = exam.rows(sets.TEST)
   chains, z = exam.views["chain"][views], scaling(latents.z)
-  result: dict[str, Any] = {"additivity": None, "reversal": None, "static": None}
+  result: dict[str, Any] = dict.fromkeys(("additivity", "reversal", "shifted", "static"))
   if latents.z_ac is not None:
     result["additivity"] = shares.additivity(
       z[2 * views], z[2 * views + 1], scaling(latents.z_ac[views]), groups=chains, seed=seed
@@ -302,6 +303,10 @@ def _relations(
   if latents.z_ba is not None:
     result["reversal"] = shares.reversal(
       z[pairs], scaling(latents.z_ba[pairs]), groups=np.repeat(chains, 2), seed=seed
+    )
+  if latents.z_shifted is not None:
+    result["shifted"] = shares.shifted(
+      z[2 * views], scaling(latents.z_shifted[views]), groups=chains, seed=seed
     )
   if latents.z_aa is not None:
     result["static"] = shares.static(scaling(latents.z_aa[views]), z[pairs])

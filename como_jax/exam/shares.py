@@ -2,9 +2,9 @@
 cameras, S scenes, Z latent width, N pairs, A target dimensions.
 
 `components` divides the variance of z by cause; `cross_decoding` reads moves of one camera with a probe of
-another; `dose` orders errors by the camera's own speed; `additivity`, `reversal` and `static` ask whether z
-adds up, turns around and vanishes as a displacement does. Pass whitened z (`kernel_ridge.scale_inputs`), or
-loud directions decide.
+another; `dose` orders errors by the camera's own speed; `additivity`, `reversal`, `static` and `shifted` ask
+whether z adds up, turns around, vanishes and, elsewhere in the picture, stays as a displacement does. Pass
+whitened z (`kernel_ridge.scale_inputs`), or loud directions decide.
 """
 
 import dataclasses
@@ -256,6 +256,16 @@ def reversal(z_ab: Any, z_ba: Any, *, groups: Any = None, zero: Any = None, seed
   z_ab, z_ba = _same_shape(z_ab=z_ab, z_ba=z_ba)
   zero = z_ab.mean(axis=0) if zero is None else np.asarray(zero)
   return _relation(zero - z_ab, z_ba - zero, groups, seed)
+
+
+def shifted(
+  z_ab: Any, z_shifted: Any, *, groups: Any = None, zero: Any = None, seed: int = 0
+) -> Relation:
+  """z of two pictures against z of the same two, both moved by the same few pixels, [N, Z] each; `zero` as
+  for `reversal`. Error 0: z is the same; 1: it is as far off as the mean of z; independent noise has 2."""
+  z_ab, z_shifted = _same_shape(z_ab=z_ab, z_shifted=z_shifted)
+  zero = z_ab.mean(axis=0) if zero is None else np.asarray(zero)
+  return _relation(z_shifted - zero, z_ab - zero, groups, seed)
 
 
 def static(z_aa: Any, z: Any) -> float:

@@ -82,7 +82,12 @@ def _relations(result: run.Result) -> Iterable[tuple[str, str]]:
   yield "e, another camera's probe", _short(result.crossed.other)
   for level, found in result.dose.items():
     yield f"e at camera speed {level:g}", str(found)
-  for name, what in (("additivity", "z(a,b) + z(b,c) - z(a,c)"), ("reversal", "z(a,b) + z(b,a)")):
+  relations = {
+    "additivity": "z(a,b) + z(b,c) - z(a,c)",
+    "reversal": "z(a,b) + z(b,a)",
+    "shifted": "z(a,b) - z(a,b) of both pictures shifted",
+  }
+  for name, what in relations.items():
     relation = getattr(result, name)
     if relation is not None:
       yield what + ", relative", f"{relation.error}  cosine {relation.cosine}"

@@ -43,7 +43,7 @@ def run(command: config_lib.CommandLine) -> int:
     asked["trained"] = exam_set.latents(of_model(*model, folder), given, path=config.checkpoint)
     np.savez(workdir / LATENTS, **{name: values for name, values in vars(asked["trained"]).items() if values is not None})
     try:
-      asked[UNTRAINED] = exam_set.latents(of_model(untrained(config, *model), model[1], folder, pairs=2), given)
+      asked[UNTRAINED] = exam_set.latents(of_model(untrained(config, *model), model[1], folder, alone=True), given)
     except errors.UserError as error:  # of the run's data, which may be elsewhere by now
       notes.append(f"{UNTRAINED}: left out, a run of this model starts from its data: {error}")
   if foreign is not None:
@@ -82,11 +82,18 @@ def find(given: str, tier: str) -> pathlib.Path:
 
 
 def write_pairs(folder: pathlib.Path, path: pathlib.Path) -> None:
-  """Pictures for a foreign model: "frames" uint8 [V, 3, H, W, 3]. Row 2v of its latents is pictures 0 -> 1 of view v, row 2v + 1 is 1 -> 2."""
+  """Pictures for a foreign model: "frames" uint8 [V, 3, H, W, 3] and "shifted" [V, 2, H, W, 3].
+
+  Row 2v of its z is pictures 0 -> 1 of view v, row 2v + 1 is 1 -> 2; row v of its z_shifted is pictures 0 -> 1
+  of `shifted`.
+  """
   frames = exam_pictures.frames(folder, 0)
-  np.savez(path, frames=frames)
+  np.savez(path, frames=frames, shifted=exam_pictures.shifted(frames))
   print(f"wrote {path}: frames {list(frames.shape)} uint8; row 2v of z is the motion of frames[v, 0] -> frames[v, 1], row 2v + 1 of frames[v, 1] -> "
         f"frames[v, 2]. Score an .npz with z [{2 * len(frames)}, Z]: python -m como_jax.exam score LATENTS.npz")
+  print(f"shifted {[len(frames), 2, *frames.shape[2:]]} uint8: frames 0 and 1 of each view, both moved by "
+        f"1/{1 / exam_pictures.SHIFT:.0f} of their side, in which the motion is the same. Row v of z_shifted "
+        f"[{len(frames)}, Z], which that .npz may hold too, is the motion of shifted[v, 0] -> shifted[v, 1].")
 
 
 def untrained(config: config_lib.ConfigDict, trained: Any, run_config: dict) -> Any:
@@ -103,8 +110,8 @@ def untrained(config: config_lib.ConfigDict, trained: Any, run_config: dict) -> 
   return probe.start(model, trained, windows, seed=config.seed)
 
 
-def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, views: int = 16, pairs: int = len(exam_rows.PAIRS)) -> dict[str, np.ndarray]:
-  """z, z_ba [P, Z], z_ac and z_aa [V, Z] of a motion model.
+def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, views: int = 16, alone: bool = False) -> dict[str, np.ndarray]:
+  """z, z_ba [P, Z], z_ac, z_aa and z_shifted [V, Z] of a motion model.
 
   Each picture is encoded once, and its tokens serve all its pairs; with inputs "rgb_diff" each pair's
   difference of pixels is encoded beside them.
@@ -114,11 +121,11 @@ def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, views: int 
     config: of its run, with "model".
     folder: of the set.
     views: at a time.
-    pairs: of `exam_rows.PAIRS`: all, or 2 for z alone.
+    alone: z alone, without the other latents.
   """
   model = models.build(config["model"])
   shown = exam_pictures.frames(folder, config["model"]["image_size"])
-  sides = np.array(exam_rows.PAIRS[:pairs]).T
+  sides = np.array(exam_rows.PAIRS[:2] if alone else [*exam_rows.PAIRS, (3, 4)]).T  # of a view's three pictures and the two shifted ones
 
   @jax.jit
   def encode(parameters: Any, pictures: jax.Array) -> jax.Array:
@@ -127,10 +134,13 @@ def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, views: int 
     images, features = (
         tuple(values[:, side].reshape(-1, *values.shape[2:]) for side in sides) for values in (pictures, tokens))
     z = model.encode(parameters, *images, features=features).z
-    return z.reshape(len(pictures), sides.shape[1], -1)
+    return z.reshape(len(pictures), len(sides[0]), -1)
+
+  def every(pictures: np.ndarray, numbers: np.ndarray) -> jax.Array:
+    return encode(parameters, pictures if alone else np.concatenate([pictures, exam_pictures.shifted(pictures, numbers)], axis=1))
 
   parameters = jax.device_put(parameters)
-  z = exam_pictures.batched(lambda pictures: encode(parameters, pictures), views)(shown)
+  z = exam_pictures.batched(every, views)(shown, np.arange(len(shown)))
   return exam_rows.by_name(list(z.swapaxes(0, 1)))
 
 

@@ -18,6 +18,8 @@ from como_jax.tasks import training
 from como_jax.train import rng
 
 PICTURES = "pictures.mp4"
+SHIFT = 1 / 16  # of a picture's side: how far both pictures of a pair are moved to see whether z stays
+CORNERS = ((0, 0), (0, 2), (2, 0), (2, 2))
 
 
 class Pictures(NamedTuple):
@@ -28,12 +30,14 @@ class Pictures(NamedTuple):
     whole: the same as they are stored.
     tokens: float16 [V, 3, N, D], patches only.
     table: the set's arrays (`exam.npz`).
+    shifted: float16 [V, 2, N, D], as `tokens`, of what `shifted` makes of the frames; None: not asked for.
   """
 
   frames: np.ndarray
   whole: np.ndarray
   tokens: np.ndarray
   table: dict[str, np.ndarray]
+  shifted: np.ndarray | None = None
 
   @property
   def fit(self) -> np.ndarray:
@@ -61,10 +65,13 @@ def load(folder: pathlib.Path) -> Pictures:
   model = models.build(section)
   parameters = {**model.init(rng.key(0, "exam")), **training.encoder_weights("bundled", model=model)}
   shown = frames(folder, section["image_size"])
-  tokens = batched(jax.jit(lambda images: model.features(parameters, pixels.normalise(images))[:, 1:].astype("float16")), 128)
-  tokens = tokens(shown.reshape(-1, *shown.shape[2:]))
+  encode = jax.jit(lambda images: model.features(parameters, pixels.normalise(images))[:, 1:].astype("float16"))
+
+  def tokens(images: np.ndarray) -> np.ndarray:
+    found = batched(encode, 128)(images.reshape(-1, *images.shape[2:]))
+    return found.reshape(*images.shape[:2], *found.shape[1:])
   with np.load(folder / exam_set.TABLE) as file:
-    return Pictures(shown, frames(folder, 0), tokens.reshape(*shown.shape[:2], *tokens.shape[1:]), dict(file))
+    return Pictures(shown, frames(folder, 0), tokens(shown), dict(file), tokens(shifted(shown)))
 
 
 def batched(run: Callable[..., jax.Array], size: int) -> Callable[..., np.ndarray]:
@@ -82,3 +89,23 @@ def frames(folder: pathlib.Path, size: int) -> np.ndarray:
   """uint8 [V, 3, H, W, 3], H = W = size pixels; 0: as they are stored."""
   every = np.stack([frame for _, frame in video.read(str(folder / PICTURES), video.Geometry(size))])
   return every.reshape(-1, 3, *every.shape[1:])
+
+
+def shifted(frames: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
+  """Pictures 0 and 1 of frames [V, 3, H, W, 3], both moved by the same pixels: [V, 2, H, W, 3].
+
+  They move by `SHIFT` of the side, a pixel at least, along both axes, toward the four corners in turn; edges
+  are repeated.
+
+  Args:
+    frames: of the views.
+    views: place of each in the set, int [V]; None: these are all.
+  """
+  by = max(1, round(SHIFT * frames.shape[2]))
+  corner = (np.arange(len(frames)) if views is None else views) % len(CORNERS)
+  result = np.empty_like(frames[:, :2])
+  for number, (down, right) in enumerate(CORNERS):
+    rows = corner == number
+    padded = np.pad(frames[rows, :2], ((0, 0), (0, 0), (by, by), (by, by), (0, 0)), mode="edge")
+    result[rows] = padded[:, :, down * by :, right * by :][:, :, : frames.shape[2], : frames.shape[3]]
+  return result

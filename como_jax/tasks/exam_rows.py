@@ -10,6 +10,7 @@ import numpy as np
 from scipy.sparse import linalg
 
 from como_jax.models.motion import flow
+from como_jax.tasks import exam_pictures
 from como_jax.tasks.exam_pictures import Pictures, batched
 
 COMPONENTS, WIDE = 32, 1024  # numbers of a row made of principal components, and of the wide random map
@@ -24,16 +25,22 @@ PAIRS = ((0, 1), (1, 2), (1, 0), (2, 1), (0, 2), (0, 0))  # of a view's pictures
 Between = Callable[[np.ndarray, np.ndarray], np.ndarray]  # numbers of the first and of the second picture -> latent
 
 
-def latents(between: Between, values: np.ndarray) -> dict[str, np.ndarray]:
-  """What the exam reads of a latent that is a function of two pictures' numbers [V, 3, ...]: see `by_name`."""
-  return by_name([between(values[:, first], values[:, second]) for first, second in PAIRS])
+def latents(
+    between: Between, values: np.ndarray, shifted: np.ndarray | None = None) -> dict[str, np.ndarray]:
+  """What the exam reads of a latent that is a function of two pictures' numbers [V, 3, ...], and of those of
+  the first two shifted [V, 2, ...], where they are known: see `by_name`."""
+  z = [between(values[:, first], values[:, second]) for first, second in PAIRS]
+  return by_name(z if shifted is None else [*z, between(shifted[:, 0], shifted[:, 1])])
 
 
 def by_name(z: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
   """Latents [V, Z] of each of `PAIRS`, or of the first two of them alone, as the exam reads them: "z" and "z_ba" [P, Z] of the pairs there
-  and back, "z_ac" [V, Z] of pictures 0 -> 2, "z_aa" [V, Z] of picture 0 and itself."""
+  and back, "z_ac" [V, Z] of pictures 0 -> 2, "z_aa" [V, Z] of picture 0 and itself; one more is "z_shifted" [V, Z], of pictures 0 -> 1 shifted."""
   pairs = lambda one, other: np.stack([one, other], axis=1).reshape(-1, one.shape[1])
-  return {"z": pairs(*z[:2])} | ({"z_ba": pairs(*z[2:4]), "z_ac": z[4], "z_aa": z[5]} if len(z) > 2 else {})
+  found = {"z": pairs(*z[:2])}
+  if len(z) > 2:
+    found |= {"z_ba": pairs(*z[2:4]), "z_ac": z[4], "z_aa": z[5]}
+  return found | dict(zip(("z_shifted",), z[6:]))
 
 
 def components(fit: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -46,10 +53,14 @@ def components(fit: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray
 
 
 def build(pictures: Pictures, *, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
-  """{row: latents}, all of `CHEATS` and `BASELINES`. Rows that are no function of two pictures have "z" alone."""
+  """{row: latents}, all of `CHEATS` and `BASELINES`.
+
+  Rows that are no function of two pictures have "z" alone, those of the flow "z" and "z_shifted".
+  """
   rng = np.random.default_rng([seed, 41])
   fit, views = pictures.fit, len(pictures.frames)
   tokens = pictures.tokens.reshape(views, 3, -1).astype(np.float32)
+  shifted = None if pictures.shifted is None else pictures.shifted.reshape(views, 2, -1).astype(np.float32)
   first, second = pictures.first(tokens), pictures.second(tokens)
   chosen = np.flatnonzero(fit)[:: max(1, int(fit.sum()) // 4_000)]
   one = components(first[chosen], COMPONENTS)
@@ -61,27 +72,29 @@ def build(pictures: Pictures, *, seed: int = 0) -> dict[str, dict[str, np.ndarra
     return np.tanh(2 * np.concatenate([(a - mean) / scale, (b - mean) / scale], axis=-1) @ wide)
 
   cells = moved_cells(pictures.first(pictures.frames), pictures.second(pictures.frames))
-  along = components(cells.reshape(len(cells), -1)[chosen], COMPONENTS)
-  much = np.linalg.norm(cells, axis=-1).reshape(len(cells), -1)
-  magnitude = components(much[chosen], COMPONENTS)
+  elsewhere = moved_cells(*exam_pictures.shifted(pictures.frames).swapaxes(0, 1))
+  direction = lambda cells: cells.reshape(len(cells), -1)
+  size = lambda cells: direction(np.linalg.norm(cells, axis=-1))
+  along, magnitude = (components(read(cells)[chosen], COMPONENTS) for read in (direction, size))
   swapped = second[_others(pictures, rng)]
   episode = rng.normal(size=(int(pictures.table["chain"].max()) + 1, COMPONENTS))
   step = np.tile([0, 1], views)
   rows = {
-      "first picture": latents(lambda a, b: one(a), tokens),
-      "future picture": latents(lambda a, b: one(b), tokens),
+      "first picture": latents(lambda a, b: one(a), tokens, shifted),
+      "future picture": latents(lambda a, b: one(b), tokens, shifted),
       "true second pose": {"z": pictures.table["state/second"]},
-      "wide random map of both": latents(both, tokens),
+      "wide random map of both": latents(both, tokens, shifted),
       "time": {"z": np.stack([step, 1 - step], axis=1).astype(np.float32)},
       "scene": {"z": _one_hot(pictures.of_pairs("scene"))},
       "camera": {"z": _one_hot(pictures.of_pairs("camera"))},
       "task": {"z": _one_hot(pictures.of_pairs("objects"))},
-      "flow magnitude": {"z": magnitude(much)},
+      "flow magnitude": {"z": magnitude(size(cells)), "z_shifted": magnitude(size(elsewhere))},
       "random numbers": {"z": rng.normal(size=(2 * views, COMPONENTS))},
       "episode": {"z": episode[pictures.of_pairs("chain")]},
       "swapped future": {"z": difference(swapped - first)},
-      "components of the difference": latents(lambda a, b: difference(b - a), tokens),
-      "components of the optical flow": {"z": along(cells.reshape(len(cells), -1))},
+      "components of the difference": latents(lambda a, b: difference(b - a), tokens, shifted),
+      "components of the optical flow": {
+          "z": along(direction(cells)), "z_shifted": along(direction(elsewhere))},
       "supervised inverse model": {"z": pictures.table["inverse_model"]},
       "true displacement": {"z": pictures.table["target"].astype(np.float64)},
   }

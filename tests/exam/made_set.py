@@ -100,6 +100,7 @@ def latents(pictures, kind, count=24):
     "z_ba": between(second, first),
     "z_ac": between(pictures[:, 0], pictures[:, 2]),
     "z_aa": between(pictures[:, 0], pictures[:, 0]),
+    "z_shifted": between(*(pictures[:, k] + np.linspace(-1, 1, pictures.shape[2]) for k in (0, 1))),
   }
 
 

@@ -70,6 +70,7 @@ def test_foreign_latents(made, tmp_path):
   )
   found = exam_set.load_latents(tmp_path / "z.npz", exam)
   assert found.z.shape == (84, 6) == found.z_ba.shape and found.z_ac.shape == (42, 6) == found.z_aa.shape
+  np.testing.assert_array_equal(found.z_shifted, arrays["z_shifted"].astype(np.float16))
   np.savez(tmp_path / "alone.npz", z=arrays["z"])
   assert exam_set.load_latents(tmp_path / "alone.npz", exam).z_ac is None
 
@@ -85,6 +86,7 @@ def test_foreign_latents(made, tmp_path):
     ({"z": np.zeros(84)}, r"z: expected \[84, numbers\], found \[84\]"),
     ({"z": np.zeros((84, 0))}, r"z: expected .*found \[84, 0\]"),
     ({"z": np.zeros((84, 2)), "z_ac": np.zeros((84, 2))}, r"z_ac: expected \[42, 2\], found \[84, 2\]"),
+    ({"z": np.zeros((84, 2)), "z_shifted": np.zeros((84, 2))}, r"z_shifted: expected \[42, 2\], found"),
     ({"z": np.zeros((84, 2)), "z_ba": np.zeros((84, 3))}, r"z_ba: expected \[84, 2\], found \[84, 3\]"),
     (
       {"z": np.where(np.arange(84)[:, None] % 39 == 5, np.inf, np.zeros((84, 2)))},

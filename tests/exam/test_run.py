@@ -51,6 +51,7 @@ def test_shares_relations_and_cameras(results):
   assert motion.shares.shares["motion"].low > 0.9 > first.shares.shares["motion"].high
   assert motion.additivity.error.value < 0.1 and motion.reversal.cosine.value > 0.9 and motion.static < 0.1
   assert first.additivity.error.low > 0.8 and first.reversal.error.value > 2 and first.static > 0.8
+  assert motion.shifted.error.high < 1e-12 and first.shifted.error.low > 0.1
   assert motion.crossed.other < 0.2 and motion.crossed.cameras == (0, 1, 2)
   assert list(motion.dose) == [0.0, 0.5, 1.0] and motion.dose[0.0].high < motion.dose[1.0].low
   assert motion.cameras.levels == (10, 11, 12) and motion.scenes.levels == (100, 101, 102)
@@ -65,6 +66,12 @@ def test_parts_are_asked_of_the_right_pairs(made, results):
   wanted = shares.components(twins, groups=np.tile(np.arange(40), 2), whiten=False, resamples=300)
   assert result.shares.raw == wanted.raw and result.shares.shares["rest"] == wanted.shares["rest"]
   assert result.static == shares.static(scaling(arrays["z_aa"][exam.views["part"] == 1]), z[test])
+  views = np.flatnonzero(exam.views["part"] == 1)
+  moved = made_set.latents(pictures, "first")["z_shifted"]
+  latents = exam_set.Latents(made_set.latents(pictures, "first")["z"], z_shifted=moved)
+  scaling = kernel_ridge.scale_inputs(latents.z[exam.rows(0)])
+  ask = scaling(latents.z[2 * views]), scaling(moved[views])
+  assert results["first"].shifted == shares.shifted(*ask, groups=exam.views["chain"][views])
   still = (exam.of_pairs("camera")[test] == 12) & (exam.camera_speed.reshape(-1)[test] == 0)
   assert result.dose[0.0].value == pytest.approx(motion_score.e(result.errors[still], result.moves.squares[still]))
   assert abs(result.numbers["color"].share.value) < 0.1  # about the mean of the fit: nothing is read
@@ -109,6 +116,7 @@ def test_a_row_is_plain_numbers(results):
     )
     assert row["share/motion"] == result.shares.shares["motion"].value and row["width"] == result.width
     assert row["error/depth"] == result.score.by_dimension[2] and row["flagged"] == float(kind != "motion")
+    assert row["shifted_low"] == result.shifted.error.low and "both pictures shifted" in table.text(result)
   assert set(results["motion"].row()) == set(results["both"].row())
 
 

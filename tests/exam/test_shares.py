@@ -160,6 +160,19 @@ def test_displacements_add_up_and_turn_around():
   assert shares.static(z(a, a), z(a, b)) < 0.01
 
 
+def test_what_moves_elsewhere_in_the_picture_is_told_by_how_far_z_goes():
+  z, other = np.random.default_rng(0).normal(size=(2, 1500, 4)) + 3
+  tens = np.arange(1500) // 10
+  same = shares.shifted(z, z, groups=tens)
+  assert (same.error.value, same.error.high, same.cosine.value) == pytest.approx((0, 0, 1))
+  mean = shares.shifted(z, np.broadcast_to(z.mean(axis=0), z.shape), groups=tens)
+  assert mean.error.value == pytest.approx(1)
+  unrelated = shares.shifted(z, other, groups=tens)
+  assert unrelated.error.low < 2 < unrelated.error.high and unrelated.error.low > 1.8
+  twice = shares.shifted(z, 2 * z - z.mean(axis=0), groups=tens)  # relative to z, not to what it became
+  assert twice.error.value == pytest.approx(1) and twice.cosine.value == pytest.approx(1)
+
+
 def test_appearance_and_noise_do_not():
   look, *noise = np.random.default_rng(0).normal(size=(4, 1500, 4))
   tens = np.arange(1500) // 10

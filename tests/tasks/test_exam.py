@@ -53,12 +53,32 @@ def test_rows_of_z_are_the_pairs_of_a_view_in_order(folder):
   assert found["z"][:4, 0].tolist() == [1, 102, 304, 405]
   assert found["z_ba"][:2, 0].tolist() == [100, 201]
   assert found["z_ac"][:2, 0].tolist() == [2, 305] and found["z_aa"][:2, 0].tolist() == [0, 303]
+  assert "z_shifted" not in found
+  found = exam_rows.latents(lambda a, b: 100 * a[:, None] + b[:, None], numbers, 1 + numbers[:, :2])
+  assert found["z_shifted"][:2, 0].tolist() == [102, 405]
+
+
+def test_shifted_pictures_move_together_and_repeat_their_edges(monkeypatch, tmp_path):
+  frames = np.random.default_rng(0).integers(0, 255, size=(6, 3, 32, 32, 3)).astype(np.uint8)
+  frames[:, 1] = 255 - frames[:, 0]
+  found = exam_pictures.shifted(frames)
+  assert found.shape == (6, 2, 32, 32, 3)
+  np.testing.assert_array_equal(found[:, 1], 255 - found[:, 0])
+  for view, (down, right) in enumerate([(2, 2), (2, -2), (-2, 2), (-2, -2), (2, 2)]):
+    rows, columns = (np.clip(np.arange(32) - by, 0, 31) for by in (down, right))
+    np.testing.assert_array_equal(found[view, 0], frames[view, 0][rows][:, columns])
+  np.testing.assert_array_equal(exam_pictures.shifted(frames[3:], np.arange(3, 6)), found[3:])
+  monkeypatch.setattr(exam_pictures, "frames", lambda folder, size: frames)
+  exam.write_pairs(None, tmp_path / "pairs.npz")
+  with np.load(tmp_path / "pairs.npz") as file:
+    np.testing.assert_array_equal(file["shifted"], found)
 
 
 def test_a_models_latents_do_not_depend_on_the_batch(folder, checkpoint):
   parameters, config = exam.probe.load(str(checkpoint))
   found, other = (exam.of_model(parameters, config, folder / "hand", views=size) for size in (64, 9))
-  assert set(found) == {"z", "z_ba", "z_ac", "z_aa"} and found["z"].shape[0] == 2 * found["z_ac"].shape[0]
+  assert set(found) == {"z", "z_ba", "z_ac", "z_aa", "z_shifted"}
+  assert len(found["z"]) == 2 * len(found["z_ac"])
   chex.assert_trees_all_close(found, other, atol=1e-4)  # XLA sums in another order at another size
 
 
@@ -75,7 +95,7 @@ def test_a_models_latents_are_those_of_each_pair_alone(monkeypatch, changes):
   found = exam.of_model(parameters, {"model": tiny.section(tiny.MOTION, **changes)}, None, views=2)
   first, second = (shown[:, side].reshape(-1, *shape) for side in ([0, 1], [1, 2]))
   wanted = {"z": (first, second), "z_ba": (second, first), "z_ac": (shown[:, 0], shown[:, 2]),
-            "z_aa": (shown[:, 0], shown[:, 0])}
+            "z_aa": (shown[:, 0], shown[:, 0]), "z_shifted": exam_pictures.shifted(shown).swapaxes(0, 1)}
   assert set(found) == set(wanted)
   images = (exam.pixels.normalise(np.concatenate(side)) for side in zip(*wanted.values()))
   z = np.asarray(jax.jit(lambda *images: model.encode(parameters, *images).z)(*images))
@@ -112,6 +132,7 @@ def test_pairs_are_written_for_others(folder, tmp_path):
   with np.load(tmp_path / "pairs" / "pairs.npz") as file:
     assert file["frames"].dtype == np.uint8 and file["frames"].shape[1:] == (3, 64, 64, 3)
     assert f"z [{2 * len(file['frames'])}, Z]" in done.stdout
+    assert f"Row v of z_shifted [{len(file['frames'])}, Z]" in done.stdout
 
 
 @pytest.mark.parametrize("words, message", [
@@ -138,7 +159,8 @@ def made_pictures():
   arrays |= {"inverse_model": arrays["target"], "state/first": arrays["target"], "state/second": arrays["target"],
              "state_robot/first": arrays["target_robot"], "state_robot/second": arrays["target_robot"],
              "place": np.zeros((views, 3, 2), np.float16)}
-  return exam_pictures.Pictures(frames, frames, features.reshape(views, 3, 8, 12).astype(np.float16), arrays)
+  tokens = features.reshape(views, 3, 8, 12).astype(np.float16)
+  return exam_pictures.Pictures(frames, frames, tokens, arrays, tokens[:, 1:])  # as if shifted were later by one
 
 
 def test_cheats_and_baselines_are_what_they_are_called():
@@ -151,7 +173,13 @@ def test_cheats_and_baselines_are_what_they_are_called():
   np.testing.assert_allclose(first, rows["first picture"]["z_ac"].repeat(2, axis=0) * (np.arange(pairs) % 2 == 0)[:, None]
                              + first * (np.arange(pairs) % 2 == 1)[:, None], atol=1e-4)
   np.testing.assert_allclose(rows["future picture"]["z"][::2], first[1::2], atol=1e-4)  # the future of a pair is the first of the next
+  future = rows["future picture"]
+  np.testing.assert_allclose(future["z_shifted"], future["z"][1::2], atol=1e-4)
   difference = rows["components of the difference"]
+  np.testing.assert_allclose(difference["z_shifted"], difference["z"][1::2], atol=1e-4)
+  for row in (rows["components of the optical flow"], rows["flow magnitude"]):
+    assert row["z_shifted"].shape == row["z"][::2].shape and np.isfinite(row["z_shifted"]).all()
+    assert not np.allclose(row["z_shifted"], row["z"][::2], atol=1e-2)  # the flow is found of other pixels
   np.testing.assert_allclose(difference["z_ba"] + difference["z"], np.broadcast_to(2 * difference["z_aa"][:1], difference["z"].shape), atol=1e-3)
   episode = rows["episode"]["z"]
   np.testing.assert_array_equal(episode[::2], episode[1::2])
