@@ -3,17 +3,18 @@ detects.
 
 python benchmarks/over_runs.py FILE.json [--margin 5]
 FILE: the co_training.json of a benchmark, or {"episodes": of a run, "successes": {"POLICY, ROW": [of each
-  run]}}, as
-in benchmarks/results. The rows of a policy are compared with its row "robot only"; rows with labels among
-each other, and the policies' rows "robot only", in a table of their own. Holm's correction is over the rows
-of a table. """
+run]}, "models": [motion model that the labels of each run come from, a name or number]}, as in
+benchmarks/results; "models" may be missing. The rows of a policy are compared with its row "robot only"; rows
+with labels among each other, and the policies' rows "robot only", in a table of their own. Holm's correction
+is over the rows of a table. Exit codes: 0 done, 2 bad input (one line on stderr).
+"""
 
 import argparse
 import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
@@ -35,13 +36,13 @@ class Table:
     rates: "POLICY, ROW" -> success of each run.
     episodes: of a run.
     outcomes: row -> of each run and episode, [R][N], where known.
-    models: motion models of each kind that the labels of all runs come from.
+    models: motion model (of each kind) that the labels of each run come from; None where that is not known.
   """
 
   rates: Mapping[str, Sequence[float]]
   episodes: int
   outcomes: Mapping[str, Sequence[Sequence[bool]]] = dataclasses.field(default_factory=dict)
-  models: int = 1
+  models: Sequence[Hashable] | None = None
 
   def compare(self, first: str, second: str) -> runs.Comparison:
     """Over the runs that both have."""
@@ -49,33 +50,74 @@ class Table:
     return runs.paired(self.rates[first][:count], self.rates[second][:count])
 
 
-def main() -> None:
+def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("file", type=pathlib.Path)
   parser.add_argument(
     "--margin", type=float, default=5.0, help="points within which two rows are called equal"
   )
   options = parser.parse_args()
-  print(text(read(json.loads(options.file.read_text())), margin=options.margin))
+  try:
+    print(text(read(load(options.file)), margin=options.margin))
+  except errors.UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return error.code
+  return 0
+
+
+def load(path: pathlib.Path) -> Mapping:
+  """Raises errors.UserError: a file that is not there, cannot be read, or is no JSON object."""
+  try:
+    stored = json.loads(path.read_text())
+  except FileNotFoundError:
+    near = errors.nearest(path.name, (one.name for one in path.parent.glob("*.json")))
+    raise errors.UserError(f"{path}: no such file: {near}") from None
+  except OSError as error:
+    raise errors.UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+  except ValueError as error:  # of the encoding or of JSON
+    raise errors.UserError(f"{path}: expected JSON ({error})") from None
+  if not isinstance(stored, dict):
+    raise errors.UserError(f"{path}: expected a JSON object, found {type(stored).__name__}")
+  return stored
 
 
 def read(stored: Mapping) -> Table:
   """Either kind of file.
 
   Raises:
-    errors.UserError: runs of unequal numbers of episodes.
+    errors.UserError: runs of unequal numbers of episodes, a row without runs, another number of motion models
+      than of runs, or neither kind of file.
   """
   if "successes" in stored:
-    number = stored["episodes"]
-    return Table({name: [one / number for one in won] for name, won in stored["successes"].items()}, number)
+    number, won = stored.get("episodes"), stored["successes"]
+    if not isinstance(number, int) or number < 1:
+      raise errors.UserError(f"episodes = {number!r}: expected how many episodes a run has")
+    return _table({name: [one / number for one in each] for name, each in won.items()}, number, stored)
+  for name, found in stored.items():
+    if not (isinstance(found, list) and all({"tasks", "outcomes"} <= set(run) for run in found)):
+      near = errors.nearest(name, ("episodes", "successes", "models"))
+      raise errors.UserError(f"{name}: expected runs, each with tasks and outcomes, or other keys: {near}")
   counts = {name: [_total(run["tasks"]) for run in found] for name, found in stored.items()}
   episodes = {played for found in counts.values() for _, played in found}
   if len(episodes) != 1:
     raise errors.UserError(f"runs of {sorted(episodes)} episodes: expected one number for all")
   rates = {name: [won / played for won, played in found] for name, found in counts.items()}
-  return Table(
-    rates, episodes.pop(), {name: [run["outcomes"] for run in found] for name, found in stored.items()}
-  )
+  outcomes = {name: [run["outcomes"] for run in found] for name, found in stored.items()}
+  one_of_each = [0] * max(map(len, rates.values()))  # what the benchmark is given: --como and --vq
+  return dataclasses.replace(_table(rates, episodes.pop(), {"models": one_of_each}), outcomes=outcomes)
+
+
+def _table(rates: Mapping[str, Sequence[float]], episodes: int, stored: Mapping) -> Table:
+  runs_of = {name: len(values) for name, values in rates.items()}
+  empty = [name for name, count in runs_of.items() if not count]
+  if empty or not runs_of:
+    raise errors.UserError(f"{empty[0] if empty else 'successes'}: expected at least one run, found none")
+  models = stored.get("models")
+  if models is not None and len(models) != max(runs_of.values()):
+    raise errors.UserError(
+      f"models: expected one for each of {max(runs_of.values())} runs, found {len(models)}"
+    )
+  return Table(rates, episodes, models=models)
 
 
 def _total(tasks: Mapping[str, Sequence[int]]) -> tuple[int, int]:
@@ -128,12 +170,32 @@ def _others(table: Table, margin: float) -> list[str]:
   for pair, one, cells in zip(pairs, found, _cells(table, pairs, found), strict=True):
     equal = one.known and runs.equivalent(one.difference.low, one.difference.high, margin / 100)
     lines.append(f"| {pair[0]} less {pair[1]} | {' | '.join(cells)} | {'yes' if equal else 'not shown'} |")
-  shared = (
-    f"The labels of all runs come from {table.models} motion model{'s' * (table.models > 1)} of each kind. "
-    f"The intervals are about policies on these labels; for kinds of motion models n = {table.models}"
-    + (": no interval." if table.models == 1 else ".")
+  labels = [pair for pair in pairs if not pair[0].endswith(f", {BASE}")]
+  return ["\n".join(lines), _detects(table, pairs, found), *([_by_model(table, labels)] if labels else [])]
+
+
+def _by_model(table: Table, pairs: Sequence[tuple[str, str]]) -> str:
+  """What may be said of kinds of motion models: the same differences with the motion model as the unit."""
+  about = "The intervals are about policies on these labels"
+  if table.models is None:
+    return f"The file does not say which motion models the labels come from (models). {about}."
+  number = len(set(table.models))
+  said = (
+    f"The labels of all runs come from {number} motion model{'s' * (number > 1)} of each kind. "
+    f"{about}; for kinds of motion models n = {number}: "
   )
-  return ["\n".join(lines), _detects(table, pairs, found), shared]
+  if number == 1:
+    return said + "no interval."
+  found = []
+  for pair in pairs:
+    count = min(len(table.rates[name]) for name in pair)
+    found.append(runs.by_model(*(table.rates[name][:count] for name in pair), table.models[:count]))
+  corrected = runs.holm([one.p for one in found])
+  told = (
+    f"{first} less {second} {one}" + f", Holm's p {p:.2f}" * one.known
+    for (first, second), one, p in zip(pairs, found, corrected, strict=True)
+  )
+  return said + "; ".join(told) + "."
 
 
 def _cells(
@@ -188,4 +250,4 @@ def _points(units: int, deviation: float, comparisons: int) -> str:
 
 
 if __name__ == "__main__":
-  main()
+  sys.exit(main())

@@ -5,6 +5,7 @@ writes.
 import argparse
 import importlib
 import json
+import re
 import sys
 
 import numpy as np
@@ -82,7 +83,40 @@ def test_equal_is_said_of_intervals_within_the_margin(load):
   assert (
     "| yes |" in wide and "within 5 points" in wide and "| yes |" not in narrow and "| not shown |" in narrow
   )
-  assert "against robot only, runs paired" in wide and "motion models n = 1" in wide
+  assert "against robot only, runs paired" in wide and "motion model" not in wide  # no labels are compared
+
+
+def test_the_motion_model_is_the_unit_where_there_are_several(load):
+  """CoMo less VQ labels: 0.1 on the labels of "a" (two runs), 0.3 on those of "b": 0.2, and t of 1 degree of freedom."""
+  over_runs = load("over_runs")
+  won = {"dit, + CoMo labels": [60, 70, 80], "dit, + VQ labels": [50, 60, 50]}
+  stored = {"episodes": 100, "successes": won, "models": ["a", "a", "b"]}
+  told = over_runs.text(over_runs.read(stored), margin=5)
+  assert "+16.7 points [-12.0, +45.4], p = 0.130, n = 3 runs" in told
+  assert "2 motion models of each kind" in told and "for kinds of motion models n = 2: dit, + CoMo" in told
+  assert "labels +20.0 points [-107.1, +147.1], p = 0.295, n = 2 motion models, Holm's p 0.30." in told
+  unknown = over_runs.text(over_runs.read(stored | {"models": None}), margin=5)
+  assert "does not say which motion models" in unknown and "of each kind" not in unknown
+  runs = {name: runs_of([rate / 100 for rate in rates]) for name, rates in won.items()}
+  assert "from 1 motion model of each kind" in over_runs.text(over_runs.read(runs), margin=5)
+
+
+@pytest.mark.parametrize("name, content, message", [
+  ("run.json", "", r"run.json: no such file: did you mean 'runs.json'\?"),
+  ("runs.json", "{", "runs.json: expected JSON "),
+  ("runs.json", "[1]", "runs.json: expected a JSON object, found list"),
+  ("runs.json", '{"episode": 5}', r"episode: expected runs, each with .*did you mean 'episodes'"),
+  ("runs.json", '{"successes": {"a, b": [1]}}', "episodes = None: expected how many"),
+  ("runs.json", '{"successes": {"a, b": []}, "episodes": 5}', "a, b: expected at least one run, found none"),
+  ("runs.json", '{"successes": {}, "episodes": 5}', "successes: expected at least one run, found none"),
+  ("runs.json", '{"successes": {"a, b": [1, 2]}, "episodes": 5, "models": [1]}', "each of 2 runs, found 1"),
+])
+def test_a_file_that_is_wrong_is_one_line(load, monkeypatch, tmp_path, capsys, name, content, message):
+  (tmp_path / "runs.json").write_text(content)
+  monkeypatch.setattr(sys, "argv", ["over_runs.py", str(tmp_path / name)])
+  assert load("over_runs").main() == 2
+  lines = capsys.readouterr().err.splitlines()
+  assert len(lines) == 1 and lines[0].startswith("error: ") and re.search(message, lines[0]), lines
 
 
 def test_rows_are_compared_over_the_runs_that_both_have(load):

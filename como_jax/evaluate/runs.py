@@ -5,24 +5,19 @@ its recipe: two recipes are compared by the differences of R runs that are paire
 states). Where runs hang on a model before them (a policy on the labels of a motion model), claims about kinds
 of that model have the model as the unit: `by_model`.
 
-Sources: Student's and Welch's t (scipy.stats); Holm, Scandinavian Journal of Statistics 6 (1979) 65-70;
-hierarchical bootstrap: Saravanan, Berman and Sober, Neurons, Behavior, Data Analysis and Theory 3
-(2020).
-Legend: M motion models, R runs, N episodes. Rates and differences are fractions, a "point" is 0.01 of them.
+Sources: Student's t (scipy.stats); Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
+Legend: R runs, N episodes. Rates and differences are fractions, a "point" is 0.01 of them.
 """
 
 import dataclasses
 import math
 import statistics
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import numpy as np
 
 from como_jax import errors
 from como_jax.evaluate import success
-
-BOOTSTRAP_UNITS = 8  # with fewer the percentiles of a bootstrap are far too narrow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,31 +85,15 @@ def paired(
       f"a comparison of {len(a)} and {len(b)} runs: expected as many of both, paired by seed"
     )
   differences = a - b
-  deviation = float(differences.std(ddof=1)) if len(a) > 1 else 0.0
-  return _comparison(
-    float(differences.mean()),
-    deviation,
-    len(a),
-    unit,
-    lambda stats: stats.ttest_1samp(differences, 0.0),
-    level,
-  )
+  value, deviation = float(differences.mean()), float(differences.std(ddof=1)) if len(a) > 1 else 0.0
+  if not deviation > 1e-12:  # one unit, or units without any spread: the episodes were too few to show it
+    return Comparison(success.Interval(value, -1.0, 1.0, len(a)), 1.0, 0.0, unit)
+  from scipy import stats  # noqa: PLC0415
 
-
-def unpaired(first: Sequence[float], second: Sequence[float], *, level: float = 0.95) -> Comparison:
-  """Welch's t of runs that share neither seed nor initial states; `deviation` is that of a difference of two
-  single runs.
-  """
-  a, b = _rates(first), _rates(second)
-  deviation = math.hypot(a.std(ddof=1), b.std(ddof=1)) if min(len(a), len(b)) > 1 else 0.0
-  return _comparison(
-    float(a.mean() - b.mean()),
-    deviation,
-    min(len(a), len(b)),
-    "run",
-    lambda stats: stats.ttest_ind(a, b, equal_var=False),
-    level,
-  )
+  found = stats.ttest_1samp(differences, 0.0)
+  low, high = found.confidence_interval(level)
+  interval = success.Interval(value, float(low), float(high), len(a))
+  return Comparison(interval, float(found.pvalue), deviation, unit)
 
 
 def by_model(
@@ -160,42 +139,6 @@ def components(first: Sequence[Sequence[bool]], second: Sequence[Sequence[bool]]
   within = float(differences.var(1, ddof=1).mean())
   between = float(differences.mean(1).var(ddof=1)) - within / differences.shape[1]
   return Components(math.sqrt(max(0.0, between)), math.sqrt(within))
-
-
-def bootstrap(
-  differences: Sequence[Sequence[Sequence[float]]], *, level: float = 0.95, draws: int = 2000, seed: int = 0
-) -> success.Interval:
-  """Hierarchical bootstrap of the mean difference: motion models, then their runs, then their episodes are
-  drawn again.
-
-  The unit is the motion model, or the run where there is one motion model. For designs with many units;
-  `paired` for few.
-
-  Args:
-    differences: of paired episodes, [M][R][N]; M, R and N may vary.
-
-  Raises:
-    errors.UserError: fewer than 8 units.
-  """
-  tree = [[np.asarray(run, np.float64) for run in model] for model in differences]
-  units = len(tree) if len(tree) > 1 else len(tree[0]) if tree else 0
-  if units < BOOTSTRAP_UNITS:
-    unit = "motion models" if len(tree) > 1 else "runs"
-    raise errors.UserError(
-      f"a bootstrap over {units} {unit}: expected at least {BOOTSTRAP_UNITS}, use the t interval of "
-      "`paired` or `by_model`"
-    )
-  rng = np.random.default_rng(seed)
-
-  def drawn(node: Any) -> float:
-    picks = rng.integers(len(node), size=len(node))
-    return float(
-      node[picks].mean() if isinstance(node, np.ndarray) else np.mean([drawn(node[pick]) for pick in picks])
-    )
-
-  value = float(np.mean([np.mean([run.mean() for run in model]) for model in tree]))
-  low, high = np.quantile([drawn(tree) for _ in range(draws)], [(1 - level) / 2, (1 + level) / 2])
-  return success.Interval(value, float(low), float(high), units)
 
 
 def detectable(
@@ -284,15 +227,3 @@ def _rates(values: Sequence[float]) -> np.ndarray:
       f"success of runs {found.tolist()}: expected one rate within 0..1 for each of at least one run"
     )
   return found
-
-
-def _comparison(value: float, deviation: float, count: int, unit: str, test: Any, level: float) -> Comparison:
-  if not deviation > 1e-12:  # one unit, or units without any spread: the episodes were too few to show it
-    return Comparison(success.Interval(value, -1.0, 1.0, count), 1.0, 0.0, unit)
-  from scipy import stats  # noqa: PLC0415
-
-  found = test(stats)
-  low, high = found.confidence_interval(level)
-  return Comparison(
-    success.Interval(value, float(low), float(high), count), float(found.pvalue), deviation, unit
-  )

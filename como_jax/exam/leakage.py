@@ -60,14 +60,6 @@ class Pictures:
   second_minus_first: Estimate
 
 
-def identity(
-  z: Any, labels: Any, trajectories: Any, *, seed: int = 0, resamples: int = resampling.RESAMPLES
-) -> Identity:
-  """How well a class (scene, camera, objects, palette) is read from z; arguments and errors as for
-  `identities`."""
-  return identities(z, {"labels": labels}, trajectories, seed=seed, resamples=resamples)["labels"]
-
-
 def identities(
   z: Any,
   labels: Mapping[str, Any],
@@ -122,26 +114,6 @@ def identities(
     text = f"{len(classes)} classes, {kind}, {sizes}"
     result[name] = Identity(excess, accuracy, chance, tuple(classes.tolist()), excess.low > FLAG, text)
   return result
-
-
-def numbers(
-  fit: tuple[Any, Any], test: tuple[Any, Any], *, groups: tuple[Any, Any], seed: int = 0
-) -> Reading:
-  """How well numbers of the view (colors, light, pose of the camera) are read from z in other scenes and
-  cameras.
-
-  Args:
-    fit: (z [N, Z], numbers [N, K]).
-    test: (z [M, Z], numbers [M, K]), of scenes and cameras that are not in `fit`.
-    groups: chains of both, ([N], [M]).
-    seed: of the probe's choice and the bootstrap.
-
-  Raises:
-    errors.UserError: unequal lengths, values that are not finite, fewer than two groups.
-  """
-  values = kernel_ridge.matrix(fit[1], "numbers to fit")
-  probe = kernel_ridge.fit(fit[0], values, groups=groups[0], seed=seed)
-  return reading(probe.predict(test[0]), test[1], values.mean(axis=0), groups=groups[1], seed=seed)
 
 
 def future(z: Any, first: Any, second: Any, *, chains: Any, seed: int = 0) -> Pictures:

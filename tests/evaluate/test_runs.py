@@ -48,17 +48,6 @@ def test_runs_without_a_spread_have_no_interval(first, second, text):
   )
 
 
-def test_welch_of_runs_that_share_nothing():
-  """Means 0.2 and 0.5, variances 0.01 and 0.04 of 3 runs: standard error 0.129, 2.94 degrees of freedom."""
-  found = runs.unpaired([0.1, 0.2, 0.3], [0.3, 0.5, 0.7])
-  error, freedom = math.sqrt(0.05 / 3), (0.05 / 3) ** 2 / (((0.01 / 3) ** 2 + (0.04 / 3) ** 2) / 2)
-  assert (found.difference.value, found.difference.low) == pytest.approx(
-    (-0.3, -0.3 - stats.t.ppf(0.975, freedom) * error)
-  )
-  assert found.deviation == pytest.approx(math.sqrt(0.05)) and found.difference.count == 3
-  assert not runs.unpaired([0.1, 0.2], [0.3]).known
-
-
 def test_the_motion_model_is_the_unit_of_claims_about_motion_models():
   first, second = [0.6, 0.7, 0.5, 0.6], [0.5, 0.6, 0.5, 0.4]
   assert str(runs.by_model(first, second, ["a"] * 4)) == "+10.0 points, n = 1 motion model: no interval"
@@ -100,30 +89,6 @@ def test_components_of_variance():
   assert (
     runs.components([[1, 0, 1, 0]] * 2, [[0, 1, 1, 0]] * 2).between == 0
   )  # equal means: less than the episodes explain
-
-
-@pytest.mark.parametrize("models, count", [(1, 12), (12, 3)])
-def test_bootstrap_of_many_units_agrees_with_t(models, count):
-  rng = np.random.default_rng(3)
-  effects = (
-    0.1
-    + 0.1 * rng.standard_normal((models, 1, 1)) * (models > 1)
-    + 0.1 * rng.standard_normal((models, count, 1))
-  )
-  outcomes = effects + 0.2 * rng.standard_normal((models, count, 100))
-  found = runs.bootstrap(outcomes.tolist(), draws=400)
-  units = outcomes.mean((1, 2)) if models > 1 else outcomes.mean(2)[0]
-  half = 1.96 * units.std(ddof=1) / math.sqrt(12)
-  assert found.count == 12 and found.value == pytest.approx(outcomes.mean())
-  assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.25)
-  assert found == runs.bootstrap(outcomes.tolist(), draws=400), "the same seed gives the same interval"
-
-
-def test_bootstrap_of_few_units_is_refused():
-  with pytest.raises(errors.UserError, match="3 runs: expected at least 8"):
-    runs.bootstrap([[[0, 1], [1, 0], [0, 0]]])
-  with pytest.raises(errors.UserError, match="2 motion models"):
-    runs.bootstrap([[[0, 1]] * 20] * 2)
 
 
 @pytest.mark.parametrize("units, effect", [(3, 3.26), (5, 1.68), (10, 0.997), (34, 0.494), (100, 0.283)])
