@@ -1,0 +1,314 @@
+"""Where do the published metrics and the exam rank two latents differently? A table of pairs, rank
+correlations, and six pairs of pictures to look at.
+
+python benchmarks/disagreement.py --runs FOLDER [FOLDER ...] [--pair A B] [--set bundled] [--out FILE.md]
+FOLDER: as benchmarks/variants.py leaves them (NAME-STEPS-SEED with motion/, probe/metrics.json,
+exam/exam.json, exam/latents.npz); folders that cannot be used are named and left out. A row is a variant with
+its seeds, or a latent without training that both programs measure. --pair looks at two rows alone, by their
+names in the table or by folder, and draws them whether they disagree or not; without it the clearest
+disagreement is drawn, if there is one. One to three minutes on 2 CPU cores.
+"""
+
+import argparse
+import math
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import common  # noqa: E402
+import disagreement_pairs as compared  # noqa: E402
+import disagreement_picture as picture  # noqa: E402
+from disagreement_rows import Exam, Found, Row, named, read  # noqa: E402
+
+from como_jax import errors  # noqa: E402
+from como_jax.exam import exam_set  # noqa: E402
+from como_jax.tasks import exam as exam_task  # noqa: E402
+
+NAMES = {"lp_mse": "LP-MSE of the action", "s_pcfc": "S-PCFC", "e_z": "error of the move"}
+MOST = 20  # pairs in the table
+UNPAIRED = (
+  'The probe\'s rows "first-only", "second-only" and "both-pictures" have no LP-MSE (they are read by a '
+  "kernel from all tokens), so the exam's "
+  '"first picture" and "future picture", 32 principal components of one picture, stand beside none of them.'
+)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--runs", type=pathlib.Path, nargs="+", default=[], help="folders of runs")
+  parser.add_argument("--pair", nargs=2, metavar=("A", "B"), help="two rows, or folders, to look at alone")
+  parser.add_argument("--set", default="bundled", help="of the exam")
+  parser.add_argument("--out", type=pathlib.Path, help="Markdown page; the picture lies beside it")
+  options = parser.parse_args()
+  try:
+    text = report(options)
+  except errors.UserError as error:
+    sys.exit(f"error: {error}")
+  print("\n" + text)
+
+
+def report(options: argparse.Namespace) -> str:
+  """The page, also written where that is asked for.
+
+  Raises:
+    errors.UserError: no folder can be used, or a row of --pair is not known.
+  """
+  exam = Exam(exam_task.find(options.set, "hand"))
+  found = read(_folders(options), exam.stored)
+  for line in found.left:
+    print(f"left out: {line}", flush=True)
+  rows = [_row(found.rows, name) for name in options.pair] if options.pair else found.rows
+  if options.pair and rows[0] is rows[1]:
+    raise errors.UserError(f"--pair: both are the row {rows[0].name!r}, expected two")
+  searched = compared.search(rows, compared.of_latents(exam))
+  drawn = None
+  if searched.clear:
+    drawn = searched.clear[0].published, searched.clear[0].exam
+  elif options.pair:
+    drawn = rows[0], rows[1]
+  parts = page(found, searched, exam, given=bool(options.pair))
+  if drawn and options.out:
+    parts += picture_part(exam, drawn, options.out.with_suffix(".png"), disagree=bool(searched.clear))
+  parts.append(closing(found, exam))
+  text = "\n\n".join(["# Where the published metrics and the exam disagree", *parts]) + "\n"
+  if options.out:
+    options.out.write_text(text)
+  return text
+
+
+def page(found: Found, searched: compared.Search, exam: Exam, *, given: bool) -> list[str]:
+  """All parts but the picture and the last."""
+  chains = len(np.unique(exam.chains[exam.set.rows(exam_set.TEST)]))
+  count = sum(len(row.runs) for row in found.rows if row.trained)
+  head = (
+    f"`python benchmarks/disagreement.py --runs DIR/*`, {count} run{'s' * (count != 1)} of "
+    f"{sum(row.trained for row in found.rows)} trained "
+    f"row{'s' * (sum(row.trained for row in found.rows) != 1)}. {common.machine()}."
+  )
+  what = (
+    f"LP-MSE (of the action) and S-PCFC: `configs/probe.py`, {found.windows}. Error of the move and S: "
+    f"`configs/probe.py:exam`, tier hand, {chains} test "
+    "chains in unseen cameras and scenes; S is that of the error, with the set's controls, and falls where "
+    "the error rises. Of LP-MSE, S-PCFC and "
+    "the error lower counts as better. ± and [ ]: with several seeds Student's 95 % interval over them, with "
+    "one the standard error over held-out "
+    "motions (LP-MSE), the 95 % interval over test chains (error)."
+  )
+  return [
+    head,
+    what,
+    rows_table(found.rows, exam),
+    "Rows without training that both programs measure:\n\n"
+    + "\n".join(f"* {line}." for line in found.untrained)
+    + f"\n* {UNPAIRED}",
+    "## Pairs in opposite order",
+    pairs_table(searched),
+    sentence(searched, given=given),
+    "## Ranks",
+    *(rank_sentence(compared.correlation(found.rows, metric), metric) for metric in compared.PUBLISHED),
+  ]
+
+
+def rows_table(rows: Sequence[Row], exam: Exam) -> str:
+  lines = []
+  for row in sorted(rows, key=lambda row: row.mean("e_z")):
+    appearance = row.values("appearance")
+    lines.append(
+      (
+        row.name,
+        len(row.runs) if row.trained else "",
+        *(_cell(row, metric, exam) for metric in NAMES),
+        f"{exam.s(row.mean('e_z')):.2f}",
+        f"{np.mean(appearance):.2f}" if appearance else "",
+      )
+    )
+  return common.table(("row", "seeds", *NAMES.values(), "S", "appearance read best"), lines)
+
+
+def _cell(row: Row, metric: str, exam: Exam) -> str:
+  values = row.values(metric)
+  if not values:
+    return ""
+  mean = f"{np.mean(values):.3f}"
+  if len(values) > 1:
+    reach = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{mean} [{np.mean(values) - reach:.3f}, {np.mean(values) + reach:.3f}]"
+  if metric == "lp_mse" and math.isfinite(row.first.lp_mse[1]):
+    return f"{mean} ± {row.first.lp_mse[1]:.3f}"
+  if metric == "e_z" and not row.trained:
+    stored = exam.stored[row.first.stored]
+    return f"{mean} [{stored['e_z_low']:.3f}, {stored['e_z_high']:.3f}]"
+  return mean
+
+
+def pairs_table(searched: compared.Search) -> str:
+  if not searched.pairs:
+    return f"Of {searched.looked} pairs looked at, the values of none are in opposite order."
+  lines = [
+    (
+      pair.published.name,
+      pair.exam.name,
+      *(str(pair.gaps[metric]) if metric in pair.gaps else "not known" for metric in NAMES),
+      pair.unit,
+      f"{pair.holm:.2g}",
+      "yes" if pair.clear else "no",
+    )
+    for pair in searched.pairs[:MOST]
+  ]
+  more = (
+    f"\n\n{len(searched.pairs) - MOST} more pairs, none of them surer, are left out here."
+    if len(searched.pairs) > MOST
+    else ""
+  )
+  return (
+    "The first of a pair less the second; Holm's p is of the whole disagreement (the largest p of its "
+    "differences), corrected for all "
+    f"{searched.looked} pairs looked at.\n\n"
+    + common.table(
+      (
+        "the published metrics prefer",
+        "the exam prefers",
+        *NAMES.values(),
+        "interval over",
+        "Holm's p",
+        "shown",
+      ),
+      lines,
+    )
+    + more
+  )
+
+
+def sentence(searched: compared.Search, *, given: bool) -> str:
+  """What the pairs show."""
+  looked = f"{searched.looked} pair{'s' * (searched.looked != 1)} {'given' if given else 'looked at'}"
+  if not searched.clear:
+    return (
+      f"**No clear disagreement.** Of {looked}, {len(searched.pairs)} "
+      f"{'has' if len(searched.pairs) == 1 else 'have'} values in opposite order; in none is every "
+      f"difference clear of zero with Holm's p below {compared.LEVEL:g}."
+    )
+  lines = []
+  for pair in searched.clear:
+    prefer = "LP-MSE and S-PCFC prefer" if "s_pcfc" in pair.gaps else "LP-MSE (S-PCFC is not known) prefers"
+    numbers = ", ".join(str(pair.gaps[metric]) for metric in compared.PUBLISHED if metric in pair.gaps)
+    lines.append(
+      f"* {prefer} **{pair.published.name}** to **{pair.exam.name}** ({numbers}); the exam has the opposite "
+      "order: error of the move "
+      f"{pair.gaps['e_z']}. Interval over {pair.unit}; Holm's p = {pair.holm:.2g}."
+    )
+  return (
+    f"Of {looked}, {len(searched.pairs)} {'has' if len(searched.pairs) == 1 else 'have'} values in opposite "
+    f"order, and in {len(searched.clear)} of them every "
+    f"difference is clear of zero with Holm's p below {compared.LEVEL:g}:\n\n" + "\n".join(lines)
+  )
+
+
+def rank_sentence(found: compared.Correlation, metric: str) -> str:
+  pair = f"{NAMES[metric]} against error of the move"
+  if math.isnan(found.spearman):
+    few = f"too few to rank or without an order (at least {compared.LEAST} are asked)"
+    return f"{pair}: n = {found.n} row{'s' * (found.n != 1)}, {few}."
+  alike = found.spearman > 0
+  low = max(found.p_spearman, found.p_kendall) < compared.LEVEL
+  told = (
+    f"they rank these rows {'alike' if alike else 'in opposite order'} more than chance does"
+    if low
+    else "not told from no relation"
+  )
+  return (
+    f"{pair}: Spearman's rho {found.spearman:+.2f} (p = {found.p_spearman:.2g}), Kendall's tau "
+    f"{found.kendall:+.2f} (p = {found.p_kendall:.2g}), n = {found.n} "
+    f"rows: {told}."
+  )
+
+
+def picture_part(exam: Exam, drawn: tuple[Row, Row], path: pathlib.Path, *, disagree: bool) -> list[str]:
+  """Draws two rows (the first seed that has latents), and says what is seen."""
+  latents = tuple(_drawable(row) for row in drawn)
+  moves = picture.moves(exam, latents)
+  picture.draw(moves, tuple(f"read from {letter}: {row.name}" for letter, row in zip("AB", drawn)), path)
+  right_down = [exam.errors(one)[:, :2].mean(axis=0) for one in latents]
+  told = "; ".join(f"{letter} {right:.3f} and {down:.3f}" for letter, (right, down) in zip("AB", right_down))
+  seeds = " and ".join(
+    f"{letter} is seed {min(seed for seed in row.runs if row.runs[seed] is one)} of {row.name}"
+    if row.trained
+    else f"{letter} is {row.name}"
+    for letter, row, one in zip("AB", drawn, latents)
+  )
+  which = (
+    "A is preferred by the published metrics, B by the exam"
+    if disagree
+    else "No disagreement of these two is shown"
+  )
+  return [
+    "## An example to look at",
+    f"![Six pairs of pictures with the true move and the moves read from two latents]({path.name})",
+    f"Six of the {len(exam.set.rows(exam_set.TEST)):,} test pairs, from cameras and scenes that no probe was "
+    f"fitted on, drawn at random (seed {picture.SEED}; pairs "
+    f"{', '.join(str(one.pair) for one in moves)}), not chosen. {seeds}. {which}. Arrows begin at the hand "
+    "and show its move in the picture, right and "
+    "down: the true one and what kernel ridge, fitted on the fit part, reads from either latent. A ring is a "
+    "move too short to draw. The squares in "
+    "the pictures are the cut beside them. Over all test pairs the squared error right and down, in units "
+    f"of the variance: {told}. Six pairs show what an "
+    "error looks like; how large it is, the table says.",
+  ]
+
+
+def closing(found: Found, exam: Exam) -> str:
+  """What it shows not."""
+  single = [row.name for row in found.rows if row.trained and len(row.runs) == 1]
+  lines = [
+    "LP-MSE and S-PCFC are of demonstrations, the exam's error is of other pictures and moves: a "
+    "disagreement shows that one of the two cannot stand for the "
+    "other, not which is right about a use that was not tried.",
+    "A row of several seeds is a recipe on these data and windows; the rows are the project's own, no sample "
+    "of all latents, so the ranks are of these "
+    "rows.",
+  ]
+  if single:
+    lines.append(
+      "One seed each, so differences between them are about these trained models and not about recipes: "
+      f"{'; '.join(single)}. Their errors of single windows are not "
+      "stored; the interval of an LP-MSE difference is an upper bound, which holds whatever the correlation."
+    )
+  if found.left:
+    lines.append(f"Left out: {'; '.join(found.left)}.")
+  return "## What it shows not\n\n" + "\n".join(f"* {line}" for line in lines)
+
+
+def _folders(options: argparse.Namespace) -> list[pathlib.Path]:
+  """Those of --runs and, where they are folders, of --pair."""
+  given = [*options.runs, *(path for name in options.pair or () if (path := pathlib.Path(name)).is_dir())]
+  return list(dict.fromkeys(path.absolute() for path in given))
+
+
+def _row(rows: Sequence[Row], name: str) -> Row:
+  wanted = named(pathlib.Path(name).absolute())[0] if pathlib.Path(name).is_dir() else name
+  for row in rows:
+    if wanted in (row.name, row.name.removesuffix(" (no training)")):
+      return row
+  raise errors.UserError(
+    f"--pair {name!r}: no such row: {errors.nearest(wanted, [row.name for row in rows])}"
+  )
+
+
+def _drawable(row: Row):
+  for _, one in sorted(row.runs.items()):
+    if one.has_latents:
+      return one
+  raise errors.UserError(
+    f"{row.name}: none of its runs has exam/latents.npz: expected one of "
+    f"{', '.join(str(seed) for seed in row.runs)}"
+  )
+
+
+if __name__ == "__main__":
+  main()
