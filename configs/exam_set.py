@@ -14,7 +14,7 @@ def get_config(arg=None):
   name = config_lib.variant(arg, ("default", "large", "debug"), default="default")
   config = config_lib.ConfigDict(dict(
       task="exam_set", seed=0,
-      control_steps=2_000,  # of the network that sees both pictures
+      control_steps=1_000,  # of the network that sees both pictures; como_jax/tasks/exam_controls.py has the other networks' shares
       exam=dict(  # como_jax/sim/exam_design.py: Settings
           seed=0, image_size=128, quality=(22, 27),  # H.264 of the two tiers
           fit_chains=2_000, fit_views=1, test_chains=100, more_test_chains=200, pushed_fit_chains=450, pushed_test_chains=50,

@@ -267,7 +267,7 @@ def _controls(
   """(errors of controls of one picture, z's, of both). The true pose of one picture is a control of one
   picture: a latent that holds the second pose, read better than any probe of the picture does, holds no
   motion all the same. Where the set says what that pose can tell at best, its sample is not needed."""
-  oracles = () if limit is not None else ("oracle_first", "oracle_second")
+  oracles = () if limit is not None else ("oracle_second",)
   single, both = (
     [name for prefix in ("first", "second", *oracles) for name in sets.controls(stored, prefix)],
     sets.controls(stored, "both"),

@@ -65,9 +65,9 @@ def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, di
 
 
 def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:
-  """exam.npz: numbers in float32, errors in float16."""
+  """exam.npz: numbers in float32, errors and the numbers of views in float16."""
   def stored(name: str, values: np.ndarray) -> np.ndarray:
-    if name.startswith(("errors", "rows")):
+    if name.startswith(("errors", "rows", "numbers")):
       return np.minimum(values, np.finfo(np.float16).max).astype(np.float16)  # far above 1 all errors are alike
     return values.astype(np.float32) if values.dtype == np.float64 else values
   partial = folder / f"{exam_set.TABLE}.partial.npz"

@@ -195,8 +195,8 @@ def test_controls_are_of_the_tests_pairs():
   pictures = made_pictures()
   found = exam_controls.errors(pictures, steps=2)
   test, same = (int((pictures.of_pairs("part") == part).sum()) for part in (1, 2))
-  kinds = [f"{name}_{probe}" for name in ("first", "second", "both") for probe in ("linear", "kernel")] + ["first_network", "second_network", "both_network"]
-  oracles = [f"oracle_{name}_{probe}" for name in ("first", "second") for probe in ("linear", "kernel")]
+  kinds = [f"{name}_{probe}" for name in ("first", "second", "both") for probe in ("linear", "kernel")] + [f"{name}_{look}" for name in ("first", "second", "both") for look in ("network", "window")]
+  oracles = [f"oracle_second_{probe}" for probe in ("linear", "kernel")]
   assert {key.partition("/")[2] for key in found if key.startswith("errors/")} == {*kinds, *oracles}
   assert {key.partition("/")[2] for key in found if key.startswith("errors_robot/")} == {*kinds, *oracles}
   chex.assert_shape([found[f"errors/{name}"] for name in kinds + oracles], (test, 4))

@@ -1,0 +1,151 @@
+"""A small convolutional network that reads numbers of a thing from windows about it: how much one picture tells, and how much both.
+
+It looks at a window about the thing in each picture, where `place_probe` found it, and is told where the window is: more of the pixels than
+`picture_probe` sees, and less of what stands around. Trained with labels, so it is no motion model: it says what can be known. Early stopping on
+held-out groups. Legend: N pairs, B batch, S window, A numbers asked for.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax import numpy as jnp
+
+from como_jax.evaluate import small_network
+
+WIDTHS, HIDDEN = (32, 64, 96, 128), (192, 256)  # of the convolutions, each halving the window, and of the layers after them
+MARGIN = 8  # pixels by which windows are cut wider, so that they can be shifted while fitting
+
+
+class Windows(NamedTuple):
+  """Parts of pictures: `pixels` uint8 [N, S + MARGIN, S + MARGIN, 3] and their middles, `places` [N, 2], in widths of the picture from its
+  middle; `pixel`, the width of one of its pixels in widths of the picture."""
+
+  pixels: np.ndarray
+  places: np.ndarray
+  pixel: float
+
+  def __getitem__(self, rows: Any) -> "Windows":
+    return Windows(self.pixels[rows], self.places[rows], self.pixel)
+
+
+def windows(pictures: np.ndarray, places: np.ndarray, size: int) -> Windows:
+  """Cuts windows of `size` pixels about places [N, 2] out of uint8 [N, H, H, 3]; the picture's edge goes on outside."""
+  height, reach = pictures.shape[1], (size + MARGIN) // 2
+  middles = np.clip(np.round((np.asarray(places) + 0.5) * height).astype(int), 0, height)  # rows and columns of the picture
+  cut = np.empty((len(pictures), 2 * reach, 2 * reach, 3), np.uint8)
+  for row, (right, down) in enumerate(middles):
+    y, x = (np.clip(np.arange(middle - reach, middle + reach), 0, height - 1) for middle in (down, right))
+    cut[row] = pictures[row][np.ix_(y, x)]
+  return Windows(cut, (middles / height - 0.5).astype(np.float32), 1 / height)
+
+
+class WindowProbe:
+  """A fitted network; `predict` for new pairs, `text` for what was done, `error` on the held-out groups (1: no better than nothing)."""
+
+  def __init__(self, kind: str, parameters: Any, scale: np.ndarray, text: str, error: float = np.nan):
+    self._kind, self._parameters, self._scale, self.text, self.error = kind, parameters, scale, text, error
+
+  def predict(self, first: Windows, second: Windows) -> np.ndarray:
+    """Windows of N pairs -> float64 [N, A]."""
+    run = functools.partial(_run, self._parameters, kind=self._kind)
+    return small_network.batched(run, (first.pixels, second.pixels, first.places, second.places)) * self._scale
+
+
+def fit(first: Windows, second: Windows, targets: np.ndarray, *, groups: np.ndarray, mirrored: Sequence[float], settings: dict[str, Any]) -> WindowProbe:
+  """Fits one network.
+
+  Args:
+    first, second: windows of N pairs.
+    targets: [N, A] with mean about zero, each turned around where the pictures change places ("both").
+    groups: [N], pairs of one group are held out together.
+    mirrored: [A], what a target is multiplied by where the pictures are mirrored left to right; empty: never mirrored.
+    settings: "kind" of `picture_probe.KINDS`, "steps", "seed", and "batch_size" (96).
+  """
+  kind, steps, seed, size = settings["kind"], settings["steps"], settings["seed"], settings.get("batch_size", 96)
+  scale = np.sqrt(np.mean(np.square(targets), axis=0))
+  wanted = (targets / scale).astype(np.float32)
+  rng = np.random.default_rng(seed)
+  names = np.unique(groups)
+  held = np.isin(groups, rng.permutation(names)[: max(1, len(names) // 8)])
+  train, check = np.flatnonzero(~held), np.flatnonzero(held)
+  signs = jnp.asarray(mirrored, jnp.float32) if len(mirrored) else None
+  parameters = _start(jax.random.key(seed), first.pixels.shape[1] - MARGIN, targets.shape[1])
+  state = (parameters, small_network.optimizer(steps).init(parameters))
+  best, best_error, best_step = parameters, np.inf, 0
+  for step in range(steps):
+    rows = rng.choice(train, min(size, len(train)), replace=False)
+    state = _step(state, jax.random.fold_in(jax.random.key(seed + 1), step), tuple(first[rows]), tuple(second[rows]), wanted[rows], signs, kind=kind, steps=steps)
+    if (step + 1) % max(1, steps // 10) == 0:
+      probe = WindowProbe(kind, state[0], np.ones(len(scale)), "")
+      error = float(np.minimum(1.0, np.mean(np.square(probe.predict(first[check], second[check]) - wanted[check]), axis=0)).mean())
+      if error < best_error:
+        best, best_error, best_step = state[0], error, step + 1
+  text = f"window, convolutions {'-'.join(map(str, WIDTHS))} on {kind}, {steps} steps of {size}, best on held-out groups at step {best_step}"
+  return WindowProbe(kind, best, scale, text, best_error)
+
+
+def _start(key: jax.Array, size: int, outputs: int) -> dict[str, Any]:
+  keys = iter(jax.random.split(key, len(WIDTHS) + 3))
+  channels, edges = (3, *WIDTHS), (5, *[3] * (len(WIDTHS) - 1))
+  parameters = {f"convolution{i}": small_network.layer(next(keys), edge, edge, *channels[i : i + 2]) for i, edge in enumerate(edges)}
+  for _ in WIDTHS:
+    size = -(-size // 2)
+  parameters |= {"window": small_network.layer(next(keys), size * size * WIDTHS[-1], HIDDEN[0]), "pair": small_network.layer(next(keys), 3 * HIDDEN[0] + 6, HIDDEN[1])}
+  out = small_network.layer(next(keys), HIDDEN[1], outputs)
+  return parameters | {"out": out | {"kernel": 0.1 * out["kernel"]}}
+
+
+def _apply(parameters: Any, seen: tuple[jax.Array, jax.Array], places: tuple[jax.Array, jax.Array], kind: str) -> jax.Array:
+  """Normalized windows [B, S, S, 3] and their places [B, 2] of the first and of the second picture -> [B, A]."""
+  chosen = {"first": (0, 0), "second": (1, 1), "both": (0, 1)}[kind]
+  x = jnp.concatenate(seen) if kind == "both" else seen[chosen[0]]
+  for i in range(len(WIDTHS)):
+    x = jax.nn.gelu(small_network.convolution(parameters[f"convolution{i}"], x, stride=2))
+  x = jax.nn.gelu(small_network.dense(parameters["window"], x.reshape(len(x), -1)))
+  a, b = jnp.split(x, 2) if kind == "both" else (x, x)
+  at, to = (places[i] for i in chosen)
+  x = jnp.concatenate([a, b, b - a, 5 * at, 5 * to, 15 * (to - at)], axis=-1)  # widths of the picture brought to about 1
+  return small_network.dense(parameters["out"], jax.nn.gelu(small_network.dense(parameters["pair"], x)))
+
+
+@functools.partial(jax.jit, static_argnames="kind")
+def _run(parameters: Any, first: jax.Array, second: jax.Array, at: jax.Array, to: jax.Array, *, kind: str) -> jax.Array:
+  edge = MARGIN // 2
+  seen = [small_network.normalized(x[:, edge:-edge, edge:-edge]) for x in (first, second)]
+  forward = _apply(parameters, tuple(seen), (at, to), kind)
+  if kind != "both":
+    return forward
+  return (forward - _apply(parameters, tuple(reversed(seen)), (to, at), kind)) / 2  # the way back is the way there, turned around
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "steps"))
+def _step(state: tuple, key: jax.Array, first: tuple, second: tuple, targets: jax.Array, signs: jax.Array | None, *, kind: str, steps: int) -> tuple:
+  parameters, moments = state
+  keys = jax.random.split(key, 5)
+  seen, places = zip(*(_shifted(key, *one) for key, one in zip(keys, (first, second))), strict=True)
+  seen, size = small_network.recolored(keys[2], *seen), len(targets)
+  if signs is not None:
+    mirror = jax.random.bernoulli(keys[3], 0.5, (size, 1))
+    seen = [jnp.where(mirror[:, :, None, None], x[:, :, ::-1], x) for x in seen]
+    places = [jnp.where(mirror, at * jnp.array([[-1.0, 1.0]]), at) for at in places]
+    targets = jnp.where(mirror, targets * signs[None], targets)
+  if kind == "both":
+    turn = jax.random.bernoulli(keys[4], 0.5, (size, 1))
+    seen = [jnp.where(turn[:, :, None, None], *both) for both in (seen[::-1], seen)]
+    places = [jnp.where(turn, *both) for both in (places[::-1], places)]
+    targets = jnp.where(turn, -targets, targets)
+  grads = jax.grad(lambda p: jnp.square(_apply(p, tuple(seen), tuple(places), kind) - targets).mean())(parameters)
+  updates, moments = small_network.optimizer(steps).update(grads, moments, parameters)
+  return optax.apply_updates(parameters, updates), moments
+
+
+def _shifted(key: jax.Array, pixels: jax.Array, places: jax.Array, pixel: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Windows [B, S, S, 3], normalized, cut at random out of the wider ones, and their middles."""
+  size = pixels.shape[1] - MARGIN
+  by = jax.random.randint(key, (len(pixels), 2), 0, MARGIN + 1)
+  cut = jax.vmap(lambda window, by: jax.lax.dynamic_slice(window, (by[1], by[0], 0), (size, size, 3)))(pixels, by)
+  return small_network.normalized(cut), places + (by - MARGIN // 2) * pixel
