@@ -36,6 +36,8 @@ class ExamSet:
     errors_robot: control -> squared errors [pairs of part SAME_CAMERA, B].
     numbers: name -> numbers of the view [V, k] (colors, light, pose of the camera).
     limit: the smallest error that any reader of one picture can have, known from how the moves were drawn; None: not known.
+    pictures: what moves in the three pictures of each view of part TEST [views, 3, C], as components of their
+      tokens (tasks/exam_set.py: `picture_components`); None in sets without.
   """
 
   views: Mapping[str, np.ndarray]
@@ -48,6 +50,7 @@ class ExamSet:
   errors_robot: Mapping[str, np.ndarray]
   numbers: Mapping[str, np.ndarray]
   limit: float | None = None
+  pictures: np.ndarray | None = None
 
   @property
   def pairs(self) -> int:
@@ -136,6 +139,9 @@ def load(path: Any) -> ExamSet:
     },
     numbers={n: _finite(path, key, table[key], (count, None)) for n, key in stored["numbers"].items()},
     limit=float(_finite(path, "limit", table["limit"], (len(names),)).mean()) if "limit" in table else None,
+    pictures=_finite(path, "pictures", table["pictures"], (pairs[TEST] // 2, 3, None))
+    if "pictures" in table
+    else None,
   )
 
 

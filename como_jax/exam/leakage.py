@@ -52,12 +52,23 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-  """What z alone tells of the pictures themselves, and the difference: above 0 where z holds more of the
-  second."""
+  """What z alone tells of the pictures themselves.
+
+  Attributes:
+    first, second: share of each picture's variance that z tells.
+    gap: squared error of the first picture minus that of the second, in units of the mean of their variances:
+      above 0 where z knows the second picture better. One unit for both, since the second varies more, by the
+      move: a displacement tells a share of the second picture and none of the first, and has the same errors.
+    flagged: the interval of `gap` lies above `FLAG`.
+  """
 
   first: Reading
   second: Reading
-  second_minus_first: Estimate
+  gap: Estimate
+
+  @property
+  def flagged(self) -> bool:
+    return self.gap.low > FLAG
 
 
 def identities(
@@ -116,7 +127,9 @@ def identities(
   return result
 
 
-def future(z: Any, first: Any, second: Any, *, chains: Any, seed: int = 0) -> Pictures:
+def future(
+  z: Any, first: Any, second: Any, *, chains: Any, seed: int = 0, resamples: int = resampling.RESAMPLES
+) -> Pictures:
   """How much of the first and of the second picture can be rebuilt from z alone, on held-out chains.
 
   A latent that is only motion rebuilds neither; one that holds the future picture rebuilds the second.
@@ -127,6 +140,7 @@ def future(z: Any, first: Any, second: Any, *, chains: Any, seed: int = 0) -> Pi
       weigh them.
     chains: of the pairs [N]; each falls on one side of the split.
     seed: of the split and the bootstrap.
+    resamples: draws.
 
   Raises:
     errors.UserError: unequal lengths, values that are not finite, fewer than eight chains.
@@ -141,17 +155,20 @@ def future(z: Any, first: Any, second: Any, *, chains: Any, seed: int = 0) -> Pi
   train, held = _split(chains, seed)
   width = pictures[0].shape[1]
   together = np.concatenate(pictures, axis=1)
-  predicted = kernel_ridge.fit(z[train], together[train], groups=chains[train], seed=seed).predict(z[held])
+  blocks = np.repeat([0, 1], width)  # one kernel for a picture
+  probe = kernel_ridge.fit(z[train], together[train], groups=chains[train], seed=seed, blocks=blocks)
+  predicted = probe.predict(z[held])
   mean = together[train].mean(axis=0)
   sides = [slice(0, width), slice(width, None)]
+  options = {"seed": seed, "resamples": resamples}
   found = [
-    reading(predicted[:, s], together[held][:, s], mean[s], groups=chains[held], seed=seed) for s in sides
+    reading(predicted[:, s], together[held][:, s], mean[s], groups=chains[held], **options) for s in sides
   ]
   table = np.stack([v for s in sides for v in _sums(predicted[:, s], together[held][:, s], mean[s])], axis=1)
   gap = resampling.of_means(
     table,
-    resampling.groups_of(chains[held], seed=seed),
-    lambda m: m[..., 0] / m[..., 1] - m[..., 2] / m[..., 3],
+    resampling.groups_of(chains[held], **options),
+    lambda m: 2 * (m[..., 0] - m[..., 2]) / (m[..., 1] + m[..., 3]),
   )
   return Pictures(found[0], found[1], gap)
 

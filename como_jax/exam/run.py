@@ -20,6 +20,7 @@ MOTION, APPEARANCE, NOTHING, WITHHELD = (
   "no motion beyond one picture",
   "withheld",
 )
+FUTURE = "future picture"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Result:
     cameras, scenes: S in each.
     identities: class -> how well it is read (`leakage.Identity`), on held-out chains of the fit part.
     numbers: name -> how well the view's numbers are read in unseen cameras and scenes.
+    future: how well the pictures of the test's pairs are rebuilt from z, on held-out chains of the test.
     shares: of z's variance over complete twins.
     crossed: e of moves of one camera read with another's probe.
     dose: speed of the camera -> e, in the test's moving cameras.
@@ -56,6 +58,7 @@ class Result:
   scenes: Spread
   identities: dict[str, leakage.Identity]
   numbers: dict[str, leakage.Reading]
+  future: leakage.Pictures | None
   shares: shares.Shares | None
   crossed: shares.Crossed
   dose: dict[float, Estimate]
@@ -74,8 +77,9 @@ class Result:
 
   @property
   def flagged(self) -> tuple[str, ...]:
-    """Classes of appearance that are readable."""
-    return tuple(name for name, found in self.identities.items() if found.flagged)
+    """Classes of appearance that are readable, and `FUTURE` where the second picture is."""
+    classes = tuple(name for name, found in self.identities.items() if found.flagged)
+    return classes + ((FUTURE,) if self.future and self.future.flagged else ())
 
   def row(self) -> dict[str, float]:
     """Plain numbers by name, nan where something was withheld: a row of a table of many latents."""
@@ -93,6 +97,9 @@ class Result:
       }
     estimates |= {f"excess/{name}": some.excess for name, some in self.identities.items()}
     estimates |= {f"read/{name}": some.share for name, some in self.numbers.items()}
+    if self.future:
+      first, second = self.future.first.share, self.future.second.share
+      estimates |= {"future/first": first, "future/second": second, "future/gap": self.future.gap}
     estimates |= {f"share/{name}": some for name, some in (self.shares.shares if self.shares else {}).items()}
     estimates |= {f"e_at_speed/{level:g}": some for level, some in self.dose.items()}
     for name in ("additivity", "reversal", "shifted"):
@@ -191,6 +198,12 @@ def evaluate(
     for name, side in zip(exam.numbers, sides[2:])
   }
 
+  future = None
+  if exam.pictures is not None:
+    log("the future picture")
+    rebuilt = (exam.pictures[:, some].reshape(len(test), -1) for some in (slice(0, 2), slice(1, 3)))
+    future = leakage.future(latents.z[test], *rebuilt, chains=chains[test], **options)
+
   log("variance over twins, other cameras, relations")
   scaling = kernel_ridge.scale_inputs(latents.z[fit])
   crossed = shares.cross_decoding(
@@ -198,7 +211,7 @@ def evaluate(
   )
   speed = exam.camera_speed.reshape(-1)
   moving = np.isin(cameras[test], np.unique(cameras[test][speed[test] > 0]))
-  verdict, sentence = conclude(score, identities)
+  verdict, sentence = conclude(score, identities, future)
   return Result(
     verdict=verdict,
     sentence=sentence,
@@ -209,6 +222,7 @@ def evaluate(
     scenes=spreads[1],
     identities=identities,
     numbers=numbers,
+    future=future,
     shares=_shares(exam, scaling(latents.z), options),
     crossed=crossed,
     dose=shares.dose(found[moving], speed[test][moving], moves[moving], seed=seed)
@@ -226,20 +240,29 @@ def evaluate(
   )
 
 
-def conclude(score: Score, identities: dict[str, leakage.Identity]) -> tuple[str, str]:
+def conclude(
+  score: Score, identities: dict[str, leakage.Identity], future: leakage.Pictures | None = None
+) -> tuple[str, str]:
   """(verdict, one plain sentence with the numbers that it rests on)."""
   if score.withheld:
     return WITHHELD, f"{WITHHELD}: {score.withheld}"
   told = f"S is {score.s}"
-  flagged = [f"{name} {some.excess}" for name, some in identities.items() if some.flagged]
-  read = f"{', '.join(flagged)} of the way from chance to perfect reading"
+  classes = [f"{name} {some.excess}" for name, some in identities.items() if some.flagged]
+  flagged = [f"{', '.join(classes)} of the way from chance to perfect reading"] if classes else []
+  if future and future.flagged:
+    flagged.append(
+      f"{FUTURE}: z tells {future.second.share} of the second picture and knows it better than the first by "
+      f"{future.gap} of their variance"
+    )
+  read = "; ".join(flagged)
   if not score.s.low > 0:
     also = f"; appearance is readable: {read}" if flagged else ""
     return NOTHING, f"{NOTHING}: {told}, an interval that does not lie above 0{also}"
   if flagged:
     return APPEARANCE, f"{APPEARANCE}: {read}; {told}"
   if not identities:
-    return MOTION, f"{MOTION}: {told}; the set has no classes of appearance to read, so only this was asked"
+    also = "so only this was asked" if future is None else f"and no {FUTURE} is shown to be told"
+    return MOTION, f"{MOTION}: {told}; the set has no classes of appearance to read, {also}"
   name, most = max(identities.items(), key=lambda item: item[1].excess.high)
   return MOTION, (
     f"{MOTION}: {told}; no class of appearance is shown to be read beyond {leakage.FLAG:g} of the way from "

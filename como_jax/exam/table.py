@@ -65,6 +65,11 @@ def _appearance(result: run.Result) -> Iterable[tuple[str, str]]:
     yield f"{name} read beyond chance", f"{found.excess}{flag}  ({found.text})"
   for name, read in result.numbers.items():
     yield f"{name} read, share of variance", str(read.share)
+  if result.future:
+    flag = "  READABLE" if result.future.flagged else ""
+    yield "first picture told, share of variance", str(result.future.first.share)
+    yield "second picture told, share of variance", str(result.future.second.share)
+    yield "second better known than the first by", f"{result.future.gap}{flag}"
 
 
 def _twins(result: run.Result) -> Iterable[tuple[str, str]]:

@@ -80,6 +80,7 @@ class ExamRow:
     leak: excess over chance of the best-read class of appearance.
     read: classes of appearance that are readable.
     gap: error minus that of the components of the untrained difference.
+    future: share of the variance of what moves in the second picture that z tells.
   """
 
   name: str
@@ -89,6 +90,7 @@ class ExamRow:
   leak: Interval | None = None
   read: Sequence[str] = ()
   gap: Interval | None = None
+  future: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)

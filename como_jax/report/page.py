@@ -250,14 +250,15 @@ def _exam(exam: Exam) -> str:
 
   lines = [
     f'<tr><th scope="row">{html.escape(row.name)}</th><td>{row.kind}</td>{told(row.score, "withheld")}{told(row.error)}{told(row.gap)}'
-    f"{told(row.leak)}<td>{html.escape(', '.join(row.read)) or 'no'}</td></tr>"
+    f"{told(row.leak)}{told(row.future)}<td>{html.escape(', '.join(row.read)) or 'no'}</td></tr>"
     for row in exam.rows
   ]
-  heads = ("", "kind", "S", "error", "minus components", "appearance", "readable")
+  heads = ("", "kind", "S", "error", "minus components", "appearance", "future", "readable")
   return _text(
     "Pairs of pictures in scenes and cameras that none of the shipped training data shows, whose move one picture tells little of. S: how much "
     "of the move z alone tells, 0 as the better single picture, were its true pose known, 1 as both (a network trained with labels). Appearance: how well the best-read of scene, camera, "
-    "objects and colors is read from z, 0 at chance. A latent of motion is on the right and at the bottom; one that copies the picture passes "
+    "objects and colors is read from z, 0 at chance. Future: how much of what moves in the second picture is "
+    "rebuilt from z, 1 all of it. A latent of motion is on the right and at the bottom; one that copies the picture passes "
     "only one of the two."
   ) + (
     f'<div class="scroll"><table class="numbers"><thead><tr>{"".join(f"<th scope=col>{head}</th>" for head in heads)}</tr></thead>'

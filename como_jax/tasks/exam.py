@@ -173,7 +173,8 @@ def as_report(rows: dict[str, dict[str, Any]]) -> report.Exam:
     worst = max(excess, key=excess.get) if excess else ""
     shown.append(report.ExamRow(
         name, row["kind"], error=_interval(row, "e_z"), score=_interval(row, "s"), leak=_interval(row, f"excess/{worst}") if worst else None,
-        read=tuple(row.get("flags", ())), gap=_interval(row, "minus_components")))
+        read=tuple(row.get("flags", ())), gap=_interval(row, "minus_components"),
+        future=_interval(row, "future/second")))
   return report.Exam(tuple(shown), tuple(rows.values())[0].get("e_single"), tuple(rows.values())[0].get("e_both"))
 
 
@@ -183,12 +184,18 @@ def _interval(row: dict[str, Any], key: str) -> tuple[float, float, float] | Non
 
 
 def show(rows: dict[str, dict[str, Any]]) -> None:
-  """The table on the terminal: S, error and leakage of every row."""
+  """The table on the terminal: S, error and leakage of every row.
+
+  The last of leakage, "future", is the share of the second picture that z tells.
+  """
   width = max(len(name) for name in rows)
-  print(f"{'':{width}}  {'S [95 %]':>22}  {'e_z':>6}  {'scene':>6} {'camera':>6} {'objects':>7} {'colors':>6}  flagged")
+  leaks = {"scene": "excess/scene", "camera": "excess/camera", "objects": "excess/objects",
+           "colors": "excess/palette", "future": "future/second"}
+  heads = " ".join(f"{name:>7}" for name in leaks)
+  print(f"{'':{width}}  {'S [95 %]':>22}  {'e_z':>6}  {heads}  flagged")
   for name, row in rows.items():
     score = _interval(row, "s")
     told = f"{score[0]:.2f} [{score[1]:.2f}, {score[2]:.2f}]" if score else "withheld"
-    reads = [row.get(f"excess/{key}") for key in ("scene", "camera", "objects", "palette")]
-    cells = [f"{value:.2f}" if value is not None else "-" for value in reads]
-    print(f"{name:{width}}  {told:>22}  {row['e_z']:6.3f}  {cells[0]:>6} {cells[1]:>6} {cells[2]:>7} {cells[3]:>6}  {', '.join(row.get('flags', ())) or '-'}")
+    reads = [row.get(key) for key in leaks.values()]
+    cells = " ".join(f"{'-' if value is None else f'{value:.2f}':>7}" for value in reads)
+    print(f"{name:{width}}  {told:>22}  {row['e_z']:6.3f}  {cells}  {', '.join(row.get('flags', ())) or '-'}")

@@ -19,6 +19,8 @@ from como_jax.tasks import exam, exam_controls, exam_pictures, exam_rows
 from como_jax.train import files, rundir
 
 FACTS = "exam.json"
+COMPONENTS = 8  # of what moves in a picture
+_VIEWS = 1_000  # of the fit part, at most: what these components are found on
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -37,6 +39,8 @@ def run(command: config_lib.CommandLine) -> int:
   world.close()
   for folder in folders:
     pictures = exam_pictures.load(folder)
+    if "pictures" not in pictures.table:
+      pictures.table["pictures"] = picture_components(pictures)
     if not any(key.startswith("errors/") for key in pictures.table):
       pictures.table.update(exam_controls.errors(pictures, steps=config.control_steps, seed=config.seed))
       save(folder, pictures.table)
@@ -48,6 +52,28 @@ def run(command: config_lib.CommandLine) -> int:
   facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}
   (workdir / FACTS).write_text(json.dumps(facts, indent=2))
   return 0
+
+
+def picture_components(pictures: exam_pictures.Pictures) -> np.ndarray:
+  """What moves in the test's pictures, as the encoder that ships sees it: float16 [views of part TEST, 3, 8].
+
+  Principal components of how the three pictures of a view of the fit part differ from their mean, not
+  standardized; of the test's tokens minus their mean over the pictures of the same camera and scene. In
+  components of the whole tokens nine tenths of the variance is camera and scene, the same in both pictures of
+  a pair: there a copy of the second picture tells hardly more of the second than of the first.
+  """
+  part, camera, scene = (pictures.table[name] for name in ("part", "camera", "scene"))
+  fit = np.flatnonzero(part == exam_set.FIT)
+  fit = fit[:: -(-len(fit) // _VIEWS)]
+  tokens = pictures.tokens[fit].reshape(len(fit), 3, -1).astype(np.float32)
+  moving = tokens - tokens.mean(axis=1, keepdims=True)
+  project = exam_rows.components(moving.reshape(-1, moving.shape[-1]), COMPONENTS)
+  test = np.flatnonzero(part == exam_set.TEST)
+  found = np.stack([project(pictures.tokens[view].reshape(3, -1).astype(np.float32)) for view in test])
+  _, cell = np.unique(np.stack([camera[test], scene[test]]), axis=1, return_inverse=True)
+  for one in np.unique(cell):
+    found[cell == one] -= found[cell == one].mean(axis=(0, 1))
+  return found.astype(np.float16)
 
 
 def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, dict]:

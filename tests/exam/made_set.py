@@ -54,7 +54,18 @@ def build(*, fit_chains=260, test_chains=40, fit_scenes=6, fit_cameras=3, featur
     "names_robot": np.array(NAMES[::-1]),
     "numbers/color": looks[1][table["scene"]][:, :3] + 3,
   }
-  return table | controls(table, pictures), pictures
+  return table | controls(table, pictures) | {"pictures": moving(table, pictures)}, pictures
+
+
+def moving(table, pictures, count=8):
+  """As tasks/exam_set.py: components of how a view's pictures differ, about each camera's and scene's mean."""
+  fit, test = (pictures[table["part"] == part] for part in (0, 1))
+  rise = (fit - fit.mean(axis=1, keepdims=True)).reshape(-1, pictures.shape[2])
+  found = worlds.components(test, rise, count)
+  key = (1000 * table["camera"] + table["scene"])[table["part"] == 1]
+  for one in np.unique(key):
+    found[key == one] -= found[key == one].mean(axis=(0, 1))
+  return found.astype(np.float16)
 
 
 def controls(table, pictures):

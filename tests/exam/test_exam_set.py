@@ -21,6 +21,8 @@ def test_everything_is_read(made, tmp_path):
   assert exam.names_robot == made_set.NAMES[::-1] and list(exam.numbers) == ["color"]
   assert list(exam.errors) == ["first_linear", "second_linear", "both"] == list(exam.errors_robot)
   assert exam.target.dtype == np.float64
+  np.testing.assert_array_equal(exam.pictures, table.pop("pictures"))
+  assert made_set.write(tmp_path, table).pictures is None
   np.testing.assert_array_equal(exam.of_pairs("camera")[::2], table["camera"])
   np.testing.assert_array_equal(exam.of_pairs("camera")[1::2], table["camera"])
   assert set(exam.of_pairs("part")[exam.rows(exam_set.SAME_CAMERA)]) == {2}
@@ -49,6 +51,7 @@ def test_everything_is_read(made, tmp_path):
     ("target_robot", np.full((84, 4), np.nan), "target_robot: 84 of 84 rows hold values that are not finite"),
     ("errors/both", np.zeros((7, 4)), r"exam.npz: errors/both: expected \[42, 4\], found \[7, 4\]"),
     ("errors_robot/both", np.zeros((7, 4)), r"exam.npz: errors_robot/both: expected \[6, 4\]"),
+    ("pictures", np.zeros((42, 3, 8)), r"pictures: expected \[21, 3, numbers\], found \[42, 3, 8\]"),
     ("numbers/color", np.zeros(42), r"numbers/color: expected \[42, numbers\], found \[42\]"),
     ("numbers/color", np.array([["red"]] * 42), "numbers/color: expected numbers, found <U3"),
   ],

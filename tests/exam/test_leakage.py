@@ -132,11 +132,21 @@ def test_the_future_picture_is_told_from_motion(pairs):
   found = {
     n: leakage.future(latents[n], first, second, chains=pairs.group) for n in ("first", "future", "motion")
   }
-  assert found["future"].second.share.low > 0.9 and found["future"].second_minus_first.low > 0.1
-  assert found["first"].first.share.low > 0.9 and found["first"].second_minus_first.high < -0.1
-  assert abs(found["motion"].second_minus_first.value) < 0.1 and found["motion"].second.share.high < 0.4
-  gap = found["future"].second.share.value - found["future"].first.share.value
-  assert found["future"].second_minus_first.value == pytest.approx(gap)
+  assert found["future"].second.share.low > 0.9 and found["future"].gap.low > 0.1 and found["future"].flagged
+  assert found["first"].first.share.low > 0.9 and found["first"].gap.high < -0.1
+  assert abs(found["motion"].gap.value) < 0.1 and found["motion"].second.share.high < 0.4
+  assert not found["first"].flagged and not found["motion"].flagged
+
+
+def test_a_displacement_knows_both_pictures_alike():
+  """The end is the start and a move: a move tells half of the end's variance, and nothing of the start."""
+  start, move = np.random.default_rng(0).normal(size=(2, 800, 3))
+  ask = lambda z: leakage.future(z, start, start + move, chains=np.arange(800))
+  moved = ask(move)
+  assert moved.first.share.high < 0.1 and moved.second.share.low > 0.3
+  assert moved.gap.low < 0 < moved.gap.high and not moved.flagged
+  end = ask(start + move)  # knows the end; of the start half: 0.5 of 1.5, the mean of the variances 1 and 2
+  assert end.gap.low < 1 / 3 < end.gap.high and end.flagged
 
 
 def test_errors_name_what_is_wrong():

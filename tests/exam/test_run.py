@@ -13,7 +13,7 @@ from como_jax import errors
 from como_jax.exam import __main__ as command
 from como_jax.exam import exam_set, kernel_ridge, leakage, motion_score, run, shares, table
 from como_jax.exam.resampling import Estimate
-from tests.exam import made_set
+from tests.exam import made_set, worlds
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -74,7 +74,24 @@ def test_parts_are_asked_of_the_right_pairs(made, results):
   assert results["first"].shifted == shares.shifted(*ask, groups=exam.views["chain"][views])
   still = (exam.of_pairs("camera")[test] == 12) & (exam.camera_speed.reshape(-1)[test] == 0)
   assert result.dose[0.0].value == pytest.approx(motion_score.e(result.errors[still], result.moves.squares[still]))
+  first, second = (exam.pictures[:, some].reshape(-1, 8) for some in ([0, 1], [1, 2]))
+  ask = {"chains": exam.of_pairs("chain")[test], "resamples": 300}
+  assert result.future.gap == leakage.future(arrays["z"][test], first, second, **ask).gap
   assert abs(result.numbers["color"].share.value) < 0.1  # about the mean of the fit: nothing is read
+
+
+def test_the_future_picture_is_flagged_and_a_displacement_is_not(made, results):
+  exam, pictures, _ = made
+  flat = pictures.reshape(-1, pictures.shape[2])
+  z = worlds.components(pictures[:, 1:], flat, 24).reshape(-1, 24)
+  future = run.evaluate(exam, z, resamples=300)
+  assert future.flagged[-1] == run.FUTURE and f"{run.FUTURE}: z tells 0.9" in future.sentence
+  row = future.row()
+  assert row["future/second"] > 0.9 and row["future/gap_low"] > 0.1 and row["future/first_high"] < 0.9
+  assert f"{future.future.gap}  READABLE" in table.text(future) and "picture told" in table.text(future)
+  assert results["motion"].future.second.share.value < 0.4 and not results["motion"].flagged
+  assert results["first"].future.gap.high < 0 and run.FUTURE not in results["first"].flagged
+  assert results["both"].future.first.share.low > 0.7 and run.FUTURE not in results["both"].flagged
 
 
 def test_errors_are_those_of_the_tests_pairs(made, results):
@@ -170,14 +187,33 @@ def test_sentences_say_no_more_than_their_intervals(one, identities, verdict, sa
   assert found == verdict and sentence.startswith(verdict) and said in sentence
 
 
+@pytest.mark.parametrize(
+  "low, identities, verdict, said",
+  [
+    (0.2, {"scene": read(0.0, 0.05)}, run.APPEARANCE, "future picture: z tells 0.600 [0.500, 0.700] of the"),
+    (0.2, {"scene": read(0.3, 0.5)}, run.APPEARANCE, "perfect reading; future picture: z tells"),
+    (0.05, {"scene": read(0.0, 0.05)}, run.MOTION, "no class of appearance"),
+    (0.05, {}, run.MOTION, "no future picture is shown"),
+  ],
+)
+def test_a_future_picture_counts_beside_the_classes(low, identities, verdict, said):
+  share = leakage.Reading(Estimate(0.6, 0.05, 0.5, 0.7), np.zeros(1))
+  found, sentence = run.conclude(
+    score(0.4, 0.6), identities, leakage.Pictures(share, share, Estimate(0.3, 0.1, low, 0.4))
+  )
+  assert found == verdict and said in sentence
+
+
 def test_a_set_without_controls_is_named(made):
   exam, _, _ = made
   for prefix in ("errors", "errors_robot"):
     bare = dataclasses.replace(exam, **{prefix: {"first_linear": getattr(exam, prefix)["first_linear"]}})
     with pytest.raises(errors.UserError, match=rf"expected {prefix}/first_.*found \['first_linear'\]"):
       run.evaluate(bare, exam.target, resamples=10)
-  without = run.evaluate(dataclasses.replace(exam, errors_robot={}), exam.target, resamples=10)
+  bare = dataclasses.replace(exam, errors_robot={}, pictures=None)
+  without = run.evaluate(bare, exam.target, resamples=10)
   assert without.score_robot is None and without.errors_robot is None
+  assert without.future is None and "future/gap" not in without.row() and "told" not in table.text(without)
 
 
 def test_the_command_needs_numpy_alone(made):

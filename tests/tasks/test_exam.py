@@ -113,6 +113,9 @@ def test_the_exam_of_a_checkpoint_and_of_foreign_latents(folder, checkpoint, tmp
   assert "minus_untrained" not in rows["theirs.npz"] and "minus that of the untrained model" in done.stdout
   assert rows["theirs.npz"]["verdict"] == "no motion beyond one picture" and rows["theirs.npz"]["minus_components_low"] > 0.2
   assert "no motion beyond one picture: S is" in done.stdout and "theirs" in done.stdout
+  table = {line.split("  ")[0]: line.split() for line in done.stdout.splitlines()}
+  assert table["first picture"][-2:] == ["-", "scene"]  # the stored row was not asked of the future picture
+  assert float(table["theirs.npz"][-2]) == pytest.approx(rows["theirs.npz"]["future/second"], abs=0.006)
   page = (tmp_path / "exam" / "report.html").read_text()
   assert "Motion and appearance" in page and "first picture" in page and (tmp_path / "exam" / "exam.png").stat().st_size > 10_000
   with np.load(tmp_path / "exam" / exam.LATENTS) as file:
@@ -147,9 +150,11 @@ def test_refusals(words, message, tmp_path):
 
 def test_report_rows_show_what_was_withheld_as_withheld():
   rows = {"trained": {"kind": "model", "e_z": 0.9, "e_z_low": 0.8, "e_z_high": 1.0, "s": None, "excess/scene": 0.2, "excess/scene_low": 0.1,
-                      "excess/scene_high": 0.3, "excess/camera": 0.4, "excess/camera_low": 0.3, "excess/camera_high": 0.5, "flags": ["camera"]}}
+                      "excess/scene_high": 0.3, "excess/camera": 0.4, "excess/camera_low": 0.3, "excess/camera_high": 0.5, "flags": ["camera"],
+                      "future/second": 0.5, "future/second_low": 0.4, "future/second_high": 0.6}}
   shown = exam.as_report(rows).rows[0]
-  assert shown == report.ExamRow("trained", "model", error=(0.9, 0.8, 1.0), score=None, leak=(0.4, 0.3, 0.5), read=("camera",), gap=None)
+  assert shown == report.ExamRow("trained", "model", error=(0.9, 0.8, 1.0), score=None, leak=(0.4, 0.3, 0.5), read=("camera",), gap=None,
+                                 future=(0.5, 0.4, 0.6))
 
 
 def made_pictures():
@@ -205,6 +210,22 @@ def test_controls_are_of_the_tests_pairs():
   variance = np.square(pictures.table["target"][pictures.of_pairs("part") == 1]).mean(axis=0)
   assert (found["errors/oracle_second_linear"].mean(axis=0) < 1e-3 * variance).all()  # the made pose is the target itself
   assert found["errors/both_linear"].mean() < 0.7 * found["errors/first_linear"].mean()
+
+
+def test_components_of_what_moves_leave_camera_and_scene_out():
+  pictures = made_pictures()
+  found = exam_set_task.picture_components(pictures)
+  test = pictures.table["part"] == 1
+  assert found.shape == (test.sum(), 3, exam_set_task.COMPONENTS) and found.dtype == np.float16
+  key = 1000 * pictures.table["camera"][test] + pictures.table["scene"][test]
+  for one in np.unique(key):
+    assert np.abs(found[key == one].mean(axis=(0, 1), dtype=np.float64)).max() < 1e-3
+  look = pictures.tokens + np.float16(8) * (pictures.table["scene"][:, None, None, None] % 4)  # 8 is exact
+  same = exam_set_task.picture_components(pictures._replace(tokens=look))
+  np.testing.assert_allclose(np.abs(same), np.abs(found), atol=0.05)
+  flat = pictures.tokens.reshape(*pictures.tokens.shape[:2], -1)
+  wanted = made_set.moving(pictures.table, flat.astype(np.float64))
+  np.testing.assert_allclose(np.abs(found), np.abs(wanted), atol=0.01)  # signs of components are arbitrary
 
 
 def test_a_set_without_the_sets_pictures_is_refused(tmp_path):
