@@ -50,8 +50,9 @@ def optimizer(steps: int) -> optax.GradientTransformation:
 
 
 def batched(run: Callable[..., jax.Array], arrays: tuple[np.ndarray, ...], *, size: int = 256) -> np.ndarray:
-  """run(*arrays) in parts of `size` rows, always compiled for that many: float64."""
+  """run(*arrays) in equal parts of at most `size` rows, so that it is compiled once: float64."""
   count, parts = len(arrays[0]), []
+  size = min(size, count)
   for begin in range(0, count, size):
     rows = np.minimum(np.arange(begin, begin + size), count - 1)
     parts.append(np.asarray(run(*(values[rows] for values in arrays)), np.float64)[: count - begin])

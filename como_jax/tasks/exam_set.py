@@ -48,7 +48,7 @@ def run(command: config_lib.CommandLine) -> int:
       stored = rows(folder, pictures)
       kept = {name: values for name, values in pictures.table.items() if name != "inverse_model" and not name.startswith("state")}
       save(folder, kept)  # without what only controls and rows are made from, with the errors of rows that models are compared with
-      files.write(folder / exam.ROWS, json.dumps(stored, indent=1))
+      files.write(folder / exam.ROWS, json.dumps(stored, indent=0))  # without indentation: the set has to be small
   facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}
   (workdir / FACTS).write_text(json.dumps(facts, indent=2))
   return 0
@@ -83,7 +83,8 @@ def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, di
   for name, latents in exam_rows.build(pictures).items():
     result = scoring.evaluate(asked, exam_set.latents(latents, asked))
     row = exam.as_row(result, kinds[name])
-    found[name] = {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in row.items() if key != "seconds"}
+    own = {key: value for key, value in row.items() if key != "seconds" and not key.startswith("e_control/")}  # the controls are the same for all
+    found[name] = {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in own.items()}
     print(f"{name}: {result.sentence}", flush=True)
     if name in exam.COMPARED:
       pictures.table[f"rows/{name}"] = result.errors.astype(np.float32)

@@ -42,6 +42,8 @@ def test_windows_are_cut_about_their_places():
 @pytest.mark.parametrize("window", [False, True], ids=["whole pictures", "windows"])
 def test_the_network_on_both_pictures_reads_the_move_and_the_one_on_the_first_does_not(window):
   pictures, places, move = moved_squares()
+  if not window:
+    pictures = pictures[:, :, ::2, ::2]
   first, second = (window_probe.windows(pictures[:, k], places[:, k], 16) if window else pictures[:, k] for k in range(2))
   fit, test = slice(0, 160), slice(160, None)
   errors, told = {}, {}
@@ -52,7 +54,7 @@ def test_the_network_on_both_pictures_reads_the_move_and_the_one_on_the_first_do
     told[kind] = probe.predict(first[test], second[test])
     errors[kind] = np.mean((told[kind] - move[test]) ** 2, axis=0) / np.mean(move[test] ** 2, axis=0)
     assert f"on {kind}, 100 steps of 16" in probe.text
-    assert probe.error == pytest.approx(np.minimum(1, errors[kind]).mean(), abs=0.25)  # of other pairs
+    assert probe.error == pytest.approx(np.minimum(1, errors[kind]).mean(), abs=0.3)  # of other pairs
   assert errors["both"].max() < (0.3 if window else 0.6) and errors["first"].min() > 0.8
   np.testing.assert_allclose(probe.predict(first[test], first[test]), told["first"])  # it sees the first picture alone
 
