@@ -66,7 +66,7 @@ def cheats(stored: dict) -> list[tuple]:
   for name in exam_rows.CHEATS:
     row = stored[name]
     good = (row["s"] is not None and row["s"] < SEPARATE) or bool(row["flags"])
-    found.append((f"cheat: {name}", f"S {number(row['s'])}, readable: {', '.join(row['flags']) or 'nothing'}", f"S < {SEPARATE} or readable", good))
+    found.append((f"cheat: {name}", f"S {number(row['s']) or 'withheld'}, readable: {', '.join(row['flags']) or 'nothing'}", f"S < {SEPARATE} or readable", good))
   return found
 
 
@@ -101,10 +101,12 @@ def widths(given: exam_set.ExamSet) -> list[tuple]:
 
 def rows_table(stored: dict) -> list[str]:
   """All rows of the set, with intervals over moves."""
-  lines = ["| row | S | error | scene | camera | objects | colors | S, robot's frame | readable |", "| --- |" + " --- |" * 8]
+  lines = ["| row | S | error | scene | camera | objects | colors | second picture rebuilt | better than the first by | S, robot's frame | readable |",
+           "| --- |" + " --- |" * 10]
   for name, row in stored.items():
     s = f"{number(row['s'])} [{number(row['s_low'])}, {number(row['s_high'])}]" if row["s"] is not None else "withheld"
     cells = [number(row.get(f"excess/{key}")) for key in ("scene", "camera", "objects", "palette")]
+    cells += [number(row.get("future/second")), number(row.get("future/gap"))]
     lines.append(f"| {name} | {s} | {number(row['e_z'], 3)} [{number(row['e_z_low'], 3)}, {number(row['e_z_high'], 3)}] | " + " | ".join(cells)
                  + f" | {number(row.get('s_robot'))} | {', '.join(row['flags']) or 'nothing'} |")
   return lines
@@ -114,16 +116,17 @@ def parts_table(stored: dict) -> list[str]:
   """The error of each number asked for, the standard error of e, and the shares of z."""
   names = [key.removeprefix("error/") for key in next(iter(stored.values())) if key.startswith("error/") and not key.endswith(("_low", "_high"))]
   shares = ("motion", "camera", "scene", "motion x camera", "motion x scene", "camera x scene", "rest")
-  lines = ["| row | " + " | ".join(f"error: {name}" for name in names) + " | standard error of e | " + " | ".join(f"share: {name}" for name in shares) + " |",
-           "| --- |" + " --- |" * (len(names) + 1 + len(shares))]
+  lines = ["| row | " + " | ".join(f"error: {name}" for name in names) + " | standard error of e | reversal | both pictures shifted | " + " | ".join(f"share: {name}" for name in shares) + " |",
+           "| --- |" + " --- |" * (len(names) + 3 + len(shares))]
   for name, row in stored.items():
-    cells = [number(row[f"error/{one}"], 3) for one in names] + [number(row["e_z_error"], 3)] + [number(row.get(f"share/{one}")) for one in shares]
+    cells = [number(row[f"error/{one}"], 3) for one in names] + [number(row["e_z_error"], 3), number(row.get("reversal")), number(row.get("shifted"))]
+    cells += [number(row.get(f"share/{one}")) for one in shares]
     lines.append(f"| {name} | " + " | ".join(cells) + " |")
   return lines
 
 
 def number(value: float | None, digits: int = 2) -> str:
-  return "withheld" if value is None else f"{value:.{digits}f}"
+  return "" if value is None else f"{value:.{digits}f}"
 
 
 if __name__ == "__main__":

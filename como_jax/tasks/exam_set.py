@@ -41,6 +41,7 @@ def run(command: config_lib.CommandLine) -> int:
     pictures = exam_pictures.load(folder)
     if "pictures" not in pictures.table:
       pictures.table["pictures"] = picture_components(pictures)
+      save(folder, pictures.table)
     if not any(key.startswith("errors/") for key in pictures.table):
       pictures.table.update(exam_controls.errors(pictures, steps=config.control_steps, seed=config.seed))
       save(folder, pictures.table)
@@ -84,7 +85,7 @@ def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, di
     result = scoring.evaluate(asked, exam_set.latents(latents, asked))
     row = exam.as_row(result, kinds[name])
     own = {key: value for key, value in row.items() if key != "seconds" and not key.startswith("e_control/")}  # the controls are the same for all
-    found[name] = {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in own.items()}
+    found[name] = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in own.items()}
     print(f"{name}: {result.sentence}", flush=True)
     if name in exam.COMPARED:
       pictures.table[f"rows/{name}"] = result.errors.astype(np.float32)
