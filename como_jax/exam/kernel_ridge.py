@@ -29,6 +29,7 @@ RIDGES = (
   np.inf,
 )  # the diagonal of every kernel is 1 (on average, for the linear one)
 SMALLEST = 1e-5  # directions with a singular value below this share of the largest are dropped
+_ROUNDING = 1e-12  # of the largest squared distance: samples this near are the same
 SELECT = 3000  # samples of the choice, at most: the eigendecomposition grows with the cube
 HELD_OUT = 0.25  # of the groups, in the choice
 CHUNK = 2048  # rows of a prediction at a time
@@ -282,10 +283,15 @@ def _inner_errors(
 
 
 def _median(distance: np.ndarray) -> float:
-  """Median squared distance of different samples, of at most a thousand."""
+  """Median squared distance of different samples, of at most a thousand; of those that are apart, where more than half are not (codes,
+  classes)."""
   step = max(len(distance) // 1000, 1)
   few = distance[::step, ::step]
-  return float(np.median(few[~np.eye(len(few), dtype=bool)])) if len(few) > 1 else 0.0
+  few = few[~np.eye(len(few), dtype=bool)]
+  apart = few > _ROUNDING * few.max(initial=0.0)
+  if apart.sum() * 2 < len(few):
+    few = few[apart]
+  return float(np.median(few)) if len(few) else 0.0
 
 
 def _weights(scaled: np.ndarray, targets: np.ndarray, chosen: tuple) -> tuple[float, tuple[Part, ...]]:
@@ -304,7 +310,7 @@ def _weights(scaled: np.ndarray, targets: np.ndarray, chosen: tuple) -> tuple[fl
     else:
       if distance is None:
         distance = squared_distance(scaled, scaled)
-        unit = _median(distance)
+        unit = _median(distance) or 1.0
       gram = np.exp(distance / (-width * unit))
       gram.flat[:: len(gram) + 1] += ridge
       weights = np.linalg.solve(gram, targets[:, dims])

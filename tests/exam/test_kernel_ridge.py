@@ -87,6 +87,17 @@ def test_inputs_that_are_all_the_same_predict_the_mean():
       np.testing.assert_allclose(probe.predict(np.ones((2, 3))), 5.5)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_inputs_of_two_values_tell_their_classes(share):
+  """Codes of a quantized latent: most samples are the same, so the median of all distances is 0."""
+  random = np.random.default_rng(0)
+  code = random.permutation(np.arange(400) < share * 400)
+  targets = np.stack([3.0 * code, random.normal(size=400)], axis=1)
+  for kernels in (("rbf",), kernel_ridge.KERNELS):
+    probe = kernel_ridge.fit(np.stack([code, ~code], axis=1), targets, groups=np.arange(400) // 2, kernels=kernels)
+    np.testing.assert_allclose(probe.predict([[0, 1], [1, 0]])[:, 0], [0, 3], atol=0.1)
+
+
 def test_groups_stay_together_in_the_choice(monkeypatch):
   index = np.repeat(np.arange(40), 5)
   train, held = kernel_ridge.inner_split(index, 0)
