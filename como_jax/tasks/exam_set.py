@@ -49,7 +49,7 @@ def run(command: config_lib.CommandLine) -> int:
       stored = rows(folder, pictures)
       kept = {name: values for name, values in pictures.table.items() if name != "inverse_model" and not name.startswith("state")}
       save(folder, kept)  # without what only controls and rows are made from, with the errors of rows that models are compared with
-      files.write(folder / exam.ROWS, json.dumps(stored, indent=0))  # without indentation: the set has to be small
+      files.write(folder / exam.ROWS, json.dumps(stored, indent=0, separators=(",", ":")))  # the set has to be small
   facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}
   (workdir / FACTS).write_text(json.dumps(facts, indent=2))
   return 0
