@@ -1,6 +1,6 @@
 """A small convolutional network that reads numbers from pictures: how much one picture tells, and how much both.
 
-Trained with labels, so it is no motion model: it says what can be known. Plain JAX with Adam, early stopping on held-out groups.
+Trained with labels, so it is no motion model: it says what can be known. Early stopping on held-out groups.
 Legend: N pairs, B batch, H W picture, A numbers asked for.
 """
 
@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
+from como_jax.evaluate import small_network
+
 WIDTHS, HIDDEN = (32, 64, 96, 128), 256  # of the convolutions, each halving the picture, and of the layer after them
 KINDS = ("first", "second", "both")  # which pictures the network sees
-_MEAN, _SCALE = 0.45, 0.25  # of pictures in 0..1
-_WARM, _RATE, _DECAY = 100, 2e-3, 0.02
 
 
 class PictureProbe:
@@ -29,7 +29,7 @@ class PictureProbe:
     parts = []
     for begin in range(0, len(first), 256):
       rows = slice(begin, begin + 256)
-      parts.append(np.asarray(_run(self._parameters, _normal(first[rows]), _normal(second[rows]), kind=self._kind), np.float64))
+      parts.append(np.asarray(_run(self._parameters, small_network.normalized(first[rows]), small_network.normalized(second[rows]), kind=self._kind), np.float64))
     return np.concatenate(parts) * self._scale
 
 
@@ -76,12 +76,7 @@ def _start(key: jax.Array, picture: tuple[int, int], outputs: int) -> tuple:
   flat = (picture[0] // 16) * (picture[1] // 16) * channels
   parameters |= {"hidden": jax.random.normal(keys[-2], (flat, HIDDEN)) * np.sqrt(2 / flat), "hidden_bias": jnp.zeros(HIDDEN),
                  "out": jax.random.normal(keys[-1], (HIDDEN, outputs)) * 0.01, "out_bias": jnp.zeros(outputs)}
-  zeros = jax.tree.map(jnp.zeros_like, parameters)
-  return parameters, zeros, zeros, jnp.zeros((), jnp.int32)
-
-
-def _normal(pictures: np.ndarray) -> jax.Array:
-  return (jnp.asarray(pictures, jnp.float32) / 255 - _MEAN) / _SCALE
+  return small_network.start(parameters)
 
 
 def _apply(parameters: Any, first: jax.Array, second: jax.Array, kind: str) -> jax.Array:
@@ -123,17 +118,10 @@ def _vary(key: jax.Array, first: jax.Array, second: jax.Array, targets: jax.Arra
 
 @functools.partial(jax.jit, static_argnames=("kind", "steps"))
 def _step(state, key, first, second, targets, signs, *, kind, steps):
-  """One step of Adam with decoupled decay; the rate rises for `_WARM` steps and falls as a cosine."""
-  parameters, mean, square, count = state
-  first, second, targets = _vary(key, _normal(first), _normal(second), targets, signs, kind)
+  """The rate rises for `small_network.WARM` steps while a cosine falls over all of them."""
+  parameters, *_, count = state
+  first, second, targets = _vary(key, small_network.normalized(first), small_network.normalized(second), targets, signs, kind)
   grads = jax.grad(lambda p: jnp.mean(jnp.square(_apply(p, first, second, kind) - targets)))(parameters)
-  norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
-  grads = jax.tree.map(lambda g: g / jnp.maximum(1.0, norm), grads)
-  count = count + 1
-  time = count.astype(jnp.float32)
-  rate = _RATE * jnp.minimum(time / _WARM, 0.5 * (1 + jnp.cos(jnp.pi * time / steps)))
-  mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, grads)
-  square = jax.tree.map(lambda s, g: 0.999 * s + 0.001 * g * g, square, grads)
-  moved = jax.tree.map(
-      lambda p, m, s: p * (1 - rate * _DECAY) - rate * (m / (1 - 0.9**time)) / (jnp.sqrt(s / (1 - 0.999**time)) + 1e-8), parameters, mean, square)
-  return moved, mean, square, count
+  time = (count + 1).astype(jnp.float32)
+  rate = small_network.RATE * jnp.minimum(time / small_network.WARM, 0.5 * (1 + jnp.cos(jnp.pi * time / steps)))
+  return small_network.update(state, grads, rate)

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax import numpy as jnp
 
 from como_jax.evaluate import small_network
@@ -31,7 +30,7 @@ def fit(pictures: np.ndarray, places: np.ndarray, *, steps: int, seed: int = 0, 
   keys = jax.random.split(jax.random.key(seed), len(WIDTHS) + 1)
   channels = (3, *WIDTHS, 1)
   parameters = [small_network.layer(key, edge, edge, *channels[i : i + 2]) for i, (key, edge) in enumerate(zip(keys, (5, *[3] * len(WIDTHS)), strict=True))]
-  state, rng = (parameters, small_network.optimizer(steps).init(parameters)), np.random.default_rng(seed)
+  state, rng = small_network.start(parameters), np.random.default_rng(seed)
   for step in range(steps):
     rows = rng.integers(0, len(pictures), size=batch_size)
     state = _step(state, jax.random.fold_in(jax.random.key(seed + 1), step), pictures[rows], places[rows].astype(np.float32), steps=steps)
@@ -56,12 +55,10 @@ def _run(parameters: Any, pictures: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="steps")
 def _step(state: tuple, key: jax.Array, pictures: jax.Array, places: jax.Array, *, steps: int) -> tuple:
-  parameters, moments = state
   keys = jax.random.split(key)
   (x,) = small_network.recolored(keys[0], small_network.normalized(pictures))
   mirror = jax.random.bernoulli(keys[1], 0.5, (len(x),))
   x = jnp.where(mirror[:, None, None, None], x[:, :, ::-1], x)
   places = places * jnp.where(mirror[:, None], jnp.array([[-1.0, 1.0]]), 1.0)
-  grads = jax.grad(lambda p: jnp.abs(_apply(p, x) - places).mean())(parameters)
-  updates, moments = small_network.optimizer(steps).update(grads, moments, parameters)
-  return optax.apply_updates(parameters, updates), moments
+  grads = jax.grad(lambda p: jnp.abs(_apply(p, x) - places).mean())(state[0])
+  return small_network.update(state, grads, small_network.rate(state[-1], steps))

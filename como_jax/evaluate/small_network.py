@@ -1,16 +1,17 @@
-"""Parts of the small convolutional networks that are fitted with labels (`place_probe`, `picture_probe`). Legend: B batch, H W picture, C channels."""
+"""Parts of the small convolutional networks that are fitted with labels (`place_probe`, `picture_probe`, `window_probe`), in plain JAX.
 
-import functools
+Legend: B batch, H W picture, C channels.
+"""
+
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax import numpy as jnp
 
 _MEAN, _SCALE = 0.45, 0.25  # of pictures in 0..1
-_WARM, _RATE, _DECAY = 100, 2e-3, 0.02
+WARM, RATE, _DECAY = 100, 2e-3, 0.02
 
 
 def normalized(pictures: Any) -> jax.Array:
@@ -42,11 +43,31 @@ def recolored(key: jax.Array, *pictures: jax.Array) -> list[jax.Array]:
   return [jnp.einsum("bhwc,bcd->bhwd", x, mix) + offset for x in pictures]
 
 
-@functools.cache
-def optimizer(steps: int) -> optax.GradientTransformation:
-  """Adam with decoupled decay; the rate rises for `_WARM` steps and falls as a cosine."""
-  rate = optax.warmup_cosine_decay_schedule(0.0, _RATE, min(_WARM, steps // 2), steps)
-  return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=_DECAY))
+def start(parameters: Any) -> tuple:
+  """State of the optimizer: parameters, means of the gradients and of their squares, steps so far."""
+  zeros = jax.tree.map(jnp.zeros_like, parameters)
+  return parameters, zeros, zeros, jnp.zeros((), jnp.int32)
+
+
+def update(state: tuple, grads: Any, rate: jax.Array) -> tuple:
+  """One step of Adam with decoupled decay, on gradients whose norm is at most 1."""
+  parameters, mean, square, count = state
+  norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+  grads = jax.tree.map(lambda g: g / jnp.maximum(1.0, norm), grads)
+  count = count + 1
+  time = count.astype(jnp.float32)
+  mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, grads)
+  square = jax.tree.map(lambda s, g: 0.999 * s + 0.001 * g * g, square, grads)
+  moved = jax.tree.map(
+      lambda p, m, s: p * (1 - rate * _DECAY) - rate * (m / (1 - 0.9**time)) / (jnp.sqrt(s / (1 - 0.999**time)) + 1e-8), parameters, mean, square)
+  return moved, mean, square, count
+
+
+def rate(count: jax.Array, steps: int) -> jax.Array:
+  """Of the step after `count` of them: it rises for `WARM` steps and then falls as a cosine."""
+  warm = min(WARM, steps // 2)
+  falling = 0.5 * (1 + jnp.cos(jnp.pi * (count - warm) / (steps - warm)))
+  return RATE * jnp.where(count < warm, count / max(1, warm), falling)
 
 
 def batched(run: Callable[..., jax.Array], arrays: tuple[np.ndarray, ...], *, size: int = 256) -> np.ndarray:

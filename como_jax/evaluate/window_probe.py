@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from jax import numpy as jnp
 
 from como_jax.evaluate import small_network
@@ -74,7 +73,7 @@ def fit(first: Windows, second: Windows, targets: np.ndarray, *, groups: np.ndar
   train, check = np.flatnonzero(~held), np.flatnonzero(held)
   signs = jnp.asarray(mirrored, jnp.float32) if len(mirrored) else None
   parameters = _start(jax.random.key(seed), first.pixels.shape[1] - MARGIN, targets.shape[1])
-  state = (parameters, small_network.optimizer(steps).init(parameters))
+  state = small_network.start(parameters)
   best, best_error, best_step = parameters, np.inf, 0
   for step in range(steps):
     rows = rng.choice(train, min(size, len(train)), replace=False)
@@ -124,7 +123,6 @@ def _run(parameters: Any, first: jax.Array, second: jax.Array, at: jax.Array, to
 
 @functools.partial(jax.jit, static_argnames=("kind", "steps"))
 def _step(state: tuple, key: jax.Array, first: tuple, second: tuple, targets: jax.Array, signs: jax.Array | None, *, kind: str, steps: int) -> tuple:
-  parameters, moments = state
   keys = jax.random.split(key, 5)
   seen, places = zip(*(_shifted(key, *one) for key, one in zip(keys, (first, second))), strict=True)
   seen, size = small_network.recolored(keys[2], *seen), len(targets)
@@ -138,9 +136,8 @@ def _step(state: tuple, key: jax.Array, first: tuple, second: tuple, targets: ja
     seen = [jnp.where(turn[:, :, None, None], *both) for both in (seen[::-1], seen)]
     places = [jnp.where(turn, *both) for both in (places[::-1], places)]
     targets = jnp.where(turn, -targets, targets)
-  grads = jax.grad(lambda p: jnp.square(_apply(p, tuple(seen), tuple(places), kind) - targets).mean())(parameters)
-  updates, moments = small_network.optimizer(steps).update(grads, moments, parameters)
-  return optax.apply_updates(parameters, updates), moments
+  grads = jax.grad(lambda p: jnp.square(_apply(p, tuple(seen), tuple(places), kind) - targets).mean())(state[0])
+  return small_network.update(state, grads, small_network.rate(state[-1], steps))
 
 
 def _shifted(key: jax.Array, pixels: jax.Array, places: jax.Array, pixel: jax.Array) -> tuple[jax.Array, jax.Array]:
