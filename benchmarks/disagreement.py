@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import common  # noqa: E402
 import disagreement_pairs as compared  # noqa: E402
 import disagreement_picture as picture  # noqa: E402
-from disagreement_rows import Exam, Found, Row, named, read  # noqa: E402
+from disagreement_rows import Exam, Found, Measured, Row, named, read  # noqa: E402
 
 from como_jax import errors  # noqa: E402
 from como_jax.exam import exam_set  # noqa: E402
@@ -74,8 +74,11 @@ def report(options: argparse.Namespace) -> str:
     drawn = rows[0], rows[1]
   parts = page(found, searched, exam, given=bool(options.pair))
   if drawn and options.out:
-    parts += picture_part(exam, drawn, options.out.with_suffix(".png"), disagree=bool(searched.clear))
-  parts.append(closing(found, exam))
+    try:
+      parts += picture_part(exam, drawn, options.out.with_suffix(".png"), disagree=bool(searched.clear))
+    except errors.UserError as error:  # the tables stand without it
+      print(f"no picture: {error}", flush=True)
+  parts.append(closing(found))
   text = "\n\n".join(["# Where the published metrics and the exam disagree", *parts]) + "\n"
   if options.out:
     options.out.write_text(text)
@@ -85,20 +88,17 @@ def report(options: argparse.Namespace) -> str:
 def page(found: Found, searched: compared.Search, exam: Exam, *, given: bool) -> list[str]:
   """All parts but the picture and the last."""
   chains = len(np.unique(exam.chains[exam.set.rows(exam_set.TEST)]))
-  count = sum(len(row.runs) for row in found.rows if row.trained)
+  trained = [len(row.runs) for row in found.rows if row.trained]
   head = (
-    f"`python benchmarks/disagreement.py --runs DIR/*`, {count} run{'s' * (count != 1)} of "
-    f"{sum(row.trained for row in found.rows)} trained "
-    f"row{'s' * (sum(row.trained for row in found.rows) != 1)}. {common.machine()}."
+    f"`python benchmarks/disagreement.py --runs DIR/*{' --pair A B' * given}`, {plural(sum(trained), 'run')} of "
+    f"{plural(len(trained), 'trained row')}. {common.machine()}."
   )
   what = (
-    f"LP-MSE (of the action) and S-PCFC: `configs/probe.py`, {found.windows}. Error of the move and S: "
-    f"`configs/probe.py:exam`, tier hand, {chains} test "
-    "chains in unseen cameras and scenes; S is that of the error, with the set's controls, and falls where "
-    "the error rises. Of LP-MSE, S-PCFC and "
-    "the error lower counts as better. ± and [ ]: with several seeds Student's 95 % interval over them, with "
-    "one the standard error over held-out "
-    "motions (LP-MSE), the 95 % interval over test chains (error)."
+    f"LP-MSE of the action and S-PCFC: `configs/probe.py`, {found.windows}. Error of the move and S: "
+    f"`configs/probe.py:exam`, tier hand, {chains} test chains in unseen cameras and scenes; S comes from that "
+    "error and the set's controls, and falls where the error rises. Of LP-MSE, S-PCFC and the error lower "
+    "counts as better. [ ]: with several seeds Student's 95 % interval over them, with one the 95 % interval "
+    "of the error over test chains; ±: standard error over held-out motions, of one seed."
   )
   return [
     head,
@@ -108,7 +108,7 @@ def page(found: Found, searched: compared.Search, exam: Exam, *, given: bool) ->
     + "\n".join(f"* {line}." for line in found.untrained)
     + f"\n* {UNPAIRED}",
     "## Pairs in opposite order",
-    pairs_table(searched),
+    *([pairs_table(searched)] if searched.pairs else []),
     sentence(searched, given=given),
     "## Ranks",
     *(rank_sentence(compared.correlation(found.rows, metric), metric) for metric in compared.PUBLISHED),
@@ -123,7 +123,7 @@ def rows_table(rows: Sequence[Row], exam: Exam) -> str:
       (
         row.name,
         len(row.runs) if row.trained else "",
-        *(_cell(row, metric, exam) for metric in NAMES),
+        *(_cell(row, metric) for metric in NAMES),
         f"{exam.s(row.mean('e_z')):.2f}",
         f"{np.mean(appearance):.2f}" if appearance else "",
       )
@@ -131,7 +131,7 @@ def rows_table(rows: Sequence[Row], exam: Exam) -> str:
   return common.table(("row", "seeds", *NAMES.values(), "S", "appearance read best"), lines)
 
 
-def _cell(row: Row, metric: str, exam: Exam) -> str:
+def _cell(row: Row, metric: str) -> str:
   values = row.values(metric)
   if not values:
     return ""
@@ -141,15 +141,12 @@ def _cell(row: Row, metric: str, exam: Exam) -> str:
     return f"{mean} [{np.mean(values) - reach:.3f}, {np.mean(values) + reach:.3f}]"
   if metric == "lp_mse" and math.isfinite(row.first.lp_mse[1]):
     return f"{mean} ± {row.first.lp_mse[1]:.3f}"
-  if metric == "e_z" and not row.trained:
-    stored = exam.stored[row.first.stored]
-    return f"{mean} [{stored['e_z_low']:.3f}, {stored['e_z_high']:.3f}]"
+  if metric == "e_z" and row.first.limits:
+    return f"{mean} [{row.first.limits[0]:.3f}, {row.first.limits[1]:.3f}]"
   return mean
 
 
 def pairs_table(searched: compared.Search) -> str:
-  if not searched.pairs:
-    return f"Of {searched.looked} pairs looked at, the values of none are in opposite order."
   lines = [
     (
       pair.published.name,
@@ -187,45 +184,39 @@ def pairs_table(searched: compared.Search) -> str:
 
 def sentence(searched: compared.Search, *, given: bool) -> str:
   """What the pairs show."""
-  looked = f"{searched.looked} pair{'s' * (searched.looked != 1)} {'given' if given else 'looked at'}"
+  have = f"{len(searched.pairs)} {'has' if len(searched.pairs) == 1 else 'have'} values in opposite order"
+  begin = f"Of {plural(searched.looked, 'pair')} {'given' if given else 'looked at'}, {have}"
+  asked = f"every difference is clear of zero with Holm's p below {compared.LEVEL:g}"
   if not searched.clear:
-    return (
-      f"**No clear disagreement.** Of {looked}, {len(searched.pairs)} "
-      f"{'has' if len(searched.pairs) == 1 else 'have'} values in opposite order; in none is every "
-      f"difference clear of zero with Holm's p below {compared.LEVEL:g}."
-    )
+    return f"**No clear disagreement.** {begin}" + (f"; in none {asked}." if searched.pairs else ".")
   lines = []
   for pair in searched.clear:
     prefer = "LP-MSE and S-PCFC prefer" if "s_pcfc" in pair.gaps else "LP-MSE (S-PCFC is not known) prefers"
     numbers = ", ".join(str(pair.gaps[metric]) for metric in compared.PUBLISHED if metric in pair.gaps)
     lines.append(
       f"* {prefer} **{pair.published.name}** to **{pair.exam.name}** ({numbers}); the exam has the opposite "
-      "order: error of the move "
-      f"{pair.gaps['e_z']}. Interval over {pair.unit}; Holm's p = {pair.holm:.2g}."
+      f"order: error of the move {pair.gaps['e_z']}. Interval over {pair.unit}; Holm's p = {pair.holm:.2g}."
     )
-  return (
-    f"Of {looked}, {len(searched.pairs)} {'has' if len(searched.pairs) == 1 else 'have'} values in opposite "
-    f"order, and in {len(searched.clear)} of them every "
-    f"difference is clear of zero with Holm's p below {compared.LEVEL:g}:\n\n" + "\n".join(lines)
-  )
+  return f"{begin}, and in {len(searched.clear)} of them {asked}:\n\n" + "\n".join(lines)
+
+
+def plural(count: int, name: str) -> str:
+  return f"{count} {name}{'s' * (count != 1)}"
 
 
 def rank_sentence(found: compared.Correlation, metric: str) -> str:
+  """Ranks by a published metric against those by the exam, and what is shown."""
   pair = f"{NAMES[metric]} against error of the move"
   if math.isnan(found.spearman):
     few = f"too few to rank or without an order (at least {compared.LEAST} are asked)"
-    return f"{pair}: n = {found.n} row{'s' * (found.n != 1)}, {few}."
-  alike = found.spearman > 0
-  low = max(found.p_spearman, found.p_kendall) < compared.LEVEL
-  told = (
-    f"they rank these rows {'alike' if alike else 'in opposite order'} more than chance does"
-    if low
-    else "not told from no relation"
-  )
+    return f"{pair}: n = {plural(found.n, 'row')}, {few}."
+  order = "alike" if found.spearman > 0 else "in opposite order"
+  told = "not told from no relation"
+  if max(found.p_spearman, found.p_kendall) < compared.LEVEL:
+    told = f"they rank these rows {order} more than chance does"
   return (
     f"{pair}: Spearman's rho {found.spearman:+.2f} (p = {found.p_spearman:.2g}), Kendall's tau "
-    f"{found.kendall:+.2f} (p = {found.p_kendall:.2g}), n = {found.n} "
-    f"rows: {told}."
+    f"{found.kendall:+.2f} (p = {found.p_kendall:.2g}), n = {found.n} rows: {told}."
   )
 
 
@@ -235,53 +226,46 @@ def picture_part(exam: Exam, drawn: tuple[Row, Row], path: pathlib.Path, *, disa
   moves = picture.moves(exam, latents)
   picture.draw(moves, tuple(f"read from {letter}: {row.name}" for letter, row in zip("AB", drawn)), path)
   right_down = [exam.errors(one)[:, :2].mean(axis=0) for one in latents]
-  told = "; ".join(f"{letter} {right:.3f} and {down:.3f}" for letter, (right, down) in zip("AB", right_down))
+  told = "; ".join(f"{name} {right:.3f} and {down:.3f}" for name, (right, down) in zip("AB", right_down))
   seeds = " and ".join(
-    f"{letter} is seed {min(seed for seed in row.runs if row.runs[seed] is one)} of {row.name}"
-    if row.trained
-    else f"{letter} is {row.name}"
-    for letter, row, one in zip("AB", drawn, latents)
+    f"{name} is {row.name}" + f", seed {_seed(row, one)}" * row.trained
+    for name, row, one in zip("AB", drawn, latents)
   )
-  which = (
-    "A is preferred by the published metrics, B by the exam"
-    if disagree
-    else "No disagreement of these two is shown"
-  )
+  which = "A is preferred by the published metrics, B by the exam"
   return [
     "## An example to look at",
     f"![Six pairs of pictures with the true move and the moves read from two latents]({path.name})",
     f"Six of the {len(exam.set.rows(exam_set.TEST)):,} test pairs, from cameras and scenes that no probe was "
-    f"fitted on, drawn at random (seed {picture.SEED}; pairs "
-    f"{', '.join(str(one.pair) for one in moves)}), not chosen. {seeds}. {which}. Arrows begin at the hand "
-    "and show its move in the picture, right and "
-    "down: the true one and what kernel ridge, fitted on the fit part, reads from either latent. A ring is a "
-    "move too short to draw. The squares in "
-    "the pictures are the cut beside them. Over all test pairs the squared error right and down, in units "
-    f"of the variance: {told}. Six pairs show what an "
-    "error looks like; how large it is, the table says.",
+    f"fitted on, drawn at random (seed {picture.SEED}; pairs {', '.join(str(one.pair) for one in moves)}), not "
+    f"chosen. {seeds}. {which if disagree else 'No disagreement of these two is shown'}. Arrows begin at the "
+    "hand and show its move in the picture, right and down: the true one, and what kernel ridge, fitted on the "
+    "fit part, reads from either latent. A ring is a move too short to draw. The squares in the pictures are "
+    "the cut beside them. Over all test pairs the squared error right and down, in units of the variance: "
+    f"{told}. Six pairs show what an error looks like; how large it is, the table says.",
   ]
 
 
-def closing(found: Found, exam: Exam) -> str:
+def closing(found: Found) -> str:
   """What it shows not."""
   single = [row.name for row in found.rows if row.trained and len(row.runs) == 1]
   lines = [
-    "LP-MSE and S-PCFC are of demonstrations, the exam's error is of other pictures and moves: a "
-    "disagreement shows that one of the two cannot stand for the "
-    "other, not which is right about a use that was not tried.",
-    "A row of several seeds is a recipe on these data and windows; the rows are the project's own, no sample "
-    "of all latents, so the ranks are of these "
-    "rows.",
+    "LP-MSE and S-PCFC are of demonstrations, the exam's error is of other pictures and moves: a disagreement "
+    "shows that one of the two cannot stand for the other, not which is right about a use that was not tried.",
+    "The rows are the project's own, no sample of all latents: the ranks are of these rows.",
   ]
   if single:
     lines.append(
-      "One seed each, so differences between them are about these trained models and not about recipes: "
-      f"{'; '.join(single)}. Their errors of single windows are not "
-      "stored; the interval of an LP-MSE difference is an upper bound, which holds whatever the correlation."
+      "One seed each, so what is said of differences between them is about these trained models and not about "
+      f"recipes: {'; '.join(single)}. Errors of single windows are not stored, so the standard error of a "
+      "difference in LP-MSE between two of them is an upper bound."
     )
   if found.left:
     lines.append(f"Left out: {'; '.join(found.left)}.")
   return "## What it shows not\n\n" + "\n".join(f"* {line}" for line in lines)
+
+
+def _seed(row: Row, one: Measured) -> int:
+  return next(seed for seed, run in row.runs.items() if run is one)
 
 
 def _folders(options: argparse.Namespace) -> list[pathlib.Path]:
@@ -300,8 +284,9 @@ def _row(rows: Sequence[Row], name: str) -> Row:
   )
 
 
-def _drawable(row: Row):
-  for _, one in sorted(row.runs.items()):
+def _drawable(row: Row) -> Measured:
+  """The run with the lowest seed that has the exam's latents."""
+  for one in row.runs.values():
     if one.has_latents:
       return one
   raise errors.UserError(

@@ -14,6 +14,7 @@ import numpy as np
 from disagreement_rows import Exam, Measured, Row
 from scipy import stats
 
+from como_jax import errors
 from como_jax.evaluate import consistency, runs
 from como_jax.exam import exam_set, motion_score, resampling
 
@@ -196,11 +197,15 @@ def s_pcfc(a: Measured, b: Measured) -> Gap:
 
 
 def e_z(exam: Exam, a: Measured, b: Measured) -> Gap:
-  """Over test chains, paired; without an interval where a run's latents are not stored."""
+  """Over test chains, paired; without an interval where a run's latents are not stored or do not fit."""
   if not (a.has_latents and b.has_latents):
     return Gap(a.e_z - b.e_z)
   groups = exam.chains[exam.set.rows(exam_set.TEST)]
-  estimate = motion_score.difference(exam.errors(a), exam.errors(b), groups)
+  try:
+    estimate = motion_score.difference(exam.errors(a), exam.errors(b), groups)
+  except errors.UserError as error:  # one run's latents do not stop the table
+    print(f"no interval: {error}", flush=True)
+    return Gap(a.e_z - b.e_z)
   return _estimated(estimate, f"{len(np.unique(groups))} test chains")
 
 

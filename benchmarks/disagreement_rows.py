@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import variants
 
-from como_jax import errors
+from como_jax import errors, presets
 from como_jax.exam import exam_set, kernel_ridge, motion_score
 from como_jax.tasks import exam, exam_pictures, exam_rows
+from como_jax.tasks.exam_pictures import Pictures
 
 DIFFERENCE, FLOW = (
   exam.COMPARED
@@ -45,6 +46,7 @@ class Measured:
       the same row.
     appearance: excess of the class that is read best.
     folder: of the run; None for a row without training.
+    limits: of e_z's 95 % interval over test chains.
     stored: name of the exam's row, for a row without training.
   """
 
@@ -54,6 +56,7 @@ class Measured:
   gains: tuple[tuple[float, float], ...] = ()
   appearance: float | None = None
   folder: pathlib.Path | None = None
+  limits: tuple[float, float] | None = None
   stored: str = ""
 
   def value(self, metric: str) -> float | None:
@@ -157,14 +160,15 @@ class Exam:
 def components(folder: pathlib.Path, name: str) -> np.ndarray:
   """z [P, Z] of one of the two rows that are components of all pairs' change, as `exam_rows.build` makes
   them. (It cannot build its rows from the set that ships, which does not hold the true poses.)"""
-  pictures = exam_pictures.load(folder)
-  if name == FLOW:
-    change = exam_rows.moved_cells(pictures.first(pictures.frames), pictures.second(pictures.frames))
+  if name == FLOW:  # needs no encoder
+    values = exam_pictures.frames(folder, presets.preset("motion", "debug")["image_size"])
+    change = exam_rows.moved_cells(Pictures.first(values), Pictures.second(values))
   else:
-    tokens = pictures.tokens.astype(np.float32)
-    change = pictures.second(tokens) - pictures.first(tokens)
+    values = exam_pictures.load(folder).tokens.astype(np.float32)
+    change = Pictures.second(values) - Pictures.first(values)
   change = change.reshape(len(change), -1)
-  chosen = np.flatnonzero(pictures.fit)[:: max(1, int(pictures.fit.sum()) // 4_000)]
+  fit = exam_set.load(folder).rows(exam_set.FIT)
+  chosen = fit[:: max(1, len(fit) // 4_000)]
   return exam_rows.components(change[chosen], exam_rows.COMPONENTS)(change)
 
 
@@ -273,6 +277,7 @@ def _trained(folder: pathlib.Path, probed: dict, taken: dict) -> Measured:
     tuple(gains),
     variants.appearance(taken["trained"])["appearance"],
     folder,
+    _limits(taken["trained"]),
   )
 
 
@@ -358,6 +363,7 @@ def _fixed(
     lp_mse,
     stored[name]["e_z"],
     appearance=variants.appearance(stored[name])["appearance"],
+    limits=_limits(stored[name]),
     stored=name,
     **known,
   )
@@ -367,6 +373,11 @@ def _pair(values: Any) -> tuple[float, float]:
   """(value, standard error) as JSON holds it, which may hold None for the error."""
   value, error = values if isinstance(values, list) else (values, None)
   return float(value), math.inf if error is None else float(error)
+
+
+def _limits(row: Mapping[str, Any]) -> tuple[float, float] | None:
+  low, high = (_finite(row.get(f"e_z_{end}")) for end in ("low", "high"))
+  return None if low is None or high is None else (low, high)
 
 
 def _finite(value: float | None) -> float | None:

@@ -82,7 +82,9 @@ def test_one_unclear_difference_is_no_disagreement(load, row, noisy):
   }
   found = pairs.search([rows.Row("noisy", runs), row("steady", 0.9, 0.2, 0.8, shift=1)], {})
   assert len(found.pairs) == 1 and not found.clear
-  assert [not gap.clear for gap in found.pairs[0].gaps.values()] == [noisy == metric for metric in range(3)]
+  gaps = found.pairs[0].gaps
+  assert found.pairs[0].p == max(gap.p for gap in gaps.values()) > 0.05 > min(gap.p for gap in gaps.values())
+  assert [not gap.clear for gap in gaps.values()] == [noisy == metric for metric in range(3)]
 
 
 def test_a_latent_that_both_prefer_is_no_disagreement(load, row):
@@ -141,6 +143,9 @@ def test_a_single_runs_s_pcfc_is_compared_over_motions(load, tmp_path):
   gap = pairs.s_pcfc(*found)
   assert gap.low > 0.1 and gap.unit == "20 held-out motions" and gap.p < 1e-6
   assert pairs.s_pcfc(found[1], found[0]).value == pytest.approx(-gap.value)
+  ids["time"] = ids["time"] + 1  # other windows: nothing to pair
+  np.savez(tmp_path / "two" / "probe" / "latents.npz", past=past, future=past, **ids)
+  assert str(pairs.s_pcfc(*found)) == "+0.000, no interval"
 
 
 def test_ranks_of_few_rows_are_not_spoken_of(load, row):
@@ -249,6 +254,29 @@ def test_the_page_says_what_is_shown_and_that_nothing_is(load, row, exam):
   nothing = [rows[0], row("worse", 1.0, 0.5, 0.95, shift=2)]
   text = "\n".join(page.page(found, pairs.search(nothing, {}), exam, given=False))
   assert "**No clear disagreement.** Of 1 pair looked at, 0 have values in opposite order" in text
+
+
+def test_latents_that_do_not_fit_leave_a_difference_without_an_interval(load, tmp_path, exam):
+  """Where they are missing, and where they are of another set; else the chains are drawn again."""
+  pairs, rows = load("disagreement_pairs"), load("disagreement_rows")
+  rng, values = np.random.default_rng(1), {}
+
+  def failing(one):
+    if one not in values:
+      raise errors.UserError("of another set")
+    return values[one]
+
+  exam.errors, measured = failing, []
+  for name, scale in (("one", 0.2), ("two", 0.6), ("bare", 0.4), ("foreign", 0.4)):
+    measured.append(rows.Measured((1.0, 0.1), scale, folder=written(tmp_path / name)))
+    if name != "bare":
+      np.savez(tmp_path / name / "exam" / "latents.npz", z=np.zeros((2, 2)))
+    if name != "foreign":
+      values[measured[-1]] = scale * rng.uniform(0.5, 1.5, size=(10, 3))
+  gap = pairs.e_z(exam, measured[0], measured[1])
+  assert gap.high < -0.1 and gap.unit == "5 test chains" and gap.p < 0.001
+  for other in measured[2:]:
+    assert str(pairs.e_z(exam, measured[0], other)) == "-0.200, no interval"
 
 
 def test_a_row_that_is_not_there_has_a_near_name(load, tmp_path, monkeypatch, exam):
