@@ -6,7 +6,8 @@ FOLDER: as benchmarks/variants.py leaves them (NAME-STEPS-SEED with motion/, pro
 exam/exam.json, exam/latents.npz); folders that cannot be used are named and left out. A row is a variant with
 its seeds, or a latent without training that both programs measure. --pair looks at two rows alone, by their
 names in the table or by folder, and draws them whether they disagree or not; without it the clearest
-disagreement is drawn, if there is one. One to three minutes on 2 CPU cores.
+disagreement is drawn, if there is one. A probe of the moves takes about 15 s of CPU time, components of the
+features 50 s.
 """
 
 import argparse
