@@ -261,7 +261,9 @@ def _json(path: pathlib.Path, default: dict | None = None) -> dict:
   except (OSError, json.JSONDecodeError) as error:
     if default is not None:
       return default
-    reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
+    reason = (
+      "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
+    )
     raise Left(f"{path.parent.name}/{path.name} {reason}") from None
 
 
