@@ -91,12 +91,14 @@ def page(found: Found, searched: compared.Search, exam: Exam, *, given: bool) ->
   chains = len(np.unique(exam.chains[exam.set.rows(exam_set.TEST)]))
   trained = [len(row.runs) for row in found.rows if row.trained]
   head = (
-    f"`python benchmarks/disagreement.py --runs DIR/*{' --pair A B' * given}`, {plural(sum(trained), 'run')} of "
+    f"`python benchmarks/disagreement.py --runs DIR/*{' --pair A B' * given}`, {plural(sum(trained), 'run')} "
+    "of "
     f"{plural(len(trained), 'trained row')}. {common.machine()}."
   )
   what = (
     f"LP-MSE of the action and S-PCFC: `configs/probe.py`, {found.windows}. Error of the move and S: "
-    f"`configs/probe.py:exam`, tier hand, {chains} test chains in unseen cameras and scenes; S comes from that "
+    f"`configs/probe.py:exam`, tier hand, {chains} test chains in unseen cameras and scenes; S comes from "
+    "that "
     "error and the set's controls, and falls where the error rises. Of LP-MSE, S-PCFC and the error lower "
     "counts as better. [ ]: with several seeds Student's 95 % interval over them, with one the 95 % interval "
     "of the error over test chains; ±: standard error over held-out motions, of one seed."
@@ -237,9 +239,11 @@ def picture_part(exam: Exam, drawn: tuple[Row, Row], path: pathlib.Path, *, disa
     "## An example to look at",
     f"![Six pairs of pictures with the true move and the moves read from two latents]({path.name})",
     f"Six of the {len(exam.set.rows(exam_set.TEST)):,} test pairs, from cameras and scenes that no probe was "
-    f"fitted on, drawn at random (seed {picture.SEED}; pairs {', '.join(str(one.pair) for one in moves)}), not "
+    f"fitted on, drawn at random (seed {picture.SEED}; pairs {', '.join(str(one.pair) for one in moves)}), "
+    "not "
     f"chosen. {seeds}. {which if disagree else 'No disagreement of these two is shown'}. Arrows begin at the "
-    "hand and show its move in the picture, right and down: the true one, and what kernel ridge, fitted on the "
+    "hand and show its move in the picture, right and down: the true one, and what kernel ridge, fitted on "
+    "the "
     "fit part, reads from either latent. A ring is a move too short to draw. The squares in the pictures are "
     "the cut beside them. Over all test pairs the squared error right and down, in units of the variance: "
     f"{told}. Six pairs show what an error looks like; how large it is, the table says.",
@@ -250,13 +254,16 @@ def closing(found: Found) -> str:
   """What it shows not."""
   single = [row.name for row in found.rows if row.trained and len(row.runs) == 1]
   lines = [
-    "LP-MSE and S-PCFC are of demonstrations, the exam's error is of other pictures and moves: a disagreement "
-    "shows that one of the two cannot stand for the other, not which is right about a use that was not tried.",
+    "LP-MSE and S-PCFC are of demonstrations, the exam's error is of other pictures and moves: a "
+    "disagreement "
+    "shows that one of the two cannot stand for the other, not which is right about a use that was not "
+    "tried.",
     "The rows are the project's own, no sample of all latents: the ranks are of these rows.",
   ]
   if single:
     lines.append(
-      "One seed each, so what is said of differences between them is about these trained models and not about "
+      "One seed each, so what is said of differences between them is about these trained models and not "
+      "about "
       f"recipes: {'; '.join(single)}. Errors of single windows are not stored, so the standard error of a "
       "difference in LP-MSE between two of them is an upper bound."
     )
