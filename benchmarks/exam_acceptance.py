@@ -126,7 +126,7 @@ def parts_table(stored: dict) -> list[str]:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-  return "" if value is None else f"{value:.{digits}f}"
+  return "" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # no "-0.00"
 
 
 if __name__ == "__main__":
