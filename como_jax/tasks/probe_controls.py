@@ -30,13 +30,30 @@ def difference(
   as z has numbers: what a motion model that learnt nothing could say with as many numbers. The components
   are those of the windows to fit on."""
   change = [one.pictures[:, 1].astype(np.float32) - one.pictures[:, 0] for one in (fit, held_out)]
-  z = np.concatenate(components(*change, held_out.z.shape[1], seed=seed))
+  return _of_components("difference", change, held_out.z.shape[1], targets, seed)
+
+
+def one_picture(
+  fit: latents.Labels, held_out: latents.Measured, targets: Sequence[probe_targets.Target], *, seed: int
+) -> dict[str, dict]:
+  """Rows of the same probes on as many principal components of either picture alone: what the published
+  numbers are of a latent without any motion."""
+  sides = {FIRST: 0, SECOND: 1}
+  pictures = {name: [one.pictures[:, side].astype(np.float32) for one in (fit, held_out)] for name, side in sides.items()}
+  return {name: _of_components(name, seen, held_out.z.shape[1], targets, seed)[1] for name, seen in pictures.items()}
+
+
+def _of_components(
+  name: str, seen: Sequence[np.ndarray], count: int, targets: Sequence[probe_targets.Target], seed: int
+) -> tuple[np.ndarray, dict, dict[str, Any]]:
+  """(components [N + M, count], row, results) of what is seen in the windows to fit on and in the held-out ones."""
+  z = np.concatenate(components(*seen, count, seed=seed))
   row, results = {}, {"probes": {}, "notes": []}
   for target in targets:
     if target.robots:
       numbers, results["probes"][target.name], notes = probe_rows.read(z, target, seed=seed)
       row |= numbers
-      results["notes"] += [f"difference, {note}" for note in notes]
+      results["notes"] += [f"{name}, {note}" for note in notes]
   return z, row, results
 
 

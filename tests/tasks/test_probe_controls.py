@@ -36,6 +36,11 @@ def test_the_difference_tells_what_the_pictures_tell():
   assert z.shape == (len(fit_pictures) + len(pictures), 4)
   assert row["lp_mse"][0] < 0.01 and row["mlp_mse"][0] < 0.2 and results["notes"][0].startswith("difference, action: ridge regression")
   assert results["probes"]["action"].mse == pytest.approx(row["lp_mse"][0])
+  told = [np.stack([found["action"][:, 1] @ np.eye(4, 30), seen[:, 0]], 1) for found, seen in sides]  # pictures of experts: the first tells
+  one = dataclasses.replace(one, pictures=told[1])
+  rows = probe_controls.one_picture(latents.Labels({}, told[0], fit), one, [target], seed=0)
+  assert list(rows) == ["first-only", "second-only"]
+  assert rows["first-only"]["lp_mse"][0] < 0.01 and rows["second-only"]["lp_mse"][0] > 0.9
 
 
 def filmed(cameras=2, robots=1, moves=150, seed=0):

@@ -259,6 +259,7 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
     assert (len(fit.pictures), one.pictures.tolist(), len(targets), seed) == (3, [1, 1], 2, 3)
     return np.full(5, 6.0), {"lp_mse": 0.5}, {"probes": {"action": "AD"}, "notes": ["note D"]}
   monkeypatch.setattr(probe.probe_controls, "difference", difference)
+  monkeypatch.setattr(probe.probe_controls, "one_picture", lambda fit, one, targets, *, seed: {"first-only": {"lp_mse": float(len(targets) + seed)}})
 
   def strong(latent, pictures, targets, cameras, *, seed):
     told.strong = {name: values.tolist() for name, values in latent.items()}
@@ -280,8 +281,9 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
   assert told.scored == [(value, value, "validation", ["action", "state"], 3) for value in (5.0, other)]
   text = (tmp_path / probe.METRICS).read_text()
   found = json.loads(text)
-  assert text == json.dumps(found, indent=2) and list(found["rows"]) == ["trained", "untrained", "difference", "both-pictures", "true-state", "copy-current-frame"]
+  assert text == json.dumps(found, indent=2) and list(found["rows"]) == ["trained", "untrained", "difference", "first-only", "both-pictures", "true-state", "copy-current-frame"]
   assert told.strong == {"trained": [5.0] * 5, "untrained": [other] * 5, "difference": [6.0] * 5} and found["rows"]["both-pictures"] == {"kr_mse": 0.125}
+  assert found["rows"]["first-only"] == {"lp_mse": 5.0}
   assert found["rows"]["trained"] == {"psnr": 5.0, "kr_mse": 0.25, "lp_gain": [1.0, 0.5], "lp_gain_difference": [2.0, 0.5]}
   assert told.gains == [("A5", f"A{told.scored[1][1]:g}", "G action"), ("A5", "AD", "G action")]
   assert found["rows"]["untrained"] == {"psnr": other}
