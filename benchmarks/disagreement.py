@@ -33,11 +33,6 @@ from como_jax.tasks import exam as exam_task  # noqa: E402
 
 NAMES = {"lp_mse": "LP-MSE of the action", "s_pcfc": "S-PCFC", "e_z": "error of the move"}
 MOST = 20  # pairs in the table
-UNPAIRED = (
-  'The probe\'s rows "first-only", "second-only" and "both-pictures" have no LP-MSE (they are read by a '
-  "kernel from all tokens), so the exam's "
-  '"first picture" and "future picture", 32 principal components of one picture, stand beside none of them.'
-)
 
 
 def main() -> None:
@@ -108,8 +103,7 @@ def page(found: Found, searched: compared.Search, exam: Exam, *, given: bool) ->
     what,
     rows_table(found.rows, exam),
     "Rows without training that both programs measure:\n\n"
-    + "\n".join(f"* {line}." for line in found.untrained)
-    + f"\n* {UNPAIRED}",
+    + "\n".join(f"* {line}." for line in found.untrained),
     "## Pairs in opposite order",
     *([pairs_table(searched)] if searched.pairs else []),
     sentence(searched, given=given),

@@ -200,9 +200,11 @@ def e_z(exam: Exam, a: Measured, b: Measured) -> Gap:
   """Over test chains, paired; without an interval where a run's latents are not stored or do not fit."""
   if not (a.has_latents and b.has_latents):
     return Gap(a.e_z - b.e_z)
-  groups = exam.chains[exam.set.rows(exam_set.TEST)]
+  test = exam.set.rows(exam_set.TEST)
+  groups = exam.chains[test]
+  moves = motion_score.Moves(groups, exam.set.target[test] ** 2 / exam.set.variance)
   try:
-    estimate = motion_score.difference(exam.errors(a), exam.errors(b), groups)
+    estimate = motion_score.difference(exam.errors(a), exam.errors(b), moves)
   except errors.UserError as error:  # one run's latents do not stop the table
     print(f"no interval: {error}", flush=True)
     return Gap(a.e_z - b.e_z)

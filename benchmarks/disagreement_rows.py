@@ -24,6 +24,7 @@ from como_jax.tasks.exam_pictures import Pictures
 DIFFERENCE, FLOW = (
   exam.COMPARED
 )  # rows of the exam: components of the features' difference, of the optical flow
+FIRST, FUTURE = "first picture", "future picture"  # rows of the exam
 SAME = 1e-6  # numbers of a file that is read twice
 NEAR = 0.01  # of e: a row that is made again, against what is stored of it
 NAMES = {"".join(c if c.isalnum() else "-" for c in name): name for name in variants.VARIANTS}
@@ -158,18 +159,20 @@ class Exam:
 
 
 def components(folder: pathlib.Path, name: str) -> np.ndarray:
-  """z [P, Z] of one of the two rows that are components of all pairs' change, as `exam_rows.build` makes
-  them. (It cannot build its rows from the set that ships, which does not hold the true poses.)"""
+  """z [P, Z] of one of the rows that are components of all pairs' change or of one of their pictures, as
+  `exam_rows.build` makes them. (It cannot build its rows from the set that ships, which does not hold the true poses.)"""
   if name == FLOW:  # needs no encoder
     values = exam_pictures.frames(folder, presets.preset("motion", "debug")["image_size"])
     change = exam_rows.moved_cells(Pictures.first(values), Pictures.second(values))
   else:
     values = exam_pictures.load(folder).tokens.astype(np.float32)
-    change = Pictures.second(values) - Pictures.first(values)
+    first, second = Pictures.first(values), Pictures.second(values)
+    change = {DIFFERENCE: lambda: second - first, FIRST: lambda: first, FUTURE: lambda: second}[name]()
   change = change.reshape(len(change), -1)
   fit = exam_set.load(folder).rows(exam_set.FIT)
   chosen = fit[:: max(1, len(fit) // 4_000)]
-  return exam_rows.components(change[chosen], exam_rows.COMPONENTS)(change)
+  project = exam_rows.components((first.reshape(change.shape) if name == FUTURE else change)[chosen], exam_rows.COMPONENTS)
+  return project(change)
 
 
 def read(folders: Iterable[pathlib.Path], stored: Mapping[str, Mapping[str, Any]]) -> Found:
@@ -269,7 +272,7 @@ def _json(path: pathlib.Path, default: dict | None = None) -> dict:
 
 def _trained(folder: pathlib.Path, probed: dict, taken: dict) -> Measured:
   row, gains = probed["trained"], []
-  for over, key in (("difference", "lp_gain_difference"), ("untrained", "lp_gain")):
+  for over, key in (("difference", "lp_gain_difference"), ("untrained", "lp_gain"), ("first-only", "lp_gain_first")):
     if row.get(key) is not None and probed.get(over, {}).get("lp_mse") is not None:
       gains.append((_pair(probed[over]["lp_mse"])[0], _pair(row[key])[1]))
   return Measured(
@@ -312,6 +315,15 @@ def _untrained(
       "not; S-PCFC is not known"
     )
     found.append((DIFFERENCE, told, _fixed(DIFFERENCE, stored, (value, error), gains=((value, 0.0),))))
+    for name, row, s_pcfc in ((FIRST, "first-only", None), (FUTURE, "second-only", 1.0)):
+      if probed.get(row, {}).get("lp_mse") is not None and name in stored:
+        value, error = _pair(probed[row]["lp_mse"])
+        told = (
+          f'{width} principal components of one picture in the shipped encoder\'s features, in the probe\'s row "{row}" and in '
+          "the exam's, fitted on each program's own pictures; the probe's features include the CLS token, the exam's do not"
+          + ("; S-PCFC is 1, the same picture twice" if s_pcfc else "; S-PCFC is not known")
+        )
+        found.append((name, told, _fixed(name, stored, (value, error), s_pcfc=s_pcfc, gains=((value, 0.0),))))
   starts = (
     FLOW in stored
     and idm.get("components_of") == "flow"

@@ -34,7 +34,7 @@ def main() -> None:
            f"{len(np.unique(given.of_pairs('chain')[given.rows(exam_set.TEST)]))} test chains of two moves.", ""]
   checks = [*controls(given, options.tier), *cheats(stored), *truth(stored), *widths(given)]
   lines += ["| check | found | asked | holds |", "| --- | --- | --- | --- |", *(f"| {what} | {found} | {asked} | {'yes' if good else '**no**'} |" for what, found, asked, good in checks)]
-  lines += ["", *rows_table(stored), "", *parts_table(stored)]
+  lines += ["", *rows_table(stored), "", *parts_table(stored), "", *cameras_table(given)]
   text = "\n".join(lines) + "\n"
   print(text)
   if options.out:
@@ -122,6 +122,20 @@ def parts_table(stored: dict) -> list[str]:
     cells = [number(row[f"error/{one}"], 3) for one in names] + [number(row["e_z_error"], 3), number(row.get("reversal")), number(row.get("shifted"))]
     cells += [number(row.get(f"share/{one}")) for one in shares]
     lines.append(f"| {name} | " + " | ".join(cells) + " |")
+  return lines
+
+
+def cameras_table(given: exam_set.ExamSet) -> list[str]:
+  """Errors of the controls of both pictures under each of the test's cameras."""
+  test = given.rows(exam_set.TEST)
+  camera, squares = given.of_pairs("camera")[test], given.target[test] ** 2
+  lines = ["| camera | pairs | control | " + " | ".join(f"error: {name}" for name in given.names) + " |", "| --- |" + " --- |" * (2 + len(given.names))]
+  for one in np.unique(camera):
+    some = camera == one
+    name = f"{one}{' (moves)' if given.camera_speed.reshape(-1)[test][some].any() else ''}"
+    for control in exam_set.controls(given.errors, "both"):
+      values = given.errors[control][some].mean(axis=0) / squares[some].mean(axis=0)
+      lines.append(f"| {name} | {some.sum()} | {control} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
   return lines
 
 

@@ -235,7 +235,7 @@ def _exam(load):
   made = types.SimpleNamespace(
     stored=STORED,
     chains=np.repeat(np.arange(5), 2),
-    set=types.SimpleNamespace(rows=lambda part: np.arange(10)),
+    set=types.SimpleNamespace(rows=lambda part: np.arange(10), target=np.ones((10, 3)), variance=np.ones(3)),
   )
   return types.SimpleNamespace(**vars(made), s=lambda e_z: rows.Exam.s(made, e_z))
 

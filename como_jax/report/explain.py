@@ -36,6 +36,12 @@ _PROBES: dict[str, Metric] = {
     "'difference'). "
     "Below 0: no training at all tells more of the {target}.",
   ),
+  "lp_gain_first": Metric(
+    "LP gain over the first picture",
+    "higher",
+    "The same over as many principal components of the first picture alone (row 'first-only'), which holds no "
+    "motion. Below 0: what the scene looks like tells more of the {target}.",
+  ),
   "lp_half": Metric(
     "LP-MSE, half the episodes",
     "",

@@ -50,7 +50,8 @@ def run(command: config_lib.CommandLine) -> int:
   for name, one in measured.items():
     rows[name], results[name] = probe_rows.score(one, fitted.z[name], windows, targets, seed=config.seed)
   components, rows["difference"], results["difference"] = probe_controls.difference(fitted, measured["trained"], targets, seed=config.seed)
-  rows |= probe_controls.one_picture(fitted, measured["trained"], targets, seed=config.seed)
+  for name, (row, result) in probe_controls.one_picture(fitted, measured["trained"], targets, seed=config.seed).items():
+    rows[name], results[name] = row, result
   latent = {name: np.concatenate([fitted.z[name], one.z]) for name, one in measured.items()} | {"difference": components}
   both = lambda name: np.concatenate([fitted.columns[name], held_out[name]])
   pictures = np.concatenate([fitted.pictures, measured["trained"].pictures])

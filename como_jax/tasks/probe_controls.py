@@ -20,7 +20,7 @@ ACROSS = (
 # Windows that a kernel probe is fitted on at most, evenly spread: its cost grows with the cube.
 STRONG = 1_000
 # Row -> name of the trained model's gain over it.
-GAINS = {"untrained": "lp_gain", "difference": "lp_gain_difference"}
+GAINS = {"untrained": "lp_gain", "difference": "lp_gain_difference", FIRST: "lp_gain_first"}
 
 
 def difference(
@@ -35,12 +35,12 @@ def difference(
 
 def one_picture(
   fit: latents.Labels, held_out: latents.Measured, targets: Sequence[probe_targets.Target], *, seed: int
-) -> dict[str, dict]:
-  """Rows of the same probes on as many principal components of either picture alone: what the published
-  numbers are of a latent without any motion."""
+) -> dict[str, tuple[dict, dict[str, Any]]]:
+  """(row, results) of the same probes on as many principal components of either picture alone: what the
+  published numbers are of a latent without any motion."""
   sides = {FIRST: 0, SECOND: 1}
   pictures = {name: [one.pictures[:, side].astype(np.float32) for one in (fit, held_out)] for name, side in sides.items()}
-  return {name: _of_components(name, seen, held_out.z.shape[1], targets, seed)[1] for name, seen in pictures.items()}
+  return {name: _of_components(name, seen, held_out.z.shape[1], targets, seed)[1:] for name, seen in pictures.items()}
 
 
 def _of_components(

@@ -40,7 +40,8 @@ def test_the_difference_tells_what_the_pictures_tell():
   one = dataclasses.replace(one, pictures=told[1])
   rows = probe_controls.one_picture(latents.Labels({}, told[0], fit), one, [target], seed=0)
   assert list(rows) == ["first-only", "second-only"]
-  assert rows["first-only"]["lp_mse"][0] < 0.01 and rows["second-only"]["lp_mse"][0] > 0.9
+  (first, results), (second, _) = rows.values()
+  assert first["lp_mse"][0] < 0.01 and second["lp_mse"][0] > 0.9 and results["probes"]["action"].mse == pytest.approx(first["lp_mse"][0])
 
 
 def filmed(cameras=2, robots=1, moves=150, seed=0):

@@ -259,7 +259,8 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
     assert (len(fit.pictures), one.pictures.tolist(), len(targets), seed) == (3, [1, 1], 2, 3)
     return np.full(5, 6.0), {"lp_mse": 0.5}, {"probes": {"action": "AD"}, "notes": ["note D"]}
   monkeypatch.setattr(probe.probe_controls, "difference", difference)
-  monkeypatch.setattr(probe.probe_controls, "one_picture", lambda fit, one, targets, *, seed: {"first-only": {"lp_mse": float(len(targets) + seed)}})
+  monkeypatch.setattr(probe.probe_controls, "one_picture", lambda fit, one, targets, *, seed: {
+      "first-only": ({"lp_mse": float(len(targets) + seed)}, {"probes": {"action": "AF"}})})
 
   def strong(latent, pictures, targets, cameras, *, seed):
     told.strong = {name: values.tolist() for name, values in latent.items()}
@@ -284,8 +285,8 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
   assert text == json.dumps(found, indent=2) and list(found["rows"]) == ["trained", "untrained", "difference", "first-only", "both-pictures", "true-state", "copy-current-frame"]
   assert told.strong == {"trained": [5.0] * 5, "untrained": [other] * 5, "difference": [6.0] * 5} and found["rows"]["both-pictures"] == {"kr_mse": 0.125}
   assert found["rows"]["first-only"] == {"lp_mse": 5.0}
-  assert found["rows"]["trained"] == {"psnr": 5.0, "kr_mse": 0.25, "lp_gain": [1.0, 0.5], "lp_gain_difference": [2.0, 0.5]}
-  assert told.gains == [("A5", f"A{told.scored[1][1]:g}", "G action"), ("A5", "AD", "G action")]
+  assert found["rows"]["trained"] == {"psnr": 5.0, "kr_mse": 0.25, "lp_gain": [1.0, 0.5], "lp_gain_difference": [2.0, 0.5], "lp_gain_first": [3.0, 0.5]}
+  assert told.gains == [("A5", f"A{told.scored[1][1]:g}", "G action"), ("A5", "AD", "G action"), ("A5", "AF", "G action")]
   assert found["rows"]["untrained"] == {"psnr": other}
   assert found["rows"]["copy-current-frame"] == {"reconstruction_mse": 1.0, "psnr": 2.0, "ssim": 3.0}
   assert {key: found[key] for key in ("checkpoint", "data", "windows", "offset_seconds", "notes", "seconds")} == dict(
