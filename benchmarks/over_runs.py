@@ -15,6 +15,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
@@ -90,15 +91,22 @@ def read(stored: Mapping) -> Table:
   """
   if "successes" in stored:
     number, won = stored.get("episodes"), stored["successes"]
-    if not isinstance(number, int) or number < 1:
+    if type(number) is not int or number < 1:
       raise errors.UserError(f"episodes = {number!r}: expected how many episodes a run has")
+    if not isinstance(won, dict):
+      raise errors.UserError(f"successes: expected rows of runs by name, found {type(won).__name__}")
+    for name, each in won.items():
+      if not (isinstance(each, list) and all(type(one) is int and 0 <= one <= number for one in each)):
+        raise errors.UserError(f"successes, {name}: expected of each run a whole number from 0 to {number}, found {each!r}")
     return _table({name: [one / number for one in each] for name, each in won.items()}, number, stored)
   for name, found in stored.items():
-    if not (isinstance(found, list) and all({"tasks", "outcomes"} <= set(run) for run in found)):
+    if not (isinstance(found, list) and all(map(_is_run, found))):
       near = errors.nearest(name, ("episodes", "successes", "models"))
       raise errors.UserError(f"{name}: expected runs, each with tasks and outcomes, or other keys: {near}")
   counts = {name: [_total(run["tasks"]) for run in found] for name, found in stored.items()}
   episodes = {played for found in counts.values() for _, played in found}
+  if not stored:
+    raise errors.UserError("expected rows of runs, or episodes and successes, found nothing")
   if len(episodes) != 1:
     raise errors.UserError(f"runs of {sorted(episodes)} episodes: expected one number for all")
   rates = {name: [won / played for won, played in found] for name, found in counts.items()}
@@ -113,11 +121,20 @@ def _table(rates: Mapping[str, Sequence[float]], episodes: int, stored: Mapping)
   if empty or not runs_of:
     raise errors.UserError(f"{empty[0] if empty else 'successes'}: expected at least one run, found none")
   models = stored.get("models")
+  if models is not None and not (isinstance(models, list) and all(isinstance(one, str | int) for one in models)):
+    raise errors.UserError(f"models: expected the name or number of a motion model for each run, found {models!r}")
   if models is not None and len(models) != max(runs_of.values()):
     raise errors.UserError(
       f"models: expected one for each of {max(runs_of.values())} runs, found {len(models)}"
     )
   return Table(rates, episodes, models=models)
+
+
+def _is_run(run: Any) -> bool:
+  """Whether it has "outcomes" and "tasks", each task with two whole numbers: won and played."""
+  if not (isinstance(run, dict) and isinstance(run.get("outcomes"), list) and isinstance(run.get("tasks"), dict)):
+    return False
+  return all(isinstance(one, list) and len(one) == 2 and all(type(n) is int for n in one) for one in run["tasks"].values())
 
 
 def _total(tasks: Mapping[str, Sequence[int]]) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """How soon does a trained z tell more of the move than components of the untrained feature difference? The exam, against seconds of training.
 
 python benchmarks/time_to_beat.py --workdir DIR [--steps 100 350] [--seeds 5] [--only RECIPE ...] [--out FILE.md]
-Each point is a run of its own, since the learning rate falls over a run's length; the first point of a recipe is what it starts from, which
-the exam has as the row "untrained". Finished runs are kept, so it can be stopped and run again. Writes DIR/time_to_beat.md and a picture of the
+Each point is a run of its own, since the learning rate falls over a run's length; the first point of a recipe is a start of its kind, the
+exam's row "untrained". Finished runs are kept, so it can be stopped and run again. Writes DIR/time_to_beat.md and a picture of the
 curve, DIR/time_to_beat.png. Seconds are those of the clock and of the processor: on a machine with other work the latter are the ones to read.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import json
 import pathlib
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -58,6 +59,7 @@ def _run(options: argparse.Namespace, name: str, steps: int, seed: int) -> tuple
   folder = options.workdir.absolute() / f"{''.join(c if c.isalnum() else '-' for c in name)}-{steps}-{seed}"
   clock, product = folder / "seconds.json", folder / "exam" / "exam.json"
   if not clock.exists():
+    shutil.rmtree(folder, ignore_errors=True)  # an exam of other weights
     begin, used = time.monotonic(), _processor()
     _main(RECIPES[name], folder / "motion", f"--config.data.path={options.data}", f"--config.train.steps={steps}", f"--config.seed={seed}",
           f"--config.train.log_every={max(1, min(10, steps))}", "--config.train.evaluate_every=0", "--overwrite")
@@ -66,6 +68,8 @@ def _run(options: argparse.Namespace, name: str, steps: int, seed: int) -> tuple
     _main("configs/probe.py:exam", folder / "exam", f"--config.checkpoint={folder / 'motion'}", f"--config.data.path={options.data}",
           f"--config.seed={seed}", "--overwrite")
   rows = json.loads(product.read_text())["rows"]
+  if "untrained" not in rows:
+    sys.exit(f"error: {product} has no row 'untrained': {folder} is of another version, remove it")
   beside = {"components": rows["components of the difference"]["e_z"], "flow": rows["components of the optical flow"]["e_z"]}
   start = rows["untrained"] | {"seconds_of_training": 0.0, "processor": 0.0}
   return start | beside, rows["trained"] | beside | json.loads(clock.read_text())
@@ -80,7 +84,7 @@ def _processor() -> float:
 def table(found: dict[tuple[str, int], list[dict]]) -> str:
   """A line a recipe and length: means over seeds, Student's 95 % intervals of the differences to the components and to the recipe's start."""
   lines = ["| recipe | steps | seeds | seconds | of the processor | S | appearance read best | error of the move | minus components of the difference "
-           "| minus its start | each seed's interval over moves |", "| --- |" + " --- |" * 10]
+           "| minus a start of its kind | each seed's interval over moves |", "| --- |" + " --- |" * 10]
   for (name, steps), rows in found.items():
     mean = {key: statistics.fmean(row[key] for row in rows) for key in ("seconds_of_training", "processor", "e_z")}
     scores = [row["s"] for row in rows if row["s"] is not None]

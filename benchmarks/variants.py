@@ -132,16 +132,17 @@ def _run(workdir: pathlib.Path, name: str, seed: int, steps: int) -> dict:
   if not product.exists():
     begin, (option, *words) = time.monotonic(), VARIANTS[name]
     again = ["--resume"] if (motion / "config.json").exists() else []
-    _main(f"configs/motion.py:small,{option}", motion, f"--config.train.steps={steps}", f"--config.seed={seed}", *words, *again)
-    for task, more in (("probe", ["--config.windows=600", "--config.fit_windows=1500"]), ("exam", [])):
+    cached = () if "rgb_diff" in option else (CACHED,)
+    _main(f"configs/motion.py:small,{option}", motion, f"--config.train.steps={steps}", f"--config.seed={seed}", *COMMON, *cached, *words, *again)
+    for task, more in (("probe", ["--config.windows=600", "--config.fit_windows=1500"]), ("exam", [f"--config.seed={seed}"])):
       config = "configs/probe.py" + (":exam" if task == "exam" else "")
       if not (folder / task / "report.html").exists():
         _main(config, folder / task, f"--config.checkpoint={motion}", *more, *(["--overwrite"] if (folder / task).exists() else []))
     clock = folder / "seconds"
     clock.write_text(str(time.monotonic() - begin + (float(clock.read_text()) if clock.exists() else 0)))
   probed, taken = json.loads((folder / "probe" / "metrics.json").read_text())["rows"], json.loads(product.read_text())["rows"]
-  beside = {row: appearance(taken[row]) for row in taken if taken[row]["kind"] in ("baseline", "control")}
-  beside |= {f"probe's {row}": probed[row] for row in ("untrained", "difference", "first-only", "second-only", "both-pictures") if row in probed}
+  beside = {row: appearance(taken[row]) for row in taken if taken[row]["kind"] in ("baseline", "control") and row != "untrained"}
+  beside |= {f"probe's {row}": probed[row] for row in ("untrained", "difference", "first-only", "second-only", "both-pictures") if row in probed and row != "untrained"}
   return {"trained": {**probed["trained"], **appearance(taken["trained"])}, "beside": beside,
           "pairs_per_s": json.loads((motion / "speed.json").read_text())["pairs_per_s"]}
 
@@ -191,7 +192,7 @@ def corrected(rows: dict[str, list[dict]]) -> str:
 
 def directions(rows: dict[str, list[dict]]) -> str:
   """Each published comparison, and the same pair in the exam: mean difference over seeds (the same in both rows), Student's 95 % interval, p after
-  Holm's correction over all of them."""
+  Holm's correction over all that have two seeds and differ between them."""
   asked = [(one, other, key) for one, other, keys in PUBLISHED for key in (*keys, "e_z")] + [(one, other, "e_z") for one, other in FURTHER]
   found = {}
   for one, other, key in asked:

@@ -201,6 +201,25 @@ def test_gains_of_the_variants_are_corrected_for_their_number(load):
   assert seeds.endswith("over these 1 (3 seeds a row): a, lp_gain 0.074.")  # t = 3.46, 2 degrees of freedom
 
 
+def test_variants_train_on_the_same_pictures(load, tmp_path, monkeypatch):
+  """No shifts in any row; kept tokens in all but the one that encodes other pictures."""
+  variants, asked = load("variants"), []
+  def main(config, folder, *words):
+    asked.append((config, words))
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = {"trained": {"kind": "model", "lp_mse": 0.9}, "untrained": {"kind": "baseline"}, "first picture": {"kind": "baseline", "e_z": 1.0}}
+    for name in ("metrics.json", "exam.json"):
+      (folder / name).write_text(json.dumps({"rows": rows}))
+    (folder / "speed.json").write_text('{"pairs_per_s": 1.0}')
+  monkeypatch.setattr(variants, "_main", main)
+  found = {name: variants._run(tmp_path, name, 3, 7) for name in variants.VARIANTS}
+  trained = [words for config, words in asked if config.startswith("configs/motion.py")]
+  assert len(trained) == len(variants.VARIANTS) and all("--config.data.augment.shift.on=False" in words for words in trained)
+  cached = {name: "--config.train.cache_tokens=True" in words for name, words in zip(variants.VARIANTS, trained, strict=True)}
+  assert [name for name, on in cached.items() if not on] == ["RGB difference"]
+  assert all("--config.seed=3" in words for config, words in asked if config.endswith(":exam")) and list(found["Td"]["beside"]) == ["first picture"]
+
+
 def test_published_directions_are_told_where_the_seeds_show_them(load):
   variants = load("variants")
   def row(lp, e):

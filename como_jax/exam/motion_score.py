@@ -109,7 +109,7 @@ def capped(means: np.ndarray) -> np.ndarray:
 def e(values: Any, squares: Any = None) -> float:
   """e of errors [M, A]; `squares` as in `Moves`."""
   values = _table(values, "errors")
-  return float(capped(values.mean(axis=0) / (1.0 if squares is None else np.mean(squares, axis=0))))
+  return float(capped(values.mean(axis=0) / (1.0 if squares is None else _squares(squares, values).mean(axis=0))))
 
 
 def e_estimate(values: Any, moves: Moves, *, seed: int = 0, resamples: int = resampling.RESAMPLES) -> Estimate:
@@ -237,6 +237,13 @@ def _same(values: Any, like: np.ndarray, name: str) -> np.ndarray:
   return values
 
 
+def _squares(values: Any, like: np.ndarray) -> np.ndarray:
+  values = _same(values, like, "squares")
+  if not (values.sum(axis=0) > 0).all():
+    raise errors.UserError("squares: a number that is asked for never moves")
+  return values
+
+
 def _means(
   tables: list[np.ndarray], moves: Moves, seed: int, resamples: int
 ) -> tuple[list[np.ndarray], list[np.ndarray], int]:
@@ -251,5 +258,5 @@ def _means(
   means, drawn = map(list, zip(*(draws.means(values) for values in tables)))
   if moves.squares is None:
     return means, drawn, draws.number
-  unit, unit_drawn = draws.means(_same(moves.squares, tables[0], "squares"))
+  unit, unit_drawn = draws.means(_squares(moves.squares, tables[0]))
   return [m / unit for m in means], [m / unit_drawn for m in drawn], draws.number

@@ -32,7 +32,8 @@ class Result:
     score: S in unseen cameras and scenes, the move in the camera's frame.
     score_robot: S in unseen scenes seen by the cameras of the fit, the move in the robot's frame.
     controls: name -> e of every stored control on the test's pairs.
-    cameras, scenes: S in each.
+    cameras, scenes: S in each; of the cameras those that stand still, where there are such (a control may not know
+      how a camera moves, and is chosen over all pairs).
     identities: class -> how well it is read (`leakage.Identity`), on held-out chains of the fit part.
     numbers: name -> how well the view's numbers are read in unseen cameras and scenes.
     future: how well the pictures of the test's pairs are rebuilt from z, on held-out chains of the test.
@@ -42,7 +43,7 @@ class Result:
     additivity, reversal, shifted, static: relations of z, whitened (`shares.Relation`, `shares.static`).
     errors, errors_robot: of the test's pairs [M, A], in units of the variance: for paired differences of
       latents.
-    groups: chain of each of the test's pairs [M].
+    moves: the test's pairs: their chains, and the squares of what is asked.
     names, names_robot: of the numbers asked for.
     width: of z.
     text: the probe of the moves.
@@ -169,10 +170,22 @@ def evaluate(
   found = motion_score.pair_errors(predicted[:, sides[0]], exam.target[test], exam.variance)
   stored = {name: values / exam.variance for name, values in exam.errors.items()}
   moves = motion_score.Moves(chains[test], exam.target[test] ** 2 / exam.variance, exam.limit)
-  ask = (*_controls(stored, found, "errors", exam.limit), moves)
-  score = motion_score.score(*ask, **options)
+  single, _, both = _controls(stored, found, "errors", exam.limit)
+  score = motion_score.score(single, found, both, moves, **options)
+  speed = exam.camera_speed.reshape(-1)
+  moving = np.isin(cameras[test], np.unique(cameras[test][speed[test] > 0]))
+  every = np.arange(len(test))
+  levels = {"camera": np.flatnonzero(~moving) if not moving.all() else every, "scene": every}
   spreads = [
-    motion_score.spread(*ask, levels=exam.of_pairs(name)[test], **options) for name in ("camera", "scene")
+    motion_score.spread(
+      [values[some] for values in single],
+      found[some],
+      [values[some] for values in both],
+      moves[some],
+      levels=exam.of_pairs(name)[test][some],
+      **options,
+    )
+    for name, some in levels.items()
   ]
   robot = errors_robot = None
   if len(same) and exam.errors_robot:
@@ -199,7 +212,7 @@ def evaluate(
   }
 
   future = None
-  if exam.pictures is not None:
+  if exam.pictures is not None and len(np.unique(chains[test])) >= leakage.LEAST:
     log("the future picture")
     rebuilt = (exam.pictures[:, some].reshape(len(test), -1) for some in (slice(0, 2), slice(1, 3)))
     future = leakage.future(latents.z[test], *rebuilt, chains=chains[test], **options)
@@ -209,8 +222,6 @@ def evaluate(
   crossed = shares.cross_decoding(
     scaling(latents.z[fit]), exam.target[fit], cameras[fit], chains[fit], seed=seed
   )
-  speed = exam.camera_speed.reshape(-1)
-  moving = np.isin(cameras[test], np.unique(cameras[test][speed[test] > 0]))
   verdict, sentence = conclude(score, identities, future)
   return Result(
     verdict=verdict,
@@ -261,7 +272,9 @@ def conclude(
   if flagged:
     return APPEARANCE, f"{APPEARANCE}: {read}; {told}"
   if not identities:
-    also = "so only this was asked" if future is None else f"and no {FUTURE} is shown to be told"
+    also = "so only this was asked"
+    if future:
+      also = f"and z, which tells {future.second.share} of the second picture, is not shown to know it better than the first"
     return MOTION, f"{MOTION}: {told}; the set has no classes of appearance to read, {also}"
   name, most = max(identities.items(), key=lambda item: item[1].excess.high)
   return MOTION, (

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from como_jax import config as config_lib
-from como_jax import errors, models, report
+from como_jax import errors, models, report, trees
 from como_jax.exam import exam_set, motion_score
 from como_jax.exam import run as scoring
 from como_jax.models import pixels
@@ -43,9 +43,13 @@ def run(command: config_lib.CommandLine) -> int:
     asked["trained"] = exam_set.latents(of_model(*model, folder), given, path=config.checkpoint)
     np.savez(workdir / LATENTS, **{name: values for name, values in vars(asked["trained"]).items() if values is not None})
     try:
-      asked[UNTRAINED] = exam_set.latents(of_model(untrained(config, *model), model[1], folder, alone=True), given)
+      fresh = untrained(config, *model)
     except errors.UserError as error:  # of the run's data, which may be elsewhere by now
       notes.append(f"{UNTRAINED}: left out, a run of this model starts from its data: {error}")
+    else:
+      asked[UNTRAINED] = exam_set.latents(of_model(fresh, model[1], folder, alone=True), given)
+      if encoder_is_trained(model[1], fresh):
+        notes.append(f"{UNTRAINED}: with the encoder that this run has trained: what the encoder has learnt is no part of the difference to it")
   if foreign is not None:
     asked[f"{pathlib.Path(config.exam.latents).stem}.npz"] = foreign
   if not asked:
@@ -97,7 +101,7 @@ def write_pairs(folder: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def untrained(config: config_lib.ConfigDict, trained: Any, run_config: dict) -> Any:
-  """What a run of this model starts from.
+  """A start of the kind that the run had, drawn anew, with the run's own encoder.
 
   Raises:
     errors.UserError: it starts from data that cannot be read.
@@ -108,6 +112,13 @@ def untrained(config: config_lib.ConfigDict, trained: Any, run_config: dict) -> 
   config = probe.with_run_data(config, run_config)
   windows = sources.windows(config, sources.data_sets(config), split="train", frames=3, batch_size=config.batch_size, most=config.fit_windows)
   return probe.start(model, trained, windows, seed=config.seed)
+
+
+def encoder_is_trained(run_config: dict, parameters: Any) -> bool:
+  """Whether the run changed its encoder."""
+  frozen = run_config.get("train", {}).get("frozen")
+  frozen = models.build(run_config["model"]).frozen if frozen is None else frozen
+  return bool(trees.split({"encoder": parameters["encoder"]}, tuple(frozen))[0])
 
 
 def of_model(parameters: Any, config: dict, folder: pathlib.Path, *, views: int = 16, alone: bool = False) -> dict[str, np.ndarray]:

@@ -98,8 +98,8 @@ def load(path: str) -> tuple[dict, dict]:
 
 
 def start(model: Any, trained: dict, windows: Any, *, seed: int) -> dict[str, Any]:
-  """Parameters that a run of this model would start from, with the trained one's encoder: fresh ones, and components of the windows' pairs where
-  the model has a linear path."""
+  """Parameters as a run of this model starts from, drawn anew, with the trained one's encoder: fresh ones, and components of the windows' pairs
+  where the model has a linear path."""
   untrained = {**jax.jit(model.init)(rng.key(seed, "untrained")), "encoder": trained["encoder"]}
   if model.components is not None:
     with windows.batches() as batches:

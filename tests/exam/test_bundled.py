@@ -72,7 +72,8 @@ def test_stored_errors_give_the_stored_rows(tier):
   single = [values / given.variance for name, values in given.errors.items() if name.startswith(("first_", "second_"))]
   both = [values / given.variance for name, values in given.errors.items() if name.startswith("both_")]
   lowest = [min(float(np.minimum(1, values.mean(axis=0)).mean()) for values in some) for some in (single, both)]
-  assert given.limit < lowest[0] + NEAR
+  closed = exam_design.closed_form(exam_design.TIERS.index(tier[0]))["conditional"].mean()
+  assert given.limit == pytest.approx(closed, abs=1e-6) and given.limit < lowest[0]
   lowest[0] = min(given.limit, lowest[0])
   for row in rows.values():
     assert (row["e_single"], row["e_both"]) == pytest.approx(lowest, abs=1e-4)

@@ -93,8 +93,14 @@ def test_large_and_small_moves_are_no_part_of_the_error():
   assert (score.s.value, score.s.low, score.s.high) == pytest.approx((0.5, 0.5, 0.5))
   part = motion_score.spread(0.8 * squares, 0.5 * squares, 0.2 * squares, moves, levels=GROUPS % 2)
   assert [one.s.value for one in part.scores] == pytest.approx([0.5, 0.5])
-  with pytest.raises(errors.UserError, match=r"squares: expected \[600, 2\], as z's errors, found \[600, 1\]"):
-    motion_score.score(made([0.8, 0.8]), made([0.5, 0.5]), made([0.2, 0.2]), moves)
+  asked = made([0.8, 0.8]), made([0.5, 0.5]), made([0.2, 0.2])
+  for wrong, text in (
+    (squares, r"squares: expected \[600, 2\], as z's errors, found \[600, 1\]"),
+    (np.ones((600, 3)), r"squares: expected \[600, 2\], as z's errors, found \[600, 3\]"),
+    (np.zeros((600, 2)), "squares: a number that is asked for never moves"),
+  ):
+    with pytest.raises(errors.UserError, match=text):
+      motion_score.score(*asked, motion_score.Moves(GROUPS, wrong))
 
 
 def test_the_limit_of_one_picture_counts_without_error_where_it_is_the_smallest():

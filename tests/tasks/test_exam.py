@@ -130,6 +130,12 @@ def test_a_start_from_data_that_is_gone_is_named():
     exam.untrained(config, parameters, {"model": tiny.section(tiny.MOTION, **changes), "data": {"path": "/gone"}})
 
 
+@pytest.mark.parametrize("train, trained", [({}, False), ({"frozen": None}, False), ({"frozen": ("encoder/.*",)}, False), ({"frozen": ("encoder/position",)}, True)])
+def test_a_trained_encoder_is_told(train, trained):
+  _, parameters = tiny.made(tiny.MOTION)
+  assert exam.encoder_is_trained({"model": tiny.MOTION, "train": train}, parameters) == trained
+
+
 def test_pairs_are_written_for_others(folder, tmp_path):
   done = program.run("configs/probe.py:exam", tmp_path / "pairs", "--config.exam.pairs=True", f"--config.exam.set={folder}")
   with np.load(tmp_path / "pairs" / "pairs.npz") as file:
