@@ -211,7 +211,9 @@ def test_a_constant_z_scores_what_the_mean_scores_and_the_untrained_row_is_the_o
   assert rows["trained"]["lp_gain"][0] == pytest.approx(gain) and "state_lp_gain" in rows["trained"] and "lp_gain" not in rows["untrained"]
   gain = rows["difference"]["lp_mse"][0] - rows["trained"]["lp_mse"][0]
   assert rows["trained"]["lp_gain_difference"][0] == pytest.approx(gain) and set(rows["difference"]) < set(rows["untrained"])
-  assert rows["trained"]["kr_mse"][0] == pytest.approx(expected.mean(), rel=0.05) and set(rows["first-only"]) == {"kr_mse"}  # the state never changes
+  assert rows["trained"]["kr_mse"][0] == pytest.approx(expected.mean(), rel=0.05) and set(rows["both-pictures"]) == {"kr_mse"}  # the state never changes
+  gain = rows["first-only"]["lp_mse"][0] - rows["trained"]["lp_mse"][0]
+  assert rows["trained"]["lp_gain_first"][0] == pytest.approx(gain) and set(rows["first-only"]) == set(rows["second-only"]) > {"kr_mse", "lp_mse"}
   assert any(note == "motion score of action: withheld: there is one camera only" for note in summary["notes"])
   # Frames are flat and 12 gray levels lighter after 2 frames of time.
   assert rows["copy-current-frame"]["reconstruction_mse"] == pytest.approx((12 / 255) ** 2, rel=1e-4)
