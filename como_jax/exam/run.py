@@ -170,7 +170,7 @@ def evaluate(
   found = motion_score.pair_errors(predicted[:, sides[0]], exam.target[test], exam.variance)
   stored = {name: values / exam.variance for name, values in exam.errors.items()}
   moves = motion_score.Moves(chains[test], exam.target[test] ** 2 / exam.variance, exam.limit)
-  single, _, both = _controls(stored, found, "errors", exam.limit)
+  single, both = _controls(stored, "errors", exam.limit)
   score = motion_score.score(single, found, both, moves, **options)
   speed = exam.camera_speed.reshape(-1)
   moving = np.isin(cameras[test], np.unique(cameras[test][speed[test] > 0]))
@@ -196,9 +196,8 @@ def evaluate(
     moves_robot = motion_score.Moves(
       chains[same], exam.target_robot[same] ** 2 / exam.variance_robot, exam.limit
     )
-    robot = motion_score.score(
-      *_controls(known, errors_robot, "errors_robot", exam.limit), moves_robot, **options
-    )
+    first_or_second, two = _controls(known, "errors_robot", exam.limit)
+    robot = motion_score.score(first_or_second, errors_robot, two, moves_robot, **options)
 
   log("classes and numbers of appearance")
   labels = {name: exam.of_pairs(name)[fit] for name in sets.LABELS}
@@ -298,9 +297,9 @@ def twins(exam: sets.ExamSet) -> np.ndarray | None:
 
 
 def _controls(
-  stored: dict[str, np.ndarray], z: np.ndarray, prefix: str, limit: float | None
-) -> tuple[list, np.ndarray, list]:
-  """(errors of controls of one picture, z's, of both). The true pose of one picture is a control of one
+  stored: dict[str, np.ndarray], prefix: str, limit: float | None
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+  """(errors of controls of one picture, of both). The true pose of one picture is a control of one
   picture: a latent that holds the second pose, read better than any probe of the picture does, holds no
   motion all the same. Where the set says what that pose can tell at best, its sample is not needed."""
   oracles = () if limit is not None else ("oracle_second",)
@@ -313,7 +312,7 @@ def _controls(
       f"exam.npz: expected {prefix}/first_... or {prefix}/second_..., and {prefix}/both..., "
       f"found {sorted(stored)}"
     )
-  return [stored[name] for name in single], z, [stored[name] for name in both]
+  return [stored[name] for name in single], [stored[name] for name in both]
 
 
 def _shares(exam: sets.ExamSet, z: np.ndarray, options: dict[str, int]) -> shares.Shares | None:
