@@ -111,11 +111,11 @@ def _appearance(row: dict) -> float:
 
 
 def draw(found: dict[tuple[str, int], list[dict]], path: pathlib.Path) -> None:
-  """Error of the move, and appearance, against seconds of training."""
+  """Error of the move, and appearance, against the processor's seconds of training, which other work on the machine does not change."""
   figure, axes = pyplot.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
   for name in dict.fromkeys(name for name, _ in found):
     points = [rows for (one, _), rows in found.items() if one == name]
-    seconds = [statistics.fmean(row["seconds_of_training"] for row in rows) for rows in points]
+    seconds = [statistics.fmean(row["processor"] for row in rows) for rows in points]
     values = ([statistics.fmean(row["e_z"] for row in rows) for rows in points],
               [statistics.fmean(map(_appearance, rows)) for rows in points])
     for axis, line in zip(axes, values, strict=True):
@@ -123,8 +123,8 @@ def draw(found: dict[tuple[str, int], list[dict]], path: pathlib.Path) -> None:
   one = next(iter(found.values()))[0]
   for value, label, style in ((one["components"], "components of the difference", "--"), (one["flow"], "components of the flow", ":")):
     axes[0].axhline(value, linestyle=style, color="black", linewidth=0.9, label=label)
-  axes[0].set(xlabel="seconds of training", ylabel="error of the move (1 = nothing known)")
-  axes[1].set(xlabel="seconds of training", ylabel="appearance read best (0 = chance)")
+  axes[0].set(xlabel="seconds of the processor", ylabel="error of the move (1 = nothing known)")
+  axes[1].set(xlabel="seconds of the processor", ylabel="appearance read best (0 = chance)")
   axes[0].legend(fontsize=8)
   figure.savefig(path, dpi=120)
 
