@@ -1,9 +1,7 @@
 """Pairs of latents that the published metrics and the exam put in opposite order: on made tables of runs."""
 
 import argparse
-import importlib
 import json
-import sys
 import types
 
 import numpy as np
@@ -36,14 +34,8 @@ JITTER = (0.004, -0.002, 0.0, 0.003, -0.005)
 
 @pytest.fixture(name="load", scope="module")
 def _load():
-  """Gives a program of benchmarks/ by its name."""
-  with pytest.MonkeyPatch.context() as patch:
-    for name in MODULES:
-      patch.delitem(sys.modules, name, raising=False)
-    patch.syspath_prepend(str(program.ROOT / "benchmarks"))
-    yield importlib.import_module
-    for name in MODULES:
-      sys.modules.pop(name, None)
+  with program.benchmarks(*MODULES) as load:
+    yield load
 
 
 @pytest.fixture(name="row")

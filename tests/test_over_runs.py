@@ -3,7 +3,6 @@ writes.
 """
 
 import argparse
-import importlib
 import json
 import re
 import sys
@@ -20,15 +19,8 @@ STORED = RESULTS / "2026-11-25-co-training-cpu.json"
 
 @pytest.fixture(name="load", scope="module")
 def _load():
-  """Gives a program of benchmarks/ by its name."""
-  names = ("over_runs", "co_training", "variants", "common")  # launch/ has a module called common, too
-  with pytest.MonkeyPatch.context() as patch:
-    for name in names:
-      patch.delitem(sys.modules, name, raising=False)
-    patch.syspath_prepend(str(program.ROOT / "benchmarks"))
-    yield importlib.import_module
-    for name in names:
-      sys.modules.pop(name, None)
+  with program.benchmarks("over_runs", "co_training", "variants", "common") as load:
+    yield load
 
 
 def runs_of(rates, *, seed=0, episodes=50):

@@ -18,22 +18,7 @@ WIDTHS, HIDDEN = (32, 64, 96, 128), 256  # of the convolutions, each halving the
 KINDS = ("first", "second", "both")  # which pictures the network sees
 
 
-class PictureProbe:
-  """A fitted network; `predict` for new pairs, `text` for what was done, `error` on the held-out groups (1: no better than nothing)."""
-
-  def __init__(self, kind: str, parameters: Any, scale: np.ndarray, text: str, error: float = np.nan):
-    self._kind, self._parameters, self._scale, self.text, self.error = kind, parameters, scale, text, error
-
-  def predict(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """uint8 [N, H, W, 3] twice -> float64 [N, A]."""
-    parts = []
-    for begin in range(0, len(first), 256):
-      rows = slice(begin, begin + 256)
-      parts.append(np.asarray(_run(self._parameters, small_network.normalized(first[rows]), small_network.normalized(second[rows]), kind=self._kind), np.float64))
-    return np.concatenate(parts) * self._scale
-
-
-def fit(first: np.ndarray, second: np.ndarray, targets: np.ndarray, *, groups: np.ndarray, mirrored: Sequence[float], settings: dict[str, Any]) -> PictureProbe:
+def fit(first: np.ndarray, second: np.ndarray, targets: np.ndarray, *, groups: np.ndarray, mirrored: Sequence[float], settings: dict[str, Any]) -> small_network.PairProbe:
   """Fits one network.
 
   Args:
@@ -43,30 +28,12 @@ def fit(first: np.ndarray, second: np.ndarray, targets: np.ndarray, *, groups: n
     mirrored: [A], what a target is multiplied by where the pictures are mirrored left to right; empty: never mirrored.
     settings: "kind" of `KINDS`, "steps", "seed", and "batch_size" (128).
   """
-  kind, steps, seed, size = settings["kind"], settings["steps"], settings["seed"], settings.get("batch_size", 128)
-  scale = np.sqrt(np.mean(np.square(targets), axis=0))
-  wanted = (targets / scale).astype(np.float32)
-  rng = np.random.default_rng(seed)
-  names = np.unique(groups)
-  held = np.isin(groups, rng.permutation(names)[: max(1, len(names) // 8)])
-  train, check = np.flatnonzero(~held), np.flatnonzero(held)
-  signs = jnp.asarray(mirrored, jnp.float32) if len(mirrored) else None
-  state = _start(jax.random.key(seed), first.shape[1:3], targets.shape[1])
-  best, best_error, best_step = state[0], np.inf, 0
-  update = functools.partial(_step, kind=kind, steps=steps)
-  for step in range(steps):
-    rows = rng.choice(train, min(size, len(train)), replace=False)
-    state = update(state, jax.random.fold_in(jax.random.key(seed + 1), step), first[rows], second[rows], wanted[rows], signs)
-    if (step + 1) % max(1, steps // 10) == 0:
-      probe = PictureProbe(kind, state[0], np.ones(len(scale)), "")
-      error = float(np.minimum(1.0, np.mean(np.square(probe.predict(first[check], second[check]) - wanted[check]), axis=0)).mean())
-      if error < best_error:
-        best, best_error, best_step = state[0], error, step + 1
-  text = f"convolutions {'-'.join(map(str, WIDTHS))} on {kind}, {steps} steps of {size}, best on held-out groups at step {best_step}"
-  return PictureProbe(kind, best, scale, text, best_error)
+  parameters = _start(jax.random.key(settings["seed"]), first.shape[1:3], targets.shape[1])
+  step, run = functools.partial(_step, kind=settings["kind"], steps=settings["steps"]), functools.partial(_run, kind=settings["kind"])
+  return small_network.fit_pairs((parameters, step, run), (first, second), targets, groups=groups, mirrored=mirrored, settings={"batch_size": 128} | settings)
 
 
-def _start(key: jax.Array, picture: tuple[int, int], outputs: int) -> tuple:
+def _start(key: jax.Array, picture: tuple[int, int], outputs: int) -> dict[str, jax.Array]:
   keys = jax.random.split(key, len(WIDTHS) + 2)
   parameters, channels = {}, 9
   for i, width in enumerate(WIDTHS):
@@ -74,9 +41,8 @@ def _start(key: jax.Array, picture: tuple[int, int], outputs: int) -> tuple:
     parameters[f"conv{i}"] = jax.random.normal(keys[i], (edge, edge, channels, width)) * np.sqrt(2 / (edge * edge * channels))
     parameters[f"bias{i}"], channels = jnp.zeros(width), width
   flat = (picture[0] // 16) * (picture[1] // 16) * channels
-  parameters |= {"hidden": jax.random.normal(keys[-2], (flat, HIDDEN)) * np.sqrt(2 / flat), "hidden_bias": jnp.zeros(HIDDEN),
-                 "out": jax.random.normal(keys[-1], (HIDDEN, outputs)) * 0.01, "out_bias": jnp.zeros(outputs)}
-  return small_network.start(parameters)
+  return parameters | {"hidden": jax.random.normal(keys[-2], (flat, HIDDEN)) * np.sqrt(2 / flat), "hidden_bias": jnp.zeros(HIDDEN),
+                       "out": jax.random.normal(keys[-1], (HIDDEN, outputs)) * 0.01, "out_bias": jnp.zeros(outputs)}
 
 
 def _apply(parameters: Any, first: jax.Array, second: jax.Array, kind: str) -> jax.Array:
@@ -90,7 +56,9 @@ def _apply(parameters: Any, first: jax.Array, second: jax.Array, kind: str) -> j
   return x @ parameters["out"] + parameters["out_bias"][None]
 
 
-_run = jax.jit(_apply, static_argnames="kind")
+@functools.partial(jax.jit, static_argnames="kind")
+def _run(parameters: Any, first: jax.Array, second: jax.Array, *, kind: str) -> jax.Array:
+  return _apply(parameters, small_network.normalized(first), small_network.normalized(second), kind)
 
 
 def _vary(key: jax.Array, first: jax.Array, second: jax.Array, targets: jax.Array, signs: jax.Array | None, kind: str):

@@ -3,7 +3,8 @@
 Legend: B batch, H W picture, C channels.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -70,11 +71,54 @@ def rate(count: jax.Array, steps: int) -> jax.Array:
   return RATE * jnp.where(count < warm, count / max(1, warm), falling)
 
 
-def batched(run: Callable[..., jax.Array], arrays: tuple[np.ndarray, ...], *, size: int = 256) -> np.ndarray:
-  """run(*arrays) in equal parts of at most `size` rows, so that it is compiled once: float64."""
-  count, parts = len(arrays[0]), []
+class PairProbe:
+  """A network fitted on pairs; `predict` for new ones, `text` for what was done, `error` on the held-out groups (1: no better than nothing)."""
+
+  def __init__(self, run: Callable[..., jax.Array], parameters: Any, scale: np.ndarray, text: str = "", error: float = np.nan):
+    self._run, self._scale, self.text, self.error = functools.partial(run, parameters), scale, text, error
+
+  def predict(self, first: Any, second: Any) -> np.ndarray:
+    """What is seen of both sides of N pairs, each with a length and rows -> float64 [N, A]."""
+    return batched(self._run, (first, second)) * self._scale
+
+
+def fit_pairs(
+  networks: tuple[Any, Callable, Callable], seen: tuple[Any, Any], targets: np.ndarray, *, groups: np.ndarray, mirrored: Sequence[float], settings: dict[str, Any]
+) -> PairProbe:
+  """Fits a network, with early stopping on held-out groups.
+
+  Args:
+    networks: (first parameters, step(state, key, first, second, targets, signs) -> state, run(parameters, first, second) -> [B, A]).
+    seen: of both sides of the N pairs, each with a length and rows.
+    targets, groups, mirrored, settings: as for `picture_probe.fit`; here "batch_size" has to be given.
+  """
+  (parameters, step, run), (first, second), (steps, seed, size) = networks, seen, (settings[name] for name in ("steps", "seed", "batch_size"))
+  scale = np.sqrt(np.mean(np.square(targets), axis=0))
+  wanted = (targets / scale).astype(np.float32)
+  rng = np.random.default_rng(seed)
+  names = np.unique(groups)
+  held = np.isin(groups, rng.permutation(names)[: max(1, len(names) // 8)])
+  train, check = np.flatnonzero(~held), np.flatnonzero(held)
+  signs = jnp.asarray(mirrored, jnp.float32) if len(mirrored) else None
+  state = start(parameters)
+  best, best_error, best_step = parameters, np.inf, 0
+  for number in range(steps):
+    rows = rng.choice(train, min(size, len(train)), replace=False)
+    state = step(state, jax.random.fold_in(jax.random.key(seed + 1), number), first[rows], second[rows], wanted[rows], signs)
+    if (number + 1) % max(1, steps // 10) == 0:
+      told = PairProbe(run, state[0], np.ones(len(scale))).predict(first[check], second[check])
+      error = float(np.minimum(1.0, np.mean(np.square(told - wanted[check]), axis=0)).mean())
+      if error < best_error:
+        best, best_error, best_step = state[0], error, number + 1
+  text = f"on {settings['kind']}, {steps} steps of {size}, best on held-out groups at step {best_step}"
+  return PairProbe(run, best, scale, text, best_error)
+
+
+def batched(run: Callable[..., jax.Array], seen: tuple[Any, ...], *, size: int = 256) -> np.ndarray:
+  """run(*seen) in equal parts of at most `size` rows, so that it is compiled once: float64."""
+  count, parts = len(seen[0]), []
   size = min(size, count)
   for begin in range(0, count, size):
     rows = np.minimum(np.arange(begin, begin + size), count - 1)
-    parts.append(np.asarray(run(*(values[rows] for values in arrays)), np.float64)[: count - begin])
+    parts.append(np.asarray(run(*(values[rows] for values in seen)), np.float64)[: count - begin])
   return np.concatenate(parts)

@@ -5,9 +5,10 @@ It looks at a window about the thing in each picture, where `place_probe` found 
 held-out groups. Legend: N pairs, B batch, S window, A numbers asked for.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +20,9 @@ WIDTHS, HIDDEN = (32, 64, 96, 128), (192, 256)  # of the convolutions, each halv
 MARGIN = 8  # pixels by which windows are cut wider, so that they can be shifted while fitting
 
 
-class Windows(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Windows:
   """Parts of pictures: `pixels` uint8 [N, S + MARGIN, S + MARGIN, 3] and their middles, `places` [N, 2], in widths of the picture from its
   middle; `pixel`, the width of one of its pixels in widths of the picture."""
 
@@ -27,8 +30,11 @@ class Windows(NamedTuple):
   places: np.ndarray
   pixel: float
 
+  def __len__(self) -> int:
+    return len(self.pixels)
+
   def __getitem__(self, rows: Any) -> "Windows":
-    return Windows(self.pixels[rows], self.places[rows], self.pixel)
+    return dataclasses.replace(self, pixels=self.pixels[rows], places=self.places[rows])
 
 
 def windows(pictures: np.ndarray, places: np.ndarray, size: int) -> Windows:
@@ -42,19 +48,7 @@ def windows(pictures: np.ndarray, places: np.ndarray, size: int) -> Windows:
   return Windows(cut, (middles / height - 0.5).astype(np.float32), 1 / height)
 
 
-class WindowProbe:
-  """A fitted network; `predict` for new pairs, `text` for what was done, `error` on the held-out groups (1: no better than nothing)."""
-
-  def __init__(self, kind: str, parameters: Any, scale: np.ndarray, text: str, error: float = np.nan):
-    self._kind, self._parameters, self._scale, self.text, self.error = kind, parameters, scale, text, error
-
-  def predict(self, first: Windows, second: Windows) -> np.ndarray:
-    """Windows of N pairs -> float64 [N, A]."""
-    run = functools.partial(_run, self._parameters, kind=self._kind)
-    return small_network.batched(run, (first.pixels, second.pixels, first.places, second.places)) * self._scale
-
-
-def fit(first: Windows, second: Windows, targets: np.ndarray, *, groups: np.ndarray, mirrored: Sequence[float], settings: dict[str, Any]) -> WindowProbe:
+def fit(first: Windows, second: Windows, targets: np.ndarray, *, groups: np.ndarray, mirrored: Sequence[float], settings: dict[str, Any]) -> small_network.PairProbe:
   """Fits one network.
 
   Args:
@@ -64,27 +58,9 @@ def fit(first: Windows, second: Windows, targets: np.ndarray, *, groups: np.ndar
     mirrored: [A], what a target is multiplied by where the pictures are mirrored left to right; empty: never mirrored.
     settings: "kind" of `picture_probe.KINDS`, "steps", "seed", and "batch_size" (96).
   """
-  kind, steps, seed, size = settings["kind"], settings["steps"], settings["seed"], settings.get("batch_size", 96)
-  scale = np.sqrt(np.mean(np.square(targets), axis=0))
-  wanted = (targets / scale).astype(np.float32)
-  rng = np.random.default_rng(seed)
-  names = np.unique(groups)
-  held = np.isin(groups, rng.permutation(names)[: max(1, len(names) // 8)])
-  train, check = np.flatnonzero(~held), np.flatnonzero(held)
-  signs = jnp.asarray(mirrored, jnp.float32) if len(mirrored) else None
-  parameters = _start(jax.random.key(seed), first.pixels.shape[1] - MARGIN, targets.shape[1])
-  state = small_network.start(parameters)
-  best, best_error, best_step = parameters, np.inf, 0
-  for step in range(steps):
-    rows = rng.choice(train, min(size, len(train)), replace=False)
-    state = _step(state, jax.random.fold_in(jax.random.key(seed + 1), step), tuple(first[rows]), tuple(second[rows]), wanted[rows], signs, kind=kind, steps=steps)
-    if (step + 1) % max(1, steps // 10) == 0:
-      probe = WindowProbe(kind, state[0], np.ones(len(scale)), "")
-      error = float(np.minimum(1.0, np.mean(np.square(probe.predict(first[check], second[check]) - wanted[check]), axis=0)).mean())
-      if error < best_error:
-        best, best_error, best_step = state[0], error, step + 1
-  text = f"window, convolutions {'-'.join(map(str, WIDTHS))} on {kind}, {steps} steps of {size}, best on held-out groups at step {best_step}"
-  return WindowProbe(kind, best, scale, text, best_error)
+  parameters = _start(jax.random.key(settings["seed"]), first.pixels.shape[1] - MARGIN, targets.shape[1])
+  step, run = functools.partial(_step, kind=settings["kind"], steps=settings["steps"]), functools.partial(_run, kind=settings["kind"])
+  return small_network.fit_pairs((parameters, step, run), (first, second), targets, groups=groups, mirrored=mirrored, settings={"batch_size": 96} | settings)
 
 
 def _start(key: jax.Array, size: int, outputs: int) -> dict[str, Any]:
@@ -112,9 +88,9 @@ def _apply(parameters: Any, seen: tuple[jax.Array, jax.Array], places: tuple[jax
 
 
 @functools.partial(jax.jit, static_argnames="kind")
-def _run(parameters: Any, first: jax.Array, second: jax.Array, at: jax.Array, to: jax.Array, *, kind: str) -> jax.Array:
-  edge = MARGIN // 2
-  seen = [small_network.normalized(x[:, edge:-edge, edge:-edge]) for x in (first, second)]
+def _run(parameters: Any, first: Windows, second: Windows, *, kind: str) -> jax.Array:
+  edge, at, to = MARGIN // 2, first.places, second.places
+  seen = [small_network.normalized(one.pixels[:, edge:-edge, edge:-edge]) for one in (first, second)]
   forward = _apply(parameters, tuple(seen), (at, to), kind)
   if kind != "both":
     return forward
@@ -122,9 +98,9 @@ def _run(parameters: Any, first: jax.Array, second: jax.Array, at: jax.Array, to
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "steps"))
-def _step(state: tuple, key: jax.Array, first: tuple, second: tuple, targets: jax.Array, signs: jax.Array | None, *, kind: str, steps: int) -> tuple:
+def _step(state: tuple, key: jax.Array, first: Windows, second: Windows, targets: jax.Array, signs: jax.Array | None, *, kind: str, steps: int) -> tuple:
   keys = jax.random.split(key, 5)
-  seen, places = zip(*(_shifted(key, *one) for key, one in zip(keys, (first, second))), strict=True)
+  seen, places = zip(*(_shifted(key, one) for key, one in zip(keys, (first, second))), strict=True)
   seen, size = small_network.recolored(keys[2], *seen), len(targets)
   if signs is not None:
     mirror = jax.random.bernoulli(keys[3], 0.5, (size, 1))
@@ -140,9 +116,9 @@ def _step(state: tuple, key: jax.Array, first: tuple, second: tuple, targets: ja
   return small_network.update(state, grads, small_network.rate(state[-1], steps))
 
 
-def _shifted(key: jax.Array, pixels: jax.Array, places: jax.Array, pixel: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _shifted(key: jax.Array, wide: Windows) -> tuple[jax.Array, jax.Array]:
   """Windows [B, S, S, 3], normalized, cut at random out of the wider ones, and their middles."""
-  size = pixels.shape[1] - MARGIN
-  by = jax.random.randint(key, (len(pixels), 2), 0, MARGIN + 1)
-  cut = jax.vmap(lambda window, by: jax.lax.dynamic_slice(window, (by[1], by[0], 0), (size, size, 3)))(pixels, by)
-  return small_network.normalized(cut), places + (by - MARGIN // 2) * pixel
+  size = wide.pixels.shape[1] - MARGIN
+  by = jax.random.randint(key, (len(wide.pixels), 2), 0, MARGIN + 1)
+  cut = jax.vmap(lambda window, by: jax.lax.dynamic_slice(window, (by[1], by[0], 0), (size, size, 3)))(wide.pixels, by)
+  return small_network.normalized(cut), wide.places + (by - MARGIN // 2) * wide.pixel

@@ -1,10 +1,15 @@
 """Runs the program as a user does."""
 
+import contextlib
+import importlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+
+import pytest
 
 from tests import limits
 
@@ -15,6 +20,18 @@ def environment(**changes) -> dict[str, str]:
   """The tests' environment with one CPU device, as on a laptop."""
   flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "host_platform_device_count" not in flag]
   return {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu", **changes}
+
+
+@contextlib.contextmanager
+def benchmarks(*names: str) -> Iterator[Callable]:
+  """Imports programs of benchmarks/ by name; `names` are all that come with them (launch/ has modules called so, too)."""
+  with pytest.MonkeyPatch.context() as patch:
+    for name in names:
+      patch.delitem(sys.modules, name, raising=False)
+    patch.syspath_prepend(str(ROOT / "benchmarks"))
+    yield importlib.import_module
+    for name in names:
+      sys.modules.pop(name, None)
 
 
 def command(config: str, workdir, *words: str) -> list[str]:
