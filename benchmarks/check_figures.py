@@ -1,19 +1,21 @@
-"""Finds every figure that is claimed in a file of results: exit code 1 and FILE:LINE with those that are in
-none.
+"""Finds every figure that is claimed in a file of results: exit code 1 and FILE:LINE with those
+that are in none.
 
 python benchmarks/check_figures.py
-Claims are made by README.md, the READMEs in como_jax, what the pages of benchmarks/results that README links
-say under headings that begin with "What" or "Not", and the fixed sentences of como_jax/report. A figure is a
-number with a unit (%, points, s, ms, minutes, MiB, times, tests, pairs/s ..), a number with two decimals or
-more, and the limits of an interval. It is found where a record (the other parts of the pages, their JSON
-files, tests/last_run.json) has that number, rounded as it is claimed, with that unit, in a table's column or
-sentence. A paragraph that links pages is looked up in those, what a page says in that page.
+Claims are made by README.md, the READMEs in como_jax, what the pages of benchmarks/results that
+README links say under headings that begin with "What" or "Not", and the fixed sentences of
+como_jax/report. A figure is a number with a unit (%, points, s, ms, minutes, MiB, times, tests,
+pairs/s ..), a number with two decimals or more, and the limits of an interval. It is found where a
+record (the other parts of the pages, their JSON files, tests/last_run.json) has that number,
+rounded as it is claimed, with that unit, in a table's column or sentence. A paragraph that links
+pages is looked up in those, what a page says in that page.
 
-Sentences that compare (better, more than, helps ..) in README and the pages of COMPARED need a number of
-runs, episodes or windows and an interval in the same paragraph or list item.
+Sentences that compare (better, more than, helps ..) in README and the pages of COMPARED need a
+number of runs, episodes or windows and an interval in the same paragraph or list item.
 
-benchmarks/figures.md holds what is no measurement: one row each with file, figure or words, and source. A
-source that begins with "=" is arithmetic on numbers of the records, for example "= 1 - 655.4 / 701.8".
+benchmarks/figures.md holds what is no measurement: one row each with file, figure or words, and
+source. A source that begins with "=" is arithmetic on numbers of the records, for example "= 1 -
+655.4 / 701.8".
 """
 
 import argparse
@@ -38,7 +40,7 @@ COMPARED = (
 )
 PLAIN = "plain"
 NAMES = "one two three four five six seven eight nine ten eleven twelve fifteen twenty thirty sixty"
-WORDS = dict(zip(NAMES.split(), [*range(1, 13), 15, 20, 30, 60]))
+WORDS = dict(zip(NAMES.split(), [*range(1, 13), 15, 20, 30, 60], strict=False))
 UNITS = {
   "%": "%|percent",
   "points": "points?",
@@ -63,13 +65,15 @@ UNIT = "|".join(f"(?P<u{i}>{words})" for i, words in enumerate(UNITS.values()))
 FIGURE = re.compile(
   rf"(?<![\w.])(?:(?P<first>{NUMBER}) (?:to|and|or) )?(?P<number>{NUMBER})[ -]?(?:{UNIT})(?![\w/])"
 )
-LIMITS = re.compile(rf"\[[-+−]?(?P<low>{NUMBER}), [-+−]?(?P<high>{NUMBER})\]|± ?(?P<error>{NUMBER})")
+LIMITS = re.compile(
+  rf"\[[-+−]?(?P<low>{NUMBER}), [-+−]?(?P<high>{NUMBER})\]|± ?(?P<error>{NUMBER})"
+)
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d\d+(?:e-?\d+)?(?![\w.]*\w)")
 BARE = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 LINK = re.compile(r"\]\((benchmarks/results/[^)]+\.md)\)")
 COMPARING = re.compile(
-  r"\b(better|worse|best|worst|more than|beats?|helps?|as much as|as good as|equals?|lower|higher|faster|"
-  r"slower|raises?|outperforms?|loses?)\b",
+  r"\b(better|worse|best|worst|more than|beats?|helps?|as much as|as good as|equals?|lower|higher|"
+  r"faster|slower|raises?|outperforms?|loses?)\b",
   re.I,
 )
 COUNTED = re.compile(
@@ -80,7 +84,9 @@ INTERVAL = re.compile(rf"{LIMITS.pattern}|no interval|half width", re.I)
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """A paragraph, list item or sentence of a program: file, line of its first word, text without code."""
+  """A paragraph, list item or sentence of a program: file, line of its first word, text without
+  code.
+  """
 
   file: str
   line: int
@@ -92,12 +98,14 @@ class Figure:
   text: str  # as it is written
   value: decimal.Decimal
   unit: (
-    str  # of UNITS; "" for a bare number, of a record: of a table that says no unit; PLAIN: of other records
+    # of UNITS; "" for a bare number, of a record: of a table that says no unit; PLAIN: of other
+    # records
+    str
   )
 
   def found(self, records: Iterable["Figure"], *, bare: bool) -> bool:
-    """Whether a record has it, rounded to as many decimals; `bare`: numbers of tables that say no unit count
-    too.
+    """Whether a record has it, rounded to as many decimals; `bare`: numbers of tables that say no
+    unit count too.
     """
     half = decimal.Decimal(1).scaleb(self.value.as_tuple().exponent) / 2
     return any(
@@ -109,7 +117,9 @@ class Figure:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--root", type=pathlib.Path, default=ROOT, help="the checkout to read")
   problems = check(parser.parse_args().root)
   print("\n".join(problems) or "every figure has its source")
@@ -117,8 +127,8 @@ def main() -> None:
 
 
 def check(root: pathlib.Path) -> list[str]:
-  """A line for each figure without a source, each comparing sentence without n or interval, and each row of
-  figures.md that nothing needs.
+  """A line for each figure without a source, each comparing sentence without n or interval, and
+  each row of figures.md that nothing needs.
   """
   sources = Sources(root)
   problems = [line for claim in sources.claims() for line in sources.missing(claim)]
@@ -134,8 +144,12 @@ class Sources:
 
   def __init__(self, root: pathlib.Path):
     self.root, self.readme = root, (root / "README.md").read_text()
-    self.pages = {RESULTS + one.name: one.read_text() for one in sorted((root / RESULTS).glob("*.md"))}
-    self.records = {page: recorded(text) + _stored(root / page) for page, text in self.pages.items()}
+    self.pages = {
+      RESULTS + one.name: one.read_text() for one in sorted((root / RESULTS).glob("*.md"))
+    }
+    self.records = {
+      page: recorded(text) + _stored(root / page) for page, text in self.pages.items()
+    }
     self.suite = list(_numbers(json.loads((root / "tests/last_run.json").read_text())))
     self.every = [one for found in self.records.values() for one in found if one.unit] + self.suite
     self.allowed, self.used = _allowed(root), set()
@@ -155,8 +169,12 @@ class Sources:
       linked += self.records.get(page, []) + _said(self.pages.get(page, ""))
     known = self.records.get(claim.file) or (linked + self.suite if linked else self.every)
     for figure in figures(re.sub(r"\]\([^)]*\)", "]", claim.text)):
-      if not figure.found(known, bare=known is not self.every) and not self._excused(claim, figure.text):
-        yield f"{claim.file}:{claim.line}: {figure.text}: in no file of results and not in {ALLOWED}"
+      if not figure.found(known, bare=known is not self.every) and not self._excused(
+        claim, figure.text
+      ):
+        yield (
+          f"{claim.file}:{claim.line}: {figure.text}: in no file of results and not in {ALLOWED}"
+        )
 
   def uncertain(self, file: str) -> Iterator[str]:
     """Lines for the comparing words of a file whose paragraph says no number or no interval."""
@@ -165,7 +183,9 @@ class Sources:
       missing = " and ".join(name for name, rule in rules if not rule.search(claim.text))
       for word in COMPARING.findall(claim.text) if missing else ():
         if not self._excused(claim, word):
-          yield f"{file}:{claim.line}: {word!r} compares without {missing}: {_around(claim.text, word)}"
+          yield (
+            f"{file}:{claim.line}: {word!r} compares without {missing}: {_around(claim.text, word)}"
+          )
 
   def _excused(self, claim: Claim, text: str) -> bool:
     for row in self.allowed:
@@ -173,7 +193,9 @@ class Sources:
       phrase = " " in words and words in claim.text and text.split()[0] in words
       if file == claim.file and (words == text or phrase):
         self.used.add(row)
-        return not source.startswith("=") or _computed(source, text, self.records.get(file, self.every))
+        return not source.startswith("=") or _computed(
+          source, text, self.records.get(file, self.every)
+        )
     return False
 
 
@@ -192,7 +214,9 @@ def figures(text: str) -> list[Figure]:
         found.append(Figure(match[group], _value(match[group]), ""))
         taken.add(match.start(group))
   return found + [
-    Figure(match[0], _value(match[0]), "") for match in DECIMAL.finditer(text) if match.start() not in taken
+    Figure(match[0], _value(match[0]), "")
+    for match in DECIMAL.finditer(text)
+    if match.start() not in taken
   ]
 
 
@@ -202,13 +226,18 @@ def recorded(page: str) -> list[Figure]:
   for _, line, said in _lines(page):
     if line.startswith("|") and set(line) <= set("| -"):
       continue
-    cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
-    header = header if cells and header else cells  # the row before the dashes, until the table ends
+    cells = (
+      [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+    )
+    # the row before the dashes, until the table ends
+    header = header if cells and header else cells
     if said and not cells:
       continue
     for i, cell in enumerate(cells or [line]):
       title = header[i] if cells and i < len(header) else ""
-      unit = next((name for name, words in UNITS.items() if _names(words, title)), "" if cells else PLAIN)
+      unit = next(
+        (name for name, words in UNITS.items() if _names(words, title)), "" if cells else PLAIN
+      )
       found += figures(cell)
       rest = FIGURE.sub(" ", cell)  # a number with a unit of its own counts with that
       found += [Figure(number, _value(number), unit) for number in BARE.findall(rest)]
@@ -220,8 +249,8 @@ def _names(words: str, title: str) -> bool:
 
 
 def paragraphs(file: str, text: str, *, said: bool = False) -> Iterator[Claim]:
-  """Paragraphs and list items without code and tables; `said`: of a page of results, only what it says of its
-  records.
+  """Paragraphs and list items without code and tables; `said`: of a page of results, only what it
+  says of its records.
   """
   begin, words = 0, []
   for number, line, saying in [*_lines(text), (0, "", True)]:
@@ -235,7 +264,9 @@ def paragraphs(file: str, text: str, *, said: bool = False) -> Iterator[Claim]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str, bool]]:
-  """(number, line, whether it stands under a heading that interprets) of all lines outside of code blocks."""
+  """(number, line, whether it stands under a heading that interprets) of all lines outside of code
+  blocks.
+  """
   fenced, said = False, False
   for number, line in enumerate(text.splitlines(), 1):
     if line.startswith("```"):
@@ -256,11 +287,15 @@ def _package(root: pathlib.Path) -> Iterator[Claim]:
   for path in sorted((root / "como_jax/report").glob("*.py")):
     tree = ast.parse(path.read_text())
     holders = [
-      node for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+      node
+      for node in ast.walk(tree)
+      if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
     ]
     documentation = {id(node.body[0].value) for node in holders if ast.get_docstring(node)}
     for node in ast.walk(tree):
-      text = node.value if isinstance(node, ast.Constant) and id(node) not in documentation else None
+      text = (
+        node.value if isinstance(node, ast.Constant) and id(node) not in documentation else None
+      )
       if isinstance(text, str) and text.count(" ") > 2 and "{" not in text:  # words, no style sheet
         yield Claim(str(path.relative_to(root)), node.lineno, text)
 
@@ -298,7 +333,12 @@ def _allowed(root: pathlib.Path) -> list[tuple[str, str, str]]:
 
 def _computed(source: str, text: str, records: Iterable[Figure]) -> bool:
   """Whether arithmetic on recorded numbers gives the figure (a share of 1 where its unit is %)."""
-  tools = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+  tools = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+  }
   records = list(records)
 
   def of(node: ast.expr) -> decimal.Decimal:

@@ -2,10 +2,12 @@
 
   python benchmarks/clip_index.py [--clips 1000000] [--labelled 10000] [--steps policy ...] [--out]
 
-The table is a true one (120,000 episodes of 8 or 9 clips, every episode with an instruction of its own); no shard is opened, which is the
-point: what is needed at the start lies in one table. Each step runs in a process of its own; memory is the peak of the process, less what
-it holds after its imports. A policy learns from actions (robot) or from labels; the statistics of its latent motion read the labels of
-every clip, so that step has true ones, of fewer clips. With --irregular the times of that share of the clips are not uniform.
+The table is a true one (120,000 episodes of 8 or 9 clips, every episode with an instruction of its
+own); no shard is opened, which is the point: what is needed at the start lies in one table. Each
+step runs in a process of its own; memory is the peak of the process, less what it holds after its
+imports. A policy learns from actions (robot) or from labels; the statistics of its latent motion
+read the labels of every clip, so that step has true ones, of fewer clips. With --irregular the
+times of that share of the clips are not uniform.
 """
 
 import argparse
@@ -23,9 +25,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-from benchmarks import common  # noqa: E402
-from como_jax import data  # noqa: E402
-from como_jax.data import index, labels, normalisation, pipeline, policy, policy_examples, shards, statistics  # noqa: E402
+from benchmarks import common
+from como_jax import data
+from como_jax.data import (
+  index,
+  labels,
+  normalisation,
+  pipeline,
+  policy,
+  policy_examples,
+  shards,
+  statistics,
+)
 
 LABELS = "labels"
 PER_SHARD = 533  # clips
@@ -41,22 +52,60 @@ def write(folder: str, clips: int, cameras: int, irregular: float = 0.0) -> None
   episode = np.repeat(np.arange(episodes), lengths)
   start = (np.arange(clips) - np.repeat(np.cumsum(lengths) - lengths, lengths)) * 128
   columns = {
-    "shard": np.arange(clips) // PER_SHARD, "clip": np.arange(clips) % PER_SHARD, "episode": [f"videos/{i:07d}.mp4" for i in episode],
-    "start": start, "length": np.full(clips, 128), "first": start / 30.0, "interval": np.full(clips, 1 / 30),
-    "seconds": _seconds(start, irregular), "shot": np.zeros(clips), "task": [f"caption number {i}" for i in episode],
-    "group": [""] * clips, "has_action": np.ones(clips, bool), "has_state": np.zeros(clips, bool),
-    "split_key": rng.integers(0, 2**62, episodes)[episode], "motion": rng.random(clips), "global_motion": rng.random(clips),
-    "still": np.zeros(clips), "repeated": np.zeros(clips), "duplicate": np.zeros(clips, bool),
+    "shard": np.arange(clips) // PER_SHARD,
+    "clip": np.arange(clips) % PER_SHARD,
+    "episode": [f"videos/{i:07d}.mp4" for i in episode],
+    "start": start,
+    "length": np.full(clips, 128),
+    "first": start / 30.0,
+    "interval": np.full(clips, 1 / 30),
+    "seconds": _seconds(start, irregular),
+    "shot": np.zeros(clips),
+    "task": [f"caption number {i}" for i in episode],
+    "group": [""] * clips,
+    "has_action": np.ones(clips, bool),
+    "has_state": np.zeros(clips, bool),
+    "split_key": rng.integers(0, 2**62, episodes)[episode],
+    "motion": rng.random(clips),
+    "global_motion": rng.random(clips),
+    "still": np.zeros(clips),
+    "repeated": np.zeros(clips),
+    "duplicate": np.zeros(clips, bool),
   }
-  table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in shards.SCHEMA}, shards.SCHEMA)
+  table = pa.table(
+    {field.name: pa.array(columns[field.name], field.type) for field in shards.SCHEMA},
+    shards.SCHEMA,
+  )
   pq.write_table(table, os.path.join(folder, shards.RECORDS), write_page_checksum=True)
   size = {"size": None, "names": None, "statistics": None}
   manifest = {
-    "version": shards.VERSION, "kind": shards.KIND, "source": {"description": "made", "format": "made", "fingerprint": "made"},
-    "cameras": [f"camera {i}" for i in range(cameras)], "image_size": 224, "codec": "jpeg", "action": size | {"size": 7}, "state": size,
+    "version": shards.VERSION,
+    "kind": shards.KIND,
+    "source": {"description": "made", "format": "made", "fingerprint": "made"},
+    "cameras": [f"camera {i}" for i in range(cameras)],
+    "image_size": 224,
+    "codec": "jpeg",
+    "action": size | {"size": 7},
+    "state": size,
     "counts": {"episodes": episodes, "clips": clips, "frames": clips * 128, "quarantined": 0},
-    "shards": [{"shard": i, "file": shards.shard_name(i), "index_offset": 0, "index_size": 0, "index_xxh64": "0", "xxh64": "0", "clips": PER_SHARD}
-               for i in range(-(-clips // PER_SHARD))], "quarantine": [], "skipped": [], "notes": [], "frames": {}, "cameras_not_stored": []}
+    "shards": [
+      {
+        "shard": i,
+        "file": shards.shard_name(i),
+        "index_offset": 0,
+        "index_size": 0,
+        "index_xxh64": "0",
+        "xxh64": "0",
+        "clips": PER_SHARD,
+      }
+      for i in range(-(-clips // PER_SHARD))
+    ],
+    "quarantine": [],
+    "skipped": [],
+    "notes": [],
+    "frames": {},
+    "cameras_not_stored": [],
+  }
   with open(os.path.join(folder, shards.MANIFEST), "w", encoding="utf-8") as file:
     json.dump(manifest, file)
   write_labels(folder, table["length"].to_numpy()[:PER_SHARD])
@@ -70,7 +119,9 @@ def _seconds(start: np.ndarray, irregular: float) -> pa.Array:
   varies = rng.random(len(start)) < irregular
   ends = np.concatenate([[0], np.cumsum(varies * 128)])
   frames = (start[varies, None] + np.arange(128)).ravel()
-  return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array((frames + 0.2 * (frames % 2)) / 30), mask=pa.array(~varies))
+  return pa.ListArray.from_arrays(
+    pa.array(ends, pa.int32()), pa.array((frames + 0.2 * (frames % 2)) / 30), mask=pa.array(~varies)
+  )
 
 
 def write_labels(folder: str, lengths: np.ndarray, shards_: int = 1) -> None:
@@ -82,10 +133,29 @@ def write_labels(folder: str, lengths: np.ndarray, shards_: int = 1) -> None:
     clips = []
     for length in lengths:
       z = rng.normal(size=(length, 32)).astype(np.float32)
-      clips.append((0, {"camera 0": labels.Motion(z, np.arange(length) < length - 1, np.full(length, 0.5, np.float32))}))
+      clips.append(
+        (
+          0,
+          {
+            "camera 0": labels.Motion(
+              z, np.arange(length) < length - 1, np.full(length, 0.5, np.float32)
+            )
+          },
+        )
+      )
     sidecars.append(labels.write_shard(path, part, clips, facts={}))
-  labels.write_manifest(path, sidecars, data_shards=folder, size=32, queries=1, dims=32, offset_seconds=0.5, cameras=["camera 0"],
-                        model={"path": "made", "fingerprint": "made"}, data={"path": folder, "fingerprint": "made"})
+  labels.write_manifest(
+    path,
+    sidecars,
+    data_shards=folder,
+    size=32,
+    queries=1,
+    dims=32,
+    offset_seconds=0.5,
+    cameras=["camera 0"],
+    model={"path": "made", "fingerprint": "made"},
+    data={"path": folder, "fingerprint": "made"},
+  )
 
 
 def _dataset(folder: str) -> data.DataSet:
@@ -112,7 +182,9 @@ def motion_start(folder):
   """What a training run does: check, validation windows, batches."""
   open_sets(folder)
   describe(folder)
-  validation = pipeline.open_sets([_dataset(folder)], frames=3, split="validation", validation_fraction=0.1)
+  validation = pipeline.open_sets(
+    [_dataset(folder)], frames=3, split="validation", validation_fraction=0.1
+  )
   return validation, pipeline.build([_dataset(folder)], batch_size=16, image_size=224, threads=0)
 
 
@@ -133,9 +205,22 @@ def policy_start(one):
   policy.describe([one])
   numbers = statistics.Statistics(1, *(np.zeros(32) for _ in range(6)))
   settings = dict(
-    normaliser=normalisation.Normaliser("standard", {"arm": {"action": numbers}}, numbers), robots={"arm": (7, 0)}, cameras=1, history=1,
-    step_seconds=0.0, chunk=8, reduce="mean", latent_chunk=2, latent_size=32, batch_size=16, image_size=224, threads=0,
-    language=dict.fromkeys(shards.read_table(one.path).tasks, (np.zeros((1, 8), np.float32), np.ones(1, bool))))
+    normaliser=normalisation.Normaliser("standard", {"arm": {"action": numbers}}, numbers),
+    robots={"arm": (7, 0)},
+    cameras=1,
+    history=1,
+    step_seconds=0.0,
+    chunk=8,
+    reduce="mean",
+    latent_chunk=2,
+    latent_size=32,
+    batch_size=16,
+    image_size=224,
+    threads=0,
+    language=dict.fromkeys(
+      shards.read_table(one.path).tasks, (np.zeros((1, 8), np.float32), np.ones(1, bool))
+    ),
+  )
   return policy.evaluation([one], max_examples=1000, **settings), policy.build([one], **settings)
 
 
@@ -144,9 +229,15 @@ def latent_statistics(folder):
 
 
 STEPS = {
-  "read_table": read_table, "read_table and windows": windows, "open_sets": open_sets, "describe": describe, "motion start": motion_start,
-  "policy examples, robot": lambda folder: policy_examples_of(_robot(folder)), "policy start, robot": lambda folder: policy_start(_robot(folder)),
-  "policy examples, labels": lambda folder: policy_examples_of(_video(folder)), "policy start, labels": lambda folder: policy_start(_video(folder)),
+  "read_table": read_table,
+  "read_table and windows": windows,
+  "open_sets": open_sets,
+  "describe": describe,
+  "motion start": motion_start,
+  "policy examples, robot": lambda folder: policy_examples_of(_robot(folder)),
+  "policy start, robot": lambda folder: policy_start(_robot(folder)),
+  "policy examples, labels": lambda folder: policy_examples_of(_video(folder)),
+  "policy start, labels": lambda folder: policy_start(_video(folder)),
   LABELLED: latent_statistics,
 }
 
@@ -174,18 +265,28 @@ def _measured(name: str, folder: str, result) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--clips", type=int, default=1_000_000)
-  parser.add_argument("--labelled", type=int, default=10_000, help="clips with true labels, for their statistics")
+  parser.add_argument(
+    "--labelled", type=int, default=10_000, help="clips with true labels, for their statistics"
+  )
   parser.add_argument("--irregular", type=float, default=0.0, help="share of the clips")
   parser.add_argument("--cameras", type=int, nargs="*", default=[1, 3])
-  parser.add_argument("--steps", nargs="*", default=[""], help="beginnings of the names of the steps to run")
+  parser.add_argument(
+    "--steps", nargs="*", default=[""], help="beginnings of the names of the steps to run"
+  )
   common.add_options(parser, rounds=None)
   options = parser.parse_args()
   context, rows = multiprocessing.get_context("spawn"), []
   for cameras in options.cameras:
     for labelled in (False, True):
-      names = [name for name in STEPS if name.startswith(tuple(options.steps)) and (name == LABELLED) == labelled]
+      names = [
+        name
+        for name in STEPS
+        if name.startswith(tuple(options.steps)) and (name == LABELLED) == labelled
+      ]
       if not names or labelled and cameras > 1:
         continue
       with tempfile.TemporaryDirectory() as folder:
@@ -200,12 +301,27 @@ def main() -> None:
           cpu, peak, text = receive.recv()
           process.join()
           clips = f", {options.labelled:,} clips" if labelled else ""
-          rows.append((f"{name}{clips}, {cameras} camera{'s' if cameras > 1 else ''}", f"{cpu:.1f}", f"{peak:.0f}", text))
+          rows.append(
+            (
+              f"{name}{clips}, {cameras} camera{'s' if cameras > 1 else ''}",
+              f"{cpu:.1f}",
+              f"{peak:.0f}",
+              text,
+            )
+          )
           print(*rows[-1], flush=True)
-  setting = f"{options.clips:,} clips of {max(1, options.clips * 12 // 100):,} episodes; a new process for each row."
+  setting = (
+    f"{options.clips:,} clips of {max(1, options.clips * 12 // 100):,} episodes; a new process "
+    "for each row."
+  )
   if options.irregular:
     setting += f" The times of {options.irregular:.0%} of them are not uniform."
-  common.finish("clip-index", "A million clips before the first batch", [setting, common.table(("", "CPU s", "peak MiB", ""), rows)], options)
+  common.finish(
+    "clip-index",
+    "A million clips before the first batch",
+    [setting, common.table(("", "CPU s", "peak MiB", ""), rows)],
+    options,
+  )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
-"""Does video help a policy? Trains policies on few demonstrations with and without labelled video, and rolls them out.
+r"""Does video help a policy?
 
-python benchmarks/co_training.py --workdir DIR --data SHARDS --como MOTION_RUN --vq MOTION_RUN [--seeds 3] [--episodes 50] ...
-SHARDS: Meta-World episodes of one camera (configs/collect.py, configs/ingest.py), at least 50 training episodes a task.
-The rows: robot actions of 10 demonstrations a task; these and 40 videos a task, labelled by the CoMo model, by the VQ model, or with the
-hand's true displacement (what perfect labels would give); and robot actions of all 50 (the ceiling). Every row sees the same number of
+Trains policies on few demonstrations with and without labelled video, and rolls them out.
+
+python benchmarks/co_training.py --workdir DIR --data SHARDS --como MOTION_RUN --vq MOTION_RUN \
+    [--seeds 3] [--episodes 50] ...
+SHARDS: Meta-World episodes of one camera (configs/collect.py, configs/ingest.py), at least 50
+training episodes a task.
+The rows: robot actions of 10 demonstrations a task; these and 40 videos a task, labelled by the
+CoMo model, by the VQ model, or with the
+hand's true displacement (what perfect labels would give); and robot actions of all 50 (the
+ceiling). Every row sees the same number of
 robot examples a step: those with video have a larger batch, not fewer of them.
 Finished parts are kept, so it can be stopped and run again. Writes DIR/co_training.{md,json}.
 """
@@ -17,46 +23,71 @@ import sys
 import time
 from collections.abc import Callable
 
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import common
+import numpy as np
+import over_runs
+
+from como_jax import sim
+from como_jax.data import index, reader, sequences, shards
+from como_jax.data import labels as labels_lib
+
 ROOT = pathlib.Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import common  # noqa: E402
-import numpy as np  # noqa: E402
-import over_runs  # noqa: E402
-
-from como_jax import sim  # noqa: E402
-from como_jax.data import index, reader, sequences, shards  # noqa: E402
-from como_jax.data import labels as labels_lib  # noqa: E402
-
-LABELS = {"+ CoMo labels": "como", "+ VQ labels": "vq", "+ true motion": "true"}  # row -> folder of its labels
+# row -> folder of its labels
+LABELS = {"+ CoMo labels": "como", "+ VQ labels": "vq", "+ true motion": "true"}
 ROWS = ("robot only", "+ CoMo labels", "+ VQ labels", "+ true motion", "robot x5")
-COMMON = ("--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False")  # the frames are few
-# GPT acts without decoding motion, so it is trained that way too, or rows with labels would train acting half as often as those without.
-WORDS = {"dit": (), "gpt": ("--config.model.gpt.hide_motion=1.0", "--config.model.gpt.tokens=motion", "--config.model.latent.chunk=1")}
+# the frames are few
+COMMON = ("--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False")
+# GPT acts without decoding motion, so it is trained that way too, or rows with labels would train
+# acting half as often as those without.
+WORDS = {
+  "dit": (),
+  "gpt": (
+    "--config.model.gpt.hide_motion=1.0",
+    "--config.model.gpt.tokens=motion",
+    "--config.model.latent.chunk=1",
+  ),
+}
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--workdir", type=lambda text: pathlib.Path(text).absolute(), required=True)
   parser.add_argument("--data", type=lambda text: pathlib.Path(text).absolute(), required=True)
   parser.add_argument("--como", type=lambda text: pathlib.Path(text).absolute(), required=True)
   parser.add_argument("--vq", type=lambda text: pathlib.Path(text).absolute(), required=True)
-  parser.add_argument("--tasks", nargs="+", default=["button-press-topdown", "drawer-open", "window-open"])
+  parser.add_argument(
+    "--tasks", nargs="+", default=["button-press-topdown", "drawer-open", "window-open"]
+  )
   parser.add_argument("--camera", default="corner4")
   parser.add_argument("--policies", nargs="+", choices=sorted(WORDS), default=sorted(WORDS))
   parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-  parser.add_argument("--latent-weight", type=float, default=0.25, help="of the loss of labels, against 1 for actions")
+  parser.add_argument(
+    "--latent-weight", type=float, default=0.25, help="of the loss of labels, against 1 for actions"
+  )
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--labelled", type=int, default=10)
   parser.add_argument("--demonstrations", type=int, default=50)
   parser.add_argument("--steps", type=int, default=600)
   parser.add_argument("--episodes", type=int, default=50)
   parser.add_argument("--execute", type=int, default=8)
-  parser.add_argument("--max-steps", type=int, default=300, help="control steps after which an episode has failed")
-  parser.add_argument("--robot-batch", type=int, default=32, help="robot examples of a step, in every row")
-  parser.add_argument("--video-batch", type=int, default=16, help="video examples of a step, beside them")
-  parser.add_argument("--margin", type=float, default=5.0,
-                      help="points within which two rows are called equal")
+  parser.add_argument(
+    "--max-steps", type=int, default=300, help="control steps after which an episode has failed"
+  )
+  parser.add_argument(
+    "--robot-batch", type=int, default=32, help="robot examples of a step, in every row"
+  )
+  parser.add_argument(
+    "--video-batch", type=int, default=16, help="video examples of a step, beside them"
+  )
+  parser.add_argument(
+    "--margin", type=float, default=5.0, help="points within which two rows are called equal"
+  )
   parser.add_argument("--workers", type=int, default=2)
   options, options.extra = parser.parse_known_args()  # --config.key=value of the policies
   if wrong := [word for word in options.extra if not word.startswith("--config.")]:
@@ -72,49 +103,88 @@ def main() -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-  """Refuses to go on in a folder with other settings: its finished parts would be mixed with new ones."""
+  """Refuses to go on in a folder with other settings: its finished parts would be mixed with new
+  ones.
+  """
   free = ("workdir", "policies", "rows", "seeds", "workers", "margin")
   asked = {name: str(value) for name, value in vars(options).items() if name not in free}
   file = options.workdir / "options.json"
   before = json.loads(file.read_text()) if file.exists() else asked
   for name, value in asked.items():
     if before.get(name) != value:
-      sys.exit(f"error: {options.workdir} was started with --{name.replace('_', '-')} {before.get(name)}, now it is {value}: give another --workdir")
+      sys.exit(
+        f"error: {options.workdir} was started with --{name.replace('_', '-')} "
+        f"{before.get(name)}, now it is {value}: give another --workdir"
+      )
   options.workdir.mkdir(parents=True, exist_ok=True)
   file.write_text(json.dumps(asked, indent=1))
 
 
 def _run(options: argparse.Namespace, kind: str, row: str, seed: int) -> dict:
-  """{"tasks": {task: [successes, episodes]}, "action_mse"} of one policy, from its files where it has been run."""
+  """{"tasks": {task: [successes, episodes]}, "action_mse"} of one policy, from its files where it
+  has been run.
+  """
   folder = options.workdir / f"{kind}-{''.join(c if c.isalnum() else '-' for c in row)}-{seed}"
   if not (folder / "policy" / "weights").exists():
     again = ["--resume"] if (folder / "policy" / "config.json").exists() else []
     mixture = _mixture(options, row)
     batch = options.robot_batch + options.video_batch * (len(mixture) - 1)
-    _main(f"configs/policy.py:small,policy={kind}", folder / "policy", f"--config.data.mixture={mixture!r}",
-          f"--config.train.batch_size={batch}", f"--config.train.steps={options.steps}", f"--config.seed={seed}", f"--config.encoder_weights={options.como}",
-          f"--config.policy.objectives.latent.weight={options.latent_weight}",
-          *COMMON, *WORDS[kind], *options.extra, *again)
+    _main(
+      f"configs/policy.py:small,policy={kind}",
+      folder / "policy",
+      f"--config.data.mixture={mixture!r}",
+      f"--config.train.batch_size={batch}",
+      f"--config.train.steps={options.steps}",
+      f"--config.seed={seed}",
+      f"--config.encoder_weights={options.como}",
+      f"--config.policy.objectives.latent.weight={options.latent_weight}",
+      *COMMON,
+      *WORDS[kind],
+      *options.extra,
+      *again,
+    )
   results = folder / "rollout" / "results.json"
   if not results.exists() or json.loads(results.read_text())["errors"]:
     again = ["--resume"] if (folder / "rollout" / "config.json").exists() else []
-    _main("configs/rollout.py", folder / "rollout", f"--config.checkpoint={folder / 'policy'}", f"--config.tasks={tuple(options.tasks)!r}",
-          f"--config.episodes={options.episodes}", f"--config.execute={options.execute}", f"--config.cameras={(options.camera,)!r}",
-          f"--config.max_steps={options.max_steps}", f"--config.workers={options.workers}", f"--config.seed={1_000 * seed}",
-          "--config.timeout=3600", *again)
+    _main(
+      "configs/rollout.py",
+      folder / "rollout",
+      f"--config.checkpoint={folder / 'policy'}",
+      f"--config.tasks={tuple(options.tasks)!r}",
+      f"--config.episodes={options.episodes}",
+      f"--config.execute={options.execute}",
+      f"--config.cameras={(options.camera,)!r}",
+      f"--config.max_steps={options.max_steps}",
+      f"--config.workers={options.workers}",
+      f"--config.seed={1_000 * seed}",
+      "--config.timeout=3600",
+      *again,
+    )
   rolled = json.loads(results.read_text())
-  lines = [json.loads(line) for line in (folder / "policy" / "metrics.jsonl").read_text().splitlines()]
+  lines = [
+    json.loads(line) for line in (folder / "policy" / "metrics.jsonl").read_text().splitlines()
+  ]
   last = [line for line in lines if line["kind"] == "validation"][-1:]
-  return {"tasks": {task: [one["successes"], one["count"]] for task, one in rolled["tasks"].items()},
-          "outcomes": [one["success"] for one in sorted(rolled["episodes"], key=lambda one: (one["task"], one["episode"]))],
-          "action_mse": last[0].get("action_mse") if last else None, "latent_mse": last[0].get("latent_mse") if last else None}
+  return {
+    "tasks": {task: [one["successes"], one["count"]] for task, one in rolled["tasks"].items()},
+    "outcomes": [
+      one["success"]
+      for one in sorted(rolled["episodes"], key=lambda one: (one["task"], one["episode"]))
+    ],
+    "action_mse": last[0].get("action_mse") if last else None,
+    "latent_mse": last[0].get("latent_mse") if last else None,
+  }
 
 
 def _mixture(options: argparse.Namespace, row: str) -> tuple[dict, ...]:
   """The data of a row. Robot examples carry labels too where there are any."""
   kind = LABELS.get(row)
   count = options.demonstrations if row == "robot x5" else options.labelled
-  common = {"path": str(options.data), "cameras": (options.camera,), "tasks": tuple(sim.load("metaworld").TASKS[task] for task in options.tasks)}
+  common = {
+    "path": str(options.data),
+    "cameras": (options.camera,),
+    "tasks": tuple(sim.load("metaworld").TASKS[task] for task in options.tasks),
+  }
   robot = common | {"robot": "sawyer", "episodes": (0, count), "name": "robot"}
   if kind is None:
     return (robot,)
@@ -124,36 +194,67 @@ def _mixture(options: argparse.Namespace, row: str) -> tuple[dict, ...]:
       _true_motion(options, folder)
     else:
       again = ["--resume"] if (folder / "config.json").exists() else []
-      _main("configs/extract.py", folder, f"--config.checkpoint={getattr(options, kind)}", f"--config.data.path={options.data}", *again)
-  video = common | {"labels": str(folder), "episodes": (options.labelled, options.demonstrations), "name": "video", "weight": options.video_batch}
+      _main(
+        "configs/extract.py",
+        folder,
+        f"--config.checkpoint={getattr(options, kind)}",
+        f"--config.data.path={options.data}",
+        *again,
+      )
+  video = common | {
+    "labels": str(folder),
+    "episodes": (options.labelled, options.demonstrations),
+    "name": "video",
+    "weight": options.video_batch,
+  }
   return robot | {"labels": str(folder), "weight": options.robot_batch}, video
 
 
 def _true_motion(options: argparse.Namespace, folder: pathlib.Path) -> None:
-  """A label set whose z is the change of the robot's state over the offset: what no video has, and the best that a label can say."""
+  """A label set whose z is the change of the robot's state over the offset: what no video has, and
+  the best that a label can say.
+  """
   data = str(options.data)
   manifest, segments = shards.read_manifest(data), shards.segments(shards.read_table(data))
   read, table = reader.SegmentReader(data, segments), segments.table
   offset = float(json.loads((options.como / "config.json").read_text())["data"]["offset_seconds"])
   clips: dict[tuple[int, int], tuple] = {}
   for s in range(len(segments)):
-    pairs, state = sequences.Pairs.of(read.times(s), offset), read.numbers(s, "state", 0, segments.length(s)).astype(np.float32)
+    pairs, state = (
+      sequences.Pairs.of(read.times(s), offset),
+      read.numbers(s, "state", 0, segments.length(s)).astype(np.float32),
+    )
     z = np.where(pairs.valid[:, None], state[pairs.second] - state, 0).astype(np.float32)
     for row in segments.rows(s):
       part = slice(segments.begin(s, row), segments.begin(s, row) + int(table.length[row]))
       motion = labels_lib.Motion(z[part], pairs.valid[part], pairs.difference[part])
       clips[segments.place(row)] = (int(table.start[row]), {options.camera: motion})
   folder.mkdir(parents=True, exist_ok=True)
-  sidecars = [labels_lib.write_shard(str(folder), shard, [clips[place] for place in sorted(clips) if place[0] == shard], facts={})
-              for shard in sorted({place[0] for place in clips})]
+  sidecars = [
+    labels_lib.write_shard(
+      str(folder), shard, [clips[place] for place in sorted(clips) if place[0] == shard], facts={}
+    )
+    for shard in sorted({place[0] for place in clips})
+  ]
   size = manifest["state"]["size"]
   labels_lib.write_manifest(
-      str(folder), sidecars, data_shards=data, size=size, queries=1, dims=size, offset_seconds=offset, cameras=[options.camera],
-      model={"path": "true", "fingerprint": "true"}, data={"path": data, "fingerprint": manifest["source"]["fingerprint"]})
+    str(folder),
+    sidecars,
+    data_shards=data,
+    size=size,
+    queries=1,
+    dims=size,
+    offset_seconds=offset,
+    cameras=[options.camera],
+    model={"path": "true", "fingerprint": "true"},
+    data={"path": data, "fingerprint": manifest["source"]["fingerprint"]},
+  )
 
 
 def _label_error(options: argparse.Namespace, row: str) -> str:
-  """Error of a linear layer from a row's labels to the true motion on held-out episodes, in units of its variance, mean over dimensions."""
+  """Error of a linear layer from a row's labels to the true motion on held-out episodes, in units
+  of its variance, mean over dimensions.
+  """
   folders = [options.workdir / f"labels-{kind}" for kind in (LABELS.get(row, ""), "true")]
   if row not in LABELS or not all((folder / "labels.json").exists() for folder in folders):
     return ""
@@ -161,42 +262,56 @@ def _label_error(options: argparse.Namespace, row: str) -> str:
   both = [labels_lib.Labels(str(folder)) for folder in folders]
   held_out, parts = index.select(table, "validation", 0.1), {True: [], False: []}
   for row_number in range(len(table)):
-    (z, valid, _), (true, known, _) = (one.clip(table.shard[row_number], table.clip[row_number])[options.camera] for one in both)
+    (z, valid, _), (true, known, _) = (
+      one.clip(table.shard[row_number], table.clip[row_number])[options.camera] for one in both
+    )
     parts[bool(held_out[row_number])].append((z[valid & known], true[valid & known]))
-  (z, true), (new, wanted) = ([np.concatenate(column) for column in zip(*parts[which])] for which in (False, True))
+  (z, true), (new, wanted) = (
+    [np.concatenate(column) for column in zip(*parts[which], strict=False)]
+    for which in (False, True)
+  )
   layer = np.linalg.lstsq(np.c_[z, np.ones(len(z))], true, rcond=None)[0]
-  return f"{float((np.square(np.c_[new, np.ones(len(new))] @ layer - wanted).mean(0) / wanted.var(0)).mean()):.3f}"
+  error = np.square(np.c_[new, np.ones(len(new))] @ layer - wanted).mean(0) / wanted.var(0)
+  return f"{float(error.mean()):.3f}"
 
 
 def _table(options: argparse.Namespace, results: dict[str, list[dict]]) -> None:
   """Writes what there is so far."""
   options.workdir.mkdir(parents=True, exist_ok=True)
   (options.workdir / "co_training.md").write_text(
-      page(options, results, lambda row: _label_error(options, row)))
+    page(options, results, lambda row: _label_error(options, row))
+  )
   (options.workdir / "co_training.json").write_text(json.dumps(results, indent=1))
 
 
 def page(
-    options: argparse.Namespace, results: dict[str, list[dict]], label_error: Callable[[str], str]) -> str:
-  """Success by task and the offline errors, then what may be said with the run as the unit (over_runs.py)."""
+  options: argparse.Namespace, results: dict[str, list[dict]], label_error: Callable[[str], str]
+) -> str:
+  """Success by task and the offline errors, then what may be said with the run as the unit
+  (over_runs.py).
+  """
   columns = ["policy, data", *options.tasks, "all tasks", "by seed"]
   columns += ["action error", "latent error", "label error"]
   rows = []
   for name, runs in results.items():
-    won, played = ([sum(run["tasks"][task][i] for run in runs) for task in options.tasks] for i in (0, 1))
-    tasks = [f"{100 * a / n:.0f}" for a, n in zip(won, played)]
+    won, played = (
+      [sum(run["tasks"][task][i] for run in runs) for task in options.tasks] for i in (0, 1)
+    )
+    tasks = [f"{100 * a / n:.0f}" for a, n in zip(won, played, strict=False)]
     rates = " ".join(f"{100 * statistics.fmean(run['outcomes']):.0f}" for run in runs)
     errors = [_mean([run[key] for run in runs]) for key in ("action_mse", "latent_mse")]
     overall = f"{100 * sum(won) / sum(played):.1f}"
     rows.append([name, *tasks, overall, rates, *errors, label_error(name.split(", ")[1])])
   note = (
-      f"Success in percent, {options.episodes} episodes a task and seed, {options.labelled} labelled "
-      f"demonstrations a task, {options.steps} steps of {options.robot_batch} robot and, in rows with "
-      f"labels, {options.video_batch} video examples beside them: these rows see more examples a step, and "
-      "have one more loss on the robot examples too. Each seed has its own initial states, the same for "
-      "all rows. Action and latent error: of held-out examples, in normalised units. Label error: of a "
-      "linear layer from the labels to the hand's true displacement on held-out episodes, in units of its "
-      "variance. No interval is over episodes: those of one policy share its weights.")
+    f"Success in percent, {options.episodes} episodes a task and seed, {options.labelled} "
+    f"labelled demonstrations a task, {options.steps} steps of {options.robot_batch} robot and, "
+    f"in rows with labels, {options.video_batch} video examples beside them: these rows see more "
+    "examples a step, and have one more loss on the robot examples too. Each seed has its own "
+    "initial states, the same for all rows. Action and latent error: of held-out examples, in "
+    "normalised units. Label error: of a linear layer from the labels to the hand's true "
+    "displacement on held-out episodes, in units of its variance. No interval is over episodes: "
+    "those of one policy share its weights."
+  )
   found = over_runs.text(over_runs.read(results), margin=options.margin)
   return "\n\n".join([common.table(columns, rows), note, found])
 
@@ -207,7 +322,11 @@ def _mean(values: list[float | None]) -> str:
 
 def _main(config: str, workdir: pathlib.Path, *words: str) -> None:
   print(f"== {config} {' '.join(words)}", flush=True)
-  subprocess.run([sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words], check=True, cwd=ROOT)
+  subprocess.run(
+    [sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words],
+    check=True,
+    cwd=ROOT,
+  )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""What the benchmarks share: the line about the machine, alternating rounds, a Markdown table, and the page in benchmarks/results.
+"""What the benchmarks share: the line about the machine, alternating rounds, a Markdown table, and
+the page in benchmarks/results.
 
 A benchmark puts this folder's parent on sys.path, then:
 
     common.add_options(parser)                                      --out, --rounds
-    measured = common.rounds({"ours": f, "theirs": g}, options.rounds)      f() -> units of work done, for example frames
-    lines = [common.table(("what", "a second"), [(name, f"{one.best.rate:.1f}") for name, one in measured.items()])]
-    common.finish("train-step", "What a train step costs", lines, options)
+    measured = common.rounds({"ours": f, "theirs": g}, options.rounds) f() -> units of work done,
+    for example frames lines = [common.table(("what", "a second"), [(name, f"{one.best.rate:.1f}")
+    for name, one in measured.items()])] common.finish("train-step", "What a train step costs",
+    lines, options)
 """
 
 import argparse
@@ -28,7 +30,9 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-  """One round: units of work, seconds on the clock, CPU seconds of all threads of this process (and of `cpu`'s processes)."""
+  """One round: units of work, seconds on the clock, CPU seconds of all threads of this process (and
+  of `cpu`'s processes).
+  """
 
   units: float
   wall: float
@@ -52,7 +56,9 @@ class Measured:
 
   @property
   def best(self) -> Round:
-    """The round with the highest rate: whatever else the machine does can only make a round slower."""
+    """The round with the highest rate: whatever else the machine does can only make a round
+    slower.
+    """
     return max(self.rounds, key=lambda one: one.rate)
 
   @property
@@ -68,13 +74,23 @@ class Measured:
 def add_options(parser: argparse.ArgumentParser, *, rounds: int | None = 3) -> None:
   """--out, and --rounds unless its number is None: for what has no rounds."""
   if rounds is not None:
-    parser.add_argument("--rounds", type=int, default=rounds, help="rounds of each row, after one that does not count")
-  parser.add_argument("--out", action="store_true", help="also write the page into benchmarks/results")
+    parser.add_argument(
+      "--rounds", type=int, default=rounds, help="rounds of each row, after one that does not count"
+    )
+  parser.add_argument(
+    "--out", action="store_true", help="also write the page into benchmarks/results"
+  )
 
 
-def rounds(rows: Mapping[str, Callable[[], float]], number: int, *, before: Callable[[str], Any] | None = None,
-           cpu: Callable[[], float] = time.process_time) -> dict[str, Measured]:
-  """Runs the rows in turn, round after round, so that a change of the machine meets all of them alike.
+def rounds(
+  rows: Mapping[str, Callable[[], float]],
+  number: int,
+  *,
+  before: Callable[[str], Any] | None = None,
+  cpu: Callable[[], float] = time.process_time,
+) -> dict[str, Measured]:
+  """Runs the rows in turn, round after round, so that a change of the machine meets all of them
+  alike.
 
   Args:
     rows: name -> function that does the work, waits for it, and gives its units.
@@ -105,7 +121,10 @@ def machine() -> str:
   devices = jax.devices()
   kinds = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
   version = ".".join(map(str, sys.version_info[:2]))
-  return f"{today()}, {kinds}, {os.cpu_count()} cores ({platform.machine()}), jax {jax.__version__}, Python {version}"
+  return (
+    f"{today()}, {kinds}, {os.cpu_count()} cores ({platform.machine()}), jax {jax.__version__}, "
+    f"Python {version}"
+  )
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -121,7 +140,9 @@ def page(title: str, parts: Sequence[str], *, where: str = "") -> str:
   return "\n\n".join([f"# {title}", f"`{command}`", where or machine(), *parts]) + "\n"
 
 
-def finish(name: str, title: str, parts: Sequence[str], options: argparse.Namespace, *, where: str = "") -> str:
+def finish(
+  name: str, title: str, parts: Sequence[str], options: argparse.Namespace, *, where: str = ""
+) -> str:
   """Prints the page and, with --out, writes it to benchmarks/results/<date>-<name>.md."""
   text = page(title, parts, where=where)
   print("\n" + text, flush=True)

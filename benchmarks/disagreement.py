@@ -1,13 +1,15 @@
-"""Where do the published metrics and the exam rank two latents differently? A table of pairs, rank
-correlations, and six pairs of pictures to look at.
+r"""Where do the published metrics and the exam rank two latents differently?
 
-python benchmarks/disagreement.py --runs FOLDER [FOLDER ...] [--pair A B] [--set bundled] [--out FILE.md]
+A table of pairs, rank correlations, and six pairs of pictures to look at.
+
+python benchmarks/disagreement.py --runs FOLDER [FOLDER ...] [--pair A B] [--set bundled] \
+    [--out FILE.md]
 FOLDER: as benchmarks/variants.py leaves them (NAME-STEPS-SEED with motion/, probe/metrics.json,
-exam/exam.json, exam/latents.npz); folders that cannot be used are named and left out. A row is a variant with
-its seeds, or a latent without training that both programs measure. --pair looks at two rows alone, by their
-names in the table or by folder, and draws them whether they disagree or not; without it the clearest
-disagreement is drawn, if there is one. A probe of the moves takes about 15 s of CPU time, components of the
-features 50 s.
+exam/exam.json, exam/latents.npz); folders that cannot be used are named and left out. A row is a
+variant with its seeds, or a latent without training that both programs measure. --pair looks at two
+rows alone, by their names in the table or by folder, and draws them whether they disagree or not;
+without it the clearest disagreement is drawn, if there is one. A probe of the moves takes about 15
+s of CPU time, components of the features 50 s.
 """
 
 import argparse
@@ -19,26 +21,30 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-import common  # noqa: E402
-import disagreement_pairs as compared  # noqa: E402
-import disagreement_picture as picture  # noqa: E402
-from disagreement_rows import Exam, Found, Measured, Row, named, read  # noqa: E402
+import common
+import disagreement_pairs as compared
+import disagreement_picture as picture
+from disagreement_rows import Exam, Found, Measured, Row, named, read
 
-from como_jax import errors  # noqa: E402
-from como_jax.exam import exam_set  # noqa: E402
-from como_jax.tasks import exam as exam_task  # noqa: E402
+from como_jax import errors
+from como_jax.exam import exam_set
+from como_jax.tasks import exam as exam_task
 
 NAMES = {"lp_mse": "LP-MSE of the action", "s_pcfc": "S-PCFC", "e_z": "error of the move"}
 MOST = 20  # pairs in the table
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--runs", type=pathlib.Path, nargs="+", default=[], help="folders of runs")
-  parser.add_argument("--pair", nargs=2, metavar=("A", "B"), help="two rows, or folders, to look at alone")
+  parser.add_argument(
+    "--pair", nargs=2, metavar=("A", "B"), help="two rows, or folders, to look at alone"
+  )
   parser.add_argument("--set", default="bundled", help="of the exam")
   parser.add_argument("--out", type=pathlib.Path, help="Markdown page; the picture lies beside it")
   options = parser.parse_args()
@@ -71,7 +77,9 @@ def report(options: argparse.Namespace) -> str:
   parts = page(found, searched, exam, given=bool(options.pair))
   if drawn and options.out:
     try:
-      parts += picture_part(exam, drawn, options.out.with_suffix(".png"), disagree=bool(searched.clear))
+      parts += picture_part(
+        exam, drawn, options.out.with_suffix(".png"), disagree=bool(searched.clear)
+      )
     except errors.UserError as error:  # the tables stand without it
       print(f"no picture: {error}", flush=True)
   parts.append(closing(found))
@@ -86,17 +94,16 @@ def page(found: Found, searched: compared.Search, exam: Exam, *, given: bool) ->
   chains = len(np.unique(exam.chains[exam.set.rows(exam_set.TEST)]))
   trained = [len(row.runs) for row in found.rows if row.trained]
   head = (
-    f"`python benchmarks/disagreement.py --runs DIR/*{' --pair A B' * given}`, {plural(sum(trained), 'run')} "
-    "of "
-    f"{plural(len(trained), 'trained row')}. {common.machine()}."
+    f"`python benchmarks/disagreement.py --runs DIR/*{' --pair A B' * given}`, "
+    f"{plural(sum(trained), 'run')} of {plural(len(trained), 'trained row')}. {common.machine()}."
   )
   what = (
-    f"LP-MSE of the action and S-PCFC: `configs/probe.py`, {found.windows}. Error of the move and S: "
-    f"`configs/probe.py:exam`, tier hand, {chains} test chains in unseen cameras and scenes; S comes from "
-    "that "
-    "error and the set's controls, and falls where the error rises. Of LP-MSE, S-PCFC and the error lower "
-    "counts as better. [ ]: with several seeds Student's 95 % interval over them, with one the 95 % interval "
-    "of the error over test chains; ±: standard error over held-out motions, of one seed."
+    f"LP-MSE of the action and S-PCFC: `configs/probe.py`, {found.windows}. Error of the move and "
+    f"S: `configs/probe.py:exam`, tier hand, {chains} test chains in unseen cameras and scenes; S "
+    "comes from that error and the set's controls, and falls where the error rises. Of LP-MSE, "
+    "S-PCFC and the error lower counts as better. [ ]: with several seeds Student's 95 % "
+    "interval over them, with one the 95 % interval of the error over test chains; ±: standard "
+    "error over held-out motions, of one seed."
   )
   return [
     head,
@@ -108,7 +115,10 @@ def page(found: Found, searched: compared.Search, exam: Exam, *, given: bool) ->
     *([pairs_table(searched)] if searched.pairs else []),
     sentence(searched, given=given),
     "## Ranks",
-    *(rank_sentence(compared.correlation(found.rows, metric), metric) for metric in compared.PUBLISHED),
+    *(
+      rank_sentence(compared.correlation(found.rows, metric), metric)
+      for metric in compared.PUBLISHED
+    ),
   ]
 
 
@@ -161,9 +171,8 @@ def pairs_table(searched: compared.Search) -> str:
     else ""
   )
   return (
-    "The first of a pair less the second; Holm's p is of the whole disagreement (the largest p of its "
-    "differences), corrected for all "
-    f"{searched.looked} pairs looked at.\n\n"
+    "The first of a pair less the second; Holm's p is of the whole disagreement (the largest p "
+    f"of its differences), corrected for all {searched.looked} pairs looked at.\n\n"
     + common.table(
       (
         "the published metrics prefer",
@@ -181,18 +190,30 @@ def pairs_table(searched: compared.Search) -> str:
 
 def sentence(searched: compared.Search, *, given: bool) -> str:
   """What the pairs show."""
-  have = f"{len(searched.pairs)} {'has' if len(searched.pairs) == 1 else 'have'} values in opposite order"
+  have = (
+    f"{len(searched.pairs)} {'has' if len(searched.pairs) == 1 else 'have'} values in opposite "
+    "order"
+  )
   begin = f"Of {plural(searched.looked, 'pair')} {'given' if given else 'looked at'}, {have}"
   asked = f"every difference is clear of zero with Holm's p below {compared.LEVEL:g}"
   if not searched.clear:
-    return f"**No clear disagreement.** {begin}" + (f"; in none {asked}." if searched.pairs else ".")
+    return f"**No clear disagreement.** {begin}" + (
+      f"; in none {asked}." if searched.pairs else "."
+    )
   lines = []
   for pair in searched.clear:
-    prefer = "LP-MSE and S-PCFC prefer" if "s_pcfc" in pair.gaps else "LP-MSE (S-PCFC is not known) prefers"
-    numbers = ", ".join(str(pair.gaps[metric]) for metric in compared.PUBLISHED if metric in pair.gaps)
+    prefer = (
+      "LP-MSE and S-PCFC prefer"
+      if "s_pcfc" in pair.gaps
+      else "LP-MSE (S-PCFC is not known) prefers"
+    )
+    numbers = ", ".join(
+      str(pair.gaps[metric]) for metric in compared.PUBLISHED if metric in pair.gaps
+    )
     lines.append(
-      f"* {prefer} **{pair.published.name}** to **{pair.exam.name}** ({numbers}); the exam has the opposite "
-      f"order: error of the move {pair.gaps['e_z']}. Interval over {pair.unit}; Holm's p = {pair.holm:.2g}."
+      f"* {prefer} **{pair.published.name}** to **{pair.exam.name}** ({numbers}); the exam has "
+      f"the opposite order: error of the move {pair.gaps['e_z']}. Interval over {pair.unit}; "
+      f"Holm's p = {pair.holm:.2g}."
     )
   return f"{begin}, and in {len(searched.clear)} of them {asked}:\n\n" + "\n".join(lines)
 
@@ -217,30 +238,39 @@ def rank_sentence(found: compared.Correlation, metric: str) -> str:
   )
 
 
-def picture_part(exam: Exam, drawn: tuple[Row, Row], path: pathlib.Path, *, disagree: bool) -> list[str]:
+def picture_part(
+  exam: Exam, drawn: tuple[Row, Row], path: pathlib.Path, *, disagree: bool
+) -> list[str]:
   """Draws two rows (the first seed that has latents), and says what is seen."""
   latents = tuple(_drawable(row) for row in drawn)
   moves = picture.moves(exam, latents)
-  picture.draw(moves, tuple(f"read from {letter}: {row.name}" for letter, row in zip("AB", drawn)), path)
+  picture.draw(
+    moves,
+    tuple(f"read from {letter}: {row.name}" for letter, row in zip("AB", drawn, strict=False)),
+    path,
+  )
   right_down = [exam.errors(one)[:, :2].mean(axis=0) for one in latents]
-  told = "; ".join(f"{name} {right:.3f} and {down:.3f}" for name, (right, down) in zip("AB", right_down))
+  told = "; ".join(
+    f"{name} {right:.3f} and {down:.3f}"
+    for name, (right, down) in zip("AB", right_down, strict=False)
+  )
   seeds = " and ".join(
     f"{name} is {row.name}" + f", seed {_seed(row, one)}" * row.trained
-    for name, row, one in zip("AB", drawn, latents)
+    for name, row, one in zip("AB", drawn, latents, strict=False)
   )
   which = "A is preferred by the published metrics, B by the exam"
   return [
     "## An example to look at",
     f"![Six pairs of pictures with the true move and the moves read from two latents]({path.name})",
-    f"Six of the {len(exam.set.rows(exam_set.TEST)):,} test pairs, from cameras and scenes that no probe was "
-    f"fitted on, drawn at random (seed {picture.SEED}; pairs {', '.join(str(one.pair) for one in moves)}), "
-    "not "
-    f"chosen. {seeds}. {which if disagree else 'No disagreement of these two is shown'}. Arrows begin at the "
-    "hand and show its move in the picture, right and down: the true one, and what kernel ridge, fitted on "
-    "the "
-    "fit part, reads from either latent. A ring is a move too short to draw. The squares in the pictures are "
-    "the cut beside them. Over all test pairs the squared error right and down, in units of the variance: "
-    f"{told}. Six pairs show what an error looks like; how large it is, the table says.",
+    f"Six of the {len(exam.set.rows(exam_set.TEST)):,} test pairs, from cameras and scenes that "
+    f"no probe was fitted on, drawn at random (seed {picture.SEED}; pairs "
+    f"{', '.join(str(one.pair) for one in moves)}), not chosen. {seeds}. "
+    f"{which if disagree else 'No disagreement of these two is shown'}. Arrows begin at the hand "
+    "and show its move in the picture, right and down: the true one, and what kernel ridge, "
+    "fitted on the fit part, reads from either latent. A ring is a move too short to draw. The "
+    "squares in the pictures are the cut beside them. Over all test pairs the squared error "
+    f"right and down, in units of the variance: {told}. Six pairs show what an error looks like; "
+    "how large it is, the table says.",
   ]
 
 
@@ -249,17 +279,15 @@ def closing(found: Found) -> str:
   single = [row.name for row in found.rows if row.trained and len(row.runs) == 1]
   lines = [
     "LP-MSE and S-PCFC are of demonstrations, the exam's error is of other pictures and moves: a "
-    "disagreement "
-    "shows that one of the two cannot stand for the other, not which is right about a use that was not "
-    "tried.",
+    "disagreement shows that one of the two cannot stand for the other, not which is right about "
+    "a use that was not tried.",
     "The rows are the project's own, no sample of all latents: the ranks are of these rows.",
   ]
   if single:
     lines.append(
-      "One seed each, so what is said of differences between them is about these trained models and not "
-      "about "
-      f"recipes: {'; '.join(single)}. Errors of single windows are not stored, so the standard error of a "
-      "difference in LP-MSE between two of them is an upper bound."
+      "One seed each, so what is said of differences between them is about these trained models "
+      f"and not about recipes: {'; '.join(single)}. Errors of single windows are not stored, so "
+      "the standard error of a difference in LP-MSE between two of them is an upper bound."
     )
   if found.left:
     lines.append(f"Left out: {'; '.join(found.left)}.")
@@ -272,7 +300,10 @@ def _seed(row: Row, one: Measured) -> int:
 
 def _folders(options: argparse.Namespace) -> list[pathlib.Path]:
   """Those of --runs and, where they are folders, of --pair."""
-  given = [*options.runs, *(path for name in options.pair or () if (path := pathlib.Path(name)).is_dir())]
+  given = [
+    *options.runs,
+    *(path for name in options.pair or () if (path := pathlib.Path(name)).is_dir()),
+  ]
   return list(dict.fromkeys(path.absolute() for path in given))
 
 

@@ -1,8 +1,9 @@
 """Which pairs of latents two kinds of measurement put in opposite order, and how sure that is.
 
-A disagreement of a pair is shown where every difference in it is: of LP-MSE, of S-PCFC where it is known, and
-of the exam's error. Its p is the largest of theirs (intersection-union test: Berger, Technometrics 24 (1982)
-295-300), and 1 where the values do not disagree; Holm's correction is over all pairs.
+A disagreement of a pair is shown where every difference in it is: of LP-MSE, of S-PCFC where it is
+known, and of the exam's error. Its p is the largest of theirs (intersection-union test: Berger,
+Technometrics 24 (1982) 295-300), and 1 where the values do not disagree; Holm's correction is over
+all pairs.
 """
 
 import dataclasses
@@ -25,8 +26,9 @@ _SAME_WINDOWS = ("dataset", "episode", "time", "camera", "group")
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-  """First less second latent, with its 95 % interval, two-sided p of "equal", and what the interval is
-  over."""
+  """First less second latent, with its 95 % interval, two-sided p of "equal", and what the interval
+  is over.
+  """
 
   value: float
   low: float = -math.inf
@@ -46,16 +48,17 @@ class Gap:
     )
 
 
-Within = Mapping[str, Callable[[Measured, Measured], Gap]]  # metric -> difference of two single latents
+# metric -> difference of two single latents
+Within = Mapping[str, Callable[[Measured, Measured], Gap]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Two latents whose values disagree: `published` is the one that LP-MSE (and S-PCFC) prefer, `exam` the one
-  that the exam prefers.
+  """Two latents whose values disagree: `published` is the one that LP-MSE (and S-PCFC) prefer,
+  `exam` the one that the exam prefers.
 
-  gaps: metric -> published less exam: below 0 for the published metrics, above for e_z. p, holm: of the
-    disagreement, the latter corrected.
+  gaps: metric -> published less exam: below 0 for the published metrics, above for e_z. p, holm: of
+    the disagreement, the latter corrected.
   """
 
   published: Row
@@ -90,7 +93,11 @@ def search(rows: Sequence[Row], within: Within) -> Search:
   every = list(itertools.combinations(rows, 2))
   found = [_judge(a, b, within) for a, b in every]
   corrected = runs.holm([1.0 if pair is None else pair.p for pair in found])
-  pairs = [dataclasses.replace(pair, holm=p) for pair, p in zip(found, corrected) if pair is not None]
+  pairs = [
+    dataclasses.replace(pair, holm=p)
+    for pair, p in zip(found, corrected, strict=False)
+    if pair is not None
+  ]
   return Search(len(every), sorted(pairs, key=lambda pair: (pair.holm, pair.p, -_strength(pair))))
 
 
@@ -104,7 +111,9 @@ def _strength(pair: Pair) -> float:
 
 def _judge(a: Row, b: Row, within: Within) -> Pair | None:
   """The pair in order, or None where its values do not disagree."""
-  known = {metric: value for metric in (*PUBLISHED, EXAM) if (value := _value(a, b, metric)) is not None}
+  known = {
+    metric: value for metric in (*PUBLISHED, EXAM) if (value := _value(a, b, metric)) is not None
+  }
   signs = {np.sign(value) for metric, value in known.items() if metric != EXAM}
   if len(signs) != 1 or not (sign := signs.pop()) or np.sign(known[EXAM]) != -sign:
     return None
@@ -114,8 +123,9 @@ def _judge(a: Row, b: Row, within: Within) -> Pair | None:
 
 
 def gap(a: Row, b: Row, metric: str, within: Within) -> Gap:
-  """a less b: over the seeds that both have where there are two or more, else of two latents, over what
-  `within` draws again."""
+  """A less b: over the seeds that both have where there are two or more, else of two latents, over
+  what `within` draws again.
+  """
   pairs = _matched(a, b, metric)
   return (
     over_seeds([one.value(metric) - other.value(metric) for one, other in pairs])
@@ -136,12 +146,17 @@ def over_seeds(differences: Sequence[float]) -> Gap:
 
 def _value(a: Row, b: Row, metric: str) -> float | None:
   pairs = _matched(a, b, metric)
-  return float(np.mean([one.value(metric) - other.value(metric) for one, other in pairs])) if pairs else None
+  return (
+    float(np.mean([one.value(metric) - other.value(metric) for one, other in pairs]))
+    if pairs
+    else None
+  )
 
 
 def _matched(a: Row, b: Row, metric: str) -> list[tuple[Measured, Measured]]:
-  """Runs by the seeds that both have (a row without training goes with every seed); without a common seed,
-  the first of each."""
+  """Runs by the seeds that both have (a row without training goes with every seed); without a
+  common seed, the first of each.
+  """
   if a.trained and b.trained:
     pairs = [(a.runs[seed], b.runs[seed]) for seed in sorted(set(a.runs) & set(b.runs))] or [
       (a.first, b.first)
@@ -159,9 +174,11 @@ def of_latents(exam: Exam) -> Within:
 
 
 def lp_mse(a: Measured, b: Measured) -> Gap:
-  """Errors of single windows are not stored, so the standard error is a bound that holds whatever the
-  correlation: the sum of both gains' over a row that both were compared with window by window, or of the two
-  errors' own."""
+  """Errors of single windows are not stored, so the standard error is a bound that holds whatever
+  the
+  correlation: the sum of both gains' over a row that both were compared with window by window, or
+  of the two errors' own.
+  """
   bounds = [a.lp_mse[1] + b.lp_mse[1]]
   bounds += [
     error + other
@@ -173,15 +190,18 @@ def lp_mse(a: Measured, b: Measured) -> Gap:
 
 
 def s_pcfc(a: Measured, b: Measured) -> Gap:
-  """Over held-out motions, paired by window; without an interval where a latent's past and future are not
-  stored."""
+  """Over held-out motions, paired by window; without an interval where a latent's past and future
+  are not stored.
+  """
   value, found = a.s_pcfc - b.s_pcfc, []
   for one in (a, b):
     path = one.folder and one.folder / "probe" / "latents.npz"
     if path is None or not path.is_file():
       return Gap(value)
     with np.load(path) as file:
-      found.append({name: file[name] for name in ("past", "future", *_SAME_WINDOWS) if name in file.files})
+      found.append(
+        {name: file[name] for name in ("past", "future", *_SAME_WINDOWS) if name in file.files}
+      )
   scores = [consistency.s_pcfc(each["past"], each["future"]) for each in found]
   same = all(
     name in found[0] and name in found[1] and np.array_equal(found[0][name], found[1][name])
@@ -197,7 +217,9 @@ def s_pcfc(a: Measured, b: Measured) -> Gap:
 
 
 def e_z(exam: Exam, a: Measured, b: Measured) -> Gap:
-  """Over test chains, paired; without an interval where a run's latents are not stored or do not fit."""
+  """Over test chains, paired; without an interval where a run's latents are not stored or do not
+  fit.
+  """
   if not (a.has_latents and b.has_latents):
     return Gap(a.e_z - b.e_z)
   test = exam.set.rows(exam_set.TEST)
@@ -216,7 +238,9 @@ def normal(value: float, error: float, unit: str) -> Gap:
   if not 0 < error < math.inf:
     return Gap(value)
   reach = stats.norm.ppf(0.975) * error
-  return Gap(value, value - reach, value + reach, float(2 * stats.norm.sf(abs(value) / error)), unit)
+  return Gap(
+    value, value - reach, value + reach, float(2 * stats.norm.sf(abs(value) / error)), unit
+  )
 
 
 def _estimated(found: resampling.Estimate, unit: str) -> Gap:
@@ -226,7 +250,9 @@ def _estimated(found: resampling.Estimate, unit: str) -> Gap:
 
 @dataclasses.dataclass(frozen=True)
 class Correlation:
-  """Of the ranks of n rows; nan where there are too few. p: two-sided, by permutations of the rows."""
+  """Of the ranks of n rows; nan where there are too few. p: two-sided, by permutations of the
+  rows.
+  """
 
   spearman: float
   kendall: float
@@ -239,7 +265,9 @@ LEAST = 4  # rows: of three, no order has a p below 0.3
 
 
 def correlation(rows: Sequence[Row], metric: str) -> Correlation:
-  """A published metric against the exam's error, over the rows that have both (means over seeds)."""
+  """A published metric against the exam's error, over the rows that have both (means over
+  seeds).
+  """
   values = [(value, row.mean(EXAM)) for row in rows if (value := row.mean(metric)) is not None]
   if len(values) < LEAST:
     return Correlation(*(math.nan,) * 4, len(values))
@@ -253,5 +281,9 @@ def correlation(rows: Sequence[Row], metric: str) -> Correlation:
   )
   kendall = stats.kendalltau(x, y)
   return Correlation(
-    float(drawn.statistic), float(kendall.statistic), float(drawn.pvalue), float(kendall.pvalue), len(values)
+    float(drawn.statistic),
+    float(kendall.statistic),
+    float(drawn.pvalue),
+    float(kendall.pvalue),
+    len(values),
   )

@@ -1,7 +1,7 @@
 """Six pairs of pictures, and on them the move that is read from two latents.
 
-Legend: V views of three pictures, P = 2V pairs, A numbers of the target, of which the first two are the move
-  right and down in widths of the picture.
+Legend: V views of three pictures, P = 2V pairs, A numbers of the target, of which the first two are
+  the move right and down in widths of the picture.
 """
 
 import dataclasses
@@ -23,20 +23,24 @@ from como_jax.tasks import exam_pictures
 
 PAIRS, SEED = 6, 2026  # drawn at random; the seed was chosen before a picture was made
 CLOSE = 0.085  # of a width: least half side of the cut around the hand
-PANEL, SHORT = 106, 5  # points: side of a panel, and the length below which a move is drawn as a ring
+# points: side of a panel, and the length below which a move is drawn as a ring
+PANEL, SHORT = 106, 5
 MOST = 380_000  # bytes of the PNG; above, it gets a palette of 256 colors
 TRUTH, FIRST, SECOND = (
   "#000000",
   plots.LIGHT.colours[4],
   plots.LIGHT.colours[0],
 )  # black, orange, blue; told apart in gray, too
-WIDTHS = (4.6, 3.0, 1.6)  # points: the last drawn is the thinnest, so that arrows on one another are all seen
+# points: the last drawn is the thinnest, so that arrows on one another are all seen
+WIDTHS = (4.6, 3.0, 1.6)
 
 
 @dataclasses.dataclass(frozen=True)
 class Move:
-  """One pair: its position, both pictures uint8 [H, W, 3], the hand's place in both [2, 2] in widths from the
-  middle, and the moves [2] in widths: the true one and those read from either latent."""
+  """One pair: its position, both pictures uint8 [H, W, 3], the hand's place in both [2, 2] in
+  widths from the
+  middle, and the moves [2] in widths: the true one and those read from either latent.
+  """
 
   pair: int
   pictures: tuple[np.ndarray, np.ndarray]
@@ -54,12 +58,13 @@ def moves(exam: Exam, latents: tuple[Measured, Measured]) -> list[Move]:
   with np.load(exam.folder / exam_set.TABLE) as file:
     if "place" not in file.files:
       raise errors.UserError(
-        f"{exam.folder / exam_set.TABLE}: array 'place' is missing: expected the hand's place [V, 3, 2] in "
-        "widths of "
-        f"the picture; {errors.nearest('place', file.files)}"
+        f"{exam.folder / exam_set.TABLE}: array 'place' is missing: expected the hand's place [V, "
+        f"3, 2] in widths of the picture; {errors.nearest('place', file.files)}"
       )
     place = file["place"]
-  chosen = np.sort(np.random.default_rng(SEED).choice(exam.set.rows(exam_set.TEST), PAIRS, replace=False))
+  chosen = np.sort(
+    np.random.default_rng(SEED).choice(exam.set.rows(exam_set.TEST), PAIRS, replace=False)
+  )
   read = [exam.probe(one).predict(exam.latents(one)[chosen])[:, :2] for one in latents]
   frames = exam_pictures.frames(exam.folder, 0)
   found = []
@@ -78,8 +83,9 @@ def moves(exam: Exam, latents: tuple[Measured, Measured]) -> list[Move]:
 
 
 def draw(found: Sequence[Move], names: tuple[str, str], path: pathlib.Path) -> None:
-  """The PNG: for each pair both pictures with the hand's place, and the first around it, with the three
-  arrows."""
+  """The PNG: for each pair both pictures with the hand's place, and the first around it, with the
+  three arrows.
+  """
   path.write_bytes(_small(_draw(found, plots.LIGHT, names=names)))
 
 
@@ -92,13 +98,16 @@ def _draw(found: Sequence[Move], theme: plots.Theme, *, names: tuple[str, str]) 
     ends = [begin + width * move for move in (one.true, *one.read)]
     middle, half = _cut(np.array([begin, *ends]), CLOSE * width)
     for axis, picture, title in zip(
-      axes[3 * i : 3 * i + 3], (0, 1, 0), (f"{i + 1}: first picture", "second picture", "first, at the hand")
+      axes[3 * i : 3 * i + 3],
+      (0, 1, 0),
+      (f"{i + 1}: first picture", "second picture", "first, at the hand"),
+      strict=False,
     ):
       axis.imshow(one.pictures[picture], extent=(0, width, height, 0), interpolation="nearest")
       axis.set(xticks=[], yticks=[])
       axis.grid(False)
       axis.set_title(title, fontsize=9, fontweight="normal")
-    for axis, place in zip(axes[3 * i : 3 * i + 2], (begin, end)):
+    for axis, place in zip(axes[3 * i : 3 * i + 2], (begin, end), strict=False):
       axis.add_patch(
         Rectangle(middle - half, 2 * half, 2 * half, fill=False, edgecolor="white", linewidth=1.0)
       )
@@ -109,26 +118,40 @@ def _draw(found: Sequence[Move], theme: plots.Theme, *, names: tuple[str, str]) 
       ylim=(middle[1] + half, middle[1] - half),
       facecolor=theme.faint,
     )
-    for tip, color, line in zip(ends, (TRUTH, FIRST, SECOND), WIDTHS):
+    for tip, color, line in zip(ends, (TRUTH, FIRST, SECOND), WIDTHS, strict=False):
       _arrow(close, begin, tip, color, line)
     close.plot(*begin, "o", color="white", markeredgecolor="black", markersize=5, zorder=5)
   handles = [
-    Line2D([], [], color=color, linewidth=line, marker=">", markevery=[1], markersize=9, label=label)
-    for color, line, label in zip((TRUTH, FIRST, SECOND), WIDTHS, ("true move", *names))
+    Line2D(
+      [], [], color=color, linewidth=line, marker=">", markevery=[1], markersize=9, label=label
+    )
+    for color, line, label in zip(
+      (TRUTH, FIRST, SECOND), WIDTHS, ("true move", *names), strict=False
+    )
   ]
   handles.insert(
     0,
     Line2D(
-      [], [], linestyle="", marker="o", color="white", markeredgecolor="black", markersize=5, label="hand"
+      [],
+      [],
+      linestyle="",
+      marker="o",
+      color="white",
+      markeredgecolor="black",
+      markersize=5,
+      label="hand",
     ),
   )
-  figure.legend(handles=handles, loc="outside lower center", ncols=2 if sum(map(len, names)) > 60 else 4)
+  figure.legend(
+    handles=handles, loc="outside lower center", ncols=2 if sum(map(len, names)) > 60 else 4
+  )
   return plots.png(figure)
 
 
 def _arrow(axis, begin: np.ndarray, end: np.ndarray, color: str, line: float) -> None:
-  """With a white edge, so that it is seen on any picture; a ring where the move is shorter than an arrow's
-  head can be."""
+  """With a white edge, so that it is seen on any picture; a ring where the move is shorter than an
+  arrow's head can be.
+  """
   length = PANEL * np.linalg.norm(end - begin) / abs(np.ptp(axis.get_xlim()))
   if length < SHORT:
     axis.plot(*begin, "o", color=color, markersize=6 + 2 * line, zorder=4, path_effects=_edge(1.0))

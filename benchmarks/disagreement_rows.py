@@ -1,5 +1,5 @@
-"""Rows that have both the published metrics and the exam: trained runs, and latents without training that
-both programs measure.
+"""Rows that have both the published metrics and the exam: trained runs, and latents without
+training that both programs measure.
 
 Legend: P pairs of the exam, Z numbers of a latent.
 """
@@ -39,12 +39,13 @@ class Measured:
   """What is known of one latent, of one run.
 
   Attributes:
-    lp_mse: LP-MSE of the action and its standard error over held-out motions (inf where it is not known).
+    lp_mse: LP-MSE of the action and its standard error over held-out motions (inf where it is not
+      known).
     e_z: error of the move in the exam.
     s_pcfc: None where it is not known.
-    gains: rows without training that the probe compares this one with, window by window: LP-MSE of each and
-      the standard error of this row's gain over it. Two latents with an equal LP-MSE there were compared with
-      the same row.
+    gains: rows without training that the probe compares this one with, window by window: LP-MSE of
+      each and the standard error of this row's gain over it. Two latents with an equal LP-MSE there
+      were compared with the same row.
     appearance: excess of the class that is read best.
     folder: of the run; None for a row without training.
     limits: of e_z's 95 % interval over test chains.
@@ -93,8 +94,9 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """All rows; folders that were left out, with reasons; what each row without training is, or why there is
-  none; the windows."""
+  """All rows; folders that were left out, with reasons; what each row without training is, or why
+  there is none; the windows.
+  """
 
   rows: list[Row]
   left: list[str]
@@ -114,20 +116,21 @@ class Exam:
     self.latents = functools.cache(self._latents)
 
   def s(self, e_z: float) -> float:
-    """S of an error of the move, with the controls that are stored now: a run's own file may be of older
-    ones."""
+    """S of an error of the move, with the controls that are stored now: a run's own file may be of
+    older ones.
+    """
     row = self.stored[DIFFERENCE]
     return (row["e_single"] - e_z) / (row["e_single"] - row["e_both"])
 
   def _latents(self, one: Measured) -> np.ndarray:
-    """z [P, Z]."""
+    """Z [P, Z]."""
     if one.folder is not None:
       return exam_set.load_latents(one.folder / "exam" / exam.LATENTS, self.set).z
     return components(self.folder, one.stored)
 
   def _probe(self, one: Measured) -> kernel_ridge.Probe:
-    """Of the moves, fitted on the fit part as `como_jax.exam.run` does (each number of the target has its own
-    kernel and ridge).
+    """Of the moves, fitted on the fit part as `como_jax.exam.run` does (each number of the target
+    has its own kernel and ridge).
 
     Raises:
       errors.UserError: its error on the test is not the one that is stored of this row.
@@ -140,9 +143,8 @@ class Exam:
     )
     if abs(again - one.e_z) > NEAR:
       raise errors.UserError(
-        f"{one.folder or one.stored}: error of the move {again:.3f} read from its latents, {one.e_z:.3f} "
-        "stored: "
-        "latents and exam.json are of different sets"
+        f"{one.folder or one.stored}: error of the move {again:.3f} read from its latents, "
+        f"{one.e_z:.3f} stored: latents and exam.json are of different sets"
       )
     return probe
 
@@ -159,25 +161,32 @@ class Exam:
 
 
 def components(folder: pathlib.Path, name: str) -> np.ndarray:
-  """z [P, Z] of one of the rows that are components of all pairs' change or of one of their pictures, as
-  `exam_rows.build` makes them. (It cannot build its rows from the set that ships, which does not hold the true poses.)"""
+  """Latents z [P, Z] of a row of components, as `exam_rows.build` makes them.
+
+  The components are of all pairs' change or of one of their pictures. (`exam_rows.build` cannot
+  build its rows from the set that ships, which does not hold the true poses.)
+  """
   if name == FLOW:  # needs no encoder
     values = exam_pictures.frames(folder, presets.preset("motion", "debug")["image_size"])
     change = exam_rows.moved_cells(Pictures.first(values), Pictures.second(values))
   else:
     values = exam_pictures.load(folder).tokens.astype(np.float32)
     first, second = Pictures.first(values), Pictures.second(values)
-    change = {DIFFERENCE: lambda: second - first, FIRST: lambda: first, FUTURE: lambda: second}[name]()
+    change = {DIFFERENCE: lambda: second - first, FIRST: lambda: first, FUTURE: lambda: second}[
+      name
+    ]()
   change = change.reshape(len(change), -1)
   fit = exam_set.load(folder).rows(exam_set.FIT)
   chosen = fit[:: max(1, len(fit) // 4_000)]
-  project = exam_rows.components((first.reshape(change.shape) if name == FUTURE else change)[chosen], exam_rows.COMPONENTS)
+  project = exam_rows.components(
+    (first.reshape(change.shape) if name == FUTURE else change)[chosen], exam_rows.COMPONENTS
+  )
   return project(change)
 
 
 def read(folders: Iterable[pathlib.Path], stored: Mapping[str, Mapping[str, Any]]) -> Found:
-  """Rows of the folders as benchmarks/variants.py leaves them, and the rows without training that can be
-  paired.
+  """Rows of the folders as benchmarks/variants.py leaves them, and the rows without training that
+  can be paired.
 
   Args:
     folders: NAME-STEPS-SEED, or any other name: a row of one run.
@@ -210,10 +219,11 @@ def read(folders: Iterable[pathlib.Path], stored: Mapping[str, Mapping[str, Any]
   if not runs:
     raise errors.UserError(f"--runs: no folder can be used: {'; '.join(left) or 'none given'}")
   rows = [Row(name, dict(sorted(found.items()))) for name, found in runs.items()]
-  rows += [Row(f"{row} (no training)", {0: measured}, trained=False) for row, (_, measured) in fixed.items()]
-  untrained = {row: reason for row, reason in reversed(told)} | {
-    row: reason for row, (reason, _) in fixed.items()
-  }
+  rows += [
+    Row(f"{row} (no training)", {0: measured}, trained=False)
+    for row, (_, measured) in fixed.items()
+  ]
+  untrained = dict(reversed(told)) | {row: reason for row, (reason, _) in fixed.items()}
   return Found(rows, left, [f"{row}: {reason}" for row, reason in untrained.items()], windows)
 
 
@@ -226,7 +236,9 @@ def named(folder: pathlib.Path) -> tuple[str, int]:
   return f"{NAMES.get(name, name)}, {steps} step{'s' * (steps != '1')}", int(seed)
 
 
-def _files(folder: pathlib.Path, stored: Mapping[str, Mapping[str, Any]]) -> tuple[dict, dict, dict, str]:
+def _files(
+  folder: pathlib.Path, stored: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict, dict, dict, str]:
   """(rows of the probe, rows of the exam, config of the run or {}, the probe's windows).
 
   Raises:
@@ -237,7 +249,8 @@ def _files(folder: pathlib.Path, stored: Mapping[str, Mapping[str, Any]]) -> tup
   for row, where, key in (("trained", probed, "lp_mse"), ("trained", taken.get("rows", {}), "e_z")):
     if where.get(row, {}).get(key) is None:
       raise Left(
-        f"{'probe/metrics.json' if key == 'lp_mse' else 'exam/exam.json'}: row 'trained' has no {key!r}"
+        f"{'probe/metrics.json' if key == 'lp_mse' else 'exam/exam.json'}: row 'trained' has no "
+        f"{key!r}"
       )
   same = taken["rows"].get(DIFFERENCE, {}).get("e_z")
   if (
@@ -251,8 +264,8 @@ def _files(folder: pathlib.Path, stored: Mapping[str, Mapping[str, Any]]) -> tup
     )
   fitted = _json(folder / "probe" / "config.json", {}).get("fit_windows", "an unknown number of")
   windows = (
-    f"{metrics.get('windows')} held-out windows, {fitted} to fit on, of {', '.join(metrics.get('data', ()))} "
-    "at "
+    f"{metrics.get('windows')} held-out windows, {fitted} to fit on, of "
+    f"{', '.join(metrics.get('data', ()))} at "
     f"{', '.join(map(str, metrics.get('offset_seconds', ())))} s"
   )
   return probed, taken["rows"], _json(folder / "motion" / "config.json", {}), windows
@@ -265,14 +278,20 @@ def _json(path: pathlib.Path, default: dict | None = None) -> dict:
     if default is not None:
       return default
     reason = (
-      "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
+      "is missing"
+      if isinstance(error, FileNotFoundError)
+      else f"cannot be read ({type(error).__name__})"
     )
     raise Left(f"{path.parent.name}/{path.name} {reason}") from None
 
 
 def _trained(folder: pathlib.Path, probed: dict, taken: dict) -> Measured:
   row, gains = probed["trained"], []
-  for over, key in (("difference", "lp_gain_difference"), ("untrained", "lp_gain"), ("first-only", "lp_gain_first")):
+  for over, key in (
+    ("difference", "lp_gain_difference"),
+    ("untrained", "lp_gain"),
+    ("first-only", "lp_gain_first"),
+  ):
     if row.get(key) is not None and probed.get(over, {}).get("lp_mse") is not None:
       gains.append((_pair(probed[over]["lp_mse"])[0], _pair(row[key])[1]))
   return Measured(
@@ -289,8 +308,9 @@ def _trained(folder: pathlib.Path, probed: dict, taken: dict) -> Measured:
 def _untrained(
   probed: dict, taken: dict, motion: dict, stored: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str, Measured | None]]:
-  """(the exam's row, what the two latents are or why they are not one, its numbers) of what both programs
-  measure without training."""
+  """(the exam's row, what the two latents are or why they are not one, its numbers) of what both
+  programs measure without training.
+  """
   width, idm = int(taken["trained"].get("width", 0)), motion.get("model", {}).get("idm", {})
   difference, start = (probed.get(name, {}) for name in ("difference", "untrained"))
   found = []
@@ -309,21 +329,25 @@ def _untrained(
   else:
     value, error = _pair(difference["lp_mse"])
     told = (
-      f"{width} principal components of the difference of the shipped encoder's features, in the probe's row "
-      '"difference" and in the '
-      "exam's, fitted on each program's own pairs; the probe's features include the CLS token, the exam's do "
-      "not; S-PCFC is not known"
+      f"{width} principal components of the difference of the shipped encoder's features, in the "
+      "probe's row \"difference\" and in the exam's, fitted on each program's own pairs; the "
+      "probe's features include the CLS token, the exam's do not; S-PCFC is not known"
     )
-    found.append((DIFFERENCE, told, _fixed(DIFFERENCE, stored, (value, error), gains=((value, 0.0),))))
+    found.append(
+      (DIFFERENCE, told, _fixed(DIFFERENCE, stored, (value, error), gains=((value, 0.0),)))
+    )
     for name, row, s_pcfc in ((FIRST, "first-only", None), (FUTURE, "second-only", 1.0)):
       if probed.get(row, {}).get("lp_mse") is not None and name in stored:
         value, error = _pair(probed[row]["lp_mse"])
         told = (
-          f'{width} principal components of one picture in the shipped encoder\'s features, in the probe\'s row "{row}" and in '
-          "the exam's, fitted on each program's own pictures; the probe's features include the CLS token, the exam's do not"
+          f"{width} principal components of one picture in the shipped encoder's features, in the "
+          f"probe's row \"{row}\" and in the exam's, fitted on each program's own pictures; the "
+          "probe's features include the CLS token, the exam's do not"
           + ("; S-PCFC is 1, the same picture twice" if s_pcfc else "; S-PCFC is not known")
         )
-        found.append((name, told, _fixed(name, stored, (value, error), s_pcfc=s_pcfc, gains=((value, 0.0),))))
+        found.append(
+          (name, told, _fixed(name, stored, (value, error), s_pcfc=s_pcfc, gains=((value, 0.0),)))
+        )
   starts = (
     FLOW in stored
     and idm.get("components_of") == "flow"
@@ -333,7 +357,10 @@ def _untrained(
     found.append(
       (
         FLOW,
-        "no run starts as so many components of the flow (configs/motion.py:small without path=none)",
+        (
+          "no run starts as so many components of the flow (configs/motion.py:small without "
+          "path=none)"
+        ),
         None,
       )
     )
@@ -344,8 +371,8 @@ def _untrained(
       all(probed["trained"].get(key) is not None for key in ("lp_gain", "lp_gain_difference"))
       and difference.get("lp_mse") is not None
     ):
-      # Its gain over "difference" is the trained row's less the trained row's over it: at most the sum of
-      # both errors.
+      # Its gain over "difference" is the trained row's less the trained row's over it: at most the
+      # sum of both errors.
       gains.append(
         (
           _pair(difference["lp_mse"])[0],
@@ -354,17 +381,18 @@ def _untrained(
       )
     pool = idm.get("components_pool", 1)
     told = (
-      f'{width} principal components of the same classical optical flow, the probe\'s row "untrained" of a '
-      "run that starts as them "
-      f"(path=flow) and the exam's row; of means over {pool} x {pool} patches in the run and over 4 x 4 "
-      "pixels in the exam, fitted on each "
+      f"{width} principal components of the same classical optical flow, the probe's row "
+      '"untrained" of a run that starts as them (path=flow) and the exam\'s row; of means over '
+      f"{pool} x {pool} patches in the run and over 4 x 4 pixels in the exam, fitted on each "
       "program's own pairs; S-PCFC is of the run's components, scaled to mean square 1"
     )
     found.append(
       (
         FLOW,
         told,
-        _fixed(FLOW, stored, (value, error), s_pcfc=_finite(start.get("s_pcfc")), gains=tuple(gains)),
+        _fixed(
+          FLOW, stored, (value, error), s_pcfc=_finite(start.get("s_pcfc")), gains=tuple(gains)
+        ),
       )
     )
   return found

@@ -1,11 +1,16 @@
-"""What does labelling cost beyond the frozen encoder? Frames a second of each part, in one run, on one machine.
+r"""What does labelling cost beyond the frozen encoder?
 
-python benchmarks/extract.py [--preset debug|published] [--data DIR] [--frames 1024] [--batch-size 64] [--rounds 3] [--out]
-    about a minute on 2 CPU cores (small model, the bundled data); the weights are random, which does not change the speed
-The rows: the encoder alone on frames that lie on the device; the same and the rest of the model (a pair for every frame), which is
-the least that labels can cost; the stream, on frames in the host's memory and with the ring of features; everything, with decoding and
-files. The rounds alternate between the rows, the best of each counts. CPU time is that of all threads of this process: on a busy machine
-without an accelerator it is the figure to compare.
+Frames a second of each part, in one run, on one machine.
+
+python benchmarks/extract.py [--preset debug|published] [--data DIR] [--frames 1024] \
+    [--batch-size 64] [--rounds 3] [--out]
+    about a minute on 2 CPU cores (small model, the bundled data); the weights are random, which
+    does not change the speed
+The rows: the encoder alone on frames that lie on the device; the same and the rest of the model (a
+pair for every frame), which is the least that labels can cost; the stream, on frames in the host's
+memory and with the ring of features; everything, with decoding and files. The rounds alternate
+between the rows, the best of each counts. CPU time is that of all threads of this process: on a
+busy machine without an accelerator it is the figure to compare.
 """
 
 import argparse
@@ -17,23 +22,25 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-import common  # noqa: E402
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
+import common
+import jax
+import numpy as np
 
-from como_jax import config as config_lib  # noqa: E402
-from como_jax import models, presets, weights  # noqa: E402
-from como_jax.data import shards  # noqa: E402
-from como_jax.models import pixels  # noqa: E402
-from como_jax.parallel import mesh as mesh_lib  # noqa: E402
-from como_jax.tasks import extract  # noqa: E402
-from como_jax.train import rng  # noqa: E402
+from como_jax import config as config_lib
+from como_jax import models, presets, weights
+from como_jax.data import shards
+from como_jax.models import pixels
+from como_jax.parallel import mesh as mesh_lib
+from como_jax.tasks import extract
+from como_jax.train import rng
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "extract.py"
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--preset", default="debug", choices=("debug", "published"))
   parser.add_argument("--data", default="bundled")
   parser.add_argument("--offset-seconds", type=float, default=0.15)
@@ -46,8 +53,16 @@ def main() -> None:
     model = models.build(section)
     params = jax.device_get(jax.jit(model.init)(rng.key(0, "init")))
     weights.save(f"{folder}/model", params, {"model": section, "data": {}})
-    config = config_lib.parse(["main", f"--config={CONFIG}", f"--config.checkpoint={folder}/model", f"--config.data.path={options.data}",
-                               f"--config.offset_seconds={options.offset_seconds}", f"--config.batch_size={options.batch_size}"]).config
+    config = config_lib.parse(
+      [
+        "main",
+        f"--config={CONFIG}",
+        f"--config.checkpoint={folder}/model",
+        f"--config.data.path={options.data}",
+        f"--config.offset_seconds={options.offset_seconds}",
+        f"--config.batch_size={options.batch_size}",
+      ]
+    ).config
     work, model, params = extract.open_work(config)
     measure(options, config, work, model, params, pathlib.Path(folder))
 
@@ -57,7 +72,9 @@ def measure(options, config, work, model, params, folder: pathlib.Path) -> None:
   mesh, size = extract.make_mesh(config), options.batch_size
   steps = max(2, options.frames // size)
   stride = work.plan.reach
-  pictures = np.random.default_rng(0).integers(0, 256, (size, model.image_size, model.image_size, 3), np.uint8)
+  pictures = np.random.default_rng(0).integers(
+    0, 256, (size, model.image_size, model.image_size, 3), np.uint8
+  )
   on_device = jax.device_put(pictures, mesh_lib.batch_sharding(mesh))
   held = jax.device_put(params, mesh_lib.replicated(mesh))
   part = _first_episodes(work, options.frames)
@@ -71,36 +88,72 @@ def measure(options, config, work, model, params, folder: pathlib.Path) -> None:
 
   def streamed(number: int) -> int:
     for step in range(steps):
-      stream.add(pictures, [(t - stride, t, None) for t in range(step * size, (step + 1) * size) if t >= stride])
+      stream.add(
+        pictures,
+        [(t - stride, t, None) for t in range(step * size, (step + 1) * size) if t >= stride],
+      )
     stream.finish()
     return steps * size
 
   def whole(number: int) -> int:
     out = folder / f"labels-{number}"
     out.mkdir()
-    return extract.extract(str(out), part, stream, config=config, process_index=0, process_count=1)["frames"]
+    return extract.extract(str(out), part, stream, config=config, process_index=0, process_count=1)[
+      "frames"
+    ]
 
   encoder = jax.jit(lambda p, x: model.features(p, pixels.normalise(x)))
   both = jax.jit(lambda p, x: _motion(model, p, pixels.normalise(x)))
-  rows = {"encoder": lambda number: repeated(encoder), "encoder and pairs": lambda number: repeated(both), "stream": streamed, "extract": whole}
+  rows = {
+    "encoder": lambda number: repeated(encoder),
+    "encoder and pairs": lambda number: repeated(both),
+    "stream": streamed,
+    "extract": whole,
+  }
   measured: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
   for number in range(options.rounds + 1):
     for name, run in rows.items():
       wall, used = time.monotonic(), time.process_time()
       frames = run(number)
       if number:  # the first round compiles
-        measured[name].append((frames / (time.monotonic() - wall), 1e3 * (time.process_time() - used) / frames))
+        measured[name].append(
+          (frames / (time.monotonic() - wall), 1e3 * (time.process_time() - used) / frames)
+        )
   best = {name: max(rate for rate, _ in values) for name, values in measured.items()}
-  rows = [(name, f"{best[name]:.1f}", f"{best[name] / best['encoder']:.3f}", f"{best[name] / best['encoder and pairs']:.3f}",
-           f"{min(rate for rate, _ in values):.1f}", f"{min(cpu for _, cpu in values):.2f}") for name, values in measured.items()]
-  setting = (f"{options.preset} model, {model.image_size} px, {model.config['dtype']}, batches of {size}, {len(part.plan.segments)} segments of {options.data}, "
-             f"offset of {stride} frames; best of {options.rounds} rounds.")
-  columns = ("", "frames/s", "ratio to the encoder", "ratio to encoder and pairs", "slowest round", "CPU ms a frame")
-  common.finish(f"extract-{options.preset}", "What labelling costs beyond the frozen encoder", [setting, common.table(columns, rows)], options)
+  rows = [
+    (
+      name,
+      f"{best[name]:.1f}",
+      f"{best[name] / best['encoder']:.3f}",
+      f"{best[name] / best['encoder and pairs']:.3f}",
+      f"{min(rate for rate, _ in values):.1f}",
+      f"{min(cpu for _, cpu in values):.2f}",
+    )
+    for name, values in measured.items()
+  ]
+  setting = (
+    f"{options.preset} model, {model.image_size} px, {model.config['dtype']}, batches of {size}, "
+    f"{len(part.plan.segments)} segments of {options.data}, offset of {stride} frames; best of "
+    f"{options.rounds} rounds."
+  )
+  columns = (
+    "",
+    "frames/s",
+    "ratio to the encoder",
+    "ratio to encoder and pairs",
+    "slowest round",
+    "CPU ms a frame",
+  )
+  common.finish(
+    f"extract-{options.preset}",
+    "What labelling costs beyond the frozen encoder",
+    [setting, common.table(columns, rows)],
+    options,
+  )
 
 
 def _motion(model, params, images):
-  """z of each frame and its neighbour in the batch."""
+  """Z of each frame and its neighbour in the batch."""
   tokens = model.features(params, images)
   return model.encode(params, images, images[::-1], features=(tokens, tokens[::-1])).z
 
@@ -113,7 +166,9 @@ def _first_episodes(work: extract.Work, frames: int) -> extract.Work:
   ends = np.cumsum(segments.count[mine] * len(work.plan.cameras))
   last = int(mine[min(np.searchsorted(ends, frames), len(mine) - 1)])
   keep = np.zeros(len(table), bool)
-  keep[: int(segments.last_row[last])] = table.shard[: int(segments.last_row[last])] == table.shard.min()
+  keep[: int(segments.last_row[last])] = (
+    table.shard[: int(segments.last_row[last])] == table.shard.min()
+  )
   plan = dataclasses.replace(work.plan, segments=shards.segments(table, keep))
   return dataclasses.replace(work, plan=plan)
 

@@ -1,10 +1,15 @@
-"""Does a gripper open and close? Policies of grasping tasks of Meta-World, by this code and, to compare, by another checkout of it.
+r"""Does a gripper open and close?
 
-python benchmarks/gripper.py --workdir DIR [--before CHECKOUT] [--tasks pick-place bin-picking] [--steps 1000] [--episodes 25] ...
-Collects scripted demonstrations of each task, trains a small DiT and a small GPT on them under either normalization, counts how often the
-right one of the gripper's two values is said on held-out demonstrations, and rolls those of the normalizations in --rollouts out: success,
-whether the object was ever held between both fingers, and how often the gripper was told to close near the object and away from it.
-Finished parts are kept, so it can be stopped and run again. Writes DIR/gripper.{md,json}, and a page in benchmarks/results with --out.
+Policies of grasping tasks of Meta-World, by this code and, to compare, by another checkout of it.
+
+python benchmarks/gripper.py --workdir DIR [--before CHECKOUT] [--tasks pick-place \
+    bin-picking] [--steps 1000] [--episodes 25] ...
+Collects scripted demonstrations of each task, trains a small DiT and a small GPT on them under
+either normalization, counts how often the right one of the gripper's two values is said on held-out
+demonstrations, and rolls those of the normalizations in --rollouts out: success, whether the object
+was ever held between both fingers, and how often the gripper was told to close near the object and
+away from it. Finished parts are kept, so it can be stopped and run again. Writes
+DIR/gripper.{md,json}, and a page in benchmarks/results with --out.
 """
 
 import argparse
@@ -17,32 +22,67 @@ import sys
 ROOT = pathlib.Path(__file__).parent.parent
 MODES = ("standard", "quantile")
 GRIPPER = 3  # of Meta-World's four actions
-CAMERAS = ("corner", "gripperPOV")  # one sees the goal, one the fingers; sorted, as older versions take them
-COMMON = ("--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False", f"--config.policy.cameras={CAMERAS!r}",
-          "--config.model.cameras=2", "--config.model.pool=4", "--config.model.chunk=16", "--config.train.batch_size=32",
-          "--config.train.tensorboard=False", "--config.train.evaluate_every=0", "--config.evaluation.examples=256")
+# one sees the goal, one the fingers; sorted, as older versions take them
+CAMERAS = ("corner", "gripperPOV")
+COMMON = (
+  "--config.policy.cache_tokens=True",
+  "--config.data.augment.shift.on=False",
+  f"--config.policy.cameras={CAMERAS!r}",
+  "--config.model.cameras=2",
+  "--config.model.pool=4",
+  "--config.model.chunk=16",
+  "--config.train.batch_size=32",
+  "--config.train.tensorboard=False",
+  "--config.train.evaluate_every=0",
+  "--config.evaluation.examples=256",
+)
 
 
 WIDTH = 64  # of trunk and body: half of the small preset's, for a CPU
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--workdir", type=lambda text: pathlib.Path(text).absolute(), required=True)
-  parser.add_argument("--before", type=lambda text: pathlib.Path(text).absolute(), help="a checkout of an older version")
+  parser.add_argument(
+    "--before",
+    type=lambda text: pathlib.Path(text).absolute(),
+    help="a checkout of an older version",
+  )
   parser.add_argument("--tasks", nargs="+", default=["pick-place", "bin-picking"])
   parser.add_argument("--policies", nargs="+", default=["gpt", "dit"], choices=("gpt", "dit"))
-  parser.add_argument("--rollouts", nargs="*", default=["standard"], choices=MODES, help="normalizations whose policies are rolled out")
+  parser.add_argument(
+    "--rollouts",
+    nargs="*",
+    default=["standard"],
+    choices=MODES,
+    help="normalizations whose policies are rolled out",
+  )
   parser.add_argument("--demonstrations", type=int, default=100, help="to collect of each task")
-  parser.add_argument("--used", type=int, default=0, help="of them, to train on; 0 = all but those held out")
+  parser.add_argument(
+    "--used", type=int, default=0, help="of them, to train on; 0 = all but those held out"
+  )
   parser.add_argument("--steps", type=int, default=1000)
   parser.add_argument("--episodes", type=int, default=25)
-  parser.add_argument("--max-steps", type=int, default=250, help="control steps after which an episode has failed")
+  parser.add_argument(
+    "--max-steps", type=int, default=250, help="control steps after which an episode has failed"
+  )
   parser.add_argument("--execute", type=int, default=8)
-  parser.add_argument("--prefix", default="", help="words before every command, for example 'nice -n 10'")
+  parser.add_argument(
+    "--prefix", default="", help="words before every command, for example 'nice -n 10'"
+  )
   parser.add_argument("--out", action="store_true", help="write the page in benchmarks/results")
-  parser.add_argument("--score", nargs=3, metavar=("RUN", "KIND", "CODE"), help="of one trained policy, which the program asks itself for")
-  parser.add_argument("--roll", nargs=3, metavar=("RUN", "TASK", "CODE"), help="the same, for its episodes")
+  parser.add_argument(
+    "--score",
+    nargs=3,
+    metavar=("RUN", "KIND", "CODE"),
+    help="of one trained policy, which the program asks itself for",
+  )
+  parser.add_argument(
+    "--roll", nargs=3, metavar=("RUN", "TASK", "CODE"), help="the same, for its episodes"
+  )
   options = parser.parse_args()
   if options.score:
     print(json.dumps(score(*options.score, options)))
@@ -54,53 +94,140 @@ def main() -> None:
   versions = [(name, code) for name, code in (("before", options.before), ("after", ROOT)) if code]
   for task in options.tasks:
     _demonstrations(options, task)
-  parts = [(mode, task, kind, version) for mode in (*options.rollouts, *(mode for mode in MODES if mode not in options.rollouts))
-           for task in options.tasks for kind in options.policies for version in versions]
+  parts = [
+    (mode, task, kind, version)
+    for mode in (*options.rollouts, *(mode for mode in MODES if mode not in options.rollouts))
+    for task in options.tasks
+    for kind in options.policies
+    for version in versions
+  ]
   for rolls in (False, True):  # what takes long comes last
     for mode, task, kind, (version, code) in parts:
-      rows[f"{task}, {kind}, {mode}, {version}"] = _row(options, task, kind, mode, version, code, rolls=rolls and mode in options.rollouts)
+      rows[f"{task}, {kind}, {mode}, {version}"] = _row(
+        options, task, kind, mode, version, code, rolls=rolls and mode in options.rollouts
+      )
       _table(options, rows)
   import common  # not for --score and --roll, which have another checkout's modules
-  common.finish("gripper", "Does a gripper open and close?", [(options.workdir / "gripper.md").read_text()], options)
+
+  common.finish(
+    "gripper",
+    "Does a gripper open and close?",
+    [(options.workdir / "gripper.md").read_text()],
+    options,
+  )
 
 
 def _demonstrations(options: argparse.Namespace, task: str) -> None:
   folder = options.workdir / f"collect-{task}"
   if not (folder / "dataset" / "meta" / "collection.json").exists():
     # No wandering: it holds the gripper open by another command than some experts do.
-    _main(options, ROOT, "configs/collect.py:mini", folder, f"--config.tasks={(task,)!r}", "--config.workers=1",
-          f"--config.collect.cameras={CAMERAS!r}", "--config.collect.image_size=64", "--config.collect.repeated=0",
-          f"--config.collect.motions={options.demonstrations}", "--config.collect.scenes=(0,)", "--config.collect.wander=(0,0)",
-          "--config.collect.seed=11")
+    _main(
+      options,
+      ROOT,
+      "configs/collect.py:mini",
+      folder,
+      f"--config.tasks={(task,)!r}",
+      "--config.workers=1",
+      f"--config.collect.cameras={CAMERAS!r}",
+      "--config.collect.image_size=64",
+      "--config.collect.repeated=0",
+      f"--config.collect.motions={options.demonstrations}",
+      "--config.collect.scenes=(0,)",
+      "--config.collect.wander=(0,0)",
+      "--config.collect.seed=11",
+    )
 
 
-def _words(options: argparse.Namespace, kind: str, mode: str, data: pathlib.Path, *, named: bool) -> list[str]:
-  """The training's arguments; `named`: an older version has to be told which action is the gripper."""
-  entry = {"path": str(data), "robot": "robot", "cameras": CAMERAS, **({"episodes": (0, options.used)} if options.used else {})}
+def _words(
+  options: argparse.Namespace, kind: str, mode: str, data: pathlib.Path, *, named: bool
+) -> list[str]:
+  """The training's arguments; `named`: an older version has to be told which action is the
+  gripper.
+  """
+  entry = {
+    "path": str(data),
+    "robot": "robot",
+    "cameras": CAMERAS,
+    **({"episodes": (0, options.used)} if options.used else {}),
+  }
   sizes = dict(width=WIDTH, heads=4, mlp=4 * WIDTH)
-  words = [f"--config.model.{part}.{name}={value}" for part in ("trunk", kind) for name, value in sizes.items()]
-  words += [f"--config.data.mixture={(entry,)!r}", f"--config.policy.normalisation={mode}", f"--config.train.steps={options.steps}", *COMMON]
+  words = [
+    f"--config.model.{part}.{name}={value}"
+    for part in ("trunk", kind)
+    for name, value in sizes.items()
+  ]
+  words += [
+    f"--config.data.mixture={(entry,)!r}",
+    f"--config.policy.normalisation={mode}",
+    f"--config.train.steps={options.steps}",
+    *COMMON,
+  ]
   gripper = {"robot": (GRIPPER,)}
   return words + [f"--config.model.gpt.gripper={gripper!r}"] * (named and kind == "gpt")
 
 
-def _row(options: argparse.Namespace, task: str, kind: str, mode: str, version: str, code: pathlib.Path, *,
-         rolls: bool) -> dict:
+def _row(
+  options: argparse.Namespace,
+  task: str,
+  kind: str,
+  mode: str,
+  version: str,
+  code: pathlib.Path,
+  *,
+  rolls: bool,
+) -> dict:
   """What became of one policy, from its files where it has been run."""
   folder = options.workdir / f"{task}-{kind}-{mode}-{version}"
   data = options.workdir / f"collect-{task}" / "dataset"
   if not (folder / "policy" / "weights").exists():
     again = ["--resume"] if (folder / "policy" / "config.json").exists() else []
-    _main(options, code, f"configs/policy.py:small,policy={kind}", folder / "policy",
-          *_words(options, kind, mode, data, named=version == "before"), *again)
+    _main(
+      options,
+      code,
+      f"configs/policy.py:small,policy={kind}",
+      folder / "policy",
+      *_words(options, kind, mode, data, named=version == "before"),
+      *again,
+    )
   said = folder / "score.json"
   if not said.exists():
-    words = [sys.executable, __file__, "--workdir", str(options.workdir), "--steps", str(options.steps), "--used", str(options.used), "--score", str(folder), kind, str(code)]
-    said.write_text(subprocess.run(_prefixed(options, words), cwd=code, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    words = [
+      sys.executable,
+      __file__,
+      "--workdir",
+      str(options.workdir),
+      "--steps",
+      str(options.steps),
+      "--used",
+      str(options.used),
+      "--score",
+      str(folder),
+      kind,
+      str(code),
+    ]
+    said.write_text(
+      subprocess.run(
+        _prefixed(options, words), cwd=code, check=True, stdout=subprocess.PIPE, text=True
+      ).stdout.splitlines()[-1]
+    )
   row = json.loads(said.read_text())
   if rolls and len(_episodes(folder)) < options.episodes:
-    words = [sys.executable, __file__, "--workdir", str(options.workdir), "--episodes", str(options.episodes),
-             "--max-steps", str(options.max_steps), "--execute", str(options.execute), "--roll", str(folder), task, str(code)]
+    words = [
+      sys.executable,
+      __file__,
+      "--workdir",
+      str(options.workdir),
+      "--episodes",
+      str(options.episodes),
+      "--max-steps",
+      str(options.max_steps),
+      "--execute",
+      str(options.execute),
+      "--roll",
+      str(folder),
+      task,
+      str(code),
+    ]
     subprocess.run(_prefixed(options, words), cwd=code, check=True)
   return row | {"episodes": _episodes(folder)}
 
@@ -142,21 +269,30 @@ def roll(run: str, task: str, code: str, options: argparse.Namespace) -> None:
         if simulator.success:
           break
     with (folder / "episodes.jsonl").open("a") as file:
-      file.write(json.dumps({"success": bool(simulator.success), "held": held, "steps": steps, **told}) + "\n")
+      file.write(
+        json.dumps({"success": bool(simulator.success), "held": held, "steps": steps, **told})
+        + "\n"
+      )
   simulator.close()
 
 
 def _holds(env) -> bool:
   """Whether both fingers press on the object; its shapes have no name in every task."""
-  shapes = [i for i, body in enumerate(env.model.geom_bodyid) if env.model.body_rootid[body] == env.model.body("obj").id]
+  shapes = [
+    i
+    for i, body in enumerate(env.model.geom_bodyid)
+    if env.model.body_rootid[body] == env.model.body("obj").id
+  ]
   return any(env.touching_object(shape) for shape in shapes)
 
 
 def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
-  """How often a policy says the right one of the gripper's two values on held-out demonstrations; in the units of the robot.
+  """How often a policy says the right one of the gripper's two values on held-out demonstrations;
+  in the units of the robot.
 
-  Right is the side of the middle between the two, so that a policy that says neither of them is judged too. Works with any version of
-  the code in which a policy task has `resolve` and an evaluation walk.
+  Right is the side of the middle between the two, so that a policy that says neither of them is
+  judged too. Works with any version of the code in which a policy task has `resolve` and an
+  evaluation walk.
   """
   sys.path.insert(0, code)
   import numpy as np
@@ -169,38 +305,77 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
 
   folder = pathlib.Path(run)
   stored = json.loads((folder / "policy" / "config.json").read_text())
-  words = _words(options, kind, stored["policy"]["normalisation"], pathlib.Path(stored["data"]["mixture"][0]["path"]), named=False)
-  config = config_lib.parse(["main", f"--config={code}/configs/policy.py:small,policy={kind}", *words]).config
+  words = _words(
+    options,
+    kind,
+    stored["policy"]["normalisation"],
+    pathlib.Path(stored["data"]["mixture"][0]["path"]),
+    named=False,
+  )
+  config = config_lib.parse(
+    ["main", f"--config={code}/configs/policy.py:small,policy={kind}", *words]
+  ).config
   _, ready = policy_task.resolve(config)
   acting = serving.Policy.load(str(folder / "policy"), batch_size=64)
-  walk = policy_data.evaluation(ready.sets, **{**ready.build, "normaliser": ready.normaliser}, batch_size=64, max_examples=512)
+  walk = policy_data.evaluation(
+    ready.sets, **{**ready.build, "normaliser": ready.normaliser}, batch_size=64, max_examples=512
+  )
   said, true = [], []
   with walk.batches() as batches:
     for step in range(walk.steps):
       batch = next(batches)
-      seen = {name: batch[name] for name in acting._model.inputs_spec(1) if name in batch and name not in policy_task.TARGETS}
+      seen = {
+        name: batch[name]
+        for name in acting._model.inputs_spec(1)
+        if name in batch and name not in policy_task.TARGETS
+      }
       chunks = np.asarray(acting.sample(seen, rng.key(0, "score", step)))
       there = batch["actions_mask"][..., GRIPPER] & batch["valid"][:, None]
       said.append(ready.normaliser.inverse_actions(acting.robot, chunks)[..., GRIPPER][there])
-      true.append(ready.normaliser.inverse_actions(acting.robot, batch["actions"])[..., GRIPPER][there])
+      true.append(
+        ready.normaliser.inverse_actions(acting.robot, batch["actions"])[..., GRIPPER][there]
+      )
   said, true = np.concatenate(said), np.concatenate(true)
   found = ready.normaliser.robots[acting.robot]["action"]
   low, high = float(found.min[GRIPPER]), float(found.max[GRIPPER])
   closed, right = true > (low + high) / 2, (said > (low + high) / 2) == (true > (low + high) / 2)
   near = np.minimum(np.abs(said - low), np.abs(said - high)) < 1e-6
-  metrics = [json.loads(line) for line in (folder / "policy" / "metrics.jsonl").read_text().splitlines()]
+  metrics = [
+    json.loads(line) for line in (folder / "policy" / "metrics.jsonl").read_text().splitlines()
+  ]
   validation = [line for line in metrics if line["kind"] == "validation"][-1]
   losses = [line["gripper"] for line in metrics if "gripper" in line]
-  return {"low": low, "high": high, "accuracy": float(right.mean()), "closed": float(closed.mean()), "when_closed": float(right[closed].mean()),
-          "when_open": float(right[~closed].mean()), "exact": float(near.mean()), "action_mse": validation.get("action_mse"),
-          "own_accuracy": validation.get("gripper_accuracy"), "gripper_loss": [losses[0], losses[-1]] if losses else None}
+  return {
+    "low": low,
+    "high": high,
+    "accuracy": float(right.mean()),
+    "closed": float(closed.mean()),
+    "when_closed": float(right[closed].mean()),
+    "when_open": float(right[~closed].mean()),
+    "exact": float(near.mean()),
+    "action_mse": validation.get("action_mse"),
+    "own_accuracy": validation.get("gripper_accuracy"),
+    "gripper_loss": [losses[0], losses[-1]] if losses else None,
+  }
 
 
 def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
   sys.path.insert(0, str(ROOT))
   from como_jax.evaluate import runs, success
-  columns = ("task, policy, normalization, code", "success", "object held", "closes near it", "closes away from it", "gripper accuracy",
-             "when closed", "when open", "one of its two values", "gripper loss, first and last", "action error")
+
+  columns = (
+    "task, policy, normalization, code",
+    "success",
+    "object held",
+    "closes near it",
+    "closes away from it",
+    "gripper accuracy",
+    "when closed",
+    "when open",
+    "one of its two values",
+    "gripper loss, first and last",
+    "action error",
+  )
   lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
   for name, row in rows.items():
     played, cells = row["episodes"], [name]
@@ -210,22 +385,28 @@ def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
     for key in ("near", "far"):
       closed, count = (sum(one[key][i] for one in played) for i in (0, 1))
       cells.append(f"{100 * closed / count:.0f} % of {count}" if count else "")
-    cells += [f"{100 * row[key]:.1f} %" for key in ("accuracy", "when_closed", "when_open", "exact")]
-    cells += ["{:.3f}, {:.3f}".format(*row["gripper_loss"]) if row["gripper_loss"] else "",
-              f"{row['action_mse']:.3f}" if row["action_mse"] is not None else ""]
+    cells += [
+      f"{100 * row[key]:.1f} %" for key in ("accuracy", "when_closed", "when_open", "exact")
+    ]
+    cells += [
+      "{:.3f}, {:.3f}".format(*row["gripper_loss"]) if row["gripper_loss"] else "",
+      f"{row['action_mse']:.3f}" if row["action_mse"] is not None else "",
+    ]
     lines.append("| " + " | ".join(cells) + " |")
   closed = {name.split(",")[0]: row["closed"] for name, row in rows.items()}
   notes = "; ".join(f"{task}: {100 * share:.0f} % closed" for task, share in closed.items())
   half, tenth = (100 * runs.detectable_episodes(options.episodes, rate=rate) for rate in (0.5, 0.1))
   text = "\n".join(lines) + (
-      f"\n\n{options.demonstrations} demonstrations of each task, a tenth held out ({notes}), {options.used or 'all'} of the others used; "
-      f"policies {WIDTH} wide, {options.steps} steps of 32 examples, one seed. "
-      f"Success: {options.episodes} episodes of at most {options.max_steps} control steps, Wilson's interval. The action error is of the version's "
-      "own units and dimensions (before: with the gripper), so it compares within a version only.\n\n"
-      "n = 1 run a row: the intervals are about these trained policies, not about what trained them. Two "
-      f"policies of {options.episodes} episodes each differ detectably from {half:.0f} points on where "
-      f"success is about a half, from {tenth:.0f} where it is about 10 % (80 % power, 5 % two-sided, one "
-      "comparison).\n")
+    f"\n\n{options.demonstrations} demonstrations of each task, a tenth held out ({notes}), "
+    f"{options.used or 'all'} of the others used; policies {WIDTH} wide, {options.steps} steps of "
+    f"32 examples, one seed. Success: {options.episodes} episodes of at most {options.max_steps} "
+    "control steps, Wilson's interval. The action error is of the version's own units and "
+    "dimensions (before: with the gripper), so it compares within a version only.\n\nn = 1 run a "
+    "row: the intervals are about these trained policies, not about what trained them. Two "
+    f"policies of {options.episodes} episodes each differ detectably from {half:.0f} points on "
+    f"where success is about a half, from {tenth:.0f} where it is about 10 % (80 % power, 5 % "
+    "two-sided, one comparison).\n"
+  )
   (options.workdir / "gripper.md").write_text(text)
   (options.workdir / "gripper.json").write_text(json.dumps(rows, indent=1))
 
@@ -234,8 +415,17 @@ def _prefixed(options: argparse.Namespace, words: list[str]) -> list[str]:
   return [*shlex.split(options.prefix), *words]
 
 
-def _main(options: argparse.Namespace, code: pathlib.Path, config: str, workdir: pathlib.Path, *words: str) -> None:
-  command = [sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words]
+def _main(
+  options: argparse.Namespace, code: pathlib.Path, config: str, workdir: pathlib.Path, *words: str
+) -> None:
+  command = [
+    sys.executable,
+    "-m",
+    "como_jax.main",
+    f"--config={config}",
+    f"--workdir={workdir}",
+    *words,
+  ]
   print(" ".join(command), flush=True)
   subprocess.run(_prefixed(options, command), cwd=code, check=True)
 

@@ -1,14 +1,21 @@
-"""What does the input pipeline cost beyond decoding? Frames per CPU second and per second of our batches, of raw decoding, and of torch's.
+r"""What does the input pipeline cost beyond decoding?
 
-python benchmarks/input_pipeline.py [--data synthetic|bundled|DIR] [--config published|small] [--batch-size 64] [--workers 0 1 2]
-    about two minutes on 2 CPU cores; the rows of torch need torch (CPU builds will do) and are left out without it
---data synthetic makes a data set of textured, moving pictures at the config's size (224 px for published), two cameras, as ingest
-stores it. The rows: "raw decode" turns the very frames of the batches from bytes in memory into RGB, one after the other in one thread;
-"read and decode" also reads their bytes from the shards, checksums included; "como_jax" is the training pipeline, ready batches in the end;
-"torch" is a torch.utils.data.DataLoader over the same frames as JPEG files (a file a frame, the same bytes), with the same windows,
-decoder, augmentation, resize and batches. CPU time is that of all threads and processes. Nobody uses the batches, so the loaders run as
-fast as they can; what they prepared between the rounds is thrown away before a round is timed.
---step-ms (a train step's time) and --rows (of a batch, on one host) add how much of --cores the pipeline needs to keep up: computed.
+Frames per CPU second and per second of our batches, of raw decoding, and of torch's.
+
+python benchmarks/input_pipeline.py [--data synthetic|bundled|DIR] [--config published|small] \
+    [--batch-size 64] [--workers 0 1 2]
+    about two minutes on 2 CPU cores; the rows of torch need torch (CPU builds will do) and are left
+    out without it
+--data synthetic makes a data set of textured, moving pictures at the config's size (224 px for
+published), two cameras, as ingest stores it. The rows: "raw decode" turns the very frames of the
+batches from bytes in memory into RGB, one after the other in one thread; "read and decode" also
+reads their bytes from the shards, checksums included; "como_jax" is the training pipeline, ready
+batches in the end; "torch" is a torch.utils.data.DataLoader over the same frames as JPEG files (a
+file a frame, the same bytes), with the same windows, decoder, augmentation, resize and batches. CPU
+time is that of all threads and processes. Nobody uses the batches, so the loaders run as fast as
+they can; what they prepared between the rounds is thrown away before a round is timed. --step-ms (a
+train step's time) and --rows (of a batch, on one host) add how much of --cores the pipeline needs
+to keep up: computed.
 """
 
 import argparse
@@ -25,28 +32,40 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no accelerator is looked for, here or in workers
 
-import common  # noqa: E402
-import numpy as np  # noqa: E402
+import common
+import numpy as np
 
-from como_jax import config as config_lib  # noqa: E402
-from como_jax import models  # noqa: E402
-from como_jax.data import episode, ingest, pipeline, transforms, video  # noqa: E402
-from como_jax.tasks import motion, sources  # noqa: E402
+from como_jax import config as config_lib
+from como_jax import models
+from como_jax.data import episode, ingest, pipeline, transforms, video
+from como_jax.tasks import motion, sources
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "motion.py"
 GOAL, MOST_WAIT = 0.85, 0.02  # of raw decoding per CPU second; of a step
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--data", default="synthetic", help="synthetic, bundled, or anything ingest reads")
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    "--data", default="synthetic", help="synthetic, bundled, or anything ingest reads"
+  )
   parser.add_argument("--config", default="published", choices=("published", "small"))
   parser.add_argument("--batch-size", type=int, default=64)
-  parser.add_argument("--batches", type=int, default=32, help="of a round; many more than are prepared ahead")
+  parser.add_argument(
+    "--batches", type=int, default=32, help="of a round; many more than are prepared ahead"
+  )
   parser.add_argument("--workers", nargs="*", type=int, default=[0, 1, 2])
-  parser.add_argument("--threads", type=int, default=4, help="reading threads of each process of como_jax")
-  parser.add_argument("--prefetch", type=int, default=2, help="batches prepared ahead, for each process")
-  parser.add_argument("--episodes", type=int, default=24, help="of the synthetic data: 128 frames, two cameras each")
+  parser.add_argument(
+    "--threads", type=int, default=4, help="reading threads of each process of como_jax"
+  )
+  parser.add_argument(
+    "--prefetch", type=int, default=2, help="batches prepared ahead, for each process"
+  )
+  parser.add_argument(
+    "--episodes", type=int, default=24, help="of the synthetic data: 128 frames, two cameras each"
+  )
   parser.add_argument("--changes", default="", help="of the config: data.frames=4 ...")
   parser.add_argument("--step-ms", type=float, default=0.0)
   parser.add_argument("--rows", type=int, default=64)
@@ -55,15 +74,28 @@ def main() -> None:
   common.add_options(parser)
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-    given = {"train.batch_size": options.batch_size, "data.cache": f"{folder}/cache", "data.threads": options.threads,
-             "data.prefetch": options.prefetch}
-    words = [f"--config={CONFIG}:{options.config}", *(f"--config.{key}={value}" for key, value in given.items()),
-             *(f"--config.{word}" for word in options.changes.split())]
+    given = {
+      "train.batch_size": options.batch_size,
+      "data.cache": f"{folder}/cache",
+      "data.threads": options.threads,
+      "data.prefetch": options.prefetch,
+    }
+    words = [
+      f"--config={CONFIG}:{options.config}",
+      *(f"--config.{key}={value}" for key, value in given.items()),
+      *(f"--config.{word}" for word in options.changes.split()),
+    ]
     config = config_lib.parse(["main", *words]).config
     path = options.data
     if path == "synthetic":
       path = f"{folder}/synthetic"
-      ingest.run(Synthetic(options.episodes, config.data.image_size), path, image_size=config.data.image_size, workers=0, progress=False)
+      ingest.run(
+        Synthetic(options.episodes, config.data.image_size),
+        path,
+        image_size=config.data.image_size,
+        workers=0,
+        progress=False,
+      )
     with config.unlocked():
       config.data.path = path
     compare(config, options, folder, stack)
@@ -73,7 +105,12 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
   """Runs the rows and prints the page."""
   jitter = "contrastive" in motion.active(config.objectives)
   sets = sources.data_sets(config)
-  (opened,), _ = pipeline.open_sets(sets, frames=config.data.frames, split="train", validation_fraction=config.data.validation_fraction)
+  (opened,), _ = pipeline.open_sets(
+    sets,
+    frames=config.data.frames,
+    split="train",
+    validation_fraction=config.data.validation_fraction,
+  )
   places = draw(config, opened, jitter=jitter, count=options.batch_size * options.batches)
   frames = sum(len(place.numbers) for place in places)
   blobs = [blob for place in places for blob in place.blobs(opened)]
@@ -89,22 +126,38 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
         video.decode_jpeg(blob)
     return frames
 
-  loaders, spec = {}, models.build(config.model).inputs_spec(options.batch_size, config.data.frames, jittered=jitter)
+  loaders, spec = (
+    {},
+    models.build(config.model).inputs_spec(options.batch_size, config.data.frames, jittered=jitter),
+  )
   for workers in options.workers:
     with config.unlocked():
       config.data.workers = workers
     how = sources.choose_loading(config.data, [one.path for one in sets], spec)
-    batches = stack.enter_context(sources.batches(config, sets, kind="motion", jitter=jitter, start_step=0, how=how))
-    loaders[f"como_jax, {workers} workers"] = (batches, max(1, workers) * (2 * options.prefetch + 3))
+    batches = stack.enter_context(
+      sources.batches(config, sets, kind="motion", jitter=jitter, start_step=0, how=how)
+    )
+    loaders[f"como_jax, {workers} workers"] = (
+      batches,
+      max(1, workers) * (2 * options.prefetch + 3),
+    )
   if not options.no_torch and importable("torch"):
     augment = (*sources.augmentation(config.data), transforms.Resize(config.data.image_size))
     pairs = Pairs(write_files(places, opened, f"{folder}/files"), config.data.frames, augment)
     for workers in options.workers:
-      loaders[f"torch, {workers} workers"] = (pairs.loader(options.batch_size, workers), 4 * max(1, workers) + 1)
+      loaders[f"torch, {workers} workers"] = (
+        pairs.loader(options.batch_size, workers),
+        4 * max(1, workers) + 1,
+      )
 
   def drawn(batches) -> int:
     taken = (next(batches) for _ in range(options.batches))
-    return sum(int(np.prod(value.shape[:2])) for batch in taken for name, value in batch.items() if name != "seconds")
+    return sum(
+      int(np.prod(value.shape[:2]))
+      for batch in taken
+      for name, value in batch.items()
+      if name != "seconds"
+    )
 
   def before(name: str) -> None:
     settle()
@@ -112,6 +165,7 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
       batches, ahead = loaders[name]
       for _ in range(ahead):  # what was prepared while nobody looked
         next(batches)
+
   rows = {"raw decode": raw, "read and decode": read}
   rows |= {name: lambda batches=batches: drawn(batches) for name, (batches, _) in loaders.items()}
   check(opened, places, loaders, config, options)
@@ -120,23 +174,42 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
   lines = []
   for name, one in measured.items():
     most = one.thriftiest.per_cpu_second
-    lines.append((name, f"{most:.0f}", f"{most / base:.3f}", f"{one.best.rate:.0f}", f"{one.slowest.rate:.0f}"))
-  table = common.table(("", "frames per CPU second", "of raw decode", "frames/s", "frames/s, slowest round"), lines)
+    lines.append(
+      (name, f"{most:.0f}", f"{most / base:.3f}", f"{one.best.rate:.0f}", f"{one.slowest.rate:.0f}")
+    )
+  table = common.table(
+    ("", "frames per CPU second", "of raw decode", "frames/s", "frames/s, slowest round"), lines
+  )
   size, kept = np.mean([len(blob) for blob in blobs]), opened.windows.segments.count.max()
-  setting = (f"{options.config} config, {options.data} data: {config.data.image_size} px, JPEG of {size / 1024:.1f} KiB a frame, segments "
-             f"of up to {kept} frames, {len(opened.cameras)} cameras; {config.data.frames} frames a sample"
-             f"{f' and {config.data.frames - 1} jittered' if jitter else ''}, batches of {options.batch_size}, {options.rounds} rounds of "
-             f"{options.batches} batches.")
-  ours = max((one.thriftiest.per_cpu_second for name, one in measured.items() if name.startswith("como_jax")), default=0.0)
+  setting = (
+    f"{options.config} config, {options.data} data: {config.data.image_size} px, JPEG of "
+    f"{size / 1024:.1f} KiB a frame, segments of up to {kept} frames, {len(opened.cameras)} "
+    f"cameras; {config.data.frames} frames a "
+    f"sample{f' and {config.data.frames - 1} jittered' if jitter else ''}, batches of "
+    f"{options.batch_size}, {options.rounds} rounds of {options.batches} batches."
+  )
+  ours = max(
+    (
+      one.thriftiest.per_cpu_second for name, one in measured.items() if name.startswith("como_jax")
+    ),
+    default=0.0,
+  )
   verdict = f"Goal: at least {GOAL:.0%} of raw decode per CPU second; reached: {ours / base:.1%}."
   parts = [setting, table, verdict]
   if options.step_ms:
     parts.append(wait(options, ours=ours, per_sample=frames / len(places), loaders=loaders))
-  common.finish(f"input-pipeline-{options.config}-{os.path.basename(options.data)}", "What the input pipeline costs", parts, options)
+  common.finish(
+    f"input-pipeline-{options.config}-{os.path.basename(options.data)}",
+    "What the input pipeline costs",
+    parts,
+    options,
+  )
 
 
 def wait(options: argparse.Namespace, *, ours: float, per_sample: float, loaders) -> str:
-  """Whether the pipeline keeps up with a step: from the measured frames a CPU second, and the time to fetch a ready batch."""
+  """Whether the pipeline keeps up with a step: from the measured frames a CPU second, and the time
+  to fetch a ready batch.
+  """
   needed = options.rows * per_sample / (options.step_ms / 1e3)
   cores = needed / ours
   short = max(0.0, 1 - options.cores / cores)
@@ -148,10 +221,13 @@ def wait(options: argparse.Namespace, *, ours: float, per_sample: float, loaders
     begin = time.perf_counter()
     next(batches)
     fetch.append((time.perf_counter() - begin) * options.rows / options.batch_size)
-  return (f"Computed, not run: a host that feeds {options.rows} rows in {options.step_ms:g} ms needs {needed:.0f} frames/s, the work of "
-          f"{cores:.1f} of its {options.cores} cores; waiting {short:.1%} of a step (goal: under {MOST_WAIT:.0%}). Taking a ready batch of "
-          f"so many rows took {1e3 * min(fetch):.1f} ms ({1e3 * min(fetch) / options.step_ms:.1%} of a step), which the loop spends while a "
-          "step runs.")
+  return (
+    f"Computed, not run: a host that feeds {options.rows} rows in {options.step_ms:g} ms needs "
+    f"{needed:.0f} frames/s, the work of {cores:.1f} of its {options.cores} cores; waiting "
+    f"{short:.1%} of a step (goal: under {MOST_WAIT:.0%}). Taking a ready batch of so many rows "
+    f"took {1e3 * min(fetch):.1f} ms ({1e3 * min(fetch) / options.step_ms:.1%} of a step), which "
+    "the loop spends while a step runs."
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,33 +258,69 @@ class _Look:
   def __call__(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
     found = self.opened.load(place[1])
     jittered = pipeline.draw_jitter(found, rng) if self.jitter else []
-    return {"place": np.array([found.segment, self.opened.cameras.index(found.camera), *found.frames, *jittered])}
+    return {
+      "place": np.array(
+        [found.segment, self.opened.cameras.index(found.camera), *found.frames, *jittered]
+      )
+    }
 
 
 def draw(config, opened: pipeline.Opened, *, jitter: bool, count: int) -> list[Place]:
   """The first samples of the training order."""
-  with pipeline.endless([len(opened.windows)], [1.0], _Look(opened, jitter), batch_size=count, seed=config.seed, process_index=0,
-                        process_count=1, start_step=0, workers=0, threads=0, prefetch=0) as batches:
-    return [Place(int(segment), opened.cameras[camera], tuple(map(int, numbers))) for segment, camera, *numbers in next(batches)["place"]]
+  with pipeline.endless(
+    [len(opened.windows)],
+    [1.0],
+    _Look(opened, jitter),
+    batch_size=count,
+    seed=config.seed,
+    process_index=0,
+    process_count=1,
+    start_step=0,
+    workers=0,
+    threads=0,
+    prefetch=0,
+  ) as batches:
+    return [
+      Place(int(segment), opened.cameras[camera], tuple(map(int, numbers)))
+      for segment, camera, *numbers in next(batches)["place"]
+    ]
 
 
-def check(opened: pipeline.Opened, places: list[Place], loaders, config, options: argparse.Namespace) -> None:
-  """The first batches of all loaders must be the same, and the raw frames are theirs (up to augmentation, so: as many)."""
-  first = {name: {key: np.asarray(value) for key, value in next(batches).items()} for name, (batches, _) in loaders.items()}
+def check(
+  opened: pipeline.Opened, places: list[Place], loaders, config, options: argparse.Namespace
+) -> None:
+  """The first batches of all loaders must be the same, and the raw frames are theirs (up to
+  augmentation, so: as many).
+  """
+  first = {
+    name: {key: np.asarray(value) for key, value in next(batches).items()}
+    for name, (batches, _) in loaders.items()
+  }
   reference = next(iter(first.values()))
   for name, batch in first.items():
     for key, value in batch.items():
-      if value.shape != reference[key].shape or (name.startswith("como_jax") and not np.array_equal(value, reference[key])):
+      if value.shape != reference[key].shape or (
+        name.startswith("como_jax") and not np.array_equal(value, reference[key])
+      ):
         raise SystemExit(f"{name} gives other batches: {key} {value.shape}")
-  images = np.concatenate([reference["frames"][0], *([reference["jittered"][0]] if "jittered" in reference else [])])
-  decoded = np.stack([video.resize(video.decode_jpeg(blob), *images.shape[1:3]) for blob in places[0].blobs(opened)])
-  if images.shape != decoded.shape or np.abs(images.mean(axis=(1, 2, 3)) - decoded.mean(axis=(1, 2, 3))).max() > 8:
+  images = np.concatenate(
+    [reference["frames"][0], *([reference["jittered"][0]] if "jittered" in reference else [])]
+  )
+  decoded = np.stack(
+    [video.resize(video.decode_jpeg(blob), *images.shape[1:3]) for blob in places[0].blobs(opened)]
+  )
+  if (
+    images.shape != decoded.shape
+    or np.abs(images.mean(axis=(1, 2, 3)) - decoded.mean(axis=(1, 2, 3))).max() > 8
+  ):
     raise SystemExit("the frames of raw decode are not those of the batches")
 
 
 @dataclasses.dataclass(frozen=True)
 class Synthetic:
-  """Textured pictures that drift, with a little noise: about as many bytes a frame as a camera's."""
+  """Textured pictures that drift, with a little noise: about as many bytes a frame as a
+  camera's.
+  """
 
   count: int
   size: int
@@ -231,26 +343,42 @@ class Synthetic:
     return json.dumps(dataclasses.asdict(self))
 
   def __getitem__(self, i: int) -> episode.RawEpisode:
-    streams = {name: (lambda geometry, seed=(i, number): self._frames(seed)) for number, name in enumerate(self.cameras)}
-    return episode.RawEpisode(self.names[i], f"task {i % 4}", streams, {"action": np.zeros((self.length, 7), np.float32)})
+    streams = {
+      name: (lambda geometry, seed=(i, number): self._frames(seed))
+      for number, name in enumerate(self.cameras)
+    }
+    return episode.RawEpisode(
+      self.names[i], f"task {i % 4}", streams, {"action": np.zeros((self.length, 7), np.float32)}
+    )
 
   def _frames(self, seed: tuple[int, int]):
     data, side = np.random.default_rng(seed), self.size + 64
     layers = ((4, 0.5), (16, 0.3), (64, 0.2))
-    texture = sum(video.resize(data.integers(0, 256, (n, n, 3), np.uint8), side, side) * weight for n, weight in layers)
+    texture = sum(
+      video.resize(data.integers(0, 256, (n, n, 3), np.uint8), side, side) * weight
+      for n, weight in layers
+    )
     texture, noise = texture.astype(np.int16), data.normal(0, 4, (side, side, 3)).astype(np.int16)
     for t in range(self.length):
       y, x = int(32 + 30 * np.sin(t / 9 + seed[0])), int(32 + 30 * np.cos(t / 13))
       up, left = 7 * t % 64, 11 * t % 64
-      moved = texture[y:y + self.size, x:x + self.size] + noise[up:up + self.size, left:left + self.size]
+      moved = (
+        texture[y : y + self.size, x : x + self.size]
+        + noise[up : up + self.size, left : left + self.size]
+      )
       yield t / 30, np.clip(moved, 0, 255).astype(np.uint8)
 
 
 def write_files(places: list[Place], opened: pipeline.Opened, folder: str) -> list[list[str]]:
-  """The frames of the samples as files, a file a frame, the bytes of the shards: the paths of each sample."""
+  """The frames of the samples as files, a file a frame, the bytes of the shards: the paths of each
+  sample.
+  """
   samples = []
   for place in places:
-    paths = [os.path.join(folder, str(place.segment), place.camera, f"{number}.jpg") for number in place.numbers]
+    paths = [
+      os.path.join(folder, str(place.segment), place.camera, f"{number}.jpg")
+      for number in place.numbers
+    ]
     for path, blob in zip(paths, place.blobs(opened), strict=True):
       if not os.path.exists(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -261,7 +389,9 @@ def write_files(places: list[Place], opened: pipeline.Opened, folder: str) -> li
 
 @dataclasses.dataclass
 class Pairs:
-  """A torch Dataset as one would write it: sample i, its frames and its jittered frames, augmented alike."""
+  """A torch Dataset as one would write it: sample i, its frames and its jittered frames, augmented
+  alike.
+  """
 
   samples: list[list[str]]
   frames: int
@@ -273,8 +403,12 @@ class Pairs:
   def __getitem__(self, i: int) -> dict:
     import torch
 
-    images = np.stack([video.decode_jpeg(pathlib.Path(path).read_bytes()) for path in self.samples[i]])
-    sample = {"frames": images[:self.frames]} | ({"jittered": images[self.frames:]} if len(images) > self.frames else {})
+    images = np.stack(
+      [video.decode_jpeg(pathlib.Path(path).read_bytes()) for path in self.samples[i]]
+    )
+    sample = {"frames": images[: self.frames]} | (
+      {"jittered": images[self.frames :]} if len(images) > self.frames else {}
+    )
     sample = transforms.apply(self.augment, sample, np.random.default_rng(i))
     return {name: torch.from_numpy(value) for name, value in sample.items()}
 
@@ -284,7 +418,11 @@ class Pairs:
 
     torch.set_num_threads(1)
     ahead = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if workers else {}
-    return iter(torch.utils.data.DataLoader(self, batch_size, sampler=Endless(len(self)), num_workers=workers, **ahead))
+    return iter(
+      torch.utils.data.DataLoader(
+        self, batch_size, sampler=Endless(len(self)), num_workers=workers, **ahead
+      )
+    )
 
 
 @dataclasses.dataclass

@@ -9,7 +9,8 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
-Path = Callable[[float], tuple[float, float, float, float]]  # seconds -> x, y, width (of the canvas's), rotation
+# seconds -> x, y, width (of the canvas's), rotation
+Path = Callable[[float], tuple[float, float, float, float]]
 
 
 @dataclasses.dataclass
@@ -19,8 +20,10 @@ class Made:
   Attributes:
     frames: pictures [H, W, 3], all of one size.
     cut, still, repeated: [T] bool as in `frame_measures.FrameMeasures`.
-    soft: [T] bool, changes within a dissolve or a fade, where one cut is expected (`cut` has its middle) at any place.
-    motion: [T, 4] the camera's motion from the frame before in widths, zoom, radians; nan where there is none to tell.
+    soft: [T] bool, changes within a dissolve or a fade, where one cut is expected (`cut` has its
+      middle) at any place.
+    motion: [T, 4] the camera's motion from the frame before in widths, zoom, radians; nan where
+      there is none to tell.
     bars: (top, bottom, left, right).
     copy_of: name of the video that it shows again, "" = none.
   """
@@ -57,29 +60,45 @@ class Scene:
     layers = np.zeros((height, width, 3), np.float32)
     for cells, strength in ((4, 50), (12, 35), (40, 25), (120, 15)):
       noise = rng.normal(0, strength, (cells * 3 // 4, cells, 3)).astype(np.float32)
-      channels = [Image.fromarray(noise[..., c]).resize((width, height), Image.Resampling.BICUBIC) for c in range(3)]
+      channels = [
+        Image.fromarray(noise[..., c]).resize((width, height), Image.Resampling.BICUBIC)
+        for c in range(3)
+      ]
       layers += np.stack([np.asarray(channel) for channel in channels], -1)
-    image = Image.fromarray(np.clip(layers + rng.uniform(60, 180, 3).astype(np.float32), 0, 255).astype(np.uint8))
+    image = Image.fromarray(
+      np.clip(layers + rng.uniform(60, 180, 3).astype(np.float32), 0, 255).astype(np.uint8)
+    )
     draw = ImageDraw.Draw(image)
     for _ in range(rng.integers(15, 40)):
       x, y, w, h = rng.uniform([-50, -50, 20, 20], [width, height, 220, 180])
       color = tuple(int(value) for value in rng.integers(0, 255, 3))
       shape = [draw.rectangle, draw.ellipse][rng.integers(2)]
-      shape([x, y, x + w, y + h], fill=color, outline=tuple(255 - value for value in color), width=3)
+      shape(
+        [x, y, x + w, y + h], fill=color, outline=tuple(255 - value for value in color), width=3
+      )
     self.dark = dark
     self.canvas = Image.fromarray((np.asarray(image) * dark).astype(np.uint8))
     self._sprites = []
     for _ in range(3):
       size = int(rng.integers(40, 110))
       texture = rng.integers(0, 255, (5, 5, 3)).astype(np.float32) * dark
-      sprite = Image.fromarray(texture.astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
+      sprite = Image.fromarray(texture.astype(np.uint8)).resize(
+        (size, size), Image.Resampling.BICUBIC
+      )
       mask = Image.new("L", (size, size))
       ImageDraw.Draw(mask).ellipse([0, 0, size - 1, size - 1], fill=255)
-      path = rng.uniform([300, 200], [660, 520]), rng.uniform(60, 200, 2), rng.uniform(1, 4, 2), rng.uniform(0, 6, 2)
+      path = (
+        rng.uniform([300, 200], [660, 520]),
+        rng.uniform(60, 200, 2),
+        rng.uniform(1, 4, 2),
+        rng.uniform(0, 6, 2),
+      )
       self._sprites.append((sprite, mask, *path))
 
   def render(self, seconds: float, view: Sequence[float], height: int, width: int) -> np.ndarray:
-    """The picture [height, width, 3] at a time through a camera (x, y, width, rotation), in widths of the canvas."""
+    """The picture [height, width, 3] at a time through a camera (x, y, width, rotation), in widths
+    of the canvas.
+    """
     canvas = self.canvas.copy()
     for sprite, mask, center, reach, speed, phase in self._sprites:
       x, y = center + reach * np.sin(speed * seconds + phase)
@@ -92,7 +111,9 @@ class Scene:
     factor = max(1, int(scale))  # of supersampling, against aliasing
     if factor > 1:
       data = tuple(value / factor if i % 3 != 2 else value for i, value in enumerate(data))
-    seen = canvas.transform((width * factor, height * factor), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC)
+    seen = canvas.transform(
+      (width * factor, height * factor), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC
+    )
     return np.asarray(seen.reduce(factor) if factor > 1 else seen)
 
 
@@ -100,7 +121,9 @@ def camera_motion(before: Sequence[float], after: Sequence[float]) -> np.ndarray
   """[4] how the content moves between two views: x, y in widths, zoom, rotation."""
   c, s = np.cos(-after[3]), np.sin(-after[3])
   x, y = (before[0] - after[0]) / after[2], (before[1] - after[1]) / after[2]
-  return np.array([c * x - s * y, s * x + c * y, np.log(before[2] / after[2]), before[3] - after[3]])
+  return np.array(
+    [c * x - s * y, s * x + c * y, np.log(before[2] / after[2]), before[3] - after[3]]
+  )
 
 
 def steady(seconds: float) -> tuple[float, float, float, float]:
@@ -131,9 +154,19 @@ def shake(seconds: float) -> tuple[float, float, float, float]:
 
 
 def shot(
-  made: Made, scene: Scene, path: Path, seconds: float, size: tuple[int, int], *, every: int = 1, repeat=lambda t: False
+  made: Made,
+  scene: Scene,
+  path: Path,
+  seconds: float,
+  size: tuple[int, int],
+  *,
+  every: int = 1,
+  repeat=lambda t: False,
 ) -> None:
-  """Appends a shot after a hard cut. `every` n-th frame is new and shown n times; `repeat(t)` doubles others."""
+  """Appends a shot after a hard cut.
+
+  `every` n-th frame is new and shown n times; `repeat(t)` doubles others.
+  """
   view = time = None
   image = None
   for t in range(round(seconds * made.fps)):
@@ -155,7 +188,12 @@ def freeze(made: Made, image: np.ndarray, seconds: float, *, cut: bool = True) -
 
 
 def blend(
-  made: Made, scenes: tuple[Scene, Scene], seconds: float, size: tuple[int, int], *, through: int | None
+  made: Made,
+  scenes: tuple[Scene, Scene],
+  seconds: float,
+  size: tuple[int, int],
+  *,
+  through: int | None,
 ) -> None:
   """A dissolve between two scenes, or a fade through one gray level; its cut is in the middle."""
   first, second = (scene.render(0.0, steady(0), *size) for scene in scenes)
@@ -186,7 +224,9 @@ def slide(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def template_slide(rng: np.random.Generator, size: tuple[int, int], *, dark: bool) -> np.ndarray:
-  """A page with the header, the footer and the sign that all pages have, a title and lines of words of its own."""
+  """A page with the header, the footer and the sign that all pages have, a title and lines of words
+  of its own.
+  """
   height, width = size
   paper, ink = ((20, 24, 40), (230, 230, 220)) if dark else ((250, 250, 245), (30, 30, 40))
   image = Image.new("RGB", (width, height), paper)
@@ -213,11 +253,15 @@ def blocks(number: int, size: tuple[int, int]) -> np.ndarray:
   return np.repeat(np.kron(bits, np.ones((size[0] // 2, size[1] // 8), np.uint8))[..., None], 3, 2)
 
 
-def boxed(made: Made, bars: tuple[int, int, int, int], *, color: int = 0, logo_in_bar: bool = False) -> None:
+def boxed(
+  made: Made, bars: tuple[int, int, int, int], *, color: int = 0, logo_in_bar: bool = False
+) -> None:
   """Puts bars around every picture."""
   top, bottom, left, right = bars
   for t, image in enumerate(made.frames):
-    out = np.full((image.shape[0] + top + bottom, image.shape[1] + left + right, 3), color, np.uint8)
+    out = np.full(
+      (image.shape[0] + top + bottom, image.shape[1] + left + right, 3), color, np.uint8
+    )
     out[top : top + image.shape[0], left : left + image.shape[1]] = image
     if logo_in_bar:
       out[top // 4 : top // 2 + 2, 8:32] = (220, 180, 40)
@@ -251,7 +295,9 @@ def write(made: Made, folder: pathlib.Path) -> pathlib.Path:
   """<folder>/<name>.mp4, H.264."""
   path = folder / f"{made.name}.mp4"
   with av.open(str(path), "w") as container:
-    stream = container.add_stream("libx264", rate=fractions.Fraction(made.fps).limit_denominator(1001))
+    stream = container.add_stream(
+      "libx264", rate=fractions.Fraction(made.fps).limit_denominator(1001)
+    )
     stream.height, stream.width, stream.pix_fmt = *made.frames[0].shape[:2], "yuv420p"
     stream.options = {"crf": str(made.crf), "threads": "1", "preset": "veryfast"}
     for t, image in enumerate(made.frames):

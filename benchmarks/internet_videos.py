@@ -1,13 +1,17 @@
-"""Are cuts, bars, stills, repeated frames, camera motion and duplicates found in videos as the internet has them?
+r"""Are cuts, bars, stills, repeated frames, camera motion and duplicates found in videos as the
+internet has them?
 
-python benchmarks/internet_videos.py [--videos DIR] [--clips DIR] [--size 0] [--sheets DIR] [--seed 0]
-    [--held-out SEED ...] [--out]       about a minute on one CPU core, and half a minute for each seed held out
-Makes 22 videos from generated scenes with known truth (in --videos, else in a temporary folder), measures them from
-their decoded frames as ingest does, filters them, and prints what was made against what was found, kept and dropped.
---clips adds videos cut together from the clips in a folder, whose own content is taken as one shot each. --size is that
-of the measured picture, as ingest's image size (0: the video's own). --sheets writes a contact sheet of every video:
-blue above a frame is a cut before it that was made, red below one that was found. --held-out adds a section with the
-figures of videos made from other seeds, which no threshold may have been chosen on.
+python benchmarks/internet_videos.py [--videos DIR] [--clips DIR] [--size 0] [--sheets DIR] \
+    [--seed 0]
+    [--held-out SEED ...] [--out] about a minute on one CPU core, and half a minute for each seed
+    held out
+Makes 22 videos from generated scenes with known truth (in --videos, else in a temporary folder),
+measures them from their decoded frames as ingest does, filters them, and prints what was made
+against what was found, kept and dropped. --clips adds videos cut together from the clips in a
+folder, whose own content is taken as one shot each. --size is that of the measured picture, as
+ingest's image size (0: the video's own). --sheets writes a contact sheet of every video: blue above
+a frame is a cut before it that was made, red below one that was found. --held-out adds a section
+with the figures of videos made from other seeds, which no threshold may have been chosen on.
 """
 
 import argparse
@@ -20,17 +24,22 @@ from collections.abc import Sequence
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-import av  # noqa: E402
-import common  # noqa: E402
-import internet_scenes as scenes  # noqa: E402
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
+import av
+import common
+import internet_scenes as scenes
+import numpy as np
+from PIL import Image
 
-from como_jax.data import duplicates, frame_filters, frame_measures, video  # noqa: E402
+from como_jax.data import duplicates, frame_filters, frame_measures, video
 
 SIZE = (144, 192)  # height and width of the generated pictures
 FILTERS = frame_filters.FilterOptions(
-  drop_still=True, drop_repeated=True, crop_bars=True, max_global_motion=0.5, drop_duplicates=True, min_shot_seconds=0.3
+  drop_still=True,
+  drop_repeated=True,
+  crop_bars=True,
+  max_global_motion=0.5,
+  drop_duplicates=True,
+  min_shot_seconds=0.3,
 )
 
 
@@ -43,7 +52,9 @@ def make(seed: int) -> list[scenes.Made]:
     videos.append(scenes.Made(f"{len(videos) + 1:02d}_{name}", about, fps, **settings))
     return videos[-1]
 
-  def shots(made: scenes.Made, lengths, paths=(scenes.steady,), size=SIZE, **settings) -> scenes.Made:
+  def shots(
+    made: scenes.Made, lengths, paths=(scenes.steady,), size=SIZE, **settings
+  ) -> scenes.Made:
     for number, seconds in enumerate(lengths):
       scenes.shot(made, scenes.Scene(rng), paths[number % len(paths)], seconds, size, **settings)
     return made
@@ -52,7 +63,9 @@ def make(seed: int) -> list[scenes.Made]:
   shots(new("plain", "one shot, camera stands"), [6])
   shots(new("cuts", "8 shots"), [1.6, 1.2, 0.9, 2, 1.4, 1.1, 1.7, 1], moving)
   shots(new("fast_cuts", "14 shots of 0.3 to 0.5 s"), rng.uniform(0.3, 0.5, 14), moving)
-  letterbox = shots(new("letterbox", "bars above and below, logo in one, 3 shots"), [2, 2, 1.5], moving)
+  letterbox = shots(
+    new("letterbox", "bars above and below, logo in one, 3 shots"), [2, 2, 1.5], moving
+  )
   scenes.boxed(letterbox, (28, 28, 0, 0), logo_in_bar=True)
   dark = new("pillarbox_dark", "bars left and right, dark scenes, noise")
   for _ in range(2):
@@ -60,17 +73,35 @@ def make(seed: int) -> list[scenes.Made]:
   scenes.noise(dark, rng, 3)
   scenes.boxed(dark, (0, 0, 36, 36))
   shots(new("phone", "vertical, hand-held", 30.0), [5], (scenes.shake,), (208, 118))
-  phone = shots(new("phone_in_wide", "vertical, hand-held, between white bars", 30.0), [4], (scenes.shake,), (144, 82))
+  phone = shots(
+    new("phone_in_wide", "vertical, hand-held, between white bars", 30.0),
+    [4],
+    (scenes.shake,),
+    (144, 82),
+  )
   scenes.boxed(phone, (0, 0, 56, 54), color=255)
   slides = new("slides", "5 slides of 2 s")
   for _ in range(5):
     scenes.freeze(slides, scenes.slide(rng, SIZE), 2.0)
-  frozen = shots(new("frozen", "a stream that stops for 2 s, then another shot"), [3], (scenes.shake,))
+  frozen = shots(
+    new("frozen", "a stream that stops for 2 s, then another shot"), [3], (scenes.shake,)
+  )
   scenes.freeze(frozen, frozen.frames[-1], 2.0, cut=False)
   shots(frozen, [2], (scenes.pan(0.3),))
-  shots(new("doubled", "every frame twice, 2 shots"), [3, 3], (scenes.shake, scenes.pan(0.6)), every=2)
-  shots(new("one_in_five", "every fifth frame repeated", 30.0), [5], (scenes.pan(0.4),), repeat=lambda t: t % 5 == 4)
-  scenes.logo(shots(new("logo", "a logo over 3 shots"), [2, 2, 2], (scenes.pan(0.4), scenes.zoom, scenes.shake)))
+  shots(
+    new("doubled", "every frame twice, 2 shots"), [3, 3], (scenes.shake, scenes.pan(0.6)), every=2
+  )
+  shots(
+    new("one_in_five", "every fifth frame repeated", 30.0),
+    [5],
+    (scenes.pan(0.4),),
+    repeat=lambda t: t % 5 == 4,
+  )
+  scenes.logo(
+    shots(
+      new("logo", "a logo over 3 shots"), [2, 2, 2], (scenes.pan(0.4), scenes.zoom, scenes.shake)
+    )
+  )
   pans = (scenes.pan(0.1), scenes.pan(0.8), scenes.pan(2.5))
   shots(new("pans", "slow, then fast pans in one shot each", 30.0), [3, 3, 3], pans)
   shots(new("whip_pans", "one shot with whip pans", 30.0), [6], (scenes.whip,))
@@ -83,17 +114,24 @@ def make(seed: int) -> list[scenes.Made]:
     fades.cut[first] = False
     if number < 3:
       scenes.blend(fades, (scene, row[number + 1]), 1.0, SIZE, through=through)
-  flashes = shots(new("flashes", "7 flashes of 1 to 3 frames in 2 shots"), [4, 3], (scenes.steady, scenes.shake))
+  flashes = shots(
+    new("flashes", "7 flashes of 1 to 3 frames in 2 shots"), [4, 3], (scenes.steady, scenes.shake)
+  )
   lights = ((12, 1, 1), (30, 2, 3), (50, 3, 0.6), (72, 1, 8), (115, 1, 1), (135, 3, 2), (155, 2, 8))
   for t, frames, strength in lights:
     scenes.flash(flashes, t, frames, strength)
-  mixed = shots(new("mixed", "bars, logo, noise, cuts, a slide, doubled frames", 30.0), [1.5, 1.2], moving)
+  mixed = shots(
+    new("mixed", "bars, logo, noise, cuts, a slide, doubled frames", 30.0), [1.5, 1.2], moving
+  )
   scenes.freeze(mixed, scenes.slide(rng, SIZE), 1.5)
   shots(mixed, [1.6, 2], (scenes.shake, scenes.pan(0.5)), every=2)
   scenes.logo(mixed)
   scenes.noise(mixed, rng, 2)
   scenes.boxed(mixed, (16, 16, 0, 0))
-  smaller, trimmed = "video 02 at 2/3 of the size, encoded worse", "video 12 from 1.2 s on, encoded worse"
+  smaller, trimmed = (
+    "video 02 at 2/3 of the size, encoded worse",
+    "video 12 from 1.2 s on, encoded worse",
+  )
   videos.append(copy(videos[1], "19_again_smaller", smaller, crf=32, scale=2 / 3))
   videos.append(copy(videos[11], "20_again_trimmed", trimmed, crf=30, first=30))
   alike = new("alike_slides", "8 slides of one template, half of them dark, 1.2 s each")
@@ -106,13 +144,20 @@ def make(seed: int) -> list[scenes.Made]:
   return videos
 
 
-def copy(made: scenes.Made, name: str, about: str, *, crf: int, first: int = 0, scale: float = 1.0) -> scenes.Made:
+def copy(
+  made: scenes.Made, name: str, about: str, *, crf: int, first: int = 0, scale: float = 1.0
+) -> scenes.Made:
   """A video that shows another one again."""
-  lists = {key: getattr(made, key)[first:] for key in ("frames", "cut", "still", "repeated", "soft", "motion")}
+  lists = {
+    key: getattr(made, key)[first:]
+    for key in ("frames", "cut", "still", "repeated", "soft", "motion")
+  }
   lists["cut"] = [False, *lists["cut"][1:]]
   lists["motion"] = [np.full(4, np.nan), *lists["motion"][1:]]
   size = [round(side * scale / 2) * 2 for side in made.frames[0].shape[:2]]
-  scaled = [Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC) for image in lists["frames"]]
+  scaled = [
+    Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC) for image in lists["frames"]
+  ]
   lists["frames"] = [np.asarray(image) for image in scaled]
   return scenes.Made(name, about, made.fps, **lists, bars=made.bars, copy_of=made.name, crf=crf)
 
@@ -120,7 +165,9 @@ def copy(made: scenes.Made, name: str, about: str, *, crf: int, first: int = 0, 
 def from_clips(folder: pathlib.Path, seed: int) -> list[scenes.Made]:
   """Videos cut together from stretches of five clips of a folder, every clip once."""
   rng = np.random.default_rng(seed)
-  paths = sorted(path for path in folder.rglob("*") if path.suffix in (".mp4", ".webm", ".mkv", ".avi", ".mov"))
+  paths = sorted(
+    path for path in folder.rglob("*") if path.suffix in (".mp4", ".webm", ".mkv", ".avi", ".mov")
+  )
   videos = []
   order = rng.permutation(len(paths))
   for i in range(len(paths) // 5):
@@ -143,7 +190,9 @@ def decode(path: pathlib.Path, geometry: video.Geometry):
 
 @dataclasses.dataclass
 class Found:
-  """What is known of one video after reading it: the boundary between this page and whatever reads and measures."""
+  """What is known of one video after reading it: the boundary between this page and whatever reads
+  and measures.
+  """
 
   measures: frame_measures.FrameMeasures
   seconds_per_frame: float  # CPU time of the measuring alone
@@ -197,8 +246,13 @@ def score_cuts(made: scenes.Made, found: np.ndarray) -> tuple[Score, Score]:
       last += 1
     hits += found[first : last + 2].any()
   near = np.convolve(soft, np.ones(3), "same") > 0
-  return (Score(int((hard & found).sum()), int((hard & ~found).sum()), int((found & ~hard & ~near).sum())),
-          Score(hits, len(runs) - hits, max(0, int((found & near & ~hard).sum()) - hits)))  # fmt: skip
+  doubtful = max(0, int((found & near & ~hard).sum()) - hits)
+  return (
+    Score(
+      int((hard & found).sum()), int((hard & ~found).sum()), int((found & ~hard & ~near).sum())
+    ),
+    Score(hits, len(runs) - hits, doubtful),
+  )
 
 
 def score_mask(truth, found) -> Score:
@@ -206,7 +260,9 @@ def score_mask(truth, found) -> Score:
   return Score(int((truth & found).sum()), int((truth & ~found).sum()), int((found & ~truth).sum()))
 
 
-def motion_error(made: scenes.Made, measures: frame_measures.FrameMeasures, size: int) -> np.ndarray:
+def motion_error(
+  made: scenes.Made, measures: frame_measures.FrameMeasures, size: int
+) -> np.ndarray:
   """[n, 2] error and truth of the translation in widths per second, where it is known."""
   truth = np.array(made.motion) * made.fps
   height, width = made.frames[0].shape[:2]
@@ -217,7 +273,9 @@ def motion_error(made: scenes.Made, measures: frame_measures.FrameMeasures, size
 
 
 def sheet(made: scenes.Made, found: Found, path: pathlib.Path) -> None:
-  """Every n-th frame and all around cuts; a red frame where a cut was found before it, blue where one was made."""
+  """Every n-th frame and all around cuts; a red frame where a cut was found before it, blue where
+  one was made.
+  """
   cut = np.array(made.cut)
   around = {t + k for t in np.flatnonzero(cut | found.measures.cut) for k in (-1, 0)}
   chosen = sorted({*range(0, len(cut), max(1, len(cut) // 40)), *around})
@@ -235,10 +293,14 @@ def sheet(made: scenes.Made, found: Found, path: pathlib.Path) -> None:
   Image.fromarray(np.concatenate(rows)).save(path)
 
 
-def compare(videos: list[scenes.Made], found: list[Found], size: int) -> tuple[list[str], dict[str, str]]:
+def compare(
+  videos: list[scenes.Made], found: list[Found], size: int
+) -> tuple[list[str], dict[str, str]]:
   """The table with its explanation, and what is found in all of them: {what: figures}."""
   every = [one.measures for one in found]
-  copies = duplicates.find([duplicates.Signature(one.times, one.picture_hash, one.motion) for one in every])
+  copies = duplicates.find(
+    [duplicates.Signature(one.times, one.picture_hash, one.motion) for one in every]
+  )
   rows, hard, soft, still, repeated = [], Score(), Score(), Score(), Score()
   errors, wrong_bars, copy_score, names = [], 0, Score(), [made.name for made in videos]
   total: dict[str, int] = {}
@@ -251,7 +313,10 @@ def compare(videos: list[scenes.Made], found: list[Found], size: int) -> tuple[l
     for reason, frames in result.counts.items():
       total[reason] = total.get(reason, 0) + frames
     cuts, fades = score_cuts(made, measures.cut)
-    stills, repeats = score_mask(made.still, measures.still), score_mask(made.repeated, measures.repeated)
+    stills, repeats = (
+      score_mask(made.still, measures.still),
+      score_mask(made.repeated, measures.repeated),
+    )
     hard, soft, still, repeated = hard + cuts, soft + fades, still + stills, repeated + repeats
     error = motion_error(made, measures, size)
     errors.append(error)
@@ -262,16 +327,41 @@ def compare(videos: list[scenes.Made], found: list[Found], size: int) -> tuple[l
     of = next((names[one.of] for one in copies if one.episode == number), "")
     right, wrong = of == made.copy_of != "", of not in ("", made.copy_of)
     copy_score += Score(int(right), int(made.copy_of != "" and not right), int(wrong))
-    rows.append((
-      made.name, made.about, len(measures), cuts.short, fades.short, stills.short, repeats.short,
-      f"{'/'.join(map(str, measures.bars))} ({'/'.join(map(str, made.bars))})",
-      f"{np.median(error[:, 0]):.3f} of {error[:, 1].max():.2f}" if len(error) else "",
-      of[:2] and f"{of[:2]} ({made.copy_of[:2]})", " ".join(f"{key} {value}" for key, value in result.counts.items()),
-    ))  # fmt: skip
+    done = [f"{key} {value}" for key, value in result.counts.items()]
+    rows.append(
+      (
+        made.name,
+        made.about,
+        len(measures),
+        cuts.short,
+        fades.short,
+        stills.short,
+        repeats.short,
+        f"{'/'.join(map(str, measures.bars))} ({'/'.join(map(str, made.bars))})",
+        f"{np.median(error[:, 0]):.3f} of {error[:, 1].max():.2f}" if len(error) else "",
+        of[:2] and f"{of[:2]} ({made.copy_of[:2]})",
+        " ".join(done),
+      )
+    )
   error = np.concatenate(errors)
   moving = error[error[:, 1] > 0.05]
-  columns = ("video", "made", "frames", "cuts", "fades", "still", "repeated", "bars", "camera", "copy of", "filtered")
-  share, cost = moving[:, 0] / moving[:, 1], 1e3 * np.array([one.seconds_per_frame for one in found])
+  columns = (
+    "video",
+    "made",
+    "frames",
+    "cuts",
+    "fades",
+    "still",
+    "repeated",
+    "bars",
+    "camera",
+    "copy of",
+    "filtered",
+  )
+  share, cost = (
+    moving[:, 0] / moving[:, 1],
+    1e3 * np.array([one.seconds_per_frame for one in found]),
+  )
   figures = {
     "hard cuts": str(hard),
     "dissolves and fades": str(soft),
@@ -279,22 +369,26 @@ def compare(videos: list[scenes.Made], found: list[Found], size: int) -> tuple[l
     "repeated frames": str(repeated),
     "bars wrong by more than a pixel": f"{wrong_bars} of {len(videos)} videos",
     "duplicates": str(copy_score),
-    "camera's translation": f"error {np.median(error[:, 0]):.4f} widths per second in the median, "
-    f"{np.quantile(error[:, 0], 0.9):.3f} at 90 %; where it is above 0.05, {np.median(share):.1%} and "
-    f"{np.quantile(share, 0.9):.1%} of it",
+    "camera's translation": (
+      f"error {np.median(error[:, 0]):.4f} widths per second in the median, "
+      f"{np.quantile(error[:, 0], 0.9):.3f} at 90 %; where it is above 0.05, "
+      f"{np.median(share):.1%} and {np.quantile(share, 0.9):.1%} of it"
+    ),
     "cost": f"{cost.mean():.2f} ms of CPU time a frame, {cost.min():.2f} to {cost.max():.2f}",
     "all filters on": ", ".join(f"{key} {value}" for key, value in total.items()),
   }
   explanation = (
-    "cuts, fades, still, repeated: found/made +false; bars: top/bottom/left/right found (made), pixels; camera: median "
-    "error of the largest speed made, widths per second; copy of: found (made); filtered: frames kept, and dropped by "
-    "reason"
+    "cuts, fades, still, repeated: found/made +false; bars: top/bottom/left/right found (made), "
+    "pixels; camera: median error of the largest speed made, widths per second; copy of: found "
+    "(made); filtered: frames kept, and dropped by reason"
   )
   return [common.table(columns, rows), explanation], figures
 
 
 def held_out(seeds: Sequence[int], size: int) -> list[str]:
-  """A section with the figures of videos of other seeds, and where they have cuts that are missed or false."""
+  """A section with the figures of videos of other seeds, and where they have cuts that are missed
+  or false.
+  """
   columns, notes = {}, []
   for seed in seeds:
     with tempfile.TemporaryDirectory() as folder:
@@ -312,7 +406,9 @@ def held_out(seeds: Sequence[int], size: int) -> list[str]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--videos", type=pathlib.Path, help="keep the videos here")
   parser.add_argument("--clips", type=pathlib.Path)
   parser.add_argument("--size", type=int, default=0)
@@ -333,7 +429,9 @@ def main() -> None:
   parts, figures = compare(videos, found, options.size)
   parts.append("\n".join(f"- {what}: {figure}" for what, figure in figures.items()))
   parts += held_out(options.held_out, options.size) if options.held_out else []
-  common.finish("internet-videos", "What is found in videos as the internet has them", parts, options)
+  common.finish(
+    "internet-videos", "What is found in videos as the internet has them", parts, options
+  )
 
 
 if __name__ == "__main__":

@@ -1,19 +1,27 @@
-"""Would the tests notice a wrong line? Draws small changes of the source, runs the tests of the changed function, lists what passes.
+"""Would the tests notice a wrong line?
 
-python benchmarks/mutants.py --seed 7 --workdir runs/mutants [--jobs 2]     200 mutants, evenly over seven packages; --resume goes on
-python benchmarks/mutants.py --given --workdir runs/mutants                 those that people wrote down in tests/mutants.toml
-python benchmarks/mutants.py --list-survivors --workdir runs/mutants        what passed, from what is done so far
+Draws small changes of the source, runs the tests of the changed function, lists what passes.
 
-First the suite runs once, to learn which tests run which functions (kept in the workdir; --map-tests for a part of it). Then each mutant
-is put into a copy of the project, and the tests that run its function are started, the file named after it first, the fastest next, until
-one fails; then the rest of those files. At most --seconds of tests a mutant. Mutants that change nothing are argued in
-tests/mutants.toml and do not count. Needs requirements-test.txt. Why not mutmut or cosmic-ray: both run one command for all mutants of a
-session, and 200 times the whole suite takes two days.
+python benchmarks/mutants.py --seed 7 --workdir runs/mutants [--jobs 2]
+    200 mutants, evenly over seven packages; --resume goes on
+python benchmarks/mutants.py --given --workdir runs/mutants
+    those that people wrote down in tests/mutants.toml
+python benchmarks/mutants.py --list-survivors --workdir runs/mutants
+    what passed, from what is done so far
+
+First the suite runs once, to learn which tests run which functions (kept in the workdir;
+--map-tests for a part of it). Then each mutant is put into a copy of the project, and the tests
+that run its function are started, the file named after it first, the fastest next, until one fails;
+then the rest of those files. At most --seconds of tests a mutant. Mutants that change nothing are
+argued in tests/mutants.toml and do not count. Needs requirements-test.txt. Why not mutmut or
+cosmic-ray: both run one command for all mutants of a session, and 200 times the whole suite takes
+two days.
 """
 
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
@@ -33,7 +41,8 @@ import mutation
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("data", "evaluate", "train", "models", "tasks", "serve", "sim")
-LEFT_OUT = ("sim/libero.py", "sim/libero_expert.py", "sim/fetch.py")  # their simulators are not installed for the tests
+# their simulators are not installed for the tests
+LEFT_OUT = ("sim/libero.py", "sim/libero_expert.py", "sim/fetch.py")
 ARGUED = ROOT / "tests" / "mutants.toml"
 MEMORY = 16 * 2**30  # bytes of data of a test run
 KILLED, SURVIVED, TIMEOUT, UNTESTED = "killed", "survived", "timeout", "untested"
@@ -41,31 +50,47 @@ KILLED, SURVIVED, TIMEOUT, UNTESTED = "killed", "survived", "timeout", "untested
 
 def parse(arguments=None):
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--workdir", type=pathlib.Path, required=True, help="keeps the map of the tests and the results")
-  parser.add_argument("--seed", type=int, help="of the draw; default: another one each time, printed")
+  parser.add_argument(
+    "--workdir", type=pathlib.Path, required=True, help="keeps the map of the tests and the results"
+  )
+  parser.add_argument(
+    "--seed", type=int, help="of the draw; default: another one each time, printed"
+  )
   parser.add_argument("--count", type=int, default=200)
   parser.add_argument("--packages", default=",".join(PACKAGES))
-  parser.add_argument("--given", action="store_true", help="the mutants of tests/mutants.toml instead of drawn ones")
+  parser.add_argument(
+    "--given", action="store_true", help="the mutants of tests/mutants.toml instead of drawn ones"
+  )
   parser.add_argument("--jobs", type=int, default=1, help="mutants at a time, one CPU core each")
   parser.add_argument("--seconds", type=float, default=300.0, help="of tests for a mutant, at most")
-  parser.add_argument("--map-tests", nargs="*", default=[], metavar="PATH", help="learn from these tests only")
+  parser.add_argument(
+    "--map-tests", nargs="*", default=[], metavar="PATH", help="learn from these tests only"
+  )
   parser.add_argument("--resume", action="store_true")
   parser.add_argument("--list-survivors", action="store_true")
   options = parser.parse_args(arguments)
   unknown = set(options.packages.split(",")) - set(PACKAGES)
   if unknown:
-    parser.error(f"--packages: {', '.join(sorted(unknown))} unknown, expected some of {', '.join(PACKAGES)}")
+    parser.error(
+      f"--packages: {', '.join(sorted(unknown))} unknown, expected some of {', '.join(PACKAGES)}"
+    )
   return options
 
 
 def sources(package: str) -> dict[str, str]:
   """{path below the project: text} of a package's files."""
   files = sorted((ROOT / "como_jax" / package).rglob("*.py"))
-  return {str(path.relative_to(ROOT)): path.read_text() for path in files if not str(path).endswith(LEFT_OUT)}
+  return {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in files
+    if not str(path).endswith(LEFT_OUT)
+  }
 
 
 def draw(packages: list[str], count: int, seed: int) -> list[mutation.Mutant]:
-  """The same number from every package and, as far as it has them, of every kind; the same for the same seed and source."""
+  """The same number from every package and, as far as it has them, of every kind; the same for the
+  same seed and source.
+  """
   rng, chosen = random.Random(seed), []
   for place, package in enumerate(packages):
     texts = sources(package)
@@ -82,7 +107,9 @@ def draw(packages: list[str], count: int, seed: int) -> list[mutation.Mutant]:
       for kind in order:
         while wanted and kinds[kind]:
           mutant = kinds[kind].pop()
-          if (mutant.file, mutant.line) not in taken and mutation.changes(mutant, texts[mutant.file]):
+          if (mutant.file, mutant.line) not in taken and mutation.changes(
+            mutant, texts[mutant.file]
+          ):
             taken.add((mutant.file, mutant.line))  # one a line
             chosen.append(mutant)
             wanted -= 1
@@ -95,7 +122,11 @@ def written_down() -> tuple[list[mutation.Mutant], list[str]]:
   found, gone = [], []
   for entry in tomllib.loads(ARGUED.read_text()).get("given", []):
     path = ROOT / entry["file"]
-    mutant = mutation.given(entry["file"], path.read_text(), entry["old"], entry["new"]) if path.exists() else None
+    mutant = (
+      mutation.given(entry["file"], path.read_text(), entry["old"], entry["new"])
+      if path.exists()
+      else None
+    )
     if mutant is None:
       gone.append(entry["name"])
     else:
@@ -127,15 +158,30 @@ class Map:
     """The tests to run, in order, at most `limit` seconds of them."""
     direct = self.functions.get(f"{mutant.file}:{mutant.function}", set())
     if not direct:  # code that runs on import, or in another process
-      direct = {test for key, tests in self.functions.items() if key.startswith(mutant.file + ":") for test in tests}
+      direct = {
+        test
+        for key, tests in self.functions.items()
+        if key.startswith(mutant.file + ":")
+        for test in tests
+      }
     if not direct:
       direct = {test for test in self.seconds if test.startswith("tests/end_to_end/")}
-    name = "/".join(pathlib.Path(mutant.file).parts[1:-1] + ("test_" + pathlib.Path(mutant.file).name,))
+    name = "/".join(
+      pathlib.Path(mutant.file).parts[1:-1] + ("test_" + pathlib.Path(mutant.file).name,)
+    )
     files = collections.defaultdict(list)
     for test in sorted(direct & set(self.seconds), key=self.seconds.get):
       files[test.partition("::")[0]].append(test)
-    order = sorted(files, key=lambda file: (file != f"tests/{name}", sum(self.seconds[test] for test in files[file])))
-    rest = [test for file in order for test in self.seconds if test.partition("::")[0] == file and test not in direct]
+    order = sorted(
+      files,
+      key=lambda file: (file != f"tests/{name}", sum(self.seconds[test] for test in files[file])),
+    )
+    rest = [
+      test
+      for file in order
+      for test in self.seconds
+      if test.partition("::")[0] == file and test not in direct
+    ]
     chosen, total = [], 0.0
     for test in [test for file in order for test in files[file]] + rest:
       total += self.seconds[test]
@@ -146,16 +192,33 @@ class Map:
 
 
 def copy(folder: pathlib.Path) -> pathlib.Path:
-  """The project, with byte code that is checked by content: mutants of one size follow each other within a second."""
+  """The project, with byte code that is checked by content: mutants of one size follow each other
+  within a second.
+  """
   ignored = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".pytest_cache")
   shutil.copytree(ROOT, folder, ignore=ignored)
-  subprocess.run([sys.executable, "-m", "compileall", "-q", "--invalidation-mode=checked-hash", str(folder / "como_jax")], check=True)
+  subprocess.run(
+    [
+      sys.executable,
+      "-m",
+      "compileall",
+      "-q",
+      "--invalidation-mode=checked-hash",
+      str(folder / "como_jax"),
+    ],
+    check=True,
+  )
   return folder
 
 
 def environment(folder: pathlib.Path, **more: str) -> dict[str, str]:
   """That of a test run. What is converted with a wrong line must not be found by the next one."""
-  return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COMO_JAX_CACHE": str(folder / "cache"), **more}
+  return {
+    **os.environ,
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "COMO_JAX_CACHE": str(folder / "cache"),
+    **more,
+  }
 
 
 def learn(folder: pathlib.Path, tests: list[str], jobs: int) -> None:
@@ -165,16 +228,34 @@ def learn(folder: pathlib.Path, tests: list[str], jobs: int) -> None:
     unfinished = folder.with_name("map.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    plugin = pathlib.Path(scratch) / "plugin"  # alone: other modules of benchmarks/ have names that modules of launch/ have too
+    # alone: other modules of benchmarks/ have names that modules of launch/ have too
+    plugin = pathlib.Path(scratch) / "plugin"
     plugin.mkdir()
     shutil.copy(ROOT / "benchmarks" / "mutation_map.py", plugin)
-    words = ["-p", "mutation_map", "-p", "no:cacheprovider", "--durations=0", f"--basetemp={scratch}/tmp", *tests]
+    words = [
+      "-p",
+      "mutation_map",
+      "-p",
+      "no:cacheprovider",
+      "--durations=0",
+      f"--basetemp={scratch}/tmp",
+      *tests,
+    ]
     words += [f"--numprocesses={jobs}", "--dist=loadfile"] * (jobs > 1)
     print("learning which tests run which functions", flush=True)
-    done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          env=environment(pathlib.Path(scratch), MUTATION_MAP=str(unfinished), PYTHONPATH=str(plugin)))
+    done = subprocess.run(
+      [sys.executable, "-m", "pytest", *words],
+      cwd=tree,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      env=environment(pathlib.Path(scratch), MUTATION_MAP=str(unfinished), PYTHONPATH=str(plugin)),
+    )
     if done.returncode not in (0, 1):  # 1: some fail, which the map names
-      raise SystemExit(f"error: the tests did not run (pytest's exit code {done.returncode}):\n" + "\n".join(done.stdout.splitlines()[-20:]))
+      raise SystemExit(
+        f"error: the tests did not run (pytest's exit code {done.returncode}):\n"
+        + "\n".join(done.stdout.splitlines()[-20:])
+      )
     unfinished.rename(folder)
 
 
@@ -184,27 +265,47 @@ def limit(cpu_seconds: int) -> None:
   resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
 
-def run(mutant: mutation.Mutant, tests: list[str], seconds: float, scratch: pathlib.Path) -> tuple[str, str]:
+def run(
+  mutant: mutation.Mutant, tests: list[str], seconds: float, scratch: pathlib.Path
+) -> tuple[str, str]:
   """(what became of a mutant, the test that failed) in a copy of the project below `scratch`."""
   tree, file = scratch / "tree", scratch / "tree" / mutant.file
   text = file.read_text()
   names = scratch / "tests.txt"
   names.write_text("\n".join(tests))
-  words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "--durations=0",
-           f"--basetemp={scratch}/tmp", f"@{names}"]
+  words = [
+    sys.executable,
+    "-m",
+    "pytest",
+    "-x",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "--tb=no",
+    "--durations=0",
+    f"--basetemp={scratch}/tmp",
+    f"@{names}",
+  ]
   try:
     file.write_text(mutant.apply(text))
-    process = subprocess.Popen(words, cwd=tree, env=environment(scratch), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               start_new_session=True, preexec_fn=lambda: limit(120 + 6 * round(seconds)))
+    process = subprocess.Popen(
+      words,
+      cwd=tree,
+      env=environment(scratch),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      start_new_session=True,
+      preexec_fn=lambda: limit(120 + 6 * round(seconds)),
+    )
     try:
-      said = process.communicate(timeout=600 + 20 * seconds)[0]  # what waits for ever; the machine may be busy
+      # what waits for ever; the machine may be busy
+      said = process.communicate(timeout=600 + 20 * seconds)[0]
     except subprocess.TimeoutExpired:
       return TIMEOUT, ""
     finally:
-      try:
+      with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-      except ProcessLookupError:
-        pass
       process.wait()
   finally:
     file.write_text(text)
@@ -213,14 +314,27 @@ def run(mutant: mutation.Mutant, tests: list[str], seconds: float, scratch: path
     return SURVIVED, ""
   if process.returncode == -signal.SIGXCPU:
     return TIMEOUT, ""
-  if process.returncode == 5 or "ERROR: not found: " in said:  # tests are there no longer: nothing was tried
-    raise SystemExit(f"error: {mutant.file}:{mutant.line}: the tests have changed since they were learned; begin with another --workdir:\n" + said[-500:])
+  # tests are there no longer: nothing was tried
+  if process.returncode == 5 or "ERROR: not found: " in said:
+    raise SystemExit(
+      (
+        f"error: {mutant.file}:{mutant.line}: the tests have changed since they were learned; "
+        "begin with another --workdir:\n"
+      )
+      + said[-500:]
+    )
   failed = [line for line in said.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-  return KILLED, failed[0].split(" ", 1)[1] if failed else f"exit code {process.returncode}: {said.strip().splitlines()[-1:]}"
+  return KILLED, failed[0].split(" ", 1)[
+    1
+  ] if failed else f"exit code {process.returncode}: {said.strip().splitlines()[-1:]}"
 
 
 def read(path: pathlib.Path) -> dict[str, dict]:
-  return {row["id"]: row for row in map(json.loads, path.read_text().splitlines())} if path.exists() else {}
+  return (
+    {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
+    if path.exists()
+    else {}
+  )
 
 
 def try_all(mutants: list[mutation.Mutant], results: pathlib.Path, tests: Map, options) -> None:
@@ -235,12 +349,27 @@ def try_all(mutants: list[mutation.Mutant], results: pathlib.Path, tests: Map, o
       status, killer = run(mutant, chosen, seconds, scratch) if chosen else (UNTESTED, "")
     finally:
       free.put(scratch)
-    row = dict(id=mutant.id, file=mutant.file, line=mutant.line, function=mutant.function, kind=mutant.kind, before=mutant.before,
-               after=mutant.after, status=status, killer=killer, tests=len(chosen), seconds=round(time.monotonic() - begin, 1))
+    row = dict(
+      id=mutant.id,
+      file=mutant.file,
+      line=mutant.line,
+      function=mutant.function,
+      kind=mutant.kind,
+      before=mutant.before,
+      after=mutant.after,
+      status=status,
+      killer=killer,
+      tests=len(chosen),
+      seconds=round(time.monotonic() - begin, 1),
+    )
     with lock, open(results, "a") as file:
       file.write(json.dumps(row) + "\n")
       done[mutant.id] = row
-      print(f"{len(done)}/{len(mutants)} {status:8} {row['seconds']:6.1f} s  {mutant.file}:{mutant.line} {mutant.kind}", flush=True)
+      print(
+        f"{len(done)}/{len(mutants)} {status:8} {row['seconds']:6.1f} s  "
+        f"{mutant.file}:{mutant.line} {mutant.kind}",
+        flush=True,
+      )
 
   with tempfile.TemporaryDirectory(prefix="mutants") as folder:
     for i in range(options.jobs):
@@ -259,21 +388,50 @@ def report(mutants: list[mutation.Mutant], rows: dict[str, dict]) -> str:
       continue
     row, reason = rows[mutant.id], argued(mutant)
     package = pathlib.Path(mutant.file).parts[1]
-    status = row["status"] if row["status"] in (KILLED, TIMEOUT) else "equivalent" if reason else row["status"]
+    status = (
+      row["status"]
+      if row["status"] in (KILLED, TIMEOUT)
+      else "equivalent"
+      if reason
+      else row["status"]
+    )
     table[package][status] += 1
-    shown = f"{mutant.file}:{mutant.line} {mutant.function} ({mutant.kind}, {row['tests']} tests, {mutant.id})\n"
-    shown += "".join(f"  - {line}\n" for line in mutant.before.split("\n")) + "".join(f"  + {line}\n" for line in mutant.after.split("\n"))
+    shown = (
+      f"{mutant.file}:{mutant.line} {mutant.function} ({mutant.kind}, {row['tests']} tests, "
+      f"{mutant.id})\n"
+    )
+    shown += "".join(f"  - {line}\n" for line in mutant.before.split("\n")) + "".join(
+      f"  + {line}\n" for line in mutant.after.split("\n")
+    )
     if status == "equivalent":
       equal.append(shown + f"  changes nothing: {reason}\n")
     elif status in (SURVIVED, UNTESTED):
       survivors.append(shown)
-  lines = ["| package | mutants | noticed | of them by a time limit | change nothing | survive | rate |", "| --- " * 7 + "|"]
-  for package, counts in [*sorted(table.items()), ("all", sum(table.values(), collections.Counter()))]:
+  lines = [
+    "| package | mutants | noticed | of them by a time limit | change nothing | survive | rate |",
+    "| --- " * 7 + "|",
+  ]
+  for package, counts in [
+    *sorted(table.items()),
+    ("all", sum(table.values(), collections.Counter())),
+  ]:
     noticed, equivalent = counts[KILLED] + counts[TIMEOUT], counts["equivalent"]
     total = sum(counts.values())
     rate = f"{noticed / (total - equivalent):.1%}" if total > equivalent else "-"
-    lines.append(f"| {package} | {total} | {noticed} | {counts[TIMEOUT]} | {equivalent} | {total - noticed - equivalent} | {rate} |")
-  return "\n".join([*lines, "", f"Survivors: {len(survivors)}", *survivors, f"Change nothing: {len(equal)}", *equal])
+    lines.append(
+      f"| {package} | {total} | {noticed} | {counts[TIMEOUT]} | {equivalent} | "
+      f"{total - noticed - equivalent} | {rate} |"
+    )
+  return "\n".join(
+    [
+      *lines,
+      "",
+      f"Survivors: {len(survivors)}",
+      *survivors,
+      f"Change nothing: {len(equal)}",
+      *equal,
+    ]
+  )
 
 
 def main(arguments=None) -> int:
@@ -282,7 +440,9 @@ def main(arguments=None) -> int:
   kind, settings = "given" if options.given else "drawn", options.workdir / "drawn.json"
   results = options.workdir / f"{kind}.jsonl"
   if results.exists() and not (options.resume or options.list_survivors):
-    print(f"error: {results} has results: give --resume to go on, or another --workdir", file=sys.stderr)
+    print(
+      f"error: {results} has results: give --resume to go on, or another --workdir", file=sys.stderr
+    )
     return 2
   gone: list[str] = []
   if options.given:
@@ -299,8 +459,11 @@ def main(arguments=None) -> int:
     if not (options.workdir / "map").exists():
       learn(options.workdir / "map", options.map_tests, options.jobs)
     tests = Map(options.workdir / "map")
-    print(f"{len(tests.seconds)} tests, {sum(tests.seconds.values()):.0f} s; {len(tests.failed)} more fail by themselves or are skipped",
-          flush=True)
+    print(
+      f"{len(tests.seconds)} tests, {sum(tests.seconds.values()):.0f} s; {len(tests.failed)} "
+      "more fail by themselves or are skipped",
+      flush=True,
+    )
     try_all(mutants, results, tests, options)
   print(report(mutants, read(results)))
   if gone:

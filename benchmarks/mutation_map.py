@@ -1,7 +1,9 @@
-"""A pytest plugin that writes down which tests run which functions of the package: pytest -p mutation_map, with $MUTATION_MAP a folder.
+"""A pytest plugin that writes down which tests run which functions of the package: pytest -p
+mutation_map, with $MUTATION_MAP a folder.
 
-Functions, not lines: a function that jax has traced runs no line again. What a fixture of a module, class or session runs counts for all
-tests that use it. Other processes (end_to_end, data workers) are not seen.
+Functions, not lines: a function that jax has traced runs no line again. What a fixture of a module,
+class or session runs counts for all tests that use it. Other processes (end_to_end, data workers)
+are not seen.
 """
 
 import json
@@ -63,13 +65,25 @@ class Recorder:
         base, name = self.fixtures[context]
         tests = [test for test, used in self.uses.items() if name in used and test.startswith(base)]
       for file, function in calls:
-        key = str(pathlib.Path(file).relative_to(pathlib.Path.cwd())) + ":" + function.replace("<locals>.", "")
+        key = (
+          str(pathlib.Path(file).relative_to(pathlib.Path.cwd()))
+          + ":"
+          + function.replace("<locals>.", "")
+        )
         found.setdefault(key, set()).update(tests)
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     folder = pathlib.Path(os.environ["MUTATION_MAP"])
-    (folder / f"{worker}.json").write_text(json.dumps({
-        "functions": {key: sorted(tests - self.failed) for key, tests in found.items()},
-        "seconds": {test: seconds for test, seconds in self.seconds.items() if test not in self.failed}, "failed": sorted(self.failed)}))
+    (folder / f"{worker}.json").write_text(
+      json.dumps(
+        {
+          "functions": {key: sorted(tests - self.failed) for key, tests in found.items()},
+          "seconds": {
+            test: seconds for test, seconds in self.seconds.items() if test not in self.failed
+          },
+          "failed": sorted(self.failed),
+        }
+      )
+    )
 
 
 def pytest_configure(config):

@@ -1,9 +1,15 @@
-"""Does openpi's own client work with a running server? Handshake, inference, a bad message, recovery, chunk broker, health, latency.
+r"""Does openpi's own client work with a running server?
 
-python -m como_jax.main --config=configs/serve.py --config.checkpoint=RUN_DIR --config.preset=libero &
-python benchmarks/openpi_client.py --port 8000 --preset libero        with a Python that has openpi-client, e.g.
-    python3.11 -m venv openpi && openpi/bin/pip install openpi-client typing_extensions      (its numpy is older than jax allows)
-Prints one line a check and the round trip's p50 and p99; exit code 1 when a check fails. Needs only numpy and openpi_client.
+Handshake, inference, a bad message, recovery, chunk broker, health, latency.
+
+python -m como_jax.main --config=configs/serve.py --config.checkpoint=RUN_DIR \
+    --config.preset=libero &
+python benchmarks/openpi_client.py --port 8000 --preset libero
+    with a Python that has openpi-client, e.g.
+    python3.11 -m venv openpi && openpi/bin/pip install openpi-client typing_extensions (its numpy
+    is older than jax allows)
+Prints one line a check and the round trip's p50 and p99; exit code 1 when a check fails. Needs only
+numpy and openpi_client.
 """
 
 import argparse
@@ -13,29 +19,51 @@ import urllib.request
 
 import numpy as np
 
-sys.path.pop(0)  # this file's own folder: there it would be found in place of the package of the same name
-from openpi_client import action_chunk_broker, websocket_client_policy  # noqa: E402
+# this file's own folder: there it would be found in place of the package of the same name
+sys.path.pop(0)
+from openpi_client import action_chunk_broker, websocket_client_policy
 
 
 def observation(preset: str, metadata: dict, size: int, rng: np.random.Generator) -> dict:
   """What openpi's example client of that name sends."""
+
   def image(*shape):
     return rng.integers(0, 256, shape, np.uint8)
+
   state = rng.normal(size=metadata.get("state_dim") or {"libero": 8, "aloha": 14}.get(preset, 8))
   if preset == "libero":
-    return {"observation/image": image(size, size, 3), "observation/wrist_image": image(size, size, 3), "observation/state": state,
-            "prompt": "put the bowl on the plate"}
+    return {
+      "observation/image": image(size, size, 3),
+      "observation/wrist_image": image(size, size, 3),
+      "observation/state": state,
+      "prompt": "put the bowl on the plate",
+    }
   if preset == "droid":
-    return {"observation/exterior_image_1_left": image(size, size, 3), "observation/wrist_image_left": image(size, size, 3),
-            "observation/joint_position": state[:-1], "observation/gripper_position": state[-1:], "prompt": "open the drawer"}
+    return {
+      "observation/exterior_image_1_left": image(size, size, 3),
+      "observation/wrist_image_left": image(size, size, 3),
+      "observation/joint_position": state[:-1],
+      "observation/gripper_position": state[-1:],
+      "prompt": "open the drawer",
+    }
   if preset == "aloha":
     cameras = ("cam_high", "cam_low", "cam_left_wrist", "cam_right_wrist")
-    return {"images": {name: image(3, size, size) for name in cameras}, "state": state, "prompt": "transfer the cube"}
-  return {**{key: image(size, size, 3) for key in metadata["camera_keys"]}, "observation.state": state, "task": "reach"}
+    return {
+      "images": {name: image(3, size, size) for name in cameras},
+      "state": state,
+      "prompt": "transfer the cube",
+    }
+  return {
+    **{key: image(size, size, 3) for key in metadata["camera_keys"]},
+    "observation.state": state,
+    "task": "reach",
+  }
 
 
 def main() -> int:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--host", default="127.0.0.1")
   parser.add_argument("--port", type=int, default=8000)
   parser.add_argument("--preset", choices=("libero", "droid", "aloha", "como"), default="libero")
@@ -63,14 +91,29 @@ def main() -> int:
     times.append(1e3 * (time.perf_counter() - begin))
   actions = reply["actions"]
   shape = (metadata.get("chunk", len(actions)), metadata.get("action_dim", actions.shape[-1]))
-  check("actions", actions.shape == shape and bool(np.isfinite(actions).all()), f"{actions.dtype} {list(actions.shape)}")
-  check("timing", {"infer_ms", "prev_total_ms"} <= set(reply["server_timing"]) and "infer_ms" in reply["policy_timing"])
+  check(
+    "actions",
+    actions.shape == shape and bool(np.isfinite(actions).all()),
+    f"{actions.dtype} {list(actions.shape)}",
+  )
+  check(
+    "timing",
+    {"infer_ms", "prev_total_ms"} <= set(reply["server_timing"])
+    and "infer_ms" in reply["policy_timing"],
+  )
   p50, p99 = np.percentile(times, [50, 99])
-  print(f"round trip of {options.requests} requests: p50 {p50:.2f} ms, p99 {p99:.2f} ms; "
-        f"the policy took {reply['policy_timing']['infer_ms']:.2f} ms of the last")
+  print(
+    f"round trip of {options.requests} requests: p50 {p50:.2f} ms, p99 {p99:.2f} ms; "
+    f"the policy took {reply['policy_timing']['infer_ms']:.2f} ms of the last"
+  )
 
-  for name, bad in (("missing key", {key: value for key, value in seen.items() if "state" not in key and "joint" not in key}),
-                    ("text array", {**seen, "prompt": np.array("text")})):
+  for name, bad in (
+    (
+      "missing key",
+      {key: value for key, value in seen.items() if "state" not in key and "joint" not in key},
+    ),
+    ("text array", {**seen, "prompt": np.array("text")}),
+  ):
     try:
       policy.infer(bad)
       check(f"bad message, {name}", False, "was accepted")

@@ -1,12 +1,13 @@
-"""What runs of several recipes say: intervals with the run as the unit, Holm's correction, what the design
-detects.
+"""What runs of several recipes say: intervals with the run as the unit, Holm's correction, what the
+design detects.
 
 python benchmarks/over_runs.py FILE.json [--margin 5]
-FILE: the co_training.json of a benchmark, or {"episodes": of a run, "successes": {"POLICY, ROW": [of each
-run]}, "models": [motion model that the labels of each run come from, a name or number]}, as in
-benchmarks/results; "models" may be missing. The rows of a policy are compared with its row "robot only"; rows
-with labels among each other, and the policies' rows "robot only", in a table of their own. Holm's correction
-is over the rows of a table. Exit codes: 0 done, 2 bad input (one line on stderr).
+FILE: the co_training.json of a benchmark, or {"episodes": of a run, "successes": {"POLICY, ROW":
+[of each run]}, "models": [motion model that the labels of each run come from, a name or number]},
+as in benchmarks/results; "models" may be missing. The rows of a policy are compared with its row
+"robot only"; rows with labels among each other, and the policies' rows "robot only", in a table of
+their own. Holm's correction is over the rows of a table. Exit codes: 0 done, 2 bad input (one line
+on stderr).
 """
 
 import argparse
@@ -19,8 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-from como_jax import errors  # noqa: E402
-from como_jax.evaluate import runs, success  # noqa: E402
+from como_jax import errors
+from como_jax.evaluate import runs, success
 
 BASE = "robot only"
 KINDS = (
@@ -37,7 +38,8 @@ class Table:
     rates: "POLICY, ROW" -> success of each run.
     episodes: of a run.
     outcomes: row -> of each run and episode, [R][N], where known.
-    models: motion model (of each kind) that the labels of each run come from; None where that is not known.
+    models: motion model (of each kind) that the labels of each run come from; None where that is
+      not known.
   """
 
   rates: Mapping[str, Sequence[float]]
@@ -52,7 +54,9 @@ class Table:
 
 
 def main() -> int:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("file", type=pathlib.Path)
   parser.add_argument(
     "--margin", type=float, default=5.0, help="points within which two rows are called equal"
@@ -86,23 +90,34 @@ def read(stored: Mapping) -> Table:
   """Either kind of file.
 
   Raises:
-    errors.UserError: runs of unequal numbers of episodes, a row without runs, another number of motion models
-      than of runs, or neither kind of file.
+    errors.UserError: runs of unequal numbers of episodes, a row without runs, another number of
+      motion models than of runs, or neither kind of file.
   """
   if "successes" in stored:
     number, won = stored.get("episodes"), stored["successes"]
     if type(number) is not int or number < 1:
       raise errors.UserError(f"episodes = {number!r}: expected how many episodes a run has")
     if not isinstance(won, dict):
-      raise errors.UserError(f"successes: expected rows of runs by name, found {type(won).__name__}")
+      raise errors.UserError(
+        f"successes: expected rows of runs by name, found {type(won).__name__}"
+      )
     for name, each in won.items():
-      if not (isinstance(each, list) and all(type(one) is int and 0 <= one <= number for one in each)):
-        raise errors.UserError(f"successes, {name}: expected of each run a whole number from 0 to {number}, found {each!r}")
-    return _table({name: [one / number for one in each] for name, each in won.items()}, number, stored)
+      if not (
+        isinstance(each, list) and all(type(one) is int and 0 <= one <= number for one in each)
+      ):
+        raise errors.UserError(
+          f"successes, {name}: expected of each run a whole number from 0 to {number}, found "
+          f"{each!r}"
+        )
+    return _table(
+      {name: [one / number for one in each] for name, each in won.items()}, number, stored
+    )
   for name, found in stored.items():
     if not (isinstance(found, list) and all(map(_is_run, found))):
       near = errors.nearest(name, ("episodes", "successes", "models"))
-      raise errors.UserError(f"{name}: expected runs, each with tasks and outcomes, or other keys: {near}")
+      raise errors.UserError(
+        f"{name}: expected runs, each with tasks and outcomes, or other keys: {near}"
+      )
   counts = {name: [_total(run["tasks"]) for run in found] for name, found in stored.items()}
   episodes = {played for found in counts.values() for _, played in found}
   if not stored:
@@ -112,17 +127,25 @@ def read(stored: Mapping) -> Table:
   rates = {name: [won / played for won, played in found] for name, found in counts.items()}
   outcomes = {name: [run["outcomes"] for run in found] for name, found in stored.items()}
   one_of_each = [0] * max(map(len, rates.values()))  # what the benchmark is given: --como and --vq
-  return dataclasses.replace(_table(rates, episodes.pop(), {"models": one_of_each}), outcomes=outcomes)
+  return dataclasses.replace(
+    _table(rates, episodes.pop(), {"models": one_of_each}), outcomes=outcomes
+  )
 
 
 def _table(rates: Mapping[str, Sequence[float]], episodes: int, stored: Mapping) -> Table:
   runs_of = {name: len(values) for name, values in rates.items()}
   empty = [name for name, count in runs_of.items() if not count]
   if empty or not runs_of:
-    raise errors.UserError(f"{empty[0] if empty else 'successes'}: expected at least one run, found none")
+    raise errors.UserError(
+      f"{empty[0] if empty else 'successes'}: expected at least one run, found none"
+    )
   models = stored.get("models")
-  if models is not None and not (isinstance(models, list) and all(isinstance(one, str | int) for one in models)):
-    raise errors.UserError(f"models: expected the name or number of a motion model for each run, found {models!r}")
+  if models is not None and not (
+    isinstance(models, list) and all(isinstance(one, str | int) for one in models)
+  ):
+    raise errors.UserError(
+      f"models: expected the name or number of a motion model for each run, found {models!r}"
+    )
   if models is not None and len(models) != max(runs_of.values()):
     raise errors.UserError(
       f"models: expected one for each of {max(runs_of.values())} runs, found {len(models)}"
@@ -132,9 +155,16 @@ def _table(rates: Mapping[str, Sequence[float]], episodes: int, stored: Mapping)
 
 def _is_run(run: Any) -> bool:
   """Whether it has "outcomes" and "tasks", each task with two whole numbers: won and played."""
-  if not (isinstance(run, dict) and isinstance(run.get("outcomes"), list) and isinstance(run.get("tasks"), dict)):
+  if not (
+    isinstance(run, dict)
+    and isinstance(run.get("outcomes"), list)
+    and isinstance(run.get("tasks"), dict)
+  ):
     return False
-  return all(isinstance(one, list) and len(one) == 2 and all(type(n) is int for n in one) for one in run["tasks"].values())
+  return all(
+    isinstance(one, list) and len(one) == 2 and all(type(n) is int for n in one)
+    for one in run["tasks"].values()
+  )
 
 
 def _total(tasks: Mapping[str, Sequence[int]]) -> tuple[int, int]:
@@ -144,15 +174,17 @@ def _total(tasks: Mapping[str, Sequence[int]]) -> tuple[int, int]:
 def text(table: Table, *, margin: float) -> str:
   """Two tables in Markdown, each with the smallest difference that its design detects.
 
-  A row's interval is Student's t over its runs. With one run there is none; what is said then is about two
-  trained policies (Newcombe's interval and McNemar's test over paired episodes).
+  A row's interval is Student's t over its runs. With one run there is none; what is said then is
+  about two trained policies (Newcombe's interval and McNemar's test over paired episodes).
 
   Args:
     table: the runs.
     margin: points within which two rows are called equal.
   """
   base = {name: f"{name.partition(', ')[0]}, {BASE}" for name in table.rates}
-  pairs = [(name, base[name]) for name in table.rates if name != base[name] and base[name] in table.rates]
+  pairs = [
+    (name, base[name]) for name in table.rates if name != base[name] and base[name] in table.rates
+  ]
   found = [table.compare(*pair) for pair in pairs]
   cells = {name: cell for (name, _), cell in zip(pairs, _cells(table, pairs, found), strict=True)}
   lines = [
@@ -165,7 +197,9 @@ def text(table: Table, *, margin: float) -> str:
       f" [{each.interval[0]:.1f}, {each.interval[1]:.1f}]" if each.interval else ""
     )
     won = " ".join(f"{one * table.episodes:.0f}" for one in values)
-    lines.append(f"| {name} | {won} of {table.episodes} | {mean} | {' | '.join(cells.get(name, ('', '')))} |")
+    lines.append(
+      f"| {name} | {won} of {table.episodes} | {mean} | {' | '.join(cells.get(name, ('', '')))} |"
+    )
   parts = ["\n".join(lines)]
   if found:
     parts.append(_detects(table, pairs, found))
@@ -174,8 +208,13 @@ def text(table: Table, *, margin: float) -> str:
 
 def _others(table: Table, margin: float) -> list[str]:
   policies = list(dict.fromkeys(name.partition(", ")[0] for name in table.rates))
-  pairs = [(f"{policy}, {first}", f"{policy}, {second}") for policy in policies for first, second in KINDS]
-  pairs += [(f"{first}, {BASE}", f"{second}, {BASE}") for second, first in zip(policies, policies[1:])]
+  pairs = [
+    (f"{policy}, {first}", f"{policy}, {second}") for policy in policies for first, second in KINDS
+  ]
+  pairs += [
+    (f"{first}, {BASE}", f"{second}, {BASE}")
+    for second, first in zip(policies, policies[1:], strict=False)
+  ]
   pairs = [pair for pair in pairs if set(pair) <= set(table.rates)]
   if not pairs:
     return []
@@ -186,13 +225,21 @@ def _others(table: Table, margin: float) -> list[str]:
   ]
   for pair, one, cells in zip(pairs, found, _cells(table, pairs, found), strict=True):
     equal = one.known and runs.equivalent(one.difference.low, one.difference.high, margin / 100)
-    lines.append(f"| {pair[0]} less {pair[1]} | {' | '.join(cells)} | {'yes' if equal else 'not shown'} |")
+    lines.append(
+      f"| {pair[0]} less {pair[1]} | {' | '.join(cells)} | {'yes' if equal else 'not shown'} |"
+    )
   labels = [pair for pair in pairs if not pair[0].endswith(f", {BASE}")]
-  return ["\n".join(lines), _detects(table, pairs, found), *([_by_model(table, labels)] if labels else [])]
+  return [
+    "\n".join(lines),
+    _detects(table, pairs, found),
+    *([_by_model(table, labels)] if labels else []),
+  ]
 
 
 def _by_model(table: Table, pairs: Sequence[tuple[str, str]]) -> str:
-  """What may be said of kinds of motion models: the same differences with the motion model as the unit."""
+  """What may be said of kinds of motion models: the same differences with the motion model as the
+  unit.
+  """
   about = "The intervals are about policies on these labels"
   if table.models is None:
     return f"The file does not say which motion models the labels come from (models). {about}."
@@ -223,44 +270,54 @@ def _cells(
   for pair, one, p in zip(pairs, found, runs.holm([one.p for one in found]), strict=True):
     words = str(one)
     if one.difference.count == 1 and set(pair) <= set(table.outcomes):
-      words += f"; these two policies: {success.compare_paired(*(table.outcomes[name][0] for name in pair))}"
+      words += (
+        "; these two policies: "
+        f"{success.compare_paired(*(table.outcomes[name][0] for name in pair))}"
+      )
     cells.append((words, f"{p:.2f}" if one.known else ""))
   return cells
 
 
-def _detects(table: Table, pairs: Sequence[tuple[str, str]], found: Sequence[runs.Comparison]) -> str:
+def _detects(
+  table: Table, pairs: Sequence[tuple[str, str]], found: Sequence[runs.Comparison]
+) -> str:
   """What this design detects, and what larger ones would."""
   count = min(one.difference.count for one in found)
   known = [one.deviation for one in found if one.known and one.difference.count == count]
   if not known:
     return (
-      f"n = {count} run{'s' * (count > 1)} of {table.episodes} episodes a row: a difference between recipes "
-      f"cannot be told from one between seeds. Two trained policies on so many unrelated episodes each: "
-      f"{100 * runs.detectable_episodes(table.episodes):.0f} points (80 % power, 5 % two-sided)."
+      f"n = {count} run{'s' * (count > 1)} of {table.episodes} episodes a row: a difference "
+      "between recipes cannot be told from one between seeds. Two trained policies on so many "
+      f"unrelated episodes each: {100 * runs.detectable_episodes(table.episodes):.0f} points (80 "
+      "% power, 5 % two-sided)."
     )
   deviation, number = runs.pooled(known), len(found)
-  sizes = [f"{units} runs: {_points(units, deviation, number)}" for units in (5, 10) if units > count]
+  sizes = [
+    f"{units} runs: {_points(units, deviation, number)}" for units in (5, 10) if units > count
+  ]
   lines = [
-    f"Smallest difference that {count} runs of {table.episodes} episodes a row detect (80 % power, 5 % "
-    f"two-sided; paired differences have a standard deviation of {100 * deviation:.1f} points): "
-    + _points(count, deviation, number)
-    + "".join(f"; {one}" for one in sizes)
-    + "."
+    f"Smallest difference that {count} runs of {table.episodes} episodes a row detect (80 % "
+    f"power, 5 % two-sided; paired differences have a standard deviation of {100 * deviation:.1f} "
+    "points): " + _points(count, deviation, number) + "".join(f"; {one}" for one in sizes) + "."
   ]
   if set(sum(pairs, ())) <= set(table.outcomes) and count > 1:
     parts = [runs.components(*(table.outcomes[name][:count] for name in pair)) for pair in pairs]
-    between, within = (runs.pooled([getattr(one, part) for one in parts]) for part in ("between", "within"))
+    between, within = (
+      runs.pooled([getattr(one, part) for one in parts]) for part in ("between", "within")
+    )
     endless = runs.Components(between, within).deviation(10 * table.episodes)
     lines.append(
-      f"Differences of runs have a standard deviation of {100 * between:.1f} points beyond what their "
-      f"episodes explain ({100 * within:.0f} an episode): with ten times the episodes {count} runs detect "
-      f"{_points(count, endless, number)}."
+      f"Differences of runs have a standard deviation of {100 * between:.1f} points beyond what "
+      f"their episodes explain ({100 * within:.0f} an episode): with ten times the episodes "
+      f"{count} runs detect {_points(count, endless, number)}."
     )
   return " ".join(lines)
 
 
 def _points(units: int, deviation: float, comparisons: int) -> str:
-  one, all_of_them = (100 * runs.detectable(units, deviation, comparisons=n) for n in (1, comparisons))
+  one, all_of_them = (
+    100 * runs.detectable(units, deviation, comparisons=n) for n in (1, comparisons)
+  )
   return f"{one:.0f} points for one comparison" + (
     f", {all_of_them:.0f} for the first of {comparisons}" if comparisons > 1 else ""
   )

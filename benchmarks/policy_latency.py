@@ -1,11 +1,18 @@
-"""How fast does a policy act? Chunks of actions a second and the latency of a call, through the class that rollouts and the server use.
+r"""How fast does a policy act?
 
-python benchmarks/policy_latency.py [--preset small|published] [--policy dit gpt] [--steps 1 4 10] [--batch-sizes 1 4 16] [--camera 256]
-    small: about two minutes on 2 CPU cores. published (ViT-L/16, two cameras): give --batch-sizes 1 --calls 3 there, or an accelerator
-    --guidance 2 adds the pass without the instruction; --dtype float32 replaces the preset's; --profile prints where the host's time goes
-A call is `Policy.infer`: checks, resize of every camera's picture, normalised state, embedded instruction (known after its first use),
-copies to the device and back, sampling, actions in the robot's units. Every call sees new pictures. "model" is the compiled sampler
-alone on a batch that lies on the device; the difference is what the host costs. The weights are random, which does not change the speed.
+Chunks of actions a second and the latency of a call, through the class that rollouts and the server
+use.
+
+python benchmarks/policy_latency.py [--preset small|published] [--policy dit gpt] [--steps 1 4 \
+    10] [--batch-sizes 1 4 16] [--camera 256]
+    small: about two minutes on 2 CPU cores. published (ViT-L/16, two cameras): give --batch-sizes 1
+    --calls 3 there, or an accelerator --guidance 2 adds the pass without the instruction; --dtype
+    float32 replaces the preset's; --profile prints where the host's time goes
+A call is `Policy.infer`: checks, resize of every camera's picture, normalised state, embedded
+instruction (known after its first use), copies to the device and back, sampling, actions in the
+robot's units. Every call sees new pictures. "model" is the compiled sampler alone on a batch that
+lies on the device; the difference is what the host costs. The weights are random, which does not
+change the speed.
 """
 
 import argparse
@@ -17,14 +24,14 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-import common  # noqa: E402
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
+import common
+import jax
+import numpy as np
 
-from como_jax import models, presets  # noqa: E402
-from como_jax.data import normalisation, statistics  # noqa: E402
-from como_jax.serve import policy as serving  # noqa: E402
-from como_jax.train import optimizer, rng  # noqa: E402
+from como_jax import models, presets
+from como_jax.data import normalisation, statistics
+from como_jax.serve import policy as serving
+from como_jax.train import optimizer, rng
 
 ROBOT = {"action": 7, "state": 8}  # LIBERO's arm
 _compiles: list[str] = []  # one entry for everything XLA compiles in this process
@@ -32,7 +39,9 @@ INSTRUCTIONS = ("open the top drawer", "put the bowl on the plate", "turn on the
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--preset", default="small", choices=("small", "published"))
   parser.add_argument("--policy", nargs="+", default=["dit", "gpt"], choices=("dit", "gpt"))
   parser.add_argument("--steps", nargs="+", type=int, default=[1, 4, 10], help="of DiT's sampler")
@@ -44,27 +53,56 @@ def main() -> None:
   parser.add_argument("--profile", action="store_true")
   common.add_options(parser, rounds=2)
   options = parser.parse_args()
-  jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: _compiles.append(name) if "backend_compile" in name else None)
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda name, *_, **__: _compiles.append(name) if "backend_compile" in name else None
+  )
   rows, notes = [], []
   for kind in options.policy:
-    section = presets.preset("policy", ("published" if options.preset == "published" else "debug") + ("_gpt" if kind == "gpt" else ""))
+    section = presets.preset(
+      "policy",
+      ("published" if options.preset == "published" else "debug")
+      + ("_gpt" if kind == "gpt" else ""),
+    )
     section |= {"robots": {"robot": ROBOT}} | ({"dtype": options.dtype} if options.dtype else {})
     model = models.build(section)
     params = jax.jit(model.init)(rng.key(0, "init"))
-    notes.append(f"{kind}: {optimizer.count(params):,} parameters, {section['dtype']}, {section['cameras']} x {section['image_size']} px, "
-                 f"chunks of {section['chunk']}")
+    notes.append(
+      f"{kind}: {optimizer.count(params):,} parameters, {section['dtype']}, {section['cameras']} "
+      f"x {section['image_size']} px, chunks of {section['chunk']}"
+    )
     guidance = options.guidance if kind == "dit" else 1.0
     for steps in options.steps if kind == "dit" else [None]:
       for size in options.batch_sizes:
-        policy = serving.Policy(params, checkpoint(section), steps=steps, guidance=guidance, batch_size=size)
+        policy = serving.Policy(
+          params, checkpoint(section), steps=steps, guidance=guidance, batch_size=size
+        )
         rows.append((kind, steps or "", size, *row(policy, size, options)))
         print(rows[-1], flush=True)
-  columns = ("policy", "sampler's steps", "batch", "chunks/s", "p50 ms", "p99 ms", "calls", "model alone, p50 ms", "call / model",
-             "CPU ms a call", "compiles after the first call")
+  columns = (
+    "policy",
+    "sampler's steps",
+    "batch",
+    "chunks/s",
+    "p50 ms",
+    "p99 ms",
+    "calls",
+    "model alone, p50 ms",
+    "call / model",
+    "CPU ms a call",
+    "compiles after the first call",
+  )
   guided = f", guidance {options.guidance:g}" if options.guidance != 1 else ""
-  setting = (f"{options.preset} preset{guided}, pictures of {options.camera} x {options.camera} as the cameras give them, random weights, "
-             f"{options.rounds} rounds of {options.calls} calls.\n\n" + "\n".join(f"* {note}" for note in notes))
-  common.finish(f"policy-latency-{options.preset}", "How fast a policy acts", [setting, common.table(columns, rows)], options)
+  setting = (
+    f"{options.preset} preset{guided}, pictures of {options.camera} x {options.camera} as the "
+    f"cameras give them, random weights, {options.rounds} rounds of {options.calls} calls.\n\n"
+    + "\n".join(f"* {note}" for note in notes)
+  )
+  common.finish(
+    f"policy-latency-{options.preset}",
+    "How fast a policy acts",
+    [setting, common.table(columns, rows)],
+    options,
+  )
 
 
 def checkpoint(section: dict) -> dict:
@@ -75,10 +113,12 @@ def checkpoint(section: dict) -> dict:
     rows.add(data.normal(size=(64, width)))
     facts[key] = rows.finish()
   return {
-      "model": section, "policy": {"cameras": [f"camera_{i}" for i in range(section["cameras"])], "guidance": 1.0},
-      "normalisation": normalisation.Normaliser("standard", {"robot": facts}).to_json(),
-      "robots": {"robot": {"action_names": [], "step_seconds": 0.05}},
-      "language": {"kind": "hash", "width": section["language"]["width"]}}
+    "model": section,
+    "policy": {"cameras": [f"camera_{i}" for i in range(section["cameras"])], "guidance": 1.0},
+    "normalisation": normalisation.Normaliser("standard", {"robot": facts}).to_json(),
+    "robots": {"robot": {"action_names": [], "step_seconds": 0.05}},
+    "language": {"kind": "hash", "width": section["language"]["width"]},
+  }
 
 
 def observations(policy: serving.Policy, count: int, *, side: int) -> list[list[dict]]:
@@ -86,8 +126,19 @@ def observations(policy: serving.Policy, count: int, *, side: int) -> list[list[
   data = np.random.default_rng(0)
   seen = []
   for i in range(count):
-    one = {serving.STATE: data.normal(size=policy.state_dim).astype(np.float32), serving.TASK: INSTRUCTIONS[i % len(INSTRUCTIONS)]}
-    seen.append([one | {serving.IMAGE + name: data.integers(0, 256, (side, side, 3), np.uint8) for name in policy.cameras}])
+    one = {
+      serving.STATE: data.normal(size=policy.state_dim).astype(np.float32),
+      serving.TASK: INSTRUCTIONS[i % len(INSTRUCTIONS)],
+    }
+    seen.append(
+      [
+        one
+        | {
+          serving.IMAGE + name: data.integers(0, 256, (side, side, 3), np.uint8)
+          for name in policy.cameras
+        }
+      ]
+    )
   return seen
 
 
@@ -116,18 +167,31 @@ def row(policy: serving.Policy, size: int, options: argparse.Namespace) -> tuple
   call()
   model()
   before = len(_compiles)
-  work = {name: lambda run=run: sum(run() for _ in range(options.calls)) for name, run in (("call", call), ("model", model))}
+  work = {
+    name: lambda run=run: sum(run() for _ in range(options.calls))
+    for name, run in (("call", call), ("model", model))
+  }
   measured = common.rounds(work, options.rounds)
   again = len(_compiles) - before
-  counted = {name: 1e3 * np.array(times[-options.rounds * options.calls:]) for name, times in took.items()}
+  counted = {
+    name: 1e3 * np.array(times[-options.rounds * options.calls :]) for name, times in took.items()
+  }
   if options.profile:
     profile = cProfile.Profile()
     profile.runcall(lambda: [call() for _ in range(options.calls)])
     pstats.Stats(profile).sort_stats("tottime").print_stats(18)
   p50, p99 = np.percentile(counted["call"], (50, 99))
   alone, best = np.percentile(counted["model"], 50), measured["call"].thriftiest
-  return (f"{measured['call'].best.rate:.1f}", f"{p50:.2f}", f"{p99:.2f}", str(len(counted["call"])), f"{alone:.2f}", f"{p50 / alone:.3f}",
-          f"{1e3 * best.cpu / options.calls:.2f}", str(again))
+  return (
+    f"{measured['call'].best.rate:.1f}",
+    f"{p50:.2f}",
+    f"{p99:.2f}",
+    str(len(counted["call"])),
+    f"{alone:.2f}",
+    f"{p50 / alone:.3f}",
+    f"{1e3 * best.cpu / options.calls:.2f}",
+    str(again),
+  )
 
 
 if __name__ == "__main__":

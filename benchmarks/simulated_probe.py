@@ -2,10 +2,11 @@
 
 python benchmarks/simulated_probe.py [--seeds 6] [--mlp-seeds 2] [--out]
 
-120 episodes of 29 windows. All numbers are AR(1) with coefficient 0.9 within an episode, as neighboring
-windows are alike. The target is 4 of z's numbers, each plus independent noise of the same variance (also
-AR(1)); the rest of z is independent of it, and z is rotated at random. 86 episodes are fitted, 34 scored.
-The best possible error is 0.5 of the target's variance, at every width.
+120 episodes of 29 windows. All numbers are AR(1) with coefficient 0.9 within an episode, as
+neighboring windows are alike. The target is 4 of z's numbers, each plus independent noise of the
+same variance (also AR(1)); the rest of z is independent of it, and z is rotated at random. 86
+episodes are fitted, 34 scored. The best possible error is 0.5 of the target's variance, at every
+width.
 """
 
 import argparse
@@ -15,8 +16,8 @@ import sys
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from benchmarks import common  # noqa: E402
-from como_jax.evaluate import linear_probe, mlp_probe, probes  # noqa: E402
+from benchmarks import common
+from como_jax.evaluate import linear_probe, mlp_probe, probes
 
 WIDTHS = (16, 32, 64, 128, 256, 512, 1024)
 EPISODES, FITTED, LENGTH, READ, MEMORY = 120, 86, 29, 4, 0.9
@@ -32,11 +33,15 @@ def world(width: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _numbers(rng: np.random.Generator, count: int) -> np.ndarray:
-  """`count` independent AR(1) sequences of variance 1 in each episode: [episodes x windows, count]."""
+  """`count` independent AR(1) sequences of variance 1 in each episode: [episodes x windows,
+  count].
+  """
   values = np.empty((EPISODES, LENGTH, count))
   values[:, 0] = rng.normal(size=(EPISODES, count))
   for t in range(1, LENGTH):
-    values[:, t] = MEMORY * values[:, t - 1] + np.sqrt(1 - MEMORY**2) * rng.normal(size=(EPISODES, count))
+    values[:, t] = MEMORY * values[:, t - 1] + np.sqrt(1 - MEMORY**2) * rng.normal(
+      size=(EPISODES, count)
+    )
   return values.reshape(-1, count)
 
 
@@ -44,9 +49,9 @@ def measure(width: int, seed: int, *, mlp: bool = False) -> dict[str, float]:
   """Held-out errors in units of the fitted targets' variance.
 
   Returns:
-    "probe"; "half", its error on half of the episodes; "tuned", with the best ridge of each target dimension
-    on the held-out episodes themselves, and "tuned together", one for all dimensions; "smallest ridge";
-    "mean", of predicting the mean; "mlp" where asked for.
+    "probe"; "half", its error on half of the episodes; "tuned", with the best ridge of each target
+    dimension on the held-out episodes themselves, and "tuned together", one for all dimensions;
+    "smallest ridge"; "mean", of predicting the mean; "mlp" where asked for.
   """
   z, targets, episodes = world(width, seed)
   held_out = episodes >= FITTED
@@ -54,7 +59,8 @@ def measure(width: int, seed: int, *, mlp: bool = False) -> dict[str, float]:
   mean, scale, _ = probes.scale_of(targets[~held_out])
   standard = (targets - mean) / scale
   by_ridge = (
-    linear_probe.path(z[~held_out], standard[~held_out], z[held_out], standard[held_out]) / held_out.sum()
+    linear_probe.path(z[~held_out], standard[~held_out], z[held_out], standard[held_out])
+    / held_out.sum()
   )
   result = {
     "probe": found.mse,
@@ -72,7 +78,9 @@ def measure(width: int, seed: int, *, mlp: bool = False) -> dict[str, float]:
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--seeds", type=int, default=6)
-  parser.add_argument("--mlp-seeds", type=int, default=2, help="of these, with the MLP probe as well")
+  parser.add_argument(
+    "--mlp-seeds", type=int, default=2, help="of these, with the MLP probe as well"
+  )
   parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
   common.add_options(parser, rounds=None)
   options = parser.parse_args()
@@ -80,11 +88,17 @@ def main() -> int:
   for width in options.widths:
     runs = [measure(width, seed, mlp=seed < options.mlp_seeds) for seed in range(options.seeds)]
     every += runs
-    of = lambda name, runs=runs: np.array([run[name] for run in runs if name in run])
+
+    def of(name, runs=runs):
+      return np.array([run[name] for run in runs if name in run])
+
     gaps, together = of("probe") - of("tuned"), of("probe") - of("tuned together")
-    span = lambda values: (
-      f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})" if len(values) else ""
-    )
+
+    def span(values):
+      return (
+        f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})" if len(values) else ""
+      )
+
     rows.append(
       (
         width,
@@ -113,10 +127,10 @@ def main() -> int:
   gaps = np.array([run["probe"] - run["tuned"] for run in every])
   above = np.array([run["probe"] for run in every])
   says = (
-    f"{options.seeds} seeds at every width, mean (smallest to largest) over seeds; MLP: {options.mlp_seeds} "
-    f"seeds. Of {len(every)} runs, {int((gaps > 0.03).sum())} are more than 0.03 above the ridge tuned on "
-    f"the held-out episodes (largest: {gaps.max():.3f}); {int((above > 1).sum())} are above 1.0 (largest: "
-    f"{above.max():.3f}). Best possible: 0.5."
+    f"{options.seeds} seeds at every width, mean (smallest to largest) over seeds; MLP: "
+    f"{options.mlp_seeds} seeds. Of {len(every)} runs, {int((gaps > 0.03).sum())} are more than "
+    f"0.03 above the ridge tuned on the held-out episodes (largest: {gaps.max():.3f}); "
+    f"{int((above > 1).sum())} are above 1.0 (largest: {above.max():.3f}). Best possible: 0.5."
   )
   common.finish(
     "simulated-probe",

@@ -1,15 +1,22 @@
-"""What does a train step of the motion model cost, and what does the same model cost in torch?
+r"""What does a train step of the motion model cost, and what does the same model cost in torch?
 
-python benchmarks/train_step.py [--preset small|published] [--dtypes float32 bfloat16] [--frames 2 8] [--batch PAIRS] [--rounds 3]
-    small: about 3 minutes a dtype on 2 CPU cores. published (ViT-L/16, 224 px): made for a GPU; one pair takes a CPU 7 seconds a step, so
-    give --dtypes float32 --frames 2 --rounds 2 --remat none --no-compile there. torch (requirements-test.txt) uses the same cores or GPU.
-The rows: our train step, which a run would take too; the torch twin of the parity tests (fused attention, fused Adam, autocast and encoder
-weights in bfloat16), eager and compiled. All do the same: normalise uint8 frames, frozen encoder, Q-former on forward, reversed and
-jittered pairs, forward dynamics, reconstruction and Tcl, gradients, clipping, Adam. That both compute the same loss is checked first.
---frames 8: ours takes clips of 8 frames, 7 pairs that share encoded frames; torch (eager) draws as many independent pairs and encodes the
+python benchmarks/train_step.py [--preset small|published] [--dtypes float32 bfloat16] \
+    [--frames 2 8] [--batch PAIRS] [--rounds 3]
+    small: about 3 minutes a dtype on 2 CPU cores. published (ViT-L/16, 224 px): made for a GPU; one
+    pair takes a CPU 7 seconds a step, so give --dtypes float32 --frames 2 --rounds 2 --remat none
+    --no-compile there. torch (requirements-test.txt) uses the same cores or GPU.
+The rows: our train step, which a run would take too; the torch twin of the parity tests (fused
+attention, fused Adam, autocast and encoder
+weights in bfloat16), eager and compiled. All do the same: normalise uint8 frames, frozen encoder,
+Q-former on forward, reversed and
+jittered pairs, forward dynamics, reconstruction and Tcl, gradients, clipping, Adam. That both
+compute the same loss is checked first.
+--frames 8: ours takes clips of 8 frames, 7 pairs that share encoded frames; torch (eager) draws as
+many independent pairs and encodes the
 three frames of each, as CoMo's code does.
-Operations are counted in the programs (matrix products and convolutions, recomputation left out), each contestant's own: where ours needs
-fewer for the same result, that shows in pairs/s and not in GFLOP/s. The rounds alternate between the rows; the best of each counts.
+Operations are counted in the programs (matrix products and convolutions, recomputation left out),
+each contestant's own: where ours needs fewer for the same result, that shows in pairs/s and not in
+GFLOP/s. The rounds alternate between the rows; the best of each counts.
 """
 
 import argparse
@@ -21,47 +28,69 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs the same GPU's memory
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+from como_jax import main as entry
+
+# before a thread starts, as our runs do; torch, in the same process, gains by it too
+entry.keep_memory()
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from como_jax import config as config_lib
+from como_jax import models, objectives, presets, trees
+from como_jax.parallel import flops, rules
+from como_jax.parallel import mesh as mesh_lib
+from como_jax.tasks import motion
+from como_jax.train import optimizer, rng, step
+from como_jax.train import state as state_lib
+from tests.reference import torch_models as twins
+
 ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from como_jax import main as entry  # noqa: E402
-
-entry.keep_memory()  # before a thread starts, as our runs do; torch, in the same process, gains by it too
-
-import common  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-
-from como_jax import config as config_lib  # noqa: E402
-from como_jax import models, objectives, presets, trees  # noqa: E402
-from como_jax.parallel import flops, rules  # noqa: E402
-from como_jax.parallel import mesh as mesh_lib  # noqa: E402
-from como_jax.tasks import motion  # noqa: E402
-from como_jax.train import optimizer, rng, step  # noqa: E402
-from como_jax.train import state as state_lib  # noqa: E402
-from tests.reference import torch_models as twins  # noqa: E402
 
 CONFIG = ROOT / "configs" / "motion.py"
 SEED = 0
 # Pairs of a batch and steps of a round; matrices of the peak.
-SIZES = {("small", "cpu"): (32, 3), ("published", "cpu"): (1, 1), ("small", "gpu"): (512, 20), ("published", "gpu"): (64, 5)}
+SIZES = {
+  ("small", "cpu"): (32, 3),
+  ("published", "cpu"): (1, 1),
+  ("small", "gpu"): (512, 20),
+  ("published", "gpu"): (64, 5),
+}
 MATRIX = {"cpu": 2048, "gpu": 8192}
-EMULATED, EMULATED_SIZE = 0.1, (2, 1)  # of jax's matrix products: below, torch only emulates a dtype; pairs and steps there
-TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}  # of the first step's loss and gradient norm, in the precision that is timed
+# of jax's matrix products: below, torch only emulates a dtype; pairs and steps there
+EMULATED, EMULATED_SIZE = 0.1, (2, 1)
+# of the first step's loss and gradient norm, in the precision that is timed
+TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
 OURS, EAGER, COMPILED = "como_jax", "torch eager", "torch.compile"
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--preset", default="small", choices=("small", "published"))
-  parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=("float32", "bfloat16"))
-  parser.add_argument("--frames", nargs="+", type=int, default=[2, 8], help="of a clip: 2, or more for clip sampling")
-  parser.add_argument("--batch", type=int, default=0, help="pairs of a batch; rounded to whole clips (default: by preset and device)")
-  parser.add_argument("--steps", type=int, default=0, help="of a round (default: by preset and device)")
+  parser.add_argument(
+    "--dtypes", nargs="+", default=["float32", "bfloat16"], choices=("float32", "bfloat16")
+  )
+  parser.add_argument(
+    "--frames", nargs="+", type=int, default=[2, 8], help="of a clip: 2, or more for clip sampling"
+  )
+  parser.add_argument(
+    "--batch",
+    type=int,
+    default=0,
+    help="pairs of a batch; rounded to whole clips (default: by preset and device)",
+  )
+  parser.add_argument(
+    "--steps", type=int, default=0, help="of a round (default: by preset and device)"
+  )
   parser.add_argument("--remat", default="", help="replaces the preset's")
   parser.add_argument("--compile-mode", default="default", help="of torch.compile")
   parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
@@ -69,33 +98,58 @@ def main() -> None:
   options = parser.parse_args()
   on_gpu = jax.default_backend() == "gpu"
   if on_gpu != torch.cuda.is_available():
-    raise SystemExit(f"jax runs on {jax.default_backend()}, torch.cuda.is_available() is {torch.cuda.is_available()}: nothing to compare")
+    raise SystemExit(
+      f"jax runs on {jax.default_backend()}, torch.cuda.is_available() is "
+      f"{torch.cuda.is_available()}: nothing to compare"
+    )
   device = torch.device("cuda" if on_gpu else "cpu")
   cores = len(os.sched_getaffinity(0))
   torch.set_num_threads(cores)
-  torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as XLA does by default
+  # as XLA does by default
+  torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
   params = jax.jit(models.build(section(options, "float32")).init)(rng.key(SEED, "init"))
   params = jax.device_get(params)
   difference = check(options, params, device)
-  parts = [f"torch {torch.__version__} on {cores} threads; {options.preset} preset, {optimizer.count(params):,} parameters, "
-           f"{optimizer.count({k: v for k, v in params.items() if k != 'encoder'}):,} of them trained. Relative difference of the two "
-           f"losses of the same parameters, float32: {difference:.1e}."]
+  parts = [
+    f"torch {torch.__version__} on {cores} threads; {options.preset} preset, "
+    f"{optimizer.count(params):,} parameters, "
+    f"{optimizer.count({k: v for k, v in params.items() if k != 'encoder'}):,} of them trained. "
+    f"Relative difference of the two losses of the same parameters, float32: {difference:.1e}."
+  ]
   for dtype in options.dtypes:
     peaks = {name: peak(name, dtype, device, rounds=options.rounds) for name in ("jax", "torch")}
-    batch, steps = EMULATED_SIZE if emulated(peaks) else SIZES[options.preset, "gpu" if on_gpu else "cpu"]
+    batch, steps = (
+      EMULATED_SIZE if emulated(peaks) else SIZES[options.preset, "gpu" if on_gpu else "cpu"]
+    )
     for frames in options.frames:
-      parts.append(measure(options, params, dtype=dtype, frames=frames, device=device, peaks=peaks, batch=options.batch or batch,
-                           steps=options.steps or steps))
+      parts.append(
+        measure(
+          options,
+          params,
+          dtype=dtype,
+          frames=frames,
+          device=device,
+          peaks=peaks,
+          batch=options.batch or batch,
+          steps=options.steps or steps,
+        )
+      )
       print(parts[-1], flush=True)
-  common.finish(f"train-step-{options.preset}", "What a train step costs, beside torch", parts, options)
+  common.finish(
+    f"train-step-{options.preset}", "What a train step costs, beside torch", parts, options
+  )
 
 
 def section(options: argparse.Namespace, dtype: str, **changes: Any) -> dict[str, Any]:
   """The model."""
   made = presets.preset("motion", "published")
   if options.preset == "small":
-    made |= {"image_size": 64, "remat": "none", "encoder": {"kind": "mae_vit", "size": "192x4x3/8", "epsilon": 1e-12}}
+    made |= {
+      "image_size": 64,
+      "remat": "none",
+      "encoder": {"kind": "mae_vit", "size": "192x4x3/8", "epsilon": 1e-12},
+    }
     for part in ("idm", "fdm"):
       made[part] |= {"width": 192, "depth": 2, "heads": 3, "mlp": 768}
   if options.remat:
@@ -107,12 +161,17 @@ def pictures(pairs: int, frames: int, side: int) -> dict[str, np.ndarray]:
   """A batch: clips of so many frames that hold the pairs, and a jittered frame a pair."""
   random, clips = np.random.default_rng(SEED), pairs // (frames - 1)
   counts = {"frames": frames, "jittered": frames - 1}
-  return {name: random.integers(0, 256, (clips, count, side, side, 3), np.uint8) for name, count in counts.items()}
+  return {
+    name: random.integers(0, 256, (clips, count, side, side, 3), np.uint8)
+    for name, count in counts.items()
+  }
 
 
 @dataclasses.dataclass
 class Contestant:
-  """`take(steps)` takes optimiser steps, waits, and returns the first one's loss and gradient norm; operations of one step."""
+  """`take(steps)` takes optimiser steps, waits, and returns the first one's loss and gradient norm;
+  operations of one step.
+  """
 
   take: Callable[[int], tuple[float, float]]
   operations: float
@@ -123,7 +182,12 @@ class Contestant:
     self.first = self.first or found
 
 
-def ours(options: argparse.Namespace, params: Mapping[str, Any], batch: Mapping[str, np.ndarray], dtype: str) -> Contestant:
+def ours(
+  options: argparse.Namespace,
+  params: Mapping[str, Any],
+  batch: Mapping[str, np.ndarray],
+  dtype: str,
+) -> Contestant:
   """The step that `tasks.motion` trains with."""
   config, mesh = _config(), mesh_lib.make(devices=jax.devices()[:1])
   objective = objectives.build(motion.active(config.objectives))
@@ -132,7 +196,18 @@ def ours(options: argparse.Namespace, params: Mapping[str, Any], batch: Mapping[
   def build(model):
     def loss(params, batch, key, constants=None):
       return objective(model.forward(params, batch, key=key), batch, constants)
-    return step.build(loss, tx, weights=objective.weights, frozen=model.frozen, seed=SEED, mesh=mesh, state=held["state"], rate=rate)
+
+    return step.build(
+      loss,
+      tx,
+      weights=objective.weights,
+      frozen=model.frozen,
+      seed=SEED,
+      mesh=mesh,
+      state=held["state"],
+      rate=rate,
+    )
+
   model = models.build(section(options, dtype))
   start = state_lib.create(params, tx, frozen=model.frozen, ema=False)
   held = {"state": jax.device_put(start, rules.shardings(start, mesh))}
@@ -146,6 +221,7 @@ def ours(options: argparse.Namespace, params: Mapping[str, Any], batch: Mapping[
       first = first or metrics
     jax.block_until_ready(metrics)
     return float(first["loss"]), float(first["grad_norm"])
+
   useful = build(models.build(section(options, dtype, remat="none", attention_kernel="xla")))
   return Contestant(take, flops.count(useful.trace(held["state"], placed).jaxpr))
 
@@ -156,27 +232,51 @@ def twin(config: Mapping[str, Any]) -> twins.Motion:
   patches, dims = encoder.grid(config["image_size"]) ** 2, config["bottleneck"]["dims"]
   sizes = ("width", "depth", "heads", "mlp")
   return twins.Motion(
-      twins.Encoder(encoder.width, encoder.depth, encoder.heads, encoder.mlp, encoder.patch, patches + 1),
-      twins.QFormer(*(idm[name] for name in sizes), idm["queries"], encoder.width, idm["queries"] + 2 * (patches + 2) - 1),
-      twins.Bottleneck(idm["width"], dims),
-      twins.FDM(*(fdm[name] for name in sizes), encoder.patch, patches, idm["queries"], dims))
+    twins.Encoder(
+      encoder.width, encoder.depth, encoder.heads, encoder.mlp, encoder.patch, patches + 1
+    ),
+    twins.QFormer(
+      *(idm[name] for name in sizes),
+      idm["queries"],
+      encoder.width,
+      idm["queries"] + 2 * (patches + 2) - 1,
+    ),
+    twins.Bottleneck(idm["width"], dims),
+    twins.FDM(*(fdm[name] for name in sizes), encoder.patch, patches, idm["queries"], dims),
+  )
 
 
-def theirs(options: argparse.Namespace, params: Mapping[str, Any], batch: Mapping[str, np.ndarray], dtype: str, *, device: torch.device,
-           compiled: bool) -> Contestant:
+def theirs(
+  options: argparse.Namespace,
+  params: Mapping[str, Any],
+  batch: Mapping[str, np.ndarray],
+  dtype: str,
+  *,
+  device: torch.device,
+  compiled: bool,
+) -> Contestant:
   """The twin with the same loss and optimiser."""
   settings = _config().train.optimizer
   model = twins.load(twin(section(options, dtype)), trees.flatten(params)).to(device).train()
   model.encoder.requires_grad_(False).to(getattr(torch, dtype))
   trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-  adam = torch.optim.Adam(trained, lr=settings.learning_rate, betas=(settings.b1, settings.b2), eps=settings.eps, fused=True)
+  adam = torch.optim.Adam(
+    trained,
+    lr=settings.learning_rate,
+    betas=(settings.b1, settings.b2),
+    eps=settings.eps,
+    fused=True,
+  )
   steps_in_all, floor = _config().train.steps, settings.floor
-  schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda count: 1 - (1 - floor) * min(count / steps_in_all, 1))
+  schedule = torch.optim.lr_scheduler.LambdaLR(
+    adam, lambda count: 1 - (1 - floor) * min(count / steps_in_all, 1)
+  )
   placed = [torch.tensor(batch[name], device=device) for name in ("frames", "jittered")]
 
   def loss(model, *given):
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
       return model(*given)
+
   run = torch.compile(loss, mode=options.compile_mode, dynamic=False) if compiled else loss
 
   def take(steps: int) -> tuple[float, float]:
@@ -193,7 +293,12 @@ def theirs(options: argparse.Namespace, params: Mapping[str, Any], batch: Mappin
       torch.cuda.synchronize()
     return tuple(float(x) for x in first)
 
-  with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # shapes only
+  # shapes only
+  with (
+    torch.device("meta"),
+    sdpa_kernel(SDPBackend.MATH),
+    FlopCounterMode(display=False) as counter,
+  ):
     shapes = twin(section(options, dtype))
     shapes.encoder.requires_grad_(False)
     shapes(*(given.to("meta") for given in placed)).backward()
@@ -205,21 +310,29 @@ def _config() -> config_lib.ConfigDict:
 
 
 def check(options: argparse.Namespace, params: Mapping[str, Any], device: torch.device) -> float:
-  """Relative difference of our loss and the twin's, of the same parameters and two pairs, in full float32.
+  """Relative difference of our loss and the twin's, of the same parameters and two pairs, in full
+  float32.
 
   Raises:
     SystemExit: they are not the same model.
   """
-  model, objective = models.build(section(options, "float32")), objectives.build(motion.active(_config().objectives))
+  model, objective = (
+    models.build(section(options, "float32")),
+    objectives.build(motion.active(_config().objectives)),
+  )
   batch = pictures(2, 2, model.image_size)
   with jax.default_matmul_precision("highest"):
-    terms = jax.jit(lambda p, x: objective(model.forward(p, x, key=rng.key(SEED, "loss")), x))(params, batch)
+    terms = jax.jit(lambda p, x: objective(model.forward(p, x, key=rng.key(SEED, "loss")), x))(
+      params, batch
+    )
   mine = float(step.total(terms, objective.weights))
   tf32 = torch.backends.cuda.matmul.allow_tf32
   torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
   with torch.no_grad():
     other = twins.load(twin(model.config), trees.flatten(params)).to(device)
-    value = float(other(*(torch.tensor(batch[name], device=device) for name in ("frames", "jittered"))))
+    value = float(
+      other(*(torch.tensor(batch[name], device=device) for name in ("frames", "jittered")))
+    )
   torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
   return _same("loss", mine, value, tolerance=1e-4)
 
@@ -232,7 +345,9 @@ def _same(what: str, mine: float, value: float, *, tolerance: float) -> float:
 
 
 def peak(library: str, dtype: str, device: torch.device, *, rounds: int) -> float:
-  """Operations a second of a large matrix product in "jax" or "torch": sizes double up to MATRIX, or until a product takes a second."""
+  """Operations a second of a large matrix product in "jax" or "torch": sizes double up to MATRIX,
+  or until a product takes a second.
+  """
   on_cpu = device.type == "cpu"
   size, largest, count = 256, MATRIX["cpu" if on_cpu else "gpu"], 3 if on_cpu else 50
   while True:
@@ -248,65 +363,118 @@ def emulated(peaks: Mapping[str, float]) -> bool:
   return peaks["torch"] < EMULATED * peaks["jax"]
 
 
-def _product(library: str, dtype: str, device: torch.device, *, size: int, count: int) -> Callable[[], float]:
+def _product(
+  library: str, dtype: str, device: torch.device, *, size: int, count: int
+) -> Callable[[], float]:
   """Takes so many matrix products, waits, and returns their operations."""
   a, b = np.random.default_rng(SEED).normal(size=(2, size, size)).astype(np.float32)
   if library == "jax":
-    run, given, wait = jax.jit(jnp.matmul), [jnp.asarray(x, dtype) for x in (a, b)], jax.block_until_ready
+    run, given, wait = (
+      jax.jit(jnp.matmul),
+      [jnp.asarray(x, dtype) for x in (a, b)],
+      jax.block_until_ready,
+    )
   else:
-    run, given = torch.matmul, [torch.tensor(x, dtype=getattr(torch, dtype), device=device) for x in (a, b)]
+    run, given = (
+      torch.matmul,
+      [torch.tensor(x, dtype=getattr(torch, dtype), device=device) for x in (a, b)],
+    )
     wait = (lambda out: None) if device.type == "cpu" else (lambda out: torch.cuda.synchronize())
 
   def take() -> float:
     for _ in range(count):
       out = run(*given)
     wait(out)
-    return count * 2.0 * size ** 3
+    return count * 2.0 * size**3
+
   return take
 
 
-def measure(options: argparse.Namespace, params: Mapping[str, Any], *, dtype: str, frames: int, device: torch.device,
-            peaks: Mapping[str, float], batch: int, steps: int) -> str:
+def measure(
+  options: argparse.Namespace,
+  params: Mapping[str, Any],
+  *,
+  dtype: str,
+  frames: int,
+  device: torch.device,
+  peaks: Mapping[str, float],
+  batch: int,
+  steps: int,
+) -> str:
   """The table of one dtype and clip length: so many pairs a step, about, and steps a round."""
   pairs = max(1, round(batch / (frames - 1))) * (frames - 1)
   side = section(options, dtype)["image_size"]
   independent = pictures(pairs, 2, side)
-  contestants = {OURS: ours(options, params, pictures(pairs, frames, side), dtype),
-                 EAGER: theirs(options, params, independent, dtype, device=device, compiled=False)}
+  contestants = {
+    OURS: ours(options, params, pictures(pairs, frames, side), dtype),
+    EAGER: theirs(options, params, independent, dtype, device=device, compiled=False),
+  }
   if frames == 2 and not options.no_compile:
-    contestants[COMPILED] = theirs(options, params, independent, dtype, device=device, compiled=True)
+    contestants[COMPILED] = theirs(
+      options, params, independent, dtype, device=device, compiled=True
+    )
 
   def turn(contestant: Contestant) -> float:
     contestant(steps)
     return steps * pairs
-  measured = common.rounds({name: lambda one=one: turn(one) for name, one in contestants.items()}, options.rounds)
+
+  measured = common.rounds(
+    {name: lambda one=one: turn(one) for name, one in contestants.items()}, options.rounds
+  )
   if frames == 2:
     for name, one in contestants.items():
-      for what, mine, value in zip(("loss", "gradient norm"), contestants[OURS].first, one.first):
-        _same(f"{what} of the first step of {name}, {dtype},", mine, value, tolerance=TOLERANCE[dtype])
+      for what, mine, value in zip(
+        ("loss", "gradient norm"), contestants[OURS].first, one.first, strict=False
+      ):
+        _same(
+          f"{what} of the first step of {name}, {dtype},", mine, value, tolerance=TOLERANCE[dtype]
+        )
 
   work = {name: one.operations / pairs for name, one in contestants.items()}  # a pair
   best, top = {name: one.best.rate for name, one in measured.items()}, max(peaks.values())
   others, rows = [name for name in contestants if name != OURS], []
   for name, one in measured.items():
     rates = (best[name], one.slowest.rate)
-    rows.append((name, f"{rates[0]:.3g}", f"{rates[1]:.3g}", f"{work[name] / 1e9:.4g}", f"{work[name] * rates[0] / 1e9:.4g}",
-                 f"{work[name] * rates[0] / top:.2f}", *(f"{best[name] / best[other]:.2f}" for other in others),
-                 *(f"{work[name] * best[name] / work[other] / best[other]:.2f}" for other in others)))
-  columns = ("", "pairs/s", "slowest round", "GFLOP a pair", "GFLOP/s", "share of the peak", *(f"pairs/s / {other}" for other in others),
-             *(f"GFLOP/s / {other}" for other in others))
+    rows.append(
+      (
+        name,
+        f"{rates[0]:.3g}",
+        f"{rates[1]:.3g}",
+        f"{work[name] / 1e9:.4g}",
+        f"{work[name] * rates[0] / 1e9:.4g}",
+        f"{work[name] * rates[0] / top:.2f}",
+        *(f"{best[name] / best[other]:.2f}" for other in others),
+        *(f"{work[name] * best[name] / work[other] / best[other]:.2f}" for other in others),
+      )
+    )
+  columns = (
+    "",
+    "pairs/s",
+    "slowest round",
+    "GFLOP a pair",
+    "GFLOP/s",
+    "share of the peak",
+    *(f"pairs/s / {other}" for other in others),
+    *(f"GFLOP/s / {other}" for other in others),
+  )
   clips = f"{pairs} pair{'s' if pairs > 1 else ''}"
   if frames > 2:
-    clips = f"{pairs // (frames - 1)} clips of {frames} frames ({pairs} pairs; torch: as many independent pairs)"
+    clips = (
+      f"{pairs // (frames - 1)} clips of {frames} frames ({pairs} pairs; torch: as many "
+      "independent pairs)"
+    )
   remat = section(options, dtype)["remat"]
   warning = ""
   if emulated(peaks):
-    warning = (f"torch only emulates {dtype} on this machine: the ratios to it say nothing about other hardware. The rows show that this "
-               "precision runs and computes the same.\n\n")
-  return (f"## {dtype}, {clips} a step\n\n"
-          f"Matrix products reach {peaks['jax'] / 1e9:.4g} GFLOP/s in jax and {peaks['torch'] / 1e9:.4g} in torch. "
-          f"Rematerialisation of ours: {remat}. Best of {options.rounds} rounds of {steps} steps.\n\n"
-          + warning + common.table(columns, rows))
+    warning = (
+      f"torch only emulates {dtype} on this machine: the ratios to it say nothing about other "
+      "hardware. The rows show that this precision runs and computes the same.\n\n"
+    )
+  return (
+    f"## {dtype}, {clips} a step\n\nMatrix products reach {peaks['jax'] / 1e9:.4g} GFLOP/s in jax "
+    f"and {peaks['torch'] / 1e9:.4g} in torch. Rematerialisation of ours: {remat}. Best of "
+    f"{options.rounds} rounds of {steps} steps.\n\n" + warning + common.table(columns, rows)
+  )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
-"""Do the published directions show? Trains every input, bottleneck and width of the small motion model, takes the exam, prints one table.
+"""Do the published directions show?
+
+Trains every input, bottleneck and width of the small motion model, takes the exam, prints one
+table.
 
 python benchmarks/variants.py --workdir DIR [--steps 100] [--seeds 5] [--hours 20] [--only NAME ...]
-Steps are doubled, the same for all rows, until the best row's score on the exam moves by less than half its 95 % interval over seeds or the hours are
-spent; then the last move is printed. Finished runs are kept, so it can be stopped and run again. Writes DIR/variants.md and
-DIR/variants.json. A run of 100 steps takes about three minutes on 2 CPU cores, two of them the exam and the probe.
-All rows train on pictures that are not shifted at random, so that the tokens of the frozen encoder can be kept.
+Steps are doubled, the same for all rows, until the best row's score on the exam moves by less than
+half its 95 % interval over seeds or the hours are spent; then the last move is printed. Finished
+runs are kept, so it can be stopped and run again. Writes DIR/variants.md and DIR/variants.json. A
+run of 100 steps takes about three minutes on 2 CPU cores, two of them the exam and the probe. All
+rows train on pictures that are not shifted at random, so that the tokens of the frozen encoder can
+be kept.
 """
 
 import argparse
@@ -15,60 +20,88 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import numpy as np
+from scipy import stats
+
+from como_jax.evaluate import runs
+
 ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-import numpy as np  # noqa: E402
-from scipy import stats  # noqa: E402
-
-from como_jax.evaluate import runs  # noqa: E402
 
 GATE = "--config.objectives.contrastive.gate=0.001"
 VARIANTS: dict[str, tuple[str, ...]] = {  # options of configs/motion.py:small, then further words
-    "future features (collapse)": ("path=none,inputs=future,tcl=off",),
-    "VQ": ("path=none,inputs=none,bottleneck=vq,tcl=off",),
-    "pre-VQ": ("path=none,inputs=none,bottleneck=pre_vq,tcl=off",),
-    "KL": ("path=none,inputs=none,bottleneck=kl,tcl=off",),
-    "none (w/o VQ)": ("path=none,inputs=none,tcl=off",),
-    "RGB difference": ("path=none,inputs=rgb_diff,tcl=off",),
-    "Td": ("path=none,inputs=feature_diff,tcl=off",),
-    "Tcl": ("path=none,inputs=none,tcl=on",),
-    "Td + Tcl": ("path=none,inputs=feature_diff,tcl=on",),
-    "Td + Tcl, gated": ("path=none,inputs=feature_diff,tcl=on", GATE),
-    "Td + Tcl, 128 numbers": ("path=none,inputs=feature_diff,tcl=on", "--config.model.bottleneck.dims=32"),
-    "Td + Tcl, 512 numbers": ("path=none,inputs=feature_diff,tcl=on", "--config.model.bottleneck.dims=128"),
-    "Td + Tcl, direct": ("path=none,inputs=feature_diff,tcl=on", "--config.model.fdm.output=direct"),
-    "Td + Tcl, path of the difference": ("path=features,inputs=feature_diff,tcl=on",),
-    "Td + Tcl, path of the flow": ("path=flow,inputs=feature_diff,tcl=on",),
+  "future features (collapse)": ("path=none,inputs=future,tcl=off",),
+  "VQ": ("path=none,inputs=none,bottleneck=vq,tcl=off",),
+  "pre-VQ": ("path=none,inputs=none,bottleneck=pre_vq,tcl=off",),
+  "KL": ("path=none,inputs=none,bottleneck=kl,tcl=off",),
+  "none (w/o VQ)": ("path=none,inputs=none,tcl=off",),
+  "RGB difference": ("path=none,inputs=rgb_diff,tcl=off",),
+  "Td": ("path=none,inputs=feature_diff,tcl=off",),
+  "Tcl": ("path=none,inputs=none,tcl=on",),
+  "Td + Tcl": ("path=none,inputs=feature_diff,tcl=on",),
+  "Td + Tcl, gated": ("path=none,inputs=feature_diff,tcl=on", GATE),
+  "Td + Tcl, 128 numbers": (
+    "path=none,inputs=feature_diff,tcl=on",
+    "--config.model.bottleneck.dims=32",
+  ),
+  "Td + Tcl, 512 numbers": (
+    "path=none,inputs=feature_diff,tcl=on",
+    "--config.model.bottleneck.dims=128",
+  ),
+  "Td + Tcl, direct": ("path=none,inputs=feature_diff,tcl=on", "--config.model.fdm.output=direct"),
+  "Td + Tcl, path of the difference": ("path=features,inputs=feature_diff,tcl=on",),
+  "Td + Tcl, path of the flow": ("path=flow,inputs=feature_diff,tcl=on",),
 }
 COMMON = ("--config.data.augment.shift.on=False", "--config.train.evaluate_every=0")
 CACHED = "--config.train.cache_tokens=True"  # not for RGB differences, which encode other pictures
-# What is published (arXiv 2505.17006, v1 and v2): in which numbers the first of two rows is better (lower). e_z is the exam's.
+# What is published (arXiv 2505.17006, v1 and v2): in which numbers the first of two rows is better
+# (lower). e_z is the exam's.
 PUBLISHED = (
-    ("none (w/o VQ)", "future features (collapse)", ("lp_mse", "s_pcfc")),
-    ("none (w/o VQ)", "VQ", ("lp_mse",)),
-    ("VQ", "none (w/o VQ)", ("s_pcfc",)),
-    ("Td", "none (w/o VQ)", ("lp_mse", "s_pcfc")),
-    ("Tcl", "none (w/o VQ)", ("lp_mse", "s_pcfc")),
-    ("Td + Tcl", "Td", ("lp_mse", "s_pcfc")),
-    ("Td + Tcl", "Tcl", ("lp_mse", "s_pcfc")),
-    ("VQ", "Td + Tcl", ("s_pcfc",)),
-    ("Td", "pre-VQ", ("lp_mse",)),
-    ("Td + Tcl", "Td + Tcl, 128 numbers", ("s_pcfc",)),  # published for Td alone
-    ("Td + Tcl, 128 numbers", "Td + Tcl, 512 numbers", ("s_pcfc",)),
+  ("none (w/o VQ)", "future features (collapse)", ("lp_mse", "s_pcfc")),
+  ("none (w/o VQ)", "VQ", ("lp_mse",)),
+  ("VQ", "none (w/o VQ)", ("s_pcfc",)),
+  ("Td", "none (w/o VQ)", ("lp_mse", "s_pcfc")),
+  ("Tcl", "none (w/o VQ)", ("lp_mse", "s_pcfc")),
+  ("Td + Tcl", "Td", ("lp_mse", "s_pcfc")),
+  ("Td + Tcl", "Tcl", ("lp_mse", "s_pcfc")),
+  ("VQ", "Td + Tcl", ("s_pcfc",)),
+  ("Td", "pre-VQ", ("lp_mse",)),
+  ("Td + Tcl", "Td + Tcl, 128 numbers", ("s_pcfc",)),  # published for Td alone
+  ("Td + Tcl, 128 numbers", "Td + Tcl, 512 numbers", ("s_pcfc",)),
 )
-FURTHER = (("Td", "RGB difference"), ("Td + Tcl", "Td + Tcl, direct"), ("Td + Tcl, gated", "Td + Tcl"), ("Td + Tcl, path of the difference", "Td + Tcl"),
-           ("Td + Tcl, path of the flow", "Td + Tcl"))  # asked of the exam alone
+FURTHER = (
+  ("Td", "RGB difference"),
+  ("Td + Tcl", "Td + Tcl, direct"),
+  ("Td + Tcl, gated", "Td + Tcl"),
+  ("Td + Tcl, path of the difference", "Td + Tcl"),
+  ("Td + Tcl, path of the flow", "Td + Tcl"),
+)  # asked of the exam alone
 EXAM = ("s", "e_z", "minus_components", "appearance")
-COLUMNS = (*EXAM, "lp_mse", "lp_gain", "state_lp_mse", "state_lp_gain", "mlp_mse", "s_pcfc", "effective_rank", "copy_ratio_moving", "camera_excess")
+COLUMNS = (
+  *EXAM,
+  "lp_mse",
+  "lp_gain",
+  "state_lp_mse",
+  "state_lp_gain",
+  "mlp_mse",
+  "s_pcfc",
+  "effective_rank",
+  "copy_ratio_moving",
+  "camera_excess",
+)
 GAINS = ("lp_gain", "state_lp_gain")
 CLASSES = ("scene", "camera", "objects", "palette")
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
-  parser.add_argument("--steps", type=int, default=100, help="of the first round; doubled in each further one")
+  parser.add_argument(
+    "--steps", type=int, default=100, help="of the first round; doubled in each further one"
+  )
   parser.add_argument("--seeds", type=int, default=5)
   parser.add_argument("--hours", type=float, default=20.0, help="of computing, over all rounds")
   parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
@@ -76,7 +109,8 @@ def main() -> None:
   workdir, steps, rounds = options.workdir.absolute(), options.steps, []
   while True:
     rows: dict[str, list[dict]] = {name: [] for name in options.only}
-    for seed in range(options.seeds):  # seed by seed, so that what is cut off is a whole table of fewer seeds
+    # seed by seed, so that what is cut off is a whole table of fewer seeds
+    for seed in range(options.seeds):
       for name in options.only:
         if spent(workdir) < options.hours * 3600:
           rows[name].append(_run(workdir, name, seed, steps))
@@ -89,7 +123,9 @@ def main() -> None:
 
 
 def settled(rounds: list[tuple[int, dict[str, list[dict]]]]) -> bool:
-  """Whether the best row's score moved by less than half its 95 % interval over seeds in the last doubling."""
+  """Whether the best row's score moved by less than half its 95 % interval over seeds in the last
+  doubling.
+  """
   if len(rounds) < 2:
     return False
   (_, before), (_, now) = rounds[-2:]
@@ -106,7 +142,10 @@ def write(workdir: pathlib.Path, rounds: list[tuple[int, dict[str, list[dict]]]]
     if i and all(rows.values()):
       best = max(found, key=lambda name: mean(rows[name], "s"))
       moved = mean(rows[best], "s") - mean(rounds[i - 1][1][best], "s")
-      parts.append(f"S of the best row ({best}) moved by {moved:+.3f} from {rounds[i - 1][0]} steps; half its interval over seeds is {half_width(rows[best], 's'):.3f}.")
+      parts.append(
+        f"S of the best row ({best}) moved by {moved:+.3f} from {rounds[i - 1][0]} steps; half "
+        f"its interval over seeds is {half_width(rows[best], 's'):.3f}."
+      )
     parts += [corrected(found), directions(rows)]
   parts.append(f"{spent(workdir) / 3600:.1f} hours of computing so far.")
   (workdir / "variants.md").write_text("\n\n".join(parts) + "\n")
@@ -115,10 +154,16 @@ def write(workdir: pathlib.Path, rounds: list[tuple[int, dict[str, list[dict]]]]
 
 def table(found: dict[str, list[dict]], rows: dict[str, list[dict]]) -> str:
   """One line a variant, then the rows that need no training."""
-  lines = ["| variant | seeds | " + " | ".join(COLUMNS) + " | pairs/s |", "| --- |" + " --- |" * (len(COLUMNS) + 2)]
+  lines = [
+    "| variant | seeds | " + " | ".join(COLUMNS) + " | pairs/s |",
+    "| --- |" + " --- |" * (len(COLUMNS) + 2),
+  ]
   for name, trained in found.items():
-    lines.append(f"| {name} | {len(trained)} | " + " | ".join(_cell(trained, key) for key in COLUMNS)
-                 + f" | {statistics.mean(run['pairs_per_s'] for run in rows[name]):.0f} |")
+    lines.append(
+      f"| {name} | {len(trained)} | "
+      + " | ".join(_cell(trained, key) for key in COLUMNS)
+      + f" | {statistics.mean(run['pairs_per_s'] for run in rows[name]):.0f} |"
+    )
   first = next(iter(rows.values()))[0]
   for name, row in first["beside"].items():
     lines.append(f"| {name} | | " + " | ".join(_cell([row], key) for key in COLUMNS) + " | |")
@@ -133,23 +178,62 @@ def _run(workdir: pathlib.Path, name: str, seed: int, steps: int) -> dict:
     begin, (option, *words) = time.monotonic(), VARIANTS[name]
     again = ["--resume"] if (motion / "config.json").exists() else []
     cached = () if "rgb_diff" in option else (CACHED,)
-    _main(f"configs/motion.py:small,{option}", motion, f"--config.train.steps={steps}", f"--config.seed={seed}", *COMMON, *cached, *words, *again)
-    for task, more in (("probe", ["--config.windows=600", "--config.fit_windows=1500"]), ("exam", [f"--config.seed={seed}"])):
+    _main(
+      f"configs/motion.py:small,{option}",
+      motion,
+      f"--config.train.steps={steps}",
+      f"--config.seed={seed}",
+      *COMMON,
+      *cached,
+      *words,
+      *again,
+    )
+    for task, more in (
+      ("probe", ["--config.windows=600", "--config.fit_windows=1500"]),
+      ("exam", [f"--config.seed={seed}"]),
+    ):
       config = "configs/probe.py" + (":exam" if task == "exam" else "")
       if not (folder / task / "report.html").exists():
-        _main(config, folder / task, f"--config.checkpoint={motion}", *more, *(["--overwrite"] if (folder / task).exists() else []))
+        _main(
+          config,
+          folder / task,
+          f"--config.checkpoint={motion}",
+          *more,
+          *(["--overwrite"] if (folder / task).exists() else []),
+        )
     clock = folder / "seconds"
-    clock.write_text(str(time.monotonic() - begin + (float(clock.read_text()) if clock.exists() else 0)))
-  probed, taken = json.loads((folder / "probe" / "metrics.json").read_text())["rows"], json.loads(product.read_text())["rows"]
-  beside = {row: appearance(taken[row]) for row in taken if taken[row]["kind"] in ("baseline", "control") and row != "untrained"}
-  beside |= {f"probe's {row}": probed[row] for row in ("untrained", "difference", "first-only", "second-only", "both-pictures") if row in probed and row != "untrained"}
-  return {"trained": {**probed["trained"], **appearance(taken["trained"])}, "beside": beside,
-          "pairs_per_s": json.loads((motion / "speed.json").read_text())["pairs_per_s"]}
+    clock.write_text(
+      str(time.monotonic() - begin + (float(clock.read_text()) if clock.exists() else 0))
+    )
+  probed, taken = (
+    json.loads((folder / "probe" / "metrics.json").read_text())["rows"],
+    json.loads(product.read_text())["rows"],
+  )
+  beside = {
+    row: appearance(taken[row])
+    for row in taken
+    if taken[row]["kind"] in ("baseline", "control") and row != "untrained"
+  }
+  beside |= {
+    f"probe's {row}": probed[row]
+    for row in ("untrained", "difference", "first-only", "second-only", "both-pictures")
+    if row in probed and row != "untrained"
+  }
+  return {
+    "trained": {**probed["trained"], **appearance(taken["trained"])},
+    "beside": beside,
+    "pairs_per_s": json.loads((motion / "speed.json").read_text())["pairs_per_s"],
+  }
 
 
 def appearance(row: dict) -> dict:
   """A row of the exam with the excess of the class that is read best."""
-  return row | {"appearance": max((row[f"excess/{name}"] for name in CLASSES if row.get(f"excess/{name}") is not None), default=None)}
+  return row | {
+    "appearance": max(
+      (row[f"excess/{name}"] for name in CLASSES if row.get(f"excess/{name}") is not None),
+      default=None,
+    )
+  }
 
 
 def spent(workdir: pathlib.Path) -> float:
@@ -166,14 +250,17 @@ def mean(found: list[dict], key: str) -> float:
 def half_width(found: list[dict], key: str) -> float:
   """Of Student's 95 % interval over seeds; infinite for one seed."""
   values = [run["trained"][key] for run in found]
-  return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) if len(values) > 1 else np.inf
+  return (
+    float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) if len(values) > 1 else np.inf
+  )
 
 
 def corrected(rows: dict[str, list[dict]]) -> str:
-  """Which gains are clear of zero after Holm's correction over all of the table, and what they are about.
+  """Which gains are clear of zero after Holm's correction over all of the table, and what they are
+  about.
 
-  With one seed a gain's error is that over held-out episodes (a claim about this trained model), with more it is
-  Student's over seeds (a claim about the recipe).
+  With one seed a gain's error is that over held-out episodes (a claim about this trained model),
+  with more it is Student's over seeds (a claim about the recipe).
   """
   p = {}
   for name, found in rows.items():
@@ -184,28 +271,55 @@ def corrected(rows: dict[str, list[dict]]) -> str:
         p[f"{name}, {key}"] = float(stats.ttest_1samp(means, 0.0).pvalue)
       elif len(values) == 1 and isinstance(values[0], list) and values[0][1]:
         p[f"{name}, {key}"] = float(2 * stats.norm.sf(abs(values[0][0]) / values[0][1]))
-  parts = [f"{name} {value:.2g}" for name, value in zip(p, runs.holm(list(p.values())), strict=True)]
+  parts = [
+    f"{name} {value:.2g}" for name, value in zip(p, runs.holm(list(p.values())), strict=True)
+  ]
   seeds = max((len(found) for found in rows.values()), default=0)
-  unit = "held-out episodes of one trained model a row, n = 1 seed" if seeds == 1 else f"{seeds} seeds a row"
-  return f"Gains against zero, p after Holm's correction over these {len(p)} ({unit}): {'; '.join(parts)}."
+  unit = (
+    "held-out episodes of one trained model a row, n = 1 seed"
+    if seeds == 1
+    else f"{seeds} seeds a row"
+  )
+  return (
+    f"Gains against zero, p after Holm's correction over these {len(p)} ({unit}): "
+    f"{'; '.join(parts)}."
+  )
 
 
 def directions(rows: dict[str, list[dict]]) -> str:
-  """Each published comparison, and the same pair in the exam: mean difference over seeds (the same in both rows), Student's 95 % interval, p after
-  Holm's correction over all that have two seeds and differ between them."""
-  asked = [(one, other, key) for one, other, keys in PUBLISHED for key in (*keys, "e_z")] + [(one, other, "e_z") for one, other in FURTHER]
+  """Each published comparison, and the same pair in the exam: mean difference over seeds (the same
+  in both rows), Student's 95 % interval, p after Holm's correction over all that have two seeds and
+  differ between them.
+  """
+  asked = [(one, other, key) for one, other, keys in PUBLISHED for key in (*keys, "e_z")] + [
+    (one, other, "e_z") for one, other in FURTHER
+  ]
   found = {}
   for one, other, key in asked:
-    pairs = [(a["trained"].get(key), b["trained"].get(key)) for a, b in zip(rows.get(one, ()), rows.get(other, ()), strict=False)]
+    pairs = [
+      (a["trained"].get(key), b["trained"].get(key))
+      for a, b in zip(rows.get(one, ()), rows.get(other, ()), strict=False)
+    ]
     gaps = [_value(a) - _value(b) for a, b in pairs if a is not None and b is not None]
     if len(gaps) > 1 and len(set(gaps)) > 1:
       test = stats.ttest_1samp(gaps, 0.0)
-      found[one, other, key] = (statistics.fmean(gaps), *test.confidence_interval(), float(test.pvalue), len(gaps))
+      found[one, other, key] = (
+        statistics.fmean(gaps),
+        *test.confidence_interval(),
+        float(test.pvalue),
+        len(gaps),
+      )
   adjusted = dict(zip(found, runs.holm([one[3] for one in found.values()]), strict=True))
-  lines = ["| first minus second row | number | difference [95 %] | seeds | p, corrected | |", "| --- |" + " --- |" * 5]
+  lines = [
+    "| first minus second row | number | difference [95 %] | seeds | p, corrected | |",
+    "| --- |" + " --- |" * 5,
+  ]
   for (one, other, key), (gap, low, high, _, count) in found.items():
     told = "not shown" if adjusted[one, other, key] >= 0.05 else "lower" if gap < 0 else "higher"
-    lines.append(f"| {one} - {other} | {key} | {gap:+.3f} [{low:+.3f}, {high:+.3f}] | {count} | {adjusted[one, other, key]:.2g} | {told} |")
+    lines.append(
+      f"| {one} - {other} | {key} | {gap:+.3f} [{low:+.3f}, {high:+.3f}] | {count} | "
+      f"{adjusted[one, other, key]:.2g} | {told} |"
+    )
   return "\n".join(lines) if found else "No comparison has two seeds yet."
 
 
@@ -215,7 +329,11 @@ def _value(number: float | list[float]) -> float:
 
 def _main(config: str, workdir: pathlib.Path, *words: str) -> None:
   print(f"== {config} {' '.join(words)}", flush=True)
-  subprocess.run([sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words], check=True, cwd=ROOT)
+  subprocess.run(
+    [sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words],
+    check=True,
+    cwd=ROOT,
+  )
 
 
 def _cell(rows: list[dict], key: str) -> str:

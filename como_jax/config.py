@@ -1,7 +1,9 @@
-"""Configs: one Python file a run, `get_config(arg)`, locked, overridden from the command line, written beside the results.
+"""Configs: one Python file a run, `get_config(arg)`, locked, overridden from the command line,
+written beside the results.
 
-A config file holds numbers only. Each section is spread into the constructor it names, so a misspelt key is an error and never
-a silent default. The sections that several tasks share (data, optimiser, loop) start from the functions here.
+A config file holds numbers only. Each section is spread into the constructor it names, so a
+misspelt key is an error and never a silent default. The sections that several tasks share (data,
+optimiser, loop) start from the functions here.
 """
 
 import dataclasses
@@ -18,7 +20,8 @@ from como_jax.settings import limits, overrides, paths, usage, values
 
 ConfigDict = config_dict.ConfigDict
 _HERE = pathlib.Path(__file__).parent
-CONFIGS = next((one for one in (_HERE / "configs",) if one.is_dir()), _HERE.parent / "configs")  # inside an installed package, beside it in a clone
+# inside an installed package, beside it in a clone
+CONFIGS = next((one for one in (_HERE / "configs",) if one.is_dir()), _HERE.parent / "configs")
 SWITCHES = ("resume", "overwrite", "distributed", "help")
 FLAGS = ("config", "workdir", *SWITCHES)
 _OFF = tuple(f"no{switch}" for switch in SWITCHES)
@@ -38,7 +41,8 @@ class CommandLine:
   resume: bool
   overwrite: bool
   words: tuple[str, ...] = ()  # the arguments as given, to print them again
-  distributed: bool = False  # jax looks for the other processes of the run (parallel/distributed.py)
+  # jax looks for the other processes of the run (parallel/distributed.py)
+  distributed: bool = False
 
 
 def variant(arg: str | None, valid: Sequence[str], *, default: str) -> str:
@@ -49,12 +53,17 @@ def variant(arg: str | None, valid: Sequence[str], *, default: str) -> str:
   """
   chosen = arg or default
   if chosen not in valid:
-    raise errors.UserError(f"config argument {chosen!r} is unknown: {errors.nearest(chosen, valid)}")
+    raise errors.UserError(
+      f"config argument {chosen!r} is unknown: {errors.nearest(chosen, valid)}"
+    )
   return chosen
 
 
-def arguments(arg: str | None, *, variants: Sequence[str], options: dict[str, Sequence[str]]) -> tuple[str, dict[str, str]]:
-  """Splits a config's argument "variant,key=value,..." (every part may be missing; the first variant is the default).
+def arguments(
+  arg: str | None, *, variants: Sequence[str], options: dict[str, Sequence[str]]
+) -> tuple[str, dict[str, str]]:
+  """Splits a config's argument "variant,key=value,..." (every part may be missing; the first
+  variant is the default).
 
   Raises:
     errors.UserError: naming the nearest variant, option or value.
@@ -67,7 +76,9 @@ def arguments(arg: str | None, *, variants: Sequence[str], options: dict[str, Se
     if not equals:
       name = variant(part, variants, default=name)
     elif key not in options:
-      raise errors.UserError(f"config argument {part!r}: option {key!r} is unknown: {errors.nearest(key, options)}")
+      raise errors.UserError(
+        f"config argument {part!r}: option {key!r} is unknown: {errors.nearest(key, options)}"
+      )
     elif value not in options[key]:
       raise errors.UserError(f"config argument {part!r}: {errors.nearest(value, options[key])}")
     else:
@@ -78,69 +89,108 @@ def arguments(arg: str | None, *, variants: Sequence[str], options: dict[str, Se
 def data(**changes: Any) -> ConfigDict:
   """Where frames come from. The default path is the data set that ships with the package.
 
-  `path` is a LeRobot directory, a folder of video files or a directory of our shards; a raw source is turned into shards
-  once and kept in `cache`. `mixture`, when not empty, replaces `path`: a tuple of dicts with path, weight, offset_seconds
-  and cameras.
+  `path` is a LeRobot directory, a folder of video files or a directory of our shards; a raw source
+  is turned into shards once and kept in `cache`. `mixture`, when not empty, replaces `path`: a
+  tuple of dicts with path, weight, offset_seconds and cameras.
   """
-  section = ConfigDict(dict(
+  section = ConfigDict(
+    dict(
       path="bundled",
-      offset_seconds=0.5,  # time between the two frames of a pair (METHOD: per data set, in seconds)
+      # time between the two frames of a pair (METHOD: per data set, in seconds)
+      offset_seconds=0.5,
       cameras=(),  # () = every camera
       mixture=(),
       image_size=224,
       resize="squash",  # squash (as Moto) | crop | pad, when shards are made
       source=source(),  # how raw data are read
-      measure="auto", filters=filters(),  # what is looked for in raw data, and left out
+      measure="auto",
+      filters=filters(),  # what is looked for in raw data, and left out
       frames=2,  # K frames a sample at the offset: K-1 pairs for K encoder passes
       validation_fraction=0.1,
       cache="",  # "" = ~/.cache/como_jax/shards
-      workers=-1,  # processes that load; 0 = threads of this one; -1 = by cores, accelerators and codec (data/loading.py): 0 on a CPU
+      # processes that load; 0 = threads of this one; -1 = by cores, accelerators and codec
+      # (data/loading.py): 0 on a CPU
+      workers=-1,
       threads=-1,  # of each process that loads; -1 = 4, of a worker 2
       prefetch=-1,  # batches ahead, of each worker; -1 = about 8 in all
-      augment=ConfigDict(dict(  # one draw for all frames of a clip
+      augment=ConfigDict(
+        dict(  # one draw for all frames of a clip
           shift=ConfigDict(dict(on=True, fraction=10 / 224)),  # Moto: up to 10 px of 224
           crop=ConfigDict(dict(on=False, scale=(0.8, 1.0), ratio=(0.9, 1.1))),
           colour=ConfigDict(dict(on=False, brightness=0.2, contrast=0.2, saturation=0.2)),
-          flip=ConfigDict(dict(on=False, probability=0.5)))),
-  ))
+          flip=ConfigDict(dict(on=False, probability=0.5)),
+        )
+      ),
+    )
+  )
   return changed(section, changes)
 
 
 def source() -> ConfigDict:
-  """How a source is read where its files leave it open, see `como_jax.data.sources.SourceOptions`."""
-  return ConfigDict(dict(
-      action_key="", state_key="", camera_keys=(),  # LeRobot features; "" and () = the usual names, all cameras
+  """How a source is read where its files leave it open, see
+  `como_jax.data.sources.SourceOptions`.
+  """
+  return ConfigDict(
+    dict(
+      # LeRobot features; "" and () = the usual names, all cameras
+      action_key="",
+      state_key="",
+      camera_keys=(),
       timestamps="table",  # of LeRobot rows: table | frame_index (/ fps)
       rate_conflict="refuse",  # LeRobot table and video of different rates: refuse | table | video
-      invalid_rows="skip_episode",  # rows that are not finite: skip_episode | cut_episode (before them)
+      # rows that are not finite: skip_episode | cut_episode (before them)
+      invalid_rows="skip_episode",
       depth_range=(),  # (nearest, farthest) value of 16-bit images; () = such cameras are left out
       group="auto",  # views of one recording: auto | none | folder | name | a regular expression
       hdr="tonemap",  # HDR video: tonemap | keep
-  ))
+    )
+  )
 
 
 def filters() -> ConfigDict:
-  """Which frames ingest leaves out, see `como_jax.data.frame_filters.FilterOptions`: none by default. A pair never crosses a cut."""
-  return ConfigDict(dict(
-      drop_still=False, still_seconds=1.0,  # stretches in which nothing moves for so long: slides, frozen streams
+  """Which frames ingest leaves out, see `como_jax.data.frame_filters.FilterOptions`: none by
+  default. A pair never crosses a cut.
+  """
+  return ConfigDict(
+    dict(
+      # stretches in which nothing moves for so long: slides, frozen streams
+      drop_still=False,
+      still_seconds=1.0,
       drop_repeated=False,  # frames that repeat the one before
       crop_bars=False,  # black bars around the picture
       max_global_motion=0.0,  # picture widths per second that the camera may move; 0 = any
       min_motion=0.0,  # per cent of the width per second that things must move
       drop_duplicates=False,  # clips that an earlier episode shows
       min_shot_seconds=0.0,
-  ))
+    )
+  )
 
 
 def train(**changes: Any) -> ConfigDict:
-  """The loop and the optimiser (METHOD section 4). Steps count optimiser updates; the batch is global, over all devices."""
-  section = ConfigDict(dict(
+  """The loop and the optimiser (METHOD section 4).
+
+  Steps count optimiser updates; the batch is global, over all devices.
+  """
+  section = ConfigDict(
+    dict(
       batch_size=256,
       steps=50_000,
       accumulate=1,
-      optimizer=ConfigDict(dict(
-          name="adam", learning_rate=1e-4, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.0, clip_norm=0.5,
-          schedule="linear", floor=0.1, warmup_steps=0, warmup_start=0.0)),
+      optimizer=ConfigDict(
+        dict(
+          name="adam",
+          learning_rate=1e-4,
+          b1=0.9,
+          b2=0.99,
+          eps=1e-8,
+          weight_decay=0.0,
+          clip_norm=0.5,
+          schedule="linear",
+          floor=0.1,
+          warmup_steps=0,
+          warmup_start=0.0,
+        )
+      ),
       ema=0.0,  # decay of the averaged weights; 0 = none
       frozen=config_dict.placeholder(tuple),  # path patterns; None = the model's own (the encoder)
       mesh=ConfigDict(dict(data=-1, fsdp=1, tensor=1)),
@@ -150,13 +200,17 @@ def train(**changes: Any) -> ConfigDict:
       keep_checkpoints=2,
       tensorboard=True,
       wandb="",  # project name
-      accept_changed_data=False,  # --resume goes on although the data are not those that the run began with
-  ))
+      # --resume goes on although the data are not those that the run began with
+      accept_changed_data=False,
+    )
+  )
   return changed(section, changes)
 
 
 def changed(section: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
-  """The section with some keys replaced; dotted parts are written as double underscores (optimizer__learning_rate)."""
+  """The section with some keys replaced; dotted parts are written as double underscores
+  (optimizer__learning_rate).
+  """
   for key, value in changes.items():
     node = section
     *parents, last = key.split("__")
@@ -173,7 +227,8 @@ def changed(section: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
 
 
 def parse(argv: Sequence[str]) -> CommandLine:
-  """Reads `--config=FILE[:ARG] --config.key=value ... --workdir DIR [--resume | --overwrite] [--distributed] [--help]`.
+  """Reads `--config=FILE[:ARG] --config.key=value ... --workdir DIR [--resume | --overwrite]
+  [--distributed] [--help]`.
 
   Raises:
     errors.UserError: one line naming the flag, key, value or file and what is expected.
@@ -185,14 +240,18 @@ def parse(argv: Sequence[str]) -> CommandLine:
     if name.startswith(overrides.PREFIX):
       changes.append((name, text))
     elif name not in (*FLAGS, *_OFF):
-      raise errors.UserError(f"flag --{name} is unknown: {errors.nearest('--' + name, ['--' + flag for flag in FLAGS])}")
+      raise errors.UserError(
+        f"flag --{name} is unknown: {errors.nearest('--' + name, ['--' + flag for flag in FLAGS])}"
+      )
     else:
       flags[name] = text
   on = {switch: _switch(switch, flags) for switch in SWITCHES}
   if not flags.get("config"):
     if on["help"]:
       raise Help(usage.overview(CONFIGS))
-    raise errors.UserError("--config is missing: for example --config=motion:debug (--help lists all configs)")
+    raise errors.UserError(
+      "--config is missing: for example --config=motion:debug (--help lists all configs)"
+    )
   if "workdir" in flags and not flags["workdir"]:
     raise errors.UserError("--workdir has no value: give a directory")
   config, path, arg = load(flags["config"])
@@ -205,13 +264,23 @@ def parse(argv: Sequence[str]) -> CommandLine:
   if on["resume"] and on["overwrite"]:
     raise errors.UserError("--resume and --overwrite exclude each other")
   name = path.stem + (f"-{arg}" if arg else "")
-  workdir = pathlib.Path(paths.local("--workdir", flags.get("workdir") or str(pathlib.Path("runs") / name)))
-  return CommandLine(config=config, name=name, workdir=workdir, resume=on["resume"], overwrite=on["overwrite"], words=tuple(argv[1:]),
-                     distributed=on["distributed"])
+  workdir = pathlib.Path(
+    paths.local("--workdir", flags.get("workdir") or str(pathlib.Path("runs") / name))
+  )
+  return CommandLine(
+    config=config,
+    name=name,
+    workdir=workdir,
+    resume=on["resume"],
+    overwrite=on["overwrite"],
+    words=tuple(argv[1:]),
+    distributed=on["distributed"],
+  )
 
 
 def load(name: str) -> tuple[ConfigDict, pathlib.Path, str]:
-  """(what a config file gives, its path, its argument) for "configs/motion.py:small" or "motion:small", with the task it is for.
+  """(what a config file gives, its path, its argument) for "configs/motion.py:small" or
+  "motion:small", with the task it is for.
 
   Raises:
     errors.UserError: no such file, or one that fails or is for no task.
@@ -220,10 +289,15 @@ def load(name: str) -> tuple[ConfigDict, pathlib.Path, str]:
   path = find(given)
   config = _run(path, arg)
   if not isinstance(config, ConfigDict):
-    raise errors.UserError(f"config file {str(path)!r}: get_config returns a {type(config).__name__}, expected an ml_collections.ConfigDict")
+    raise errors.UserError(
+      f"config file {str(path)!r}: get_config returns a {type(config).__name__}, expected an "
+      "ml_collections.ConfigDict"
+    )
   task, known = config.get("task"), [one.stem for one in CONFIGS.glob("*.py")]
   if task not in known:
-    raise errors.UserError(f"config file {str(path)!r}: config.task={task!r} is unknown: {errors.nearest(task, known)}")
+    raise errors.UserError(
+      f"config file {str(path)!r}: config.task={task!r} is unknown: {errors.nearest(task, known)}"
+    )
   return config, path, arg
 
 
@@ -240,13 +314,21 @@ def find(given: str) -> pathlib.Path:
   if path.suffix in ("", ".py") and str(path.parent) in (".", "configs") and shipped.is_file():
     return shipped
   if str(path.parent) == ".":
-    raise errors.UserError(f"config {given!r} does not exist: {errors.nearest(path.stem, [one.stem for one in CONFIGS.glob('*.py')])}")
-  raise errors.UserError(f"config file {given!r} does not exist: {errors.nearest(given, map(str, path.parent.glob('*.py')))}")
+    raise errors.UserError(
+      f"config {given!r} does not exist: "
+      f"{errors.nearest(path.stem, [one.stem for one in CONFIGS.glob('*.py')])}"
+    )
+  raise errors.UserError(
+    f"config file {given!r} does not exist: "
+    f"{errors.nearest(given, map(str, path.parent.glob('*.py')))}"
+  )
 
 
 @functools.cache
 def _shipped(task: str) -> ConfigDict:
-  """The config that comes with the program for a task: what its keys are, and what kind of value each holds."""
+  """The config that comes with the program for a task: what its keys are, and what kind of value
+  each holds.
+  """
   return _run(CONFIGS / f"{task}.py", "")
 
 
@@ -283,7 +365,8 @@ def _run(path: pathlib.Path, arg: str) -> Any:
   """Runs a config file's get_config."""
   scope: dict[str, Any] = {"__name__": "config_file", "__file__": str(path)}
   try:
-    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), scope)  # the user's own file, as Python would import it
+    # the user's own file, as Python would import it
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), scope)
     make = scope.get("get_config")
     if make is None:
       raise errors.UserError(f"config file {str(path)!r} has no function get_config(arg)")
@@ -291,4 +374,6 @@ def _run(path: pathlib.Path, arg: str) -> Any:
   except errors.UserError:
     raise
   except Exception as error:
-    raise errors.UserError(f"config file {str(path)!r} fails: {type(error).__name__}: " + " ".join(str(error).split())) from error
+    raise errors.UserError(
+      f"config file {str(path)!r} fails: {type(error).__name__}: " + " ".join(str(error).split())
+    ) from error

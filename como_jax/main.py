@@ -1,9 +1,11 @@
-"""The one entry point: `python -m como_jax --config=NAME[:VARIANT] [--config.key=value ...] [--workdir DIR]`; --help says more.
+"""The one entry point: `python -m como_jax --config=NAME[:VARIANT] [--config.key=value ...]
+[--workdir DIR]`; --help says more.
 
-Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 130 stopped by Ctrl-C before there was anything to save (the line
-says how to go on), 143 stopped by SIGTERM or SIGINT after saving (run again with --resume), 75 the other processes did not come or were
-lost (the same command, or --resume, may work later; 134 where the runtime aborts first), 1 anything else.
-Several processes: see parallel/distributed.py and launch/local_processes.py.
+Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 130 stopped by Ctrl-C before
+there was anything to save (the line says how to go on), 143 stopped by SIGTERM or SIGINT after
+saving (run again with --resume), 75 the other processes did not come or were lost (the same
+command, or --resume, may work later; 134 where the runtime aborts first), 1 anything else. Several
+processes: see parallel/distributed.py and launch/local_processes.py.
 """
 
 import contextlib
@@ -18,10 +20,26 @@ import warnings
 
 from como_jax import errors, interrupt
 
-AGAIN = {"mae": "--resume", "motion": "--resume", "policy": "--resume", "extract": "--resume", "rollout": "--resume",
-         "probe": "--overwrite", "compile": "--overwrite"}  # what a task needs to go on, or to start anew, in a workdir that holds its run
+AGAIN = {
+  "mae": "--resume",
+  "motion": "--resume",
+  "policy": "--resume",
+  "extract": "--resume",
+  "rollout": "--resume",
+  # what a task needs to go on, or to start anew, in a workdir that holds its run
+  "probe": "--overwrite",
+  "compile": "--overwrite",
+}
 _BEGIN = time.time()
-_PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_PLACES = (
+  errno.EACCES,
+  errno.EPERM,
+  errno.EROFS,
+  errno.ENOTDIR,
+  errno.EISDIR,
+  errno.ENAMETOOLONG,
+  errno.ELOOP,
+)
 
 interrupt.prepare(__name__)
 
@@ -30,9 +48,11 @@ def main(argv: list[str] | None = None) -> int:
   """Parses the command line and runs the config's task; returns the exit code."""
   words, command = sys.argv if argv is None else argv, None
   if isinstance(sys.stdout, io.TextIOWrapper):  # not what a notebook or a test puts there
-    sys.stdout.reconfigure(line_buffering=True)  # what is said is seen at once, in a file or a pipe too
+    # what is said is seen at once, in a file or a pipe too
+    sys.stdout.reconfigure(line_buffering=True)
   try:
     from como_jax import config as config_lib
+
     try:
       command = config_lib.parse(words)
     except config_lib.Help as text:
@@ -42,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     _quiet_start()
     from como_jax import tasks  # after the environment is set: this imports jax
     from como_jax.parallel import distributed
+
     if distributed.initialise(detect=command.distributed):
       return _one_of_several(command)
     return tasks.run(command)
@@ -60,9 +81,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _one_of_several(command) -> int:
-  """The task in one process of a run of several: only process 0 prints, and one that fails alone leaves at once."""
+  """The task in one process of a run of several: only process 0 prints, and one that fails alone
+  leaves at once.
+  """
   from como_jax import tasks
   from como_jax.parallel import distributed
+
   with contextlib.ExitStack() as stack:
     if not distributed.is_first():
       stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
@@ -79,7 +103,8 @@ def _one_of_several(command) -> int:
       if distributed.is_first():
         print("\n" + how_to_go_on(command), file=sys.stderr)
       distributed.leave(interrupt.CODE)
-    except Exception as error:  # the others wait for this process in a collective: an orderly exit would wait for them
+    except Exception as error:
+      # the others wait for this process in a collective: an orderly exit would wait for them
       if isinstance(error, OSError) and _is_place(error, command):
         print(f"error: {_place(error)}", file=sys.stderr)
         distributed.leave(errors.UserError.code)
@@ -95,10 +120,20 @@ def how_to_go_on(command) -> str:
   """
   if command is None or command.config.task == "serve":
     return "stopped by Ctrl-C"
-  words, flag, run = list(command.words), AGAIN.get(command.config.task, ""), command.workdir / "config.json"
-  if flag and run.is_file() and run.stat().st_mtime >= _BEGIN:  # this process has written it: there is something to go on with
-    words = [word for word in words if word.lstrip("-").partition("=")[0] not in ("resume", "overwrite")] + [flag]
-  return f"stopped by Ctrl-C: {'go on' if '--resume' in words else 'run it again'} with " + shlex.join(["python", "-m", "como_jax", *words])
+  words, flag, run = (
+    list(command.words),
+    AGAIN.get(command.config.task, ""),
+    command.workdir / "config.json",
+  )
+  # this process has written it: there is something to go on with
+  if flag and run.is_file() and run.stat().st_mtime >= _BEGIN:
+    words = [
+      word for word in words if word.lstrip("-").partition("=")[0] not in ("resume", "overwrite")
+    ] + [flag]
+  return (
+    f"stopped by Ctrl-C: {'go on' if '--resume' in words else 'run it again'} with "
+    + shlex.join(["python", "-m", "como_jax", *words])
+  )
 
 
 def _one_line(error: Exception) -> str:
@@ -106,30 +141,52 @@ def _one_line(error: Exception) -> str:
 
 
 def _is_place(error: OSError, command) -> bool:
-  """Whether a file or folder cannot be used where it is: the system says so, or a folder of the run, or above it, cannot be made (in
-  /proc: "no such file"). Any other file that is missing is a fault of ours."""
+  """Whether a file or folder cannot be used where it is: the system says so, or a folder of the
+  run, or above it, cannot be made (in
+  /proc: "no such file"). Any other file that is missing is a fault of ours.
+  """
   if error.errno != errno.ENOENT or command is None:
     return bool(error.errno in _PLACES and error.filename)
-  made = [str(command.workdir), *(str(command.config.get(key) or "") for key in ("output", "lerobot"))]
+  made = [
+    str(command.workdir),
+    *(str(command.config.get(key) or "") for key in ("output", "lerobot")),
+  ]
   missing = os.path.abspath(os.fsdecode(error.filename)) if error.filename else ""
-  return any(os.path.commonpath([missing, os.path.abspath(path)]) == missing for path in made if missing and path)
+  return any(
+    os.path.commonpath([missing, os.path.abspath(path)]) == missing
+    for path in made
+    if missing and path
+  )
 
 
 def _place(error: OSError) -> str:
   """The line for a file or folder that cannot be used."""
-  return f"{error.filename}: {os.strerror(error.errno)}: choose another place (--workdir, or the key that names it)"
+  return (
+    f"{error.filename}: {os.strerror(error.errno)}: choose another place (--workdir, or the key "
+    "that names it)"
+  )
 
 
 def keep_memory() -> None:
-  """Lets glibc keep what it frees, on hosts without an accelerator: XLA's CPU backend gives its buffers back after every step, and fresh
-  pages cost the small motion model a quarter of its time. To be called before numpy and jax start threads: a thread with an arena of its own
-  maps large buffers afresh. MALLOC_* variables that are set have the last word; other C libraries are left alone."""
+  """Lets glibc keep what it frees, on hosts without an accelerator: XLA's CPU backend gives its
+  buffers back after every step, and fresh
+  pages cost the small motion model a quarter of its time. To be called before numpy and jax start
+  threads: a thread with an arena of its own maps large buffers afresh. MALLOC_* variables that are
+  set have the last word; other C libraries are left alone.
+  """
   import ctypes
-  accelerator = any(os.path.exists(device) for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/accel0", "/dev/vfio/0"))
-  if accelerator or sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+
+  accelerator = any(
+    os.path.exists(device)
+    for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
+  )
+  if (
+    accelerator or sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ)
+  ):
     return
   mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-  for parameter, value in ((-8, 1), (-4, 0), (-1, -1), (-2, 2**28)) if mallopt else ():  # ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
+  # ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
+  for parameter, value in ((-8, 1), (-4, 0), (-1, -1), (-2, 2**28)) if mallopt else ():
     mallopt(parameter, value)
 
 

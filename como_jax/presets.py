@@ -1,4 +1,6 @@
-"""Complete model sections as plain dicts, to start a config from: the published numbers, and a size for a laptop."""
+"""Complete model sections as plain dicts, to start a config from: the published numbers, and a size
+for a laptop.
+"""
 
 import copy
 from typing import Any
@@ -6,155 +8,223 @@ from typing import Any
 from como_jax import errors
 
 MOTION: dict[str, dict[str, Any]] = {
-    # CoMo as published: 121 M trainable parameters with VQ, 120.6 M without, beside the frozen 303.3 M of ViT-L.
-    "published": {
-        "kind": "motion",
-        "image_size": 224,
-        "dtype": "bfloat16",
-        "scan": True,
-        "remat": "dots_no_batch",
-        "attention_kernel": "auto",
-        "encoder": {"kind": "mae_vit", "size": "L/16", "epsilon": 1e-12},
-        "idm": {"inputs": "feature_diff", "width": 768, "depth": 4, "heads": 12, "mlp": 3072, "queries": 8,
-                "token_types": "legacy", "patch_order": "raster", "initialiser": "vit",
-                "components": 0, "components_pool": 1, "components_of": "features"},
-        "bottleneck": {"kind": "continuous", "dims": 16},
-        "fdm": {"width": 768, "depth": 12, "heads": 12, "mlp": 3072, "output": "direct", "condition": "add",
-                "features": "none", "initialiser": "vit"},
-        "tcl_gradient": "all",
+  # CoMo as published: 121 M trainable parameters with VQ, 120.6 M without, beside the frozen
+  # 303.3 M of ViT-L.
+  "published": {
+    "kind": "motion",
+    "image_size": 224,
+    "dtype": "bfloat16",
+    "scan": True,
+    "remat": "dots_no_batch",
+    "attention_kernel": "auto",
+    "encoder": {"kind": "mae_vit", "size": "L/16", "epsilon": 1e-12},
+    "idm": {
+      "inputs": "feature_diff",
+      "width": 768,
+      "depth": 4,
+      "heads": 12,
+      "mlp": 3072,
+      "queries": 8,
+      "token_types": "legacy",
+      "patch_order": "raster",
+      "initialiser": "vit",
+      "components": 0,
+      "components_pool": 1,
+      "components_of": "features",
     },
-    "debug": {
-        "kind": "motion",
-        "image_size": 64,
-        "dtype": "float32",
-        "scan": True,
-        "remat": "none",
-        "attention_kernel": "auto",
-        "encoder": {"kind": "mae_vit", "size": "debug/8", "epsilon": 1e-12},
-        "idm": {"inputs": "feature_diff", "width": 128, "depth": 2, "heads": 2, "mlp": 512, "queries": 4,
-                "token_types": "legacy", "patch_order": "raster", "initialiser": "mae",
-                "components": 0, "components_pool": 1, "components_of": "features"},
-        "bottleneck": {"kind": "continuous", "dims": 8},
-        "fdm": {"width": 128, "depth": 3, "heads": 2, "mlp": 512, "output": "residual", "condition": "add",
-                "features": "none", "initialiser": "mae"},
-        "tcl_gradient": "all",
+    "bottleneck": {"kind": "continuous", "dims": 16},
+    "fdm": {
+      "width": 768,
+      "depth": 12,
+      "heads": 12,
+      "mlp": 3072,
+      "output": "direct",
+      "condition": "add",
+      "features": "none",
+      "initialiser": "vit",
     },
+    "tcl_gradient": "all",
+  },
+  "debug": {
+    "kind": "motion",
+    "image_size": 64,
+    "dtype": "float32",
+    "scan": True,
+    "remat": "none",
+    "attention_kernel": "auto",
+    "encoder": {"kind": "mae_vit", "size": "debug/8", "epsilon": 1e-12},
+    "idm": {
+      "inputs": "feature_diff",
+      "width": 128,
+      "depth": 2,
+      "heads": 2,
+      "mlp": 512,
+      "queries": 4,
+      "token_types": "legacy",
+      "patch_order": "raster",
+      "initialiser": "mae",
+      "components": 0,
+      "components_pool": 1,
+      "components_of": "features",
+    },
+    "bottleneck": {"kind": "continuous", "dims": 8},
+    "fdm": {
+      "width": 128,
+      "depth": 3,
+      "heads": 2,
+      "mlp": 512,
+      "output": "residual",
+      "condition": "add",
+      "features": "none",
+      "initialiser": "mae",
+    },
+    "tcl_gradient": "all",
+  },
 }
 
 MAE: dict[str, dict[str, Any]] = {
-    "published": {
-        "kind": "mae",
-        "image_size": 224,
-        "dtype": "bfloat16",
-        "scan": True,
-        "remat": "dots_no_batch",
-        "attention_kernel": "auto",
-        "encoder": {"kind": "mae_vit", "size": "L/16", "epsilon": 1e-12},
-        "decoder": {"width": 512, "depth": 8, "heads": 16, "mlp": 2048},
-        "mask_ratio": 0.75,
-        "normalise_target": True,
-    },
-    "debug": {
-        "kind": "mae",
-        "image_size": 64,
-        "dtype": "float32",
-        "scan": True,
-        "remat": "none",
-        "attention_kernel": "auto",
-        "encoder": {"kind": "mae_vit", "size": "debug/8", "epsilon": 1e-12},
-        "decoder": {"width": 96, "depth": 2, "heads": 4, "mlp": 384},
-        "mask_ratio": 0.75,
-        "normalise_target": True,
-    },
+  "published": {
+    "kind": "mae",
+    "image_size": 224,
+    "dtype": "bfloat16",
+    "scan": True,
+    "remat": "dots_no_batch",
+    "attention_kernel": "auto",
+    "encoder": {"kind": "mae_vit", "size": "L/16", "epsilon": 1e-12},
+    "decoder": {"width": 512, "depth": 8, "heads": 16, "mlp": 2048},
+    "mask_ratio": 0.75,
+    "normalise_target": True,
+  },
+  "debug": {
+    "kind": "mae",
+    "image_size": 64,
+    "dtype": "float32",
+    "scan": True,
+    "remat": "none",
+    "attention_kernel": "auto",
+    "encoder": {"kind": "mae_vit", "size": "debug/8", "epsilon": 1e-12},
+    "decoder": {"width": 96, "depth": 2, "heads": 4, "mlp": 384},
+    "mask_ratio": 0.75,
+    "normalise_target": True,
+  },
 }
 
 
 _ROBOT = {"robot": {"action": 4, "state": 4}}  # replaced by the robots of the data
 
 _DIFFUSION: dict[str, Any] = {
-    "objective": "flow",
-    "steps": 10,
-    "flow": {"time": "beta", "alpha": 1.5, "cut": 0.999},
-    "ddpm": {"levels": 100, "schedule": "cosine", "prediction": "v", "sampler": "ddim", "clip": 5.0},
+  "objective": "flow",
+  "steps": 10,
+  "flow": {"time": "beta", "alpha": 1.5, "cut": 0.999},
+  "ddpm": {"levels": 100, "schedule": "cosine", "prediction": "v", "sampler": "ddim", "clip": 5.0},
 }
 
 _POLICY = {
-    # The sizes of CoMo's policies are not published: its DiT is given GPT's, and pi0's distribution of times.
-    "published": {
-        "kind": "policy",
-        "image_size": 224,
-        "dtype": "bfloat16",
-        "scan": True,
-        "remat": "dots_no_batch",
-        "attention_kernel": "auto",
-        "encoder": {"kind": "mae_vit", "size": "L/16", "epsilon": 1e-12},
-        "history": 1,
-        "cameras": 2,
-        "pool": 1,
-        "language": {"width": 384, "tokens": 1},
-        "robots": _ROBOT,
-        "chunk": 16,
-        "latent": {"queries": 8, "dims": 16, "chunk": 4},
-        "language_dropout": 0.1,
-    },
-    "debug": {
-        "kind": "policy",
-        "image_size": 64,
-        "dtype": "float32",
-        "scan": True,
-        "remat": "none",
-        "attention_kernel": "auto",
-        "encoder": {"kind": "mae_vit", "size": "debug/8", "epsilon": 1e-12},
-        "history": 1,
-        "cameras": 1,
-        "pool": 2,
-        "language": {"width": 384, "tokens": 1},
-        "robots": _ROBOT,
-        "chunk": 8,
-        "latent": {"queries": 4, "dims": 8, "chunk": 2},
-        "language_dropout": 0.1,
-    },
+  # The sizes of CoMo's policies are not published: its DiT is given GPT's, and pi0's distribution
+  # of times.
+  "published": {
+    "kind": "policy",
+    "image_size": 224,
+    "dtype": "bfloat16",
+    "scan": True,
+    "remat": "dots_no_batch",
+    "attention_kernel": "auto",
+    "encoder": {"kind": "mae_vit", "size": "L/16", "epsilon": 1e-12},
+    "history": 1,
+    "cameras": 2,
+    "pool": 1,
+    "language": {"width": 384, "tokens": 1},
+    "robots": _ROBOT,
+    "chunk": 16,
+    "latent": {"queries": 8, "dims": 16, "chunk": 4},
+    "language_dropout": 0.1,
+  },
+  "debug": {
+    "kind": "policy",
+    "image_size": 64,
+    "dtype": "float32",
+    "scan": True,
+    "remat": "none",
+    "attention_kernel": "auto",
+    "encoder": {"kind": "mae_vit", "size": "debug/8", "epsilon": 1e-12},
+    "history": 1,
+    "cameras": 1,
+    "pool": 2,
+    "language": {"width": 384, "tokens": 1},
+    "robots": _ROBOT,
+    "chunk": 8,
+    "latent": {"queries": 4, "dims": 8, "chunk": 2},
+    "language_dropout": 0.1,
+  },
 }
 
-_GPT = {"tokens": "query", "prefix": "causal", "position": "learned", "hide_motion": 0.5, "inference": "hidden",
-        "motion_head": "regression", "action_head": "regression", "loss": "smooth_l1", "gripper": {},
-        "mixture": {"components": 5, "temperature": 1.0}, **_DIFFUSION}
+_GPT = {
+  "tokens": "query",
+  "prefix": "causal",
+  "position": "learned",
+  "hide_motion": 0.5,
+  "inference": "hidden",
+  "motion_head": "regression",
+  "action_head": "regression",
+  "loss": "smooth_l1",
+  "gripper": {},
+  "mixture": {"components": 5, "temperature": 1.0},
+  **_DIFFUSION,
+}
 
 POLICY: dict[str, dict[str, Any]] = {
-    "published": {
-        **_POLICY["published"],
-        "policy": "dit",
-        "trunk": {"width": 768, "depth": 4, "heads": 12, "mlp": 3072},
-        "dit": {"width": 768, "depth": 12, "heads": 12, "mlp": 3072, **_DIFFUSION},
+  "published": {
+    **_POLICY["published"],
+    "policy": "dit",
+    "trunk": {"width": 768, "depth": 4, "heads": 12, "mlp": 3072},
+    "dit": {"width": 768, "depth": 12, "heads": 12, "mlp": 3072, **_DIFFUSION},
+  },
+  # Moto-GPT: 12 x 768, ReLU, no trunk below it, two future motions, the action loss weighs 100.
+  "published_gpt": {
+    **_POLICY["published"],
+    "policy": "gpt",
+    "chunk": 5,
+    "latent": {"queries": 8, "dims": 16, "chunk": 2},
+    "trunk": {"width": 768, "depth": 0, "heads": 12, "mlp": 3072},
+    "gpt": {
+      "width": 768,
+      "depth": 12,
+      "heads": 12,
+      "mlp": 3072,
+      "activation": "relu",
+      "initialiser": "vit",
+      "action_weight": 100.0,
+      "denoiser": {"width": 1024, "depth": 3},
+      **_GPT,
     },
-    # Moto-GPT: 12 x 768, ReLU, no trunk below it, two future motions, the action loss weighs 100.
-    "published_gpt": {
-        **_POLICY["published"],
-        "policy": "gpt",
-        "chunk": 5,
-        "latent": {"queries": 8, "dims": 16, "chunk": 2},
-        "trunk": {"width": 768, "depth": 0, "heads": 12, "mlp": 3072},
-        "gpt": {"width": 768, "depth": 12, "heads": 12, "mlp": 3072, "activation": "relu", "initialiser": "vit",
-                "action_weight": 100.0, "denoiser": {"width": 1024, "depth": 3}, **_GPT},
+  },
+  "debug": {
+    **_POLICY["debug"],
+    "policy": "dit",
+    "trunk": {"width": 128, "depth": 2, "heads": 4, "mlp": 512},
+    "dit": {"width": 128, "depth": 3, "heads": 4, "mlp": 512, **_DIFFUSION},
+  },
+  "debug_gpt": {
+    **_POLICY["debug"],
+    "policy": "gpt",
+    "trunk": {"width": 128, "depth": 0, "heads": 4, "mlp": 512},
+    "gpt": {
+      "width": 128,
+      "depth": 4,
+      "heads": 4,
+      "mlp": 512,
+      "activation": "gelu",
+      "action_weight": 1.0,
+      "denoiser": {"width": 128, "depth": 2},
+      **_GPT,
     },
-    "debug": {
-        **_POLICY["debug"],
-        "policy": "dit",
-        "trunk": {"width": 128, "depth": 2, "heads": 4, "mlp": 512},
-        "dit": {"width": 128, "depth": 3, "heads": 4, "mlp": 512, **_DIFFUSION},
-    },
-    "debug_gpt": {
-        **_POLICY["debug"],
-        "policy": "gpt",
-        "trunk": {"width": 128, "depth": 0, "heads": 4, "mlp": 512},
-        "gpt": {"width": 128, "depth": 4, "heads": 4, "mlp": 512, "activation": "gelu", "action_weight": 1.0,
-                "denoiser": {"width": 128, "depth": 2}, **_GPT},
-    },
+  },
 }
 
 
 def preset(kind: str, name: str) -> dict[str, Any]:
-  """A fresh copy of the model section `name` ("published", "debug") of a kind ("motion", "mae", "policy").
+  """A fresh copy of the model section `name` ("published", "debug") of a kind ("motion", "mae",
+  "policy").
 
   A policy also has "published_gpt" and "debug_gpt".
 
@@ -165,5 +235,7 @@ def preset(kind: str, name: str) -> dict[str, Any]:
   if kind not in tables:
     raise errors.UserError(f"model.kind {kind!r}: {errors.nearest(kind, tables)}")
   if name not in tables[kind]:
-    raise errors.UserError(f"no preset {name!r} for model.kind {kind!r}: {errors.nearest(name, tables[kind])}")
+    raise errors.UserError(
+      f"no preset {name!r} for model.kind {kind!r}: {errors.nearest(name, tables[kind])}"
+    )
   return copy.deepcopy(tables[kind][name])

@@ -1,4 +1,6 @@
-"""Pytrees of nested dicts addressed by path names such as "encoder/blocks/attention/query/kernel"."""
+"""Pytrees of nested dicts addressed by path names such as
+"encoder/blocks/attention/query/kernel".
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -42,8 +44,12 @@ def mask(tree: Mapping[str, Any], patterns: Iterable[str]) -> dict[str, Any]:
   return unflatten({name: matches(name, patterns) for name in flatten(tree)})
 
 
-def split(tree: Mapping[str, Any], patterns: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(leaves that do not match, leaves that match), each a nested dict; `join` puts them together again."""
+def split(
+  tree: Mapping[str, Any], patterns: Iterable[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(leaves that do not match, leaves that match), each a nested dict; `join` puts them together
+  again.
+  """
   patterns = tuple(patterns)
   flat = flatten(tree)
   rest = {name: leaf for name, leaf in flat.items() if not matches(name, patterns)}
@@ -73,10 +79,22 @@ def merge(target: Mapping[str, Any], source: Mapping[str, Any], *, what: str) ->
   want, have = flatten(target), flatten(source)
   missing = [name for name in want if name not in have]
   surplus = [name for name in have if name not in want]
-  misshapen = [f"{name} is {tuple(have[name].shape)}, expected {tuple(want[name].shape)}"
-               for name in want if name in have and tuple(have[name].shape) != tuple(want[name].shape)]
+  misshapen = [
+    f"{name} is {tuple(have[name].shape)}, expected {tuple(want[name].shape)}"
+    for name in want
+    if name in have and tuple(have[name].shape) != tuple(want[name].shape)
+  ]
   if missing or surplus or misshapen:
-    parts = [f"{len(names)} {kind}: " + "; ".join(names[:4]) + ("; ..." if len(names) > 4 else "")
-             for kind, names in (("missing", missing), ("surplus", surplus), ("of another shape", misshapen)) if names]
-    raise errors.UserError(f"{what} does not fit the model ({len(want)} leaves expected): " + " | ".join(parts))
+    parts = [
+      f"{len(names)} {kind}: " + "; ".join(names[:4]) + ("; ..." if len(names) > 4 else "")
+      for kind, names in (
+        ("missing", missing),
+        ("surplus", surplus),
+        ("of another shape", misshapen),
+      )
+      if names
+    ]
+    raise errors.UserError(
+      f"{what} does not fit the model ({len(want)} leaves expected): " + " | ".join(parts)
+    )
   return unflatten({name: have[name].astype(want[name].dtype) for name in want})

@@ -1,11 +1,13 @@
-"""Weights-only folders: `params.safetensors` (names "a/b/c") and `config.json`, written whole or not at all.
+"""Weights-only folders: `params.safetensors` (names "a/b/c") and `config.json`, written whole or
+not at all.
 
-The safetensors format is read and written here by hand (8 bytes of header length, a JSON header, the raw numbers): it
-takes a page, knows bfloat16 without torch, and every way a file can be broken becomes one line that names the file.
-Format: github.com/huggingface/safetensors, README ("Format").
+The safetensors format is read and written here by hand (8 bytes of header length, a JSON header,
+the raw numbers): it takes a page, knows bfloat16 without torch, and every way a file can be broken
+becomes one line that names the file. Format: github.com/huggingface/safetensors, README ("Format").
 
-config.json holds what the writer gave, and three keys of this file: `weights_version` of the format (absent: 0, before there was one),
-`weights_step`, the training step they are of, and `weights_xxh3_64`, the checksum of the numbers' file.
+config.json holds what the writer gave, and three keys of this file: `weights_version` of the format
+(absent: 0, before there was one), `weights_step`, the training step they are of, and
+`weights_xxh3_64`, the checksum of the numbers' file.
 """
 
 import json
@@ -29,29 +31,48 @@ PARAMS, CONFIG = "params.safetensors", "config.json"
 VERSION = 1
 _VERSION, _STEP, _HASH = "weights_version", "weights_step", "weights_xxh3_64"  # in config.json
 DTYPES = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
-    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
-    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
+  "F64": np.float64,
+  "F32": np.float32,
+  "F16": np.float16,
+  "BF16": ml_dtypes.bfloat16,
+  "I64": np.int64,
+  "I32": np.int32,
+  "I16": np.int16,
+  "I8": np.int8,
+  "U64": np.uint64,
+  "U32": np.uint32,
+  "U16": np.uint16,
+  "U8": np.uint8,
+  "BOOL": np.bool_,
 }
 _CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
 _FLOATS = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
 
 
-def save(folder: str | os.PathLike, params: Mapping[str, Any], config: Mapping[str, Any], dtype: str | None = None, *,
-         step: int | None = None, overwrite: bool = False) -> pathlib.Path:
+def save(
+  folder: str | os.PathLike,
+  params: Mapping[str, Any],
+  config: Mapping[str, Any],
+  dtype: str | None = None,
+  *,
+  step: int | None = None,
+  overwrite: bool = False,
+) -> pathlib.Path:
   """Writes a weights-only folder. It appears under its name only when it is complete.
 
   Args:
     folder: where; its parents are made.
     params: nested dict of arrays (anything numpy can read).
     config: what `load` returns beside the parameters; must be JSON.
-    dtype: "float32", "float16" or "bfloat16" casts the floating leaves; None keeps them as they are.
+    dtype: "float32", "float16" or "bfloat16" casts the floating leaves; None keeps them as they
+      are.
     step: of the training that they are of, if any.
     overwrite: replace a folder that is already there, if it holds nothing but weights and JSON.
 
   Raises:
-    errors.UserError: the folder exists, cannot be written, the dtype is unknown or the config is not JSON.
+    errors.UserError: the folder exists, cannot be written, the dtype is unknown or the config is
+      not JSON.
   """
   folder = pathlib.Path(folder)
   if dtype is not None and dtype not in _FLOATS:
@@ -67,7 +88,11 @@ def save(folder: str | os.PathLike, params: Mapping[str, Any], config: Mapping[s
   try:
     new.mkdir(parents=True)
     write_safetensors(new / PARAMS, flat)
-    facts = {_VERSION: VERSION, **({} if step is None else {_STEP: step}), _HASH: digest(new / PARAMS)}
+    facts = {
+      _VERSION: VERSION,
+      **({} if step is None else {_STEP: step}),
+      _HASH: digest(new / PARAMS),
+    }
     with open(new / CONFIG, "w") as file:
       file.write(json.dumps({**config, **facts}, indent=2, allow_nan=False) + "\n")
       file.flush()
@@ -92,22 +117,31 @@ def check_writable(folder: str | os.PathLike, *, overwrite: bool) -> None:
   if not folder.exists() and not folder.is_symlink():
     return
   if not overwrite:
-    raise errors.UserError(f"{folder} already exists; choose another name or allow overwriting (--overwrite)")
+    raise errors.UserError(
+      f"{folder} already exists; choose another name or allow overwriting (--overwrite)"
+    )
   if folder.is_symlink() or not folder.is_dir():
     raise errors.UserError(f"{folder} is not a folder; not overwritten")
   other = sorted(
-      path.name for path in folder.iterdir() if path.is_dir() or path.name != PARAMS and path.suffix != ".json")
+    path.name
+    for path in folder.iterdir()
+    if path.is_dir() or path.name != PARAMS and path.suffix != ".json"
+  )
   if other:
-    raise errors.UserError(f"{folder} is not a folder of weights only (it has {', '.join(other[:3])}); not overwritten")
+    raise errors.UserError(
+      f"{folder} is not a folder of weights only (it has {', '.join(other[:3])}); not overwritten"
+    )
 
 
-def load(folder: str | os.PathLike, dtype: str | None = "float32") -> tuple[dict[str, Any], dict[str, Any]]:
+def load(
+  folder: str | os.PathLike, dtype: str | None = "float32"
+) -> tuple[dict[str, Any], dict[str, Any]]:
   """Reads a weights-only folder.
 
   Args:
     folder: as written by `save`.
-    dtype: what floating leaves are cast to ("float32", "float16", "bfloat16"); None leaves them as stored. Leaves
-      that are not cast are read-only views of the file.
+    dtype: what floating leaves are cast to ("float32", "float16", "bfloat16"); None leaves them as
+      stored. Leaves that are not cast are read-only views of the file.
 
   Returns:
     (nested dict of numpy arrays, config as it was given to `save`).
@@ -126,10 +160,14 @@ def load(folder: str | os.PathLike, dtype: str | None = "float32") -> tuple[dict
   parents = {name.rsplit("/", 1)[0] for name in flat if "/" in name}
   clash = sorted(parents & set(flat))
   if clash:
-    raise errors.UserError(f"{folder / PARAMS}: {clash[0]!r} is both an array and a group of arrays")
+    raise errors.UserError(
+      f"{folder / PARAMS}: {clash[0]!r} is both an array and a group of arrays"
+    )
   if _HASH in facts and facts[_HASH] != digest(folder / PARAMS):
-    raise errors.UserError(f"{folder / PARAMS} is damaged: it holds other bytes than were written (checksum {_HASH} in "
-                           f"{CONFIG}; take it out there if the file was replaced on purpose)")
+    raise errors.UserError(
+      f"{folder / PARAMS} is damaged: it holds other bytes than were written (checksum {_HASH} in "
+      f"{CONFIG}; take it out there if the file was replaced on purpose)"
+    )
   return trees.unflatten({name: cast(leaf, dtype) for name, leaf in flat.items()}), config
 
 
@@ -152,7 +190,10 @@ def _read_config(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
   facts = {key: config.pop(key) for key in (_VERSION, _STEP, _HASH) if key in config}
   version = facts.get(_VERSION, 0)
   if not isinstance(version, int) or version > VERSION:
-    raise errors.UserError(f"{folder / CONFIG}: weights of format version {version}, this program reads up to {VERSION}: update como_jax")
+    raise errors.UserError(
+      f"{folder / CONFIG}: weights of format version {version}, this program reads up to "
+      f"{VERSION}: update como_jax"
+    )
   return config, facts
 
 
@@ -185,7 +226,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """{name: read-only array mapped from the file}, in order of names; errors.UserError for anything but a whole file."""
+  """{name: read-only array mapped from the file}, in order of names; errors.UserError for anything
+  but a whole file.
+  """
   path = pathlib.Path(path)
   try:
     with open(path, "rb") as file:
@@ -195,9 +238,11 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     raise errors.UserError(f"cannot read {path}: {error.strerror or error}") from None
   length = struct.unpack("<Q", content[:8])[0] if size >= 8 else 0
   if not 2 <= length <= min(size - 8, _HEADER_LIMIT):
-    raise errors.UserError(f"{path} is not a safetensors file, or is cut off in its header ({size} bytes)")
+    raise errors.UserError(
+      f"{path} is not a safetensors file, or is cut off in its header ({size} bytes)"
+    )
   try:
-    header = json.loads(content[8:8 + length])
+    header = json.loads(content[8 : 8 + length])
     entries = {}
     for name in sorted(set(header) - {"__metadata__"}):
       begin, end = header[name]["data_offsets"]
@@ -207,18 +252,27 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
   arrays = {}
   for name, (code, shape, begin, end) in entries.items():
     if not isinstance(code, str) or code not in DTYPES:
-      raise errors.UserError(f"{path}: {name!r} has dtype {code!r}; {errors.nearest(str(code), DTYPES)}")
+      raise errors.UserError(
+        f"{path}: {name!r} has dtype {code!r}; {errors.nearest(str(code), DTYPES)}"
+      )
     if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
       raise errors.UserError(f"{path}: {name!r} has a shape or an offset that is not a count")
     dtype = np.dtype(DTYPES[code])
     count = math.prod(shape)
     if end - begin != count * dtype.itemsize:
       raise errors.UserError(
-          f"{path}: {name!r} of shape {shape} has {end - begin} bytes, expected {count * dtype.itemsize}")
+        f"{path}: {name!r} of shape {shape} has {end - begin} bytes, expected "
+        f"{count * dtype.itemsize}"
+      )
     if 8 + length + end > size:
-      raise errors.UserError(f"{path} is truncated: {name!r} ends at byte {8 + length + end}, the file at {size}")
-    arrays[name] = np.frombuffer(content, dtype, count, 8 + length +
-                                 begin).reshape(shape) if count else np.zeros(shape, dtype)
+      raise errors.UserError(
+        f"{path} is truncated: {name!r} ends at byte {8 + length + end}, the file at {size}"
+      )
+    arrays[name] = (
+      np.frombuffer(content, dtype, count, 8 + length + begin).reshape(shape)
+      if count
+      else np.zeros(shape, dtype)
+    )
   return arrays
 
 
@@ -234,11 +288,13 @@ def write_safetensors(path: str | os.PathLike, flat: Mapping[str, np.ndarray]) -
     array = np.asarray(flat[name])
     if array.dtype not in _CODES:
       raise errors.UserError(
-          f"cannot save {name!r}: dtype {array.dtype}; {errors.nearest(str(array.dtype), map(str, _CODES))}")
+        f"cannot save {name!r}: dtype {array.dtype}; "
+        f"{errors.nearest(str(array.dtype), map(str, _CODES))}"
+      )
     header[name] = {
-        "dtype": _CODES[array.dtype],
-        "shape": list(array.shape),
-        "data_offsets": [offset, offset + array.nbytes]
+      "dtype": _CODES[array.dtype],
+      "shape": list(array.shape),
+      "data_offsets": [offset, offset + array.nbytes],
     }
     arrays.append(array)
     offset += array.nbytes
@@ -248,6 +304,9 @@ def write_safetensors(path: str | os.PathLike, flat: Mapping[str, np.ndarray]) -
     file.write(struct.pack("<Q", len(text)) + text)
     for array in arrays:
       file.write(
-          np.ascontiguousarray(array).tobytes() if array.ndim == 0 else np.ascontiguousarray(array).view(np.uint8).data)
+        np.ascontiguousarray(array).tobytes()
+        if array.ndim == 0
+        else np.ascontiguousarray(array).view(np.uint8).data
+      )
     file.flush()
     os.fsync(file.fileno())

@@ -1,64 +1,111 @@
-"""The motion model (CoMo stage 1): inverse dynamics to a continuous latent motion, forward dynamics back to the next frame.
+r"""The motion model (CoMo stage 1).
 
-python -m como_jax.main --config=configs/motion.py --config.data.path=DIR --config.encoder_weights=MAE_DIR
-    ViT-L/16 at 224 px, batch 256, 50k steps (arXiv 2505.17006): accelerators; convert facebook/vit-mae-large first.
-python -m como_jax.main --config=configs/motion.py:small      64 px, the shipped encoder, bundled data: minutes on 2 CPU cores
-python -m como_jax.main --config=configs/motion.py:debug      3 steps of it: under a minute
+An inverse dynamics model turns two frames into a continuous latent motion z; a forward dynamics
+model predicts the second frame from the first and z.
 
-`small` departs from CoMo in one thing: z starts as principal components of the optical flow between the frames, and the Q-former adds to it
-(path=flow). Without it: path=none; of the feature difference instead: path=features.
-Baselines, after the variant: inputs=feature_diff|rgb_diff|none|future, bottleneck=continuous|vq|pre_vq|kl, tcl=on|off, for example
+python -m como_jax.main --config=configs/motion.py --config.data.path=DIR \
+    --config.encoder_weights=MAE_DIR
+    ViT-L/16 at 224 px, batch 256, 50k steps (arXiv 2505.17006): accelerators; convert
+    facebook/vit-mae-large first.
+python -m como_jax.main --config=configs/motion.py:small
+    64 px, the shipped encoder, bundled data: minutes on 2 CPU cores
+python -m como_jax.main --config=configs/motion.py:debug
+    3 steps of it: under a minute
+
+`small` departs from CoMo in one thing: z starts as principal components of the optical flow between
+the frames, and the Q-former adds to it (path=flow). Without it: path=none; of the feature
+difference instead: path=features.
+
+Baselines, after the variant: inputs=feature_diff|rgb_diff|none|future,
+bottleneck=continuous|vq|pre_vq|kl, tcl=on|off, for example
     --config=configs/motion.py:small,inputs=none,tcl=off,path=none
-The path in other sizes: --config.model.idm.components=32 (large encoders: and --config.model.idm.components_pool=2); frozen: --config.train.frozen="('encoder/.*','idm/components/.*')"
-Small data, cheaper steps: --config.train.cache_tokens=True --config.data.augment.shift.on=False
-Every number can be changed: --config.model.bottleneck.dims=32 --config.data.offset_seconds=0.2 --config.train.steps=2000 ...
-Unfreeze the encoder: --config.train.frozen="('encoder/position',)"
+The path in other sizes (large encoders: and the second option):
+    --config.model.idm.components=32 --config.model.idm.components_pool=2
+The path frozen:
+    --config.train.frozen="('encoder/.*','idm/components/.*')"
+Small data, cheaper steps:
+    --config.train.cache_tokens=True --config.data.augment.shift.on=False
+Every number can be changed:
+    --config.model.bottleneck.dims=32 --config.data.offset_seconds=0.2 --config.train.steps=2000
+Unfreeze the encoder:
+    --config.train.frozen="('encoder/position',)"
 """
 
 from como_jax import config as config_lib
 from como_jax import presets
 
-OPTIONS = dict(inputs=("feature_diff", "rgb_diff", "none", "future"), bottleneck=("continuous", "vq", "pre_vq", "kl"),
-               tcl=("on", "off"), path=("none", "features", "flow"))
+OPTIONS = dict(
+  inputs=("feature_diff", "rgb_diff", "none", "future"),
+  bottleneck=("continuous", "vq", "pre_vq", "kl"),
+  tcl=("on", "off"),
+  path=("none", "features", "flow"),
+)
 
 
 def get_config(arg=None):
   """Variants: published (default), small, debug; then options."""
-  name, chosen = config_lib.arguments(arg, variants=("published", "small", "debug"), options=OPTIONS)
+  name, chosen = config_lib.arguments(
+    arg, variants=("published", "small", "debug"), options=OPTIONS
+  )
   published = name == "published"
   kind = chosen.get("bottleneck", "continuous")
   model = presets.preset("motion", "published" if published else "debug")
   model["idm"]["inputs"] = chosen.get("inputs", "feature_diff")
   if kind != "continuous":
     model["bottleneck"] = dict(kind=kind, dims=32 if published else 8)
-  linear = model["idm"]["inputs"] in ("feature_diff", "none") and kind in ("continuous", "kl")  # a path goes with these alone
+  # a path goes with these alone
+  linear = model["idm"]["inputs"] in ("feature_diff", "none") and kind in ("continuous", "kl")
   path = chosen.get("path", "flow" if name == "small" and linear else "none")
   if path != "none":
-    model["idm"].update(components=model["idm"]["queries"] * model["bottleneck"]["dims"], components_of=path)
+    model["idm"].update(
+      components=model["idm"]["queries"] * model["bottleneck"]["dims"], components_of=path
+    )
   if kind in ("vq", "pre_vq"):
     model["bottleneck"]["codes"] = 128  # Moto
-  config = config_lib.ConfigDict(dict(
-      task="motion", seed=0, model=model,
-      encoder_weights="" if published else "bundled",  # a weights folder or run directory; "" = random, which is not CoMo
+  config = config_lib.ConfigDict(
+    dict(
+      task="motion",
+      seed=0,
+      model=model,
+      # a weights folder or run directory; "" = random, which is not CoMo
+      encoder_weights="" if published else "bundled",
       objectives=dict(
-          reconstruction=dict(weight=1.0),
-          contrastive=dict(weight=0.004 if chosen.get("tcl", "on") == "on" else 0.0, temperature=0.1,
-                           gate=0.0),  # smallest share of pixels that move in a pair of Tcl, e.g. 0.001; 0 = every pair counts
-          perceptual=dict(weight=1.0, weights_path=""),  # LPIPS; off without a weights file
-          features=dict(weight=0.0),  # needs --config.model.fdm.features=direct or residual
-      )))
+        reconstruction=dict(weight=1.0),
+        contrastive=dict(
+          weight=0.004 if chosen.get("tcl", "on") == "on" else 0.0,
+          temperature=0.1,
+          # smallest share of pixels that move in a pair of Tcl, e.g. 0.001; 0 =
+          # every pair counts
+          gate=0.0,
+        ),
+        perceptual=dict(weight=1.0, weights_path=""),  # LPIPS; off without a weights file
+        features=dict(weight=0.0),  # needs --config.model.fdm.features=direct or residual
+      ),
+    )
+  )
   if kind in ("vq", "pre_vq"):
     config.objectives.quantisation = dict(weight=1.0, weighting="legacy", beta=0.25)
   if kind == "kl":
     config.objectives.kl = dict(weight=2e-4)  # AdaWorld's beta
   config.data = config_lib.data(image_size=config.model.image_size)
   config.train = config_lib.train()
-  config.train.cache_tokens = False  # encode every frame once and keep its tokens in memory: small data, a frozen encoder, no augmentation
+  # encode every frame once and keep its tokens in memory: small data, a frozen encoder, no
+  # augmentation
+  config.train.cache_tokens = False
   config.evaluation = dict(windows=512 if published else 256, batch_size=64)
   if not published:
     config_lib.changed(config.data, dict(offset_seconds=0.15, frames=4, validation_fraction=0.2))
-    config_lib.changed(config.train, dict(
-        batch_size=16, steps=2_000, optimizer__learning_rate=1e-3, log_every=10, evaluate_every=100, checkpoint_every=50))
+    config_lib.changed(
+      config.train,
+      dict(
+        batch_size=16,
+        steps=2_000,
+        optimizer__learning_rate=1e-3,
+        log_every=10,
+        evaluate_every=100,
+        checkpoint_every=50,
+      ),
+    )
   if name == "debug":
     config_lib.changed(config.data, dict(frames=3))
     config_lib.changed(config.train, dict(batch_size=8, steps=3, log_every=1))

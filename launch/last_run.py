@@ -1,4 +1,6 @@
-"""Writes what a run of the tests was to tests/last_run.json: last_run.py JUNIT_FILE EXIT_CODE PYTEST_ARGUMENTS (see test.sh --record)."""
+"""Writes what a run of the tests was to tests/last_run.json: last_run.py JUNIT_FILE EXIT_CODE
+PYTEST_ARGUMENTS (see test.sh --record).
+"""
 
 import datetime
 import json
@@ -19,9 +21,18 @@ def main(junit: str, code: str, words: str) -> None:
   suite = next(ElementTree.parse(junit).iter("testsuite"))
   counts = {key: int(suite.get(key)) for key in ("tests", "failures", "errors", "skipped")}
   skipped = sorted({one.get("message", "").strip() for one in suite.iter("skipped")})
-  commit = git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-  result = {"date": datetime.date.today().isoformat(), "commit": commit, "minutes": round(float(suite.get("time")) / 60, 1), **counts,
-            "exit_code": int(code), "arguments": words.strip(), "skipped_because": skipped}
+  commit = git("rev-parse", "--short", "HEAD") + (
+    "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+  )
+  result = {
+    "date": datetime.date.today().isoformat(),
+    "commit": commit,
+    "minutes": round(float(suite.get("time")) / 60, 1),
+    **counts,
+    "exit_code": int(code),
+    "arguments": words.strip(),
+    "skipped_because": skipped,
+  }
   (ROOT / "tests" / "last_run.json").write_text(json.dumps(result, indent=2) + "\n")
   print(f"== wrote tests/last_run.json: {result['minutes']} minutes")
 

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Runs a command as N processes of one training run on this machine:
+r"""Runs a command as N processes of one training run on this machine.
 
-  launch/local_processes.py [--devices K] 2 -- python -m como_jax.main --config=configs/motion.py:debug --workdir=runs/two
+  launch/local_processes.py [--devices K] 2 -- python -m como_jax.main \
+      --config=configs/motion.py:debug --workdir=runs/two
 
-The processes find each other through a free port (COMO_JAX_COORDINATOR and so on, see como_jax/parallel/distributed.py); on CPUs
-they talk through gloo, with K CPU devices each. Their lines are printed with their number in front. SIGTERM and SIGINT are passed on:
-the run saves and all processes exit with 143. When one fails, the others get a few seconds to end by themselves and are then killed; the
-exit code is that of the first failure (128 + n for a process killed by signal n). The data workers of a process end with it.
+The processes find each other through a free port (COMO_JAX_COORDINATOR and so on, see
+como_jax/parallel/distributed.py); on CPUs they talk through gloo, with K CPU devices each. Their
+lines are printed with their number in front. SIGTERM and SIGINT are passed on: the run saves and
+all processes exit with 143. When one fails, the others get a few seconds to end by themselves and
+are then killed; the exit code is that of the first failure (128 + n for a process killed by signal
+n). The data workers of a process end with it.
 """
 
 import argparse
@@ -28,18 +31,32 @@ GRACE, SAVING = 10.0, 120.0  # seconds for the others to end after a failure; af
 def main() -> int:
   """Starts, watches and ends the processes; returns the first failure's exit code, or 0."""
   count, devices, command = _arguments()
-  environment = {**os.environ, "COMO_JAX_COORDINATOR": f"localhost:{_free_port()}", "COMO_JAX_PROCESSES": str(count), "PYTHONUNBUFFERED": "1"}
+  environment = {
+    **os.environ,
+    "COMO_JAX_COORDINATOR": f"localhost:{_free_port()}",
+    "COMO_JAX_PROCESSES": str(count),
+    "PYTHONUNBUFFERED": "1",
+  }
   if devices:
     environment["COMO_JAX_CPU_DEVICES"] = str(devices)
   processes, readers = [], []
+
   def forward(number, frame):
     for process in processes:
       process.tell(number)
+
   old = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
   try:
     for i in range(count):
-      process = common.Child(command, env={**environment, "COMO_JAX_PROCESS_INDEX": str(i)}, stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace")
+      process = common.Child(
+        command,
+        env={**environment, "COMO_JAX_PROCESS_INDEX": str(i)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+      )
       processes.append(process)
       print(f"[{i}] started: pid {process.pid}", flush=True)
       readers.append(threading.Thread(target=_copy, args=(i, process.stdout), daemon=True))
@@ -72,17 +89,24 @@ def _watch(processes: list[common.Child]) -> int:
       wait = SAVING if first == STOPPED else GRACE
       until = time.monotonic() + wait
       if first != STOPPED:
-        print(f"[{i}] ended with {_words(code)}" + (f"; the others have {wait:g} s" if alive else ""), flush=True)
+        print(
+          f"[{i}] ended with {_words(code)}" + (f"; the others have {wait:g} s" if alive else ""),
+          flush=True,
+        )
     if not alive:
       return first
     if until and time.monotonic() > until:
-      print(f"killing process {', '.join(alive)}: the run has lost one of its processes", flush=True)
+      print(
+        f"killing process {', '.join(alive)}: the run has lost one of its processes", flush=True
+      )
       return first
     time.sleep(0.05)
 
 
 def cause(failed: list[tuple[int, int]]) -> tuple[int, int]:
-  """Of several (index, exit code) at once, one that failed by itself: those that have lost another leave with 75, or jax aborts them."""
+  """Of several (index, exit code) at once, one that failed by itself: those that have lost another
+  leave with 75, or jax aborts them.
+  """
   return min(failed, key=lambda pair: pair[1] in (-signal.SIGABRT, errors.Transient.code))
 
 
@@ -104,14 +128,21 @@ def _free_port() -> int:
 
 
 def _arguments() -> tuple[int, int, list[str]]:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--devices", type=int, default=0, metavar="K", help="CPU devices of each process (default: one)")
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    "--devices", type=int, default=0, metavar="K", help="CPU devices of each process (default: one)"
+  )
   parser.add_argument("count", type=int, metavar="N", help="number of processes")
   parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and the command")
   given = parser.parse_args()
   command = given.command[1:] if given.command[:1] == ["--"] else given.command
   if given.count < 1 or given.devices < 0 or not command:
-    parser.error("expected a number of processes and, after --, a command: local_processes.py 2 -- python -m como_jax.main --config=...")
+    parser.error(
+      "expected a number of processes and, after --, a command: local_processes.py 2 -- python "
+      "-m como_jax.main --config=..."
+    )
   return given.count, given.devices, command
 
 

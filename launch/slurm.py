@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
-"""One training run on GPU nodes of a Slurm cluster: writes a batch script and submits it. --dry-run prints both and submits nothing.
+r"""One training run on GPU nodes of a Slurm cluster: writes a batch script and submits it.
 
-  launch/slurm.py --name=first --nodes=2 --gpus-per-node=8 --time=1-00:00:00 --partition=gpu \\
+  launch/slurm.py --name=first --nodes=2 --gpus-per-node=8 --time=1-00:00:00 --partition=gpu \
       -- --config=configs/motion.py --workdir=/shared/runs/first
 
-One process a GPU (--processes=gpu), which is what jax makes of a Slurm step when left alone: it shows task i of a node GPU i. The
-processes share nothing, so decoding gets a Python of its own per GPU, and a crash names its GPU. --processes=node starts one process with
-all GPUs of a node (JAX_LOCAL_DEVICE_IDS): needed for --config.train.mesh.tensor above 1, which stays inside a process.
+--dry-run prints both and submits nothing.
 
-The tasks run under launch/supervise.py inside the batch script: crashes restart them in the same allocation, with --resume. Before the
-time limit Slurm signals the script (SIGUSR1), and the tasks get SIGTERM: the run saves, ends with 143, and the job is queued again.
-A preempted job's tasks get SIGTERM from Slurm and take the same way; where srun gets it too, it kills them and the last checkpoint counts.
-`scancel JOB` ends it for good. Needs the virtual environment (--python) and the
+One process a GPU (--processes=gpu), which is what jax makes of a Slurm step when left alone: it
+shows task i of a node GPU i. The processes share nothing, so decoding gets a Python of its own per
+GPU, and a crash names its GPU. --processes=node starts one process with all GPUs of a node
+(JAX_LOCAL_DEVICE_IDS): needed for --config.train.mesh.tensor above 1, which stays inside a process.
+
+The tasks run under launch/supervise.py inside the batch script: crashes restart them in the same
+allocation, with --resume. Before the time limit Slurm signals the script (SIGUSR1), and the tasks
+get SIGTERM: the run saves, ends with 143, and the job is queued again. A preempted job's tasks get
+SIGTERM from Slurm and take the same way; where srun gets it too, it kills them and the last
+checkpoint counts. `scancel JOB` ends it for good. Needs the virtual environment (--python) and the
 run's directory on file systems that all nodes see.
 """
 
@@ -24,28 +28,32 @@ from collections.abc import Sequence
 import common
 from common import errors
 
-BATCH = '''#!/bin/bash
+BATCH = """#!/bin/bash
 {header}
-# Written by launch/slurm.py. Goes on by itself after a time limit, a preemption or a node failure; scancel ends it.
+# Written by launch/slurm.py. Goes on by itself after a time limit, a preemption or a node failure;
+# scancel ends it.
 set -u
 {prologue}export COMO_JAX_DISTRIBUTED=1 PYTHONUNBUFFERED=1{devices}
 cd {root}
-# Told to stop, once: the supervisor tells the tasks to save (by scancel: srun would kill them), and leaves after their end.
+# Told to stop, once: the supervisor tells the tasks to save (by scancel: srun would kill them), and
+# leaves after their end.
 trap 'trap : USR1; kill -TERM "$supervisor"' USR1
 trap : TERM  # must not end the script before the tasks
 # --kill-on-bad-exit=0, --wait: when one task has ended with 143, the others may still be saving.
 {command} &
 supervisor=$!
-while kill -0 "$supervisor" 2> /dev/null; do wait "$supervisor"; done  # a signal interrupts the wait
+# A signal interrupts the wait.
+while kill -0 "$supervisor" 2> /dev/null; do wait "$supervisor"; done
 wait "$supervisor"
 code=$?
 # Stopped after saving: back into the queue, unless the job is being cancelled.
-if [ "$code" = 143 ] && [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
+state="$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)"
+if [ "$code" = 143 ] && [ "$state" = RUNNING ]; then
   echo "saved; back into the queue"
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"
-'''
+"""
 
 
 def main(words: Sequence[str]) -> int:
@@ -62,40 +70,99 @@ def main(words: Sequence[str]) -> int:
     file.write_text(text)
     print(f"wrote {file}")
   # What may hold spaces goes on the command line: #SBATCH lines have quoting rules of their own.
-  runner.run(["sbatch", f"--chdir={common.ROOT}", f"--output={given.logs.rstrip('/')}/%x-%j.log", str(file)])
-  print(f"# status: squeue --me --name={given.name}\n# save and go back into the queue: scancel --signal=USR1 --batch JOB\n# end: scancel JOB")
+  runner.run(
+    ["sbatch", f"--chdir={common.ROOT}", f"--output={given.logs.rstrip('/')}/%x-%j.log", str(file)]
+  )
+  print(
+    f"# status: squeue --me --name={given.name}\n# save and go back into the queue: scancel "
+    "--signal=USR1 --batch JOB\n# end: scancel JOB"
+  )
   return 0
 
 
 def batch(given, arguments: Sequence[str]) -> str:
   """The batch script."""
   tasks = given.gpus_per_node if given.processes == "gpu" else 1
-  options = {"job-name": given.name, "nodes": given.nodes, "ntasks-per-node": tasks, "gpus-per-node": given.gpus_per_node,
-             "cpus-per-task": given.cpus_per_gpu * given.gpus_per_node // tasks, "time": given.time, "mem": given.memory,
-             "partition": given.partition, "account": given.account, "qos": given.qos, "constraint": given.constraint,
-             "signal": f"B:USR1@{given.warning}", "open-mode": "append"}
-  header = "\n".join([*(f"#SBATCH --{key}={value}" for key, value in options.items() if value), "#SBATCH --requeue"])
+  options = {
+    "job-name": given.name,
+    "nodes": given.nodes,
+    "ntasks-per-node": tasks,
+    "gpus-per-node": given.gpus_per_node,
+    "cpus-per-task": given.cpus_per_gpu * given.gpus_per_node // tasks,
+    "time": given.time,
+    "mem": given.memory,
+    "partition": given.partition,
+    "account": given.account,
+    "qos": given.qos,
+    "constraint": given.constraint,
+    "signal": f"B:USR1@{given.warning}",
+    "open-mode": "append",
+  }
+  header = "\n".join(
+    [*(f"#SBATCH --{key}={value}" for key, value in options.items() if value), "#SBATCH --requeue"]
+  )
   # Every task sees all GPUs of its node and jax picks: a binding by Slurm would renumber them.
-  step = ["srun", "--kill-on-bad-exit=0", f"--wait={given.saving}", "--gpu-bind=none", f"--cpus-per-task={options['cpus-per-task']}"]
+  step = [
+    "srun",
+    "--kill-on-bad-exit=0",
+    f"--wait={given.saving}",
+    "--gpu-bind=none",
+    f"--cpus-per-task={options['cpus-per-task']}",
+  ]
   workdir = common.value(arguments, "workdir").rstrip("/")
-  command = [given.python, "launch/supervise.py", "--go-on", "--leave-when-stopped", "--settle=0",  # srun returns when all have ended
-             f"--restarts-per-hour={given.restarts_per_hour}", f"--workdir={workdir}", f"--ledger={workdir}.supervise.jsonl", "--",
-             *step, given.python, "-m", "como_jax.main", *arguments]
-  devices = "" if given.processes == "gpu" else " JAX_LOCAL_DEVICE_IDS=" + ",".join(map(str, range(given.gpus_per_node)))
+  # srun returns when all have ended
+  command = [
+    given.python,
+    "launch/supervise.py",
+    "--go-on",
+    "--leave-when-stopped",
+    "--settle=0",
+    f"--restarts-per-hour={given.restarts_per_hour}",
+    f"--workdir={workdir}",
+    f"--ledger={workdir}.supervise.jsonl",
+    "--",
+    *step,
+    given.python,
+    "-m",
+    "como_jax.main",
+    *arguments,
+  ]
+  devices = (
+    ""
+    if given.processes == "gpu"
+    else " JAX_LOCAL_DEVICE_IDS=" + ",".join(map(str, range(given.gpus_per_node)))
+  )
   prologue = "".join(f"{line}\n" for line in given.before)
-  return BATCH.format(header=header, prologue=prologue, devices=devices, root=shlex.quote(str(common.ROOT)), command=shlex.join(command))
+  return BATCH.format(
+    header=header,
+    prologue=prologue,
+    devices=devices,
+    root=shlex.quote(str(common.ROOT)),
+    command=shlex.join(command),
+  )
 
 
 def _check(given) -> None:
   common.name(given.name, what="--name")
-  for key, least in (("nodes", 1), ("gpus_per_node", 1), ("cpus_per_gpu", 1), ("warning", 30), ("saving", 30), ("restarts_per_hour", 0)):
+  for key, least in (
+    ("nodes", 1),
+    ("gpus_per_node", 1),
+    ("cpus_per_gpu", 1),
+    ("warning", 30),
+    ("saving", 30),
+    ("restarts_per_hour", 0),
+  ):
     if getattr(given, key) < least:
-      raise errors.UserError(f"--{key.replace('_', '-')}={getattr(given, key)}, expected at least {least}")
+      raise errors.UserError(
+        f"--{key.replace('_', '-')}={getattr(given, key)}, expected at least {least}"
+      )
   if not re.fullmatch(r"(\d+-)?\d+(:\d\d){0,2}", given.time):
     raise errors.UserError(f"--time={given.time!r}: expected minutes, HH:MM:SS or D-HH:MM:SS")
   for key in ("partition", "account", "qos", "constraint", "memory"):
     if not re.fullmatch(r"[A-Za-z0-9_.,&|*+-]*", getattr(given, key)):
-      raise errors.UserError(f"--{key}={getattr(given, key)!r}: letters, digits and _.,&|*+- are expected")
+      raise errors.UserError(
+        f"--{key}={getattr(given, key)!r}: letters, digits and _.,&|*+- are expected"
+      )
 
 
 def _arguments(words: Sequence[str]):
@@ -104,15 +171,38 @@ def _arguments(words: Sequence[str]):
   parser.add_argument("--nodes", type=int, default=1)
   parser.add_argument("--gpus-per-node", type=int, default=8)
   parser.add_argument("--cpus-per-gpu", type=int, default=8)
-  parser.add_argument("--processes", choices=("gpu", "node"), default="gpu", help="one a GPU, or one a node with all its GPUs")
+  parser.add_argument(
+    "--processes",
+    choices=("gpu", "node"),
+    default="gpu",
+    help="one a GPU, or one a node with all its GPUs",
+  )
   parser.add_argument("--time", default="1-00:00:00")
   for flag in ("--partition", "--account", "--qos", "--constraint", "--memory", "--file"):
     parser.add_argument(flag, default="")
-  parser.add_argument("--python", default=str(common.ROOT / ".venv/bin/python"), help="of an environment with requirements-gpu.txt")
-  parser.add_argument("--before", action="append", default=[], metavar="LINE", help="shell line to run first, such as 'module load cuda'")
+  parser.add_argument(
+    "--python",
+    default=str(common.ROOT / ".venv/bin/python"),
+    help="of an environment with requirements-gpu.txt",
+  )
+  parser.add_argument(
+    "--before",
+    action="append",
+    default=[],
+    metavar="LINE",
+    help="shell line to run first, such as 'module load cuda'",
+  )
   parser.add_argument("--logs", default=".", help="folder of the log; must exist")
-  parser.add_argument("--warning", type=int, default=180, metavar="SECONDS", help="before the time limit, to save in")
-  parser.add_argument("--saving", type=int, default=300, metavar="SECONDS", help="the others may take after one process has ended")
+  parser.add_argument(
+    "--warning", type=int, default=180, metavar="SECONDS", help="before the time limit, to save in"
+  )
+  parser.add_argument(
+    "--saving",
+    type=int,
+    default=300,
+    metavar="SECONDS",
+    help="the others may take after one process has ended",
+  )
   parser.add_argument("--restarts-per-hour", type=int, default=10)
   parser.add_argument("--dry-run", action="store_true", help="print the script and the command")
   return parser.read(words)

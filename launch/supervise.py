@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
-"""Keeps a run going: starts it again after a crash or a preemption, and stops when that is of no use.
+r"""Keeps a run going: starts it again after a crash or a preemption.
 
-  launch/supervise.py [options] -- python -m como_jax.main --config=configs/motion.py --workdir=runs/first
-  launch/supervise.py --workdir runs/two -- launch/local_processes.py 2 -- python -m como_jax.main ... --workdir=runs/two
+  launch/supervise.py [options] -- \
+      python -m como_jax.main --config=configs/motion.py --workdir=runs/first
+  launch/supervise.py --workdir runs/two -- \
+      launch/local_processes.py 2 -- python -m como_jax.main ... --workdir=runs/two
 
-It restarts the command with --resume (once its directory holds a run) after exit code 143, 75 (the other processes did not come or were
-lost), 134 (jax aborts one that has lost another), death by a signal and any other failure, with a growing, random pause. It stops, saying why,
+It restarts the command with --resume (once its directory holds a run) after exit code 143, 75 (the
+other processes did not come or were lost), 134 (jax aborts one that has lost another), death by a
+signal and any other failure, with a growing, random pause. It stops, saying why,
   * on 0 (done) and on 2 (bad input): the command's own code;
-  * when it was told to: SIGTERM and SIGINT are passed on, the run saves, the exit code is 143. SIGUSR1: let it end, then leave;
-  * on a deterministic crash, the same last step twice in a row without a signal in play, after --stuck ends of any kind without a
-    new step, or --restarts-per-hour restarts in an hour: 3.
-Every start and end is a line of WORKDIR.supervise.jsonl, beside the directory: a run refuses a directory that is not empty, and
---overwrite would delete the record. (Where several hosts share it, WORKDIR.supervise-HOST.jsonl.) Last steps are read from the
-run's metrics.jsonl and checkpoints.
+  * when it was told to: SIGTERM and SIGINT are passed on, the run saves, the exit code is 143.
+    SIGUSR1: let it end, then leave;
+  * on a deterministic crash, the same last step twice in a row without a signal in play, after
+    --stuck ends of any kind without a new step, or --restarts-per-hour restarts in an hour: 3.
+Every start and end is a line of WORKDIR.supervise.jsonl, beside the directory: a run refuses a
+directory that is not empty, and --overwrite would delete the record. (Where several hosts share it,
+WORKDIR.supervise-HOST.jsonl.) Last steps are read from the run's metrics.jsonl and checkpoints.
 """
 
 import contextlib
@@ -33,20 +37,29 @@ from common import errors
 
 STOPPED, BAD_INPUT, TRANSIENT, GAVE_UP = 143, errors.UserError.code, errors.Transient.code, 3
 TAIL = 1 << 16  # bytes of metrics.jsonl that are read: some hundred lines
-TWICE = 2.0  # seconds within which a second signal counts as the same one: schedulers send it to everyone they find
+# seconds within which a second signal counts as the same one: schedulers send it to everyone they
+# find
+TWICE = 2.0
 
 
 def main(words) -> int:
   """Supervises until there is nothing more to do; returns the exit code."""
   given, command = _arguments(words)
   workdir = pathlib.Path(given.workdir)
-  ledger = pathlib.Path(given.ledger) if given.ledger else _ledger(workdir, several=_several(command))
+  ledger = (
+    pathlib.Path(given.ledger) if given.ledger else _ledger(workdir, several=_several(command))
+  )
   run = Run(workdir, command)
   first = run.command(again=given.go_on)
   if given.dry_run:
-    print(f"would start: {shlex.join(first)}\nafter a failure: {shlex.join([*run.plain, '--resume'])}")
-    print(f"pauses {given.first_pause:g} s, doubled up to {given.longest_pause:g} s without a new step, at least {given.settle:g} s; "
-          f"at most {given.restarts_per_hour} restarts an hour, {given.stuck} without a new step\nledger: {ledger}")
+    print(
+      f"would start: {shlex.join(first)}\nafter a failure: {shlex.join([*run.plain, '--resume'])}"
+    )
+    print(
+      f"pauses {given.first_pause:g} s, doubled up to {given.longest_pause:g} s without a new "
+      f"step, at least {given.settle:g} s; at most {given.restarts_per_hour} restarts an hour, "
+      f"{given.stuck} without a new step\nledger: {ledger}"
+    )
     return 0
   ledger.parent.mkdir(parents=True, exist_ok=True)
   with ledger.open("a") as file:
@@ -55,18 +68,22 @@ def main(words) -> int:
 
 
 class Run:
-  """The directory of the run that a command makes: what it holds, and the command that goes on with it."""
+  """The directory of the run that a command makes: what it holds, and the command that goes on with
+  it.
+  """
 
   def __init__(self, workdir: pathlib.Path, command: list[str]):
     self.workdir, self.given = workdir, command
     self.plain = [word for word in command if word not in ("--overwrite", "--resume")]
-    # What --overwrite is to delete is not the run to go on with, should the command die before it has deleted it.
+    # What --overwrite is to delete is not the run to go on with, should the command die before it
+    # has deleted it.
     self.before = self._stamp() if "--overwrite" in command else None
 
   def _stamp(self) -> tuple | None:
     if (self.workdir / "versions.json").exists() and (self.workdir / "config.json").exists():
       status = (self.workdir / "config.json").stat()
       return status.st_mtime_ns, status.st_ino
+    return None
 
   def command(self, *, again: bool) -> list[str]:
     """The command to start: as it was given, or `again`, with --resume where there is a run."""
@@ -79,7 +96,8 @@ class Run:
     with contextlib.suppress(OSError), (self.workdir / "metrics.jsonl").open("rb") as file:
       file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
       for line in file.read().splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):  # the first may be cut by the seek, the last by the crash
+        # the first may be cut by the seek, the last by the crash
+        with contextlib.suppress(ValueError, TypeError, KeyError):
           steps.append(int(json.loads(line)["step"]))
     return max(steps, default=None)
 
@@ -89,28 +107,41 @@ class Supervisor:
 
   def __init__(self, given, run: Run, ledger: pathlib.Path, file):
     self.given, self.run, self.file = given, run, file
-    self.ends = _ends(ledger)[-1:] if given.go_on else []  # the last end: its step, and whether the program itself failed
+    # the last end: its step, and whether the program itself failed
+    self.ends = _ends(ledger)[-1:] if given.go_on else []
     self.best, self.idle = run.step(), 0  # furthest step; ends since it moved
     self.restarts: list[float] = []
     self.child: common.Child | None = None
-    self.told, self.told_at, self.last = 0, 0.0, False  # the signal to stop; when it came; whether to leave after this end
+    # the signal to stop; when it came; whether to leave after this end
+    self.told, self.told_at, self.last = 0, 0.0, False
 
   def supervise(self, command: list[str]) -> int:
     """Until the run is done or restarting it is of no use."""
-    old = {number: signal.signal(number, self._heard) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    old = {
+      number: signal.signal(number, self._heard)
+      for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    }
     try:
       while not self.told:
         started = time.monotonic()
         code = self._once(command)
         reason, leave = self._judge(code)
         pause = 0.0 if leave is not None else self._pause()
-        self._write("end", code=code, step=self.run.step(), seconds=round(time.monotonic() - started, 1), reason=reason,
-                    next=f"restart in {pause:.1f} s" if leave is None else f"leave with {leave}")
+        self._write(
+          "end",
+          code=code,
+          step=self.run.step(),
+          seconds=round(time.monotonic() - started, 1),
+          reason=reason,
+          next=f"restart in {pause:.1f} s" if leave is None else f"leave with {leave}",
+        )
         if leave is not None:
           return leave
         self._wait(pause)
         command = self.run.command(again=True)
-      self._write("leave", code=STOPPED, reason=f"{signal.Signals(self.told).name} between two starts")
+      self._write(
+        "leave", code=STOPPED, reason=f"{signal.Signals(self.told).name} between two starts"
+      )
       return STOPPED
     finally:
       for number, handler in old.items():
@@ -119,7 +150,8 @@ class Supervisor:
   def _once(self, command: list[str]) -> int:
     """One start of the command; its exit code, 128 + n for death by signal n."""
     try:
-      # The ledger's lock goes with it: while the command lives no second supervisor starts another one in the same directory.
+      # The ledger's lock goes with it: while the command lives no second supervisor starts another
+      # one in the same directory.
       self.child = common.Child(command, pass_fds=(self.file.fileno(),))
     except OSError as error:
       print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)
@@ -138,7 +170,11 @@ class Supervisor:
     self.best, self.idle = (step, 0) if moved else (self.best, self.idle + 1)
     own = _own(code)
     before, self.ends = self.ends[-1:], [(step, own)]
-    what = f"signal {signal.Signals(code - 128).name}" if code != STOPPED and code - 128 in set(signal.Signals) else f"exit code {code}"
+    what = (
+      f"signal {signal.Signals(code - 128).name}"
+      if code != STOPPED and code - 128 in set(signal.Signals)
+      else f"exit code {code}"
+    )
     if code == 0:
       return "done", 0
     if self.told:
@@ -160,7 +196,9 @@ class Supervisor:
     return what, None
 
   def _pause(self) -> float:
-    """Seconds: doubled while no new step comes, between half and all of it, so that many hosts do not come at one moment."""
+    """Seconds: doubled while no new step comes, between half and all of it, so that many hosts do
+    not come at one moment.
+    """
     full = min(self.given.longest_pause, self.given.first_pause * 2 ** max(0, self.idle - 1))
     return max(self.given.settle, full * random.uniform(0.5, 1.0))
 
@@ -182,10 +220,17 @@ class Supervisor:
 
   def _write(self, event: str, **values) -> None:
     """One line in the ledger and one on stderr."""
-    line = {"time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "event": event, **values}
+    line = {
+      "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+      "event": event,
+      **values,
+    }
     self.file.write(json.dumps(line) + "\n")
     self.file.flush()
-    words = ", ".join(f"{key} {shlex.join(value) if isinstance(value, list) else value}" for key, value in values.items())
+    words = ", ".join(
+      f"{key} {shlex.join(value) if isinstance(value, list) else value}"
+      for key, value in values.items()
+    )
     print(f"supervise: {event}: {words}", file=sys.stderr, flush=True)
 
 
@@ -201,19 +246,26 @@ def _ends(ledger: pathlib.Path) -> list[tuple[int | None, bool]]:
 
 
 def _own(code: int) -> bool:
-  """Whether the program itself failed: no signal killed it (128 + n, as shells, srun and local_processes.py say it), and it did not leave
-  because another process was gone."""
+  """Whether the program itself failed: no signal killed it (128 + n, as shells, srun and
+  local_processes.py say it), and it did not leave because another process was gone.
+  """
   return code not in (0, BAD_INPUT, STOPPED, TRANSIENT) and code - 128 not in set(signal.Signals)
 
 
 def _several(command: list[str]) -> bool:
   """Whether the command is one of several processes of a run, on this host or on others."""
-  return bool(os.environ.get("COMO_JAX_COORDINATOR")) or os.environ.get("COMO_JAX_DISTRIBUTED", "0") not in ("", "0") or "--distributed" in command
+  return (
+    bool(os.environ.get("COMO_JAX_COORDINATOR"))
+    or os.environ.get("COMO_JAX_DISTRIBUTED", "0") not in ("", "0")
+    or "--distributed" in command
+  )
 
 
 def _ledger(workdir: pathlib.Path, *, several: bool) -> pathlib.Path:
   where = pathlib.Path(os.path.abspath(workdir))
-  return where.with_name(f"{where.name}.supervise{'-' + socket.gethostname() if several else ''}.jsonl")
+  return where.with_name(
+    f"{where.name}.supervise{'-' + socket.gethostname() if several else ''}.jsonl"
+  )
 
 
 def _lock(file, ledger: pathlib.Path) -> None:
@@ -221,28 +273,64 @@ def _lock(file, ledger: pathlib.Path) -> None:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      raise errors.UserError(f"{ledger} is in use: a supervisor, or a command that one has left behind, is at work there") from error
+      raise errors.UserError(
+        f"{ledger} is in use: a supervisor, or a command that one has left behind, is at work there"
+      ) from error
 
 
 def _arguments(words):
   parser = common.Parser(prog="supervise.py", description=__doc__)
-  parser.add_argument("--workdir", default="", help="directory of the run (default: the command's --workdir)")
+  parser.add_argument(
+    "--workdir", default="", help="directory of the run (default: the command's --workdir)"
+  )
   parser.add_argument("--ledger", default="", metavar="FILE")
-  for flag, purpose in (("--go-on", "the first start, too, goes on with a run in the directory (a scheduler starts us again)"),
-                              ("--leave-when-stopped", "leave on exit code 143"), ("--dry-run", "print what would be started")):
+  for flag, purpose in (
+    (
+      "--go-on",
+      "the first start, too, goes on with a run in the directory (a scheduler starts us again)",
+    ),
+    ("--leave-when-stopped", "leave on exit code 143"),
+    ("--dry-run", "print what would be started"),
+  ):
     parser.add_argument(flag, action="store_true", help=purpose)
-  for flag, default in (("--restarts-per-hour", 10), ("--stuck", 5), ("--first-pause", 2.0), ("--longest-pause", 300.0)):
-    parser.add_argument(flag, type=type(default), default=default, metavar="S" if "pause" in flag else "N", help=f"default {default}")
-  parser.add_argument("--settle", type=float, metavar="S", help="least pause (default: 0; one process of several: until the others have noticed)")
+  for flag, default in (
+    ("--restarts-per-hour", 10),
+    ("--stuck", 5),
+    ("--first-pause", 2.0),
+    ("--longest-pause", 300.0),
+  ):
+    parser.add_argument(
+      flag,
+      type=type(default),
+      default=default,
+      metavar="S" if "pause" in flag else "N",
+      help=f"default {default}",
+    )
+  parser.add_argument(
+    "--settle",
+    type=float,
+    metavar="S",
+    help="least pause (default: 0; one process of several: until the others have noticed)",
+  )
   given = parser.read(words)
   if not (command := given.program):
-    raise errors.UserError("expected a command after --: supervise.py -- python -m como_jax.main --config=... --workdir=...")
+    raise errors.UserError(
+      "expected a command after --: supervise.py -- python -m como_jax.main --config=... "
+      "--workdir=..."
+    )
   given.workdir = given.workdir or common.value(command, "workdir")
   if not given.workdir or (given.go_on and "--overwrite" in command):
-    raise errors.UserError("--go-on and the command's --overwrite exclude each other" if given.workdir else
-                           "--workdir is missing: without it nobody can tell progress from a crash at the same step")
+    raise errors.UserError(
+      "--go-on and the command's --overwrite exclude each other"
+      if given.workdir
+      else "--workdir is missing: without it nobody can tell progress from a crash at the same step"
+    )
   if given.settle is None:
-    given.settle = float(os.environ.get("COMO_JAX_HEARTBEAT_SECONDS") or common.HEARTBEAT) + 20 if _several(command) else 0.0
+    given.settle = (
+      float(os.environ.get("COMO_JAX_HEARTBEAT_SECONDS") or common.HEARTBEAT) + 20
+      if _several(command)
+      else 0.0
+    )
   return given, command
 
 

@@ -11,10 +11,46 @@ from como_jax import errors
 ROOT = pathlib.Path(__file__).parent.parent
 MOTION = f"--config={ROOT}/configs/motion.py"
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "configs"
-RESOLVED = ["mae", "mae:tiny", "mae:debug", "motion", "motion:small", "motion:debug", "motion:small,bottleneck=vq", "motion:small,bottleneck=kl",
-            "probe", "probe:exam", "probe:debug", "exam_set", "exam_set:large", "exam_set:debug", "extract", "extract:debug", "ingest", "quickstart", "quickstart:debug", "collect", "collect:debug", "collect:libero", "collect:fetch", "collect:pusht", "collect:video",
-            "policy", "policy:small", "policy:debug", "policy:small,policy=gpt", "compile", "compile:debug", "serve", "serve:debug",
-            "rollout", "rollout:libero", "rollout:pusht", "rollout:fetch", "rollout:debug"]
+RESOLVED = [
+  "mae",
+  "mae:tiny",
+  "mae:debug",
+  "motion",
+  "motion:small",
+  "motion:debug",
+  "motion:small,bottleneck=vq",
+  "motion:small,bottleneck=kl",
+  "probe",
+  "probe:exam",
+  "probe:debug",
+  "exam_set",
+  "exam_set:large",
+  "exam_set:debug",
+  "extract",
+  "extract:debug",
+  "ingest",
+  "quickstart",
+  "quickstart:debug",
+  "collect",
+  "collect:debug",
+  "collect:libero",
+  "collect:fetch",
+  "collect:pusht",
+  "collect:video",
+  "policy",
+  "policy:small",
+  "policy:debug",
+  "policy:small,policy=gpt",
+  "compile",
+  "compile:debug",
+  "serve",
+  "serve:debug",
+  "rollout",
+  "rollout:libero",
+  "rollout:pusht",
+  "rollout:fetch",
+  "rollout:debug",
+]
 
 
 def parse(*words):
@@ -22,8 +58,18 @@ def parse(*words):
 
 
 def test_values_are_typed_and_the_config_is_locked():
-  command = parse(MOTION + ":debug", "--config.train.steps=7", "--config.data.offset_seconds=0.3", "--workdir", "runs/x")
-  assert (command.config.train.steps, command.config.data.offset_seconds, str(command.workdir)) == (7, 0.3, "runs/x")
+  command = parse(
+    MOTION + ":debug",
+    "--config.train.steps=7",
+    "--config.data.offset_seconds=0.3",
+    "--workdir",
+    "runs/x",
+  )
+  assert (command.config.train.steps, command.config.data.offset_seconds, str(command.workdir)) == (
+    7,
+    0.3,
+    "runs/x",
+  )
   assert command.name == "motion-debug" and not command.resume
   with pytest.raises(AttributeError):
     command.config.new_key = 1
@@ -31,11 +77,17 @@ def test_values_are_typed_and_the_config_is_locked():
 
 def test_options_choose_baselines():
   config = parse(MOTION + ":small,inputs=none,bottleneck=vq,tcl=off").config
-  assert (config.model.idm.inputs, config.model.bottleneck.kind, config.objectives.contrastive.weight) == ("none", "vq", 0.0)
+  assert (
+    config.model.idm.inputs,
+    config.model.bottleneck.kind,
+    config.objectives.contrastive.weight,
+  ) == ("none", "vq", 0.0)
   assert config.objectives.quantisation.weight == 1.0
 
 
-@pytest.mark.parametrize("words, expected", [
+@pytest.mark.parametrize(
+  "words, expected",
+  [
     ([], "--config is missing"),
     ([f"--config={ROOT}/configs/motoin.py"], "did you mean"),
     ([MOTION + ":smal"], "did you mean 'small'"),
@@ -51,7 +103,8 @@ def test_options_choose_baselines():
     ([MOTION, "runs/x"], "unexpected argument 'runs/x'"),
     ([MOTION, "--resume", "--overwrite"], "exclude each other"),
     ([MOTION, "--config.data.mixture[3].path=x"], "index 3 is too large"),
-])
+  ],
+)
 def test_mistakes_say_one_line_that_names_them(words, expected):
   with pytest.raises(errors.UserError) as caught:
     parse(*words)
@@ -76,11 +129,16 @@ def test_every_config_resolves_to_its_golden_json(name):
 
 
 def test_every_config_file_has_a_golden():
-  assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {name.partition(":")[0] for name in RESOLVED}
+  assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {
+    name.partition(":")[0] for name in RESOLVED
+  }
 
 
 def test_differences_name_dotted_keys():
-  assert config_lib.differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 0}) == {"a.c": (2, 3), "d": (None, 0)}
+  assert config_lib.differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 0}) == {
+    "a.c": (2, 3),
+    "d": (None, 0),
+  }
 
 
 if __name__ == "__main__":  # regenerates the goldens; say why in the commit
@@ -88,4 +146,6 @@ if __name__ == "__main__":  # regenerates the goldens; say why in the commit
   for name in RESOLVED:
     file, _, arg = name.partition(":")
     config = parse(f"--config={ROOT}/configs/{file}.py" + (f":{arg}" if arg else "")).config
-    (GOLDEN / f"{name.replace(':', '-').replace(',', '-')}.json").write_text(config_lib.to_json(config) + "\n")
+    (GOLDEN / f"{name.replace(':', '-').replace(',', '-')}.json").write_text(
+      config_lib.to_json(config) + "\n"
+    )

@@ -1,4 +1,6 @@
-"""Pairs of latents that the published metrics and the exam put in opposite order: on made tables of runs."""
+"""Pairs of latents that the published metrics and the exam put in opposite order: on made tables of
+runs.
+"""
 
 import argparse
 import json
@@ -44,10 +46,17 @@ def _row(load):
   rows = load("disagreement_rows")
 
   def made(name, lp_mse, s_pcfc, e_z, spread=1.0, shift=0):
-    around = lambda value, turn: value + spread * np.roll(JITTER, turn + shift)
-    values = [around(lp_mse, 0), [None] * 5 if s_pcfc is None else around(s_pcfc, 1), around(e_z, 2)]
+    def around(value, turn):
+      return value + spread * np.roll(JITTER, turn + shift)
+
+    values = [
+      around(lp_mse, 0),
+      [None] * 5 if s_pcfc is None else around(s_pcfc, 1),
+      around(e_z, 2),
+    ]
     runs = {
-      seed: rows.Measured((lp, 0.05), e, s) for seed, (lp, s, e) in enumerate(zip(*values, strict=True))
+      seed: rows.Measured((lp, 0.05), e, s)
+      for seed, (lp, s, e) in enumerate(zip(*values, strict=True))
     }
     return rows.Row(name, runs)
 
@@ -60,7 +69,11 @@ def test_a_clear_disagreement_is_found_and_named_in_order(load, row):
   assert found.looked == 1 and len(found.clear) == 1
   one = found.clear[0]
   assert (one.published.name, one.exam.name, one.unit) == ("copies", "seen", "5 seeds")
-  assert [round(one.gaps[metric].value, 3) for metric in ("lp_mse", "s_pcfc", "e_z")] == [-0.1, -0.2, 0.35]
+  assert [round(one.gaps[metric].value, 3) for metric in ("lp_mse", "s_pcfc", "e_z")] == [
+    -0.1,
+    -0.2,
+    0.35,
+  ]
 
 
 @pytest.mark.parametrize("noisy", [0, 1, 2])
@@ -69,13 +82,20 @@ def test_one_unclear_difference_is_no_disagreement(load, row, noisy):
   pairs, rows = load("disagreement_pairs"), load("disagreement_rows")
   spread = [40.0 if noisy == metric else 1.0 for metric in range(3)]
   runs = {
-    seed: rows.Measured((0.8 + spread[0] * jitter, 0.05), 0.9 + spread[2] * jitter, 0.1 + spread[1] * jitter)
+    seed: rows.Measured(
+      (0.8 + spread[0] * jitter, 0.05), 0.9 + spread[2] * jitter, 0.1 + spread[1] * jitter
+    )
     for seed, jitter in enumerate(JITTER)
   }
   found = pairs.search([rows.Row("noisy", runs), row("steady", 0.9, 0.2, 0.8, shift=1)], {})
   assert len(found.pairs) == 1 and not found.clear
   gaps = found.pairs[0].gaps
-  assert found.pairs[0].p == max(gap.p for gap in gaps.values()) > 0.05 > min(gap.p for gap in gaps.values())
+  assert (
+    found.pairs[0].p
+    == max(gap.p for gap in gaps.values())
+    > 0.05
+    > min(gap.p for gap in gaps.values())
+  )
   assert [not gap.clear for gap in gaps.values()] == [noisy == metric for metric in range(3)]
 
 
@@ -94,11 +114,15 @@ def test_the_two_published_metrics_have_to_agree_unless_one_is_not_known(load, r
 
 
 def test_the_correction_is_over_all_pairs_looked_at(load, row):
-  """A disagreement that one look would call clear; further rows agree with everything and only add looks."""
+  """A disagreement that one look would call clear; further rows agree with everything and only add
+  looks.
+  """
   pairs = load("disagreement_pairs")
   two = [row("one", 0.80, None, 0.82, 4.0), row("other", 0.84, None, 0.78, 4.0, shift=2)]
   alone = pairs.search(two, {})
-  more = pairs.search([*two, *(row(f"far {i}", 2.0 + i, None, 2.0 + i, shift=i) for i in range(6))], {})
+  more = pairs.search(
+    [*two, *(row(f"far {i}", 2.0 + i, None, 2.0 + i, shift=i) for i in range(6))], {}
+  )
   assert alone.clear and alone.pairs[0].p < 0.05 and not more.clear and more.looked == 28
   assert more.pairs[0].holm == pytest.approx(min(1.0, 28 * alone.pairs[0].p))
 
@@ -110,11 +134,17 @@ def test_single_runs_are_compared_by_bounds_that_hold_whatever_the_correlation(l
     rows.Measured((0.75, 0.08), 0.7, gains=((0.8, 0.015),)),
     rows.Measured((0.75, 0.08), 0.7, gains=((0.81, 0.015),)),
   )
-  reach = lambda gap: (gap.high - gap.low) / 2 / 1.959964
+
+  def reach(gap):
+    return (gap.high - gap.low) / 2 / 1.959964
+
   assert reach(pairs.lp_mse(one, same)) == pytest.approx(0.025) and pairs.lp_mse(one, same).clear
-  assert reach(pairs.lp_mse(one, other)) == pytest.approx(0.16) and not pairs.lp_mse(one, other).clear
   assert (
-    str(pairs.s_pcfc(rows.Measured((1, 1), 1, 0.5), rows.Measured((1, 1), 1, 0.2))) == "+0.300, no interval"
+    reach(pairs.lp_mse(one, other)) == pytest.approx(0.16) and not pairs.lp_mse(one, other).clear
+  )
+  assert (
+    str(pairs.s_pcfc(rows.Measured((1, 1), 1, 0.5), rows.Measured((1, 1), 1, 0.2)))
+    == "+0.300, no interval"
   )
 
 
@@ -146,16 +176,16 @@ def test_ranks_of_few_rows_are_not_spoken_of(load, row):
   few, whole = pairs.correlation(rows[:3], "lp_mse"), pairs.correlation(rows, "lp_mse")
   assert "n = 3 rows, too few" in page.rank_sentence(few, "lp_mse")
   assert (whole.spearman, whole.kendall, whole.n) == (pytest.approx(1), pytest.approx(1), 6)
-  assert whole.p_spearman == pytest.approx(2 / 720) and "alike more than chance" in page.rank_sentence(
-    whole, "lp_mse"
-  )
+  assert whole.p_spearman == pytest.approx(
+    2 / 720
+  ) and "alike more than chance" in page.rank_sentence(whole, "lp_mse")
   assert "in opposite order more than chance" in page.rank_sentence(
     pairs.correlation(rows, "s_pcfc"), "s_pcfc"
   )
   four = pairs.correlation(rows[:4], "lp_mse")  # 2 of 24 orders are as extreme
-  assert four.p_spearman == pytest.approx(2 / 24) and "not told from no relation" in page.rank_sentence(
-    four, "lp_mse"
-  )
+  assert four.p_spearman == pytest.approx(
+    2 / 24
+  ) and "not told from no relation" in page.rank_sentence(four, "lp_mse")
 
 
 def written(folder, *, lp_mse=0.7, e_z=0.6, windows=600, components_of="flow", **more):
@@ -176,7 +206,10 @@ def written(folder, *, lp_mse=0.7, e_z=0.6, windows=600, components_of="flow", *
     "model": {"idm": {"components": 32, "components_of": components_of}},
   }
   for name, content in (
-    ("probe/metrics", {"rows": rows, "windows": windows, "data": ["bundled"], "offset_seconds": [0.15]}),
+    (
+      "probe/metrics",
+      {"rows": rows, "windows": windows, "data": ["bundled"], "offset_seconds": [0.15]},
+    ),
     ("exam/exam", {"tier": "hand", "rows": taken}),
     ("motion/config", motion),
   ):
@@ -198,13 +231,20 @@ def test_folders_are_read_as_rows_and_what_cannot_be_used_is_named(load, tmp_pat
     ("Td + Tcl, 350 steps", [0, 1]),
     ("none (w/o VQ), 350 steps", [0]),
   ]
-  assert [line.partition(":")[0] for line in found.left] == ["VQ-350-0", "KL-350-0", "Td-350-0", "nowhere"]
+  assert [line.partition(":")[0] for line in found.left] == [
+    "VQ-350-0",
+    "KL-350-0",
+    "Td-350-0",
+    "nowhere",
+  ]
   assert (
     "exam/exam.json is missing" in found.left[0]
     and "7 held-out windows" in found.left[1]
     and "another set" in found.left[2]
   )
-  (flow,) = (row.first for row in found.rows if row.name.startswith("components of the optical flow"))
+  (flow,) = (
+    row.first for row in found.rows if row.name.startswith("components of the optical flow")
+  )
   assert flow.lp_mse[0] == pytest.approx(0.8) and flow.s_pcfc == -0.3 and flow.e_z == 0.64
   with pytest.raises(errors.UserError, match="exam/exam.json is missing"):
     rows.read([bare], STORED)
@@ -212,7 +252,10 @@ def test_folders_are_read_as_rows_and_what_cannot_be_used_is_named(load, tmp_pat
 
 def test_rows_without_training_are_paired_only_where_they_are_the_same_latent(load, tmp_path):
   rows = load("disagreement_rows")
-  names = lambda found: [row.name for row in found.rows if not row.trained]
+
+  def names(found):
+    return [row.name for row in found.rows if not row.trained]
+
   one = written(tmp_path / "a", components_of="features")
   assert names(rows.read([one], STORED)) == ["components of the difference (no training)"]
   wide = written(tmp_path / "b", trained={"e_z": 0.6, "width": 128.0, "excess/scene": 0.3})
@@ -227,7 +270,9 @@ def _exam(load):
   made = types.SimpleNamespace(
     stored=STORED,
     chains=np.repeat(np.arange(5), 2),
-    set=types.SimpleNamespace(rows=lambda part: np.arange(10), target=np.ones((10, 3)), variance=np.ones(3)),
+    set=types.SimpleNamespace(
+      rows=lambda part: np.arange(10), target=np.ones((10, 3)), variance=np.ones(3)
+    ),
   )
   return types.SimpleNamespace(**vars(made), s=lambda e_z: rows.Exam.s(made, e_z))
 
@@ -242,7 +287,10 @@ def test_the_page_says_what_is_shown_and_that_nothing_is(load, row, exam):
     and "Of 1 pair looked at" in text
     and "5 seeds" in text
   )
-  assert "| seen | 5 | 0.900 [0.895, 0.905] | 0.300 [0.295, 0.305] | 0.600 [0.595, 0.605] | 1.00 |" in text
+  assert (
+    "| seen | 5 | 0.900 [0.895, 0.905] | 0.300 [0.295, 0.305] | 0.600 [0.595, 0.605] | 1.00 |"
+    in text
+  )
   nothing = [rows[0], row("worse", 1.0, 0.5, 0.95, shift=2)]
   text = "\n".join(page.page(found, pairs.search(nothing, {}), exam, given=False))
   assert "**No clear disagreement.** Of 1 pair looked at, 0 have values in opposite order" in text
@@ -275,7 +323,10 @@ def test_a_row_that_is_not_there_has_a_near_name(load, tmp_path, monkeypatch, ex
   page = load("disagreement")
   monkeypatch.setattr(page, "Exam", lambda folder: exam)
   options = argparse.Namespace(
-    runs=[written(tmp_path / "one")], pair=["one", "components of the flow"], set="bundled", out=None
+    runs=[written(tmp_path / "one")],
+    pair=["one", "components of the flow"],
+    set="bundled",
+    out=None,
   )
   with pytest.raises(errors.UserError, match="did you mean 'components of the optical flow"):
     page.report(options)
@@ -286,16 +337,23 @@ def test_the_picture_is_small_and_has_the_arrows_colors(load, tmp_path):
   picture = load("disagreement_picture")
   gray = np.full((128, 128, 3), 128, np.uint8)
   move = picture.Move(
-    3, (gray, gray), np.zeros((2, 2)), np.array([0.1, 0.0]), (np.array([0.0, 0.1]), np.array([-0.1, 0.0]))
+    3,
+    (gray, gray),
+    np.zeros((2, 2)),
+    np.array([0.1, 0.0]),
+    (np.array([0.0, 0.1]), np.array([-0.1, 0.0])),
   )
   picture.draw([move] * 6, ("A", "B"), tmp_path / "p.png")
   assert (tmp_path / "p.png").stat().st_size < 400_000
   with picture.Image.open(tmp_path / "p.png") as image:
     pixels = np.asarray(image.convert("RGB"))
   panel = pixels[30:200, 395:565].astype(int)  # the third of the first row
-  where = lambda color: np.argwhere(
-    (np.abs(panel - np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])) < 12).all(axis=-1)
-  ).mean(axis=0)
+
+  def where(color):
+    return np.argwhere(
+      (np.abs(panel - np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])) < 12).all(axis=-1)
+    ).mean(axis=0)
+
   truth, first, second = (where(color) for color in (picture.TRUTH, picture.FIRST, picture.SECOND))
   assert (
     first[0] > truth[0] + 20 and second[1] < truth[1] - 40 and abs(second[0] - truth[0]) < 8

@@ -1,5 +1,5 @@
-"""Every figure that the project claims stands in a file of results; comparing sentences say n and an
-interval.
+"""Every figure that the project claims stands in a file of results; comparing sentences say n and
+an interval.
 """
 
 import subprocess
@@ -34,7 +34,7 @@ FIGURES = "| file | figure | source |\n| --- | --- | --- |\n"
 def _figures():
   with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(program.ROOT / "benchmarks"))
-    import check_figures  # noqa: PLC0415
+    import check_figures
 
     yield check_figures
   del sys.modules["check_figures"]
@@ -42,7 +42,9 @@ def _figures():
 
 @pytest.fixture(name="check")
 def _check(figures, tmp_path):
-  """Problems of a small checkout: what its page says, its README, allowed rows, a sentence of its report."""
+  """Problems of a small checkout: what its page says, its README, allowed rows, a sentence of its
+  report.
+  """
 
   def run(said="", *, readme=f"[a page]({PAGE})\n", allowed="", report="nothing to see here"):
     files = {
@@ -63,7 +65,10 @@ def _check(figures, tmp_path):
 
 def test_the_project_claims_what_is_recorded():
   done = subprocess.run(
-    [sys.executable, "benchmarks/check_figures.py"], cwd=program.ROOT, capture_output=True, text=True
+    [sys.executable, "benchmarks/check_figures.py"],
+    cwd=program.ROOT,
+    capture_output=True,
+    text=True,
   )
   assert (done.returncode, done.stdout.strip()) == (0, "every figure has its source"), (
     done.stdout + done.stderr
@@ -76,7 +81,9 @@ def test_a_wrong_figure_ends_with_1_and_its_place(check, tmp_path):
   done = subprocess.run(command, cwd=program.ROOT, capture_output=True, text=True)
   line = len(RECORDS.splitlines()) + 3
   assert done.returncode == 1
-  assert done.stdout == f"{PAGE}:{line}: 99 s: in no file of results and not in benchmarks/figures.md\n"
+  assert (
+    done.stdout == f"{PAGE}:{line}: 99 s: in no file of results and not in benchmarks/figures.md\n"
+  )
 
 
 @pytest.mark.parametrize(
@@ -162,4 +169,6 @@ def test_what_is_allowed_is_used_and_arithmetic_is_done_again(check):
 )
 def test_comparing_sentences_say_n_and_interval(check, said, missing):
   found = check(said)
-  assert [line.split("without ")[1].split(":")[0] for line in found] == [missing] * bool(missing), found
+  assert [line.split("without ")[1].split(":")[0] for line in found] == [missing] * bool(missing), (
+    found
+  )

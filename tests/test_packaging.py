@@ -17,15 +17,22 @@ def test_everything_is_installed(monkeypatch, tmp_path):
   runpy.run_path("setup.py")
   distribution = Distribution(given | {"script_name": "setup.py"})
   distribution.parse_config_files()  # pyproject.toml
-  assert distribution.metadata.name == "como_jax" and any(text.startswith("jax==") for text in distribution.install_requires)
+  assert distribution.metadata.name == "como_jax" and any(
+    text.startswith("jax==") for text in distribution.install_requires
+  )
   distribution.get_command_obj("egg_info").egg_base = str(tmp_path)
   build = distribution.get_command_obj("build_py")
   build.build_lib = str(tmp_path)
   build.ensure_finalized()
-  with warnings.catch_warnings():  # their class is one that test processes cannot hand to each other
+  # their class is one that test processes cannot hand to each other
+  with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     outputs = build.get_outputs(include_bytecode=False)
   installed = {str(pathlib.Path(path).relative_to(tmp_path)) for path in outputs}
-  wanted = {str(path.relative_to(ROOT)) for path in (ROOT / "como_jax").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+  wanted = {
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "como_jax").rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
+  }
   wanted |= {f"como_jax/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
   assert len(wanted) > 130 and installed == wanted, installed ^ wanted

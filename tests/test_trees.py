@@ -15,7 +15,10 @@ def test_flatten_and_back():
 
 
 def test_patterns_match_whole_names():
-  assert trees.mask(TREE, ("encoder/.*",)) == {"encoder": {"kernel": True, "norm": {"scale": True}}, "head": False}
+  assert trees.mask(TREE, ("encoder/.*",)) == {
+    "encoder": {"kernel": True, "norm": {"scale": True}},
+    "head": False,
+  }
   assert not trees.matches("encoder/kernel", ("encoder",))
 
 
@@ -25,11 +28,17 @@ def test_split_and_join():
   assert trees.flatten(trees.join(rest, chosen)).keys() == trees.flatten(TREE).keys()
 
 
-@pytest.mark.parametrize("change, words", [
+@pytest.mark.parametrize(
+  "change, words",
+  [
     (lambda flat: flat.pop("head"), ["1 missing: head"]),
     (lambda flat: flat.update(tail=np.zeros(1)), ["1 surplus: tail"]),
-    (lambda flat: flat.update({"encoder/kernel": np.zeros((3, 2))}), ["1 of another shape: encoder/kernel is (3, 2), expected (2, 3)"]),
-])
+    (
+      lambda flat: flat.update({"encoder/kernel": np.zeros((3, 2))}),
+      ["1 of another shape: encoder/kernel is (3, 2), expected (2, 3)"],
+    ),
+  ],
+)
 def test_merge_names_what_does_not_fit(change, words):
   flat = trees.flatten(TREE)
   change(flat)
@@ -39,5 +48,12 @@ def test_merge_names_what_does_not_fit(change, words):
 
 
 def test_merge_takes_the_targets_type():
-  merged = trees.merge(TREE, {"encoder": {"kernel": np.ones((2, 3), np.float16), "norm": {"scale": np.ones(3)}}, "head": np.zeros(1)}, what="x")
+  merged = trees.merge(
+    TREE,
+    {
+      "encoder": {"kernel": np.ones((2, 3), np.float16), "norm": {"scale": np.ones(3)}},
+      "head": np.zeros(1),
+    },
+    what="x",
+  )
   assert merged["encoder"]["kernel"].dtype == np.float64 and merged["encoder"]["kernel"].all()

@@ -11,17 +11,33 @@ import safetensors.numpy
 
 from como_jax import errors, weights
 
-PARAMS = {"encoder": {"norm": {"scale": np.arange(6, dtype=np.float32).reshape(2, 3) / 7}, "cls": np.float32(1.5)},
-          "steps": np.arange(3), "odd": np.ones((3, 1), np.uint8), "empty": np.zeros((0, 2), np.float32)}
+PARAMS = {
+  "encoder": {
+    "norm": {"scale": np.arange(6, dtype=np.float32).reshape(2, 3) / 7},
+    "cls": np.float32(1.5),
+  },
+  "steps": np.arange(3),
+  "odd": np.ones((3, 1), np.uint8),
+  "empty": np.zeros((0, 2), np.float32),
+}
 
 
 def test_round_trip_keeps_values_dtypes_and_config(tmp_path):
   folder = weights.save(tmp_path / "a" / "w", PARAMS, {"kind": "x", "n": 1})
   params, config = weights.load(folder)
-  assert config == {"kind": "x", "n": 1} and sorted(os.listdir(folder)) == ["config.json", "params.safetensors"]
-  np.testing.assert_array_equal(params["encoder"]["norm"]["scale"], PARAMS["encoder"]["norm"]["scale"])
+  assert config == {"kind": "x", "n": 1} and sorted(os.listdir(folder)) == [
+    "config.json",
+    "params.safetensors",
+  ]
+  np.testing.assert_array_equal(
+    params["encoder"]["norm"]["scale"], PARAMS["encoder"]["norm"]["scale"]
+  )
   assert params["encoder"]["cls"].shape == () and params["encoder"]["cls"] == 1.5
-  assert params["steps"].dtype == np.int64 and params["odd"].dtype == np.uint8 and params["empty"].shape == (0, 2)
+  assert (
+    params["steps"].dtype == np.int64
+    and params["odd"].dtype == np.uint8
+    and params["empty"].shape == (0, 2)
+  )
   assert os.listdir(tmp_path / "a") == ["w"]
 
 
@@ -29,20 +45,26 @@ def test_bfloat16_on_disk_float32_in_hand(tmp_path):
   weights.save(tmp_path / "w", PARAMS, {}, dtype="bfloat16")
   stored, _ = weights.load(tmp_path / "w", dtype=None)
   loaded, _ = weights.load(tmp_path / "w")
-  assert stored["encoder"]["norm"]["scale"].dtype == ml_dtypes.bfloat16 and stored["steps"].dtype == np.int64
+  assert (
+    stored["encoder"]["norm"]["scale"].dtype == ml_dtypes.bfloat16
+    and stored["steps"].dtype == np.int64
+  )
   expected = PARAMS["encoder"]["norm"]["scale"].astype(ml_dtypes.bfloat16).astype(np.float32)
   np.testing.assert_array_equal(loaded["encoder"]["norm"]["scale"], expected)
 
 
 def test_the_safetensors_package_reads_ours_and_we_read_its(tmp_path):
   arrays = {
-      "a/b": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32),
-      "c": np.arange(5),
-      "d": np.float16([1, 2])
+    "a/b": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32),
+    "c": np.arange(5),
+    "d": np.float16([1, 2]),
   }
   weights.write_safetensors(tmp_path / "ours", arrays)
   safetensors.numpy.save_file(arrays, tmp_path / "theirs", metadata={"format": "np"})
-  theirs, ours = safetensors.numpy.load_file(tmp_path / "ours"), weights.read_safetensors(tmp_path / "theirs")
+  theirs, ours = (
+    safetensors.numpy.load_file(tmp_path / "ours"),
+    weights.read_safetensors(tmp_path / "theirs"),
+  )
   for name, array in arrays.items():
     for found in (theirs[name], ours[name]):
       np.testing.assert_array_equal(found, array)
@@ -53,6 +75,7 @@ def test_the_safetensors_package_reads_ours_and_we_read_its(tmp_path):
 def test_bfloat16_as_torch_writes_and_reads_it(tmp_path):
   import safetensors.torch
   import torch
+
   tensor = torch.randn(3, 2).bfloat16()
   safetensors.torch.save_file({"a": tensor}, tmp_path / "theirs")
   found = weights.read_safetensors(tmp_path / "theirs")["a"]
@@ -111,20 +134,41 @@ def _header(entries, data=b""):
   return struct.pack("<Q", len(text)) + text + data
 
 
-@pytest.mark.parametrize("content, message", [
+@pytest.mark.parametrize(
+  "content, message",
+  [
     (b"", "not a safetensors file"),
     (b"hello there, this is text", "not a safetensors file"),
     (struct.pack("<Q", 10) + b"{", "cut off in its header"),
     (struct.pack("<Q", 4) + b"abcd", "header cannot be read"),
     (_header([1, 2]), "header cannot be read"),
     (_header({"a": {"dtype": "F32"}}), "header cannot be read"),
-    (_header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 4]}}, bytes(4)), "header cannot be read"),
-    (_header({"a": {"dtype": "F31", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)), "dtype 'F31'; did you mean"),
-    (_header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 8]}}, bytes(8)), "has 8 bytes, expected 4"),
-    (_header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(5)), "truncated: 'a' ends at"),
-    (_header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}}, bytes(8)), "not a count"),
-    (_header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}, bytes(8)), "not a count"),
-])
+    (
+      _header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 4]}}, bytes(4)),
+      "header cannot be read",
+    ),
+    (
+      _header({"a": {"dtype": "F31", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
+      "dtype 'F31'; did you mean",
+    ),
+    (
+      _header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 8]}}, bytes(8)),
+      "has 8 bytes, expected 4",
+    ),
+    (
+      _header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(5)),
+      "truncated: 'a' ends at",
+    ),
+    (
+      _header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}}, bytes(8)),
+      "not a count",
+    ),
+    (
+      _header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}, bytes(8)),
+      "not a count",
+    ),
+  ],
+)
 def test_garbage_is_refused_by_name(tmp_path, content, message):
   path = tmp_path / "broken.safetensors"
   path.write_bytes(content)
@@ -133,7 +177,9 @@ def test_garbage_is_refused_by_name(tmp_path, content, message):
 
 
 def test_every_truncation_is_refused(tmp_path):
-  weights.write_safetensors(tmp_path / "whole", {"a": np.zeros(3, np.float32), "b": np.zeros(2, np.float32)})
+  weights.write_safetensors(
+    tmp_path / "whole", {"a": np.zeros(3, np.float32), "b": np.zeros(2, np.float32)}
+  )
   content = (tmp_path / "whole").read_bytes()
   for length in range(len(content)):
     (tmp_path / "cut").write_bytes(content[:length])
@@ -143,6 +189,8 @@ def test_every_truncation_is_refused(tmp_path):
 
 def test_a_name_that_is_both_leaf_and_group_is_refused(tmp_path):
   weights.save(tmp_path / "w", {}, {})
-  weights.write_safetensors(tmp_path / "w" / "params.safetensors", {"a": np.zeros(1), "a/b": np.zeros(1)})
+  weights.write_safetensors(
+    tmp_path / "w" / "params.safetensors", {"a": np.zeros(1), "a/b": np.zeros(1)}
+  )
   with pytest.raises(errors.UserError, match="'a' is both"):
     weights.load(tmp_path / "w")

@@ -1,7 +1,8 @@
 """Renaming and reshaping of whole checkpoints by rules that work both ways.
 
-A checkpoint is a flat dict {name: array}; ours is a nested dict whose repeated layers are stacked along one axis.
-Strict: every source and every target leaf is used exactly once, except sources on an explicit ignore list.
+A checkpoint is a flat dict {name: array}; ours is a nested dict whose repeated layers are stacked
+along one axis. Strict: every source and every target leaf is used exactly once, except sources on
+an explicit ignore list.
 """
 
 import dataclasses
@@ -22,10 +23,12 @@ class Rule:
   """One kind of leaf.
 
   Attributes:
-    source: its name in the foreign checkpoint; "{layer}" stands for the numbers 0, 1, ... of repeated layers.
-    target: its path in ours; a tuple of paths splits the leaf along the first axis that `axes` makes.
-    axes: einops pattern from one foreign leaf to ours, "" to leave it alone, for example "o i -> i o", or
-      "(part o) i -> part i o" with three targets.
+    source: its name in the foreign checkpoint; "{layer}" stands for the numbers 0, 1, ... of
+      repeated layers.
+    target: its path in ours; a tuple of paths splits the leaf along the first axis that `axes`
+      makes.
+    axes: einops pattern from one foreign leaf to ours, "" to leave it alone, for example "o i -> i
+      o", or "(part o) i -> part i o" with three targets.
     stack: the axis of ours along which "{layer}" is stacked.
   """
 
@@ -48,7 +51,11 @@ class Rule:
   def forward(self, leaf: np.ndarray) -> list[np.ndarray]:
     """One foreign leaf -> one leaf for each target."""
     split = not isinstance(self.target, str)
-    leaf = einops.rearrange(leaf, self.axes, **({"part": len(self.targets)} if split else {})) if self.axes else leaf
+    leaf = (
+      einops.rearrange(leaf, self.axes, **({"part": len(self.targets)} if split else {}))
+      if self.axes
+      else leaf
+    )
     return list(leaf) if split else [leaf]
 
   def backward(self, leaves: Sequence[np.ndarray]) -> np.ndarray:
@@ -58,8 +65,14 @@ class Rule:
     return einops.rearrange(leaf, f"{after} -> {before}") if self.axes else leaf
 
 
-def apply(rules: Sequence[Rule], source: Mapping[str, np.ndarray], *, ignore: Iterable[str] = (),
-          shapes: Mapping[str, tuple[int, ...]] | None = None, what: str = "checkpoint") -> dict[str, Any]:
+def apply(
+  rules: Sequence[Rule],
+  source: Mapping[str, np.ndarray],
+  *,
+  ignore: Iterable[str] = (),
+  shapes: Mapping[str, tuple[int, ...]] | None = None,
+  what: str = "checkpoint",
+) -> dict[str, Any]:
   """Foreign checkpoint -> our nested parameters.
 
   Args:
@@ -70,16 +83,21 @@ def apply(rules: Sequence[Rule], source: Mapping[str, np.ndarray], *, ignore: It
     what: names the source in messages.
 
   Raises:
-    errors.UserError: listing source names that are missing, left over or used twice, and leaves of a wrong shape.
+    errors.UserError: listing source names that are missing, left over or used twice, and leaves of
+      a wrong shape.
   """
   _check(rules)
   depths = _depths(rules, source)
-  wanted = [(rule, layer, rule.name(layer))
-            for rule in rules
-            for layer in (range(depths[_group(rule)]) if rule.layered else (None,))]
+  wanted = [
+    (rule, layer, rule.name(layer))
+    for rule in rules
+    for layer in (range(depths[_group(rule)]) if rule.layered else (None,))
+  ]
   used = [name for _, _, name in wanted]
   missing = [name for name in used if name not in source]
-  twice = sorted({name for name in used if used.count(name) > 1}) if len(set(used)) < len(used) else []
+  twice = (
+    sorted({name for name in used if used.count(name) > 1}) if len(set(used)) < len(used) else []
+  )
   taken, ignore = set(used), tuple(ignore)
   surplus = [name for name in source if name not in taken and not trees.matches(name, ignore)]
   _report(what, {"missing": missing, "left over": surplus, "used twice": twice})
@@ -91,7 +109,9 @@ def apply(rules: Sequence[Rule], source: Mapping[str, np.ndarray], *, ignore: It
     try:
       pieces = rule.forward(leaf)
     except einops.EinopsError:
-      broken.append(f"{name} is {leaf.shape}, expected axes {rule.axes.partition('->')[0].strip()!r}")
+      broken.append(
+        f"{name} is {leaf.shape}, expected axes {rule.axes.partition('->')[0].strip()!r}"
+      )
       continue
     for target, piece in zip(rule.targets, pieces, strict=True):
       parts.setdefault(target, []).append(piece)
@@ -102,10 +122,14 @@ def apply(rules: Sequence[Rule], source: Mapping[str, np.ndarray], *, ignore: It
         listed = sorted({str(piece.shape) for piece in parts[target]})
         broken.append(f"layers of {rule.source} differ: {' and '.join(listed)}")
       else:
-        flat[target] = np.stack(parts[target], axis=rule.stack) if rule.layered else parts[target][0]
+        flat[target] = (
+          np.stack(parts[target], axis=rule.stack) if rule.layered else parts[target][0]
+        )
         if shapes is not None and target in shapes and flat[target].shape != tuple(shapes[target]):
           broken.append(
-              f"{rule.source} gives {target} the shape {flat[target].shape}, expected {tuple(shapes[target])}")
+            f"{rule.source} gives {target} the shape {flat[target].shape}, expected "
+            f"{tuple(shapes[target])}"
+          )
   _report(what, {"of another shape": broken})
   if shapes is not None:
     absent, unknown = sorted(set(shapes) - set(flat)), sorted(set(flat) - set(shapes))
@@ -113,32 +137,52 @@ def apply(rules: Sequence[Rule], source: Mapping[str, np.ndarray], *, ignore: It
   return trees.unflatten(flat)
 
 
-def invert(rules: Sequence[Rule], params: Mapping[str, Any], *, what: str = "parameters") -> dict[str, np.ndarray]:
-  """Our nested parameters -> the foreign checkpoint, the inverse of `apply` (without what it ignored).
+def invert(
+  rules: Sequence[Rule], params: Mapping[str, Any], *, what: str = "parameters"
+) -> dict[str, np.ndarray]:
+  """Our nested parameters -> the foreign checkpoint, the inverse of `apply` (without what it
+  ignored).
 
   Raises:
-    errors.UserError: listing our leaves that are missing or left over, and stacks of different depth.
+    errors.UserError: listing our leaves that are missing or left over, and stacks of different
+      depth.
   """
   _check(rules)
   flat = trees.flatten(params)
   made = [target for rule in rules for target in rule.targets]
-  _report(what, {"missing": [t for t in made if t not in flat], "left over": sorted(set(flat) - set(made))})
+  _report(
+    what,
+    {"missing": [t for t in made if t not in flat], "left over": sorted(set(flat) - set(made))},
+  )
   depths: dict[str, set[int]] = {}
   for rule in (rule for rule in rules if rule.layered):
-    depths.setdefault(_group(rule), set()).update(np.shape(flat[target])[rule.stack] for target in rule.targets)
-  _report(what,
-          {"of several depths": [f"{group}: {sorted(found)}" for group, found in depths.items() if len(found) > 1]})
+    depths.setdefault(_group(rule), set()).update(
+      np.shape(flat[target])[rule.stack] for target in rule.targets
+    )
+  _report(
+    what,
+    {
+      "of several depths": [
+        f"{group}: {sorted(found)}" for group, found in depths.items() if len(found) > 1
+      ]
+    },
+  )
   source = {}
   for rule in rules:
     leaves = [np.asarray(flat[target]) for target in rule.targets]
     for layer in range(*depths[_group(rule)]) if rule.layered else (None,):
-      chosen = leaves if layer is None else [np.take(leaf, layer, axis=rule.stack) for leaf in leaves]
+      chosen = (
+        leaves if layer is None else [np.take(leaf, layer, axis=rule.stack) for leaf in leaves]
+      )
       source[rule.name(layer)] = rule.backward(chosen)
   return source
 
 
-def rename(source: Mapping[str, Any], spellings: Sequence[tuple[str, str | Callable]], *, what: str) -> dict[str, Any]:
-  """Other spellings of a checkpoint -> the one the rules use, by (regular expression, replacement) pairs.
+def rename(
+  source: Mapping[str, Any], spellings: Sequence[tuple[str, str | Callable]], *, what: str
+) -> dict[str, Any]:
+  """Other spellings of a checkpoint -> the one the rules use, by (regular expression, replacement)
+  pairs.
 
   Raises:
     errors.UserError: two names become one.
@@ -160,7 +204,9 @@ def _group(rule: Rule) -> str:
 
 
 def _depths(rules: Sequence[Rule], source: Mapping[str, Any]) -> dict[str, int]:
-  """Layers of each group: one more than the highest number in its names, so that a gap shows as missing."""
+  """Layers of each group: one more than the highest number in its names, so that a gap shows as
+  missing.
+  """
   depths = {_group(rule): 1 for rule in rules if rule.layered}
   for group in depths:
     pattern = re.compile(re.escape(group) + r"(\d{1,4})\.")
@@ -178,7 +224,10 @@ def _check(rules: Sequence[Rule]) -> None:
 
 
 def _report(what: str, problems: Mapping[str, Sequence[str]]) -> None:
-  parts = [f"{len(names)} {kind}: " + "; ".join(names[:6]) + ("; ..." if len(names) > 6 else "")
-           for kind, names in problems.items() if names]
+  parts = [
+    f"{len(names)} {kind}: " + "; ".join(names[:6]) + ("; ..." if len(names) > 6 else "")
+    for kind, names in problems.items()
+    if names
+  ]
   if parts:
     raise errors.UserError(f"{what} does not fit: " + " | ".join(parts))

@@ -1,4 +1,6 @@
-"""Foreign checkpoints on disk: one file or a folder, safetensors or torch, whole or in shards -> named arrays."""
+"""Foreign checkpoints on disk: one file or a folder, safetensors or torch, whole or in shards ->
+named arrays.
+"""
 
 import dataclasses
 import hashlib
@@ -19,7 +21,9 @@ _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """What was read; `config` is the config.json beside it or {}, `sha256` of the file, or over those of all shards."""
+  """What was read; `config` is the config.json beside it or {}, `sha256` of the file, or over those
+  of all shards.
+  """
 
   name: str
   tensors: Mapping[str, np.ndarray]
@@ -36,7 +40,8 @@ def read(path: str | os.PathLike) -> Source:
   path = pathlib.Path(path)
   if not path.exists():
     raise errors.UserError(
-        f"{path} does not exist; expected a checkpoint ({', '.join(_SUFFIXES)}) or a folder with one")
+      f"{path} does not exist; expected a checkpoint ({', '.join(_SUFFIXES)}) or a folder with one"
+    )
   if path.is_file() and path.suffix != ".json":
     files, named = [path], None
   else:
@@ -50,7 +55,9 @@ def read(path: str | os.PathLike) -> Source:
     tensors.update(part)
   absent = sorted(set(named or ()) - set(tensors))
   if absent:
-    raise errors.UserError(f"{path}: {len(absent)} tensors of the index are in no shard: {', '.join(absent[:4])}")
+    raise errors.UserError(
+      f"{path}: {len(absent)} tensors of the index are in no shard: {', '.join(absent[:4])}"
+    )
   beside = files[0].parent / weights.CONFIG
   config = weights.read_json(beside) if beside.is_file() else {}
   return Source(path.resolve().name, tensors, config, _digest(files))
@@ -67,7 +74,9 @@ def _in_folder(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str] | No
   if len(found) != 1:
     listed = ": " + ", ".join(file.name for file in found[:6]) if found else ""
     raise errors.UserError(
-        f"{folder} has {len(found)} checkpoint files{listed}; expected {' or '.join(_FILES)}, or name one file")
+      f"{folder} has {len(found)} checkpoint files{listed}; expected {' or '.join(_FILES)}, or "
+      "name one file"
+    )
   return found, None
 
 
@@ -87,7 +96,9 @@ def _read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
   """By content, not by name: a zip or a pickle is torch's, anything else must be safetensors."""
   with open(path, "rb") as file:
     start = file.read(512)
-  torch = start[:2] == b"PK" or start[:1] == b"\x80" and start[8:9] != b"{" or start[257:262] == b"ustar"
+  torch = (
+    start[:2] == b"PK" or start[:1] == b"\x80" and start[8:9] != b"{" or start[257:262] == b"ustar"
+  )
   return torch_zip.state_dict(path) if torch else weights.read_safetensors(path)
 
 
@@ -96,4 +107,6 @@ def _digest(files: list[pathlib.Path]) -> str:
   for path in files:
     with open(path, "rb") as file:
       digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-  return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+  return (
+    digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+  )

@@ -1,7 +1,9 @@
 """Reads what `torch.save` wrote, without torch and without running anything the file asks for.
 
-A file of torch >= 1.6 is a zip with a pickle (`NAME/data.pkl`) that describes the object and one entry a storage
-(`NAME/data/0`). A pickle can name any function and call it; here only the names in `_table` exist, all of them inert,
+A file of torch >= 1.6 is a zip with a pickle (`NAME/data.pkl`) that describes the object and one
+entry a storage
+(`NAME/data/0`). A pickle can name any function and call it; here only the names in `_table` exist,
+all of them inert,
 and any other is refused.
 Source: the format as written by torch/serialization.py and torch/_utils.py.
 """
@@ -25,27 +27,30 @@ import numpy as np
 from como_jax import errors
 
 _STORAGES = {
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "DoubleStorage": np.float64,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
+  "FloatStorage": np.float32,
+  "HalfStorage": np.float16,
+  "BFloat16Storage": ml_dtypes.bfloat16,
+  "DoubleStorage": np.float64,
+  "LongStorage": np.int64,
+  "IntStorage": np.int32,
+  "ShortStorage": np.int16,
+  "CharStorage": np.int8,
+  "ByteStorage": np.uint8,
+  "BoolStorage": np.bool_,
 }
-# Extensions bypass find_class; the others allocate what a damaged length says before they look whether it is there.
+# Extensions bypass find_class; the others allocate what a damaged length says before they look
+# whether it is there.
 _UNWANTED = ("EXT1", "EXT2", "EXT4", "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER", "INST", "OBJ")
 _RESAVE = "re-save it in torch with torch.save(model.state_dict(), NEW), or as safetensors"
 
 
 def load(path: str | os.PathLike) -> Any:
-  """The object in the file: dicts, lists and numbers as they are, tensors as read-only numpy arrays.
+  """The object in the file: dicts, lists and numbers as they are, tensors as read-only numpy
+  arrays.
 
   Raises:
-    errors.UserError: missing, truncated, legacy (not a zip), or a pickle that names more than tensors and containers.
+    errors.UserError: missing, truncated, legacy (not a zip), or a pickle that names more than
+      tensors and containers.
   """
   path = pathlib.Path(path)
   try:
@@ -57,32 +62,54 @@ def load(path: str | os.PathLike) -> Any:
         return _read(path, archive)
   except OSError as error:
     raise errors.UserError(f"cannot read {path}: {error.strerror or error}") from None
-  except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
+  except (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    UnicodeError,
+  ) as error:
     raise errors.UserError(f"{path} is truncated or damaged: {error}") from None
 
 
 def state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """The named tensors of a checkpoint, bare or under "model" or "state_dict"; parallel training's "module." is dropped.
+  """The named tensors of a checkpoint, bare or under "model" or "state_dict"; parallel training's
+  "module." is dropped.
 
   Raises:
     errors.UserError: as `load`, and when no dict of tensors is found.
   """
   value = load(path)
   while isinstance(value, Mapping):
-    inner = next((value[key] for key in ("model", "state_dict") if isinstance(value.get(key), Mapping)), None)
+    inner = next(
+      (value[key] for key in ("model", "state_dict") if isinstance(value.get(key), Mapping)), None
+    )
     if inner is None:
       break
     value = inner
-  if not isinstance(value, Mapping) or not any(isinstance(leaf, np.ndarray) for leaf in value.values()):
-    keys = f" with keys {', '.join(map(str, list(value)[:6]))}" if isinstance(value, Mapping) else ""
+  if not isinstance(value, Mapping) or not any(
+    isinstance(leaf, np.ndarray) for leaf in value.values()
+  ):
+    keys = (
+      f" with keys {', '.join(map(str, list(value)[:6]))}" if isinstance(value, Mapping) else ""
+    )
     raise errors.UserError(
-        f"{path} holds a {type(value).__name__}{keys}; expected named tensors, bare or under 'model' or 'state_dict'")
-  wrong = [str(name) for name, leaf in value.items() if not isinstance(name, str) or not isinstance(leaf, np.ndarray)]
+      f"{path} holds a {type(value).__name__}{keys}; expected named tensors, bare or under "
+      "'model' or 'state_dict'"
+    )
+  wrong = [
+    str(name)
+    for name, leaf in value.items()
+    if not isinstance(name, str) or not isinstance(leaf, np.ndarray)
+  ]
   if wrong:
     raise errors.UserError(
-        f"{path}: {len(wrong)} entries of the state dict are not named tensors: {', '.join(wrong[:4])}")
+      f"{path}: {len(wrong)} entries of the state dict are not named tensors: "
+      f"{', '.join(wrong[:4])}"
+    )
   prefix = "module." if all(name.startswith("module.") for name in value) else ""
-  return {name[len(prefix):]: leaf for name, leaf in value.items()}
+  return {name[len(prefix) :]: leaf for name, leaf in value.items()}
 
 
 def _not_a_zip(start: bytes) -> str:
@@ -96,10 +123,13 @@ def _read(path: pathlib.Path, archive: zipfile.ZipFile) -> Any:
   pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
   if len(pickles) != 1:
     raise errors.UserError(f"{path} is a zip but not a file written by torch.save (no data.pkl)")
-  root = pickles[0][:-len("data.pkl")]
+  root = pickles[0][: -len("data.pkl")]
   if f"{root}constants.pkl" in names:
     raise errors.UserError(f"{path} is a TorchScript program, not a state dict; {_RESAVE}")
-  if f"{root}byteorder" in names and archive.read(f"{root}byteorder").strip().decode("latin1") != sys.byteorder:
+  if (
+    f"{root}byteorder" in names
+    and archive.read(f"{root}byteorder").strip().decode("latin1") != sys.byteorder
+  ):
     raise errors.UserError(f"{path} was written on a machine of another byte order; {_RESAVE}")
   content = archive.read(pickles[0])
   try:
@@ -108,11 +138,15 @@ def _read(path: pathlib.Path, archive: zipfile.ZipFile) -> Any:
   except (errors.UserError, OSError, zipfile.BadZipFile):
     raise
   except Exception as error:  # a garbled pickle can raise anything; nothing of it was run
-    raise errors.UserError(f"{path}: its pickle cannot be read ({type(error).__name__}: {error})") from None
+    raise errors.UserError(
+      f"{path}: its pickle cannot be read ({type(error).__name__}: {error})"
+    ) from None
 
 
 def _scan(content: bytes) -> None:
-  """Refuses opcodes that torch does not write and that take memory or objects from outside the file."""
+  """Refuses opcodes that torch does not write and that take memory or objects from outside the
+  file.
+  """
   for opcode, argument, place in pickletools.genops(content):
     unwanted = opcode.name in _UNWANTED or opcode.name.endswith("PUT") and argument > len(content)
     if unwanted:
@@ -129,10 +163,15 @@ class _Reader(pickle.Unpickler):
     self._known = self._table()
 
   def _table(self) -> dict[tuple[str, str], Any]:
-    """(module, name) -> what stands for it. Made anew for each file: a pickle can spoil nothing for the next one."""
+    """(module, name) -> what stands for it.
+
+    Made anew for each file: a pickle can spoil nothing for the next one.
+    """
 
     class Inert:
-      """Takes the place of an object whose class is never run; what the pickle wants to store in it is dropped."""
+      """Takes the place of an object whose class is never run; what the pickle wants to store in it
+      is dropped.
+      """
 
       __slots__ = ()
 
@@ -145,30 +184,35 @@ class _Reader(pickle.Unpickler):
       def __setstate__(self, state: Any) -> None:
         pass
 
-    def rebuild_tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None):
+    def rebuild_tensor(
+      storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None
+    ):
       return _Sealed(_view(_open(storage, np.ndarray), offset, size, stride))
 
     def rebuild_parameter(data, requires_grad=False, hooks=None):
       return data
 
     return {
-        ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
-        ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("argparse", "Namespace"): Inert,  # "args" of the original MAE
-        **{("torch", name): _Sealed(np.dtype(dtype)) for name, dtype in _STORAGES.items()},
+      ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+      ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
+      ("collections", "OrderedDict"): collections.OrderedDict,
+      ("argparse", "Namespace"): Inert,  # "args" of the original MAE
+      **{("torch", name): _Sealed(np.dtype(dtype)) for name, dtype in _STORAGES.items()},
     }
 
   def find_class(self, module: str, name: str) -> Any:
     known = self._known.get((module, name))
     if known is None:
       raise errors.UserError(
-          f"{self._path}: its pickle asks for {module}.{name}, which is not a tensor or a plain container; "
-          f"nothing was run; {_RESAVE}")
+        f"{self._path}: its pickle asks for {module}.{name}, which is not a tensor or a plain "
+        f"container; nothing was run; {_RESAVE}"
+      )
     return known
 
   def persistent_load(self, pid: Any) -> "_Sealed":
-    """("storage", storage type, entry, location, count) -> the storage, 1-D; each entry is read once and shared."""
+    """("storage", storage type, entry, location, count) -> the storage, 1-D; each entry is read
+    once and shared.
+    """
     kind, dtype, key, _, count = pid
     dtype = _open(dtype, np.dtype)
     if kind != "storage" or not isinstance(key, str) or type(count) is not int:
@@ -181,16 +225,22 @@ class _Reader(pickle.Unpickler):
         raise errors.UserError(f"{self._path} is damaged: it has no entry {name}") from None
       if info.file_size != count * dtype.itemsize:
         raise errors.UserError(
-            f"{self._path} is damaged: {name} has {info.file_size} bytes, expected {count * dtype.itemsize}")
+          f"{self._path} is damaged: {name} has {info.file_size} bytes, expected "
+          f"{count * dtype.itemsize}"
+        )
       self._storages[key] = np.frombuffer(self._archive.read(info), dtype)
     storage = self._storages[key]
     if storage.dtype != dtype:
-      raise errors.UserError(f"{self._path}: storage {key} is used both as {storage.dtype} and as {dtype}; {_RESAVE}")
+      raise errors.UserError(
+        f"{self._path}: storage {key} is used both as {storage.dtype} and as {dtype}; {_RESAVE}"
+      )
     return _Sealed(storage)
 
 
 class _Sealed:
-  """Holds an array or a dtype while the pickle runs: nothing to call and nothing to set, unlike numpy's own objects."""
+  """Holds an array or a dtype while the pickle runs: nothing to call and nothing to set, unlike
+  numpy's own objects.
+  """
 
   __slots__ = ("held",)
 
@@ -228,6 +278,6 @@ def _view(storage: np.ndarray, offset: Any, size: Any, stride: Any) -> np.ndarra
   last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
   if last >= storage.size:
     raise ValueError(f"tensor reaches element {last} of a storage of {storage.size}")
-  return np.lib.stride_tricks.as_strided(storage[offset:],
-                                         size, [step * storage.itemsize for step in stride],
-                                         writeable=False)
+  return np.lib.stride_tricks.as_strided(
+    storage[offset:], size, [step * storage.itemsize for step in stride], writeable=False
+  )

@@ -1,6 +1,9 @@
-"""Data: numpy, Grain and codecs only. Nothing in here asks jax for devices or a process index: those are arguments.
+"""Data: numpy, Grain and codecs only.
 
-Importing this package does not import Grain (ingest workers start faster without it); `pipeline` does.
+Nothing in here asks jax for devices or a process index: those are arguments.
+
+Importing this package does not import Grain (ingest workers start faster without it); `pipeline`
+does.
 """
 
 import dataclasses
@@ -33,12 +36,15 @@ class DataSet:
     return self.name or os.path.basename(os.path.normpath(self.path))
 
 
-def describe(dataset: DataSet, *, frames: int = 2, validation_fraction: float = 0.1) -> dict[str, Any]:
+def describe(
+  dataset: DataSet, *, frames: int = 2, validation_fraction: float = 0.1
+) -> dict[str, Any]:
   """What a data set holds, as plain JSON values, for logs and reports.
 
   Returns:
-    name, source, image_size, codec, cameras, tasks (number), fps (sorted list, derived from the times), seconds, episodes, clips, frames,
-    quarantined, windows {"train", "validation"} of `frames` frames, offset_seconds, stride_frames (sorted list), segments_without_window,
+    name, source, image_size, codec, cameras, tasks (number), fps (sorted list, derived from the
+    times), seconds, episodes, clips, frames, quarantined, windows {"train", "validation"} of
+    `frames` frames, offset_seconds, stride_frames (sorted list), segments_without_window,
     windows_left_out, action and state {"size", "names", "statistics"}, fingerprint.
   """
   manifest, table = shards.read_manifest(dataset.path), shards.read_table(dataset.path)

@@ -1,4 +1,6 @@
-"""Bars of one color around the picture of a video (letterbox, pillarbox), and what stands still in front of it."""
+"""Bars of one color around the picture of a video (letterbox, pillarbox), and what stands still in
+front of it.
+"""
 
 import numpy as np
 from PIL import Image
@@ -10,7 +12,8 @@ _CLEAR = 24  # by which the picture beside a bar differs from it at some time
 _SHARE = 0.8  # of a line that must be a bar's: a logo may lie in it
 _EDGE = 0.5  # of the line next to a bar that must at some time differ from it
 _MOST = 0.45  # of the picture's side that one bar may take
-_BLACK = 40  # gray level; bars of another color are believed only on both sides and beside a picture that moves
+# gray level; bars of another color are believed only on both sides and beside a picture that moves
+_BLACK = 40
 _MIN_LOOKED = 8
 _STEADY, _MOVING, _MOST_STEADY = 12, 32, 0.25
 
@@ -45,10 +48,12 @@ class BarFinder:
     np.maximum(self._high, gray, out=self._high)
 
   def find(self) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) pixels; zeros in a video of few frames, of one color, or without bars.
+    """(top, bottom, left, right) pixels; zeros in a video of few frames, of one color, or without
+    bars.
 
-    A bar's lines are of its color in every frame, all but a fifth of each line (a logo); the picture beside it differs
-    clearly from it in half of its pixels at some time, so that a dark scene or a shade is no bar.
+    A bar's lines are of its color in every frame, all but a fifth of each line (a logo); the
+    picture beside it differs clearly from it in half of its pixels at some time, so that a dark
+    scene or a shade is no bar.
     """
     if self._looked < _MIN_LOOKED:
       return 0, 0, 0, 0
@@ -59,11 +64,15 @@ class BarFinder:
     return top, bottom, left, right
 
   def overlay(self) -> float:
-    """Share of the picture without its bars that stands still while the rest moves; 0 where too little moves."""
+    """Share of the picture without its bars that stands still while the rest moves; 0 where too
+    little moves.
+    """
     if self._looked < _MIN_LOOKED:
       return 0.0
     top, bottom, left, right = self.find()
-    span = self._high[top : len(self._high) - bottom, left : self._high.shape[1] - right].astype(np.int16)
+    span = self._high[top : len(self._high) - bottom, left : self._high.shape[1] - right].astype(
+      np.int16
+    )
     span = span - self._low[top : len(self._low) - bottom, left : self._low.shape[1] - right]
     steady = float((span <= _STEADY).mean())
     return steady if (span > _MOVING).mean() > 1 - _MOST_STEADY and steady <= _MOST_STEADY else 0.0

@@ -1,4 +1,6 @@
-"""Videos of a data set that show the same recording: encoded again, trimmed, at another size or frame rate."""
+"""Videos of a data set that show the same recording: encoded again, trimmed, at another size or
+frame rate.
+"""
 
 import collections
 import dataclasses
@@ -8,19 +10,23 @@ import numpy as np
 
 from como_jax.data import frame_measures
 
-_MIN_VOTES = 3  # equal pictures at one offset in time before two episodes are compared frame by frame
-_MAX_PARTNERS = 4  # earlier episodes that a picture is compared with, so that common pictures cost no more
+# equal pictures at one offset in time before two episodes are compared frame by frame
+_MIN_VOTES = 3
+# earlier episodes that a picture is compared with, so that common pictures cost no more
+_MAX_PARTNERS = 4
 _VOTE_SECONDS = 0.1
 _MIN_ALIKE = 0.8  # of the frames in a stretch
-# Mean distance of the hashes of two episodes, as a share of that within the stretch, and what their motion's correlation
-# lacks to 1, together.
+# Mean distance of the hashes of two episodes, as a share of that within the stretch, and what their
+# motion's correlation lacks to 1, together.
 _MAX_DOUBT = 0.22
 _PLAIN = 6  # bits of a hash that must be set, and unset, for it to tell anything
 
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-  """What is compared of an episode of T frames: seconds, hashes and motion of one camera (see `FrameMeasures`)."""
+  """What is compared of an episode of T frames: seconds, hashes and motion of one camera (see
+  `FrameMeasures`).
+  """
 
   times: np.ndarray
   picture_hash: np.ndarray
@@ -29,7 +35,9 @@ class Signature:
 
 @dataclasses.dataclass(frozen=True)
 class Duplicate:
-  """Frames first .. last - 1 of `episode` show what the earlier episode `of` shows at its time less `offset`."""
+  """Frames first .. last - 1 of `episode` show what the earlier episode `of` shows at its time less
+  `offset`.
+  """
 
   episode: int
   first: int
@@ -41,14 +49,16 @@ class Duplicate:
 def find(episodes: Sequence[Signature], min_seconds: float = 1.0) -> list[Duplicate]:
   """The stretches of at least `min_seconds` that an earlier episode shows too.
 
-  Equal hashes are collected by sorting; each one votes for an offset in time between two episodes; the offsets with
-  several votes are then compared frame by frame. Other recordings of one scene by one camera have near hashes as well,
-  so that three things must hold: most hashes are near (`HASH_DISTANCE`), they are several times nearer than hashes of
-  the stretch are to each other, and the motion goes up and down in the same way. A copy that is encoded so badly that
-  it cannot be told from another recording of its scene is not reported. The work grows with the number of frames (and
-  of a sort), not with its square.
+  Equal hashes are collected by sorting; each one votes for an offset in time between two episodes;
+  the offsets with several votes are then compared frame by frame. Other recordings of one scene by
+  one camera have near hashes as well, so that three things must hold: most hashes are near
+  (`HASH_DISTANCE`), they are several times nearer than hashes of the stretch are to each other, and
+  the motion goes up and down in the same way. A copy that is encoded so badly that it cannot be
+  told from another recording of its scene is not reported. The work grows with the number of frames
+  (and of a sort), not with its square.
 
-  A still picture gives no vote: two slides that are the same are not found here, `FrameMeasures.still` finds them.
+  A still picture gives no vote: two slides that are the same are not found here,
+  `FrameMeasures.still` finds them.
   """
   votes: dict[tuple[int, int], list[float]] = collections.defaultdict(list)
   for later, earlier, offset in _equal_pictures(episodes):
@@ -75,7 +85,8 @@ def _equal_pictures(episodes: Sequence[Signature]):
   hashes, numbers, times = [], [], []
   for number, one in enumerate(episodes):
     bits = np.bitwise_count(one.picture_hash)
-    new = np.concatenate([[True], one.picture_hash[1:] != one.picture_hash[:-1]])[: len(bits)]  # no repeated ones
+    # no repeated ones
+    new = np.concatenate([[True], one.picture_hash[1:] != one.picture_hash[:-1]])[: len(bits)]
     new &= (bits >= _PLAIN) & (bits <= 64 - _PLAIN)
     hashes.append(one.picture_hash[new])
     numbers.append(np.full(new.sum(), number))
@@ -133,6 +144,8 @@ def _compare(
     return []
   sample = b.picture_hash[first : last : max(1, (last - first) // 64)]
   usual = frame_measures.hash_distance(sample[:, None], sample).mean()
-  if distance[first:last].mean() / max(usual, 1e-6) + 1 - np.corrcoef(here, there)[0, 1] > _MAX_DOUBT:
+  if (
+    distance[first:last].mean() / max(usual, 1e-6) + 1 - np.corrcoef(here, there)[0, 1] > _MAX_DOUBT
+  ):
     return []
   return [Duplicate(later, first, last, earlier, offset)]

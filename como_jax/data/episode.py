@@ -19,14 +19,17 @@ class RawEpisode:
   Attributes:
     episode: id, unique in its data set.
     task: the language instruction, "" when unknown; or one for each frame [T] where it changes.
-    cameras: name -> function of a `video.Geometry` giving (seconds, uint8 [H, W, 3]) frame by frame. Seconds increase, and are those of the
-      episode's own clock: frame by frame the same for all its cameras. It may raise `video.Unreadable` at any frame, and the whole episode
-      is then discarded. It can be called more than once.
+    cameras: name -> function of a `video.Geometry` giving (seconds, uint8 [H, W, 3]) frame by
+      frame. Seconds increase, and are those of the episode's own clock: frame by frame the same for
+      all its cameras. It may raise `video.Unreadable` at any frame, and the whole episode is then
+      discarded. It can be called more than once.
     arrays: "action" [T, A] and "state" [T, S] float32, as far as there are any.
     notes: remarks (not errors), possibly added while the frames are read.
-    group: episodes of one group show the same motion (in other scenes, from other cameras) and stay on one side of a split; "" = alone.
+    group: episodes of one group show the same motion (in other scenes, from other cameras) and stay
+      on one side of a split; "" = alone.
     cuts: frames before which a shot is known to end.
-    continuous: nothing but those cuts ends a shot: a recording of a robot, say. Otherwise cuts are looked for in the pictures.
+    continuous: nothing but those cuts ends a shot: a recording of a robot, say. Otherwise cuts are
+      looked for in the pictures.
   """
 
   episode: str
@@ -40,7 +43,9 @@ class RawEpisode:
 
 
 def fingerprint(root: str, files: Sequence[str]) -> str:
-  """Hash of names, sizes and modification times: changes when the source does, without reading it."""
+  """Hash of names, sizes and modification times: changes when the source does, without reading
+  it.
+  """
   digest = xxhash.xxh64()
   for name in files:
     stat = os.stat(os.path.join(root, name))

@@ -13,10 +13,19 @@ import numpy as np
 
 from como_jax import errors
 from como_jax.data import episode as episodes
-from como_jax.data import frame_codec, frame_filters, frame_measures, shard_file, shards, summaries, video
+from como_jax.data import (
+  frame_codec,
+  frame_filters,
+  frame_measures,
+  shard_file,
+  shards,
+  summaries,
+  video,
+)
 from como_jax.data.times import FrameTimes
 
-_SPOOL = 1 << 28  # bytes of one episode's encoded frames kept in memory before they go to a temporary file
+# bytes of one episode's encoded frames kept in memory before they go to a temporary file
+_SPOOL = 1 << 28
 _LOOK = 224  # pixels at which bars are looked for
 _SAME_TIME = 1e-3  # seconds that the frames of two cameras may be apart
 
@@ -38,9 +47,15 @@ class Settings:
 
   def check(self) -> "Settings":
     """Raises `errors.UserError` for a value out of range."""
-    for name, valid in (("resize", ("squash", "crop", "pad")), ("codec", shard_file.CODECS), ("measure", ("auto", "on", "off"))):
+    for name, valid in (
+      ("resize", ("squash", "crop", "pad")),
+      ("codec", shard_file.CODECS),
+      ("measure", ("auto", "on", "off")),
+    ):
       if getattr(self, name) not in valid:
-        raise errors.UserError(f"ingest {name} {getattr(self, name)!r}: {errors.nearest(getattr(self, name), valid)}")
+        raise errors.UserError(
+          f"ingest {name} {getattr(self, name)!r}: {errors.nearest(getattr(self, name), valid)}"
+        )
     limits = {
       "image_size": (0, 8192),
       "clip_frames": (1, 100_000),
@@ -55,16 +70,32 @@ class Settings:
 
 
 class Encoded:
-  """An episode that was read to its end: `clips` gives what a shard is to hold. Close it (a context manager) to free its temporary file.
+  """An episode that was read to its end: `clips` gives what a shard is to hold.
+
+  Close it (a context manager) to free its temporary file.
 
   Attributes:
     counts: "kept" and reasons of leaving out -> frames.
     notes: remarks.
   """
 
-  def __init__(self, raw: episodes.RawEpisode, settings: Settings, plan: "_Plan", spool, places: dict[str, list[tuple[int, int]]],
-               sizes: dict[str, list[tuple[int, int]]]):
-    self._raw, self._settings, self._plan, self._spool, self._places, self._sizes = raw, settings, plan, spool, places, sizes
+  def __init__(
+    self,
+    raw: episodes.RawEpisode,
+    settings: Settings,
+    plan: "_Plan",
+    spool,
+    places: dict[str, list[tuple[int, int]]],
+    sizes: dict[str, list[tuple[int, int]]],
+  ):
+    self._raw, self._settings, self._plan, self._spool, self._places, self._sizes = (
+      raw,
+      settings,
+      plan,
+      spool,
+      places,
+      sizes,
+    )
     self.counts, self.notes = dict(plan.counts), list(plan.notes)
 
   def __enter__(self) -> "Encoded":
@@ -86,17 +117,32 @@ class Encoded:
         blob += len(numbers)
         for name in self._settings.cameras:
           height, width = self._sizes[name][source[0]]
-          frames[name] = shard_file.Frames(codec, length, height, width, [self._blob(name, int(i)) for i in numbers])
+          frames[name] = shard_file.Frames(
+            codec, length, height, width, [self._blob(name, int(i)) for i in numbers]
+          )
         arrays = {name: np.ascontiguousarray(array[source]) for name, array in raw.arrays.items()}
         times = whole.slice(span.first - segment[0].first, span.last - segment[0].first)
-        row = {"start": span.first, "length": length, "first": times.first, "interval": times.interval, "seconds": None,
-               "shot": span.shot, "task": span.task, "has_action": "action" in arrays, "has_state": "state" in arrays,
-               "dims": {name: int(array.shape[1]) for name, array in arrays.items()}, **plan.facts(span)}
+        row = {
+          "start": span.first,
+          "length": length,
+          "first": times.first,
+          "interval": times.interval,
+          "seconds": None,
+          "shot": span.shot,
+          "task": span.task,
+          "has_action": "action" in arrays,
+          "has_state": "state" in arrays,
+          "dims": {name: int(array.shape[1]) for name, array in arrays.items()},
+          **plan.facts(span),
+        }
         statistics = {name: summaries.summarize(array) for name, array in arrays.items()}
         if times.explicit is not None:
           arrays[shards.SECONDS] = times.explicit
           row["seconds"] = times.explicit.tolist()
-        yield shard_file.Clip(span.first, length, frames, arrays, plan.frame_facts(span), statistics), row
+        yield (
+          shard_file.Clip(span.first, length, frames, arrays, plan.frame_facts(span), statistics),
+          row,
+        )
 
   def _blob(self, camera: str, i: int) -> bytes:
     offset, size = self._places[camera][i]
@@ -119,8 +165,8 @@ class _Plan:
   """How an episode is cut.
 
   Attributes:
-    source: numbers of the source's frames that are counted, in order: all T, or those that do not repeat the one before. Spans and `seconds`
-      count these.
+    source: numbers of the source's frames that are counted, in order: all T, or those that do not
+      repeat the one before. Spans and `seconds` count these.
     seconds: of those.
     segments: clips of each run without a cut or a gap, in order.
     measures: by camera; {} where nothing was measured.
@@ -135,21 +181,35 @@ class _Plan:
   notes: list[str]
 
   def facts(self, span: Span) -> dict:
-    """Columns of a clip's row that were measured: means over its frames of the liveliest camera's motion, the calmest one's speed of the
-    whole picture, and shares of frames that are still and repeated in all cameras; not a number where nothing was measured."""
+    """Columns of a clip's row that were measured: means over its frames of the liveliest camera's
+    motion, the calmest one's speed of the whole picture, and shares of frames that are still and
+    repeated in all cameras; not a number where nothing was measured.
+    """
     part, found = self.source[span.first : span.last], list(self.measures.values())
     if not found:
-      return {"motion": np.nan, "global_motion": np.nan, "still": np.nan, "repeated": np.nan, "duplicate": False}
-    return {"motion": float(max(one.motion[part].mean() for one in found)),
-            "global_motion": float(min(frame_filters.camera_speed(one)[part].mean() for one in found)),
-            "still": float(np.all([one.still[part] for one in found], 0).mean()),
-            "repeated": float(np.all([one.repeated[part] for one in found], 0).mean()), "duplicate": False}
+      return {
+        "motion": np.nan,
+        "global_motion": np.nan,
+        "still": np.nan,
+        "repeated": np.nan,
+        "duplicate": False,
+      }
+    return {
+      "motion": float(max(one.motion[part].mean() for one in found)),
+      "global_motion": float(min(frame_filters.camera_speed(one)[part].mean() for one in found)),
+      "still": float(np.all([one.still[part] for one in found], 0).mean()),
+      "repeated": float(np.all([one.repeated[part] for one in found], 0).mean()),
+      "duplicate": False,
+    }
 
   def frame_facts(self, span: Span) -> dict[str, np.ndarray]:
     """What was measured of each frame of a clip."""
     part = self.source[span.first : span.last]
-    return {f"{name}/{camera}": getattr(one, name)[part] for camera, one in self.measures.items()
-            for name in ("motion", "global_motion", "picture_hash", "still", "repeated")}
+    return {
+      f"{name}/{camera}": getattr(one, name)[part]
+      for camera, one in self.measures.items()
+      for name in ("motion", "global_motion", "picture_hash", "still", "repeated")
+    }
 
 
 def encode(raw: episodes.RawEpisode, settings: Settings, report: Callable[[int], None]) -> Encoded:
@@ -167,17 +227,27 @@ def encode(raw: episodes.RawEpisode, settings: Settings, report: Callable[[int],
   filters = frame_filters.FilterOptions(**settings.filters)
   geometry = dict.fromkeys(settings.cameras, video.Geometry(settings.image_size, settings.resize))
   plan, measurers = None, _measurers(raw, settings, filters)
-  # Frames that are stored together must lie in one clip, and bars must be known before pictures are scaled: then everything is read twice.
+  # Frames that are stored together must lie in one clip, and bars must be known before pictures are
+  # scaled: then everything is read twice.
   if settings.codec != "jpeg" or filters.crop_bars:
-    look = geometry if not filters.crop_bars else dict.fromkeys(settings.cameras, video.Geometry(max(_LOOK, settings.image_size)))
+    look = (
+      geometry
+      if not filters.crop_bars
+      else dict.fromkeys(settings.cameras, video.Geometry(max(_LOOK, settings.image_size)))
+    )
     seconds = []
     for second, images in _frames(raw, settings, look):
       seconds.append(second)
       _measure(measurers, second, images)
     plan = _plan(raw, settings, filters, np.array(seconds), measurers)
     if filters.crop_bars:
-      geometry = {name: dataclasses.replace(geometry[name], bars=_shares(plan.measures[name].bars, look[name].size)) for name in settings.cameras}
-  spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)
+      geometry = {
+        name: dataclasses.replace(
+          geometry[name], bars=_shares(plan.measures[name].bars, look[name].size)
+        )
+        for name in settings.cameras
+      }
+  spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115  its caller closes it
   places: dict[str, list[tuple[int, int]]] = {name: [] for name in settings.cameras}
   sizes: dict[str, list[tuple[int, int]]] = {name: [] for name in settings.cameras}
 
@@ -187,14 +257,24 @@ def encode(raw: episodes.RawEpisode, settings: Settings, report: Callable[[int],
 
   try:
     seconds, written = [], 0
-    spans = [] if plan is None or settings.codec == "jpeg" else [span for segment in plan.segments for span in segment]
-    starts, stops = ({int(plan.source[getattr(span, edge) - last]) for span in spans} for edge, last in (("first", 0), ("last", 1)))
+    spans = (
+      []
+      if plan is None or settings.codec == "jpeg"
+      else [span for segment in plan.segments for span in segment]
+    )
+    starts, stops = (
+      {int(plan.source[getattr(span, edge) - last]) for span in spans}
+      for edge, last in (("first", 0), ("last", 1))
+    )
     wanted = {int(i) for span in spans for i in plan.source[span.first : span.last]}
     encoders = None
     for t, (second, images) in enumerate(_frames(raw, settings, geometry)):
       seconds.append(second)
       if t in starts:
-        encoders = {name: frame_codec.FrameEncoder(settings.codec, settings.quality) for name in settings.cameras}
+        encoders = {
+          name: frame_codec.FrameEncoder(settings.codec, settings.quality)
+          for name in settings.cameras
+        }
       for name, image in zip(settings.cameras, images, strict=True):
         sizes[name].append(image.shape[:2])
         if settings.codec == "jpeg":
@@ -219,7 +299,9 @@ def encode(raw: episodes.RawEpisode, settings: Settings, report: Callable[[int],
       for segment in plan.segments:
         for span in segment:
           if len({sizes[name][i] for i in plan.source[span.first : span.last]}) > 1:
-            raise video.Unreadable(f"camera {name!r}: the frame size changes between frames {span.first} and {span.last}")
+            raise video.Unreadable(
+              f"camera {name!r}: the frame size changes between frames {span.first} and {span.last}"
+            )
     report(len(seconds) - written)
   except BaseException:
     spool.close()
@@ -227,13 +309,25 @@ def encode(raw: episodes.RawEpisode, settings: Settings, report: Callable[[int],
   return Encoded(raw, settings, plan, spool, places, sizes)
 
 
-def _measurers(raw: episodes.RawEpisode, settings: Settings, filters: frame_filters.FilterOptions) -> dict[str, frame_measures.FrameMeasurer]:
+def _measurers(
+  raw: episodes.RawEpisode, settings: Settings, filters: frame_filters.FilterOptions
+) -> dict[str, frame_measures.FrameMeasurer]:
   """One for each camera; none where nothing is to be measured."""
-  wanted = settings.measure == "on" or filters != frame_filters.FilterOptions() or (settings.measure == "auto" and not raw.continuous)
-  return {name: frame_measures.FrameMeasurer(filters.still_seconds) for name in settings.cameras} if wanted else {}
+  wanted = (
+    settings.measure == "on"
+    or filters != frame_filters.FilterOptions()
+    or (settings.measure == "auto" and not raw.continuous)
+  )
+  return (
+    {name: frame_measures.FrameMeasurer(filters.still_seconds) for name in settings.cameras}
+    if wanted
+    else {}
+  )
 
 
-def _measure(measurers: dict[str, frame_measures.FrameMeasurer], second: float, images: Sequence[np.ndarray]) -> None:
+def _measure(
+  measurers: dict[str, frame_measures.FrameMeasurer], second: float, images: Sequence[np.ndarray]
+) -> None:
   for measurer, image in zip(measurers.values(), images, strict=False):
     measurer.add(second, image)
 
@@ -243,27 +337,46 @@ def _shares(bars: tuple[int, int, int, int], size: int) -> tuple[float, float, f
   return tuple(pixels / size for pixels in bars)
 
 
-def _frames(raw: episodes.RawEpisode, settings: Settings, geometry: Mapping[str, video.Geometry]) -> Iterator[tuple[float, tuple[np.ndarray, ...]]]:
-  """(seconds, image of each camera) of all frames. Raises `video.Unreadable` where cameras disagree, or time does not go on."""
+def _frames(
+  raw: episodes.RawEpisode, settings: Settings, geometry: Mapping[str, video.Geometry]
+) -> Iterator[tuple[float, tuple[np.ndarray, ...]]]:
+  """(seconds, image of each camera) of all frames.
+
+  Raises `video.Unreadable` where cameras disagree, or time does not go on.
+  """
   total, before = 0, -np.inf
-  for frames in itertools.zip_longest(*(raw.cameras[name](geometry[name]) for name in settings.cameras)):
+  for frames in itertools.zip_longest(
+    *(raw.cameras[name](geometry[name]) for name in settings.cameras)
+  ):
     if any(frame is None for frame in frames):
       ended = [name for name, frame in zip(settings.cameras, frames, strict=True) if frame is None]
-      raise video.Unreadable(f"the cameras have different numbers of frames ({ended[0]!r} ends at {total})")
+      raise video.Unreadable(
+        f"the cameras have different numbers of frames ({ended[0]!r} ends at {total})"
+      )
     second = frames[0][0]
     for name, (other, _) in zip(settings.cameras, frames, strict=True):
       if abs(other - second) > _SAME_TIME:
-        raise video.Unreadable(f"frame {total}: camera {settings.cameras[0]!r} is at {second:.4f} s, {name!r} at {other:.4f} s")
+        raise video.Unreadable(
+          f"frame {total}: camera {settings.cameras[0]!r} is at {second:.4f} s, {name!r} at "
+          f"{other:.4f} s"
+        )
     if not second > before:
-      raise video.Unreadable(f"time does not go on: frame {total - 1} at {before:.6f} s, frame {total} at {second:.6f} s")
+      raise video.Unreadable(
+        f"time does not go on: frame {total - 1} at {before:.6f} s, frame {total} at {second:.6f} s"
+      )
     yield second, tuple(image for _, image in frames)
     total, before = total + 1, second
   if not total:
     raise video.Unreadable("the episode has no frame")
 
 
-def _plan(raw: episodes.RawEpisode, settings: Settings, filters: frame_filters.FilterOptions, seconds: np.ndarray,
-          measurers: dict[str, frame_measures.FrameMeasurer]) -> _Plan:
+def _plan(
+  raw: episodes.RawEpisode,
+  settings: Settings,
+  filters: frame_filters.FilterOptions,
+  seconds: np.ndarray,
+  measurers: dict[str, frame_measures.FrameMeasurer],
+) -> _Plan:
   """Cuts an episode into segments and clips."""
   count = len(seconds)
   tasks = [raw.task] * count if isinstance(raw.task, str) else list(raw.task)
@@ -272,25 +385,45 @@ def _plan(raw: episodes.RawEpisode, settings: Settings, filters: frame_filters.F
   known = np.zeros(count, bool)
   known[[t for t in raw.cuts if 0 < t < count]] = True
   measures = {name: measurer.finish() for name, measurer in measurers.items()}
-  measures = {name: dataclasses.replace(one, cut=known | (one.cut & (not raw.continuous))) for name, one in measures.items()}
-  keep, repeated, counts, notes, cut = np.ones(count, bool), np.zeros(count, bool), {"kept": count}, [], known
+  measures = {
+    name: dataclasses.replace(one, cut=known | (one.cut & (not raw.continuous)))
+    for name, one in measures.items()
+  }
+  keep, repeated, counts, notes, cut = (
+    np.ones(count, bool),
+    np.zeros(count, bool),
+    {"kept": count},
+    [],
+    known,
+  )
   if measures:
     result = frame_filters.filter_frames(list(measures.values()), filters)
-    keep, counts, cut = result.keep, result.counts, np.any([one.cut for one in measures.values()], axis=0)
+    keep, counts, cut = (
+      result.keep,
+      result.counts,
+      np.any([one.cut for one in measures.values()], axis=0),
+    )
     repeated = result.reason == frame_filters.Reason.REPEATED
     found = int(cut.sum() - known.sum())
     if found:
       notes.append(f"{found} cuts between shots: no pair of frames crosses one")
     if not keep.any():
-      reasons = ", ".join(f"{number} {reason}" for reason, number in counts.items() if reason != "kept")
+      reasons = ", ".join(
+        f"{number} {reason}" for reason, number in counts.items() if reason != "kept"
+      )
       raise video.Unreadable(f"the filters leave no frame ({reasons})")
-  # A repeated frame is no picture of its own: it is not counted, so that the frames around it stay neighbors.
+  # A repeated frame is no picture of its own: it is not counted, so that the frames around it stay
+  # neighbors.
   source = np.flatnonzero(~repeated)
-  segments = cut_clips(keep[source], np.cumsum(cut)[source], [tasks[t] for t in source], settings.clip_frames)
+  segments = cut_clips(
+    keep[source], np.cumsum(cut)[source], [tasks[t] for t in source], settings.clip_frames
+  )
   return _Plan(source, seconds[source], segments, measures, counts, notes)
 
 
-def cut_clips(keep: np.ndarray, shot: np.ndarray, tasks: Sequence[str], most: int) -> list[list[Span]]:
+def cut_clips(
+  keep: np.ndarray, shot: np.ndarray, tasks: Sequence[str], most: int
+) -> list[list[Span]]:
   """The clips of an episode, by segment.
 
   Args:

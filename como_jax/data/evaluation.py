@@ -1,4 +1,6 @@
-"""Sequential windows with their actions and ids: for metrics, labels and pictures. The same composition without chance.
+"""Sequential windows with their actions and ids: for metrics, labels and pictures.
+
+The same composition without chance.
 
 Legend: B batch, K frames of a window, H W image, A action, S state.
 """
@@ -20,7 +22,8 @@ class _Load:
 
   sets: list[pipeline.Opened]
   places: np.ndarray  # [n, 2] data set, window
-  ids: dict[str, list[np.ndarray]]  # episodes, groups, tasks (of each clip) and cameras -> by data set
+  # episodes, groups, tasks (of each clip) and cameras -> by data set
+  ids: dict[str, list[np.ndarray]]
   sizes: dict[str, int]  # widest action and state
   frames: int
   resize: transforms.Resize
@@ -40,16 +43,28 @@ class _Load:
     }
     values = {name: np.zeros(size, np.float32) for name, size in sizes.items() if size[1]}
     own = {"action": 0, "state": 0}
-    has, images = {"action": False, "state": False}, np.zeros((self.frames, size, size, 3), np.uint8)
-    numbers, seconds, damaged = np.zeros(self.frames, np.int64), np.zeros(self.frames - 1, np.float32), False
+    has, images = (
+      {"action": False, "state": False},
+      np.zeros((self.frames, size, size, 3), np.uint8),
+    )
+    numbers, seconds, damaged = (
+      np.zeros(self.frames, np.int64),
+      np.zeros(self.frames - 1, np.float32),
+      False,
+    )
     if valid:
       try:
         place = opened.load(number)
         numbers, seconds = place.frames, place.seconds
-        images = opened.reader.images(place.segment, place.camera, numbers, to=transforms.resized_to((self.resize,)))
+        images = opened.reader.images(
+          place.segment, place.camera, numbers, to=transforms.resized_to((self.resize,))
+        )
         has, own = self._numbers(opened.reader, place, values)
       except video.Unreadable as error:
-        warnings.warn(f"{opened.label}: a window cannot be read and is left out of the evaluation: {error}", stacklevel=2)
+        warnings.warn(
+          f"{opened.label}: a window cannot be read and is left out of the evaluation: {error}",
+          stacklevel=2,
+        )
         valid, damaged, images = False, True, np.zeros((self.frames, size, size, 3), np.uint8)
     sample = {
       "frames": images,
@@ -74,10 +89,15 @@ class _Load:
   def _numbers(
     self, reader, place: pipeline.Place, values: dict[str, np.ndarray]
   ) -> tuple[dict[str, bool], dict[str, int]]:
-    """Fills in action and state (means over each pair's frames), state and its change; says which there are, and
-    how many numbers they have without the padding."""
+    """Fills in action and state (means over each pair's frames), state and its change; says which
+    there are, and how many numbers they have without the padding.
+    """
     first, last = int(place.frames[0]), int(place.frames[-1])
-    action = reader.numbers(place.segment, "action", first, last) if "action" in values and last > first else None
+    action = (
+      reader.numbers(place.segment, "action", first, last)
+      if "action" in values and last > first
+      else None
+    )
     pairs = list(enumerate(zip(place.frames[:-1] - first, place.frames[1:] - first, strict=True)))
     own = {"action": 0, "state": 0}
     if action is not None:
@@ -126,28 +146,39 @@ class Evaluation:
     self.action_size, self.state_size = load.sizes["action"], load.sizes["state"]
 
   def batches(self) -> pipeline.Batches:
-    """A walk over all windows in order; the last batch is padded, with `valid` False on the padding.
+    """A walk over all windows in order; the last batch is padded, with `valid` False on the
+    padding.
 
-    Batches: "frames" uint8 [B, K, H, W, 3]; "seconds" float32 [B, K-1], the true time between neighbors; ids int32 [B] "dataset",
-    "episode", "group", "task", "camera", "time" (frame number in the episode of the first frame), "stride" (frames); bool [B] "valid",
-    "damaged" (cannot be read, and so not valid), "has_action", "has_state"; and where some data set has them, float32
-    "action" [B, K-1, A] and "state_mean" [B, K-1, S] (means over each pair's frames, without its last), "state" [B, K, S],
-    "state_delta" [B, K-1, S], zero-padded to the widest data set; int32 [B] "action_size", "state_size": without padding.
+    Batches: "frames" uint8 [B, K, H, W, 3]; "seconds" float32 [B, K-1], the true time between
+    neighbors; ids int32 [B] "dataset", "episode", "group", "task", "camera", "time" (frame number
+    in the episode of the first frame), "stride" (frames); bool [B] "valid", "damaged" (cannot be
+    read, and so not valid), "has_action", "has_state"; and where some data set has them, float32
+    "action" [B, K-1, A] and "state_mean" [B, K-1, S] (means over each pair's frames, without its
+    last), "state" [B, K, S], "state_delta" [B, K-1, S], zero-padded to the widest data set; int32
+    [B] "action_size", "state_size": without padding.
     """
 
     def make(step: int) -> grain.MapDataset:
       rows = grain.MapDataset.range((self.steps - step) * self._local)
-      part = pipeline.Part(range(self.steps * self._batch), step * self._batch, self._batch, self._local, self._process)
+      part = pipeline.Part(
+        range(self.steps * self._batch), step * self._batch, self._batch, self._local, self._process
+      )
       return rows.map(part).map(self._load).batch(self._local)
 
     return pipeline.Batches(make, step=0, workers=self._workers, threads=self._threads, prefetch=2)
 
   def pictures(self, count: int) -> dict:
-    """A few windows spread evenly: {"frames": uint8 [n, K, H, W, 3], "task", "camera", "episode", "dataset": lists of
-    str, "time", "stride": int [n]}."""
+    """A few windows spread evenly: {"frames": uint8 [n, K, H, W, 3], "task", "camera", "episode",
+    "dataset": lists of str, "time", "stride": int [n]}.
+    """
     rows = _spread(self.size, count)
     samples = [self._load(int(row)) for row in rows]
-    names = {"task": self.tasks, "camera": self.cameras, "episode": self.episodes, "dataset": self.datasets}
+    names = {
+      "task": self.tasks,
+      "camera": self.cameras,
+      "episode": self.episodes,
+      "dataset": self.datasets,
+    }
     return {
       "frames": np.stack([sample["frames"] for sample in samples]),
       **{key: [known[int(sample[key])] for sample in samples] for key, known in names.items()},
@@ -156,7 +187,9 @@ class Evaluation:
 
 
 def _spread(size: int, count: int | None) -> np.ndarray:
-  """`count` of `size` numbers, evenly spread (the middle of each share); all when there are fewer."""
+  """`count` of `size` numbers, evenly spread (the middle of each share); all when there are
+  fewer.
+  """
   if count is None or count >= size:
     return np.arange(size)
   return ((np.arange(count) + 0.5) * size / count).astype(np.int64)
@@ -188,7 +221,9 @@ def build(
     process_index, process_count: which part of each batch.
     workers, threads: as in `pipeline.build`.
   """
-  opened, tables = pipeline.open_sets(datasets, frames=frames, split=split, validation_fraction=validation_fraction)
+  opened, tables = pipeline.open_sets(
+    datasets, frames=frames, split=split, validation_fraction=validation_fraction
+  )
   sizes = {"action": 0, "state": 0}
   kinds = ("episodes", "groups", "tasks", "cameras")
   ids: dict[str, list[str]] = {kind: [] for kind in kinds}
@@ -202,14 +237,21 @@ def build(
     return known[kind][key]
 
   for which, (one, table) in enumerate(zip(opened, tables, strict=True)):
-    # Episode names are unique within a data set only; equal tasks and cameras of two data sets share an id.
-    episodes = np.array([number("episodes", (which, name), name) for name in table.episodes], np.int32)
+    # Episode names are unique within a data set only; equal tasks and cameras of two data sets
+    # share an id.
+    episodes = np.array(
+      [number("episodes", (which, name), name) for name in table.episodes], np.int32
+    )
     columns["episodes"].append(episodes[table.episode])
     keys, places = np.unique(table.split_key, return_inverse=True)
-    columns["groups"].append(np.array([number("groups", (which, key), str(key)) for key in keys], np.int32)[places])
+    columns["groups"].append(
+      np.array([number("groups", (which, key), str(key)) for key in keys], np.int32)[places]
+    )
     tasks = np.array([number("tasks", name, name) for name in table.tasks], np.int32)
     columns["tasks"].append(tasks[table.task])
-    columns["cameras"].append(np.array([number("cameras", name, name) for name in one.cameras], np.int32))
+    columns["cameras"].append(
+      np.array([number("cameras", name, name) for name in one.cameras], np.int32)
+    )
     manifest_sizes = _sizes(datasets[which].path)
     sizes = {key: max(value, manifest_sizes[key]) for key, value in sizes.items()}
   counts = [len(one.windows) for one in opened]

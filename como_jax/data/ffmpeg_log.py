@@ -1,4 +1,6 @@
-"""What FFmpeg reports as errors and goes on from: some decoders and demuxers tell of damage only there."""
+"""What FFmpeg reports as errors and goes on from: some decoders and demuxers tell of damage only
+there.
+"""
 
 import contextlib
 import threading
@@ -8,11 +10,18 @@ import av
 
 # Words of messages after which pictures are not the ones that were encoded, or some are missing.
 _DAMAGE = (
-  "crc mismatch", "reference picture missing", "missing reference picture", "pocs unavailable", "frame num gap",
-  "could not find ref", "decode failed", "packet mismatch",
+  "crc mismatch",
+  "reference picture missing",
+  "missing reference picture",
+  "pocs unavailable",
+  "frame num gap",
+  "could not find ref",
+  "decode failed",
+  "packet mismatch",
 )
 _DEMUXERS = ("matroska,webm",)  # those whose every error means that bytes were skipped
-_PREMATURE = "ended prematurely"  # a recording that was stopped the hard way; what it holds is whole
+# a recording that was stopped the hard way; what it holds is whole
+_PREMATURE = "ended prematurely"
 
 _lock = threading.Lock()
 _open = 0
@@ -21,9 +30,11 @@ _before: tuple[int | None, bool] = (None, True)
 
 @contextlib.contextmanager
 def errors() -> Iterator[list[tuple[int, str, str]]]:
-  """Collects (level, name, message) of errors that FFmpeg reports in this thread; keep it open for one call only.
+  """Collects (level, name, message) of errors that FFmpeg reports in this thread; keep it open for
+  one call only.
 
-  The log level belongs to the process: while one is open, errors of other threads go to Python's log "libav".
+  The log level belongs to the process: while one is open, errors of other threads go to Python's
+  log "libav".
   """
   global _open, _before
   with _lock:

@@ -49,11 +49,20 @@ def blob_numbers(codec: str, frames: Sequence[int]) -> list[int]:
 
 
 def reduction(codec: str, size: tuple[int, int], to: tuple[int, int]) -> int:
-  """How many times smaller frames of a size may be decoded when they are then resized to `to`, see `video.reduction`."""
+  """How many times smaller frames of a size may be decoded when they are then resized to `to`, see
+  `video.reduction`.
+  """
   return video.reduction(*size, *to) if codec == "jpeg" else 1
 
 
-def decode(codec: str, blobs: Mapping[int, bytes], frames: Sequence[int], out: Sequence[np.ndarray], *, by: int = 1) -> None:
+def decode(
+  codec: str,
+  blobs: Mapping[int, bytes],
+  frames: Sequence[int],
+  out: Sequence[np.ndarray],
+  *,
+  by: int = 1,
+) -> None:
   """Frames of a clip by number into `out`, n arrays uint8 [H / by, W / by, 3].
 
   Args:

@@ -1,6 +1,8 @@
-"""Which frames of an episode are worth learning motion from, decided from its `FrameMeasures` alone.
+"""Which frames of an episode are worth learning motion from, decided from its `FrameMeasures`
+alone.
 
-Pure functions: measures and options to a mask with a reason for every frame, so that what was dropped can be counted.
+Pure functions: measures and options to a mask with a reason for every frame, so that what was
+dropped can be counted.
 """
 
 import dataclasses
@@ -35,12 +37,14 @@ class FilterOptions:
   Attributes:
     drop_still: drop still stretches of at least `still_seconds`.
     still_seconds: also what the measurer must be given, which finds no shorter ones.
-    drop_repeated: drop frames that repeat the one before them, outside of still stretches. The frames around them stay
-      in one segment, because no picture is missing.
-    crop_bars: cut constant bars off the picture (done by whoever reads the video; `crop` of the result says how much).
-    max_global_motion: picture widths per second that the whole picture may move at its edge (translation, zoom and
-      rotation together), averaged over half a second; 0 = any.
-    min_motion: per cent of the picture's width per second that things must move besides, averaged over half a second.
+    drop_repeated: drop frames that repeat the one before them, outside of still stretches. The
+      frames around them stay in one segment, because no picture is missing.
+    crop_bars: cut constant bars off the picture (done by whoever reads the video; `crop` of the
+      result says how much).
+    max_global_motion: picture widths per second that the whole picture may move at its edge
+      (translation, zoom and rotation together), averaged over half a second; 0 = any.
+    min_motion: per cent of the picture's width per second that things must move besides, averaged
+      over half a second.
     drop_duplicates: drop what `duplicates.find` finds in an earlier episode of the data set.
     min_shot_seconds: drop segments that are shorter, after everything else.
   """
@@ -60,8 +64,14 @@ class FilterOptions:
       if field.type is bool:
         if not isinstance(value, bool):
           raise errors.UserError(f"filter option {field.name}={value!r}, expected True or False")
-      elif isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise errors.UserError(f"filter option {field.name}={value!r}, expected a number that is not negative")
+      elif (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not 0 <= value < float("inf")
+      ):
+        raise errors.UserError(
+          f"filter option {field.name}={value!r}, expected a number that is not negative"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +81,8 @@ class FilterResult:
   Attributes:
     keep: [T] bool.
     reason: [T] uint8, `Reason` of every frame.
-    segment: [T] int32, the number of the segment that a kept frame belongs to, from 0; -1 where it is dropped. A
-      segment crosses neither a cut nor dropped frames, other than repeated ones.
+    segment: [T] int32, the number of the segment that a kept frame belongs to, from 0; -1 where it
+      is dropped. A segment crosses neither a cut nor dropped frames, other than repeated ones.
     crop: (top, bottom, left, right) pixels to cut off, for every camera.
   """
 
@@ -83,13 +93,22 @@ class FilterResult:
 
   @property
   def counts(self) -> dict[str, int]:
-    """Frames by reason, {"kept": n, "still": n, ...}; those of 0 frames are left out but for "kept"."""
+    """Frames by reason, {"kept": n, "still": n, ...}; those of 0 frames are left out but for
+    "kept".
+    """
     numbers = np.bincount(self.reason, minlength=len(Reason))
-    return {reason.name.lower(): int(numbers[reason]) for reason in Reason if numbers[reason] or reason == Reason.KEPT}
+    return {
+      reason.name.lower(): int(numbers[reason])
+      for reason in Reason
+      if numbers[reason] or reason == Reason.KEPT
+    }
 
 
 def check(settings: dict[str, Any]) -> FilterOptions:
-  """Options from a config's section. Raises `errors.UserError` naming a key that is unknown or has a wrong value."""
+  """Options from a config's section.
+
+  Raises `errors.UserError` naming a key that is unknown or has a wrong value.
+  """
   known = [field.name for field in dataclasses.fields(FilterOptions)]
   for key in settings:
     if key not in known:
@@ -98,19 +117,24 @@ def check(settings: dict[str, Any]) -> FilterOptions:
 
 
 def camera_speed(measures: frame_measures.FrameMeasures) -> np.ndarray:
-  """[T], picture widths per second that the whole picture moves at the middle of its left and right edges."""
+  """[T], picture widths per second that the whole picture moves at the middle of its left and right
+  edges.
+  """
   x, y, zoom, rotation = measures.global_motion.T
   return np.hypot(x, y) + np.hypot(zoom, rotation) / 2
 
 
 def filter_frames(
-  cameras: Sequence[frame_measures.FrameMeasures], options: FilterOptions, duplicate: np.ndarray | None = None
+  cameras: Sequence[frame_measures.FrameMeasures],
+  options: FilterOptions,
+  duplicate: np.ndarray | None = None,
 ) -> FilterResult:
   """Decides about the frames of an episode.
 
   Args:
-    cameras: measures of its cameras, frame by frame at the same times. A cut in one camera is a cut; still or repeated
-      is what is so in all of them; the calmest camera counts for `max_global_motion`, the liveliest for `min_motion`.
+    cameras: measures of its cameras, frame by frame at the same times. A cut in one camera is a
+      cut; still or repeated is what is so in all of them; the calmest camera counts for
+      `max_global_motion`, the liveliest for `min_motion`.
     options: see there.
     duplicate: [T] bool, frames known from an earlier episode.
 
@@ -174,13 +198,18 @@ def _long_runs(mask: np.ndarray, cut: np.ndarray, times: np.ndarray, seconds: fl
 
 
 def _smooth(values: np.ndarray, times: np.ndarray, cut: np.ndarray) -> np.ndarray:
-  """Means over the changes within `_SMOOTH_SECONDS` around each frame and in its shot, whose first frame has none."""
+  """Means over the changes within `_SMOOTH_SECONDS` around each frame and in its shot, whose first
+  frame has none.
+  """
   shot = np.cumsum(cut)
   first_of_shot = np.concatenate([[True], cut[1:]])
   first = np.searchsorted(times, times - _SMOOTH_SECONDS / 2)
   last = np.searchsorted(times, times + _SMOOTH_SECONDS / 2, side="right")
   begin = np.searchsorted(shot, shot)
-  first, last = np.maximum(first, begin), np.minimum(last, np.searchsorted(shot, shot, side="right"))
+  first, last = (
+    np.maximum(first, begin),
+    np.minimum(last, np.searchsorted(shot, shot, side="right")),
+  )
   last = np.maximum(last, np.minimum(first + 2, np.searchsorted(shot, shot, side="right")))
   total = np.concatenate([[0], np.cumsum(np.where(first_of_shot, 0, values))])
   number = np.concatenate([[0], np.cumsum(~first_of_shot)])

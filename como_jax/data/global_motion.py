@@ -1,9 +1,11 @@
-"""How the whole picture moves between two frames (the camera's motion), and what is left of the motion besides.
+"""How the whole picture moves between two frames (the camera's motion), and what is left of the
+motion besides.
 
-Everything works on square gray thumbnails of `SIZE` pixels. The model has four numbers: translation, zoom and rotation,
-fitted by robust least squares on the pixels (Gauss-Newton with weights that ignore what moves on its own, as in the
-motion2D of Odobez and Bouthemy), started from the best of: no motion, the motion before, and the peaks of a phase
-correlation. A gain and an offset of the brightness are fitted with them, so that exposure is not taken for motion.
+Everything works on square gray thumbnails of `SIZE` pixels. The model has four numbers:
+translation, zoom and rotation, fitted by robust least squares on the pixels (Gauss-Newton with
+weights that ignore what moves on its own, as in the motion2D of Odobez and Bouthemy), started from
+the best of: no motion, the motion before, and the peaks of a phase correlation. A gain and an
+offset of the brightness are fitted with them, so that exposure is not taken for motion.
 """
 
 import dataclasses
@@ -19,7 +21,8 @@ _CELL = SIZE // CELLS
 _POOL = np.kron(np.eye(CELLS, dtype=np.float32), np.full((1, _CELL), 1 / _CELL, np.float32))
 _NOWHERE = -1e4  # gray level of pixels that lie outside of the other picture ...
 _OUTSIDE = -1.0  # ... and the level below which a pixel is one
-_SAME = 0.4  # mean gray levels between two thumbnails that are called the same picture without a fit
+# mean gray levels between two thumbnails that are called the same picture without a fit
+_SAME = 0.4
 _CONVERGED = 0.1  # pixels; the step itself is still taken
 _MAX_STEP = np.array([4 / SIZE, 4 / SIZE, 0.1, 0.1])  # of one iteration
 _MAX_FIT = np.array([0.12, 0.12, 0.15, 0.15])  # from the start
@@ -42,7 +45,9 @@ def pool(values: np.ndarray) -> np.ndarray:
 
 
 class Thumbnail:
-  """A gray picture [N, N] float32 with what `register` needs of it, computed once and when first asked for."""
+  """A gray picture [N, N] float32 with what `register` needs of it, computed once and when first
+  asked for.
+  """
 
   def __init__(self, gray: np.ndarray):
     self.gray = gray
@@ -91,7 +96,9 @@ def _window() -> np.ndarray:
 
 @functools.cache
 def _grid(size: int, aspect: float) -> tuple[np.ndarray, np.ndarray]:
-  """x and y of the pixels' centers from the picture's center, in picture widths; aspect = height / width."""
+  """X and y of the pixels' centers from the picture's center, in picture widths; aspect = height /
+  width.
+  """
   line = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
   return np.tile(line, (size, 1)), np.tile(np.float32(aspect) * line[:, None], (1, size))
 
@@ -101,10 +108,12 @@ class Registration:
   """What `register` found.
 
   Attributes:
-    motion: [4] float: the content's translation along x (right) and y (down) in picture widths, zoom (natural logarithm
-      of the scale, > 0 is magnified), rotation (radians, > 0 is clockwise on the screen).
-    agreement: how far the two pictures agree after it, 0 to 1: share of the textured cells (of either picture, where
-      both are seen) whose patterns correlate; nan where neither has any texture.
+    motion: [4] float: the content's translation along x (right) and y (down) in picture widths,
+      zoom (natural logarithm of the scale, > 0 is magnified), rotation (radians, > 0 is clockwise
+      on the screen).
+    agreement: how far the two pictures agree after it, 0 to 1: share of the textured cells (of
+      either picture, where both are seen) whose patterns correlate; nan where neither has any
+      texture.
     residual: speed of what moves besides, mean over the cells seen in both, in picture widths.
   """
 
@@ -137,8 +146,12 @@ def register(before: Thumbnail, after: Thumbnail, aspect: float, guess: np.ndarr
   return best
 
 
-def _starts(before: Thumbnail, after: Thumbnail, aspect: float, guess: np.ndarray) -> list[np.ndarray]:
-  """What the fit may begin with, translations or the guess as it is, that which leaves the least difference first."""
+def _starts(
+  before: Thumbnail, after: Thumbnail, aspect: float, guess: np.ndarray
+) -> list[np.ndarray]:
+  """What the fit may begin with, translations or the guess as it is, that which leaves the least
+  difference first.
+  """
   guessed = round(guess[0] * SIZE), round(guess[1] / aspect * SIZE)
   costs = {shift: _cost(before.gray, after.gray, *shift) for shift in ((0, 0), guessed)}
   if min(costs.values()) > _GOOD_START:
@@ -150,14 +163,17 @@ def _starts(before: Thumbnail, after: Thumbnail, aspect: float, guess: np.ndarra
       shift = (x + SIZE // 2) % SIZE - SIZE // 2, (y + SIZE // 2) % SIZE - SIZE // 2
       costs[shift] = _cost(before.gray, after.gray, *shift)
   return [
-    guess.astype(np.float64) if (x, y) == guessed != (0, 0) else np.array([x / SIZE, y * aspect / SIZE, 0.0, 0.0])
+    guess.astype(np.float64)
+    if (x, y) == guessed != (0, 0)
+    else np.array([x / SIZE, y * aspect / SIZE, 0.0, 0.0])
     for x, y in sorted(costs, key=lambda shift: costs[shift])
   ]
 
 
 def _cost(before: np.ndarray, after: np.ndarray, x: int, y: int) -> float:
-  """Mean clipped difference, on every second pixel and line, where both pictures are seen after a shift; infinite where
-  that is too little."""
+  """Mean clipped difference, on every second pixel and line, where both pictures are seen after a
+  shift; infinite where that is too little.
+  """
   if (SIZE - abs(x)) * (SIZE - abs(y)) < _MIN_OVERLAP * SIZE * SIZE:
     return np.inf
   old = before[max(0, -y) : SIZE - max(0, y) : 2, max(0, -x) : SIZE - max(0, x) : 2]
@@ -168,13 +184,17 @@ def _cost(before: np.ndarray, after: np.ndarray, x: int, y: int) -> float:
 
 
 def _warp(after: Thumbnail, motion: np.ndarray, aspect: float) -> np.ndarray:
-  """`after` seen where its content was before: what the motion explains is then equal to the picture before."""
+  """`after` seen where its content was before: what the motion explains is then equal to the
+  picture before.
+  """
   size = len(after.gray)
   scale = math.exp(motion[2])
   cos, sin = scale * math.cos(motion[3]), scale * math.sin(motion[3])
-  # In thumbnail pixels: x in 1 / size, y in aspect / size of the picture's width. PIL's pixel centers are at + 0.5.
-  data = (cos, -sin * aspect, motion[0] * size + size / 2 * (1 - cos + sin * aspect),
-          sin / aspect, cos, motion[1] / aspect * size + size / 2 * (1 - cos - sin / aspect))  # fmt: skip
+  # In thumbnail pixels: x in 1 / size, y in aspect / size of the picture's width. PIL's pixel
+  # centers are at + 0.5.
+  right = motion[0] * size + size / 2 * (1 - cos + sin * aspect)
+  down = motion[1] / aspect * size + size / 2 * (1 - cos - sin / aspect)
+  data = (cos, -sin * aspect, right, sin / aspect, cos, down)
   image = after.image.transform(
     (size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=_NOWHERE
   )
@@ -195,9 +215,12 @@ def _fit(
 
 
 def _descend(before, after, aspect, motion, light, *, iterations, every=1):
-  """Gauss-Newton steps on every `every`-th pixel of every such line. `light` is (gain, offset) of the brightness.
+  """Gauss-Newton steps on every `every`-th pixel of every such line.
 
-  Returns motion, light, and the warped picture and error, all pixels, which may lack a last step that is not worth it.
+  `light` is (gain, offset) of the brightness.
+
+  Returns motion, light, and the warped picture and error, all pixels, which may lack a last step
+  that is not worth it.
   """
   size = len(before.gray)
   pixels = (slice(None, None, every), slice(None, None, every))
@@ -215,7 +238,9 @@ def _descend(before, after, aspect, motion, light, *, iterations, every=1):
   for _ in range(iterations):
     part = error[pixels]
     scale = 3 * _median(np.abs(part[::2, 1::2])) + 2
-    weighted = columns * ((warped[pixels] > _OUTSIDE) / np.square(1 + np.square(part / scale))).ravel()
+    weighted = (
+      columns * ((warped[pixels] > _OUTSIDE) / np.square(1 + np.square(part / scale))).ravel()
+    )
     step = np.linalg.solve(weighted @ columns.T + pull, weighted @ part.ravel())
     moved = np.minimum(np.maximum(step[:4], -_MAX_STEP), _MAX_STEP)
     motion, light = motion - moved, (min(max(light[0] + step[4], -0.6), 1.0), light[1] + step[5])
@@ -238,7 +263,9 @@ def _error(before, after, aspect, motion, light) -> tuple[np.ndarray, np.ndarray
   return warped, error
 
 
-def _judge(before: Thumbnail, warped: np.ndarray, error: np.ndarray, aspect: float) -> tuple[float, float]:
+def _judge(
+  before: Thumbnail, warped: np.ndarray, error: np.ndarray, aspect: float
+) -> tuple[float, float]:
   """Agreement and residual motion after the global motion is taken out."""
   seen = warped > _OUTSIDE
   shown = pool(seen.astype(np.float32)) > 0.5

@@ -31,7 +31,8 @@ class Geometry:
 
   Attributes:
     size: side of the square result in pixels; 0 keeps the source's size.
-    mode: "squash" (ignore the aspect ratio, as Moto does), "crop" (centre square) or "pad" (black borders).
+    mode: "squash" (ignore the aspect ratio, as Moto does), "crop" (centre square) or "pad" (black
+      borders).
     bars: shares of the picture's height and width to cut off first: (top, bottom, left, right).
   """
 
@@ -44,8 +45,9 @@ class Geometry:
 
     Args:
       height, width: of the source in pixels.
-      pixel_aspect: width / height of one of its pixels. It matters where the picture is cropped or padded;
-        pixels that keep their size stay as they are stored, and "squash" ignores the aspect ratio anyway.
+      pixel_aspect: width / height of one of its pixels. It matters where the picture is cropped or
+        padded; pixels that keep their size stay as they are stored, and "squash" ignores the aspect
+        ratio anyway.
     """
     top, bottom, left, right = self.bars
     height, width = height * (1 - top - bottom), width * (1 - left - right)
@@ -96,32 +98,42 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
   return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), method))
 
 
-DECODING = 2  # of stored frames into pixels: raise it when the same bytes begin to give others, 2 with `reduction`
+# of stored frames into pixels: raise it when the same bytes begin to give others, 2 with
+# `reduction`
+DECODING = 2
 
 
 def is_deep_gray(pixel_format: str) -> bool:
-  """Whether a pixel format, by FFmpeg's name of it, is one channel of more than 8 bits, as depth has."""
+  """Whether a pixel format, by FFmpeg's name of it, is one channel of more than 8 bits, as depth
+  has.
+  """
   return bool(re.match(r"gray(9|1\d|f)", pixel_format))
 
 
 def reduction(height: int, width: int, to_height: int, to_width: int) -> int:
-  """How many times smaller a JPEG may be decoded that is then resized: 8, 4, 2, or 1 where it must be decoded whole.
+  """How many times smaller a JPEG may be decoded that is then resized: 8, 4, 2, or 1 where it must
+  be decoded whole.
 
-  libjpeg then skips the details and averages blocks of pixels, about as `resize` does, as long as whole pixels are
-  averaged: the sides must be multiples of that many times the target's. On frames of CALVIN and RT-1 (448 -> 224,
-  128 -> 64, 256 -> 64 px, quality 95) that was 2.2 to 2.6 times as fast as decoding whole and differed from it by 0.4
-  to 0.6 levels on average, 8 at most; quality 95 itself costs 0.4 to 0.9, 9 at most. At other ratios (224 -> 64,
-  320 -> 64 px) the difference was 4, up to 107: those are decoded whole. With color at half resolution (JPEG of other
-  programs) the difference is 0.3 to 1.5, up to 56, and quality 95 costs 0.4 to 2.0, up to 55.
+  libjpeg then skips the details and averages blocks of pixels, about as `resize` does, as long as
+  whole pixels are averaged: the sides must be multiples of that many times the target's. On frames
+  of CALVIN and RT-1 (448 -> 224, 128 -> 64, 256 -> 64 px, quality 95) that was 2.2 to 2.6 times as
+  fast as decoding whole and differed from it by 0.4 to 0.6 levels on average, 8 at most; quality 95
+  itself costs 0.4 to 0.9, 9 at most. At other ratios (224 -> 64, 320 -> 64 px) the difference was
+  4, up to 107: those are decoded whole. With color at half resolution (JPEG of other programs) the
+  difference is 0.3 to 1.5, up to 56, and quality 95 costs 0.4 to 2.0, up to 55.
   """
   if to_height <= 0 or to_width <= 0:
     return 1
-  return next((f for f in (8, 4, 2) if height % (f * to_height) == 0 and width % (f * to_width) == 0), 1)
+  return next(
+    (f for f in (8, 4, 2) if height % (f * to_height) == 0 and width % (f * to_width) == 0), 1
+  )
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
   """JPEG of [H, W, 3] without colour subsampling (shards hold small images, where it shows)."""
-  return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="444")
+  return simplejpeg.encode_jpeg(
+    np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="444"
+  )
 
 
 def decode_jpeg(data: bytes, out: np.ndarray | None = None, *, by: int = 1) -> np.ndarray:
@@ -130,18 +142,26 @@ def decode_jpeg(data: bytes, out: np.ndarray | None = None, *, by: int = 1) -> n
   Raises:
     ValueError: the bytes are damaged or do not fit `out`.
   """
-  height, width = (-(-side // by) for side in simplejpeg.decode_jpeg_header(data)[:2]) if by > 1 else (0, 0)
-  image = simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=height, min_width=width, buffer=out)
+  height, width = (
+    (-(-side // by) for side in simplejpeg.decode_jpeg_header(data)[:2]) if by > 1 else (0, 0)
+  )
+  image = simplejpeg.decode_jpeg(
+    data, colorspace="RGB", min_height=height, min_width=width, buffer=out
+  )
   if out is not None and image.shape != out.shape:
-    raise ValueError(f"a frame of {image.shape[0]}x{image.shape[1]} pixels, expected {out.shape[0]}x{out.shape[1]}")
+    raise ValueError(
+      f"a frame of {image.shape[0]}x{image.shape[1]} pixels, expected {out.shape[0]}x{out.shape[1]}"
+    )
   return image
 
 
-def decode_image(data: bytes, geometry: Geometry, options: "SourceOptions | None" = None) -> np.ndarray:
+def decode_image(
+  data: bytes, geometry: Geometry, options: "SourceOptions | None" = None
+) -> np.ndarray:
   """The stored form [H, W, 3] of an image, from PNG, JPEG or whatever pillow reads.
 
-  A JPEG is decoded smaller by its `reduction`. What is transparent becomes black. The picture stays as it is stored: an
-  EXIF orientation is not applied.
+  A JPEG is decoded smaller by its `reduction`. What is transparent becomes black. The picture stays
+  as it is stored: an EXIF orientation is not applied.
 
   Args:
     data: the bytes of the file.
@@ -154,10 +174,13 @@ def decode_image(data: bytes, geometry: Geometry, options: "SourceOptions | None
   """
   image = Image.open(io.BytesIO(data))
   if image.mode.startswith("I") or image.mode == "F":
-    return geometry.apply(_scale_depth(np.asarray(image), image.mode, options.depth_range if options else ()))
+    return geometry.apply(
+      _scale_depth(np.asarray(image), image.mode, options.depth_range if options else ())
+    )
   by = reduction(image.height, image.width, *geometry.inner(image.height, image.width))
   if by > 1:
-    image.draft(None, (image.width // by, image.height // by))  # of libjpeg as well; other formats ignore it
+    # of libjpeg as well; other formats ignore it
+    image.draft(None, (image.width // by, image.height // by))
   if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
     image = image.convert("RGBA")
     image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
@@ -165,12 +188,14 @@ def decode_image(data: bytes, geometry: Geometry, options: "SourceOptions | None
 
 
 def _scale_depth(image: np.ndarray, mode: str, depth_range: Sequence[float]) -> np.ndarray:
-  """Gray [H, W] of any depth to RGB [H, W, 3] by the range that the user states; values outside are clipped to it."""
+  """Gray [H, W] of any depth to RGB [H, W, 3] by the range that the user states; values outside are
+  clipped to it.
+  """
   if not depth_range:
     kind = "16-bit" if mode.startswith("I;16") else "32-bit"
     raise Unreadable(
-      f"{kind} picture (values {image.min()} to {image.max()}): set depth_range=(nearest, farthest), "
-      "the values that become 0 and 255"
+      f"{kind} picture (values {image.min()} to {image.max()}): set depth_range=(nearest, "
+      "farthest), the values that become 0 and 255"
     )
   nearest, farthest = depth_range
   scaled = (image.astype(np.float64) - nearest) * (255 / (farthest - nearest))

@@ -1,7 +1,9 @@
-"""Which windows a data set offers, enumerated once from its table; and its split into training and validation episodes.
+"""Which windows a data set offers, enumerated once from its table; and its split into training and
+validation episodes.
 
-A window is K frames of one segment at times t, t + offset, ..., t + (K-1) * offset (`data.times`). The list is never written out: one row
-for each run of first frames of a (segment, camera) and a running count are enough to find window i.
+A window is K frames of one segment at times t, t + offset, ..., t + (K-1) * offset (`data.times`).
+The list is never written out: one row for each run of first frames of a (segment, camera) and a
+running count are enough to find window i.
 """
 
 import dataclasses
@@ -34,7 +36,8 @@ class Windows:
     segments: of the data set.
     segment, camera, first, end: [M]; `first` is the first t, `end` the running count of windows.
     segments_without: segments too short for any window.
-    left_out: windows that end within their segment but lack a frame near enough to one of the wanted times.
+    left_out: windows that end within their segment but lack a frame near enough to one of the
+      wanted times.
   """
 
   frames: int
@@ -55,20 +58,31 @@ class Windows:
       raise IndexError(i)
     group = int(np.searchsorted(self.end, i, side="right"))
     before = int(self.end[group - 1]) if group else 0
-    return Window(int(self.segment[group]), int(self.camera[group]), int(self.first[group]) + int(i) - before)
+    return Window(
+      int(self.segment[group]), int(self.camera[group]), int(self.first[group]) + int(i) - before
+    )
 
 
-def frames_apart(table: shards.Table, offset_seconds: float, rows: np.ndarray | None = None) -> list[int]:
-  """The numbers of frames, sorted, that an offset comes to in clips of uniform times; for people."""
+def frames_apart(
+  table: shards.Table, offset_seconds: float, rows: np.ndarray | None = None
+) -> list[int]:
+  """The numbers of frames, sorted, that an offset comes to in clips of uniform times; for
+  people.
+  """
   interval = np.unique(np.round(table.interval[rows if rows is not None else slice(None)], 9))
   return sorted({int(times.strides(one, offset_seconds, 2)[0][1]) for one in interval if one > 0})
 
 
 def camera_ids(table: shards.Table, names: tuple[str, ...], *, name: str) -> list[int]:
-  """Ids of cameras, places in `table.cameras`; all for (). Raises `errors.UserError` for an unknown one."""
+  """Ids of cameras, places in `table.cameras`; all for ().
+
+  Raises `errors.UserError` for an unknown one.
+  """
   for camera in names:
     if camera not in table.cameras:
-      raise errors.UserError(f"{name}: camera {camera!r} does not exist: {errors.nearest(camera, table.cameras)}")
+      raise errors.UserError(
+        f"{name}: camera {camera!r} does not exist: {errors.nearest(camera, table.cameras)}"
+      )
   return [i for i, camera in enumerate(table.cameras) if not names or camera in names]
 
 
@@ -102,31 +116,55 @@ def windows(
     raise errors.UserError(f"{name}: a window needs at least 1 frame, got {frames}")
   found = shards.segments(table, keep)
   if not len(found):
-    raise errors.UserError(f"{name}: no episode in this split (validation needs at least 2 episodes)")
+    raise errors.UserError(
+      f"{name}: no episode in this split (validation needs at least 2 episodes)"
+    )
   segment, first, count, left_out = runs(found, frames=frames, offset=offset_seconds)
   if not len(segment):
     _refuse(found, frames, offset_seconds, left_out, name)
   without = len(found) - len(np.unique(segment))
   if warn and without:
     warnings.warn(
-      f"{name}: {without} of {len(found)} segments have no window ({frames} frames, {offset_seconds} s apart) and are not used", stacklevel=2)
+      f"{name}: {without} of {len(found)} segments have no window ({frames} frames, "
+      f"{offset_seconds} s apart) and are not used",
+      stacklevel=2,
+    )
   if warn and left_out:
-    warnings.warn(f"{name}: {left_out} of {left_out + int(count.sum())} windows are left out: no frame is near enough to "
-                  f"{offset_seconds} s after another (rates that vary or do not fit, gaps)", stacklevel=2)
-  order = np.lexsort((np.tile(first, len(ids)), np.repeat(ids, len(segment)), np.tile(segment, len(ids))))
+    warnings.warn(
+      f"{name}: {left_out} of {left_out + int(count.sum())} windows are left out: no frame is "
+      f"near enough to {offset_seconds} s after another (rates that vary or do not fit, gaps)",
+      stacklevel=2,
+    )
+  order = np.lexsort(
+    (np.tile(first, len(ids)), np.repeat(ids, len(segment)), np.tile(segment, len(ids)))
+  )
   return Windows(
-    frames, offset_seconds, found, np.tile(segment, len(ids))[order], np.repeat(ids, len(segment))[order], np.tile(first, len(ids))[order],
-    np.cumsum(np.tile(count, len(ids))[order]), without, left_out)
+    frames,
+    offset_seconds,
+    found,
+    np.tile(segment, len(ids))[order],
+    np.repeat(ids, len(segment))[order],
+    np.tile(first, len(ids))[order],
+    np.cumsum(np.tile(count, len(ids))[order]),
+    without,
+    left_out,
+  )
 
 
-def runs(segments: shards.Segments, *, frames: int, offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-  """(segment, first t, count) int64 [n] of the runs of first frames of windows, in order; and how many windows are left out."""
+def runs(
+  segments: shards.Segments, *, frames: int, offset: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+  """(segment, first t, count) int64 [n] of the runs of first frames of windows, in order; and how
+  many windows are left out.
+  """
   table = segments.table
   parts, left_out = [], 0
   uniform = np.flatnonzero(segments.uniform)
   steps, near = times.strides(table.interval[segments.first_row[uniform]], offset, frames)
   count = np.maximum(segments.count[uniform] - steps[:, -1], 0)
-  lost = times.ends_in_time(table.interval[segments.first_row[uniform]], segments.count[uniform], (frames - 1) * offset)
+  lost = times.ends_in_time(
+    table.interval[segments.first_row[uniform]], segments.count[uniform], (frames - 1) * offset
+  )
   left_out += int(lost[~near].sum())
   has = near & (count > 0)
   parts.append((uniform[has], np.zeros(int(has.sum()), np.int64), count[has]))
@@ -137,13 +175,18 @@ def runs(segments: shards.Segments, *, frames: int, offset: float) -> tuple[np.n
       begins = np.flatnonzero(np.concatenate([[True], np.diff(starts) > 1]))
       count = np.diff(np.concatenate([begins, [len(starts)]]))
       parts.append((np.full(len(begins), s), starts[begins], count))
-  segment, first, count = (np.concatenate([part[i] for part in parts]).astype(np.int64) for i in range(3))
+  segment, first, count = (
+    np.concatenate([part[i] for part in parts]).astype(np.int64) for i in range(3)
+  )
   order = np.lexsort((first, segment))
   return segment[order], first[order], count[order], left_out
 
 
 def _varying_times(segments: shards.Segments) -> Iterator[tuple[int, times.FrameTimes]]:
-  """(segment, its times) of those that are not uniform, in order. Of a table in the order of its file few clips are held at a time."""
+  """(segment, its times) of those that are not uniform, in order.
+
+  Of a table in the order of its file few clips are held at a time.
+  """
   table, varying = segments.table, np.flatnonzero(~segments.uniform)
   rows = shards.spread(segments.first_row[varying], segments.last_row[varying])
   explicit: dict[int, np.ndarray] = {}
@@ -157,51 +200,79 @@ def _varying_times(segments: shards.Segments) -> Iterator[tuple[int, times.Frame
       del explicit[row]
 
 
-def segment_times(segments: shards.Segments, segment: int, explicit: dict[int, np.ndarray]) -> times.FrameTimes:
+def segment_times(
+  segments: shards.Segments, segment: int, explicit: dict[int, np.ndarray]
+) -> times.FrameTimes:
   """Times of a segment, from its table and `Table.explicit_times`."""
   table, uniform = segments.table, segments.uniform_times(segment)
   if uniform is not None:
     return uniform
-  parts = [explicit[row] if row in explicit else table.times(row).at(np.arange(table.length[row])) for row in segments.rows(segment)]
+  parts = [
+    explicit[row] if row in explicit else table.times(row).at(np.arange(table.length[row]))
+    for row in segments.rows(segment)
+  ]
   return times.FrameTimes.of(np.concatenate(parts))
 
 
-def _refuse(segments: shards.Segments, frames: int, offset: float, left_out: int, name: str) -> None:
+def _refuse(
+  segments: shards.Segments, frames: int, offset: float, left_out: int, name: str
+) -> None:
   """Says why no window fits. Raises `errors.UserError`."""
   table = segments.table
   longest = int(segments.count.argmax())
   interval = float(table.interval[segments.first_row[longest]])
-  has = f"the longest segment has {segments.count[longest]} frames" + (f" at {1 / interval:.6g} frames a second" if interval else "")
+  has = f"the longest segment has {segments.count[longest]} frames" + (
+    f" at {1 / interval:.6g} frames a second" if interval else ""
+  )
   if left_out:
     nearest = max(interval, round(offset / interval) * interval)
-    raise errors.UserError(f"{name}: no frame is near enough to {offset} s after another: {has}. Set the offset to a multiple of the frames' "
-                           f"interval, {nearest:.4g} s say")
-  raise errors.UserError(f"{name}: no window fits: {frames} frames {offset} s apart, {has}. Lower the offset")
+    raise errors.UserError(
+      f"{name}: no frame is near enough to {offset} s after another: {has}. Set the offset to a "
+      f"multiple of the frames' interval, {nearest:.4g} s say"
+    )
+  raise errors.UserError(
+    f"{name}: no window fits: {frames} frames {offset} s apart, {has}. Lower the offset"
+  )
 
 
 def split(table: shards.Table, fraction: float) -> np.ndarray:
-  """Bool [R], True = validation. By split key (a hash of the episode, or of the group of episodes that show one
-  motion), so cameras, clips and scenes of a motion stay together.
+  """Bool [R], True = validation.
 
-  Within each task the keys are ranked and the first ceil(fraction * n) validate. Tasks of a
-  single episode (internet video: every caption differs) are pooled and treated as one task. A lone episode trains.
+  By split key (a hash of the episode, or of the group of episodes that show one motion), so
+  cameras, clips and scenes of a motion stay together.
+
+  Within each task the keys are ranked and the first ceil(fraction * n) validate. Tasks of a single
+  episode (internet video: every caption differs) are pooled and treated as one task. A lone episode
+  trains.
   """
   if not 0 <= fraction < 1:
-    raise errors.UserError(f"validation_fraction is {fraction}, expected at least 0 and less than 1")
+    raise errors.UserError(
+      f"validation_fraction is {fraction}, expected at least 0 and less than 1"
+    )
   if fraction == 0:
     return np.zeros(len(table), bool)
-  _, rows = np.unique(table.episode, return_index=True)  # an episode counts under its first instruction
-  tasks, keys = np.unique(np.stack([table.task[rows].astype(np.int64), table.split_key[rows]]), axis=1)  # sorted by task, then key
+  # an episode counts under its first instruction
+  _, rows = np.unique(table.episode, return_index=True)
+  # sorted by task, then key
+  tasks, keys = np.unique(
+    np.stack([table.task[rows].astype(np.int64), table.split_key[rows]]), axis=1
+  )
   begins = np.flatnonzero(np.concatenate([[True], np.diff(tasks) > 0]))
   count = np.diff(begins, append=len(keys))
-  chosen = keys[np.arange(len(keys)) - np.repeat(begins, count) < np.repeat(_held_out(count, fraction), count)]
+  chosen = keys[
+    np.arange(len(keys)) - np.repeat(begins, count) < np.repeat(_held_out(count, fraction), count)
+  ]
   pool = np.unique(keys[np.repeat(count == 1, count)])
-  return np.isin(table.split_key, np.concatenate([chosen, pool[: int(_held_out(len(pool), fraction))]]))
+  return np.isin(
+    table.split_key, np.concatenate([chosen, pool[: int(_held_out(len(pool), fraction))]])
+  )
 
 
 def _held_out(count: np.ndarray | int, fraction: float) -> np.ndarray:
   """How many of some keys validate: at least one trains."""
-  return np.maximum(np.minimum(np.ceil(fraction * np.asarray(count)).astype(np.int64), np.asarray(count) - 1), 0)
+  return np.maximum(
+    np.minimum(np.ceil(fraction * np.asarray(count)).astype(np.int64), np.asarray(count) - 1), 0
+  )
 
 
 def select(table: shards.Table, which: str, fraction: float) -> np.ndarray:

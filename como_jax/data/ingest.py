@@ -1,8 +1,10 @@
-"""Any source -> our shards: parallel, resumable, deterministic, with a progress bar and a quarantine of bad files.
+"""Any source -> our shards: parallel, resumable, deterministic, with a progress bar and a
+quarantine of bad files.
 
-A unit of work is one shard: `episodes_per_shard` consecutive episodes of the source. It is written to a temporary file,
-renamed, and then described by a sidecar JSON; a rerun skips units that have one. Bytes depend on the source and the
-settings only, never on the number of workers or on interruptions.
+A unit of work is one shard: `episodes_per_shard` consecutive episodes of the source. It is written
+to a temporary file, renamed, and then described by a sidecar JSON; a rerun skips units that have
+one. Bytes depend on the source and the settings only, never on the number of workers or on
+interruptions.
 """
 
 import collections
@@ -39,7 +41,8 @@ from como_jax.data import workers as processes
 SETTINGS = "settings.json"
 QUARANTINE = "quarantine.json"
 QUALITY = {"jpeg": 95, "h264": 18}  # JPEG quality; H.264 constant rate factor
-_ATTEMPTS = 2  # an episode is blamed for a worker's death when it happens twice (once may be a kill from outside)
+# an episode is blamed for a worker's death when it happens twice (once may be a kill from outside)
+_ATTEMPTS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,17 +84,23 @@ def locked(path: str, *, wait: bool):
     except BlockingIOError as error:
       if not wait:
         raise errors.UserError(f"another ingest is writing to {os.path.dirname(path)}") from error
-      if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker of the holder that runs its script once more
-        raise errors.UserError('a script that converts data needs \'if __name__ == "__main__":\' around what it does: worker processes '
-                               "import it") from error
-      print(f"data: another process converts this data and holds {path}; waiting for it", flush=True)
+      # a worker of the holder that runs its script once more
+      if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise errors.UserError(
+          "a script that converts data needs 'if __name__ == \"__main__\":' around what it does: "
+          "worker processes import it"
+        ) from error
+      print(
+        f"data: another process converts this data and holds {path}; waiting for it", flush=True
+      )
       fcntl.flock(file, fcntl.LOCK_EX)
     yield
 
 
 def _prepare(output: str, settings: episode_encoder.Settings, source: sources.Source) -> None:
-  """Checks that the folder is new or was begun with the same source and settings, and clears left-over temporary
-  files."""
+  """Checks that the folder is new or was begun with the same source and settings, and clears
+  left-over temporary files.
+  """
   record = {
     "kind": "como_jax ingest",
     "version": shards.VERSION,
@@ -104,23 +113,37 @@ def _prepare(output: str, settings: episode_encoder.Settings, source: sources.So
   if os.path.isfile(path):
     before = shard_writer.read_json(path) or {}
     if before.get("version") != record["version"]:
-      raise errors.UserError(f"{output} was begun by another version of como_jax (format {before.get('version')}, now {shards.VERSION}): "
-                             "choose a new folder or delete it")
+      raise errors.UserError(
+        f"{output} was begun by another version of como_jax (format {before.get('version')}, now "
+        f"{shards.VERSION}): choose a new folder or delete it"
+      )
     if before.get("source") != record["source"]:
       same = record["path"] and before.get("path") == record["path"]
-      raise errors.UserError(f"{output} holds shards of " + (f"{_words(before)}, whose files have changed since ({record['description']} now)"
-                                                             if same else f"another source: of {_words(before)}, and not of {_words(record)}")
-                             + ": choose a new folder or delete it")
+      raise errors.UserError(
+        f"{output} holds shards of "
+        + (
+          f"{_words(before)}, whose files have changed since ({record['description']} now)"
+          if same
+          else f"another source: of {_words(before)}, and not of {_words(record)}"
+        )
+        + ": choose a new folder or delete it"
+      )
     different = [
-      f"{key} was {before.get(key)!r} and is now {record[key]!r}" for key in record if before.get(key) != record[key] and key != "path"
+      f"{key} was {before.get(key)!r} and is now {record[key]!r}"
+      for key in record
+      if before.get(key) != record[key] and key != "path"
     ]
     if different:
-      raise errors.UserError(f"{output} holds shards made with other settings: {'; '.join(different)}. Choose a new folder or delete it")
+      raise errors.UserError(
+        f"{output} holds shards made with other settings: {'; '.join(different)}. Choose a new "
+        "folder or delete it"
+      )
   else:
     surplus = [name for name in os.listdir(output) if not name.startswith(".")]
     if surplus:
       raise errors.UserError(
-        f"output folder {output} is not empty and was not begun by ingest (it holds {sorted(surplus)[0]})"
+        f"output folder {output} is not empty and was not begun by ingest (it holds "
+        f"{sorted(surplus)[0]})"
       )
     shard_writer.write_json(path, record)
   for stale in glob.glob(os.path.join(glob.escape(output), "*.tmp")):
@@ -132,7 +155,9 @@ def _words(record: dict) -> str:
   return f"{record.get('path') or 'a source'} ({record.get('description')})"
 
 
-def _finish(output: str, settings: episode_encoder.Settings, source: sources.Source, sidecars: list[dict]) -> dict:
+def _finish(
+  output: str, settings: episode_encoder.Settings, source: sources.Source, sidecars: list[dict]
+) -> dict:
   """Writes records.parquet, quarantine.json and, last of all, the manifest."""
   rows = [row for sidecar in sidecars for row in sidecar["rows"]]
   quarantine = [item for sidecar in sidecars for item in sidecar["quarantine"]]
@@ -143,8 +168,15 @@ def _finish(output: str, settings: episode_encoder.Settings, source: sources.Sou
       os.remove(shard_writer.sidecar_path(output, sidecar["shard"]))
     reasons = "; ".join(f"{item['name']}: {item['reason']}" for item in quarantine[:3])
     raise errors.UserError(f"none of the {len(quarantine)} episodes could be read ({reasons})")
-  files = [{key: sidecar[key] for key in ("shard", "file", "xxh64", "index_offset", "index_size", "index_xxh64")} | {"clips": len(sidecar["rows"])}
-           for sidecar in sidecars if sidecar["file"]]
+  files = [
+    {
+      key: sidecar[key]
+      for key in ("shard", "file", "xxh64", "index_offset", "index_size", "index_xxh64")
+    }
+    | {"clips": len(sidecar["rows"])}
+    for sidecar in sidecars
+    if sidecar["file"]
+  ]
   frames = collections.Counter()
   for sidecar in sidecars:
     frames.update(sidecar["frames"])
@@ -153,7 +185,9 @@ def _finish(output: str, settings: episode_encoder.Settings, source: sources.Sou
     dropped = sum(row["length"] for row in rows if row["duplicate"])
     frames.update({"kept": -dropped, "duplicate": dropped} if dropped else {})
     rows = [row for row in rows if not row["duplicate"]]
-  columns = {field.name: pa.array([row[field.name] for row in rows], field.type) for field in shards.SCHEMA}
+  columns = {
+    field.name: pa.array([row[field.name] for row in rows], field.type) for field in shards.SCHEMA
+  }
   table = os.path.join(output, shards.RECORDS)
   pq.write_table(pa.table(columns, shards.SCHEMA), f"{table}.tmp", write_page_checksum=True)
   os.replace(f"{table}.tmp", table)
@@ -169,7 +203,10 @@ def _finish(output: str, settings: episode_encoder.Settings, source: sources.Sou
     **dataclasses.asdict(settings),
     "cameras": list(settings.cameras),
     "cameras_not_stored": [name for name in source.cameras if name not in settings.cameras],
-    **{name: _array_facts(output, files, rows, name, source.info.get(f"{name}_names")) for name in ("action", "state")},
+    **{
+      name: _array_facts(output, files, rows, name, source.info.get(f"{name}_names"))
+      for name in ("action", "state")
+    },
     "counts": {
       "episodes": len({row["episode"] for row in rows}),
       "clips": len(rows),
@@ -186,16 +223,25 @@ def _finish(output: str, settings: episode_encoder.Settings, source: sources.Sou
   return manifest
 
 
-def _array_facts(output: str, files: list[dict], rows: list[dict], name: str, names: list[str] | None) -> dict:
-  """{"size" (a list where clips differ, None without any), "names", "statistics" (of one size)} of an array of all clips."""
+def _array_facts(
+  output: str, files: list[dict], rows: list[dict], name: str, names: list[str] | None
+) -> dict:
+  """{"size" (a list where clips differ, None without any), "names", "statistics" (of one size)} of
+  an array of all clips.
+  """
   sizes = sorted({row["dims"][name] for row in rows if name in row["dims"]})
-  facts = {"size": sizes[0] if len(sizes) == 1 else (sizes or None), "names": names, "statistics": None}
+  facts = {
+    "size": sizes[0] if len(sizes) == 1 else (sizes or None),
+    "names": names,
+    "statistics": None,
+  }
   if len(sizes) == 1:
     pieces, counts = [], []
     for file in files:
       opened = shard_file.ShardFile(os.path.join(output, file["file"]), file)
       if name in opened.arrays:
-        pieces += [piece.copy() for piece in opened.statistics(name)]  # a view would keep the shard open
+        # a view would keep the shard open
+        pieces += [piece.copy() for piece in opened.statistics(name)]
         counts += [int(n) for n in opened.index["length"][opened.index[f"array_width/{name}"] != 0]]
     facts["statistics"] = summaries.merge(pieces, counts).to_json()
   return facts
@@ -223,34 +269,42 @@ def run(
 
   Args:
     source: folder of data, or an opened (picklable) source.
-    output: folder to write; an unfinished one of the same source and settings is resumed, a finished one is only
-      summarised.
+    output: folder to write; an unfinished one of the same source and settings is resumed, a
+      finished one is only summarised.
     format: "lerobot", "video_folder", "shards" or "auto".
     options: how the source is read where its files leave it open.
     image_size: side in pixels of the stored square frames; 0 keeps the source's size.
     resize: "squash", "crop" or "pad", see `video.Geometry`.
-    codec: "jpeg" (each frame by itself: the fastest random access) or "h264" (ten frames at a time: about ten times smaller, slower to
-      enter).
-    quality: JPEG quality 1 to 100 (default 95), or for h264 the constant rate factor 0 to 51, lower is better (default
-      18).
+    codec: "jpeg" (each frame by itself: the fastest random access) or "h264" (ten frames at a time:
+      about ten times smaller, slower to enter).
+    quality: JPEG quality 1 to 100 (default 95), or for h264 the constant rate factor 0 to 51, lower
+      is better (default 18).
     clip_frames: most frames that are stored under one row of the table. Windows cross clips.
     cameras: names of the cameras to keep; empty = all.
     episodes_per_shard: episodes of the source in a shard file.
-    measure: whether cuts, motion, motion of the camera, still and repeated frames are measured: "auto" (of videos, not of robot recordings),
-      "on", "off".
+    measure: whether cuts, motion, motion of the camera, still and repeated frames are measured:
+      "auto" (of videos, not of robot recordings), "on", "off".
     filters: fields of `frame_filters.FilterOptions`: which frames are left out; None = none.
-    workers: processes; 0 = this one, -1 = one per core that may be used. With 0 a crash of a native decoder ends the run.
+    workers: processes; 0 = this one, -1 = one per core that may be used. With 0 a crash of a native
+      decoder ends the run.
     progress: show a progress bar.
 
   Raises:
-    errors.UserError: bad arguments, nothing readable, or the output folder belongs to something else.
+    errors.UserError: bad arguments, nothing readable, or the output folder belongs to something
+      else.
   """
   begin = time.monotonic()
   options = options or sources.SourceOptions()
-  source = sources.open_source(source, format=format, options=options) if isinstance(source, str) else source
+  source = (
+    sources.open_source(source, format=format, options=options)
+    if isinstance(source, str)
+    else source
+  )
   for name in cameras:
     if name not in source.cameras:
-      raise errors.UserError(f"camera {name!r} is not in the data set: {errors.nearest(name, source.cameras)}")
+      raise errors.UserError(
+        f"camera {name!r} is not in the data set: {errors.nearest(name, source.cameras)}"
+      )
   settings = episode_encoder.Settings(
     image_size,
     resize,
@@ -272,10 +326,16 @@ def run(
       if sidecar and (not sidecar["file"] or os.path.isfile(os.path.join(output, sidecar["file"]))):
         sidecars[shard] = sidecar
       else:
-        units.append(shard_writer.Unit(shard, first, min(first + episodes_per_shard, len(source)), {}, {}))
+        units.append(
+          shard_writer.Unit(shard, first, min(first + episodes_per_shard, len(source)), {}, {})
+        )
     if sidecars and progress:
       whole = len(sidecars) + len(units)
-      print(f"ingest: {len(sidecars)} of {whole} shards are there already: " + ("going on with the others" if units else "nothing to do"), flush=True)
+      print(
+        f"ingest: {len(sidecars)} of {whole} shards are there already: "
+        + ("going on with the others" if units else "nothing to do"),
+        flush=True,
+      )
     sidecars |= _write_shards(source, output, settings, units, workers=workers, progress=progress)
     manifest = (
       shards.read_manifest(output)
@@ -285,15 +345,27 @@ def run(
   return Summary(output, manifest, time.monotonic() - begin)
 
 
-def _write_shards(source, output: str, settings: episode_encoder.Settings, units: list[shard_writer.Unit], *, workers: int,
-                  progress: bool) -> dict[int, dict]:
+def _write_shards(
+  source,
+  output: str,
+  settings: episode_encoder.Settings,
+  units: list[shard_writer.Unit],
+  *,
+  workers: int,
+  progress: bool,
+) -> dict[int, dict]:
   """Number of a shard -> its sidecar, of those that are still to be written."""
   sidecars: dict[int, dict] = {}
   count = loading.cores() if workers < 0 else workers
   done = len(source) - sum(unit.last - unit.first for unit in units)
   interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants few lines
   with tqdm.tqdm(
-    total=len(source), initial=done, unit="episode", desc="ingest", disable=not progress, mininterval=interval
+    total=len(source),
+    initial=done,
+    unit="episode",
+    desc="ingest",
+    disable=not progress,
+    mininterval=interval,
   ) as bar:
     frames, started, finished = 0, time.monotonic(), set()
 
@@ -303,7 +375,9 @@ def _write_shards(source, output: str, settings: episode_encoder.Settings, units
       if message.done and message.episode not in finished:
         finished.add(message.episode)
         bar.update()
-      bar.set_postfix_str(f"{frames / max(time.monotonic() - started, 1e-3):.0f} frames/s", refresh=False)
+      bar.set_postfix_str(
+        f"{frames / max(time.monotonic() - started, 1e-3):.0f} frames/s", refresh=False
+      )
 
     function = shard_writer.WriteShard(source, output, settings)
     for sidecar in processes.run(
@@ -313,30 +387,45 @@ def _write_shards(source, output: str, settings: episode_encoder.Settings, units
   return sidecars
 
 
-def _blame(unit: shard_writer.Unit, progress: shard_writer.Progress | None, exitcode: int) -> shard_writer.Unit:
-  """A worker died: try the unit again, without the episode it was at once that has happened `_ATTEMPTS` times."""
+def _blame(
+  unit: shard_writer.Unit, progress: shard_writer.Progress | None, exitcode: int
+) -> shard_writer.Unit:
+  """A worker died: try the unit again, without the episode it was at once that has happened
+  `_ATTEMPTS` times.
+  """
   episode = unit.first if progress is None else progress.episode
   if progress is not None and progress.done:
     episode = min(episode + 1, unit.last - 1)
   deaths = {**unit.deaths, episode: unit.deaths.get(episode, 0) + 1}
   if sum(deaths.values()) > _ATTEMPTS * (unit.last - unit.first) + _ATTEMPTS:
-    raise RuntimeError(f"worker processes keep dying (last exit code {exitcode}): is the machine out of memory?")
+    raise RuntimeError(
+      f"worker processes keep dying (last exit code {exitcode}): is the machine out of memory?"
+    )
   bad = dict(unit.bad)
   if deaths[episode] >= _ATTEMPTS:
     bad[episode] = f"reading it ends the worker process (exit code {exitcode})"
   return dataclasses.replace(unit, bad=bad, deaths=deaths)
 
 
-def ensure_shards(path: str, *, image_size: int, cache_dir: str, options: sources.SourceOptions | None = None, **settings: Any) -> str:
-  """A folder of shards for any data path: itself when it holds shards, else ingested once into the cache.
+def ensure_shards(
+  path: str,
+  *,
+  image_size: int,
+  cache_dir: str,
+  options: sources.SourceOptions | None = None,
+  **settings: Any,
+) -> str:
+  """A folder of shards for any data path: itself when it holds shards, else ingested once into the
+  cache.
 
   What was left out or is remarkable is printed every time.
 
   Args:
-    path: shards (of any image size: frames are resized when loaded), a LeRobot data set or a folder of videos.
+    path: shards (of any image size: frames are resized when loaded), a LeRobot data set or a folder
+      of videos.
     image_size: stored size when it has to be ingested.
-    cache_dir: the shards go to `cache_dir/<fingerprint of the source and the settings>`; several processes may call
-      this at once.
+    cache_dir: the shards go to `cache_dir/<fingerprint of the source and the settings>`; several
+      processes may call this at once.
     options: how the source is read.
     **settings: further arguments of `run`.
   """
@@ -349,35 +438,55 @@ def ensure_shards(path: str, *, image_size: int, cache_dir: str, options: source
   source = sources.open_source(path, format=format, options=options)
   deciding = {key: value for key, value in settings.items() if key not in ("workers", "progress")}
   deciding |= {"options": dataclasses.asdict(options), "version": shards.VERSION}
-  key = xxhash.xxh64_hexdigest(json.dumps([source.fingerprint(), image_size, deciding, video.DECODING], sort_keys=True).encode())
+  key = xxhash.xxh64_hexdigest(
+    json.dumps(
+      [source.fingerprint(), image_size, deciding, video.DECODING], sort_keys=True
+    ).encode()
+  )
   os.makedirs(cache_dir, exist_ok=True)
   output = os.path.join(cache_dir, key)
   with locked(os.path.join(cache_dir, f"{key}.lock"), wait=True):
     if not os.path.isfile(os.path.join(output, shards.MANIFEST)):
-      print(f"data: {path} ({source.info['description']}) is converted once into {output}", flush=True)
+      print(
+        f"data: {path} ({source.info['description']}) is converted once into {output}", flush=True
+      )
       summary = run(source, output, image_size=image_size, options=options, **settings)
-      print(f"data: {summary.episodes} episodes, {summary.frames} frames in {summary.seconds:.1f} s", flush=True)
+      print(
+        f"data: {summary.episodes} episodes, {summary.frames} frames in {summary.seconds:.1f} s",
+        flush=True,
+      )
   for line in remarks(shards.read_manifest(output)):
     print(f"data: {line}", flush=True)
   return output
 
 
 def remarks(manifest: dict, *, most: int = 20) -> list[str]:
-  """What a reader of the log should know of a folder of shards: episodes and files that are not used, with their reasons, and notes.
+  """What a reader of the log should know of a folder of shards: episodes and files that are not
+  used, with their reasons, and notes.
 
   Args:
     manifest: of the folder, which holds all of them.
     most: lines of each kind; how many more there are is said.
   """
   lines = []
-  kinds = (("quarantined", manifest["quarantine"], "reason"), ("not used", manifest["skipped"], "reason"), ("note", manifest["notes"], "note"))
+  kinds = (
+    ("quarantined", manifest["quarantine"], "reason"),
+    ("not used", manifest["skipped"], "reason"),
+    ("note", manifest["notes"], "note"),
+  )
   for kind, entries, key in kinds:
     lines += [f"{kind}: {entry['name']}: {entry[key]}" for entry in entries[:most]]
     if len(entries) > most:
       lines.append(f"{kind}: {len(entries) - most} more, all in {shards.MANIFEST}")
   dropped = {reason: count for reason, count in manifest["frames"].items() if reason != "kept"}
   if dropped:
-    lines.append(f"frames: {manifest['frames'].get('kept', 0)} kept, left out: " + ", ".join(f"{n} {reason}" for reason, n in dropped.items()))
+    lines.append(
+      f"frames: {manifest['frames'].get('kept', 0)} kept, left out: "
+      + ", ".join(f"{n} {reason}" for reason, n in dropped.items())
+    )
   if manifest["cameras_not_stored"]:
-    lines.append(f"cameras that the source has and that are not stored: {', '.join(manifest['cameras_not_stored'])}")
+    lines.append(
+      "cameras that the source has and that are not stored: "
+      f"{', '.join(manifest['cameras_not_stored'])}"
+    )
   return lines

@@ -1,15 +1,19 @@
 """A label set: the latent motion of every frame of a folder of shards.
 
-  labels.json              what it is: model, data, offset, counts, statistics of z, the files with their checksums
-  records.parquet          the table of the clips, a copy of that of the data: episodes, times, instructions
-  labels-00000.labels      clip c belongs to clip c of shard-00000.shard; a shard file (`data.shard_file`) without frames
-  labels-00000.json        says that the file beside it is finished, and which frames could not be read
+  labels.json what it is: model, data, offset, counts, statistics of z, the files with their
+    checksums
+  records.parquet the table of the clips, a copy of that of the data: episodes, times, instructions
+  labels-00000.labels clip c belongs to clip c of shard-00000.shard; a shard file
+  (`data.shard_file`) without frames labels-00000.json says that the file beside it is finished, and
+  which frames could not be read
 
-The arrays of a clip are, for each labelled camera, "z/<camera>" float32 [T, Z], "valid/<camera>" uint8 [T] and "difference/<camera>"
-float32 [T]. z[t] is the motion from frame t to its partner, the frame nearest to `offset_seconds` later (`data.times`), which may lie in
-the next clip; difference[t] is the true time between the two in seconds. Where there is no partner, or one of the two frames cannot be
-read, all three are 0. The index of a file also has "frame/valid/<camera>", the same once more, and "statistics/z/<camera>", the
-`statistics.moments` of the valid z of each clip (0 where there is none); files of older versions of this program lack both.
+The arrays of a clip are, for each labelled camera, "z/<camera>" float32 [T, Z], "valid/<camera>"
+uint8 [T] and "difference/<camera>" float32 [T]. z[t] is the motion from frame t to its partner, the
+frame nearest to `offset_seconds` later (`data.times`), which may lie in the next clip;
+difference[t] is the true time between the two in seconds. Where there is no partner, or one of the
+two frames cannot be read, all three are 0. The index of a file also has "frame/valid/<camera>", the
+same once more, and "statistics/z/<camera>", the `statistics.moments` of the valid z of each clip (0
+where there is none); files of older versions of this program lack both.
 
 To read one:
 
@@ -41,7 +45,9 @@ _COUNTS = ("frames", "valid", "left_out", "at_end", "unreadable")
 
 
 class Motion(NamedTuple):
-  """Of consecutive frames of one camera: z float32 [T, Z], valid bool [T], difference float32 [T] (seconds)."""
+  """Of consecutive frames of one camera: z float32 [T, Z], valid bool [T], difference float32 [T]
+  (seconds).
+  """
 
   z: np.ndarray
   valid: np.ndarray
@@ -73,22 +79,33 @@ def read_manifest(path: str) -> dict[str, Any]:
   """The checked labels.json of a folder. Raises `errors.UserError`."""
   file = os.path.join(path, MANIFEST)
   if not os.path.isfile(file):
-    raise errors.UserError(f"{path} is not a finished label set: {MANIFEST} is missing (configs/extract.py writes it)")
+    raise errors.UserError(
+      f"{path} is not a finished label set: {MANIFEST} is missing (configs/extract.py writes it)"
+    )
   manifest = shard_writer.read_json(file)
   if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
     raise errors.UserError(f"{file} is not the description of a label set: expected kind {KIND!r}")
   version = manifest.get("version")
   if not isinstance(version, int) or version > VERSION:
-    raise errors.UserError(f"{file} has version {version}, this program reads version {VERSION}: update como_jax")
+    raise errors.UserError(
+      f"{file} has version {version}, this program reads version {VERSION}: update como_jax"
+    )
   if version < VERSION:
-    raise errors.UserError(f"{file} has version {version}, this program reads version {VERSION}: extract them again (configs/extract.py)")
+    raise errors.UserError(
+      f"{file} has version {version}, this program reads version {VERSION}: extract them again "
+      "(configs/extract.py)"
+    )
   if manifest.get("checksum") != _checksum(manifest):
-    raise errors.UserError(f"{file} has changed since it was written (its checksum differs): extract the labels again")
+    raise errors.UserError(
+      f"{file} has changed since it was written (its checksum differs): extract the labels again"
+    )
   return manifest
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:
-  """Of everything else in labels.json: a changed digit in its statistics would change what a policy learns, without a word."""
+  """Of everything else in labels.json: a changed digit in its statistics would change what a policy
+  learns, without a word.
+  """
   rest = {key: value for key, value in manifest.items() if key != "checksum"}
   return xxhash.xxh64_hexdigest(json.dumps(rest, sort_keys=True).encode())
 
@@ -112,7 +129,9 @@ class Labels:
       self.statistics = statistics.Statistics.from_json(self.manifest["statistics"])
       self._files = reader.ShardCache(path, self.manifest["shards"])
     except (KeyError, TypeError, ValueError) as error:
-      raise errors.UserError(f"{os.path.join(path, MANIFEST)} is not the description of a label set ({error!r})") from error
+      raise errors.UserError(
+        f"{os.path.join(path, MANIFEST)} is not the description of a label set ({error!r})"
+      ) from error
 
   def __getstate__(self):
     return {key: value for key, value in self.__dict__.items() if key not in ("table", "_rows")}
@@ -131,29 +150,45 @@ class Labels:
   def _rows(self) -> dict[str, np.ndarray]:
     """Rows of the table by name of the episode."""
     numbers, first = np.unique(self.table.episode, return_index=True)
-    return {self.table.episodes[number]: rows for number, rows in
-            zip(numbers, np.split(np.arange(len(self.table)), first[1:]), strict=True)}  # the table is in order of episodes
+    return {
+      self.table.episodes[number]: rows
+      for number, rows in
+      # the table is in order of episodes
+      zip(numbers, np.split(np.arange(len(self.table)), first[1:]), strict=True)
+    }
 
   def clip(self, shard: int, clip: int, cameras: Sequence[str] = ()) -> Motions:
-    """Camera -> labels of the T frames of a clip; () = all labelled cameras. Raises `video.Unreadable` naming file and clip."""
+    """Camera -> labels of the T frames of a clip; () = all labelled cameras.
+
+    Raises `video.Unreadable` naming file and clip.
+    """
     file, found = self._files[shard], {}
     for camera in cameras or self.cameras:
-      z, valid, difference = (file.array(int(clip), f"{name}/{camera}") for name in ("z", "valid", "difference"))
+      z, valid, difference = (
+        file.array(int(clip), f"{name}/{camera}") for name in ("z", "valid", "difference")
+      )
       if z is not None:
         found[camera] = Motion(z, valid.astype(bool), difference)
     return found
 
   def valid(self, shard: int, clip: int, camera: str) -> np.ndarray:
-    """bool [T] of a clip, as `clip` has it. Raises `video.Unreadable`."""
+    """Bool [T] of a clip, as `clip` has it. Raises `video.Unreadable`."""
     file, name = self._files[shard], f"valid/{camera}"
-    return file.frame_fact(clip, name) if f"frame/{name}" in file.index else file.array(clip, name).astype(bool)
+    return (
+      file.frame_fact(clip, name)
+      if f"frame/{name}" in file.index
+      else file.array(clip, name).astype(bool)
+    )
 
   def z(self, shard: int, clip: int, camera: str) -> np.ndarray:
     """float32 [T, Z] of a clip, as `clip` has it. Raises `video.Unreadable`."""
     return self._files[shard].array(clip, f"z/{camera}")
 
   def moments(self, shard: int, clip: int, camera: str) -> np.ndarray | None:
-    """`statistics.moments` of the valid z of a clip, if the file has them. Raises `video.Unreadable`."""
+    """`statistics.moments` of the valid z of a clip, if the file has them.
+
+    Raises `video.Unreadable`.
+    """
     column = self._files[shard].index.get(f"statistics/z/{camera}")
     return None if column is None else column[:, clip * self.size : (clip + 1) * self.size]
 
@@ -165,38 +200,64 @@ class Labels:
       video.Unreadable: its labels are damaged.
     """
     if name not in self._rows:
-      raise errors.UserError(f"{self.path}: episode {name!r} does not exist: {errors.nearest(name, self._rows)}")
+      raise errors.UserError(
+        f"{self.path}: episode {name!r} does not exist: {errors.nearest(name, self._rows)}"
+      )
     rows = sorted(self._rows[name], key=lambda row: int(self.table.start[row]))
     seconds = self._seconds(rows)
     clips = [self.clip(self.table.shard[row], self.table.clip[row]) for row in rows]
-    return {camera: TimedMotion(seconds, *(np.concatenate(parts) for parts in zip(*(clip[camera] for clip in clips), strict=True)))
-            for camera in self.cameras if all(camera in clip for clip in clips)}
+    return {
+      camera: TimedMotion(
+        seconds,
+        *(np.concatenate(parts) for parts in zip(*(clip[camera] for clip in clips), strict=True)),
+      )
+      for camera in self.cameras
+      if all(camera in clip for clip in clips)
+    }
 
   def frame_numbers(self, name: str) -> np.ndarray:
-    """Number in its episode of each of the L frames that `episode` gives, int64 [L]: what the data left out is missing."""
+    """Number in its episode of each of the L frames that `episode` gives, int64 [L]: what the data
+    left out is missing.
+    """
     rows = sorted(self._rows[name], key=lambda row: int(self.table.start[row]))
-    return np.concatenate([self.table.start[row] + np.arange(self.table.length[row]) for row in rows])
+    return np.concatenate(
+      [self.table.start[row] + np.arange(self.table.length[row]) for row in rows]
+    )
 
   def _seconds(self, rows: Sequence[int]) -> np.ndarray:
     table = self.table
     varying = np.array([row for row in rows if not table.uniform[row]], np.int64)
     explicit = table.explicit_times(varying) if len(varying) else {}
-    return np.concatenate([explicit[row] if row in explicit else table.times(row).at(np.arange(table.length[row])) for row in rows])
+    return np.concatenate(
+      [
+        explicit[row] if row in explicit else table.times(row).at(np.arange(table.length[row]))
+        for row in rows
+      ]
+    )
 
 
 def write_shard(
-  folder: str, shard: int, clips: Iterable[tuple[int, Motions]], *, facts: Mapping[str, Any], left_out: int = 0, at_end: int = 0,
-  damaged: Sequence[Mapping] = ()
+  folder: str,
+  shard: int,
+  clips: Iterable[tuple[int, Motions]],
+  *,
+  facts: Mapping[str, Any],
+  left_out: int = 0,
+  at_end: int = 0,
+  damaged: Sequence[Mapping] = (),
 ) -> dict[str, Any]:
-  """Writes one shard's labels and, when they are in place, the sidecar that says so; returns the sidecar.
+  """Writes one shard's labels and, when they are in place, the sidecar that says so; returns the
+  sidecar.
 
   Args:
     folder: the label set.
     shard: number of the data shard.
-    clips: (number in its episode of the first frame, labels) of each of its clips, in order; all of the same cameras.
+    clips: (number in its episode of the first frame, labels) of each of its clips, in order; all of
+      the same cameras.
     facts: what the labels depend on, kept in the sidecar (see `finished`).
     left_out, at_end: see `sequences.Pairs`, of all cameras together.
-    damaged: {"clip", "camera", "frames", "reason"} of the clips that hold frames that could not be read.
+    damaged: {"clip", "camera", "frames", "reason"} of the clips that hold frames that could not be
+      read.
   """
   final = os.path.join(folder, file_name(shard))
   temporary = f"{final}.{os.getpid()}.tmp"
@@ -206,9 +267,15 @@ def write_shard(
     arrays, of_frames, moments = {}, {}, {}
     for camera, motion in motions.items():
       z, valid = motion.z.astype(np.float32), motion.valid.astype(bool)
-      arrays |= {f"z/{camera}": z, f"valid/{camera}": valid.astype(np.uint8), f"difference/{camera}": motion.difference.astype(np.float32)}
+      arrays |= {
+        f"z/{camera}": z,
+        f"valid/{camera}": valid.astype(np.uint8),
+        f"difference/{camera}": motion.difference.astype(np.float32),
+      }
       of_frames[f"valid/{camera}"] = valid
-      moments[f"z/{camera}"] = statistics.moments(z[valid]) if valid.any() else np.zeros((4, z.shape[1]))
+      moments[f"z/{camera}"] = (
+        statistics.moments(z[valid]) if valid.any() else np.zeros((4, z.shape[1]))
+      )
       counts["valid"] += int(motion.valid.sum())
       labelled += len(motion.valid)
     length = len(next(iter(motions.values())).valid)
@@ -218,8 +285,15 @@ def write_shard(
   place = writer.close()
   counts |= {"left_out": int(left_out), "at_end": int(at_end)}
   counts["unreadable"] = labelled - counts["valid"] - counts["left_out"] - counts["at_end"]
-  sidecar = {"shard": int(shard), "file": os.path.basename(final), "xxh64": shards.file_hash(temporary), **place, **counts,
-             "facts": dict(facts), "damaged": [dict(one) for one in damaged]}
+  sidecar = {
+    "shard": int(shard),
+    "file": os.path.basename(final),
+    "xxh64": shards.file_hash(temporary),
+    **place,
+    **counts,
+    "facts": dict(facts),
+    "damaged": [dict(one) for one in damaged],
+  }
   os.replace(temporary, final)
   shard_writer.write_json(sidecar_path(folder, shard), sidecar)
   return sidecar
@@ -229,7 +303,8 @@ def finished(folder: str, shard: int, *, facts: Mapping[str, Any]) -> dict | Non
   """The sidecar of a shard whose labels are whole, None when they are still to be made.
 
   Raises:
-    errors.UserError: they were made by another model, of other data or in another way; the first difference is named.
+    errors.UserError: they were made by another model, of other data or in another way; the first
+      difference is named.
   """
   path = sidecar_path(folder, shard)
   sidecar = shard_writer.read_json(path)
@@ -237,15 +312,24 @@ def finished(folder: str, shard: int, *, facts: Mapping[str, Any]) -> dict | Non
     return None
   for key, value in facts.items():
     if sidecar["facts"].get(key) != value:
-      raise errors.UserError(f"{path}: these labels were made with {key} {sidecar['facts'].get(key)!r}, now it is {value!r}: "
-                             "choose another folder, or --overwrite")
+      raise errors.UserError(
+        f"{path}: these labels were made with {key} {sidecar['facts'].get(key)!r}, now it is "
+        f"{value!r}: choose another folder, or --overwrite"
+      )
   file = os.path.join(folder, sidecar["file"])
   return sidecar if os.path.isfile(file) and shards.file_hash(file) == sidecar["xxh64"] else None
 
 
-def write_manifest(folder: str, sidecars: Sequence[Mapping], *, data_shards: str, data: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
-  """Writes records.parquet and labels.json from the shards' sidecars in order of shard; statistics come from the files themselves, so
-  they do not depend on who wrote them and when.
+def write_manifest(
+  folder: str,
+  sidecars: Sequence[Mapping],
+  *,
+  data_shards: str,
+  data: Mapping[str, Any],
+  **facts: Any,
+) -> dict[str, Any]:
+  """Writes records.parquet and labels.json from the shards' sidecars in order of shard; statistics
+  come from the files themselves, so they do not depend on who wrote them and when.
 
   Args:
     data_shards: folder of the shards that were labelled.
@@ -260,7 +344,9 @@ def write_manifest(folder: str, sidecars: Sequence[Mapping], *, data_shards: str
     file = shard_file.ShardFile(os.path.join(folder, sidecar["file"]), sidecar)
     for clip in range(len(file)):
       for camera in facts["cameras"]:
-        accumulator.add(file.array(clip, f"z/{camera}")[file.array(clip, f"valid/{camera}").astype(bool)])
+        accumulator.add(
+          file.array(clip, f"z/{camera}")[file.array(clip, f"valid/{camera}").astype(bool)]
+        )
   found = accumulator.finish()
   if found is None:
     raise errors.UserError(f"{folder}: no frame has a label: every clip is damaged")
@@ -272,12 +358,18 @@ def write_manifest(folder: str, sidecars: Sequence[Mapping], *, data_shards: str
     "kind": KIND,
     "version": VERSION,
     **facts,
-    "data": {**data, "cameras": shards.read_manifest(data_shards)["cameras"], "layout": layout(shards.read_table(data_shards))},
+    "data": {
+      **data,
+      "cameras": shards.read_manifest(data_shards)["cameras"],
+      "layout": layout(shards.read_table(data_shards)),
+    },
     "statistics": found.to_json(),
     "records_xxh64": shards.file_hash(records),
     "shards": [{key: sidecar[key] for key in keys} for sidecar in sidecars],
     **{key: sum(sidecar[key] for sidecar in sidecars) for key in _COUNTS},
-    "damaged": [{"shard": sidecar["shard"], **one} for sidecar in sidecars for one in sidecar["damaged"]],
+    "damaged": [
+      {"shard": sidecar["shard"], **one} for sidecar in sidecars for one in sidecar["damaged"]
+    ],
   }
   manifest["checksum"] = _checksum(json.loads(json.dumps(manifest)))
   shard_writer.write_json(os.path.join(folder, MANIFEST), manifest)
@@ -295,7 +387,8 @@ def check(path: str, *, data_path: str) -> None:
 
   Args:
     path: a label set.
-    data_path: shards, or the raw data that shards are made of (a LeRobot data set, a folder of videos).
+    data_path: shards, or the raw data that shards are made of (a LeRobot data set, a folder of
+      videos).
 
   Raises:
     errors.UserError: naming both, and what is different.
@@ -303,18 +396,32 @@ def check(path: str, *, data_path: str) -> None:
   manifest = read_manifest(path)
   where = f"labels {path} were extracted from {manifest['data']['path']}"
   raw = sources.detect(data_path) != "shards"
-  here = sources.open_source(data_path).fingerprint() if raw else shards.read_manifest(data_path)["source"]["fingerprint"]
+  here = (
+    sources.open_source(data_path).fingerprint()
+    if raw
+    else shards.read_manifest(data_path)["source"]["fingerprint"]
+  )
   if here != manifest["data"]["fingerprint"]:
-    raise errors.UserError(f"{where} (fingerprint {manifest['data']['fingerprint']}), not from {data_path} (fingerprint {here}): "
-                           "extract them from this data")
+    raise errors.UserError(
+      f"{where} (fingerprint {manifest['data']['fingerprint']}), not from {data_path} "
+      f"(fingerprint {here}): extract them from this data"
+    )
   if not raw and layout(shards.read_table(data_path)) != manifest["data"]["layout"]:
-    raise errors.UserError(f"{where}, whose shards are cut into other clips than those of {data_path}: extract them from these shards")
+    raise errors.UserError(
+      f"{where}, whose shards are cut into other clips than those of {data_path}: extract them "
+      "from these shards"
+    )
 
 
 def verify(path: str) -> list[str]:
-  """One line for each file of a label set that is missing or whose hash differs from labels.json."""
+  """One line for each file of a label set that is missing or whose hash differs from
+  labels.json.
+  """
   problems, manifest = [], read_manifest(path)
-  for name, xxh64 in [(shards.RECORDS, manifest["records_xxh64"]), *((shard["file"], shard["xxh64"]) for shard in manifest["shards"])]:
+  for name, xxh64 in [
+    (shards.RECORDS, manifest["records_xxh64"]),
+    *((shard["file"], shard["xxh64"]) for shard in manifest["shards"]),
+  ]:
     file = os.path.join(path, name)
     if not os.path.isfile(file):
       problems.append(f"{file} is missing")

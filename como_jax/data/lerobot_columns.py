@@ -1,4 +1,5 @@
-"""Copies a LeRobot v3.0 data set and adds the columns of a label set, their features and their statistics.
+"""Copies a LeRobot v3.0 data set and adds the columns of a label set, their features and their
+statistics.
 
 Legend: T rows of an episode, Z numbers of one latent motion.
 """
@@ -19,10 +20,19 @@ from como_jax import errors
 from como_jax.data import labels
 
 PREFIX = "latent_motion."
-Find = Callable[[int], labels.Motions]  # episode index -> camera -> labels of its rows; rows behind them have none
+# episode index -> camera -> labels of its rows; rows behind them have none
+Find = Callable[[int], labels.Motions]
 
 
-def copy(base: pathlib.Path, part: pathlib.Path, find: Find, *, cameras: list[str], size: int, groups: Mapping[int, str]) -> dict[str, int]:
+def copy(
+  base: pathlib.Path,
+  part: pathlib.Path,
+  find: Find,
+  *,
+  cameras: list[str],
+  size: int,
+  groups: Mapping[int, str],
+) -> dict[str, int]:
   """Copies a v3.0 data set, its videos linked where the file system can.
 
   Args:
@@ -31,7 +41,8 @@ def copy(base: pathlib.Path, part: pathlib.Path, find: Find, *, cameras: list[st
     find: labels of an episode.
     cameras: the labelled ones.
     size: Z.
-    groups: episode index -> group (`episode.RawEpisode`), for a column of the episodes' table if that has none.
+    groups: episode index -> group (`episode.RawEpisode`), for a column of the episodes' table if
+      that has none.
 
   Returns:
     {"episodes", "rows", "valid"}.
@@ -42,7 +53,9 @@ def copy(base: pathlib.Path, part: pathlib.Path, find: Find, *, cameras: list[st
   counts = {"episodes": 0, "rows": 0, "valid": 0}
   before = base / "meta" / "stats.json"
   stats = json.loads(before.read_text(encoding="utf-8-sig")) if before.is_file() else {}
-  quantiles = sorted({key for values in stats.values() for key in values if re.fullmatch(r"q\d\d", key)})
+  quantiles = sorted(
+    {key for values in stats.values() for key in values if re.fullmatch(r"q\d\d", key)}
+  )
   lengths: dict[int, int] = {}
   for file in sorted(path for path in base.rglob("*") if path.is_file()):
     name = file.relative_to(base)
@@ -57,10 +70,18 @@ def copy(base: pathlib.Path, part: pathlib.Path, find: Find, *, cameras: list[st
     else:
       shutil.copyfile(file, to)
   for number, length in lengths.items():
-    if longest := max((len(motion.valid) for motion in find(number).values() if len(motion.valid) > length), default=0):
-      raise errors.UserError(f"{base}: episode {number} has {length} rows, its labels reach to frame {longest - 1}: extract the labels of this "
-                             "data set anew")
-  found = {number: _episode_statistics(find(number), length, cameras, size, quantiles) for number, length in sorted(lengths.items())}
+    if longest := max(
+      (len(motion.valid) for motion in find(number).values() if len(motion.valid) > length),
+      default=0,
+    ):
+      raise errors.UserError(
+        f"{base}: episode {number} has {length} rows, its labels reach to frame {longest - 1}: "
+        "extract the labels of this data set anew"
+      )
+  found = {
+    number: _episode_statistics(find(number), length, cameras, size, quantiles)
+    for number, length in sorted(lengths.items())
+  }
   for file in sorted((part / "meta" / "episodes").rglob("*.parquet")):
     _extend_episodes(file, found, groups)
   info = read_info(base)
@@ -90,17 +111,36 @@ def _link(file: pathlib.Path, to: pathlib.Path) -> None:
     shutil.copyfile(file, to)
 
 
-def _add_columns(file: pathlib.Path, to: pathlib.Path, find: Find, lengths: dict[int, int], *, cameras: list[str], size: int) -> None:
-  """One data file, a row group at a time. `lengths` counts the rows of each episode: row t of an episode is its frame t."""
+def _add_columns(
+  file: pathlib.Path,
+  to: pathlib.Path,
+  find: Find,
+  lengths: dict[int, int],
+  *,
+  cameras: list[str],
+  size: int,
+) -> None:
+  """One data file, a row group at a time.
+
+  `lengths` counts the rows of each episode: row t of an episode is its frame t.
+  """
   source = parquet.ParquetFile(file)
   schema = source.schema_arrow
   for camera in cameras:
     key = PREFIX + camera
-    for name, kind in ((key, pa.list_(pa.float32(), size)), (f"{key}.valid", pa.bool_()), (f"{key}.difference", pa.float32())):
+    for name, kind in (
+      (key, pa.list_(pa.float32(), size)),
+      (f"{key}.valid", pa.bool_()),
+      (f"{key}.difference", pa.float32()),
+    ):
       schema = schema.append(pa.field(name, kind))
   schema = schema.with_metadata(_metadata(schema.metadata, cameras, size))
-  compression = source.metadata.row_group(0).column(0).compression if source.num_row_groups else "snappy"
-  with parquet.ParquetWriter(to, schema, compression="none" if compression == "UNCOMPRESSED" else compression.lower()) as writer:
+  compression = (
+    source.metadata.row_group(0).column(0).compression if source.num_row_groups else "snappy"
+  )
+  with parquet.ParquetWriter(
+    to, schema, compression="none" if compression == "UNCOMPRESSED" else compression.lower()
+  ) as writer:
     for group in range(source.num_row_groups):
       table = source.read_row_group(group)
       numbers = table.column("episode_index").to_numpy()
@@ -110,24 +150,40 @@ def _add_columns(file: pathlib.Path, to: pathlib.Path, find: Find, lengths: dict
         begin = lengths.get(number, 0)
         lengths[number] = begin + len(here)
         for camera, motion in find(number).items():
-          part = here[: max(0, len(motion.valid) - begin)]  # rows behind the labels: the data left these frames out
+          # rows behind the labels: the data left these frames out
+          part = here[: max(0, len(motion.valid) - begin)]
           for to, array in zip(values[camera], motion, strict=True):
             to[part] = array[begin : begin + len(part)]
       columns = list(table.columns)
       for motion in values.values():
-        columns += [pa.FixedSizeListArray.from_arrays(pa.array(motion.z.reshape(-1)), size), pa.array(motion.valid), pa.array(motion.difference)]
+        columns += [
+          pa.FixedSizeListArray.from_arrays(pa.array(motion.z.reshape(-1)), size),
+          pa.array(motion.valid),
+          pa.array(motion.difference),
+        ]
       writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def _metadata(metadata: dict[bytes, bytes] | None, cameras: list[str], size: int) -> dict[bytes, bytes] | None:
-  """The schema's metadata with the columns added to the features that Hugging Face's datasets keeps there."""
+def _metadata(
+  metadata: dict[bytes, bytes] | None, cameras: list[str], size: int
+) -> dict[bytes, bytes] | None:
+  """The schema's metadata with the columns added to the features that Hugging Face's datasets keeps
+  there.
+  """
   if not metadata or b"huggingface" not in metadata:
     return metadata
   held = json.loads(metadata[b"huggingface"])
   features = held.get("info", {}).get("features", {})
-  kind = next((one["_type"] for one in features.values() if isinstance(one, dict) and "length" in one), "Sequence")
+  kind = next(
+    (one["_type"] for one in features.values() if isinstance(one, dict) and "length" in one),
+    "Sequence",
+  )
   for camera in cameras:
-    features[PREFIX + camera] = {"feature": {"dtype": "float32", "_type": "Value"}, "length": size, "_type": kind}
+    features[PREFIX + camera] = {
+      "feature": {"dtype": "float32", "_type": "Value"},
+      "length": size,
+      "_type": kind,
+    }
     features[f"{PREFIX}{camera}.valid"] = {"dtype": "bool", "_type": "Value"}
     features[f"{PREFIX}{camera}.difference"] = {"dtype": "float32", "_type": "Value"}
   return {**metadata, b"huggingface": json.dumps(held).encode()}
@@ -135,11 +191,17 @@ def _metadata(metadata: dict[bytes, bytes] | None, cameras: list[str], size: int
 
 def _none(length: int, size: int) -> labels.Motion:
   """The labels of frames without any."""
-  return labels.Motion(np.zeros((length, size), np.float32), np.zeros(length, bool), np.zeros(length, np.float32))
+  return labels.Motion(
+    np.zeros((length, size), np.float32), np.zeros(length, bool), np.zeros(length, np.float32)
+  )
 
 
-def _episode_statistics(motions: labels.Motions, length: int, cameras: list[str], size: int, quantiles: list[str]) -> dict[str, dict]:
-  """Feature -> statistics of one episode of T rows; those of z and of the difference are over its valid rows."""
+def _episode_statistics(
+  motions: labels.Motions, length: int, cameras: list[str], size: int, quantiles: list[str]
+) -> dict[str, dict]:
+  """Feature -> statistics of one episode of T rows; those of z and of the difference are over its
+  valid rows.
+  """
   found = {}
   for camera in cameras:
     key, motion = PREFIX + camera, motions.get(camera, _none(length, size))
@@ -152,9 +214,17 @@ def _episode_statistics(motions: labels.Motions, length: int, cameras: list[str]
 
 
 def _statistics(rows: np.ndarray, quantiles: list[str]) -> dict[str, np.ndarray]:
-  """Of [n, D]: min, max, mean, std [D], count [1], and quantiles q01 ... q99 where the data set has them."""
+  """Of [n, D]: min, max, mean, std [D], count [1], and quantiles q01 ... q99 where the data set has
+  them.
+  """
   rows = np.asarray(rows, np.float64)
-  found = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0), "count": np.array([len(rows)])}
+  found = {
+    "min": rows.min(0),
+    "max": rows.max(0),
+    "mean": rows.mean(0),
+    "std": rows.std(0),
+    "count": np.array([len(rows)]),
+  }
   return found | {key: np.quantile(rows, int(key[1:]) / 100, axis=0) for key in quantiles}
 
 
@@ -163,25 +233,49 @@ def _merge(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
   counts = np.array([part["count"][0] for part in parts], np.float64)
   weights = (counts / counts.sum())[:, None]
   mean = (weights * np.stack([part["mean"] for part in parts])).sum(0)
-  square = (weights * np.stack([part["std"] ** 2 + (part["mean"] - mean) ** 2 for part in parts])).sum(0)
-  found = {"min": np.min([part["min"] for part in parts], 0), "max": np.max([part["max"] for part in parts], 0), "mean": mean,
-           "std": np.sqrt(square), "count": np.array([int(counts.sum())])}
-  return found | {key: (weights * np.stack([part[key] for part in parts])).sum(0) for key in parts[0] if key not in found}
+  square = (
+    weights * np.stack([part["std"] ** 2 + (part["mean"] - mean) ** 2 for part in parts])
+  ).sum(0)
+  found = {
+    "min": np.min([part["min"] for part in parts], 0),
+    "max": np.max([part["max"] for part in parts], 0),
+    "mean": mean,
+    "std": np.sqrt(square),
+    "count": np.array([int(counts.sum())]),
+  }
+  return found | {
+    key: (weights * np.stack([part[key] for part in parts])).sum(0)
+    for key in parts[0]
+    if key not in found
+  }
 
 
 def _plain(values: Mapping[str, np.ndarray]) -> dict[str, list]:
   return {key: value.tolist() for key, value in values.items()}
 
 
-def _extend_episodes(file: pathlib.Path, found: Mapping[int, Mapping[str, Mapping[str, np.ndarray]]], groups: Mapping[int, str]) -> None:
-  """Adds to the table of episodes the statistics of the new columns, if it has any, and the groups, if there are any it does not name."""
+def _extend_episodes(
+  file: pathlib.Path,
+  found: Mapping[int, Mapping[str, Mapping[str, np.ndarray]]],
+  groups: Mapping[int, str],
+) -> None:
+  """Adds to the table of episodes the statistics of the new columns, if it has any, and the groups,
+  if there are any it does not name.
+  """
   table = parquet.ParquetFile(file).read()
   numbers = table.column("episode_index").to_pylist()
   if any(groups.values()) and not {"group", "motion"} & set(table.column_names):
-    table = table.append_column("group", pa.array([groups.get(number, "") for number in numbers], pa.string()))
+    table = table.append_column(
+      "group", pa.array([groups.get(number, "") for number in numbers], pa.string())
+    )
   if any(name.startswith("stats/") for name in table.column_names):
     for feature, values in next(iter(found.values()), {}).items():
       for key in values:
-        column = [found[number][feature][key].tolist() if number in found else None for number in numbers]
-        table = table.append_column(f"stats/{feature}/{key}", pa.array(column, pa.list_(pa.int64() if key == "count" else pa.float64())))
+        column = [
+          found[number][feature][key].tolist() if number in found else None for number in numbers
+        ]
+        table = table.append_column(
+          f"stats/{feature}/{key}",
+          pa.array(column, pa.list_(pa.int64() if key == "count" else pa.float64())),
+        )
   parquet.write_table(table, file, compression="zstd")

@@ -1,13 +1,16 @@
-"""A LeRobot v3.0 data set with labels as columns, for each camera
+"""A LeRobot v3.0 data set with labels as columns, for each camera.
 
-  latent_motion.<camera>              float32 [Z]: from this frame to the one nearest to the labels' offset later
-  latent_motion.<camera>.valid        bool: whether there is such a frame and both could be read
-  latent_motion.<camera>.difference   float32: the true time between the two in seconds, 0 where not valid
+  latent_motion.<camera> float32 [Z]: from this frame to the one nearest to the labels' offset later
+  latent_motion.<camera>.valid bool: whether there is such a frame and both could be read
+  latent_motion.<camera>.difference float32: the true time between the two in seconds, 0 where not
+  valid
 
-and meta/latent_motion.json, which says where they are from. A v3.0 source is copied, its videos linked where the file system can (they do
-not change); its rows that the labelled data left out are not valid. Anything else (videos, v2 data sets, our shards) is written anew from
-the shards, at their size: one LeRobot episode for each segment, because a LeRobot episode has one rate and no gaps. Segments of one
-episode are of one group, so that no split separates them. Statistics of z and of the difference count valid rows only.
+and meta/latent_motion.json, which says where they are from. A v3.0 source is copied, its videos
+linked where the file system can (they do not change); its rows that the labelled data left out are
+not valid. Anything else (videos, v2 data sets, our shards) is written anew from the shards, at
+their size: one LeRobot episode for each segment, because a LeRobot episode has one rate and no
+gaps. Segments of one episode are of one group, so that no split separates them. Statistics of z and
+of the difference count valid rows only.
 
 Legend: T frames of a segment, Z numbers of one latent motion.
 """
@@ -23,7 +26,16 @@ import shutil
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import labels, lerobot_columns, lerobot_writer, reader, shards, sources, times, video
+from como_jax.data import (
+  labels,
+  lerobot_columns,
+  lerobot_writer,
+  reader,
+  shards,
+  sources,
+  times,
+  video,
+)
 
 NOTE = "meta/latent_motion.json"  # where the labels are from; other programs ignore it
 VERSION = 2  # of the columns; 1 had no column of differences
@@ -40,21 +52,34 @@ def check(output: str, *, source: str, shards_path: str, resume: bool) -> None:
     resume: whether an export may be there already.
 
   Raises:
-    errors.UserError: the folder exists, the source has such columns, or segments that no LeRobot data set can hold together.
+    errors.UserError: the folder exists, the source has such columns, or segments that no LeRobot
+      data set can hold together.
   """
   if os.path.exists(output) and not (resume and os.path.isfile(os.path.join(output, NOTE))):
-    raise errors.UserError(f"config.lerobot: {output} exists already: choose another path or delete it (nothing is overwritten)")
+    raise errors.UserError(
+      f"config.lerobot: {output} exists already: choose another path or delete it (nothing is "
+      "overwritten)"
+    )
   if not is_v3(source):
     one_rate(shards.segments(shards.read_table(shards_path)))
-  elif there := [name for name in lerobot_columns.read_info(source)["features"] if name.startswith(lerobot_columns.PREFIX)]:
-    raise errors.UserError(f"config.lerobot: {source} has the column {there[0]!r} already: label the data set that it was made from")
+  elif there := [
+    name
+    for name in lerobot_columns.read_info(source)["features"]
+    if name.startswith(lerobot_columns.PREFIX)
+  ]:
+    raise errors.UserError(
+      f"config.lerobot: {source} has the column {there[0]!r} already: label the data set that "
+      "it was made from"
+    )
 
 
 def is_v3(source: str) -> bool:
   """Whether a data path is a LeRobot v3.x data set."""
   if sources.detect(source) != "lerobot":
     return False
-  return bool(re.match(r"v?3\.", str(lerobot_columns.read_info(source).get("codebase_version", ""))))
+  return bool(
+    re.match(r"v?3\.", str(lerobot_columns.read_info(source).get("codebase_version", "")))
+  )
 
 
 def one_rate(segments: shards.Segments) -> fractions.Fraction:
@@ -68,23 +93,34 @@ def one_rate(segments: shards.Segments) -> fractions.Fraction:
   known = segments.uniform & (interval > 0)  # a single frame has no rate
   if not segments.uniform.all():
     row = segments.first_row[np.flatnonzero(~segments.uniform)[0]]
-    raise errors.UserError(f"config.lerobot: the time between the frames of episode {table.episodes[table.episode[row]]!r} varies, a LeRobot "
-                           "data set has one rate: leave config.lerobot empty")
+    raise errors.UserError(
+      "config.lerobot: the time between the frames of episode "
+      f"{table.episodes[table.episode[row]]!r} varies, a LeRobot data set has one rate: leave "
+      "config.lerobot empty"
+    )
   common = float(interval[known][count[known].argmax()]) if known.any() else 1.0
   whole = round(1 / common)
-  candidates = [fractions.Fraction(whole), fractions.Fraction(whole * 1000, 1001), fractions.Fraction(1 / common).limit_denominator(1001)]
+  candidates = [
+    fractions.Fraction(whole),
+    fractions.Fraction(whole * 1000, 1001),
+    fractions.Fraction(1 / common).limit_denominator(1001),
+  ]
   for rate in candidates:
     away = np.abs(interval[known] - float(1 / rate)) if rate else np.full(1, np.inf)
-    if ((away <= _SAME_RATE) | (away * count[known] <= times.SLACK)).all():  # time stamps in milliseconds leave a rest
+    # time stamps in milliseconds leave a rest
+    if ((away <= _SAME_RATE) | (away * count[known] <= times.SLACK)).all():
       return rate
   listed = ", ".join(f"{rate:g}" for rate in np.unique(np.round(1 / interval[known], 3)))
-  raise errors.UserError(f"config.lerobot: the clips have {listed} frames a second, a LeRobot data set has one rate: "
-                         "export the folders of each rate by themselves, or leave config.lerobot empty")
+  raise errors.UserError(
+    f"config.lerobot: the clips have {listed} frames a second, a LeRobot data set has one rate: "
+    "export the folders of each rate by themselves, or leave config.lerobot empty"
+  )
 
 
 def export(labels_path: str, output: str, *, source: str, shards_path: str) -> str:
-  """Writes the data set, whole or not at all; one that is there already with these labels is kept. Returns a line that says what
-  there is.
+  """Writes the data set, whole or not at all; one that is there already with these labels is kept.
+
+  Returns a line that says what there is.
 
   Args:
     labels_path: a finished label set.
@@ -95,13 +131,20 @@ def export(labels_path: str, output: str, *, source: str, shards_path: str) -> s
   """
   motions = labels.Labels(labels_path)
   labels.check(labels_path, data_path=source)
-  note = {"version": VERSION, "labels": os.path.abspath(labels_path), "fingerprint": labels.fingerprint(labels_path),
-          **{key: motions.manifest[key] for key in ("size", "offset_seconds", "cameras", "model")}}
+  note = {
+    "version": VERSION,
+    "labels": os.path.abspath(labels_path),
+    "fingerprint": labels.fingerprint(labels_path),
+    **{key: motions.manifest[key] for key in ("size", "offset_seconds", "cameras", "model")},
+  }
   target = pathlib.Path(output)
   if target.exists():
     before = json.loads((target / NOTE).read_text()) if (target / NOTE).is_file() else {}
     if before.get("fingerprint") != note["fingerprint"] or before.get("version") != VERSION:
-      raise errors.UserError(f"config.lerobot: {output} holds other labels ({before.get('labels')}): choose another path or delete it")
+      raise errors.UserError(
+        f"config.lerobot: {output} holds other labels ({before.get('labels')}): choose another "
+        "path or delete it"
+      )
     return f"LeRobot data set with these labels: {output} is there already"
   part, fresh = (target.with_name(f".{target.name}.{kind}") for kind in ("part", "fresh"))
   segments, skipped = shards.segments(shards.read_table(shards_path)), []
@@ -111,18 +154,37 @@ def export(labels_path: str, output: str, *, source: str, shards_path: str) -> s
     if is_v3(source):
       base, find, groups = pathlib.Path(source), _by_number(motions), _groups(segments.table)
     else:
-      written, skipped = _write_anew(fresh, shards_path, segments, robot_type=_robot_type(source, shards_path))
+      written, skipped = _write_anew(
+        fresh, shards_path, segments, robot_type=_robot_type(source, shards_path)
+      )
       base, find, groups = fresh, _by_segment(motions, segments, written), {}
-    counts = lerobot_columns.copy(base, part, find, cameras=note["cameras"], size=motions.size, groups=groups)
+    counts = lerobot_columns.copy(
+      base, part, find, cameras=note["cameras"], size=motions.size, groups=groups
+    )
     (part / NOTE).write_text(json.dumps(note, indent=2) + "\n")
     os.replace(part, target)
   finally:
     shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(fresh, ignore_errors=True)
   lost = f", {len(skipped)} left out ({'; '.join(skipped[:3])})" if skipped else ""
-  linked = sum(file.stat().st_nlink > 1 for name in ("videos", "images") for file in (target / name).rglob("*") if file.is_file())
-  shared = f"; {linked} files of videos and images are those of {source} (hard links): what edits one in place edits both" if linked else ""
-  return f"LeRobot data set with labels: {counts['episodes']} episodes, {counts['rows']} rows, {counts['valid']} motions{lost} -> {output}{shared}"
+  linked = sum(
+    file.stat().st_nlink > 1
+    for name in ("videos", "images")
+    for file in (target / name).rglob("*")
+    if file.is_file()
+  )
+  shared = (
+    (
+      f"; {linked} files of videos and images are those of {source} (hard links): what edits one "
+      "in place edits both"
+    )
+    if linked
+    else ""
+  )
+  return (
+    f"LeRobot data set with labels: {counts['episodes']} episodes, {counts['rows']} rows, "
+    f"{counts['valid']} motions{lost} -> {output}{shared}"
+  )
 
 
 def _by_number(motions: labels.Labels) -> lerobot_columns.Find:
@@ -146,13 +208,20 @@ def _by_number(motions: labels.Labels) -> lerobot_columns.Find:
   return find
 
 
-def _by_segment(motions: labels.Labels, segments: shards.Segments, written: list[int]) -> lerobot_columns.Find:
+def _by_segment(
+  motions: labels.Labels, segments: shards.Segments, written: list[int]
+) -> lerobot_columns.Find:
   """Labels of an episode that was written anew: `written` are the segments in order."""
+
   @functools.lru_cache(maxsize=4)
   def find(number: int) -> labels.Motions:
     clips = [motions.clip(*segments.place(row)) for row in segments.rows(written[number])]
-    return {camera: labels.Motion(*(np.concatenate(parts) for parts in zip(*(clip[camera] for clip in clips), strict=True)))
-            for camera in clips[0]}
+    return {
+      camera: labels.Motion(
+        *(np.concatenate(parts) for parts in zip(*(clip[camera] for clip in clips), strict=True))
+      )
+      for camera in clips[0]
+    }
 
   return find
 
@@ -161,35 +230,67 @@ def _groups(table: shards.Table) -> dict[int, str]:
   """Number of an episode of a LeRobot source -> its group, "" for none."""
   _, rows = np.unique(table.episode, return_index=True)
   names = {row: table.episodes[table.episode[row]] for row in rows}
-  return {int(name.removeprefix("episode_")): table.groups[table.group[row]] for row, name in names.items() if re.fullmatch(r"episode_\d+", name)}
+  return {
+    int(name.removeprefix("episode_")): table.groups[table.group[row]]
+    for row, name in names.items()
+    if re.fullmatch(r"episode_\d+", name)
+  }
 
 
 def _robot_type(source: str, shards_path: str) -> str:
   """Of a LeRobot source, or of the one that shards were made of; "unknown" for others."""
-  known = lerobot_columns.read_info(source) if sources.detect(source) == "lerobot" else shards.read_manifest(shards_path)["source"]
+  known = (
+    lerobot_columns.read_info(source)
+    if sources.detect(source) == "lerobot"
+    else shards.read_manifest(shards_path)["source"]
+  )
   return str(known.get("robot_type") or "unknown")
 
 
-def _write_anew(path: pathlib.Path, shards_path: str, segments: shards.Segments, *, robot_type: str) -> tuple[list[int], list[str]]:
-  """A data set of all segments of the shards: (those of its episodes in order, why others are left out)."""
-  manifest, table, source = shards.read_manifest(shards_path), segments.table, reader.SegmentReader(shards_path, segments)
+def _write_anew(
+  path: pathlib.Path, shards_path: str, segments: shards.Segments, *, robot_type: str
+) -> tuple[list[int], list[str]]:
+  """A data set of all segments of the shards: (those of its episodes in order, why others are left
+  out).
+  """
+  manifest, table, source = (
+    shards.read_manifest(shards_path),
+    segments.table,
+    reader.SegmentReader(shards_path, segments),
+  )
   names = {}
   for key in ("state", "action"):
     size = manifest[key]["size"]
-    names[key] = (manifest[key]["names"] or [f"{key}_{i}" for i in range(size)]) if isinstance(size, int) else []
+    names[key] = (
+      (manifest[key]["names"] or [f"{key}_{i}" for i in range(size)])
+      if isinstance(size, int)
+      else []
+    )
   order = np.lexsort((table.clip[segments.first_row], table.shard[segments.first_row]))
   several = np.bincount(table.episode[segments.first_row])
-  sizes = {camera: source.frame_size(int(order[0]), camera, [0], to=(0, 0))[0] for camera in table.cameras}
+  sizes = {
+    camera: source.frame_size(int(order[0]), camera, [0], to=(0, 0))[0] for camera in table.cameras
+  }
   written, skipped = [], []
-  with lerobot_writer.Writer(path, one_rate(segments), cameras=sizes, state_names=names["state"], action_names=names["action"],
-                             robot_type=robot_type) as writer:
+  with lerobot_writer.Writer(
+    path,
+    one_rate(segments),
+    cameras=sizes,
+    state_names=names["state"],
+    action_names=names["action"],
+    robot_type=robot_type,
+  ) as writer:
     for segment in order:
       rows, length = segments.rows(segment), segments.length(segment)
       episode = table.episodes[table.episode[rows[0]]]
-      group = table.groups[table.group[rows[0]]] or (episode if several[table.episode[rows[0]]] > 1 else "")
+      group = table.groups[table.group[rows[0]]] or (
+        episode if several[table.episode[rows[0]]] > 1 else ""
+      )
       try:
         frames = {camera: source.images(segment, camera, range(length)) for camera in table.cameras}
-        vectors = {key: source.numbers(segment, key, 0, length) if names[key] else None for key in names}
+        vectors = {
+          key: source.numbers(segment, key, 0, length) if names[key] else None for key in names
+        }
       except video.Unreadable as error:
         skipped.append(f"{episode}: {error}")
         continue
@@ -197,7 +298,12 @@ def _write_anew(path: pathlib.Path, shards_path: str, segments: shards.Segments,
         skipped.append(f"{episode}: it has no {missing[0]}, other episodes have")
         continue
       tasks = [table.tasks[table.task[row]] for row in rows for _ in range(int(table.length[row]))]
-      writer.add_episode(tasks, frames, metadata={"episode": episode, "first_frame": int(segments.start[segment]), "group": group}, **vectors)
+      writer.add_episode(
+        tasks,
+        frames,
+        metadata={"episode": episode, "first_frame": int(segments.start[segment]), "group": group},
+        **vectors,
+      )
       written.append(int(segment))
     writer.finalise()
   return written, skipped

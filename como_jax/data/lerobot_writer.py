@@ -1,10 +1,12 @@
-"""Writes LeRobot v3.0 data sets: many episodes a file, H.264 video with exact timestamps, nothing but pyarrow and PyAV.
+"""Writes LeRobot v3.0 data sets: many episodes a file, H.264 video with exact timestamps, nothing
+but pyarrow and PyAV.
 
 Layout (docs/source/lerobot-dataset-v3.mdx of huggingface/lerobot):
   meta/info.json  meta/stats.json  meta/tasks.parquet  meta/episodes/chunk-000/file-000.parquet
   data/chunk-000/file-000.parquet                      one row a frame
   videos/observation.images.<camera>/chunk-000/file-000.mp4
-Frame t of an episode is at `from_timestamp + t / fps` of its file. Every episode starts with a key frame.
+Frame t of an episode is at `from_timestamp + t / fps` of its file. Every episode starts with a key
+frame.
 """
 
 import fractions
@@ -28,7 +30,9 @@ FILES_A_CHUNK = 1000
 
 
 class Writer:
-  """One data set being written. `path` does not exist until `finalise` renames a finished folder into place.
+  """One data set being written.
+
+  `path` does not exist until `finalise` renames a finished folder into place.
 
   Use as a context manager to remove the unfinished folder after an exception.
   """
@@ -64,10 +68,14 @@ class Writer:
     """
     self.path = pathlib.Path(path)
     if self.path.exists():
-      raise errors.UserError(f"{self.path} exists already: choose another path or delete it (nothing is overwritten)")
+      raise errors.UserError(
+        f"{self.path} exists already: choose another path or delete it (nothing is overwritten)"
+      )
     for name, (height, width) in cameras.items():
       if height % 2 or width % 2 or min(height, width) < 16:
-        raise errors.UserError(f"camera {name!r} is {height}x{width}: H.264 needs even sizes of at least 16 pixels")
+        raise errors.UserError(
+          f"camera {name!r} is {height}x{width}: H.264 needs even sizes of at least 16 pixels"
+        )
     if not fps > 0:
       raise errors.UserError(f"fps = {fps}: expected a positive number of frames a second")
     if gop < 1 or not 0 <= crf <= 51:
@@ -84,7 +92,9 @@ class Writer:
     shutil.rmtree(self._part, ignore_errors=True)
     self._part.mkdir(parents=True)
     self._videos = {
-      name: _Video(self._part, IMAGE + name, self._fps, size, crf=crf, gop=gop, megabytes=video_megabytes)
+      name: _Video(
+        self._part, IMAGE + name, self._fps, size, crf=crf, gop=gop, megabytes=video_megabytes
+      )
       for name, size in self._cameras.items()
     }
     self._schema = self._table_schema()
@@ -117,7 +127,8 @@ class Writer:
       state: float [T, S], at the time of the frame; None without state names.
       action: float [T, A], applied from frame t to frame t + 1; None without action names.
       success: bool [T], needed when `outcome` was asked for.
-      metadata: numbers and strings for further columns of the episodes table; the same keys for every episode.
+      metadata: numbers and strings for further columns of the episodes table; the same keys for
+        every episode.
 
     Returns:
       The episode's index.
@@ -126,12 +137,19 @@ class Writer:
       UserError: an array does not fit; nothing of this episode has been written.
     """
     index = len(self._episodes)
-    length = self._check(index, task, frames, state=state, action=action, success=success, metadata=metadata)
+    length = self._check(
+      index, task, frames, state=state, action=action, success=success, metadata=metadata
+    )
     tasks = [task] * length if isinstance(task, str) else list(task)
     task_index = [self._tasks.setdefault(one, len(self._tasks)) for one in tasks]
     counter = np.arange(length)
-    vectors = {"observation.state": (state, self._state_names), "action": (action, self._action_names)}
-    columns = {name: np.asarray(value, np.float32) for name, (value, names) in vectors.items() if names}
+    vectors = {
+      "observation.state": (state, self._state_names),
+      "action": (action, self._action_names),
+    }
+    columns = {
+      name: np.asarray(value, np.float32) for name, (value, names) in vectors.items() if names
+    }
     columns |= {
       "timestamp": (counter / float(self._fps)).astype(np.float32),
       "frame_index": counter,
@@ -156,7 +174,9 @@ class Writer:
       "meta/episodes/file_index": 0,
     }
     for name, video in self._videos.items():
-      row |= {f"videos/{IMAGE}{name}/{key}": value for key, value in video.add(frames[name]).items()}
+      row |= {
+        f"videos/{IMAGE}{name}/{key}": value for key, value in video.add(frames[name]).items()
+      }
       statistics[IMAGE + name] = _image_statistics(frames[name])
     for name, values in statistics.items():
       row |= {f"stats/{name}/{key}": value.tolist() for key, value in values.items()}
@@ -184,13 +204,18 @@ class Writer:
     (meta / "episodes/chunk-000").mkdir(parents=True)
     parquet.write_table(_tasks_table(self._tasks), meta / "tasks.parquet")
     parquet.write_table(
-      pa.Table.from_pylist(self._episodes), meta / "episodes/chunk-000/file-000.parquet", compression="zstd"
+      pa.Table.from_pylist(self._episodes),
+      meta / "episodes/chunk-000/file-000.parquet",
+      compression="zstd",
     )
     (meta / "info.json").write_text(json.dumps(self._info(), indent=2) + "\n")
     if notes is not None:
       (meta / "collection.json").write_text(json.dumps(notes, indent=2) + "\n")
     merged = {name: _merge([s[name] for s in self._statistics]) for name in self._statistics[0]}
-    plain = {name: {key: value.tolist() for key, value in values.items()} for name, values in merged.items()}
+    plain = {
+      name: {key: value.tolist() for key, value in values.items()}
+      for name, values in merged.items()
+    }
     (meta / "stats.json").write_text(json.dumps(plain, indent=1) + "\n")
     self._part.rename(self.path)
     return self.path
@@ -206,12 +231,17 @@ class Writer:
     """The length of the episode, after everything was found to fit."""
     where = f"{self.path}, episode {index}"
     if set(frames) != set(self._cameras):
-      raise errors.UserError(f"{where}: frames of cameras {sorted(frames)}, expected {sorted(self._cameras)}")
+      raise errors.UserError(
+        f"{where}: frames of cameras {sorted(frames)}, expected {sorted(self._cameras)}"
+      )
     length = len(next(iter(frames.values()), ()) if action is None else action)
     if length < 1:
       raise errors.UserError(f"{where}: the episode is empty")
     if not isinstance(task, str) and len(task) != length:
-      raise errors.UserError(f"{where}: {len(task)} instructions for {length} frames, expected one, or one for each frame")
+      raise errors.UserError(
+        f"{where}: {len(task)} instructions for {length} frames, expected one, or one for each "
+        "frame"
+      )
     for name, size in self._cameras.items():
       if frames[name].shape != (length, *size, 3) or frames[name].dtype != np.uint8:
         raise errors.UserError(
@@ -224,12 +254,15 @@ class Writer:
         continue
       if value is None or np.shape(value) != (length, len(names)) or not np.isfinite(value).all():
         raise errors.UserError(
-          f"{where}: {name} has shape {list(np.shape(value))}, expected finite numbers {[length, len(names)]}"
+          f"{where}: {name} has shape {list(np.shape(value))}, expected finite numbers "
+          f"{[length, len(names)]}"
         )
     if self._outcome and (success is None or np.shape(success) != (length,)):
       raise errors.UserError(f"{where}: success is needed for every one of the {length} frames")
     if self._episodes and not set(metadata or {}) <= set(self._episodes[0]):
-      raise errors.UserError(f"{where}: metadata {sorted(metadata)} has keys that the first episode lacks")
+      raise errors.UserError(
+        f"{where}: metadata {sorted(metadata)} has keys that the first episode lacks"
+      )
     return length
 
   def _table_schema(self) -> pa.Schema:
@@ -248,7 +281,9 @@ class Writer:
     for field in self._schema:
       value = columns[field.name]
       if value.ndim == 2:
-        arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(value.reshape(-1)), value.shape[1]))
+        arrays.append(
+          pa.FixedSizeListArray.from_arrays(pa.array(value.reshape(-1)), value.shape[1])
+        )
       else:
         arrays.append(pa.array(value, field.type))
     return pa.Table.from_arrays(arrays, schema=self._schema)
@@ -256,9 +291,14 @@ class Writer:
   def _info(self) -> dict[str, Any]:
     fps = self._fps.numerator if self._fps.denominator == 1 else float(self._fps)
     vectors = {"observation.state": self._state_names, "action": self._action_names}
-    features = {name: _feature("float32", len(names), names) for name, names in vectors.items() if names}
+    features = {
+      name: _feature("float32", len(names), names) for name, names in vectors.items() if names
+    }
     features["timestamp"] = _feature("float32", 1, None)
-    features |= {name: _feature("int64", 1, None) for name in ("frame_index", "episode_index", "index", "task_index")}
+    features |= {
+      name: _feature("int64", 1, None)
+      for name in ("frame_index", "episode_index", "index", "task_index")
+    }
     if self._outcome:
       features |= {name: _feature("bool", 1, None) for name in ("next.done", "next.success")}
     for name, (height, width) in self._cameras.items():
@@ -334,7 +374,9 @@ class _Video:
     self.close()
     self._number, self._count = self._number + 1, 0
     chunk, number = divmod(self._number, FILES_A_CHUNK)
-    self._file = self._root / VIDEO_PATH.format(video_key=self._key, chunk_index=chunk, file_index=number)
+    self._file = self._root / VIDEO_PATH.format(
+      video_key=self._key, chunk_index=chunk, file_index=number
+    )
     self._file.parent.mkdir(parents=True, exist_ok=True)
     self._container = av.open(str(self._file), "w")
     self._stream = self._container.add_stream("libx264", rate=self._fps, options=self._options)
@@ -351,13 +393,34 @@ def _feature(dtype: str, size: int, names: Sequence[str] | None) -> dict[str, An
 
 
 def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
-  """LeRobot reads this with pandas and expects the instruction as the index, hence the pandas metadata."""
-  table = pa.table({"task_index": pa.array(tasks.values(), pa.int64()), "task": pa.array(tasks, pa.string())})
+  """LeRobot reads this with pandas and expects the instruction as the index, hence the pandas
+  metadata.
+  """
+  table = pa.table(
+    {"task_index": pa.array(tasks.values(), pa.int64()), "task": pa.array(tasks, pa.string())}
+  )
   columns = [
-    {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64", "metadata": None},
-    {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object", "metadata": None},
+    {
+      "name": "task_index",
+      "field_name": "task_index",
+      "pandas_type": "int64",
+      "numpy_type": "int64",
+      "metadata": None,
+    },
+    {
+      "name": "task",
+      "field_name": "task",
+      "pandas_type": "unicode",
+      "numpy_type": "object",
+      "metadata": None,
+    },
   ]
-  pandas = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.0.0"}
+  pandas = {
+    "index_columns": ["task"],
+    "column_indexes": [],
+    "columns": columns,
+    "pandas_version": "2.0.0",
+  }
   return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
 
 
@@ -374,9 +437,13 @@ def _statistics(value: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _image_statistics(frames: np.ndarray) -> dict[str, np.ndarray]:
-  """The same per colour, values in [0, 1], shaped [3, 1, 1] as LeRobot does; every fourth pixel each way."""
+  """The same per colour, values in [0, 1], shaped [3, 1, 1] as LeRobot does; every fourth pixel
+  each way.
+  """
   values = frames[:, ::4, ::4].reshape(-1, 3)
-  found = {key: value[:, None, None] / 255 for key, value in _statistics(values).items() if key != "count"}
+  found = {
+    key: value[:, None, None] / 255 for key, value in _statistics(values).items() if key != "count"
+  }
   return found | {"count": np.array([len(frames)])}
 
 

@@ -1,15 +1,20 @@
-"""How many processes and threads load data and how far they read ahead, where a config leaves it open (-1).
+"""How many processes and threads load data and how far they read ahead, where a config leaves it
+open (-1).
 
 Where the rule comes from: benchmarks/input_pipeline.py, 224 px, on 2 CPU cores.
-- A frame costs 8 to 23% more CPU time in a worker process than in a thread of the training process (1 worker against none, three runs:
-  1365 and 1529, 1493 and 1608, 1382 and 1694 frames a CPU second), and a worker costs some 2 s of CPU time to start and 175 MB (299 MB
-  resident, a part of it shared). Workers pay where cores would be idle: not where the model itself computes on the CPU, nor one alone.
-- The published model needs at least 53.7 ms for 64 rows on four v5e chips (benchmarks/results/2026-11-26-compile-plans.md), the work of 2.3 cores;
-  for chips five times as fast that is about 3 a chip. Computed: it has not been run on accelerators.
+- A frame costs 8 to 23% more CPU time in a worker process than in a thread of the training process
+  (1 worker against none, three runs: 1365 and 1529, 1493 and 1608, 1382 and 1694 frames a CPU
+  second), and a worker costs some 2 s of CPU time to start and 175 MB (299 MB resident, a part of
+  it shared). Workers pay where cores would be idle: not where the model itself computes on the CPU,
+  nor one alone.
+- The published model needs at least 53.7 ms for 64 rows on four v5e chips
+  (benchmarks/results/2026-11-26-compile-plans.md), the work of 2.3 cores; for chips five times as
+  fast that is about 3 a chip. Computed: it has not been run on accelerators.
 - From H.264 a core makes about a third of the frames that it makes from JPEG.
-- 1 and 4 threads cost the same CPU time (0.831 and 0.834 of raw decoding); more than one hides the time of reading from a disk.
-- Workers hand batches over in shared memory, and a full /dev/shm (64 MB in a container, if nobody asked for more) kills them: they get half of
-  what is free.
+- 1 and 4 threads cost the same CPU time (0.831 and 0.834 of raw decoding); more than one hides the
+  time of reading from a disk.
+- Workers hand batches over in shared memory, and a full /dev/shm (64 MB in a container, if nobody
+  asked for more) kills them: they get half of what is free.
 None of these numbers changes a batch.
 """
 
@@ -40,11 +45,21 @@ class Loading:
   host: str
 
   def __str__(self) -> str:
-    return f"data workers {self.workers}, threads {self.threads}, prefetch {self.prefetch} ({self.host})"
+    return (
+      f"data workers {self.workers}, threads {self.threads}, prefetch {self.prefetch} ({self.host})"
+    )
 
 
-def choose(*, workers: int, threads: int, prefetch: int, cores: int, accelerators: int, codecs: Iterable[str],
-           room: float = math.inf) -> Loading:
+def choose(
+  *,
+  workers: int,
+  threads: int,
+  prefetch: int,
+  cores: int,
+  accelerators: int,
+  codecs: Iterable[str],
+  room: float = math.inf,
+) -> Loading:
   """The numbers of a config's data section, those that are -1 filled in.
 
   Args:
@@ -58,7 +73,8 @@ def choose(*, workers: int, threads: int, prefetch: int, cores: int, accelerator
   """
   host = f"CPU cores {cores}"
   if workers == AUTOMATIC:
-    most = min(cores - 1, max(_WORKERS[codec] for codec in codecs) * accelerators)  # a core for the process that feeds the devices
+    # a core for the process that feeds the devices
+    most = min(cores - 1, max(_WORKERS[codec] for codec in codecs) * accelerators)
     workers = int(min(most, room // 3))  # a batch that is being used, two that wait
     workers = workers if workers > 1 else 0
     if workers < most and most > 1:
@@ -67,7 +83,9 @@ def choose(*, workers: int, threads: int, prefetch: int, cores: int, accelerator
   if prefetch == AUTOMATIC:
     fits = room // workers - 1 if workers else math.inf
     prefetch = int(max(2, min(math.ceil(_AHEAD / max(1, workers)), fits)))
-  return Loading(workers, reading_threads(threads, workers=workers), _checked("prefetch", prefetch), host)
+  return Loading(
+    workers, reading_threads(threads, workers=workers), _checked("prefetch", prefetch), host
+  )
 
 
 def shared_room(batch_bytes: int) -> float:
@@ -77,32 +95,44 @@ def shared_room(batch_bytes: int) -> float:
 
 def reading_threads(asked: int, *, workers: int = 0) -> int:
   """Threads of each process that reads. Raises `errors.UserError`."""
-  return _checked("threads", (_WORKER_THREADS if workers else _THREADS) if asked == AUTOMATIC else asked)
+  return _checked(
+    "threads", (_WORKER_THREADS if workers else _THREADS) if asked == AUTOMATIC else asked
+  )
 
 
 def _checked(key: str, value: int) -> int:
   if value < 0:
-    raise errors.UserError(f"config.data.{key}={value}, expected {AUTOMATIC} (automatic) or at least 0")
+    raise errors.UserError(
+      f"config.data.{key}={value}, expected {AUTOMATIC} (automatic) or at least 0"
+    )
   return value
 
 
 def cores(root: str = "/") -> int:
-  """CPU cores that this process may use: its affinity, and the quota of its control groups (a container's limit), at least 1."""
+  """CPU cores that this process may use: its affinity, and the quota of its control groups (a
+  container's limit), at least 1.
+  """
   return max(1, int(min(len(_affinity()), _quota(pathlib.Path(root)))))
 
 
 def place() -> str:
-  """The same text in processes that share their cores: one machine (also in several containers), one affinity."""
+  """The same text in processes that share their cores: one machine (also in several containers),
+  one affinity.
+  """
   machine = _words(pathlib.Path("/proc/sys/kernel/random/boot_id")) or [platform.node()]
   return f"{machine[0]} {sorted(_affinity())}"
 
 
 def _affinity() -> set[int]:
-  return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+  return (
+    os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+  )
 
 
 def _quota(root: pathlib.Path) -> float:
-  """The lowest limit in cores of this process's control groups (versions 1 and 2) and their parents, infinite where there is none."""
+  """The lowest limit in cores of this process's control groups (versions 1 and 2) and their
+  parents, infinite where there is none.
+  """
   lowest = math.inf
   for line in _words(root / "proc/self/cgroup", "\n"):
     _, controllers, path = line.split(":", 2)
@@ -110,8 +140,10 @@ def _quota(root: pathlib.Path) -> float:
       continue
     top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
     folder = top / path.lstrip("/")
-    for one in (folder, *folder.parents[:len(folder.parts) - len(top.parts)]):
-      limit = _words(one / "cpu.max") or _words(one / "cpu.cfs_quota_us") + _words(one / "cpu.cfs_period_us")
+    for one in (folder, *folder.parents[: len(folder.parts) - len(top.parts)]):
+      limit = _words(one / "cpu.max") or _words(one / "cpu.cfs_quota_us") + _words(
+        one / "cpu.cfs_period_us"
+      )
       if len(limit) == 2 and limit[0].isdecimal():  # "max" and -1 are no limit
         lowest = min(lowest, int(limit[0]) / int(limit[1]))
   return lowest

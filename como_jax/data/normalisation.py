@@ -1,6 +1,8 @@
-"""Units of a policy: real actions and states of each robot, and latent motion, to normalised numbers and back.
+"""Units of a policy: real actions and states of each robot, and latent motion, to normalised
+numbers and back.
 
-One `Normaliser` is made from the training data, stored in the checkpoint, and used again at serving.
+One `Normaliser` is made from the training data, stored in the checkpoint, and used again at
+serving.
 
 Legend: D size of a vector, n rows.
 """
@@ -22,8 +24,10 @@ class Normaliser:
   """Maps arrays [..., D], not padded, in their own floating dtype; `inverse_*` undoes it.
 
   Attributes:
-    mode: "standard" (mean 0, standard deviation 1) or "quantile" (1 % and 99 % quantiles to -1 and 1).
-    robots: name -> {"action": Statistics, "state": Statistics}; "state" is absent where a robot has none.
+    mode: "standard" (mean 0, standard deviation 1) or "quantile" (1 % and 99 % quantiles to -1 and
+      1).
+    robots: name -> {"action": Statistics, "state": Statistics}; "state" is absent where a robot has
+      none.
     latent: of the latent motion, None without labels.
   """
 
@@ -33,7 +37,9 @@ class Normaliser:
 
   def __post_init__(self):
     if self.mode not in statistics.MODES:
-      raise errors.UserError(f"unknown normalisation {self.mode!r}: {errors.nearest(self.mode, statistics.MODES)}")
+      raise errors.UserError(
+        f"unknown normalisation {self.mode!r}: {errors.nearest(self.mode, statistics.MODES)}"
+      )
 
   def actions(self, robot: str, x: np.ndarray) -> np.ndarray:
     """Real units -> normalised; a two-valued dimension is -1 or 1, whichever is nearer.
@@ -45,9 +51,13 @@ class Normaliser:
     return np.where(one.two_valued, np.where(found > 0, 1, -1), found).astype(found.dtype)
 
   def inverse_actions(self, robot: str, x: np.ndarray) -> np.ndarray:
-    """Normalised -> real units; a two-valued dimension becomes one of its two values, a constant one its constant."""
+    """Normalised -> real units; a two-valued dimension becomes one of its two values, a constant
+    one its constant.
+    """
     found, one = self._apply(robot, "action", x, inverse=True), self.robots[robot]["action"]
-    return np.where(one.two_valued, np.where(np.asarray(x) > 0, one.max, one.min), found).astype(found.dtype)
+    return np.where(one.two_valued, np.where(np.asarray(x) > 0, one.max, one.min), found).astype(
+      found.dtype
+    )
 
   def grippers(self, robot: str) -> tuple[int, ...]:
     """The action dimensions of a robot that take two values only."""
@@ -69,7 +79,7 @@ class Normaliser:
     return self._apply(robot, "state", x, inverse=True)
 
   def latents(self, x: np.ndarray) -> np.ndarray:
-    """z -> normalised."""
+    """Z -> normalised."""
     return self._latents(x, inverse=False)
 
   def inverse_latents(self, x: np.ndarray) -> np.ndarray:
@@ -78,30 +88,45 @@ class Normaliser:
 
   def to_json(self) -> dict[str, Any]:
     """Plain JSON values."""
-    robots = {name: {key: one.to_json() for key, one in of.items()} for name, of in self.robots.items()}
+    robots = {
+      name: {key: one.to_json() for key, one in of.items()} for name, of in self.robots.items()
+    }
     return {"mode": self.mode, "robots": robots, "latent": self.latent and self.latent.to_json()}
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> "Normaliser":
     """The inverse of `to_json`. Raises `errors.UserError` when it is something else."""
     try:
-      robots = {str(name): {key: statistics.Statistics.from_json(of[key]) for key in KEYS if key in of}
-                for name, of in values["robots"].items()}
+      robots = {
+        str(name): {key: statistics.Statistics.from_json(of[key]) for key in KEYS if key in of}
+        for name, of in values["robots"].items()
+      }
       lacking = [name for name, of in robots.items() if "action" not in of]
       if lacking:
         raise KeyError(f"robots.{lacking[0]}.action")
       latent = values["latent"]
-      return cls(str(values["mode"]), robots, latent if latent is None else statistics.Statistics.from_json(latent))
+      return cls(
+        str(values["mode"]),
+        robots,
+        latent if latent is None else statistics.Statistics.from_json(latent),
+      )
     except errors.UserError:
       raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-      raise errors.UserError(f"not the normalisation of a policy, expected mode, robots and latent ({error!r})") from error
+      raise errors.UserError(
+        f"not the normalisation of a policy, expected mode, robots and latent ({error!r})"
+      ) from error
 
   def _apply(self, robot: str, key: str, x: np.ndarray, *, inverse: bool) -> np.ndarray:
     if robot not in self.robots:
-      raise errors.UserError(f"normalisation knows no robot {robot!r}: {errors.nearest(robot, self.robots)}")
+      raise errors.UserError(
+        f"normalisation knows no robot {robot!r}: {errors.nearest(robot, self.robots)}"
+      )
     if key not in self.robots[robot]:
-      raise errors.UserError(f"normalisation knows no {key} of robot {robot!r}: {errors.nearest(key, self.robots[robot])}")
+      raise errors.UserError(
+        f"normalisation knows no {key} of robot {robot!r}: "
+        f"{errors.nearest(key, self.robots[robot])}"
+      )
     return self._change(self.robots[robot][key], x, inverse, f"{key} of robot {robot!r}")
 
   def _latents(self, x: np.ndarray, *, inverse: bool) -> np.ndarray:
@@ -109,17 +134,23 @@ class Normaliser:
       raise errors.UserError("normalisation knows no latent motion: it was computed without labels")
     return self._change(self.latent, x, inverse, "latent motion")
 
-  def _change(self, found: statistics.Statistics, x: np.ndarray, inverse: bool, what: str) -> np.ndarray:
+  def _change(
+    self, found: statistics.Statistics, x: np.ndarray, inverse: bool, what: str
+  ) -> np.ndarray:
     x = np.asarray(x)
     if x.ndim < 1 or x.shape[-1] != len(found.mean):
-      raise errors.UserError(f"{what}: got shape {list(x.shape)}, expected [..., {len(found.mean)}]")
+      raise errors.UserError(
+        f"{what}: got shape {list(x.shape)}, expected [..., {len(found.mean)}]"
+      )
     if x.dtype.kind != "f":  # whole numbers would be cut
       x = x.astype(np.float32)
     return found.inverse(x, self.mode) if inverse else found.normalise(x, self.mode)
 
 
 def merge(parts: Sequence[statistics.Statistics]) -> statistics.Statistics:
-  """Statistics of several arrays together, from their own: exact but for the quantiles, which are averaged by rows."""
+  """Statistics of several arrays together, from their own: exact but for the quantiles, which are
+  averaged by rows.
+  """
   if len(parts) == 1:
     return parts[0]
   counts = np.array([part.count for part in parts], np.float64)[:, None]
@@ -129,5 +160,9 @@ def merge(parts: Sequence[statistics.Statistics]) -> statistics.Statistics:
   q01, q99 = ((share * [getattr(part, name) for part in parts]).sum(0) for name in ("q01", "q99"))
   low, high = np.min([part.min for part in parts], 0), np.max([part.max for part in parts], 0)
   # Two values stay two where every part has the same ones.
-  binary = np.all([part.two_valued & (part.min == low) & (part.max == high) for part in parts], axis=0)
-  return statistics.Statistics(int(counts.sum()), mean, np.sqrt(squares), low, high, q01, q99, binary)
+  binary = np.all(
+    [part.two_valued & (part.min == low) & (part.max == high) for part in parts], axis=0
+  )
+  return statistics.Statistics(
+    int(counts.sum()), mean, np.sqrt(squares), low, high, q01, q99, binary
+  )

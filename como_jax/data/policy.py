@@ -1,9 +1,10 @@
-"""Batches for policies: chunks of robot actions and of latent motions, from robots and videos mixed, in one layout.
+"""Batches for policies: chunks of robot actions and of latent motions, from robots and videos
+mixed, in one layout.
 
 The same composition as `pipeline`: sample number g is a pure function of (data sets, seed, g).
 
-Legend: B batch, T history, C camera slots, H W image, S state, A action, K chunk of actions, M chunk of latent motions,
-Z numbers of one latent motion, L language tokens, E their width.
+Legend: B batch, T history, C camera slots, H W image, S state, A action, K chunk of actions, M
+chunk of latent motions, Z numbers of one latent motion, L language tokens, E their width.
 """
 
 import dataclasses
@@ -67,28 +68,45 @@ def build(
   Args:
     sets: the mixture.
     normaliser: of actions, states and latent motions, see `statistics`.
-    language: instruction -> (tokens [L, E], mask [L]), for every instruction of the data; "" may be absent (no token).
-    robots: name -> (A, S). Their numbers are their places in sorted order; the widest decides the padding.
-    cameras, history: C and T; the history's frames are one policy step apart, and before a segment's first frame repeat it.
+    language: instruction -> (tokens [L, E], mask [L]), for every instruction of the data; "" may be
+      absent (no token).
+    robots: name -> (A, S). Their numbers are their places in sorted order; the widest decides the
+      padding.
+    cameras, history: C and T; the history's frames are one policy step apart, and before a
+      segment's first frame repeat it.
     step_seconds: of an element of a chunk, see `policy_index.chunk_edges`; 0 = 1 frame.
     chunk, reduce: K, and how the actions of a step become one: "mean", "first" or "last".
     latent_chunk, latent_size: M and Z.
-    augment: transforms (see `transforms.build`), drawn for each camera, the same for its whole history. No mirroring.
-    The others are those of `pipeline.build`.
+    augment: transforms (see `transforms.build`), drawn for each camera, the same for its whole
+    history. No mirroring. The others are those of `pipeline.build`.
 
   Returns:
-    Batches of "images" uint8 [B, T, C, H, W, 3], "images_mask" bool [B, C]; "state" float32 [B, S], "state_mask" bool
-    [B]; "robot" int32 [B]; "language" float32 [B, L, E], "language_mask" bool [B, L]; "actions" float32 [B, K, A],
-    "actions_mask" bool [B, K, A]; "latents" float32 [B, M, Z] (element j begins j offsets after the example's frame), "latents_mask" bool
-    [B, M]. Normalised; where a mask is False the value is 0. Chunks end with their segment.
+    Batches of "images" uint8 [B, T, C, H, W, 3], "images_mask" bool [B, C]; "state" float32 [B, S],
+    "state_mask" bool [B]; "robot" int32 [B]; "language" float32 [B, L, E], "language_mask" bool [B,
+    L]; "actions" float32 [B, K, A], "actions_mask" bool [B, K, A]; "latents" float32 [B, M, Z]
+    (element j begins j offsets after the example's frame), "latents_mask" bool [B, M]. Normalised;
+    where a mask is False the value is 0. Chunks end with their segment.
   """
   if any(isinstance(transform, transforms.HorizontalFlip) for transform in augment):
-    raise errors.UserError("augmentation 'flip' mirrors pictures but not actions and motions: switch it off for policies")
+    raise errors.UserError(
+      "augmentation 'flip' mirrors pictures but not actions and motions: switch it off for policies"
+    )
   pipeline.local_batch(batch_size, process_index, process_count)
-  layout = policy_examples.Layout(normaliser, dict(robots), cameras, history, chunk, reduce, latent_chunk, latent_size, image_size,
-                                  step_seconds)
+  layout = policy_examples.Layout(
+    normaliser,
+    dict(robots),
+    cameras,
+    history,
+    chunk,
+    reduce,
+    latent_chunk,
+    latent_size,
+    image_size,
+    step_seconds,
+  )
   loader, _ = policy_examples.prepare(
-    sets, layout, language=language, split=split, validation_fraction=validation_fraction)
+    sets, layout, language=language, split=split, validation_fraction=validation_fraction
+  )
   for opened in loader.sets:
     if not len(opened.windows):
       raise errors.UserError(f"{opened.label} ({split}): no episode in this split")
@@ -122,9 +140,16 @@ class _LoadEvaluation:
     opened = self.loader.sets[which]
     example, damaged = opened.load(number), False
     try:
-      sample, images = self.loader.sample(which, example, size=transforms.resized_to(self.change)) if valid else self.loader.empty(which, example)
+      sample, images = (
+        self.loader.sample(which, example, size=transforms.resized_to(self.change))
+        if valid
+        else self.loader.empty(which, example)
+      )
     except video.Unreadable as error:
-      warnings.warn(f"{opened.label}: an example cannot be read and is left out of the evaluation: {error}", stacklevel=2)
+      warnings.warn(
+        f"{opened.label}: an example cannot be read and is left out of the evaluation: {error}",
+        stacklevel=2,
+      )
       sample, images = self.loader.empty(which, example)
       valid, damaged = False, True
     ids = {
@@ -145,8 +170,18 @@ class Evaluation:
     datasets, episodes: names behind the integer ids, the same in every process.
   """
 
-  def __init__(self, load: _LoadEvaluation, *, datasets: list[str], episodes: list[str], batch_size: int, process_index: int,
-               process_count: int, workers: int, threads: int):
+  def __init__(
+    self,
+    load: _LoadEvaluation,
+    *,
+    datasets: list[str],
+    episodes: list[str],
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+    workers: int,
+    threads: int,
+  ):
     self._load, self._batch, self._process = load, batch_size, process_index
     self._local = pipeline.local_batch(batch_size, process_index, process_count)
     self._workers, self._threads = workers, threads
@@ -154,12 +189,16 @@ class Evaluation:
     self.size, self.steps = len(load.places), -(-len(load.places) // batch_size)
 
   def batches(self) -> pipeline.Batches:
-    """Batches as of `build`, in order, and "valid" bool [B] (False on the last batch's padding, and where an example cannot be read:
-    "damaged" bool [B]), "dataset", "episode", "time" (frame number in the episode) int32 [B]."""
+    """Batches as of `build`, in order, and "valid" bool [B] (False on the last batch's padding, and
+    where an example cannot be read: "damaged" bool [B]), "dataset", "episode", "time" (frame number
+    in the episode) int32 [B].
+    """
 
     def make(step: int) -> grain.MapDataset:
       rows = grain.MapDataset.range((self.steps - step) * self._local)
-      part = pipeline.Part(range(self.steps * self._batch), step * self._batch, self._batch, self._local, self._process)
+      part = pipeline.Part(
+        range(self.steps * self._batch), step * self._batch, self._batch, self._local, self._process
+      )
       return rows.map(part).map(self._load).batch(self._local)
 
     return pipeline.Batches(make, step=0, workers=self._workers, threads=self._threads, prefetch=2)
@@ -191,19 +230,33 @@ def evaluation(
   """Held-out examples in a fixed order. Arguments as of `build`.
 
   Args:
-    max_examples: cap over all data sets: an equal share for each, spread evenly over its examples; None = every one.
+    max_examples: cap over all data sets: an equal share for each, spread evenly over its examples;
+      None = every one.
 
   Raises:
     errors.UserError: as for `build`; no data set has an example in the split.
   """
-  layout = policy_examples.Layout(normaliser, dict(robots), cameras, history, chunk, reduce, latent_chunk, latent_size, image_size,
-                                  step_seconds)
+  layout = policy_examples.Layout(
+    normaliser,
+    dict(robots),
+    cameras,
+    history,
+    chunk,
+    reduce,
+    latent_chunk,
+    latent_size,
+    image_size,
+    step_seconds,
+  )
   loader, tables = policy_examples.prepare(
-    sets, layout, language=language, split=split, validation_fraction=validation_fraction)
+    sets, layout, language=language, split=split, validation_fraction=validation_fraction
+  )
   counts = [len(opened.windows) for opened in loader.sets]
   if not sum(counts):
-    raise errors.UserError(f"no data set has an example in the split {split!r} "
-                           "(validation needs at least 2 episodes of a task; or set validation_fraction=0)")
+    raise errors.UserError(
+      f"no data set has an example in the split {split!r} "
+      "(validation needs at least 2 episodes of a task; or set validation_fraction=0)"
+    )
   places = []
   for which, take in enumerate(_shares(counts, max_examples)):
     numbers = ((np.arange(take) + 0.5) * counts[which] / max(take, 1)).astype(np.int64)
@@ -213,8 +266,15 @@ def evaluation(
   ids = [(first[which] + table.episode).astype(np.int32) for which, table in enumerate(tables)]
   load = _LoadEvaluation(loader, np.concatenate(places), ids, (transforms.Resize(image_size),))
   return Evaluation(
-    load, datasets=[opened.label for opened in loader.sets], episodes=names, batch_size=batch_size,
-    process_index=process_index, process_count=process_count, workers=workers, threads=threads)
+    load,
+    datasets=[opened.label for opened in loader.sets],
+    episodes=names,
+    batch_size=batch_size,
+    process_index=process_index,
+    process_count=process_count,
+    workers=workers,
+    threads=threads,
+  )
 
 
 def _shares(counts: Sequence[int], most: int | None) -> list[int]:
@@ -234,18 +294,24 @@ def statistics(
   reduce: str = "mean",
   validation_fraction: float = 0.1,
 ) -> normalisation.Normaliser:
-  """The normalisation of a mixture: of the actions as reduced to policy steps and of the states of each robot, over the
-  selected training episodes of its entries, every frame of an entry once; of latent motion of the valid labels of
-  those frames.
+  """The normalisation of a mixture: of the actions as reduced to policy steps and of the states of
+  each robot, over the selected training episodes of its entries, every frame of an entry once; of
+  latent motion of the valid labels of those frames.
 
   No frame is decoded. A damaged record is left out with a warning.
 
   Raises:
-    errors.UserError: as `build`; labels of several models or offsets; a robot with several sizes; an unknown mode.
+    errors.UserError: as `build`; labels of several models or offsets; a robot with several sizes;
+      an unknown mode.
   """
   if reduce not in policy_examples.REDUCTIONS:
-    raise errors.UserError(f"unknown reduction of actions {reduce!r}: {errors.nearest(reduce, policy_examples.REDUCTIONS)}")
-  found, _ = policy_examples.open_sets(sets, split="train", validation_fraction=validation_fraction, step_seconds=step_seconds)
+    raise errors.UserError(
+      f"unknown reduction of actions {reduce!r}: "
+      f"{errors.nearest(reduce, policy_examples.REDUCTIONS)}"
+    )
+  found, _ = policy_examples.open_sets(
+    sets, split="train", validation_fraction=validation_fraction, step_seconds=step_seconds
+  )
   sums: dict[str, dict[str, Accumulator]] = {}
   sizes: dict[str, tuple[str, list]] = {}
   for one, opened in zip(sets, found, strict=True):
@@ -254,26 +320,40 @@ def statistics(
       size = [manifest[key]["size"] for key in normalisation.KEYS]
       before, same = sizes.setdefault(opened.robot, (opened.label, size))
       if size != same or not isinstance(size[0], int):
-        raise errors.UserError(f"{opened.label}: robot {opened.robot!r} has action and state of sizes {size}, in {before} {same}; "
-                               "expected one size, so give it another robot name")
-      _accumulate(opened, sums.setdefault(opened.robot, {key: Accumulator() for key in normalisation.KEYS}), reduce, step_seconds)
+        raise errors.UserError(
+          f"{opened.label}: robot {opened.robot!r} has action and state of sizes {size}, in "
+          f"{before} {same}; expected one size, so give it another robot name"
+        )
+      _accumulate(
+        opened,
+        sums.setdefault(opened.robot, {key: Accumulator() for key in normalisation.KEYS}),
+        reduce,
+        step_seconds,
+      )
   robots: dict[str, dict[str, Statistics]] = {}
   for robot, parts in sums.items():
-    robots[robot] = {key: value for key, part in parts.items() if (value := part.finish()) is not None}
+    robots[robot] = {
+      key: value for key, part in parts.items() if (value := part.finish()) is not None
+    }
     if "action" not in robots[robot]:
       raise errors.UserError(f"robot {robot!r}: none of its records can be read")
   return normalisation.Normaliser(mode, robots, _latent_statistics(sets, found))
 
 
-def _latent_statistics(sets: Sequence[PolicySet], found: Sequence[policy_examples.Opened], keep: int = 200_000) -> Statistics | None:
-  """Of the valid latent motions of the examples' frames; those of a label set that several entries use count once a frame.
+def _latent_statistics(
+  sets: Sequence[PolicySet], found: Sequence[policy_examples.Opened], keep: int = 200_000
+) -> Statistics | None:
+  """Of the valid latent motions of the examples' frames; those of a label set that several entries
+  use count once a frame.
 
-  The z of a clip are read where the sample for the quantiles takes some of them (in a large data set from few clips), where not all of its
-  frames count, and where the file lacks their moments.
+  The z of a clip are read where the sample for the quantiles takes some of them (in a large data
+  set from few clips), where not all of its frames count, and where the file lacks their moments.
   """
   used = [one.labels for one in sets if one.labels]
   several = {path for path in used if used.count(path) > 1}
-  total = Accumulator(keep, expected=sum(int(take.sum()) for *_, take in _labelled(sets, found, several, tell=False)))
+  total = Accumulator(
+    keep, expected=sum(int(take.sum()) for *_, take in _labelled(sets, found, several, tell=False))
+  )
   for opened, place, camera, take in _labelled(sets, found, several, tell=True):
     try:
       known = opened.motions.moments(*place, camera)
@@ -287,12 +367,21 @@ def _latent_statistics(sets: Sequence[PolicySet], found: Sequence[policy_example
 
 
 def _warn_left_out(opened: policy_examples.Opened, error: video.Unreadable) -> None:
-  warnings.warn(f"{opened.label}: labels that cannot be read are left out of the statistics: {error}", stacklevel=4)
+  warnings.warn(
+    f"{opened.label}: labels that cannot be read are left out of the statistics: {error}",
+    stacklevel=4,
+  )
 
 
-def _labelled(sets: Sequence[PolicySet], found: Sequence[policy_examples.Opened], several: Collection[str], *, tell: bool) \
-    -> Iterator[tuple[policy_examples.Opened, tuple[int, int], str, np.ndarray]]:
-  """(data set, (shard, clip), camera, bool [T]: the frames that count) of the examples' clips; no frame counts twice.
+def _labelled(
+  sets: Sequence[PolicySet],
+  found: Sequence[policy_examples.Opened],
+  several: Collection[str],
+  *,
+  tell: bool,
+) -> Iterator[tuple[policy_examples.Opened, tuple[int, int], str, np.ndarray]]:
+  """(data set, (shard, clip), camera, bool [T]: the frames that count) of the examples' clips; no
+  frame counts twice.
 
   Args:
     several: label sets of more than one entry.
@@ -302,8 +391,12 @@ def _labelled(sets: Sequence[PolicySet], found: Sequence[policy_examples.Opened]
   for one, opened in zip(sets, found, strict=True):
     chosen = [name for name in opened.slots if name in opened.labelled] if one.labels else []
     segments = opened.windows.segments
-    for segment, first, last in zip(*(column.tolist() for column in opened.windows.runs()), strict=True) if chosen else ():
-      for row in range(segments.locate(segment, first)[0], segments.locate(segment, last - 1)[0] + 1):
+    for segment, first, last in (
+      zip(*(column.tolist() for column in opened.windows.runs()), strict=True) if chosen else ()
+    ):
+      for row in range(
+        segments.locate(segment, first)[0], segments.locate(segment, last - 1)[0] + 1
+      ):
         begin, place = segments.begin(segment, row), segments.place(row)
         for camera in dict.fromkeys(chosen):
           try:
@@ -321,7 +414,9 @@ def _labelled(sets: Sequence[PolicySet], found: Sequence[policy_examples.Opened]
           yield opened, place, camera, take
 
 
-def _accumulate(opened: policy_examples.Opened, into: dict[str, Accumulator], reduce: str, step_seconds: float) -> None:
+def _accumulate(
+  opened: policy_examples.Opened, into: dict[str, Accumulator], reduce: str, step_seconds: float
+) -> None:
   """Adds the frames of a data set's examples."""
   windows = opened.windows
   for segment, first, last in zip(*(column.tolist() for column in windows.runs()), strict=True):
@@ -330,11 +425,17 @@ def _accumulate(opened: policy_examples.Opened, into: dict[str, Accumulator], re
     try:
       times = opened.reader.times(segment)
       frames = np.arange(first, last)
-      stops = np.minimum(frames + 1, times.count) if step_seconds == 0 else _step_ends(times, frames, step_seconds)
+      stops = (
+        np.minimum(frames + 1, times.count)
+        if step_seconds == 0
+        else _step_ends(times, frames, step_seconds)
+      )
       action = opened.reader.numbers(segment, "action", first, int(stops.max()))
       state = opened.reader.numbers(segment, "state", first, last)
     except video.Unreadable as error:
-      warnings.warn(f"{where} is left out of the statistics, its numbers are damaged: {error}", stacklevel=3)
+      warnings.warn(
+        f"{where} is left out of the statistics, its numbers are damaged: {error}", stacklevel=3
+      )
       continue
     try:
       if action is not None:
@@ -352,19 +453,29 @@ def _step_ends(times: FrameTimes, frames: np.ndarray, step_seconds: float) -> np
   return np.maximum(np.where(beyond, times.count, later), frames + 1)
 
 
-def describe(sets: Sequence[PolicySet], *, validation_fraction: float = 0.1, cameras: int | None = None) -> list[str]:
-  """One line for each entry, for logs: examples, episodes used of all, tasks, what is learnt, cameras.
+def describe(
+  sets: Sequence[PolicySet], *, validation_fraction: float = 0.1, cameras: int | None = None
+) -> list[str]:
+  """One line for each entry, for logs: examples, episodes used of all, tasks, what is learnt,
+  cameras.
 
   Args:
     cameras: number of slots, None = as many as an entry has cameras.
   """
   lines = []
-  found, tables = policy_examples.open_sets(sets, split="train", validation_fraction=validation_fraction, cameras=cameras)
+  found, tables = policy_examples.open_sets(
+    sets, split="train", validation_fraction=validation_fraction, cameras=cameras
+  )
   for one, opened, table in zip(sets, found, tables, strict=True):
     rows = opened.windows.rows()
-    learnt = [f"actions of {opened.robot}"] * bool(opened.robot) + [f"motion labels {one.labels}"] * bool(one.labels)
+    learnt = [f"actions of {opened.robot}"] * bool(opened.robot) + [
+      f"motion labels {one.labels}"
+    ] * bool(one.labels)
     lines.append(
-      f"{opened.label}: {len(opened.windows)} examples (weight {one.weight:g}), {len(np.unique(table.episode[rows]))} of "
-      f"{len(np.unique(table.episode))} episodes, {len({table.tasks[i] for i in np.unique(table.task[rows])} - {''})} tasks; {', '.join(learnt)}; cameras "
-      f"{', '.join(name or '-' for name in opened.slots)}" + (" (each)" if one.views == "each" else ""))
+      f"{opened.label}: {len(opened.windows)} examples (weight {one.weight:g}), "
+      f"{len(np.unique(table.episode[rows]))} of {len(np.unique(table.episode))} episodes, "
+      f"{len({table.tasks[i] for i in np.unique(table.task[rows])} - {''})} tasks; "
+      f"{', '.join(learnt)}; cameras {', '.join(name or '-' for name in opened.slots)}"
+      + (" (each)" if one.views == "each" else "")
+    )
   return lines

@@ -1,7 +1,7 @@
 """One example of a policy: what is read of a segment and its labels, and in which layout.
 
-Legend: T history, C camera slots, H W image, S state, A action, K chunk of actions, M chunk of latent motions, Z numbers of
-one latent motion, L language tokens, E their width.
+Legend: T history, C camera slots, H W image, S state, A action, K chunk of actions, M chunk of
+latent motions, Z numbers of one latent motion, L language tokens, E their width.
 """
 
 import dataclasses
@@ -40,10 +40,21 @@ class Layout:
   def check(self) -> "Layout":
     """Raises `errors.UserError`."""
     if self.reduce not in REDUCTIONS:
-      raise errors.UserError(f"unknown reduction of actions {self.reduce!r}: {errors.nearest(self.reduce, REDUCTIONS)}")
-    for name, least in (("cameras", 1), ("history", 1), ("chunk", 1), ("latent_chunk", 0), ("latent_size", 0), ("image_size", 1)):
+      raise errors.UserError(
+        f"unknown reduction of actions {self.reduce!r}: {errors.nearest(self.reduce, REDUCTIONS)}"
+      )
+    for name, least in (
+      ("cameras", 1),
+      ("history", 1),
+      ("chunk", 1),
+      ("latent_chunk", 0),
+      ("latent_size", 0),
+      ("image_size", 1),
+    ):
       if getattr(self, name) < least:
-        raise errors.UserError(f"policy batches: {name} is {getattr(self, name)}, expected at least {least}")
+        raise errors.UserError(
+          f"policy batches: {name} is {getattr(self, name)}, expected at least {least}"
+        )
     return self
 
   @property
@@ -95,8 +106,11 @@ class Opened:
     """The example's clip in the table."""
     return self.windows.segments.locate(example.segment, example.t)[0]
 
-  def latents(self, example: policy_index.Example, times: FrameTimes, camera: str, chunk: int) -> tuple[np.ndarray, np.ndarray]:
-    """(z [M, Z], valid [M]) of the latent motions that begin at the example's frame, one offset later, two offsets later, ...
+  def latents(
+    self, example: policy_index.Example, times: FrameTimes, camera: str, chunk: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """(z [M, Z], valid [M]) of the latent motions that begin at the example's frame, one offset
+    later, two offsets later, ...
 
     Labels that cannot be read are not valid, with a warning.
     """
@@ -110,35 +124,50 @@ class Opened:
       try:
         values, good, _ = self.motions.clip(*segments.place(row), (camera,))[camera]
       except video.Unreadable as error:
-        warnings.warn(f"{self.label}: labels that cannot be read are not used: {error}", stacklevel=2)
+        warnings.warn(
+          f"{self.label}: labels that cannot be read are not used: {error}", stacklevel=2
+        )
         valid[here] = False
         continue
       if len(values) != segments.table.length[row]:
-        raise errors.UserError(f"{self.label}: the labels of clip {segments.place(row)[1]} of shard {segments.place(row)[0]} are of another length "
-                               "than the clip")
+        raise errors.UserError(
+          f"{self.label}: the labels of clip {segments.place(row)[1]} of shard "
+          f"{segments.place(row)[0]} are of another length than the clip"
+        )
       z[here] = values[[places[j][1] for j in here]]
       valid[here] &= good[[places[j][1] for j in here]]
     return z, valid
 
 
-def _cameras(one: PolicySet, known: tuple[str, ...], labelled: tuple[str, ...], slots: int | None) -> tuple[str, ...]:
+def _cameras(
+  one: PolicySet, known: tuple[str, ...], labelled: tuple[str, ...], slots: int | None
+) -> tuple[str, ...]:
   """Cameras of an entry by name: one for each slot, or for "each" all that are examples."""
   for name in one.cameras:
     if name and name not in known:
-      raise errors.UserError(f"{one.label}: camera {name!r} does not exist: {errors.nearest(name, known)}")
+      raise errors.UserError(
+        f"{one.label}: camera {name!r} does not exist: {errors.nearest(name, known)}"
+      )
   if one.views == "each":
     chosen = tuple(dict.fromkeys(name for name in one.cameras if name)) or known
     useful = chosen if one.robot else tuple(name for name in chosen if name in labelled)
     without = [name for name in one.cameras if name and name not in useful]
     if without:
-      raise errors.UserError(f"{one.label}: the labels {one.labels} lack camera {without[0]!r}: {errors.nearest(without[0], labelled)}")
+      raise errors.UserError(
+        f"{one.label}: the labels {one.labels} lack camera {without[0]!r}: "
+        f"{errors.nearest(without[0], labelled)}"
+      )
   else:
     useful = tuple(one.cameras) or known[:slots]
     if slots is not None and len(useful) > slots:
-      raise errors.UserError(f"{one.label}: {len(useful)} cameras ({', '.join(useful)}) for {slots} camera slots")
+      raise errors.UserError(
+        f"{one.label}: {len(useful)} cameras ({', '.join(useful)}) for {slots} camera slots"
+      )
   if not any(useful) or (not one.robot and not set(useful) & set(labelled)):
-    raise errors.UserError(f"{one.label}: none of the cameras {', '.join(useful or known)} has labels in {one.labels}; "
-                           f"it has: {', '.join(labelled)}")
+    raise errors.UserError(
+      f"{one.label}: none of the cameras {', '.join(useful or known)} has labels in {one.labels}; "
+      f"it has: {', '.join(labelled)}"
+    )
   return useful
 
 
@@ -150,7 +179,8 @@ def open_sets(
   step_seconds: float = 0.0,
   cameras: int | None = None,
 ) -> tuple[list[Opened], list[shards.Table]]:
-  """Opens the data sets and enumerates the examples of one split; a validation split may leave some of them empty.
+  """Opens the data sets and enumerates the examples of one split; a validation split may leave some
+  of them empty.
 
   Raises:
     errors.UserError: folders, cameras, episodes or labels that do not exist or do not fit together.
@@ -158,7 +188,9 @@ def open_sets(
   if not sets:
     raise errors.UserError("no data set is given")
   if step_seconds < 0:
-    raise errors.UserError(f"step_seconds is {step_seconds}, expected 0 (the data's own rate) or more")
+    raise errors.UserError(
+      f"step_seconds is {step_seconds}, expected 0 (the data's own rate) or more"
+    )
   found, tables = [], []
   for one in sets:
     one.check()
@@ -170,7 +202,14 @@ def open_sets(
     labelled = tuple(motions.manifest["cameras"]) if motions else ()
     chosen = _cameras(one, known, labelled, cameras)
     split_keep = index.select(table, split, validation_fraction)
-    keep = policy_index.select(table, split_keep, split=split, episodes=tuple(one.episodes), tasks=tuple(one.tasks), name=one.label)
+    keep = policy_index.select(
+      table,
+      split_keep,
+      split=split,
+      episodes=tuple(one.episodes),
+      tasks=tuple(one.tasks),
+      name=one.label,
+    )
     windows = policy_index.enumerate_examples(
       table,
       split_keep=split_keep,
@@ -197,39 +236,61 @@ def open_sets(
 
 def _check_one_model(sets: Sequence[PolicySet], found: Sequence[Opened]) -> None:
   """All latent motions of a run come from one model, at one offset."""
-  several = [(one.labels, opened.motions.manifest) for one, opened in zip(sets, found, strict=True) if one.labels]
+  several = [
+    (one.labels, opened.motions.manifest)
+    for one, opened in zip(sets, found, strict=True)
+    if one.labels
+  ]
   for path, manifest in several[1:]:
     first, other = several[0][1], manifest
     if other["model"]["fingerprint"] != first["model"]["fingerprint"]:
-      raise errors.UserError(f"labels {path} are of another motion model ({other['model']['path']}) than labels {several[0][0]} "
-                             f"({first['model']['path']}); extract them with one model")
+      raise errors.UserError(
+        f"labels {path} are of another motion model ({other['model']['path']}) than labels "
+        f"{several[0][0]} ({first['model']['path']}); extract them with one model"
+      )
     if other["offset_seconds"] != first["offset_seconds"]:
-      raise errors.UserError(f"labels {path} are at {other['offset_seconds']} s and labels {several[0][0]} at "
-                             f"{first['offset_seconds']} s: a policy has one latent motion; label all data sets with the same "
-                             "--config.offset_seconds of configs/extract.py")
+      raise errors.UserError(
+        f"labels {path} are at {other['offset_seconds']} s and labels {several[0][0]} at "
+        f"{first['offset_seconds']} s: a policy has one latent motion; label all data sets with "
+        "the same --config.offset_seconds of configs/extract.py"
+      )
 
 
 def reduced(actions: np.ndarray, starts: np.ndarray, stops: np.ndarray, how: str) -> np.ndarray:
-  """Actions of policy steps: float32 [n, A], each of the frames starts[i] to stops[i] (exclusive, at least one) of [frames, A]."""
+  """Actions of policy steps: float32 [n, A], each of the frames starts[i] to stops[i] (exclusive,
+  at least one) of [frames, A].
+  """
   if how == "first" or np.all(stops - starts == 1):
     return actions[starts].astype(np.float32, copy=False)
   if how == "last":
     return actions[stops - 1].astype(np.float32, copy=False)
-  padded = np.concatenate([actions, np.zeros_like(actions[:1])]).astype(np.float64)  # reduceat wants every stop inside
+  # reduceat wants every stop inside
+  padded = np.concatenate([actions, np.zeros_like(actions[:1])]).astype(np.float64)
   sums = np.add.reduceat(padded, np.stack([starts, stops], 1).ravel(), axis=0)[::2]
   return (sums / (stops - starts)[:, None]).astype(np.float32)
 
 
 class Loader:
-  """Examples -> samples of contract names, images still one array a slot (`finish` makes one array of them)."""
+  """Examples -> samples of contract names, images still one array a slot (`finish` makes one array
+  of them).
+  """
 
-  def __init__(self, layout: Layout, found: Sequence[Opened], tables: Sequence[shards.Table], language: Language):
+  def __init__(
+    self,
+    layout: Layout,
+    found: Sequence[Opened],
+    tables: Sequence[shards.Table],
+    language: Language,
+  ):
     self.layout, self.sets = layout, list(found)
     self._number = {name: i for i, name in enumerate(layout.names)}
     self._texts, self._text_of = _texts(found, tables, language)
 
-  def sample(self, which: int, example: policy_index.Example, *, size: tuple[int, int]) -> tuple[dict[str, Any], list]:
-    """({name: array without the images}, [uint8 [T, h, w, 3] or None for each slot]); images will be resized to `size`.
+  def sample(
+    self, which: int, example: policy_index.Example, *, size: tuple[int, int]
+  ) -> tuple[dict[str, Any], list]:
+    """({name: array without the images}, [uint8 [T, h, w, 3] or None for each slot]); images will
+    be resized to `size`.
 
     Raises:
       video.Unreadable: a picture or the robot's numbers are damaged.
@@ -255,7 +316,10 @@ class Loader:
         sample["state_mask"] = np.bool_(True)
     if moving:
       z, valid = opened.latents(example, times, moving, to.latent_chunk)
-      sample["latents"][valid], sample["latents_mask"][valid] = to.normaliser.latents(z[valid]), True
+      sample["latents"][valid], sample["latents_mask"][valid] = (
+        to.normaliser.latents(z[valid]),
+        True,
+      )
     return sample, images
 
   def empty(self, which: int, example: policy_index.Example) -> tuple[dict[str, Any], list]:
@@ -274,10 +338,21 @@ class Loader:
       "latents_mask": np.zeros(to.latent_chunk, bool),
     }, []
 
-  def finish(self, sample: dict[str, Any], images: list, change: Sequence[Callable], rng: np.random.Generator | None) -> dict[str, Any]:
-    """Transforms each camera's frames with draws of its own, shared by its whole history, and puts them into their slots."""
+  def finish(
+    self,
+    sample: dict[str, Any],
+    images: list,
+    change: Sequence[Callable],
+    rng: np.random.Generator | None,
+  ) -> dict[str, Any]:
+    """Transforms each camera's frames with draws of its own, shared by its whole history, and puts
+    them into their slots.
+    """
     to = self.layout
-    placed, mask = np.zeros((to.history, to.cameras, to.image_size, to.image_size, 3), np.uint8), np.zeros(to.cameras, bool)
+    placed, mask = (
+      np.zeros((to.history, to.cameras, to.image_size, to.image_size, 3), np.uint8),
+      np.zeros(to.cameras, bool),
+    )
     for slot, frames in enumerate(images):
       if frames is not None:
         for transform in change:
@@ -287,13 +362,18 @@ class Loader:
 
 
 def _texts(found: Sequence[Opened], tables: Sequence[shards.Table], language: Language):
-  """([(tokens [L, E], mask [L])], for each data set the number of each record's instruction). Only used records count.
+  """([(tokens [L, E], mask [L])], for each data set the number of each record's instruction).
 
-  An empty instruction that the table lacks is one without any token. Raises `errors.UserError` for any other.
+  Only used records count.
+
+  An empty instruction that the table lacks is one without any token. Raises `errors.UserError` for
+  any other.
   """
   shapes = sorted({(np.shape(tokens), np.shape(mask)) for tokens, mask in language.values()})
   if len(shapes) != 1 or len(shapes[0][0]) != 2 or shapes[0][0][:1] != shapes[0][1]:
-    raise errors.UserError(f"embeddings of instructions have shapes {shapes}, expected one: tokens [L, E] and mask [L]")
+    raise errors.UserError(
+      f"embeddings of instructions have shapes {shapes}, expected one: tokens [L, E] and mask [L]"
+    )
   tokens_shape, mask_shape = shapes[0]
   numbers: dict[str, int] = {}
   texts, columns = [], []
@@ -304,8 +384,13 @@ def _texts(found: Sequence[Opened], tables: Sequence[shards.Table], language: La
       text = table.tasks[tasks[i]]
       if text not in numbers:
         if text and text not in language:
-          raise errors.UserError(f"{opened.label}: the instruction {text!r} has no embedding: {errors.nearest(text, language)}")
-        tokens, mask = language.get(text, (np.zeros(tokens_shape, np.float32), np.zeros(mask_shape, bool)))
+          raise errors.UserError(
+            f"{opened.label}: the instruction {text!r} has no embedding: "
+            f"{errors.nearest(text, language)}"
+          )
+        tokens, mask = language.get(
+          text, (np.zeros(tokens_shape, np.float32), np.zeros(mask_shape, bool))
+        )
         numbers[text] = len(texts)
         texts.append((np.asarray(tokens, np.float32), np.asarray(mask, bool)))
     if len(rows):
@@ -314,25 +399,50 @@ def _texts(found: Sequence[Opened], tables: Sequence[shards.Table], language: La
   return texts, columns
 
 
-def prepare(sets: Sequence[PolicySet], layout: Layout, *, language: Language, split: str, validation_fraction: float) -> tuple[Loader, list[shards.Table]]:
+def prepare(
+  sets: Sequence[PolicySet],
+  layout: Layout,
+  *,
+  language: Language,
+  split: str,
+  validation_fraction: float,
+) -> tuple[Loader, list[shards.Table]]:
   """Opens the data sets and checks that they fit the layout. Raises `errors.UserError`."""
   layout.check()
   for one in sets:
     if one.robot and one.robot not in layout.robots:
-      raise errors.UserError(f"{one.label}: unknown robot {one.robot!r}: {errors.nearest(one.robot, layout.robots)}")
+      raise errors.UserError(
+        f"{one.label}: unknown robot {one.robot!r}: {errors.nearest(one.robot, layout.robots)}"
+      )
     if one.robot and one.robot not in layout.normaliser.robots:
-      raise errors.UserError(f"{one.label}: no statistics of robot {one.robot!r}: {errors.nearest(one.robot, layout.normaliser.robots)}")
+      raise errors.UserError(
+        f"{one.label}: no statistics of robot {one.robot!r}: "
+        f"{errors.nearest(one.robot, layout.normaliser.robots)}"
+      )
     if one.labels and (layout.latent_chunk < 1 or layout.normaliser.latent is None):
-      why = "latent_chunk is 0" if layout.latent_chunk < 1 else "no statistics of latent motion are given"
+      why = (
+        "latent_chunk is 0"
+        if layout.latent_chunk < 1
+        else "no statistics of latent motion are given"
+      )
       raise errors.UserError(f"{one.label}: has labels, but {why}")
   found, tables = open_sets(
-    sets, split=split, validation_fraction=validation_fraction, step_seconds=layout.step_seconds, cameras=layout.cameras)
+    sets,
+    split=split,
+    validation_fraction=validation_fraction,
+    step_seconds=layout.step_seconds,
+    cameras=layout.cameras,
+  )
   for one, opened in zip(sets, found, strict=True):
     manifest = shards.read_manifest(one.path)
     for key, size in zip(("action", "state"), layout.robots.get(one.robot, ()), strict=False):
       if manifest[key]["size"] != size and (key == "action" or size):
-        raise errors.UserError(f"{one.label}: {key} has size {manifest[key]['size']}, robot {one.robot!r} has {size}")
+        raise errors.UserError(
+          f"{one.label}: {key} has size {manifest[key]['size']}, robot {one.robot!r} has {size}"
+        )
     if opened.motions and opened.motions.size != layout.latent_size:
-      raise errors.UserError(f"{one.label}: labels {one.labels} have {opened.motions.size} numbers a motion, "
-                             f"the policy {layout.latent_size}")
+      raise errors.UserError(
+        f"{one.label}: labels {one.labels} have {opened.motions.size} numbers a motion, "
+        f"the policy {layout.latent_size}"
+      )
   return Loader(layout, found, tables, language), tables

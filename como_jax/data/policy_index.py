@@ -1,6 +1,8 @@
-"""Which examples a data set offers to a policy: every frame of the selected episodes that has something to predict.
+"""Which examples a data set offers to a policy: every frame of the selected episodes that has
+something to predict.
 
-Legend: m frames of a policy step, n frames of a latent motion, K chunk of actions, M chunk of latent motions.
+Legend: m frames of a policy step, n frames of a latent motion, K chunk of actions, M chunk of
+latent motions.
 """
 
 import dataclasses
@@ -24,10 +26,12 @@ class PolicySet:
     weight: share of the mixture, relative to the other entries.
     robot: whose actions and states these are; "" = video, they are not used.
     labels: folder of labels (`data.labels`) made from these shards, "" = no latent motion.
-    cameras: names that fill the camera slots in order, "" leaves a slot empty; () = the first ones of the data set.
-    views: "together" (one example a frame, a camera in each slot; the latent motion is that of the first slot that is
-      labelled) or "each" (every camera is an example of its own, in slot 0).
-    episodes: (first, last), last excluded: a range of the episodes of each task, see `select`; () = all.
+    cameras: names that fill the camera slots in order, "" leaves a slot empty; () = the first ones
+      of the data set.
+    views: "together" (one example a frame, a camera in each slot; the latent motion is that of the
+      first slot that is labelled) or "each" (every camera is an example of its own, in slot 0).
+    episodes: (first, last), last excluded: a range of the episodes of each task, see `select`; () =
+      all.
     tasks: instructions of the episodes to use; () = all.
     name: for messages, the folder's name by default.
   """
@@ -47,17 +51,31 @@ class PolicySet:
     return self.name or os.path.basename(os.path.normpath(self.path))
 
   def check(self) -> "PolicySet":
-    """Raises `errors.UserError` for a value out of range, or when nothing could be learnt from the entry."""
+    """Raises `errors.UserError` for a value out of range, or when nothing could be learnt from the
+    entry.
+    """
     if not self.weight > 0:
-      raise errors.UserError(f"data set {self.label}: weight is {self.weight}, expected more than 0")
+      raise errors.UserError(
+        f"data set {self.label}: weight is {self.weight}, expected more than 0"
+      )
     if self.views not in VIEWS:
-      raise errors.UserError(f"data set {self.label}: unknown views {self.views!r}: {errors.nearest(self.views, VIEWS)}")
+      raise errors.UserError(
+        f"data set {self.label}: unknown views {self.views!r}: {errors.nearest(self.views, VIEWS)}"
+      )
     if not self.robot and not self.labels:
-      raise errors.UserError(f"data set {self.label}: neither a robot nor labels are given, so there is nothing to learn from it")
+      raise errors.UserError(
+        f"data set {self.label}: neither a robot nor labels are given, so there is nothing to "
+        "learn from it"
+      )
     if self.episodes:
-      whole = len(self.episodes) == 2 and all(isinstance(i, (int, np.integer)) for i in self.episodes)
+      whole = len(self.episodes) == 2 and all(
+        isinstance(i, (int, np.integer)) for i in self.episodes
+      )
       if not whole or not 0 <= self.episodes[0] < self.episodes[1]:
-        raise errors.UserError(f"data set {self.label}: episodes are {tuple(self.episodes)}, expected (first, last) with 0 <= first < last")
+        raise errors.UserError(
+          f"data set {self.label}: episodes are {tuple(self.episodes)}, expected (first, last) "
+          "with 0 <= first < last"
+        )
     return self
 
 
@@ -93,10 +111,14 @@ class Examples:
       raise IndexError(i)
     group = int(np.searchsorted(self.end, i, side="right"))
     before = int(self.end[group - 1]) if group else 0
-    return Example(int(self.segment[group]), int(self.camera[group]), int(self.first[group]) + int(i) - before)
+    return Example(
+      int(self.segment[group]), int(self.camera[group]), int(self.first[group]) + int(i) - before
+    )
 
   def runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(segment, first, last (excluded)) int64 [n] of the frames that are examples, in order, each once whatever its cameras."""
+    """(segment, first, last (excluded)) int64 [n] of the frames that are examples, in order, each
+    once whatever its cameras.
+    """
     last = self.first + np.diff(self.end, prepend=0)
     order = np.lexsort((last, self.first, self.segment))
     columns = np.stack([self.segment, self.first, last])[:, order].astype(np.int64)
@@ -109,11 +131,15 @@ class Examples:
     before = np.cumsum(self.segments.count) - self.segments.count
     segment, first, last = self.runs()
     begins = before[of] + begin  # of each row, among the frames of all segments one after the other
-    low, high = (np.searchsorted(begins, before[segment] + frame, side="right") for frame in (first, last - 1))
+    low, high = (
+      np.searchsorted(begins, before[segment] + frame, side="right") for frame in (first, last - 1)
+    )
     return np.unique(rows[shards.spread(low - 1, high)])
 
 
-def chunk_edges(times: FrameTimes, t: int, step_seconds: float, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+def chunk_edges(
+  times: FrameTimes, t: int, step_seconds: float, chunk: int
+) -> tuple[np.ndarray, np.ndarray]:
   """Where the elements of a chunk of actions begin and end.
 
   Args:
@@ -123,32 +149,46 @@ def chunk_edges(times: FrameTimes, t: int, step_seconds: float, chunk: int) -> t
     chunk: K.
 
   Returns:
-    (edges int64 [K+1]: element k covers the frames edges[k] to edges[k + 1] (exclusive); valid bool [K]: it begins in the segment).
+    (edges int64 [K+1]: element k covers the frames edges[k] to edges[k + 1] (exclusive); valid bool
+    [K]: it begins in the segment).
   """
   if step_seconds == 0:
     edges = t + np.arange(chunk + 1)
     return np.minimum(edges, times.count), edges[:-1] < times.count
   later, near = times.partners(np.full(chunk, t), step_seconds, steps=np.arange(1, chunk + 1))
-  beyond = times.at(t) + np.arange(1, chunk + 1) * step_seconds > times.at(times.count - 1) + times.interval / 2
+  beyond = (
+    times.at(t) + np.arange(1, chunk + 1) * step_seconds
+    > times.at(times.count - 1) + times.interval / 2
+  )
   edges = np.concatenate([[t], np.where(beyond, times.count, later)])
   return edges, np.concatenate([[True], (near & ~beyond)[:-1]]) & (np.diff(edges) > 0)
 
 
 def history_frames(times: FrameTimes, t: int, step_seconds: float, history: int) -> np.ndarray:
-  """Frames [history] that end with t, `step_seconds` apart (0 = one frame); before the segment's first frame that one is repeated."""
+  """Frames [history] that end with t, `step_seconds` apart (0 = one frame); before the segment's
+  first frame that one is repeated.
+  """
   back = np.arange(history)[::-1]
   if step_seconds == 0:
     return np.maximum(t - back, 0)
   return np.minimum(times.nearest(times.at(t) - back * step_seconds)[0], t)
 
 
-def select(table: shards.Table, keep: np.ndarray, *, split: str, episodes: tuple[int, ...] = (), tasks: tuple[str, ...] = (),
-           name: str = "data set") -> np.ndarray:
+def select(
+  table: shards.Table,
+  keep: np.ndarray,
+  *,
+  split: str,
+  episodes: tuple[int, ...] = (),
+  tasks: tuple[str, ...] = (),
+  name: str = "data set",
+) -> np.ndarray:
   """Bool [records]: the records of a split, of some tasks, of a range of episodes within each task.
 
-  The validation episodes are set aside first; the range counts the others of a task in their order of first appearance
-  (split "all": all of them). Episodes of one group (the same motion in several scenes) count as one. Entries with
-  different ranges of one data set so share their validation episodes, which no range reaches and no range narrows.
+  The validation episodes are set aside first; the range counts the others of a task in their order
+  of first appearance (split "all": all of them). Episodes of one group (the same motion in several
+  scenes) count as one. Entries with different ranges of one data set so share their validation
+  episodes, which no range reaches and no range narrows.
 
   Args:
     keep: bool [records], those of the split, see `index.select`.
@@ -160,14 +200,19 @@ def select(table: shards.Table, keep: np.ndarray, *, split: str, episodes: tuple
   """
   for task in tasks:
     if task not in table.tasks:
-      raise errors.UserError(f"{name}: no episode has the instruction {task!r}: {errors.nearest(task, table.tasks)}")
+      raise errors.UserError(
+        f"{name}: no episode has the instruction {task!r}: {errors.nearest(task, table.tasks)}"
+      )
   if tasks:
     keep = keep & np.isin(np.array(table.tasks, object), tasks)[table.task]
   if not episodes or split == "validation":
     return keep
   rows = np.flatnonzero(keep)
   _, key = np.unique(table.split_key[rows], return_inverse=True)
-  pairs, appears, pair = np.unique(table.task[rows] * np.int64(len(rows)) + key, return_index=True, return_inverse=True)  # sorted by task
+  # sorted by task
+  pairs, appears, pair = np.unique(
+    table.task[rows] * np.int64(len(rows)) + key, return_index=True, return_inverse=True
+  )
   task = pairs // max(1, len(rows))
   number = np.zeros(len(pairs), np.int64)
   number[np.lexsort((appears, task))] = np.arange(len(pairs)) - np.searchsorted(task, task)
@@ -215,22 +260,44 @@ def enumerate_examples(
   ends = np.concatenate([begins[1:], [len(segment)]])[: len(begins)] - 1
   segment, first, last = segment[begins], first[begins], last[ends]
   ids = np.array([-1]) if views == "together" else np.asarray(cameras, np.int64)
-  order = np.lexsort((np.tile(first, len(ids)), np.repeat(ids, len(first)), np.tile(segment, len(ids))))
-  return Examples(segments, np.tile(segment, len(ids))[order], np.repeat(ids, len(first))[order], np.tile(first, len(ids))[order],
-                  np.cumsum(np.tile(last - first, len(ids))[order]))
+  order = np.lexsort(
+    (np.tile(first, len(ids)), np.repeat(ids, len(first)), np.tile(segment, len(ids)))
+  )
+  return Examples(
+    segments,
+    np.tile(segment, len(ids))[order],
+    np.repeat(ids, len(first))[order],
+    np.tile(first, len(ids))[order],
+    np.cumsum(np.tile(last - first, len(ids))[order]),
+  )
 
 
-def _moving(segments: shards.Segments, segment: np.ndarray, first: np.ndarray, last: np.ndarray, whole: np.ndarray,
-            offset_seconds: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Ranges of frames [n] of segments, in order, but for the `whole` ones cut to the frames that have a partner `offset_seconds` later."""
+def _moving(
+  segments: shards.Segments,
+  segment: np.ndarray,
+  first: np.ndarray,
+  last: np.ndarray,
+  whole: np.ndarray,
+  offset_seconds: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Ranges of frames [n] of segments, in order, but for the `whole` ones cut to the frames that
+  have a partner `offset_seconds` later.
+  """
   before = np.cumsum(segments.count) - segments.count
   of, start, count, _ = index.runs(segments, frames=2, offset=offset_seconds)
-  start = before[of] + start  # among the frames of all segments one after the other, which no range crosses
+  # among the frames of all segments one after the other, which no range crosses
+  start = before[of] + start
   low = np.where(whole, 0, np.searchsorted(start + count, before[segment] + first, side="right"))
   high = np.where(whole, 1, np.searchsorted(start, before[segment] + last, side="left"))
   times, run = np.maximum(high - low, 0), shards.spread(low, high)
-  segment, first, last, whole = (np.repeat(column, times) for column in (segment, first, last, whole))
+  segment, first, last, whole = (
+    np.repeat(column, times) for column in (segment, first, last, whole)
+  )
   if not len(start):
     return segment, first, last
   start, stop = start[run] - before[segment], (start + count)[run] - before[segment]
-  return segment, np.where(whole, first, np.maximum(first, start)), np.where(whole, last, np.minimum(last, stop))
+  return (
+    segment,
+    np.where(whole, first, np.maximum(first, start)),
+    np.where(whole, last, np.minimum(last, stop)),
+  )

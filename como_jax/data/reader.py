@@ -1,4 +1,6 @@
-"""Reads segments of shards: pictures, numbers and times by frame number, whichever clips they lie in."""
+"""Reads segments of shards: pictures, numbers and times by frame number, whichever clips they lie
+in.
+"""
 
 import collections
 import functools
@@ -80,7 +82,9 @@ class SegmentReader:
     return self._times(segment)
 
   def _read_times(self, segment: int) -> FrameTimes:
-    return FrameTimes.of(np.concatenate([self.clip_times(row) for row in self.segments.rows(segment)]))
+    return FrameTimes.of(
+      np.concatenate([self.clip_times(row) for row in self.segments.rows(segment)])
+    )
 
   def clip_times(self, row: int) -> np.ndarray:
     """Seconds of the frames of a clip, by its row in the table."""
@@ -90,11 +94,14 @@ class SegmentReader:
       return self.segments.table.times(row).at(np.arange(self.segments.table.length[row]))
     return seconds
 
-  def images(self, segment: int, camera: str, frames: Sequence[int], *, to: tuple[int, int] = (0, 0)) -> np.ndarray:
+  def images(
+    self, segment: int, camera: str, frames: Sequence[int], *, to: tuple[int, int] = (0, 0)
+  ) -> np.ndarray:
     """Frames by number within the segment, uint8 [n, H, W, 3].
 
     Args:
-      to: height and width that the caller resizes them to: a JPEG may then be decoded smaller, see `frame_codec.reduction`. (0, 0) = none.
+      to: height and width that the caller resizes them to: a JPEG may then be decoded smaller, see
+        `frame_codec.reduction`. (0, 0) = none.
 
     Raises:
       video.Unreadable: a frame is damaged; the text names file and clip.
@@ -104,7 +111,9 @@ class SegmentReader:
     self.read_into(segment, camera, frames, list(out), by=by)
     return out
 
-  def frame_size(self, segment: int, camera: str, frames: Sequence[int], *, to: tuple[int, int]) -> tuple[tuple[int, int], int]:
+  def frame_size(
+    self, segment: int, camera: str, frames: Sequence[int], *, to: tuple[int, int]
+  ) -> tuple[tuple[int, int], int]:
     """((height, width) of stored frames, how many times smaller they may be decoded)."""
     row, _ = self.segments.locate(segment, int(frames[0]) if len(frames) else 0)
     shard, clip = self.segments.place(row)
@@ -112,8 +121,19 @@ class SegmentReader:
     size = file.size(clip, camera)
     return size, frame_codec.reduction(file.codec(camera), size, to)
 
-  def read_into(self, segment: int, camera: str, frames: Sequence[int], out: Sequence[np.ndarray], *, by: int = 1) -> None:
-    """Frames by number within the segment into n arrays [H / by, W / by, 3]. Raises `video.Unreadable`."""
+  def read_into(
+    self,
+    segment: int,
+    camera: str,
+    frames: Sequence[int],
+    out: Sequence[np.ndarray],
+    *,
+    by: int = 1,
+  ) -> None:
+    """Frames by number within the segment into n arrays [H / by, W / by, 3].
+
+    Raises `video.Unreadable`.
+    """
     places = [self.segments.locate(segment, int(frame)) for frame in frames]
     for row in dict.fromkeys(row for row, _ in places):
       here = [i for i, place in enumerate(places) if place[0] == row]
@@ -127,7 +147,9 @@ class SegmentReader:
         raise video.Unreadable(f"{file.path} clip {clip} camera {camera!r}: {error}") from error
 
   def numbers(self, segment: int, name: str, first: int, last: int) -> np.ndarray | None:
-    """An array of frames first to last (exclusive, cut to the segment), [n, D] or [n]; None when the episode has none."""
+    """An array of frames first to last (exclusive, cut to the segment), [n, D] or [n]; None when
+    the episode has none.
+    """
     first, last = max(0, first), min(last, self.segments.length(segment))
     parts = []
     for row in self.segments.rows(segment):

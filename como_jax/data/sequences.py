@@ -1,7 +1,8 @@
 """Every frame of every segment once, in order: the walk that labels are made on.
 
-A sequence is one camera of one segment (`data.shards`): its clips are joined, so the two frames of a pair may lie in different clips, and
-never on two sides of a cut or a gap. The second frame of a pair is the partner of the first (`data.times`).
+A sequence is one camera of one segment (`data.shards`): its clips are joined, so the two frames of
+a pair may lie in different clips, and never on two sides of a cut or a gap. The second frame of a
+pair is the partner of the first (`data.times`).
 
 Legend: T frames of a segment, S side of a picture.
 """
@@ -24,7 +25,8 @@ class Pairs:
     second: int64 [T], the partner of frame t.
     valid: bool [T], whether there is one.
     difference: float32 [T], seconds from frame t to its partner, 0 where there is none.
-    left_out: frames without a partner although the segment goes on for long enough: no frame is near enough to the wanted time.
+    left_out: frames without a partner although the segment goes on for long enough: no frame is
+      near enough to the wanted time.
     at_end: frames without a partner because the segment ends.
   """
 
@@ -83,10 +85,18 @@ class Plan:
     table, first = self.segments.table, self.segments.first_row
     mine = np.flatnonzero(table.shard[first] == shard)
     mine = mine[np.argsort(table.clip[first[mine]], kind="stable")]
-    return [Sequence(int(s), camera, self.segments.length(s)) for s in mine for camera in self.cameras]
+    return [
+      Sequence(int(s), camera, self.segments.length(s)) for s in mine for camera in self.cameras
+    ]
 
 
-def plan(table: shards.Table, *, offset_seconds: float, cameras: abc.Sequence[str] = (), name: str = "data set") -> Plan:
+def plan(
+  table: shards.Table,
+  *,
+  offset_seconds: float,
+  cameras: abc.Sequence[str] = (),
+  name: str = "data set",
+) -> Plan:
   """Plans the walk over a whole data set.
 
   Args:
@@ -96,29 +106,41 @@ def plan(table: shards.Table, *, offset_seconds: float, cameras: abc.Sequence[st
     name: of the data set in messages.
 
   Raises:
-    errors.UserError: an unknown camera, a bad offset, an episode that lies in several shards, or no pair of frames at all.
+    errors.UserError: an unknown camera, a bad offset, an episode that lies in several shards, or no
+      pair of frames at all.
   """
   names = tuple(table.cameras[i] for i in index.camera_ids(table, tuple(cameras), name=name))
   times.check_offset(offset_seconds, name)
   a, b = np.arange(len(table) - 1), np.arange(1, len(table))
   torn = b[(table.episode[a] == table.episode[b]) & (table.shard[a] != table.shard[b])]
   if len(torn):
-    raise errors.UserError(f"{name}: episode {table.episodes[table.episode[torn[0]]]!r} lies in several shards, expected all of it in one: "
-                           "ingest it again")
+    raise errors.UserError(
+      f"{name}: episode {table.episodes[table.episode[torn[0]]]!r} lies in several shards, "
+      "expected all of it in one: ingest it again"
+    )
   order = np.lexsort((table.clip, table.shard))
   begins = np.searchsorted(table.shard[order], table.shard[order])  # of each row's shard
   if (table.clip[order] != np.arange(len(table)) - begins).any():
-    raise errors.UserError(f"{name}: {shards.RECORDS} does not list every clip of its shards: ingest it again")
+    raise errors.UserError(
+      f"{name}: {shards.RECORDS} does not list every clip of its shards: ingest it again"
+    )
   segments = shards.segments(table)
   if not len(index.runs(segments, frames=2, offset=offset_seconds)[0]):
     longest = int(segments.count.argmax())
     interval = float(table.interval[segments.first_row[longest]])
     rate = f" at {1 / interval:.6g} frames a second" if interval else ""
-    raise errors.UserError(f"{name}: no pair of frames is {offset_seconds} s apart: the longest segment has {segments.count[longest]} frames"
-                           f"{rate}. Set config.offset_seconds to a multiple of the frames' interval that fits")
+    raise errors.UserError(
+      f"{name}: no pair of frames is {offset_seconds} s apart: the longest segment has "
+      f"{segments.count[longest]} frames{rate}. Set config.offset_seconds to a multiple of the "
+      "frames' interval that fits"
+    )
   varying = np.flatnonzero(~segments.uniform)
-  rows = np.array([row for s in varying for row in segments.rows(s) if not table.uniform[row]], np.int64)
-  found = Plan(segments, names, float(offset_seconds), table.explicit_times(rows) if len(rows) else {}, 0)
+  rows = np.array(
+    [row for s in varying for row in segments.rows(s) if not table.uniform[row]], np.int64
+  )
+  found = Plan(
+    segments, names, float(offset_seconds), table.explicit_times(rows) if len(rows) else {}, 0
+  )
   reach = index.frames_apart(table, offset_seconds, segments.first_row[segments.uniform])
   for s in varying:
     pairs = found.pairs(s)
@@ -128,7 +150,9 @@ def plan(table: shards.Table, *, offset_seconds: float, cameras: abc.Sequence[st
 
 @dataclasses.dataclass
 class _LoadClip:
-  """Number of a clip in the walk -> its frames; damage is a result here, not an exception, so that the walk goes on."""
+  """Number of a clip in the walk -> its frames; damage is a result here, not an exception, so that
+  the walk goes on.
+  """
 
   reader: reader.SegmentReader
   cameras: tuple[str, ...]
@@ -136,17 +160,27 @@ class _LoadClip:
   resize: transforms.Resize
 
   def __call__(self, i: int) -> dict[str, np.ndarray]:
-    """{"frames": uint8 [T of the clip, S, S, 3], "readable": bool [T], "damage": what cannot be read, "" when all can}."""
+    """{"frames": uint8 [T of the clip, S, S, 3], "readable": bool [T], "damage": what cannot be
+    read, "" when all can}.
+    """
     segment, camera, row = self.places[int(i)]
     segments, camera = self.reader.segments, self.cameras[camera]
     count = int(segments.table.length[row])
     frames = segments.begin(segment, row) + np.arange(count)
     try:
-      return {"frames": self._read(segment, camera, frames), "readable": np.ones(count, bool), "damage": np.str_("")}
+      return {
+        "frames": self._read(segment, camera, frames),
+        "readable": np.ones(count, bool),
+        "damage": np.str_(""),
+      }
     except video.Unreadable as error:
       damage = str(error).replace("\n", " ")
-    found, readable = np.zeros((count, self.resize.size, self.resize.size, 3), np.uint8), np.zeros(count, bool)
-    for t in range(count if self._opens(segment, camera, frames) else 0):  # frames beside a damaged one are not lost
+    found, readable = (
+      np.zeros((count, self.resize.size, self.resize.size, 3), np.uint8),
+      np.zeros(count, bool),
+    )
+    # frames beside a damaged one are not lost
+    for t in range(count if self._opens(segment, camera, frames) else 0):
       try:
         found[t], readable[t] = self._read(segment, camera, frames[t : t + 1])[0], True
       except video.Unreadable:
@@ -188,13 +222,21 @@ def walk(
     prefetch: clips prepared ahead.
 
   Returns:
-    For each clip {"frames": uint8 [T, S, S, 3], "readable": bool [T] (False: a black frame stands in), "damage": text, "" when the
-    clip is whole}.
+    For each clip {"frames": uint8 [T, S, S, 3], "readable": bool [T] (False: a black frame stands
+    in), "damage": text, "" when the clip is whole}.
   """
   number = {camera: i for i, camera in enumerate(plan.cameras)}
-  places = [(one.segment, number[one.camera], row) for one in sequences for row in plan.segments.rows(one.segment)]
-  load = _LoadClip(reader.SegmentReader(path, plan.segments), plan.cameras, np.array(places, np.int64).reshape(-1, 3),
-                   transforms.Resize(image_size))
+  places = [
+    (one.segment, number[one.camera], row)
+    for one in sequences
+    for row in plan.segments.rows(one.segment)
+  ]
+  load = _LoadClip(
+    reader.SegmentReader(path, plan.segments),
+    plan.cameras,
+    np.array(places, np.int64).reshape(-1, 3),
+    transforms.Resize(image_size),
+  )
 
   def make(step: int) -> grain.MapDataset:
     return grain.MapDataset.range(step, len(places)).map(load)

@@ -1,10 +1,13 @@
-"""One shard: encoded frames, numbers and an index in one file, written once and read by byte ranges.
+"""One shard: encoded frames, numbers and an index in one file, written once and read by byte
+ranges.
 
-  magic, version | frames, clip by clip and camera by camera | numbers, column by column | index | place of the index
+  magic, version | frames, clip by clip and camera by camera | numbers, column by column | index |
+  place of the index
 
-The index is one safetensors block, read in one range when the shard is opened. It gives the place, size and xxh64 checksum of every blob
-of frames and of every array, and what was measured of each frame, so reading a frame reads its own bytes and nothing else. Checksums are
-verified on every read. Files of labels have the same form, without frames.
+The index is one safetensors block, read in one range when the shard is opened. It gives the place,
+size and xxh64 checksum of every blob of frames and of every array, and what was measured of each
+frame, so reading a frame reads its own bytes and nothing else. Checksums are verified on every
+read. Files of labels have the same form, without frames.
 
 Legend: C clips of a shard, F their frames together, B blobs of a camera, D numbers of a row.
 """
@@ -74,7 +77,7 @@ class Writer:
   """Writes one shard; bytes depend on the clips only. `close` returns where the index is."""
 
   def __init__(self, path: str):
-    self._file = open(path, "wb")
+    self._file = open(path, "wb")  # noqa: SIM115  `close` closes it
     self._file.write(_HEAD.pack(MAGIC, VERSION))
     self._clips: list[Clip] = []  # without their frames
     self._cameras: dict[str, dict[str, list]] = {}
@@ -84,7 +87,9 @@ class Writer:
     if self._clips and set(clip.frames) != set(self._cameras):
       raise ValueError(f"cameras {sorted(clip.frames)} in a shard of {sorted(self._cameras)}")
     for name, frames in clip.frames.items():
-      column = self._cameras.setdefault(name, {key: [] for key in ("codec", "offset", "height", "width", "size", "checksum")})
+      column = self._cameras.setdefault(
+        name, {key: [] for key in ("codec", "offset", "height", "width", "size", "checksum")}
+      )
       column["codec"].append(frames.codec)
       column["offset"].append(self._file.tell())
       column["height"].append(frames.height)
@@ -105,15 +110,24 @@ class Writer:
       if len(codecs) != 1:
         raise ValueError(f"codecs {sorted(codecs)} in one shard")
       text[f"codec/{name}"] = codecs.pop()
-      kinds = {"offset": np.uint64, "height": np.int32, "width": np.int32, "size": np.uint32, "checksum": np.uint64}
+      kinds = {
+        "offset": np.uint64,
+        "height": np.int32,
+        "width": np.int32,
+        "size": np.uint32,
+        "checksum": np.uint64,
+      }
       index |= {f"{key}/{name}": np.array(values, kinds[key]) for key, values in column.items()}
     for name in sorted({name for clip in clips for name in clip.arrays}):
       index |= self._write_array(name, [clip.arrays.get(name) for clip in clips], text)
     for name in sorted({name for clip in clips for name in clip.frame_facts}):
       index[f"frame/{name}"] = np.concatenate([clip.frame_facts[name] for clip in clips])
     for name in sorted({name for clip in clips for name in clip.statistics}):
-      index[f"statistics/{name}"] = np.concatenate([clip.statistics[name] for clip in clips if name in clip.statistics], axis=1)
-    data = safetensors.numpy.save(index, {_TEXT: json.dumps(text, sort_keys=True)})  # one entry: the library orders several by chance
+      index[f"statistics/{name}"] = np.concatenate(
+        [clip.statistics[name] for clip in clips if name in clip.statistics], axis=1
+      )
+    # one entry: the library orders several by chance
+    data = safetensors.numpy.save(index, {_TEXT: json.dumps(text, sort_keys=True)})
     offset = self._file.tell()
     offset += self._file.write(b"\0" * (-offset % 8))
     self._file.write(data)
@@ -124,21 +138,29 @@ class Writer:
     self._file.close()
     return {"index_offset": offset, "index_size": len(data), "index_xxh64": f"{checksum:016x}"}
 
-  def _write_array(self, name: str, arrays: list[np.ndarray | None], text: dict[str, str]) -> dict[str, np.ndarray]:
+  def _write_array(
+    self, name: str, arrays: list[np.ndarray | None], text: dict[str, str]
+  ) -> dict[str, np.ndarray]:
     """One column of numbers; width 0 where a clip has none."""
     dtypes = {array.dtype.newbyteorder("<") for array in arrays if array is not None}
     if len(dtypes) != 1 or next(iter(dtypes)).kind not in "biuf":
-      raise TypeError(f"array {name!r} has dtypes {sorted(map(str, dtypes))}, expected one kind of numbers")
+      raise TypeError(
+        f"array {name!r} has dtypes {sorted(map(str, dtypes))}, expected one kind of numbers"
+      )
     dtype = text[f"dtype/{name}"] = next(iter(dtypes)).str
     offsets, widths, checksums = [], [], []
     for array in arrays:
       data = b"" if array is None else np.ascontiguousarray(array, dtype).tobytes()
       offsets.append(self._file.tell())
-      widths.append(0 if array is None else -1 if array.ndim == 1 else array.shape[1])  # -1: rows are single numbers
+      # -1: rows are single numbers
+      widths.append(0 if array is None else -1 if array.ndim == 1 else array.shape[1])
       checksums.append(xxhash.xxh64_intdigest(data))
       self._file.write(data)
-    return {f"array_offset/{name}": np.array(offsets, np.uint64), f"array_width/{name}": np.array(widths, np.int32),
-            f"array_checksum/{name}": np.array(checksums, np.uint64)}
+    return {
+      f"array_offset/{name}": np.array(offsets, np.uint64),
+      f"array_width/{name}": np.array(widths, np.int32),
+      f"array_checksum/{name}": np.array(checksums, np.uint64),
+    }
 
 
 class ShardFile:
@@ -163,22 +185,30 @@ class ShardFile:
     """
     self.path = path
     try:
-      self._file = open(path, "rb", buffering=0)
+      self._file = open(path, "rb", buffering=0)  # noqa: SIM115  `close` closes it
       head = self._pread(0, _HEAD.size)
       magic, version = _HEAD.unpack(head) if len(head) == _HEAD.size else (b"", 0)
       if magic != MAGIC:
         raise video.Unreadable(f"{path} is not a shard (wrong magic bytes)")
       if version != VERSION:
-        raise errors.UserError(f"{path} has version {version}, this program reads version {VERSION}")
+        raise errors.UserError(
+          f"{path} has version {version}, this program reads version {VERSION}"
+        )
       size = os.fstat(self._file.fileno()).st_size
       if entry is None:
         offset, length, checksum, magic = _TAIL.unpack(self._pread(size - _TAIL.size, _TAIL.size))
         if magic != MAGIC:
           raise video.Unreadable(f"{path} is cut short (its end is missing)")
       else:
-        offset, length, checksum = int(entry["index_offset"]), int(entry["index_size"]), int(entry["index_xxh64"], 16)
+        offset, length, checksum = (
+          int(entry["index_offset"]),
+          int(entry["index_size"]),
+          int(entry["index_xxh64"], 16),
+        )
       if offset + length > size:
-        raise video.Unreadable(f"{path} is cut short: {size} bytes, its index ends at {offset + length}")
+        raise video.Unreadable(
+          f"{path} is cut short: {size} bytes, its index ends at {offset + length}"
+        )
       self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
       data = memoryview(self._map)[offset : offset + length]
       self.bytes_read = length
@@ -191,7 +221,9 @@ class ShardFile:
       raise video.Unreadable(f"{path}: {error}") from error
     lengths = self.index["length"].astype(np.int64)
     self._first_frame = np.concatenate([[0], np.cumsum(lengths)])
-    self._first_blob = {codec: np.concatenate([[0], np.cumsum(-(-lengths // per))]) for codec, per in CODECS.items()}
+    self._first_blob = {
+      codec: np.concatenate([[0], np.cumsum(-(-lengths // per))]) for codec, per in CODECS.items()
+    }
 
   def __len__(self) -> int:
     """Number of clips."""
@@ -216,7 +248,10 @@ class ShardFile:
     return int(self.index[f"height/{camera}"][clip]), int(self.index[f"width/{camera}"][clip])
 
   def blobs(self, clip: int, camera: str, numbers: Sequence[int]) -> dict[int, bytes]:
-    """Encoded blobs of a clip by number; neighbors are read in one range. Raises `video.Unreadable`."""
+    """Encoded blobs of a clip by number; neighbors are read in one range.
+
+    Raises `video.Unreadable`.
+    """
     sizes, checksums = self.index[f"size/{camera}"], self.index[f"checksum/{camera}"]
     firsts = self._first_blob[self.codec(camera)]
     base, count = int(firsts[clip]), int(firsts[clip + 1] - firsts[clip])
@@ -231,7 +266,10 @@ class ShardFile:
       for number, length in zip(run, lengths, strict=True):
         blob = data[inside : inside + length] if len(lengths) > 1 else data
         if xxhash.xxh64_intdigest(blob) != checksums[base + number]:
-          raise video.Unreadable(f"{self.path} clip {clip} camera {camera!r}: the checksum of blob {number} differs (damaged)")
+          raise video.Unreadable(
+            f"{self.path} clip {clip} camera {camera!r}: the checksum of blob {number} differs "
+            "(damaged)"
+          )
         found[number] = blob
         inside += length
     return found
@@ -243,7 +281,9 @@ class ShardFile:
       return None
     shape = (self.length(clip),) if width < 0 else (self.length(clip), width)
     dtype = np.dtype(self.text[f"dtype/{name}"])
-    data = self._pread(int(self.index[f"array_offset/{name}"][clip]), int(np.prod(shape)) * dtype.itemsize)
+    data = self._pread(
+      int(self.index[f"array_offset/{name}"][clip]), int(np.prod(shape)) * dtype.itemsize
+    )
     self.bytes_read += len(data)
     if xxhash.xxh64_intdigest(data) != self.index[f"array_checksum/{name}"][clip]:
       raise video.Unreadable(f"{self.path} clip {clip}: the checksum of {name!r} differs (damaged)")
@@ -256,7 +296,9 @@ class ShardFile:
   def statistics(self, name: str) -> list[np.ndarray]:
     """The summaries [S, D] of an array, of each clip that has it."""
     widths = self.index[f"array_width/{name}"]
-    return np.split(self.index[f"statistics/{name}"], np.cumsum(np.abs(widths[widths != 0]))[:-1], axis=1)
+    return np.split(
+      self.index[f"statistics/{name}"], np.cumsum(np.abs(widths[widths != 0]))[:-1], axis=1
+    )
 
   def _pread(self, offset: int, size: int) -> bytes:
     try:
@@ -281,7 +323,16 @@ def _parse(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   (size,) = struct.unpack_from("<Q", data)
   header = json.loads(bytes(data[8 : 8 + size]))
   text = json.loads(header.pop("__metadata__")[_TEXT])
-  dtypes = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4", "U8": "u1", "BOOL": "?"}
+  dtypes = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "I64": "<i8",
+    "I32": "<i4",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U8": "u1",
+    "BOOL": "?",
+  }
   body = data[8 + size :]
   arrays = {}
   for name, spec in header.items():

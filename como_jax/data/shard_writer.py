@@ -1,7 +1,7 @@
 """One unit of ingest: consecutive episodes of a source -> one shard file and its sidecar.
 
-Runs in worker processes. An episode is encoded as a whole before a byte of it reaches the shard, so that one that turns
-out to be damaged at its last frame leaves nothing behind.
+Runs in worker processes. An episode is encoded as a whole before a byte of it reaches the shard, so
+that one that turns out to be damaged at its last frame leaves nothing behind.
 """
 
 import dataclasses
@@ -19,8 +19,9 @@ from como_jax.data import episode_encoder, shard_file, shards, sources, video
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-  """Episodes first to last (exclusive) of the source for one shard; `bad` and `deaths` remember episodes that killed a
-  worker."""
+  """Episodes first to last (exclusive) of the source for one shard; `bad` and `deaths` remember
+  episodes that killed a worker.
+  """
 
   shard: int
   first: int
@@ -31,7 +32,9 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-  """Reported by workers: the episode at hand, frames written since the last report, whether the episode is finished."""
+  """Reported by workers: the episode at hand, frames written since the last report, whether the
+  episode is finished.
+  """
 
   episode: int
   frames: int = 0
@@ -58,13 +61,17 @@ class WriteShard:
         if i in unit.bad:
           raise video.Unreadable(unit.bad[i])
         raw = self.source[i]
-        encoded = episode_encoder.encode(raw, self.settings, lambda frames, i=i: report(Progress(i, frames)))
+        encoded = episode_encoder.encode(
+          raw, self.settings, lambda frames, i=i: report(Progress(i, frames))
+        )
       except errors.UserError:
         raise
       except Exception as error:  # no file may stop the rest
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE):
           raise
-        reason = str(error) if isinstance(error, video.Unreadable) else f"{type(error).__name__}: {error}"
+        reason = (
+          str(error) if isinstance(error, video.Unreadable) else f"{type(error).__name__}: {error}"
+        )
         quarantine.append({"name": name, "reason": reason.replace("\n", " ")})
         report(Progress(i, done=True))
         continue
@@ -75,9 +82,18 @@ class WriteShard:
           rows.append({**row, **_identity(raw), "shard": unit.shard, "clip": len(rows)})
       for reason, frames in encoded.counts.items():
         counts[reason] = counts.get(reason, 0) + frames
-      notes.extend({"name": name, "note": note} for note in dict.fromkeys([*raw.notes, *encoded.notes]))
+      notes.extend(
+        {"name": name, "note": note} for note in dict.fromkeys([*raw.notes, *encoded.notes])
+      )
       report(Progress(i, done=True))
-    sidecar = {"shard": unit.shard, "rows": rows, "quarantine": quarantine, "notes": notes, "frames": counts, "file": None}
+    sidecar = {
+      "shard": unit.shard,
+      "rows": rows,
+      "quarantine": quarantine,
+      "notes": notes,
+      "frames": counts,
+      "file": None,
+    }
     if writer is not None:
       place = writer.close()
       sidecar |= {"file": os.path.basename(final), "xxh64": shards.file_hash(temporary), **place}
@@ -88,7 +104,8 @@ class WriteShard:
 
 def _identity(raw) -> dict[str, Any]:
   """Columns of a row that are those of its episode."""
-  key = xxhash.xxh64_intdigest((raw.group or raw.episode).encode()) >> 1  # fits a signed 64-bit column
+  # fits a signed 64-bit column
+  key = xxhash.xxh64_intdigest((raw.group or raw.episode).encode()) >> 1
   return {"episode": raw.episode, "group": raw.group, "split_key": key}
 
 
@@ -108,7 +125,7 @@ def write_json(path: str, value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-  """numpy's numbers as JSON ones."""
+  """Numpy's numbers as JSON ones."""
   if isinstance(value, np.generic):
     return value.item()
   if isinstance(value, np.ndarray):

@@ -1,6 +1,8 @@
-"""A folder of shards: its manifest, its table of clips, and the segments that windows are drawn from.
+"""A folder of shards: its manifest, its table of clips, and the segments that windows are drawn
+from.
 
-Legend: R clips of a data set, S segments: runs of clips of one episode and one shot without a gap, which windows may cross.
+Legend: R clips of a data set, S segments: runs of clips of one episode and one shot without a gap,
+which windows may cross.
 """
 
 import bisect
@@ -22,13 +24,31 @@ RECORDS = "records.parquet"
 KIND = "como_jax shards"
 VERSION = 2
 SECONDS = "seconds"  # array of the clips whose times are not uniform
-# Columns of records.parquet, a row a clip. `interval` is the mean where times are not uniform; `seconds` is null where they are.
-SCHEMA = pa.schema([
-  ("shard", pa.int32()), ("clip", pa.int32()), ("episode", pa.string()), ("start", pa.int64()), ("length", pa.int32()),
-  ("first", pa.float64()), ("interval", pa.float64()), ("seconds", pa.list_(pa.float64())), ("shot", pa.int32()), ("task", pa.string()),
-  ("group", pa.string()), ("has_action", pa.bool_()), ("has_state", pa.bool_()), ("split_key", pa.int64()),
-  ("motion", pa.float32()), ("global_motion", pa.float32()), ("still", pa.float32()), ("repeated", pa.float32()), ("duplicate", pa.bool_()),
-])
+# Columns of records.parquet, a row a clip. `interval` is the mean where times are not uniform;
+# `seconds` is null where they are.
+SCHEMA = pa.schema(
+  [
+    ("shard", pa.int32()),
+    ("clip", pa.int32()),
+    ("episode", pa.string()),
+    ("start", pa.int64()),
+    ("length", pa.int32()),
+    ("first", pa.float64()),
+    ("interval", pa.float64()),
+    ("seconds", pa.list_(pa.float64())),
+    ("shot", pa.int32()),
+    ("task", pa.string()),
+    ("group", pa.string()),
+    ("has_action", pa.bool_()),
+    ("has_state", pa.bool_()),
+    ("split_key", pa.int64()),
+    ("motion", pa.float32()),
+    ("global_motion", pa.float32()),
+    ("still", pa.float32()),
+    ("repeated", pa.float32()),
+    ("duplicate", pa.bool_()),
+  ]
+)
 _TEXTS = ("episode", "task", "group")
 _PART = 4096  # rows of the table whose times are read at once
 
@@ -42,7 +62,8 @@ def read_manifest(path: str) -> dict:
   file = os.path.join(path, MANIFEST)
   if not os.path.isfile(file):
     raise errors.UserError(
-      f"{path} is not a finished folder of como_jax shards: {MANIFEST} is missing (run ingest first)"
+      f"{path} is not a finished folder of como_jax shards: {MANIFEST} is missing (run ingest "
+      "first)"
     )
   try:
     with open(file, encoding="utf-8") as stream:
@@ -53,9 +74,13 @@ def read_manifest(path: str) -> dict:
   if kind != KIND:
     raise errors.UserError(f"{file} is of kind {kind!r}, expected {KIND!r}")
   if version < VERSION:
-    raise errors.UserError(f"{file} has version {version}, this program reads version {VERSION}: ingest the source again")
+    raise errors.UserError(
+      f"{file} has version {version}, this program reads version {VERSION}: ingest the source again"
+    )
   if version > VERSION:
-    raise errors.UserError(f"{file} has version {version}, this program reads version {VERSION}: update como_jax")
+    raise errors.UserError(
+      f"{file} has version {version}, this program reads version {VERSION}: update como_jax"
+    )
   return manifest
 
 
@@ -82,7 +107,8 @@ def verify(path: str) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """records.parquet in numpy, a row a clip, in order of episode, shot and frame; texts are numbers of `episodes`, `tasks`, `groups`.
+  """records.parquet in numpy, a row a clip, in order of episode, shot and frame; texts are numbers
+  of `episodes`, `tasks`, `groups`.
 
   Attributes (each [R], the names of `SCHEMA`, and):
     path: of the file, for the times of clips that are not uniform.
@@ -132,7 +158,9 @@ class Table:
 
   def times(self, row: int) -> times.FrameTimes:
     """Of a uniform clip."""
-    return times.FrameTimes(float(self.first[row]), float(self.interval[row]), int(self.length[row]))
+    return times.FrameTimes(
+      float(self.first[row]), float(self.interval[row]), int(self.length[row])
+    )
 
   def explicit_times(self, rows: np.ndarray) -> dict[int, np.ndarray]:
     """Row -> seconds of the frames of clips that are not uniform."""
@@ -147,14 +175,18 @@ class Table:
     if not len(rows):
       return
     row_of[self.order[rows]] = rows
-    for batch in pq.ParquetFile(self.path, page_checksum_verification=True).iter_batches(_PART, columns=["seconds"]):
+    for batch in pq.ParquetFile(self.path, page_checksum_verification=True).iter_batches(
+      _PART, columns=["seconds"]
+    ):
       here, column = row_of[at : at + len(batch)], batch.column(0)
       yield {int(here[i]): np.asarray(column[i].values) for i in np.flatnonzero(here >= 0).tolist()}
       at += len(batch)
 
 
 def read_table(path: str, *, cameras: tuple[str, ...] | None = None) -> Table:
-  """Reads records.parquet but for the times of clips that are not uniform. Raises `errors.UserError`.
+  """Reads records.parquet but for the times of clips that are not uniform.
+
+  Raises `errors.UserError`.
 
   Args:
     path: folder.
@@ -176,19 +208,37 @@ def read_table(path: str, *, cameras: tuple[str, ...] | None = None) -> Table:
       columns[name] = column.to_numpy(zero_copy_only=False)
     columns["uniform"] = _uniform(parquet, len(table))
   except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
-    raise errors.UserError(f"{file} is not the table of a folder of shards ({str(error).splitlines()[0]})") from error
+    raise errors.UserError(
+      f"{file} is not the table of a folder of shards ({str(error).splitlines()[0]})"
+    ) from error
   order = np.lexsort((columns["start"], columns["shot"], columns["episode"]))
   columns = {name: column[order] for name, column in columns.items()}
-  return Table(file, texts["episode"], texts["task"], texts["group"], tuple(sorted(cameras)), **columns, order=order)
+  return Table(
+    file,
+    texts["episode"],
+    texts["task"],
+    texts["group"],
+    tuple(sorted(cameras)),
+    **columns,
+    order=order,
+  )
 
 
 def _uniform(parquet: pq.ParquetFile, rows: int) -> np.ndarray:
   """Bool [rows]: whether a clip's column `seconds` is null. Reads nothing where all are."""
-  column = next(i for i in range(parquet.metadata.num_columns) if parquet.metadata.schema.column(i).path.startswith("seconds"))
+  column = next(
+    i
+    for i in range(parquet.metadata.num_columns)
+    if parquet.metadata.schema.column(i).path.startswith("seconds")
+  )
   found, at = np.ones(rows, bool), 0
   for group in range(parquet.metadata.num_row_groups):
-    size, statistics = parquet.metadata.row_group(group).num_rows, parquet.metadata.row_group(group).column(column).statistics
-    if statistics is None or statistics.has_min_max:  # of a column of nulls there is no smallest value
+    size, statistics = (
+      parquet.metadata.row_group(group).num_rows,
+      parquet.metadata.row_group(group).column(column).statistics,
+    )
+    # of a column of nulls there is no smallest value
+    if statistics is None or statistics.has_min_max:
       place = at
       for batch in parquet.iter_batches(_PART, row_groups=[group], columns=["seconds"]):
         found[place : place + len(batch)] = batch.column(0).is_null().to_numpy(zero_copy_only=False)
@@ -227,7 +277,9 @@ class Segments:
     return range(int(self.first_row[segment]), int(self.last_row[segment]))
 
   def all_rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rows of the table, their segments, the frames of those that they begin with) int64 [n] each: `rows` and `begin` of all segments, in order."""
+    """(rows of the table, their segments, the frames of those that they begin with) int64 [n] each:
+    `rows` and `begin` of all segments, in order.
+    """
     segment = np.repeat(np.arange(len(self)), self.last_row - self.first_row)
     rows = spread(self.first_row, self.last_row)
     return rows, segment, self.table.start[rows] - self.start[segment]
@@ -254,11 +306,15 @@ class Segments:
     if not self.uniform[segment]:
       return None
     row = int(self.first_row[segment])
-    return times.FrameTimes(float(self.table.first[row]), float(self.table.interval[row]), int(self.count[segment]))
+    return times.FrameTimes(
+      float(self.table.first[row]), float(self.table.interval[row]), int(self.count[segment])
+    )
 
 
 def spread(first: np.ndarray, last: np.ndarray) -> np.ndarray:
-  """All numbers of some ranges first[i] to last[i] (exclusive), int64 [sum of their lengths], range by range."""
+  """All numbers of some ranges first[i] to last[i] (exclusive), int64 [sum of their lengths], range
+  by range.
+  """
   count = np.maximum(last - first, 0)
   return np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
 
@@ -273,13 +329,29 @@ def segments(table: Table, keep: np.ndarray | None = None) -> Segments:
   if not len(rows):
     return Segments(table, *(np.zeros(0, np.int64) for _ in range(4)), np.zeros(0, bool))
   a, b = rows[:-1], rows[1:]
-  joined = ((b == a + 1) & (table.episode[a] == table.episode[b]) & (table.shot[a] == table.shot[b])
-            & (table.start[a] + table.length[a] == table.start[b]))
+  joined = (
+    (b == a + 1)
+    & (table.episode[a] == table.episode[b])
+    & (table.shot[a] == table.shot[b])
+    & (table.start[a] + table.length[a] == table.start[b])
+  )
   begins = np.flatnonzero(np.concatenate([[True], ~joined]))
   ends = np.concatenate([begins[1:], [len(rows)]]) - 1
   first, last = rows[begins], rows[ends] + 1
   expected = table.first[a] + table.length[a] * table.interval[a]
-  steady = table.uniform[a] & table.uniform[b] & (np.abs(table.interval[a] - table.interval[b]) < 1e-9) & (np.abs(expected - table.first[b]) < 1e-6)
+  steady = (
+    table.uniform[a]
+    & table.uniform[b]
+    & (np.abs(table.interval[a] - table.interval[b]) < 1e-9)
+    & (np.abs(expected - table.first[b]) < 1e-6)
+  )
   breaks = np.concatenate([[0], np.cumsum(joined & ~steady)])
   uniform = table.uniform[first] & (breaks[ends] == breaks[begins])
-  return Segments(table, first, last, table.start[first], table.start[last - 1] + table.length[last - 1] - table.start[first], uniform)
+  return Segments(
+    table,
+    first,
+    last,
+    table.start[first],
+    table.start[last - 1] + table.length[last - 1] - table.start[first],
+    uniform,
+  )

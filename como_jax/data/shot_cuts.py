@@ -1,4 +1,6 @@
-"""Where the shots of a video change, from measures of its frames (`frame_measures` says what counts as a cut)."""
+"""Where the shots of a video change, from measures of its frames (`frame_measures` says what counts
+as a cut).
+"""
 
 import dataclasses
 import functools
@@ -6,11 +8,14 @@ import functools
 import numpy as np
 
 _DISAGREE = 0.4  # agreement of two pictures below which they may be of two shots
-_USUAL = 0.75  # agreement of the frames around, from which on they are one shot before, and one after
+# agreement of the frames around, from which on they are one shot before, and one after
+_USUAL = 0.75
 MIN_CHANGE = 4.0  # mean gray levels; below it nothing is a cut
-_NEW_COLORS = 0.5  # share of the pixels whose color class changes, from which on colors alone may tell a cut
+# share of the pixels whose color class changes, from which on colors alone may tell a cut
+_NEW_COLORS = 0.5
 _OUTLIER = 2.5  # times the change of colors around it
-# Two still pictures differ: the agreement is below, the change is so many times that of the frames around.
+# Two still pictures differ: the agreement is below, the change is so many times that of the frames
+# around.
 _NEXT_SLIDE, _SPIKE = 0.8, 10.0
 _STANDS = 1.5  # mean gray levels by which noise and the encoder change a picture that stands
 _OTHER_COLOR = 20.0  # gray levels between two colors
@@ -36,7 +41,8 @@ class Signals:
     change: [T], mean absolute difference in gray levels.
     colors: [T], share of the pixels that change their color class.
     repeated: [T] bool.
-    small, texture: [T, S, S], tiny gray pictures without bars, and the standard deviation within each of their pixels.
+    small, texture: [T, S, S], tiny gray pictures without bars, and the standard deviation within
+      each of their pixels.
   """
 
   times: np.ndarray
@@ -54,7 +60,9 @@ class Signals:
 
   @functools.cached_property
   def contrast(self) -> np.ndarray:
-    """[T], standard deviation of the gray levels, without the most deviant places, which may be a sign on one color."""
+    """[T], standard deviation of the gray levels, without the most deviant places, which may be a
+    sign on one color.
+    """
     count, places = len(self.small), self.small[0].size
     squares = np.square(self.small - self.level[:, None, None]) + np.square(self.texture)
     squares = np.sort(squares.reshape(count, places), axis=1)[:, : round(places * _PICTURE)]
@@ -81,7 +89,9 @@ def find(signals: Signals) -> np.ndarray:
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
-  """How alike two tiny pictures [S, S] are: their largest correlation when shifted by up to two pixels, -1 to 1."""
+  """How alike two tiny pictures [S, S] are: their largest correlation when shifted by up to two
+  pixels, -1 to 1.
+  """
   side = len(a)
   a, b = a.astype(np.float32), b.astype(np.float32)
   best = -1.0
@@ -97,10 +107,13 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _around(signals: Signals, around: np.ndarray, t: int) -> tuple[float, float]:
-  """The usual agreement and the largest change of colors just before and after change t, but for repeated frames."""
+  """The usual agreement and the largest change of colors just before and after change t, but for
+  repeated frames.
+  """
   agreements, colors = [], [0.0]
   for step in (-1, 1):
-    u, taken, stood, pause = t + step, 0, 0, 0  # repeated frames since the last new one, and between new ones at most
+    # repeated frames since the last new one, and between new ones at most
+    u, taken, stood, pause = t + step, 0, 0, 0
     while 0 < u < len(signals.times) and taken < _NEAR_FRAMES:
       if abs(signals.times[u] - signals.times[t]) > _NEAR_SECONDS and abs(u - t) > _NEAR_FRAMES:
         break
@@ -111,17 +124,24 @@ def _around(signals: Signals, around: np.ndarray, t: int) -> tuple[float, float]
         colors.append(signals.colors[u])
         taken, pause, stood = taken + 1, max(pause, stood), 0
       u += step
-    if not taken or taken < _NEAR_FRAMES and stood > 2 * pause + _NEAR_FRAMES:  # nothing moves on this side, or no more
+    # nothing moves on this side, or no more
+    if not taken or taken < _NEAR_FRAMES and stood > 2 * pause + _NEAR_FRAMES:
       agreements.append(1.0)
   return float(np.median(agreements)), float(max(colors))
 
 
-def _is_hard(signals: Signals, agreement: np.ndarray, around: np.ndarray, flat: np.ndarray, t: int) -> bool:
+def _is_hard(
+  signals: Signals, agreement: np.ndarray, around: np.ndarray, flat: np.ndarray, t: int
+) -> bool:
   usual, colors = _around(signals, around, t)
   apart = agreement[t] < _DISAGREE and usual >= _USUAL
   recolored = signals.colors[t] > max(_NEW_COLORS, _OUTLIER * colors)
   others = np.concatenate([signals.change[max(1, t - 3) : t], signals.change[t + 1 : t + 4]])
-  next_slide = agreement[t] < _NEXT_SLIDE and len(others) > 3 and signals.change[t] > _SPIKE * max(0.3, others.max())
+  next_slide = (
+    agreement[t] < _NEXT_SLIDE
+    and len(others) > 3
+    and signals.change[t] > _SPIKE * max(0.3, others.max())
+  )
   stands = next_slide and others.max() < _STANDS
   if not (apart or recolored or next_slide):
     return False
@@ -130,7 +150,8 @@ def _is_hard(signals: Signals, agreement: np.ndarray, around: np.ndarray, flat: 
     return signals.change[t] > _OTHER_COLOR
   if flat[t - 1] or flat[t]:
     return _at_once(signals, flat, t)
-  # Where things move, pictures that look alike are of one shot, after a jerk or in other light. Slides may look alike.
+  # Where things move, pictures that look alike are of one shot, after a jerk or in other light.
+  # Slides may look alike.
   return stands or likeness(signals.small[t - 1], signals.small[t]) <= _ALIKE
 
 
@@ -147,7 +168,9 @@ def _flash(signals: Signals, flat: np.ndarray, t: int) -> tuple[int, int]:
   for before in range(t - 1, max(-1, t - 2 - _FLASH), -1):
     for after in range(max(t, before + 2), min(count, before + 2 + _FLASH)):
       between = slice(before + 1, after)
-      lit = flat[between] | (signals.level[between] > max(signals.level[before], signals.level[after]) + _BRIGHTER)
+      lit = flat[between] | (
+        signals.level[between] > max(signals.level[before], signals.level[after]) + _BRIGHTER
+      )
       if flat[before] or flat[after] or not lit.all():
         continue
       if likeness(signals.small[before], signals.small[after]) > _ALIKE:
@@ -156,10 +179,13 @@ def _flash(signals: Signals, flat: np.ndarray, t: int) -> tuple[int, int]:
 
 
 def _fades(signals: Signals, flat: np.ndarray, cut: np.ndarray) -> np.ndarray:
-  """Cuts in the middle of stretches of one color between two pictures, which go and come little by little."""
+  """Cuts in the middle of stretches of one color between two pictures, which go and come little by
+  little.
+  """
   found = np.zeros_like(cut)
   edges = np.diff(np.concatenate([[0], flat.astype(np.int8), [0]]))
-  for first, last in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0), strict=True):  # frames first .. last - 1
+  # frames first .. last - 1
+  for first, last in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0), strict=True):
     if first == 0 or last == len(flat) or cut[first : last + 1].any():
       continue
     if any(signals.change[t] > MIN_CHANGE and _at_once(signals, flat, t) for t in (first, last)):
@@ -196,7 +222,9 @@ def _dissolves(signals: Signals, cut: np.ndarray) -> np.ndarray:
 
 
 def _mixture_error(pictures: np.ndarray, t: np.ndarray, k: int) -> np.ndarray:
-  """How badly frames around t are mixtures of those at t - k and t + k, of their difference; inf if those are alike."""
+  """How badly frames around t are mixtures of those at t - k and t + k, of their difference; inf if
+  those are alike.
+  """
   first, last = pictures[t - k].astype(np.float32), pictures[t + k].astype(np.float32)
   step = last - first
   energy = np.square(step).sum(1)

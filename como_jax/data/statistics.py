@@ -9,7 +9,8 @@ from como_jax import errors
 MODES = ("standard", "quantile")
 _FIELDS = ("mean", "std", "min", "max", "q01", "q99")
 _SMALL = 1e-6  # in the array's own unit: what moves less does not move
-_NOISE = 16 * float(np.finfo(np.float32).eps)  # of a number's size: float32 arithmetic on a value that never changes
+# of a number's size: float32 arithmetic on a value that never changes
+_NOISE = 16 * float(np.finfo(np.float32).eps)
 _MOST_BETWEEN = 0.05  # rows between the two values of a two-valued dimension: means over a switch
 
 
@@ -20,10 +21,12 @@ def noise(value: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-  """Of one array over all rows, each [D] float64; `count` rows. q01 and q99 are the 1 % and 99 % quantiles.
+  """Of one array over all rows, each [D] float64; `count` rows. q01 and q99 are the 1 % and 99 %
+  quantiles.
 
   Attributes:
-    binary: bool [D], which dimensions take two values only, `min` and `max`; None (all False) where nobody looked.
+    binary: bool [D], which dimensions take two values only, `min` and `max`; None (all False) where
+      nobody looked.
   """
 
   count: int
@@ -37,12 +40,12 @@ class Statistics:
 
   @property
   def constant(self) -> np.ndarray:
-    """bool [D]: dimensions that never move, but for the noise of float32."""
+    """Bool [D]: dimensions that never move, but for the noise of float32."""
     return self.max - self.min <= noise(np.maximum(np.abs(self.min), np.abs(self.max)))
 
   @property
   def two_valued(self) -> np.ndarray:
-    """bool [D]: `binary`, where it is known."""
+    """Bool [D]: `binary`, where it is known."""
     return np.zeros(len(self.mean), bool) if self.binary is None else self.binary & ~self.constant
 
   def _affine(self, mode: str) -> tuple[np.ndarray, np.ndarray]:
@@ -51,18 +54,23 @@ class Statistics:
       shift, scale = self.mean, self.std
     elif mode == "quantile":
       shift, scale = (self.q99 + self.q01) / 2, (self.q99 - self.q01) / 2
-      # Quantiles of what rests for 98 % of the time lie together; what it does in the rest must not be blown up.
+      # Quantiles of what rests for 98 % of the time lie together; what it does in the rest must not
+      # be blown up.
       still = 2 * scale <= noise(shift)
       shift, scale = np.where(still, middle, shift), np.where(still, half, scale)
     else:
       raise errors.UserError(f"unknown normalisation {mode!r}: {errors.nearest(mode, MODES)}")
     shift, scale = np.where(self.two_valued, middle, shift), np.where(self.two_valued, half, scale)
-    return np.where(self.constant, self.mean, shift), np.where(self.constant | (scale == 0), 1.0, scale)
+    return np.where(self.constant, self.mean, shift), np.where(
+      self.constant | (scale == 0), 1.0, scale
+    )
 
   def normalise(self, x: np.ndarray, mode: str = "standard") -> np.ndarray:
-    """[..., D] to mean 0 and standard deviation 1 ("standard") or [q01, q99] to [-1, 1] ("quantile"), in x's dtype.
+    """[..., D] to mean 0 and standard deviation 1 ("standard") or [q01, q99] to [-1, 1]
+    ("quantile"), in x's dtype.
 
-    In both modes the two values of a two-valued dimension become -1 and 1, and a constant one becomes 0.
+    In both modes the two values of a two-valued dimension become -1 and 1, and a constant one
+    becomes 0.
     """
     shift, scale = self._affine(mode)
     return np.where(self.constant, 0, (x - shift) / scale).astype(np.asarray(x).dtype)
@@ -78,12 +86,19 @@ class Statistics:
 
   @classmethod
   def from_json(cls, values: dict) -> "Statistics":
-    binary = np.asarray(values["binary"], bool) if "binary" in values else None  # older ones have none
-    return cls(int(values["count"]), **{name: np.asarray(values[name], np.float64) for name in _FIELDS}, binary=binary)
+    # older ones have none
+    binary = np.asarray(values["binary"], bool) if "binary" in values else None
+    return cls(
+      int(values["count"]),
+      **{name: np.asarray(values[name], np.float64) for name in _FIELDS},
+      binary=binary,
+    )
 
 
 def moments(rows: np.ndarray) -> np.ndarray:
-  """float64 [4, D] of at least one row [n, D]: mean, sum of squared deviations from it, minimum, maximum. What is not finite shows in the mean."""
+  """float64 [4, D] of at least one row [n, D]: mean, sum of squared deviations from it, minimum,
+  maximum. What is not finite shows in the mean.
+  """
   rows = np.asarray(rows, np.float64)
   with np.errstate(invalid="ignore"):
     mean = rows.mean(0)
@@ -91,14 +106,18 @@ def moments(rows: np.ndarray) -> np.ndarray:
 
 
 class Accumulator:
-  """Collects rows [n, D] in any number of pieces. Mean and deviation are merged exactly (Chan et al. 1979); the
-  quantiles are exact up to `keep` rows and then come from an evenly thinned sample, so that memory stays bounded and
-  the result is deterministic."""
+  """Collects rows [n, D] in any number of pieces.
+
+  Mean and deviation are merged exactly (Chan et al. 1979); the quantiles are exact up to `keep`
+  rows and then come from an evenly thinned sample, so that memory stays bounded and the result is
+  deterministic.
+  """
 
   def __init__(self, keep: int = 200_000, *, expected: int = 0):
     """Args:
     keep: rows of the sample.
-    expected: rows that will come, as far as is known: the sample is thin from the start and the same in the end.
+    expected: rows that will come, as far as is known: the sample is thin from the start and the
+    same in the end.
     """
     self._keep, self._step, self._sample, self._held = keep, 1, [], 0
     while -(-expected // self._step) > keep:
@@ -115,7 +134,9 @@ class Accumulator:
     self._add_moments(len(rows), found, rows[-self._count % self._step :: self._step])
 
   def add_known(self, count: int, known: np.ndarray) -> bool:
-    """As `add` of `count` rows of which only the `moments` are known; False, and nothing is added, where the sample needs some of them."""
+    """As `add` of `count` rows of which only the `moments` are known; False, and nothing is added,
+    where the sample needs some of them.
+    """
     if -self._count % self._step < count:
       return False
     self._add_moments(count, known, None)
@@ -148,10 +169,12 @@ class Accumulator:
 
 
 def _two_valued(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-  """bool [D]: whether almost all rows [n, D] are at one of the two ends, as the commands of a gripper are.
+  """Bool [D]: whether almost all rows [n, D] are at one of the two ends, as the commands of a
+  gripper are.
 
-  Few may lie between: an action that is a mean over several frames does where the command changes. Fewer, too, than
-  rows at the rarer end: a joint that rests most of the time and then moves has more values than two.
+  Few may lie between: an action that is a mean over several frames does where the command changes.
+  Fewer, too, than rows at the rarer end: a joint that rests most of the time and then moves has
+  more values than two.
   """
   at_low, at_high = (rows - low <= noise(low)).mean(0), (high - rows <= noise(high)).mean(0)
   between = 1 - at_low - at_high

@@ -1,10 +1,13 @@
-"""Times of frames, and the one rule by which a frame is chosen that lies a given time after another.
+"""Times of frames, and the one rule by which a frame is chosen that lies a given time after
+another.
 
-The partner of frame t at an offset is the frame nearest to time[t] + offset, of two equally near ones the earlier. It is valid when it is
-at most half the local interval plus 1 ms, and at most a fifth of the offset, away from the wanted time. The local interval is the gap
-between the two frames around the wanted time; beyond the last frame it is the last gap.
+The partner of frame t at an offset is the frame nearest to time[t] + offset, of two equally near
+ones the earlier. It is valid when it is at most half the local interval plus 1 ms, and at most a
+fifth of the offset, away from the wanted time. The local interval is the gap between the two frames
+around the wanted time; beyond the last frame it is the last gap.
 
-Legend: T frames of a segment (frames without a cut or a gap in storage between them), K frames of a window.
+Legend: T frames of a segment (frames without a cut or a gap in storage between them), K frames of a
+window.
 """
 
 import dataclasses
@@ -14,7 +17,8 @@ import numpy as np
 
 from como_jax import errors
 
-UNIFORM_WITHIN = 0.75e-3  # seconds that times may lie from a line and still count as uniform: many containers round to 1 ms
+# seconds that times may lie from a line and still count as uniform: many containers round to 1 ms
+UNIFORM_WITHIN = 0.75e-3
 SLACK = 1e-3  # seconds beyond half the local interval
 FRACTION = 0.2  # of the offset
 _ROUNDING = 1e-9  # seconds
@@ -57,7 +61,8 @@ class FrameTimes:
     rest = seconds - frames * slope
     first = float(rest.max() + rest.min()) / 2
     if np.abs(rest - first).max() <= min(UNIFORM_WITHIN, 0.25 * slope):
-      whole = 1 / max(1, round(1 / slope))  # a whole number of frames a second, where that is as good
+      # a whole number of frames a second, where that is as good
+      whole = 1 / max(1, round(1 / slope))
       return cls(first, whole if abs(whole - slope) * count < _WHOLE else slope, count)
     return cls(float(seconds[0]), float(interval), count, seconds)
 
@@ -66,10 +71,16 @@ class FrameTimes:
 
   def at(self, frames: np.ndarray | int) -> np.ndarray:
     """Seconds of frames, float64."""
-    return self.first + np.asarray(frames) * self.interval if self.explicit is None else self.explicit[frames]
+    return (
+      self.first + np.asarray(frames) * self.interval
+      if self.explicit is None
+      else self.explicit[frames]
+    )
 
   def nearest(self, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(frames nearest to some seconds, the earlier of two equally near; the local interval there in seconds)."""
+    """(frames nearest to some seconds, the earlier of two equally near; the local interval there in
+    seconds).
+    """
     seconds = np.asarray(seconds, np.float64)
     if self.explicit is None:
       if not self.interval:
@@ -82,7 +93,9 @@ class FrameTimes:
     later = (self.explicit[after] - seconds) < (seconds - self.explicit[before]) - _TIE * gap
     return np.where(later, after, before), gap
 
-  def partners(self, frames: np.ndarray, offset: float, *, steps: int | np.ndarray = 1) -> tuple[np.ndarray, np.ndarray]:
+  def partners(
+    self, frames: np.ndarray, offset: float, *, steps: int | np.ndarray = 1
+  ) -> tuple[np.ndarray, np.ndarray]:
     """The frames that lie steps * offset seconds after some frames.
 
     Args:
@@ -104,13 +117,16 @@ class FrameTimes:
     """The first frames of windows of K frames that are `offset` seconds apart.
 
     Returns:
-      (int64 [n], number of further frames whose window would end in time but lacks a frame at one of the wanted times).
+      (int64 [n], number of further frames whose window would end in time but lacks a frame at one
+      of the wanted times).
     """
     if self.explicit is None:
       steps, near = strides(self.interval, offset, frames)
       if near:
         return np.arange(max(0, self.count - int(steps[-1]))), 0
-      return np.zeros(0, np.int64), int(ends_in_time(self.interval, self.count, (frames - 1) * offset))
+      return np.zeros(0, np.int64), int(
+        ends_in_time(self.interval, self.count, (frames - 1) * offset)
+      )
     starts = np.arange(self.count)
     good = np.ones(self.count, bool)
     for k in range(1, frames):
@@ -120,16 +136,24 @@ class FrameTimes:
 
   def window(self, start: int, offset: float, frames: int) -> np.ndarray:
     """Frame numbers int64 [K] of the window that begins at a valid start."""
-    if self.explicit is None:  # as `partners` has it, without the cost of arrays of two or three numbers: every sample comes here
+    # as `partners` has it, without the cost of arrays of two or three numbers: every sample comes
+    # here
+    if self.explicit is None:
       begin = self.first + start * self.interval
-      return np.array([start, *(self._nearest(begin + k * offset) for k in range(1, frames))], np.int64)
-    return np.concatenate([[start], self.partners(np.full(frames - 1, start), offset, steps=np.arange(1, frames))[0]]).astype(np.int64)
+      return np.array(
+        [start, *(self._nearest(begin + k * offset) for k in range(1, frames))], np.int64
+      )
+    return np.concatenate(
+      [[start], self.partners(np.full(frames - 1, start), offset, steps=np.arange(1, frames))[0]]
+    ).astype(np.int64)
 
   def _nearest(self, seconds: float) -> int:
     """Of uniform frames the one that `nearest` gives."""
     if not self.interval:
       return 0
-    return min(max(math.ceil((seconds - self.first) / self.interval - 0.5 - _TIE), 0), self.count - 1)
+    return min(
+      max(math.ceil((seconds - self.first) / self.interval - 0.5 - _TIE), 0), self.count - 1
+    )
 
   def slice(self, first: int, last: int) -> "FrameTimes":
     """Of frames first to last (exclusive)."""
@@ -142,10 +166,14 @@ class FrameTimes:
     """Frames a second, for people; 0 for a single frame."""
     if self.count < 2:
       return 0.0
-    return 1 / (self.interval if self.explicit is None else float(np.median(np.diff(self.explicit))))
+    return 1 / (
+      self.interval if self.explicit is None else float(np.median(np.diff(self.explicit)))
+    )
 
 
-def strides(interval: float | np.ndarray, offset: float, frames: int) -> tuple[np.ndarray, np.ndarray]:
+def strides(
+  interval: float | np.ndarray, offset: float, frames: int
+) -> tuple[np.ndarray, np.ndarray]:
   """Windows over frames at a constant rate.
 
   Args:
@@ -154,8 +182,8 @@ def strides(interval: float | np.ndarray, offset: float, frames: int) -> tuple[n
     frames: K.
 
   Returns:
-    (frames from the first of a window to each of its frames, int64 [..., K]; bool [...], whether all of them exist and are near enough to
-    the wanted times).
+    (frames from the first of a window to each of its frames, int64 [..., K]; bool [...], whether
+    all of them exist and are near enough to the wanted times).
   """
   interval = np.asarray(interval, np.float64)[..., None]
   steps = np.arange(frames)
@@ -167,7 +195,9 @@ def strides(interval: float | np.ndarray, offset: float, frames: int) -> tuple[n
   return np.where(moving, found, steps), good
 
 
-def ends_in_time(interval: float | np.ndarray, count: int | np.ndarray, seconds: float) -> np.ndarray:
+def ends_in_time(
+  interval: float | np.ndarray, count: int | np.ndarray, seconds: float
+) -> np.ndarray:
   """How many of `count` frames at a constant rate have a later frame at least `seconds` away."""
   interval = np.asarray(interval, np.float64)
   reach = np.floor(np.asarray(count) - seconds / np.where(interval > 0, interval, 1.0) + _TIE)
@@ -175,14 +205,21 @@ def ends_in_time(interval: float | np.ndarray, count: int | np.ndarray, seconds:
 
 
 def check_increasing(seconds: np.ndarray) -> None:
-  """Raises ValueError naming the first frame whose time is not finite or not after the one before."""
+  """Raises ValueError naming the first frame whose time is not finite or not after the one
+  before.
+  """
   bad = np.flatnonzero(~np.isfinite(seconds))
   if len(bad):
-    raise ValueError(f"the time of frame {bad[0]} is {seconds[bad[0]]}, expected a finite number of seconds")
+    raise ValueError(
+      f"the time of frame {bad[0]} is {seconds[bad[0]]}, expected a finite number of seconds"
+    )
   bad = np.flatnonzero(np.diff(seconds) <= 0)
   if len(bad):
     t = int(bad[0])
-    raise ValueError(f"time does not go on: frame {t} at {seconds[t]:.6f} s, frame {t + 1} at {seconds[t + 1]:.6f} s")
+    raise ValueError(
+      f"time does not go on: frame {t} at {seconds[t]:.6f} s, frame {t + 1} at "
+      f"{seconds[t + 1]:.6f} s"
+    )
 
 
 def check_offset(offset: float, name: str) -> None:
@@ -191,19 +228,29 @@ def check_offset(offset: float, name: str) -> None:
     raise errors.UserError(f"{name}: the offset is {offset} s, expected more than 0")
 
 
-def draw_jittered(times: FrameTimes, start: int, partner: int, offset: float, rng: np.random.Generator) -> int:
-  """A frame beside the partner: a time is drawn evenly within a fifth of the offset around time[start] + offset, and the nearest other
-  frame in there is taken; the partner itself where there is no other."""
+def draw_jittered(
+  times: FrameTimes, start: int, partner: int, offset: float, rng: np.random.Generator
+) -> int:
+  """A frame beside the partner: a time is drawn evenly within a fifth of the offset around
+  time[start] + offset, and the nearest other frame in there is taken; the partner itself where
+  there is no other.
+  """
   wanted, reach = float(times.at(start)) + offset, FRACTION * offset + _ROUNDING
   drawn = wanted + rng.uniform(-1.0, 1.0) * FRACTION * offset
   if times.explicit is None:  # a few frames, and every sample comes here
     first, interval = times.first, times.interval
     low, high = times._nearest(wanted - reach), times._nearest(wanted + reach)
-    beside = [t for t in range(max(low, start + 1), high + 1) if t != partner and abs(first + t * interval - wanted) <= reach]
+    beside = [
+      t
+      for t in range(max(low, start + 1), high + 1)
+      if t != partner and abs(first + t * interval - wanted) <= reach
+    ]
     return min(beside, key=lambda t: abs(first + t * interval - drawn), default=int(partner))
   low, high = times.nearest(np.array([wanted - reach, wanted + reach]))[0]
   candidates = np.arange(max(low, start + 1), high + 1)
-  candidates = candidates[(candidates != partner) & (np.abs(times.at(candidates) - wanted) <= reach)]
+  candidates = candidates[
+    (candidates != partner) & (np.abs(times.at(candidates) - wanted) <= reach)
+  ]
   if not len(candidates):
     return int(partner)
   return int(candidates[np.argmin(np.abs(times.at(candidates) - drawn))])

@@ -1,8 +1,9 @@
-"""Video files of any kind as frames with times: what sources read, and the codecs of our shards in one place.
+"""Video files of any kind as frames with times: what sources read, and the codecs of our shards in
+one place.
 
-Frames are uint8 RGB [H, W, 3]. Everything streams: an hour of video never sits decoded in memory. A file is either
-read to its end or refused (`Unreadable`); damaged or missing frames are never passed on in silence where the container
-or the decoder lets us notice.
+Frames are uint8 RGB [H, W, 3]. Everything streams: an hour of video never sits decoded in memory. A
+file is either read to its end or refused (`Unreadable`); damaged or missing frames are never passed
+on in silence where the container or the decoder lets us notice.
 """
 
 import dataclasses
@@ -62,8 +63,9 @@ class Info:
   """What is known of a file's best video stream without decoding it.
 
   Attributes:
-    fps: 1 / the usual interval of its first frames, by time stamps; of the header where there are none. The usual one
-      is the mean of those within a quarter of the median, for many containers round to 1 ms.
+    fps: 1 / the usual interval of its first frames, by time stamps; of the header where there are
+      none. The usual one is the mean of those within a quarter of the median, for many containers
+      round to 1 ms.
     frames: number of frames that the header declares, 0 when it does not.
     duration: seconds, 0 when unknown.
     pixel_format: FFmpeg's name of it, "" when unknown.
@@ -80,9 +82,13 @@ class Info:
 
 
 def printable(path: str) -> str:
-  r"""A path as text that any file can hold: bytes that are not UTF-8 and control characters as `\xe9`."""
+  r"""A path as text that any file can hold: bytes that are not UTF-8 and control characters as
+  `\xe9`.
+  """
   text = os.fsencode(path).decode("utf-8", "backslashreplace")
-  return "".join(one if ord(one) >= 32 and ord(one) != 127 else f"\\x{ord(one):02x}" for one in text)
+  return "".join(
+    one if ord(one) >= 32 and ord(one) != 127 else f"\\x{ord(one):02x}" for one in text
+  )
 
 
 def probe(path: str) -> Info:
@@ -92,15 +98,20 @@ def probe(path: str) -> Info:
     gaps = np.diff(times)
     usual = gaps[np.abs(gaps - np.median(gaps)) <= 0.25 * np.median(gaps)] if len(gaps) else gaps
     fps = 1 / float(usual.mean()) if usual.sum() > 0 else video_stream.header_rate(stream)
-    end, begin = video_end.declared_end(container, stream), (stream.start_time or 0) * (stream.time_base or 0)
+    end, begin = (
+      video_end.declared_end(container, stream),
+      (stream.start_time or 0) * (stream.time_base or 0),
+    )
     duration = max(0.0, end - float(begin))
     return Info(fps, stream.frames, duration, stream.format.name if stream.format else "")
 
 
 def timeline(path: str) -> np.ndarray:
-  """Seconds of all frames of a file since the first, float64 [T], increasing; from its packets, hardly decoded.
+  """Seconds of all frames of a file since the first, float64 [T], increasing; from its packets,
+  hardly decoded.
 
-  The whole file is read once; the answer is kept for the files asked about last. Raises `Unreadable`.
+  The whole file is read once; the answer is kept for the files asked about last. Raises
+  `Unreadable`.
   """
   try:
     stat = os.stat(path)
@@ -117,19 +128,24 @@ def _timeline(path: str, size: int, changed: int) -> np.ndarray:
 
 
 def read(
-  path: str, geometry: Geometry, *, notes: list[str] | None = None, options: "SourceOptions | None" = None
+  path: str,
+  geometry: Geometry,
+  *,
+  notes: list[str] | None = None,
+  options: "SourceOptions | None" = None,
 ) -> Iterator[tuple[float, np.ndarray]]:
   """All frames of a video in order with their times: (seconds since the first frame, [H, W, 3]).
 
   Args:
     path: any file PyAV reads.
     geometry: size of the result.
-    notes: receives a line for each thing a reader of the data should know: a rate that varies, repaired time stamps,
-      frames left out at the start, high dynamic range, several streams...
+    notes: receives a line for each thing a reader of the data should know: a rate that varies,
+      repaired time stamps, frames left out at the start, high dynamic range, several streams...
     options: their `hdr`.
 
   Raises:
-    Unreadable: damaged, truncated or not a video; possibly only after some frames, which the caller must then discard.
+    Unreadable: damaged, truncated or not a video; possibly only after some frames, which the caller
+      must then discard.
   """
   notes = [] if notes is None else notes
   convert, before, shortest, longest, where = None, None, np.inf, 0.0, 0.0
@@ -143,7 +159,8 @@ def read(
     yield seconds, convert(frame)
   if longest > 1.5 * shortest + 2e-3:
     notes.append(
-      f"variable frame rate: {1e3 * shortest:.0f} to {1e3 * longest:.0f} ms between frames, most after {where:.2f} s"
+      f"variable frame rate: {1e3 * shortest:.0f} to {1e3 * longest:.0f} ms between frames, "
+      f"most after {where:.2f} s"
     )
 
 
@@ -158,10 +175,11 @@ def read_at(
 ) -> Iterator[np.ndarray]:
   """The frame nearest to each of the times, [H, W, 3], of two equally near ones the earlier.
 
-  Only the part of the file that holds them is decoded. How far a frame may lie is judged by the file's own time stamps:
-  the local interval is the median of the last few gaps between frames. A time further than half of it from any frame is
-  served by the nearest one and counted in `notes`. Streams that do not state a colour matrix are taken as BT.601
-  whatever their size: so LeRobot's tools write and read them.
+  Only the part of the file that holds them is decoded. How far a frame may lie is judged by the
+  file's own time stamps: the local interval is the median of the last few gaps between frames. A
+  time further than half of it from any frame is served by the nearest one and counted in `notes`.
+  Streams that do not state a colour matrix are taken as BT.601 whatever their size: so LeRobot's
+  tools write and read them.
 
   Args:
     path: any file PyAV reads.
@@ -172,14 +190,16 @@ def read_at(
     whole: the times are meant to cover the file to its end: what goes on after them is noted.
 
   Raises:
-    Unreadable: a time lies more than two and a half intervals from any frame (the video ends early), times decrease or
-      are not finite, or decoding fails.
+    Unreadable: a time lies more than two and a half intervals from any frame (the video ends
+      early), times decrease or are not finite, or decoding fails.
   """
   times, notes = np.asarray(times, np.float64), [] if notes is None else notes
   if not len(times):
     return
   if not np.isfinite(times).all():
-    raise Unreadable(f"timestamp {int(np.argmin(np.isfinite(times)))} of {len(times)} is not finite")
+    raise Unreadable(
+      f"timestamp {int(np.argmin(np.isfinite(times)))} of {len(times)} is not finite"
+    )
   if np.any(np.diff(times) < 0):
     raise Unreadable("timestamps go backwards")
   convert, far = None, 0
@@ -195,15 +215,21 @@ def read_at(
       shown, image = nearest, convert(nearest[1])
     yield image
   if far:
-    notes.append(f"{far} of {len(times)} timestamps are further than half a frame from the nearest video frame")
+    notes.append(
+      f"{far} of {len(times)} timestamps are further than half a frame from the nearest video frame"
+    )
   if whole:
     rest = int(np.sum(timeline(path) > times[-1] + 0.5 * interval + 1e-3))
     if rest:
-      notes.append(f"the video goes on for {rest} frames after the last timestamp: they were not used")
+      notes.append(
+        f"the video goes on for {rest} frames after the last timestamp: they were not used"
+      )
 
 
 def _nearest(path: str, times: np.ndarray, notes: list[str]):
-  """((seconds, frame, stream) or None, seconds between it and the time, local interval) for each of the times."""
+  """((seconds, frame, stream) or None, seconds between it and the time, local interval) for each of
+  the times.
+  """
   stream = video_stream.decode_from(path, times[0], notes)
   before, after = None, next(stream, None)
   gaps = deque(maxlen=_RECENT)

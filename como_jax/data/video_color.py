@@ -1,9 +1,11 @@
-"""Decoded frames into the pictures a player shows: orientation, pixel aspect, colour and brightness.
+"""Decoded frames into the pictures a player shows: orientation, pixel aspect, colour and
+brightness.
 
-Color follows the stream's own matrix and range. Where a stream does not state its matrix it is guessed from its
-primaries, else from its size, as players do: BT.709 from 720 lines or 1280 columns on, BT.601 below. Samples of more
-than 8 bits are scaled by their bit depth. High dynamic range (PQ and HLG) is tone-mapped to SDR, see `ToneMap`. SDR
-pictures in BT.2020 keep their numbers: their primaries are not converted, nor are those of BT.601.
+Color follows the stream's own matrix and range. Where a stream does not state its matrix it is
+guessed from its primaries, else from its size, as players do: BT.709 from 720 lines or 1280 columns
+on, BT.601 below. Samples of more than 8 bits are scaled by their bit depth. High dynamic range (PQ
+and HLG) is tone-mapped to SDR, see `ToneMap`. SDR pictures in BT.2020 keep their numbers: their
+primaries are not converted, nor are those of BT.601.
 """
 
 import av
@@ -17,14 +19,22 @@ _UNSPECIFIED = 2
 _MATRIX_OF_PRIMARIES = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020"}
 _HDR = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 _BT2020_TO_BT709 = np.array(
-  [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]], np.float32
+  [
+    [1.660491, -0.587641, -0.072850],
+    [-0.124550, 1.132900, -0.008349],
+    [-0.018151, -0.100579, 1.118730],
+  ],
+  np.float32,
 )
 _P3_TO_BT709 = np.array(
-  [[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]], np.float32
+  [[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]],
+  np.float32,
 )
-_TO_BT709 = {1: np.eye(3, dtype=np.float32), 12: _P3_TO_BT709}  # by primaries; HDR without any is BT.2020
+# by primaries; HDR without any is BT.2020
+_TO_BT709 = {1: np.eye(3, dtype=np.float32), 12: _P3_TO_BT709}
 _BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)
-# FFmpeg's 16-bit RGB holds an 8-bit level v as 256 v; 65535 is white in files that are 16-bit RGB themselves.
+# FFmpeg's 16-bit RGB holds an 8-bit level v as 256 v; 65535 is white in files that are 16-bit RGB
+# themselves.
 _TO_8_BIT = np.minimum((np.arange(65536) + 128) >> 8, 255).astype(np.uint8)
 _PLAUSIBLE_ASPECT = (0.2, 5.0)  # of pixels; others are mistakes of a header
 
@@ -33,11 +43,12 @@ def orientation(matrix: np.ndarray) -> tuple[bool, bool, bool, bool]:
   """What a display matrix asks for.
 
   Args:
-    matrix: int32 [9], (a, b, u, c, d, v, x, y, w): pixel (x, y) is shown at (a x + c y, b x + d y), y downward.
+    matrix: int32 [9], (a, b, u, c, d, v, x, y, w): pixel (x, y) is shown at (a x + c y, b x + d y),
+      y downward.
 
   Returns:
-    (transpose, flip rows, flip columns, exact), to be done in this order; not `exact` where it is no right angle and
-    the nearest was taken.
+    (transpose, flip rows, flip columns, exact), to be done in this order; not `exact` where it is
+    no right angle and the nearest was taken.
   """
   a, b, c, d = (float(matrix[i]) for i in (0, 1, 3, 4))
   straight, turned = abs(a) + abs(d), abs(b) + abs(c)
@@ -52,11 +63,11 @@ def orientation(matrix: np.ndarray) -> tuple[bool, bool, bool, bool]:
 class ToneMap:
   """PQ or HLG to SDR, [..., 3] uint16 to uint8.
 
-  Absolute brightness (HLG on a display of 1000 cd/m2) is divided by that of reference white, 203 cd/m2 (BT.2408), and
-  the primaries become BT.709's. Below 80 % of reference white brightness is kept: SDR that was put into an HDR signal
-  comes out as it was. Above, x becomes 0.8 + 0.2 t / (1 + t) with t = (x - 0.8) / 0.2, of the brightest of the three
-  colors, so that hues stay; reference white is then level 244, 1000 cd/m2 is 254. Levels are encoded with BT.1886's
-  exponent 2.4.
+  Absolute brightness (HLG on a display of 1000 cd/m2) is divided by that of reference white, 203
+  cd/m2 (BT.2408), and the primaries become BT.709's. Below 80 % of reference white brightness is
+  kept: SDR that was put into an HDR signal comes out as it was. Above, x becomes 0.8 + 0.2 t / (1 +
+  t) with t = (x - 0.8) / 0.2, of the brightest of the three colors, so that hues stay; reference
+  white is then level 244, 1000 cd/m2 is 254. Levels are encoded with BT.1886's exponent 2.4.
   """
 
   KNEE, WHITE, HLG_PEAK = 0.8, 203.0, 1000.0
@@ -65,7 +76,9 @@ class ToneMap:
     self._hlg = transfer == 18
     self._to_bt709 = _TO_BT709.get(primaries, _BT2020_TO_BT709).T.copy()
     signal = np.minimum(np.arange(65536) / 65280.0, 1.0)
-    self._linear = (self._hlg_scene(signal) if self._hlg else self._pq_light(signal) / self.WHITE).astype(np.float32)
+    self._linear = (
+      self._hlg_scene(signal) if self._hlg else self._pq_light(signal) / self.WHITE
+    ).astype(np.float32)
     levels = 255 * (np.arange(65536) / 65535) ** (1 / 2.4)
     self._encode = np.rint(levels).astype(np.uint8)
 
@@ -73,7 +86,9 @@ class ToneMap:
   def _pq_light(signal: np.ndarray) -> np.ndarray:
     """Signal 0..1 to cd/m2."""
     root = signal ** (32 / 2523)
-    return 10000 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (8192 / 1305)
+    return 10000 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (
+      8192 / 1305
+    )
 
   @staticmethod
   def _hlg_scene(signal: np.ndarray) -> np.ndarray:
@@ -95,7 +110,8 @@ class ToneMap:
 
 
 class Converter:
-  """Frames of one stream -> RGB at the stored geometry, upright; keeps one scaler for the whole stream.
+  """Frames of one stream -> RGB at the stored geometry, upright; keeps one scaler for the whole
+  stream.
 
   Args:
     geometry: size of the result.
@@ -103,21 +119,34 @@ class Converter:
     notes: receives a line for each thing that a reader of the data should know, once.
     label: the file's name, for notes.
     hdr: "tonemap" or "keep", see `SourceOptions`.
-    untagged: matrix of streams that do not state one, a `Colorspace` of PyAV; "" = by primaries and size.
+    untagged: matrix of streams that do not state one, a `Colorspace` of PyAV; "" = by primaries and
+      size.
   """
 
   def __init__(
-    self, geometry: images.Geometry, *, pixel_aspect: float = 1.0, notes: list[str] | None = None, label: str = "video",
-    hdr: str = "tonemap", untagged: str = "",
+    self,
+    geometry: images.Geometry,
+    *,
+    pixel_aspect: float = 1.0,
+    notes: list[str] | None = None,
+    label: str = "video",
+    hdr: str = "tonemap",
+    untagged: str = "",
   ):
     self._geometry, self._hdr, self._untagged = geometry, hdr, untagged
     plausible = _PLAUSIBLE_ASPECT[0] <= pixel_aspect <= _PLAUSIBLE_ASPECT[1]
     self._aspect = pixel_aspect if plausible else 1.0
     self._notes, self._label = [] if notes is None else notes, label
     if not plausible:
-      self._say(f"{label}: pixels {pixel_aspect:.4g} times as wide as high are not believed: square ones were assumed")
+      self._say(
+        f"{label}: pixels {pixel_aspect:.4g} times as wide as high are not believed: square "
+        "ones were assumed"
+      )
     elif abs(pixel_aspect - 1) > 0.01 and not geometry.size:
-      self._say(f"{label}: pixels are {pixel_aspect:.4g} times as wide as high and were kept as they are stored")
+      self._say(
+        f"{label}: pixels are {pixel_aspect:.4g} times as wide as high and were kept as they "
+        "are stored"
+      )
     self._scaler = av.video.reformatter.VideoReformatter()
     self._tone_maps: dict[tuple[int, int], ToneMap] = {}
     self._formats: dict[str, tuple[bool, bool]] = {}
@@ -127,12 +156,15 @@ class Converter:
     """uint8 [H, W, 3].
 
     Raises:
-      images.Unreadable: frames change their size and are to keep it, or have pixels that cannot be converted.
+      images.Unreadable: frames change their size and are to keep it, or have pixels that cannot be
+        converted.
     """
     try:
       return self._convert(frame)
     except images.DECODE_ERRORS as error:
-      raise images.Unreadable(f"pixels of format {frame.format.name!r} cannot be converted ({error})") from error
+      raise images.Unreadable(
+        f"pixels of format {frame.format.name!r} cannot be converted ({error})"
+      ) from error
 
   def _convert(self, frame: av.VideoFrame) -> np.ndarray:
     self._look(frame)
@@ -158,7 +190,9 @@ class Converter:
     """Notes what is unusual about a frame."""
     size = (frame.height, frame.width)
     if self._size and size != self._size:
-      change = "the frame size changes from {}x{} to {}x{} pixels".format(*self._size[::-1], *size[::-1])
+      change = "the frame size changes from {}x{} to {}x{} pixels".format(
+        *self._size[::-1], *size[::-1]
+      )
       if not self._geometry.size:
         raise images.Unreadable(change)
       self._say(f"{change}; all frames were scaled to one size")
@@ -181,17 +215,26 @@ class Converter:
     if name not in self._formats:
       parts = frame.format.components
       self._formats[name] = (
-        any(part.bits > 8 for part in parts), frame.format.has_palette or any(part.is_alpha for part in parts)
+        any(part.bits > 8 for part in parts),
+        frame.format.has_palette or any(part.is_alpha for part in parts),
       )
       if images.is_deep_gray(name):
-        self._say(f"{self._label}: gray pictures of {parts[0].bits} bits were scaled to 8 bits, as by a player")
+        self._say(
+          f"{self._label}: gray pictures of {parts[0].bits} bits were scaled to 8 bits, as by a "
+          "player"
+        )
     deep, alpha = self._formats[name]
     tone_map = self._tone_map(frame)
     deep = deep or tone_map is not None
     image = self._scaler.reformat(
-      frame, width=width, height=height, format=("rgba" if alpha else "rgb") + (
-        "64le" if deep and alpha else "48le" if deep else "" if alpha else "24"
-      ), src_colorspace=self._matrix(frame), interpolation="AREA", threads=1,
+      frame,
+      width=width,
+      height=height,
+      format=("rgba" if alpha else "rgb")
+      + ("64le" if deep and alpha else "48le" if deep else "" if alpha else "24"),
+      src_colorspace=self._matrix(frame),
+      interpolation="AREA",
+      threads=1,
     ).to_ndarray()
     if tone_map:
       color = tone_map(image[..., :3])

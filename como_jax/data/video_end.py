@@ -1,8 +1,10 @@
-"""Whether a file is whole: what its container declares against what arrived, and files that end inside a frame.
+"""Whether a file is whole: what its container declares against what arrived, and files that end
+inside a frame.
 
-What cannot be known: a stream that states no length (raw H.264, HEVC, MPEG-2 and MJPEG; MPEG transport and program
-streams; Y4M, DV) and was cut exactly between two frames is a shorter stream. Where frames are stored in another order
-than they are shown, such a cut of a raw stream may also leave out single frames before its last ones.
+What cannot be known: a stream that states no length (raw H.264, HEVC, MPEG-2 and MJPEG; MPEG
+transport and program streams; Y4M, DV) and was cut exactly between two frames is a shorter stream.
+Where frames are stored in another order than they are shown, such a cut of a raw stream may also
+leave out single frames before its last ones.
 """
 
 import contextlib
@@ -18,7 +20,8 @@ from como_jax.data.images import DECODE_ERRORS, Unreadable
 if TYPE_CHECKING:
   from como_jax.data.video_stream import Tally
 
-# Containers whose header states how long they are (others are measured by FFmpeg, from the same packets).
+# Containers whose header states how long they are (others are measured by FFmpeg, from the same
+# packets).
 _DECLARING = ("matroska", "avi", "flv", "asf", "mxf", "ivf")
 _BY_SIZE = ("yuv4mpegpipe", "dv")  # those whose frames all have one size
 _FILLERS = (b"\x55" * 64, b"\xaa" * 64, b"\x7f" * 64)
@@ -26,7 +29,11 @@ _SLICE = re.compile(rb"\x00\x00\x01[\x00-\x3f]")  # where one begins, in HEVC
 
 
 def check(
-  path: str, container: av.container.InputContainer, stream: av.VideoStream, tally: "Tally", rate: float
+  path: str,
+  container: av.container.InputContainer,
+  stream: av.VideoStream,
+  tally: "Tally",
+  rate: float,
 ) -> list[str]:
   """Remarks on a file that was read to its end.
 
@@ -45,7 +52,8 @@ def check(
   declared, arrived, spare = 0, tally.packets, 0
   if kind.startswith("mov"):
     declared = sum(entry.size > 0 for entry in stream.index_entries)
-  elif kind == "avi":  # its header counts frames that were dropped too, and recorders miscount by one or two
+  elif kind == "avi":
+    # its header counts frames that were dropped too, and recorders miscount by one or two
     declared, arrived, spare = stream.frames, max(tally.packets, tally.slots), 2
   elif kind == "mxf" and stream.duration and stream.time_base * rate == 1:
     declared, spare = stream.duration, 2
@@ -59,7 +67,9 @@ def check(
   if tally.end + interval < declared - max(2.5 * interval, 0.1):
     raise Unreadable(f"truncated: {declared:.2f} s declared, {tally.end:.2f} s in the file")
   if tally.end + interval * (0.25 if tally.lasting else 1.25) + 2e-3 < declared:
-    notes.append(f"{declared:.2f} s declared, {tally.end:.2f} s in the file: the last frames may be missing")
+    notes.append(
+      f"{declared:.2f} s declared, {tally.end:.2f} s in the file: the last frames may be missing"
+    )
   if tally.premature:
     notes.append("the file ends inside a block: what came after is missing")
   return notes + _last_frame(path, kind, stream, tally)
@@ -77,13 +87,18 @@ def declared_end(container: av.container.InputContainer, stream: av.VideoStream)
 
 
 def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: "Tally") -> list[str]:
-  """Remarks on the last frame of a container that states no length. Raises `Unreadable` where it is not whole."""
+  """Remarks on the last frame of a container that states no length.
+
+  Raises `Unreadable` where it is not whole.
+  """
   position, packet = tally.position, tally.since_key[-1] if tally.since_key else None
   if position is None or packet is None:
     return []
   rest = os.path.getsize(path) - position - packet.size
   if rest and kind in _BY_SIZE:
-    raise Unreadable(f"truncated: {rest % packet.size} of {packet.size} bytes of the last frame are in the file")
+    raise Unreadable(
+      f"truncated: {rest % packet.size} of {packet.size} bytes of the last frame are in the file"
+    )
   if kind == "mjpeg" and not _ends_whole_jpeg(bytes(packet)):
     raise Unreadable(f"truncated: the file ends inside the picture after frame {tally.decoded - 1}")
   if stream.codec_context.name == "hevc" and annexb(kind):
@@ -96,7 +111,9 @@ def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: "Tally") ->
 
 
 def _ends_whole_jpeg(data: bytes) -> bool:
-  """Whether a picture ends behind its last scan; what else follows is not of it, unless another one begins."""
+  """Whether a picture ends behind its last scan; what else follows is not of it, unless another one
+  begins.
+  """
   end = data.rfind(b"\xff\xd9")
   return end > data.rfind(b"\xff\xda") and b"\xff\xd8" not in data[end:]
 
@@ -107,9 +124,12 @@ def annexb(kind: str) -> bool:
 
 
 def _check_hevc(context: av.VideoCodecContext, packets: list[av.Packet]) -> list[str]:
-  """Remarks on the last of the packets since a key frame. Raises `Unreadable` where it holds a part of a picture only.
+  """Remarks on the last of the packets since a key frame.
 
-  FFmpeg's decoder makes a whole picture of such a part and says nothing. But then it takes in what comes behind it.
+  Raises `Unreadable` where it holds a part of a picture only.
+
+  FFmpeg's decoder makes a whole picture of such a part and says nothing. But then it takes in what
+  comes behind it.
   """
   if not packets[0].is_keyframe:
     return ["no key frame near the end: it is not known whether the last picture is whole"]
@@ -117,7 +137,12 @@ def _check_hevc(context: av.VideoCodecContext, packets: list[av.Packet]) -> list
     raise Unreadable("truncated: the file ends inside its last picture")
   *others, last = (len(_SLICE.findall(bytes(packet))) for packet in packets)
   if last < min(others, default=0):
-    return [f"the last picture has {last} slices, those before it at least {min(others)}: a part of it may be missing"]
+    return [
+      (
+        f"the last picture has {last} slices, those before it at least {min(others)}: a part of "
+        "it may be missing"
+      )
+    ]
   return []
 
 
@@ -137,8 +162,10 @@ def _last_picture(context: av.VideoCodecContext, packets: list[av.Packet], fille
 def _samples(frame: av.VideoFrame) -> bytes:
   """Those of a planar picture, without what lies between its rows."""
   parts = []
-  for plane, component in zip(frame.planes, frame.format.components):
-    rows = np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)
+  for plane, component in zip(frame.planes, frame.format.components, strict=False):
+    rows = np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size].reshape(
+      plane.height, plane.line_size
+    )
     parts.append(rows[:, : plane.width * -(-component.bits // 8)].tobytes())
   return b"".join(parts)
 
@@ -157,7 +184,11 @@ def _inside_packet(path: str, position: int) -> bool:
       if head[3] == 0xB9:
         length = 4
       elif head[3] == 0xBA:
-        length = 12 if len(head) > 4 and head[4] >> 4 == 2 else 14 + (head[13] & 7 if len(head) == 14 else 0)
+        length = (
+          12
+          if len(head) > 4 and head[4] >> 4 == 2
+          else 14 + (head[13] & 7 if len(head) == 14 else 0)
+        )
       else:
         length = 6 + int.from_bytes(head[4:6], "big")
       position += length

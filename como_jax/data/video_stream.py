@@ -1,8 +1,9 @@
-"""Frames and their times out of a container: the right stream, every frame of it, and nothing that is damaged.
+"""Frames and their times out of a container: the right stream, every frame of it, and nothing that
+is damaged.
 
-Time comes from presentation time stamps alone; headers are wrong too often. At the end of a file is checked what has
-arrived: a picture for each packet, and what the container declares (`video_end`). A file is read to its end or refused;
-what was left out or repaired is written to `notes`.
+Time comes from presentation time stamps alone; headers are wrong too often. At the end of a file is
+checked what has arrived: a picture for each packet, and what the container declares (`video_end`).
+A file is read to its end or refused; what was left out or repaired is written to `notes`.
 """
 
 import contextlib
@@ -22,12 +23,35 @@ from como_jax.data import ffmpeg_log, transport_stream, video_end
 from como_jax.data.images import DECODE_ERRORS, Unreadable
 
 DEFAULT_RATE = 25.0  # frames a second of a stream without times that does not state a rate either
-_HELD = 8  # frames without a usable time stamp in a row that are given times between their neighbors
-# Decoders that conceal errors and mark the frame; the others are told to fail. With that order, these would also refuse
-# whole files for a reference frame that an edit has cut away.
-_MARKING = {"h264", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv", "flv1", "msmpeg4v1", "msmpeg4v2", "msmpeg4"}
+# frames without a usable time stamp in a row that are given times between their neighbors
+_HELD = 8
+# Decoders that conceal errors and mark the frame; the others are told to fail. With that order,
+# these would also refuse whole files for a reference frame that an edit has cut away.
+_MARKING = {
+  "h264",
+  "mpeg1video",
+  "mpeg2video",
+  "mpeg4",
+  "h263",
+  "flv",
+  "flv1",
+  "msmpeg4v1",
+  "msmpeg4v2",
+  "msmpeg4",
+}
 _MARKING |= {"msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1"}
-_SKIPPING = {"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "msmpeg4v3", "h263", "flv", "flv1", "wmv1", "wmv2"}
+_SKIPPING = {
+  "mpeg4",
+  "msmpeg4v1",
+  "msmpeg4v2",
+  "msmpeg4",
+  "msmpeg4v3",
+  "h263",
+  "flv",
+  "flv1",
+  "wmv1",
+  "wmv2",
+}
 _SKIPPED_BYTES = 16  # at most, of a packet of these that says "the picture before, again"
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _KEPT = 1000  # packets at most, to judge the last picture by
@@ -40,17 +64,20 @@ class Tally:
 
   Attributes:
     packets: all of the stream that hold data.
-    slots: places in the order of decoding that are behind them; an AVI also counts those of frames that were dropped.
+    slots: places in the order of decoding that are behind them; an AVI also counts those of frames
+      that were dropped.
     expected: pictures that these should give.
     optional: how many of them may be missing: a few bytes that say "the picture before, again".
     decoded: pictures that came.
     before_key: packets left out before the first key frame.
-    leading: packets that belong before the first picture and refer to frames that the file does not hold.
+    leading: packets that belong before the first picture and refer to frames that the file does not
+      hold.
     end: seconds at which the last packet of any stream ends.
     lasting: the packets say how long they last.
     premature: the container reports that the file ends before what it declares.
     position: byte at which the last packet begins, None = unknown.
-    since_key: the last packet, after all since the key frame where the decoder needs them to judge it.
+    since_key: the last packet, after all since the key frame where the decoder needs them to judge
+      it.
   """
 
   packets: int = 0
@@ -74,7 +101,10 @@ def reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def open_video(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-  """The container of a file and its best video stream. Raises `Unreadable`, also for errors inside the block."""
+  """The container of a file and its best video stream.
+
+  Raises `Unreadable`, also for errors inside the block.
+  """
   if not os.path.isfile(path):
     raise Unreadable("the file is missing")
   if not os.path.getsize(path):
@@ -92,7 +122,10 @@ def open_video(path: str) -> Iterator[tuple[av.container.InputContainer, av.Vide
 
 
 def best_stream(container: av.container.InputContainer) -> av.VideoStream:
-  """The stream of moving pictures: not a cover; the one marked as default; the largest. Raises `Unreadable`."""
+  """The stream of moving pictures: not a cover; the one marked as default; the largest.
+
+  Raises `Unreadable`.
+  """
   moving = [one for one in container.streams.video if not one.disposition & _STILL]
   if not moving:
     covers = " (only a cover picture)" if container.streams.video else ""
@@ -101,12 +134,18 @@ def best_stream(container: av.container.InputContainer) -> av.VideoStream:
   if not known:
     raise Unreadable("no decoder for the video stream of the file")
   return max(
-    known, key=lambda one: (bool(one.disposition & Disposition.default), one.width * one.height, -one.index)
+    known,
+    key=lambda one: (
+      bool(one.disposition & Disposition.default),
+      one.width * one.height,
+      -one.index,
+    ),
   )
 
 
 def _prepare(stream: av.VideoStream) -> av.VideoStream:
-  stream.codec_context.thread_count = 1  # processes are the parallelism, and frame threads hide errors
+  # processes are the parallelism, and frame threads hide errors
+  stream.codec_context.thread_count = 1
   if stream.codec_context.name not in _MARKING:
     stream.codec_context.options = {"err_detect": "crccheck+explode"}
   return stream
@@ -119,13 +158,17 @@ def header_rate(stream: av.VideoStream) -> float:
 
 
 def decode(path: str, notes: list[str]) -> Iterator[tuple[float, av.VideoFrame, av.VideoStream]]:
-  """(seconds since the first frame, frame, its stream) of a whole file, checked for completeness at the end."""
+  """(seconds since the first frame, frame, its stream) of a whole file, checked for completeness at
+  the end.
+  """
   for any_start in (False, True):
     tally = Tally()
     with open_video(path) as (container, stream):
       if container.format.name == "mpegts" and not any_start:
         transport_stream.check(path, stream.id, notes)
-      for seconds, frame in _timed(_pictures(container, stream, tally, any_start=any_start), stream, None, notes):
+      for seconds, frame in _timed(
+        _pictures(container, stream, tally, any_start=any_start), stream, None, notes
+      ):
         yield seconds, frame, stream
       if tally.packets and tally.packets == tally.before_key:
         continue  # a stream that marks no key frames: begin with whatever comes first
@@ -134,26 +177,33 @@ def decode(path: str, notes: list[str]) -> Iterator[tuple[float, av.VideoFrame, 
     break
   if tally.before_key or tally.leading:
     notes.append(
-      f"the file starts inside a group of pictures: {tally.before_key + tally.leading} packets were left out, "
-      "the first frame is the first that can be decoded"
+      f"the file starts inside a group of pictures: {tally.before_key + tally.leading} packets "
+      "were left out, the first frame is the first that can be decoded"
     )
   if tally.expected > tally.decoded:
-    notes.append(f"{tally.expected - tally.decoded} packets repeat the picture before: no frame was made of them")
+    notes.append(
+      f"{tally.expected - tally.decoded} packets repeat the picture before: no frame was made "
+      "of them"
+    )
 
 
 def _note_streams(container, stream, notes: list[str]) -> None:
   several = [one for one in container.streams.video if not one.disposition & _STILL]
   if len(several) > 1:
     notes.append(
-      f"{len(several)} video streams: number {stream.index} ({stream.width}x{stream.height} pixels) was read"
+      f"{len(several)} video streams: number {stream.index} ({stream.width}x{stream.height} "
+      "pixels) was read"
     )
 
 
-def decode_from(path: str, start: float, notes: list[str]) -> Iterator[tuple[float, av.VideoFrame, av.VideoStream]]:
-  """(seconds since the file's first frame, frame, its stream) from a frame at or before `start` on, all of them exact.
+def decode_from(
+  path: str, start: float, notes: list[str]
+) -> Iterator[tuple[float, av.VideoFrame, av.VideoStream]]:
+  """(seconds since the file's first frame, frame, its stream) from a frame at or before `start` on,
+  all of them exact.
 
-  It enters at the key frame before `start`, or an earlier one where frames there refer to what came before. The same
-  times as those of `decode`. The file's end is not checked.
+  It enters at the key frame before `start`, or an earlier one where frames there refer to what came
+  before. The same times as those of `decode`. The file's end is not checked.
   """
   if start > 0:
     with open_video(path) as (container, stream):
@@ -161,8 +211,12 @@ def decode_from(path: str, start: float, notes: list[str]) -> Iterator[tuple[flo
         transport_stream.check(path, stream.id, [])
       first = next(_pictures(container, stream, Tally()), None)
       later = None
-      if first is not None and first.pts is not None and container.format.name.startswith(_SEEKABLE):
-        later = _enter(container, stream, first.pts, first.pts + math.floor(start / stream.time_base))
+      if (
+        first is not None and first.pts is not None and container.format.name.startswith(_SEEKABLE)
+      ):
+        later = _enter(
+          container, stream, first.pts, first.pts + math.floor(start / stream.time_base)
+        )
       if later is not None:
         _note_streams(container, stream, notes)
         for seconds, frame in _timed(later, stream, first.pts, notes):
@@ -172,17 +226,26 @@ def decode_from(path: str, start: float, notes: list[str]) -> Iterator[tuple[flo
 
 
 def _enter(container, stream, origin: int, target: int) -> Iterator[av.VideoFrame] | None:
-  """Frames from one at or before `target` on, after seeking; None where only the file's beginning is left."""
+  """Frames from one at or before `target` on, after seeking; None where only the file's beginning
+  is left.
+  """
   back = 0  # seconds
   while (at := target - math.ceil(back / stream.time_base)) > origin:
     try:
       container.seek(at, stream=stream)
       pictures = _pictures(container, stream, Tally(), entered=True)
       first = next(pictures, None)
-    except (Unreadable, *DECODE_ERRORS):  # not from here; if the file is damaged, that shows further back
+    except (Unreadable, *DECODE_ERRORS):
+      # not from here; if the file is damaged, that shows further back
       first = None
-    # Where the first picture is not an intra picture, it was put together over several frames, and only about right.
-    if first is not None and first.pts is not None and first.pts <= target and first.pict_type == PictureType.I:
+    # Where the first picture is not an intra picture, it was put together over several frames, and
+    # only about right.
+    if (
+      first is not None
+      and first.pts is not None
+      and first.pts <= target
+      and first.pict_type == PictureType.I
+    ):
       return itertools.chain([first], pictures)
     back = 2 * back or 1
   return None
@@ -192,16 +255,19 @@ def _pictures(container, stream, tally: Tally, *, entered: bool = False, any_sta
   """Decoded frames in presentation order, their pts as the container says; counts into `tally`.
 
   Args:
-    entered: the container was told to seek, so frames before the first key frame's time are not to be trusted.
+    entered: the container was told to seek, so frames before the first key frame's time are not to
+      be trusted.
     any_start: begin with whatever packet comes first, not with a key frame.
 
   Raises:
     Unreadable: the decoder or the container reports damage, or gives no picture for a packet.
   """
   codec = stream.codec_context.name
-  # In an AVI, time stamps are those of the order of decoding: the n-th picture has the n-th of them.
+  # In an AVI, time stamps are those of the order of decoding: the n-th picture has the n-th of
+  # them.
   in_order = deque() if container.format.name == "avi" and codec in ("h264", "hevc") else None
-  # Time stamps of the first picture and the first key frame; those of packets before the first picture has come.
+  # Time stamps of the first picture and the first key frame; those of packets before the first
+  # picture has come.
   first, key, early, started = None, None, [], any_start
   packets, judged = container.demux(), codec == "hevc" and video_end.annexb(container.format.name)
   try:
@@ -251,13 +317,22 @@ def _pictures(container, stream, tally: Tally, *, entered: bool = False, any_sta
       for frame in frames:
         if in_order is not None:
           frame.pts = in_order.popleft() if in_order else None
-        elif key is not None and frame.pts is not None and frame.pts < key and (entered or codec == "h264"):
+        elif (
+          key is not None
+          and frame.pts is not None
+          and frame.pts < key
+          and (entered or codec == "h264")
+        ):
           continue  # refers to frames before the key frame
         if not tally.decoded:
           if any_start and frame.pict_type not in (PictureType.NONE, PictureType.I):
-            raise Unreadable("no key frame in the file: its first picture refers to others that it does not hold")
+            raise Unreadable(
+              "no key frame in the file: its first picture refers to others that it does not hold"
+            )
           first = frame.pts
-          tally.leading = sum(first is not None and pts is not None and pts < first for pts in early)
+          tally.leading = sum(
+            first is not None and pts is not None and pts < first for pts in early
+          )
           tally.expected = len(early) - tally.leading
         if frame.is_corrupt:
           raise Unreadable(f"damaged: the decoder reports errors in frame {tally.decoded}")
@@ -282,11 +357,17 @@ def _refuse_damage(log: list[tuple[int, str, str]], tally: Tally) -> None:
 def _end(packet: av.Packet) -> float:
   """Seconds at which a packet ends, 0 where it does not say."""
   pts = packet.pts if packet.pts is not None else packet.dts
-  return float((pts + (packet.duration or 0)) * packet.time_base) if pts is not None and packet.size else 0.0
+  return (
+    float((pts + (packet.duration or 0)) * packet.time_base)
+    if pts is not None and packet.size
+    else 0.0
+  )
 
 
 def _invisible(codec: str, packet: av.Packet) -> bool:
-  """Whether a packet holds a frame that is never shown: VP8 keeps such as references (VP9 adds them to shown ones)."""
+  """Whether a packet holds a frame that is never shown: VP8 keeps such as references (VP9 adds them
+  to shown ones).
+  """
   return codec == "vp8" and not memoryview(packet)[0] & 0x10
 
 
@@ -295,8 +376,8 @@ def _timed(
 ) -> Iterator[tuple[float, av.VideoFrame]]:
   """(seconds, frame), increasing, since the time stamp `origin` (None: since the first frame).
 
-  Frames without a time stamp, or with one that does not increase, are placed evenly between their neighbors. A stream
-  that has none at all runs at the rate of its header.
+  Frames without a time stamp, or with one that does not increase, are placed evenly between their
+  neighbors. A stream that has none at all runs at the rate of its header.
 
   Raises:
     Unreadable: time stamps go back for more than a few frames.
@@ -324,14 +405,19 @@ def _timed(
     if last is None and seconds is None:
       break  # none of the frames has a time
     if seconds is None:
-      raise Unreadable(f"more than {_HELD} frames in a row without a time stamp, up to frame {number}")
+      raise Unreadable(
+        f"more than {_HELD} frames in a row without a time stamp, up to frame {number}"
+      )
     raise Unreadable(f"time stamps go back from {last:.3f} s to {seconds:.3f} s at frame {number}")
   start = -step if last is None else last
   untimed = last is None and held
   for i, one in enumerate(itertools.chain(held, frames), 1):
     yield start + i * step, one
   if untimed:
-    notes.append(f"the file holds no time stamps: {1 / step:.6g} frames a second were assumed, as its header says")
+    notes.append(
+      f"the file holds no time stamps: {1 / step:.6g} frames a second were assumed, as its "
+      "header says"
+    )
   elif missing or repaired:
     notes.append(
       f"{missing} frames without a time stamp and {repaired} whose time stamp does not increase "
@@ -340,7 +426,8 @@ def _timed(
 
 
 def packet_times(path: str, *, limit: int | None = None) -> np.ndarray:
-  """Seconds of all frames (of the first `limit` packets), increasing, from packets: at most one picture is decoded.
+  """Seconds of all frames (of the first `limit` packets), increasing, from packets: at most one
+  picture is decoded.
 
   Raises:
     Unreadable: not a readable video.
@@ -358,7 +445,8 @@ def packet_times(path: str, *, limit: int | None = None) -> np.ndarray:
     if not times or None in times:
       return np.arange(len(times)) / header_rate(stream)
     times, base = np.sort(np.array(times, np.int64)), float(stream.time_base)
-  if first_key is not None and times[0] < first_key:  # only the decoder knows which of these it can make pictures of
+  # only the decoder knows which of these it can make pictures of
+  if first_key is not None and times[0] < first_key:
     with open_video(path) as (container, stream):
       first = next(_pictures(container, stream, Tally()), None)
       times = times[times >= first.pts] if first is not None and first.pts is not None else times

@@ -1,10 +1,11 @@
-"""A process pool that outlives its workers: when one dies, the others go on and its unit is handed back to be tried
-again.
+"""A process pool that outlives its workers: when one dies, the others go on and its unit is handed
+back to be tried again.
 
-(concurrent.futures gives up on every pending unit when a single process crashes; native decoders do crash on hostile
-files.)
+(concurrent.futures gives up on every pending unit when a single process crashes; native decoders do
+crash on hostile files.)
 """
 
+import contextlib
 import errno
 import multiprocessing
 import traceback
@@ -14,7 +15,8 @@ from typing import Any
 
 from como_jax import errors
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # nothing wrong with the worker, only with where it writes
+# nothing wrong with the worker, only with where it writes
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def _serve(pipe, function: Callable[[Any, Callable[[Any], None]], Any]) -> None:
@@ -27,7 +29,11 @@ def _serve(pipe, function: Callable[[Any, Callable[[Any], None]], Any]) -> None:
         message = ("user_error", str(error))
       except Exception as error:  # it is raised again in the parent
         disk = isinstance(error, OSError) and error.errno in _DISK
-        message = ("disk", (error.errno, error.strerror, error.filename)) if disk else ("error", traceback.format_exc())
+        message = (
+          ("disk", (error.errno, error.strerror, error.filename))
+          if disk
+          else ("error", traceback.format_exc())
+        )
       pipe.send(message)
   except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
     pass
@@ -64,8 +70,8 @@ def run(
     on_death: (unit, its last report, exit code) -> the unit to try instead.
 
   Raises:
-    errors.UserError: raised by the function. OSError: the disk is full or cannot be written. RuntimeError: anything else it raised, with
-      the worker's traceback.
+    errors.UserError: raised by the function. OSError: the disk is full or cannot be written.
+      RuntimeError: anything else it raised, with the worker's traceback.
   """
   pending = list(units)[::-1]
   if workers <= 0:
@@ -106,10 +112,8 @@ def run(
   finally:
     for worker in pool:
       if worker.unit is None:
-        try:
+        with contextlib.suppress(OSError):
           worker.pipe.send(None)
-        except OSError:
-          pass
       else:
         worker.process.terminate()
     for worker in pool:

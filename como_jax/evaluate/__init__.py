@@ -6,7 +6,7 @@
 | s_pcfc | does z depend on where the motion came from? | below 1, with a low probe error | 1 |
 | effective_rank | how many directions does z use? | well above 1 | 1 |
 | reconstruction | does z help to draw the next frame? | ratio below 1 | ratio 1 (copying) |
-| matrix, contrast, retrieval | is the same motion similar in other scenes and cameras? | motion contrast above 0 | 0 |
+| matrix, contrast, retrieval | is a motion similar in other scenes? | motion contrast above 0 | 0 |
 | identity | can the camera or the task be read from z? | towards chance | 1 |
 """
 
@@ -16,7 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from como_jax.evaluate import appearance, consistency, linear_probe, mlp_probe, reconstruction, similarity
+from como_jax.evaluate import (
+  appearance,
+  consistency,
+  linear_probe,
+  mlp_probe,
+  reconstruction,
+  similarity,
+)
 
 METRICS: dict[str, Callable[..., Any]] = {
   "linear_probe": linear_probe.probe,
@@ -33,7 +40,9 @@ METRICS: dict[str, Callable[..., Any]] = {
 
 
 def scalars(result: Any, prefix: str = "") -> dict[str, float]:
-  """The plain numbers of a result, {prefix + field: value}, for logs; arrays, text and absent values are left out."""
+  """The plain numbers of a result, {prefix + field: value}, for logs; arrays, text and absent
+  values are left out.
+  """
   values = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
   return {
     prefix + name: float(value)

@@ -1,8 +1,9 @@
-"""How much of what z should *not* know can be read from it: which camera, which task, which scene. Legend: N
-samples, Z latent width.
+"""How much of what z should *not* know can be read from it: which camera, which task, which scene.
 
-The counterpart of the linear probe: a motion latent predicts the action and not the camera. The classifier is
-ridge regression onto one-hot labels, one ridge for all of them.
+Legend: N samples, Z latent width.
+
+The counterpart of the linear probe: a motion latent predicts the action and not the camera. The
+classifier is ridge regression onto one-hot labels, one ridge for all of them.
 """
 
 import dataclasses
@@ -20,8 +21,10 @@ class Identity:
 
   accuracy: float  # mean of the classes' accuracies, so that a common class does not flatter
   chance: float  # 1 / number of classes
-  excess: float  # (accuracy - chance) / (1 - chance): 0 = nothing known, 1 = read perfectly; below 0 is noise
-  standard_error: float | None  # of excess, over held-out episodes drawn again; None with fewer than two
+  # (accuracy - chance) / (1 - chance): 0 = nothing known, 1 = read perfectly; below 0 is noise
+  excess: float
+  # of excess, over held-out episodes drawn again; None with fewer than two
+  standard_error: float | None
   classes: tuple[str, ...]
   by_class: np.ndarray  # [classes], nan where none is held out
   text: str
@@ -30,14 +33,16 @@ class Identity:
 def identity(
   z: Any, labels: Any, *, episodes: Any, groups: Any = None, fraction: float = 0.2, seed: int = 0
 ) -> Identity:
-  """Accuracy with which a label (camera, task, scene) is read from z. For a motion latent lower is better.
+  """Accuracy with which a label (camera, task, scene) is read from z.
+
+  For a motion latent lower is better.
 
   Args:
     z: latents [N, Z].
     labels: label of each sample [N], numbers or text.
     episodes: episode id of each sample [N]; all cameras of an episode fall on the same side.
-    groups: as for `splits.split_by_episode`; give the labels themselves when each episode has one label (a
-      task).
+    groups: as for `splits.split_by_episode`; give the labels themselves when each episode has one
+      label (a task).
     fraction: of episodes to hold out.
     seed: of the split.
 
@@ -47,13 +52,14 @@ def identity(
   z, labels = probes.finite(z, "z"), np.asarray(labels)
   if not len(z) == len(labels) == len(np.asarray(episodes)):
     raise errors.UserError(
-      f"z, labels and episodes hold {len(z)}, {len(labels)} and {len(np.asarray(episodes))} samples, "
-      "expected the same number"
+      f"z, labels and episodes hold {len(z)}, {len(labels)} and {len(np.asarray(episodes))} "
+      "samples, expected the same number"
     )
   classes, index = np.unique(labels, return_inverse=True)
   if len(classes) < 2:
     raise errors.UserError(
-      f"reading identity needs at least 2 labels, found only {classes[0] if len(classes) else 'none'}"
+      "reading identity needs at least 2 labels, found only "
+      f"{classes[0] if len(classes) else 'none'}"
     )
   split = splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)
   one_hot = np.eye(len(classes))[index]
@@ -72,7 +78,9 @@ def identity(
     accuracy=accuracy,
     chance=chance,
     excess=(accuracy - chance) / (1 - chance),
-    standard_error=_spread(right, index[split.held_out], np.asarray(episodes)[split.held_out], chance),
+    standard_error=_spread(
+      right, index[split.held_out], np.asarray(episodes)[split.held_out], chance
+    ),
     classes=tuple(str(c) for c in classes),
     by_class=by_class,
     text=text,

@@ -1,8 +1,9 @@
 """S-PCFC and the shape of the latent cloud. Legend: N samples, Z latent width.
 
-S-PCFC (CoMo, arXiv 2505.17006): cosine similarity of z(t-n -> t) and z(t+n -> t), two motions that end in the same
-frame. A model that merely encodes the second frame gives exactly 1. An untrained model may be well below 1 and a
-collapsed one at 1 for the dullest reason, so read it with `effective_rank`.
+S-PCFC (CoMo, arXiv 2505.17006): cosine similarity of z(t-n -> t) and z(t+n -> t), two motions that
+end in the same frame. A model that merely encodes the second frame gives exactly 1. An untrained
+model may be well below 1 and a collapsed one at 1 for the dullest reason, so read it with
+`effective_rank`.
 """
 
 import dataclasses
@@ -22,7 +23,9 @@ class Consistency:
   std: float
   quartiles: tuple[float, float, float]
   mean_centred: (
-    float  # the same after the mean z is taken away: an S-PCFC that falls a lot owed its height to a constant offset
+    # the same after the mean z is taken away: an S-PCFC that falls a lot owed its height to a
+    # constant offset
+    float
   )
   values: np.ndarray  # [M] raw cosines of the pairs that have a direction
   histogram: np.ndarray  # int [bins], counts over [-1, 1]
@@ -46,19 +49,24 @@ def s_pcfc(past: Any, future: Any, *, bins: int = 40, floor: float = 1e-8) -> Co
 
   Args:
     bins: of the histogram over [-1, 1].
-    floor: a latent shorter than this times the median length has no direction; its pair is left out and counted in
-      `zeros`.
+    floor: a latent shorter than this times the median length has no direction; its pair is left out
+      and counted in `zeros`.
 
   Raises:
     errors.UserError: other shapes, or values that are not finite.
   """
   past, future = probes.finite(past, "z(t-n -> t)"), probes.finite(future, "z(t+n -> t)")
   if past.shape != future.shape:
-    raise errors.UserError(f"z(t-n -> t) has shape {past.shape} and z(t+n -> t) {future.shape}, expected the same")
+    raise errors.UserError(
+      f"z(t-n -> t) has shape {past.shape} and z(t+n -> t) {future.shape}, expected the same"
+    )
   values, zeros = _cosines(past, future, floor)
   centre = np.concatenate([past, future]).mean(axis=0)
-  # Rounding leaves a residue where all latents are the same: hold the floor to the uncentred length.
-  centred, _ = _cosines(past - centre, future - centre, max(floor, 1e-12), reference=np.concatenate([past, future]))
+  # Rounding leaves a residue where all latents are the same: hold the floor to the uncentred
+  # length.
+  centred, _ = _cosines(
+    past - centre, future - centre, max(floor, 1e-12), reference=np.concatenate([past, future])
+  )
   counts, edges = np.histogram(values, bins=bins, range=(-1.0, 1.0))
   text = f"{len(values)} pairs" + (
     f"; {zeros} more left out: a latent of length zero has no direction" if zeros else ""
@@ -80,8 +88,8 @@ def s_pcfc(past: Any, future: Any, *, bins: int = 40, floor: float = 1e-8) -> Co
 
 
 def effective_rank(z: Any, *, centre: bool = True) -> Rank:
-  """Effective rank (Roy and Vetterli 2007) and participation ratio of z [N, Z]; both lie between 1 and Z, and are 0 for
-  a constant z.
+  """Effective rank (Roy and Vetterli 2007) and participation ratio of z [N, Z]; both lie between 1
+  and Z, and are 0 for a constant z.
 
   Args:
     centre: take the mean away first: a constant offset carries no motion.
@@ -91,7 +99,8 @@ def effective_rank(z: Any, *, centre: bool = True) -> Rank:
   if centre:
     z = z - z.mean(axis=0)
   singular = np.linalg.svd(z, compute_uv=False)
-  singular = np.where(singular > 1e-7 * length, singular, 0.0)  # what remains of a constant float32 z is rounding
+  # what remains of a constant float32 z is rounding
+  singular = np.where(singular > 1e-7 * length, singular, 0.0)
   if not singular.any():
     return Rank(0.0, 0.0, z.shape[1], singular)
   share = singular[singular > 0] / singular.sum()
@@ -105,8 +114,9 @@ def effective_rank(z: Any, *, centre: bool = True) -> Rank:
 
 
 def principal_components(z: Any, dimensions: int = 2) -> tuple[np.ndarray, np.ndarray]:
-  """(z projected on its first principal axes [N, dimensions], share of the variance along each [dimensions]), for
-  plots."""
+  """(z projected on its first principal axes [N, dimensions], share of the variance along each
+  [dimensions]), for plots.
+  """
   z = probes.finite(z, "z")
   left, singular, _ = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
   points, share = np.zeros((len(z), dimensions)), np.zeros(dimensions)
@@ -121,7 +131,9 @@ def _cosines(
   first: np.ndarray, second: np.ndarray, floor: float, reference: np.ndarray | None = None
 ) -> tuple[np.ndarray, int]:
   lengths = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
-  typical = np.median(np.linalg.norm(reference, axis=1) if reference is not None else np.concatenate(lengths))
+  typical = np.median(
+    np.linalg.norm(reference, axis=1) if reference is not None else np.concatenate(lengths)
+  )
   known = np.minimum(*lengths) > floor * typical
   cosines = (first[known] * second[known]).sum(axis=1) / (lengths[0][known] * lengths[1][known])
   return np.clip(cosines, -1.0, 1.0), int((~known).sum())

@@ -1,10 +1,10 @@
-"""LP-MSE: how well a single linear layer reads the true action out of a frozen z (CoMo, arXiv 2505.17006 v1,
-"linear probing MSE").
+"""LP-MSE: how well a single linear layer reads the true action out of a frozen z (CoMo, arXiv
+2505.17006 v1, "linear probing MSE").
 
-Ridge regression in closed form in float64, so there is no optimiser to tune and no run-to-run noise. The
-ridge is chosen for each target dimension by folds over the training episodes, from a grid that ends in
-"predict the mean": a wide z that says nothing scores 1, not more. Legend: N samples, Z latent width, A
-target dimensions, R directions of z, G ridges.
+Ridge regression in closed form in float64, so there is no optimiser to tune and no run-to-run
+noise. The ridge is chosen for each target dimension by folds over the training episodes, from a
+grid that ends in "predict the mean": a wide z that says nothing scores 1, not more. Legend: N
+samples, Z latent width, A target dimensions, R directions of z, G ridges.
 """
 
 import dataclasses
@@ -15,11 +15,12 @@ import numpy as np
 
 from como_jax.evaluate import probes, splits
 
-# In units of N on standardised columns (a direction of z of average size has strength 1); infinity predicts
-# the mean.
+# In units of N on standardised columns (a direction of z of average size has strength 1); infinity
+# predicts the mean.
 RIDGES = (*10.0 ** np.arange(-8, 3.01, 0.25), np.inf)
 FOLDS = 5
-# Of a target's variance: where half of the training episodes cost more, more windows would tell more.
+# Of a target's variance: where half of the training episodes cost more, more windows would tell
+# more.
 TOO_FEW = 0.05
 
 
@@ -47,8 +48,8 @@ def probe(
     held_out: bool [N], a split made elsewhere, instead of fraction and seed.
 
   Returns:
-    The result; its `half` and text say what fitting on half of the training episodes costs, and whether that
-    is more than `TOO_FEW`.
+    The result; its `half` and text say what fitting on half of the training episodes costs, and
+    whether that is more than `TOO_FEW`.
 
   Raises:
     errors.UserError: unequal lengths, values that are not finite, fewer than two episodes.
@@ -64,7 +65,10 @@ def probe(
   if half is not None:
     text += f"; fitted on half of the training episodes: {half:.3f}"
     if half - found.mse > TOO_FEW:
-      text += f", more than {TOO_FEW:g} worse: too few windows for {z.shape[1]} numbers, more would tell more"
+      text += (
+        f", more than {TOO_FEW:g} worse: too few windows for {z.shape[1]} numbers, more would "
+        "tell more"
+      )
   return dataclasses.replace(found, half=half, text=text)
 
 
@@ -78,7 +82,10 @@ def cross_validate(
   folds: int = 5,
   seed: int = 0,
 ) -> probes.ProbeResult:
-  """LP-MSE with every episode held out once: mean and standard error over folds. Arguments as for `probe`."""
+  """LP-MSE with every episode held out once: mean and standard error over folds.
+
+  Arguments as for `probe`.
+  """
   z, targets, episodes, names = probes.check(z, targets, episodes, names)
   return _run(
     z,
@@ -95,10 +102,10 @@ class Ridge:
   """A linear map with intercept; call it with new inputs [N, Z] for outputs [N, A].
 
   Attributes:
-    mean, scale, constant: of the inputs' columns [Z] (`probes.scale_of`). offset: [A]. weights: [Z, A], of
-      standardised columns.
-    ridges: chosen for each output [A], in units of the number of samples; infinity where the mean is the
-      best guess.
+    mean, scale, constant: of the inputs' columns [Z] (`probes.scale_of`). offset: [A]. weights: [Z,
+      A], of standardised columns.
+    ridges: chosen for each output [A], in units of the number of samples; infinity where the mean
+      is the best guess.
   """
 
   mean: np.ndarray
@@ -116,15 +123,21 @@ class Ridge:
 
 
 def fit(
-  inputs: np.ndarray, outputs: np.ndarray, episodes: np.ndarray, *, shared: bool = False, seed: int = 0
+  inputs: np.ndarray,
+  outputs: np.ndarray,
+  episodes: np.ndarray,
+  *,
+  shared: bool = False,
+  seed: int = 0,
 ) -> Ridge:
-  """Ridge regression, inputs [N, Z] -> outputs [N, A], with the ridge of least error on left-out episodes.
+  """Ridge regression, inputs [N, Z] -> outputs [N, A], with the ridge of least error on left-out
+  episodes.
 
   Args:
-    episodes: id of each sample [N]; no fold has samples of one episode on both sides. A single episode is
-      cut into stretches.
-    shared: one ridge for all outputs, as for one-hot labels that are compared with each other; else one for
-      each.
+    episodes: id of each sample [N]; no fold has samples of one episode on both sides. A single
+      episode is cut into stretches.
+    shared: one ridge for all outputs, as for one-hot labels that are compared with each other; else
+      one for each.
     seed: of the folds.
   """
   if len(np.unique(episodes)) < 2:
@@ -132,7 +145,9 @@ def fit(
   squared = np.zeros((len(RIDGES), outputs.shape[1]))
   if len(np.unique(episodes)) > 1:
     for fold in splits.folds_by_episode(episodes, FOLDS, seed=seed):
-      squared += path(inputs[fold.train], outputs[fold.train], inputs[fold.held_out], outputs[fold.held_out])
+      squared += path(
+        inputs[fold.train], outputs[fold.train], inputs[fold.held_out], outputs[fold.held_out]
+      )
   else:  # one sample
     squared[:-1] += 1
   if shared:
@@ -144,16 +159,24 @@ def fit(
 def _fitted(inputs: np.ndarray, outputs: np.ndarray, ridges: np.ndarray) -> Ridge:
   """With given ridges [A]."""
   made = Ridge(
-    *probes.scale_of(inputs), outputs.mean(axis=0), np.zeros((inputs.shape[1], outputs.shape[1])), ridges
+    *probes.scale_of(inputs),
+    outputs.mean(axis=0),
+    np.zeros((inputs.shape[1], outputs.shape[1])),
+    ridges,
   )
   strength, directions, along = _spectrum(made.standard(inputs), outputs - made.offset)
-  return dataclasses.replace(made, weights=directions @ (along / (strength[:, None] + ridges * len(inputs))))
+  return dataclasses.replace(
+    made, weights=directions @ (along / (strength[:, None] + ridges * len(inputs)))
+  )
 
 
 def path(inputs: np.ndarray, outputs: np.ndarray, new: np.ndarray, truth: np.ndarray) -> np.ndarray:
   """Summed squared error [G, A] on new samples of every ridge."""
   made = Ridge(
-    *probes.scale_of(inputs), outputs.mean(axis=0), np.zeros((inputs.shape[1], outputs.shape[1])), np.zeros(0)
+    *probes.scale_of(inputs),
+    outputs.mean(axis=0),
+    np.zeros((inputs.shape[1], outputs.shape[1])),
+    np.zeros(0),
   )
   strength, directions, along = _spectrum(made.standard(inputs), outputs - made.offset)
   seen, missing = made.standard(new) @ directions, truth - made.offset
@@ -166,8 +189,8 @@ def path(inputs: np.ndarray, outputs: np.ndarray, new: np.ndarray, truth: np.nda
 
 
 def _spectrum(inputs: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(strength [R], directions [Z, R], outputs along them [R, A]): the ridge solution is directions @ (along
-  / (strength + ridge)).
+  """(strength [R], directions [Z, R], outputs along them [R, A]): the ridge solution is directions
+  @ (along / (strength + ridge)).
 
   From the smaller of the two Gram matrices; directions that no sample has are left out.
   """
@@ -187,8 +210,9 @@ def _on_half(
   found: probes.ProbeResult,
   seed: int,
 ) -> float | None:
-  """The error when each half of the training episodes is fitted on alone, mean of the two, in the units of
-  the whole; None with fewer than 4 of them."""
+  """The error when each half of the training episodes is fitted on alone, mean of the two, in the
+  units of the whole; None with fewer than 4 of them.
+  """
   names = np.random.default_rng(seed).permutation(np.unique(episodes[chosen.train]))
   if len(names) < 4:
     return None
@@ -198,7 +222,9 @@ def _on_half(
     rows = chosen.train & np.isin(episodes, part)
     mean, own, _ = probes.scale_of(targets[rows])
     guess = (
-      fit(z[rows], (targets[rows] - mean) / own, episodes[rows], seed=seed)(z[chosen.held_out]) * own + mean
+      fit(z[rows], (targets[rows] - mean) / own, episodes[rows], seed=seed)(z[chosen.held_out])
+      * own
+      + mean
     )
     squared.append(((guess - found.true) ** 2).mean(axis=0) / scale**2)
   return None if constant.all() else float(np.mean(squared, axis=0)[~constant].mean())
@@ -222,11 +248,13 @@ def _run(
   def method():
     ridges = np.concatenate(used)
     span = (
-      f"{ridges.min():.3g}" if ridges.min() == ridges.max() else f"{ridges.min():.3g} to {ridges.max():.3g}"
+      f"{ridges.min():.3g}"
+      if ridges.min() == ridges.max()
+      else f"{ridges.min():.3g} to {ridges.max():.3g}"
     )
     return (
-      f"ridge regression, ridge {span} times the samples, chosen by {FOLDS} folds over training episodes for "
-      "each dimension"
+      f"ridge regression, ridge {span} times the samples, chosen by {FOLDS} folds over training "
+      "episodes for each dimension"
     )
 
   return probes.run(predict, z, targets, episodes, names=names, chosen=chosen, method=method)

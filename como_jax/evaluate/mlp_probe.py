@@ -1,7 +1,9 @@
-"""Probe MSE with a two-layer MLP instead of a linear layer (the CVPR version of CoMo, arXiv 2505.17006).
+"""Probe MSE with a two-layer MLP instead of a linear layer (the CVPR version of CoMo, arXiv
+2505.17006).
 
-Early stopping on an inner split by episode. Plain JAX with a few lines of Adam, so that evaluation needs no optimiser
-library. Legend: N samples, B batch, Z latent width, F hidden width, A target dimensions.
+Early stopping on an inner split by episode. Plain JAX with a few lines of Adam, so that evaluation
+needs no optimiser library. Legend: N samples, B batch, Z latent width, F hidden width, A target
+dimensions.
 """
 
 import functools
@@ -35,11 +37,12 @@ def probe(
   """Held-out error of a two-layer MLP (Z -> hidden, GELU, -> A).
 
   Args:
-    z, targets, episodes, names, groups, fraction, seed, held_out: as for `linear_probe.probe`. The split is the same for the same
-      seed.
+    z, targets, episodes, names, groups, fraction, seed, held_out: as for `linear_probe.probe`. The
+      split is the same for the same seed.
     hidden: width of the hidden layer.
     epochs: at most.
-    patience: epochs without improvement on the inner held-out episodes before stopping; the best parameters are kept.
+    patience: epochs without improvement on the inner held-out episodes before stopping; the best
+      parameters are kept.
     batch_size: samples a step.
     learning_rate: of Adam.
     weight_decay: decoupled, on the matrices.
@@ -56,7 +59,10 @@ def probe(
 
   def predict(inputs, outputs, ids):
     mean, scale, constant = probes.scale_of(inputs)
-    prepare = lambda values: np.where(constant, 0.0, (values - mean) / scale).astype(np.float32)
+
+    def prepare(values):
+      return np.where(constant, 0.0, (values - mean) / scale).astype(np.float32)
+
     inner = splits.split_by_episode(ids, 0.15, seed=seed)
     params, best = _fit(
       prepare(inputs),
@@ -96,11 +102,15 @@ def _fit(
   weight_decay: float,
 ) -> tuple[dict[str, jax.Array], int]:
   rng = np.random.default_rng(seed)
-  draw = lambda fan_in, fan_out: jnp.asarray(rng.normal(size=(fan_in, fan_out)) / np.sqrt(fan_in), jnp.float32)
+
+  def draw(fan_in, fan_out):
+    return jnp.asarray(rng.normal(size=(fan_in, fan_out)) / np.sqrt(fan_in), jnp.float32)
+
   params = {
     "w1": draw(inputs.shape[1], hidden),
     "b1": jnp.zeros((1, hidden)),
-    "w2": jnp.zeros((hidden, outputs.shape[1])),  # epoch 0 predicts the mean: no probe is kept that is worse on the inner episodes
+    # epoch 0 predicts the mean: no probe is kept that is worse on the inner episodes
+    "w2": jnp.zeros((hidden, outputs.shape[1])),
     "b2": jnp.zeros((1, outputs.shape[1])),
   }
   zeros = jax.tree.map(jnp.zeros_like, params)
@@ -112,7 +122,9 @@ def _fit(
   best, best_epoch, best_loss = params, 0, float(_loss(params, *checks))
   for epoch in range(1, epochs + 1):
     order = rng.permutation(len(x))[: steps * size].reshape(steps, size)
-    state, loss = _epoch(state, x, y, order, *checks, learning_rate=learning_rate, weight_decay=weight_decay)
+    state, loss = _epoch(
+      state, x, y, order, *checks, learning_rate=learning_rate, weight_decay=weight_decay
+    )
     if float(loss) < best_loss:
       best, best_epoch, best_loss = state[0], epoch, float(loss)
     elif epoch - best_epoch >= patience:
@@ -134,7 +146,9 @@ def _loss(params: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array
 
 @functools.partial(jax.jit, static_argnames=("learning_rate", "weight_decay"))
 def _epoch(state, x, y, order, check_x, check_y, *, learning_rate, weight_decay):
-  """One pass over the training samples in the given order [steps, B]; returns the state and the inner held-out loss."""
+  """One pass over the training samples in the given order [steps, B]; returns the state and the
+  inner held-out loss.
+  """
 
   def step(state, index):
     params, first, second, count = state
@@ -145,7 +159,10 @@ def _epoch(state, x, y, order, check_x, check_y, *, learning_rate, weight_decay)
     time = count.astype(jnp.float32)
     unbias1, unbias2 = 1 - 0.9**time, 1 - 0.999**time
     moved = jax.tree.map(
-      lambda p, m, v: p - learning_rate * (m / unbias1) / (jnp.sqrt(v / unbias2) + 1e-8), params, first, second
+      lambda p, m, v: p - learning_rate * (m / unbias1) / (jnp.sqrt(v / unbias2) + 1e-8),
+      params,
+      first,
+      second,
     )
     decayed = {
       name: value - learning_rate * weight_decay * params[name] if name.startswith("w") else value

@@ -1,7 +1,8 @@
-"""A small convolutional network that reads numbers from pictures: how much one picture tells, and how much both.
+"""A small convolutional network that reads numbers from pictures: how much one picture tells, and
+how much both.
 
-Trained with labels, so it is no motion model: it says what can be known. Early stopping on held-out groups.
-Legend: N pairs, B batch, H W picture, A numbers asked for.
+Trained with labels, so it is no motion model: it says what can be known. Early stopping on held-out
+groups. Legend: N pairs, B batch, H W picture, A numbers asked for.
 """
 
 import functools
@@ -14,23 +15,44 @@ from jax import numpy as jnp
 
 from como_jax.evaluate import small_network
 
-WIDTHS, HIDDEN = (32, 64, 96, 128), 256  # of the convolutions, each halving the picture, and of the layer after them
+# of the convolutions, each halving the picture, and of the layer after them
+WIDTHS, HIDDEN = (32, 64, 96, 128), 256
 KINDS = ("first", "second", "both")  # which pictures the network sees
 
 
-def fit(first: np.ndarray, second: np.ndarray, targets: np.ndarray, *, groups: np.ndarray, mirrored: Sequence[float], settings: dict[str, Any]) -> small_network.PairProbe:
+def fit(
+  first: np.ndarray,
+  second: np.ndarray,
+  targets: np.ndarray,
+  *,
+  groups: np.ndarray,
+  mirrored: Sequence[float],
+  settings: dict[str, Any],
+) -> small_network.PairProbe:
   """Fits one network.
 
   Args:
     first, second: uint8 [N, H, W, 3], H and W multiples of 16.
-    targets: [N, A] with mean about zero, each turned around where the pictures change places ("both").
+    targets: [N, A] with mean about zero, each turned around where the pictures change places
+      ("both").
     groups: [N], pairs of one group are held out together.
-    mirrored: [A], what a target is multiplied by where the pictures are mirrored left to right; empty: never mirrored.
+    mirrored: [A], what a target is multiplied by where the pictures are mirrored left to right;
+      empty: never mirrored.
     settings: "kind" of `KINDS`, "steps", "seed", and "batch_size" (128).
   """
   parameters = _start(jax.random.key(settings["seed"]), first.shape[1:3], targets.shape[1])
-  step, run = functools.partial(_step, kind=settings["kind"], steps=settings["steps"]), functools.partial(_run, kind=settings["kind"])
-  return small_network.fit_pairs((parameters, step, run), (first, second), targets, groups=groups, mirrored=mirrored, settings={"batch_size": 128} | settings)
+  step, run = (
+    functools.partial(_step, kind=settings["kind"], steps=settings["steps"]),
+    functools.partial(_run, kind=settings["kind"]),
+  )
+  return small_network.fit_pairs(
+    (parameters, step, run),
+    (first, second),
+    targets,
+    groups=groups,
+    mirrored=mirrored,
+    settings={"batch_size": 128} | settings,
+  )
 
 
 def _start(key: jax.Array, picture: tuple[int, int], outputs: int) -> dict[str, jax.Array]:
@@ -38,19 +60,31 @@ def _start(key: jax.Array, picture: tuple[int, int], outputs: int) -> dict[str, 
   parameters, channels = {}, 9
   for i, width in enumerate(WIDTHS):
     edge = 5 if i == 0 else 3
-    parameters[f"conv{i}"] = jax.random.normal(keys[i], (edge, edge, channels, width)) * np.sqrt(2 / (edge * edge * channels))
+    parameters[f"conv{i}"] = jax.random.normal(keys[i], (edge, edge, channels, width)) * np.sqrt(
+      2 / (edge * edge * channels)
+    )
     parameters[f"bias{i}"], channels = jnp.zeros(width), width
   flat = (picture[0] // 16) * (picture[1] // 16) * channels
-  return parameters | {"hidden": jax.random.normal(keys[-2], (flat, HIDDEN)) * np.sqrt(2 / flat), "hidden_bias": jnp.zeros(HIDDEN),
-                       "out": jax.random.normal(keys[-1], (HIDDEN, outputs)) * 0.01, "out_bias": jnp.zeros(outputs)}
+  return parameters | {
+    "hidden": jax.random.normal(keys[-2], (flat, HIDDEN)) * np.sqrt(2 / flat),
+    "hidden_bias": jnp.zeros(HIDDEN),
+    "out": jax.random.normal(keys[-1], (HIDDEN, outputs)) * 0.01,
+    "out_bias": jnp.zeros(outputs),
+  }
 
 
 def _apply(parameters: Any, first: jax.Array, second: jax.Array, kind: str) -> jax.Array:
   """Normalized [B, H, W, 3] twice -> [B, A]."""
-  seen = {"first": (first, first, first), "second": (second, second, second), "both": (first, second, second - first)}[kind]
+  seen = {
+    "first": (first, first, first),
+    "second": (second, second, second),
+    "both": (first, second, second - first),
+  }[kind]
   x = jnp.concatenate(seen, axis=-1)
   for i in range(len(WIDTHS)):
-    x = jax.lax.conv_general_dilated(x, parameters[f"conv{i}"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    x = jax.lax.conv_general_dilated(
+      x, parameters[f"conv{i}"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     x = jax.nn.gelu(x + parameters[f"bias{i}"][None, None, None])
   x = jax.nn.gelu(x.reshape(len(x), -1) @ parameters["hidden"] + parameters["hidden_bias"][None])
   return x @ parameters["out"] + parameters["out_bias"][None]
@@ -61,18 +95,32 @@ def _run(parameters: Any, first: jax.Array, second: jax.Array, *, kind: str) -> 
   return _apply(parameters, small_network.normalized(first), small_network.normalized(second), kind)
 
 
-def _vary(key: jax.Array, first: jax.Array, second: jax.Array, targets: jax.Array, signs: jax.Array | None, kind: str):
-  """The same pairs mirrored, turned around in time, with other colors and shifted: what does not change the answer or changes it in a known way."""
+def _vary(
+  key: jax.Array,
+  first: jax.Array,
+  second: jax.Array,
+  targets: jax.Array,
+  signs: jax.Array | None,
+  kind: str,
+):
+  """The same pairs mirrored, turned around in time, with other colors and shifted: what does not
+  change the answer or changes it in a known way.
+  """
   keys, size = jax.random.split(key, 6), len(first)
   if signs is not None:
     mirror = jax.random.bernoulli(keys[0], 0.5, (size, 1, 1, 1))
-    first, second = jnp.where(mirror, first[:, :, ::-1], first), jnp.where(mirror, second[:, :, ::-1], second)
+    first, second = (
+      jnp.where(mirror, first[:, :, ::-1], first),
+      jnp.where(mirror, second[:, :, ::-1], second),
+    )
     targets = jnp.where(mirror[:, :, 0, 0], targets * signs[None], targets)
   if kind == "both":
     turn = jax.random.bernoulli(keys[1], 0.5, (size, 1, 1, 1))
     first, second = jnp.where(turn, second, first), jnp.where(turn, first, second)
     targets = jnp.where(turn[:, :, 0, 0], -targets, targets)
-  mix = 0.25 * jax.random.normal(keys[2], (size, 3, 3)) + jnp.eye(3)[None] * (1 + 0.2 * jax.random.normal(keys[3], (size, 1, 1)))
+  mix = 0.25 * jax.random.normal(keys[2], (size, 3, 3)) + jnp.eye(3)[None] * (
+    1 + 0.2 * jax.random.normal(keys[3], (size, 1, 1))
+  )
   offset = 0.2 * jax.random.normal(keys[4], (size, 1, 1, 3))
   reach = first.shape[1] // 10
   shift = jax.random.randint(keys[5], (size, 2), -reach, reach + 1)
@@ -88,8 +136,14 @@ def _vary(key: jax.Array, first: jax.Array, second: jax.Array, targets: jax.Arra
 def _step(state, key, first, second, targets, signs, *, kind, steps):
   """The rate rises for `small_network.WARM` steps while a cosine falls over all of them."""
   parameters, *_, count = state
-  first, second, targets = _vary(key, small_network.normalized(first), small_network.normalized(second), targets, signs, kind)
-  grads = jax.grad(lambda p: jnp.mean(jnp.square(_apply(p, first, second, kind) - targets)))(parameters)
+  first, second, targets = _vary(
+    key, small_network.normalized(first), small_network.normalized(second), targets, signs, kind
+  )
+  grads = jax.grad(lambda p: jnp.mean(jnp.square(_apply(p, first, second, kind) - targets)))(
+    parameters
+  )
   time = (count + 1).astype(jnp.float32)
-  rate = small_network.RATE * jnp.minimum(time / small_network.WARM, 0.5 * (1 + jnp.cos(jnp.pi * time / steps)))
+  rate = small_network.RATE * jnp.minimum(
+    time / small_network.WARM, 0.5 * (1 + jnp.cos(jnp.pi * time / steps))
+  )
   return small_network.update(state, grads, rate)

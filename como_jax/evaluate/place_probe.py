@@ -1,6 +1,8 @@
-"""Where something is in a picture: a small convolutional network with a soft maximum over places, fitted with labels.
+"""Where something is in a picture: a small convolutional network with a soft maximum over places,
+fitted with labels.
 
-Legend: N pictures, B batch, H W picture. Places are widths of the picture from its middle: to the right and down.
+Legend: N pictures, B batch, H W picture. Places are widths of the picture from its middle: to the
+right and down.
 """
 
 import functools
@@ -16,7 +18,9 @@ from como_jax.evaluate import small_network
 WIDTHS, STRIDES = (24, 48, 64, 64, 64), (2, 2, 1, 1, 1)
 
 
-def fit(pictures: np.ndarray, places: np.ndarray, *, steps: int, seed: int = 0, batch_size: int = 64) -> Callable[[np.ndarray], np.ndarray]:
+def fit(
+  pictures: np.ndarray, places: np.ndarray, *, steps: int, seed: int = 0, batch_size: int = 64
+) -> Callable[[np.ndarray], np.ndarray]:
   """Fits the network.
 
   Args:
@@ -29,11 +33,20 @@ def fit(pictures: np.ndarray, places: np.ndarray, *, steps: int, seed: int = 0, 
   """
   keys = jax.random.split(jax.random.key(seed), len(WIDTHS) + 1)
   channels = (3, *WIDTHS, 1)
-  parameters = [small_network.layer(key, edge, edge, *channels[i : i + 2]) for i, (key, edge) in enumerate(zip(keys, (5, *[3] * len(WIDTHS)), strict=True))]
+  parameters = [
+    small_network.layer(key, edge, edge, *channels[i : i + 2])
+    for i, (key, edge) in enumerate(zip(keys, (5, *[3] * len(WIDTHS)), strict=True))
+  ]
   state, rng = small_network.start(parameters), np.random.default_rng(seed)
   for step in range(steps):
     rows = rng.integers(0, len(pictures), size=batch_size)
-    state = _step(state, jax.random.fold_in(jax.random.key(seed + 1), step), pictures[rows], places[rows].astype(np.float32), steps=steps)
+    state = _step(
+      state,
+      jax.random.fold_in(jax.random.key(seed + 1), step),
+      pictures[rows],
+      places[rows].astype(np.float32),
+      steps=steps,
+    )
   return lambda new: small_network.batched(functools.partial(_run, state[0]), (new,))
 
 
@@ -54,7 +67,9 @@ def _run(parameters: Any, pictures: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="steps")
-def _step(state: tuple, key: jax.Array, pictures: jax.Array, places: jax.Array, *, steps: int) -> tuple:
+def _step(
+  state: tuple, key: jax.Array, pictures: jax.Array, places: jax.Array, *, steps: int
+) -> tuple:
   keys = jax.random.split(key)
   (x,) = small_network.recolored(keys[0], small_network.normalized(pictures))
   mirror = jax.random.bernoulli(keys[1], 0.5, (len(x),))

@@ -1,8 +1,10 @@
-"""Which action dimensions are positions to go to rather than motions. Legend: N samples, A action dimensions.
+"""Which action dimensions are positions to go to rather than motions.
 
-Most teleoperated data sets (SO-101, ALOHA) record absolute joint targets: the action is where the joint is
-about to be, and no motion between two pictures tells it. Such a dimension is known by its own state, and
-what moves is the action minus the state.
+Legend: N samples, A action dimensions.
+
+Most teleoperated data sets (SO-101, ALOHA) record absolute joint targets: the action is where the
+joint is about to be, and no motion between two pictures tells it. Such a dimension is known by its
+own state, and what moves is the action minus the state.
 """
 
 import dataclasses
@@ -15,34 +17,40 @@ LEAST = 20  # samples, to judge by
 
 @dataclasses.dataclass(frozen=True)
 class Positions:
-  """Which dimensions are positions, and the state in the action's unit: scale * state + offset, each [A]."""
+  """Which dimensions are positions, and the state in the action's unit: scale * state + offset,
+  each [A].
+  """
 
   dimensions: np.ndarray  # bool
   scale: np.ndarray
   offset: np.ndarray
 
   def motion(self, action: np.ndarray, state: np.ndarray) -> np.ndarray:
-    """Actions [N, A] minus the states [N, A] at the same times where they are positions; the others as they
-    are."""
+    """Actions [N, A] minus the states [N, A] at the same times where they are positions; the others
+    as they are.
+    """
     return np.where(self.dimensions, action - (self.scale * state + self.offset), action)
 
 
 def detect(action: np.ndarray, following: np.ndarray, change: np.ndarray) -> Positions:
   """Compares each action dimension with the state that it would lead to.
 
-  A dimension is a position where the following state explains at least `TRACKS` of its variance, by a line
-  that rises (whatever the units), and more of it than the state's change does: a controller that steps
-  towards a fixed goal falls, a velocity is told by the change. Where more than half of the moving dimensions
-  are positions, all of them are: the others (a gripper that stops at what it holds) were recorded in the
+  A dimension is a position where the following state explains at least `TRACKS` of its variance, by
+  a line that rises (whatever the units), and more of it than the state's change does: a controller
+  that steps towards a fixed goal falls, a velocity is told by the change. Where more than half of
+  the moving dimensions are positions, all of them are: the others (a gripper that stops at what it
+  holds) were recorded in the
     same way.
 
   Args:
     action: mean action of each sample [N, A].
-    following: mean of the states one frame after each of these actions [N, A], 0 where a dimension has no
-      state.
+    following: mean of the states one frame after each of these actions [N, A], 0 where a dimension
+      has no state.
     change: of that state over the sample [N, A].
   """
-  action, following, change = (np.asarray(values, np.float64) for values in (action, following, change))
+  action, following, change = (
+    np.asarray(values, np.float64) for values in (action, following, change)
+  )
   size = action.shape[1]
   if len(action) < LEAST:
     return Positions(np.zeros(size, bool), np.ones(size), np.zeros(size))
@@ -60,8 +68,9 @@ def detect(action: np.ndarray, following: np.ndarray, change: np.ndarray) -> Pos
 
 
 def _line(inputs: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(share of each output's variance that a line through its input explains, the slope of that line), each
-  [A]."""
+  """(share of each output's variance that a line through its input explains, the slope of that
+  line), each [A].
+  """
   x, y = inputs - inputs.mean(axis=0), outputs - outputs.mean(axis=0)
   product, inside, outside = (x * y).sum(axis=0), (x**2).sum(axis=0), (y**2).sum(axis=0)
   both = inside * outside

@@ -1,9 +1,10 @@
-"""What the linear and the MLP probe share: checks, scaling, scores. Legend: N samples, Z latent width, A
-target dimensions.
+"""What the linear and the MLP probe share: checks, scaling, scores.
 
-CoMo (arXiv 2505.17006) reports a probe's MSE without its split, scaling or optimiser, so both are fixed here
-and printed with every number: targets are standardised by the training episodes, which makes 1 "nothing
-known" and 0 "everything known" whatever the robot's units.
+Legend: N samples, Z latent width, A target dimensions.
+
+CoMo (arXiv 2505.17006) reports a probe's MSE without its split, scaling or optimiser, so both are
+fixed here and printed with every number: targets are standardised by the training episodes, which
+makes 1 "nothing known" and 0 "everything known" whatever the robot's units.
 """
 
 import dataclasses
@@ -22,7 +23,8 @@ Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 class ProbeResult:
   """Held-out error of predicting targets from z.
 
-  Normalised errors are in units of the training targets' variance, raw ones in squared units of the target.
+  Normalised errors are in units of the training targets' variance, raw ones in squared units of the
+  target.
   Dimensions
   that are constant in training have no normalised error: they are nan and left out of the means.
   """
@@ -43,13 +45,14 @@ class ProbeResult:
   )  # of mse, over folds; for a single split, over its held-out episodes drawn again
   folds: int
   text: str  # scaling, split sizes, regularisation: print it with the number
-  half: float | None = None  # mse when fitted on half of the training episodes (linear probe on one split)
+  # mse when fitted on half of the training episodes (linear probe on one split)
+  half: float | None = None
 
 
 def check(
   z: Any, targets: Any, episodes: Any, names: Sequence[str] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
-  """z [N, Z] and targets [N, A] as float64, episodes [N], names [A].
+  """Z [N, Z] and targets [N, A] as float64, episodes [N], names [A].
 
   Raises:
     errors.UserError: shapes that do not agree, or values that are not finite.
@@ -58,11 +61,16 @@ def check(
   targets = finite(targets[:, None] if targets.ndim == 1 else targets, "targets")
   if not len(z) == len(targets) == len(episodes):
     raise errors.UserError(
-      f"z, targets and episodes hold {len(z)}, {len(targets)} and {len(episodes)} samples, expected the same number"
+      f"z, targets and episodes hold {len(z)}, {len(targets)} and {len(episodes)} samples, "
+      "expected the same number"
     )
-  names = tuple(names) if names is not None else tuple(f"dimension {i}" for i in range(targets.shape[1]))
+  names = (
+    tuple(names) if names is not None else tuple(f"dimension {i}" for i in range(targets.shape[1]))
+  )
   if len(names) != targets.shape[1]:
-    raise errors.UserError(f"{len(names)} names for {targets.shape[1]} target dimensions: {', '.join(names)}")
+    raise errors.UserError(
+      f"{len(names)} names for {targets.shape[1]} target dimensions: {', '.join(names)}"
+    )
   return z, targets, episodes, names
 
 
@@ -70,7 +78,9 @@ def finite(values: Any, what: str) -> np.ndarray:
   """The values as float64 [N, D], or a UserError that says how many rows are bad."""
   values = np.asarray(values, dtype=np.float64)
   if values.ndim != 2:
-    raise errors.UserError(f"{what} has shape {values.shape}, expected two axes [samples, dimensions]")
+    raise errors.UserError(
+      f"{what} has shape {values.shape}, expected two axes [samples, dimensions]"
+    )
   bad = int((~np.isfinite(values)).any(axis=1).sum())
   if bad:
     raise errors.UserError(
@@ -80,8 +90,9 @@ def finite(values: Any, what: str) -> np.ndarray:
 
 
 def scale_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(mean, standard deviation, whether constant) of each column; the deviation of a constant column is 1, so
-  that it can be divided by."""
+  """(mean, standard deviation, whether constant) of each column; the deviation of a constant column
+  is 1, so that it can be divided by.
+  """
   mean, deviation = values.mean(axis=0), values.std(axis=0)
   # Float32 data: what varies by less than a float32 step of its size does not vary.
   constant = deviation <= 1e-7 * np.abs(values).max(axis=0)
@@ -101,12 +112,19 @@ def run(
   """Fits on each split's training side and scores its held-out side.
 
   Args:
-    predict: (z_train, targets_train, episodes_train) -> a function of held-out z. Targets are standardised
-      and so are the predictions.
+    predict: (z_train, targets_train, episodes_train) -> a function of held-out z. Targets are
+      standardised and so are the predictions.
     chosen: one split, or the folds.
     method: text about the fit, asked for after the last one.
   """
-  parts, true, predicted, index, by_sample, constants = [], [], [], [], [], np.zeros(targets.shape[1], bool)
+  parts, true, predicted, index, by_sample, constants = (
+    [],
+    [],
+    [],
+    [],
+    [],
+    np.zeros(targets.shape[1], bool),
+  )
   for split in chosen:
     mean, scale, constant = scale_of(targets[split.train])
     fitted = predict(z[split.train], (targets[split.train] - mean) / scale, episodes[split.train])
@@ -121,14 +139,19 @@ def run(
     predicted.append(guess)
     index.append(np.flatnonzero(split.held_out))
     constants |= constant
-  normalised, raw, r2 = (np.stack(column) for column in zip(*parts))  # [folds, A] each
+  normalised, raw, r2 = (
+    np.stack(column) for column in zip(*parts, strict=False)
+  )  # [folds, A] each
   by_fold = _mean(normalised, axis=1)
   folds = len(parts)
   text = [method(), "targets standardised by the training episodes (1 = nothing known)"]
   text.append(
     str(chosen[0])
     if folds == 1
-    else f"{folds} folds by episode (first: {chosen[0]}); mean and standard error over folds, which share training data"
+    else (
+      f"{folds} folds by episode (first: {chosen[0]}); mean and standard error over folds, "
+      "which share training data"
+    )
   )
   if constants.any():
     text.append("constant in training, left out: " + ", ".join(np.asarray(names)[constants]))
@@ -155,11 +178,12 @@ def run(
 def pool(
   results: Sequence[ProbeResult], labels: Sequence[str], episodes: Sequence[np.ndarray]
 ) -> ProbeResult:
-  """One result of several robots, each probed on its own dimensions over its own samples; that of one robot
-  alone is itself.
+  """One result of several robots, each probed on its own dimensions over its own samples; that of
+  one robot alone is itself.
 
-  Means are over all held-out samples, so each robot counts by its number of them. The samples of the robots
-  stand behind each other; `true` and `predicted` hold nan in the dimensions of the others.
+  Means are over all held-out samples, so each robot counts by its number of them. The samples of
+  the robots stand behind each other; `true` and `predicted` hold nan in the dimensions of the
+  others.
 
   Args:
     results: of a single split each.
@@ -169,18 +193,29 @@ def pool(
   if len(results) == 1:
     return results[0]
   counts = np.array([len(one.errors) for one in results], np.float64)
-  mean = lambda name: float(_mean_of(np.array([getattr(one, name) for one in results], np.float64), counts))
+
+  def mean(name):
+    return float(_mean_of(np.array([getattr(one, name) for one in results], np.float64), counts))
+
   before = np.cumsum([0, *(len(ids) for ids in episodes)])
-  index = np.concatenate([one.index + start for one, start in zip(results, before)])
+  index = np.concatenate([one.index + start for one, start in zip(results, before, strict=False)])
   errors_ = np.concatenate([one.errors for one in results])
   known = ~np.isnan(errors_)
-  joined = lambda name: np.concatenate([getattr(one, name) for one in results])
-  parts = [f"{label}, {len(one.names)} dimensions: {one.text}" for label, one in zip(labels, results)]
+
+  def joined(name):
+    return np.concatenate([getattr(one, name) for one in results])
+
+  parts = [
+    f"{label}, {len(one.names)} dimensions: {one.text}"
+    for label, one in zip(labels, results, strict=False)
+  ]
   return ProbeResult(
     mse=mean("mse"),
     mse_raw=mean("mse_raw"),
     r2=mean("r2"),
-    names=tuple(f"{label}: {name}" for label, one in zip(labels, results) for name in one.names),
+    names=tuple(
+      f"{label}: {name}" for label, one in zip(labels, results, strict=False) for name in one.names
+    ),
     mse_by_dimension=joined("mse_by_dimension"),
     mse_raw_by_dimension=joined("mse_raw_by_dimension"),
     r2_by_dimension=joined("r2_by_dimension"),
@@ -213,10 +248,11 @@ def _diagonal(blocks: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def gain(better: ProbeResult, worse: ProbeResult, episodes: Any) -> tuple[float, float | None]:
-  """How much lower one probe's normalised error is than another's on the same held-out samples, and the
-  standard error of that.
+  """How much lower one probe's normalised error is than another's on the same held-out samples, and
+  the standard error of that.
 
-  Paired: which episodes are hard moves both errors alike, so this is known far better than either error.
+  Paired: which episodes are hard moves both errors alike, so this is known far better than either
+  error.
 
   Args:
     better, worse: results on the same samples.
@@ -226,17 +262,22 @@ def gain(better: ProbeResult, worse: ProbeResult, episodes: Any) -> tuple[float,
     errors.UserError: the two were measured on other samples.
   """
   if not np.array_equal(better.index, worse.index):
-    raise errors.UserError("the two probes were scored on different samples, expected the same ones")
+    raise errors.UserError(
+      "the two probes were scored on different samples, expected the same ones"
+    )
   difference = worse.errors - better.errors
   told = np.isfinite(difference)  # a robot whose targets never change has no error
   if not told.any():
     return float("nan"), None
-  return float(difference[told].mean()), bootstrap(difference[told], np.asarray(episodes)[better.index][told])
+  return float(difference[told].mean()), bootstrap(
+    difference[told], np.asarray(episodes)[better.index][told]
+  )
 
 
 def bootstrap(values: np.ndarray, episodes: np.ndarray, *, draws: int = 500) -> float | None:
-  """Standard error of the mean of values [M] when the held-out episodes are drawn again; None with a single
-  episode."""
+  """Standard error of the mean of values [M] when the held-out episodes are drawn again; None with
+  a single episode.
+  """
   _, ids = np.unique(episodes, return_inverse=True)
   sums, counts = np.bincount(ids, values), np.bincount(ids)
   if len(sums) < 2:

@@ -1,8 +1,8 @@
-"""How well the forward model draws the target frame: MSE, PSNR, SSIM, each beside "copy the current frame". Legend: N
-images, H W pixels.
+"""How well the forward model draws the target frame: MSE, PSNR, SSIM, each beside "copy the current
+frame". Legend: N images, H W pixels.
 
-A static background makes copying look excellent, so the errors are also taken over the moving pixels only, and the
-number to look at is the ratio to the copy.
+A static background makes copying look excellent, so the errors are also taken over the moving
+pixels only, and the number to look at is the ratio to the copy.
 """
 
 import dataclasses
@@ -37,8 +37,12 @@ class Reconstruction:
   text: str
 
 
-def compare(predicted: Any, target: Any, *, current: Any, threshold: float = 0.05) -> Reconstruction:
-  """Scores of predicted frames. All [N, H, W, C], uint8, or floats in [0, 1] (predictions are clipped to it).
+def compare(
+  predicted: Any, target: Any, *, current: Any, threshold: float = 0.05
+) -> Reconstruction:
+  """Scores of predicted frames.
+
+  All [N, H, W, C], uint8, or floats in [0, 1] (predictions are clipped to it).
 
   Args:
     current: the frame the prediction started from.
@@ -50,19 +54,28 @@ def compare(predicted: Any, target: Any, *, current: Any, threshold: float = 0.0
   return summarise([measure(predicted, target, current=current, threshold=threshold)])
 
 
-def measure(predicted: Any, target: Any, *, current: Any, threshold: float = 0.05) -> dict[str, np.ndarray]:
-  """Per-image numbers of one batch, {name: [N]}, to be collected and handed to `summarise`. Arguments as for
-  `compare`."""
+def measure(
+  predicted: Any, target: Any, *, current: Any, threshold: float = 0.05
+) -> dict[str, np.ndarray]:
+  """Per-image numbers of one batch, {name: [N]}, to be collected and handed to `summarise`.
+
+  Arguments as for `compare`.
+  """
   predicted, target, current = (
-    _unit(x, what) for x, what in ((predicted, "predicted"), (target, "target"), (current, "current"))
+    _unit(x, what)
+    for x, what in ((predicted, "predicted"), (target, "target"), (current, "current"))
   )
   if not predicted.shape == target.shape == current.shape:
     raise errors.UserError(
-      f"predicted, target and current have shapes {predicted.shape}, {target.shape}, {current.shape}, expected the same"
+      f"predicted, target and current have shapes {predicted.shape}, {target.shape}, "
+      f"{current.shape}, expected the same"
     )
   error, copied = ((x - target) ** 2 for x in (predicted, current))
   moving = (np.abs(target - current).max(axis=-1) > threshold)[..., None]
-  total = lambda x: x.sum(axis=(1, 2, 3))
+
+  def total(x):
+    return x.sum(axis=(1, 2, 3))
+
   small = min(target.shape[1:3]) < WINDOW
   return {
     "mse": error.mean(axis=(1, 2, 3)),
@@ -91,7 +104,9 @@ def summarise(batches: Sequence[dict[str, np.ndarray]]) -> Reconstruction:
   mean = {name: float(values.mean()) for name, values in every.items()}
   threshold = mean["threshold"]
   if np.ptp(every["threshold"]) > 0:
-    raise errors.UserError("batches were measured with different thresholds for moving pixels, expected one")
+    raise errors.UserError(
+      "batches were measured with different thresholds for moving pixels, expected one"
+    )
   moving_mse, moving_copy = (
     _ratio(mean[name], mean["moving_values"]) for name in ("moving_error", "moving_copy_error")
   )
@@ -123,8 +138,8 @@ def psnr(predicted: Any, target: Any) -> np.ndarray:
 
 
 def ssim(predicted: Any, target: Any) -> np.ndarray:
-  """Structural similarity of each image, [N]: 11x11 Gaussian window of sigma 1.5, positions where it fits, mean over
-  channels (Wang et al. 2004).
+  """Structural similarity of each image, [N]: 11x11 Gaussian window of sigma 1.5, positions where
+  it fits, mean over channels (Wang et al. 2004).
 
   Raises:
     errors.UserError: images smaller than the window.
@@ -132,13 +147,18 @@ def ssim(predicted: Any, target: Any) -> np.ndarray:
   predicted, target = _unit(predicted, "predicted"), _unit(target, "target")
   if min(target.shape[1:3]) < WINDOW:
     raise errors.UserError(
-      f"images are {target.shape[1]}x{target.shape[2]}, expected at least {WINDOW}x{WINDOW} for SSIM"
+      f"images are {target.shape[1]}x{target.shape[2]}, expected at least {WINDOW}x{WINDOW} for "
+      "SSIM"
     )
   mean_p, mean_t = _blur(predicted), _blur(target)
   var_p, var_t = _blur(predicted**2) - mean_p**2, _blur(target**2) - mean_t**2
   both = _blur(predicted * target) - mean_p * mean_t
   c1, c2 = K1**2, K2**2
-  value = (2 * mean_p * mean_t + c1) * (2 * both + c2) / ((mean_p**2 + mean_t**2 + c1) * (var_p + var_t + c2))
+  value = (
+    (2 * mean_p * mean_t + c1)
+    * (2 * both + c2)
+    / ((mean_p**2 + mean_t**2 + c1) * (var_p + var_t + c2))
+  )
   return value.mean(axis=(1, 2, 3))
 
 
@@ -153,17 +173,20 @@ def _blur(images: np.ndarray) -> np.ndarray:
 def _unit(images: Any, what: str) -> np.ndarray:
   images = np.asarray(images)
   if images.ndim != 4:
-    raise errors.UserError(f"{what} has shape {images.shape}, expected [images, height, width, channels]")
+    raise errors.UserError(
+      f"{what} has shape {images.shape}, expected [images, height, width, channels]"
+    )
   if images.dtype == np.uint8:
     return images / 255.0
   images = images.astype(np.float64)
-  # A model may leave the range a little; twice the range means ImageNet-normalised or 0-255 values, and every number
-  # would be meaningless.
+  # A model may leave the range a little; twice the range means ImageNet-normalised or 0-255 values,
+  # and every number would be meaningless.
   if not np.isfinite(images).all() or (
     what != "predicted" and (images.min(initial=0) < -1e-3 or images.max(initial=0) > 1 + 1e-3)
   ):
     raise errors.UserError(
-      f"{what} spans {images.min():.3g} to {images.max():.3g}, expected uint8 or floats in [0, 1] (denormalise first)"
+      f"{what} spans {images.min():.3g} to {images.max():.3g}, expected uint8 or floats in [0, "
+      "1] (denormalise first)"
     )
   return np.clip(images, 0.0, 1.0)
 

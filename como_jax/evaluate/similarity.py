@@ -1,5 +1,6 @@
-"""Whether the same motion gives a similar z across tasks, views and scenes (CoMo, arXiv 2505.17006, Figure
-4). Legend: N samples, Z latent width, G groups, A action."""
+"""Whether the same motion gives a similar z across tasks, views and scenes (CoMo, arXiv 2505.17006,
+Figure 4). Legend: N samples, Z latent width, G groups, A action.
+"""
 
 import dataclasses
 from typing import Any
@@ -14,8 +15,9 @@ CENTRES = ("none", "mean", "view")
 
 @dataclasses.dataclass(frozen=True)
 class SimilarityMatrix:
-  """Mean cosine between the latents of two groups; the diagonal leaves out each sample's similarity to
-  itself."""
+  """Mean cosine between the latents of two groups; the diagonal leaves out each sample's similarity
+  to itself.
+  """
 
   values: np.ndarray  # [G, G], nan on the diagonal of a group with one sample
   labels: tuple[str, ...]
@@ -26,11 +28,13 @@ class SimilarityMatrix:
 class Contrast:
   """Mean cosines of pairs of samples by what they share. nan where there are no such pairs."""
 
-  same_motion: float  # the same moment of the same motion, seen by another camera or in another scene
+  # the same moment of the same motion, seen by another camera or in another scene
+  same_motion: float
   other_time: float  # the same motion at another time, seen by another camera or in another scene
   other_motion_same_view: float
   other_motion_other_view: float
-  motion: float  # same_motion minus other_time: higher = z says what happens now, from wherever it is seen
+  # same_motion minus other_time: higher = z says what happens now, from wherever it is seen
+  motion: float
   standard_error: float | None  # of motion, over motions drawn again; None with fewer than two
   appearance: float  # the last two cosines' difference: lower = z says less about the camera
   text: str
@@ -45,7 +49,8 @@ class Retrieval:
   agreement: float  # share of neighbours whose action is within 60 degrees
   agreement_chance: float
   gain: float  # cosine of each query minus the mean over all its allowed answers, mean over queries
-  standard_error: float | None  # of gain, over the queries' episodes drawn again; None with fewer than two
+  # of gain, over the queries' episodes drawn again; None with fewer than two
+  standard_error: float | None
   queries: int
   text: str
 
@@ -56,8 +61,8 @@ def matrix(z: Any, groups: Any, *, centre: str = "mean", views: Any = None) -> S
   Args:
     z: latents [N, Z].
     groups: group of each sample [N]; labels are in sorted order.
-    centre: "none", "mean" (take the mean z away: a common offset makes everything similar) or "view" (take
-      each view's mean away).
+    centre: "none", "mean" (take the mean z away: a common offset makes everything similar) or
+      "view" (take each view's mean away).
     views: view of each sample [N], for centre="view".
   """
   unit = _unit(z, centre, views)
@@ -65,14 +70,17 @@ def matrix(z: Any, groups: Any, *, centre: str = "mean", views: Any = None) -> S
   labels, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
   sums = np.zeros((len(labels), unit.shape[1]))
   np.add.at(sums, index, unit)
-  # Samples without direction count as 0, so the self-similarity of a group is the number that have one.
+  # Samples without direction count as 0, so the self-similarity of a group is the number that have
+  # one.
   selves = np.bincount(index, weights=(unit**2).sum(axis=1), minlength=len(labels))
   pairs = np.outer(counts, counts).astype(np.float64)
   products = sums @ sums.T
   np.fill_diagonal(pairs, counts * (counts - 1))
   np.fill_diagonal(products, np.diag(products) - selves)
   values = np.divide(products, pairs, out=np.full_like(products, np.nan), where=pairs > 0)
-  return SimilarityMatrix(values=values, labels=tuple(str(label) for label in labels), counts=counts)
+  return SimilarityMatrix(
+    values=values, labels=tuple(str(label) for label in labels), counts=counts
+  )
 
 
 def contrast(
@@ -86,42 +94,53 @@ def contrast(
   centre: str = "mean",
   limit: int = 2000,
 ) -> Contrast:
-  """How much more alike z is for the same moment of a motion in another environment than for its other
-  moments there.
+  """How much more alike z is for the same moment of a motion in another environment than for its
+  other moments there.
 
-  Both sides of the comparison show the same objects at work (they are of one motion), so a z that only knows
-  the objects, the task or the scene scores 0, and so does one that only knows the camera.
+  Both sides of the comparison show the same objects at work (they are of one motion), so a z that
+  only knows the objects, the task or the scene scores 0, and so does one that only knows the
+  camera.
 
   Args:
     z: latents [N, Z].
-    motions: id of the motion of each sample [N]; one motion may have been filmed by several cameras and acted
-      again in several scenes.
+    motions: id of the motion of each sample [N]; one motion may have been filmed by several cameras
+      and acted again in several scenes.
     times: frame number of each sample in its episode [N].
     views, scenes: camera and episode of each sample [N]; samples that differ in either are of two
       environments.
-    stride: frames between the two pictures of a sample, a number or [N]: samples up to half of it apart are
-      the same moment, and those at least a whole one apart are others.
+    stride: frames between the two pictures of a sample, a number or [N]: samples up to half of it
+      apart are the same moment, and those at least a whole one apart are others.
     centre: as for `matrix`.
     limit: samples used, evenly spread.
   """
   unit = _unit(z, centre, views)
   chosen = np.unique(np.linspace(0, len(unit) - 1, min(limit, len(unit))).astype(int))
   codes = {"motions": motions, "views": views, "scenes": scenes}
-  motion, view, scene = (_codes(_ids(value, len(unit), name))[chosen] for name, value in codes.items())
+  motion, view, scene = (
+    _codes(_ids(value, len(unit), name))[chosen] for name, value in codes.items()
+  )
   time = _ids(times, len(unit), "times")[chosen].astype(np.float64)
   reach = np.broadcast_to(np.asarray(stride, np.float64), len(unit))[chosen, None]
   cosines = unit[chosen] @ unit[chosen].T
   together, same_view = motion[:, None] == motion, view[:, None] == view
   elsewhere, apart = ~same_view | (scene[:, None] != scene), np.abs(time[:, None] - time)
   same, other = (together & elsewhere & when for when in (apart <= reach / 2, apart >= reach))
+
   # Motion by motion, so that how many samples of each there are does not matter.
-  by_motion = lambda values: np.bincount(motion, values.sum(axis=1), minlength=motion.max() + 1)
+  def by_motion(values):
+    return np.bincount(motion, values.sum(axis=1), minlength=motion.max() + 1)
+
   counts, others = by_motion(same.astype(np.float64)), by_motion(other.astype(np.float64))
   sums, other_sums = by_motion(cosines * same), by_motion(cosines * other)
   known = (counts > 0) & (others > 0)
   weights, high, low = counts[known], sums[known] / counts[known], other_sums[known] / others[known]
-  mean = lambda pairs: float(cosines[pairs].mean()) if pairs.any() else float("nan")
-  average = lambda values: float(values @ weights / weights.sum()) if known.any() else float("nan")
+
+  def mean(pairs):
+    return float(cosines[pairs].mean()) if pairs.any() else float("nan")
+
+  def average(values):
+    return float(values @ weights / weights.sum()) if known.any() else float("nan")
+
   return Contrast(
     same_motion=average(high),
     other_time=average(low),
@@ -130,8 +149,10 @@ def contrast(
     motion=average(high - low),
     standard_error=_spread(high - low, weights),
     appearance=mean(~together & same_view) - mean(~together & ~same_view),
-    text=f"{len(chosen)} samples, {int(known.sum())} motions that were seen in several environments, "
-    f"{int(weights.sum()) // 2} pairs of the same moment, centring: {centre}",
+    text=(
+      f"{len(chosen)} samples, {int(known.sum())} motions that were seen in several "
+      f"environments, {int(weights.sum()) // 2} pairs of the same moment, centring: {centre}"
+    ),
   )
 
 
@@ -144,16 +165,23 @@ def _spread(values: np.ndarray, weights: np.ndarray, *, draws: int = 500) -> flo
 
 
 def retrieval(
-  z: Any, actions: Any, *, views: Any, episodes: Any, centre: str = "view", limit: int = 2000, seed: int = 0
+  z: Any,
+  actions: Any,
+  *,
+  views: Any,
+  episodes: Any,
+  centre: str = "view",
+  limit: int = 2000,
+  seed: int = 0,
 ) -> Retrieval:
-  """Looks up each sample's nearest neighbour (cosine of z) in other views and other episodes, and compares
-  the two actions' directions.
+  """Looks up each sample's nearest neighbour (cosine of z) in other views and other episodes, and
+  compares the two actions' directions.
 
   Args:
     z: latents [N, Z].
     actions: actions [N, A]; standardised here, so that no dimension's unit dominates the direction.
-    views, episodes: ids [N]. The same moment seen by another camera is not allowed as an answer, as it
-      shares its episode.
+    views, episodes: ids [N]. The same moment seen by another camera is not allowed as an answer, as
+      it shares its episode.
     centre: as for `matrix`.
     limit: samples used, drawn by seed.
 
@@ -161,17 +189,27 @@ def retrieval(
     errors.UserError: no sample has an allowed neighbour (one view or one episode only).
   """
   unit, actions = _unit(z, centre, views), probes.finite(actions, "actions")
-  views, episodes = _codes(_ids(views, len(unit), "views")), _codes(_ids(episodes, len(unit), "episodes"))
+  views, episodes = (
+    _codes(_ids(views, len(unit), "views")),
+    _codes(_ids(episodes, len(unit), "episodes")),
+  )
   mean, scale, _ = probes.scale_of(actions)
   # Scaled but not centred: the sign of an action is its direction, and standing still has none.
   directions = _directions(actions / scale)
   usable = np.flatnonzero(directions.any(axis=1))
   chosen = np.sort(np.random.default_rng(seed).permutation(usable)[:limit])
-  unit, directions, views, episodes = unit[chosen], directions[chosen], views[chosen], episodes[chosen]
+  unit, directions, views, episodes = (
+    unit[chosen],
+    directions[chosen],
+    views[chosen],
+    episodes[chosen],
+  )
   allowed = (views[:, None] != views[None, :]) & (episodes[:, None] != episodes[None, :])
   queries = allowed.any(axis=1)
   if not queries.any():
-    raise errors.UserError("retrieval across views needs samples of at least 2 views and 2 episodes")
+    raise errors.UserError(
+      "retrieval across views needs samples of at least 2 views and 2 episodes"
+    )
   alike = directions @ directions.T
   nearest = np.where(allowed, unit @ unit.T, -np.inf).argmax(axis=1)
   found = alike[np.arange(len(unit)), nearest][queries]
@@ -186,7 +224,10 @@ def retrieval(
     gain=float((found - usual).mean()),
     standard_error=_spread(gains, counts),
     queries=int(queries.sum()),
-    text=f"{int(queries.sum())} queries, neighbours from other views and other episodes, centring: {centre}",
+    text=(
+      f"{int(queries.sum())} queries, neighbours from other views and other episodes, centring: "
+      f"{centre}"
+    ),
   )
 
 
@@ -209,7 +250,10 @@ def _directions(values: np.ndarray) -> np.ndarray:
   """Rows divided by their length; rows without a direction become zero."""
   length = np.linalg.norm(values, axis=1, keepdims=True)
   return np.divide(
-    values, length, out=np.zeros_like(values), where=length > 1e-8 * max(float(np.median(length)), 1e-30)
+    values,
+    length,
+    out=np.zeros_like(values),
+    where=length > 1e-8 * max(float(np.median(length)), 1e-30),
   )
 
 

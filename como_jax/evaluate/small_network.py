@@ -1,4 +1,5 @@
-"""Parts of the small convolutional networks that are fitted with labels (`place_probe`, `picture_probe`, `window_probe`), in plain JAX.
+"""Parts of the small convolutional networks that are fitted with labels (`place_probe`,
+`picture_probe`, `window_probe`), in plain JAX.
 
 Legend: B batch, H W picture, C channels.
 """
@@ -22,7 +23,10 @@ def normalized(pictures: Any) -> jax.Array:
 
 def layer(key: jax.Array, *shape: int) -> dict[str, jax.Array]:
   """Weights of a dense layer (in, out) or a convolution (height, width, in, out)."""
-  return {"kernel": jax.random.normal(key, shape) * np.sqrt(2 / np.prod(shape[:-1])), "bias": jnp.zeros(shape[-1])}
+  return {
+    "kernel": jax.random.normal(key, shape) * np.sqrt(2 / np.prod(shape[:-1])),
+    "bias": jnp.zeros(shape[-1]),
+  }
 
 
 def dense(parameters: dict[str, jax.Array], x: jax.Array) -> jax.Array:
@@ -32,20 +36,28 @@ def dense(parameters: dict[str, jax.Array], x: jax.Array) -> jax.Array:
 
 def convolution(parameters: dict[str, jax.Array], x: jax.Array, *, stride: int = 1) -> jax.Array:
   """[B, H, W, in] -> [B, H / stride, W / stride, out]."""
-  x = jax.lax.conv_general_dilated(x, parameters["kernel"], (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+  x = jax.lax.conv_general_dilated(
+    x, parameters["kernel"], (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
   return x + parameters["bias"][None, None, None]
 
 
 def recolored(key: jax.Array, *pictures: jax.Array) -> list[jax.Array]:
-  """Normalized [B, H, W, 3], each time with other colors and brightness, drawn anew for each row, the same for all pictures of a row."""
+  """Normalized [B, H, W, 3], each time with other colors and brightness, drawn anew for each row,
+  the same for all pictures of a row.
+  """
   keys, size = jax.random.split(key, 3), len(pictures[0])
-  mix = 0.25 * jax.random.normal(keys[0], (size, 3, 3)) + jnp.eye(3)[None] * (1 + 0.2 * jax.random.normal(keys[1], (size, 1, 1)))
+  mix = 0.25 * jax.random.normal(keys[0], (size, 3, 3)) + jnp.eye(3)[None] * (
+    1 + 0.2 * jax.random.normal(keys[1], (size, 1, 1))
+  )
   offset = 0.2 * jax.random.normal(keys[2], (size, 1, 1, 3))
   return [jnp.einsum("bhwc,bcd->bhwd", x, mix) + offset for x in pictures]
 
 
 def start(parameters: Any) -> tuple:
-  """State of the optimizer: parameters, means of the gradients and of their squares, steps so far."""
+  """State of the optimizer: parameters, means of the gradients and of their squares, steps so
+  far.
+  """
   zeros = jax.tree.map(jnp.zeros_like, parameters)
   return parameters, zeros, zeros, jnp.zeros((), jnp.int32)
 
@@ -60,7 +72,14 @@ def update(state: tuple, grads: Any, rate: jax.Array) -> tuple:
   mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, grads)
   square = jax.tree.map(lambda s, g: 0.999 * s + 0.001 * g * g, square, grads)
   moved = jax.tree.map(
-      lambda p, m, s: p * (1 - rate * _DECAY) - rate * (m / (1 - 0.9**time)) / (jnp.sqrt(s / (1 - 0.999**time)) + 1e-8), parameters, mean, square)
+    lambda p, m, s: (
+      p * (1 - rate * _DECAY)
+      - rate * (m / (1 - 0.9**time)) / (jnp.sqrt(s / (1 - 0.999**time)) + 1e-8)
+    ),
+    parameters,
+    mean,
+    square,
+  )
   return moved, mean, square, count
 
 
@@ -72,10 +91,24 @@ def rate(count: jax.Array, steps: int) -> jax.Array:
 
 
 class PairProbe:
-  """A network fitted on pairs; `predict` for new ones, `text` for what was done, `error` on the held-out groups (1: no better than nothing)."""
+  """A network fitted on pairs; `predict` for new ones, `text` for what was done, `error` on the
+  held-out groups (1: no better than nothing).
+  """
 
-  def __init__(self, run: Callable[..., jax.Array], parameters: Any, scale: np.ndarray, text: str = "", error: float = np.nan):
-    self._run, self._scale, self.text, self.error = functools.partial(run, parameters), scale, text, error
+  def __init__(
+    self,
+    run: Callable[..., jax.Array],
+    parameters: Any,
+    scale: np.ndarray,
+    text: str = "",
+    error: float = np.nan,
+  ):
+    self._run, self._scale, self.text, self.error = (
+      functools.partial(run, parameters),
+      scale,
+      text,
+      error,
+    )
 
   def predict(self, first: Any, second: Any) -> np.ndarray:
     """What is seen of both sides of N pairs, each with a length and rows -> float64 [N, A]."""
@@ -83,16 +116,28 @@ class PairProbe:
 
 
 def fit_pairs(
-  networks: tuple[Any, Callable, Callable], seen: tuple[Any, Any], targets: np.ndarray, *, groups: np.ndarray, mirrored: Sequence[float], settings: dict[str, Any]
+  networks: tuple[Any, Callable, Callable],
+  seen: tuple[Any, Any],
+  targets: np.ndarray,
+  *,
+  groups: np.ndarray,
+  mirrored: Sequence[float],
+  settings: dict[str, Any],
 ) -> PairProbe:
   """Fits a network, with early stopping on held-out groups.
 
   Args:
-    networks: (first parameters, step(state, key, first, second, targets, signs) -> state, run(parameters, first, second) -> [B, A]).
+    networks: (first parameters, step(state, key, first, second, targets, signs) -> state,
+      run(parameters, first, second) -> [B, A]).
     seen: of both sides of the N pairs, each with a length and rows.
-    targets, groups, mirrored, settings: as for `picture_probe.fit`; here "batch_size" has to be given.
+    targets, groups, mirrored, settings: as for `picture_probe.fit`; here "batch_size" has to be
+      given.
   """
-  (parameters, step, run), (first, second), (steps, seed, size) = networks, seen, (settings[name] for name in ("steps", "seed", "batch_size"))
+  (parameters, step, run), (first, second), (steps, seed, size) = (
+    networks,
+    seen,
+    (settings[name] for name in ("steps", "seed", "batch_size")),
+  )
   scale = np.sqrt(np.mean(np.square(targets), axis=0))
   wanted = (targets / scale).astype(np.float32)
   rng = np.random.default_rng(seed)
@@ -104,13 +149,22 @@ def fit_pairs(
   best, best_error, best_step = parameters, np.inf, 0
   for number in range(steps):
     rows = rng.choice(train, min(size, len(train)), replace=False)
-    state = step(state, jax.random.fold_in(jax.random.key(seed + 1), number), first[rows], second[rows], wanted[rows], signs)
+    state = step(
+      state,
+      jax.random.fold_in(jax.random.key(seed + 1), number),
+      first[rows],
+      second[rows],
+      wanted[rows],
+      signs,
+    )
     if (number + 1) % max(1, steps // 10) == 0:
       told = PairProbe(run, state[0], np.ones(len(scale))).predict(first[check], second[check])
       error = float(np.minimum(1.0, np.mean(np.square(told - wanted[check]), axis=0)).mean())
       if error < best_error:
         best, best_error, best_step = state[0], error, number + 1
-  text = f"on {settings['kind']}, {steps} steps of {size}, best on held-out groups at step {best_step}"
+  text = (
+    f"on {settings['kind']}, {steps} steps of {size}, best on held-out groups at step {best_step}"
+  )
   return PairProbe(run, best, scale, text, best_error)
 
 

@@ -1,7 +1,7 @@
 """Splits of samples into training and held-out episodes. Legend: N samples.
 
-Neighbouring clips of one episode are nearly the same picture, so a split by sample would measure memory. Every probe
-here splits by episode.
+Neighbouring clips of one episode are nearly the same picture, so a split by sample would measure
+memory. Every probe here splits by episode.
 """
 
 import dataclasses
@@ -29,15 +29,18 @@ class Split:
     )
 
 
-def split_by_episode(episodes: Any, fraction: float = 0.2, *, seed: int = 0, groups: Any = None) -> Split:
+def split_by_episode(
+  episodes: Any, fraction: float = 0.2, *, seed: int = 0, groups: Any = None
+) -> Split:
   """Holds out whole episodes, the same share of every group.
 
   Args:
     episodes: episode id of each sample, [N], numbers or text.
-    fraction: share of episodes to hold out, in (0, 1); at least one episode is held out and at least one kept.
+    fraction: share of episodes to hold out, in (0, 1); at least one episode is held out and at
+      least one kept.
     seed: of the choice.
-    groups: group (for example task) of each sample, [N]. A group with one episode is kept for training, unless that
-      would hold out nothing at all.
+    groups: group (for example task) of each sample, [N]. A group with one episode is kept for
+      training, unless that would hold out nothing at all.
 
   Raises:
     errors.UserError: fewer than two episodes, or a fraction outside (0, 1).
@@ -56,7 +59,9 @@ def split_by_episode(episodes: Any, fraction: float = 0.2, *, seed: int = 0, gro
   return _split(episodes, np.asarray(held))
 
 
-def folds_by_episode(episodes: Any, folds: int = 5, *, seed: int = 0, groups: Any = None) -> Iterator[Split]:
+def folds_by_episode(
+  episodes: Any, folds: int = 5, *, seed: int = 0, groups: Any = None
+) -> Iterator[Split]:
   """K-fold splits by episode: every episode is held out exactly once.
 
   Args:
@@ -89,7 +94,9 @@ def _episodes_by_group(episodes: Any, groups: Any) -> tuple[np.ndarray, list[np.
     return episodes, [names]
   groups = np.asarray(groups)
   if groups.shape != episodes.shape:
-    raise errors.UserError(f"groups has shape {groups.shape}, expected {episodes.shape} as episodes")
+    raise errors.UserError(
+      f"groups has shape {groups.shape}, expected {episodes.shape} as episodes"
+    )
   group = groups[first]
   return episodes, [names[group == value] for value in np.unique(group)]
 
@@ -102,11 +109,16 @@ def given(episodes: Any, held_out: Any) -> Split:
   """
   episodes, mask = np.asarray(episodes), np.asarray(held_out, bool)
   if mask.shape != episodes.shape or mask.all() or not mask.any():
-    raise errors.UserError(f"held_out has shape {mask.shape} and {int(mask.sum())} of {len(episodes)} samples, expected some on both sides")
+    raise errors.UserError(
+      f"held_out has shape {mask.shape} and {int(mask.sum())} of {len(episodes)} samples, "
+      "expected some on both sides"
+    )
   held = np.unique(episodes[mask])
   both = np.intersect1d(held, episodes[~mask])
   if len(both):
-    raise errors.UserError(f"{len(both)} episodes have samples on both sides of the split, the first: {both[0]}")
+    raise errors.UserError(
+      f"{len(both)} episodes have samples on both sides of the split, the first: {both[0]}"
+    )
   return _split(episodes, held)
 
 

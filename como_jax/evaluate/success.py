@@ -1,11 +1,14 @@
-"""Success rates and what may be said about them. Everything is exact arithmetic on counts: no sampling, no seed.
+"""Success rates and what may be said about them.
 
-Ten episodes are plus or minus thirty points, so every rate comes with an interval, and two policies that met the same
-initial states are compared in pairs.
+Everything is exact arithmetic on counts: no sampling, no seed.
 
-Sources: Wilson 1927 (one rate); Newcombe, Statistics in Medicine 17 (1998) 873-890 method 10 (two independent rates) and
-2635-2650 method 10 (paired rates); Zou and Donner 2008 (the same construction for a mean of several rates); Fisher's exact
-test; McNemar's exact test. Legend: N episodes, T tasks.
+Ten episodes are plus or minus thirty points, so every rate comes with an interval, and two policies
+that met the same initial states are compared in pairs.
+
+Sources: Wilson 1927 (one rate); Newcombe, Statistics in Medicine 17 (1998) 873-890 method 10 (two
+independent rates) and 2635-2650 method 10 (paired rates); Zou and Donner 2008 (the same
+construction for a mean of several rates); Fisher's exact test; McNemar's exact test. Legend: N
+episodes, T tasks.
 """
 
 import dataclasses
@@ -21,7 +24,9 @@ _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-  """An estimate with its limits, as fractions; `count` is what it rests on (episodes, pairs or runs)."""
+  """An estimate with its limits, as fractions; `count` is what it rests on (episodes, pairs or
+  runs).
+  """
 
   value: float
   low: float
@@ -37,13 +42,17 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """First minus second rate with its interval, and the exact two-sided p-value of "they are equal"."""
+  """First minus second rate with its interval, and the exact two-sided p-value of "they are
+  equal".
+  """
 
   difference: Interval
   p: float
 
   def __str__(self) -> str:
-    value, low, high = (100 * x for x in (self.difference.value, self.difference.low, self.difference.high))
+    value, low, high = (
+      100 * x for x in (self.difference.value, self.difference.low, self.difference.high)
+    )
     return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}], p = {self.p:.3g}"
 
 
@@ -74,7 +83,10 @@ def rate(successes: int, episodes: int, *, level: float = 0.95) -> Interval:
     errors.UserError: no episode, or counts that cannot be.
   """
   if episodes < 1 or not 0 <= successes <= episodes:
-    raise errors.UserError(f"{successes} successes of {episodes} episodes: expected at least one episode and no more successes than those")
+    raise errors.UserError(
+      f"{successes} successes of {episodes} episodes: expected at least one episode and no more "
+      "successes than those"
+    )
   z2 = _z(level) ** 2
   p, n = successes / episodes, episodes
   middle = (p + z2 / (2 * n)) / (1 + z2 / n)
@@ -87,8 +99,9 @@ def rate(successes: int, episodes: int, *, level: float = 0.95) -> Interval:
 def mean_over_tasks(counts: Mapping[str, tuple[int, int]], *, level: float = 0.95) -> Interval:
   """Unweighted mean of the tasks' rates with a stratified interval.
 
-  The tasks are fixed, only their episodes are drawn, so the limits add up as independent errors: each task contributes the
-  distance to its own Wilson limit. One task gives Wilson's interval again.
+  The tasks are fixed, only their episodes are drawn, so the limits add up as independent errors:
+  each task contributes the distance to its own Wilson limit. One task gives Wilson's interval
+  again.
 
   Args:
     counts: task -> (successes, episodes).
@@ -102,7 +115,9 @@ def mean_over_tasks(counts: Mapping[str, tuple[int, int]], *, level: float = 0.9
   mean = math.fsum(one.value for one in rates) / len(rates)
   below = math.sqrt(math.fsum((one.value - one.low) ** 2 for one in rates)) / len(rates)
   above = math.sqrt(math.fsum((one.high - one.value) ** 2 for one in rates)) / len(rates)
-  return Interval(mean, max(0.0, mean - below), min(1.0, mean + above), sum(one.count for one in rates))
+  return Interval(
+    mean, max(0.0, mean - below), min(1.0, mean + above), sum(one.count for one in rates)
+  )
 
 
 def compare(first: tuple[int, int], second: tuple[int, int], *, level: float = 0.95) -> Comparison:
@@ -114,12 +129,18 @@ def compare(first: tuple[int, int], second: tuple[int, int], *, level: float = 0
   """
   a, b = rate(*first, level=level), rate(*second, level=level)
   value = a.value - b.value
-  interval = Interval(value, value - math.hypot(a.value - a.low, b.high - b.value),
-                      value + math.hypot(a.high - a.value, b.value - b.low), a.count + b.count)
+  interval = Interval(
+    value,
+    value - math.hypot(a.value - a.low, b.high - b.value),
+    value + math.hypot(a.high - a.value, b.value - b.low),
+    a.count + b.count,
+  )
   return Comparison(interval, _fisher(*first, *second))
 
 
-def compare_paired(first: Sequence[bool], second: Sequence[bool], *, level: float = 0.95) -> Comparison:
+def compare_paired(
+  first: Sequence[bool], second: Sequence[bool], *, level: float = 0.95
+) -> Comparison:
   """Two policies on the same N initial states: Newcombe's paired interval and McNemar's exact test.
 
   Args:
@@ -130,8 +151,11 @@ def compare_paired(first: Sequence[bool], second: Sequence[bool], *, level: floa
     errors.UserError: unequal lengths or nothing to compare.
   """
   if len(first) != len(second) or not len(first):
-    raise errors.UserError(f"a paired comparison of {len(first)} and {len(second)} episodes: expected the same episodes of both")
-  pairs = [(bool(a), bool(b)) for a, b in zip(first, second)]
+    raise errors.UserError(
+      f"a paired comparison of {len(first)} and {len(second)} episodes: expected the same "
+      "episodes of both"
+    )
+  pairs = [(bool(a), bool(b)) for a, b in zip(first, second, strict=False)]
   both, only_first = pairs.count((True, True)), pairs.count((True, False))
   only_second, neither = pairs.count((False, True)), pairs.count((False, False))
   n = len(pairs)
@@ -142,8 +166,12 @@ def compare_paired(first: Sequence[bool], second: Sequence[bool], *, level: floa
   def distance(x: float, y: float) -> float:
     return math.sqrt(max(0.0, x * x - 2 * phi * x * y + y * y))
 
-  interval = Interval(value, value - distance(a.value - a.low, b.high - b.value),
-                      value + distance(a.high - a.value, b.value - b.low), n)
+  interval = Interval(
+    value,
+    value - distance(a.value - a.low, b.high - b.value),
+    value + distance(a.high - a.value, b.value - b.low),
+    n,
+  )
   return Comparison(interval, _mcnemar(only_first, only_second))
 
 
@@ -172,17 +200,25 @@ def _z(level: float) -> float:
 
 
 def _t95(freedom: int) -> float:
-  """Fisher's expansion beyond the table, where it is right to 2e-4 (Abramowitz and Stegun 26.7.5)."""
+  """Fisher's expansion beyond the table, where it is right to 2e-4 (Abramowitz and Stegun
+  26.7.5).
+  """
   if freedom <= len(_T95):
     return _T95[freedom - 1]
   z = _z(0.95)
-  terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+  terms = (
+    (z**3 + z) / 4,
+    (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+    (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+  )
   return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
 def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:
   """Newcombe's phi, continuity-corrected when positive; 0 when a margin is empty."""
-  product = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+  product = (
+    (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+  )
   if not product:
     return 0.0
   cross = both * neither - only_first * only_second
@@ -191,7 +227,9 @@ def _correlation(both: int, only_first: int, only_second: int, neither: int) -> 
 
 
 def _fisher(first: int, n_first: int, second: int, n_second: int) -> float:
-  """Sum over all tables with these margins that are no likelier than the one seen (integers, so ties are exact)."""
+  """Sum over all tables with these margins that are no likelier than the one seen (integers, so
+  ties are exact).
+  """
   total = first + second
 
   def weight(x: int) -> int:

@@ -1,8 +1,8 @@
 """`python -m como_jax.exam score LATENTS.npz`: is z motion or appearance? Needs numpy alone.
 
-LATENTS.npz holds `z` [P, Z], the latents of the set's pairs, and may hold `z_ac` [V, Z] (pictures 0 -> 2),
-`z_ba` [P, Z] (pairs reversed), `z_aa` [V, Z] (picture 0 and itself) and `z_shifted` [V, Z] (pictures 0 -> 1,
-both shifted). Exit codes: 0 done, 2 bad input (one line on stderr).
+LATENTS.npz holds `z` [P, Z], the latents of the set's pairs, and may hold `z_ac` [V, Z] (pictures 0
+-> 2), `z_ba` [P, Z] (pairs reversed), `z_aa` [V, Z] (picture 0 and itself) and `z_shifted` [V, Z]
+(pictures 0 -> 1, both shifted). Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
 import argparse
@@ -19,15 +19,23 @@ SET = exam_set.BUNDLED / "hand"
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
-  parser = argparse.ArgumentParser(prog="python -m como_jax.exam", description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(
+    prog="python -m como_jax.exam", description=__doc__.splitlines()[0]
+  )
   commands = parser.add_subparsers(dest="command", required=True)
   score = commands.add_parser("score", help="scores latents of an exam set")
   score.add_argument(
-    "latents", metavar="LATENTS.npz", help="array z [P, Z]; z_ac, z_ba, z_aa, z_shifted where there are such"
+    "latents",
+    metavar="LATENTS.npz",
+    help="array z [P, Z]; z_ac, z_ba, z_aa, z_shifted where there are such",
   )
-  score.add_argument("--set", metavar="DIR", default=str(SET), help="folder of exam.npz (%(default)s)")
+  score.add_argument(
+    "--set", metavar="DIR", default=str(SET), help="folder of exam.npz (%(default)s)"
+  )
   score.add_argument("--out", metavar="FILE.json", help="also writes the result there")
-  score.add_argument("--seed", type=int, default=0, help="of held-out groups and bootstraps (%(default)s)")
+  score.add_argument(
+    "--seed", type=int, default=0, help="of held-out groups and bootstraps (%(default)s)"
+  )
   arguments = parser.parse_args(argv)
   try:
     out = None if arguments.out is None else pathlib.Path(arguments.out)

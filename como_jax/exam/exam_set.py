@@ -1,8 +1,9 @@
-"""Reads an exam set (`exam.npz`) and foreign latents. Legend: V views, P = 2V pairs, A numbers asked for, Z
-latent width.
+"""Reads an exam set (`exam.npz`) and foreign latents.
 
-A view is a chain (three pictures, two independent moves) seen by one camera in one scene; pair 2v is pictures
-0 -> 1 of view v, pair 2v + 1 is pictures 1 -> 2.
+Legend: V views, P = 2V pairs, A numbers asked for, Z latent width.
+
+A view is a chain (three pictures, two independent moves) seen by one camera in one scene; pair 2v
+is pictures 0 -> 1 of view v, pair 2v + 1 is pictures 1 -> 2.
 """
 
 import dataclasses
@@ -18,7 +19,8 @@ from como_jax import errors
 
 TABLE = "exam.npz"
 BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "exam"  # folder of the tiers that ship
-FIT, TEST, SAME_CAMERA = 0, 1, 2  # parts: to fit on; unseen cameras and scenes; unseen scenes, cameras of FIT
+# parts: to fit on; unseen cameras and scenes; unseen scenes, cameras of FIT
+FIT, TEST, SAME_CAMERA = 0, 1, 2
 LABELS = ("scene", "camera", "objects", "palette")  # classes of a view that motion does not tell
 _VIEWS = ("chain", *LABELS, "part")
 
@@ -35,9 +37,10 @@ class ExamSet:
     errors: control -> squared errors [pairs of part TEST, A], in the target's own units.
     errors_robot: control -> squared errors [pairs of part SAME_CAMERA, B].
     numbers: name -> numbers of the view [V, k] (colors, light, pose of the camera).
-    limit: the smallest error that any reader of one picture can have, known from how the moves were drawn; None: not known.
-    pictures: what moves in the three pictures of each view of part TEST [views, 3, C], as components of their
-      tokens (tasks/exam_set.py: `picture_components`); None in sets without.
+    limit: the smallest error that any reader of one picture can have, known from how the moves were
+      drawn; None: not known.
+    pictures: what moves in the three pictures of each view of part TEST [views, 3, C], as
+      components of their tokens (tasks/exam_set.py: `picture_components`); None in sets without.
   """
 
   views: Mapping[str, np.ndarray]
@@ -66,8 +69,10 @@ class ExamSet:
 
   @property
   def variance(self) -> np.ndarray:
-    """Of the target over the test's moves [A]: the mean of squares, since moves are drawn with mean zero. So knowing nothing has an error
-    of 1 on these very moves, not up to the chance of their draw."""
+    """Of the target over the test's moves [A]: the mean of squares, since moves are drawn with mean
+    zero. So knowing nothing has an error of 1 on these very moves, not up to the chance of their
+    draw.
+    """
     return (self.target[self.rows(TEST)] ** 2).mean(axis=0)
 
   @property
@@ -78,9 +83,10 @@ class ExamSet:
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-  """Latents of the pairs `z` [P, Z], and where the model can make them: `z_ac` [V, Z] of pictures 0 -> 2,
-  `z_ba` [P, Z] of the pairs reversed, `z_aa` [V, Z] of picture 0 and itself, `z_shifted` [V, Z] of pictures
-  0 -> 1, both moved by the same few pixels."""
+  """Latents of the pairs `z` [P, Z], and where the model can make them: `z_ac` [V, Z] of pictures 0
+  -> 2, `z_ba` [P, Z] of the pairs reversed, `z_aa` [V, Z] of picture 0 and itself, `z_shifted` [V,
+  Z] of pictures 0 -> 1, both moved by the same few pixels.
+  """
 
   z: np.ndarray
   z_ac: np.ndarray | None = None
@@ -93,17 +99,21 @@ def load(path: Any) -> ExamSet:
   """The exam in a folder (its exam.npz) or in a file.
 
   Raises:
-    errors.UserError: no such file, an array that is missing, of another shape, or holds values that are not
-      finite.
+    errors.UserError: no such file, an array that is missing, of another shape, or holds values that
+      are not finite.
   """
   path = pathlib.Path(path)
   path = path / TABLE if path.is_dir() else path
   table = _read(path)
   missing = [
-    n for n in (*_VIEWS, "camera_speed", "target", "target_robot", "names", "names_robot") if n not in table
+    n
+    for n in (*_VIEWS, "camera_speed", "target", "target_robot", "names", "names_robot")
+    if n not in table
   ]
   if missing:
-    raise errors.UserError(f"{path}: array {missing[0]!r} is missing: {errors.nearest(missing[0], table)}")
+    raise errors.UserError(
+      f"{path}: array {missing[0]!r} is missing: {errors.nearest(missing[0], table)}"
+    )
   views = {name: _whole(path, table, name) for name in _VIEWS}
   count = len(views["chain"])
   unknown = set(np.unique(views["part"]).tolist()) - {FIT, TEST, SAME_CAMERA}
@@ -117,7 +127,8 @@ def load(path: Any) -> ExamSet:
   pairs = {part: 2 * int((views["part"] == part).sum()) for part in (FIT, TEST, SAME_CAMERA)}
   if not (pairs[FIT] and pairs[TEST]):
     raise errors.UserError(
-      f"{path}: part: expected views of 0 (fit) and 1 (test), found {pairs[FIT]} and {pairs[TEST]} pairs"
+      f"{path}: part: expected views of 0 (fit) and 1 (test), found {pairs[FIT]} and "
+      f"{pairs[TEST]} pairs"
     )
   stored = {
     prefix: {n.partition("/")[2]: n for n in table if n.startswith(prefix + "/")}
@@ -127,18 +138,25 @@ def load(path: Any) -> ExamSet:
     views=views,
     camera_speed=_finite(path, "camera_speed", table["camera_speed"], (count, 2)),
     target=_finite(path, "target", table["target"], (2 * count, len(names))),
-    target_robot=_finite(path, "target_robot", table["target_robot"], (2 * count, len(names_robot))),
+    target_robot=_finite(
+      path, "target_robot", table["target_robot"], (2 * count, len(names_robot))
+    ),
     names=names,
     names_robot=names_robot,
     errors={
-      n: _finite(path, key, table[key], (pairs[TEST], len(names))) for n, key in stored["errors"].items()
+      n: _finite(path, key, table[key], (pairs[TEST], len(names)))
+      for n, key in stored["errors"].items()
     },
     errors_robot={
       n: _finite(path, key, table[key], (pairs[SAME_CAMERA], len(names_robot)))
       for n, key in stored["errors_robot"].items()
     },
-    numbers={n: _finite(path, key, table[key], (count, None)) for n, key in stored["numbers"].items()},
-    limit=float(_finite(path, "limit", table["limit"], (len(names),)).mean()) if "limit" in table else None,
+    numbers={
+      n: _finite(path, key, table[key], (count, None)) for n, key in stored["numbers"].items()
+    },
+    limit=float(_finite(path, "limit", table["limit"], (len(names),)).mean())
+    if "limit" in table
+    else None,
     pictures=_finite(path, "pictures", table["pictures"], (pairs[TEST] // 2, 3, None))
     if "pictures" in table
     else None,
@@ -146,8 +164,8 @@ def load(path: Any) -> ExamSet:
 
 
 def load_latents(path: Any, exam: ExamSet) -> Latents:
-  """Foreign latents of an exam's pairs: `z`, and the others of `Latents` where they are there; other arrays
-  are ignored.
+  """Foreign latents of an exam's pairs: `z`, and the others of `Latents` where they are there;
+  other arrays are ignored.
 
   Raises:
     errors.UserError: no such file, no `z`, an array of another shape, or rows that are not finite.
@@ -161,8 +179,9 @@ def load_latents(path: Any, exam: ExamSet) -> Latents:
 
 
 def latents(arrays: Mapping[str, Any], exam: ExamSet, *, path: Any = "latents") -> Latents:
-  """Checked latents of arrays by the names of `Latents`; `path` names them in errors, which are those of
-  `load_latents`."""
+  """Checked latents of arrays by the names of `Latents`; `path` names them in errors, which are
+  those of `load_latents`.
+  """
   width = np.shape(arrays["z"])[-1] if np.ndim(arrays["z"]) == 2 else None
   rows = {"z": exam.pairs, "z_ba": exam.pairs}  # the others: of views
   return Latents(
@@ -205,7 +224,9 @@ def _whole(path: pathlib.Path, table: Mapping[str, np.ndarray], name: str) -> np
 
 
 def _shape(path: Any, name: str, values: np.ndarray, shape: tuple[int | None, ...]) -> None:
-  fits = len(shape) == values.ndim and all(want in (None, have) for want, have in zip(shape, values.shape))
+  fits = len(shape) == values.ndim and all(
+    want in (None, have) for want, have in zip(shape, values.shape, strict=False)
+  )
   if not fits or not values.shape[-1]:
     wanted = ", ".join("numbers" if n is None else str(n) for n in shape)
     raise errors.UserError(f"{path}: {name}: expected [{wanted}], found {list(values.shape)}")

@@ -1,12 +1,13 @@
-"""Kernel ridge regression that chooses its own kernel and ridge, with numpy alone. Legend: N samples, Z input
-numbers, R whitened directions, A target dimensions.
+"""Kernel ridge regression that chooses its own kernel and ridge, with numpy alone.
 
-Inputs are whitened: any linear map of z to as many or more numbers, if it loses nothing, gives the same
-probe. So latents of different widths can be compared. Kernel and ridge are chosen by the error on an inner
-held-out quarter of the groups; the last ridge of the grid is infinite, which predicts the mean of the
-targets: no probe has to be much worse than knowing nothing. Everything is float64: numpy's float32
-eigendecomposition was not faster. numpy has no triangular solver, so the last fit solves by LU, at the price
-of two Cholesky factorizations.
+Legend: N samples, Z input numbers, R whitened directions, A target dimensions.
+
+Inputs are whitened: any linear map of z to as many or more numbers, if it loses nothing, gives the
+same probe. So latents of different widths can be compared. Kernel and ridge are chosen by the error
+on an inner held-out quarter of the groups; the last ridge of the grid is infinite, which predicts
+the mean of the targets: no probe has to be much worse than knowing nothing. Everything is float64:
+numpy's float32 eigendecomposition was not faster. numpy has no triangular solver, so the last fit
+solves by LU, at the price of two Cholesky factorizations.
 """
 
 import collections
@@ -37,7 +38,9 @@ CHUNK = 2048  # rows of a prediction at a time
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-  """Linear map [Z, R] of inputs minus their mean [Z]; the mean squared norm of a scaled sample is 1."""
+  """Linear map [Z, R] of inputs minus their mean [Z]; the mean squared norm of a scaled sample is
+  1.
+  """
 
   mean: np.ndarray
   gain: np.ndarray
@@ -49,8 +52,9 @@ class Scaling:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """Weights of the target dimensions that share a choice: [R, dims] (linear, width None) or [N, dims]
-  (RBF)."""
+  """Weights of the target dimensions that share a choice: [R, dims] (linear, width None) or [N,
+  dims] (RBF).
+  """
 
   width: float | None
   dims: np.ndarray
@@ -59,9 +63,10 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-  """A fitted regression; `text` says what was chosen, `chosen` holds (kernel width or None, ridge) of each
-  target dimension, `inner` the errors of the choice [A] on held-out groups, in units of the target's
-  variance."""
+  """A fitted regression; `text` says what was chosen, `chosen` holds (kernel width or None, ridge)
+  of each target dimension, `inner` the errors of the choice [A] on held-out groups, in units of the
+  target's variance.
+  """
 
   scaling: Scaling
   inputs: np.ndarray  # scaled, [N, R]
@@ -81,7 +86,9 @@ class Probe:
     """
     new = matrix(new, "new inputs")
     if new.shape[1] != len(self.scaling.mean):
-      raise errors.UserError(f"new inputs: expected [M, {len(self.scaling.mean)}], found {list(new.shape)}")
+      raise errors.UserError(
+        f"new inputs: expected [M, {len(self.scaling.mean)}], found {list(new.shape)}"
+      )
     result = np.zeros((len(new), len(self.mean)))
     for begin in range(0, len(new), CHUNK):
       scaled = self.scaling(new[begin : begin + CHUNK])
@@ -112,18 +119,18 @@ def fit(
   Args:
     inputs: [N, Z], finite.
     targets: [N, A], finite; each dimension is standardized.
-    groups: of the samples [N] (moves, chains, trajectories), numbers or text; never on both sides of the
-      inner split.
+    groups: of the samples [N] (moves, chains, trajectories), numbers or text; never on both sides
+      of the inner split.
     seed: of the inner split.
-    whiten: False standardizes each input by itself instead: for tokens of a picture, whose many faint
-      directions hold noise.
+    whiten: False standardizes each input by itself instead: for tokens of a picture, whose many
+      faint directions hold noise.
     kernels: names, of `KERNELS`.
-    blocks: number of a block for each target dimension [A]: those of a block (one-hot classes of a label)
-      share
-      kernel and ridge. None: each has its own.
+    blocks: number of a block for each target dimension [A]: those of a block (one-hot classes of a
+      label) share kernel and ridge. None: each has its own.
 
   Raises:
-    errors.UserError: unequal lengths, values that are not finite, fewer than two groups, an unknown kernel.
+    errors.UserError: unequal lengths, values that are not finite, fewer than two groups, an unknown
+      kernel.
   """
   inputs, targets, groups = (
     matrix(inputs, "inputs"),
@@ -145,7 +152,8 @@ def fit(
   grid = _inner_errors(inputs, standardized, train, held, whiten=whiten, kernels=kernels)
   blocks = np.arange(targets.shape[1]) if blocks is None else np.asarray(blocks)
   best = np.array(
-    [grid[:, :, blocks == blocks[a]].mean(axis=2).argmin() for a in range(targets.shape[1])], dtype=int
+    [grid[:, :, blocks == blocks[a]].mean(axis=2).argmin() for a in range(targets.shape[1])],
+    dtype=int,
   )
   widths = _widths(kernels)
   chosen = tuple((widths[b // len(RIDGES)], float(RIDGES[b % len(RIDGES)])) for b in best)
@@ -170,7 +178,9 @@ def matrix(values: Any, name: str) -> np.ndarray:
   """[N, K] in float64. Raises errors.UserError: another rank, or values that are not finite."""
   values = np.asarray(values, dtype=np.float64)
   if values.ndim != 2:
-    raise errors.UserError(f"{name}: expected two axes [samples, numbers], found {list(values.shape)}")
+    raise errors.UserError(
+      f"{name}: expected two axes [samples, numbers], found {list(values.shape)}"
+    )
   wrong = int((~np.isfinite(values)).any(axis=1).sum())
   if wrong:
     raise errors.UserError(f"{name}: {wrong} of {len(values)} rows hold values that are not finite")
@@ -184,16 +194,19 @@ def standard(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scale_inputs(inputs: np.ndarray, whiten: bool = True) -> Scaling:
-  """Whitening by principal components [Z, R], or standardization of each number by itself [Z]; see `fit`.
+  """Whitening by principal components [Z, R], or standardization of each number by itself [Z]; see
+  `fit`.
 
-  Only directions above `SMALLEST` are kept: rounding of float32 latents lies below it. Latents rounded to 16
-  bits have directions of rounding noise above it; save latents in float32.
+  Only directions above `SMALLEST` are kept: rounding of float32 latents lies below it. Latents
+  rounded to 16 bits have directions of rounding noise above it; save latents in float32.
   """
   mean = inputs.mean(axis=0)
   if not whiten:
     _, deviation = standard(inputs)
     constant = np.ptp(inputs, axis=0) == 0
-    return Scaling(mean, np.where(constant, 0.0, 1 / deviation) / np.sqrt(max((~constant).sum(), 1)))
+    return Scaling(
+      mean, np.where(constant, 0.0, 1 / deviation) / np.sqrt(max((~constant).sum(), 1))
+    )
   centered = inputs - mean
   directions, singular = principal(centered)
   kept = singular > SMALLEST * max(singular.max(initial=0.0), 1e-300)
@@ -202,7 +215,9 @@ def scale_inputs(inputs: np.ndarray, whiten: bool = True) -> Scaling:
 
 
 def principal(centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Principal directions [Z, min(N, Z)] and singular values of centered inputs [N, Z], the largest first."""
+  """Principal directions [Z, min(N, Z)] and singular values of centered inputs [N, Z], the largest
+  first.
+  """
   if centered.shape[0] >= centered.shape[1]:
     values, vectors = np.linalg.eigh(centered.T @ centered)
     return vectors[:, ::-1], np.sqrt(np.maximum(values[::-1], 0))
@@ -223,8 +238,8 @@ def squared_distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def inner_split(index: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-  """Positions (training, held-out) of samples whose groups are numbered 0 to G - 1; of a drawn subset of the
-  groups where there are more than `SELECT` samples.
+  """Positions (training, held-out) of samples whose groups are numbered 0 to G - 1; of a drawn
+  subset of the groups where there are more than `SELECT` samples.
 
   Raises:
     errors.UserError: fewer than two groups.
@@ -238,7 +253,9 @@ def inner_split(index: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
   inside = np.cumsum(sizes[order]) <= max(SELECT, sizes[order[:2]].sum())
   order = order[inside]
   count = min(max(round(HELD_OUT * len(order)), 1), len(order) - 1)
-  return np.flatnonzero(np.isin(index, order[count:])), np.flatnonzero(np.isin(index, order[:count]))
+  return np.flatnonzero(np.isin(index, order[count:])), np.flatnonzero(
+    np.isin(index, order[:count])
+  )
 
 
 def _widths(kernels: tuple[str, ...]) -> list[float | None]:
@@ -254,8 +271,9 @@ def _inner_errors(
   whiten: bool,
   kernels: tuple[str, ...],
 ) -> np.ndarray:
-  """Mean squared error [kernels, ridges, A] on held-out samples; scaling and means are those of the training
-  samples."""
+  """Mean squared error [kernels, ridges, A] on held-out samples; scaling and means are those of the
+  training samples.
+  """
   scaling = scale_inputs(inputs[train], whiten)
   fitted, new = scaling(inputs[train]), scaling(inputs[held])
   mean = targets[train].mean(axis=0)
@@ -277,14 +295,16 @@ def _inner_errors(
     for r, ridge in enumerate(RIDGES):
       predicted = basis @ (projected / (np.maximum(values, 0) + ridge)[:, None])
       result[k, r] = ((predicted - truth) ** 2).mean(axis=0)
-  if not np.isfinite(result).any():  # inputs that are all the same have no distance: any kernel is the mean
+  # inputs that are all the same have no distance: any kernel is the mean
+  if not np.isfinite(result).any():
     result[:, -1] = (truth**2).mean(axis=0)
   return result
 
 
 def _median(distance: np.ndarray) -> float:
-  """Median squared distance of different samples, of at most a thousand; of those that are apart, where more than half are not (codes,
-  classes)."""
+  """Median squared distance of different samples, of at most a thousand; of those that are apart,
+  where more than half are not (codes, classes).
+  """
   step = max(len(distance) // 1000, 1)
   few = distance[::step, ::step]
   few = few[~np.eye(len(few), dtype=bool)]
@@ -294,8 +314,12 @@ def _median(distance: np.ndarray) -> float:
   return float(np.median(few)) if len(few) else 0.0
 
 
-def _weights(scaled: np.ndarray, targets: np.ndarray, chosen: tuple) -> tuple[float, tuple[Part, ...]]:
-  """(median squared distance, weights) of the last fit on every sample; targets are standardized."""
+def _weights(
+  scaled: np.ndarray, targets: np.ndarray, chosen: tuple
+) -> tuple[float, tuple[Part, ...]]:
+  """(median squared distance, weights) of the last fit on every sample; targets are
+  standardized.
+  """
   same = collections.defaultdict(list)
   for a, choice in enumerate(chosen):
     same[choice].append(a)
@@ -306,7 +330,9 @@ def _weights(scaled: np.ndarray, targets: np.ndarray, chosen: tuple) -> tuple[fl
       continue  # the mean
     if width is None:
       directions, singular = principal(scaled)
-      weights = directions @ ((directions.T @ (scaled.T @ targets[:, dims])) / (singular**2 + ridge)[:, None])
+      weights = directions @ (
+        (directions.T @ (scaled.T @ targets[:, dims])) / (singular**2 + ridge)[:, None]
+      )
     else:
       if distance is None:
         distance = squared_distance(scaled, scaled)

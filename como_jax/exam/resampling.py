@@ -1,7 +1,9 @@
-"""Bootstrap over groups, by sums of each group: no loop over draws. Legend: M rows, G groups, B draws, K
-numbers.
+"""Bootstrap over groups, by sums of each group: no loop over draws.
 
-A group (a chain of moves, with all its views) is drawn whole: pairs of one chain are not independent. Cameras
+Legend: M rows, G groups, B draws, K numbers.
+
+A group (a chain of moves, with all its views) is drawn whole: pairs of one chain are not
+independent. Cameras
 and
 scenes are given levels here, not drawn: intervals hold for those that were looked at.
 """
@@ -33,7 +35,9 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-  """Rows of groups and how often each draw takes each group: `counts` [B, G], `index` [M] into the groups."""
+  """Rows of groups and how often each draw takes each group: `counts` [B, G], `index` [M] into the
+  groups.
+  """
 
   index: np.ndarray
   counts: np.ndarray
@@ -79,7 +83,9 @@ def estimate(value: float, draws: np.ndarray) -> Estimate:
   return Estimate(float(value), float(np.std(draws, ddof=1)), float(low), float(high))
 
 
-def of_means(values: Any, groups: Groups, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+def of_means(
+  values: Any, groups: Groups, statistic: Callable[[np.ndarray], np.ndarray]
+) -> Estimate:
   """Estimate of statistic([..., K] -> [...]) of the means of rows [M, K]."""
   mean, draws = groups.means(np.asarray(values, dtype=np.float64))
   return estimate(float(statistic(mean)), statistic(draws))

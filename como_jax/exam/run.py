@@ -1,5 +1,7 @@
-"""Takes the exam: everything that is asked of one latent. Legend: P pairs, M test pairs, A numbers asked for,
-Z width."""
+"""Takes the exam: everything that is asked of one latent.
+
+Legend: P pairs, M test pairs, A numbers asked for, Z width.
+"""
 
 import dataclasses
 import time
@@ -25,24 +27,29 @@ FUTURE = "future picture"
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What the exam found of one latent. Parts that the set or the latents do not allow are None or empty.
+  """What the exam found of one latent.
+
+  Parts that the set or the latents do not allow are None or empty.
 
   Attributes:
     verdict: one of `MOTION`, `APPEARANCE`, `NOTHING`, `WITHHELD`; `sentence` says it with numbers.
     score: S in unseen cameras and scenes, the move in the camera's frame.
     score_robot: S in unseen scenes seen by the cameras of the fit, the move in the robot's frame.
     controls: name -> e of every stored control on the test's pairs.
-    cameras, scenes: S in each; of the cameras those that stand still, where there are such (a control may not know
-      how a camera moves, and is chosen over all pairs).
-    identities: class -> how well it is read (`leakage.Identity`), on held-out chains of the fit part.
+    cameras, scenes: S in each; of the cameras those that stand still, where there are such (a
+      control may not know how a camera moves, and is chosen over all pairs).
+    identities: class -> how well it is read (`leakage.Identity`), on held-out chains of the fit
+      part.
     numbers: name -> how well the view's numbers are read in unseen cameras and scenes.
-    future: how well the pictures of the test's pairs are rebuilt from z, on held-out chains of the test.
+    future: how well the pictures of the test's pairs are rebuilt from z, on held-out chains of the
+      test.
     shares: of z's variance over complete twins.
     crossed: e of moves of one camera read with another's probe.
     dose: speed of the camera -> e, in the test's moving cameras.
-    additivity, reversal, shifted, static: relations of z, whitened (`shares.Relation`, `shares.static`).
-    errors, errors_robot: of the test's pairs [M, A], in units of the variance: for paired differences of
-      latents.
+    additivity, reversal, shifted, static: relations of z, whitened (`shares.Relation`,
+      `shares.static`).
+    errors, errors_robot: of the test's pairs [M, A], in units of the variance: for paired
+      differences of latents.
     moves: the test's pairs: their chains, and the squares of what is asked.
     names, names_robot: of the numbers asked for.
     width: of z.
@@ -84,7 +91,11 @@ class Result:
 
   def row(self) -> dict[str, float]:
     """Plain numbers by name, nan where something was withheld: a row of a table of many latents."""
-    found = {"width": float(self.width), "seconds": self.seconds, "flagged": float(bool(self.flagged))}
+    found = {
+      "width": float(self.width),
+      "seconds": self.seconds,
+      "flagged": float(bool(self.flagged)),
+    }
     estimates = {
       "s": self.score.s,
       "e_z": self.score.z,
@@ -94,14 +105,17 @@ class Result:
     if self.score_robot is not None:
       estimates |= {"s_robot": self.score_robot.s, "e_z_robot": self.score_robot.z}
       found |= {
-        f"error_robot/{n}": v for n, v in zip(self.names_robot, self.score_robot.by_dimension.tolist())
+        f"error_robot/{n}": v
+        for n, v in zip(self.names_robot, self.score_robot.by_dimension.tolist(), strict=False)
       }
     estimates |= {f"excess/{name}": some.excess for name, some in self.identities.items()}
     estimates |= {f"read/{name}": some.share for name, some in self.numbers.items()}
     if self.future:
       first, second = self.future.first.share, self.future.second.share
       estimates |= {"future/first": first, "future/second": second, "future/gap": self.future.gap}
-    estimates |= {f"share/{name}": some for name, some in (self.shares.shares if self.shares else {}).items()}
+    estimates |= {
+      f"share/{name}": some for name, some in (self.shares.shares if self.shares else {}).items()
+    }
     estimates |= {f"e_at_speed/{level:g}": some for level, some in self.dose.items()}
     for name in ("additivity", "reversal", "shifted"):
       if (relation := getattr(self, name)) is not None:
@@ -113,7 +127,9 @@ class Result:
         f"{name}_low": some.low,
         f"{name}_high": some.high,
       }
-    found |= {f"error/{n}": v for n, v in zip(self.names, self.score.by_dimension.tolist())}
+    found |= {
+      f"error/{n}": v for n, v in zip(self.names, self.score.by_dimension.tolist(), strict=False)
+    }
     found |= {f"e_control/{name}": value for name, value in self.controls.items()}
     found |= {"e_own_camera": self.crossed.own, "e_other_camera": self.crossed.other}
     found |= {"s_range_cameras": self.cameras.range, "s_range_scenes": self.scenes.range}
@@ -138,13 +154,18 @@ def evaluate(
     log: told what is under way.
 
   Raises:
-    errors.UserError: latents that do not fit the set; a set without controls of one picture and of both.
+    errors.UserError: latents that do not fit the set; a set without controls of one picture and of
+      both.
   """
   begin = time.monotonic()
   given = (
-    {f.name: getattr(z, f.name) for f in dataclasses.fields(z)} if isinstance(z, sets.Latents) else {"z": z}
+    {f.name: getattr(z, f.name) for f in dataclasses.fields(z)}
+    if isinstance(z, sets.Latents)
+    else {"z": z}
   )
-  latents = sets.latents({name: values for name, values in given.items() if values is not None}, exam)
+  latents = sets.latents(
+    {name: values for name, values in given.items() if values is not None}, exam
+  )
   chains, cameras = exam.of_pairs("chain"), exam.of_pairs("camera")
   fit, test, same = (exam.rows(part) for part in (sets.FIT, sets.TEST, sets.SAME_CAMERA))
   options = {"seed": seed, "resamples": resamples}
@@ -163,9 +184,11 @@ def evaluate(
     ]
   )
   wanted = np.concatenate(tables, axis=1)
-  probe = kernel_ridge.fit(latents.z[fit], wanted[fit], groups=chains[fit], seed=seed, blocks=blocks)
+  probe = kernel_ridge.fit(
+    latents.z[fit], wanted[fit], groups=chains[fit], seed=seed, blocks=blocks
+  )
   ends = np.cumsum([0] + [t.shape[1] for t in tables])
-  sides = [slice(a, b) for a, b in zip(ends[:-1], ends[1:])]
+  sides = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=False)]
   predicted = probe.predict(latents.z[test])
   found = motion_score.pair_errors(predicted[:, sides[0]], exam.target[test], exam.variance)
   stored = {name: values / exam.variance for name, values in exam.errors.items()}
@@ -205,9 +228,13 @@ def evaluate(
   identities = leakage.identities(latents.z[fit], labels, chains[fit], **options) if labels else {}
   numbers = {
     name: leakage.reading(
-      predicted[:, side], wanted[test, side], wanted[fit, side].mean(axis=0), groups=chains[test], **options
+      predicted[:, side],
+      wanted[test, side],
+      wanted[fit, side].mean(axis=0),
+      groups=chains[test],
+      **options,
     )
-    for name, side in zip(exam.numbers, sides[2:])
+    for name, side in zip(exam.numbers, sides[2:], strict=False)
   }
 
   future = None
@@ -261,8 +288,8 @@ def conclude(
   flagged = [f"{', '.join(classes)} of the way from chance to perfect reading"] if classes else []
   if future and future.flagged:
     flagged.append(
-      f"{FUTURE}: z tells {future.second.share} of the second picture and knows it better than the first by "
-      f"{future.gap} of their variance"
+      f"{FUTURE}: z tells {future.second.share} of the second picture and knows it better than "
+      f"the first by {future.gap} of their variance"
     )
   read = "; ".join(flagged)
   if not score.s.low > 0:
@@ -273,23 +300,29 @@ def conclude(
   if not identities:
     also = "so only this was asked"
     if future:
-      also = f"and z, which tells {future.second.share} of the second picture, is not shown to know it better than the first"
+      also = (
+        f"and z, which tells {future.second.share} of the second picture, is not shown to know "
+        "it better than the first"
+      )
     return MOTION, f"{MOTION}: {told}; the set has no classes of appearance to read, {also}"
   name, most = max(identities.items(), key=lambda item: item[1].excess.high)
   return MOTION, (
-    f"{MOTION}: {told}; no class of appearance is shown to be read beyond {leakage.FLAG:g} of the way from "
-    f"chance to perfect (largest upper end {most.excess.high:.3f}: {name})"
+    f"{MOTION}: {told}; no class of appearance is shown to be read beyond {leakage.FLAG:g} of the "
+    f"way from chance to perfect (largest upper end {most.excess.high:.3f}: {name})"
   )
 
 
 def twins(exam: sets.ExamSet) -> np.ndarray | None:
-  """Views int [chains, cameras, scenes] of the test's complete twins under fixed cameras; None where there
-  are fewer than two of any."""
+  """Views int [chains, cameras, scenes] of the test's complete twins under fixed cameras; None
+  where there are fewer than two of any.
+  """
   views, still = exam.views, (exam.camera_speed == 0).all(axis=1)
   test = views["part"] == sets.TEST
   moving = np.unique(views["camera"][test & ~still])
   chosen = np.flatnonzero(test & ~np.isin(views["camera"], moving))
-  names = [np.unique(views[name][chosen], return_inverse=True) for name in ("chain", "camera", "scene")]
+  names = [
+    np.unique(views[name][chosen], return_inverse=True) for name in ("chain", "camera", "scene")
+  ]
   block = np.full([len(values) for values, _ in names], -1)
   block[tuple(index for _, index in names)] = chosen
   block = block[(block >= 0).all(axis=(1, 2))]
@@ -300,8 +333,10 @@ def _controls(
   stored: dict[str, np.ndarray], prefix: str, limit: float | None
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
   """(errors of controls of one picture, of both). The true pose of one picture is a control of one
-  picture: a latent that holds the second pose, read better than any probe of the picture does, holds no
-  motion all the same. Where the set says what that pose can tell at best, its sample is not needed."""
+  picture: a latent that holds the second pose, read better than any probe of the picture does,
+  holds no motion all the same. Where the set says what that pose can tell at best, its sample is
+  not needed.
+  """
   oracles = () if limit is not None else ("oracle_second",)
   single, both = (
     [name for prefix in ("first", "second", *oracles) for name in sets.controls(stored, prefix)],
@@ -320,7 +355,9 @@ def _shares(exam: sets.ExamSet, z: np.ndarray, options: dict[str, int]) -> share
   if block is None or not z.shape[1]:  # z is the same everywhere
     return None
   pairs = np.concatenate([2 * block, 2 * block + 1])  # both moves of a chain
-  return shares.components(z[pairs], groups=np.tile(np.arange(len(block)), 2), whiten=False, **options)
+  return shares.components(
+    z[pairs], groups=np.tile(np.arange(len(block)), 2), whiten=False, **options
+  )
 
 
 def _relations(

@@ -11,8 +11,8 @@ def text(result: run.Result) -> str:
   """Lines of everything that was found, the verdict last."""
   score, robot = result.score, result.score_robot
   lines = [
-    f"z: {result.width} numbers; {len(result.errors):,} pairs of {score.groups:,} chains in unseen cameras "
-    "and scenes",
+    f"z: {result.width} numbers; {len(result.errors):,} pairs of {score.groups:,} chains in "
+    "unseen cameras and scenes",
     f"probe: {result.text}",
     "",
     *_rows(
@@ -21,7 +21,10 @@ def text(result: run.Result) -> str:
         ("e of z (0 = known, 1 = nothing)", str(score.z)),
         ("e of one picture", str(score.single)),
         ("e of both pictures", str(score.both)),
-        *((f"error of z: {name}", f"{v:.3f}") for name, v in zip(result.names, score.by_dimension)),
+        *(
+          (f"error of z: {name}", f"{v:.3f}")
+          for name, v in zip(result.names, score.by_dimension, strict=False)
+        ),
         *((f"e of control: {name}", f"{value:.3f}") for name, value in result.controls.items()),
       ]
     ),
@@ -33,7 +36,10 @@ def text(result: run.Result) -> str:
     said = str(robot.s) if not robot.withheld else "withheld"
     lines += _rows(
       [("robot's frame, known cameras: S", said), ("robot's frame: e of z", str(robot.z))]
-      + [(f"error of z: {name}", f"{v:.3f}") for name, v in zip(result.names_robot, robot.by_dimension)]
+      + [
+        (f"error of z: {name}", f"{v:.3f}")
+        for name, v in zip(result.names_robot, robot.by_dimension, strict=False)
+      ]
     ) + [""]
   lines += _rows([*_twins(result), *_relations(result)]) + ["", result.sentence]
   return "\n".join(lines)
@@ -78,7 +84,10 @@ def _twins(result: run.Result) -> Iterable[tuple[str, str]]:
       note = "  (estimate below 0, counted as 0)" if name in result.shares.negative else ""
       yield f"share of z's variance: {name}", f"{share}{note}"
   for name, spread in (("cameras", result.cameras), ("scenes", result.scenes)):
-    said = ", ".join(f"{level}: {_short(s.s.value)}" for level, s in zip(spread.levels, spread.scores))
+    said = ", ".join(
+      f"{level}: {_short(s.s.value)}"
+      for level, s in zip(spread.levels, spread.scores, strict=False)
+    )
     yield f"S over {name}", f"{said}; range {_short(spread.range)}"
 
 
@@ -101,7 +110,10 @@ def _relations(result: run.Result) -> Iterable[tuple[str, str]]:
 
 
 def _levels(spread: Any) -> dict[str, float | None]:
-  return {str(level): _plain(found.s.value) for level, found in zip(spread.levels, spread.scores)}
+  return {
+    str(level): _plain(found.s.value)
+    for level, found in zip(spread.levels, spread.scores, strict=False)
+  }
 
 
 def _short(value: float) -> str:

@@ -1,4 +1,6 @@
-"""Models: tables of what a config may name, and `build`, which turns a `model` section into a record of functions."""
+"""Models: tables of what a config may name, and `build`, which turns a `model` section into a
+record of functions.
+"""
 
 from typing import Any
 
@@ -12,8 +14,10 @@ from como_jax.models.policy import policy
 
 ENCODERS = {"mae_vit": mae_vit.Encoder}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-SHARED = ("kind", "image_size", "dtype", "scan", "remat", "encoder")  # keys that every kind of model has
-OPTIONAL = ("attention_kernel",)  # and those it may have: checkpoints from before there was a choice do not name them
+# keys that every kind of model has
+SHARED = ("kind", "image_size", "dtype", "scan", "remat", "encoder")
+# and those it may have: checkpoints from before there was a choice do not name them
+OPTIONAL = ("attention_kernel",)
 
 
 def build(config: Any) -> Any:
@@ -37,7 +41,12 @@ def _common(config: dict[str, Any]) -> dict[str, Any]:
   dtype = spread.pick(DTYPES, config["dtype"], "model.dtype")
   kernel = config.get("attention_kernel", "auto")
   spread.pick(dict.fromkeys(attention.KERNELS), kernel, "model.attention_kernel")
-  return {"dtype": dtype, "scan": config["scan"], "remat": config["remat"], "attention_kernel": kernel}
+  return {
+    "dtype": dtype,
+    "scan": config["scan"],
+    "remat": config["remat"],
+    "attention_kernel": kernel,
+  }
 
 
 def _encoder(config: dict[str, Any], common: dict[str, Any]) -> Any:
@@ -46,25 +55,47 @@ def _encoder(config: dict[str, Any], common: dict[str, Any]) -> Any:
   constructor = spread.pick(ENCODERS, section.pop("kind"), "model.encoder.kind")
   size = sizes.parse(section.pop("size"))
   size.grid(config["image_size"])
-  return spread.construct(constructor, section, "model.encoder", size=size, image_size=config["image_size"], **common)
+  return spread.construct(
+    constructor, section, "model.encoder", size=size, image_size=config["image_size"], **common
+  )
 
 
 def _mae(config: dict[str, Any]) -> mae.MAEModel:
-  spread.check(config, "model", required=(*SHARED, "decoder", "mask_ratio", "normalise_target"), optional=OPTIONAL)
+  spread.check(
+    config,
+    "model",
+    required=(*SHARED, "decoder", "mask_ratio", "normalise_target"),
+    optional=OPTIONAL,
+  )
   common = _common(config)
   encoder = _encoder(config, common)
   size = encoder.size
-  decoder = spread.construct(mae.Decoder, config["decoder"], "model.decoder", grid=size.grid(config["image_size"]),
-                             patch=size.patch, **common)
+  decoder = spread.construct(
+    mae.Decoder,
+    config["decoder"],
+    "model.decoder",
+    grid=size.grid(config["image_size"]),
+    patch=size.patch,
+    **common,
+  )
   if decoder.width % 4:
-    raise errors.UserError(f"model.decoder.width {decoder.width} must be a multiple of 4 (sin-cos positions)")
+    raise errors.UserError(
+      f"model.decoder.width {decoder.width} must be a multiple of 4 (sin-cos positions)"
+    )
   if not 0 <= config["mask_ratio"] < 1:
-    raise errors.UserError(f"model.mask_ratio {config['mask_ratio']} must be at least 0 and below 1")
+    raise errors.UserError(
+      f"model.mask_ratio {config['mask_ratio']} must be at least 0 and below 1"
+    )
   return mae.MAEModel(config, encoder, decoder, config["mask_ratio"], config["normalise_target"])
 
 
 def _motion(config: dict[str, Any]) -> como.MotionModel:
-  spread.check(config, "model", required=(*SHARED, "idm", "bottleneck", "fdm", "tcl_gradient"), optional=OPTIONAL)
+  spread.check(
+    config,
+    "model",
+    required=(*SHARED, "idm", "bottleneck", "fdm", "tcl_gradient"),
+    optional=OPTIONAL,
+  )
   spread.pick(dict.fromkeys(como.TCL_GRADIENTS), config["tcl_gradient"], "model.tcl_gradient")
   common = _common(config)
   encoder = _encoder(config, common)
@@ -72,7 +103,9 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
   patches = size.grid(image_size) ** 2
   looking = dict(config["idm"])
   linear = components.take(looking)
-  qformer = idm.check(spread.construct(idm.QFormer, looking, "model.idm", patches=patches, **common))
+  qformer = idm.check(
+    spread.construct(idm.QFormer, looking, "model.idm", patches=patches, **common)
+  )
   section = dict(config["bottleneck"])
   spread.check(section, "model.bottleneck", required=("kind", "dims"), optional=tuple(section))
   constructor = spread.pick(bottleneck.BOTTLENECKS, section["kind"], "model.bottleneck.kind")
@@ -84,16 +117,32 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
     path = components.Components(queries=qformer.queries, dims=neck.dims, patches=patches, **linear)
     components.check(path, looking, kind, image_size)
     neck = neck.clone(zero=True)  # z starts as the components alone
-  decoder = fdm.check(spread.construct(fdm.FDM, config["fdm"], "model.fdm", image_size=image_size, patch=size.patch,
-                                       queries=qformer.queries, dims=neck.dims, features_width=size.width, **common))
-  return como.MotionModel(config, encoder, qformer, neck, decoder, config["tcl_gradient"], components=path)
+  decoder = fdm.check(
+    spread.construct(
+      fdm.FDM,
+      config["fdm"],
+      "model.fdm",
+      image_size=image_size,
+      patch=size.patch,
+      queries=qformer.queries,
+      dims=neck.dims,
+      features_width=size.width,
+      **common,
+    )
+  )
+  return como.MotionModel(
+    config, encoder, qformer, neck, decoder, config["tcl_gradient"], components=path
+  )
 
 
 def _policy(config: dict[str, Any]) -> policy.PolicyModel:
   body = config.get("policy")
   spread.pick(policy.BODIES, body, "model.policy")
-  others = tuple(name for name in policy.BODIES if name != body)  # may stay in a config that chose another body
-  spread.check(config, "model", required=(*SHARED, *policy.KEYS, body), optional=(*OPTIONAL, *others))
+  # may stay in a config that chose another body
+  others = tuple(name for name in policy.BODIES if name != body)
+  spread.check(
+    config, "model", required=(*SHARED, *policy.KEYS, body), optional=(*OPTIONAL, *others)
+  )
   common = _common(config)
   return policy.build(config, _encoder(config, common), common)
 

@@ -1,9 +1,11 @@
-"""Attention of several heads, by XLA or by a fused kernel that keeps its scores off the accelerator's memory.
+"""Attention of several heads, by XLA or by a fused kernel that keeps its scores off the
+accelerator's memory.
 
 Legend: B batch, N tokens that ask, S tokens that are read, H heads, d numbers of a head.
 
-Fused kernels are libraries': cuDNN's on NVIDIA (through `jax.nn`), Pallas' flash attention on TPU (in `jax.experimental`).
-`KERNELS` names the choices of `model.attention_kernel`; whatever it says, XLA is used where no fused kernel can be.
+Fused kernels are libraries': cuDNN's on NVIDIA (through `jax.nn`), Pallas' flash attention on TPU
+(in `jax.experimental`). `KERNELS` names the choices of `model.attention_kernel`; whatever it says,
+XLA is used where no fused kernel can be.
 """
 
 import functools
@@ -16,7 +18,8 @@ from flax import linen as nn
 
 from como_jax import errors
 
-# "xla" never fuses, "fused" does wherever a kernel can run, "auto" where it is expected to be faster (see `_worth`).
+# "xla" never fuses, "fused" does wherever a kernel can run, "auto" where it is expected to be
+# faster (see `_worth`).
 KERNELS = ("auto", "xla", "fused")
 
 _BLOCK = 512  # tokens of a tile of the TPU kernel at most; tiles are multiples of _LANES
@@ -35,15 +38,27 @@ def split_heads(x: jax.Array, heads: int) -> jax.Array:
   return nn.with_logical_constraint(x, ("batch", "token", "heads", None))
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None, *, kernel: str = "auto") -> jax.Array:
-  """softmax(query key' / sqrt(d)) value for each head: [B, N, H, d], twice [B, S, H, d] -> [B, N, H, d].
+def attend(
+  query: jax.Array,
+  key: jax.Array,
+  value: jax.Array,
+  mask: jax.Array | None = None,
+  *,
+  kernel: str = "auto",
+) -> jax.Array:
+  """softmax(query key' / sqrt(d)) value for each head: [B, N, H, d], twice [B, S, H, d] -> [B, N,
+  H, d].
 
   Args:
     query, key, value: of one dtype; the scores are float32.
     mask: bool, True = may attend, [B or 1, 1 or H, N or 1, S]; every token may attend to something.
     kernel: of KERNELS.
   """
-  fused = {"cudnn": _cudnn, "pallas": _pallas}.get(_library(query, key, mask)) if kernel != "xla" else None
+  fused = (
+    {"cudnn": _cudnn, "pallas": _pallas}.get(_library(query, key, mask))
+    if kernel != "xla"
+    else None
+  )
   if fused is None or (kernel == "auto" and not _worth(fused, query, key)):
     return _xla(query, key, value, mask)
   return fused(query, key, value, mask)
@@ -52,15 +67,18 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
 def _worth(fused, query: jax.Array, key: jax.Array) -> bool:
   """Whether a fused kernel is expected to be faster than XLA.
 
-  Neither rule was measured on its hardware. cuDNN: XLA writes and reads the float32 scores several times, more than anything else that
-  attention moves unless the tokens that ask are a handful. Pallas: a tile takes about 0.5 us whatever is in it and is padded to
-  multiples of 128, so at the 200 tokens of a ViT the kernel has no lead over XLA; from 512 on, scores outweigh everything.
+  Neither rule was measured on its hardware. cuDNN: XLA writes and reads the float32 scores several
+  times, more than anything else that attention moves unless the tokens that ask are a handful.
+  Pallas: a tile takes about 0.5 us whatever is in it and is padded to multiples of 128, so at the
+  200 tokens of a ViT the kernel has no lead over XLA; from 512 on, scores outweigh everything.
   """
   return query.shape[1] >= 32 if fused is _cudnn else min(query.shape[1], key.shape[1]) >= 512
 
 
 def _library(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> str | None:
-  """Whose fused kernel can compute this on the device that the program is traced for: "cudnn", "pallas" or None."""
+  """Whose fused kernel can compute this on the device that the program is traced for: "cudnn",
+  "pallas" or None.
+  """
   mesh = jax.sharding.get_abstract_mesh()
   device = getattr(mesh, "abstract_device", None) if not mesh.empty else jax.local_devices()[0]
   if device is None:  # a mesh that was made without devices
@@ -70,28 +88,47 @@ def _library(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> str | 
   if query.shape[0] % ways[0] or query.shape[2] % ways[1]:
     return None
   if device.platform == "tpu":
-    if mesh.empty and jax.device_count() > 1:  # the examples may lie on several, over which XLA cannot split a kernel
+    # the examples may lie on several, over which XLA cannot split a kernel
+    if mesh.empty and jax.device_count() > 1:
       return None
     size = query.shape[-1]
-    return "pallas" if (mask is None or mask.shape[1:3] == (1, 1)) and (size <= _LANES or size % _LANES == 0) else None
+    return (
+      "pallas"
+      if (mask is None or mask.shape[1:3] == (1, 1)) and (size <= _LANES or size % _LANES == 0)
+      else None
+    )
   if device.platform in ("gpu", "cuda") and "nvidia" in device.device_kind.lower():
     half = query.dtype == key.dtype == jnp.bfloat16
-    return "cudnn" if half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128 and _cudnn_runs() else None
+    return (
+      "cudnn"
+      if half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128 and _cudnn_runs()
+      else None
+    )
   return None
 
 
 @functools.cache
 def _cudnn_runs() -> bool:
-  """Whether this machine's GPU and cuDNN compute a small example: an old one must cost speed, not the run."""
+  """Whether this machine's GPU and cuDNN compute a small example: an old one must cost speed, not
+  the run.
+  """
   if jax.default_backend() != "gpu":  # traced for a GPU that is not here
     return True
   small = np.zeros((1, 2, 1, 64), jnp.bfloat16)
   try:
     # Within a trace, and aside from the mesh that it is for.
-    with jax.ensure_compile_time_eval(), jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-      jax.block_until_ready(jax.jit(jax.grad(lambda x: _cudnn(x, x, x, None).astype(jnp.float32).sum()))(small))
+    with (
+      jax.ensure_compile_time_eval(),
+      jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())),
+    ):
+      jax.block_until_ready(
+        jax.jit(jax.grad(lambda x: _cudnn(x, x, x, None).astype(jnp.float32).sum()))(small)
+      )
   except Exception as error:
-    warnings.warn(f"attention: cuDNN's fused kernel does not run here, XLA computes it ({repr(error)[:200]})", stacklevel=2)
+    warnings.warn(
+      f"attention: cuDNN's fused kernel does not run here, XLA computes it ({repr(error)[:200]})",
+      stacklevel=2,
+    )
     return False
   return True
 
@@ -104,12 +141,19 @@ def _size(mesh, axes) -> int:
 
 
 def _xla(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
-  """The sums of the softmax are divided out after the product with the values, on N x d numbers instead of N x S, and so is their gradient.
-  Heads come before tokens from the start, which is the order that batched products run in, forward and backward."""
+  """The sums of the softmax are divided out after the product with the values, on N x d numbers
+  instead of N x S, and so is their gradient. Heads come before tokens from the start, which is the
+  order that batched products run in, forward and backward.
+  """
   query, key, value = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
-  # Named, so that the products of the backward pass take bfloat16 too: the gradient of the scores is float32.
-  precision = jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if query.dtype == key.dtype == jnp.bfloat16 else None
-  scores = jnp.einsum("bhnd,bhsd->bhns", query, key, precision=precision, preferred_element_type=jnp.float32)
+  # Named, so that the products of the backward pass take bfloat16 too: the gradient of the scores
+  # is float32.
+  precision = (
+    jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if query.dtype == key.dtype == jnp.bfloat16 else None
+  )
+  scores = jnp.einsum(
+    "bhnd,bhsd->bhns", query, key, precision=precision, preferred_element_type=jnp.float32
+  )
   if mask is not None:
     scores = jnp.where(mask, scores, -0.7 * float(jnp.finfo(jnp.float32).max))
   weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
@@ -119,48 +163,82 @@ def _xla(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | N
 
 
 def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
-  """cuDNN's flash attention; JAX lets it have a backward pass for even numbers of tokens only."""
+  """CuDNN's flash attention; JAX lets it have a backward pass for even numbers of tokens only."""
   (batch, tokens), read = query.shape[:2], key.shape[1]
   query, key, value = _pad(query, tokens % 2), _pad(key, read % 2), _pad(value, read % 2)
   limits = {}
   if mask is not None:
     mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, read % 2)))
     if mask.shape[2] == tokens:
-      mask = jnp.pad(mask, ((0, 0), (0, 0), (0, tokens % 2), (0, 0)), mode="edge")  # no row may be empty
+      # no row may be empty
+      mask = jnp.pad(mask, ((0, 0), (0, 0), (0, tokens % 2), (0, 0)), mode="edge")
     mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
   elif (tokens | read) % 2:
-    limits = {"query_seq_lengths": jnp.full((batch,), tokens), "key_value_seq_lengths": jnp.full((batch,), read)}
-  return jax.nn.dot_product_attention(query, key, value, mask=mask, **limits, implementation="cudnn")[:, :tokens]
+    limits = {
+      "query_seq_lengths": jnp.full((batch,), tokens),
+      "key_value_seq_lengths": jnp.full((batch,), read),
+    }
+  return jax.nn.dot_product_attention(
+    query, key, value, mask=mask, **limits, implementation="cudnn"
+  )[:, :tokens]
 
 
-def _pallas(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
-  """Pallas' flash attention on padded tokens, each device with its own examples and heads. mask: [B or 1, 1, 1, S]."""
+def _pallas(
+  query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None
+) -> jax.Array:
+  """Pallas' flash attention on padded tokens, each device with its own examples and heads. mask: [B
+  or 1, 1, 1, S].
+  """
   # Here because Pallas takes seconds to import. It needs no TPU.
   from jax.experimental.pallas.ops.tpu import flash_attention as flash
 
   (batch, tokens), read = query.shape[:2], key.shape[1]
   (asking, asking_tile), (reading, reading_tile) = _tiles(tokens), _tiles(read)
   tiles = flash.BlockSizes(
-      block_q=asking_tile, block_k_major=reading_tile, block_k=reading_tile, block_b=1,
-      block_q_major_dkv=asking_tile, block_k_major_dkv=reading_tile, block_k_dkv=reading_tile, block_q_dkv=asking_tile,
-      block_k_major_dq=reading_tile, block_k_dq=reading_tile, block_q_dq=asking_tile)
+    block_q=asking_tile,
+    block_k_major=reading_tile,
+    block_k=reading_tile,
+    block_b=1,
+    block_q_major_dkv=asking_tile,
+    block_k_major_dkv=reading_tile,
+    block_k_dkv=reading_tile,
+    block_q_dkv=asking_tile,
+    block_k_major_dq=reading_tile,
+    block_k_dq=reading_tile,
+    block_q_dq=asking_tile,
+  )
   scale = query.shape[-1] ** -0.5
   valid = jnp.ones((1, read), bool) if mask is None else mask[:, 0, 0]
-  valid = jnp.pad(jnp.broadcast_to(valid, (batch, read)), ((0, 0), (0, reading - read)))  # padding is of no example's segment
+  # padding is of no example's segment
+  valid = jnp.pad(jnp.broadcast_to(valid, (batch, read)), ((0, 0), (0, reading - read)))
 
   def local(query: jax.Array, key: jax.Array, value: jax.Array, valid: jax.Array) -> jax.Array:
-    segments = flash.SegmentIds(jnp.ones((query.shape[0], asking), jnp.int32), valid.astype(jnp.int32))
-    return flash.flash_attention(query, key, value, segment_ids=segments, sm_scale=scale, block_sizes=tiles)
+    segments = flash.SegmentIds(
+      jnp.ones((query.shape[0], asking), jnp.int32), valid.astype(jnp.int32)
+    )
+    return flash.flash_attention(
+      query, key, value, segment_ids=segments, sm_scale=scale, block_sizes=tiles
+    )
 
-  query, key, value = (x.swapaxes(1, 2) for x in (_pad(query, asking - tokens), _pad(key, reading - read), _pad(value, reading - read)))
+  query, key, value = (
+    x.swapaxes(1, 2)
+    for x in (_pad(query, asking - tokens), _pad(key, reading - read), _pad(value, reading - read))
+  )
   if not jax.sharding.get_abstract_mesh().empty:
     heads = nn.logical_to_mesh_axes(("batch", "heads", None, None))
-    local = jax.shard_map(local, in_specs=(heads, heads, heads, nn.logical_to_mesh_axes(("batch", None))), out_specs=heads, check_vma=False)
+    local = jax.shard_map(
+      local,
+      in_specs=(heads, heads, heads, nn.logical_to_mesh_axes(("batch", None))),
+      out_specs=heads,
+      check_vma=False,
+    )
   return local(query, key, value, valid).swapaxes(1, 2)[:, :tokens]
 
 
 def _tiles(tokens: int) -> tuple[int, int]:
-  """(tokens with padding, tokens of a tile): as few tiles as _BLOCK allows, of as few lanes as that takes."""
+  """(tokens with padding, tokens of a tile): as few tiles as _BLOCK allows, of as few lanes as that
+  takes.
+  """
   count = -(-tokens // _BLOCK)
   tile = -(-tokens // (count * _LANES)) * _LANES
   return count * tile, tile

@@ -16,7 +16,9 @@ from como_jax.models import pixels
 
 
 class PatchEmbedding(nn.Module):
-  """[B, H, W, 3] -> [B, N, D], raster order: a convolution whose stride is its size, as one matrix product."""
+  """[B, H, W, 3] -> [B, N, D], raster order: a convolution whose stride is its size, as one matrix
+  product.
+  """
 
   width: int
   patch: int
@@ -27,9 +29,13 @@ class PatchEmbedding(nn.Module):
   def __call__(self, frames: jax.Array) -> jax.Array:
     size = self.patch
     # Initialised as a matrix [p*p*3, D], as MAE does, so that the fans count a whole patch.
-    kernel = self.param("kernel", lambda key, shape: einops.rearrange(
-        self.kernel_init(key, (size * size * 3, self.width)), "(p q c) d -> p q c d", p=size, q=size),
-        (size, size, 3, self.width))
+    kernel = self.param(
+      "kernel",
+      lambda key, shape: einops.rearrange(
+        self.kernel_init(key, (size * size * 3, self.width)), "(p q c) d -> p q c d", p=size, q=size
+      ),
+      (size, size, 3, self.width),
+    )
     bias = self.param("bias", nn.initializers.zeros, (self.width,))
     matrix = einops.rearrange(kernel, "p q c d -> (p q c) d").astype(self.dtype)
     tokens = pixels.patchify(frames.astype(self.dtype), size) @ matrix
@@ -39,8 +45,8 @@ class PatchEmbedding(nn.Module):
 def sincos_2d(width: int, grid: int, *, cls: bool) -> np.ndarray:
   """MAE's fixed positions, float32 [1, G*G (+1 first, zeros, for CLS), D].
 
-  The first half of the width encodes the column, the second the row; each half is [sin, cos] over frequencies
-  10000^(-i/(D/4)). Source: MAE (facebookresearch/mae, util/pos_embed.py), restated.
+  The first half of the width encodes the column, the second the row; each half is [sin, cos] over
+  frequencies 10000^(-i/(D/4)). Source: MAE (facebookresearch/mae, util/pos_embed.py), restated.
   """
   frequency = 1.0 / 10000 ** (np.arange(width // 4, dtype=np.float64) / (width / 4))
   angle = np.arange(grid, dtype=np.float64)[:, None] * frequency[None]  # [G, D/4]

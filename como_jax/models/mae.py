@@ -1,7 +1,8 @@
-"""Masked autoencoder: the encoder sees a quarter of the patches, a small decoder predicts the pixels of the others.
+"""Masked autoencoder: the encoder sees a quarter of the patches, a small decoder predicts the
+pixels of the others.
 
-Legend: B batch, H W image, N patches, V visible patches, D width of the encoder, P numbers in a patch (3*p*p).
-Source: He et al., arXiv 2111.06377, section 3 and appendix A.1.
+Legend: B batch, H W image, N patches, V visible patches, D width of the encoder, P numbers in a
+patch (3*p*p). Source: He et al., arXiv 2111.06377, section 3 and appendix A.1.
 """
 
 import dataclasses
@@ -47,18 +48,28 @@ class Decoder(nn.Module):
     kernel_init = spread.pick(transformer.INITIALISERS, self.initialiser, "initialiser")
     batch, patches = restore.shape
     x = nn.Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="embed")(tokens)
-    blank = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(self.dtype)
-    position = self.param("position", lambda key: jnp.asarray(embed.sincos_2d(self.width, self.grid, cls=True)))
+    blank = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(
+      self.dtype
+    )
+    position = self.param(
+      "position", lambda key: jnp.asarray(embed.sincos_2d(self.width, self.grid, cls=True))
+    )
     hidden = jnp.broadcast_to(blank, (batch, patches + 1 - x.shape[1], self.width))
-    ordered = jnp.take_along_axis(jnp.concatenate([x[:, 1:], hidden], axis=1), restore[..., None], axis=1)
+    ordered = jnp.take_along_axis(
+      jnp.concatenate([x[:, 1:], hidden], axis=1), restore[..., None], axis=1
+    )
     x = jnp.concatenate([x[:, :1], ordered], axis=1) + position.astype(self.dtype)
     x = transformer.add_stack(self)(x)
     x = transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x)[:, 1:]
-    return nn.Dense(3 * self.patch ** 2, dtype=jnp.float32, kernel_init=kernel_init, name="head")(x)
+    return nn.Dense(3 * self.patch**2, dtype=jnp.float32, kernel_init=kernel_init, name="head")(x)
 
 
-def random_mask(key: jax.Array, batch: int, patches: int, visible: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """A random choice of patches per frame: keep int [B, V], restore int [B, N], mask float32 [B, N] (1 = hidden)."""
+def random_mask(
+  key: jax.Array, batch: int, patches: int, visible: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """A random choice of patches per frame: keep int [B, V], restore int [B, N], mask float32 [B, N]
+  (1 = hidden).
+  """
   order = jnp.argsort(jax.random.uniform(key, (batch, patches)), axis=1)
   restore = jnp.argsort(order, axis=1)
   return order[:, :visible], restore, (restore >= visible).astype(jnp.float32)
@@ -82,7 +93,7 @@ class MAEModel:
 
   @property
   def patches(self) -> int:
-    return self.decoder.grid ** 2
+    return self.decoder.grid**2
 
   @property
   def visible(self) -> int:
@@ -93,17 +104,21 @@ class MAEModel:
     side, size = self.encoder.image_size, self.encoder.size
     encoder_key, decoder_key = jax.random.split(key)
     return {
-        "encoder": self.encoder.init(encoder_key, jnp.zeros((1, side, side, 3)))["params"],
-        "decoder": self.decoder.init(decoder_key, jnp.zeros((1, self.visible + 1, size.width)),
-                                     jnp.zeros((1, self.patches), jnp.int32))["params"],
+      "encoder": self.encoder.init(encoder_key, jnp.zeros((1, side, side, 3)))["params"],
+      "decoder": self.decoder.init(
+        decoder_key,
+        jnp.zeros((1, self.visible + 1, size.width)),
+        jnp.zeros((1, self.patches), jnp.int32),
+      )["params"],
     }
 
   def features(self, params: Mapping[str, Any], frames: jax.Array) -> jax.Array:
     """All tokens of normalised frames [B, H, W, 3], none masked: [B, N+1, D]."""
     return self.encoder.apply({"params": params["encoder"]}, frames)
 
-  def forward(self, params: Mapping[str, Any], batch: Mapping[str, jax.Array], *,
-              key: jax.Array) -> dict[str, jax.Array]:
+  def forward(
+    self, params: Mapping[str, Any], batch: Mapping[str, jax.Array], *, key: jax.Array
+  ) -> dict[str, jax.Array]:
     """Masks, encodes, predicts.
 
     Args:
@@ -112,8 +127,9 @@ class MAEModel:
       key: chooses the masked patches.
 
     Returns:
-      "patches" and "target" [B, N, P], the target without each patch's own mean and deviation if `normalise_target`;
-      "mask" [B, N] (1 = predicted); "pixels" [B, H, W, 3]: the frame with its hidden patches filled in, to look at.
+      "patches" and "target" [B, N, P], the target without each patch's own mean and deviation if
+      `normalise_target`; "mask" [B, N] (1 = predicted); "pixels" [B, H, W, 3]: the frame with its
+      hidden patches filled in, to look at.
     """
     side = self.encoder.image_size
     chex.assert_shape(batch["frames"], (None, side, side, 3))

@@ -1,4 +1,5 @@
-"""Pixels in and out of models: ImageNet normalisation, patches, and the two orders in which a patch is laid out.
+"""Pixels in and out of models: ImageNet normalisation, patches, and the two orders in which a patch
+is laid out.
 
 Legend: ... any leading axes, H W image, h w patch grid, p patch size, c colours (3).
 """
@@ -23,7 +24,9 @@ def normalise(frames: jax.Array) -> jax.Array:
     TypeError: the frames are not uint8 (so they cannot be normalised twice by accident).
   """
   if frames.dtype != jnp.uint8:
-    raise TypeError(f"normalise expects uint8 frames, got {frames.dtype}: are they normalised already?")
+    raise TypeError(
+      f"normalise expects uint8 frames, got {frames.dtype}: are they normalised already?"
+    )
   x = frames.astype(jnp.float32) / 255.0
   return (x - _colours(MEAN, x.ndim)) / _colours(STD, x.ndim)
 
@@ -35,24 +38,32 @@ def denormalise(frames: jax.Array) -> jax.Array:
 
 
 def patchify(frames: jax.Array, patch: int) -> jax.Array:
-  """[..., H, W, 3] -> [..., h*w, p*p*3]; inside a patch row, column, colour (as MAE, and as a [p, p, 3, D] kernel)."""
+  """[..., H, W, 3] -> [..., h*w, p*p*3]; inside a patch row, column, colour (as MAE, and as a [p,
+  p, 3, D] kernel).
+  """
   return einops.rearrange(frames, "... (h p) (w q) c -> ... (h w) (p q c)", p=patch, q=patch)
 
 
 def unpatchify(patches: jax.Array, patch: int) -> jax.Array:
   """The inverse of `patchify`, for a square grid."""
   side = _side(patches.shape[-2])
-  return einops.rearrange(patches, "... (h w) (p q c) -> ... (h p) (w q) c", h=side, p=patch, q=patch)
+  return einops.rearrange(
+    patches, "... (h w) (p q c) -> ... (h p) (w q) c", h=side, p=patch, q=patch
+  )
 
 
 def pixel_shuffle(patches: jax.Array, patch: int) -> jax.Array:
-  """[..., h*w, 3*p*p] -> [..., H, W, 3]; inside a patch colour, row, column (the order of torch's PixelShuffle)."""
+  """[..., h*w, 3*p*p] -> [..., H, W, 3]; inside a patch colour, row, column (the order of torch's
+  PixelShuffle).
+  """
   side = _side(patches.shape[-2])
-  return einops.rearrange(patches, "... (h w) (c p q) -> ... (h p) (w q) c", h=side, p=patch, q=patch)
+  return einops.rearrange(
+    patches, "... (h w) (c p q) -> ... (h p) (w q) c", h=side, p=patch, q=patch
+  )
 
 
 def _side(patches: int) -> int:
-  side = round(patches ** 0.5)
+  side = round(patches**0.5)
   if side * side != patches:
     raise ValueError(f"{patches} patches do not form a square grid")
   return side

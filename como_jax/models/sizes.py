@@ -1,4 +1,6 @@
-"""Sizes of encoders as strings: "L/16" is a named size with its patch, "32x2x2/8" is WIDTHxDEPTHxHEADS/PATCH."""
+"""Sizes of encoders as strings: "L/16" is a named size with its patch, "32x2x2/8" is
+WIDTHxDEPTHxHEADS/PATCH.
+"""
 
 import dataclasses
 import re
@@ -6,12 +8,12 @@ import re
 from como_jax import errors
 
 NAMED = {  # width, depth, heads; the MLP is four times as wide as the model in all of them
-    "Ti": (192, 12, 3),
-    "S": (384, 12, 6),
-    "B": (768, 12, 12),
-    "L": (1024, 24, 16),
-    "H": (1280, 32, 16),
-    "debug": (128, 6, 4),
+  "Ti": (192, 12, 3),
+  "S": (384, 12, 6),
+  "B": (768, 12, 12),
+  "L": (1024, 24, 16),
+  "H": (1280, 32, 16),
+  "debug": (128, 6, 4),
 }
 
 
@@ -32,12 +34,14 @@ class Size:
       errors.UserError: the image is not a whole number of patches wide.
     """
     if image_size % self.patch:
-      raise errors.UserError(f"image_size {image_size} is not a multiple of the encoder's patch {self.patch}")
+      raise errors.UserError(
+        f"image_size {image_size} is not a multiple of the encoder's patch {self.patch}"
+      )
     return image_size // self.patch
 
 
 def parse(text: str) -> Size:
-  """"B/16" or "192x4x3/8" -> Size.
+  """Size of a name such as "B/16" or "192x4x3/8".
 
   Raises:
     errors.UserError: unknown name, or heads that do not divide the width.
@@ -45,10 +49,17 @@ def parse(text: str) -> Size:
   name, slash, patch = str(text).partition("/")
   explicit = re.fullmatch(r"(\d+)x(\d+)x(\d+)", name)
   if not slash or not patch.isdigit() or int(patch) < 1 or not (explicit or name in NAMED):
-    known = [f"{key}/{size}" for key, size in (("Ti", 16), ("S", 16), ("B", 16), ("L", 16), ("H", 14), ("debug", 8))]
-    raise errors.UserError(f"encoder size {text!r} is neither NAME/PATCH nor WIDTHxDEPTHxHEADS/PATCH; "
-                           f"{errors.nearest(str(text), known)}")
+    known = [
+      f"{key}/{size}"
+      for key, size in (("Ti", 16), ("S", 16), ("B", 16), ("L", 16), ("H", 14), ("debug", 8))
+    ]
+    raise errors.UserError(
+      f"encoder size {text!r} is neither NAME/PATCH nor WIDTHxDEPTHxHEADS/PATCH; "
+      f"{errors.nearest(str(text), known)}"
+    )
   width, depth, heads = (int(n) for n in explicit.groups()) if explicit else NAMED[name]
   if min(width, depth, heads) < 1 or width % heads or width % 4:
-    raise errors.UserError(f"encoder size {text!r}: the width must be a multiple of the heads and of 4 (positions)")
+    raise errors.UserError(
+      f"encoder size {text!r}: the width must be a multiple of the heads and of 4 (positions)"
+    )
   return Size(width, depth, heads, 4 * width, int(patch))

@@ -1,4 +1,6 @@
-"""Objectives: pure functions from a model's outputs to {term: (sum, count)}, and the table a config names them by."""
+"""Objectives: pure functions from a model's outputs to {term: (sum, count)}, and the table a config
+names them by.
+"""
 
 import dataclasses
 import functools
@@ -9,27 +11,43 @@ from typing import Any
 import jax
 
 from como_jax import errors
-from como_jax.objectives import contrastive, features, kl, mae, perceptual, quantisation, reconstruction, sums
+from como_jax.objectives import (
+  contrastive,
+  features,
+  kl,
+  mae,
+  perceptual,
+  quantisation,
+  reconstruction,
+  sums,
+)
 
-# name -> fn(outputs, batch, *, settings...). The term called like the objective is what its weight multiplies.
+# name -> fn(outputs, batch, *, settings...). The term called like the objective is what its weight
+# multiplies.
 OBJECTIVES: dict[str, Callable[..., sums.Terms]] = {
-    "reconstruction": reconstruction.reconstruction,
-    "contrastive": contrastive.contrastive,
-    "quantisation": quantisation.quantisation,
-    "kl": kl.kl,
-    "features": features.features,
-    "mae": mae.mae,
-    "perceptual": perceptual.perceptual,
+  "reconstruction": reconstruction.reconstruction,
+  "contrastive": contrastive.contrastive,
+  "quantisation": quantisation.quantisation,
+  "kl": kl.kl,
+  "features": features.features,
+  "mae": mae.mae,
+  "perceptual": perceptual.perceptual,
 }
 
 # What they return beside their own term, to be logged: it has no weight.
 LOGGED: dict[str, tuple[str, ...]] = {
-    "reconstruction": ("copy_current",),
-    "contrastive": ("contrastive_gated", "similarity_jittered_forward", "similarity_jittered_reversed", "similarity_forward_reversed"),
-    "quantisation": ("codebook", "commitment"),
+  "reconstruction": ("copy_current",),
+  "contrastive": (
+    "contrastive_gated",
+    "similarity_jittered_forward",
+    "similarity_jittered_reversed",
+    "similarity_forward_reversed",
+  ),
+  "quantisation": ("codebook", "commitment"),
 }
 
-# Objectives with large weights of their own: name -> loader(weights_path). The rest of the settings go to the function.
+# Objectives with large weights of their own: name -> loader(weights_path). The rest of the settings
+# go to the function.
 LOADERS: dict[str, Callable[[str], dict[str, Any]]] = {"perceptual": perceptual.load}
 
 
@@ -38,19 +56,28 @@ class Objective:
   """All objectives of a run.
 
   Attributes:
-    functions: name -> fn(outputs, batch) or, for those in `constants`, fn(outputs, batch, weights=...).
+    functions: name -> fn(outputs, batch) or, for those in `constants`, fn(outputs, batch,
+      weights=...).
     weights: every term -> its weight in the loss; None: it is only logged (see `train.step.build`).
-    constants: name -> arrays an objective needs (a pretrained network). Hand them to the compiled step as an argument
-      and pass them on to `__call__`; captured by the step they would be compiled into the program as literals.
+    constants: name -> arrays an objective needs (a pretrained network). Hand them to the compiled
+      step as an argument and pass them on to `__call__`; captured by the step they would be
+      compiled into the program as literals.
   """
 
   functions: dict[str, Callable[..., sums.Terms]]
   weights: dict[str, float | None]
   constants: dict[str, dict[str, Any]]
 
-  def __call__(self, outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array],
-               constants: Mapping[str, Any] | None = None) -> sums.Terms:
-    """All terms, {term: (sum, count)}, float32 scalars. `constants` defaults to the objective's own."""
+  def __call__(
+    self,
+    outputs: Mapping[str, jax.Array],
+    batch: Mapping[str, jax.Array],
+    constants: Mapping[str, Any] | None = None,
+  ) -> sums.Terms:
+    """All terms, {term: (sum, count)}, float32 scalars.
+
+    `constants` defaults to the objective's own.
+    """
     constants = self.constants if constants is None else constants
     terms: sums.Terms = {}
     for name, function in self.functions.items():
@@ -60,7 +87,8 @@ class Objective:
 
 
 def build(config: Any) -> Objective:
-  """Objectives of a config section {name: {"weight": w, settings...}}; `None` or {} for a name turns it off.
+  """Objectives of a config section {name: {"weight": w, settings...}}; `None` or {} for a name
+  turns it off.
 
   Raises:
     errors.UserError: an unknown objective or setting, a missing or negative weight, a missing file.
@@ -70,12 +98,18 @@ def build(config: Any) -> Objective:
   functions, weights, constants = {}, {}, {}
   for name, settings in config.items():
     if name not in OBJECTIVES:
-      raise errors.UserError(f"unknown objective objectives.{name}; {errors.nearest(name, OBJECTIVES)}")
+      raise errors.UserError(
+        f"unknown objective objectives.{name}; {errors.nearest(name, OBJECTIVES)}"
+      )
     if not settings:
       continue
     settings = dict(settings)
-    valid = [key for key, parameter in inspect.signature(OBJECTIVES[name]).parameters.items()
-             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not (name in LOADERS and key == "weights")]
+    valid = [
+      key
+      for key, parameter in inspect.signature(OBJECTIVES[name]).parameters.items()
+      if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+      and not (name in LOADERS and key == "weights")
+    ]
     valid += ["weight"] + (["weights_path"] if name in LOADERS else [])
     for key in settings:
       if key not in valid:

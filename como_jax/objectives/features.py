@@ -12,4 +12,8 @@ def features(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -
   """Mean squared error of "features_predicted" against "features_target" [B, P, N, D]."""
   names = ("features_predicted", "features_target")
   sums.need(outputs, "features", names, "set model.fdm.features to 'direct' or 'residual'")
-  return {"features": sums.over_pairs(jnp.square(outputs["features_predicted"] - outputs["features_target"]), batch)}
+  return {
+    "features": sums.over_pairs(
+      jnp.square(outputs["features_predicted"] - outputs["features_target"]), batch
+    )
+  }

@@ -1,4 +1,7 @@
-"""Divergence of a sampled latent from the standard normal. Source: AdaWorld's bottleneck (beta-VAE)."""
+"""Divergence of a sampled latent from the standard normal.
+
+Source: AdaWorld's bottleneck (beta-VAE).
+"""
 
 from collections.abc import Mapping
 

@@ -1,12 +1,15 @@
-"""LPIPS: distance between two images in the features of VGG16, with a gradient and on correctly scaled pixels.
+"""LPIPS: distance between two images in the features of VGG16, with a gradient and on correctly
+scaled pixels.
 
-Legend: F frames, H W image, C channels. Source: Zhang et al., arXiv 1801.03924. (Moto and CoMo print an LPIPS that
-trains nothing, on wrongly scaled images; here it is off unless weights are given, and then a loss like any other.)
+Legend: F frames, H W image, C channels. Source: Zhang et al., arXiv 1801.03924. (Moto and CoMo
+print an LPIPS that trains nothing, on wrongly scaled images; here it is off unless weights are
+given, and then a loss like any other.)
 
-The weights file, .npz or .safetensors, holds torchvision's VGG16 convolutions and LPIPS's linear heads under their
+The weights file, .npz or .safetensors, holds torchvision's VGG16 convolutions and LPIPS's linear
+heads under their
 usual
-names: "features.{i}.weight" [out, in, 3, 3] and "features.{i}.bias" [out] for i in CONVOLUTIONS, and
-"lin{k}.model.1.weight" [1, C, 1, 1] for k = 0..4 ("lin{k}.weight" is accepted too).
+names: "features.{i}.weight" [out, in, 3, 3] and "features.{i}.bias" [out] for i in CONVOLUTIONS,
+and "lin{k}.model.1.weight" [1, C, 1, 1] for k = 0..4 ("lin{k}.weight" is accepted too).
 """
 
 import os
@@ -24,14 +27,21 @@ from como_jax.objectives import sums
 CONVOLUTIONS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 
 # The model's pixels back to [0, 1] (ImageNet), then [-1, 1], then LPIPS's own input layer.
-IMAGENET_MEAN, IMAGENET_STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
-SHIFT, SCALE = np.array([-0.030, -0.088, -0.188], np.float32), np.array([0.458, 0.448, 0.450], np.float32)
+IMAGENET_MEAN, IMAGENET_STD = (
+  np.array([0.485, 0.456, 0.406], np.float32),
+  np.array([0.229, 0.224, 0.225], np.float32),
+)
+SHIFT, SCALE = (
+  np.array([-0.030, -0.088, -0.188], np.float32),
+  np.array([0.458, 0.448, 0.450], np.float32),
+)
 
 Weights = Mapping[str, jax.Array]
 
 
 def load(path: str) -> dict[str, np.ndarray]:
-  """Reads the weights file into "conv{i}/kernel" [3, 3, in, out], "conv{i}/bias" [out] and "head{k}" [C], float32.
+  """Reads the weights file into "conv{i}/kernel" [3, 3, in, out], "conv{i}/bias" [out] and
+  "head{k}" [C], float32.
 
   Returns:
     An empty dict when `path` is "": the term is off.
@@ -42,15 +52,20 @@ def load(path: str) -> dict[str, np.ndarray]:
   if not path:
     return {}
   if not os.path.isfile(path):
-    raise errors.UserError(f"objectives.perceptual.weights_path: no file {path!r} (VGG16 and LPIPS weights)")
+    raise errors.UserError(
+      f"objectives.perceptual.weights_path: no file {path!r} (VGG16 and LPIPS weights)"
+    )
   if path.endswith(".npz"):
     with np.load(path, allow_pickle=False) as archive:
       stored = {name: archive[name] for name in archive.files}
   elif path.endswith(".safetensors"):
     import safetensors.numpy  # optional: only who uses such a file needs it
+
     stored = safetensors.numpy.load_file(path)
   else:
-    raise errors.UserError(f"objectives.perceptual.weights_path {path!r} ends in neither .npz nor .safetensors")
+    raise errors.UserError(
+      f"objectives.perceptual.weights_path {path!r} ends in neither .npz nor .safetensors"
+    )
 
   def take(name: str, rank: int) -> np.ndarray:
     if name not in stored:
@@ -62,25 +77,37 @@ def load(path: str) -> dict[str, np.ndarray]:
   weights = {}
   for number, block in enumerate(CONVOLUTIONS):
     for i in block:
-      weights[f"conv{i}/kernel"] = einops.rearrange(take(f"features.{i}.weight", 4), "o i p q -> p q i o")
+      weights[f"conv{i}/kernel"] = einops.rearrange(
+        take(f"features.{i}.weight", 4), "o i p q -> p q i o"
+      )
       weights[f"conv{i}/bias"] = take(f"features.{i}.bias", 1)
-    name = f"lin{number}.weight" if f"lin{number}.weight" in stored else f"lin{number}.model.1.weight"
+    name = (
+      f"lin{number}.weight" if f"lin{number}.weight" in stored else f"lin{number}.model.1.weight"
+    )
     weights[f"head{number}"] = take(name, 4).reshape(-1)
   return weights
 
 
 def distance(weights: Weights, a: jax.Array, b: jax.Array) -> jax.Array:
-  """LPIPS of ImageNet-normalised frames [F, H, W, 3] and [F, H, W, 3], at least 16 pixels a side: [F]."""
+  """LPIPS of ImageNet-normalised frames [F, H, W, 3] and [F, H, W, 3], at least 16 pixels a side:
+  [F].
+  """
   total = jnp.zeros(a.shape[0], jnp.float32)
   x = jnp.concatenate([_scale(a), _scale(b)], axis=0)
   for number, block in enumerate(CONVOLUTIONS):
     if number:
       x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
     for i in block:
-      x = jax.lax.conv_general_dilated(x, weights[f"conv{i}/kernel"], (1, 1), ((1, 1), (1, 1)),
-                                       dimension_numbers=("NHWC", "HWIO", "NHWC"))
+      x = jax.lax.conv_general_dilated(
+        x,
+        weights[f"conv{i}/kernel"],
+        (1, 1),
+        ((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      )
       x = jax.nn.relu(x + weights[f"conv{i}/bias"][None, None, None])
-    # The small number is inside the root: places where every channel is zero are common, and must not give NaN.
+    # The small number is inside the root: places where every channel is zero are common, and must
+    # not give NaN.
     unit = x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-10)
     first, second = jnp.split(unit, 2, axis=0)
     head = weights[f"head{number}"][None, None, None]
@@ -88,7 +115,9 @@ def distance(weights: Weights, a: jax.Array, b: jax.Array) -> jax.Array:
   return total
 
 
-def perceptual(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], *, weights: Weights) -> sums.Terms:
+def perceptual(
+  outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], *, weights: Weights
+) -> sums.Terms:
   """LPIPS of "pixels" against "target" [B, P, H, W, 3]. `weights` (59 MB) are an argument."""
   if not weights:
     return {}
@@ -100,6 +129,11 @@ def perceptual(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array],
 
 
 def _scale(frames: jax.Array) -> jax.Array:
-  """ImageNet-normalised -> LPIPS's input. Not clipped to [0, 1]: that would cut the gradient of out-of-range pixels."""
-  unit = frames.astype(jnp.float32) * IMAGENET_STD[None, None, None] + IMAGENET_MEAN[None, None, None]
+  """ImageNet-normalised -> LPIPS's input.
+
+  Not clipped to [0, 1]: that would cut the gradient of out-of-range pixels.
+  """
+  unit = (
+    frames.astype(jnp.float32) * IMAGENET_STD[None, None, None] + IMAGENET_MEAN[None, None, None]
+  )
   return (2.0 * unit - 1.0 - SHIFT[None, None, None]) / SCALE[None, None, None]

@@ -1,4 +1,7 @@
-"""Losses of the vector quantiser. Source: van den Oord et al., arXiv 1711.00937; weighting as in TencentARC/Moto."""
+"""Losses of the vector quantiser.
+
+Source: van den Oord et al., arXiv 1711.00937; weighting as in TencentARC/Moto.
+"""
 
 from collections.abc import Mapping
 
@@ -9,13 +12,18 @@ from como_jax.objectives import sums
 
 # (weight of the codebook term, weight of the commitment term) from beta.
 WEIGHTINGS = {
-    "legacy": lambda beta: (beta, 1.0),  # as Moto's code does
-    "standard": lambda beta: (1.0, beta),  # as the VQ-VAE paper writes it
+  "legacy": lambda beta: (beta, 1.0),  # as Moto's code does
+  "standard": lambda beta: (1.0, beta),  # as the VQ-VAE paper writes it
 }
 
 
-def quantisation(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], *, weighting: str = "legacy",
-                 beta: float = 0.25) -> sums.Terms:
+def quantisation(
+  outputs: Mapping[str, jax.Array],
+  batch: Mapping[str, jax.Array],
+  *,
+  weighting: str = "legacy",
+  beta: float = 0.25,
+) -> sums.Terms:
   """Codebook and commitment error, [B, P] each, weighted into one term; both parts are logged.
 
   Raises:
@@ -24,10 +32,17 @@ def quantisation(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array
   if weighting not in WEIGHTINGS:
     hint = errors.nearest(weighting, WEIGHTINGS)
     raise errors.UserError(f"objectives.quantisation.weighting is {weighting!r}; {hint}")
-  sums.need(outputs, "quantisation", ("codebook", "commitment"), "set model.bottleneck.kind to 'vq' or 'pre_vq'")
+  sums.need(
+    outputs,
+    "quantisation",
+    ("codebook", "commitment"),
+    "set model.bottleneck.kind to 'vq' or 'pre_vq'",
+  )
   codebook, commitment = WEIGHTINGS[weighting](beta)
   return {
-      "quantisation": sums.over_pairs(codebook * outputs["codebook"] + commitment * outputs["commitment"], batch),
-      "codebook": sums.over_pairs(outputs["codebook"], batch),
-      "commitment": sums.over_pairs(outputs["commitment"], batch),
+    "quantisation": sums.over_pairs(
+      codebook * outputs["codebook"] + commitment * outputs["commitment"], batch
+    ),
+    "codebook": sums.over_pairs(outputs["codebook"], batch),
+    "commitment": sums.over_pairs(outputs["commitment"], batch),
   }

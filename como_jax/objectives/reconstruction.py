@@ -1,4 +1,7 @@
-"""Pixel error of the predicted future frame. Source: CoMo, arXiv 2505.17006 (MSE on normalised pixels, weight 1)."""
+"""Pixel error of the predicted future frame.
+
+Source: CoMo, arXiv 2505.17006 (MSE on normalised pixels, weight 1).
+"""
 
 from collections.abc import Mapping
 
@@ -11,11 +14,13 @@ from como_jax.objectives import sums
 def reconstruction(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> sums.Terms:
   """Mean squared error of "pixels" against "target" [B, P, H, W, 3].
 
-  Also logged: "copy_current", the error of answering with the current frame. A model that is not below it knows no
-  motion.
+  Also logged: "copy_current", the error of answering with the current frame. A model that is not
+  below it knows no motion.
   """
-  sums.need(outputs, "reconstruction", ("pixels", "target", "current"), "use a model of kind 'motion'")
+  sums.need(
+    outputs, "reconstruction", ("pixels", "target", "current"), "use a model of kind 'motion'"
+  )
   return {
-      "reconstruction": sums.over_pairs(jnp.square(outputs["pixels"] - outputs["target"]), batch),
-      "copy_current": sums.over_pairs(jnp.square(outputs["current"] - outputs["target"]), batch),
+    "reconstruction": sums.over_pairs(jnp.square(outputs["pixels"] - outputs["target"]), batch),
+    "copy_current": sums.over_pairs(jnp.square(outputs["current"] - outputs["target"]), batch),
   }

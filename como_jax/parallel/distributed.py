@@ -1,16 +1,17 @@
-"""Several processes, one run: how they find each other, agree, and hand whole arrays to the one that writes.
+"""Several processes, one run: how they find each other, agree, and hand whole arrays to the one
+that writes.
 
 A run is started by the same command on every host. Where the others are comes from the environment:
 
-  COMO_JAX_COORDINATOR=HOST:PORT  COMO_JAX_PROCESSES=N  COMO_JAX_PROCESS_INDEX=I   given by hand or by launch/local_processes.py
-  --distributed or COMO_JAX_DISTRIBUTED=1                                          found by jax itself: TPU pods, Slurm, GKE, MPI
-  COMO_JAX_CPU_DEVICES=K                                                           CPU devices of each process (also of a single one)
-  COMO_JAX_JOIN_SECONDS=300                                                        how long to wait for the others at the start
-  COMO_JAX_HEARTBEAT_SECONDS=100                                                   after so long a silent process counts as dead
+  COMO_JAX_COORDINATOR=HOST:PORT COMO_JAX_PROCESSES=N COMO_JAX_PROCESS_INDEX=I given by hand or by
+  launch/local_processes.py --distributed or COMO_JAX_DISTRIBUTED=1 found by jax itself: TPU pods,
+  Slurm, GKE, MPI COMO_JAX_CPU_DEVICES=K CPU devices of each process (also of a single one)
+  COMO_JAX_JOIN_SECONDS=300 how long to wait for the others at the start
+  COMO_JAX_HEARTBEAT_SECONDS=100 after so long a silent process counts as dead
 
-None of them: one process, and nothing here costs anything. Only process 0 writes files and prints; the others print errors.
-Everything that may fail before the first step runs under `together`, so all processes end alike instead of waiting for one that
-has left.
+None of them: one process, and nothing here costs anything. Only process 0 writes files and prints;
+the others print errors. Everything that may fail before the first step runs under `together`, so
+all processes end alike instead of waiting for one that has left.
 """
 
 import contextlib
@@ -29,7 +30,11 @@ from jax.experimental import multihost_utils
 from como_jax import errors
 from como_jax.parallel import rendezvous
 
-COORDINATOR, PROCESSES, INDEX = "COMO_JAX_COORDINATOR", "COMO_JAX_PROCESSES", "COMO_JAX_PROCESS_INDEX"
+COORDINATOR, PROCESSES, INDEX = (
+  "COMO_JAX_COORDINATOR",
+  "COMO_JAX_PROCESSES",
+  "COMO_JAX_PROCESS_INDEX",
+)
 DETECT, CPU_DEVICES = "COMO_JAX_DISTRIBUTED", "COMO_JAX_CPU_DEVICES"
 JOIN_SECONDS, HEARTBEAT_SECONDS = "COMO_JAX_JOIN_SECONDS", "COMO_JAX_HEARTBEAT_SECONDS"
 _MESSAGE = 2048  # bytes of an error that travels to the other processes
@@ -59,21 +64,31 @@ def initialise(*, detect: bool = False, environment: Mapping[str, str] | None = 
   if not given and not detect:
     return False
   join = _number(env, JOIN_SECONDS, least=1) or 300
-  settings: dict[str, Any] = {"initialization_timeout": join, "heartbeat_timeout_seconds": _number(env, HEARTBEAT_SECONDS, least=1) or 100}
+  settings: dict[str, Any] = {
+    "initialization_timeout": join,
+    "heartbeat_timeout_seconds": _number(env, HEARTBEAT_SECONDS, least=1) or 100,
+  }
   if given:
     settings |= _explicit(env, given, join=join)
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
-  jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM; the loop has its own way (train/loop.py)
-  late = threading.Timer(join + 5, _give_up, [join])  # jax ends a process that waits in vain with a stack trace of C++ only
+  # it would swallow SIGTERM; the loop has its own way (train/loop.py)
+  jax.config.update("jax_enable_preemption_service", False)
+  # jax ends a process that waits in vain with a stack trace of C++ only
+  late = threading.Timer(join + 5, _give_up, [join])
   late.daemon = True
   late.start()
   try:
     jax.distributed.initialize(**settings)
-  except jax.errors.JaxRuntimeError as error:  # of the service or the network; what jax itself refuses is a plain error
-    raise errors.Transient(f"jax.distributed cannot start ({_line(error)}): the processes did not find each other") from error
+  except jax.errors.JaxRuntimeError as error:
+    # of the service or the network; what jax itself refuses is a plain error
+    raise errors.Transient(
+      f"jax.distributed cannot start ({_line(error)}): the processes did not find each other"
+    ) from error
   except (RuntimeError, ValueError) as error:
-    raise errors.UserError(f"jax.distributed cannot start ({_line(error)}): set {COORDINATOR}, {PROCESSES} and {INDEX}, or run on "
-                           "a cluster that jax knows") from error
+    raise errors.UserError(
+      f"jax.distributed cannot start ({_line(error)}): set {COORDINATOR}, {PROCESSES} and "
+      f"{INDEX}, or run on a cluster that jax knows"
+    ) from error
   finally:
     late.cancel()
   return True
@@ -83,13 +98,18 @@ def _explicit(env: Mapping[str, str], given: list[str], *, join: int) -> dict[st
   """Arguments of `jax.distributed.initialize`, once every process has said that it is there."""
   for name in (COORDINATOR, PROCESSES, INDEX):
     if name not in given:
-      raise errors.UserError(f"{given[0]} is set and {name} is not: several processes need {COORDINATOR}=HOST:PORT, {PROCESSES}=N, {INDEX}=0..N-1")
+      raise errors.UserError(
+        f"{given[0]} is set and {name} is not: several processes need {COORDINATOR}=HOST:PORT, "
+        f"{PROCESSES}=N, {INDEX}=0..N-1"
+      )
   count, index = _number(env, PROCESSES, least=1), _number(env, INDEX, least=0)
   if index >= count:
     raise errors.UserError(f"{INDEX}={index}, expected less than {PROCESSES}={count}")
   host, colon, port = env[COORDINATOR].rpartition(":")
   if not (host and colon and port.isdecimal()):
-    raise errors.UserError(f"{COORDINATOR}={env[COORDINATOR]!r}, expected HOST:PORT, for example 10.0.0.1:9876")
+    raise errors.UserError(
+      f"{COORDINATOR}={env[COORDINATOR]!r}, expected HOST:PORT, for example 10.0.0.1:9876"
+    )
   rendezvous.meet(host, int(port), count=count, index=index, seconds=join)
   return dict(coordinator_address=env[COORDINATOR], num_processes=count, process_id=index)
 
@@ -107,7 +127,12 @@ def _line(error: Exception) -> str:
 
 
 def _give_up(seconds: int) -> None:
-  print(f"error: not every process of the run came within {seconds} s ({JOIN_SECONDS}): look for one that did not start", file=sys.stderr, flush=True)
+  print(
+    f"error: not every process of the run came within {seconds} s ({JOIN_SECONDS}): look for "
+    "one that did not start",
+    file=sys.stderr,
+    flush=True,
+  )
   os._exit(errors.Transient.code)
 
 
@@ -129,7 +154,7 @@ def together(function: Callable[[], Any], *, first_alone: bool = False) -> Any:
   if jax.process_count() == 1:
     return function()
   result, problem = None, ""
-  for mine in ((is_first(), not is_first()) if first_alone else (True,)):
+  for mine in (is_first(), not is_first()) if first_alone else (True,):
     if mine:
       try:
         result = function()
@@ -141,7 +166,10 @@ def together(function: Callable[[], Any], *, first_alone: bool = False) -> Any:
 
 def _share(problem: str) -> None:
   mine = np.frombuffer(problem.encode()[:_MESSAGE].ljust(_MESSAGE, b"\0"), np.uint8)
-  texts = [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in np.asarray(multihost_utils.process_allgather(mine))]
+  texts = [
+    bytes(row).rstrip(b"\0").decode(errors="ignore")
+    for row in np.asarray(multihost_utils.process_allgather(mine))
+  ]
   failed = [i for i, text in enumerate(texts) if text]
   if failed:
     where = "" if len(failed) == len(texts) else f" (process {failed[0]} of {len(texts)})"
@@ -157,16 +185,27 @@ def same(text: str, *, what: str) -> None:
   if jax.process_count() == 1:
     return
   lines = from_first(text)
+
   def compare():
     if text != lines:
-      was, now = next(((a, b) for a, b in zip(lines.splitlines(), text.splitlines()) if a != b), (lines, text))
-      raise errors.UserError(f"{what} differs between processes: {now.strip()[:200]!r}, process 0 has {was.strip()[:200]!r}")
+      was, now = next(
+        ((a, b) for a, b in zip(lines.splitlines(), text.splitlines(), strict=False) if a != b),
+        (lines, text),
+      )
+      raise errors.UserError(
+        f"{what} differs between processes: {now.strip()[:200]!r}, process 0 has "
+        f"{was.strip()[:200]!r}"
+      )
+
   together(compare)
 
 
 @functools.cache
 def sharing(text: str) -> int:
-  """How many processes, this one among them, give the same text. All must ask for the first time together; then it is known."""
+  """How many processes, this one among them, give the same text.
+
+  All must ask for the first time together; then it is known.
+  """
   if jax.process_count() == 1:
     return 1
   mine = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
@@ -178,24 +217,35 @@ def from_first(text: str) -> str:
   if jax.process_count() == 1:
     return text
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text.encode()))))
-  mine = np.frombuffer(text.encode()[:size].ljust(size, b"\0"), np.uint8) if size else np.zeros(0, np.uint8)
-  return bytes(np.asarray(multihost_utils.broadcast_one_to_all(mine), np.uint8)).decode() if size else ""
+  mine = (
+    np.frombuffer(text.encode()[:size].ljust(size, b"\0"), np.uint8)
+    if size
+    else np.zeros(0, np.uint8)
+  )
+  return (
+    bytes(np.asarray(multihost_utils.broadcast_one_to_all(mine), np.uint8)).decode() if size else ""
+  )
 
 
 def arrays_from_first(tree):
   """Process 0's numpy arrays, on every process; all must give a tree of the same shapes."""
-  return tree if jax.process_count() == 1 else jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+  return (
+    tree
+    if jax.process_count() == 1
+    else jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+  )
 
 
 def gather(tree, *, keep: bool = True):
   """Whole numpy arrays of a pytree that is spread over processes; every process must call it.
 
-  It goes leaf by leaf: a device holds one whole leaf at a time beside its shards, and the host of a process that keeps the
-  result holds the whole tree (four bytes a float32 parameter).
+  It goes leaf by leaf: a device holds one whole leaf at a time beside its shards, and the host of a
+  process that keeps the result holds the whole tree (four bytes a float32 parameter).
 
   Args:
     keep: False on processes that only take part; their leaves come out as None.
   """
+
   def one(leaf):
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
       return jax.device_get(leaf) if keep else None
@@ -203,14 +253,16 @@ def gather(tree, *, keep: bool = True):
       return np.asarray(leaf.addressable_data(0)) if keep else None
     whole = multihost_utils.process_allgather(leaf, tiled=True)
     return whole if keep else None
+
   return jax.tree.map(one, tree)
 
 
 class Exchange:
   """A few numbers of every process to every process, without making the host wait.
 
-  `send` queues a tiny program behind the step that has just been started; its result is read with that step's metrics, one step
-  later. All processes read the same numbers at the same place of the loop, so they decide alike.
+  `send` queues a tiny program behind the step that has just been started; its result is read with
+  that step's metrics, one step later. All processes read the same numbers at the same place of the
+  loop, so they decide alike.
   """
 
   def __init__(self, mesh: jax.sharding.Mesh, *, count: int):
@@ -221,7 +273,9 @@ class Exchange:
     devices = mesh.devices.flatten()
     line = jax.sharding.Mesh(devices, ("all",), axis_types=(jax.sharding.AxisType.Auto,))
     self._split = jax.sharding.NamedSharding(line, jax.sharding.PartitionSpec("all"))
-    self._whole = jax.jit(lambda x: x, out_shardings=jax.sharding.NamedSharding(line, jax.sharding.PartitionSpec()))
+    self._whole = jax.jit(
+      lambda x: x, out_shardings=jax.sharding.NamedSharding(line, jax.sharding.PartitionSpec())
+    )
     self._local = sum(device.process_index == jax.process_index() for device in devices)
     owners = [device.process_index for device in devices]
     self._rows = [owners.index(process) for process in sorted(set(owners))]
@@ -240,27 +294,53 @@ class Exchange:
 
 
 def wait_for_all() -> None:
-  """Returns when every process has come here, at the end of the run; one that dies instead is noticed by its missing heartbeat.
+  """Returns when every process has come here, at the end of the run; one that dies instead is
+  noticed by its missing heartbeat.
 
-  jax's own wait, when the interpreter ends, kills a process after 300 s, and `initialize` can change that for the service only.
+  jax's own wait, when the interpreter ends, kills a process after 300 s, and `initialize` can
+  change that for the service only.
   """
   from orbax.checkpoint import multihost  # here: it takes a second to import
+
   with peers():
     multihost.get_barrier_sync_fn()(key="como_jax/end", timeout_ms=1000 * _PATIENCE)
 
 
 # What collectives (gloo, NCCL) and jax's coordination service say when another process is gone.
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe", "Gloo", "NCCL", "remote process",
-         "heartbeat", "coordination service", "CoordinationService", "Socket closed", "failed to connect", "UNAVAILABLE", "DEADLINE_EXCEEDED",
-         "Barrier", "preempted", "ABORTED", "CANCELLED", "task has failed", "tasks have failed")
+_LOST = (
+  "Connection closed by peer",
+  "Connection reset by peer",
+  "Connection refused",
+  "Broken pipe",
+  "Gloo",
+  "NCCL",
+  "remote process",
+  "heartbeat",
+  "coordination service",
+  "CoordinationService",
+  "Socket closed",
+  "failed to connect",
+  "UNAVAILABLE",
+  "DEADLINE_EXCEEDED",
+  "Barrier",
+  "preempted",
+  "ABORTED",
+  "CANCELLED",
+  "task has failed",
+  "tasks have failed",
+)
 
 
 def lost_process(error: BaseException) -> bool:
-  """Whether an error says that another process of the run is gone: a preemption, most often, and no fault of the program."""
+  """Whether an error says that another process of the run is gone: a preemption, most often, and no
+  fault of the program.
+  """
   if not jax.distributed.is_initialized() or jax.process_count() == 1:
     return False
   while error is not None:
-    if isinstance(error, RuntimeError | ValueError | OSError) and any(word.lower() in str(error).lower() for word in _LOST):
+    if isinstance(error, RuntimeError | ValueError | OSError) and any(
+      word.lower() in str(error).lower() for word in _LOST
+    ):
       return True
     error = error.__cause__
   return False
@@ -268,17 +348,25 @@ def lost_process(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def peers():
-  """Turns the loss of another process, in here, into `errors.Transient`: one line, and the exit code that asks for a restart."""
+  """Turns the loss of another process, in here, into `errors.Transient`: one line, and the exit
+  code that asks for a restart.
+  """
   try:
     yield
   except Exception as error:
-    if isinstance(error, (errors.UserError, errors.Transient, errors.Failed)) or not lost_process(error):
+    if isinstance(error, (errors.UserError, errors.Transient, errors.Failed)) or not lost_process(
+      error
+    ):
       raise
-    raise errors.Transient(f"another process of the run is gone ({_line(error)}): start all of them again, with --resume") from error
+    raise errors.Transient(
+      f"another process of the run is gone ({_line(error)}): start all of them again, with --resume"
+    ) from error
 
 
 def leave(code: int) -> None:
-  """Ends a process that has failed alone, at once: an orderly end would wait for the others, who wait for this one."""
+  """Ends a process that has failed alone, at once: an orderly end would wait for the others, who
+  wait for this one.
+  """
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(code)

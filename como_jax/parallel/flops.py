@@ -1,7 +1,9 @@
-"""Floating-point operations of a program, counted in its trace: matrix products and convolutions, 2 for a multiply-add.
+"""Floating-point operations of a program, counted in its trace: matrix products and convolutions, 2
+for a multiply-add.
 
-Nothing is compiled and nothing depends on the machine. Loops count with all their turns, recomputation (remat) counts as often as it
-is traced, and what no result depends on does not count, as XLA drops it.
+Nothing is compiled and nothing depends on the machine. Loops count with all their turns,
+recomputation (remat) counts as often as it is traced, and what no result depends on does not count,
+as XLA drops it.
 """
 
 import math
@@ -11,13 +13,15 @@ from jax.extend import core
 
 
 def count(closed: core.ClosedJaxpr) -> float:
-  """Operations of one call, over all devices; of `jax.jit(f).trace(...).jaxpr` or `jax.make_jaxpr(f)(...)`."""
+  """Operations of one call, over all devices; of `jax.jit(f).trace(...).jaxpr` or
+  `jax.make_jaxpr(f)(...)`.
+  """
   return _walk(closed.jaxpr, (True,) * len(closed.jaxpr.outvars))[0]
 
 
 def _walk(jaxpr: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
   """(operations, which inputs matter) of a program of whose results only the live ones matter."""
-  needed = {var for var, alive in zip(jaxpr.outvars, live) if alive and _named(var)}
+  needed = {var for var, alive in zip(jaxpr.outvars, live, strict=False) if alive and _named(var)}
   total = 0.0
   for equation in reversed(jaxpr.eqns):
     outs = tuple(var in needed for var in equation.outvars)
@@ -25,7 +29,9 @@ def _walk(jaxpr: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
       continue
     operations, used = _RULES.get(equation.primitive.name, _call)(equation, outs)
     total += operations
-    needed.update(var for var, alive in zip(equation.invars, used) if alive and _named(var))
+    needed.update(
+      var for var, alive in zip(equation.invars, used, strict=False) if alive and _named(var)
+    )
   return total, tuple(var in needed for var in jaxpr.invars)
 
 
@@ -40,7 +46,9 @@ def _everything(equation: Any) -> tuple[bool, ...]:
 def _dot(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
   (contracted, _), _ = equation.params["dimension_numbers"]
   shape = equation.invars[0].aval.shape
-  return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted), _everything(equation)
+  return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(
+    shape[axis] for axis in contracted
+  ), _everything(equation)
 
 
 def _convolution(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
@@ -55,7 +63,12 @@ def _scan(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...
   outs = live
   while True:  # a carry matters when a later turn needs it
     operations, used = _walk(body, outs)
-    wider = tuple(a or b for a, b in zip(outs[:carried], used[constants:constants + carried])) + outs[carried:]
+    wider = (
+      tuple(
+        a or b for a, b in zip(outs[:carried], used[constants : constants + carried], strict=False)
+      )
+      + outs[carried:]
+    )
     if wider == outs:
       return length * operations, used
     outs = wider
@@ -70,13 +83,18 @@ def _while(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ..
 def _branches(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
   """The most expensive branch."""
   walked = [_walk(branch.jaxpr, live) for branch in equation.params["branches"]]
-  used = tuple(any(flags) for flags in zip(*(flags for _, flags in walked)))
+  used = tuple(any(flags) for flags in zip(*(flags for _, flags in walked), strict=False))
   return max(operations for operations, _ in walked), (True, *used)
 
 
 def _kernel(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
-  """A Pallas kernel: its body at every point of its grid. It writes into references and has no results of its own."""
-  return math.prod(equation.params["grid_mapping"].grid) * _walk(equation.params["jaxpr"], ())[0], _everything(equation)
+  """A Pallas kernel: its body at every point of its grid.
+
+  It writes into references and has no results of its own.
+  """
+  return math.prod(equation.params["grid_mapping"].grid) * _walk(equation.params["jaxpr"], ())[
+    0
+  ], _everything(equation)
 
 
 def _everywhere(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
@@ -97,5 +115,12 @@ def _call(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...
   return 0.0, _everything(equation)
 
 
-_RULES = {"dot_general": _dot, "conv_general_dilated": _convolution, "scan": _scan, "while": _while, "cond": _branches,
-          "pallas_call": _kernel, "shard_map": _everywhere}
+_RULES = {
+  "dot_general": _dot,
+  "conv_general_dilated": _convolution,
+  "scan": _scan,
+  "while": _while,
+  "cond": _branches,
+  "pallas_call": _kernel,
+  "shard_map": _everywhere,
+}

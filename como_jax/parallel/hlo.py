@@ -1,8 +1,10 @@
-"""What a compiled program does, read from its text: collectives and their bytes, and the traffic with memory.
+"""What a compiled program does, read from its text: collectives and their bytes, and the traffic
+with memory.
 
-The text is XLA's HLO after partitioning: the program of one device. A loop's body is in it once, so everything is multiplied by
-how often it runs. XLA's own `cost_analysis` does not do that, and its `optimal_seconds` can be negative: neither is used here.
-Bytes are those of the arrays, without the padding of tiles.
+The text is XLA's HLO after partitioning: the program of one device. A loop's body is in it once, so
+everything is multiplied by how often it runs. XLA's own `cost_analysis` does not do that, and its
+`optimal_seconds` can be negative: neither is used here. Bytes are those of the arrays, without the
+padding of tiles.
 """
 
 import collections
@@ -14,8 +16,16 @@ from typing import NamedTuple
 import numpy as np
 
 BETWEEN = " between slices"  # end of the kind of a transfer that only crosses from slice to slice
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
-_SCATTER = "all-reduce-scatter"  # beginning of the name of the fusion in which an all-reduce is a reduce-scatter
+KINDS = (
+  "all-reduce",
+  "all-gather",
+  "reduce-scatter",
+  "all-to-all",
+  "collective-permute",
+  "collective-broadcast",
+)
+# beginning of the name of the fusion in which an all-reduce is a reduce-scatter
+_SCATTER = "all-reduce-scatter"
 _BYTES = {"pred": 1, "bf16": 2, "c64": 8, "c128": 16, "token": 0, "opaque": 0}
 _ARRAY = re.compile(r"([a-z]+[a-z0-9]*)\[([\d,<=]*)\](\{[^}]*\})?")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
@@ -57,7 +67,8 @@ class Program(NamedTuple):
     entry: name of the one that is called.
     times: how often each runs in one call of the program.
     unknown: loops whose number of turns the text does not tell; they count as one turn.
-    partitions: devices that the numbers in groups refer to: all, or those of one slice where XLA compiles each slice for itself.
+    partitions: devices that the numbers in groups refer to: all, or those of one slice where XLA
+      compiles each slice for itself.
   """
 
   computations: dict[str, Computation]
@@ -81,7 +92,7 @@ def parse(text: str) -> Program:
       continue
     match = _LINE.match(line)
     if match:
-      instruction = _instruction(match[2], line[match.end():], bool(match[1]))
+      instruction = _instruction(match[2], line[match.end() :], bool(match[1]))
       current[instruction.name] = instruction
   times, unknown = _times(computations, entry)
   partitions = re.search(r"\bnum_partitions=(\d+)", text.partition("\n")[0])
@@ -95,8 +106,10 @@ def _instruction(name: str, rest: str, root: bool) -> Instruction:
   if not match:
     return Instruction(name, "", shape, "", (), rest, root)
   stop = _closing(rest, match.end() - 1)
-  inside = rest[match.end():stop]
-  return Instruction(name, match[1], shape, inside, tuple(_NAME.findall(inside)), rest[stop + 1:], root)
+  inside = rest[match.end() : stop]
+  return Instruction(
+    name, match[1], shape, inside, tuple(_NAME.findall(inside)), rest[stop + 1 :], root
+  )
 
 
 def _closing(text: str, start: int) -> int:
@@ -110,18 +123,24 @@ def _closing(text: str, start: int) -> int:
 
 
 def size(shape: str, *, memory: bool = False) -> int:
-  """Bytes of a shape or tuple of shapes; with `memory` only of arrays in main memory, not of those kept on the chip (space 1 and up)."""
+  """Bytes of a shape or tuple of shapes; with `memory` only of arrays in main memory, not of those
+  kept on the chip (space 1 and up).
+  """
   total = 0.0
   for dtype, dims, layout in _ARRAY.findall(shape):
     if memory and re.search(r"S\([1-9]", layout):
       continue
     bits = re.fullmatch(r"[a-z]+(\d+)\w*", dtype)
     each = _BYTES[dtype] if dtype in _BYTES else int(bits[1]) / 8 if bits else 0
-    total += each * np.prod([int(dim.lstrip("<=")) for dim in dims.split(",") if dim], dtype=np.float64)
+    total += each * np.prod(
+      [int(dim.lstrip("<=")) for dim in dims.split(",") if dim], dtype=np.float64
+    )
   return int(total)
 
 
-def _times(computations: dict[str, Computation], entry: str) -> tuple[dict[str, int], tuple[str, ...]]:
+def _times(
+  computations: dict[str, Computation], entry: str
+) -> tuple[dict[str, int], tuple[str, ...]]:
   times: dict[str, int] = collections.defaultdict(int)
   times[entry] = 1
   unknown = []
@@ -136,21 +155,36 @@ def _times(computations: dict[str, Computation], entry: str) -> tuple[dict[str, 
         for body in one.called("body", "condition"):
           times[body] += times[name] * (turns or 1)
       else:
-        for callee in one.called("calls", "to_apply", "called_computations", "branch_computations", "true_computation", "false_computation"):
+        for callee in one.called(
+          "calls",
+          "to_apply",
+          "called_computations",
+          "branch_computations",
+          "true_computation",
+          "false_computation",
+        ):
           times[callee] += times[name]
   return dict(times), tuple(unknown)
 
 
 def _turns(loop: Instruction, computations: dict[str, Computation]) -> int | None:
-  """Turns of a loop: as the compiler noted, or the bound its counter is compared with (JAX counts up from 0)."""
+  """Turns of a loop: as the compiler noted, or the bound its counter is compared with (JAX counts
+  up from 0).
+  """
   noted = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', loop.attributes)
   if noted:
     return int(noted[1])
   for name in loop.called("condition"):
     body = computations.get(name, {})
     # A compare may hide in a fusion; the bound is then the condition's only whole number.
-    bounds = {int(one.inside) for one in body.values() if one.opcode == "constant" and one.shape[0] in "su" and one.inside.isdecimal()}
-    if len(bounds) == 1 and not re.search(r"direction=(EQ|NE|GT|GE)", " ".join(one.attributes for one in body.values())):
+    bounds = {
+      int(one.inside)
+      for one in body.values()
+      if one.opcode == "constant" and one.shape[0] in "su" and one.inside.isdecimal()
+    }
+    if len(bounds) == 1 and not re.search(
+      r"direction=(EQ|NE|GT|GE)", " ".join(one.attributes for one in body.values())
+    ):
       return bounds.pop()
   return None
 
@@ -162,7 +196,8 @@ class Collective(NamedTuple):
     kind: of KINDS, or such a name with BETWEEN.
     bytes: of the whole array that is reduced, gathered, scattered or sent, on one device.
     times: runs a call of the program.
-    groups: numbers of the devices that take part together (for a permute, pairs); () = all devices at once.
+    groups: numbers of the devices that take part together (for a permute, pairs); () = all devices
+      at once.
     where: the operation it came from, as JAX names it.
   """
 
@@ -174,7 +209,11 @@ class Collective(NamedTuple):
 
 
 def collectives(program: Program) -> list[Collective]:
-  """All collectives. An all-reduce of which each device keeps only its part (a fusion of the TPU compiler) is a reduce-scatter."""
+  """All collectives.
+
+  An all-reduce of which each device keeps only its part (a fusion of the TPU compiler) is a
+  reduce-scatter.
+  """
   found: dict[object, Collective] = {}
   fused = _fused(program)
   for name, computation in program.computations.items():
@@ -193,14 +232,22 @@ def collectives(program: Program) -> list[Collective]:
   return list(found.values())
 
 
-def _collective(one: Instruction, name: str, computation: Computation, times: int) -> Collective | None:
+def _collective(
+  one: Instruction, name: str, computation: Computation, times: int
+) -> Collective | None:
   kind = one.opcode.removesuffix("-start")
   kind = "all-to-all" if kind == "ragged-all-to-all" else kind
-  operands = sum(size(computation[operand].shape) for operand in one.operands if operand in computation)
+  operands = sum(
+    size(computation[operand].shape) for operand in one.operands if operand in computation
+  )
   where = re.search(r'op_name="([^"]*)"', one.attributes)
   if kind == "send":  # slices are compiled apart; the runtime moves data between them
     between = re.search(r'_xla_megascale_transfer_type="([A-Z_]+)"', one.attributes)
-    return Collective(between[1].lower().replace("_", "-") + BETWEEN, operands, times, (), "") if between else None
+    return (
+      Collective(between[1].lower().replace("_", "-") + BETWEEN, operands, times, (), "")
+      if between
+      else None
+    )
   if kind not in KINDS:
     return None
   if kind == "all-reduce" and name.startswith(_SCATTER):
@@ -208,7 +255,9 @@ def _collective(one: Instruction, name: str, computation: Computation, times: in
   # The result of a -start holds the operands too.
   results = size(one.shape) - (operands if one.opcode == "all-gather-start" else 0)
   groups = _groups(one.attributes, permute=kind == "collective-permute")
-  return Collective(kind, results if kind == "all-gather" else operands, times, groups, where[1] if where else "")
+  return Collective(
+    kind, results if kind == "all-gather" else operands, times, groups, where[1] if where else ""
+  )
 
 
 def _groups(attributes: str, *, permute: bool) -> tuple[tuple[int, ...], ...]:
@@ -222,19 +271,25 @@ def _groups(attributes: str, *, permute: bool) -> tuple[tuple[int, ...], ...]:
   match = re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", attributes)
   if match:
     return _rows(_iota(match[3]).reshape(int(match[1]), int(match[2])))
-  match = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^{]*)\))? ?\{([^}]*)\}", attributes)
+  match = re.search(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^{]*)\))? ?\{([^}]*)\}", attributes
+  )
   if match:
     axes = {name: int(number) for name, number in re.findall(r"'([^']+)'=(\d+)", match[1])}
     ids = _iota(match[2]) if match[2] else np.arange(int(np.prod(list(axes.values()))))
     ids = ids.reshape(list(axes.values()))
     chosen = [list(axes).index(name) for name in re.findall(r"'([^']+)'", match[3]) if name in axes]
     ids = np.moveaxis(ids, chosen, range(ids.ndim - len(chosen), ids.ndim))
-    return _rows(ids.reshape(-1, int(np.prod([list(axes.values())[axis] for axis in chosen], dtype=int))))
+    return _rows(
+      ids.reshape(-1, int(np.prod([list(axes.values())[axis] for axis in chosen], dtype=int)))
+    )
   return ()
 
 
 def _lists(text: str) -> tuple[tuple[int, ...], ...]:
-  return tuple(tuple(int(number) for number in row.split(",")) for row in re.findall(r"\{([\d,]+)\}", text))
+  return tuple(
+    tuple(int(number) for number in row.split(",")) for row in re.findall(r"\{([\d,]+)\}", text)
+  )
 
 
 def _iota(text: str) -> np.ndarray:
@@ -249,26 +304,34 @@ def _rows(ids: np.ndarray) -> tuple[tuple[int, ...], ...]:
 
 
 class Sent(NamedTuple):
-  """Bytes that one device sends in one run of a collective, at the least: inside its slice (ICI), and to other slices (DCN)."""
+  """Bytes that one device sends in one run of a collective, at the least: inside its slice (ICI),
+  and to other slices (DCN).
+  """
 
   ici: float
   dcn: float
 
 
 def sent(one: Collective, slices: Sequence[int], *, partitions: int = 0) -> Sent:
-  """Bytes a device sends, on average, by the best known algorithms: rings inside a slice first, then across slices.
+  """Bytes a device sends, on average, by the best known algorithms: rings inside a slice first,
+  then across slices.
 
   Args:
     one: the collective.
     slices: slice of each device, in the order of the mesh.
-    partitions: the program's, where they are fewer than the devices: then it is the program of the first slice.
+    partitions: the program's, where they are fewer than the devices: then it is the program of the
+      first slice.
   """
   count = len(set(slices))
   if one.kind.endswith(BETWEEN):
-    rounds = {"all-reduce": 2 * (count - 1) / count, "all-gather": count - 1, "reduce-scatter": (count - 1) / count,
-              "all-to-all": (count - 1) / count}
+    rounds = {
+      "all-reduce": 2 * (count - 1) / count,
+      "all-gather": count - 1,
+      "reduce-scatter": (count - 1) / count,
+      "all-to-all": (count - 1) / count,
+    }
     return Sent(0.0, one.bytes * rounds.get(one.kind.removesuffix(BETWEEN), 1))
-  slices = slices[:partitions or len(slices)]
+  slices = slices[: partitions or len(slices)]
   if one.kind == "collective-permute":
     moved = [(a, b) for a, b in one.groups if a != b]
     far = sum(slices[a] != slices[b] for a, b in moved)
@@ -279,7 +342,8 @@ def sent(one: Collective, slices: Sequence[int], *, partitions: int = 0) -> Sent
     members, spans = len(group), len({slices[i] for i in group})
     near = members / spans
     inside, across = one.bytes * (near - 1) / near, one.bytes / near * (spans - 1) / spans
-    if one.kind == "all-reduce":  # a reduce-scatter and an all-gather, of a part of it between the slices
+    # a reduce-scatter and an all-gather, of a part of it between the slices
+    if one.kind == "all-reduce":
       inside, across = 2 * inside, 2 * across
     elif one.kind == "all-to-all":
       inside, across = one.bytes * (near - 1) / members, one.bytes * (members - near) / members
@@ -287,36 +351,65 @@ def sent(one: Collective, slices: Sequence[int], *, partitions: int = 0) -> Sent
   return Sent(ici / len(slices), dcn / len(slices))
 
 
-_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all", "partition-id",
-         "replica-id", "opt-barrier", "async-start", "async-update", "async-done", "add-dependency", "get-dimension-size", ""}
-_PASS = {"bitcast", "reshape", "copy", "convert", "get-tuple-element"}  # inside a fusion, where nothing of it is written
+_FREE = {
+  "parameter",
+  "constant",
+  "tuple",
+  "get-tuple-element",
+  "bitcast",
+  "while",
+  "conditional",
+  "call",
+  "after-all",
+  "partition-id",
+  "replica-id",
+  "opt-barrier",
+  "async-start",
+  "async-update",
+  "async-done",
+  "add-dependency",
+  "get-dimension-size",
+  "",
+}
+# inside a fusion, where nothing of it is written
+_PASS = {"bitcast", "reshape", "copy", "convert", "get-tuple-element"}
 
 
 def _fused(program: Program) -> set[str]:
   """Names of the computations whose operations do not stand alone."""
-  return {name for computation in program.computations.values() for one in computation.values() if one.opcode != "call"
-          for name in one.called("calls", "to_apply")}
+  return {
+    name
+    for computation in program.computations.values()
+    for one in computation.values()
+    if one.opcode != "call"
+    for name in one.called("calls", "to_apply")
+  }
 
 
 def traffic(program: Program) -> int:
   """Bytes read from and written to memory by one device in a call of the program: an estimate.
 
-  Every operation outside fusions reads its operands and writes its result; slices of a stack that a fusion reads or writes in place
-  count as slices. What a chip keeps near its units between operations, where the text does not say so, is counted all the same.
+  Every operation outside fusions reads its operands and writes its result; slices of a stack that a
+  fusion reads or writes in place count as slices. What a chip keeps near its units between
+  operations, where the text does not say so, is counted all the same.
   """
   total, fused = 0, _fused(program)
   for name, computation in program.computations.items():
     if name in fused or not program.times.get(name):
       continue
-    total += program.times[name] * sum(_moved(one, computation, program) for one in computation.values())
+    total += program.times[name] * sum(
+      _moved(one, computation, program) for one in computation.values()
+    )
   return total
 
 
 def _moved(one: Instruction, computation: Computation, program: Program) -> int:
   if one.opcode in _FREE or one.opcode.endswith("-done") or "AllocateBuffer" in one.attributes:
     return 0
+
   def stored(name: str) -> int:
     return size(computation[name].shape, memory=True) if name in computation else 0
+
   if one.opcode.endswith("-start"):  # the result holds the operands too
     return size(one.shape, memory=True)
   if one.opcode in ("dynamic-slice", "gather", "slice"):
@@ -326,18 +419,26 @@ def _moved(one: Instruction, computation: Computation, program: Program) -> int:
   inner = _inner(one, program)
   if not inner:
     return size(one.shape, memory=True) + sum(map(stored, one.operands))
-  read = sum(_read(inner, number, program) for number, name in enumerate(one.operands) if stored(name))
+  read = sum(
+    _read(inner, number, program) for number, name in enumerate(one.operands) if stored(name)
+  )
   return read + min(_written(inner, program), size(one.shape, memory=True))
 
 
 def _inner(one: Instruction, program: Program) -> Computation:
   """What a fusion computes; {} for anything else."""
-  return program.computations.get((one.called("calls") or [""])[0], {}) if one.opcode == "fusion" else {}
+  return (
+    program.computations.get((one.called("calls") or [""])[0], {}) if one.opcode == "fusion" else {}
+  )
 
 
 def _read(inner: Computation, number: int, program: Program) -> int:
-  """Bytes a fusion reads of its operand `number`: of a slice only the slice, also in fusions inside it."""
-  parameter = next((one for one in inner.values() if one.opcode == "parameter" and one.inside == str(number)), None)
+  """Bytes a fusion reads of its operand `number`: of a slice only the slice, also in fusions inside
+  it.
+  """
+  parameter = next(
+    (one for one in inner.values() if one.opcode == "parameter" and one.inside == str(number)), None
+  )
   if parameter is None:
     return 0
   read, queue, whole = 0, [parameter.name], size(parameter.shape)
@@ -351,7 +452,11 @@ def _read(inner: Computation, number: int, program: Program) -> int:
       elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
         pass  # in place: the rest is not touched
       elif user.opcode == "fusion":
-        read += sum(_read(_inner(user, program), place, program) for place, operand in enumerate(user.operands) if operand == name)
+        read += sum(
+          _read(_inner(user, program), place, program)
+          for place, operand in enumerate(user.operands)
+          if operand == name
+        )
       elif user.opcode in _PASS and not user.root:
         queue.append(user.name)
       else:
@@ -361,13 +466,19 @@ def _read(inner: Computation, number: int, program: Program) -> int:
 
 def _written(inner: Computation, program: Program) -> int:
   """Bytes a fusion writes: of a stack updated in place only the part that is new."""
+
   def one(name: str) -> int:
     instruction = inner[name]
-    while instruction.opcode in ("bitcast", "reshape") and instruction.operands and instruction.operands[0] in inner:
+    while (
+      instruction.opcode in ("bitcast", "reshape")
+      and instruction.operands
+      and instruction.operands[0] in inner
+    ):
       instruction = inner[instruction.operands[0]]
     if instruction.opcode == "dynamic-update-slice" and instruction.operands[1] in inner:
       return size(inner[instruction.operands[1]].shape)
     return _written(_inner(instruction, program), program) or size(instruction.shape)
+
   root = next((instruction for instruction in inner.values() if instruction.root), None)
   if root is None:
     return 0

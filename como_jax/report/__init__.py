@@ -1,17 +1,30 @@
 """One self-contained HTML page a run, with its plots as PNG files beside it."""
 
 from como_jax.report.data import (
-    Exam,
-    ExamRow,
-    Projection,
-    Reconstruction,
-    ReportData,
-    Rollouts,
-    Scatter,
-    Similarity,
-    Transfer,
+  Exam,
+  ExamRow,
+  Projection,
+  Reconstruction,
+  ReportData,
+  Rollouts,
+  Scatter,
+  Similarity,
+  Transfer,
 )
 from como_jax.report.explain import TRUE_CHANGE, TRUE_STATE
 from como_jax.report.page import write
 
-__all__ = ["TRUE_CHANGE", "TRUE_STATE", "Exam", "ExamRow", "Projection", "Reconstruction", "ReportData", "Rollouts", "Scatter", "Similarity", "Transfer", "write"]
+__all__ = [
+  "TRUE_CHANGE",
+  "TRUE_STATE",
+  "Exam",
+  "ExamRow",
+  "Projection",
+  "Reconstruction",
+  "ReportData",
+  "Rollouts",
+  "Scatter",
+  "Similarity",
+  "Transfer",
+  "write",
+]

@@ -1,4 +1,7 @@
-"""What a report is made of: plain numpy and Python, every part optional. Legend: N examples, H W pixels, G groups."""
+"""What a report is made of: plain numpy and Python, every part optional.
+
+Legend: N examples, H W pixels, G groups.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -61,9 +64,11 @@ class Similarity:
 class Rollouts:
   """Closed-loop success of a policy, and some of its episodes as film strips."""
 
-  rates: Mapping[str, tuple[float, float, float]]  # task -> (rate, low, high), in [0, 1], 95 % interval
+  # task -> (rate, low, high), in [0, 1], 95 % interval
+  rates: Mapping[str, tuple[float, float, float]]
   episodes: int  # of each task
-  films: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # caption -> uint8 [F, H, W, 3], all of one F
+  # caption -> uint8 [F, H, W, 3], all of one F
+  films: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 Interval = tuple[float, float, float]  # value, low and high end of its 95 % interval
@@ -95,7 +100,9 @@ class ExamRow:
 
 @dataclasses.dataclass(frozen=True)
 class Exam:
-  """The exam's rows, and what the better single picture and both pictures leave of the move's variance."""
+  """The exam's rows, and what the better single picture and both pictures leave of the move's
+  variance.
+  """
 
   rows: Sequence[ExamRow]
   single: float | None = None
@@ -108,11 +115,12 @@ class ReportData:
 
   title: str
   summary: str = ""
-  # Row -> metric -> value or (value, standard error). Rows "trained" and "untrained" and the metric names of
-  # `explain.METRICS` are understood; others are shown as they are.
+  # Row -> metric -> value or (value, standard error). Rows "trained" and "untrained" and the metric
+  # names of `explain.METRICS` are understood; others are shown as they are.
   metrics: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   metric_notes: Sequence[str] = ()  # how they were measured: splits, scaling
-  curves: Mapping[str, Curve] = dataclasses.field(default_factory=dict)  # "loss" and "validation/loss" share a panel
+  # "loss" and "validation/loss" share a panel
+  curves: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
   log_curves: Sequence[str] | None = None  # names on a logarithmic axis; None decides by range
   reconstruction: Reconstruction | None = None
   transfer: Transfer | None = None
@@ -127,5 +135,6 @@ class ReportData:
   hardware: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   time: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   commands: Sequence[str] = ()
-  quarantine: Sequence[Any] = ()  # (name, reason) pairs, or {"name", "reason"} as in quarantine.json
+  # (name, reason) pairs, or {"name", "reason"} as in quarantine.json
+  quarantine: Sequence[Any] = ()
   notes: Sequence[str] = ()

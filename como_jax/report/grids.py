@@ -27,8 +27,12 @@ class Grid:
 
 
 def reconstruction(data: Reconstruction) -> Grid:
-  """The three frames, how the target differs from the current one (the motion), and the prediction from the target."""
-  current, target, predicted = _frames(current=data.current, target=data.target, predicted=data.predicted)
+  """The three frames, how the target differs from the current one (the motion), and the prediction
+  from the target.
+  """
+  current, target, predicted = _frames(
+    current=data.current, target=data.target, predicted=data.predicted
+  )
   change, miss = _difference(target, current), _difference(predicted, target)
   factor = factor_for(np.concatenate([change, miss]))
   columns = {
@@ -42,9 +46,14 @@ def reconstruction(data: Reconstruction) -> Grid:
 
 
 def transfer(data: Transfer) -> Grid:
-  """Clip A's frames, clip B's first, what A's motion makes of it, and the two changes, which should look alike."""
+  """Clip A's frames, clip B's first, what A's motion makes of it, and the two changes, which should
+  look alike.
+  """
   a, a_next, b, b_next = _frames(
-    a_current=data.a_current, a_future=data.a_future, b_current=data.b_current, b_predicted=data.b_predicted
+    a_current=data.a_current,
+    a_future=data.a_future,
+    b_current=data.b_current,
+    b_predicted=data.b_predicted,
   )
   in_a, in_b = _difference(a_next, a), _difference(b_next, b)
   factor = factor_for(np.concatenate([in_a, in_b]))
@@ -62,12 +71,17 @@ def transfer(data: Transfer) -> Grid:
 def films(data: Rollouts) -> Grid:
   """One episode a row, time from left to right."""
   strips = _frames(**dict(data.films))
-  columns = {"start" if i == 0 else f"{i + 1}": np.stack([strip[i] for strip in strips]) for i in range(len(strips[0]))}
+  columns = {
+    "start" if i == 0 else f"{i + 1}": np.stack([strip[i] for strip in strips])
+    for i in range(len(strips[0]))
+  }
   return Grid(columns, tuple(map(str, data.films)), 1, ())
 
 
 def factor_for(differences: np.ndarray) -> int:
-  """1, 2, 4 or 8: the most that leaves 99.5 % of the amplified differences [.., H, W] (grey levels) below 255."""
+  """1, 2, 4 or 8: the most that leaves 99.5 % of the amplified differences [.., H, W] (grey levels)
+  below 255.
+  """
   most = max(float(np.quantile(differences, 0.995)), 1.0)
   return max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor * most <= 255)
 
@@ -95,16 +109,25 @@ def sheet(grid: Grid) -> bytes:
   height, width = next(iter(grid.columns.values())).shape[1:3]
   cell_h = round(CELL * height / width)
   left = LABEL if any(grid.captions) else 0
-  canvas = Image.new("RGB", (left + len(names) * (CELL + GAP) + GAP, HEAD + count * (cell_h + GAP) + HEAD), "white")
+  canvas = Image.new(
+    "RGB", (left + len(names) * (CELL + GAP) + GAP, HEAD + count * (cell_h + GAP) + HEAD), "white"
+  )
   draw, font = ImageDraw.Draw(canvas), ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 11)
   for j, name in enumerate(names):
     x = left + GAP + j * (CELL + GAP)
     title = f"{name} ×{grid.factor}" if name in grid.differences else name
-    draw.text((x + CELL / 2, HEAD / 2), _fit(draw, title, CELL, font), fill="#1f2430", font=font, anchor="mm")
+    draw.text(
+      (x + CELL / 2, HEAD / 2),
+      _fit(draw, title, CELL, font),
+      fill="#1f2430",
+      font=font,
+      anchor="mm",
+    )
     for i in range(count):
       enlarge = Image.Resampling.NEAREST if width < CELL else Image.Resampling.LANCZOS
       canvas.paste(
-        Image.fromarray(grid.columns[name][i]).resize((CELL, cell_h), enlarge), (x, HEAD + i * (cell_h + GAP))
+        Image.fromarray(grid.columns[name][i]).resize((CELL, cell_h), enlarge),
+        (x, HEAD + i * (cell_h + GAP)),
       )
   for i, caption in enumerate(grid.captions):
     draw.text(
@@ -125,7 +148,10 @@ def sheet(grid: Grid) -> bytes:
 
 def legend(factor: int) -> str:
   """What the heat colours mean."""
-  return f"difference 0 … {255 / factor:.0f} grey levels (of 255), amplified ×{factor}, mean over channels"
+  return (
+    f"difference 0 … {255 / factor:.0f} grey levels (of 255), amplified ×{factor}, mean over "
+    "channels"
+  )
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.ImageFont) -> str:
@@ -142,7 +168,13 @@ def _frames(**frames: np.ndarray) -> list[np.ndarray]:
   arrays = {name: np.asarray(value) for name, value in frames.items()}
   shape = next(iter(arrays.values())).shape
   for name, value in arrays.items():
-    if value.dtype != np.uint8 or value.ndim != 4 or value.shape[-1] != 3 or value.shape != shape or not len(value):
+    if (
+      value.dtype != np.uint8
+      or value.ndim != 4
+      or value.shape[-1] != 3
+      or value.shape != shape
+      or not len(value)
+    ):
       raise errors.UserError(
         f"report frames {name!r} are {value.dtype} {value.shape}, "
         "expected uint8 [N, H, W, 3], all of one shape, N at least 1"

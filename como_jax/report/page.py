@@ -1,4 +1,6 @@
-"""Puts the sections together: one HTML file that needs nothing but itself, and the PNG files beside it."""
+"""Puts the sections together: one HTML file that needs nothing but itself, and the PNG files beside
+it.
+"""
 
 import base64
 import html
@@ -19,7 +21,8 @@ def write(path: str | os.PathLike, data: ReportData) -> pathlib.Path:
   """Writes the report and its PNG files.
 
   Args:
-    path: a folder (made if need be; the page is `report.html` in it), or the name of the page, ending in `.html`.
+    path: a folder (made if need be; the page is `report.html` in it), or the name of the page,
+      ending in `.html`.
     data: what to show. Parts without data are left out.
 
   Returns:
@@ -40,31 +43,48 @@ def write(path: str | os.PathLike, data: ReportData) -> pathlib.Path:
 
 
 def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
-  figure = lambda name, draw, alt: _figure(folder, name, draw, alt)
+  def figure(name, draw, alt):
+    return _figure(folder, name, draw, alt)
+
   if judged := verdict.judge(data.metrics):
     yield "verdict", "Is it motion?", _verdict(judged)
   if data.exam is not None:
-    yield "exam", "Motion and appearance", _exam(data.exam) + figure(
-      "exam", lambda theme: exam_plot.axes(data.exam, theme), "S and appearance read from z of " + ", ".join(row.name for row in data.exam.rows))
+    yield (
+      "exam",
+      "Motion and appearance",
+      _exam(data.exam)
+      + figure(
+        "exam",
+        lambda theme: exam_plot.axes(data.exam, theme),
+        "S and appearance read from z of " + ", ".join(row.name for row in data.exam.rows),
+      ),
+    )
   if data.metrics:
     yield "metrics", "Metrics", _metrics(data)
   if data.rollouts is not None:
-    figures = figure("success", lambda theme: plots.success(data.rollouts, theme), "success of " + ", ".join(data.rollouts.rates))
+    figures = figure(
+      "success",
+      lambda theme: plots.success(data.rollouts, theme),
+      "success of " + ", ".join(data.rollouts.rates),
+    )
     if data.rollouts.films:
       figures += _grid(folder, "films", grids.films(data.rollouts))
     yield (
       "rollouts",
       "Closed-loop success",
-      _text("The policy acts in the simulator until the goal is reached or time is up. Below: episodes, time from left to right.") + figures,
+      _text(
+        "The policy acts in the simulator until the goal is reached or time is up. Below: "
+        "episodes, time from left to right."
+      )
+      + figures,
     )
   if data.curves:
     yield (
       "curves",
       "Training curves",
       _text(
-        "Faint: every logged value; line: smoothed; markers: held-out episodes. Training falling while validation "
-        "rises "
-        "means the model is memorising."
+        "Faint: every logged value; line: smoothed; markers: held-out episodes. Training falling "
+        "while validation rises means the model is memorising."
       )
       + figure(
         "curves",
@@ -77,9 +97,8 @@ def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
       "reconstruction",
       "Reconstruction",
       _text(
-        "The model sees the current frame and z, never the target. The last column should be darker than the one "
-        "before "
-        "it, wherever something moved."
+        "The model sees the current frame and z, never the target. The last column should be "
+        "darker than the one before it, wherever something moved."
       )
       + _grid(folder, "reconstruction", grids.reconstruction(data.reconstruction)),
     )
@@ -88,9 +107,8 @@ def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
       "transfer",
       "Motion transfer",
       _text(
-        "The motion of clip A, as z, applied to the first frame of clip B. If z is motion, B changes as A did, and "
-        "keeps its own "
-        "looks. If z is appearance, A's scene shows up in B."
+        "The motion of clip A, as z, applied to the first frame of clip B. If z is motion, B "
+        "changes as A did, and keeps its own looks. If z is appearance, A's scene shows up in B."
       )
       + _grid(folder, "transfer", grids.transfer(data.transfer)),
     )
@@ -99,12 +117,13 @@ def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
       "s-pcfc",
       "S-PCFC",
       _text(
-        "Two motions that end in the same frame, one from the past and one from the future. All mass at 1: z only "
-        "encodes that frame. "
-        "Spread out: z knows where the motion came from."
+        "Two motions that end in the same frame, one from the past and one from the future. All "
+        "mass at 1: z only encodes that frame. Spread out: z knows where the motion came from."
       )
       + figure(
-        "s_pcfc", lambda theme: plots.s_pcfc(data.s_pcfc, theme), "histogram of cosines for " + ", ".join(data.s_pcfc)
+        "s_pcfc",
+        lambda theme: plots.s_pcfc(data.s_pcfc, theme),
+        "histogram of cosines for " + ", ".join(data.s_pcfc),
       ),
     )
   if data.probes:
@@ -112,19 +131,24 @@ def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
       "probes",
       "Linear probe",
       _text(
-        "Held-out episodes: the action read from z by a linear layer, against the true one. Points on the dashed line "
-        "are perfect; "
-        "a flat cloud means that z does not carry this dimension."
+        "Held-out episodes: the action read from z by a linear layer, against the true one. "
+        "Points on the dashed line are perfect; a flat cloud means that z does not carry this "
+        "dimension."
       )
       + figure(
-        "probes", lambda theme: plots.probes(data.probes, theme), "true against predicted for " + ", ".join(data.probes)
+        "probes",
+        lambda theme: plots.probes(data.probes, theme),
+        "true against predicted for " + ", ".join(data.probes),
       ),
     )
   if data.pca is not None:
     yield (
       "pca",
       "Latent space",
-      _text("z on its two main axes. A colour that changes smoothly across the cloud is a direction that z encodes.")
+      _text(
+        "z on its two main axes. A colour that changes smoothly across the cloud is a direction "
+        "that z encodes."
+      )
       + figure("pca", lambda theme: plots.pca(data.pca, theme), "principal components of z"),
     )
   if data.similarity is not None:
@@ -132,8 +156,8 @@ def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
       "similarity",
       "Similarity across groups",
       _text(
-        "Mean cosine similarity of z between groups. The same task seen from another view should be more alike than "
-        "another task seen from the same view."
+        "Mean cosine similarity of z between groups. The same task seen from another view should "
+        "be more alike than another task seen from the same view."
       )
       + figure(
         "similarity",
@@ -146,16 +170,23 @@ def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
   if data.quarantine:
     yield "quarantine", "Quarantined files", _quarantine(data.quarantine)
   if data.commands:
-    yield "commands", "Commands", "".join(f"<pre>{html.escape(command)}</pre>" for command in data.commands)
+    yield (
+      "commands",
+      "Commands",
+      "".join(f"<pre>{html.escape(command)}</pre>" for command in data.commands),
+    )
   facts = {"Time": data.time, "Hardware": data.hardware, "Versions": data.versions}
   if any(facts.values()):
-    blocks = (f"<div><h3>{name}</h3>{_keys(values)}</div>" for name, values in facts.items() if values)
+    blocks = (
+      f"<div><h3>{name}</h3>{_keys(values)}</div>" for name, values in facts.items() if values
+    )
     yield "run", "Time and machine", f'<div class="facts">{"".join(blocks)}</div>'
   if data.config:
+    count = len(_flat(data.config))
     yield (
       "config",
       "Configuration",
-      f"<details{' open' if len(_flat(data.config)) <= 12 else ''}><summary>{len(_flat(data.config))} values</summary>"
+      f"<details{' open' if count <= 12 else ''}><summary>{count} values</summary>"
       f"{_keys(data.config)}</details>",
     )
 
@@ -194,18 +225,19 @@ def _section(anchor: str, heading: str, content: str) -> str:
 
 def _verdict(judged: verdict.Verdict) -> str:
   items = [
-    f'<li class="{"yes" if check.passed else "no"}"><b>{"✓ yes" if check.passed else "✗ no"}</b><span>'
-    f"{html.escape(check.question)}"
+    f'<li class="{"yes" if check.passed else "no"}"><b>'
+    f"{'✓ yes' if check.passed else '✗ no'}</b><span>{html.escape(check.question)}"
     f"<small>{html.escape(check.evidence)}</small></span></li>"
     for check in judged.checks
   ]
   items += [
-    f'<li class="unknown"><b>? —</b><span>{html.escape(question)}<small>{html.escape(why)}</small></span></li>'
+    f'<li class="unknown"><b>? —</b><span>{html.escape(question)}'
+    f"<small>{html.escape(why)}</small></span></li>"
     for question, why in judged.missing
   ]
   return (
-    f'<section id="verdict" class="verdict {judged.level}"><h2>Is it motion?</h2><div class="headline">'
-    f"{html.escape(judged.headline)}</div>"
+    f'<section id="verdict" class="verdict {judged.level}"><h2>Is it motion?</h2>'
+    f'<div class="headline">{html.escape(judged.headline)}</div>'
     f'<ul class="checks">{"".join(items)}</ul></section>'
   )
 
@@ -218,16 +250,29 @@ def _metrics(data: ReportData) -> str:
   lines = []
   for name in names:
     metric = explain.METRICS.get(name, explain.Metric(name, "", ""))
-    values = {row: explain.value_of(data.metrics[row][name]) for row in rows if data.metrics[row].get(name) is not None}
-    finite = [value for row, (value, _) in values.items() if math.isfinite(value) and row not in explain.REFERENCES]
-    best = {"lower": min, "higher": max}[metric.better](finite) if metric.better and len(finite) > 1 else None
+    values = {
+      row: explain.value_of(data.metrics[row][name])
+      for row in rows
+      if data.metrics[row].get(name) is not None
+    }
+    finite = [
+      value
+      for row, (value, _) in values.items()
+      if math.isfinite(value) and row not in explain.REFERENCES
+    ]
+    best = (
+      {"lower": min, "higher": max}[metric.better](finite)
+      if metric.better and len(finite) > 1
+      else None
+    )
     arrow = {
       "lower": " <small>↓<span> lower is better</span></small>",
       "higher": " <small>↑<span> higher is better</span></small>",
       "": "",
     }[metric.better]
     cells = "".join(
-      _number(*values[row], digits=metric.digits, best=best) if row in values else "<td>–</td>" for row in rows
+      _number(*values[row], digits=metric.digits, best=best) if row in values else "<td>–</td>"
+      for row in rows
     )
     lines.append(f'<tr><th scope="row">{html.escape(metric.title)}{arrow}</th>{cells}</tr>')
   reading = "".join(
@@ -238,30 +283,40 @@ def _metrics(data: ReportData) -> str:
   notes = f"<h3>How they were measured</h3>{_list(data.metric_notes)}" if data.metric_notes else ""
   reading = f'<h3>How to read them</h3><dl class="reading">{reading}</dl>' if reading else ""
   return (
-    f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col"></th>{head}</tr></thead>'
+    '<div class="scroll"><table class="numbers"><thead><tr><th scope="col"></th>'
+    f"{head}</tr></thead>"
     f"<tbody>{''.join(lines)}</tbody></table></div>{reading}{notes}"
   )
 
 
 def _exam(exam: Exam) -> str:
   """What the two axes are, and the table of rows."""
+
   def told(interval: Sequence[float] | None, none: str = "–") -> str:
-    return "<td>{:.3f} <small>[{:.3f}, {:.3f}]</small></td>".format(*interval) if interval else f"<td>{none}</td>"
+    return (
+      "<td>{:.3f} <small>[{:.3f}, {:.3f}]</small></td>".format(*interval)
+      if interval
+      else f"<td>{none}</td>"
+    )
 
   lines = [
-    f'<tr><th scope="row">{html.escape(row.name)}</th><td>{row.kind}</td>{told(row.score, "withheld")}{told(row.error)}{told(row.gap)}'
+    f'<tr><th scope="row">{html.escape(row.name)}</th><td>{row.kind}</td>'
+    f"{told(row.score, 'withheld')}{told(row.error)}{told(row.gap)}"
     f"{told(row.leak)}{told(row.future)}<td>{html.escape(', '.join(row.read)) or 'no'}</td></tr>"
     for row in exam.rows
   ]
-  heads = ("", "kind", "S", "error", "minus components", "appearance", "future", "readable")
+  names = ("", "kind", "S", "error", "minus components", "appearance", "future", "readable")
+  heads = "".join(f"<th scope=col>{name}</th>" for name in names)
   return _text(
-    "Pairs of pictures in scenes and cameras that none of the shipped training data shows, whose move one picture tells little of. S: how much "
-    "of the move z alone tells, 0 as the better single picture, were its true pose known, 1 as both (a network trained with labels). Appearance: how well the best-read of scene, camera, "
-    "objects and colors is read from z, 0 at chance. Future: how much of what moves in the second picture is "
-    "rebuilt from z, 1 all of it. A latent of motion is on the right and at the bottom; one that copies the picture passes "
+    "Pairs of pictures in scenes and cameras that none of the shipped training data shows, whose "
+    "move one picture tells little of. S: how much of the move z alone tells, 0 as the better "
+    "single picture, were its true pose known, 1 as both (a network trained with labels). "
+    "Appearance: how well the best-read of scene, camera, objects and colors is read from z, 0 at "
+    "chance. Future: how much of what moves in the second picture is rebuilt from z, 1 all of it. "
+    "A latent of motion is on the right and at the bottom; one that copies the picture passes "
     "only one of the two."
   ) + (
-    f'<div class="scroll"><table class="numbers"><thead><tr>{"".join(f"<th scope=col>{head}</th>" for head in heads)}</tr></thead>'
+    f'<div class="scroll"><table class="numbers"><thead><tr>{heads}</tr></thead>'
     f"<tbody>{''.join(lines)}</tbody></table></div>"
   )
 
@@ -269,7 +324,9 @@ def _exam(exam: Exam) -> str:
 def _number(value: float, error: float | None, *, digits: int, best: float | None) -> str:
   mark = ' class="best"' if best is not None and value == best else ""
   spread = f" <small>± {error:.{digits}f}</small>" if error is not None else ""
-  return f"<td{mark}>{value:.{digits}f}{spread}</td>" if math.isfinite(value) else "<td>undefined</td>"
+  return (
+    f"<td{mark}>{value:.{digits}f}{spread}</td>" if math.isfinite(value) else "<td>undefined</td>"
+  )
 
 
 def _figure(folder: pathlib.Path, name: str, draw: Callable[[plots.Theme], bytes], alt: str) -> str:
@@ -278,33 +335,43 @@ def _figure(folder: pathlib.Path, name: str, draw: Callable[[plots.Theme], bytes
   (folder / f"{name}.png").write_bytes(light)
   (folder / f"{name}-dark.png").write_bytes(dark)
   return (
-    f'<div class="scroll figure"><picture><source media="(prefers-color-scheme: dark)" srcset="{_embed(dark)}">'
-    f'<img src="{_embed(light)}" alt="{html.escape(alt)}" loading="lazy"></picture></div>'
+    '<div class="scroll figure"><picture><source media="(prefers-color-scheme: dark)" '
+    f'srcset="{_embed(dark)}"><img src="{_embed(light)}" alt="{html.escape(alt)}" '
+    'loading="lazy"></picture></div>'
   )
 
 
 def _grid(folder: pathlib.Path, name: str, grid: grids.Grid) -> str:
-  """Frames as a table of single pictures, which stay sharp on any screen; the PNG beside the page holds them all."""
+  """Frames as a table of single pictures, which stay sharp on any screen; the PNG beside the page
+  holds them all.
+  """
   (folder / f"{name}.png").write_bytes(grids.sheet(grid))
   captioned = any(grid.captions)
   head = ('<th style="width:14%"></th>' if captioned else "") + "".join(
-    f'<th scope="col">{html.escape(title)}{f" (×{grid.factor})" if title in grid.differences else ""}</th>'
+    f'<th scope="col">{html.escape(title)}'
+    f"{f' (×{grid.factor})' if title in grid.differences else ''}</th>"
     for title in grid.columns
   )
   rows = []
   for i, caption in enumerate(grid.captions):
     cells = "".join(
-      f'<td><img class="{"enlarged" if frames.shape[2] < 96 else "smooth"}" src="{_embed(grids.png(frames[i]))}" '
-      f'alt="{html.escape(f"{title}, row {i + 1}")}"></td>'
+      f'<td><img class="{"enlarged" if frames.shape[2] < 96 else "smooth"}" '
+      f'src="{_embed(grids.png(frames[i]))}" alt="{html.escape(f"{title}, row {i + 1}")}"></td>'
       for title, frames in grid.columns.items()
     )
-    rows.append(f"<tr>{f'<th scope=row>{html.escape(caption)}</th>' if captioned else ''}{cells}</tr>")
-  table = f'<div class="scroll"><table class="frames"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    rows.append(
+      f"<tr>{f'<th scope=row>{html.escape(caption)}</th>' if captioned else ''}{cells}</tr>"
+    )
+  table = (
+    '<div class="scroll"><table '
+    f'class="frames"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+  )
   if not grid.differences:
     return table
-  stops = ", ".join("#%02x%02x%02x" % tuple(colour) for colour in grids.palette()[::17])
+  stops = ", ".join("#{:02x}{:02x}{:02x}".format(*colour) for colour in grids.palette()[::17])
   return (
-    table + f'<div class="legend"><i style="background: linear-gradient(to right, {stops})"></i><span>'
+    table
+    + f'<div class="legend"><i style="background: linear-gradient(to right, {stops})"></i><span>'
     f"{html.escape(grids.legend(grid.factor))}</span></div>"
   )
 
@@ -318,20 +385,28 @@ def _text(text: str) -> str:
 
 
 def _list(lines: Sequence[Any]) -> str:
-  return '<ul class="plain">' + "".join(f"<li>{html.escape(str(line))}</li>" for line in lines) + "</ul>"
+  return (
+    '<ul class="plain">' + "".join(f"<li>{html.escape(str(line))}</li>" for line in lines) + "</ul>"
+  )
 
 
 def _quarantine(entries: Sequence[Any]) -> str:
-  pairs = [(entry["name"], entry["reason"]) if isinstance(entry, Mapping) else tuple(entry) for entry in entries]
+  pairs = [
+    (entry["name"], entry["reason"]) if isinstance(entry, Mapping) else tuple(entry)
+    for entry in entries
+  ]
   rows = "".join(
-    f"<tr><td>{html.escape(str(name))}</td><td>{html.escape(str(reason))}</td></tr>" for name, reason in pairs
+    f"<tr><td>{html.escape(str(name))}</td><td>{html.escape(str(reason))}</td></tr>"
+    for name, reason in pairs
   )
   table = (
     f'<div class="scroll"><table><thead><tr><th>file</th><th>reason</th></tr></thead>'
     f"<tbody>{rows}</tbody></table></div>"
   )
   return _text("Left out of the data set because they could not be read.") + (
-    table if len(pairs) <= 20 else f"<details><summary>{len(pairs)} files</summary>{table}</details>"
+    table
+    if len(pairs) <= 20
+    else f"<details><summary>{len(pairs)} files</summary>{table}</details>"
   )
 
 

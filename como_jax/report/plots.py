@@ -32,16 +32,26 @@ class Theme:
 
 
 LIGHT = Theme(
-  "light", "#ffffff", "#1f2430", "#d9dde5", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+  "light",
+  "#ffffff",
+  "#1f2430",
+  "#d9dde5",
+  ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
 )
 DARK = Theme(
-  "dark", "#1a1d24", "#e4e7ee", "#3a404c", ("#56B4E9", "#E69F00", "#29C49A", "#E294BF", "#F0E442", "#4C9BE8")
+  "dark",
+  "#1a1d24",
+  "#e4e7ee",
+  "#3a404c",
+  ("#56B4E9", "#E69F00", "#29C49A", "#E294BF", "#F0E442", "#4C9BE8"),
 )
 THEMES = (LIGHT, DARK)
 
 
 def themed(draw):
-  """Draws inside the theme's settings: titles and legends look them up when they are made, not when the figure is."""
+  """Draws inside the theme's settings: titles and legends look them up when they are made, not when
+  the figure is.
+  """
 
   @functools.wraps(draw)
   def themed(data, theme: Theme, **settings) -> bytes:
@@ -59,9 +69,11 @@ def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None
   """
   named: dict[str, dict[str, Curve]] = {}
   for name, curve in data.items():
-    named.setdefault(base(name), {})["validation" if name.startswith("validation/") else "train"] = curve
+    named.setdefault(base(name), {})[
+      "validation" if name.startswith("validation/") else "train"
+    ] = curve
   figure, axes = panels(len(named), columns=2 if len(named) in (2, 4) else 3)
-  for axis, (name, parts) in zip(axes, named.items()):
+  for axis, (name, parts) in zip(axes, named.items(), strict=False):
     every = np.concatenate([np.asarray(values, np.float64) for _, values in parts.values()])
     every = every[np.isfinite(every)]
     wide = len(every) and every.min() > 0 and every.max() > 20 * every.min()
@@ -69,7 +81,8 @@ def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None
     if logarithmic:
       axis.set_yscale("log")
       axis.yaxis.set_minor_formatter(ticker.NullFormatter())
-      if every.max() < 200 * every.min():  # two decades or less: powers of ten alone would leave the axis nearly bare
+      # two decades or less: powers of ten alone would leave the axis nearly bare
+      if every.max() < 200 * every.min():
         axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     else:
@@ -78,7 +91,12 @@ def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None
       steps, values = (np.asarray(part, np.float64) for part in parts["train"])
       smoothed = smooth(values)
       axis.plot(
-        steps, values, color=theme.colours[0], alpha=0.28, linewidth=0.9, marker="o" if len(values) == 1 else None
+        steps,
+        values,
+        color=theme.colours[0],
+        alpha=0.28,
+        linewidth=0.9,
+        marker="o" if len(values) == 1 else None,
       )
       axis.plot(steps, smoothed, color=theme.colours[0], linewidth=2, label="training, smoothed")
     if "validation" in parts:
@@ -130,11 +148,20 @@ def s_pcfc(data: Mapping[str, np.ndarray], theme: Theme) -> bytes:
 def probes(data: Mapping[str, Scatter], theme: Theme) -> bytes:
   """True against predicted value of each target dimension."""
   figure, axes = panels(len(data), columns=4 if len(data) > 3 else 3, square=True)
-  for axis, (name, scatter) in zip(axes, data.items()):
-    true, predicted = _some(np.asarray(scatter.true, np.float64), np.asarray(scatter.predicted, np.float64))
+  for axis, (name, scatter) in zip(axes, data.items(), strict=False):
+    true, predicted = _some(
+      np.asarray(scatter.true, np.float64), np.asarray(scatter.predicted, np.float64)
+    )
     low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
     pad = 0.05 * (high - low) or 1.0
-    axis.plot([low - pad, high + pad], [low - pad, high + pad], color=theme.ink, linewidth=1, linestyle="--", alpha=0.7)
+    axis.plot(
+      [low - pad, high + pad],
+      [low - pad, high + pad],
+      color=theme.ink,
+      linewidth=1,
+      linestyle="--",
+      alpha=0.7,
+    )
     axis.scatter(true, predicted, s=9, alpha=0.4, color=theme.colours[0], linewidths=0)
     unit = f" [{scatter.unit}]" if scatter.unit else ""
     axis.set(
@@ -152,19 +179,21 @@ def probes(data: Mapping[str, Scatter], theme: Theme) -> bytes:
 
 @themed
 def pca(data: Projection, theme: Theme) -> bytes:
-  """z on its two main axes, once for each dimension that colours it."""
+  """Z on its two main axes, once for each dimension that colours it."""
   colours = dict(data.colours) or {"": None}
   figure, axes = panels(len(colours), columns=2 if len(colours) in (2, 4) else 3)
   points = np.asarray(data.points, np.float64)
   share = [f" ({100 * value:.0f} % of variance)" for value in data.explained] or ["", ""]
-  for axis, (name, values) in zip(axes, colours.items()):
+  for axis, (name, values) in zip(axes, colours.items(), strict=False):
     if values is None:
       x, y = _some(points[:, 0], points[:, 1])
       axis.scatter(x, y, s=9, alpha=0.6, color=theme.colours[0], linewidths=0)
     else:
       x, y, shade = _some(points[:, 0], points[:, 1], np.asarray(values, np.float64))
       low, high = np.nanquantile(shade, (0.02, 0.98))
-      drawn = axis.scatter(x, y, c=shade, s=9, alpha=0.8, cmap="viridis", vmin=low, vmax=high, linewidths=0)
+      drawn = axis.scatter(
+        x, y, c=shade, s=9, alpha=0.8, cmap="viridis", vmin=low, vmax=high, linewidths=0
+      )
       bar = figure.colorbar(drawn, ax=axis, pad=0.02, extend="both")
       bar.outline.set_visible(False)
       bar.ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
@@ -215,7 +244,14 @@ def success(data: Rollouts, theme: Theme) -> bytes:
   axes.hlines(rows, values[:, 1], values[:, 2], color=theme.colours[0], linewidth=3, alpha=0.45)
   axes.plot(values[:, 0], rows, "o", color=theme.colours[0], markersize=7)
   for row, (rate, _, high) in zip(rows, values, strict=True):
-    axes.annotate(f"{rate:.0f} %", (high, row), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.annotate(
+      f"{rate:.0f} %",
+      (high, row),
+      xytext=(8, 0),
+      textcoords="offset points",
+      va="center",
+      fontsize=9,
+    )
   axes.set_yticks(rows, list(data.rates))
   axes.set_ylim(-0.6, len(rows) - 0.4)
   axes.set_xlim(-2, 112)
@@ -231,13 +267,18 @@ def base(name: str) -> str:
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-  """Mean over a Gaussian window of a fiftieth of the curve, centred so as not to lag; skips what is not finite."""
+  """Mean over a Gaussian window of a fiftieth of the curve, centred so as not to lag; skips what is
+  not finite.
+  """
   known = np.isfinite(values)
   width = max(1.0, len(values) / 50)
   reach = int(np.ceil(3 * width))
   taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
   inner = slice(reach, reach + len(values))
-  total, weight = (np.convolve(part, taps)[inner] for part in (np.where(known, values, 0.0), known.astype(np.float64)))
+  total, weight = (
+    np.convolve(part, taps)[inner]
+    for part in (np.where(known, values, 0.0), known.astype(np.float64))
+  )
   return np.divide(total, weight, out=np.full(len(values), np.nan), where=weight > 1e-9)
 
 
@@ -249,12 +290,16 @@ def _some(*columns: np.ndarray) -> tuple[np.ndarray, ...]:
   return tuple(column[chosen] for column in columns)
 
 
-def panels(count: int, *, columns: int, row: float = ROW, square: bool = False) -> tuple[Figure, list[Axes]]:
+def panels(
+  count: int, *, columns: int, row: float = ROW, square: bool = False
+) -> tuple[Figure, list[Axes]]:
   """Panels of one size whatever their number: a page of plots reads as one."""
   used = min(count, columns)
   rows = -(-count // columns)
   width = WIDTH if used == columns else WIDTH * used / columns
-  figure = Figure(figsize=(width, rows * (WIDTH / columns * 1.08 if square else row)), layout="constrained")
+  figure = Figure(
+    figsize=(width, rows * (WIDTH / columns * 1.08 if square else row)), layout="constrained"
+  )
   figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.05)
   axes = [figure.add_subplot(rows, used, i + 1) for i in range(count)]
   return figure, axes

@@ -1,4 +1,7 @@
-"""The verdict of the report: is it motion? A table of questions, each answered from the rows of numbers."""
+"""The verdict of the report: is it motion?
+
+A table of questions, each answered from the rows of numbers.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +17,8 @@ Answer = tuple[bool, str] | str  # (passed, evidence), or why it is not known
 RANK_FLOOR = 1.5
 CAMERA = 0.1  # of the way from chance to certainty: so much of the camera may be read from z
 HALF = 0.5  # of a target's variance: what leaves more of it tells less than half
-PROBE_GAP, DRAWING_GAP = 0.02, 0.02  # by which a model has to be better: of the other's error, of the copy's
+# by which a model has to be better: of the other's error, of the copy's
+PROBE_GAP, DRAWING_GAP = 0.02, 0.02
 UNCERTAIN = "fewer than two held-out motions: no error bar"
 TOO_FEW = 0.05  # as `evaluate.linear_probe.TOO_FEW`
 
@@ -43,8 +47,8 @@ class Ask:
     no: the headline's words where the answer is no.
     answer: (rows, "" or "state_") -> (passed, evidence), or the reason why that is not known.
     needed: whether "no" says that z is not usable.
-    motion: whether the headline needs a "yes" to say that z holds motion; the other questions can be passed
-      without any.
+    motion: whether the headline needs a "yes" to say that z holds motion; the other questions can
+      be passed without any.
   """
 
   question: str
@@ -55,11 +59,13 @@ class Ask:
 
 
 def judge(metrics: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
-  """Is it motion? None when there is no "trained" row or none of its numbers speaks to the question.
+  """Is it motion?
 
-  The probes' questions are asked for the action, or for the change of the robot's state where actions are
-  positions (told directly in "action_positions"; where actions and states cannot be compared, guessed from
-  the rows of the robot's own numbers) or are not there.
+  None when there is no "trained" row or none of its numbers speaks to the question.
+
+  The probes' questions are asked for the action, or for the change of the robot's state where
+  actions are positions (told directly in "action_positions"; where actions and states cannot be
+  compared, guessed from the rows of the robot's own numbers) or are not there.
   """
   rows = {name: _known(row) for name, row in metrics.items()}
   rows = {"trained": {}, "untrained": {}, "difference": {}} | rows
@@ -80,7 +86,9 @@ def judge(metrics: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
   return Verdict(*_headline(failed, missing, unknown, target), tuple(checks), tuple(missing))
 
 
-def _headline(failed: Sequence[Ask], missing: Sequence[Any], unknown: str, target: str) -> tuple[str, str]:
+def _headline(
+  failed: Sequence[Ask], missing: Sequence[Any], unknown: str, target: str
+) -> tuple[str, str]:
   """(headline, level); unknown: why it is not known whether z holds motion, "" where it is."""
   reasons = "; ".join(ask.no.format(target=target) for ask in failed)
   if any(ask.needed for ask in failed):
@@ -92,12 +100,21 @@ def _headline(failed: Sequence[Ask], missing: Sequence[Any], unknown: str, targe
     return f"Partly: z tells motion, but {reasons}.", "mixed"
   if missing:
     return "So far yes, but not everything was measured.", "mixed"
-  return "Yes, as far as this data can tell: every sign says that z is motion. The exam (configs/probe.py:exam) asks where no picture tells.", "good"
+  return (
+    (
+      "Yes, as far as this data can tell: every sign says that z is motion. The exam "
+      "(configs/probe.py:exam) asks where no picture tells."
+    ),
+    "good",
+  )
 
 
 def _target(rows: Rows) -> tuple[str, str]:
   """("" for the action or "state_", why not the action)."""
-  has = lambda prefix: prefix + "lp_mse" in rows["trained"]
+
+  def has(prefix):
+    return prefix + "lp_mse" in rows["trained"]
+
   if not has("state_"):
     return "", ""
   share = rows["trained"].get("action_positions", (0.0, None))[0]
@@ -114,8 +131,9 @@ def _told(rows: Rows) -> bool:
 
 
 def _better_than(other: str, gain: str) -> Callable[[Rows, str], Answer]:
-  """Whether z tells the target better than another row: by 2 % of its error, and twice the standard error of
-  the paired difference (where that is not known, the joint one)."""
+  """Whether z tells the target better than another row: by 2 % of its error, and twice the standard
+  error of the paired difference (where that is not known, the joint one).
+  """
 
   def answer(rows: Rows, prefix: str) -> Answer:
     name = prefix + "lp_mse"
@@ -125,7 +143,10 @@ def _better_than(other: str, gain: str) -> Callable[[Rows, str], Answer]:
     for row in (ours, theirs):
       if row.get(prefix + "lp_half", row[name])[0] - row[name][0] > TOO_FEW:
         half = row[prefix + "lp_half"][0]
-        return f"too few windows: fitted on half of them the error is {half:.3f} and not {row[name][0]:.3f}"
+        return (
+          f"too few windows: fitted on half of them the error is {half:.3f} and not "
+          f"{row[name][0]:.3f}"
+        )
     paired = ours.get(prefix + gain)
     errors = (paired[1],) if paired else (ours[name][1], theirs[name][1])
     if None in errors:
@@ -134,7 +155,8 @@ def _better_than(other: str, gain: str) -> Callable[[Rows, str], Answer]:
     margin = max(PROBE_GAP * theirs[name][0], 2 * error)
     useful = ours[prefix + "lp_r2"][0] > 0 if prefix + "lp_r2" in ours else ours[name][0] < 1
     evidence = (
-      f"{METRICS[name].title} {ours[name][0]:.3f} against {theirs[name][0]:.3f} (gap needed: {margin:.3f})"
+      f"{METRICS[name].title} {ours[name][0]:.3f} against {theirs[name][0]:.3f} (gap needed: "
+      f"{margin:.3f})"
     )
     return bool(theirs[name][0] - ours[name][0] > margin and useful), evidence
 
@@ -153,7 +175,9 @@ def _pictures(rows: Rows, prefix: str) -> Answer:
     return score[0] > needed, f"S = {score[0]:.2f} on other cameras (needed: above {needed:.2f})"
   if gain:
     error = gain[1] or 0.0
-    return f"withheld: on other cameras both pictures tell {gain[0]:.3f} ± {error:.3f} more than one"
+    return (
+      f"withheld: on other cameras both pictures tell {gain[0]:.3f} ± {error:.3f} more than one"
+    )
   return "not measured: it takes probes fitted on some cameras and scored on others"
 
 
@@ -171,7 +195,8 @@ def _camera(rows: Rows, prefix: str) -> Answer:
 
 def _again(rows: Rows, prefix: str) -> Answer:
   for name, kind in (
-    ("motion_contrast", "cosine above other moments'"),  # first: the nearest z may be that of the same task
+    # first: the nearest z may be that of the same task
+    ("motion_contrast", "cosine above other moments'"),
     ("retrieval_gain", "the nearest z's action is more alike than chance by"),
   ):
     if found := rows["trained"].get(name):
@@ -187,7 +212,11 @@ def _drawing(rows: Rows, prefix: str) -> Answer:
   ratio = rows["trained"].get(name)
   if not ratio:
     return "not measured"
-  value, most, kind = ratio[0], 1 - DRAWING_GAP, " on moving pixels" if name == "copy_ratio_moving" else ""
+  value, most, kind = (
+    ratio[0],
+    1 - DRAWING_GAP,
+    " on moving pixels" if name == "copy_ratio_moving" else "",
+  )
   return value < most, f"error is {value:.3f} of the copy's{kind} (needed: below {most:g})"
 
 
@@ -207,7 +236,8 @@ ASKS = (
   ),
   Ask(
     "Does z tell it better than as many components of the untrained feature difference?",
-    "z tells the {target} no better than components of the encoder's features, which need no training",
+    "z tells the {target} no better than components of the encoder's features, which need no "
+    "training",
     _better_than("difference", "lp_gain_difference"),
     motion=True,
   ),
@@ -224,15 +254,20 @@ ASKS = (
     _again,
     needed=False,
   ),
-  Ask("Does z help to draw the future?", "pictures drawn with z are no better than copies", _drawing),
-  Ask("Does z use several directions?", "z uses hardly more than one direction", _rank, needed=False),
+  Ask(
+    "Does z help to draw the future?", "pictures drawn with z are no better than copies", _drawing
+  ),
+  Ask(
+    "Does z use several directions?", "z uses hardly more than one direction", _rank, needed=False
+  ),
 )
 
 
 def _positions(rows: Rows) -> str:
-  """Why the actions cannot be asked for, where they cannot be compared with the states: the robot's true
-  change tells less than half of them and its state clearly more. "" where they can, or where the data have
-  no state to know it from."""
+  """Why the actions cannot be asked for, where they cannot be compared with the states: the robot's
+  true change tells less than half of them and its state clearly more. "" where they can, or where
+  the data have no state to know it from.
+  """
   motion, position = (rows.get(row, {}).get("lp_mse") for row in (TRUE_CHANGE, TRUE_STATE))
   if (
     not motion
@@ -242,13 +277,15 @@ def _positions(rows: Rows) -> str:
   ):
     return ""
   return (
-    f"not asked for: the actions, which look like positions rather than motions (LP-MSE {position[0]:.3f} "
-    f"from the robot's state, {motion[0]:.3f} from its true change)"
+    "not asked for: the actions, which look like positions rather than motions (LP-MSE "
+    f"{position[0]:.3f} from the robot's state, {motion[0]:.3f} from its true change)"
   )
 
 
 def _beside(rows: Rows, name: str, digits: int) -> str:
-  return f"; untrained: {rows['untrained'][name][0]:.{digits}f}" if name in rows["untrained"] else ""
+  return (
+    f"; untrained: {rows['untrained'][name][0]:.{digits}f}" if name in rows["untrained"] else ""
+  )
 
 
 def _known(row: Mapping[str, Any]) -> dict[str, tuple[float, float | None]]:

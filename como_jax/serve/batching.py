@@ -1,11 +1,14 @@
-"""Requests of several clients in one call of the policy, on one worker thread beside the event loop.
+"""Requests of several clients in one call of the policy, on one worker thread beside the event
+loop.
 
-The event loop goes on answering pings and health checks while the policy computes. A lone client never waits for others.
+The event loop goes on answering pings and health checks while the policy computes. A lone client
+never waits for others.
 """
 
 import asyncio
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -42,15 +45,18 @@ class _Request:
 class Batcher:
   """Collects requests and answers them together.
 
-  A batch takes the seed of its oldest request: a client that is alone gets the same actions for the same history and seed.
+  A batch takes the seed of its oldest request: a client that is alone gets the same actions for the
+  same history and seed.
   """
 
-  def __init__(self, policy: Any, *, batch_size: int, wait_seconds: float, clients: Callable[[], int]):
+  def __init__(
+    self, policy: Any, *, batch_size: int, wait_seconds: float, clients: Callable[[], int]
+  ):
     """Args:
-      policy: `infer(histories, seed=...)`, `warm_up()`, `chunk`, `action_dim` (serve/policy.py).
-      batch_size: the most requests of one call.
-      wait_seconds: how long the first request of a batch waits for others.
-      clients: how many are connected; when all of them wait already, nobody waits longer.
+    policy: `infer(histories, seed=...)`, `warm_up()`, `chunk`, `action_dim` (serve/policy.py).
+    batch_size: the most requests of one call.
+    wait_seconds: how long the first request of a batch waits for others.
+    clients: how many are connected; when all of them wait already, nobody waits longer.
     """
     self._policy, self._size, self._wait, self._clients = policy, batch_size, wait_seconds, clients
     self._waiting: collections.deque[_Request] = collections.deque()
@@ -68,7 +74,9 @@ class Batcher:
       errors.UserError: the policy refuses the observation.
       Exception: whatever else the policy raises.
     """
-    request = _Request(history, seed, asyncio.get_running_loop().create_future(), time.perf_counter())
+    request = _Request(
+      history, seed, asyncio.get_running_loop().create_future(), time.perf_counter()
+    )
     self._waiting.append(request)
     self._arrived.set()
     if self._enough():
@@ -81,10 +89,8 @@ class Batcher:
       await self._arrived.wait()
       if self._wait and not self._enough():
         self._full.clear()
-        try:
+        with contextlib.suppress(TimeoutError):
           await asyncio.wait_for(self._full.wait(), self._wait)
-        except asyncio.TimeoutError:
-          pass
       batch = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
       if not self._waiting:
         self._arrived.clear()
@@ -99,7 +105,9 @@ class Batcher:
 
   async def _answer(self, batch: list[_Request]) -> None:
     try:
-      actions, policy_ms = await asyncio.get_running_loop().run_in_executor(self._thread, self._infer, batch)
+      actions, policy_ms = await asyncio.get_running_loop().run_in_executor(
+        self._thread, self._infer, batch
+      )
     except Exception as error:  # handed on to the client it concerns
       if len(batch) == 1:
         _finish(batch[0].future, error)
@@ -107,12 +115,14 @@ class Batcher:
       for request in batch:  # one client's bad observation must not fail the others
         await self._answer([request])
       return
-    for request, chunk in zip(batch, actions):
+    for request, chunk in zip(batch, actions, strict=False):
       _finish(request.future, Answer(chunk, 1e3 * (time.perf_counter() - request.begin), policy_ms))
 
   def _infer(self, batch: list[_Request]) -> tuple[np.ndarray, float]:
     begin = time.perf_counter()
-    actions = np.asarray(self._policy.infer([request.history for request in batch], seed=batch[0].seed), np.float32)
+    actions = np.asarray(
+      self._policy.infer([request.history for request in batch], seed=batch[0].seed), np.float32
+    )
     expected = (len(batch), self._policy.chunk, self._policy.action_dim)
     if actions.shape != expected:
       raise ValueError(f"the policy gave actions of shape {actions.shape}, expected {expected}")

@@ -1,9 +1,12 @@
-"""The robot's side: numpy, msgpack and websockets, no jax. Works with any server of openpi's protocol.
+"""The robot's side: numpy, msgpack and websockets, no jax.
+
+Works with any server of openpi's protocol.
 
     with client.Client("gpu-box", 8000) as policy:
       play = player.Player(policy, player.ChunkQueue(policy.metadata["chunk"]))
       while running:
-        robot.act(play(observe()))  # one action a policy step; the next chunk is asked for while this one is played
+        robot.act(play(observe())) # one action a policy step; the next chunk is asked for while
+        this one is played
 """
 
 import time
@@ -30,8 +33,15 @@ class Client:
     metadata: what the server sent at connect: chunk, action_names, keys, step_seconds, ...
   """
 
-  def __init__(self, host: str = "127.0.0.1", port: int | None = 8000, *, connect_seconds: float = 60.0, answer_seconds: float = 60.0,
-               api_key: str = ""):
+  def __init__(
+    self,
+    host: str = "127.0.0.1",
+    port: int | None = 8000,
+    *,
+    connect_seconds: float = 60.0,
+    answer_seconds: float = 60.0,
+    api_key: str = "",
+  ):
     """Connects, trying again with growing pauses while the server is not up or has no place.
 
     Args:
@@ -45,7 +55,9 @@ class Client:
       ConnectionError: no server in that time.
       errors.UserError: something answers that is not a policy server.
     """
-    self._address = (host if host.startswith(("ws://", "wss://")) else f"ws://{host}") + (f":{port}" if port is not None else "")
+    self._address = (host if host.startswith(("ws://", "wss://")) else f"ws://{host}") + (
+      f":{port}" if port is not None else ""
+    )
     self._connect_seconds, self._answer_seconds = connect_seconds, answer_seconds
     self._headers = {"Authorization": f"Api-Key {api_key}"} if api_key else None
     self._reset = False
@@ -58,9 +70,11 @@ class Client:
     self.close()
 
   def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
-    """The server's reply to an observation: {"actions": [K, A], "server_timing": ..., "policy_timing": ...}.
+    """The server's reply to an observation: {"actions": [K, A], "server_timing": ...,
+    "policy_timing": ...}.
 
-    A lost connection is made anew and the observation sent once more; the server then knows only this one of the history.
+    A lost connection is made anew and the observation sent once more; the server then knows only
+    this one of the history.
 
     Raises:
       ServerError: the server refuses the observation.
@@ -71,13 +85,18 @@ class Client:
     try:
       reply = self._ask(data)
     except websockets.ConnectionClosed as error:
-      if error.rcvd is not None and error.rcvd.code in (1008, 1009):  # it did not like what we sent: the same again is no help
-        raise ConnectionError(f"{self._address} closed the connection: {error.rcvd.reason or error.rcvd.code}") from error
+      # it did not like what we sent: the same again is no help
+      if error.rcvd is not None and error.rcvd.code in (1008, 1009):
+        raise ConnectionError(
+          f"{self._address} closed the connection: {error.rcvd.reason or error.rcvd.code}"
+        ) from error
       self._connect()
       try:
         reply = self._ask(data)
       except websockets.ConnectionClosed as again:
-        raise ConnectionError(f"{self._address} closed the connection twice on one observation") from again
+        raise ConnectionError(
+          f"{self._address} closed the connection twice on one observation"
+        ) from again
     if isinstance(reply, str):
       raise ServerError(reply)
     self._reset = False
@@ -97,14 +116,21 @@ class Client:
       return self._connection.recv(timeout=self._answer_seconds)
     except TimeoutError as error:
       self._connection.close()  # a late answer must not be taken for the next one's
-      raise ConnectionError(f"{self._address} gave no answer in {self._answer_seconds:g} s") from error
+      raise ConnectionError(
+        f"{self._address} gave no answer in {self._answer_seconds:g} s"
+      ) from error
 
   def _connect(self) -> None:
     end, pause = time.monotonic() + self._connect_seconds, FIRST_PAUSE
     while True:
       try:
-        self._connection = websocket_client.connect(self._address, compression=None, max_size=codec.Limits().size,
-                                                    additional_headers=self._headers, open_timeout=self._answer_seconds)
+        self._connection = websocket_client.connect(
+          self._address,
+          compression=None,
+          max_size=codec.Limits().size,
+          additional_headers=self._headers,
+          open_timeout=self._answer_seconds,
+        )
         try:
           greeting = self._connection.recv(timeout=self._answer_seconds)
           break
@@ -112,13 +138,21 @@ class Client:
           self._connection.close()
           raise
       except websockets.InvalidURI as error:
-        raise errors.UserError(f"{self._address!r} is no address of a policy server: {error}") from error
-      except (OSError, websockets.InvalidHandshake, websockets.ConnectionClosed) as error:  # a timeout is an OSError
+        raise errors.UserError(
+          f"{self._address!r} is no address of a policy server: {error}"
+        ) from error
+      except (OSError, websockets.InvalidHandshake, websockets.ConnectionClosed) as error:
+        # a timeout is an OSError
         if time.monotonic() + pause > end:
-          raise ConnectionError(f"no policy server at {self._address} in {self._connect_seconds:g} s: {error}") from error
+          raise ConnectionError(
+            f"no policy server at {self._address} in {self._connect_seconds:g} s: {error}"
+          ) from error
       time.sleep(pause)
       pause = min(LONGEST_PAUSE, 2 * pause)
     self.metadata = codec.unpack(greeting)
     if not isinstance(self.metadata, dict):
       self._connection.close()
-      raise errors.UserError(f"{self._address} is no policy server: its first message is a {type(self.metadata).__name__}")
+      raise errors.UserError(
+        f"{self._address} is no policy server: its first message is a "
+        f"{type(self.metadata).__name__}"
+      )

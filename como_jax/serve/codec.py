@@ -1,12 +1,15 @@
 """msgpack with numpy arrays, wire-compatible with openpi-client, and a decoder that trusts nothing.
 
-An array is a map with the *bytes* keys `__ndarray__`, `data`, `dtype`, `shape`; a numpy scalar one with `__npgeneric__`, `data`, `dtype`.
-The decoder of openpi-client builds whatever dtype the sender names; an object dtype then crashes the process at the first read. Here a
-dtype must be a bool, integer or float of native size, the data must have exactly the size of the shape, and depth, element count and text
-length are bounded while parsing, so that a small message cannot grow into much memory.
+An array is a map with the *bytes* keys `__ndarray__`, `data`, `dtype`, `shape`; a numpy scalar one
+with `__npgeneric__`, `data`, `dtype`. The decoder of openpi-client builds whatever dtype the sender
+names; an object dtype then crashes the process at the first read. Here a dtype must be a bool,
+integer or float of native size, the data must have exactly the size of the shape, and depth,
+element count and text length are bounded while parsing, so that a small message cannot grow into
+much memory.
 
-No jax: the robot-side client imports this file. Wire format: github.com/Physical-Intelligence/openpi,
-packages/openpi-client/src/openpi_client/msgpack_numpy.py (Apache-2.0).
+No jax: the robot-side client imports this file. Wire format:
+github.com/Physical-Intelligence/openpi, packages/openpi-client/src/openpi_client/msgpack_numpy.py
+(Apache-2.0).
 """
 
 import dataclasses
@@ -21,7 +24,15 @@ from como_jax import errors
 
 KINDS = "biuf"
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
-_WORDS = {"O": "object", "S": "bytes", "U": "string", "V": "void", "M": "datetime", "m": "timedelta", "c": "complex"}
+_WORDS = {
+  "O": "object",
+  "S": "bytes",
+  "U": "string",
+  "V": "void",
+  "M": "datetime",
+  "m": "timedelta",
+  "c": "complex",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,38 +66,62 @@ def pack(value: Any) -> bytes:
   """
   try:
     return msgpack.packb(value, default=_encode)
-  except (TypeError, ValueError, OverflowError) as error:  # errors.UserError is a ValueError: its text is kept
+  except (TypeError, ValueError, OverflowError) as error:
+    # errors.UserError is a ValueError: its text is kept
     raise errors.UserError(f"message cannot be encoded: {_short(error)}") from error
 
 
 def unpack(data: bytes, limits: Limits = Limits()) -> Any:
-  """Decodes a message from anyone. Arrays own their memory, are writable, contiguous and in native byte order.
+  """Decodes a message from anyone.
+
+  Arrays own their memory, are writable, contiguous and in native byte order.
 
   Raises:
     errors.UserError: one line saying what is wrong with it.
   """
   if not isinstance(data, (bytes, bytearray, memoryview)):
-    raise errors.UserError(f"message is a {type(data).__name__} frame, a binary frame of msgpack is expected")
+    raise errors.UserError(
+      f"message is a {type(data).__name__} frame, a binary frame of msgpack is expected"
+    )
   if len(data) > limits.size:
     raise errors.UserError(f"message has {len(data)} bytes, at most {limits.size} are accepted")
   reader = _Reader(limits)
   try:
     value = msgpack.unpackb(
-      data, raw=False, strict_map_key=True, object_pairs_hook=reader.pairs, list_hook=reader.items, ext_hook=_no_extension,
-      max_str_len=limits.text, max_bin_len=limits.size, max_array_len=limits.entries, max_map_len=limits.entries, max_ext_len=64)
+      data,
+      raw=False,
+      strict_map_key=True,
+      object_pairs_hook=reader.pairs,
+      list_hook=reader.items,
+      ext_hook=_no_extension,
+      max_str_len=limits.text,
+      max_bin_len=limits.size,
+      max_array_len=limits.entries,
+      max_map_len=limits.entries,
+      max_ext_len=64,
+    )
   except errors.UserError:
     raise
   except Exception as error:  # msgpack raises half a dozen kinds, UnicodeDecodeError among them
-    raise errors.UserError(f"message is not valid msgpack: {_short(error) or type(error).__name__}") from error
+    raise errors.UserError(
+      f"message is not valid msgpack: {_short(error) or type(error).__name__}"
+    ) from error
   _walk(value, limits, 1)
   return value
 
 
 def _encode(value: Any) -> Any:
   if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind not in KINDS:
-    raise errors.UserError(f"arrays of {value.dtype} cannot be sent, only bool, integers and floats")
+    raise errors.UserError(
+      f"arrays of {value.dtype} cannot be sent, only bool, integers and floats"
+    )
   if isinstance(value, np.ndarray):
-    return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+    return {
+      b"__ndarray__": True,
+      b"data": value.tobytes(),
+      b"dtype": value.dtype.str,
+      b"shape": value.shape,
+    }
   if isinstance(value, np.generic):
     return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
   raise errors.UserError(f"a {type(value).__name__} cannot be sent")
@@ -129,8 +164,10 @@ def _dtype(given: Any) -> np.dtype:
     return np.dtype(given)
   text = given.lstrip("<>|=") if isinstance(given, str) else ""
   kind = _WORDS.get(text[:1], "") if len(text) < 24 else ""
-  raise errors.UserError(f"array has dtype {_show(given)}{f' ({kind})' if kind else ''}; "
-                         "accepted are bool, integers and floats of 1, 2, 4 or 8 bytes")
+  raise errors.UserError(
+    f"array has dtype {_show(given)}{f' ({kind})' if kind else ''}; "
+    "accepted are bool, integers and floats of 1, 2, 4 or 8 bytes"
+  )
 
 
 def _array(found: dict, limits: Limits) -> np.ndarray:
@@ -143,17 +180,26 @@ def _array(found: dict, limits: Limits) -> np.ndarray:
   if not isinstance(data, bytes):
     raise errors.UserError(f"array data is a {type(data).__name__}, bytes are expected")
   if not isinstance(shape, list) or len(shape) > limits.dimensions:
-    raise errors.UserError(f"array shape is {_show(shape)}, a list of at most {limits.dimensions} sizes is expected")
+    raise errors.UserError(
+      f"array shape is {_show(shape)}, a list of at most {limits.dimensions} sizes is expected"
+    )
   if not all(type(size) is int and 0 <= size <= limits.size for size in shape):
-    raise errors.UserError(f"array shape {_show(shape)} has a size that is no count between 0 and {limits.size}")
+    raise errors.UserError(
+      f"array shape {_show(shape)} has a size that is no count between 0 and {limits.size}"
+    )
   if math.prod(max(1, size) for size in shape) > limits.size:
     raise errors.UserError(f"array shape {_show(shape)} is too large")
   expected = math.prod(shape) * dtype.itemsize
   if len(data) != expected:
-    raise errors.UserError(f"array of shape {shape} and dtype {dtype.name} has {len(data)} bytes of data, expected {expected}")
+    raise errors.UserError(
+      f"array of shape {shape} and dtype {dtype.name} has {len(data)} bytes of data, expected "
+      f"{expected}"
+    )
   if dtype.kind == "b":  # bytes other than 0 and 1 are not valid truth values
     return np.array(np.frombuffer(data, np.uint8).reshape(shape), bool)
-  array = np.array(np.frombuffer(data, dtype).reshape(shape), dtype.newbyteorder("="), order="C", copy=True)
+  array = np.array(
+    np.frombuffer(data, dtype).reshape(shape), dtype.newbyteorder("="), order="C", copy=True
+  )
   if limits.finite and dtype.kind == "f" and not np.isfinite(array).all():
     raise errors.UserError(f"array of shape {shape} holds NaN or infinity")
   return array

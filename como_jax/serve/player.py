@@ -1,8 +1,12 @@
-"""Playing chunks of actions on a robot: a queue that asks in time and blends what overlaps. (ACT's ensemble: como_jax/chunks.py.)
+"""Playing chunks of actions on a robot: a queue that asks in time and blends what overlaps.
 
-No network and no jax in here. Legend: K chunk elements, A action dims; a step is one policy step, counted from the episode's beginning.
+(ACT's ensemble: como_jax/chunks.py.)
 
-The queue's ideas are LeRobot's asynchronous inference (huggingface/lerobot, src/lerobot/async_inference, Apache-2.0).
+No network and no jax in here. Legend: K chunk elements, A action dims; a step is one policy step,
+counted from the episode's beginning.
+
+The queue's ideas are LeRobot's asynchronous inference (huggingface/lerobot,
+src/lerobot/async_inference, Apache-2.0).
 """
 
 import concurrent.futures
@@ -13,7 +17,8 @@ import numpy as np
 
 from como_jax import errors
 
-# How an element that is still queued (old) and the same step's element of a newer chunk (new) become one.
+# How an element that is still queued (old) and the same step's element of a newer chunk (new)
+# become one.
 MERGES = {
   "latest_only": lambda old, new: new,
   "average": lambda old, new: 0.5 * old + 0.5 * new,
@@ -29,13 +34,22 @@ class ChunkQueue:
     step: the step whose action `pop` gives next.
   """
 
-  def __init__(self, chunk: int, *, threshold: float = 0.5, merge: str = "weighted_average", similar: float = 0.0):
+  def __init__(
+    self,
+    chunk: int,
+    *,
+    threshold: float = 0.5,
+    merge: str = "weighted_average",
+    similar: float = 0.0,
+  ):
     """Args:
       chunk: K.
-      threshold: a new chunk is wanted when less than this share of a chunk is queued; 1 = all the time, 0 = only when empty.
+      threshold: a new chunk is wanted when less than this share of a chunk is queued; 1 = all the
+        time, 0 = only when empty.
       merge: one of MERGES.
-      similar: an observation whose state is within this distance (Euclidean, in the state's units) of the last one asked with is not
-        worth asking with again, unless the queue is empty. 0 = every observation is.
+      similar: an observation whose state is within this distance (Euclidean, in the state's units)
+        of the last one asked with is not worth asking with again, unless the queue is empty. 0 =
+        every observation is.
 
     Raises:
       errors.UserError: a value out of range, or an unknown merge.
@@ -43,8 +57,16 @@ class ChunkQueue:
     if merge not in MERGES:
       raise errors.UserError(f"merge={merge!r} is unknown: {errors.nearest(merge, MERGES)}")
     if chunk < 1 or not 0 <= threshold <= 1 or similar < 0:
-      raise errors.UserError(f"chunk={chunk}, threshold={threshold}, similar={similar}: expected at least 1, 0 to 1, at least 0")
-    self._chunk, self._threshold, self._merge, self._similar = chunk, threshold, MERGES[merge], similar
+      raise errors.UserError(
+        f"chunk={chunk}, threshold={threshold}, similar={similar}: expected at least 1, 0 to 1, "
+        "at least 0"
+      )
+    self._chunk, self._threshold, self._merge, self._similar = (
+      chunk,
+      threshold,
+      MERGES[merge],
+      similar,
+    )
     self.clear()
 
   def __len__(self) -> int:
@@ -63,7 +85,9 @@ class ChunkQueue:
     self._pending: int | None = None
 
   def wants(self, state: Any = None) -> bool:
-    """Whether to ask for a chunk now, with an observation of this state (None: similarity is not looked at)."""
+    """Whether to ask for a chunk now, with an observation of this state (None: similarity is not
+    looked at).
+    """
     if self._pending is not None:
       return False
     if self.must_go:
@@ -85,7 +109,9 @@ class ChunkQueue:
     self._pending, self._asked = None, None
 
   def add(self, step: int, actions: np.ndarray) -> None:
-    """Takes in a chunk [K, A] whose first element belongs to `step`; elements of steps that have been played are dropped."""
+    """Takes in a chunk [K, A] whose first element belongs to `step`; elements of steps that have
+    been played are dropped.
+    """
     actions = _chunk_of(actions)
     self._pending = None
     for i, new in enumerate(actions):
@@ -102,16 +128,18 @@ class ChunkQueue:
 
 
 class Player:
-  """One action a call: asks the policy on a thread of its own while the queue is played, and waits only when it is empty.
+  """One action a call: asks the policy on a thread of its own while the queue is played, and waits
+  only when it is empty.
 
-  It does not ask at every step, so it is not for a policy that looks at a history (`history` of the server's metadata above 1).
+  It does not ask at every step, so it is not for a policy that looks at a history (`history` of the
+  server's metadata above 1).
   """
 
   def __init__(self, policy: Any, queue: ChunkQueue, *, state_key: str = "observation.state"):
     """Args:
-      policy: `infer(observation) -> {"actions": [K, A]}` and `reset()`, for example client.Client.
-      queue: what to play.
-      state_key: of the observation, to tell similar observations by.
+    policy: `infer(observation) -> {"actions": [K, A]}` and `reset()`, for example client.Client.
+    queue: what to play.
+    state_key: of the observation, to tell similar observations by.
     """
     self._policy, self._queue, self._state_key = policy, queue, state_key
     self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="chunks")
@@ -146,7 +174,10 @@ class Player:
     self._thread.shutdown(wait=True)
 
   def _ask(self, observation: Mapping[str, Any]) -> None:
-    self._request = self._queue.asked(observation.get(self._state_key)), self._thread.submit(self._policy.infer, observation)
+    self._request = (
+      self._queue.asked(observation.get(self._state_key)),
+      self._thread.submit(self._policy.infer, observation),
+    )
 
   def _take(self) -> None:
     step, future = self._request

@@ -1,9 +1,11 @@
 """A trained policy ready to act: observations in, chunks of actions in the robot's own units out.
 
-Rollouts and the server use this one class, so that both see exactly the transforms the policy was trained with: they are
-rebuilt from the checkpoint (`normalisation`, `policy` and `model` of its config), never from a training config file.
+Rollouts and the server use this one class, so that both see exactly the transforms the policy was
+trained with: they are rebuilt from the checkpoint (`normalisation`, `policy` and `model` of its
+config), never from a training config file.
 
-Legend: n requests, T history, C camera slots, H W image, S state, A action, K chunk, L language tokens, E their width.
+Legend: n requests, T history, C camera slots, H W image, S state, A action, K chunk, L language
+tokens, E their width.
 """
 
 import pathlib
@@ -23,7 +25,8 @@ Observation = Mapping[str, Any]  # the names of sim/base.py: STATE, IMAGE + came
 STATE, IMAGE, TASK = "observation.state", "observation.images.", "task"
 KIND = "policy"
 MOST_ASPECT = 16
-FLOAT32 = (r"heads/.*", r"\w+/(motion|action)_output/.*")  # layers that compute in float32, whatever the model's dtype
+# layers that compute in float32, whatever the model's dtype
+FLOAT32 = (r"heads/.*", r"\w+/(motion|action)_output/.*")
 
 
 class Policy:
@@ -31,20 +34,31 @@ class Policy:
 
   Attributes:
     robot: whose actions it gives. state_dim, action_dim: S and A. action_names: as in the data.
-    chunk: K. history: T. image_size: H = W the model sees. cameras: names of the slots that this robot's data fill; the others stay empty.
+    chunk: K. history: T. image_size: H = W the model sees. cameras: names of the slots that this
+      robot's data fill; the others stay empty.
     step_seconds: time between two elements of a chunk, and between two frames of the history.
     metadata: the above as JSON values, for clients.
   """
 
-  def __init__(self, params: Mapping[str, Any], config: Mapping[str, Any], *, robot: str = "", steps: int | None = None,
-               guidance: float | None = None, batch_size: int = 1, name: str = "policy"):
+  def __init__(
+    self,
+    params: Mapping[str, Any],
+    config: Mapping[str, Any],
+    *,
+    robot: str = "",
+    steps: int | None = None,
+    guidance: float | None = None,
+    batch_size: int = 1,
+    name: str = "policy",
+  ):
     """Args:
       params: of the model.
       config: of the checkpoint.
       robot: "" takes the only one there is.
       steps: of the sampler; None as configured.
       guidance: weight of the instruction (1 = none); None as configured.
-      batch_size: the most requests answered by one call of the model; smaller numbers are padded to a power of two.
+      batch_size: the most requests answered by one call of the model; smaller numbers are padded to
+        a power of two.
       name: named in messages.
 
     Raises:
@@ -54,41 +68,74 @@ class Policy:
     settings = config["policy"]
     self._model = models.build(dict(config["model"]))
     shapes = jax.eval_shape(self._model.init, jax.random.key(0))
-    self._params = jax.device_put(lean(trees.merge(shapes, params, what=f"checkpoint {name}"), config["model"]["dtype"]))
+    self._params = jax.device_put(
+      lean(trees.merge(shapes, params, what=f"checkpoint {name}"), config["model"]["dtype"])
+    )
     self._normaliser = normalisation.Normaliser.from_json(config["normalisation"])
     known = tuple(self._model.robots)
     if not robot and len(known) != 1:
-      raise errors.UserError(f"checkpoint {name} knows several robots: choose one of {', '.join(known)}")
+      raise errors.UserError(
+        f"checkpoint {name} knows several robots: choose one of {', '.join(known)}"
+      )
     self.robot = robot or known[0]
     if self.robot not in known:
-      raise errors.UserError(f"checkpoint {name} knows no robot {self.robot!r}: {errors.nearest(self.robot, known)}")
+      raise errors.UserError(
+        f"checkpoint {name} knows no robot {self.robot!r}: {errors.nearest(self.robot, known)}"
+      )
     sizes = config["model"]["robots"][self.robot]
     self.state_dim, self.action_dim = int(sizes["state"]), int(sizes["action"])
     facts = config["robots"][self.robot]
-    self.action_names = tuple(facts["action_names"]) or tuple(f"action {i}" for i in range(self.action_dim))
-    self.chunk, self.history, self.image_size = self._model.chunk, int(config["model"]["history"]), self._model.image_size
-    self._instructions = facts.get("instructions", {"count": 0, "empty": True, "examples": []})  # older ones do not say
+    self.action_names = tuple(facts["action_names"]) or tuple(
+      f"action {i}" for i in range(self.action_dim)
+    )
+    self.chunk, self.history, self.image_size = (
+      self._model.chunk,
+      int(config["model"]["history"]),
+      self._model.image_size,
+    )
+    # older ones do not say
+    self._instructions = facts.get("instructions", {"count": 0, "empty": True, "examples": []})
     self._slots = tuple(facts.get("cameras", settings["cameras"]))
-    self.cameras, self.step_seconds = tuple(name for name in self._slots if name), float(facts["step_seconds"])
+    self.cameras, self.step_seconds = (
+      tuple(name for name in self._slots if name),
+      float(facts["step_seconds"]),
+    )
     classified = getattr(self._model.body, "gripper", {}).get(self.robot, ())
     if untrained := set(classified) - set(self._normaliser.grippers(self.robot)):
       names = ", ".join(self.action_names[dim] for dim in sorted(untrained))
-      raise errors.UserError(f"checkpoint {name}: the two values of {names} are not known and were not trained (it is of an "
-                             "older version): train the policy again")
+      raise errors.UserError(
+        f"checkpoint {name}: the two values of {names} are not known and were not trained (it is "
+        "of an older version): train the policy again"
+      )
     self._geometry = video.Geometry(self.image_size, settings.get("resize", "squash"))
-    self._encode = language.build(config["language"], cache=False)  # clients may send any number of instructions
+    # clients may send any number of instructions
+    self._encode = language.build(config["language"], cache=False)
     self._batch_size = batch_size
     self._state_width = max(int(one["state"]) for one in config["model"]["robots"].values())
     guidance = float(settings.get("guidance", 1.0)) if guidance is None else float(guidance)
 
     def sample(params, batch, key):
-      return self._model.sample(params, batch, key, robot=self.robot, steps=steps, guidance=guidance)
+      return self._model.sample(
+        params, batch, key, robot=self.robot, steps=steps, guidance=guidance
+      )
+
     self._sample = jax.jit(sample)
     self.metadata = {
-        "robot": self.robot, "cameras": list(self.cameras), "image_size": self.image_size, "history": self.history,
-        "chunk": self.chunk, "action_dim": self.action_dim, "action_names": list(self.action_names), "state_dim": self.state_dim,
-        "step_seconds": self.step_seconds, "steps": steps, "guidance": guidance, "checkpoint": pathlib.Path(name).name,
-        "instructions": dict(self._instructions), "unused_cameras": list(facts.get("unused_cameras", ()))}
+      "robot": self.robot,
+      "cameras": list(self.cameras),
+      "image_size": self.image_size,
+      "history": self.history,
+      "chunk": self.chunk,
+      "action_dim": self.action_dim,
+      "action_names": list(self.action_names),
+      "state_dim": self.state_dim,
+      "step_seconds": self.step_seconds,
+      "steps": steps,
+      "guidance": guidance,
+      "checkpoint": pathlib.Path(name).name,
+      "instructions": dict(self._instructions),
+      "unused_cameras": list(facts.get("unused_cameras", ())),
+    }
 
   @classmethod
   def load(cls, path: str, **settings: Any) -> "Policy":
@@ -98,7 +145,9 @@ class Policy:
       errors.UserError: no path, nothing there, or another kind of model.
     """
     if not path:
-      raise errors.UserError("config.checkpoint is empty: give the run directory or weights folder of a policy")
+      raise errors.UserError(
+        "config.checkpoint is empty: give the run directory or weights folder of a policy"
+      )
     params, config = checkpoint.load(pathlib.Path(path))
     return cls(params, config, name=str(path), **settings)
 
@@ -106,24 +155,36 @@ class Policy:
     """Chunks of actions for n robots.
 
     Args:
-      histories: for each robot its last observations, oldest first, 1 to T of them (the oldest stands in for those
-        before it); frames uint8 [H, W, 3] of any size.
+      histories: for each robot its last observations, oldest first, 1 to T of them (the oldest
+        stands in for those before it); frames uint8 [H, W, 3] of any size.
       seed: of the sampler's noise; the same seed, histories and batch give the same actions.
 
     Returns:
       float32 [n, K, A], in the units of the data the policy was trained on.
 
     Raises:
-      errors.UserError: an observation lacks something, or has it in another shape; the message names it.
+      errors.UserError: an observation lacks something, or has it in another shape; the message
+        names it.
     """
-    parts = [self._infer(histories[i:i + self._batch_size], seed + i) for i in range(0, len(histories), self._batch_size)]
-    return np.concatenate(parts) if parts else np.zeros((0, self.chunk, self.action_dim), np.float32)
+    parts = [
+      self._infer(histories[i : i + self._batch_size], seed + i)
+      for i in range(0, len(histories), self._batch_size)
+    ]
+    return (
+      np.concatenate(parts) if parts else np.zeros((0, self.chunk, self.action_dim), np.float32)
+    )
 
   def warm_up(self) -> None:
     """Compiles every length of an instruction and every batch size that `infer` can meet."""
     self._encode.warm_up()
-    blank = {STATE: np.zeros(self.state_dim, np.float32), TASK: next(iter(self._instructions["examples"]), "")}
-    blank |= {IMAGE + camera: np.zeros((self.image_size, self.image_size, 3), np.uint8) for camera in self.cameras}
+    blank = {
+      STATE: np.zeros(self.state_dim, np.float32),
+      TASK: next(iter(self._instructions["examples"]), ""),
+    }
+    blank |= {
+      IMAGE + camera: np.zeros((self.image_size, self.image_size, 3), np.uint8)
+      for camera in self.cameras
+    }
     for size in self._sizes():
       self.infer([[blank]] * size)
 
@@ -132,7 +193,10 @@ class Policy:
     return sizes if sizes[-1] == self._batch_size else [*sizes, self._batch_size]
 
   def batch(self, histories: Sequence[Sequence[Observation]]) -> dict[str, np.ndarray]:
-    """The model's arrays for n robots, padded to a size that is compiled. Arguments and errors as for `infer`."""
+    """The model's arrays for n robots, padded to a size that is compiled.
+
+    Arguments and errors as for `infer`.
+    """
     padded = next(size for size in self._sizes() if size >= len(histories))
     rows = [self._row(history) for history in histories]
     rows += [rows[0]] * (padded - len(rows))
@@ -143,43 +207,69 @@ class Policy:
     return self._sample(self._params, batch, key)
 
   def _infer(self, histories, seed: int) -> np.ndarray:
-    actions = np.asarray(self.sample(self.batch(histories), jax.random.key(seed)))[:len(histories)]
+    actions = np.asarray(self.sample(self.batch(histories), jax.random.key(seed)))[: len(histories)]
     return self._normaliser.inverse_actions(self.robot, actions).astype(np.float32)
 
   def _row(self, history: Sequence[Observation]) -> dict[str, np.ndarray]:
     """One example without targets, as in training (data/policy.py)."""
     if not 1 <= len(history) <= self.history:
-      raise errors.UserError(f"a history of {len(history)} observations, expected 1 to {self.history}")
+      raise errors.UserError(
+        f"a history of {len(history)} observations, expected 1 to {self.history}"
+      )
     history = [history[0]] * (self.history - len(history)) + list(history)
-    images = np.stack([np.stack([self._image(seen, camera) for camera in self._slots]) for seen in history])
+    images = np.stack(
+      [np.stack([self._image(seen, camera) for camera in self._slots]) for seen in history]
+    )
     state = np.zeros(self._state_width, np.float32)
     if self.state_dim:
-      state[:self.state_dim] = self._normaliser.state(self.robot, self._state(history[-1]))
+      state[: self.state_dim] = self._normaliser.state(self.robot, self._state(history[-1]))
     tokens, mask = self._text(history[-1])
-    return {"images": images, "images_mask": np.array([bool(camera) for camera in self._slots]), "state": state,
-            "state_mask": np.bool_(self.state_dim > 0), "robot": np.int32(self._model.robots.index(self.robot)),
-            "language": tokens, "language_mask": mask}
+    return {
+      "images": images,
+      "images_mask": np.array([bool(camera) for camera in self._slots]),
+      "state": state,
+      "state_mask": np.bool_(self.state_dim > 0),
+      "robot": np.int32(self._model.robots.index(self.robot)),
+      "language": tokens,
+      "language_mask": mask,
+    }
 
   def _image(self, seen: Observation, camera: str) -> np.ndarray:
     if not camera:
       return np.zeros((self.image_size, self.image_size, 3), np.uint8)
     if IMAGE + camera not in seen:
       given = [name.removeprefix(IMAGE) for name in seen if name.startswith(IMAGE)]
-      raise errors.UserError(f"the observation has no camera {camera!r}: {errors.nearest(camera, given)}")
+      raise errors.UserError(
+        f"the observation has no camera {camera!r}: {errors.nearest(camera, given)}"
+      )
     image = np.asarray(seen[IMAGE + camera])
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
-      raise errors.UserError(f"camera {camera!r} gives {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]")
+      raise errors.UserError(
+        f"camera {camera!r} gives {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]"
+      )
     height, width, _ = image.shape
-    if self._geometry.mode == "crop" and max(height, width) > MOST_ASPECT * min(height, width):  # it is scaled before it is cropped
-      raise errors.UserError(f"camera {camera!r} gives {list(image.shape)}: one side is more than {MOST_ASPECT} times the other")
+    # it is scaled before it is cropped
+    if self._geometry.mode == "crop" and max(height, width) > MOST_ASPECT * min(height, width):
+      raise errors.UserError(
+        f"camera {camera!r} gives {list(image.shape)}: one side is more than {MOST_ASPECT} "
+        "times the other"
+      )
     return self._geometry.apply(image)
 
   def _state(self, seen: Observation) -> np.ndarray:
     if STATE not in seen:
-      raise errors.UserError(f"the observation has no {STATE!r} [{self.state_dim}]; it has: {', '.join(map(str, seen))}")
+      raise errors.UserError(
+        f"the observation has no {STATE!r} [{self.state_dim}]; it has: {', '.join(map(str, seen))}"
+      )
     state = np.asarray(seen[STATE])
-    if state.shape != (self.state_dim,) or state.dtype.kind not in "fiu" or not np.isfinite(state).all():
-      raise errors.UserError(f"{STATE} is {state.dtype} {list(state.shape)}, expected {self.state_dim} finite numbers")
+    if (
+      state.shape != (self.state_dim,)
+      or state.dtype.kind not in "fiu"
+      or not np.isfinite(state).all()
+    ):
+      raise errors.UserError(
+        f"{STATE} is {state.dtype} {list(state.shape)}, expected {self.state_dim} finite numbers"
+      )
     return state.astype(np.float32)
 
   def _text(self, seen: Observation) -> tuple[np.ndarray, np.ndarray]:
@@ -193,16 +283,26 @@ class Policy:
 
 
 def lean(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-  """The parameters with their matrices in the dtype that the model multiplies in (it would round them at every use): acting on one
-  observation takes as long as reading them. Those of `FLOAT32` layers are small and stay as they are."""
+  """The parameters with their matrices in the dtype that the model multiplies in (it would round
+  them at every use): acting on one observation takes as long as reading them. Those of `FLOAT32`
+  layers are small and stay as they are.
+  """
+
   def small(name: str) -> bool:
     return name.endswith("/kernel") and not trees.matches(name, FLOAT32)
-  return trees.unflatten({name: leaf.astype(jnp.dtype(dtype)) if small(name) else leaf
-                          for name, leaf in trees.flatten(params).items()})
+
+  return trees.unflatten(
+    {
+      name: leaf.astype(jnp.dtype(dtype)) if small(name) else leaf
+      for name, leaf in trees.flatten(params).items()
+    }
+  )
 
 
 def check(config: Mapping[str, Any], name: str) -> None:
   """Raises errors.UserError unless a checkpoint's config is a policy's."""
   kind = config.get("model", {}).get("kind") or config.get("kind", "unknown")
   if kind != KIND or "normalisation" not in config:
-    raise errors.UserError(f"checkpoint {name} holds a model of kind {kind!r}, a policy is expected")
+    raise errors.UserError(
+      f"checkpoint {name} holds a model of kind {kind!r}, a policy is expected"
+    )

@@ -1,1 +1,3 @@
-"""What a command line and a config may say: reading values, what each key may hold, entries of mixtures, paths, the help text."""
+"""What a command line and a config may say: reading values, what each key may hold, entries of
+mixtures, paths, the help text.
+"""

@@ -9,20 +9,24 @@ VIEWS = ("together", "each")
 _TEXTS = "a tuple of texts, for example ('a', 'b'), or one text"
 # key -> (kind, whether it is a tuple, what is expected)
 FIELDS: dict[str, tuple[type, bool, str]] = {
-    "path": (str, False, "a folder"),
-    "weight": (float, False, "a number above 0"),
-    "offset_seconds": (float, False, "a number of seconds above 0"),
-    "cameras": (str, True, _TEXTS),
-    "name": (str, False, "a text"),
-    "robot": (str, False, "a text without a dot"),
-    "labels": (str, False, "a folder of configs/extract.py, or \"\""),
-    "views": (str, False, "'together' or 'each'"),
-    "episodes": (int, True, "(first, last) with 0 <= first < last, or ()"),
-    "tasks": (str, True, _TEXTS),
+  "path": (str, False, "a folder"),
+  "weight": (float, False, "a number above 0"),
+  "offset_seconds": (float, False, "a number of seconds above 0"),
+  "cameras": (str, True, _TEXTS),
+  "name": (str, False, "a text"),
+  "robot": (str, False, "a text without a dot"),
+  "labels": (str, False, 'a folder of configs/extract.py, or ""'),
+  "views": (str, False, "'together' or 'each'"),
+  "episodes": (int, True, "(first, last) with 0 <= first < last, or ()"),
+  "tasks": (str, True, _TEXTS),
 }
 _VIDEO = ("path", "weight", "offset_seconds", "cameras", "name")
-KEYS = {"policy": ("path", "weight", "robot", "labels", "cameras", "views", "episodes", "tasks", "name")}
-FORM = "write ({'path': 'A', 'weight': 1.0}, {'path': 'B'}), and ({'path': 'A'},) with its comma for one"
+KEYS = {
+  "policy": ("path", "weight", "robot", "labels", "cameras", "views", "episodes", "tasks", "name")
+}
+FORM = (
+  "write ({'path': 'A', 'weight': 1.0}, {'path': 'B'}), and ({'path': 'A'},) with its comma for one"
+)
 
 
 def check(mixture: Any, name: str, *, task: str) -> tuple[dict[str, Any], ...]:
@@ -38,7 +42,9 @@ def check(mixture: Any, name: str, *, task: str) -> tuple[dict[str, Any], ...]:
   """
   if isinstance(mixture, str) or not isinstance(mixture, (tuple, list)):
     raise errors.UserError(f"{name} is a {_kind(mixture)}, expected a tuple of dicts: {FORM}")
-  return tuple(_entry(entry, f"{name}[{i}]", KEYS.get(task, _VIDEO)) for i, entry in enumerate(mixture))
+  return tuple(
+    _entry(entry, f"{name}[{i}]", KEYS.get(task, _VIDEO)) for i, entry in enumerate(mixture)
+  )
 
 
 def _entry(entry: Any, where: str, valid: tuple[str, ...]) -> dict[str, Any]:
@@ -50,8 +56,11 @@ def _entry(entry: Any, where: str, valid: tuple[str, ...]) -> dict[str, Any]:
       raise errors.UserError(f"{where}: an entry has the key {key!r}: {errors.nearest(key, valid)}")
     kind, several, expected = FIELDS[key]
     value = values.coerced(value, kind, several=several)
-    if not (isinstance(value, tuple) if several else values.fits(value, kind)) or (several and not all(values.fits(one, kind) for one in value)) \
-        or not _sensible(key, value):
+    if (
+      not (isinstance(value, tuple) if several else values.fits(value, kind))
+      or (several and not all(values.fits(one, kind) for one in value))
+      or not _sensible(key, value)
+    ):
       raise errors.UserError(f"{where}[{key!r}] is {_short(entry[key])}, expected {expected}")
     if key in ("path", "labels"):
       paths.local(f"{where}[{key!r}]", value)

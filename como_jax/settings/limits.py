@@ -1,7 +1,10 @@
-"""What each key of a config may hold. `check` refuses everything else in one line, before anything is loaded, compiled or written.
+"""What each key of a config may hold.
 
-A key that no line of RULES names holds a value of the kind that the config which ships with the program has there. Names that an
-extension may add to (models, objectives, simulators, formats) are checked by the tables that hold them, see tasks/checks.py.
+`check` refuses everything else in one line, before anything is loaded, compiled or written.
+
+A key that no line of RULES names holds a value of the kind that the config which ships with the
+program has there. Names that an extension may add to (models, objectives, simulators, formats) are
+checked by the tables that hold them, see tasks/checks.py.
 """
 
 import dataclasses
@@ -53,14 +56,36 @@ class Rule:
     if self.choices and not self.several:
       return "one of " + ", ".join(map(repr, self.choices))
     one, bounds = "a path" if self.path else _KINDS[self.kind], []
-    for bound, words in ((self.least, "at least"), (self.above, "above"), (self.most, "at most"), (self.below, "below")):
-      bounds += [f"{words} {int(bound) if bound == int(bound) else bound}"] if math.isfinite(bound) else []
+    for bound, words in (
+      (self.least, "at least"),
+      (self.above, "above"),
+      (self.most, "at most"),
+      (self.below, "below"),
+    ):
+      bounds += (
+        [f"{words} {int(bound) if bound == int(bound) else bound}"] if math.isfinite(bound) else []
+      )
     if self.several:
-      number = ", ".join([f"{self.count} in rising order"] * bool(self.count) + (["() for none"] if not self.filled else ["at least one"] * (not self.count)))
+      number = ", ".join(
+        [f"{self.count} in rising order"] * bool(self.count)
+        + (["() for none"] if not self.filled else ["at least one"] * (not self.count))
+      )
       one = f"a tuple of {_PLURAL[self.kind]} ({number}), for example {_EXAMPLES[self.kind]}"
-    joint = "" if not bounds else "; each " if self.several else " of " if bounds[0].startswith("at") else " "
+    joint = (
+      ""
+      if not bounds
+      else "; each "
+      if self.several
+      else " of "
+      if bounds[0].startswith("at")
+      else " "
+    )
     text = one + joint + " and ".join(bounds)
-    return text + (f", or {self.also}" if self.also is not None else "") + (", or None" if self.optional else "")
+    return (
+      text
+      + (f", or {self.also}" if self.also is not None else "")
+      + (", or None" if self.optional else "")
+    )
 
   def holds(self, value: Any) -> bool:
     """Whether a value is such a value."""
@@ -72,7 +97,9 @@ class Rule:
       return False
     if not all(map(self._one, value)):
       return False
-    return not self.count or not value or (len(value) == self.count and list(value) == sorted(value))
+    return (
+      not self.count or not value or (len(value) == self.count and list(value) == sorted(value))
+    )
 
   def _one(self, value: Any) -> bool:
     if not values.fits(value, self.kind):
@@ -95,69 +122,170 @@ def choice(*choices: str, **more: Any) -> Rule:
   return Rule(str, choices=choices, **more)
 
 
-TEXT, TEXTS, PATH, POSITIVE = Rule(str), Rule(str, several=True), Rule(str, path=True), number(above=0)
+TEXT, TEXTS, PATH, POSITIVE = (
+  Rule(str),
+  Rule(str, several=True),
+  Rule(str, path=True),
+  number(above=0),
+)
 SHARE = number(0, 1)  # both ends included
 FRACTION = number(0, below=1)
 RESIZE = choice("squash", "crop", "pad")
 LARGEST_SEED = 2**31 - 1
 
-# Keys (patterns; "task:key" where tasks differ) and what they hold. The first line that fits counts.
+# Keys (patterns; "task:key" where tasks differ) and what they hold. The first line that fits
+# counts.
 RULES: tuple[tuple[str, Rule], ...] = (
-    # Paths.
-    ("data.path data.cache data.labels source.path checkpoint encoder_weights init output lerobot language.weights", PATH),
-    ("objectives.perceptual.weights_path quickstart:source quickstart:ingest quickstart:motion quickstart:probe quickstart:exam quickstart:extract", PATH),
-    ("quickstart:policy quickstart:rollout compile:of", PATH),
-    # Data.
-    ("motion:data.frames", whole(2)), ("data.frames", whole(1)), ("data.image_size rollout:image_size collect.image_size model.image_size", whole(8, 8192)),
-    ("shards.image_size", whole(0, 8192)), ("*.resize", RESIZE), ("data.offset_seconds offset_seconds", POSITIVE),
-    ("data.validation_fraction", FRACTION), ("data.workers data.threads data.prefetch ingest:workers", whole(0, also=-1)),
-    ("data.augment.shift.fraction data.augment.flip.probability", SHARE), ("data.augment.colour.[bcs]*", number(0)),
-    ("data.augment.crop.scale", number(above=0, most=1, several=True, count=2, filled=True)),
-    ("data.augment.crop.ratio", number(above=0, several=True, count=2, filled=True)),
-    ("shards.clip_frames shards.episodes_per_shard", whole(1)), ("shards.quality", whole(0, 100)),
-    ("*source.depth_range", number(0, several=True, count=2)), ("*source.timestamps", choice("table", "frame_index")),
-    ("*source.rate_conflict", choice("refuse", "table", "video")), ("*source.invalid_rows", choice("skip_episode", "cut_episode")),
-    ("*source.hdr", choice("tonemap", "keep")), ("*source.camera_keys", TEXTS),
-    ("data.measure shards.measure", choice("auto", "on", "off")), ("*filters.drop_* *filters.crop_bars", Rule(bool)), ("*filters.*", number(0)),
-    # Training.
-    ("train.optimizer.learning_rate train.optimizer.weight_decay train.optimizer.clip_norm train.optimizer.eps", number(0)),
-    ("train.optimizer.b1 train.optimizer.b2 train.ema", FRACTION), ("train.optimizer.floor train.optimizer.warmup_start", SHARE),
-    ("train.optimizer.warmup_steps train.evaluate_every train.checkpoint_every", whole(0)), ("train.mesh.* mesh.*", whole(1, also=-1)),
-    ("train.frozen", Rule(str, several=True, pattern=True)), ("train.optimizer.name train.optimizer.schedule train.wandb", TEXT),
-    ("policy:train.steps", whole(0)),  # 0: nothing is trained, the policy to start from is scored
-    ("train.batch_size train.steps train.accumulate train.log_every train.keep_checkpoints", whole(1)),
-    ("*objectives.*.weight objectives.*.beta", number(0)), ("objectives.contrastive.temperature", POSITIVE), ("objectives.contrastive.gate", FRACTION),
-    ("evaluation.*", whole(1)), ("*seed", whole(0, LARGEST_SEED)),
-    # Models.
-    ("model.idm.components", whole(0)), ("model.idm.components_of", choice("features", "flow")), ("model.idm.components_pool", whole(1)),
-    ("model.trunk.depth model.robots.*.state", whole(0)), ("language.width", whole(2)), ("model.*.levels", whole(2)),
-    ("model.*.width model.*.depth model.*.heads model.*.mlp model.*.queries model.*.dims model.*.codes model.*.chunk", whole(1)),
-    ("model.*.steps model.*.components model.language.tokens model.chunk model.history model.cameras model.pool", whole(1)),
-    ("model.robots.*.action language.tokens", whole(1)), ("model.*.epsilon model.*.alpha", POSITIVE),
-    ("model.*.cut", number(above=0, most=1)), ("model.*.clip model.*.action_weight model.*.temperature", number(0)),
-    ("model.mask_ratio model.language_dropout", FRACTION), ("model.*.hide_motion", SHARE),
-    ("model.gpt.gripper.*", Rule(int, least=0, several=True)),
-    # Policies, probes, labels, rollouts, serving.
-    ("policy.reduce", choice("mean", "first", "last")), ("policy.normalisation", choice("standard", "quantile")),
-    ("guidance policy.guidance", number(0)), ("step_seconds policy.step_seconds", number(0)), ("policy.cameras data.cameras source.cameras", TEXTS),
-    ("batch_size windows fit_windows pictures episodes steps sample_steps policy_steps labelled extract_batch policy_batch", whole(1)),
-    ("rollout:timeout", number(1)), ("timeout", POSITIVE), ("pairs_batch scene videos execute max_steps batch_per_device", whole(0)),
-    ("rollout:workers collect:workers", whole(1)), ("ensemble memory", number(0)), ("effort", number(-1, 1)), ("cameras", TEXTS),
-    ("rollout:tasks collect:tasks", TEXTS), ("quickstart:tasks compile:programs", Rule(str, several=True, filled=True)),
-    ("port", whole(0, 65_535)), ("batch_wait_ms", number(0, 10_000)), ("max_connections max_bad_messages", whole(1, 10_000)),
-    ("max_frame_bytes", whole(1024, 2**30)),
-    # Collecting.
-    ("collect.cameras", Rule(str, several=True, filled=True)), ("collect.scenes", Rule(int, least=0, several=True, filled=True)),
-    ("collect.motions collect.stride collect.attempts collect.max_steps video.gop", whole(1)), ("video.crf", whole(0, 51)),
-    ("collect.cameras_per_episode collect.repeated collect.tail", whole(0)), ("collect.noise", number(0)),
-    ("collect.correlation", FRACTION), ("collect.speed", number(above=0, several=True, count=2, filled=True)),
-    ("exam.image_size", whole(16, 8192)), ("exam.quality", Rule(int, least=0, most=51, several=True, count=2, filled=True)), ("exam.*_scenes", Rule(int, least=0, several=True, filled=True)),
-    ("exam.more_test_chains", whole(0)), ("exam.*chains exam.objects exam.palettes", whole(2)), ("exam.fit_views", whole(1)), ("control_steps", whole(1)),
-    ("exam.latents exam.set", PATH), ("exam.tier", choice("hand", "pushed")),
-    ("collect.wander", Rule(int, least=0, several=True, count=2, filled=True)),
+  # Paths.
+  (
+    (
+      "data.path data.cache data.labels source.path checkpoint encoder_weights init output "
+      "lerobot language.weights"
+    ),
+    PATH,
+  ),
+  (
+    (
+      "objectives.perceptual.weights_path quickstart:source quickstart:ingest quickstart:motion "
+      "quickstart:probe quickstart:exam quickstart:extract"
+    ),
+    PATH,
+  ),
+  ("quickstart:policy quickstart:rollout compile:of", PATH),
+  # Data.
+  ("motion:data.frames", whole(2)),
+  ("data.frames", whole(1)),
+  ("data.image_size rollout:image_size collect.image_size model.image_size", whole(8, 8192)),
+  ("shards.image_size", whole(0, 8192)),
+  ("*.resize", RESIZE),
+  ("data.offset_seconds offset_seconds", POSITIVE),
+  ("data.validation_fraction", FRACTION),
+  ("data.workers data.threads data.prefetch ingest:workers", whole(0, also=-1)),
+  ("data.augment.shift.fraction data.augment.flip.probability", SHARE),
+  ("data.augment.colour.[bcs]*", number(0)),
+  ("data.augment.crop.scale", number(above=0, most=1, several=True, count=2, filled=True)),
+  ("data.augment.crop.ratio", number(above=0, several=True, count=2, filled=True)),
+  ("shards.clip_frames shards.episodes_per_shard", whole(1)),
+  ("shards.quality", whole(0, 100)),
+  ("*source.depth_range", number(0, several=True, count=2)),
+  ("*source.timestamps", choice("table", "frame_index")),
+  ("*source.rate_conflict", choice("refuse", "table", "video")),
+  ("*source.invalid_rows", choice("skip_episode", "cut_episode")),
+  ("*source.hdr", choice("tonemap", "keep")),
+  ("*source.camera_keys", TEXTS),
+  ("data.measure shards.measure", choice("auto", "on", "off")),
+  ("*filters.drop_* *filters.crop_bars", Rule(bool)),
+  ("*filters.*", number(0)),
+  # Training.
+  (
+    (
+      "train.optimizer.learning_rate train.optimizer.weight_decay train.optimizer.clip_norm "
+      "train.optimizer.eps"
+    ),
+    number(0),
+  ),
+  ("train.optimizer.b1 train.optimizer.b2 train.ema", FRACTION),
+  ("train.optimizer.floor train.optimizer.warmup_start", SHARE),
+  ("train.optimizer.warmup_steps train.evaluate_every train.checkpoint_every", whole(0)),
+  ("train.mesh.* mesh.*", whole(1, also=-1)),
+  ("train.frozen", Rule(str, several=True, pattern=True)),
+  ("train.optimizer.name train.optimizer.schedule train.wandb", TEXT),
+  ("policy:train.steps", whole(0)),  # 0: nothing is trained, the policy to start from is scored
+  (
+    "train.batch_size train.steps train.accumulate train.log_every train.keep_checkpoints",
+    whole(1),
+  ),
+  ("*objectives.*.weight objectives.*.beta", number(0)),
+  ("objectives.contrastive.temperature", POSITIVE),
+  ("objectives.contrastive.gate", FRACTION),
+  ("evaluation.*", whole(1)),
+  ("*seed", whole(0, LARGEST_SEED)),
+  # Models.
+  ("model.idm.components", whole(0)),
+  ("model.idm.components_of", choice("features", "flow")),
+  ("model.idm.components_pool", whole(1)),
+  ("model.trunk.depth model.robots.*.state", whole(0)),
+  ("language.width", whole(2)),
+  ("model.*.levels", whole(2)),
+  (
+    (
+      "model.*.width model.*.depth model.*.heads model.*.mlp model.*.queries model.*.dims "
+      "model.*.codes model.*.chunk"
+    ),
+    whole(1),
+  ),
+  (
+    (
+      "model.*.steps model.*.components model.language.tokens model.chunk model.history "
+      "model.cameras model.pool"
+    ),
+    whole(1),
+  ),
+  ("model.robots.*.action language.tokens", whole(1)),
+  ("model.*.epsilon model.*.alpha", POSITIVE),
+  ("model.*.cut", number(above=0, most=1)),
+  ("model.*.clip model.*.action_weight model.*.temperature", number(0)),
+  ("model.mask_ratio model.language_dropout", FRACTION),
+  ("model.*.hide_motion", SHARE),
+  ("model.gpt.gripper.*", Rule(int, least=0, several=True)),
+  # Policies, probes, labels, rollouts, serving.
+  ("policy.reduce", choice("mean", "first", "last")),
+  ("policy.normalisation", choice("standard", "quantile")),
+  ("guidance policy.guidance", number(0)),
+  ("step_seconds policy.step_seconds", number(0)),
+  ("policy.cameras data.cameras source.cameras", TEXTS),
+  (
+    (
+      "batch_size windows fit_windows pictures episodes steps sample_steps policy_steps labelled "
+      "extract_batch policy_batch"
+    ),
+    whole(1),
+  ),
+  ("rollout:timeout", number(1)),
+  ("timeout", POSITIVE),
+  ("pairs_batch scene videos execute max_steps batch_per_device", whole(0)),
+  ("rollout:workers collect:workers", whole(1)),
+  ("ensemble memory", number(0)),
+  ("effort", number(-1, 1)),
+  ("cameras", TEXTS),
+  ("rollout:tasks collect:tasks", TEXTS),
+  ("quickstart:tasks compile:programs", Rule(str, several=True, filled=True)),
+  ("port", whole(0, 65_535)),
+  ("batch_wait_ms", number(0, 10_000)),
+  ("max_connections max_bad_messages", whole(1, 10_000)),
+  ("max_frame_bytes", whole(1024, 2**30)),
+  # Collecting.
+  ("collect.cameras", Rule(str, several=True, filled=True)),
+  ("collect.scenes", Rule(int, least=0, several=True, filled=True)),
+  ("collect.motions collect.stride collect.attempts collect.max_steps video.gop", whole(1)),
+  ("video.crf", whole(0, 51)),
+  ("collect.cameras_per_episode collect.repeated collect.tail", whole(0)),
+  ("collect.noise", number(0)),
+  ("collect.correlation", FRACTION),
+  ("collect.speed", number(above=0, several=True, count=2, filled=True)),
+  ("exam.image_size", whole(16, 8192)),
+  ("exam.quality", Rule(int, least=0, most=51, several=True, count=2, filled=True)),
+  ("exam.*_scenes", Rule(int, least=0, several=True, filled=True)),
+  ("exam.more_test_chains", whole(0)),
+  ("exam.*chains exam.objects exam.palettes", whole(2)),
+  ("exam.fit_views", whole(1)),
+  ("control_steps", whole(1)),
+  ("exam.latents exam.set", PATH),
+  ("exam.tier", choice("hand", "pushed")),
+  ("collect.wander", Rule(int, least=0, several=True, count=2, filled=True)),
 )
 # Sections that may get keys which the shipped config does not have: whoever reads them knows which.
-OPEN = ("model", "model.*", "objectives", "objectives.*", "policy.objectives", "policy.objectives.*", "build*", "collect.build*", "language")
+OPEN = (
+  "model",
+  "model.*",
+  "objectives",
+  "objectives.*",
+  "policy.objectives",
+  "policy.objectives.*",
+  "build*",
+  "collect.build*",
+  "language",
+)
 MIXTURE = "data.mixture"
 CAMERAS = ("data.cameras", "source.cameras", "policy.cameras")  # names of data sets' cameras
 
@@ -205,11 +333,13 @@ def leaves(section: Any, prefix: str = "") -> Iterator[tuple[Any, str, str]]:
 
 
 def check(config: Any, shipped: Any) -> None:
-  """Refuses a value that its key cannot hold, and brings the others into their usual form ('top' -> ('top',)).
+  """Refuses a value that its key cannot hold, and brings the others into their usual form ('top' ->
+  ('top',)).
 
   Args:
     config: a whole config (ConfigDict), as a task would be given it.
-    shipped: the config of the same task that ships with the program: its keys and kinds of values are those that are expected.
+    shipped: the config of the same task that ships with the program: its keys and kinds of values
+      are those that are expected.
 
   Raises:
     errors.UserError: naming the key, what it holds and what is expected.
@@ -252,7 +382,9 @@ def refusal(name: str, value: Any, expected: Rule) -> str:
 
 
 def _like(shipped: Any, key: str, value: Any) -> tuple[Any, type | None]:
-  """(what the shipped config has at a key, its kind where that is None); the value itself where it has none."""
+  """(what the shipped config has at a key, its kind where that is None); the value itself where it
+  has none.
+  """
   *parents, last = key.split(".")
   node = shipped
   for part in parents:
@@ -266,18 +398,27 @@ def _check_sections(config: Any, shipped: Any, prefix: str, *, task: str) -> Non
   """Every section is a section, with the keys of the shipped one; every value is none."""
   where = f"config.{prefix}".rstrip(".")
   if not hasattr(config, "keys"):
-    raise errors.UserError(f"{where}={config!r}, expected a section: {{'key': value}} with the keys " + ", ".join(shipped))
+    raise errors.UserError(
+      f"{where}={config!r}, expected a section: {{'key': value}} with the keys "
+      + ", ".join(shipped)
+    )
   opened = is_open(prefix.rstrip("."))
   for key in config:
     nested, like = hasattr(config[key], "keys"), shipped.get(key)
     if key not in shipped and not opened:
-      raise errors.UserError(f"config key {where}.{key} is unknown: {where} has no {key!r}: {errors.nearest(key, shipped)}")
+      raise errors.UserError(
+        f"config key {where}.{key} is unknown: {where} has no {key!r}: "
+        f"{errors.nearest(key, shipped)}"
+      )
     if hasattr(like, "keys"):
       _check_sections(config[key], like, f"{prefix}{key}.", task=task)
     elif nested and not (key in shipped or _rule(task, prefix + key)):
-      _check_sections(config[key], {}, f"{prefix}{key}.", task=task)  # of another model than the shipped one
+      # of another model than the shipped one
+      _check_sections(config[key], {}, f"{prefix}{key}.", task=task)
     elif nested:
-      raise errors.UserError(refusal(f"{where}.{key}", dict(config[key]), rule(task, prefix + key, like)))
+      raise errors.UserError(
+        refusal(f"{where}.{key}", dict(config[key]), rule(task, prefix + key, like))
+      )
   for key in shipped:
     if key not in config and not opened:
       raise errors.UserError(f"config key {where}.{key} is missing")
@@ -293,7 +434,9 @@ def _check_pattern(name: str, pattern: str) -> None:
 def _check_heads(section: Mapping[str, Any], where: str) -> None:
   """Attention splits the width of every transformer evenly over its heads."""
   if "width" in section and "heads" in section and section["width"] % section["heads"]:
-    raise errors.UserError(f"{where}.width={section['width']} is not a multiple of {where}.heads={section['heads']}")
+    raise errors.UserError(
+      f"{where}.width={section['width']} is not a multiple of {where}.heads={section['heads']}"
+    )
   for key, value in section.items():
     if hasattr(value, "keys"):
       _check_heads(value, f"{where}.{key}")

@@ -11,7 +11,8 @@ PREFIX = "config."
 
 
 def words(argv: Sequence[str], switches: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-  """(name without dashes, its text) of every flag: "--name=text", "--name text", or "--switch" alone (text None).
+  """(name without dashes, its text) of every flag: "--name=text", "--name text", or "--switch"
+  alone (text None).
 
   Args:
     argv: without the program's name.
@@ -24,7 +25,10 @@ def words(argv: Sequence[str], switches: Sequence[str]) -> Iterator[tuple[str, s
   while rest:
     word = rest.pop(0)
     if not re.match(r"--?[A-Za-z]", word):
-      raise errors.UserError(f"unexpected argument {word!r}: flags start with --, values of keys are given as --config.key=value")
+      raise errors.UserError(
+        f"unexpected argument {word!r}: flags start with --, values of keys are given as "
+        "--config.key=value"
+      )
     name, equals, text = word.lstrip("-").partition("=")
     if equals:
       yield name, text
@@ -35,7 +39,10 @@ def words(argv: Sequence[str], switches: Sequence[str]) -> Iterator[tuple[str, s
 
 
 def apply(config: Any, name: str, text: str | None, *, task: str) -> None:
-  """Changes one key. Text that is no value of the key's kind is refused here; what the value may be is for `limits.check`.
+  """Changes one key.
+
+  Text that is no value of the key's kind is refused here; what the value may be is for
+  `limits.check`.
 
   Args:
     config: an unlocked ConfigDict.
@@ -50,7 +57,10 @@ def apply(config: Any, name: str, text: str | None, *, task: str) -> None:
   here = node[key]
   dotted = re.sub(r"\[\d+\]", "", name.removeprefix(PREFIX))
   if dotted == "task":
-    raise errors.UserError(f"--{name}={text}: a config's task cannot be changed, choose another config file: --config=configs/{text or task}.py")
+    raise errors.UserError(
+      f"--{name}={text}: a config's task cannot be changed, choose another config file: "
+      f"--config=configs/{text or task}.py"
+    )
   if text is None and not isinstance(here, bool):
     raise errors.UserError(f"--{name} has no value: write --{name}=VALUE")
   text = "true" if text is None else text
@@ -73,7 +83,8 @@ def apply(config: Any, name: str, text: str | None, *, task: str) -> None:
 
 
 def merge(node: Any, key: str, given: dict[str, Any], name: str) -> None:
-  """Puts what is given into a section, which keeps its other keys; another `kind` is another section and replaces it whole.
+  """Puts what is given into a section, which keeps its other keys; another `kind` is another
+  section and replaces it whole.
 
   Raises:
     errors.UserError: a key that the section does not have, if it takes no others.
@@ -105,7 +116,9 @@ def _find(config: Any, name: str) -> tuple[Any, Any]:
     for index in map(int, re.findall(r"\[(\d+)\]", part)):
       if not isinstance(node, (tuple, list)) or index >= len(node):
         count = len(node) if isinstance(node, (tuple, list)) else "no"
-        raise errors.UserError(f"config key --{name}: {walked} has {count} entries, index {index} is too large")
+        raise errors.UserError(
+          f"config key --{name}: {walked} has {count} entries, index {index} is too large"
+        )
       steps.append((node, index))
       node = node[index]
   if isinstance(steps[-1][1], int):
@@ -118,8 +131,10 @@ def _dict(name: str, text: str, section: Any) -> dict[str, Any]:
     return values.read_dict(text)
   except values.Unreadable as error:
     keys = ", ".join(section) or "any"
-    raise errors.UserError(f"--{name}={text}, expected a key of it (--{name}.KEY=VALUE; keys: {keys}) or a dict, whose keys are changed and "
-                           "the others kept") from error
+    raise errors.UserError(
+      f"--{name}={text}, expected a key of it (--{name}.KEY=VALUE; keys: {keys}) or a dict, whose "
+      "keys are changed and the others kept"
+    ) from error
 
 
 def _guess(text: str) -> Any:

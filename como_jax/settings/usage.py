@@ -1,4 +1,6 @@
-"""The text of --help: all configs, or one config with its keys, their defaults and the comments beside them."""
+"""The text of --help: all configs, or one config with its keys, their defaults and the comments
+beside them.
+"""
 
 import ast
 import io
@@ -8,23 +10,36 @@ from typing import Any
 
 from como_jax.settings import limits
 
-COMMAND = "python -m como_jax --config=NAME[:VARIANT] [--config.key=value ...] [--workdir=DIR] [--resume | --overwrite]"
-FLAGS = (
-    ("--config=NAME[:VARIANT]", "a config below, or a file: --config=configs/motion.py:small"),
-    ("--config.KEY=VALUE", "another value of one key; a section takes a dict and keeps its other keys"),
-    ("--workdir=DIR", "folder of the run (default: runs/NAME-VARIANT)"),
-    ("--resume", "go on with the run in the workdir"),
-    ("--overwrite", "delete the run in the workdir and start anew"),
-    ("--distributed", "one of several processes of a TPU pod or Slurm job"),
-    ("--help", "this text; with --config its keys"),
+COMMAND = (
+  "python -m como_jax --config=NAME[:VARIANT] [--config.key=value ...] [--workdir=DIR] "
+  "[--resume | --overwrite]"
 )
-CODES = ("Exit codes: 0 done, 2 bad input (one line, nothing written), 130 Ctrl-C before there was something to save, 143 stopped by SIGTERM or "
-         "Ctrl-C after saving, 75 other processes did not come or were lost, 1 anything else.")
+FLAGS = (
+  ("--config=NAME[:VARIANT]", "a config below, or a file: --config=configs/motion.py:small"),
+  (
+    "--config.KEY=VALUE",
+    "another value of one key; a section takes a dict and keeps its other keys",
+  ),
+  ("--workdir=DIR", "folder of the run (default: runs/NAME-VARIANT)"),
+  ("--resume", "go on with the run in the workdir"),
+  ("--overwrite", "delete the run in the workdir and start anew"),
+  ("--distributed", "one of several processes of a TPU pod or Slurm job"),
+  ("--help", "this text; with --config its keys"),
+)
+CODES = (
+  "Exit codes: 0 done, 2 bad input (one line, nothing written), 130 Ctrl-C before there was "
+  "something to save, 143 stopped by SIGTERM or Ctrl-C after saving, 75 other processes did not "
+  "come or were lost, 1 anything else."
+)
 
 
 def overview(folder: pathlib.Path) -> str:
   """All configs of a folder, each with the first line of its docstring."""
-  lines = [COMMAND, ""] + [f"  {flag:<26}{words}" for flag, words in FLAGS] + ["", "Configs (--config=NAME --help shows variants and keys):"]
+  lines = (
+    [COMMAND, ""]
+    + [f"  {flag:<26}{words}" for flag, words in FLAGS]
+    + ["", "Configs (--config=NAME --help shows variants and keys):"]
+  )
   for path in sorted(folder.glob("*.py")):
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     lines.append(f"  {path.stem:<12}{text.partition(chr(10))[0]}")
@@ -37,29 +52,41 @@ def of_config(path: pathlib.Path, config: Any, shared: pathlib.Path) -> str:
   Args:
     path: of the file.
     config: resolved, of the variant that was asked for.
-    shared: the source of the sections that several configs share (functions named like the section), for their comments.
+    shared: the source of the sections that several configs share (functions named like the
+      section), for their comments.
   """
   source = path.read_text(encoding="utf-8")
   tree = ast.parse(source)
   lines = [COMMAND, "", ast.get_docstring(tree) or "", ""]
-  variants = [ast.get_docstring(node) for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "get_config"]
+  variants = [
+    ast.get_docstring(node)
+    for node in tree.body
+    if isinstance(node, ast.FunctionDef) and node.name == "get_config"
+  ]
   lines += [variants[0] or "", ""] if variants else []
   notes = {**_shared(shared), **comments(source)}
-  rows = [(f"--config.{key}={_shown(section[name])}", notes.get(key, "")) for section, name, key in limits.leaves(config)]
+  rows = [
+    (f"--config.{key}={_shown(section[name])}", notes.get(key, ""))
+    for section, name, key in limits.leaves(config)
+  ]
   width = min(56, max(len(first) for first, _ in rows))
   lines += [f"{first:<{width}}  # {note}" if note else first for first, note in rows]
   return "\n".join(lines)
 
 
 def comments(source: str, function: str = "") -> dict[str, str]:
-  """Dotted key -> the comment at the end of its line, for the keyword arguments and nested ConfigDict(dict(...)) of a Python file.
+  """Dotted key -> the comment at the end of its line, for the keyword arguments and nested
+  ConfigDict(dict(...)) of a Python file.
 
   Args:
     source: of the file.
     function: only inside this function; "" = everywhere.
   """
-  at_line = {token.start[0]: token.string.lstrip("# ") for token in tokenize.generate_tokens(io.StringIO(source).readline)
-             if token.type == tokenize.COMMENT}
+  at_line = {
+    token.start[0]: token.string.lstrip("# ")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline)
+    if token.type == tokenize.COMMENT
+  }
   found: dict[str, str] = {}
 
   def walk(node: ast.AST, prefix: str) -> None:
@@ -73,8 +100,13 @@ def comments(source: str, function: str = "") -> dict[str, str]:
         walk(child.value, key + ".")
       else:
         walk(child, prefix)
+
   tree = ast.parse(source)
-  roots = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function] if function else [tree]
+  roots = (
+    [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
+    if function
+    else [tree]
+  )
   for root in roots:
     walk(root, "")
   return found
@@ -82,7 +114,11 @@ def comments(source: str, function: str = "") -> dict[str, str]:
 
 def _shared(path: pathlib.Path) -> dict[str, str]:
   source = path.read_text(encoding="utf-8")
-  return {f"{name}.{key}": text for name in ("data", "train") for key, text in comments(source, name).items()}
+  return {
+    f"{name}.{key}": text
+    for name in ("data", "train")
+    for key, text in comments(source, name).items()
+  }
 
 
 def _shown(value: Any) -> str:

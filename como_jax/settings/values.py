@@ -16,7 +16,8 @@ def read(text: str, kind: type) -> Any:
   """The value of one bool, int, float or str.
 
   Raises:
-    Unreadable: it is none. Texts that look like a tuple, list or dict are none either: that is a slip of the keyboard.
+    Unreadable: it is none. Texts that look like a tuple, list or dict are none either: that is a
+      slip of the keyboard.
   """
   try:
     if kind is bool:
@@ -57,16 +58,24 @@ def read_dict(text: str) -> dict:
 
 
 def coerced(value: Any, kind: type, *, several: bool) -> Any:
-  """The value in its usual form, where it plainly means it: one element is a tuple of it, a list is a tuple, 1 is 1.0."""
+  """The value in its usual form, where it plainly means it: one element is a tuple of it, a list is
+  a tuple, 1 is 1.0.
+  """
   if several:
     if isinstance(value, (str, bool, int, float)):
       value = (value,)
-    return tuple(coerced(one, kind, several=False) for one in value) if isinstance(value, (tuple, list)) else value
+    return (
+      tuple(coerced(one, kind, several=False) for one in value)
+      if isinstance(value, (tuple, list))
+      else value
+    )
   return float(value) if kind is float and type(value) is int else value
 
 
 def camera(name: Any) -> Any:
-  """A camera's name from its LeRobot feature, as the reader of LeRobot names it: "observation.images.top" -> "top"."""
+  """A camera's name from its LeRobot feature, as the reader of LeRobot names it:
+  "observation.images.top" -> "top".
+  """
   return re.sub(r"^observation\.(images\.)?", "", name) if isinstance(name, str) else name
 
 

@@ -5,25 +5,25 @@ from como_jax.sim import base
 
 
 def _metaworld():
-  from como_jax.sim import metaworld  # noqa: PLC0415  imports mujoco
+  from como_jax.sim import metaworld
 
   return metaworld
 
 
 def _libero():
-  from como_jax.sim import libero  # noqa: PLC0415
+  from como_jax.sim import libero
 
   return libero
 
 
 def _fetch():
-  from como_jax.sim import fetch  # noqa: PLC0415
+  from como_jax.sim import fetch
 
   return fetch
 
 
 def _pusht():
-  from como_jax.sim import pusht  # noqa: PLC0415
+  from como_jax.sim import pusht
 
   return pusht
 
@@ -57,5 +57,7 @@ def load(name: str):
 
 
 def build(name: str, task: str, **settings) -> base.Simulator:
-  """One task of one simulator, for example `build("metaworld", "reach", cameras=("corner",), image_size=128)`."""
+  """One task of one simulator, for example `build("metaworld", "reach", cameras=("corner",),
+  image_size=128)`.
+  """
   return load(name).build(task, **settings)

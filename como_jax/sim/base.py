@@ -1,12 +1,12 @@
 """What a simulator must offer, so that collection, evaluation and serving never name one.
 
-Observations use the names of the stored episodes, so a policy cannot tell a simulator from a data set:
-  "observation.state"           float32 [S]        proprioception before the next action
-  "observation.images.<camera>" uint8   [H, W, 3]  RGB, the way up that published data sets of the simulator have it
-  "task"                        str                language instruction
+Observations use the names of the stored episodes, so a policy cannot tell a simulator from a data
+  set: "observation.state" float32 [S] proprioception before the next action
+  "observation.images.<camera>" uint8 [H, W, 3] RGB, the way up that published data sets of the
+  simulator have it "task" str language instruction
 
-A simulator's module has TASKS (task -> instruction), CAMERAS (names), VERSION (packages and their versions), EXPERT
-(whose actions `expert` gives, for the card of a data set) and build(task, ...).
+A simulator's module has TASKS (task -> instruction), CAMERAS (names), VERSION (packages and their
+versions), EXPERT (whose actions `expert` gives, for the card of a data set) and build(task, ...).
 """
 
 import dataclasses
@@ -38,13 +38,16 @@ class Spec:
     action_low: float32 [A], lower bounds; actions are clipped.
     action_high: float32 [A], upper bounds.
     fps: control steps a second.
-    stride: control steps that one `step` holds its action for; observations arrive at `fps / stride`.
+    stride: control steps that one `step` holds its action for; observations arrive at `fps /
+      stride`.
     max_steps: control steps after which an episode ends without success.
     move: action dimensions that move the hand and may be disturbed: x, y, z or x, y.
-    absolute: `move` are positions in the units of the first dimensions of the state, not increments.
+    absolute: `move` are positions in the units of the first dimensions of the state, not
+      increments.
     gripper: action dimensions of the gripper.
     gripper_open: value of those that opens it.
-    initial_states: number of fixed initial states that a seed chooses from; 0 = the seed samples one.
+    initial_states: number of fixed initial states that a seed chooses from; 0 = the seed samples
+      one.
   """
 
   name: str
@@ -71,14 +74,19 @@ class Simulator(Protocol):
   spec: Spec
 
   def reset(self, seed: int, *, scene: int | None = None) -> Observation:
-    """Starts an episode. The same seed gives the same initial state and goal; scene changes appearance only (None: as
-    given to `build`)."""
+    """Starts an episode.
+
+    The same seed gives the same initial state and goal; scene changes appearance only (None: as
+    given to `build`).
+    """
 
   def restart(self, seed: int, *, scene: int | None = None) -> None:
     """`reset` without looking: nothing is rendered."""
 
   def step(self, action: np.ndarray) -> Observation:
-    """Holds action float32 [A] (clipped to the bounds) for `spec.stride` control steps, then observes."""
+    """Holds action float32 [A] (clipped to the bounds) for `spec.stride` control steps, then
+    observes.
+    """
 
   def advance(self, action: np.ndarray) -> None:
     """One control step of physics, nothing rendered."""
@@ -87,7 +95,10 @@ class Simulator(Protocol):
     """Reads the present state and renders `cameras` (all of the spec's when None)."""
 
   def expert(self) -> np.ndarray:
-    """The scripted expert's action float32 [A] for the present state. Raises UserError where there is no expert."""
+    """The scripted expert's action float32 [A] for the present state.
+
+    Raises UserError where there is no expert.
+    """
 
   def initial_state(self, seed: int) -> int:
     """Which fixed initial state `reset(seed)` starts from; -1 when the seed samples one."""
@@ -98,31 +109,42 @@ class Simulator(Protocol):
 
   @property
   def done(self) -> bool:
-    """Whether `spec.max_steps` control steps have been spent; `advance` then needs a `reset` first."""
+    """Whether `spec.max_steps` control steps have been spent; `advance` then needs a `reset`
+    first.
+    """
 
   def close(self) -> None:
     """Frees the rendering context."""
 
 
 def check(
-  kind: str, task: str, tasks: Iterable[str], cameras: tuple[str, ...], known: Iterable[str], stride: int
+  kind: str,
+  task: str,
+  tasks: Iterable[str],
+  cameras: tuple[str, ...],
+  known: Iterable[str],
+  stride: int,
 ) -> None:
   """Raises UserError for an unknown task or camera, or a stride below 1."""
   if task not in tasks:
     raise errors.UserError(f"{kind} task {task!r} is unknown: {errors.nearest(task, tasks)}")
   for camera in cameras:
     if camera not in known:
-      raise errors.UserError(f"{kind} camera {camera!r} is unknown: {errors.nearest(camera, known)}")
+      raise errors.UserError(
+        f"{kind} camera {camera!r} is unknown: {errors.nearest(camera, known)}"
+      )
   if stride < 1:
     raise errors.UserError(f"stride = {stride}: expected a number of control steps >= 1")
 
 
 class Stepper:
-  """The part of `Simulator` that all share: clipping, held actions, the step limit, success that lasts.
+  """The part of `Simulator` that all share: clipping, held actions, the step limit, success that
+  lasts.
 
   A simulator adds `expert`, `close` and:
     _restart(seed, scene)   start an episode
-    _advance(action)        one control step of a clipped float32 [A]; returns whether the goal is reached now
+    _advance(action) one control step of a clipped float32 [A]; returns whether the goal is reached
+    now
     _state()                float32 [S]
     _frame(camera)          uint8 [H, W, 3]
   """
@@ -151,7 +173,9 @@ class Stepper:
   def advance(self, action: np.ndarray) -> None:
     """See `Simulator.advance`."""
     if not self._started or self.done:
-      raise RuntimeError(f"{self.spec.name}: call reset before stepping (after {self._steps} control steps)")
+      raise RuntimeError(
+        f"{self.spec.name}: call reset before stepping (after {self._steps} control steps)"
+      )
     action = np.clip(np.asarray(action, np.float32), self.spec.action_low, self.spec.action_high)
     reached = self._advance(action)
     self._steps += 1

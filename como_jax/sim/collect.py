@@ -1,12 +1,14 @@
-"""Demonstrations by scripted experts: what one episode is, which seed it has, which attempts are kept.
+"""Demonstrations by scripted experts: what one episode is, which seed it has, which attempts are
+kept.
 
-An attempt is a pure function of (seed, task number, attempt number): the same settings give the same motions,
-whatever the number of processes. Motions are made diverse on purpose, because experts alone always go straight to
-their goal:
+An attempt is a pure function of (seed, task number, attempt number): the same settings give the
+same motions, whatever the number of processes. Motions are made diverse on purpose, because experts
+alone always go straight to their goal:
   - wander: first the hand moves for a while in a random direction, with an open gripper;
   - speed: the expert's moves are scaled by a factor drawn once an episode;
   - noise: Ornstein-Uhlenbeck noise (correlated in time, so that it survives averaging).
-They touch the dimensions that move the hand (`Spec.move`), never the gripper or the hand's rotation.
+They touch the dimensions that move the hand (`Spec.move`), never the gripper or the hand's
+rotation.
 """
 
 import dataclasses
@@ -19,7 +21,8 @@ import numpy as np
 from como_jax import errors, sim
 from como_jax.sim import base, rendering
 
-_REACH = 0.08  # how far ahead a wandering hand is sent where actions are positions, as a part of their range
+# how far ahead a wandering hand is sent where actions are positions, as a part of their range
+_REACH = 0.08
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +32,15 @@ class Settings:
   Attributes:
     simulator: a name in `sim.SIMULATORS`.
     cameras: camera names to choose from.
-    cameras_per_episode: 0 = every camera in every episode, under its own name. Otherwise that many, drawn for each
-      motion and stored as view0, view1, ...; the episodes table says which camera each view is.
+    cameras_per_episode: 0 = every camera in every episode, under its own name. Otherwise that many,
+      drawn for each motion and stored as view0, view1, ...; the episodes table says which camera
+      each view is.
     image_size: height and width, pixels.
     scenes: appearances, taken in turn.
     repeated: the first so many motions of a task are stored in every scene, the others in one.
     motions: successful motions wanted for each task.
-    stride: control steps a stored frame; the stored action is the mean of the actions of those steps.
+    stride: control steps a stored frame; the stored action is the mean of the actions of those
+      steps.
     tail: control steps stored after success.
     noise: standard deviation of the noise, in units of the action.
     correlation: of the noise from control step to control step, 0..1.
@@ -72,7 +77,8 @@ class Settings:
       raise errors.UserError("collect: at least one camera and one scene are needed")
     if not 0 <= self.cameras_per_episode <= len(self.cameras):
       raise errors.UserError(
-        f"cameras_per_episode = {self.cameras_per_episode}: expected 0 (all) to {len(self.cameras)}, the cameras listed"
+        f"cameras_per_episode = {self.cameras_per_episode}: expected 0 (all) to "
+        f"{len(self.cameras)}, the cameras listed"
       )
     for name, least in {"motions": 1, "stride": 1, "max_steps": self.stride, "attempts": 1}.items():
       if getattr(self, name) < least:
@@ -126,9 +132,12 @@ def build(settings: Settings, task: str) -> base.Simulator:
   for name in settings.build:
     if name not in known or name in ("task", "cameras", "image_size"):
       raise errors.UserError(
-        f"collect.build: {settings.simulator} has no {name!r}: {errors.nearest(name, set(known) - {'task'})}"
+        f"collect.build: {settings.simulator} has no {name!r}: "
+        f"{errors.nearest(name, set(known) - {'task'})}"
       )
-  return module.build(task, cameras=tuple(settings.cameras), image_size=settings.image_size, **settings.build)
+  return module.build(
+    task, cameras=tuple(settings.cameras), image_size=settings.image_size, **settings.build
+  )
 
 
 def collect_task(settings: Settings, task: str) -> Iterator[Episode | Tally]:
@@ -169,9 +178,12 @@ def _attempt(
   seed = int(rng.integers(2**31))
   views = settings.views
   chosen = [settings.cameras[i] for i in rng.permutation(len(settings.cameras))[: len(views)]]
-  cameras = dict(zip(views, chosen if settings.cameras_per_episode else settings.cameras, strict=True))
+  cameras = dict(
+    zip(views, chosen if settings.cameras_per_episode else settings.cameras, strict=True)
+  )
   actor_seed = int(rng.integers(2**31))
-  # Rendering takes most of the time, so a blind rehearsal finds out first whether the attempt is worth it.
+  # Rendering takes most of the time, so a blind rehearsal finds out first whether the attempt is
+  # worth it.
   act = _Actor(settings, simulator, actor_seed)
   simulator.restart(seed, scene=scene)
   if not _play(settings, simulator, act, ())[-1].success:
@@ -180,11 +192,15 @@ def _attempt(
   simulator.restart(seed, scene=scene)
   try:
     rows = _play(settings, simulator, lambda: next(taken), tuple(cameras.values()))
-  except StopIteration:  # the rehearsal's actions are not enough: the simulator does not repeat itself exactly
+  except StopIteration:
+    # the rehearsal's actions are not enough: the simulator does not repeat itself exactly
     return None
   if not rows[-1].success:
     return None
-  frames = {view: np.stack([row.observation[base.IMAGE + camera] for row in rows]) for view, camera in cameras.items()}
+  frames = {
+    view: np.stack([row.observation[base.IMAGE + camera] for row in rows])
+    for view, camera in cameras.items()
+  }
   for view, pictures in frames.items():
     rendering.check_frames(pictures, f"{simulator.spec.name} seed {seed} camera {cameras[view]}")
   metadata = {
@@ -209,7 +225,9 @@ def _attempt(
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-  """One stored frame: what was seen, the mean action until the next frame, whether the goal is reached by then."""
+  """One stored frame: what was seen, the mean action until the next frame, whether the goal is
+  reached by then.
+  """
 
   observation: base.Observation
   action: np.ndarray
@@ -217,7 +235,10 @@ class _Row:
 
 
 def _play(
-  settings: Settings, simulator: base.Simulator, act: Callable[[], np.ndarray], cameras: tuple[str, ...]
+  settings: Settings,
+  simulator: base.Simulator,
+  act: Callable[[], np.ndarray],
+  cameras: tuple[str, ...],
 ) -> list[_Row]:
   """Acts until `tail` control steps after success, or until time is up."""
   rows, after, steps = [], 0, 0
@@ -230,7 +251,11 @@ def _play(
       simulator.advance(taken[-1])
     steps += settings.stride
     after += settings.stride * simulator.success
-    rows.append(_Row(observation, np.mean(taken, axis=0, dtype=np.float64).astype(np.float32), simulator.success))
+    rows.append(
+      _Row(
+        observation, np.mean(taken, axis=0, dtype=np.float64).astype(np.float32), simulator.success
+      )
+    )
   return rows
 
 

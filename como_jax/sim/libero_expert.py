@@ -1,7 +1,8 @@
 """Scripted pick-and-place for LIBERO goals "on" and "in": proportional control to waypoints.
 
-Ours, not LIBERO's: the package ships no expert, and its published demonstrations were given by people. The expert knows
-where the objects are, which a policy does not. Goals about drawers, doors and knobs are not covered.
+Ours, not LIBERO's: the package ships no expert, and its published demonstrations were given by
+people. The expert knows where the objects are, which a policy does not. Goals about drawers, doors
+and knobs are not covered.
 """
 
 import numpy as np
@@ -46,13 +47,16 @@ class PickAndPlace:
     for goal in self._goals:
       if len(goal) != 3 or goal[0].lower() not in ("on", "in"):
         raise errors.UserError(
-          f"{self._name}: no scripted expert for the goal {' '.join(goal)!r}: only objects on and in others are covered"
+          f"{self._name}: no scripted expert for the goal {' '.join(goal)!r}: only objects on "
+          "and in others are covered"
         )
     if self._phase == "above":  # pick what is still to be done
       waiting = [i for i, goal in enumerate(self._goals) if not satisfied(goal)]
       self._number = waiting[0] if waiting else self._number
     _, thing, target = self._goals[self._number]
-    return self._act(np.asarray(hand), np.asarray(place(thing)), np.asarray(place(target)), _grasp(thing))
+    return self._act(
+      np.asarray(hand), np.asarray(place(thing)), np.asarray(place(target)), _grasp(thing)
+    )
 
   def _act(self, hand, thing, target, grasp) -> np.ndarray:
     point = thing + grasp
@@ -88,7 +92,9 @@ class PickAndPlace:
     if self._phase == "lower":
       if thing[2] - target[2] < 0.035 or self._count > 45:
         self._enter("open")
-      return self._counted(_towards(hand, above + [0, 0, min(target[2] + 0.02 - thing[2], -0.02)], CLOSED))
+      return self._counted(
+        _towards(hand, above + [0, 0, min(target[2] + 0.02 - thing[2], -0.02)], CLOSED)
+      )
     if self._count >= _OPENING_STEPS + 25:  # released and risen, yet not there: try again
       self._enter("above")
     rise = [0, 0, 0.06 if self._count > _OPENING_STEPS else 0.0]
@@ -103,7 +109,9 @@ class PickAndPlace:
 
 
 def _grasp(thing: str) -> np.ndarray:
-  return np.array(next((offset for word, offset in _GRASPS.items() if word in thing), (0.0, 0.0, 0.0)))
+  return np.array(
+    next((offset for word, offset in _GRASPS.items() if word in thing), (0.0, 0.0, 0.0))
+  )
 
 
 def _towards(hand, target, gripper: float) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Meta-World 3 (MIT licence): 50 table-top tasks of a Sawyer arm with scripted experts.
 
-Frames are drawn by our own renderer, because gymnasium's `render()` silently returns black frames after another
-environment of the process was closed. The control rate is 80 steps a second (5 physics steps of 2.5 ms).
+Frames are drawn by our own renderer, because gymnasium's `render()` silently returns black frames
+after another environment of the process was closed. The control rate is 80 steps a second (5
+physics steps of 2.5 ms).
 
-Action [4]: x, y, z move of the hand's target (1.0 = 1 cm a control step), gripper effort (1 closes, -1 opens).
+Action [4]: x, y, z move of the hand's target (1.0 = 1 cm a control step), gripper effort (1 closes,
+-1 opens).
 State [4]: x, y, z of the hand in metres, gripper opening (0 closed .. 1 open).
 The goal marker of a task is part of the picture.
 """
@@ -17,15 +19,16 @@ from como_jax.sim import base, rendering, scenes
 
 rendering.choose_backend()
 
-import metaworld  # noqa: E402  MuJoCo reads MUJOCO_GL while it is imported
-import mujoco  # noqa: E402
-from metaworld import policies  # noqa: E402
+import metaworld
+import mujoco
+from metaworld import policies
 
 VERSION = f"metaworld 3.1.1 (mujoco {mujoco.__version__})"
 EXPERT = "scripted expert (Meta-World's own policies)"
 ROBOT = "sawyer"
 CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
-_UPSIDE_DOWN = ("corner", "corner2", "corner3", "corner4")  # their up axes point down: turned by 180 degrees
+# their up axes point down: turned by 180 degrees
+_UPSIDE_DOWN = ("corner", "corner2", "corner3", "corner4")
 STATE_NAMES = ("hand_x", "hand_y", "hand_z", "gripper_opening")
 ACTION_NAMES = ("delta_x", "delta_y", "delta_z", "gripper")
 
@@ -84,7 +87,12 @@ TASKS = {
 
 
 def build(
-  task: str, *, cameras: tuple[str, ...] = ("corner2", "corner"), image_size: int = 128, stride: int = 1, scene: int = 0
+  task: str,
+  *,
+  cameras: tuple[str, ...] = ("corner2", "corner"),
+  image_size: int = 128,
+  stride: int = 1,
+  scene: int = 0,
 ) -> "MetaWorld":
   """One task.
 
@@ -101,12 +109,15 @@ def build(
 class MetaWorld(base.Stepper):
   """`base.Simulator` over one Meta-World environment."""
 
-  def __init__(self, task: str, *, cameras: tuple[str, ...], image_size: int, stride: int, scene: int):
+  def __init__(
+    self, task: str, *, cameras: tuple[str, ...], image_size: int, stride: int, scene: int
+  ):
     base.check("Meta-World", task, TASKS, cameras, CAMERAS, stride)
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
       self._env = _classes()[task](seed=0)
-    self._env.seeded_rand_vec = True  # goals and objects come from the seed of `reset`, not from a fixed vector
+    # goals and objects come from the seed of `reset`, not from a fixed vector
+    self._env.seeded_rand_vec = True
     self._env._freeze_rand_vec = False
     self._env.touching_object = functools.partial(_touching_object, self._env)
     self._policy = policies.ENV_POLICY_MAP[f"{task}-v3"]()
@@ -119,7 +130,7 @@ class MetaWorld(base.Stepper):
       name=f"metaworld/{task}",
       robot=ROBOT,
       instruction=TASKS[task],
-      cameras={camera: (image_size, image_size) for camera in cameras},
+      cameras=dict.fromkeys(cameras, (image_size, image_size)),
       state_names=STATE_NAMES,
       action_names=ACTION_NAMES,
       action_low=np.full(4, -1, np.float32),
@@ -133,7 +144,8 @@ class MetaWorld(base.Stepper):
   def expert(self) -> np.ndarray:
     """See `base.Simulator.expert`."""
     with warnings.catch_warnings():
-      warnings.simplefilter("ignore")  # the experts ask for more than 1 on purpose and warn about it
+      # the experts ask for more than 1 on purpose and warn about it
+      warnings.simplefilter("ignore")
       action = np.asarray(self._policy.get_action(self._observed), np.float32)
     return np.clip(action, self.spec.action_low, self.spec.action_high)
 
@@ -161,13 +173,16 @@ class MetaWorld(base.Stepper):
 
 
 def _touching_object(env, geom: int) -> bool:
-  """What Meta-World's method of that name says (both pads press on the object), without a Python loop over contacts,
-  which takes up to half the time of a control step."""
+  """What Meta-World's method of that name says (both pads press on the object), without a Python
+  loop over contacts, which takes up to half the time of a control step.
+  """
   data = env.data
   pairs = np.asarray(data.contact.geom).reshape(-1, 2)
   address, on_object = np.asarray(data.contact.efc_address), (pairs == geom).any(axis=1)
   pads = (env.model.geom(name).id for name in ("leftpad_geom", "rightpad_geom"))
-  return all(data.efc_force[address[on_object & (pairs == pad).any(axis=1)]].sum() > 0 for pad in pads)
+  return all(
+    data.efc_force[address[on_object & (pairs == pad).any(axis=1)]].sum() > 0 for pad in pads
+  )
 
 
 @functools.cache

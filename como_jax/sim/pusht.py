@@ -1,10 +1,13 @@
-"""Push-T through gym-pusht 0.1.8 (Apache-2.0): a disc pushes a T-shaped block onto a drawn goal, seen from above.
+"""Push-T through gym-pusht 0.1.8 (Apache-2.0): a disc pushes a T-shaped block onto a drawn goal,
+seen from above.
 
-The goal lies always at the same place; disc and block start at a place drawn from the seed. Success is a coverage of the
-goal above 95 %. 10 control steps a second, at most 300 of them. Needs no OpenGL.
+The goal lies always at the same place; disc and block start at a place drawn from the seed. Success
+is a coverage of the goal above 95 %. 10 control steps a second, at most 300 of them. Needs no
+OpenGL.
 
-Action [2]: x, y that the disc is pulled to, pixels of a 512 x 512 board. State [2]: x, y of the disc, same pixels.
-Frames are those of the `pixels` observation (no cross where the action points), so small sizes are possible as well.
+Action [2]: x, y that the disc is pulled to, pixels of a 512 x 512 board. State [2]: x, y of the
+disc, same pixels. Frames are those of the `pixels` observation (no cross where the action points),
+so small sizes are possible as well.
 """
 
 import os
@@ -16,12 +19,15 @@ from como_jax.sim import base, pusht_expert
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
-import pygame  # noqa: E402  reads both variables while it is imported
-import pymunk  # noqa: E402
-from gym_pusht.envs import pusht  # noqa: E402
+import pygame
+import pymunk
+from gym_pusht.envs import pusht
 
 VERSION = f"gym-pusht 0.1.8 (pymunk {pymunk.version})"
-EXPERT = "scripted expert (search over pushes in a copy of the simulator; not the human demonstrations of Push-T)"
+EXPERT = (
+  "scripted expert (search over pushes in a copy of the simulator; not the human demonstrations "
+  "of Push-T)"
+)
 ROBOT = "pusht"
 TASKS = {"pusht": "push the T-shaped block onto the T-shaped goal"}
 CAMERAS = ("top",)
@@ -32,7 +38,12 @@ _SUBSTEPS = 10
 
 
 def build(
-  task: str = "pusht", *, cameras: tuple[str, ...] = CAMERAS, image_size: int = 96, stride: int = 1, scene: int = 0
+  task: str = "pusht",
+  *,
+  cameras: tuple[str, ...] = CAMERAS,
+  image_size: int = 96,
+  stride: int = 1,
+  scene: int = 0,
 ) -> "PushT":
   """The task.
 
@@ -49,14 +60,16 @@ def build(
 class PushT(base.Stepper):
   """`base.Simulator` over one Push-T environment."""
 
-  def __init__(self, task: str, *, cameras: tuple[str, ...], image_size: int, stride: int, scene: int):
+  def __init__(
+    self, task: str, *, cameras: tuple[str, ...], image_size: int, stride: int, scene: int
+  ):
     base.check("Push-T", task, TASKS, cameras, CAMERAS, stride)
     self._env, self._size, self._colours, self._expert = pusht.PushTEnv(), image_size, None, None
     spec = base.Spec(
       name=f"pusht/{task}",
       robot=ROBOT,
       instruction=TASKS[task],
-      cameras={camera: (image_size, image_size) for camera in cameras},
+      cameras=dict.fromkeys(cameras, (image_size, image_size)),
       state_names=("agent_x", "agent_y"),
       action_names=("target_x", "target_y"),
       action_low=np.zeros(2, np.float32),
@@ -113,7 +126,9 @@ def _colours(scene: int) -> dict[str, tuple[int, int, int]]:
     return {}
   rng = np.random.default_rng([7919, scene])
   ranges = {"background": (150, 250), "goal": (90, 240), "block": (20, 140), "agent": (20, 200)}
-  return {name: tuple(int(v) for v in rng.integers(*limits, size=3)) for name, limits in ranges.items()}
+  return {
+    name: tuple(int(v) for v in rng.integers(*limits, size=3)) for name, limits in ranges.items()
+  }
 
 
 class _Copy:
@@ -124,8 +139,9 @@ class _Copy:
     self._env.reset(seed=0)
 
   def push(self, agent: np.ndarray, pose: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Pose [3] (x, y, angle) of the block at `pose` after the disc, at rest at `agent` [2], was pulled to `targets`
-    [N, 2], one a control step."""
+    """Pose [3] (x, y, angle) of the block at `pose` after the disc, at rest at `agent` [2], was
+    pulled to `targets` [N, 2], one a control step.
+    """
     env = self._env
     disc, block = env.agent, env.block
     block.angle = float(pose[2])

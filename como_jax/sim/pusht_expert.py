@@ -1,8 +1,9 @@
-"""Scripted expert for Push-T: tries pushes in a copy of the simulator and carries out the best one, again and again.
+"""Scripted expert for Push-T: tries pushes in a copy of the simulator and carries out the best one,
+again and again.
 
-A push starts at rest beside the block and goes straight on for some distance. Which is best is decided by the mean
-distance of the block's corners to those of the goal. Between pushes the disc goes around the block. Positions and
-distances are pixels of the 512 x 512 board.
+A push starts at rest beside the block and goes straight on for some distance. Which is best is
+decided by the mean distance of the block's corners to those of the goal. Between pushes the disc
+goes around the block. Positions and distances are pixels of the 512 x 512 board.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,8 @@ _ADVANCE = 14.0  # of the target each control step while pushing
 _STRIDE = 36.0  # of the target each control step on the way
 _SETTLE = 5  # control steps at the end of a push
 _TRIED = 120  # pushes tried for each one carried out
-# The T in its own frame: two rectangles as (x low, x high, y low, y high) around the origin of the body.
+# The T in its own frame: two rectangles as (x low, x high, y low, y high) around the origin of the
+# body.
 _BARS = np.array([(-60.0, 60.0, 0.0, 30.0), (-15.0, 15.0, 30.0, 120.0)])
 # Sides that can be touched: start, end and outward normal.
 _SIDES = (
@@ -36,13 +38,22 @@ _CORNERS = np.array([side[0] for side in _SIDES], np.float64)
 class Pusher:
   """The expert of one episode. Its choices are a function of the seed and of what it is shown."""
 
-  def __init__(self, push: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray], goal: np.ndarray, seed: int):
+  def __init__(
+    self,
+    push: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    goal: np.ndarray,
+    seed: int,
+  ):
     """Args:
     push: (disc [2], block pose [3], targets [N, 2]) -> block pose [3] after them.
     goal: x, y, angle.
     seed: of the pushes that are tried.
     """
-    self._push, self._goal, self._rng = push, np.asarray(goal, np.float64), np.random.default_rng([104729, seed])
+    self._push, self._goal, self._rng = (
+      push,
+      np.asarray(goal, np.float64),
+      np.random.default_rng([104729, seed]),
+    )
     self._route: list[np.ndarray] = []
     self._targets: list[np.ndarray] = []
     self._waited = 0
@@ -75,20 +86,32 @@ class Pusher:
         self._route, self._targets, self._waited = route, list(targets), 0
         return
     centre = np.full(2, 256.0)
-    self._targets = [disc + (disc - pose[:2]) / max(np.linalg.norm(disc - pose[:2]), 1e-6) * 30, centre]
+    self._targets = [
+      disc + (disc - pose[:2]) / max(np.linalg.norm(disc - pose[:2]), 1e-6) * 30,
+      centre,
+    ]
 
   def _candidates(self, pose: np.ndarray, cost: float):
-    """Starts [2] and targets [N, 2] of random pushes; long ones only while the block is far from the goal."""
+    """Starts [2] and targets [N, 2] of random pushes; long ones only while the block is far from
+    the goal.
+    """
     lengths = np.array([np.hypot(*np.subtract(side[1], side[0])) for side in _SIDES])
     found = 0
     while found < _TRIED:
       side = self._rng.choice(len(_SIDES), p=lengths / lengths.sum())
       first, last, normal = (np.array(part, np.float64) for part in _SIDES[side])
       point = first + self._rng.uniform(0.05, 0.95) * (last - first)
-      tilt, depth = self._rng.uniform(-0.6, 0.6), np.exp(self._rng.uniform(0, np.log(max(8.0, 2.5 * cost))))
+      tilt, depth = (
+        self._rng.uniform(-0.6, 0.6),
+        np.exp(self._rng.uniform(0, np.log(max(8.0, 2.5 * cost)))),
+      )
       start = _to_board(point + normal * (RADIUS + _GAP), pose)
       found += 1
-      if (start < _LOW).any() or (start > _HIGH).any() or _clearance(start[None], pose)[0] < RADIUS + 1:
+      if (
+        (start < _LOW).any()
+        or (start > _HIGH).any()
+        or _clearance(start[None], pose)[0] < RADIUS + 1
+      ):
         continue
       direction = _turn(-normal, pose[2] + tilt)
       length = _GAP + depth
@@ -96,7 +119,9 @@ class Pusher:
       yield start, np.clip(start + steps[:, None] * direction, 5, 507)
 
   def _cost(self, pose: np.ndarray) -> float:
-    return float(np.linalg.norm(_to_board(_CORNERS, pose) - _to_board(_CORNERS, self._goal), axis=1).mean())
+    return float(
+      np.linalg.norm(_to_board(_CORNERS, pose) - _to_board(_CORNERS, self._goal), axis=1).mean()
+    )
 
 
 def _turn(points: np.ndarray, angle: float) -> np.ndarray:
@@ -126,11 +151,17 @@ def _free(start: np.ndarray, end: np.ndarray, pose: np.ndarray) -> bool:
 
 
 def _route(start: np.ndarray, end: np.ndarray, pose: np.ndarray) -> list[np.ndarray] | None:
-  """Points from start (left out) to end around the block, shortest way (Dijkstra); None when there is none."""
+  """Points from start (left out) to end around the block, shortest way (Dijkstra); None when there
+  is none.
+  """
   angles = np.arange(0, 2 * np.pi, np.pi / 10)
-  rings = [pose[:2] + r * np.stack([np.cos(angles), np.sin(angles)], -1) for r in (70.0, 110.0, 150.0)]
+  rings = [
+    pose[:2] + r * np.stack([np.cos(angles), np.sin(angles)], -1) for r in (70.0, 110.0, 150.0)
+  ]
   middle = _to_board(np.array([0.0, 40.0]), pose)
-  rings += [middle + r * np.stack([np.cos(angles), np.sin(angles)], -1) for r in (60.0, 100.0, 130.0)]
+  rings += [
+    middle + r * np.stack([np.cos(angles), np.sin(angles)], -1) for r in (60.0, 100.0, 130.0)
+  ]
   points = np.clip(np.concatenate(rings), _LOW, _HIGH)
   points = [start, end, *points[_clearance(points, pose) > _CLEAR + 1]]
   distance, before, todo = {0: 0.0}, {}, set(range(len(points)))

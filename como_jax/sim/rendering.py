@@ -1,6 +1,8 @@
-"""Headless MuJoCo rendering: which OpenGL backend works here, and checks that frames are really pictures.
+"""Headless MuJoCo rendering: which OpenGL backend works here, and checks that frames are really
+pictures.
 
-MuJoCo picks its backend from MUJOCO_GL while it is imported, so `choose_backend` must run before `import mujoco`.
+MuJoCo picks its backend from MUJOCO_GL while it is imported, so `choose_backend` must run before
+`import mujoco`.
 """
 
 import os
@@ -13,8 +15,9 @@ from como_jax import errors
 
 PACKAGES = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri", "osmesa": "libosmesa6"}
 
-# Some drivers import and make a context but draw nothing, so the probe has to look at pixels. Leaving by os._exit
-# avoids the harmless EGLError that PyOpenGL prints while the interpreter shuts down.
+# Some drivers import and make a context but draw nothing, so the probe has to look at pixels.
+# Leaving by os._exit avoids the harmless EGLError that PyOpenGL prints while the interpreter shuts
+# down.
 _PROBE = """
 import os, mujoco
 model = mujoco.MjModel.from_xml_string(
@@ -28,7 +31,8 @@ os._exit(0 if renderer.render().std() > 1 else 3)
 
 
 def choose_backend() -> str:
-  """Sets MUJOCO_GL to the first backend that draws a test picture (EGL, then OSMesa); keeps a value already set.
+  """Sets MUJOCO_GL to the first backend that draws a test picture (EGL, then OSMesa); keeps a value
+  already set.
 
   Returns:
     The backend's name.
@@ -38,11 +42,14 @@ def choose_backend() -> str:
   """
   chosen = os.environ.get("MUJOCO_GL")
   if chosen or "mujoco" in sys.modules:
-    return chosen or "default"  # MuJoCo has decided already (a window system); rendering will say if it fails
+    # MuJoCo has decided already (a window system); rendering will say if it fails
+    return chosen or "default"
   reasons = []
   for backend in PACKAGES:
     environment = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
-    probe = subprocess.run([sys.executable, "-c", _PROBE], env=environment, capture_output=True, text=True)
+    probe = subprocess.run(
+      [sys.executable, "-c", _PROBE], env=environment, capture_output=True, text=True
+    )
     if probe.returncode == 0:
       os.environ["MUJOCO_GL"] = backend
       return backend
@@ -55,8 +62,10 @@ def choose_backend() -> str:
 
 
 class Renderer:
-  """Fast pictures of a compiled MuJoCo model: no shadows, no anti-aliasing, no reflections (5 to 25 times faster on
-  software OpenGL). The context is made at the first picture, so a simulator that is never looked at needs no OpenGL."""
+  """Fast pictures of a compiled MuJoCo model: no shadows, no anti-aliasing, no reflections (5 to 25
+  times faster on software OpenGL). The context is made at the first picture, so a simulator that is
+  never looked at needs no OpenGL.
+  """
 
   def __init__(self, model, size: int, name: str, *, hidden: tuple[int, ...] = ()):
     """Args:
@@ -72,16 +81,19 @@ class Renderer:
     self._renderer = None
 
   def frame(self, data, camera) -> np.ndarray:
-    """uint8 [H, W, 3], top row first, of `mujoco.MjData`; camera: a name or a `mujoco.MjvCamera`."""
-    import mujoco  # noqa: PLC0415  only where a simulator that uses it is built
+    """uint8 [H, W, 3], top row first, of `mujoco.MjData`; camera: a name or a
+    `mujoco.MjvCamera`.
+    """
+    import mujoco
 
     if self._renderer is None:
       try:
         self._renderer = mujoco.Renderer(self._model, self._size, self._size)
       except Exception as error:  # every backend fails in its own way
         raise errors.UserError(
-          f"{self._name}: MuJoCo cannot render here ({type(error).__name__}: {error}). Unset MUJOCO_GL, import "
-          f"como_jax.sim before mujoco, or `apt-get install -y {PACKAGES['egl']}`"
+          f"{self._name}: MuJoCo cannot render here ({type(error).__name__}: {error}). Unset "
+          "MUJOCO_GL, import como_jax.sim before mujoco, or `apt-get install -y "
+          f"{PACKAGES['egl']}`"
         ) from error
     option = mujoco.MjvOption()
     option.geomgroup[list(self._hidden)] = 0
@@ -98,7 +110,8 @@ class Renderer:
 
 
 def check_frames(frames: np.ndarray, what: str) -> None:
-  """Stops on what broken OpenGL contexts return without an error: constant frames, or one frame again and again.
+  """Stops on what broken OpenGL contexts return without an error: constant frames, or one frame
+  again and again.
 
   Args:
     frames: uint8 [T, H, W, 3] of one camera of one episode.
@@ -110,6 +123,8 @@ def check_frames(frames: np.ndarray, what: str) -> None:
   advice = "the OpenGL context is broken; set MUJOCO_GL to egl or osmesa and try again"
   spread = frames.std(axis=(1, 2, 3))
   if spread.min() < 2.0:
-    raise errors.UserError(f"{what}: frame {int(spread.argmin())} of {len(frames)} is of a single colour; {advice}")
+    raise errors.UserError(
+      f"{what}: frame {int(spread.argmin())} of {len(frames)} is of a single colour; {advice}"
+    )
   if len(frames) > 1 and not np.ptp(frames, axis=0).any():
     raise errors.UserError(f"{what}: all {len(frames)} frames are identical; {advice}")

@@ -1,25 +1,36 @@
-"""Appearance variations of a MuJoCo model: the same physics seen with other colours, textures and lights.
+"""Appearance variations of a MuJoCo model: the same physics seen with other colours, textures and
+lights.
 
-Scene 0 is the simulator's own look. Scene k > 0 is drawn from the number k alone, so it is the same in every task,
-process and data set.
+Scene 0 is the simulator's own look. Scene k > 0 is drawn from the number k alone, so it is the same
+in every task, process and data set.
 """
 
 import numpy as np
 
 
 class Scenes:
-  """Applies scenes to a compiled `mujoco.MjModel` (anything with its arrays will do) and restores scene 0.
+  """Applies scenes to a compiled `mujoco.MjModel` (anything with its arrays will do) and restores
+  scene 0.
 
   Textures live on the graphics card, so a new Renderer must be made after every change.
   """
 
-  ARRAYS = ("geom_rgba", "mat_rgba", "mat_specular", "mat_reflectance", "light_diffuse", "light_pos", "tex_data")
+  ARRAYS = (
+    "geom_rgba",
+    "mat_rgba",
+    "mat_specular",
+    "mat_reflectance",
+    "light_diffuse",
+    "light_pos",
+    "tex_data",
+  )
 
   def __init__(self, model, *, surfaces: tuple[str, ...], recoloured: tuple[float, float, float]):
     """Args:
     model: compiled model.
-    surfaces: materials whose texture and colour change (table, floor, walls), missing ones are passed over.
-    recoloured: geoms of exactly this colour and without material (the robot's links) change together.
+    surfaces: materials whose texture and colour change (table, floor, walls), missing ones are
+    passed over. recoloured: geoms of exactly this colour and without material (the robot's links)
+    change together.
     """
     self._model = model
     self._original = {name: np.array(getattr(model, name)) for name in self.ARRAYS}
@@ -60,7 +71,9 @@ class Scenes:
     model.light_pos[:, :2] += rng.uniform(-0.5, 0.5, size=2)
     model.vis.headlight.diffuse[:] = self._headlight * rng.uniform(0.7, 1.3)
 
-  def _paint(self, texture: int, pattern: int, colours: np.ndarray, rng: np.random.Generator) -> None:
+  def _paint(
+    self, texture: int, pattern: int, colours: np.ndarray, rng: np.random.Generator
+  ) -> None:
     """Writes one of: one colour, checks, stripes, cloudy noise. colours: [2, 3] in 0..255."""
     model = self._model
     width, channels = int(model.tex_width[texture]), int(model.tex_nchannel[texture])
@@ -80,7 +93,11 @@ class Scenes:
         for k, waves in enumerate(2 * np.pi * count / 2.0 ** np.arange(3))
       )
       blend = (blend + 3) / 6
-    picture = colours[0] + blend[..., None] * (colours[1] - colours[0]) + rng.normal(0, 3, size=(height, width, 1))
+    picture = (
+      colours[0]
+      + blend[..., None] * (colours[1] - colours[0])
+      + rng.normal(0, 3, size=(height, width, 1))
+    )
     picture = np.clip(picture, 0, 255).astype(np.uint8)
     if channels == 4:
       picture = np.concatenate([picture, np.full((height, width, 1), 255, np.uint8)], axis=-1)

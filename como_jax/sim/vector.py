@@ -1,15 +1,18 @@
 """Many simulators at once: worker processes that play whole episodes and ask for actions.
 
-A worker holds one simulator at a time. It resets it, sends what it sees, executes the chunk of actions that comes back
-open loop, and looks again: between two looks nothing is rendered, because rendering costs ten times a step of physics.
-Workers are spawned, since OpenGL contexts do not survive a fork.
+A worker holds one simulator at a time. It resets it, sends what it sees, executes the chunk of
+actions that comes back open loop, and looks again: between two looks nothing is rendered, because
+rendering costs ten times a step of physics. Workers are spawned, since OpenGL contexts do not
+survive a fork.
 
-What a policy meets depends on the episode alone (its task, seed and scene), never on the number of workers. A worker that
-dies, hangs or raises is replaced and its episode played once more from the start; if that fails too, the episode ends with
-an error instead of a result. Legend: T history, K chunk, A action, F frames, H W image.
+What a policy meets depends on the episode alone (its task, seed and scene), never on the number of
+workers. A worker that dies, hangs or raises is replaced and its episode played once more from the
+start; if that fails too, the episode ends with an error instead of a result. Legend: T history, K
+chunk, A action, F frames, H W image.
 """
 
 import collections
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -26,7 +29,8 @@ from como_jax.sim import base, rendering
 
 ACTORS = ("policy", "expert", "random", "zero")
 ATTEMPTS = 2  # an episode is played again once
-START_SECONDS = 300.0  # a worker may take to begin: Python and the simulator's packages are imported
+# a worker may take to begin: Python and the simulator's packages are imported
+START_SECONDS = 300.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Job:
     task: of the simulator.
     seed: of the initial state.
     scene: appearance.
-    actor: "policy" asks for actions; "expert", "random" and "zero" play by themselves, and blind unless recorded.
+    actor: "policy" asks for actions; "expert", "random" and "zero" play by themselves, and blind
+      unless recorded.
     record: whether to keep a frame of every policy step.
   """
 
@@ -77,7 +82,9 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Waiting:
-  """An episode whose policy must act: its `plan`-th request and the last 1..T observations, oldest first."""
+  """An episode whose policy must act: its `plan`-th request and the last 1..T observations, oldest
+  first.
+  """
 
   job: Job
   plan: int
@@ -111,7 +118,10 @@ class Outcome:
 
 
 class Fleet:
-  """Worker processes. `run` may be called any number of times, one at a time; `close` ends the workers."""
+  """Worker processes.
+
+  `run` may be called any number of times, one at a time; `close` ends the workers.
+  """
 
   def __init__(self, build: Callable[..., base.Simulator], settings: Settings, *, workers: int):
     """Args:
@@ -122,11 +132,18 @@ class Fleet:
     Raises:
       errors.UserError: a setting that cannot be.
     """
-    for name, value, least in (("workers", workers, 1), ("history", settings.history, 1), ("max_steps", settings.max_steps, 0)):
+    for name, value, least in (
+      ("workers", workers, 1),
+      ("history", settings.history, 1),
+      ("max_steps", settings.max_steps, 0),
+    ):
       if value < least:
         raise errors.UserError(f"{name} = {value}: expected at least {least}")
     if settings.timeout <= 0 or settings.step_seconds < 0:
-      raise errors.UserError(f"timeout = {settings.timeout}, step_seconds = {settings.step_seconds}: expected positive seconds")
+      raise errors.UserError(
+        f"timeout = {settings.timeout}, step_seconds = {settings.step_seconds}: expected "
+        "positive seconds"
+      )
     self._build, self._settings = build, settings
     self._context = multiprocessing.get_context("spawn")
     self._workers: list[_Worker | None] = [None] * workers
@@ -137,13 +154,18 @@ class Fleet:
   def __exit__(self, kind, value, traceback) -> None:
     self.close()
 
-  def run(self, jobs: Iterable[Job], act: Callable[[Sequence[Waiting]], Sequence[np.ndarray]] | None = None) -> Iterator[Outcome]:
+  def run(
+    self,
+    jobs: Iterable[Job],
+    act: Callable[[Sequence[Waiting]], Sequence[np.ndarray]] | None = None,
+  ) -> Iterator[Outcome]:
     """Plays every job once; outcomes come in the order in which episodes end.
 
     Args:
       jobs: episodes; the same task in a row saves constructing simulators.
-      act: actions [n, A] to execute for each of the waiting episodes, in the simulator's units. It is called when every
-        busy worker waits, with rows in the order of the jobs, so that batches do not depend on timing.
+      act: actions [n, A] to execute for each of the waiting episodes, in the simulator's units. It
+        is called when every busy worker waits, with rows in the order of the jobs, so that batches
+        do not depend on timing.
 
     Raises:
       errors.UserError: raised by the simulator: the same would happen in every episode.
@@ -187,11 +209,16 @@ class Fleet:
         self._drop(worker)
 
   def _heard(self, workers: list["_Worker"]) -> list["_Worker"]:
-    """Waits until one of the workers has spoken, died or run out of time; returns those that did, in the order of their jobs."""
+    """Waits until one of the workers has spoken, died or run out of time; returns those that did,
+    in the order of their jobs.
+    """
     left = min(worker.deadline for worker in workers) - time.monotonic()
     ready = connection.wait([worker.pipe for worker in workers], timeout=max(0.0, left))
     late = time.monotonic()
-    return sorted((worker for worker in workers if worker.pipe in ready or worker.deadline <= late), key=lambda worker: worker.job.number)
+    return sorted(
+      (worker for worker in workers if worker.pipe in ready or worker.deadline <= late),
+      key=lambda worker: worker.job.number,
+    )
 
   def _drop(self, worker: "_Worker") -> None:
     self._workers[self._workers.index(worker)] = None
@@ -227,7 +254,10 @@ class _Worker:
   def message(self) -> tuple[str, object]:
     """What the worker said: ("ready" | "waiting" | "done" | "refused" | "failed", content)."""
     if not self.pipe.poll():
-      return "failed", f"no answer from the simulator for {self._timeout if self._ready else START_SECONDS:g} s"
+      return (
+        "failed",
+        f"no answer from the simulator for {self._timeout if self._ready else START_SECONDS:g} s",
+      )
     try:
       return self.pipe.recv()
     except (EOFError, OSError):
@@ -241,16 +271,17 @@ class _Worker:
 
   def _send(self, content) -> None:
     self.deadline = time.monotonic() + (self._timeout if self._ready else START_SECONDS)
-    try:
+    # A dead worker: its end of the pipe reads as ended, which `message` reports.
+    with contextlib.suppress(OSError):
       self.pipe.send(content)
-    except OSError:
-      pass  # a dead worker: its end of the pipe reads as ended, which `message` reports
 
 
 def _work(pipe, build, settings: Settings) -> None:
   """A worker's life: episodes until the main process is gone."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the main process ends us
-  os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's rasteriser in this thread: workers share the cores already
+  # Ctrl-C goes to the whole group; the main process ends us
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  # Mesa's rasteriser in this thread: workers share the cores already
+  os.environ.setdefault("LP_NUM_THREADS", "0")
   simulator, task = None, None
   try:
     pipe.send(("ready", None))
@@ -259,7 +290,10 @@ def _work(pipe, build, settings: Settings) -> None:
       if job.task != task:
         if simulator is not None:
           simulator.close()
-        simulator, task = build(job.task, cameras=settings.cameras, image_size=settings.image_size), job.task
+        simulator, task = (
+          build(job.task, cameras=settings.cameras, image_size=settings.image_size),
+          job.task,
+        )
       pipe.send(("done", _Episode(simulator, job, settings, pipe).play()))
   except (EOFError, BrokenPipeError, ConnectionResetError):
     pass
@@ -292,19 +326,30 @@ class _Episode:
       seen = simulator.observe()
       self._see(seen)
       for camera in self._settings.cameras:
-        rendering.check_frames(seen[base.IMAGE + camera][None], f"{simulator.spec.name} seed {job.seed} camera {camera}")
+        rendering.check_frames(
+          seen[base.IMAGE + camera][None], f"{simulator.spec.name} seed {job.seed} camera {camera}"
+        )
     while not self._over:
       chunk = self._ask() if job.actor == "policy" else [None]
       for i, action in enumerate(chunk):
         self._hold(action)
         # The next request needs the last T policy steps; a video needs all of them.
-        if job.record or (job.actor == "policy" and not self._over and len(chunk) - i - 1 < self._settings.history):
+        if job.record or (
+          job.actor == "policy" and not self._over and len(chunk) - i - 1 < self._settings.history
+        ):
           self._see(simulator.observe())
         if self._over:
           break
-    return {"success": bool(simulator.success), "steps": self._steps, "max_steps": self._limit, "plans": self._plans,
-            "seconds": time.monotonic() - begin, "initial_state": simulator.initial_state(job.seed),
-            "rate": simulator.spec.fps / self._stride, "frames": np.stack(self._frames) if self._frames else None}
+    return {
+      "success": bool(simulator.success),
+      "steps": self._steps,
+      "max_steps": self._limit,
+      "plans": self._plans,
+      "seconds": time.monotonic() - begin,
+      "initial_state": simulator.initial_state(job.seed),
+      "rate": simulator.spec.fps / self._stride,
+      "frames": np.stack(self._frames) if self._frames else None,
+    }
 
   @property
   def _over(self) -> bool:
@@ -313,7 +358,11 @@ class _Episode:
   def _see(self, observation: base.Observation) -> None:
     self._history.append(observation)
     if self._job.record and self._settings.cameras:
-      self._frames.append(np.concatenate([observation[base.IMAGE + camera] for camera in self._settings.cameras], axis=1))
+      self._frames.append(
+        np.concatenate(
+          [observation[base.IMAGE + camera] for camera in self._settings.cameras], axis=1
+        )
+      )
 
   def _ask(self) -> np.ndarray:
     """The policy's actions [n, A]."""
@@ -321,7 +370,10 @@ class _Episode:
     self._plans += 1
     chunk, size = self._pipe.recv(), len(self._simulator.spec.action_names)
     if chunk.ndim != 2 or not len(chunk) or chunk.shape[1] != size or not np.isfinite(chunk).all():
-      raise errors.UserError(f"{self._simulator.spec.name}: the policy gave actions {list(chunk.shape)}, expected finite numbers [n, {size}]")
+      raise errors.UserError(
+        f"{self._simulator.spec.name}: the policy gave actions {list(chunk.shape)}, expected "
+        f"finite numbers [n, {size}]"
+      )
     return chunk
 
   def _hold(self, action: np.ndarray | None) -> None:

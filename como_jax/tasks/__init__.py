@@ -14,7 +14,20 @@ from como_jax.settings import paths
 from como_jax.tasks import checks
 from como_jax.train import files, memory, rundir
 
-TASKS = ("ingest", "mae", "motion", "policy", "extract", "probe", "quickstart", "collect", "serve", "rollout", "compile", "exam_set")
+TASKS = (
+  "ingest",
+  "mae",
+  "motion",
+  "policy",
+  "extract",
+  "probe",
+  "quickstart",
+  "collect",
+  "serve",
+  "rollout",
+  "compile",
+  "exam_set",
+)
 SEVERAL = ("mae", "motion", "policy", "extract")  # tasks that several processes can run together
 
 
@@ -22,13 +35,17 @@ def run(command: config_lib.CommandLine) -> int:
   """Runs the task that the config names, once its settings and folders are known to be possible.
 
   Raises:
-    errors.UserError: for an unknown task, a name that no table has, a folder that cannot be written; nothing has been written.
+    errors.UserError: for an unknown task, a name that no table has, a folder that cannot be
+      written; nothing has been written.
   """
   name = command.config.get("task", "")
   if name not in TASKS:
     raise errors.Shared(f"config.task={name!r} is unknown: {errors.nearest(name, TASKS)}")
   if jax.distributed.is_initialized() and jax.process_count() > 1 and name not in SEVERAL:
-    raise errors.Shared(f"task {name!r} runs in one process, this is one of {jax.process_count()}: only {', '.join(SEVERAL)} run in several")
+    raise errors.Shared(
+      f"task {name!r} runs in one process, this is one of {jax.process_count()}: only "
+      f"{', '.join(SEVERAL)} run in several"
+    )
   try:
     paths.local("COMO_JAX_CACHE", os.environ.get("COMO_JAX_CACHE", ""))
     checks.check(command.config)
@@ -39,10 +56,18 @@ def run(command: config_lib.CommandLine) -> int:
     raise errors.Shared(str(error)) from error
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags in its workers
-  if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a second run of the same program starts in seconds
-    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "como_jax" / "xla"))
+  # a second run of the same program starts in seconds
+  if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    jax.config.update(
+      "jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "como_jax" / "xla")
+    )
   task = importlib.import_module(f"como_jax.tasks.{name}")
   interrupt.as_exception()
   advice = memory.ADVICE if "train" in command.config else memory.ADVICE_ELSE
-  with rundir.owning(), distributed.peers(), memory.explained(advice), files.explained(command.workdir):
+  with (
+    rundir.owning(),
+    distributed.peers(),
+    memory.explained(advice),
+    files.explained(command.workdir),
+  ):
     return task.run(command)

@@ -1,8 +1,10 @@
-"""What the tables of the code, the folders of this machine and a config have to say to each other, before a task begins.
+"""What the tables of the code, the folders of this machine and a config have to say to each other,
+before a task begins.
 
-Kinds and ranges of values are checked when the command line is read (settings/limits.py). Here it is names that an extension may add to
-(models, objectives, simulators, formats), losses that do not go with the model, paths that are not there, folders that cannot be written.
-Nothing is loaded, compiled or written. Modules are imported by the tasks that need them.
+Kinds and ranges of values are checked when the command line is read (settings/limits.py). Here it
+is names that an extension may add to (models, objectives, simulators, formats), losses that do not
+go with the model, paths that are not there, folders that cannot be written. Nothing is loaded,
+compiled or written. Modules are imported by the tasks that need them.
 """
 
 import os
@@ -14,13 +16,18 @@ from typing import Any
 from como_jax import config as config_lib
 from como_jax import errors
 
-# Losses of the motion model that only some models have: term -> (section, key, values that bring it).
-_TERMS = {"quantisation": ("bottleneck", "kind", ("vq", "pre_vq")), "kl": ("bottleneck", "kind", ("kl",)),
-          "features": ("fdm", "features", ("direct", "residual"))}
+# Losses of the motion model that only some models have: term -> (section, key, values that bring
+# it).
+_TERMS = {
+  "quantisation": ("bottleneck", "kind", ("vq", "pre_vq")),
+  "kl": ("bottleneck", "kind", ("kl",)),
+  "features": ("fdm", "features", ("direct", "residual")),
+}
 
 
 def check(config) -> None:
-  """Refuses names that are in no table, losses without a weight or without a model, and inputs that do not exist.
+  """Refuses names that are in no table, losses without a weight or without a model, and inputs that
+  do not exist.
 
   Raises:
     errors.UserError: naming the key and the nearest valid name.
@@ -45,7 +52,9 @@ def places(command: config_lib.CommandLine) -> None:
   """
   config = command.config
   wanted = {} if config.task == "serve" else {"--workdir": str(command.workdir)}
-  wanted |= {f"config.{key}": config[key] for key in ("output", "lerobot") if key in config and config[key]}
+  wanted |= {
+    f"config.{key}": config[key] for key in ("output", "lerobot") if key in config and config[key]
+  }
   if "--workdir" in wanted and config.get("output") and config.task == "ingest":
     del wanted["--workdir"]
   for name, path in wanted.items():
@@ -53,17 +62,26 @@ def places(command: config_lib.CommandLine) -> None:
     while not os.path.lexists(there) and there != there.parent:
       there = there.parent
     if not there.is_dir():
-      what = "is a file, a directory is expected" if str(there) == str(pathlib.Path(path).absolute()) else f"cannot be made: {there} is no directory"
+      what = (
+        "is a file, a directory is expected"
+        if str(there) == str(pathlib.Path(path).absolute())
+        else f"cannot be made: {there} is no directory"
+      )
       raise errors.UserError(f"{name} {path} {what}")
     long = _too_long(there, pathlib.Path(path).absolute())
     if long:
       raise errors.UserError(f"{name} {path[:40]}... is too long a path here: {long}")
     if not os.access(there, os.W_OK | os.X_OK):
-      raise errors.UserError(f"{name} {path} cannot be written: no permission for {there}; choose another directory")
+      raise errors.UserError(
+        f"{name} {path} cannot be written: no permission for {there}; choose another directory"
+      )
 
 
 def _too_long(there: pathlib.Path, path: pathlib.Path) -> str:
-  """What is too long in a path of which `there` is a folder already; "" for nothing. A run's own files need some room below it."""
+  """What is too long in a path of which `there` is a folder already; "" for nothing.
+
+  A run's own files need some room below it.
+  """
   name, whole = (os.pathconf(there, key) for key in ("PC_NAME_MAX", "PC_PATH_MAX"))
   longest = max((len(os.fsencode(part)) for part in path.relative_to(there).parts), default=0)
   if 0 < name < longest:
@@ -75,7 +93,17 @@ def _too_long(there: pathlib.Path, path: pathlib.Path) -> str:
 def _inputs(config) -> None:
   """Paths that are read must be there, all of them before the first one is worked on."""
   from como_jax.tasks import sources
-  for key in ("checkpoint", "init", "encoder_weights", "data.labels", "language.weights", "objectives.perceptual.weights_path", "exam.latents", "exam.set"):
+
+  for key in (
+    "checkpoint",
+    "init",
+    "encoder_weights",
+    "data.labels",
+    "language.weights",
+    "objectives.perceptual.weights_path",
+    "exam.latents",
+    "exam.set",
+  ):
     path = _value(config, key)
     if path and not (key in ("encoder_weights", "exam.set") and path == "bundled"):
       exists(f"config.{key}", path)
@@ -97,8 +125,18 @@ def exists(name: str, path: str) -> None:
   if not os.path.exists(path):
     folder = os.path.dirname(path.rstrip("/")) or "."
     there = os.listdir(folder) if os.path.isdir(folder) else []
-    hint = errors.nearest(path, [os.path.join(folder, one) if os.path.dirname(path) else one for one in there if not one.startswith(".")])
-    raise errors.UserError(f"{name}={path} does not exist" + (f": {hint.partition(' (')[0]}" if hint.startswith("did") else ""))
+    hint = errors.nearest(
+      path,
+      [
+        os.path.join(folder, one) if os.path.dirname(path) else one
+        for one in there
+        if not one.startswith(".")
+      ],
+    )
+    raise errors.UserError(
+      f"{name}={path} does not exist"
+      + (f": {hint.partition(' (')[0]}" if hint.startswith("did") else "")
+    )
 
 
 def _value(config, key: str) -> Any:
@@ -114,8 +152,11 @@ def _trained(config) -> None:
   """A training task's model, optimizer and losses."""
   from como_jax import models
   from como_jax.train import optimizer
+
   if config.model.kind != config.task:
-    raise errors.UserError(f"config.model.kind={config.model.kind!r}, this config trains a model of kind {config.task!r}")
+    raise errors.UserError(
+      f"config.model.kind={config.model.kind!r}, this config trains a model of kind {config.task!r}"
+    )
   models.build(config.model.to_dict())
   optimizer.build(steps=config.train.steps, **config.train.optimizer)
   if config.task == "policy":
@@ -127,48 +168,85 @@ def _trained(config) -> None:
 def _objectives(config) -> None:
   from como_jax import objectives
   from como_jax.objectives import quantisation
+
   for name, section in config.objectives.items():
     if name not in objectives.OBJECTIVES:
-      raise errors.UserError(f"config.objectives has no {name!r}: {errors.nearest(name, objectives.OBJECTIVES)}")
+      raise errors.UserError(
+        f"config.objectives has no {name!r}: {errors.nearest(name, objectives.OBJECTIVES)}"
+      )
     _weighted(f"config.objectives.{name}", section)
   weights = {name: section.weight for name, section in config.objectives.items()}
-  own = ("mae",) if config.task == "mae" else tuple(name for name in objectives.OBJECTIVES if name != "mae")
+  own = (
+    ("mae",)
+    if config.task == "mae"
+    else tuple(name for name in objectives.OBJECTIVES if name != "mae")
+  )
   for name, weight in weights.items():
-    brings, reason = name in own, f"a model of kind {config.task!r} has no such loss (its own: {', '.join(own)})"
+    brings, reason = (
+      name in own,
+      f"a model of kind {config.task!r} has no such loss (its own: {', '.join(own)})",
+    )
     if brings and name in _TERMS:
       part, key, valid = _TERMS[name]
-      brings, reason = config.model[part][key] in valid, f"it needs --config.model.{part}.{key}={' or '.join(valid)}"
+      brings, reason = (
+        config.model[part][key] in valid,
+        f"it needs --config.model.{part}.{key}={' or '.join(valid)}",
+      )
     if weight and not brings:
       raise errors.UserError(f"config.objectives.{name}.weight={weight:g}: {reason}")
   for name, (part, key, valid) in _TERMS.items() if config.task == "motion" else ():
-    if config.model[part][key] in valid and not (weights.get(name) or (name == "kl" and name in weights)):  # without it a KL bottleneck still learns
-      raise errors.UserError(f"config.model.{part}.{key}={config.model[part][key]} has a loss without a weight, so that part would never be trained: add "
-                             f"--config.objectives=\"{{'{name}': {{'weight': 1.0}}}}\"")
+    # without it a KL bottleneck still learns
+    if config.model[part][key] in valid and not (
+      weights.get(name) or (name == "kl" and name in weights)
+    ):
+      raise errors.UserError(
+        f"config.model.{part}.{key}={config.model[part][key]} has a loss without a weight, so "
+        f"that part would never be trained: add --config.objectives=\"{{'{name}': {{'weight': "
+        f'1.0}}}}"'
+      )
   if "quantisation" in config.objectives:
-    one_of("objectives.quantisation.weighting", config.objectives.quantisation.get("weighting", "legacy"), quantisation.WEIGHTINGS)
-  objectives.build({name: {key: value for key, value in section.to_dict().items() if key != "weights_path"}
-                    for name, section in config.objectives.items()})  # unknown settings; the files are read later
+    one_of(
+      "objectives.quantisation.weighting",
+      config.objectives.quantisation.get("weighting", "legacy"),
+      quantisation.WEIGHTINGS,
+    )
+  objectives.build(
+    {
+      name: {key: value for key, value in section.to_dict().items() if key != "weights_path"}
+      # unknown settings; the files are read later
+      for name, section in config.objectives.items()
+    }
+  )
 
 
 def _weighted(name: str, section: Any) -> None:
   if not hasattr(section, "keys"):
-    raise errors.UserError(f"{name}={section!r}, expected a section with a weight: {{'weight': 1.0}}")
+    raise errors.UserError(
+      f"{name}={section!r}, expected a section with a weight: {{'weight': 1.0}}"
+    )
   if type(section.get("weight")) not in (int, float):
-    raise errors.UserError(f"{name}.weight is {section.get('weight')!r}, expected a number of at least 0")
+    raise errors.UserError(
+      f"{name}.weight is {section.get('weight')!r}, expected a number of at least 0"
+    )
 
 
 def _policy(config) -> None:
   from como_jax import language
   from como_jax.models import spread
+
   known = ("action", "latent", "gripper")  # the last counts where the data have grippers
   for name, section in config.policy.objectives.items():
     if name not in known:
-      raise errors.UserError(f"config.policy.objectives has no {name!r}: {errors.nearest(name, known)}")
+      raise errors.UserError(
+        f"config.policy.objectives has no {name!r}: {errors.nearest(name, known)}"
+      )
     spread.check(section, f"config.policy.objectives.{name}", required=("weight",))
   for name in known:
     if name not in config.policy.objectives:
-      raise errors.UserError(f"config.policy.objectives gives the loss {name!r} of this policy no weight: add "
-                             f"--config.policy.objectives=\"{{'{name}': {{'weight': 1.0}}}}\" (0.0 leaves it out)")
+      raise errors.UserError(
+        f"config.policy.objectives gives the loss {name!r} of this policy no weight: add "
+        f"--config.policy.objectives=\"{{'{name}': {{'weight': 1.0}}}}\" (0.0 leaves it out)"
+      )
   settings = spread.construct(language.Settings, spread.plain(config.language), "language")
   one_of("language.kind", settings.kind, language.KINDS)
   one_of("language.dtype", settings.dtype, language.DTYPES)
@@ -176,18 +254,21 @@ def _policy(config) -> None:
 
 def _ingest(config) -> None:
   from como_jax.data import shard_file, sources
+
   one_of("source.format", config.source.format, [*sources.SOURCES, "auto"])
   one_of("shards.codec", config.shards.codec, shard_file.CODECS)
 
 
 def _extract(config) -> None:
   from como_jax.tasks import extract
+
   extract.check(config)
 
 
 def _rollout(config) -> None:
   from como_jax import sim
   from como_jax.tasks import rollout
+
   rollout.check(config)
   one_of("simulator", config.simulator, sim.SIMULATORS)
 
@@ -195,6 +276,7 @@ def _rollout(config) -> None:
 def _collect(config) -> None:
   from como_jax import sim
   from como_jax.sim import collect
+
   one_of("collect.simulator", config.collect.simulator, sim.SIMULATORS)
   collect.Settings(**config.collect.to_dict())
 
@@ -202,12 +284,14 @@ def _collect(config) -> None:
 def _serve(config) -> None:
   from como_jax.serve import server
   from como_jax.tasks import serve
+
   server.Settings(**{name: config[name] for name in serve.SETTINGS})
 
 
 def _compile(config) -> None:
   from como_jax.parallel import topology
   from como_jax.tasks import compile as compile_task
+
   topology.parse(config.topology)
   try:
     words = [f"--config.{word}" for word in shlex.split(config.changes)]
@@ -222,15 +306,30 @@ def _compile(config) -> None:
 
 
 def _quickstart(config) -> None:
-  wanted = {task: task for task in ("ingest", "motion", "probe", "extract", "policy", "rollout")} | ({"exam": "probe"} if config.exam else {})
+  wanted = {
+    task: task for task in ("ingest", "motion", "probe", "extract", "policy", "rollout")
+  } | ({"exam": "probe"} if config.exam else {})
   for key, task in wanted.items():
     try:
       found = config_lib.load(config[key])[0].task
     except errors.UserError as error:
       raise errors.UserError(f"config.{key}={config[key]}: {error}") from error
     if found != task:
-      raise errors.UserError(f"config.{key}={config[key]} is a config of task {found!r}, one of task {task!r} is expected")
+      raise errors.UserError(
+        f"config.{key}={config[key]} is a config of task {found!r}, one of task {task!r} is "
+        "expected"
+      )
 
 
-_CHECKS = {"mae": _trained, "motion": _trained, "policy": _trained, "ingest": _ingest, "extract": _extract, "rollout": _rollout,
-           "collect": _collect, "serve": _serve, "compile": _compile, "quickstart": _quickstart}
+_CHECKS = {
+  "mae": _trained,
+  "motion": _trained,
+  "policy": _trained,
+  "ingest": _ingest,
+  "extract": _extract,
+  "rollout": _rollout,
+  "collect": _collect,
+  "serve": _serve,
+  "compile": _compile,
+  "quickstart": _quickstart,
+}

@@ -1,4 +1,6 @@
-"""Collects a LeRobot data set from a simulator's scripted experts: one process a task, progress bar, atomic output."""
+"""Collects a LeRobot data set from a simulator's scripted experts: one process a task, progress
+bar, atomic output.
+"""
 
 import concurrent.futures
 import json
@@ -17,16 +19,21 @@ from como_jax.sim import collect
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Entry of `como_jax.main`: collects into `config.output`, or WORKDIR/dataset when that is empty."""
+  """Entry of `como_jax.main`: collects into `config.output`, or WORKDIR/dataset when that is
+  empty.
+  """
   collect_dataset(command.config, str(command.workdir))
   return 0
 
 
 def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path:
-  """Writes the data set and meta/collection.json (settings, versions, success rates). Returns its path.
+  """Writes the data set and meta/collection.json (settings, versions, success rates).
+
+  Returns its path.
 
   Raises:
-    UserError: unknown task or camera, the output exists, packages or OpenGL missing, or no success at all.
+    UserError: unknown task or camera, the output exists, packages or OpenGL missing, or no success
+      at all.
   """
   settings = collect.Settings(**config.collect.to_dict())  # plain: it travels to other processes
   module = sim.load(settings.simulator)
@@ -34,7 +41,8 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
   for task in tasks:
     if task not in module.TASKS:
       raise errors.UserError(
-        f"config.tasks: {settings.simulator} task {task!r} is unknown: {errors.nearest(task, module.TASKS)}"
+        f"config.tasks: {settings.simulator} task {task!r} is unknown: "
+        f"{errors.nearest(task, module.TASKS)}"
       )
   spec = _spec(settings, tasks[0])
   output = pathlib.Path(config.output or pathlib.Path(workdir) / "dataset")
@@ -43,14 +51,16 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
   with lerobot_writer.Writer(
     output,
     spec.fps / settings.stride,
-    cameras={view: size for view in settings.views},
+    cameras=dict.fromkeys(settings.views, size),
     state_names=spec.state_names if settings.actions else (),
     action_names=spec.action_names if settings.actions else (),
     robot_type=spec.robot,
     outcome=settings.actions,
     **config.video,
   ) as writer:
-    total = len(tasks) * (settings.motions + (len(settings.scenes) - 1) * min(settings.repeated, settings.motions))
+    total = len(tasks) * (
+      settings.motions + (len(settings.scenes) - 1) * min(settings.repeated, settings.motions)
+    )
     with tqdm.tqdm(
       total=total, unit="episode", desc="collect", mininterval=1.0 if sys.stderr.isatty() else 30.0
     ) as bar:
@@ -58,7 +68,10 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
         if isinstance(item, collect.Tally):
           tallies.append(item)
           if item.successes < settings.motions:
-            bar.write(f"{item.task}: only {item.successes} of {settings.motions} motions in {item.attempts} attempts")
+            bar.write(
+              f"{item.task}: only {item.successes} of {settings.motions} motions in "
+              f"{item.attempts} attempts"
+            )
           continue
         writer.add_episode(
           item.instruction,
@@ -73,12 +86,16 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
       notes={
         "config": json.loads(config_lib.to_json(config)) | {"output": ""},
         "simulator": module.VERSION,
-        "labelled_as": module.EXPERT if settings.actions else f"video without actions; recorded from a {module.EXPERT}",
+        "labelled_as": module.EXPERT
+        if settings.actions
+        else f"video without actions; recorded from a {module.EXPERT}",
         "success": {t.task: f"{t.successes}/{t.attempts}" for t in tallies},
       }
     )
   reached, tried = sum(t.successes for t in tallies), sum(t.attempts for t in tallies)
-  print(f"wrote {output}: {total_size(output) / 2**20:.2f} MiB, {reached} of {tried} attempts succeeded")
+  print(
+    f"wrote {output}: {total_size(output) / 2**20:.2f} MiB, {reached} of {tried} attempts succeeded"
+  )
   return output
 
 
@@ -98,7 +115,8 @@ def _items(
 ) -> Iterator[collect.Episode | collect.Tally]:
   """Episodes and tallies in the order of `tasks`, whatever the number of processes.
 
-  At most `workers + 1` finished tasks wait in memory (a task of 20 episodes at 128 px is about 100 MB).
+  At most `workers + 1` finished tasks wait in memory (a task of 20 episodes at 128 px is about 100
+  MB).
   """
   if workers <= 1:
     for task in tasks:

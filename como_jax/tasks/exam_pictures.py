@@ -18,7 +18,8 @@ from como_jax.tasks import training
 from como_jax.train import rng
 
 PICTURES = "pictures.mp4"
-SHIFT = 1 / 16  # of a picture's side: how far both pictures of a pair are moved to see whether z stays
+# of a picture's side: how far both pictures of a pair are moved to see whether z stays
+SHIFT = 1 / 16
 CORNERS = ((0, 0), (0, 2), (2, 0), (2, 2))
 
 
@@ -30,7 +31,8 @@ class Pictures(NamedTuple):
     whole: the same as they are stored.
     tokens: float16 [V, 3, N, D], patches only.
     table: the set's arrays (`exam.npz`).
-    shifted: float16 [V, 2, N, D], as `tokens`, of what `shifted` makes of the frames; None: not asked for.
+    shifted: float16 [V, 2, N, D], as `tokens`, of what `shifted` makes of the frames; None: not
+      asked for.
   """
 
   frames: np.ndarray
@@ -41,7 +43,7 @@ class Pictures(NamedTuple):
 
   @property
   def fit(self) -> np.ndarray:
-    """bool [P]: the pairs that probes are fitted on."""
+    """Bool [P]: the pairs that probes are fitted on."""
     return self.of_pairs("part") == exam_set.FIT
 
   def of_pairs(self, name: str) -> np.ndarray:
@@ -63,25 +65,33 @@ def load(folder: pathlib.Path) -> Pictures:
   """A set as the controls see it: at the size of the encoder that ships, with its tokens."""
   section = presets.preset("motion", "debug")
   model = models.build(section)
-  parameters = {**model.init(rng.key(0, "exam")), **training.encoder_weights("bundled", model=model)}
+  parameters = {
+    **model.init(rng.key(0, "exam")),
+    **training.encoder_weights("bundled", model=model),
+  }
   shown = frames(folder, section["image_size"])
-  encode = jax.jit(lambda images: model.features(parameters, pixels.normalise(images))[:, 1:].astype("float16"))
+  encode = jax.jit(
+    lambda images: model.features(parameters, pixels.normalise(images))[:, 1:].astype("float16")
+  )
 
   def tokens(images: np.ndarray) -> np.ndarray:
     found = batched(encode, 128)(images.reshape(-1, *images.shape[2:]))
     return found.reshape(*images.shape[:2], *found.shape[1:])
+
   with np.load(folder / exam_set.TABLE) as file:
     return Pictures(shown, frames(folder, 0), tokens(shown), dict(file), tokens(shifted(shown)))
 
 
 def batched(run: Callable[..., jax.Array], size: int) -> Callable[..., np.ndarray]:
   """`run` of arrays [n, ...] for any n, always called (and so compiled) for `size` rows."""
+
   def every(*arrays: np.ndarray) -> np.ndarray:
     count, parts = len(arrays[0]), []
     for begin in range(0, count, size):
       rows = np.minimum(np.arange(begin, begin + size), count - 1)
       parts.append(np.asarray(run(*(values[rows] for values in arrays)))[: count - begin])
     return np.concatenate(parts)
+
   return every
 
 
@@ -94,8 +104,8 @@ def frames(folder: pathlib.Path, size: int) -> np.ndarray:
 def shifted(frames: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
   """Pictures 0 and 1 of frames [V, 3, H, W, 3], both moved by the same pixels: [V, 2, H, W, 3].
 
-  They move by `SHIFT` of the side, a pixel at least, along both axes, toward the four corners in turn; edges
-  are repeated.
+  They move by `SHIFT` of the side, a pixel at least, along both axes, toward the four corners in
+  turn; edges are repeated.
 
   Args:
     frames: of the views.
@@ -107,5 +117,7 @@ def shifted(frames: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
   for number, (down, right) in enumerate(CORNERS):
     rows = corner == number
     padded = np.pad(frames[rows, :2], ((0, 0), (0, 0), (by, by), (by, by), (0, 0)), mode="edge")
-    result[rows] = padded[:, :, down * by :, right * by :][:, :, : frames.shape[2], : frames.shape[3]]
+    result[rows] = padded[:, :, down * by :, right * by :][
+      :, :, : frames.shape[2], : frames.shape[3]
+    ]
   return result

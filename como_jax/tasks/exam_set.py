@@ -1,4 +1,5 @@
-"""Makes the exam's sets: pictures, what is asked of them, and the errors of the controls, one folder a tier.
+"""Makes the exam's sets: pictures, what is asked of them, and the errors of the controls, one
+folder a tier.
 
 A stage whose product is there is skipped with --resume, so an attempt that was cut off goes on.
 """
@@ -25,7 +26,7 @@ _VIEWS = 1_000  # of the fit part, at most: what these components are found on
 
 def run(command: config_lib.CommandLine) -> int:
   """Entry of `como_jax.main`: WORKDIR/TIER for every tier of `exam_design.TIERS`."""
-  from como_jax.sim import exam_world  # noqa: PLC0415  needs a simulator, which the exam itself does not
+  from como_jax.sim import exam_world
 
   config, workdir = command.config, pathlib.Path(command.workdir)
   settings = exam_design.Settings(**config.exam.to_dict())
@@ -43,25 +44,36 @@ def run(command: config_lib.CommandLine) -> int:
       pictures.table["pictures"] = picture_components(pictures)
       save(folder, pictures.table)
     if not any(key.startswith("errors/") for key in pictures.table):
-      pictures.table.update(exam_controls.errors(pictures, steps=config.control_steps, seed=config.seed))
+      pictures.table.update(
+        exam_controls.errors(pictures, steps=config.control_steps, seed=config.seed)
+      )
       save(folder, pictures.table)
     if not (folder / exam.ROWS).exists():
       stored = rows(folder, pictures)
-      kept = {name: values for name, values in pictures.table.items() if name != "inverse_model" and not name.startswith("state")}
-      save(folder, kept)  # without what only controls and rows are made from, with the errors of rows that models are compared with
-      files.write(folder / exam.ROWS, json.dumps(stored, indent=0, separators=(",", ":")))  # the set has to be small
+      kept = {
+        name: values
+        for name, values in pictures.table.items()
+        if name != "inverse_model" and not name.startswith("state")
+      }
+      # without what only controls and rows are made from, with the errors of rows that models are
+      # compared with
+      save(folder, kept)
+      # the set has to be small
+      files.write(folder / exam.ROWS, json.dumps(stored, indent=0, separators=(",", ":")))
   facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}
   (workdir / FACTS).write_text(json.dumps(facts, indent=2))
   return 0
 
 
 def picture_components(pictures: exam_pictures.Pictures) -> np.ndarray:
-  """What moves in the test's pictures, as the encoder that ships sees it: float16 [views of part TEST, 3, 8].
+  """What moves in the test's pictures, as the encoder that ships sees it: float16 [views of part
+  TEST, 3, 8].
 
-  Principal components of how the three pictures of a view of the fit part differ from their mean, not
-  standardized; of the test's tokens minus their mean over the pictures of the same camera and scene. In
-  components of the whole tokens nine tenths of the variance is camera and scene, the same in both pictures of
-  a pair: there a copy of the second picture tells hardly more of the second than of the first.
+  Principal components of how the three pictures of a view of the fit part differ from their mean,
+  not standardized; of the test's tokens minus their mean over the pictures of the same camera and
+  scene. In components of the whole tokens nine tenths of the variance is camera and scene, the same
+  in both pictures of a pair: there a copy of the second picture tells hardly more of the second
+  than of the first.
   """
   part, camera, scene = (pictures.table[name] for name in ("part", "camera", "scene"))
   fit = np.flatnonzero(part == exam_set.FIT)
@@ -70,7 +82,9 @@ def picture_components(pictures: exam_pictures.Pictures) -> np.ndarray:
   moving = tokens - tokens.mean(axis=1, keepdims=True)
   project = exam_rows.components(moving.reshape(-1, moving.shape[-1]), COMPONENTS)
   test = np.flatnonzero(part == exam_set.TEST)
-  found = np.stack([project(pictures.tokens[view].reshape(3, -1).astype(np.float32)) for view in test])
+  found = np.stack(
+    [project(pictures.tokens[view].reshape(3, -1).astype(np.float32)) for view in test]
+  )
   _, cell = np.unique(np.stack([camera[test], scene[test]]), axis=1, return_inverse=True)
   for one in np.unique(cell):
     found[cell == one] -= found[cell == one].mean(axis=(0, 1))
@@ -78,14 +92,28 @@ def picture_components(pictures: exam_pictures.Pictures) -> np.ndarray:
 
 
 def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, dict]:
-  """Scores of the cheats and the baselines; the errors of the components go into the table of the pictures."""
+  """Scores of the cheats and the baselines; the errors of the components go into the table of the
+  pictures.
+  """
   asked, found = exam_set.load(folder), {}
-  kinds = dict.fromkeys(exam_rows.CHEATS, "cheat") | dict.fromkeys(exam_rows.BASELINES, "baseline") | dict.fromkeys(exam_rows.LABELED, "control")
+  kinds = (
+    dict.fromkeys(exam_rows.CHEATS, "cheat")
+    | dict.fromkeys(exam_rows.BASELINES, "baseline")
+    | dict.fromkeys(exam_rows.LABELED, "control")
+  )
   for name, latents in exam_rows.build(pictures).items():
     result = scoring.evaluate(asked, exam_set.latents(latents, asked))
     row = exam.as_row(result, kinds[name])
-    own = {key: value for key, value in row.items() if key != "seconds" and not key.startswith("e_control/")}  # the controls are the same for all
-    found[name] = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in own.items()}
+    # the controls are the same for all
+    own = {
+      key: value
+      for key, value in row.items()
+      if key != "seconds" and not key.startswith("e_control/")
+    }
+    found[name] = {
+      key: float(f"{value:.4g}") if isinstance(value, float) else value
+      for key, value in own.items()
+    }
     print(f"{name}: {result.sentence}", flush=True)
     if name in exam.COMPARED:
       pictures.table[f"rows/{name}"] = result.errors.astype(np.float32)
@@ -94,36 +122,66 @@ def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, di
 
 def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:
   """exam.npz: numbers in float32, errors and the numbers of views in float16."""
+
   def stored(name: str, values: np.ndarray) -> np.ndarray:
     if name.startswith(("errors", "rows", "numbers")):
-      return np.minimum(values, np.finfo(np.float16).max).astype(np.float16)  # far above 1 all errors are alike
+      # far above 1 all errors are alike
+      return np.minimum(values, np.finfo(np.float16).max).astype(np.float16)
     return values.astype(np.float32) if values.dtype == np.float64 else values
+
   partial = folder / f"{exam_set.TABLE}.partial.npz"
   np.savez_compressed(partial, **{name: stored(name, values) for name, values in table.items()})
   partial.replace(folder / exam_set.TABLE)
 
 
-def write_tier(folder: pathlib.Path, design: exam_design.Design, tier: int, world, settings: exam_design.Settings) -> None:
+def write_tier(
+  folder: pathlib.Path, design: exam_design.Design, tier: int, world, settings: exam_design.Settings
+) -> None:
   """pictures.mp4 (pictures 0, 1, 2 of view 0, then of view 1, ...) and exam.npz of one tier."""
   folder.mkdir(parents=True, exist_ok=True)
   chosen, seen, robot = exam_design.targets(design, tier)
   views = {name: values[chosen] for name, values in design.views.items()}
-  order = np.lexsort((views["chain"], views["palette"], views["objects"], views["camera"], views["scene"], views["part"]))
+  order = np.lexsort(
+    (
+      views["chain"],
+      views["palette"],
+      views["objects"],
+      views["camera"],
+      views["scene"],
+      views["part"],
+    )
+  )
   pairs = np.stack([2 * order, 2 * order + 1], axis=1).reshape(-1)
   encoder, numbers = video.H264Encoder(settings.quality[tier], group=250), []
-  for view in tqdm.tqdm(chosen[order], unit="view", desc=folder.name, mininterval=1.0 if sys.stderr.isatty() else 30.0):
+  for view in tqdm.tqdm(
+    chosen[order], unit="view", desc=folder.name, mininterval=1.0 if sys.stderr.isatty() else 30.0
+  ):
     at = {name: int(values[view]) for name, values in design.views.items()}
     look = world.dress(at["scene"], at["objects"], at["palette"])
     for picture in range(3):
-      encoder.add(world.look(design.poses[at["chain"], picture], design.pushed[at["chain"], picture], exam_design.camera_at(design, int(view), picture)))
+      encoder.add(
+        world.look(
+          design.poses[at["chain"], picture],
+          design.pushed[at["chain"], picture],
+          exam_design.camera_at(design, int(view), picture),
+        )
+      )
     position, _, _ = exam_design.camera_at(design, int(view), 0)
     numbers.append({**look, "camera": position - exam_design.CENTER})
   (folder / exam_pictures.PICTURES).write_bytes(encoder.finish())
   table = {name: values[order] for name, values in views.items()}
-  table |= {"camera_speed": design.camera_speed[chosen][order], "target": seen[pairs], "target_robot": robot[pairs],
-            "names": np.array(exam_design.NAMES[folder.name]), "names_robot": np.array(exam_design.ROBOT_NAMES[folder.name])}
+  table |= {
+    "camera_speed": design.camera_speed[chosen][order],
+    "target": seen[pairs],
+    "target_robot": robot[pairs],
+    "names": np.array(exam_design.NAMES[folder.name]),
+    "names_robot": np.array(exam_design.ROBOT_NAMES[folder.name]),
+  }
   for picture, name in enumerate(("first", "second")):
-    table |= {f"state{frame}/{name}": exam_design.states(design, tier, picture, camera=not frame)[pairs] for frame in ("", "_robot")}
+    table |= {
+      f"state{frame}/{name}": exam_design.states(design, tier, picture, camera=not frame)[pairs]
+      for frame in ("", "_robot")
+    }
   table["limit"] = exam_design.closed_form(tier)["conditional"]
   table["place"] = exam_design.places(design, tier)[order].astype(np.float16)
   table |= {f"numbers/{name}": np.array([row[name] for row in numbers]) for name in numbers[0]}

@@ -1,8 +1,9 @@
 """Labels for every frame of a data set: a trained motion model, frozen, over all its segments.
 
-A unit of work is a part of a shard (`tasks.labeling`): a killed run goes on with --resume behind the last whole part and ends with the same
-bytes as one that was never interrupted. Batches never mix parts, and shard s belongs to process s % process_count, so nothing
-depends on what was done before or by whom.
+A unit of work is a part of a shard (`tasks.labeling`): a killed run goes on with --resume behind
+the last whole part and ends with the same bytes as one that was never interrupted. Batches never
+mix parts, and shard s belongs to process s % process_count, so nothing depends on what was done
+before or by whom.
 """
 
 import dataclasses
@@ -60,10 +61,14 @@ class Work:
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Writes a label set into the workdir, and a LeRobot data set with the labels into config.lerobot if that is given."""
+  """Writes a label set into the workdir, and a LeRobot data set with the labels into config.lerobot
+  if that is given.
+  """
   config, workdir = command.config, command.workdir
   first, flags = distributed.is_first(), {"resume": command.resume, "overwrite": command.overwrite}
-  distributed.same("\n".join([config_lib.to_json(config), str(workdir), str(flags)]), what="the command line")
+  distributed.same(
+    "\n".join([config_lib.to_json(config), str(workdir), str(flags)]), what="the command line"
+  )
   sources.cores()  # here, where all processes come
 
   def prepare():
@@ -73,7 +78,9 @@ def run(command: config_lib.CommandLine) -> int:
     work, model, params = open_work(config)
     mesh = make_mesh(config)
     if config.lerobot and first:
-      lerobot_labels.check(config.lerobot, source=work.source, shards_path=work.path, resume=command.resume)
+      lerobot_labels.check(
+        config.lerobot, source=work.source, shards_path=work.path, resume=command.resume
+      )
     return work, model, params, mesh
 
   def begin():
@@ -81,7 +88,8 @@ def run(command: config_lib.CommandLine) -> int:
       rundir.join(workdir, config)
       return
     if command.resume:
-      finished_shards(str(workdir), work)  # labels of another model are refused before anything is written
+      # labels of another model are refused before anything is written
+      finished_shards(str(workdir), work)
     rundir.open_run(workdir, config, **flags)
     for stale in glob.glob(os.path.join(glob.escape(str(workdir)), "*.tmp")):
       os.remove(stale)
@@ -89,7 +97,14 @@ def run(command: config_lib.CommandLine) -> int:
   work, model, params, mesh = distributed.together(prepare)
   distributed.together(begin, first_alone=True)
   stream = make_stream(work, model, params, config=config, mesh=mesh)
-  speed = extract(str(workdir), work, stream, config=config, process_index=jax.process_index(), process_count=jax.process_count())
+  speed = extract(
+    str(workdir),
+    work,
+    stream,
+    config=config,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
   if not first:
     return 0
   if speed:
@@ -97,7 +112,9 @@ def run(command: config_lib.CommandLine) -> int:
   manifest = complete(str(workdir), work, model, timeout=config.timeout)
   report(workdir, manifest, speed)
   if config.lerobot:
-    done = lerobot_labels.export(str(workdir), config.lerobot, source=work.source, shards_path=work.path)
+    done = lerobot_labels.export(
+      str(workdir), config.lerobot, source=work.source, shards_path=work.path
+    )
     print(done)
   return 0
 
@@ -105,11 +122,17 @@ def run(command: config_lib.CommandLine) -> int:
 def check(config) -> None:
   """Raises `errors.UserError` for an unknown dtype."""
   if config.dtype and config.dtype not in models.DTYPES:
-    raise errors.UserError(f"config.dtype={config.dtype!r}: {errors.nearest(config.dtype, models.DTYPES)}, or \"\" for the model's own")
+    raise errors.UserError(
+      f'config.dtype={config.dtype!r}: {errors.nearest(config.dtype, models.DTYPES)}, or "" for '
+      "the model's own"
+    )
 
 
 def make_mesh(config) -> jax.sharding.Mesh:
-  """The mesh of this process's devices: processes do not wait for each other. Raises `errors.UserError`."""
+  """The mesh of this process's devices: processes do not wait for each other.
+
+  Raises `errors.UserError`.
+  """
   try:
     mesh = mesh_lib.make(**config.mesh, devices=jax.local_devices())
   except errors.UserError as error:
@@ -117,7 +140,9 @@ def make_mesh(config) -> jax.sharding.Mesh:
   ways = mesh.shape["data"] * mesh.shape["fsdp"]
   for key in ("batch_size", "pairs_batch"):
     if config[key] % ways:
-      raise errors.UserError(f"config.{key}={config[key]} is not divisible by the {ways} devices of config.mesh")
+      raise errors.UserError(
+        f"config.{key}={config[key]} is not divisible by the {ways} devices of config.mesh"
+      )
   return mesh
 
 
@@ -130,19 +155,46 @@ def open_work(config) -> tuple[Work, Any, Any]:
   params, run_config = probe.load(config.checkpoint)
   section, trained_on = run_config["model"], run_config.get("data", {})
   model = models.build({**section, "dtype": config.dtype or section["dtype"]})
-  params = trees.merge(jax.eval_shape(model.init, rng.key(0, "init")), params, what=f"checkpoint {config.checkpoint}")
+  params = trees.merge(
+    jax.eval_shape(model.init, rng.key(0, "init")), params, what=f"checkpoint {config.checkpoint}"
+  )
   given, offset = data_path(config, trained_on)
   source = sources.resolve(given)
-  reading = {**trained_on, "resize": config.data.resize or trained_on.get("resize", "squash")}  # raw data are read as in training
-  path = sources.to_shards(source, reading, image_size=model.image_size, cache_dir=sources.cache_dir(config.data))
+  # raw data are read as in training
+  reading = {**trained_on, "resize": config.data.resize or trained_on.get("resize", "squash")}
+  path = sources.to_shards(
+    source, reading, image_size=model.image_size, cache_dir=sources.cache_dir(config.data)
+  )
   table, manifest = shards.read_table(path), shards.read_manifest(path)
-  plan = sequences.plan(table, offset_seconds=offset.seconds, cameras=tuple(config.data.cameras), name=source)
-  facts = {"version": labels.VERSION, "model": model_fingerprint(config.checkpoint, params), "data": manifest["source"]["fingerprint"],
-           "layout": labels.layout(table), "offset_seconds": offset.seconds, "cameras": list(plan.cameras), "dtype": model.config["dtype"],
-           "decoding": video.DECODING}
+  plan = sequences.plan(
+    table, offset_seconds=offset.seconds, cameras=tuple(config.data.cameras), name=source
+  )
+  facts = {
+    "version": labels.VERSION,
+    "model": model_fingerprint(config.checkpoint, params),
+    "data": manifest["source"]["fingerprint"],
+    "layout": labels.layout(table),
+    "offset_seconds": offset.seconds,
+    "cameras": list(plan.cameras),
+    "dtype": model.config["dtype"],
+    "decoding": video.DECODING,
+  }
   clip = (int(table.length.max()), model.image_size, model.image_size, 3)
-  return Work(path, manifest, plan, offset, facts, source, str(config.checkpoint), section,
-              sources.choose_loading(config.data, [path], {"frames": jax.ShapeDtypeStruct(clip, np.uint8)})), model, params
+  return (
+    Work(
+      path,
+      manifest,
+      plan,
+      offset,
+      facts,
+      source,
+      str(config.checkpoint),
+      section,
+      sources.choose_loading(config.data, [path], {"frames": jax.ShapeDtypeStruct(clip, np.uint8)}),
+    ),
+    model,
+    params,
+  )
 
 
 def data_path(config, trained_on: dict) -> tuple[str, offsets.Offset]:
@@ -153,37 +205,69 @@ def data_path(config, trained_on: dict) -> tuple[str, offsets.Offset]:
   """
   path = config.data.path
   if path is None:
-    known = list(dict.fromkeys(entry["path"] for entry in trained_on.get("mixture") or ())) or [trained_on.get("path") or ""]
+    known = list(dict.fromkeys(entry["path"] for entry in trained_on.get("mixture") or ())) or [
+      trained_on.get("path") or ""
+    ]
     if len(known) != 1 or not known[0]:
-      raise errors.UserError("config.data.path is missing: the model was trained on " + (", ".join(known) if known[0] else "unknown data"))
+      raise errors.UserError(
+        "config.data.path is missing: the model was trained on "
+        + (", ".join(known) if known[0] else "unknown data")
+      )
     path = known[0]
-  return path, offsets.choose(path, trained_on, given=config.offset_seconds, option="--config.offset_seconds", checkpoint=str(config.checkpoint))
+  return path, offsets.choose(
+    path,
+    trained_on,
+    given=config.offset_seconds,
+    option="--config.offset_seconds",
+    checkpoint=str(config.checkpoint),
+  )
 
 
 def model_fingerprint(path: str, params) -> str:
-  """xxh64 of params.safetensors; where a checkpoint is what is used, of the file that its weights would make."""
+  """xxh64 of params.safetensors; where a checkpoint is what is used, of the file that its weights
+  would make.
+  """
   found = checkpoint.find(path)
   if found.weights:
     return shards.file_hash(str(found.weights / weights.PARAMS))
   with tempfile.TemporaryDirectory() as temporary:
     file = pathlib.Path(temporary) / weights.PARAMS
-    weights.write_safetensors(file, {name: np.asarray(leaf) for name, leaf in trees.flatten(params).items()})
+    weights.write_safetensors(
+      file, {name: np.asarray(leaf) for name, leaf in trees.flatten(params).items()}
+    )
     return shards.file_hash(str(file))
 
 
 def finished_shards(folder: str, work: Work) -> dict[int, dict]:
-  """Sidecars of the shards that are done. Raises `errors.UserError` when they are of another model, offset or data."""
+  """Sidecars of the shards that are done.
+
+  Raises `errors.UserError` when they are of another model, offset or data.
+  """
   found = {shard: labels.finished(folder, shard, facts=work.facts) for shard in work.shards}
   return {shard: sidecar for shard, sidecar in found.items() if sidecar}
 
 
 def make_stream(work: Work, model: Any, params: Any, *, config, mesh) -> streaming.Stream:
   """The compiled part, for all segments of the data."""
-  return streaming.Stream(model, params, batch_size=config.batch_size, pairs_batch=config.pairs_batch or config.batch_size,
-                          reach=work.plan.reach, mesh=mesh)
+  return streaming.Stream(
+    model,
+    params,
+    batch_size=config.batch_size,
+    pairs_batch=config.pairs_batch or config.batch_size,
+    reach=work.plan.reach,
+    mesh=mesh,
+  )
 
 
-def extract(folder: str, work: Work, stream: streaming.Stream, *, config, process_index: int, process_count: int) -> dict[str, Any]:
+def extract(
+  folder: str,
+  work: Work,
+  stream: streaming.Stream,
+  *,
+  config,
+  process_index: int,
+  process_count: int,
+) -> dict[str, Any]:
   """Labels the shards of one process that are not done yet.
 
   Returns:
@@ -191,21 +275,43 @@ def extract(folder: str, work: Work, stream: streaming.Stream, *, config, proces
   """
   done = finished_shards(folder, work)
   mine = [shard for shard in work.shards if shard % process_count == process_index]
-  parts = {shard: labeling.parts(folder, work.plan, shard, batch_size=config.batch_size, facts=work.facts) for shard in mine}
+  parts = {
+    shard: labeling.parts(folder, work.plan, shard, batch_size=config.batch_size, facts=work.facts)
+    for shard in mine
+  }
   for shard in done.keys() & parts.keys():
     labeling.remove_parts(folder, shard)
   todo = {shard: parts[shard] for shard in mine if shard not in done}
   if not todo:
     return {}
-  kept = {part: found for every in todo.values() for part in every if part.file and (found := labeling.load(part))}
+  kept = {
+    part: found
+    for every in todo.values()
+    for part in every
+    if part.file and (found := labeling.load(part))
+  }
   missing = [part for every in todo.values() for part in every if part not in kept]
-  total, left = sum(part.frames for every in parts.values() for part in every), sum(part.frames for part in missing)
-  print(f"extract: {left} of {total} frames in {len(todo)} of {len(mine)} shards to label, {work.offset}, "
-        f"cameras {', '.join(work.plan.cameras)}; {work.loading}")
+  total, left = (
+    sum(part.frames for every in parts.values() for part in every),
+    sum(part.frames for part in missing),
+  )
+  print(
+    f"extract: {left} of {total} frames in {len(todo)} of {len(mine)} shards to label, "
+    f"{work.offset}, cameras {', '.join(work.plan.cameras)}; {work.loading}"
+  )
   meter = labeling.Meter()
-  with sequences.walk(work.path, work.plan, [one for part in missing for one in part.sequences], image_size=stream.image_size,
-                      workers=work.loading.workers, threads=work.loading.threads, prefetch=work.loading.prefetch) as clips, \
-      bar(total, process_index) as progress:
+  with (
+    sequences.walk(
+      work.path,
+      work.plan,
+      [one for part in missing for one in part.sequences],
+      image_size=stream.image_size,
+      workers=work.loading.workers,
+      threads=work.loading.threads,
+      prefetch=work.loading.prefetch,
+    ) as clips,
+    bar(total, process_index) as progress,
+  ):
     progress.update(total - left)
     for shard, every in todo.items():
       labeled = []
@@ -224,7 +330,9 @@ def extract(folder: str, work: Work, stream: streaming.Stream, *, config, proces
 def bar(total: int, process_index: int) -> tqdm.tqdm:
   """Frames on the terminal, of process 0 only."""
   interval = 0.5 if sys.stderr.isatty() else 10.0  # a log file wants few lines
-  return tqdm.tqdm(total=total, unit=" frames", desc="extract", disable=process_index != 0, mininterval=interval)
+  return tqdm.tqdm(
+    total=total, unit=" frames", desc="extract", disable=process_index != 0, mininterval=interval
+  )
 
 
 def complete(folder: str, work: Work, model: Any, *, timeout: float) -> dict[str, Any]:
@@ -239,31 +347,67 @@ def complete(folder: str, work: Work, model: Any, *, timeout: float) -> dict[str
   done: dict[int, dict] = {}
   since = time.monotonic()
   while missing := [shard for shard in work.shards if shard not in done]:
-    came = {shard: sidecar for shard in missing if (sidecar := labels.finished(folder, shard, facts=work.facts))}
+    came = {
+      shard: sidecar
+      for shard in missing
+      if (sidecar := labels.finished(folder, shard, facts=work.facts))
+    }
     done |= came
     if came:
       since = time.monotonic()
       continue
     if time.monotonic() - since > timeout:
-      raise errors.Transient(f"{folder}: {len(missing)} of {len(work.shards)} shards of other processes did not come within {timeout:g} s "
-                             f"(the first is {labels.file_name(missing[0])}): start again with --resume")
+      raise errors.Transient(
+        f"{folder}: {len(missing)} of {len(work.shards)} shards of other processes did not come "
+        f"within {timeout:g} s (the first is {labels.file_name(missing[0])}): start again with "
+        "--resume"
+      )
     time.sleep(0.5)
   return labels.write_manifest(
-      folder, [done[shard] for shard in work.shards], data_shards=work.path, size=model.latent_size, queries=model.qformer.queries,
-      dims=model.latent_size // model.qformer.queries, offset_seconds=work.offset.seconds, cameras=list(work.plan.cameras),
-      model={"path": work.checkpoint, "fingerprint": work.facts["model"], "dtype": work.facts["dtype"], "config": work.section},
-      data={"path": work.source, "fingerprint": work.facts["data"], "image_size": work.manifest["image_size"]})
+    folder,
+    [done[shard] for shard in work.shards],
+    data_shards=work.path,
+    size=model.latent_size,
+    queries=model.qformer.queries,
+    dims=model.latent_size // model.qformer.queries,
+    offset_seconds=work.offset.seconds,
+    cameras=list(work.plan.cameras),
+    model={
+      "path": work.checkpoint,
+      "fingerprint": work.facts["model"],
+      "dtype": work.facts["dtype"],
+      "config": work.section,
+    },
+    data={
+      "path": work.source,
+      "fingerprint": work.facts["data"],
+      "image_size": work.manifest["image_size"],
+    },
+  )
 
 
 def report(workdir: pathlib.Path, manifest: dict[str, Any], speed: dict[str, Any]) -> None:
   """What there is now, in words."""
   for one in manifest["damaged"]:
-    print(f"damaged: {shards.shard_name(one['shard'])} clip {one['clip']} camera {one['camera']}: {one['frames']} frames cannot be read: {one['reason']}")
-  lost = {f"{manifest['at_end']} at the end of a segment": manifest["at_end"],
-          f"{manifest['left_out']} left out (no frame is near enough to {manifest['offset_seconds']:g} s later)": manifest["left_out"],
-          f"{manifest['unreadable']} lost with damaged frames": manifest["unreadable"]}
-  print("frames without a motion (valid = 0): " + (", ".join(text for text, count in lost.items() if count) or "none"))
+    print(
+      f"damaged: {shards.shard_name(one['shard'])} clip {one['clip']} camera {one['camera']}: "
+      f"{one['frames']} frames cannot be read: {one['reason']}"
+    )
+  lost = {
+    f"{manifest['at_end']} at the end of a segment": manifest["at_end"],
+    (
+      f"{manifest['left_out']} left out (no frame is near enough to "
+      f"{manifest['offset_seconds']:g} s later)"
+    ): manifest["left_out"],
+    f"{manifest['unreadable']} lost with damaged frames": manifest["unreadable"],
+  }
+  print(
+    "frames without a motion (valid = 0): "
+    + (", ".join(text for text, count in lost.items() if count) or "none")
+  )
   measured = speed.get("frames_per_s")
   rate = f", {measured:.1f} frames/s, waited for data {speed['wait_share']:.1%}" if measured else ""
-  print(f"labels: {manifest['valid']} motions of {manifest['size']} numbers for {manifest['frames']} frames, cameras "
-        f"{', '.join(manifest['cameras'])}{rate} -> {workdir}")
+  print(
+    f"labels: {manifest['valid']} motions of {manifest['size']} numbers for {manifest['frames']} "
+    f"frames, cameras {', '.join(manifest['cameras'])}{rate} -> {workdir}"
+  )

@@ -6,12 +6,24 @@ from como_jax.tasks import sources
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Writes the shards into config.output or the workdir; an unfinished run is resumed, a finished one only summarised."""
+  """Writes the shards into config.output or the workdir; an unfinished run is resumed, a finished
+  one only summarised.
+  """
   config = command.config
   output = config.output or str(command.workdir)
-  summary = ingest.run(sources.resolve(config.source.path), output, format=config.source.format, options=sources.source_options(config.source),
-                       cameras=tuple(config.source.cameras), workers=config.workers, **config.shards.to_dict())
-  print(f"{summary.episodes} episodes, {summary.clips} clips, {summary.frames} frames in {summary.seconds:.1f} s -> {summary.path}")
+  summary = ingest.run(
+    sources.resolve(config.source.path),
+    output,
+    format=config.source.format,
+    options=sources.source_options(config.source),
+    cameras=tuple(config.source.cameras),
+    workers=config.workers,
+    **config.shards.to_dict(),
+  )
+  print(
+    f"{summary.episodes} episodes, {summary.clips} clips, {summary.frames} frames in "
+    f"{summary.seconds:.1f} s -> {summary.path}"
+  )
   for line in ingest.remarks(summary.manifest):
     print(line)
   return 0

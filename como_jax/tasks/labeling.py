@@ -1,7 +1,8 @@
 """The labels of one shard: its frames through the stream, part by part, and into files.
 
-A part is a run of sequences of a shard with so many frames that a killed run loses a few minutes at most. The labels of a part are kept in a
-file of their own until the shard is whole. The stream starts anew at each part, so what a label is depends on its part alone.
+A part is a run of sequences of a shard with so many frames that a killed run loses a few minutes at
+most. The labels of a part are kept in a file of their own until the shard is whole. The stream
+starts anew at each part, so what a label is depends on its part alone.
 """
 
 import dataclasses
@@ -20,7 +21,8 @@ from como_jax.data import labels, sequences
 from como_jax.tasks import streaming
 from como_jax.train import rundir
 
-PART_BATCHES = 32  # batches of frames in a part, at least; padding its last batch then costs 1.6 % on average
+# batches of frames in a part, at least; padding its last batch then costs 1.6 % on average
+PART_BATCHES = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Part:
   """Consecutive sequences of a shard.
 
   Attributes:
-    file: where its labels are kept until the shard is whole; None where the part is the whole shard.
+    file: where its labels are kept until the shard is whole; None where the part is the whole
+      shard.
     facts: hash of what its labels depend on.
   """
 
@@ -55,7 +58,9 @@ class Labeled:
   damaged: list[dict[str, Any]]
 
 
-def parts(folder: str, plan: sequences.Plan, shard: int, *, batch_size: int, facts: Mapping[str, Any]) -> list[Part]:
+def parts(
+  folder: str, plan: sequences.Plan, shard: int, *, batch_size: int, facts: Mapping[str, Any]
+) -> list[Part]:
   """The parts of a shard, the same in every run with this batch size."""
   groups: list[list[sequences.Sequence]] = [[]]
   held = 0
@@ -67,8 +72,12 @@ def parts(folder: str, plan: sequences.Plan, shard: int, *, batch_size: int, fac
     held += one.length
   found = []
   for number, group in enumerate(groups):
-    file = os.path.join(folder, f"labels-{shard:05d}.part-{number:05d}.npz") if len(groups) > 1 else None
-    depends = json.dumps([facts, batch_size, [dataclasses.astuple(one) for one in group]], sort_keys=True)
+    file = (
+      os.path.join(folder, f"labels-{shard:05d}.part-{number:05d}.npz") if len(groups) > 1 else None
+    )
+    depends = json.dumps(
+      [facts, batch_size, [dataclasses.astuple(one) for one in group]], sort_keys=True
+    )
     found.append(Part(shard, tuple(group), file, xxhash.xxh64_hexdigest(depends.encode())))
   return found
 
@@ -93,12 +102,25 @@ class Meter:
 
   def summary(self, stream: streaming.Stream, *, processes: int) -> dict[str, Any]:
     seconds = max(1e-9, time.monotonic() - self.begin) if self.begin else float("inf")
-    return {"frames_per_s": round(self.frames / seconds, 2), "wait_share": round(min(1.0, self.waited / seconds), 4), "frames": self.total,
-            "encoded": stream.encoded, "pairs": stream.paired, "processes": processes, **rundir.hardware()}
+    return {
+      "frames_per_s": round(self.frames / seconds, 2),
+      "wait_share": round(min(1.0, self.waited / seconds), 4),
+      "frames": self.total,
+      "encoded": stream.encoded,
+      "pairs": stream.paired,
+      "processes": processes,
+      **rundir.hardware(),
+    }
 
 
-def label(part: Part, plan: sequences.Plan, clips: Iterator[Mapping[str, np.ndarray]], stream: streaming.Stream, meter: Meter,
-          progress) -> Labeled:
+def label(
+  part: Part,
+  plan: sequences.Plan,
+  clips: Iterator[Mapping[str, np.ndarray]],
+  stream: streaming.Stream,
+  meter: Meter,
+  progress,
+) -> Labeled:
   """One part through the stream.
 
   Args:
@@ -111,7 +133,11 @@ def label(part: Part, plan: sequences.Plan, clips: Iterator[Mapping[str, np.ndar
   at = 0  # frames of this part in the stream so far
   for one in part.sequences:
     pairs, table = plan.pairs(one.segment), plan.segments.table
-    motion = labels.Motion(np.zeros((one.length, stream.latent_size), np.float32), np.zeros(one.length, bool), np.zeros(one.length, np.float32))
+    motion = labels.Motion(
+      np.zeros((one.length, stream.latent_size), np.float32),
+      np.zeros(one.length, bool),
+      np.zeros(one.length, np.float32),
+    )
     found.motions.append(motion)
     first = np.flatnonzero(pairs.valid)  # increasing, and so are their partners
     second = pairs.second[first]
@@ -124,10 +150,20 @@ def label(part: Part, plan: sequences.Plan, clips: Iterator[Mapping[str, np.ndar
       place = plan.segments.begin(one.segment, row)
       readable[place : place + count] = read["readable"]
       if lost := int((~read["readable"]).sum()):
-        found.damaged.append({"row": row, "camera": one.camera, "frames": lost, "reason": _without_folder(str(read["damage"]), table.path)})
+        found.damaged.append(
+          {
+            "row": row,
+            "camera": one.camera,
+            "frames": lost,
+            "reason": _without_folder(str(read["damage"]), table.path),
+          }
+        )
       complete = slice(*np.searchsorted(second, [place, place + count]))
-      named = [(at - place + t, at - place + partner, (motion, t, pairs.difference[t]))
-               for t, partner in zip(first[complete].tolist(), second[complete].tolist(), strict=True) if readable[t] and readable[partner]]
+      named = [
+        (at - place + t, at - place + partner, (motion, t, pairs.difference[t]))
+        for t, partner in zip(first[complete].tolist(), second[complete].tolist(), strict=True)
+        if readable[t] and readable[partner]
+      ]
       _keep(stream.add(read["frames"], named))
       at += count
       if meter.begin is None and stream.encoded:
@@ -149,28 +185,46 @@ def _without_folder(reason: str, table_path: str) -> str:
 
 def save(part: Part, labeled: Labeled) -> None:
   """Writes a part's file at once or not at all."""
-  arrays = {f"{name}/{i}": value for i, motion in enumerate(labeled.motions) for name, value in motion._asdict().items()}
+  arrays = {
+    f"{name}/{i}": value
+    for i, motion in enumerate(labeled.motions)
+    for name, value in motion._asdict().items()
+  }
   temporary = f"{part.file}.{os.getpid()}.tmp"
   with open(temporary, "wb") as file:
-    np.savez(file, facts=np.array(part.facts), damaged=np.array(json.dumps(labeled.damaged)), **arrays)
+    np.savez(
+      file, facts=np.array(part.facts), damaged=np.array(json.dumps(labeled.damaged)), **arrays
+    )
     file.flush()
     os.fsync(file.fileno())
   os.replace(temporary, part.file)
 
 
 def load(part: Part) -> Labeled | None:
-  """What `save` wrote; None where there is none, where it is torn, or where its labels are of another model or other data."""
+  """What `save` wrote; None where there is none, where it is torn, or where its labels are of
+  another model or other data.
+  """
   try:
     with np.load(part.file) as file:  # a zip archive: every array has a checksum
       if str(file["facts"]) != part.facts:
         return None
-      motions = [labels.Motion(*(file[f"{name}/{i}"] for name in labels.Motion._fields)) for i in range(len(part.sequences))]
+      motions = [
+        labels.Motion(*(file[f"{name}/{i}"] for name in labels.Motion._fields))
+        for i in range(len(part.sequences))
+      ]
       return Labeled(motions, json.loads(str(file["damaged"])))
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     return None
 
 
-def write(folder: str, shard: int, plan: sequences.Plan, done: Sequence[tuple[Part, Labeled]], *, facts: Mapping[str, Any]) -> dict[str, Any]:
+def write(
+  folder: str,
+  shard: int,
+  plan: sequences.Plan,
+  done: Sequence[tuple[Part, Labeled]],
+  *,
+  facts: Mapping[str, Any],
+) -> dict[str, Any]:
   """The labels of one shard from those of its parts, cut into its clips; returns the sidecar."""
   table = plan.segments.table
   by_row: dict[int, labels.Motions] = {}
@@ -185,6 +239,22 @@ def write(folder: str, shard: int, plan: sequences.Plan, done: Sequence[tuple[Pa
         here = slice(begin, begin + int(table.length[row]))
         by_row.setdefault(row, {})[one.camera] = labels.Motion(*(array[here] for array in motion))
   rows = sorted(by_row, key=lambda row: int(table.clip[row]))
-  damaged = sorted(({"clip": int(table.clip[one["row"]]), **{key: one[key] for key in ("camera", "frames", "reason")}}
-                    for _, labeled in done for one in labeled.damaged), key=lambda one: (one["clip"], one["camera"]))
-  return labels.write_shard(folder, shard, ((int(table.start[row]), by_row[row]) for row in rows), facts=facts, damaged=damaged, **counts)
+  damaged = sorted(
+    (
+      {
+        "clip": int(table.clip[one["row"]]),
+        **{key: one[key] for key in ("camera", "frames", "reason")},
+      }
+      for _, labeled in done
+      for one in labeled.damaged
+    ),
+    key=lambda one: (one["clip"], one["camera"]),
+  )
+  return labels.write_shard(
+    folder,
+    shard,
+    ((int(table.start[row]), by_row[row]) for row in rows),
+    facts=facts,
+    damaged=damaged,
+    **counts,
+  )

@@ -1,4 +1,7 @@
-"""Masked-autoencoder pretraining of an image encoder (He et al. 2022) on any source, through the shared loop."""
+"""Masked-autoencoder pretraining of an image encoder (He et al.
+
+2022) on any source, through the shared loop.
+"""
 
 import jax
 import numpy as np
@@ -32,11 +35,26 @@ def job(config) -> training.Job:
     return loss(params, {"frames": frames}, jax.random.key(0))
 
   def evaluate(params):
-    return {name: float(np.asarray(value) / np.asarray(count)) for name, (value, count) in held_out_loss(params, held_out).items()}
+    return {
+      name: float(np.asarray(value) / np.asarray(count))
+      for name, (value, count) in held_out_loss(params, held_out).items()
+    }
 
-  how = sources.choose_loading(config.data, [one.path for one in data_sets], model.inputs_spec(sources.local_rows(config)))
+  how = sources.choose_loading(
+    config.data, [one.path for one in data_sets], model.inputs_spec(sources.local_rows(config))
+  )
   return training.Job(
-      model=model, loss=loss, weights=objective.weights, evaluate=evaluate, loading=how,
-      batch=model.inputs_spec(config.train.batch_size), data=[(one.path, "") for one in data_sets],
-      batches=lambda start: sources.batches(config, data_sets, kind="mae", jitter=False, start_step=start, how=how),
-      examples_per_step=config.train.batch_size, unit="images", start=given)
+    model=model,
+    loss=loss,
+    weights=objective.weights,
+    evaluate=evaluate,
+    loading=how,
+    batch=model.inputs_spec(config.train.batch_size),
+    data=[(one.path, "") for one in data_sets],
+    batches=lambda start: sources.batches(
+      config, data_sets, kind="mae", jitter=False, start_step=start, how=how
+    ),
+    examples_per_step=config.train.batch_size,
+    unit="images",
+    start=given,
+  )

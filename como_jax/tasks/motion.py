@@ -1,4 +1,6 @@
-"""Training of the motion model (CoMo stage 1): data, model and objectives assembled for the shared loop."""
+"""Training of the motion model (CoMo stage 1): data, model and objectives assembled for the shared
+loop.
+"""
 
 import dataclasses
 
@@ -7,7 +9,8 @@ from como_jax import errors, models, objectives
 from como_jax.models.motion import inputs
 from como_jax.tasks import components, latents, sources, tokens, training
 
-TOKENS = {"frames": "frame_tokens", "jittered": "jittered_tokens"}  # images of a batch -> their tokens
+# images of a batch -> their tokens
+TOKENS = {"frames": "frame_tokens", "jittered": "jittered_tokens"}
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -24,13 +27,22 @@ def job(config) -> training.Job:
   jitter = "contrastive" in objective.functions
   sources.check(config, data_sets, frames=config.data.frames, jitter=jitter)
   if not config.encoder_weights:
-    print("encoder: random and frozen, which is not CoMo; set config.encoder_weights (\"bundled\", or a converted or pretrained MAE)")
+    print(
+      'encoder: random and frozen, which is not CoMo; set config.encoder_weights ("bundled", or '
+      "a converted or pretrained MAE)"
+    )
   if "perceptual" not in objective.functions:
     print("perceptual loss: off (config.objectives.perceptual.weights_path is empty)")
   held_out = None
   if config.data.validation_fraction > 0:
-    held_out = sources.windows(config, data_sets, split="validation", frames=3, batch_size=config.evaluation.batch_size,
-                               most=config.evaluation.windows)
+    held_out = sources.windows(
+      config,
+      data_sets,
+      split="validation",
+      frames=3,
+      batch_size=config.evaluation.batch_size,
+      most=config.evaluation.windows,
+    )
 
   def loss(params, batch, key, constants=None):
     return objective(model.forward(params, batch, key=key), batch, constants)
@@ -41,33 +53,62 @@ def job(config) -> training.Job:
       return components.start(model, params, first)
 
   measure = latents.Measure(model)
-  how = sources.choose_loading(config.data, [one.path for one in data_sets],
-                               model.inputs_spec(sources.local_rows(config), config.data.frames, jittered=jitter))
-  known, batch = None, model.inputs_spec(config.train.batch_size, config.data.frames, jittered=jitter)
+  how = sources.choose_loading(
+    config.data,
+    [one.path for one in data_sets],
+    model.inputs_spec(sources.local_rows(config), config.data.frames, jittered=jitter),
+  )
+  known, batch = (
+    None,
+    model.inputs_spec(config.train.batch_size, config.data.frames, jittered=jitter),
+  )
   if config.train.cache_tokens:
     check_cache(config, model, start)
     walk = sources.windows(config, data_sets, split="train", frames=1, batch_size=64, most=None)
-    flow = model.components is not None and model.components.source == "flow"  # it looks at pictures
-    known = tokens.Tokens(model, start, names=TOKENS, kept=("frames",) if not flow else ("frames", "jittered"), dtype="float16").fill(walk)
+    # it looks at pictures
+    flow = model.components is not None and model.components.source == "flow"
+    known = tokens.Tokens(
+      model,
+      start,
+      names=TOKENS,
+      kept=("frames",) if not flow else ("frames", "jittered"),
+      dtype="float16",
+    ).fill(walk)
     print(f"image tokens: {len(known)} images encoded, once")
     batch = known.spec(batch)
 
   def batches(step):
-    found = sources.batches(config, data_sets, kind="motion", jitter=jitter, start_step=step, how=how)
+    found = sources.batches(
+      config, data_sets, kind="motion", jitter=jitter, start_step=step, how=how
+    )
     return known.over(found) if known else found
+
   return training.Job(
-      model=model, loss=loss, weights=objective.weights, constants=objective.constants, start=start, loading=how,
-      batch=batch, data=[(one.path, "") for one in data_sets], batches=batches,
-      begin=begin if model.components else None,
-      evaluate=held_out and (lambda params: measure(params, held_out).scalars()),
-      examples_per_step=config.train.batch_size * (config.data.frames - 1), unit="pairs")
+    model=model,
+    loss=loss,
+    weights=objective.weights,
+    constants=objective.constants,
+    start=start,
+    loading=how,
+    batch=batch,
+    data=[(one.path, "") for one in data_sets],
+    batches=batches,
+    begin=begin if model.components else None,
+    evaluate=held_out and (lambda params: measure(params, held_out).scalars()),
+    examples_per_step=config.train.batch_size * (config.data.frames - 1),
+    unit="pairs",
+  )
 
 
 def check_cache(config, model, start) -> None:
-  """Raises errors.UserError where the tokens of a frame do not stay the same, or are not what the model looks at."""
+  """Raises errors.UserError where the tokens of a frame do not stay the same, or are not what the
+  model looks at.
+  """
   if inputs.INPUTS[model.qformer.inputs].pixel_difference:
-    raise errors.UserError(f"config.train.cache_tokens needs a model that encodes frames, config.model.idm.inputs={model.qformer.inputs} "
-                           "encodes their differences")
+    raise errors.UserError(
+      "config.train.cache_tokens needs a model that encodes frames, "
+      f"config.model.idm.inputs={model.qformer.inputs} encodes their differences"
+    )
   tokens.check("train.cache_tokens", config, model, start, sources.augmentation(config.data))
 
 

@@ -1,4 +1,6 @@
-"""Training of a policy (CoMo stage 2): robot actions and the latent motion of videos in one batch, one trunk, light heads."""
+"""Training of a policy (CoMo stage 2): robot actions and the latent motion of videos in one batch,
+one trunk, light heads.
+"""
 
 import dataclasses
 import json
@@ -21,45 +23,85 @@ EVALUATION = "evaluation.json"
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Trains; the weights it leaves hold all that acting needs (model, statistics, cameras, instruction encoder). With
-  config.train.steps=0 it only scores the policy of config.init (`evaluate`)."""
+  """Trains; the weights it leaves hold all that acting needs (model, statistics, cameras,
+  instruction encoder). With config.train.steps=0 it only scores the policy of config.init
+  (`evaluate`).
+  """
   if command.config.train.steps == 0:
     return evaluate(command)
   flags = {"resume": command.resume, "overwrite": command.overwrite}
-  distributed.together(lambda: rundir.check(command.workdir, command.config, **flags) if distributed.is_first() else None)
+  distributed.together(
+    lambda: (
+      rundir.check(command.workdir, command.config, **flags) if distributed.is_first() else None
+    )
+  )
   config, ready = resolve(command.config)
   return training.fit(dataclasses.replace(command, config=config), lambda: job(config, ready))
 
 
 def evaluate(command: config_lib.CommandLine) -> int:
-  """Scores the policy of config.init on the held-out examples of the data, without training, and writes EVALUATION; returns the exit code.
+  """Scores the policy of config.init on the held-out examples of the data, without training, and
+  writes EVALUATION; returns the exit code.
 
   Raises:
-    errors.UserError: there is no such policy, it does not know a robot of the data, or nothing is held out.
+    errors.UserError: there is no such policy, it does not know a robot of the data, or nothing is
+      held out.
   """
-  config, workdir, flags = command.config, command.workdir, {"resume": command.resume, "overwrite": command.overwrite}
+  config, workdir, flags = (
+    command.config,
+    command.workdir,
+    {"resume": command.resume, "overwrite": command.overwrite},
+  )
   if jax.process_count() > 1:
     raise errors.Shared("config.train.steps=0 scores a policy in one process, this run has several")
   if not config.init:
-    raise errors.UserError("config.train.steps=0 trains nothing and scores the policy of config.init: give --config.init=RUN")
+    raise errors.UserError(
+      "config.train.steps=0 trains nothing and scores the policy of config.init: give "
+      "--config.init=RUN"
+    )
   if not config.data.validation_fraction > 0:
-    raise errors.UserError("config.train.steps=0 scores a policy on held-out episodes: config.data.validation_fraction is 0")
+    raise errors.UserError(
+      "config.train.steps=0 scores a policy on held-out episodes: "
+      "config.data.validation_fraction is 0"
+    )
   rundir.check(workdir, config, **flags)
-  if command.resume and any((workdir / name).exists() for name in (checkpoint.FOLDER, checkpoint.WEIGHTS)):
-    raise errors.UserError(f"--workdir {workdir} holds a trained policy: to score it give --config.init={workdir} and another --workdir")
+  if command.resume and any(
+    (workdir / name).exists() for name in (checkpoint.FOLDER, checkpoint.WEIGHTS)
+  ):
+    raise errors.UserError(
+      f"--workdir {workdir} holds a trained policy: to score it give --config.init={workdir} "
+      "and another --workdir"
+    )
   config, ready = resolve(config)
   known, before = ready.start[1]["robots"], ready.start[1].get("policy", {})
   for key in ("guidance", "reduce"):
     if key in before and before[key] != config.policy[key]:
-      raise errors.UserError(f"config.train.steps=0: config.policy.{key} is {config.policy[key]!r}, that of the policy {config.init!r} is {before[key]!r}")
+      raise errors.UserError(
+        f"config.train.steps=0: config.policy.{key} is {config.policy[key]!r}, that of the "
+        f"policy {config.init!r} is {before[key]!r}"
+      )
   if new := [name for name in config.robots if name not in known]:
-    raise errors.UserError(f"config.train.steps=0: the policy {config.init!r} has no head for robot {new[0]!r}: {errors.nearest(new[0], known)}")
+    raise errors.UserError(
+      f"config.train.steps=0: the policy {config.init!r} has no head for robot {new[0]!r}: "
+      f"{errors.nearest(new[0], known)}"
+    )
   made = job(config, ready)
   rundir.open_run(workdir, config, **flags)
   scores = made.evaluate(jax.device_put(made.start))
-  files.write(workdir / EVALUATION, json.dumps({"policy": str(config.init), "data": [one.path for one in ready.sets], **scores}, indent=2))
-  print(f"{config.init} on held-out examples: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-        + f" (of action_mse 0 is perfect; its unit is the policy's own normalization) -> {workdir / EVALUATION}")
+  files.write(
+    workdir / EVALUATION,
+    json.dumps(
+      {"policy": str(config.init), "data": [one.path for one in ready.sets], **scores}, indent=2
+    ),
+  )
+  print(
+    f"{config.init} on held-out examples: "
+    + ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+    + (
+      " (of action_mse 0 is perfect; its unit is the policy's own normalization) -> "
+      f"{workdir / EVALUATION}"
+    )
+  )
   return 0
 
 
@@ -79,10 +121,12 @@ class Ready:
 
 
 def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready]:
-  """The config with everything that follows from its data: sizes of robots, latents and instructions, cameras, statistics.
+  """The config with everything that follows from its data: sizes of robots, latents and
+  instructions, cameras, statistics.
 
   Raises:
-    errors.UserError: data or labels that do not fit together, or do not fit the policy to start from.
+    errors.UserError: data or labels that do not fit together, or do not fit the policy to start
+      from.
   """
   sets = demonstrations.sets(config)
   start = None
@@ -91,24 +135,38 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
     serving.check(start[1], repr(config.init))
   before = start[1] if start else {}
   config = config_lib.ConfigDict(config.to_dict())
-  settings, resize, label = before.get("policy", {}), demonstrations.resize(sets), demonstrations.label_facts(sets)
+  settings, resize, label = (
+    before.get("policy", {}),
+    demonstrations.resize(sets),
+    demonstrations.label_facts(sets),
+  )
   check_start(config.init, settings, resize=resize, label=label)
-  robots = {name: {"cameras": settings["cameras"], **facts} for name, facts in before.get("robots", {}).items()}
-  robots = dict(sorted({**robots, **demonstrations.robots(config, sets)}.items()))  # the data number them by name
+  robots = {
+    name: {"cameras": settings["cameras"], **facts}
+    for name, facts in before.get("robots", {}).items()
+  }
+  # the data number them by name
+  robots = dict(sorted({**robots, **demonstrations.robots(config, sets)}.items()))
   for name, facts in robots.items():
     old = before.get("robots", {}).get(name, facts)
     for key in ("action", "state", "step_seconds"):
       if old[key] != facts[key]:
-        raise errors.UserError(f"robot {name!r}: {key} is {facts[key]} here and {old[key]} in the policy {config.init!r} to start from; "
-                               "give it another name to get a new head")
+        raise errors.UserError(
+          f"robot {name!r}: {key} is {facts[key]} here and {old[key]} in the policy "
+          f"{config.init!r} to start from; give it another name to get a new head"
+        )
   encode, texts = demonstrations.instructions(config, sets)
   with config.ignore_type():
     config.robots = robots
     config.policy.cameras = demonstrations.cameras(config, sets)
     config.policy.resize = resize
-    config.policy.update({key: (label or settings).get(key, none) for key, none in LABEL_FACTS.items()})
+    config.policy.update(
+      {key: (label or settings).get(key, none) for key, none in LABEL_FACTS.items()}
+    )
     model = config.model
-    model.robots = {name: {"action": facts["action"], "state": facts["state"]} for name, facts in robots.items()}
+    model.robots = {
+      name: {"action": facts["action"], "state": facts["state"]} for name, facts in robots.items()
+    }
     model.cameras = len(config.policy.cameras)
     model.language.update(width=encode.width, tokens=encode.tokens)
     if label:
@@ -116,32 +174,62 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
     elif start:
       model.latent.update({key: before["model"]["latent"][key] for key in ("queries", "dims")})
     build = dict(
-        language=texts, robots={name: (facts["action"], facts["state"]) for name, facts in robots.items()}, cameras=model.cameras,
-        history=model.history, step_seconds=config.policy.step_seconds, chunk=model.chunk, reduce=config.policy.reduce,
-        latent_chunk=model.latent.chunk, latent_size=model.latent.queries * model.latent.dims, image_size=config.data.image_size,
-        validation_fraction=config.data.validation_fraction)
+      language=texts,
+      robots={name: (facts["action"], facts["state"]) for name, facts in robots.items()},
+      cameras=model.cameras,
+      history=model.history,
+      step_seconds=config.policy.step_seconds,
+      chunk=model.chunk,
+      reduce=config.policy.reduce,
+      latent_chunk=model.latent.chunk,
+      latent_size=model.latent.queries * model.latent.dims,
+      image_size=config.data.image_size,
+      validation_fraction=config.data.validation_fraction,
+    )
     found = policy_data.statistics(
-        sets, mode=config.policy.normalisation, step_seconds=config.policy.step_seconds, reduce=config.policy.reduce,
-        validation_fraction=config.data.validation_fraction)
+      sets,
+      mode=config.policy.normalisation,
+      step_seconds=config.policy.step_seconds,
+      reduce=config.policy.reduce,
+      validation_fraction=config.data.validation_fraction,
+    )
     if start:  # a head that is trained further goes on in its own units
       old = normalisation.Normaliser.from_json(before["normalisation"])
-      found = dataclasses.replace(found, mode=old.mode, robots={**found.robots, **old.robots}, latent=old.latent or found.latent)
-    found = with_grippers(found, robots, tuple(config.policy.gripper), kept=before.get("robots", {}))
+      found = dataclasses.replace(
+        found,
+        mode=old.mode,
+        robots={**found.robots, **old.robots},
+        latent=old.latent or found.latent,
+      )
+    found = with_grippers(
+      found, robots, tuple(config.policy.gripper), kept=before.get("robots", {})
+    )
     config.normalisation = found.to_json()
     if model.policy == "gpt":
       set_grippers(model, found)
   if config.data.image_size != model.image_size:
-    raise errors.UserError(f"config.data.image_size={config.data.image_size} is not config.model.image_size={model.image_size}")
+    raise errors.UserError(
+      f"config.data.image_size={config.data.image_size} is not "
+      f"config.model.image_size={model.image_size}"
+    )
   if config.policy.guidance != 1 and not models.build(config.model.to_dict()).body.guides:
-    raise errors.UserError(f"config.policy.guidance={config.policy.guidance}: only policy=dit can be guided, "
-                           f"policy={config.model.policy} takes 1")
+    raise errors.UserError(
+      f"config.policy.guidance={config.policy.guidance}: only policy=dit can be guided, "
+      f"policy={config.model.policy} takes 1"
+    )
   config.lock()
   return config, Ready(sets, found, start, build)
 
 
-def with_grippers(found: normalisation.Normaliser, robots: Mapping[str, Mapping[str, Any]], wanted: tuple[str, ...], *,
-                  kept: Collection[str] = ()) -> normalisation.Normaliser:
-  """The normalisation with the two-valued action dimensions that config.policy.gripper names, and no others.
+def with_grippers(
+  found: normalisation.Normaliser,
+  robots: Mapping[str, Mapping[str, Any]],
+  wanted: tuple[str, ...],
+  *,
+  kept: Collection[str] = (),
+) -> normalisation.Normaliser:
+  """The normalisation with the two-valued action dimensions that config.policy.gripper names, and
+  no others.
 
   Args:
     found: with those that the data have.
@@ -162,34 +250,50 @@ def with_grippers(found: normalisation.Normaliser, robots: Mapping[str, Mapping[
   known = {name for of in dims_of.values() for name in of}
   for one in map(str, wanted):
     if one not in known:
-      raise errors.UserError(f"config.policy.gripper: no robot has an action {one!r}: {errors.nearest(one, known)}")
+      raise errors.UserError(
+        f"config.policy.gripper: no robot has an action {one!r}: {errors.nearest(one, known)}"
+      )
   changed = dict(found.robots)
   for robot, of in dims_of.items():
-    action, chosen = found.robots[robot]["action"], {str(one): of[str(one)] for one in wanted if str(one) in of}
+    action, chosen = (
+      found.robots[robot]["action"],
+      {str(one): of[str(one)] for one in wanted if str(one) in of},
+    )
     for name, dim in chosen.items():
       if not action.two_valued[dim]:
-        raise errors.UserError(f"config.policy.gripper: action {name!r} of robot {robot!r} has more values than two, from "
-                               f"{action.min[dim]:.6g} to {action.max[dim]:.6g}: leave it out")
+        raise errors.UserError(
+          f"config.policy.gripper: action {name!r} of robot {robot!r} has more values than two, "
+          f"from {action.min[dim]:.6g} to {action.max[dim]:.6g}: leave it out"
+        )
     binary = np.isin(np.arange(robots[robot]["action"]), list(chosen.values()))
     changed[robot] = {**found.robots[robot], "action": dataclasses.replace(action, binary=binary)}
   return dataclasses.replace(found, robots=changed)
 
 
 def set_grippers(model, found: normalisation.Normaliser) -> None:
-  """Fills model.gpt.gripper, the dimensions that GPT classifies; a diffusion head denoises them like the others.
+  """Fills model.gpt.gripper, the dimensions that GPT classifies; a diffusion head denoises them
+  like the others.
 
   Raises:
     errors.UserError: the config fills it itself.
   """
   if model.gpt.gripper:
-    raise errors.UserError("config.model.gpt.gripper is filled from the data: name the dimensions in "
-                           "config.policy.gripper")
+    raise errors.UserError(
+      "config.model.gpt.gripper is filled from the data: name the dimensions in "
+      "config.policy.gripper"
+    )
   if model.gpt.action_head == "regression":
-    model.gpt.gripper = {robot: list(dims) for robot in model.robots if (dims := found.grippers(robot))}
+    model.gpt.gripper = {
+      robot: list(dims) for robot in model.robots if (dims := found.grippers(robot))
+    }
 
 
-def say_dimensions(robots: Mapping[str, Mapping[str, Any]], found: normalisation.Normaliser) -> list[str]:
-  """What the run makes of actions and states that take two values or never move, a line each, for logs."""
+def say_dimensions(
+  robots: Mapping[str, Mapping[str, Any]], found: normalisation.Normaliser
+) -> list[str]:
+  """What the run makes of actions and states that take two values or never move, a line each, for
+  logs.
+  """
   lines = []
   for robot in sorted(robots):
     facts, one = robots[robot], found.robots[robot]["action"]
@@ -197,27 +301,44 @@ def say_dimensions(robots: Mapping[str, Mapping[str, Any]], found: normalisation
     def name(key, dim, facts=facts):
       names = facts.get(f"{key}_names") or ()
       return str(names[dim]) if dim < len(names) else f"{key} {dim}"
+
     for dim in found.grippers(robot):
-      lines.append(f"robot {robot}: action {name('action', dim)} takes two values, {one.min[dim]:.6g} and "
-                   f"{one.max[dim]:.6g}: it is served as one of them")
+      lines.append(
+        f"robot {robot}: action {name('action', dim)} takes two values, {one.min[dim]:.6g} and "
+        f"{one.max[dim]:.6g}: it is served as one of them"
+      )
     for dim, value in found.constants(robot, "action").items():
-      lines.append(f"robot {robot}: action {name('action', dim)} never moves: it is served as its constant {value:.6g}")
+      lines.append(
+        f"robot {robot}: action {name('action', dim)} never moves: it is served as its constant "
+        f"{value:.6g}"
+      )
     still = [name("state", dim) for dim in found.constants(robot, "state")]
     if still:
-      lines.append(f"robot {robot}: state {', '.join(still)} never moves: the policy does not see it")
+      lines.append(
+        f"robot {robot}: state {', '.join(still)} never moves: the policy does not see it"
+      )
   return lines
 
 
-def check_start(init: str, before: dict[str, Any], *, resize: str, label: dict[str, Any] | None) -> None:
-  """Raises errors.UserError where data are unlike those of the policy to start from, whose `policy` section is `before` ({} for none)."""
+def check_start(
+  init: str, before: dict[str, Any], *, resize: str, label: dict[str, Any] | None
+) -> None:
+  """Raises errors.UserError where data are unlike those of the policy to start from, whose `policy`
+  section is `before` ({} for none).
+  """
   if before and before.get("resize", "squash") != resize:
-    raise errors.UserError(f"the data were ingested with resize={resize!r}, those of the policy {init!r} to start from with "
-                           f"{before.get('resize', 'squash')!r}: ingest them in the same way")
+    raise errors.UserError(
+      f"the data were ingested with resize={resize!r}, those of the policy {init!r} to start from "
+      f"with {before.get('resize', 'squash')!r}: ingest them in the same way"
+    )
   for key, none in LABEL_FACTS.items():
     old = before.get(key, none)
     if label and old != none and label[key] != old:
-      raise errors.UserError(f"{key} of the labels is {label[key]!r}, of the policy {init!r} to start from {old!r}: its latent head "
-                             "speaks another language; extract the labels with its motion model and offset")
+      raise errors.UserError(
+        f"{key} of the labels is {label[key]!r}, of the policy {init!r} to start from {old!r}: "
+        "its latent head speaks another language; extract the labels with its motion model and "
+        "offset"
+      )
 
 
 def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
@@ -225,45 +346,85 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
   model = models.build(config.model.to_dict())
   start = starting_point(config, model, ready.start)
   slots = config.model.cameras
-  for line in policy_data.describe(ready.sets, validation_fraction=config.data.validation_fraction, cameras=slots):
+  for line in policy_data.describe(
+    ready.sets, validation_fraction=config.data.validation_fraction, cameras=slots
+  ):
     print(f"data: {line}")
   for one in ready.sets:
     if unused := demonstrations.unused_cameras(one, slots):
-      print(f"data: {one.label}: cameras {', '.join(unused)} are not used, the policy's slots are "
-            f"{', '.join(config.policy.cameras)}: name them in config.policy.cameras")
+      print(
+        f"data: {one.label}: cameras {', '.join(unused)} are not used, the policy's slots are "
+        f"{', '.join(config.policy.cameras)}: name them in config.policy.cameras"
+      )
   for line in say_dimensions(config.robots.to_dict(), ready.normaliser):
     print(f"data: {line}")
   settings = dict(normaliser=ready.normaliser, **ready.build)
-  how = sources.choose_loading(config.data, [one.path for one in ready.sets], model.inputs_spec(sources.local_rows(config)))
+  how = sources.choose_loading(
+    config.data, [one.path for one in ready.sets], model.inputs_spec(sources.local_rows(config))
+  )
   threads = loading.reading_threads(config.data.threads)
   held_out = None
   if config.data.validation_fraction > 0:
-    held_out = policy_data.evaluation(ready.sets, **settings, batch_size=config.evaluation.batch_size,
-                                      max_examples=config.evaluation.examples, threads=threads)
+    held_out = policy_data.evaluation(
+      ready.sets,
+      **settings,
+      batch_size=config.evaluation.batch_size,
+      max_examples=config.evaluation.examples,
+      threads=threads,
+    )
+
   def loss(params, batch, key):
     return model.losses(params, batch, key)
 
-  score = Score(model, ready.normaliser, guidance=float(config.policy.guidance), dtype=config.model.dtype)
+  score = Score(
+    model, ready.normaliser, guidance=float(config.policy.guidance), dtype=config.model.dtype
+  )
   augment = sources.augmentation(config.data)
   known = None
   if config.policy.cache_tokens:
     tokens.check("policy.cache_tokens", config, model, start, augment)
-    known = tokens.Tokens(model, start).fill(policy_data.evaluation(
-        ready.sets, **settings, batch_size=config.evaluation.batch_size, split="train", threads=threads))
+    known = tokens.Tokens(model, start).fill(
+      policy_data.evaluation(
+        ready.sets,
+        **settings,
+        batch_size=config.evaluation.batch_size,
+        split="train",
+        threads=threads,
+      )
+    )
     print(f"image tokens: {len(known)} images encoded, once")
 
   def batches(step):
     found = policy_data.build(
-        ready.sets, **settings, batch_size=config.train.batch_size, augment=augment, seed=config.seed,
-        process_index=jax.process_index(), process_count=jax.process_count(), start_step=step, workers=how.workers,
-        threads=how.threads, prefetch=how.prefetch)
+      ready.sets,
+      **settings,
+      batch_size=config.train.batch_size,
+      augment=augment,
+      seed=config.seed,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      start_step=step,
+      workers=how.workers,
+      threads=how.threads,
+      prefetch=how.prefetch,
+    )
     return known.over(found) if known else found
+
   return training.Job(
-      model=model, loss=loss, weights=loss_weights(config, model), start=start, unit="examples",
-      examples_per_step=config.train.batch_size, batches=batches, loading=how,
-      batch=known.spec(model.inputs_spec(config.train.batch_size)) if known else model.inputs_spec(config.train.batch_size),
-      data=[(one.path, one.labels) for one in ready.sets],
-      evaluate=held_out and (lambda params: score(params, held_out)))
+    model=model,
+    loss=loss,
+    weights=loss_weights(config, model),
+    start=start,
+    unit="examples",
+    examples_per_step=config.train.batch_size,
+    batches=batches,
+    loading=how,
+    batch=known.spec(model.inputs_spec(config.train.batch_size))
+    if known
+    else model.inputs_spec(config.train.batch_size),
+    data=[(one.path, one.labels) for one in ready.sets],
+    evaluate=held_out and (lambda params: score(params, held_out)),
+  )
 
 
 def loss_weights(config, model) -> dict[str, float]:
@@ -272,48 +433,71 @@ def loss_weights(config, model) -> dict[str, float]:
 
 
 def starting_point(config, model, start: tuple[dict, dict] | None) -> dict[str, Any]:
-  """Named parts of the parameters that do not start at random: {} | the encoder | everything that a policy to start from has."""
+  """Named parts of the parameters that do not start at random: {} | the encoder | everything that a
+  policy to start from has.
+  """
   if start is None:
     if not config.encoder_weights:
-      print("encoder: random; set config.encoder_weights (\"bundled\", a motion model or a pretrained MAE)")
+      print(
+        'encoder: random; set config.encoder_weights ("bundled", a motion model or a pretrained '
+        "MAE)"
+      )
     return training.encoder_weights(config.encoder_weights, model=model)
   body = start[1]["model"]["policy"]
   if body != config.model.policy:
-    raise errors.UserError(f"the policy {config.init!r} to start from is a {body!r}, this config makes a {config.model.policy!r}: choose its "
-                           f"kind after the variant, as in --config=configs/policy.py:small,policy={body}")
+    raise errors.UserError(
+      f"the policy {config.init!r} to start from is a {body!r}, this config makes a "
+      f"{config.model.policy!r}: choose its kind after the variant, as in "
+      f"--config=configs/policy.py:small,policy={body}"
+    )
   fresh = jax.jit(model.init)(rng.key(config.seed, "init"))
   names, given = trees.flatten(fresh), trees.flatten(start[0])
   new = {name: leaf for name, leaf in names.items() if name not in given}
   other = sorted({"/".join(name.split("/")[:2]) for name in new if not name.startswith("heads/")})
   if other:
-    raise errors.UserError(f"the policy {config.init!r} to start from has no {', '.join(other[:4])}: its model section differs from this one's")
+    raise errors.UserError(
+      f"the policy {config.init!r} to start from has no {', '.join(other[:4])}: its model "
+      "section differs from this one's"
+    )
   if new:
     print("new heads: " + ", ".join(sorted({name.split("/")[1] for name in new})))
   return trees.merge(fresh, trees.unflatten({**given, **new}), what=f"policy {config.init!r}")
 
 
 class Score:
-  """Offline squared error of one sampled chunk an example on held-out examples, in units of the variance (of `policy.normalisation`
-  "standard"): 0 is perfect. A policy that knows nothing of the observation gets 1 when it regresses (it says the mean action) and 2 when it
-  samples (DiT and diffusion or mixture heads: a random draw from the right distribution is off by its own variance too).
-  Dimensions that never move have no part in it, and those that take two values are counted by themselves: how often the
-  right one of the two is said.
+  """Offline squared error of one sampled chunk an example on held-out examples, in units of the
+  variance (of `policy.normalisation` "standard"): 0 is perfect. A policy that knows nothing of the
+  observation gets 1 when it regresses (it says the mean action) and 2 when it samples (DiT and
+  diffusion or mixture heads: a random draw from the right distribution is off by its own variance
+  too).
+  Dimensions that never move have no part in it, and those that take two values are counted by
+  themselves: how often the right one of the two is said.
 
   The parameters are rounded as for acting, so that what is measured is what will be served.
   """
 
-  def __init__(self, model: Any, normaliser: normalisation.Normaliser, *, guidance: float = 1.0,
-               dtype: str = "float32"):
+  def __init__(
+    self,
+    model: Any,
+    normaliser: normalisation.Normaliser,
+    *,
+    guidance: float = 1.0,
+    dtype: str = "float32",
+  ):
     self._model, self._normaliser, self._guidance, self._dtype = model, normaliser, guidance, dtype
     self._actions = jax.jit(self._sample, static_argnames="robot")
-    self._latents = jax.jit(lambda params, batch, key: model.sample_latents(params, batch, key, steps=None))
+    self._latents = jax.jit(
+      lambda params, batch, key: model.sample_latents(params, batch, key, steps=None)
+    )
 
   def _sample(self, params, batch, key, robot):
     return self._model.sample(params, batch, key, robot=robot, steps=None, guidance=self._guidance)
 
   def __call__(self, params, held_out) -> dict[str, float]:
-    """{"action_mse", "action_mse_first" (first element of the chunk only), "gripper_accuracy", "gripper_majority" (what
-    saying always the commoner value would reach), "latent_mse"}: those there are examples for."""
+    """{"action_mse", "action_mse_first" (first element of the chunk only), "gripper_accuracy",
+    "gripper_majority" (what saying always the commoner value would reach), "latent_mse"}: those
+    there are examples for.
+    """
     params, sums = serving.lean(params, self._dtype), {}
     shares: dict[tuple[str, int], np.ndarray] = {}
 
@@ -325,7 +509,11 @@ class Score:
       for step in range(held_out.steps):
         batch = next(batches)
         valid, key = batch["valid"], rng.key(0, "score", step)
-        seen = {name: batch[name] for name in self._model.inputs_spec(1) if name in batch and name not in TARGETS}
+        seen = {
+          name: batch[name]
+          for name in self._model.inputs_spec(1)
+          if name in batch and name not in TARGETS
+        }
         for number, robot in enumerate(self._model.robots):
           mask = batch["actions_mask"] & (valid & (batch["robot"] == number))[:, None, None]
           if mask.any():
@@ -333,16 +521,27 @@ class Score:
             width = sampled.shape[-1]
             mask, target = mask[..., :width], batch["actions"][..., :width]
             error, grippers = np.square(sampled - target), list(self._normaliser.grippers(robot))
-            moves = ~np.isin(np.arange(width), [*grippers, *self._normaliser.constants(robot, "action")])
+            moves = ~np.isin(
+              np.arange(width), [*grippers, *self._normaliser.constants(robot, "action")]
+            )
             add("action_mse", error, mask & moves)
             add("action_mse_first", error[:, 0], mask[:, 0] & moves)
-            add("gripper_accuracy", ((sampled > 0) == (target > 0))[..., grippers], mask[..., grippers])
+            add(
+              "gripper_accuracy",
+              ((sampled > 0) == (target > 0))[..., grippers],
+              mask[..., grippers],
+            )
             for dim in grippers:
               high = (target[..., dim] > 0)[mask[..., dim]]
-              shares[robot, dim] = shares.get((robot, dim), np.zeros(2)) + [high.sum(), (~high).sum()]
+              shares[robot, dim] = shares.get((robot, dim), np.zeros(2)) + [
+                high.sum(),
+                (~high).sum(),
+              ]
         mask = batch["latents_mask"] & valid[:, None]
         if mask.any():
-          error = np.square(np.asarray(self._latents(params, seen, key)) - batch["latents"]).mean(-1)
+          error = np.square(np.asarray(self._latents(params, seen, key)) - batch["latents"]).mean(
+            -1
+          )
           add("latent_mse", error, mask)
     found = {name: float(total / count) for name, (total, count) in sums.items()}
     if shares:
@@ -351,5 +550,6 @@ class Score:
     return found
 
 
-LABEL_FACTS = {"latent_model": "", "latent_offset_seconds": 0.0}  # what a latent head hangs on, and the values without labels
+# what a latent head hangs on, and the values without labels
+LABEL_FACTS = {"latent_model": "", "latent_offset_seconds": 0.0}
 TARGETS = ("actions", "actions_mask", "latents", "latents_mask")

@@ -1,4 +1,7 @@
-"""Is it motion? Every metric of a motion model on any data set, beside the untrained model, and the report page."""
+"""Is it motion?
+
+Every metric of a motion model on any data set, beside the untrained model, and the report page.
+"""
 
 import json
 import pathlib
@@ -21,9 +24,13 @@ METRICS = "metrics.json"
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Writes metrics.json, latents.npz and report.html into the run directory and prints the numbers. `config.exam.on`: see `tasks.exam`."""
+  """Writes metrics.json, latents.npz and report.html into the run directory and prints the numbers.
+
+  `config.exam.on`: see `tasks.exam`.
+  """
   if command.config.exam.on:
-    from como_jax.tasks import exam  # noqa: PLC0415  it reads checkpoints with `load`
+    from como_jax.tasks import exam
+
     return exam.run(command)
   config, workdir = command.config, command.workdir
   rundir.check(workdir, config, resume=command.resume, overwrite=command.overwrite)
@@ -32,30 +39,57 @@ def run(command: config_lib.CommandLine) -> int:
   model = models.build(run_config["model"])
   config = with_run_data(config, run_config)
   sets = sources.data_sets(config)
-  windows = sources.windows(config, sets, split="validation", frames=3, batch_size=config.batch_size, most=config.windows)
-  fit_windows = sources.windows(config, sets, split="train", frames=3, batch_size=config.batch_size, most=config.fit_windows)
+  windows = sources.windows(
+    config, sets, split="validation", frames=3, batch_size=config.batch_size, most=config.windows
+  )
+  fit_windows = sources.windows(
+    config, sets, split="train", frames=3, batch_size=config.batch_size, most=config.fit_windows
+  )
   shapes = jax.eval_shape(model.init, rng.key(0, "init"))
   trained = trees.merge(shapes, trained, what=f"checkpoint {config.checkpoint}")
   untrained = start(model, trained, fit_windows, seed=config.seed)
   rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
 
-  print(f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, "
-        + ", ".join(f"{one.label} at {one.offset_seconds} s" for one in sets))
+  print(
+    f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, "
+    + ", ".join(f"{one.label} at {one.offset_seconds} s" for one in sets)
+  )
   measure = latents.Measure(model)
-  measured = {"trained": measure(trained, windows, pictures=True), "untrained": measure(untrained, windows)}
+  measured = {
+    "trained": measure(trained, windows, pictures=True),
+    "untrained": measure(untrained, windows),
+  }
   fitted = measure.labels({"trained": trained, "untrained": untrained}, fit_windows)
   held_out = measured["trained"].columns
-  targets = [probe_targets.build(name, fitted.columns, held_out, names=label_names(sets), datasets=windows.datasets) for name in latents.TARGETS]
+  targets = [
+    probe_targets.build(
+      name, fitted.columns, held_out, names=label_names(sets), datasets=windows.datasets
+    )
+    for name in latents.TARGETS
+  ]
   rows, results = {}, {}
   for name, one in measured.items():
-    rows[name], results[name] = probe_rows.score(one, fitted.z[name], windows, targets, seed=config.seed)
-  components, rows["difference"], results["difference"] = probe_controls.difference(fitted, measured["trained"], targets, seed=config.seed)
-  for name, (row, result) in probe_controls.one_picture(fitted, measured["trained"], targets, seed=config.seed).items():
+    rows[name], results[name] = probe_rows.score(
+      one, fitted.z[name], windows, targets, seed=config.seed
+    )
+  components, rows["difference"], results["difference"] = probe_controls.difference(
+    fitted, measured["trained"], targets, seed=config.seed
+  )
+  for name, (row, result) in probe_controls.one_picture(
+    fitted, measured["trained"], targets, seed=config.seed
+  ).items():
     rows[name], results[name] = row, result
-  latent = {name: np.concatenate([fitted.z[name], one.z]) for name, one in measured.items()} | {"difference": components}
-  both = lambda name: np.concatenate([fitted.columns[name], held_out[name]])
+  latent = {name: np.concatenate([fitted.z[name], one.z]) for name, one in measured.items()} | {
+    "difference": components
+  }
+
+  def both(name):
+    return np.concatenate([fitted.columns[name], held_out[name]])
+
   pictures = np.concatenate([fitted.pictures, measured["trained"].pictures])
-  strong, strong_notes = probe_controls.strong(latent, pictures, targets, both("camera"), seed=config.seed)
+  strong, strong_notes = probe_controls.strong(
+    latent, pictures, targets, both("camera"), seed=config.seed
+  )
   for name, row in strong.items():
     rows[name] = rows.get(name, {}) | row
   for target in targets:
@@ -66,17 +100,41 @@ def run(command: config_lib.CommandLine) -> int:
   results["trained"]["notes"] += results["difference"]["notes"] + strong_notes
   if known := probe_rows.own_numbers(targets[0], fitted.columns, held_out, seed=config.seed):
     rows |= known
-    results["trained"]["notes"].append(f"{' and '.join(known)}: the action read from the robot's own numbers by the same linear layer, not from z")
+    results["trained"]["notes"].append(
+      f"{' and '.join(known)}: the action read from the robot's own numbers by the same linear "
+      "layer, not from z"
+    )
   frames = measured["trained"].frames
-  rows["copy-current-frame"] = {"reconstruction_mse": frames.copy_mse, "psnr": frames.copy_psnr, "ssim": frames.copy_ssim}
+  rows["copy-current-frame"] = {
+    "reconstruction_mse": frames.copy_mse,
+    "psnr": frames.copy_psnr,
+    "ssim": frames.copy_ssim,
+  }
   seconds = time.monotonic() - begin
   notes = [str(text) for text in results["trained"]["notes"]]
-  summary = {"checkpoint": str(config.checkpoint), "data": [data_set.label for data_set in sets], "windows": windows.size,
-             "offset_seconds": [data_set.offset_seconds for data_set in sets], "rows": rows, "notes": notes, "seconds": seconds}
+  summary = {
+    "checkpoint": str(config.checkpoint),
+    "data": [data_set.label for data_set in sets],
+    "windows": windows.size,
+    "offset_seconds": [data_set.offset_seconds for data_set in sets],
+    "rows": rows,
+    "notes": notes,
+    "seconds": seconds,
+  }
   (workdir / METRICS).write_text(json.dumps(summary, indent=2))
-  np.savez(workdir / "latents.npz", z=measured["trained"].z, past=measured["trained"].past, future=measured["trained"].future,
-           **measured["trained"].columns)
-  page = report.write(workdir, page_data(command, config, run_config, measure, trained, measured, rows, results, windows, sets, seconds))
+  np.savez(
+    workdir / "latents.npz",
+    z=measured["trained"].z,
+    past=measured["trained"].past,
+    future=measured["trained"].future,
+    **measured["trained"].columns,
+  )
+  page = report.write(
+    workdir,
+    page_data(
+      command, config, run_config, measure, trained, measured, rows, results, windows, sets, seconds
+    ),
+  )
   show(rows, notes)
   print(f"report: {page}")
   return 0
@@ -89,27 +147,36 @@ def load(path: str) -> tuple[dict, dict]:
     errors.UserError: no checkpoint given, or it holds another kind of model.
   """
   if not path:
-    raise errors.UserError("config.checkpoint is empty: give the run directory or weights folder of a motion model")
+    raise errors.UserError(
+      "config.checkpoint is empty: give the run directory or weights folder of a motion model"
+    )
   params, config = checkpoint.load(path)
   if config.get("model", {}).get("kind") != "motion":
     kind = config.get("model", {}).get("kind") or config.get("kind", "unknown")
-    raise errors.UserError(f"checkpoint {path!r} holds a model of kind {kind!r}, a motion model is expected")
+    raise errors.UserError(
+      f"checkpoint {path!r} holds a model of kind {kind!r}, a motion model is expected"
+    )
   return params, config
 
 
 def start(model: Any, trained: dict, windows: Any, *, seed: int) -> dict[str, Any]:
-  """Parameters as a run of this model starts from, drawn anew, with the trained one's encoder: fresh ones, and components of the windows' pairs
-  where the model has a linear path."""
+  """Parameters as a run of this model starts from, drawn anew, with the trained one's encoder:
+  fresh ones, and components of the windows' pairs where the model has a linear path.
+  """
   untrained = {**jax.jit(model.init)(rng.key(seed, "untrained")), "encoder": trained["encoder"]}
   if model.components is not None:
     with windows.batches() as batches:
-      untrained["idm"] |= components_lib.start(model, untrained, batches, pairs=min(components_lib.PAIRS, 2 * windows.size))["idm"]
+      untrained["idm"] |= components_lib.start(
+        model, untrained, batches, pairs=min(components_lib.PAIRS, 2 * windows.size)
+      )["idm"]
   return untrained
 
 
 def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib.ConfigDict:
-  """The probe's config with what it leaves open (None) taken from the training run's data section. Data that is given is probed at the
-  offset that the model was trained with (`tasks.offsets`), and a line says which that is.
+  """The probe's config with what it leaves open (None) taken from the training run's data section.
+
+  Data that is given is probed at the offset that the model was trained with (`tasks.offsets`), and
+  a line says which that is.
 
   Raises:
     errors.UserError: which offset that is cannot be told.
@@ -126,82 +193,135 @@ def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib
         section[key] = value
   if config.data.path:
     section.mixture = ()
-    offset = offsets.choose(config.data.path, run_config["data"], given=config.data.offset_seconds, option="--config.data.offset_seconds",
-                            checkpoint=str(config.checkpoint))
+    offset = offsets.choose(
+      config.data.path,
+      run_config["data"],
+      given=config.data.offset_seconds,
+      option="--config.data.offset_seconds",
+      checkpoint=str(config.checkpoint),
+    )
     section.offset_seconds = offset.seconds
     print(f"probe: {config.data.path}: {offset}")
-  elif config.data.offset_seconds is not None:  # for all data sets of the training, whatever their own
-    section.mixture = tuple({**entry, "offset_seconds": config.data.offset_seconds} for entry in section.mixture)
+  elif config.data.offset_seconds is not None:
+    # for all data sets of the training, whatever their own
+    section.mixture = tuple(
+      {**entry, "offset_seconds": config.data.offset_seconds} for entry in section.mixture
+    )
   config.data = section
   return config
 
 
 def label_names(sets: list[data.DataSet]) -> dict[str, list[Any]]:
-  """"action" and "state" -> names of the dimensions of each data set, None where it has none."""
+  """Names of the dimensions of "action" and "state" in each data set, None where it has none."""
   manifests = [shards.read_manifest(one.path) for one in sets]
   return {key: [manifest[key]["names"] for manifest in manifests] for key in ("action", "state")}
 
 
-def page_data(command, config, run_config, measure, params, measured, rows, results, windows, sets, seconds) -> report.ReportData:
+def page_data(
+  command, config, run_config, measure, params, measured, rows, results, windows, sets, seconds
+) -> report.ReportData:
   """Everything the page shows."""
   run_folder = pathlib.Path(config.checkpoint)
   run_folder = run_folder.parent if run_folder.name == checkpoint.WEIGHTS else run_folder
-  curves = {**log.read(run_folder, kind="train"),
-            **{f"validation/{name}": curve for name, curve in log.read(run_folder, kind="validation").items()}}
+  curves = {
+    **log.read(run_folder, kind="train"),
+    **{
+      f"validation/{name}": curve for name, curve in log.read(run_folder, kind="validation").items()
+    },
+  }
   shown = windows.pictures(config.pictures)
   first, second = shown["frames"][:, 1], shown["frames"][:, 2]
-  captions = [f"{task or episode}, {camera}" for task, episode, camera in zip(shown["task"], shown["episode"], shown["camera"])]
+  captions = [
+    f"{task or episode}, {camera}"
+    for task, episode, camera in zip(shown["task"], shown["episode"], shown["camera"], strict=False)
+  ]
   onto = np.roll(np.arange(len(first)), 1)
   trained = measured["trained"]
   scatters = {}
   for target, result in results["trained"]["probes"].items():
     for d, name in enumerate(result.names):
-      own = np.isfinite(result.true[:, d])  # of several robots, the windows of the one that has this dimension
-      scatters[f"{target}: {name}"] = report.Scatter(result.true[own, d], result.predicted[own, d], float(result.r2_by_dimension[d]))
+      # of several robots, the windows of the one that has this dimension
+      own = np.isfinite(result.true[:, d])
+      scatters[f"{target}: {name}"] = report.Scatter(
+        result.true[own, d], result.predicted[own, d], float(result.r2_by_dimension[d])
+      )
   points, explained = consistency.principal_components(trained.z)
   colored, colours = _colourings(results["trained"]["targets"], len(trained.z))
   matrix = results["trained"].get("similarity")
   manifests = [shards.read_manifest(one.path) for one in sets]
-  quarantine = [entry for manifest in manifests for key in ("quarantine", "skipped") for entry in manifest[key]]
+  quarantine = [
+    entry for manifest in manifests for key in ("quarantine", "skipped") for entry in manifest[key]
+  ]
   speed = run_folder / "speed.json"
   times = {"probe, seconds": round(seconds, 1)}
   if speed.is_file():
     times |= {f"training, {key}": value for key, value in json.loads(speed.read_text()).items()}
   splits_note = split_note(config, run_config)
   return report.ReportData(
-      title=f"Motion model: {run_folder.name}", metrics=rows, metric_notes=[splits_note, *results["trained"]["notes"]], curves=curves,
-      reconstruction=report.Reconstruction(first, second, measure.predict(params, first, second), captions),
-      transfer=report.Transfer(first, second, first[onto], measure.predict(params, first, second, first[onto]),
-                               [f"{captions[i]} → {captions[j]}" for i, j in enumerate(onto)]),
-      s_pcfc={name: result["s_pcfc"].values for name, result in results.items() if "s_pcfc" in result}, probes=scatters,
-      pca=report.Projection(points[colored], colours, tuple(float(x) for x in explained)) if colours else None,
-      similarity=report.Similarity(matrix.values, matrix.labels) if matrix is not None else None,
-      config=run_config, versions=rundir.versions(), hardware=rundir.hardware(), time=times,
-      commands=["python -m como_jax.main " + shlex.join(command.words)], quarantine=quarantine)
+    title=f"Motion model: {run_folder.name}",
+    metrics=rows,
+    metric_notes=[splits_note, *results["trained"]["notes"]],
+    curves=curves,
+    reconstruction=report.Reconstruction(
+      first, second, measure.predict(params, first, second), captions
+    ),
+    transfer=report.Transfer(
+      first,
+      second,
+      first[onto],
+      measure.predict(params, first, second, first[onto]),
+      [f"{captions[i]} → {captions[j]}" for i, j in enumerate(onto)],
+    ),
+    s_pcfc={
+      name: result["s_pcfc"].values for name, result in results.items() if "s_pcfc" in result
+    },
+    probes=scatters,
+    pca=report.Projection(points[colored], colours, tuple(float(x) for x in explained))
+    if colours
+    else None,
+    similarity=report.Similarity(matrix.values, matrix.labels) if matrix is not None else None,
+    config=run_config,
+    versions=rundir.versions(),
+    hardware=rundir.hardware(),
+    time=times,
+    commands=["python -m como_jax.main " + shlex.join(command.words)],
+    quarantine=quarantine,
+  )
 
 
 def split_note(config, run_config: dict) -> str:
   """Which episodes were measured, and whether the model was trained on them."""
   before, now = run_config["data"], json.loads(config_lib.to_json(config.data))
   if all(before[key] == now[key] for key in ("path", "mixture", "validation_fraction")):
-    return ("Measured on the validation episodes of the training run; probes are fitted on its training episodes, whose actions the "
-            "model has never seen. Episodes of the same motion stand on one side.")
-  return ("Measured on the validation episodes of this data (not the split of the training run); probes are fitted on its other "
-          "episodes. Episodes of the same motion stand on one side.")
+    return (
+      "Measured on the validation episodes of the training run; probes are fitted on its training "
+      "episodes, whose actions the model has never seen. Episodes of the same motion stand on one "
+      "side."
+    )
+  return (
+    "Measured on the validation episodes of this data (not the split of the training run); probes "
+    "are fitted on its other episodes. Episodes of the same motion stand on one side."
+  )
 
 
-def _colourings(targets: list[probe_targets.Target], windows: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """(held-out windows of the first robot of the first target that was probed, {name: its values there} of the first dimensions)."""
+def _colourings(
+  targets: list[probe_targets.Target], windows: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """(held-out windows of the first robot of the first target that was probed, {name: its values
+  there} of the first dimensions).
+  """
   for target in targets:
     for robot in target.robots[:1]:
       values = robot.values[robot.held_out]
-      return robot.scored, {f"{target.name}: {name}": values[:, d] for d, name in enumerate(robot.names[:4])}
+      return robot.scored, {
+        f"{target.name}: {name}": values[:, d] for d, name in enumerate(robot.names[:4])
+      }
   return np.arange(windows), {}
 
 
 def show(rows: dict[str, dict], notes: list[str]) -> None:
   """The table on the terminal."""
-  keys = [key for key in dict.fromkeys(key for row in rows.values() for key in row)]
+  keys = list(dict.fromkeys(key for row in rows.values() for key in row))
   width = max(len(key) for key in keys)
   print(f"{'':{width}}  " + "  ".join(f"{name:>18}" for name in rows))
   for key in keys:
@@ -209,8 +329,9 @@ def show(rows: dict[str, dict], notes: list[str]) -> None:
     for row in rows.values():
       value = row.get(key)
       value, error = value if isinstance(value, tuple) else (value, None)
-      cells.append(f"{'':>18}" if value is None else f"{value:.4f}" + (f" ± {error:.4f}" if error else "") )
+      cells.append(
+        f"{'':>18}" if value is None else f"{value:.4f}" + (f" ± {error:.4f}" if error else "")
+      )
     print(f"{key:{width}}  " + "  ".join(f"{cell:>18}" for cell in cells))
   for note in notes:
     print(f"  {note}")
-

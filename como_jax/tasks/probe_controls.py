@@ -1,4 +1,5 @@
-"""Rows of the probe's table that need no training: what the frozen encoder alone tells of the same targets.
+"""Rows of the probe's table that need no training: what the frozen encoder alone tells of the same
+targets.
 
 Legend: N windows to fit on, M held-out windows, P numbers of a picture, Z numbers of a motion.
 """
@@ -15,7 +16,8 @@ from como_jax.tasks import latents, probe_rows, probe_targets
 
 FIRST, SECOND, BOTH = "first-only", "second-only", "both-pictures"  # rows
 ACROSS = (
-  "probes fitted on one half of the cameras, scored on held-out motions seen by the other, in both directions"
+  "probes fitted on one half of the cameras, scored on held-out motions seen by the other, in "
+  "both directions"
 )
 # Windows that a kernel probe is fitted on at most, evenly spread: its cost grows with the cube.
 STRONG = 1_000
@@ -24,29 +26,52 @@ GAINS = {"untrained": "lp_gain", "difference": "lp_gain_difference", FIRST: "lp_
 
 
 def difference(
-  fit: latents.Labels, held_out: latents.Measured, targets: Sequence[probe_targets.Target], *, seed: int
+  fit: latents.Labels,
+  held_out: latents.Measured,
+  targets: Sequence[probe_targets.Target],
+  *,
+  seed: int,
 ) -> tuple[np.ndarray, dict, dict[str, Any]]:
-  """(components [N + M, Z], row, results) of the encoder's feature difference, as many principal components
-  as z has numbers: what a motion model that learnt nothing could say with as many numbers. The components
-  are those of the windows to fit on."""
+  """(components [N + M, Z], row, results) of the encoder's feature difference, as many principal
+  components
+  as z has numbers: what a motion model that learnt nothing could say with as many numbers. The
+  components are those of the windows to fit on.
+  """
   change = [one.pictures[:, 1].astype(np.float32) - one.pictures[:, 0] for one in (fit, held_out)]
   return _of_components("difference", change, held_out.z.shape[1], targets, seed)
 
 
 def one_picture(
-  fit: latents.Labels, held_out: latents.Measured, targets: Sequence[probe_targets.Target], *, seed: int
+  fit: latents.Labels,
+  held_out: latents.Measured,
+  targets: Sequence[probe_targets.Target],
+  *,
+  seed: int,
 ) -> dict[str, tuple[dict, dict[str, Any]]]:
-  """(row, results) of the same probes on as many principal components of either picture alone: what the
-  published numbers are of a latent without any motion."""
+  """(row, results) of the same probes on as many principal components of either picture alone: what
+  the published numbers are of a latent without any motion.
+  """
   sides = {FIRST: 0, SECOND: 1}
-  pictures = {name: [one.pictures[:, side].astype(np.float32) for one in (fit, held_out)] for name, side in sides.items()}
-  return {name: _of_components(name, seen, held_out.z.shape[1], targets, seed)[1:] for name, seen in pictures.items()}
+  pictures = {
+    name: [one.pictures[:, side].astype(np.float32) for one in (fit, held_out)]
+    for name, side in sides.items()
+  }
+  return {
+    name: _of_components(name, seen, held_out.z.shape[1], targets, seed)[1:]
+    for name, seen in pictures.items()
+  }
 
 
 def _of_components(
-  name: str, seen: Sequence[np.ndarray], count: int, targets: Sequence[probe_targets.Target], seed: int
+  name: str,
+  seen: Sequence[np.ndarray],
+  count: int,
+  targets: Sequence[probe_targets.Target],
+  seed: int,
 ) -> tuple[np.ndarray, dict, dict[str, Any]]:
-  """(components [N + M, count], row, results) of what is seen in the windows to fit on and in the held-out ones."""
+  """(components [N + M, count], row, results) of what is seen in the windows to fit on and in the
+  held-out ones.
+  """
   z = np.concatenate(components(*seen, count, seed=seed))
   row, results = {}, {"probes": {}, "notes": []}
   for target in targets:
@@ -65,8 +90,9 @@ def strong(
   *,
   seed: int,
 ) -> tuple[dict[str, dict], list[str]]:
-  """(rows of the kernel probe's numbers, notes): what latents, one picture and both pictures tell with a
-  probe that may bend, and how much of what both pictures add to one picture a latent tells (motion score).
+  """(rows of the kernel probe's numbers, notes): what latents, one picture and both pictures tell
+  with a probe that may bend, and how much of what both pictures add to one picture a latent tells
+  (motion score).
 
   Args:
     latent: rows of the table -> latents of all windows [N + M, Z].
@@ -87,7 +113,9 @@ def strong(
 
   rows: dict[str, dict] = {name: {} for name in inputs}
   for name in inputs:
-    for target, found in zip(targets, errors(name, [target.robots for target in targets], STRONG)):
+    for target, found in zip(
+      targets, errors(name, [target.robots for target in targets], STRONG), strict=False
+    ):
       values = np.concatenate([np.nanmean(one, axis=1) for one in found])
       groups = np.concatenate([robot.groups[robot.held_out] for robot in target.robots])
       told = np.isfinite(values)  # a robot whose targets never change has no error
@@ -105,7 +133,12 @@ def strong(
     if isinstance(found, str):
       notes.append(f"motion score of {name}: withheld: {found}")
   known = {name: found for name, found in halves.items() if not isinstance(found, str)}
-  across = lambda name: dict(zip(known, map(np.concatenate, errors(name, list(known.values()), STRONG // 2))))
+
+  def across(name):
+    return dict(
+      zip(known, map(np.concatenate, errors(name, list(known.values()), STRONG // 2)), strict=False)
+    )
+
   return _scores(rows, notes, known, across, tuple(latent), seed)
 
 
@@ -121,11 +154,17 @@ def _scores(rows, notes, halves, across, latent, seed) -> tuple[dict[str, dict],
     return rows, notes
   first, second, both = (across(name) for name in (FIRST, SECOND, BOTH))
   kept = {name: np.isfinite(of).all(axis=0) for name, of in both.items()}
-  groups = {name: np.concatenate([one.groups[one.held_out] for one in of]) for name, of in halves.items()}
+  groups = {
+    name: np.concatenate([one.groups[one.held_out] for one in of]) for name, of in halves.items()
+  }
 
   def score(name, of):
-    cut = lambda errors: errors[name][:, kept[name]]
-    return motion_score.score([cut(first), cut(second)], cut(of), cut(both), motion_score.Moves(groups[name]), seed=seed)
+    def cut(errors):
+      return errors[name][:, kept[name]]
+
+    return motion_score.score(
+      [cut(first), cut(second)], cut(of), cut(both), motion_score.Moves(groups[name]), seed=seed
+    )
 
   pictures = {name: score(name, both) for name in halves}
   asked = [name for name in halves if not pictures[name].withheld]
@@ -148,14 +187,17 @@ def _scores(rows, notes, halves, across, latent, seed) -> tuple[dict[str, dict],
 def _halves(
   target: probe_targets.Target, cameras: np.ndarray, seed: int
 ) -> tuple[probe_targets.Robot, ...] | str:
-  """Windows to fit on seen by one half of the cameras with the held-out ones seen by the other half, and the
-  other way round; of several robots those of the one with the most held-out windows. Or why there are
-  none."""
+  """Windows to fit on seen by one half of the cameras with the held-out ones seen by the other
+  half, and the other way round; of several robots those of the one with the most held-out windows.
+  Or why there are none.
+  """
   robot = max(target.robots, key=lambda one: one.held_out.sum())
   names = np.unique(cameras[robot.rows])
   if len(names) < 2:
     return "there is one camera only"
-  half = np.isin(cameras[robot.rows], np.random.default_rng(seed).permutation(names)[: len(names) // 2])
+  half = np.isin(
+    cameras[robot.rows], np.random.default_rng(seed).permutation(names)[: len(names) // 2]
+  )
   parts = tuple(_part(robot, robot.held_out != side) for side in (half, ~half))
   for part in parts:
     if min(len(np.unique(part.groups[side])) for side in (part.held_out, ~part.held_out)) < 2:
@@ -177,16 +219,21 @@ def _part(robot: probe_targets.Robot, chosen: np.ndarray) -> probe_targets.Robot
   )
 
 
-def components(fit: np.ndarray, new: np.ndarray, count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-  """fit [N, P] and new [M, P] on the first `count` principal axes of fit (fewer where it has fewer).
+def components(
+  fit: np.ndarray, new: np.ndarray, count: int, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Fit [N, P] and new [M, P] on the first `count` principal axes of fit (fewer where it has
+  fewer).
 
-  By subspace iteration, whose cost is a few products with fit (Halko, Martinsson and Tropp 2011, algorithm
-  4.4).
+  By subspace iteration, whose cost is a few products with fit (Halko, Martinsson and Tropp 2011,
+  algorithm 4.4).
   """
   mean = fit.mean(axis=0)
   centred = fit - mean
   axes = (
-    np.random.default_rng(seed).normal(size=(fit.shape[1], min(count + 10, *fit.shape))).astype(fit.dtype)
+    np.random.default_rng(seed)
+    .normal(size=(fit.shape[1], min(count + 10, *fit.shape)))
+    .astype(fit.dtype)
   )
   for _ in range(4):
     axes, _ = np.linalg.qr(centred.T @ (centred @ axes))
@@ -198,9 +245,10 @@ def components(fit: np.ndarray, new: np.ndarray, count: int, *, seed: int) -> tu
 def _errors(
   inputs: np.ndarray, robots: Sequence[probe_targets.Robot], *, whiten: bool, most: int, seed: int
 ) -> list[np.ndarray]:
-  """Squared errors of a kernel probe on each robot's held-out windows, in units of the variance of its
-  windows to fit on [M, A]; nan in dimensions that are constant there. Targets of the same windows share the
-  work."""
+  """Squared errors of a kernel probe on each robot's held-out windows, in units of the variance of
+  its windows to fit on [M, A]; nan in dimensions that are constant there. Targets of the same
+  windows share the work.
+  """
   found: list[np.ndarray] = [np.zeros(0)] * len(robots)
   kinds: dict[bytes, list[int]] = {}
   for i, robot in enumerate(robots):
@@ -218,7 +266,9 @@ def _errors(
     squared = ((probe.predict(given[one.held_out]) - values[one.held_out]) / scale) ** 2
     squared[:, constant] = np.nan
     for i, part in zip(
-      same, np.split(squared, np.cumsum([robots[i].values.shape[1] for i in same])[:-1], axis=1)
+      same,
+      np.split(squared, np.cumsum([robots[i].values.shape[1] for i in same])[:-1], axis=1),
+      strict=False,
     ):
       found[i] = part
   return found

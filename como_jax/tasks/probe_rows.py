@@ -17,7 +17,12 @@ LEAST = 5  # held-out motions, below which cameras are not compared
 
 
 def score(
-  one: latents.Measured, fit: np.ndarray, windows, targets: Sequence[probe_targets.Target], *, seed: int
+  one: latents.Measured,
+  fit: np.ndarray,
+  windows,
+  targets: Sequence[probe_targets.Target],
+  *,
+  seed: int,
 ) -> tuple[dict, dict]:
   """(row of numbers for the table, results to draw) of one model.
 
@@ -60,7 +65,9 @@ def score(
 
 
 def read(z: np.ndarray, target: probe_targets.Target, *, seed: int) -> tuple[dict, Any, list[str]]:
-  """(numbers of a row, result of the linear probe, notes): a target read from inputs z [N + M, Z]."""
+  """(numbers of a row, result of the linear probe, notes): a target read from inputs z [N + M,
+  Z].
+  """
   linear, mlp = (target.probe(module.probe, z, seed=seed) for module in (linear_probe, mlp_probe))
   prefix = PREFIXES[target.name]
   row = {
@@ -71,12 +78,18 @@ def read(z: np.ndarray, target: probe_targets.Target, *, seed: int) -> tuple[dic
   }
   if linear.half is not None:
     row[prefix + "lp_half"] = linear.half
-  row |= {f"{prefix}r2/{name}": float(value) for name, value in zip(linear.names, linear.r2_by_dimension)}
+  row |= {
+    f"{prefix}r2/{name}": float(value)
+    for name, value in zip(linear.names, linear.r2_by_dimension, strict=False)
+  }
   return row, linear, [f"{target.name}: {linear.text}", f"{target.name}, MLP: {mlp.text}"]
 
 
-def own_numbers(target: probe_targets.Target, fit: dict, held_out: dict, *, seed: int) -> dict[str, dict]:
-  """Rows of what the robot's state and its true change tell of the action, where the two cannot be compared
+def own_numbers(
+  target: probe_targets.Target, fit: dict, held_out: dict, *, seed: int
+) -> dict[str, dict]:
+  """Rows of what the robot's state and its true change tell of the action, where the two cannot be
+  compared
   directly: by these the verdict knows actions that are positions. {} without any.
 
   Args:
@@ -90,7 +103,10 @@ def own_numbers(target: probe_targets.Target, fit: dict, held_out: dict, *, seed
   if not robots:
     return {}
   part = probe_targets.Target(target.name, tuple(robots), ())
-  whole = {name: np.concatenate([fit[name][:, 1], held_out[name][:, 1]]) for name in ("state", "state_delta")}
+  whole = {
+    name: np.concatenate([fit[name][:, 1], held_out[name][:, 1]])
+    for name in ("state", "state_delta")
+  }
   found = {
     row: part.probe(linear_probe.probe, whole[name], seed=seed)
     for row, name in ((report.TRUE_CHANGE, "state_delta"), (report.TRUE_STATE, "state"))
@@ -102,7 +118,8 @@ def _environments(
   one: latents.Measured, windows, action: probe_targets.Target, seed: int
 ) -> tuple[dict, list[str], Any]:
   """(numbers of a row, notes, similarity matrix or None): the camera in z, and the same motion seen
-  elsewhere."""
+  elsewhere.
+  """
   ids, row = one.columns, {}
   # Groups, not episodes: those that show the same motion in other scenes never stand on both sides.
   motions, tasks, cameras = ids["group"], ids["task"], ids["camera"]
@@ -116,14 +133,19 @@ def _environments(
       if len(np.unique(cameras[rows])) > 1 and len(np.unique(motions[rows])) >= LEAST:
         values = robot.values[robot.held_out]
         found.append(
-          similarity.retrieval(one.z[rows], values, views=cameras[rows], episodes=motions[rows], seed=seed)
+          similarity.retrieval(
+            one.z[rows], values, views=cameras[rows], episodes=motions[rows], seed=seed
+          )
         )
     if found:
       weights = [each.queries for each in found]
       row["retrieval"] = float(np.average([each.cosine for each in found], weights=weights))
       row["retrieval_chance"] = float(np.average([each.chance for each in found], weights=weights))
       gain = np.average([each.gain for each in found], weights=weights)
-      row["retrieval_gain"] = (float(gain), _joint([each.standard_error for each in found], weights))
+      row["retrieval_gain"] = (
+        float(gain),
+        _joint([each.standard_error for each in found], weights),
+      )
   contrast = similarity.contrast(
     one.z, motions, ids["time"], views=cameras, scenes=ids["episode"], stride=ids["stride"]
   )
@@ -134,9 +156,14 @@ def _environments(
   matrix = None
   if several_tasks or several_views:
     groups = np.array(
-      [f"{windows.tasks[t] or 'clip'} | {windows.cameras[c]}" for t, c in zip(tasks, cameras)]
+      [
+        f"{windows.tasks[t] or 'clip'} | {windows.cameras[c]}"
+        for t, c in zip(tasks, cameras, strict=False)
+      ]
     )
-    matrix = similarity.matrix(one.z, groups, views=cameras) if len(np.unique(groups)) <= 40 else None
+    matrix = (
+      similarity.matrix(one.z, groups, views=cameras) if len(np.unique(groups)) <= 40 else None
+    )
   return row, [f"motion contrast: {contrast.text}"], matrix
 
 

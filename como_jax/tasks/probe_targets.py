@@ -1,8 +1,8 @@
 """What the probes predict: each robot's own actions and changes of state, over its own windows.
 
-Data sets of several robots are padded with zeros to the widest, so a z that knows the data set would read
-the padding. Here every robot is probed by itself. Legend: N windows to fit on, M held-out windows, A
-dimensions.
+Data sets of several robots are padded with zeros to the widest, so a z that knows the data set
+would read the padding. Here every robot is probed by itself. Legend: N windows to fit on, M
+held-out windows, A dimensions.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ Columns = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Robot:
-  """The windows of one robot that have a target; rows number the windows to fit on and, behind them, the
-  held-out ones.
+  """The windows of one robot that have a target; rows number the windows to fit on and, behind
+  them, the held-out ones.
 
   Attributes:
     label: of its data set.
@@ -28,8 +28,8 @@ class Robot:
     scored: int [M], the held-out ones, numbered among the held-out windows.
     values: targets without padding [N + M, A].
     names: of the dimensions.
-    positions: bool [A], the actions that are positions and so stand as action minus state; None where
-      actions and states cannot be compared, and for the change of state.
+    positions: bool [A], the actions that are positions and so stand as action minus state; None
+      where actions and states cannot be compared, and for the change of state.
   """
 
   label: str
@@ -57,33 +57,52 @@ class Target:
 
   @property
   def positions(self) -> float | None:
-    """Share of the action dimensions that are positions, mean over held-out windows; None where that is not
-    known of any."""
-    known = [(one.positions.mean(), one.held_out.sum()) for one in self.robots if one.positions is not None]
+    """Share of the action dimensions that are positions, mean over held-out windows; None where
+    that is not known of any.
+    """
+    known = [
+      (one.positions.mean(), one.held_out.sum()) for one in self.robots if one.positions is not None
+    ]
     if not known:
       return None
-    shares, windows = zip(*known)
+    shares, windows = zip(*known, strict=False)
     return float(np.average(shares, weights=windows))
 
   def probe(self, run, z: np.ndarray, *, seed: int) -> probes.ProbeResult:
     """The result of a probe (`linear_probe.probe` and its like) of inputs [N + M, Z] on each robot,
-    pooled."""
+    pooled.
+    """
     results = [
-      run(z[one.rows], one.values, episodes=one.groups, names=one.names, held_out=one.held_out, seed=seed)
+      run(
+        z[one.rows],
+        one.values,
+        episodes=one.groups,
+        names=one.names,
+        held_out=one.held_out,
+        seed=seed,
+      )
       for one in self.robots
     ]
-    return probes.pool(results, [one.label for one in self.robots], [one.groups for one in self.robots])
+    return probes.pool(
+      results, [one.label for one in self.robots], [one.groups for one in self.robots]
+    )
 
 
 def build(
-  name: str, fit: Columns, held_out: Columns, *, names: Mapping[str, Sequence[Any]], datasets: Sequence[str]
+  name: str,
+  fit: Columns,
+  held_out: Columns,
+  *,
+  names: Mapping[str, Sequence[Any]],
+  datasets: Sequence[str],
 ) -> Target:
   """The robots of a target.
 
   Args:
     name: "action" or "state".
     fit, held_out: columns of the windows.
-    names: "action" and "state" -> names of the dimensions of each data set, None where it gives none.
+    names: "action" and "state" -> names of the dimensions of each data set, None where it gives
+      none.
     datasets: labels.
   """
   sides = [latents.having(columns, name) for columns in (fit, held_out)]
@@ -97,7 +116,10 @@ def build(
     rows = np.flatnonzero(has & (whole["dataset"] == dataset) & (whole[f"{name}_size"] == size))
     label = datasets[dataset] + (f", {size} numbers" if (kinds[:, 0] == dataset).sum() > 1 else "")
     if len(np.unique(whole["group"][rows][~side[rows]])) < 2 or not side[rows].any():
-      few = f"fewer than 2 episodes to fit on have one{'' if side[rows].any() else ', and no held-out one'}"
+      few = (
+        "fewer than 2 episodes to fit on have "
+        f"one{'' if side[rows].any() else ', and no held-out one'}"
+      )
       notes.append(f"{name}{f' of {label}' if len(kinds) > 1 else ''}: {few}: no probe of it")
       continue
     values = whole[latents.TARGETS[name]][rows, 1, :size].astype(np.float64)
@@ -121,11 +143,16 @@ def build(
 
 
 def _compared(
-  whole: Columns, rows: np.ndarray, held_out: np.ndarray, names: Mapping[str, Sequence[Any]], dataset: int
+  whole: Columns,
+  rows: np.ndarray,
+  held_out: np.ndarray,
+  names: Mapping[str, Sequence[Any]],
+  dataset: int,
 ):
-  """(positions, mean state of each window in the order of the actions [N + M, A]), judged by the windows to
-  fit on; None where the
-  actions have no states to compare with: other names and another number of them."""
+  """(positions, mean state of each window in the order of the actions [N + M, A]), judged by the
+  windows to fit on; None where the
+  actions have no states to compare with: other names and another number of them.
+  """
   if "state_mean" not in whole or not whole["has_state"][rows].all():
     return None
   size, state_size = int(whole["action_size"][rows[0]]), np.unique(whole["state_size"][rows])
@@ -137,7 +164,10 @@ def _compared(
   if order is None:
     return None
   matched = np.array(order) >= 0
-  take = lambda values: np.where(matched, values[rows, 1][:, order], 0.0)
+
+  def take(values):
+    return np.where(matched, values[rows, 1][:, order], 0.0)
+
   state, change = take(whole["state_mean"]), take(whole["state_delta"])
   following = (
     state + change / np.maximum(whole["stride"][rows], 1)[:, None]
@@ -150,9 +180,16 @@ def _compared(
 def _order(
   action: Sequence[str] | None, state: Sequence[str] | None, size: int, state_size: int
 ) -> list[int] | None:
-  """Of each action dimension the state dimension of the same name (-1: none); where none has one, in order
-  if as many; else None."""
-  if action and state and len(action) == size and len(state) == state_size and set(action) & set(state):
+  """Of each action dimension the state dimension of the same name (-1: none); where none has one,
+  in order if as many; else None.
+  """
+  if (
+    action
+    and state
+    and len(action) == size
+    and len(state) == state_size
+    and set(action) & set(state)
+  ):
     return [list(state).index(name) if name in state else -1 for name in action]
   return list(range(size)) if size == state_size else None
 
@@ -168,11 +205,11 @@ def _notes(name: str, robots: Sequence[Robot], windows: int) -> list[str]:
   if len(robots) > 1:
     parts = "; ".join(
       f"{one.label}: {one.values.shape[1]} dimensions, {count} held-out windows"
-      for one, count in zip(robots, counts)
+      for one, count in zip(robots, counts, strict=False)
     )
     notes.append(
-      f"{name}: each robot is probed on its own dimensions over its own windows, and the mean over windows "
-      f"stands here ({parts})"
+      f"{name}: each robot is probed on its own dimensions over its own windows, and the mean "
+      f"over windows stands here ({parts})"
     )
   for one in robots:
     if one.positions is not None and one.positions.any():
@@ -182,8 +219,8 @@ def _notes(name: str, robots: Sequence[Robot], windows: int) -> list[str]:
         else f"{int(one.positions.sum())} of {len(one.positions)} actions"
       )
       notes.append(
-        f"action of {one.label}: {which} are positions (the next state tells them), which no motion tells: "
-        "probed is action minus state, and the change of state beside it"
+        f"action of {one.label}: {which} are positions (the next state tells them), which no "
+        "motion tells: probed is action minus state, and the change of state beside it"
       )
   return notes
 

@@ -1,7 +1,8 @@
-"""The programs that a training config leads to, on shapes alone: its train step, labelling with its motion model, acting with its policy.
+"""The programs that a training config leads to, on shapes alone: its train step, labelling with its
+motion model, acting with its policy.
 
-They are the real ones (`train.step.build`, the model's own functions, the mesh and sharding rules of a run); only data and weights
-are missing. Batches come from the model's `inputs_spec`.
+They are the real ones (`train.step.build`, the model's own functions, the mesh and sharding rules
+of a run); only data and weights are missing. Batches come from the model's `inputs_spec`.
 """
 
 import dataclasses
@@ -20,7 +21,8 @@ from como_jax.tasks import motion
 from como_jax.tasks import policy as policy_task
 from como_jax.train import optimizer, rng, state, step
 
-KINDS = {"motion": ("train", "extract"), "mae": ("train",), "policy": ("train", "policy")}  # task -> its programs
+# task -> its programs
+KINDS = {"motion": ("train", "extract"), "mae": ("train",), "policy": ("train", "policy")}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +51,10 @@ def check(config) -> None:
     errors.UserError: naming the tasks that do.
   """
   if config.get("task", "") not in KINDS:
-    raise errors.UserError(f"config.of: the task {config.get('task', '')!r} trains nothing, one of {', '.join(KINDS)} is expected")
+    raise errors.UserError(
+      f"config.of: the task {config.get('task', '')!r} trains nothing, one of "
+      f"{', '.join(KINDS)} is expected"
+    )
 
 
 def train(config, machine: topology.Topology, *, batch_size: int, useful: bool = False) -> Program:
@@ -59,7 +64,8 @@ def train(config, machine: topology.Topology, *, batch_size: int, useful: bool =
     config: of a training task, resolved.
     machine: to compile for.
     batch_size: over all devices.
-    useful: without what is computed twice to save memory (rematerialisation, fused attention's backward pass).
+    useful: without what is computed twice to save memory (rematerialisation, fused attention's
+      backward pass).
 
   Raises:
     errors.UserError: a mesh or batch that does not fit the machine.
@@ -71,18 +77,40 @@ def train(config, machine: topology.Topology, *, batch_size: int, useful: bool =
   loss, weights, constants, batch = _PARTS[config.task](config, model, batch_size)
   tx, rate = optimizer.build(steps=section.steps, **section.optimizer)
   frozen = tuple(model.frozen if section.frozen is None else section.frozen)
-  now = jax.eval_shape(lambda key: state.create(model.init(key), tx, frozen=frozen, ema=section.ema > 0), rng.key(0, "init"))
-  function = step.build(loss, tx, weights=weights, frozen=frozen, seed=config.seed, mesh=mesh, state=now, rate=rate,
-                        accumulate=section.accumulate, ema=section.ema,
-                        constants=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), constants))
+  now = jax.eval_shape(
+    lambda key: state.create(model.init(key), tx, frozen=frozen, ema=section.ema > 0),
+    rng.key(0, "init"),
+  )
+  function = step.build(
+    loss,
+    tx,
+    weights=weights,
+    frozen=frozen,
+    seed=config.seed,
+    mesh=mesh,
+    state=now,
+    rate=rate,
+    accumulate=section.accumulate,
+    ema=section.ema,
+    constants=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), constants),
+  )
   total = optimizer.count(now.params)
   still = optimizer.count(trees.split(now.params, frozen)[1])
-  return Program(lambda: function.trace(now, batch), mesh, batch_size, "clips" if config.task == "motion" else "examples",
-                 total - still, total)
+  return Program(
+    lambda: function.trace(now, batch),
+    mesh,
+    batch_size,
+    "clips" if config.task == "motion" else "examples",
+    total - still,
+    total,
+  )
 
 
-def extract(config, machine: topology.Topology, *, batch_size: int, useful: bool = False) -> Program:
-  """Labelling: every frame encoded once, and its motion from a frame whose features are there (as `tasks/streaming.py` does).
+def extract(
+  config, machine: topology.Topology, *, batch_size: int, useful: bool = False
+) -> Program:
+  """Labelling: every frame encoded once, and its motion from a frame whose features are there (as
+  `tasks/streaming.py` does).
 
   Each process of extraction works alone, so the machine is one host.
   """
@@ -102,9 +130,17 @@ def extract(config, machine: topology.Topology, *, batch_size: int, useful: bool
   frames = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)
   tokens = jax.eval_shape(lambda p, x: model.features(p, pixels.normalise(x)), params, frames)
   rows, whole = mesh_lib.batch_sharding(mesh), mesh_lib.replicated(mesh)
-  function = jax.jit(label, in_shardings=(rules.shardings(params, mesh), rows, rows), out_shardings=(rows, whole))
-  return Program(lambda: function.trace(params, frames, {"tokens": tokens, "frames": frames}), mesh, batch_size, "frames", 0,
-                 optimizer.count(params))
+  function = jax.jit(
+    label, in_shardings=(rules.shardings(params, mesh), rows, rows), out_shardings=(rows, whole)
+  )
+  return Program(
+    lambda: function.trace(params, frames, {"tokens": tokens, "frames": frames}),
+    mesh,
+    batch_size,
+    "frames",
+    0,
+    optimizer.count(params),
+  )
 
 
 def policy(config, machine: topology.Topology, *, batch_size: int, useful: bool = False) -> Program:
@@ -117,23 +153,43 @@ def policy(config, machine: topology.Topology, *, batch_size: int, useful: bool 
     with rules.activations(mesh):
       return model.sample(params, batch, key, robot=robot, steps=None, guidance=guidance)
 
-  params = jax.eval_shape(lambda key: serving.lean(model.init(key), config.model.dtype), rng.key(0, "init"))
-  batch = {name: spec for name, spec in model.inputs_spec(batch_size).items() if name not in policy_task.TARGETS}
-  function = jax.jit(sample, in_shardings=mesh_lib.replicated(mesh), out_shardings=mesh_lib.replicated(mesh))
+  params = jax.eval_shape(
+    lambda key: serving.lean(model.init(key), config.model.dtype), rng.key(0, "init")
+  )
+  batch = {
+    name: spec
+    for name, spec in model.inputs_spec(batch_size).items()
+    if name not in policy_task.TARGETS
+  }
+  function = jax.jit(
+    sample, in_shardings=mesh_lib.replicated(mesh), out_shardings=mesh_lib.replicated(mesh)
+  )
   key = jax.eval_shape(lambda: jax.random.key(0))
-  return Program(lambda: function.trace(params, batch, key), mesh, batch_size, "chunks", 0, optimizer.count(params))
+  return Program(
+    lambda: function.trace(params, batch, key),
+    mesh,
+    batch_size,
+    "chunks",
+    0,
+    optimizer.count(params),
+  )
 
 
 def _model(config, useful: bool) -> Any:
-  return models.build({**config.model.to_dict(), **({"remat": "none", "attention_kernel": "xla"} if useful else {})})
+  return models.build(
+    {**config.model.to_dict(), **({"remat": "none", "attention_kernel": "xla"} if useful else {})}
+  )
 
 
 def _motion_parts(config, model, batch_size: int):
   objective = objectives.build(motion.active(config.objectives))
-  batch = model.inputs_spec(batch_size, config.data.frames, jittered="contrastive" in objective.functions)
+  batch = model.inputs_spec(
+    batch_size, config.data.frames, jittered="contrastive" in objective.functions
+  )
 
   def loss(params, batch, key, constants=None):
     return objective(model.forward(params, batch, key=key), batch, constants)
+
   return loss, objective.weights, objective.constants, batch
 
 
@@ -142,6 +198,7 @@ def _mae_parts(config, model, batch_size: int):
 
   def loss(params, batch, key):
     return objective(model.forward(params, batch, key=key), batch)
+
   return loss, objective.weights, objective.constants, model.inputs_spec(batch_size)
 
 
@@ -149,4 +206,5 @@ def _policy_parts(config, model, batch_size: int):
   return model.losses, policy_task.loss_weights(config, model), {}, model.inputs_spec(batch_size)
 
 
-_PARTS = {"motion": _motion_parts, "mae": _mae_parts, "policy": _policy_parts}  # (loss, weights, constants, shapes of a batch)
+# (loss, weights, constants, shapes of a batch)
+_PARTS = {"motion": _motion_parts, "mae": _mae_parts, "policy": _policy_parts}

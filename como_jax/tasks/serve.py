@@ -4,27 +4,48 @@ from como_jax import config as config_lib
 from como_jax import errors
 from como_jax.serve import server
 
-SETTINGS = ("host", "port", "preset", "cameras", "prompt", "batch_size", "batch_wait_ms", "max_connections", "max_frame_bytes",
-            "max_bad_messages", "seed")
+SETTINGS = (
+  "host",
+  "port",
+  "preset",
+  "cameras",
+  "prompt",
+  "batch_size",
+  "batch_wait_ms",
+  "max_connections",
+  "max_frame_bytes",
+  "max_bad_messages",
+  "seed",
+)
 
 
 def run(command: config_lib.CommandLine) -> int:
   """Loads config.checkpoint, compiles, listens. Writes nothing; the workdir is not used.
 
   Raises:
-    errors.UserError: no checkpoint or no policy in it, settings out of range, cameras that do not fill the policy's, address in use,
-      a policy with a history without config.every_step.
+    errors.UserError: no checkpoint or no policy in it, settings out of range, cameras that do not
+      fill the policy's, address in use, a policy with a history without config.every_step.
   """
   config = command.config
   if not config.checkpoint:
-    raise errors.UserError("config.checkpoint is empty: give the run directory or weights folder of a policy")
+    raise errors.UserError(
+      "config.checkpoint is empty: give the run directory or weights folder of a policy"
+    )
   settings = server.Settings(**{name: config[name] for name in SETTINGS})
   from como_jax.serve import policy  # after the cheap checks: this imports every model
-  loaded = policy.Policy.load(config.checkpoint, robot=config.robot, steps=config.steps, guidance=config.guidance,
-                              batch_size=config.batch_size)
+
+  loaded = policy.Policy.load(
+    config.checkpoint,
+    robot=config.robot,
+    steps=config.steps,
+    guidance=config.guidance,
+    batch_size=config.batch_size,
+  )
   if loaded.history > 1 and not config.every_step:
-    raise errors.UserError(f"the policy looks at {loaded.history} observations, {loaded.step_seconds:g} s apart, and the server can only "
-                           "give it a client's last requests: set --config.every_step=True if every client asks at every policy step "
-                           "(not once a chunk)")
+    raise errors.UserError(
+      f"the policy looks at {loaded.history} observations, {loaded.step_seconds:g} s apart, and "
+      "the server can only give it a client's last requests: set --config.every_step=True if "
+      "every client asks at every policy step (not once a chunk)"
+    )
   server.Server(loaded, settings).run()
   return 0

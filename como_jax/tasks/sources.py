@@ -1,4 +1,6 @@
-"""From a config's `data` section to batches: paths resolved, raw sources turned into shards once, mixtures opened."""
+"""From a config's `data` section to batches: paths resolved, raw sources turned into shards once,
+mixtures opened.
+"""
 
 import dataclasses
 import os
@@ -36,10 +38,18 @@ def resolve(path: str, *, name: str = "data path") -> str:
   if not path or not os.path.exists(path):
     folder = os.path.dirname(path.rstrip("/")) or "."
     there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    near = [os.path.join(folder, one) if os.path.dirname(path) else one for one in there if not one.startswith(".")]
+    near = [
+      os.path.join(folder, one) if os.path.dirname(path) else one
+      for one in there
+      if not one.startswith(".")
+    ]
     near = ["bundled", *filter(_holds_data, near)]
     hub = re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not os.path.isdir(folder)
-    advice = "data sets of a hub are not downloaded: give a local folder" if hub else errors.nearest(path, near)
+    advice = (
+      "data sets of a hub are not downloaded: give a local folder"
+      if hub
+      else errors.nearest(path, near)
+    )
     raise errors.UserError(f"{name} {path!r} does not exist: {advice}")
   return path
 
@@ -50,46 +60,77 @@ def _holds_data(folder: str) -> bool:
     return False
   known = (shards.MANIFEST, os.path.join("meta", "info.json"))
   return any(os.path.isfile(os.path.join(folder, one)) for one in known) or any(
-      one.lower().endswith(video_folder.EXTENSIONS) for one in os.listdir(folder))
+    one.lower().endswith(video_folder.EXTENSIONS) for one in os.listdir(folder)
+  )
 
 
 def cache_dir(section) -> str:
-  """Where converted sources are kept: the config's, $COMO_JAX_CACHE/shards or ~/.cache/como_jax/shards."""
+  """Where converted sources are kept: the config's, $COMO_JAX_CACHE/shards or
+  ~/.cache/como_jax/shards.
+  """
   root = os.environ.get("COMO_JAX_CACHE") or os.path.join(pathlib.Path.home(), ".cache", "como_jax")
   return section.cache or os.path.join(root, "shards")
 
 
 def data_sets(config) -> list[data.DataSet]:
-  """The data sets of a config: its mixture, or its single path. Raw sources are converted into the cache first.
+  """The data sets of a config: its mixture, or its single path.
+
+  Raw sources are converted into the cache first.
 
   Raises:
-    errors.UserError: a path that does not exist or cannot be read, an unknown key of a mixture entry.
+    errors.UserError: a path that does not exist or cannot be read, an unknown key of a mixture
+      entry.
   """
   section = config.data
   alone = dict(path=section.path, cameras=tuple(section.cameras))
-  entries = mixtures.check(tuple(section.mixture) or (alone,), "config.data.mixture", task=config.get("task", "motion"))
-  given = [resolve(entry["path"]) for entry in entries]  # all of them, before the first one is converted
+  entries = mixtures.check(
+    tuple(section.mixture) or (alone,), "config.data.mixture", task=config.get("task", "motion")
+  )
+  # all of them, before the first one is converted
+  given = [resolve(entry["path"]) for entry in entries]
   sets = []
   for entry, path in zip(entries, given, strict=True):
-    entry = {"offset_seconds": section.offset_seconds, "name": os.path.basename(os.path.normpath(path)), "cameras": (), **entry}
+    entry = {
+      "offset_seconds": section.offset_seconds,
+      "name": os.path.basename(os.path.normpath(path)),
+      "cameras": (),
+      **entry,
+    }
     folder = to_shards(path, section, image_size=section.image_size, cache_dir=cache_dir(section))
     sets.append(data.DataSet(**{**entry, "path": folder}))
   return sets
 
 
 def to_shards(path: str, section, *, image_size: int, cache_dir: str) -> str:
-  """A folder of shards for a data path, raw data being read as a data section says: `resize`, and as far as it has them `source`, `measure`
-  and `filters`. Raises `errors.UserError`."""
-  further = {"measure": section["measure"], "filters": dict(section["filters"])} if "filters" in section else {}
+  """A folder of shards for a data path, raw data being read as a data section says: `resize`, and
+  as far as it has them `source`, `measure` and `filters`. Raises `errors.UserError`.
+  """
+  further = (
+    {"measure": section["measure"], "filters": dict(section["filters"])}
+    if "filters" in section
+    else {}
+  )
   options = source_options(section["source"]) if "source" in section else None
-  return ingest.ensure_shards(path, image_size=image_size, cache_dir=cache_dir, resize=section["resize"], options=options, **further)
+  return ingest.ensure_shards(
+    path,
+    image_size=image_size,
+    cache_dir=cache_dir,
+    resize=section["resize"],
+    options=options,
+    **further,
+  )
 
 
 def source_options(section) -> source_formats.SourceOptions:
   """The options of a config's `source` section. Raises `errors.UserError`."""
-  settings = {key: tuple(value) if isinstance(value, (list, tuple)) else value for key, value in section.items()}
+  settings = {
+    key: tuple(value) if isinstance(value, (list, tuple)) else value
+    for key, value in section.items()
+  }
   fields = [field.name for field in dataclasses.fields(source_formats.SourceOptions)]
-  return source_formats.SourceOptions(**{key: value for key, value in settings.items() if key in fields})
+  return source_formats.SourceOptions(
+    **{key: value for key, value in settings.items() if key in fields}
+  )
 
 
 def check(config, sets: list[data.DataSet], *, frames: int, jitter: bool) -> None:
@@ -100,23 +141,39 @@ def check(config, sets: list[data.DataSet], *, frames: int, jitter: bool) -> Non
   """
   section = config.data
   if section.image_size != config.model.image_size:
-    raise errors.UserError(f"config.data.image_size={section.image_size} is not config.model.image_size={config.model.image_size}")
-  pipeline.open_sets(sets, frames=frames, split="train", validation_fraction=section.validation_fraction)
+    raise errors.UserError(
+      f"config.data.image_size={section.image_size} is not "
+      f"config.model.image_size={config.model.image_size}"
+    )
+  pipeline.open_sets(
+    sets, frames=frames, split="train", validation_fraction=section.validation_fraction
+  )
   for one in sets:
     facts = data.describe(one, frames=frames, validation_fraction=section.validation_fraction)
     strides = ", ".join(map(str, facts["stride_frames"]))
     apart = f", {facts['offset_seconds']:g} s ({strides} frames) apart" if frames > 1 else ""
     left_out = f", {facts['windows_left_out']} left out" if facts["windows_left_out"] else ""
-    rates = ", ".join(f"{rate:g}" for rate in facts["fps"][:6]) + (", ..." if len(facts["fps"]) > 6 else "")
-    print(f"data: {facts['name']}: {facts['episodes']} episodes, {facts['frames']} frames at {rates} a second, cameras {', '.join(facts['cameras'])}; "
-          f"{facts['windows']['train']} training and {facts['windows']['validation']} validation windows of {frames} frames{apart}{left_out}")
+    rates = ", ".join(f"{rate:g}" for rate in facts["fps"][:6]) + (
+      ", ..." if len(facts["fps"]) > 6 else ""
+    )
+    print(
+      f"data: {facts['name']}: {facts['episodes']} episodes, {facts['frames']} frames at {rates} "
+      f"a second, cameras {', '.join(facts['cameras'])}; {facts['windows']['train']} training and "
+      f"{facts['windows']['validation']} validation windows of {frames} frames{apart}{left_out}"
+    )
     fastest = max(facts["fps"], default=0.0)
     if jitter and fastest * facts["offset_seconds"] * times.FRACTION < 1:
-      print(f"data: {facts['name']}: no frame lies within a fifth of {facts['offset_seconds']:g} s around a pair's second one, so the contrastive "
-            f"term's positive pair is the pair itself; raise config.data.offset_seconds to {1 / (times.FRACTION * fastest):.3g} or more")
+      print(
+        f"data: {facts['name']}: no frame lies within a fifth of {facts['offset_seconds']:g} s "
+        "around a pair's second one, so the contrastive term's positive pair is the pair itself; "
+        f"raise config.data.offset_seconds to {1 / (times.FRACTION * fastest):.3g} or more"
+      )
     if section.image_size > facts["image_size"] > 0:
-      print(f"data: {facts['name']}: its shards hold frames of {facts['image_size']} px, enlarged for a model of {section.image_size} px: "
-            f"ingest the source with --config.shards.image_size={section.image_size}")
+      print(
+        f"data: {facts['name']}: its shards hold frames of {facts['image_size']} px, enlarged for "
+        f"a model of {section.image_size} px: ingest the source with "
+        f"--config.shards.image_size={section.image_size}"
+      )
 
 
 def augmentation(section) -> tuple:
@@ -130,7 +187,10 @@ def augmentation(section) -> tuple:
 
 
 def cores() -> int:
-  """CPU cores for this process, where others of the run have the same ones its part. Of several, all must ask for the first time together."""
+  """CPU cores for this process, where others of the run have the same ones its part.
+
+  Of several, all must ask for the first time together.
+  """
   return max(1, loading.cores() // distributed.sharing(loading.place()))
 
 
@@ -139,33 +199,73 @@ def local_rows(config) -> int:
   return max(1, config.train.batch_size // jax.process_count())
 
 
-def choose_loading(section, paths: list[str], batch: Mapping[str, jax.ShapeDtypeStruct]) -> loading.Loading:
-  """How folders of shards are read, from a config's data section and the shapes of this process's batches. Raises `errors.UserError`."""
+def choose_loading(
+  section, paths: list[str], batch: Mapping[str, jax.ShapeDtypeStruct]
+) -> loading.Loading:
+  """How folders of shards are read, from a config's data section and the shapes of this process's
+  batches. Raises `errors.UserError`.
+  """
   return loading.choose(
-      workers=section.workers, threads=section.threads, prefetch=section.prefetch, cores=cores(),
-      accelerators=0 if jax.default_backend() == "cpu" else jax.local_device_count(),
-      codecs={shards.read_manifest(path)["codec"] for path in paths},
-      room=loading.shared_room(sum(spec.size * spec.dtype.itemsize for spec in batch.values())))
+    workers=section.workers,
+    threads=section.threads,
+    prefetch=section.prefetch,
+    cores=cores(),
+    accelerators=0 if jax.default_backend() == "cpu" else jax.local_device_count(),
+    codecs={shards.read_manifest(path)["codec"] for path in paths},
+    room=loading.shared_room(sum(spec.size * spec.dtype.itemsize for spec in batch.values())),
+  )
 
 
-def batches(config, sets: list[data.DataSet], *, kind: str, jitter: bool, start_step: int, how: loading.Loading,
-            whole: bool = False) -> pipeline.Batches:
+def batches(
+  config,
+  sets: list[data.DataSet],
+  *,
+  kind: str,
+  jitter: bool,
+  start_step: int,
+  how: loading.Loading,
+  whole: bool = False,
+) -> pipeline.Batches:
   """Endless training batches from a step on, this process's part of each, or the whole ones."""
   section, processes = config.data, (0, 1) if whole else (jax.process_index(), jax.process_count())
   return pipeline.build(
-      sets, kind=kind, frames=section.frames, jitter=jitter, batch_size=config.train.batch_size, image_size=section.image_size,
-      augment=augmentation(section), validation_fraction=section.validation_fraction, seed=config.seed,
-      process_index=processes[0], process_count=processes[1], start_step=start_step, workers=how.workers,
-      threads=how.threads, prefetch=how.prefetch)
+    sets,
+    kind=kind,
+    frames=section.frames,
+    jitter=jitter,
+    batch_size=config.train.batch_size,
+    image_size=section.image_size,
+    augment=augmentation(section),
+    validation_fraction=section.validation_fraction,
+    seed=config.seed,
+    process_index=processes[0],
+    process_count=processes[1],
+    start_step=start_step,
+    workers=how.workers,
+    threads=how.threads,
+    prefetch=how.prefetch,
+  )
 
 
-def windows(config, sets: list[data.DataSet], *, split: str, frames: int, batch_size: int, most: int | None) -> evaluation.Evaluation:
+def windows(
+  config, sets: list[data.DataSet], *, split: str, frames: int, batch_size: int, most: int | None
+) -> evaluation.Evaluation:
   """Fixed windows of K frames with their actions, in order."""
   section = config.data
-  return evaluation.build(sets, batch_size=batch_size, image_size=section.image_size, frames=frames, split=split,
-                          validation_fraction=section.validation_fraction, max_windows=most, threads=loading.reading_threads(section.threads))
+  return evaluation.build(
+    sets,
+    batch_size=batch_size,
+    image_size=section.image_size,
+    frames=frames,
+    split=split,
+    validation_fraction=section.validation_fraction,
+    max_windows=most,
+    threads=loading.reading_threads(section.threads),
+  )
 
 
 def sample_frames(config, sets: list[data.DataSet], *, split: str, count: int) -> np.ndarray:
   """Single frames spread evenly over a split: uint8 [n, H, W, 3]."""
-  return windows(config, sets, split=split, frames=1, batch_size=1, most=count).pictures(count)["frames"][:, 0]
+  return windows(config, sets, split=split, frames=1, batch_size=1, most=count).pictures(count)[
+    "frames"
+  ][:, 0]

@@ -1,10 +1,12 @@
-"""A stream of frames through a frozen motion model: each frame is encoded once, its features wait on the device for the frame that is
-n later, and the pair becomes a latent motion.
+"""A stream of frames through a frozen motion model: each frame is encoded once, its features wait
+on the device for the frame that is n later, and the pair becomes a latent motion.
 
-Both programs have one shape each, so each is compiled once: `batch_size` frames to features, `pairs_batch` pairs to z. The features
-live in a ring of whole batches that both read and write on the device; only frames go in and only z comes out.
+Both programs have one shape each, so each is compiled once: `batch_size` frames to features,
+`pairs_batch` pairs to z. The features live in a ring of whole batches that both read and write on
+the device; only frames go in and only z comes out.
 
-Legend: B frames of a batch, P pairs of a batch, R batches in the ring, N patches, D width, H W image, Z numbers of a motion.
+Legend: B frames of a batch, P pairs of a batch, R batches in the ring, N patches, D width, H W
+image, Z numbers of a motion.
 """
 
 import collections
@@ -32,15 +34,29 @@ class Stream:
     encoded, paired: frames and pairs that went through the device, padding included.
   """
 
-  def __init__(self, model: Any, params: Any, *, batch_size: int, pairs_batch: int, reach: int, mesh: jax.sharding.Mesh):
+  def __init__(
+    self,
+    model: Any,
+    params: Any,
+    *,
+    batch_size: int,
+    pairs_batch: int,
+    reach: int,
+    mesh: jax.sharding.Mesh,
+  ):
     """Args:
-      model: the motion model.
-      params: its parameters; those of the forward dynamics are not used.
-      batch_size, pairs_batch: B and P, multiples of the devices that the batch is spread over.
-      reach: most frames between the two of a pair.
-      mesh: devices of this process.
+    model: the motion model.
+    params: its parameters; those of the forward dynamics are not used.
+    batch_size, pairs_batch: B and P, multiples of the devices that the batch is spread over.
+    reach: most frames between the two of a pair.
+    mesh: devices of this process.
     """
-    self._batch, self._pairs, self.image_size, self.latent_size = batch_size, pairs_batch, model.image_size, model.latent_size
+    self._batch, self._pairs, self.image_size, self.latent_size = (
+      batch_size,
+      pairs_batch,
+      model.image_size,
+      model.latent_size,
+    )
     self._slots = -(-(batch_size + pairs_batch + reach) // batch_size)
     self._model, self._mesh = model, mesh
     needed = {name: params[name] for name in ("encoder", "idm")}
@@ -53,24 +69,31 @@ class Stream:
     frames = jax.ShapeDtypeStruct((batch_size, self.image_size, self.image_size, 3), jnp.uint8)
     tokens = jax.eval_shape(lambda p, x: model.features(p, pixels.normalise(x)), needed, frames)
     held = {"tokens": tokens} | ({"frames": frames} if self._difference else {})
-    self._ring = {name: jnp.zeros((self._slots, *leaf.shape), leaf.dtype, device=spread) for name, leaf in held.items()}
+    self._ring = {
+      name: jnp.zeros((self._slots, *leaf.shape), leaf.dtype, device=spread)
+      for name, leaf in held.items()
+    }
     self.encoded = self.paired = 0
     self._reset()
 
   def _reset(self) -> None:
     self._buffer = np.empty((self._batch, self.image_size, self.image_size, 3), np.uint8)
     self._filled, self._written = 0, 0  # frames in the buffer; frames on the device
-    self._named: collections.deque = collections.deque()  # (first, second, ticket) whose second frame is in the buffer
+    # (first, second, ticket) whose second frame is in the buffer
+    self._named: collections.deque = collections.deque()
     self._waiting: collections.deque = collections.deque()  # the same, both on the device
     self._running: collections.deque = collections.deque()  # (z on the device, tickets)
     self._done: list[tuple[Any, np.ndarray]] = []
 
-  def add(self, frames: np.ndarray, pairs: list[tuple[int, int, Any]]) -> list[tuple[Any, np.ndarray]]:
+  def add(
+    self, frames: np.ndarray, pairs: list[tuple[int, int, Any]]
+  ) -> list[tuple[Any, np.ndarray]]:
     """Adds frames and names the pairs that they complete.
 
     Args:
       frames: uint8 [k, H, W, 3], any k.
-      pairs: (number of the first frame, of the second, ticket), in order of the second, which is among these frames.
+      pairs: (number of the first frame, of the second, ticket), in order of the second, which is
+        among these frames.
 
     Returns:
       (ticket, z float32 [Z]) of pairs that are finished, each once.
@@ -79,7 +102,7 @@ class Stream:
     at = 0
     while at < len(frames):
       take = min(self._batch - self._filled, len(frames) - at)
-      self._buffer[self._filled:self._filled + take] = frames[at:at + take]
+      self._buffer[self._filled : self._filled + take] = frames[at : at + take]
       self._filled, at = self._filled + take, at + take
       if self._filled == self._batch:
         self._send()
@@ -87,9 +110,11 @@ class Stream:
     return done
 
   def finish(self) -> list[tuple[Any, np.ndarray]]:
-    """The rest, padding the last batches; the stream then starts anew at frame 0, so what follows does not depend on what was before."""
+    """The rest, padding the last batches; the stream then starts anew at frame 0, so what follows
+    does not depend on what was before.
+    """
     if self._filled:
-      self._buffer[self._filled:] = 0
+      self._buffer[self._filled :] = 0
       self._send()
     while self._waiting:
       self._run()
@@ -100,7 +125,10 @@ class Stream:
     return done
 
   def _send(self) -> None:
-    """Encodes the buffer. Pairs whose first frame would be overwritten are run before, even if their batch is not full."""
+    """Encodes the buffer.
+
+    Pairs whose first frame would be overwritten are run before, even if their batch is not full.
+    """
     oldest = self._written + self._batch - self._slots * self._batch  # of those that stay
     while self._waiting and self._waiting[0][0] < oldest:
       self._run()
@@ -119,26 +147,39 @@ class Stream:
     """Starts one batch of waiting pairs."""
     chosen = [self._waiting.popleft() for _ in range(min(self._pairs, len(self._waiting)))]
     numbers = np.zeros((2, self._pairs), np.int64)
-    numbers[:, :len(chosen)] = np.array([pair[:2] for pair in chosen]).T
-    places = np.stack([numbers // self._batch % self._slots, numbers % self._batch], -1).astype(np.int32)
-    places = jax.device_put(places, jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec(None, ("data", "fsdp"))))
-    self._running.append((self._pair(self._params, self._ring, places), [pair[2] for pair in chosen]))
+    numbers[:, : len(chosen)] = np.array([pair[:2] for pair in chosen]).T
+    places = np.stack([numbers // self._batch % self._slots, numbers % self._batch], -1).astype(
+      np.int32
+    )
+    places = jax.device_put(
+      places,
+      jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec(None, ("data", "fsdp"))),
+    )
+    self._running.append(
+      (self._pair(self._params, self._ring, places), [pair[2] for pair in chosen])
+    )
     self.paired += self._pairs
     if len(self._running) > _AHEAD:
       self._collect()
 
   def _collect(self) -> None:
     z, tickets = self._running.popleft()
-    self._done.extend(zip(tickets, np.asarray(z)))
+    self._done.extend(zip(tickets, np.asarray(z), strict=False))
 
   def _encode_batch(self, params, ring, frames, slot):
     with rules.activations(self._mesh):
       new = {"tokens": self._model.features(params, pixels.normalise(frames)), "frames": frames}
-      return {name: jax.lax.dynamic_update_index_in_dim(held, new[name], slot, 0) for name, held in ring.items()}
+      return {
+        name: jax.lax.dynamic_update_index_in_dim(held, new[name], slot, 0)
+        for name, held in ring.items()
+      }
 
   def _pair_batch(self, params, ring, places):
     with rules.activations(self._mesh):
-      first, second = ({name: held[at[:, 0], at[:, 1]] for name, held in ring.items()} for at in (places[0], places[1]))
+      first, second = (
+        {name: held[at[:, 0], at[:, 1]] for name, held in ring.items()}
+        for at in (places[0], places[1])
+      )
       if self._difference:
         images = pixels.normalise(first["frames"]), pixels.normalise(second["frames"])
       else:  # the features say it all; XLA drops the images

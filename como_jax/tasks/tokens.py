@@ -1,7 +1,9 @@
-"""Image tokens of a frozen encoder, computed once for every frame and looked up from then on: for data that fit into memory.
+"""Image tokens of a frozen encoder, computed once for every frame and looked up from then on: for
+data that fit into memory.
 
-Legend: ... leading axes, H W image, N+1 tokens of an image, D their width. Policies have images [B, T, C, H, W, 3] (T history, C
-camera slots), the motion model "frames" [B, K, H, W, 3] and "jittered" [B, K-1, H, W, 3].
+Legend: ... leading axes, H W image, N+1 tokens of an image, D their width. Policies have images [B,
+T, C, H, W, 3] (T history, C camera slots), the motion model "frames" [B, K, H, W, 3] and "jittered"
+[B, K-1, H, W, 3].
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,16 +23,25 @@ IMAGES = {"images": "tokens"}
 class Tokens:
   """Puts tokens [..., N+1, D] in the place of a batch's images [..., H, W, 3].
 
-  Images are known by their content, so it does not matter where they come from, only that they come again unchanged: an
-  augmented image never does.
+  Images are known by their content, so it does not matter where they come from, only that they come
+  again unchanged: an augmented image never does.
   """
 
-  def __init__(self, model: Any, params: Mapping[str, Any], *, batch_size: int = 64, names: Mapping[str, str] = IMAGES,
-               kept: tuple[str, ...] = (), dtype: str | None = None):
+  def __init__(
+    self,
+    model: Any,
+    params: Mapping[str, Any],
+    *,
+    batch_size: int = 64,
+    names: Mapping[str, str] = IMAGES,
+    kept: tuple[str, ...] = (),
+    dtype: str | None = None,
+  ):
     """Args:
     model: has `tokens(params, images)`.
     params: with "encoder".
-    batch_size: images of one pass; always as many, so that an image's tokens do not depend on its company.
+    batch_size: images of one pass; always as many, so that an image's tokens do not depend on its
+    company.
     names: of images in a batch -> of their tokens.
     kept: names of images that stay beside their tokens.
     dtype: to keep tokens in; None: as the model gives them.
@@ -41,6 +52,7 @@ class Tokens:
     def encode(params, images):
       tokens = model.tokens(params, images[:, None, None])[:, 0, 0]
       return tokens if dtype is None else tokens.astype(dtype)
+
     self._encode = jax.jit(encode)
 
   def __len__(self) -> int:
@@ -50,10 +62,15 @@ class Tokens:
   def __call__(self, batch: Batch) -> dict[str, np.ndarray]:
     """The batch with tokens; images that are new are encoded."""
     present = {name: tokens for name, tokens in self._names.items() if name in batch}
-    return {**self._rest(batch), **{tokens: self._tokens(batch[name]) for name, tokens in present.items()}}
+    return {
+      **self._rest(batch),
+      **{tokens: self._tokens(batch[name]) for name, tokens in present.items()},
+    }
 
   def _rest(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in batch.items() if name not in self._names or name in self._kept}
+    return {
+      name: value for name, value in batch.items() if name not in self._names or name in self._kept
+    }
 
   def _tokens(self, images: np.ndarray) -> np.ndarray:
     images = np.ascontiguousarray(images)
@@ -62,21 +79,28 @@ class Tokens:
     fresh = {name: i for i, name in enumerate(names) if name not in self._known}
     places = list(fresh.values())
     for start in range(0, len(places), self._size):
-      part = places[start:start + self._size]
+      part = places[start : start + self._size]
       padded = flat[np.resize(part, self._size)]
-      self._known.update(zip((names[i] for i in part), np.asarray(self._encode(self._params, padded))))
+      self._known.update(
+        zip((names[i] for i in part), np.asarray(self._encode(self._params, padded)), strict=False)
+      )
     tokens = np.stack([self._known[name] for name in names])
     return tokens.reshape((*images.shape[:-3], *tokens.shape[1:]))
 
   def spec(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a batch with tokens, from those of one with images."""
     one = next(iter(self._known.values()))
-    tokens = {self._names[name]: jax.ShapeDtypeStruct((*spec.shape[:-3], *one.shape), one.dtype)
-              for name, spec in batch.items() if name in self._names}
+    tokens = {
+      self._names[name]: jax.ShapeDtypeStruct((*spec.shape[:-3], *one.shape), one.dtype)
+      for name, spec in batch.items()
+      if name in self._names
+    }
     return {**self._rest(batch), **tokens}
 
   def fill(self, walk: Any) -> "Tokens":
-    """Encodes all images of a walk (`Evaluation` of `data.policy` or `data.evaluation`) beforehand."""
+    """Encodes all images of a walk (`Evaluation` of `data.policy` or `data.evaluation`)
+    beforehand.
+    """
     with walk.batches() as batches:
       for _ in tqdm.trange(walk.steps, desc="tokens", unit="batch", mininterval=10.0):
         self(next(batches))
@@ -118,11 +142,18 @@ def check(key: str, config: Any, model: Any, start: Mapping[str, Any], augment: 
   """
   why = ""
   if "encoder" not in start:
-    why = "a given encoder: set config.encoder_weights" + (" or config.init" if "init" in config else "")
-  elif trees.split({"encoder": start["encoder"]}, tuple(model.frozen if config.train.frozen is None else config.train.frozen))[0]:
+    why = "a given encoder: set config.encoder_weights" + (
+      " or config.init" if "init" in config else ""
+    )
+  elif trees.split(
+    {"encoder": start["encoder"]},
+    tuple(model.frozen if config.train.frozen is None else config.train.frozen),
+  )[0]:
     why = "a frozen encoder: leave config.train.frozen out"
   elif augment:
     on = [name for name, section in config.data.augment.items() if section.on]
-    why = "images that stay as they are: switch off " + ", ".join(f"config.data.augment.{name}.on" for name in on)
+    why = "images that stay as they are: switch off " + ", ".join(
+      f"config.data.augment.{name}.on" for name in on
+    )
   if why:
     raise errors.UserError(f"config.{key} needs {why}")

@@ -18,7 +18,20 @@ from como_jax.models.backbones import mae_vit
 from como_jax.parallel import distributed, rules
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.tasks import data_identity, sources
-from como_jax.train import checkpoint, files, integrity, log, loop, memory, meter, optimizer, rng, rundir, state, step
+from como_jax.train import (
+  checkpoint,
+  files,
+  integrity,
+  log,
+  loop,
+  memory,
+  meter,
+  optimizer,
+  rng,
+  rundir,
+  state,
+  step,
+)
 
 ASSETS = pathlib.Path(__file__).parent.parent / "assets"
 BUNDLED_ENCODER = ASSETS / "mae_debug"
@@ -40,8 +53,9 @@ class Job:
     data: (folder of shards, folder of labels or "") of each data set, in the config's order.
     constants: arrays the loss takes as a fourth argument (see `step.build`).
     start: named parts of the parameters to replace after init, as {"encoder": tree}.
-    begin: `params -> named parts` that the task measures on its data where a run starts, and never again on
-      resume: nested dicts as the parameters, with the leaves to replace alone. It must not call collectives.
+    begin: `params -> named parts` that the task measures on its data where a run starts, and never
+      again on resume: nested dicts as the parameters, with the leaves to replace alone. It must not
+      call collectives.
   """
 
   model: Any
@@ -62,16 +76,20 @@ class Job:
 def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   """Runs a training task; returns the exit code.
 
-  The run directory is checked first and written only after the job has been made and its step compiled, so that bad input, and a run
-  that cannot fit into memory, leave nothing behind. Where several processes run it, all prepare together and process 0 alone writes,
-  but for the checkpoints.
+  The run directory is checked first and written only after the job has been made and its step
+  compiled, so that bad input, and a run that cannot fit into memory, leave nothing behind. Where
+  several processes run it, all prepare together and process 0 alone writes, but for the
+  checkpoints.
   """
   config, workdir = command.config, command.workdir
   section = config.train
   begin = time.monotonic()
   first, flags = distributed.is_first(), {"resume": command.resume, "overwrite": command.overwrite}
-  distributed.same("\n".join([config_lib.to_json(config), str(workdir), str(flags)]), what="the command line")
+  distributed.same(
+    "\n".join([config_lib.to_json(config), str(workdir), str(flags)]), what="the command line"
+  )
   sources.cores()  # here, where all processes come
+
   def look():
     if first:
       rundir.check(workdir, config, **flags)
@@ -81,6 +99,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
       return "", None
     rundir.changes(workdir, config)  # what is refused is refused before anything is compiled
     return done_already(workdir, section.steps), rate_before(workdir)
+
   enough, old_rate = distributed.together(look)
   if enough := distributed.from_first(enough):
     print(enough)
@@ -91,14 +110,31 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
     mesh_lib.check_batch(mesh, section.batch_size, accumulate=section.accumulate)
     job = make()
     data = data_identity.record(config, job.data) if first else []
-    changed = data_identity.check(workdir, data, accept=section.accept_changed_data) if first and command.resume else []
+    changed = (
+      data_identity.check(workdir, data, accept=section.accept_changed_data)
+      if first and command.resume
+      else []
+    )
     return mesh, job, optimizer.build(steps=section.steps, **section.optimizer), data, changed
+
   mesh, job, (tx, rate), data, changed = distributed.together(prepare)
   frozen = tuple(job.model.frozen if section.frozen is None else section.frozen)
   shapes = state_shapes(job, tx, frozen=frozen, ema=section.ema > 0, mesh=mesh)
-  train_step = step.build(job.loss, tx, weights=job.weights, frozen=frozen, seed=config.seed, mesh=mesh, state=shapes,
-                          accumulate=section.accumulate, ema=section.ema, rate=rate, constants=job.constants)
+  train_step = step.build(
+    job.loss,
+    tx,
+    weights=job.weights,
+    frozen=frozen,
+    seed=config.seed,
+    mesh=mesh,
+    state=shapes,
+    accumulate=section.accumulate,
+    ema=section.ema,
+    rate=rate,
+    constants=job.constants,
+  )
   distributed.together(lambda: check_memory(train_step, shapes, job, section, mesh))
+
   def open_directory():
     if not first:
       rundir.join(workdir, config)
@@ -107,6 +143,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
     data_identity.write(workdir, data)
     for line in changed:
       print(line)
+
   distributed.together(open_directory, first_alone=True)
 
   current = initial_state(job, tx, frozen=frozen, ema=section.ema > 0, seed=config.seed, mesh=mesh)
@@ -115,27 +152,60 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   current = begun(job, current) if restored is None else restored
   start = int(current.step)
   trainable = trees.split(current.params, frozen)[0]
-  writer = log.Log(workdir, steps=section.steps, start=start, tensorboard=section.tensorboard, wandb=section.wandb,
-                   name=command.name, config=config.to_dict()) if first else None
+  writer = (
+    log.Log(
+      workdir,
+      steps=section.steps,
+      start=start,
+      tensorboard=section.tensorboard,
+      wandb=section.wandb,
+      name=command.name,
+      config=config.to_dict(),
+    )
+    if first
+    else None
+  )
   validated = json.loads(distributed.from_first(json.dumps(writer.validated if writer else [])))
   writer = writer or log.Quiet(validated)
-  writer.say(f"{command.name}: {optimizer.count(current.params):,} parameters, {optimizer.count(trainable):,} trainable; "
-             f"devices {rundir.hardware()['devices']}, mesh {dict(mesh.shape)}, "
-             f"processes {jax.process_count()}; {job.loading}; step {start} of {section.steps}; {workdir}")
+  writer.say(
+    f"{command.name}: {optimizer.count(current.params):,} parameters, "
+    f"{optimizer.count(trainable):,} trainable; devices {rundir.hardware()['devices']}, mesh "
+    f"{dict(mesh.shape)}, processes {jax.process_count()}; {job.loading}; step {start} of "
+    f"{section.steps}; {workdir}"
+  )
   if old_rate and not np.isclose(old_rate(start), rate(start), rtol=1e-4):
-    writer.say(f"resume: the learning rate of step {start} was {float(old_rate(start)):.4g} and is now {float(rate(start)):.4g} "
-               "(train.steps and train.optimizer decide the schedule)")
-  def one_step(now, batch):  # a sample says more than the loss reads: with that, the program would be another than the one compiled above
+    writer.say(
+      f"resume: the learning rate of step {start} was {float(old_rate(start)):.4g} and is now "
+      f"{float(rate(start)):.4g} (train.steps and train.optimizer decide the schedule)"
+    )
+
+  # a sample says more than the loss reads: with that, the program would be another than the one
+  # compiled above
+  def one_step(now, batch):
     return train_step(now, {name: batch[name] for name in job.batch})
+
   batches = job.batches(start)
-  evaluate = job.evaluate and (lambda now: job.evaluate(_at_hand(state.weights(now, frozen=frozen))))
+  evaluate = job.evaluate and (
+    lambda now: job.evaluate(_at_hand(state.weights(now, frozen=frozen)))
+  )
   lost = False  # another process: then nothing here can be ended in order, Orbax would wait for it
   try:
     outcome = loop.run(
-        current, step=one_step, batches=batches, mesh=mesh, steps=section.steps, log=writer, checkpointer=checkpointer,
-        examples_per_step=job.examples_per_step, unit=job.unit, log_every=section.log_every,
-        checkpoint_every=section.checkpoint_every, evaluate=evaluate, evaluate_every=section.evaluate_every,
-        slow_data=meter.advice(**dataclasses.asdict(job.loading)))
+      current,
+      step=one_step,
+      batches=batches,
+      mesh=mesh,
+      steps=section.steps,
+      log=writer,
+      checkpointer=checkpointer,
+      examples_per_step=job.examples_per_step,
+      unit=job.unit,
+      log_every=section.log_every,
+      checkpoint_every=section.checkpoint_every,
+      evaluate=evaluate,
+      evaluate_every=section.evaluate_every,
+      slow_data=meter.advice(**dataclasses.asdict(job.loading)),
+    )
   except Exception as error:
     lost = distributed.lost_process(error)
     raise
@@ -150,28 +220,62 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   return export(command, job, outcome, final, seconds=time.monotonic() - begin) if first else 0
 
 
-def export(command: config_lib.CommandLine, job: Job, outcome: loop.Outcome, final: dict[str, Any], *, seconds: float) -> int:
+def export(
+  command: config_lib.CommandLine,
+  job: Job,
+  outcome: loop.Outcome,
+  final: dict[str, Any],
+  *,
+  seconds: float,
+) -> int:
   """Leaves the weights and the speed of a finished run in its directory; returns the exit code."""
   workdir, steps = command.workdir, command.config.train.steps
   if not checkpoint.all_finite(final):
-    raise errors.NonFinite(f"step {steps}: the weights are infinite or not a number and are not exported: lower "
-                           "config.train.optimizer.learning_rate, or go on from an earlier checkpoint")
-  if outcome.examples_per_s or not (workdir / "speed.json").exists():  # resuming a finished run measures nothing: keep the old file
-    speed = {f"{job.unit}_per_s": outcome.examples_per_s, "wait_share": outcome.wait_share, "steps": steps, "seconds": seconds}
+    raise errors.NonFinite(
+      f"step {steps}: the weights are infinite or not a number and are not exported: lower "
+      "config.train.optimizer.learning_rate, or go on from an earlier checkpoint"
+    )
+  # resuming a finished run measures nothing: keep the old file
+  if outcome.examples_per_s or not (workdir / "speed.json").exists():
+    speed = {
+      f"{job.unit}_per_s": outcome.examples_per_s,
+      "wait_share": outcome.wait_share,
+      "steps": steps,
+      "seconds": seconds,
+    }
     files.write(workdir / "speed.json", json.dumps(speed, indent=2))
   for stale in workdir.glob(f".{checkpoint.WEIGHTS}.new-*"):  # of a start that was killed in here
     shutil.rmtree(stale, ignore_errors=True)
-  weights.save(workdir / checkpoint.WEIGHTS, final, json.loads(config_lib.to_json(command.config)), step=steps, overwrite=True)
-  failed = f"; the validation failed at step {', '.join(map(str, outcome.unvalidated))} (see above)" if outcome.unvalidated else ""
-  print(f"done: {steps} steps, {outcome.examples_per_s:.1f} {job.unit}/s, waited for data {outcome.wait_share:.1%}; "
-        f"weights in {workdir / checkpoint.WEIGHTS}{failed}")
+  weights.save(
+    workdir / checkpoint.WEIGHTS,
+    final,
+    json.loads(config_lib.to_json(command.config)),
+    step=steps,
+    overwrite=True,
+  )
+  failed = (
+    f"; the validation failed at step {', '.join(map(str, outcome.unvalidated))} (see above)"
+    if outcome.unvalidated
+    else ""
+  )
+  print(
+    f"done: {steps} steps, {outcome.examples_per_s:.1f} {job.unit}/s, waited for data "
+    f"{outcome.wait_share:.1%}; weights in {workdir / checkpoint.WEIGHTS}{failed}"
+  )
   return 0
 
 
 def done_already(workdir: pathlib.Path, steps: int) -> str:
-  """What to say of a run that has done more steps than it is asked for; "" for any other. Nothing is written then."""
+  """What to say of a run that has done more steps than it is asked for; "" for any other.
+
+  Nothing is written then.
+  """
   folder = workdir / checkpoint.FOLDER
-  good = (step for step in integrity.steps(folder) if step > steps and not integrity.problem(folder / str(step)))
+  good = (
+    step
+    for step in integrity.steps(folder)
+    if step > steps and not integrity.problem(folder / str(step))
+  )
   step = next(good, None)
   if step is None:
     return ""
@@ -180,8 +284,12 @@ def done_already(workdir: pathlib.Path, steps: int) -> str:
   if has == step:
     words = f"{exported} holds its weights"
   else:
-    words = (f"{f'{exported} is of step {has}' if has is not None else 'its weights are not exported yet'}, the checkpoint of step {step} is what "
-             f"other tasks use; --config.train.steps={step} exports it")
+    state = "its weights are not exported yet" if has is None else f"{exported} is of step {has}"
+    words = (
+      f"{state}, "
+      f"the checkpoint of step {step} is what other tasks use; --config.train.steps={step} "
+      "exports it"
+    )
   return f"already at step {step} of {steps} asked: nothing to do; {words}"
 
 
@@ -192,43 +300,72 @@ def rate_before(workdir: pathlib.Path) -> Callable[[int], Any] | None:
   known = ("learning_rate", "floor", "warmup_steps", "warmup_start")
   if "steps" not in before or "schedule" not in settings or not set(known) <= set(settings):
     return None
-  return optimizer.learning_rate_schedule(kind=settings["schedule"], steps=before["steps"], **{key: settings[key] for key in known})
+  return optimizer.learning_rate_schedule(
+    kind=settings["schedule"], steps=before["steps"], **{key: settings[key] for key in known}
+  )
 
 
-def check_memory(train_step: Any, shapes: state.TrainState, job: Job, section, mesh: jax.sharding.Mesh) -> None:
-  """Compiles the train step (the first call finds it compiled) and refuses it where it cannot fit into memory.
+def check_memory(
+  train_step: Any, shapes: state.TrainState, job: Job, section, mesh: jax.sharding.Mesh
+) -> None:
+  """Compiles the train step (the first call finds it compiled) and refuses it where it cannot fit
+  into memory.
 
   Raises:
     errors.UserError: with what it needs and what there is.
   """
   settings = dict(batch_size=section.batch_size, accumulate=section.accumulate)
-  memory.check(memory.size(shapes, mesh_size=mesh.size), mesh.local_devices, **settings, what="the state of the run (weights and optimizer) alone")
+  memory.check(
+    memory.size(shapes, mesh_size=mesh.size),
+    mesh.local_devices,
+    **settings,
+    what="the state of the run (weights and optimizer) alone",
+  )
   rows = mesh_lib.batch_sharding(mesh)
-  batch = {name: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=rows) for name, spec in job.batch.items()}
+  batch = {
+    name: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=rows)
+    for name, spec in job.batch.items()
+  }
   try:
     need = memory.needed(train_step.lower(shapes, batch).compile())
   except jax.errors.JaxRuntimeError as error:  # compilers of accelerators refuse what cannot fit
     if not memory.is_out_of_memory(error):
       raise
-    raise errors.UserError(f"a train step does not fit into memory ({str(error).splitlines()[0][:200]}): {memory.ADVICE}") from error
+    raise errors.UserError(
+      f"a train step does not fit into memory ({str(error).splitlines()[0][:200]}): {memory.ADVICE}"
+    ) from error
   if need is not None:
     memory.check(need, mesh.local_devices, **settings)
 
 
 def _at_hand(params):
-  """Parameters to evaluate: where they are spread over processes, whole ones on a device of each, which then all compute (and
-  process 0 logs) the same scores; waiting for one of them in a collective would take as long."""
+  """Parameters to evaluate: where they are spread over processes, whole ones on a device of each,
+  which then all compute (and process 0 logs) the same scores; waiting for one of them in a
+  collective would take as long.
+  """
   return params if jax.process_count() == 1 else jax.device_put(distributed.gather(params))
 
 
-def state_shapes(job: Job, tx, *, frozen: tuple[str, ...], ema: bool, mesh: jax.sharding.Mesh) -> state.TrainState:
+def state_shapes(
+  job: Job, tx, *, frozen: tuple[str, ...], ema: bool, mesh: jax.sharding.Mesh
+) -> state.TrainState:
   """Shapes, types and shardings of the state."""
-  shapes = jax.eval_shape(_creator(job, tx, frozen=frozen, ema=ema), rng.key(0, "init"), dict(job.start))
-  return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, rules.shardings(shapes, mesh))
+  shapes = jax.eval_shape(
+    _creator(job, tx, frozen=frozen, ema=ema), rng.key(0, "init"), dict(job.start)
+  )
+  return jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+    shapes,
+    rules.shardings(shapes, mesh),
+  )
 
 
-def initial_state(job: Job, tx, *, frozen: tuple[str, ...], ema: bool, seed: int, mesh: jax.sharding.Mesh) -> state.TrainState:
-  """The state at step 0, made sharded under jit, with the job's given parts (a pretrained encoder) in place."""
+def initial_state(
+  job: Job, tx, *, frozen: tuple[str, ...], ema: bool, seed: int, mesh: jax.sharding.Mesh
+) -> state.TrainState:
+  """The state at step 0, made sharded under jit, with the job's given parts (a pretrained encoder)
+  in place.
+  """
   create, key = _creator(job, tx, frozen=frozen, ema=ema), rng.key(seed, "init")
   start = jax.tree.map(np.asarray, dict(job.start))
   shapes = jax.eval_shape(create, key, start)
@@ -236,7 +373,8 @@ def initial_state(job: Job, tx, *, frozen: tuple[str, ...], ema: bool, seed: int
 
 
 def begun(job: Job, current: state.TrainState) -> state.TrainState:
-  """The state of a new run with what the job measures on its data in place, in the averaged weights too.
+  """The state of a new run with what the job measures on its data in place, in the averaged weights
+  too.
 
   Raises:
     errors.UserError: the data do not allow it.
@@ -253,17 +391,23 @@ def begun(job: Job, current: state.TrainState) -> state.TrainState:
     leaves = trees.flatten(tree)
     for name in flat.keys() & leaves.keys():
       old = leaves[name]  # jit makes an array of its own, as the state is donated
-      leaves[name] = jax.jit(lambda x, old=old: x.astype(old.dtype), out_shardings=old.sharding)(flat[name])
+      leaves[name] = jax.jit(lambda x, old=old: x.astype(old.dtype), out_shardings=old.sharding)(
+        flat[name]
+      )
     return trees.unflatten(leaves)
+
   return dataclasses.replace(current, params=put(current.params), ema=put(current.ema))
 
 
 def _creator(job: Job, tx, *, frozen: tuple[str, ...], ema: bool) -> Callable:
-  return lambda key, start: state.create({**job.model.init(key), **start}, tx, frozen=frozen, ema=ema)
+  return lambda key, start: state.create(
+    {**job.model.init(key), **start}, tx, frozen=frozen, ema=ema
+  )
 
 
 def encoder_weights(path: str, *, model: Any) -> dict[str, Any]:
-  """{"encoder": parameters} from a weights folder or run directory, refitted to the image size; {} for "" (random).
+  """{"encoder": parameters} from a weights folder or run directory, refitted to the image size; {}
+  for "" (random).
 
   "bundled" is the shipped tiny encoder. `model` is the record it is for.
 
@@ -275,12 +419,18 @@ def encoder_weights(path: str, *, model: Any) -> dict[str, Any]:
   folder = BUNDLED_ENCODER if path == "bundled" else pathlib.Path(path)
   params, given = checkpoint.load(folder)
   if "encoder" not in params:
-    raise errors.UserError(f"encoder weights {str(folder)!r} hold no encoder, only: {', '.join(params)}")
-  epsilon = given.get("layer_norm_epsilon", given.get("model", {}).get("encoder", {}).get("epsilon"))
+    raise errors.UserError(
+      f"encoder weights {str(folder)!r} hold no encoder, only: {', '.join(params)}"
+    )
+  epsilon = given.get(
+    "layer_norm_epsilon", given.get("model", {}).get("encoder", {}).get("epsilon")
+  )
   section = model.config["encoder"]
   if epsilon is not None and epsilon != section["epsilon"]:
-    raise errors.UserError(f"encoder weights {str(folder)!r} were trained with a LayerNorm epsilon of {epsilon}, the config has "
-                           f"{section['epsilon']}: give --config.model.encoder.epsilon={epsilon}")
+    raise errors.UserError(
+      f"encoder weights {str(folder)!r} were trained with a LayerNorm epsilon of {epsilon}, the "
+      f"config has {section['epsilon']}: give --config.model.encoder.epsilon={epsilon}"
+    )
   encoder = params["encoder"]
   if {"patch/kernel", "position"} <= set(trees.flatten(encoder)):
     encoder = mae_vit.refit_positions(encoder, model.config["image_size"])

@@ -1,4 +1,7 @@
-"""Checkpoints of a run (Orbax, asynchronous) and how other stages read the weights of one. Orbax is imported only here."""
+"""Checkpoints of a run (Orbax, asynchronous) and how other stages read the weights of one.
+
+Orbax is imported only here.
+"""
 
 import contextlib
 import dataclasses
@@ -18,18 +21,21 @@ from como_jax import errors, trees, weights
 from como_jax.parallel import distributed, rules
 from como_jax.train import files, integrity, memory
 
-absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax warns about files that it does without, and logs what it raises as well
+# Orbax warns about files that it does without, and logs what it raises as well
+absl_logging.set_verbosity(absl_logging.FATAL)
 
 FOLDER = "checkpoints"
-SPEC = "state_spec.json"  # {path: [shape, dtype]} of the saved state: Orbax itself casts types silently
+# {path: [shape, dtype]} of the saved state: Orbax itself casts types silently
+SPEC = "state_spec.json"
 WEIGHTS = "weights"
 
 
 class Checkpointer:
   """Saves the state and the data position of a run under `workdir`/checkpoints.
 
-  Every process of a run has one and calls each method at the same step: they write one checkpoint together, each its own shards,
-  into a directory that all of them see. It is read back onto any mesh and any number of processes.
+  Every process of a run has one and calls each method at the same step: they write one checkpoint
+  together, each its own shards, into a directory that all of them see. It is read back onto any
+  mesh and any number of processes.
   """
 
   def __init__(self, workdir: pathlib.Path, *, keep: int):
@@ -49,7 +55,9 @@ class Checkpointer:
     return json.loads(distributed.from_first(json.dumps(step)))
 
   def save(self, step: int, state) -> None:
-    """Starts saving; a second save of the same step does nothing. The data position is the step (data/pipeline.py).
+    """Starts saving; a second save of the same step does nothing.
+
+    The data position is the step (data/pipeline.py).
 
     Raises:
       errors.Storage: this save or the one before it cannot be written.
@@ -60,27 +68,39 @@ class Checkpointer:
     with self._writing(step):
       if distributed.is_first() and not self._spec.exists():
         files.write(self._spec, json.dumps(describe(state), indent=0))
-      self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)))
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)),
+      )
     self._end_seal()  # of the save before this one, which Orbax has waited for
     if distributed.is_first():
       written = threading.Event()
-      self._seal = threading.Thread(target=self._run_seal, args=(step, written), daemon=True), written
+      self._seal = (
+        threading.Thread(target=self._run_seal, args=(step, written), daemon=True),
+        written,
+      )
       self._seal[0].start()
 
   def restore(self, state, mesh: jax.sharding.Mesh):
-    """The newest good state, on this mesh, or None where nothing has been saved; `state` gives structure, shapes and types.
+    """The newest good state, on this mesh, or None where nothing has been saved; `state` gives
+    structure, shapes and types.
 
     A damaged step is set aside (renamed, never deleted) and named, and the one before it is taken.
 
     Raises:
       errors.UserError: naming the leaves that do not fit, or the checkpoint that cannot be read.
     """
+
     def check():
       if self._spec.exists():
         check_spec(weights.read_json(self._spec), describe(state), what=str(self._folder))
+
     distributed.together(check)
-    target = jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-                          state, rules.shardings(state, mesh))
+    target = jax.tree.map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+      state,
+      rules.shardings(state, mesh),
+    )
     aside = []
     while (step := self.latest()) is not None:
       folder = self._folder / str(step)
@@ -92,16 +112,23 @@ class Checkpointer:
           return restored
       if distributed.is_first():
         aside.append(str(integrity.set_aside(folder)))
-        print(f"checkpoint {folder} is damaged ({problem}): set aside as {aside[-1]}, the one before it is taken")
+        print(
+          f"checkpoint {folder} is damaged ({problem}): set aside as {aside[-1]}, the one "
+          "before it is taken"
+        )
       distributed.from_first("")  # nobody looks before it is renamed
       self._manager.reload()
     if distributed.from_first(", ".join(aside)):
-      raise errors.Shared(f"--resume: no good checkpoint is left in {self._folder} (damaged and set aside: {', '.join(aside) or 'all'}): "
-                          "--resume once more starts from step 0")
+      raise errors.Shared(
+        f"--resume: no good checkpoint is left in {self._folder} (damaged and set aside: "
+        f"{', '.join(aside) or 'all'}): --resume once more starts from step 0"
+      )
     return None
 
   def _problem(self, folder: pathlib.Path) -> str:
-    """What is wrong with a step as far as its files show it, "" for nothing; the same in every process."""
+    """What is wrong with a step as far as its files show it, "" for nothing; the same in every
+    process.
+    """
     part = dict(index=jax.process_index(), count=jax.process_count())
     try:
       distributed.together(lambda: integrity.check(folder, **part))
@@ -110,27 +137,39 @@ class Checkpointer:
     return ""
 
   def _restore(self, step: int, target):
-    """(state, "") or (None, why it cannot be read). What has its checksums cannot be damaged: then it is an error."""
+    """(state, "") or (None, why it cannot be read).
+
+    What has its checksums cannot be damaged: then it is an error.
+    """
     try:
-      items = ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
+      items = ocp.args.Composite(
+        state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()
+      )
       return self._manager.restore(step, args=items).state, ""
     except Exception as error:  # Orbax and TensorStore raise all kinds
       known = (self._folder / str(step) / integrity.CHECKSUMS).is_file() or jax.process_count() > 1
       if known or _of_the_machine(error):
-        raise errors.UserError(f"checkpoint {self._folder / str(step)} cannot be read: {_line(error)}") from error
+        raise errors.UserError(
+          f"checkpoint {self._folder / str(step)} cannot be read: {_line(error)}"
+        ) from error
       return None, _line(error)
 
   def restart_point(self, step: int) -> int | None:
-    """The newest step to go on from after a loss that was not finite; later ones are set aside. Every process must call it.
+    """The newest step to go on from after a loss that was not finite; later ones are set aside.
+
+    Every process must call it.
 
     Args:
-      step: the one with that loss. It was computed from the weights of the step before it and a batch that comes again, so going on
-        from there would meet it again, whatever the learning rate.
+      step: the one with that loss. It was computed from the weights of the step before it and a
+        batch that comes again, so going on from there would meet it again, whatever the learning
+        rate.
     """
     self.wait()
     for saved in json.loads(distributed.from_first(json.dumps(integrity.steps(self._folder)))):
       folder = self._folder / str(saved)
-      problem = distributed.from_first("its weights lead there at once" if saved >= step - 1 else self._unusable(folder))
+      problem = distributed.from_first(
+        "its weights lead there at once" if saved >= step - 1 else self._unusable(folder)
+      )
       if not problem:
         return saved
       if distributed.is_first():
@@ -141,14 +180,21 @@ class Checkpointer:
   def _unusable(self, folder: pathlib.Path) -> str:
     """Why nothing can go on from a step, "" where it can."""
     try:
-      return "" if all_finite(_read(folder / integrity.STATE)) else "it holds numbers that are not finite"
+      return (
+        ""
+        if all_finite(_read(folder / integrity.STATE))
+        else "it holds numbers that are not finite"
+      )
     except Exception as error:  # Orbax and TensorStore raise all kinds
       if _of_the_machine(error):
         raise
       return f"it cannot be read: {_line(error)}"
 
   def wait(self) -> None:
-    """Until the last save is committed and has its checksums. Raises `errors.Storage` where it cannot be written."""
+    """Until the last save is committed and has its checksums.
+
+    Raises `errors.Storage` where it cannot be written.
+    """
     with self._writing(None):
       self._manager.wait_until_finished()
     self._end_seal()
@@ -172,10 +218,14 @@ class Checkpointer:
       if not text:
         raise
       self._failed = True
-      logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it lists every write that was under way
+      # it lists every write that was under way
+      logging.getLogger("asyncio").setLevel(logging.CRITICAL)
       last = next((one for one in integrity.steps(self._folder) if one != step), None)
       good = f"the last one is of step {last}" if last is not None else "there is no earlier one"
-      raise errors.Storage(f"cannot write a checkpoint into {self._folder}: {text}; {good}: make room, then give --resume") from error
+      raise errors.Storage(
+        f"cannot write a checkpoint into {self._folder}: {text}; {good}: make room, then give "
+        "--resume"
+      ) from error
 
   def _run_seal(self, step: int, written: threading.Event) -> None:
     folder = self._folder / str(step)
@@ -198,28 +248,49 @@ _unraisable: list = []  # what sys.unraisablehook was
 
 
 def _say_unraisable(unraisable: Any) -> None:
-  """`sys.unraisablehook` without what says nothing: when a write of a checkpoint fails (a full disk), Orbax closes its event loop, and each
-  of the hundreds of writes under way then calls back into it from a thread of TensorStore. `_writing` tells the failure itself."""
+  """`sys.unraisablehook` without what says nothing: when a write of a checkpoint fails (a full
+  disk), Orbax closes its event loop, and each of the hundreds of writes under way then calls back
+  into it from a thread of TensorStore. `_writing` tells the failure itself.
+  """
   error, trace = unraisable.exc_value, unraisable.exc_traceback
-  begins_there = trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("asyncio.")  # no code of Python called it
-  if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed" and begins_there):
+  # no code of Python called it
+  begins_there = trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(
+    "asyncio."
+  )
+  if not (
+    isinstance(error, RuntimeError) and str(error) == "Event loop is closed" and begins_there
+  ):
     _unraisable[-1](unraisable)
 
 
 def _of_the_machine(error: Exception) -> bool:
-  """Whether a step cannot be read for want of memory or permission, which says nothing of the step."""
-  return isinstance(error, PermissionError) or memory.is_out_of_memory(error) or "RESOURCE_EXHAUSTED" in str(error)  # TensorStore's own
+  """Whether a step cannot be read for want of memory or permission, which says nothing of the
+  step.
+  """
+  # TensorStore's own
+  return (
+    isinstance(error, PermissionError)
+    or memory.is_out_of_memory(error)
+    or "RESOURCE_EXHAUSTED" in str(error)
+  )
 
 
 def all_finite(tree) -> bool:
   """Whether no number of a pytree of numpy arrays is infinite or not a number."""
-  return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating))
+  return all(
+    np.isfinite(leaf).all()
+    for leaf in jax.tree.leaves(tree)
+    if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
+  )
 
 
 def describe(state) -> dict[str, list]:
   """{path: [shape, dtype]} of a pytree."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-  return {jax.tree_util.keystr(path, simple=True, separator="/"): [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves}
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): [list(leaf.shape), str(leaf.dtype)]
+    for path, leaf in leaves
+  }
 
 
 def check_spec(saved: dict[str, list], expected: dict[str, list], *, what: str) -> None:
@@ -230,11 +301,21 @@ def check_spec(saved: dict[str, list], expected: dict[str, list], *, what: str) 
   """
   missing = [name for name in expected if name not in saved]
   surplus = [name for name in saved if name not in expected]
-  other = [f"{name} is {saved[name][1]}{saved[name][0]}, expected {expected[name][1]}{expected[name][0]}"
-           for name in expected if name in saved and saved[name] != expected[name]]
+  other = [
+    f"{name} is {saved[name][1]}{saved[name][0]}, expected {expected[name][1]}{expected[name][0]}"
+    for name in expected
+    if name in saved and saved[name] != expected[name]
+  ]
   if missing or surplus or other:
-    parts = [f"{len(names)} {kind}: " + "; ".join(names[:3]) for kind, names in
-             (("missing", missing), ("surplus", surplus), ("of another shape or type", other)) if names]
+    parts = [
+      f"{len(names)} {kind}: " + "; ".join(names[:3])
+      for kind, names in (
+        ("missing", missing),
+        ("surplus", surplus),
+        ("of another shape or type", other),
+      )
+      if names
+    ]
     raise errors.UserError(f"checkpoint {what} is of another model: " + " | ".join(parts))
 
 
@@ -257,7 +338,8 @@ class Found:
 
 
 def find(path: str | pathlib.Path) -> Found:
-  """The weights that a path means: a weights-only folder as it is, of a run directory the newest good state it holds.
+  """The weights that a path means: a weights-only folder as it is, of a run directory the newest
+  good state it holds.
 
   Raises:
     errors.UserError: when the path is neither, or holds nothing that is whole.
@@ -268,10 +350,15 @@ def find(path: str | pathlib.Path) -> Found:
   exported, config, folder = path / WEIGHTS, path / weights.CONFIG, path / FOLDER
   if not path.exists():
     near = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise errors.UserError(f"checkpoint {str(path)!r} does not exist: {errors.nearest(str(path), near)}")
+    raise errors.UserError(
+      f"checkpoint {str(path)!r} does not exist: {errors.nearest(str(path), near)}"
+    )
   has_weights = (exported / weights.PARAMS).is_file()
   if not has_weights and not (config.is_file() and folder.is_dir()):
-    raise errors.UserError(f"{str(path)!r} is neither a run directory (config.json, {FOLDER}/) nor a weights folder ({weights.PARAMS}, config.json)")
+    raise errors.UserError(
+      f"{str(path)!r} is neither a run directory (config.json, {FOLDER}/) nor a weights folder "
+      f"({weights.PARAMS}, config.json)"
+    )
   exported_step = weights.read_step(exported) if has_weights else None
   notes = []
   for step in integrity.steps(folder.absolute()):
@@ -283,8 +370,10 @@ def find(path: str | pathlib.Path) -> Found:
       notes.append(f"checkpoint {saved} is damaged ({problem}) and is not used")
       continue
     if has_weights:
-      notes.append(f"{exported} is of step {_word(exported_step)}, the newest checkpoint of step {step}: the checkpoint is used (give "
-                   f"{exported} to use that folder)")
+      notes.append(
+        f"{exported} is of step {_word(exported_step)}, the newest checkpoint of step {step}: the "
+        f"checkpoint is used (give {exported} to use that folder)"
+      )
     return Found(None, saved / integrity.STATE, config, step, tuple(notes))
   if has_weights:
     return Found(exported, None, exported / weights.CONFIG, exported_step, tuple(notes))
@@ -293,13 +382,21 @@ def find(path: str | pathlib.Path) -> Found:
 
 
 def _explicit(folder: pathlib.Path) -> Found:
-  """A weights folder that was named: it is used, and said when the run around it has gone further."""
+  """A weights folder that was named: it is used, and said when the run around it has gone
+  further.
+  """
   step, parent = weights.read_step(folder), folder.absolute().parent
-  newest = next(iter(integrity.steps(parent / FOLDER)), None) if folder.absolute().name == WEIGHTS else None
+  newest = (
+    next(iter(integrity.steps(parent / FOLDER)), None)
+    if folder.absolute().name == WEIGHTS
+    else None
+  )
   notes = ()
   if newest is not None and (step is None or newest > step):
-    notes = (f"{folder} is of step {_word(step)}, its run has a checkpoint of step {newest}: the folder is used, as given (give {parent} "
-             "to use the checkpoint)",)
+    notes = (
+      f"{folder} is of step {_word(step)}, its run has a checkpoint of step {newest}: the folder "
+      f"is used, as given (give {parent} to use the checkpoint)",
+    )
   return Found(folder, None, folder / weights.CONFIG, step, notes)
 
 
@@ -308,10 +405,12 @@ def _word(step: int | None) -> str:
 
 
 def load(path: str | pathlib.Path) -> tuple[dict, dict]:
-  """Parameters (nested dict of numpy arrays) and config of what `find` finds; what the user must know about it is printed.
+  """Parameters (nested dict of numpy arrays) and config of what `find` finds; what the user must
+  know about it is printed.
 
   Raises:
-    errors.UserError: when the path is neither a run nor a weights folder, or what it holds cannot be read.
+    errors.UserError: when the path is neither a run nor a weights folder, or what it holds cannot
+      be read.
   """
   found = find(path)
   for note in found.notes:
@@ -321,7 +420,9 @@ def load(path: str | pathlib.Path) -> tuple[dict, dict]:
   try:
     saved = _read(found.state)
   except (ValueError, KeyError, OSError, AttributeError) as error:
-    raise errors.UserError(f"checkpoint {str(found.state)!r} cannot be read: {_line(error)}") from error
+    raise errors.UserError(
+      f"checkpoint {str(found.state)!r} cannot be read: {_line(error)}"
+    ) from error
   params = saved["params"]
   if saved.get("ema"):
     params = trees.unflatten({**trees.flatten(params), **trees.flatten(saved["ema"])})
@@ -329,14 +430,19 @@ def load(path: str | pathlib.Path) -> tuple[dict, dict]:
 
 
 def _read(item: pathlib.Path) -> dict:
-  """A saved state as numpy arrays, read by one device of this machine (its CPU, where jax has it), whatever mesh it was saved on."""
+  """A saved state as numpy arrays, read by one device of this machine (its CPU, where jax has it),
+  whatever mesh it was saved on.
+  """
   try:
     device = jax.local_devices(backend="cpu")[0]
   except RuntimeError:
     device = jax.local_devices()[0]
   with ocp.StandardCheckpointer() as reader:
     one = jax.sharding.SingleDeviceSharding(device)
-    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), reader.metadata(item).item_metadata.tree)
+    target = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one),
+      reader.metadata(item).item_metadata.tree,
+    )
     return jax.tree.map(jax.device_get, reader.restore(item, target))
 
 

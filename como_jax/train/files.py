@@ -8,7 +8,16 @@ import pathlib
 from como_jax import errors
 
 # Nothing wrong with the program, and no use in trying again at once.
-_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+_STORAGE = (
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EROFS,
+  errno.EFBIG,
+  errno.EACCES,
+  errno.EPERM,
+  errno.EIO,
+  errno.ESTALE,
+)
 
 
 def write(path: pathlib.Path, text: str) -> None:
@@ -22,7 +31,9 @@ def write(path: pathlib.Path, text: str) -> None:
 
 
 def storage_problem(error: BaseException | None) -> str:
-  """Words for a full, read-only or broken disk, wherever in a chain of exceptions it stands; "" for anything else."""
+  """Words for a full, read-only or broken disk, wherever in a chain of exceptions it stands; "" for
+  anything else.
+  """
   while error is not None:
     if isinstance(error, OSError) and error.errno in _STORAGE:
       return os.strerror(error.errno)
@@ -35,10 +46,15 @@ def storage_problem(error: BaseException | None) -> str:
 
 @contextlib.contextmanager
 def explained(workdir: pathlib.Path):
-  """Turns a full or read-only disk, in here, into `errors.Storage`: one line that names the file, or the directory of the run."""
+  """Turns a full or read-only disk, in here, into `errors.Storage`: one line that names the file,
+  or the directory of the run.
+  """
   try:
     yield
   except OSError as error:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
       raise
-    raise errors.Storage(f"cannot write {error.filename or f'into {workdir}'}: {error.strerror}: make room, then give --resume") from error
+    raise errors.Storage(
+      f"cannot write {error.filename or f'into {workdir}'}: {error.strerror}: make room, then "
+      "give --resume"
+    ) from error

@@ -1,8 +1,10 @@
-"""Whether a saved checkpoint still is what was written: a checksum of each of its files, and where damaged ones go.
+"""Whether a saved checkpoint still is what was written: a checksum of each of its files, and where
+damaged ones go.
 
-Orbax checks its index and not the numbers: one flipped bit in an array is loaded without a word. So every step gets a file
-`checksums.json` beside its items, written in the background once the step is committed. A step without one (saved by an earlier version,
-or killed in between) is looked at as far as its structure goes.
+Orbax checks its index and not the numbers: one flipped bit in an array is loaded without a word. So
+every step gets a file `checksums.json` beside its items, written in the background once the step is
+committed. A step without one (saved by an earlier version, or killed in between) is looked at as
+far as its structure goes.
 """
 
 import json
@@ -22,10 +24,15 @@ class Damaged(errors.UserError):
 
 
 def steps(folder: pathlib.Path) -> list[int]:
-  """Committed steps in a folder of checkpoints, the newest first; [] when there is no such folder."""
+  """Committed steps in a folder of checkpoints, the newest first; [] when there is no such
+  folder.
+  """
   if not folder.is_dir():
     return []
-  return sorted((int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()), reverse=True)
+  return sorted(
+    (int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()),
+    reverse=True,
+  )
 
 
 def seal(step: pathlib.Path) -> None:
@@ -35,9 +42,14 @@ def seal(step: pathlib.Path) -> None:
     OSError: a file cannot be read, or the checksums cannot be written.
   """
   try:
-    found = {name: [(step / name).stat().st_size, weights.digest(step / name)] for name in _names(step)}
+    found = {
+      name: [(step / name).stat().st_size, weights.digest(step / name)] for name in _names(step)
+    }
     if found:
-      files.write(step / CHECKSUMS, json.dumps({"version": VERSION, "kind": "xxh3_64", "files": found}, indent=0))
+      files.write(
+        step / CHECKSUMS,
+        json.dumps({"version": VERSION, "kind": "xxh3_64", "files": found}, indent=0),
+      )
   except FileNotFoundError:
     return
 
@@ -53,7 +65,10 @@ def check_version(step: pathlib.Path) -> None:
   except errors.UserError:
     return  # damaged, which `check` says
   if isinstance(version, int) and version > VERSION:
-    raise errors.UserError(f"checkpoint {step} has format version {version}, this program reads up to {VERSION}: update como_jax")
+    raise errors.UserError(
+      f"checkpoint {step} has format version {version}, this program reads up to {VERSION}: "
+      "update como_jax"
+    )
 
 
 def check(step: pathlib.Path, *, index: int = 0, count: int = 1) -> bool:
@@ -74,7 +89,10 @@ def check(step: pathlib.Path, *, index: int = 0, count: int = 1) -> bool:
     _structure(step)
     return False
   try:
-    listed = {str(name): (int(size), str(digest)) for name, (size, digest) in weights.read_json(step / CHECKSUMS)["files"].items()}
+    listed = {
+      str(name): (int(size), str(digest))
+      for name, (size, digest) in weights.read_json(step / CHECKSUMS)["files"].items()
+    }
   except (errors.UserError, KeyError, AttributeError, TypeError, ValueError):
     raise Damaged(f"{CHECKSUMS} cannot be read") from None
   for name in sorted(listed)[index::count]:
@@ -127,4 +145,9 @@ def set_aside(step: pathlib.Path) -> pathlib.Path:
 
 
 def _names(step: pathlib.Path) -> list[str]:
-  return sorted(str(path.relative_to(step)) for item in (STATE, DATA) for path in (step / item).rglob("*") if path.is_file())
+  return sorted(
+    str(path.relative_to(step))
+    for item in (STATE, DATA)
+    for path in (step / item).rglob("*")
+    if path.is_file()
+  )

@@ -1,4 +1,6 @@
-"""Scalars of a run: metrics.jsonl, progress on the terminal, TensorBoard and, when asked, Weights & Biases."""
+"""Scalars of a run: metrics.jsonl, progress on the terminal, TensorBoard and, when asked, Weights &
+Biases.
+"""
 
 import contextlib
 import json
@@ -18,10 +20,22 @@ FILE = "metrics.jsonl"
 
 
 class Log:
-  """Writes scalars. After a resume the file goes on at the restored step, without the lines of lost steps."""
+  """Writes scalars.
 
-  def __init__(self, workdir: pathlib.Path, *, steps: int, start: int, tensorboard: bool = True, wandb: str = "",
-               name: str = "", config: dict | None = None):
+  After a resume the file goes on at the restored step, without the lines of lost steps.
+  """
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    *,
+    steps: int,
+    start: int,
+    tensorboard: bool = True,
+    wandb: str = "",
+    name: str = "",
+    config: dict | None = None,
+  ):
     self._path = workdir / FILE
     kept = [line for line in _lines(self._path) if line["step"] <= start]
     try:
@@ -36,13 +50,24 @@ class Log:
       identity = workdir / "wandb_id"  # a run's own: two directories of one config are two runs
       if not identity.exists():
         files.write(identity, uuid.uuid4().hex[:12])
-      self._wandb = check_wandb().init(project=wandb, name=name, dir=str(workdir), config=config, id=identity.read_text(), resume="allow")
+      self._wandb = check_wandb().init(
+        project=wandb,
+        name=name,
+        dir=str(workdir),
+        config=config,
+        id=identity.read_text(),
+        resume="allow",
+      )
     self._terminal = sys.stderr.isatty()
-    self._bar = tqdm.tqdm(total=steps, initial=start, unit="step", disable=not self._terminal, dynamic_ncols=True)
+    self._bar = tqdm.tqdm(
+      total=steps, initial=start, unit="step", disable=not self._terminal, dynamic_ncols=True
+    )
     self._steps, self._begin, self._start = steps, time.monotonic(), start
 
   def write(self, step: int, scalars: dict[str, float], *, kind: str = "train") -> None:
-    """One line {"step", "kind", ...}; `kind` is train or validation. TensorBoard is given up when it cannot be written.
+    """One line {"step", "kind", ...}; `kind` is train or validation.
+
+    TensorBoard is given up when it cannot be written.
 
     Raises:
       errors.Storage: the line cannot be written.
@@ -57,7 +82,10 @@ class Log:
       try:
         self._board.write(step, {f"{kind}/{key}": float(value) for key, value in scalars.items()})
       except OSError as error:
-        self.say(f"tensorboard: cannot write {self._board.path}: {error.strerror or error}; {FILE} goes on, tensorboard does not")
+        self.say(
+          f"tensorboard: cannot write {self._board.path}: {error.strerror or error}; {FILE} "
+          "goes on, tensorboard does not"
+        )
         with contextlib.suppress(OSError):
           self._board.close()
         self._board = None
@@ -88,7 +116,8 @@ class Log:
   def close(self) -> None:
     """Flushes and closes all writers."""
     self._bar.close()
-    with contextlib.suppress(OSError):  # every line has been flushed; one that could not be written has been said
+    # every line has been flushed; one that could not be written has been said
+    with contextlib.suppress(OSError):
       self._file.close()
     if self._board:
       with contextlib.suppress(OSError):
@@ -98,12 +127,15 @@ class Log:
 
 
 class _Board:
-  """Scalars for TensorBoard, written at once: tensorboardX's own writer has a thread that dies loudly when the disk is full."""
+  """Scalars for TensorBoard, written at once: tensorboardX's own writer has a thread that dies
+  loudly when the disk is full.
+  """
 
   def __init__(self, folder: pathlib.Path, *, purge_step: int):
     """`purge_step`: TensorBoard hides what an earlier start has written from there on."""
     from tensorboardX import event_file_writer, summary  # imported when asked for
     from tensorboardX.proto import event_pb2
+
     folder.mkdir(parents=True, exist_ok=True)
     self.path, self._event, self._scalar = folder, event_pb2.Event, summary.scalar
     self._writer = event_file_writer.EventsWriter(str(folder / "events"))
@@ -114,7 +146,9 @@ class _Board:
   def write(self, step: int, scalars: dict[str, float]) -> None:
     """Raises OSError."""
     for name, value in scalars.items():
-      self._writer.write_event(self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value)))
+      self._writer.write_event(
+        self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value))
+      )
     self._writer.flush()
 
   def close(self) -> None:
@@ -156,9 +190,14 @@ def check_wandb():
     import wandb
   except Exception as error:  # whatever a package that does not fit to its dependencies raises
     if isinstance(error, ModuleNotFoundError) and error.name == "wandb":
-      raise errors.UserError("config.train.wandb is set but wandb is not installed: pip install wandb") from error
-    raise errors.UserError(f"config.train.wandb is set and wandb is installed, but importing it fails ({type(error).__name__}: {error}): "
-                           "try pip install --upgrade wandb, or leave config.train.wandb empty") from error
+      raise errors.UserError(
+        "config.train.wandb is set but wandb is not installed: pip install wandb"
+      ) from error
+    raise errors.UserError(
+      "config.train.wandb is set and wandb is installed, but importing it fails "
+      f"({type(error).__name__}: {error}): try pip install --upgrade wandb, or leave "
+      "config.train.wandb empty"
+    ) from error
   return wandb
 
 

@@ -1,4 +1,7 @@
-"""The one training loop: save, draw, step, log, evaluate, stop. Every process of a run goes through it alike."""
+"""The one training loop: save, draw, step, log, evaluate, stop.
+
+Every process of a run goes through it alike.
+"""
 
 import contextlib
 import dataclasses
@@ -20,13 +23,15 @@ from como_jax.train import meter as meter_lib
 from como_jax.train.state import TrainState
 
 STOPPED = 143  # exit code after SIGTERM or SIGINT: saved, run again with --resume
-_NO_LOG = int(signal.SIGXFSZ)  # what process 0 tells the others in the place of a signal when it cannot write its log
+# what process 0 tells the others in the place of a signal when it cannot write its log
+_NO_LOG = int(signal.SIGXFSZ)
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """How a run ended: the last state, examples (pairs, images) a second without compile time, whether a signal stopped it, and the steps
-  at which the evaluation failed."""
+  """How a run ended: the last state, examples (pairs, images) a second without compile time,
+  whether a signal stopped it, and the steps at which the evaluation failed.
+  """
 
   state: TrainState
   examples_per_s: float
@@ -35,20 +40,36 @@ class Outcome:
   unvalidated: tuple[int, ...] = ()
 
 
-def run(state: TrainState, *, step: Callable, batches: Iterator[dict], mesh: jax.sharding.Mesh, steps: int, log: log_lib.Log,
-        checkpointer: checkpoint_lib.Checkpointer, examples_per_step: int, unit: str, log_every: int, checkpoint_every: int,
-        evaluate: Callable[[Any], dict[str, float]] | None = None, evaluate_every: int = 0,
-        on_step: Callable[[int], None] | None = None, slow_data: str = "") -> Outcome:
+def run(
+  state: TrainState,
+  *,
+  step: Callable,
+  batches: Iterator[dict],
+  mesh: jax.sharding.Mesh,
+  steps: int,
+  log: log_lib.Log,
+  checkpointer: checkpoint_lib.Checkpointer,
+  examples_per_step: int,
+  unit: str,
+  log_every: int,
+  checkpoint_every: int,
+  evaluate: Callable[[Any], dict[str, float]] | None = None,
+  evaluate_every: int = 0,
+  on_step: Callable[[int], None] | None = None,
+  slow_data: str = "",
+) -> Outcome:
   """Trains until `steps`, from the step of `state`; `batches` must start at the same position.
 
-  The save comes before the next batch is drawn, so a checkpoint's step is its data position. Metrics are read one step late:
-  the host never waits for the step it has just started. An evaluation that fails is said and left out: it must not keep a run from
-  its end. A log that cannot be written stops the run as a signal does, with a checkpoint.
+  The save comes before the next batch is drawn, so a checkpoint's step is its data position.
+  Metrics are read one step late: the host never waits for the step it has just started. An
+  evaluation that fails is said and left out: it must not keep a run from its end. A log that cannot
+  be written stops the run as a signal does, with a checkpoint.
 
   Args:
     step: `(state, batch) -> (state, metrics)`, donating the state.
     batches: this process's rows of each batch.
-    evaluate: `state -> {name: value}`, every `evaluate_every` steps and at the end; every process calls it.
+    evaluate: `state -> {name: value}`, every `evaluate_every` steps and at the end; every process
+      calls it.
     unit: what is counted a second, "pairs" or "images".
     on_step: called with the number of finished steps (tests use it to stop at a chosen one).
     slow_data: advice for the line that says that data holds up the run.
@@ -60,22 +81,38 @@ def run(state: TrainState, *, step: Callable, batches: Iterator[dict], mesh: jax
   done, unvalidated = int(state.step), []
   exchange = distributed.Exchange(mesh, count=2)
   with _Signals() as signals:
-    reader = _Reader(log=log, log_every=log_every, steps=steps, unit=unit, exchange=exchange, signals=signals,
-                     meter=meter_lib.Meter(examples_per_step), bottleneck=meter_lib.Bottleneck(slow_data), restart_point=checkpointer.restart_point)
+    reader = _Reader(
+      log=log,
+      log_every=log_every,
+      steps=steps,
+      unit=unit,
+      exchange=exchange,
+      signals=signals,
+      meter=meter_lib.Meter(examples_per_step),
+      bottleneck=meter_lib.Bottleneck(slow_data),
+      restart_point=checkpointer.restart_point,
+    )
     while True:
       due = done >= steps or reader.stop
       if due or (done and checkpoint_every and done % checkpoint_every == 0):
         reader.flush()
         with reader.saving():
           checkpointer.save(done, state)
-      if evaluate and done and (done >= steps or (evaluate_every and done % evaluate_every == 0)) and not (reader.stop or log.evaluated(done)):
+      if (
+        evaluate
+        and done
+        and (done >= steps or (evaluate_every and done % evaluate_every == 0))
+        and not (reader.stop or log.evaluated(done))
+      ):
         reader.flush()
         reader.bottleneck.paused()
         with reader.meter.paused():
           scores = _scores(evaluate, state, step=done, log=log)
         if scores:
           reader.write(done, scores, kind="validation")
-          log.say(f"step {done}: validation " + ", ".join(f"{k} {v:.4g}" for k, v in scores.items()))
+          log.say(
+            f"step {done}: validation " + ", ".join(f"{k} {v:.4g}" for k, v in scores.items())
+          )
         else:
           unvalidated.append(done)
       if due:
@@ -89,16 +126,30 @@ def run(state: TrainState, *, step: Callable, batches: Iterator[dict], mesh: jax
       if on_step:
         on_step(done)
     with reader.saving():
-      checkpointer.wait()  # while signals are still caught: a second host's SIGTERM must not end it in the middle of a save
+      # while signals are still caught: a second host's SIGTERM must not end it in the middle of a
+      # save
+      checkpointer.wait()
   if reader.unwritten or reader.stop == signal.Signals(_NO_LOG).name:
-    raise errors.Storage(f"{reader.unwritten or 'process 0 cannot write its log'}; step {done} is saved: make room, then give --resume")
+    raise errors.Storage(
+      f"{reader.unwritten or 'process 0 cannot write its log'}; step {done} is saved: make "
+      "room, then give --resume"
+    )
   if reader.stop:
-    log.say(f"stopped by {reader.stop} at step {done}: saved; run the same command with --resume to go on")
-  return Outcome(state=state, examples_per_s=reader.meter.rate, wait_share=reader.meter.wait_share,
-                 stopped=bool(reader.stop), unvalidated=tuple(unvalidated))
+    log.say(
+      f"stopped by {reader.stop} at step {done}: saved; run the same command with --resume to go on"
+    )
+  return Outcome(
+    state=state,
+    examples_per_s=reader.meter.rate,
+    wait_share=reader.meter.wait_share,
+    stopped=bool(reader.stop),
+    unvalidated=tuple(unvalidated),
+  )
 
 
-def _scores(evaluate: Callable[[Any], dict[str, float]], state: TrainState, *, step: int, log: log_lib.Log) -> dict[str, float]:
+def _scores(
+  evaluate: Callable[[Any], dict[str, float]], state: TrainState, *, step: int, log: log_lib.Log
+) -> dict[str, float]:
   """What the evaluation gives; {} when it fails, which is said."""
   try:
     return evaluate(state)
@@ -106,14 +157,19 @@ def _scores(evaluate: Callable[[Any], dict[str, float]], state: TrainState, *, s
     if isinstance(error, (errors.Failed, errors.Transient)) or distributed.lost_process(error):
       raise
     line = (str(error).splitlines() or [""])[0][:300]
-    log.say(f"step {step}: the validation failed and is left out, training goes on: {type(error).__name__}: {line}")
+    log.say(
+      f"step {step}: the validation failed and is left out, training goes on: "
+      f"{type(error).__name__}: {line}"
+    )
     return {}
 
 
 @dataclasses.dataclass
 class _Reader:
-  """Reads finished steps, each after the next one has been started: checks that the metrics are finite, logs them, and hears
-  from the other processes whether one of them was told to stop and how long each waited for its data."""
+  """Reads finished steps, each after the next one has been started: checks that the metrics are
+  finite, logs them, and hears from the other processes whether one of them was told to stop and how
+  long each waited for its data.
+  """
 
   log: log_lib.Log
   log_every: int
@@ -140,7 +196,9 @@ class _Reader:
   @property
   def idle(self) -> bool:
     """Whether the devices have nothing to do: only then does waiting for data cost time."""
-    return self._pending is None or all(value.is_ready() for value in jax.tree.leaves(self._pending[1]))
+    return self._pending is None or all(
+      value.is_ready() for value in jax.tree.leaves(self._pending[1])
+    )
 
   def write(self, done: int, scalars: dict[str, float], *, kind: str = "train") -> None:
     """Logs; a log that cannot be written becomes a reason to stop."""
@@ -178,9 +236,16 @@ class _Reader:
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
       last = self.restart_point(done)
-      where = f"from the checkpoint of step {last}, whose weights are finite" if last is not None else "from step 0, there is no checkpoint before it"
-      raise errors.NonFinite(f"step {done}: {', '.join(f'{name} = {values[name]}' for name in bad)}; --resume goes on {where}: lower "
-                             "--config.train.optimizer.learning_rate or .clip_norm with it, or look at the batch of this step")
+      where = (
+        f"from the checkpoint of step {last}, whose weights are finite"
+        if last is not None
+        else "from step 0, there is no checkpoint before it"
+      )
+      raise errors.NonFinite(
+        f"step {done}: {', '.join(f'{name} = {values[name]}' for name in bad)}; --resume goes on "
+        f"{where}: lower --config.train.optimizer.learning_rate or .clip_norm with it, or look at "
+        "the batch of this step"
+      )
     heard = self.exchange.read(sent)
     number = int(np.max(heard[:, 0]))
     self._agreed = self._agreed or _name(number)
@@ -189,11 +254,21 @@ class _Reader:
     self.bottleneck.add(heard[:, 1])
     say = done % self.log_every == 0 or done == self.steps
     if say:
-      self.write(done, {**values, f"{self.unit}_per_s": self.meter.rate, "wait_share": self.meter.wait_share})
+      self.write(
+        done, {**values, f"{self.unit}_per_s": self.meter.rate, "wait_share": self.meter.wait_share}
+      )
       slow = self.bottleneck.line()
       if slow:
         self.log.say(slow)
-    self.log.progress(done, {"loss": values["loss"], f"{self.unit}/s": self.meter.rate, "wait %": 100 * self.meter.wait_share}, say=say)
+    self.log.progress(
+      done,
+      {
+        "loss": values["loss"],
+        f"{self.unit}/s": self.meter.rate,
+        "wait %": 100 * self.meter.wait_share,
+      },
+      say=say,
+    )
 
 
 class _Signals:
@@ -204,7 +279,8 @@ class _Signals:
     self._old = {}
     try:
       for number in (signal.SIGTERM, signal.SIGINT):
-        self._old[number] = signal.signal(number, self._handle) or signal.SIG_DFL  # None: set by a library, not by Python
+        # None: set by a library, not by Python
+        self._old[number] = signal.signal(number, self._handle) or signal.SIG_DFL
     except ValueError:  # not in the main thread: the caller keeps the signals
       self._old = {}
     return self
@@ -219,5 +295,5 @@ class _Signals:
 
 
 def _name(number: int) -> str:
-  """"SIGTERM", "SIGINT", ... or "" for 0."""
+  """The signal's name such as "SIGTERM", or "" for 0."""
   return signal.Signals(number).name if number else ""

@@ -1,4 +1,7 @@
-"""Does a run fit into memory? Asked before its first step, and said in one line where the answer comes from the machine itself."""
+"""Does a run fit into memory?
+
+Asked before its first step, and said in one line where the answer comes from the machine itself.
+"""
 
 import contextlib
 import os
@@ -12,23 +15,37 @@ import jax
 from como_jax import errors
 
 GIB = 2**30
-ADVICE = ("lower config.train.batch_size, raise config.train.accumulate (the same batch in parts), or spread the weights with "
-          "config.train.mesh.fsdp; configs/compile.py plans a run for a machine")
-ADVICE_ELSE = "lower the batch size of the task, or give it a machine with more"  # where no train section is
+ADVICE = (
+  "lower config.train.batch_size, raise config.train.accumulate (the same batch in parts), or "
+  "spread the weights with config.train.mesh.fsdp; configs/compile.py plans a run for a machine"
+)
+# where no train section is
+ADVICE_ELSE = "lower the batch size of the task, or give it a machine with more"
 _WORDS = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "OUT_OF_MEMORY")
 
 
 def needed(compiled: Any) -> int | None:
-  """Bytes that a compiled program needs on one device: arguments, results, temporaries, code. None where the backend does not say."""
+  """Bytes that a compiled program needs on one device: arguments, results, temporaries, code.
+
+  None where the backend does not say.
+  """
   stats = compiled.memory_analysis()
   if stats is None:
     return None
-  return (stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes + stats.temp_size_in_bytes
-          + stats.generated_code_size_in_bytes)
+  return (
+    stats.argument_size_in_bytes
+    + stats.output_size_in_bytes
+    - stats.alias_size_in_bytes
+    + stats.temp_size_in_bytes
+    + stats.generated_code_size_in_bytes
+  )
 
 
 def available(device: jax.Device) -> tuple[int, str] | None:
-  """(bytes that one program may take on a device, whose they are); None where nothing says it. CPU devices share the host's memory."""
+  """(bytes that one program may take on a device, whose they are); None where nothing says it.
+
+  CPU devices share the host's memory.
+  """
   stats = device.memory_stats() if device.platform != "cpu" else None
   if stats and "bytes_limit" in stats:
     return stats["bytes_limit"] - stats.get("bytes_in_use", 0), f"{device.device_kind} has free"
@@ -39,14 +56,29 @@ def available(device: jax.Device) -> tuple[int, str] | None:
 
 
 def host(root: pathlib.Path = pathlib.Path("/")) -> int | None:
-  """Bytes this process may still take: free memory and swap of the machine, or what its control group leaves; None where unknown."""
+  """Bytes this process may still take: free memory and swap of the machine, or what its control
+  group leaves; None where unknown.
+  """
   found = []
   with contextlib.suppress(OSError, KeyError, ValueError):
     lines = dict(line.split(":", 1) for line in (root / "proc/meminfo").read_text().splitlines())
     found.append(sum(int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "SwapFree")))
-  groups = [("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current", "sys/fs/cgroup/memory.stat", "inactive_file")]
-  groups.append(("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes",
-                 "sys/fs/cgroup/memory/memory.stat", "total_inactive_file"))
+  groups = [
+    (
+      "sys/fs/cgroup/memory.max",
+      "sys/fs/cgroup/memory.current",
+      "sys/fs/cgroup/memory.stat",
+      "inactive_file",
+    )
+  ]
+  groups.append(
+    (
+      "sys/fs/cgroup/memory/memory.limit_in_bytes",
+      "sys/fs/cgroup/memory/memory.usage_in_bytes",
+      "sys/fs/cgroup/memory/memory.stat",
+      "total_inactive_file",
+    )
+  )
   for limit, usage, statistics, reclaimable in groups:  # version 2, version 1
     with contextlib.suppress(OSError, ValueError):  # "max": no limit
       used = int((root / usage).read_text()) - _statistic(root / statistics, reclaimable)
@@ -56,11 +88,22 @@ def host(root: pathlib.Path = pathlib.Path("/")) -> int | None:
 
 def _statistic(path: pathlib.Path, name: str) -> int:
   with contextlib.suppress(OSError, ValueError):
-    return int(next((line.split()[1] for line in path.read_text().splitlines() if line.split()[:1] == [name]), 0))
+    return int(
+      next(
+        (line.split()[1] for line in path.read_text().splitlines() if line.split()[:1] == [name]), 0
+      )
+    )
   return 0
 
 
-def check(need: int, devices: Sequence[jax.Device], *, batch_size: int, accumulate: int, what: str = "a train step") -> None:
+def check(
+  need: int,
+  devices: Sequence[jax.Device],
+  *,
+  batch_size: int,
+  accumulate: int,
+  what: str = "a train step",
+) -> None:
   """Refuses a program that cannot fit.
 
   Args:
@@ -75,8 +118,10 @@ def check(need: int, devices: Sequence[jax.Device], *, batch_size: int, accumula
   free = available(devices[0])
   need *= len(devices) if devices[0].platform == "cpu" else 1
   if free is not None and need > free[0]:
-    raise errors.UserError(f"{what} needs {need / GIB:.1f} GiB, {free[1]} {free[0] / GIB:.1f} GiB (config.train.batch_size={batch_size}, "
-                           f"accumulate={accumulate}): {ADVICE}")
+    raise errors.UserError(
+      f"{what} needs {need / GIB:.1f} GiB, {free[1]} {free[0] / GIB:.1f} GiB "
+      f"(config.train.batch_size={batch_size}, accumulate={accumulate}): {ADVICE}"
+    )
 
 
 def size(tree: Any, *, mesh_size: int = 1) -> int:
@@ -86,20 +131,28 @@ def size(tree: Any, *, mesh_size: int = 1) -> int:
 
 @contextlib.contextmanager
 def explained(advice: str = ADVICE):
-  """Turns an out-of-memory error, in here, into `errors.OutOfMemory`: one line that gives the advice."""
+  """Turns an out-of-memory error, in here, into `errors.OutOfMemory`: one line that gives the
+  advice.
+  """
   try:
     yield
   except (RuntimeError, ValueError, MemoryError) as error:
     if not is_out_of_memory(error):
       raise
-    raise errors.OutOfMemory(f"out of memory{_asked(str(error))} ({os.uname().nodename}): {advice}") from error
+    raise errors.OutOfMemory(
+      f"out of memory{_asked(str(error))} ({os.uname().nodename}): {advice}"
+    ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
   """Whether jax or numpy could not get memory (TensorStore's words for a full disk are like it)."""
   if isinstance(error, MemoryError):
     return True
-  return isinstance(error, jax.errors.JaxRuntimeError) and any(word in str(error) for word in _WORDS) and "No space left" not in str(error)
+  return (
+    isinstance(error, jax.errors.JaxRuntimeError)
+    and any(word in str(error) for word in _WORDS)
+    and "No space left" not in str(error)
+  )
 
 
 def _asked(text: str) -> str:

@@ -1,4 +1,6 @@
-"""How fast a run is and what holds it up: throughput, the share of time spent waiting for data, and a line that says so."""
+"""How fast a run is and what holds it up: throughput, the share of time spent waiting for data, and
+a line that says so.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,11 +11,14 @@ _AGAIN = 600.0  # seconds before the line is said again
 
 
 class Meter:
-  """Throughput and the share of time spent waiting for data; the first step, which compiles, is left out."""
+  """Throughput and the share of time spent waiting for data; the first step, which compiles, is
+  left out.
+  """
 
   def __init__(self, examples_per_step: int):
     self._examples, self._steps, self._wait, self._pause = examples_per_step, 0, 0.0, 0.0
-    self._begin = self._end = self._paused = None  # when the first and the last step were finished; seconds of pauses since the last one
+    # when the first and the last step were finished; seconds of pauses since the last one
+    self._begin = self._end = self._paused = None
 
   def waited(self, seconds: float) -> None:
     """Adds time in which the next batch was not there yet."""
@@ -66,23 +71,28 @@ class _Pause:
 class Bottleneck:
   """Says that data is what the run waits for, once in a while.
 
-  It looks at windows from one log line to the next. Where several processes train, one that waits holds up all the others, so
-  the process that has waited longest counts, and is named.
+  It looks at windows from one log line to the next. Where several processes train, one that waits
+  holds up all the others, so the process that has waited longest counts, and is named.
   """
 
   def __init__(self, advice: str, *, clock: Callable[[], float] = time.monotonic):
     """`advice` ends the line: what to raise or to shrink."""
     self._advice, self._clock = advice, clock
     self._waits: list[float] = []
-    self._seconds, self._last = 0.0, None  # training time of the window; when the last step was read
+    # training time of the window; when the last step was read
+    self._seconds, self._last = 0.0, None
     self._said: float | None = None
 
   def add(self, seconds: Sequence[float]) -> None:
-    """Time that each process has waited for the batch of a step; the first step, which compiles, only starts the clock."""
+    """Time that each process has waited for the batch of a step; the first step, which compiles,
+    only starts the clock.
+    """
     now = self._clock()
     if self._last is not None:
       self._seconds += now - self._last
-      self._waits = [a + float(b) for a, b in zip(self._waits or [0.0] * len(seconds), seconds)]
+      self._waits = [
+        a + float(b) for a, b in zip(self._waits or [0.0] * len(seconds), seconds, strict=False)
+      ]
     self._last = now
 
   def paused(self) -> None:
@@ -94,7 +104,10 @@ class Bottleneck:
     if self._seconds < _SHORTEST:  # a short window goes on
       return ""
     worst = max(range(len(self._waits)), key=self._waits.__getitem__)
-    share, where = min(1.0, self._waits[worst] / self._seconds), f" in process {worst}" if len(self._waits) > 1 else ""
+    share, where = (
+      min(1.0, self._waits[worst] / self._seconds),
+      f" in process {worst}" if len(self._waits) > 1 else "",
+    )
     self._seconds, self._waits = 0.0, []
     if share < THRESHOLD or (self._said is not None and self._clock() - self._said < _AGAIN):
       return ""
@@ -104,5 +117,8 @@ class Bottleneck:
 
 def advice(*, workers: int, threads: int, prefetch: int, host: str) -> str:
   """What to do about slow data, with the present settings."""
-  return (f"raise config.data.workers (now {workers}; this process: {host}) or config.data.threads (now {threads}), or shrink "
-          f"the work of a sample: shards of a smaller image size (configs/ingest.py), fewer augmentations; prefetch is {prefetch}")
+  return (
+    f"raise config.data.workers (now {workers}; this process: {host}) or config.data.threads (now "
+    f"{threads}), or shrink the work of a sample: shards of a smaller image size "
+    f"(configs/ingest.py), fewer augmentations; prefetch is {prefetch}"
+  )

@@ -1,4 +1,6 @@
-"""Random keys derived from (seed, stream name, step): nothing is stored, so a run resumes on any topology."""
+"""Random keys derived from (seed, stream name, step): nothing is stored, so a run resumes on any
+topology.
+"""
 
 import zlib
 

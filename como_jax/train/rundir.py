@@ -1,4 +1,6 @@
-"""The directory of a run: refused when it holds one, unless --resume or --overwrite is said, and owned by one live run at a time."""
+"""The directory of a run: refused when it holds one, unless --resume or --overwrite is said, and
+owned by one live run at a time.
+"""
 
 import contextlib
 import datetime
@@ -20,43 +22,89 @@ from como_jax.train import files
 
 CONFIG = "config.json"
 VERSIONS = "versions.json"
-LOCK = ".lock"  # held (flock) by the process that writes here; the system frees it when the process dies
+# held (flock) by the process that writes here; the system frees it when the process dies
+LOCK = ".lock"
 
-# What may change between the runs of one experiment (a dot at the end: the whole section); anything else would make another experiment of
-# it. The learning rate and the clipping are what one changes after a loss that was not finite. Every change is printed.
-FREE = ("train.steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every", "train.keep_checkpoints",
-        "train.tensorboard", "train.wandb", "train.mesh.", "train.accept_changed_data", "model.attention_kernel", "data.workers",
-        "data.threads", "data.prefetch", "data.cache", "lerobot",
-        *(f"train.optimizer.{key}" for key in ("learning_rate", "schedule", "floor", "warmup_steps", "warmup_start", "clip_norm")))
+# What may change between the runs of one experiment (a dot at the end: the whole section); anything
+# else would make another experiment of it. The learning rate and the clipping are what one changes
+# after a loss that was not finite. Every change is printed.
+FREE = (
+  "train.steps",
+  "train.log_every",
+  "train.evaluate_every",
+  "train.checkpoint_every",
+  "train.keep_checkpoints",
+  "train.tensorboard",
+  "train.wandb",
+  "train.mesh.",
+  "train.accept_changed_data",
+  "model.attention_kernel",
+  "data.workers",
+  "data.threads",
+  "data.prefetch",
+  "data.cache",
+  "lerobot",
+  *(
+    f"train.optimizer.{key}"
+    for key in ("learning_rate", "schedule", "floor", "warmup_steps", "warmup_start", "clip_norm")
+  ),
+)
 
-# Keys that a run of an earlier version does not have, and the value with which it goes on as it was.
-SINCE = {"model.idm.components": 0, "model.idm.components_pool": 1, "model.idm.components_of": "features", "train.cache_tokens": False,
-         "objectives.contrastive.gate": 0.0}
+# Keys that a run of an earlier version does not have, and the value with which it goes on as it
+# was.
+SINCE = {
+  "model.idm.components": 0,
+  "model.idm.components_pool": 1,
+  "model.idm.components_of": "features",
+  "train.cache_tokens": False,
+  "objectives.contrastive.gate": 0.0,
+}
 
-_LOCKS: dict[pathlib.Path, int] = {}  # directories that this process owns -> file descriptor of the lock
+# directories that this process owns -> file descriptor of the lock
+_LOCKS: dict[pathlib.Path, int] = {}
 
 
 def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> None:
-  """Refuses a directory in use, a resume of nothing, and an overwrite of anything but a run of the same task. Writes nothing.
+  """Refuses a directory in use, a resume of nothing, and an overwrite of anything but a run of the
+  same task. Writes nothing.
 
   Raises:
     errors.UserError: naming the directory and the flag to give.
   """
-  used = workdir.exists() and (not workdir.is_dir() or not all(_begun(path.name) for path in workdir.iterdir()))
+  used = workdir.exists() and (
+    not workdir.is_dir() or not all(_begun(path.name) for path in workdir.iterdir())
+  )
   if used and not workdir.is_dir():
     raise errors.UserError(f"--workdir {workdir} is a file, a directory is expected")
   if used and (resume or overwrite):
     if not (workdir / CONFIG).is_file() or not (workdir / VERSIONS).is_file():
-      raise errors.UserError(f"--workdir {workdir} holds no run of ours (no {CONFIG} and {VERSIONS}); it is left alone, choose another directory")
+      raise errors.UserError(
+        f"--workdir {workdir} holds no run of ours (no {CONFIG} and {VERSIONS}); it is left "
+        "alone, choose another directory"
+      )
     task = weights.read_json(workdir / CONFIG).get("task")
     if task != config.task:
-      raise errors.UserError(f"--workdir {workdir} holds a run of task {task!r}, not {config.task!r}; it is left alone, choose another directory")
-  inside = [text for text in _strings(json.loads(config_lib.to_json(config)))
-            if overwrite and text and pathlib.Path(text).exists() and pathlib.Path(text).resolve().is_relative_to(workdir.resolve())]
+      raise errors.UserError(
+        f"--workdir {workdir} holds a run of task {task!r}, not {config.task!r}; it is left "
+        "alone, choose another directory"
+      )
+  inside = [
+    text
+    for text in _strings(json.loads(config_lib.to_json(config)))
+    if overwrite
+    and text
+    and pathlib.Path(text).exists()
+    and pathlib.Path(text).resolve().is_relative_to(workdir.resolve())
+  ]
   if inside:
-    raise errors.UserError(f"--overwrite would delete {inside[0]!r}, which this run reads: choose another --workdir")
+    raise errors.UserError(
+      f"--overwrite would delete {inside[0]!r}, which this run reads: choose another --workdir"
+    )
   if used and not (resume or overwrite):
-    raise errors.UserError(f"--workdir {workdir} is not empty: give --resume to go on with that run, --overwrite to delete it, or another directory")
+    raise errors.UserError(
+      f"--workdir {workdir} is not empty: give --resume to go on with that run, --overwrite to "
+      "delete it, or another directory"
+    )
   if resume and not used:
     raise errors.UserError(f"--resume: {workdir} holds no run to go on with")
   if used:
@@ -64,7 +112,9 @@ def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> No
 
 
 def _begun(name: str) -> bool:
-  """Whether a file of this name can be all that `open_run` had written when it was killed: there is no run before there is a CONFIG."""
+  """Whether a file of this name can be all that `open_run` had written when it was killed: there is
+  no run before there is a CONFIG.
+  """
   return name in (VERSIONS, LOCK) or (name.startswith(".") and name.endswith(".new"))
 
 
@@ -74,21 +124,26 @@ def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) ->
   What a resume changes is printed.
 
   Raises:
-    errors.UserError: when the config of a resumed run differs in more than operational keys, the directory cannot be written, or
-      another process owns it.
+    errors.UserError: when the config of a resumed run differs in more than operational keys, the
+      directory cannot be written, or another process owns it.
   """
   check(workdir, config, resume=resume, overwrite=overwrite)
   found = changes(workdir, config) if resume else {}
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     _lock(workdir, keep=True)
-    check(workdir, config, resume=resume, overwrite=overwrite)  # once more: nobody else can begin here now
+    # once more: nobody else can begin here now
+    check(workdir, config, resume=resume, overwrite=overwrite)
     if overwrite:
       _empty(workdir)
-    files.write(workdir / VERSIONS, json.dumps({"versions": versions(), "hardware": hardware()}, indent=2))
+    files.write(
+      workdir / VERSIONS, json.dumps({"versions": versions(), "hardware": hardware()}, indent=2)
+    )
     files.write(workdir / CONFIG, config_lib.to_json(config))
   except OSError as error:
-    raise errors.UserError(f"--workdir {workdir} cannot be written: {error.strerror or error}") from error
+    raise errors.UserError(
+      f"--workdir {workdir} cannot be written: {error.strerror or error}"
+    ) from error
   for key, (was, now) in found.items():
     if was is not None:  # written by a version that did not have the key
       print(f"resume: {key}: {was!r} before, {now!r} now")
@@ -100,12 +155,24 @@ def changes(workdir: pathlib.Path, config) -> dict[str, tuple]:
   Raises:
     errors.UserError: a key that must not change; it names both values.
   """
-  found = config_lib.differences(weights.read_json(workdir / CONFIG), json.loads(config_lib.to_json(config)))
-  found = {key: pair for key, pair in found.items() if key not in SINCE or pair != (None, SINCE[key])}
-  refused = {key: pair for key, pair in found.items() if not any(key == free or (free.endswith(".") and key.startswith(free)) for free in FREE)}
+  found = config_lib.differences(
+    weights.read_json(workdir / CONFIG), json.loads(config_lib.to_json(config))
+  )
+  found = {
+    key: pair for key, pair in found.items() if key not in SINCE or pair != (None, SINCE[key])
+  }
+  refused = {
+    key: pair
+    for key, pair in found.items()
+    if not any(key == free or (free.endswith(".") and key.startswith(free)) for free in FREE)
+  }
   if refused:
-    listed = "; ".join(f"{key}: {was!r} before, {now!r} now" for key, (was, now) in list(refused.items())[:5])
-    raise errors.UserError(f"--resume: the config is not the one {workdir} was started with: {listed}")
+    listed = "; ".join(
+      f"{key}: {was!r} before, {now!r} now" for key, (was, now) in list(refused.items())[:5]
+    )
+    raise errors.UserError(
+      f"--resume: the config is not the one {workdir} was started with: {listed}"
+    )
   return found
 
 
@@ -141,8 +208,10 @@ def _lock(workdir: pathlib.Path, *, keep: bool) -> None:
   except BlockingIOError:
     owner = os.pread(file, 200, 0).decode(errors="replace").strip()
     os.close(file)
-    raise errors.UserError(f"--workdir {workdir} is in use by a live run{f' ({owner})' if owner else ''}: wait for it or end it; nothing was "
-                           "changed") from None
+    raise errors.UserError(
+      f"--workdir {workdir} is in use by a live run{f' ({owner})' if owner else ''}: wait for it "
+      "or end it; nothing was changed"
+    ) from None
   except OSError as error:  # a file system without locks
     if keep:
       print(f"note: {workdir} cannot be locked ({error.strerror}): do not start a second run there")
@@ -184,8 +253,11 @@ def join(workdir: pathlib.Path, config, *, seconds: float = 30.0) -> None:
   text = config_lib.to_json(config)
   while not ((workdir / CONFIG).is_file() and (workdir / CONFIG).read_text() == text):
     if time.monotonic() > until:
-      raise errors.UserError(f"--workdir {workdir.absolute()}: process 0 has written {CONFIG} there and another process does not see it: "
-                             "the processes of a run need one directory on a shared file system")
+      raise errors.UserError(
+        f"--workdir {workdir.absolute()}: process 0 has written {CONFIG} there and another "
+        "process does not see it: the processes of a run need one directory on a shared file "
+        "system"
+      )
     time.sleep(0.1)
 
 
@@ -200,12 +272,18 @@ def _strings(value) -> list[str]:
 def versions() -> dict[str, str]:
   """Versions of this package and of what the numbers depend on."""
   names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
-  return {"como_jax": como_jax.__version__, "python": platform.python_version(),
-          **{name: importlib.metadata.version(name) for name in names}}
+  return {
+    "como_jax": como_jax.__version__,
+    "python": platform.python_version(),
+    **{name: importlib.metadata.version(name) for name in names},
+  }
 
 
 def hardware() -> dict[str, str]:
   """Devices and host in words."""
   devices = jax.devices()
-  return {"devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})", "host": platform.platform(),
-          "cores": str(os.cpu_count())}
+  return {
+    "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
+    "host": platform.platform(),
+    "cores": str(os.cpu_count()),
+  }

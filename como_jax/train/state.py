@@ -13,7 +13,9 @@ from como_jax import trees
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """Step, parameters (trainable and frozen), optimiser state and averaged weights (of the trainable ones; None without EMA)."""
+  """Step, parameters (trainable and frozen), optimiser state and averaged weights (of the trainable
+  ones; None without EMA).
+  """
 
   step: jax.Array
   params: Any
@@ -21,11 +23,17 @@ class TrainState:
   ema: Any
 
 
-def create(params, optimizer: optax.GradientTransformation, *, frozen: tuple[str, ...], ema: bool) -> TrainState:
+def create(
+  params, optimizer: optax.GradientTransformation, *, frozen: tuple[str, ...], ema: bool
+) -> TrainState:
   """A state at step 0; frozen leaves have no optimiser state."""
   trainable, _ = trees.split(params, frozen)
-  return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(trainable),
-                    ema=jax.tree.map(jnp.copy, trainable) if ema else None)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=optimizer.init(trainable),
+    ema=jax.tree.map(jnp.copy, trainable) if ema else None,
+  )
 
 
 def weights(state: TrainState, *, frozen: tuple[str, ...]) -> dict:

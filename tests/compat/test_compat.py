@@ -1,4 +1,6 @@
-"""What earlier versions have left behind is still read: a tiny artifact of each, written by the program of its time."""
+"""What earlier versions have left behind is still read: a tiny artifact of each, written by the
+program of its time.
+"""
 
 import json
 import pathlib
@@ -15,7 +17,10 @@ from como_jax.train import checkpoint, integrity, state
 from tests import toy
 
 RUN = pathlib.Path(__file__).parent / "run_version_0"  # no version, no checksums: November 2026
-PARAMS = {"encoder": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3) / 7}, "head": {"bias": np.float32([1.5, -2, 0.25])}}
+PARAMS = {
+  "encoder": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3) / 7},
+  "head": {"bias": np.float32([1.5, -2, 0.25])},
+}
 
 
 @pytest.fixture(name="run")
@@ -40,7 +45,10 @@ def test_a_checkpoint_without_a_version_is_read_and_resumed(run, capsys):
   params, config = checkpoint.load(run)
   same(params)
   assert config["train"]["steps"] == 50  # the run's, not that of the older weights
-  assert "is of step 5, the newest checkpoint of step 8: the checkpoint is used" in capsys.readouterr().out
+  assert (
+    "is of step 5, the newest checkpoint of step 8: the checkpoint is used"
+    in capsys.readouterr().out
+  )
   tx, _ = toy.optimiser()
   fresh = state.create(jax.tree.map(jnp.zeros_like, PARAMS), tx, frozen=toy.FROZEN, ema=False)
   checkpointer = checkpoint.Checkpointer(run, keep=2)
@@ -52,15 +60,27 @@ def test_a_checkpoint_without_a_version_is_read_and_resumed(run, capsys):
 
 def test_what_a_later_version_has_written_is_refused_in_one_line(run):
   config = json.loads((run / "weights" / "config.json").read_text())
-  (run / "weights" / "config.json").write_text(json.dumps({**config, "weights_version": weights.VERSION + 1}))
-  with pytest.raises(errors.UserError, match=r"config.json: weights of format version 2, this program reads up to 1: update"):
+  (run / "weights" / "config.json").write_text(
+    json.dumps({**config, "weights_version": weights.VERSION + 1})
+  )
+  with pytest.raises(
+    errors.UserError,
+    match=r"config.json: weights of format version 2, this program reads up to 1: update",
+  ):
     weights.load(run / "weights")
   shutil.rmtree(run / "weights")
-  (run / "checkpoints" / "8" / "data" / "metadata").write_text(json.dumps({"position": 8, "version": integrity.VERSION + 1}))
-  with pytest.raises(errors.UserError, match=r"checkpoints/8 has format version 2, this program reads up to 1: update"):
+  (run / "checkpoints" / "8" / "data" / "metadata").write_text(
+    json.dumps({"position": 8, "version": integrity.VERSION + 1})
+  )
+  with pytest.raises(
+    errors.UserError,
+    match=r"checkpoints/8 has format version 2, this program reads up to 1: update",
+  ):
     checkpoint.load(run)
   tx, _ = toy.optimiser()
   fresh = state.create(jax.tree.map(jnp.zeros_like, PARAMS), tx, frozen=toy.FROZEN, ema=False)
   with pytest.raises(errors.UserError, match="format version 2"):
-    checkpoint.Checkpointer(run, keep=2).restore(fresh, mesh_lib.make(data=1, devices=jax.devices()[:1]))
+    checkpoint.Checkpointer(run, keep=2).restore(
+      fresh, mesh_lib.make(data=1, devices=jax.devices()[:1])
+    )
   assert (run / "checkpoints" / "8").is_dir()  # nothing is wrong with it

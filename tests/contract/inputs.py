@@ -1,10 +1,11 @@
-"""Generated inputs whose truth is the generator's own list: videos of every kind, and LeRobot sets, with pictures that carry their number.
+"""Generated inputs whose truth is the generator's own list: videos of every kind, and LeRobot sets,
+with pictures that carry their number.
 
-An input is drawn from a seed. Its truth is a list of frames: when each is, which number its picture shows, its action and its instruction.
-A new format joins with a writer: one entry of `WRITERS`.
+An input is drawn from a seed. Its truth is a list of frames: when each is, which number its picture
+shows, its action and its instruction. A new format joins with a writer: one entry of `WRITERS`.
 
-A picture shows, upright, four corner colors around a block code: 2 rows of 8 blocks are the 16 bits of its number in Gray code (so that
-neighbors differ by one block, and no picture looks like a cut).
+A picture shows, upright, four corner colors around a block code: 2 rows of 8 blocks are the 16 bits
+of its number in Gray code (so that neighbors differ by one block, and no picture looks like a cut).
 """
 
 import dataclasses
@@ -21,11 +22,13 @@ import pyarrow as pa
 from tests.data import lerobot_makers, makers
 
 HEIGHT, WIDTH = 64, 96
-CORNERS = np.array([[220, 30, 30], [30, 200, 30], [30, 30, 220], [230, 230, 230]])  # top left, top right, bottom left, bottom right
+# top left, top right, bottom left, bottom right
+CORNERS = np.array([[220, 30, 30], [30, 200, 30], [30, 30, 220], [230, 230, 230]])
 BORDER = 8
 _BLOCKS = (24, 10)  # height and width of a block
 
-# What may vary, and its values. A video has one of each of the first five, a LeRobot set of the others.
+# What may vary, and its values. A video has one of each of the first five, a LeRobot set of the
+# others.
 DIMENSIONS: dict[str, tuple[str, ...]] = {
   "codec": ("libx264", "mpeg4", "mpeg2video", "mjpeg", "libvpx", "libvpx-vp9", "libsvtav1"),
   "container": ("mp4", "mov", "mkv", "webm", "avi", "ts"),
@@ -40,44 +43,61 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
 }
 VIDEO, LEROBOT = tuple(DIMENSIONS)[:5], tuple(DIMENSIONS)[5:]
 _CODECS = {
-  "mp4": ("libx264", "mpeg4", "libsvtav1", "mjpeg", "libvpx-vp9"), "mov": ("libx264", "mjpeg", "mpeg4"),
-  "mkv": ("libx264", "libvpx", "libvpx-vp9", "mjpeg", "mpeg2video", "libsvtav1"), "webm": ("libvpx", "libvpx-vp9", "libsvtav1"),
-  "avi": ("mpeg4", "mjpeg"), "ts": ("libx264", "mpeg2video"),
+  "mp4": ("libx264", "mpeg4", "libsvtav1", "mjpeg", "libvpx-vp9"),
+  "mov": ("libx264", "mjpeg", "mpeg4"),
+  "mkv": ("libx264", "libvpx", "libvpx-vp9", "mjpeg", "mpeg2video", "libsvtav1"),
+  "webm": ("libvpx", "libvpx-vp9", "libsvtav1"),
+  "avi": ("mpeg4", "mjpeg"),
+  "ts": ("libx264", "mpeg2video"),
 }
 _TAGGED = ("libx264",)  # writes matrix and range into its stream
 
 
 def possible(**choice: str) -> bool:
-  """Whether a file can hold these values together: a container holds some codecs; only mp4 and mov hold a display matrix; avi and MPEG-2
-  have one rate and no time stamps of their own; the matrix and the range of colors are written by some encoders."""
+  """Whether a file can hold these values together: a container holds some codecs; only mp4 and mov
+  hold a display matrix; avi and MPEG-2 have one rate and no time stamps of their own; the matrix
+  and the range of colors are written by some encoders.
+  """
   container, codec = choice.get("container"), choice.get("codec")
   if container and codec and codec not in _CODECS[container]:
     return False
-  timing, turn, color = choice.get("timing", "even"), choice.get("turn", "0"), choice.get("color", "untagged")
-  if (container == "avi" or codec == "mpeg2video") and timing not in ("even", "late") or (container == "avi" and timing != "even"):
+  timing, turn, color = (
+    choice.get("timing", "even"),
+    choice.get("turn", "0"),
+    choice.get("color", "untagged"),
+  )
+  if (
+    (container == "avi" or codec == "mpeg2video")
+    and timing not in ("even", "late")
+    or (container == "avi" and timing != "even")
+  ):
     return False
   if codec == "mpeg4" and timing not in ("even", "late"):
     return False
-  if turn != "0" and ((container and container not in ("mp4", "mov")) or codec in ("mpeg2video", "libvpx")):
+  if turn != "0" and (
+    (container and container not in ("mp4", "mov")) or codec in ("mpeg2video", "libvpx")
+  ):
     return False
-  if color != "untagged" and ((codec and codec not in _TAGGED) or container in ("webm", "avi")):
-    return False
-  return True
+  return not (
+    color != "untagged" and (codec and codec not in _TAGGED or container in ("webm", "avi"))
+  )
 
 
 def pairs() -> Iterator[tuple[tuple[str, str], tuple[str, str], bool]]:
-  """((dimension, value), (dimension, value), whether a file can hold both) of all pairs of one kind of input."""
+  """((dimension, value), (dimension, value), whether a file can hold both) of all pairs of one kind
+  of input.
+  """
   for kind in (VIDEO, LEROBOT):
     for a, b in itertools.combinations(kind, 2):
       for x, y in itertools.product(DIMENSIONS[a], DIMENSIONS[b]):
         yield (a, x), (b, y), any(choice[a] == x and choice[b] == y for choice in _whole(kind))
 
 
-
-
 @dataclasses.dataclass(frozen=True)
 class Frame:
-  """The truth of one frame: seconds on its episode's clock, the number its picture shows, its action and instruction."""
+  """The truth of one frame: seconds on its episode's clock, the number its picture shows, its
+  action and instruction.
+  """
 
   seconds: float
   number: int
@@ -104,18 +124,26 @@ class Input:
   shows_colors: bool = True
 
   def __str__(self) -> str:
-    return f"input {self.seed} ({self.kind}: {', '.join(f'{key} {value}' for key, value in self.choice.items())})"
+    return (
+      f"input {self.seed} ({self.kind}: "
+      f"{', '.join(f'{key} {value}' for key, value in self.choice.items())})"
+    )
 
 
 @functools.cache
 def _whole(names: tuple[str, ...]) -> list[dict[str, str]]:
   """All choices that a file can hold."""
-  return [choice for values in itertools.product(*(DIMENSIONS[name] for name in names))
-          if possible(**(choice := dict(zip(names, values, strict=True))))]
+  return [
+    choice
+    for values in itertools.product(*(DIMENSIONS[name] for name in names))
+    if possible(**(choice := dict(zip(names, values, strict=True))))
+  ]
 
 
 def draw(count: int, first_seed: int = 0) -> list[Input]:
-  """So many inputs, two videos to one LeRobot set; values and pairs that came seldom are preferred."""
+  """So many inputs, two videos to one LeRobot set; values and pairs that came seldom are
+  preferred.
+  """
   seen: dict[tuple, int] = {}
   found = []
   for seed in range(first_seed, first_seed + count):
@@ -126,7 +154,9 @@ def draw(count: int, first_seed: int = 0) -> list[Input]:
     for i in rng.choice(len(whole), min(len(whole), 400), replace=False):
       choice = whole[i]
       singles = [200.0 / (1 + seen.get(item, 0)) ** 2 for item in choice.items()]
-      doubles = [1.0 / (1 + seen.get(pair, 0)) ** 2 for pair in itertools.combinations(choice.items(), 2)]
+      doubles = [
+        1.0 / (1 + seen.get(pair, 0)) ** 2 for pair in itertools.combinations(choice.items(), 2)
+      ]
       cost = -sum(singles) - sum(doubles)
       if cost < fewest:
         best, fewest = choice, cost
@@ -140,10 +170,15 @@ def picture(number: int) -> np.ndarray:
   """The upright picture of a number, uint8 [HEIGHT, WIDTH, 3]."""
   image = np.empty((HEIGHT, WIDTH, 3), np.uint8)
   for i, color in enumerate(CORNERS):
-    image[i // 2 * HEIGHT // 2 : (i // 2 + 1) * HEIGHT // 2, i % 2 * WIDTH // 2 : (i % 2 + 1) * WIDTH // 2] = color
+    image[
+      i // 2 * HEIGHT // 2 : (i // 2 + 1) * HEIGHT // 2,
+      i % 2 * WIDTH // 2 : (i % 2 + 1) * WIDTH // 2,
+    ] = color
   gray = number ^ number >> 1
   bits = np.array([gray >> (15 - i) & 1 for i in range(16)], np.uint8).reshape(2, 8)
-  image[BORDER:-BORDER, BORDER:-BORDER] = (20 + 210 * np.kron(bits, np.ones(_BLOCKS, np.uint8)))[..., None]
+  image[BORDER:-BORDER, BORDER:-BORDER] = (20 + 210 * np.kron(bits, np.ones(_BLOCKS, np.uint8)))[
+    ..., None
+  ]
   return image
 
 
@@ -162,10 +197,13 @@ def number(image: np.ndarray) -> int:
 def corner_colors(image: np.ndarray) -> np.ndarray:
   """[4, 3]: top left, top right, bottom left, bottom right."""
   edge = 3
-  return np.array([image[edge, edge], image[edge, -edge], image[-edge, edge], image[-edge, -edge]], int)
+  return np.array(
+    [image[edge, edge], image[edge, -edge], image[-edge, edge], image[-edge, -edge]], int
+  )
 
 
-# Display matrices (a, b, c, d) of turns, and how a picture must be stored so that it is upright when it is shown.
+# Display matrices (a, b, c, d) of turns, and how a picture must be stored so that it is upright
+# when it is shown.
 _TURNS: dict[str, tuple[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray]]] = {
   "0": ((1, 0, 0, 1), lambda image: image),
   "90": ((0, 1, -1, 0), lambda image: np.rot90(image, 1)),
@@ -193,14 +231,20 @@ def _milliseconds(timing: str, rng: np.random.Generator, rates: tuple[int, ...])
   elif timing == "dropped":
     even = np.delete(np.arange(count + 5) * step, rng.choice(np.arange(2, count), 5, replace=False))
   elif timing == "two rates":
-    even = np.concatenate([even[: count // 2], even[count // 2] + np.arange(count - count // 2) * 2.5 * step])
+    even = np.concatenate(
+      [even[: count // 2], even[count // 2] + np.arange(count - count // 2) * 2.5 * step]
+    )
   return np.rint(even).astype(int)
 
 
 def write_video(one: Input, folder: str) -> None:
-  """One video file, an episode. Times are whole milliseconds; of containers with a rate only, multiples of its interval."""
+  """One video file, an episode.
+
+  Times are whole milliseconds; of containers with a rate only, multiples of its interval.
+  """
   rng, choice = np.random.default_rng([one.seed, 1]), one.choice
-  rates = (25, 30, 50) if choice["codec"] == "mpeg2video" else (10, 15, 20, 25, 30, 50)  # MPEG-2 has a list of rates
+  # MPEG-2 has a list of rates
+  rates = (25, 30, 50) if choice["codec"] == "mpeg2video" else (10, 15, 20, 25, 30, 50)
   times = _milliseconds(choice["timing"], rng, rates)
   first, name = int(rng.integers(0, 2000)), f"{one.seed:04d}.{choice['container']}"
   numbers = first + np.arange(len(times))
@@ -208,11 +252,19 @@ def write_video(one: Input, folder: str) -> None:
   codec, rate = choice["codec"], 1000 / np.median(np.diff(times))
   own_times = possible(container=choice["container"], codec=codec, timing="late")
   with av.open(os.path.join(folder, name), "w") as container:
-    stream = container.add_stream(codec, rate=fractions.Fraction(rate).limit_denominator(1 if codec == "mpeg2video" else 60))
+    stream = container.add_stream(
+      codec, rate=fractions.Fraction(rate).limit_denominator(1 if codec == "mpeg2video" else 60)
+    )
     example = stored(picture(0))
-    stream.height, stream.width, stream.pix_fmt = *example.shape[:2], "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    stream.options = {"libx264": {"crf": "6", "bf": str(int(rng.integers(0, 3)))}, "libsvtav1": {"crf": "10", "preset": "8"},
-                      "mjpeg": {"qmin": "1", "q": "2"}}.get(codec, {"b": "4000000"})
+    stream.height, stream.width, stream.pix_fmt = (
+      *example.shape[:2],
+      "yuvj420p" if codec == "mjpeg" else "yuv420p",
+    )
+    stream.options = {
+      "libx264": {"crf": "6", "bf": str(int(rng.integers(0, 3)))},
+      "libsvtav1": {"crf": "10", "preset": "8"},
+      "mjpeg": {"qmin": "1", "q": "2"},
+    }.get(codec, {"b": "4000000"})
     if own_times and codec not in ("mpeg4", "mpeg2video"):
       stream.time_base = stream.codec_context.time_base = fractions.Fraction(1, 1000)
     space, full = "ITU601", codec == "mjpeg"
@@ -225,21 +277,46 @@ def write_video(one: Input, folder: str) -> None:
       context.color_range = 2 if full else 1
     if choice["turn"] != "0":
       unit = 1 << 16
-      stream.set_display_matrix([matrix[0] * unit, matrix[1] * unit, 0, matrix[2] * unit, matrix[3] * unit, 0, 0, 0, 1 << 30])
+      stream.set_display_matrix(
+        [
+          matrix[0] * unit,
+          matrix[1] * unit,
+          0,
+          matrix[2] * unit,
+          matrix[3] * unit,
+          0,
+          0,
+          0,
+          1 << 30,
+        ]
+      )
     for t, number_of in enumerate(numbers):
-      frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(stored(picture(int(number_of)))), format="rgb24")
-      frame = frame.reformat(format=stream.pix_fmt, dst_colorspace=space, dst_color_range="JPEG" if full else "MPEG")
+      frame = av.VideoFrame.from_ndarray(
+        np.ascontiguousarray(stored(picture(int(number_of)))), format="rgb24"
+      )
+      frame = frame.reformat(
+        format=stream.pix_fmt, dst_colorspace=space, dst_color_range="JPEG" if full else "MPEG"
+      )
       if own_times and codec not in ("mpeg4", "mpeg2video"):
         frame.pts, frame.time_base = int(times[t]), fractions.Fraction(1, 1000)
       else:
-        late = round(0.7 * float(stream.codec_context.rate or rate)) if choice["timing"] == "late" else 0
-        frame.pts, frame.time_base = t + late, 1 / stream.codec_context.rate if stream.codec_context.rate else fractions.Fraction(1, round(rate))
+        late = (
+          round(0.7 * float(stream.codec_context.rate or rate)) if choice["timing"] == "late" else 0
+        )
+        frame.pts, frame.time_base = (
+          t + late,
+          1 / stream.codec_context.rate
+          if stream.codec_context.rate
+          else fractions.Fraction(1, round(rate)),
+        )
       container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
     if not own_times or codec in ("mpeg4", "mpeg2video"):
       times = np.arange(len(numbers)) * 1000 / float(stream.codec_context.rate or rate)
   makers.ordinary_priority()
-  one.episodes[name] = [Frame((ms - times[0]) / 1000, int(n), None, "") for ms, n in zip(times, numbers, strict=True)]
+  one.episodes[name] = [
+    Frame((ms - times[0]) / 1000, int(n), None, "") for ms, n in zip(times, numbers, strict=True)
+  ]
 
 
 def write_lerobot(one: Input, folder: str) -> None:
@@ -259,18 +336,39 @@ def write_lerobot(one: Input, folder: str) -> None:
     if choice["instruction"] == "changes":
       columns["task_index"] = pa.array((np.arange(lengths[e]) >= lengths[e] // 2).astype(int))
     if choice["numbers"] == "float":
-      columns |= {name: pa.array(np.asarray(columns[name], np.float64)) for name in ("frame_index", "episode_index", "index", "task_index")}
+      columns |= {
+        name: pa.array(np.asarray(columns[name], np.float64))
+        for name in ("frame_index", "episode_index", "index", "task_index")
+      }
     return columns
 
-  files = {camera: [[e] for e in range(len(lengths))] for camera in cameras[:1]} if layout == "split" else {}
+  files = (
+    {camera: [[e] for e in range(len(lengths))] for camera in cameras[:1]}
+    if layout == "split"
+    else {}
+  )
   kinds = {"images": cameras} if layout == "image" else {"videos": cameras}
-  lerobot_makers.Folder(version=version, lengths=lengths, fps=fps, action=action, state=state, rows=rows, files=files,
-                        **({"videos": (), "images": ()} | kinds)).write(os.path.join(folder, "set"))
+  lerobot_makers.Folder(
+    version=version,
+    lengths=lengths,
+    fps=fps,
+    action=action,
+    state=state,
+    rows=rows,
+    files=files,
+    **({"videos": (), "images": ()} | kinds),
+  ).write(os.path.join(folder, "set"))
   one.shows_colors = False
   for e, length in enumerate(lengths):
     shift = min(0.0, float(jitters[e][0]))
-    tasks = [lerobot_makers.TASKS[int(t >= length // 2) if choice["instruction"] == "changes" else e % 2] for t in range(length)]
-    one.episodes[f"episode_{e:06d}"] = [Frame(t / fps + jitters[e][t] - shift, 1000 * e + t, (e, t, t / 2), tasks[t]) for t in range(length)]
+    tasks = [
+      lerobot_makers.TASKS[int(t >= length // 2) if choice["instruction"] == "changes" else e % 2]
+      for t in range(length)
+    ]
+    one.episodes[f"episode_{e:06d}"] = [
+      Frame(t / fps + jitters[e][t] - shift, 1000 * e + t, (e, t, t / 2), tasks[t])
+      for t in range(length)
+    ]
 
 
 WRITERS = {"video": write_video, "lerobot": write_lerobot}

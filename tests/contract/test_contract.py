@@ -1,4 +1,7 @@
-"""The contract over generated inputs, and five ways of breaking it on purpose. The full count runs with `-m slow`."""
+"""The contract over generated inputs, and five ways of breaking it on purpose.
+
+The full count runs with `-m slow`.
+"""
 
 import collections
 import contextlib
@@ -6,6 +9,7 @@ import dataclasses
 import itertools
 import json
 import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -37,12 +41,18 @@ def write(found, root):
 
 
 def judge(found, root, *, thorough=0):
-  """The contract of some inputs; the first `thorough` folders also resumed, ingested again, and exported."""
+  """The contract of some inputs; the first `thorough` folders also resumed, ingested again, and
+  exported.
+  """
   pairs = 0
   for i, (source, mine) in enumerate(write(found, root)):
     rng = np.random.default_rng(mine[0].seed)
     out = str(root / f"shards-{i}")
-    settings = {"clip_frames": int(rng.choice([5, 16, 128])), "episodes_per_shard": int(rng.choice([2, 64])), "codec": "jpeg"}
+    settings = {
+      "clip_frames": int(rng.choice([5, 16, 128])),
+      "episodes_per_shard": int(rng.choice([2, 64])),
+      "codec": "jpeg",
+    }
     summary = ingest.run(source, out, **check.QUICK, **settings)
     assert summary.quarantined == [], summary.quarantined
     check.shards_hold(out, mine)
@@ -56,18 +66,34 @@ def judge(found, root, *, thorough=0):
       if mine[0].kind == "lerobot":
         # A v3 set is copied with its own times; what is written anew has one rate, or is refused.
         fits = mine[0].choice["clock"] == "even" or mine[0].choice["layout"].startswith("v3")
-        with contextlib.nullcontext() if fits else pytest.raises(errors.UserError, match="the time between the frames of episode .* varies"):
+        with (
+          contextlib.nullcontext()
+          if fits
+          else pytest.raises(
+            errors.UserError, match="the time between the frames of episode .* varies"
+          )
+        ):
           check.export_holds(source, out, mine[0], root / f"labels-{i}", float(OFFSETS[2]))
   return pairs
 
 
 def resumed_gives_the_same(source, out, settings):
-  before = {name: open(os.path.join(out, name), "rb").read() for name in sorted(os.listdir(out)) if name != ".lock"}
+  before = {
+    name: pathlib.Path(os.path.join(out, name)).read_bytes()
+    for name in sorted(os.listdir(out))
+    if name != ".lock"
+  }
   for name in ("manifest.json", "records.parquet", "shard-00000.json"):
     os.remove(os.path.join(out, name))
-  shutil.copyfile(os.path.join(out, "shard-00000.shard"), os.path.join(out, "shard-00000.shard.9.tmp"))
+  shutil.copyfile(
+    os.path.join(out, "shard-00000.shard"), os.path.join(out, "shard-00000.shard.9.tmp")
+  )
   ingest.run(source, out, **check.QUICK, **settings)
-  assert before == {name: open(os.path.join(out, name), "rb").read() for name in sorted(os.listdir(out)) if name != ".lock"}
+  assert before == {
+    name: pathlib.Path(os.path.join(out, name)).read_bytes()
+    for name in sorted(os.listdir(out))
+    if name != ".lock"
+  }
 
 
 def test_what_goes_in_comes_out(tmp_path):
@@ -91,10 +117,22 @@ def test_500_inputs(tmp_path):
     folder.mkdir()
     pairs += judge(found[batch : batch + 25], folder, thorough=3)
     shutil.rmtree(folder)
-  impossible = sorted(f"{a[0]} {a[1]} with {b[0]} {b[1]}" for a, b, can in inputs.pairs() if not can)
-  print(f"\n500 inputs, {pairs} pairs of frames; each value at least {min(counts.values())} times; {len(impossible)} pairs of values that "
-        f"no file can hold: {'; '.join(impossible)}")
-  print(json.dumps({f"{name} {value}": counts[name, value] for name, values in inputs.DIMENSIONS.items() for value in values}))
+  impossible = sorted(
+    f"{a[0]} {a[1]} with {b[0]} {b[1]}" for a, b, can in inputs.pairs() if not can
+  )
+  print(
+    f"\n500 inputs, {pairs} pairs of frames; each value at least {min(counts.values())} times; "
+    f"{len(impossible)} pairs of values that no file can hold: {'; '.join(impossible)}"
+  )
+  print(
+    json.dumps(
+      {
+        f"{name} {value}": counts[name, value]
+        for name, values in inputs.DIMENSIONS.items()
+        for value in values
+      }
+    )
+  )
 
 
 def _one_rate(monkeypatch):
@@ -136,11 +174,18 @@ def _episodes_are_not_cut(monkeypatch):
   monkeypatch.setattr(lerobot.LeRobot, "_stretch", first)
 
 
-@pytest.mark.parametrize("break_it, wanted", [
-  (_one_rate, {"timing": ("gap", "two rates")}), (_no_turn, {"turn": ("90", "mirrored")}), (_one_matrix, {"color": ("bt601 limited",)}),
-  (_late_is_not_taken_off, {"timing": ("late",)}), (_episodes_are_not_cut, {"layout": ("v3.0 video",)})])
+@pytest.mark.parametrize(
+  "break_it, wanted",
+  [
+    (_one_rate, {"timing": ("gap", "two rates")}),
+    (_no_turn, {"turn": ("90", "mirrored")}),
+    (_one_matrix, {"color": ("bt601 limited",)}),
+    (_late_is_not_taken_off, {"timing": ("late",)}),
+    (_episodes_are_not_cut, {"layout": ("v3.0 video",)}),
+  ],
+)
 def test_the_contract_notices(tmp_path, monkeypatch, break_it, wanted):
-  (name, values), = wanted.items()
+  ((name, values),) = wanted.items()
   found = [one for one in inputs.draw(120) if one.choice.get(name) in values][:4]
   whole, broken = tmp_path / "whole", tmp_path / "broken"
   whole.mkdir()

@@ -20,22 +20,22 @@ def _pair(name, out, *more):
 
 def _timm_block(layer, width):
   return {
-      **_pair(f"{layer}norm1", width),
-      **_pair(f"{layer}attn.qkv", 3 * width, width),
-      **_pair(f"{layer}attn.proj", width, width),
-      **_pair(f"{layer}norm2", width),
-      **_pair(f"{layer}mlp.fc1", 4 * width, width),
-      **_pair(f"{layer}mlp.fc2", width, 4 * width)
+    **_pair(f"{layer}norm1", width),
+    **_pair(f"{layer}attn.qkv", 3 * width, width),
+    **_pair(f"{layer}attn.proj", width, width),
+    **_pair(f"{layer}norm2", width),
+    **_pair(f"{layer}mlp.fc1", 4 * width, width),
+    **_pair(f"{layer}mlp.fc2", width, 4 * width),
   }
 
 
 def _huggingface_block(layer, width):
   shapes = {
-      **_pair(f"{layer}layernorm_before", width),
-      **_pair(f"{layer}layernorm_after", width),
-      **_pair(f"{layer}attention.output.dense", width, width),
-      **_pair(f"{layer}intermediate.dense", 4 * width, width),
-      **_pair(f"{layer}output.dense", width, 4 * width)
+    **_pair(f"{layer}layernorm_before", width),
+    **_pair(f"{layer}layernorm_after", width),
+    **_pair(f"{layer}attention.output.dense", width, width),
+    **_pair(f"{layer}intermediate.dense", 4 * width, width),
+    **_pair(f"{layer}output.dense", width, 4 * width),
   }
   for part in ("query", "key", "value"):
     shapes |= _pair(f"{layer}attention.attention.{part}", width, width)
@@ -44,10 +44,10 @@ def _huggingface_block(layer, width):
 
 def timm():
   shapes = {
-      "cls_token": (1, 1, WIDTH),
-      "pos_embed": (1, GRID**2 + 1, WIDTH),
-      **_pair("patch_embed.proj", WIDTH, 3, PATCH, PATCH),
-      **_pair("norm", WIDTH)
+    "cls_token": (1, 1, WIDTH),
+    "pos_embed": (1, GRID**2 + 1, WIDTH),
+    **_pair("patch_embed.proj", WIDTH, 3, PATCH, PATCH),
+    **_pair("norm", WIDTH),
   }
   for layer in range(DEPTH):
     shapes |= _timm_block(f"blocks.{layer}.", WIDTH)
@@ -56,11 +56,11 @@ def timm():
 
 def original():
   shapes = {
-      "mask_token": (1, 1, INNER),
-      "decoder_pos_embed": (1, GRID**2 + 1, INNER),
-      **_pair("decoder_embed", INNER, WIDTH),
-      **_pair("decoder_norm", INNER),
-      **_pair("decoder_pred", 3 * PATCH**2, INNER)
+    "mask_token": (1, 1, INNER),
+    "decoder_pos_embed": (1, GRID**2 + 1, INNER),
+    **_pair("decoder_embed", INNER, WIDTH),
+    **_pair("decoder_norm", INNER),
+    **_pair("decoder_pred", 3 * PATCH**2, INNER),
   }
   for layer in range(INNER_DEPTH):
     shapes |= _timm_block(f"decoder_blocks.{layer}.", INNER)
@@ -69,17 +69,21 @@ def original():
 
 def huggingface(decoder=False):
   shapes = {
-      "vit.embeddings.cls_token": (1, 1, WIDTH),
-      "vit.embeddings.position_embeddings": (1, GRID**2 + 1, WIDTH),
-      **_pair("vit.embeddings.patch_embeddings.projection", WIDTH, 3, PATCH, PATCH),
-      **_pair("vit.layernorm", WIDTH)
+    "vit.embeddings.cls_token": (1, 1, WIDTH),
+    "vit.embeddings.position_embeddings": (1, GRID**2 + 1, WIDTH),
+    **_pair("vit.embeddings.patch_embeddings.projection", WIDTH, 3, PATCH, PATCH),
+    **_pair("vit.layernorm", WIDTH),
   }
   for layer in range(DEPTH):
     shapes |= _huggingface_block(f"vit.encoder.layer.{layer}.", WIDTH)
   if decoder:
-    shapes |= {"decoder.mask_token": (1, 1, INNER), "decoder.decoder_pos_embed": (1, GRID**2 + 1, INNER),
-               **_pair("decoder.decoder_embed", INNER, WIDTH), **_pair("decoder.decoder_norm", INNER),
-               **_pair("decoder.decoder_pred", 3 * PATCH**2, INNER)}
+    shapes |= {
+      "decoder.mask_token": (1, 1, INNER),
+      "decoder.decoder_pos_embed": (1, GRID**2 + 1, INNER),
+      **_pair("decoder.decoder_embed", INNER, WIDTH),
+      **_pair("decoder.decoder_norm", INNER),
+      **_pair("decoder.decoder_pred", 3 * PATCH**2, INNER),
+    }
     for layer in range(INNER_DEPTH):
       shapes |= _huggingface_block(f"decoder.decoder_layers.{layer}.", INNER)
   return _random(shapes)
@@ -120,12 +124,15 @@ class _Pickler(pickle._Pickler):  # the one in Python: its opcodes can be writte
 
 
 def torch_file(path, tensors, *, wrap=lambda tensors: tensors, strides=None):
-  """Writes float32 arrays as torch.save does (protocol 2, one storage a tensor); `strides` replaces those of all."""
+  """Writes float32 arrays as torch.save does (protocol 2, one storage a tensor); `strides` replaces
+  those of all.
+  """
   storages, described = [], {}
   for name, array in tensors.items():
     count = [s // array.itemsize for s in np.ascontiguousarray(array).strides]
-    described[name] = _Tensor(_Storage(str(len(storages)), array.size), 0, array.shape, strides or tuple(count), False,
-                              {})
+    described[name] = _Tensor(
+      _Storage(str(len(storages)), array.size), 0, array.shape, strides or tuple(count), False, {}
+    )
     storages.append(np.ascontiguousarray(array).tobytes())
   buffer = io.BytesIO()
   _Pickler(buffer, protocol=2).dump(wrap(described))

@@ -8,7 +8,11 @@ from como_jax.convert import mae, mapping
 from tests.convert import layouts
 
 Rule = mapping.Rule
-LAYOUTS = {"huggingface": layouts.huggingface(decoder=True), "original": layouts.original(), "timm": layouts.timm()}
+LAYOUTS = {
+  "huggingface": layouts.huggingface(decoder=True),
+  "original": layouts.original(),
+  "timm": layouts.timm(),
+}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -25,16 +29,19 @@ def test_round_trip_is_identity_and_uses_every_leaf_once(layout):
 
 
 def test_split_stack_and_permutation_by_value():
-  rules = [Rule("b.{layer}.qkv", ("q", "k"), "(part o) i -> part i o"), Rule("b.{layer}.v", "v", stack=1),
-           Rule("conv", "w", "o i 1 1 -> i o")]
+  rules = [
+    Rule("b.{layer}.qkv", ("q", "k"), "(part o) i -> part i o"),
+    Rule("b.{layer}.v", "v", stack=1),
+    Rule("conv", "w", "o i 1 1 -> i o"),
+  ]
   qkv = np.arange(2 * 4 * 3).reshape(2, 4, 3)
   conv = np.arange(6).reshape(3, 2, 1, 1)
   source = {
-      "b.0.qkv": qkv[0],
-      "b.1.qkv": qkv[1],
-      "b.0.v": np.array([1, 2, 3]),
-      "b.1.v": np.array([4, 5, 6]),
-      "conv": conv
+    "b.0.qkv": qkv[0],
+    "b.1.qkv": qkv[1],
+    "b.0.v": np.array([1, 2, 3]),
+    "b.1.v": np.array([4, 5, 6]),
+    "conv": conv,
   }
   params = mapping.apply(rules, source)
   np.testing.assert_array_equal(params["q"], [qkv[0, :2].T, qkv[1, :2].T])
@@ -42,7 +49,9 @@ def test_split_stack_and_permutation_by_value():
   np.testing.assert_array_equal(params["v"], [[1, 4], [2, 5], [3, 6]])
   np.testing.assert_array_equal(params["w"], conv[:, :, 0, 0].T)
   back = mapping.invert(rules, params)
-  assert all(np.array_equal(back[name], source[name]) for name in source) and set(back) == set(source)
+  assert all(np.array_equal(back[name], source[name]) for name in source) and set(back) == set(
+    source
+  )
 
 
 def test_layers_are_stacked_in_the_order_of_their_numbers():
@@ -50,21 +59,27 @@ def test_layers_are_stacked_in_the_order_of_their_numbers():
   assert mapping.apply([Rule("b.{layer}.w", "w")], source)["w"].ravel().tolist() == list(range(11))
 
 
-@pytest.mark.parametrize("change, message", [
+@pytest.mark.parametrize(
+  "change, message",
+  [
     (lambda s: s.pop("b.1.w"), r"file does not fit: 1 missing: b\.1\.w"),
     (lambda s: s.update(extra=np.zeros(1)), r"1 left over: extra"),
-    (lambda s: s.update({"b.0.w": np.zeros((2, 3))}), r"layers of b\.\{layer\}\.w differ: \(2, 2\) and \(3, 2\)"),
+    (
+      lambda s: s.update({"b.0.w": np.zeros((2, 3))}),
+      r"layers of b\.\{layer\}\.w differ: \(2, 2\) and \(3, 2\)",
+    ),
     (lambda s: s.update({"b.0.w": np.zeros(2)}), r"b\.0\.w is \(2,\), expected axes 'o i'"),
     (lambda s: s.update(c=np.zeros(5)), r"c gives c the shape \(5,\), expected \(4,\)"),
-])
+  ],
+)
 def test_apply_names_what_is_wrong(change, message):
   rules = [Rule("b.{layer}.w", "w", "o i -> i o"), Rule("c", "c")]
   source = {
-      "b.0.w": np.zeros((2, 2)),
-      "b.1.w": np.zeros((2, 2)),
-      "b.2.w": np.zeros((2, 2)),
-      "c": np.zeros(4),
-      "old": np.zeros(1)
+    "b.0.w": np.zeros((2, 2)),
+    "b.1.w": np.zeros((2, 2)),
+    "b.2.w": np.zeros((2, 2)),
+    "c": np.zeros(4),
+    "old": np.zeros(1),
   }
   shapes = {"w": (3, 2, 2), "c": (4,)}
   mapping.apply(rules, source, ignore=("old",), shapes=shapes, what="file")

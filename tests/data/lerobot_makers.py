@@ -1,7 +1,8 @@
-"""Small LeRobot folders whose pictures carry their number, with a knob for each way in which such folders are damaged.
+"""Small LeRobot folders whose pictures carry their number, with a knob for each way in which such
+folders are damaged.
 
-Frame t of episode e shows the number 1000 e + t: 2 rows of 8 blocks, black or white, are its 16 bits, most significant
-first. Its action is [e, t, t / 2], its state [t, e].
+Frame t of episode e shows the number 1000 e + t: 2 rows of 8 blocks, black or white, are its 16
+bits, most significant first. Its action is [e, t, t / 2], its state [t, e].
 """
 
 import dataclasses
@@ -105,14 +106,19 @@ class Folder:
     with open(os.path.join(root, "meta", "info.json"), "w", encoding="utf-8") as file:
       json.dump(self.info(self._info()), file)
     columns = [self.rows(e, self._columns(e)) for e in range(len(self.lengths))]
-    rows = [{"episode_index": e, "tasks": [TASKS[e % 2]], "length": n} for e, n in enumerate(self.lengths)]
+    rows = [
+      {"episode_index": e, "tasks": [TASKS[e % 2]], "length": n} for e, n in enumerate(self.lengths)
+    ]
     if self.v3:
       for e, row in enumerate(rows):
         row |= {"data/chunk_index": 0, "data/file_index": 0, "stats/action/mean": [0.0] * (e + 1)}
       self._write_shared_videos(root, rows)
       tables = pa.concat_tables([pa.table(one) for one in columns], promote_options="permissive")
       write_table(f"{root}/data/chunk-000/file-000.parquet", tables, row_group_size=5)
-      write_table(f"{root}/meta/episodes/chunk-000/file-000.parquet", pa.Table.from_pylist(self.episodes(rows)))
+      write_table(
+        f"{root}/meta/episodes/chunk-000/file-000.parquet",
+        pa.Table.from_pylist(self.episodes(rows)),
+      )
       tasks = pa.table({"task_index": range(len(TASKS)), "__index_level_0__": TASKS})
       write_table(f"{root}/meta/tasks.parquet", tasks)
       return root
@@ -121,14 +127,20 @@ class Folder:
       for key in self.videos:
         self._write_video(f"{root}/videos/chunk-000/{key}/episode_{e:06d}.mp4", self._shown(e))
     write_lines(f"{root}/meta/episodes.jsonl", self.episodes(rows))
-    write_lines(f"{root}/meta/tasks.jsonl", [{"task_index": i, "task": text} for i, text in enumerate(TASKS)])
+    write_lines(
+      f"{root}/meta/tasks.jsonl", [{"task_index": i, "task": text} for i, text in enumerate(TASKS)]
+    )
     return root
 
   def _shown(self, e: int) -> list[int]:
-    return list(self.pictures(e)) if self.pictures else [1000 * e + t for t in range(self.lengths[e])]
+    return (
+      list(self.pictures(e)) if self.pictures else [1000 * e + t for t in range(self.lengths[e])]
+    )
 
   def _write_video(self, path: str, numbers: Sequence[int]) -> None:
-    makers.write_video(path, [coded(n) for n in numbers], fps=self.video_fps or self.fps, codec=self.codec)
+    makers.write_video(
+      path, [coded(n) for n in numbers], fps=self.video_fps or self.fps, codec=self.codec
+    )
 
   def _write_shared_videos(self, root: str, rows: list[dict]) -> None:
     fps = self.video_fps or self.fps
@@ -139,8 +151,12 @@ class Folder:
         begin = 0
         for e in members:
           end = begin + len(self._shown(e))
-          rows[e] |= {f"videos/{key}/chunk_index": 0, f"videos/{key}/file_index": i,
-                      f"videos/{key}/from_timestamp": begin / fps, f"videos/{key}/to_timestamp": end / fps}
+          rows[e] |= {
+            f"videos/{key}/chunk_index": 0,
+            f"videos/{key}/file_index": i,
+            f"videos/{key}/from_timestamp": begin / fps,
+            f"videos/{key}/to_timestamp": end / fps,
+          }
           begin = end
 
   def _columns(self, e: int) -> dict:
@@ -155,7 +171,10 @@ class Folder:
       "index": pa.array(first + t),
       "task_index": pa.array(np.full(length, e % 2)),
     }
-    return columns | {key: pa.array([{"bytes": png(n), "path": None} for n in self._shown(e)]) for key in self.images}
+    return columns | {
+      key: pa.array([{"bytes": png(n), "path": None} for n in self._shown(e)])
+      for key in self.images
+    }
 
   def _info(self) -> dict:
     features = {
@@ -163,17 +182,25 @@ class Folder:
       self.state: {"dtype": "float32", "shape": [2], "names": {"motors": ["x", "y"]}},
       "timestamp": {"dtype": "float32", "shape": [1], "names": None},
     }
-    features |= {name: {"dtype": "int64", "shape": [1], "names": None}
-                 for name in ("frame_index", "episode_index", "index", "task_index")}
+    features |= {
+      name: {"dtype": "int64", "shape": [1], "names": None}
+      for name in ("frame_index", "episode_index", "index", "task_index")
+    }
     for dtype, keys in (("video", self.videos), ("image", self.images)):
-      features |= {key: {"dtype": dtype, "shape": [HEIGHT, WIDTH, 3], "names": ["height", "width", "channels"]}
-                   for key in keys}
+      features |= {
+        key: {"dtype": dtype, "shape": [HEIGHT, WIDTH, 3], "names": ["height", "width", "channels"]}
+        for key in keys
+      }
     data, video = (
-      ("data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-       "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4")
-      if self.v3 else
-      ("data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-       "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4")
+      (
+        "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+        "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+      )
+      if self.v3
+      else (
+        "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+      )
     )
     return {
       "codebase_version": self.version,
@@ -213,14 +240,18 @@ def check(raw, e, frames, *, fps=10.0, first=0.0, interval=None):
   for camera in raw.cameras:
     times, numbers = shown(raw, camera)
     assert numbers == [1000 * e + t for t in frames], camera
-    np.testing.assert_allclose(times, first + np.arange(len(times)) * (interval or 1 / fps), atol=2e-6)
+    np.testing.assert_allclose(
+      times, first + np.arange(len(times)) * (interval or 1 / fps), atol=2e-6
+    )
   np.testing.assert_array_equal(raw.arrays["action"], [[e, t, t / 2] for t in frames])
   np.testing.assert_array_equal(raw.arrays["state"], [[t, e] for t in frames])
   assert raw.arrays["action"].dtype == np.float32
 
 
 def refused(source, i, pattern):
-  """Reading episode i, or one of its cameras, raises with a reason that matches and names the episode."""
+  """Reading episode i, or one of its cameras, raises with a reason that matches and names the
+  episode.
+  """
   with pytest.raises(video.Unreadable, match=pattern) as caught:
     for read in source[i].cameras.values():
       list(read(KEEP))

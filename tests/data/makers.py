@@ -1,10 +1,13 @@
-"""Hand-made inputs: tiny videos and LeRobot folders written with PyAV and pyarrow alone. Frame t is grey level 20 + 6
-t."""
+"""Hand-made inputs: tiny videos and LeRobot folders written with PyAV and pyarrow alone.
+
+Frame t is grey level 20 + 6 t.
+"""
 
 import fractions
 import io
 import json
 import os
+import pathlib
 import signal
 
 import av
@@ -29,19 +32,29 @@ def number(image: np.ndarray) -> int:
 
 
 def ordinary_priority() -> None:
-  """Takes back the real-time priority that SVT-AV1's encoder gives the process that opens it: it would starve all others, and be held back
-  by the system's limit on such processes."""
+  """Takes back the real-time priority that SVT-AV1's encoder gives the process that opens it: it
+  would starve all others, and be held back by the system's limit on such processes.
+  """
   if hasattr(os, "sched_setscheduler"):
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def write_video(
-  path, frames, *, fps=10, codec="libx264", pix_fmt="yuv420p", times=None, options=None, setup=None, container=None
+  path,
+  frames,
+  *,
+  fps=10,
+  codec="libx264",
+  pix_fmt="yuv420p",
+  times=None,
+  options=None,
+  setup=None,
+  container=None,
 ):
   """Writes frames (or that many pictures); `times` in milliseconds give a variable rate.
 
-  Frames may be `av.VideoFrame`s, which are encoded as they are. `setup` is called with the stream before it is opened,
-  `container` holds options of the container.
+  Frames may be `av.VideoFrame`s, which are encoded as they are. `setup` is called with the stream
+  before it is opened, `container` holds options of the container.
   """
   frames = [picture(t) for t in range(frames)] if isinstance(frames, int) else frames
   os.makedirs(os.path.dirname(str(path)) or ".", exist_ok=True)
@@ -50,7 +63,9 @@ def write_video(
     given = isinstance(frames[0], av.VideoFrame)
     size = (frames[0].height, frames[0].width) if given else frames[0].shape[:2]
     stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
-    stream.options = options or ({"crf": "10"} if codec == "libx264" else {} if "av1" in codec else {"b": "8000000"})
+    stream.options = options or (
+      {"crf": "10"} if codec == "libx264" else {} if "av1" in codec else {"b": "8000000"}
+    )
     if times is not None:
       stream.time_base = stream.codec_context.time_base = fractions.Fraction(1, 1000)
     if setup:
@@ -72,12 +87,14 @@ def noise(count: int, height: int = HEIGHT, width: int = WIDTH) -> list[np.ndarr
 
 
 def damaged_files(folder):
-  """Empty, text, cut at the end (header lost), cut with the header in front (frames lost), cut WebM."""
+  """Empty, text, cut at the end (header lost), cut with the header in front (frames lost), cut
+  WebM.
+  """
   folder.mkdir(exist_ok=True)
-  whole = open(write_video(folder / "x.mp4", noise(30)), "rb").read()
+  whole = pathlib.Path(write_video(folder / "x.mp4", noise(30))).read_bytes()
   options = {"movflags": "faststart", "crf": "10"}
-  front = open(write_video(folder / "y.mp4", noise(30), options=options), "rb").read()
-  webm = open(write_video(folder / "z.webm", noise(30), codec="libvpx-vp9"), "rb").read()
+  front = pathlib.Path(write_video(folder / "y.mp4", noise(30), options=options)).read_bytes()
+  webm = pathlib.Path(write_video(folder / "z.webm", noise(30), codec="libvpx-vp9")).read_bytes()
   for name in ("x.mp4", "y.mp4", "z.webm"):
     (folder / name).unlink()
   (folder / "empty.mp4").write_bytes(b"")
@@ -93,7 +110,10 @@ CORNERS = np.array([[220, 30, 30], [30, 200, 30], [30, 30, 220], [230, 230, 230]
 def cornered(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
   """A picture of `CORNERS`: top left, top right, bottom left, bottom right."""
   image = np.empty((height, width, 3), np.uint8)
-  halves = ((slice(0, height // 2), slice(height // 2, None)), (slice(0, width // 2), slice(width // 2, None)))
+  halves = (
+    (slice(0, height // 2), slice(height // 2, None)),
+    (slice(0, width // 2), slice(width // 2, None)),
+  )
   for i, color in enumerate(CORNERS):
     image[halves[0][i // 2], halves[1][i % 2]] = color
   return image
@@ -134,7 +154,9 @@ def video_folder(root, lengths=(12, 9, 15, 7), *, fps=10, annotate=True):
   if annotate:
     for folder in {os.path.dirname(name) for name in names}:
       entries = {
-        os.path.basename(name): f"task {i % 2}" for i, name in enumerate(names) if os.path.dirname(name) == folder
+        os.path.basename(name): f"task {i % 2}"
+        for i, name in enumerate(names)
+        if os.path.dirname(name) == folder
       }
       with open(os.path.join(root, folder, "lang_annotations.json"), "w") as file:
         json.dump(entries, file)
@@ -174,8 +196,16 @@ def _info(root, version, fps, lengths, image, data_path, video_path):
   features = {
     "observation.state": {"dtype": "float32", "shape": [2], "names": {"motors": ["x", "y"]}},
     "action": {"dtype": "float32", "shape": [3], "names": ["a", "b", "c"]},
-    "observation.images.top": {"dtype": "video", "shape": [HEIGHT, WIDTH, 3], "names": ["height", "width", "channels"]},
-    "observation.images.wrist": {"dtype": "image" if image else "video", "shape": [HEIGHT, WIDTH, 3], "names": None},
+    "observation.images.top": {
+      "dtype": "video",
+      "shape": [HEIGHT, WIDTH, 3],
+      "names": ["height", "width", "channels"],
+    },
+    "observation.images.wrist": {
+      "dtype": "image" if image else "video",
+      "shape": [HEIGHT, WIDTH, 3],
+      "names": None,
+    },
   }
   info = {
     "codebase_version": version,
@@ -213,19 +243,28 @@ def lerobot_v21(root, lengths=(8, 11, 6), *, fps=10, image=False):
     "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
     "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
   )
-  with open(f"{root}/meta/tasks.jsonl", "w") as tasks, open(f"{root}/meta/episodes.jsonl", "w") as lines:
+  with (
+    open(f"{root}/meta/tasks.jsonl", "w") as tasks,
+    open(f"{root}/meta/episodes.jsonl", "w") as lines,
+  ):
     for i in range(2):
       tasks.write(json.dumps({"task_index": i, "task": f"task {i}"}) + "\n")
     for i, length in enumerate(lengths):
-      lines.write(json.dumps({"episode_index": i, "tasks": [f"task {i % 2}"], "length": length}) + "\n")
+      lines.write(
+        json.dumps({"episode_index": i, "tasks": [f"task {i % 2}"], "length": length}) + "\n"
+      )
   for i, length in enumerate(lengths):
     columns = _columns(length, i, sum(lengths[:i]), fps, i % 2)
     for camera in ("top", "wrist"):
       if camera == "wrist" and image:
-        columns["observation.images.wrist"] = pa.array([{"bytes": _png(t), "path": None} for t in range(length)])
+        columns["observation.images.wrist"] = pa.array(
+          [{"bytes": _png(t), "path": None} for t in range(length)]
+        )
       else:
         write_video(
-          f"{root}/videos/chunk-{i // 2:03d}/observation.images.{camera}/episode_{i:06d}.mp4", length, fps=fps
+          f"{root}/videos/chunk-{i // 2:03d}/observation.images.{camera}/episode_{i:06d}.mp4",
+          length,
+          fps=fps,
         )
     _write_table(f"{root}/data/chunk-{i // 2:03d}/episode_{i:06d}.parquet", columns)
   return root
@@ -243,8 +282,12 @@ def lerobot_v30(root, lengths=(8, 11, 6), *, fps=10, image=False, codec="libx264
     "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
     "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
   )
-  _write_table(f"{root}/meta/tasks.parquet", {"task_index": [0, 1], "__index_level_0__": ["task 0", "task 1"]})
-  parts = [pa.table(_columns(length, i, sum(lengths[:i]), fps, i % 2)) for i, length in enumerate(lengths)]
+  _write_table(
+    f"{root}/meta/tasks.parquet", {"task_index": [0, 1], "__index_level_0__": ["task 0", "task 1"]}
+  )
+  parts = [
+    pa.table(_columns(length, i, sum(lengths[:i]), fps, i % 2)) for i, length in enumerate(lengths)
+  ]
   table = pa.concat_tables(parts)
   shown = [t for length in lengths for t in range(length)]
   rows = {
@@ -260,7 +303,12 @@ def lerobot_v30(root, lengths=(8, 11, 6), *, fps=10, image=False, codec="libx264
     if camera == "wrist" and image:
       table = table.append_column(key, pa.array([{"bytes": _png(t), "path": None} for t in shown]))
     else:
-      write_video(f"{root}/videos/{key}/chunk-000/file-000.mp4", [picture(t) for t in shown], fps=fps, codec=codec)
+      write_video(
+        f"{root}/videos/{key}/chunk-000/file-000.mp4",
+        [picture(t) for t in shown],
+        fps=fps,
+        codec=codec,
+      )
       starts = np.cumsum([0, *lengths[:-1]]) / fps
       rows |= {
         f"videos/{key}/chunk_index": [0] * len(lengths),
@@ -275,8 +323,11 @@ def lerobot_v30(root, lengths=(8, 11, 6), *, fps=10, image=False, codec="libx264
 
 
 class Synthetic:
-  """A source in memory; episode `killer` ends its process, as a crashing decoder would. Numbers are shown as grey
-  levels. `times(i, length)` gives the seconds of an episode's frames, by default at `fps`."""
+  """A source in memory; episode `killer` ends its process, as a crashing decoder would.
+
+  Numbers are shown as grey levels. `times(i, length)` gives the seconds of an episode's frames, by
+  default at `fps`.
+  """
 
   cameras = ("camera",)
   info = {
@@ -288,11 +339,29 @@ class Synthetic:
   skipped: list = []
 
   def __init__(
-    self, lengths, *, fps=10.0, killer=None, task=lambda i: f"task {i % 2}", size=(16, 16), cameras=("camera",), times=None, group=None,
+    self,
+    lengths,
+    *,
+    fps=10.0,
+    killer=None,
+    task=lambda i: f"task {i % 2}",
+    size=(16, 16),
+    cameras=("camera",),
+    times=None,
+    group=None,
     cuts=None,
   ):
-    self._times, self._groups, self._cuts = times, group or [""] * len(lengths), cuts or [()] * len(lengths)
-    self._lengths, self._killer, self._size, self.cameras = tuple(lengths), killer, size, tuple(cameras)
+    self._times, self._groups, self._cuts = (
+      times,
+      group or [""] * len(lengths),
+      cuts or [()] * len(lengths),
+    )
+    self._lengths, self._killer, self._size, self.cameras = (
+      tuple(lengths),
+      killer,
+      size,
+      tuple(cameras),
+    )
     self._fps = tuple(fps) if isinstance(fps, (list, tuple)) else (fps,) * len(self._lengths)
     self._tasks = [task(i) for i in range(len(self._lengths))]
     self.names = tuple(f"episode_{i}" for i in range(len(self._lengths)))
@@ -305,7 +374,11 @@ class Synthetic:
     return picture(t % 39, *self._size)
 
   def seconds(self, i):
-    return np.arange(self._lengths[i]) / self._fps[i] if self._times is None else self._times(i, self._lengths[i])
+    return (
+      np.arange(self._lengths[i]) / self._fps[i]
+      if self._times is None
+      else self._times(i, self._lengths[i])
+    )
 
   def __getitem__(self, i):
     if i == self._killer:
@@ -313,12 +386,15 @@ class Synthetic:
     action, state = vectors(self._lengths[i], i)
 
     def frames(geometry):
-      return ((float(second), geometry.apply(self.image(i, t))) for t, second in enumerate(self.seconds(i)))
+      return (
+        (float(second), geometry.apply(self.image(i, t)))
+        for t, second in enumerate(self.seconds(i))
+      )
 
     return episode.RawEpisode(
       self.names[i],
       self._tasks[i],
-      {name: frames for name in self.cameras},
+      dict.fromkeys(self.cameras, frames),
       {"action": action, "state": state},
       group=self._groups[i],
       cuts=self._cuts[i],
@@ -330,7 +406,11 @@ class Synthetic:
 
 def shards(root, lengths=(12, 9, 15, 7), *, source=None, **settings):
   """A folder of shards of synthetic episodes."""
-  options = {key: settings.pop(key) for key in ("fps", "task", "size", "cameras", "times", "group", "cuts") if key in settings}
+  options = {
+    key: settings.pop(key)
+    for key in ("fps", "task", "size", "cameras", "times", "group", "cuts")
+    if key in settings
+  }
   source = source or Synthetic(lengths, **options)
   ingest.run(source, str(root), **({"workers": 0, "progress": False} | settings))
   return str(root)
@@ -343,10 +423,14 @@ def damage(path, name, *, camera="camera", clip=0, frame=0):
   file = f"{path}/{shard_tables.shard_name(table.shard[row])}"
   index = shard_file.ShardFile(file).index
   sizes = index[f"size/{camera}"][int(index["length"][: table.clip[row]].sum()) :]
-  at = int(index[f"offset/{camera}"][table.clip[row]]) + int(sizes[:frame].sum()) + int(sizes[frame]) // 2
-  content = bytearray(open(file, "rb").read())
+  at = (
+    int(index[f"offset/{camera}"][table.clip[row]])
+    + int(sizes[:frame].sum())
+    + int(sizes[frame]) // 2
+  )
+  content = bytearray(pathlib.Path(file).read_bytes())
   content[at] ^= 4
-  open(file, "wb").write(content)
+  pathlib.Path(file).write_bytes(content)
 
 
 def segments(path, keep=None):

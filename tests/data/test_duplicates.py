@@ -10,19 +10,25 @@ def episode(seed, count=80, fps=20.0, start=0.0):
   """Random pictures that change every other frame, random motion."""
   rng = np.random.default_rng(seed)
   hashes = np.repeat(rng.integers(0, 2**63, (count + 1) // 2, dtype=np.uint64), 2)[:count]
-  return Signature(start + np.arange(count) / fps, hashes, rng.uniform(0, 10, count).astype(np.float32))
+  return Signature(
+    start + np.arange(count) / fps, hashes, rng.uniform(0, 10, count).astype(np.float32)
+  )
 
 
 def flip(hashes, seed, share=0.5, bits=4):
   """Some hashes get other bits, as after encoding again."""
   rng = np.random.default_rng(seed)
-  masks = np.array([sum(1 << int(bit) for bit in rng.choice(64, bits, replace=False)) for _ in hashes], np.uint64)
+  masks = np.array(
+    [sum(1 << int(bit) for bit in rng.choice(64, bits, replace=False)) for _ in hashes], np.uint64
+  )
   return np.where(rng.random(len(hashes)) < share, hashes ^ masks, hashes)
 
 
 def test_a_trimmed_and_encoded_copy_is_found_with_its_place():
   one, other = episode(0), episode(1)
-  copied = Signature(7 + np.arange(50) / 20, flip(one.picture_hash[20:70], 2), one.motion[20:70] * 1.1)
+  copied = Signature(
+    7 + np.arange(50) / 20, flip(one.picture_hash[20:70], 2), one.motion[20:70] * 1.1
+  )
   (found,) = duplicates.find([other, one, copied])
   assert (found.episode, found.first, found.last, found.of) == (2, 0, 50, 1)
   assert abs(found.offset - (7 - 1.0)) < 0.05
@@ -32,8 +38,9 @@ def test_a_trimmed_and_encoded_copy_is_found_with_its_place():
 
 def test_a_part_of_an_episode_may_be_known():
   one, other = episode(0), episode(1)
-  joined = Signature(np.arange(80) / 20, np.concatenate([other.picture_hash[:40], one.picture_hash[:40]]),
-                     np.concatenate([other.motion[:40], one.motion[:40]]))  # fmt: skip
+  hashes = np.concatenate([other.picture_hash[:40], one.picture_hash[:40]])
+  motion = np.concatenate([other.motion[:40], one.motion[:40]])
+  joined = Signature(np.arange(80) / 20, hashes, motion)
   (found,) = duplicates.find([one, joined])
   assert (found.first, found.last, found.of) == (40, 80, 0)
 
@@ -42,7 +49,9 @@ def test_another_frame_rate():
   slow = np.random.default_rng(5).uniform(0, 10, 9)
   times = np.arange(120) / 30, np.arange(100) / 25
   key = np.random.default_rng(6).integers(0, 2**63, 40, dtype=np.uint64)
-  one, two = (Signature(t, key[(t * 8).astype(int)], np.interp(t, np.arange(9) / 2, slow)) for t in times)
+  one, two = (
+    Signature(t, key[(t * 8).astype(int)], np.interp(t, np.arange(9) / 2, slow)) for t in times
+  )
   (found,) = duplicates.find([one, two])
   assert (found.first, found.last) == (0, 100)
 
@@ -57,14 +66,17 @@ def test_another_episode_that_moves_alike_is_none():
   """Scripted motion before one background: near hashes that vary little, the same motion."""
   one = episode(0)
   base = np.full(80, one.picture_hash[0])
-  first, second = (Signature(one.times, flip(base, seed, share=1.0, bits=2), one.motion) for seed in (1, 2))
+  first, second = (
+    Signature(one.times, flip(base, seed, share=1.0, bits=2), one.motion) for seed in (1, 2)
+  )
   first.picture_hash[::8] = second.picture_hash[::8] = one.picture_hash[::8]  # votes
   assert duplicates.find([first, second]) == []
 
 
 def test_nearer_pictures_may_move_less_alike():
   one = episode(0)
-  rough = one.motion + np.random.default_rng(7).normal(0, 2.0, 80)  # measured at 2/3 of the size, for example
+  # measured at 2/3 of the size, for example
+  rough = one.motion + np.random.default_rng(7).normal(0, 2.0, 80)
 
   def copies(hashes, motion):
     return len(duplicates.find([one, Signature(one.times, hashes, motion)]))

@@ -30,18 +30,29 @@ def test_every_window_once_with_actions_and_ids(path):
   found = build(path)
   rows = walk(found)
   valid = rows["valid"]
-  assert valid.sum() == found.size == sum(length - 4 for length in LENGTHS) and len(valid) == 6 * found.steps
+  assert (
+    valid.sum() == found.size == sum(length - 4 for length in LENGTHS)
+    and len(valid) == 6 * found.steps
+  )
   assert not valid[found.size :].any() and valid[: found.size].all()
-  places = {(found.episodes[e], int(t)) for e, t in zip(rows["episode"][valid], rows["time"][valid], strict=True)}
-  assert places == {(f"episode_{i}", t) for i, length in enumerate(LENGTHS) for t in range(length - 4)}
+  places = {
+    (found.episodes[e], int(t))
+    for e, t in zip(rows["episode"][valid], rows["time"][valid], strict=True)
+  }
+  assert places == {
+    (f"episode_{i}", t) for i, length in enumerate(LENGTHS) for t in range(length - 4)
+  }
   for i in range(found.size):
     t = rows["time"][i]
     episode = int(found.episodes[rows["episode"][i]][-1])
     assert [makers.number(image) for image in rows["frames"][i]] == [t, t + 2, t + 4]
-    np.testing.assert_allclose(rows["action"][i], [[t + 0.5, episode, -t - 0.5], [t + 2.5, episode, -t - 2.5]])
+    np.testing.assert_allclose(
+      rows["action"][i], [[t + 0.5, episode, -t - 0.5], [t + 2.5, episode, -t - 2.5]]
+    )
     np.testing.assert_allclose(rows["state_delta"][i], [[4, 2], [4, 2]])
     np.testing.assert_allclose(rows["state"][i][:, 0], [2 * t, 2 * t + 4, 2 * t + 8])
-    np.testing.assert_allclose(rows["state_mean"][i][:, 0], [2 * t + 1, 2 * t + 5])  # of frames t and t + 1, and of t + 2 and t + 3
+    # of frames t and t + 1, and of t + 2 and t + 3
+    np.testing.assert_allclose(rows["state_mean"][i][:, 0], [2 * t + 1, 2 * t + 5])
     np.testing.assert_allclose(rows["seconds"][i], [0.2, 0.2])
     assert (rows["action_size"][i], rows["state_size"][i]) == (3, 2)
     assert found.tasks[rows["task"][i]] == f"task {episode % 2}" and rows["stride"][i] == 2
@@ -55,7 +66,10 @@ def test_processes_and_workers(path):
     with build(path, batch_size=8, process_index=process, process_count=2).batches() as batches:
       parts.append(list(batches))
   assert len(parts[0]) == len(parts[1])
-  joined = {key: np.concatenate([part[key] for pair in zip(*parts, strict=True) for part in pair]) for key in whole}
+  joined = {
+    key: np.concatenate([part[key] for pair in zip(*parts, strict=True) for part in pair])
+    for key in whole
+  }
   for key in whole:
     np.testing.assert_array_equal(joined[key], whole[key])
   with_workers = walk(build(path, batch_size=8, workers=2))
@@ -82,13 +96,20 @@ def test_pictures(path):
 def test_data_sets_without_actions_beside_some_with(tmp_path, path):
   plain = str(tmp_path / "plain")
   videos = makers.video_folder(tmp_path / "videos", (8,))
-  evaluation_sets = [data.DataSet(path, offset_seconds=0.2), data.DataSet(plain, offset_seconds=0.2)]
+  evaluation_sets = [
+    data.DataSet(path, offset_seconds=0.2),
+    data.DataSet(plain, offset_seconds=0.2),
+  ]
   ingest.run(videos, plain, workers=0, progress=False)
-  rows = walk(evaluation.build(evaluation_sets, batch_size=4, image_size=16, split="all", threads=0))
+  rows = walk(
+    evaluation.build(evaluation_sets, batch_size=4, image_size=16, split="all", threads=0)
+  )
   valid = rows["valid"]
   np.testing.assert_array_equal(rows["has_action"][valid], rows["dataset"][valid] == 0)
   assert not rows["action"][valid & (rows["dataset"] == 1)].any()
-  np.testing.assert_array_equal(rows["action_size"][valid], np.where(rows["dataset"][valid] == 0, 3, 0))
+  np.testing.assert_array_equal(
+    rows["action_size"][valid], np.where(rows["dataset"][valid] == 0, 3, 0)
+  )
   only = evaluation.build(evaluation_sets[1:], batch_size=4, image_size=16, split="all", threads=0)
   assert only.action_size == 0 and "action" not in walk(only)
 
@@ -105,6 +126,11 @@ def test_what_cannot_be_read_is_left_out_and_counted(tmp_path):
   with pytest.warns(UserWarning, match="left out of the evaluation.*shard-00000.shard clip 1"):
     rows = walk(build(path))
   damaged = rows["damaged"]
-  assert {(int(e), int(t)) for e, t in zip(rows["episode"][damaged], rows["time"][damaged], strict=True)} == {(1, 1), (1, 3)}
-  assert rows["valid"].sum() == sum(length - 4 for length in LENGTHS) - 2 and not (rows["valid"] & damaged).any()
+  assert {
+    (int(e), int(t)) for e, t in zip(rows["episode"][damaged], rows["time"][damaged], strict=True)
+  } == {(1, 1), (1, 3)}
+  assert (
+    rows["valid"].sum() == sum(length - 4 for length in LENGTHS) - 2
+    and not (rows["valid"] & damaged).any()
+  )
   assert not rows["frames"][damaged].any() and not rows["action"][damaged].any()

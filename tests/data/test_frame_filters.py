@@ -47,7 +47,10 @@ def test_nothing_is_dropped_by_default_and_cuts_part_segments():
 def test_still_stretches_are_dropped_and_part_segments():
   one = measures(still=range(5, 20), repeated=range(6, 20))
   result = run(one, drop_still=True, drop_repeated=True)
-  assert dropped(result, Reason.STILL) == list(range(5, 20)) and result.counts == {"kept": 25, "still": 15}
+  assert dropped(result, Reason.STILL) == list(range(5, 20)) and result.counts == {
+    "kept": 25,
+    "still": 15,
+  }
   assert result.segment.tolist() == [0] * 5 + [-1] * 15 + [1] * 20
   assert run(one, drop_still=True, still_seconds=1.4).counts == {"kept": 25, "still": 15}
   assert run(one, drop_still=True, still_seconds=1.5).counts == {"kept": 40}
@@ -69,7 +72,10 @@ def test_moving_cameras_are_dropped_by_the_mean_over_half_a_second():
   assert set(range(12, 18)) <= set(dropped(result, Reason.CAMERA_MOTION)) <= set(range(9, 21))
   zoom = np.zeros((40, 4), np.float32)
   zoom[:, 2:] = [0.6, -0.8]  # moves the edges by 0.5 widths per second
-  assert run(measures(global_motion=zoom), max_global_motion=0.49).counts == {"kept": 0, "camera_motion": 40}
+  assert run(measures(global_motion=zoom), max_global_motion=0.49).counts == {
+    "kept": 0,
+    "camera_motion": 40,
+  }
   assert run(measures(global_motion=zoom), max_global_motion=0.51).counts == {"kept": 40}
 
 
@@ -100,7 +106,11 @@ def test_short_shots_come_last():
 def test_duplicates_are_the_first_reason():
   known = np.arange(40) < 10
   one = measures(still=range(0, 20))
-  assert run(one, known, drop_duplicates=True, drop_still=True).counts == {"kept": 20, "duplicate": 10, "still": 10}
+  assert run(one, known, drop_duplicates=True, drop_still=True).counts == {
+    "kept": 20,
+    "duplicate": 10,
+    "still": 10,
+  }
   assert run(one, known).counts == {"kept": 40}
 
 
@@ -114,9 +124,15 @@ def test_several_cameras():
   moving = np.zeros((40, 4), np.float32)
   moving[:, 0] = 2
   fixed = measures(still=range(0, 30), repeated=[35, 36], cut=[10])
-  wrist = measures(still=range(10, 40), repeated=[36], global_motion=moving, motion=np.zeros(40, np.float32))
-  result = run([fixed, wrist], drop_still=True, drop_repeated=True, max_global_motion=1.0, min_motion=1.0)
-  assert dropped(result, Reason.STILL) == list(range(10, 30)) and dropped(result, Reason.REPEATED) == [36]
+  wrist = measures(
+    still=range(10, 40), repeated=[36], global_motion=moving, motion=np.zeros(40, np.float32)
+  )
+  result = run(
+    [fixed, wrist], drop_still=True, drop_repeated=True, max_global_motion=1.0, min_motion=1.0
+  )
+  assert dropped(result, Reason.STILL) == list(range(10, 30)) and dropped(
+    result, Reason.REPEATED
+  ) == [36]
   assert result.counts == {"kept": 19, "still": 20, "repeated": 1}
   assert run([fixed, wrist]).segment.tolist() == [0] * 10 + [1] * 30
   with pytest.raises(ValueError, match="cameras of .40, 39. frames"):
@@ -137,5 +153,7 @@ def test_whole_numbers_are_numbers():
 
 
 def test_no_frames():
-  result = run(measures(0), drop_still=True, min_motion=1.0, max_global_motion=1.0, min_shot_seconds=1.0)
+  result = run(
+    measures(0), drop_still=True, min_motion=1.0, max_global_motion=1.0, min_shot_seconds=1.0
+  )
   assert result.counts == {"kept": 0} and len(result.segment) == 0

@@ -11,7 +11,8 @@ from PIL import Image
 from como_jax.data import bars, frame_measures, global_motion
 
 HEIGHT, WIDTH, FPS = 96, 128, 25.0
-STILL = (160.0, 120.0, 0.0, 0.0)  # x, y of the view's center on the canvas, zoom (logarithm), rotation
+# x, y of the view's center on the canvas, zoom (logarithm), rotation
+STILL = (160.0, 120.0, 0.0, 0.0)
 
 
 def canvas(seed, brightness=120.0):
@@ -20,7 +21,9 @@ def canvas(seed, brightness=120.0):
   out = np.full((240, 320, 3), brightness, np.float32) + rng.uniform(-30, 30, 3).astype(np.float32)
   for cells, strength in ((6, 45), (20, 30), (60, 15)):
     noise = rng.normal(0, strength, (cells * 3 // 4, cells, 3)).astype(np.float32)
-    channels = [Image.fromarray(noise[..., c]).resize((320, 240), Image.Resampling.BICUBIC) for c in range(3)]
+    channels = [
+      Image.fromarray(noise[..., c]).resize((320, 240), Image.Resampling.BICUBIC) for c in range(3)
+    ]
     out += np.stack([np.asarray(one) for one in channels], -1)
   for _ in range(12):
     x, y = rng.integers(0, 300), rng.integers(0, 220)
@@ -29,11 +32,22 @@ def canvas(seed, brightness=120.0):
 
 
 def view(picture, x, y, zoom=0.0, rotation=0.0, height=HEIGHT, width=WIDTH):
-  """The content moves against x, y (pixels), gets larger with the zoom and turns clockwise with the rotation."""
+  """The content moves against x, y (pixels), gets larger with the zoom and turns clockwise with the
+  rotation.
+  """
   scale = np.exp(-zoom)
   cos, sin = scale * np.cos(rotation), -scale * np.sin(rotation)
-  data = (cos, -sin, x - cos * width / 2 + sin * height / 2, sin, cos, y - sin * width / 2 - cos * height / 2)
-  return np.asarray(picture.transform((width, height), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC))
+  data = (
+    cos,
+    -sin,
+    x - cos * width / 2 + sin * height / 2,
+    sin,
+    cos,
+    y - sin * width / 2 - cos * height / 2,
+  )
+  return np.asarray(
+    picture.transform((width, height), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC)
+  )
 
 
 def shot(seed, path, frames):
@@ -62,7 +76,9 @@ def cuts(frames, **options):
 
 def noisy(frames, level, seed=0):
   rng = np.random.default_rng(seed)
-  return [np.clip(image + rng.normal(0, level, image.shape), 0, 255).astype(np.uint8) for image in frames]
+  return [
+    np.clip(image + rng.normal(0, level, image.shape), 0, 255).astype(np.uint8) for image in frames
+  ]
 
 
 def with_sprite(frames, speed, size=24):
@@ -78,10 +94,16 @@ def with_sprite(frames, speed, size=24):
 
 
 def test_hard_cuts_are_found_where_they_are():
-  shakes = lambda t: (160 + 3 * np.sin(2 * t), 120 + 2 * np.cos(3 * t))  # noqa: E731
+  def shakes(t):
+    return (160 + 3 * np.sin(2 * t), 120 + 2 * np.cos(3 * t))
+
   paths = (stands, pans, shakes, lambda t: (160, 120, 0.02 * t, 0.01 * t))
   lengths = [9 + (5 * number) % 7 for number in range(14)]
-  frames = [image for number, length in enumerate(lengths) for image in shot(number, paths[number % 4], length)]
+  frames = [
+    image
+    for number, length in enumerate(lengths)
+    for image in shot(number, paths[number % 4], length)
+  ]
   assert cuts(frames) == np.cumsum(lengths)[:-1].tolist()
   assert cuts(noisy(frames, 6)) == np.cumsum(lengths)[:-1].tolist()
 
@@ -96,7 +118,9 @@ def test_a_cut_within_fast_motion_and_one_among_doubled_frames():
 def flashing(frames, first, number, strength):
   out = list(frames)
   for t in range(first, first + number):
-    out[t] = np.clip(out[t].astype(float) * (1 + strength) + 100 * strength, 0, 255).astype(np.uint8)
+    out[t] = np.clip(out[t].astype(float) * (1 + strength) + 100 * strength, 0, 255).astype(
+      np.uint8
+    )
   return out
 
 
@@ -107,7 +131,9 @@ def whip(t):
 
 NO_CUT = {
   "whip pan": lambda: shot(3, whip, 25),
-  "fast pan, frames twice": lambda: [image for image in shot(4, lambda t: (100 + 14 * t, 120), 10) for _ in range(2)],
+  "fast pan, frames twice": lambda: [
+    image for image in shot(4, lambda t: (100 + 14 * t, 120), 10) for _ in range(2)
+  ],
   "zoom and rotation": lambda: shot(5, lambda t: (160, 120, 0.05 * t, 0.04 * t), 20),
   "one bright frame": lambda: flashing(shot(6, stands, 20), 8, 1, 0.7),
   "one white frame": lambda: flashing(shot(6, pans, 20), 8, 1, 9),
@@ -117,7 +143,8 @@ NO_CUT = {
   "a dark scene with noise": lambda: noisy([image // 8 for image in shot(10, pans, 20)], 2),
   "a large thing passes by": lambda: with_sprite(shot(11, stands, 30), 9, size=60),
   "fade in and out": lambda: [
-    (image * np.clip(min(t, 39 - t) / 12, 0, 1)).astype(np.uint8) for t, image in enumerate(shot(12, stands, 40))
+    (image * np.clip(min(t, 39 - t) / 12, 0, 1)).astype(np.uint8)
+    for t, image in enumerate(shot(12, stands, 40))
   ],
   "one color": lambda: [np.full((HEIGHT, WIDTH, 3), 90, np.uint8)] * 20,
 }
@@ -130,12 +157,15 @@ def test_no_cut(name):
 
 def test_an_insert_of_another_scene_is_two_cuts_although_the_first_one_comes_back():
   frames = shot(3, stands, 20)
-  frames[10:12] = [(0.5 * image).astype(np.uint8) for image in shot(4, stands, 2)]  # darker: no flash
+  # darker: no flash
+  frames[10:12] = [(0.5 * image).astype(np.uint8) for image in shot(4, stands, 2)]
   assert cuts(frames) == [10, 12]
 
 
 def page(seed):
-  """[96, 128, 3]: a slide between a header and a footer that all have, with lines of words of its own."""
+  """[96, 128, 3]: a slide between a header and a footer that all have, with lines of words of its
+  own.
+  """
   rng = np.random.default_rng(seed)
   out = np.full((HEIGHT, WIDTH, 3), 250, np.uint8)
   out[:14], out[-8:], out[3:11, 112:124] = (40, 70, 150), (40, 70, 150), (220, 180, 40)
@@ -159,39 +189,65 @@ def test_pictures_that_count_in_blocks_of_black_and_white_have_no_cuts():
     return np.repeat(np.kron(bits, np.ones((HEIGHT // 2, WIDTH // 8), np.uint8))[..., None], 3, 2)
 
   assert cuts([number(t) for t in range(120)]) == cuts([number(40 * t) for t in range(60)]) == []
-  assert cuts([number(1000 + t) for t in range(60)]) == [24]  # 1023 -> 1024, nearly all of the picture
+  # 1023 -> 1024, nearly all of the picture
+  assert cuts([number(1000 + t) for t in range(60)]) == [24]
 
 
 def test_gradual_changes_are_one_cut_in_the_middle():
   first, second = shot(3, stands, 1)[0].astype(float), shot(4, stands, 1)[0].astype(float)
-  dissolve = [first] * 30 + [first + (second - first) * t / 21 for t in range(1, 21)] + [second] * 30
+  dissolve = (
+    [first] * 30 + [first + (second - first) * t / 21 for t in range(1, 21)] + [second] * 30
+  )
   (found,) = cuts([image.astype(np.uint8) for image in dissolve])
   assert abs(found - 40) <= 3
   down, up = np.linspace(1, 0, 12), np.linspace(0, 1, 12)
-  fade = [first] * 10 + [first * k for k in down] + [0 * first] * 4 + [second * k for k in up] + [second] * 10
+  fade = (
+    [first] * 10
+    + [first * k for k in down]
+    + [0 * first] * 4
+    + [second * k for k in up]
+    + [second] * 10
+  )
   (found,) = cuts([image.astype(np.uint8) for image in fade])
   assert abs(found - 24) <= 3
-  same = [first] * 10 + [first * k for k in down] + [0 * first] * 4 + [first * k for k in up] + [first] * 10
+  same = (
+    [first] * 10
+    + [first * k for k in down]
+    + [0 * first] * 4
+    + [first * k for k in up]
+    + [first] * 10
+  )
   assert cuts([image.astype(np.uint8) for image in same]) == []
 
 
 def test_bundled_robot_videos_have_no_cuts_within_episodes():
-  folder = os.path.join(os.path.dirname(frame_measures.__file__), "..", "assets", "metaworld_mini", "videos")
+  folder = os.path.join(
+    os.path.dirname(frame_measures.__file__), "..", "assets", "metaworld_mini", "videos"
+  )
   path = os.path.join(folder, "observation.images.corner", "chunk-000", "file-000.mp4")
   with av.open(path) as container:
-    frames = [frame.to_ndarray(format="rgb24") for _, frame in zip(range(150), container.decode(video=0), strict=False)]
+    frames = [
+      frame.to_ndarray(format="rgb24")
+      for _, frame in zip(range(150), container.decode(video=0), strict=False)
+    ]
   assert cuts(frames, fps=40) == [28, 56, 102, 148]  # where the file's episodes end
 
 
 def test_motion_of_the_camera_in_widths_a_second():
-  path = lambda t: (150 + 1.5 * t, 125 - 0.8 * t, 0.006 * t, -0.004 * t)  # noqa: E731
+  def path(t):
+    return (150 + 1.5 * t, 125 - 0.8 * t, 0.006 * t, -0.004 * t)
+
   measures = measure(shot(3, path, 20))
   zoom, turn = 0.006 * FPS, -0.004 * FPS
   scale = np.exp(0.006 * np.arange(20))[1:]  # a canvas pixel is so many pixels of the view
-  np.testing.assert_allclose(measures.global_motion[1:, 2:], np.tile([zoom, turn], (19, 1)), atol=0.04)
+  np.testing.assert_allclose(
+    measures.global_motion[1:, 2:], np.tile([zoom, turn], (19, 1)), atol=0.04
+  )
   angle = -0.004 * np.arange(20)[1:]
   x, y = -1.5 * scale * FPS / WIDTH, 0.8 * scale * FPS / WIDTH
-  expected = np.stack([np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y], 1)
+  expected = np.stack(
+    [np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y], 1
+  )
   np.testing.assert_allclose(measures.global_motion[1:, :2], expected, atol=0.04)
   assert not measures.global_motion[0].any() and not measures.motion[0]
 
@@ -206,13 +262,18 @@ def test_bars_do_not_hold_the_camera_still():
 
 
 def test_exposure_is_no_motion():
-  frames = [np.clip(image * (0.7 + 0.02 * t), 0, 255).astype(np.uint8) for t, image in enumerate(shot(3, stands, 20))]
+  frames = [
+    np.clip(image * (0.7 + 0.02 * t), 0, 255).astype(np.uint8)
+    for t, image in enumerate(shot(3, stands, 20))
+  ]
   measures = measure(frames)
   assert np.abs(measures.global_motion).max() < 0.02 and measures.motion.max() < 1
 
 
 def test_residual_motion_is_what_moves_besides_the_camera():
-  still, slow, fast = (measure(with_sprite(shot(3, stands, 40), speed)).motion for speed in (0, 0.5, 1.5))
+  still, slow, fast = (
+    measure(with_sprite(shot(3, stands, 40), speed)).motion for speed in (0, 0.5, 1.5)
+  )
   assert still.max() < 0.05
   assert 0.5 < slow[1:].mean() < 0.7 * fast[1:].mean()
   camera = measure(shot(3, pans, 30)).motion
@@ -222,7 +283,8 @@ def test_residual_motion_is_what_moves_besides_the_camera():
 
 def test_residual_motion_counts_up_and_down_as_well():
   level = with_sprite(shot(3, lambda t: STILL, 30), 1.5)
-  upright = [np.ascontiguousarray(image.transpose(1, 0, 2)) for image in level]  # widths are shorter by 3/4
+  # widths are shorter by 3/4
+  upright = [np.ascontiguousarray(image.transpose(1, 0, 2)) for image in level]
   one, other = measure(level).motion[1:].mean(), measure(upright).motion[1:].mean()
   assert 0.7 * WIDTH / HEIGHT * one < other < 1.4 * WIDTH / HEIGHT * one
 
@@ -242,7 +304,9 @@ def test_still_stretches_last_long_enough_and_slow_motion_is_none():
   moving = shot(3, pans, 20)
   frames = moving + [moving[-1]] * 30 + shot(3, lambda t: pans(t + 20), 20)
   measures = measure(noisy(frames, 2))
-  assert measures.still[19:50].all() and not measures.still[:18].any() and not measures.still[52:].any()
+  assert (
+    measures.still[19:50].all() and not measures.still[:18].any() and not measures.still[52:].any()
+  )
   assert not measure(frames, still_seconds=1.5).still.any()
   assert measures.repeated[20:50].all()
   slow = shot(3, lambda t: (140 + 0.1 * t, 120), 60)
@@ -255,7 +319,9 @@ def test_a_small_thing_that_moves_is_not_still():
 
 def test_doubled_frames_are_repeated_and_nothing_else():
   frames = [image for image in shot(3, pans, 20) for _ in range(2)]
-  encoded = [np.asarray(Image.open(_jpeg(image, 70 + 10 * (t % 3)))) for t, image in enumerate(frames)]
+  encoded = [
+    np.asarray(Image.open(_jpeg(image, 70 + 10 * (t % 3)))) for t, image in enumerate(frames)
+  ]
   for measures in (measure(frames), measure(encoded)):
     np.testing.assert_array_equal(measures.repeated, np.arange(40) % 2 == 1)
     assert not measures.still.any()
@@ -271,7 +337,10 @@ def test_bars_to_the_pixel():
   frames = shot(3, pans, 24)
 
   def framed(top, bottom, left, right, color=0, images=frames):
-    return [np.pad(image, ((top, bottom), (left, right), (0, 0)), constant_values=color) for image in images]
+    return [
+      np.pad(image, ((top, bottom), (left, right), (0, 0)), constant_values=color)
+      for image in images
+    ]
 
   assert measure(framed(14, 14, 0, 0)).bars == (14, 14, 0, 0)
   assert measure(framed(0, 9, 0, 0)).bars == (0, 9, 0, 0)
@@ -300,7 +369,8 @@ def test_what_stands_before_a_moving_picture_is_an_overlay():
 def test_hashes_of_a_picture_encoded_again_are_near_and_of_others_far():
   frames = [view(canvas(seed), *STILL) for seed in range(30)]
   again = [
-    np.asarray(Image.open(_jpeg(image, 30)).resize((64, 64), Image.Resampling.BILINEAR)) for image in frames
+    np.asarray(Image.open(_jpeg(image, 30)).resize((64, 64), Image.Resampling.BILINEAR))
+    for image in frames
   ]
   one, other = measure(frames).picture_hash, measure(again).picture_hash
   assert one.dtype == np.uint64
@@ -317,7 +387,9 @@ def test_a_picture_of_one_color_has_an_empty_hash_whatever_the_noise():
 def test_size_of_the_picture_hardly_matters():
   frames = shot(1, pans, 10) + shot(2, pans, 10)
   for size in ((64, 64), (224, 224), (48, 200)):
-    scaled = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in frames]
+    scaled = [
+      np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in frames
+    ]
     measures = measure(scaled)
     assert np.flatnonzero(measures.cut).tolist() == [10]
     np.testing.assert_allclose(measures.global_motion[12:, 0], -2.5 * FPS / WIDTH, atol=0.08)
@@ -326,7 +398,11 @@ def test_size_of_the_picture_hardly_matters():
 def test_one_frame_and_none():
   for count in (0, 1):
     measures = measure(shot(1, stands, count))
-    assert len(measures) == count and measures.global_motion.shape == (count, 4) and measures.bars == (0, 0, 0, 0)
+    assert (
+      len(measures) == count
+      and measures.global_motion.shape == (count, 4)
+      and measures.bars == (0, 0, 0, 0)
+    )
     assert not measures.cut.any() and not measures.still.any() and not measures.repeated.any()
 
 
@@ -342,7 +418,10 @@ def test_wrong_frames_are_refused():
 def test_registration_finds_large_moves_from_no_guess():
   picture = canvas(3)
   small = [
-    np.asarray(Image.fromarray(view(picture, x, 120)).resize((64, 64), Image.Resampling.BOX).convert("L"), np.float32)
+    np.asarray(
+      Image.fromarray(view(picture, x, 120)).resize((64, 64), Image.Resampling.BOX).convert("L"),
+      np.float32,
+    )
     for x in (120, 170)
   ]
   found = global_motion.register(*map(global_motion.Thumbnail, small), HEIGHT / WIDTH, np.zeros(4))
@@ -353,8 +432,13 @@ def test_registration_finds_large_moves_from_no_guess():
 def test_large_moves_are_found_in_pictures_whose_correlation_has_several_peaks():
   for seed, moved in ((9, 62), (14, 56), (15, 44), (16, 50), (19, 62)):
     views = (Image.fromarray(view(canvas(seed), x, 120)) for x in (110, 110 + moved))
-    small = [np.asarray(one.resize((64, 64), Image.Resampling.BOX).convert("L"), np.float32) for one in views]
-    found = global_motion.register(*map(global_motion.Thumbnail, small), HEIGHT / WIDTH, np.zeros(4))
+    small = [
+      np.asarray(one.resize((64, 64), Image.Resampling.BOX).convert("L"), np.float32)
+      for one in views
+    ]
+    found = global_motion.register(
+      *map(global_motion.Thumbnail, small), HEIGHT / WIDTH, np.zeros(4)
+    )
     np.testing.assert_allclose(found.motion, [-moved / WIDTH, 0, 0, 0], atol=0.01)
 
 
@@ -366,7 +450,10 @@ def test_bars_need_an_edge():
   assert finder.find() == (0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("lines, found", [((40, 43), (40, 43)), ((40, 45), (0, 0)), ((6, 8), (6, 8)), ((6, 9), (0, 0)), ((20, 0), (0, 0))])
+@pytest.mark.parametrize(
+  "lines, found",
+  [((40, 43), (40, 43)), ((40, 45), (0, 0)), ((6, 8), (6, 8)), ((6, 9), (0, 0)), ((20, 0), (0, 0))],
+)
 def test_bars_that_are_not_black_are_about_alike(lines, found):
   """Within 2 lines, or a tenth of the larger one."""
   rng, finder = np.random.default_rng(0), bars.BarFinder()

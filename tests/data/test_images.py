@@ -36,7 +36,9 @@ def coded(image, mode=None, form="PNG", **arguments):
 def test_pictures_of_16_bits_need_a_range():
   depth = np.linspace(400, 4400, 48 * 64).reshape(48, 64).astype(np.uint16)
   data = coded(depth)
-  with pytest.raises(video.Unreadable, match=r"16-bit picture \(values 400 to 4400\): set depth_range"):
+  with pytest.raises(
+    video.Unreadable, match=r"16-bit picture \(values 400 to 4400\): set depth_range"
+  ):
     video.decode_image(data, KEEP)
   image = video.decode_image(data, KEEP, SourceOptions(depth_range=(1000, 3000)))
   expected = np.clip((depth.astype(float) - 1000) / 2000, 0, 1) * 255
@@ -49,6 +51,8 @@ def test_pictures_of_every_kind():
     image = video.decode_image(coded(upright, mode, "TIFF" if mode == "CMYK" else "PNG"), KEEP)
     np.testing.assert_allclose(makers.corners(image), makers.CORNERS, atol=close)
   clear = np.dstack([upright, np.full(upright.shape[:2], 128, np.uint8)])
-  np.testing.assert_allclose(makers.corners(video.decode_image(coded(clear), KEEP)), makers.CORNERS / 2, atol=1)
+  np.testing.assert_allclose(
+    makers.corners(video.decode_image(coded(clear), KEEP)), makers.CORNERS / 2, atol=1
+  )
   gray = video.decode_image(coded(upright, "L"), KEEP)
   assert gray.shape == (48, 64, 3) and np.ptp(gray, axis=2).max() == 0

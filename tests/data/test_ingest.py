@@ -53,19 +53,34 @@ def clips(path):
     for row in found.rows(s):
       begin = found.begin(s, row)
       frames = range(begin, begin + int(table.length[row]))
-      stored.append(Stored(
-        table.episodes[table.episode[row]], int(table.start[row]), table.tasks[table.task[row]], read.times(s).at(np.array(frames)),
-        {camera: read.images(s, camera, frames) for camera in table.cameras},
-        {name: read.numbers(s, name, frames[0], frames[-1] + 1) for name in ("action", "state")}))
+      stored.append(
+        Stored(
+          table.episodes[table.episode[row]],
+          int(table.start[row]),
+          table.tasks[table.task[row]],
+          read.times(s).at(np.array(frames)),
+          {camera: read.images(s, camera, frames) for camera in table.cameras},
+          {name: read.numbers(s, name, frames[0], frames[-1] + 1) for name in ("action", "state")},
+        )
+      )
   return stored
 
 
 def test_folder_of_videos(tmp_path):
   source, output = makers.video_folder(tmp_path / "videos"), str(tmp_path / "out")
   summary = ingest.run(source, output, image_size=32, clip_frames=6, episodes_per_shard=3, **QUICK)
-  assert (summary.episodes, summary.clips, summary.frames, summary.quarantined) == (4, 2 + 2 + 2 + 3, 43, [])
+  assert (summary.episodes, summary.clips, summary.frames, summary.quarantined) == (
+    4,
+    2 + 2 + 2 + 3,
+    43,
+    [],
+  )
   manifest = shards.read_manifest(output)
-  assert manifest["kind"] == "como_jax shards" and manifest["image_size"] == 32 and len(manifest["shards"]) == 2
+  assert (
+    manifest["kind"] == "como_jax shards"
+    and manifest["image_size"] == 32
+    and len(manifest["shards"]) == 2
+  )
   assert str(tmp_path) not in json.dumps(manifest)
   rows = pq.read_table(f"{output}/records.parquet").to_pylist()
   assert [(row["episode"], row["start"], row["length"]) for row in rows[:4]] == [
@@ -77,8 +92,13 @@ def test_folder_of_videos(tmp_path):
   for clip in clips(output):
     images = clip.images["camera"]
     assert images.shape[1:] == (32, 32, 3)
-    assert [makers.number(image) for image in images] == list(range(clip.start, clip.start + len(clip)))
-  assert not shards.verify(output) and json.load(open(f"{output}/quarantine.json")) == []
+    assert [makers.number(image) for image in images] == list(
+      range(clip.start, clip.start + len(clip))
+    )
+  assert (
+    not shards.verify(output)
+    and json.loads(pathlib.Path(f"{output}/quarantine.json").read_text()) == []
+  )
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "h264"])
@@ -88,22 +108,37 @@ def test_lerobot_with_several_cameras(tmp_path, codec):
   ingest.run(source, output, codec=codec, clip_frames=4, **QUICK)
   for clip in clips(output):
     assert list(clip.images) == ["top", "wrist"] and clip.task in ("task 0", "task 1")
-    np.testing.assert_allclose(clip.seconds, np.arange(clip.start, clip.start + len(clip)) / 10, atol=1e-6)
+    np.testing.assert_allclose(
+      clip.seconds, np.arange(clip.start, clip.start + len(clip)) / 10, atol=1e-6
+    )
     for images in clip.images.values():
       assert [makers.number(image) for image in images] == list(clip.arrays["action"][:, 0])
   manifest = shards.read_manifest(output)
-  assert (manifest["action"]["size"], manifest["action"]["names"], manifest["state"]["size"]) == (3, ["a", "b", "c"], 2)
+  assert (manifest["action"]["size"], manifest["action"]["names"], manifest["state"]["size"]) == (
+    3,
+    ["a", "b", "c"],
+    2,
+  )
   whole = np.concatenate([makers.vectors(length, i)[0] for i, length in enumerate((8, 11, 6))])
   for name in ("mean", "std", "min", "max"):
-    np.testing.assert_allclose(manifest["action"]["statistics"][name], getattr(whole.astype(float), name)(0), atol=1e-6)
-  np.testing.assert_allclose(manifest["action"]["statistics"]["q99"], np.quantile(whole, 0.99, axis=0), atol=0.5)
+    np.testing.assert_allclose(
+      manifest["action"]["statistics"][name], getattr(whole.astype(float), name)(0), atol=1e-6
+    )
+  np.testing.assert_allclose(
+    manifest["action"]["statistics"]["q99"], np.quantile(whole, 0.99, axis=0), atol=0.5
+  )
   ingest.run(source, str(tmp_path / "one"), cameras=("wrist",), **QUICK)
   assert list(clips(str(tmp_path / "one"))[0].images) == ["wrist"]
-  assert ingest.remarks(shards.read_manifest(str(tmp_path / "one")))[-1] == "cameras that the source has and that are not stored: top"
+  assert (
+    ingest.remarks(shards.read_manifest(str(tmp_path / "one")))[-1]
+    == "cameras that the source has and that are not stored: top"
+  )
 
 
 def test_irregular_times_are_stored_and_uniform_ones_are_not(tmp_path):
-  slow = np.concatenate([np.arange(10) / 30, 10 / 30 + np.arange(10) / 10, 10 / 30 + 1 + np.arange(10) / 30])
+  slow = np.concatenate(
+    [np.arange(10) / 30, 10 / 30 + np.arange(10) / 10, 10 / 30 + 1 + np.arange(10) / 30]
+  )
 
   def times(i, length):
     return slow if i else 5 + np.arange(length) / 25
@@ -112,30 +147,54 @@ def test_irregular_times_are_stored_and_uniform_ones_are_not(tmp_path):
   table = shards.read_table(path)
   assert table.uniform[table.episode == 0].all() and not table.uniform[table.episode == 1].all()
   column = pq.read_table(f"{path}/records.parquet").column("seconds").to_pylist()
-  assert [value is None for value in column] == [bool(table.uniform[np.flatnonzero(table.order == i)[0]]) for i in range(len(column))]
+  assert [value is None for value in column] == [
+    bool(table.uniform[np.flatnonzero(table.order == i)[0]]) for i in range(len(column))
+  ]
   stored = clips(path)
   for episode, expected in (("episode_0", 5 + np.arange(30) / 25), ("episode_1", slow)):
-    np.testing.assert_allclose(np.concatenate([clip.seconds for clip in stored if clip.episode == episode]), expected, atol=1e-6)
+    np.testing.assert_allclose(
+      np.concatenate([clip.seconds for clip in stored if clip.episode == episode]),
+      expected,
+      atol=1e-6,
+    )
   np.testing.assert_allclose([1 / rate for rate in table.rates[table.episode == 0]], 0.04)
 
 
 def test_cuts_instructions_and_groups_survive_a_second_ingest(tmp_path):
   task = [["open"] * 7 + ["close"] * 13, "push"]
-  path = makers.shards(tmp_path / "a", (20, 9), task=lambda i: task[i], cuts=[(), (4,)], group=["g", ""], clip_frames=6)
+  path = makers.shards(
+    tmp_path / "a", (20, 9), task=lambda i: task[i], cuts=[(), (4,)], group=["g", ""], clip_frames=6
+  )
   found = clips(path)
   assert [(clip.start, len(clip), clip.task) for clip in found if clip.episode == "episode_0"] == [
-    (0, 6, "open"), (6, 1, "open"), (7, 6, "close"), (13, 6, "close"), (19, 1, "close")]
+    (0, 6, "open"),
+    (6, 1, "open"),
+    (7, 6, "close"),
+    (13, 6, "close"),
+    (19, 1, "close"),
+  ]
   again = str(tmp_path / "b")
   ingest.run(path, again, clip_frames=50, **QUICK)
   table, before = shards.read_table(again), shards.read_table(path)
   segments = shards.segments(table)
   assert segments.count.tolist() == [20, 4, 5] == shards.segments(before).count.tolist()
-  assert [table.groups[g] for g in table.group] == ["g", "g", "", ""] and set(table.split_key) == set(before.split_key)
-  assert [(clip.start, len(clip), clip.task) for clip in clips(again)] == [(0, 7, "open"), (7, 13, "close"), (0, 4, "push"), (4, 5, "push")]
+  assert [table.groups[g] for g in table.group] == ["g", "g", "", ""] and set(
+    table.split_key
+  ) == set(before.split_key)
+  assert [(clip.start, len(clip), clip.task) for clip in clips(again)] == [
+    (0, 7, "open"),
+    (7, 13, "close"),
+    (0, 4, "push"),
+    (4, 5, "push"),
+  ]
   for clip in clips(again):
-    np.testing.assert_array_equal(clip.arrays["action"][:, 0], np.arange(clip.start, clip.start + len(clip)))
+    np.testing.assert_array_equal(
+      clip.arrays["action"][:, 0], np.arange(clip.start, clip.start + len(clip))
+    )
     np.testing.assert_allclose(clip.seconds, clip.arrays["action"][:, 0] / 10, atol=1e-9)
-    assert [makers.number(image) for image in clip.images["camera"]] == list(clip.arrays["action"][:, 0])
+    assert [makers.number(image) for image in clip.images["camera"]] == list(
+      clip.arrays["action"][:, 0]
+    )
 
 
 class Disagreeing(makers.Synthetic):
@@ -144,9 +203,13 @@ class Disagreeing(makers.Synthetic):
   def __getitem__(self, i):
     raw = super().__getitem__(i)
     if i == 0:
-      raw.cameras["b"] = lambda geometry: ((t / 10 + 0.02, makers.picture(t, 16, 16)) for t in range(5))
+      raw.cameras["b"] = lambda geometry: (
+        (t / 10 + 0.02, makers.picture(t, 16, 16)) for t in range(5)
+      )
     elif i == 1:
-      raw.cameras["b"] = raw.cameras["a"] = lambda geometry: ((0.1, makers.picture(t, 16, 16)) for t in range(5))
+      raw.cameras["b"] = raw.cameras["a"] = lambda geometry: (
+        (0.1, makers.picture(t, 16, 16)) for t in range(5)
+      )
     elif i == 2:
       raw.arrays["action"] = raw.arrays["action"][:4]
     return raw
@@ -155,15 +218,22 @@ class Disagreeing(makers.Synthetic):
 def test_clocks_that_disagree_and_numbers_that_end_early_are_named(tmp_path):
   summary = ingest.run(Disagreeing((5, 5, 5, 5), cameras=("a", "b")), str(tmp_path / "s"), **QUICK)
   assert [item["reason"] for item in summary.quarantined] == [
-    "frame 0: camera 'a' is at 0.0000 s, 'b' at 0.0200 s", "time does not go on: frame 0 at 0.100000 s, frame 1 at 0.100000 s",
-    "5 frames but 4 values of 'action'"]
+    "frame 0: camera 'a' is at 0.0000 s, 'b' at 0.0200 s",
+    "time does not go on: frame 0 at 0.100000 s, frame 1 at 0.100000 s",
+    "5 frames but 4 values of 'action'",
+  ]
 
 
 def test_bytes_do_not_depend_on_workers(tmp_path):
   source = makers.video_folder(tmp_path / "videos")
   for workers in (0, 2):
     ingest.run(
-      source, str(tmp_path / str(workers)), image_size=16, episodes_per_shard=1, workers=workers, progress=False
+      source,
+      str(tmp_path / str(workers)),
+      image_size=16,
+      episodes_per_shard=1,
+      workers=workers,
+      progress=False,
     )
   assert contents(tmp_path / "0") == contents(tmp_path / "2")
 
@@ -218,7 +288,10 @@ def test_other_settings_or_source_in_the_folder_are_refused(tmp_path):
   (tmp_path / "mine" / "thesis.txt").write_text("x")
   with pytest.raises(errors.UserError, match="not empty.*thesis.txt"):
     ingest.run(makers.Synthetic((5,)), str(tmp_path / "mine"), **QUICK)
-  with ingest.locked(f"{output}/.lock", wait=False), pytest.raises(errors.UserError, match="another ingest"):
+  with (
+    ingest.locked(f"{output}/.lock", wait=False),
+    pytest.raises(errors.UserError, match="another ingest"),
+  ):
     ingest.run(makers.Synthetic((5,)), output, image_size=16, **QUICK)
 
 
@@ -227,14 +300,24 @@ def test_a_source_that_is_not_the_folders_is_named_by_its_path(tmp_path):
   ingest.run(source, output, image_size=16, **QUICK)
   (tmp_path / "other").mkdir()
   shutil.copytree(source, tmp_path / "moved")
-  ingest.run(str(tmp_path / "moved"), output, image_size=16, **QUICK)  # the same files elsewhere go on
-  shutil.copyfile(next(file for file in pathlib.Path(source).rglob("*") if file.is_file()), tmp_path / "other" / "one.mp4")
+  # the same files elsewhere go on
+  ingest.run(str(tmp_path / "moved"), output, image_size=16, **QUICK)
+  shutil.copyfile(
+    next(file for file in pathlib.Path(source).rglob("*") if file.is_file()),
+    tmp_path / "other" / "one.mp4",
+  )
   with pytest.raises(errors.UserError) as told:
     ingest.run(str(tmp_path / "other"), output, image_size=16, **QUICK)
   assert f"shards of another source: of {source} (folder of 2 video files" in str(told.value)
   assert f"and not of {tmp_path / 'other'} (folder of 1 video files" in str(told.value)
   shutil.copyfile(tmp_path / "other" / "one.mp4", pathlib.Path(source) / "third.mp4")
-  with pytest.raises(errors.UserError, match="holds shards of .*source .folder of 2 video files.*, whose files have changed since .folder of 3 video"):
+  with pytest.raises(
+    errors.UserError,
+    match=(
+      "holds shards of .*source .folder of 2 video files.*, whose files have changed since "
+      ".folder of 3 video"
+    ),
+  ):
     ingest.run(source, output, image_size=16, **QUICK)
 
 
@@ -245,7 +328,9 @@ def test_an_ingest_that_goes_on_says_so(tmp_path, capsys):
   os.remove(os.path.join(output, shards.MANIFEST))
   os.remove(next(iter(sorted(pathlib.Path(output).glob("*00001*.json")))))
   ingest.run(makers.Synthetic((5, 5, 5)), output, **settings)
-  assert capsys.readouterr().out == "ingest: 2 of 3 shards are there already: going on with the others\n"
+  assert (
+    capsys.readouterr().out == "ingest: 2 of 3 shards are there already: going on with the others\n"
+  )
   ingest.run(makers.Synthetic((5, 5, 5)), output, **settings)
   assert capsys.readouterr().out == "ingest: 3 of 3 shards are there already: nothing to do\n"
 
@@ -256,32 +341,55 @@ def test_damaged_videos_are_quarantined_and_the_rest_goes_on(tmp_path):
   summary = ingest.run(source, str(tmp_path / "out"), image_size=16, episodes_per_shard=3, **QUICK)
   assert summary.episodes == 4
   assert [item["name"] for item in summary.quarantined] == [
-    f"bad/{name}" for name in ("empty.mp4", "text.mp4", "truncated.mp4", "truncated_front.mp4", "truncated_webm.webm")
+    f"bad/{name}"
+    for name in (
+      "empty.mp4",
+      "text.mp4",
+      "truncated.mp4",
+      "truncated_front.mp4",
+      "truncated_webm.webm",
+    )
   ]
   assert summary.quarantined[0]["reason"] == "the file is empty"
-  assert json.load(open(tmp_path / "out" / "quarantine.json")) == summary.quarantined
-  assert not {clip.episode for clip in clips(str(tmp_path / "out"))} & {item["name"] for item in summary.quarantined}
-  manifest = shards.read_manifest(str(tmp_path / "out"))  # an empty file is told like all others, in manifest and log
+  assert (
+    json.loads(pathlib.Path(tmp_path / "out" / "quarantine.json").read_text())
+    == summary.quarantined
+  )
+  assert not {clip.episode for clip in clips(str(tmp_path / "out"))} & {
+    item["name"] for item in summary.quarantined
+  }
+  # an empty file is told like all others, in manifest and log
+  manifest = shards.read_manifest(str(tmp_path / "out"))
   assert manifest["quarantine"] == summary.quarantined and manifest["counts"]["quarantined"] == 5
   lines = ingest.remarks(manifest)
   assert lines[0] == "quarantined: bad/empty.mp4: the file is empty"
-  assert lines[:5] == [f"quarantined: {item['name']}: {item['reason']}" for item in summary.quarantined]
+  assert lines[:5] == [
+    f"quarantined: {item['name']}: {item['reason']}" for item in summary.quarantined
+  ]
 
 
 def test_lerobot_episodes_are_quarantined_by_name(tmp_path):
   source = makers.lerobot_v21(tmp_path / "set", (8, 11, 6))
   os.remove(f"{source}/videos/chunk-000/observation.images.wrist/episode_000001.mp4")
   summary = ingest.run(source, str(tmp_path / "out"), **QUICK)
-  assert summary.episodes == 2 and summary.quarantined == [{
-    "name": "episode_000001",
-    "reason": "episode 1: camera 'wrist', videos/chunk-000/observation.images.wrist/episode_000001.mp4: the file is missing"}]
+  assert summary.episodes == 2 and summary.quarantined == [
+    {
+      "name": "episode_000001",
+      "reason": (
+        "episode 1: camera 'wrist', "
+        "videos/chunk-000/observation.images.wrist/episode_000001.mp4: the file is missing"
+      ),
+    }
+  ]
 
 
 def test_nothing_readable_is_an_error_and_a_rerun_tries_again(tmp_path):
   (tmp_path / "videos").mkdir()
   (tmp_path / "videos" / "empty.mp4").write_bytes(b"")
   for _ in range(2):
-    with pytest.raises(errors.UserError, match="none of the 1 episodes.*empty.mp4: the file is empty"):
+    with pytest.raises(
+      errors.UserError, match="none of the 1 episodes.*empty.mp4: the file is empty"
+    ):
       ingest.run(str(tmp_path / "videos"), str(tmp_path / "out"), **QUICK)
   with pytest.raises(errors.UserError, match="not a finished folder"):
     shards.read_manifest(str(tmp_path / "out"))
@@ -290,11 +398,20 @@ def test_nothing_readable_is_an_error_and_a_rerun_tries_again(tmp_path):
 def test_a_dying_worker_costs_only_its_episode(tmp_path):
   output = str(tmp_path / "out")
   summary = ingest.run(
-    makers.Synthetic((5, 6, 7, 8, 9), killer=1), output, episodes_per_shard=3, workers=1, progress=False
+    makers.Synthetic((5, 6, 7, 8, 9), killer=1),
+    output,
+    episodes_per_shard=3,
+    workers=1,
+    progress=False,
   )
   assert [item["name"] for item in summary.quarantined] == ["episode_1"]
   assert "exit code -9" in summary.quarantined[0]["reason"]
-  assert sorted({clip.episode for clip in clips(output)}) == ["episode_0", "episode_2", "episode_3", "episode_4"]
+  assert sorted({clip.episode for clip in clips(output)}) == [
+    "episode_0",
+    "episode_2",
+    "episode_3",
+    "episode_4",
+  ]
 
 
 @pytest.mark.parametrize(
@@ -318,7 +435,9 @@ def test_ensure_shards_converts_once(tmp_path, capsys):
   arguments = dict(image_size=16, cache_dir=cache, **QUICK)
   path = ingest.ensure_shards(source, **arguments)
   assert "is converted once" in capsys.readouterr().out
-  assert ingest.ensure_shards(source, **arguments) == path and "converted" not in capsys.readouterr().out
+  assert (
+    ingest.ensure_shards(source, **arguments) == path and "converted" not in capsys.readouterr().out
+  )
   assert ingest.ensure_shards(path, **arguments) == path
   assert ingest.ensure_shards(source, **(arguments | {"image_size": 8})) != path
   shutil.rmtree(tmp_path / "videos" / "c")
@@ -338,7 +457,8 @@ def test_who_waits_for_a_conversion_says_so(tmp_path, capsys, monkeypatch):
       time.sleep(0.01)
     assert f"another process converts this data and holds {path}.lock; waiting for it" in said
     assert waiting.is_alive()
-    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)  # as in a worker that imports its script
+    # as in a worker that imports its script
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
     with pytest.raises(errors.UserError, match='needs .if __name__ == "__main__"'):
       ingest.ensure_shards(source, **arguments)
   waiting.join(timeout=30)
@@ -349,4 +469,6 @@ def test_resizing_modes_reach_the_shards(tmp_path):
   for mode in ("squash", "crop", "pad"):
     path = makers.shards(tmp_path / mode, (3,), size=(16, 32), image_size=16, resize=mode)
     image = clips(path)[0].images["camera"][2]
-    assert image.shape == (16, 16, 3) and np.abs(int(image[0, 0, 0]) - (0 if mode == "pad" else 32)) < 4
+    assert (
+      image.shape == (16, 16, 3) and np.abs(int(image[0, 0, 0]) - (0 if mode == "pad" else 32)) < 4
+    )

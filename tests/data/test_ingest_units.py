@@ -1,4 +1,6 @@
-"""Ingest by itself: who is blamed for a dead worker, what the bar and the log say, defaults, what a rerun does again."""
+"""Ingest by itself: who is blamed for a dead worker, what the bar and the log say, defaults, what a
+rerun does again.
+"""
 
 import dataclasses
 import io
@@ -20,21 +22,32 @@ def unit(**changes):
   return dataclasses.replace(shard_writer.Unit(7, 10, 15, {}, {}), **changes)
 
 
-@pytest.mark.parametrize("progress, episode", [
-  (None, 10),  # it died before it said anything
-  (shard_writer.Progress(11), 11), (shard_writer.Progress(11, 5), 11),
-  (shard_writer.Progress(11, done=True), 12),  # at the next one
-  (shard_writer.Progress(14, done=True), 14)])  # or when it closed the shard
+@pytest.mark.parametrize(
+  "progress, episode",
+  [
+    (None, 10),  # it died before it said anything
+    (shard_writer.Progress(11), 11),
+    (shard_writer.Progress(11, 5), 11),
+    (shard_writer.Progress(11, done=True), 12),  # at the next one
+    (shard_writer.Progress(14, done=True), 14),
+  ],
+)  # or when it closed the shard
 def test_the_episode_at_hand_is_blamed(progress, episode):
   first = ingest._blame(unit(bad={3: "x"}), progress, -9)
   assert first == unit(bad={3: "x"}, deaths={episode: 1})  # once may be a kill from outside
   second = ingest._blame(first, progress, -11)
-  assert second == unit(bad={3: "x", episode: "reading it ends the worker process (exit code -11)"}, deaths={episode: 2})
+  assert second == unit(
+    bad={3: "x", episode: "reading it ends the worker process (exit code -11)"}, deaths={episode: 2}
+  )
 
 
 def test_workers_that_keep_dying_end_the_run():
-  assert sum(ingest._blame(unit(deaths={10: 5, 11: 6}), None, -9).deaths.values()) == 12  # twice for each of five, and twice more
-  with pytest.raises(RuntimeError, match=r"worker processes keep dying \(last exit code -9\): is the machine out of memory"):
+  # twice for each of five, and twice more
+  assert sum(ingest._blame(unit(deaths={10: 5, 11: 6}), None, -9).deaths.values()) == 12
+  with pytest.raises(
+    RuntimeError,
+    match=r"worker processes keep dying \(last exit code -9\): is the machine out of memory",
+  ):
     ingest._blame(unit(deaths={10: 6, 11: 6}), None, -9)
 
 
@@ -60,24 +73,40 @@ class Bar:
 @pytest.mark.parametrize("terminal, interval", [(True, 0.2), (False, 10.0)])
 def test_the_progress_bar_counts_episodes_and_frames(tmp_path, monkeypatch, terminal, interval):
   bars, clock = [], [100.0]
-  source, settings = makers.Synthetic((4,) * 5), ingest.episode_encoder.Settings(0, "squash", "jpeg", 95, 128, ("camera",), 2, {})
+  source, settings = (
+    makers.Synthetic((4,) * 5),
+    ingest.episode_encoder.Settings(0, "squash", "jpeg", 95, 128, ("camera",), 2, {}),
+  )
 
   def run(function, units, *, workers, on_progress, on_death):
     assert (workers, on_death) == (2, ingest._blame)  # no more than there are units
-    for seconds, message in ((0, shard_writer.Progress(2)), (2, shard_writer.Progress(2, 30)), (2, shard_writer.Progress(2, 10, True)),
-                             (2, shard_writer.Progress(2, done=True)), (5, shard_writer.Progress(4, 20, True))):
+    for seconds, message in (
+      (0, shard_writer.Progress(2)),
+      (2, shard_writer.Progress(2, 30)),
+      (2, shard_writer.Progress(2, 10, True)),
+      (2, shard_writer.Progress(2, done=True)),
+      (5, shard_writer.Progress(4, 20, True)),
+    ):
       clock[0] = 100.0 + seconds
       on_progress(message)
     yield from ({"shard": one.shard, "rows": one.first} for one in units[::-1])
 
-  monkeypatch.setattr(ingest.tqdm, "tqdm", lambda **settings: bars.append(Bar(**settings)) or bars[-1])
+  monkeypatch.setattr(
+    ingest.tqdm, "tqdm", lambda **settings: bars.append(Bar(**settings)) or bars[-1]
+  )
   monkeypatch.setattr(ingest.processes, "run", run)
   monkeypatch.setattr(ingest, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
-  monkeypatch.setattr(ingest, "sys", types.SimpleNamespace(stderr=types.SimpleNamespace(isatty=lambda: terminal)))
+  monkeypatch.setattr(
+    ingest, "sys", types.SimpleNamespace(stderr=types.SimpleNamespace(isatty=lambda: terminal))
+  )
   units = [unit(shard=1, first=2, last=4), unit(shard=2, first=4, last=5)]
-  found = ingest._write_shards(source, str(tmp_path), settings, units, workers=8, progress=not terminal)
+  found = ingest._write_shards(
+    source, str(tmp_path), settings, units, workers=8, progress=not terminal
+  )
   assert found == {1: {"shard": 1, "rows": 2}, 2: {"shard": 2, "rows": 4}}
-  assert bars[0].settings == dict(total=5, initial=2, unit="episode", desc="ingest", disable=terminal, mininterval=interval)
+  assert bars[0].settings == dict(
+    total=5, initial=2, unit="episode", desc="ingest", disable=terminal, mininterval=interval
+  )
   assert bars[0].updates == 2  # an episode that is read again counts once
   assert bars[0].said == [(f"{text} frames/s", False) for text in ("0", "15", "20", "20", "12")]
 
@@ -85,29 +114,67 @@ def test_the_progress_bar_counts_episodes_and_frames(tmp_path, monkeypatch, term
 def test_as_many_processes_as_cores(tmp_path, monkeypatch):
   asked = []
   monkeypatch.setattr(ingest.loading, "cores", lambda: 3)
-  monkeypatch.setattr(ingest.processes, "run", lambda function, units, *, workers, **rest: asked.append(workers) or ())
+  monkeypatch.setattr(
+    ingest.processes, "run", lambda function, units, *, workers, **rest: asked.append(workers) or ()
+  )
   for workers, count in ((-1, 9), (-1, 2), (0, 9), (4, 9)):
-    ingest._write_shards(makers.Synthetic((4,) * 9), str(tmp_path), None, [unit()] * count, workers=workers, progress=False)
+    ingest._write_shards(
+      makers.Synthetic((4,) * 9),
+      str(tmp_path),
+      None,
+      [unit()] * count,
+      workers=workers,
+      progress=False,
+    )
   assert asked == [3, 2, 0, 4]
 
 
 def test_what_nobody_says(tmp_path, monkeypatch):
-  with monkeypatch.context() as patch, pytest.raises(errors.UserError, match="none of the 0 episodes"):
+  with (
+    monkeypatch.context() as patch,
+    pytest.raises(errors.UserError, match="none of the 0 episodes"),
+  ):
     patch.setattr(ingest, "_write_shards", lambda *_, **how: asked.append(how) or {})
     asked = []
     ingest.run(makers.Synthetic((3,)), str(tmp_path / "none"))
   assert asked == [{"workers": -1, "progress": True}]
-  summary = ingest.run(makers.Synthetic((130,) + (1,) * 64), str(tmp_path / "s"), progress=False, workers=0)
+  summary = ingest.run(
+    makers.Synthetic((130,) + (1,) * 64), str(tmp_path / "s"), progress=False, workers=0
+  )
   manifest = summary.manifest
-  assert {key: manifest[key] for key in ("image_size", "resize", "codec", "quality", "clip_frames", "episodes_per_shard", "measure", "filters")} == {
-    "image_size": 0, "resize": "squash", "codec": "jpeg", "quality": 95, "clip_frames": 128, "episodes_per_shard": 64, "measure": "auto", "filters": {}}
+  assert {
+    key: manifest[key]
+    for key in (
+      "image_size",
+      "resize",
+      "codec",
+      "quality",
+      "clip_frames",
+      "episodes_per_shard",
+      "measure",
+      "filters",
+    )
+  } == {
+    "image_size": 0,
+    "resize": "squash",
+    "codec": "jpeg",
+    "quality": 95,
+    "clip_frames": 128,
+    "episodes_per_shard": 64,
+    "measure": "auto",
+    "filters": {},
+  }
   assert [one["clips"] for one in manifest["shards"]] == [65, 1] and summary.clips == 66
   assert 0 <= summary.seconds < 600 and summary.notes == [] and summary.path == str(tmp_path / "s")
   with pytest.raises(AttributeError, match="^episode$"):
     _ = summary.episode
   manifest = ingest.run(makers.Synthetic((3,)), str(tmp_path / "h"), codec="h264", **QUICK).manifest
   assert manifest["quality"] == 18 and manifest["source"] == {
-    "description": "made by a test", "format": "synthetic", "robot_type": None, "fingerprint": makers.Synthetic((3,)).fingerprint()}
+    "description": "made by a test",
+    "format": "synthetic",
+    "robot_type": None,
+    "fingerprint": makers.Synthetic((3,)).fingerprint(),
+  }
 
 
 class Broken(makers.Synthetic):
@@ -144,11 +211,18 @@ def test_what_is_whole_is_not_read_again(tmp_path):
 def test_nothing_readable_names_three(tmp_path):
   with pytest.raises(errors.UserError) as caught:
     ingest.run(Broken((3,) * 4, bad=range(4)), str(tmp_path / "s"), **QUICK)
-  assert str(caught.value) == "none of the 4 episodes could be read (" + "; ".join(f"episode_{i}: reason {i}" for i in range(3)) + ")"
+  assert (
+    str(caught.value)
+    == "none of the 4 episodes could be read ("
+    + "; ".join(f"episode_{i}: reason {i}" for i in range(3))
+    + ")"
+  )
 
 
 def test_statistics_of_arrays_that_some_episodes_lack(tmp_path):
-  manifest = ingest.run(Broken((3, 9, 5, 4), bare=(1, 2)), str(tmp_path / "s"), episodes_per_shard=2, **QUICK).manifest
+  manifest = ingest.run(
+    Broken((3, 9, 5, 4), bare=(1, 2)), str(tmp_path / "s"), episodes_per_shard=2, **QUICK
+  ).manifest
   rows = np.concatenate([makers.vectors(3, 0)[0], makers.vectors(4, 3)[0]])
   assert manifest["action"]["size"] == 3 and manifest["action"]["statistics"]["count"] == 7
   np.testing.assert_allclose(manifest["action"]["statistics"]["mean"], rows.mean(0), atol=1e-6)
@@ -157,7 +231,11 @@ def test_statistics_of_arrays_that_some_episodes_lack(tmp_path):
   bare = ingest.run(Broken((3,), bare=(0,)), str(tmp_path / "bare"), **QUICK).manifest
   assert bare["action"] == {"size": None, "names": ["a", "b", "c"], "statistics": None}
   rows = [{"dims": {"action": 3}}, {"dims": {}}, {"dims": {"action": 2}}]
-  assert ingest._array_facts("", [], rows, "action", None) == {"size": [2, 3], "names": None, "statistics": None}
+  assert ingest._array_facts("", [], rows, "action", None) == {
+    "size": [2, 3],
+    "names": None,
+    "statistics": None,
+  }
 
 
 class Log(io.StringIO):
@@ -170,38 +248,84 @@ class Log(io.StringIO):
 
 
 def test_the_log_of_a_conversion(tmp_path, monkeypatch):
-  source, log, cache = makers.video_folder(tmp_path / "videos", (4, 3)), Log(), str(tmp_path / "cache")
+  source, log, cache = (
+    makers.video_folder(tmp_path / "videos", (4, 3)),
+    Log(),
+    str(tmp_path / "cache"),
+  )
   (tmp_path / "videos" / "notes.txt").write_text("x")
   monkeypatch.setattr("sys.stdout", log)
   steps, run = [], ingest.run
-  monkeypatch.setattr(ingest, "run", lambda *given, **more: steps.append(log.seen) or run(*given, **more))
-  path = ingest.ensure_shards(source, image_size=16, cache_dir=cache, clip_frames=50, resize="crop", **QUICK)
+  monkeypatch.setattr(
+    ingest, "run", lambda *given, **more: steps.append(log.seen) or run(*given, **more)
+  )
+  path = ingest.ensure_shards(
+    source, image_size=16, cache_dir=cache, clip_frames=50, resize="crop", **QUICK
+  )
   assert steps == [f"data: {source} (folder of 2 video files) is converted once into {path}\n"]
   lines = log.seen.splitlines()[1:]
   assert lines[0].startswith("data: 2 episodes, 7 frames in ") and lines[0].endswith(" s")
-  assert lines[1:] == ["data: not used: notes.txt: text or a table, not a video"] and log.getvalue() == log.seen
+  assert (
+    lines[1:] == ["data: not used: notes.txt: text or a table, not a video"]
+    and log.getvalue() == log.seen
+  )
   # Neither the order of settings nor how the work is spread is a setting of the data.
-  again = ingest.ensure_shards(source, image_size=16, cache_dir=cache, resize="crop", clip_frames=50, workers=1, progress=True)
+  again = ingest.ensure_shards(
+    source, image_size=16, cache_dir=cache, resize="crop", clip_frames=50, workers=1, progress=True
+  )
   assert again == path and len(steps) == 1
   assert ingest.ensure_shards(path, image_size=16, cache_dir=cache) == path
   for name in ("left", "right"):
     for i in range(2):
       makers.write_video(tmp_path / "views" / name / f"{i}.mp4", 3)
   for rule, grouped in (("auto", True), ("none", False)):
-    views = ingest.ensure_shards(str(tmp_path / "views"), image_size=16, cache_dir=cache, options=sources.SourceOptions(group=rule), **QUICK)
+    views = ingest.ensure_shards(
+      str(tmp_path / "views"),
+      image_size=16,
+      cache_dir=cache,
+      options=sources.SourceOptions(group=rule),
+      **QUICK,
+    )
     assert any(shards.read_table(views).groups) == grouped
-  other = ingest.ensure_shards(source, image_size=16, cache_dir=cache, clip_frames=49, resize="crop", format="video_folder", **QUICK)
+  other = ingest.ensure_shards(
+    source,
+    image_size=16,
+    cache_dir=cache,
+    clip_frames=49,
+    resize="crop",
+    format="video_folder",
+    **QUICK,
+  )
   assert other != path and shards.read_manifest(other)["clip_frames"] == 49
 
 
 def test_remarks():
-  manifest = {"quarantine": [{"name": f"q{i}", "reason": "bad"} for i in range(3)], "skipped": [{"name": "s", "reason": "odd"}] * 2,
-              "notes": [{"name": "n", "note": "said"}], "frames": {"kept": 5, "still": 2, "repeated": 1}, "cameras_not_stored": ["left", "top"]}
-  end = ["frames: 5 kept, left out: 2 still, 1 repeated", "cameras that the source has and that are not stored: left, top"]
+  manifest = {
+    "quarantine": [{"name": f"q{i}", "reason": "bad"} for i in range(3)],
+    "skipped": [{"name": "s", "reason": "odd"}] * 2,
+    "notes": [{"name": "n", "note": "said"}],
+    "frames": {"kept": 5, "still": 2, "repeated": 1},
+    "cameras_not_stored": ["left", "top"],
+  }
+  end = [
+    "frames: 5 kept, left out: 2 still, 1 repeated",
+    "cameras that the source has and that are not stored: left, top",
+  ]
   assert ingest.remarks(manifest, most=2) == [
-    "quarantined: q0: bad", "quarantined: q1: bad", "quarantined: 1 more, all in manifest.json", "not used: s: odd", "not used: s: odd",
-    "note: n: said", *end]
-  assert ingest.remarks(manifest | {"frames": {"still": 4}})[-2] == "frames: 0 kept, left out: 4 still"
-  assert ingest.remarks(manifest | {"frames": {"kept": 4}, "cameras_not_stored": []})[-1] == "note: n: said"
+    "quarantined: q0: bad",
+    "quarantined: q1: bad",
+    "quarantined: 1 more, all in manifest.json",
+    "not used: s: odd",
+    "not used: s: odd",
+    "note: n: said",
+    *end,
+  ]
+  assert (
+    ingest.remarks(manifest | {"frames": {"still": 4}})[-2] == "frames: 0 kept, left out: 4 still"
+  )
+  assert (
+    ingest.remarks(manifest | {"frames": {"kept": 4}, "cameras_not_stored": []})[-1]
+    == "note: n: said"
+  )
   many = ingest.remarks(manifest | {"notes": [{"name": "n", "note": "said"}] * 21})
   assert many.count("note: n: said") == 20 and "note: 1 more, all in manifest.json" in many

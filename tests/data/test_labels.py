@@ -1,4 +1,6 @@
-"""Label sets: the format, reading by episode, statistics, refusals; and the walk over every frame once, pairs chosen by time."""
+"""Label sets: the format, reading by episode, statistics, refusals; and the walk over every frame
+once, pairs chosen by time.
+"""
 
 import json
 import pathlib
@@ -19,15 +21,25 @@ COMPAT = pathlib.Path(__file__).parents[1] / "compat"
 
 
 def recording(times, *, cuts=(), **settings):
-  """Episodes at given times (one array of seconds each), with cuts of shots; frame t is grey level 20 + 6 t."""
+  """Episodes at given times (one array of seconds each), with cuts of shots; frame t is grey level
+  20 + 6 t.
+  """
   lengths = [len(seconds) for seconds in times]
-  return makers.Synthetic(lengths, times=lambda i, n: times[i], cuts=[tuple(cuts)] * len(times), **settings)
+  return makers.Synthetic(
+    lengths, times=lambda i, n: times[i], cuts=[tuple(cuts)] * len(times), **settings
+  )
 
 
 @pytest.fixture(name="data", scope="module")
 def _data(tmp_path_factory):
   """Two cameras, clips of 6 frames, two episodes a shard."""
-  return makers.shards(tmp_path_factory.mktemp("data") / "s", LENGTHS, cameras=("left", "right"), clip_frames=6, episodes_per_shard=2)
+  return makers.shards(
+    tmp_path_factory.mktemp("data") / "s",
+    LENGTHS,
+    cameras=("left", "right"),
+    clip_frames=6,
+    episodes_per_shard=2,
+  )
 
 
 def truth(table, row, *, scale=1.0):
@@ -36,7 +48,9 @@ def truth(table, row, *, scale=1.0):
   length = {f"episode_{i}": n for i, n in enumerate(LENGTHS)}[name]
   t = table.start[row] + np.arange(table.length[row])
   valid = t + 2 < length
-  z = np.where(valid[:, None], np.stack([t, np.full(len(t), int(name[-1]))], 1) * scale, 0).astype(np.float32)
+  z = np.where(valid[:, None], np.stack([t, np.full(len(t), int(name[-1]))], 1) * scale, 0).astype(
+    np.float32
+  )
   return labels.Motion(z, valid, np.where(valid, 0.2, 0).astype(np.float32))
 
 
@@ -52,10 +66,24 @@ def write(data, folder, *, model="aaaa", scale=1.0, damaged=()):
       if (shard, table.clip[row]) in damaged:
         motion = labels.Motion(*(np.zeros_like(array) for array in motion))
       clips.append((table.start[row], {"left": motion}))
-    sidecars.append(labels.write_shard(str(folder), shard, clips, facts=FACTS, at_end=2 * len(np.unique(table.episode[rows]))))
+    sidecars.append(
+      labels.write_shard(
+        str(folder), shard, clips, facts=FACTS, at_end=2 * len(np.unique(table.episode[rows]))
+      )
+    )
   source = shards.read_manifest(data)["source"]["fingerprint"]
-  labels.write_manifest(str(folder), sidecars, data_shards=data, size=2, queries=1, dims=2, offset_seconds=0.2, cameras=["left"],
-                        model={"path": "m", "fingerprint": model, "config": {}}, data={"path": data, "fingerprint": source, "image_size": 0})
+  labels.write_manifest(
+    str(folder),
+    sidecars,
+    data_shards=data,
+    size=2,
+    queries=1,
+    dims=2,
+    offset_seconds=0.2,
+    cameras=["left"],
+    model={"path": "m", "fingerprint": model, "config": {}},
+    data={"path": data, "fingerprint": source, "image_size": 0},
+  )
   return str(folder)
 
 
@@ -63,8 +91,9 @@ def test_clips_and_episodes_come_back(data, tmp_path):
   table = shards.read_table(data)
   found = labels.Labels(write(data, tmp_path / "l"))
   assert found.size == 2 and found.cameras == ("left",) and found.manifest["offset_seconds"] == 0.2
-  assert {key: found.manifest[key] for key in ("frames", "valid", "left_out", "at_end", "unreadable")} == {
-    "frames": 28, "valid": 22, "left_out": 0, "at_end": 6, "unreadable": 0}
+  assert {
+    key: found.manifest[key] for key in ("frames", "valid", "left_out", "at_end", "unreadable")
+  } == {"frames": 28, "valid": 22, "left_out": 0, "at_end": 6, "unreadable": 0}
   assert found.episodes == ("episode_0", "episode_1", "episode_2")
   found = pickle.loads(pickle.dumps(found))  # as Grain's workers do
   for row in range(len(table)):
@@ -84,21 +113,29 @@ def test_clips_and_episodes_come_back(data, tmp_path):
 
 
 def test_a_label_set_is_read_without_its_data(data, tmp_path):
-  copy = makers.shards(tmp_path / "s", LENGTHS, cameras=("left", "right"), clip_frames=6, episodes_per_shard=2)
+  copy = makers.shards(
+    tmp_path / "s", LENGTHS, cameras=("left", "right"), clip_frames=6, episodes_per_shard=2
+  )
   folder = write(copy, tmp_path / "l")
   (tmp_path / "s").rename(tmp_path / "gone")
   assert len(labels.Labels(folder).episode("episode_1")["left"].z) == 9
 
 
 def test_the_readmes_example_reads_labels(data, tmp_path, capsys):
-  (block,) = re.findall(r"```python\n(from como_jax.data import labels.*?)```", (COMPAT.parents[1] / "README.md").read_text(), re.S)
+  (block,) = re.findall(
+    r"```python\n(from como_jax.data import labels.*?)```",
+    (COMPAT.parents[1] / "README.md").read_text(),
+    re.S,
+  )
   exec(block.replace("runs/labels", write(data, tmp_path / "l")), {})
   assert capsys.readouterr().out.splitlines()[1] == f"episode_1 left (9, 2) {7 / 9}"
 
 
 def test_statistics_count_every_valid_frame_once(data, tmp_path):
   found = labels.Labels(write(data, tmp_path / "l")).statistics
-  rows = np.concatenate([np.stack([np.arange(n - 2), np.full(n - 2, i)], 1) for i, n in enumerate(LENGTHS)]).astype(float)
+  rows = np.concatenate(
+    [np.stack([np.arange(n - 2), np.full(n - 2, i)], 1) for i, n in enumerate(LENGTHS)]
+  ).astype(float)
   accumulator = statistics.Accumulator()
   accumulator.add(rows)
   assert found.count == len(rows)
@@ -107,7 +144,9 @@ def test_statistics_count_every_valid_frame_once(data, tmp_path):
 
 
 def test_fingerprint_follows_the_labels_and_verify_sees_damage(data, tmp_path):
-  one, same, other = (write(data, tmp_path / name, scale=scale) for name, scale in (("a", 1), ("b", 1), ("c", 2)))
+  one, same, other = (
+    write(data, tmp_path / name, scale=scale) for name, scale in (("a", 1), ("b", 1), ("c", 2))
+  )
   assert labels.fingerprint(one) == labels.fingerprint(same) != labels.fingerprint(other)
   assert labels.verify(one) == []
   (tmp_path / "a" / labels.file_name(0)).write_bytes(b"")
@@ -123,7 +162,9 @@ def test_a_flipped_bit_is_noticed_when_it_is_read(data, tmp_path):
   raw[raw.index(truth(shards.read_table(data), 0).z.tobytes()) + 8] ^= 1
   file.write_bytes(raw)
   found = labels.Labels(str(folder))
-  with pytest.raises(video.Unreadable, match="labels-00000.labels clip 0: the checksum of 'z/left' differs"):
+  with pytest.raises(
+    video.Unreadable, match="labels-00000.labels clip 0: the checksum of 'z/left' differs"
+  ):
     found.clip(0, 0)
   assert found.clip(0, 1)["left"].valid.any()
   text = (folder / labels.MANIFEST).read_text()
@@ -140,7 +181,9 @@ def test_check_refuses_other_data_and_other_clips(data, tmp_path):
   with pytest.raises(errors.UserError) as caught:
     labels.check(folder, data_path=other)
   assert folder in str(caught.value) and other in str(caught.value) and data in str(caught.value)
-  recut = makers.shards(tmp_path / "recut", LENGTHS, cameras=("left", "right"), clip_frames=7, episodes_per_shard=2)
+  recut = makers.shards(
+    tmp_path / "recut", LENGTHS, cameras=("left", "right"), clip_frames=7, episodes_per_shard=2
+  )
   with pytest.raises(errors.UserError, match="cut into other clips"):
     labels.check(folder, data_path=recut)
 
@@ -152,8 +195,18 @@ def test_raw_data_is_checked_by_its_own_fingerprint(tmp_path):
   motion = labels.Motion(np.ones((6, 2), np.float32), np.ones(6, bool), np.ones(6, np.float32))
   sidecar = labels.write_shard(str(tmp_path / "l"), 0, [(0, {"camera": motion})], facts={})
   source = shards.read_manifest(data)["source"]["fingerprint"]
-  labels.write_manifest(str(tmp_path / "l"), [sidecar], data_shards=data, size=2, queries=1, dims=2, offset_seconds=0.2, cameras=["camera"],
-                        model={}, data={"path": raw, "fingerprint": source, "image_size": 0})
+  labels.write_manifest(
+    str(tmp_path / "l"),
+    [sidecar],
+    data_shards=data,
+    size=2,
+    queries=1,
+    dims=2,
+    offset_seconds=0.2,
+    cameras=["camera"],
+    model={},
+    data={"path": raw, "fingerprint": source, "image_size": 0},
+  )
   labels.check(str(tmp_path / "l"), data_path=raw)
   labels.check(str(tmp_path / "l"), data_path=data)
   makers.write_video(tmp_path / "raw" / "a" / "more.mp4", 5)
@@ -161,10 +214,16 @@ def test_raw_data_is_checked_by_its_own_fingerprint(tmp_path):
     labels.check(str(tmp_path / "l"), data_path=raw)
 
 
-@pytest.mark.parametrize("text, message", [
-  (None, "labels.json is missing"), ("{", "expected kind"), ('{"kind": "como_jax shards", "version": 1}', "expected kind"),
-  ('{"kind": "como_jax labels", "version": 9}', "update como_jax"), ('{"kind": "como_jax labels", "version": 2}', "changed since"),
-])
+@pytest.mark.parametrize(
+  "text, message",
+  [
+    (None, "labels.json is missing"),
+    ("{", "expected kind"),
+    ('{"kind": "como_jax shards", "version": 1}', "expected kind"),
+    ('{"kind": "como_jax labels", "version": 9}', "update como_jax"),
+    ('{"kind": "como_jax labels", "version": 2}', "changed since"),
+  ],
+)
 def test_what_is_no_label_set_is_refused(tmp_path, text, message):
   if text is not None:
     (tmp_path / labels.MANIFEST).write_text(text)
@@ -174,9 +233,14 @@ def test_what_is_no_label_set_is_refused(tmp_path, text, message):
 
 def test_labels_of_version_1_are_refused_in_one_line():
   folder = COMPAT / "labels_v1"
-  assert labels.MANIFEST in [path.name for path in folder.iterdir()] and list(folder.glob("*.array_record"))
+  assert labels.MANIFEST in [path.name for path in folder.iterdir()] and list(
+    folder.glob("*.array_record")
+  )
   for read in (labels.Labels, labels.read_manifest, labels.fingerprint, labels.verify):
-    with pytest.raises(errors.UserError, match=r"labels.json has version 1, this program reads version 2: extract them again") as caught:
+    with pytest.raises(
+      errors.UserError,
+      match=r"labels.json has version 1, this program reads version 2: extract them again",
+    ) as caught:
       read(str(folder))
     assert "\n" not in str(caught.value)
   with pytest.raises(errors.UserError, match="were made with version None, now it is 2"):
@@ -185,7 +249,8 @@ def test_labels_of_version_1_are_refused_in_one_line():
 
 def test_finished_shards(data, tmp_path):
   folder = write(data, tmp_path / "l")
-  assert labels.finished(folder, 0, facts=FACTS)["clips"] == 5  # 3 clips of episode 0, 2 of episode 1
+  # 3 clips of episode 0, 2 of episode 1
+  assert labels.finished(folder, 0, facts=FACTS)["clips"] == 5
   assert labels.finished(folder, 7, facts=FACTS) is None
   with pytest.raises(errors.UserError, match="model 'aaaa', now it is 'bbbb'"):
     labels.finished(folder, 0, facts={"model": "bbbb"})
@@ -205,20 +270,26 @@ def test_sidecars_hold_no_time_and_no_process(data, tmp_path):
   write(data, tmp_path / "b")
   for name in ("labels.json", "labels-00000.json", labels.file_name(0), shards.RECORDS):
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-  assert json.loads((tmp_path / "a/labels-00000.json").read_text()) == shard_writer.read_json(labels.sidecar_path(str(tmp_path / "a"), 0))
+  assert json.loads((tmp_path / "a/labels-00000.json").read_text()) == shard_writer.read_json(
+    labels.sidecar_path(str(tmp_path / "a"), 0)
+  )
 
 
 def test_a_walk_shows_every_frame_of_every_camera_once(data):
   plan = sequences.plan(shards.read_table(data), offset_seconds=0.2)
   every = [one for shard in (0, 1) for one in plan.sequences(shard)]
-  assert [(one.segment, one.camera, one.length) for one in every] == [(i, camera, n) for i, n in enumerate(LENGTHS) for camera in ("left", "right")]
+  assert [(one.segment, one.camera, one.length) for one in every] == [
+    (i, camera, n) for i, n in enumerate(LENGTHS) for camera in ("left", "right")
+  ]
   assert plan.reach == 2
   for settings in (dict(threads=0), dict(threads=2, prefetch=3), dict(workers=1, prefetch=1)):
     with sequences.walk(data, plan, every, image_size=8, **settings) as clips:
       for one in every:
         seen = [next(clips) for _ in plan.segments.rows(one.segment)]
         numbers = [makers.number(image) for clip in seen for image in clip["frames"]]
-        assert numbers == list(range(one.length)) and all(clip["readable"].all() and str(clip["damage"]) == "" for clip in seen)
+        assert numbers == list(range(one.length)) and all(
+          clip["readable"].all() and str(clip["damage"]) == "" for clip in seen
+        )
         assert seen[0]["frames"].shape[1:] == (8, 8, 3)
       with pytest.raises(StopIteration):
         next(clips)
@@ -228,9 +299,16 @@ def test_sequences_end_at_cuts_and_pairs_cross_clips(tmp_path):
   seconds = [np.arange(20) / 10, np.arange(20) / 10]
   data = makers.shards(tmp_path / "s", source=recording(seconds, cuts=(9,)), clip_frames=4)
   plan = sequences.plan(shards.read_table(data), offset_seconds=0.5)
-  assert [(int(plan.segments.start[one.segment]), one.length) for one in plan.sequences(0)] == [(0, 9), (9, 11)] * 2
+  assert [(int(plan.segments.start[one.segment]), one.length) for one in plan.sequences(0)] == [
+    (0, 9),
+    (9, 11),
+  ] * 2
   pairs = plan.pairs(0)
-  assert pairs.second[:4].tolist() == [5, 6, 7, 8] and pairs.valid.tolist() == [True] * 4 + [False] * 5 and pairs.at_end == 5
+  assert (
+    pairs.second[:4].tolist() == [5, 6, 7, 8]
+    and pairs.valid.tolist() == [True] * 4 + [False] * 5
+    and pairs.at_end == 5
+  )
 
 
 def test_pairs_are_chosen_by_time_and_their_difference_is_true():
@@ -240,15 +318,25 @@ def test_pairs_are_chosen_by_time_and_their_difference_is_true():
     pairs = sequences.Pairs.of(FrameTimes.of(seconds), offset)
     left_out = at_end = 0
     for t, wanted in enumerate(seconds + offset):
-      nearest = int(np.argmin(np.round(np.abs(seconds - wanted), 9)))  # the first of two equally near ones
+      # the first of two equally near ones
+      nearest = int(np.argmin(np.round(np.abs(seconds - wanted), 9)))
       around = int(np.clip(np.searchsorted(seconds, wanted - 1e-9), 1, len(seconds) - 1))
-      near = abs(seconds[nearest] - wanted) <= min((seconds[around] - seconds[around - 1]) / 2 + 1e-3, offset / 5) + 1e-9 and nearest > t
+      near = (
+        abs(seconds[nearest] - wanted)
+        <= min((seconds[around] - seconds[around - 1]) / 2 + 1e-3, offset / 5) + 1e-9
+        and nearest > t
+      )
       assert pairs.valid[t] == near, (offset, t)
       if near:
-        assert pairs.second[t] == nearest and pairs.difference[t] == np.float32(seconds[nearest] - seconds[t])
+        assert pairs.second[t] == nearest and pairs.difference[t] == np.float32(
+          seconds[nearest] - seconds[t]
+        )
       else:
         assert pairs.difference[t] == 0
-        at_end, left_out = at_end + (wanted > seconds[-1] + 1e-9), left_out + (wanted <= seconds[-1] + 1e-9)
+        at_end, left_out = (
+          at_end + (wanted > seconds[-1] + 1e-9),
+          left_out + (wanted <= seconds[-1] + 1e-9),
+        )
     assert (pairs.left_out, pairs.at_end) == (left_out, at_end) and at_end > 0
     assert (left_out > 0) == (offset == 0.15)  # in the slow part no frame is near enough to 0.15 s
 
@@ -256,7 +344,9 @@ def test_pairs_are_chosen_by_time_and_their_difference_is_true():
 def test_reach_is_that_of_the_fastest_part(tmp_path):
   """Two rates in one data set, one of them within an episode whose times vary."""
   varying = np.concatenate([np.arange(30) / 30, 1 + np.arange(12) / 10])
-  data = makers.shards(tmp_path / "s", source=recording([np.arange(20) / 20, varying]), clip_frames=8)
+  data = makers.shards(
+    tmp_path / "s", source=recording([np.arange(20) / 20, varying]), clip_frames=8
+  )
   plan = sequences.plan(shards.read_table(data), offset_seconds=0.4)
   assert plan.segments.uniform.tolist() == [True, False] and plan.reach == 12
   np.testing.assert_allclose(plan.times(1).at(np.arange(42)), varying, atol=1e-9)
@@ -270,7 +360,9 @@ def test_a_damaged_frame_is_named_and_those_beside_it_are_used(tmp_path):
     with sequences.walk(data, plan, plan.sequences(0), image_size=16) as clips:
       first, last = clips
     assert last["readable"].all() and np.flatnonzero(~first["readable"]).tolist() == lost
-    assert [makers.number(x) for x in first["frames"][:10]] == list(range(10)) and not first["frames"][11].any()
+    assert [makers.number(x) for x in first["frames"][:10]] == list(range(10)) and not first[
+      "frames"
+    ][11].any()
     assert "shard-00000.shard clip 0 camera 'camera'" in str(first["damage"])
 
 
@@ -280,15 +372,23 @@ def test_a_missing_shard_is_damage_of_all_its_clips(tmp_path):
   (tmp_path / "s" / shards.shard_name(0)).unlink()
   with sequences.walk(data, plan, [*plan.sequences(0), *plan.sequences(1)], image_size=16) as clips:
     first, second = clips
-  assert not first["readable"].any() and "shard-00000.shard" in str(first["damage"]) and second["readable"].all()
+  assert (
+    not first["readable"].any()
+    and "shard-00000.shard" in str(first["damage"])
+    and second["readable"].all()
+  )
 
 
 def test_plan_refuses_by_name(data, tmp_path):
   table = shards.read_table(data)
   assert sequences.plan(table, offset_seconds=0.2, name="d").cameras == ("left", "right")
   for settings, message in (
-    (dict(cameras=("lefft",)), "did you mean 'left'"), (dict(offset_seconds=0.0), "expected more than 0"),
-    (dict(offset_seconds=2.0), "no pair of frames is 2.0 s apart: the longest segment has 14 frames at 10 frames"),
+    (dict(cameras=("lefft",)), "did you mean 'left'"),
+    (dict(offset_seconds=0.0), "expected more than 0"),
+    (
+      dict(offset_seconds=2.0),
+      "no pair of frames is 2.0 s apart: the longest segment has 14 frames at 10 frames",
+    ),
   ):
     with pytest.raises(errors.UserError, match=message):
       sequences.plan(table, **{"offset_seconds": 0.2, "cameras": (), "name": "d"} | settings)

@@ -1,4 +1,6 @@
-"""Statistics of latent motion: the same whether they come from what files of labels say of their clips or from every number."""
+"""Statistics of latent motion: the same whether they come from what files of labels say of their
+clips or from every number.
+"""
 
 import dataclasses
 import warnings
@@ -14,28 +16,54 @@ from tests.data.test_policy import arm, label
 
 @pytest.fixture(scope="module", name="data", params=[6, 25])
 def _data(tmp_path_factory, request):
-  """Two cameras; a part of an episode is so slow that no window covers it: a clip of its own, or one that the windows cover in two pieces."""
+  """Two cameras; a part of an episode is so slow that no window covers it: a clip of its own, or
+  one that the windows cover in two pieces.
+  """
   times = np.concatenate([np.arange(12) / 10, 1.2 + np.arange(6), 7.2 + np.arange(12) / 10])
   root = tmp_path_factory.mktemp("data")
-  return makers.shards(root / "s", (30, 30, 30, 30, 9, 14), times=lambda i, n: times if i in (2, 3) else np.arange(n) / 10, cameras=("left", "right"),
-                       clip_frames=request.param, episodes_per_shard=2)
+  return makers.shards(
+    root / "s",
+    (30, 30, 30, 30, 9, 14),
+    times=lambda i, n: times if i in (2, 3) else np.arange(n) / 10,
+    cameras=("left", "right"),
+    clip_frames=request.param,
+    episodes_per_shard=2,
+  )
 
 
 def made(data, folder, *, seed, older=False, **settings):
-  """Labels of random numbers, some of them not valid; `older`: by a version that says nothing of the clips in the index."""
+  """Labels of random numbers, some of them not valid; `older`: by a version that says nothing of
+  the clips in the index.
+  """
   rng, write, add = np.random.default_rng(seed), labels.write_shard, shard_file.Writer.add
 
   def random(motion):
     valid = motion.valid & (rng.random(len(motion.valid)) < 0.9)
-    return labels.Motion(rng.normal(2, 3, motion.z.shape).astype(np.float32) * valid[:, None], valid, motion.difference * valid)
+    return labels.Motion(
+      rng.normal(2, 3, motion.z.shape).astype(np.float32) * valid[:, None],
+      valid,
+      motion.difference * valid,
+    )
 
   def write_random(path, shard, clips, **facts):
-    return write(path, shard, [(start, {name: random(motion) for name, motion in motions.items()}) for start, motions in clips], **facts)
+    return write(
+      path,
+      shard,
+      [
+        (start, {name: random(motion) for name, motion in motions.items()})
+        for start, motions in clips
+      ],
+      **facts,
+    )
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(labels, "write_shard", write_random)
     if older:
-      patch.setattr(shard_file.Writer, "add", lambda self, clip: add(self, dataclasses.replace(clip, frame_facts={}, statistics={})))
+      patch.setattr(
+        shard_file.Writer,
+        "add",
+        lambda self, clip: add(self, dataclasses.replace(clip, frame_facts={}, statistics={})),
+      )
     return label(data, folder, **settings)
 
 
@@ -48,35 +76,56 @@ def by_a_loop(sets, found, keep):
       for row in segments.rows(int(segment)):
         for camera in opened.slots if one.labels else ():
           z, valid, _ = opened.motions.clip(*segments.place(row))[camera]
-          frames = [t for t in range(len(z)) if valid[t] and first <= segments.begin(int(segment), row) + t < last
-                    and (one.labels, row, camera, t) not in counted]
+          frames = [
+            t
+            for t in range(len(z))
+            if valid[t]
+            and first <= segments.begin(int(segment), row) + t < last
+            and (one.labels, row, camera, t) not in counted
+          ]
           counted |= {(one.labels, row, camera, t) for t in frames}
           total.add(z[frames])
   return total.finish()
 
 
-@pytest.mark.parametrize("mixture", ["robot", "video", "robot video", "video robot", "robot video robot", "each"])
+@pytest.mark.parametrize(
+  "mixture", ["robot", "video", "robot video", "video robot", "robot video robot", "each"]
+)
 @pytest.mark.parametrize("keep", [3, 23, 10**6])
 @pytest.mark.parametrize("older", [False, True])
-def test_stored_moments_and_a_loop_over_every_label_agree_bit_by_bit(data, tmp_path, monkeypatch, mixture, keep, older):
-  folder, other = (made(data, tmp_path / name, seed=seed, older=older) for name, seed in (("l", 0), ("m", 1)))
-  kinds = {"robot": arm(data, labels=folder, cameras=("left", "right")), "video": policy.PolicySet(data, labels=folder),
-           "each": policy.PolicySet(data, labels=other, views="each", tasks=("task 1",))}
+def test_stored_moments_and_a_loop_over_every_label_agree_bit_by_bit(
+  data, tmp_path, monkeypatch, mixture, keep, older
+):
+  folder, other = (
+    made(data, tmp_path / name, seed=seed, older=older) for name, seed in (("l", 0), ("m", 1))
+  )
+  kinds = {
+    "robot": arm(data, labels=folder, cameras=("left", "right")),
+    "video": policy.PolicySet(data, labels=folder),
+    "each": policy.PolicySet(data, labels=other, views="each", tasks=("task 1",)),
+  }
   sets = [kinds[kind] for kind in mixture.split()] + [kinds["each"]]
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     found, _ = policy_examples.open_sets(sets, split="train", validation_fraction=0.2)
   expected = by_a_loop(sets, found, keep)
   read, array = [], shard_file.ShardFile.array
-  monkeypatch.setattr(shard_file.ShardFile, "array", lambda self, clip, name: read.append(name.split("/")[0]) or array(self, clip, name))
+  monkeypatch.setattr(
+    shard_file.ShardFile,
+    "array",
+    lambda self, clip, name: read.append(name.split("/")[0]) or array(self, clip, name),
+  )
   got = policy._latent_statistics(sets, found, keep)
   assert got.count == expected.count > 40
   for field in dataclasses.fields(statistics.Statistics):
-    np.testing.assert_array_equal(getattr(got, field.name), getattr(expected, field.name), err_msg=field.name)
+    np.testing.assert_array_equal(
+      getattr(got, field.name), getattr(expected, field.name), err_msg=field.name
+    )
   if older:
     assert "valid" in read
   else:
-    assert set(read) <= {"z"}  # that of a few clips, where the sample is thin and each entry's frames are whole clips
+    # that of a few clips, where the sample is thin and each entry's frames are whole clips
+    assert set(read) <= {"z"}
     clips = sum(len(opened.windows.rows()) * 2 for opened in found)
     assert read.count("z") < clips or keep > 3
 
@@ -90,7 +139,11 @@ def test_what_a_file_says_of_its_clips_is_what_they_hold(data, tmp_path):
     np.testing.assert_array_equal(found.valid(*place, "left"), valid, strict=True)
     np.testing.assert_array_equal(found.z(*place, "left"), z)
     rows = z[valid].astype(np.float64)
-    expected = [rows.mean(0), ((rows - rows.mean(0)) ** 2).sum(0), rows.min(0), rows.max(0)] if len(rows) else np.zeros((4, 2))
+    expected = (
+      [rows.mean(0), ((rows - rows.mean(0)) ** 2).sum(0), rows.min(0), rows.max(0)]
+      if len(rows)
+      else np.zeros((4, 2))
+    )
     np.testing.assert_allclose(found.moments(*place, "left"), expected, rtol=1e-12)
 
 
@@ -107,7 +160,9 @@ def test_moments_of_pieces_are_added_as_their_rows(keep):
       asked += 1
   one, other = plain.finish(), thin.finish()
   for field in dataclasses.fields(statistics.Statistics):
-    np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name), err_msg=field.name)
+    np.testing.assert_array_equal(
+      getattr(one, field.name), getattr(other, field.name), err_msg=field.name
+    )
   assert asked <= keep + 1 and (asked == sum(map(bool, map(len, pieces)))) == (keep == 10**6)
   for bad in (np.nan, np.inf, -np.inf):
     with pytest.raises(errors.UserError, match="not finite"):

@@ -9,12 +9,18 @@ from tests.data.lerobot_makers import TOP, WRIST, Folder, check, each, opened, r
 from tests.data.makers import write_video
 
 
-@pytest.mark.parametrize("stamps, reason", [
-  ([float("nan")] * 6, "'timestamp' is not finite: nan at frame 0, 6 of 6 rows.*'frame_index'"),
-  ([0, 0.1, 0.2, None, 0.4, 0.5], "'timestamp' is not finite: nan at frame 3, 1 of 6 rows"),
-  ([0.0] * 6, "'timestamp' is not increasing: 0 s at frame 0, then 0 s; so in 5 of 6 rows"),
-  ([0, 0.1, 0.2, 0.15, 0.4, 0.5], "'timestamp' is not increasing: 0.2 s at frame 2, then 0.15 s; so in 1 of 6"),
-])
+@pytest.mark.parametrize(
+  "stamps, reason",
+  [
+    ([float("nan")] * 6, "'timestamp' is not finite: nan at frame 0, 6 of 6 rows.*'frame_index'"),
+    ([0, 0.1, 0.2, None, 0.4, 0.5], "'timestamp' is not finite: nan at frame 3, 1 of 6 rows"),
+    ([0.0] * 6, "'timestamp' is not increasing: 0 s at frame 0, then 0 s; so in 5 of 6 rows"),
+    (
+      [0, 0.1, 0.2, 0.15, 0.4, 0.5],
+      "'timestamp' is not increasing: 0.2 s at frame 2, then 0.15 s; so in 1 of 6",
+    ),
+  ],
+)
 def test_times_that_are_none(tmp_path, stamps, reason):
   change = rows(lambda e, columns: {"timestamp": pa.array(stamps, pa.float64())}, only=0)
   path = Folder(rows=change).write(tmp_path / "set")
@@ -24,28 +30,39 @@ def test_times_that_are_none(tmp_path, stamps, reason):
   raw = opened(path, timestamps="frame_index")[0]
   check(raw, 0, range(6))
   wrong = sum(s is None or not abs(s - t / 10) <= 0.05 for t, s in enumerate(stamps))
-  assert [f"{wrong} of 6 timestamps are not finite" in note for note in raw.notes] == [True] * bool(wrong)
+  assert [f"{wrong} of 6 timestamps are not finite" in note for note in raw.notes] == [True] * bool(
+    wrong
+  )
 
 
 def test_times_that_jitter_or_leave_rows_out(tmp_path):
   jitter = np.array([0, 0.13, 0.2, 0.27, 0.43, 0.5])
-  path = Folder(rows=rows(lambda e, c: {"timestamp": pa.array(jitter)}, only=0)).write(tmp_path / "jitter")
+  path = Folder(rows=rows(lambda e, c: {"timestamp": pa.array(jitter)}, only=0)).write(
+    tmp_path / "jitter"
+  )
   raw = opened(path)[0]
   times, numbers = shown(raw, "top")
   assert numbers == [0, 1, 2, 3, 4, 5] and raw.notes == []
   np.testing.assert_array_equal(times, jitter)
   kept = np.array([0, 1, 2, 5, 6, 7])  # rows dropped, the video whole
-  path = Folder(lengths=(6,), pictures=lambda e: range(8),
-                rows=rows(lambda e, c: {"timestamp": pa.array(kept / 10)})).write(tmp_path / "dropped")
+  path = Folder(
+    lengths=(6,),
+    pictures=lambda e: range(8),
+    rows=rows(lambda e, c: {"timestamp": pa.array(kept / 10)}),
+  ).write(tmp_path / "dropped")
   times, numbers = shown(opened(path)[0], "top")
   assert numbers == kept.tolist()
   np.testing.assert_allclose(times, kept / 10)
 
 
 def test_trimmed_rows_keep_their_pictures(tmp_path):
-  change = rows(lambda e, c: {"timestamp": pa.array((10 + np.arange(6)) / 10, pa.float32()),
-                              "action": makers.vector([[e, 10 + t, 5 + t / 2] for t in range(6)]),
-                              "observation.state": makers.vector([[10 + t, e] for t in range(6)])})
+  change = rows(
+    lambda e, c: {
+      "timestamp": pa.array((10 + np.arange(6)) / 10, pa.float32()),
+      "action": makers.vector([[e, 10 + t, 5 + t / 2] for t in range(6)]),
+      "observation.state": makers.vector([[10 + t, e] for t in range(6)]),
+    }
+  )
   folder = Folder(lengths=(6, 6), pictures=lambda e: range(1000 * e, 1000 * e + 16), rows=change)
   raw = opened(folder.write(tmp_path / "set"))[1]
   check(raw, 1, range(10, 16), first=1.0)
@@ -54,7 +71,10 @@ def test_trimmed_rows_keep_their_pictures(tmp_path):
 
 def stamped(origin, scale=1.0):
   def change(e, columns):
-    return {"timestamp": pa.array(origin(e) + scale * np.arange(len(columns["index"])) / 10, pa.float64())}
+    return {
+      "timestamp": pa.array(origin(e) + scale * np.arange(len(columns["index"])) / 10, pa.float64())
+    }
+
   return rows(change)
 
 
@@ -69,11 +89,19 @@ def test_another_origin_is_taken_where_it_is_certain(tmp_path, origin):
 
 def test_another_origin_is_refused_where_it_is_not(tmp_path):
   # 10 pictures for 8 rows: the first picture of the episode could be any of three.
-  path = Folder(lengths=(8,), pictures=lambda e: range(10), rows=stamped(lambda e: 7.0)).write(tmp_path / "set")
-  refused(opened(path), 0, r"run from 7.000 to 7.700 s .*from 0 to 1.000 s with 10 pictures for 8 rows")
+  path = Folder(lengths=(8,), pictures=lambda e: range(10), rows=stamped(lambda e: 7.0)).write(
+    tmp_path / "set"
+  )
+  refused(
+    opened(path), 0, r"run from 7.000 to 7.700 s .*from 0 to 1.000 s with 10 pictures for 8 rows"
+  )
   # A picture is missing: at the end, or is it the first row's?
-  path = Folder(lengths=(8,), pictures=lambda e: range(7), rows=stamped(lambda e: 0.1)).write(tmp_path / "short")
-  refused(opened(path), 0, "run from 0.100 to 0.800 s .*from 0 to 0.700 s with 7 pictures for 8 rows")
+  path = Folder(lengths=(8,), pictures=lambda e: range(7), rows=stamped(lambda e: 0.1)).write(
+    tmp_path / "short"
+  )
+  refused(
+    opened(path), 0, "run from 0.100 to 0.800 s .*from 0 to 0.700 s with 7 pictures for 8 rows"
+  )
   path = Folder(rows=stamped(lambda e: -0.3)).write(tmp_path / "negative")
   raw = opened(path)[1]
   check(raw, 1, range(8))
@@ -82,25 +110,35 @@ def test_another_origin_is_refused_where_it_is_not(tmp_path):
 
 def test_milliseconds_are_refused(tmp_path):
   path = Folder(rows=stamped(lambda e: 0, 1000)).write(tmp_path / "set")
-  refused(opened(path), 1, "has 10 pictures a second, its table 0.01 rows a second.*counted milliseconds")
-  path = Folder(videos=(), images=(WRIST,), rows=stamped(lambda e: 0, 1000)).write(tmp_path / "images")
+  refused(
+    opened(path), 1, "has 10 pictures a second, its table 0.01 rows a second.*counted milliseconds"
+  )
+  path = Folder(videos=(), images=(WRIST,), rows=stamped(lambda e: 0, 1000)).write(
+    tmp_path / "images"
+  )
   refused(opened(path), 1, "table has 0.01 rows a second .*says fps 10")
 
 
 def test_rows_beyond_an_episode_of_a_shared_file_never_show_the_next(tmp_path):
   """v3: the pictures of another episode lie right behind."""
+
   def change(table):  # two pictures of episode 0 are missing, all later ones lie earlier
     for row in table:
       begin, end = ((0.0, 0.4), (0.4, 1.2))[row["episode_index"]]
       row |= {f"videos/{TOP}/from_timestamp": begin, f"videos/{TOP}/to_timestamp": end}
     return table
 
-  folder = Folder(version="v3.0", pictures=lambda e: range(1000 * e, 1000 * e + (4, 8)[e]), episodes=change)
+  folder = Folder(
+    version="v3.0", pictures=lambda e: range(1000 * e, 1000 * e + (4, 8)[e]), episodes=change
+  )
   source = opened(folder.write(tmp_path / "set"))
   refused(source, 0, "run from 0.000 to 0.500 s .*from 0 to 0.400 s with 4 pictures for 6 rows")
   check(source[1], 1, range(8))
-  # The table counts from the beginning of the file: read as it stands, episode 1 would show what lies twice as far.
-  path = Folder(version="v3.0", lengths=(6, 8, 9), rows=stamped(lambda e: (0, 0.6, 1.4)[e])).write(tmp_path / "global")
+  # The table counts from the beginning of the file: read as it stands, episode 1 would show what
+  # lies twice as far.
+  path = Folder(version="v3.0", lengths=(6, 8, 9), rows=stamped(lambda e: (0, 0.6, 1.4)[e])).write(
+    tmp_path / "global"
+  )
   for i in range(3):
     raw = opened(path)[i]
     check(raw, i, range((6, 8, 9)[i]))
@@ -110,29 +148,50 @@ def test_rows_beyond_an_episode_of_a_shared_file_never_show_the_next(tmp_path):
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 @pytest.mark.parametrize("video_fps, fps", [(10, 20), (20, 10), (25, 30)])
 def test_two_rates(tmp_path, version, video_fps, fps):
-  path = Folder(version=version, lengths=(30, 20), fps=fps, video_fps=video_fps).write(tmp_path / "set")
+  path = Folder(version=version, lengths=(30, 20), fps=fps, video_fps=video_fps).write(
+    tmp_path / "set"
+  )
   for i in range(2):
-    refused(opened(path), i, f"camera 'top', videos.*mp4 has {video_fps} pictures a second, its table {fps} rows a "
-                             f"second.*fps {fps}.*rate_conflict")
+    refused(
+      opened(path),
+      i,
+      f"camera 'top', videos.*mp4 has {video_fps} pictures a second, its table {fps} rows a "
+      f"second.*fps {fps}.*rate_conflict",
+    )
     raw = opened(path, rate_conflict="video")[i]
     check(raw, i, range((30, 20)[i]), fps=video_fps)
-    assert f"{video_fps} pictures a second" in raw.notes[0] and "the video is believed" in raw.notes[0]
+    assert (
+      f"{video_fps} pictures a second" in raw.notes[0] and "the video is believed" in raw.notes[0]
+    )
   if version == "v2.1":
     pictures = [makers.coded(t) for t in range(13)]
     write_video(f"{path}/videos/chunk-000/{TOP}/episode_000001.mp4", pictures, fps=video_fps)
-    refused(opened(path, rate_conflict="video"), 1, "13 pictures for 20 rows of which the first shows number 0")
+    refused(
+      opened(path, rate_conflict="video"),
+      1,
+      "13 pictures for 20 rows of which the first shows number 0",
+    )
   if video_fps < fps:
     times, numbers = shown(opened(path, rate_conflict="table")[0], "top")
     np.testing.assert_allclose(times, np.arange(30) / fps, atol=1e-6)
-    assert np.abs(np.array(numbers) / video_fps - times).max() <= 0.5 / video_fps + 1e-6  # nearest in time
+    # nearest in time
+    assert np.abs(np.array(numbers) / video_fps - times).max() <= 0.5 / video_fps + 1e-6
 
 
 def test_borders_of_a_shared_file_on_the_tables_clock(tmp_path):
-  """v3 sets whose from_timestamp was computed from lengths / fps while the video runs at another rate."""
+  """v3 sets whose from_timestamp was computed from lengths / fps while the video runs at another
+  rate.
+  """
   key = f"videos/{TOP}"
-  change = each(lambda row: {f"{key}/from_timestamp": row[f"{key}/from_timestamp"] / 2,
-                             f"{key}/to_timestamp": row[f"{key}/to_timestamp"] / 2})
-  path = Folder(version="v3.0", lengths=(9, 12), fps=20, video_fps=10, episodes=change).write(tmp_path / "set")
+  change = each(
+    lambda row: {
+      f"{key}/from_timestamp": row[f"{key}/from_timestamp"] / 2,
+      f"{key}/to_timestamp": row[f"{key}/to_timestamp"] / 2,
+    }
+  )
+  path = Folder(version="v3.0", lengths=(9, 12), fps=20, video_fps=10, episodes=change).write(
+    tmp_path / "set"
+  )
   refused(opened(path), 1, "has 10 pictures a second, its table 20 rows a second")
   check(opened(path, rate_conflict="video")[1], 1, range(12), fps=10)
 
@@ -140,7 +199,8 @@ def test_borders_of_a_shared_file_on_the_tables_clock(tmp_path):
 def test_a_drift_of_more_than_a_picture_is_two_rates(tmp_path):
   path = Folder(lengths=(150, 40), fps=30, video_fps=30.3).write(tmp_path / "set")
   refused(opened(path), 0, "has 30.3 pictures a second, its table 30 rows a second")
-  assert shown(opened(path)[1], "top")[1] == list(range(1000, 1040))  # a third of a picture at its end
+  # a third of a picture at its end
+  assert shown(opened(path)[1], "top")[1] == list(range(1000, 1040))
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
@@ -148,6 +208,7 @@ def test_a_drift_of_more_than_a_picture_is_two_rates(tmp_path):
 def test_a_table_of_every_third_picture(tmp_path, version, video_fps, every):
   """Both take equally long: the clocks agree, only the rates do not."""
   lengths = (10, 20)
+
   def pictures(e):
     return range(1000 * e, 1000 * e + int(lengths[e] * every))
 
@@ -162,14 +223,23 @@ def test_a_table_of_every_third_picture(tmp_path, version, video_fps, every):
     text = f"{video_fps} pictures a second, its table 10 rows: the nearest in time is taken"
     assert [text in note for note in raw.notes].count(True) == 1
   # 0.8 s longer than the table: two clocks, or not what the table is about.
-  path = Folder(version=version, lengths=lengths, fps=10, video_fps=video_fps,
-                pictures=lambda e: range(int((lengths[e] + 8) * every))).write(tmp_path / "longer")
+  path = Folder(
+    version=version,
+    lengths=lengths,
+    fps=10,
+    video_fps=video_fps,
+    pictures=lambda e: range(int((lengths[e] + 8) * every)),
+  ).write(tmp_path / "longer")
   refused(opened(path), 1, f"has {video_fps} pictures a second, its table 10 rows")
 
 
 def test_two_cameras_of_two_rates_have_no_common_time(tmp_path):
   path = Folder(videos=(TOP, WRIST), lengths=(12,), fps=10).write(tmp_path / "set")
-  write_video(f"{path}/videos/chunk-000/{TOP}/episode_000000.mp4", [makers.coded(t) for t in range(12)], fps=20)
+  write_video(
+    f"{path}/videos/chunk-000/{TOP}/episode_000000.mp4",
+    [makers.coded(t) for t in range(12)],
+    fps=20,
+  )
   refused(opened(path), 0, "camera 'top'.*has 20 pictures a second, its table 10")
   pattern = "'top'.* has 20 pictures a second, camera 'wrist'.* 10: there is no one"
   refused(opened(path, rate_conflict="video"), 0, pattern)
@@ -179,7 +249,11 @@ def test_the_rate_of_info_is_only_said(tmp_path):
   raw = opened(Folder(info=lambda info: info | {"fps": 30}).write(tmp_path / "set"))[1]
   check(raw, 1, range(8))
   assert raw.notes == [
-    "the table has 10 rows a second (column 'timestamp'), meta/info.json says fps 30; the table is used"]
+    (
+      "the table has 10 rows a second (column 'timestamp'), meta/info.json says fps 30; the table "
+      "is used"
+    )
+  ]
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
@@ -193,10 +267,14 @@ def test_a_picture_a_row_is_shown_in_order(tmp_path, version):
   np.testing.assert_array_equal(times, stamps)
   first = 6 if version == "v3.0" else 0
   assert len(source[1].notes) == 1 and source[0].notes == []
-  assert (f"row 2 at 0.260 s is nearest to picture {first + 3}, so are 2 of 8 rows to another than their own; the file "
-          f"has a picture a row: row 2 shows picture {first + 2}") in source[1].notes[0]
+  assert (
+    f"row 2 at 0.260 s is nearest to picture {first + 3}, so are 2 of 8 rows to another than "
+    f"their own; the file has a picture a row: row 2 shows picture {first + 2}"
+  ) in source[1].notes[0]
   # With another picture in the file, time alone can tell.
-  folder = Folder(version=version, rows=change, pictures=lambda e: range(1000 * e, 1000 * e + (6, 9)[e]))
+  folder = Folder(
+    version=version, rows=change, pictures=lambda e: range(1000 * e, 1000 * e + (6, 9)[e])
+  )
   numbers = shown(opened(folder.write(tmp_path / "longer"))[1], "top")[1]
   assert numbers == [1000, 1001, 1003, 1003, 1004, 1005, 1005, 1007]
 
@@ -205,7 +283,9 @@ def test_a_pause_of_both_clocks(tmp_path):
   """A video whose pictures pause is longer than its number of pictures tells."""
   milliseconds = [0, 100, 200, 300, 400, 1500, 1600, 1700]
   stamps = np.array(milliseconds) / 1000
-  path = Folder(rows=rows(lambda e, c: {"timestamp": pa.array(stamps)}, only=1)).write(tmp_path / "set")
+  path = Folder(rows=rows(lambda e, c: {"timestamp": pa.array(stamps)}, only=1)).write(
+    tmp_path / "set"
+  )
   pictures = [makers.coded(1000 + t) for t in range(8)]
   write_video(f"{path}/videos/chunk-000/{TOP}/episode_000001.mp4", pictures, times=milliseconds)
   raw = opened(path)[1]
@@ -216,14 +296,24 @@ def test_a_pause_of_both_clocks(tmp_path):
 
 def test_rows_that_were_taken_out_and_stamped_anew(tmp_path):
   kept = np.array([0, 1, 2, 5, 6, 7])
-  def change(e, columns):
-    return {"frame_index": pa.array(kept), "action": makers.vector([[e, t, t / 2] for t in kept]),
-            "observation.state": makers.vector([[t, e] for t in kept])}
 
-  folder = Folder(lengths=(6, 6), pictures=lambda e: range(1000 * e, 1000 * e + 8), rows=rows(change))
+  def change(e, columns):
+    return {
+      "frame_index": pa.array(kept),
+      "action": makers.vector([[e, t, t / 2] for t in kept]),
+      "observation.state": makers.vector([[t, e] for t in kept]),
+    }
+
+  folder = Folder(
+    lengths=(6, 6), pictures=lambda e: range(1000 * e, 1000 * e + 8), rows=rows(change)
+  )
   path = folder.write(tmp_path / "set")
-  refused(opened(path), 1, "column 'frame_index' goes from 2 to 5 at row 3, column 'timestamp' only from 0.200 to 0.300 "
-                           "s; so in 1 of 6 rows; camera 'top', .*8 pictures for 6 rows.*'frame_index'")
+  refused(
+    opened(path),
+    1,
+    "column 'frame_index' goes from 2 to 5 at row 3, column 'timestamp' only from 0.200 to 0.300 "
+    "s; so in 1 of 6 rows; camera 'top', .*8 pictures for 6 rows.*'frame_index'",
+  )
   assert shown(opened(path, timestamps="frame_index")[1], "top")[1] == [1000 + t for t in kept]
   # The pictures were taken out too.
   folder.pictures = lambda e: [1000 * e + t for t in kept]
@@ -233,24 +323,35 @@ def test_rows_that_were_taken_out_and_stamped_anew(tmp_path):
   # Both clocks know of the rows, and a frame_index that does not count says nothing.
   for name, frames, stamps in (("honest", kept, kept / 10), ("zero", 0 * kept, np.arange(6) / 10)):
     folder = Folder(lengths=(6,), pictures=lambda e: range(8))
-    folder.rows = rows(lambda e, c, f=frames, s=stamps: {"frame_index": pa.array(f), "timestamp": pa.array(s)})
+    folder.rows = rows(
+      lambda e, c, f=frames, s=stamps: {"frame_index": pa.array(f), "timestamp": pa.array(s)}
+    )
     raw = opened(folder.write(tmp_path / name))[0]
-    assert shown(raw, "top")[1] == np.round(10 * stamps).tolist() and "frame_index" not in str(raw.notes)
+    assert shown(raw, "top")[1] == np.round(10 * stamps).tolist() and "frame_index" not in str(
+      raw.notes
+    )
 
 
-@pytest.mark.parametrize("stamps, reason", [
-  (["a"] * 6, "it holds string, expected numbers"),
-  (np.array([0] * 6, "datetime64[ns]"), r"it holds timestamp\[ns\], expected numbers"),
-  (1752000000123456789 + 10**8 * np.arange(6), "counted nanoseconds"),
-])
+@pytest.mark.parametrize(
+  "stamps, reason",
+  [
+    (["a"] * 6, "it holds string, expected numbers"),
+    (np.array([0] * 6, "datetime64[ns]"), r"it holds timestamp\[ns\], expected numbers"),
+    (1752000000123456789 + 10**8 * np.arange(6), "counted nanoseconds"),
+  ],
+)
 def test_times_of_other_types(tmp_path, stamps, reason):
-  path = Folder(rows=rows(lambda e, c: {"timestamp": pa.array(stamps)}, only=0)).write(tmp_path / "set")
+  path = Folder(rows=rows(lambda e, c: {"timestamp": pa.array(stamps)}, only=0)).write(
+    tmp_path / "set"
+  )
   refused(opened(path), 0, f"column 'timestamp'.*{reason}")
   check(opened(path, timestamps="frame_index")[0], 0, range(6))
 
 
 def test_a_frame_index_that_cannot_be_read_is_not_needed(tmp_path):
-  path = Folder(rows=rows(lambda e, c: {"frame_index": pa.array([0.5] * 6)}, only=0)).write(tmp_path / "set")
+  path = Folder(rows=rows(lambda e, c: {"frame_index": pa.array([0.5] * 6)}, only=0)).write(
+    tmp_path / "set"
+  )
   raw = opened(path)[0]
   check(raw, 0, range(6))
   assert len(raw.notes) == 1 and "'frame_index'" in raw.notes[0]
@@ -259,7 +360,9 @@ def test_a_frame_index_that_cannot_be_read_is_not_needed(tmp_path):
 
 
 def moved(change):
-  """A knob of `Folder`: borders of episodes in a shared file, by a function of (episode, seconds)."""
+  """A knob of `Folder`: borders of episodes in a shared file, by a function of (episode,
+  seconds).
+  """
   names = [f"videos/{TOP}/{name}_timestamp" for name in ("from", "to")]
   return each(lambda row: {name: change(row["episode_index"], row[name]) for name in names})
 
@@ -268,17 +371,25 @@ def moved(change):
 def test_borders_beside_the_pictures(tmp_path, away):
   """v3: each row of the file has a picture, and the borders skip the first ones."""
   lengths = (6, 8, 9)
-  path = Folder(version="v3.0", lengths=lengths, episodes=moved(lambda e, x: x + away)).write(tmp_path / "set")
+  path = Folder(version="v3.0", lengths=lengths, episodes=moved(lambda e, x: x + away)).write(
+    tmp_path / "set"
+  )
   for i in range(3):
     before = (0, 6, 14)[i]
-    refused(opened(path), i, f"begins at {before / 10 + away:.3f} s .*'from_timestamp'.*nearest to picture "
-                             f"{round(before + 10 * away)}; those before it have {before} rows.*rate_conflict")
+    refused(
+      opened(path),
+      i,
+      f"begins at {before / 10 + away:.3f} s .*'from_timestamp'.*nearest to picture "
+      f"{round(before + 10 * away)}; those before it have {before} rows.*rate_conflict",
+    )
     raw = opened(path, rate_conflict="video")[i]
     check(raw, i, range(lengths[i]))
     assert len(raw.notes) == 1 and "the video is believed" in raw.notes[0]
   assert shown(opened(path, rate_conflict="table")[0], "top")[1][0] == round(10 * away)
   for near in (0.0004, 0.03, -0.03):
-    folder = Folder(version="v3.0", lengths=lengths, episodes=moved(lambda e, x, near=near: max(0, x + near)))
+    folder = Folder(
+      version="v3.0", lengths=lengths, episodes=moved(lambda e, x, near=near: max(0, x + near))
+    )
     source = opened(folder.write(tmp_path / str(near)))
     for i in range(3):
       check(source[i], i, range(lengths[i]))
@@ -288,7 +399,9 @@ def test_borders_beside_the_pictures(tmp_path, away):
 @pytest.mark.parametrize("factor", [1.03, 0.97])
 def test_borders_that_drift(tmp_path, factor):
   """v3: borders added up from lengths that are a little off."""
-  path = Folder(version="v3.0", lengths=(15, 15, 15), episodes=moved(lambda e, x: x * factor)).write(tmp_path / "set")
+  path = Folder(
+    version="v3.0", lengths=(15, 15, 15), episodes=moved(lambda e, x: x * factor)
+  ).write(tmp_path / "set")
   source = opened(path)
   for i in range(2):
     assert shown(source[i], "top")[1] == [1000 * i + t for t in range(15)]
@@ -298,15 +411,21 @@ def test_borders_that_drift(tmp_path, factor):
 
 def test_borders_that_fit_where_numbers_agree_by_chance(tmp_path):
   """v3: an episode has a picture more than rows, the next one fewer; the borders know."""
-  source = opened(Folder(version="v3.0", pictures=lambda e: range(1000 * e, 1000 * e + 7)).write(tmp_path / "set"))
+  source = opened(
+    Folder(version="v3.0", pictures=lambda e: range(1000 * e, 1000 * e + 7)).write(tmp_path / "set")
+  )
   assert shown(source[0], "top")[1] == list(range(6))
   assert shown(source[1], "top")[1] == [*range(1000, 1007), 1006]
 
 
 def test_a_shared_file_that_pauses_between_episodes(tmp_path):
-  """v3: the borders may know of the pause, as those that were measured do, or not, as those added up from lengths."""
+  """v3: the borders may know of the pause, as those that were measured do, or not, as those added
+  up from lengths.
+  """
   for name, late in (("known", 0.2), ("unknown", 0.0)):
-    path = Folder(version="v3.0", episodes=moved(lambda e, x, late=late: x + e * late)).write(tmp_path / name)
+    path = Folder(version="v3.0", episodes=moved(lambda e, x, late=late: x + e * late)).write(
+      tmp_path / name
+    )
     times = [*range(0, 600, 100), *range(800, 1600, 100)]
     pictures = [makers.coded(n) for n in [*range(6), *range(1000, 1008)]]
     write_video(f"{path}/videos/{TOP}/chunk-000/file-000.mp4", pictures, times=times)
@@ -323,17 +442,27 @@ def test_a_shared_file_that_pauses_between_episodes(tmp_path):
 def test_a_shared_file_that_goes_on_is_said(tmp_path):
   """v3: behind the last episode, or a picture more for each one, which nothing tells."""
   change = moved(lambda e, x: x - 0.1 * ((x > 0.5) + (x > 1)))
-  folder = Folder(version="v3.0", lengths=(6, 8), pictures=lambda e: range(1000 * e, 1000 * e + (7, 9)[e]))
-  assert [note for note in opened(folder.write(tmp_path / "own"))[1].notes if "in the file" in note] == []
+  folder = Folder(
+    version="v3.0", lengths=(6, 8), pictures=lambda e: range(1000 * e, 1000 * e + (7, 9)[e])
+  )
+  assert [
+    note for note in opened(folder.write(tmp_path / "own"))[1].notes if "in the file" in note
+  ] == []
   folder.episodes = change
   raw = opened(folder.write(tmp_path / "set"))[1]
-  assert any(note.endswith("file-000.mp4: 16 pictures in the file, its episodes end after 14") for note in raw.notes)
+  assert any(
+    note.endswith("file-000.mp4: 16 pictures in the file, its episodes end after 14")
+    for note in raw.notes
+  )
 
 
-@pytest.mark.parametrize("milliseconds, first", [
-  ([0, 150, 260, 300, 400, 440, 600, 700], "row 2 at 0.200 s is nearest to picture 1"),
-  ([0, 100, 200, 300, 400, 1500, 1600, 1700], "row 5 at 0.500 s is nearest to picture 4"),
-])
+@pytest.mark.parametrize(
+  "milliseconds, first",
+  [
+    ([0, 150, 260, 300, 400, 440, 600, 700], "row 2 at 0.200 s is nearest to picture 1"),
+    ([0, 100, 200, 300, 400, 1500, 1600, 1700], "row 5 at 0.500 s is nearest to picture 4"),
+  ],
+)
 def test_pictures_at_times_that_the_table_does_not_know(tmp_path, milliseconds, first):
   """A recorder that stamped the pictures late, and counted rows."""
   path = Folder().write(tmp_path / "set")

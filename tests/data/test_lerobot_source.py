@@ -1,6 +1,9 @@
-"""LeRobot folders as they are found: each is read rightly, or refused naming what is wrong with it."""
+"""LeRobot folders as they are found: each is read rightly, or refused naming what is wrong with
+it.
+"""
 
 import os
+import pathlib
 
 import pyarrow as pa
 import pytest
@@ -53,7 +56,9 @@ def test_a_camera_without_its_file(tmp_path):
   path = Folder(videos=(TOP, WRIST)).write(tmp_path / "set")
   os.remove(f"{path}/videos/chunk-000/{WRIST}/episode_000001.mp4")
   source = opened(path)
-  refused(source, 1, f"camera 'wrist', videos/chunk-000/{WRIST}/episode_000001.mp4: the file is missing")
+  refused(
+    source, 1, f"camera 'wrist', videos/chunk-000/{WRIST}/episode_000001.mp4: the file is missing"
+  )
   check(source[0], 0, range(6))
 
 
@@ -61,41 +66,62 @@ def test_a_camera_without_its_file(tmp_path):
 def test_more_or_fewer_pictures_than_rows(tmp_path, pictures):
   path = Folder(lengths=(8,), pictures=lambda e: range(pictures)).write(tmp_path / "set")
   if pictures == 4:
-    refused(opened(path), 0, "episode's video from 0 to 0.400 s with 4 pictures for 8 rows: the video is too short")
+    refused(
+      opened(path),
+      0,
+      "episode's video from 0 to 0.400 s with 4 pictures for 8 rows: the video is too short",
+    )
     return
   raw = opened(path)[0]
   assert shown(raw, "top")[1] == [min(t, pictures - 1) for t in range(8)]
   where = f"camera 'top', videos/chunk-000/{TOP}/episode_000000.mp4: "
   wanted = [where + f"{pictures} pictures for 8 rows"]
   if pictures < 8:
-    wanted += [where + f"{8 - pictures} of 8 timestamps are further than half a frame from the nearest video frame"]
+    wanted += [
+      where
+      + f"{8 - pictures} of 8 timestamps are further than half a frame from the nearest video frame"
+    ]
   assert raw.notes == wanted
 
 
 def test_a_shared_file_that_lacks_pictures_is_said(tmp_path):
   path = Folder(version="v3.0").write(tmp_path / "set")
   numbers = [0, 1, 2, 3, 4, 5, *range(1000, 1007)]
-  write_video(f"{path}/videos/{TOP}/chunk-000/file-000.mp4", [makers.coded(n) for n in numbers], fps=10)
-  assert any("13 pictures in the file for 14 rows of its episodes" in note for note in opened(path)[0].notes)
+  write_video(
+    f"{path}/videos/{TOP}/chunk-000/file-000.mp4", [makers.coded(n) for n in numbers], fps=10
+  )
+  assert any(
+    "13 pictures in the file for 14 rows of its episodes" in note for note in opened(path)[0].notes
+  )
 
 
-@pytest.mark.parametrize("cell, reason", [
-  ({"bytes": None, "path": "images/0.png"}, None),
-  ({"bytes": b"", "path": "images/0.png"}, None),
-  ({"bytes": None, "path": "images/1.png"}, "images/1.png is missing"),
-  ({"bytes": None, "path": "/dev/zero"}, "'/dev/zero' leads out of the data set"),
-  ({"bytes": None, "path": "../set/images/0.png"}, "leads out of the data set"),
-  ({"bytes": b"\x89PNG\r\n", "path": None}, r"the image at frame 2 cannot be used \(cannot identify image file\)"),
-  (None, "the cell is empty"),
-])
+@pytest.mark.parametrize(
+  "cell, reason",
+  [
+    ({"bytes": None, "path": "images/0.png"}, None),
+    ({"bytes": b"", "path": "images/0.png"}, None),
+    ({"bytes": None, "path": "images/1.png"}, "images/1.png is missing"),
+    ({"bytes": None, "path": "/dev/zero"}, "'/dev/zero' leads out of the data set"),
+    ({"bytes": None, "path": "../set/images/0.png"}, "leads out of the data set"),
+    (
+      {"bytes": b"\x89PNG\r\n", "path": None},
+      r"the image at frame 2 cannot be used \(cannot identify image file\)",
+    ),
+    (None, "the cell is empty"),
+  ],
+)
 def test_images_that_are_named(tmp_path, cell, reason):
   def change(e, columns):
     cells = columns[WRIST].to_pylist()
-    return {WRIST: pa.array([*cells[:2], cell, *cells[3:]], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))}
+    return {
+      WRIST: pa.array(
+        [*cells[:2], cell, *cells[3:]], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+      )
+    }
 
   path = Folder(lengths=(6,), videos=(), images=(WRIST,), rows=rows(change)).write(tmp_path / "set")
   os.makedirs(f"{path}/images")
-  open(f"{path}/images/0.png", "wb").write(makers.png(2))
+  pathlib.Path(f"{path}/images/0.png").write_bytes(makers.png(2))
   if reason:
     refused(opened(path), 0, f"camera 'wrist' in .*at frame 2.*{reason}|{reason}")
   else:
@@ -105,26 +131,36 @@ def test_images_that_are_named(tmp_path, cell, reason):
 def test_parquet_that_cannot_be_read(tmp_path):
   path = Folder(version="v3.0").write(tmp_path / "set")
   data = f"{path}/data/chunk-000/file-000.parquet"
-  whole = open(data, "rb").read()
-  open(data, "wb").write(whole[:-200])
+  whole = pathlib.Path(data).read_bytes()
+  pathlib.Path(data).write_bytes(whole[:-200])
   refused(opened(path), 0, "file-000.parquet has no parquet footer.*finalize")
   os.remove(data)
   refused(opened(path), 1, "file-000.parquet is missing")
-  open(f"{path}/meta/episodes/chunk-000/file-000.parquet", "wb").write(b"PAR1 unfinished")
+  pathlib.Path(f"{path}/meta/episodes/chunk-000/file-000.parquet").write_bytes(b"PAR1 unfinished")
   with pytest.raises(errors.UserError, match="no parquet footer"):
     opened(path)
 
 
 def test_files_that_nobody_uses(tmp_path):
   path = Folder(videos=(TOP, WRIST)).write(tmp_path / "set")
-  for name in ("data/extra.parquet", f"videos/chunk-000/{TOP}/a.mp4", f"videos/chunk-000/{TOP}/b.mp4", "data/.hidden",
-               "videos/.cache/c.mp4", "images/old/0.png", "README.md"):
+  for name in (
+    "data/extra.parquet",
+    f"videos/chunk-000/{TOP}/a.mp4",
+    f"videos/chunk-000/{TOP}/b.mp4",
+    "data/.hidden",
+    "videos/.cache/c.mp4",
+    "images/old/0.png",
+    "README.md",
+  ):
     os.makedirs(os.path.dirname(f"{path}/{name}"), exist_ok=True)
     open(f"{path}/{name}", "w").close()
   os.symlink("..", f"{path}/videos/loop")
   wanted = [
     {"name": "data/extra.parquet", "reason": "no episode of meta/episodes uses it"},
-    {"name": f"videos/chunk-000/{TOP}", "reason": "2 files that no episode of meta/episodes uses: a.mp4, b.mp4"},
+    {
+      "name": f"videos/chunk-000/{TOP}",
+      "reason": "2 files that no episode of meta/episodes uses: a.mp4, b.mp4",
+    },
   ]
   assert opened(path).skipped == wanted
   unchosen = [one["name"] for one in opened(path, camera_keys=("top",)).skipped]
@@ -141,7 +177,11 @@ def test_fingerprint(tmp_path):
     os.makedirs(os.path.dirname(f"{path}/{name}"), exist_ok=True)
     open(f"{path}/{name}", "w").close()
   assert opened(path).fingerprint() == before
-  for name in (f"videos/chunk-000/{TOP}/episode_000001.mp4", "data/chunk-000/episode_000000.parquet", "meta/info.json"):
+  for name in (
+    f"videos/chunk-000/{TOP}/episode_000001.mp4",
+    "data/chunk-000/episode_000000.parquet",
+    "meta/info.json",
+  ):
     os.utime(f"{path}/{name}", (1, 1))
     assert opened(path).fingerprint() != before, name
     before = opened(path).fingerprint()
@@ -158,14 +198,22 @@ def test_fingerprint_of_pictures_in_files(tmp_path):
 
 def test_the_tables_of_another_episode_are_not_read_for_its_rows(tmp_path):
   """v3: row groups hold several episodes, and an episode several row groups."""
-  source = opened(Folder(version="v3.0", lengths=(3, 11, 4, 2), videos=(), images=(WRIST,)).write(tmp_path / "set"))
+  source = opened(
+    Folder(version="v3.0", lengths=(3, 11, 4, 2), videos=(), images=(WRIST,)).write(
+      tmp_path / "set"
+    )
+  )
   for i, length in enumerate((3, 11, 4, 2)):
     check(source[i], i, range(length))
 
 
 def test_every_reason_is_one_line(tmp_path):
   path = Folder().write(tmp_path / "set")
-  open(f"{path}/data/chunk-000/episode_000001.parquet", "wb").write(b"PAR1" + b"\0" * 100 + b"PAR1")
-  with pytest.raises(video.Unreadable, match=r"^episode 1: .*episode_000001.parquet is not readable") as caught:
+  pathlib.Path(f"{path}/data/chunk-000/episode_000001.parquet").write_bytes(
+    b"PAR1" + b"\0" * 100 + b"PAR1"
+  )
+  with pytest.raises(
+    video.Unreadable, match=r"^episode 1: .*episode_000001.parquet is not readable"
+  ) as caught:
     opened(path)[1]
   assert "\n" not in str(caught.value)

@@ -73,26 +73,38 @@ def test_round_trip(tmp_path):
   episodes = write(tmp_path / "set")
   root = tmp_path / "set"
   info = json.loads((root / "meta/info.json").read_text())
-  assert (info["codebase_version"], info["total_episodes"], info["total_frames"], info["total_tasks"]) == (
-    "v3.0",
-    3,
-    21,
-    2,
-  )
+  assert (
+    info["codebase_version"],
+    info["total_episodes"],
+    info["total_frames"],
+    info["total_tasks"],
+  ) == ("v3.0", 3, 21, 2)
   assert info["fps"] == FPS and info["splits"] == {"train": "0:3"}
   rows = parquet.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
   table = parquet.read_table(root / info["data_path"].format(chunk_index=0, file_index=0))
   assert table["index"].to_pylist() == list(range(21))
-  assert set(table.column_names) == {k for k, v in info["features"].items() if v["dtype"] != "video"}
+  assert set(table.column_names) == {
+    k for k, v in info["features"].items() if v["dtype"] != "video"
+  }
   for i, (row, episode) in enumerate(zip(rows, episodes, strict=True)):
     part = table.slice(row["dataset_from_index"], row["length"])
-    assert row["dataset_to_index"] - row["dataset_from_index"] == row["length"] == len(episode["action"])
-    np.testing.assert_array_equal(np.stack(part["action"].to_pylist()).astype(np.float32), episode["action"])
-    np.testing.assert_array_equal(np.stack(part["observation.state"].to_pylist()).astype(np.float32), episode["state"])
     assert (
-      set(part["episode_index"].to_pylist()) == {i} and row["tasks"] == [f"task {i % 2}"] and row["motion"] == f"m{i}"
+      row["dataset_to_index"] - row["dataset_from_index"] == row["length"] == len(episode["action"])
     )
-    np.testing.assert_array_equal(part["timestamp"].to_numpy(), (np.arange(row["length"]) / FPS).astype(np.float32))
+    np.testing.assert_array_equal(
+      np.stack(part["action"].to_pylist()).astype(np.float32), episode["action"]
+    )
+    np.testing.assert_array_equal(
+      np.stack(part["observation.state"].to_pylist()).astype(np.float32), episode["state"]
+    )
+    assert (
+      set(part["episode_index"].to_pylist()) == {i}
+      and row["tasks"] == [f"task {i % 2}"]
+      and row["motion"] == f"m{i}"
+    )
+    np.testing.assert_array_equal(
+      part["timestamp"].to_numpy(), (np.arange(row["length"]) / FPS).astype(np.float32)
+    )
     assert part["next.done"].to_pylist() == [False] * (row["length"] - 1) + [True]
     assert sum(part["next.success"].to_pylist()) == 2
     for camera in ("left", "right"):
@@ -119,8 +131,13 @@ def test_video_without_actions_has_neither_columns_nor_features_for_them(tmp_pat
     writer.add_episode("watch", {"a": moving_square(4, 0)})
     writer.finalise()
   info = json.loads((tmp_path / "set/meta/info.json").read_text())
-  table = parquet.read_table(tmp_path / "set" / info["data_path"].format(chunk_index=0, file_index=0))
-  assert not {"action", "observation.state"} & {*info["features"], *table.column_names} and table.num_rows == 4
+  table = parquet.read_table(
+    tmp_path / "set" / info["data_path"].format(chunk_index=0, file_index=0)
+  )
+  assert (
+    not {"action", "observation.state"} & {*info["features"], *table.column_names}
+    and table.num_rows == 4
+  )
 
 
 def test_tasks_table_has_the_instruction_as_pandas_index(tmp_path):
@@ -134,11 +151,18 @@ def test_statistics_are_those_of_all_frames(tmp_path):
   episodes = write(tmp_path / "set")
   stats = json.loads((tmp_path / "set/meta/stats.json").read_text())
   action = np.concatenate([e["action"] for e in episodes]).astype(np.float64)
-  for name, value in {"mean": action.mean(0), "std": action.std(0), "min": action.min(0), "max": action.max(0)}.items():
+  for name, value in {
+    "mean": action.mean(0),
+    "std": action.std(0),
+    "min": action.min(0),
+    "max": action.max(0),
+  }.items():
     np.testing.assert_allclose(stats["action"][name], value, rtol=1e-9, atol=1e-12)
   assert stats["action"]["count"] == [21]
   left = np.concatenate([e["frames"]["left"] for e in episodes])[:, ::4, ::4] / 255
-  np.testing.assert_allclose(np.ravel(stats["observation.images.left"]["mean"]), left.mean((0, 1, 2)), rtol=1e-9)
+  np.testing.assert_allclose(
+    np.ravel(stats["observation.images.left"]["mean"]), left.mean((0, 1, 2)), rtol=1e-9
+  )
   assert np.shape(stats["observation.images.left"]["std"]) == (3, 1, 1)
 
 
@@ -146,9 +170,13 @@ def test_videos_go_on_in_a_new_file_beyond_the_size_limit(tmp_path):
   write(tmp_path / "set", lengths=(40, 40, 40), video_megabytes=0)
   rows = parquet.read_table(tmp_path / "set/meta/episodes/chunk-000/file-000.parquet").to_pylist()
   for row in rows:
-    where = {name: row[f"videos/observation.images.left/{name}"] for name in ("chunk_index", "file_index")}
+    where = {
+      name: row[f"videos/observation.images.left/{name}"] for name in ("chunk_index", "file_index")
+    }
     decoded, _, _ = read_video(
-      tmp_path / "set" / lerobot_writer.VIDEO_PATH.format(video_key="observation.images.left", **where)
+      tmp_path
+      / "set"
+      / lerobot_writer.VIDEO_PATH.format(video_key="observation.images.left", **where)
     )
     assert len(decoded) >= round(row["videos/observation.images.left/to_timestamp"] * FPS)
   assert len(list((tmp_path / "set/videos/observation.images.left").rglob("*.mp4"))) > 1
@@ -156,9 +184,19 @@ def test_videos_go_on_in_a_new_file_beyond_the_size_limit(tmp_path):
 
 def test_fractional_rate(tmp_path):
   with lerobot_writer.Writer(
-    tmp_path / "set", 30000 / 1001, cameras={"a": (16, 16)}, state_names=["x"], action_names=["u"], robot_type="t"
+    tmp_path / "set",
+    30000 / 1001,
+    cameras={"a": (16, 16)},
+    state_names=["x"],
+    action_names=["u"],
+    robot_type="t",
   ) as writer:
-    writer.add_episode("t", {"a": np.zeros((4, 16, 16, 3), np.uint8)}, state=np.zeros((4, 1)), action=np.zeros((4, 1)))
+    writer.add_episode(
+      "t",
+      {"a": np.zeros((4, 16, 16, 3), np.uint8)},
+      state=np.zeros((4, 1)),
+      action=np.zeros((4, 1)),
+    )
     writer.finalise()
   _, times, _ = read_video(next((tmp_path / "set").rglob("*.mp4")))
   np.testing.assert_allclose([float(t) for t in times], np.arange(4) * 1001 / 30000, atol=1e-5)
@@ -173,12 +211,19 @@ def test_refuses_what_exists_and_leaves_it_alone(tmp_path):
 
 
 def test_nothing_appears_before_finalise_or_after_an_exception(tmp_path):
-  with pytest.raises(RuntimeError, match="stop"):
-    with lerobot_writer.Writer(
-      tmp_path / "set", FPS, cameras={"a": (16, 16)}, state_names=["x"], action_names=["u"], robot_type="t"
-    ):
-      assert not (tmp_path / "set").exists()
-      raise RuntimeError("stop")
+  with (
+    pytest.raises(RuntimeError, match="stop"),
+    lerobot_writer.Writer(
+      tmp_path / "set",
+      FPS,
+      cameras={"a": (16, 16)},
+      state_names=["x"],
+      action_names=["u"],
+      robot_type="t",
+    ),
+  ):
+    assert not (tmp_path / "set").exists()
+    raise RuntimeError("stop")
   assert list(tmp_path.iterdir()) == []
 
 
@@ -191,7 +236,14 @@ def test_nothing_appears_before_finalise_or_after_an_exception(tmp_path):
     (dict(frames={"a": np.zeros((3, 16, 16, 3), np.uint8)}), "camera 'a'"),
     (dict(frames={"a": np.zeros((4, 16, 16, 3), np.float32)}), "expected uint8"),
     (dict(success=None), "success"),
-    (dict(frames={"a": np.zeros((0, 16, 16, 3), np.uint8)}, state=np.zeros((0, 1)), action=np.zeros((0, 1))), "empty"),
+    (
+      dict(
+        frames={"a": np.zeros((0, 16, 16, 3), np.uint8)},
+        state=np.zeros((0, 1)),
+        action=np.zeros((0, 1)),
+      ),
+      "empty",
+    ),
   ],
 )
 def test_bad_episodes_are_refused_by_name(tmp_path, change, message):
@@ -202,7 +254,13 @@ def test_bad_episodes_are_refused_by_name(tmp_path, change, message):
     success=np.zeros(4, bool),
   )
   with lerobot_writer.Writer(
-    tmp_path / "set", FPS, cameras={"a": (16, 16)}, state_names=["x"], action_names=["u"], robot_type="t", outcome=True
+    tmp_path / "set",
+    FPS,
+    cameras={"a": (16, 16)},
+    state_names=["x"],
+    action_names=["u"],
+    robot_type="t",
+    outcome=True,
   ) as writer:
     arguments = good | change
     with pytest.raises(errors.UserError, match=message):
@@ -211,7 +269,8 @@ def test_bad_episodes_are_refused_by_name(tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-  "change, message", [(dict(cameras={"a": (15, 16)}), "even"), (dict(crf=60), "crf"), (dict(gop=0), "gop")]
+  "change, message",
+  [(dict(cameras={"a": (15, 16)}), "even"), (dict(crf=60), "crf"), (dict(gop=0), "gop")],
 )
 def test_bad_settings_are_refused(tmp_path, change, message):
   with pytest.raises(errors.UserError, match=message):

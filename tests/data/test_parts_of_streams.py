@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from como_jax import data, errors
-from como_jax.data import evaluation, index, labels, pipeline, policy, policy_examples, policy_index, shard_file, video
+from como_jax.data import (
+  evaluation,
+  index,
+  labels,
+  pipeline,
+  policy,
+  policy_examples,
+  policy_index,
+  shard_file,
+  video,
+)
 from como_jax.data.times import FrameTimes
 from tests.data import test_index
 
@@ -30,19 +40,29 @@ class Broken:
 
 def test_a_damaged_window_is_followed_by_others():
   opened, damage = Broken(lambda i: i == 7), pipeline.Damage()
-  with pytest.warns(UserWarning, match="^a damaged record is replaced by another window .1 of 1 reads so far.: window 7$"):
+  with pytest.warns(
+    UserWarning,
+    match="^a damaged record is replaced by another window .1 of 1 reads so far.: window 7$",
+  ):
     found = pipeline.read(opened, 7, damage, lambda i: f"used {i}")
   other = int(np.random.default_rng([7, 0]).integers(100))
   assert found == f"used {other}" and opened.tried == [7, other]
   assert pipeline.read(opened, 3, damage, lambda i: i) == 3
   opened = Broken(lambda i: True)
-  with warnings.catch_warnings(), pytest.raises(errors.UserError, match="^mine: 16 windows in a row are damaged, the first: window 5$"):
+  with (
+    warnings.catch_warnings(),
+    pytest.raises(
+      errors.UserError, match="^mine: 16 windows in a row are damaged, the first: window 5$"
+    ),
+  ):
     warnings.simplefilter("ignore")
     pipeline.read(opened, 5, damage, print)
   assert len(opened.tried) == 16
 
 
-@pytest.mark.parametrize("reads, met, ends", [(20, 19, False), (20, 20, True), (1999, 20, True), (2000, 20, False)])
+@pytest.mark.parametrize(
+  "reads, met, ends", [(20, 19, False), (20, 20, True), (1999, 20, True), (2000, 20, False)]
+)
 def test_a_run_ends_where_one_read_of_a_hundred_is_damaged(reads, met, ends):
   damage = pipeline.Damage()
   damage._reads = reads
@@ -51,7 +71,9 @@ def test_a_run_ends_where_one_read_of_a_hundred_is_damaged(reads, met, ends):
     for _ in range(met - 1):
       damage.met(ValueError("x"))
     if ends:
-      with pytest.raises(errors.UserError, match=f"^{met} of {reads} records are damaged, the last: y$"):
+      with pytest.raises(
+        errors.UserError, match=f"^{met} of {reads} records are damaged, the last: y$"
+      ):
         damage.met(ValueError("y"))
     else:
       damage.met(ValueError("y"))
@@ -60,11 +82,16 @@ def test_a_run_ends_where_one_read_of_a_hundred_is_damaged(reads, met, ends):
 def test_each_process_takes_its_part():
   stream = [f"sample {i}" for i in range(100)]
   parts = [pipeline.Part(stream, 10, 6, 2, process) for process in range(3)]
-  assert [part(i) for part in parts for i in (0, 1, 2)] == [f"sample {i}" for i in (10, 11, 16, 12, 13, 18, 14, 15, 20)]
+  assert [part(i) for part in parts for i in (0, 1, 2)] == [
+    f"sample {i}" for i in (10, 11, 16, 12, 13, 18, 14, 15, 20)
+  ]
   rows = pipeline._Rows(parts[1], lambda rows: rows)
   assert rows(0) == ["sample 12", "sample 13"] and rows(1) == ["sample 18", "sample 19"]
   assert pipeline.local_batch(6, 2, 3) == 2 and pipeline.local_batch(1, 0, 1) == 1
-  for given, message in (((0, 0, 1), "^batch_size 0 does not divide by the number of processes, 1$"), ((7, 0, 2), "^batch_size 7 does not")):
+  for given, message in (
+    ((0, 0, 1), "^batch_size 0 does not divide by the number of processes, 1$"),
+    ((7, 0, 2), "^batch_size 7 does not"),
+  ):
     with pytest.raises(errors.UserError, match=message):
       pipeline.local_batch(*given)
   for process in (-1, 3):
@@ -73,7 +100,9 @@ def test_each_process_takes_its_part():
 
 
 class Stream:
-  """Stands in for Grain's data set: gives numbers from the step on; `script` says where it fails."""
+  """Stands in for Grain's data set: gives numbers from the step on; `script` says where it
+  fails.
+  """
 
   made: list = []
 
@@ -108,12 +137,28 @@ class Stream:
 
 def batches(script=None, *, step=3, workers=0, threads=4, prefetch=4):
   Stream.made, script = [], script or {}
-  return pipeline.Batches(lambda step: Stream(step, script), step=step, workers=workers, threads=threads, prefetch=prefetch)
+  return pipeline.Batches(
+    lambda step: Stream(step, script),
+    step=step,
+    workers=workers,
+    threads=threads,
+    prefetch=prefetch,
+  )
 
 
-@pytest.mark.parametrize("given, read, workers", [
-  ({}, (4, 4), None), ({"threads": 2}, (2, 4), None), ({"threads": 8}, (4, 4), None), ({"threads": 0}, (0, 0), None), ({"threads": 3, "prefetch": 0}, (1, 0), None),
-  ({"workers": 2}, (4, 4), (2, 4)), ({"workers": 2, "threads": 2}, (2, 2), (2, 4)), ({"workers": 1, "threads": 2, "prefetch": 0}, (1, 1), (1, 1))])
+@pytest.mark.parametrize(
+  "given, read, workers",
+  [
+    ({}, (4, 4), None),
+    ({"threads": 2}, (2, 4), None),
+    ({"threads": 8}, (4, 4), None),
+    ({"threads": 0}, (0, 0), None),
+    ({"threads": 3, "prefetch": 0}, (1, 0), None),
+    ({"workers": 2}, (4, 4), (2, 4)),
+    ({"workers": 2, "threads": 2}, (2, 2), (2, 4)),
+    ({"workers": 1, "threads": 2, "prefetch": 0}, (1, 1), (1, 1)),
+  ],
+)
 def test_how_far_is_read_ahead(given, read, workers):
   batches(**given)
   (stream,) = Stream.made
@@ -123,7 +168,9 @@ def test_how_far_is_read_ahead(given, read, workers):
 
 def test_steps_and_the_end():
   found = batches({5: StopIteration()})
-  assert [next(found)["x"][0] for _ in range(2)] == [3, 4] and found.step == 5 and iter(found) is found
+  assert (
+    [next(found)["x"][0] for _ in range(2)] == [3, 4] and found.step == 5 and iter(found) is found
+  )
   with pytest.raises(StopIteration):
     next(found)
   assert Stream.made[0].closed == 1
@@ -135,14 +182,28 @@ def test_steps_and_the_end():
 
 
 def test_dead_workers_are_replaced_three_times():
-  found = batches({4: RuntimeError("a process terminated unexpectedly"), 6: RuntimeError("terminated unexpectedly")}, workers=1)
+  found = batches(
+    {
+      4: RuntimeError("a process terminated unexpectedly"),
+      6: RuntimeError("terminated unexpectedly"),
+    },
+    workers=1,
+  )
   with pytest.warns(UserWarning) as said:
     assert [next(found)["x"][0] for _ in range(4)] == [3, 4, 5, 6]
-  assert [str(one.message).split(":")[0] for one in said] == [f"a data worker died and is replaced at step {step} ({n} of 3)" for step, n in ((4, 1), (6, 2))]
+  assert [str(one.message).split(":")[0] for one in said] == [
+    f"a data worker died and is replaced at step {step} ({n} of 3)" for step, n in ((4, 1), (6, 2))
+  ]
   assert [stream.closed for stream in Stream.made] == [1, 1, 0] and found.step == 7
   with pytest.raises(RuntimeError, match="^another$"):
     next(batches({3: RuntimeError("another")}))
-  found = pipeline.Batches(lambda step: Stream(step, {3: RuntimeError("terminated unexpectedly")}), step=3, workers=0, threads=0, prefetch=1)
+  found = pipeline.Batches(
+    lambda step: Stream(step, {3: RuntimeError("terminated unexpectedly")}),
+    step=3,
+    workers=0,
+    threads=0,
+    prefetch=1,
+  )
   with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="terminated unexpectedly"):
     next(found)
   assert found._restarts == 3
@@ -150,17 +211,26 @@ def test_dead_workers_are_replaced_three_times():
 
 def test_what_cannot_be_built(tmp_path):
   one = [data.DataSet("/nowhere", weight=-1.0)]
-  for given, message in (({}, "^data set nowhere: weight is -1.0, expected more than 0$"), ({"kind": "mea"}, "^unknown kind of batches 'mea': did you mean 'mae'"),
-                         ({"frames": 1}, "^motion batches need at least 2 frames, got 1$")):
+  for given, message in (
+    ({}, "^data set nowhere: weight is -1.0, expected more than 0$"),
+    ({"kind": "mea"}, "^unknown kind of batches 'mea': did you mean 'mae'"),
+    ({"frames": 1}, "^motion batches need at least 2 frames, got 1$"),
+  ):
     with pytest.raises(errors.UserError, match=message):
       pipeline.build(one, batch_size=2, image_size=8, **given)
   with pytest.raises(errors.UserError, match="^no data set is given$"):
     pipeline.build([], batch_size=2, image_size=8)
-  assert data.DataSet("/a/b/").label == "b" and data.DataSet("/a/b", name="n").label == "n" and data.DataSet("x") == data.DataSet("x", 1.0, 0.5, (), "")
+  assert (
+    data.DataSet("/a/b/").label == "b"
+    and data.DataSet("/a/b", name="n").label == "n"
+    and data.DataSet("x") == data.DataSet("x", 1.0, 0.5, (), "")
+  )
 
 
 def test_windows_by_number():
-  found = index.windows(test_index.table([("x", 0, 4, 10), ("y", 0, 3, 10)]), frames=2, offset_seconds=0.1)
+  found = index.windows(
+    test_index.table([("x", 0, 4, 10), ("y", 0, 3, 10)]), frames=2, offset_seconds=0.1
+  )
   assert len(found) == 10 and (found[0], found[9]) == (index.Window(0, 0, 0), index.Window(1, 1, 1))
   for i in (-1, 10):
     with pytest.raises(IndexError):
@@ -168,19 +238,41 @@ def test_windows_by_number():
 
 
 def test_runs_of_first_frames(monkeypatch):
-  """Uniform segments are one run each, others one for each stretch in which every frame begins a window."""
+  """Uniform segments are one run each, others one for each stretch in which every frame begins a
+  window.
+  """
   records = test_index.table([("x", 0, 6, 10), ("y", 0, 8, 10), ("z", 0, 2, 10)], cameras=("a",))
   records.uniform[1] = False
   uneven = FrameTimes(0.0, 0.2, 8, np.array([0.0, 0.1, 0.2, 0.3, 0.9, 1.0, 1.5, 1.6]))
-  monkeypatch.setattr(type(records), "explicit_parts", lambda self, rows: iter([{1: uneven.explicit}]))
+  monkeypatch.setattr(
+    type(records), "explicit_parts", lambda self, rows: iter([{1: uneven.explicit}])
+  )
   found = index.runs(index.shards.segments(records), frames=2, offset=0.1)
-  assert [column.tolist() for column in found[:3]] == [[0, 1, 1, 1, 2], [0, 0, 4, 6, 0], [5, 3, 1, 1, 1]] and found[3] == 2
+  assert [column.tolist() for column in found[:3]] == [
+    [0, 1, 1, 1, 2],
+    [0, 0, 4, 6, 0],
+    [5, 3, 1, 1, 1],
+  ] and found[3] == 2
 
 
-@pytest.mark.parametrize("change, message", [
-  ({"weight": 0.0}, "^data set n: weight is 0.0, expected more than 0$"), ({"views": "both"}, "^data set n: unknown views 'both'"), ({"robot": ""}, "neither a robot nor labels"),
-  ({"robot": "", "labels": "l"}, None), ({"episodes": (0, 1)}, None), ({"episodes": (-1, 1)}, r"episodes are \(-1, 1\), expected \(first, last\) with 0 <= first < last$"),
-  ({"episodes": (2, 2)}, "episodes are"), ({"episodes": (1,)}, "episodes are"), ({"episodes": (0, 1.5)}, "episodes are"), ({"episodes": (np.int64(0), np.int64(2))}, None)])
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"weight": 0.0}, "^data set n: weight is 0.0, expected more than 0$"),
+    ({"views": "both"}, "^data set n: unknown views 'both'"),
+    ({"robot": ""}, "neither a robot nor labels"),
+    ({"robot": "", "labels": "l"}, None),
+    ({"episodes": (0, 1)}, None),
+    (
+      {"episodes": (-1, 1)},
+      r"episodes are \(-1, 1\), expected \(first, last\) with 0 <= first < last$",
+    ),
+    ({"episodes": (2, 2)}, "episodes are"),
+    ({"episodes": (1,)}, "episodes are"),
+    ({"episodes": (0, 1.5)}, "episodes are"),
+    ({"episodes": (np.int64(0), np.int64(2))}, None),
+  ],
+)
 def test_entries_of_a_mixture(change, message):
   one = dataclasses.replace(policy_index.PolicySet("p/n", robot="arm"), **change)
   if message is None:
@@ -191,30 +283,77 @@ def test_entries_of_a_mixture(change, message):
 
 
 def test_chunks_by_hand():
-  even, uneven = FrameTimes(0.0, 0.1, 6), FrameTimes(0.0, 0.2, 5, np.array([0.0, 0.1, 0.2, 0.9, 1.0]))
+  even, uneven = (
+    FrameTimes(0.0, 0.1, 6),
+    FrameTimes(0.0, 0.2, 5, np.array([0.0, 0.1, 0.2, 0.9, 1.0])),
+  )
   for times, t, step, edges, begins in (
-    (even, 2, 0.0, [2, 3, 4, 5], [1, 1, 1]), (even, 4, 0.0, [4, 5, 6, 6], [1, 1, 0]), (even, 1, 0.2, [1, 3, 5, 6], [1, 1, 1]), (even, 5, 0.2, [5, 6, 6, 6], [1, 0, 0]),
-    (even, 0, 0.15, [0, 1, 3, 4], [1, 0, 1]), (uneven, 0, 0.2, [0, 2, 2, 3], [1, 0, 0])):
+    (even, 2, 0.0, [2, 3, 4, 5], [1, 1, 1]),
+    (even, 4, 0.0, [4, 5, 6, 6], [1, 1, 0]),
+    (even, 1, 0.2, [1, 3, 5, 6], [1, 1, 1]),
+    (even, 5, 0.2, [5, 6, 6, 6], [1, 0, 0]),
+    (even, 0, 0.15, [0, 1, 3, 4], [1, 0, 1]),
+    (uneven, 0, 0.2, [0, 2, 2, 3], [1, 0, 0]),
+  ):
     found = policy_index.chunk_edges(times, t, step, 3)
     assert (found[0].tolist(), found[1].astype(int).tolist()) == (edges, begins), (t, step)
-  assert policy_index.history_frames(even, 2, 0.0, 4).tolist() == [0, 0, 1, 2] and policy_index.history_frames(even, 4, 0.2, 3).tolist() == [0, 2, 4]
-  assert policy_index.history_frames(even, 5, 0.2, 1).tolist() == [5] and policy_index.history_frames(uneven, 3, 0.2, 3).tolist() == [2, 3, 3]
+  assert policy_index.history_frames(even, 2, 0.0, 4).tolist() == [
+    0,
+    0,
+    1,
+    2,
+  ] and policy_index.history_frames(even, 4, 0.2, 3).tolist() == [0, 2, 4]
+  assert policy_index.history_frames(even, 5, 0.2, 1).tolist() == [
+    5
+  ] and policy_index.history_frames(uneven, 3, 0.2, 3).tolist() == [2, 3, 3]
 
 
 def test_examples_by_hand():
   records = test_index.table([("x", 0, 4, 10), ("x", 4, 3, 10), ("y", 0, 5, 10)])
   records.has_action[:] = [True, False, False]
   whole, keep = np.ones(3, bool), np.array([True, True, False])
-  make = lambda **given: policy_index.enumerate_examples(records, **dict(split_keep=whole, keep=keep, cameras=(1, 0), views="together", actions=True,
-                                                                         offset_seconds=0.2) | given)
+
+  def make(**given):
+    return policy_index.enumerate_examples(
+      records,
+      **dict(
+        split_keep=whole,
+        keep=keep,
+        cameras=(1, 0),
+        views="together",
+        actions=True,
+        offset_seconds=0.2,
+      )
+      | given,
+    )
+
   found = make()
-  assert [dataclasses.astuple(found[i]) for i in range(len(found))] == [(0, -1, t) for t in range(5)]  # four with actions, one with a motion
-  assert [column.tolist() for column in found.runs()] == [[0], [0], [5]] and found.rows().tolist() == [0, 1]
-  assert len(make(offset_seconds=None)) == 4 and len(make(actions=False)) == 5 and len(make(actions=False, offset_seconds=None)) == 0
+  # four with actions, one with a motion
+  assert [dataclasses.astuple(found[i]) for i in range(len(found))] == [
+    (0, -1, t) for t in range(5)
+  ]
+  assert [column.tolist() for column in found.runs()] == [
+    [0],
+    [0],
+    [5],
+  ] and found.rows().tolist() == [0, 1]
+  assert (
+    len(make(offset_seconds=None)) == 4
+    and len(make(actions=False)) == 5
+    and len(make(actions=False, offset_seconds=None)) == 0
+  )
   assert make(actions=False, offset_seconds=None).rows().tolist() == []
   each = make(views="each", keep=whole)
   assert [dataclasses.astuple(each[i]) for i in (0, 4, 5, 9, 10, 12, 13, 15)] == [
-    (0, 0, 0), (0, 0, 4), (0, 1, 0), (0, 1, 4), (1, 0, 0), (1, 0, 2), (1, 1, 0), (1, 1, 2)] and len(each) == 16
+    (0, 0, 0),
+    (0, 0, 4),
+    (0, 1, 0),
+    (0, 1, 4),
+    (1, 0, 0),
+    (1, 0, 2),
+    (1, 1, 0),
+    (1, 1, 2),
+  ] and len(each) == 16
   assert [column.tolist() for column in each.runs()] == [[0, 1], [0, 0], [5, 3]]
   for i in (-1, 16):
     with pytest.raises(IndexError):
@@ -224,17 +363,41 @@ def test_examples_by_hand():
 LAYOUT = policy_examples.Layout(None, {"b": (3, 0), "a": (2, 4)}, 1, 1, 1, "mean", 0, 0, 1, 0.0)
 
 
-@pytest.mark.parametrize("name, least", [("cameras", 1), ("history", 1), ("chunk", 1), ("latent_chunk", 0), ("latent_size", 0), ("image_size", 1)])
+@pytest.mark.parametrize(
+  "name, least",
+  [
+    ("cameras", 1),
+    ("history", 1),
+    ("chunk", 1),
+    ("latent_chunk", 0),
+    ("latent_size", 0),
+    ("image_size", 1),
+  ],
+)
 def test_limits_of_a_layout(name, least):
-  assert LAYOUT.check() is LAYOUT and (LAYOUT.names, LAYOUT.action_size, LAYOUT.state_size) == (("a", "b"), 3, 4)
-  assert dataclasses.replace(LAYOUT, robots={}).action_size == dataclasses.replace(LAYOUT, robots={}).state_size == 0
-  with pytest.raises(errors.UserError, match=f"^policy batches: {name} is {least - 1}, expected at least {least}$"):
+  assert LAYOUT.check() is LAYOUT and (LAYOUT.names, LAYOUT.action_size, LAYOUT.state_size) == (
+    ("a", "b"),
+    3,
+    4,
+  )
+  assert (
+    dataclasses.replace(LAYOUT, robots={}).action_size
+    == dataclasses.replace(LAYOUT, robots={}).state_size
+    == 0
+  )
+  with pytest.raises(
+    errors.UserError, match=f"^policy batches: {name} is {least - 1}, expected at least {least}$"
+  ):
     dataclasses.replace(LAYOUT, **{name: least - 1}).check()
 
 
 def test_actions_of_a_step():
   actions = np.arange(10.0).reshape(5, 2)
-  for how, expected in (("mean", [[1, 2], [6, 7], [8, 9]]), ("first", [[0, 1], [4, 5], [8, 9]]), ("last", [[2, 3], [8, 9], [8, 9]])):
+  for how, expected in (
+    ("mean", [[1, 2], [6, 7], [8, 9]]),
+    ("first", [[0, 1], [4, 5], [8, 9]]),
+    ("last", [[2, 3], [8, 9], [8, 9]]),
+  ):
     found = policy_examples.reduced(actions, np.array([0, 2, 4]), np.array([2, 5, 5]), how)
     assert found.tolist() == expected and found.dtype == np.float32
   single = policy_examples.reduced(actions, np.array([0, 3]), np.array([1, 4]), "mean")
@@ -243,26 +406,56 @@ def test_actions_of_a_step():
 
 def test_labels_of_one_model_and_offset():
   sets = [policy_index.PolicySet("p", labels=name) for name in ("one", "", "two")]
-  manifest = lambda path, mark, offset: types.SimpleNamespace(motions=types.SimpleNamespace(
-    manifest={"model": {"path": path, "fingerprint": mark}, "offset_seconds": offset}))
-  check = lambda *given: policy_examples._check_one_model(sets, [manifest("m", "x", 0.5), None, manifest(*given)])
+
+  def manifest(path, mark, offset):
+    return types.SimpleNamespace(
+      motions=types.SimpleNamespace(
+        manifest={"model": {"path": path, "fingerprint": mark}, "offset_seconds": offset}
+      )
+    )
+
+  def check(*given):
+    return policy_examples._check_one_model(sets, [manifest("m", "x", 0.5), None, manifest(*given)])
+
   check("other", "x", 0.5)
-  with pytest.raises(errors.UserError, match="^labels two are of another motion model .n. than labels one .m.; extract them with one model$"):
+  with pytest.raises(
+    errors.UserError,
+    match=(
+      "^labels two are of another motion model .n. than labels one .m.; extract them with one "
+      "model$"
+    ),
+  ):
     check("n", "y", 0.5)
-  with pytest.raises(errors.UserError, match="^labels two are at 0.4 s and labels one at 0.5 s: a policy has one latent motion"):
+  with pytest.raises(
+    errors.UserError,
+    match="^labels two are at 0.4 s and labels one at 0.5 s: a policy has one latent motion",
+  ):
     check("m", "x", 0.4)
 
 
 def test_instructions_have_one_shape():
   language = {"a": (np.zeros((2, 3)), np.ones(2, bool)), "b": (np.zeros((2, 4)), np.ones(2, bool))}
-  for texts in (language, {"a": (np.zeros(3), np.ones(3, bool))}, {"a": (np.zeros((2, 3)), np.ones(3, bool))}, {}):
+  for texts in (
+    language,
+    {"a": (np.zeros(3), np.ones(3, bool))},
+    {"a": (np.zeros((2, 3)), np.ones(3, bool))},
+    {},
+  ):
     with pytest.raises(errors.UserError, match="^embeddings of instructions have shapes"):
       policy_examples._texts([], [], texts)
   assert policy_examples._texts([], [], {"a": language["a"]}) == ([], [])
 
 
 def clip(**changes):
-  return shard_file.Clip(**dict(start=0, length=2, frames={"a": shard_file.Frames("jpeg", 2, 4, 6, [b"xyz", b"q"])}, arrays={"v": np.arange(2)}) | changes)
+  return shard_file.Clip(
+    **dict(
+      start=0,
+      length=2,
+      frames={"a": shard_file.Frames("jpeg", 2, 4, 6, [b"xyz", b"q"])},
+      arrays={"v": np.arange(2)},
+    )
+    | changes
+  )
 
 
 def test_shards_refuse_what_does_not_fit(tmp_path):
@@ -283,31 +476,97 @@ def test_shards_refuse_what_does_not_fit(tmp_path):
 
 def test_a_small_shard(tmp_path):
   writer = shard_file.Writer(str(tmp_path / "s"))
-  writer.add(clip(arrays={"v": np.arange(2), "w": np.float32([[1, 2], [3, 4]])}, frame_facts={"f": np.array([5, 6])}, statistics={"w": np.ones((3, 2)), "v": np.ones((3, 1))}))
-  writer.add(clip(start=2, arrays={"v": np.arange(2, 4)}, frame_facts={"f": np.array([7, 8])}, statistics={"v": np.zeros((3, 1))}))
+  writer.add(
+    clip(
+      arrays={"v": np.arange(2), "w": np.float32([[1, 2], [3, 4]])},
+      frame_facts={"f": np.array([5, 6])},
+      statistics={"w": np.ones((3, 2)), "v": np.ones((3, 1))},
+    )
+  )
+  writer.add(
+    clip(
+      start=2,
+      arrays={"v": np.arange(2, 4)},
+      frame_facts={"f": np.array([7, 8])},
+      statistics={"v": np.zeros((3, 1))},
+    )
+  )
   entry = writer.close()
   assert entry["index_offset"] % 8 == 0
   found = shard_file.ShardFile(str(tmp_path / "s"), entry)
-  assert found.index["start"].tolist() == [0, 2] and found.cameras == ("a",) and found.arrays == ("v", "w") and len(found) == 2
-  assert found.blobs(1, "a", [1, 0, 1]) == {0: b"xyz", 1: b"q"} and found.blobs(0, "a", []) == {} and found.size(1, "a") == (4, 6)
-  assert found.array(1, "v").tolist() == [2, 3] and found.array(0, "w").tolist() == [[1, 2], [3, 4]] and found.array(1, "w") is None
-  assert found.frame_fact(1, "f").tolist() == [7, 8] and [part.shape for part in found.statistics("w")] == [(3, 2)]
+  assert (
+    found.index["start"].tolist() == [0, 2]
+    and found.cameras == ("a",)
+    and found.arrays == ("v", "w")
+    and len(found) == 2
+  )
+  assert (
+    found.blobs(1, "a", [1, 0, 1]) == {0: b"xyz", 1: b"q"}
+    and found.blobs(0, "a", []) == {}
+    and found.size(1, "a") == (4, 6)
+  )
+  assert (
+    found.array(1, "v").tolist() == [2, 3]
+    and found.array(0, "w").tolist() == [[1, 2], [3, 4]]
+    and found.array(1, "w") is None
+  )
+  assert found.frame_fact(1, "f").tolist() == [7, 8] and [
+    part.shape for part in found.statistics("w")
+  ] == [(3, 2)]
   assert [part.tolist() for part in found.statistics("v")] == [[[1]] * 3, [[0]] * 3]
   for numbers in ([-1], [2], [0, 2]):
     with pytest.raises(IndexError, match="of a clip of 2$"):
       found.blobs(0, "a", numbers)
-  assert shard_file._runs([1, 2, 4, 5, 6, 9]) == [[1, 2], [4, 5, 6], [9]] and shard_file._runs([]) == []
+  assert (
+    shard_file._runs([1, 2, 4, 5, 6, 9]) == [[1, 2], [4, 5, 6], [9]] and shard_file._runs([]) == []
+  )
 
 
 def test_counts_of_labels(tmp_path):
-  motion = lambda *valid: labels.Motion(np.ones((len(valid), 2)), np.array(valid, bool), np.ones(len(valid)))
-  sidecar = labels.write_shard(str(tmp_path), 3, [(0, {"a": motion(1, 1, 0), "b": motion(1, 0, 0)}), (3, {"a": motion(0), "b": motion(1)})], facts={"m": 1},
-                               left_out=1, at_end=2, damaged=[{"clip": 0, "camera": "a"}])
-  assert {key: sidecar[key] for key in ("shard", "file", "clips", "frames", "valid", "left_out", "at_end", "unreadable", "facts", "damaged")} == {
-    "shard": 3, "file": "labels-00003.labels", "clips": 2, "frames": 4, "valid": 4, "left_out": 1, "at_end": 2, "unreadable": 1, "facts": {"m": 1},
-    "damaged": [{"clip": 0, "camera": "a"}]}
+  def motion(*valid):
+    return labels.Motion(np.ones((len(valid), 2)), np.array(valid, bool), np.ones(len(valid)))
+
+  sidecar = labels.write_shard(
+    str(tmp_path),
+    3,
+    [(0, {"a": motion(1, 1, 0), "b": motion(1, 0, 0)}), (3, {"a": motion(0), "b": motion(1)})],
+    facts={"m": 1},
+    left_out=1,
+    at_end=2,
+    damaged=[{"clip": 0, "camera": "a"}],
+  )
+  assert {
+    key: sidecar[key]
+    for key in (
+      "shard",
+      "file",
+      "clips",
+      "frames",
+      "valid",
+      "left_out",
+      "at_end",
+      "unreadable",
+      "facts",
+      "damaged",
+    )
+  } == {
+    "shard": 3,
+    "file": "labels-00003.labels",
+    "clips": 2,
+    "frames": 4,
+    "valid": 4,
+    "left_out": 1,
+    "at_end": 2,
+    "unreadable": 1,
+    "facts": {"m": 1},
+    "damaged": [{"clip": 0, "camera": "a"}],
+  }
   opened = shard_file.ShardFile(str(tmp_path / "labels-00003.labels"))
-  assert opened.index["start"].tolist() == [0, 3] and opened.array(0, "valid/a").tolist() == [1, 1, 0] and opened.array(0, "z/a").dtype == np.float32
+  assert (
+    opened.index["start"].tolist() == [0, 3]
+    and opened.array(0, "valid/a").tolist() == [1, 1, 0]
+    and opened.array(0, "z/a").dtype == np.float32
+  )
   assert labels.finished(str(tmp_path), 3, facts={"m": 1}) == sidecar
 
 
@@ -327,34 +586,129 @@ def recorder(monkeypatch, module, name):
 
 
 def test_what_nobody_says_of_batches(monkeypatch):
-  """One process, from the beginning, of the training episodes: what documentation and configs leave out."""
+  """One process, from the beginning, of the training episodes: what documentation and configs leave
+  out.
+  """
   opened = types.SimpleNamespace(windows=range(5), label="n")
-  monkeypatch.setattr(pipeline, "open_sets", lambda datasets, **more: asked.append(more) or ([opened], []))
+  monkeypatch.setattr(
+    pipeline, "open_sets", lambda datasets, **more: asked.append(more) or ([opened], [])
+  )
   asked, calls = [], recorder(monkeypatch, pipeline, "endless")
   with pytest.raises(Recorded):
     pipeline.build([data.DataSet("p")], batch_size=4, image_size=8)
   with pytest.raises(Recorded):
-    pipeline.build([data.DataSet("p")], batch_size=4, image_size=8, kind="mae", split="all", validation_fraction=0.3, seed=2, start_step=5, workers=1, threads=2,
-                   prefetch=3, process_index=1, process_count=2)
-  assert asked == [{"frames": 2, "split": "train", "validation_fraction": 0.1}, {"frames": 1, "split": "all", "validation_fraction": 0.3}]
-  usual = dict(batch_size=4, seed=0, process_index=0, process_count=1, start_step=0, workers=0, threads=4, prefetch=4)
-  assert calls == [usual, dict(batch_size=4, seed=2, process_index=1, process_count=2, start_step=5, workers=1, threads=2, prefetch=3)]
+    pipeline.build(
+      [data.DataSet("p")],
+      batch_size=4,
+      image_size=8,
+      kind="mae",
+      split="all",
+      validation_fraction=0.3,
+      seed=2,
+      start_step=5,
+      workers=1,
+      threads=2,
+      prefetch=3,
+      process_index=1,
+      process_count=2,
+    )
+  assert asked == [
+    {"frames": 2, "split": "train", "validation_fraction": 0.1},
+    {"frames": 1, "split": "all", "validation_fraction": 0.3},
+  ]
+  usual = dict(
+    batch_size=4,
+    seed=0,
+    process_index=0,
+    process_count=1,
+    start_step=0,
+    workers=0,
+    threads=4,
+    prefetch=4,
+  )
+  assert calls == [
+    usual,
+    dict(
+      batch_size=4,
+      seed=2,
+      process_index=1,
+      process_count=2,
+      start_step=5,
+      workers=1,
+      threads=2,
+      prefetch=3,
+    ),
+  ]
   calls.clear()
   found = types.SimpleNamespace(sets=[opened])
-  monkeypatch.setattr(policy_examples, "prepare", lambda sets, layout, **more: asked.append(more) or (found, []))
-  sizes = dict(normaliser=None, language={}, robots={}, cameras=1, history=1, step_seconds=0.0, chunk=1, reduce="mean", latent_chunk=0, latent_size=0, image_size=8)
+  monkeypatch.setattr(
+    policy_examples, "prepare", lambda sets, layout, **more: asked.append(more) or (found, [])
+  )
+  sizes = dict(
+    normaliser=None,
+    language={},
+    robots={},
+    cameras=1,
+    history=1,
+    step_seconds=0.0,
+    chunk=1,
+    reduce="mean",
+    latent_chunk=0,
+    latent_size=0,
+    image_size=8,
+  )
   with pytest.raises(Recorded):
     policy.build([policy_index.PolicySet("p")], batch_size=4, **sizes)
-  assert calls == [usual] and {key: asked[-1][key] for key in ("split", "validation_fraction")} == {"split": "train", "validation_fraction": 0.1}
+  assert calls == [usual] and {key: asked[-1][key] for key in ("split", "validation_fraction")} == {
+    "split": "train",
+    "validation_fraction": 0.1,
+  }
 
 
 def test_what_nobody_says_of_evaluations(monkeypatch):
-  sizes = dict(normaliser=None, language={}, robots={}, cameras=1, history=1, step_seconds=0.0, chunk=1, reduce="mean", latent_chunk=0, latent_size=0, image_size=8)
+  sizes = dict(
+    normaliser=None,
+    language={},
+    robots={},
+    cameras=1,
+    history=1,
+    step_seconds=0.0,
+    chunk=1,
+    reduce="mean",
+    latent_chunk=0,
+    latent_size=0,
+    image_size=8,
+  )
   for function, module, name, given, expected in (
-    (evaluation.build, pipeline, "open_sets", {}, {"frames": 3, "split": "validation", "validation_fraction": 0.1}),
-    (policy.evaluation, policy_examples, "prepare", sizes, {"language": {}, "split": "validation", "validation_fraction": 0.1}),
-    (lambda sets, **more: policy.statistics(sets), policy_examples, "open_sets", {}, {"split": "train", "validation_fraction": 0.1, "step_seconds": 0.0}),
-    (lambda sets, **more: policy.describe(sets), policy_examples, "open_sets", {}, {"split": "train", "validation_fraction": 0.1, "cameras": None})):
+    (
+      evaluation.build,
+      pipeline,
+      "open_sets",
+      {},
+      {"frames": 3, "split": "validation", "validation_fraction": 0.1},
+    ),
+    (
+      policy.evaluation,
+      policy_examples,
+      "prepare",
+      sizes,
+      {"language": {}, "split": "validation", "validation_fraction": 0.1},
+    ),
+    (
+      lambda sets, **more: policy.statistics(sets),
+      policy_examples,
+      "open_sets",
+      {},
+      {"split": "train", "validation_fraction": 0.1, "step_seconds": 0.0},
+    ),
+    (
+      lambda sets, **more: policy.describe(sets),
+      policy_examples,
+      "open_sets",
+      {},
+      {"split": "train", "validation_fraction": 0.1, "cameras": None},
+    ),
+  ):
     with monkeypatch.context() as patch:
       calls = recorder(patch, module, name)
       with pytest.raises(Recorded):
@@ -364,7 +718,9 @@ def test_what_nobody_says_of_evaluations(monkeypatch):
     patch.setattr(data.shards, "read_manifest", lambda path: None)
     patch.setattr(data.shards, "read_table", lambda path: None)
     calls = recorder(patch, data.index, "split")
-    patch.setattr(data.index, "split", lambda table, fraction: calls.append(fraction) or np.ones(1, bool))
+    patch.setattr(
+      data.index, "split", lambda table, fraction: calls.append(fraction) or np.ones(1, bool)
+    )
     windows = recorder(patch, data.index, "windows")
     with pytest.raises(Recorded):
       data.describe(data.DataSet("p"))

@@ -1,4 +1,7 @@
-"""Training batches: content, order, augmentation, mixtures, damage. A frame's grey level says which frame it is."""
+"""Training batches: content, order, augmentation, mixtures, damage.
+
+A frame's grey level says which frame it is.
+"""
 
 import contextlib
 import errno
@@ -38,11 +41,15 @@ def take(datasets, count, **settings):
 
 
 def numbers(images):
-  return np.array([makers.number(image) for image in images.reshape(-1, *images.shape[-3:])]).reshape(images.shape[:-3])
+  return np.array(
+    [makers.number(image) for image in images.reshape(-1, *images.shape[-3:])]
+  ).reshape(images.shape[:-3])
 
 
 def in_shared_memory(size):
-  """Names of the files of that many bytes; other processes have theirs there too, and killed ones have left some."""
+  """Names of the files of that many bytes; other processes have theirs there too, and killed ones
+  have left some.
+  """
   found = set()
   for path in loading.SHARED.glob("psm_*"):
     with contextlib.suppress(OSError):  # gone in the meantime
@@ -65,7 +72,10 @@ FULL = {"frames": 3, "jitter": True, "augment": AUGMENT, "seed": 5}
 def test_shapes_and_strides(path):
   batch = take(sets(path), 1, frames=3, jitter=True)[0]
   assert batch["frames"].shape == (8, 3, 16, 16, 3) and batch["jittered"].shape == (8, 2, 16, 16, 3)
-  assert all(value.dtype == (np.float32 if key == "seconds" else np.uint8) and value.flags.owndata for key, value in batch.items())
+  assert all(
+    value.dtype == (np.float32 if key == "seconds" else np.uint8) and value.flags.owndata
+    for key, value in batch.items()
+  )
   np.testing.assert_allclose(batch["seconds"], np.full((8, 2), 0.2))
   np.testing.assert_array_equal(np.diff(numbers(batch["frames"])), 2)
   mae = take(sets(path), 1, kind="mae", jitter=True)[0]
@@ -76,7 +86,9 @@ def test_shapes_and_strides(path):
 def test_each_window_once_an_epoch_and_the_last_is_there(path):
   assert sum(length - 2 for length in LENGTHS) == 35
   batches = take(sets(path), 10, batch_size=7)
-  epochs = [np.concatenate([numbers(b["frames"][:, 0]) for b in batches[i : i + 5]]) for i in (0, 5)]
+  epochs = [
+    np.concatenate([numbers(b["frames"][:, 0]) for b in batches[i : i + 5]]) for i in (0, 5)
+  ]
   expected = sorted(t for length in LENGTHS for t in range(length - 2))
   assert [sorted(epoch) for epoch in epochs] == [expected, expected]
   assert list(epochs[0]) != list(epochs[1])
@@ -85,8 +97,12 @@ def test_each_window_once_an_epoch_and_the_last_is_there(path):
 def test_processes_share_one_global_batch(path):
   whole = take(sets(path), 3, **FULL)
   for count in (2, 4):
-    parts = [take(sets(path), 3, process_index=p, process_count=count, **FULL) for p in range(count)]
-    joined = [{key: np.concatenate([part[i][key] for part in parts]) for key in whole[0]} for i in range(3)]
+    parts = [
+      take(sets(path), 3, process_index=p, process_count=count, **FULL) for p in range(count)
+    ]
+    joined = [
+      {key: np.concatenate([part[i][key] for part in parts]) for key in whole[0]} for i in range(3)
+    ]
     same(joined, whole)
 
 
@@ -99,17 +115,25 @@ def test_workers_and_threads_do_not_change_batches(path):
 
 
 def test_large_batches_come_through_shared_memory_and_leave_nothing_there(path):
-  """Those that are taken, those that wait when the pipeline is closed, and those that do not fit."""
+  """Those that are taken, those that wait when the pipeline is closed, and those that do not
+  fit.
+  """
   settings = FULL | dict(batch_size=32, image_size=68)
   whole = take(sets(path), 3, **settings)
   sizes = [value.nbytes for value in whole[0].values()]
   before = [in_shared_memory(size) for size in sizes]
   same(take(sets(path), 3, workers=2, threads=2, prefetch=2, **settings), whole)
-  assert limits.wait_until(lambda: all(in_shared_memory(size) <= old for size, old in zip(sizes, before)))
+  assert limits.wait_until(
+    lambda: all(in_shared_memory(size) <= old for size, old in zip(sizes, before, strict=False))
+  )
 
 
 def test_an_array_is_handed_over_whole_or_not_at_all(monkeypatch):
-  batch = {"frames": np.random.default_rng(0).integers(0, 256, (7, 3, 67, 61, 3), np.uint8), "small": np.arange(3), "turned": np.ones((300, 300)).T[:, 1:]}
+  batch = {
+    "frames": np.random.default_rng(0).integers(0, 256, (7, 3, 67, 61, 3), np.uint8),
+    "small": np.arange(3),
+    "turned": np.ones((300, 300)).T[:, 1:],
+  }
   size = batch["frames"].nbytes
   before = in_shared_memory(size)
   given = pipeline._hand_over(batch)
@@ -119,14 +143,21 @@ def test_an_array_is_handed_over_whole_or_not_at_all(monkeypatch):
   assert len(in_shared_memory(size) - before) == 1
   np.testing.assert_array_equal(received, batch["frames"], strict=True)
   del received
-  assert limits.wait_until(lambda: in_shared_memory(size) <= before)  # Grain may remove it in a thread of its own
+  # Grain may remove it in a thread of its own
+  assert limits.wait_until(lambda: in_shared_memory(size) <= before)
 
   class Full(io.BytesIO):
     def write(self, data):
       raise OSError(errno.ENOSPC, "No space left on device")
 
   monkeypatch.setattr("builtins.open", lambda *args, **settings: Full())
-  with pytest.raises(errors.UserError, match="/dev/shm: no room for 257481 bytes of a batch .No space left on device.: lower config.data.workers"):
+  with pytest.raises(
+    errors.UserError,
+    match=(
+      "/dev/shm: no room for 257481 bytes of a batch .No space left on device.: lower "
+      "config.data.workers"
+    ),
+  ):
     pipeline._hand_over(batch)
   assert in_shared_memory(size) <= before
 
@@ -160,19 +191,29 @@ def test_jitter_stays_in_its_range_and_in_the_clip(tmp_path):
     seen |= set((jittered - frames[:, 1:]).ravel().tolist())
   assert seen == {-2, -1, 1, 2}
   assert np.array_equal(
-    *[take(sets(path, offset=0.4), 1, jitter=True)[0][key].reshape(-1)[-768:] for key in ("frames", "jittered")]
+    *[
+      take(sets(path, offset=0.4), 1, jitter=True)[0][key].reshape(-1)[-768:]
+      for key in ("frames", "jittered")
+    ]
   )
 
 
 def test_jitter_at_the_last_frame_goes_back(tmp_path):
   path = makers.shards(tmp_path / "s", (11,), clip_frames=4)
-  opened = pipeline.open_sets(sets(path, offset=1.0), frames=2, split="all", validation_fraction=0)[0][0]
+  opened = pipeline.open_sets(sets(path, offset=1.0), frames=2, split="all", validation_fraction=0)[
+    0
+  ][0]
   rng = np.random.default_rng(0)
-  assert len(opened.windows) == 1 and {pipeline.draw_jitter(opened.load(0), rng)[0] for _ in range(50)} == {8, 9}
+  assert len(opened.windows) == 1 and {
+    pipeline.draw_jitter(opened.load(0), rng)[0] for _ in range(50)
+  } == {8, 9}
 
 
 def test_frames_are_chosen_by_time(tmp_path):
-  """A phone's video: 30, then 10, then 30 frames a second; a gap; a late first frame. Numbers on the pictures say which frame it is."""
+  """A phone's video: 30, then 10, then 30 frames a second; a gap; a late first frame.
+
+  Numbers on the pictures say which frame it is.
+  """
   phone = np.concatenate([np.arange(12) / 30, 0.4 + np.arange(12) / 10, 1.6 + np.arange(12) / 30])
   late = 7.0 + np.concatenate([np.arange(15) / 20, 2 + np.arange(15) / 20])
   path = makers.shards(tmp_path / "s", (36, 30), times=lambda i, n: (phone, late)[i], clip_frames=5)
@@ -180,14 +221,21 @@ def test_frames_are_chosen_by_time(tmp_path):
     batches = take(sets(path, offset=0.2), 12, batch_size=16, frames=3, jitter=True)
   seen = set()
   for batch in batches:
-    for frames, jittered, seconds in zip(numbers(batch["frames"]), numbers(batch["jittered"]), batch["seconds"], strict=True):
-      times = next(t for t in (phone, late) if frames.max() < len(t) and np.allclose(np.diff(t[frames]), seconds, atol=1e-6))
+    for frames, jittered, seconds in zip(
+      numbers(batch["frames"]), numbers(batch["jittered"]), batch["seconds"], strict=True
+    ):
+      times = next(
+        t
+        for t in (phone, late)
+        if frames.max() < len(t) and np.allclose(np.diff(t[frames]), seconds, atol=1e-6)
+      )
       wanted = times[frames[0]] + 0.2 * np.arange(3)
       assert np.abs(times[frames] - wanted).max() <= 0.04 + 1e-6
       np.testing.assert_allclose(np.diff(times[frames]), seconds, atol=1e-6)
       assert np.abs(times[jittered] - times[frames[:-1]] - 0.2).max() <= 0.04 + 1e-6
       seen.add(tuple(frames))
-  assert any(b - a == 6 for a, b, _ in seen) and any(b - a == 2 for a, b, _ in seen)  # 0.2 s at 30 and at 10 frames a second
+  # 0.2 s at 30 and at 10 frames a second
+  assert any(b - a == 6 for a, b, _ in seen) and any(b - a == 2 for a, b, _ in seen)
 
 
 def test_augmentation_is_shared_by_the_frames_of_a_clip(tmp_path):
@@ -211,8 +259,13 @@ def test_augmentation_is_shared_by_the_frames_of_a_clip(tmp_path):
 
 def test_mixture_proportions_and_strides(tmp_path, path):
   fast = makers.shards(tmp_path / "fast", (30, 30), fps=25)
-  datasets = [data.DataSet(path, weight=3, offset_seconds=0.2), data.DataSet(fast, weight=1, offset_seconds=0.2)]
-  steps = np.concatenate([np.diff(numbers(b["frames"]))[:, 0] for b in take(datasets, 20, batch_size=16)])
+  datasets = [
+    data.DataSet(path, weight=3, offset_seconds=0.2),
+    data.DataSet(fast, weight=1, offset_seconds=0.2),
+  ]
+  steps = np.concatenate(
+    [np.diff(numbers(b["frames"]))[:, 0] for b in take(datasets, 20, batch_size=16)]
+  )
   assert set(steps) == {2, 5} and (steps == 5).mean() == pytest.approx(0.25, abs=0.01)
 
 
@@ -221,24 +274,39 @@ def test_train_and_validation_never_share_an_episode(tmp_path):
     def __getitem__(self, i):
       raw = super().__getitem__(i)
       return pipeline.dataclasses.replace(
-        raw, cameras={"camera": lambda geometry: ((t / 10, makers.picture(i, 16, 16)) for t in range(self._lengths[i]))}
+        raw,
+        cameras={
+          "camera": lambda geometry: (
+            (t / 10, makers.picture(i, 16, 16)) for t in range(self._lengths[i])
+          )
+        },
       )
 
   path = makers.shards(tmp_path / "s", source=Marked((6,) * 12), clip_frames=3)
   seen = {
     split: set(
       np.concatenate(
-        [numbers(b["frames"]).ravel() for b in take(sets(path, offset=0.1), 12, split=split, validation_fraction=0.25)]
+        [
+          numbers(b["frames"]).ravel()
+          for b in take(sets(path, offset=0.1), 12, split=split, validation_fraction=0.25)
+        ]
       )
     )
     for split in ("train", "validation")
   }
-  assert len(seen["train"]) == 8 and len(seen["validation"]) == 4 and not seen["train"] & seen["validation"]
+  assert (
+    len(seen["train"]) == 8
+    and len(seen["validation"]) == 4
+    and not seen["train"] & seen["validation"]
+  )
 
 
 def test_cameras_are_all_used_or_chosen(tmp_path):
   path = makers.shards(tmp_path / "s", (6, 6), cameras=("left", "right"))
-  assert len(pipeline.open_sets(sets(path), frames=2, split="all", validation_fraction=0)[0][0].windows) == 2 * 2 * 4
+  assert (
+    len(pipeline.open_sets(sets(path), frames=2, split="all", validation_fraction=0)[0][0].windows)
+    == 2 * 2 * 4
+  )
   take(sets(path, cameras=("left",)), 1)
   with pytest.raises(errors.UserError, match="'lft'.*did you mean 'left'"):
     take(sets(path, cameras=("lft",)), 1)
@@ -258,7 +326,13 @@ def test_a_damaged_record_is_replaced_the_same_way_everywhere(tmp_path):
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     parts = [take(sets(path), 2, process_index=p, process_count=2, **FULL) for p in range(2)]
-    same([{key: np.concatenate([part[i][key] for part in parts]) for key in whole[0]} for i in range(2)], whole)
+    same(
+      [
+        {key: np.concatenate([part[i][key] for part in parts]) for key in whole[0]}
+        for i in range(2)
+      ],
+      whole,
+    )
     with pytest.raises(errors.UserError, match="records are damaged"):
       take(sets(path), 60)
 
@@ -280,12 +354,23 @@ def test_bad_settings_are_told(path):
 
 
 def test_describe(path):
-  found = data.describe(data.DataSet(path, offset_seconds=0.2, name="mine"), frames=3, validation_fraction=0.3)
-  assert (
-    found["name"] == "mine" and found["frames"] == sum(LENGTHS) and found["episodes"] == 4 and found["fps"] == [10.0]
+  found = data.describe(
+    data.DataSet(path, offset_seconds=0.2, name="mine"), frames=3, validation_fraction=0.3
   )
-  assert found["stride_frames"] == [2] and found["action"]["size"] == 3 and found["action"]["names"] == ["a", "b", "c"]
-  assert found["windows"]["train"] + found["windows"]["validation"] == sum(length - 4 for length in LENGTHS)
+  assert (
+    found["name"] == "mine"
+    and found["frames"] == sum(LENGTHS)
+    and found["episodes"] == 4
+    and found["fps"] == [10.0]
+  )
+  assert (
+    found["stride_frames"] == [2]
+    and found["action"]["size"] == 3
+    and found["action"]["names"] == ["a", "b", "c"]
+  )
+  assert found["windows"]["train"] + found["windows"]["validation"] == sum(
+    length - 4 for length in LENGTHS
+  )
 
 
 def test_no_jax_backend_is_ever_started(path):

@@ -1,4 +1,7 @@
-"""Policy batches: chunks, masks, history, labels, mixtures. Action a[t] = (t, episode, -t); a frame's grey level is its number."""
+"""Policy batches: chunks, masks, history, labels, mixtures.
+
+Action a[t] = (t, episode, -t); a frame's grey level is its number.
+"""
 
 import dataclasses
 import os
@@ -12,7 +15,9 @@ from como_jax.data import index, labels, normalisation, policy, shards, statisti
 from tests.data import makers, test_pipeline
 
 LENGTHS = (12, 9, 15, 7)
-TASKS = {f"task {i}": (np.full((2, 3), i + 1, np.float32), np.array([True, i == 0])) for i in range(2)}
+TASKS = {
+  f"task {i}": (np.full((2, 3), i + 1, np.float32), np.array([True, i == 0])) for i in range(2)
+}
 
 
 def unit(size):
@@ -24,7 +29,10 @@ def unit(size):
 def normaliser(**sizes):
   sizes = sizes or {"arm": (3, 2)}
   return normalisation.Normaliser(
-    "standard", {name: {"action": unit(a), "state": unit(s)} for name, (a, s) in sizes.items()}, unit(2))
+    "standard",
+    {name: {"action": unit(a), "state": unit(s)} for name, (a, s) in sizes.items()},
+    unit(2),
+  )
 
 
 def label(data_path, path, *, offset=0.2, cameras=None, model="aaaa"):
@@ -40,16 +48,36 @@ def label(data_path, path, *, offset=0.2, cameras=None, model="aaaa"):
       part = slice(segments.begin(s, row), segments.begin(s, row) + int(table.length[row]))
       motions = {}
       for name in cameras or table.cameras:
-        numbers = np.stack([segments.start[s] + frames, np.full(len(frames), table.cameras.index(name))], 1)
-        motions[name] = labels.Motion(np.where(valid[:, None], numbers, 0)[part], valid[part], difference[part])
+        numbers = np.stack(
+          [segments.start[s] + frames, np.full(len(frames), table.cameras.index(name))], 1
+        )
+        motions[name] = labels.Motion(
+          np.where(valid[:, None], numbers, 0)[part], valid[part], difference[part]
+        )
       clips[segments.place(row)] = (int(table.start[row]), motions)
   os.makedirs(path)
-  sidecars = [labels.write_shard(str(path), shard, [clips[place] for place in sorted(clips) if place[0] == shard], facts={})
-              for shard in sorted({place[0] for place in clips})]
+  sidecars = [
+    labels.write_shard(
+      str(path), shard, [clips[place] for place in sorted(clips) if place[0] == shard], facts={}
+    )
+    for shard in sorted({place[0] for place in clips})
+  ]
   labels.write_manifest(
-    str(path), sidecars, data_shards=data_path, size=2, queries=1, dims=2, offset_seconds=offset, cameras=list(cameras or table.cameras),
+    str(path),
+    sidecars,
+    data_shards=data_path,
+    size=2,
+    queries=1,
+    dims=2,
+    offset_seconds=offset,
+    cameras=list(cameras or table.cameras),
     model={"path": f"model {model}", "fingerprint": model, "config": {}},
-    data={"path": data_path, "fingerprint": manifest["source"]["fingerprint"], "image_size": manifest["image_size"]})
+    data={
+      "path": data_path,
+      "fingerprint": manifest["source"]["fingerprint"],
+      "image_size": manifest["image_size"],
+    },
+  )
   return str(path)
 
 
@@ -76,8 +104,19 @@ def _two(tmp_path_factory):
   return data, label(data, root / "labels", cameras=("right",))
 
 
-SIZES = dict(cameras=1, history=1, step_seconds=0.0, chunk=3, reduce="mean", latent_chunk=2, latent_size=2, image_size=16,
-             language=TASKS, robots={"arm": (3, 2)}, validation_fraction=0.0)
+SIZES = dict(
+  cameras=1,
+  history=1,
+  step_seconds=0.0,
+  chunk=3,
+  reduce="mean",
+  latent_chunk=2,
+  latent_size=2,
+  image_size=16,
+  language=TASKS,
+  robots={"arm": (3, 2)},
+  validation_fraction=0.0,
+)
 
 
 def arm(path, **settings):
@@ -86,7 +125,9 @@ def arm(path, **settings):
 
 def walk(sets, **settings):
   """All examples in order."""
-  settings = {"batch_size": 7, "split": "all", "threads": 0, "normaliser": normaliser()} | SIZES | settings
+  settings = (
+    {"batch_size": 7, "split": "all", "threads": 0, "normaliser": normaliser()} | SIZES | settings
+  )
   found = policy.evaluation(sets, **settings)
   with found.batches() as batches:
     parts = list(batches)
@@ -107,7 +148,9 @@ same, numbers = test_pipeline.same, test_pipeline.numbers
 
 def test_every_frame_with_its_chunk(path):
   rows = walk([arm(path)])
-  assert list(zip(rows["name"], rows["time"], strict=True)) == [(i, t) for i, length in enumerate(LENGTHS) for t in range(length)]
+  assert list(zip(rows["name"], rows["time"], strict=True)) == [
+    (i, t) for i, length in enumerate(LENGTHS) for t in range(length)
+  ]
   np.testing.assert_array_equal(numbers(rows["images"])[:, 0, 0], rows["time"])
   for i in range(len(rows["time"])):
     t, name = int(rows["time"][i]), int(rows["name"][i])
@@ -125,7 +168,13 @@ def test_every_frame_with_its_chunk(path):
 
 
 @pytest.mark.parametrize(
-  "reduce, first, last", [("mean", [0.5, 2.5, 4.5], [4.5, 6.0]), ("first", [0, 2, 4], [4, 6]), ("last", [1, 3, 5], [5, 6])])
+  "reduce, first, last",
+  [
+    ("mean", [0.5, 2.5, 4.5], [4.5, 6.0]),
+    ("first", [0, 2, 4], [4, 6]),
+    ("last", [1, 3, 5], [5, 6]),
+  ],
+)
 def test_a_policy_step_of_several_frames(path, reduce, first, last):
   rows = walk([arm(path)], step_seconds=0.2, reduce=reduce, history=3)
   seven = rows["name"] == 3  # the episode of 7 frames
@@ -133,23 +182,31 @@ def test_a_policy_step_of_several_frames(path, reduce, first, last):
   np.testing.assert_allclose(actions[0], first)
   np.testing.assert_allclose(actions[4], [*last, 0])  # frame 6 alone makes the second element
   np.testing.assert_array_equal(mask[[0, 2, 4, 6]], [[1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 0, 0]])
-  np.testing.assert_array_equal(numbers(rows["images"][seven])[:, :, 0], [[max(t - 4, 0), max(t - 2, 0), t] for t in range(7)])
+  np.testing.assert_array_equal(
+    numbers(rows["images"][seven])[:, :, 0], [[max(t - 4, 0), max(t - 2, 0), t] for t in range(7)]
+  )
 
 
 def test_reduction_of_overlapping_steps():
   actions = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
-  found = policy.policy_examples.reduced(actions, np.arange(9), np.minimum(np.arange(9) + 4, 9), "mean")
+  found = policy.policy_examples.reduced(
+    actions, np.arange(9), np.minimum(np.arange(9) + 4, 9), "mean"
+  )
   np.testing.assert_allclose(found, [actions[t : t + 4].mean(0) for t in range(9)], rtol=1e-6)
 
 
 def test_labels_of_the_right_camera_and_frame(two):
   path, folder = two
-  rows = walk([policy.PolicySet(path, labels=folder, cameras=("left", "right"))], cameras=2)  # n = 2 frames; no robot
+  # n = 2 frames; no robot
+  rows = walk([policy.PolicySet(path, labels=folder, cameras=("left", "right"))], cameras=2)
   assert [int(rows["name"][i]) for i in (0, -1)] == [0, 1]
   for name, length in enumerate((14, 9)):
     mine = rows["name"] == name
-    np.testing.assert_array_equal(rows["time"][mine], np.arange(length - 2))  # later frames have nothing to predict
-    for z, mask, t in zip(rows["latents"][mine], rows["latents_mask"][mine], rows["time"][mine], strict=True):
+    # later frames have nothing to predict
+    np.testing.assert_array_equal(rows["time"][mine], np.arange(length - 2))
+    for z, mask, t in zip(
+      rows["latents"][mine], rows["latents_mask"][mine], rows["time"][mine], strict=True
+    ):
       good = [True, t + 4 < length]  # in whichever clip the label of t + 2 and what it looks at are
       assert list(mask) == good
       np.testing.assert_array_equal(z, [[t, 1], [t + 2, 1] if good[1] else [0, 0]])
@@ -164,8 +221,11 @@ def test_views_each_and_empty_slots(two):
   assert rows["images_mask"].tolist() == [[True, False]] * 46 and not rows["images"][:, :, 1].any()
   right = rows["images"][:, 0, 0].mean((1, 2, 3)).round().astype(int) % 6 == 4  # 20 + 6 t + 2
   assert right.sum() == 23
-  np.testing.assert_array_equal(rows["latents_mask"][:, 0], right & (rows["time"] + 2 < np.where(rows["name"], 9, 14)))
-  assert len(walk([policy.PolicySet(path, labels=folder, views="each")])["time"]) == 12 + 7  # a video's unlabelled camera is of no use
+  np.testing.assert_array_equal(
+    rows["latents_mask"][:, 0], right & (rows["time"] + 2 < np.where(rows["name"], 9, 14))
+  )
+  # a video's unlabelled camera is of no use
+  assert len(walk([policy.PolicySet(path, labels=folder, views="each")])["time"]) == 12 + 7
   rows = walk([arm(path, cameras=("", "right"))], cameras=2)
   assert rows["images_mask"].tolist() == [[False, True]] * 23
   assert walk([arm(path)], cameras=3)["images_mask"].tolist() == [[True, True, False]] * 23
@@ -178,24 +238,46 @@ def test_units_are_normalised_and_padded(path, two):
       return dataclasses.replace(raw, arrays={"action": np.tile(raw.arrays["action"], 2)[:, :5]})
 
   wide = makers.shards(os.path.join(os.path.dirname(path), "wide"), source=Wide((6, 6)))
-  sets = [policy.PolicySet(wide, robot="wide"), arm(path), policy.PolicySet(two[0], labels=two[1], cameras=("right",))]
+  sets = [
+    policy.PolicySet(wide, robot="wide"),
+    arm(path),
+    policy.PolicySet(two[0], labels=two[1], cameras=("right",)),
+  ]
   found = policy.statistics(sets, validation_fraction=0.0)
-  assert list(found.robots) == ["wide", "arm"] and set(found.robots["wide"]) == {"action"} and found.robots["arm"]["action"].count == 43
+  assert (
+    list(found.robots) == ["wide", "arm"]
+    and set(found.robots["wide"]) == {"action"}
+    and found.robots["arm"]["action"].count == 43
+  )
   assert found.latent.count == 12 + 7
   robots = {"wide": (5, 0), "arm": (3, 2)}
   rows = walk(sets, normaliser=found, robots=robots)
-  for which, (size, states, number) in enumerate(((5, 0, 1), (3, 2, 0), (0, 0, 0))):  # robots are numbered in sorted order
+  # robots are numbered in sorted order
+  for which, (size, states, number) in enumerate(((5, 0, 1), (3, 2, 0), (0, 0, 0))):
     mine = rows["dataset"] == which
-    assert (rows["robot"][mine] == number).all() and (rows["state_mask"][mine] == bool(states)).all()
-    assert rows["actions_mask"][mine][:, 0].tolist() == [[True] * size + [False] * (5 - size)] * mine.sum()
-    assert not rows["actions"][mine][..., size:].any() and not rows["state"][mine][..., states:].any()
+    assert (rows["robot"][mine] == number).all() and (
+      rows["state_mask"][mine] == bool(states)
+    ).all()
+    assert (
+      rows["actions_mask"][mine][:, 0].tolist()
+      == [[True] * size + [False] * (5 - size)] * mine.sum()
+    )
+    assert (
+      not rows["actions"][mine][..., size:].any() and not rows["state"][mine][..., states:].any()
+    )
     assert rows["latents_mask"][mine].any() == (which == 2)
   mine = rows["dataset"] == 1
   assert rows["actions"].dtype == rows["state"].dtype == rows["latents"].dtype == np.float32
   np.testing.assert_allclose(rows["actions"][mine][:, 0, :3].mean(0), 0, atol=1e-5)
   np.testing.assert_allclose(rows["state"][mine].std(0), 1, atol=1e-5)
-  np.testing.assert_allclose(found.inverse_actions("arm", rows["actions"][mine][:, 0, :3])[:, 0], rows["time"][mine], atol=1e-4)
-  np.testing.assert_array_equal(walk(sets, normaliser=found, robots=dict(reversed(robots.items())))["robot"], rows["robot"])
+  np.testing.assert_allclose(
+    found.inverse_actions("arm", rows["actions"][mine][:, 0, :3])[:, 0],
+    rows["time"][mine],
+    atol=1e-4,
+  )
+  np.testing.assert_array_equal(
+    walk(sets, normaliser=found, robots=dict(reversed(robots.items())))["robot"], rows["robot"]
+  )
 
 
 class Grouped(makers.Synthetic):
@@ -213,8 +295,12 @@ def _many(tmp_path_factory):
 def names(one, fraction, split="train"):
   table = shards.read_table(one.path)
   kept = index.select(table, split, fraction)
-  keep = policy.policy_examples.policy_index.select(table, kept, split=split, episodes=one.episodes, tasks=one.tasks)
-  return list(dict.fromkeys(int(table.episodes[number].split("_")[1]) for number in table.episode[keep]))
+  keep = policy.policy_examples.policy_index.select(
+    table, kept, split=split, episodes=one.episodes, tasks=one.tasks
+  )
+  return list(
+    dict.fromkeys(int(table.episodes[number].split("_")[1]) for number in table.episode[keep])
+  )
 
 
 def test_ranges_of_episodes(many, tmp_path):
@@ -224,52 +310,79 @@ def test_ranges_of_episodes(many, tmp_path):
   rest = [i for i in range(20) if i not in held]
   assert len(held) == 4 and names(arm(many), 0.2) == rest
   first, second = (names(arm(many, episodes=part), 0.2) for part in ((0, 3), (3, 8)))
-  assert sorted(first + second) == rest and first == sorted([i for i in rest if i % 2][:3] + [i for i in rest if not i % 2][:3])
-  assert names(arm(many, episodes=(0, 3)), 0.2, "validation") == held  # a range narrows training only
+  assert sorted(first + second) == rest and first == sorted(
+    [i for i in rest if i % 2][:3] + [i for i in rest if not i % 2][:3]
+  )
+  # a range narrows training only
+  assert names(arm(many, episodes=(0, 3)), 0.2, "validation") == held
   grouped = makers.shards(tmp_path / "s", source=Grouped((5,) * 12, task=lambda i: "one"))
   assert names(arm(grouped, episodes=(1, 3)), 0) == [2, 3, 4, 5]
   with pytest.raises(errors.UserError, match="no task has episodes 10 to 12"):
     take([arm(many, episodes=(10, 12))], 1)
   table = shards.read_table(many)
   task = table.tasks[table.task[0]]
-  assert names(arm(many, tasks=(task,)), 0) == list(range(0, 20, 2)) and names(arm(many, tasks=(task,), episodes=(1, 3)), 0) == [2, 4]
+  assert names(arm(many, tasks=(task,)), 0) == list(range(0, 20, 2)) and names(
+    arm(many, tasks=(task,), episodes=(1, 3)), 0
+  ) == [2, 4]
   with pytest.raises(errors.UserError, match="no episode has the instruction"):
     take([arm(many, tasks=("no such",))], 1)
 
 
 def test_statistics_see_the_selected_episodes_only(many, tmp_path):
   rows = {i: np.stack([np.arange(5), np.full(5, i), -np.arange(5)], 1) for i in range(20)}
-  found = policy.statistics([arm(many, episodes=(0, 2))], validation_fraction=0.0).robots["arm"]["action"]
+  found = policy.statistics([arm(many, episodes=(0, 2))], validation_fraction=0.0).robots["arm"][
+    "action"
+  ]
   want = np.concatenate([rows[i] for i in range(4)])
   assert found.count == 20
   np.testing.assert_allclose(found.mean, want.mean(0))
   np.testing.assert_allclose(found.std, want.std(0))
-  two = policy.statistics([arm(many, episodes=(0, 1)), arm(many, episodes=(1, 2))], validation_fraction=0.0).robots["arm"]["action"]
+  two = policy.statistics(
+    [arm(many, episodes=(0, 1)), arm(many, episodes=(1, 2))], validation_fraction=0.0
+  ).robots["arm"]["action"]
   np.testing.assert_allclose(two.std, want.std(0))
-  coarse = policy.statistics([arm(many, episodes=(0, 1))], step_seconds=0.2, validation_fraction=0.0, mode="quantile")
+  coarse = policy.statistics(
+    [arm(many, episodes=(0, 1))], step_seconds=0.2, validation_fraction=0.0, mode="quantile"
+  )
   assert coarse.mode == "quantile"
-  np.testing.assert_allclose(coarse.robots["arm"]["action"].mean[0], np.mean([0.5, 1.5, 2.5, 3.5, 4.0]))  # a step may lie in two clips
+  # a step may lie in two clips
+  np.testing.assert_allclose(
+    coarse.robots["arm"]["action"].mean[0], np.mean([0.5, 1.5, 2.5, 3.5, 4.0])
+  )
   views = makers.shards(tmp_path / "s", (14,), clip_frames=8, cameras=("a", "b"))
-  assert policy.statistics([arm(views, views="each")], validation_fraction=0.0).robots["arm"]["state"].count == 14
+  assert (
+    policy.statistics([arm(views, views="each")], validation_fraction=0.0)
+    .robots["arm"]["state"]
+    .count
+    == 14
+  )
 
 
 def test_statistics_of_latent_motion_see_the_selected_training_episodes_only(many, tmp_path):
   folder = label(many, tmp_path / "l", offset=0.2)
   held = names(arm(many), 0.2, "validation")
-  sets = [arm(many, labels=folder, episodes=(0, 3)), policy.PolicySet(many, labels=folder, tasks=("task 1",))]
+  sets = [
+    arm(many, labels=folder, episodes=(0, 3)),
+    policy.PolicySet(many, labels=folder, tasks=("task 1",)),
+  ]
   found = policy.statistics(sets, validation_fraction=0.2).latent
   first = names(sets[0], 0.2)
   rest = [i for i in range(20) if i % 2 and i not in held]
   used = sorted(set(first) | set(rest))
-  assert found.count == 3 * len(used) and not set(used) & set(held)  # frames 0, 1 and 2 of 5 have a motion of two frames
+  # frames 0, 1 and 2 of 5 have a motion of two frames
+  assert found.count == 3 * len(used) and not set(used) & set(held)
   np.testing.assert_allclose(found.mean, [1, 0])
 
 
 def test_a_frame_that_two_entries_learn_from_counts_once_whatever_runs_it_lies_in(tmp_path):
-  times = np.concatenate([np.arange(12) / 10, 1.2 + np.arange(6), 7.2 + np.arange(12) / 10])  # a slow part, which no video window covers
+  # a slow part, which no video window covers
+  times = np.concatenate([np.arange(12) / 10, 1.2 + np.arange(6), 7.2 + np.arange(12) / 10])
   path = makers.shards(tmp_path / "s", (30,), times=lambda i, n: times, clip_frames=40)
   folder = label(path, tmp_path / "l")
-  of = lambda *sets: policy.statistics(list(sets), validation_fraction=0.0).latent
+
+  def of(*sets):
+    return policy.statistics(list(sets), validation_fraction=0.0).latent
+
   robot, video = arm(path, labels=folder), policy.PolicySet(path, labels=folder)
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -291,7 +404,11 @@ AUGMENT = transforms.build({"shift": {}, "colour": {}, "crop": {}})
 
 
 def mixture(path, two):
-  sets = [arm(path), arm(two[0], labels=two[1], views="together"), policy.PolicySet(two[0], labels=two[1], views="each")]
+  sets = [
+    arm(path),
+    arm(two[0], labels=two[1], views="together"),
+    policy.PolicySet(two[0], labels=two[1], views="each"),
+  ]
   return sets, {"cameras": 2, "history": 3, "step_seconds": 0.2, "augment": AUGMENT, "seed": 5}
 
 
@@ -299,16 +416,29 @@ def test_processes_workers_and_restarts_do_not_change_batches(path, two):
   sets, settings = mixture(path, two)
   whole = take(sets, 4, **settings)
   assert {key: (value.shape, value.dtype.name) for key, value in whole[0].items()} == {
-    "images": ((8, 3, 2, 16, 16, 3), "uint8"), "images_mask": ((8, 2), "bool"), "state": ((8, 2), "float32"),
-    "state_mask": ((8,), "bool"), "robot": ((8,), "int32"), "language": ((8, 2, 3), "float32"), "language_mask": ((8, 2), "bool"),
-    "actions": ((8, 3, 3), "float32"), "actions_mask": ((8, 3, 3), "bool"), "latents": ((8, 2, 2), "float32"),
-    "latents_mask": ((8, 2), "bool")}
+    "images": ((8, 3, 2, 16, 16, 3), "uint8"),
+    "images_mask": ((8, 2), "bool"),
+    "state": ((8, 2), "float32"),
+    "state_mask": ((8,), "bool"),
+    "robot": ((8,), "int32"),
+    "language": ((8, 2, 3), "float32"),
+    "language_mask": ((8, 2), "bool"),
+    "actions": ((8, 3, 3), "float32"),
+    "actions_mask": ((8, 3, 3), "bool"),
+    "latents": ((8, 2, 2), "float32"),
+    "latents_mask": ((8, 2), "bool"),
+  }
   same(take(sets, 4, threads=2, **settings), whole)
   same(take(sets, 4, workers=2, prefetch=1, **settings), whole)
   parts = [take(sets, 4, process_index=p, process_count=2, **settings) for p in range(2)]
-  same([{key: np.concatenate([part[i][key] for part in parts]) for key in whole[0]} for i in range(4)], whole)
+  same(
+    [{key: np.concatenate([part[i][key] for part in parts]) for key in whole[0]} for i in range(4)],
+    whole,
+  )
   same(take(sets, 2, start_step=2, **settings), whole[2:])
-  assert not np.array_equal(take(sets, 1, **(settings | {"seed": 6}))[0]["actions"], whole[0]["actions"])
+  assert not np.array_equal(
+    take(sets, 1, **(settings | {"seed": 6}))[0]["actions"], whole[0]["actions"]
+  )
 
 
 def test_a_history_is_augmented_alike_and_cameras_apart(tmp_path):
@@ -316,7 +446,11 @@ def test_a_history_is_augmented_alike_and_cameras_apart(tmp_path):
     def __getitem__(self, i):
       image = np.random.default_rng(i).integers(0, 255, (16, 16, 3), np.uint8)
       return dataclasses.replace(
-        super().__getitem__(i), cameras={name: lambda geometry: ((t / 10, image) for t in range(8)) for name in self.cameras})
+        super().__getitem__(i),
+        cameras={
+          name: lambda geometry: ((t / 10, image) for t in range(8)) for name in self.cameras
+        },
+      )
 
   path = makers.shards(tmp_path / "s", source=Still((8,), cameras=("left", "right")))
   images = take([arm(path)], 1, cameras=2, history=3, augment=AUGMENT)[0]["images"]
@@ -335,18 +469,32 @@ def test_held_out_examples(many, two):
   settings = {"normaliser": normaliser()} | SIZES | settings | {"batch_size": 6, "threads": 0}
   parts = []
   for process in range(2):
-    with policy.evaluation(sets, **settings, process_index=process, process_count=2).batches() as batches:
+    with policy.evaluation(
+      sets, **settings, process_index=process, process_count=2
+    ).batches() as batches:
       parts.append(np.concatenate([batch["time"][batch["valid"]] for batch in batches]))
   assert sorted(np.concatenate(parts)) == sorted(rows["time"])
-  with pytest.raises(errors.UserError, match="no data set has an example in the split 'validation'"):
+  with pytest.raises(
+    errors.UserError, match="no data set has an example in the split 'validation'"
+  ):
     walk([arm(two[0])], split="validation", validation_fraction=0.0)
 
 
 def test_describe(many, two):
-  sets = [arm(many, episodes=(0, 2), name="arms"), policy.PolicySet(two[0], labels=two[1], views="each")]
+  sets = [
+    arm(many, episodes=(0, 2), name="arms"),
+    policy.PolicySet(two[0], labels=two[1], views="each"),
+  ]
   lines = policy.describe(sets, validation_fraction=0.0)
-  assert lines[0] == "arms: 20 examples (weight 1), 4 of 20 episodes, 2 tasks; actions of arm; cameras camera"
-  assert "19 examples" in lines[1] and "motion labels" in lines[1] and lines[1].endswith("cameras right (each)")
+  assert (
+    lines[0]
+    == "arms: 20 examples (weight 1), 4 of 20 episodes, 2 tasks; actions of arm; cameras camera"
+  )
+  assert (
+    "19 examples" in lines[1]
+    and "motion labels" in lines[1]
+    and lines[1].endswith("cameras right (each)")
+  )
 
 
 def test_mistakes_are_told(path, two, tmp_path):
@@ -358,27 +506,55 @@ def test_mistakes_are_told(path, two, tmp_path):
   video = policy.PolicySet(data, labels=folder)
   for sets, settings, message in (
     ([policy.PolicySet(path, robot="amr")], {}, "unknown robot 'amr': did you mean 'arm'"),
-    ([arm(path)], {"robots": {"arm": (3, 2), "leg": (1, 1)}, "normaliser": normaliser(leg=(1, 1))}, "no statistics of robot 'arm'"),
+    (
+      [arm(path)],
+      {"robots": {"arm": (3, 2), "leg": (1, 1)}, "normaliser": normaliser(leg=(1, 1))},
+      "no statistics of robot 'arm'",
+    ),
     ([arm(path)], {"robots": {"arm": (4, 2)}}, "action has size 3, robot 'arm' has 4"),
     ([arm(path)], {"robots": {"arm": (3, 1)}}, "state has size 2, robot 'arm' has 1"),
     ([arm(path, cameras=("camara",))], {}, "camera 'camara' does not exist: did you mean 'camera'"),
     ([arm(data, cameras=("left", "right"))], {}, "2 cameras .left, right. for 1 camera slots"),
     ([video], {}, "none of the cameras left has labels"),
-    ([policy.PolicySet(data, labels=folder, views="each", cameras=("left",))], {}, "lack camera 'left'"),
+    (
+      [policy.PolicySet(data, labels=folder, views="each", cameras=("left",))],
+      {},
+      "lack camera 'left'",
+    ),
     ([arm(path, views="eech")], {}, "did you mean 'each'"),
     ([policy.PolicySet(path)], {}, "neither a robot nor labels"),
     ([arm(path, weight=0)], {}, "weight is 0"),
     ([arm(path, episodes=(3, 3))], {}, r"episodes are \(3, 3\)"),
-    ([arm(path)], {"language": {"task 0": TASKS["task 0"]}}, "the instruction 'task 1' has no embedding: did you mean 'task 0'"),
-    ([arm(path)], {"augment": transforms.build({"flip": {}})}, "'flip' mirrors pictures but not actions"),
+    (
+      [arm(path)],
+      {"language": {"task 0": TASKS["task 0"]}},
+      "the instruction 'task 1' has no embedding: did you mean 'task 0'",
+    ),
+    (
+      [arm(path)],
+      {"augment": transforms.build({"flip": {}})},
+      "'flip' mirrors pictures but not actions",
+    ),
     ([arm(path)], {"reduce": "maen"}, "did you mean 'mean'"),
     ([arm(path)], {"chunk": 0}, "chunk is 0"),
     ([arm(path)], {"batch_size": 9, "process_count": 2}, "batch_size 9 does not divide"),
     ([arm(data, labels=folder)], {"latent_size": 4}, "have 2 numbers a motion, the policy 4"),
     ([arm(data, labels=folder)], {"latent_chunk": 0}, "has labels, but latent_chunk is 0"),
-    ([arm(data, labels=folder), arm(data, labels=other)], {}, "other.*model bbbb.*labels.*model aaaa"),
-    ([arm(data, labels=folder), arm(data, labels=later)], {}, "later are at 0.4 s and labels .* at 0.2 s.*--config.offset_seconds of configs/extract.py"),
-    ([policy.PolicySet(short, labels=most, episodes=(1, 2))], {}, "no episode is longer than the labels' offset"),
+    (
+      [arm(data, labels=folder), arm(data, labels=other)],
+      {},
+      "other.*model bbbb.*labels.*model aaaa",
+    ),
+    (
+      [arm(data, labels=folder), arm(data, labels=later)],
+      {},
+      "later are at 0.4 s and labels .* at 0.2 s.*--config.offset_seconds of configs/extract.py",
+    ),
+    (
+      [policy.PolicySet(short, labels=most, episodes=(1, 2))],
+      {},
+      "no episode is longer than the labels' offset",
+    ),
     ([arm(path, labels=folder)], {}, "labels .* were extracted from .*, not from"),
     ([], {}, "no data set is given"),
   ):

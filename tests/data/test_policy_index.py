@@ -1,6 +1,7 @@
 """Policy examples by time, across clips and instructions, and where something cannot be read."""
 
 import dataclasses
+import pathlib
 import shutil
 import zlib
 
@@ -10,7 +11,8 @@ import pytest
 from como_jax.data import index, policy, policy_index, shard_file, shards
 from como_jax.data.times import FrameTimes
 from tests.data import makers, test_index
-from tests.data.test_policy import SIZES, _two, arm, label, normaliser, numbers, same, take, walk  # noqa: F401  (_two is a fixture)
+from tests.data.test_policy import SIZES, arm, label, normaliser, numbers, same, take, walk
+from tests.data.test_policy import _two as _two  # a fixture
 
 
 @pytest.mark.parametrize("clip_frames", [1, 5, 14])
@@ -19,7 +21,9 @@ def test_chunks_and_history_cross_clips(tmp_path, clip_frames):
   rows = walk([arm(path)], history=2)
   np.testing.assert_array_equal(rows["time"], np.arange(14))
   np.testing.assert_array_equal(rows["actions_mask"][..., 0].sum(1), [3] * 12 + [2, 1])
-  np.testing.assert_array_equal(numbers(rows["images"])[:, :, 0], [[max(t - 1, 0), t] for t in range(14)])
+  np.testing.assert_array_equal(
+    numbers(rows["images"])[:, :, 0], [[max(t - 1, 0), t] for t in range(14)]
+  )
 
 
 def test_chunks_and_history_by_time(tmp_path):
@@ -28,15 +32,23 @@ def test_chunks_and_history_by_time(tmp_path):
   path = makers.shards(tmp_path / "s", (30,), times=lambda i, n: times)
   rows = walk([arm(path)], step_seconds=0.2, reduce="first", history=2, chunk=4)
   starts = np.where(rows["actions_mask"][..., 0], rows["actions"][..., 0], -1).astype(int)
-  assert starts[0].tolist() == [0, 2, 4, 6] and starts[7].tolist() == [7, 9, 13, 19] and starts[12].tolist() == [12, 18, 24, -1]
+  assert (
+    starts[0].tolist() == [0, 2, 4, 6]
+    and starts[7].tolist() == [7, 9, 13, 19]
+    and starts[12].tolist() == [12, 18, 24, -1]
+  )
   assert numbers(rows["images"])[[2, 12, 20], :, 0].tolist() == [[0, 2], [9, 12], [14, 20]]
   mean = walk([arm(path)], step_seconds=0.2, chunk=4)["actions"][7][:, 0]
-  np.testing.assert_allclose(mean, [7.5, np.mean([9, 10, 11, 12]), np.mean(range(13, 19)), np.mean(range(19, 25))], atol=1e-5)
+  np.testing.assert_allclose(
+    mean, [7.5, np.mean([9, 10, 11, 12]), np.mean(range(13, 19)), np.mean(range(19, 25))], atol=1e-5
+  )
 
 
 @pytest.mark.parametrize("step, chunk", [(0.0, 5), (0.1, 5), (0.15, 4), (0.25, 9)])
 def test_edges_of_a_chunk(step, chunk):
-  """Elements cover the frames from their own time to that of the next, whatever the rate, and end with the segment."""
+  """Elements cover the frames from their own time to that of the next, whatever the rate, and end
+  with the segment.
+  """
   for rate in (10, 24, 30, 60):
     times = FrameTimes(2.0, 1 / rate, 40)
     for t in (0, 7, 39):
@@ -64,10 +76,23 @@ def test_damaged_records_are_replaced(tmp_path):
   with pytest.warns(UserWarning, match="damaged record is replaced.*clip 2"):
     whole = take([arm(path)], 2, image_size=64)
   with pytest.warns(UserWarning, match="damaged"):
-    same([take([arm(path)], 2, image_size=64, process_index=0, process_count=2)[0]], [{k: v[:4] for k, v in whole[0].items()}])
-  assert policy.statistics([arm(path)], validation_fraction=0.0).robots["arm"]["action"].count == 180  # its numbers are whole
+    same(
+      [take([arm(path)], 2, image_size=64, process_index=0, process_count=2)[0]],
+      [{k: v[:4] for k, v in whole[0].items()}],
+    )
+  # its numbers are whole
+  assert (
+    policy.statistics([arm(path)], validation_fraction=0.0).robots["arm"]["action"].count == 180
+  )
   with pytest.warns(UserWarning, match="left out of the evaluation"):
-    found = policy.evaluation([arm(path)], **({"batch_size": 10, "split": "all", "threads": 0, "normaliser": normaliser()} | SIZES | {"image_size": 64}))
+    found = policy.evaluation(
+      [arm(path)],
+      **(
+        {"batch_size": 10, "split": "all", "threads": 0, "normaliser": normaliser()}
+        | SIZES
+        | {"image_size": 64}
+      ),
+    )
     with found.batches() as batches:
       rows = [(batch["valid"], batch["damaged"], batch["episode"]) for batch in batches]
   valid, damaged, episode = (np.concatenate(parts) for parts in zip(*rows, strict=True))
@@ -81,17 +106,29 @@ def test_damaged_numbers_and_labels(two, tmp_path):
   folder = label(data, tmp_path / "l", cameras=("right",))
   file = f"{folder}/labels-00000.labels"
   index = shard_file.ShardFile(file).index
-  content = bytearray(open(file, "rb").read())
+  content = bytearray(pathlib.Path(file).read_bytes())
   content[int(index["array_offset/z/right"][1]) + 5] ^= 1
-  open(file, "wb").write(content)
-  with pytest.warns(UserWarning, match="labels that cannot be read are not used.*labels-00000.labels clip 1"):
+  pathlib.Path(file).write_bytes(content)
+  with pytest.warns(
+    UserWarning, match="labels that cannot be read are not used.*labels-00000.labels clip 1"
+  ):
     rows = walk([arm(data, labels=folder, cameras=("right",))])
   clip = (rows["name"] == 0) & (rows["time"] >= 6) & (rows["time"] < 12)
-  assert clip.sum() == 6 and not rows["latents_mask"][clip][:, 0].any() and rows["actions_mask"].any(-1).all(0)[0]
+  assert (
+    clip.sum() == 6
+    and not rows["latents_mask"][clip][:, 0].any()
+    and rows["actions_mask"].any(-1).all(0)[0]
+  )
   before = (rows["name"] == 0) & (rows["time"] == 4)
-  assert rows["latents_mask"][before].tolist() == [[True, False]]  # its second motion begins in the damaged clip
+  # its second motion begins in the damaged clip
+  assert rows["latents_mask"][before].tolist() == [[True, False]]
   with pytest.warns(UserWarning, match="left out of the statistics"):
-    assert policy.statistics([arm(data, labels=folder, cameras=("right",))], validation_fraction=0.0).latent.count == 12 + 7 - 6
+    assert (
+      policy.statistics(
+        [arm(data, labels=folder, cameras=("right",))], validation_fraction=0.0
+      ).latent.count
+      == 12 + 7 - 6
+    )
 
 
 class Table(shards.Table):
@@ -113,38 +150,69 @@ def random_table(rng):
       start += clips[-1][2]
   n = len(clips)
   made = test_index.table(clips, task=lambda episode: f"task {zlib.crc32(episode.encode()) % 2}")
-  changed = dict(has_action=rng.random(n) < rng.choice([0, 0.5, 1]), uniform=rng.random(n) < rng.choice([0.5, 1]),
-                 task=np.where(rng.random(n) < 0.2, 0, made.task), shot=np.cumsum(rng.random(n) < 0.1))
-  return Table(**{field.name: changed.get(field.name, getattr(made, field.name)) for field in dataclasses.fields(made)})
+  changed = dict(
+    has_action=rng.random(n) < rng.choice([0, 0.5, 1]),
+    uniform=rng.random(n) < rng.choice([0.5, 1]),
+    task=np.where(rng.random(n) < 0.2, 0, made.task),
+    shot=np.cumsum(rng.random(n) < 0.1),
+  )
+  return Table(
+    **{
+      field.name: changed.get(field.name, getattr(made, field.name))
+      for field in dataclasses.fields(made)
+    }
+  )
 
 
 def examples_by_a_loop(table, *, split_keep, keep, cameras, views, actions, offset_seconds):
-  """[(segment, camera, frame)] by what the words say: every frame that has an action, or else another frame an offset later."""
+  """[(segment, camera, frame)] by what the words say: every frame that has an action, or else
+  another frame an offset later.
+  """
   segments, found = shards.segments(table, split_keep), []
   for s in range(len(segments)):
     explicit = table.explicit_times([row for row in segments.rows(s) if not table.uniform[row]])
-    later = index.segment_times(segments, s, explicit).partners(np.arange(segments.length(s)), offset_seconds or 1)[1]
+    later = index.segment_times(segments, s, explicit).partners(
+      np.arange(segments.length(s)), offset_seconds or 1
+    )[1]
     for row in segments.rows(s):
       for t in range(segments.begin(s, row), segments.begin(s, row) + int(table.length[row])):
-        if keep[row] and (actions and table.has_action[row] or offset_seconds is not None and later[t]):
+        if keep[row] and (
+          actions and table.has_action[row] or offset_seconds is not None and later[t]
+        ):
           found += [(s, camera, t) for camera in ((-1,) if views == "together" else cameras)]
   return sorted(found)
 
 
-@pytest.mark.parametrize("actions, offset_seconds", [(True, None), (True, 0.2), (False, 0.2), (False, 0.5)])
+@pytest.mark.parametrize(
+  "actions, offset_seconds", [(True, None), (True, 0.2), (False, 0.2), (False, 0.5)]
+)
 def test_examples_are_those_of_a_loop(actions, offset_seconds):
   rng, several = np.random.default_rng(0), 0
   for _ in range(150):
     table = random_table(rng)
     split_keep = rng.random(len(table)) < rng.choice([0.7, 1])
-    settings = dict(split_keep=split_keep, keep=split_keep & (rng.random(len(table)) < rng.choice([0.5, 1])), cameras=(0, 1),
-                    views=str(rng.choice(policy_index.VIEWS)), actions=actions, offset_seconds=offset_seconds)
-    found, expected = policy_index.enumerate_examples(table, **settings), examples_by_a_loop(table, **settings)
-    assert [(one.segment, one.camera, one.t) for one in map(found.__getitem__, range(len(found)))] == expected
+    settings = dict(
+      split_keep=split_keep,
+      keep=split_keep & (rng.random(len(table)) < rng.choice([0.5, 1])),
+      cameras=(0, 1),
+      views=str(rng.choice(policy_index.VIEWS)),
+      actions=actions,
+      offset_seconds=offset_seconds,
+    )
+    found, expected = (
+      policy_index.enumerate_examples(table, **settings),
+      examples_by_a_loop(table, **settings),
+    )
+    assert [
+      (one.segment, one.camera, one.t) for one in map(found.__getitem__, range(len(found)))
+    ] == expected
     frames = sorted({(s, t) for s, _, t in expected})
     runs = list(zip(*(column.tolist() for column in found.runs()), strict=True))
     assert [(s, t) for s, first, last in runs for t in range(first, last)] == frames
-    assert all(one[0] != other[0] or one[2] < other[1] for one, other in zip(runs, runs[1:]))  # runs are as long as they can be
+    # runs are as long as they can be
+    assert all(
+      one[0] != other[0] or one[2] < other[1] for one, other in zip(runs, runs[1:], strict=False)
+    )
     assert found.rows().tolist() == sorted({found.segments.locate(s, t)[0] for s, t in frames})
     several += len(runs) > 1
   assert several > 20
@@ -154,7 +222,10 @@ def test_ranges_of_episodes_are_those_of_a_loop():
   rng, narrowed = np.random.default_rng(1), 0
   for _ in range(100):
     table = random_table(rng)
-    table = dataclasses.replace(table, split_key=rng.integers(0, 3, len(table.episodes))[table.episode] * 10**17)  # groups of episodes
+    # groups of episodes
+    table = dataclasses.replace(
+      table, split_key=rng.integers(0, 3, len(table.episodes))[table.episode] * 10**17
+    )
     first = int(rng.integers(3))
     for split in ("train", "all"):
       base = index.select(table, split, 0.3)

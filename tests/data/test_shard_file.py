@@ -22,19 +22,35 @@ def write(path, codec="jpeg", quality=95, size=(16, 24)):
   """Three clips of two cameras; the second has no state."""
   writer = shard_file.Writer(str(path))
   for i, count in enumerate((25, 7, 1)):
-    arrays = {"action": np.arange(count * 3, dtype=np.float32).reshape(count, 3) + i, "valid": np.full(count, i, np.uint8)}
+    arrays = {
+      "action": np.arange(count * 3, dtype=np.float32).reshape(count, 3) + i,
+      "valid": np.full(count, i, np.uint8),
+    }
     if i != 1:
       arrays["state"] = np.full((count, 2), i, np.float64)
     facts = {"motion": np.arange(count, dtype=np.float32) + i}
-    writer.add(shard_file.Clip(100 * i, count, {name: frames(codec, quality, count, size) for name in ("top", "wrist")}, arrays, facts,
-                               {"action": np.full((4, 3), float(i))}))
+    writer.add(
+      shard_file.Clip(
+        100 * i,
+        count,
+        {name: frames(codec, quality, count, size) for name in ("top", "wrist")},
+        arrays,
+        facts,
+        {"action": np.full((4, 3), float(i))},
+      )
+    )
   return writer.close()
 
 
-@pytest.mark.parametrize("codec,quality,size", [("jpeg", 95, (16, 24)), ("h264", 10, (16, 24)), ("h264", 10, (17, 23))])
+@pytest.mark.parametrize(
+  "codec,quality,size", [("jpeg", 95, (16, 24)), ("h264", 10, (16, 24)), ("h264", 10, (17, 23))]
+)
 def test_round_trip_reads_the_wanted_frames(tmp_path, codec, quality, size):
   entry = write(tmp_path / "s", codec, quality, size)
-  for file in (shard_file.ShardFile(str(tmp_path / "s"), entry), shard_file.ShardFile(str(tmp_path / "s"))):
+  for file in (
+    shard_file.ShardFile(str(tmp_path / "s"), entry),
+    shard_file.ShardFile(str(tmp_path / "s")),
+  ):
     assert len(file) == 3 and set(file.cameras) == {"top", "wrist"} and file.codec("top") == codec
     assert file.size(0, "top") == size and [file.length(i) for i in range(3)] == [25, 7, 1]
     wanted = [24, 0, 13, 13, 2]
@@ -44,7 +60,11 @@ def test_round_trip_reads_the_wanted_frames(tmp_path, codec, quality, size):
     assert [makers.number(image) for image in out] == wanted
     np.testing.assert_array_equal(file.array(0, "action"), np.arange(75).reshape(25, 3))
     np.testing.assert_array_equal(file.array(1, "valid"), np.ones(7))
-    assert file.array(1, "state") is None and file.array(2, "state").dtype == np.float64 and file.array(0, "nothing") is None
+    assert (
+      file.array(1, "state") is None
+      and file.array(2, "state").dtype == np.float64
+      and file.array(0, "nothing") is None
+    )
     np.testing.assert_array_equal(file.frame_fact(1, "motion"), np.arange(7) + 1)
     assert [float(part[0, 0]) for part in file.statistics("action")] == [0, 1, 2]
 
@@ -68,9 +88,13 @@ def test_same_clips_same_bytes(tmp_path):
 def test_another_version_is_refused_and_a_cut_file_is_unreadable(tmp_path):
   entry = write(tmp_path / "s")
   data = (tmp_path / "s").read_bytes()
-  for version, content in ((shard_file.VERSION + 1, data[:8] + struct.pack("<H", shard_file.VERSION + 1) + data[10:]),):
+  for version, content in (
+    (shard_file.VERSION + 1, data[:8] + struct.pack("<H", shard_file.VERSION + 1) + data[10:]),
+  ):
     (tmp_path / "v").write_bytes(content)
-    with pytest.raises(errors.UserError, match=f"version {version}, this program reads version {shard_file.VERSION}"):
+    with pytest.raises(
+      errors.UserError, match=f"version {version}, this program reads version {shard_file.VERSION}"
+    ):
       shard_file.ShardFile(str(tmp_path / "v"), entry)
   for content in (data[:5], data[:-10], data[: len(data) // 2], b"x" + data[1:], b""):
     (tmp_path / "v").write_bytes(content)
@@ -97,7 +121,14 @@ def test_every_flipped_bit_is_seen(tmp_path):
 
   everything(tmp_path / "s", entry)
   first_frame, action = int(file.index["offset/top"][0]), int(file.index["array_offset/action"][0])
-  for at in (first_frame, first_frame + 50, action, action + 77, entry["index_offset"] + 20, entry["index_offset"] + entry["index_size"] - 3):
+  for at in (
+    first_frame,
+    first_frame + 50,
+    action,
+    action + 77,
+    entry["index_offset"] + 20,
+    entry["index_offset"] + entry["index_size"] - 3,
+  ):
     (tmp_path / "d").write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
     with pytest.raises(video.Unreadable, match="damaged"):
       everything(tmp_path / "d", entry)

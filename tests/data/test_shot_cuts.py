@@ -7,7 +7,17 @@ from como_jax.data import shot_cuts
 COUNT = 40
 
 
-def signals(agreement=None, change=None, *, repeated=(), contrast=None, level=None, colors=None, scene=None, fps=25.0):
+def signals(
+  agreement=None,
+  change=None,
+  *,
+  repeated=(),
+  contrast=None,
+  level=None,
+  colors=None,
+  scene=None,
+  fps=25.0,
+):
   """A textured picture whose contrast and level may change; `scene` numbers of other pictures."""
   pictures = np.random.default_rng(0).normal(0, 1, (5, 16, 16))
   scene = np.zeros(COUNT, int) if scene is None else np.asarray(scene, int)
@@ -68,7 +78,8 @@ def test_the_next_slide_may_agree_with_the_one_before():
 
 def test_slides_that_look_alike_are_two_and_a_jerk_within_a_shot_is_none():
   still = [t for t in range(COUNT) if t != 20]
-  assert found(at([20], 0.6, 1.0), at([20], 12, 0.1), repeated=still) == [20]  # the tiny pictures are equal
+  # the tiny pictures are equal
+  assert found(at([20], 0.6, 1.0), at([20], 12, 0.1), repeated=still) == [20]
   assert found(at([20], 0.2, 1.0), at([20], 40, 8)) == []  # here too, and things move around it
 
 
@@ -88,7 +99,8 @@ def test_a_picture_that_flickers_has_no_cut_where_more_of_it_changes():
 def test_one_color_that_flickers_up_is_no_fade():
   contrast, low = at([20, 21], 0, 40), np.zeros(COUNT)
   assert found(low, np.full(COUNT, 40.0), contrast=contrast, scene=HALVES) == []
-  assert found(low, np.full(COUNT, 3.0), contrast=contrast, scene=HALVES) == [21]  # hardly anything was to be seen
+  # hardly anything was to be seen
+  assert found(low, np.full(COUNT, 3.0), contrast=contrast, scene=HALVES) == [21]
 
 
 def test_out_of_one_color_only_a_picture_that_is_there_at_once_is_a_cut():
@@ -115,7 +127,9 @@ def test_a_flash_is_no_cut_and_a_longer_insert_is_two():
   def flash(frames):
     lit = range(15, 15 + frames)
     edges = [15, 15 + frames]
-    return found(at(edges, 0.1, 1.0), at(edges, 90, 8), level=at(lit, 230, 120), scene=at(lit, 1, 0))
+    return found(
+      at(edges, 0.1, 1.0), at(edges, 90, 8), level=at(lit, 230, 120), scene=at(lit, 1, 0)
+    )
 
   assert flash(1) == flash(3) == []
   assert flash(4) == [15, 19]

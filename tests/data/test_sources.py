@@ -70,8 +70,13 @@ def test_everything_in_a_video_folder_is_named(tmp_path):
     "notes.txt": "text or a table, not a video",
     "z.mp4.part": "an unfinished download",
   }
-  assert "2 not used, a picture, not a video: b/x.jpg, b/y.JPG" in video_folder.summary(source.skipped)
-  assert video_folder.summary(source.skipped * 3, most=1)[0] == "3 not used, a hidden folder: .hidden and 2 more"
+  assert "2 not used, a picture, not a video: b/x.jpg, b/y.JPG" in video_folder.summary(
+    source.skipped
+  )
+  assert (
+    video_folder.summary(source.skipped * 3, most=1)[0]
+    == "3 not used, a hidden folder: .hidden and 2 more"
+  )
   with pytest.raises(sources.Unreadable, match="the file is empty"):
     shown(source[2], "camera")
   os.remove(tmp_path / "a.mp4")
@@ -84,8 +89,13 @@ def test_each_real_folder_and_file_is_read_once(tmp_path):
   path = video_files(tmp_path / "set", "day/a.mp4", "day/b.mp4")
   outside = video_files(tmp_path / "elsewhere", "c.mp4")
   links = {
-    "day/up": tmp_path / "set", "day/above": tmp_path, "again": tmp_path / "set" / "day", "more": outside,
-    "twice": outside, "a_too.mp4": tmp_path / "set" / "day" / "a.mp4", "lost.mp4": tmp_path / "nowhere",
+    "day/up": tmp_path / "set",
+    "day/above": tmp_path,
+    "again": tmp_path / "set" / "day",
+    "more": outside,
+    "twice": outside,
+    "a_too.mp4": tmp_path / "set" / "day" / "a.mp4",
+    "lost.mp4": tmp_path / "nowhere",
   }
   for name, target in links.items():
     os.symlink(target, tmp_path / "set" / name)
@@ -117,13 +127,17 @@ def test_data_sets_below_a_video_folder_are_not_its_videos(tmp_path):
   source = video_folder.VideoFolder(path)
   assert source.names == ("own.mp4",)
   assert {"name": "one", "reason": "a lerobot data set of its own: give its path"} in source.skipped
-  assert video_folder.enclosing(str(tmp_path / "one" / "videos" / "chunk-000")) == os.path.realpath(tmp_path / "one")
+  assert video_folder.enclosing(str(tmp_path / "one" / "videos" / "chunk-000")) == os.path.realpath(
+    tmp_path / "one"
+  )
   assert video_folder.enclosing(path) is None
 
 
 def test_names_that_are_not_utf_8(tmp_path):
   path = video_files(tmp_path, b"caf\xe9.mp4", "caf\\xe9.mp4", b"d\xff/new\nline.mp4")
-  (tmp_path / os.fsdecode(b"d\xff") / "lang_annotations.json").write_text(json.dumps({"new\nline.mp4": "go"}))
+  (tmp_path / os.fsdecode(b"d\xff") / "lang_annotations.json").write_text(
+    json.dumps({"new\nline.mp4": "go"})
+  )
   source = pickle.loads(pickle.dumps(sources.open_source(path)))
   assert source.names == ("caf\\xe9.mp4", "caf\\xe9.mp4~2", "d\\xff/new\\x0aline.mp4")
   json.dumps(source.names).encode("utf-8")
@@ -134,7 +148,9 @@ def test_names_that_are_not_utf_8(tmp_path):
 
 def test_instructions_for_no_video_are_named(tmp_path):
   path = video_files(tmp_path, "a.mp4")
-  (tmp_path / "lang_annotations.json").write_text(json.dumps({"a.mp4": "go", "b.mp4": "stop", "c.mp4": 1}))
+  (tmp_path / "lang_annotations.json").write_text(
+    json.dumps({"a.mp4": "go", "b.mp4": "stop", "c.mp4": 1})
+  )
   source = sources.open_source(path)
   assert source[0].task == "go"
   assert source.skipped == [
@@ -184,10 +200,17 @@ def test_groups_reach_the_episodes_and_are_said(tmp_path):
   source = sources.open_source(path)
   groups = [source[i].group for i in range(4)]
   assert groups[0] == groups[2] != groups[1] == groups[3]
-  assert "4 videos are taken as views of 2 recordings (folders named like cameras" in source.info["description"]
+  assert (
+    "4 videos are taken as views of 2 recordings (folders named like cameras"
+    in source.info["description"]
+  )
   source = sources.open_source(path, options=SourceOptions(group="none"))
   assert [source[i].group for i in range(4)] == [""] * 4
-  bad = {"[": "nor a regular expression", "foldr": "did you mean 'folder'", r"(\.)mp4": "all 4 videos into one"}
+  bad = {
+    "[": "nor a regular expression",
+    "foldr": "did you mean 'folder'",
+    r"(\.)mp4": "all 4 videos into one",
+  }
   for rule, text in bad.items():
     with pytest.raises(errors.UserError, match=text):
       sources.open_source(path, options=SourceOptions(group=rule))
@@ -216,13 +239,24 @@ def test_a_folder_of_data_sets_or_inside_one_is_refused_by_name(tmp_path):
   inside = str(tmp_path / "sets" / "one")
   makers.lerobot_v21(inside)
   makers.lerobot_v30(str(tmp_path / "sets" / "two"))
-  with pytest.raises(errors.UserError, match="holds 2 data sets of its own .*sets/one, .*sets/two.: give one of them, or each as an entry"):
+  with pytest.raises(
+    errors.UserError,
+    match=(
+      "holds 2 data sets of its own .*sets/one, .*sets/two.: give one of them, or each as an entry"
+    ),
+  ):
     sources.detect(str(tmp_path / "sets"))
   for part in ("videos", "videos/chunk-000"):
-    with pytest.raises(errors.UserError, match=f"{part} is a part of the LeRobot data set .*sets/one: give that folder"):
+    with pytest.raises(
+      errors.UserError,
+      match=f"{part} is a part of the LeRobot data set .*sets/one: give that folder",
+    ):
       sources.detect(f"{inside}/{part}")
   makers.write_video(tmp_path / "sets" / "loose.mp4", 5)
   with pytest.raises(errors.UserError, match="source.format=video_folder takes the loose videos"):
     sources.detect(str(tmp_path / "sets"))
   loose = sources.open_source(str(tmp_path / "sets"), format="video_folder")
-  assert loose.names == ("loose.mp4",) and {item["name"] for item in loose.skipped} >= {"one", "two"}
+  assert loose.names == ("loose.mp4",) and {item["name"] for item in loose.skipped} >= {
+    "one",
+    "two",
+  }

@@ -6,7 +6,12 @@ import pytest
 from como_jax import errors
 from como_jax.data import transforms
 
-ALL = {"shift": {"fraction": 0.2}, "crop": {"scale": [0.4, 0.8]}, "colour": {"brightness": 0.5}, "flip": {}}
+ALL = {
+  "shift": {"fraction": 0.2},
+  "crop": {"scale": [0.4, 0.8]},
+  "colour": {"brightness": 0.5},
+  "flip": {},
+}
 
 
 def sample(seed=0, size=(24, 32), equal=True):
@@ -24,7 +29,9 @@ def test_all_frames_of_a_sample_are_treated_alike(name, seed):
     np.testing.assert_array_equal(image, after["frames"][0])
   assert after["frames"].shape == before["frames"].shape and after["frames"].dtype == np.uint8
   assert after["frames"].flags.c_contiguous and after["other"] is not None
-  again = transforms.apply(transforms.build({name: ALL[name]}), sample(), np.random.default_rng(seed))
+  again = transforms.apply(
+    transforms.build({name: ALL[name]}), sample(), np.random.default_rng(seed)
+  )
   np.testing.assert_array_equal(again["frames"], after["frames"])
 
 
@@ -32,7 +39,8 @@ def test_all_frames_of_a_sample_are_treated_alike(name, seed):
 def test_it_does_something(name):
   changed = [
     not np.array_equal(
-      transforms.build({name: ALL[name]})[0](sample(), np.random.default_rng(seed))["frames"], sample()["frames"]
+      transforms.build({name: ALL[name]})[0](sample(), np.random.default_rng(seed))["frames"],
+      sample()["frames"],
     )
     for seed in range(8)
   ]
@@ -43,9 +51,9 @@ def test_shift_moves_whole_pixels_and_repeats_the_border():
   ramp = np.broadcast_to(np.arange(20, dtype=np.uint8)[None, :, None], (20, 20, 3)).copy()
   seen = set()
   for seed in range(60):
-    out = transforms.RandomShift(0.2)({"frames": ramp[None]}, np.random.default_rng(seed))["frames"][0, 0, :, 0].astype(
-      int
-    )
+    out = transforms.RandomShift(0.2)({"frames": ramp[None]}, np.random.default_rng(seed))[
+      "frames"
+    ][0, 0, :, 0].astype(int)
     by = out[10] - 10
     np.testing.assert_array_equal(out, np.clip(np.arange(20) + by, 0, 19))
     seen.add(int(by))
@@ -57,14 +65,17 @@ def test_colour_without_range_changes_nothing_and_brightness_scales():
   same = transforms.ColourJitter(0, 0, 0)(sample(), np.random.default_rng(0))
   np.testing.assert_allclose(same["frames"].astype(int), sample()["frames"], atol=1)
   values = [
-    transforms.ColourJitter(0.5, 0, 0)(grey, np.random.default_rng(seed))["frames"][0, 0, 0, 0] for seed in range(40)
+    transforms.ColourJitter(0.5, 0, 0)(grey, np.random.default_rng(seed))["frames"][0, 0, 0, 0]
+    for seed in range(40)
   ]
   assert 50 <= min(values) < 65 and 135 < max(values) <= 150
 
 
 def test_single_images_have_no_time_dimension():
   one = {"frames": sample()["frames"][0]}
-  out = transforms.apply((*transforms.build(ALL), transforms.Resize(16)), one, np.random.default_rng(0))
+  out = transforms.apply(
+    (*transforms.build(ALL), transforms.Resize(16)), one, np.random.default_rng(0)
+  )
   assert out["frames"].shape == (16, 16, 3)
 
 
@@ -82,11 +93,15 @@ def test_misspelt_names_are_told():
     transforms.build({"shift": {"fracton": 1}})
 
 
-@pytest.mark.parametrize("names", [(), ("shift",), ("colour",), ("shift", "flip"), ("crop", "shift"), tuple(ALL)])
+@pytest.mark.parametrize(
+  "names", [(), ("shift",), ("colour",), ("shift", "flip"), ("crop", "shift"), tuple(ALL)]
+)
 @pytest.mark.parametrize("size", [24, 16])
 def test_results_may_be_written_into_given_arrays(names, size):
   chain = (*transforms.build({name: ALL[name] for name in names}), transforms.Resize(size))
-  images = {name: value for name, value in sample(size=(24, 24)).items() if name in transforms.IMAGES}
+  images = {
+    name: value for name, value in sample(size=(24, 24)).items() if name in transforms.IMAGES
+  }
   for seed in range(3):
     expected = transforms.apply(chain, images, np.random.default_rng(seed))
     out = {name: np.zeros((len(value), size, size, 3), np.uint8) for name, value in images.items()}

@@ -1,6 +1,7 @@
 """Transport streams: a lost packet is never passed over."""
 
 import os
+import pathlib
 
 import av
 import numpy as np
@@ -43,7 +44,9 @@ def test_every_missing_packet_of_the_video_is_found(tmp_path, name):
   own = payloads(rows, pid, size - 188)
   for k in own[1:-1]:
     after = own[own > k][0] - 1  # the first one that shows it
-    assert look(path, np.delete(rows, k, 0), pid) == transport_stream.Packets(1, after * size, 0, size)
+    assert look(path, np.delete(rows, k, 0), pid) == transport_stream.Packets(
+      1, after * size, 0, size
+    )
   for k in set(range(len(rows))) - set(own):
     assert look(path, np.delete(rows, k, 0), pid).lost == 0
 
@@ -55,7 +58,9 @@ def test_a_gap_between_two_parts_that_are_read_apart(tmp_path, monkeypatch):
   own = payloads(rows, pid)
   for k in own[20:30]:
     after = own[own > k][0] - 1
-    assert look(path, np.delete(rows, k, 0), pid) == transport_stream.Packets(1, after * 188, 0, 188)
+    assert look(path, np.delete(rows, k, 0), pid) == transport_stream.Packets(
+      1, after * 188, 0, 188
+    )
 
 
 def test_what_is_no_loss_and_what_is(tmp_path):
@@ -68,7 +73,9 @@ def test_what_is_no_loss_and_what_is(tmp_path):
   assert look(path, rows.reshape(-1)[100:], pid).lost == 0  # begins inside a packet
   assert look(path, np.insert(rows, k, rows[k], 0), pid).lost == 0  # sent twice
   for behind in (bytes(188 * 40), bytes(1000), b"\xff" * 1000, b"written by a recorder " * 20):
-    assert look(path, rows.tobytes() + behind, pid) == transport_stream.Packets(0, -1, 0, 188, len(behind))
+    assert look(path, rows.tobytes() + behind, pid) == transport_stream.Packets(
+      0, -1, 0, 188, len(behind)
+    )
   restart = np.delete(rows, k, 0)
   after = payloads(restart, pid)[payloads(restart, pid) >= k][0]
   restart[after, 3] |= 0x20
@@ -78,18 +85,25 @@ def test_what_is_no_loss_and_what_is(tmp_path):
   marked[plain, 1] |= 0x80
   assert look(path, marked, pid) == transport_stream.Packets(1, plain * 188, 0, 188)
   data = rows.tobytes()
-  assert look(path, data[: plain * 188 + 50] + data[plain * 188 + 90 :], pid).first == plain * 188 + 188
-  assert look(path, data[: 5 * 188 + 50] + data[5 * 188 + 90 :], pid).lost == 5  # where most packets begin
+  assert (
+    look(path, data[: plain * 188 + 50] + data[plain * 188 + 90 :], pid).first == plain * 188 + 188
+  )
+  # where most packets begin
+  assert look(path, data[: 5 * 188 + 50] + data[5 * 188 + 90 :], pid).lost == 5
   assert look(path, b"no transport stream" * 100, pid) is None
 
 
-@pytest.mark.parametrize("codec,options", [("libx265", HEVC), ("libx264", None), ("mpeg2video", None)])
+@pytest.mark.parametrize(
+  "codec,options", [("libx265", HEVC), ("libx264", None), ("mpeg2video", None)]
+)
 def test_a_lost_packet_is_refused(tmp_path, codec, options):
   path, rows, pid = make(tmp_path / "a.ts", codec=codec, options=options)
   own = payloads(rows, pid)
   for k in (own[6], own[len(own) // 2]):
     np.delete(rows, k, 0).tofile(path)
-    with pytest.raises(video.Unreadable, match="^damaged: packets of the video are missing or broken in 1 places"):
+    with pytest.raises(
+      video.Unreadable, match="^damaged: packets of the video are missing or broken in 1 places"
+    ):
       shown(path)
     with pytest.raises(video.Unreadable, match="^damaged: packets"):
       list(video.read_at(path, [0.9, 1.0], KEEP))
@@ -97,17 +111,19 @@ def test_a_lost_packet_is_refused(tmp_path, codec, options):
 
 def test_what_stands_behind_the_last_packet_is_told(tmp_path):
   path, rows, _ = make(tmp_path / "a.ts")
-  open(path, "wb").write(rows.tobytes() + b"\xff" * 1000)
+  pathlib.Path(path).write_bytes(rows.tobytes() + b"\xff" * 1000)
   _, numbers, notes = shown(path)
-  assert len(numbers) == 12 and notes == ["the last 1000 bytes of the file are no packets of the transport stream and not read"]
+  assert len(numbers) == 12 and notes == [
+    "the last 1000 bytes of the file are no packets of the transport stream and not read"
+  ]
 
 
 def test_a_file_that_ends_inside_a_packet_is_told(tmp_path):
   path = makers.write_video(tmp_path / "a.ts", 12, options={"bf": "0", "crf": "10"})
   with av.open(path) as container:
     last = [packet.pos for packet in container.demux(video=0) if packet.size][-1]
-  data = open(path, "rb").read()
-  open(path, "wb").write(data[: last + 60])
+  data = pathlib.Path(path).read_bytes()
+  pathlib.Path(path).write_bytes(data[: last + 60])
   _, numbers, notes = shown(path)
   assert numbers == list(range(11))
   assert notes == ["the file ends inside a packet (60 of 188 bytes): what came after is missing"]

@@ -1,6 +1,7 @@
 """Videos: every frame with its time, from wherever a reader enters."""
 
 import fractions
+import pathlib
 
 import av
 import numpy as np
@@ -47,7 +48,8 @@ def test_every_frame_in_order_with_its_time(tmp_path, name, codec, pix_fmt, note
   times, numbers, notes = shown(path)
   assert numbers == list(range(13)) and notes == ([note] if note else [])
   assert times[0] == 0
-  np.testing.assert_allclose(times, np.arange(13) / 25, atol=0.6e-3)  # some containers round to 1 ms
+  # some containers round to 1 ms
+  np.testing.assert_allclose(times, np.arange(13) / 25, atol=0.6e-3)
   np.testing.assert_allclose(video.timeline(path), times, atol=1e-9)
 
 
@@ -74,7 +76,10 @@ def test_pictures_that_start_after_the_sound_are_all_there(tmp_path, name):
   path = makers.with_sound(tmp_path / name, 30, late=0.8, codec=codec)
   with av.open(path) as container:
     stream = container.streams.video[0]
-    assert stream.start_time * stream.time_base - fractions.Fraction(container.start_time, av.time_base) > 0.7
+    assert (
+      stream.start_time * stream.time_base - fractions.Fraction(container.start_time, av.time_base)
+      > 0.7
+    )
   times, numbers, notes = shown(path)
   assert numbers == list(range(30)) and not notes
   np.testing.assert_allclose(times, np.arange(30) / 30, atol=1e-3)
@@ -88,7 +93,10 @@ def test_frames_before_an_edit_list_begins_are_left_out(tmp_path):
 
   frames = [av.VideoFrame.from_ndarray(makers.picture(t), format="rgb24") for t in range(10)]
   path = makers.write_video(
-    tmp_path / "a.mp4", frames, times=[100 * (t - 3) for t in range(10)], setup=begin_early,
+    tmp_path / "a.mp4",
+    frames,
+    times=[100 * (t - 3) for t in range(10)],
+    setup=begin_early,
     container={"avoid_negative_ts": "disabled"},
   )
   times, numbers, notes = shown(path)
@@ -96,8 +104,10 @@ def test_frames_before_an_edit_list_begins_are_left_out(tmp_path):
 
 
 def test_invisible_frames_of_vp8_are_no_loss(tmp_path):
-  path = makers.write_video(tmp_path / "a.webm", 20, codec="libvpx", options={"b": "300000", "auto-alt-ref": "0"})
-  data = bytearray(open(path, "rb").read())
+  path = makers.write_video(
+    tmp_path / "a.webm", 20, codec="libvpx", options={"b": "300000", "auto-alt-ref": "0"}
+  )
+  data = bytearray(pathlib.Path(path).read_bytes())
   with av.open(path) as container:
     packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
   at = 0
@@ -106,7 +116,7 @@ def test_invisible_frames_of_vp8_are_no_loss(tmp_path):
     if t in (3, 7, 11, 15):
       data[at] &= ~0x10  # references that are never shown, as libvpx makes with two passes
     at += len(packet)
-  open(path, "wb").write(data)
+  pathlib.Path(path).write_bytes(data)
   times, numbers, _ = shown(path)
   assert numbers == [t for t in range(20) if t not in (3, 7, 11, 15)]
   np.testing.assert_allclose(video.timeline(path), times, atol=1e-9)
@@ -114,14 +124,17 @@ def test_invisible_frames_of_vp8_are_no_loss(tmp_path):
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
 def test_a_recording_that_starts_inside_a_group_of_pictures(tmp_path, codec):
-  same = {"libx264": {"crf": "10", "sc_threshold": "0"}, "mpeg2video": {"b": "8000000", "sc_threshold": "1000000000"}}
+  same = {
+    "libx264": {"crf": "10", "sc_threshold": "0"},
+    "mpeg2video": {"b": "8000000", "sc_threshold": "1000000000"},
+  }
   options = {"g": "12", "bf": "0", **same[codec]}  # no key frame for a change of scene
   path = makers.write_video(tmp_path / "a.ts", 30, codec=codec, options=options)
   with av.open(path) as container:
     positions = [packet.pos for packet in container.demux(video=0) if packet.size]
-  data = open(path, "rb").read()
+  data = pathlib.Path(path).read_bytes()
   tables = data[: 188 * 3]  # SDT, PAT and PMT, which say what is in the stream
-  open(path, "wb").write(tables + data[positions[4] :])
+  pathlib.Path(path).write_bytes(tables + data[positions[4] :])
   times, numbers, notes = shown(path)
   assert numbers == list(range(12, 30)) and times[0] == 0 and times[-1] == pytest.approx(1.7)
   assert notes == [
@@ -134,17 +147,27 @@ def test_a_recording_that_starts_inside_a_group_of_pictures(tmp_path, codec):
 def test_read_at_takes_the_nearest_frames(tmp_path, start):
   path = makers.write_video(tmp_path / "a.mp4", 30, fps=10, options={"crf": "10", "g": "12"})
   times = (np.arange(start, start + 9) + 0.3) / 10
-  assert [makers.number(frame) for frame in video.read_at(path, times, KEEP)] == list(range(start, start + 9))
+  assert [makers.number(frame) for frame in video.read_at(path, times, KEEP)] == list(
+    range(start, start + 9)
+  )
 
 
 @pytest.mark.parametrize(
   "name,codec,options",
   [
-    ("a.mp4", "libx264", {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0"}),
+    (
+      "a.mp4",
+      "libx264",
+      {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0"},
+    ),
     ("a.ts", "libx264", {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0"}),
     ("a.mp4", "libx264", {"x264-params": "intra-refresh=1:keyint=30"}),
     ("a.ts", "mpeg2video", {"bf": "2", "g": "12", "b": "3000000"}),
-    ("a.mp4", "libx265", {"x265-params": "log-level=none:open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0"}),
+    (
+      "a.mp4",
+      "libx265",
+      {"x265-params": "log-level=none:open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0"},
+    ),
     ("a.mkv", "libvpx-vp9", {"g": "12", "b": "300000"}),
     ("a.avi", "libx264", {"g": "12"}),
   ],
@@ -156,13 +179,17 @@ def test_read_at_is_exact_wherever_it_enters(tmp_path, name, codec, options):
   whole = list(video.read(path, KEEP))
   for start in range(0, 45, 4):
     times = [seconds + 1e-3 for seconds, _ in whole[start : start + 3]]
-    for image, (_, expected) in zip(video.read_at(path, times, KEEP), whole[start : start + 3], strict=True):
+    for image, (_, expected) in zip(
+      video.read_at(path, times, KEEP), whole[start : start + 3], strict=True
+    ):
       np.testing.assert_array_equal(image, expected)
 
 
 def test_a_late_episode_is_not_decoded_from_the_beginning(tmp_path):
   frames = [makers.picture(t % 39) for t in range(60)]
-  path = makers.write_video(tmp_path / "a.mp4", frames, fps=10, options={"g": "10", "sc_threshold": "0"})
+  path = makers.write_video(
+    tmp_path / "a.mp4", frames, fps=10, options={"g": "10", "sc_threshold": "0"}
+  )
   seconds, *_ = next(video_stream.decode_from(path, 5.55, []))
   assert 4.9 < seconds <= 5.55
 
@@ -173,7 +200,9 @@ def test_read_at_counts_far_frames_and_refuses_a_short_video(tmp_path):
   frames = list(video.read_at(path, [0.8, 0.9, 1.0], KEEP, notes=notes))
   assert [makers.number(frame) for frame in frames] == [8, 9, 9]
   assert notes == ["1 of 3 timestamps are further than half a frame from the nearest video frame"]
-  with pytest.raises(video.Unreadable, match=r"frame 12 of 15 at 1.200 s \(nearest frame at 0.900 s\).*too short"):
+  with pytest.raises(
+    video.Unreadable, match=r"frame 12 of 15 at 1.200 s \(nearest frame at 0.900 s\).*too short"
+  ):
     list(video.read_at(path, np.arange(15) / 10, KEEP))
   with pytest.raises(video.Unreadable, match="go backwards"):
     list(video.read_at(path, [0.2, 0.1], KEEP))
@@ -186,7 +215,9 @@ def test_read_at_refuses_a_hole_in_the_video(tmp_path):
   path = makers.write_video(tmp_path / "a.mp4", 20, times=stamps)
   with pytest.raises(video.Unreadable, match="at 1.200 s"):
     list(video.read_at(path, np.arange(30) / 10, KEEP))
-  assert [makers.number(image) for image in video.read_at(path, np.arange(20, 30) / 10, KEEP)] == list(range(10, 20))
+  assert [
+    makers.number(image) for image in video.read_at(path, np.arange(20, 30) / 10, KEEP)
+  ] == list(range(10, 20))
 
 
 def test_a_video_longer_than_its_table_is_noted(tmp_path):

@@ -1,6 +1,7 @@
 """Videos come out upright, in their own shape and in their own colors."""
 
 import fractions
+import pathlib
 
 import av
 import numpy as np
@@ -28,7 +29,8 @@ def tag(matrix=2, full=None, primaries=2, transfer=2):
   return setup
 
 
-# ------------------------------------------------------------------------------------- orientation and shape
+# --------------------------------------------------------------------------------------------------
+# and shape
 
 
 SIGNS = [(x, y) for x in (1, -1) for y in (1, -1)]
@@ -40,7 +42,8 @@ def test_the_display_matrix_is_honored_turned_and_mirrored(tmp_path, matrix):
   a, b, c, d = matrix
   upright = makers.cornered()
   height, width = upright.shape[:2]
-  # The stored pixel (x, y) is shown at (a x + c y, b x + d y): store each shown pixel where it comes from.
+  # The stored pixel (x, y) is shown at (a x + c y, b x + d y): store each shown pixel where it
+  # comes from.
   stored = np.empty((height, width, 3) if a else (width, height, 3), np.uint8)
   for y in range(stored.shape[0]):
     for x in range(stored.shape[1]):
@@ -50,7 +53,9 @@ def test_the_display_matrix_is_honored_turned_and_mirrored(tmp_path, matrix):
   def turn(stream):
     stream.set_display_matrix([a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30])
 
-  path = makers.write_video(tmp_path / "a.mp4", [stored] * 2, pix_fmt="yuv444p", options={"crf": "4"}, setup=turn)
+  path = makers.write_video(
+    tmp_path / "a.mp4", [stored] * 2, pix_fmt="yuv444p", options={"crf": "4"}, setup=turn
+  )
   for geometry in (KEEP, video.Geometry(32), video.Geometry(32, "crop"), video.Geometry(64, "pad")):
     image = first(path, geometry)
     assert image.shape[:2] == ((48, 64) if not geometry.size else (geometry.size,) * 2)
@@ -78,8 +83,10 @@ def test_pixels_that_are_not_square(tmp_path):
   assert notes == ["a.mp4: pixels are 2 times as wide as high and were kept as they are stored"]
   padded = first(path, video.Geometry(32, "pad"), notes=(told := []))
   assert told == []
-  assert padded[[4, 28], 20].max() < 20 and padded[[10, 22], 20].min() > 180  # black above and below
-  assert first(path, video.Geometry(32, "crop"))[:, 2].min() > 180  # the dark quarter is cropped away
+  # black above and below
+  assert padded[[4, 28], 20].max() < 20 and padded[[10, 22], 20].min() > 180
+  # the dark quarter is cropped away
+  assert first(path, video.Geometry(32, "crop"))[:, 2].min() > 180
   assert first(path, video.Geometry(32))[16, 2].max() < 40
   one = 1 << 16
 
@@ -88,7 +95,8 @@ def test_pixels_that_are_not_square(tmp_path):
     stream.set_display_matrix([0, one, 0, -one, 0, 0, 0, 0, 1 << 30])
 
   image[:] = 200
-  path = makers.write_video(tmp_path / "b.mp4", [image], setup=wide_and_turned)  # shown 32 wide and 64 high
+  # shown 32 wide and 64 high
+  path = makers.write_video(tmp_path / "b.mp4", [image], setup=wide_and_turned)
   padded = first(path, video.Geometry(32, "pad"))
   assert padded[16, [4, 28]].max() < 20 and padded[[2, 30], 16].min() > 180
 
@@ -100,21 +108,28 @@ def test_pixels_of_a_shape_that_no_camera_has(tmp_path):
   notes: list[str] = []
   path = makers.write_video(tmp_path / "a.mp4", [np.full((32, 32, 3), 200, np.uint8)], setup=wrong)
   assert first(path, video.Geometry(32, "pad"), notes=notes)[2].min() > 180  # no bars
-  assert notes == ["a.mp4: pixels 6 times as wide as high are not believed: square ones were assumed"]
+  assert notes == [
+    "a.mp4: pixels 6 times as wide as high are not believed: square ones were assumed"
+  ]
 
 
 def test_a_size_that_changes(tmp_path):
   sizes = ((48, 64), (32, 32))
-  parts = [makers.write_video(tmp_path / f"{size}.h264", [makers.picture(3, *size)] * 4) for size in sizes]
-  (tmp_path / "a.h264").write_bytes(b"".join(open(part, "rb").read() for part in parts))
+  parts = [
+    makers.write_video(tmp_path / f"{size}.h264", [makers.picture(3, *size)] * 4) for size in sizes
+  ]
+  (tmp_path / "a.h264").write_bytes(b"".join(pathlib.Path(part).read_bytes() for part in parts))
   with pytest.raises(video.Unreadable, match="frame size changes from 64x48 to 32x32"):
     shown(tmp_path / "a.h264")
   _, numbers, notes = shown(tmp_path / "a.h264", video.Geometry(32))
   assert numbers == [3] * 8
-  assert "the frame size changes from 64x48 to 32x32 pixels; all frames were scaled to one size" in notes
+  assert (
+    "the frame size changes from 64x48 to 32x32 pixels; all frames were scaled to one size" in notes
+  )
 
 
-# ---------------------------------------------------------------------------------------------------- color
+# --------------------------------------------------------------------------------------------------
+# color
 
 
 X265_FRAMES = 4  # x265 sometimes gives nothing that can be written for a video of one frame
@@ -131,38 +146,56 @@ def test_the_streams_own_matrix_and_range(tmp_path, matrix, full, pix_fmt):
   codec = "libx264" if pix_fmt == "yuv444p" else "libx265"
   options = {"crf": "4"} if codec == "libx264" else {"x265-params": "log-level=none:crf=4"}
   path = makers.write_video(
-    tmp_path / "a.mp4", [image] * X265_FRAMES, codec=codec, pix_fmt=pix_fmt, options=options, setup=tag(matrix, full)
+    tmp_path / "a.mp4",
+    [image] * X265_FRAMES,
+    codec=codec,
+    pix_fmt=pix_fmt,
+    options=options,
+    setup=tag(matrix, full),
   )
   np.testing.assert_allclose(makers.corners(first(path)), makers.CORNERS, atol=CLOSE)
 
 
-@pytest.mark.parametrize("size,space", [((96, 128), "ITU601"), ((720, 960), "ITU709"), ((544, 1280), "ITU709")])
+@pytest.mark.parametrize(
+  "size,space", [((96, 128), "ITU601"), ((720, 960), "ITU709"), ((544, 1280), "ITU709")]
+)
 def test_a_matrix_that_is_not_stated_is_guessed_from_the_size(tmp_path, size, space):
   image = av.VideoFrame.from_ndarray(makers.cornered(*size), format="rgb24").reformat(
     format="yuv444p", dst_colorspace=space
   )
   image.colorspace = 2
   options = {"crf": "4", "preset": "ultrafast"}
-  path = makers.write_video(tmp_path / "a.mp4", [image], pix_fmt="yuv444p", options=options, setup=tag())
+  path = makers.write_video(
+    tmp_path / "a.mp4", [image], pix_fmt="yuv444p", options=options, setup=tag()
+  )
   np.testing.assert_allclose(makers.corners(first(path)), makers.CORNERS, atol=CLOSE)
 
 
 def test_tables_videos_and_our_own_blobs_are_bt601_at_any_size(tmp_path):
   image = makers.cornered(720, 960)
   options = {"crf": "4", "preset": "ultrafast"}
-  path = makers.write_video(tmp_path / "a.mp4", [image], pix_fmt="yuv444p", options=options)  # as LeRobot's tools do
-  np.testing.assert_allclose(makers.corners(next(video.read_at(path, [0.0], KEEP))), makers.CORNERS, atol=CLOSE)
+  # as LeRobot's tools do
+  path = makers.write_video(tmp_path / "a.mp4", [image], pix_fmt="yuv444p", options=options)
+  np.testing.assert_allclose(
+    makers.corners(next(video.read_at(path, [0.0], KEEP))), makers.CORNERS, atol=CLOSE
+  )
   encoder = video.H264Encoder(4)
   encoder.add(image)
   blob = encoder.finish()
-  np.testing.assert_allclose(makers.corners(video.decode_h264(blob, [0])[0]), makers.CORNERS, atol=CLOSE)
+  np.testing.assert_allclose(
+    makers.corners(video.decode_h264(blob, [0])[0]), makers.CORNERS, atol=CLOSE
+  )
   (tmp_path / "film.mp4").write_bytes(blob)  # films of rollouts are such blobs
-  np.testing.assert_allclose(makers.corners(first(tmp_path / "film.mp4")), makers.CORNERS, atol=CLOSE)
+  np.testing.assert_allclose(
+    makers.corners(first(tmp_path / "film.mp4")), makers.CORNERS, atol=CLOSE
+  )
 
 
 def encode_hdr(image, transfer):
   """8-bit RGB, white at 203 cd/m2, as an HDR signal in BT.2020, uint16 [H, W, 3]."""
-  to_bt2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+  to_bt2020 = np.array(
+    [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]
+  )
   light = 203 * (image / 255) ** 2.4 @ to_bt2020.T
   if transfer == 16:
     power = (light / 10000) ** 0.1593017578125
@@ -182,7 +215,12 @@ def write_hdr(path, image, transfer):
   options = {"x265-params": "log-level=none:crf=4"}
   setup = tag(9, False, 9, transfer)
   return makers.write_video(
-    path, [frame] * X265_FRAMES, codec="libx265", pix_fmt="yuv444p10le", options=options, setup=setup
+    path,
+    [frame] * X265_FRAMES,
+    codec="libx265",
+    pix_fmt="yuv444p10le",
+    options=options,
+    setup=setup,
   )
 
 
@@ -192,7 +230,9 @@ def test_hdr_is_tone_mapped_and_named(tmp_path, transfer, name):
   notes = []
   image = next(video.read(path, KEEP, notes=notes))[1]
   np.testing.assert_allclose(makers.corners(image), makers.CORNERS, atol=6)
-  assert len(notes) == 1 and notes[0].startswith(f"a.mp4: high dynamic range, transfer function {name}")
+  assert len(notes) == 1 and notes[0].startswith(
+    f"a.mp4: high dynamic range, transfer function {name}"
+  )
   assert "tone-mapped" in notes[0]
   notes = []
   kept = next(video.read(path, KEEP, notes=notes, options=SourceOptions(hdr="keep")))[1]
@@ -211,17 +251,23 @@ def test_highlights_are_compressed_and_keep_their_order():
   assert levels[-1].min() == 255 and levels[0].max() == 0
 
 
-@pytest.mark.parametrize("pix_fmt,depth", [("gray16le", 16), ("gray12le", 12), ("gbrp12le", 12), ("rgb48le", 16)])
+@pytest.mark.parametrize(
+  "pix_fmt,depth", [("gray16le", 16), ("gray12le", 12), ("gbrp12le", 12), ("rgb48le", 16)]
+)
 def test_deep_pixels_are_scaled_and_not_clipped(tmp_path, pix_fmt, depth):
   levels = np.linspace(0, 2**depth - 1, 64).astype(np.uint16)
   ramp = np.broadcast_to(levels, (48, 64))
   if not pix_fmt.startswith("gray"):
     ramp = np.repeat(ramp[..., None], 3, 2)
   frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(ramp), format=pix_fmt)
-  path = makers.write_video(tmp_path / "a.mkv", [frame], codec="ffv1", pix_fmt=pix_fmt, options={"level": "3"})
+  path = makers.write_video(
+    tmp_path / "a.mkv", [frame], codec="ffv1", pix_fmt=pix_fmt, options={"level": "3"}
+  )
   notes: list[str] = []
   image = first(path, notes=notes)
-  np.testing.assert_allclose(image[24], np.repeat(levels[:, None], 3, 1) / (2**depth - 1) * 255, atol=1.5)
+  np.testing.assert_allclose(
+    image[24], np.repeat(levels[:, None], 3, 1) / (2**depth - 1) * 255, atol=1.5
+  )
   gray = f"a.mkv: gray pictures of {depth} bits were scaled to 8 bits, as by a player"
   assert [note for note in notes if "bits" in note] == [gray] * pix_fmt.startswith("gray")
 
@@ -231,5 +277,7 @@ def test_what_is_transparent_is_black(tmp_path):
   image[:, :20, 3], image[:, 20:40, 3], image[:, 40:, 3] = 0, 128, 255
   frame = av.VideoFrame.from_ndarray(image, format="rgba")
   options = {"compression_level": "1"}
-  path = makers.write_video(tmp_path / "a.mov", [frame], codec="png", pix_fmt="rgba", options=options)
+  path = makers.write_video(
+    tmp_path / "a.mov", [frame], codec="png", pix_fmt="rgba", options=options
+  )
   assert first(path)[24, [10, 30, 50], 0].tolist() == [0, 100, 200]

@@ -1,5 +1,6 @@
 """Files that end too early: what is missing is refused or said, whatever the container."""
 
+import pathlib
 from types import SimpleNamespace
 
 import av
@@ -12,7 +13,9 @@ from tests.data.test_video import KEEP
 HEVC = {"x265-params": "log-level=none:bframes=0"}
 
 
-def write(path, count=12, *, height=makers.HEIGHT, width=makers.WIDTH, codec="libx264", **arguments):
+def write(
+  path, count=12, *, height=makers.HEIGHT, width=makers.WIDTH, codec="libx264", **arguments
+):
   """Noise under plain pictures, so that every byte matters and their numbers can be read."""
   frames = makers.noise(count, height, width)
   for t, frame in enumerate(frames):
@@ -34,8 +37,8 @@ def places(path):
 
 
 def cut(path, at):
-  data = open(path, "rb").read()
-  open(path, "wb").write(data[:at])
+  data = pathlib.Path(path).read_bytes()
+  pathlib.Path(path).write_bytes(data[:at])
 
 
 CASES = {
@@ -55,17 +58,20 @@ def test_a_file_that_ends_inside_a_frame_is_refused(tmp_path, case):
   numbers, notes = read(path)
   assert numbers == list(range(count))
   assert not any("truncated" in note or "ends" in note or "declared" in note for note in notes)
-  data, (position, size) = open(path, "rb").read(), places(path)[-1]
+  data, (position, size) = pathlib.Path(path).read_bytes(), places(path)[-1]
   for part in (0.99, 0.6, 0.2):
-    open(path, "wb").write(data[: position + int(part * size)])
+    pathlib.Path(path).write_bytes(data[: position + int(part * size)])
     with pytest.raises(video.Unreadable, match="^truncated|decoding failed"):
       read(path)
   if case == "JPEG pictures":
-    open(path, "wb").write(data + bytes(9))
+    pathlib.Path(path).write_bytes(data + bytes(9))
     assert read(path) == (list(range(count)), notes)
     # Of the picture that begins, nothing but its first bytes
-    open(path, "wb").write(data[: position + 3])
-    with pytest.raises(video.Unreadable, match=f"^truncated: the file ends inside the picture after frame {count - 2}"):
+    pathlib.Path(path).write_bytes(data[: position + 3])
+    with pytest.raises(
+      video.Unreadable,
+      match=f"^truncated: the file ends inside the picture after frame {count - 2}",
+    ):
       read(path)
 
 
@@ -74,10 +80,13 @@ def test_a_picture_that_has_fewer_slices_than_others(tmp_path):
   with av.open(path) as container:
     packets = [packet for packet in container.demux(video=0) if packet.size]
     context = container.streams.video[0].codec_context
-  again = [av.Packet(bytes(packet) + b"\0\0\1\x7e\1\0\0\1\2\1") for packet in packets]  # an unknown unit and a slice
+  # an unknown unit and a slice
+  again = [av.Packet(bytes(packet) + b"\0\0\1\x7e\1\0\0\1\2\1") for packet in packets]
   again[0].is_keyframe = True
   assert video_end._check_hevc(context, packets) == []
-  assert "not known whether the last picture is whole" in video_end._check_hevc(context, packets[5:])[0]
+  assert (
+    "not known whether the last picture is whole" in video_end._check_hevc(context, packets[5:])[0]
+  )
   assert video_end._check_hevc(context, [*again[:-1], packets[-1]]) == [
     "the last picture has 1 slices, those before it at least 2: a part of it may be missing"
   ]
@@ -86,7 +95,9 @@ def test_a_picture_that_has_fewer_slices_than_others(tmp_path):
 def test_a_last_picture_too_far_from_a_key_frame_is_said_not_to_be_known(tmp_path, monkeypatch):
   monkeypatch.setattr(video_stream, "_KEPT", 4)
   path = write(tmp_path / "a.hevc", codec="libx265", options=HEVC)
-  assert "no key frame near the end: it is not known whether the last picture is whole" in read(path)[1]
+  assert (
+    "no key frame near the end: it is not known whether the last picture is whole" in read(path)[1]
+  )
 
 
 def test_hevc_in_a_transport_stream_that_ends_inside_a_picture(tmp_path):
@@ -108,7 +119,9 @@ def test_hevc_in_a_transport_stream_that_ends_inside_a_picture(tmp_path):
 )
 def test_one_or_two_frames_less_are_told(tmp_path, name, codec, lost, note):
   """Headers are too often wrong by as much to refuse a file for it."""
-  path = write(tmp_path / name, codec=codec, options={"b": "3000000", "bf": "0"} if codec != "libvpx" else None)
+  path = write(
+    tmp_path / name, codec=codec, options={"b": "3000000", "bf": "0"} if codec != "libvpx" else None
+  )
   assert read(path) == (list(range(12)), [])
   cut(path, places(path)[-lost][0] + 1 if lost else -1)
   numbers, notes = read(path)
@@ -121,7 +134,10 @@ def test_one_frame_less_than_the_header_counts_is_told(tmp_path, name, codec):
   assert read(path) == (list(range(12)), [])
   cut(path, places(path)[-1][0] - (8 if name == "a.avi" else 20))
   numbers, notes = read(path)
-  assert numbers == list(range(11)) and "12 frames declared, 11 in the file: the last may be missing" in notes
+  assert (
+    numbers == list(range(11))
+    and "12 frames declared, 11 in the file: the last may be missing" in notes
+  )
 
 
 def test_a_gif_without_its_end_is_told(tmp_path):
@@ -135,16 +151,20 @@ def test_a_gif_without_its_end_is_told(tmp_path):
 
 def test_a_whole_program_stream_has_no_remark_whatever_is_behind(tmp_path):
   path = write(tmp_path / "a.mpg", codec="mpeg2video", options={"b": "3000000"})
-  data = open(path, "rb").read()
+  data = pathlib.Path(path).read_bytes()
   for behind in (b"\0\0\1\xb9", bytes(5000)):
-    open(path, "wb").write(data + behind)
+    pathlib.Path(path).write_bytes(data + behind)
     numbers, notes = read(path)
     assert numbers == list(range(12)) and not notes
 
 
 def checked(kind, *, packets=10, end=1.0, lasting=True, duration=None, index=()):
-  """Remarks on a container of fakes: seconds that it declares, sizes of the packets in its index."""
-  container = SimpleNamespace(format=SimpleNamespace(name=kind), duration=duration and round(duration * 1e6))
+  """Remarks on a container of fakes: seconds that it declares, sizes of the packets in its
+  index.
+  """
+  container = SimpleNamespace(
+    format=SimpleNamespace(name=kind), duration=duration and round(duration * 1e6)
+  )
   entries = [SimpleNamespace(size=size) for size in index]
   stream = SimpleNamespace(metadata={}, duration=None, index_entries=entries)
   tally = video_stream.Tally(packets=packets, decoded=packets, end=end, lasting=lasting)
@@ -165,13 +185,20 @@ def test_an_index_that_holds_more_than_the_file():
     checked("mov,mp4,m4a", index=[5] * 11)
 
 
-@pytest.mark.parametrize("behind", [b"\r\n", b"\r\n--boundary\r\nContent-Type: image/jpeg\r\n\r\n", b"\xff" * 100, bytes(64)])
+@pytest.mark.parametrize(
+  "behind",
+  [b"\r\n", b"\r\n--boundary\r\nContent-Type: image/jpeg\r\n\r\n", b"\xff" * 100, bytes(64)],
+)
 def test_what_follows_the_last_jpeg_is_not_a_part_of_it(tmp_path, behind):
   """Cameras put words between their pictures, recorders padding behind them."""
-  path = makers.write_video(tmp_path / "a.mjpeg", makers.noise(4), codec="mjpeg", pix_fmt="yuvj420p")
-  data = open(path, "rb").read()
-  open(path, "wb").write(data + behind)
+  path = makers.write_video(
+    tmp_path / "a.mjpeg", makers.noise(4), codec="mjpeg", pix_fmt="yuvj420p"
+  )
+  data = pathlib.Path(path).read_bytes()
+  pathlib.Path(path).write_bytes(data + behind)
   assert len(list(video.read(path, KEEP))) == 4
-  open(path, "wb").write(data[:-2])
-  with pytest.raises(video.Unreadable, match="^truncated: the file ends inside the picture after frame"):
+  pathlib.Path(path).write_bytes(data[:-2])
+  with pytest.raises(
+    video.Unreadable, match="^truncated: the file ends inside the picture after frame"
+  ):
     list(video.read(path, KEEP))

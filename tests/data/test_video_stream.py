@@ -1,6 +1,7 @@
 """Containers: the right stream, repaired time stamps, and no damage that passes."""
 
 import fractions
+import pathlib
 from types import SimpleNamespace
 
 import av
@@ -15,7 +16,9 @@ from tests.data.test_video import KEEP, shown
 def stamped(*stamps):
   """Frames with these time stamps in ms -> (times, notes)."""
   stream = SimpleNamespace(
-    time_base=fractions.Fraction(1, 1000), guessed_rate=10, average_rate=10,
+    time_base=fractions.Fraction(1, 1000),
+    guessed_rate=10,
+    average_rate=10,
     codec_context=SimpleNamespace(framerate=None),
   )
   notes = []
@@ -27,8 +30,8 @@ def stamped(*stamps):
 
 def test_missing_and_wrong_time_stamps():
   one = (
-    "{} frames without a time stamp and {} whose time stamp does not increase were placed evenly between their "
-    "neighbors"
+    "{} frames without a time stamp and {} whose time stamp does not increase were placed evenly "
+    "between their neighbors"
   )
   assert stamped(50, 150, 250) == ([0, 0.1, 0.2], [])
   assert stamped(0, None, None, 300) == ([0, 0.1, 0.2, 0.3], [one.format(2, 0)])
@@ -37,7 +40,10 @@ def test_missing_and_wrong_time_stamps():
   assert stamped(None, 100, 300) == ([0, 0.1, 0.3], [one.format(1, 0)])
   assert stamped(0, 200, None) == ([0, 0.2, 0.4], [one.format(1, 0)])
   times, notes = stamped(*[None] * 12)
-  assert times == [round(0.1 * t, 6) for t in range(12)] and "10 frames a second were assumed" in notes[0]
+  assert (
+    times == [round(0.1 * t, 6) for t in range(12)]
+    and "10 frames a second were assumed" in notes[0]
+  )
   with pytest.raises(video.Unreadable, match="go back from 0.900 s to 0.080 s at frame 18"):
     stamped(*range(0, 1000, 100), *range(0, 100, 10))
 
@@ -54,7 +60,9 @@ def write_two(path, *, cover=False):
     for t in range(4):
       for stream, number, count in ((large, 1, 1 if cover else 4), (small, 5, 4)):
         if t < count:
-          frame = av.VideoFrame.from_ndarray(makers.picture(number, stream.height, stream.width), format="rgb24")
+          frame = av.VideoFrame.from_ndarray(
+            makers.picture(number, stream.height, stream.width), format="rgb24"
+          )
           frame.pts = t
           container.mux(stream.encode(frame))
     container.mux(small.encode(None))
@@ -71,7 +79,8 @@ def test_the_best_stream_of_a_file(tmp_path):
 
 
 OPEN = "keyint=12:min-keyint=12:bframes=3:scenecut=0:b-adapt=0:open-gop=1"
-SAME = {"g": "12", "b": "3000000", "sc_threshold": "1000000000"}  # no key frame for a change of scene
+# no key frame for a change of scene
+SAME = {"g": "12", "b": "3000000", "sc_threshold": "1000000000"}
 
 
 @pytest.mark.parametrize(
@@ -80,19 +89,25 @@ SAME = {"g": "12", "b": "3000000", "sc_threshold": "1000000000"}  # no key frame
     ("libx264", {"x264-params": OPEN}, 0, 12, 3),
     ("libx264", {"x264-params": OPEN}, 3, 12, 6),
     ("libx265", {"x265-params": f"log-level=none:{OPEN}"}, 0, 12, 3),
-    ("libx265", {"x265-params": f"log-level=none:{OPEN}:open-gop=0:radl=2"}, 0, 10, 0),  # may be decoded from there
+    # may be decoded from there
+    ("libx265", {"x265-params": f"log-level=none:{OPEN}:open-gop=0:radl=2"}, 0, 10, 0),
     ("mpeg2video", {"bf": "2", **SAME}, 0, 12, 2),
     ("mpeg4", {"bf": "2", **SAME}, 0, 12, 2),
     ("mpeg4", {"bf": "0", **SAME}, 4, 12, 4),
   ],
 )
-def test_a_recording_that_starts_at_a_key_frame_or_before_one(tmp_path, codec, options, before, first, left_out):
+def test_a_recording_that_starts_at_a_key_frame_or_before_one(
+  tmp_path, codec, options, before, first, left_out
+):
   path = makers.write_video(tmp_path / "a.ts", 39, codec=codec, options=options)
   with av.open(path) as container:
-    packets = [(packet.pos, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+    packets = [
+      (packet.pos, packet.is_keyframe) for packet in container.demux(video=0) if packet.size
+    ]
   start = [i for i, (_, key) in enumerate(packets) if key][1] - before
-  data = open(path, "rb").read()
-  open(path, "wb").write(data[: 188 * 3] + data[packets[start][0] :])  # SDT, PAT and PMT say what is in the stream
+  data = pathlib.Path(path).read_bytes()
+  # SDT, PAT and PMT say what is in the stream
+  pathlib.Path(path).write_bytes(data[: 188 * 3] + data[packets[start][0] :])
   times, numbers, notes = shown(path)
   assert numbers == list(range(first, 39))
   np.testing.assert_allclose(times, np.arange(39 - first) / 10, atol=1e-9)
@@ -114,9 +129,14 @@ def remux(source, path, change):
 
 
 def test_a_stream_without_a_key_frame(tmp_path):
-  path = makers.write_video(tmp_path / "a.mkv", makers.noise(9), codec="mpeg4", options={"bf": "0", **SAME})
-  lost = remux(path, tmp_path / "b.mkv", lambda packets: packets[1:])  # the decoder would begin with gray
-  with pytest.raises(video.Unreadable, match="no key frame in the file: its first picture refers to others"):
+  path = makers.write_video(
+    tmp_path / "a.mkv", makers.noise(9), codec="mpeg4", options={"bf": "0", **SAME}
+  )
+  # the decoder would begin with gray
+  lost = remux(path, tmp_path / "b.mkv", lambda packets: packets[1:])
+  with pytest.raises(
+    video.Unreadable, match="no key frame in the file: its first picture refers to others"
+  ):
     shown(lost)
 
   def unmark(packets):
@@ -146,21 +166,36 @@ def test_packets_that_repeat_the_picture_before(tmp_path):
 
 
 def fakes(codec, *packets):
-  """A container and its stream of packets (time, times of the pictures that the decoder then gives), all key frames."""
+  """A container and its stream of packets (time, times of the pictures that the decoder then
+  gives), all key frames.
+  """
   stream = SimpleNamespace(index=0, codec_context=SimpleNamespace(name=codec))
   made = [
     SimpleNamespace(
-      stream=stream, size=9, is_discard=False, is_keyframe=True, is_corrupt=False, pts=pts, dts=pts, duration=0, pos=0,
-      time_base=1, decode=lambda shown=shown: [SimpleNamespace(pts=one, is_corrupt=False) for one in shown],
+      stream=stream,
+      size=9,
+      is_discard=False,
+      is_keyframe=True,
+      is_corrupt=False,
+      pts=pts,
+      dts=pts,
+      duration=0,
+      pos=0,
+      time_base=1,
+      decode=lambda shown=shown: [SimpleNamespace(pts=one, is_corrupt=False) for one in shown],
     )
     for pts, shown in packets
   ]
   return SimpleNamespace(format=SimpleNamespace(name="mpegts"), demux=lambda: iter(made)), stream
 
 
-@pytest.mark.parametrize("codec,entered,kept", [("h264", False, [10]), ("hevc", False, [8, 10]), ("hevc", True, [10])])
+@pytest.mark.parametrize(
+  "codec,entered,kept", [("h264", False, [10]), ("hevc", False, [8, 10]), ("hevc", True, [10])]
+)
 def test_pictures_before_the_key_frame_are_not_trusted(codec, entered, kept):
-  """Decoders that are known to us give none of those that refer to what came before; this does not rely on it."""
+  """Decoders that are known to us give none of those that refer to what came before; this does not
+  rely on it.
+  """
   container, stream = fakes(codec, (10, [8, 10]))
   pictures = video_stream._pictures(container, stream, video_stream.Tally(), entered=entered)
   assert [frame.pts for frame in pictures] == kept
@@ -170,7 +205,8 @@ def test_packets_that_belong_before_the_first_picture_are_no_loss():
   container, stream = fakes("hevc", (10, [10]), (8, []), (9, []), (11, [11]))
   tally = video_stream.Tally()
   assert len(list(video_stream._pictures(container, stream, tally))) == 2
-  assert (tally.leading, tally.expected, tally.decoded) == (2, 2, 2) and not tally.lasting  # of no stated duration
+  # of no stated duration
+  assert (tally.leading, tally.expected, tally.decoded) == (2, 2, 2) and not tally.lasting
 
 
 def test_a_key_frame_without_time_is_no_place_to_enter():
@@ -180,16 +216,26 @@ def test_a_key_frame_without_time_is_no_place_to_enter():
 
 
 def fake_stream(index, width, disposition):
-  return SimpleNamespace(index=index, width=width, height=10, disposition=disposition, codec_context=object())
+  return SimpleNamespace(
+    index=index, width=width, height=10, disposition=disposition, codec_context=object()
+  )
 
 
 def test_covers_are_no_videos_and_the_default_stream_comes_first():
   flags = av.stream.Disposition
   small, large = fake_stream(0, 10, flags.default), fake_stream(1, 90, flags(0))
   cover = fake_stream(2, 500, flags.default | flags.attached_pic)
-  still, thumbs = (fake_stream(3 + i, 500, one) for i, one in enumerate((flags.still_image, flags.timed_thumbnails)))
+  still, thumbs = (
+    fake_stream(3 + i, 500, one)
+    for i, one in enumerate((flags.still_image, flags.timed_thumbnails))
+  )
   tiny = fake_stream(0, 5, flags(0))
-  cases = ((small, large, cover), small), ((large, cover), large), ((tiny, large), large), ((tiny, still, thumbs), tiny)
+  cases = (
+    ((small, large, cover), small),
+    ((large, cover), large),
+    ((tiny, large), large),
+    ((tiny, still, thumbs), tiny),
+  )
   for streams, expected in cases:
     container = SimpleNamespace(streams=SimpleNamespace(video=list(streams)))
     assert video_stream.best_stream(container) is expected
@@ -202,8 +248,8 @@ def test_one_frame_and_none(tmp_path):
   path = makers.write_video(tmp_path / "b.mkv", 3)
   with av.open(path) as container:
     position = next(packet.pos for packet in container.demux(video=0))
-  data = open(path, "rb").read()
-  open(path, "wb").write(data[:position])
+  data = pathlib.Path(path).read_bytes()
+  pathlib.Path(path).write_bytes(data[:position])
   with pytest.raises(video.Unreadable, match="holds no frame|not a readable"):
     shown(path)
   with makers.av.open(str(tmp_path / "sound.mp4"), "w") as container:
@@ -248,8 +294,8 @@ def test_a_cut_file_is_called_truncated(tmp_path, name):
   else:
     front = {"movflags": "faststart"} if name == "a.mp4" else None
     path = makers.write_video(tmp_path / name, makers.noise(40), codec=codec, container=front)
-  data = open(path, "rb").read()
-  open(path, "wb").write(data[: len(data) * 8 // 10])
+  data = pathlib.Path(path).read_bytes()
+  pathlib.Path(path).write_bytes(data[: len(data) * 8 // 10])
   with pytest.raises(video.Unreadable, match="^truncated"):
     shown(path)
 
@@ -262,7 +308,8 @@ def test_a_cut_file_is_called_truncated(tmp_path, name):
     ("a.ts", "mpeg2video", "yuv420p", 30),
     ("a.avi", "mjpeg", "yuvj420p", 30),  # goes on unless it is told to fail
     ("a.mkv", "ffv1", "yuv420p", 1),  # only reports it
-    ("a.mp4", "libx265", "yuv420p", 1),  # compares each picture with a sum in the stream if it is told to
+    # compares each picture with a sum in the stream if it is told to
+    ("a.mp4", "libx265", "yuv420p", 1),
   ],
 )
 def test_damage_in_the_middle_is_refused(tmp_path, name, codec, pix_fmt, width):
@@ -271,14 +318,16 @@ def test_damage_in_the_middle_is_refused(tmp_path, name, codec, pix_fmt, width):
     "libx264": {"crf": "10"},
     "libx265": {"x265-params": "log-level=none:hash=1"},
   }.get(codec)
-  path = makers.write_video(tmp_path / name, makers.noise(20), codec=codec, pix_fmt=pix_fmt, options=options)
+  path = makers.write_video(
+    tmp_path / name, makers.noise(20), codec=codec, pix_fmt=pix_fmt, options=options
+  )
   with av.open(path) as container:
     packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-  data = bytearray(open(path, "rb").read())
+  data = bytearray(pathlib.Path(path).read_bytes())
   at = packets[9][0] + packets[9][1] // 2
   for i in range(width):
     data[at + i] ^= 0x04 if width == 1 else 0xFF
-  open(path, "wb").write(data)
+  pathlib.Path(path).write_bytes(data)
   with pytest.raises(video.Unreadable, match="damaged|decoding failed"):
     shown(path)
 
@@ -287,9 +336,9 @@ def test_a_block_that_a_container_cannot_read_is_refused(tmp_path):
   path = makers.write_video(tmp_path / "a.mkv", makers.noise(12), codec="mjpeg", pix_fmt="yuvj420p")
   with av.open(path) as container:
     position = [packet.pos for packet in container.demux(video=0) if packet.size][6]
-  data = bytearray(open(path, "rb").read())
+  data = bytearray(pathlib.Path(path).read_bytes())
   data[position : position + 4] = bytes(4)  # the name of the block and its size
-  open(path, "wb").write(data)
+  pathlib.Path(path).write_bytes(data)
   with pytest.raises(video.Unreadable, match="^damaged: after frame . FFmpeg reports"):
     shown(path)
 
@@ -310,9 +359,9 @@ def test_a_packet_without_a_picture_is_a_loss(tmp_path):
   path = makers.write_video(tmp_path / "a.mp4", 20, codec="libx265", options=options)
   with av.open(path) as container:
     packets = [packet.pos for packet in container.demux(video=0) if packet.size]
-  data = bytearray(open(path, "rb").read())
+  data = bytearray(pathlib.Path(path).read_bytes())
   data[packets[19] + 4] = 41 << 1  # a kind of unit that decoders pass over
-  open(path, "wb").write(data)
+  pathlib.Path(path).write_bytes(data)
   with pytest.raises(video.Unreadable, match="damaged: 1 of 20 packets gave no picture"):
     shown(path)
 
@@ -321,8 +370,8 @@ def test_frames_that_an_avi_has_lost(tmp_path):
   path = makers.write_video(tmp_path / "a.avi", makers.noise(20), codec="mjpeg", pix_fmt="yuvj420p")
   with av.open(path) as container:
     packets = [packet.pos for packet in container.demux(video=0) if packet.size]
-  data = open(path, "rb").read()
-  open(path, "wb").write(data[: packets[5]] + data[packets[10] :])
+  data = pathlib.Path(path).read_bytes()
+  pathlib.Path(path).write_bytes(data[: packets[5]] + data[packets[10] :])
   with pytest.raises(video.Unreadable, match="^truncated: 20 frames declared, 15 in the file"):
     shown(path)
 
@@ -336,16 +385,20 @@ def test_frames_that_the_recorder_of_an_avi_has_dropped(tmp_path):
     return packets
 
   times, numbers, notes = shown(remux(path, tmp_path / "b.avi", drop))
-  assert numbers == list(range(9)) and np.allclose(times, [0, 0.1, 0.2, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3])
+  assert numbers == list(range(9)) and np.allclose(
+    times, [0, 0.1, 0.2, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3]
+  )
   assert notes == ["variable frame rate: 100 to 600 ms between frames, most after 0.20 s"]
 
 
 def test_a_raw_stream_that_starts_inside_a_group_of_pictures(tmp_path):
-  path = makers.write_video(tmp_path / "a.h264", 30, options={"crf": "10", "bf": "0", "g": "12", "sc_threshold": "0"})
+  path = makers.write_video(
+    tmp_path / "a.h264", 30, options={"crf": "10", "bf": "0", "g": "12", "sc_threshold": "0"}
+  )
   with av.open(path) as container:
     packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     headers = container.streams.video[0].codec_context.extradata
-  open(path, "wb").write(headers + b"".join(packets[4:]))
+  pathlib.Path(path).write_bytes(headers + b"".join(packets[4:]))
   times, numbers, _ = shown(path)
   assert numbers == list(range(12, 30))
   np.testing.assert_allclose(video.timeline(path), times, atol=1e-9)

@@ -1,4 +1,6 @@
-"""The pool of processes, with threads in their place: who gets which unit, what happens when one dies or fails."""
+"""The pool of processes, with threads in their place: who gets which unit, what happens when one
+dies or fails.
+"""
 
 import multiprocessing
 import os
@@ -56,7 +58,9 @@ def threads(monkeypatch):
   asked = []
   Process.every = []
   RELEASE.clear()
-  monkeypatch.setattr(workers.multiprocessing, "get_context", lambda method: asked.append(method) or Context)
+  monkeypatch.setattr(
+    workers.multiprocessing, "get_context", lambda method: asked.append(method) or Context
+  )
   yield
   assert set(asked) <= {"spawn"}  # a fork of a process with threads may hang
   for process in Process.every:
@@ -78,14 +82,18 @@ def twice(unit, report):
 def test_in_this_process_in_order(count):
   said = []
   assert list(run(twice, iter([3, 1, 2]), count, on_progress=said.append)) == [6, 2, 4]
-  assert said == [(when, unit) for unit in (3, 1, 2) for when in ("begin", "end")] and not Process.every
+  assert (
+    said == [(when, unit) for unit in (3, 1, 2) for when in ("begin", "end")] and not Process.every
+  )
 
 
 def test_one_process_for_all_units_in_order():
   said = []
   assert list(run(twice, [3, 1, 2], 1, on_progress=said.append)) == [6, 2, 4]
   assert said == [(when, unit) for unit in (3, 1, 2) for when in ("begin", "end")]
-  assert len(Process.every) == 1 and Process.every[0].exitcode == 0 and not Process.every[0].terminated
+  assert (
+    len(Process.every) == 1 and Process.every[0].exitcode == 0 and not Process.every[0].terminated
+  )
 
 
 def test_no_more_processes_than_asked_for_and_all_of_them_at_once():
@@ -117,8 +125,16 @@ def test_a_dead_worker_costs_its_unit_only():
     return "mended"
 
   found = list(run(function, ["a", "bad", "b", "quiet"], 1, on_death=on_death))
-  assert found == ["a", "mended", "b", "mended"] and seen == ["a", "bad", "mended", "b", "quiet", "mended"]
-  assert deaths == [("bad", "at bad", -9), ("quiet", None, -9)]  # what another unit reported is not its report
+  assert found == ["a", "mended", "b", "mended"] and seen == [
+    "a",
+    "bad",
+    "mended",
+    "b",
+    "quiet",
+    "mended",
+  ]
+  # what another unit reported is not its report
+  assert deaths == [("bad", "at bad", -9), ("quiet", None, -9)]
   assert len(Process.every) == 3
 
 
@@ -136,7 +152,9 @@ def test_mistakes_end_the_run_and_its_workers():
   with pytest.raises(errors.UserError, match="^no such camera$"):
     list(run(function, ["waits", "user"], 2))
   assert [process.terminated for process in Process.every] == [True, True]
-  with pytest.raises(RuntimeError, match="(?s)^a worker process failed:\nTraceback.*ValueError: a bug"):
+  with pytest.raises(
+    RuntimeError, match="(?s)^a worker process failed:\nTraceback.*ValueError: a bug"
+  ):
     list(run(function, ["program"], 1))
 
 

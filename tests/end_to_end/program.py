@@ -18,13 +18,17 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 def environment(**changes) -> dict[str, str]:
   """The tests' environment with one CPU device, as on a laptop."""
-  flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "host_platform_device_count" not in flag]
+  flags = [
+    flag for flag in os.environ["XLA_FLAGS"].split() if "host_platform_device_count" not in flag
+  ]
   return {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu", **changes}
 
 
 @contextlib.contextmanager
 def benchmarks(*names: str) -> Iterator[Callable]:
-  """Imports programs of benchmarks/ by name; `names` are all that come with them (launch/ has modules called so, too)."""
+  """Imports programs of benchmarks/ by name; `names` are all that come with them (launch/ has
+  modules called so, too).
+  """
   with pytest.MonkeyPatch.context() as patch:
     for name in names:
       patch.delitem(sys.modules, name, raising=False)
@@ -35,13 +39,29 @@ def benchmarks(*names: str) -> Iterator[Callable]:
 
 
 def command(config: str, workdir, *words: str) -> list[str]:
-  return [sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words]
+  return [
+    sys.executable,
+    "-m",
+    "como_jax.main",
+    f"--config={config}",
+    f"--workdir={workdir}",
+    *words,
+  ]
 
 
 def run(config: str, workdir, *words: str, code: int = 0, cwd=ROOT) -> subprocess.CompletedProcess:
   """Runs to the end and checks the exit code."""
-  done = subprocess.run(command(config, workdir, *words), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=limits.SAFETY_NET)
-  assert done.returncode == code, f"exit code {done.returncode}, expected {code}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+  done = subprocess.run(
+    command(config, workdir, *words),
+    cwd=cwd,
+    env=environment(),
+    capture_output=True,
+    text=True,
+    timeout=limits.SAFETY_NET,
+  )
+  assert done.returncode == code, (
+    f"exit code {done.returncode}, expected {code}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+  )
   return done
 
 

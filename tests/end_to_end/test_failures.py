@@ -14,7 +14,9 @@ MOTION = "configs/motion.py:debug"
 
 @pytest.fixture(name="fails")
 def fails_fixture(tmp_path, capsys, monkeypatch):
-  """Runs the program in this process (a subprocess spends its time on imports); returns the error line."""
+  """Runs the program in this process (a subprocess spends its time on imports); returns the error
+  line.
+  """
   monkeypatch.chdir(program.ROOT)
 
   def fails(config, *words):
@@ -31,11 +33,18 @@ def fails_fixture(tmp_path, capsys, monkeypatch):
 def test_in_a_process_of_its_own(tmp_path):
   done = program.run(MOTION, tmp_path / "run", "--config.train.stesp=3", code=2)
   assert done.stderr.strip().splitlines() == [
-      "error: config key --config.train.stesp is unknown: config.train has no 'stesp': did you mean 'steps'? " + done.stderr.strip().partition("? ")[2]]
+    (
+      "error: config key --config.train.stesp is unknown: config.train has no 'stesp': did you "
+      "mean 'steps'? "
+    )
+    + done.stderr.strip().partition("? ")[2]
+  ]
   assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("config, words, expected", [
+@pytest.mark.parametrize(
+  "config, words, expected",
+  [
     (MOTION, ["--config.train.stesp=3"], "'steps'"),
     (MOTION, ["--config.train.steps=many"], "train.steps"),
     (MOTION, ["--config.data.path=no/such/folder"], "no/such/folder"),
@@ -59,7 +68,8 @@ def test_in_a_process_of_its_own(tmp_path):
     ("configs/probe.py:debug", ["--config.checkpoint=no/such/run"], "no/such/run"),
     ("configs/ingest.py:debug", ["--config.source.path=no/such/folder"], "no/such/folder"),
     ("configs/ingest.py:debug", ["--config.source.format=lerobt"], "lerobot"),
-])
+  ],
+)
 def test_mistakes(fails, config, words, expected):
   assert expected in fails(config, *words)
 
@@ -73,9 +83,15 @@ def test_a_directory_in_use_is_refused(tmp_path, fails):
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, fails):
-  weights.save(tmp_path / "mae", {"encoder": {"cls": np.zeros((1, 1, 8), np.float32)}}, {"model": {"kind": "mae"}})
+  weights.save(
+    tmp_path / "mae",
+    {"encoder": {"cls": np.zeros((1, 1, 8), np.float32)}},
+    {"model": {"kind": "mae"}},
+  )
   assert "kind 'mae'" in fails("configs/probe.py:debug", f"--config.checkpoint={tmp_path / 'mae'}")
-  assert "cls is (1, 1, 8), expected (1, 1, 128)" in fails(MOTION, f"--config.encoder_weights={tmp_path / 'mae'}")
+  assert "cls is (1, 1, 8), expected (1, 1, 128)" in fails(
+    MOTION, f"--config.encoder_weights={tmp_path / 'mae'}"
+  )
   (tmp_path / "mae" / "params.safetensors").write_bytes(b"\x00" * 20)
   assert "params.safetensors" in fails(MOTION, f"--config.encoder_weights={tmp_path / 'mae'}")
 

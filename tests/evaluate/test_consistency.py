@@ -8,9 +8,12 @@ from como_jax.evaluate import consistency
 
 
 def test_second_frame_encoder_is_exactly_one():
-  """z = encoding of the second frame: past-to-current and future-to-current are the same vector."""
+  """Z = encoding of the second frame: past-to-current and future-to-current are the same vector."""
   frames = np.random.default_rng(0).normal(size=(3, 50, 16)).astype(np.float32)
-  encode = lambda first, second: second
+
+  def encode(first, second):
+    return second
+
   result = consistency.s_pcfc(encode(frames[0], frames[1]), encode(frames[2], frames[1]))
   assert abs(result.mean - 1) < 1e-12 and result.std < 1e-12 and result.quartiles[0] > 1 - 1e-12
   assert result.histogram[-1] == 50 == result.histogram.sum()
@@ -32,7 +35,12 @@ def test_zero_latents_are_left_out_and_counted():
   other = z.copy()
   other[:3] = 0
   result = consistency.s_pcfc(z, other)
-  assert result.zeros == 3 and len(result.values) == 7 and abs(result.mean - 1) < 1e-12 and "3 more" in result.text
+  assert (
+    result.zeros == 3
+    and len(result.values) == 7
+    and abs(result.mean - 1) < 1e-12
+    and "3 more" in result.text
+  )
   nothing = consistency.s_pcfc(np.zeros((5, 4)), np.zeros((5, 4)))
   assert np.isnan(nothing.mean) and nothing.zeros == 5 and len(nothing.values) == 0
 
@@ -52,10 +60,16 @@ def test_collapsed_latents_have_no_centred_value():
 def test_effective_rank_of_isotropic_and_rank_one():
   rng = np.random.default_rng(0)
   isotropic = consistency.effective_rank(rng.normal(size=(20000, 6)))
-  assert abs(isotropic.entropy - 6) < 0.05 and abs(isotropic.participation - 6) < 0.05 and isotropic.dimensions == 6
+  assert (
+    abs(isotropic.entropy - 6) < 0.05
+    and abs(isotropic.participation - 6) < 0.05
+    and isotropic.dimensions == 6
+  )
   padded = consistency.effective_rank(np.pad(rng.normal(size=(20000, 6)), ((0, 0), (0, 10))))
   assert abs(padded.entropy - 6) < 0.05 and padded.dimensions == 16
-  one = consistency.effective_rank((rng.normal(size=(200, 1)) * rng.normal(size=(1, 9)) + 4).astype(np.float32))
+  one = consistency.effective_rank(
+    (rng.normal(size=(200, 1)) * rng.normal(size=(1, 9)) + 4).astype(np.float32)
+  )
   assert abs(one.entropy - 1) < 1e-3 and abs(one.participation - 1) < 1e-3
   constant = consistency.effective_rank(np.full((50, 5), 0.1, np.float32))
   assert constant.entropy == 0 == constant.participation

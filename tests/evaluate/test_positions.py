@@ -1,4 +1,6 @@
-"""Which actions are positions: made-up recordings of arms, each read as the windows of an evaluation read them."""
+"""Which actions are positions: made-up recordings of arms, each read as the windows of an
+evaluation read them.
+"""
 
 import numpy as np
 import pytest
@@ -12,12 +14,16 @@ def smooth(rng, frames=FRAMES):
   """Joint paths [frames, JOINTS] of a few slow waves, as a person moves an arm."""
   t = np.arange(frames)[:, None] / frames
   waves = rng.uniform(0.5, 4, size=(3, JOINTS)), rng.uniform(0, 2 * np.pi, size=(3, JOINTS))
-  return sum(np.sin(2 * np.pi * rate * t + phase) for rate, phase in zip(*waves)) * 0.5 + rng.normal(size=JOINTS)
+  return sum(
+    np.sin(2 * np.pi * rate * t + phase) for rate, phase in zip(*waves, strict=False)
+  ) * 0.5 + rng.normal(size=JOINTS)
 
 
 def follow(target, delay, noise, rng):
   """States of an arm that is where it was told to be `delay` frames before."""
-  return np.concatenate([np.repeat(target[:1], delay, 0), target[:-delay]]) + noise * rng.normal(size=target.shape)
+  return np.concatenate([np.repeat(target[:1], delay, 0), target[:-delay]]) + noise * rng.normal(
+    size=target.shape
+  )
 
 
 def absolute(rng):
@@ -41,7 +47,9 @@ def velocity(rng):
 
 
 def faster_and_faster(rng):
-  """Velocities of reaches that speed up: where the arm is tells them well, how it moves tells them better."""
+  """Velocities of reaches that speed up: where the arm is tells them well, how it moves tells them
+  better.
+  """
   t = np.arange(FRAMES)[:, None] / FRAMES
   speed = rng.uniform(0.9, 1.1, size=JOINTS) * t + 0.03 * rng.normal(size=(FRAMES, JOINTS))
   return speed, np.cumsum(speed, axis=0)
@@ -83,18 +91,39 @@ def delta_with_gripper(rng):
 
 
 def windows(made, seed):
-  """(actions, states, following states, changes), [N, JOINTS] each: means over the frames of pairs, as an evaluation gives them."""
+  """(actions, states, following states, changes), [N, JOINTS] each: means over the frames of pairs,
+  as an evaluation gives them.
+  """
   rng, rows = np.random.default_rng(seed), []
   for _ in range(EPISODES):
     action, state = made(rng)
     for t in range(0, FRAMES - STRIDE, 3):
       part = slice(t, t + STRIDE)
-      rows.append((action[part].mean(0), state[part].mean(0), state[t + 1:t + STRIDE + 1].mean(0), state[t + STRIDE] - state[t]))
-  return tuple(np.array(column) for column in zip(*rows))
+      rows.append(
+        (
+          action[part].mean(0),
+          state[part].mean(0),
+          state[t + 1 : t + STRIDE + 1].mean(0),
+          state[t + STRIDE] - state[t],
+        )
+      )
+  return tuple(np.array(column) for column in zip(*rows, strict=False))
 
 
-@pytest.mark.parametrize("made, share", [(absolute, 1), (degrees, 1), (stopped_gripper, 1), (delta, 0), (velocity, 0), (faster_and_faster, 0), (towards_goals, 0),
-                                         (towards_one_goal, 0), (delta_with_gripper, 1 / JOINTS)])
+@pytest.mark.parametrize(
+  "made, share",
+  [
+    (absolute, 1),
+    (degrees, 1),
+    (stopped_gripper, 1),
+    (delta, 0),
+    (velocity, 0),
+    (faster_and_faster, 0),
+    (towards_goals, 0),
+    (towards_one_goal, 0),
+    (delta_with_gripper, 1 / JOINTS),
+  ],
+)
 def test_no_recording_is_misjudged(made, share):
   for seed in range(10):
     action, _, following, change = windows(made, seed)
@@ -108,22 +137,28 @@ def test_action_minus_state_is_the_same_motion_in_any_unit():
   other, *_ = windows(degrees, 0)
   turned = positions.detect(other, following, change)
   assert turned.scale == pytest.approx(np.full(JOINTS, np.rad2deg(1)), rel=0.1)
-  for a, b in zip(turned.motion(other, state).T, (action - state).T):
+  for a, b in zip(turned.motion(other, state).T, (action - state).T, strict=False):
     assert np.corrcoef(a, b)[0, 1] > 0.9
   action, state, following, change = windows(delta, 0)
-  np.testing.assert_array_equal(positions.detect(action, following, change).motion(action, state), action)
+  np.testing.assert_array_equal(
+    positions.detect(action, following, change).motion(action, state), action
+  )
 
 
 def test_a_gripper_that_stops_is_subtracted_like_the_rest():
   action, state, following, change = windows(stopped_gripper, 1)
-  np.testing.assert_allclose(positions.detect(action, following, change).motion(action, state), action - state)
+  np.testing.assert_allclose(
+    positions.detect(action, following, change).motion(action, state), action - state
+  )
 
 
 @pytest.mark.parametrize("explained", [0.7, 0.9])
 def test_the_state_has_to_explain_most(explained):
   state, noise = np.linalg.qr(np.random.default_rng(0).normal(size=(100, 3)))[0][:, 1:].T
   state, noise = state - state.mean(), noise - noise.mean()
-  action = (explained**0.5 * state / state.std() + (1 - explained) ** 0.5 * noise / noise.std())[:, None]
+  action = (explained**0.5 * state / state.std() + (1 - explained) ** 0.5 * noise / noise.std())[
+    :, None
+  ]
   found = positions.detect(action, state[:, None], np.zeros((100, 1)))
   assert found.dimensions.tolist() == [explained > positions.TRACKS]
 
@@ -131,6 +166,11 @@ def test_the_state_has_to_explain_most(explained):
 def test_what_does_not_move_or_has_no_state_is_no_position():
   action, _, following, change = windows(absolute, 0)
   action[:, 0], following[:, 1], change[:, 1] = 3.0, 0.0, 0.0
-  assert positions.detect(action, following, change).dimensions.tolist() == [False, False, True, True]
+  assert positions.detect(action, following, change).dimensions.tolist() == [
+    False,
+    False,
+    True,
+    True,
+  ]
   few = slice(positions.LEAST - 1)
   assert not positions.detect(action[few], following[few], change[few]).dimensions.any()

@@ -11,7 +11,9 @@ from como_jax.evaluate import linear_probe, mlp_probe, probes, splits
 def _world(samples=600, latent=8, dimensions=3, seed=0):
   rng = np.random.default_rng(seed)
   z = rng.normal(size=(samples, latent))
-  targets = z @ rng.normal(size=(latent, dimensions)) * np.array([0.01, 1.0, 50.0])[:dimensions] + 7.0
+  targets = (
+    z @ rng.normal(size=(latent, dimensions)) * np.array([0.01, 1.0, 50.0])[:dimensions] + 7.0
+  )
   return z, targets, np.arange(samples) // 20
 
 
@@ -23,7 +25,11 @@ def test_linear_world_is_zero():
   ):
     assert result.mse < 1e-10 and result.mse_by_dimension.max() < 1e-10 and result.r2 > 1 - 1e-10
     np.testing.assert_allclose(result.true, targets[result.index])
-    assert "ridge 1e-08 times" in result.text and "standardised" in result.text and "episodes" in result.text
+    assert (
+      "ridge 1e-08 times" in result.text
+      and "standardised" in result.text
+      and "episodes" in result.text
+    )
 
 
 def test_noise_is_one():
@@ -39,7 +45,9 @@ def test_known_noise_level():
   """A target that is half z and half noise has a normalised MSE of one half."""
   rng = np.random.default_rng(0)
   z = rng.normal(size=(6000, 4))
-  result = linear_probe.cross_validate(z, z[:, :1] + rng.normal(size=(6000, 1)), episodes=np.arange(6000) // 30)
+  result = linear_probe.cross_validate(
+    z, z[:, :1] + rng.normal(size=(6000, 1)), episodes=np.arange(6000) // 30
+  )
   assert abs(result.mse - 0.5) < 0.03 and 0 < result.standard_error < 0.03 and result.folds == 5
   assert sorted(result.index) == list(range(6000))
 
@@ -58,7 +66,9 @@ def test_more_dimensions_than_samples_is_finite():
 
 @pytest.mark.parametrize("width", [16, 512])
 def test_the_error_does_not_grow_with_the_width(width):
-  """The same information in a narrow and a wide z, 0.5 at best; without a ridge 512 numbers score 1.0 and more."""
+  """The same information in a narrow and a wide z, 0.5 at best; without a ridge 512 numbers score
+  1.0 and more.
+  """
   found = simulated_probe.measure(width, seed=1)
   assert 0.45 < found["tuned"] <= found["probe"] < found["tuned"] + 0.03 and found["probe"] < 0.9
   assert found["smallest ridge"] > {16: 0.5, 512: 1.0}[width]
@@ -70,7 +80,10 @@ def test_what_cannot_be_read_scores_what_the_mean_scores():
   held_out = episodes >= simulated_probe.FITTED
   mean = linear_probe.probe(np.ones((len(z), 1)), targets, episodes=episodes, held_out=held_out).mse
   assert linear_probe.probe(z, targets, episodes=episodes, held_out=held_out).mse < mean + 0.01
-  assert mlp_probe.probe(z, targets, episodes=episodes, held_out=held_out, epochs=20, patience=3).mse < mean + 0.01
+  assert (
+    mlp_probe.probe(z, targets, episodes=episodes, held_out=held_out, epochs=20, patience=3).mse
+    < mean + 0.01
+  )
 
 
 def test_each_dimension_has_its_own_ridge_and_shared_ones_one():
@@ -91,7 +104,11 @@ def test_a_ridge_by_hand():
     x, y = (z[:rows] - z[:rows].mean(0)) / z[:rows].std(0), outputs[:rows] - outputs[:rows].mean(0)
     for a, ridge in enumerate(ridges):
       weights = np.linalg.solve(x.T @ x + rows * ridge * np.eye(4), x.T @ y[:, a])
-      np.testing.assert_allclose(part(z)[:, a], (z - z[:rows].mean(0)) / z[:rows].std(0) @ weights + outputs[:rows, a].mean(), rtol=1e-8)
+      np.testing.assert_allclose(
+        part(z)[:, a],
+        (z - z[:rows].mean(0)) / z[:rows].std(0) @ weights + outputs[:rows, a].mean(),
+        rtol=1e-8,
+      )
   mean = linear_probe._fitted(z, outputs, np.array([np.inf, np.inf]))
   np.testing.assert_allclose(mean(z), np.broadcast_to(outputs.mean(0), (30, 2)))
 
@@ -103,11 +120,19 @@ def test_too_few_windows_are_told():
   assert few.half - few.mse > linear_probe.TOO_FEW and "too few windows for 256 numbers" in few.text
   z, targets, episodes = simulated_probe.world(16, seed=1)
   enough = linear_probe.probe(z, targets, episodes=episodes, held_out=held_out)
-  assert enough.half == pytest.approx(enough.mse, abs=linear_probe.TOO_FEW) and "too few" not in enough.text
-  # By hand: each half of the training episodes alone, scored on the same held-out windows in the units of all of them.
+  assert (
+    enough.half == pytest.approx(enough.mse, abs=linear_probe.TOO_FEW)
+    and "too few" not in enough.text
+  )
+  # By hand: each half of the training episodes alone, scored on the same held-out windows in the
+  # units of all of them.
   names = np.random.default_rng(0).permutation(np.arange(simulated_probe.FITTED))
-  alone = [linear_probe.probe(z[rows], targets[rows], episodes=episodes[rows], held_out=held_out[rows]).mse_raw_by_dimension
-           for rows in (held_out | np.isin(episodes, names[k::2]) for k in (0, 1))]
+  alone = [
+    linear_probe.probe(
+      z[rows], targets[rows], episodes=episodes[rows], held_out=held_out[rows]
+    ).mse_raw_by_dimension
+    for rows in (held_out | np.isin(episodes, names[k::2]) for k in (0, 1))
+  ]
   assert enough.half == pytest.approx((np.mean(alone, 0) / targets[~held_out].var(0)).mean())
 
 
@@ -126,7 +151,9 @@ def test_constant_target_is_left_out_and_named():
 def test_scale_of_targets_does_not_matter():
   z, targets, episodes = _world()
   targets = targets + np.random.default_rng(2).normal(size=targets.shape) * targets.std(axis=0)
-  first, second = (linear_probe.probe(z, scale * targets, episodes=episodes) for scale in (1.0, 1000.0))
+  first, second = (
+    linear_probe.probe(z, scale * targets, episodes=episodes) for scale in (1.0, 1000.0)
+  )
   np.testing.assert_allclose(first.mse, second.mse, rtol=1e-9)
   np.testing.assert_allclose(first.mse_raw * 1e6, second.mse_raw, rtol=1e-9)
 
@@ -136,10 +163,14 @@ def test_mlp_reads_what_a_line_cannot():
   z = rng.normal(size=(2000, 4))
   targets, episodes = np.stack([z[:, 0] * z[:, 1], np.abs(z[:, 2])], axis=1), np.arange(2000) // 40
   linear = linear_probe.probe(z, targets, episodes=episodes, seed=3)
-  mlp = mlp_probe.probe(z, targets, episodes=episodes, seed=3, hidden=64, epochs=60, learning_rate=1e-2)
+  mlp = mlp_probe.probe(
+    z, targets, episodes=episodes, seed=3, hidden=64, epochs=60, learning_rate=1e-2
+  )
   assert linear.mse > 0.9 and mlp.mse < 0.2 and mlp.r2 > 0.8
   np.testing.assert_array_equal(linear.index, mlp.index)
-  again = mlp_probe.probe(z, targets, episodes=episodes, seed=3, hidden=64, epochs=60, learning_rate=1e-2)
+  again = mlp_probe.probe(
+    z, targets, episodes=episodes, seed=3, hidden=64, epochs=60, learning_rate=1e-2
+  )
   assert again.mse == mlp.mse
 
 
@@ -161,15 +192,24 @@ def test_mlp_on_noise_stops_early():
   ],
 )
 def test_bad_input(change, message):
-  given = {"z": np.ones((10, 2)), "targets": np.zeros((10, 2)), "episodes": np.arange(10), "names": None} | change
+  given = {
+    "z": np.ones((10, 2)),
+    "targets": np.zeros((10, 2)),
+    "episodes": np.arange(10),
+    "names": None,
+  } | change
   with pytest.raises(errors.UserError, match=message):
-    linear_probe.probe(given["z"], given["targets"], episodes=given["episodes"], names=given["names"])
+    linear_probe.probe(
+      given["z"], given["targets"], episodes=given["episodes"], names=given["names"]
+    )
 
 
 def test_probe_split_is_the_public_one():
   z, targets, episodes = _world()
   held = splits.split_by_episode(episodes, 0.2, seed=5).held_out
-  np.testing.assert_array_equal(linear_probe.probe(z, targets, episodes=episodes, seed=5).index, np.flatnonzero(held))
+  np.testing.assert_array_equal(
+    linear_probe.probe(z, targets, episodes=episodes, seed=5).index, np.flatnonzero(held)
+  )
 
 
 def test_scalars_are_plain_floats():
@@ -180,7 +220,8 @@ def test_scalars_are_plain_floats():
 
 
 def test_gain_is_paired():
-  # Episodes differ in noise, alike for both probes: each error is uncertain, their difference is not.
+  # Episodes differ in noise, alike for both probes: each error is uncertain, their difference is
+  # not.
   rng = np.random.default_rng(0)
   episodes = np.repeat(np.arange(40), 25)
   motion = rng.normal(size=(1000, 1))
@@ -188,7 +229,9 @@ def test_gain_is_paired():
   targets = motion + noise
   held_out = episodes >= 20
   informed = linear_probe.probe(motion, targets, episodes=episodes, held_out=held_out)
-  ignorant = linear_probe.probe(rng.normal(size=(1000, 1)), targets, episodes=episodes, held_out=held_out)
+  ignorant = linear_probe.probe(
+    rng.normal(size=(1000, 1)), targets, episodes=episodes, held_out=held_out
+  )
   gain, error = probes.gain(informed, ignorant, episodes)
   assert gain == pytest.approx(ignorant.mse - informed.mse) and error < informed.standard_error / 2
   assert probes.gain(informed, informed, episodes) == (0.0, 0.0)
@@ -196,7 +239,9 @@ def test_gain_is_paired():
 
 def test_a_given_split_must_not_cut_an_episode():
   episodes, z = np.repeat(np.arange(4), 5), np.zeros((20, 1))
-  with pytest.raises(errors.UserError, match="1 episodes have samples on both sides of the split, the first: 1"):
+  with pytest.raises(
+    errors.UserError, match="1 episodes have samples on both sides of the split, the first: 1"
+  ):
     linear_probe.probe(z, z, episodes=episodes, held_out=np.arange(20) >= 7)
 
 
@@ -207,22 +252,28 @@ def test_errors_are_in_units_of_the_training_side():
   result = linear_probe.probe(np.ones((6, 2)), targets, episodes=episodes, held_out=episodes >= 2)
   np.testing.assert_allclose(result.predicted, [[0, 6], [0, 6]], atol=1e-12)
   np.testing.assert_allclose(result.mse_raw_by_dimension, [(9 + 81) / 2, 0], atol=1e-12)
-  np.testing.assert_allclose(result.mse_by_dimension, [45 / 1, 0 / 4], atol=1e-12)  # variances of the training side: 1 and 4
-  np.testing.assert_allclose(result.r2_by_dimension, [1 - 45 / 9, np.nan])  # of the held-out side: 9 and none
+  # variances of the training side: 1 and 4
+  np.testing.assert_allclose(result.mse_by_dimension, [45 / 1, 0 / 4], atol=1e-12)
+  # of the held-out side: 9 and none
+  np.testing.assert_allclose(result.r2_by_dimension, [1 - 45 / 9, np.nan])
   np.testing.assert_allclose(result.errors, [9 / 2, 81 / 2])
   assert result.mse == pytest.approx(22.5) and result.mse_raw == pytest.approx(22.5)
 
 
 def standard_error(by_sample, episodes):
-  """That of a probe whose held-out samples have these errors: z and the training targets say 0 +- 1, the held-out targets are the roots."""
+  """That of a probe whose held-out samples have these errors: z and the training targets say 0 +-
+  1, the held-out targets are the roots.
+  """
   targets = np.concatenate([[-1.0, 1.0], np.sqrt(by_sample)])[:, None]
   episodes = np.concatenate([[-2, -1], episodes])
-  return linear_probe.probe(np.ones((len(targets), 1)), targets, episodes=episodes, held_out=episodes >= 0).standard_error
+  return linear_probe.probe(
+    np.ones((len(targets), 1)), targets, episodes=episodes, held_out=episodes >= 0
+  ).standard_error
 
 
 def test_the_standard_error_counts_episodes_and_not_samples():
-  # Two episodes of errors 0 and 1, drawn again: means of 0, 1/2 and 1 with chances of 1/4, 1/2 and 1/4. Samples drawn one by one
-  # would give 0.5 / sqrt(200).
+  # Two episodes of errors 0 and 1, drawn again: means of 0, 1/2 and 1 with chances of 1/4, 1/2 and
+  # 1/4. Samples drawn one by one would give 0.5 / sqrt(200).
   by_sample, episodes = np.repeat([0.0, 1.0], 100), np.repeat([0, 1], 100)
   assert standard_error(by_sample, episodes) == pytest.approx(np.sqrt(1 / 8), rel=0.1)
   # An episode of a single sample weighs little where the other is drawn too.
@@ -234,12 +285,24 @@ def test_the_standard_error_counts_episodes_and_not_samples():
 
 
 def test_folds_give_the_mean_and_the_standard_error_over_folds():
-  # Two folds of one episode each; z knows nothing, so each fold's error is (the distance of the means squared + 1) / 1.
+  # Two folds of one episode each; z knows nothing, so each fold's error is (the distance of the
+  # means squared + 1) / 1.
   targets = np.array([-1.0, 1, 2, 4, 2, 4])[:, None]
-  result = linear_probe.cross_validate(np.ones((6, 1)), targets, episodes=np.array([0, 0, 1, 1, 1, 1]), folds=2)
-  assert (result.folds, result.mse) == (2, pytest.approx(10)) and result.standard_error == pytest.approx(0, abs=1e-9)
+  result = linear_probe.cross_validate(
+    np.ones((6, 1)), targets, episodes=np.array([0, 0, 1, 1, 1, 1]), folds=2
+  )
+  assert (result.folds, result.mse) == (
+    2,
+    pytest.approx(10),
+  ) and result.standard_error == pytest.approx(0, abs=1e-9)
   spread = np.array([-1.0, 1, 1, 5])[:, None]  # means 0 and 3, variances 1 and 4
-  result = linear_probe.cross_validate(np.ones((4, 1)), spread, episodes=np.array([0, 0, 1, 1]), folds=2)
+  result = linear_probe.cross_validate(
+    np.ones((4, 1)), spread, episodes=np.array([0, 0, 1, 1]), folds=2
+  )
   by_fold = np.array([(9 + 4) / 1, (9 + 1) / 4])
-  assert result.mse == pytest.approx(by_fold.mean()) and result.standard_error == pytest.approx(np.ptp(by_fold) / 2)
-  assert result.mse_raw == pytest.approx((13 + 10) / 2) and result.r2 == pytest.approx(((1 - 13 / 4) + (1 - 10)) / 2)
+  assert result.mse == pytest.approx(by_fold.mean()) and result.standard_error == pytest.approx(
+    np.ptp(by_fold) / 2
+  )
+  assert result.mse_raw == pytest.approx((13 + 10) / 2) and result.r2 == pytest.approx(
+    ((1 - 13 / 4) + (1 - 10)) / 2
+  )

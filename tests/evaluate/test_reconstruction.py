@@ -23,7 +23,9 @@ def _naive_ssim(a, b):
       mp, mq = (kernel * p).sum(), (kernel * q).sum()
       vp, vq = (kernel * (p - mp) ** 2).sum(), (kernel * (q - mq) ** 2).sum()
       cov = (kernel * (p - mp) * (q - mq)).sum()
-      values.append((2 * mp * mq + 1e-4) * (2 * cov + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4)))
+      values.append(
+        (2 * mp * mq + 1e-4) * (2 * cov + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4))
+      )
   return np.mean(values)
 
 
@@ -36,7 +38,9 @@ def test_identical_images():
 def test_constant_offset_has_closed_forms():
   flat = np.full((2, 16, 16, 3), 0.5)
   np.testing.assert_allclose(reconstruction.psnr(flat + 0.1, flat), 20.0)
-  np.testing.assert_allclose(reconstruction.ssim(flat + 0.1, flat), (2 * 0.6 * 0.5 + 1e-4) / (0.36 + 0.25 + 1e-4))
+  np.testing.assert_allclose(
+    reconstruction.ssim(flat + 0.1, flat), (2 * 0.6 * 0.5 + 1e-4) / (0.36 + 0.25 + 1e-4)
+  )
 
 
 def test_ssim_equals_a_naive_implementation():
@@ -50,7 +54,9 @@ def test_copying_has_ratio_one_and_the_truth_zero():
   current, target = _images(), _images(seed=1)
   copied = reconstruction.compare(current, target, current=current)
   assert (
-    copied.ratio == 1 == copied.moving_ratio and copied.psnr == copied.copy_psnr and copied.ssim == copied.copy_ssim
+    copied.ratio == 1 == copied.moving_ratio
+    and copied.psnr == copied.copy_psnr
+    and copied.ssim == copied.copy_ssim
   )
   perfect = reconstruction.compare(target, target, current=current)
   assert perfect.ratio == 0 and perfect.psnr == 100 and abs(perfect.ssim - 1) < 1e-12
@@ -80,12 +86,15 @@ def test_batches_add_up_and_uint8_equals_float():
   current, target, predicted = ((_images(5, seed=seed) * 255).astype(np.uint8) for seed in range(3))
   whole = reconstruction.compare(predicted, target, current=current)
   parts = [
-    reconstruction.measure(predicted[part], target[part], current=current[part]) for part in (slice(0, 2), slice(2, 5))
+    reconstruction.measure(predicted[part], target[part], current=current[part])
+    for part in (slice(0, 2), slice(2, 5))
   ]
   assert np.isclose(reconstruction.summarise(parts).moving_mse, whole.moving_mse) and np.isclose(
     reconstruction.summarise(parts).mse, whole.mse
   )
-  assert np.isclose(reconstruction.compare(predicted / 255, target / 255, current=current / 255).ssim, whole.ssim)
+  assert np.isclose(
+    reconstruction.compare(predicted / 255, target / 255, current=current / 255).ssim, whole.ssim
+  )
 
 
 def test_small_images_have_no_ssim():
@@ -95,7 +104,9 @@ def test_small_images_have_no_ssim():
     reconstruction.ssim(small, small)
 
 
-@pytest.mark.parametrize("target", [np.full((1, 12, 12, 3), 2.0), np.zeros((2, 12, 12, 3)), np.zeros((12, 12, 3))])
+@pytest.mark.parametrize(
+  "target", [np.full((1, 12, 12, 3), 2.0), np.zeros((2, 12, 12, 3)), np.zeros((12, 12, 3))]
+)
 def test_bad_input(target):
   good = np.zeros((1, 12, 12, 3))
   with pytest.raises(errors.UserError):

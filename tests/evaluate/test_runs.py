@@ -1,5 +1,5 @@
-"""What may be said about recipes that were trained a few times: against hand arithmetic, printed tables and
-simulation.
+"""What may be said about recipes that were trained a few times: against hand arithmetic, printed
+tables and simulation.
 """
 
 import math
@@ -23,7 +23,10 @@ def test_paired_runs_by_hand():
   assert (found.difference.low, found.difference.high) == pytest.approx(
     (46 / 450 - half, 46 / 450 + half), rel=1e-4
   )
-  assert str(found) == "+10.2 points [+1.1, +19.3], p = 0.040, n = 3 runs" and found.difference.count == 3
+  assert (
+    str(found) == "+10.2 points [+1.1, +19.3], p = 0.040, n = 3 runs"
+    and found.difference.count == 3
+  )
   back = runs.paired(ALONE, LABELLED)
   assert (back.difference.value, back.difference.high, back.p) == pytest.approx(
     (-46 / 450, -found.difference.low, found.p)
@@ -50,7 +53,9 @@ def test_runs_without_a_spread_have_no_interval(first, second, text):
 
 def test_the_motion_model_is_the_unit_of_claims_about_motion_models():
   first, second = [0.6, 0.7, 0.5, 0.6], [0.5, 0.6, 0.5, 0.4]
-  assert str(runs.by_model(first, second, ["a"] * 4)) == "+10.0 points, n = 1 motion model: no interval"
+  assert (
+    str(runs.by_model(first, second, ["a"] * 4)) == "+10.0 points, n = 1 motion model: no interval"
+  )
   two = runs.by_model(first, second, ["a", "b", "b", "a"])  # 0.15 of a, 0.05 of b
   assert (two.difference.count, two.deviation, two.unit) == (
     2,
@@ -63,8 +68,8 @@ def test_the_motion_model_is_the_unit_of_claims_about_motion_models():
 
 
 def test_pooled_episodes_are_too_sure_and_runs_are_not():
-  """No effect, but training seeds differ by 4 points: the interval over episodes leaves it out far more often
-  than one time in twenty.
+  """No effect, but training seeds differ by 4 points: the interval over episodes leaves it out far
+  more often than one time in twenty.
   """
   rng, truth = np.random.default_rng(1), 0.5
   seeds = truth + 0.04 * rng.standard_normal((300, 2, 3))
@@ -84,17 +89,21 @@ def test_components_of_variance():
   assert found.between == pytest.approx(0.1, abs=0.015) and found.within == pytest.approx(
     math.sqrt(0.5), abs=0.02
   )
-  assert found.deviation(50) == pytest.approx((first.mean(1) - second.mean(1)).std(ddof=1), rel=1e-6)
+  assert found.deviation(50) == pytest.approx(
+    (first.mean(1) - second.mean(1)).std(ddof=1), rel=1e-6
+  )
   assert found.deviation(10**9) == pytest.approx(found.between, rel=1e-6)
   assert (
     runs.components([[1, 0, 1, 0]] * 2, [[0, 1, 1, 0]] * 2).between == 0
   )  # equal means: less than the episodes explain
 
 
-@pytest.mark.parametrize("units, effect", [(3, 3.26), (5, 1.68), (10, 0.997), (34, 0.494), (100, 0.283)])
+@pytest.mark.parametrize(
+  "units, effect", [(3, 3.26), (5, 1.68), (10, 0.997), (34, 0.494), (100, 0.283)]
+)
 def test_detectable_difference_of_the_printed_tables(units, effect):
-  """Effect sizes of a paired t test with 80 % power at 5 %, two-sided: n = 34 for 0.5, 10 for 1.0 (Cohen
-  1988, G*Power).
+  """Effect sizes of a paired t test with 80 % power at 5 %, two-sided: n = 34 for 0.5, 10 for 1.0
+  (Cohen 1988, G*Power).
   """
   assert runs.detectable(units, 2.0) == pytest.approx(2 * effect, rel=0.01)
 
@@ -115,8 +124,12 @@ def test_detectable_difference_has_the_power_that_it_says():
 
 
 def test_detectable_difference_between_two_trained_policies():
-  assert runs.detectable_episodes(100) == pytest.approx((1.959964 + 0.841621) * math.sqrt(0.5 / 100))
-  assert runs.detectable_episodes(100, rate=0.1) == pytest.approx(0.6 * runs.detectable_episodes(100))
+  assert runs.detectable_episodes(100) == pytest.approx(
+    (1.959964 + 0.841621) * math.sqrt(0.5 / 100)
+  )
+  assert runs.detectable_episodes(100, rate=0.1) == pytest.approx(
+    0.6 * runs.detectable_episodes(100)
+  )
   assert runs.detectable_episodes(3) == 1
 
 

@@ -8,7 +8,9 @@ from como_jax.evaluate import appearance, similarity
 
 
 def _world(motion, camera, samples=600, seed=0):
-  """z = motion * (the action) + camera * (a vector of the camera); three views, two tasks, episodes of ten samples."""
+  """Z = motion * (the action) + camera * (a vector of the camera); three views, two tasks, episodes
+  of ten samples.
+  """
   rng = np.random.default_rng(seed)
   episodes = np.arange(samples) // 10
   views, tasks = episodes % 3, (episodes // 3) % 2
@@ -27,22 +29,37 @@ def test_matrix_equals_pair_by_pair():
   unit = z / np.linalg.norm(z, axis=1, keepdims=True)
   for a in range(3):
     for b in range(3):
-      pairs = [unit[i] @ unit[j] for i in np.flatnonzero(views == a) for j in np.flatnonzero(views == b) if i != j]
+      pairs = [
+        unit[i] @ unit[j]
+        for i in np.flatnonzero(views == a)
+        for j in np.flatnonzero(views == b)
+        if i != j
+      ]
       np.testing.assert_allclose(result.values[a, b], np.mean(pairs), atol=1e-12)
   assert result.labels == ("0", "1", "2") and result.counts.sum() == 40
 
 
 def _filmed(seed=0, motions=12, scenes=2, cameras=2, steps=10, **weights):
-  """(z, arguments of `contrast`): motions acted in every scene and filmed by every camera, `stride` 4; of two tasks whose objects z may
-  know, and of their place in each motion. z is the weighted sum of vectors of what `weights` name."""
+  """(z, arguments of `contrast`): motions acted in every scene and filmed by every camera, `stride`
+  4; of two tasks whose objects z may know, and of their place in each motion. z is the weighted sum
+  of vectors of what `weights` name.
+  """
   rng = np.random.default_rng(seed)
   index = np.indices((motions, scenes, cameras, steps)).reshape(4, -1)
   motion, scene, camera, step = index
-  known = {"now": step + steps * motion, "objects": motion % 2, "place": motion, "scene": scene, "camera": camera}
+  known = {
+    "now": step + steps * motion,
+    "objects": motion % 2,
+    "place": motion,
+    "scene": scene,
+    "camera": camera,
+  }
   z = 0.01 * rng.normal(size=(len(motion), 16))
   for name, weight in weights.items():
     z += weight * rng.normal(size=(known[name].max() + 1, 16))[known[name]]
-  return z, dict(motions=motion, times=4 * step, views=camera, scenes=motion * scenes + scene, stride=4)
+  return z, dict(
+    motions=motion, times=4 * step, views=camera, scenes=motion * scenes + scene, stride=4
+  )
 
 
 def _contrast(seed=0, **weights):
@@ -61,11 +78,16 @@ def test_contrast_tells_motion_from_appearance():
 def test_centring_takes_the_camera_away():
   z, given = _filmed(now=0.3, camera=3)
   motions, times = given.pop("motions"), given.pop("times")
-  ask = lambda centre: similarity.contrast(z, motions, times, centre=centre, **given).motion
+
+  def ask(centre):
+    return similarity.contrast(z, motions, times, centre=centre, **given).motion
+
   assert ask("view") > ask("mean") + 0.3
 
 
-@pytest.mark.parametrize("known", [{"objects": 1}, {"objects": 1, "place": 1}, {"objects": 1, "scene": 1, "camera": 1}])
+@pytest.mark.parametrize(
+  "known", [{"objects": 1}, {"objects": 1, "place": 1}, {"objects": 1, "scene": 1, "camera": 1}]
+)
 def test_seeing_the_objects_is_not_the_same_motion(known):
   for seed in range(3):
     assert abs(_contrast(seed, **known).motion) < 0.01
@@ -74,38 +96,64 @@ def test_seeing_the_objects_is_not_the_same_motion(known):
 def test_what_was_filmed_once_has_no_contrast():
   z, given = _filmed(scenes=1, cameras=1, now=1)
   found = similarity.contrast(z, given.pop("motions"), given.pop("times"), **given)
-  assert np.isnan(found.motion) and np.isnan(found.other_motion_other_view) and found.standard_error is None
+  assert (
+    np.isnan(found.motion)
+    and np.isnan(found.other_motion_other_view)
+    and found.standard_error is None
+  )
   assert "0 motions that were seen in several environments" in found.text
 
 
 def test_the_same_moment_is_within_half_a_stride():
   z = np.array([[1.0, 0], [0.6, 0.8], [0, 1], [-1, 0]])
-  ask = lambda apart, stride: similarity.contrast(
-    z, np.zeros(4), np.array([0, apart, apart + 10, apart + 20]), views=[0, 1, 1, 0], scenes=np.zeros(4), stride=stride, centre="none")
-  near = ask(2, 4)  # 0 and 1 are one moment; of other moments in another view: 0-2 (0) and 1-3 (-0.6), 2-3 (0)
+
+  def ask(apart, stride):
+    return similarity.contrast(
+      z,
+      np.zeros(4),
+      np.array([0, apart, apart + 10, apart + 20]),
+      views=[0, 1, 1, 0],
+      scenes=np.zeros(4),
+      stride=stride,
+      centre="none",
+    )
+
+  # 0 and 1 are one moment; of other moments in another view: 0-2 (0) and 1-3 (-0.6), 2-3 (0)
+  near = ask(2, 4)
   assert near.same_motion == pytest.approx(0.6) and near.other_time == pytest.approx(-0.6 / 3)
   assert near.motion == pytest.approx(0.8)
-  assert np.isnan(ask(3, 4).motion), "three frames of four apart: neither the same moment nor another"
+  assert np.isnan(ask(3, 4).motion), (
+    "three frames of four apart: neither the same moment nor another"
+  )
   assert np.isnan(ask(5, 4).motion) and ask(5, 10).same_motion == pytest.approx(0.6)
   assert ask(2, np.full(4, 4)).motion == near.motion
 
 
 def test_contrast_by_hand():
   z = np.array([[1.0, 0], [0, 1], [1, 1], [1, 0]])
-  found = similarity.contrast(z, [0, 0, 1, 1], [0, 0, 0, 9], views=[0, 1, 0, 1], scenes=[0, 0, 1, 1], stride=1, centre="none")
+  found = similarity.contrast(
+    z, [0, 0, 1, 1], [0, 0, 0, 9], views=[0, 1, 0, 1], scenes=[0, 0, 1, 1], stride=1, centre="none"
+  )
   half = 0.5**0.5
-  assert (found.other_motion_same_view, found.other_motion_other_view) == pytest.approx(((half + 0) / 2, (1 + half) / 2))
-  assert found.appearance == pytest.approx(half / 2 - (1 + half) / 2) and found.text.startswith("4 samples, 0 motions")
+  assert (found.other_motion_same_view, found.other_motion_other_view) == pytest.approx(
+    ((half + 0) / 2, (1 + half) / 2)
+  )
+  assert found.appearance == pytest.approx(half / 2 - (1 + half) / 2) and found.text.startswith(
+    "4 samples, 0 motions"
+  )
   assert np.isnan(found.motion), "motion 0 has no other moment, and motion 1 not the same one twice"
 
 
 def test_the_error_of_contrast_is_over_motions():
   z, given = _filmed(now=1)
   odd = given["motions"] % 2 == 1
-  # Half of the motions have a contrast of 1; of the other half z knows the place alone: as alike at all times.
+  # Half of the motions have a contrast of 1; of the other half z knows the place alone: as alike at
+  # all times.
   z[odd] = np.random.default_rng(5).normal(size=(12, 16))[given["motions"][odd]]
   found = similarity.contrast(z, given.pop("motions"), given.pop("times"), **given)
-  assert found.motion == pytest.approx(0.5, abs=0.05) and found.standard_error == pytest.approx(0.5 / 12**0.5, rel=0.1)
+  assert found.motion == pytest.approx(0.5, abs=0.05) and found.standard_error == pytest.approx(
+    0.5 / 12**0.5, rel=0.1
+  )
 
 
 def test_retrieval():
@@ -119,7 +167,9 @@ def test_retrieval():
 
 
 def test_the_neighbour_is_of_another_view_and_another_episode():
-  """The nearest z is the same moment seen by the other camera, the next the episode's own later, with other actions; those must not count."""
+  """The nearest z is the same moment seen by the other camera, the next the episode's own later,
+  with other actions; those must not count.
+  """
   angle = np.deg2rad([0, 0, 20, 20, 50, 50, 170, 170])
   z = np.stack([np.cos(angle), np.sin(angle)], 1)
   views, episodes = np.tile([0, 1], 4), np.array([0, 0, 0, 0, 1, 1, 2, 2])
@@ -133,7 +183,10 @@ def test_the_neighbour_is_of_another_view_and_another_episode():
   actions[4:6] = 2.0, 2.0
   found = similarity.retrieval(z, actions, views=views, episodes=episodes, centre="none")
   scaled = actions / actions.std(0)
-  cosine = lambda a, b: scaled[a] @ scaled[b] / np.linalg.norm(scaled[a]) / np.linalg.norm(scaled[b])
+
+  def cosine(a, b):
+    return scaled[a] @ scaled[b] / np.linalg.norm(scaled[a]) / np.linalg.norm(scaled[b])
+
   assert found.cosine == pytest.approx((4 * cosine(0, 4) + 2 * cosine(4, 0) + 2 * cosine(6, 4)) / 8)
   assert found.agreement == 6 / 8 and found.agreement_chance == 8 / 20  # cosine(0, 4) is 0.62
 
@@ -141,8 +194,12 @@ def test_the_neighbour_is_of_another_view_and_another_episode():
 def test_standing_still_is_no_query_and_no_answer():
   z = np.array([[1.0, 0], [1, 0.1], [1, 0.2], [1, 0.3]])
   actions = np.array([[1.0, 0], [0, 0], [1, 0], [1, 1]])
-  found = similarity.retrieval(z, actions, views=np.array([0, 1, 1, 1]), episodes=np.arange(4), centre="none")
-  assert found.queries == 3 and found.cosine == pytest.approx(1 / 3 * (1 + 1 + found_cosine(actions)))
+  found = similarity.retrieval(
+    z, actions, views=np.array([0, 1, 1, 1]), episodes=np.arange(4), centre="none"
+  )
+  assert found.queries == 3 and found.cosine == pytest.approx(
+    1 / 3 * (1 + 1 + found_cosine(actions))
+  )
 
 
 def found_cosine(actions):

@@ -25,17 +25,25 @@ def test_no_episode_on_both_sides():
 def test_every_group_gives_its_share():
   episodes, tasks = _episodes(12)
   split = splits.split_by_episode(episodes, 0.25, groups=tasks)
-  assert [len(np.unique(episodes[split.held_out & (tasks == task)])) for task in range(3)] == [1, 1, 1]
+  assert [len(np.unique(episodes[split.held_out & (tasks == task)])) for task in range(3)] == [
+    1,
+    1,
+    1,
+  ]
 
 
 def test_one_episode_a_group_still_holds_something_out():
-  split = splits.split_by_episode(np.array(["a", "a", "b", "c"]), 0.3, groups=np.array([0, 0, 1, 2]))
+  split = splits.split_by_episode(
+    np.array(["a", "a", "b", "c"]), 0.3, groups=np.array([0, 0, 1, 2])
+  )
   assert split.held_out_episodes == 1 and split.train_episodes == 2
 
 
 def test_seed_decides_and_repeats():
   episodes, _ = _episodes(30)
-  first, again, other = (splits.split_by_episode(episodes, seed=seed).held_out for seed in (0, 0, 1))
+  first, again, other = (
+    splits.split_by_episode(episodes, seed=seed).held_out for seed in (0, 0, 1)
+  )
   assert (first == again).all() and (first != other).any()
 
 
@@ -46,7 +54,9 @@ def test_folds_hold_every_episode_out_once():
   assert all(not set(episodes[fold.train]) & set(episodes[fold.held_out]) for fold in folds)
 
 
-@pytest.mark.parametrize("episodes, fraction", [([1, 1, 1], 0.2), ([1, 2], 0.0), ([1, 2], 1.0), ([[1, 2]], 0.5)])
+@pytest.mark.parametrize(
+  "episodes, fraction", [([1, 1, 1], 0.2), ([1, 2], 0.0), ([1, 2], 1.0), ([[1, 2]], 0.5)]
+)
 def test_bad_input(episodes, fraction):
   with pytest.raises(errors.UserError):
     splits.split_by_episode(episodes, fraction)

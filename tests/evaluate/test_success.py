@@ -9,27 +9,37 @@ from como_jax import errors
 from como_jax.evaluate import success
 
 
-@pytest.mark.parametrize("counts, low, high", [
+@pytest.mark.parametrize(
+  "counts, low, high",
+  [
     ((81, 263), 0.2553, 0.3662),  # Newcombe 1998, comparison of seven methods, method 3
     ((15, 148), 0.0624, 0.1605),
     ((0, 20), 0.0, 0.1611),
     ((1, 29), 0.0061, 0.1718),
     ((10, 10), 0.7225, 1.0),
-])
+  ],
+)
 def test_wilson_intervals_of_the_literature(counts, low, high):
   found = success.rate(*counts)
   assert (round(found.low, 4), round(found.high, 4)) == (low, high)
-  assert found.value == counts[0] / counts[1] and found.count == counts[1] and found.low <= found.value <= found.high
+  assert (
+    found.value == counts[0] / counts[1]
+    and found.count == counts[1]
+    and found.low <= found.value <= found.high
+  )
 
 
-@pytest.mark.parametrize("first, second, low, high", [
+@pytest.mark.parametrize(
+  "first, second, low, high",
+  [
     ((56, 70), (48, 80), 0.0524, 0.3339),  # Newcombe 1998, eleven methods, table II, method 10
     ((9, 10), (3, 10), 0.1705, 0.8090),
     ((6, 7), (2, 7), 0.0582, 0.8062),
     ((5, 56), (0, 29), -0.0381, 0.1926),
     ((0, 10), (0, 20), -0.1611, 0.2775),
     ((10, 10), (0, 20), 0.6791, 1.0),
-])
+  ],
+)
 def test_differences_of_the_literature(first, second, low, high):
   found = success.compare(first, second).difference
   assert (round(found.low, 4), round(found.high, 4)) == (low, high)
@@ -43,9 +53,12 @@ def pairs(both, only_first, only_second, neither):
 
 
 def test_a_paired_difference_of_the_literature():
-  found = success.compare_paired(*pairs(14, 5, 0, 22))  # Altman et al., Statistics with Confidence (2000), table 6.2
+  # Altman et al., Statistics with Confidence (2000), table 6.2
+  found = success.compare_paired(*pairs(14, 5, 0, 22))
   assert found.difference.value == pytest.approx(5 / 41)
-  assert found.difference.low == pytest.approx(0.011, abs=6e-4) and found.difference.high == pytest.approx(0.226, abs=6e-4)
+  assert found.difference.low == pytest.approx(
+    0.011, abs=6e-4
+  ) and found.difference.high == pytest.approx(0.226, abs=6e-4)
   assert found.p == pytest.approx(2 / 2**5)
 
 
@@ -55,12 +68,16 @@ def test_pairs_that_agree_give_narrower_intervals_than_unrelated_episodes():
   assert paired.value == pytest.approx(unrelated.value)
   assert paired.high - paired.low < 0.6 * (unrelated.high - unrelated.low)
   same = success.compare_paired([True, False], [True, False])
-  assert same.difference.value == 0 and same.p == 1 and same.difference.low < 0 < same.difference.high
+  assert (
+    same.difference.value == 0 and same.p == 1 and same.difference.low < 0 < same.difference.high
+  )
   perfect = success.compare_paired([True] * 5, [True] * 5).difference
   assert perfect.low == -perfect.high != 0
 
 
-@pytest.mark.parametrize("counts, p", [((8, 10, 1, 6), 0.03496503), ((3, 4, 1, 4), 0.48571429), ((5, 9, 5, 9), 1.0)])
+@pytest.mark.parametrize(
+  "counts, p", [((8, 10, 1, 6), 0.03496503), ((3, 4, 1, 4), 0.48571429), ((5, 9, 5, 9), 1.0)]
+)
 def test_fisher_exact_test(counts, p):
   assert success.compare(counts[:2], counts[2:]).p == pytest.approx(p)
 
@@ -72,7 +89,9 @@ def test_mcnemar_exact_test():
 
 def test_one_task_is_wilson_and_many_tasks_are_narrower_than_each():
   one = success.mean_over_tasks({"a": (7, 10)})
-  assert (one.value, one.low, one.high) == pytest.approx((0.7, success.rate(7, 10).low, success.rate(7, 10).high))
+  assert (one.value, one.low, one.high) == pytest.approx(
+    (0.7, success.rate(7, 10).low, success.rate(7, 10).high)
+  )
   many = success.mean_over_tasks({str(i): (7, 10) for i in range(9)})
   assert many.count == 90 and many.value == pytest.approx(0.7)
   assert many.high - many.low == pytest.approx((one.high - one.low) / 3)
@@ -94,21 +113,38 @@ def test_the_stratified_interval_covers():
 
 def test_spread_over_runs():
   found = success.over_runs([0.2, 0.4, 0.6])
-  assert (found.mean, found.deviation, found.low, found.high, found.count) == pytest.approx((0.4, 0.2, 0.2, 0.6, 3))
-  assert found.interval == pytest.approx((0.4 - 4.303 * 0.2 / math.sqrt(3), 0.4 + 4.303 * 0.2 / math.sqrt(3)))
+  assert (found.mean, found.deviation, found.low, found.high, found.count) == pytest.approx(
+    (0.4, 0.2, 0.2, 0.6, 3)
+  )
+  assert found.interval == pytest.approx(
+    (0.4 - 4.303 * 0.2 / math.sqrt(3), 0.4 + 4.303 * 0.2 / math.sqrt(3))
+  )
   assert success.over_runs([0.5]).interval is None and success.over_runs([0.5]).deviation == 0
 
 
-@pytest.mark.parametrize("runs, t", [(2, 12.706), (11, 2.228), (12, 2.201), (16, 2.131), (20, 2.093), (31, 2.042), (121, 1.980)])
+@pytest.mark.parametrize(
+  "runs, t",
+  [(2, 12.706), (11, 2.228), (12, 2.201), (16, 2.131), (20, 2.093), (31, 2.042), (121, 1.980)],
+)
 def test_intervals_over_runs_use_students_t(runs, t):
   """Points of the printed tables."""
   found = success.over_runs(np.arange(runs))
-  assert (found.interval[1] - found.mean) * math.sqrt(runs) / found.deviation == pytest.approx(t, abs=6e-4)
+  assert (found.interval[1] - found.mean) * math.sqrt(runs) / found.deviation == pytest.approx(
+    t, abs=6e-4
+  )
 
 
-@pytest.mark.parametrize("call", [
-    lambda: success.rate(0, 0), lambda: success.rate(3, 2), lambda: success.rate(1, 2, level=95), lambda: success.mean_over_tasks({}),
-    lambda: success.compare_paired([True], []), lambda: success.over_runs([])])
+@pytest.mark.parametrize(
+  "call",
+  [
+    lambda: success.rate(0, 0),
+    lambda: success.rate(3, 2),
+    lambda: success.rate(1, 2, level=95),
+    lambda: success.mean_over_tasks({}),
+    lambda: success.compare_paired([True], []),
+    lambda: success.over_runs([]),
+  ],
+)
 def test_impossible_counts_are_refused(call):
   with pytest.raises(errors.UserError):
     call()

@@ -1,4 +1,6 @@
-"""An exam set of numbers alone: pictures are features of the made world, with the contract of exam.npz."""
+"""An exam set of numbers alone: pictures are features of the made world, with the contract of
+exam.npz.
+"""
 
 import numpy as np
 
@@ -9,10 +11,18 @@ NAMES = ("right", "down", "depth", "gripper")
 
 
 def views(random, *, fit_chains, test_chains, fit_scenes, fit_cameras):
-  """View columns: every fit chain once; every test chain in 2 fixed cameras x 3 scenes, a moving one, a known
-  one."""
+  """View columns: every fit chain once; every test chain in 2 fixed cameras x 3 scenes, a moving
+  one, a known one.
+  """
   rows = [
-    (c, random.integers(fit_cameras), random.integers(fit_scenes), random.integers(5), random.integers(6), 0)
+    (
+      c,
+      random.integers(fit_cameras),
+      random.integers(fit_scenes),
+      random.integers(5),
+      random.integers(6),
+      0,
+    )
     for c in range(fit_chains)
   ]
   for chain in range(fit_chains, fit_chains + test_chains):
@@ -21,14 +31,20 @@ def views(random, *, fit_chains, test_chains, fit_scenes, fit_cameras):
         rows.append((chain, camera, scene, scene, scene, 1))
     rows.append((chain, random.integers(fit_cameras), 100, 100, 100, 2))
   columns = np.array(rows).T
-  return dict(zip(("chain", "camera", "scene", "objects", "palette", "part"), columns))
+  return dict(
+    zip(("chain", "camera", "scene", "objects", "palette", "part"), columns, strict=False)
+  )
 
 
 def build(*, fit_chains=260, test_chains=40, fit_scenes=6, fit_cameras=3, features=96, seed=0):
   """(arrays of exam.npz, features of the three pictures of each view [V, 3, features])."""
   random = np.random.default_rng(seed)
   table = views(
-    random, fit_chains=fit_chains, test_chains=test_chains, fit_scenes=fit_scenes, fit_cameras=fit_cameras
+    random,
+    fit_chains=fit_chains,
+    test_chains=test_chains,
+    fit_scenes=fit_scenes,
+    fit_cameras=fit_cameras,
   )
   world, chains, count = worlds.World(seed, features), fit_chains + test_chains, len(table["part"])
   poses = random.normal(size=(chains, 1, 4)) + np.concatenate(
@@ -58,7 +74,9 @@ def build(*, fit_chains=260, test_chains=40, fit_scenes=6, fit_cameras=3, featur
 
 
 def moving(table, pictures, count=8):
-  """As tasks/exam_set.py: components of how a view's pictures differ, about each camera's and scene's mean."""
+  """As tasks/exam_set.py: components of how a view's pictures differ, about each camera's and
+  scene's mean.
+  """
   fit, test = (pictures[table["part"] == part] for part in (0, 1))
   rise = (fit - fit.mean(axis=1, keepdims=True)).reshape(-1, pictures.shape[2])
   found = worlds.components(test, rise, count)
@@ -90,22 +108,34 @@ def controls(table, pictures):
         whiten=False,
         kernels=("linear",),
       )
-      found[f"{prefix}/{name}"] = (probe.predict(values[part == kind]) - table[target][part == kind]) ** 2
+      found[f"{prefix}/{name}"] = (
+        probe.predict(values[part == kind]) - table[target][part == kind]
+      ) ** 2
   return found
 
 
 def latents(pictures, kind, count=24):
-  """Arrays of a file of latents: components of the "first" picture, of "both", or the "motion" between."""
+  """Arrays of a file of latents: components of the "first" picture, of "both", or the "motion"
+  between.
+  """
   flat = pictures.reshape(-1, pictures.shape[2])
-  one = lambda x: worlds.components(x, flat, count)
+
+  def one(x):
+    return worlds.components(x, flat, count)
+
   rise = (pictures[:, 1:] - pictures[:, :2]).reshape(-1, pictures.shape[2])
-  along = lambda x: worlds.components(x, rise, 4)
+
+  def along(x):
+    return worlds.components(x, rise, 4)
+
   between = {
     "first": lambda a, b: one(a),
     "both": lambda a, b: np.concatenate([one(a), one(b)], axis=1),
     "motion": lambda a, b: along(b - a),
   }[kind]
-  first, second = (pictures[:, s].reshape(-1, pictures.shape[2]) for s in (slice(0, 2), slice(1, 3)))
+  first, second = (
+    pictures[:, s].reshape(-1, pictures.shape[2]) for s in (slice(0, 2), slice(1, 3))
+  )
   return {
     "z": between(first, second),
     "z_ba": between(second, first),

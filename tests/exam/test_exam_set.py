@@ -27,7 +27,10 @@ def test_everything_is_read(made, tmp_path):
   np.testing.assert_array_equal(exam.of_pairs("camera")[1::2], table["camera"])
   assert set(exam.of_pairs("part")[exam.rows(exam_set.SAME_CAMERA)]) == {2}
   part = np.repeat(table["part"], 2)
-  for found, target, kind in ((exam.variance, "target", 1), (exam.variance_robot, "target_robot", 2)):
+  for found, target, kind in (
+    (exam.variance, "target", 1),
+    (exam.variance_robot, "target_robot", 2),
+  ):
     np.testing.assert_allclose(found, (table[target][part == kind] ** 2).mean(axis=0), rtol=1e-6)
 
 
@@ -36,7 +39,11 @@ def test_everything_is_read(made, tmp_path):
   [
     ("palette", None, "exam.npz: array 'palette' is missing: "),
     ("camera", np.zeros(3, int), r"exam.npz: camera: expected \[42\], found \[3\]"),
-    ("camera", np.zeros(42), r"exam.npz: camera: expected whole numbers \[V\], found float64 \[42\]"),
+    (
+      "camera",
+      np.zeros(42),
+      r"exam.npz: camera: expected whole numbers \[V\], found float64 \[42\]",
+    ),
     (
       "part",
       np.arange(42),
@@ -48,10 +55,18 @@ def test_everything_is_read(made, tmp_path):
       r"exam.npz: part: expected views of 0 \(fit\) and 1 \(test\), found 84 and 0 pairs",
     ),
     ("target", np.zeros((42, 4)), r"exam.npz: target: expected \[84, 4\], found \[42, 4\]"),
-    ("target_robot", np.full((84, 4), np.nan), "target_robot: 84 of 84 rows hold values that are not finite"),
+    (
+      "target_robot",
+      np.full((84, 4), np.nan),
+      "target_robot: 84 of 84 rows hold values that are not finite",
+    ),
     ("errors/both", np.zeros((7, 4)), r"exam.npz: errors/both: expected \[42, 4\], found \[7, 4\]"),
     ("errors_robot/both", np.zeros((7, 4)), r"exam.npz: errors_robot/both: expected \[6, 4\]"),
-    ("pictures", np.zeros((42, 3, 8)), r"pictures: expected \[21, 3, numbers\], found \[42, 3, 8\]"),
+    (
+      "pictures",
+      np.zeros((42, 3, 8)),
+      r"pictures: expected \[21, 3, numbers\], found \[42, 3, 8\]",
+    ),
     ("numbers/color", np.zeros(42), r"numbers/color: expected \[42, numbers\], found \[42\]"),
     ("numbers/color", np.array([["red"]] * 42), "numbers/color: expected numbers, found <U3"),
   ],
@@ -72,7 +87,9 @@ def test_foreign_latents(made, tmp_path):
     note=np.zeros(2),
   )
   found = exam_set.load_latents(tmp_path / "z.npz", exam)
-  assert found.z.shape == (84, 6) == found.z_ba.shape and found.z_ac.shape == (42, 6) == found.z_aa.shape
+  assert (
+    found.z.shape == (84, 6) == found.z_ba.shape and found.z_ac.shape == (42, 6) == found.z_aa.shape
+  )
   np.testing.assert_array_equal(found.z_shifted, arrays["z_shifted"].astype(np.float16))
   np.savez(tmp_path / "alone.npz", z=arrays["z"])
   assert exam_set.load_latents(tmp_path / "alone.npz", exam).z_ac is None
@@ -82,15 +99,21 @@ def test_foreign_latents(made, tmp_path):
   "arrays, text",
   [
     ({"zz": np.zeros((84, 2))}, "array 'z' is missing: did you mean 'zz'"),
-    (
-      {"z": np.zeros((42, 2))},
-      r"z.npz: z: expected \[84, 2\], found \[42, 2\]",
-    ),
+    ({"z": np.zeros((42, 2))}, r"z.npz: z: expected \[84, 2\], found \[42, 2\]"),
     ({"z": np.zeros(84)}, r"z: expected \[84, numbers\], found \[84\]"),
     ({"z": np.zeros((84, 0))}, r"z: expected .*found \[84, 0\]"),
-    ({"z": np.zeros((84, 2)), "z_ac": np.zeros((84, 2))}, r"z_ac: expected \[42, 2\], found \[84, 2\]"),
-    ({"z": np.zeros((84, 2)), "z_shifted": np.zeros((84, 2))}, r"z_shifted: expected \[42, 2\], found"),
-    ({"z": np.zeros((84, 2)), "z_ba": np.zeros((84, 3))}, r"z_ba: expected \[84, 2\], found \[84, 3\]"),
+    (
+      {"z": np.zeros((84, 2)), "z_ac": np.zeros((84, 2))},
+      r"z_ac: expected \[42, 2\], found \[84, 2\]",
+    ),
+    (
+      {"z": np.zeros((84, 2)), "z_shifted": np.zeros((84, 2))},
+      r"z_shifted: expected \[42, 2\], found",
+    ),
+    (
+      {"z": np.zeros((84, 2)), "z_ba": np.zeros((84, 3))},
+      r"z_ba: expected \[84, 2\], found \[84, 3\]",
+    ),
     (
       {"z": np.where(np.arange(84)[:, None] % 39 == 5, np.inf, np.zeros((84, 2)))},
       r"z: 3 of 84 rows hold values that are not finite \(the first: row 5\)",

@@ -8,13 +8,17 @@ from como_jax.exam import kernel_ridge
 
 
 def world(count=600, seed=0, noise=0.0):
-  """z [N, 4], targets (linear, curved, noise) [N, 3], groups of 3 [N]."""
+  """Z [N, 4], targets (linear, curved, noise) [N, 3], groups of 3 [N]."""
   random = np.random.default_rng(seed)
   z = random.normal(size=(count, 4))
   targets = np.stack(
     [z @ [1.0, -2.0, 0.5, 0.0], np.sin(2 * z[:, 0]) * z[:, 1], random.normal(size=count)], axis=1
   )
-  return z, targets + noise * random.normal(size=targets.shape) + [5.0, 0.0, -3.0], np.arange(count) // 3
+  return (
+    z,
+    targets + noise * random.normal(size=targets.shape) + [5.0, 0.0, -3.0],
+    np.arange(count) // 3,
+  )
 
 
 def share(probe, z, targets):
@@ -29,7 +33,9 @@ def test_each_target_gets_what_suits_it():
   assert error[0] < 1e-4 and error[1] < 0.1 and 0.95 < error[2] < 1.1
   assert probe.chosen[0][0] is None and probe.chosen[1][0] is not None
   linear = kernel_ridge.fit(z, targets, groups=groups, kernels=("linear",))
-  assert share(linear, *world(seed=1)[:2])[1] > 0.8 and "RBF" not in linear.text and "RBF" in probe.text
+  assert (
+    share(linear, *world(seed=1)[:2])[1] > 0.8 and "RBF" not in linear.text and "RBF" in probe.text
+  )
 
 
 def test_linear_is_ridge_regression_in_closed_form():
@@ -37,11 +43,16 @@ def test_linear_is_ridge_regression_in_closed_form():
   probe = kernel_ridge.fit(z, targets[:, :1], groups=groups, kernels=("linear",))
   ridge = probe.chosen[0][1]
   values, vectors = np.linalg.eigh(np.cov(z.T, bias=True))
-  white = (z - z.mean(axis=0)) @ vectors / np.sqrt(values) / 2  # 4 directions: a mean square of 1 in sum
+  # 4 directions: a mean square of 1 in sum
+  white = (z - z.mean(axis=0)) @ vectors / np.sqrt(values) / 2
   weights = (
-    np.linalg.inv(white.T @ white + ridge * np.eye(4)) @ white.T @ (targets[:, 0] - targets[:, 0].mean())
+    np.linalg.inv(white.T @ white + ridge * np.eye(4))
+    @ white.T
+    @ (targets[:, 0] - targets[:, 0].mean())
   )
-  np.testing.assert_allclose(probe.predict(z)[:, 0], white @ weights + targets[:, 0].mean(), rtol=1e-9)
+  np.testing.assert_allclose(
+    probe.predict(z)[:, 0], white @ weights + targets[:, 0].mean(), rtol=1e-9
+  )
 
 
 @pytest.mark.parametrize("width", [4, 64, 2000])
@@ -52,9 +63,9 @@ def test_a_linear_map_to_more_numbers_changes_nothing(width):
   probe = kernel_ridge.fit((z @ mixed + 7).astype(np.float32), targets, groups=groups)
   new = world(seed=1)[0]
   assert probe.chosen == plain.chosen and probe.inputs.shape[1] == 4
-  difference = (probe.predict((new @ mixed + 7).astype(np.float32)) - plain.predict(new)) / targets.std(
-    axis=0
-  )
+  difference = (
+    probe.predict((new @ mixed + 7).astype(np.float32)) - plain.predict(new)
+  ) / targets.std(axis=0)
   assert np.abs(difference).max() < 0.01
 
 
@@ -63,7 +74,9 @@ def test_standardizing_alone_keeps_the_loud_directions_loud():
   signal = random.normal(size=(400, 1))
   wide = signal @ np.ones((1, 300)) + 0.5 * random.normal(size=(400, 300))
   fitted = [
-    kernel_ridge.fit(wide[:300], signal[:300], groups=np.arange(300), whiten=whiten, kernels=("linear",))
+    kernel_ridge.fit(
+      wide[:300], signal[:300], groups=np.arange(300), whiten=whiten, kernels=("linear",)
+    )
     for whiten in (False, True)
   ]
   error = [share(probe, wide[300:], signal[300:])[0] for probe in fitted]
@@ -73,7 +86,9 @@ def test_standardizing_alone_keeps_the_loud_directions_loud():
 def test_knowing_nothing_costs_little():
   random = np.random.default_rng(0)
   z, targets = random.normal(size=(600, 400)), random.normal(size=(600, 3))
-  error = share(kernel_ridge.fit(z[:450], targets[:450], groups=np.arange(450)), z[450:], targets[450:])
+  error = share(
+    kernel_ridge.fit(z[:450], targets[:450], groups=np.arange(450)), z[450:], targets[450:]
+  )
   assert error.max() < 1.05
 
 
@@ -94,7 +109,9 @@ def test_inputs_of_two_values_tell_their_classes(share):
   code = random.permutation(np.arange(400) < share * 400)
   targets = np.stack([3.0 * code, random.normal(size=400)], axis=1)
   for kernels in (("rbf",), kernel_ridge.KERNELS):
-    probe = kernel_ridge.fit(np.stack([code, ~code], axis=1), targets, groups=np.arange(400) // 2, kernels=kernels)
+    probe = kernel_ridge.fit(
+      np.stack([code, ~code], axis=1), targets, groups=np.arange(400) // 2, kernels=kernels
+    )
     np.testing.assert_allclose(probe.predict([[0, 1], [1, 0]])[:, 0], [0, 3], atol=0.1)
 
 
@@ -102,7 +119,9 @@ def test_groups_stay_together_in_the_choice(monkeypatch):
   index = np.repeat(np.arange(40), 5)
   train, held = kernel_ridge.inner_split(index, 0)
   assert (
-    not set(index[train]) & set(index[held]) and len(set(index[held])) == 10 and len(train) + len(held) == 200
+    not set(index[train]) & set(index[held])
+    and len(set(index[held])) == 10
+    and len(train) + len(held) == 200
   )
   assert set(held) != set(kernel_ridge.inner_split(index, 1)[1])
   monkeypatch.setattr(kernel_ridge, "SELECT", 60)

@@ -25,7 +25,12 @@ def test_a_class_in_z_is_read_and_flagged():
   assert not identity(z, labels, trajectories).flagged
   z[:, :4] += 5 * np.eye(4)[labels]
   found = identity(z, labels, trajectories)
-  assert found.excess.value > 0.9 and found.flagged and found.chance == 0.25 and found.classes == (0, 1, 2, 3)
+  assert (
+    found.excess.value > 0.9
+    and found.flagged
+    and found.chance == 0.25
+    and found.classes == (0, 1, 2, 3)
+  )
   assert found.excess.value == pytest.approx((found.accuracy.value - 0.25) / 0.75)
   assert found.excess.high - found.excess.low == pytest.approx(
     (found.accuracy.high - found.accuracy.low) / 0.75
@@ -105,7 +110,9 @@ def test_reading_is_a_share_of_the_distance_from_the_fits_mean():
   assert leakage.reading(truth, truth, [0.0], groups=range(4)).share.value == 1
   assert leakage.reading(np.zeros((4, 1)), truth, [0.0], groups=range(4)).share.value == 0
   found = leakage.reading(truth + 3, truth, [0.0], groups=range(4))
-  assert found.share.value == pytest.approx(1 - 9 * 4 / 72) and found.by_number[0] == found.share.value
+  assert (
+    found.share.value == pytest.approx(1 - 9 * 4 / 72) and found.by_number[0] == found.share.value
+  )
   constant = np.concatenate([truth, np.full((4, 1), 2.0)], axis=1)
   found = leakage.reading(constant, constant, [0.0, 2.0], groups=range(4))
   assert found.by_number[0] == found.share.value == 1 and np.isnan(found.by_number[1])
@@ -128,37 +135,55 @@ def test_the_pilots_world_shows_its_scene(pairs):
 
 def test_the_future_picture_is_told_from_motion(pairs):
   latents = worlds.latents(pairs, pairs)
-  first, second = (worlds.components(values, pairs.first, 24) for values in (pairs.first, pairs.second))
+  first, second = (
+    worlds.components(values, pairs.first, 24) for values in (pairs.first, pairs.second)
+  )
   found = {
-    n: leakage.future(latents[n], first, second, chains=pairs.group) for n in ("first", "future", "motion")
+    n: leakage.future(latents[n], first, second, chains=pairs.group)
+    for n in ("first", "future", "motion")
   }
-  assert found["future"].second.share.low > 0.9 and found["future"].gap.low > 0.1 and found["future"].flagged
+  assert (
+    found["future"].second.share.low > 0.9
+    and found["future"].gap.low > 0.1
+    and found["future"].flagged
+  )
   assert found["first"].first.share.low > 0.9 and found["first"].gap.high < -0.1
   assert abs(found["motion"].gap.value) < 0.1 and found["motion"].second.share.high < 0.4
   assert not found["first"].flagged and not found["motion"].flagged
 
 
 def test_a_displacement_knows_both_pictures_alike():
-  """The end is the start and a move: a move tells half of the end's variance, and nothing of the start."""
+  """The end is the start and a move: a move tells half of the end's variance, and nothing of the
+  start.
+  """
   start, move = np.random.default_rng(0).normal(size=(2, 800, 3))
-  ask = lambda z: leakage.future(z, start, start + move, chains=np.arange(800))
+
+  def ask(z):
+    return leakage.future(z, start, start + move, chains=np.arange(800))
+
   moved = ask(move)
   assert moved.first.share.high < 0.1 and moved.second.share.low > 0.3
   assert moved.gap.low < 0 < moved.gap.high and not moved.flagged
-  end = ask(start + move)  # knows the end; of the start half: 0.5 of 1.5, the mean of the variances 1 and 2
+  # knows the end; of the start half: 0.5 of 1.5, the mean of the variances 1 and 2
+  end = ask(start + move)
   assert end.gap.low < 1 / 3 < end.gap.high and end.flagged
 
 
 def test_errors_name_what_is_wrong():
   labels, trajectories = views()
   z = np.random.default_rng(0).normal(size=(480, 3))
-  with pytest.raises(errors.UserError, match=r"camera: expected \[480\], one for each row of z, found \[3\]"):
+  with pytest.raises(
+    errors.UserError, match=r"camera: expected \[480\], one for each row of z, found \[3\]"
+  ):
     leakage.identities(z, {"scene": labels, "camera": labels[:3]}, trajectories)
   with pytest.raises(
-    errors.UserError, match="labels: expected at least 2 classes on both sides of the split, found 1"
+    errors.UserError,
+    match="labels: expected at least 2 classes on both sides of the split, found 1",
   ):
     identity(z, np.zeros(480), trajectories)
   with pytest.raises(errors.UserError, match="at least 8 trajectories, found 3"):
     identity(z, labels, np.arange(480) % 3)
-  with pytest.raises(errors.UserError, match="z, first, second and chains hold 480, 480, 4 and 480 rows"):
+  with pytest.raises(
+    errors.UserError, match="z, first, second and chains hold 480, 480, 4 and 480 rows"
+  ):
     leakage.future(z, z, z[:4], chains=trajectories)

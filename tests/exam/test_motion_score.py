@@ -24,7 +24,9 @@ def test_errors_are_in_units_of_the_variance():
   np.testing.assert_allclose(
     motion_score.pair_errors(predicted, target, [2.0, 4.0]), [[0.5, 1.0], [0.0, 2.25]]
   )
-  with pytest.raises(errors.UserError, match=r"are \[2, 2\], \[2, 2\] and \[1\], expected \[M, A\]"):
+  with pytest.raises(
+    errors.UserError, match=r"are \[2, 2\], \[2, 2\] and \[1\], expected \[M, A\]"
+  ):
     motion_score.pair_errors(predicted, target, [2.0])
   with pytest.raises(errors.UserError, match="variance: expected numbers above 0, found 0"):
     motion_score.pair_errors(predicted, target, [2.0, 0.0])
@@ -65,10 +67,17 @@ def test_standard_errors_are_those_of_groups(seed):
 
 
 def test_unequal_groups_are_drawn_whole():
-  """One group of 100 rows with errors of 0.5, 10 of one row with 0: a mean over rows, drawn by group."""
-  values, groups = np.repeat([[0.5], [0.0]], [100, 10], axis=0), np.array([0] * 100 + list(range(1, 11)))
+  """One group of 100 rows with errors of 0.5, 10 of one row with 0: a mean over rows, drawn by
+  group.
+  """
+  values, groups = (
+    np.repeat([[0.5], [0.0]], [100, 10], axis=0),
+    np.array([0] * 100 + list(range(1, 11))),
+  )
   estimate = motion_score.e_estimate(values, motion_score.Moves(groups))
-  assert estimate.value == pytest.approx(50 / 110) and estimate.low == 0 and 0.48 < estimate.high <= 0.5
+  assert (
+    estimate.value == pytest.approx(50 / 110) and estimate.low == 0 and 0.48 < estimate.high <= 0.5
+  )
 
 
 def test_a_paired_difference_is_sharper_than_two_intervals():
@@ -81,14 +90,18 @@ def test_a_paired_difference_is_sharper_than_two_intervals():
 
 
 def test_large_and_small_moves_are_no_part_of_the_error():
-  """Errors that are 0.4 of the square of each move: e is 0.4 in every draw, however large the moves drawn are."""
+  """Errors that are 0.4 of the square of each move: e is 0.4 in every draw, however large the moves
+  drawn are.
+  """
   random = np.random.default_rng(0)
   squares = np.repeat(random.uniform(0.2, 1.8, size=(200, 1)) ** 4, 3, axis=0)
   moves = motion_score.Moves(GROUPS, squares)
   found = motion_score.e_estimate(0.4 * squares, moves)
   assert (found.value, found.low, found.high) == pytest.approx((0.4, 0.4, 0.4))
   assert motion_score.e(0.4 * squares, squares) == pytest.approx(0.4)
-  assert motion_score.difference(0.5 * squares, 0.3 * squares, moves).error == pytest.approx(0, abs=1e-12)
+  assert motion_score.difference(0.5 * squares, 0.3 * squares, moves).error == pytest.approx(
+    0, abs=1e-12
+  )
   score = motion_score.score(0.8 * squares, 0.5 * squares, 0.2 * squares, moves)
   assert (score.s.value, score.s.low, score.s.high) == pytest.approx((0.5, 0.5, 0.5))
   part = motion_score.spread(0.8 * squares, 0.5 * squares, 0.2 * squares, moves, levels=GROUPS % 2)
@@ -107,7 +120,12 @@ def test_the_limit_of_one_picture_counts_without_error_where_it_is_the_smallest(
   asked = made([0.9, 0.8]), made([0.5, 0.3]), made([0.2, 0.2])
   sampled = motion_score.score(*asked, MOVES)
   low = motion_score.score(*asked, motion_score.Moves(GROUPS, limit=0.7))
-  assert (low.single.value, low.single.low, low.single.high, low.chosen_single) == (0.7, 0.7, 0.7, -1) and low.single.error < 1e-9
+  assert (low.single.value, low.single.low, low.single.high, low.chosen_single) == (
+    0.7,
+    0.7,
+    0.7,
+    -1,
+  ) and low.single.error < 1e-9
   assert low.s.value == pytest.approx((0.7 - 0.4) / (0.7 - 0.2)) and low.z == sampled.z
   high = motion_score.score(*asked, motion_score.Moves(GROUPS, limit=0.95))
   assert high.s == sampled.s and high.chosen_single == 0
@@ -137,7 +155,9 @@ def test_spread_is_that_of_the_levels():
   )
   rows = half == 1
   alone = motion_score.score(
-    *(values[rows] for values in (made([0.8, 0.6]), z, made([0.2, 0.2]))), motion_score.Moves(GROUPS[rows]), resamples=50
+    *(values[rows] for values in (made([0.8, 0.6]), z, made([0.2, 0.2]))),
+    motion_score.Moves(GROUPS[rows]),
+    resamples=50,
   )
   assert halves.scores[1].s == alone.s and alone.groups == 100
   assert found.range == pytest.approx(0.4) and found.deviation == pytest.approx(0.2)
@@ -166,7 +186,9 @@ def test_draws_are_the_same_for_the_same_seed():
 
 @pytest.fixture(scope="module")
 def pilot():
-  """(world's fit pairs, test pairs, errors of single pictures, of both), on scenes that were not fitted."""
+  """(world's fit pairs, test pairs, errors of single pictures, of both), on scenes that were not
+  fitted.
+  """
   world = worlds.World()
   fit, test = world.pairs(800), world.pairs(600)
   both = [np.concatenate([some.first, some.second], axis=1) for some in (fit, test)]
@@ -181,7 +203,9 @@ def test_the_pilots_world(pilot):
   fit, test, single, both = pilot
   z = {name: (a, worlds.latents(test, fit)[name]) for name, a in worlds.latents(fit, fit).items()}
   found = {
-    name: motion_score.score(single, worlds.errors_of(a, b, fit.moved, test.moved), both, motion_score.Moves(test.group))
+    name: motion_score.score(
+      single, worlds.errors_of(a, b, fit.moved, test.moved), both, motion_score.Moves(test.group)
+    )
     for name, (a, b) in z.items()
   }
   assert found["difference"].s.value == pytest.approx(1, abs=0.02)
@@ -195,7 +219,9 @@ def test_s_does_not_depend_on_the_width_of_z(pilot):
   differences = [some.second - some.first for some in (fit, test)]
   small = [worlds.components(values, differences[0], 16) for values in differences]
   score = [
-    motion_score.score(single, worlds.errors_of(*small, fit.moved, test.moved), both, motion_score.Moves(test.group))
+    motion_score.score(
+      single, worlds.errors_of(*small, fit.moved, test.moved), both, motion_score.Moves(test.group)
+    )
   ]
   for width in (16, 128, 512, 1024):
     mixed = np.random.default_rng(width).normal(size=(16, width))

@@ -30,7 +30,9 @@ def results(made):
   exam, pictures, _ = made
   kinds = ("motion", "first", "both")
   return {
-    kind: run.evaluate(exam, exam_set.latents(made_set.latents(pictures, kind), exam), resamples=300)
+    kind: run.evaluate(
+      exam, exam_set.latents(made_set.latents(pictures, kind), exam), resamples=300
+    )
     for kind in kinds
   }
 
@@ -43,13 +45,20 @@ def test_verdicts(results):
   }
   assert results["motion"].score.s.value > 0.8 and results["motion"].score_robot.s.value > 0.8
   assert not results["motion"].flagged and set(results["both"].flagged) >= {"scene", "camera"}
-  assert results["first"].score.s.value < 0.1 and "appearance is readable: scene" in results["first"].sentence
+  assert (
+    results["first"].score.s.value < 0.1
+    and "appearance is readable: scene" in results["first"].sentence
+  )
 
 
 def test_shares_relations_and_cameras(results):
   motion, first = results["motion"], results["first"]
   assert motion.shares.shares["motion"].low > 0.9 > first.shares.shares["motion"].high
-  assert motion.additivity.error.value < 0.1 and motion.reversal.cosine.value > 0.9 and motion.static < 0.1
+  assert (
+    motion.additivity.error.value < 0.1
+    and motion.reversal.cosine.value > 0.9
+    and motion.static < 0.1
+  )
   assert first.additivity.error.low > 0.8 and first.reversal.error.value > 2 and first.static > 0.8
   assert motion.shifted.error.high < 1e-12 and first.shifted.error.low > 0.1
   assert motion.crossed.other < 0.2 and motion.crossed.cameras == (0, 1, 2)
@@ -73,11 +82,14 @@ def test_parts_are_asked_of_the_right_pairs(made, results):
   ask = scaling(latents.z[2 * views]), scaling(moved[views])
   assert results["first"].shifted == shares.shifted(*ask, groups=exam.views["chain"][views])
   still = (exam.of_pairs("camera")[test] == 12) & (exam.camera_speed.reshape(-1)[test] == 0)
-  assert result.dose[0.0].value == pytest.approx(motion_score.e(result.errors[still], result.moves.squares[still]))
+  assert result.dose[0.0].value == pytest.approx(
+    motion_score.e(result.errors[still], result.moves.squares[still])
+  )
   first, second = (exam.pictures[:, some].reshape(-1, 8) for some in ([0, 1], [1, 2]))
   ask = {"chains": exam.of_pairs("chain")[test], "resamples": 300}
   assert result.future.gap == leakage.future(arrays["z"][test], first, second, **ask).gap
-  assert abs(result.numbers["color"].share.value) < 0.1  # about the mean of the fit: nothing is read
+  # about the mean of the fit: nothing is read
+  assert abs(result.numbers["color"].share.value) < 0.1
 
 
 def test_the_future_picture_is_flagged_and_a_displacement_is_not(made, results):
@@ -87,8 +99,12 @@ def test_the_future_picture_is_flagged_and_a_displacement_is_not(made, results):
   future = run.evaluate(exam, z, resamples=300)
   assert future.flagged[-1] == run.FUTURE and f"{run.FUTURE}: z tells 0.9" in future.sentence
   row = future.row()
-  assert row["future/second"] > 0.9 and row["future/gap_low"] > 0.1 and row["future/first_high"] < 0.9
-  assert f"{future.future.gap}  READABLE" in table.text(future) and "picture told" in table.text(future)
+  assert (
+    row["future/second"] > 0.9 and row["future/gap_low"] > 0.1 and row["future/first_high"] < 0.9
+  )
+  assert f"{future.future.gap}  READABLE" in table.text(future) and "picture told" in table.text(
+    future
+  )
   assert results["motion"].future.second.share.value < 0.4 and not results["motion"].flagged
   assert results["first"].future.gap.high < 0 and run.FUTURE not in results["first"].flagged
   assert results["both"].future.first.share.low > 0.7 and run.FUTURE not in results["both"].flagged
@@ -97,15 +113,22 @@ def test_the_future_picture_is_flagged_and_a_displacement_is_not(made, results):
 def test_errors_are_those_of_the_tests_pairs(made, results):
   exam, _, _ = made
   result = results["motion"]
-  assert result.errors.shape == (len(exam.rows(1)), 4) and result.errors_robot.shape == (len(exam.rows(2)), 4)
+  assert result.errors.shape == (len(exam.rows(1)), 4) and result.errors_robot.shape == (
+    len(exam.rows(2)),
+    4,
+  )
   assert result.score.z.value == pytest.approx(motion_score.e(result.errors))
   both = exam.errors["both"] / exam.variance
   assert (
-    result.score.both.value == pytest.approx(motion_score.e(both)) == pytest.approx(result.controls["both"])
+    result.score.both.value
+    == pytest.approx(motion_score.e(both))
+    == pytest.approx(result.controls["both"])
   )
   better = min(result.controls["first_linear"], result.controls["second_linear"])
   assert result.score.single.value == pytest.approx(better)
-  found = motion_score.difference(result.errors, results["first"].errors, result.moves, resamples=300)
+  found = motion_score.difference(
+    result.errors, results["first"].errors, result.moves, resamples=300
+  )
   assert found.high < 0
 
 
@@ -129,11 +152,18 @@ def test_a_row_is_plain_numbers(results):
     row = result.row()
     assert all(type(value) is float for value in row.values()), kind
     assert (
-      row["s"] == result.score.s.value and row["excess/scene_low"] == result.identities["scene"].excess.low
+      row["s"] == result.score.s.value
+      and row["excess/scene_low"] == result.identities["scene"].excess.low
     )
-    assert row["share/motion"] == result.shares.shares["motion"].value and row["width"] == result.width
-    assert row["error/depth"] == result.score.by_dimension[2] and row["flagged"] == float(kind != "motion")
-    assert row["shifted_low"] == result.shifted.error.low and "both pictures shifted" in table.text(result)
+    assert (
+      row["share/motion"] == result.shares.shares["motion"].value and row["width"] == result.width
+    )
+    assert row["error/depth"] == result.score.by_dimension[2] and row["flagged"] == float(
+      kind != "motion"
+    )
+    assert row["shifted_low"] == result.shifted.error.low and "both pictures shifted" in table.text(
+      result
+    )
   assert set(results["motion"].row()) == set(results["both"].row())
 
 
@@ -190,10 +220,20 @@ def test_sentences_say_no_more_than_their_intervals(one, identities, verdict, sa
 @pytest.mark.parametrize(
   "low, identities, verdict, said",
   [
-    (0.25, {"scene": read(0.0, 0.05)}, run.APPEARANCE, "future picture: z tells 0.600 [0.500, 0.700] of the"),
+    (
+      0.25,
+      {"scene": read(0.0, 0.05)},
+      run.APPEARANCE,
+      "future picture: z tells 0.600 [0.500, 0.700] of the",
+    ),
     (0.25, {"scene": read(0.3, 0.5)}, run.APPEARANCE, "perfect reading; future picture: z tells"),
     (0.15, {"scene": read(0.0, 0.05)}, run.MOTION, "no class of appearance"),
-    (0.15, {}, run.MOTION, "tells 0.600 [0.500, 0.700] of the second picture, is not shown to know it better"),
+    (
+      0.15,
+      {},
+      run.MOTION,
+      "tells 0.600 [0.500, 0.700] of the second picture, is not shown to know it better",
+    ),
   ],
 )
 def test_a_future_picture_counts_beside_the_classes(low, identities, verdict, said):
@@ -207,13 +247,21 @@ def test_a_future_picture_counts_beside_the_classes(low, identities, verdict, sa
 def test_a_set_without_controls_is_named(made):
   exam, _, _ = made
   for prefix in ("errors", "errors_robot"):
-    bare = dataclasses.replace(exam, **{prefix: {"first_linear": getattr(exam, prefix)["first_linear"]}})
-    with pytest.raises(errors.UserError, match=rf"expected {prefix}/first_.*found \['first_linear'\]"):
+    bare = dataclasses.replace(
+      exam, **{prefix: {"first_linear": getattr(exam, prefix)["first_linear"]}}
+    )
+    with pytest.raises(
+      errors.UserError, match=rf"expected {prefix}/first_.*found \['first_linear'\]"
+    ):
       run.evaluate(bare, exam.target, resamples=10)
   bare = dataclasses.replace(exam, errors_robot={}, pictures=None)
   without = run.evaluate(bare, exam.target, resamples=10)
   assert without.score_robot is None and without.errors_robot is None
-  assert without.future is None and "future/gap" not in without.row() and "told" not in table.text(without)
+  assert (
+    without.future is None
+    and "future/gap" not in without.row()
+    and "told" not in table.text(without)
+  )
 
 
 def test_the_command_needs_numpy_alone(made):
@@ -221,20 +269,24 @@ def test_the_command_needs_numpy_alone(made):
   np.savez(folder / "z.npz", **made_set.latents(pictures, "motion"))
   out = folder / "result.json"
   code = (
-    "import runpy, sys\n"
-    f"sys.argv = ['exam', 'score', {str(folder / 'z.npz')!r}, '--set', {str(folder)!r}]\n"
-    f"sys.argv += ['--out', {str(out)!r}]\n"
-    "try:\n  runpy.run_module('como_jax.exam', run_name='__main__')\n"
-    "except SystemExit as end:\n  assert end.code == 0, end.code\n"
-    "heavy = {'jax', 'jaxlib', 'flax', 'scipy', 'av', 'PIL', 'pyarrow', 'ml_collections', 'optax'}\n"
-    "assert 'numpy' in sys.modules and not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    f"import runpy, sys\nsys.argv = ['exam', 'score', {str(folder / 'z.npz')!r}, '--set', "
+    f"{str(folder)!r}]\nsys.argv += ['--out', {str(out)!r}]\ntry:\n  "
+    "runpy.run_module('como_jax.exam', run_name='__main__')\nexcept SystemExit as end:\n  assert "
+    f"end.code == 0, end.code\nheavy = {{'jax', 'jaxlib', 'flax', 'scipy', 'av', 'PIL', "
+    f"'pyarrow', 'ml_collections', 'optax'}}\nassert 'numpy' in sys.modules and not heavy & "
+    "set(sys.modules), heavy & set(sys.modules)\n"
   )
-  done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)
+  done = subprocess.run(
+    [sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True
+  )
   assert done.returncode == 0, done.stderr
   found = json.loads(out.read_text())
   assert found["verdict"] == run.MOTION and done.stdout.rstrip().endswith(found["sentence"])
   assert found["numbers"]["s"] > 0.8 and not list(folder.glob("*.partial"))
-  assert "S (0 = one picture, 1 = both)" in done.stdout and "share of z's variance: motion" in done.stdout
+  assert (
+    "S (0 = one picture, 1 = both)" in done.stdout
+    and "share of z's variance: motion" in done.stdout
+  )
 
 
 @pytest.mark.parametrize(

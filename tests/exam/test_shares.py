@@ -8,8 +8,9 @@ from como_jax.exam import motion_score, shares
 
 
 def effects(random, moves, cameras, scenes, width):
-  """name -> effect of mean square 1 over its levels [moves, cameras, scenes, width], the given ones summing
-  to zero."""
+  """Name -> effect of mean square 1 over its levels [moves, cameras, scenes, width], the given ones
+  summing to zero.
+  """
   shapes = {
     "motion": (moves, 1, 1),
     "camera": (1, cameras, 1),
@@ -56,15 +57,17 @@ MIXES = (
 
 @pytest.mark.parametrize("mix", MIXES, ids=range(4))
 def test_shares_that_were_put_in_come_out(mix):
-  """Of 20 made sets the interval of each share holds the truth in at least 16, and the mean estimate is the
-  truth."""
+  """Of 20 made sets the interval of each share holds the truth in at least 16, and the mean
+  estimate is the truth.
+  """
   wanted = np.array([mix.get(name, 0.0) for name in shares.NAMES])
   found = [
-    shares.components(made(mix, seed=seed), whiten=False, resamples=300).shares.values() for seed in range(20)
+    shares.components(made(mix, seed=seed), whiten=False, resamples=300).shares.values()
+    for seed in range(20)
   ]
   table = np.array([[(s.value, s.low, s.high, s.error) for s in some] for some in found])
   inside = ((table[..., 1] - 1e-9 <= wanted) & (wanted <= table[..., 2] + 1e-9)).sum(axis=0)
-  assert inside.min() >= 16, dict(zip(shares.NAMES, inside.tolist()))
+  assert inside.min() >= 16, dict(zip(shares.NAMES, inside.tolist(), strict=False))
   tolerance = 4 * table[..., 3].mean(axis=0) / np.sqrt(20) + 0.003  # the last: clipping at 0
   assert (np.abs(table[..., 0].mean(axis=0) - wanted) < tolerance).all()
   np.testing.assert_allclose(table[..., 0].sum(axis=1), 1)
@@ -94,7 +97,8 @@ def test_whitening_makes_the_scale_of_a_number_no_matter():
 def test_two_moves_of_a_chain_are_drawn_together():
   z = np.repeat(made(MIXES[0], moves=60), 2, axis=0)
   alone, chains = (
-    shares.components(z, groups=g, whiten=False).shares["motion"] for g in (None, np.arange(120) // 2)
+    shares.components(z, groups=g, whiten=False).shares["motion"]
+    for g in (None, np.arange(120) // 2)
   )
   assert chains.error == pytest.approx(alone.error * np.sqrt(2), rel=0.15)
 
@@ -104,14 +108,18 @@ def test_components_are_those_of_the_textbook():
   z = made(MIXES[1], moves=5, width=1)[..., 0]
   m, c, s = z.shape
   mean = {
-    axes: z.mean(axis=axes, keepdims=True) for axes in [(0, 1, 2), (1, 2), (0, 2), (0, 1), (2,), (1,), (0,)]
+    axes: z.mean(axis=axes, keepdims=True)
+    for axes in [(0, 1, 2), (1, 2), (0, 2), (0, 1), (2,), (1,), (0,)]
   }
   mc = mean[2,] - mean[1, 2] - mean[0, 2] + mean[0, 1, 2]
   ms = mean[1,] - mean[1, 2] - mean[0, 1] + mean[0, 1, 2]
   rest = z - mean[2,] - mean[1,] - mean[0,] + mean[1, 2] + mean[0, 2] + mean[0, 1] - mean[0, 1, 2]
   r = (rest**2).sum() / ((m - 1) * (c - 1) * (s - 1))
   found = shares.components(z[..., None], whiten=False, resamples=2).raw
-  square_mc, square_ms = s * (mc**2).sum() / ((m - 1) * (c - 1)), c * (ms**2).sum() / ((m - 1) * (s - 1))
+  square_mc, square_ms = (
+    s * (mc**2).sum() / ((m - 1) * (c - 1)),
+    c * (ms**2).sum() / ((m - 1) * (s - 1)),
+  )
   square_m = c * s * ((mean[1, 2] - mean[0, 1, 2]) ** 2).sum() / (m - 1)
   square_s = m * c * ((mean[0, 1] - mean[0, 1, 2]) ** 2).sum() / (s - 1)
   assert found["rest"] == pytest.approx(r)
@@ -124,17 +132,22 @@ def test_components_are_those_of_the_textbook():
 def test_cross_decoding_tells_one_frame_from_many():
   random = np.random.default_rng(0)
   moved, camera = random.normal(size=(900, 2)), np.arange(900) % 3
-  turned = np.stack([moved, moved[:, ::-1], -moved])[camera, np.arange(900)]  # each camera has its own axes
+  # each camera has its own axes
+  turned = np.stack([moved, moved[:, ::-1], -moved])[camera, np.arange(900)]
   same = shares.cross_decoding(np.tanh(moved), moved, camera, np.arange(900) // 2)
   own = shares.cross_decoding(np.tanh(turned), moved, camera, np.arange(900) // 2)
   assert same.cameras == (0, 1, 2) and same.e.max() < 0.1
   assert np.diag(own.e).max() < 0.1 and own.other > 0.8 > own.own + 0.7
-  few = shares.cross_decoding(moved, moved, np.where(np.arange(900) < 20, 9, camera), np.arange(900) // 2)
+  few = shares.cross_decoding(
+    moved, moved, np.where(np.arange(900) < 20, 9, camera), np.arange(900) // 2
+  )
   assert np.isnan(few.e[3]).all() and np.isnan(few.e[:, 3]).all() and few.own < 0.1
 
 
 def test_a_cameras_own_moves_are_new_to_its_probe():
-  """60 numbers and 150 pairs to fit: moves that were fitted would look far easier than another camera's."""
+  """60 numbers and 150 pairs to fit: moves that were fitted would look far easier than another
+  camera's.
+  """
   random = np.random.default_rng(0)
   z = random.normal(size=(600, 60))
   moved = z[:, :2] + 1.5 * random.normal(size=(600, 2))
@@ -144,7 +157,9 @@ def test_a_cameras_own_moves_are_new_to_its_probe():
 
 def test_dose_orders_errors_by_speed():
   speed = np.tile([0.0, 0.5, 1.0], 100)
-  found = shares.dose(np.stack([0.1 + speed, 0.1 + speed / 2], axis=1), speed, motion_score.Moves(np.arange(300) // 3))
+  found = shares.dose(
+    np.stack([0.1 + speed, 0.1 + speed / 2], axis=1), speed, motion_score.Moves(np.arange(300) // 3)
+  )
   assert list(found) == [0.0, 0.5, 1.0]
   assert [s.value for s in found.values()] == pytest.approx([0.1, (0.6 + 0.35) / 2, (1 + 0.6) / 2])
 
@@ -153,7 +168,10 @@ def test_displacements_add_up_and_turn_around():
   random = np.random.default_rng(0)
   a, b, c = random.normal(size=(3, 500, 4))
   mix = random.normal(size=(4, 6))
-  z = lambda one, other: (other - one) @ mix + 7
+
+  def z(one, other):
+    return (other - one) @ mix + 7
+
   assert shares.additivity(z(a, b), z(b, c), z(a, c)).error.value < 0.02
   assert shares.additivity(z(a, b), z(b, c), z(a, c), zero=np.full(6, 7.0)).error.value < 1e-12
   assert shares.reversal(z(a, b), z(b, a)).cosine.value > 0.99
@@ -169,7 +187,8 @@ def test_what_moves_elsewhere_in_the_picture_is_told_by_how_far_z_goes():
   assert mean.error.value == pytest.approx(1)
   unrelated = shares.shifted(z, other, groups=tens)
   assert unrelated.error.low < 2 < unrelated.error.high and unrelated.error.low > 1.8
-  twice = shares.shifted(z, 2 * z - z.mean(axis=0), groups=tens)  # relative to z, not to what it became
+  # relative to z, not to what it became
+  twice = shares.shifted(z, 2 * z - z.mean(axis=0), groups=tens)
   assert twice.error.value == pytest.approx(1) and twice.cosine.value == pytest.approx(1)
 
 
@@ -181,7 +200,10 @@ def test_appearance_and_noise_do_not():
   assert shares.additivity(*noise, groups=tens).error.value == pytest.approx(3, rel=0.08)
   assert shares.reversal(look, look, groups=tens).error.value == pytest.approx(4)
   noise_reversed = shares.reversal(*noise[:2], groups=tens)
-  assert noise_reversed.error.value == pytest.approx(2, rel=0.08) and abs(noise_reversed.cosine.value) < 0.05
+  assert (
+    noise_reversed.error.value == pytest.approx(2, rel=0.08)
+    and abs(noise_reversed.cosine.value) < 0.05
+  )
   assert noise_reversed.error.low < 2 < noise_reversed.error.high
   assert shares.static(look, look) == pytest.approx(1)
 
@@ -201,8 +223,14 @@ def test_errors_name_what_is_wrong():
       lambda: shares.additivity(z[:, 0, 0], z[:, 0, 0], z[:3, 0, 0]),
       r"z_ac: expected \[120, 12\], as z_ab, found",
     ),
-    (lambda: shares.static(z[:, 0, 0, :3], z[:, 0, 0]), r"z_aa: expected \[V, 12\], found \[120, 3\]"),
-    (lambda: shares.dose(z[:, 0, 0], [1.0], motion_score.Moves([1])), "errors, speed and groups hold 120, 1 and 1 rows"),
+    (
+      lambda: shares.static(z[:, 0, 0, :3], z[:, 0, 0]),
+      r"z_aa: expected \[V, 12\], found \[120, 3\]",
+    ),
+    (
+      lambda: shares.dose(z[:, 0, 0], [1.0], motion_score.Moves([1])),
+      "errors, speed and groups hold 120, 1 and 1 rows",
+    ),
   ):
     with pytest.raises(errors.UserError, match=text):
       call()

@@ -1,5 +1,6 @@
-"""The pilot's made world: pairs of pictures whose features are known, and the latents one could make of
-them."""
+"""The pilot's made world: pairs of pictures whose features are known, and the latents one could
+make of them.
+"""
 
 import dataclasses
 
@@ -20,8 +21,9 @@ class Pairs:
 
 
 class World:
-  """Poses of 4 numbers, scenes of 16, features tanh(mix of both) of `features` numbers, a little noise; start
-  and end pose are independent."""
+  """Poses of 4 numbers, scenes of 16, features tanh(mix of both) of `features` numbers, a little
+  noise; start and end pose are independent.
+  """
 
   def __init__(self, seed=0, features=256, noise=0.02):
     self.random = np.random.default_rng(seed)
@@ -38,7 +40,11 @@ class World:
     scene = self.random.integers(scenes, size=count)
     start, end = self.random.normal(size=(2, count, 4))
     return Pairs(
-      self.look(start, looks[scene]), self.look(end, looks[scene]), end - start, scene, np.arange(count) // 2
+      self.look(start, looks[scene]),
+      self.look(end, looks[scene]),
+      end - start,
+      scene,
+      np.arange(count) // 2,
     )
 
 
@@ -57,8 +63,9 @@ def errors_of(fit, test, moved, test_moved, **options):
 
 
 def latents(pairs, like):
-  """Name -> z [N, 32]; "motion" is the difference along its 4 loudest directions, without the fainter ones,
-  in which the bend of tanh tells the scene."""
+  """Name -> z [N, 32]; "motion" is the difference along its 4 loudest directions, without the
+  fainter ones, in which the bend of tanh tells the scene.
+  """
   both = [np.concatenate([some.first, some.second], axis=1) for some in (pairs, like)]
   difference = components(pairs.second - pairs.first, like.second - like.first)
   return {

@@ -1,4 +1,6 @@
-"""The restart supervisor with tiny programs: what it restarts, what it does not, and what it leaves behind."""
+"""The restart supervisor with tiny programs: what it restarts, what it does not, and what it leaves
+behind.
+"""
 
 import json
 import os
@@ -21,16 +23,37 @@ QUICK = ("--first-pause=0.01", "--longest-pause=0.05")
 
 def command(folder, plan, *options, words=()):
   workdir = folder / "a run"
-  return [sys.executable, str(ROOT / "launch" / "supervise.py"), f"--workdir={workdir}", *QUICK, *options, "--",
-          sys.executable, "-S", str(FAKE), str(workdir), plan, *words]
+  return [
+    sys.executable,
+    str(ROOT / "launch" / "supervise.py"),
+    f"--workdir={workdir}",
+    *QUICK,
+    *options,
+    "--",
+    sys.executable,
+    "-S",
+    str(FAKE),
+    str(workdir),
+    plan,
+    *words,
+  ]
 
 
 def environment(**changes):
-  return {**{key: value for key, value in os.environ.items() if not key.startswith("COMO_JAX_")}, **changes}
+  return {
+    **{key: value for key, value in os.environ.items() if not key.startswith("COMO_JAX_")},
+    **changes,
+  }
 
 
 def supervise(folder, plan, *options, words=(), code=0, **changes):
-  done = subprocess.run(command(folder, plan, *options, words=words), capture_output=True, text=True, timeout=limits.SAFETY_NET, env=environment(**changes))
+  done = subprocess.run(
+    command(folder, plan, *options, words=words),
+    capture_output=True,
+    text=True,
+    timeout=limits.SAFETY_NET,
+    env=environment(**changes),
+  )
   assert done.returncode == code, done.stdout + done.stderr
   return ledger(folder), starts(folder), done
 
@@ -50,7 +73,11 @@ def ends(lines):
 def test_a_run_that_works_is_started_once(tmp_path):
   lines, times, _ = supervise(tmp_path, "done")
   assert times == [""] and [line["event"] for line in lines] == ["start", "end"]
-  assert ends(lines)[0]["code"] == 0 and ends(lines)[0]["reason"] == "done" and lines[0]["resume"] is False
+  assert (
+    ends(lines)[0]["code"] == 0
+    and ends(lines)[0]["reason"] == "done"
+    and lines[0]["resume"] is False
+  )
   assert (tmp_path / "a run").is_dir()  # the ledger lies beside it
 
 
@@ -59,7 +86,9 @@ def test_crashes_with_progress_between_are_restarted_with_resume(tmp_path):
   assert times == ["", "--resume", "--resume", "--resume", "--resume"]
   assert [line["code"] for line in ends(lines)] == [1, 137, 143, 1, 0]
   assert [line["step"] for line in ends(lines)] == [3, 5, 8, 9, 9]
-  assert ends(lines)[1]["reason"] == "signal SIGKILL" and ends(lines)[0]["next"].startswith("restart in")
+  assert ends(lines)[1]["reason"] == "signal SIGKILL" and ends(lines)[0]["next"].startswith(
+    "restart in"
+  )
 
 
 def test_a_crash_at_the_same_step_twice_is_deterministic(tmp_path):
@@ -149,14 +178,31 @@ case $(wc -l < "{tmp_path}/words") in
 esac
 ''')
   script.chmod(0o755)
-  words = [sys.executable, str(ROOT / "launch" / "supervise.py"), *QUICK, "--", str(script), "--workdir", str(run), "--overwrite"]
-  subprocess.run(words, check=True, timeout=limits.SAFETY_NET, env=environment(), capture_output=True)
+  words = [
+    sys.executable,
+    str(ROOT / "launch" / "supervise.py"),
+    *QUICK,
+    "--",
+    str(script),
+    "--workdir",
+    str(run),
+    "--overwrite",
+  ]
+  subprocess.run(
+    words, check=True, timeout=limits.SAFETY_NET, env=environment(), capture_output=True
+  )
   said = (tmp_path / "words").read_text().splitlines()
-  assert [line.split()[-1] for line in said] == ["--overwrite", "--overwrite", "--resume"] and "--overwrite" not in said[2]
+  assert [line.split()[-1] for line in said] == [
+    "--overwrite",
+    "--overwrite",
+    "--resume",
+  ] and "--overwrite" not in said[2]
 
 
 def started(folder, plan, *options, **changes):
-  process = subprocess.Popen(command(folder, plan, *options), stderr=subprocess.PIPE, text=True, env=environment(**changes))
+  process = subprocess.Popen(
+    command(folder, plan, *options), stderr=subprocess.PIPE, text=True, env=environment(**changes)
+  )
   assert limits.wait_until((folder / "a run" / "metrics.jsonl").exists, while_alive=process)
   return process
 
@@ -176,7 +222,11 @@ def test_sigterm_between_two_starts_leaves_at_once(tmp_path):
   assert limits.wait_until(lambda: ends(ledger(tmp_path)))
   process.send_signal(signal.SIGTERM)
   process.wait(timeout=limits.SAFETY_NET)
-  assert process.returncode == 143 and len(starts(tmp_path)) == 1 and ledger(tmp_path)[-1]["event"] == "leave"
+  assert (
+    process.returncode == 143
+    and len(starts(tmp_path)) == 1
+    and ledger(tmp_path)[-1]["event"] == "leave"
+  )
 
 
 def test_usr1_means_no_more_restarts(tmp_path):
@@ -184,7 +234,9 @@ def test_usr1_means_no_more_restarts(tmp_path):
   process.send_signal(signal.SIGUSR1)
   time.sleep(0.1)
   assert process.poll() is None
-  os.kill(next(line["pid"] for line in ledger(tmp_path) if line["event"] == "start"), signal.SIGTERM)
+  os.kill(
+    next(line["pid"] for line in ledger(tmp_path) if line["event"] == "start"), signal.SIGTERM
+  )
   process.wait(timeout=limits.SAFETY_NET)
   assert process.returncode == 143 and len(starts(tmp_path)) == 1
 
@@ -196,9 +248,18 @@ def test_a_killed_child_is_restarted_and_a_killed_supervisor_keeps_its_lock(tmp_
   assert limits.wait_until(lambda: len(starts(tmp_path)) > 1)
   process.kill()
   process.wait(timeout=limits.SAFETY_NET)
-  done = subprocess.run(command(tmp_path, "done"), capture_output=True, text=True, timeout=limits.SAFETY_NET, env=environment())
-  assert done.returncode == 2 and "is in use" in done.stderr  # its command lives on and would be doubled
-  os.kill([line["pid"] for line in ledger(tmp_path) if line["event"] == "start"][-1], signal.SIGKILL)
+  done = subprocess.run(
+    command(tmp_path, "done"),
+    capture_output=True,
+    text=True,
+    timeout=limits.SAFETY_NET,
+    env=environment(),
+  )
+  # its command lives on and would be doubled
+  assert done.returncode == 2 and "is in use" in done.stderr
+  os.kill(
+    [line["pid"] for line in ledger(tmp_path) if line["event"] == "start"][-1], signal.SIGKILL
+  )
   time.sleep(0.1)
   _, times, _ = supervise(tmp_path, "wait,wait,done", "--go-on")
   assert times[-1] == "--resume"
@@ -210,32 +271,58 @@ def test_leave_when_stopped(tmp_path):
 
 
 def test_one_of_several_processes_waits_for_the_others_and_has_its_own_ledger(tmp_path):
-  done = subprocess.run(command(tmp_path, "done", "--dry-run"), capture_output=True, text=True, timeout=limits.SAFETY_NET,
-                        env=environment(COMO_JAX_DISTRIBUTED="1", COMO_JAX_HEARTBEAT_SECONDS="50"))
-  assert done.returncode == 0 and "at least 70 s" in done.stdout and f"supervise-{os.uname().nodename}.jsonl" in done.stdout
+  done = subprocess.run(
+    command(tmp_path, "done", "--dry-run"),
+    capture_output=True,
+    text=True,
+    timeout=limits.SAFETY_NET,
+    env=environment(COMO_JAX_DISTRIBUTED="1", COMO_JAX_HEARTBEAT_SECONDS="50"),
+  )
+  assert (
+    done.returncode == 0
+    and "at least 70 s" in done.stdout
+    and f"supervise-{os.uname().nodename}.jsonl" in done.stdout
+  )
 
 
 def test_dry_run_starts_nothing(tmp_path):
-  done = subprocess.run(command(tmp_path, "done", "--dry-run", words=("--config.tasks=('a','b')",)), capture_output=True, text=True,
-                        timeout=limits.SAFETY_NET, env=environment())
+  done = subprocess.run(
+    command(tmp_path, "done", "--dry-run", words=("--config.tasks=('a','b')",)),
+    capture_output=True,
+    text=True,
+    timeout=limits.SAFETY_NET,
+    env=environment(),
+  )
   assert done.returncode == 0 and not list(tmp_path.iterdir())
   first = next(line for line in done.stdout.splitlines() if line.startswith("would start: "))
   assert shlex.split(first.partition(": ")[2])[-2:] == ["done", "--config.tasks=('a','b')"]
   assert "--resume" in done.stdout and "ledger: " in done.stdout
 
 
-@pytest.mark.parametrize("words, says", [
+@pytest.mark.parametrize(
+  "words, says",
+  [
     (["--", "true"], "--workdir is missing"),
     (["--workdir=x"], "expected a command after --"),
     (["--stuk=3", "--workdir=x", "--", "true"], "did you mean '--stuck'?"),
     (["--go-on", "--", "true", "--workdir=x", "--overwrite"], "exclude each other"),
-])
+  ],
+)
 def test_bad_arguments(words, says, tmp_path):
-  done = subprocess.run([sys.executable, str(ROOT / "launch" / "supervise.py"), *words], capture_output=True, text=True, cwd=tmp_path)
+  done = subprocess.run(
+    [sys.executable, str(ROOT / "launch" / "supervise.py"), *words],
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+  )
   assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_command_that_does_not_exist(tmp_path):
-  done = subprocess.run([sys.executable, str(ROOT / "launch" / "supervise.py"), "--workdir=x", "--", "no-such-program"],
-                        capture_output=True, text=True, cwd=tmp_path)
+  done = subprocess.run(
+    [sys.executable, str(ROOT / "launch" / "supervise.py"), "--workdir=x", "--", "no-such-program"],
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+  )
   assert done.returncode == 2 and "no-such-program: No such file" in done.stderr

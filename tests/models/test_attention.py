@@ -1,4 +1,6 @@
-"""Attention: fused kernels agree with XLA's, are chosen where they can run, and lower for hardware that is not here."""
+"""Attention: fused kernels agree with XLA's, are chosen where they can run, and lower for hardware
+that is not here.
+"""
 
 import warnings
 
@@ -19,8 +21,13 @@ GPU = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA
 
 def inputs(tokens, read, *, batch=2, heads=2, size=16, masked=False, dtype=jnp.float32):
   keys = jax.random.split(jax.random.key(0), 4)
-  query, key, value = (jax.random.normal(key, (batch, count, heads, size), dtype) for key, count in zip(keys, (tokens, read, read)))
-  mask = jax.random.bernoulli(keys[3], 0.6, (batch, 1, 1, read)).at[..., 0].set(True) if masked else None
+  query, key, value = (
+    jax.random.normal(key, (batch, count, heads, size), dtype)
+    for key, count in zip(keys, (tokens, read, read), strict=False)
+  )
+  mask = (
+    jax.random.bernoulli(keys[3], 0.6, (batch, 1, 1, read)).at[..., 0].set(True) if masked else None
+  )
   return query, key, value, mask
 
 
@@ -28,14 +35,22 @@ def value_and_gradient(function, query, key, value, mask):
   def summed(*given):
     out = function(*given, mask)
     return jnp.sum(jnp.sin(out.astype(jnp.float32))), out
-  (_, out), gradient = jax.jit(jax.value_and_grad(summed, argnums=(0, 1, 2), has_aux=True))(query, key, value)
+
+  (_, out), gradient = jax.jit(jax.value_and_grad(summed, argnums=(0, 1, 2), has_aux=True))(
+    query, key, value
+  )
   return out, *gradient
 
 
 def accelerators(data=1, tensor=1, device_kind="TPU v5e", platform="tpu"):
   """A mesh of accelerators that are not there: enough to trace for."""
   device = jax.sharding.AbstractDevice(device_kind=device_kind, num_cores=1, platform=platform)
-  return jax.sharding.AbstractMesh((data, 1, tensor), ("data", "fsdp", "tensor"), (jax.sharding.AxisType.Auto,) * 3, abstract_device=device)
+  return jax.sharding.AbstractMesh(
+    (data, 1, tensor),
+    ("data", "fsdp", "tensor"),
+    (jax.sharding.AxisType.Auto,) * 3,
+    abstract_device=device,
+  )
 
 
 class Traced:
@@ -60,10 +75,15 @@ def test_the_kernel_of_tpus_equals_xla(tokens, read, masked):
 
 
 def test_the_kernel_of_tpus_on_a_mesh():
-  given, mesh = inputs(20, 33, batch=4, masked=True), mesh_lib.make(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4])
+  given, mesh = (
+    inputs(20, 33, batch=4, masked=True),
+    mesh_lib.make(data=2, fsdp=1, tensor=2, devices=jax.devices()[:4]),
+  )
+
   def sharded(*given):
     with rules.activations(mesh):
       return attention._pallas(*given)
+
   with pltpu.force_tpu_interpret_mode():
     fused = value_and_gradient(sharded, *jax.device_put(given, mesh_lib.replicated(mesh)))
   for one, other in zip(fused, value_and_gradient(attention._xla, *given), strict=True):
@@ -71,34 +91,64 @@ def test_the_kernel_of_tpus_on_a_mesh():
 
 
 @GPU
-@pytest.mark.parametrize("tokens, read, masked", [(197, 197, False), (197, 420, True), (24, 421, True)])
+@pytest.mark.parametrize(
+  "tokens, read, masked", [(197, 197, False), (197, 420, True), (24, 421, True)]
+)
 def test_cudnn_equals_xla(tokens, read, masked):
   given = inputs(tokens, read, size=64, masked=masked, dtype=jnp.bfloat16)
-  for one, other in zip(value_and_gradient(attention._cudnn, *given), value_and_gradient(attention._xla, *given), strict=True):
-    np.testing.assert_allclose(np.asarray(one, np.float32), np.asarray(other, np.float32), atol=3e-2)
+  for one, other in zip(
+    value_and_gradient(attention._cudnn, *given),
+    value_and_gradient(attention._xla, *given),
+    strict=True,
+  ):
+    np.testing.assert_allclose(
+      np.asarray(one, np.float32), np.asarray(other, np.float32), atol=3e-2
+    )
 
 
-@pytest.mark.parametrize("tokens, read, masked", [(197, 197, False), (197, 420, True), (24, 421, True)])
+@pytest.mark.parametrize(
+  "tokens, read, masked", [(197, 197, False), (197, 420, True), (24, 421, True)]
+)
 def test_cudnn_lowers_for_every_number_of_tokens(tokens, read, masked, monkeypatch):
-  private = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")  # no public way to lower for a cuDNN that is not here
+  # no public way to lower for a cuDNN that is not here
+  private = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+
   class Versions:
     cudnn_get_version = staticmethod(lambda: 91000)
+
   monkeypatch.setattr(private, "cuda_versions", Versions)
   *given, mask = inputs(tokens, read, size=64, masked=masked, dtype=jnp.bfloat16)
+
   def summed(*given):
     return jnp.sum(attention._cudnn(*given, mask).astype(jnp.float32))
-  text = jax.jit(jax.grad(summed, argnums=(0, 1, 2))).trace(*given).lower(lowering_platforms=("cuda",)).as_text()
+
+  text = (
+    jax.jit(jax.grad(summed, argnums=(0, 1, 2)))
+    .trace(*given)
+    .lower(lowering_platforms=("cuda",))
+    .as_text()
+  )
   assert text.count("custom_call @__cudnn$fmha") == 2  # forward and backward
 
 
-@pytest.mark.parametrize("kernel, tokens, mesh, fused", [
-    ("auto", 512, accelerators(), True), ("auto", 511, accelerators(), False), ("fused", 20, accelerators(), True), ("xla", 512, accelerators(), False),
+@pytest.mark.parametrize(
+  "kernel, tokens, mesh, fused",
+  [
+    ("auto", 512, accelerators(), True),
+    ("auto", 511, accelerators(), False),
+    ("fused", 20, accelerators(), True),
+    ("xla", 512, accelerators(), False),
     ("fused", 20, accelerators(data=2, tensor=2), True),
     ("fused", 20, accelerators(data=3), False),  # 2 examples, 3 devices
-    ("fused", 20, accelerators(tensor=4), False)])  # 2 heads, 4 devices
+    ("fused", 20, accelerators(tensor=4), False),
+  ],
+)  # 2 heads, 4 devices
 def test_where_a_fused_kernel_is_used(kernel, tokens, mesh, fused):
   *given, mask = inputs(tokens, tokens, masked=True)
-  assert ("pallas_call" in program(lambda *given: attention.attend(*given, mask, kernel=kernel), *given, mesh=mesh)) == fused
+  assert (
+    "pallas_call"
+    in program(lambda *given: attention.attend(*given, mask, kernel=kernel), *given, mesh=mesh)
+  ) == fused
 
 
 @pytest.mark.parametrize("size, fused", [(64, True), (128, True), (160, False), (256, True)])
@@ -107,15 +157,26 @@ def test_head_sizes_that_the_kernel_of_tpus_has(size, fused):
   assert ("pallas_call" in program(attention.attend, *given)) == fused
 
 
-@pytest.mark.parametrize("tokens, size, dtype, kind, fused", [
-    (32, 64, jnp.bfloat16, "NVIDIA H100 80GB HBM3", True), (31, 64, jnp.bfloat16, "NVIDIA H100 80GB HBM3", False),
-    (32, 64, jnp.float32, "NVIDIA H100 80GB HBM3", False), (32, 60, jnp.bfloat16, "NVIDIA H100 80GB HBM3", False),
-    (32, 136, jnp.bfloat16, "NVIDIA H100 80GB HBM3", False), (32, 64, jnp.bfloat16, "AMD Instinct MI300X", False)])
+@pytest.mark.parametrize(
+  "tokens, size, dtype, kind, fused",
+  [
+    (32, 64, jnp.bfloat16, "NVIDIA H100 80GB HBM3", True),
+    (31, 64, jnp.bfloat16, "NVIDIA H100 80GB HBM3", False),
+    (32, 64, jnp.float32, "NVIDIA H100 80GB HBM3", False),
+    (32, 60, jnp.bfloat16, "NVIDIA H100 80GB HBM3", False),
+    (32, 136, jnp.bfloat16, "NVIDIA H100 80GB HBM3", False),
+    (32, 64, jnp.bfloat16, "AMD Instinct MI300X", False),
+  ],
+)
 def test_where_cudnn_is_used(tokens, size, dtype, kind, fused, monkeypatch):
   *given, mask = inputs(tokens, 40, size=size, masked=True, dtype=dtype)
   called = []
   monkeypatch.setattr(attention, "_cudnn", lambda query, *rest: called.append(rest[-1]) or query)
-  program(lambda *given: attention.attend(*given, mask), *given, mesh=accelerators(device_kind=kind, platform="gpu"))
+  program(
+    lambda *given: attention.attend(*given, mask),
+    *given,
+    mesh=accelerators(device_kind=kind, platform="gpu"),
+  )
   assert len(called) == fused and all(one is mask for one in called)
 
 
@@ -130,17 +191,23 @@ def test_a_machine_without_a_working_cudnn_falls_back(cudnn, runs, monkeypatch):
     with rules.activations(mesh):
       answers.append(attention._cudnn_runs())
       return 2 * x
+
   with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     jax.jit(asked)(jax.device_put(np.ones(8, np.float32), mesh_lib.batch_sharding(mesh)))
   attention._cudnn_runs.cache_clear()
-  assert answers == [runs] and any("cuDNN's fused kernel does not run here" in str(one.message) for one in said) != runs
+  assert (
+    answers == [runs]
+    and any("cuDNN's fused kernel does not run here" in str(one.message) for one in said) != runs
+  )
 
 
 def test_masks_of_pairs_and_cpus_have_no_fused_kernel():
   query, key, value, _ = given = inputs(20, 20)
   pairs = jnp.tril(jnp.ones((1, 1, 20, 20), bool))
-  assert "pallas_call" not in program(lambda *given: attention.attend(*given, pairs, kernel="fused"), query, key, value)
+  assert "pallas_call" not in program(
+    lambda *given: attention.attend(*given, pairs, kernel="fused"), query, key, value
+  )
   ours = attention.attend(*given, kernel="fused")
   np.testing.assert_array_equal(ours, attention.attend(*given, kernel="xla"))
 
@@ -150,14 +217,19 @@ def test_models_pass_the_choice_on():
     model = models.build({**tiny.MOTION, "attention_kernel": kernel})
     params = jax.eval_shape(model.init, jax.random.key(0))
     batch = model.inputs_spec(2, 2, jittered=False)
-    return program(lambda params, batch: model.forward(params, batch, key=jax.random.key(0)), params, batch).count("pallas_call")
+    return program(
+      lambda params, batch: model.forward(params, batch, key=jax.random.key(0)), params, batch
+    ).count("pallas_call")
+
   assert kernels("xla") == kernels("auto") == 0
   assert kernels("fused") >= 3  # encoder, Q-former, decoder
 
 
 def test_operations_of_a_kernel():
   *given, mask = inputs(256, 512, size=64)
+
   def count(function):
     with rules.activations(Traced(accelerators(data=2))):
       return flops.count(jax.make_jaxpr(lambda *given: function(*given, mask))(*given))
+
   assert count(attention._pallas) == count(attention._xla) == 2 * 2 * (2 * 2 * 256 * 512 * 64)

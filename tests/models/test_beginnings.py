@@ -21,18 +21,44 @@ from tests.models.text import tiny as text_tiny
 
 KEY = jax.random.key(0)
 CASES = {
-    "mae": (tiny.MAE, {}),
-    "motion": (tiny.MOTION, {"fdm.features": "direct", "fdm.condition": "concat", "fdm.initialiser": "vit", "idm.initialiser": "vit"}),
-    "residual": (tiny.MOTION, {"fdm.features": "residual", "fdm.output": "residual"}),
-    "vq": (tiny.MOTION, {"bottleneck": {"kind": "vq", "dims": 4, "codes": 5}}),
-    "dit": (small.DIT, {}),
-    "gpt": (small.GPT, {"gpt.motion_head": "gmm", "gpt.action_head": "diffusion", "gpt.denoiser": {"width": 16, "depth": 1}}),
+  "mae": (tiny.MAE, {}),
+  "motion": (
+    tiny.MOTION,
+    {
+      "fdm.features": "direct",
+      "fdm.condition": "concat",
+      "fdm.initialiser": "vit",
+      "idm.initialiser": "vit",
+    },
+  ),
+  "residual": (tiny.MOTION, {"fdm.features": "residual", "fdm.output": "residual"}),
+  "vq": (tiny.MOTION, {"bottleneck": {"kind": "vq", "dims": 4, "codes": 5}}),
+  "dit": (small.DIT, {}),
+  "gpt": (
+    small.GPT,
+    {
+      "gpt.motion_head": "gmm",
+      "gpt.action_head": "diffusion",
+      "gpt.denoiser": {"width": 16, "depth": 1},
+    },
+  ),
 }
-ZERO = {"residual": ("fdm/head/kernel", "fdm/features_head/kernel"),
-        "dit": ("dit/denoiser/blocks/modulation/kernel", "dit/denoiser/modulation_out/kernel", "heads/arm/decode/kernel", "heads/hand/decode/kernel",
-                "heads/latent/decode/kernel"),
-        "gpt": ("gpt/action_output/denoiser/modulation_0/kernel", "gpt/action_output/denoiser/modulation_out/kernel", "heads/arm/decode/kernel",
-                "heads/hand/decode/kernel")}
+ZERO = {
+  "residual": ("fdm/head/kernel", "fdm/features_head/kernel"),
+  "dit": (
+    "dit/denoiser/blocks/modulation/kernel",
+    "dit/denoiser/modulation_out/kernel",
+    "heads/arm/decode/kernel",
+    "heads/hand/decode/kernel",
+    "heads/latent/decode/kernel",
+  ),
+  "gpt": (
+    "gpt/action_output/denoiser/modulation_0/kernel",
+    "gpt/action_output/denoiser/modulation_out/kernel",
+    "heads/arm/decode/kernel",
+    "heads/hand/decode/kernel",
+  ),
+}
 VIT = {"motion": ("fdm/", "idm/")}  # the others' products start as MAE's
 NORMAL = ("cls", "mask_token", "time/in/kernel", "time/out/kernel")
 
@@ -52,9 +78,15 @@ def truncated(key, lower, upper, shape=(), dtype=float, **unused):
 
 @pytest.fixture(name="drawn")
 def _drawn(monkeypatch):
-  """Whatever is drawn is one deviation, or the upper end of a range: a leaf is then its own deviation."""
+  """Whatever is drawn is one deviation, or the upper end of a range: a leaf is then its own
+  deviation.
+  """
   for module in (jax.random, jax.nn.initializers.normal.__globals__["random"]):
-    for name, function in (("normal", one_deviation), ("uniform", upper_end), ("truncated_normal", truncated)):
+    for name, function in (
+      ("normal", one_deviation),
+      ("uniform", upper_end),
+      ("truncated_normal", truncated),
+    ):
       monkeypatch.setattr(module, name, function)
 
 
@@ -80,25 +112,85 @@ def test_first_parameters(drawn, kind):
   params = trees.flatten(small.jit(models.build(small.section(base, **changes)).init)(KEY))
   assert set(ZERO.get(kind, ())) <= set(params)
   for name, leaf in params.items():
-    if name.endswith("position") and name.startswith(("encoder", "decoder")) or (name == "fdm/position" and kind in ("residual", "vq")):
+    if (
+      name.endswith("position")
+      and name.startswith(("encoder", "decoder"))
+      or (name == "fdm/position" and kind in ("residual", "vq"))
+    ):
       continue  # sines and cosines, see test_embed
     np.testing.assert_allclose(leaf, expected(kind, name, leaf.shape), rtol=1e-5, err_msg=name)
 
 
 def test_parts_agree_about_what_they_share():
   """Made by themselves, without a config."""
-  scanned = (mae.Decoder, mae_vit.Encoder, idm.QFormer, fdm.FDM, transformer.Stack, network.Network, trunk.Trunk, dit.Memory, dit.Denoiser)
+  scanned = (
+    mae.Decoder,
+    mae_vit.Encoder,
+    idm.QFormer,
+    fdm.FDM,
+    transformer.Stack,
+    network.Network,
+    trunk.Trunk,
+    dit.Memory,
+    dit.Denoiser,
+  )
   for part in scanned:
-    assert (part.dtype, part.scan, part.remat, part.attention_kernel) == (jnp.float32, True, "none", "auto"), part
-  of_policy = (network.Network, trunk.Trunk, dit.Memory, dit.Denoiser, blocks.MemoryBlock, blocks.DiTBlock, blocks.TokenDenoiser)
+    assert (part.dtype, part.scan, part.remat, part.attention_kernel) == (
+      jnp.float32,
+      True,
+      "none",
+      "auto",
+    ), part
+  of_policy = (
+    network.Network,
+    trunk.Trunk,
+    dit.Memory,
+    dit.Denoiser,
+    blocks.MemoryBlock,
+    blocks.DiTBlock,
+    blocks.TokenDenoiser,
+  )
   assert {part.epsilon for part in of_policy} == {1e-6} == {t5.Encoder.epsilon}
-  published = (mae.Decoder, mae_vit.Encoder, idm.QFormer, fdm.FDM, transformer.Stack, transformer.Block, transformer.LayerNorm, bert.Encoder)
+  published = (
+    mae.Decoder,
+    mae_vit.Encoder,
+    idm.QFormer,
+    fdm.FDM,
+    transformer.Stack,
+    transformer.Block,
+    transformer.LayerNorm,
+    bert.Encoder,
+  )
   assert {part.epsilon for part in published} == {1e-12} and clip.Encoder.epsilon == 1e-5
-  mine = (mae.Decoder, mae_vit.Encoder, network.Network, trunk.Trunk, dit.Memory, dit.Denoiser, blocks.MemoryBlock, blocks.DiTBlock, blocks.KeysAndValues)
+  mine = (
+    mae.Decoder,
+    mae_vit.Encoder,
+    network.Network,
+    trunk.Trunk,
+    dit.Memory,
+    dit.Denoiser,
+    blocks.MemoryBlock,
+    blocks.DiTBlock,
+    blocks.KeysAndValues,
+  )
   assert {part.initialiser for part in mine} == {"mae"}
-  motos = (idm.QFormer, fdm.FDM, transformer.Stack, transformer.Block, transformer.Attention, transformer.MLP, bottleneck.Continuous, bottleneck.VQ)
+  motos = (
+    idm.QFormer,
+    fdm.FDM,
+    transformer.Stack,
+    transformer.Block,
+    transformer.Attention,
+    transformer.MLP,
+    bottleneck.Continuous,
+    bottleneck.VQ,
+  )
   assert {part.initialiser for part in motos} == {"vit"} and bottleneck.VQ.codes == 128  # of Moto
-  assert (t5.Encoder.buckets, t5.Encoder.max_distance, clip.Encoder.projection, clip.Encoder.activation) == (32, 128, 0, "quick_gelu")
+  assert (
+    t5.Encoder.buckets,
+    t5.Encoder.max_distance,
+    clip.Encoder.projection,
+    clip.Encoder.activation,
+  ) == (32, 128, 0, "quick_gelu")
 
 
 def products(jaxpr, found):
@@ -112,7 +204,9 @@ def products(jaxpr, found):
 
 
 def trace(monkeypatch, function, *given):
-  """(products by type, epsilons of norms by name, kernels that attention was asked for) of a function."""
+  """(products by type, epsilons of norms by name, kernels that attention was asked for) of a
+  function.
+  """
   epsilons, kernels = collections.defaultdict(set), set()
   attend, norm = attention.attend, blocks.modulated_norm
 
@@ -122,8 +216,14 @@ def trace(monkeypatch, function, *given):
       epsilons[module.name].add(module.epsilon)
     return call(*args, **kwargs)
 
-  monkeypatch.setattr(attention, "attend", lambda *given, kernel: kernels.add(kernel) or attend(*given, kernel=kernel))
-  monkeypatch.setattr(blocks, "modulated_norm", lambda *given, epsilon: epsilons["modulated"].add(epsilon) or norm(*given, epsilon=epsilon))
+  monkeypatch.setattr(
+    attention, "attend", lambda *given, kernel: kernels.add(kernel) or attend(*given, kernel=kernel)
+  )
+  monkeypatch.setattr(
+    blocks,
+    "modulated_norm",
+    lambda *given, epsilon: epsilons["modulated"].add(epsilon) or norm(*given, epsilon=epsilon),
+  )
   with nn.intercept_methods(record):
     jaxpr = jax.make_jaxpr(function)(*given).jaxpr
   return products(jaxpr, collections.Counter()), dict(epsilons), kernels
@@ -131,32 +231,57 @@ def trace(monkeypatch, function, *given):
 
 THREE = ("norm", "norm_attention", "norm_mlp")
 PRODUCTS = {  # in bfloat16 and in float32
-    "mae": (tiny.MAE, {"encoder.epsilon": 0.1, "decoder.epsilon": 0.2}, 18, 1),  # the pixels
-    "motion": (tiny.MOTION, {"fdm.features": "direct", "encoder.epsilon": 0.1, "idm.epsilon": 0.2, "fdm.epsilon": 0.3}, 39, 4),  # two of the bottleneck; heads
-    "dit": (small.DIT, {"encoder.epsilon": 0.1, "trunk.epsilon": 0.2, "dit.epsilon": 0.3}, 42, 3),  # what decodes, for two robots and for motion
-    "gpt": (small.GPT, {"encoder.epsilon": 0.1, "trunk.epsilon": 0.2, "gpt.epsilon": 0.3}, 30, 3),
-    "diffused": (small.GPT, {"gpt.motion_head": "diffusion", "gpt.action_head": "diffusion"}, 33, 29)}  # denoisers of single tokens
+  "mae": (tiny.MAE, {"encoder.epsilon": 0.1, "decoder.epsilon": 0.2}, 18, 1),  # the pixels
+  # two of the bottleneck; heads
+  "motion": (
+    tiny.MOTION,
+    {"fdm.features": "direct", "encoder.epsilon": 0.1, "idm.epsilon": 0.2, "fdm.epsilon": 0.3},
+    39,
+    4,
+  ),
+  # what decodes, for two robots and for motion
+  "dit": (small.DIT, {"encoder.epsilon": 0.1, "trunk.epsilon": 0.2, "dit.epsilon": 0.3}, 42, 3),
+  "gpt": (small.GPT, {"encoder.epsilon": 0.1, "trunk.epsilon": 0.2, "gpt.epsilon": 0.3}, 30, 3),
+  # denoisers of single tokens
+  "diffused": (small.GPT, {"gpt.motion_head": "diffusion", "gpt.action_head": "diffusion"}, 33, 29),
+}
 
 
 @pytest.mark.parametrize("kind", PRODUCTS)
 def test_settings_reach_every_layer(monkeypatch, kind):
-  """Short floats for products, the epsilon of each section for its norms, the kernel for every attention."""
+  """Short floats for products, the epsilon of each section for its norms, the kernel for every
+  attention.
+  """
   base, changes, short, whole = PRODUCTS[kind]
-  model = models.build(small.section({**base, "attention_kernel": "xla"}, dtype="bfloat16", **changes))
+  model = models.build(
+    small.section({**base, "attention_kernel": "xla"}, dtype="bfloat16", **changes)
+  )
   params, spec = jax.eval_shape(model.init, KEY), model.inputs_spec(2)
-  run = (lambda *given: model.losses(*given, KEY)) if base["kind"] == "policy" else lambda *given: model.forward(*given, key=KEY)
+  run = (
+    (lambda *given: model.losses(*given, KEY))
+    if base["kind"] == "policy"
+    else lambda *given: model.forward(*given, key=KEY)
+  )
   found, epsilons, kernels = trace(monkeypatch, run, params, spec)
   assert found == {"bfloat16": short, "float32": whole} and kernels == {"xla"}
   if kind != "diffused":
-    layers = {value for name, value in changes.items() if name.endswith("epsilon") and name != "dit.epsilon"}
+    layers = {
+      value for name, value in changes.items() if name.endswith("epsilon") and name != "dit.epsilon"
+    }
     assert {name: epsilons[name] for name in THREE} == dict.fromkeys(THREE, layers)
-    assert epsilons.get("norm_language", {0.2}) == {0.2} and epsilons.get("modulated", {0.3}) == {0.3} and ("modulated" in epsilons) == (kind == "dit")
+    assert (
+      epsilons.get("norm_language", {0.2}) == {0.2}
+      and epsilons.get("modulated", {0.3}) == {0.3}
+      and ("modulated" in epsilons) == (kind == "dit")
+    )
 
 
 @pytest.mark.parametrize("base, short, whole", [(small.DIT, 40, 1), (small.GPT, 44, 2)])
 def test_settings_reach_every_layer_that_samples(monkeypatch, base, short, whole):
   model, params = small.made(base, dtype="bfloat16")
-  found, _, kernels = trace(monkeypatch, lambda *given: model.sample(*given, KEY, robot="arm"), params, model.inputs_spec(2))
+  found, _, kernels = trace(
+    monkeypatch, lambda *given: model.sample(*given, KEY, robot="arm"), params, model.inputs_spec(2)
+  )
   assert found == {"bfloat16": short, "float32": whole} and kernels == {"auto"}
 
 

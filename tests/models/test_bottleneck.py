@@ -36,22 +36,30 @@ def test_vector_quantisation(kind):
   assert np.abs(params["codebook"]).max() <= 1 / 5
   latent = module.apply(variables, HIDDEN, None)
   embedding = by_hand(params)
-  distances = np.square(np.asarray(embedding)[:, :, None] - np.asarray(params["codebook"])[None, None]).sum(axis=-1)
+  distances = np.square(
+    np.asarray(embedding)[:, :, None] - np.asarray(params["codebook"])[None, None]
+  ).sum(axis=-1)
   np.testing.assert_array_equal(latent.terms["codes"], distances.argmin(axis=-1))
   chosen = np.asarray(params["codebook"])[latent.terms["codes"]]
   np.testing.assert_allclose(latent.decoded, chosen, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(latent.z, chosen if kind == "vq" else embedding, rtol=1e-5, atol=1e-6)
   for term in ("codebook", "commitment"):
-    np.testing.assert_allclose(latent.terms[term], np.square(chosen - embedding).mean(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(
+      latent.terms[term], np.square(chosen - embedding).mean(axis=(1, 2)), rtol=1e-5
+    )
   # Labels are read back as the codes they stand for.
-  np.testing.assert_allclose(module.apply(variables, latent.z, method="readable"), chosen, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(
+    module.apply(variables, latent.z, method="readable"), chosen, rtol=1e-5, atol=1e-6
+  )
 
 
 def test_gradients_of_vector_quantisation():
   module, variables = made("vq", codes=5)
 
   def gradient(function):
-    return jax.grad(lambda params: function(module.apply({"params": params}, HIDDEN, None)))(variables["params"])
+    return jax.grad(lambda params: function(module.apply({"params": params}, HIDDEN, None)))(
+      variables["params"]
+    )
 
   straight = gradient(lambda latent: jnp.sum(latent.decoded))
   assert np.any(straight["down_1"]["kernel"]) and not np.any(straight["codebook"])
@@ -73,4 +81,6 @@ def test_kl():
   np.testing.assert_array_equal(module.apply(zero, HIDDEN, None).terms["kl"], 0)
   shifted = jax.tree.map(jnp.zeros_like, variables)
   shifted["params"]["down_1"]["bias"] = jnp.full(4, 2.0)
-  np.testing.assert_allclose(module.apply(shifted, HIDDEN, None).terms["kl"], 0.5 * 4 * 12, rtol=1e-6)
+  np.testing.assert_allclose(
+    module.apply(shifted, HIDDEN, None).terms["kl"], 0.5 * 4 * 12, rtol=1e-6
+  )

@@ -1,4 +1,6 @@
-"""The motion model: outputs, pairs, gradients, and the settings in which paper and released code differ."""
+"""The motion model: outputs, pairs, gradients, and the settings in which paper and released code
+differ.
+"""
 
 import chex
 import flax.linen as nn
@@ -18,12 +20,16 @@ KEY = jax.random.key(7)
 
 
 def run(model, params, batch, key=KEY):
-  return jax.jit(lambda params, batch, key: model.forward(params, batch, key=key))(params, batch, key)
+  return jax.jit(lambda params, batch, key: model.forward(params, batch, key=key))(
+    params, batch, key
+  )
 
 
 @pytest.fixture(scope="module")
 def clip():
-  """Model, initial parameters, a batch of two clips of three frames with jittered ones, and the outputs."""
+  """Model, initial parameters, a batch of two clips of three frames with jittered ones, and the
+  outputs.
+  """
   model, params = tiny.initialised(tiny.MOTION)
   batch = tiny.batch_of(model.inputs_spec(2, 3, jittered=True))
   return model, params, batch, run(model, params, batch)
@@ -33,21 +39,37 @@ def test_shapes_and_dtypes(clip):
   model, _, _, outputs = clip
   image, z = (2, 2, 16, 16, 3), (2, 2, 12)
   assert {name: value.shape for name, value in outputs.items()} == {
-      "pixels": image, "target": image, "current": image, "z": z, "z_reversed": z, "z_jittered": z}
+    "pixels": image,
+    "target": image,
+    "current": image,
+    "z": z,
+    "z_reversed": z,
+    "z_jittered": z,
+  }
   assert {value.dtype for value in outputs.values()} == {jnp.dtype("float32")}
   chex.assert_tree_all_finite(outputs)
   assert model.latent_size == 12
 
 
 def test_another_size_in_bfloat16():
-  changes = {"dtype": "bfloat16", "image_size": 32, "idm.queries": 2, "bottleneck.dims": 8, "fdm.output": "residual"}
+  changes = {
+    "dtype": "bfloat16",
+    "image_size": 32,
+    "idm.queries": 2,
+    "bottleneck.dims": 8,
+    "fdm.output": "residual",
+  }
   model, params = tiny.made(tiny.MOTION, **changes)
-  params = {**params, "fdm": {**params["fdm"], "head": jax.tree.map(jnp.zeros_like, params["fdm"]["head"])}}
+  params = {
+    **params,
+    "fdm": {**params["fdm"], "head": jax.tree.map(jnp.zeros_like, params["fdm"]["head"])},
+  }
   outputs = run(model, params, tiny.batch_of(model.inputs_spec(2)))
   assert outputs["z"].shape == (2, 1, 16) and outputs["pixels"].shape == (2, 1, 32, 32, 3)
   assert {value.dtype for value in outputs.values()} == {jnp.dtype("float32")}
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-  np.testing.assert_allclose(outputs["pixels"], outputs["current"], rtol=1e-5, atol=1e-6)  # no rounding to bfloat16
+  # no rounding to bfloat16
+  np.testing.assert_allclose(outputs["pixels"], outputs["current"], rtol=1e-5, atol=1e-6)
 
 
 def test_jit_equals_eager(clip):
@@ -61,12 +83,18 @@ def test_pairs_are_what_encode_and_decode_say(clip):
   encode = jax.jit(lambda first, second: model.encode(params, first, second).z)
   for i in range(2):
     first, second = frames[:, i], frames[:, i + 1]
-    pairs = {"z": (first, second), "z_reversed": (second, first), "z_jittered": (first, jittered[:, i])}
+    pairs = {
+      "z": (first, second),
+      "z_reversed": (second, first),
+      "z_jittered": (first, jittered[:, i]),
+    }
     for name, pair in pairs.items():
       np.testing.assert_allclose(outputs[name][:, i], encode(*pair), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(outputs["current"][:, i], first, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(outputs["target"][:, i], second, rtol=1e-5, atol=1e-6)
-  decoded = jax.jit(lambda first, z: model.decode(params, first, z)["pixels"])(frames[:, 0], outputs["z"][:, 0])
+  decoded = jax.jit(lambda first, z: model.decode(params, first, z)["pixels"])(
+    frames[:, 0], outputs["z"][:, 0]
+  )
   np.testing.assert_allclose(decoded, outputs["pixels"][:, 0], rtol=1e-4, atol=1e-5)
 
 
@@ -75,7 +103,10 @@ def test_given_features_are_used(clip):
   frames = pixels.normalise(batch["frames"])
   tokens = jax.jit(model.features)(params, frames)
   without_encoder = {"idm": params["idm"], "fdm": params["fdm"]}
-  encode = lambda params, pair: model.encode(params, frames[:, 0], frames[:, 1], features=pair).z
+
+  def encode(params, pair):
+    return model.encode(params, frames[:, 0], frames[:, 1], features=pair).z
+
   z = jax.jit(encode)(without_encoder, (tokens[:, 0], tokens[:, 1]))
   np.testing.assert_allclose(z, outputs["z"][:, 0], rtol=1e-4, atol=1e-5)
 
@@ -83,18 +114,28 @@ def test_given_features_are_used(clip):
 def test_tokens_in_a_batch_take_the_place_of_the_encoder(clip):
   model, params, batch, outputs = clip
   without_encoder = {"idm": params["idm"], "fdm": params["fdm"]}
-  tokens = {name: jax.jit(model.tokens)(params, batch[images]) for name, images in
-            (("frame_tokens", "frames"), ("jittered_tokens", "jittered"))}
+  tokens = {
+    name: jax.jit(model.tokens)(params, batch[images])
+    for name, images in (("frame_tokens", "frames"), ("jittered_tokens", "jittered"))
+  }
   found = run(model, without_encoder, {"frames": batch["frames"], **tokens})
   chex.assert_trees_all_close(found, outputs, rtol=1e-4, atol=1e-5)
-  half = run(model, without_encoder, {"frames": batch["frames"], "frame_tokens": tokens["frame_tokens"].astype(jnp.float16)})
+  half = run(
+    model,
+    without_encoder,
+    {"frames": batch["frames"], "frame_tokens": tokens["frame_tokens"].astype(jnp.float16)},
+  )
   assert set(found) - set(half) == {"z_reversed", "z_jittered"} and half["z"].dtype == jnp.float32
   np.testing.assert_allclose(half["z"], outputs["z"], atol=2e-3)
 
 
-@pytest.mark.parametrize("variant, images", [("feature_diff", 5), ("none", 5), ("future", 5), ("rgb_diff", 9)])
+@pytest.mark.parametrize(
+  "variant, images", [("feature_diff", 5), ("none", 5), ("future", 5), ("rgb_diff", 9)]
+)
 def test_encoder_runs_once_a_frame(variant, images):
-  """Three frames and two jittered ones are five images; rgb_diff must also encode two differences a branch."""
+  """Three frames and two jittered ones are five images; rgb_diff must also encode two differences a
+  branch.
+  """
   model = models.build(tiny.section(tiny.MOTION, **{"idm.inputs": variant}))
   seen = []
 
@@ -122,7 +163,9 @@ def test_no_backward_pass_of_a_frozen_encoder(clip):
 
   def gradient(trained):
     rest = {name: value for name, value in params.items() if name not in trained}
-    fn = jax.grad(lambda some: jnp.sum(model.forward({**rest, **some}, batch, key=KEY)["pixels"] ** 2))
+    fn = jax.grad(
+      lambda some: jnp.sum(model.forward({**rest, **some}, batch, key=KEY)["pixels"] ** 2)
+    )
     return scans(jax.make_jaxpr(fn)({name: params[name] for name in trained}).jaxpr)
 
   # One scan forwards for each of encoder, Q-former and FDM; one backwards for each that is trained.
@@ -145,8 +188,12 @@ def test_every_input_runs(variant):
   chex.assert_tree_all_finite(outputs)
   frames, jittered = pixels.normalise(batch["frames"]), pixels.normalise(batch["jittered"])
   z = jax.jit(lambda first, second: model.encode(params, first, second).z)
-  np.testing.assert_allclose(outputs["z_jittered"][:, 0], z(frames[:, 0], jittered[:, 0]), rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(outputs["z_reversed"][:, 0], z(frames[:, 1], frames[:, 0]), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    outputs["z_jittered"][:, 0], z(frames[:, 0], jittered[:, 0]), rtol=1e-4, atol=1e-5
+  )
+  np.testing.assert_allclose(
+    outputs["z_reversed"][:, 0], z(frames[:, 1], frames[:, 0]), rtol=1e-4, atol=1e-5
+  )
   halves = inputs.INPUTS[variant].halves
   assert params["idm"]["qformer"]["position"].shape == (1, 3 + 5 * halves + (halves - 1), 24)
   assert ("separator" in params["idm"]["qformer"]) == (halves == 2)
@@ -168,7 +215,8 @@ def test_identical_frames_differ_by_exactly_zero(clip):
   _, difference = inputs.INPUTS["feature_diff"].form(tokens[:, 0], tokens[:, 1])
   np.testing.assert_array_equal(difference, 0)
   keys = jax.random.split(KEY)
-  shuffled = [inputs.shuffle(key, tokens[:, 0]) for key in keys]  # the released order: unaligned patches
+  # the released order: unaligned patches
+  shuffled = [inputs.shuffle(key, tokens[:, 0]) for key in keys]
   assert np.abs(shuffled[1] - shuffled[0])[:, 1:].max() > 0.1
   np.testing.assert_array_equal(shuffled[1][:, 0], shuffled[0][:, 0])
 
@@ -209,7 +257,8 @@ def test_token_types(clip):
     def total(qformer, model=model):
       changed = {**params, "idm": {**params["idm"], "qformer": qformer}}
       z = model.forward(changed, batch, key=KEY)["z"]
-      return jnp.sum(z ** 2), z
+      return jnp.sum(z**2), z
+
     gradient, z = jax.jit(jax.grad(total, has_aux=True))(params["idm"]["qformer"])
     gradients[kind] = np.abs(gradient["token_type"]).max(axis=1), z
   np.testing.assert_array_equal(gradients["legacy"][0][1], 0)
@@ -220,7 +269,9 @@ def test_token_types(clip):
 
 @pytest.mark.parametrize("setting", ["all", "released"])
 def test_tcl_gradient(clip, setting):
-  """As released, the extra branches train the down-projection and nothing else; values are the same either way."""
+  """As released, the extra branches train the down-projection and nothing else; values are the same
+  either way.
+  """
   _, params, batch, outputs = clip
   model = models.build(tiny.section(tiny.MOTION, tcl_gradient=setting))
 
@@ -234,10 +285,14 @@ def test_tcl_gradient(clip, setting):
   both = jax.jit(lambda idm: (*jax.grad(branches, has_aux=True)(idm), jax.grad(forward)(idm)))
   gradient, out, main = both(params["idm"])
   chex.assert_trees_all_close(out, outputs, rtol=1e-4, atol=1e-5)
-  size = {name: max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradient[name])) for name in gradient}
+  size = {
+    name: max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradient[name]))
+    for name in gradient
+  }
   assert size["bottleneck"] > 0
   assert (size["qformer"] == 0) if setting == "released" else (size["qformer"] > 0)
-  assert np.abs(main["qformer"]["projection"]["kernel"]).max() > 0  # the forward pair trains the Q-former in both
+  # the forward pair trains the Q-former in both
+  assert np.abs(main["qformer"]["projection"]["kernel"]).max() > 0
 
 
 @pytest.mark.parametrize("kind", list(bottleneck.BOTTLENECKS))
@@ -245,7 +300,11 @@ def test_every_bottleneck_runs(kind):
   model, params = tiny.made(tiny.MOTION, **{"bottleneck.kind": kind})
   outputs = run(model, params, tiny.batch_of(model.inputs_spec(2, 3, jittered=True)))
   chex.assert_tree_all_finite(outputs)
-  extra = {name: value.shape for name, value in outputs.items() if name in ("codes", "codebook", "commitment", "kl")}
+  extra = {
+    name: value.shape
+    for name, value in outputs.items()
+    if name in ("codes", "codebook", "commitment", "kl")
+  }
   vq = {"codes": (2, 2, 3), "codebook": (2, 2), "commitment": (2, 2)}
   assert extra == {"continuous": {}, "vq": vq, "pre_vq": vq, "kl": {"kl": (2, 2)}}[kind]
   assert outputs["z_jittered"].shape == (2, 2, 12)
@@ -253,10 +312,14 @@ def test_every_bottleneck_runs(kind):
 
 def test_names_of_the_tree(clip):
   names = set(trees.flatten(clip[1]))
-  expected = {"encoder": "patch/kernel cls position norm/scale",
-              "fdm": "up_0/kernel up_1/bias pool/kernel patch/kernel position head/kernel",
-              "idm/qformer": "queries separator position token_type projection/kernel blocks/mlp/up/kernel norm/scale",
-              "idm/bottleneck": "down_0/kernel down_1/bias"}
+  expected = {
+    "encoder": "patch/kernel cls position norm/scale",
+    "fdm": "up_0/kernel up_1/bias pool/kernel patch/kernel position head/kernel",
+    "idm/qformer": (
+      "queries separator position token_type projection/kernel blocks/mlp/up/kernel norm/scale"
+    ),
+    "idm/bottleneck": "down_0/kernel down_1/bias",
+  }
   for part, leaves in expected.items():
     assert {f"{part}/{leaf}" for leaf in leaves.split()} <= names
 
@@ -267,16 +330,31 @@ def test_config_dict_is_accepted():
   assert models.build(config).latent_size == 12
 
 
-@pytest.mark.parametrize("key, value, text", [
-    ("kind", "motoin", "motion"), ("idm.querys", 3, "queries"), ("idm.inputs", "feature_dif", "feature_diff"),
-    ("idm.token_types", "lagacy", "legacy"), ("idm.patch_order", "rastr", "raster"), ("bottleneck.kind", "vqq", "vq"),
-    ("bottleneck.codes", 8, "model.bottleneck.codes"), ("fdm.output", "residul", "residual"),
+@pytest.mark.parametrize(
+  "key, value, text",
+  [
+    ("kind", "motoin", "motion"),
+    ("idm.querys", 3, "queries"),
+    ("idm.inputs", "feature_dif", "feature_diff"),
+    ("idm.token_types", "lagacy", "legacy"),
+    ("idm.patch_order", "rastr", "raster"),
+    ("bottleneck.kind", "vqq", "vq"),
+    ("bottleneck.codes", 8, "model.bottleneck.codes"),
+    ("fdm.output", "residul", "residual"),
     ("tcl_gradient", "al", "all"),
-    ("fdm.condition", "ad", "add"), ("fdm.features", "non", "none"), ("encoder.kind", "mae_vitt", "mae_vit"),
-    ("encoder.size", "L16", "L/16"), ("dtype", "bfloat", "bfloat16"), ("remat", "ful", "full"),
+    ("fdm.condition", "ad", "add"),
+    ("fdm.features", "non", "none"),
+    ("encoder.kind", "mae_vitt", "mae_vit"),
+    ("encoder.size", "L16", "L/16"),
+    ("dtype", "bfloat", "bfloat16"),
+    ("remat", "ful", "full"),
     ("attention_kernel", "fusde", "fused"),
     ("tcl", 1, "tcl_gradient"),
-    ("image_size", 17, "17"), ("idm.initialiser", "vti", "vit"), ("idm.width", 25, "25")])
+    ("image_size", 17, "17"),
+    ("idm.initialiser", "vti", "vit"),
+    ("idm.width", 25, "25"),
+  ],
+)
 def test_misspelt_settings_are_named(key, value, text):
   with pytest.raises(errors.UserError, match=text):
     model = models.build(tiny.section(tiny.MOTION, **{key: value}))

@@ -1,4 +1,6 @@
-"""The linear path to z: by hand, at the start, for reversed and jittered pairs, and what it does not go with."""
+"""The linear path to z: by hand, at the start, for reversed and jittered pairs, and what it does
+not go with.
+"""
 
 import chex
 import jax
@@ -33,7 +35,9 @@ def test_z_starts_as_the_components(pool, groups):
   chex.assert_shape(kernel, (groups, 32, 10))
   first, second = tiny.frames((3, 16, 16), 3), tiny.frames((3, 16, 16), 4)
   tokens = np.asarray(model.features(params, jnp.stack([first, second])))[:, :, 1:]
-  difference = (tokens[1] - tokens[0]) if pool == 1 else (tokens[1] - tokens[0]).mean(1, keepdims=True)
+  difference = (
+    (tokens[1] - tokens[0]) if pool == 1 else (tokens[1] - tokens[0]).mean(1, keepdims=True)
+  )
   encode = jax.jit(lambda first, second: model.encode(params, first, second).z)
   z = encode(first, second)
   chex.assert_shape(z, (3, 12))
@@ -61,7 +65,10 @@ def test_pairs_of_a_clip_are_what_encode_says(kind, gradient):
     np.testing.assert_allclose(outputs[name][:, 0], encode(*pair), rtol=1e-4, atol=1e-5)
   off = {
     **params,
-    "idm": {**params["idm"], "components": jax.tree.map(jnp.zeros_like, params["idm"]["components"])},
+    "idm": {
+      **params["idm"],
+      "components": jax.tree.map(jnp.zeros_like, params["idm"]["components"]),
+    },
   }
   linear = model.components.apply(
     {"params": params["idm"]["components"]}, model.differences(params, frames[:, :2])
@@ -99,7 +106,9 @@ def test_off_is_the_model_without_it():
   )
   shapes = [jax.eval_shape(model.init, KEY) for model in (off, without)]
   chex.assert_trees_all_equal(*shapes)
-  assert off.components is None and not [name for name in trees.flatten(shapes[0]) if "components" in name]
+  assert off.components is None and not [
+    name for name in trees.flatten(shapes[0]) if "components" in name
+  ]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +124,10 @@ def test_off_is_the_model_without_it():
       {**ON, "bottleneck.kind": "vq"},
       "model.idm.components=10 needs model.bottleneck.kind=continuous or kl, it is 'vq'",
     ),
-    ({**ON, "idm.inputs": "rgb_diff"}, "needs model.idm.inputs=feature_diff or none, it is 'rgb_diff'"),
+    (
+      {**ON, "idm.inputs": "rgb_diff"},
+      "needs model.idm.inputs=feature_diff or none, it is 'rgb_diff'",
+    ),
     ({**ON, "idm.patch_order": "shuffled"}, "needs model.idm.patch_order=raster, it is 'shuffled'"),
   ],
 )
@@ -125,8 +137,12 @@ def test_what_it_does_not_go_with(changes, says):
 
 
 def shifted(seed, right, down, size=64):
-  """Two frames [1, H, W, 3], ImageNet-normalized, the second of which shows the first moved by so many pixels."""
-  noise = jax.image.resize(jax.random.uniform(jax.random.key(seed), (16, 16, 3)), (size + 16, size + 16, 3), "cubic")
+  """Two frames [1, H, W, 3], ImageNet-normalized, the second of which shows the first moved by so
+  many pixels.
+  """
+  noise = jax.image.resize(
+    jax.random.uniform(jax.random.key(seed), (16, 16, 3)), (size + 16, size + 16, 3), "cubic"
+  )
   unit = jnp.clip(noise, 0, 1)
   first, second = unit[8:-8, 8:-8], unit[8 - down : size + 8 - down, 8 - right : size + 8 - right]
   return tuple(pixels.normalise(jnp.rint(255 * x[None]).astype(jnp.uint8)) for x in (first, second))
@@ -137,8 +153,11 @@ def test_flow_cells_are_the_shift_of_the_picture(right, down):
   found = jax.jit(components.flow_cells, static_argnums=2)(*shifted(0, right, down), 16)
   chex.assert_shape(found, (1, 16, 2))
   np.testing.assert_allclose(np.median(found[0], axis=0), [right, down], atol=0.3)
-  large = jax.jit(components.flow_cells, static_argnums=2)(*(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2) for x in shifted(0, right, down)), 16)
-  np.testing.assert_allclose(large, found, atol=1e-2)  # twice the pixels, the same share of the picture
+  large = jax.jit(components.flow_cells, static_argnums=2)(
+    *(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2) for x in shifted(0, right, down)), 16
+  )
+  # twice the pixels, the same share of the picture
+  np.testing.assert_allclose(large, found, atol=1e-2)
 
 
 def test_components_of_the_flow_read_pictures_and_not_tokens():
@@ -147,20 +166,34 @@ def test_components_of_the_flow_read_pictures_and_not_tokens():
   outputs = jax.jit(lambda params, batch: model.forward(params, batch, key=KEY))(params, batch)
   frames, jittered = pixels.normalise(batch["frames"]), pixels.normalise(batch["jittered"])
   encode = jax.jit(lambda first, second: model.encode(params, first, second).z)
-  for name, pair in {"z": (frames[:, 0], frames[:, 1]), "z_reversed": (frames[:, 1], frames[:, 0]), "z_jittered": (frames[:, 0], jittered[:, 0])}.items():
+  for name, pair in {
+    "z": (frames[:, 0], frames[:, 1]),
+    "z_reversed": (frames[:, 1], frames[:, 0]),
+    "z_jittered": (frames[:, 0], jittered[:, 0]),
+  }.items():
     np.testing.assert_allclose(outputs[name][:, 0], encode(*pair), rtol=2e-3, atol=2e-4)
-  still = model.components.apply({"params": params["idm"]["components"]}, model.components.between(
-      tuple(model.features(params, x) for x in (frames[:, 0], frames[:, 1])), (frames[:, 0], frames[:, 0])))
+  still = model.components.apply(
+    {"params": params["idm"]["components"]},
+    model.components.between(
+      tuple(model.features(params, x) for x in (frames[:, 0], frames[:, 1])),
+      (frames[:, 0], frames[:, 0]),
+    ),
+  )
   assert np.abs(still).max() < 1e-5, "equal pictures do not flow, whatever the tokens are"
 
 
 def test_unknown_source_of_components():
-  with pytest.raises(errors.UserError, match="model.idm.components_of='flows' is unknown: did you mean 'flow'"):
+  with pytest.raises(
+    errors.UserError, match="model.idm.components_of='flows' is unknown: did you mean 'flow'"
+  ):
     models.build(tiny.section(tiny.MOTION, **ON, **{"idm.components_of": "flows"}))
 
 
 def test_pictures_of_any_size_are_shrunk_to_what_divides_or_refused():
-  assert [components.flow_shrinks(*sizes) for sizes in ((64, 8), (128, 8), (224, 14), (16, 2), (256, 16), (30, 5))] == [1, 2, 2, 1, 4, 0]
+  assert [
+    components.flow_shrinks(*sizes)
+    for sizes in ((64, 8), (128, 8), (224, 14), (16, 2), (256, 16), (30, 5))
+  ] == [1, 2, 2, 1, 4, 0]
   section = tiny.section(tiny.MOTION, **ON, **{"idm.components_of": "flow"})
   chex.assert_shape(components.flow_cells(*(jnp.zeros((1, 224, 224, 3)),) * 2, 196), (1, 196, 2))
   section["image_size"] = 24  # 3 x 3 patches: cells of 8 pixels

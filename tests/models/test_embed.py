@@ -24,7 +24,8 @@ def test_patch_orders():
   frame = jnp.arange(4 * 4 * 3).reshape((1, 4, 4, 3))
   patches = pixels.patchify(frame, 2)
   assert patches.shape == (1, 4, 12)
-  np.testing.assert_array_equal(patches[0, 1], frame[0, :2, 2:].reshape(-1))  # the second patch lies to the right
+  # the second patch lies to the right
+  np.testing.assert_array_equal(patches[0, 1], frame[0, :2, 2:].reshape(-1))
   np.testing.assert_array_equal(pixels.unpatchify(patches, 2), frame)
   shuffled = patches.reshape((1, 4, 2, 2, 3)).transpose((0, 1, 4, 2, 3)).reshape((1, 4, 12))
   np.testing.assert_array_equal(pixels.pixel_shuffle(shuffled, 2), frame)
@@ -38,10 +39,17 @@ def test_patch_embedding_is_a_strided_convolution(size, dtype):
   frames = jax.random.normal(jax.random.key(0), (2, size, size, 3))
   tokens, variables = module.init_with_output(jax.random.key(1), frames)
   params = variables["params"]
-  assert tokens.dtype == dtype and params["kernel"].shape == (4, 4, 3, 6) and params["bias"].shape == (6,)
-  expected = jax.lax.conv_general_dilated(frames, params["kernel"], (4, 4), "VALID",
-                                          dimension_numbers=("NHWC", "HWIO", "NHWC")).reshape((2, -1, 6))
-  np.testing.assert_allclose(tokens, expected, rtol=1e-5, atol=1e-5 if dtype == jnp.float32 else 0.05)
+  assert (
+    tokens.dtype == dtype
+    and params["kernel"].shape == (4, 4, 3, 6)
+    and params["bias"].shape == (6,)
+  )
+  expected = jax.lax.conv_general_dilated(
+    frames, params["kernel"], (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+  ).reshape((2, -1, 6))
+  np.testing.assert_allclose(
+    tokens, expected, rtol=1e-5, atol=1e-5 if dtype == jnp.float32 else 0.05
+  )
 
 
 def test_sincos_by_hand():
@@ -50,14 +58,24 @@ def test_sincos_by_hand():
   np.testing.assert_array_equal(table[0, 0], 0)
   row, column = 1, 2
   frequencies = np.array([1.0, 1 / 100])
-  expected = [f(position * w) for position in (column, row) for f in (np.sin, np.cos) for w in frequencies]
+  expected = [
+    f(position * w) for position in (column, row) for f in (np.sin, np.cos) for w in frequencies
+  ]
   np.testing.assert_allclose(table[0, 1 + row * 3 + column], expected, rtol=1e-6)
   np.testing.assert_array_equal(embed.sincos_2d(8, 3, cls=False), table[:, 1:])
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("L/16", (1024, 24, 16, 4096, 16)), ("B/16", (768, 12, 12, 3072, 16)), ("S/16", (384, 12, 6, 1536, 16)),
-    ("Ti/16", (192, 12, 3, 768, 16)), ("debug/8", (128, 6, 4, 512, 8)), ("32x2x4/8", (32, 2, 4, 128, 8))])
+@pytest.mark.parametrize(
+  "text, expected",
+  [
+    ("L/16", (1024, 24, 16, 4096, 16)),
+    ("B/16", (768, 12, 12, 3072, 16)),
+    ("S/16", (384, 12, 6, 1536, 16)),
+    ("Ti/16", (192, 12, 3, 768, 16)),
+    ("debug/8", (128, 6, 4, 512, 8)),
+    ("32x2x4/8", (32, 2, 4, 128, 8)),
+  ],
+)
 def test_sizes(text, expected):
   assert sizes.parse(text) == sizes.Size(*expected)
 

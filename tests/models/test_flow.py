@@ -12,7 +12,9 @@ FLOW = jax.jit(lambda first, second: flow.flow(first / 255, second / 255))
 
 
 def texture(seed, size=96):
-  noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(size, size, 3)), (2, 2, 0))
+  noise = ndimage.gaussian_filter(
+    np.random.default_rng(seed).normal(size=(size, size, 3)), (2, 2, 0)
+  )
   return ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
 
 
@@ -22,7 +24,9 @@ def test_flow_finds_a_shift(right, down):
   first, second = picture[16:80, 16:80], picture[16 - down : 80 - down, 16 - right : 80 - right]
   found = FLOW(np.stack([first, first]), np.stack([second, first]))
   chex.assert_shape(found, (2, 64, 64, 2))
-  np.testing.assert_allclose(np.median(found[0, 10:-10, 10:-10], axis=(0, 1)), [right, down], atol=0.15)
+  np.testing.assert_allclose(
+    np.median(found[0, 10:-10, 10:-10], axis=(0, 1)), [right, down], atol=0.15
+  )
   assert np.abs(found[1]).max() < 1e-3
 
 

@@ -25,7 +25,12 @@ def made():
 def test_shapes(made):
   model, _, _, _, outputs = made
   shapes = {name: value.shape for name, value in outputs.items()}
-  assert shapes == {"patches": (3, 16, 192), "target": (3, 16, 192), "mask": (3, 16), "pixels": (3, 32, 32, 3)}
+  assert shapes == {
+    "patches": (3, 16, 192),
+    "target": (3, 16, 192),
+    "mask": (3, 16),
+    "pixels": (3, 32, 32, 3),
+  }
   chex.assert_tree_all_finite(outputs)
   np.testing.assert_array_equal(outputs["mask"].sum(axis=1), 12)
   assert model.visible == 4
@@ -42,7 +47,9 @@ def test_hidden_patches_are_not_seen_and_visible_ones_are_kept(made):
   other = {"frames": jnp.where(hidden, 255 - batch["frames"], batch["frames"])}
   np.testing.assert_array_equal(forward(params, other)["patches"], outputs["patches"])
   frames = pixels.normalise(batch["frames"])
-  np.testing.assert_allclose(jnp.where(hidden, 0, outputs["pixels"]), jnp.where(hidden, 0, frames), atol=1e-6)
+  np.testing.assert_allclose(
+    jnp.where(hidden, 0, outputs["pixels"]), jnp.where(hidden, 0, frames), atol=1e-6
+  )
   assert np.abs(jnp.where(hidden, outputs["pixels"] - frames, 0)).max() > 0.1
 
 
@@ -59,7 +66,9 @@ def test_target_is_normalised_per_patch(made):
 
 def test_mask_depends_on_the_key_and_the_frame():
   keep, restore, mask = mae.random_mask(KEY, 4, 16, 4)
-  np.testing.assert_array_equal(jnp.sort(restore, axis=1), jnp.broadcast_to(jnp.arange(16)[None], (4, 16)))
+  np.testing.assert_array_equal(
+    jnp.sort(restore, axis=1), jnp.broadcast_to(jnp.arange(16)[None], (4, 16))
+  )
   np.testing.assert_array_equal(jnp.take_along_axis(mask, keep, axis=1), 0)
   assert len({tuple(row) for row in np.asarray(mask)}) == 4
   assert np.any(mask != mae.random_mask(jax.random.key(8), 4, 16, 4)[2])
@@ -69,8 +78,12 @@ def test_keeping_all_patches_is_not_masking(made):
   model, params, *_ = made
   frames = tiny.frames((2, 32, 32))
   keep = jnp.broadcast_to(jnp.arange(16)[None], (2, 16))
-  encode = jax.jit(lambda frames, keep: model.encoder.apply({"params": params["encoder"]}, frames, keep))
-  np.testing.assert_allclose(encode(frames, keep), model.features(params, frames), rtol=1e-5, atol=1e-5)
+  encode = jax.jit(
+    lambda frames, keep: model.encoder.apply({"params": params["encoder"]}, frames, keep)
+  )
+  np.testing.assert_allclose(
+    encode(frames, keep), model.features(params, frames), rtol=1e-5, atol=1e-5
+  )
   # The order of the kept patches is the order of the tokens: positions go with the patch.
   reverse = encode(frames, keep[:, ::-1])
   np.testing.assert_allclose(reverse[:, :0:-1], encode(frames, keep)[:, 1:], rtol=1e-4, atol=1e-4)
@@ -109,15 +122,25 @@ def test_frozen_patterns(made):
 
 
 def test_the_decoder_adds_positions_to_patches_in_their_places():
-  """With blocks that add nothing, the head sees the tokens themselves: CLS, and patches brought back to their order."""
+  """With blocks that add nothing, the head sees the tokens themselves: CLS, and patches brought
+  back to their order.
+  """
   decoder = mae.Decoder(width=16, depth=1, heads=2, mlp=32, grid=2, patch=2)
-  tokens, restore = jax.random.normal(KEY, (1, 3, 8)), jnp.array([[2, 0, 3, 1]])  # two of four patches are hidden
+  # two of four patches are hidden
+  tokens, restore = jax.random.normal(KEY, (1, 3, 8)), jnp.array([[2, 0, 3, 1]])
   params = decoder.init(KEY, tokens, restore)["params"]
-  still = {name: part if name in ("embed", "mask_token", "position", "norm", "head") else jax.tree.map(jnp.zeros_like, part) for name, part in params.items()}
+  still = {
+    name: part
+    if name in ("embed", "mask_token", "position", "norm", "head")
+    else jax.tree.map(jnp.zeros_like, part)
+    for name, part in params.items()
+  }
   own = jax.tree.map(np.asarray, params)
   words = np.asarray(tokens)[0] @ own["embed"]["kernel"] + own["embed"]["bias"]
   blank = own["mask_token"][0, 0]
   x = np.stack([blank, words[1], blank, words[2]]) + own["position"].reshape(-1, 16)[1:]
   x = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
   expected = x @ own["head"]["kernel"] + own["head"]["bias"]
-  np.testing.assert_allclose(decoder.apply({"params": still}, tokens, restore)[0], expected, atol=1e-4)
+  np.testing.assert_allclose(
+    decoder.apply({"params": still}, tokens, restore)[0], expected, atol=1e-4
+  )

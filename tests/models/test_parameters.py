@@ -9,8 +9,16 @@ import pytest
 from como_jax import models, presets, trees
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
-CASES = [("motion", "published"), ("motion", "debug"), ("mae", "published"), ("mae", "debug"),
-         ("policy", "published"), ("policy", "published_gpt"), ("policy", "debug"), ("policy", "debug_gpt")]
+CASES = [
+  ("motion", "published"),
+  ("motion", "debug"),
+  ("mae", "published"),
+  ("mae", "debug"),
+  ("policy", "published"),
+  ("policy", "published_gpt"),
+  ("policy", "debug"),
+  ("policy", "debug_gpt"),
+]
 
 
 def table(config):
@@ -40,7 +48,10 @@ def test_published_counts():
   assert count(shapes, "encoder/") == 303_301_632
   assert count(shapes, "idm/qformer/") == 29_458_176
   assert count(shapes, "fdm/") - count(shapes, "fdm/up_") == 91_107_072
-  assert shapes["idm/qformer/position"] == [1, 403, 768] and shapes["fdm/pool/kernel"] == [6144, 768]
+  assert shapes["idm/qformer/position"] == [1, 403, 768] and shapes["fdm/pool/kernel"] == [
+    6144,
+    768,
+  ]
 
 
 def test_published_count_with_vq():

@@ -32,7 +32,9 @@ def plain(params):
 
 @pytest.fixture(scope="module", params=[True, False], ids=["scan", "loop"])
 def whole(request, params):
-  """(whether layers are scanned, their parameters, (output, gradient) of the first two tokens when all are computed)."""
+  """(whether layers are scanned, their parameters, (output, gradient) of the first two tokens when
+  all are computed).
+  """
   given = params if request.param else transformer.unstack_layers(params)
   return request.param, given, of_two_tokens(stack(scan=request.param), given, None)
 
@@ -41,21 +43,35 @@ def of_two_tokens(module, params, first):
   def loss(p):
     out = module.apply({"params": p}, X, first=first)[:, :2]
     return jnp.sum(jnp.square(out)), out
+
   (_, out), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
   return out, gradient
 
 
 def value_and_gradient(module, params):
-  return jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.square(module.apply({"params": p}, X)))))(params)
+  return jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.square(module.apply({"params": p}, X)))))(
+    params
+  )
 
 
 def test_names_and_shapes(params):
   shapes = {name: leaf.shape for name, leaf in trees.flatten(params).items()}
-  expected = {f"blocks/{norm}/{leaf}": (2, 12) for norm in ("norm_attention", "norm_mlp") for leaf in ("scale", "bias")}
+  expected = {
+    f"blocks/{norm}/{leaf}": (2, 12)
+    for norm in ("norm_attention", "norm_mlp")
+    for leaf in ("scale", "bias")
+  }
   for name in ("query", "key", "value", "output"):
-    expected |= {f"blocks/attention/{name}/kernel": (2, 12, 12), f"blocks/attention/{name}/bias": (2, 12)}
-  expected |= {"blocks/mlp/up/kernel": (2, 12, 24), "blocks/mlp/up/bias": (2, 24),
-               "blocks/mlp/down/kernel": (2, 24, 12), "blocks/mlp/down/bias": (2, 12)}
+    expected |= {
+      f"blocks/attention/{name}/kernel": (2, 12, 12),
+      f"blocks/attention/{name}/bias": (2, 12),
+    }
+  expected |= {
+    "blocks/mlp/up/kernel": (2, 12, 24),
+    "blocks/mlp/up/bias": (2, 24),
+    "blocks/mlp/down/kernel": (2, 24, 12),
+    "blocks/mlp/down/bias": (2, 12),
+  }
   assert shapes == expected
 
 
@@ -73,9 +89,13 @@ def test_scan_equals_loop(params, plain):
   value, gradient = plain
   loop_value, loop_gradient = value_and_gradient(stack(scan=False), loop_params)
   np.testing.assert_allclose(value, loop_value, rtol=1e-6)
-  # The rounding of a sum goes with its largest terms, so each leaf is held to 1e-5 of its own scale.
+  # The rounding of a sum goes with its largest terms, so each leaf is held to 1e-5 of its own
+  # scale.
   both = (gradient, transformer.stack_layers(loop_gradient))
-  scaled = [jax.tree.map(lambda g, ref: g / jnp.maximum(1.0, jnp.abs(ref).max()), tree, gradient) for tree in both]
+  scaled = [
+    jax.tree.map(lambda g, ref: g / jnp.maximum(1.0, jnp.abs(ref).max()), tree, gradient)
+    for tree in both
+  ]
   chex.assert_trees_all_close(*scaled, rtol=1e-5, atol=1e-5)
   chex.assert_trees_all_equal(transformer.stack_layers(loop_params), params)
   assert set(loop_params) == {"blocks_0", "blocks_1"}
@@ -91,7 +111,12 @@ def test_remat_changes_nothing(params, plain, remat):
 
 def test_remat_recomputes(params):
   def text(remat):
-    return str(jax.make_jaxpr(jax.grad(lambda p: jnp.sum(stack(remat=remat).apply({"params": p}, X))))(params))
+    return str(
+      jax.make_jaxpr(jax.grad(lambda p: jnp.sum(stack(remat=remat).apply({"params": p}, X))))(
+        params
+      )
+    )
+
   assert "remat" not in text("none") and "checkpoint" not in text("none")
   assert "remat" in text("full") or "checkpoint" in text("full")
 
@@ -106,14 +131,20 @@ def test_first_tokens_equal_those_of_all(whole, remat):
 
 def test_first_tokens_save_work(params):
   def operations(first):
-    return flops.count(jax.make_jaxpr(lambda p: module.apply({"params": p}, X, first=first))(params))
+    return flops.count(
+      jax.make_jaxpr(lambda p: module.apply({"params": p}, X, first=first))(params)
+    )
+
   module = stack()
-  token = 2 * (2 * 12 * 12 + 2 * 12 * 24) + 2 * 2 * 5 * 12  # query, output, MLP; scores and what they weigh
+  # query, output, MLP; scores and what they weigh
+  token = 2 * (2 * 12 * 12 + 2 * 12 * 24) + 2 * 2 * 5 * 12
   assert operations(None) - operations(1) == 2 * 4 * token  # 2 examples, 4 of 5 tokens, one layer
 
 
 def test_first_changes_no_parameter(params):
-  chex.assert_trees_all_equal(jax.jit(lambda key: stack().init(key, X, first=2))(jax.random.key(0))["params"], params)
+  chex.assert_trees_all_equal(
+    jax.jit(lambda key: stack().init(key, X, first=2))(jax.random.key(0))["params"], params
+  )
 
 
 def test_mask_hides_tokens(params):
@@ -128,16 +159,24 @@ def test_mask_hides_tokens(params):
 def test_logical_constraints_only_with_rules(params):
   def text():
     return str(jax.make_jaxpr(lambda p: stack().apply({"params": p}, X))(params))
+
   assert "sharding_constraint" not in text()
   mesh = jax.make_mesh((2, 2), ("data", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-  with jax.set_mesh(mesh), nn.logical_axis_rules([("batch", "data"), ("heads", "tensor"), ("mlp", "tensor")]):
+  with (
+    jax.set_mesh(mesh),
+    nn.logical_axis_rules([("batch", "data"), ("heads", "tensor"), ("mlp", "tensor")]),
+  ):
     assert "sharding_constraint" in text()
     sharded = jax.jit(lambda p: stack().apply({"params": p}, X))(params)
-  np.testing.assert_allclose(sharded, jax.jit(stack().apply)({"params": params}, X), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(
+    sharded, jax.jit(stack().apply)({"params": params}, X), rtol=1e-5, atol=1e-5
+  )
 
 
-@pytest.mark.parametrize("changes, text", [
-    ({"remat": "dotss"}, "dots"), ({"initialiser": "mea"}, "mae"), ({"heads": 5}, "5")])
+@pytest.mark.parametrize(
+  "changes, text",
+  [({"remat": "dotss"}, "dots"), ({"initialiser": "mea"}, "mae"), ({"heads": 5}, "5")],
+)
 def test_bad_settings_are_named(changes, text):
   with pytest.raises(errors.UserError, match=text):
     jax.eval_shape(stack(**changes).init, jax.random.key(0), X)

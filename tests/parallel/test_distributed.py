@@ -1,4 +1,7 @@
-"""Addresses from the environment, and processes that do not come. Real processes: tests/end_to_end/test_processes.py."""
+"""Addresses from the environment, and processes that do not come.
+
+Real processes: tests/end_to_end/test_processes.py.
+"""
 
 import socket
 import threading
@@ -13,30 +16,50 @@ from tests import limits
 
 
 def given(**changes):
-  return {"COMO_JAX_COORDINATOR": "localhost:1", "COMO_JAX_PROCESSES": "2", "COMO_JAX_PROCESS_INDEX": "0", **changes}
+  return {
+    "COMO_JAX_COORDINATOR": "localhost:1",
+    "COMO_JAX_PROCESSES": "2",
+    "COMO_JAX_PROCESS_INDEX": "0",
+    **changes,
+  }
 
 
-@pytest.mark.parametrize("environment, expected", [
+@pytest.mark.parametrize(
+  "environment, expected",
+  [
     ({"COMO_JAX_PROCESSES": "2"}, "COMO_JAX_PROCESSES is set and COMO_JAX_COORDINATOR is not"),
     (given(COMO_JAX_PROCESS_INDEX=""), "COMO_JAX_PROCESS_INDEX is not"),
-    (given(COMO_JAX_PROCESS_INDEX="2"), "COMO_JAX_PROCESS_INDEX=2, expected less than COMO_JAX_PROCESSES=2"),
+    (
+      given(COMO_JAX_PROCESS_INDEX="2"),
+      "COMO_JAX_PROCESS_INDEX=2, expected less than COMO_JAX_PROCESSES=2",
+    ),
     (given(COMO_JAX_PROCESSES="two"), "COMO_JAX_PROCESSES='two', expected a whole number"),
     (given(COMO_JAX_COORDINATOR="localhost"), "expected HOST:PORT"),
     (given(COMO_JAX_JOIN_SECONDS="-3"), "COMO_JAX_JOIN_SECONDS"),
-    ({"COMO_JAX_CPU_DEVICES": "0"}, "COMO_JAX_CPU_DEVICES='0', expected a whole number of at least 1"),
-])
+    (
+      {"COMO_JAX_CPU_DEVICES": "0"},
+      "COMO_JAX_CPU_DEVICES='0', expected a whole number of at least 1",
+    ),
+  ],
+)
 def test_half_an_address_is_refused(environment, expected):
   with pytest.raises(errors.UserError, match=expected):
     distributed.initialise(environment=environment)
 
 
-@pytest.mark.parametrize("raised, expected", [
+@pytest.mark.parametrize(
+  "raised, expected",
+  [
     (jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out\nmore"), errors.Transient),
-    (ValueError("coordinator_address should be defined."), errors.UserError), (None, None)])
+    (ValueError("coordinator_address should be defined."), errors.UserError),
+    (None, None),
+  ],
+)
 def test_what_jax_says_at_the_start(monkeypatch, raised, expected):
   def initialise(**unused):
     if raised:
       raise raised
+
   monkeypatch.setattr(jax.distributed, "initialize", initialise)
   monkeypatch.setattr(jax.config, "update", lambda *unused: None)
   environment = given(COMO_JAX_PROCESSES="1")
@@ -63,12 +86,15 @@ def test_without_an_address_there_is_one_process():
 def test_processes_with_the_same_text_are_counted(monkeypatch):
   monkeypatch.setattr(jax, "process_count", lambda: 3)
   asked = []
+
   def gather(mine):
     asked.append(mine)
     return np.stack([mine, mine ^ 1, mine])
+
   monkeypatch.setattr(distributed.multihost_utils, "process_allgather", gather)
   distributed.sharing.cache_clear()
-  assert distributed.sharing("host") == distributed.sharing("host") == 2 and len(asked) == 1  # later it asks nobody
+  # later it asks nobody
+  assert distributed.sharing("host") == distributed.sharing("host") == 2 and len(asked) == 1
   distributed.sharing.cache_clear()
 
 
@@ -81,13 +107,19 @@ def free_port():
 def meet(count, indices, *, seconds=limits.SAFETY_NET, counts=None, before=None):
   """Outcome of each process ("" or its error)."""
   port, outcomes = free_port(), {}
+
   def one(place, index):
     try:
-      rendezvous.meet("localhost", port, count=(counts or {}).get(place, count), index=index, seconds=seconds)
+      rendezvous.meet(
+        "localhost", port, count=(counts or {}).get(place, count), index=index, seconds=seconds
+      )
       outcomes[place] = ""
     except (errors.UserError, errors.Transient) as error:
       outcomes[place] = f"{type(error).__name__} {error}"
-  threads = [threading.Thread(target=one, args=(place, index)) for place, index in enumerate(indices)]
+
+  threads = [
+    threading.Thread(target=one, args=(place, index)) for place, index in enumerate(indices)
+  ]
   for thread in threads:
     thread.start()
   if before:
@@ -103,17 +135,25 @@ def test_all_come():
 
 def test_missing_processes_are_named_everywhere():
   outcomes = meet(4, [0, 2], seconds=0.5)
-  assert outcomes[0].startswith("Transient 2 of 4 processes did not come to localhost") and outcomes[0].endswith("missing 1, 3")
+  assert outcomes[0].startswith(
+    "Transient 2 of 4 processes did not come to localhost"
+  ) and outcomes[0].endswith("missing 1, 3")
   assert outcomes[1] == outcomes[0]
 
 
 def test_a_missing_first_process_is_named():
-  assert meet(2, [1], seconds=0.3)[0].startswith("Transient process 1 of 2 found no process 0 at localhost")
+  assert meet(2, [1], seconds=0.3)[0].startswith(
+    "Transient process 1 of 2 found no process 0 at localhost"
+  )
 
 
 def test_two_with_one_number_and_two_counts_are_refused():
-  assert set(meet(3, [0, 1, 1]).values()) == {"UserError two processes of the run call themselves 1"}
-  assert set(meet(2, [0, 1], counts={1: 3}).values()) == {"UserError process 1 was told of 3 processes, process 0 of 2"}
+  assert set(meet(3, [0, 1, 1]).values()) == {
+    "UserError two processes of the run call themselves 1"
+  }
+  assert set(meet(2, [0, 1], counts={1: 3}).values()) == {
+    "UserError process 1 was told of 3 processes, process 0 of 2"
+  }
 
 
 def test_a_stranger_on_the_port_is_not_counted():
@@ -121,22 +161,31 @@ def test_a_stranger_on_the_port_is_not_counted():
     for words in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4000, b""):
       for _ in range(100):
         try:
-          with socket.create_connection(("localhost", port), timeout=limits.SAFETY_NET) as connection:
+          with socket.create_connection(
+            ("localhost", port), timeout=limits.SAFETY_NET
+          ) as connection:
             connection.sendall(words)
           break
         except OSError:
           pass
+
   assert meet(2, [0], seconds=1.0, before=stranger)[0].endswith("missing 1")
 
 
 def test_a_taken_port_is_named():
-  with socket.create_server(("", 0)) as server:
-    with pytest.raises(errors.UserError, match="cannot listen on port"):
-      rendezvous.meet("localhost", server.getsockname()[1], count=2, index=0, seconds=1)
+  with (
+    socket.create_server(("", 0)) as server,
+    pytest.raises(errors.UserError, match="cannot listen on port"),
+  ):
+    rendezvous.meet("localhost", server.getsockname()[1], count=2, index=0, seconds=1)
 
 
 def test_in_one_process_everything_is_plain():
-  assert distributed.together(lambda: 3) == 3 and distributed.is_first() and distributed.from_first("ü") == "ü"
+  assert (
+    distributed.together(lambda: 3) == 3
+    and distributed.is_first()
+    and distributed.from_first("ü") == "ü"
+  )
   distributed.same("a", what="x")
   with pytest.raises(errors.UserError, match="mine"):
     distributed.together(lambda: (_ for _ in ()).throw(errors.UserError("mine")))
@@ -147,25 +196,40 @@ def test_in_one_process_everything_is_plain():
   np.testing.assert_array_equal(distributed.gather({"x": sharded})["x"], np.arange(8.0))
 
 
-@pytest.mark.parametrize("text", [
-    "UNKNOWN: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read error [127.0.0.1]:23696: Connection reset by peer",
-    "UNAVAILABLE: Failed to send RPC to coordination service.", "DEADLINE_EXCEEDED: Barrier timed out. Id: como_jax/end"])
+@pytest.mark.parametrize(
+  "text",
+  [
+    (
+      "UNKNOWN: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read error "
+      "[127.0.0.1]:23696: Connection reset by peer"
+    ),
+    "UNAVAILABLE: Failed to send RPC to coordination service.",
+    "DEADLINE_EXCEEDED: Barrier timed out. Id: como_jax/end",
+  ],
+)
 def test_the_loss_of_another_process_asks_for_a_restart(monkeypatch, text):
   error = jax.errors.JaxRuntimeError(text + "\nmore")
-  with pytest.raises(jax.errors.JaxRuntimeError):  # a single process has nobody to lose
-    with distributed.peers():
-      raise error
+  # A single process has nobody to lose.
+  with pytest.raises(jax.errors.JaxRuntimeError), distributed.peers():
+    raise error
   monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  with pytest.raises(errors.Transient, match="another process of the run is gone .*--resume") as caught:
-    with distributed.peers():
-      raise error
+  with (
+    pytest.raises(
+      errors.Transient, match="another process of the run is gone .*--resume"
+    ) as caught,
+    distributed.peers(),
+  ):
+    raise error
   assert "\n" not in str(caught.value) and caught.value.code == 75
   wrapped = ValueError("a save failed")
   wrapped.__cause__ = error
   assert distributed.lost_process(wrapped)
-  for own in (ValueError("shapes differ"), jax.errors.JaxRuntimeError("INVALID_ARGUMENT: else"), errors.UserError("Connection refused")):
-    with pytest.raises(type(own)) as caught:
-      with distributed.peers():
-        raise own
+  for own in (
+    ValueError("shapes differ"),
+    jax.errors.JaxRuntimeError("INVALID_ARGUMENT: else"),
+    errors.UserError("Connection refused"),
+  ):
+    with pytest.raises(type(own)) as caught, distributed.peers():
+      raise own
     assert caught.value is own

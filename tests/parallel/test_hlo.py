@@ -67,14 +67,19 @@ def test_collectives_with_turns_bytes_and_groups():
   gather = found["all-gather"]
   assert (gather.bytes, gather.times, gather.where) == (256, 5, "jit(step)/blocks")
   assert gather.groups == ((0, 2, 4, 6), (1, 3, 5, 7))  # 0..7 as [4, 2], transposed to [2, 4]
-  assert found["all-reduce"].groups == ((0, 1, 2, 3), (4, 5, 6, 7)) and found["all-reduce"].bytes == 2048
-  assert found["reduce-scatter"].groups == (tuple(range(8)),) and found["reduce-scatter"].bytes == 2048
+  assert (
+    found["all-reduce"].groups == ((0, 1, 2, 3), (4, 5, 6, 7)) and found["all-reduce"].bytes == 2048
+  )
+  assert (
+    found["reduce-scatter"].groups == (tuple(range(8)),) and found["reduce-scatter"].bytes == 2048
+  )
   assert found["collective-permute"].groups == ((0, 1), (3, 4), (5, 5))
 
 
 def test_bytes_sent_inside_and_between_slices():
   def one(kind, groups, size=800):
     return hlo.Collective(kind, size, 1, groups, "")
+
   alone, two = [0] * 8, [0] * 4 + [1] * 4
   everyone = (tuple(range(8)),)
   assert hlo.sent(one("all-reduce", everyone), alone) == (2 * 800 * 7 / 8, 0)
@@ -87,26 +92,43 @@ def test_bytes_sent_inside_and_between_slices():
   assert hlo.sent(one("collective-permute", ((0, 1), (3, 4), (5, 5))), two) == (100, 100)
 
 
-@pytest.mark.parametrize("notation, expected", [
-    ("replica_groups={{0,1},{2,3}}", ((0, 1), (2, 3))), ("replica_groups=[2,2]<=[4]", ((0, 1), (2, 3))),
-    ("replica_groups=[2,2]<=[2,2]T(1,0)", ((0, 2), (1, 3))), ("replica_groups=mesh['a'=2,'b'=2] {'a'}", ((0, 2), (1, 3))),
-    ("replica_groups=mesh['a'=2,'b'=2] {'a','b'}", ((0, 1, 2, 3),)), ("replica_groups={}", ()),
-])
+@pytest.mark.parametrize(
+  "notation, expected",
+  [
+    ("replica_groups={{0,1},{2,3}}", ((0, 1), (2, 3))),
+    ("replica_groups=[2,2]<=[4]", ((0, 1), (2, 3))),
+    ("replica_groups=[2,2]<=[2,2]T(1,0)", ((0, 2), (1, 3))),
+    ("replica_groups=mesh['a'=2,'b'=2] {'a'}", ((0, 2), (1, 3))),
+    ("replica_groups=mesh['a'=2,'b'=2] {'a','b'}", ((0, 1, 2, 3),)),
+    ("replica_groups={}", ()),
+  ],
+)
 def test_notations_of_groups(notation, expected):
-  text = (f"ENTRY %m (x: f32[4]) -> f32[4] {{\n  %x = f32[4]{{0}} parameter(0)\n"
-          f"  ROOT %r = f32[4]{{0}} all-reduce(%x), channel_id=1, {notation}, to_apply=%s\n}}\n")
+  text = (
+    f"ENTRY %m (x: f32[4]) -> f32[4] {{\n  %x = f32[4]{{0}} parameter(0)\n"
+    f"  ROOT %r = f32[4]{{0}} all-reduce(%x), channel_id=1, {notation}, to_apply=%s\n}}\n"
+  )
   assert hlo.collectives(hlo.parse(text))[0].groups == expected
 
 
 def test_traffic_counts_slices_of_a_stack_as_slices():
-  # In the loop, five times: a row of 64 bytes read and written, the index read; the gather's 64 and 256. Outside: 3 x 2048 x 2 and the scatter.
+  # In the loop, five times: a row of 64 bytes read and written, the index read; the gather's 64 and
+  # 256. Outside: 3 x 2048 x 2 and the scatter.
   row, gather = 64 + 64 + 4, 64 + 256
-  assert hlo.traffic(hlo.parse(TEXT)) == 5 * (row + gather) + 5 * (4 + 4 + 1) + 2 * 2048 + 2 * 2048 + 2048 + 256
+  assert (
+    hlo.traffic(hlo.parse(TEXT))
+    == 5 * (row + gather) + 5 * (4 + 4 + 1) + 2 * 2048 + 2 * 2048 + 2048 + 256
+  )
 
 
 def test_sizes():
-  assert hlo.size("(bf16[3,4]{1,0}, pred[7]{0}, s4[8]{0}, f8e4m3fn[2]{0}, token[])") == 24 + 7 + 4 + 2
-  assert (hlo.size("f32[128]{0:T(128)S(1)}"), hlo.size("f32[128]{0:T(128)S(1)}", memory=True)) == (512, 0)
+  assert (
+    hlo.size("(bf16[3,4]{1,0}, pred[7]{0}, s4[8]{0}, f8e4m3fn[2]{0}, token[])") == 24 + 7 + 4 + 2
+  )
+  assert (hlo.size("f32[128]{0:T(128)S(1)}"), hlo.size("f32[128]{0:T(128)S(1)}", memory=True)) == (
+    512,
+    0,
+  )
 
 
 SLICES = """HloModule jit_step, num_partitions=4
@@ -139,12 +161,17 @@ ENTRY %main (x: f32[16], y: bf16[64]) -> f32[16] {
 def test_the_program_of_one_slice_of_two():
   program = hlo.parse(SLICES)
   found = {one.kind: one for one in hlo.collectives(program)}
-  assert [one.kind for one in hlo.collectives(program)].count("all-reduce") == 2  # a channel may be used again
-  assert [one.kind for one in hlo.collectives(program)].count("all-gather") == 1  # its parts run beside other work: one gather
+  # a channel may be used again
+  assert [one.kind for one in hlo.collectives(program)].count("all-reduce") == 2
+  # its parts run beside other work: one gather
+  assert [one.kind for one in hlo.collectives(program)].count("all-gather") == 1
   assert program.partitions == 4 and found["all-gather"].bytes == 128
   two = [0] * 4 + [1] * 4
   assert hlo.sent(found["all-reduce between slices"], two, partitions=4) == (0, 64)
-  assert hlo.sent(found["all-reduce between slices"], [0, 0, 1, 1, 2, 2, 3, 3], partitions=2) == (0, 64 * 2 * 3 / 4)
+  assert hlo.sent(found["all-reduce between slices"], [0, 0, 1, 1, 2, 2, 3, 3], partitions=2) == (
+    0,
+    64 * 2 * 3 / 4,
+  )
   assert hlo.sent(found["all-reduce"], two, partitions=4) == (2 * 64 * 3 / 4, 0)
 
 
@@ -158,14 +185,17 @@ def test_a_real_program_of_eight_devices():
     out = jax.lax.scan(lambda c, layer: (jnp.tanh(c @ layer), None), x, w)[0]
     return jnp.square(out).sum()
 
-  compiled = jax.jit(jax.grad(loss), in_shardings=(split, rows), out_shardings=split).lower(w, x).compile()
+  compiled = (
+    jax.jit(jax.grad(loss), in_shardings=(split, rows), out_shardings=split).lower(w, x).compile()
+  )
   program = hlo.parse(compiled.as_text())
   found = hlo.collectives(program)
   assert len(found) == len(set(re.findall(r"channel_id=(\d+)", compiled.as_text())))
   assert not program.unknown and {one.times for one in found} & {6}
   whole = np.prod(w.shape) * 4
   reduced = [one for one in found if one.kind in ("all-reduce", "reduce-scatter")]
-  # The whole gradient is reduced between the two halves of the data axis; who else takes part is XLA's choice.
+  # The whole gradient is reduced between the two halves of the data axis; who else takes part is
+  # XLA's choice.
   assert sum(one.bytes * one.times for one in reduced) >= whole / 4
   between = sum(hlo.sent(one, [0] * 4 + [1] * 4).dcn * one.times for one in found)
   assert between >= whole / 4  # each device's quarter crosses at least once

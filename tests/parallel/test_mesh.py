@@ -23,14 +23,21 @@ class Device:
 @pytest.fixture(name="layout")
 def layout_fixture(monkeypatch):
   """Axis sizes and devices -> (device ids in the mesh's shape, processes in the mesh's shape)."""
+
   class Plain:
     def __init__(self, devices, axes, axis_types):
       self.devices = devices
+
   monkeypatch.setattr(jax.sharding, "Mesh", Plain)
 
   def layout(devices, **sizes):
     placed = mesh_lib.make(devices=devices, **sizes).devices
-    return np.vectorize(lambda d: d.id)(placed), np.vectorize(lambda d: d.process_index)(placed), np.vectorize(lambda d: d.slice_index)(placed)
+    return (
+      np.vectorize(lambda d: d.id)(placed),
+      np.vectorize(lambda d: d.process_index)(placed),
+      np.vectorize(lambda d: d.slice_index)(placed),
+    )
+
   return layout
 
 
@@ -46,7 +53,9 @@ def pod(*, slices=1, processes=4, each=4, platform="tpu"):
   return devices
 
 
-@pytest.mark.parametrize("sizes", [dict(), dict(fsdp=16), dict(fsdp=4), dict(fsdp=8), dict(fsdp=2, tensor=2), dict(tensor=4)])
+@pytest.mark.parametrize(
+  "sizes", [{}, dict(fsdp=16), dict(fsdp=4), dict(fsdp=8), dict(fsdp=2, tensor=2), dict(tensor=4)]
+)
 def test_a_process_holds_one_block_of_the_batch(layout, sizes):
   ids, processes, _ = layout(pod(), **{"data": 1 if sizes.get("fsdp") == 16 else -1, **sizes})
   assert sorted(ids.flatten()) == list(range(16))
@@ -55,7 +64,7 @@ def test_a_process_holds_one_block_of_the_batch(layout, sizes):
   assert (np.diff(rows[:, 0]) >= 0).all() and len(set(np.bincount(rows[:, 0]))) == 1
 
 
-@pytest.mark.parametrize("sizes", [dict(fsdp=16), dict(fsdp=4, tensor=4), dict(), dict(data=4, fsdp=8)])
+@pytest.mark.parametrize("sizes", [dict(fsdp=16), dict(fsdp=4, tensor=4), {}, dict(data=4, fsdp=8)])
 def test_data_spans_the_slices(layout, sizes):
   _, _, slices = layout(pod(slices=2), **sizes)
   assert slices.shape[0] % 2 == 0
@@ -63,13 +72,23 @@ def test_data_spans_the_slices(layout, sizes):
   assert (slices[:half] == 0).all() and (slices[half:] == 1).all()
 
 
-@pytest.mark.parametrize("devices, sizes, expected", [
-    (pod(slices=2), dict(data=1, fsdp=32), r"data=1 does not divide by the 2 slices.*fsdp x tensor = 32 x 1 stays inside one of 16 devices"),
-    (pod(slices=2)[:-2], dict(), r"different numbers of devices: \{0: 16, 1: 14\}"),
-    (pod()[:-1], dict(), r"4 processes have different numbers"),
+@pytest.mark.parametrize(
+  "devices, sizes, expected",
+  [
+    (
+      pod(slices=2),
+      dict(data=1, fsdp=32),
+      (
+        r"data=1 does not divide by the 2 slices.*fsdp x tensor = 32 x 1 stays inside one of 16 "
+        r"devices"
+      ),
+    ),
+    (pod(slices=2)[:-2], {}, r"different numbers of devices: \{0: 16, 1: 14\}"),
+    (pod()[:-1], {}, r"4 processes have different numbers"),
     (pod(), dict(tensor=8), r"tensor=8 does not divide the 4 devices of each of the 4 processes"),
     (pod(), dict(data=3, fsdp=5), r"data x fsdp x tensor = 3 x 5 x 1 does not fill the 16 devices"),
-])
+  ],
+)
 def test_what_does_not_fit_is_refused_with_its_sizes(devices, sizes, expected):
   with pytest.raises(errors.UserError, match=expected):
     mesh_lib.make(devices=devices, **sizes)

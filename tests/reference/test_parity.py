@@ -1,4 +1,6 @@
-"""Parity with torch twins to 1e-5, on random (not initial) parameters so that no bias or scale is trivial."""
+"""Parity with torch twins to 1e-5, on random (not initial) parameters so that no bias or scale is
+trivial.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from tests.models import tiny
 from tests.objectives.test_objectives import random_weights
 
 torch = pytest.importorskip("torch")
-from tests.reference import torch_models as twins  # noqa: E402  (needs torch)
+from tests.reference import torch_models as twins
 
 pytestmark = pytest.mark.reference
 ENCODER = dict(width=32, depth=2, heads=2, mlp=128)
@@ -54,17 +56,26 @@ def test_gelu_and_its_gradient():
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_and_its_gradient(masked):
-  query, key, value = (np.asarray(jax.random.normal(jax.random.key(i), (2, count, 3, 8))) for i, count in enumerate((5, 7, 7)))
+  query, key, value = (
+    np.asarray(jax.random.normal(jax.random.key(i), (2, count, 3, 8)))
+    for i, count in enumerate((5, 7, 7))
+  )
   mask = np.random.default_rng(0).random((2, 1, 5, 7)) < 0.6 if masked else None
-  mask = None if mask is None else mask | (np.arange(7) == 0)  # every token may look at one at least
+  # every token may look at one at least
+  mask = None if mask is None else mask | (np.arange(7) == 0)
 
   def ours(*given):
     out = attention.attend(*given, mask)
     return jnp.sum(jnp.square(out)), out
-  (_, out), gradient = jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2), has_aux=True))(query, key, value)
+
+  (_, out), gradient = jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2), has_aux=True))(
+    query, key, value
+  )
   leaves = [torch.tensor(x, requires_grad=True) for x in (query, key, value)]
   allowed = None if mask is None else torch.tensor(mask)
-  theirs = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in leaves), attn_mask=allowed).transpose(1, 2)
+  theirs = torch.nn.functional.scaled_dot_product_attention(
+    *(x.transpose(1, 2) for x in leaves), attn_mask=allowed
+  ).transpose(1, 2)
   theirs.square().sum().backward()
   close(out, theirs)
   for mine, leaf in zip(gradient, leaves, strict=True):
@@ -85,34 +96,60 @@ def test_qformer(made, kind, types):
   first, second = (jax.random.normal(jax.random.key(i), (2, 5, 32)) for i in range(2))
   twin = twins.load(twins.QFormer(**IDM, queries=3, features=32, length=14), trees.flatten(params))
   a, b = (torch.tensor(np.asarray(x)) for x in (first, second))
-  close(jax.jit(model.qformer.apply)({"params": params}, first, second, jax.random.key(0)), twin(a, b - a, types))
+  close(
+    jax.jit(model.qformer.apply)({"params": params}, first, second, jax.random.key(0)),
+    twin(a, b - a, types),
+  )
 
 
 def test_fdm(made):
   model, params = made
   frames, latent = tiny.frames((2, 16, 16)), jax.random.normal(jax.random.key(3), (2, 3, 4))
-  twin = twins.load(twins.FDM(**FDM, patch=8, patches=4, queries=3, dims=4), trees.flatten(params["fdm"]))
+  twin = twins.load(
+    twins.FDM(**FDM, patch=8, patches=4, queries=3, dims=4), trees.flatten(params["fdm"])
+  )
   ours = jax.jit(model.decode)(params, frames, latent.reshape((2, 12)))["pixels"]
   close(ours.transpose((0, 3, 1, 2)), twin(to_torch(frames), torch.tensor(np.asarray(latent))))
 
 
 def test_the_whole_loss_and_its_gradient(made):
   model, params = made
-  frames, jittered = (np.random.default_rng(0).integers(0, 256, (3, count, 16, 16, 3), np.uint8) for count in (2, 1))
-  objective = objectives.build({"reconstruction": {"weight": 1.0}, "contrastive": {"weight": 0.004}})
+  frames, jittered = (
+    np.random.default_rng(0).integers(0, 256, (3, count, 16, 16, 3), np.uint8) for count in (2, 1)
+  )
+  objective = objectives.build(
+    {"reconstruction": {"weight": 1.0}, "contrastive": {"weight": 0.004}}
+  )
 
   def ours(trained):
     batch = {"frames": frames, "jittered": jittered}
     terms = objective(model.forward({**params, **trained}, batch, key=jax.random.key(0)), batch)
-    return sum(weight * terms[name][0] / terms[name][1] for name, weight in objective.weights.items() if weight is not None)
-  value, gradient = jax.jit(jax.value_and_grad(ours))({name: params[name] for name in ("idm", "fdm")})
-  twin = twins.load(twins.Motion(
-      twins.Encoder(**ENCODER, patch=8, tokens=5), twins.QFormer(**IDM, queries=3, features=32, length=14), twins.Bottleneck(24, 4),
-      twins.FDM(**FDM, patch=8, patches=4, queries=3, dims=4)), trees.flatten(params))
+    return sum(
+      weight * terms[name][0] / terms[name][1]
+      for name, weight in objective.weights.items()
+      if weight is not None
+    )
+
+  value, gradient = jax.jit(jax.value_and_grad(ours))(
+    {name: params[name] for name in ("idm", "fdm")}
+  )
+  twin = twins.load(
+    twins.Motion(
+      twins.Encoder(**ENCODER, patch=8, tokens=5),
+      twins.QFormer(**IDM, queries=3, features=32, length=14),
+      twins.Bottleneck(24, 4),
+      twins.FDM(**FDM, patch=8, patches=4, queries=3, dims=4),
+    ),
+    trees.flatten(params),
+  )
   theirs = twin(torch.tensor(frames), torch.tensor(jittered))
   theirs.backward()
   np.testing.assert_allclose(value, theirs.item(), rtol=1e-5)
-  norm = sum(leaf.grad.square().sum() for name, leaf in twin.named_parameters() if not name.startswith("encoder")).sqrt()
+  norm = sum(
+    leaf.grad.square().sum()
+    for name, leaf in twin.named_parameters()
+    if not name.startswith("encoder")
+  ).sqrt()
   np.testing.assert_allclose(optax.global_norm(gradient), norm.item(), rtol=1e-4)
 
 
@@ -121,8 +158,11 @@ def test_contrastive_and_its_gradient():
   objective = objectives.build({"contrastive": {"weight": 1.0}})
 
   def ours(z):
-    total, count = objective(dict(zip(("z", "z_jittered", "z_reversed"), z, strict=True)), {})["contrastive"]
+    total, count = objective(dict(zip(("z", "z_jittered", "z_reversed"), z, strict=True)), {})[
+      "contrastive"
+    ]
     return total / count
+
   value, gradient = jax.value_and_grad(ours)([jnp.asarray(x) for x in z])
   leaves = [torch.tensor(x[:, 0], requires_grad=True) for x in z]
   theirs = twins.contrastive(*leaves)
@@ -138,6 +178,10 @@ def test_lpips(tmp_path):
   weights = perceptual.load(str(tmp_path / "weights.npz"))
   a, b = (jax.random.uniform(jax.random.key(i), (2, 32, 32, 3)) for i in range(2))
   normal = [(x - pixels.MEAN[None, None, None]) / pixels.STD[None, None, None] for x in (a, b)]
-  theirs = twins.lpips({name: torch.tensor(value) for name, value in stored.items()}, perceptual.CONVOLUTIONS,
-                       to_torch(a), to_torch(b))
+  theirs = twins.lpips(
+    {name: torch.tensor(value) for name, value in stored.items()},
+    perceptual.CONVOLUTIONS,
+    to_torch(a),
+    to_torch(b),
+  )
   close(jax.jit(perceptual.distance)(weights, *normal), theirs)

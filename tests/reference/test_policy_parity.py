@@ -10,19 +10,23 @@ from como_jax.models.policy import blocks, dit
 from tests.models import tiny
 
 torch = pytest.importorskip("torch")
-from tests.reference import torch_models, torch_policy  # noqa: E402  (needs torch)
+from tests.reference import torch_models, torch_policy
 
 pytestmark = pytest.mark.reference
 
 
 def test_dit_block():
   rng = np.random.default_rng(0)
-  x, context, condition = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 12), (2, 7, 10), (2, 2, 12)))
+  x, context, condition = (
+    rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 12), (2, 7, 10), (2, 2, 12))
+  )
   group, valid = np.array([0, 0, 0, 1, 1]), np.array([[1, 1, 0, 1, 1], [1, 1, 1, 1, 0]], bool)
   mask, seen = np.asarray(dit.group_mask(group, jnp.asarray(valid))), rng.random((2, 1, 1, 7)) < 0.7
   seen[..., 0] = True
   memory_module, block = blocks.KeysAndValues(12, 2), blocks.DiTBlock(heads=2, mlp=24)
-  memory_params = tiny.fill(jax.eval_shape(memory_module.init, jax.random.key(0), context)["params"])
+  memory_params = tiny.fill(
+    jax.eval_shape(memory_module.init, jax.random.key(0), context)["params"]
+  )
   memory = memory_module.apply({"params": memory_params}, context)
   inputs = (x, mask, seen, condition, group, memory)
   params = tiny.fill(jax.eval_shape(block.init, jax.random.key(0), *inputs)["params"])
@@ -39,4 +43,5 @@ def test_time_features_are_those_of_dit():
   frequency = torch.exp(-torch.log(torch.tensor(10000.0)) * torch.arange(128) / 128)
   angle = 1000 * torch.tensor(time)[:, None] * frequency[None]
   expected = torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1)
-  np.testing.assert_allclose(blocks.time_features(jnp.asarray(time)), expected.numpy(), atol=1e-3)  # angles reach 1,000
+  # angles reach 1,000
+  np.testing.assert_allclose(blocks.time_features(jnp.asarray(time)), expected.numpy(), atol=1e-3)

@@ -13,7 +13,13 @@ from como_jax import errors, report
 from como_jax.report import grids, plots
 
 METRICS = {
-  "trained": {"lp_mse": (0.4, 0.02), "s_pcfc": 0.6, "effective_rank": 7.0, "copy_ratio": 0.7, "my own": 3.0},
+  "trained": {
+    "lp_mse": (0.4, 0.02),
+    "s_pcfc": 0.6,
+    "effective_rank": 7.0,
+    "copy_ratio": 0.7,
+    "my own": 3.0,
+  },
   "untrained": {"lp_mse": (0.9, 0.01), "s_pcfc": 0.8, "effective_rank": 4.0, "ssim": float("nan")},
   "copy current frame": {"copy_ratio": 1.0},
 }
@@ -31,14 +37,23 @@ def _full():
     summary="A summary.",
     metrics=METRICS,
     metric_notes=["split by episode"],
-    curves={"loss": (steps, np.exp(-steps / 3.0)), "validation/loss": (steps[::8], np.exp(-steps[::8] / 3.0))},
+    curves={
+      "loss": (steps, np.exp(-steps / 3.0)),
+      "validation/loss": (steps[::8], np.exp(-steps[::8] / 3.0)),
+    },
     reconstruction=report.Reconstruction(_frames(0), _frames(1), _frames(2), ["open <drawer>"]),
     transfer=report.Transfer(_frames(0), _frames(1), _frames(2), _frames(3)),
     s_pcfc={"trained": rng.uniform(-1, 1, 50), "untrained": rng.uniform(0, 1, 50)},
     probes={"x": report.Scatter(rng.normal(size=50), rng.normal(size=50), 0.1, "cm")},
     pca=report.Projection(rng.normal(size=(50, 2)), {"x [cm]": rng.normal(size=50)}, (0.5, 0.2)),
-    similarity=report.Similarity(np.array([[0.5, np.nan], [-0.1, 0.6]]), ["reach / top", "push / top"]),
-    rollouts=report.Rollouts({"reach": (0.8, 0.6, 0.9), "push": (0.0, 0.0, 0.2)}, 20, {"reach, success": _frames(4), "push, failure": _frames(5)}),
+    similarity=report.Similarity(
+      np.array([[0.5, np.nan], [-0.1, 0.6]]), ["reach / top", "push / top"]
+    ),
+    rollouts=report.Rollouts(
+      {"reach": (0.8, 0.6, 0.9), "push": (0.0, 0.0, 0.2)},
+      20,
+      {"reach, success": _frames(4), "push, failure": _frames(5)},
+    ),
     config={"model": {"kind": "motion"}, "path": "<script>alert('x')</script>"},
     versions={"jax": "0.10"},
     hardware={"devices": "1 cpu"},
@@ -50,10 +65,22 @@ def _full():
 
 
 SECTIONS = {
-  "verdict": "metrics", "metrics": "metrics", "rollouts": "rollouts", "curves": "curves", "reconstruction": "reconstruction",
-  "transfer": "transfer", "s-pcfc": "s_pcfc", "probes": "probes", "pca": "pca", "similarity": "similarity",
-  "notes": "notes", "quarantine": "quarantine", "commands": "commands", "run": "time", "config": "config",
-}  # fmt: skip
+  "verdict": "metrics",
+  "metrics": "metrics",
+  "rollouts": "rollouts",
+  "curves": "curves",
+  "reconstruction": "reconstruction",
+  "transfer": "transfer",
+  "s-pcfc": "s_pcfc",
+  "probes": "probes",
+  "pca": "pca",
+  "similarity": "similarity",
+  "notes": "notes",
+  "quarantine": "quarantine",
+  "commands": "commands",
+  "run": "time",
+  "config": "config",
+}
 
 
 class _Page(html.parser.HTMLParser):
@@ -89,7 +116,9 @@ def test_every_section_is_there_and_linked(written):
   page, text = written
   parsed = _Page(text)
   assert page.name == "report.html" and parsed.ids == list(SECTIONS)
-  assert [ref for ref in parsed.references if ref.startswith("#")] == ["#" + anchor for anchor in SECTIONS]
+  assert [ref for ref in parsed.references if ref.startswith("#")] == [
+    "#" + anchor for anchor in SECTIONS
+  ]
   for content in (
     "A summary.",
     "split by episode",
@@ -107,7 +136,9 @@ def test_nothing_outside_the_page_is_needed(written):
   _, text = written
   parsed = _Page(text)
   assert all(ref.startswith(("#", "data:image/png;base64,")) for ref in parsed.references)
-  assert not re.search(r"https?://|url\(|@import", text) and not {"script", "link", "iframe"} & set(parsed.tags)
+  assert not re.search(r"https?://|url\(|@import", text) and not {"script", "link", "iframe"} & set(
+    parsed.tags
+  )
 
 
 def test_text_is_escaped(written):
@@ -120,12 +151,18 @@ def test_images_exist_and_show_something(written):
   page, text = written
   names = {path.name for path in page.parent.glob("*.png")}
   drawn = {"curves", "s_pcfc", "probes", "pca", "similarity", "success"}
-  assert names == {f"{n}{s}.png" for n in drawn for s in ("", "-dark")} | {"reconstruction.png", "transfer.png", "films.png"}
+  assert names == {f"{n}{s}.png" for n in drawn for s in ("", "-dark")} | {
+    "reconstruction.png",
+    "transfer.png",
+    "films.png",
+  }
   for name in names:
     image = np.asarray(Image.open(page.parent / name).convert("RGB"))
     assert image.std() > 2 and min(image.shape[:2]) > 100, name
   for name in drawn:
-    light, dark = (np.asarray(Image.open(page.parent / f"{name}{s}.png").convert("L")) for s in ("", "-dark"))
+    light, dark = (
+      np.asarray(Image.open(page.parent / f"{name}{s}.png").convert("L")) for s in ("", "-dark")
+    )
     assert light.shape == dark.shape and np.median(light) > 240 and np.median(dark) < 40
 
 
@@ -146,17 +183,30 @@ def test_empty_report(tmp_path):
 
 
 def test_what_is_read_from_the_robots_own_numbers_is_not_the_best(tmp_path):
-  rows = METRICS | {"true-state": {"lp_mse": 0.1}, "true-state-change": {"lp_mse": 0.2}, "both-pictures": {"lp_mse": 0.05}}
-  text = report.write(tmp_path, report.ReportData(title="x", metrics=rows)).read_text(encoding="utf-8")
+  rows = METRICS | {
+    "true-state": {"lp_mse": 0.1},
+    "true-state-change": {"lp_mse": 0.2},
+    "both-pictures": {"lp_mse": 0.05},
+  }
+  text = report.write(tmp_path, report.ReportData(title="x", metrics=rows)).read_text(
+    encoding="utf-8"
+  )
   assert '<td class="best">0.400' in text and "<td>0.100" in text and "<td>0.200" in text
 
 
 def test_difference_amplification():
   quiet = np.full((1, 8, 8), 20.0)
-  assert grids.factor_for(quiet) == 8 and grids.factor_for(quiet * 3) == 4 and grids.factor_for(quiet * 10) == 1
+  assert (
+    grids.factor_for(quiet) == 8
+    and grids.factor_for(quiet * 3) == 4
+    and grids.factor_for(quiet * 10) == 1
+  )
   still = report.Reconstruction(_frames(0), _frames(0), _frames(0))
   grid = grids.reconstruction(still)
-  assert (grid.columns["target − current"] == grids.palette()[0]).all() and grid.captions == ("", "")
+  assert (grid.columns["target − current"] == grids.palette()[0]).all() and grid.captions == (
+    "",
+    "",
+  )
   assert "×8" in grids.legend(grid.factor) and "0 … 32" in grids.legend(grid.factor)
 
 
@@ -203,6 +253,10 @@ def test_odd_curves_are_drawn(curves):
 def test_odd_plots_are_drawn():
   nothing = np.zeros(0)
   assert plots.s_pcfc({"all the same": np.ones(5), "none": nothing}, plots.DARK)
-  assert plots.probes({f"{i}": report.Scatter(np.ones(3), np.ones(3), float("nan")) for i in range(5)}, plots.LIGHT)
+  assert plots.probes(
+    {f"{i}": report.Scatter(np.ones(3), np.ones(3), float("nan")) for i in range(5)}, plots.LIGHT
+  )
   assert plots.pca(report.Projection(np.zeros((4, 2)), {}), plots.LIGHT)
-  assert plots.similarity(report.Similarity(np.full((20, 20), np.nan), [f"group {i}" for i in range(20)]), plots.DARK)
+  assert plots.similarity(
+    report.Similarity(np.full((20, 20), np.nan), [f"group {i}" for i in range(20)]), plots.DARK
+  )

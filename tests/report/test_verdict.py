@@ -6,8 +6,19 @@ from como_jax.evaluate import linear_probe
 from como_jax.report import verdict
 
 GOOD = {
-  "trained": {"lp_mse": (0.4, 0.03), "lp_half": 0.42, "lp_r2": 0.6, "lp_gain": (0.5, 0.03), "lp_gain_difference": (0.2, 0.03), "motion_score": (0.6, 0.1),
-              "camera_excess": (0.04, 0.03), "retrieval_gain": (0.3, 0.05), "copy_ratio": 0.95, "copy_ratio_moving": 0.6, "effective_rank": 7.0},
+  "trained": {
+    "lp_mse": (0.4, 0.03),
+    "lp_half": 0.42,
+    "lp_r2": 0.6,
+    "lp_gain": (0.5, 0.03),
+    "lp_gain_difference": (0.2, 0.03),
+    "motion_score": (0.6, 0.1),
+    "camera_excess": (0.04, 0.03),
+    "retrieval_gain": (0.3, 0.05),
+    "copy_ratio": 0.95,
+    "copy_ratio_moving": 0.6,
+    "effective_rank": 7.0,
+  },
   "untrained": {"lp_mse": (0.9, 0.03), "camera_excess": (0.9, 0.02), "effective_rank": 4.0},
   "difference": {"lp_mse": (0.6, 0.03)},
   "both-pictures": {"motion_gain": (0.3, 0.02)},
@@ -24,7 +35,11 @@ def judge(*, drop=(), rows=(), **changes):
 
 def test_all_good():
   found = judge()
-  assert (found.headline, found.level, found.missing) == (verdict.judge(GOOD).headline, "good", ()) and found.headline.startswith("Yes, as far as this data can tell: every sign says")
+  assert (found.headline, found.level, found.missing) == (
+    verdict.judge(GOOD).headline,
+    "good",
+    (),
+  ) and found.headline.startswith("Yes, as far as this data can tell: every sign says")
   assert [check.passed for check in found.checks] == [True] * 7
   assert found.checks[0].question == "Does z tell the action better than the untrained model?"
   assert [check.evidence for check in found.checks] == [
@@ -38,68 +53,154 @@ def test_all_good():
   ]
 
 
-@pytest.mark.parametrize("changes, headline, level", [
-  ({"camera_excess": (0.5, 0.03)}, "Partly: z tells motion, but the camera can be read from z.", "mixed"),
-  ({"retrieval_gain": (0.05, 0.05)}, "Partly: z tells motion, but the same motion is not found again elsewhere.", "mixed"),
-  ({"effective_rank": 1.2}, "Partly: z tells motion, but z uses hardly more than one direction.", "mixed"),
-  ({"lp_mse": (0.95, 0.03), "lp_half": 0.95, "lp_gain": (-0.05, 0.03), "lp_gain_difference": (-0.35, 0.03)},
-   "Not yet: z tells the action no better than the untrained model; z tells the action no better than components of the encoder's features, "
-   "which need no training.", "bad"),
-  ({"lp_mse": (0.65, 0.03), "lp_half": 0.66, "lp_gain_difference": (-0.05, 0.03)},
-   "Not yet: z tells the action no better than components of the encoder's features, which need no training.", "bad"),
-  ({"motion_score": (-0.3, 0.1)}, "Not yet: z tells the action no better than a single picture.", "bad"),
-  ({"copy_ratio_moving": 1.2}, "Not yet: pictures drawn with z are no better than copies.", "bad"),
-  ({"copy_ratio_moving": 0.99, "camera_excess": (0.5, 0.03)},
-   "Not yet: the camera can be read from z; pictures drawn with z are no better than copies.", "bad"),
-  ({"lp_half": 0.5}, "Not known: whether z is motion or appearance was not told (too few windows: fitted on half of them the error is 0.500 and "
-   "not 0.400).", "mixed"),
-  ({"lp_half": 0.5, "camera_excess": (0.5, 0.03)}, "Not known: whether z is motion or appearance was not told (too few windows: fitted on half of "
-   "them the error is 0.500 and not 0.400). What is known: the camera can be read from z.", "mixed"),
-])
+@pytest.mark.parametrize(
+  "changes, headline, level",
+  [
+    (
+      {"camera_excess": (0.5, 0.03)},
+      "Partly: z tells motion, but the camera can be read from z.",
+      "mixed",
+    ),
+    (
+      {"retrieval_gain": (0.05, 0.05)},
+      "Partly: z tells motion, but the same motion is not found again elsewhere.",
+      "mixed",
+    ),
+    (
+      {"effective_rank": 1.2},
+      "Partly: z tells motion, but z uses hardly more than one direction.",
+      "mixed",
+    ),
+    (
+      {
+        "lp_mse": (0.95, 0.03),
+        "lp_half": 0.95,
+        "lp_gain": (-0.05, 0.03),
+        "lp_gain_difference": (-0.35, 0.03),
+      },
+      "Not yet: z tells the action no better than the untrained model; z tells the action no "
+      "better than components of the encoder's features, which need no training.",
+      "bad",
+    ),
+    (
+      {"lp_mse": (0.65, 0.03), "lp_half": 0.66, "lp_gain_difference": (-0.05, 0.03)},
+      (
+        "Not yet: z tells the action no better than components of the encoder's features, which "
+        "need no training."
+      ),
+      "bad",
+    ),
+    (
+      {"motion_score": (-0.3, 0.1)},
+      "Not yet: z tells the action no better than a single picture.",
+      "bad",
+    ),
+    (
+      {"copy_ratio_moving": 1.2},
+      "Not yet: pictures drawn with z are no better than copies.",
+      "bad",
+    ),
+    (
+      {"copy_ratio_moving": 0.99, "camera_excess": (0.5, 0.03)},
+      "Not yet: the camera can be read from z; pictures drawn with z are no better than copies.",
+      "bad",
+    ),
+    (
+      {"lp_half": 0.5},
+      "Not known: whether z is motion or appearance was not told (too few windows: fitted on half "
+      "of them the error is 0.500 and not 0.400).",
+      "mixed",
+    ),
+    (
+      {"lp_half": 0.5, "camera_excess": (0.5, 0.03)},
+      "Not known: whether z is motion or appearance was not told (too few windows: fitted on half "
+      "of them the error is 0.500 and not 0.400). What is known: the camera can be read from z.",
+      "mixed",
+    ),
+  ],
+)
 def test_one_no_is_never_a_yes(changes, headline, level):
   found = judge(**changes)
   assert (found.headline, found.level) == (headline, level)
 
 
-@pytest.mark.parametrize("drop, rows, why", [
-  (["camera_excess"], [], "not measured: it takes several cameras"), (["retrieval_gain"], [], "not measured: it takes several cameras or scenes"),
-  (["copy_ratio", "copy_ratio_moving"], [], "not measured"), (["effective_rank"], [], "not measured")])
+@pytest.mark.parametrize(
+  "drop, rows, why",
+  [
+    (["camera_excess"], [], "not measured: it takes several cameras"),
+    (["retrieval_gain"], [], "not measured: it takes several cameras or scenes"),
+    (["copy_ratio", "copy_ratio_moving"], [], "not measured"),
+    (["effective_rank"], [], "not measured"),
+  ],
+)
 def test_what_is_missing_is_said(drop, rows, why):
   found = judge(drop=drop, rows=rows)
   assert (found.headline, found.level) == ("So far yes, but not everything was measured.", "mixed")
   assert [reason for _, reason in found.missing] == [why] and len(found.checks) == 6
 
 
-@pytest.mark.parametrize("rows, why", [
-  ([], "withheld: on other cameras both pictures tell 0.300 ± 0.020 more than one"),
-  (["both-pictures"], "not measured: it takes probes fitted on some cameras and scored on others")])
+@pytest.mark.parametrize(
+  "rows, why",
+  [
+    ([], "withheld: on other cameras both pictures tell 0.300 ± 0.020 more than one"),
+    (
+      ["both-pictures"],
+      "not measured: it takes probes fitted on some cameras and scored on others",
+    ),
+  ],
+)
 def test_without_a_word_on_single_pictures_it_is_not_known(rows, why):
   found = judge(drop=["motion_score"], rows=rows)
-  assert found.headline == f"Not known: whether z is motion or appearance was not told ({why})." and found.level == "mixed"
+  assert (
+    found.headline == f"Not known: whether z is motion or appearance was not told ({why})."
+    and found.level == "mixed"
+  )
   leaks = judge(drop=["motion_score"], rows=rows, camera_excess=(0.9, 0.02))
   assert leaks.headline.endswith("What is known: the camera can be read from z.")
 
 
-@pytest.mark.parametrize("changes, question", [({"lp_gain": (0.5, None)}, 0), ({"lp_gain_difference": (0.2, None)}, 1), ({"motion_score": (0.6, None)}, 2),
-                                               ({"retrieval_gain": (0.3, None)}, 4), ({"motion_contrast": (0.3, None)}, 4)])
+@pytest.mark.parametrize(
+  "changes, question",
+  [
+    ({"lp_gain": (0.5, None)}, 0),
+    ({"lp_gain_difference": (0.2, None)}, 1),
+    ({"motion_score": (0.6, None)}, 2),
+    ({"retrieval_gain": (0.3, None)}, 4),
+    ({"motion_contrast": (0.3, None)}, 4),
+  ],
+)
 def test_a_number_without_an_error_bar_answers_nothing(changes, question):
   asked = [check.question for check in judge().checks]
   found = judge(**changes)
-  assert (asked[question], verdict.UNCERTAIN) in found.missing and found.level == "mixed" and not found.headline.startswith("Yes")
+  assert (
+    (asked[question], verdict.UNCERTAIN) in found.missing
+    and found.level == "mixed"
+    and not found.headline.startswith("Yes")
+  )
 
 
 def test_the_same_moment_elsewhere_counts_before_the_nearest_neighbor():
-  assert judge(motion_contrast=(0.0, 0.05)).headline == "Partly: z tells motion, but the same motion is not found again elsewhere."
+  assert (
+    judge(motion_contrast=(0.0, 0.05)).headline
+    == "Partly: z tells motion, but the same motion is not found again elsewhere."
+  )
 
 
 @pytest.mark.parametrize("rows", [["untrained"], ["difference"]])
 def test_without_a_row_to_compare_with_it_is_not_known(rows):
   found = judge(rows=rows)
-  assert found.headline == "Not known: whether z is motion or appearance was not told (not measured)." and found.level == "mixed"
+  assert (
+    found.headline == "Not known: whether z is motion or appearance was not told (not measured)."
+    and found.level == "mixed"
+  )
 
 
 def test_nothing_measured():
-  assert verdict.judge({}) is None and verdict.judge({"trained": {"psnr": 20}}) is None and verdict.judge({"trained": {"lp_mse": float("nan")}}) is None
+  assert (
+    verdict.judge({}) is None
+    and verdict.judge({"trained": {"psnr": 20}}) is None
+    and verdict.judge({"trained": {"lp_mse": float("nan")}}) is None
+  )
   only = verdict.judge({"trained": {"lp_mse": 0.4}})
   assert only.headline.startswith("Not known") and only.checks == () and len(only.missing) == 7
 
@@ -107,16 +208,28 @@ def test_nothing_measured():
 def test_videos_without_numbers_are_not_a_yes():
   drop = [name for name in GOOD["trained"] if name.startswith(("lp", "motion", "retrieval"))]
   found = judge(drop=drop, motion_contrast=(0.2, 0.05))
-  assert found.headline.startswith("Not known") and "cosine above other moments' 0.200" in found.checks[1].evidence
-  assert judge(drop=drop, motion_contrast=(0.05, 0.05)).headline.endswith("What is known: the same motion is not found again elsewhere.")
+  assert (
+    found.headline.startswith("Not known")
+    and "cosine above other moments' 0.200" in found.checks[1].evidence
+  )
+  assert judge(drop=drop, motion_contrast=(0.05, 0.05)).headline.endswith(
+    "What is known: the same motion is not found again elsewhere."
+  )
   assert judge(drop=drop, copy_ratio_moving=1.0).level == "bad"
 
 
 def test_gaps_have_to_exceed_their_noise():
-  asked = lambda **changes: [check.passed for check in judge(**changes).checks]
-  assert asked(lp_gain=(0.5, 0.26))[0] is False and asked(lp_gain=(0.5, 0.24))[0] is True  # twice the error of the paired difference
-  assert asked(lp_mse=(0.883, 0.001), lp_half=0.883, lp_gain=(0.017, 0.001))[0] is False  # 2 % of the other's error
-  assert judge(drop=["lp_gain"], lp_mse=(0.4, 0.25)).checks[0].evidence.endswith("(gap needed: 0.504)")  # unpaired: the joint error
+  def asked(**changes):
+    return [check.passed for check in judge(**changes).checks]
+
+  # twice the error of the paired difference
+  assert asked(lp_gain=(0.5, 0.26))[0] is False and asked(lp_gain=(0.5, 0.24))[0] is True
+  # 2 % of the other's error
+  assert asked(lp_mse=(0.883, 0.001), lp_half=0.883, lp_gain=(0.017, 0.001))[0] is False
+  # unpaired: the joint error
+  assert (
+    judge(drop=["lp_gain"], lp_mse=(0.4, 0.25)).checks[0].evidence.endswith("(gap needed: 0.504)")
+  )
   assert asked(lp_r2=-0.1)[0] is False
   assert asked(copy_ratio_moving=0.979)[5] is True and asked(copy_ratio_moving=0.981)[5] is False
   assert asked(camera_excess=(0.3, 0.2))[3] is True and asked(camera_excess=(0.3, 0.1))[3] is False
@@ -126,36 +239,74 @@ def test_gaps_have_to_exceed_their_noise():
   assert not judge(lp_half=0.44).missing and len(judge(lp_half=0.46).missing) == 2
 
 
-STATE = {"state_" + name: value for name, value in GOOD["trained"].items() if name.startswith(("lp", "motion"))}
+STATE = {
+  "state_" + name: value
+  for name, value in GOOD["trained"].items()
+  if name.startswith(("lp", "motion"))
+}
 
 
 def positions(trained, **rows):
-  table = {"trained": GOOD["trained"] | {"lp_mse": (0.899, 0.03), "lp_half": 0.9} | STATE | trained, "both-pictures": {},
-           "untrained": {"lp_mse": (0.9, 0.03), "state_lp_mse": (0.95, 0.03)}, "difference": {"lp_mse": (0.6, 0.03), "state_lp_mse": (0.7, 0.03)}}
+  table = {
+    "trained": GOOD["trained"] | {"lp_mse": (0.899, 0.03), "lp_half": 0.9} | STATE | trained,
+    "both-pictures": {},
+    "untrained": {"lp_mse": (0.9, 0.03), "state_lp_mse": (0.95, 0.03)},
+    "difference": {"lp_mse": (0.6, 0.03), "state_lp_mse": (0.7, 0.03)},
+  }
   return verdict.judge(table | {name: {"lp_mse": value} for name, value in rows.items()})
 
 
 def test_positions_are_not_asked_for():
   found = positions({"action_positions": 1.0})
-  assert found.level == "good" and found.checks[0].question == "Does z tell the change of the robot's state better than the untrained model?"
-  assert found.checks[0].evidence == "LP-MSE, state 0.400 against 0.950 (gap needed: 0.060); 100 % of the actions are positions, not motions"
+  assert (
+    found.level == "good"
+    and found.checks[0].question
+    == "Does z tell the change of the robot's state better than the untrained model?"
+  )
+  assert found.checks[0].evidence == (
+    "LP-MSE, state 0.400 against 0.950 (gap needed: 0.060); 100 % of the actions are "
+    "positions, not motions"
+  )
   assert "positions" not in found.checks[1].evidence
   bad = positions({"action_positions": 0.5, "state_lp_mse": (0.94, 0.03), "state_lp_half": 0.95})
-  assert bad.headline.startswith("Not yet: z tells the change of the robot's state no better than the untrained model")
-  assert positions({"action_positions": 0.0}).checks[0].question == "Does z tell the action better than the untrained model?"
+  assert bad.headline.startswith(
+    "Not yet: z tells the change of the robot's state no better than the untrained model"
+  )
+  assert (
+    positions({"action_positions": 0.0}).checks[0].question
+    == "Does z tell the action better than the untrained model?"
+  )
   video = {name: value for name, value in GOOD["trained"].items() if name != "action_positions"}
-  assert verdict.judge(GOOD | {"trained": video | {"action_positions": 1.0}}).checks[0].question.startswith("Does z tell the action"), "no state was probed"
+  assert (
+    verdict.judge(GOOD | {"trained": video | {"action_positions": 1.0}})
+    .checks[0]
+    .question.startswith("Does z tell the action")
+  ), "no state was probed"
 
 
 def test_actions_that_look_like_positions_where_they_cannot_be_compared():
-  rows = lambda motion, position: {"true-state-change": (motion, 0.1), "true-state": position}
-  found = positions({}, **rows(1.01, 0.123))  # no motion can tell them, so that z does not says nothing against z
+  def rows(motion, position):
+    return {"true-state-change": (motion, 0.1), "true-state": position}
+
+  # no motion can tell them, so that z does not says nothing against z
+  found = positions({}, **rows(1.01, 0.123))
   assert found.level == "good" and "the change of the robot's state" in found.checks[0].question
-  assert found.checks[0].evidence.endswith("rather than motions (LP-MSE 0.123 from the robot's state, 1.010 from its true change)")
-  for motion, position in ((0.4, 0.8), (0.4, 0.1), (0.9, 0.71)):  # relative actions, a controller's small steps, a gap within two errors
+  assert found.checks[0].evidence.endswith(
+    "rather than motions (LP-MSE 0.123 from the robot's state, 1.010 from its true change)"
+  )
+  # relative actions, a controller's small steps, a gap within two errors
+  for motion, position in ((0.4, 0.8), (0.4, 0.1), (0.9, 0.71)):
     assert "tell the action" in positions({}, **rows(motion, position)).checks[0].question
-  told = positions({"lp_mse": (0.2, 0.03), "lp_half": 0.2, "lp_gain": (0.7, 0.02)}, **rows(1.0, 0.1))
-  assert told.checks[0].passed and "tell the action" in told.checks[0].question, "z tells the action, whatever the state tells"
-  only = {name: value for name, value in GOOD["trained"].items() if not name.startswith("lp")} | STATE
-  moved = verdict.judge({"trained": only, "untrained": {"state_lp_mse": 0.9}, "difference": {"state_lp_mse": 0.9}})
+  told = positions(
+    {"lp_mse": (0.2, 0.03), "lp_half": 0.2, "lp_gain": (0.7, 0.02)}, **rows(1.0, 0.1)
+  )
+  assert told.checks[0].passed and "tell the action" in told.checks[0].question, (
+    "z tells the action, whatever the state tells"
+  )
+  only = {
+    name: value for name, value in GOOD["trained"].items() if not name.startswith("lp")
+  } | STATE
+  moved = verdict.judge(
+    {"trained": only, "untrained": {"state_lp_mse": 0.9}, "difference": {"state_lp_mse": 0.9}}
+  )
   assert "change of the robot's state" in moved.checks[0].question

@@ -14,12 +14,22 @@ from tests import limits
 
 class Policy:
   """Attributes and methods of serve.policy.Policy. Its actions tell what it has seen:
-  actions[k, a] = state[0] + 10 * (frames in the history) + 100 * (oldest state[0]) + mean of the first image / 1000 + k."""
+  actions[k, a] = state[0] + 10 * (frames in the history) + 100 * (oldest state[0]) + mean of the
+  first image / 1000 + k.
+  """
 
-  def __init__(self, *, cameras=("front", "wrist"), history=1, state_dim=8, chunk=4, action_dim=7, delay=0.0):
+  def __init__(
+    self, *, cameras=("front", "wrist"), history=1, state_dim=8, chunk=4, action_dim=7, delay=0.0
+  ):
     self.cameras, self.history, self.state_dim = cameras, history, state_dim
     self.chunk, self.action_dim, self.delay = chunk, action_dim, delay
-    self.metadata = {"robot": "fake", "chunk": chunk, "action_dim": action_dim, "cameras": list(cameras), "history": history}
+    self.metadata = {
+      "robot": "fake",
+      "chunk": chunk,
+      "action_dim": action_dim,
+      "cameras": list(cameras),
+      "history": history,
+    }
     self.batches, self.seeds, self.warm, self.fail = [], [], False, None
     self.gate = threading.Event()  # inference waits for it
     self.gate.set()
@@ -41,7 +51,13 @@ class Policy:
       if states[-1] == 666.0:
         raise errors.UserError("the number of the beast")
       image = history[-1][f"observation.images.{self.cameras[0]}"]
-      out[i] = states[-1] + 10 * len(history) + 100 * states[0] + image.mean() / 1000 + np.arange(self.chunk)[:, None]
+      out[i] = (
+        states[-1]
+        + 10 * len(history)
+        + 100 * states[0]
+        + image.mean() / 1000
+        + np.arange(self.chunk)[:, None]
+      )
     return out
 
 
@@ -49,7 +65,9 @@ class Policy:
 def serving(policy, **settings):
   """A server of the policy in a thread, on a free port; yields (port, server, lines it said)."""
   lines, ready, ports, failed = [], threading.Event(), [], []
-  one = server.Server(policy, server.Settings(**{"port": 0, "preset": "libero", **settings}), say=lines.append)
+  one = server.Server(
+    policy, server.Settings(**{"port": 0, "preset": "libero", **settings}), say=lines.append
+  )
   loop, stop = asyncio.new_event_loop(), None
 
   async def main():
@@ -65,6 +83,7 @@ def serving(policy, **settings):
     finally:
       ready.set()
       loop.close()
+
   thread = threading.Thread(target=target, daemon=True)
   thread.start()
   assert ready.wait(limits.SAFETY_NET)
@@ -81,5 +100,9 @@ def serving(policy, **settings):
 
 def observation(number=1.0, *, size=8, prompt="pick up the cup"):
   """What openpi's LIBERO client sends."""
-  return {"observation/image": np.full((size, size, 3), 100, np.uint8), "observation/wrist_image": np.zeros((size, size, 3), np.uint8),
-          "observation/state": np.full(8, number, np.float64), "prompt": prompt}
+  return {
+    "observation/image": np.full((size, size, 3), 100, np.uint8),
+    "observation/wrist_image": np.zeros((size, size, 3), np.uint8),
+    "observation/state": np.full(8, number, np.float64),
+    "prompt": prompt,
+  }

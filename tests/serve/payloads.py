@@ -1,4 +1,7 @@
-"""Messages that must be refused, by name: what a broken or hostile client may send as one frame. Built by hand, not by our encoder."""
+"""Messages that must be refused, by name: what a broken or hostile client may send as one frame.
+
+Built by hand, not by our encoder.
+"""
 
 import struct
 
@@ -9,13 +12,24 @@ from tests.serve import fake
 
 
 def array(dtype="|u1", shape=(2, 2, 3), data=None, **more):
-  return {b"__ndarray__": True, b"data": bytes(12) if data is None else data, b"dtype": dtype, b"shape": list(shape), **more}
+  return {
+    b"__ndarray__": True,
+    b"data": bytes(12) if data is None else data,
+    b"dtype": dtype,
+    b"shape": list(shape),
+    **more,
+  }
 
 
 def plain(value):
-  """openpi's own encoding of arrays (no checks)."""
+  """Openpi's own encoding of arrays (no checks)."""
   if isinstance(value, np.ndarray):
-    return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+    return {
+      b"__ndarray__": True,
+      b"data": value.tobytes(),
+      b"dtype": value.dtype.str,
+      b"shape": value.shape,
+    }
   return value
 
 
@@ -89,7 +103,10 @@ BAD = {
   "state of truth values": (state(np.ones(8, bool)), "vector"),
   "ragged state": (state([[1.0], [1.0, 2.0]]), "vector"),
   "state is text": (state("up"), "vector"),
-  "state is nothing": (msgpack.packb({**fake.observation(), "observation/state": None}, default=plain), "vector"),
+  "state is nothing": (
+    msgpack.packb({**fake.observation(), "observation/state": None}, default=plain),
+    "vector",
+  ),
   "deep lists": (state(nested(500)), "nested"),
   "deep dicts": (state(nested(100, dict)), "nested"),
   "deeper than the parser": (b"\x91" * 100_000, "msgpack"),
@@ -98,7 +115,7 @@ BAD = {
   "headers that claim much": (b"\xdc\x07\xff" * 900, "msgpack"),
   "header that claims more": (b"\xdd\xff\xff\xff\xff", "msgpack"),
   "truncated": (message()[:-7], "msgpack"),
-  "half": (message()[:len(message()) // 2], "msgpack"),
+  "half": (message()[: len(message()) // 2], "msgpack"),
   "trailing bytes": (message() + b"\x00", "msgpack"),
   "not msgpack": (b"\xc1\xff\xfehello", "msgpack"),
   "json": (b'{"observation/image": []}', "msgpack"),
@@ -113,7 +130,10 @@ BAD = {
   "timestamp": (state(msgpack.Timestamp(1)), "Timestamp"),
   "twice the same key": (b"\x82\xa1a\x01\xa1a\x02", "twice"),
   "invalid UTF-8 text": (b"\x81\xa1\xff\x01", "msgpack"),
-  "float image": (image(np.zeros((8, 8, 3), np.float32)), "float32 [8, 8, 3], uint8 [H, W, 3] is expected"),
+  "float image": (
+    image(np.zeros((8, 8, 3), np.float32)),
+    "float32 [8, 8, 3], uint8 [H, W, 3] is expected",
+  ),
   "image with channels first": (image(np.zeros((3, 8, 8), np.uint8)), "uint8 [3, 8, 8]"),
   "grey image": (image(np.zeros((8, 8), np.uint8)), "uint8 [8, 8]"),
   "empty image": (image(np.zeros((0, 8, 3), np.uint8)), "uint8 [0, 8, 3]"),
@@ -121,7 +141,10 @@ BAD = {
   "image is a list": (image([1, 2, 3]), "a list"),
   "missing image": (message(observation__image=None), "no 'observation/image'"),
   "missing state": (message(observation__state=None), "no 'observation/state'"),
-  "misspelt key": (message(observation__imgae=np.zeros((8, 8, 3), np.uint8)), "did you mean 'observation/image'?"),
+  "misspelt key": (
+    message(observation__imgae=np.zeros((8, 8, 3), np.uint8)),
+    "did you mean 'observation/image'?",
+  ),
   "key of many lines": (message(**{"a\nb" * 500: 1}), "unknown"),
   "prompt is a number": (message(prompt=3), "text"),
   "long prompt": (message(prompt="x" * 5000), "characters"),

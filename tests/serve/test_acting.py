@@ -1,4 +1,6 @@
-"""What a policy makes of observations, around a model that only counts: arrays, sizes, seeds, units and messages."""
+"""What a policy makes of observations, around a model that only counts: arrays, sizes, seeds, units
+and messages.
+"""
 
 import json
 import types
@@ -17,7 +19,10 @@ ROBOTS = {"hand": {"action": 5, "state": 0}, "arm": {"action": 3, "state": 2}}
 
 
 class Model:
-  """Normalised actions: the first of the state, plus 10 for each element of the chunk. `seen` has what it was traced with."""
+  """Normalised actions: the first of the state, plus 10 for each element of the chunk.
+
+  `seen` has what it was traced with.
+  """
 
   chunk, image_size = 4, 16
 
@@ -29,8 +34,20 @@ class Model:
     return {"network": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}}
 
   def sample(self, params, batch, key, *, robot, steps, guidance):
-    self.seen.append({"rows": len(batch["state"]), "robot": robot, "steps": steps, "guidance": guidance, "dtype": params["network"]["kernel"].dtype})
-    return jnp.zeros((len(batch["state"]), 4, 3)) + batch["state"][:, :1, None] + 10.0 * jnp.arange(4)[None, :, None]
+    self.seen.append(
+      {
+        "rows": len(batch["state"]),
+        "robot": robot,
+        "steps": steps,
+        "guidance": guidance,
+        "dtype": params["network"]["kernel"].dtype,
+      }
+    )
+    return (
+      jnp.zeros((len(batch["state"]), 4, 3))
+      + batch["state"][:, :1, None]
+      + 10.0 * jnp.arange(4)[None, :, None]
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +58,27 @@ def counting(monkeypatch):
 def stored(robots=("hand", "arm"), *, history=2, settings=None, **facts):
   """The config of a checkpoint."""
   chosen = {name: ROBOTS[name] for name in robots}
-  found = {name: {"action": test_policy.statistics_of(np.tile(test_policy.ROWS, 2)[:, :sizes["action"]]),
-                  "state": test_policy.statistics_of(test_policy.ROWS[:, :2])} for name, sizes in chosen.items()}
-  return {"model": {"kind": "policy", "robots": chosen, "history": history, "dtype": "bfloat16"},
-          "normalisation": normalisation.Normaliser("standard", found).to_json(), "policy": {"cameras": ["front", ""], **(settings or {})},
-          "robots": {name: {"action_names": [], "step_seconds": 0.5, **facts} for name in robots},
-          "language": {"kind": "hash", "weights": "", "pooled": False, "tokens": 3, "width": 6, "dtype": "float32"}}
+  found = {
+    name: {
+      "action": test_policy.statistics_of(np.tile(test_policy.ROWS, 2)[:, : sizes["action"]]),
+      "state": test_policy.statistics_of(test_policy.ROWS[:, :2]),
+    }
+    for name, sizes in chosen.items()
+  }
+  return {
+    "model": {"kind": "policy", "robots": chosen, "history": history, "dtype": "bfloat16"},
+    "normalisation": normalisation.Normaliser("standard", found).to_json(),
+    "policy": {"cameras": ["front", ""], **(settings or {})},
+    "robots": {name: {"action_names": [], "step_seconds": 0.5, **facts} for name in robots},
+    "language": {
+      "kind": "hash",
+      "weights": "",
+      "pooled": False,
+      "tokens": 3,
+      "width": 6,
+      "dtype": "float32",
+    },
+  }
 
 
 def acting(config=None, *, robot="arm", **more):
@@ -56,7 +88,11 @@ def acting(config=None, *, robot="arm", **more):
 
 def observation(number=0.0, **changes):
   image = np.full((16, 16, 3), number, np.uint8)
-  seen = {serving.STATE: np.float32([number, 1.0]), serving.IMAGE + "front": image, serving.TASK: "go"} | changes
+  seen = {
+    serving.STATE: np.float32([number, 1.0]),
+    serving.IMAGE + "front": image,
+    serving.TASK: "go",
+  } | changes
   return {name: value for name, value in seen.items() if value is not None}
 
 
@@ -67,31 +103,69 @@ def refused(seen, config=None, **more):
 
 
 def test_facts_for_clients():
-  one = acting(stored(instructions={"count": 1, "empty": False, "examples": ["go"]}, unused_cameras=["wrist"]), name="runs/arm/weights")
-  assert json.loads(json.dumps(one.metadata)) == one.metadata == {
-      "robot": "arm", "cameras": ["front"], "image_size": 16, "history": 2, "chunk": 4, "action_dim": 3,
-      "action_names": ["action 0", "action 1", "action 2"], "state_dim": 2, "step_seconds": 0.5, "steps": None, "guidance": 1.0,
-      "checkpoint": "weights", "instructions": {"count": 1, "empty": False, "examples": ["go"]}, "unused_cameras": ["wrist"]}
-  plain = acting(stored(action_names=["x", "y", "z"], cameras=["", "top"], settings={"guidance": 2.5}), steps=7)
+  one = acting(
+    stored(instructions={"count": 1, "empty": False, "examples": ["go"]}, unused_cameras=["wrist"]),
+    name="runs/arm/weights",
+  )
+  assert (
+    json.loads(json.dumps(one.metadata))
+    == one.metadata
+    == {
+      "robot": "arm",
+      "cameras": ["front"],
+      "image_size": 16,
+      "history": 2,
+      "chunk": 4,
+      "action_dim": 3,
+      "action_names": ["action 0", "action 1", "action 2"],
+      "state_dim": 2,
+      "step_seconds": 0.5,
+      "steps": None,
+      "guidance": 1.0,
+      "checkpoint": "weights",
+      "instructions": {"count": 1, "empty": False, "examples": ["go"]},
+      "unused_cameras": ["wrist"],
+    }
+  )
+  plain = acting(
+    stored(action_names=["x", "y", "z"], cameras=["", "top"], settings={"guidance": 2.5}), steps=7
+  )
   assert plain.metadata["action_names"] == ["x", "y", "z"] and plain.cameras == ("top",)
-  assert (plain.metadata["guidance"], plain.metadata["steps"], plain.metadata["checkpoint"]) == (2.5, 7, "policy")
-  assert plain.metadata["instructions"] == {"count": 0, "empty": True, "examples": []} and plain.metadata["unused_cameras"] == []
+  assert (plain.metadata["guidance"], plain.metadata["steps"], plain.metadata["checkpoint"]) == (
+    2.5,
+    7,
+    "policy",
+  )
+  assert (
+    plain.metadata["instructions"] == {"count": 0, "empty": True, "examples": []}
+    and plain.metadata["unused_cameras"] == []
+  )
   assert plain._encode._cache is None, "clients may send any number of instructions"
   assert acting(stored(settings={"guidance": 2.5}), guidance=0.0).metadata["guidance"] == 0.0
 
 
 def test_the_robot_is_named_unless_there_is_one():
   assert acting(stored(("arm",)), robot="").robot == "arm"
-  with pytest.raises(errors.UserError, match="^checkpoint c knows several robots: choose one of hand, arm$"):
+  with pytest.raises(
+    errors.UserError, match="^checkpoint c knows several robots: choose one of hand, arm$"
+  ):
     acting(robot="", name="c")
-  with pytest.raises(errors.UserError, match="^checkpoint c knows no robot 'am': did you mean 'arm'"):
+  with pytest.raises(
+    errors.UserError, match="^checkpoint c knows no robot 'am': did you mean 'arm'"
+  ):
     acting(robot="am", name="c")
 
 
 def test_what_is_no_policy_is_refused():
-  for config, kind in (({"model": {"kind": "motion"}, "normalisation": {}}, "motion"), ({"kind": "mae"}, "mae"), ({}, "unknown"),
-                       ({"model": {"kind": "policy"}}, "policy")):
-    with pytest.raises(errors.UserError, match=f"^checkpoint c holds a model of kind '{kind}', a policy is expected$"):
+  for config, kind in (
+    ({"model": {"kind": "motion"}, "normalisation": {}}, "motion"),
+    ({"kind": "mae"}, "mae"),
+    ({}, "unknown"),
+    ({"model": {"kind": "policy"}}, "policy"),
+  ):
+    with pytest.raises(
+      errors.UserError, match=f"^checkpoint c holds a model of kind '{kind}', a policy is expected$"
+    ):
       serving.check(config, "c")
   serving.check(stored(), "c")
   with pytest.raises(errors.UserError, match="^checkpoint c holds a model of kind 'mae'"):
@@ -101,7 +175,10 @@ def test_what_is_no_policy_is_refused():
 
 
 def test_a_path_is_needed_and_names_the_policy(monkeypatch):
-  with pytest.raises(errors.UserError, match="^config.checkpoint is empty: give the run directory or weights folder of a policy$"):
+  with pytest.raises(
+    errors.UserError,
+    match="^config.checkpoint is empty: give the run directory or weights folder of a policy$",
+  ):
     serving.Policy.load("")
   params = {"network": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
   monkeypatch.setattr(serving.checkpoint, "load", lambda path: (params, stored()))
@@ -109,27 +186,44 @@ def test_a_path_is_needed_and_names_the_policy(monkeypatch):
 
 
 def test_an_example_is_that_of_training():
-  """The oldest observation stands in for those before it; a slot without camera is black and masked."""
-  batch = acting(batch_size=2).batch([[observation(7.0)], [observation(5.0, **{serving.STATE: [3, 4], serving.TASK: "wait"}), observation(6.0)]])
+  """The oldest observation stands in for those before it; a slot without camera is black and
+  masked.
+  """
+  batch = acting(batch_size=2).batch(
+    [
+      [observation(7.0)],
+      [observation(5.0, **{serving.STATE: [3, 4], serving.TASK: "wait"}), observation(6.0)],
+    ]
+  )
   assert batch["images"].shape == (2, 2, 2, 16, 16, 3) and batch["images"].dtype == np.uint8
   np.testing.assert_array_equal(batch["images"][:, :, 0, 0, 0, 0], [[7, 7], [5, 6]])
   assert not batch["images"][:, :, 1].any()
   np.testing.assert_array_equal(batch["images_mask"], [[True, False]] * 2)
   rows = test_policy.ROWS[:, 0]
   assert batch["state"].shape == (2, 2) and batch["state"].dtype == np.float32
-  np.testing.assert_allclose(batch["state"][:, 0], (np.float32([7, 6]) - rows.mean()) / rows.std(), rtol=1e-4)
+  np.testing.assert_allclose(
+    batch["state"][:, 0], (np.float32([7, 6]) - rows.mean()) / rows.std(), rtol=1e-4
+  )
   assert batch["state_mask"].tolist() == [True, True] and batch["state_mask"].dtype == bool
   assert batch["robot"].tolist() == [1, 1] and batch["robot"].dtype == np.int32
   assert batch["language"].shape == (2, 3, 6) and batch["language_mask"].sum() == 2
   np.testing.assert_array_equal(batch["language"][0], batch["language"][1])
-  hand = acting(robot="hand").batch([[observation(7.0, **{serving.STATE: None, serving.TASK: None})]])
-  assert hand["state"].tolist() == [[0, 0]] and hand["state_mask"].tolist() == [False] and hand["robot"].tolist() == [0]
+  hand = acting(robot="hand").batch(
+    [[observation(7.0, **{serving.STATE: None, serving.TASK: None})]]
+  )
+  assert (
+    hand["state"].tolist() == [[0, 0]]
+    and hand["state_mask"].tolist() == [False]
+    and hand["robot"].tolist() == [0]
+  )
   assert not hand["language_mask"].any()
 
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_histories_have_1_to_T_observations(count):
-  with pytest.raises(errors.UserError, match=f"^a history of {count} observations, expected 1 to 2$"):
+  with pytest.raises(
+    errors.UserError, match=f"^a history of {count} observations, expected 1 to 2$"
+  ):
     acting().batch([[observation()] * count])
 
 
@@ -147,22 +241,42 @@ def test_every_batch_has_a_seed_of_its_own(monkeypatch):
   sample = one.sample
   monkeypatch.setattr(one, "sample", lambda batch, key: keys.append(key) or sample(batch, key))
   found = one.infer([[observation(float(i))] for i in range(5)], seed=3)
-  assert [jax.random.key_data(key).tolist() for key in keys] == [jax.random.key_data(jax.random.key(seed)).tolist() for seed in (3, 5, 7)]
+  assert [jax.random.key_data(key).tolist() for key in keys] == [
+    jax.random.key_data(jax.random.key(seed)).tolist() for seed in (3, 5, 7)
+  ]
   assert found.shape == (5, 4, 3) and found.dtype == np.float32
   first, second = one.infer([[observation(0.0)], [observation(1.0)]])[:, :, 0]
-  np.testing.assert_allclose(second - first, 1.0, atol=1e-4)  # in the state's units, which are those of the first action here
+  # in the state's units, which are those of the first action here
+  np.testing.assert_allclose(second - first, 1.0, atol=1e-4)
   keys.clear(), one.infer([[observation()]])
-  assert jax.random.key_data(keys[0]).tolist() == jax.random.key_data(jax.random.key(0)).tolist(), "0 unless given"
-  assert one._model.seen == [{"rows": rows, "robot": "arm", "steps": None, "guidance": 1.0, "dtype": jnp.bfloat16} for rows in (2, 1)]
+  assert jax.random.key_data(keys[0]).tolist() == jax.random.key_data(jax.random.key(0)).tolist(), (
+    "0 unless given"
+  )
+  assert one._model.seen == [
+    {"rows": rows, "robot": "arm", "steps": None, "guidance": 1.0, "dtype": jnp.bfloat16}
+    for rows in (2, 1)
+  ]
 
 
 def test_warming_up_compiles_every_size_with_an_instruction_of_the_data(monkeypatch):
-  one = acting(stored(instructions={"count": 2, "empty": False, "examples": ["wave", "stack"]}), batch_size=3)
+  one = acting(
+    stored(instructions={"count": 2, "empty": False, "examples": ["wave", "stack"]}), batch_size=3
+  )
   warm, texts, infer = [], [], one.infer
   monkeypatch.setattr(one._encode, "warm_up", lambda: warm.append(True))
-  monkeypatch.setattr(one, "infer", lambda histories: texts.extend(history[0][serving.TASK] for history in histories) or infer(histories))
+  monkeypatch.setattr(
+    one,
+    "infer",
+    lambda histories: (
+      texts.extend(history[0][serving.TASK] for history in histories) or infer(histories)
+    ),
+  )
   one.warm_up()
-  assert warm == [True] and texts == ["wave"] * 6 and [seen["rows"] for seen in one._model.seen] == [1, 2, 3]
+  assert (
+    warm == [True]
+    and texts == ["wave"] * 6
+    and [seen["rows"] for seen in one._model.seen] == [1, 2, 3]
+  )
   plain = acting()
   plain.warm_up()
   assert [seen["rows"] for seen in plain._model.seen] == [1]
@@ -171,18 +285,39 @@ def test_warming_up_compiles_every_size_with_an_instruction_of_the_data(monkeypa
 CAMERA = serving.IMAGE + "front"
 
 
-@pytest.mark.parametrize("change, message", [
-    ({CAMERA: None, serving.IMAGE + "frnt": 0}, "the observation has no camera 'front': did you mean 'frnt'? (valid: frnt)"),
-    ({CAMERA: np.zeros((8, 8, 3))}, "camera 'front' gives float64 [8, 8, 3], expected uint8 [H, W, 3]"),
-    ({CAMERA: np.zeros((8, 3), np.uint8)}, "camera 'front' gives uint8 [8, 3], expected uint8 [H, W, 3]"),
-    ({CAMERA: np.zeros((3, 8, 8), np.uint8)}, "camera 'front' gives uint8 [3, 8, 8], expected uint8 [H, W, 3]"),
-    ({CAMERA: np.zeros((0, 8, 3), np.uint8)}, "camera 'front' gives uint8 [0, 8, 3], expected uint8 [H, W, 3]"),
-    ({serving.STATE: None}, "the observation has no 'observation.state' [2]; it has: observation.images.front, task"),
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (
+      {CAMERA: None, serving.IMAGE + "frnt": 0},
+      "the observation has no camera 'front': did you mean 'frnt'? (valid: frnt)",
+    ),
+    (
+      {CAMERA: np.zeros((8, 8, 3))},
+      "camera 'front' gives float64 [8, 8, 3], expected uint8 [H, W, 3]",
+    ),
+    (
+      {CAMERA: np.zeros((8, 3), np.uint8)},
+      "camera 'front' gives uint8 [8, 3], expected uint8 [H, W, 3]",
+    ),
+    (
+      {CAMERA: np.zeros((3, 8, 8), np.uint8)},
+      "camera 'front' gives uint8 [3, 8, 8], expected uint8 [H, W, 3]",
+    ),
+    (
+      {CAMERA: np.zeros((0, 8, 3), np.uint8)},
+      "camera 'front' gives uint8 [0, 8, 3], expected uint8 [H, W, 3]",
+    ),
+    (
+      {serving.STATE: None},
+      "the observation has no 'observation.state' [2]; it has: observation.images.front, task",
+    ),
     ({serving.STATE: [1, 2, 3]}, "observation.state is int64 [3], expected 2 finite numbers"),
     ({serving.STATE: [True, False]}, "observation.state is bool [2], expected 2 finite numbers"),
     ({serving.STATE: [0.0, np.inf]}, "observation.state is float64 [2], expected 2 finite numbers"),
     ({serving.TASK: 3}, "'task' is a int, expected a text"),
-])
+  ],
+)
 def test_what_an_observation_lacks_is_named(change, message):
   assert refused(observation(**change)) == message
 
@@ -190,8 +325,13 @@ def test_what_an_observation_lacks_is_named(change, message):
 def test_pictures_that_are_cropped_have_sides_of_at_most_1_to_16():
   crop = stored(settings={"resize": "crop"})
   for shape in ((1, 16, 3), (32, 2, 3)):
-    assert acting(crop).batch([[observation(**{CAMERA: np.zeros(shape, np.uint8)})]])["images"].shape[-3:] == (16, 16, 3)
+    assert acting(crop).batch([[observation(**{CAMERA: np.zeros(shape, np.uint8)})]])[
+      "images"
+    ].shape[-3:] == (16, 16, 3)
   for shape in ((1, 17, 3), (33, 2, 3)):
     seen = observation(**{CAMERA: np.zeros(shape, np.uint8)})
-    assert refused(seen, crop) == f"camera 'front' gives {list(shape)}: one side is more than 16 times the other"
+    assert (
+      refused(seen, crop)
+      == f"camera 'front' gives {list(shape)}: one side is more than 16 times the other"
+    )
     acting().batch([[seen]])  # squashed, it costs nothing

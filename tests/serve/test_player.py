@@ -21,12 +21,15 @@ def play(queue):
   return found
 
 
-@pytest.mark.parametrize("merge, expected", [
-  ("latest_only", [20.0, 21.0, 22.0, 23.0]),
-  ("average", [11.0, 12.0, 22.0, 23.0]),
-  ("weighted_average", [0.3 * 2 + 0.7 * 20, 0.3 * 3 + 0.7 * 21, 22.0, 23.0]),
-  ("conservative", [0.7 * 2 + 0.3 * 20, 0.7 * 3 + 0.3 * 21, 22.0, 23.0]),
-])
+@pytest.mark.parametrize(
+  "merge, expected",
+  [
+    ("latest_only", [20.0, 21.0, 22.0, 23.0]),
+    ("average", [11.0, 12.0, 22.0, 23.0]),
+    ("weighted_average", [0.3 * 2 + 0.7 * 20, 0.3 * 3 + 0.7 * 21, 22.0, 23.0]),
+    ("conservative", [0.7 * 2 + 0.3 * 20, 0.7 * 3 + 0.3 * 21, 22.0, 23.0]),
+  ],
+)
 def test_overlapping_chunks_merge(merge, expected):
   queue = player.ChunkQueue(4, merge=merge)
   queue.add(0, chunk(0, 1, 2, 3))
@@ -57,7 +60,8 @@ def test_it_asks_when_the_queue_falls_under_the_threshold():
   while len(queue):
     wanted.append(queue.wants())
     queue.pop()
-  assert wanted == [False, False, False, True] and queue.wants()  # 4, 3, 2 left; 1 is under half of 4; none is a must
+  # 4, 3, 2 left; 1 is under half of 4; none is a must
+  assert wanted == [False, False, False, True] and queue.wants()
   queue.asked()
   queue.failed()
   assert queue.wants()
@@ -124,8 +128,12 @@ def test_bad_arguments():
 
 def test_temporal_ensemble():
   ensemble = ensembles.TemporalEnsemble(decay=np.log(2.0))  # weights 1, 1/2, 1/4 from the oldest
-  found = [float(ensemble(new)[0, 0]) for new in (chunk(1, 2, 3), chunk(20, 30, 40), chunk(300, 400, 500), chunk(0, 0, 0))]
-  expected = [1, (2 + 20 / 2) / 1.5, (3 + 30 / 2 + 300 / 4) / 1.75, (40 + 400 / 2 + 0) / 1.75]  # the first chunk has ended
+  found = [
+    float(ensemble(new)[0, 0])
+    for new in (chunk(1, 2, 3), chunk(20, 30, 40), chunk(300, 400, 500), chunk(0, 0, 0))
+  ]
+  # the first chunk has ended
+  expected = [1, (2 + 20 / 2) / 1.5, (3 + 30 / 2 + 300 / 4) / 1.75, (40 + 400 / 2 + 0) / 1.75]
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -151,7 +159,14 @@ class Policy:
 def test_player_plays_whole_chunks_when_it_asks_only_at_the_end():
   policy = Policy()
   play = player.Player(policy, player.ChunkQueue(4, threshold=0.0))
-  assert [round(float(play({"number": i})[0]), 1) for i in range(6)] == [0.0, 0.1, 0.2, 0.3, 4.0, 4.1]
+  assert [round(float(play({"number": i})[0]), 1) for i in range(6)] == [
+    0.0,
+    0.1,
+    0.2,
+    0.3,
+    4.0,
+    4.1,
+  ]
   assert policy.asked == [0, 4]
   play.reset()
   assert policy.events[-1] == "reset" and float(play({"number": 9})[0]) == 9.0
@@ -166,7 +181,8 @@ def test_player_goes_on_while_the_policy_computes():
   assert float(play({"number": 2})[0]) == 0.2  # asks: 2 left are under 3
   assert float(play({"number": 3})[0]) == 0.3  # still no answer
   policy.go.set()
-  assert float(play({"number": 4})[0]) == pytest.approx(2.2)  # its third element: two steps went by since it was asked
+  # its third element: two steps went by since it was asked
+  assert float(play({"number": 4})[0]) == pytest.approx(2.2)
   play.close()
 
 

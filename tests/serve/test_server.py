@@ -1,4 +1,7 @@
-"""The server against good clients, bad messages and rude connections. The policy is a fake; the network is real."""
+"""The server against good clients, bad messages and rude connections.
+
+The policy is a fake; the network is real.
+"""
 
 import asyncio
 import concurrent.futures
@@ -26,7 +29,9 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 def connect(port, **settings):
   """A raw connection, past the greeting."""
-  connection = websocket_client.connect(f"ws://127.0.0.1:{port}", compression=None, max_size=None, **settings)
+  connection = websocket_client.connect(
+    f"ws://127.0.0.1:{port}", compression=None, max_size=None, **settings
+  )
   codec.unpack(connection.recv(timeout=limits.SAFETY_NET))
   return connection
 
@@ -48,7 +53,9 @@ def resident():
 
 
 def healthy(port):
-  with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=limits.SAFETY_NET) as answer:
+  with urllib.request.urlopen(
+    f"http://127.0.0.1:{port}/healthz", timeout=limits.SAFETY_NET
+  ) as answer:
     return answer.status == 200 and answer.read() == b"OK\n"
 
 
@@ -58,13 +65,24 @@ def test_a_conversation():
     with websocket_client.connect(f"ws://127.0.0.1:{port}", compression=None) as connection:
       metadata = codec.unpack(connection.recv(timeout=limits.SAFETY_NET))
       assert metadata == one.metadata
-      assert metadata["protocol_version"] == 1 and metadata["preset"] == "libero" and metadata["chunk"] == 4
-      assert metadata["keys"] == ["observation/image", "observation/wrist_image", "observation/state"]
+      assert (
+        metadata["protocol_version"] == 1
+        and metadata["preset"] == "libero"
+        and metadata["chunk"] == 4
+      )
+      assert metadata["keys"] == [
+        "observation/image",
+        "observation/wrist_image",
+        "observation/state",
+      ]
       assert metadata["instruction_key"] == "prompt"
       first, second = ask(connection, fake.observation(1.0)), ask(connection, fake.observation(2.0))
     np.testing.assert_allclose(first["actions"][:, 0], expected(1.0), rtol=1e-6)
     assert first["actions"].shape == (4, 7) and first["actions"].dtype == np.float32
-    assert set(first["server_timing"]) == {"infer_ms"} and set(second["server_timing"]) == {"infer_ms", "prev_total_ms"}
+    assert set(first["server_timing"]) == {"infer_ms"} and set(second["server_timing"]) == {
+      "infer_ms",
+      "prev_total_ms",
+    }
     assert 0 <= second["policy_timing"]["infer_ms"] <= second["server_timing"]["infer_ms"]
     assert healthy(port) and policy.seeds == [0, 1]
   assert "preset libero" in lines[0]
@@ -73,7 +91,10 @@ def test_a_conversation():
 def test_clients_without_a_prompt_get_the_servers():
   policy, tasks = fake.Policy(), []
   infer = policy.infer
-  policy.infer = lambda histories, **more: (tasks.extend(history[-1]["task"] for history in histories), infer(histories, **more))[1]
+  policy.infer = lambda histories, **more: (
+    tasks.extend(history[-1]["task"] for history in histories),
+    infer(histories, **more),
+  )[1]
   silent = fake.observation()
   del silent["prompt"]
   with fake.serving(policy, prompt="lift it") as (port, one, _), client.Client(port=port) as robot:
@@ -85,31 +106,41 @@ def test_clients_without_a_prompt_get_the_servers():
 
 def test_a_policy_of_several_instructions_says_so_and_asks_for_one():
   policy = fake.Policy()
-  policy.metadata |= {"instructions": {"count": 2, "empty": False, "examples": ["wave", "stack"]}, "unused_cameras": ["side"]}
+  policy.metadata |= {
+    "instructions": {"count": 2, "empty": False, "examples": ["wave", "stack"]},
+    "unused_cameras": ["side"],
+  }
   with fake.serving(policy) as (port, one, lines), connect(port) as connection:
-    assert one.metadata["keys"][-1] == one.metadata["instruction_key"] == "prompt" and one.metadata["unused_cameras"] == ["side"]
+    assert one.metadata["keys"][-1] == one.metadata["instruction_key"] == "prompt" and one.metadata[
+      "unused_cameras"
+    ] == ["side"]
     assert "observation/state, prompt ->" in lines[0] and "does not look at: side" in lines[1]
     assert "no 'prompt'" in ask(connection, fake.observation(prompt=""))
     assert "actions" in ask(connection, fake.observation())
 
 
 def test_bad_messages_concern_only_their_sender_and_take_no_memory():
-  with fake.serving(fake.Policy(), max_bad_messages=1000) as (port, _, _):
-    with connect(port) as bad, connect(port) as good:
-      ask(bad, fake.observation())
-      for name, (frame, part) in payloads.BAD.items():
-        reply = ask(bad, frame)
-        assert isinstance(reply, str) and reply.startswith("error: ") and len(reply) < 320, name
-        assert part in reply and "Traceback" not in reply and "\n" not in reply, (name, reply)
-      large = payloads.image(payloads.array(data=bytes(8 * 2**20)))
-      ask(bad, large)
-      held = resident()
-      for _ in range(40):
-        assert "8388608 bytes of data" in ask(bad, large)
-        assert "elements" in ask(bad, payloads.BAD["many elements"][0])
-      assert resident() - held < 100 * 2**20
-      for connection in (bad, good):
-        np.testing.assert_allclose(ask(connection, fake.observation(3.0))["actions"][:, 0], expected(3.0), rtol=1e-6)
+  with (
+    fake.serving(fake.Policy(), max_bad_messages=1000) as (port, _, _),
+    connect(port) as bad,
+    connect(port) as good,
+  ):
+    ask(bad, fake.observation())
+    for name, (frame, part) in payloads.BAD.items():
+      reply = ask(bad, frame)
+      assert isinstance(reply, str) and reply.startswith("error: ") and len(reply) < 320, name
+      assert part in reply and "Traceback" not in reply and "\n" not in reply, (name, reply)
+    large = payloads.image(payloads.array(data=bytes(8 * 2**20)))
+    ask(bad, large)
+    held = resident()
+    for _ in range(40):
+      assert "8388608 bytes of data" in ask(bad, large)
+      assert "elements" in ask(bad, payloads.BAD["many elements"][0])
+    assert resident() - held < 100 * 2**20
+    for connection in (bad, good):
+      np.testing.assert_allclose(
+        ask(connection, fake.observation(3.0))["actions"][:, 0], expected(3.0), rtol=1e-6
+      )
 
 
 def test_many_bad_messages_in_a_row_close_the_connection():
@@ -162,7 +193,11 @@ def test_concurrent_clients_share_batches_and_get_what_they_would_get_alone():
     connections = [connect(port) for _ in range(4)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
       for step in range(3):
-        found = list(pool.map(lambda i: ask(connections[i], fake.observation(i + 10.0 * step)), range(4)))  # noqa: B023
+        found = list(
+          pool.map(
+            lambda i, at=10.0 * step: ask(connections[i], fake.observation(i + at)), range(4)
+          )
+        )
         for i, reply in enumerate(found):
           np.testing.assert_allclose(reply["actions"][:, 0], expected(i + 10.0 * step), rtol=1e-6)
     assert policy.batches == [4, 4, 4]
@@ -172,10 +207,15 @@ def test_concurrent_clients_share_batches_and_get_what_they_would_get_alone():
 
 def test_more_clients_than_a_batch_holds():
   policy = fake.Policy(delay=0.02)
-  with fake.serving(policy, batch_size=2, batch_wait_ms=20.0) as (port, _, _), concurrent.futures.ThreadPoolExecutor(5) as pool:
+  with (
+    fake.serving(policy, batch_size=2, batch_wait_ms=20.0) as (port, _, _),
+    concurrent.futures.ThreadPoolExecutor(5) as pool,
+  ):
+
     def converse(i):
       with connect(port) as connection:
         return [ask(connection, fake.observation(float(i)))["actions"][0, 0] for _ in range(4)]
+
     for i, found in enumerate(pool.map(converse, range(5))):
       np.testing.assert_allclose(found, expected(float(i))[0], rtol=1e-6)
     assert max(policy.batches) == 2 and sum(policy.batches) == 20
@@ -185,16 +225,26 @@ def test_a_lone_client_does_not_wait_for_others(monkeypatch):
   async def converse(clients):
     one = batching.Batcher(fake.Policy(), batch_size=4, wait_seconds=5.0, clients=lambda: clients)
     running = asyncio.create_task(one.run())
-    answer = await one.submit([{"observation.state": np.ones(8), "observation.images.front": np.full((8, 8, 3), 100, np.uint8)}], seed=0)
+    answer = await one.submit(
+      [
+        {
+          "observation.state": np.ones(8),
+          "observation.images.front": np.full((8, 8, 3), 100, np.uint8),
+        }
+      ],
+      seed=0,
+    )
     running.cancel()
     one.close()
     return answer.actions
 
   waits = []
+
   async def gave_up(waiting, seconds):
     waiting.close()
     waits.append(seconds)
-    raise asyncio.TimeoutError
+    raise TimeoutError
+
   monkeypatch.setattr(batching.asyncio, "wait_for", gave_up)
   assert asyncio.run(converse(1))[0, 0] == pytest.approx(expected(1.0)[0]) and not waits
   assert asyncio.run(converse(2)).shape == (4, 7) and waits == [5.0]
@@ -202,9 +252,14 @@ def test_a_lone_client_does_not_wait_for_others(monkeypatch):
 
 def test_one_refused_observation_does_not_fail_the_batch():
   policy = fake.Policy()
-  with fake.serving(policy, batch_size=3, batch_wait_ms=5_000.0) as (port, _, _), concurrent.futures.ThreadPoolExecutor(3) as pool:
+  with (
+    fake.serving(policy, batch_size=3, batch_wait_ms=5_000.0) as (port, _, _),
+    concurrent.futures.ThreadPoolExecutor(3) as pool,
+  ):
     connections = [connect(port) for _ in range(3)]
-    found = list(pool.map(lambda i: ask(connections[i], fake.observation((1.0, 666.0, 3.0)[i])), range(3)))
+    found = list(
+      pool.map(lambda i: ask(connections[i], fake.observation((1.0, 666.0, 3.0)[i])), range(3))
+    )
     assert found[1] == "error: the number of the beast"
     for i, state in ((0, 1.0), (2, 3.0)):
       np.testing.assert_allclose(found[i]["actions"][:, 0], expected(state), rtol=1e-6)
@@ -215,8 +270,10 @@ def test_one_refused_observation_does_not_fail_the_batch():
 
 def test_history_is_the_connections_own():
   with fake.serving(fake.Policy(history=2)) as (port, _, _), connect(port) as a, connect(port) as b:
+
     def first(connection, state, **more):
       return float(ask(connection, {**fake.observation(state), **more})["actions"][0, 0])
+
     assert first(a, 1.0) == pytest.approx(expected(1.0)[0])
     assert first(b, 7.0) == pytest.approx(expected(7.0)[0])
     assert first(a, 2.0) == pytest.approx(expected(2.0, frames=2, oldest=1.0)[0])
@@ -250,10 +307,13 @@ def test_a_failing_policy_tells_no_more_than_its_kind(capsys):
   with fake.serving(policy) as (port, _, _), connect(port) as connection:
     for failure in (RuntimeError("/secret/path"), KeyError("secret"), MemoryError()):
       policy.fail = failure
-      assert ask(connection, fake.observation()) == f"error: inference failed ({type(failure).__name__}); the server's log says why"
+      assert (
+        ask(connection, fake.observation())
+        == f"error: inference failed ({type(failure).__name__}); the server's log says why"
+      )
     policy.fail = None
     for number in (np.nan, np.inf):
-      policy.infer = lambda histories, *, seed: np.full((1, 4, 7), number)  # noqa: B023
+      policy.infer = lambda histories, *, seed, number=number: np.full((1, 4, 7), number)
       assert "NonFinite" in ask(connection, fake.observation())
     policy.infer = lambda histories, *, seed: np.zeros((1, 3, 7))
     assert "inference failed" in ask(connection, fake.observation())
@@ -282,7 +342,9 @@ def test_a_hundred_connections_and_the_limit():
     assert refused.value.response.status_code == 503 and healthy(port)
     for connection in connections:
       connection.send(codec.pack(fake.observation()))
-    assert all(not isinstance(connection.recv(timeout=limits.SAFETY_NET), str) for connection in connections)
+    assert all(
+      not isinstance(connection.recv(timeout=limits.SAFETY_NET), str) for connection in connections
+    )
     connections.pop().close()
     assert limits.wait_until(lambda: len(one._connections) == 99)
     connections.append(connect(port))
@@ -306,7 +368,10 @@ def test_half_messages_and_half_handshakes_keep_nobody_waiting():
 
 
 def test_web_pages_may_not_connect():
-  with fake.serving(fake.Policy()) as (port, _, _), pytest.raises(websockets.InvalidStatus) as refused:
+  with (
+    fake.serving(fake.Policy()) as (port, _, _),
+    pytest.raises(websockets.InvalidStatus) as refused,
+  ):
     connect(port, origin="https://example.org")
   assert refused.value.response.status_code == 403
 
@@ -315,9 +380,12 @@ def test_it_listens_only_when_warm():
   policy = fake.Policy(delay=0.5)
   with fake.serving(policy) as (port, _, _):
     assert policy.warm
-    with pytest.raises(errors.UserError, match=f"config.port={port}: Address already in use"):
-      with fake.serving(fake.Policy(delay=limits.SAFETY_NET), port=port):  # found before the warm-up
-        pass
+    # Found before the warm-up.
+    with (
+      pytest.raises(errors.UserError, match=f"config.port={port}: Address already in use"),
+      fake.serving(fake.Policy(delay=limits.SAFETY_NET), port=port),
+    ):
+      pass
 
 
 def test_shutdown_answers_what_is_in_flight():
@@ -337,9 +405,13 @@ def test_shutdown_answers_what_is_in_flight():
 
 
 def test_sigterm_ends_the_process_with_code_0():
-  code = ("from tests.serve import fake\nfrom como_jax.serve import server\n"
-          "server.Server(fake.Policy(), server.Settings(port=0, preset='libero')).run()\nprint('done')")
-  process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+  code = (
+    "from tests.serve import fake\nfrom como_jax.serve import server\n"
+    "server.Server(fake.Policy(), server.Settings(port=0, preset='libero')).run()\nprint('done')"
+  )
+  process = subprocess.Popen(
+    [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+  )
   try:
     line = process.stdout.readline()
     with client.Client("127.0.0.1", int(line.split("ws://127.0.0.1:")[1].split()[0])) as one:
@@ -352,35 +424,54 @@ def test_sigterm_ends_the_process_with_code_0():
     process.stdout.close()
 
 
-@pytest.mark.parametrize("settings, message", [
-  ({"port": 70_000}, "config.port=70000"), ({"batch_size": 0}, "config.batch_size=0"), ({"batch_wait_ms": -1.0}, "batch_wait_ms"),
-  ({"max_connections": 0}, "max_connections"), ({"preset": "libreo"}, "did you mean 'libero'"), ({"cameras": ("image",)}, "2 camera"),
-  ({"host": "no.such.host.invalid"}, "config.host"),
-])
+@pytest.mark.parametrize(
+  "settings, message",
+  [
+    ({"port": 70_000}, "config.port=70000"),
+    ({"batch_size": 0}, "config.batch_size=0"),
+    ({"batch_wait_ms": -1.0}, "batch_wait_ms"),
+    ({"max_connections": 0}, "max_connections"),
+    ({"preset": "libreo"}, "did you mean 'libero'"),
+    ({"cameras": ("image",)}, "2 camera"),
+    ({"host": "no.such.host.invalid"}, "config.host"),
+  ],
+)
 def test_settings_out_of_range(settings, message):
-  with pytest.raises(errors.UserError, match=message):
-    with fake.serving(fake.Policy(), **settings):
-      pass
+  with pytest.raises(errors.UserError, match=message), fake.serving(fake.Policy(), **settings):
+    pass
 
 
-@pytest.mark.parametrize("name, least, most", [
-    ("port", 0, 65_535), ("batch_size", 1, 1024), ("batch_wait_ms", 0, 10_000), ("max_connections", 1, 10_000),
-    ("max_frame_bytes", 1024, 2**30), ("max_bad_messages", 1, 10_000), ("seed", 0, 2**31 - 1)])
+@pytest.mark.parametrize(
+  "name, least, most",
+  [
+    ("port", 0, 65_535),
+    ("batch_size", 1, 1024),
+    ("batch_wait_ms", 0, 10_000),
+    ("max_connections", 1, 10_000),
+    ("max_frame_bytes", 1024, 2**30),
+    ("max_bad_messages", 1, 10_000),
+    ("seed", 0, 2**31 - 1),
+  ],
+)
 def test_the_ends_of_the_ranges_belong_to_them(name, least, most):
   for value in (least, most):
     assert getattr(server.Settings(**{"preset": "libero", name: value}), name) == value
   for value in (least - 1, most + 1):
-    with pytest.raises(errors.UserError, match=f"^config.{name}={value}, expected {least} to {most}$"):
+    with pytest.raises(
+      errors.UserError, match=f"^config.{name}={value}, expected {least} to {most}$"
+    ):
       server.Settings(**{"preset": "libero", name: value})
 
 
 def test_the_config_builds_settings():
   from como_jax import config as config_lib
   from como_jax.tasks import serve
-  config = config_lib.parse(["main", f"--config={ROOT}/configs/serve.py:debug", "--config.cameras=('wrist_image','image')"]).config
+
+  config = config_lib.parse(
+    ["main", f"--config={ROOT}/configs/serve.py:debug", "--config.cameras=('wrist_image','image')"]
+  ).config
   settings = server.Settings(**{name: config[name] for name in serve.SETTINGS})
   assert {field.name for field in dataclasses.fields(settings)} == set(serve.SETTINGS)
   assert settings.port == 0 and settings.cameras == ("wrist_image", "image")
   with pytest.raises(errors.UserError, match="config.checkpoint is empty"):
     serve.run(config_lib.parse(["main", f"--config={ROOT}/configs/serve.py"]))
-

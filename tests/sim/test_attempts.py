@@ -1,4 +1,6 @@
-"""Collection from the toy simulator: which attempts are made, what is stored of them, and how the expert is disturbed."""
+"""Collection from the toy simulator: which attempts are made, what is stored of them, and how the
+expert is disturbed.
+"""
 
 import dataclasses
 import types
@@ -10,14 +12,30 @@ from como_jax import errors, sim
 from como_jax.sim import base, collect
 from tests.sim import test_collect, toys
 
-SETTINGS = collect.Settings(simulator="toy", cameras=("front", "side"), cameras_per_episode=0, image_size=6, scenes=(0, 1, 2), repeated=1,
-                            motions=2, stride=4, tail=6, noise=0.0, correlation=0.0, speed=(1.0, 1.0), wander=(0, 0), max_steps=150, attempts=3,
-                            seed=5)
+SETTINGS = collect.Settings(
+  simulator="toy",
+  cameras=("front", "side"),
+  cameras_per_episode=0,
+  image_size=6,
+  scenes=(0, 1, 2),
+  repeated=1,
+  motions=2,
+  stride=4,
+  tail=6,
+  noise=0.0,
+  correlation=0.0,
+  speed=(1.0, 1.0),
+  wander=(0, 0),
+  max_steps=150,
+  attempts=3,
+  seed=5,
+)
 
 
 class Toy(toys.Toy):
-  """Of the task "line" a start is up to 0.9 from the goal; "far" takes 148 steps of 0.01 from a start of 0.01, 149 from 0. A scene's number is a
-  step of brightness."""
+  """Of the task "line" a start is up to 0.9 from the goal; "far" takes 148 steps of 0.01 from a
+  start of 0.01, 149 from 0. A scene's number is a step of brightness.
+  """
 
   def __init__(self, task, cameras, image_size, **changes):
     super().__init__(task, cameras, image_size, 1.0, **{"move": (0,), "gripper": (1,), **changes})
@@ -45,7 +63,10 @@ def built(monkeypatch):
     found.append(Toy(task, cameras, image_size, **({} if fixed else {"initial_states": 0})))
     found[-1].given = (cameras, image_size, speed)
     return found[-1]
-  monkeypatch.setitem(sim.SIMULATORS, "toy", lambda: types.SimpleNamespace(build=build, TASKS=toys.TASKS))
+
+  monkeypatch.setitem(
+    sim.SIMULATORS, "toy", lambda: types.SimpleNamespace(build=build, TASKS=toys.TASKS)
+  )
   return found
 
 
@@ -62,33 +83,55 @@ def seeds(number, attempt):
 def test_episodes_and_their_facts(built):
   first, second, third, fourth, tally = collect.collect_task(SETTINGS, "line")
   assert tally == collect.Tally("line", attempts=2, successes=2)
-  one, = built
+  (one,) = built
   assert one.closed == 1 and one.given == (("front", "side"), 6, 1.0)
   (a, _), (b, _) = seeds(0, 0), seeds(0, 1)
-  assert one.restarts == [(a, 0)] * 2 + [(a, 1)] * 2 + [(a, 2)] * 2 + [(b, 1)] * 2, "each rehearsed blind, then seen"
+  assert one.restarts == [(a, 0)] * 2 + [(a, 1)] * 2 + [(a, 2)] * 2 + [(b, 1)] * 2, (
+    "each rehearsed blind, then seen"
+  )
   assert [episode.metadata["scene"] for episode in (first, second, third, fourth)] == [0, 1, 2, 1]
-  assert first.metadata == {"scene": 0, "motion": "line/00000", "simulator_task": "line", "simulator_seed": a, "speed": 1.0,
-                            "initial_state": a % 50, "camera/front": "front", "camera/side": "side"}
+  assert first.metadata == {
+    "scene": 0,
+    "motion": "line/00000",
+    "simulator_task": "line",
+    "simulator_seed": a,
+    "speed": 1.0,
+    "initial_state": a % 50,
+    "camera/front": "front",
+    "camera/side": "side",
+  }
   assert fourth.metadata["motion"] == "line/00001" and fourth.instruction == "go to one"
   steps = 100 - a % 90  # to the goal; then 6 more, in frames of 4 steps
   length = -(-steps // 4) + 1
-  assert len(first.action) == len(first.state) == len(first.success) == length and set(first.frames) == {"front", "side"}
+  assert len(first.action) == len(first.state) == len(first.success) == length and set(
+    first.frames
+  ) == {"front", "side"}
   assert first.action.dtype == first.state.dtype == np.float32
   np.testing.assert_allclose(first.action, [[1, 0]] * length)
   np.testing.assert_allclose(first.state[:, 0], a % 90 / 100 + 0.04 * np.arange(length), atol=1e-5)
   assert first.success.tolist() == [False] * (length - 2) + [True] * 2
-  assert first.frames["front"].shape == (length, 6, 6, 3) and first.frames["front"][:, 0, 0, 0].tolist() == list(range(0, 4 * length, 4))
-  assert [episode.frames["front"][0, 1, 1, 0] for episode in (first, second, third)] == [100, 125, 150]
+  assert first.frames["front"].shape == (length, 6, 6, 3) and first.frames["front"][
+    :, 0, 0, 0
+  ].tolist() == list(range(0, 4 * length, 4))
+  assert [episode.frames["front"][0, 1, 1, 0] for episode in (first, second, third)] == [
+    100,
+    125,
+    150,
+  ]
 
 
 def test_a_seed_that_is_sampled_is_no_initial_state(built):
-  first, _ = collect.collect_task(change(motions=1, repeated=0, build={"fixed": False, "speed": 2.0}), "line")
+  first, _ = collect.collect_task(
+    change(motions=1, repeated=0, build={"fixed": False, "speed": 2.0}), "line"
+  )
   assert "initial_state" not in first.metadata and built[0].given[2] == 2.0
 
 
 def test_a_task_that_has_another_name_in_the_table_counts_as_the_first(built, monkeypatch):
   module = sim.load("toy")
-  monkeypatch.setitem(sim.SIMULATORS, "toy", lambda: types.SimpleNamespace(build=module.build, TASKS={"far": "go"}))
+  monkeypatch.setitem(
+    sim.SIMULATORS, "toy", lambda: types.SimpleNamespace(build=module.build, TASKS={"far": "go"})
+  )
   first, _ = collect.collect_task(change(motions=1, repeated=0), "line")
   assert first.metadata["simulator_seed"] == seeds(0, 0)[0]
 
@@ -97,41 +140,70 @@ def test_disturbances_are_drawn_after_the_views(built):
   first, _ = collect.collect_task(change(motions=1, repeated=0, speed=(0.5, 1.0)), "line")
   _, draw = seeds(0, 0)
   draw.permutation(2)
-  assert first.metadata["speed"] == np.random.default_rng(int(draw.integers(2**31))).uniform(0.5, 1.0)
+  assert first.metadata["speed"] == np.random.default_rng(int(draw.integers(2**31))).uniform(
+    0.5, 1.0
+  )
 
 
 def test_views_are_drawn_for_each_motion(built):
-  *episodes, _ = collect.collect_task(change(cameras_per_episode=1, repeated=0, motions=6, scenes=(0,)), "line")
+  *episodes, _ = collect.collect_task(
+    change(cameras_per_episode=1, repeated=0, motions=6, scenes=(0,)), "line"
+  )
   drawn = [SETTINGS.cameras[seeds(0, attempt)[1].permutation(2)[0]] for attempt in range(6)]
-  assert [episode.metadata["camera/view0"] for episode in episodes] == drawn and set(drawn) == {"front", "side"}
+  assert [episode.metadata["camera/view0"] for episode in episodes] == drawn and set(drawn) == {
+    "front",
+    "side",
+  }
   assert all(set(episode.frames) == {"view0"} for episode in episodes)
-  assert [episode.frames["view0"][0, 1, 1, 0] for episode in episodes] == [{"front": 100, "side": 200}[camera] for camera in drawn]
+  assert [episode.frames["view0"][0, 1, 1, 0] for episode in episodes] == [
+    {"front": 100, "side": 200}[camera] for camera in drawn
+  ]
 
 
 def test_what_fails_is_attempted_again_and_given_up(built):
-  """The task "far", number 1, succeeds with odd seeds alone: 148 steps are 37 frames, and another frame would be too long."""
+  """The task "far", number 1, succeeds with odd seeds alone: 148 steps are 37 frames, and another
+  frame would be too long.
+  """
   settings = change(motions=2, repeated=2, scenes=(0, 1), attempts=2)
   *episodes, tally = collect.collect_task(settings, "far")
   good = [attempt for attempt in range(4) if seeds(1, attempt)[0] % 2]
-  assert tally.attempts == (good[1] + 1 if len(good) > 1 else 4) and tally.successes == min(2, len(good))
-  assert [episode.metadata["motion"] for episode in episodes] == [f"far/{attempt:05d}" for attempt in good[:2] for _ in range(2)]
-  assert len(built[0].restarts) == 4 * tally.successes + (tally.attempts - tally.successes), "failures are not repeated in other scenes"
-  assert list(collect.collect_task(change(motions=1, max_steps=4), "far")) == [collect.Tally("far", attempts=3, successes=0)]
+  assert tally.attempts == (good[1] + 1 if len(good) > 1 else 4) and tally.successes == min(
+    2, len(good)
+  )
+  assert [episode.metadata["motion"] for episode in episodes] == [
+    f"far/{attempt:05d}" for attempt in good[:2] for _ in range(2)
+  ]
+  assert len(built[0].restarts) == 4 * tally.successes + (tally.attempts - tally.successes), (
+    "failures are not repeated in other scenes"
+  )
+  assert list(collect.collect_task(change(motions=1, max_steps=4), "far")) == [
+    collect.Tally("far", attempts=3, successes=0)
+  ]
 
 
 def test_motions_take_scenes_in_turn_where_they_are_not_repeated():
   one = change(repeated=2, motions=5)
-  assert [collect._scenes(one, 0, motion) for motion in range(5)] == [(0, 1, 2), (0, 1, 2), (2,), (0,), (1,)]
+  assert [collect._scenes(one, 0, motion) for motion in range(5)] == [
+    (0, 1, 2),
+    (0, 1, 2),
+    (2,),
+    (0,),
+    (1,),
+  ]
   assert [collect._scenes(one, 1, motion) for motion in (2, 3)] == [(1,), (2,)]
 
 
 def test_frozen_pictures_name_simulator_seed_and_camera(built, monkeypatch):
   monkeypatch.setattr(Toy, "_frame", lambda self, camera: np.zeros((8, 8, 3), np.uint8))
-  with pytest.raises(errors.UserError, match=rf"^toy/line seed {seeds(0, 0)[0]} camera front: frame 0 of \d+ is of a single colour"):
+  with pytest.raises(
+    errors.UserError,
+    match=rf"^toy/line seed {seeds(0, 0)[0]} camera front: frame 0 of \d+ is of a single colour",
+  ):
     list(collect.collect_task(SETTINGS, "line"))
 
 
-@pytest.mark.parametrize("limit", [150, 4 * -(-(100 - seeds(0, 0)[0] % 90) // 4)])  # with and without time for the tail
+# with and without time for the tail
+@pytest.mark.parametrize("limit", [150, 4 * -(-(100 - seeds(0, 0)[0] % 90) // 4)])
 def test_a_motion_that_succeeds_only_unseen_is_not_stored(built, monkeypatch, limit):
   observe = Toy.observe
 
@@ -139,17 +211,24 @@ def test_a_motion_that_succeeds_only_unseen_is_not_stored(built, monkeypatch, li
     if cameras:
       self._position -= 1
     return observe(self, cameras)
+
   monkeypatch.setattr(Toy, "observe", disturb)
-  assert list(collect.collect_task(change(attempts=1, motions=1, max_steps=limit), "line")) == [collect.Tally("line", 1, 0)]
+  assert list(collect.collect_task(change(attempts=1, motions=1, max_steps=limit), "line")) == [
+    collect.Tally("line", 1, 0)
+  ]
 
 
 @pytest.mark.parametrize("limit, steps", [(11, 8), (12, 12), (400, 200)])
 def test_an_attempt_ends_when_another_frame_would_be_too_long(limit, steps):
   one, actions = Toy("far", (), 8), iter(range(1000))
   one.restart(0)
-  rows = collect._play(change(max_steps=limit), one, lambda: np.float32([next(actions) / -1000, 1]), ())
+  rows = collect._play(
+    change(max_steps=limit), one, lambda: np.float32([next(actions) / -1000, 1]), ()
+  )
   assert one._steps == steps and len(rows) == steps // 4
-  assert rows[1].action.tolist() == [np.float32(-5.5 / 1000), 1] and rows[1].observation[base.STATE][0] == pytest.approx(-6e-5)
+  assert rows[1].action.tolist() == [np.float32(-5.5 / 1000), 1] and rows[1].observation[
+    base.STATE
+  ][0] == pytest.approx(-6e-5)
 
 
 @pytest.mark.parametrize("tail, frames", [(3, 1), (4, 2), (8, 3)])
@@ -173,11 +252,15 @@ def test_build_takes_what_the_simulator_has():
       with pytest.raises(errors.UserError) as caught:
         collect.build(change(build={name: 1}), "line")
       valid = ("cameras", "image_size", "stride", "scene", "speed")
-      assert str(caught.value) == f"collect.build: toy has no {name!r}: {errors.nearest(name, valid)}"
+      assert (
+        str(caught.value) == f"collect.build: toy has no {name!r}: {errors.nearest(name, valid)}"
+      )
 
 
 def test_disturbances_are_drawn_from_the_seed():
-  """Speed, wandering and its direction first; the noise has one standard deviation from the first step on and is correlated in time."""
+  """Speed, wandering and its direction first; the noise has one standard deviation from the first
+  step on and is correlated in time.
+  """
   simulator = test_collect.Still(low=[-9] * 4, high=[9] * 4)
   settings = change(noise=0.5, correlation=0.8, speed=(0.2, 0.9), wander=(2, 5))
   act, draw = collect._Actor(settings, simulator, 11), np.random.default_rng(11)
@@ -200,16 +283,33 @@ def test_the_longest_and_the_shortest_wandering_occur():
   assert {collect._Actor(settings, simulator, seed)._wander for seed in range(40)} == {1, 2, 3}
 
 
-@pytest.mark.parametrize("changes, message", [
+@pytest.mark.parametrize(
+  "changes, message",
+  [
     ({"cameras": ()}, "collect: at least one camera and one scene are needed"),
     ({"scenes": ()}, "collect: at least one camera and one scene are needed"),
-    ({"cameras_per_episode": 3}, "cameras_per_episode = 3: expected 0 (all) to 2, the cameras listed"),
-    ({"cameras_per_episode": -1}, "cameras_per_episode = -1: expected 0 (all) to 2, the cameras listed"),
-    ({"motions": 0}, "motions = 0: expected at least 1"), ({"stride": 0}, "stride = 0: expected at least 1"),
-    ({"max_steps": 3}, "max_steps = 3: expected at least 4"), ({"attempts": 0}, "attempts = 0: expected at least 1")])
+    (
+      {"cameras_per_episode": 3},
+      "cameras_per_episode = 3: expected 0 (all) to 2, the cameras listed",
+    ),
+    (
+      {"cameras_per_episode": -1},
+      "cameras_per_episode = -1: expected 0 (all) to 2, the cameras listed",
+    ),
+    ({"motions": 0}, "motions = 0: expected at least 1"),
+    ({"stride": 0}, "stride = 0: expected at least 1"),
+    ({"max_steps": 3}, "max_steps = 3: expected at least 4"),
+    ({"attempts": 0}, "attempts = 0: expected at least 1"),
+  ],
+)
 def test_the_ends_of_settings(changes, message):
   with pytest.raises(errors.UserError) as caught:
     change(**changes)
   assert str(caught.value) == message
   least = change(cameras_per_episode=2, motions=1, stride=1, max_steps=1, attempts=1)
-  assert least.actions and least.build == {} and least.views == ("view0", "view1") and SETTINGS.views == ("front", "side")
+  assert (
+    least.actions
+    and least.build == {}
+    and least.views == ("view0", "view1")
+    and SETTINGS.views == ("front", "side")
+  )

@@ -1,4 +1,6 @@
-"""What all simulators share, over the toy one: success that lasts, held and clipped actions, the limit, what a look costs."""
+"""What all simulators share, over the toy one: success that lasts, held and clipped actions, the
+limit, what a look costs.
+"""
 
 import numpy as np
 import pytest
@@ -32,14 +34,19 @@ def test_an_action_is_clipped_and_held_for_the_stride():
   one = toy(stride=4)
   one.reset(10)
   seen = one.step(np.array([5.0, 0.0]))  # float64 and out of bounds
-  assert seen[base.STATE].dtype == np.float32 and seen[base.STATE].tolist() == pytest.approx([0.14, 2])  # one look after four steps
+  # one look after four steps
+  assert seen[base.STATE].dtype == np.float32 and seen[base.STATE].tolist() == pytest.approx(
+    [0.14, 2]
+  )
   assert one.step(-50 * PUSH)[base.STATE][0] == pytest.approx(0.10)
 
 
 def test_an_episode_ends_in_the_middle_of_a_held_action_and_needs_a_reset():
   one = toy(stride=4, max_steps=6)
   assert not one.success and not one.done
-  with pytest.raises(RuntimeError, match=r"^toy/line: call reset before stepping \(after 0 control steps\)$"):
+  with pytest.raises(
+    RuntimeError, match=r"^toy/line: call reset before stepping \(after 0 control steps\)$"
+  ):
     one.advance(PUSH)
   one.reset(0)
   assert one.step(PUSH)[base.STATE][0] == pytest.approx(0.04) and not one.done
@@ -53,7 +60,9 @@ def test_an_episode_ends_in_the_middle_of_a_held_action_and_needs_a_reset():
 def test_observations_hold_the_cameras_asked_for_and_the_scene():
   one = toy()
   seen = one.reset(7)
-  assert set(seen) == {base.STATE, base.TASK, base.IMAGE + "front"} and seen[base.TASK] == "go to one"
+  assert (
+    set(seen) == {base.STATE, base.TASK, base.IMAGE + "front"} and seen[base.TASK] == "go to one"
+  )
   assert seen[base.IMAGE + "front"][1, 1, 0] == 100, "the scene given to build"
   assert set(one.observe(())) == {base.STATE, base.TASK}
   assert one.reset(7, scene=2)[base.IMAGE + "front"][1, 1, 0] == 200
@@ -69,12 +78,23 @@ def test_a_seed_chooses_one_of_the_fixed_initial_states():
 
 def test_a_hand_of_three_dimensions_and_a_gripper_is_usual():
   one = base.Spec("a/b", "arm", "go", {}, (), (), np.zeros(4), np.ones(4), 10.0, 1, 5)
-  assert (one.move, one.absolute, one.gripper, one.gripper_open, one.initial_states) == ((0, 1, 2), False, (3,), -1.0, 0)
+  assert (one.move, one.absolute, one.gripper, one.gripper_open, one.initial_states) == (
+    (0, 1, 2),
+    False,
+    (3,),
+    -1.0,
+    0,
+  )
 
 
-@pytest.mark.parametrize("task, cameras, stride, message", [
-    ("lime", (), 1, "toy task 'lime' is unknown: did you mean 'line'"), ("line", ("frnt",), 1, "toy camera 'frnt' is unknown: did you mean 'front'"),
-    ("line", ("front",), 0, "stride = 0: expected a number of control steps >= 1")])
+@pytest.mark.parametrize(
+  "task, cameras, stride, message",
+  [
+    ("lime", (), 1, "toy task 'lime' is unknown: did you mean 'line'"),
+    ("line", ("frnt",), 1, "toy camera 'frnt' is unknown: did you mean 'front'"),
+    ("line", ("front",), 0, "stride = 0: expected a number of control steps >= 1"),
+  ],
+)
 def test_unknown_names_are_refused(task, cameras, stride, message):
   with pytest.raises(errors.UserError, match=message):
     base.check("toy", task, toys.TASKS, cameras, toys.CAMERAS, stride)

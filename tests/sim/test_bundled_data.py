@@ -35,7 +35,9 @@ def test_size_and_variety(info, rows):
   assert len(cameras) >= 2 and info["total_tasks"] >= 5
   assert len({row["scene"] for row in rows}) >= 2
   tasks = {row["simulator_task"] for row in rows}
-  assert len(tasks) == info["total_tasks"] and all(sum(r["simulator_task"] == t for r in rows) >= 10 for t in tasks)
+  assert len(tasks) == info["total_tasks"] and all(
+    sum(r["simulator_task"] == t for r in rows) >= 10 for t in tasks
+  )
 
 
 def test_counts_agree(info, rows, table):
@@ -53,7 +55,9 @@ def test_every_video_decodes_to_the_frames_counted(info, rows):
     files = {row[f"videos/{key}/file_index"] for row in rows}
     frames, deviations = 0, []
     for number in files:
-      with av.open(str(ROOT / info["video_path"].format(video_key=key, chunk_index=0, file_index=number))) as container:
+      with av.open(
+        str(ROOT / info["video_path"].format(video_key=key, chunk_index=0, file_index=number))
+      ) as container:
         for i, frame in enumerate(container.decode(video=0)):
           assert frame.pts * frame.time_base == pytest.approx(i / info["fps"], abs=1e-9)
           assert [frame.height, frame.width] == info["features"][key]["shape"][:2]
@@ -65,7 +69,10 @@ def test_every_video_decodes_to_the_frames_counted(info, rows):
 
 
 def test_actions_explain_motion_and_point_everywhere(table):
-  action, state = np.array(table["action"].to_pylist()), np.array(table["observation.state"].to_pylist())
+  action, state = (
+    np.array(table["action"].to_pylist()),
+    np.array(table["observation.state"].to_pylist()),
+  )
   episode = table["episode_index"].to_numpy()
   inside = episode[1:] == episode[:-1]
   moved = (state[1:] - state[:-1])[inside, :3]
@@ -83,7 +90,10 @@ def test_the_same_motion_is_there_in_two_scenes(rows, table):
   assert len(pairs) >= 10
   for first, second in pairs:
     assert first["scene"] != second["scene"]
-    actions = [table["action"].slice(row["dataset_from_index"], row["length"]).to_pylist() for row in (first, second)]
+    actions = [
+      table["action"].slice(row["dataset_from_index"], row["length"]).to_pylist()
+      for row in (first, second)
+    ]
     assert actions[0] == actions[1]
 
 

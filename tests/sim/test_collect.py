@@ -40,7 +40,9 @@ def needs_metaworld():
 def test_episodes_of_one_task():
   needs_metaworld()
   *episodes, tally = collect.collect_task(SETTINGS, "drawer-close")
-  assert tally.successes == 2 and len(episodes) == 3, "the first motion in both scenes, the second in one"
+  assert tally.successes == 2 and len(episodes) == 3, (
+    "the first motion in both scenes, the second in one"
+  )
   first, again, other = episodes
   np.testing.assert_array_equal(first.action, again.action)
   np.testing.assert_array_equal(first.state, again.state)
@@ -48,19 +50,27 @@ def test_episodes_of_one_task():
   assert [e.metadata["scene"] for e in episodes] == [0, 1, 1]
   for episode in episodes:
     length = len(episode.action)
-    assert set(episode.frames) == {"view0", "view1"} and episode.success[-1] and not episode.success[0]
+    assert (
+      set(episode.frames) == {"view0", "view1"} and episode.success[-1] and not episode.success[0]
+    )
     assert all(frames.shape == (length, 32, 32, 3) for frames in episode.frames.values())
     assert episode.metadata["camera/view0"] != episode.metadata["camera/view1"]
     moved = episode.state[1:, :3] - episode.state[:-1, :3]
-    assert np.corrcoef(np.ravel(episode.action[:-1, :3]), np.ravel(moved))[0, 1] > 0.5, "actions belong to their frames"
-  assert np.abs(first.frames["view0"].astype(int) - again.frames["view0"]).mean() > 5, "another scene looks different"
+    assert np.corrcoef(np.ravel(episode.action[:-1, :3]), np.ravel(moved))[0, 1] > 0.5, (
+      "actions belong to their frames"
+    )
+  assert np.abs(first.frames["view0"].astype(int) - again.frames["view0"]).mean() > 5, (
+    "another scene looks different"
+  )
 
 
 @pytest.mark.sim
 def test_what_never_succeeds_is_given_up():
   needs_metaworld()
   settings = dataclasses.replace(SETTINGS, max_steps=4, motions=1, attempts=2)
-  assert list(collect.collect_task(settings, "reach")) == [collect.Tally("reach", attempts=2, successes=0)]
+  assert list(collect.collect_task(settings, "reach")) == [
+    collect.Tally("reach", attempts=2, successes=0)
+  ]
 
 
 @pytest.mark.sim
@@ -86,7 +96,9 @@ def test_the_task_writes_a_data_set(tmp_path, workers):
   info = json.loads((path / "meta/info.json").read_text())
   assert (info["fps"], info["total_episodes"], info["robot_type"]) == (10, 2, "sawyer")
   notes = json.loads((path / "meta/collection.json").read_text())
-  assert list(notes["success"]) == ["reach", "drawer-close"] and str(tmp_path) not in json.dumps(notes)
+  assert list(notes["success"]) == ["reach", "drawer-close"] and str(tmp_path) not in json.dumps(
+    notes
+  )
   rows = parquet.read_table(path / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
   assert [row["simulator_task"] for row in rows] == ["reach", "drawer-close"], (
     "in order, whatever the number of processes"
@@ -120,12 +132,21 @@ def test_video_of_another_simulator_has_no_actions(tmp_path):
     )
   )
   config = config_lib.ConfigDict(
-    dict(task="collect", output="", tasks=("pick-and-place",), workers=1, collect=section, video=dict(crf=30, gop=4))
+    dict(
+      task="collect",
+      output="",
+      tasks=("pick-and-place",),
+      workers=1,
+      collect=section,
+      video=dict(crf=30, gop=4),
+    )
   )
   path = task.collect_dataset(config, str(tmp_path))
   info = json.loads((path / "meta/info.json").read_text())
   assert (info["fps"], info["robot_type"], info["total_episodes"]) == (25, "fetch", 2)
-  assert {f"observation.images.{camera}" for camera in ("front", "side", "top")} < set(info["features"])
+  assert {f"observation.images.{camera}" for camera in ("front", "side", "top")} < set(
+    info["features"]
+  )
   assert not {"action", "observation.state", "next.success"} & set(info["features"])
   notes = json.loads((path / "meta/collection.json").read_text())
   assert "without actions" in notes["labelled_as"] and "scripted expert" in notes["labelled_as"]
@@ -135,7 +156,9 @@ def test_video_of_another_simulator_has_no_actions(tmp_path):
 @pytest.mark.sim
 def test_arguments_of_build_are_checked():
   needs_metaworld()
-  with pytest.raises(errors.UserError, match="collect.build: metaworld has no 'strde': did you mean 'stride'"):
+  with pytest.raises(
+    errors.UserError, match="collect.build: metaworld has no 'strde': did you mean 'stride'"
+  ):
     collect.build(dataclasses.replace(SETTINGS, build={"strde": 2}), "reach")
 
 
@@ -169,7 +192,9 @@ class Still:
 
 def test_disturbances_spare_rotation_and_gripper():
   simulator = Still(low=[-1] * 7, high=[1] * 7, move=(0, 1, 2), gripper=(6,))
-  act = collect._Actor(dataclasses.replace(SETTINGS, noise=0.05, speed=(0.5, 0.5), wander=(3, 3)), simulator, seed=0)
+  act = collect._Actor(
+    dataclasses.replace(SETTINGS, noise=0.05, speed=(0.5, 0.5), wander=(3, 3)), simulator, seed=0
+  )
   actions = np.stack([act() for _ in range(30)])
   np.testing.assert_array_equal(actions[:3, 3:], [[0, 0, 0, -1]] * 3)
   np.testing.assert_array_equal(actions[3:, 3:], 1)
@@ -179,7 +204,9 @@ def test_disturbances_spare_rotation_and_gripper():
 
 def test_disturbances_of_positions_start_where_the_hand_is():
   simulator = Still(low=[0, 0], high=[512, 512], move=(0, 1), absolute=True, gripper=())
-  act = collect._Actor(dataclasses.replace(SETTINGS, noise=0.0, speed=(0.5, 0.5), wander=(1, 1)), simulator, seed=0)
+  act = collect._Actor(
+    dataclasses.replace(SETTINGS, noise=0.0, speed=(0.5, 0.5), wander=(1, 1)), simulator, seed=0
+  )
   wander, ahead = act(), act()
   assert np.linalg.norm(wander - [100, 200]) == pytest.approx(0.5 * collect._REACH * 512, rel=1e-4)
   np.testing.assert_allclose(ahead, [306, 356])

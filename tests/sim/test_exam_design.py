@@ -8,26 +8,47 @@ from como_jax import errors
 from como_jax.sim import exam_design
 
 SETTINGS = exam_design.Settings(
-    seed=3, image_size=64, quality=(24, 24), fit_chains=1_500, fit_views=1, test_chains=20, more_test_chains=6, pushed_fit_chains=800, pushed_test_chains=5,
-    fit_scenes=(101, 102, 103), test_scenes=(111, 112), objects=4, palettes=3)
+  seed=3,
+  image_size=64,
+  quality=(24, 24),
+  fit_chains=1_500,
+  fit_views=1,
+  test_chains=20,
+  more_test_chains=6,
+  pushed_fit_chains=800,
+  pushed_test_chains=5,
+  fit_scenes=(101, 102, 103),
+  test_scenes=(111, 112),
+  objects=4,
+  palettes=3,
+)
 DESIGN = exam_design.draw(SETTINGS)
 
 
 @pytest.mark.parametrize("tier", [0, 1])
 def test_moves_have_mean_zero_and_do_not_follow_from_what_came_before(tier):
   chosen, seen, robot = exam_design.targets(DESIGN, tier)
-  chex.assert_shape([seen, robot], (2 * len(chosen), len(exam_design.NAMES[exam_design.TIERS[tier]])))
+  chex.assert_shape(
+    [seen, robot], (2 * len(chosen), len(exam_design.NAMES[exam_design.TIERS[tier]]))
+  )
   first = exam_design.states(DESIGN, tier, 0)
-  speed, scenes = DESIGN.camera_speed[chosen].reshape(-1), np.repeat(DESIGN.views["scene"][chosen], 2)
-  known = np.concatenate([first, first**2, speed[:, None], scenes[:, None] == np.unique(scenes)[None, 1:]], axis=1)
-  past = np.concatenate([known[::2], seen[::2], known[1::2]], axis=1)  # all of a chain's first move, and the picture before its second
+  speed, scenes = (
+    DESIGN.camera_speed[chosen].reshape(-1),
+    np.repeat(DESIGN.views["scene"][chosen], 2),
+  )
+  known = np.concatenate(
+    [first, first**2, speed[:, None], scenes[:, None] == np.unique(scenes)[None, 1:]], axis=1
+  )
+  # all of a chain's first move, and the picture before its second
+  past = np.concatenate([known[::2], seen[::2], known[1::2]], axis=1)
   past = past[:, past.std(axis=0) > 0]
   past, move = (past - past.mean(axis=0)) / past.std(axis=0), seen[1::2] / seen[1::2].std(axis=0)
   limit = 4.5 / np.sqrt(len(move))  # of a mean, and of a correlation of independent numbers
   assert np.abs(move.mean(axis=0)).max() < limit
   assert np.abs(past.T @ move / len(move)).max() < limit
   after = exam_design.states(DESIGN, tier, 1)
-  assert np.abs(np.corrcoef(after[:, 0], seen[:, 0])[0, 1]) > 2 * limit  # the test can fail: the place after a move does tell of it
+  # the test can fail: the place after a move does tell of it
+  assert np.abs(np.corrcoef(after[:, 0], seen[:, 0])[0, 1]) > 2 * limit
 
 
 def test_moves_look_the_same_along_every_axis_of_every_camera():
@@ -40,17 +61,24 @@ def test_moves_look_the_same_along_every_axis_of_every_camera():
 
 def test_everything_that_is_drawn_fits():
   assert DESIGN.poses[..., 3].min() >= 0 and DESIGN.poses[..., 3].max() <= 1
-  assert np.linalg.norm(DESIGN.poses[..., :3] - exam_design.CENTER, axis=-1).max() <= exam_design.START_RADIUS + 2 * exam_design.MOVE_RADIUS
+  assert (
+    np.linalg.norm(DESIGN.poses[..., :3] - exam_design.CENTER, axis=-1).max()
+    <= exam_design.START_RADIUS + 2 * exam_design.MOVE_RADIUS
+  )
   hand = DESIGN.tier == 0
   assert np.isnan(DESIGN.pushed[hand]).all() and np.isfinite(DESIGN.pushed[~hand]).all()
 
 
 def test_parts_share_no_chain_no_scene_and_no_camera_but_where_they_say_so():
   part = DESIGN.views["part"]
-  columns = {name: [set(values[part == kind]) for kind in range(3)] for name, values in DESIGN.views.items()}
+  columns = {
+    name: [set(values[part == kind]) for kind in range(3)] for name, values in DESIGN.views.items()
+  }
   assert not columns["chain"][0] & (columns["chain"][1] | columns["chain"][2])
   assert not columns["scene"][0] & (columns["scene"][1] | columns["scene"][2])
-  assert not columns["camera"][0] & columns["camera"][1] and columns["camera"][2] <= columns["camera"][0]
+  assert (
+    not columns["camera"][0] & columns["camera"][1] and columns["camera"][2] <= columns["camera"][0]
+  )
   for name in ("objects", "palette"):
     assert not columns[name][0] & columns[name][1]
 
@@ -59,10 +87,17 @@ def test_test_chains_are_complete_twins():
   views, part = DESIGN.views, DESIGN.views["part"]
   chains = np.unique(views["chain"][part == exam_design.TEST])
   twins = [chain for chain in chains if (views["chain"] == chain).sum() > 4]
-  assert len(twins) == SETTINGS.test_chains + SETTINGS.pushed_test_chains and len(chains) == len(twins) + SETTINGS.more_test_chains
+  assert (
+    len(twins) == SETTINGS.test_chains + SETTINGS.pushed_test_chains
+    and len(chains) == len(twins) + SETTINGS.more_test_chains
+  )
   for chain in twins:
-    rows = (views["chain"] == chain) & (part == exam_design.TEST) & (views["camera"] != exam_design.TEST_MOVING)
-    seen = set(zip(views["camera"][rows], views["scene"][rows]))
+    rows = (
+      (views["chain"] == chain)
+      & (part == exam_design.TEST)
+      & (views["camera"] != exam_design.TEST_MOVING)
+    )
+    seen = set(zip(views["camera"][rows], views["scene"][rows], strict=False))
     assert len(seen) == rows.sum() == len(exam_design.TEST_CAMERAS) * len(SETTINGS.test_scenes)
 
 
@@ -77,7 +112,9 @@ def test_only_rigs_move_and_the_camera_is_taken_out_of_the_target():
   right, up, backward = before[1].T
   chain = DESIGN.views["chain"][view]
   move = DESIGN.poses[chain, 1, :3] - DESIGN.poses[chain, 0, :3]
-  np.testing.assert_allclose(seen[row, :3] * exam_design.FIELD, [right @ move, -(up @ move), -(backward @ move)], atol=1e-12)
+  np.testing.assert_allclose(
+    seen[row, :3] * exam_design.FIELD, [right @ move, -(up @ move), -(backward @ move)], atol=1e-12
+  )
   np.testing.assert_allclose(robot[row, :3] * exam_design.FIELD, move, atol=1e-12)
 
 
@@ -86,7 +123,9 @@ def test_cameras_look_at_the_middle_with_equal_fields():
     position, rotation, fovy = exam_design.camera_base(camera)
     toward = exam_design.CENTER - position
     np.testing.assert_allclose(rotation.T @ toward, [0, 0, -np.linalg.norm(toward)], atol=1e-9)
-    np.testing.assert_allclose(2 * np.tan(np.radians(fovy) / 2) * np.linalg.norm(toward), exam_design.FIELD)
+    np.testing.assert_allclose(
+      2 * np.tan(np.radians(fovy) / 2) * np.linalg.norm(toward), exam_design.FIELD
+    )
     np.testing.assert_allclose(np.linalg.det(rotation), 1)
 
 
@@ -95,7 +134,9 @@ def test_closed_form_of_the_second_pose():
   after = (start + move + start + 2 * move) / 2
   found = exam_design.closed_form(0, samples=100_000)
   np.testing.assert_allclose(found["linear"][:3], 1 - move / after, atol=0.005)
-  assert (found["conditional"] <= found["linear"] + 1e-3).all() and (found["conditional"] > found["linear"] - 0.05).all()
+  assert (found["conditional"] <= found["linear"] + 1e-3).all() and (
+    found["conditional"] > found["linear"] - 0.05
+  ).all()
 
 
 def test_the_same_settings_draw_the_same_and_another_seed_does_not():
@@ -109,7 +150,9 @@ def test_the_same_settings_draw_the_same_and_another_seed_does_not():
 def test_settings_are_checked():
   with pytest.raises(errors.UserError, match="exam.test_chains = 1: expected at least 2"):
     exam_design.dataclasses.replace(SETTINGS, test_chains=1)
-  with pytest.raises(errors.UserError, match=r"scenes \[111\] are in fit_scenes and in test_scenes"):
+  with pytest.raises(
+    errors.UserError, match=r"scenes \[111\] are in fit_scenes and in test_scenes"
+  ):
     exam_design.dataclasses.replace(SETTINGS, fit_scenes=(111,))
 
 
@@ -123,7 +166,14 @@ def test_places_are_where_a_camera_sees_the_poses(tier):
     position, rotation, fovy = exam_design.camera_at(DESIGN, int(chosen[row]), 2)
     flip = np.diag([1.0, -1.0, -1.0]) @ rotation.T  # axes to the right, down and into the picture
     focal = 0.5 / np.tan(np.radians(fovy) / 2)
-    point = np.array([*DESIGN.pushed[chain, 2], exam_design.PUSHED_HEIGHT]) if tier else DESIGN.poses[chain, 2, :3]
-    u, v, w = np.diag([focal, focal, 1.0]) @ np.hstack([flip, (-flip @ position)[:, None]]) @ [*point, 1.0]
+    point = (
+      np.array([*DESIGN.pushed[chain, 2], exam_design.PUSHED_HEIGHT])
+      if tier
+      else DESIGN.poses[chain, 2, :3]
+    )
+    u, v, w = (
+      np.diag([focal, focal, 1.0]) @ np.hstack([flip, (-flip @ position)[:, None]]) @ [*point, 1.0]
+    )
     np.testing.assert_allclose(found[row, 2], [u / w, v / w], atol=1e-12)
-  assert np.abs(found).max() < 0.75 and np.abs(found).mean() > 0.05  # near the picture, and not all in its middle
+  # near the picture, and not all in its middle
+  assert np.abs(found).max() < 0.75 and np.abs(found).mean() > 0.05

@@ -37,10 +37,17 @@ def test_pictures_do_not_remember(world):
   chex.assert_trees_all_equal(world.look(POSE, NOBODY, exam_design.camera_base(0)), alone)
 
 
-@pytest.mark.parametrize("change", [(0.06, 0, 0, 0, 0), (0, 0, 0, 0.4, 0), (0, 0, 0, 0, 0.9)], ids=["hand", "gripper", "wrist"])
+@pytest.mark.parametrize(
+  "change",
+  [(0.06, 0, 0, 0, 0), (0, 0, 0, 0.4, 0), (0, 0, 0, 0, 0.9)],
+  ids=["hand", "gripper", "wrist"],
+)
 def test_every_number_of_the_pose_is_seen(world, change):
   world.dress(101, 0, 0)
-  before, after = (world.look(pose, NOBODY, exam_design.camera_base(2)).astype(int) for pose in (POSE, POSE + np.array(change)))
+  before, after = (
+    world.look(pose, NOBODY, exam_design.camera_base(2)).astype(int)
+    for pose in (POSE, POSE + np.array(change))
+  )
   assert (np.abs(before - after).max(axis=-1) > 30).sum() > 15
 
 
@@ -59,11 +66,18 @@ def test_appearance_and_block(world):
   looks = world.look(POSE, NOBODY, exam_design.camera_base(1)).astype(int)
   for other in ((102, 0, 0), (101, 1, 0), (101, 0, 1)):
     numbers = world.dress(*other)
-    assert np.abs(world.look(POSE, NOBODY, exam_design.camera_base(1)).astype(int) - looks).max() > 30, other
+    assert (
+      np.abs(world.look(POSE, NOBODY, exam_design.camera_base(1)).astype(int) - looks).max() > 30
+    ), other
     chex.assert_shape(list(numbers.values()), (3,))
   assert np.abs(one["robot"] - world.dress(101, 0, 1)["robot"]).max() > 0.01
   world.dress(101, 0, 0)
-  assert np.abs(world.look(POSE, np.array([0.0, 0.55]), exam_design.camera_base(1)).astype(int) - looks).max() > 60
+  assert (
+    np.abs(
+      world.look(POSE, np.array([0.0, 0.55]), exam_design.camera_base(1)).astype(int) - looks
+    ).max()
+    > 60
+  )
 
 
 def test_a_pose_out_of_reach_is_refused(world):

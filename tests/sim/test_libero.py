@@ -27,8 +27,14 @@ def simulator(module):
 def test_tasks_instructions_and_limits(module):
   assert len(module.TASKS) == 130
   assert module.TASKS["libero_object/0"] == "pick up the alphabet soup and place it in the basket"
-  assert module.TASKS["libero_spatial/9"].startswith("pick up the black bowl") and "put" in module.TASKS["libero_10/0"]
-  assert module.LIMITS["lerobot"]["libero_spatial"] == 280 and module.LIMITS["openpi"]["libero_spatial"] == 220
+  assert (
+    module.TASKS["libero_spatial/9"].startswith("pick up the black bowl")
+    and "put" in module.TASKS["libero_10/0"]
+  )
+  assert (
+    module.LIMITS["lerobot"]["libero_spatial"] == 280
+    and module.LIMITS["openpi"]["libero_spatial"] == 220
+  )
 
 
 @pytest.mark.sim
@@ -53,7 +59,9 @@ def test_the_contract_and_the_fixed_initial_states(simulator):
   first = simulator.reset(3)
   assert simulator.initial_state(3) == simulator.initial_state(53) == 3
   assert first[base.STATE].dtype == np.float32 and first[base.STATE].shape == (8,)
-  assert np.linalg.norm(first[base.STATE][3:6]) == pytest.approx(np.pi, abs=0.1), "the hand points down"
+  assert np.linalg.norm(first[base.STATE][3:6]) == pytest.approx(np.pi, abs=0.1), (
+    "the hand points down"
+  )
   frame = first[base.IMAGE + "agentview"]
   assert frame.shape == (64, 64, 3) and frame.std() > 5
   simulator.advance(np.ones(7))
@@ -62,9 +70,13 @@ def test_the_contract_and_the_fixed_initial_states(simulator):
   np.testing.assert_array_equal(again[base.IMAGE + "agentview"], frame)
   other = simulator.reset(4)
   assert np.abs(other[base.IMAGE + "agentview"].astype(int) - frame).mean() > 0.1
-  assert np.abs(simulator.reset(3, scene=1)[base.IMAGE + "agentview"].astype(int) - frame).mean() > 5
+  assert (
+    np.abs(simulator.reset(3, scene=1)[base.IMAGE + "agentview"].astype(int) - frame).mean() > 5
+  )
   simulator.restart(3, scene=0)
-  assert (frame[:20, 22:42] > 150).mean() > (frame[:20, :20] > 150).mean(), "the white arm is at the top: upright"
+  assert (frame[:20, 22:42] > 150).mean() > (frame[:20, :20] > 150).mean(), (
+    "the white arm is at the top: upright"
+  )
 
 
 @pytest.mark.sim
@@ -83,7 +95,10 @@ class PointMass:
 
   def __init__(self):
     self.hand = np.array([0.0, 0.0, 0.3])
-    self.things = {"milk_1": np.array([0.1, -0.05, 0.02]), "basket_1_contain_region": np.array([-0.1, 0.1, 0.03])}
+    self.things = {
+      "milk_1": np.array([0.1, -0.05, 0.02]),
+      "basket_1_contain_region": np.array([-0.1, 0.1, 0.03]),
+    }
     self.shut = 0
 
   def advance(self, action):
@@ -95,7 +110,9 @@ class PointMass:
       self.things["milk_1"][2] = 0.02
 
   def satisfied(self, goal):
-    return np.linalg.norm((self.things[goal[1]] - self.things[goal[2]])[:2]) < 0.03 and not self.shut
+    return (
+      np.linalg.norm((self.things[goal[1]] - self.things[goal[2]])[:2]) < 0.03 and not self.shut
+    )
 
 
 def test_the_expert_carries_a_point_mass_to_its_goal():
@@ -112,5 +129,7 @@ def test_the_expert_carries_a_point_mass_to_its_goal():
 
 def test_goals_without_an_expert_are_named():
   expert = libero_expert.PickAndPlace("libero_goal/0", [["open", "wooden_cabinet_1_middle_region"]])
-  with pytest.raises(errors.UserError, match="libero_goal/0: no scripted expert for the goal 'open wooden_cabinet"):
+  with pytest.raises(
+    errors.UserError, match="libero_goal/0: no scripted expert for the goal 'open wooden_cabinet"
+  ):
     expert(np.zeros(3), lambda name: np.zeros(3), lambda goal: False)

@@ -14,7 +14,9 @@ POSE = np.array([256.0, 256.0, 0.7])
 def test_clearance_is_the_distance_to_the_block():
   local = np.array([(0, 15), (0, 119), (0, -20), (90, 15), (45, 60), (-15, 130)], np.float64)
   expected = [0, 0, 20, 30, 30, 10]
-  np.testing.assert_allclose(pusht_expert._clearance(pusht_expert._to_board(local, POSE), POSE), expected, atol=1e-9)
+  np.testing.assert_allclose(
+    pusht_expert._clearance(pusht_expert._to_board(local, POSE), POSE), expected, atol=1e-9
+  )
 
 
 def test_routes_go_around_the_block():
@@ -22,7 +24,9 @@ def test_routes_go_around_the_block():
   assert not pusht_expert._free(start, end, POSE)
   points = [start, *pusht_expert._route(start, end, POSE)]
   np.testing.assert_array_equal(points[-1], end)
-  assert len(points) > 2 and all(pusht_expert._free(a, b, POSE) for a, b in zip(points, points[1:], strict=False))
+  assert len(points) > 2 and all(
+    pusht_expert._free(a, b, POSE) for a, b in zip(points, points[1:], strict=False)
+  )
 
 
 def test_pushes_touch_the_block_from_outside_and_only_helpful_ones_are_chosen():
@@ -51,11 +55,28 @@ def pusht():
 @pytest.mark.sim
 def test_a_board_is_that_of_published_data(pusht):
   spec = pusht.build().spec
-  given = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(spec).items()}
+  given = {
+    name: value.tolist() if isinstance(value, np.ndarray) else value
+    for name, value in vars(spec).items()
+  }
   assert given == dict(
-      name="pusht/pusht", robot="pusht", instruction="push the T-shaped block onto the T-shaped goal", cameras={"top": (96, 96)},
-      state_names=("agent_x", "agent_y"), action_names=("target_x", "target_y"), action_low=[0, 0], action_high=[512, 512], fps=10.0, stride=1,
-      max_steps=300, move=(0, 1), absolute=True, gripper=(), gripper_open=-1.0, initial_states=0)
+    name="pusht/pusht",
+    robot="pusht",
+    instruction="push the T-shaped block onto the T-shaped goal",
+    cameras={"top": (96, 96)},
+    state_names=("agent_x", "agent_y"),
+    action_names=("target_x", "target_y"),
+    action_low=[0, 0],
+    action_high=[512, 512],
+    fps=10.0,
+    stride=1,
+    max_steps=300,
+    move=(0, 1),
+    absolute=True,
+    gripper=(),
+    gripper_open=-1.0,
+    initial_states=0,
+  )
   assert spec.action_low.dtype == spec.action_high.dtype == np.float32
 
 
@@ -78,13 +99,22 @@ def test_a_push_in_the_copy_is_that_of_the_board(pusht):
 
 @pytest.mark.sim
 def test_a_scene_has_the_colors_of_its_number(pusht):
-  first = {"background": (150, 197, 199), "goal": (220, 225, 157), "block": (65, 119, 79), "agent": (112, 97, 184)}
+  first = {
+    "background": (150, 197, 199),
+    "goal": (220, 225, 157),
+    "block": (65, 119, 79),
+    "agent": (112, 97, 184),
+  }
   assert pusht._colours(0) == {} and pusht._colours(1) == first
   simulator = pusht.build(image_size=64)
 
   def counts(scene):
     frame = simulator.reset(3, scene=scene)[base.IMAGE + "top"].reshape(-1, 3)
-    return {color: int((frame == color).all(axis=-1).sum()) for color in ((255, 255, 255), (144, 238, 144), *first.values())}
+    return {
+      color: int((frame == color).all(axis=-1).sum())
+      for color in ((255, 255, 255), (144, 238, 144), *first.values())
+    }
+
   own, other = list(counts(0).values()), list(counts(1).values())
   assert own[0] > 3000 and own[1] > 50 and own[2:] == [0] * 4, "white and green"
   assert other[:4] == [0, 0, *own[:2]] and min(other[4:]) > 0

@@ -1,4 +1,6 @@
-"""The simulator contract over every table entry whose packages are installed, and what is said when they are not."""
+"""The simulator contract over every table entry whose packages are installed, and what is said when
+they are not.
+"""
 
 import importlib.util
 import os
@@ -17,7 +19,8 @@ TASK = {"metaworld": "reach", "fetch": "reach", "pusht": "pusht"}
 PACKAGE = {"metaworld": "metaworld", "fetch": "gymnasium_robotics", "pusht": "gym_pusht"}
 
 
-@pytest.fixture(scope="module", params=sorted(TASK))  # LIBERO takes seconds to build: it has a file of its own
+# LIBERO takes seconds to build: it has a file of its own
+@pytest.fixture(scope="module", params=sorted(TASK))
 def name(request):
   if importlib.util.find_spec(PACKAGE[request.param]) is None:
     # not importorskip: MuJoCo must not be imported before our backend choice
@@ -35,9 +38,18 @@ def simulator(name):
 @pytest.mark.sim
 def test_observations_have_the_names_and_types_of_stored_episodes(simulator):
   spec = simulator.spec
-  for observation in (simulator.reset(0, scene=0), simulator.step(np.zeros(len(spec.action_names)))):
-    assert set(observation) == {base.STATE, base.TASK, *(base.IMAGE + camera for camera in spec.cameras)}
-    assert observation[base.STATE].dtype == np.float32 and observation[base.STATE].shape == (len(spec.state_names),)
+  for observation in (
+    simulator.reset(0, scene=0),
+    simulator.step(np.zeros(len(spec.action_names))),
+  ):
+    assert set(observation) == {
+      base.STATE,
+      base.TASK,
+      *(base.IMAGE + camera for camera in spec.cameras),
+    }
+    assert observation[base.STATE].dtype == np.float32 and observation[base.STATE].shape == (
+      len(spec.state_names),
+    )
     assert observation[base.TASK] == spec.instruction
     for camera, size in spec.cameras.items():
       frame = observation[base.IMAGE + camera]
@@ -56,7 +68,11 @@ def test_a_seed_decides_the_motion_and_a_scene_only_the_look(name, simulator):
     )
 
   state, frame, action = play(3, 0)
-  for seed, scene, same_motion, same_look in ((3, 0, True, True), (3, 1, True, False), (4, 0, False, False)):
+  for seed, scene, same_motion, same_look in (
+    (3, 0, True, True),
+    (3, 1, True, False),
+    (4, 0, False, False),
+  ):
     other_state, other_frame, other_action = play(seed, scene)
     if same_motion:
       np.testing.assert_array_equal(other_state, state)
@@ -132,14 +148,23 @@ def test_metaworld_has_fifty_upright_tasks():
   module = sim.load("metaworld")
   assert len(module.TASKS) == 50 and len(set(module.TASKS.values())) == 50
   assert set(module._classes()) == set(module.TASKS)
-  built = sim.build("metaworld", "reach", cameras=("corner", "corner2", "corner3", "corner4", "topview"), image_size=64)
+  built = sim.build(
+    "metaworld",
+    "reach",
+    cameras=("corner", "corner2", "corner3", "corner4", "topview"),
+    image_size=64,
+  )
   low, high = built.reset(0), None
   for _ in range(30):
     built.advance(np.array([0, 0, 1.0, 0]))
   high = built.observe()
-  for camera in ("corner", "corner2", "corner4"):  # the hand went up, so what changed lies higher in the later frame
+  # the hand went up, so what changed lies higher in the later frame
+  for camera in ("corner", "corner2", "corner4"):
     a, b = low[base.IMAGE + camera].astype(int), high[base.IMAGE + camera].astype(int)
-    red = lambda frame: np.argwhere((frame[..., 0] > 90) & (frame[..., 1] < 50))[:, 0].mean()  # noqa: E731  the arm
+
+    def red(frame):
+      return np.argwhere((frame[..., 0] > 90) & (frame[..., 1] < 50))[:, 0].mean()
+
     assert red(b) < red(a), camera
 
 
@@ -180,7 +205,10 @@ def test_every_simulator_names_a_file_of_requirements():
 
 
 def test_importing_sim_imports_no_simulator():
-  code = "import sys, como_jax.sim, como_jax.sim.collect; assert not {'mujoco', 'metaworld', 'libero', 'pygame', 'jax'} & set(sys.modules)"
+  code = (
+    "import sys, como_jax.sim, como_jax.sim.collect; assert not {'mujoco', 'metaworld', "
+    "'libero', 'pygame', 'jax'} & set(sys.modules)"
+  )
   subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -196,7 +224,9 @@ def test_no_opengl_names_the_packages(monkeypatch):
 def test_the_first_backend_that_draws_is_taken(monkeypatch):
   monkeypatch.setenv("MUJOCO_GL", "")
   monkeypatch.delitem(sys.modules, "mujoco", raising=False)
-  monkeypatch.setattr(rendering, "_PROBE", "import os; raise SystemExit(os.environ['MUJOCO_GL'] != 'osmesa')")
+  monkeypatch.setattr(
+    rendering, "_PROBE", "import os; raise SystemExit(os.environ['MUJOCO_GL'] != 'osmesa')"
+  )
   assert rendering.choose_backend() == "osmesa" == os.environ["MUJOCO_GL"]
   assert rendering.choose_backend() == "osmesa"
 

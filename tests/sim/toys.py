@@ -1,4 +1,7 @@
-"""A simulator that needs no package: a point on a line must be brought to 1. Some of its tasks crash, raise or hang."""
+"""A simulator that needs no package: a point on a line must be brought to 1.
+
+Some of its tasks crash, raise or hang.
+"""
 
 import os
 import pathlib
@@ -10,9 +13,18 @@ from como_jax import errors
 from como_jax.sim import base
 from tests import limits
 
-TASKS = {"line": "go to one", "far": "go far away", "raises": "raise", "dies": "die", "hangs": "hang", "refuses": "refuse",
-         "once": "die the first time", "black": "show nothing",
-         "some_suite/0": "go to one", "some_suite/1": "go to one again"}
+TASKS = {
+  "line": "go to one",
+  "far": "go far away",
+  "raises": "raise",
+  "dies": "die",
+  "hangs": "hang",
+  "refuses": "refuse",
+  "once": "die the first time",
+  "black": "show nothing",
+  "some_suite/0": "go to one",
+  "some_suite/1": "go to one again",
+}
 CAMERAS = ("front", "side")
 VERSION = "toy 1"
 ACTIONS = ("push", "unused")
@@ -28,13 +40,32 @@ def build(task, *, cameras=(), image_size=8, stride=1, scene=0, speed=1.0):
 
 
 class Toy(base.Stepper):
-  """Position starts at seed / 100 and moves by 0.01 times the action each control step. `rendered` counts observations."""
+  """Position starts at seed / 100 and moves by 0.01 times the action each control step.
+
+  `rendered` counts observations.
+  """
 
   def __init__(self, task, cameras, image_size, speed, **changes):
-    super().__init__(base.Spec(**dict(
-        name=f"toy/{task}", robot="toy", instruction=TASKS[task], cameras={name: (image_size, image_size) for name in cameras},
-        state_names=("position", "rendered"), action_names=ACTIONS, action_low=np.full(2, -1, np.float32),
-        action_high=np.full(2, 1, np.float32), fps=20.0, stride=1, max_steps=200, initial_states=50) | changes), 0)
+    super().__init__(
+      base.Spec(
+        **dict(
+          name=f"toy/{task}",
+          robot="toy",
+          instruction=TASKS[task],
+          cameras=dict.fromkeys(cameras, (image_size, image_size)),
+          state_names=("position", "rendered"),
+          action_names=ACTIONS,
+          action_low=np.full(2, -1, np.float32),
+          action_high=np.full(2, 1, np.float32),
+          fps=20.0,
+          stride=1,
+          max_steps=200,
+          initial_states=50,
+        )
+        | changes
+      ),
+      0,
+    )
     self._task, self._size, self._speed = task, image_size, speed
 
   def _restart(self, seed, scene):

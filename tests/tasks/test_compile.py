@@ -19,69 +19,151 @@ SMALL = "model.image_size=16 data.image_size=16 model.idm.depth=1 model.fdm.dept
 
 
 def words(tmp_path, *more):
-  return ["main", f"--config={ROOT}/configs/compile.py:debug", f"--config.of={ROOT}/configs/motion.py:debug", "--workdir", str(tmp_path / "plan"), *more]
+  return [
+    "main",
+    f"--config={ROOT}/configs/compile.py:debug",
+    f"--config.of={ROOT}/configs/motion.py:debug",
+    "--workdir",
+    str(tmp_path / "plan"),
+    *more,
+  ]
 
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
   path = tmp_path_factory.mktemp("compile")
   changes = "--config.changes=" + SMALL + "train.mesh.data=2 train.mesh.fsdp=4 model.remat=full"
-  assert main.main(words(path, "--config.topology=cpu-4x2", changes, "--config.batch_per_device=2", "--config.extract_batch=2")) == 0
-  return json.loads((path / "plan" / "plan.json").read_text()), (path / "plan" / "plan.md").read_text()
+  assert (
+    main.main(
+      words(
+        path,
+        "--config.topology=cpu-4x2",
+        changes,
+        "--config.batch_per_device=2",
+        "--config.extract_batch=2",
+      )
+    )
+    == 0
+  )
+  return json.loads((path / "plan" / "plan.json").read_text()), (
+    path / "plan" / "plan.md"
+  ).read_text()
 
 
 def test_a_plan_of_the_train_and_extract_steps(planned):
   result, page = planned
   train, extract = result["programs"]
-  assert (train["program"], train["devices"], train["batch"], train["mesh"]) == ("train", 8, 16, {"data": 2, "fsdp": 4, "tensor": 1})
-  assert (extract["program"], extract["devices"], extract["batch"], extract["trainable"]) == ("extract", 4, 8, 0)
+  assert (train["program"], train["devices"], train["batch"], train["mesh"]) == (
+    "train",
+    8,
+    16,
+    {"data": 2, "fsdp": 4, "tensor": 1},
+  )
+  assert (extract["program"], extract["devices"], extract["batch"], extract["trainable"]) == (
+    "extract",
+    4,
+    8,
+    0,
+  )
   assert train["fits"] is None and 0 < train["trainable"] < train["parameters"]
   memory = train["memory"]
-  assert memory["needed"] == pytest.approx(memory["arguments"] + memory["temporaries"] + memory["code"] + memory["outputs"] - memory["aliased"])
+  assert memory["needed"] == pytest.approx(
+    memory["arguments"]
+    + memory["temporaries"]
+    + memory["code"]
+    + memory["outputs"]
+    - memory["aliased"]
+  )
   assert memory["aliased"] > 0.9 * memory["outputs"]  # the state is donated
-  # The fixed weights of the encoder and the state of the rest, spread over four devices (small leaves are whole).
+  # The fixed weights of the encoder and the state of the rest, spread over four devices (small
+  # leaves are whole).
   assert memory["arguments"] * 2**30 > 4 * (train["parameters"] + 2 * train["trainable"]) / 4
   assert train["flops"] > 1.05 * train["model_flops"] > 0  # remat=full computes the layers again
   assert extract["flops"] == extract["model_flops"]
   kinds = {row["kind"]: row for row in train["collectives"]}
-  assert "all-gather" in kinds and kinds["all-gather"]["count"] >= 6  # the encoder's six layers are gathered one after the other
+  # the encoder's six layers are gathered one after the other
+  assert "all-gather" in kinds and kinds["all-gather"]["count"] >= 6
   crossing = sum(row["dcn"] for row in train["collectives"])
   assert 4 * train["trainable"] / 4 * 0.9 < crossing  # the gradient's part of each device, at least
   assert train["hbm_bytes"] > 0 and not train["loops_unknown"] and "roofline" not in train
-  for text in ("# Plan: ", "## train on cpu-4x2", "| all-gather |", "no limit is known", "`python -m como_jax.main"):
+  for text in (
+    "# Plan: ",
+    "## train on cpu-4x2",
+    "| all-gather |",
+    "no limit is known",
+    "`python -m como_jax.main",
+  ):
     assert text in page
   short = task.plan_page.short(result)
-  assert result["command"] in short and "| train | 8 (2 x 4 x 1) | 2 clips |" in short and short.count("\n| ") == 4
+  assert (
+    result["command"] in short
+    and "| train | 8 (2 x 4 x 1) | 2 clips |" in short
+    and short.count("\n| ") == 4
+  )
 
 
-@pytest.mark.parametrize("name, small", [
-    ("policy", "model.chunk=2 model.trunk.depth=1 model.dit.depth=1 model.dit.steps=2 model.pool=1"), ("mae", "model.decoder.depth=1")])
+@pytest.mark.parametrize(
+  "name, small",
+  [
+    (
+      "policy",
+      "model.chunk=2 model.trunk.depth=1 model.dit.depth=1 model.dit.steps=2 model.pool=1",
+    ),
+    ("mae", "model.decoder.depth=1"),
+  ],
+)
 def test_policy_and_mae_programs_trace(name, small):
   words = (small + " model.image_size=16 data.image_size=16").split()
-  config = config_lib.parse(["main", f"--config={ROOT}/configs/{name}.py:debug", *(f"--config.{word}" for word in words)]).config
+  config = config_lib.parse(
+    ["main", f"--config={ROOT}/configs/{name}.py:debug", *(f"--config.{word}" for word in words)]
+  ).config
   for kind in programs.KINDS[config.task]:
-    program = getattr(programs, kind)(config, topology.parse("cpu-8" if kind == "train" else "cpu-1"), batch_size=8)
-    assert flops.count(program.trace().jaxpr) > 2 * 8 * 1e5 and program.parameters > program.trainable
+    program = getattr(programs, kind)(
+      config, topology.parse("cpu-8" if kind == "train" else "cpu-1"), batch_size=8
+    )
+    assert (
+      flops.count(program.trace().jaxpr) > 2 * 8 * 1e5 and program.parameters > program.trainable
+    )
 
 
-@pytest.mark.parametrize("given, expected", [
-    (["--config.topology=v5e-17"], "did you mean 'v5e-16'"), (["--config.programs=('trian',)"], "did you mean 'train'"),
-    (["--config.programs=('policy',)"], "has only train, extract"), (["--config.batch_per_device=-1"], "expected a whole number of at least 0"),
-    (["--config.changes=train.stesp=3"], "did you mean 'steps'"), (["--config.changes=train.mesh.fsdp=3 train.mesh.data=1"], "does not fill the 8 devices"),
-    ([f"--config.of={ROOT}/configs/probe.py"], "trains nothing, one of motion, mae, policy"), (["--config.of=configs/motoin.py"], "does not exist"),
-])
+@pytest.mark.parametrize(
+  "given, expected",
+  [
+    (["--config.topology=v5e-17"], "did you mean 'v5e-16'"),
+    (["--config.programs=('trian',)"], "did you mean 'train'"),
+    (["--config.programs=('policy',)"], "has only train, extract"),
+    (["--config.batch_per_device=-1"], "expected a whole number of at least 0"),
+    (["--config.changes=train.stesp=3"], "did you mean 'steps'"),
+    (["--config.changes=train.mesh.fsdp=3 train.mesh.data=1"], "does not fill the 8 devices"),
+    ([f"--config.of={ROOT}/configs/probe.py"], "trains nothing, one of motion, mae, policy"),
+    (["--config.of=configs/motoin.py"], "does not exist"),
+  ],
+)
 def test_mistakes_are_one_line(tmp_path, capsys, given, expected):
   assert main.main(words(tmp_path, *given)) == 2
   error = capsys.readouterr().err
   assert expected in error and error.count("\n") == 1 and not (tmp_path / "plan").exists()
 
 
-@pytest.mark.parametrize("message, expected", [
-    ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (749.62G) exceeds available HBM (15.75G).", 749.62 * 2**30),
-    ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 31.02G of 15.75G hbm. Exceeded hbm "
-     "capacity by 15.27G.", 31.02 * 2**30),
-    ("RESOURCE_EXHAUSTED: something else", 0.0), ("INTERNAL: a failure", None),
-])
+@pytest.mark.parametrize(
+  "message, expected",
+  [
+    (
+      (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (749.62G) exceeds available HBM (15.75G)."
+      ),
+      749.62 * 2**30,
+    ),
+    (
+      "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
+      "hbm. Used 31.02G of 15.75G hbm. Exceeded hbm capacity by 15.27G.",
+      31.02 * 2**30,
+    ),
+    ("RESOURCE_EXHAUSTED: something else", 0.0),
+    ("INTERNAL: a failure", None),
+  ],
+)
 def test_refusals_of_the_compiler(message, expected):
   assert task.out_of_memory(message) == expected
 
@@ -94,21 +176,47 @@ def test_the_largest_batch_is_found_to_an_eighth(limit, start):
 
 
 def test_the_verdict_and_the_roofline():
-  one = dict(devices=4, batch=32, flops=4e12, hbm_bytes=int(819e7), collectives=[dict(ici=2e8, dcn=0.0)],
-             memory=dict(arguments=0.3, outputs=0.2))
+  one = dict(
+    devices=4,
+    batch=32,
+    flops=4e12,
+    hbm_bytes=int(819e7),
+    collectives=[dict(ici=2e8, dcn=0.0)],
+    memory=dict(arguments=0.3, outputs=0.2),
+  )
   task.finish(one, topology.parse("v5e-4"), model_flops=3e12, unit="clips")
   roof = one["roofline"]
-  assert roof["bound"] == "compute" and roof["seconds"] == pytest.approx(1e12 / 197e12) and roof["parts"]["ici"] == pytest.approx(0.001)
-  assert roof["parts"]["memory"] == pytest.approx(0.5 * 2**30 / 819e9) and roof["mfu"] == pytest.approx(0.75)
-  assert roof["traffic_seconds"] == pytest.approx(0.01) and roof["traffic_mfu"] == pytest.approx(3e12 / 4 / 197e12 / 0.01)
+  assert (
+    roof["bound"] == "compute"
+    and roof["seconds"] == pytest.approx(1e12 / 197e12)
+    and roof["parts"]["ici"] == pytest.approx(0.001)
+  )
+  assert roof["parts"]["memory"] == pytest.approx(0.5 * 2**30 / 819e9) and roof[
+    "mfu"
+  ] == pytest.approx(0.75)
+  assert roof["traffic_seconds"] == pytest.approx(0.01) and roof["traffic_mfu"] == pytest.approx(
+    3e12 / 4 / 197e12 / 0.01
+  )
   refused = dict(memory=dict(available=15.75, needed=31.0, refused=True))
-  assert task.plan_page.verdict(refused) == "**Does not fit**: at least 31.00 of 15.75 GiB a device, 15.25 too much."
+  assert (
+    task.plan_page.verdict(refused)
+    == "**Does not fit**: at least 31.00 of 15.75 GiB a device, 15.25 too much."
+  )
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 def test_a_plan_for_two_slices_of_a_tpu(tmp_path):
-  given = words(tmp_path, "--config.topology=v5e-4x2", "--config.changes=" + SMALL + "train.mesh.data=2 train.mesh.fsdp=4",
-                "--config.programs=('train',)", "--config.batch_per_device=2")
+  given = words(
+    tmp_path,
+    "--config.topology=v5e-4x2",
+    "--config.changes=" + SMALL + "train.mesh.data=2 train.mesh.fsdp=4",
+    "--config.programs=('train',)",
+    "--config.batch_per_device=2",
+  )
   subprocess.run([sys.executable, "-m", "como_jax.main", *given[1:]], check=True, cwd=ROOT)
   train = json.loads((tmp_path / "plan" / "plan.json").read_text())["programs"][0]
-  assert train["fits"] and train["memory"]["available"] == 15.75 and train["roofline"]["parts"]["dcn"] > 0
+  assert (
+    train["fits"]
+    and train["memory"]["available"] == 15.75
+    and train["roofline"]["parts"]["dcn"] > 0
+  )

@@ -1,4 +1,6 @@
-"""Where the linear path starts: principal components of training pairs, measured once, in the weights."""
+"""Where the linear path starts: principal components of training pairs, measured once, in the
+weights.
+"""
 
 import chex
 import jax
@@ -14,7 +16,9 @@ from tests.tasks.test_sources import text_of
 def test_principal_components_have_unit_mean_square_and_are_those_of_the_largest_variance():
   rng = np.random.default_rng(0)
   directions = np.linalg.qr(rng.normal(size=(40, 40)))[0]
-  rows = (rng.normal(size=(300, 40)) * 2.0 ** -np.arange(40).clip(0, 6) @ directions.T).astype(np.float32)
+  rows = (rng.normal(size=(300, 40)) * 2.0 ** -np.arange(40).clip(0, 6) @ directions.T).astype(
+    np.float32
+  )
   found = components.principal(rows, 4)
   chex.assert_shape(found, (40, 4))
   z = rows @ found
@@ -31,11 +35,14 @@ def test_principal_components_have_unit_mean_square_and_are_those_of_the_largest
 
 def test_too_few_differences_are_refused():
   rows = np.random.default_rng(0).normal(size=(6, 40)).astype(np.float32)
-  expected = "config.model.idm.components={}: the first {} training pairs have only {} independent differences: take {} at most"
-  assert text_of(lambda: components.principal(rows, 7)) == expected.format(7, 6, 6, 6)
-  assert text_of(lambda: components.principal(np.concatenate([rows[:2]] * 3), 3)) == expected.format(
-    3, 6, 2, 2
+  expected = (
+    "config.model.idm.components={}: the first {} training pairs have only {} independent "
+    "differences: take {} at most"
   )
+  assert text_of(lambda: components.principal(rows, 7)) == expected.format(7, 6, 6, 6)
+  assert text_of(
+    lambda: components.principal(np.concatenate([rows[:2]] * 3), 3)
+  ) == expected.format(3, 6, 2, 2)
   for bad in (np.zeros_like(rows), np.full_like(rows, np.nan)):
     assert (
       "the first 6 training pairs do not differ or are not finite: check config.encoder_weights"
@@ -45,7 +52,9 @@ def test_too_few_differences_are_refused():
 
 @pytest.mark.parametrize("pool", [1, 2])
 def test_z_of_the_pairs_that_were_looked_at_is_white(pool, capsys):
-  model, params = tiny.initialised(tiny.MOTION, **{"idm.components": 5, "idm.components_pool": pool})
+  model, params = tiny.initialised(
+    tiny.MOTION, **{"idm.components": 5, "idm.components_pool": pool}
+  )
   batches = [tiny.batch_of(model.inputs_spec(4, 3), seed=seed) for seed in range(6)]
   left = iter(batches)
   parts = components.start(model, {"encoder": params["encoder"]}, left, pairs=38)
@@ -59,5 +68,7 @@ def test_z_of_the_pairs_that_were_looked_at_is_white(pool, capsys):
   ready = {**params, "idm": {**params["idm"], **parts["idm"]}}
   frames = pixels.normalise(np.concatenate([batch["frames"] for batch in batches[:5]]))
   encode = jax.jit(lambda first, second: model.encode(ready, first, second).z)
-  z = np.stack([encode(frames[:, i], frames[:, i + 1]) for i in (0, 1)], axis=1).reshape(-1, 12)[:38, :5]
+  z = np.stack([encode(frames[:, i], frames[:, i + 1]) for i in (0, 1)], axis=1).reshape(-1, 12)[
+    :38, :5
+  ]
   np.testing.assert_allclose(z.T @ z / 38, np.eye(5), atol=5e-3)

@@ -19,9 +19,20 @@ from tests.tasks.test_sources import text_of
 @pytest.fixture(name="paper")
 def _paper(monkeypatch):
   """A model, an objective and data of paper: what was asked of them."""
-  told = types.SimpleNamespace(checked=[], windows=[], sampled=[], batches=[], fitted=[], objectives=[], functions=("reconstruction", "contrastive", "perceptual"))
-  model = types.SimpleNamespace(components=None, forward=lambda params, batch, *, key: ("out", params, batch, key),
-                                inputs_spec=lambda size, frames=0, jittered=None: {"frames": (size, frames, jittered)})
+  told = types.SimpleNamespace(
+    checked=[],
+    windows=[],
+    sampled=[],
+    batches=[],
+    fitted=[],
+    objectives=[],
+    functions=("reconstruction", "contrastive", "perceptual"),
+  )
+  model = types.SimpleNamespace(
+    components=None,
+    forward=lambda params, batch, *, key: ("out", params, batch, key),
+    inputs_spec=lambda size, frames=0, jittered=None: {"frames": (size, frames, jittered)},
+  )
 
   class Objective:
     weights, constants = {"mae": 1.0}, {"net": "NET"}
@@ -29,46 +40,94 @@ def _paper(monkeypatch):
 
     def __call__(self, *given):
       return {"loss": given}
+
   for module in (mae, motion):
-    monkeypatch.setattr(module.models, "build", lambda section: model if section == {"kind": "toy"} else None)
-    monkeypatch.setattr(module.objectives, "build", lambda section: told.objectives.append(section) or Objective())
-  monkeypatch.setattr(training, "encoder_weights", lambda path, *, model: {"encoder": (path, model)})
-  monkeypatch.setattr(training, "fit", lambda command, make: told.fitted.append((command, make())) or 4)
+    monkeypatch.setattr(
+      module.models, "build", lambda section: model if section == {"kind": "toy"} else None
+    )
+    monkeypatch.setattr(
+      module.objectives, "build", lambda section: told.objectives.append(section) or Objective()
+    )
+  monkeypatch.setattr(
+    training, "encoder_weights", lambda path, *, model: {"encoder": (path, model)}
+  )
+  monkeypatch.setattr(
+    training, "fit", lambda command, make: told.fitted.append((command, make())) or 4
+  )
   sets = [types.SimpleNamespace(path="one"), types.SimpleNamespace(path="two")]
   monkeypatch.setattr(sources, "data_sets", lambda config: sets)
-  monkeypatch.setattr(sources, "check", lambda config, given, **more: told.checked.append((given is sets, more)))
-  monkeypatch.setattr(sources, "windows", lambda config, given, **more: told.windows.append((given is sets, more)) or "WINDOWS")
-  monkeypatch.setattr(sources, "sample_frames", lambda config, given, **more: told.sampled.append((given is sets, more)) or np.full((2, 1), 5.0, np.float32))
+  monkeypatch.setattr(
+    sources, "check", lambda config, given, **more: told.checked.append((given is sets, more))
+  )
+  monkeypatch.setattr(
+    sources,
+    "windows",
+    lambda config, given, **more: told.windows.append((given is sets, more)) or "WINDOWS",
+  )
+  monkeypatch.setattr(
+    sources,
+    "sample_frames",
+    lambda config, given, **more: (
+      told.sampled.append((given is sets, more)) or np.full((2, 1), 5.0, np.float32)
+    ),
+  )
   monkeypatch.setattr(sources, "local_rows", lambda config: 4)
   monkeypatch.setattr(sources, "choose_loading", lambda section, paths, spec: ("HOW", paths, spec))
-  monkeypatch.setattr(sources, "batches", lambda config, given, **more: told.batches.append(more) or "BATCHES")
+  monkeypatch.setattr(
+    sources, "batches", lambda config, given, **more: told.batches.append(more) or "BATCHES"
+  )
   told.model = model
   return told
 
 
 def config(*, fraction=0.25, weights="bundled", objectives=None):
-  return config_lib.ConfigDict({
-      "model": {"kind": "toy"}, "encoder_weights": weights, "objectives": objectives or {"mae": {"weight": 1.0}}, "train": {"batch_size": 8, "cache_tokens": False},
-      "data": {"validation_fraction": fraction, "frames": 3}, "evaluation": {"batch_size": 6, "windows": 50}})
+  return config_lib.ConfigDict(
+    {
+      "model": {"kind": "toy"},
+      "encoder_weights": weights,
+      "objectives": objectives or {"mae": {"weight": 1.0}},
+      "train": {"batch_size": 8, "cache_tokens": False},
+      "data": {"validation_fraction": fraction, "frames": 3},
+      "evaluation": {"batch_size": 6, "windows": 50},
+    }
+  )
 
 
 def test_the_job_of_a_masked_autoencoder(paper, monkeypatch):
   command = types.SimpleNamespace(config=config())
   assert mae.run(command) == 4 and paper.fitted[0][0] is command
   job = paper.fitted[0][1]
-  assert paper.objectives == [{"mae": {"weight": 1.0}}] and job.model is paper.model and job.weights == {"mae": 1.0} and job.constants == {}
+  assert (
+    paper.objectives == [{"mae": {"weight": 1.0}}]
+    and job.model is paper.model
+    and job.weights == {"mae": 1.0}
+    and job.constants == {}
+  )
   assert job.start == {"encoder": ("bundled", paper.model)}
   assert job.loss("P", "B", "K") == {"loss": (("out", "P", "B", "K"), "B")}
-  assert paper.checked == [(True, dict(frames=1, jitter=False))] and paper.sampled == [(True, dict(split="validation", count=64))]
-  assert job.loading == ("HOW", ["one", "two"], {"frames": (4, 0, None)}) and job.batch == {"frames": (8, 0, None)}
+  assert paper.checked == [(True, dict(frames=1, jitter=False))] and paper.sampled == [
+    (True, dict(split="validation", count=64))
+  ]
+  assert job.loading == ("HOW", ["one", "two"], {"frames": (4, 0, None)}) and job.batch == {
+    "frames": (8, 0, None)
+  }
   assert (job.examples_per_step, job.unit, job.data) == (8, "images", [("one", ""), ("two", "")])
-  assert job.batches(9) == "BATCHES" and paper.batches == [dict(kind="mae", jitter=False, start_step=9, how=job.loading)]
+  assert job.batches(9) == "BATCHES" and paper.batches == [
+    dict(kind="mae", jitter=False, start_step=9, how=job.loading)
+  ]
   mae.job(config(fraction=0.0))
   assert paper.sampled[1] == (True, dict(split="train", count=64))
-  monkeypatch.setattr(paper.model, "forward", lambda params, batch, *, key: (params["a"] * batch["frames"], jax.random.uniform(key)))
+  monkeypatch.setattr(
+    paper.model,
+    "forward",
+    lambda params, batch, *, key: (params["a"] * batch["frames"], jax.random.uniform(key)),
+  )
   monkeypatch.setattr(mae.objectives, "build", lambda section: Mean())
   found = mae.job(config()).evaluate({"a": jnp.float32(3)})
-  assert found == {"mse": pytest.approx(15.0), "noise": pytest.approx(float(jax.random.uniform(jax.random.key(0))))}
+  assert found == {
+    "mse": pytest.approx(15.0),
+    "noise": pytest.approx(float(jax.random.uniform(jax.random.key(0)))),
+  }
   assert all(isinstance(value, float) for value in found.values())
 
 
@@ -82,70 +141,143 @@ class Mean:
 
 
 def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
-  monkeypatch.setattr(motion.latents, "Measure", lambda model: lambda params, windows: types.SimpleNamespace(scalars=lambda: (params, windows, model)))
-  command = types.SimpleNamespace(config=config(objectives={"a": {"weight": 0.5, "b": 1}, "off": {"weight": 0}, "zero": {"weight": 0.0}}))
+  monkeypatch.setattr(
+    motion.latents,
+    "Measure",
+    lambda model: (
+      lambda params, windows: types.SimpleNamespace(scalars=lambda: (params, windows, model))
+    ),
+  )
+  command = types.SimpleNamespace(
+    config=config(
+      objectives={"a": {"weight": 0.5, "b": 1}, "off": {"weight": 0}, "zero": {"weight": 0.0}}
+    )
+  )
   assert motion.run(command) == 4 and not capsys.readouterr().out
   job = paper.fitted[0][1]
-  assert paper.objectives == [{"a": {"weight": 0.5, "b": 1}}] and (job.weights, job.constants) == ({"mae": 1.0}, {"net": "NET"})
+  assert paper.objectives == [{"a": {"weight": 0.5, "b": 1}}] and (job.weights, job.constants) == (
+    {"mae": 1.0},
+    {"net": "NET"},
+  )
   assert job.start == {"encoder": ("bundled", paper.model)} and job.model is paper.model
-  assert job.loss("P", "B", "K", "C") == {"loss": (("out", "P", "B", "K"), "B", "C")} and job.loss("P", "B", "K")["loss"][2] is None
+  assert (
+    job.loss("P", "B", "K", "C") == {"loss": (("out", "P", "B", "K"), "B", "C")}
+    and job.loss("P", "B", "K")["loss"][2] is None
+  )
   assert paper.checked == [(True, dict(frames=3, jitter=True))]
   assert paper.windows == [(True, dict(split="validation", frames=3, batch_size=6, most=50))]
-  assert job.loading == ("HOW", ["one", "two"], {"frames": (4, 3, True)}) and job.batch == {"frames": (8, 3, True)}
+  assert job.loading == ("HOW", ["one", "two"], {"frames": (4, 3, True)}) and job.batch == {
+    "frames": (8, 3, True)
+  }
   assert (job.examples_per_step, job.unit, job.data) == (16, "pairs", [("one", ""), ("two", "")])
   assert job.evaluate("P") == ("P", "WINDOWS", paper.model)
-  assert job.batches(9) == "BATCHES" and paper.batches == [dict(kind="motion", jitter=True, start_step=9, how=job.loading)]
+  assert job.batches(9) == "BATCHES" and paper.batches == [
+    dict(kind="motion", jitter=True, start_step=9, how=job.loading)
+  ]
   paper.functions = ("reconstruction",)
   job = motion.job(config(fraction=0.0, weights=""))
   assert job.evaluate is None and len(paper.windows) == 1 and job.batch == {"frames": (8, 3, False)}
   assert capsys.readouterr().out.splitlines() == [
-      "encoder: random and frozen, which is not CoMo; set config.encoder_weights (\"bundled\", or a converted or pretrained MAE)",
-      "perceptual loss: off (config.objectives.perceptual.weights_path is empty)"]
+    (
+      'encoder: random and frozen, which is not CoMo; set config.encoder_weights ("bundled", or a '
+      "converted or pretrained MAE)"
+    ),
+    "perceptual loss: off (config.objectives.perceptual.weights_path is empty)",
+  ]
 
 
 def test_a_linear_path_begins_with_whole_batches_of_its_training_data(paper, monkeypatch):
   assert motion.job(config()).begin is None
   monkeypatch.setattr(sources, "choose_loading", lambda *given: loading.Loading(3, 2, 1, "here"))
-  monkeypatch.setattr(sources, "batches", lambda config, given, **more: paper.batches.append(more) or contextlib.nullcontext("BATCHES"))
+  monkeypatch.setattr(
+    sources,
+    "batches",
+    lambda config, given, **more: paper.batches.append(more) or contextlib.nullcontext("BATCHES"),
+  )
   monkeypatch.setattr(motion.components, "start", lambda *given: given)
   paper.model.components = "ON"
   assert motion.job(config()).begin("P") == (paper.model, "P", "BATCHES")
-  assert paper.batches == [dict(kind="motion", jitter=False, start_step=0, how=loading.Loading(0, 2, 1, "here"), whole=True)]
+  assert paper.batches == [
+    dict(
+      kind="motion", jitter=False, start_step=0, how=loading.Loading(0, 2, 1, "here"), whole=True
+    )
+  ]
 
 
 def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):
   asked = []
-  summary = types.SimpleNamespace(episodes=3, clips=4, frames=50, seconds=1.26, path="OUT", manifest="MANIFEST")
+  summary = types.SimpleNamespace(
+    episodes=3, clips=4, frames=50, seconds=1.26, path="OUT", manifest="MANIFEST"
+  )
   monkeypatch.setattr(ingest.sources, "resolve", lambda path: f"resolved {path}")
-  monkeypatch.setattr(ingest.ingest, "run", lambda *given, **more: asked.append((given, more)) or summary)
-  monkeypatch.setattr(ingest.ingest, "remarks", lambda manifest: [f"a remark on {manifest}", "another"])
+  monkeypatch.setattr(
+    ingest.ingest, "run", lambda *given, **more: asked.append((given, more)) or summary
+  )
+  monkeypatch.setattr(
+    ingest.ingest, "remarks", lambda manifest: [f"a remark on {manifest}", "another"]
+  )
   for output, expected in (("", str(tmp_path)), ("elsewhere", "elsewhere")):
     section = {"path": "raw", "format": "lerobot", "cameras": ("a",), "action_key": "act"}
-    config = config_lib.ConfigDict({"source": section, "output": output, "workers": 3, "shards": {"image_size": 32}})
+    config = config_lib.ConfigDict(
+      {"source": section, "output": output, "workers": 3, "shards": {"image_size": 32}}
+    )
     assert ingest.run(types.SimpleNamespace(config=config, workdir=tmp_path)) == 0
-    assert asked.pop() == (("resolved raw", expected), dict(format="lerobot", options=formats.SourceOptions(action_key="act"), cameras=("a",), workers=3,
-                                                            image_size=32))
-    assert capsys.readouterr().out == "3 episodes, 4 clips, 50 frames in 1.3 s -> OUT\na remark on MANIFEST\nanother\n"
+    assert asked.pop() == (
+      ("resolved raw", expected),
+      dict(
+        format="lerobot",
+        options=formats.SourceOptions(action_key="act"),
+        cameras=("a",),
+        workers=3,
+        image_size=32,
+      ),
+    )
+    assert (
+      capsys.readouterr().out
+      == "3 episodes, 4 clips, 50 frames in 1.3 s -> OUT\na remark on MANIFEST\nanother\n"
+    )
 
 
 def test_a_server_is_made_as_the_config_says(monkeypatch):
   from como_jax.serve import policy as serving
+
   asked, served = [], []
   policy = types.SimpleNamespace(history=1, step_seconds=0.25)
-  monkeypatch.setattr(serving.Policy, "load", lambda path, **more: asked.append((path, more)) or policy)
-  monkeypatch.setattr(serve.server, "Server", lambda loaded, settings: types.SimpleNamespace(run=lambda: served.append((loaded, settings))))
-  command = lambda *words: config_lib.parse(["main", "--config=serve", "--config.checkpoint=C", *words])
-  words = ["--config.robot=arm", "--config.steps=7", "--config.guidance=2.0", "--config.batch_size=3", "--config.port=0", "--config.seed=5"]
+  monkeypatch.setattr(
+    serving.Policy, "load", lambda path, **more: asked.append((path, more)) or policy
+  )
+  monkeypatch.setattr(
+    serve.server,
+    "Server",
+    lambda loaded, settings: types.SimpleNamespace(run=lambda: served.append((loaded, settings))),
+  )
+
+  def command(*words):
+    return config_lib.parse(["main", "--config=serve", "--config.checkpoint=C", *words])
+
+  words = [
+    "--config.robot=arm",
+    "--config.steps=7",
+    "--config.guidance=2.0",
+    "--config.batch_size=3",
+    "--config.port=0",
+    "--config.seed=5",
+  ]
   assert serve.run(command(*words)) == 0
   assert asked == [("C", dict(robot="arm", steps=7, guidance=2.0, batch_size=3))]
-  (loaded, settings), = served
+  ((loaded, settings),) = served
   assert loaded is policy and (settings.batch_size, settings.port, settings.seed) == (3, 0, 5)
   policy.history = 2
   assert text_of(lambda: serve.run(command())) == (
-      "the policy looks at 2 observations, 0.25 s apart, and the server can only give it a client's last requests: set --config.every_step=True if every client "
-      "asks at every policy step (not once a chunk)")
+    "the policy looks at 2 observations, 0.25 s apart, and the server can only give it a client's "
+    "last requests: set --config.every_step=True if every client asks at every policy step (not "
+    "once a chunk)"
+  )
   assert serve.run(command("--config.every_step=True")) == 0 and len(served) == 2
-  assert text_of(lambda: serve.run(command("--config.checkpoint="))) == "config.checkpoint is empty: give the run directory or weights folder of a policy"
+  assert (
+    text_of(lambda: serve.run(command("--config.checkpoint=")))
+    == "config.checkpoint is empty: give the run directory or weights folder of a policy"
+  )
   with pytest.raises(errors.UserError, match="batch_size"):
     serve.run(command("--config.batch_size=0"))
   assert len(served) == 2

@@ -1,4 +1,6 @@
-"""What the metrics of a motion model are computed from: which pair gives which latent, which action belongs to it, no padding."""
+"""What the metrics of a motion model are computed from: which pair gives which latent, which action
+belongs to it, no padding.
+"""
 
 import contextlib
 from types import SimpleNamespace
@@ -12,24 +14,36 @@ from como_jax.models import pixels
 from como_jax.tasks import latents
 
 SIZE = 12
-GRAYS = np.array([[10, 60, 110], [20, 40, 90], [200, 150, 50], [5, 5, 5]], np.uint8)  # [M, t - n and t and t + n]; the last is padding
+# [M, t - n and t and t + n]; the last is padding
+GRAYS = np.array([[10, 60, 110], [20, 40, 90], [200, 150, 50], [5, 5, 5]], np.uint8)
 
 
 class Grays:
-  """A model that can be computed by hand: z = (gray level of the first frame, of the second) plus a shift, and a decoder that draws
-  the first frame plus half the difference."""
+  """A model that can be computed by hand: z = (gray level of the first frame, of the second) plus a
+  shift, and a decoder that draws the first frame plus half the difference.
+  """
 
   def features(self, params, images):
-    return (255 * (images[..., 0, 0, 0] * pixels.STD[0] + pixels.MEAN[0]) + params["shift"])[..., None, None]
+    return (255 * (images[..., 0, 0, 0] * pixels.STD[0] + pixels.MEAN[0]) + params["shift"])[
+      ..., None, None
+    ]
 
   def encode(self, params, first, second, features=None):
-    levels = (self.features(params, first), self.features(params, second)) if features is None else features
+    levels = (
+      (self.features(params, first), self.features(params, second))
+      if features is None
+      else features
+    )
     return SimpleNamespace(z=jnp.concatenate(levels, -1)[:, 0] * params.get("scale", 1))
 
   def decode(self, params, first, z, features=None):
     levels = (self.features(params, first) if features is None else features)[:, 0, 0]
     drawn = (levels + (z[:, 1] - z[:, 0]) / 2 - params["shift"])[:, None, None, None] / 255
-    return {"pixels": jnp.broadcast_to((drawn - pixels.MEAN[None, None, None]) / pixels.STD[None, None, None], first.shape)}
+    return {
+      "pixels": jnp.broadcast_to(
+        (drawn - pixels.MEAN[None, None, None]) / pixels.STD[None, None, None], first.shape
+      )
+    }
 
 
 class Windows:
@@ -39,8 +53,15 @@ class Windows:
 
   def batches(self):
     frames = np.broadcast_to(GRAYS[:, :, None, None, None], (*GRAYS.shape, SIZE, SIZE, 3))
-    rows = [{"frames": frames[part], "valid": np.arange(4)[part] < 3, "damaged": np.zeros(2, bool), "episode": np.arange(4)[part] + 7}
-            for part in (slice(0, 2), slice(2, 4))]
+    rows = [
+      {
+        "frames": frames[part],
+        "valid": np.arange(4)[part] < 3,
+        "damaged": np.zeros(2, bool),
+        "episode": np.arange(4)[part] + 7,
+      }
+      for part in (slice(0, 2), slice(2, 4))
+    ]
     return contextlib.nullcontext(iter(rows))
 
 
@@ -60,11 +81,22 @@ def test_z_is_the_second_pair_and_s_pcfc_compares_the_two_that_end_in_the_middle
   # Half the way from t to t + n is drawn: a quarter of the squared error of copying frame t.
   assert found.frames.images == 3 and found.frames.ratio == pytest.approx(0.25, rel=1e-4)
   step = np.array([50, 50, -100]) / 255
-  assert found.frames.copy_mse == pytest.approx(np.mean(step**2)) and found.frames.mse == pytest.approx(np.mean(step**2) / 4, rel=1e-4)
+  assert found.frames.copy_mse == pytest.approx(
+    np.mean(step**2)
+  ) and found.frames.mse == pytest.approx(np.mean(step**2) / 4, rel=1e-4)
   logged = found.scalars()
-  cosines = [np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(levels[:, [0, 1]], levels[:, [2, 1]])]
-  assert logged["s_pcfc"] == pytest.approx(np.mean(cosines), rel=1e-5) and logged["copy_ratio"] == found.frames.ratio
-  assert logged["copy_ratio_moving"] == pytest.approx(0.25, rel=1e-4) and 1 < logged["effective_rank"] < 2
+  cosines = [
+    np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b)
+    for a, b in zip(levels[:, [0, 1]], levels[:, [2, 1]], strict=False)
+  ]
+  assert (
+    logged["s_pcfc"] == pytest.approx(np.mean(cosines), rel=1e-5)
+    and logged["copy_ratio"] == found.frames.ratio
+  )
+  assert (
+    logged["copy_ratio_moving"] == pytest.approx(0.25, rel=1e-4)
+    and 1 < logged["effective_rank"] < 2
+  )
   assert logged["psnr"] == pytest.approx(logged["psnr_copy_last"] + 20 * np.log10(2), rel=1e-4)
 
 
@@ -75,6 +107,7 @@ def test_each_frame_is_encoded_once():
     def features(self, params, images):
       self.encoded += 1
       return super().features(params, images)
+
   model = Counting()
   latents.Measure(model)({"shift": np.float32(1)}, Windows())
   assert model.encoded == 1, "traced once, for three frames"
@@ -86,7 +119,11 @@ def test_labels_are_the_same_z_without_the_rest(measure):
   whole = run(params, Windows(), pictures=True)
   np.testing.assert_array_equal(found.z["one"], whole.z)
   np.testing.assert_array_equal(found.z["other"], 2 * whole.z)
-  assert found.columns["episode"].tolist() == [7, 8, 9] and set(found.columns) == {"episode"} and run(params, Windows()).pictures is None
+  assert (
+    found.columns["episode"].tolist() == [7, 8, 9]
+    and set(found.columns) == {"episode"}
+    and run(params, Windows()).pictures is None
+  )
   for pictures in (found.pictures, whole.pictures):
     assert pictures.dtype == np.float16
     np.testing.assert_allclose(pictures, GRAYS[:3, 1:, None].astype(float) + 1, rtol=1e-3)
@@ -97,8 +134,12 @@ def test_pictures_are_all_tokens_or_a_grid_of_their_means():
   np.testing.assert_allclose(latents.summary(tokens), tokens.reshape(2, 3, -1), atol=1e-3)
   small = latents.summary(tokens, most=5 * 4)
   grid = tokens[:, :, 1:].reshape(2, 3, 2, 2, 2, 2, 4).mean((3, 5)).reshape(2, 3, 4, 4)
-  np.testing.assert_allclose(small, np.concatenate([tokens[:, :, :1], grid], 2).reshape(2, 3, -1), atol=1e-3)
-  assert latents.summary(tokens, most=1).shape == (2, 3, 8) and latents.summary(tokens, most=10 * 4).shape == (2, 3, 40)
+  np.testing.assert_allclose(
+    small, np.concatenate([tokens[:, :, :1], grid], 2).reshape(2, 3, -1), atol=1e-3
+  )
+  assert latents.summary(tokens, most=1).shape == (2, 3, 8) and latents.summary(
+    tokens, most=10 * 4
+  ).shape == (2, 3, 40)
 
 
 def test_a_motion_is_drawn_onto_its_own_or_another_frame(measure):
@@ -106,19 +147,33 @@ def test_a_motion_is_drawn_onto_its_own_or_another_frame(measure):
   frames = np.broadcast_to(GRAYS[:2, :, None, None, None], (2, 3, SIZE, SIZE, 3))
   first, second = frames[:, 1], frames[:, 2]
   drawn = run.predict(params, first, second)
-  assert drawn.dtype == np.uint8 and drawn.shape == (2, SIZE, SIZE, 3) and (np.ptp(drawn, (1, 2, 3)) == 0).all()
+  assert (
+    drawn.dtype == np.uint8
+    and drawn.shape == (2, SIZE, SIZE, 3)
+    and (np.ptp(drawn, (1, 2, 3)) == 0).all()
+  )
   assert drawn[:, 0, 0, 0].tolist() == [85, 65]
   assert run.predict(params, first, second, first[::-1])[:, 0, 0, 0].tolist() == [65, 85]
 
 
 def test_windows_that_have_a_target():
-  columns = {"action": np.zeros((2, 2, 3)), "has_action": np.array([True, False]), "has_state": np.array([True, True])}
-  assert latents.having(columns, "action").tolist() == [True, False] and latents.having(columns, "state").tolist() == [False, False]
+  columns = {
+    "action": np.zeros((2, 2, 3)),
+    "has_action": np.array([True, False]),
+    "has_state": np.array([True, True]),
+  }
+  assert latents.having(columns, "action").tolist() == [True, False] and latents.having(
+    columns, "state"
+  ).tolist() == [False, False]
 
 
 def test_dimensions_are_named_by_the_data_or_numbered():
   assert latents.names(["x", "y"], 2, "action") == ("x", "y")
-  assert latents.names(["x"], 2, "action") == latents.names(None, 2, "action") == ("action 0", "action 1")
+  assert (
+    latents.names(["x"], 2, "action")
+    == latents.names(None, 2, "action")
+    == ("action 0", "action 1")
+  )
 
 
 def test_windows_that_cannot_be_read_are_left_out_and_said(measure, capsys):
@@ -132,9 +187,11 @@ def test_windows_that_cannot_be_read_are_left_out_and_said(measure, capsys):
       def rows():
         with super(Damaged, self).batches() as found:
           for i, batch in enumerate(found):
-            part = self._damaged[2 * i:2 * i + 2]
+            part = self._damaged[2 * i : 2 * i + 2]
             yield {**batch, "damaged": part, "valid": batch["valid"] & ~part}
+
       return contextlib.nullcontext(rows())
+
   found = run.labels({"one": params}, Damaged(False, True, False, False))
   assert found.columns["episode"].tolist() == [7, 9] and len(found.z["one"]) == 2
   assert capsys.readouterr().out == "evaluation: 1 of 3 windows cannot be read and are left out\n"
@@ -142,4 +199,7 @@ def test_windows_that_cannot_be_read_are_left_out_and_said(measure, capsys):
   assert not capsys.readouterr().out
   with pytest.raises(errors.UserError) as caught:
     run.labels({"one": params}, Damaged(True, True, True, False))
-  assert str(caught.value) == "none of the 3 evaluation windows can be read: check the data with its checksums (shards.verify)"
+  assert str(caught.value) == (
+    "none of the 3 evaluation windows can be read: check the data with its checksums "
+    "(shards.verify)"
+  )

@@ -1,4 +1,6 @@
-"""The motion model learns one batch of moving squares: it draws the future, and z tells the clips apart."""
+"""The motion model learns one batch of moving squares: it draws the future, and z tells the clips
+apart.
+"""
 
 import jax
 import numpy as np
@@ -14,15 +16,21 @@ SIZE, CLIPS, FRAMES = 32, 8, 3
 
 
 def squares():
-  """uint8 [CLIPS, 2 * FRAMES - 1, H, W, 3]: a bright square on a gradient, moving by a vector of its own, then jittered frames."""
+  """uint8 [CLIPS, 2 * FRAMES - 1, H, W, 3]: a bright square on a gradient, moving by a vector of
+  its own, then jittered frames.
+  """
   r = np.random.default_rng(0)
   gradient = np.linspace(40, 90, SIZE)[:, None] * np.ones((1, SIZE))
-  frames = np.repeat(gradient[None, None, :, :, None], 3, axis=-1).repeat(2 * FRAMES - 1, 1).repeat(CLIPS, 0)
+  frames = (
+    np.repeat(gradient[None, None, :, :, None], 3, axis=-1)
+    .repeat(2 * FRAMES - 1, 1)
+    .repeat(CLIPS, 0)
+  )
   for clip in range(CLIPS):
     angle, start = 2 * np.pi * clip / CLIPS, r.integers(10, 16, 2)
     for place, t in enumerate([0, 1, 2, 1.2, 2.2]):
       y, x = np.rint(start + 4 * t * np.array([np.sin(angle), np.cos(angle)])).astype(int)
-      frames[clip, place, max(0, y):y + 6, max(0, x):x + 6] = 230
+      frames[clip, place, max(0, y) : y + 6, max(0, x) : x + 6] = 230
   return frames.astype(np.uint8)
 
 
@@ -33,27 +41,50 @@ def test_overfits_one_batch():
   config["idm"].update(width=64, depth=1, mlp=128)
   config["fdm"].update(width=64, depth=2, mlp=128)
   model = models.build(config)
-  objective = objectives.build({"reconstruction": {"weight": 1.0}, "contrastive": {"weight": 0.004}})
+  objective = objectives.build(
+    {"reconstruction": {"weight": 1.0}, "contrastive": {"weight": 0.004}}
+  )
   mesh = mesh_lib.make(data=1, devices=jax.devices()[:1])
-  tx, _ = optimizer.build(name="adam", steps=200, learning_rate=3e-3, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.0, clip_norm=0.5,
-                          schedule="linear", floor=0.1, warmup_steps=0, warmup_start=0.0)
-  now = jax.jit(lambda key: state.create(model.init(key), tx, frozen=model.frozen, ema=False))(jax.random.key(0))
+  tx, _ = optimizer.build(
+    name="adam",
+    steps=200,
+    learning_rate=3e-3,
+    b1=0.9,
+    b2=0.99,
+    eps=1e-8,
+    weight_decay=0.0,
+    clip_norm=0.5,
+    schedule="linear",
+    floor=0.1,
+    warmup_steps=0,
+    warmup_start=0.0,
+  )
+  now = jax.jit(lambda key: state.create(model.init(key), tx, frozen=model.frozen, ema=False))(
+    jax.random.key(0)
+  )
   now = jax.device_put(now, rules.shardings(now, mesh))
   encoder = jax.device_get(now.params["encoder"])
   traced = []
+
   def loss(params, batch, key):
     traced.append(1)
     return objective(model.forward(params, batch, key=key), batch)
-  train = step.build(loss, tx, weights=objective.weights, frozen=model.frozen, seed=0, mesh=mesh, state=now)
+
+  train = step.build(
+    loss, tx, weights=objective.weights, frozen=model.frozen, seed=0, mesh=mesh, state=now
+  )
   frames = squares()
-  batch = jax.device_put({"frames": frames[:, :FRAMES], "jittered": frames[:, FRAMES:]}, mesh_lib.batch_sharding(mesh))
+  batch = jax.device_put(
+    {"frames": frames[:, :FRAMES], "jittered": frames[:, FRAMES:]}, mesh_lib.batch_sharding(mesh)
+  )
   first = None
   for _ in range(200):
     now, metrics = train(now, batch)
     first = first or float(metrics["reconstruction"])
   assert len(traced) == 1
   last, copy = float(metrics["reconstruction"]), float(metrics["copy_current"])
-  assert first > 0.9 * copy and last < copy / 10, (first, last, copy)  # residual output: it starts as the copy
+  # residual output: it starts as the copy
+  assert first > 0.9 * copy and last < copy / 10, (first, last, copy)
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(now.params["encoder"]), encoder)
 
   run = jax.jit(latents.Measure(model)._latents)

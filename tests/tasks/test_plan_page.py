@@ -1,4 +1,6 @@
-"""The pages of a plan, word for word: one program that fits, one without a limit, one that the compiler refuses."""
+"""The pages of a plan, word for word: one program that fits, one without a limit, one that the
+compiler refuses.
+"""
 
 import pytest
 
@@ -6,23 +8,99 @@ from como_jax.tasks import plan_page
 
 GIB = 2**30
 TRAIN = dict(
-    program="train", topology="v5e-4x2", devices=8, mesh={"data": 2, "fsdp": 4, "tensor": 1}, batch=32, batch_per_device=4.0, unit="clips",
-    parameters=12345678, trainable=1234567, flops=8e12, model_flops=6e12, compile_seconds=61.7, fits=True, hbm_bytes=3 * GIB, loops_unknown=2,
-    memory=dict(available=15.75, needed=10.5, refused=False, arguments=4.0, temporaries=5.0, outputs=3.75, aliased=3.5, code=0.375),
-    collectives=[dict(kind="all-gather", count=6, bytes=3 * 2**20, ici=1.5 * 2**20, dcn=0.25 * 2**20),
-                 dict(kind="all-reduce", count=1, bytes=2**19, ici=2**18, dcn=0)],
-    roofline=dict(seconds=0.008, parts={"compute": 0.008, "memory": 0.002, "ici": 0.0005, "dcn": 0.0001}, bound="compute", mfu=0.476,
-                  traffic_seconds=0.016, traffic_mfu=0.238),
-    largest=dict(per_device=12, compiles=7))
+  program="train",
+  topology="v5e-4x2",
+  devices=8,
+  mesh={"data": 2, "fsdp": 4, "tensor": 1},
+  batch=32,
+  batch_per_device=4.0,
+  unit="clips",
+  parameters=12345678,
+  trainable=1234567,
+  flops=8e12,
+  model_flops=6e12,
+  compile_seconds=61.7,
+  fits=True,
+  hbm_bytes=3 * GIB,
+  loops_unknown=2,
+  memory=dict(
+    available=15.75,
+    needed=10.5,
+    refused=False,
+    arguments=4.0,
+    temporaries=5.0,
+    outputs=3.75,
+    aliased=3.5,
+    code=0.375,
+  ),
+  collectives=[
+    dict(kind="all-gather", count=6, bytes=3 * 2**20, ici=1.5 * 2**20, dcn=0.25 * 2**20),
+    dict(kind="all-reduce", count=1, bytes=2**19, ici=2**18, dcn=0),
+  ],
+  roofline=dict(
+    seconds=0.008,
+    parts={"compute": 0.008, "memory": 0.002, "ici": 0.0005, "dcn": 0.0001},
+    bound="compute",
+    mfu=0.476,
+    traffic_seconds=0.016,
+    traffic_mfu=0.238,
+  ),
+  largest=dict(per_device=12, compiles=7),
+)
 EXTRACT = dict(
-    program="extract", topology="v5e-4", devices=4, mesh={"data": 4}, batch=10, batch_per_device=2.5, unit="frames", parameters=1000, trainable=0,
-    flops=4e9, model_flops=4e9, compile_seconds=1.2, fits=None, hbm_bytes=GIB, loops_unknown=0, collectives=[],
-    memory=dict(available=None, needed=0.5, refused=False, arguments=0.125, temporaries=0.25, outputs=0.125, aliased=0.0, code=0.0))
+  program="extract",
+  topology="v5e-4",
+  devices=4,
+  mesh={"data": 4},
+  batch=10,
+  batch_per_device=2.5,
+  unit="frames",
+  parameters=1000,
+  trainable=0,
+  flops=4e9,
+  model_flops=4e9,
+  compile_seconds=1.2,
+  fits=None,
+  hbm_bytes=GIB,
+  loops_unknown=0,
+  collectives=[],
+  memory=dict(
+    available=None,
+    needed=0.5,
+    refused=False,
+    arguments=0.125,
+    temporaries=0.25,
+    outputs=0.125,
+    aliased=0.0,
+    code=0.0,
+  ),
+)
 POLICY = dict(
-    program="policy", topology="v5e-1", devices=1, mesh={"data": 1}, batch=1, batch_per_device=1.0, unit="chunks", parameters=1000, trainable=0,
-    flops=1e9, model_flops=1e9, compile_seconds=3.0, fits=False, memory=dict(available=15.75, needed=31.0, refused=True))
-PLAN = dict(command="python -m como_jax.main --config=x", topology="v5e-4x2", machine="2 slices", of="configs/motion.py", changes="a=1", effort=-1.0,
-            programs=[TRAIN, EXTRACT, POLICY], versions={"jax": "0.7"})
+  program="policy",
+  topology="v5e-1",
+  devices=1,
+  mesh={"data": 1},
+  batch=1,
+  batch_per_device=1.0,
+  unit="chunks",
+  parameters=1000,
+  trainable=0,
+  flops=1e9,
+  model_flops=1e9,
+  compile_seconds=3.0,
+  fits=False,
+  memory=dict(available=15.75, needed=31.0, refused=True),
+)
+PLAN = dict(
+  command="python -m como_jax.main --config=x",
+  topology="v5e-4x2",
+  machine="2 slices",
+  of="configs/motion.py",
+  changes="a=1",
+  effort=-1.0,
+  programs=[TRAIN, EXTRACT, POLICY],
+  versions={"jax": "0.7"},
+)
 
 PAGE = """\
 # Plan: configs/motion.py, a=1 on v5e-4x2
@@ -114,17 +192,33 @@ SHORT = """\
 
 def test_the_page_of_a_plan():
   assert plan_page.text(PLAN) == PAGE
-  assert plan_page.text({**PLAN, "changes": ""}).splitlines()[0] == "# Plan: configs/motion.py on v5e-4x2"
+  assert (
+    plan_page.text({**PLAN, "changes": ""}).splitlines()[0]
+    == "# Plan: configs/motion.py on v5e-4x2"
+  )
 
 
 def test_the_table_of_a_plan():
   assert plan_page.short(PLAN) == SHORT
-  assert plan_page.short({**PLAN, "changes": ""}).splitlines()[0] == "### v5e-4x2: configs/motion.py"
+  assert (
+    plan_page.short({**PLAN, "changes": ""}).splitlines()[0] == "### v5e-4x2: configs/motion.py"
+  )
 
 
-@pytest.mark.parametrize("memory, fits, text", [
-    (dict(available=15.75, needed=0.0, refused=True), False, "**Does not fit**: more than the compiler allows."),
-    (dict(available=2.0, needed=3.5, refused=False), False, "**Does not fit**: 3.50 of 2.00 GiB a device, 1.50 too much."),
-])
+@pytest.mark.parametrize(
+  "memory, fits, text",
+  [
+    (
+      dict(available=15.75, needed=0.0, refused=True),
+      False,
+      "**Does not fit**: more than the compiler allows.",
+    ),
+    (
+      dict(available=2.0, needed=3.5, refused=False),
+      False,
+      "**Does not fit**: 3.50 of 2.00 GiB a device, 1.50 too much.",
+    ),
+  ],
+)
 def test_verdicts(memory, fits, text):
   assert plan_page.verdict(dict(memory=memory, fits=fits)) == text

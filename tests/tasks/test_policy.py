@@ -20,15 +20,34 @@ from como_jax.train import checkpoint, log
 from tests.data import makers
 from tests.data.test_policy import label
 
-TINY = ("--config.model.image_size=32", "--config.data.image_size=32", "--config.model.encoder.size=16x1x2/16", "--config.encoder_weights=",
-        "--config.model.trunk.width=16", "--config.model.trunk.depth=1", "--config.model.trunk.heads=2", "--config.model.trunk.mlp=32",
-        "--config.model.dit.width=16", "--config.model.dit.depth=1", "--config.model.dit.heads=2", "--config.model.dit.mlp=32",
-        "--config.model.dit.steps=2", "--config.model.pool=1", "--config.model.chunk=3", "--config.language.width=8", "--config.train.batch_size=8",
-        "--config.train.tensorboard=False", "--config.data.validation_fraction=0.3", "--config.model.history=2")
+TINY = (
+  "--config.model.image_size=32",
+  "--config.data.image_size=32",
+  "--config.model.encoder.size=16x1x2/16",
+  "--config.encoder_weights=",
+  "--config.model.trunk.width=16",
+  "--config.model.trunk.depth=1",
+  "--config.model.trunk.heads=2",
+  "--config.model.trunk.mlp=32",
+  "--config.model.dit.width=16",
+  "--config.model.dit.depth=1",
+  "--config.model.dit.heads=2",
+  "--config.model.dit.mlp=32",
+  "--config.model.dit.steps=2",
+  "--config.model.pool=1",
+  "--config.model.chunk=3",
+  "--config.language.width=8",
+  "--config.train.batch_size=8",
+  "--config.train.tensorboard=False",
+  "--config.data.validation_fraction=0.3",
+  "--config.model.history=2",
+)
 
 
 def parse(workdir, *words):
-  return config_lib.parse(["main", "--config=configs/policy.py:debug", f"--workdir={workdir}", *TINY, *words])
+  return config_lib.parse(
+    ["main", "--config=configs/policy.py:debug", f"--workdir={workdir}", *TINY, *words]
+  )
 
 
 @pytest.fixture(scope="module", name="path")
@@ -60,14 +79,31 @@ def observation(path, segment, t, cameras):
 
 def test_the_weights_hold_all_that_acting_needs(run):
   _, config = checkpoint.load(run)
-  assert config["robots"] == {"arm": {
-      "action": 3, "state": 2, "action_names": ["a", "b", "c"], "state_names": ["x", "y"], "step_seconds": 0.1, "cameras": ["camera"],
-      "unused_cameras": [], "instructions": {"count": 2, "empty": False, "examples": ["task 0", "task 1"]}}}
-  assert config["model"]["robots"] == {"arm": {"action": 3, "state": 2}} and config["model"]["latent"]["queries"] == 1
-  assert set(config["normalisation"]["robots"]) == {"arm"} and config["normalisation"]["latent"]["count"] > 0
+  assert config["robots"] == {
+    "arm": {
+      "action": 3,
+      "state": 2,
+      "action_names": ["a", "b", "c"],
+      "state_names": ["x", "y"],
+      "step_seconds": 0.1,
+      "cameras": ["camera"],
+      "unused_cameras": [],
+      "instructions": {"count": 2, "empty": False, "examples": ["task 0", "task 1"]},
+    }
+  }
+  assert (
+    config["model"]["robots"] == {"arm": {"action": 3, "state": 2}}
+    and config["model"]["latent"]["queries"] == 1
+  )
+  assert (
+    set(config["normalisation"]["robots"]) == {"arm"}
+    and config["normalisation"]["latent"]["count"] > 0
+  )
   lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
   last = [line for line in lines if line["kind"] == "validation"][-1]
-  assert {"action_mse", "action_mse_first", "latent_mse"} <= set(last) and all(np.isfinite(last[key]) for key in ("action_mse", "latent_mse"))
+  assert {"action_mse", "action_mse_first", "latent_mse"} <= set(last) and all(
+    np.isfinite(last[key]) for key in ("action_mse", "latent_mse")
+  )
 
 
 def test_acting_sees_what_training_saw(run, path):
@@ -81,9 +117,17 @@ def test_acting_sees_what_training_saw(run, path):
     batch = next(batches)
   table = shards.read_table(path)
   for i in range(5):
-    row = int(np.flatnonzero(table.episode == table.episodes.index(walk.episodes[batch["episode"][i]]))[0])  # an episode is one segment here
+    # an episode is one segment here
+    row = int(
+      np.flatnonzero(table.episode == table.episodes.index(walk.episodes[batch["episode"][i]]))[0]
+    )
     t = int(batch["time"][i])
-    row_now = acting._row([observation(path, row, max(t - 1, 0), acting.cameras), observation(path, row, t, acting.cameras)])
+    row_now = acting._row(
+      [
+        observation(path, row, max(t - 1, 0), acting.cameras),
+        observation(path, row, t, acting.cameras),
+      ]
+    )
     for name, value in row_now.items():
       np.testing.assert_array_equal(value, batch[name][i], err_msg=name)
 
@@ -97,18 +141,26 @@ def test_actions_come_back_in_their_own_units(run, path):
   batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
   normalised = np.asarray(acting._sample(acting._params, batch, jax.random.key(5)))
   statistics = acting._normaliser.robots["arm"]["action"]
-  np.testing.assert_allclose(actions[:2], normalised * np.where(statistics.std < 1e-6, 1, statistics.std) + statistics.mean, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(
+    actions[:2],
+    normalised * np.where(statistics.std < 1e-6, 1, statistics.std) + statistics.mean,
+    rtol=1e-5,
+    atol=1e-5,
+  )
   np.testing.assert_array_equal(actions, acting.infer([[seen]] * 3, seed=5))
   assert not np.array_equal(actions, acting.infer([[seen]] * 3, seed=6))
 
 
-@pytest.mark.parametrize("change, message", [
+@pytest.mark.parametrize(
+  "change, message",
+  [
     ({serving.STATE: np.zeros(3, np.float32)}, "expected 2 finite numbers"),
     ({serving.STATE: np.full(2, np.nan, np.float32)}, "expected 2 finite numbers"),
     ({serving.TASK: 7}, "expected a text"),
     ({"image": np.zeros((8, 8), np.uint8)}, r"expected uint8 \[H, W, 3\]"),
     ({"image": None}, "has no camera"),
-])
+  ],
+)
 def test_bad_observations_are_named(run, path, change, message):
   acting = serving.Policy.load(str(run))
   seen = observation(path, 0, 0, acting.cameras)
@@ -122,48 +174,111 @@ def test_bad_observations_are_named(run, path, change, message):
 
 def test_a_new_robot_gets_a_new_head_and_the_rest_goes_on(run, path, tmp_path, capsys):
   before, config = checkpoint.load(run)
-  command = parse(tmp_path / "next", f"--config.init={run}", f"--config.data.path={path}", "--config.policy.robot=bot", "--config.train.steps=1",
-                  "--config.train.optimizer.learning_rate=0.0", "--config.train.ema=0.0", "--config.train.optimizer.weight_decay=0.0")
+  command = parse(
+    tmp_path / "next",
+    f"--config.init={run}",
+    f"--config.data.path={path}",
+    "--config.policy.robot=bot",
+    "--config.train.steps=1",
+    "--config.train.optimizer.learning_rate=0.0",
+    "--config.train.ema=0.0",
+    "--config.train.optimizer.weight_decay=0.0",
+  )
   assert policy.run(command) == 0
   assert "new heads: bot" in capsys.readouterr().out
   after, resolved = checkpoint.load(tmp_path / "next")
-  assert list(resolved["robots"]) == ["arm", "bot"] and set(after["heads"]) == {"arm", "bot", "latent"}
+  assert list(resolved["robots"]) == ["arm", "bot"] and set(after["heads"]) == {
+    "arm",
+    "bot",
+    "latent",
+  }
   assert resolved["normalisation"]["robots"]["arm"] == config["normalisation"]["robots"]["arm"]
-  jax.tree.map(np.testing.assert_array_equal, *((one["trunk"], one["dit"], one["heads"]["arm"]) for one in (before, after)))
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    *((one["trunk"], one["dit"], one["heads"]["arm"]) for one in (before, after)),
+  )
 
 
 def test_a_policy_is_scored_without_a_step(run, path, labels, tmp_path, capsys):
   logged = {name: values[-1] for name, (_, values) in log.read(run, kind="validation").items()}
   mixture = ({"path": path, "robot": "arm", "episodes": (0, 2)}, {"path": path, "labels": labels})
+
   def scored(name, *words):
-    return policy.run(parse(tmp_path / name, f"--config.init={run}", "--config.train.steps=0", f"--config.data.mixture={mixture!r}", *words))
-  assert scored("a") == 0 and not {"weights", "checkpoints"} & {path.name for path in (tmp_path / "a").iterdir()}
+    return policy.run(
+      parse(
+        tmp_path / name,
+        f"--config.init={run}",
+        "--config.train.steps=0",
+        f"--config.data.mixture={mixture!r}",
+        *words,
+      )
+    )
+
+  assert scored("a") == 0 and not {"weights", "checkpoints"} & {
+    path.name for path in (tmp_path / "a").iterdir()
+  }
   found = json.loads((tmp_path / "a" / policy.EVALUATION).read_text())
-  assert [found.pop("policy"), *found.pop("data")] == [str(run), path, path] and found == pytest.approx(logged, rel=1e-5)  # validated in training
-  assert f"{run} on held-out examples: action_mse {logged['action_mse']:.4g}, " in capsys.readouterr().out
-  for words, why in ((("--config.data.mixture=()", f"--config.data.path={path}", "--config.policy.robot=bot"), "no head for robot 'bot'.*arm"),
-                     (["--config.data.validation_fraction=0.0"], "fraction is 0"), (["--config.init="], "give --config.init=RUN"),
-                     (["--config.policy.reduce=last"], "policy.reduce is 'last', that of the policy .* is 'mean'")):
+  # validated in training
+  assert [found.pop("policy"), *found.pop("data")] == [
+    str(run),
+    path,
+    path,
+  ] and found == pytest.approx(logged, rel=1e-5)
+  assert (
+    f"{run} on held-out examples: action_mse {logged['action_mse']:.4g}, "
+    in capsys.readouterr().out
+  )
+  for words, why in (
+    (
+      ("--config.data.mixture=()", f"--config.data.path={path}", "--config.policy.robot=bot"),
+      "no head for robot 'bot'.*arm",
+    ),
+    (["--config.data.validation_fraction=0.0"], "fraction is 0"),
+    (["--config.init="], "give --config.init=RUN"),
+    (["--config.policy.reduce=last"], "policy.reduce is 'last', that of the policy .* is 'mean'"),
+  ):
     with pytest.raises(errors.UserError, match=why):
       scored("b", *words)
   assert not (tmp_path / "b").exists()
   (tmp_path / "a" / "weights").mkdir()
-  with pytest.raises(errors.UserError, match="a holds a trained policy: to score it give --config.init="):
+  with pytest.raises(
+    errors.UserError, match="a holds a trained policy: to score it give --config.init="
+  ):
     scored("a", "--resume")
 
 
-@pytest.mark.parametrize("words, message", [
+@pytest.mark.parametrize(
+  "words, message",
+  [
     (("--config.data.mixture=({'path': PATH, 'labels': LABELS},)",), "no entry names a robot"),
-    (("--config.data.mixture=({'path': PATH, 'robo': 'x'},)",), "an entry has the key 'robo': did you mean 'robot'"),
+    (
+      ("--config.data.mixture=({'path': PATH, 'robo': 'x'},)",),
+      "an entry has the key 'robo': did you mean 'robot'",
+    ),
     (("--config.data.mixture=({'path': PATH, 'robot': 'a.b'},)",), "expected a text without a dot"),
     (("--config.data.mixture=({'path': PATH, 'robot': 'a', 'labels': '/nowhere'},)",), "nowhere"),
-    (("--config.data.path=PATH2", "--config.model.image_size=64"), "is not config.model.image_size"),
+    (
+      ("--config.data.path=PATH2", "--config.model.image_size=64"),
+      "is not config.model.image_size",
+    ),
     (("--config.data.path=PATH2", "--config.init=/nowhere"), "does not exist"),
-    (("--config.data.path=PATH2", *(f"--config.model.dit.{word}" for word in ("objective=ddpm", "ddpm={'levels': 10}", "steps=11"))),
-     "model.dit.steps 11"),
-])
+    (
+      (
+        "--config.data.path=PATH2",
+        *(
+          f"--config.model.dit.{word}"
+          for word in ("objective=ddpm", "ddpm={'levels': 10}", "steps=11")
+        ),
+      ),
+      "model.dit.steps 11",
+    ),
+  ],
+)
 def test_mistakes_are_named_before_anything_is_written(path, labels, tmp_path, words, message):
-  words = [word.replace("PATH2", path).replace("PATH", repr(path)).replace("LABELS", repr(labels)) for word in words]
+  words = [
+    word.replace("PATH2", path).replace("PATH", repr(path)).replace("LABELS", repr(labels))
+    for word in words
+  ]
   with pytest.raises(errors.UserError, match=message):
     policy.run(parse(tmp_path / "x", *words))
   assert not (tmp_path / "x").exists()
@@ -190,7 +305,15 @@ def test_acting_makes_frames_square_as_ingesting_did(tmp_path, resize):
   acting, _ = untrained(tmp_path / "x", f"--config.data.path={data}")
   _, raw = next(iter(source[0].cameras["camera"](video.Geometry())))
   stored = makers.segments(data)[1].images(0, "camera", [0])[0]
-  seen = acting._row([{serving.IMAGE + "camera": raw, serving.STATE: np.zeros(2, np.float32), serving.TASK: "task 0"}])["images"][0, 0]
+  seen = acting._row(
+    [
+      {
+        serving.IMAGE + "camera": raw,
+        serving.STATE: np.zeros(2, np.float32),
+        serving.TASK: "task 0",
+      }
+    ]
+  )["images"][0, 0]
   assert raw.shape == (40, 80, 3) and np.abs(seen.astype(int) - stored).mean() < 4  # JPEG
   if resize == "crop":
     with pytest.raises(errors.UserError, match="one side is more than 16 times the other"):
@@ -199,47 +322,96 @@ def test_acting_makes_frames_square_as_ingesting_did(tmp_path, resize):
 
 def test_frames_made_square_in_two_ways_are_refused(run, path, tmp_path):
   other = makers.shards(tmp_path / "crop", (12,) * 4, image_size=32, resize="crop")
-  mixture = ({"path": path, "robot": "arm", "name": "one"}, {"path": other, "robot": "bot", "name": "two"})
+  mixture = (
+    {"path": path, "robot": "arm", "name": "one"},
+    {"path": other, "robot": "bot", "name": "two"},
+  )
   with pytest.raises(errors.UserError, match="one with 'squash', two with 'crop'"):
     policy.resolve(parse(tmp_path / "x", f"--config.data.mixture={mixture!r}").config)
   with pytest.raises(errors.UserError, match="resize='crop', those of the policy .* with 'squash'"):
-    policy.resolve(parse(tmp_path / "x", f"--config.init={run}", f"--config.data.path={other}", "--config.policy.robot=bot").config)
+    policy.resolve(
+      parse(
+        tmp_path / "x",
+        f"--config.init={run}",
+        f"--config.data.path={other}",
+        "--config.policy.robot=bot",
+      ).config
+    )
 
 
-@pytest.mark.parametrize("entry, words, asked, mask", [
+@pytest.mark.parametrize(
+  "entry, words, asked, mask",
+  [
     ({"cameras": ("l", "r"), "views": "each"}, (), ("l",), [True]),
     ({"views": "each"}, ("--config.policy.cameras=('l', 'r')",), ("l",), [True, False]),
     ({"cameras": ("", "r")}, (), ("r",), [False, True]),
-    ({"cameras": ("r",)}, ("--config.policy.cameras=('front', 'side')",), ("front",), [True, False]),
+    (
+      {"cameras": ("r",)},
+      ("--config.policy.cameras=('front', 'side')",),
+      ("front",),
+      [True, False],
+    ),
     ({"cameras": ("l", "r")}, (), ("l", "r"), [True, True]),
-])
-def test_slots_that_training_leaves_empty_are_empty_when_acting(tmp_path, entry, words, asked, mask):
+  ],
+)
+def test_slots_that_training_leaves_empty_are_empty_when_acting(
+  tmp_path, entry, words, asked, mask
+):
   data = makers.shards(tmp_path / "s", (12,) * 4, cameras=("l", "r"), size=(32, 32))
   mixture = ({"path": data, "robot": "arm", **entry},)
   acting, ready = untrained(tmp_path / "x", f"--config.data.mixture={mixture!r}", *words)
   assert acting.cameras == asked and acting.metadata["cameras"] == list(asked)
   picture = np.full((32, 32, 3), 9, np.uint8)
-  row = acting._row([{serving.STATE: np.zeros(2, np.float32), serving.TASK: "task 0", **{serving.IMAGE + name: picture for name in asked}}])
-  assert row["images_mask"].tolist() == mask and [bool(row["images"][:, slot].any()) for slot in range(len(mask))] == mask
-  walk = policy_data.evaluation(ready.sets, **{**ready.build, "normaliser": ready.normaliser}, batch_size=8, split="all", threads=0)
+  row = acting._row(
+    [
+      {
+        serving.STATE: np.zeros(2, np.float32),
+        serving.TASK: "task 0",
+        **{serving.IMAGE + name: picture for name in asked},
+      }
+    ]
+  )
+  assert (
+    row["images_mask"].tolist() == mask
+    and [bool(row["images"][:, slot].any()) for slot in range(len(mask))] == mask
+  )
+  walk = policy_data.evaluation(
+    ready.sets,
+    **{**ready.build, "normaliser": ready.normaliser},
+    batch_size=8,
+    split="all",
+    threads=0,
+  )
   with walk.batches() as batches:
     assert all(trained == mask for trained in next(batches)["images_mask"].tolist())
 
 
 def test_each_robot_is_asked_for_its_own_cameras(tmp_path):
   data = makers.shards(tmp_path / "s", (12,) * 4, cameras=("l", "r"))
-  mixture = ({"path": data, "robot": "arm", "cameras": ("l", "r")}, {"path": data, "robot": "bot", "cameras": ("l",)})
+  mixture = (
+    {"path": data, "robot": "arm", "cameras": ("l", "r")},
+    {"path": data, "robot": "bot", "cameras": ("l",)},
+  )
   config, _ = policy.resolve(parse(tmp_path / "x", f"--config.data.mixture={mixture!r}").config)
   assert config.policy.cameras == ("l", "r")
-  assert {name: list(facts["cameras"]) for name, facts in config.robots.items()} == {"arm": ["l", "r"], "bot": ["l", ""]}
+  assert {name: list(facts["cameras"]) for name, facts in config.robots.items()} == {
+    "arm": ["l", "r"],
+    "bot": ["l", ""],
+  }
 
 
-@pytest.mark.parametrize("change, message", [({"model": "bbbb"}, "latent_model of the labels is 'bbbb', of the policy .* 'aaaa'"),
-                                             ({"offset": 0.3}, "latent_offset_seconds of the labels is 0.3, of the policy .* 0.2")])
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"model": "bbbb"}, "latent_model of the labels is 'bbbb', of the policy .* 'aaaa'"),
+    ({"offset": 0.3}, "latent_offset_seconds of the labels is 0.3, of the policy .* 0.2"),
+  ],
+)
 def test_a_latent_head_goes_on_with_its_own_labels_only(run, path, tmp_path, change, message):
   def words(labels):
     mixture = ({"path": path, "robot": "arm", "labels": labels},)
     return f"--config.init={run}", f"--config.data.mixture={mixture!r}"
+
   config, _ = policy.resolve(parse(tmp_path / "x", *words(label(path, tmp_path / "same"))).config)
   assert config.policy.latent_model == "aaaa" and config.policy.latent_offset_seconds == 0.2
   with pytest.raises(errors.UserError, match=message):
@@ -251,16 +423,23 @@ def test_guidance_of_a_policy_without_any_is_refused_early(path, tmp_path):
   words += [word for word in TINY if "model.dit" not in word]
   words += [f"--config.model.gpt.{word}" for word in ("width=16", "depth=1", "heads=2", "mlp=32")]
   with pytest.raises(errors.UserError, match="config.policy.guidance=2.0: only policy=dit"):
-    policy.run(config_lib.parse([*words, f"--config.data.path={path}", "--config.policy.guidance=2.0"]))
+    policy.run(
+      config_lib.parse([*words, f"--config.data.path={path}", "--config.policy.guidance=2.0"])
+    )
   assert not (tmp_path / "x").exists()
 
 
 def test_a_history_is_served_only_to_clients_that_ask_every_step(run, monkeypatch):
   def command(*words):
-    return config_lib.parse(["main", "--config=configs/serve.py:debug", f"--config.checkpoint={run}", *words])
+    return config_lib.parse(
+      ["main", "--config=configs/serve.py:debug", f"--config.checkpoint={run}", *words]
+    )
+
   served = []
   monkeypatch.setattr(serve.server.Server, "run", lambda self: served.append(self.metadata))
-  with pytest.raises(errors.UserError, match="looks at 2 observations, 0.1 s apart.*--config.every_step=True"):
+  with pytest.raises(
+    errors.UserError, match="looks at 2 observations, 0.1 s apart.*--config.every_step=True"
+  ):
     serve.run(command())
   assert serve.run(command("--config.every_step=True")) == 0
   assert (served[0]["history"], served[0]["step_seconds"]) == (2, 0.1)
@@ -276,22 +455,36 @@ def test_the_server_keeps_instructions_in_memory_and_warms_its_encoder(run, monk
 
 @pytest.mark.parametrize("policy_says, expected", [("truth", 0.0), ("mean", 1.0), ("draw", 2.0)])
 def test_the_score_of_policies_that_know_all_or_nothing(policy_says, expected):
-  """Standard normal targets; half of the second example's actions, those of the third and the last ten examples do not count."""
+  """Standard normal targets; half of the second example's actions, those of the third and the last
+  ten examples do not count.
+  """
   draw = np.random.default_rng(0)
   actions, latents = (draw.normal(size=(200, 4, size)).astype(np.float32) for size in (3, 2))
-  other = {"truth": (actions, latents), "mean": (0 * actions, 0 * latents),
-           "draw": tuple(draw.normal(size=x.shape) for x in (actions, latents))}
+  other = {
+    "truth": (actions, latents),
+    "mean": (0 * actions, 0 * latents),
+    "draw": tuple(draw.normal(size=x.shape) for x in (actions, latents)),
+  }
   said = [np.array(one, np.float32) for one in other[policy_says]]
   mask, valid = np.ones(actions.shape, bool), np.arange(200) < 190
   mask[1, 2:], mask[2] = False, False
   for one in said:
     one[190:] = 1e3
   said[0][1, 2:], said[0][2] = 1e3, 1e3
-  batch = {"actions": actions, "actions_mask": mask, "latents": latents, "latents_mask": np.ones((200, 4), bool), "valid": valid,
-           "robot": np.zeros(200, np.int32)}
+  batch = {
+    "actions": actions,
+    "actions_mask": mask,
+    "latents": latents,
+    "latents_mask": np.ones((200, 4), bool),
+    "valid": valid,
+    "robot": np.zeros(200, np.int32),
+  }
   model = types.SimpleNamespace(
-      robots=("arm",), inputs_spec=lambda size: batch, sample=lambda params, seen, key, **settings: jnp.asarray(said[0]),
-      sample_latents=lambda params, seen, key, **settings: jnp.asarray(said[1]))
+    robots=("arm",),
+    inputs_spec=lambda size: batch,
+    sample=lambda params, seen, key, **settings: jnp.asarray(said[0]),
+    sample_latents=lambda params, seen, key, **settings: jnp.asarray(said[1]),
+  )
   held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
   found = policy.Score(model, units_of(np.random.default_rng(1).normal(size=(50, 3))))({}, held_out)
   assert set(found) == {"action_mse", "action_mse_first", "latent_mse"}
@@ -305,7 +498,9 @@ def units_of(rows):
 
 
 def test_grippers_are_scored_by_themselves_and_what_never_moves_not_at_all():
-  """Of 2 x 3 elements one does not count; the gripper is right in 3 of the other 5, and closed in 4 of them."""
+  """Of 2 x 3 elements one does not count; the gripper is right in 3 of the other 5, and closed in 4
+  of them.
+  """
   units = units_of(np.stack([np.arange(40.0), np.full(40, 2.0), np.arange(40) % 2], 1))
   target = np.zeros((2, 3, 3), np.float32)
   target[..., 2] = [[1, 1, -1], [1, 1, -1]]
@@ -313,35 +508,66 @@ def test_grippers_are_scored_by_themselves_and_what_never_moves_not_at_all():
   said[..., 2] = [[0.2, -3, -0.1], [0.1, -0.2, 7]]
   mask = np.ones((2, 3, 3), bool)
   mask[1, 2] = False
-  batch = {"actions": target, "actions_mask": mask, "latents_mask": np.zeros((2, 4), bool), "valid": np.ones(2, bool), "robot": np.zeros(2, np.int32)}
-  model = types.SimpleNamespace(robots=("arm",), inputs_spec=lambda size: batch, sample=lambda params, seen, key, **settings: jnp.asarray(said))
+  batch = {
+    "actions": target,
+    "actions_mask": mask,
+    "latents_mask": np.zeros((2, 4), bool),
+    "valid": np.ones(2, bool),
+    "robot": np.zeros(2, np.int32),
+  }
+  model = types.SimpleNamespace(
+    robots=("arm",),
+    inputs_spec=lambda size: batch,
+    sample=lambda params, seen, key, **settings: jnp.asarray(said),
+  )
   held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
   found = policy.Score(model, units)({}, held_out)
-  assert found == {"action_mse": 0.25, "action_mse_first": 0.25, "gripper_accuracy": pytest.approx(3 / 5), "gripper_majority": pytest.approx(4 / 5)}
+  assert found == {
+    "action_mse": 0.25,
+    "action_mse_first": 0.25,
+    "gripper_accuracy": pytest.approx(3 / 5),
+    "gripper_majority": pytest.approx(4 / 5),
+  }
 
 
 class Grasps(makers.Synthetic):
-  """Two cameras; of three joints one never moves, and the last is a gripper; of two states one never moves."""
+  """Two cameras; of three joints one never moves, and the last is a gripper; of two states one
+  never moves.
+  """
 
   def __getitem__(self, i):
     raw = super().__getitem__(i)
     t = raw.arrays["action"][:, 0]  # frame numbers
     wave = np.sin(t + i)
     action = np.stack([wave, 1.569 + 1e-7 * wave, np.where(t > 6, 0.6, -1.0)], 1).astype(np.float32)
-    return dataclasses.replace(raw, arrays={"action": action, "state": np.stack([wave, np.zeros_like(wave)], 1).astype(np.float32)})
+    return dataclasses.replace(
+      raw,
+      arrays={
+        "action": action,
+        "state": np.stack([wave, np.zeros_like(wave)], 1).astype(np.float32),
+      },
+    )
 
 
 @pytest.fixture(scope="module", name="grasps")
 def _grasps(tmp_path_factory):
-  return makers.shards(tmp_path_factory.mktemp("data") / "grasps", source=Grasps((12,) * 6, cameras=("front", "wrist")))
+  return makers.shards(
+    tmp_path_factory.mktemp("data") / "grasps", source=Grasps((12,) * 6, cameras=("front", "wrist"))
+  )
 
 
-GPT = [word for word in TINY if "model.dit" not in word] + [f"--config.model.gpt.{word}" for word in ("width=16", "depth=1", "heads=2", "mlp=32")]
+GPT = [word for word in TINY if "model.dit" not in word] + [
+  f"--config.model.gpt.{word}" for word in ("width=16", "depth=1", "heads=2", "mlp=32")
+]
 
 
 def resolved(workdir, path, kind, *words):
   words = [f"--config.data.path={path}", *(GPT if kind == "gpt" else TINY), *words]
-  return policy.resolve(config_lib.parse(["main", f"--config=configs/policy.py:debug,policy={kind}", f"--workdir={workdir}", *words]).config)
+  return policy.resolve(
+    config_lib.parse(
+      ["main", f"--config=configs/policy.py:debug,policy={kind}", f"--workdir={workdir}", *words]
+    ).config
+  )
 
 
 @pytest.mark.parametrize("kind", ["dit", "gpt"])
@@ -350,15 +576,24 @@ def test_grippers_are_found_weighted_and_said(grasps, tmp_path, kind, capsys):
   assert ready.normaliser.grippers("robot") == (2,)
   job = policy.job(config, ready)
   if kind == "gpt":
-    assert config.model.gpt.gripper.to_dict() == {"robot": [2]} and job.weights == {"action": 1.0, "latent": 1.0, "gripper": 1.0}
+    assert config.model.gpt.gripper.to_dict() == {"robot": [2]} and job.weights == {
+      "action": 1.0,
+      "latent": 1.0,
+      "gripper": 1.0,
+    }
   else:
     assert job.weights == {"action": 1.0, "latent": 1.0}
   assert job.model.terms == tuple(job.weights)
   said = capsys.readouterr().out
-  for line in ("robot robot: action c takes two values, -1 and 0.6: it is served as one of them",
-               "robot robot: action b never moves: it is served as its constant 1.569",
-               "robot robot: state y never moves: the policy does not see it",
-               "grasps: cameras wrist are not used, the policy's slots are front: name them in config.policy.cameras"):
+  for line in (
+    "robot robot: action c takes two values, -1 and 0.6: it is served as one of them",
+    "robot robot: action b never moves: it is served as its constant 1.569",
+    "robot robot: state y never moves: the policy does not see it",
+    (
+      "grasps: cameras wrist are not used, the policy's slots are front: name them in "
+      "config.policy.cameras"
+    ),
+  ):
     assert f"data: {line}\n" in said
   assert "cameras front\n" in said  # of the examples: what is used
 
@@ -368,33 +603,61 @@ def test_grippers_by_choice(grasps, tmp_path):
     config, ready = resolved(tmp_path / "x", grasps, "gpt", f"--config.policy.gripper={wanted}")
     assert ready.normaliser.grippers("robot") == dims
     assert config.model.gpt.gripper.to_dict() == ({"robot": [2]} if dims else {})
-    assert normalisation.Normaliser.from_json(config.normalisation.to_dict()).grippers("robot") == dims
-  config, ready = resolved(tmp_path / "x", grasps, "gpt", "--config.model.gpt.action_head=diffusion")
-  assert config.model.gpt.gripper.to_dict() == {} and ready.normaliser.grippers("robot") == (2,)  # denoised, then decoded as one of the two
-  for words, message in ((("--config.policy.gripper=('d',)",), "config.policy.gripper: no robot has an action 'd'"),
-                         (("--config.policy.gripper=('a',)",), "action 'a' of robot 'robot' has more values than two, from -"),
-                         (("--config.model.gpt.gripper={'robot': (2,)}",), "name the dimensions in config.policy.gripper")):
+    assert (
+      normalisation.Normaliser.from_json(config.normalisation.to_dict()).grippers("robot") == dims
+    )
+  config, ready = resolved(
+    tmp_path / "x", grasps, "gpt", "--config.model.gpt.action_head=diffusion"
+  )
+  # denoised, then decoded as one of the two
+  assert config.model.gpt.gripper.to_dict() == {} and ready.normaliser.grippers("robot") == (2,)
+  for words, message in (
+    (("--config.policy.gripper=('d',)",), "config.policy.gripper: no robot has an action 'd'"),
+    (
+      ("--config.policy.gripper=('a',)",),
+      "action 'a' of robot 'robot' has more values than two, from -",
+    ),
+    (
+      ("--config.model.gpt.gripper={'robot': (2,)}",),
+      "name the dimensions in config.policy.gripper",
+    ),
+  ):
     with pytest.raises(errors.UserError, match=message):
       resolved(tmp_path / "x", grasps, "gpt", *words)
 
 
 def test_a_slot_is_filled_by_the_camera_of_its_name(grasps, tmp_path):
-  """In whatever order the slots are named; names that the data do not have are new ones for its cameras, in order."""
-  for wanted, filled, asked in ((("wrist", "front"), ("wrist", "front"), ["wrist", "front"]), (("top", "wrist"), ("", "wrist"), ["", "wrist"]),
-                                (("a", "b"), (), ["a", "b"])):
+  """In whatever order the slots are named; names that the data do not have are new ones for its
+  cameras, in order.
+  """
+  for wanted, filled, asked in (
+    (("wrist", "front"), ("wrist", "front"), ["wrist", "front"]),
+    (("top", "wrist"), ("", "wrist"), ["", "wrist"]),
+    (("a", "b"), (), ["a", "b"]),
+  ):
     config, ready = resolved(tmp_path / "x", grasps, "dit", f"--config.policy.cameras={wanted!r}")
     assert ready.sets[0].cameras == filled and list(config.robots.robot.cameras) == asked
 
 
 def test_weights_of_the_loss_are_not_negative(grasps, tmp_path):
-  with pytest.raises(errors.UserError, match="config.policy.objectives.gripper.weight=-1.0, expected a number of at least 0"):
+  with pytest.raises(
+    errors.UserError,
+    match="config.policy.objectives.gripper.weight=-1.0, expected a number of at least 0",
+  ):
     resolved(tmp_path / "x", grasps, "gpt", "--config.policy.objectives.gripper.weight=-1.0")
 
 
 def test_the_checkpoint_names_cameras_and_instructions_it_was_not_given(grasps, tmp_path):
-  mixture = ({"path": grasps, "robot": "arm"}, {"path": grasps, "robot": "bot", "views": "each", "tasks": ("task 0",)})
+  mixture = (
+    {"path": grasps, "robot": "arm"},
+    {"path": grasps, "robot": "bot", "views": "each", "tasks": ("task 0",)},
+  )
   config, _ = policy.resolve(parse(tmp_path / "x", f"--config.data.mixture={mixture!r}").config)
   facts = config.robots.to_dict()
   assert facts["arm"]["unused_cameras"] == ["wrist"] and facts["bot"]["unused_cameras"] == []
-  assert facts["arm"]["instructions"] == {"count": 2, "empty": False, "examples": ["task 0", "task 1"]}
+  assert facts["arm"]["instructions"] == {
+    "count": 2,
+    "empty": False,
+    "examples": ["task 0", "task 1"],
+  }
   assert facts["bot"]["instructions"] == {"count": 1, "empty": False, "examples": ["task 0"]}

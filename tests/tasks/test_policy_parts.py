@@ -1,4 +1,6 @@
-"""A policy's task piece by piece: two-valued actions, what is said and refused, the job, and how a policy is scored."""
+"""A policy's task piece by piece: two-valued actions, what is said and refused, the job, and how a
+policy is scored.
+"""
 
 import contextlib
 import types
@@ -22,11 +24,19 @@ def text_of(call):
 
 def units(**robots):
   """A normalization from columns of numbers: {robot: action [N, A]}."""
+
   def of(rows):
     accumulator = statistics.Accumulator()
     accumulator.add(np.array(rows, float))
     return accumulator.finish()
-  return normalisation.Normaliser("standard", {name: {"action": of(rows), "state": of(np.array(rows)[:, ::-1])} for name, rows in robots.items()})
+
+  return normalisation.Normaliser(
+    "standard",
+    {
+      name: {"action": of(rows), "state": of(np.array(rows)[:, ::-1])}
+      for name, rows in robots.items()
+    },
+  )
 
 
 T = np.arange(40.0)
@@ -38,20 +48,49 @@ FACTS = {"action": 3, "action_names": ["x", "grip"], "state_names": ["s0"]}
 def test_two_valued_actions_by_name_by_number_or_as_found():
   found = units(arm=ROWS, bot=ROWS)
   robots = {"arm": FACTS, "bot": {**FACTS, "action_names": []}}
-  grippers = lambda wanted, **more: {name: policy.with_grippers(found, robots, wanted, **more).grippers(name) for name in ("arm", "bot")}
-  assert policy.with_grippers(found, robots, ("auto",)) is found and grippers(("auto",)) == {"arm": (1,), "bot": (1,)}
-  assert grippers(()) == {"arm": (), "bot": ()} and grippers(("grip",)) == {"arm": (1,), "bot": ()} and grippers(("1",)) == {"arm": (1,), "bot": (1,)}
-  assert grippers((), kept=("bot",)) == {"arm": (), "bot": (1,)} and grippers((1,)) == {"arm": (1,), "bot": (1,)}
-  assert text_of(lambda: grippers(("grap",))) == "config.policy.gripper: no robot has an action 'grap': did you mean 'grip'? (valid: 0, 1, 2, grip, x)"
-  assert text_of(lambda: grippers(("grip",), kept=("arm",))).startswith("config.policy.gripper: no robot has an action 'grip'")
-  assert text_of(lambda: grippers(("x",))) == (f"config.policy.gripper: action 'x' of robot 'arm' has more values than two, from {MOVING.min():.6g} to "
-                                               f"{MOVING.max():.6g}: leave it out")
+
+  def grippers(wanted, **more):
+    return {
+      name: policy.with_grippers(found, robots, wanted, **more).grippers(name)
+      for name in ("arm", "bot")
+    }
+
+  assert policy.with_grippers(found, robots, ("auto",)) is found and grippers(("auto",)) == {
+    "arm": (1,),
+    "bot": (1,),
+  }
+  assert (
+    grippers(()) == {"arm": (), "bot": ()}
+    and grippers(("grip",)) == {"arm": (1,), "bot": ()}
+    and grippers(("1",)) == {"arm": (1,), "bot": (1,)}
+  )
+  assert grippers((), kept=("bot",)) == {"arm": (), "bot": (1,)} and grippers((1,)) == {
+    "arm": (1,),
+    "bot": (1,),
+  }
+  assert text_of(lambda: grippers(("grap",))) == (
+    "config.policy.gripper: no robot has an action 'grap': did you mean 'grip'? (valid: 0, 1, "
+    "2, grip, x)"
+  )
+  assert text_of(lambda: grippers(("grip",), kept=("arm",))).startswith(
+    "config.policy.gripper: no robot has an action 'grip'"
+  )
+  assert text_of(lambda: grippers(("x",))) == (
+    "config.policy.gripper: action 'x' of robot 'arm' has more values than two, from "
+    f"{MOVING.min():.6g} to {MOVING.max():.6g}: leave it out"
+  )
   changed = policy.with_grippers(found, robots, ("grip",))
-  assert changed.robots["arm"]["state"] is found.robots["arm"]["state"] and found.grippers("bot") == (1,), "the given one is left alone"
+  assert changed.robots["arm"]["state"] is found.robots["arm"]["state"] and found.grippers(
+    "bot"
+  ) == (1,), "the given one is left alone"
 
 
 def test_gpt_classifies_the_grippers_that_it_does_not_denoise():
-  model = lambda head="regression", given=None: config_lib.ConfigDict({"robots": {"arm": {}, "bot": {}}, "gpt": {"action_head": head, "gripper": given or {}}})
+  def model(head="regression", given=None):
+    return config_lib.ConfigDict(
+      {"robots": {"arm": {}, "bot": {}}, "gpt": {"action_head": head, "gripper": given or {}}}
+    )
+
   found = units(arm=ROWS, bot=ROWS[:, :1])
   for head, expected in (("regression", {"arm": [1]}), ("diffusion", {})):
     one = model(head)
@@ -59,95 +98,207 @@ def test_gpt_classifies_the_grippers_that_it_does_not_denoise():
       policy.set_grippers(one, found)
     assert one.gpt.gripper.to_dict() == expected
   assert text_of(lambda: policy.set_grippers(model(given={"arm": [0]}), found)) == (
-      "config.model.gpt.gripper is filled from the data: name the dimensions in config.policy.gripper")
+    "config.model.gpt.gripper is filled from the data: name the dimensions in config.policy.gripper"
+  )
 
 
 def test_what_is_said_of_dimensions():
   found = units(arm=ROWS, bot=np.stack([STILL, STILL, GRIPPER], 1))
-  assert policy.say_dimensions({"bot": {"action_names": [], "state_names": []}, "arm": FACTS}, found) == [
-      "robot arm: action grip takes two values, -1 and 0.6: it is served as one of them",
-      "robot arm: action action 2 never moves: it is served as its constant 1.5",
-      "robot arm: state s0 never moves: the policy does not see it",
-      "robot bot: action action 2 takes two values, -1 and 0.6: it is served as one of them",
-      "robot bot: action action 0 never moves: it is served as its constant 1.5",
-      "robot bot: action action 1 never moves: it is served as its constant 1.5",
-      "robot bot: state state 1, state 2 never moves: the policy does not see it"]
-  assert policy.say_dimensions({"arm": FACTS}, units(arm=np.stack([MOVING, MOVING, MOVING], 1))) == []
+  assert policy.say_dimensions(
+    {"bot": {"action_names": [], "state_names": []}, "arm": FACTS}, found
+  ) == [
+    "robot arm: action grip takes two values, -1 and 0.6: it is served as one of them",
+    "robot arm: action action 2 never moves: it is served as its constant 1.5",
+    "robot arm: state s0 never moves: the policy does not see it",
+    "robot bot: action action 2 takes two values, -1 and 0.6: it is served as one of them",
+    "robot bot: action action 0 never moves: it is served as its constant 1.5",
+    "robot bot: action action 1 never moves: it is served as its constant 1.5",
+    "robot bot: state state 1, state 2 never moves: the policy does not see it",
+  ]
+  assert (
+    policy.say_dimensions({"arm": FACTS}, units(arm=np.stack([MOVING, MOVING, MOVING], 1))) == []
+  )
 
 
 def test_a_policy_to_start_from_had_frames_and_labels_of_the_same_kind():
-  check = lambda before, resize="squash", label=None: policy.check_start("INIT", before, resize=resize, label=label)
+  def check(before, resize="squash", label=None):
+    return policy.check_start("INIT", before, resize=resize, label=label)
+
   assert check({}, "crop") is check({"other": 1}) is check({"resize": "crop"}, "crop") is None
-  assert text_of(lambda: check({"resize": "crop"})) == ("the data were ingested with resize='squash', those of the policy 'INIT' to start from with 'crop': ingest "
-                                                        "them in the same way")
-  assert text_of(lambda: check({"other": 1}, "pad")).endswith("with 'squash': ingest them in the same way")
+  assert text_of(lambda: check({"resize": "crop"})) == (
+    "the data were ingested with resize='squash', those of the policy 'INIT' to start from with "
+    "'crop': ingest them in the same way"
+  )
+  assert text_of(lambda: check({"other": 1}, "pad")).endswith(
+    "with 'squash': ingest them in the same way"
+  )
   label = {"latent_model": "aa", "latent_offset_seconds": 0.5}
-  assert check({"latent_model": "", "latent_offset_seconds": 0.0}, label=label) is check({"x": 1}, label=label) is check({**label}, label=label) is None
+  assert (
+    check({"latent_model": "", "latent_offset_seconds": 0.0}, label=label)
+    is check({"x": 1}, label=label)
+    is check({**label}, label=label)
+    is None
+  )
   assert check({"latent_model": "bb"}) is None, "no labels now"
   assert text_of(lambda: check({**label, "latent_offset_seconds": 0.25}, label=label)) == (
-      "latent_offset_seconds of the labels is 0.5, of the policy 'INIT' to start from 0.25: its latent head speaks another language; extract the labels with "
-      "its motion model and offset")
-  assert text_of(lambda: check({"latent_model": "bb"}, label=label)).startswith("latent_model of the labels is 'aa', of the policy 'INIT' to start from 'bb'")
+    "latent_offset_seconds of the labels is 0.5, of the policy 'INIT' to start from 0.25: its "
+    "latent head speaks another language; extract the labels with its motion model and offset"
+  )
+  assert text_of(lambda: check({"latent_model": "bb"}, label=label)).startswith(
+    "latent_model of the labels is 'aa', of the policy 'INIT' to start from 'bb'"
+  )
 
 
 def test_tokens_are_kept_of_a_given_and_frozen_encoder_and_images_that_stay():
   model = types.SimpleNamespace(frozen=("encoder/.*",))
-  config = lambda frozen=None: config_lib.ConfigDict(
-      {"init": "", "train": {"frozen": frozen}, "data": {"augment": {"shift": {"on": True}, "flip": {"on": False}, "blur": {"on": True}}}})
+
+  def config(frozen=None):
+    return config_lib.ConfigDict(
+      {
+        "init": "",
+        "train": {"frozen": frozen},
+        "data": {"augment": {"shift": {"on": True}, "flip": {"on": False}, "blur": {"on": True}}},
+      }
+    )
+
   start, start_text = {"encoder": {"a": np.zeros(1)}}, "config.policy.cache_tokens needs "
   policy.tokens.check("policy.cache_tokens", config(), model, start, ())
   policy.tokens.check("policy.cache_tokens", config(("encoder/a", "x")), model, start, ())
-  assert text_of(lambda: policy.tokens.check("policy.cache_tokens", config(), model, {}, ())) == start_text + "a given encoder: set config.encoder_weights or config.init"
-  assert text_of(lambda: policy.tokens.check("policy.cache_tokens", config(("x",)), model, start, ("shift",))) == start_text + "a frozen encoder: leave config.train.frozen out"
-  assert text_of(lambda: policy.tokens.check("policy.cache_tokens", config(), model, start, ("shift", "blur"))) == (
-      start_text + "images that stay as they are: switch off config.data.augment.blur.on, config.data.augment.shift.on")
+  assert (
+    text_of(lambda: policy.tokens.check("policy.cache_tokens", config(), model, {}, ()))
+    == start_text + "a given encoder: set config.encoder_weights or config.init"
+  )
+  assert (
+    text_of(
+      lambda: policy.tokens.check("policy.cache_tokens", config(("x",)), model, start, ("shift",))
+    )
+    == start_text + "a frozen encoder: leave config.train.frozen out"
+  )
+  assert text_of(
+    lambda: policy.tokens.check("policy.cache_tokens", config(), model, start, ("shift", "blur"))
+  ) == (
+    start_text
+    + (
+      "images that stay as they are: switch off config.data.augment.blur.on, "
+      "config.data.augment.shift.on"
+    )
+  )
 
 
 def test_where_a_policy_starts(monkeypatch, capsys):
   asked = []
-  monkeypatch.setattr(policy.training, "encoder_weights", lambda path, *, model: asked.append((path, model)) or {"encoder": path})
-  config = config_lib.ConfigDict({"encoder_weights": "", "init": "INIT", "seed": 3, "model": {"policy": "dit"}})
+  monkeypatch.setattr(
+    policy.training,
+    "encoder_weights",
+    lambda path, *, model: asked.append((path, model)) or {"encoder": path},
+  )
+  config = config_lib.ConfigDict(
+    {"encoder_weights": "", "init": "INIT", "seed": 3, "model": {"policy": "dit"}}
+  )
   keys = []
 
   def init(key):
     keys.append(key)
-    return {"trunk": {"a": jnp.zeros(2), "b": jnp.zeros(1)}, "heads": {"arm": {"w": jnp.zeros(1)}, "bot": {"w": jax.random.normal(key, (2,))}}}
+    return {
+      "trunk": {"a": jnp.zeros(2), "b": jnp.zeros(1)},
+      "heads": {"arm": {"w": jnp.zeros(1)}, "bot": {"w": jax.random.normal(key, (2,))}},
+    }
+
   model = types.SimpleNamespace(init=init)
   assert policy.starting_point(config, "MODEL", None) == {"encoder": ""}
-  assert capsys.readouterr().out == "encoder: random; set config.encoder_weights (\"bundled\", a motion model or a pretrained MAE)\n"
+  assert capsys.readouterr().out == (
+    'encoder: random; set config.encoder_weights ("bundled", a motion model or a pretrained MAE)\n'
+  )
   config.encoder_weights = "bundled"
-  assert policy.starting_point(config, "MODEL", None) == {"encoder": "bundled"} and not capsys.readouterr().out
+  assert (
+    policy.starting_point(config, "MODEL", None) == {"encoder": "bundled"}
+    and not capsys.readouterr().out
+  )
   assert asked == [("", "MODEL"), ("bundled", "MODEL")]
-  before = {"trunk": {"a": np.ones(2, np.float32), "b": np.ones(1, np.float32)}, "heads": {"arm": {"w": np.ones(1, np.float32)}}}
+  before = {
+    "trunk": {"a": np.ones(2, np.float32), "b": np.ones(1, np.float32)},
+    "heads": {"arm": {"w": np.ones(1, np.float32)}},
+  }
   found = policy.starting_point(config, model, (before, {"model": {"policy": "dit"}}))
-  assert capsys.readouterr().out == "new heads: bot\n" and np.asarray(found["trunk"]["a"]).tolist() == [1, 1]
-  np.testing.assert_allclose(found["heads"]["bot"]["w"], jax.random.normal(policy.rng.key(3, "init"), (2,)), rtol=1e-6)
+  assert capsys.readouterr().out == "new heads: bot\n" and np.asarray(
+    found["trunk"]["a"]
+  ).tolist() == [1, 1]
+  np.testing.assert_allclose(
+    found["heads"]["bot"]["w"], jax.random.normal(policy.rng.key(3, "init"), (2,)), rtol=1e-6
+  )
   whole = {**before, "heads": {**before["heads"], "bot": {"w": np.ones(2, np.float32)}}}
-  assert np.asarray(policy.starting_point(config, model, (whole, {"model": {"policy": "dit"}}))["heads"]["bot"]["w"]).tolist() == [1, 1]
+  assert np.asarray(
+    policy.starting_point(config, model, (whole, {"model": {"policy": "dit"}}))["heads"]["bot"]["w"]
+  ).tolist() == [1, 1]
   assert not capsys.readouterr().out
-  assert text_of(lambda: policy.starting_point(config, model, ({"heads": before["heads"], "trunk": {"a": before["trunk"]["a"]}}, {"model": {"policy": "dit"}}))) == (
-      "the policy 'INIT' to start from has no trunk/b: its model section differs from this one's")
-  many = types.SimpleNamespace(init=lambda key: {"t": {name: {"x": jnp.zeros(1)} for name in "abcdef"}})
-  assert "has no t/a, t/b, t/c, t/d: its" in text_of(lambda: policy.starting_point(config, many, ({"heads": {"x": np.zeros(1)}}, {"model": {"policy": "dit"}})))
+  assert text_of(
+    lambda: policy.starting_point(
+      config,
+      model,
+      (
+        {"heads": before["heads"], "trunk": {"a": before["trunk"]["a"]}},
+        {"model": {"policy": "dit"}},
+      ),
+    )
+  ) == ("the policy 'INIT' to start from has no trunk/b: its model section differs from this one's")
+  many = types.SimpleNamespace(
+    init=lambda key: {"t": {name: {"x": jnp.zeros(1)} for name in "abcdef"}}
+  )
+  assert "has no t/a, t/b, t/c, t/d: its" in text_of(
+    lambda: policy.starting_point(
+      config, many, ({"heads": {"x": np.zeros(1)}}, {"model": {"policy": "dit"}})
+    )
+  )
 
 
 @pytest.fixture(name="made")
 def _made(monkeypatch, capsys):
   """`policy.job` on paper: (function, what was asked)."""
   told = types.SimpleNamespace(built=[], evaluations=[], batches=[], filled=[], scores=[])
-  terms = {"inputs_spec": lambda size: {"images": size}, "terms": ("action", "latent"), "losses": lambda *given: ("LOSS", given), "frozen": ()}
+  terms = {
+    "inputs_spec": lambda size: {"images": size},
+    "terms": ("action", "latent"),
+    "losses": lambda *given: ("LOSS", given),
+    "frozen": (),
+  }
   model = types.SimpleNamespace(**terms)
   monkeypatch.setattr(policy.models, "build", lambda section: told.built.append(section) or model)
-  monkeypatch.setattr(policy, "starting_point", lambda config, given, start: {"encoder": {}} if given is model else None)
-  monkeypatch.setattr(policy.policy_data, "describe", lambda sets, **more: [f"{len(sets)} sets, {more}"])
-  monkeypatch.setattr(policy.policy_data, "evaluation", lambda sets, **more: told.evaluations.append(more) or "WALK")
-  monkeypatch.setattr(policy.policy_data, "build", lambda sets, **more: told.batches.append(more) or "BATCHES")
-  monkeypatch.setattr(policy.demonstrations, "unused_cameras", lambda one, slots: one.unused[slots:])
-  monkeypatch.setattr(policy, "say_dimensions", lambda robots, found: [f"dimensions of {', '.join(robots)}"])
-  monkeypatch.setattr(policy.sources, "choose_loading", lambda section, paths, spec: types.SimpleNamespace(workers=1, threads=2, prefetch=3, chosen=(paths, spec)))
+  monkeypatch.setattr(
+    policy,
+    "starting_point",
+    lambda config, given, start: {"encoder": {}} if given is model else None,
+  )
+  monkeypatch.setattr(
+    policy.policy_data, "describe", lambda sets, **more: [f"{len(sets)} sets, {more}"]
+  )
+  monkeypatch.setattr(
+    policy.policy_data, "evaluation", lambda sets, **more: told.evaluations.append(more) or "WALK"
+  )
+  monkeypatch.setattr(
+    policy.policy_data, "build", lambda sets, **more: told.batches.append(more) or "BATCHES"
+  )
+  monkeypatch.setattr(
+    policy.demonstrations, "unused_cameras", lambda one, slots: one.unused[slots:]
+  )
+  monkeypatch.setattr(
+    policy, "say_dimensions", lambda robots, found: [f"dimensions of {', '.join(robots)}"]
+  )
+  monkeypatch.setattr(
+    policy.sources,
+    "choose_loading",
+    lambda section, paths, spec: types.SimpleNamespace(
+      workers=1, threads=2, prefetch=3, chosen=(paths, spec)
+    ),
+  )
   monkeypatch.setattr(policy.sources, "augmentation", lambda section: "AUGMENT")
   monkeypatch.setattr(policy.loading, "reading_threads", lambda threads: ("reading", threads))
-  monkeypatch.setattr(policy, "Score", lambda *given, **more: told.scores.append((given, more)) or (lambda params, walk: (params, walk)))
+  monkeypatch.setattr(
+    policy,
+    "Score",
+    lambda *given, **more: (
+      told.scores.append((given, more)) or (lambda params, walk: (params, walk))
+    ),
+  )
   monkeypatch.setattr(policy.tokens, "check", lambda key, *given: told.filled.append(given[2:]))
 
   class Tokens:
@@ -166,33 +317,76 @@ def _made(monkeypatch, capsys):
 
     def spec(self, batch):
       return ("tokens", batch)
+
   monkeypatch.setattr(policy.tokens, "Tokens", Tokens)
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  sets = [types.SimpleNamespace(label="mine", path="P", labels="L", unused=("l", "r", "top", "far")), types.SimpleNamespace(label="other", path="Q", labels="", unused=())]
+  sets = [
+    types.SimpleNamespace(label="mine", path="P", labels="L", unused=("l", "r", "top", "far")),
+    types.SimpleNamespace(label="other", path="Q", labels="", unused=()),
+  ]
   ready = policy.Ready(sets, "UNITS", None, {"chunk": 4})
 
   def made(*, fraction=0.25, cache=False):
-    config = config_lib.ConfigDict({
-        "seed": 7, "train": {"batch_size": 8}, "evaluation": {"batch_size": 6, "examples": 50}, "robots": {"arm": {}},
-        "model": {"cameras": 2, "dtype": "bfloat16"}, "data": {"validation_fraction": fraction, "threads": 4},
-        "policy": {"cameras": ("a", "b"), "guidance": 2, "cache_tokens": cache, "objectives": {"action": {"weight": 2}, "latent": {"weight": 0.5}}}})
+    config = config_lib.ConfigDict(
+      {
+        "seed": 7,
+        "train": {"batch_size": 8},
+        "evaluation": {"batch_size": 6, "examples": 50},
+        "robots": {"arm": {}},
+        "model": {"cameras": 2, "dtype": "bfloat16"},
+        "data": {"validation_fraction": fraction, "threads": 4},
+        "policy": {
+          "cameras": ("a", "b"),
+          "guidance": 2,
+          "cache_tokens": cache,
+          "objectives": {"action": {"weight": 2}, "latent": {"weight": 0.5}},
+        },
+      }
+    )
     return policy.job(config, ready), capsys.readouterr().out.splitlines()
+
   made.told, made.model = told, model
   return made
 
 
 SHARED = {"normaliser": "UNITS", "chunk": 4}
-BATCHES = dict(SHARED, batch_size=8, augment="AUGMENT", seed=7, process_index=1, process_count=2, start_step=9, workers=1, threads=2, prefetch=3)
+BATCHES = dict(
+  SHARED,
+  batch_size=8,
+  augment="AUGMENT",
+  seed=7,
+  process_index=1,
+  process_count=2,
+  start_step=9,
+  workers=1,
+  threads=2,
+  prefetch=3,
+)
 
 
 def test_the_job_of_a_policy(made):
   job, said = made()
-  assert said == ["data: 2 sets, {'validation_fraction': 0.25, 'cameras': 2}",
-                  "data: mine: cameras top, far are not used, the policy's slots are a, b: name them in config.policy.cameras", "data: dimensions of arm"]
+  assert said == [
+    "data: 2 sets, {'validation_fraction': 0.25, 'cameras': 2}",
+    (
+      "data: mine: cameras top, far are not used, the policy's slots are a, b: name them in "
+      "config.policy.cameras"
+    ),
+    "data: dimensions of arm",
+  ]
   assert made.told.built == [{"cameras": 2, "dtype": "bfloat16"}] and job.model is made.model
-  assert job.loss("P", "B", "K") == ("LOSS", ("P", "B", "K")) and job.weights == {"action": 2.0, "latent": 0.5} and job.start == {"encoder": {}}
-  assert (job.unit, job.examples_per_step, job.batch, job.data) == ("examples", 8, {"images": 8}, [("P", "L"), ("Q", "")])
+  assert (
+    job.loss("P", "B", "K") == ("LOSS", ("P", "B", "K"))
+    and job.weights == {"action": 2.0, "latent": 0.5}
+    and job.start == {"encoder": {}}
+  )
+  assert (job.unit, job.examples_per_step, job.batch, job.data) == (
+    "examples",
+    8,
+    {"images": 8},
+    [("P", "L"), ("Q", "")],
+  )
   assert job.loading.chosen == (["P", "Q"], {"images": 4})
   held_out = dict(SHARED, batch_size=6, max_examples=50, threads=("reading", 4))
   assert made.told.evaluations == [held_out] and job.evaluate("PARAMS") == ("PARAMS", "WALK")
@@ -203,13 +397,21 @@ def test_the_job_of_a_policy(made):
 def test_the_job_of_a_policy_that_keeps_its_tokens_and_validates_nothing(made):
   job, said = made(fraction=0.0, cache=True)
   assert said[-1] == "image tokens: 5 images encoded, once" and job.evaluate is None
-  assert made.told.evaluations == [dict(SHARED, batch_size=6, split="train", threads=("reading", 4))]
+  assert made.told.evaluations == [
+    dict(SHARED, batch_size=6, split="train", threads=("reading", 4))
+  ]
   assert made.told.filled == [({"encoder": {}}, "AUGMENT"), "WALK"]
-  assert job.batches(9) == ("tokens", "BATCHES") and made.told.batches == [BATCHES] and job.batch == ("tokens", {"images": 8})
+  assert (
+    job.batches(9) == ("tokens", "BATCHES")
+    and made.told.batches == [BATCHES]
+    and job.batch == ("tokens", {"images": 8})
+  )
 
 
 def test_what_a_score_asks_of_the_model(monkeypatch):
-  """Two batches of two robots; each example is asked of its own robot with a key of its batch, without its targets."""
+  """Two batches of two robots; each example is asked of its own robot with a key of its batch,
+  without its targets.
+  """
   asked = []
   spec = {"images": 0, "more": 0, "actions": 0, "latents": 0}
 
@@ -220,34 +422,77 @@ def test_what_a_score_asks_of_the_model(monkeypatch):
   def sample_latents(params, seen, key, *, steps):
     asked.append((sorted(seen), steps))
     return jnp.broadcast_to(jax.random.uniform(key), (3, 2, 4))
-  model = types.SimpleNamespace(robots=("arm", "bot"), inputs_spec=lambda size: spec, sample=sample, sample_latents=sample_latents)
-  batch = {"images": np.zeros((3, 1)), "actions": np.zeros((3, 2, 3), np.float32), "latents": np.zeros((3, 2, 4), np.float32),
-           "actions_mask": np.ones((3, 2, 3), bool), "latents_mask": np.array([[True, False], [True, True], [True, True]]),
-           "valid": np.array([True, True, False]), "robot": np.array([0, 1, 0])}
-  held_out = types.SimpleNamespace(steps=2, batches=lambda: contextlib.nullcontext(iter([batch, batch])))
-  monkeypatch.setattr(policy.serving, "lean", lambda params, dtype: jnp.float32(7) if (params, dtype) == ("PARAMS", "bfloat16") else None)
+
+  model = types.SimpleNamespace(
+    robots=("arm", "bot"),
+    inputs_spec=lambda size: spec,
+    sample=sample,
+    sample_latents=sample_latents,
+  )
+  batch = {
+    "images": np.zeros((3, 1)),
+    "actions": np.zeros((3, 2, 3), np.float32),
+    "latents": np.zeros((3, 2, 4), np.float32),
+    "actions_mask": np.ones((3, 2, 3), bool),
+    "latents_mask": np.array([[True, False], [True, True], [True, True]]),
+    "valid": np.array([True, True, False]),
+    "robot": np.array([0, 1, 0]),
+  }
+  held_out = types.SimpleNamespace(
+    steps=2, batches=lambda: contextlib.nullcontext(iter([batch, batch]))
+  )
+  monkeypatch.setattr(
+    policy.serving,
+    "lean",
+    lambda params, dtype: jnp.float32(7) if (params, dtype) == ("PARAMS", "bfloat16") else None,
+  )
   moving = np.stack([MOVING] * 3, 1)
-  found = policy.Score(model, units(arm=moving, bot=moving[:, :1]), guidance=2.0, dtype="bfloat16")("PARAMS", held_out)
+  found = policy.Score(model, units(arm=moving, bot=moving[:, :1]), guidance=2.0, dtype="bfloat16")(
+    "PARAMS", held_out
+  )
   first, second = (float(jax.random.uniform(policy.rng.key(0, "score", step))) for step in (0, 1))
   # Of each batch 6 numbers of one example and 2 of the other, all off by the key's number.
   mean = (first**2 + second**2) / 2
-  assert found == {"action_mse": pytest.approx(mean), "action_mse_first": pytest.approx(mean), "latent_mse": pytest.approx(mean)}
-  assert [one[1:] for one in asked if len(one) == 5] == [(["images"], robot, None, 2.0) for robot in ("arm", "bot")], "traced once a robot"
+  assert found == {
+    "action_mse": pytest.approx(mean),
+    "action_mse_first": pytest.approx(mean),
+    "latent_mse": pytest.approx(mean),
+  }
+  assert [one[1:] for one in asked if len(one) == 5] == [
+    (["images"], robot, None, 2.0) for robot in ("arm", "bot")
+  ], "traced once a robot"
   assert [one for one in asked if len(one) == 2] == [(["images"], None)]
 
 
 def test_the_common_value_of_a_gripper_in_all_batches():
-  """The gripper is high in 1 of 4 elements, then in 3 of 4: over both batches neither value is the common one."""
+  """The gripper is high in 1 of 4 elements, then in 3 of 4: over both batches neither value is the
+  common one.
+  """
   target = np.zeros((2, 2, 3), np.float32)
   batches = []
   for highs in (1, 3):
     one = target.copy()
     one[..., 1] = np.where(np.arange(4).reshape(2, 2) < highs, 1, -1)
-    batches.append({"actions": one, "actions_mask": np.ones((2, 2, 3), bool), "latents_mask": np.zeros((2, 2), bool), "valid": np.ones(2, bool),
-                    "robot": np.zeros(2, int)})
+    batches.append(
+      {
+        "actions": one,
+        "actions_mask": np.ones((2, 2, 3), bool),
+        "latents_mask": np.zeros((2, 2), bool),
+        "valid": np.ones(2, bool),
+        "robot": np.zeros(2, int),
+      }
+    )
   said = np.ones((2, 2, 3), np.float32)
-  model = types.SimpleNamespace(robots=("arm",), inputs_spec=lambda size: batches[0],
-                                sample=lambda params, seen, key, *, guidance, **more: jnp.asarray(said) * guidance)
+  model = types.SimpleNamespace(
+    robots=("arm",),
+    inputs_spec=lambda size: batches[0],
+    sample=lambda params, seen, key, *, guidance, **more: jnp.asarray(said) * guidance,
+  )
   held_out = types.SimpleNamespace(steps=2, batches=lambda: contextlib.nullcontext(iter(batches)))
   found = policy.Score(model, units(arm=ROWS))({}, held_out)
-  assert found == {"action_mse": 1.0, "action_mse_first": 1.0, "gripper_accuracy": 0.5, "gripper_majority": 0.5}
+  assert found == {
+    "action_mse": 1.0,
+    "action_mse_first": 1.0,
+    "gripper_accuracy": 0.5,
+    "gripper_majority": 0.5,
+  }

@@ -1,4 +1,6 @@
-"""The probe's numbers: fitted on training windows and scored on held-out ones, by hand; and a run over a model whose z is constant."""
+"""The probe's numbers: fitted on training windows and scored on held-out ones, by hand; and a run
+over a model whose z is constant.
+"""
 
 import json
 from types import SimpleNamespace
@@ -19,25 +21,51 @@ NAMES = {"action": [["x"]], "state": [None]}
 
 
 def windows_of(z, action, episodes, tasks=0, cameras=0):
-  """(z, columns) of windows whose two pairs have another action each: the first is never to be read."""
+  """(z, columns) of windows whose two pairs have another action each: the first is never to be
+  read.
+  """
   count = len(z)
-  whole = lambda value: np.broadcast_to(value, count).copy()
-  return z, {"action": np.stack([np.full(action.shape, 99.0), action], axis=1), "has_action": np.ones(count, bool),
-             "has_state": np.zeros(count, bool), "group": whole(episodes), "episode": whole(episodes), "task": whole(tasks),
-             "camera": whole(cameras), "time": np.zeros(count, int), "stride": np.ones(count, int), "dataset": np.zeros(count, int),
-             "action_size": np.ones(count, int), "state_size": np.zeros(count, int)}
+
+  def whole(value):
+    return np.broadcast_to(value, count).copy()
+
+  return z, {
+    "action": np.stack([np.full(action.shape, 99.0), action], axis=1),
+    "has_action": np.ones(count, bool),
+    "has_state": np.zeros(count, bool),
+    "group": whole(episodes),
+    "episode": whole(episodes),
+    "task": whole(tasks),
+    "camera": whole(cameras),
+    "time": np.zeros(count, int),
+    "stride": np.ones(count, int),
+    "dataset": np.zeros(count, int),
+    "action_size": np.ones(count, int),
+    "state_size": np.zeros(count, int),
+  }
 
 
 def measured(z, columns):
   still = np.zeros((1, 16, 16, 3))
   moved = still + 0.1
-  return latents.Measured(z=z, past=z, future=-z, frames=reconstruction.compare(still + 0.05, moved, current=still), columns=columns)
+  return latents.Measured(
+    z=z,
+    past=z,
+    future=-z,
+    frames=reconstruction.compare(still + 0.05, moved, current=still),
+    columns=columns,
+  )
 
 
 def score(fit, held_out, **changes):
-  windows = SimpleNamespace(tasks=["reach", "push"], cameras=["front", "side"], datasets=changes.pop("datasets", ["arm"]))
+  windows = SimpleNamespace(
+    tasks=["reach", "push"], cameras=["front", "side"], datasets=changes.pop("datasets", ["arm"])
+  )
   names = changes.pop("names", NAMES)
-  targets = [probe_targets.build(name, fit[1], held_out[1], names=names, datasets=windows.datasets) for name in latents.TARGETS]
+  targets = [
+    probe_targets.build(name, fit[1], held_out[1], names=names, datasets=windows.datasets)
+    for name in latents.TARGETS
+  ]
   row, results = probe_rows.score(measured(*held_out), fit[0], windows, targets, seed=0)
   return row, results, targets
 
@@ -45,45 +73,86 @@ def score(fit, held_out, **changes):
 def test_probes_are_fitted_on_training_windows_and_scored_on_held_out_ones():
   signs = np.tile([1.0, -1.0], 40)[:, None]
   fit = windows_of(signs, signs, np.arange(80) // 8)
-  row, results, targets = score(fit, windows_of(signs[:24], 3 * signs[:24], 100 + np.arange(24) // 8))
-  # The line through the training windows is y = z; the held-out actions are 3 z, so each is off by 2. Variance of the training
-  # actions: 1, of the held-out ones: 9. Fitted the other way round, or in the other side's units, 4 / 9 would come out.
+  row, results, targets = score(
+    fit, windows_of(signs[:24], 3 * signs[:24], 100 + np.arange(24) // 8)
+  )
+  # The line through the training windows is y = z; the held-out actions are 3 z, so each is off by
+  # 2. Variance of the training actions: 1, of the held-out ones: 9. Fitted the other way round, or
+  # in the other side's units, 4 / 9 would come out.
   error, standard_error = row["lp_mse"]
-  assert error == pytest.approx(4) and row["lp_mse_raw"] == pytest.approx(4) and standard_error == pytest.approx(0, abs=1e-9)
-  assert row["lp_r2"] == row["r2/x"] == pytest.approx(1 - 4 / 9) and row["mlp_mse"][0] == pytest.approx(4, rel=0.1)
+  assert (
+    error == pytest.approx(4)
+    and row["lp_mse_raw"] == pytest.approx(4)
+    and standard_error == pytest.approx(0, abs=1e-9)
+  )
+  assert row["lp_r2"] == row["r2/x"] == pytest.approx(1 - 4 / 9) and row["mlp_mse"][
+    0
+  ] == pytest.approx(4, rel=0.1)
   linear = results["probes"]["action"]
   np.testing.assert_allclose(linear.true, 3 * signs[:24])
   np.testing.assert_allclose(linear.predicted, signs[:24], atol=1e-9)
   assert targets[0].groups.tolist() == [*np.arange(80) // 8, *(100 + np.arange(24) // 8)]
-  assert set(results["probes"]) == {"action"} and "the data has no state: no probe of it" in results["notes"]
-  # What needs no action: z and -z end in the same frame, one direction, half the error of copying in each pixel.
-  assert (row["s_pcfc"], row["copy_ratio"], row["psnr"]) == pytest.approx((-1, 0.25, -20 * np.log10(0.05)))
+  assert (
+    set(results["probes"]) == {"action"}
+    and "the data has no state: no probe of it" in results["notes"]
+  )
+  # What needs no action: z and -z end in the same frame, one direction, half the error of copying
+  # in each pixel.
+  assert (row["s_pcfc"], row["copy_ratio"], row["psnr"]) == pytest.approx(
+    (-1, 0.25, -20 * np.log10(0.05))
+  )
   assert row["effective_rank"] == row["participation_ratio"] == pytest.approx(1)
-  assert not {"camera_excess", "retrieval", "motion_contrast", "appearance_contrast"} & set(row), "one camera, one task"
+  assert not {"camera_excess", "retrieval", "motion_contrast", "appearance_contrast"} & set(row), (
+    "one camera, one task"
+  )
 
 
 def test_probes_of_videos_and_robots_together_are_of_the_robots():
   signs = np.tile([1.0, -1.0], 40)[:, None]
+
   def mixed(count, first, scale):
-    z, columns = windows_of(np.concatenate([signs[:count], 7 + signs[:count]]), np.concatenate([scale * signs[:count], np.zeros((count, 1))]),
-                            first + np.arange(2 * count) // 8)
+    z, columns = windows_of(
+      np.concatenate([signs[:count], 7 + signs[:count]]),
+      np.concatenate([scale * signs[:count], np.zeros((count, 1))]),
+      first + np.arange(2 * count) // 8,
+    )
     has = np.arange(2 * count) < count
-    return z, columns | {"has_action": has, "action_size": has.astype(int), "dataset": np.arange(2 * count) // count}
-  row, results, targets = score(mixed(80, 0, 1), mixed(24, 100, 3), datasets=["arm", "videos"], names={"action": [["x"], None], "state": [None, None]})
+    return z, columns | {
+      "has_action": has,
+      "action_size": has.astype(int),
+      "dataset": np.arange(2 * count) // count,
+    }
+
+  row, results, targets = score(
+    mixed(80, 0, 1),
+    mixed(24, 100, 3),
+    datasets=["arm", "videos"],
+    names={"action": [["x"], None], "state": [None, None]},
+  )
   assert row["lp_mse"][0] == pytest.approx(4)  # as of the robot's windows alone, above
-  assert len(results["probes"]["action"].true) == 24 and targets[0].groups.tolist() == [*np.arange(80) // 8, *(100 + np.arange(24) // 8)]
-  assert "action: 24 of 48 held-out windows have one, those of arm: the probes are of these" in results["notes"]
+  assert len(results["probes"]["action"].true) == 24 and targets[0].groups.tolist() == [
+    *np.arange(80) // 8,
+    *(100 + np.arange(24) // 8),
+  ]
+  assert (
+    "action: 24 of 48 held-out windows have one, those of arm: the probes are of these"
+    in results["notes"]
+  )
   has, colours = probe._colourings(targets, 48)
   assert has.tolist() == list(range(24))
   np.testing.assert_array_equal(colours["action: x"], 3 * signs[:24, 0])
 
 
 def two_robots(count, first, seed):
-  """(z, columns): z of the first half's windows tells their two action numbers, with noise; the other half is a robot of one number, padded with 0."""
+  """(z, columns): z of the first half's windows tells their two action numbers, with noise; the
+  other half is a robot of one number, padded with 0.
+  """
   rng = np.random.default_rng(seed)
   motion = rng.choice([-1.0, 1.0], size=(2 * count, 2))
   motion[1::2] = -motion[::2]  # so that the mean action of any episodes is 0, and its variance 1
-  z = np.concatenate([motion + 0.5 * rng.normal(size=motion.shape), np.repeat([[5.0], [-5.0]], count, 0)], 1)
+  z = np.concatenate(
+    [motion + 0.5 * rng.normal(size=motion.shape), np.repeat([[5.0], [-5.0]], count, 0)], 1
+  )
   action = np.where((np.arange(2 * count) < count)[:, None], motion, motion * [1, 0])
   z, columns = windows_of(z, action, first + np.arange(2 * count) // 8)
   own = np.arange(2 * count) < count
@@ -99,48 +168,103 @@ def test_another_robots_padding_changes_nothing():
   fit, held_out = two_robots(80, 0, 0), part(two_robots(40, 1000, 1), slice(64))
   names = {"action": [["x", "y"], ["grip"]], "state": [None, None]}
   both, results, targets = score(fit, held_out, datasets=["arm", "hand"], names=names)
-  alone, _, _ = score(part(fit, slice(80)), part(held_out, slice(40)), datasets=["arm", "hand"], names=names)
-  hand, _, _ = score(part(fit, slice(80, None)), part(held_out, slice(40, None)), datasets=["arm", "hand"], names=names)
-  assert [both[f"r2/arm: {name}"] for name in "xy"] == [alone["r2/x"], alone["r2/y"]] and both["r2/hand: grip"] == hand["r2/grip"]
+  alone, _, _ = score(
+    part(fit, slice(80)), part(held_out, slice(40)), datasets=["arm", "hand"], names=names
+  )
+  hand, _, _ = score(
+    part(fit, slice(80, None)),
+    part(held_out, slice(40, None)),
+    datasets=["arm", "hand"],
+    names=names,
+  )
+  assert [both[f"r2/arm: {name}"] for name in "xy"] == [alone["r2/x"], alone["r2/y"]] and both[
+    "r2/hand: grip"
+  ] == hand["r2/grip"]
   for name in ("lp_mse", "mlp_mse"):
     assert both[name][0] == pytest.approx((40 * alone[name][0] + 24 * hand[name][0]) / 64)
-  assert both["lp_half"] == pytest.approx((40 * alone["lp_half"] + 24 * hand["lp_half"]) / 64) and 0.1 < alone["lp_mse"][0] < 0.4
-  assert any("arm: 2 dimensions, 40 held-out windows; hand: 1 dimensions, 24 held-out windows" in note for note in results["notes"])
+  assert (
+    both["lp_half"] == pytest.approx((40 * alone["lp_half"] + 24 * hand["lp_half"]) / 64)
+    and 0.1 < alone["lp_mse"][0] < 0.4
+  )
+  assert any(
+    "arm: 2 dimensions, 40 held-out windows; hand: 1 dimensions, 24 held-out windows" in note
+    for note in results["notes"]
+  )
   assert [robot.values.shape for robot in targets[0].robots] == [(120, 2), (104, 1)]
   pooled = results["probes"]["action"]
-  assert pooled.true.shape == (64, 3) and np.isnan(pooled.true[:40, 2]).all() and np.isnan(pooled.true[40:, :2]).all()
+  assert (
+    pooled.true.shape == (64, 3)
+    and np.isnan(pooled.true[:40, 2]).all()
+    and np.isnan(pooled.true[40:, :2]).all()
+  )
   np.testing.assert_array_equal(targets[0].groups[pooled.index], held_out[1]["group"])
 
 
 def test_a_z_that_knows_only_the_data_set_tells_nothing():
   fit, held_out = two_robots(80, 0, 0), two_robots(40, 1000, 1)
-  row, _, _ = score((fit[0][:, 2:], fit[1]), (held_out[0][:, 2:], held_out[1]), datasets=["arm", "hand"], names={"action": [None, None], "state": [None, None]})
-  assert row["lp_mse"][0] == pytest.approx(1, abs=1e-6) and row["mlp_mse"][0] == pytest.approx(1, abs=1e-6)
+  row, _, _ = score(
+    (fit[0][:, 2:], fit[1]),
+    (held_out[0][:, 2:], held_out[1]),
+    datasets=["arm", "hand"],
+    names={"action": [None, None], "state": [None, None]},
+  )
+  assert row["lp_mse"][0] == pytest.approx(1, abs=1e-6) and row["mlp_mse"][0] == pytest.approx(
+    1, abs=1e-6
+  )
 
 
 def test_robots_that_cannot_be_probed_are_named():
   fit, held_out = two_robots(80, 0, 0), two_robots(40, 1000, 1)
-  _, results, targets = score(part(fit, slice(84)), held_out, datasets=["arm", "hand"], names={"action": [None, None], "state": [None, None]})
+  _, results, targets = score(
+    part(fit, slice(84)),
+    held_out,
+    datasets=["arm", "hand"],
+    names={"action": [None, None], "state": [None, None]},
+  )
   assert [robot.label for robot in targets[0].robots] == ["arm"]
-  assert "action of hand: fewer than 2 episodes to fit on have one: no probe of it" in results["notes"]
+  assert (
+    "action of hand: fewer than 2 episodes to fit on have one: no probe of it" in results["notes"]
+  )
 
 
 def test_what_the_robots_own_numbers_tell_of_positions_and_of_motions():
   rng = np.random.default_rng(0)
   state = rng.normal(size=(60, 3, 2))
   change = np.diff(state, axis=1)
+
   def columns(action, first, **changed):
     mine = slice(first, first + 30)
     z, found = windows_of(np.zeros((30, 1)), action[mine], first + np.arange(30) // 5)
-    return found | {"state": state[mine], "state_delta": change[mine], "state_mean": state[mine, :2], "has_state": np.ones(30, bool), "state_size": np.full(30, 2)} | changed
+    return (
+      found
+      | {
+        "state": state[mine],
+        "state_delta": change[mine],
+        "state_mean": state[mine, :2],
+        "has_state": np.ones(30, bool),
+        "state_size": np.full(30, 2),
+      }
+      | changed
+    )
+
   def own(action, names=None, **changed):
     fit, held_out = columns(action, 0, **changed), columns(action, 30, **changed)
     names = {"action": [["x"]], "state": [names]}
-    return probe_rows.own_numbers(probe_targets.build("action", fit, held_out, names=names, datasets=["arm"]), fit, held_out, seed=0)
+    return probe_rows.own_numbers(
+      probe_targets.build("action", fit, held_out, names=names, datasets=["arm"]),
+      fit,
+      held_out,
+      seed=0,
+    )
+
   absolute = {row: of["lp_mse"][0] for row, of in own(2 * state[:, 1, :1] + 1).items()}
   relative = {row: of["lp_mse"][0] for row, of in own(2 * change[:, 1, :1] + 1).items()}
-  assert absolute["true-state"] == pytest.approx(0, abs=1e-9) and absolute["true-state-change"] > 0.3
-  assert relative["true-state-change"] == pytest.approx(0, abs=1e-9) and relative["true-state"] > 0.3
+  assert (
+    absolute["true-state"] == pytest.approx(0, abs=1e-9) and absolute["true-state-change"] > 0.3
+  )
+  assert (
+    relative["true-state-change"] == pytest.approx(0, abs=1e-9) and relative["true-state"] > 0.3
+  )
   assert own(change[:, 1, :1], names=["x", "y"]) == {}, "compared directly"
   assert own(change[:, 1, :1], has_state=np.zeros(30, bool)) == {}
 
@@ -148,11 +272,14 @@ def test_what_the_robots_own_numbers_tell_of_positions_and_of_motions():
 def test_groups_of_one_motion_stand_on_one_side():
   signs = np.tile([1.0, -1.0], 8)[:, None]
   with pytest.raises(errors.UserError, match="both sides of the split"):
-    score(windows_of(signs, signs, np.arange(16) // 4), windows_of(signs, signs, 3 + np.arange(16) // 4))
+    score(
+      windows_of(signs, signs, np.arange(16) // 4), windows_of(signs, signs, 3 + np.arange(16) // 4)
+    )
 
 
 def test_what_cameras_and_tasks_have_in_common():
-  # Eight episodes, each seen by both cameras; z = (2 for the one task and -2 for the other, 1 for the one camera and -1 for the other).
+  # Eight episodes, each seen by both cameras; z = (2 for the one task and -2 for the other, 1 for
+  # the one camera and -1 for the other).
   episodes, cameras = np.repeat(np.arange(8), 6), np.tile([0, 1], 24)
   tasks = episodes % 2
   z = np.stack([4.0 * tasks - 2, 2.0 * cameras - 1], 1)
@@ -162,18 +289,28 @@ def test_what_cameras_and_tasks_have_in_common():
   row, results, _ = score(windows_of(z, action, episodes, tasks, cameras), held_out)
   # z is the same at each time: it says which task and which camera, but not which motion.
   assert row["motion_contrast"] == pytest.approx((0, 0), abs=1e-12)
-  # Of the 7 other motions 3 are of the same task; from the same view: 1 or -3/5, from another: 3/5 or -1.
+  # Of the 7 other motions 3 are of the same task; from the same view: 1 or -3/5, from another: 3/5
+  # or -1.
   assert row["appearance_contrast"] == pytest.approx((3 - 4 * 3 / 5) / 7 - (3 * 3 / 5 - 4) / 7)
   assert row["camera_excess"] == (1, 0) and row["retrieval"] == pytest.approx(1)
   # Of 3 episodes of the same task and 4 of the other: chance is (3 - 4) / 7.
-  assert row["retrieval_chance"] == pytest.approx(-1 / 7) and row["lp_mse"][0] == pytest.approx(0, abs=1e-12)
-  assert results["similarity"].labels == ("push | front", "push | side", "reach | front", "reach | side")
+  assert row["retrieval_chance"] == pytest.approx(-1 / 7) and row["lp_mse"][0] == pytest.approx(
+    0, abs=1e-12
+  )
+  assert results["similarity"].labels == (
+    "push | front",
+    "push | side",
+    "reach | front",
+    "reach | side",
+  )
   np.testing.assert_allclose(results["similarity"].values[0], [1, 3 / 5, -3 / 5, -1], atol=1e-12)
 
 
 @pytest.fixture(name="done", scope="module")
 def _done(tmp_path_factory):
-  """(metrics, columns of the held-out windows, what the page was given) of a model whose z is always 1."""
+  """(metrics, columns of the held-out windows, what the page was given) of a model whose z is
+  always 1.
+  """
   root = tmp_path_factory.mktemp("probe")
   data = makers.shards(root / "s", (14,) * 12, task=lambda i: f"task {i}")
   params = tiny.made(tiny.MOTION)[1]
@@ -181,13 +318,28 @@ def _done(tmp_path_factory):
   flat["down_1"]["bias"] = np.ones_like(flat["down_1"]["bias"])
   constant = {**params, "idm": {**params["idm"], "bottleneck": flat}}
   section = tiny.section(tiny.MOTION)
-  run = {"path": data, "mixture": [], "offset_seconds": 0.2, "resize": "squash", "validation_fraction": 0.4}
+  run = {
+    "path": data,
+    "mixture": [],
+    "offset_seconds": 0.2,
+    "resize": "squash",
+    "validation_fraction": 0.4,
+  }
   weights.save(root / "m", constant, {"model": section, "data": run})
   pages = []
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(probe.report, "write", lambda folder, page: pages.append(page) or folder / "report.html")
-    words = [f"--config={program.ROOT}/configs/probe.py:debug", f"--workdir={root / 'p'}", f"--config.checkpoint={root / 'm'}",
-             "--config.batch_size=8", "--config.pictures=3", "--config.windows=500", "--config.fit_windows=500"]
+    patch.setattr(
+      probe.report, "write", lambda folder, page: pages.append(page) or folder / "report.html"
+    )
+    words = [
+      f"--config={program.ROOT}/configs/probe.py:debug",
+      f"--workdir={root / 'p'}",
+      f"--config.checkpoint={root / 'm'}",
+      "--config.batch_size=8",
+      "--config.pictures=3",
+      "--config.windows=500",
+      "--config.fit_windows=500",
+    ]
     assert probe.run(config_lib.parse(["main", *words])) == 0
   with np.load(root / "p" / "latents.npz") as columns:
     return json.loads((root / "p" / probe.METRICS).read_text()), dict(columns), pages[0]
@@ -196,40 +348,78 @@ def _done(tmp_path_factory):
 def test_a_constant_z_scores_what_the_mean_scores_and_the_untrained_row_is_the_other(done):
   summary, columns, _ = done
   rows = summary["rows"]
-  assert list(rows) == ["trained", "untrained", "difference", "first-only", "second-only", "both-pictures", "true-state-change", "true-state", "copy-current-frame"] and summary["offset_seconds"] == [0.2]
+  assert list(rows) == [
+    "trained",
+    "untrained",
+    "difference",
+    "first-only",
+    "second-only",
+    "both-pictures",
+    "true-state-change",
+    "true-state",
+    "copy-current-frame",
+  ] and summary["offset_seconds"] == [0.2]
   np.testing.assert_allclose(columns["z"], 1, atol=1e-6)
   assert rows["trained"]["effective_rank"] == 0 and rows["untrained"]["effective_rank"] > 1
   assert rows["trained"]["s_pcfc"] == pytest.approx(1)
-  # Every window of every episode, at 10 frames a second: pairs of frames t + 2 and t + 4, whose mean action is (t + 2.5, episode, -t - 2.5).
+  # Every window of every episode, at 10 frames a second: pairs of frames t + 2 and t + 4, whose
+  # mean action is (t + 2.5, episode, -t - 2.5).
   held = sorted(set(np.rint(columns["action"][:, 1, 1]).astype(int)))
   assert 2 <= len(held) <= 8 and summary["windows"] == 10 * len(held)
-  action = lambda episodes: np.array([(t + 2.5, e, -t - 2.5) for e in episodes for t in range(10)])
+
+  def action(episodes):
+    return np.array([(t + 2.5, e, -t - 2.5) for e in episodes for t in range(10)])
+
   fitted, scored = action(set(range(12)) - set(held)), action(held)
   expected = ((scored - fitted.mean(0)) ** 2).mean(0) / fitted.var(0)
   assert rows["trained"]["lp_mse"][0] == pytest.approx(expected.mean(), rel=1e-5)
   gain = rows["untrained"]["lp_mse"][0] - rows["trained"]["lp_mse"][0]
-  assert rows["trained"]["lp_gain"][0] == pytest.approx(gain) and "state_lp_gain" in rows["trained"] and "lp_gain" not in rows["untrained"]
+  assert (
+    rows["trained"]["lp_gain"][0] == pytest.approx(gain)
+    and "state_lp_gain" in rows["trained"]
+    and "lp_gain" not in rows["untrained"]
+  )
   gain = rows["difference"]["lp_mse"][0] - rows["trained"]["lp_mse"][0]
-  assert rows["trained"]["lp_gain_difference"][0] == pytest.approx(gain) and set(rows["difference"]) < set(rows["untrained"])
-  assert rows["trained"]["kr_mse"][0] == pytest.approx(expected.mean(), rel=0.05) and set(rows["both-pictures"]) == {"kr_mse"}  # the state never changes
+  assert rows["trained"]["lp_gain_difference"][0] == pytest.approx(gain) and set(
+    rows["difference"]
+  ) < set(rows["untrained"])
+  # the state never changes
+  assert rows["trained"]["kr_mse"][0] == pytest.approx(expected.mean(), rel=0.05) and set(
+    rows["both-pictures"]
+  ) == {"kr_mse"}
   gain = rows["first-only"]["lp_mse"][0] - rows["trained"]["lp_mse"][0]
-  assert rows["trained"]["lp_gain_first"][0] == pytest.approx(gain) and set(rows["first-only"]) == set(rows["second-only"]) > {"kr_mse", "lp_mse"}
-  assert any(note == "motion score of action: withheld: there is one camera only" for note in summary["notes"])
+  assert rows["trained"]["lp_gain_first"][0] == pytest.approx(gain) and set(
+    rows["first-only"]
+  ) == set(rows["second-only"]) > {"kr_mse", "lp_mse"}
+  assert any(
+    note == "motion score of action: withheld: there is one camera only"
+    for note in summary["notes"]
+  )
   # Frames are flat and 12 gray levels lighter after 2 frames of time.
-  assert rows["copy-current-frame"]["reconstruction_mse"] == pytest.approx((12 / 255) ** 2, rel=1e-4)
-  assert rows["trained"]["copy_ratio"] == pytest.approx(rows["trained"]["reconstruction_mse"] / (12 / 255) ** 2, rel=1e-4)
+  assert rows["copy-current-frame"]["reconstruction_mse"] == pytest.approx(
+    (12 / 255) ** 2, rel=1e-4
+  )
+  assert rows["trained"]["copy_ratio"] == pytest.approx(
+    rows["trained"]["reconstruction_mse"] / (12 / 255) ** 2, rel=1e-4
+  )
 
 
 def test_the_page_is_of_the_trained_model(done):
   summary, columns, page = done
-  assert json.loads(json.dumps(page.metrics), parse_constant=str) == json.loads(json.dumps(summary["rows"]), parse_constant=str)
+  assert json.loads(json.dumps(page.metrics), parse_constant=str) == json.loads(
+    json.dumps(summary["rows"]), parse_constant=str
+  )
   np.testing.assert_array_equal(page.s_pcfc["trained"], np.ones(summary["windows"]))
   assert page.s_pcfc["untrained"].min() < 0.999
-  assert page.reconstruction.current.shape == (3, 16, 16, 3) and page.reconstruction.captions[0].endswith(", camera")
+  assert page.reconstruction.current.shape == (3, 16, 16, 3) and page.reconstruction.captions[
+    0
+  ].endswith(", camera")
   # The motion of each pair is drawn onto the first frame of the one before it.
   np.testing.assert_array_equal(page.transfer.b_current, page.reconstruction.current[[2, 0, 1]])
   np.testing.assert_array_equal(page.transfer.a_future, page.reconstruction.target)
   assert list(page.probes) == ["action: a", "action: b", "action: c", "state: x", "state: y"]
   np.testing.assert_allclose(page.probes["action: a"].true, columns["action"][:, 1, 0])
-  assert set(page.pca.colours) == {"action: a", "action: b", "action: c"} and not page.pca.points.any()
+  assert (
+    set(page.pca.colours) == {"action: a", "action: b", "action: c"} and not page.pca.points.any()
+  )
   assert page.metric_notes[0].startswith("Measured on the validation episodes of the training run")

@@ -1,4 +1,6 @@
-"""The programs of a plan are those of a run: what the step, labelling and acting are built from, on a model of paper."""
+"""The programs of a plan are those of a run: what the step, labelling and acting are built from, on
+a model of paper.
+"""
 
 import types
 
@@ -17,7 +19,11 @@ class Model:
   """Parts of the parameters, what is asked of them, and with which arguments."""
 
   frozen, image_size, robots, terms = toy.FROZEN, 4, ("bot", "arm"), ("action",)
-  objective = types.SimpleNamespace(functions=("contrastive",), weights={"error": 1.0}, constants={"net": np.ones((2, 3), np.float32)})
+  objective = types.SimpleNamespace(
+    functions=("contrastive",),
+    weights={"error": 1.0},
+    constants={"net": np.ones((2, 3), np.float32)},
+  )
 
   def __init__(self, section):
     self.section, self.asked = section, []
@@ -27,8 +33,14 @@ class Model:
 
   def inputs_spec(self, size, frames=0, *, jittered=None):
     self.asked.append((size, frames, jittered))
-    return {**{name: jax.ShapeDtypeStruct((size, *value.shape[1:]), value.dtype) for name, value in toy.batch(0).items()},
-            "actions": jax.ShapeDtypeStruct((size, 1), np.float32), "latents_mask": jax.ShapeDtypeStruct((size, 1), bool)}
+    return {
+      **{
+        name: jax.ShapeDtypeStruct((size, *value.shape[1:]), value.dtype)
+        for name, value in toy.batch(0).items()
+      },
+      "actions": jax.ShapeDtypeStruct((size, 1), np.float32),
+      "latents_mask": jax.ShapeDtypeStruct((size, 1), bool),
+    }
 
   def forward(self, params, batch, *, key):
     return ("out", params, batch, key)
@@ -45,7 +57,15 @@ class Model:
     return types.SimpleNamespace(z=(before - now).mean(axis=(1, 2)) + features[0] - features[1])
 
   def sample(self, params, batch, key, *, robot, steps, guidance):
-    self.asked.append((jax.tree.map(lambda leaf: str(leaf.dtype), params["head"]), sorted(batch), robot, steps, guidance))
+    self.asked.append(
+      (
+        jax.tree.map(lambda leaf: str(leaf.dtype), params["head"]),
+        sorted(batch),
+        robot,
+        steps,
+        guidance,
+      )
+    )
     return batch["x"].sum() + params["head"]["bias"].sum()
 
 
@@ -53,24 +73,48 @@ class Model:
 def _built(monkeypatch):
   """What was built: models and steps."""
   told = types.SimpleNamespace(models=[], steps=[], objectives=[])
-  monkeypatch.setattr(programs.models, "build", lambda section: told.models.append(Model(section)) or told.models[-1])
-  monkeypatch.setattr(programs.objectives, "build", lambda section: told.objectives.append(section) or Objective())
-  monkeypatch.setattr(programs.step, "build", lambda loss, tx, **more: told.steps.append((loss, more)) or types.SimpleNamespace(trace=lambda *given: given))
+  monkeypatch.setattr(
+    programs.models, "build", lambda section: told.models.append(Model(section)) or told.models[-1]
+  )
+  monkeypatch.setattr(
+    programs.objectives, "build", lambda section: told.objectives.append(section) or Objective()
+  )
+  monkeypatch.setattr(
+    programs.step,
+    "build",
+    lambda loss, tx, **more: (
+      told.steps.append((loss, more)) or types.SimpleNamespace(trace=lambda *given: given)
+    ),
+  )
   return told
 
 
 class Objective:
-  functions, weights, constants = Model.objective.functions, Model.objective.weights, Model.objective.constants
+  functions, weights, constants = (
+    Model.objective.functions,
+    Model.objective.weights,
+    Model.objective.constants,
+  )
 
   def __call__(self, *given):
     return given
 
 
 def config(task, **train):
-  section = config_lib.train(**{**dict(batch_size=16, steps=9, accumulate=2, ema=0.5, mesh__data=2, mesh__fsdp=2), **train})
-  return config_lib.ConfigDict({
-      "task": task, "seed": 7, "model": {"kind": task, "dtype": "bfloat16"}, "train": section, "data": {"frames": 3},
-      "objectives": {"a": {"weight": 1.0}, "off": {"weight": 0}}, "policy": {"guidance": 2, "objectives": {"action": {"weight": 3}}}})
+  section = config_lib.train(
+    **{**dict(batch_size=16, steps=9, accumulate=2, ema=0.5, mesh__data=2, mesh__fsdp=2), **train}
+  )
+  return config_lib.ConfigDict(
+    {
+      "task": task,
+      "seed": 7,
+      "model": {"kind": task, "dtype": "bfloat16"},
+      "train": section,
+      "data": {"frames": 3},
+      "objectives": {"a": {"weight": 1.0}, "off": {"weight": 0}},
+      "policy": {"guidance": 2, "objectives": {"action": {"weight": 3}}},
+    }
+  )
 
 
 @pytest.mark.parametrize("task", ["motion", "mae", "policy"])
@@ -81,8 +125,14 @@ def test_the_train_step_of_a_plan_is_that_of_a_run(built, task):
   assert model.section == {"kind": task, "dtype": "bfloat16"}
   now, rate, constants = more.pop("state"), more.pop("rate"), more.pop("constants")
   weights = {"action": 3.0} if task == "policy" else {"error": 1.0}
-  assert more == dict(weights=weights, frozen=toy.FROZEN, seed=7, mesh=program.mesh, accumulate=2, ema=0.5)
-  assert dict(program.mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 1} and now.ema is not None and float(rate(9)) < float(rate(0))
+  assert more == dict(
+    weights=weights, frozen=toy.FROZEN, seed=7, mesh=program.mesh, accumulate=2, ema=0.5
+  )
+  assert (
+    dict(program.mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 1}
+    and now.ema is not None
+    and float(rate(9)) < float(rate(0))
+  )
   total = 8 * 8 + 8 * 8 + 8 + 8 * 3 + 2 + 100
   assert (program.parameters, program.trainable) == (total, total - 64)
   assert (program.examples, program.unit) == (8, "clips" if task == "motion" else "examples")
@@ -90,19 +140,43 @@ def test_the_train_step_of_a_plan_is_that_of_a_run(built, task):
   assert state is now and batch["x"].shape == (8, 8)
   assert model.asked == [(8, 3, True) if task == "motion" else (8, 0, None)]
   shape = jax.ShapeDtypeStruct((2, 3), np.float32)
-  assert constants == ({} if task == "policy" else {"net": shape}) and built.objectives == {
-      "motion": [{"a": {"weight": 1.0}}], "mae": [{"a": {"weight": 1.0}, "off": {"weight": 0}}], "policy": []}[task]
+  assert (
+    constants == ({} if task == "policy" else {"net": shape})
+    and built.objectives
+    == {
+      "motion": [{"a": {"weight": 1.0}}],
+      "mae": [{"a": {"weight": 1.0}, "off": {"weight": 0}}],
+      "policy": [],
+    }[task]
+  )
   out = ("out", "P", "B", "K")
-  expected = {"motion": ((out, "B", None), (out, "B", "C")), "mae": ((out, "B"), None), "policy": (("losses", ("P", "B", "K")), None)}[task]
-  assert loss("P", "B", "K") == expected[0] and (expected[1] is None or loss("P", "B", "K", "C") == expected[1])
+  expected = {
+    "motion": ((out, "B", None), (out, "B", "C")),
+    "mae": ((out, "B"), None),
+    "policy": (("losses", ("P", "B", "K")), None),
+  }[task]
+  assert loss("P", "B", "K") == expected[0] and (
+    expected[1] is None or loss("P", "B", "K", "C") == expected[1]
+  )
 
 
 def test_settings_of_the_train_step(built):
   machine = topology.parse("cpu-4")
-  program = programs.train(config("motion", frozen=("head/.*",), ema=0.0), machine, batch_size=8, useful=True)
+  program = programs.train(
+    config("motion", frozen=("head/.*",), ema=0.0), machine, batch_size=8, useful=True
+  )
   more = built.steps[0][1]
-  assert more["frozen"] == ("head/.*",) and more["state"].ema is None and program.trainable == program.parameters - (64 + 8 + 24)
-  assert built.models[0].section == {"kind": "motion", "dtype": "bfloat16", "remat": "none", "attention_kernel": "xla"}
+  assert (
+    more["frozen"] == ("head/.*",)
+    and more["state"].ema is None
+    and program.trainable == program.parameters - (64 + 8 + 24)
+  )
+  assert built.models[0].section == {
+    "kind": "motion",
+    "dtype": "bfloat16",
+    "remat": "none",
+    "attention_kernel": "xla",
+  }
   with pytest.raises(Exception, match="divi"):
     programs.train(config("motion"), machine, batch_size=6)
 
@@ -110,7 +184,13 @@ def test_settings_of_the_train_step(built):
 def test_labelling_encodes_each_frame_once(built):
   machine = topology.parse("cpu-4")
   program = programs.extract(config("motion"), machine, batch_size=8)
-  assert (program.examples, program.unit, program.trainable, program.parameters, program.mesh.size) == (8, "frames", 0, 64 + 2, 4)
+  assert (
+    program.examples,
+    program.unit,
+    program.trainable,
+    program.parameters,
+    program.mesh.size,
+  ) == (8, "frames", 0, 64 + 2, 4)
   traced = program.trace()
   tokens, z = traced.out_info
   assert tokens.shape == z.shape == (8, 3)
@@ -118,15 +198,27 @@ def test_labelling_encodes_each_frame_once(built):
   assert (8, 4, 4, 3) in shapes and (8, 3) in shapes
   before, now, features = built.models[0].asked[0]
   assert before.shape == now.shape == (8, 4, 4, 3) and len(features) == 2
-  assert programs.extract(config("motion"), machine, batch_size=8, useful=True).examples == 8 and built.models[1].section["remat"] == "none"
+  assert (
+    programs.extract(config("motion"), machine, batch_size=8, useful=True).examples == 8
+    and built.models[1].section["remat"] == "none"
+  )
 
 
 def test_acting_is_that_of_the_server(built):
   program = programs.policy(config("policy"), topology.parse("cpu-4"), batch_size=3)
-  assert (program.examples, program.unit, program.trainable, program.mesh.size) == (3, "chunks", 0, 1)
+  assert (program.examples, program.unit, program.trainable, program.mesh.size) == (
+    3,
+    "chunks",
+    0,
+    1,
+  )
   assert program.parameters == 8 * 8 + 8 * 8 + 8 + 8 * 3 + 2 + 100
   program.trace()
   asked = built.models[0].asked
   assert asked[0] == (3, 0, None)
   dtypes, batch, robot, steps, guidance = asked[1]
-  assert dtypes["kernel"] == "bfloat16" and batch == ["mask", "x", "y"] and (robot, steps, guidance) == ("bot", None, 2.0)
+  assert (
+    dtypes["kernel"] == "bfloat16"
+    and batch == ["mask", "x", "y"]
+    and (robot, steps, guidance) == ("bot", None, 2.0)
+  )

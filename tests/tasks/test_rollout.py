@@ -1,4 +1,6 @@
-"""Rollouts over the toy simulator: results, resuming, cameras, chunks; and the real Meta-World once."""
+"""Rollouts over the toy simulator: results, resuming, cameras, chunks; and the real Meta-World
+once.
+"""
 
 import importlib.util
 import json
@@ -40,8 +42,15 @@ def toy(monkeypatch):
 
 
 def command(workdir, *, resume=False, overwrite=False, **changes):
-  settings = dict(simulator="toy", tasks=("line",), cameras=("side",), image_size=8, episodes=3, seed=90) | changes
-  words = [f"--config={ROOT}/configs/rollout.py", f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in settings.items())]
+  settings = (
+    dict(simulator="toy", tasks=("line",), cameras=("side",), image_size=8, episodes=3, seed=90)
+    | changes
+  )
+  words = [
+    f"--config={ROOT}/configs/rollout.py",
+    f"--workdir={workdir}",
+    *(f"--config.{key}={value}" for key, value in settings.items()),
+  ]
   return config_lib.parse(["main", *words, *["--resume"] * resume, *["--overwrite"] * overwrite])
 
 
@@ -52,30 +61,74 @@ def lines(workdir):
 def test_a_policy_is_evaluated(tmp_path, capsys):
   policy, work = Fake(), tmp_path / "run"
   assert rollout.run(command(work, tasks=("line", "far"), videos=1), policy=policy) == 0
-  results, info = (json.loads((work / name).read_text()) for name in (rollout.RESULTS, rollout.EVAL_INFO))
+  results, info = (
+    json.loads((work / name).read_text()) for name in (rollout.RESULTS, rollout.EVAL_INFO)
+  )
   assert [(e["task"], e["episode"], e["seed"], e["success"]) for e in results["episodes"]] == [
-      *(("line", i, 90 + i, True) for i in range(3)), *(("far", i, 90 + i, False) for i in range(3))]
-  assert [e["steps"] for e in results["episodes"]] == [10, 9, 8, 200, 200, 200], "stops at the control step of success"
+    *(("line", i, 90 + i, True) for i in range(3)),
+    *(("far", i, 90 + i, False) for i in range(3)),
+  ]
+  assert [e["steps"] for e in results["episodes"]] == [10, 9, 8, 200, 200, 200], (
+    "stops at the control step of success"
+  )
   assert [e["initial_state"] for e in results["episodes"][:3]] == [40, 41, 42]
-  assert results["tasks"]["line"]["value"] == 1 and 0.4 < results["tasks"]["line"]["low"] < 0.5 and results["tasks"]["far"]["successes"] == 0
-  assert results["overall"]["mean_over_tasks"]["value"] == results["overall"]["pooled"]["value"] == 0.5
-  assert results["simulator"] == {"name": "toy", "version": "toy 1"} and results["stride"] == 2 and results["seeds"] == [90, 92]
-  assert results["policy_metadata"] == {"robot": "toy"} and "jax" in results["versions"] and results["config"]["execute"] == 0
+  assert (
+    results["tasks"]["line"]["value"] == 1
+    and 0.4 < results["tasks"]["line"]["low"] < 0.5
+    and results["tasks"]["far"]["successes"] == 0
+  )
+  assert (
+    results["overall"]["mean_over_tasks"]["value"] == results["overall"]["pooled"]["value"] == 0.5
+  )
+  assert (
+    results["simulator"] == {"name": "toy", "version": "toy 1"}
+    and results["stride"] == 2
+    and results["seeds"] == [90, 92]
+  )
+  assert (
+    results["policy_metadata"] == {"robot": "toy"}
+    and "jax" in results["versions"]
+    and results["config"]["execute"] == 0
+  )
 
-  assert [(row["task_group"], row["task_id"], row["metrics"]["successes"]) for row in info["per_task"]] == [
-      ("toy", 0, [True] * 3), ("toy", 1, [False] * 3)]
-  assert info["overall"]["pc_success"] == info["per_group"]["toy"]["pc_success"] == 50 and info["overall"]["n_episodes"] == 6
-  assert set(info["overall"]) >= {"avg_sum_reward", "avg_max_reward", "eval_s", "eval_ep_s", "video_paths"}
+  assert [
+    (row["task_group"], row["task_id"], row["metrics"]["successes"]) for row in info["per_task"]
+  ] == [("toy", 0, [True] * 3), ("toy", 1, [False] * 3)]
+  assert (
+    info["overall"]["pc_success"] == info["per_group"]["toy"]["pc_success"] == 50
+    and info["overall"]["n_episodes"] == 6
+  )
+  assert set(info["overall"]) >= {
+    "avg_sum_reward",
+    "avg_max_reward",
+    "eval_s",
+    "eval_ep_s",
+    "video_paths",
+  }
   assert info["overall"]["eval_s"] == pytest.approx(sum(e["wall"] for e in results["episodes"]))
-  assert info["overall"]["video_paths"] == ["videos/toy_line/eval_episode_0.mp4", "videos/toy_far/eval_episode_0.mp4"]
+  assert info["overall"]["video_paths"] == [
+    "videos/toy_line/eval_episode_0.mp4",
+    "videos/toy_far/eval_episode_0.mp4",
+  ]
   with av.open(str(work / info["overall"]["video_paths"][0])) as container:
     frames = list(container.decode(video=0))
-    assert len(frames) == 6 and container.streams.video[0].average_rate == 10 and frames[0].to_ndarray(format="rgb24").shape == (8, 8, 3)
+    assert (
+      len(frames) == 6
+      and container.streams.video[0].average_rate == 10
+      and frames[0].to_ndarray(format="rgb24").shape == (8, 8, 3)
+    )
 
   histories = policy.calls[0]
-  assert set(histories[0][0]) == {"observation.state", "task", "observation.images.wrist"}, "the simulator's camera fills the policy's slot"
-  assert histories[0][0]["observation.images.wrist"][1, 1, 0] == 200 and histories[0][0]["task"] == "go to one"
-  assert len(set(policy.seeds)) == len(policy.seeds) and all(0 <= seed < 2**31 for seed in policy.seeds)
+  assert set(histories[0][0]) == {"observation.state", "task", "observation.images.wrist"}, (
+    "the simulator's camera fills the policy's slot"
+  )
+  assert (
+    histories[0][0]["observation.images.wrist"][1, 1, 0] == 200
+    and histories[0][0]["task"] == "go to one"
+  )
+  assert len(set(policy.seeds)) == len(policy.seeds) and all(
+    0 <= seed < 2**31 for seed in policy.seeds
+  )
   printed = capsys.readouterr().out
   assert "100.0 % [43.9, 100.0]" in printed and "mean over tasks" in printed
 
@@ -84,8 +137,16 @@ def test_the_same_episodes_for_any_number_of_workers(tmp_path):
   keep = ("task", "episode", "seed", "success", "steps", "plans")
   found = []
   for workers in (1, 3):
-    rollout.run(command(tmp_path / str(workers), workers=workers, tasks=("line", "far"), max_steps=50), policy=Fake())
-    found.append([[e[key] for key in keep] for e in json.loads((tmp_path / str(workers) / rollout.RESULTS).read_text())["episodes"]])
+    rollout.run(
+      command(tmp_path / str(workers), workers=workers, tasks=("line", "far"), max_steps=50),
+      policy=Fake(),
+    )
+    found.append(
+      [
+        [e[key] for key in keep]
+        for e in json.loads((tmp_path / str(workers) / rollout.RESULTS).read_text())["episodes"]
+      ]
+    )
   assert found[0] == found[1]
 
 
@@ -98,8 +159,13 @@ def test_a_killed_run_goes_on(tmp_path):
   (work / rollout.RESULTS).unlink()
   policy = Fake()
   rollout.run(command(work, resume=True), policy=policy)
-  assert sum(len(call) for call in policy.calls) == sum(e["plans"] for e in lines(work)[1:]), "the first episode is not played again"
-  assert json.loads((work / rollout.RESULTS).read_text())["tasks"] == whole["tasks"] and len(lines(work)) == 3
+  assert sum(len(call) for call in policy.calls) == sum(e["plans"] for e in lines(work)[1:]), (
+    "the first episode is not played again"
+  )
+  assert (
+    json.loads((work / rollout.RESULTS).read_text())["tasks"] == whole["tasks"]
+    and len(lines(work)) == 3
+  )
   assert lines(work)[0] == json.loads(text[0])
   policy = Fake()
   assert rollout.run(command(work, resume=True), policy=policy) == 0 and not policy.calls
@@ -119,9 +185,16 @@ def test_what_cannot_be_played_is_reported_and_tried_again(tmp_path, capsys, mon
   assert "2 episodes could not be played" in capsys.readouterr().out
   assert json.loads((work / rollout.EVAL_INFO).read_text())["overall"]["n_episodes"] == 2
   policy = Fake()
-  assert rollout.run(command(work, tasks=("line", "raises"), episodes=2, resume=True), policy=policy) == 1
-  assert all(seen["task"] == "raise" for call in policy.calls for history in call for seen in history)
-  assert len(lines(work)) == 6 and len(json.loads((work / rollout.RESULTS).read_text())["episodes"]) == 4
+  assert (
+    rollout.run(command(work, tasks=("line", "raises"), episodes=2, resume=True), policy=policy)
+    == 1
+  )
+  assert all(
+    seen["task"] == "raise" for call in policy.calls for history in call for seen in history
+  )
+  assert (
+    len(lines(work)) == 6 and len(json.loads((work / rollout.RESULTS).read_text())["episodes"]) == 4
+  )
 
 
 def test_a_rollout_is_of_one_policy(tmp_path, monkeypatch):
@@ -136,12 +209,18 @@ def test_a_rollout_is_of_one_policy(tmp_path, monkeypatch):
     def infer(self, histories, *, seed=0):
       file.write_bytes(b"second")  # training goes on
       return super().infer(histories, seed=seed)
+
   monkeypatch.setattr(rollout, "load", lambda config: Retrained(warm_up=lambda: None))
   first = rollout.identity(str(weights.parent))
   assert rollout.run(command(work, **words)) == 0
-  assert json.loads((work / rollout.RESULTS).read_text())["checkpoint"] == first, "what has been loaded"
+  assert json.loads((work / rollout.RESULTS).read_text())["checkpoint"] == first, (
+    "what has been loaded"
+  )
   before = {path.name: path.read_bytes() for path in work.iterdir()}
-  with pytest.raises(errors.UserError, match="policy is not the policy that .*run/checkpoint.json names .xxh64: .* before, .* now"):
+  with pytest.raises(
+    errors.UserError,
+    match="policy is not the policy that .*run/checkpoint.json names .xxh64: .* before, .* now",
+  ):
     rollout.run(command(work, resume=True, **words))
   assert {path.name: path.read_bytes() for path in work.iterdir()} == before
   file.write_bytes(b"first")
@@ -157,9 +236,15 @@ def test_chunks_are_cut_and_averaged(tmp_path):
       return np.full((len(histories), 4, 2), 0.1 * len(self.calls), np.float32)
 
   moved = {}
-  for name, changes in {"cut": dict(execute=1), "averaged": dict(execute=1, ensemble=1e-6), "whole": dict()}.items():
+  for name, changes in {
+    "cut": dict(execute=1),
+    "averaged": dict(execute=1, ensemble=1e-6),
+    "whole": {},
+  }.items():
     policy = Counting()
-    rollout.run(command(tmp_path / name, episodes=1, seed=0, max_steps=8, workers=1, **changes), policy=policy)
+    rollout.run(
+      command(tmp_path / name, episodes=1, seed=0, max_steps=8, workers=1, **changes), policy=policy
+    )
     states = [call[0][0]["observation.state"][0] for call in policy.calls]
     moved[name] = np.diff(states)
   np.testing.assert_allclose(moved["cut"], 0.02 * np.array([0.1, 0.2, 0.3]), rtol=1e-4)
@@ -171,34 +256,49 @@ def test_chunks_are_cut_and_averaged(tmp_path):
 def test_policies_without_a_checkpoint(tmp_path, policy, rate):
   rollout.run(command(tmp_path / "run", policy=policy, cameras=(), episodes=2, seed=50))
   results = json.loads((tmp_path / "run" / rollout.RESULTS).read_text())
-  assert results["tasks"]["line"]["value"] == rate and results["checkpoint"] is None and results["cameras"] == []
+  assert (
+    results["tasks"]["line"]["value"] == rate
+    and results["checkpoint"] is None
+    and results["cameras"] == []
+  )
   assert [e["plans"] for e in results["episodes"]] == [0, 0]
 
 
-@pytest.mark.parametrize("changes, policy, message", [
+@pytest.mark.parametrize(
+  "changes, policy, message",
+  [
     (dict(tasks=("lin",)), {}, "did you mean 'line'"),
     (dict(tasks=("some",)), {}, "did you mean 'some_suite'"),
     (dict(simulator="toi"), {}, "simulator 'toi' is unknown"),
     (dict(cameras=("frnt",)), {}, "no camera 'frnt'.*did you mean 'front'"),
     (dict(cameras=()), {}, "no camera 'wrist'"),
     (dict(cameras=("front", "side")), {}, "names 2 cameras, the policy has 1 slots: wrist"),
-    (dict(), dict(action_dim=7), "gives 7 action numbers for robot 'toy', toy/line takes 2: push, unused"),
+    (
+      {},
+      dict(action_dim=7),
+      "gives 7 action numbers for robot 'toy', toy/line takes 2: push, unused",
+    ),
     (dict(execute=5), {}, "execute = 5.*4 elements"),
     (dict(ensemble=0.1), {}, "set config.execute to 1..3"),
     (dict(policy="exprt"), None, "did you mean 'expert'"),
     (dict(policy="expert", checkpoint="runs/x"), None, "does not use config.checkpoint"),
     (dict(episodes=0), {}, "config.episodes=0, expected a whole number of at least 1"),
     (dict(timeout=0.0), {}, "config.timeout=0.0, expected a number of at least 1"),
-    (dict(), None, "config.checkpoint is empty"),
-])
+    ({}, None, "config.checkpoint is empty"),
+  ],
+)
 def test_mistakes_are_refused_before_anything_is_written(tmp_path, changes, policy, message):
   with pytest.raises(errors.UserError, match=message):
-    rollout.run(command(tmp_path / "run", **changes), policy=None if policy is None else Fake(**policy))
+    rollout.run(
+      command(tmp_path / "run", **changes), policy=None if policy is None else Fake(**policy)
+    )
   assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_cannot_see_stops(tmp_path):
-  with pytest.raises(errors.UserError, match="toy/black seed 9[012] camera side: frame 0 of 1 is of a single colour"):
+  with pytest.raises(
+    errors.UserError, match="toy/black seed 9[012] camera side: frame 0 of 1 is of a single colour"
+  ):
     rollout.run(command(tmp_path / "run", tasks=("black",)), policy=Fake())
 
 
@@ -208,9 +308,15 @@ def test_the_identity_of_a_checkpoint(tmp_path):
   (weights / "params.safetensors").write_bytes(b"some numbers")
   (weights / "config.json").write_text('{"normalisation": {"mode": "standard"}}')
   found = rollout.identity(str(tmp_path / "run"))
-  assert found | {"path": ""} == rollout.identity(str(weights)) | {"path": ""} and len(found["xxh64"]) == 16
+  assert (
+    found | {"path": ""} == rollout.identity(str(weights)) | {"path": ""}
+    and len(found["xxh64"]) == 16
+  )
   written = []
-  for text in ('{"normalisation": {"mode": "standard", "a": 1}}', '{"normalisation": {"a": 1, "mode": "standard"}}'):
+  for text in (
+    '{"normalisation": {"mode": "standard", "a": 1}}',
+    '{"normalisation": {"a": 1, "mode": "standard"}}',
+  ):
     (weights / "config.json").write_text(text)
     written.append(rollout.identity(str(weights)))
   assert written[0] == written[1], "in whatever order it is written"
@@ -221,7 +327,12 @@ def test_the_identity_of_a_checkpoint(tmp_path):
     saved = unfinished / "checkpoints" / str(step)
     (saved / "state").mkdir(parents=True)
     (saved / "data").mkdir()
-    for name, text in {"state/part": str(step), "state/_METADATA": "{}", "state/manifest.ocdbt": "x", "data/metadata": f'{{"position": {step}}}'}.items():
+    for name, text in {
+      "state/part": str(step),
+      "state/_METADATA": "{}",
+      "state/manifest.ocdbt": "x",
+      "data/metadata": f'{{"position": {step}}}',
+    }.items():
       (saved / name).write_text(text)
   (unfinished / "config.json").write_text("{}")
   before = rollout.identity(str(unfinished))["xxh64"]
@@ -230,16 +341,31 @@ def test_the_identity_of_a_checkpoint(tmp_path):
 
 
 def test_suites_are_spelt_out_and_have_the_layout_of_lerobot(tmp_path):
-  assert rollout.run(command(tmp_path / "run", tasks=("some_suite", "line"), episodes=1, videos=1), policy=Fake()) == 0
+  assert (
+    rollout.run(
+      command(tmp_path / "run", tasks=("some_suite", "line"), episodes=1, videos=1), policy=Fake()
+    )
+    == 0
+  )
   info = json.loads((tmp_path / "run" / rollout.EVAL_INFO).read_text())
   assert [(row["task_group"], row["task_id"], row["task"]) for row in info["per_task"]] == [
-      ("some_suite", 0, "some_suite/0"), ("some_suite", 1, "some_suite/1"), ("toy", 0, "line")]
-  assert info["per_group"]["some_suite"]["n_episodes"] == 2 and info["per_group"]["toy"]["n_episodes"] == 1
+    ("some_suite", 0, "some_suite/0"),
+    ("some_suite", 1, "some_suite/1"),
+    ("toy", 0, "line"),
+  ]
+  assert (
+    info["per_group"]["some_suite"]["n_episodes"] == 2
+    and info["per_group"]["toy"]["n_episodes"] == 1
+  )
   assert (tmp_path / "run/videos/some_suite_1/eval_episode_0.mp4").is_file()
 
 
 def test_further_arguments_of_a_simulator(tmp_path):
-  words = [f"--config={ROOT}/configs/rollout.py:libero", "--config.simulator=toy", "--config.build.limits=openpi"]
+  words = [
+    f"--config={ROOT}/configs/rollout.py:libero",
+    "--config.simulator=toy",
+    "--config.build.limits=openpi",
+  ]
   config = config_lib.parse(["main", *words]).config
   with pytest.raises(errors.UserError, match="config.build: toy has no 'initial'"):
     rollout.builder(config, toys)
@@ -249,7 +375,16 @@ def test_further_arguments_of_a_simulator(tmp_path):
 
 
 def test_no_result_at_all_has_no_rate():
-  episode = {"task": "a", "episode": 0, "seed": 0, "success": False, "steps": 0, "wall": 1.0, "video": "", "error": "died"}
+  episode = {
+    "task": "a",
+    "episode": 0,
+    "seed": 0,
+    "success": False,
+    "steps": 0,
+    "wall": 1.0,
+    "video": "",
+    "error": "died",
+  }
   errors = [{"task": "a", "episode": 0, "seed": 0, "error": "died"}]
   assert outcomes.summary([episode], ["a"]) == {"tasks": {}, "overall": None, "errors": errors}
   assert outcomes.eval_info([episode], {"a": ("toy", 0)})["overall"]["pc_success"] is None
@@ -264,23 +399,50 @@ def test_metaworld(tmp_path):
   found = []
   for name, changes in {"blind": {}, "recorded": dict(videos=1)}.items():
     work = tmp_path / name
-    assert rollout.run(command(work, simulator="metaworld", tasks=("drawer-close", "reach"), policy="expert", cameras=("corner4",),
-                               image_size=32, episodes=1, workers=1, **changes | dict(seed=0))) == 0
-    found.append([[e[key] for key in keep] for e in json.loads((work / rollout.RESULTS).read_text())["episodes"]])
+    assert (
+      rollout.run(
+        command(
+          work,
+          simulator="metaworld",
+          tasks=("drawer-close", "reach"),
+          policy="expert",
+          cameras=("corner4",),
+          image_size=32,
+          episodes=1,
+          workers=1,
+          **changes | dict(seed=0),
+        )
+      )
+      == 0
+    )
+    found.append(
+      [
+        [e[key] for key in keep]
+        for e in json.loads((work / rollout.RESULTS).read_text())["episodes"]
+      ]
+    )
   assert found[0] == found[1], "looking changes nothing"
   assert all(success for _, _, success, _ in found[0])
   with av.open(str(tmp_path / "recorded/videos/metaworld_reach/eval_episode_0.mp4")) as container:
     frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-  assert len(frames) > 5 and min(frame.std() for frame in frames) > 5 and np.abs(frames[0].astype(int) - frames[-1]).max() > 50
+  assert (
+    len(frames) > 5
+    and min(frame.std() for frame in frames) > 5
+    and np.abs(frames[0].astype(int) - frames[-1]).max() > 50
+  )
 
 
 @pytest.mark.sim
 def test_metaworld_is_seen_as_it_is(tmp_path):
-  """A policy that is shown a worker's observations acts on the same state as a simulator in this process."""
+  """A policy that is shown a worker's observations acts on the same state as a simulator in this
+  process.
+  """
   if importlib.util.find_spec("metaworld") is None:
     pytest.skip("pip install -r requirements-sim.txt")
   module, seen = sim.load("metaworld"), []
-  settings = vector.Settings(cameras=("corner",), image_size=32, step_seconds=0.05, history=2, max_steps=24)
+  settings = vector.Settings(
+    cameras=("corner",), image_size=32, step_seconds=0.05, history=2, max_steps=24
+  )
   chunk = np.float32([[0.5, -0.3, 0.2, 1], [-0.2, 0.4, 0.1, -1], [0.3, 0.3, -0.3, 0.5]])
 
   def act(waiting):
@@ -297,9 +459,12 @@ def test_metaworld_is_seen_as_it_is(tmp_path):
     expected.append(simulator.observe())
   simulator.close()
   assert [len(history) for history in seen] == [1, 2]
-  for got, want in zip([seen[0][0], *seen[1]], [expected[0], *expected[2:]]):
+  for got, want in zip([seen[0][0], *seen[1]], [expected[0], *expected[2:]], strict=False):
     np.testing.assert_array_equal(got["observation.state"], want["observation.state"])
-    assert np.abs(got["observation.images.corner"].astype(int) - want["observation.images.corner"]).max() <= 2
+    assert (
+      np.abs(got["observation.images.corner"].astype(int) - want["observation.images.corner"]).max()
+      <= 2
+    )
 
 
 @pytest.mark.sim

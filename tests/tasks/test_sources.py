@@ -1,4 +1,6 @@
-"""From a data section to batches: paths, what raw data are read with, what is said of them, and what the pipeline is asked for."""
+"""From a data section to batches: paths, what raw data are read with, what is said of them, and
+what the pipeline is asked for.
+"""
 
 import os
 import pathlib
@@ -26,23 +28,48 @@ def test_a_path_is_there_or_its_key_is_named(tmp_path, monkeypatch):
   (tmp_path / "runs1").mkdir()
   (tmp_path / "runs1" / "manifest.json").write_text("{}")
   assert text_of(lambda: sources.resolve(f"{tmp_path}/rums1/", name="config.x")) == (
-      f"config.x '{tmp_path}/rums1/' does not exist: did you mean '{tmp_path}/runs1'? (valid: {tmp_path}/runs1, bundled)")
+    f"config.x '{tmp_path}/rums1/' does not exist: did you mean '{tmp_path}/runs1'? (valid: "
+    f"{tmp_path}/runs1, bundled)"
+  )
   assert text_of(lambda: sources.resolve("gs://a/b", name="config.x")).startswith("config.x")
   monkeypatch.chdir(tmp_path)
-  assert text_of(lambda: sources.resolve("rums1")) == "data path 'rums1' does not exist: did you mean 'runs1'? (valid: bundled, runs1)"
-  assert text_of(lambda: sources.resolve("")) == "data path '' does not exist: valid: bundled, runs1"
+  assert (
+    text_of(lambda: sources.resolve("rums1"))
+    == "data path 'rums1' does not exist: did you mean 'runs1'? (valid: bundled, runs1)"
+  )
+  assert (
+    text_of(lambda: sources.resolve("")) == "data path '' does not exist: valid: bundled, runs1"
+  )
   assert text_of(lambda: sources.resolve("lerobot/pusht")) == (
-      "data path 'lerobot/pusht' does not exist: data sets of a hub are not downloaded: give a local folder")
-  assert text_of(lambda: sources.resolve("runs1/zzz")) == "data path 'runs1/zzz' does not exist: valid: bundled", "a folder that is there"
-  assert text_of(lambda: sources.resolve("a/b/c")) == "data path 'a/b/c' does not exist: valid: bundled"
+    "data path 'lerobot/pusht' does not exist: data sets of a hub are not downloaded: give a "
+    "local folder"
+  )
+  assert (
+    text_of(lambda: sources.resolve("runs1/zzz"))
+    == "data path 'runs1/zzz' does not exist: valid: bundled"
+  ), "a folder that is there"
+  assert (
+    text_of(lambda: sources.resolve("a/b/c")) == "data path 'a/b/c' does not exist: valid: bundled"
+  )
 
 
-@pytest.mark.parametrize("files, holds", [(("manifest.json",), True), (("meta/info.json",), True), (("a.MP4",), True), (("deep/a.mp4",), False), ((), False)])
+@pytest.mark.parametrize(
+  "files, holds",
+  [
+    (("manifest.json",), True),
+    (("meta/info.json",), True),
+    (("a.MP4",), True),
+    (("deep/a.mp4",), False),
+    ((), False),
+  ],
+)
 def test_what_looks_like_data(tmp_path, files, holds):
   for name in files:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).touch()
-  assert sources._holds_data(str(tmp_path)) is holds and not sources._holds_data(str(tmp_path / "no"))
+  assert sources._holds_data(str(tmp_path)) is holds and not sources._holds_data(
+    str(tmp_path / "no")
+  )
 
 
 def test_a_folder_that_may_not_be_read_is_no_data(tmp_path, monkeypatch):
@@ -64,72 +91,149 @@ def test_where_converted_data_are_kept(monkeypatch, tmp_path):
 
 def test_raw_data_are_read_as_the_section_says(monkeypatch):
   asked = []
-  monkeypatch.setattr(sources.ingest, "ensure_shards", lambda path, **settings: asked.append((path, settings)) or "SHARDS")
+  monkeypatch.setattr(
+    sources.ingest,
+    "ensure_shards",
+    lambda path, **settings: asked.append((path, settings)) or "SHARDS",
+  )
   assert sources.to_shards("raw", {"resize": "crop"}, image_size=32, cache_dir="/c") == "SHARDS"
-  section = {"resize": "pad", "measure": True, "filters": config_lib.ConfigDict({"a": 1}), "source": {"action_key": "act", "camera_keys": ["x"], "path": "p"}}
+  section = {
+    "resize": "pad",
+    "measure": True,
+    "filters": config_lib.ConfigDict({"a": 1}),
+    "source": {"action_key": "act", "camera_keys": ["x"], "path": "p"},
+  }
   sources.to_shards("raw", section, image_size=16, cache_dir="/d")
   assert asked[0] == ("raw", dict(image_size=32, cache_dir="/c", resize="crop", options=None))
   path, settings = asked[1]
   options = settings.pop("options")
-  assert (path, settings) == ("raw", dict(image_size=16, cache_dir="/d", resize="pad", measure=True, filters={"a": 1}))
+  assert (path, settings) == (
+    "raw",
+    dict(image_size=16, cache_dir="/d", resize="pad", measure=True, filters={"a": 1}),
+  )
   assert (options.action_key, options.camera_keys) == ("act", ("x",))
 
 
 def test_the_data_sets_of_a_config(monkeypatch, tmp_path):
   asked = []
-  monkeypatch.setattr(sources, "to_shards", lambda path, section, **more: asked.append((path, more)) or path + "/shards")
+  monkeypatch.setattr(
+    sources,
+    "to_shards",
+    lambda path, section, **more: asked.append((path, more)) or path + "/shards",
+  )
   (tmp_path / "one").mkdir()
   config = config_lib.ConfigDict({"task": "motion", "data": config_lib.data().to_dict()})
-  config.data.update(path=str(tmp_path / "one"), cameras=("a",), offset_seconds=0.5, image_size=48, cache="/c")
-  alone, = sources.data_sets(config)
-  assert alone == data.DataSet(path=f"{tmp_path}/one/shards", name="one", cameras=("a",), offset_seconds=0.5)
+  config.data.update(
+    path=str(tmp_path / "one"), cameras=("a",), offset_seconds=0.5, image_size=48, cache="/c"
+  )
+  (alone,) = sources.data_sets(config)
+  assert alone == data.DataSet(
+    path=f"{tmp_path}/one/shards", name="one", cameras=("a",), offset_seconds=0.5
+  )
   assert asked == [(f"{tmp_path}/one", {"image_size": 48, "cache_dir": "/c"})]
   with config.ignore_type():
-    config.data.mixture = ({"path": f"{tmp_path}/one/"}, {"path": "bundled", "name": "other", "offset_seconds": 0.25, "cameras": ("b",), "weight": 3.0})
+    config.data.mixture = (
+      {"path": f"{tmp_path}/one/"},
+      {
+        "path": "bundled",
+        "name": "other",
+        "offset_seconds": 0.25,
+        "cameras": ("b",),
+        "weight": 3.0,
+      },
+    )
   one, other = sources.data_sets(config)
-  assert one == data.DataSet(path=f"{tmp_path}/one//shards", name="one", cameras=(), offset_seconds=0.5)
-  assert (other.name, other.offset_seconds, tuple(other.cameras), other.weight) == ("other", 0.25, ("b",), 3.0)
+  assert one == data.DataSet(
+    path=f"{tmp_path}/one//shards", name="one", cameras=(), offset_seconds=0.5
+  )
+  assert (other.name, other.offset_seconds, tuple(other.cameras), other.weight) == (
+    "other",
+    0.25,
+    ("b",),
+    3.0,
+  )
 
 
 def facts(**changes):
-  return {"name": "toys", "episodes": 4, "frames": 43, "fps": [10.0], "cameras": ["a", "b"], "windows": {"train": 30, "validation": 5},
-          "offset_seconds": 0.5, "stride_frames": [5], "windows_left_out": 0, "image_size": 16, **changes}
+  return {
+    "name": "toys",
+    "episodes": 4,
+    "frames": 43,
+    "fps": [10.0],
+    "cameras": ["a", "b"],
+    "windows": {"train": 30, "validation": 5},
+    "offset_seconds": 0.5,
+    "stride_frames": [5],
+    "windows_left_out": 0,
+    "image_size": 16,
+    **changes,
+  }
 
 
 @pytest.fixture(name="said")
 def _said(monkeypatch, capsys):
   """What `check` prints of data with these facts."""
+
   def said(found, *, frames=2, jitter=False, size=16):
     asked = []
-    monkeypatch.setattr(sources.pipeline, "open_sets", lambda sets, **settings: asked.append((sets, settings)))
-    monkeypatch.setattr(sources.data, "describe", lambda one, **settings: asked.append((one, settings)) or found)
-    config = config_lib.ConfigDict({"data": {"image_size": size, "validation_fraction": 0.25}, "model": {"image_size": size}})
+    monkeypatch.setattr(
+      sources.pipeline, "open_sets", lambda sets, **settings: asked.append((sets, settings))
+    )
+    monkeypatch.setattr(
+      sources.data, "describe", lambda one, **settings: asked.append((one, settings)) or found
+    )
+    config = config_lib.ConfigDict(
+      {"data": {"image_size": size, "validation_fraction": 0.25}, "model": {"image_size": size}}
+    )
     sources.check(config, ["ONE"], frames=frames, jitter=jitter)
-    assert asked == [(["ONE"], dict(frames=frames, split="train", validation_fraction=0.25)), ("ONE", dict(frames=frames, validation_fraction=0.25))]
+    assert asked == [
+      (["ONE"], dict(frames=frames, split="train", validation_fraction=0.25)),
+      ("ONE", dict(frames=frames, validation_fraction=0.25)),
+    ]
     return capsys.readouterr().out.splitlines()
+
   return said
 
 
 def test_what_there_is_to_train_on_is_said(said):
-  start, end = "data: toys: 4 episodes, 43 frames at ", ", cameras a, b; 30 training and 5 validation windows of "
+  start, end = (
+    "data: toys: 4 episodes, 43 frames at ",
+    ", cameras a, b; 30 training and 5 validation windows of ",
+  )
   assert said(facts()) == [f"{start}10 a second{end}2 frames, 0.5 s (5 frames) apart"]
   assert said(facts(windows_left_out=3, fps=[1.5, 2, 3, 4, 5, 6], stride_frames=[5, 6])) == [
-      f"{start}1.5, 2, 3, 4, 5, 6 a second{end}2 frames, 0.5 s (5, 6 frames) apart, 3 left out"]
-  assert said(facts(fps=[1, 2, 3, 4, 5, 6, 7]), frames=1) == [f"{start}1, 2, 3, 4, 5, 6, ... a second{end}1 frames"]
+    f"{start}1.5, 2, 3, 4, 5, 6 a second{end}2 frames, 0.5 s (5, 6 frames) apart, 3 left out"
+  ]
+  assert said(facts(fps=[1, 2, 3, 4, 5, 6, 7]), frames=1) == [
+    f"{start}1, 2, 3, 4, 5, 6, ... a second{end}1 frames"
+  ]
   assert said(facts(fps=[]), frames=1) == [f"{start} a second{end}1 frames"]
 
 
 def test_data_that_do_not_go_with_the_model_are_said(said):
   config = config_lib.ConfigDict({"data": {"image_size": 16}, "model": {"image_size": 32}})
-  assert text_of(lambda: sources.check(config, [], frames=2, jitter=False)) == "config.data.image_size=16 is not config.model.image_size=32"
-  assert len(said(facts(), size=16)) == len(said(facts(image_size=0), size=32)) == 1, "0: of the source's own size"
+  assert (
+    text_of(lambda: sources.check(config, [], frames=2, jitter=False))
+    == "config.data.image_size=16 is not config.model.image_size=32"
+  )
+  assert len(said(facts(), size=16)) == len(said(facts(image_size=0), size=32)) == 1, (
+    "0: of the source's own size"
+  )
   assert said(facts(), size=32)[1:] == [
-      "data: toys: its shards hold frames of 16 px, enlarged for a model of 32 px: ingest the source with --config.shards.image_size=32"]
-  assert len(said(facts(fps=[2.0, 10.0]), jitter=True)) == 1, "a fifth of 0.5 s is a frame at 10 a second"
+    (
+      "data: toys: its shards hold frames of 16 px, enlarged for a model of 32 px: ingest the "
+      "source with --config.shards.image_size=32"
+    )
+  ]
+  assert len(said(facts(fps=[2.0, 10.0]), jitter=True)) == 1, (
+    "a fifth of 0.5 s is a frame at 10 a second"
+  )
   assert len(said(facts(fps=[8.0]))) == 1
   assert said(facts(fps=[4.0, 8.0]), jitter=True)[1:] == [
-      "data: toys: no frame lies within a fifth of 0.5 s around a pair's second one, so the contrastive term's positive pair is the pair itself; "
-      "raise config.data.offset_seconds to 0.625 or more"]
+    "data: toys: no frame lies within a fifth of 0.5 s around a pair's second one, so the "
+    "contrastive term's positive pair is the pair itself; raise config.data.offset_seconds to "
+    "0.625 or more"
+  ]
 
 
 def test_the_transforms_that_are_switched_on():
@@ -146,13 +250,17 @@ def test_each_process_has_its_part_of_the_cores_and_of_a_batch(monkeypatch):
   monkeypatch.setattr(sources.loading, "place", lambda: "here")
   config = config_lib.ConfigDict({"train": {"batch_size": 9}})
   for processes, cores, rows in ((1, 9, 9), (2, 4, 4), (20, 1, 1)):
-    monkeypatch.setattr(sources.distributed, "sharing", lambda place, processes=processes: {"here": processes}[place])
+    monkeypatch.setattr(
+      sources.distributed, "sharing", lambda place, processes=processes: {"here": processes}[place]
+    )
     monkeypatch.setattr(jax, "process_count", lambda processes=processes: processes)
     assert (sources.cores(), sources.local_rows(config)) == (cores, rows)
 
 
 @pytest.mark.parametrize("backend, accelerators", [("cpu", 0), ("gpu", 3)])
-def test_how_data_are_read_is_chosen_from_the_machine_the_codec_and_the_batch(monkeypatch, backend, accelerators):
+def test_how_data_are_read_is_chosen_from_the_machine_the_codec_and_the_batch(
+  monkeypatch, backend, accelerators
+):
   asked = []
   monkeypatch.setattr(sources, "cores", lambda: 7)
   monkeypatch.setattr(jax, "default_backend", lambda: backend)
@@ -163,31 +271,93 @@ def test_how_data_are_read_is_chosen_from_the_machine_the_codec_and_the_batch(mo
   section = SimpleNamespace(workers=1, threads=2, prefetch=3)
   batch = {"a": jax.ShapeDtypeStruct((2, 3), np.float32), "b": jax.ShapeDtypeStruct((5,), np.uint8)}
   assert sources.choose_loading(section, ["jpeg", "h264", "jpeg"], batch) == "HOW"
-  assert asked == [dict(workers=1, threads=2, prefetch=3, cores=7, accelerators=accelerators, codecs={"jpeg", "h264"}, room=("room", 29))]
+  assert asked == [
+    dict(
+      workers=1,
+      threads=2,
+      prefetch=3,
+      cores=7,
+      accelerators=accelerators,
+      codecs={"jpeg", "h264"},
+      room=("room", 29),
+    )
+  ]
 
 
 def test_what_the_pipeline_is_asked_for(monkeypatch):
   asked = []
-  monkeypatch.setattr(sources.pipeline, "build", lambda sets, **settings: asked.append((sets, settings)) or "BATCHES")
-  monkeypatch.setattr(sources.evaluation, "build", lambda sets, **settings: asked.append((sets, settings)) or "WINDOWS")
+  monkeypatch.setattr(
+    sources.pipeline, "build", lambda sets, **settings: asked.append((sets, settings)) or "BATCHES"
+  )
+  monkeypatch.setattr(
+    sources.evaluation,
+    "build",
+    lambda sets, **settings: asked.append((sets, settings)) or "WINDOWS",
+  )
   monkeypatch.setattr(sources, "augmentation", lambda section: "AUGMENT")
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  config = config_lib.ConfigDict({"seed": 7, "train": {"batch_size": 8}, "data": {"frames": 3, "image_size": 16, "validation_fraction": 0.25, "threads": 5}})
+  config = config_lib.ConfigDict(
+    {
+      "seed": 7,
+      "train": {"batch_size": 8},
+      "data": {"frames": 3, "image_size": 16, "validation_fraction": 0.25, "threads": 5},
+    }
+  )
   how = SimpleNamespace(workers=1, threads=2, prefetch=4)
-  assert sources.batches(config, ["ONE"], kind="mae", jitter=True, start_step=9, how=how) == "BATCHES"
-  assert sources.windows(config, ["ONE"], split="train", frames=2, batch_size=6, most=11) == "WINDOWS"
+  assert (
+    sources.batches(config, ["ONE"], kind="mae", jitter=True, start_step=9, how=how) == "BATCHES"
+  )
+  assert (
+    sources.windows(config, ["ONE"], split="train", frames=2, batch_size=6, most=11) == "WINDOWS"
+  )
   assert asked == [
-      (["ONE"], dict(kind="mae", frames=3, jitter=True, batch_size=8, image_size=16, augment="AUGMENT", validation_fraction=0.25, seed=7,
-                     process_index=1, process_count=2, start_step=9, workers=1, threads=2, prefetch=4)),
-      (["ONE"], dict(batch_size=6, image_size=16, frames=2, split="train", validation_fraction=0.25, max_windows=11, threads=5))]
+    (
+      ["ONE"],
+      dict(
+        kind="mae",
+        frames=3,
+        jitter=True,
+        batch_size=8,
+        image_size=16,
+        augment="AUGMENT",
+        validation_fraction=0.25,
+        seed=7,
+        process_index=1,
+        process_count=2,
+        start_step=9,
+        workers=1,
+        threads=2,
+        prefetch=4,
+      ),
+    ),
+    (
+      ["ONE"],
+      dict(
+        batch_size=6,
+        image_size=16,
+        frames=2,
+        split="train",
+        validation_fraction=0.25,
+        max_windows=11,
+        threads=5,
+      ),
+    ),
+  ]
 
 
 def test_single_frames_of_a_split(tmp_path):
   path = makers.shards(tmp_path / "s", (6, 5))
-  config = config_lib.ConfigDict({"data": {"image_size": 16, "validation_fraction": 0.5, "threads": 0}})
-  found = {split: sources.sample_frames(config, [data.DataSet(path=path)], split=split, count=3) for split in ("train", "validation")}
+  config = config_lib.ConfigDict(
+    {"data": {"image_size": 16, "validation_fraction": 0.5, "threads": 0}}
+  )
+  found = {
+    split: sources.sample_frames(config, [data.DataSet(path=path)], split=split, count=3)
+    for split in ("train", "validation")
+  }
   for frames in found.values():
     assert frames.shape == (3, 16, 16, 3) and frames.dtype == np.uint8
     numbers = [makers.number(image) for image in frames]
-    assert numbers == sorted(set(numbers)) and numbers[-1] - numbers[0] >= 3, "spread over the episode"
+    assert numbers == sorted(set(numbers)) and numbers[-1] - numbers[0] >= 3, (
+      "spread over the episode"
+    )

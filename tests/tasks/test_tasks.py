@@ -19,13 +19,23 @@ def _run(tmp_path, monkeypatch):
 
   def run(task=lambda command: 7, *, name="toy", **config):
     monkeypatch.setitem(sys.modules, "como_jax.tasks.toy", types.SimpleNamespace(run=task))
-    return tasks.run(config_lib.CommandLine(config_lib.ConfigDict({"task": name, **config}), "toy", tmp_path / "run", resume=False, overwrite=False))
+    return tasks.run(
+      config_lib.CommandLine(
+        config_lib.ConfigDict({"task": name, **config}),
+        "toy",
+        tmp_path / "run",
+        resume=False,
+        overwrite=False,
+      )
+    )
+
   return run
 
 
 def raises(error):
   def task(command):
     raise error
+
   return task
 
 
@@ -36,14 +46,22 @@ def test_a_task_gives_the_exit_code_and_its_lock_back(run, tmp_path):
     rundir.open_run(command.workdir, command.config, resume=False, overwrite=False)
     held.append(set(rundir._LOCKS))
     return 5
+
   before = set(rundir._LOCKS)
-  assert run(task) == 5 and held[0] - before == {(tmp_path / "run").resolve()} and set(rundir._LOCKS) == before
+  assert (
+    run(task) == 5
+    and held[0] - before == {(tmp_path / "run").resolve()}
+    and set(rundir._LOCKS) == before
+  )
 
 
 def test_what_is_wrong_is_the_same_in_every_process(run, monkeypatch):
   with pytest.raises(errors.Shared) as caught:
     run(name="moton")
-  assert str(caught.value) == "config.task='moton' is unknown: did you mean 'motion'? (valid: motion, toy)"
+  assert (
+    str(caught.value)
+    == "config.task='moton' is unknown: did you mean 'motion'? (valid: motion, toy)"
+  )
   for function in ("check", "places"):
     for error in (errors.UserError("bad"), errors.Shared("bad")):
       with monkeypatch.context() as patch:
@@ -62,7 +80,10 @@ def test_some_tasks_run_in_one_process(run, monkeypatch):
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   with pytest.raises(errors.Shared) as caught:
     run()
-  assert str(caught.value) == "task 'toy' runs in one process, this is one of 2: only mae, motion, policy, extract run in several"
+  assert str(caught.value) == (
+    "task 'toy' runs in one process, this is one of 2: only mae, motion, policy, extract run "
+    "in several"
+  )
   monkeypatch.setattr(tasks, "SEVERAL", ("toy",))
   assert run() == 7
   monkeypatch.setattr(tasks, "SEVERAL", ())
@@ -75,7 +96,10 @@ def test_the_advice_for_no_memory_is_that_of_the_task(run):
     with pytest.raises(errors.OutOfMemory) as caught:
       run(raises(MemoryError()), **config)
     assert str(caught.value).endswith(f": {advice}")
-  with pytest.raises(errors.Storage, match="^cannot write into .*/run: No space left on device: make room, then give --resume$"):
+  with pytest.raises(
+    errors.Storage,
+    match="^cannot write into .*/run: No space left on device: make room, then give --resume$",
+  ):
     run(raises(OSError(28, "No space left on device")))
 
 
@@ -92,7 +116,9 @@ def test_compiled_programs_are_kept_where_nothing_else_is_said(run, monkeypatch,
 
 def test_flags_count_as_parsed_and_ctrl_c_is_an_exception(run, monkeypatch):
   told = []
-  fake = types.SimpleNamespace(is_parsed=lambda: bool(told), mark_as_parsed=lambda: told.append("flags"))
+  fake = types.SimpleNamespace(
+    is_parsed=lambda: bool(told), mark_as_parsed=lambda: told.append("flags")
+  )
   monkeypatch.setattr(tasks.flags, "FLAGS", fake)
   monkeypatch.setattr(tasks.interrupt, "as_exception", lambda: told.append("interrupt"))
   run()

@@ -1,4 +1,6 @@
-"""What a training task does around its loop, with a toy for a model: resuming, refusing, exporting."""
+"""What a training task does around its loop, with a toy for a model: resuming, refusing,
+exporting.
+"""
 
 import json
 import sys
@@ -16,15 +18,24 @@ from como_jax.train import memory, rundir
 from tests import toy
 
 MODEL = types.SimpleNamespace(init=lambda key: toy.params(width=8), frozen=toy.FROZEN, config={})
-BATCH = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in toy.batch(0).items()}
+BATCH = {
+  name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in toy.batch(0).items()
+}
 
 
 def shards(folder, *, episodes=3, source="aa", bytes_=5):
   """A folder that is described as shards."""
   folder.mkdir(exist_ok=True)
   (folder / "shard-0").write_bytes(b"x" * bytes_)
-  (folder / "manifest.json").write_text(json.dumps({
-      "source": {"fingerprint": source}, "counts": {"episodes": episodes, "frames": 10 * episodes}, "shards": [{"file": "shard-0"}]}))
+  (folder / "manifest.json").write_text(
+    json.dumps(
+      {
+        "source": {"fingerprint": source},
+        "counts": {"episodes": episodes, "frames": 10 * episodes},
+        "shards": [{"file": "shard-0"}],
+      }
+    )
+  )
   return folder
 
 
@@ -34,20 +45,49 @@ def fit_fixture(tmp_path, monkeypatch):
   shards(tmp_path / "data")
 
   def fit(*words, steps, batches=toy.batches, evaluate=None, begin=None, path="", **changes):
-    config = config_lib.ConfigDict({"task": "toy", "seed": 0, "data": {"path": path or str(tmp_path / "data"), "mixture": ()}})
-    changes = {"checkpoint_every": 2, "keep_checkpoints": 9, "log_every": 1, "tensorboard": False, **changes}
+    config = config_lib.ConfigDict(
+      {"task": "toy", "seed": 0, "data": {"path": path or str(tmp_path / "data"), "mixture": ()}}
+    )
+    changes = {
+      "checkpoint_every": 2,
+      "keep_checkpoints": 9,
+      "log_every": 1,
+      "tensorboard": False,
+      **changes,
+    }
     config.train = config_lib.train(batch_size=16, steps=steps, mesh__data=1, **changes)
-    command = config_lib.CommandLine(config, "toy", tmp_path / "run", resume="--resume" in words, overwrite="--overwrite" in words)
+    command = config_lib.CommandLine(
+      config, "toy", tmp_path / "run", resume="--resume" in words, overwrite="--overwrite" in words
+    )
+
     def job():
       return training.Job(
-          model=MODEL, loss=toy.loss, weights=toy.WEIGHTS, batches=batches, evaluate=evaluate, examples_per_step=16, unit="pairs",
-          begin=begin, loading=loading.Loading(0, 1, 1, "here"), batch=BATCH, data=[(str(tmp_path / "data"), "")])
+        model=MODEL,
+        loss=toy.loss,
+        weights=toy.WEIGHTS,
+        batches=batches,
+        evaluate=evaluate,
+        examples_per_step=16,
+        unit="pairs",
+        begin=begin,
+        loading=loading.Loading(0, 1, 1, "here"),
+        batch=BATCH,
+        data=[(str(tmp_path / "data"), "")],
+      )
+
     with monkeypatch.context() as patch:
       make = training.mesh_lib.make
-      patch.setattr(training.mesh_lib, "make", lambda **shape: make(**shape, devices=jax.devices()[:1]))
+      patch.setattr(
+        training.mesh_lib, "make", lambda **shape: make(**shape, devices=jax.devices()[:1])
+      )
       patch.setattr(tasks, "TASKS", ("toy",))
-      patch.setitem(sys.modules, "como_jax.tasks.toy", types.SimpleNamespace(run=lambda command: training.fit(command, job)))
+      patch.setitem(
+        sys.modules,
+        "como_jax.tasks.toy",
+        types.SimpleNamespace(run=lambda command: training.fit(command, job)),
+      )
       return tasks.run(command)
+
   return fit
 
 
@@ -59,14 +99,23 @@ def test_fewer_steps_than_done_change_nothing(fit, tmp_path, capsys):
   run = tmp_path / "run"
   assert fit(steps=4) == 0 and step_of(run) == 4
   devices = jax.devices()
-  assert f"trainable; devices {len(devices)} x {devices[0].device_kind} ({devices[0].platform}), mesh {{" in capsys.readouterr().out
+  assert (
+    f"trainable; devices {len(devices)} x {devices[0].device_kind} ({devices[0].platform}), mesh {{"
+    in capsys.readouterr().out
+  )
   before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
   assert fit("--resume", steps=3) == 0
-  assert capsys.readouterr().out == f"already at step 4 of 3 asked: nothing to do; {run / 'weights'} holds its weights\n"
+  assert (
+    capsys.readouterr().out
+    == f"already at step 4 of 3 asked: nothing to do; {run / 'weights'} holds its weights\n"
+  )
   assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
   weights.save(run / "weights", {"a": np.zeros(1)}, {}, step=2, overwrite=True)
   assert fit("--resume", steps=3) == 0
-  assert f"{run / 'weights'} is of step 2, the checkpoint of step 4 is what other tasks use; --config.train.steps=4 exports it" in capsys.readouterr().out
+  assert (
+    f"{run / 'weights'} is of step 2, the checkpoint of step 4 is what other tasks use; "
+    "--config.train.steps=4 exports it"
+  ) in capsys.readouterr().out
   assert fit("--resume", steps=4) == 0 and step_of(run) == 4
 
 
@@ -76,12 +125,14 @@ def test_what_a_job_measures_is_where_its_weights_begin_and_is_not_measured_agai
   def begin(params):
     seen.append(jax.tree.map(np.asarray, params))
     return {"head": {"bias": np.arange(8)}}
+
   fit(steps=2, begin=begin, ema=0.5, optimizer__learning_rate=0.0)
-  given, = seen
+  (given,) = seen
   fit("--resume", steps=4, begin=begin, ema=0.5, optimizer__learning_rate=0.0)
   assert len(seen) == 1
   found, _ = weights.load(tmp_path / "run" / "weights")
-  np.testing.assert_array_equal(found["head"]["bias"], np.arange(8, dtype=np.float32))  # these are the averaged weights
+  # these are the averaged weights
+  np.testing.assert_array_equal(found["head"]["bias"], np.arange(8, dtype=np.float32))
   np.testing.assert_array_equal(found["head"]["kernel"], given["head"]["kernel"])
   np.testing.assert_array_equal(found["encoder"]["kernel"], given["encoder"]["kernel"])
   assert step_of(tmp_path / "run") == 4 and not given["head"]["bias"].any()
@@ -92,30 +143,51 @@ def test_steps_and_learning_rate_changed_on_resume_are_shown(fit, capsys):
   capsys.readouterr()
   assert fit("--resume", steps=8, optimizer__clip_norm=0.25) == 0
   out = capsys.readouterr().out
-  assert "resume: train.steps: 4 before, 8 now" in out and "resume: train.optimizer.clip_norm: 0.5 before, 0.25 now" in out
-  assert "resume: the learning rate of step 4 was 1e-05 and is now 5.5e-05 (" in out  # linear to a tenth
+  assert (
+    "resume: train.steps: 4 before, 8 now" in out
+    and "resume: train.optimizer.clip_norm: 0.5 before, 0.25 now" in out
+  )
+  # linear to a tenth
+  assert "resume: the learning rate of step 4 was 1e-05 and is now 5.5e-05 (" in out
   assert fit("--resume", steps=8) == 0 and "learning rate" not in capsys.readouterr().out
 
 
 def test_what_is_advised_after_a_loss_that_is_not_finite_works(fit, tmp_path):
   run = tmp_path / "run"
-  with pytest.raises(errors.NonFinite, match=r"--resume goes on from step 0.*lower --config.train.optimizer.learning_rate"):
+  with pytest.raises(
+    errors.NonFinite,
+    match=r"--resume goes on from step 0.*lower --config.train.optimizer.learning_rate",
+  ):
     fit(steps=6, checkpoint_every=1, optimizer__learning_rate=3e38)
   assert (run / "checkpoints" / "damaged-1").is_dir() and not (run / "weights").exists()
   assert fit("--resume", steps=6, optimizer__learning_rate=1e-3) == 0 and step_of(run) == 6
 
 
 def test_weights_that_are_not_finite_are_not_exported(fit, tmp_path, monkeypatch):
-  monkeypatch.setattr(training.distributed, "gather", lambda tree, keep: {"a": np.float32([1, np.inf])})
-  with pytest.raises(errors.NonFinite, match="step 1: the weights are infinite or not a number and are not exported"):
+  monkeypatch.setattr(
+    training.distributed, "gather", lambda tree, keep: {"a": np.float32([1, np.inf])}
+  )
+  with pytest.raises(
+    errors.NonFinite, match="step 1: the weights are infinite or not a number and are not exported"
+  ):
     fit(steps=1)
   assert not (tmp_path / "run" / "weights").exists()
 
 
-@pytest.mark.parametrize("change, says", [
-    (dict(episodes=4, source="bb"), "the source's files, the manifest of the shards changed (3 episodes, 30 frames before and 4 episodes, 40 frames now)"),
+@pytest.mark.parametrize(
+  "change, says",
+  [
+    (
+      dict(episodes=4, source="bb"),
+      (
+        "the source's files, the manifest of the shards changed (3 episodes, 30 frames before and "
+        "4 episodes, 40 frames now)"
+      ),
+    ),
     (dict(bytes_=6), "the shard files changed"),
-], ids=["a video more", "another shard"])
+  ],
+  ids=["a video more", "another shard"],
+)
 def test_changed_data_are_refused_on_resume_unless_accepted(fit, tmp_path, capsys, change, says):
   run = tmp_path / "run"
   fit(steps=2)
@@ -123,8 +195,12 @@ def test_changed_data_are_refused_on_resume_unless_accepted(fit, tmp_path, capsy
   shards(tmp_path / "data", **change)
   with pytest.raises(errors.UserError) as caught:
     fit("--resume", steps=4)
-  assert f"{run} was started with: {tmp_path / 'data'}: {says}" in str(caught.value) and "--config.train.accept_changed_data=True" in str(caught.value)
-  assert (run / data_identity.FILE).read_text() == before and json.loads((run / rundir.CONFIG).read_text())["train"]["steps"] == 2
+  assert f"{run} was started with: {tmp_path / 'data'}: {says}" in str(
+    caught.value
+  ) and "--config.train.accept_changed_data=True" in str(caught.value)
+  assert (run / data_identity.FILE).read_text() == before and json.loads(
+    (run / rundir.CONFIG).read_text()
+  )["train"]["steps"] == 2
   capsys.readouterr()
   assert fit("--resume", steps=4, accept_changed_data=True) == 0 and step_of(run) == 4
   assert f"resume: {tmp_path / 'data'}: {says}" in capsys.readouterr().out
@@ -139,38 +215,62 @@ def test_a_run_begun_before_data_were_recorded_is_resumed(fit, tmp_path):
 
 def test_a_run_that_cannot_fit_into_memory_leaves_nothing_behind(fit, tmp_path, monkeypatch):
   monkeypatch.setattr(memory, "host", lambda: 100)
-  with pytest.raises(errors.UserError, match="the state of the run .* alone needs .*batch_size=16.*configs/compile.py"):
+  with pytest.raises(
+    errors.UserError,
+    match="the state of the run .* alone needs .*batch_size=16.*configs/compile.py",
+  ):
     fit(steps=2)
   state = memory.size(toy.fresh(toy.optimiser()[0], width=8))
   monkeypatch.setattr(memory, "host", lambda: state)
-  with pytest.raises(errors.UserError, match="a train step needs .*batch_size=16, accumulate=1.*configs/compile.py"):
+  with pytest.raises(
+    errors.UserError, match="a train step needs .*batch_size=16, accumulate=1.*configs/compile.py"
+  ):
     fit(steps=2)
   assert not (tmp_path / "run").exists()
 
 
 def test_running_out_of_memory_is_one_line(fit):
   def greedy(start):
-    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 60426030968 bytes.\nmore")
+    raise jax.errors.JaxRuntimeError(
+      "RESOURCE_EXHAUSTED: Out of memory allocating 60426030968 bytes.\nmore"
+    )
     yield
-  with pytest.raises(errors.OutOfMemory, match=r"^out of memory when it asked for 56\.3 GiB .*train.batch_size.*accumulate.*configs/compile.py"):
+
+  with pytest.raises(
+    errors.OutOfMemory,
+    match=(
+      r"^out of memory when it asked for 56\.3 GiB "
+      r".*train.batch_size.*accumulate.*configs/compile.py"
+    ),
+  ):
     fit(steps=2, batches=greedy)
 
 
 def test_a_failed_validation_is_told_at_the_end_and_the_weights_are_there(fit, tmp_path, capsys):
   def evaluate(params):
     raise errors.UserError("record 3 of shard 0 cannot be read")
+
   assert fit(steps=2, evaluate=evaluate, evaluate_every=1) == 0 and step_of(tmp_path / "run") == 2
   assert "the validation failed at step 1, 2 (see above)" in capsys.readouterr().out
 
 
-def test_a_full_disk_anywhere_is_one_line_and_what_a_kill_left_is_removed(fit, tmp_path, monkeypatch):
+def test_a_full_disk_anywhere_is_one_line_and_what_a_kill_left_is_removed(
+  fit, tmp_path, monkeypatch
+):
   write = training.files.write
+
   def full(path, text):
     if path.name == "speed.json":
       raise OSError(28, "No space left on device", str(path))
     write(path, text)
+
   monkeypatch.setattr(training.files, "write", full)
-  with pytest.raises(errors.Storage, match=r"^cannot write .*run/speed.json: No space left on device: make room, then give --resume$"):
+  with pytest.raises(
+    errors.Storage,
+    match=(
+      r"^cannot write .*run/speed.json: No space left on device: make room, then give " r"--resume$"
+    ),
+  ):
     fit(steps=1)
   monkeypatch.setattr(training.files, "write", write)
   (tmp_path / "run" / ".weights.new-12345678").mkdir()
@@ -179,10 +279,17 @@ def test_a_full_disk_anywhere_is_one_line_and_what_a_kill_left_is_removed(fit, t
 
 
 def test_the_first_step_finds_its_program_compiled(fit, monkeypatch):
-  """The estimate of memory must not cost a second compilation, whatever a sample says beside what the loss reads."""
+  """The estimate of memory must not cost a second compilation, whatever a sample says beside what
+  the loss reads.
+  """
   compiled = []
-  jax.monitoring.register_event_duration_secs_listener(lambda name, seconds, **more: compiled.append(name))
-  more = lambda start: ({**batch, "seconds": np.ones(16, np.float32)} for batch in toy.batches(start))
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda name, seconds, **more: compiled.append(name)
+  )
+
+  def more(start):
+    return ({**batch, "seconds": np.ones(16, np.float32)} for batch in toy.batches(start))
+
   fit(steps=2, batches=more)
   count = sum("backend_compile" in name for name in compiled)
   del compiled[:]
@@ -192,9 +299,15 @@ def test_the_first_step_finds_its_program_compiled(fit, monkeypatch):
 
 
 def test_the_exit_codes_are_those_of_the_program(capsys, monkeypatch):
-  for error, code in ((errors.OutOfMemory("no room"), 1), (errors.Storage("full"), 1), (errors.NonFinite("nan"), 1)):
+  for error, code in (
+    (errors.OutOfMemory("no room"), 1),
+    (errors.Storage("full"), 1),
+    (errors.NonFinite("nan"), 1),
+  ):
+
     def run(command, error=error):
       raise error
+
     monkeypatch.setattr(tasks, "run", run)
     assert main.main(["main", "--config=configs/motion.py:debug", "--workdir=unused"]) == code
     assert capsys.readouterr().err == f"error: {error}\n"

@@ -25,7 +25,9 @@ WIDTH = 8
 
 def at(step, value=None):
   """The toy state of a step; with a value, in every trainable number."""
-  now = dataclasses.replace(toy.fresh(toy.optimiser()[0], width=WIDTH), step=jnp.asarray(step, jnp.int32))
+  now = dataclasses.replace(
+    toy.fresh(toy.optimiser()[0], width=WIDTH), step=jnp.asarray(step, jnp.int32)
+  )
   mark = float(step) if value is None else value
   head = jax.tree.map(lambda leaf: jnp.full_like(leaf, mark), now.params["head"])
   return dataclasses.replace(now, params={**now.params, "head": head})
@@ -55,13 +57,18 @@ def run_fixture(saved, tmp_path):
 def restore(workdir):
   checkpointer = checkpoint.Checkpointer(workdir, keep=5)
   try:
-    return checkpointer.restore(toy.fresh(toy.optimiser()[0], width=WIDTH), mesh_lib.make(data=1, devices=jax.devices()[:1]))
+    return checkpointer.restore(
+      toy.fresh(toy.optimiser()[0], width=WIDTH), mesh_lib.make(data=1, devices=jax.devices()[:1])
+    )
   finally:
     checkpointer.close()
 
 
 def largest(step):
-  return max((path for path in (step / "state").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+  return max(
+    (path for path in (step / "state").rglob("*") if path.is_file()),
+    key=lambda path: path.stat().st_size,
+  )
 
 
 def cut(path, size):
@@ -75,23 +82,26 @@ def half_of_the_files(step):
 
 def flip(step):
   """One bit of the numbers: in the largest file that is not JSON."""
-  file = max((path for path in (step / "state").rglob("d/*") if path.is_file()), key=lambda path: path.stat().st_size)
+  file = max(
+    (path for path in (step / "state").rglob("d/*") if path.is_file()),
+    key=lambda path: path.stat().st_size,
+  )
   content = bytearray(file.read_bytes())
   content[len(content) // 2] ^= 4
   file.write_bytes(content)
 
 
 DAMAGES = {
-    "the folder is empty": lambda step: (shutil.rmtree(step), step.mkdir()),
-    "largest file of 0 bytes": lambda step: cut(largest(step), 0),
-    "largest file cut in half": lambda step: cut(largest(step), largest(step).stat().st_size // 2),
-    "largest file deleted": lambda step: largest(step).unlink(),
-    "half of the files deleted": half_of_the_files,
-    "garbage for _METADATA": lambda step: (step / "state" / "_METADATA").write_text("garbage{"),
-    "data position of 0 bytes": lambda step: cut(step / "data" / "metadata", 0),
-    "state deleted": lambda step: shutil.rmtree(step / "state"),
-    "one bit flipped": flip,
-    "checksums cut": lambda step: cut(step / integrity.CHECKSUMS, 20),
+  "the folder is empty": lambda step: (shutil.rmtree(step), step.mkdir()),
+  "largest file of 0 bytes": lambda step: cut(largest(step), 0),
+  "largest file cut in half": lambda step: cut(largest(step), largest(step).stat().st_size // 2),
+  "largest file deleted": lambda step: largest(step).unlink(),
+  "half of the files deleted": half_of_the_files,
+  "garbage for _METADATA": lambda step: (step / "state" / "_METADATA").write_text("garbage{"),
+  "data position of 0 bytes": lambda step: cut(step / "data" / "metadata", 0),
+  "state deleted": lambda step: shutil.rmtree(step / "state"),
+  "one bit flipped": flip,
+  "checksums cut": lambda step: cut(step / integrity.CHECKSUMS, 20),
 }
 
 
@@ -103,14 +113,20 @@ def test_a_damaged_newest_step_is_set_aside_and_the_one_before_it_taken(run, cap
   restored = restore(run)
   chex.assert_trees_all_equal(jax.device_get(restored), jax.device_get(at(2)))
   said = [line for line in capsys.readouterr().out.splitlines() if "is damaged" in line]
-  assert len(said) == 1 and f"checkpoint {step} is damaged (" in said[0] and "set aside as" in said[0]
+  assert (
+    len(said) == 1 and f"checkpoint {step} is damaged (" in said[0] and "set aside as" in said[0]
+  )
   aside = run / "checkpoints" / "damaged-4"
-  assert sorted(str(path.relative_to(aside)) for path in aside.rglob("*")) == left  # renamed, nothing is lost
+  # renamed, nothing is lost
+  assert sorted(str(path.relative_to(aside)) for path in aside.rglob("*")) == left
   save(run, at(4))  # its number is free again
   assert integrity.steps(run / "checkpoints") == [4, 2]
 
 
-@pytest.mark.parametrize("damage", ["largest file of 0 bytes", "garbage for _METADATA", "state deleted", "data position of 0 bytes"])
+@pytest.mark.parametrize(
+  "damage",
+  ["largest file of 0 bytes", "garbage for _METADATA", "state deleted", "data position of 0 bytes"],
+)
 def test_a_step_without_checksums_is_taken_for_damaged_when_it_cannot_be_read(run, damage):
   (run / "checkpoints" / "4" / integrity.CHECKSUMS).unlink()
   assert int(restore(run).step) == 4
@@ -121,7 +137,10 @@ def test_a_step_without_checksums_is_taken_for_damaged_when_it_cannot_be_read(ru
 def test_every_step_damaged_is_refused_once_and_then_begun_anew(run):
   for step in (2, 4):
     flip(run / "checkpoints" / str(step))
-  with pytest.raises(errors.UserError, match="no good checkpoint is left in .*damaged-4, .*damaged-2.*once more starts from step 0"):
+  with pytest.raises(
+    errors.UserError,
+    match="no good checkpoint is left in .*damaged-4, .*damaged-2.*once more starts from step 0",
+  ):
     restore(run)
   assert restore(run) is None
 
@@ -142,7 +161,9 @@ def test_a_garbled_description_of_the_state_is_named(run):
 
 def kernel(path, capsys):
   params, _ = checkpoint.load(path)
-  return float(params["head"]["kernel"][0, 0]), [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+  return float(params["head"]["kernel"][0, 0]), [
+    line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")
+  ]
 
 
 def export(run, step):
@@ -155,10 +176,15 @@ def test_the_newest_state_is_loaded_and_the_choice_is_said(run, capsys):
   export(run, 2)
   value, notes = kernel(run, capsys)
   assert value == 4.0 and len(notes) == 1
-  assert f"{run / 'weights'} is of step 2, the newest checkpoint of step 4: the checkpoint is used" in notes[0]
+  assert (
+    f"{run / 'weights'} is of step 2, the newest checkpoint of step 4: the checkpoint is used"
+    in notes[0]
+  )
   value, notes = kernel(run / "weights", capsys)
   assert value == 102.0 and len(notes) == 1
-  assert "is of step 2, its run has a checkpoint of step 4: the folder is used, as given" in notes[0]
+  assert (
+    "is of step 2, its run has a checkpoint of step 4: the folder is used, as given" in notes[0]
+  )
   for step in (4, 6):
     export(run, step)
     assert kernel(run, capsys) == kernel(run / "weights", capsys) == (100.0 + step, [])
@@ -169,7 +195,9 @@ def test_the_newest_state_is_loaded_and_the_choice_is_said(run, capsys):
 def test_weights_that_do_not_say_their_step_are_not_taken_for_newer(run, capsys):
   export(run, 6)
   config = json.loads((run / "weights" / "config.json").read_text())
-  (run / "weights" / "config.json").write_text(json.dumps({key: value for key, value in config.items() if key != "weights_step"}))
+  (run / "weights" / "config.json").write_text(
+    json.dumps({key: value for key, value in config.items() if key != "weights_step"})
+  )
   value, notes = kernel(run, capsys)
   assert value == 4.0 and "is of step unknown, the newest checkpoint of step 4" in notes[0]
 
@@ -191,7 +219,8 @@ def test_after_a_loss_that_is_not_finite_the_step_before_the_bad_weights_is_left
   save(tmp_path, at(2), at(4, np.nan), at(6))
   checkpointer = checkpoint.Checkpointer(tmp_path, keep=5)
   assert checkpointer.restart_point(9) == 6
-  assert checkpointer.restart_point(7) == 2  # 6 is what the loss of step 7 comes from, 4 is not finite
+  # 6 is what the loss of step 7 comes from, 4 is not finite
+  assert checkpointer.restart_point(7) == 2
   checkpointer.close()
   assert integrity.steps(tmp_path / "checkpoints") == [2] and int(restore(tmp_path).step) == 2
 
@@ -200,7 +229,12 @@ def test_nothing_is_checked_that_was_not_written(saved):
   """Every file of both items has its checksum."""
   step = saved / "checkpoints" / "4"
   listed = set(json.loads((step / integrity.CHECKSUMS).read_text())["files"])
-  assert listed == {str(path.relative_to(step)) for item in ("state", "data") for path in (step / item).rglob("*") if path.is_file()}
+  assert listed == {
+    str(path.relative_to(step))
+    for item in ("state", "data")
+    for path in (step / item).rglob("*")
+    if path.is_file()
+  }
   assert len(trees.flatten(at(4).params)) > 1 and integrity.check(step)
 
 
@@ -216,8 +250,16 @@ def test_callbacks_into_a_closed_loop_are_not_printed_and_everything_else_is(tmp
     loop.call_soon_threadsafe(print)
   except RuntimeError as error:
     ours, from_outside = error.__traceback__, error.__traceback__.tb_next
-    told = [types.SimpleNamespace(exc_value=value, exc_traceback=trace) for value, trace in (
-        (error, from_outside), (error, ours), (error, None), (RuntimeError("another"), from_outside), (OSError("Event loop is closed"), from_outside))]
+    told = [
+      types.SimpleNamespace(exc_value=value, exc_traceback=trace)
+      for value, trace in (
+        (error, from_outside),
+        (error, ours),
+        (error, None),
+        (RuntimeError("another"), from_outside),
+        (OSError("Event loop is closed"), from_outside),
+      )
+    ]
     for one in told:
       sys.unraisablehook(one)
   assert said == told[1:]

@@ -1,4 +1,6 @@
-"""Checkpoints piece by piece: what is written and kept, each message, and which weights a path means."""
+"""Checkpoints piece by piece: what is written and kept, each message, and which weights a path
+means.
+"""
 
 import json
 import logging
@@ -23,7 +25,15 @@ STATE = {"params": {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}, "step": 
 
 def manager(**methods):
   """A manager of paper that has saved nothing."""
-  return types.SimpleNamespace(**{"all_steps": list, "save": lambda *a, **k: None, "wait_until_finished": lambda: None, "close": lambda: None, **methods})
+  return types.SimpleNamespace(
+    **{
+      "all_steps": list,
+      "save": lambda *a, **k: None,
+      "wait_until_finished": lambda: None,
+      "close": lambda: None,
+      **methods,
+    }
+  )
 
 
 @pytest.fixture(name="paper")
@@ -38,6 +48,7 @@ def _paper(tmp_path):
 def raises(error):
   def function(*unused, **more):
     raise error
+
   return function
 
 
@@ -62,16 +73,25 @@ def test_a_step_is_saved_once_the_newest_are_kept_and_what_a_kill_left_is_remove
   saved.save(6, {"a": jnp.zeros(2)})  # again: nothing
   saved.save(8, {"a": jnp.asarray([1.0, 8.0])})
   saved.close()
-  assert integrity.steps(tmp_path / "checkpoints") == [8, 6] and spec.read_text() == '{"a": [[2], "float32"]}', "written once"
+  assert (
+    integrity.steps(tmp_path / "checkpoints") == [8, 6]
+    and spec.read_text() == '{"a": [[2], "float32"]}'
+  ), "written once"
   assert all((tmp_path / "checkpoints" / step / integrity.CHECKSUMS).is_file() for step in "68")
-  assert json.loads((tmp_path / "checkpoints" / "8" / "data" / "metadata").read_text()) == {"position": 8, "version": integrity.VERSION}
+  assert json.loads((tmp_path / "checkpoints" / "8" / "data" / "metadata").read_text()) == {
+    "position": 8,
+    "version": integrity.VERSION,
+  }
   read = checkpoint._read(tmp_path / "checkpoints" / "6" / "state")
   assert isinstance(read["a"], np.ndarray) and read["a"].tolist() == [1.0, 6.0]
   mesh = mesh_lib.make(data=2, fsdp=2, devices=jax.devices()[:4])
   again = checkpoint.Checkpointer(tmp_path, keep=2)
   restored = again.restore({"a": jnp.zeros(2)}, mesh)["a"]
   again.close()
-  assert restored.tolist() == [1.0, 8.0] and restored.sharding == rules.shardings({"a": jnp.zeros(2)}, mesh)["a"]
+  assert (
+    restored.tolist() == [1.0, 8.0]
+    and restored.sharding == rules.shardings({"a": jnp.zeros(2)}, mesh)["a"]
+  )
 
 
 def test_nothing_saved_is_nothing_restored(tmp_path):
@@ -82,7 +102,9 @@ def test_nothing_saved_is_nothing_restored(tmp_path):
 
 def test_the_checksums_of_a_step_are_there_before_the_next_save_and_the_end(paper, monkeypatch):
   sealed = []
-  monkeypatch.setattr(integrity, "seal", lambda folder: time.sleep(0.05) or sealed.append(folder.name))
+  monkeypatch.setattr(
+    integrity, "seal", lambda folder: time.sleep(0.05) or sealed.append(folder.name)
+  )
   for end in (lambda: paper.save(9, STATE), paper.wait, paper.close):
     (paper._folder / "3").mkdir(parents=True, exist_ok=True)
     del sealed[:]
@@ -92,7 +114,9 @@ def test_the_checksums_of_a_step_are_there_before_the_next_save_and_the_end(pape
     paper.wait()
 
 
-def test_a_step_is_sealed_when_it_is_there_and_one_that_never_comes_is_given_up(paper, monkeypatch, capsys):
+def test_a_step_is_sealed_when_it_is_there_and_one_that_never_comes_is_given_up(
+  paper, monkeypatch, capsys
+):
   sealed = []
   monkeypatch.setattr(integrity, "seal", lambda folder: sealed.append(folder))
   (paper._folder / "4").mkdir(parents=True)
@@ -101,7 +125,10 @@ def test_a_step_is_sealed_when_it_is_there_and_one_that_never_comes_is_given_up(
   over.set()
   paper._run_seal(5, over)
   assert sealed == [paper._folder / "4", paper._folder / "5"] and not capsys.readouterr().out
-  for error, text in ((OSError(28, "No space left on device"), "No space left on device"), (OSError("odd"), "odd")):
+  for error, text in (
+    (OSError(28, "No space left on device"), "No space left on device"),
+    (OSError("odd"), "odd"),
+  ):
     monkeypatch.setattr(integrity, "seal", raises(error))
     paper._run_seal(4, over)
     assert capsys.readouterr().out == f"checkpoint {paper._folder / '4'} has no checksums: {text}\n"
@@ -112,21 +139,32 @@ def test_a_save_that_does_not_fit_names_the_last_good_step_and_is_said_once(pape
   asyncio = logging.getLogger("asyncio")
   before = asyncio.level
   try:
-    paper._manager = manager(save=raises(full), wait_until_finished=raises(full), close=raises(full))
+    paper._manager = manager(
+      save=raises(full), wait_until_finished=raises(full), close=raises(full)
+    )
     start = f"cannot write a checkpoint into {paper._folder}: No space left on device; "
     end = ": make room, then give --resume"
     assert message(errors.Storage, paper.close) == f"{start}there is no earlier one{end}"
     asyncio.setLevel(logging.WARNING)
     paper.close()  # once is enough
     paper._failed = False
-    assert message(errors.Storage, lambda: paper.save(4, STATE)) == f"{start}there is no earlier one{end}"
+    assert (
+      message(errors.Storage, lambda: paper.save(4, STATE))
+      == f"{start}there is no earlier one{end}"
+    )
     assert asyncio.level == logging.CRITICAL
     for step in ("2", "4"):
       (paper._folder / step).mkdir(parents=True)
-    assert message(errors.Storage, lambda: paper.save(4, STATE)) == f"{start}the last one is of step 2{end}"
+    assert (
+      message(errors.Storage, lambda: paper.save(4, STATE))
+      == f"{start}the last one is of step 2{end}"
+    )
     assert message(errors.Storage, paper.wait) == f"{start}the last one is of step 4{end}"
     (paper._folder / "0").mkdir()
-    assert message(errors.Storage, lambda: paper.save(6, STATE)) == f"{start}the last one is of step 4{end}"
+    assert (
+      message(errors.Storage, lambda: paper.save(6, STATE))
+      == f"{start}the last one is of step 4{end}"
+    )
   finally:
     asyncio.setLevel(before)
   paper._failed, paper._manager = False, manager(close=raises(ValueError("else")))
@@ -134,10 +172,20 @@ def test_a_save_that_does_not_fit_names_the_last_good_step_and_is_said_once(pape
   assert not paper._failed
 
 
-@pytest.mark.parametrize("error, sealed, count, refused", [
-    (ValueError("torn\nmore"), False, 1, False), (ValueError("torn\nmore"), True, 1, True), (ValueError("torn\nmore"), False, 2, True),
-    (MemoryError("torn"), False, 1, True), (PermissionError("torn"), False, 1, True), (ValueError("torn RESOURCE_EXHAUSTED"), False, 1, True)])
-def test_what_has_its_checksums_is_not_taken_for_damaged(paper, monkeypatch, error, sealed, count, refused):
+@pytest.mark.parametrize(
+  "error, sealed, count, refused",
+  [
+    (ValueError("torn\nmore"), False, 1, False),
+    (ValueError("torn\nmore"), True, 1, True),
+    (ValueError("torn\nmore"), False, 2, True),
+    (MemoryError("torn"), False, 1, True),
+    (PermissionError("torn"), False, 1, True),
+    (ValueError("torn RESOURCE_EXHAUSTED"), False, 1, True),
+  ],
+)
+def test_what_has_its_checksums_is_not_taken_for_damaged(
+  paper, monkeypatch, error, sealed, count, refused
+):
   (paper._folder / "4").mkdir(parents=True)
   if sealed:
     (paper._folder / "4" / integrity.CHECKSUMS).write_text("{}")
@@ -145,7 +193,10 @@ def test_what_has_its_checksums_is_not_taken_for_damaged(paper, monkeypatch, err
   monkeypatch.setattr(jax, "process_count", lambda: count)
   line = str(error).partition("\n")[0]
   if refused:
-    assert message(errors.UserError, lambda: paper._restore(4, {})) == f"checkpoint {paper._folder / '4'} cannot be read: {line}"
+    assert (
+      message(errors.UserError, lambda: paper._restore(4, {}))
+      == f"checkpoint {paper._folder / '4'} cannot be read: {line}"
+    )
   else:
     assert paper._restore(4, {}) == (None, line)
 
@@ -156,7 +207,9 @@ def test_several_processes_share_the_files_and_find_the_same(paper, monkeypatch)
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   monkeypatch.setattr(jax, "process_count", lambda: 3)
   monkeypatch.setattr(integrity, "check", lambda folder, **part: asked.append((folder, part)))
-  assert paper._problem(paper._folder) == "" and asked == [(paper._folder, {"index": 1, "count": 3})]
+  assert paper._problem(paper._folder) == "" and asked == [
+    (paper._folder, {"index": 1, "count": 3})
+  ]
   for error in (integrity.Damaged("torn"), errors.Shared("torn")):
     monkeypatch.setattr(integrity, "check", raises(error))
     assert paper._problem(paper._folder) == "torn"
@@ -167,15 +220,23 @@ def test_the_other_processes_set_nothing_aside_and_say_nothing(paper, monkeypatc
   monkeypatch.setattr(paper, "latest", lambda: next(steps))
   monkeypatch.setattr(paper, "_problem", lambda folder: "torn")
   monkeypatch.setattr(checkpoint.distributed, "is_first", lambda: False)
-  monkeypatch.setattr(checkpoint.distributed, "from_first", lambda text: "what process 0 has set aside")
+  monkeypatch.setattr(
+    checkpoint.distributed, "from_first", lambda text: "what process 0 has set aside"
+  )
   reloaded = []
   paper._manager = manager(reload=lambda: reloaded.append(True))
   assert message(errors.Shared, lambda: paper.restore({}, None)) == (
-      f"--resume: no good checkpoint is left in {paper._folder} (damaged and set aside: all): --resume once more starts from step 0")
+    f"--resume: no good checkpoint is left in {paper._folder} (damaged and set aside: all): "
+    "--resume once more starts from step 0"
+  )
   assert reloaded == [True] and not capsys.readouterr().out
   (paper._folder / "4").mkdir(parents=True)
   monkeypatch.setattr(checkpoint.distributed, "from_first", lambda text: text)
-  assert paper.restart_point(4) is None and (paper._folder / "4").is_dir() and not capsys.readouterr().out
+  assert (
+    paper.restart_point(4) is None
+    and (paper._folder / "4").is_dir()
+    and not capsys.readouterr().out
+  )
   paper.save(8, STATE)
   assert paper._seal is None and not paper._spec.exists()
 
@@ -188,15 +249,26 @@ def test_the_point_to_go_on_from_after_a_bad_loss(paper, monkeypatch, capsys):
   held = {"2": {"a": np.zeros(2)}, "4": {"a": np.array([0, np.inf])}, "6": {"a": np.zeros(2)}}
   monkeypatch.setattr(checkpoint, "_read", lambda item: held[item.parent.name])
   assert paper.restart_point(8) == 6 and waited == [True]
-  aside = lambda step: f"checkpoint {paper._folder / step} is set aside as {paper._folder / f'damaged-{step}'}: "
+
+  def aside(step):
+    return (
+      f"checkpoint {paper._folder / step} is set aside as {paper._folder / f'damaged-{step}'}: "
+    )
+
   assert capsys.readouterr().out == aside("7") + "its weights lead there at once\n"
   del held["2"]
   assert paper.restart_point(7) is None
   assert capsys.readouterr().out.splitlines() == [
-      aside("6") + "its weights lead there at once", aside("4") + "it holds numbers that are not finite", aside("2") + "it cannot be read: '2'"]
+    aside("6") + "its weights lead there at once",
+    aside("4") + "it holds numbers that are not finite",
+    aside("2") + "it cannot be read: '2'",
+  ]
 
 
-@pytest.mark.parametrize("error", [MemoryError("x"), PermissionError("x"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: x")])
+@pytest.mark.parametrize(
+  "error",
+  [MemoryError("x"), PermissionError("x"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: x")],
+)
 def test_a_machine_without_memory_or_permission_damages_nothing(paper, monkeypatch, error):
   (paper._folder / "4").mkdir(parents=True)
   monkeypatch.setattr(checkpoint, "_read", raises(error))
@@ -213,16 +285,33 @@ def test_finite_and_described():
 
 
 def test_a_checkpoint_of_another_model_names_three_leaves_of_each_kind():
-  saved = {"kept": [[1], "float32"], **{f"old{i}": [[1], "float32"] for i in range(4)}, "other": [[2], "float32"]}
-  expected = {"kept": [[1], "float32"], **{f"new{i}": [[1], "float32"] for i in range(5)}, "other": [[3], "int32"]}
+  saved = {
+    "kept": [[1], "float32"],
+    **{f"old{i}": [[1], "float32"] for i in range(4)},
+    "other": [[2], "float32"],
+  }
+  expected = {
+    "kept": [[1], "float32"],
+    **{f"new{i}": [[1], "float32"] for i in range(5)},
+    "other": [[3], "int32"],
+  }
   checkpoint.check_spec(saved, dict(saved), what="it")
   assert message(errors.UserError, lambda: checkpoint.check_spec(saved, expected, what="it")) == (
-      "checkpoint it is of another model: 5 missing: new0; new1; new2 | 4 surplus: old0; old1; old2 | "
-      "1 of another shape or type: other is float32[2], expected int32[3]")
-  for one, other, line in ((saved, {**saved, "a": [[], "int32"]}, "1 missing: a"), ({**saved, "a": [[], "int32"]}, saved, "1 surplus: a"),
-                           ({"a": [[2], "int32"]}, {"a": [[2], "int8"]}, "1 of another shape or type: a is int32[2], expected int8[2]")):
-    assert message(errors.UserError, lambda one=one, other=other: checkpoint.check_spec(one, other, what="it")) == (
-        f"checkpoint it is of another model: {line}")
+    "checkpoint it is of another model: 5 missing: new0; new1; new2 | 4 surplus: old0; old1; old2 "
+    "| 1 of another shape or type: other is float32[2], expected int32[3]"
+  )
+  for one, other, line in (
+    (saved, {**saved, "a": [[], "int32"]}, "1 missing: a"),
+    ({**saved, "a": [[], "int32"]}, saved, "1 surplus: a"),
+    (
+      {"a": [[2], "int32"]},
+      {"a": [[2], "int8"]},
+      "1 of another shape or type: a is int32[2], expected int8[2]",
+    ),
+  ):
+    assert message(
+      errors.UserError, lambda one=one, other=other: checkpoint.check_spec(one, other, what="it")
+    ) == (f"checkpoint it is of another model: {line}")
 
 
 def step_folder(run, step, *, position=None):
@@ -230,7 +319,9 @@ def step_folder(run, step, *, position=None):
   folder = run / "checkpoints" / str(step)
   (folder / "state").mkdir(parents=True)
   (folder / "data").mkdir()
-  (folder / "data" / "metadata").write_text(json.dumps({"position": step if position is None else position}))
+  (folder / "data" / "metadata").write_text(
+    json.dumps({"position": step if position is None else position})
+  )
   (folder / "state" / "_METADATA").write_text("{}")
   (folder / "state" / "manifest.ocdbt").write_bytes(b"x")
   return folder
@@ -240,7 +331,9 @@ def exported(folder, step):
   """A weights folder of a step (None: it does not say)."""
   folder.mkdir(parents=True, exist_ok=True)
   (folder / weights.PARAMS).write_bytes(b"")
-  (folder / weights.CONFIG).write_text(json.dumps({} if step is None else {"weights_version": 1, "weights_step": step}))
+  (folder / weights.CONFIG).write_text(
+    json.dumps({} if step is None else {"weights_version": 1, "weights_step": step})
+  )
   return folder
 
 
@@ -251,7 +344,10 @@ def test_what_a_run_directory_means(tmp_path):
   config, state = run / "config.json", run / "checkpoints" / "4" / "state"
   assert checkpoint.find(str(run)) == checkpoint.Found(None, state, config, 4, ())
   folder = exported(run / "weights", 2)
-  note = f"{folder} is of step 2, the newest checkpoint of step 4: the checkpoint is used (give {folder} to use that folder)"
+  note = (
+    f"{folder} is of step 2, the newest checkpoint of step 4: the checkpoint is used (give "
+    f"{folder} to use that folder)"
+  )
   assert checkpoint.find(run) == checkpoint.Found(None, state, config, 4, (note,))
   exported(folder, None)
   assert checkpoint.find(run).notes == (note.replace("step 2", "step unknown"),)
@@ -260,10 +356,19 @@ def test_what_a_run_directory_means(tmp_path):
     assert checkpoint.find(run) == checkpoint.Found(folder, None, folder / "config.json", step, ())
   exported(folder, 2)
   (run / "checkpoints" / "4" / "state" / "manifest.ocdbt").unlink()
-  damaged = f"checkpoint {run / 'checkpoints' / '4'} is damaged (state/manifest.ocdbt is missing or empty) and is not used"
-  assert checkpoint.find(run) == checkpoint.Found(folder, None, folder / "config.json", 2, (damaged,)), "as new as what is whole"
+  damaged = (
+    f"checkpoint {run / 'checkpoints' / '4'} is damaged (state/manifest.ocdbt is missing or "
+    "empty) and is not used"
+  )
+  assert checkpoint.find(run) == checkpoint.Found(
+    folder, None, folder / "config.json", 2, (damaged,)
+  ), "as new as what is whole"
   exported(folder, 1)
-  assert checkpoint.find(run).step == 2 and checkpoint.find(run).notes[0] == damaged and len(checkpoint.find(run).notes) == 2
+  assert (
+    checkpoint.find(run).step == 2
+    and checkpoint.find(run).notes[0] == damaged
+    and len(checkpoint.find(run).notes) == 2
+  )
   (run / "checkpoints" / "4" / "data" / "metadata").write_text('{"version": 99}')
   assert "has format version 99" in message(errors.UserError, lambda: checkpoint.find(run))
 
@@ -271,23 +376,39 @@ def test_what_a_run_directory_means(tmp_path):
 def test_what_holds_no_weights_is_named(tmp_path, monkeypatch):
   run = tmp_path / "run1"
   run.mkdir()
-  neither = f"{str(run)!r} is neither a run directory (config.json, checkpoints/) nor a weights folder (params.safetensors, config.json)"
+  neither = (
+    f"{str(run)!r} is neither a run directory (config.json, checkpoints/) nor a weights folder "
+    "(params.safetensors, config.json)"
+  )
   assert message(errors.UserError, lambda: checkpoint.find(run)) == neither
   (run / "config.json").write_text("{}")
   assert message(errors.UserError, lambda: checkpoint.find(run)) == neither
   (run / "checkpoints").mkdir()
-  assert message(errors.UserError, lambda: checkpoint.find(run)) == f"{str(run / 'checkpoints')!r} holds no committed checkpoint yet"
+  assert (
+    message(errors.UserError, lambda: checkpoint.find(run))
+    == f"{str(run / 'checkpoints')!r} holds no committed checkpoint yet"
+  )
   (run / "config.json").unlink()
   assert message(errors.UserError, lambda: checkpoint.find(run)) == neither
   wrong = tmp_path / "rum1"
-  assert message(errors.UserError, lambda: checkpoint.find(wrong)).startswith(f"checkpoint {str(wrong)!r} does not exist: did you mean {str(run)!r}?")
+  assert message(errors.UserError, lambda: checkpoint.find(wrong)).startswith(
+    f"checkpoint {str(wrong)!r} does not exist: did you mean {str(run)!r}?"
+  )
   away = tmp_path / "no" / "run"
-  assert message(errors.UserError, lambda: checkpoint.find(away)) == f"checkpoint {str(away)!r} does not exist: there are none"
+  assert (
+    message(errors.UserError, lambda: checkpoint.find(away))
+    == f"checkpoint {str(away)!r} does not exist: there are none"
+  )
   for step in (2, 4):
     step_folder(run, step, position=9)
   (run / "config.json").write_text("{}")
   assert message(errors.UserError, lambda: checkpoint.find(run)) == "; ".join(
-      f"checkpoint {run / 'checkpoints' / str(step)} is damaged (data/metadata gives the data position 9) and is not used" for step in (4, 2))
+    (
+      f"checkpoint {run / 'checkpoints' / str(step)} is damaged (data/metadata gives the data "
+      "position 9) and is not used"
+    )
+    for step in (4, 2)
+  )
   monkeypatch.chdir(run)
   step_folder(run, 6)
   assert checkpoint.find(".").state == run / "checkpoints" / "6" / "state"
@@ -300,27 +421,45 @@ def test_a_weights_folder_that_is_named_is_used_and_a_newer_checkpoint_said(tmp_
   step_folder(run, 2)
   assert checkpoint.find(folder).notes == (), "as new"
   step_folder(run, 4)
-  note = f"{folder} is of step 2, its run has a checkpoint of step 4: the folder is used, as given (give {run} to use the checkpoint)"
+  note = (
+    f"{folder} is of step 2, its run has a checkpoint of step 4: the folder is used, as given "
+    f"(give {run} to use the checkpoint)"
+  )
   assert checkpoint.find(folder).notes == (note,)
   exported(folder, None)
-  assert checkpoint.find(folder) == checkpoint.Found(folder, None, folder / "config.json", None, (note.replace("step 2", "step unknown"),))
+  assert checkpoint.find(folder) == checkpoint.Found(
+    folder, None, folder / "config.json", None, (note.replace("step 2", "step unknown"),)
+  )
   assert checkpoint.find(exported(run / "elsewhere", 2)).notes == (), "not the folder of the run"
   monkeypatch.chdir(folder)
   assert len(checkpoint.find(".").notes) == 1
 
 
 def test_a_state_that_cannot_be_read_is_one_line(tmp_path, monkeypatch, capsys):
-  found = checkpoint.Found(None, tmp_path / "state", tmp_path / "config.json", 4, ("a note", "another"))
+  found = checkpoint.Found(
+    None, tmp_path / "state", tmp_path / "config.json", 4, ("a note", "another")
+  )
   monkeypatch.setattr(checkpoint, "find", lambda path: found)
   for error in (ValueError, KeyError, OSError, AttributeError):
     monkeypatch.setattr(checkpoint, "_read", raises(error("torn\nmore")))
     line = "'torn\\nmore'" if error is KeyError else "torn"
-    assert message(errors.UserError, lambda: checkpoint.load("run")) == f"checkpoint {str(tmp_path / 'state')!r} cannot be read: {line}"
+    assert (
+      message(errors.UserError, lambda: checkpoint.load("run"))
+      == f"checkpoint {str(tmp_path / 'state')!r} cannot be read: {line}"
+    )
   (tmp_path / "config.json").write_text('{"task": "toy"}')
   capsys.readouterr()
   params = {"encoder": {"a": 1}, "head": {"a": 2, "b": 3}}
-  for ema, expected in ((None, params), ({}, params), ({"head": {"a": 4, "b": 5}}, {"encoder": {"a": 1}, "head": {"a": 4, "b": 5}})):
-    monkeypatch.setattr(checkpoint, "_read", lambda item, ema=ema: {"params": params, "ema": ema} if item == tmp_path / "state" else None)
+  for ema, expected in (
+    (None, params),
+    ({}, params),
+    ({"head": {"a": 4, "b": 5}}, {"encoder": {"a": 1}, "head": {"a": 4, "b": 5}}),
+  ):
+    monkeypatch.setattr(
+      checkpoint,
+      "_read",
+      lambda item, ema=ema: {"params": params, "ema": ema} if item == tmp_path / "state" else None,
+    )
     assert checkpoint.load("run") == (expected, {"task": "toy"})
   assert capsys.readouterr().out == "note: a note\nnote: another\n" * 3
 
@@ -330,10 +469,21 @@ def test_a_state_is_read_where_jax_has_no_cpu(tmp_path, monkeypatch):
   made.save(1, {"a": jnp.arange(3)})
   made.close()
   devices = jax.local_devices
-  monkeypatch.setattr(jax, "local_devices", lambda backend=None: raises(RuntimeError("no cpu"))() if backend else devices())
-  assert checkpoint._read(pathlib.Path(tmp_path, "checkpoints", "1", "state"))["a"].tolist() == [0, 1, 2]
+  monkeypatch.setattr(
+    jax,
+    "local_devices",
+    lambda backend=None: raises(RuntimeError("no cpu"))() if backend else devices(),
+  )
+  assert checkpoint._read(pathlib.Path(tmp_path, "checkpoints", "1", "state"))["a"].tolist() == [
+    0,
+    1,
+    2,
+  ]
 
 
 def test_the_line_of_an_error():
-  assert checkpoint._line(ValueError("one\ntwo")) == "one" and checkpoint._line(ValueError()) == "ValueError"
+  assert (
+    checkpoint._line(ValueError("one\ntwo")) == "one"
+    and checkpoint._line(ValueError()) == "ValueError"
+  )
   assert checkpoint._line(ValueError("x" * 400)) == "x" * 300

@@ -14,7 +14,9 @@ def _step(tmp_path):
   step = tmp_path / "12"
   for item in (integrity.STATE, integrity.DATA):
     (step / item).mkdir(parents=True)
-  (step / "data" / "metadata").write_text(json.dumps({"position": 12, "version": integrity.VERSION}))
+  (step / "data" / "metadata").write_text(
+    json.dumps({"position": 12, "version": integrity.VERSION})
+  )
   (step / "state" / "_METADATA").write_text("{}")
   (step / "state" / "manifest.ocdbt").write_bytes(b"index")
   (step / "state" / "d").mkdir()
@@ -39,7 +41,11 @@ def test_a_sealed_step_lists_every_file_of_its_items_and_is_good(step):
   assert text == json.dumps(stored, indent=0), "a file a line"
   assert stored["version"] == integrity.VERSION and stored["kind"] == "xxh3_64"
   assert {name: size for name, (size, _) in stored["files"].items()} == {
-      "data/metadata": len((step / "data" / "metadata").read_bytes()), "state/_METADATA": 2, "state/d/array": 200, "state/manifest.ocdbt": 5}
+    "data/metadata": len((step / "data" / "metadata").read_bytes()),
+    "state/_METADATA": 2,
+    "state/d/array": 200,
+    "state/manifest.ocdbt": 5,
+  }
   assert integrity.check(step) is True and integrity.problem(step) == ""
 
 
@@ -57,12 +63,20 @@ def _flip(file):
 
 
 DAMAGE = {
-    "state/d/array holds other bytes than were written": lambda step: _flip(step / "state" / "d" / "array"),
-    "state/d/array has 199 bytes, 200 were written": lambda step: (step / "state" / "d" / "array").write_bytes(bytes(199)),
-    "state/manifest.ocdbt has 0 bytes, 5 were written": lambda step: (step / "state" / "manifest.ocdbt").write_bytes(b""),
-    "data/metadata is missing": lambda step: (step / "data" / "metadata").unlink(),
-    "state/d/array is missing": lambda step: (step / "state" / "d" / "array").unlink(),
-    "checksums.json cannot be read": lambda step: (step / integrity.CHECKSUMS).write_text('{"files": {"state/x": 3}}'),
+  "state/d/array holds other bytes than were written": lambda step: _flip(
+    step / "state" / "d" / "array"
+  ),
+  "state/d/array has 199 bytes, 200 were written": lambda step: (
+    step / "state" / "d" / "array"
+  ).write_bytes(bytes(199)),
+  "state/manifest.ocdbt has 0 bytes, 5 were written": lambda step: (
+    step / "state" / "manifest.ocdbt"
+  ).write_bytes(b""),
+  "data/metadata is missing": lambda step: (step / "data" / "metadata").unlink(),
+  "state/d/array is missing": lambda step: (step / "state" / "d" / "array").unlink(),
+  "checksums.json cannot be read": lambda step: (step / integrity.CHECKSUMS).write_text(
+    '{"files": {"state/x": 3}}'
+  ),
 }
 
 
@@ -75,25 +89,34 @@ def test_each_damage_of_a_sealed_step_is_named(step, text):
   assert integrity.problem(step) == text
 
 
-def test_a_file_that_cannot_be_read_is_damage_and_one_that_may_not_be_read_is_not(step, monkeypatch):
+def test_a_file_that_cannot_be_read_is_damage_and_one_that_may_not_be_read_is_not(
+  step, monkeypatch
+):
   integrity.seal(step)
 
   def fails(error):
     def digest(path):
       raise error
+
     monkeypatch.setattr(integrity.weights, "digest", digest)
 
   fails(OSError(5, "Input/output error"))
   assert integrity.problem(step) == "data/metadata cannot be read: Input/output error"
   fails(PermissionError(13, "Permission denied"))
-  with pytest.raises(errors.Storage, match=f"^cannot read {step}/data/metadata: Permission denied$"):
+  with pytest.raises(
+    errors.Storage, match=f"^cannot read {step}/data/metadata: Permission denied$"
+  ):
     integrity.check(step)
 
 
 def test_processes_share_the_files_of_a_step(step, monkeypatch):
   integrity.seal(step)
   read, digest = [], integrity.weights.digest
-  monkeypatch.setattr(integrity.weights, "digest", lambda path: read.append(str(path.relative_to(step))) or digest(path))
+  monkeypatch.setattr(
+    integrity.weights,
+    "digest",
+    lambda path: read.append(str(path.relative_to(step))) or digest(path),
+  )
   assert integrity.check(step, index=1, count=3) is True
   assert read == ["state/_METADATA"]
   integrity.check(step, index=0, count=3)
@@ -101,11 +124,15 @@ def test_processes_share_the_files_of_a_step(step, monkeypatch):
 
 
 STRUCTURE = {
-    "data/metadata gives the data position 8": lambda step: (step / "data" / "metadata").write_text('{"position": 8}'),
-    "data/metadata": lambda step: (step / "data" / "metadata").write_text("{"),
-    "state/_METADATA": lambda step: (step / "state" / "_METADATA").unlink(),
-    "state/manifest.ocdbt is missing or empty": lambda step: (step / "state" / "manifest.ocdbt").write_bytes(b""),
-    "state/manifest.ocdbt is missing": lambda step: (step / "state" / "manifest.ocdbt").unlink(),
+  "data/metadata gives the data position 8": lambda step: (step / "data" / "metadata").write_text(
+    '{"position": 8}'
+  ),
+  "data/metadata": lambda step: (step / "data" / "metadata").write_text("{"),
+  "state/_METADATA": lambda step: (step / "state" / "_METADATA").unlink(),
+  "state/manifest.ocdbt is missing or empty": lambda step: (
+    step / "state" / "manifest.ocdbt"
+  ).write_bytes(b""),
+  "state/manifest.ocdbt is missing": lambda step: (step / "state" / "manifest.ocdbt").unlink(),
 }
 
 
@@ -121,7 +148,10 @@ def test_a_later_format_is_refused_and_damage_is_left_to_the_check(step):
   (step / "data" / "metadata").write_text('{"position": 12}')  # before there were versions
   integrity.check_version(step)
   (step / "data" / "metadata").write_text(json.dumps({"version": integrity.VERSION + 1}))
-  with pytest.raises(errors.UserError, match=f"version {integrity.VERSION + 1}, this program reads up to {integrity.VERSION}"):
+  with pytest.raises(
+    errors.UserError,
+    match=f"version {integrity.VERSION + 1}, this program reads up to {integrity.VERSION}",
+  ):
     integrity.check_version(step)
   (step / "data" / "metadata").write_text("{")
   integrity.check_version(step)

@@ -1,4 +1,6 @@
-"""The loop by itself: a step, a log and checkpoints of paper, so that every call and its order can be seen."""
+"""The loop by itself: a step, a log and checkpoints of paper, so that every call and its order can
+be seen.
+"""
 
 import functools
 import signal
@@ -78,13 +80,29 @@ def _played(monkeypatch):
   """Runs the loop on paper: (outcome, calls). A step takes a second."""
   bottleneck, clock = loop.meter_lib.Bottleneck, [0.0]
 
-  def played(*, steps, start=0, metrics=None, exchange=None, log=None, full=None, calls=None, slow_data="", waits=0.0, log_every=1, checkpoint_every=0, **settings):
+  def played(
+    *,
+    steps,
+    start=0,
+    metrics=None,
+    exchange=None,
+    log=None,
+    full=None,
+    calls=None,
+    slow_data="",
+    waits=0.0,
+    log_every=1,
+    checkpoint_every=0,
+    **settings,
+  ):
     calls = [] if calls is None else calls
     clock[0] = 0.0
     times = types.SimpleNamespace(monotonic=lambda: clock[0])
     monkeypatch.setattr(loop, "time", times)
     monkeypatch.setattr(loop.meter_lib, "time", times)
-    monkeypatch.setattr(loop.meter_lib, "Bottleneck", functools.partial(bottleneck, clock=times.monotonic))
+    monkeypatch.setattr(
+      loop.meter_lib, "Bottleneck", functools.partial(bottleneck, clock=times.monotonic)
+    )
     monkeypatch.setattr(loop.distributed, "Exchange", lambda mesh, *, count: exchange or Exchange())
     monkeypatch.setattr(loop.mesh_lib, "put_batch", lambda mesh, batch: batch)
     monkeypatch.setattr(jax, "device_get", lambda tree: tree)
@@ -101,11 +119,28 @@ def _played(monkeypatch):
       assert batch == state.step
       clock[0] += 1.0
       done = state.step + 1
-      return types.SimpleNamespace(step=done), {"loss": Value((metrics or {}).get(done, 0.5)), "rate": Value(2.0)}
-    outcome = loop.run(types.SimpleNamespace(step=start), step=step, batches=batches(), mesh=None, steps=steps, log=log(calls) if log else Log(calls),
-                       checkpointer=Checkpointer(calls, full), examples_per_step=8, unit="pairs", log_every=log_every,
-                       checkpoint_every=checkpoint_every, slow_data=slow_data, **settings)
+      return types.SimpleNamespace(step=done), {
+        "loss": Value((metrics or {}).get(done, 0.5)),
+        "rate": Value(2.0),
+      }
+
+    outcome = loop.run(
+      types.SimpleNamespace(step=start),
+      step=step,
+      batches=batches(),
+      mesh=None,
+      steps=steps,
+      log=log(calls) if log else Log(calls),
+      checkpointer=Checkpointer(calls, full),
+      examples_per_step=8,
+      unit="pairs",
+      log_every=log_every,
+      checkpoint_every=checkpoint_every,
+      slow_data=slow_data,
+      **settings,
+    )
     return outcome, calls
+
   played.clock = clock
   return played
 
@@ -117,8 +152,21 @@ def kinds(calls, *wanted):
 def test_a_batch_is_drawn_behind_the_save_and_metrics_are_read_a_step_late(played):
   outcome, calls = played(steps=5, checkpoint_every=2)
   assert kinds(calls, "draw", "save", "write", "wait") == [
-      ("draw", 0), ("draw", 1), ("write", 1), ("write", 2), ("save", 2), ("draw", 2), ("draw", 3), ("write", 3), ("write", 4), ("save", 4),
-      ("draw", 4), ("write", 5), ("save", 5), ("wait",)]
+    ("draw", 0),
+    ("draw", 1),
+    ("write", 1),
+    ("write", 2),
+    ("save", 2),
+    ("draw", 2),
+    ("draw", 3),
+    ("write", 3),
+    ("write", 4),
+    ("save", 4),
+    ("draw", 4),
+    ("write", 5),
+    ("save", 5),
+    ("wait",),
+  ]
   assert [call[2] for call in calls if call[0] == "save"] == [2, 4, 5]
   assert (outcome.state.step, outcome.stopped, outcome.unvalidated) == (5, False, ())
   assert (outcome.examples_per_s, outcome.wait_share) == (32 / 3, 0.0)
@@ -132,11 +180,13 @@ def test_a_batch_is_drawn_behind_the_save_and_metrics_are_read_a_step_late(playe
 
 def test_what_is_logged(played):
   _, calls = played(steps=5, log_every=2, waits=1.0)
-  # A second more is waited for each batch. The clock starts when the first step is read; the last one is read at once.
+  # A second more is waited for each batch. The clock starts when the first step is read; the last
+  # one is read at once.
   assert [call for call in calls if call[0] == "write"] == [
-      ("write", 2, "train", {"loss": 0.5, "rate": 2.0, "pairs_per_s": 4.0, "wait_share": 0.5}),
-      ("write", 4, "train", {"loss": 0.5, "rate": 2.0, "pairs_per_s": 4.0, "wait_share": 0.5}),
-      ("write", 5, "train", {"loss": 0.5, "rate": 2.0, "pairs_per_s": 16 / 3, "wait_share": 2 / 3})]
+    ("write", 2, "train", {"loss": 0.5, "rate": 2.0, "pairs_per_s": 4.0, "wait_share": 0.5}),
+    ("write", 4, "train", {"loss": 0.5, "rate": 2.0, "pairs_per_s": 4.0, "wait_share": 0.5}),
+    ("write", 5, "train", {"loss": 0.5, "rate": 2.0, "pairs_per_s": 16 / 3, "wait_share": 2 / 3}),
+  ]
   shown = [call for call in calls if call[0] == "progress"]
   assert shown[1] == ("progress", 2, {"loss": 0.5, "pairs/s": 4.0, "wait %": 50.0}, True)
   assert [call[3] for call in shown] == [False, True, False, True, True]
@@ -150,37 +200,58 @@ def test_time_in_which_the_devices_work_is_no_waiting(played, monkeypatch):
 
 def test_slow_data_are_said(played):
   _, calls = played(steps=4, waits=1.0, slow_data="advice")
-  assert [call[1] for call in calls if call[0] == "say"] == ["waiting for data 50% of the time: advice"]
+  assert [call[1] for call in calls if call[0] == "say"] == [
+    "waiting for data 50% of the time: advice"
+  ]
   _, calls = played(steps=4, waits=1.0, slow_data="advice", log_every=5)
-  assert [call[1] for call in calls if call[0] == "say"] == ["waiting for data 75% of the time: advice"], "only with a line of the log"
+  assert [call[1] for call in calls if call[0] == "say"] == [
+    "waiting for data 75% of the time: advice"
+  ], "only with a line of the log"
 
 
 def test_every_process_hears_of_the_slowest_and_of_a_signal(played):
-  others = {2: [[0, 0.0], [0, 1.0]], 3: [[0, 0.0], [signal.SIGTERM, 1.0]], 4: [[signal.SIGINT, 0.0], [0, 0.0]]}
-  outcome, calls = played(steps=9, exchange=Exchange(others), slow_data="advice", checkpoint_every=9)
-  # What was sent with step 3 is read when step 4 has been started, and what comes later changes nothing.
+  others = {
+    2: [[0, 0.0], [0, 1.0]],
+    3: [[0, 0.0], [signal.SIGTERM, 1.0]],
+    4: [[signal.SIGINT, 0.0], [0, 0.0]],
+  }
+  outcome, calls = played(
+    steps=9, exchange=Exchange(others), slow_data="advice", checkpoint_every=9
+  )
+  # What was sent with step 3 is read when step 4 has been started, and what comes later changes
+  # nothing.
   assert outcome.stopped and outcome.state.step == 4
   assert [call[1] for call in calls if call[0] == "say"] == [
-      "waiting for data 100% of the time in process 1: advice",
-      "stopped by SIGTERM at step 4: saved; run the same command with --resume to go on"]
+    "waiting for data 100% of the time in process 1: advice",
+    "stopped by SIGTERM at step 4: saved; run the same command with --resume to go on",
+  ]
   assert kinds(calls, "save", "wait") == [("save", 4), ("wait",)]
 
 
 def test_a_signal_stops_behind_the_step_and_a_second_one_acts_as_usual(played):
   old, heard = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}, []
-  usual = lambda number, frame: heard.append(number)
+
+  def usual(number, frame):
+    return heard.append(number)
+
   for number in old:
     signal.signal(number, usual)
   try:
+
     def stop(done):
       if done == 2:
         signal.raise_signal(signal.SIGINT)
         assert not heard
         signal.raise_signal(signal.SIGINT)
         assert heard == [signal.SIGINT] and signal.getsignal(signal.SIGTERM) != usual
-    outcome, calls = played(steps=9, on_step=stop, evaluate=lambda state: {"score": 1.0}, evaluate_every=2)
+
+    outcome, calls = played(
+      steps=9, on_step=stop, evaluate=lambda state: {"score": 1.0}, evaluate_every=2
+    )
     assert outcome.stopped and outcome.state.step == 2
-    assert [call[1] for call in calls if call[0] == "say"] == ["stopped by SIGINT at step 2: saved; run the same command with --resume to go on"]
+    assert [call[1] for call in calls if call[0] == "say"] == [
+      "stopped by SIGINT at step 2: saved; run the same command with --resume to go on"
+    ]
     assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == usual
   finally:
     for number, handler in old.items():
@@ -190,6 +261,7 @@ def test_a_signal_stops_behind_the_step_and_a_second_one_acts_as_usual(played):
 def test_outside_the_main_thread_the_caller_keeps_the_signals(monkeypatch):
   def refused(*unused):
     raise ValueError("signal only works in main thread of the main interpreter")
+
   monkeypatch.setattr(loop.signal, "signal", refused)
   with loop._Signals() as signals:
     assert signals.number == 0
@@ -197,7 +269,9 @@ def test_outside_the_main_thread_the_caller_keeps_the_signals(monkeypatch):
 
 def test_a_handler_that_python_did_not_set_is_given_back_as_the_default(monkeypatch):
   calls = []
-  monkeypatch.setattr(loop.signal, "signal", lambda number, handler: calls.append((number, handler)))
+  monkeypatch.setattr(
+    loop.signal, "signal", lambda number, handler: calls.append((number, handler))
+  )
   with loop._Signals():
     del calls[:]
   assert calls == [(signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.SIG_DFL)]
@@ -208,12 +282,23 @@ def scores(state):
 
 
 def test_evaluations_and_what_is_said_of_them(played):
-  outcome, calls = played(steps=5, evaluate=scores, evaluate_every=2, log=lambda calls: Log(calls, evaluated=(2,)))
+  outcome, calls = played(
+    steps=5, evaluate=scores, evaluate_every=2, log=lambda calls: Log(calls, evaluated=(2,))
+  )
   assert [call for call in calls if call[0] == "write" and call[2] == "validation"] == [
-      ("write", step, "validation", {"score": 0.25, "other": float(step)}) for step in (4, 5)]
-  assert [call[1] for call in calls if call[0] == "say"] == [f"step {step}: validation score 0.25, other {step}" for step in (4, 5)]
+    ("write", step, "validation", {"score": 0.25, "other": float(step)}) for step in (4, 5)
+  ]
+  assert [call[1] for call in calls if call[0] == "say"] == [
+    f"step {step}: validation score 0.25, other {step}" for step in (4, 5)
+  ]
   order = [call[:3] for call in calls if call[0] in ("draw", "write")]
-  assert order[-5:] == [("write", 4, "train"), ("write", 4, "validation"), ("draw", 4), ("write", 5, "train"), ("write", 5, "validation")]
+  assert order[-5:] == [
+    ("write", 4, "train"),
+    ("write", 4, "validation"),
+    ("draw", 4),
+    ("write", 5, "train"),
+    ("write", 5, "validation"),
+  ]
   assert outcome.unvalidated == ()
   _, calls = played(steps=5, evaluate=scores)
   assert kinds(calls, "say") == [("say", "step 5: validation score 0.25, other 5")], "at the end"
@@ -225,51 +310,80 @@ def test_time_of_an_evaluation_is_no_training_time_and_no_waiting(played):
   def slow(state):
     played.clock[0] += 250.0
     return {"score": 1.0}
-  outcome, calls = played(steps=8, evaluate=slow, evaluate_every=3, waits=1.0, slow_data="advice", log_every=4)
+
+  outcome, calls = played(
+    steps=8, evaluate=slow, evaluate_every=3, waits=1.0, slow_data="advice", log_every=4
+  )
   assert (outcome.examples_per_s, outcome.wait_share) == (56 / 12, 7 / 12)
-  assert [call[1] for call in calls if call[0] == "say" and "validation" not in call[1]] == ["waiting for data 100% of the time: advice"]
+  assert [call[1] for call in calls if call[0] == "say" and "validation" not in call[1]] == [
+    "waiting for data 100% of the time: advice"
+  ]
 
 
-@pytest.mark.parametrize("error, line", [(ValueError("x" * 400 + "\nmore"), "ValueError: " + "x" * 300), (KeyError(), "KeyError: ")])
+@pytest.mark.parametrize(
+  "error, line",
+  [(ValueError("x" * 400 + "\nmore"), "ValueError: " + "x" * 300), (KeyError(), "KeyError: ")],
+)
 def test_an_evaluation_that_fails_is_said_in_a_line(played, error, line):
   def fails(state):
     if state.step == 4:
       return {"score": 1.0}
     raise error
+
   outcome, calls = played(steps=6, evaluate=fails, evaluate_every=2)
   assert outcome.unvalidated == (2, 6)
-  assert [call[1] for call in calls if call[0] == "say"][0] == f"step 2: the validation failed and is left out, training goes on: {line}"
+  assert [call[1] for call in calls if call[0] == "say"][
+    0
+  ] == f"step 2: the validation failed and is left out, training goes on: {line}"
   assert [call[1] for call in calls if call[0] == "write" and call[2] == "validation"] == [4]
 
 
-@pytest.mark.parametrize("error", [errors.NonFinite("a"), errors.Transient("b"), RuntimeError("lost")])
+@pytest.mark.parametrize(
+  "error", [errors.NonFinite("a"), errors.Transient("b"), RuntimeError("lost")]
+)
 def test_some_failures_of_an_evaluation_end_the_run(played, monkeypatch, error):
   monkeypatch.setattr(loop.distributed, "lost_process", lambda error: str(error) == "lost")
+
   def fails(state):
     raise error
+
   with pytest.raises(type(error)) as caught:
     played(steps=2, evaluate=fails)
   assert caught.value is error
 
 
-@pytest.mark.parametrize("step, where", [
-    (5, "from the checkpoint of step 3, whose weights are finite"), (4, "from step 0, there is no checkpoint before it")])
+@pytest.mark.parametrize(
+  "step, where",
+  [
+    (5, "from the checkpoint of step 3, whose weights are finite"),
+    (4, "from step 0, there is no checkpoint before it"),
+  ],
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_where_to_go_on(played, step, where, value):
   calls = []
   with pytest.raises(errors.NonFinite) as caught:
     played(steps=9, metrics={step: value}, calls=calls)
   assert str(caught.value) == (
-      f"step {step}: loss = {value}; --resume goes on {where}: lower --config.train.optimizer.learning_rate or .clip_norm with it, or look at "
-      "the batch of this step")
-  assert kinds(calls, "restart_point") == [("restart_point", step)] and ("draw", step) in calls and ("draw", step + 1) not in calls
+    f"step {step}: loss = {value}; --resume goes on {where}: lower "
+    "--config.train.optimizer.learning_rate or .clip_norm with it, or look at the batch of this "
+    "step"
+  )
+  assert (
+    kinds(calls, "restart_point") == [("restart_point", step)]
+    and ("draw", step) in calls
+    and ("draw", step + 1) not in calls
+  )
 
 
 def test_a_log_that_cannot_be_written_stops_the_run_with_a_checkpoint(played):
   calls = []
   with pytest.raises(errors.Storage) as caught:
     played(steps=9, calls=calls, log=lambda calls: Log(calls, full_from=2))
-  assert str(caught.value) == "cannot write the log at step 2; step 3 is saved: make room, then give --resume", "the first reason is kept"
+  assert (
+    str(caught.value)
+    == "cannot write the log at step 2; step 3 is saved: make room, then give --resume"
+  ), "the first reason is kept"
   assert kinds(calls, "save", "wait") == [("save", 3), ("wait",)] and not kinds(calls, "say")
   with pytest.raises(errors.Storage) as caught:
     played(steps=9, log=lambda calls: Log(calls, full_from=2), full=errors.Storage("cannot save"))
@@ -282,10 +396,16 @@ def test_a_log_that_cannot_be_written_stops_the_run_with_a_checkpoint(played):
 def test_the_other_processes_hear_of_a_log_that_cannot_be_written(played):
   with pytest.raises(errors.Storage) as caught:
     played(steps=9, exchange=Exchange({2: [[signal.SIGXFSZ, 0.0], [0, 0.0]]}))
-  assert str(caught.value) == "process 0 cannot write its log; step 3 is saved: make room, then give --resume"
+  assert (
+    str(caught.value)
+    == "process 0 cannot write its log; step 3 is saved: make room, then give --resume"
+  )
   with pytest.raises(errors.Storage) as caught:  # process 0 itself, of several
     played(steps=9, exchange=Exchange({}), log=lambda calls: Log(calls, full_from=2))
-  assert str(caught.value) == "cannot write the log at step 2; step 5 is saved: make room, then give --resume"
+  assert (
+    str(caught.value)
+    == "cannot write the log at step 2; step 5 is saved: make room, then give --resume"
+  )
 
 
 def test_the_exit_code_after_a_signal_is_that_of_sigterm():

@@ -15,7 +15,10 @@ from como_jax.train import memory
 def machine(root, *, available=8, swap=1, limit=None, used=0, inactive=0):
   """Files of a made-up Linux; sizes in GiB."""
   (root / "proc").mkdir(exist_ok=True)
-  (root / "proc" / "meminfo").write_text(f"MemTotal: {64 << 20} kB\nMemAvailable: {available << 20} kB\nSwapFree: {swap << 20} kB\nOdd: a: b\n")
+  (root / "proc" / "meminfo").write_text(
+    f"MemTotal: {64 << 20} kB\nMemAvailable: {available << 20} kB\nSwapFree: {swap << 20} kB\n"
+    "Odd: a: b\n"
+  )
   if limit is not None:
     group = root / "sys" / "fs" / "cgroup"
     group.mkdir(parents=True, exist_ok=True)
@@ -34,31 +37,52 @@ def test_free_memory_is_that_of_the_machine_or_of_the_control_group(tmp_path):
 
 
 def test_a_program_that_cannot_fit_is_refused_with_what_to_change(monkeypatch):
-  need = memory.needed(jax.jit(lambda x: jnp.sin(x) @ x.T).lower(jax.ShapeDtypeStruct((1024, 1024), np.float32)).compile())
+  need = memory.needed(
+    jax.jit(lambda x: jnp.sin(x) @ x.T)
+    .lower(jax.ShapeDtypeStruct((1024, 1024), np.float32))
+    .compile()
+  )
   assert need >= 8 << 20  # an argument and a result
   devices = jax.local_devices()[:2]
   monkeypatch.setattr(memory, "host", lambda: 2 * need)
   memory.check(need, devices, batch_size=8, accumulate=1)
-  monkeypatch.setattr(memory, "host", lambda: 2 * need - 1)  # CPU devices share the memory of the host
-  with pytest.raises(errors.UserError, match=r"needs .* GiB, this machine has free .*batch_size=8, accumulate=1.*train.accumulate.*configs/compile.py"):
+  # CPU devices share the memory of the host
+  monkeypatch.setattr(memory, "host", lambda: 2 * need - 1)
+  with pytest.raises(
+    errors.UserError,
+    match=(
+      r"needs .* GiB, this machine has free .*batch_size=8, "
+      r"accumulate=1.*train.accumulate.*configs/compile.py"
+    ),
+  ):
     memory.check(need, devices, batch_size=8, accumulate=1)
   monkeypatch.setattr(memory, "host", lambda: None)
   memory.check(1 << 60, devices, batch_size=8, accumulate=1)
 
 
 def test_out_of_memory_is_one_line(monkeypatch):
-  with pytest.raises(errors.OutOfMemory, match=r"^out of memory when it asked for \d+\.\d GiB .*config.train.batch_size.*configs/compile.py.*$") as caught:
-    with memory.explained():
-      jax.block_until_ready(jax.jit(lambda x: jnp.zeros((1 << 22, 1 << 22)) + x)(1.0).sum())
+  with (
+    pytest.raises(
+      errors.OutOfMemory,
+      match=(
+        r"^out of memory when it asked for \d+\.\d GiB "
+        r".*config.train.batch_size.*configs/compile.py.*$"
+      ),
+    ) as caught,
+    memory.explained(),
+  ):
+    jax.block_until_ready(jax.jit(lambda x: jnp.zeros((1 << 22, 1 << 22)) + x)(1.0).sum())
   assert "\n" not in str(caught.value)
-  with pytest.raises(errors.OutOfMemory, match="^out of memory"):
-    with memory.explained():
-      raise MemoryError
+  with pytest.raises(errors.OutOfMemory, match="^out of memory"), memory.explained():
+    raise MemoryError
   full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Failed to write: No space left on device")
-  for other in (full, ValueError("RESOURCE_EXHAUSTED in a file name"), jax.errors.JaxRuntimeError("INTERNAL: else")):
-    with pytest.raises(type(other)) as caught:
-      with memory.explained():
-        raise other
+  for other in (
+    full,
+    ValueError("RESOURCE_EXHAUSTED in a file name"),
+    jax.errors.JaxRuntimeError("INTERNAL: else"),
+  ):
+    with pytest.raises(type(other)) as caught, memory.explained():
+      raise other
     assert caught.value is other
 
 
@@ -75,14 +99,23 @@ class Device:
 
 
 def test_a_program_needs_its_arguments_results_temporaries_and_code():
-  sizes = dict(argument_size_in_bytes=100, output_size_in_bytes=20, alias_size_in_bytes=8, temp_size_in_bytes=3, generated_code_size_in_bytes=1)
+  sizes = dict(
+    argument_size_in_bytes=100,
+    output_size_in_bytes=20,
+    alias_size_in_bytes=8,
+    temp_size_in_bytes=3,
+    generated_code_size_in_bytes=1,
+  )
   assert memory.needed(SimpleNamespace(memory_analysis=lambda: SimpleNamespace(**sizes))) == 116
   assert memory.needed(SimpleNamespace(memory_analysis=lambda: None)) is None
 
 
 def test_what_a_device_has_left(monkeypatch):
   monkeypatch.setattr(memory, "host", lambda: 7)
-  assert memory.available(Device("gpu", {"bytes_limit": 100, "bytes_in_use": 30})) == (70, "chip has free")
+  assert memory.available(Device("gpu", {"bytes_limit": 100, "bytes_in_use": 30})) == (
+    70,
+    "chip has free",
+  )
   assert memory.available(Device("gpu", {"bytes_limit": 100})) == (100, "chip has free")
   assert memory.available(Device("gpu", {"other": 1})) is memory.available(Device("gpu")) is None
   assert memory.available(Device("cpu", {"bytes_limit": 100})) == (7, "this machine has free")
@@ -112,15 +145,22 @@ def test_control_groups_of_version_1_and_what_they_do_not_say(tmp_path):
 
 def test_a_refusal_gives_both_sizes_and_what_to_change(monkeypatch):
   device = Device("gpu", {"bytes_limit": 3 << 30, "bytes_in_use": 1 << 30})
-  memory.check(2 << 30, [device, device], batch_size=8, accumulate=2)  # accelerators have each their own
+  # accelerators have each their own
+  memory.check(2 << 30, [device, device], batch_size=8, accumulate=2)
   monkeypatch.setattr(memory, "host", lambda: 0)
   for other in (Device("gpu", {"bytes_limit": 0}), Device("cpu")):
-    memory.check(2 << 30, [device, other], batch_size=8, accumulate=2)  # the first one stands for all
+    # the first one stands for all
+    memory.check(2 << 30, [device, other], batch_size=8, accumulate=2)
   with pytest.raises(errors.UserError) as caught:
     memory.check((2 << 30) + 1, [device, device], batch_size=8, accumulate=2, what="the whole")
-  assert str(caught.value) == f"the whole needs 2.0 GiB, chip has free 2.0 GiB (config.train.batch_size=8, accumulate=2): {memory.ADVICE}"
+  assert str(caught.value) == (
+    "the whole needs 2.0 GiB, chip has free 2.0 GiB (config.train.batch_size=8, "
+    f"accumulate=2): {memory.ADVICE}"
+  )
   monkeypatch.setattr(memory, "host", lambda: 0)
-  with pytest.raises(errors.UserError, match=r"^a train step needs 0.0 GiB, this machine has free 0.0 GiB"):
+  with pytest.raises(
+    errors.UserError, match=r"^a train step needs 0.0 GiB, this machine has free 0.0 GiB"
+  ):
     memory.check(1, [Device("cpu")], batch_size=8, accumulate=1)
 
 
@@ -129,21 +169,36 @@ def test_the_size_of_a_tree():
   assert memory.size(tree) == 29 and memory.size(tree, mesh_size=4) == 7
 
 
-@pytest.mark.parametrize("text, asked", [
-    ("Out of memory allocating 60426030968 bytes.", " when it asked for 56.3 GiB"), ("failed to allocate 1073741824 bytes", " when it asked for 1.0 GiB"),
-    ("Failed allocation of 2147483648", " when it asked for 2.0 GiB"), ("allocating 999 bytes", ""), ("nothing", "")])
+@pytest.mark.parametrize(
+  "text, asked",
+  [
+    ("Out of memory allocating 60426030968 bytes.", " when it asked for 56.3 GiB"),
+    ("failed to allocate 1073741824 bytes", " when it asked for 1.0 GiB"),
+    ("Failed allocation of 2147483648", " when it asked for 2.0 GiB"),
+    ("allocating 999 bytes", ""),
+    ("nothing", ""),
+  ],
+)
 def test_how_much_was_asked_for(text, asked):
   assert memory._asked(text) == asked
 
 
-@pytest.mark.parametrize("word", ["RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "OUT_OF_MEMORY"])
+@pytest.mark.parametrize(
+  "word", ["RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "OUT_OF_MEMORY"]
+)
 def test_words_for_no_memory(word):
-  assert memory.is_out_of_memory(jax.errors.JaxRuntimeError(f"x {word} y")) and not memory.is_out_of_memory(RuntimeError(word))
-  assert not memory.is_out_of_memory(jax.errors.JaxRuntimeError(f"{word}: No space left on device")) and memory.is_out_of_memory(MemoryError())
+  assert memory.is_out_of_memory(
+    jax.errors.JaxRuntimeError(f"x {word} y")
+  ) and not memory.is_out_of_memory(RuntimeError(word))
+  assert not memory.is_out_of_memory(
+    jax.errors.JaxRuntimeError(f"{word}: No space left on device")
+  ) and memory.is_out_of_memory(MemoryError())
 
 
 def test_the_advice_is_that_of_the_task():
-  with pytest.raises(errors.OutOfMemory) as caught:
-    with memory.explained("buy more"):
-      raise MemoryError("allocating 2147483648")
-  assert str(caught.value) == f"out of memory when it asked for 2.0 GiB ({os.uname().nodename}): buy more"
+  with pytest.raises(errors.OutOfMemory) as caught, memory.explained("buy more"):
+    raise MemoryError("allocating 2147483648")
+  assert (
+    str(caught.value)
+    == f"out of memory when it asked for 2.0 GiB ({os.uname().nodename}): buy more"
+  )

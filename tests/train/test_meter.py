@@ -1,4 +1,6 @@
-"""Throughput, the share of waiting, and the line that says that data holds up a run: with a clock that the test moves."""
+"""Throughput, the share of waiting, and the line that says that data holds up a run: with a clock
+that the test moves.
+"""
 
 import types
 
@@ -69,7 +71,11 @@ def test_a_fifth_of_the_time_is_worth_a_line_every_ten_minutes():
   assert played(bottleneck, now, waits=[0.25]) == [line]
   said = now[0]
   assert played(bottleneck, now, waits=[0.25], count=599) == []
-  assert now[0] - said == 599 and played(bottleneck, now, waits=[0.25]) == [line] and now[0] - said == 600
+  assert (
+    now[0] - said == 599
+    and played(bottleneck, now, waits=[0.25]) == [line]
+    and now[0] - said == 600
+  )
   assert played(bottleneck, now, waits=[0.25], count=10) == []
   threshold = meter.Bottleneck("advice", clock=lambda: now[0])
   played(threshold, now, waits=[0.2])
@@ -79,12 +85,15 @@ def test_a_fifth_of_the_time_is_worth_a_line_every_ten_minutes():
 def test_a_short_window_goes_on_and_the_first_step_and_pauses_do_not_count():
   now = [0.0]
   bottleneck = meter.Bottleneck("advice", clock=lambda: now[0])
-  assert played(bottleneck, now, waits=[100.0], seconds=0.25) == []  # the first step starts the clock
+  # the first step starts the clock
+  assert played(bottleneck, now, waits=[100.0], seconds=0.25) == []
   assert played(bottleneck, now, waits=[0.125], seconds=0.25, count=3) == []  # 0.75 s
   bottleneck.paused()
   now[0] += 1000
   assert played(bottleneck, now, waits=[100.0], seconds=0.25) == []
-  assert played(bottleneck, now, waits=[0.125], seconds=0.25) == ["waiting for data 50% of the time: advice"]
+  assert played(bottleneck, now, waits=[0.125], seconds=0.25) == [
+    "waiting for data 50% of the time: advice"
+  ]
 
 
 def test_the_process_that_has_waited_longest_counts_and_is_named():
@@ -102,5 +111,7 @@ def test_the_process_that_has_waited_longest_counts_and_is_named():
 
 def test_what_to_do_about_slow_data():
   assert meter.advice(workers=1, threads=2, prefetch=3, host="CPU cores 4") == (
-      "raise config.data.workers (now 1; this process: CPU cores 4) or config.data.threads (now 2), or shrink the work of a sample: shards of a "
-      "smaller image size (configs/ingest.py), fewer augmentations; prefetch is 3")
+    "raise config.data.workers (now 1; this process: CPU cores 4) or config.data.threads (now 2), "
+    "or shrink the work of a sample: shards of a smaller image size (configs/ingest.py), fewer "
+    "augmentations; prefetch is 3"
+  )

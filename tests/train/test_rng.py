@@ -9,6 +9,7 @@ from como_jax.train import rng
 
 PINNED = [1594317749, 3191498846]
 
+
 def numbers(seed, stream, step=0):
   return jax.random.key_data(rng.key(seed, stream, step)).tolist()
 
@@ -21,4 +22,8 @@ def test_seed_stream_and_step_each_give_another_key():
 def test_a_key_is_the_same_in_every_run_and_inside_a_compiled_step():
   # Pinned: a run that goes on with another version must draw what it would have drawn.
   assert numbers(3, "loss", 7) == PINNED
-  assert numbers(3, "loss", np.int32(7)) == jax.random.key_data(jax.jit(lambda step: rng.key(3, "loss", step))(7)).tolist() == PINNED
+  assert (
+    numbers(3, "loss", np.int32(7))
+    == jax.random.key_data(jax.jit(lambda step: rng.key(3, "loss", step))(7)).tolist()
+    == PINNED
+  )

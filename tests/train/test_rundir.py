@@ -1,4 +1,6 @@
-"""The directory of a run: what counts as one that has begun, what a resume may change, and that one live run owns it."""
+"""The directory of a run: what counts as one that has begun, what a resume may change, and that one
+live run owns it.
+"""
 
 import fcntl
 import json
@@ -36,11 +38,19 @@ def test_a_kill_before_the_config_leaves_no_run(tmp_path, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     rundir.open_run(work, config, **FRESH)
   monkeypatch.undo()
-  assert sorted(path.name for path in work.iterdir()) == [".config.json.new", rundir.LOCK, rundir.VERSIONS]
+  assert sorted(path.name for path in work.iterdir()) == [
+    ".config.json.new",
+    rundir.LOCK,
+    rundir.VERSIONS,
+  ]
   with pytest.raises(errors.UserError, match="holds no run to go on with"):
     rundir.check(work, config, **RESUMED)
   rundir.open_run(work, config, **FRESH)
-  assert sorted(path.name for path in work.iterdir()) == [rundir.LOCK, rundir.CONFIG, rundir.VERSIONS]
+  assert sorted(path.name for path in work.iterdir()) == [
+    rundir.LOCK,
+    rundir.CONFIG,
+    rundir.VERSIONS,
+  ]
   rundir.check(work, config, **RESUMED)
   with pytest.raises(errors.UserError, match="is not empty: give --resume"):
     rundir.check(work, config, **FRESH)
@@ -55,31 +65,54 @@ def test_what_a_kill_does_not_leave_is_left_alone(tmp_path, name):
 
 
 def test_a_resumed_run_may_change_how_it_is_computed_and_not_what(tmp_path):
-  before = {"task": "motion", "model": {"attention_kernel": "auto", "dtype": "float32"}, "data": {"workers": 0}, "seed": 0}
+  before = {
+    "task": "motion",
+    "model": {"attention_kernel": "auto", "dtype": "float32"},
+    "data": {"workers": 0},
+    "seed": 0,
+  }
   rundir.open_run(tmp_path / "run", config_lib.ConfigDict(before), **FRESH)
   old = dict(before, model={"dtype": "float32"})  # written before there was a choice of kernels
   rundir.open_run(tmp_path / "run", config_lib.ConfigDict(old), **RESUMED)
-  rundir.open_run(tmp_path / "run", config_lib.ConfigDict(dict(before, data={"workers": 2})), **RESUMED)
+  rundir.open_run(
+    tmp_path / "run", config_lib.ConfigDict(dict(before, data={"workers": 2})), **RESUMED
+  )
   with pytest.raises(errors.UserError, match="seed: 0 before, 1 now"):
     rundir.open_run(tmp_path / "run", config_lib.ConfigDict(dict(before, seed=1)), **RESUMED)
 
 
 def test_what_a_resume_changes_is_printed(tmp_path, capsys):
-  before = {"task": "motion", "train": {"steps": 5, "optimizer": {"learning_rate": 0.1, "b1": 0.9, "clip_norm": 0.5}}, "data": {"workers": 0}}
+  before = {
+    "task": "motion",
+    "train": {"steps": 5, "optimizer": {"learning_rate": 0.1, "b1": 0.9, "clip_norm": 0.5}},
+    "data": {"workers": 0},
+  }
   rundir.open_run(tmp_path / "run", config_lib.ConfigDict(before), **FRESH)
-  after = {**before, "train": {"steps": 9, "optimizer": {"learning_rate": 0.01, "b1": 0.9, "clip_norm": 0.5}}}
+  after = {
+    **before,
+    "train": {"steps": 9, "optimizer": {"learning_rate": 0.01, "b1": 0.9, "clip_norm": 0.5}},
+  }
   assert not capsys.readouterr().out
   rundir.open_run(tmp_path / "run", config_lib.ConfigDict(after), **RESUMED)
-  assert capsys.readouterr().out.splitlines() == ["resume: train.optimizer.learning_rate: 0.1 before, 0.01 now", "resume: train.steps: 5 before, 9 now"]
+  assert capsys.readouterr().out.splitlines() == [
+    "resume: train.optimizer.learning_rate: 0.1 before, 0.01 now",
+    "resume: train.steps: 5 before, 9 now",
+  ]
   after["train"] = {**after["train"], "optimizer": {**after["train"]["optimizer"], "b1": 0.5}}
   with pytest.raises(errors.UserError, match="train.optimizer.b1: 0.9 before, 0.5 now"):
     rundir.open_run(tmp_path / "run", config_lib.ConfigDict(after), **RESUMED)
 
 
 def test_a_key_is_free_by_its_whole_name(tmp_path):
-  rundir.open_run(tmp_path / "run", config_lib.ConfigDict({"task": "x", "train": {"steps_between": 1}}), **FRESH)
+  rundir.open_run(
+    tmp_path / "run", config_lib.ConfigDict({"task": "x", "train": {"steps_between": 1}}), **FRESH
+  )
   with pytest.raises(errors.UserError, match="train.steps_between: 1 before, 2 now"):
-    rundir.open_run(tmp_path / "run", config_lib.ConfigDict({"task": "x", "train": {"steps_between": 2}}), **RESUMED)
+    rundir.open_run(
+      tmp_path / "run",
+      config_lib.ConfigDict({"task": "x", "train": {"steps_between": 2}}),
+      **RESUMED,
+    )
 
 
 @pytest.fixture(name="live")
@@ -89,9 +122,17 @@ def live_fixture(tmp_path):
   with rundir.owning():
     rundir.open_run(run, config_lib.ConfigDict({"task": "motion"}), **FRESH)
   (run / "metrics.jsonl").write_text("precious")
-  code = ("import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
-          "file.truncate(); file.write('process 7 on there\\n'); file.flush(); print('has it', flush=True); sys.stdin.read()")
-  owner = subprocess.Popen([sys.executable, "-S", "-c", code, str(run / rundir.LOCK)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+  code = (
+    "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX | "
+    "fcntl.LOCK_NB)\nfile.truncate(); file.write('process 7 on there\\n'); file.flush(); "
+    "print('has it', flush=True); sys.stdin.read()"
+  )
+  owner = subprocess.Popen(
+    [sys.executable, "-S", "-c", code, str(run / rundir.LOCK)],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
   assert owner.stdout.readline() == "has it\n"
   yield run, owner
   owner.kill()
@@ -104,7 +145,10 @@ def test_a_live_run_has_one_owner(live, flags):
   config = config_lib.ConfigDict({"task": "motion"})
   before = {path: path.read_bytes() for path in run.iterdir()}
   for function in (rundir.check, rundir.open_run):
-    with pytest.raises(errors.UserError, match=r"run is in use by a live run \(process 7 on there\): .*nothing was changed"):
+    with pytest.raises(
+      errors.UserError,
+      match=r"run is in use by a live run \(process 7 on there\): .*nothing was changed",
+    ):
       function(run, config, **flags)
   assert {path: path.read_bytes() for path in run.iterdir()} == before
   owner.send_signal(signal.SIGKILL)
@@ -116,17 +160,28 @@ def test_a_live_run_has_one_owner(live, flags):
 
 def test_the_lock_is_held_until_the_task_ends(tmp_path):
   run, config = tmp_path / "run", config_lib.ConfigDict({"task": "motion"})
-  probe = [sys.executable, "-S", "-c", "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)", str(run / rundir.LOCK)]
+  probe = [
+    sys.executable,
+    "-S",
+    "-c",
+    "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)",
+    str(run / rundir.LOCK),
+  ]
   with rundir.owning():
     rundir.open_run(run, config, **FRESH)
     rundir.open_run(run, config, **ANEW)  # its own
     assert subprocess.run(probe, capture_output=True).returncode
-  assert subprocess.run(probe, capture_output=True).returncode == 0 and (run / rundir.LOCK).read_bytes() == b""
+  assert (
+    subprocess.run(probe, capture_output=True).returncode == 0
+    and (run / rundir.LOCK).read_bytes() == b""
+  )
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / "file").write_text("")
-  with pytest.raises(errors.UserError, match="--workdir .*file/run cannot be written: Not a directory"):
+  with pytest.raises(
+    errors.UserError, match="--workdir .*file/run cannot be written: Not a directory"
+  ):
     rundir.open_run(tmp_path / "file" / "run", config_lib.ConfigDict({"task": "motion"}), **FRESH)
 
 
@@ -138,29 +193,46 @@ def text_of(call):
 
 def test_what_is_refused_is_named_with_the_flag_to_give(tmp_path):
   config, run = config_lib.ConfigDict({"task": "motion"}), tmp_path / "run"
-  assert text_of(lambda: rundir.check(run, config, **RESUMED)) == f"--resume: {run} holds no run to go on with"
+  assert (
+    text_of(lambda: rundir.check(run, config, **RESUMED))
+    == f"--resume: {run} holds no run to go on with"
+  )
   rundir.check(run, config, **FRESH)
   rundir.check(run, config, **ANEW)
   run.write_text("")
   for flags in (FRESH, RESUMED, ANEW):
-    assert text_of(lambda flags=flags: rundir.check(run, config, **flags)) == f"--workdir {run} is a file, a directory is expected"
+    assert (
+      text_of(lambda flags=flags: rundir.check(run, config, **flags))
+      == f"--workdir {run} is a file, a directory is expected"
+    )
   run.unlink()
   run.mkdir()
   (run / "a").touch()
   assert text_of(lambda: rundir.check(run, config, **FRESH)) == (
-      f"--workdir {run} is not empty: give --resume to go on with that run, --overwrite to delete it, or another directory")
-  none = f"--workdir {run} holds no run of ours (no config.json and versions.json); it is left alone, choose another directory"
+    f"--workdir {run} is not empty: give --resume to go on with that run, --overwrite to delete "
+    "it, or another directory"
+  )
+  none = (
+    f"--workdir {run} holds no run of ours (no config.json and versions.json); it is left "
+    "alone, choose another directory"
+  )
   for name in (None, rundir.CONFIG, rundir.VERSIONS):
     if name:
       (run / name).write_text('{"task": "policy"}')
     if name != rundir.VERSIONS:
-      assert text_of(lambda: rundir.check(run, config, **RESUMED)) == text_of(lambda: rundir.check(run, config, **ANEW)) == none
+      assert (
+        text_of(lambda: rundir.check(run, config, **RESUMED))
+        == text_of(lambda: rundir.check(run, config, **ANEW))
+        == none
+      )
   (run / rundir.CONFIG).unlink()
   assert text_of(lambda: rundir.check(run, config, **ANEW)) == none
   (run / rundir.CONFIG).write_text('{"task": "policy"}')
   for flags in (RESUMED, ANEW):
     assert text_of(lambda flags=flags: rundir.check(run, config, **flags)) == (
-        f"--workdir {run} holds a run of task 'policy', not 'motion'; it is left alone, choose another directory")
+      f"--workdir {run} holds a run of task 'policy', not 'motion'; it is left alone, choose "
+      "another directory"
+    )
 
 
 def test_a_run_does_not_delete_what_it_reads(tmp_path):
@@ -169,12 +241,19 @@ def test_a_run_does_not_delete_what_it_reads(tmp_path):
   rundir.open_run(run, config_lib.ConfigDict({"task": "motion"}), **FRESH)
   (run / "weights").mkdir()
   (tmp_path / "link").symlink_to(run / "weights")
-  reads = lambda path: config_lib.ConfigDict({"task": "motion", "data": {"paths": ["", str(other), "no/such", path], "steps": 3}})
+
+  def reads(path):
+    return config_lib.ConfigDict(
+      {"task": "motion", "data": {"paths": ["", str(other), "no/such", path], "steps": 3}}
+    )
+
   for path in (str(run / "weights"), str(tmp_path / "link")):
     assert text_of(lambda path=path: rundir.open_run(run, reads(path), **ANEW)) == (
-        f"--overwrite would delete {path!r}, which this run reads: choose another --workdir")
+      f"--overwrite would delete {path!r}, which this run reads: choose another --workdir"
+    )
   assert (run / "weights").is_dir()
-  rundir.open_run(run, config_lib.ConfigDict({"task": "motion", "seed": 1}), **ANEW)  # "motion" is no path here
+  # "motion" is no path here
+  rundir.open_run(run, config_lib.ConfigDict({"task": "motion", "seed": 1}), **ANEW)
   assert not (run / "weights").exists() and (tmp_path / "link").is_symlink()
 
 
@@ -187,7 +266,10 @@ def test_overwriting_deletes_all_but_the_lock_and_what_links_lead_to(tmp_path):
   (run / "link").symlink_to(kept)
   lock = (run / rundir.LOCK).stat().st_ino
   rundir.open_run(run, config, **ANEW)
-  assert sorted(path.name for path in run.iterdir()) == [rundir.LOCK, rundir.CONFIG, rundir.VERSIONS] and (kept / "inside").is_dir()
+  assert (
+    sorted(path.name for path in run.iterdir()) == [rundir.LOCK, rundir.CONFIG, rundir.VERSIONS]
+    and (kept / "inside").is_dir()
+  )
   assert (run / rundir.LOCK).stat().st_ino == lock
 
 
@@ -198,14 +280,34 @@ def test_what_is_written(tmp_path):
   assert (run / rundir.CONFIG).read_text() == config_lib.to_json(config)
   rundir.join(run, config, seconds=0.0)  # what the other processes wait for
   text = (run / rundir.VERSIONS).read_text()
-  assert text == json.dumps({"versions": rundir.versions(), "hardware": rundir.hardware()}, indent=2)
+  assert text == json.dumps(
+    {"versions": rundir.versions(), "hardware": rundir.hardware()}, indent=2
+  )
 
 
 def test_versions_and_hardware_in_words(monkeypatch):
-  assert set(rundir.versions()) == {"como_jax", "python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av"}
-  assert rundir.versions()["jax"] == jax.__version__ and rundir.versions()["como_jax"] == como_jax.__version__
+  assert set(rundir.versions()) == {
+    "como_jax",
+    "python",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "av",
+  }
+  assert (
+    rundir.versions()["jax"] == jax.__version__
+    and rundir.versions()["como_jax"] == como_jax.__version__
+  )
   device = jax.devices()[0]
-  assert rundir.hardware() == {"devices": f"8 x {device.device_kind} (cpu)", "host": platform.platform(), "cores": str(os.cpu_count())}
+  assert rundir.hardware() == {
+    "devices": f"8 x {device.device_kind} (cpu)",
+    "host": platform.platform(),
+    "cores": str(os.cpu_count()),
+  }
 
 
 def test_the_owner_says_who_it_is(tmp_path):
@@ -217,12 +319,18 @@ def test_the_owner_says_who_it_is(tmp_path):
     with rundir.owning():
       pass  # nothing was opened in here
     assert (tmp_path / rundir.LOCK).read_text() == said
-  assert re.fullmatch(rf"process {os.getpid()} on {re.escape(platform.node())} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\n", said)
+  assert re.fullmatch(
+    rf"process {os.getpid()} on {re.escape(platform.node())} since \d{{4}}-\d\d-\d\d "
+    r"\d\d:\d\d:\d\d\n",
+    said,
+  )
   assert (tmp_path / rundir.LOCK).stat().st_mode & 0o777 == 0o644
   (tmp_path / rundir.LOCK).write_text("x" * 5000)  # a shorter line replaces a longer one
   with rundir.owning():
     rundir.open_run(tmp_path, config_lib.ConfigDict({"task": "motion"}), **RESUMED)
-    assert (tmp_path / rundir.LOCK).read_text().startswith("process ") and "x" * 10 not in (tmp_path / rundir.LOCK).read_text()
+    assert (tmp_path / rundir.LOCK).read_text().startswith("process ") and "x" * 10 not in (
+      tmp_path / rundir.LOCK
+    ).read_text()
 
 
 def test_an_owner_that_does_not_say_who_it_is(tmp_path):
@@ -234,9 +342,10 @@ def test_an_owner_that_does_not_say_who_it_is(tmp_path):
   try:
     for flags in (RESUMED, ANEW):
       assert text_of(lambda flags=flags: rundir.check(run, config, **flags)) == (
-          f"--workdir {run} is in use by a live run: wait for it or end it; nothing was changed")
+        f"--workdir {run} is in use by a live run: wait for it or end it; nothing was changed"
+      )
     os.write(number, b"\xff " + b"y" * 300)
-    assert f"({chr(0xfffd)} {'y' * 198})" in text_of(lambda: rundir.check(run, config, **RESUMED))
+    assert f"({chr(0xFFFD)} {'y' * 198})" in text_of(lambda: rundir.check(run, config, **RESUMED))
   finally:
     os.close(number)
   rundir.check(run, config, **RESUMED)
@@ -250,11 +359,14 @@ def open_files():
 def test_a_file_system_without_locks_is_said_when_a_run_is_opened(tmp_path, monkeypatch, capsys):
   def fails(file, how):
     raise OSError(95, "Operation not supported")
+
   config, run = config_lib.ConfigDict({"task": "motion"}), tmp_path.resolve() / "run"
   monkeypatch.setattr(rundir.fcntl, "flock", fails)
   before = open_files()
   rundir.open_run(run, config, **FRESH)
-  note = f"note: {run} cannot be locked (Operation not supported): do not start a second run there\n"
+  note = (
+    f"note: {run} cannot be locked (Operation not supported): do not start a second run there\n"
+  )
   assert capsys.readouterr().out == note
   rundir.check(run, config, **RESUMED)
   assert capsys.readouterr().out == "" and open_files() == before
@@ -274,7 +386,9 @@ def test_looking_at_a_directory_leaves_no_file_open(tmp_path):
   assert open_files() == before and not (run / rundir.LOCK).exists()
   (tmp_path / "elsewhere").touch()
   (run / rundir.LOCK).symlink_to(tmp_path / "elsewhere")
-  assert "--workdir" in text_of(lambda: rundir.open_run(run, config, **RESUMED)), "a lock that leads elsewhere is not followed"
+  assert "--workdir" in text_of(lambda: rundir.open_run(run, config, **RESUMED)), (
+    "a lock that leads elsewhere is not followed"
+  )
 
 
 def test_five_of_the_keys_that_must_not_change_are_named(tmp_path):
@@ -282,10 +396,19 @@ def test_five_of_the_keys_that_must_not_change_are_named(tmp_path):
   rundir.open_run(tmp_path, config_lib.ConfigDict(before), **FRESH)
   after = {"task": "motion", **{f"key{i}": i + 10 for i in range(7)}}
   listed = "; ".join(f"key{i}: {i} before, {i + 10} now" for i in range(5))
-  assert text_of(lambda: rundir.changes(tmp_path, config_lib.ConfigDict(after))) == f"--resume: the config is not the one {tmp_path} was started with: {listed}"
-  assert rundir.changes(tmp_path, config_lib.ConfigDict(dict(before, lerobot="x"))) == {"lerobot": (None, "x")}
+  assert (
+    text_of(lambda: rundir.changes(tmp_path, config_lib.ConfigDict(after)))
+    == f"--resume: the config is not the one {tmp_path} was started with: {listed}"
+  )
+  assert rundir.changes(tmp_path, config_lib.ConfigDict(dict(before, lerobot="x"))) == {
+    "lerobot": (None, "x")
+  }
   for section in ("train", "mesh"):
-    assert section in text_of(lambda section=section: rundir.changes(tmp_path, config_lib.ConfigDict(dict(before, **{section: 3}))))
+    assert section in text_of(
+      lambda section=section: rundir.changes(
+        tmp_path, config_lib.ConfigDict(dict(before, **{section: 3}))
+      )
+    )
 
 
 def test_a_process_waits_until_it_sees_the_directory(tmp_path, monkeypatch):
@@ -300,20 +423,27 @@ def test_a_process_waits_until_it_sees_the_directory(tmp_path, monkeypatch):
       (run / rundir.CONFIG).write_text("{}")  # of an earlier run
     if clock[0] == 80:
       (run / rundir.CONFIG).write_text(config_lib.to_json(config))
-  monkeypatch.setattr(rundir, "time", types.SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+
+  monkeypatch.setattr(
+    rundir, "time", types.SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
+  )
   rundir.join(run, config, seconds=30.0)
   assert slept == [0.1] * 3
   (run / rundir.CONFIG).write_text("{}")
   assert text_of(lambda: rundir.join(run, config)) == (
-      f"--workdir {run}: process 0 has written config.json there and another process does not see it: the processes of a run need one "
-      "directory on a shared file system")
+    f"--workdir {run}: process 0 has written config.json there and another process does not see "
+    "it: the processes of a run need one directory on a shared file system"
+  )
   assert clock[0] == 80 + 40, "half a minute, if nothing else is said"
 
 
 def test_a_run_of_before_there_was_a_key_goes_on_where_it_is_off(tmp_path):
   before = {"task": "motion", "model": {"idm": {"width": 4}}, "seed": 0}
   rundir.open_run(tmp_path, config_lib.ConfigDict(before), **FRESH)
-  with_key = lambda value: config_lib.ConfigDict(dict(before, model={"idm": {"width": 4, "components": value}}))
+
+  def with_key(value):
+    return config_lib.ConfigDict(dict(before, model={"idm": {"width": 4, "components": value}}))
+
   assert rundir.changes(tmp_path, with_key(0)) == {}
   with pytest.raises(errors.UserError, match="model.idm.components: None before, 32 now"):
     rundir.changes(tmp_path, with_key(32))
@@ -327,8 +457,12 @@ def test_a_run_of_before_there_was_a_key_goes_on_where_it_is_off(tmp_path):
       node = node[section]
     node[last] = value
   assert rundir.changes(tmp_path, every) == {}
-  small = set(config_lib.differences({}, json.loads(config_lib.to_json(config_lib.load("motion")[0]))))
-  assert {key for key in small if "components" in key} <= set(rundir.SINCE), "a run of before resumes"
+  small = set(
+    config_lib.differences({}, json.loads(config_lib.to_json(config_lib.load("motion")[0])))
+  )
+  assert {key for key in small if "components" in key} <= set(rundir.SINCE), (
+    "a run of before resumes"
+  )
   (tmp_path / rundir.CONFIG).write_text(config_lib.to_json(with_key(32)))
   with pytest.raises(errors.UserError, match="model.idm.components: 32 before, 0 now"):
     rundir.changes(tmp_path, with_key(0))

@@ -14,7 +14,12 @@ def test_averaged_weights_start_as_a_copy_and_are_the_ones_to_evaluate():
   now = state.create(params, optax.sgd(0.1), frozen=toy.FROZEN, ema=True)
   assert int(now.step) == 0 and set(now.ema) == {"head"} and now.params is params
   np.testing.assert_array_equal(now.ema["head"]["kernel"], params["head"]["kernel"])
-  averaged = state.TrainState(step=now.step, params=now.params, opt_state=now.opt_state, ema=jax.tree.map(lambda x: x + 1, now.ema))
+  averaged = state.TrainState(
+    step=now.step,
+    params=now.params,
+    opt_state=now.opt_state,
+    ema=jax.tree.map(lambda x: x + 1, now.ema),
+  )
   chosen = state.weights(averaged, frozen=toy.FROZEN)
   assert set(chosen) == set(params)
   for name, leaf in params["head"].items():
@@ -25,7 +30,10 @@ def test_averaged_weights_start_as_a_copy_and_are_the_ones_to_evaluate():
 @pytest.mark.parametrize("ema", [True, False])
 def test_frozen_parts_have_no_state(ema):
   now = state.create(toy.params(), optax.adam(0.1), frozen=toy.FROZEN, ema=ema)
-  paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path((now.opt_state, now.ema))]
+  paths = [
+    jax.tree_util.keystr(path)
+    for path, _ in jax.tree_util.tree_leaves_with_path((now.opt_state, now.ema))
+  ]
   assert any("head" in path for path in paths) and not any("encoder" in path for path in paths)
   assert (now.ema is None) == (not ema)
   if not ema:

@@ -25,10 +25,12 @@ from como_jax.data.sources.options import SourceOptions
 
 
 class LeRobot:
-  """One episode per LeRobot episode, every camera, with action and state when the data set has them.
+  """One episode per LeRobot episode, every camera, with action and state when the data set has
+  them.
 
-  What is odd about the whole data set stands in `skipped`, what is odd about an episode in its notes; an episode that
-  cannot be read rightly raises `video.Unreadable`, see `SourceOptions` for what may be decided otherwise.
+  What is odd about the whole data set stands in `skipped`, what is odd about an episode in its
+  notes; an episode that cannot be read rightly raises `video.Unreadable`, see `SourceOptions` for
+  what may be decided otherwise.
   """
 
   def __init__(self, path: str, options: SourceOptions | None = None):
@@ -46,7 +48,9 @@ class LeRobot:
     self._cameras = layout.cameras(self._features, options, where)
     sample = self._sample()
     self._cameras = self._without_depth(self._cameras, sample)
-    self._damaged = self._paths.check(self._episodes, [camera.key for camera in self._cameras if camera.video])
+    self._damaged = self._paths.check(
+      self._episodes, [camera.key for camera in self._cameras if camera.video]
+    )
     keys = {"action": options.action_key, "state": options.state_key}
     vectors = {role: layout.vector(role, self._features, key, where) for role, key in keys.items()}
     self._vectors = {role: one for role, one in vectors.items() if one is not None}
@@ -69,7 +73,7 @@ class LeRobot:
       "action_names": self._names("action"),
       "state_names": self._names("state"),
       "description": f"LeRobot {self._info['codebase_version']} data set, "
-                     f"robot {self._info.get('robot_type') or 'unknown'}, {', '.join(taken)}",
+      f"robot {self._info.get('robot_type') or 'unknown'}, {', '.join(taken)}",
     }
 
   def __getstate__(self) -> dict[str, Any]:
@@ -93,8 +97,14 @@ class LeRobot:
     have = tables.column_types(path)
     names = [*(one.key for one in self._vectors.values()), "timestamp", "frame_index", "task_index"]
     counted = self._options.timestamps == "frame_index" or "timestamp" not in have
-    columns = tables.read_episode(path, number, names, own=not self._v3, length=row.get("length"),
-                                  spare={"timestamp" if counted else "frame_index": notes})
+    columns = tables.read_episode(
+      path,
+      number,
+      names,
+      own=not self._v3,
+      length=row.get("length"),
+      spare={"timestamp" if counted else "frame_index": notes},
+    )
     rows = len(columns["episode_index"])
     arrays, kept = self._arrays(columns, path, notes)
     columns = {name: values[:kept] for name, values in columns.items()}
@@ -106,19 +116,31 @@ class LeRobot:
     times, places = clock.place(
       times, stretches, rows=rows, fps=self._info["fps"], options=self._options, notes=notes
     )
-    videos = {camera.name: (stretch, place) for camera, stretch, place in zip(filmed, stretches, places, strict=True)}
+    videos = {
+      camera.name: (stretch, place)
+      for camera, stretch, place in zip(filmed, stretches, places, strict=True)
+    }
     cameras = {}
     for camera in self._cameras:
       if camera.video:
-        cameras[camera.name] = functools.partial(self._video, *videos[camera.name], times, number, notes)
+        cameras[camera.name] = functools.partial(
+          self._video, *videos[camera.name], times, number, notes
+        )
       elif camera.key not in have:
-        raise video.Unreadable(f"{tables.short(path)} has no column {camera.key!r} of camera {camera.name!r}")
+        raise video.Unreadable(
+          f"{tables.short(path)} has no column {camera.key!r} of camera {camera.name!r}"
+        )
       else:
         cameras[camera.name] = functools.partial(self._images, path, number, camera, times)
     task = self._task(row, columns, notes)
     first_task = task if isinstance(task, str) else task[0]
     return episode.RawEpisode(
-      episode=self.names[i], task=task, cameras=cameras, arrays=arrays, notes=notes, group=meta.group(row, first_task)
+      episode=self.names[i],
+      task=task,
+      cameras=cameras,
+      arrays=arrays,
+      notes=notes,
+      group=meta.group(row, first_task),
     )
 
   def fingerprint(self) -> str:
@@ -129,7 +151,9 @@ class LeRobot:
     return one.names if one and one.names and len(one.names) == self._sizes[role] else None
 
   def _sample(self) -> str:
-    """The first data file that can be read, "" where there is none: what its columns are is taken for all."""
+    """The first data file that can be read, "" where there is none: what its columns are is taken
+    for all.
+    """
     for row in self._episodes[:100]:
       with contextlib.suppress(video.Unreadable):
         path = self._paths.data(row)
@@ -138,7 +162,9 @@ class LeRobot:
     return ""
 
   def _size(self, one: layout.Vector, sample: str) -> int | None:
-    """How many numbers a row of a vector has: as meta/info.json says, else as in the first data file."""
+    """How many numbers a row of a vector has: as meta/info.json says, else as in the first data
+    file.
+    """
     if one.size is not None or not sample:
       return one.size
     with contextlib.suppress(video.Unreadable, ValueError):
@@ -150,15 +176,24 @@ class LeRobot:
     """Lists what the tables hold and nobody reads, and names that do not fit."""
     for role, one in self._vectors.items():
       if one.names and self._names(role) is None:
-        self._skip(layout.INFO, f"feature {one.key!r} has {len(one.names)} names for {self._sizes[role]} numbers: "
-                   "the names are not used")
+        self._skip(
+          layout.INFO,
+          f"feature {one.key!r} has {len(one.names)} names for {self._sizes[role]} numbers: "
+          "the names are not used",
+        )
     used = [one.key for one in self._vectors.values()]
     if left := layout.unused(self._features, used):
-      self._skip(layout.INFO, f"features not used: {', '.join(left)} (source options action_key and state_key choose)")
+      self._skip(
+        layout.INFO,
+        f"features not used: {', '.join(left)} (source options action_key and state_key choose)",
+      )
     if sample:
       known = {*self._features, *tables.INDICES, "timestamp"}
       if left := [name for name in tables.column_types(sample) if name not in known]:
-        self._skip(tables.short(sample), f"columns not used, {layout.INFO} does not describe them: {', '.join(left)}")
+        self._skip(
+          tables.short(sample),
+          f"columns not used, {layout.INFO} does not describe them: {', '.join(left)}",
+        )
 
   def _skip(self, name: str, reason: str) -> None:
     self.skipped.append({"name": name, "reason": reason})
@@ -171,21 +206,33 @@ class LeRobot:
       if not deep or (ranged and not camera.video):
         kept.append(camera)
         continue
-      reason = "depth video is not read" if camera.video else (
-        "its images are depth, source option depth_range = (nearest, farthest) scales them")
+      reason = (
+        "depth video is not read"
+        if camera.video
+        else ("its images are depth, source option depth_range = (nearest, farthest) scales them")
+      )
       if self._options.camera_keys:
-        raise errors.UserError(f"{self._root}: source option camera_keys: {camera.name!r} ({camera.key}): {reason}")
+        raise errors.UserError(
+          f"{self._root}: source option camera_keys: {camera.name!r} ({camera.key}): {reason}"
+        )
       self._skip(f"camera {camera.name}", f"left out: {reason}")
     for key, feature in self._features.items():
-      if feature.get("dtype") in ("video", "image") and key not in [camera.key for camera in cameras]:
+      if feature.get("dtype") in ("video", "image") and key not in [
+        camera.key for camera in cameras
+      ]:
         self._skip(f"camera {layout.camera_name(key)}", "not among the source option camera_keys")
     if not kept:
-      raise errors.UserError(f"{self._root}: the LeRobot data set has only depth cameras; source option depth_range = "
-                             "(nearest, farthest) scales those that are images")
+      raise errors.UserError(
+        f"{self._root}: the LeRobot data set has only depth cameras; source option depth_range = "
+        "(nearest, farthest) scales those that are images"
+      )
     return kept
 
   def _looks_deep(self, camera: layout.Camera, sample: str) -> bool:
-    """Whether its first picture has more than 8 bits of gray. What cannot be read is left for its episode to report."""
+    """Whether its first picture has more than 8 bits of gray.
+
+    What cannot be read is left for its episode to report.
+    """
     with contextlib.suppress(video.Unreadable, av.FFmpegError, *images.ERRORS):
       if camera.video:
         return video.probe(self._first_video(camera.key)).deep_gray
@@ -194,7 +241,10 @@ class LeRobot:
     return False
 
   def _first_video(self, key: str) -> str:
-    """Of the first episodes, the first file of a camera that is there. Raises `video.Unreadable`."""
+    """Of the first episodes, the first file of a camera that is there.
+
+    Raises `video.Unreadable`.
+    """
     for row in self._episodes[:100]:
       with contextlib.suppress(video.Unreadable):
         path = self._paths.video(row, key)
@@ -202,7 +252,9 @@ class LeRobot:
           return path
     raise video.Unreadable("no file")
 
-  def _arrays(self, columns: dict[str, np.ndarray], path: str, notes: list[str]) -> tuple[dict[str, np.ndarray], int]:
+  def _arrays(
+    self, columns: dict[str, np.ndarray], path: str, notes: list[str]
+  ) -> tuple[dict[str, np.ndarray], int]:
     """(action and state, float32 [T, D]; T).
 
     T is smaller than in the columns where the episode is cut before a row that is not finite.
@@ -210,18 +262,26 @@ class LeRobot:
     kept, arrays = len(columns["episode_index"]), {}
     for role, one in self._vectors.items():
       if one.key not in columns:
-        raise video.Unreadable(f"{tables.short(path)} has no column {one.key!r}, which {layout.INFO} describes")
+        raise video.Unreadable(
+          f"{tables.short(path)} has no column {one.key!r}, which {layout.INFO} describes"
+        )
       with np.errstate(over="ignore"):
         values = columns[one.key].astype(np.float32)
       if self._sizes[role] not in (None, values.shape[1]):
-        raise video.Unreadable(f"column {one.key!r} of {tables.short(path)} has {values.shape[1]} numbers a row, "
-                               f"those of the data set have {self._sizes[role]}")
+        raise video.Unreadable(
+          f"column {one.key!r} of {tables.short(path)} has {values.shape[1]} numbers a row, "
+          f"those of the data set have {self._sizes[role]}"
+        )
       bad = np.flatnonzero(~np.isfinite(values).all(1))
       if len(bad):
-        text = (f"column {one.key!r} of {tables.short(path)} is null or not finite at frame {bad[0]}, "
-                f"{len(bad)} of {len(values)} rows")
+        text = (
+          f"column {one.key!r} of {tables.short(path)} is null or not finite at frame {bad[0]}, "
+          f"{len(bad)} of {len(values)} rows"
+        )
         if self._options.invalid_rows != "cut_episode":
-          raise video.Unreadable(f"{text}; source option invalid_rows = 'cut_episode' keeps the frames before")
+          raise video.Unreadable(
+            f"{text}; source option invalid_rows = 'cut_episode' keeps the frames before"
+          )
         if bad[0] < 2:
           raise video.Unreadable(f"{text}: nothing is left before it")
         notes.append(f"{text}: cut before it")
@@ -230,7 +290,10 @@ class LeRobot:
     return {role: values[:kept] for role, values in arrays.items()}, kept
 
   def _stretch(self, camera: layout.Camera, row: dict, rows: int) -> clock.Stretch:
-    """Where a camera's pictures of an episode lie. Raises `video.Unreadable` naming the camera and the file."""
+    """Where a camera's pictures of an episode lie.
+
+    Raises `video.Unreadable` naming the camera and the file.
+    """
     path = self._paths.video(row, camera.key)
     where = f"camera {camera.name!r}, {os.path.relpath(path, self._root)}"
     try:
@@ -239,8 +302,10 @@ class LeRobot:
       reason = f"the file is {tables.POINTER}" if tables.is_pointer(path) else error
       raise video.Unreadable(f"{where}: {reason}") from error
     if info.deep_gray:
-      raise video.Unreadable(f"{where}: its pictures are {info.pixel_format}, depth video is not read; source option camera_keys "
-                             "leaves a camera out")
+      raise video.Unreadable(
+        f"{where}: its pictures are {info.pixel_format}, depth video is not read; source option "
+        "camera_keys leaves a camera out"
+      )
     if not self._v3:
       return clock.Stretch(where, path, 0.0, None, False, rows, 0.0, 0, info)
     self._probed[path] = info
@@ -255,7 +320,9 @@ class LeRobot:
     notes: list[str],
     geometry: video.Geometry,
   ) -> Iterator[tuple[float, np.ndarray]]:
-    """Frames of a video feature with the times of the rows [T], taken from the seconds `place` [T] of the file."""
+    """Frames of a video feature with the times of the rows [T], taken from the seconds `place` [T]
+    of the file.
+    """
     told: list[str] = []
     try:
       pictures = video.read_at(stretch.path, place, geometry, notes=told, options=self._options)
@@ -270,14 +337,19 @@ class LeRobot:
     self, path: str, number: int, camera: layout.Camera, times: np.ndarray, geometry: video.Geometry
   ) -> Iterator[tuple[float, np.ndarray]]:
     """Frames of an image feature, streamed from the parquet file."""
-    cells = (cell for batch in tables.batches(path, number, [camera.key], batch_size=32, own=not self._v3)
-             for cell in batch.column(camera.key).to_pylist())
+    cells = (
+      cell
+      for batch in tables.batches(path, number, [camera.key], batch_size=32, own=not self._v3)
+      for cell in batch.column(camera.key).to_pylist()
+    )
     where = f"camera {camera.name!r} in {tables.short(path)}"
     for t, seconds in enumerate(times):
       try:
         image = video.decode_image(images.read(self._root, next(cells)), geometry, self._options)
       except StopIteration as error:
-        raise video.Unreadable(f"episode {number}: {where} has no frame {t} of {len(times)}") from error
+        raise video.Unreadable(
+          f"episode {number}: {where} has no frame {t} of {len(times)}"
+        ) from error
       except (video.Unreadable, *images.ERRORS) as error:
         text = f"{where}: the image at frame {t} cannot be used ({images.reason(error)})"
         raise video.Unreadable(f"episode {number}: {text}") from error
@@ -289,15 +361,21 @@ class LeRobot:
     fallback = listed[0] if listed else ""
     if "task_index" not in columns:
       if len(listed) > 1:
-        notes.append(f"{len(listed)} instructions and no column 'task_index' that says where they change: "
-                     f"{fallback!r} is used")
+        notes.append(
+          f"{len(listed)} instructions and no column 'task_index' that says where they change: "
+          f"{fallback!r} is used"
+        )
       return fallback
     numbers = columns["task_index"]
     for number, count in sorted(collections.Counter(numbers.tolist()).items()):
       if number not in self._tasks:
-        notes.append(f"task_index {number} of {count} rows is not in meta/tasks: {fallback!r} is used")
+        notes.append(
+          f"task_index {number} of {count} rows is not in meta/tasks: {fallback!r} is used"
+        )
       elif listed and self._tasks[number] not in listed:
-        notes.append(f"task_index {number} of {count} rows is {self._tasks[number]!r} in meta/tasks and used, "
-                     f"meta/episodes lists {fallback!r}")
+        notes.append(
+          f"task_index {number} of {count} rows is {self._tasks[number]!r} in meta/tasks and used, "
+          f"meta/episodes lists {fallback!r}"
+        )
     texts = [self._tasks.get(number, fallback) for number in numbers.tolist()]
     return texts[0] if len(set(texts)) == 1 else texts

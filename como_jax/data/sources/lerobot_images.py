@@ -11,7 +11,10 @@ ERRORS = (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombEr
 
 
 def read(root: str, cell: object) -> bytes:
-  """The coded image of a table's cell: a struct of bytes and path, bytes, or a path. Raises one of `ERRORS`."""
+  """The coded image of a table's cell: a struct of bytes and path, bytes, or a path.
+
+  Raises one of `ERRORS`.
+  """
   data, name = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
   if isinstance(data, str):
     data, name = None, data
@@ -34,6 +37,9 @@ def reason(error: Exception) -> str:
 
 
 def is_deep(data: bytes) -> bool:
-  """Whether an image has more than 8 bits a pixel in one channel, as depth has. Raises one of `ERRORS`."""
+  """Whether an image has more than 8 bits a pixel in one channel, as depth has.
+
+  Raises one of `ERRORS`.
+  """
   mode = Image.open(io.BytesIO(data)).mode
   return mode.startswith("I") or mode == "F"

@@ -1,7 +1,8 @@
-"""The files of a LeRobot data set as plain values: JSON, JSON lines, parquet tables, and numeric columns as arrays.
+"""The files of a LeRobot data set as plain values: JSON, JSON lines, parquet tables, and numeric
+columns as arrays.
 
-Whatever cannot be read rightly raises: `errors.UserError` where the whole data set depends on it, `video.Unreadable`
-where one episode does.
+Whatever cannot be read rightly raises: `errors.UserError` where the whole data set depends on it,
+`video.Unreadable` where one episode does.
 """
 
 import json
@@ -17,7 +18,8 @@ from como_jax import errors
 from como_jax.data import video
 
 EPISODE = "episode_index"
-MOST_ROWS = 10_000_000  # of an episode, four days at 30 a second: what claims more is damaged or hostile
+# of an episode, four days at 30 a second: what claims more is damaged or hostile
+MOST_ROWS = 10_000_000
 INDICES = (EPISODE, "frame_index", "index", "task_index")
 POINTER = "a Git LFS pointer, not the file itself: 'git lfs pull' fetches it"
 _READ_ERRORS = (OSError, pa.ArrowException)
@@ -34,10 +36,13 @@ def is_pointer(path: str) -> bool:
 
 def read_json(path: str) -> dict:
   try:
-    with open(path, encoding="utf-8-sig") as file:  # some editors begin a file with a byte order mark
+    # some editors begin a file with a byte order mark
+    with open(path, encoding="utf-8-sig") as file:
       value = json.load(file)
   except (OSError, ValueError, RecursionError) as error:
-    raise errors.UserError(f"{path} is {POINTER if is_pointer(path) else f'not readable JSON ({error})'}") from error
+    raise errors.UserError(
+      f"{path} is {POINTER if is_pointer(path) else f'not readable JSON ({error})'}"
+    ) from error
   if not isinstance(value, dict):
     raise errors.UserError(f"{path} holds a JSON {type(value).__name__}, expected an object")
   return value
@@ -62,28 +67,41 @@ def read_json_lines(path: str) -> tuple[list[dict], str]:
     except (ValueError, RecursionError) as error:
       if is_pointer(path):
         raise errors.UserError(f"{path} is {POINTER}") from error
-      if number == numbered[-1][0] and not line.rstrip().endswith(b"}"):  # a recording that was killed while it wrote
+      # a recording that was killed while it wrote
+      if number == numbered[-1][0] and not line.rstrip().endswith(b"}"):
         return rows, f"line {number}, the last one, is cut and left out"
-      text = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+      text = (
+        f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+      )
       raise errors.UserError(f"{path}: line {number} is not JSON ({text})") from error
     if not isinstance(row, dict):
-      raise errors.UserError(f"{path}: line {number} holds a JSON {type(row).__name__}, expected an object")
+      raise errors.UserError(
+        f"{path}: line {number} holds a JSON {type(row).__name__}, expected an object"
+      )
     rows.append(row)
   return rows, ""
 
 
 def read_table(path: str, *, leave_out: str = "") -> pa.Table:
-  """A whole parquet file, without columns whose name starts with `leave_out`. Raises `errors.UserError`."""
+  """A whole parquet file, without columns whose name starts with `leave_out`.
+
+  Raises `errors.UserError`.
+  """
   try:
     file = pq.ParquetFile(path)
-    names = [name for name in file.schema_arrow.names if not (leave_out and name.startswith(leave_out))]
+    names = [
+      name for name in file.schema_arrow.names if not (leave_out and name.startswith(leave_out))
+    ]
     return file.read(columns=names)
   except _READ_ERRORS as error:
     raise errors.UserError(f"{path}: {_reason(path, error)}") from error
 
 
 def to_values(table: pa.Table | pa.ChunkedArray, path: str) -> list:
-  """Python values, a table's as a dictionary a row. Raises `errors.UserError` where text is not UTF-8."""
+  """Python values, a table's as a dictionary a row.
+
+  Raises `errors.UserError` where text is not UTF-8.
+  """
   try:
     return table.to_pylist()
   except UnicodeDecodeError as error:
@@ -99,7 +117,10 @@ def column_types(path: str) -> dict[str, pa.DataType]:
 
 
 def first_cell(path: str, name: str) -> pa.Array | None:
-  """A column's first row [1]; None where the file has no such column or no row. Raises `video.Unreadable`."""
+  """A column's first row [1]; None where the file has no such column or no row.
+
+  Raises `video.Unreadable`.
+  """
   try:
     file = pq.ParquetFile(path)
     if name not in file.schema_arrow.names:
@@ -110,7 +131,9 @@ def first_cell(path: str, name: str) -> pa.Array | None:
     raise video.Unreadable(_reason(path, error)) from error
 
 
-def batches(path: str, number: int, names: Sequence[str], *, batch_size: int, own: bool) -> Iterator[pa.RecordBatch]:
+def batches(
+  path: str, number: int, names: Sequence[str], *, batch_size: int, own: bool
+) -> Iterator[pa.RecordBatch]:
   """The rows of one episode in order, skipping row groups whose statistics exclude it.
 
   Args:
@@ -130,7 +153,9 @@ def batches(path: str, number: int, names: Sequence[str], *, batch_size: int, ow
     groups = range(file.metadata.num_row_groups)
     if not own:
       if EPISODE not in have:
-        raise video.Unreadable(f"{short(path)} has no column {EPISODE!r}, by which its episodes are told apart")
+        raise video.Unreadable(
+          f"{short(path)} has no column {EPISODE!r}, by which its episodes are told apart"
+        )
       names = [*names, *([] if EPISODE in names else [EPISODE])]
       groups = [group for group in groups if _may_hold(file.metadata, group, number)]
     for batch in file.iter_batches(batch_size=batch_size, row_groups=list(groups), columns=names):
@@ -144,7 +169,9 @@ def batches(path: str, number: int, names: Sequence[str], *, batch_size: int, ow
 
 def _may_hold(metadata: pq.FileMetaData, group: int, number: int) -> bool:
   # Nested columns shift the physical position, so it is found by its path; a list has another one.
-  column = next((i for i in range(metadata.num_columns) if metadata.schema.column(i).path == EPISODE), None)
+  column = next(
+    (i for i in range(metadata.num_columns) if metadata.schema.column(i).path == EPISODE), None
+  )
   stats = None if column is None else metadata.row_group(group).column(column).statistics
   if stats is None or not stats.has_min_max or not isinstance(stats.min, (int, float)):
     return True
@@ -160,10 +187,16 @@ def _numbers(array: pa.Array, path: str) -> np.ndarray:
 
 
 def read_episode(
-  path: str, number: int, names: Sequence[str], *, own: bool, length: int | None,
+  path: str,
+  number: int,
+  names: Sequence[str],
+  *,
+  own: bool,
+  length: int | None,
   spare: Mapping[str, list[str]] | None = None,
 ) -> dict[str, np.ndarray]:
-  """Columns of one episode, those that exist: indices int64 [T], others float64 [T, D], NaN where a value is null.
+  """Columns of one episode, those that exist: indices int64 [T], others float64 [T, D], NaN where a
+  value is null.
 
   Args:
     own: as in `batches`.
@@ -171,7 +204,8 @@ def read_episode(
     spare: columns that are left out where they cannot be read -> what receives a note of it.
 
   Raises:
-    video.Unreadable: no row, another number of rows than declared, or a column that is not numbers of one size.
+    video.Unreadable: no row, another number of rows than declared, or a column that is not numbers
+      of one size.
   """
   where, parts, rows = short(path), [], 0
   wrong = f"of episode {number}, the episodes table declares {length} (column 'length')"
@@ -199,7 +233,9 @@ def read_episode(
       spare[name].append(f"{text}; it is not used")
   others = columns[EPISODE][columns[EPISODE] != number] if EPISODE in columns else ()
   if len(others):
-    raise video.Unreadable(f"{where} holds rows of episode {others[0]} (column {EPISODE!r}), expected {number} alone")
+    raise video.Unreadable(
+      f"{where} holds rows of episode {others[0]} (column {EPISODE!r}), expected {number} alone"
+    )
   columns.setdefault(EPISODE, np.full(rows, number))
   return columns
 
@@ -237,9 +273,15 @@ def to_matrix(array: pa.Array) -> np.ndarray:
     out[valid] = inner.reshape(len(sizes), -1)
     return out
   types = pa.types
-  if not (types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind)):
+  if not (
+    types.is_floating(kind)
+    or types.is_integer(kind)
+    or types.is_boolean(kind)
+    or types.is_null(kind)
+  ):
     raise ValueError(f"it holds {kind}, expected numbers")
-  array = array.cast(pa.float64(), safe=False)  # a clock in nanoseconds has more digits than are kept
+  # a clock in nanoseconds has more digits than are kept
+  array = array.cast(pa.float64(), safe=False)
   return np.asarray(array.to_numpy(zero_copy_only=False), np.float64).reshape(-1, 1)
 
 
@@ -282,6 +324,8 @@ def _reason(path: str, error: Exception) -> str:
   except OSError:
     finished = False
   if not finished:
-    return (f"{name} has no parquet footer: the recording was not finished (LeRobot's finalize() was not called) "
-            "or the file is cut")
+    return (
+      f"{name} has no parquet footer: the recording was not finished (LeRobot's finalize() was "
+      "not called) or the file is cut"
+    )
   return f"{name} is not readable parquet ({str(error).splitlines()[0]})"

@@ -46,8 +46,13 @@ class Shards:
     cameras = {name: functools.partial(_frames, source, name) for name in self.cameras}
     cuts = np.cumsum([found.length(s) for s in range(len(found))])[:-1]
     return episode.RawEpisode(
-      self.names[i], task[0] if len(set(task)) == 1 else task, cameras, arrays, group=table.groups[table.group[rows[0]]],
-      cuts=tuple(int(t) for t in cuts))
+      self.names[i],
+      task[0] if len(set(task)) == 1 else task,
+      cameras,
+      arrays,
+      group=table.groups[table.group[rows[0]]],
+      cuts=tuple(int(t) for t in cuts),
+    )
 
   def fingerprint(self) -> str:
     return episode.fingerprint(self._path, [shards.MANIFEST, shards.RECORDS])
@@ -58,4 +63,7 @@ def _frames(source, camera: str, geometry: video.Geometry) -> Iterator[tuple[flo
     seconds = source.times(s).at(np.arange(source.segments.length(s)))
     for t, second in enumerate(seconds):
       size, _ = source.frame_size(s, camera, [t], to=(0, 0))
-      yield float(second), geometry.apply(source.images(s, camera, [t], to=geometry.inner(*size))[0])
+      yield (
+        float(second),
+        geometry.apply(source.images(s, camera, [t], to=geometry.inner(*size))[0]),
+      )

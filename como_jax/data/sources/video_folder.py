@@ -1,4 +1,6 @@
-"""A folder of video files of any kind, searched recursively; every file is an episode with one camera."""
+"""A folder of video files of any kind, searched recursively; every file is an episode with one
+camera.
+"""
 
 import functools
 import json
@@ -12,16 +14,56 @@ from como_jax.data import episode, shards, video
 from como_jax.data.sources import video_groups
 from como_jax.data.sources.options import SourceOptions
 
-EXTENSIONS = tuple(
-  ".mp4 .webm .mkv .mov .avi .m4v .mpg .mpeg .mpe .wmv .flv .f4v .ts .mts .m2ts .ogv .3gp .3g2 .asf .mxf .vob .qt .dv "
-  ".gif .apng .ivf .y4m .nut .h264 .264 .hevc .265 .h265 .m2v .m1v .mjpeg .mjpg .obu".split()
+EXTENSIONS = (
+  ".mp4",
+  ".webm",
+  ".mkv",
+  ".mov",
+  ".avi",
+  ".m4v",
+  ".mpg",
+  ".mpeg",
+  ".mpe",
+  ".wmv",
+  ".flv",
+  ".f4v",
+  ".ts",
+  ".mts",
+  ".m2ts",
+  ".ogv",
+  ".3gp",
+  ".3g2",
+  ".asf",
+  ".mxf",
+  ".vob",
+  ".qt",
+  ".dv",
+  ".gif",
+  ".apng",
+  ".ivf",
+  ".y4m",
+  ".nut",
+  ".h264",
+  ".264",
+  ".hevc",
+  ".265",
+  ".h265",
+  ".m2v",
+  ".m1v",
+  ".mjpeg",
+  ".mjpg",
+  ".obu",
 )
 CAMERA = "camera"
 ANNOTATIONS = "lang_annotations.json"  # {"file.mp4": "instruction"} beside the files
 _KINDS = {
-  "a picture, not a video": ".jpg .jpeg .png .bmp .tif .tiff .webp .heic .exr .ppm .pgm .svg .npy .npz",
+  "a picture, not a video": (
+    ".jpg .jpeg .png .bmp .tif .tiff .webp .heic .exr .ppm .pgm .svg .npy .npz"
+  ),
   "sound, not a video": ".wav .mp3 .aac .m4a .flac .ogg .opus .wma",
-  "text or a table, not a video": ".txt .md .json .jsonl .csv .tsv .yaml .yml .xml .html .parquet .srt .vtt .log .pdf",
+  "text or a table, not a video": (
+    ".txt .md .json .jsonl .csv .tsv .yaml .yml .xml .html .parquet .srt .vtt .log .pdf"
+  ),
   "an archive: unpack it": ".zip .tar .gz .tgz .bz2 .xz .7z .rar .zst",
   "an unfinished download": ".part .crdownload .download .partial .tmp .aria2",
   "a playlist, not a video": ".m3u .m3u8 .mpd .pls",
@@ -42,7 +84,9 @@ def find(root: str, *, limit: int | None = None) -> list[str]:
 
 
 def find_nested(root: str) -> list[tuple[str, str]]:
-  """(relative path, format) of the data sets below a folder, which are not its videos; it itself is not looked at."""
+  """(relative path, format) of the data sets below a folder, which are not its videos; it itself is
+  not looked at.
+  """
   skipped: list[dict[str, str]] = []
   for _ in _walk(root, skipped):
     pass
@@ -50,7 +94,9 @@ def find_nested(root: str) -> list[tuple[str, str]]:
 
 
 def enclosing(path: str) -> str | None:
-  """The LeRobot data set that a folder is a part of (its `videos/`, say), None = it is not inside one."""
+  """The LeRobot data set that a folder is a part of (its `videos/`, say), None = it is not inside
+  one.
+  """
   path = os.path.realpath(path)
   for _ in range(_LEVELS):
     path = os.path.dirname(path)
@@ -74,8 +120,8 @@ def summary(skipped: Sequence[dict[str, str]], *, most: int = 3) -> list[str]:
 def _walk(root: str, skipped: list[dict[str, str]]) -> Iterator[str]:
   """Relative paths of video files; each real folder is entered once and each real file given once.
 
-  Links are followed after everything else, so that a file goes by its own path. What is not given is put into `skipped`
-  with its reason, data sets below the folder also with their "format".
+  Links are followed after everything else, so that a file goes by its own path. What is not given
+  is put into `skipped` with its reason, data sets below the folder also with their "format".
   """
   folders, links = [""], []  # still to be entered; links, to be looked at last
   entered, given = set(), {}  # real paths
@@ -97,7 +143,12 @@ def _walk(root: str, skipped: list[dict[str, str]]) -> Iterator[str]:
     if os.path.basename(name).startswith("."):
       return skip(name, "a hidden file")
     if extension not in EXTENSIONS:
-      return skip(name, _REASONS.get(extension, f"unknown extension {extension!r}" if extension else "no extension"))
+      return skip(
+        name,
+        _REASONS.get(
+          extension, f"unknown extension {extension!r}" if extension else "no extension"
+        ),
+      )
     key = (stat.st_dev, stat.st_ino) if stat.st_nlink > 1 and stat.st_ino else path
     if key in given:
       return skip(name, f"the same file as {given[key]}")
@@ -167,8 +218,9 @@ def _format(path: str) -> str | None:
 class VideoFolder:
   """Any codec and container PyAV reads.
 
-  `skipped` lists what else lies in the folder; `info["description"]` says which files are taken as views of one
-  recording (`options.group`, see `video_groups`). Names are made printable; the files are opened by their own bytes.
+  `skipped` lists what else lies in the folder; `info["description"]` says which files are taken as
+  views of one recording (`options.group`, see `video_groups`). Names are made printable; the files
+  are opened by their own bytes.
   """
 
   def __init__(self, path: str, options: SourceOptions | None = None):
@@ -185,7 +237,12 @@ class VideoFolder:
     self._groups, grouping = video_groups.groups(self.names, self._options.group)
     self.cameras = (CAMERA,)
     description = f"folder of {len(self.names)} video files" + (f", {grouping}" if grouping else "")
-    self.info = {"format": "video_folder", "description": description, "action_names": None, "state_names": None}
+    self.info = {
+      "format": "video_folder",
+      "description": description,
+      "action_names": None,
+      "state_names": None,
+    }
 
   def __len__(self) -> int:
     return len(self.names)
@@ -195,7 +252,9 @@ class VideoFolder:
     path = os.path.join(self._root, self._files[i])
     cameras = {CAMERA: functools.partial(video.read, path, notes=notes, options=self._options)}
     task = self._tasks.get(self.names[i], "")
-    return episode.RawEpisode(self.names[i], task, cameras, {}, notes, self._groups[i], continuous=False)
+    return episode.RawEpisode(
+      self.names[i], task, cameras, {}, notes, self._groups[i], continuous=False
+    )
 
   def fingerprint(self) -> str:
     folders = {os.path.dirname(name) for name in self._files}
@@ -220,7 +279,8 @@ class VideoFolder:
       except (OSError, ValueError, AttributeError) as error:
         self.skipped.append({"name": label, "reason": f"not readable instructions ({error})"})
         warnings.warn(
-          f'{video.printable(path)} is ignored: expected {{"file.mp4": "instruction"}} ({error})', stacklevel=2
+          f'{video.printable(path)} is ignored: expected {{"file.mp4": "instruction"}} ({error})',
+          stacklevel=2,
         )
         continue
       wrong = []
@@ -231,7 +291,10 @@ class VideoFolder:
         else:
           wrong.append(key)
       if wrong:
-        reason = f"{len(wrong)} of {len(entries)} entries name no video of this folder or hold no text, as {wrong[0]!r}"
+        reason = (
+          f"{len(wrong)} of {len(entries)} entries name no video of this folder or hold no "
+          f"text, as {wrong[0]!r}"
+        )
         self.skipped.append({"name": label, "reason": reason})
     return tasks
 

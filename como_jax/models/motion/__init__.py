@@ -1,1 +1,3 @@
-"""The motion model: inverse dynamics (two frames to a latent), bottleneck, forward dynamics (frame, latent to next)."""
+"""The motion model: inverse dynamics (two frames to a latent), bottleneck, forward dynamics (frame,
+latent to next).
+"""

@@ -1,9 +1,11 @@
-"""Bottlenecks: from the Q-former's outputs to the latent, one module for each variant the papers compare.
+"""Bottlenecks: from the Q-former's outputs to the latent, one module for each variant the papers
+compare.
 
-Legend: B batch, Q queries, W width of the Q-former, Z numbers a query (so a motion has Q*Z), C codes.
+Legend: B batch, Q queries, W width of the Q-former, Z numbers a query (so a motion has Q*Z), C
+codes.
 All of them are small, so they compute in float32 whatever the model's dtype.
-`offset` [B, Q, Z] is what the linear path (motion/components.py) adds to z; with `zero` the last layer starts at
-zero, so that z starts as the offset.
+`offset` [B, Q, Z] is what the linear path (motion/components.py) adds to z; with `zero` the last
+layer starts at zero, so that z starts as the offset.
 """
 
 from collections.abc import Callable
@@ -21,7 +23,8 @@ class Latent(NamedTuple):
 
   Attributes:
     z: [B, Q, Z], the label.
-    decoded: [B, Q, Z], what the forward dynamics model reads in training: z, or its quantised or sampled version.
+    decoded: [B, Q, Z], what the forward dynamics model reads in training: z, or its quantised or
+      sampled version.
     terms: extra results of the variant, each [B] or [B, Q].
   """
 
@@ -31,7 +34,9 @@ class Latent(NamedTuple):
 
 
 class Continuous(nn.Module):
-  """CoMo's: Linear W -> W, tanh, Linear W -> Z, nothing else (section "dimension bottleneck" of arXiv 2505.17006v1)."""
+  """CoMo's: Linear W -> W, tanh, Linear W -> Z, nothing else (section "dimension bottleneck" of
+  arXiv 2505.17006v1).
+  """
 
   dims: int
   initialiser: str = "vit"
@@ -40,8 +45,10 @@ class Continuous(nn.Module):
   def setup(self) -> None:
     self.down_0, self.down_1 = _down(self.initialiser, self.dims, zero=self.zero)
 
-  def __call__(self, hidden: jax.Array, key: jax.Array | None, offset: jax.Array | None = None) -> Latent:
-    """hidden [B, Q, W]; key is for variants that sample and may be None (labels, evaluation)."""
+  def __call__(
+    self, hidden: jax.Array, key: jax.Array | None, offset: jax.Array | None = None
+  ) -> Latent:
+    """Hidden [B, Q, W]; key is for variants that sample and may be None (labels, evaluation)."""
     z = _moved(_project(self.down_0, self.down_1, hidden), offset)
     return Latent(z, z, {})
 
@@ -51,7 +58,10 @@ class Continuous(nn.Module):
 
 
 class VQ(nn.Module):
-  """Moto's vector quantiser: the nearest of C codes, straight-through gradient. The label is the quantised vector."""
+  """Moto's vector quantiser: the nearest of C codes, straight-through gradient.
+
+  The label is the quantised vector.
+  """
 
   dims: int
   codes: int = 128
@@ -60,25 +70,31 @@ class VQ(nn.Module):
   def setup(self) -> None:
     self.down_0, self.down_1 = _down(self.initialiser, self.dims)
     bound = 1.0 / self.codes
-    self.codebook = self.param("codebook", lambda key: jax.random.uniform(
-        key, (self.codes, self.dims), jnp.float32, -bound, bound))
+    self.codebook = self.param(
+      "codebook",
+      lambda key: jax.random.uniform(key, (self.codes, self.dims), jnp.float32, -bound, bound),
+    )
 
   def __call__(self, hidden: jax.Array, key: jax.Array | None) -> Latent:
     z = _project(self.down_0, self.down_1, hidden)
     codes = self._nearest(z)
     chosen = jnp.take(self.codebook, codes, axis=0)
     terms = {
-        "codes": codes,
-        "codebook": jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(z)), axis=(1, 2)),
-        "commitment": jnp.mean(jnp.square(jax.lax.stop_gradient(chosen) - z), axis=(1, 2)),
+      "codes": codes,
+      "codebook": jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(z)), axis=(1, 2)),
+      "commitment": jnp.mean(jnp.square(jax.lax.stop_gradient(chosen) - z), axis=(1, 2)),
     }
     quantised = z + jax.lax.stop_gradient(chosen - z)
     return Latent(self._label(z, quantised), quantised, terms)
 
   def _nearest(self, z: jax.Array) -> jax.Array:
-    """[B, Q, Z] -> int32 [B, Q], by squared distance (|z|^2 is the same for all codes and left out)."""
+    """[B, Q, Z] -> int32 [B, Q], by squared distance (|z|^2 is the same for all codes and left
+    out).
+    """
     size = jnp.sum(jnp.square(self.codebook), axis=1)[None, None]
-    return jnp.argmin(size - 2 * jnp.einsum("bqz,cz->bqc", z, self.codebook), axis=-1).astype(jnp.int32)
+    return jnp.argmin(size - 2 * jnp.einsum("bqz,cz->bqc", z, self.codebook), axis=-1).astype(
+      jnp.int32
+    )
 
   def _label(self, z: jax.Array, quantised: jax.Array) -> jax.Array:
     return quantised
@@ -88,14 +104,18 @@ class VQ(nn.Module):
 
 
 class PreVQ(VQ):
-  """Trained as VQ; the label is the embedding before quantisation (the "Pre-VQ" of CoMo's ablation, and of GR00T)."""
+  """Trained as VQ; the label is the embedding before quantisation (the "Pre-VQ" of CoMo's ablation,
+  and of GR00T).
+  """
 
   def _label(self, z: jax.Array, quantised: jax.Array) -> jax.Array:
     return z
 
 
 class KL(nn.Module):
-  """Gaussian with a KL term to the standard normal (as AdaWorld): a sample in training, the mean as label."""
+  """Gaussian with a KL term to the standard normal (as AdaWorld): a sample in training, the mean as
+  label.
+  """
 
   dims: int
   initialiser: str = "vit"
@@ -103,9 +123,13 @@ class KL(nn.Module):
 
   def setup(self) -> None:
     self.down_0, self.down_1 = _down(self.initialiser, self.dims, zero=self.zero)
-    self.down_log_variance = nn.Dense(self.dims, kernel_init=transformer.INITIALISERS[self.initialiser])
+    self.down_log_variance = nn.Dense(
+      self.dims, kernel_init=transformer.INITIALISERS[self.initialiser]
+    )
 
-  def __call__(self, hidden: jax.Array, key: jax.Array | None, offset: jax.Array | None = None) -> Latent:
+  def __call__(
+    self, hidden: jax.Array, key: jax.Array | None, offset: jax.Array | None = None
+  ) -> Latent:
     inner = jnp.tanh(self.down_0(hidden))
     # Bounded so that exp cannot overflow early in training.
     mean = _moved(self.down_1(inner), offset)
@@ -120,7 +144,12 @@ class KL(nn.Module):
     return z
 
 
-BOTTLENECKS: dict[str, Callable[..., nn.Module]] = {"continuous": Continuous, "vq": VQ, "pre_vq": PreVQ, "kl": KL}
+BOTTLENECKS: dict[str, Callable[..., nn.Module]] = {
+  "continuous": Continuous,
+  "vq": VQ,
+  "pre_vq": PreVQ,
+  "kl": KL,
+}
 
 
 class _SameWidth(nn.Module):

@@ -1,8 +1,10 @@
-"""The motion model: frozen encoder, inverse dynamics with its bottleneck, forward dynamics, and how clips become pairs.
+"""The motion model: frozen encoder, inverse dynamics with its bottleneck, forward dynamics, and how
+clips become pairs.
 
-Legend: B batch, K frames of a clip, P pairs (K-1), H W image, N patches, D width of the encoder, Q queries, Z numbers
-a query. Source: CoMo, arXiv 2505.17006. A clip's frames are encoded once each; its forward, reversed and jittered
-pairs are formed from those features, so K frames give K-1 pairs for K passes of the encoder instead of 2(K-1).
+Legend: B batch, K frames of a clip, P pairs (K-1), H W image, N patches, D width of the encoder, Q
+queries, Z numbers a query. Source: CoMo, arXiv 2505.17006. A clip's frames are encoded once each;
+its forward, reversed and jittered pairs are formed from those features, so K frames give K-1 pairs
+for K passes of the encoder instead of 2(K-1).
 """
 
 import dataclasses
@@ -29,8 +31,10 @@ class Motion(NamedTuple):
 
   Attributes:
     z: [B, Q*Z], float32: the latent motion used as label.
-    decoded: [B, Q, Z]: what the forward dynamics model reads in training (z, or its quantised or sampled version).
-    terms: "commitment", "codebook", "kl" [B] and "codes" int32 [B, Q] where the bottleneck has them.
+    decoded: [B, Q, Z]: what the forward dynamics model reads in training (z, or its quantised or
+      sampled version).
+    terms: "commitment", "codebook", "kl" [B] and "codes" int32 [B, Q] where the bottleneck has
+      them.
   """
 
   z: jax.Array
@@ -40,13 +44,15 @@ class Motion(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MotionModel:
-  """The record a task works with; see `models.build`. Frames are float32, ImageNet-normalised, unless they come in a
-  batch.
+  """The record a task works with; see `models.build`.
+
+  Frames are float32, ImageNet-normalised, unless they come in a batch.
 
   Attributes:
     config: the model section it was built from.
-    tcl_gradient: "all" trains everything through all three branches (as described); "released" runs the Q-former
-      without gradient on the jittered and reversed branches, which then train only the down-projection.
+    tcl_gradient: "all" trains everything through all three branches (as described); "released" runs
+      the Q-former without gradient on the jittered and reversed branches, which then train only the
+      down-projection.
     frozen: patterns of parameter names that are not trained unless the config says otherwise.
     components: the linear path to z, None where it is off.
   """
@@ -69,8 +75,12 @@ class MotionModel:
     """Q*Z, the length of z."""
     return self.fdm.queries * self.fdm.dims
 
-  def inputs_spec(self, batch_size: int, frames: int = 2, *, jittered: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `forward` reads: uint8 "frames" [B, K, H, W, 3] and, for Tcl, "jittered" [B, K-1, H, W, 3]."""
+  def inputs_spec(
+    self, batch_size: int, frames: int = 2, *, jittered: bool = False
+  ) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `forward` reads: uint8 "frames" [B, K, H, W, 3] and, for Tcl, "jittered" [B, K-1, H, W,
+    3].
+    """
     image = (self.image_size, self.image_size, 3)
     spec = {"frames": jax.ShapeDtypeStruct((batch_size, frames, *image), jnp.uint8)}
     if jittered:
@@ -78,21 +88,31 @@ class MotionModel:
     return spec
 
   def init(self, key: jax.Array) -> dict[str, Any]:
-    """Fresh float32 parameters: {"encoder", "idm": {"qformer", "bottleneck"}, "fdm"}; "idm" has "components" too where
-    the linear path is on."""
+    """Fresh float32 parameters: {"encoder", "idm": {"qformer", "bottleneck"}, "fdm"}; "idm" has
+    "components" too where the linear path is on.
+    """
     keys = jax.random.split(key, 4)
     image = jnp.zeros((1, self.image_size, self.image_size, 3))
     tokens = jnp.zeros((1, self.qformer.patches + 1, self.fdm.features_width))
     latent = jnp.zeros((1, self.fdm.queries, self.fdm.dims))
     hidden = jnp.zeros((1, self.qformer.queries, self.qformer.width))
-    linear = {} if self.components is None else {
+    linear = (
+      {}
+      if self.components is None
+      else {
         "components": self.components.init(
-            jax.random.fold_in(keys[1], 1), self.components.between((tokens, tokens), (image, image)))["params"]}
+          jax.random.fold_in(keys[1], 1), self.components.between((tokens, tokens), (image, image))
+        )["params"]
+      }
+    )
     return {
-        "encoder": self.encoder.init(keys[0], image)["params"],
-        "idm": {"qformer": self.qformer.init(keys[1], tokens, tokens, keys[1])["params"],
-                "bottleneck": self.bottleneck.init(keys[2], hidden, None)["params"], **linear},
-        "fdm": self.fdm.init(keys[3], image, latent, tokens[:, 1:])["params"],
+      "encoder": self.encoder.init(keys[0], image)["params"],
+      "idm": {
+        "qformer": self.qformer.init(keys[1], tokens, tokens, keys[1])["params"],
+        "bottleneck": self.bottleneck.init(keys[2], hidden, None)["params"],
+        **linear,
+      },
+      "fdm": self.fdm.init(keys[3], image, latent, tokens[:, 1:])["params"],
     }
 
   def features(self, params: Params, frames: jax.Array) -> jax.Array:
@@ -106,21 +126,32 @@ class MotionModel:
     """`features` of images as they come in a batch: uint8 [..., H, W, 3] -> [..., N+1, D]."""
     return self.features(params, pixels.normalise(images))
 
-  def encode(self, params: Params, first: jax.Array, second: jax.Array, *,
-             features: tuple[jax.Array, jax.Array] | None = None, key: jax.Array | None = None) -> Motion:
+  def encode(
+    self,
+    params: Params,
+    first: jax.Array,
+    second: jax.Array,
+    *,
+    features: tuple[jax.Array, jax.Array] | None = None,
+    key: jax.Array | None = None,
+  ) -> Motion:
     """Two frames -> the motion between them.
 
     Args:
       params: as from `init`.
       first: [B, H, W, 3].
       second: [B, H, W, 3].
-      features: those of first and second, each [B, N+1, D], if the caller has them. With inputs "rgb_diff" the second
-        of them is not used: the difference of the frames is encoded.
-      key: samples the latent (KL) and permutes patches ("shuffled"). None for labels: no sample, one fixed permutation.
+      features: those of first and second, each [B, N+1, D], if the caller has them. With inputs
+        "rgb_diff" the second of them is not used: the difference of the frames is encoded.
+      key: samples the latent (KL) and permutes patches ("shuffled"). None for labels: no sample,
+        one fixed permutation.
     """
     chex.assert_shape([first, second], (None, self.image_size, self.image_size, 3))
     if inputs.INPUTS[self.qformer.inputs].pixel_difference:
-      pair = (self.features(params, first) if features is None else features[0], self.features(params, second - first))
+      pair = (
+        self.features(params, first) if features is None else features[0],
+        self.features(params, second - first),
+      )
     elif features is None:
       tokens = self.features(params, jnp.stack([first, second], axis=1))
       pair = tokens[:, 0], tokens[:, 1]
@@ -130,15 +161,21 @@ class MotionModel:
     return self._latent(params, self._look(params["idm"], *pair, moved, key), key)
 
   def differences(self, params: Params, frames: jax.Array) -> jax.Array:
-    """What the linear path reads of neighbouring frames of clips [B, K, H, W, 3]: [B*(K-1), G, D]."""
+    """What the linear path reads of neighbouring frames of clips [B, K, H, W, 3]: [B*(K-1), G,
+    D].
+    """
     tokens = self.features(params, frames)
+
     def flat(x: jax.Array) -> tuple[jax.Array, jax.Array]:
       return tuple(half.reshape((-1, *half.shape[2:])) for half in (x[:, :-1], x[:, 1:]))
+
     return self.components.between(flat(tokens), flat(frames))
 
-  def decode(self, params: Params, first: jax.Array, z: jax.Array, *,
-             features: jax.Array | None = None) -> dict[str, jax.Array]:
-    """Current frame and label -> the future frame's "pixels" [B, H, W, 3], and "features" [B, N, D] if configured.
+  def decode(
+    self, params: Params, first: jax.Array, z: jax.Array, *, features: jax.Array | None = None
+  ) -> dict[str, jax.Array]:
+    """Current frame and label -> the future frame's "pixels" [B, H, W, 3], and "features" [B, N, D]
+    if configured.
 
     Args:
       params: as from `init`.
@@ -148,26 +185,33 @@ class MotionModel:
     """
     chex.assert_shape(z, (first.shape[0], self.latent_size))
     latent = einops.rearrange(z, "b (q d) -> b q d", q=self.fdm.queries)
-    latent = self.bottleneck.apply({"params": params["idm"]["bottleneck"]}, latent, method="readable")
+    latent = self.bottleneck.apply(
+      {"params": params["idm"]["bottleneck"]}, latent, method="readable"
+    )
     if self.fdm.features == "residual" and features is None:
       features = self.features(params, first)
     return self._predict(params, first, latent, features)
 
-  def forward(self, params: Params, batch: Mapping[str, jax.Array], *, key: jax.Array) -> dict[str, jax.Array]:
+  def forward(
+    self, params: Params, batch: Mapping[str, jax.Array], *, key: jax.Array
+  ) -> dict[str, jax.Array]:
     """Everything the objectives read, for all pairs of neighbouring frames of every clip.
 
     Args:
       params: as from `init`.
-      batch: "frames" uint8 [B, K, H, W, 3]; "jittered" uint8 [B, K-1, H, W, 3] when Tcl is trained. Who has their
-        tokens gives "frame_tokens" [B, K, N+1, D] too, and "jittered_tokens" instead of "jittered" (not for "rgb_diff",
-        which encodes other images).
+      batch: "frames" uint8 [B, K, H, W, 3]; "jittered" uint8 [B, K-1, H, W, 3] when Tcl is trained.
+        Who has their tokens gives "frame_tokens" [B, K, N+1, D] too, and "jittered_tokens" instead
+        of "jittered" (not for "rgb_diff", which encodes other images).
       key: samples and permutes.
 
     Returns:
-      "pixels", "target", "current" [B, P, H, W, 3] (normalised); "z" [B, P, Q*Z], and "z_reversed", "z_jittered" if
-      the batch has "jittered"; "commitment", "codebook", "kl" [B, P] and "codes" [B, P, Q] where the bottleneck has
+      "pixels", "target", "current" [B, P, H, W, 3] (normalised); "z" [B, P, Q*Z], and "z_reversed",
+      "z_jittered" if
+      the batch has "jittered"; "commitment", "codebook", "kl" [B, P] and "codes" [B, P, Q] where
+      the bottleneck has
       them;
-      "features_predicted", "features_target" [B, P, N, D] where the FDM predicts features. All float32 but "codes".
+      "features_predicted", "features_target" [B, P, N, D] where the FDM predicts features. All
+      float32 but "codes".
     """
     chex.assert_shape(batch["frames"], (None, None, self.image_size, self.image_size, 3))
     frames = self._constrain(pixels.normalise(batch["frames"]))
@@ -185,35 +229,53 @@ class MotionModel:
     idm_params = params["idm"]
     pairs = (*pairs, self._moved(frames, batch, pairs))
     if self.tcl_gradient == "released" and has_jittered:
-      main = self._look(idm_params, *(None if half is None else flat(half[:, :count]) for half in pairs), keys[0])
+      main = self._look(
+        idm_params, *(None if half is None else flat(half[:, :count]) for half in pairs), keys[0]
+      )
       # Stopped at the inputs, so that no backward pass of these branches is ever built.
-      others = (None if half is None else jax.lax.stop_gradient(flat(half[:, count:])) for half in pairs)
+      others = (
+        None if half is None else jax.lax.stop_gradient(flat(half[:, count:])) for half in pairs
+      )
       others = self._look(jax.lax.stop_gradient(idm_params), *others, keys[1])
-      seen = jax.tree.map(lambda *parts: flat(jnp.concatenate([grouped(part) for part in parts], axis=1)), main, others)
+      seen = jax.tree.map(
+        lambda *parts: flat(jnp.concatenate([grouped(part) for part in parts], axis=1)),
+        main,
+        others,
+      )
     else:
-      seen = self._look(idm_params, *(None if half is None else flat(half) for half in pairs), keys[0])
+      seen = self._look(
+        idm_params, *(None if half is None else flat(half) for half in pairs), keys[0]
+      )
 
     motion = self._latent(params, seen, keys[2])
     z = grouped(motion.z)
     outputs = {"z": z[:, :count]}
     if has_jittered:
-      outputs |= {"z_reversed": z[:, count:2 * count], "z_jittered": z[:, 2 * count:]}
+      outputs |= {"z_reversed": z[:, count : 2 * count], "z_jittered": z[:, 2 * count :]}
     # Only the forward pairs are reconstructed, so only they are held to the bottleneck's own terms.
     outputs |= {name: grouped(term)[:, :count] for name, term in motion.terms.items()}
     latent = flat(grouped(motion.decoded)[:, :count])
     predicted = self._predict(params, flat(frames[:, :-1]), latent, flat(tokens[:, :-1]))
-    outputs |= {"pixels": grouped(predicted["pixels"]), "current": frames[:, :-1], "target": frames[:, 1:]}
+    outputs |= {
+      "pixels": grouped(predicted["pixels"]),
+      "current": frames[:, :-1],
+      "target": frames[:, 1:],
+    }
     if "features" in predicted:
-      outputs |= {"features_predicted": grouped(predicted["features"]),
-                  "features_target": jax.lax.stop_gradient(tokens[:, 1:, 1:])}
+      outputs |= {
+        "features_predicted": grouped(predicted["features"]),
+        "features_target": jax.lax.stop_gradient(tokens[:, 1:, 1:]),
+      }
     return outputs
 
   def _constrain(self, frames: jax.Array) -> jax.Array:
     return nn.with_logical_constraint(frames, ("batch", "time", *(None,) * (frames.ndim - 2)))
 
-  def _pairs(self, params: Params, frames: jax.Array,
-             batch: Mapping[str, jax.Array]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Tokens of the frames [B, K, N+1, D], and (first, second) of all pairs, each [B, P or 3P, N+1, D].
+  def _pairs(
+    self, params: Params, frames: jax.Array, batch: Mapping[str, jax.Array]
+  ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Tokens of the frames [B, K, N+1, D], and (first, second) of all pairs, each [B, P or 3P, N+1,
+    D].
 
     The order of pairs is forward, reversed, jittered.
 
@@ -223,22 +285,31 @@ class MotionModel:
     difference = inputs.INPUTS[self.qformer.inputs].pixel_difference
     if "frame_tokens" in batch:
       tokens = self._constrain(batch["frame_tokens"].astype(jnp.float32))
-      rest = self._constrain(batch["jittered_tokens"].astype(jnp.float32)) if "jittered_tokens" in batch else None
+      rest = (
+        self._constrain(batch["jittered_tokens"].astype(jnp.float32))
+        if "jittered_tokens" in batch
+        else None
+      )
       return tokens, _branches(tokens, rest, difference=False, contrastive=rest is not None)
     images = [frames]
     jittered = self._constrain(pixels.normalise(batch["jittered"])) if "jittered" in batch else None
     if difference:
       images.append(frames[:, 1:] - frames[:, :-1])
-      images += [] if jittered is None else [frames[:, :-1] - frames[:, 1:], jittered - frames[:, :-1]]
+      images += (
+        [] if jittered is None else [frames[:, :-1] - frames[:, 1:], jittered - frames[:, :-1]]
+      )
     elif jittered is not None:
       images.append(jittered)
     everything = self.features(params, jnp.concatenate(images, axis=1))
-    tokens, rest = everything[:, : count + 1], everything[:, count + 1:]
+    tokens, rest = everything[:, : count + 1], everything[:, count + 1 :]
     return tokens, _branches(tokens, rest, difference=difference, contrastive=jittered is not None)
 
-  def _moved(self, frames: jax.Array, batch: Mapping[str, jax.Array],
-             pairs: tuple[jax.Array, jax.Array]) -> jax.Array | None:
-    """What the linear path reads of all pairs [B, P or 3P, G, D], in the order of `_pairs`; None without one."""
+  def _moved(
+    self, frames: jax.Array, batch: Mapping[str, jax.Array], pairs: tuple[jax.Array, jax.Array]
+  ) -> jax.Array | None:
+    """What the linear path reads of all pairs [B, P or 3P, G, D], in the order of `_pairs`; None
+    without one.
+    """
     if self.components is None:
       return None
     size, count = pairs[0].shape[:2]
@@ -247,39 +318,55 @@ class MotionModel:
       rest = None
       if count > frames.shape[1] - 1:
         if "jittered" not in batch:
-          raise KeyError("jittered: the flow of these pairs needs their images, not only their tokens")
+          raise KeyError(
+            "jittered: the flow of these pairs needs their images, not only their tokens"
+          )
         rest = self._constrain(pixels.normalise(batch["jittered"]))
       images = _branches(frames, rest, difference=False, contrastive=rest is not None)
       images = tuple(half.reshape((-1, *half.shape[2:])) for half in images)
-    moved = self.components.between(tuple(half.reshape((-1, *half.shape[2:])) for half in pairs), images)
+    moved = self.components.between(
+      tuple(half.reshape((-1, *half.shape[2:])) for half in pairs), images
+    )
     return moved.reshape((size, count, *moved.shape[1:]))
 
-  def _look(self, params: Params, first: jax.Array, second: jax.Array, moved: jax.Array | None,
-            key: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-    """What the bottleneck gets of pairs of tokens: the queries' outputs [B, Q, W] and the linear path's numbers
-    [B, Q, Z] of `moved` [B, G, D], or None."""
+  def _look(
+    self,
+    params: Params,
+    first: jax.Array,
+    second: jax.Array,
+    moved: jax.Array | None,
+    key: jax.Array | None,
+  ) -> tuple[jax.Array, jax.Array | None]:
+    """What the bottleneck gets of pairs of tokens: the queries' outputs [B, Q, W] and the linear
+    path's numbers [B, Q, Z] of `moved` [B, G, D], or None.
+    """
     key = jax.random.key(0) if key is None else key
     hidden = self.qformer.apply({"params": params["qformer"]}, first, second, key)
     if self.components is None:
       return hidden, None
     return hidden, self.components.apply({"params": params["components"]}, moved)
 
-  def _latent(self, params: Params, seen: tuple[jax.Array, jax.Array | None],
-              key: jax.Array | None) -> Motion:
+  def _latent(
+    self, params: Params, seen: tuple[jax.Array, jax.Array | None], key: jax.Array | None
+  ) -> Motion:
     hidden, offset = seen
     more = () if offset is None else (offset,)  # the code books of VQ know none
     latent = self.bottleneck.apply({"params": params["idm"]["bottleneck"]}, hidden, key, *more)
     return Motion(einops.rearrange(latent.z, "b q d -> b (q d)"), latent.decoded, latent.terms)
 
-  def _predict(self, params: Params, frames: jax.Array, latent: jax.Array,
-               tokens: jax.Array | None) -> dict[str, jax.Array]:
+  def _predict(
+    self, params: Params, frames: jax.Array, latent: jax.Array, tokens: jax.Array | None
+  ) -> dict[str, jax.Array]:
     features = tokens[:, 1:] if self.fdm.features == "residual" else None
     return self.fdm.apply({"params": params["fdm"]}, frames, latent, features)
 
 
-def _branches(tokens: jax.Array, rest: jax.Array | None, *, difference: bool,
-              contrastive: bool) -> tuple[jax.Array, jax.Array]:
-  """(first, second) of `MotionModel._pairs`; `rest` are the tokens of all pixel differences, or of the jittered frames."""
+def _branches(
+  tokens: jax.Array, rest: jax.Array | None, *, difference: bool, contrastive: bool
+) -> tuple[jax.Array, jax.Array]:
+  """(first, second) of `MotionModel._pairs`; `rest` are the tokens of all pixel differences, or of
+  the jittered frames.
+  """
   before, after = tokens[:, :-1], tokens[:, 1:]
   if not contrastive:
     return before, rest if difference else after

@@ -1,10 +1,12 @@
-"""The linear path from two frames to z: starts as principal components of what differs between them.
+"""The linear path from two frames to z: starts as principal components of what differs between
+them.
 
-Legend: B batch, N patches, D width of the encoder (2 for flow), G groups of patches, C components, Q queries, Z
-numbers a query. The first C of the Q*Z numbers of z are A times the difference of the frames' features, or the
-optical flow between them, plus what the Q-former says, which starts at zero; so z starts as the components, which
-cost seconds, and training only has to improve on them. There is no constant: two equal frames give 0, and a
-reversed pair the negative of the features' difference.
+Legend: B batch, N patches, D width of the encoder (2 for flow), G groups of patches, C components,
+Q queries, Z numbers a query. The first C of the Q*Z numbers of z are A times the difference of the
+frames' features, or the optical flow between them, plus what the Q-former says, which starts at
+zero; so z starts as the components, which cost seconds, and training only has to improve on them.
+There is no constant: two equal frames give 0, and a reversed pair the negative of the features'
+difference.
 """
 
 from collections.abc import Mapping
@@ -27,27 +29,46 @@ BOTTLENECKS = ("continuous", "kl")  # a code book starts far from numbers of uni
 
 
 def pooled(tokens: jax.Array, pool: int) -> jax.Array:
-  """[B, N+1, D], CLS first, raster order -> [B, G, D]: means over pool x pool patches, without CLS."""
+  """[B, N+1, D], CLS first, raster order -> [B, G, D]: means over pool x pool patches, without
+  CLS.
+  """
   side = round((tokens.shape[1] - 1) ** 0.5)
   return einops.reduce(
-    tokens[:, 1:], "b (h p w q) d -> b (h w) d", "mean", p=pool, q=pool, h=side // pool, w=side // pool
+    tokens[:, 1:],
+    "b (h p w q) d -> b (h w) d",
+    "mean",
+    p=pool,
+    q=pool,
+    h=side // pool,
+    w=side // pool,
   )
 
 
 def flow_shrinks(size: int, side: int) -> int:
-  """How many times smaller pictures of `size` pixels become before their flow is found: down to `FLOW_SIDE` or the next size above it
-  that divides into side x side cells and can be halved twice; 0 where none does."""
-  fits = [times for times in range(max(1, size // FLOW_SIDE), 0, -1) if size % times == 0 and size // times % side == 0 and size // times % 4 == 0]
+  """How many times smaller pictures of `size` pixels become before their flow is found: down to
+  `FLOW_SIDE` or the next size above it that divides into side x side cells and can be halved twice;
+  0 where none does.
+  """
+  fits = [
+    times
+    for times in range(max(1, size // FLOW_SIDE), 0, -1)
+    if size % times == 0 and size // times % side == 0 and size // times % 4 == 0
+  ]
   return fits[0] if fits else 0
 
 
 def flow_cells(first: jax.Array, second: jax.Array, groups: int) -> jax.Array:
-  """Optical flow between frames [B, H, W, 3], ImageNet-normalized, in units of 1/64 of the picture: [B, groups, 2]."""
+  """Optical flow between frames [B, H, W, 3], ImageNet-normalized, in units of 1/64 of the picture:
+  [B, groups, 2].
+  """
   times = flow_shrinks(first.shape[1], round(groups**0.5))
 
   def small(x: jax.Array) -> jax.Array:
     x = pixels.denormalise(x)
-    return einops.reduce(x, "b (h p) (w q) c -> b h w c", "mean", p=times, q=times) if times > 1 else x
+    return (
+      einops.reduce(x, "b (h p) (w q) c -> b h w c", "mean", p=times, q=times) if times > 1 else x
+    )
+
   first, second = small(first), small(second)
   moved = flow_lib.flow(first, second) * (FLOW_SIDE / first.shape[1])
   return flow_lib.cells(moved, round(groups**0.5))
@@ -56,9 +77,9 @@ def flow_cells(first: jax.Array, second: jax.Array, groups: int) -> jax.Array:
 class Components(nn.Module):
   """z = mean over groups g of kernel[g]^T (difference or flow of group g).
 
-  The mean, not the sum: a step of Adam then moves z as far as one of any other layer of width D would. The
-  kernel has N / pool^2 * D * C numbers: 262,144 for 64 patches of width 128 and 32 components, 25.7 million for
-  L/16 at 224 px and 128 components, too many there: take pool 2 or 7.
+  The mean, not the sum: a step of Adam then moves z as far as one of any other layer of width D
+  would. The kernel has N / pool^2 * D * C numbers: 262,144 for 64 patches of width 128 and 32
+  components, 25.7 million for L/16 at 224 px and 128 components, too many there: take pool 2 or 7.
 
   Attributes:
     count: C.
@@ -79,7 +100,9 @@ class Components(nn.Module):
     """G."""
     return self.patches // self.pool**2
 
-  def between(self, tokens: tuple[jax.Array, jax.Array], images: tuple[jax.Array, jax.Array] | None) -> jax.Array:
+  def between(
+    self, tokens: tuple[jax.Array, jax.Array], images: tuple[jax.Array, jax.Array] | None
+  ) -> jax.Array:
     """What differs between frames: [B, G, D].
 
     Args:
@@ -96,7 +119,9 @@ class Components(nn.Module):
     """As from `between` [B, G, D] -> [B, Q, Z]; 0 beyond the first C numbers."""
     groups, width = difference.shape[1:]
     # Replaced by the principal components when a run starts (tasks/components.py).
-    kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), (groups, width, self.count))
+    kernel = self.param(
+      "kernel", nn.initializers.truncated_normal(0.02), (groups, width, self.count)
+    )
     z = jnp.einsum("bgd,gdc->bc", difference, kernel) / groups
     z = jnp.pad(z, ((0, 0), (0, self.queries * self.dims - self.count)))
     return z.reshape((-1, self.queries, self.dims))
@@ -104,8 +129,11 @@ class Components(nn.Module):
 
 def take(section: dict[str, Any]) -> dict[str, Any]:
   """Takes this path's keys out of model.idm: {} where it is off, as for a section without them."""
-  found = {"count": section.pop("components", 0), "pool": section.pop("components_pool", 1),
-           "source": section.pop("components_of", "features")}
+  found = {
+    "count": section.pop("components", 0),
+    "pool": section.pop("components_pool", 1),
+    "source": section.pop("components_of", "features"),
+  }
   return found if found["count"] else {}
 
 
@@ -122,28 +150,40 @@ def check(components: Components, idm: Mapping[str, Any], kind: str, image_size:
     errors.UserError: naming the key.
   """
   if components.source not in SOURCES:
-    raise errors.UserError(f"model.idm.components_of={components.source!r} is unknown: {errors.nearest(components.source, SOURCES)}")
+    raise errors.UserError(
+      f"model.idm.components_of={components.source!r} is unknown: "
+      f"{errors.nearest(components.source, SOURCES)}"
+    )
   what, most = f"model.idm.components={components.count}", components.queries * components.dims
   if not 0 < components.count <= most:
     raise errors.UserError(
-      f"{what}, expected 0 (off) to {most}, the length of z (model.idm.queries x model.bottleneck.dims)"
+      f"{what}, expected 0 (off) to {most}, the length of z (model.idm.queries x "
+      "model.bottleneck.dims)"
     )
   side = round(components.patches**0.5)
   if components.pool < 1 or side % components.pool:
     valid = ", ".join(str(i) for i in range(1, side + 1) if side % i == 0)
     raise errors.UserError(
-      f"model.idm.components_pool={components.pool} does not divide {side}, the patches along a side: take one of {valid}"
+      f"model.idm.components_pool={components.pool} does not divide {side}, the patches along a "
+      f"side: take one of {valid}"
     )
   cells = round(components.groups**0.5)
   if components.source == "flow" and not flow_shrinks(image_size, cells):
     raise errors.UserError(
-      f"model.idm.components_of=flow: pictures of {image_size} px do not divide into {cells} x {cells} cells with sides that are multiples "
-      "of 4: take another model.image_size or model.idm.components_pool"
+      f"model.idm.components_of=flow: pictures of {image_size} px do not divide into {cells} x "
+      f"{cells} cells with sides that are multiples of 4: take another model.image_size or "
+      "model.idm.components_pool"
     )
   if kind not in BOTTLENECKS:
-    raise errors.UserError(f"{what} needs model.bottleneck.kind={' or '.join(BOTTLENECKS)}, it is {kind!r}")
+    raise errors.UserError(
+      f"{what} needs model.bottleneck.kind={' or '.join(BOTTLENECKS)}, it is {kind!r}"
+    )
   if idm["inputs"] not in INPUTS:
-    raise errors.UserError(f"{what} needs model.idm.inputs={' or '.join(INPUTS)}, it is {idm['inputs']!r}")
+    raise errors.UserError(
+      f"{what} needs model.idm.inputs={' or '.join(INPUTS)}, it is {idm['inputs']!r}"
+    )
   if idm.get("patch_order", "raster") != "raster":
-    raise errors.UserError(f"{what} needs model.idm.patch_order=raster, it is {idm['patch_order']!r}")
+    raise errors.UserError(
+      f"{what} needs model.idm.patch_order=raster, it is {idm['patch_order']!r}"
+    )
   return components

@@ -1,7 +1,9 @@
-"""The forward dynamics model: current frame and latent -> the future frame (and, if asked, its features).
+"""The forward dynamics model: current frame and latent -> the future frame (and, if asked, its
+features).
 
-Legend: B batch, H W image, N patches, p patch size, Q queries, Z numbers a query, W width, D width of the encoder.
-Source: CoMo, arXiv 2505.17006; the released decoder is that of TencentARC/Moto ("direct", "add").
+Legend: B batch, H W image, N patches, p patch size, Q queries, Z numbers a query, W width, D width
+of the encoder. Source: CoMo, arXiv 2505.17006; the released decoder is that of TencentARC/Moto
+("direct", "add").
 """
 
 from typing import Any
@@ -24,13 +26,13 @@ class FDM(nn.Module):
   Attributes:
     dims: Z.
     features_width: D, used when `features` is not "none".
-    output: "direct" predicts the whole future frame (published); "residual" adds its output, which starts at zero, to
-      the current frame, so that it begins as the copy baseline instead of spending its first minutes on learning to
-      copy.
-    condition: "add" pools all latent tokens into one vector that is added to every patch (published); "concat" puts
-      the latent tokens into the sequence.
-    features: also predict the future frame's patch features: "none" (published), "direct", or "residual" on the
-      current ones.
+    output: "direct" predicts the whole future frame (published); "residual" adds its output, which
+      starts at zero, to the current frame, so that it begins as the copy baseline instead of
+      spending its first minutes on learning to copy.
+    condition: "add" pools all latent tokens into one vector that is added to every patch
+      (published); "concat" puts the latent tokens into the sequence.
+    features: also predict the future frame's patch features: "none" (published), "direct", or
+      "residual" on the current ones.
   """
 
   width: int
@@ -53,16 +55,20 @@ class FDM(nn.Module):
   attention_kernel: str = "auto"
 
   @nn.compact
-  def __call__(self, frames: jax.Array, latent: jax.Array, features: jax.Array | None = None) -> dict[str, jax.Array]:
+  def __call__(
+    self, frames: jax.Array, latent: jax.Array, features: jax.Array | None = None
+  ) -> dict[str, jax.Array]:
     """Predicts.
 
     Args:
       frames: current frames [B, H, W, 3], normalised.
       latent: [B, Q, Z].
-      features: the current frames' patch features [B, N, D], needed when the field `features` is "residual".
+      features: the current frames' patch features [B, N, D], needed when the field `features` is
+        "residual".
 
     Returns:
-      "pixels" [B, H, W, 3], normalised; and "features" [B, N, D] unless the field is "none". All float32.
+      "pixels" [B, H, W, 3], normalised; and "features" [B, N, D] unless the field is "none". All
+      float32.
     """
     chex.assert_shape(frames, (None, self.image_size, self.image_size, 3))
     chex.assert_shape(latent, (frames.shape[0], self.queries, self.dims))
@@ -75,22 +81,31 @@ class FDM(nn.Module):
 
     x = embed.PatchEmbedding(self.width, self.patch, kernel_init, self.dtype, name="patch")(frames)
     if self.initialiser == "mae":
-      position = self.param("position", lambda key: jnp.asarray(embed.sincos_2d(self.width, side, cls=False)))
+      position = self.param(
+        "position", lambda key: jnp.asarray(embed.sincos_2d(self.width, side, cls=False))
+      )
     else:
       position = self.param("position", learned, (1, side * side, self.width))
     motion = dense(self.width, "up_1")(jnp.tanh(dense(self.dims, "up_0")(latent)))
     if self.condition == "add":
-      pooled = dense(self.width, "pool")(motion.reshape((motion.shape[0], self.queries * self.width)))
+      pooled = dense(self.width, "pool")(
+        motion.reshape((motion.shape[0], self.queries * self.width))
+      )
       x = x + pooled[:, None] + position.astype(self.dtype)
     else:
-      motion = motion + self.param("latent_position", learned, (1, self.queries, self.width)).astype(self.dtype)
+      motion = motion + self.param(
+        "latent_position", learned, (1, self.queries, self.width)
+      ).astype(self.dtype)
       x = jnp.concatenate([x + position.astype(self.dtype), motion], axis=1)
     x = transformer.add_stack(self)(x)
     x = transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x[:, : side * side])
 
     zeros = nn.initializers.zeros
-    # Heads in float32: a bfloat16 sum with the current frame would lose the small changes it is there to predict.
-    head = dense(3 * self.patch ** 2, "head", zeros if self.output == "residual" else kernel_init, jnp.float32)
+    # Heads in float32: a bfloat16 sum with the current frame would lose the small changes it is
+    # there to predict.
+    head = dense(
+      3 * self.patch**2, "head", zeros if self.output == "residual" else kernel_init, jnp.float32
+    )
     predicted = pixels.pixel_shuffle(head(x), self.patch)
     outputs = {"pixels": frames + predicted if self.output == "residual" else predicted}
     if self.features != "none":
@@ -109,7 +124,11 @@ def check(fdm: FDM) -> FDM:
   Raises:
     errors.UserError: an unknown value, with the nearest valid one.
   """
-  for field, valid in (("output", OUTPUTS), ("condition", CONDITIONS), ("features", FEATURES),
-                       ("initialiser", transformer.INITIALISERS)):
+  for field, valid in (
+    ("output", OUTPUTS),
+    ("condition", CONDITIONS),
+    ("features", FEATURES),
+    ("initialiser", transformer.INITIALISERS),
+  ):
     spread.pick(dict.fromkeys(valid), getattr(fdm, field), f"model.fdm.{field}")
   return fdm

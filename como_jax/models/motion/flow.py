@@ -1,4 +1,5 @@
-"""Dense optical flow by iterated Lucas-Kanade steps on a pyramid, in JAX: motion that needs no training.
+"""Dense optical flow by iterated Lucas-Kanade steps on a pyramid, in JAX: motion that needs no
+training.
 
 Source: B. D. Lucas and T. Kanade, 1981; J.-Y. Bouguet's pyramid.
 Legend: B pairs, H W picture.
@@ -11,8 +12,11 @@ import numpy as np
 from jax import numpy as jnp
 
 LEVELS, STEPS = 3, 4  # halvings of the picture, and steps on each
-WINDOW, BLUR = 2.5, 0.8  # standard deviations in pixels: of the neighborhood that moves together, and of the smoothing before
-STIFFNESS = 4.0 / 255**2  # squared gray per pixel: where the neighborhood has less structure, nothing moves
+# standard deviations in pixels: of the neighborhood that moves together, and of the smoothing
+# before
+WINDOW, BLUR = 2.5, 0.8
+# squared gray per pixel: where the neighborhood has less structure, nothing moves
+STIFFNESS = 4.0 / 255**2
 _FARTHEST = 2.0  # pixels of a step
 
 
@@ -46,7 +50,11 @@ def cells(moved: jax.Array, side: int) -> jax.Array:
 
 def _refine(before: jax.Array, after: jax.Array, moved: jax.Array) -> jax.Array:
   down, right = jnp.gradient(before, axis=(1, 2))
-  xx, xy, yy = _smooth(right * right, WINDOW) + STIFFNESS, _smooth(right * down, WINDOW), _smooth(down * down, WINDOW) + STIFFNESS
+  xx, xy, yy = (
+    _smooth(right * right, WINDOW) + STIFFNESS,
+    _smooth(right * down, WINDOW),
+    _smooth(down * down, WINDOW) + STIFFNESS,
+  )
   determinant = xx * yy - xy * xy
 
   def step(moved, _):
@@ -64,12 +72,14 @@ def _halved(x: jax.Array) -> jax.Array:
 
 @functools.cache
 def _gaussian(size: int, deviation: float) -> np.ndarray:
-  """[size, size]: smoothing along one axis as a matrix, reflected at the edges as scipy.ndimage does."""
+  """[size, size]: smoothing along one axis as a matrix, reflected at the edges as scipy.ndimage
+  does.
+  """
   reach = int(4 * deviation + 0.5)
   weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
   matrix = np.zeros((size, size), np.float32)
   for row in range(size):
-    for offset, weight in zip(range(-reach, reach + 1), weights / weights.sum()):
+    for offset, weight in zip(range(-reach, reach + 1), weights / weights.sum(), strict=False):
       place = (row + offset) % (2 * size)
       matrix[row, place if place < size else 2 * size - 1 - place] += weight
   return matrix
@@ -81,11 +91,16 @@ def _smooth(x: jax.Array, deviation: float) -> jax.Array:
 
 
 def _warped(pictures: jax.Array, moved: jax.Array) -> jax.Array:
-  """The pictures [B, H, W] looked up at every pixel's place plus its motion, bilinearly; the edge goes on outside."""
+  """The pictures [B, H, W] looked up at every pixel's place plus its motion, bilinearly; the edge
+  goes on outside.
+  """
   batch, height, width = pictures.shape
   y = jnp.clip(jnp.arange(height, dtype=jnp.float32)[None, :, None] + moved[..., 1], 0, height - 1)
   x = jnp.clip(jnp.arange(width, dtype=jnp.float32)[None, None, :] + moved[..., 0], 0, width - 1)
-  top, left = jnp.minimum(y.astype(jnp.int32), height - 2), jnp.minimum(x.astype(jnp.int32), width - 2)
+  top, left = (
+    jnp.minimum(y.astype(jnp.int32), height - 2),
+    jnp.minimum(x.astype(jnp.int32), width - 2),
+  )
   y, x = y - top, x - left
   flat, place = pictures.reshape(batch, -1), (top * width + left).reshape(batch, -1)
 

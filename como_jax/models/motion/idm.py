@@ -1,7 +1,9 @@
-"""The Q-former of the inverse dynamics model: learned queries and the tokens of two frames in one joint self-attention.
+"""The Q-former of the inverse dynamics model: learned queries and the tokens of two frames in one
+joint self-attention.
 
 Legend: B batch, N patches, D width of the encoder, Q queries, W width of the Q-former.
-Source: CoMo, arXiv 2505.17006 ("ME-IDM"), whose released code follows the M-Former of TencentARC/Moto.
+Source: CoMo, arXiv 2505.17006 ("ME-IDM"), whose released code follows the M-Former of
+TencentARC/Moto.
 """
 
 from typing import Any
@@ -50,7 +52,8 @@ class QFormer(nn.Module):
 
     Args:
       first: [B, N+1, D], tokens of the first frame, CLS first, in raster order.
-      second: [B, N+1, D], tokens of the second frame (or of the pixel difference, see `inputs.Input`).
+      second: [B, N+1, D], tokens of the second frame (or of the pixel difference, see
+        `inputs.Input`).
       key: permutes the patches when `patch_order` is "shuffled"; unused otherwise.
 
     Returns:

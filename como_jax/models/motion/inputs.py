@@ -1,8 +1,9 @@
-"""What the inverse dynamics model is shown of two frames: the variants the papers compare, one function each.
+"""What the inverse dynamics model is shown of two frames: the variants the papers compare, one
+function each.
 
-Legend: ... leading axes, N patches, D width of the encoder. Every argument is tokens [..., N+1, D], CLS first.
-Source: CoMo, arXiv 2505.17006, ablations of the input (temporal difference "Td", RGB difference, without, future
-features).
+Legend: ... leading axes, N patches, D width of the encoder. Every argument is tokens [..., N+1, D],
+CLS first. Source: CoMo, arXiv 2505.17006, ablations of the input (temporal difference "Td", RGB
+difference, without, future features).
 """
 
 import dataclasses
@@ -18,8 +19,8 @@ class Input:
 
   Attributes:
     halves: how many groups of N+1 tokens the Q-former gets.
-    pixel_difference: whether `second` is the encoding of (second frame - first frame) instead of that of the second
-      frame.
+    pixel_difference: whether `second` is the encoding of (second frame - first frame) instead of
+      that of the second frame.
     form: (first, second) -> the halves.
   """
 
@@ -29,14 +30,15 @@ class Input:
 
 
 INPUTS: dict[str, Input] = {
-    # F_t and D_t = F_{t+n} - F_t: the early temporal difference; the second frame itself is not given.
-    "feature_diff": Input(2, False, lambda first, second: (first, second - first)),
-    # F_t and the encoding of the difference of (normalised) pixels.
-    "rgb_diff": Input(2, True, lambda first, second: (first, second)),
-    # F_t and F_{t+n}, as in Moto.
-    "none": Input(2, False, lambda first, second: (first, second)),
-    # Only the second frame: the collapse that S-PCFC measures, by construction (S-PCFC = 1).
-    "future": Input(1, False, lambda first, second: (second,)),
+  # F_t and D_t = F_{t+n} - F_t: the early temporal difference; the second frame itself is not
+  # given.
+  "feature_diff": Input(2, False, lambda first, second: (first, second - first)),
+  # F_t and the encoding of the difference of (normalised) pixels.
+  "rgb_diff": Input(2, True, lambda first, second: (first, second)),
+  # F_t and F_{t+n}, as in Moto.
+  "none": Input(2, False, lambda first, second: (first, second)),
+  # Only the second frame: the collapse that S-PCFC measures, by construction (S-PCFC = 1).
+  "future": Input(1, False, lambda first, second: (second,)),
 }
 
 PATCH_ORDERS = ("raster", "shuffled")
@@ -45,9 +47,12 @@ PATCH_ORDERS = ("raster", "shuffled")
 def shuffle(key: jax.Array, tokens: jax.Array) -> jax.Array:
   """Permutes the patches of every image on its own, CLS stays first. [B, N+1, D] -> [B, N+1, D].
 
-  This is what the released code does without meaning to: Hugging Face's ViTMAEModel sorts patches by fresh noise at
-  every call, also at mask ratio 0. Weights trained that way expect it; anything else should keep "raster".
+  This is what the released code does without meaning to: Hugging Face's ViTMAEModel sorts patches
+  by fresh noise at every call, also at mask ratio 0. Weights trained that way expect it; anything
+  else should keep "raster".
   """
   batch, count, _ = tokens.shape
   order = jnp.argsort(jax.random.uniform(key, (batch, count - 1)), axis=1) + 1
-  return jnp.concatenate([tokens[:, :1], jnp.take_along_axis(tokens, order[..., None], axis=1)], axis=1)
+  return jnp.concatenate(
+    [tokens[:, :1], jnp.take_along_axis(tokens, order[..., None], axis=1)], axis=1
+  )

@@ -1,9 +1,12 @@
-"""Pieces of the denoisers: the DiT block, keys and values of the context, and a denoiser of single tokens.
+"""Pieces of the denoisers: the DiT block, keys and values of the context, and a denoiser of single
+tokens.
 
-Legend: B batch, N tokens of a sample, S tokens of the context, G groups of tokens with a diffusion time of their own,
+Legend: B batch, N tokens of a sample, S tokens of the context, G groups of tokens with a diffusion
+time of their own,
 D width, H heads, ... any axes.
-Source: Peebles and Xie (DiT), arXiv 2212.09748: adaLN-zero, here with a cross-attention to the context between the
-self-attention and the MLP that has a shift, scale and gate too; Li et al. (MAR), arXiv 2406.11838, for single tokens.
+Source: Peebles and Xie (DiT), arXiv 2212.09748: adaLN-zero, here with a cross-attention to the
+context between the self-attention and the MLP that has a shift, scale and gate too; Li et al.
+(MAR), arXiv 2406.11838, for single tokens.
 """
 
 from typing import Any
@@ -20,7 +23,9 @@ FREQUENCIES = 128
 
 
 def time_features(time: jax.Array) -> jax.Array:
-  """Diffusion times [...] in [0, 1] -> float32 [..., 256]: cosines and sines of 1000 t at 128 frequencies (as DiT)."""
+  """Diffusion times [...] in [0, 1] -> float32 [..., 256]: cosines and sines of 1000 t at 128
+  frequencies (as DiT).
+  """
   frequency = jnp.exp(-jnp.log(10000.0) * jnp.arange(FREQUENCIES, dtype=jnp.float32) / FREQUENCIES)
   angle = 1000.0 * time.astype(jnp.float32)[..., None] * frequency.reshape((1,) * time.ndim + (-1,))
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
@@ -42,8 +47,8 @@ class TimeEmbedding(nn.Module):
 class Modulation(nn.Module):
   """`parts` vectors for each condition, zero at first: [B, ..., D] -> parts x [B, ..., D].
 
-  On a mesh each device of an fsdp group computes its part of the vectors for all conditions of the group, which are a few; the kernel, as large
-  as that of an MLP, stays where it is.
+  On a mesh each device of an fsdp group computes its part of the vectors for all conditions of the
+  group, which are a few; the kernel, as large as that of an MLP, stays where it is.
   """
 
   parts: int
@@ -56,13 +61,19 @@ class Modulation(nn.Module):
     nn.share_scope(self, table)
     others = (None,) * (condition.ndim - 1)
     condition = nn.with_logical_constraint(jax.nn.silu(condition), ("gathered_batch", *others))
-    parts = nn.with_logical_constraint(table(condition), ("gathered_batch", *others[1:], "modulation"))
+    parts = nn.with_logical_constraint(
+      table(condition), ("gathered_batch", *others[1:], "modulation")
+    )
     parts = nn.with_logical_constraint(parts, ("batch", *others))
     return jnp.split(parts, self.parts, axis=-1)
 
 
-def modulated_norm(x: jax.Array, shift: jax.Array, scale: jax.Array, *, epsilon: float) -> jax.Array:
-  """LayerNorm without parameters of its own, then scale and shift, all in float32. [..., D] -> float32 [..., D]."""
+def modulated_norm(
+  x: jax.Array, shift: jax.Array, scale: jax.Array, *, epsilon: float
+) -> jax.Array:
+  """LayerNorm without parameters of its own, then scale and shift, all in float32. [..., D] ->
+  float32 [..., D].
+  """
   x = x.astype(jnp.float32)
   x = x - jnp.mean(x, axis=-1, keepdims=True)
   x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon)
@@ -70,7 +81,9 @@ def modulated_norm(x: jax.Array, shift: jax.Array, scale: jax.Array, *, epsilon:
 
 
 class KeysAndValues(nn.Module):
-  """What a cross-attention reads of the context. [B, S, any] -> {"key", "value"}, each [B, S, H, D/H]."""
+  """What a cross-attention reads of the context. [B, S, any] -> {"key", "value"}, each [B, S, H,
+  D/H].
+  """
 
   width: int
   heads: int
@@ -80,12 +93,18 @@ class KeysAndValues(nn.Module):
   @nn.compact
   def __call__(self, context: jax.Array) -> Memory:
     init = transformer.INITIALISERS[self.initialiser]
-    return {name: attention.split_heads(nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name=name)(context), self.heads)
-            for name in ("key", "value")}
+    return {
+      name: attention.split_heads(
+        nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name=name)(context), self.heads
+      )
+      for name in ("key", "value")
+    }
 
 
 class MemoryBlock(nn.Module):
-  """A layer of a `transformer.Stack` that leaves the context as it is and gives one DiT block's keys and values of it."""
+  """A layer of a `transformer.Stack` that leaves the context as it is and gives one DiT block's
+  keys and values of it.
+  """
 
   heads: int
   mlp: int
@@ -97,11 +116,15 @@ class MemoryBlock(nn.Module):
 
   @nn.compact
   def __call__(self, context: jax.Array) -> tuple[jax.Array, Memory]:
-    return context, KeysAndValues(self.width, self.heads, self.initialiser, self.dtype, name="cross_attention")(context)
+    return context, KeysAndValues(
+      self.width, self.heads, self.initialiser, self.dtype, name="cross_attention"
+    )(context)
 
 
 class DiTBlock(nn.Module):
-  """Self-attention, cross-attention to the context, MLP, each behind adaLN and a gate that starts at zero."""
+  """Self-attention, cross-attention to the context, MLP, each behind adaLN and a gate that starts
+  at zero.
+  """
 
   heads: int
   mlp: int
@@ -111,8 +134,15 @@ class DiTBlock(nn.Module):
   attention_kernel: str = "auto"
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array, context_mask: jax.Array, condition: jax.Array, group: jax.Array,
-               memory: Memory) -> jax.Array:
+  def __call__(
+    self,
+    x: jax.Array,
+    mask: jax.Array,
+    context_mask: jax.Array,
+    condition: jax.Array,
+    group: jax.Array,
+    memory: Memory,
+  ) -> jax.Array:
     """One layer.
 
     Args:
@@ -131,19 +161,27 @@ class DiTBlock(nn.Module):
     parts = [jnp.take(part, group, axis=1) for part in parts]
 
     def normed(x: jax.Array, number: int) -> jax.Array:
-      return modulated_norm(x, parts[3 * number], parts[3 * number + 1], epsilon=self.epsilon).astype(self.dtype)
+      return modulated_norm(
+        x, parts[3 * number], parts[3 * number + 1], epsilon=self.epsilon
+      ).astype(self.dtype)
 
     def attend(name: str) -> transformer.Attention:
-      return transformer.Attention(self.heads, self.initialiser, self.dtype, self.attention_kernel, name=name)
+      return transformer.Attention(
+        self.heads, self.initialiser, self.dtype, self.attention_kernel, name=name
+      )
 
     x = x + parts[2] * attend("attention")(normed(x, 0), mask)
     x = x + parts[5] * attend("cross_attention")(normed(x, 1), context_mask, None, memory)
-    x = x + parts[8] * transformer.MLP(self.mlp, self.initialiser, self.dtype, name="mlp")(normed(x, 2))
+    x = x + parts[8] * transformer.MLP(self.mlp, self.initialiser, self.dtype, name="mlp")(
+      normed(x, 2)
+    )
     return nn.with_logical_constraint(x, ("batch", "token", "embed"))
 
 
 class TokenDenoiser(nn.Module):
-  """Residual MLP that denoises single tokens, each under a condition of its own. [..., D] -> [..., D], float32."""
+  """Residual MLP that denoises single tokens, each under a condition of its own. [..., D] -> [...,
+  D], float32.
+  """
 
   width: int
   depth: int
@@ -152,16 +190,24 @@ class TokenDenoiser(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, time: jax.Array, condition: jax.Array) -> jax.Array:
-    """x [..., D]; time [...]; condition [..., any]."""
+    """X [..., D]; time [...]; condition [..., any]."""
     shape, init = x.shape, transformer.INITIALISERS["mae"]
-    x, time, condition = x.reshape((-1, shape[-1])), time.reshape((-1,)), condition.reshape((-1, condition.shape[-1]))
-    condition = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="condition")(condition)
+    x, time, condition = (
+      x.reshape((-1, shape[-1])),
+      time.reshape((-1,)),
+      condition.reshape((-1, condition.shape[-1])),
+    )
+    condition = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="condition")(
+      condition
+    )
     condition = condition + TimeEmbedding(self.width, self.dtype, name="time")(time)
     for number in range(self.depth):
       shift, scale, gate = Modulation(3, self.dtype, name=f"modulation_{number}")(condition)
       y = modulated_norm(x, shift, scale, epsilon=self.epsilon).astype(self.dtype)
       y = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name=f"up_{number}")(y)
-      x = x + gate * nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name=f"down_{number}")(jax.nn.silu(y))
+      x = x + gate * nn.Dense(
+        self.width, dtype=self.dtype, kernel_init=init, name=f"down_{number}"
+      )(jax.nn.silu(y))
     shift, scale = Modulation(2, self.dtype, name="modulation_out")(condition)
     return modulated_norm(x, shift, scale, epsilon=self.epsilon).reshape(shape)
 

@@ -1,13 +1,17 @@
-"""What a denoiser learns and how samples are drawn from it: flow matching and DDPM, as pure functions of arrays.
+"""What a denoiser learns and how samples are drawn from it: flow matching and DDPM, as pure
+functions of arrays.
 
-Legend: B batch, ... axes of one example's sample, t progress in [0, 1]: 0 is pure noise, 1 is data, for both objectives
-(it is what the network is told), k level of DDPM's schedule in [0, levels).
+Legend: B batch, ... axes of one example's sample, t progress in [0, 1]: 0 is pure noise, 1 is data,
+for both objectives (it is what the network is told), k level of DDPM's schedule in [0, levels).
 
-Both objectives have the same two functions, so that a network is trained and sampled without knowing which it serves:
-`corrupt(key, x)` gives the noised sample, its t and the regression target; `sample(noise, predict, key, steps)` walks
+Both objectives have the same two functions, so that a network is trained and sampled without
+knowing which it serves:
+`corrupt(key, x)` gives the noised sample, its t and the regression target; `sample(noise, predict,
+key, steps)` walks
 from noise to data with `predict(x [B, ...], t [B]) -> [B, ...]`.
-Sources: Lipman et al., arXiv 2210.02747; Black et al. (pi0), arXiv 2410.24164 (time from a beta distribution); Ho et al.,
-arXiv 2006.11239; Nichol and Dhariwal, arXiv 2102.09672 (cosine schedule); Song et al., arXiv 2010.02502 (DDIM).
+Sources: Lipman et al., arXiv 2210.02747; Black et al. (pi0), arXiv 2410.24164 (time from a beta
+distribution); Ho et al., arXiv 2006.11239; Nichol and Dhariwal, arXiv 2102.09672 (cosine schedule);
+Song et al., arXiv 2010.02502 (DDIM).
 """
 
 import dataclasses
@@ -48,17 +52,21 @@ def per_example(values: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def guided(conditional: jax.Array, unconditional: jax.Array, weight: float) -> jax.Array:
-  """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598); weight 1 is the conditional prediction itself."""
+  """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598); weight 1 is the conditional
+  prediction itself.
+  """
   return unconditional + weight * (conditional - unconditional)
 
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
-  """Flow matching on straight lines: x_t = (1-t) noise + t data, the target is the velocity data - noise; Euler steps.
+  """Flow matching on straight lines: x_t = (1-t) noise + t data, the target is the velocity data -
+  noise; Euler steps.
 
   Attributes:
-    time: distribution of t in training: "uniform"; "beta": t = cut * (1 - Beta(alpha, 1)), which as in pi0 dwells on
-      noisy samples; "logit_normal": sigmoid of a Gaussian (Esser et al., arXiv 2403.03206).
+    time: distribution of t in training: "uniform"; "beta": t = cut * (1 - Beta(alpha, 1)), which as
+      in pi0 dwells on noisy samples; "logit_normal": sigmoid of a Gaussian (Esser et al., arXiv
+      2403.03206).
     mean: of the Gaussian. deviation: of the Gaussian.
   """
 
@@ -73,43 +81,54 @@ class Flow:
     spread.pick(dict.fromkeys(TIMES), self.time, f"{where}.time")
     for name in ("alpha", "cut", "deviation"):
       if getattr(self, name) <= 0 or (name == "cut" and self.cut > 1):
-        raise errors.UserError(f"{where}.{name} {getattr(self, name)} must be positive" + (", at most 1" if name == "cut" else ""))
+        raise errors.UserError(
+          f"{where}.{name} {getattr(self, name)} must be positive"
+          + (", at most 1" if name == "cut" else "")
+        )
 
   def times(self, key: jax.Array, count: int) -> jax.Array:
     """float32 [count]."""
     if self.time == "uniform":
       return jax.random.uniform(key, (count,))
     if self.time == "beta":
-      # Beta(alpha, 1) by inverting its distribution function: the general one needs rejection loops that compile for seconds.
+      # Beta(alpha, 1) by inverting its distribution function: the general one needs rejection loops
+      # that compile for seconds.
       return self.cut * (1 - jax.random.uniform(key, (count,)) ** (1 / self.alpha))
     return jax.nn.sigmoid(self.mean + self.deviation * jax.random.normal(key, (count,)))
 
   def corrupt(self, key: jax.Array, x: jax.Array) -> Noised:
-    """x [B, ...], float32."""
+    """X [B, ...], float32."""
     time_key, noise_key = jax.random.split(key)
     time, noise = self.times(time_key, x.shape[0]), jax.random.normal(noise_key, x.shape)
     t = per_example(time, x)
     return Noised((1 - t) * noise + t * x, time, x - noise)
 
   def sample(self, noise: jax.Array, predict: Predict, key: jax.Array, steps: int) -> jax.Array:
-    """`steps` Euler steps of equal length from noise [B, ...]; deterministic, the key is not used."""
+    """`steps` Euler steps of equal length from noise [B, ...]; deterministic, the key is not
+    used.
+    """
     del key
 
     def step(x: jax.Array, time: jax.Array) -> tuple[jax.Array, None]:
       velocity = predict(x, jnp.full((x.shape[0],), time))
       return x + velocity / steps, None
+
     return jax.lax.scan(step, noise, jnp.arange(steps, dtype=jnp.float32) / steps)[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class DDPM:
-  """Denoising diffusion: x_k = sqrt(a_k) data + sqrt(1-a_k) noise, a_k falling from almost 1 to almost 0.
+  """Denoising diffusion: x_k = sqrt(a_k) data + sqrt(1-a_k) noise, a_k falling from almost 1 to
+  almost 0.
 
   Attributes:
     levels: of the schedule, from which k is drawn evenly in training.
-    schedule: "cosine" (betas capped at 0.999) or "linear" (the betas of 1,000 levels, scaled to `levels`).
-    prediction: "epsilon" (the noise), "v" (Salimans and Ho, arXiv 2202.00512), or "sample" (the data).
-    sampler: "ddim" (deterministic) or "ddpm" (ancestral), both over evenly spaced levels that end at the cleanest.
+    schedule: "cosine" (betas capped at 0.999) or "linear" (the betas of 1,000 levels, scaled to
+      `levels`).
+    prediction: "epsilon" (the noise), "v" (Salimans and Ho, arXiv 2202.00512), or "sample" (the
+      data).
+    sampler: "ddim" (deterministic) or "ddpm" (ancestral), both over evenly spaced levels that end
+      at the cleanest.
     clip: bound of the data estimate at each step, in normalised units; 0 = none.
   """
 
@@ -127,7 +146,9 @@ class DDPM:
     # The linear schedule has no betas below 1 for fewer levels than this.
     least = 21 if self.schedule == "linear" else 2
     if self.levels < least or self.clip < 0:
-      raise errors.UserError(f"{where}: levels {self.levels} must be at least {least}, clip {self.clip} not negative")
+      raise errors.UserError(
+        f"{where}: levels {self.levels} must be at least {least}, clip {self.clip} not negative"
+      )
 
   def signal(self) -> np.ndarray:
     """float32 [levels]: a_k, the share of the data's variance that is left."""
@@ -140,12 +161,17 @@ class DDPM:
     return np.cumprod(1 - betas).astype(np.float32)
 
   def corrupt(self, key: jax.Array, x: jax.Array) -> Noised:
-    """x [B, ...], float32."""
+    """X [B, ...], float32."""
     level_key, noise_key = jax.random.split(key)
-    level, noise = jax.random.randint(level_key, (x.shape[0],), 0, self.levels), jax.random.normal(noise_key, x.shape)
+    level, noise = (
+      jax.random.randint(level_key, (x.shape[0],), 0, self.levels),
+      jax.random.normal(noise_key, x.shape),
+    )
     a = per_example(jnp.asarray(self.signal())[level], x)
     targets = {"epsilon": noise, "sample": x, "v": jnp.sqrt(a) * noise - jnp.sqrt(1 - a) * x}
-    return Noised(jnp.sqrt(a) * x + jnp.sqrt(1 - a) * noise, self._time(level), targets[self.prediction])
+    return Noised(
+      jnp.sqrt(a) * x + jnp.sqrt(1 - a) * noise, self._time(level), targets[self.prediction]
+    )
 
   def sample(self, noise: jax.Array, predict: Predict, key: jax.Array, steps: int) -> jax.Array:
     """`steps` steps from noise [B, ...]; the key is for the ancestral sampler's noise.
@@ -167,12 +193,14 @@ class DDPM:
         data = jnp.clip(data, -self.clip, self.clip)
       # The noise that leads from this (clipped) estimate to x.
       epsilon = (x - jnp.sqrt(a) * data) / jnp.sqrt(1 - a)
-      # Ancestral sampling is DDIM with the posterior's variance as fresh noise (Song et al., equation 16).
+      # Ancestral sampling is DDIM with the posterior's variance as fresh noise (Song et al.,
+      # equation 16).
       variance = (1 - b) / (1 - a) * (1 - a / b) if self.sampler == "ddpm" else jnp.zeros(())
       x = jnp.sqrt(b) * data + jnp.sqrt(jnp.maximum(1 - b - variance, 0)) * epsilon
       if self.sampler == "ddpm":
         x = x + jnp.sqrt(variance) * jax.random.normal(key, x.shape)
       return x, None
+
     return jax.lax.scan(step, noise, (level, now, after, jax.random.split(key, steps)))[0]
 
   def _time(self, level: jax.Array) -> jax.Array:
@@ -190,7 +218,8 @@ OBJECTIVES: dict[str, Any] = {"flow": Flow, "ddpm": DDPM}
 
 
 def build(section: dict[str, Any], where: str) -> tuple[Flow | DDPM, int]:
-  """Takes "objective", "flow", "ddpm" and "steps" out of a policy's section: (the one that "objective" names, steps of its sampler).
+  """Takes "objective", "flow", "ddpm" and "steps" out of a policy's section: (the one that
+  "objective" names, steps of its sampler).
 
   Raises:
     errors.UserError: an unknown key or value, or more steps than levels.
@@ -199,7 +228,10 @@ def build(section: dict[str, Any], where: str) -> tuple[Flow | DDPM, int]:
   for name, constructor in OBJECTIVES.items():
     built[name] = spread.construct(constructor, section.pop(name, {}), f"{where}.{name}")
     built[name].check(f"{where}.{name}")
-  objective, steps = spread.pick(built, section.pop("objective", "flow"), f"{where}.objective"), section.pop("steps", 10)
+  objective, steps = (
+    spread.pick(built, section.pop("objective", "flow"), f"{where}.objective"),
+    section.pop("steps", 10),
+  )
   most = objective.levels if isinstance(objective, DDPM) else steps
   if not 1 <= steps <= most:
     limit = f" and at most {where}.ddpm.levels {most}" if steps > most else ""

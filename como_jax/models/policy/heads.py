@@ -1,11 +1,13 @@
 """Light heads: what belongs to one robot, or to latent motion, and to nothing else.
 
-Legend: B batch, N tokens of an example, A action dims (of the widest robot), S state dims (of the widest robot).
+Legend: B batch, N tokens of an example, A action dims (of the widest robot), S state dims (of the
+widest robot).
 
-A robot's head is everything under heads/<robot>, each part one linear layer: "encode" (noisy actions to tokens), "decode"
-(tokens to actions) and "state" (state to a token). Latent motion has "encode" and "decode" under heads/latent. A batch
-mixes robots: every robot's layer runs on the whole batch, on its own first dims only, and each example keeps the result
-of its robot; the layers are so small that this costs less than sorting. Another robot adds a head and changes no shape.
+A robot's head is everything under heads/<robot>, each part one linear layer: "encode" (noisy
+actions to tokens), "decode" (tokens to actions) and "state" (state to a token). Latent motion has
+"encode" and "decode" under heads/latent. A batch mixes robots: every robot's layer runs on the
+whole batch, on its own first dims only, and each example keeps the result of its robot; the layers
+are so small that this costs less than sorting. Another robot adds a head and changes no shape.
 """
 
 import dataclasses
@@ -28,8 +30,10 @@ class Heads:
   """The heads' shapes and functions; parameters are arguments.
 
   Attributes:
-    shapes: {robot or "latent": {layer: (numbers in, numbers out)}}; robots in the order of `batch["robot"]`.
-    zero: initialises "decode" with zeros, so that training starts at the mean of normalised targets.
+    shapes: {robot or "latent": {layer: (numbers in, numbers out)}}; robots in the order of
+      `batch["robot"]`.
+    zero: initialises "decode" with zeros, so that training starts at the mean of normalised
+      targets.
     dtype: of matrix products, except that "decode" is always float32.
   """
 
@@ -42,7 +46,9 @@ class Heads:
     return tuple(name for name in self.shapes if name != LATENT)
 
   def init(self, key: jax.Array) -> dict[str, Any]:
-    """{robot or "latent": {layer: {"kernel", "bias"}}}; a head's numbers depend on its name, not on the other heads."""
+    """{robot or "latent": {layer: {"kernel", "bias"}}}; a head's numbers depend on its name, not on
+    the other heads.
+    """
     params: dict[str, Any] = {}
     for name, layers in self.shapes.items():
       params[name] = {}
@@ -50,8 +56,10 @@ class Heads:
       for number, (layer, (inputs, outputs)) in enumerate(sorted(layers.items())):
         zero = layer == "decode" and name in self.zero
         init = nn.initializers.zeros if zero else transformer.INITIALISERS["mae"]
-        params[name][layer] = {"kernel": init(jax.random.fold_in(head_key, number), (inputs, outputs)),
-                               "bias": jnp.zeros((outputs,))}
+        params[name][layer] = {
+          "kernel": init(jax.random.fold_in(head_key, number), (inputs, outputs)),
+          "bias": jnp.zeros((outputs,)),
+        }
     return params
 
   def apply(self, params: Params, layer: str, x: jax.Array, robot: jax.Array | str) -> jax.Array:
@@ -64,7 +72,8 @@ class Heads:
       robot: int32 [B], or the name of the one robot or "latent" for all examples.
 
     Returns:
-      [B, ..., numbers out]: zeros beyond a robot's own when robots are mixed; exactly the head's own for a name.
+      [B, ..., numbers out]: zeros beyond a robot's own when robots are mixed; exactly the head's
+        own for a name.
     """
     if isinstance(robot, str):
       return self._linear(params, robot, layer, x)
@@ -85,18 +94,27 @@ class Heads:
 
 
 def check(robots: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-  """The robots of a config {name: {"action": dims, "state": dims}}, once they are known to be valid.
+  """The robots of a config {name: {"action": dims, "state": dims}}, once they are known to be
+  valid.
 
   Raises:
     errors.UserError: no robot, a name that cannot be one, a key that is not known, no action dims.
   """
   if not robots:
-    raise errors.UserError("model.robots is empty: a policy needs at least one robot {name: {'action': dims, 'state': dims}}")
+    raise errors.UserError(
+      "model.robots is empty: a policy needs at least one robot {name: {'action': dims, "
+      "'state': dims}}"
+    )
   for name, sizes in robots.items():
     where = f"model.robots.{name}"
     if name == LATENT or not name or "/" in name:
-      raise errors.UserError(f"{where}: a robot's name cannot be empty, contain '/' or be {LATENT!r}")
+      raise errors.UserError(
+        f"{where}: a robot's name cannot be empty, contain '/' or be {LATENT!r}"
+      )
     spread.check(sizes, where, required=("action", "state"))
     if sizes["action"] < 1 or sizes["state"] < 0:
-      raise errors.UserError(f"{where}: action {sizes['action']} must be at least 1 and state {sizes['state']} at least 0")
+      raise errors.UserError(
+        f"{where}: action {sizes['action']} must be at least 1 and state {sizes['state']} at "
+        "least 0"
+      )
   return {name: dict(sizes) for name, sizes in robots.items()}

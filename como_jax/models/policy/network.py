@@ -28,8 +28,13 @@ class Network(nn.Module):
   attention_kernel: str = "auto"
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array, start: jax.Array | int | None = None,
-               memory: transformer.Memory | None = None) -> tuple[jax.Array, transformer.Memory | None]:
+  def __call__(
+    self,
+    x: jax.Array,
+    mask: jax.Array,
+    start: jax.Array | int | None = None,
+    memory: transformer.Memory | None = None,
+  ) -> tuple[jax.Array, transformer.Memory | None]:
     """Runs tokens that see each other, or a memory.
 
     Args:
@@ -41,11 +46,15 @@ class Network(nn.Module):
     Returns:
       (float32 [B, N, D], the memory as it is now, None without `start`).
     """
-    x = transformer.add_stack(self, settings={"activation": self.activation})(x, mask, start, layers=memory)
+    x = transformer.add_stack(self, settings={"activation": self.activation})(
+      x, mask, start, layers=memory
+    )
     x, memory = x if start is not None else (x, None)
     return transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x), memory
 
   def empty(self, batch: int, length: int) -> transformer.Memory:
-    """A memory of all layers for `length` tokens: {"key", "value"}, each [layers, B, length, H, D/H]."""
+    """A memory of all layers for `length` tokens: {"key", "value"}, each [layers, B, length, H,
+    D/H].
+    """
     shape = (self.depth, batch, length, self.heads, self.width // self.heads)
     return {name: jnp.zeros(shape, self.dtype) for name in ("key", "value")}

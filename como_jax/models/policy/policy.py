@@ -1,8 +1,11 @@
-"""The policy model: frozen image encoder, shared trunk, a body (DiT or GPT) and light heads, as one record of functions.
+"""The policy model: frozen image encoder, shared trunk, a body (DiT or GPT) and light heads, as one
+record of functions.
 
-Legend: B batch, T frames of history, C camera slots, H W image, L language tokens, E their width, S state dims, A action
+Legend: B batch, T frames of history, C camera slots, H W image, L language tokens, E their width, S
+state dims, A action
 dims (of the widest robot), K chunk elements, M future motions, Z numbers of a motion.
-Source: CoMo, arXiv 2505.17006: one policy is trained on robots' actions and on the latent motion of videos together.
+Source: CoMo, arXiv 2505.17006: one policy is trained on robots' actions and on the latent motion of
+videos together.
 """
 
 import dataclasses
@@ -23,7 +26,18 @@ from como_jax.models.policy.heads import LATENT
 Params = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
 BODIES = {"dit": dit.build, "gpt": gpt.build}
-KEYS = ("policy", "history", "cameras", "pool", "language", "robots", "chunk", "latent", "language_dropout", "trunk")
+KEYS = (
+  "policy",
+  "history",
+  "cameras",
+  "pool",
+  "language",
+  "robots",
+  "chunk",
+  "latent",
+  "language_dropout",
+  "trunk",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,35 +83,61 @@ class PolicyModel:
     """What `losses` reads. Sampling needs neither "actions", "latents" nor their masks."""
     size, views = self.image_size, (self.trunk.history, self.trunk.cameras)
     spec = {
-        "images": ((*views, size, size, 3), jnp.uint8), "images_mask": (views[1:], bool),
-        "state": ((self.state_size,), jnp.float32), "state_mask": ((), bool), "robot": ((), jnp.int32),
-        "language": ((self.trunk.tokens, self.language_width), jnp.float32), "language_mask": ((self.trunk.tokens,), bool),
-        "actions": ((self.chunk, self.action_size), jnp.float32), "actions_mask": ((self.chunk, self.action_size), bool),
-        "latents": ((self.motions, self.latent_size), jnp.float32), "latents_mask": ((self.motions,), bool),
+      "images": ((*views, size, size, 3), jnp.uint8),
+      "images_mask": (views[1:], bool),
+      "state": ((self.state_size,), jnp.float32),
+      "state_mask": ((), bool),
+      "robot": ((), jnp.int32),
+      "language": ((self.trunk.tokens, self.language_width), jnp.float32),
+      "language_mask": ((self.trunk.tokens,), bool),
+      "actions": ((self.chunk, self.action_size), jnp.float32),
+      "actions_mask": ((self.chunk, self.action_size), bool),
+      "latents": ((self.motions, self.latent_size), jnp.float32),
+      "latents_mask": ((self.motions,), bool),
     }
-    return {name: jax.ShapeDtypeStruct((batch_size, *shape), dtype) for name, (shape, dtype) in spec.items()}
+    return {
+      name: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+      for name, (shape, dtype) in spec.items()
+    }
 
   def init(self, key: jax.Array) -> dict[str, Any]:
-    """Fresh float32 parameters: {"encoder", "trunk", "dit" or "gpt", "heads": {robot: {...}, "latent": {...}}}."""
+    """Fresh float32 parameters: {"encoder", "trunk", "dit" or "gpt", "heads": {robot: {...},
+    "latent": {...}}}.
+    """
     keys, mixer = jax.random.split(key, 4), self.trunk
     # Zeros of the right shapes throughout: initialising runs no part on another one's output.
-    images = jnp.zeros((1, mixer.history, mixer.cameras, mixer.grid**2 + 1, self.encoder.size.width))
-    inputs = (images, jnp.ones((1, mixer.cameras), bool), jnp.zeros((1, mixer.tokens, self.language_width)),
-              jnp.ones((1, mixer.tokens), bool), jnp.zeros((1, mixer.width)), jnp.ones((1,), bool))
-    context = trunk.Context(jnp.zeros((1, mixer.size, mixer.width)), jnp.ones((1, mixer.size), bool))
+    images = jnp.zeros(
+      (1, mixer.history, mixer.cameras, mixer.grid**2 + 1, self.encoder.size.width)
+    )
+    inputs = (
+      images,
+      jnp.ones((1, mixer.cameras), bool),
+      jnp.zeros((1, mixer.tokens, self.language_width)),
+      jnp.ones((1, mixer.tokens), bool),
+      jnp.zeros((1, mixer.width)),
+      jnp.ones((1,), bool),
+    )
+    context = trunk.Context(
+      jnp.zeros((1, mixer.size, mixer.width)), jnp.ones((1, mixer.size), bool)
+    )
     return {
-        "encoder": self.encoder.init(keys[0], jnp.zeros((1, self.image_size, self.image_size, 3)))["params"],
-        "trunk": mixer.init(keys[1], *inputs)["params"],
-        self.kind: self.body.init(keys[2], context),
-        "heads": self.body.heads.init(keys[3]),
+      "encoder": self.encoder.init(keys[0], jnp.zeros((1, self.image_size, self.image_size, 3)))[
+        "params"
+      ],
+      "trunk": mixer.init(keys[1], *inputs)["params"],
+      self.kind: self.body.init(keys[2], context),
+      "heads": self.body.heads.init(keys[3]),
     }
 
-  def losses(self, params: Params, batch: Batch, key: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+  def losses(
+    self, params: Params, batch: Batch, key: jax.Array
+  ) -> dict[str, tuple[jax.Array, jax.Array]]:
     """The terms to train on, each (sum over valid elements, number of them), float32 scalars.
 
     Args:
       params: as from `init`.
-      batch: as `inputs_spec`; what lies beyond a mask does not matter. "tokens", as from `tokens`, may stand in for "images".
+      batch: as `inputs_spec`; what lies beyond a mask does not matter. "tokens", as from `tokens`,
+        may stand in for "images".
       key: drops instructions, and draws the body's noise.
 
     Returns:
@@ -106,12 +146,23 @@ class PolicyModel:
     chex.assert_shape(batch["actions"], (None, self.chunk, self.action_size))
     chex.assert_shape(batch["latents"], (None, self.motions, self.latent_size))
     drop_key, body_key = jax.random.split(key)
-    batch = {**batch, "language_mask": trunk.drop_language(drop_key, batch["language_mask"], self.language_dropout)}
+    batch = {
+      **batch,
+      "language_mask": trunk.drop_language(drop_key, batch["language_mask"], self.language_dropout),
+    }
     context = self._context(params, batch, self._images(params, batch), batch["robot"])
     return self.body.losses(params[self.kind], params["heads"], context, batch, body_key)
 
-  def sample(self, params: Params, batch: Batch, key: jax.Array, *, robot: str, steps: int | None = None,
-             guidance: float = 1.0) -> jax.Array:
+  def sample(
+    self,
+    params: Params,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    robot: str,
+    steps: int | None = None,
+    guidance: float = 1.0,
+  ) -> jax.Array:
     """Chunks of actions of one robot.
 
     Args:
@@ -129,43 +180,82 @@ class PolicyModel:
       errors.UserError: no such robot; fewer than one step; guidance of a policy that has none.
     """
     if robot not in self.robots:
-      raise errors.UserError(f"the policy knows no robot {robot!r}: {errors.nearest(robot, self.robots)}")
+      raise errors.UserError(
+        f"the policy knows no robot {robot!r}: {errors.nearest(robot, self.robots)}"
+      )
     return self._sample(params, batch, key, "action", robot, steps, guidance)
 
-  def sample_latents(self, params: Params, batch: Batch, key: jax.Array, *, steps: int | None = None,
-                     guidance: float = 1.0) -> jax.Array:
-    """Future motions float32 [B, M, Z]; arguments as for `sample`, but "robot" is read (it says whose state is given)."""
+  def sample_latents(
+    self,
+    params: Params,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    steps: int | None = None,
+    guidance: float = 1.0,
+  ) -> jax.Array:
+    """Future motions float32 [B, M, Z]; arguments as for `sample`, but "robot" is read (it says
+    whose state is given).
+    """
     return self._sample(params, batch, key, "latent", LATENT, steps, guidance)
 
-  def _sample(self, params: Params, batch: Batch, key: jax.Array, group: str, robot: str, steps: int | None,
-              guidance: float) -> jax.Array:
+  def _sample(
+    self,
+    params: Params,
+    batch: Batch,
+    key: jax.Array,
+    group: str,
+    robot: str,
+    steps: int | None,
+    guidance: float,
+  ) -> jax.Array:
     if steps is not None and steps < 1:
       raise errors.UserError(f"steps {steps} must be at least 1")
     if guidance != 1 and not self.body.guides:
-      raise errors.UserError(f"guidance {guidance}: only a diffusion policy (model.policy 'dit') can be guided, {self.kind!r} takes 1")
+      raise errors.UserError(
+        f"guidance {guidance}: only a diffusion policy (model.policy 'dit') can be guided, "
+        f"{self.kind!r} takes 1"
+      )
     images, whose = self._images(params, batch), batch["robot"] if robot == LATENT else robot
     contexts = [self._context(params, batch, images, whose)]
     if guidance != 1:
       silent = {**batch, "language_mask": jnp.zeros(batch["language_mask"].shape, bool)}
       contexts.append(self._context(params, silent, images, whose))
-    return self.body.sample(params[self.kind], params["heads"], contexts, key, group=group, robot=robot, steps=steps, guidance=guidance)
+    return self.body.sample(
+      params[self.kind],
+      params["heads"],
+      contexts,
+      key,
+      group=group,
+      robot=robot,
+      steps=steps,
+      guidance=guidance,
+    )
 
   def tokens(self, params: Params, images: jax.Array) -> jax.Array:
-    """All tokens of uint8 images [B, T, C, H, W, 3], each encoded once: float32 [B, T, C, N+1, width of the encoder]."""
+    """All tokens of uint8 images [B, T, C, H, W, 3], each encoded once: float32 [B, T, C, N+1,
+    width of the encoder].
+    """
     side = self.image_size
     chex.assert_shape(images, (None, None, None, side, side, 3))
     frames = pixels.normalise(images)
-    flat = nn.with_logical_constraint(frames.reshape((-1, side, side, 3)), ("batch", None, None, None))
+    flat = nn.with_logical_constraint(
+      frames.reshape((-1, side, side, 3)), ("batch", None, None, None)
+    )
     tokens = self.encoder.apply({"params": params["encoder"]}, flat)
     return tokens.reshape((*frames.shape[:3], *tokens.shape[1:]))
 
   def _images(self, params: Params, batch: Batch) -> jax.Array:
     """The tokens of a batch's images."""
     tokens = batch["tokens"] if "tokens" in batch else self.tokens(params, batch["images"])
-    chex.assert_shape(tokens, (None, self.trunk.history, self.trunk.cameras, self.trunk.grid**2 + 1, None))
+    chex.assert_shape(
+      tokens, (None, self.trunk.history, self.trunk.cameras, self.trunk.grid**2 + 1, None)
+    )
     return tokens
 
-  def _inputs(self, params: Params, batch: Batch, images: jax.Array, robot: jax.Array | str) -> tuple[jax.Array, ...]:
+  def _inputs(
+    self, params: Params, batch: Batch, images: jax.Array, robot: jax.Array | str
+  ) -> tuple[jax.Array, ...]:
     """The trunk's arguments."""
     state = jnp.where(batch["state_mask"][:, None], batch["state"].astype(jnp.float32), 0)
     shapes = self.body.heads.shapes
@@ -177,11 +267,18 @@ class PolicyModel:
       if not isinstance(robot, str) and len(has) < len(names):
         stated = stated & jnp.isin(robot, jnp.array([self.robots.index(name) for name in has]))
     else:
-      token, stated = jnp.zeros((state.shape[0], self.trunk.width)), jnp.zeros(state.shape[:1], bool)
+      token, stated = (
+        jnp.zeros((state.shape[0], self.trunk.width)),
+        jnp.zeros(state.shape[:1], bool),
+      )
     return images, batch["images_mask"], batch["language"], batch["language_mask"], token, stated
 
-  def _context(self, params: Params, batch: Batch, images: jax.Array, robot: jax.Array | str) -> trunk.Context:
-    return self.trunk.apply({"params": params["trunk"]}, *self._inputs(params, batch, images, robot))
+  def _context(
+    self, params: Params, batch: Batch, images: jax.Array, robot: jax.Array | str
+  ) -> trunk.Context:
+    return self.trunk.apply(
+      {"params": params["trunk"]}, *self._inputs(params, batch, images, robot)
+    )
 
 
 def build(config: dict[str, Any], encoder: mae_vit.Encoder, common: dict[str, Any]) -> PolicyModel:
@@ -195,18 +292,50 @@ def build(config: dict[str, Any], encoder: mae_vit.Encoder, common: dict[str, An
   spread.check(config["language"], "model.language", required=("width", "tokens"))
   spread.check(config["latent"], "model.latent", required=("queries", "dims", "chunk"))
   robots, latent = heads.check(config["robots"]), config["latent"]
-  for name, value in (("chunk", config["chunk"]), *((f"latent.{key}", value) for key, value in latent.items()),
-                      ("language.width", config["language"]["width"])):
+  for name, value in (
+    ("chunk", config["chunk"]),
+    *((f"latent.{key}", value) for key, value in latent.items()),
+    ("language.width", config["language"]["width"]),
+  ):
     if value < 1:
       raise errors.UserError(f"model.{name} {value} must be at least 1")
   if not 0 <= config["language_dropout"] < 1:
-    raise errors.UserError(f"model.language_dropout {config['language_dropout']} must be at least 0 and below 1")
-  mixer = trunk.check(spread.construct(
-      trunk.Trunk, config["trunk"], "model.trunk", grid=encoder.size.grid(encoder.image_size), history=config["history"],
-      cameras=config["cameras"], tokens=config["language"]["tokens"], pool=config["pool"], **common))
-  made = body(config[kind], robots=robots, chunk=config["chunk"], motions=latent["chunk"], latent=(latent["queries"], latent["dims"]),
-              trunk_width=mixer.width, common=common)
+    raise errors.UserError(
+      f"model.language_dropout {config['language_dropout']} must be at least 0 and below 1"
+    )
+  mixer = trunk.check(
+    spread.construct(
+      trunk.Trunk,
+      config["trunk"],
+      "model.trunk",
+      grid=encoder.size.grid(encoder.image_size),
+      history=config["history"],
+      cameras=config["cameras"],
+      tokens=config["language"]["tokens"],
+      pool=config["pool"],
+      **common,
+    )
+  )
+  made = body(
+    config[kind],
+    robots=robots,
+    chunk=config["chunk"],
+    motions=latent["chunk"],
+    latent=(latent["queries"], latent["dims"]),
+    trunk_width=mixer.width,
+    common=common,
+  )
   return PolicyModel(
-      config, encoder, mixer, kind, made, chunk=config["chunk"], motions=latent["chunk"], latent_size=latent["queries"] * latent["dims"],
-      state_size=max(sizes["state"] for sizes in robots.values()), action_size=max(sizes["action"] for sizes in robots.values()),
-      language_width=config["language"]["width"], language_dropout=config["language_dropout"])
+    config,
+    encoder,
+    mixer,
+    kind,
+    made,
+    chunk=config["chunk"],
+    motions=latent["chunk"],
+    latent_size=latent["queries"] * latent["dims"],
+    state_size=max(sizes["state"] for sizes in robots.values()),
+    action_size=max(sizes["action"] for sizes in robots.values()),
+    language_width=config["language"]["width"],
+    language_dropout=config["language_dropout"],
+  )

@@ -1,4 +1,7 @@
-"""Frozen text encoders: one file a kind, listed here. `convert.text` makes their weights folders."""
+"""Frozen text encoders: one file a kind, listed here.
+
+`convert.text` makes their weights folders.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +15,11 @@ from como_jax.models.text import bert, clip, t5
 KINDS = {"bert": bert.Encoder, "t5": t5.Encoder, "clip": clip.Encoder}
 
 
-def build(kind: str, sizes: Mapping[str, Any], *, dtype: Any = jnp.float32, what: str = "text encoder") -> nn.Module:
-  """The encoder of a weights folder: `apply({"params": ...}, ids [B, N], mask [B, N])` -> (tokens, pooled).
+def build(
+  kind: str, sizes: Mapping[str, Any], *, dtype: Any = jnp.float32, what: str = "text encoder"
+) -> nn.Module:
+  """The encoder of a weights folder: `apply({"params": ...}, ids [B, N], mask [B, N])` -> (tokens,
+  pooled).
 
   Args:
     kind: a key of `KINDS`.

@@ -1,7 +1,8 @@
 """BERT's encoder, the body of MiniLM and most sentence encoders.
 
-Legend: B texts, N tokens, D width, V vocabulary. Source: Devlin et al., arXiv 1810.04805; the sentence vector is the
-mean over tokens (or CLS), as in sentence-transformers (Reimers and Gurevych, arXiv 1908.10084).
+Legend: B texts, N tokens, D width, V vocabulary. Source: Devlin et al., arXiv 1810.04805; the
+sentence vector is the mean over tokens (or CLS), as in sentence-transformers (Reimers and Gurevych,
+arXiv 1908.10084).
 """
 
 from typing import Any
@@ -27,7 +28,9 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-    attention = layers.Attention(self.heads, x.shape[-1] // self.heads, dtype=self.dtype, name="attention")
+    attention = layers.Attention(
+      self.heads, x.shape[-1] // self.heads, dtype=self.dtype, name="attention"
+    )
     mlp = layers.MLP(self.mlp, self.activation, dtype=self.dtype, name="mlp")
     norm_attention = transformer.LayerNorm(epsilon=self.epsilon, name="norm_attention")
     norm_mlp = transformer.LayerNorm(epsilon=self.epsilon, name="norm_mlp")
@@ -39,7 +42,8 @@ class Encoder(nn.Module):
   """Token numbers -> tokens and a sentence vector, both float32.
 
   Attributes:
-    vocabulary, positions, types: rows of the three embedding tables; one text alone is all of type 0.
+    vocabulary, positions, types: rows of the three embedding tables; one text alone is all of type
+      0.
     width, depth, heads, mlp: of the transformer.
     epsilon: of the LayerNorms.
     activation: a key of `layers.ACTIVATIONS`.
@@ -64,12 +68,21 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, ids: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Args: ids int [B, N]; mask bool [B, N], False = padding. Returns (tokens [B, N, D], pooled [B, D])."""
+    """Args: ids int [B, N]; mask bool [B, N], False = padding.
+
+    Returns (tokens [B, N, D], pooled [B, D]).
+    """
     pooling = spread.pick(POOLING, self.pooling, "pooling")
-    tables = [self.param(name, nn.initializers.normal(0.02), (rows, self.width)) for name, rows in
-              (("token", self.vocabulary), ("position", self.positions), ("type", self.types))]
+    tables = [
+      self.param(name, nn.initializers.normal(0.02), (rows, self.width))
+      for name, rows in (
+        ("token", self.vocabulary),
+        ("position", self.positions),
+        ("type", self.types),
+      )
+    ]
     token, position, kind = (table.astype(jnp.float32) for table in tables)
-    x = token[ids] + (position[:ids.shape[1]] + kind[:1])[None]
+    x = token[ids] + (position[: ids.shape[1]] + kind[:1])[None]
     x = transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x)
     block = Block(self.heads, self.mlp, self.activation, self.epsilon, self.dtype, parent=None)
     x = layers.stack(self, block, self.depth, x, layers.attend_to(mask))

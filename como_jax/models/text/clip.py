@@ -1,4 +1,5 @@
-"""CLIP's text encoder: a causal pre-norm transformer; the text's vector is the state at its end token, projected.
+"""CLIP's text encoder: a causal pre-norm transformer; the text's vector is the state at its end
+token, projected.
 
 Legend: B texts, N tokens, D width, P width after the projection, V vocabulary.
 Source: Radford et al., arXiv 2103.00020.
@@ -27,7 +28,9 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-    attention = layers.Attention(self.heads, x.shape[-1] // self.heads, dtype=self.dtype, name="attention")
+    attention = layers.Attention(
+      self.heads, x.shape[-1] // self.heads, dtype=self.dtype, name="attention"
+    )
     mlp = layers.MLP(self.mlp, self.activation, dtype=self.dtype, name="mlp")
     norm_attention = transformer.LayerNorm(epsilon=self.epsilon, name="norm_attention")
     norm_mlp = transformer.LayerNorm(epsilon=self.epsilon, name="norm_mlp")
@@ -41,9 +44,10 @@ class Encoder(nn.Module):
   Attributes:
     vocabulary, positions: rows of the embedding tables.
     width, depth, heads, mlp: of the transformer.
-    end: number of the end token. `LEGACY_END` means the largest number in the text, which is where it is in CLIP's own
-      vocabulary; any other, its first occurrence.
-    projection: P of the projection into the space shared with images; 0 = the weights have none, the vector is [B, D].
+    end: number of the end token. `LEGACY_END` means the largest number in the text, which is where
+      it is in CLIP's own vocabulary; any other, its first occurrence.
+    projection: P of the projection into the space shared with images; 0 = the weights have none,
+      the vector is [B, D].
     epsilon: of the LayerNorms.
     activation: a key of `layers.ACTIVATIONS`.
   """
@@ -66,17 +70,26 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, ids: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Args: ids int [B, N]; mask bool [B, N], False = padding. Returns (tokens [B, N, D], pooled [B, P or D])."""
-    token, position = (self.param(name, nn.initializers.normal(0.02), (rows, self.width)).astype(jnp.float32)
-                       for name, rows in (("token", self.vocabulary), ("position", self.positions)))
+    """Args: ids int [B, N]; mask bool [B, N], False = padding.
+
+    Returns (tokens [B, N, D], pooled [B, P or D]).
+    """
+    token, position = (
+      self.param(name, nn.initializers.normal(0.02), (rows, self.width)).astype(jnp.float32)
+      for name, rows in (("token", self.vocabulary), ("position", self.positions))
+    )
     length = ids.shape[1]
     x = token[ids] + position[None, :length]
     causal = jnp.tril(jnp.ones((length, length), bool))[None, None] & layers.attend_to(mask)
     block = Block(self.heads, self.mlp, self.activation, self.epsilon, self.dtype, parent=None)
     x = layers.stack(self, block, self.depth, x, causal)
     x = transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x)
-    found = jnp.where(mask, ids if self.end == LEGACY_END else (ids == self.end).astype(jnp.int32), -1)
+    found = jnp.where(
+      mask, ids if self.end == LEGACY_END else (ids == self.end).astype(jnp.int32), -1
+    )
     pooled = jnp.take_along_axis(x, jnp.argmax(found, axis=1)[:, None, None], axis=1)[:, 0]
     if self.projection:
-      pooled = nn.Dense(self.projection, use_bias=False, dtype=self.dtype, name="projection")(pooled)
+      pooled = nn.Dense(self.projection, use_bias=False, dtype=self.dtype, name="projection")(
+        pooled
+      )
     return x, pooled.astype(jnp.float32)

@@ -2,9 +2,10 @@
 
 Legend: B texts, N tokens, D width, H heads, K width of one head, L layers.
 
-These forwards are frozen and only ever read published weights, so they stand apart from `models.transformer`: no
-sharding constraints, no rematerialisation. Parameters are float32 (or what was loaded); `dtype` is what matrix products
-run in. Norms, the softmax and the residual stream are always float32: T5's activations are too large for short floats.
+These forwards are frozen and only ever read published weights, so they stand apart from
+`models.transformer`: no sharding constraints, no rematerialisation. Parameters are float32 (or what
+was loaded); `dtype` is what matrix products run in. Norms, the softmax and the residual stream are
+always float32: T5's activations are too large for short floats.
 """
 
 import functools
@@ -19,12 +20,12 @@ from como_jax.models import spread
 
 _tanh_gelu = functools.partial(jax.nn.gelu, approximate=True)
 ACTIVATIONS: dict[str, Callable] = {  # by their names in Hugging Face's config.json
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_new": _tanh_gelu,
-    "gelu_pytorch_tanh": _tanh_gelu,
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
+  "gelu": functools.partial(jax.nn.gelu, approximate=False),
+  "gelu_new": _tanh_gelu,
+  "gelu_pytorch_tanh": _tanh_gelu,
+  "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+  "relu": jax.nn.relu,
+  "silu": jax.nn.silu,
 }
 
 
@@ -45,13 +46,18 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """Args: x [B, N, D]; mask bool [B or 1, 1, N, N], True = may attend; bias [1, H, N, N] added to the logits."""
+    """Args: x [B, N, D]; mask bool [B or 1, 1, N, N], True = may attend; bias [1, H, N, N] added to
+    the logits.
+    """
+
     def dense(name: str, width: int) -> nn.Dense:
       return nn.Dense(width, use_bias=self.use_bias, dtype=self.dtype, name=name)
 
     shape = (*x.shape[:-1], self.heads, self.head_width)
-    query, key, value = (dense(name, self.heads * self.head_width)(x).reshape(shape)
-                         for name in ("query", "key", "value"))
+    query, key, value = (
+      dense(name, self.heads * self.head_width)(x).reshape(shape)
+      for name in ("query", "key", "value")
+    )
     y = jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=self.scale)
     return dense("output", x.shape[-1])(y.reshape((*x.shape[:-1], -1)))
 
@@ -76,24 +82,34 @@ class MLP(nn.Module):
     return dense("down", x.shape[-1])(y)
 
 
-def stack(parent: nn.Module, block: nn.Module, depth: int, x: jax.Array, *arguments: jax.Array) -> jax.Array:
+def stack(
+  parent: nn.Module, block: nn.Module, depth: int, x: jax.Array, *arguments: jax.Array
+) -> jax.Array:
   """`depth` layers of `block` (made with parent=None), x [B, N, D] -> [B, N, D].
 
-  The parameters lie in `parent` under "blocks" with a leading axis L and the compiled program holds one layer.
+  The parameters lie in `parent` under "blocks" with a leading axis L and the compiled program holds
+  one layer.
   """
+
   def init(key: jax.Array) -> dict[str, Any]:
-    return jax.vmap(lambda key: block.init(key, x, *arguments)["params"])(jax.random.split(key, depth))
+    return jax.vmap(lambda key: block.init(key, x, *arguments)["params"])(
+      jax.random.split(key, depth)
+    )
 
   layers = parent.param("blocks", init)
-  return jax.lax.scan(lambda x, layer: (block.apply({"params": layer}, x, *arguments), None), x, layers)[0]
+  return jax.lax.scan(
+    lambda x, layer: (block.apply({"params": layer}, x, *arguments), None), x, layers
+  )[0]
 
 
 def attend_to(mask: jax.Array) -> jax.Array:
-  """bool [B, N], True = a token -> bool [B, 1, N, N]: every position may attend to every token."""
+  """Bool [B, N], True = a token -> bool [B, 1, N, N]: every position may attend to every token."""
   return jnp.broadcast_to(mask[:, None, None, :], (mask.shape[0], 1, mask.shape[1], mask.shape[1]))
 
 
 def mean(tokens: jax.Array, mask: jax.Array) -> jax.Array:
-  """[B, N, D] and bool [B, N] -> [B, D], the mean over the tokens that are there; 0 where there are none."""
+  """[B, N, D] and bool [B, N] -> [B, D], the mean over the tokens that are there; 0 where there are
+  none.
+  """
   weights = mask.astype(tokens.dtype)[..., None]
   return jnp.sum(tokens * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1.0)

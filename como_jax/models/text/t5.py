@@ -1,4 +1,5 @@
-"""T5's encoder: relative positions as a bias on the attention logits, RMS norms, no biases, unscaled logits.
+"""T5's encoder: relative positions as a bias on the attention logits, RMS norms, no biases,
+unscaled logits.
 
 Legend: B texts, N tokens, D width, H heads, V vocabulary, R buckets of relative positions.
 Source: Raffel et al., arXiv 1910.10683; the gated MLP: Shazeer, arXiv 2002.05202 (T5 1.1, Flan-T5).
@@ -40,7 +41,9 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, bias: jax.Array) -> jax.Array:
-    attention = layers.Attention(self.heads, self.head_width, False, 1.0, self.dtype, name="attention")
+    attention = layers.Attention(
+      self.heads, self.head_width, False, 1.0, self.dtype, name="attention"
+    )
     mlp = layers.MLP(self.mlp, self.activation, False, self.gated, self.dtype, name="mlp")
     x = x + attention(Norm(self.epsilon, name="norm_attention")(x), mask, bias).astype(jnp.float32)
     return x + mlp(Norm(self.epsilon, name="norm_mlp")(x)).astype(jnp.float32)
@@ -51,7 +54,8 @@ class Encoder(nn.Module):
 
   Attributes:
     vocabulary: rows of the token table.
-    width, depth, heads, head_width, mlp: of the transformer; heads * head_width need not be the width.
+    width, depth, heads, head_width, mlp: of the transformer; heads * head_width need not be the
+      width.
     activation: a key of `layers.ACTIVATIONS`; gated: whether the MLP has a gate.
     buckets, max_distance: of relative positions (see `bucket`).
     epsilon: of the norms.
@@ -76,15 +80,30 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, ids: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Args: ids int [B, N]; mask bool [B, N], False = padding. Returns (tokens [B, N, D], pooled [B, D])."""
+    """Args: ids int [B, N]; mask bool [B, N], False = padding.
+
+    Returns (tokens [B, N, D], pooled [B, D]).
+    """
     token = self.param("token", nn.initializers.normal(1.0), (self.vocabulary, self.width))
     relative = self.param("relative", nn.initializers.normal(0.02), (self.buckets, self.heads))
     place = np.arange(ids.shape[1])
-    numbers = bucket(place[None] - place[:, None], buckets=self.buckets, max_distance=self.max_distance)
+    numbers = bucket(
+      place[None] - place[:, None], buckets=self.buckets, max_distance=self.max_distance
+    )
     bias = relative.astype(jnp.float32)[numbers].transpose((2, 0, 1))[None]  # [1, H, N, N]
-    block = Block(self.heads, self.head_width, self.mlp, self.activation, self.gated, self.epsilon, self.dtype,
-                  parent=None)
-    x = layers.stack(self, block, self.depth, token.astype(jnp.float32)[ids], layers.attend_to(mask), bias)
+    block = Block(
+      self.heads,
+      self.head_width,
+      self.mlp,
+      self.activation,
+      self.gated,
+      self.epsilon,
+      self.dtype,
+      parent=None,
+    )
+    x = layers.stack(
+      self, block, self.depth, token.astype(jnp.float32)[ids], layers.attend_to(mask), bias
+    )
     x = Norm(self.epsilon, name="norm")(x)
     return x, layers.mean(x, mask)
 
@@ -92,13 +111,15 @@ class Encoder(nn.Module):
 def bucket(distance: np.ndarray, *, buckets: int, max_distance: int) -> np.ndarray:
   """Relative positions (key - query, in tokens) -> rows of the bias table, int.
 
-  Half of the buckets are for keys after the query. Of each half, one half are single distances and the rest grow
-  logarithmically up to `max_distance`; all that is farther shares the last.
+  Half of the buckets are for keys after the query. Of each half, one half are single distances and
+  the rest grow logarithmically up to `max_distance`; all that is farther shares the last.
   """
   half = buckets // 2
   exact = half // 2
   size = np.abs(distance)
   # float32 throughout: on powers of two another precision would round into the neighbouring bucket.
   ratio = np.log(np.maximum(size, 1).astype(np.float32) / np.float32(exact))
-  far = exact + (ratio / np.float32(math.log(max_distance / exact)) * np.float32(half - exact)).astype(np.int64)
+  far = exact + (
+    ratio / np.float32(math.log(max_distance / exact)) * np.float32(half - exact)
+  ).astype(np.int64)
   return np.where(size < exact, size, np.minimum(far, half - 1)) + half * (distance > 0)

@@ -1,4 +1,6 @@
-"""The smallest policies that still have every part: two robots (one without state), two cameras, two frames, 16 px."""
+"""The smallest policies that still have every part: two robots (one without state), two cameras,
+two frames, 16 px.
+"""
 
 import functools
 import json
@@ -10,15 +12,32 @@ import numpy as np
 from tests.models import tiny
 
 _BASE = {
-    "kind": "policy", "image_size": 16, "dtype": "float32", "scan": True, "remat": "none",
-    "encoder": {"kind": "mae_vit", "size": "16x1x2/8"}, "history": 2, "cameras": 2, "pool": 2,
-    "language": {"width": 6, "tokens": 3},
-    "robots": {"hand": {"action": 5, "state": 0}, "arm": {"action": 3, "state": 2}},
-    "chunk": 4, "latent": {"queries": 2, "dims": 3, "chunk": 2}, "language_dropout": 0.0,
-    "trunk": {"width": 16, "depth": 1, "heads": 2, "mlp": 32},
+  "kind": "policy",
+  "image_size": 16,
+  "dtype": "float32",
+  "scan": True,
+  "remat": "none",
+  "encoder": {"kind": "mae_vit", "size": "16x1x2/8"},
+  "history": 2,
+  "cameras": 2,
+  "pool": 2,
+  "language": {"width": 6, "tokens": 3},
+  "robots": {"hand": {"action": 5, "state": 0}, "arm": {"action": 3, "state": 2}},
+  "chunk": 4,
+  "latent": {"queries": 2, "dims": 3, "chunk": 2},
+  "language_dropout": 0.0,
+  "trunk": {"width": 16, "depth": 1, "heads": 2, "mlp": 32},
 }
-DIT = {**_BASE, "policy": "dit", "dit": {"width": 24, "depth": 2, "heads": 2, "mlp": 32, "objective": "flow", "steps": 2}}
-GPT = {**_BASE, "policy": "gpt", "gpt": {"width": 16, "depth": 2, "heads": 2, "mlp": 32, "inference": "decoded", "steps": 2}}
+DIT = {
+  **_BASE,
+  "policy": "dit",
+  "dit": {"width": 24, "depth": 2, "heads": 2, "mlp": 32, "objective": "flow", "steps": 2},
+}
+GPT = {
+  **_BASE,
+  "policy": "gpt",
+  "gpt": {"width": 16, "depth": 2, "heads": 2, "mlp": 32, "inference": "decoded", "steps": 2},
+}
 BASES = {"dit": DIT, "gpt": GPT}
 HAND, ARM = 0, 1  # as in batch["robot"]
 
@@ -28,7 +47,9 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 
 def batch(model, size=4, seed=1):
-  """Everything there but what robots lack; of four examples 0 is the hand's, 1 the arm's, 2 a video (one camera), 3 has no motion."""
+  """Everything there but what robots lack; of four examples 0 is the hand's, 1 the arm's, 2 a video
+  (one camera), 3 has no motion.
+  """
   rng = np.random.default_rng(seed)
   out = {}
   for name, leaf in model.inputs_spec(size).items():
@@ -39,32 +60,47 @@ def batch(model, size=4, seed=1):
     else:
       out[name] = rng.normal(size=leaf.shape).astype(leaf.dtype)
   out["robot"] = np.array([HAND, ARM, HAND, ARM], np.int32)[:size]
-  out["actions_mask"] &= (np.arange(model.action_size)[None] < np.where(out["robot"] == ARM, 3, 5)[:, None])[:, None]
+  out["actions_mask"] &= (
+    np.arange(model.action_size)[None] < np.where(out["robot"] == ARM, 3, 5)[:, None]
+  )[:, None]
   out["state_mask"] &= out["robot"] == ARM
   if size == 4:
     out["actions_mask"][2], out["latents_mask"][3] = False, False
     out["language_mask"][2], out["images_mask"][2, 1:] = False, False
-    out["actions_mask"][1, 2:], out["latents_mask"][1, 1], out["language_mask"][1, 2] = False, False, False
+    out["actions_mask"][1, 2:], out["latents_mask"][1, 1], out["language_mask"][1, 2] = (
+      False,
+      False,
+      False,
+    )
   return {name: jnp.asarray(value) for name, value in out.items()}
 
 
 def junk(batch):
-  """The same batch with other numbers, some not finite, wherever a mask says that there is nothing."""
+  """The same batch with other numbers, some not finite, wherever a mask says that there is
+  nothing.
+  """
   rng = np.random.default_rng(9)
   out = {name: np.array(value) for name, value in batch.items()}
 
   def spoil(name, mask, value):
     out[name] = np.where(mask, out[name], value).astype(out[name].dtype)
+
   spoil("actions", out["actions_mask"], np.nan)
   spoil("latents", out["latents_mask"][..., None], np.inf)
   spoil("language", out["language_mask"][..., None], 1e3)
   spoil("state", out["state_mask"][:, None], -7)
-  spoil("images", out["images_mask"][:, None, :, None, None, None], rng.integers(0, 256, out["images"].shape))
+  spoil(
+    "images",
+    out["images_mask"][:, None, :, None, None, None],
+    rng.integers(0, 256, out["images"].shape),
+  )
   return {name: jnp.asarray(value) for name, value in out.items()}
 
 
 def functions(kind, **changes):
-  """(model, parameters, jitted losses and gradients of action x weights[0] + latent x weights[1]); compiled once."""
+  """(model, parameters, jitted losses and gradients of action x weights[0] + latent x weights[1]);
+  compiled once.
+  """
   return _functions(kind, json.dumps(changes))
 
 
@@ -75,4 +111,5 @@ def _functions(kind, changes):
   def weighted(params, batch, key, weights):
     terms = model.losses(params, batch, key)
     return sum(weights[i] * terms[name][0] for i, name in enumerate(("action", "latent"))), terms
+
   return model, params, jit(jax.value_and_grad(weighted, has_aux=True))

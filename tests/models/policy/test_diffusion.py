@@ -1,4 +1,6 @@
-"""Objectives and samplers against numpy loops written from the papers' formulas, with fixed noise."""
+"""Objectives and samplers against numpy loops written from the papers' formulas, with fixed
+noise.
+"""
 
 import math
 import statistics
@@ -25,11 +27,17 @@ def test_flow_corrupts_along_the_line(time):
   flow = diffusion.Flow(time=time)
   x, t, target = (np.asarray(part) for part in flow.corrupt(KEY, jnp.asarray(DATA)))
   assert t.shape == (3,) and np.all((t >= 0) & (t <= 1))
-  np.testing.assert_allclose(x + (1 - column(t)) * target, DATA, rtol=1e-5, atol=1e-5)  # following the velocity ends at the data
-  np.testing.assert_allclose(x - column(t) * target, DATA - target, rtol=1e-5, atol=1e-5)  # and going back at the noise
+  # following the velocity ends at the data
+  np.testing.assert_allclose(x + (1 - column(t)) * target, DATA, rtol=1e-5, atol=1e-5)
+  # and going back at the noise
+  np.testing.assert_allclose(x - column(t) * target, DATA - target, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [diffusion.Flow(time=time) for time in diffusion.TIMES] + [diffusion.DDPM(levels=1000, prediction="epsilon")])
+@pytest.mark.parametrize(
+  "model",
+  [diffusion.Flow(time=time) for time in diffusion.TIMES]
+  + [diffusion.DDPM(levels=1000, prediction="epsilon")],
+)
 def test_noise_does_not_depend_on_the_time(model):
   """Of 4,000 examples of one number, their ranks in time and in noise."""
   x = jnp.zeros((4000, 1))
@@ -43,12 +51,18 @@ def test_times_have_the_distributions_they_say():
   """The share of times below some values, against the distribution functions."""
   values = np.array([0.05, 0.2, 0.5, 0.8, 0.95])
   normal = statistics.NormalDist()
-  below = {"uniform": values,
-           "beta": 1 - (1 - values / 0.999) ** 1.5,  # t = 0.999 (1 - b), and Beta(1.5, 1) has b ** 1.5
-           "logit_normal": [normal.cdf(math.log(value / (1 - value))) for value in values]}
+  below = {
+    "uniform": values,
+    # t = 0.999 (1 - b), and Beta(1.5, 1) has b ** 1.5
+    "beta": 1 - (1 - values / 0.999) ** 1.5,
+    "logit_normal": [normal.cdf(math.log(value / (1 - value))) for value in values],
+  }
   for name in diffusion.TIMES:
     times = np.asarray(diffusion.Flow(time=name).times(KEY, 20_000))
-    np.testing.assert_allclose((times[:, None] < values).mean(0), below[name], atol=0.012, err_msg=name)  # 3.4 deviations
+    # 3.4 deviations
+    np.testing.assert_allclose(
+      (times[:, None] < values).mean(0), below[name], atol=0.012, err_msg=name
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 4, 7])
@@ -63,7 +77,9 @@ def test_euler_solves_a_linear_field_as_a_loop_does():
   x = NOISE
   for i in range(5):
     x = x + (x @ matrix + i / 5) / 5
-  out = diffusion.Flow().sample(jnp.asarray(NOISE), lambda x, t: x @ matrix + t[:, None, None], KEY, 5)
+  out = diffusion.Flow().sample(
+    jnp.asarray(NOISE), lambda x, t: x @ matrix + t[:, None, None], KEY, 5
+  )
   np.testing.assert_allclose(out, x, rtol=1e-5, atol=1e-5)
 
 
@@ -75,7 +91,10 @@ def reference(model, steps):
   """Deterministic DDIM with the noise estimate, clipped data and evenly spaced levels."""
   levels = model.levels
   if model.schedule == "cosine":
-    f = lambda u: np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
+
+    def f(u):
+      return np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
+
     betas = [min(1 - f((i + 1) / levels) / f(i / levels), 0.999) for i in range(levels)]
   else:
     betas = np.linspace(1e-4 * 1000 / levels, 0.02 * 1000 / levels, levels)
@@ -83,7 +102,10 @@ def reference(model, steps):
   for beta in betas:
     product *= 1 - beta
     signal.append(product)
-  x, chosen = NOISE.astype(np.float64), [round(levels - i * levels / steps) - 1 for i in range(steps)]
+  x, chosen = (
+    NOISE.astype(np.float64),
+    [round(levels - i * levels / steps) - 1 for i in range(steps)],
+  )
   for i, k in enumerate(chosen):
     a, b = signal[k], signal[chosen[i + 1]] if i + 1 < steps else 1.0
     predicted = field(x, 1 - (k + 1) / levels)
@@ -98,10 +120,15 @@ def reference(model, steps):
   return x
 
 
-@pytest.mark.parametrize("prediction, schedule, steps", [("epsilon", "cosine", 4), ("v", "cosine", 50), ("sample", "linear", 10)])
+@pytest.mark.parametrize(
+  "prediction, schedule, steps",
+  [("epsilon", "cosine", 4), ("v", "cosine", 50), ("sample", "linear", 10)],
+)
 def test_ddim_equals_the_reference_loop(prediction, schedule, steps):
   model = diffusion.DDPM(levels=50, schedule=schedule, prediction=prediction, clip=2.0)
-  out = model.sample(jnp.asarray(NOISE), lambda x, t: 0.4 * jnp.tanh(x) + t[:, None, None], KEY, steps)
+  out = model.sample(
+    jnp.asarray(NOISE), lambda x, t: 0.4 * jnp.tanh(x) + t[:, None, None], KEY, steps
+  )
   np.testing.assert_allclose(out, reference(model, steps), rtol=1e-4, atol=1e-4)
 
 
@@ -113,12 +140,21 @@ def test_ddim_with_a_perfect_network_finds_the_data(prediction):
   def perfect(x, t):
     a = signal[jnp.round((1 - t) * 30).astype(int) - 1][:, None, None]
     epsilon = (x - jnp.sqrt(a) * DATA) / jnp.sqrt(1 - a)
-    return {"epsilon": epsilon, "sample": jnp.asarray(DATA), "v": jnp.sqrt(a) * epsilon - jnp.sqrt(1 - a) * DATA}[prediction]
-  np.testing.assert_allclose(model.sample(jnp.asarray(NOISE), perfect, KEY, 10), DATA, rtol=1e-3, atol=1e-3)
+    return {
+      "epsilon": epsilon,
+      "sample": jnp.asarray(DATA),
+      "v": jnp.sqrt(a) * epsilon - jnp.sqrt(1 - a) * DATA,
+    }[prediction]
+
+  np.testing.assert_allclose(
+    model.sample(jnp.asarray(NOISE), perfect, KEY, 10), DATA, rtol=1e-3, atol=1e-3
+  )
 
 
 def test_ancestral_step_has_the_posterior_of_ddpm():
-  """Two steps of a two-level chain: mean and variance from Ho et al., equations 6 and 7, the last step without noise."""
+  """Two steps of a two-level chain: mean and variance from Ho et al., equations 6 and 7, the last
+  step without noise.
+  """
   model = diffusion.DDPM(levels=2, prediction="sample", sampler="ddpm", clip=0.0)
   a1, a2 = model.signal().astype(np.float64)
   beta = 1 - a2 / a1
@@ -130,6 +166,7 @@ def test_ancestral_step_has_the_posterior_of_ddpm():
   def predict(x, t):
     jax.debug.callback(lambda x: seen.append(np.asarray(x)), x, ordered=True)
     return jnp.asarray(DATA)
+
   out = jax.block_until_ready(model.sample(jnp.asarray(NOISE), predict, KEY, 2))
   jax.effects_barrier()
   np.testing.assert_allclose(seen[1], mean + deviation * fresh, rtol=1e-4, atol=1e-4)
@@ -152,7 +189,9 @@ def test_schedules_go_from_data_to_noise(schedule):
 
 def test_guidance_of_one_is_none():
   np.testing.assert_allclose(diffusion.guided(DATA, NOISE, 1.0), DATA, rtol=1e-6, atol=1e-6)
-  np.testing.assert_allclose(diffusion.guided(DATA, NOISE, 3.0), 3 * DATA - 2 * NOISE, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(
+    diffusion.guided(DATA, NOISE, 3.0), 3 * DATA - 2 * NOISE, rtol=1e-5, atol=1e-5
+  )
 
 
 def test_more_steps_than_levels_are_refused():

@@ -18,10 +18,20 @@ def eager():
   network, context = model.body.denoiser, jnp.asarray(rng.normal(size=(2, 5, 16)), jnp.float32)
   mask = jnp.array([[True] * 5, [True, False, True, True, False]])
   memory = small.jit(model.body.memory.apply)({"params": params["dit"]["memory"]}, context)
-  groups = {name: (jnp.asarray(rng.normal(size=(2, length, 24)), jnp.float32), jnp.asarray(rng.random(2), jnp.float32),
-                   jnp.ones((2, length), bool))
-            for name, length in (("action", 4), ("latent", 2))}
-  return lambda *inputs: network.apply({"params": params["dit"]["denoiser"]}, *inputs), groups, memory, mask
+  groups = {
+    name: (
+      jnp.asarray(rng.normal(size=(2, length, 24)), jnp.float32),
+      jnp.asarray(rng.random(2), jnp.float32),
+      jnp.ones((2, length), bool),
+    )
+    for name, length in (("action", 4), ("latent", 2))
+  }
+  return (
+    lambda *inputs: network.apply({"params": params["dit"]["denoiser"]}, *inputs),
+    groups,
+    memory,
+    mask,
+  )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +48,9 @@ def test_each_group_alone_equals_the_joint_pass(case):
   run, groups, memory, mask = case
   joint = run(groups, memory, mask)
   for name, group in groups.items():
-    np.testing.assert_allclose(run({name: group}, memory, mask)[name], joint[name], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+      run({name: group}, memory, mask)[name], joint[name], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_groups_have_their_own_times(case):
@@ -65,26 +77,44 @@ def test_elements_beyond_the_end_are_not_seen(case):
 
 def test_masked_context_is_not_seen(case):
   run, groups, memory, mask = case
-  changed = {name: jnp.where(mask[None, :, :, None, None], leaf, 100.0) for name, leaf in memory.items()}
-  np.testing.assert_array_equal(run(groups, changed, mask)["action"], run(groups, memory, mask)["action"])
+  changed = {
+    name: jnp.where(mask[None, :, :, None, None], leaf, 100.0) for name, leaf in memory.items()
+  }
+  np.testing.assert_array_equal(
+    run(groups, changed, mask)["action"], run(groups, memory, mask)["action"]
+  )
 
 
 def test_group_mask():
   mask = np.asarray(dit.group_mask(np.array([0, 0, 1]), jnp.array([[True, False, True]])))[0, 0]
-  np.testing.assert_array_equal(mask, [[True, False, False], [True, True, False], [False, False, True]])
+  np.testing.assert_array_equal(
+    mask, [[True, False, False], [True, True, False], [False, False, True]]
+  )
 
 
 def test_guidance():
   model, params = small.made(small.DIT)
   batch = small.batch(model)
   silent = dict(batch, language_mask=jnp.zeros_like(batch["language_mask"]))
-  sample = small.jit(lambda batch, guidance: model.sample(params, batch, KEY, robot="arm", steps=1, guidance=guidance), static_argnums=1)
+  sample = small.jit(
+    lambda batch, guidance: model.sample(
+      params, batch, KEY, robot="arm", steps=1, guidance=guidance
+    ),
+    static_argnums=1,
+  )
   conditional, unconditional = sample(batch, 1.0), sample(silent, 1.0)
-  np.testing.assert_allclose(sample(batch, 3.0), 3 * conditional - 2 * unconditional, rtol=1e-4, atol=1e-4)  # one Euler step is linear
-  np.testing.assert_array_equal(conditional[2], unconditional[2])  # the example without an instruction
+  # one Euler step is linear
+  np.testing.assert_allclose(
+    sample(batch, 3.0), 3 * conditional - 2 * unconditional, rtol=1e-4, atol=1e-4
+  )
+  # the example without an instruction
+  np.testing.assert_array_equal(conditional[2], unconditional[2])
   assert np.abs(conditional - unconditional).max() > 1e-3
 
 
 def test_untrained_heads_predict_nothing():
   heads = small.made(small.DIT)[0].body.heads.init(KEY)
-  assert all(not np.any(heads[name]["decode"]["kernel"]) and np.any(heads[name]["encode"]["kernel"]) for name in heads)
+  assert all(
+    not np.any(heads[name]["decode"]["kernel"]) and np.any(heads[name]["encode"]["kernel"])
+    for name in heads
+  )

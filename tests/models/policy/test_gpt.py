@@ -1,4 +1,6 @@
-"""The autoregressive policy: cached decoding equals full decoding, hidden motion, heads, grippers."""
+"""The autoregressive policy: cached decoding equals full decoding, hidden motion, heads,
+grippers.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +20,40 @@ def full(model, params, batch, latents, hidden):
   context = model._context(params, batch, images, "arm")
   size, prefix = context.tokens.shape[:2]
   tokens = latents.reshape((size, body.motions, body.tokens, body.dims))
-  x = jnp.concatenate([context.tokens, body._motion(params["gpt"], heads, tokens), body._queries(params["gpt"], size)], axis=1)
-  allowed = masks.layout(prefix, body.motions, body.tokens, body.chunk, causal=body.prefix == "causal")
-  mask = masks.attention_mask(allowed, context.mask, jnp.ones((size, body.motions), bool), jnp.full((size,), hidden), body.tokens)
+  x = jnp.concatenate(
+    [
+      context.tokens,
+      body._motion(params["gpt"], heads, tokens),
+      body._queries(params["gpt"], size),
+    ],
+    axis=1,
+  )
+  allowed = masks.layout(
+    prefix, body.motions, body.tokens, body.chunk, causal=body.prefix == "causal"
+  )
+  mask = masks.attention_mask(
+    allowed,
+    context.mask,
+    jnp.ones((size, body.motions), bool),
+    jnp.full((size,), hidden),
+    body.tokens,
+  )
   out = body.network.apply({"params": params["gpt"]["network"]}, x, mask)[0]
-  motion = out[:, prefix:prefix + body.length].reshape((size, body.motions, 1 + body.tokens, -1))[:, :, :-1]
+  motion = out[:, prefix : prefix + body.length].reshape((size, body.motions, 1 + body.tokens, -1))[
+    :, :, :-1
+  ]
   predicted = body._linear(heads, "latent")("decode", motion).reshape(latents.shape)
-  return predicted, body._linear(heads, "arm")("decode", out[:, prefix + body.length:])
+  return predicted, body._linear(heads, "arm")("decode", out[:, prefix + body.length :])
 
 
-@pytest.mark.parametrize("changes", [{}, {"gpt.tokens": "motion", "gpt.prefix": "bidirectional", "gpt.position": "none", "scan": False}],
-                         ids=["published", "other"])
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {},
+    {"gpt.tokens": "motion", "gpt.prefix": "bidirectional", "gpt.position": "none", "scan": False},
+  ],
+  ids=["published", "other"],
+)
 def test_cached_decoding_equals_full_decoding(changes):
   model, params = small.made(small.GPT, **changes)
   batch = small.batch(model)
@@ -38,8 +63,10 @@ def test_cached_decoding_equals_full_decoding(changes):
     latents = model.sample_latents(params, dict(batch, robot=jnp.ones_like(batch["robot"])), KEY)
     actions = model.sample(params, batch, KEY, robot="arm")
     return latents, actions, full(model, params, batch, latents, hidden=False)
+
   latents, actions, (predicted, expected) = both(params, batch)
-  np.testing.assert_allclose(predicted, latents, rtol=1e-5, atol=1e-5)  # decoding found its own fixed point
+  # decoding found its own fixed point
+  np.testing.assert_allclose(predicted, latents, rtol=1e-5, atol=1e-5)
   np.testing.assert_allclose(expected, actions, rtol=1e-5, atol=1e-5)
   assert np.abs(np.diff(latents, axis=1)).max() > 1e-3
 
@@ -51,25 +78,35 @@ def test_hidden_motion_is_neither_decoded_nor_seen():
   @small.jit
   def both(params, batch):
     latents = jax.random.normal(KEY, batch["latents"].shape)
-    return model.sample(params, batch, KEY, robot="arm"), full(model, params, batch, latents, hidden=True)[1], \
-        full(model, params, batch, latents, hidden=False)[1]
+    return (
+      model.sample(params, batch, KEY, robot="arm"),
+      full(model, params, batch, latents, hidden=True)[1],
+      full(model, params, batch, latents, hidden=False)[1],
+    )
+
   actions, hidden, shown = both(params, batch)
   np.testing.assert_allclose(actions, hidden, rtol=1e-5, atol=1e-5)
   assert np.abs(actions - shown).max() > 1e-3
 
 
 def test_hiding_in_training():
-  """The action loss of one example depends on its motion in about half of the draws, and in the others not at all."""
+  """The action loss of one example depends on its motion in about half of the draws, and in the
+  others not at all.
+  """
   model, params, function = small.functions("gpt")
   batch = small.batch(model)
   batch["actions_mask"] &= jnp.arange(4)[:, None, None] == 0
   differences = []
   for number in range(16):
     both = ({**batch, "latents": sign * batch["latents"]} for sign in (1, -1))
-    losses = [function(params, one, jax.random.key(number), jnp.ones(2))[0][1]["action"][0] for one in both]
+    losses = [
+      function(params, one, jax.random.key(number), jnp.ones(2))[0][1]["action"][0] for one in both
+    ]
     differences.append(abs(float(losses[0] - losses[1])))
   shown = [difference > 0 for difference in differences]
-  assert 3 <= sum(shown) <= 13 and min(difference for difference in differences if difference) > 1e-4
+  assert (
+    3 <= sum(shown) <= 13 and min(difference for difference in differences if difference) > 1e-4
+  )
 
 
 @pytest.mark.parametrize("rate, sees", [(0.0, True), (1.0, False)])
@@ -85,23 +122,42 @@ def test_the_share_of_hidden_motion_is_what_the_config_says(rate, sees):
 def test_jit_equals_eager():
   model, params = small.made(small.GPT)
   x, mask = jax.random.normal(KEY, (2, 3, 16)), jnp.tril(jnp.ones((1, 1, 3, 3), bool))
-  run = lambda x: model.body.network.apply({"params": params["gpt"]["network"]}, x, mask)[0]
+
+  def run(x):
+    return model.body.network.apply({"params": params["gpt"]["network"]}, x, mask)[0]
+
   np.testing.assert_allclose(run(x), small.jit(run)(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("motion, action", [("gmm", "diffusion"), ("diffusion", "regression")])
 def test_other_heads(motion, action):
-  model, params = small.made(small.GPT, **{"gpt.motion_head": motion, "gpt.action_head": action, "gpt.objective": "flow",
-                                           "gpt.denoiser": {"width": 16, "depth": 1}})
+  model, params = small.made(
+    small.GPT,
+    **{
+      "gpt.motion_head": motion,
+      "gpt.action_head": action,
+      "gpt.objective": "flow",
+      "gpt.denoiser": {"width": 16, "depth": 1},
+    },
+  )
   batch = small.batch(model)
 
   @small.jit
   def run(params, batch, key):
-    return model.losses(params, batch, key), model.sample(params, batch, key, robot="arm"), model.sample_latents(params, batch, key)
+    return (
+      model.losses(params, batch, key),
+      model.sample(params, batch, key, robot="arm"),
+      model.sample_latents(params, batch, key),
+    )
+
   terms, actions, latents = run(params, batch, KEY)
   spoiled, *_ = run(params, small.junk(batch), KEY)
   np.testing.assert_array_equal(jax.tree.leaves(terms), jax.tree.leaves(spoiled))
-  assert np.isfinite(jax.tree.leaves(terms)).all() and actions.shape == (4, 4, 3) and latents.shape == (4, 2, 6)
+  assert (
+    np.isfinite(jax.tree.leaves(terms)).all()
+    and actions.shape == (4, 4, 3)
+    and latents.shape == (4, 2, 6)
+  )
   again, other = run(params, batch, KEY)[1:], run(params, batch, jax.random.key(6))[1:]
   np.testing.assert_array_equal(actions, again[0])
   np.testing.assert_array_equal(latents, again[1])
@@ -112,43 +168,70 @@ def test_gripper_and_weight():
   model, params = small.made(small.GPT, **{"gpt.gripper": {"arm": [2]}, "gpt.action_weight": 10.0})
   batch = small.batch(model)
   expected = small.functions("gpt")[2](params, batch, KEY, jnp.ones(2))[0][1]
-  terms, actions = small.jit(lambda batch: (model.losses(params, batch, KEY), model.sample(params, batch, KEY, robot="arm")))(batch)
+  terms, actions = small.jit(
+    lambda batch: (model.losses(params, batch, KEY), model.sample(params, batch, KEY, robot="arm"))
+  )(batch)
   arm = (batch["actions_mask"] & (batch["robot"] == small.ARM)[:, None, None])[..., 2]
-  assert terms["gripper"][1] == arm.sum() and terms["action"][1] == expected["action"][1] - arm.sum()
-  assert 5 * float(expected["action"][0]) < float(terms["action"][0]) < 10 * float(expected["action"][0])
+  assert (
+    terms["gripper"][1] == arm.sum() and terms["action"][1] == expected["action"][1] - arm.sum()
+  )
+  assert (
+    5 * float(expected["action"][0]) < float(terms["action"][0]) < 10 * float(expected["action"][0])
+  )
   assert float(terms["gripper"][0]) > 0 and terms["latent"][1] == expected["latent"][1]
   assert set(np.unique(actions[..., 2])) <= {-1.0, 1.0} and len(np.unique(actions[..., 0])) > 4
 
 
 def test_a_gripper_is_classified_by_the_sign_of_its_target():
-  """Logits of 3 everywhere, by the bias alone: cross entropy by hand, and the sample says the upper value."""
+  """Logits of 3 everywhere, by the bias alone: cross entropy by hand, and the sample says the upper
+  value.
+  """
   model, params = small.made(small.GPT, **{"gpt.gripper": {"arm": [2]}})
   decode = params["heads"]["arm"]["decode"]
   run = small.jit(lambda p, b: (model.losses(p, b, KEY), model.sample(p, b, KEY, robot="arm")))
   for logit in (3.0, -3.0):
-    heads = {**params["heads"], "arm": {**params["heads"]["arm"], "decode": {
-        "kernel": jnp.zeros_like(decode["kernel"]), "bias": jnp.zeros_like(decode["bias"]).at[2].set(logit)}}}
+    heads = {
+      **params["heads"],
+      "arm": {
+        **params["heads"]["arm"],
+        "decode": {
+          "kernel": jnp.zeros_like(decode["kernel"]),
+          "bias": jnp.zeros_like(decode["bias"]).at[2].set(logit),
+        },
+      },
+    }
     changed = {**params, "heads": heads}
     batch = small.batch(model)
     batch["actions"] = jnp.sign(batch["actions"])
     terms, actions = run(changed, batch)
-    mine = np.asarray((batch["actions_mask"] & (batch["robot"] == small.ARM)[:, None, None])[..., 2])
+    mine = np.asarray(
+      (batch["actions_mask"] & (batch["robot"] == small.ARM)[:, None, None])[..., 2]
+    )
     label = np.asarray(batch["actions"][..., 2] > 0)[mine]
     assert 0 < label.sum() < label.size
     chance = 1 / (1 + np.exp(-logit))
-    np.testing.assert_allclose(terms["gripper"][0], -np.log(np.where(label, chance, 1 - chance)).sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+      terms["gripper"][0], -np.log(np.where(label, chance, 1 - chance)).sum(), rtol=1e-5
+    )
     np.testing.assert_array_equal(actions[..., 2], np.sign(logit))
 
 
 def test_mixture_is_a_density():
-  """One component: the Gaussian's own negative log-likelihood; sampling without temperature gives its mean."""
+  """One component: the Gaussian's own negative log-likelihood; sampling without temperature gives
+  its mean.
+  """
   mixture, rng = outputs.Mixture(components=1, temperature=0.0), np.random.default_rng(0)
   numbers, target = (jnp.asarray(rng.normal(size=(6, size)), jnp.float32) for size in (5, 2))
   loss = mixture.loss(None, lambda layer, x: x, numbers, target, KEY)
-  mean, deviation = np.asarray(numbers[:, 1:3]), np.exp(3 * np.tanh(np.asarray(numbers[:, 3:]) / 3) - 1)
+  mean, deviation = (
+    np.asarray(numbers[:, 1:3]),
+    np.exp(3 * np.tanh(np.asarray(numbers[:, 3:]) / 3) - 1),
+  )
   expected = 0.5 * ((target - mean) / deviation) ** 2 + np.log(deviation) + 0.5 * np.log(2 * np.pi)
   np.testing.assert_allclose(loss.sum(-1), expected.sum(-1), rtol=1e-4)
-  np.testing.assert_allclose(mixture.sample(None, lambda layer, x: x, numbers, KEY, dims=2, steps=1), mean, rtol=1e-6)
+  np.testing.assert_allclose(
+    mixture.sample(None, lambda layer, x: x, numbers, KEY, dims=2, steps=1), mean, rtol=1e-6
+  )
 
 
 def test_mixture_samples_its_components():
@@ -157,4 +240,6 @@ def test_mixture_samples_its_components():
   numbers = numbers.at[:, 2].set(-3.0).at[:, 4].set(3.0)  # means; then the raw deviations are 0
   z = mixture.sample(None, lambda layer, x: x, numbers, KEY, dims=1, steps=1)
   assert float(z.mean()) == pytest.approx(0.75 * 3 - 0.25 * 3, abs=0.15)
-  assert float(jnp.abs(jnp.abs(z) - 3).mean()) == pytest.approx(np.exp(-1) * np.sqrt(2 / np.pi), abs=0.03)
+  assert float(jnp.abs(jnp.abs(z) - 3).mean()) == pytest.approx(
+    np.exp(-1) * np.sqrt(2 / np.pi), abs=0.03
+  )

@@ -10,7 +10,8 @@ def matrix(text):
   return np.array([[cell == "x" for cell in row] for row in text.split()])
 
 
-# Columns: two context tokens; start and one token of the first motion; of the second; two action queries.
+# Columns: two context tokens; start and one token of the first motion; of the second; two action
+# queries.
 CAUSAL = """
   x.......
   xx......
@@ -47,7 +48,9 @@ HIDDEN = """
 
 def made(context, motion, hidden, *, causal=True):
   allowed = masks.layout(2, 2, 1, 2, causal=causal)
-  return np.asarray(masks.attention_mask(allowed, jnp.array([context]), jnp.array([motion]), jnp.array([hidden]), 1))[0, 0]
+  return np.asarray(
+    masks.attention_mask(allowed, jnp.array([context]), jnp.array([motion]), jnp.array([hidden]), 1)
+  )[0, 0]
 
 
 def test_everything_there():
@@ -71,4 +74,8 @@ def test_hidden_motion():
 
 def test_several_tokens_a_motion():
   allowed = masks.layout(1, 1, 3, 1, causal=True)
-  assert allowed.shape == (6, 6) and allowed[:5, :5].sum() == 15 and allowed[5].tolist() == [True] * 5 + [False]
+  assert (
+    allowed.shape == (6, 6)
+    and allowed[:5, :5].sum() == 15
+    and allowed[5].tolist() == [True] * 5 + [False]
+  )

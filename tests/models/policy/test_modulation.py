@@ -23,11 +23,12 @@ def build(width, mesh):
 
   def loss(params, condition):
     parts = layer.apply({"params": params["modulation"]}, condition)
-    return sum(jax.numpy.sum((i + 1) * part ** 2) for i, part in enumerate(parts)), parts
+    return sum(jax.numpy.sum((i + 1) * part**2) for i, part in enumerate(parts)), parts
 
   def on_mesh(params, condition):
     with rules.activations(mesh):
       return loss(params, condition)
+
   return params, condition, loss, on_mesh
 
 
@@ -36,7 +37,10 @@ def test_numbers_do_not_depend_on_the_mesh(width):
   mesh = mesh_lib.make(data=2, fsdp=4)
   params, condition, loss, on_mesh = build(width, mesh)
   expected = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, condition)
-  placed = jax.device_put(params, rules.shardings(params, mesh, small=1)), jax.device_put(condition, mesh_lib.batch_sharding(mesh))
+  placed = (
+    jax.device_put(params, rules.shardings(params, mesh, small=1)),
+    jax.device_put(condition, mesh_lib.batch_sharding(mesh)),
+  )
   found = jax.jit(jax.value_and_grad(on_mesh, has_aux=True))(*placed)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), found, expected)
 
@@ -47,7 +51,15 @@ def test_the_kernel_is_not_gathered():
   shardings = rules.shardings(params, mesh, small=1)
   assert shardings["modulation"]["kernel"].spec == jax.sharding.PartitionSpec(None, "fsdp")
   given = (shardings, mesh_lib.batch_sharding(mesh))
-  text = jax.jit(jax.grad(on_mesh, has_aux=True), in_shardings=given, out_shardings=(shardings, None)).lower(params, condition).compile().as_text()
-  gathered = [tuple(map(int, shape.split(","))) for shape in re.findall(r"= f32\[([\d,]+)\]\S* all-gather\(", text)]
+  text = (
+    jax.jit(jax.grad(on_mesh, has_aux=True), in_shardings=given, out_shardings=(shardings, None))
+    .lower(params, condition)
+    .compile()
+    .as_text()
+  )
+  gathered = [
+    tuple(map(int, shape.split(",")))
+    for shape in re.findall(r"= f32\[([\d,]+)\]\S* all-gather\(", text)
+  ]
   assert gathered, "the conditions of a group are gathered"
   assert not [shape for shape in gathered if np.prod(shape) >= width * PARTS * width], gathered

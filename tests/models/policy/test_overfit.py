@@ -11,9 +11,9 @@ from tests.models.policy import small
 
 DDPM = {"levels": 50, "prediction": "v", "sampler": "ddim"}
 CASES = {
-    "dit-flow": (small.DIT, {"dit.steps": 10}, 600, 0.1),
-    "dit-ddpm": (small.DIT, {"dit.objective": "ddpm", "dit.ddpm": DDPM, "dit.steps": 10}, 600, 0.1),
-    "gpt": (small.GPT, {"gpt.inference": "decoded"}, 300, 0.01),
+  "dit-flow": (small.DIT, {"dit.steps": 10}, 600, 0.1),
+  "dit-ddpm": (small.DIT, {"dit.objective": "ddpm", "dit.ddpm": DDPM, "dit.steps": 10}, 600, 0.1),
+  "gpt": (small.GPT, {"gpt.inference": "decoded"}, 300, 0.01),
 }
 
 
@@ -24,8 +24,12 @@ def test_samples_reach_the_targets(name):
   model = models.build(small.section(base, **changes))
   params = small.made(base, **changes)[1]
   batch = small.batch(model)
-  batch |= {"robot": jnp.zeros((4,), jnp.int32), "state_mask": jnp.ones((4,), bool), "latents_mask": jnp.ones((4, 2), bool),
-            "actions_mask": jnp.ones((4, 4, 3), bool)}
+  batch |= {
+    "robot": jnp.zeros((4,), jnp.int32),
+    "state_mask": jnp.ones((4,), bool),
+    "latents_mask": jnp.ones((4, 2), bool),
+    "actions_mask": jnp.ones((4, 4, 3), bool),
+  }
   optimizer = optax.adam(optax.cosine_decay_schedule(4e-3, steps))
   trainable, fixed = trees.split(params, model.frozen)
 
@@ -44,7 +48,15 @@ def test_samples_reach_the_targets(name):
     keys = jax.random.split(key, steps)
     (trainable, _), values = jax.lax.scan(step, (trainable, optimizer.init(trainable)), keys)
     params = trees.join(trainable, fixed)
-    return values, model.sample(params, batch, key, robot="arm"), model.sample_latents(params, batch, key)
+    return (
+      values,
+      model.sample(params, batch, key, robot="arm"),
+      model.sample_latents(params, batch, key),
+    )
+
   values, actions, latents = train(trainable, jax.random.key(0))
-  errors = [float(np.square(a - b).mean()) for a, b in ((actions, batch["actions"]), (latents, batch["latents"]))]
+  errors = [
+    float(np.square(a - b).mean())
+    for a, b in ((actions, batch["actions"]), (latents, batch["latents"]))
+  ]
   assert max(errors) < bound, (errors, values[::50])

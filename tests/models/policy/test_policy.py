@@ -48,10 +48,20 @@ def test_every_parameter_has_a_gradient(case, results):
   _, _, params, _, _ = case
   _, gradient = results
   without = {name for name, leaf in trees.flatten(gradient).items() if not np.abs(leaf).max() > 0}
-  assert without <= {f"{place}/key/bias" for place in ("trunk/blocks/attention", "gpt/network/blocks/attention", "encoder/blocks/attention",
-                     "dit/denoiser/blocks/attention", "dit/memory/blocks/cross_attention")}, without  # softmax does not see them
+  assert without <= {
+    f"{place}/key/bias"
+    for place in (
+      "trunk/blocks/attention",
+      "gpt/network/blocks/attention",
+      "encoder/blocks/attention",
+      # softmax does not see them
+      "dit/denoiser/blocks/attention",
+      "dit/memory/blocks/cross_attention",
+    )
+  }, without
   trainable, fixed = trees.split(params, ("encoder/.*",))
-  assert "encoder" not in trainable and set(fixed) == {"encoder"}  # what the step takes gradients of
+  # what the step takes gradients of
+  assert "encoder" not in trainable and set(fixed) == {"encoder"}
 
 
 def test_key_decides_everything(case, results):
@@ -62,9 +72,13 @@ def test_key_decides_everything(case, results):
 
 
 def test_dropped_instructions(case, results):
-  """Almost always dropped is as good as never there; with a rate of 0 the instruction is always seen."""
+  """Almost always dropped is as good as never there; with a rate of 0 the instruction is always
+  seen.
+  """
   kind, model, params, batch, function = case
-  silent = function(params, dict(batch, language_mask=jnp.zeros_like(batch["language_mask"])), KEY, BOTH)[0][1]
+  silent = function(
+    params, dict(batch, language_mask=jnp.zeros_like(batch["language_mask"])), KEY, BOTH
+  )[0][1]
   dropping = models.build(small.section(small.BASES[kind], language_dropout=1 - 1e-6))
   dropped = small.jit(dropping.losses)(params, batch, KEY)
   chex.assert_trees_all_close(dropped, silent, rtol=1e-5)
@@ -92,18 +106,26 @@ def test_what_is_masked_does_not_matter(case, results):
 
 def test_padding_of_robots_does_not_matter(case, results):
   kind, model, params, batch, function = case
-  spoiled = dict(batch, state=jnp.where((batch["robot"] == small.ARM)[:, None], batch["state"], 50.0))
+  spoiled = dict(
+    batch, state=jnp.where((batch["robot"] == small.ARM)[:, None], batch["state"], 50.0)
+  )
   spoiled["actions"] = batch["actions"].at[1, :, 3:].set(9.0).at[3, :, 3:].set(-9.0)
   chex.assert_trees_all_equal(function(params, spoiled, KEY, BOTH), results)
 
 
 def test_videos_train_no_robot_and_robots_train_no_latent(case):
   _, _, params, batch, function = case
-  none = {name: jnp.zeros_like(batch[name]) for name in ("actions_mask", "latents_mask", "state_mask")}
-  video = function(params, {**batch, **none, "latents_mask": batch["latents_mask"]}, KEY, BOTH)[1]["heads"]
+  none = {
+    name: jnp.zeros_like(batch[name]) for name in ("actions_mask", "latents_mask", "state_mask")
+  }
+  video = function(params, {**batch, **none, "latents_mask": batch["latents_mask"]}, KEY, BOTH)[1][
+    "heads"
+  ]
   assert magnitude([video["hand"], video["arm"]]) == 0 and magnitude(video["latent"]) > 0
   robot = function(params, {**batch, "latents_mask": none["latents_mask"]}, KEY, BOTH)[1]["heads"]
-  assert magnitude(robot["latent"]) == 0 and min(magnitude(robot["hand"]), magnitude(robot["arm"])) > 0
+  assert (
+    magnitude(robot["latent"]) == 0 and min(magnitude(robot["hand"]), magnitude(robot["arm"])) > 0
+  )
   hand = function(params, {**batch, "robot": jnp.zeros_like(batch["robot"])}, KEY, BOTH)[1]["heads"]
   assert magnitude(hand["arm"]) == 0 and magnitude(hand["hand"]) > 0
 
@@ -132,7 +154,8 @@ def test_samples(case):
   actions = act(seen, KEY)
   assert actions.shape == (4, 4, 3) and actions.dtype == jnp.float32
   chex.assert_tree_all_finite(actions)
-  np.testing.assert_array_equal(actions, act(dict(seen, robot=jnp.zeros_like(seen["robot"])), KEY))  # robot= decides, not the batch
+  # robot= decides, not the batch
+  np.testing.assert_array_equal(actions, act(dict(seen, robot=jnp.zeros_like(seen["robot"])), KEY))
   junk = {name: leaf for name, leaf in small.junk(batch).items() if name in seen}
   np.testing.assert_array_equal(actions, act(junk, KEY))
   assert np.abs(actions - act(dict(seen, images=255 - seen["images"]), KEY)).max() > 1e-4
@@ -157,15 +180,24 @@ def test_published_size_is_sharded(name):
   mesh = mesh_lib.make(data=1, fsdp=4, tensor=2)
   shapes = trees.flatten(jax.eval_shape(models.build(presets.preset("policy", name)).init, KEY))
   specs = {path: rules.spec(path, leaf.shape, mesh) for path, leaf in shapes.items()}
-  assert not [path for path, leaf in shapes.items() if np.prod(leaf.shape) * 4 > 2**22 and not any(specs[path])]
-  products = [path for path in shapes if path.endswith("kernel") and ("attention/" in path or "mlp/" in path)]
+  assert not [
+    path
+    for path, leaf in shapes.items()
+    if np.prod(leaf.shape) * 4 > 2**22 and not any(specs[path])
+  ]
+  products = [
+    path for path in shapes if path.endswith("kernel") and ("attention/" in path or "mlp/" in path)
+  ]
   assert products and all("tensor" in specs[path] for path in products)
 
 
 def test_a_robot_adds_its_head_and_nothing_else(case):
   kind, model, *_ = case
   robots = {**small.BASES[kind]["robots"], "arm_2": {"action": 3, "state": 1}}
-  before, after = (trees.flatten(jax.eval_shape(one.init, KEY)) for one in (model, models.build({**small.BASES[kind], "robots": robots})))
+  before, after = (
+    trees.flatten(jax.eval_shape(one.init, KEY))
+    for one in (model, models.build({**small.BASES[kind], "robots": robots}))
+  )
   added = set(after) - set(before)
   assert added and all(name.startswith("heads/arm_2/") for name in added)
   assert all(after[name].shape == leaf.shape for name, leaf in before.items())
@@ -174,10 +206,14 @@ def test_a_robot_adds_its_head_and_nothing_else(case):
 def test_a_head_starts_from_its_name_alone():
   robots = {"arm": {"action": 3, "state": 2}}
   both = models.build(small.DIT).body.heads.init(KEY)
-  chex.assert_trees_all_equal(both["arm"], models.build({**small.DIT, "robots": robots}).body.heads.init(KEY)["arm"])
+  chex.assert_trees_all_equal(
+    both["arm"], models.build({**small.DIT, "robots": robots}).body.heads.init(KEY)["arm"]
+  )
 
 
-@pytest.mark.parametrize("changes, text", [
+@pytest.mark.parametrize(
+  "changes, text",
+  [
     ({"policy": "dti"}, "'dit'"),
     ({"pool": 3}, "model.pool 3"),
     ({"robots": {}}, "model.robots is empty"),
@@ -187,19 +223,25 @@ def test_a_head_starts_from_its_name_alone():
     ({"dit.flow": {"time": "betta"}}, "'beta'"),
     ({"dit.ddpm": {"levels": 1}}, "model.dit.ddpm"),
     ({"dit.steps": 0}, "model.dit.steps"),
-    ({"dit.objective": "ddpm", "dit.steps": 11, "dit.ddpm": {"levels": 10}}, "model.dit.steps 11 .* at most model.dit.ddpm.levels 10"),
+    (
+      {"dit.objective": "ddpm", "dit.steps": 11, "dit.ddpm": {"levels": 10}},
+      "model.dit.steps 11 .* at most model.dit.ddpm.levels 10",
+    ),
     ({"dit.widht": 3}, "'width'"),
     ({"trunk.heads": 3}, "model.trunk.width 16"),
     ({"language_dropout": 1.0}, "language_dropout"),
     ({"chunk": 0}, "model.chunk"),
     ({"latent.dimz": 3}, "'dims'"),
-])
+  ],
+)
 def test_bad_settings_are_named(changes, text):
   with pytest.raises(errors.UserError, match=text):
     models.build(small.section(small.DIT, **changes))
 
 
-@pytest.mark.parametrize("changes, text", [
+@pytest.mark.parametrize(
+  "changes, text",
+  [
     ({"gpt.width": 32}, "model.gpt.width 32"),
     ({"gpt.motion_head": "gm"}, "'gmm'"),
     ({"gpt.prefix": "casual"}, "'causal'"),
@@ -207,7 +249,8 @@ def test_bad_settings_are_named(changes, text):
     ({"gpt.gripper": {"arm": [3]}}, "model.gpt.gripper.arm"),
     ({"gpt.gripper": {"army": [0]}}, "'arm'"),
     ({"gpt.mixture": {"component": 3}}, "'components'"),
-])
+  ],
+)
 def test_bad_settings_of_gpt_are_named(changes, text):
   with pytest.raises(errors.UserError, match=text):
     models.build(small.section(small.GPT, **changes))

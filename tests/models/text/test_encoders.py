@@ -43,7 +43,9 @@ def test_shapes_and_names(kind):
 
 
 def test_layers_start_apart():
-  made = jax.jit(text.build("clip", tiny.sizes("clip")).init)(jax.random.key(0), *batch("clip"))["params"]
+  made = jax.jit(text.build("clip", tiny.sizes("clip")).init)(jax.random.key(0), *batch("clip"))[
+    "params"
+  ]
   first, second = made["blocks"]["mlp"]["up"]["kernel"]
   assert not np.array_equal(first, second)
 
@@ -53,8 +55,13 @@ def test_padding_changes_nothing(kind):
   params, (ids, mask) = tiny.params(kind), batch(kind)
   tokens, pooled = apply(kind, tiny.sizes(kind), params, ids, mask)
   other = np.where(mask, ids, 7)
-  again = apply(kind, tiny.sizes(kind), params, np.pad(other, ((0, 0), (0, 4)), constant_values=9),
-                np.pad(mask, ((0, 0), (0, 4))))
+  again = apply(
+    kind,
+    tiny.sizes(kind),
+    params,
+    np.pad(other, ((0, 0), (0, 4)), constant_values=9),
+    np.pad(mask, ((0, 0), (0, 4))),
+  )
   np.testing.assert_allclose(np.asarray(again[0])[:, :9][mask], np.asarray(tokens)[mask], atol=1e-5)
   np.testing.assert_allclose(again[1], pooled, atol=1e-5)
   empty = apply(kind, tiny.sizes(kind), params, ids, np.zeros_like(mask))
@@ -70,11 +77,15 @@ def test_bfloat16_is_close(kind):
   chex.assert_type(found, jnp.float32)
   for ours, theirs in zip(found, expected, strict=True):
     difference = np.abs(np.asarray(ours - theirs))
-    assert difference.mean() < 0.03 * np.abs(np.asarray(theirs)).mean() + 0.02 and difference.max() > 0
+    assert (
+      difference.mean() < 0.03 * np.abs(np.asarray(theirs)).mean() + 0.02 and difference.max() > 0
+    )
 
 
 def test_bfloat16_t5_keeps_large_residuals():
-  """Activations of published T5 reach 1e4 and more; small updates beside them must not be rounded away."""
+  """Activations of published T5 reach 1e4 and more; small updates beside them must not be rounded
+  away.
+  """
   params, (ids, mask) = tiny.params("t5"), batch("t5")
   params["token"] = params["token"] * 1e4
   expected, _ = apply("t5", tiny.sizes("t5"), params, ids, mask)
@@ -90,7 +101,7 @@ def test_unknown_settings_are_named():
   sizes = {**tiny.sizes("bert"), "activation": "gelo"}
   with pytest.raises(errors.UserError, match="activation is 'gelo'; did you mean 'gelu'"):
     jax.eval_shape(text.build("bert", sizes).init, jax.random.key(0), *batch("bert"))
-  assert convert.ACTIVATIONS == tuple(layers.ACTIVATIONS)
+  assert tuple(layers.ACTIVATIONS) == convert.ACTIVATIONS
 
 
 # Parity. Everything below needs torch and transformers.
@@ -101,7 +112,9 @@ def reference(name, config, fields=()):
   torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
   torch.manual_seed(0)
   kept = {key: value for key, value in config.items() if key != "model_type"}
-  model = getattr(transformers, name)(getattr(transformers, config_class(config))(**kept, **dict(fields))).eval()
+  model = getattr(transformers, name)(
+    getattr(transformers, config_class(config))(**kept, **dict(fields))
+  ).eval()
   with torch.no_grad():
     for leaf in model.parameters():
       leaf += 0.2 * torch.randn_like(leaf)
@@ -109,11 +122,14 @@ def reference(name, config, fields=()):
 
 
 def config_class(config):
-  return {"bert": "BertConfig", "t5": "T5Config", "clip_text_model": "CLIPTextConfig"}[config["model_type"]]
+  return {"bert": "BertConfig", "t5": "T5Config", "clip_text_model": "CLIPTextConfig"}[
+    config["model_type"]
+  ]
 
 
 def run(model, ids, mask):
   import torch
+
   with torch.no_grad():
     return model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask.astype(np.int64)))
 
@@ -125,7 +141,9 @@ def compare(model, kind, folder, ids, mask):
   params, facts = convert.from_folder(folder)
   theirs = run(model, ids, mask)
   tokens, pooled = apply(facts["kind"], facts["sizes"], params, ids, mask)
-  np.testing.assert_allclose(np.asarray(tokens)[mask], theirs.last_hidden_state.numpy()[mask], atol=1e-5, rtol=1e-5)
+  np.testing.assert_allclose(
+    np.asarray(tokens)[mask], theirs.last_hidden_state.numpy()[mask], atol=1e-5, rtol=1e-5
+  )
   return theirs, tokens, pooled
 
 
@@ -143,7 +161,9 @@ def test_bert_parity(tmp_path, activation):
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("name, projection", [("T5EncoderModel", "gated-gelu"), ("T5ForConditionalGeneration", "relu")])
+@pytest.mark.parametrize(
+  "name, projection", [("T5EncoderModel", "gated-gelu"), ("T5ForConditionalGeneration", "relu")]
+)
 def test_t5_parity(tmp_path, name, projection):
   model = reference(name, {**tiny.CONFIGS["t5"], "feed_forward_proj": projection})
   ids, mask = batch("t5", length=19)
@@ -158,14 +178,25 @@ def test_t5_parity(tmp_path, name, projection):
 def test_t5_buckets(buckets, farthest):
   torch = pytest.importorskip("torch")
   from transformers.models.t5 import modeling_t5
+
   distance = np.arange(-600, 601)
-  theirs = modeling_t5.T5Attention._relative_position_bucket(torch.tensor(distance), True, buckets, farthest)
-  np.testing.assert_array_equal(t5.bucket(distance, buckets=buckets, max_distance=farthest), theirs.numpy())
+  theirs = modeling_t5.T5Attention._relative_position_bucket(
+    torch.tensor(distance), True, buckets, farthest
+  )
+  np.testing.assert_array_equal(
+    t5.bucket(distance, buckets=buckets, max_distance=farthest), theirs.numpy()
+  )
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("end, name, activation", [
-    (2, "CLIPTextModel", "quick_gelu"), (22, "CLIPTextModel", "quick_gelu"), (23, "CLIPTextModelWithProjection", "gelu")])
+@pytest.mark.parametrize(
+  "end, name, activation",
+  [
+    (2, "CLIPTextModel", "quick_gelu"),
+    (22, "CLIPTextModel", "quick_gelu"),
+    (23, "CLIPTextModelWithProjection", "gelu"),
+  ],
+)
 def test_clip_parity(tmp_path, end, name, activation):
   """`end` 2 is the legacy rule; 22 is an end token that is not the largest number of the text."""
   config = {**tiny.CONFIGS["clip"], "eos_token_id": end, "hidden_act": activation}
@@ -182,32 +213,60 @@ def test_clip_parity(tmp_path, end, name, activation):
 @pytest.mark.reference
 def test_clip_with_an_image_tower(tmp_path):
   transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
-  text_config = {key: value for key, value in tiny.CONFIGS["clip"].items() if key not in ("model_type", "projection_dim")}
-  vision = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)
+  text_config = {
+    key: value
+    for key, value in tiny.CONFIGS["clip"].items()
+    if key not in ("model_type", "projection_dim")
+  }
+  vision = dict(
+    hidden_size=8,
+    intermediate_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    image_size=8,
+    patch_size=4,
+  )
   torch.manual_seed(0)
-  model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text_config, vision_config=vision,
-                                                         projection_dim=10)).eval()
+  model = transformers.CLIPModel(
+    transformers.CLIPConfig(text_config=text_config, vision_config=vision, projection_dim=10)
+  ).eval()
   model.save_pretrained(tmp_path)
   tiny.tokenizer("clip").save(str(tmp_path / "tokenizer.json"))
   params, facts = convert.from_folder(tmp_path)
   ids, mask = batch("clip")
   _, pooled = apply("clip", facts["sizes"], params, ids, mask)
   with torch.no_grad():
-    theirs = model.text_projection(model.text_model(torch.tensor(ids), torch.tensor(mask.astype(int))).pooler_output)
+    theirs = model.text_projection(
+      model.text_model(torch.tensor(ids), torch.tensor(mask.astype(int))).pooler_output
+    )
   np.testing.assert_allclose(pooled, theirs.numpy(), atol=1e-5)
 
 
 @pytest.mark.reference
-@pytest.mark.skipif(importlib.util.find_spec(language.PACKAGE) is None, reason="requirements-text.txt is not installed")
+@pytest.mark.skipif(
+  importlib.util.find_spec(language.PACKAGE) is None,
+  reason="requirements-text.txt is not installed",
+)
 def test_minilm_parity(tmp_path, monkeypatch):
-  """The published weights through transformers' own model and tokenizer: tokens, and the sentence vector."""
+  """The published weights through transformers' own model and tokenizer: tokens, and the sentence
+  vector.
+  """
   transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
-  monkeypatch.setenv("COMO_JAX_CACHE", str(tmp_path))  # an embedding of an earlier run would prove nothing
+  # an embedding of an earlier run would prove nothing
+  monkeypatch.setenv("COMO_JAX_CACHE", str(tmp_path))
   folder = language.package_folder()
-  texts = ["open the door", "close the door", "Put the red block, quickly, behind the 2nd unobtrusive mug!"]
-  inputs = transformers.AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+  texts = [
+    "open the door",
+    "close the door",
+    "Put the red block, quickly, behind the 2nd unobtrusive mug!",
+  ]
+  inputs = transformers.AutoTokenizer.from_pretrained(folder)(
+    texts, padding=True, return_tensors="pt"
+  )
   with torch.no_grad():
-    theirs = transformers.BertModel.from_pretrained(folder).eval()(**inputs).last_hidden_state.numpy()
+    theirs = (
+      transformers.BertModel.from_pretrained(folder).eval()(**inputs).last_hidden_state.numpy()
+    )
   ids, mask = inputs["input_ids"].numpy(), inputs["attention_mask"].numpy().astype(bool)
   params, facts = convert.from_folder(folder)
   assert facts["sizes"]["pooling"] == "mean" and facts["length"] == 256

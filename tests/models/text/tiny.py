@@ -1,4 +1,6 @@
-"""Tiny text encoders as folders of Hugging Face, made without torch: config.json, model.safetensors, tokenizer.json."""
+"""Tiny text encoders as folders of Hugging Face, made without torch: config.json,
+model.safetensors, tokenizer.json.
+"""
 
 import json
 
@@ -10,17 +12,60 @@ from como_jax import trees, weights
 from como_jax.convert import mapping, text
 
 CONFIGS = {
-    "bert": {"model_type": "bert", "vocab_size": 24, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-             "num_attention_heads": 2, "max_position_embeddings": 20, "type_vocab_size": 2, "hidden_act": "gelu",
-             "layer_norm_eps": 1e-12},
-    "t5": {"model_type": "t5", "vocab_size": 24, "d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_heads": 2,
-           "feed_forward_proj": "gated-gelu", "relative_attention_num_buckets": 8, "relative_attention_max_distance": 10},
-    "clip": {"model_type": "clip_text_model", "vocab_size": 24, "hidden_size": 16, "intermediate_size": 24,
-             "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 20, "hidden_act": "quick_gelu",
-             "eos_token_id": 23, "projection_dim": 10},
+  "bert": {
+    "model_type": "bert",
+    "vocab_size": 24,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 20,
+    "type_vocab_size": 2,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+  },
+  "t5": {
+    "model_type": "t5",
+    "vocab_size": 24,
+    "d_model": 16,
+    "d_kv": 6,
+    "d_ff": 24,
+    "num_layers": 2,
+    "num_heads": 2,
+    "feed_forward_proj": "gated-gelu",
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 10,
+  },
+  "clip": {
+    "model_type": "clip_text_model",
+    "vocab_size": 24,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 20,
+    "hidden_act": "quick_gelu",
+    "eos_token_id": 23,
+    "projection_dim": 10,
+  },
 }
 ENDS = {"bert": ("[CLS]", "[SEP]"), "t5": ("", "</s>"), "clip": ("<start>", "<end>")}
-WORDS = ("open", "close", "the", "door", "drawer", "window", "push", "pull", "block", "to", "goal", "and", "lift", "it")
+WORDS = (
+  "open",
+  "close",
+  "the",
+  "door",
+  "drawer",
+  "window",
+  "push",
+  "pull",
+  "block",
+  "to",
+  "goal",
+  "and",
+  "lift",
+  "it",
+)
 
 
 def sizes(kind, config=None, tensors=None):
@@ -31,27 +76,46 @@ def sizes(kind, config=None, tensors=None):
 def params(kind, config=None, seed=0, **more):
   """Random parameters in our names, each leaf of size one or so."""
   rng = np.random.default_rng(seed)
-  shapes = text.LAYOUTS[(config or CONFIGS[kind])["model_type"]].shapes({**sizes(kind, config), **more})
-  return trees.unflatten({name: (rng.normal(size=shape) * (0.3 if len(shape) > 1 else 0.1) + name.endswith("scale"))
-                         .astype(np.float32) for name, shape in shapes.items()})
+  shapes = text.LAYOUTS[(config or CONFIGS[kind])["model_type"]].shapes(
+    {**sizes(kind, config), **more}
+  )
+  return trees.unflatten(
+    {
+      name: (
+        rng.normal(size=shape) * (0.3 if len(shape) > 1 else 0.1) + name.endswith("scale")
+      ).astype(np.float32)
+      for name, shape in shapes.items()
+    }
+  )
 
 
 def tensors(kind, config=None, seed=0, **more):
   """The same in the names of Hugging Face."""
-  rules = text.LAYOUTS[(config or CONFIGS[kind])["model_type"]].rules({**sizes(kind, config), **more})
+  rules = text.LAYOUTS[(config or CONFIGS[kind])["model_type"]].rules(
+    {**sizes(kind, config), **more}
+  )
   return mapping.invert(rules, params(kind, config, seed, **more))
 
 
 def tokenizer(kind, *, pad_to=12):
-  """Words are tokens; like the published ones it truncates and pads of its own, which must be undone."""
+  """Words are tokens; like the published ones it truncates and pads of its own, which must be
+  undone.
+  """
   start, end = ENDS[kind]
   vocabulary = ["<pad>", end if kind == "t5" else "<1>", "<unk>", *WORDS]
-  vocabulary += [f"<{i}>" for i in range(len(vocabulary), 22)] + [start or "<22>", "<23>" if kind == "t5" else end]
-  made = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
+  vocabulary += [f"<{i}>" for i in range(len(vocabulary), 22)] + [
+    start or "<22>",
+    "<23>" if kind == "t5" else end,
+  ]
+  made = tokenizers.Tokenizer(
+    models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>")
+  )
   made.normalizer = normalizers.Lowercase()
   made.pre_tokenizer = pre_tokenizers.Whitespace()
   special = [(word, vocabulary.index(word)) for word in (start, end) if word]
-  made.post_processor = processors.TemplateProcessing(single=f"{start} $A {end}".strip(), special_tokens=special)
+  made.post_processor = processors.TemplateProcessing(
+    single=f"{start} $A {end}".strip(), special_tokens=special
+  )
   made.enable_truncation(5)
   made.enable_padding(length=pad_to, pad_token="<pad>")
   return made
