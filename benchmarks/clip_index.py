@@ -1,6 +1,6 @@
 """What a data set of a million clips costs before the first batch: seconds of CPU time and memory.
 
-  python benchmarks/clip_index.py [--clips 1000000] [--labelled 10000] [--steps policy ...] [--out]
+  python benchmarks/clip_index.py [--clips 1000000] [--labeled 10000] [--steps policy ...] [--out]
 
 The table is a true one (120,000 episodes of 8 or 9 clips, every episode with an instruction of its
 own); no shard is opened, which is the point: what is needed at the start lies in one table. Each
@@ -30,10 +30,10 @@ from como_jax import data
 from como_jax.data import (
   index,
   labels,
-  normalisation,
+  normalization,
   pipeline,
-  policy,
   policy_examples,
+  policy_pipeline,
   shards,
   statistics,
 )
@@ -189,11 +189,11 @@ def motion_start(folder):
 
 
 def _robot(folder):
-  return policy.PolicySet(folder, robot="arm")
+  return policy_pipeline.PolicySet(folder, robot="arm")
 
 
 def _video(folder):
-  return policy.PolicySet(folder, labels=os.path.join(folder, LABELS))
+  return policy_pipeline.PolicySet(folder, labels=os.path.join(folder, LABELS))
 
 
 def policy_examples_of(one):
@@ -202,10 +202,10 @@ def policy_examples_of(one):
 
 def policy_start(one):
   """What a training run does but for its statistics: describe, validation examples, batches."""
-  policy.describe([one])
+  policy_pipeline.describe([one])
   numbers = statistics.Statistics(1, *(np.zeros(32) for _ in range(6)))
   settings = dict(
-    normaliser=normalisation.Normaliser("standard", {"arm": {"action": numbers}}, numbers),
+    normalizer=normalization.Normalizer("standard", {"arm": {"action": numbers}}, numbers),
     robots={"arm": (7, 0)},
     cameras=1,
     history=1,
@@ -221,11 +221,13 @@ def policy_start(one):
       shards.read_table(one.path).tasks, (np.zeros((1, 8), np.float32), np.ones(1, bool))
     ),
   )
-  return policy.evaluation([one], max_examples=1000, **settings), policy.build([one], **settings)
+  return policy_pipeline.evaluation([one], max_examples=1000, **settings), policy_pipeline.build(
+    [one], **settings
+  )
 
 
 def latent_statistics(folder):
-  return policy.statistics([_video(folder)], validation_fraction=0.1)
+  return policy_pipeline.statistics([_video(folder)], validation_fraction=0.1)
 
 
 STEPS = {
@@ -270,7 +272,7 @@ def main() -> None:
   )
   parser.add_argument("--clips", type=int, default=1_000_000)
   parser.add_argument(
-    "--labelled", type=int, default=10_000, help="clips with true labels, for their statistics"
+    "--labeled", type=int, default=10_000, help="clips with true labels, for their statistics"
   )
   parser.add_argument("--irregular", type=float, default=0.0, help="share of the clips")
   parser.add_argument("--cameras", type=int, nargs="*", default=[1, 3])
@@ -281,17 +283,17 @@ def main() -> None:
   options = parser.parse_args()
   context, rows = multiprocessing.get_context("spawn"), []
   for cameras in options.cameras:
-    for labelled in (False, True):
+    for labeled in (False, True):
       names = [
         name
         for name in STEPS
-        if name.startswith(tuple(options.steps)) and (name == LABELLED) == labelled
+        if name.startswith(tuple(options.steps)) and (name == LABELLED) == labeled
       ]
-      if not names or labelled and cameras > 1:
+      if not names or labeled and cameras > 1:
         continue
       with tempfile.TemporaryDirectory() as folder:
-        write(folder, options.labelled if labelled else options.clips, cameras, options.irregular)
-        if labelled:
+        write(folder, options.labeled if labeled else options.clips, cameras, options.irregular)
+        if labeled:
           table = shards.read_table(folder)
           write_labels(folder, table.length[:PER_SHARD], -(-len(table) // PER_SHARD))
         for name in names:
@@ -300,7 +302,7 @@ def main() -> None:
           process.start()
           cpu, peak, text = receive.recv()
           process.join()
-          clips = f", {options.labelled:,} clips" if labelled else ""
+          clips = f", {options.labeled:,} clips" if labeled else ""
           rows.append(
             (
               f"{name}{clips}, {cameras} camera{'s' if cameras > 1 else ''}",

@@ -1,12 +1,12 @@
 r"""Does video help a policy?
 
-Trains policies on few demonstrations with and without labelled video, and rolls them out.
+Trains policies on few demonstrations with and without labeled video, and rolls them out.
 
 python benchmarks/co_training.py --workdir DIR --data SHARDS --como MOTION_RUN --vq MOTION_RUN \
     [--seeds 3] [--episodes 50] ...
 SHARDS: Meta-World episodes of one camera (configs/collect.py, configs/ingest.py), at least 50
 training episodes a task.
-The rows: robot actions of 10 demonstrations a task; these and 40 videos a task, labelled by the
+The rows: robot actions of 10 demonstrations a task; these and 40 videos a task, labeled by the
 CoMo model, by the VQ model, or with the
 hand's true displacement (what perfect labels would give); and robot actions of all 50 (the
 ceiling). Every row sees the same number of
@@ -71,7 +71,7 @@ def main() -> None:
     "--latent-weight", type=float, default=0.25, help="of the loss of labels, against 1 for actions"
   )
   parser.add_argument("--seeds", type=int, default=3)
-  parser.add_argument("--labelled", type=int, default=10)
+  parser.add_argument("--labeled", type=int, default=10)
   parser.add_argument("--demonstrations", type=int, default=50)
   parser.add_argument("--steps", type=int, default=600)
   parser.add_argument("--episodes", type=int, default=50)
@@ -179,7 +179,7 @@ def _run(options: argparse.Namespace, kind: str, row: str, seed: int) -> dict:
 def _mixture(options: argparse.Namespace, row: str) -> tuple[dict, ...]:
   """The data of a row. Robot examples carry labels too where there are any."""
   kind = LABELS.get(row)
-  count = options.demonstrations if row == "robot x5" else options.labelled
+  count = options.demonstrations if row == "robot x5" else options.labeled
   common = {
     "path": str(options.data),
     "cameras": (options.camera,),
@@ -203,7 +203,7 @@ def _mixture(options: argparse.Namespace, row: str) -> tuple[dict, ...]:
       )
   video = common | {
     "labels": str(folder),
-    "episodes": (options.labelled, options.demonstrations),
+    "episodes": (options.labeled, options.demonstrations),
     "name": "video",
     "weight": options.video_batch,
   }
@@ -303,12 +303,12 @@ def page(
     overall = f"{100 * sum(won) / sum(played):.1f}"
     rows.append([name, *tasks, overall, rates, *errors, label_error(name.split(", ")[1])])
   note = (
-    f"Success in percent, {options.episodes} episodes a task and seed, {options.labelled} "
-    f"labelled demonstrations a task, {options.steps} steps of {options.robot_batch} robot and, "
+    f"Success in percent, {options.episodes} episodes a task and seed, {options.labeled} "
+    f"labeled demonstrations a task, {options.steps} steps of {options.robot_batch} robot and, "
     f"in rows with labels, {options.video_batch} video examples beside them: these rows see more "
     "examples a step, and have one more loss on the robot examples too. Each seed has its own "
     "initial states, the same for all rows. Action and latent error: of held-out examples, in "
-    "normalised units. Label error: of a linear layer from the labels to the hand's true "
+    "normalized units. Label error: of a linear layer from the labels to the hand's true "
     "displacement on held-out episodes, in units of its variance. No interval is over episodes: "
     "those of one policy share its weights."
   )

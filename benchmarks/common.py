@@ -3,11 +3,12 @@ the page in benchmarks/results.
 
 A benchmark puts this folder's parent on sys.path, then:
 
-    common.add_options(parser)                                      --out, --rounds
-    measured = common.rounds({"ours": f, "theirs": g}, options.rounds) f() -> units of work done,
-    for example frames lines = [common.table(("what", "a second"), [(name, f"{one.best.rate:.1f}")
-    for name, one in measured.items()])] common.finish("train-step", "What a train step costs",
-    lines, options)
+    common.add_options(parser)  # --out, --rounds
+    # f() -> units of work done, for example frames
+    measured = common.rounds({"ours": f, "theirs": g}, options.rounds)
+    rows = [(name, f"{one.best.rate:.1f}") for name, one in measured.items()]
+    lines = [common.table(("what", "a second"), rows)]
+    common.finish("train-step", "What a train step costs", lines, options)
 """
 
 import argparse

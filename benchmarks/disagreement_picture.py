@@ -28,8 +28,8 @@ PANEL, SHORT = 106, 5
 MOST = 380_000  # bytes of the PNG; above, it gets a palette of 256 colors
 TRUTH, FIRST, SECOND = (
   "#000000",
-  plots.LIGHT.colours[4],
-  plots.LIGHT.colours[0],
+  plots.LIGHT.colors[4],
+  plots.LIGHT.colors[0],
 )  # black, orange, blue; told apart in gray, too
 # points: the last drawn is the thinnest, so that arrows on one another are all seen
 WIDTHS = (4.6, 3.0, 1.6)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import variants
 
-from como_jax import errors, presets
+from como_jax import errors, model_presets
 from como_jax.exam import exam_set, kernel_ridge, motion_score
 from como_jax.tasks import exam, exam_pictures, exam_rows
 from como_jax.tasks.exam_pictures import Pictures
@@ -167,7 +167,7 @@ def components(folder: pathlib.Path, name: str) -> np.ndarray:
   build its rows from the set that ships, which does not hold the true poses.)
   """
   if name == FLOW:  # needs no encoder
-    values = exam_pictures.frames(folder, presets.preset("motion", "debug")["image_size"])
+    values = exam_pictures.frames(folder, model_presets.preset("motion", "debug")["image_size"])
     change = exam_rows.moved_cells(Pictures.first(values), Pictures.second(values))
   else:
     values = exam_pictures.load(folder).tokens.astype(np.float32)

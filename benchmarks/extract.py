@@ -1,4 +1,4 @@
-r"""What does labelling cost beyond the frozen encoder?
+r"""What does labeling cost beyond the frozen encoder?
 
 Frames a second of each part, in one run, on one machine.
 
@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from como_jax import config as config_lib
-from como_jax import models, presets, weights
+from como_jax import model_presets, models, weights
 from como_jax.data import shards
 from como_jax.models import pixels
 from como_jax.parallel import mesh as mesh_lib
@@ -49,7 +49,7 @@ def main() -> None:
   common.add_options(parser)
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
-    section = presets.preset("motion", options.preset)
+    section = model_presets.preset("motion", options.preset)
     model = models.build(section)
     params = jax.device_get(jax.jit(model.init)(rng.key(0, "init")))
     weights.save(f"{folder}/model", params, {"model": section, "data": {}})
@@ -102,8 +102,8 @@ def measure(options, config, work, model, params, folder: pathlib.Path) -> None:
       "frames"
     ]
 
-  encoder = jax.jit(lambda p, x: model.features(p, pixels.normalise(x)))
-  both = jax.jit(lambda p, x: _motion(model, p, pixels.normalise(x)))
+  encoder = jax.jit(lambda p, x: model.features(p, pixels.normalize(x)))
+  both = jax.jit(lambda p, x: _motion(model, p, pixels.normalize(x)))
   rows = {
     "encoder": lambda number: repeated(encoder),
     "encoder and pairs": lambda number: repeated(both),
@@ -146,19 +146,19 @@ def measure(options, config, work, model, params, folder: pathlib.Path) -> None:
   )
   common.finish(
     f"extract-{options.preset}",
-    "What labelling costs beyond the frozen encoder",
+    "What labeling costs beyond the frozen encoder",
     [setting, common.table(columns, rows)],
     options,
   )
 
 
 def _motion(model, params, images):
-  """Z of each frame and its neighbour in the batch."""
+  """Z of each frame and its neighbor in the batch."""
   tokens = model.features(params, images)
   return model.encode(params, images, images[::-1], features=(tokens, tokens[::-1])).z
 
 
-def _first_episodes(work: extract.Work, frames: int) -> extract.Work:
+def _first_episodes(work: extract.LabelingRun, frames: int) -> extract.LabelingRun:
   """The first segments of the first shard, about so many frames over all cameras."""
   segments = work.plan.segments
   table = segments.table

@@ -158,7 +158,7 @@ def _words(
   ]
   words += [
     f"--config.data.mixture={(entry,)!r}",
-    f"--config.policy.normalisation={mode}",
+    f"--config.policy.normalization={mode}",
     f"--config.train.steps={options.steps}",
     *COMMON,
   ]
@@ -298,7 +298,7 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
   import numpy as np
 
   from como_jax import config as config_lib
-  from como_jax.data import policy as policy_data
+  from como_jax.data import policy_pipeline
   from como_jax.serve import policy as serving
   from como_jax.tasks import policy as policy_task
   from como_jax.train import rng
@@ -308,7 +308,7 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
   words = _words(
     options,
     kind,
-    stored["policy"]["normalisation"],
+    stored["policy"]["normalization"],
     pathlib.Path(stored["data"]["mixture"][0]["path"]),
     named=False,
   )
@@ -317,8 +317,8 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
   ).config
   _, ready = policy_task.resolve(config)
   acting = serving.Policy.load(str(folder / "policy"), batch_size=64)
-  walk = policy_data.evaluation(
-    ready.sets, **{**ready.build, "normaliser": ready.normaliser}, batch_size=64, max_examples=512
+  walk = policy_pipeline.evaluation(
+    ready.sets, **{**ready.build, "normalizer": ready.normalizer}, batch_size=64, max_examples=512
   )
   said, true = [], []
   with walk.batches() as batches:
@@ -331,12 +331,12 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
       }
       chunks = np.asarray(acting.sample(seen, rng.key(0, "score", step)))
       there = batch["actions_mask"][..., GRIPPER] & batch["valid"][:, None]
-      said.append(ready.normaliser.inverse_actions(acting.robot, chunks)[..., GRIPPER][there])
+      said.append(ready.normalizer.inverse_actions(acting.robot, chunks)[..., GRIPPER][there])
       true.append(
-        ready.normaliser.inverse_actions(acting.robot, batch["actions"])[..., GRIPPER][there]
+        ready.normalizer.inverse_actions(acting.robot, batch["actions"])[..., GRIPPER][there]
       )
   said, true = np.concatenate(said), np.concatenate(true)
-  found = ready.normaliser.robots[acting.robot]["action"]
+  found = ready.normalizer.robots[acting.robot]["action"]
   low, high = float(found.min[GRIPPER]), float(found.max[GRIPPER])
   closed, right = true > (low + high) / 2, (said > (low + high) / 2) == (true > (low + high) / 2)
   near = np.minimum(np.abs(said - low), np.abs(said - high)) < 1e-6

@@ -38,7 +38,7 @@ import numpy as np
 from como_jax import config as config_lib
 from como_jax import models
 from como_jax.data import episode, ingest, pipeline, transforms, video
-from como_jax.tasks import motion, sources
+from como_jax.tasks import motion, motion_data
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "motion.py"
 GOAL, MOST_WAIT = 0.85, 0.02  # of raw decoding per CPU second; of a step
@@ -104,7 +104,7 @@ def main() -> None:
 def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.ExitStack) -> None:
   """Runs the rows and prints the page."""
   jitter = "contrastive" in motion.active(config.objectives)
-  sets = sources.data_sets(config)
+  sets = motion_data.data_sets(config)
   (opened,), _ = pipeline.open_sets(
     sets,
     frames=config.data.frames,
@@ -133,16 +133,16 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
   for workers in options.workers:
     with config.unlocked():
       config.data.workers = workers
-    how = sources.choose_loading(config.data, [one.path for one in sets], spec)
+    how = motion_data.choose_read_options(config.data, [one.path for one in sets], spec)
     batches = stack.enter_context(
-      sources.batches(config, sets, kind="motion", jitter=jitter, start_step=0, how=how)
+      motion_data.batches(config, sets, kind="motion", jitter=jitter, start_step=0, how=how)
     )
     loaders[f"como_jax, {workers} workers"] = (
       batches,
       max(1, workers) * (2 * options.prefetch + 3),
     )
   if not options.no_torch and importable("torch"):
-    augment = (*sources.augmentation(config.data), transforms.Resize(config.data.image_size))
+    augment = (*motion_data.augmentation(config.data), transforms.Resize(config.data.image_size))
     pairs = Pairs(write_files(places, opened, f"{folder}/files"), config.data.frames, augment)
     for workers in options.workers:
       loaders[f"torch, {workers} workers"] = (
@@ -267,7 +267,7 @@ class _Look:
 
 def draw(config, opened: pipeline.Opened, *, jitter: bool, count: int) -> list[Place]:
   """The first samples of the training order."""
-  with pipeline.endless(
+  with pipeline.infinite_batches(
     [len(opened.windows)],
     [1.0],
     _Look(opened, jitter),

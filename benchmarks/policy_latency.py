@@ -8,7 +8,7 @@ python benchmarks/policy_latency.py [--preset small|published] [--policy dit gpt
     small: about two minutes on 2 CPU cores. published (ViT-L/16, two cameras): give --batch-sizes 1
     --calls 3 there, or an accelerator --guidance 2 adds the pass without the instruction; --dtype
     float32 replaces the preset's; --profile prints where the host's time goes
-A call is `Policy.infer`: checks, resize of every camera's picture, normalised state, embedded
+A call is `Policy.infer`: checks, resize of every camera's picture, normalized state, embedded
 instruction (known after its first use), copies to the device and back, sampling, actions in the
 robot's units. Every call sees new pictures. "model" is the compiled sampler alone on a batch that
 lies on the device; the difference is what the host costs. The weights are random, which does not
@@ -28,8 +28,8 @@ import common
 import jax
 import numpy as np
 
-from como_jax import models, presets
-from como_jax.data import normalisation, statistics
+from como_jax import model_presets, models
+from como_jax.data import normalization, statistics
 from como_jax.serve import policy as serving
 from como_jax.train import optimizer, rng
 
@@ -58,7 +58,7 @@ def main() -> None:
   )
   rows, notes = [], []
   for kind in options.policy:
-    section = presets.preset(
+    section = model_presets.preset(
       "policy",
       ("published" if options.preset == "published" else "debug")
       + ("_gpt" if kind == "gpt" else ""),
@@ -115,7 +115,7 @@ def checkpoint(section: dict) -> dict:
   return {
     "model": section,
     "policy": {"cameras": [f"camera_{i}" for i in range(section["cameras"])], "guidance": 1.0},
-    "normalisation": normalisation.Normaliser("standard", {"robot": facts}).to_json(),
+    "normalization": normalization.Normalizer("standard", {"robot": facts}).to_json(),
     "robots": {"robot": {"action_names": [], "step_seconds": 0.05}},
     "language": {"kind": "hash", "width": section["language"]["width"]},
   }

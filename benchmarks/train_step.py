@@ -7,7 +7,7 @@ python benchmarks/train_step.py [--preset small|published] [--dtypes float32 bfl
     --no-compile there. torch (requirements-test.txt) uses the same cores or GPU.
 The rows: our train step, which a run would take too; the torch twin of the parity tests (fused
 attention, fused Adam, autocast and encoder
-weights in bfloat16), eager and compiled. All do the same: normalise uint8 frames, frozen encoder,
+weights in bfloat16), eager and compiled. All do the same: normalize uint8 frames, frozen encoder,
 Q-former on forward, reversed and
 jittered pairs, forward dynamics, reconstruction and Tcl, gradients, clipping, Adam. That both
 compute the same loss is checked first.
@@ -44,7 +44,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from como_jax import config as config_lib
-from como_jax import models, objectives, presets, trees
+from como_jax import model_presets, models, objectives, trees
 from como_jax.parallel import flops, rules
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.tasks import motion
@@ -143,7 +143,7 @@ def main() -> None:
 
 def section(options: argparse.Namespace, dtype: str, **changes: Any) -> dict[str, Any]:
   """The model."""
-  made = presets.preset("motion", "published")
+  made = model_presets.preset("motion", "published")
   if options.preset == "small":
     made |= {
       "image_size": 64,
@@ -169,7 +169,7 @@ def pictures(pairs: int, frames: int, side: int) -> dict[str, np.ndarray]:
 
 @dataclasses.dataclass
 class Contestant:
-  """`take(steps)` takes optimiser steps, waits, and returns the first one's loss and gradient norm;
+  """`take(steps)` takes optimizer steps, waits, and returns the first one's loss and gradient norm;
   operations of one step.
   """
 
@@ -255,7 +255,7 @@ def theirs(
   device: torch.device,
   compiled: bool,
 ) -> Contestant:
-  """The twin with the same loss and optimiser."""
+  """The twin with the same loss and optimizer."""
   settings = _config().train.optimizer
   model = twins.load(twin(section(options, dtype)), trees.flatten(params)).to(device).train()
   model.encoder.requires_grad_(False).to(getattr(torch, dtype))
@@ -472,7 +472,7 @@ def measure(
     )
   return (
     f"## {dtype}, {clips} a step\n\nMatrix products reach {peaks['jax'] / 1e9:.4g} GFLOP/s in jax "
-    f"and {peaks['torch'] / 1e9:.4g} in torch. Rematerialisation of ours: {remat}. Best of "
+    f"and {peaks['torch'] / 1e9:.4g} in torch. Rematerialization of ours: {remat}. Best of "
     f"{options.rounds} rounds of {steps} steps.\n\n" + warning + common.table(columns, rows)
   )
 

@@ -2,8 +2,8 @@
 written beside the results.
 
 A config file holds numbers only. Each section is spread into the constructor it names, so a
-misspelt key is an error and never a silent default. The sections that several tasks share (data,
-optimiser, loop) start from the functions here.
+misspelled key is an error and never a silent default. The sections that several tasks share (data,
+optimizer, loop) start from the functions here.
 """
 
 import dataclasses
@@ -109,7 +109,7 @@ def data(**changes: Any) -> ConfigDict:
       validation_fraction=0.1,
       cache="",  # "" = ~/.cache/como_jax/shards
       # processes that load; 0 = threads of this one; -1 = by cores, accelerators and codec
-      # (data/loading.py): 0 on a CPU
+      # (data/read_options.py): 0 on a CPU
       workers=-1,
       threads=-1,  # of each process that loads; -1 = 4, of a worker 2
       prefetch=-1,  # batches ahead, of each worker; -1 = about 8 in all
@@ -117,7 +117,7 @@ def data(**changes: Any) -> ConfigDict:
         dict(  # one draw for all frames of a clip
           shift=ConfigDict(dict(on=True, fraction=10 / 224)),  # Moto: up to 10 px of 224
           crop=ConfigDict(dict(on=False, scale=(0.8, 1.0), ratio=(0.9, 1.1))),
-          colour=ConfigDict(dict(on=False, brightness=0.2, contrast=0.2, saturation=0.2)),
+          color=ConfigDict(dict(on=False, brightness=0.2, contrast=0.2, saturation=0.2)),
           flip=ConfigDict(dict(on=False, probability=0.5)),
         )
       ),
@@ -167,9 +167,9 @@ def filters() -> ConfigDict:
 
 
 def train(**changes: Any) -> ConfigDict:
-  """The loop and the optimiser (METHOD section 4).
+  """The loop and the optimizer (METHOD section 4).
 
-  Steps count optimiser updates; the batch is global, over all devices.
+  Steps count optimizer updates; the batch is global, over all devices.
   """
   section = ConfigDict(
     dict(

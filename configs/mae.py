@@ -11,7 +11,7 @@ python -m como_jax.main --config=configs/mae.py:tiny --config.data.path=DIR
 """
 
 from como_jax import config as config_lib
-from como_jax import presets
+from como_jax import model_presets
 
 
 def get_config(arg=None):
@@ -19,7 +19,7 @@ def get_config(arg=None):
   name = config_lib.variant(arg, ("L", "B", "S", "tiny", "debug"), default="L")
   size = {"L": "L/16", "B": "B/16", "S": "S/16", "tiny": "debug/8", "debug": "debug/8"}[name]
   small = name in ("tiny", "debug")
-  model = presets.preset("mae", "debug" if small else "published")
+  model = model_presets.preset("mae", "debug" if small else "published")
   model["encoder"]["size"] = size
   config = config_lib.ConfigDict(
     dict(

@@ -32,7 +32,7 @@ Unfreeze the encoder:
 """
 
 from como_jax import config as config_lib
-from como_jax import presets
+from como_jax import model_presets
 
 OPTIONS = dict(
   inputs=("feature_diff", "rgb_diff", "none", "future"),
@@ -49,7 +49,7 @@ def get_config(arg=None):
   )
   published = name == "published"
   kind = chosen.get("bottleneck", "continuous")
-  model = presets.preset("motion", "published" if published else "debug")
+  model = model_presets.preset("motion", "published" if published else "debug")
   model["idm"]["inputs"] = chosen.get("inputs", "feature_diff")
   if kind != "continuous":
     model["bottleneck"] = dict(kind=kind, dims=32 if published else 8)
@@ -84,7 +84,7 @@ def get_config(arg=None):
     )
   )
   if kind in ("vq", "pre_vq"):
-    config.objectives.quantisation = dict(weight=1.0, weighting="legacy", beta=0.25)
+    config.objectives.quantization = dict(weight=1.0, weighting="legacy", beta=0.25)
   if kind == "kl":
     config.objectives.kl = dict(weight=2e-4)  # AdaWorld's beta
   config.data = config_lib.data(image_size=config.model.image_size)

@@ -34,7 +34,7 @@ well, nothing is trained: the policy is scored on the held-out episodes of the d
 """
 
 from como_jax import config as config_lib
-from como_jax import presets
+from como_jax import model_presets
 
 OPTIONS = dict(
   policy=("dit", "gpt"), objective=("flow", "ddpm"), motion=("regression", "gmm", "diffusion")
@@ -48,7 +48,7 @@ def get_config(arg=None):
   )
   published = name == "published"
   kind = chosen.get("policy", "dit")
-  model = presets.preset(
+  model = model_presets.preset(
     "policy", ("published" if published else "debug") + ("_gpt" if kind == "gpt" else "")
   )
   if "objective" in chosen and kind == "dit":
@@ -71,7 +71,7 @@ def get_config(arg=None):
         reduce="mean",  # of the stored actions within a step: mean | first | last
         # names of the camera slots; () = those of the first robot's entry, one for views "each"
         cameras=(),
-        normalisation="standard",  # or quantile
+        normalization="standard",  # or quantile
         # Action dimensions that take two values: decoded as one of the two, and classified by
         # policy=gpt. ("auto",) = those that do in the data; () = none; or names or numbers of
         # actions, which are refused where they have more values.

@@ -7,7 +7,7 @@ launch/quickstart.sh --workdir DIR
 python -m como_jax.main --config=configs/quickstart.py --workdir=DIR
     on a machine that has the requirements
 python -m como_jax.main --config=configs/quickstart.py:debug
-    the same path in a few minutes, with nothing learnt
+    the same path in a few minutes, with nothing learned
 """
 
 from como_jax import config as config_lib
@@ -34,7 +34,7 @@ def get_config(arg=None):
       cache_tokens=not debug,
       step_seconds=0.05,  # of the policy
       camera="corner4",  # what the policy sees; the data's first one where it has no such camera
-      labelled=6,  # demonstrations a task with their actions; the others are video only
+      labeled=6,  # demonstrations a task with their actions; the others are video only
       tasks=("reach",)
       if debug
       else ("drawer-close", "button-press-topdown", "window-open", "door-open"),

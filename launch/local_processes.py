@@ -24,7 +24,7 @@ import time
 import common
 from common import errors
 
-STOPPED = 143  # saved after a signal: the others are saving too and get more time
+EXIT_SIGNALED = 143  # saved after a signal: the others are saving too and get more time
 GRACE, SAVING = 10.0, 120.0  # seconds for the others to end after a failure; after a stop
 
 
@@ -86,9 +86,9 @@ def _watch(processes: list[common.Child]) -> int:
     if failed and not first:
       i, code = cause(failed)
       first = code if code > 0 else 128 - code
-      wait = SAVING if first == STOPPED else GRACE
+      wait = SAVING if first == EXIT_SIGNALED else GRACE
       until = time.monotonic() + wait
-      if first != STOPPED:
+      if first != EXIT_SIGNALED:
         print(
           f"[{i}] ended with {_words(code)}" + (f"; the others have {wait:g} s" if alive else ""),
           flush=True,

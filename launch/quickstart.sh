@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a motion model, a policy trained with its labels, rollouts and a report, on bundled data:
 #   launch/quickstart.sh [--workdir DIR] [--source FOLDER] [--debug]
-# --source: your own LeRobot directory or folder of videos. --debug: the same path in a few minutes, with nothing learnt.
+# --source: your own LeRobot directory or folder of videos. --debug: the same path in a few minutes, with nothing learned.
 # Under twenty minutes on two CPU cores, installation included. Run it again to go on where it stopped.
 set -euo pipefail
 began=$(date +%s)

@@ -46,7 +46,7 @@ supervisor=$!
 while kill -0 "$supervisor" 2> /dev/null; do wait "$supervisor"; done
 wait "$supervisor"
 code=$?
-# Stopped after saving: back into the queue, unless the job is being cancelled.
+# Stopped after saving: back into the queue, unless the job is being canceled.
 state="$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)"
 if [ "$code" = 143 ] && [ "$state" = RUNNING ]; then
   echo "saved; back into the queue"

@@ -35,7 +35,7 @@ import time
 import common
 from common import errors
 
-STOPPED, BAD_INPUT, TRANSIENT, GAVE_UP = 143, errors.UserError.code, errors.Transient.code, 3
+EXIT_SIGNALED, BAD_INPUT, TRANSIENT, GAVE_UP = 143, errors.UserError.code, errors.Transient.code, 3
 TAIL = 1 << 16  # bytes of metrics.jsonl that are read: some hundred lines
 # seconds within which a second signal counts as the same one: schedulers send it to everyone they
 # find
@@ -140,9 +140,9 @@ class Supervisor:
         self._wait(pause)
         command = self.run.command(again=True)
       self._write(
-        "leave", code=STOPPED, reason=f"{signal.Signals(self.told).name} between two starts"
+        "leave", code=EXIT_SIGNALED, reason=f"{signal.Signals(self.told).name} between two starts"
       )
-      return STOPPED
+      return EXIT_SIGNALED
     finally:
       for number, handler in old.items():
         signal.signal(number, handler)
@@ -172,7 +172,7 @@ class Supervisor:
     before, self.ends = self.ends[-1:], [(step, own)]
     what = (
       f"signal {signal.Signals(code - 128).name}"
-      if code != STOPPED and code - 128 in set(signal.Signals)
+      if code != EXIT_SIGNALED and code - 128 in set(signal.Signals)
       else f"exit code {code}"
     )
     if code == 0:
@@ -183,7 +183,7 @@ class Supervisor:
       return "bad input", BAD_INPUT
     if own and before == [(step, True)]:
       return f"{what}, deterministic: twice in a row at step {step}", GAVE_UP
-    if self.last or (code == STOPPED and self.given.leave_when_stopped):
+    if self.last or (code == EXIT_SIGNALED and self.given.leave_when_stopped):
       return f"{what}, not to be restarted", code
     self.restarts = [moment for moment in self.restarts if time.time() - moment < 3600]
     if not self.given.restarts_per_hour:
@@ -249,7 +249,9 @@ def _own(code: int) -> bool:
   """Whether the program itself failed: no signal killed it (128 + n, as shells, srun and
   local_processes.py say it), and it did not leave because another process was gone.
   """
-  return code not in (0, BAD_INPUT, STOPPED, TRANSIENT) and code - 128 not in set(signal.Signals)
+  return code not in (0, BAD_INPUT, EXIT_SIGNALED, TRANSIENT) and code - 128 not in set(
+    signal.Signals
+  )
 
 
 def _several(command: list[str]) -> bool:

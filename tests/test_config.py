@@ -82,7 +82,7 @@ def test_options_choose_baselines():
     config.model.bottleneck.kind,
     config.objectives.contrastive.weight,
   ) == ("none", "vq", 0.0)
-  assert config.objectives.quantisation.weight == 1.0
+  assert config.objectives.quantization.weight == 1.0
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,8 @@ def test_ctrl_c_in_one_of_several_processes_leaves_at_once(tmp_path, monkeypatch
   from como_jax.parallel import distributed
 
   left = []
-  monkeypatch.setattr(distributed, "initialise", lambda detect: True)
-  monkeypatch.setattr(distributed, "leave", lambda code: left.append(code))
+  monkeypatch.setattr(distributed, "initialize", lambda detect: True)
+  monkeypatch.setattr(distributed, "exit_immediately", lambda code: left.append(code))
   interrupted(monkeypatch, capsys, "--config=motion:debug", f"--workdir={tmp_path}")
   assert left == [130]
 

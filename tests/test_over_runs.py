@@ -151,12 +151,12 @@ def test_one_run_is_about_two_trained_policies(load):
   over_runs = load("over_runs")
   stored = {"dit, robot only": runs_of([0.2]), "dit, + CoMo labels": runs_of([0.8], seed=1)}
   text = over_runs.text(over_runs.read(stored), margin=5)
-  labelled, alone = (
+  labeled, alone = (
     sum(run[0]["outcomes"]) for run in (stored["dit, + CoMo labels"], stored["dit, robot only"])
   )
   assert (
-    f"| {labelled - alone:+.1f} points, n = 1 run: no interval; "
-    f"these two policies: {labelled - alone:+.1f} points [+" in text
+    f"| {labeled - alone:+.1f} points, n = 1 run: no interval; "
+    f"these two policies: {labeled - alone:+.1f} points [+" in text
   )
   assert "cannot be told from one between seeds" in text and "each: 20 points" in text
 
@@ -183,7 +183,7 @@ def test_the_page_of_the_benchmark(load, tmp_path):
   options = argparse.Namespace(
     tasks=["push", "pull"],
     episodes=50,
-    labelled=10,
+    labeled=10,
     steps=600,
     robot_batch=32,
     video_batch=16,

@@ -60,7 +60,7 @@ def batches(start):
     start += 1
 
 
-def optimiser(steps=20, **changes):
+def make_optimizer(steps=20, **changes):
   settings = dict(
     name="adam",
     learning_rate=1e-2,

@@ -160,7 +160,7 @@ class Evaluation:
 
     def make(step: int) -> grain.MapDataset:
       rows = grain.MapDataset.range((self.steps - step) * self._local)
-      part = pipeline.Part(
+      part = pipeline.ProcessSlice(
         range(self.steps * self._batch), step * self._batch, self._batch, self._local, self._process
       )
       return rows.map(part).map(self._load).batch(self._local)

@@ -31,7 +31,7 @@ class Geometry:
 
   Attributes:
     size: side of the square result in pixels; 0 keeps the source's size.
-    mode: "squash" (ignore the aspect ratio, as Moto does), "crop" (centre square) or "pad" (black
+    mode: "squash" (ignore the aspect ratio, as Moto does), "crop" (center square) or "pad" (black
       borders).
     bars: shares of the picture's height and width to cut off first: (top, bottom, left, right).
   """
@@ -130,7 +130,7 @@ def reduction(height: int, width: int, to_height: int, to_width: int) -> int:
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-  """JPEG of [H, W, 3] without colour subsampling (shards hold small images, where it shows)."""
+  """JPEG of [H, W, 3] without color subsampling (shards hold small images, where it shows)."""
   return simplejpeg.encode_jpeg(
     np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="444"
   )

@@ -28,7 +28,7 @@ from como_jax import errors
 from como_jax.data import (
   duplicate_clips,
   episode_encoder,
-  loading,
+  read_options,
   shard_file,
   shard_writer,
   shards,
@@ -270,7 +270,7 @@ def run(
   Args:
     source: folder of data, or an opened (picklable) source.
     output: folder to write; an unfinished one of the same source and settings is resumed, a
-      finished one is only summarised.
+      finished one is only summarized.
     format: "lerobot", "video_folder", "shards" or "auto".
     options: how the source is read where its files leave it open.
     image_size: side in pixels of the stored square frames; 0 keeps the source's size.
@@ -356,7 +356,7 @@ def _write_shards(
 ) -> dict[int, dict]:
   """Number of a shard -> its sidecar, of those that are still to be written."""
   sidecars: dict[int, dict] = {}
-  count = loading.cores() if workers < 0 else workers
+  count = read_options.cores() if workers < 0 else workers
   done = len(source) - sum(unit.last - unit.first for unit in units)
   interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants few lines
   with tqdm.tqdm(

@@ -1,13 +1,15 @@
 """A label set: the latent motion of every frame of a folder of shards.
 
-  labels.json what it is: model, data, offset, counts, statistics of z, the files with their
-    checksums
-  records.parquet the table of the clips, a copy of that of the data: episodes, times, instructions
-  labels-00000.labels clip c belongs to clip c of shard-00000.shard; a shard file
-  (`data.shard_file`) without frames labels-00000.json says that the file beside it is finished, and
-  which frames could not be read
+  labels.json
+      what it is: model, data, offset, counts, statistics of z, the files with their checksums
+  records.parquet
+      the table of the clips, a copy of that of the data: episodes, times, instructions
+  labels-00000.labels
+      clip c belongs to clip c of shard-00000.shard; a shard file (`data.shard_file`) without frames
+  labels-00000.json
+      says that the file beside it is finished, and which frames could not be read
 
-The arrays of a clip are, for each labelled camera, "z/<camera>" float32 [T, Z], "valid/<camera>"
+The arrays of a clip are, for each labeled camera, "z/<camera>" float32 [T, Z], "valid/<camera>"
 uint8 [T] and "difference/<camera>" float32 [T]. z[t] is the motion from frame t to its partner, the
 frame nearest to `offset_seconds` later (`data.times`), which may lie in the next clip;
 difference[t] is the true time between the two in seconds. Where there is no partner, or one of the
@@ -158,7 +160,7 @@ class Labels:
     }
 
   def clip(self, shard: int, clip: int, cameras: Sequence[str] = ()) -> Motions:
-    """Camera -> labels of the T frames of a clip; () = all labelled cameras.
+    """Camera -> labels of the T frames of a clip; () = all labeled cameras.
 
     Raises `video.Unreadable` naming file and clip.
     """
@@ -261,7 +263,7 @@ def write_shard(
   """
   final = os.path.join(folder, file_name(shard))
   temporary = f"{final}.{os.getpid()}.tmp"
-  counts, labelled = dict.fromkeys(("clips", "frames", "valid"), 0), 0
+  counts, labeled = dict.fromkeys(("clips", "frames", "valid"), 0), 0
   writer = shard_file.Writer(temporary)
   for start, motions in clips:
     arrays, of_frames, moments = {}, {}, {}
@@ -277,14 +279,14 @@ def write_shard(
         statistics.moments(z[valid]) if valid.any() else np.zeros((4, z.shape[1]))
       )
       counts["valid"] += int(motion.valid.sum())
-      labelled += len(motion.valid)
+      labeled += len(motion.valid)
     length = len(next(iter(motions.values())).valid)
     writer.add(shard_file.Clip(int(start), length, {}, arrays, of_frames, moments))
     counts["clips"] += 1
     counts["frames"] += length
   place = writer.close()
   counts |= {"left_out": int(left_out), "at_end": int(at_end)}
-  counts["unreadable"] = labelled - counts["valid"] - counts["left_out"] - counts["at_end"]
+  counts["unreadable"] = labeled - counts["valid"] - counts["left_out"] - counts["at_end"]
   sidecar = {
     "shard": int(shard),
     "file": os.path.basename(final),
@@ -332,7 +334,7 @@ def write_manifest(
   come from the files themselves, so they do not depend on who wrote them and when.
 
   Args:
-    data_shards: folder of the shards that were labelled.
+    data_shards: folder of the shards that were labeled.
     data: path and fingerprint of the data.
     **facts: size, queries, dims, offset_seconds, model, cameras.
 

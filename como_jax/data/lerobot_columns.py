@@ -39,7 +39,7 @@ def copy(
     base: the data set.
     part: folder to make.
     find: labels of an episode.
-    cameras: the labelled ones.
+    cameras: the labeled ones.
     size: Z.
     groups: episode index -> group (`episode.RawEpisode`), for a column of the episodes' table if
       that has none.

@@ -1,12 +1,13 @@
 """A LeRobot v3.0 data set with labels as columns, for each camera.
 
-  latent_motion.<camera> float32 [Z]: from this frame to the one nearest to the labels' offset later
-  latent_motion.<camera>.valid bool: whether there is such a frame and both could be read
-  latent_motion.<camera>.difference float32: the true time between the two in seconds, 0 where not
-  valid
+  latent_motion.<camera>             float32 [Z]: from this frame to the one nearest to the labels'
+                                     offset later
+  latent_motion.<camera>.valid       bool: whether there is such a frame and both could be read
+  latent_motion.<camera>.difference  float32: the true time between the two in seconds, 0 where not
+                                     valid
 
 and meta/latent_motion.json, which says where they are from. A v3.0 source is copied, its videos
-linked where the file system can (they do not change); its rows that the labelled data left out are
+linked where the file system can (they do not change); its rows that the labeled data left out are
 not valid. Anything else (videos, v2 data sets, our shards) is written anew from the shards, at
 their size: one LeRobot episode for each segment, because a LeRobot episode has one rate and no
 gaps. Segments of one episode are of one group, so that no split separates them. Statistics of z and
@@ -47,7 +48,7 @@ def check(output: str, *, source: str, shards_path: str, resume: bool) -> None:
 
   Args:
     output: folder to write; may exist only when resuming.
-    source: the data that was labelled.
+    source: the data that was labeled.
     shards_path: its shards.
     resume: whether an export may be there already.
 
@@ -305,5 +306,5 @@ def _write_anew(
         **vectors,
       )
       written.append(int(segment))
-    writer.finalise()
+    writer.finalize()
   return written, skipped

@@ -32,7 +32,7 @@ FILES_A_CHUNK = 1000
 class Writer:
   """One data set being written.
 
-  `path` does not exist until `finalise` renames a finished folder into place.
+  `path` does not exist until `finalize` renames a finished folder into place.
 
   Use as a context manager to remove the unfinished folder after an exception.
   """
@@ -185,7 +185,7 @@ class Writer:
     self._frames += length
     return index
 
-  def finalise(self, *, notes: Mapping[str, Any] | None = None) -> pathlib.Path:
+  def finalize(self, *, notes: Mapping[str, Any] | None = None) -> pathlib.Path:
     """Closes the files, writes meta/ and renames the folder into place. Returns the path.
 
     Args:
@@ -437,7 +437,7 @@ def _statistics(value: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _image_statistics(frames: np.ndarray) -> dict[str, np.ndarray]:
-  """The same per colour, values in [0, 1], shaped [3, 1, 1] as LeRobot does; every fourth pixel
+  """The same per color, values in [0, 1], shaped [3, 1, 1] as LeRobot does; every fourth pixel
   each way.
   """
   values = frames[:, ::4, ::4].reshape(-1, 3)

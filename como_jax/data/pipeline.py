@@ -21,14 +21,14 @@ from absl import flags
 from grain import multiprocessing
 
 from como_jax import data, errors
-from como_jax.data import index, loading, reader, shards, times, transforms, video
+from como_jax.data import index, read_options, reader, shards, times, transforms, video
 from como_jax.data.times import FrameTimes
 
 KINDS = ("motion", "mae")
 _ENDLESS = 2**48  # samples; more than any run draws
 _REPLACEMENTS = 16  # windows tried in place of a damaged one
-_MOST_DAMAGED = 0.01  # share of damaged reads above which a process gives up ...
-_SOME_DAMAGED = 20  # ... once it has met so many
+_MAX_CORRUPT_FRACTION = 0.01  # share of damaged reads above which a process gives up ...
+_MIN_CORRUPT_COUNT = 20  # ... once it has met so many
 _RESTARTS = 3
 _LARGE = 2**16  # bytes of an array that is worth a file of its own
 
@@ -112,7 +112,7 @@ def draw_jitter(place: Place, rng: np.random.Generator) -> list[int]:
   ]
 
 
-class Damage:
+class CorruptionMonitor:
   """Counts damaged reads of a process and stops when they are many.
 
   Counters start anew in each worker.
@@ -124,20 +124,20 @@ class Damage:
   def read(self) -> None:
     self._reads += 1
 
-  def met(self, error: Exception) -> None:
+  def record_failure(self, error: Exception) -> None:
     self._damaged += 1
     warnings.warn(
       f"a damaged record is replaced by another window ({self._damaged} of {self._reads} reads "
       f"so far): {error}",
       stacklevel=2,
     )
-    if self._damaged >= _SOME_DAMAGED and self._damaged > _MOST_DAMAGED * self._reads:
+    if self._damaged >= _MIN_CORRUPT_COUNT and self._damaged > _MAX_CORRUPT_FRACTION * self._reads:
       raise errors.UserError(
         f"{self._damaged} of {self._reads} records are damaged, the last: {error}"
       )
 
 
-def read(opened: Any, i: int, damage: Damage, use: Callable[[Any], Any]) -> Any:
+def read(opened: Any, i: int, damage: CorruptionMonitor, use: Callable[[Any], Any]) -> Any:
   """`use` of window i; when one of its frames is damaged, of a window that follows from i by a
   hash, the same in every process. `opened` is anything with `label`, `windows` (sized) and
   `load(i)`, the argument of `use`.
@@ -149,7 +149,7 @@ def read(opened: Any, i: int, damage: Damage, use: Callable[[Any], Any]) -> Any:
       return use(opened.load(i))
     except video.Unreadable as error:
       first = first or error
-      damage.met(error)
+      damage.record_failure(error)
       i = int(np.random.default_rng([i, attempt]).integers(len(opened.windows)))
   raise errors.UserError(
     f"{opened.label}: {_REPLACEMENTS} windows in a row are damaged, the first: {first}"
@@ -171,7 +171,7 @@ class _LoadTraining:
   single: bool
   augment: tuple[Callable, ...]
   size: int
-  damage: Damage = dataclasses.field(default_factory=Damage)
+  damage: CorruptionMonitor = dataclasses.field(default_factory=CorruptionMonitor)
 
   def batch(self, rows: Sequence[tuple[tuple[int, int], type, dict]]) -> dict[str, np.ndarray]:
     lengths = {"frames": self.frames, **({"jittered": self.frames - 1} if self.jitter else {})}
@@ -214,13 +214,15 @@ class _LoadTraining:
     return {"frames": out["frames"][:, 0]} if self.single else {**out, "seconds": seconds}
 
 
-def _keep(place: Any, rng: np.random.Generator) -> tuple[Any, np.random.BitGenerator, dict]:
+def _capture_rng_state(
+  place: Any, rng: np.random.Generator
+) -> tuple[Any, np.random.BitGenerator, dict]:
   """The element, and the state of its generator, which Grain uses again."""
   return place, type(rng.bit_generator), rng.bit_generator.state
 
 
 @dataclasses.dataclass
-class _Tag:
+class _WithDatasetId:
   dataset: int
 
   def __call__(self, i: int) -> tuple[int, int]:
@@ -228,7 +230,7 @@ class _Tag:
 
 
 @dataclasses.dataclass
-class Part:
+class ProcessSlice:
   """Local sample number -> that process's element of the endless global stream."""
 
   stream: Any
@@ -243,10 +245,10 @@ class Part:
 
 
 @dataclasses.dataclass
-class _Rows:
+class _BatchLoader:
   """Local batch number -> that batch."""
 
-  part: Part
+  part: ProcessSlice
   make: Callable[[list], dict[str, np.ndarray]]
 
   def __call__(self, i: int) -> dict[str, np.ndarray]:
@@ -273,7 +275,7 @@ def _hand_over(batch: dict[str, Any]) -> dict[str, Any]:
 
 def _written(array: np.ndarray) -> Any:
   memory = shared_memory.SharedMemory(create=True, size=array.nbytes)
-  file = loading.SHARED / memory.name.lstrip("/")
+  file = read_options.SHARED / memory.name.lstrip("/")
   if not file.exists():  # not Linux: Grain's way
     memory.close()
     memory.unlink()
@@ -445,7 +447,7 @@ def build(
     datasets, frames=frames, split=split, validation_fraction=validation_fraction
   )
   load = _LoadTraining(opened, frames, jitter and motion, not motion, tuple(augment), image_size)
-  return endless(
+  return infinite_batches(
     [len(one.windows) for one in opened],
     [dataset.weight for dataset in datasets],
     load,
@@ -460,7 +462,7 @@ def build(
   )
 
 
-def endless(
+def infinite_batches(
   sizes: Sequence[int],
   weights: Sequence[float],
   load: Any,
@@ -485,17 +487,19 @@ def endless(
   local = local_batch(batch_size, process_index, process_count)
   orders, seeds = [], np.random.SeedSequence(seed).generate_state(len(sizes) + 1, np.uint32)
   for i, size in enumerate(sizes):
-    orders.append(grain.MapDataset.range(size).seed(int(seeds[i])).shuffle().repeat().map(_Tag(i)))
+    orders.append(
+      grain.MapDataset.range(size).seed(int(seeds[i])).shuffle().repeat().map(_WithDatasetId(i))
+    )
   mixed = grain.MapDataset.mix(orders, list(weights)) if len(orders) > 1 else orders[0]
   batched = hasattr(load, "batch")
-  stream = mixed.seed(int(seeds[-1])).random_map(_keep if batched else load)
+  stream = mixed.seed(int(seeds[-1])).random_map(_capture_rng_state if batched else load)
 
   def make(step: int) -> grain.MapDataset:
     # The rng of an element hangs on its global number, so slicing by process comes after the random
     # map.
-    part = Part(stream, step * batch_size, batch_size, local, process_index)
+    part = ProcessSlice(stream, step * batch_size, batch_size, local, process_index)
     if batched:
-      return grain.MapDataset.range(_ENDLESS // local).map(_Rows(part, load.batch))
+      return grain.MapDataset.range(_ENDLESS // local).map(_BatchLoader(part, load.batch))
     return grain.MapDataset.range(_ENDLESS).map(part).batch(local)
 
   return Batches(make, step=start_step, workers=workers, threads=threads, prefetch=prefetch)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import index, labels, normalisation, policy_index, shards, video
+from como_jax.data import index, labels, normalization, policy_index, shards, video
 from como_jax.data import reader as segment_reader
 from como_jax.data.policy_index import PolicySet
 from como_jax.data.times import FrameTimes
@@ -26,7 +26,7 @@ Robots = Mapping[str, tuple[int, int]]  # name -> (A, S)
 class Layout:
   """Sizes and settings that every example of a run shares; one-to-one the arguments of `build`."""
 
-  normaliser: normalisation.Normaliser
+  normalizer: normalization.Normalizer
   robots: Robots
   cameras: int
   history: int
@@ -80,7 +80,7 @@ class Opened:
     motions: its labels.
     windows: its examples.
     slots: camera of each slot, "" = empty; of all cameras for views "each".
-    labelled: cameras that have them.
+    labeled: cameras that have them.
     known: all cameras; ids are places in it.
   """
 
@@ -90,7 +90,7 @@ class Opened:
   motions: labels.Labels | None
   windows: policy_index.Examples
   slots: tuple[str, ...]
-  labelled: tuple[str, ...]
+  labeled: tuple[str, ...]
   known: tuple[str, ...]
 
   def load(self, i: int) -> policy_index.Example:
@@ -100,7 +100,7 @@ class Opened:
   def cameras(self, example: policy_index.Example) -> tuple[tuple[str, ...], str]:
     """(camera of each slot, camera of the latent motion) of an example; "" = none."""
     slots = self.slots if example.camera < 0 else (self.known[example.camera],)
-    return slots, next((name for name in slots if name in self.labelled), "")
+    return slots, next((name for name in slots if name in self.labeled), "")
 
   def row(self, example: policy_index.Example) -> int:
     """The example's clip in the table."""
@@ -140,7 +140,7 @@ class Opened:
 
 
 def _cameras(
-  one: PolicySet, known: tuple[str, ...], labelled: tuple[str, ...], slots: int | None
+  one: PolicySet, known: tuple[str, ...], labeled: tuple[str, ...], slots: int | None
 ) -> tuple[str, ...]:
   """Cameras of an entry by name: one for each slot, or for "each" all that are examples."""
   for name in one.cameras:
@@ -150,12 +150,12 @@ def _cameras(
       )
   if one.views == "each":
     chosen = tuple(dict.fromkeys(name for name in one.cameras if name)) or known
-    useful = chosen if one.robot else tuple(name for name in chosen if name in labelled)
+    useful = chosen if one.robot else tuple(name for name in chosen if name in labeled)
     without = [name for name in one.cameras if name and name not in useful]
     if without:
       raise errors.UserError(
         f"{one.label}: the labels {one.labels} lack camera {without[0]!r}: "
-        f"{errors.nearest(without[0], labelled)}"
+        f"{errors.nearest(without[0], labeled)}"
       )
   else:
     useful = tuple(one.cameras) or known[:slots]
@@ -163,10 +163,10 @@ def _cameras(
       raise errors.UserError(
         f"{one.label}: {len(useful)} cameras ({', '.join(useful)}) for {slots} camera slots"
       )
-  if not any(useful) or (not one.robot and not set(useful) & set(labelled)):
+  if not any(useful) or (not one.robot and not set(useful) & set(labeled)):
     raise errors.UserError(
       f"{one.label}: none of the cameras {', '.join(useful or known)} has labels in {one.labels}; "
-      f"it has: {', '.join(labelled)}"
+      f"it has: {', '.join(labeled)}"
     )
   return useful
 
@@ -199,8 +199,8 @@ def open_sets(
       labels.check(one.labels, data_path=one.path)
     table, motions = shards.read_table(one.path), labels.Labels(one.labels) if one.labels else None
     known = table.cameras
-    labelled = tuple(motions.manifest["cameras"]) if motions else ()
-    chosen = _cameras(one, known, labelled, cameras)
+    labeled = tuple(motions.manifest["cameras"]) if motions else ()
+    chosen = _cameras(one, known, labeled, cameras)
     split_keep = index.select(table, split, validation_fraction)
     keep = policy_index.select(
       table,
@@ -228,7 +228,7 @@ def open_sets(
         why = "no clip has actions" if one.robot else "no episode is longer than the labels' offset"
       raise errors.UserError(f"{one.label} ({split}): no example: {why}")
     reader = segment_reader.SegmentReader(one.path, windows.segments)
-    found.append(Opened(one.label, one.robot, reader, motions, windows, chosen, labelled, known))
+    found.append(Opened(one.label, one.robot, reader, motions, windows, chosen, labeled, known))
     tables.append(table)
   _check_one_model(sets, found)
   return found, tables
@@ -307,17 +307,17 @@ class Loader:
       stored = reader.numbers(segment, "action", t, int(edges[-1]))
       if stored is not None:
         chunk = reduced(stored, edges[:-1][begins] - t, edges[1:][begins] - t, to.reduce)
-        sample["actions"][begins, : chunk.shape[1]] = to.normaliser.actions(opened.robot, chunk)
+        sample["actions"][begins, : chunk.shape[1]] = to.normalizer.actions(opened.robot, chunk)
         sample["actions_mask"][begins, : chunk.shape[1]] = True
       value = reader.numbers(segment, "state", t, t + 1) if to.robots[opened.robot][1] else None
       if value is not None:
-        value = to.normaliser.state(opened.robot, value[0].astype(np.float32))
+        value = to.normalizer.state(opened.robot, value[0].astype(np.float32))
         sample["state"][: len(value)] = value
         sample["state_mask"] = np.bool_(True)
     if moving:
       z, valid = opened.latents(example, times, moving, to.latent_chunk)
       sample["latents"][valid], sample["latents_mask"][valid] = (
-        to.normaliser.latents(z[valid]),
+        to.normalizer.latents(z[valid]),
         True,
       )
     return sample, images
@@ -414,12 +414,12 @@ def prepare(
       raise errors.UserError(
         f"{one.label}: unknown robot {one.robot!r}: {errors.nearest(one.robot, layout.robots)}"
       )
-    if one.robot and one.robot not in layout.normaliser.robots:
+    if one.robot and one.robot not in layout.normalizer.robots:
       raise errors.UserError(
         f"{one.label}: no statistics of robot {one.robot!r}: "
-        f"{errors.nearest(one.robot, layout.normaliser.robots)}"
+        f"{errors.nearest(one.robot, layout.normalizer.robots)}"
       )
-    if one.labels and (layout.latent_chunk < 1 or layout.normaliser.latent is None):
+    if one.labels and (layout.latent_chunk < 1 or layout.normalizer.latent is None):
       why = (
         "latent_chunk is 0"
         if layout.latent_chunk < 1

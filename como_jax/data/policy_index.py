@@ -29,7 +29,7 @@ class PolicySet:
     cameras: names that fill the camera slots in order, "" leaves a slot empty; () = the first ones
       of the data set.
     views: "together" (one example a frame, a camera in each slot; the latent motion is that of the
-      first slot that is labelled) or "each" (every camera is an example of its own, in slot 0).
+      first slot that is labeled) or "each" (every camera is an example of its own, in slot 0).
     episodes: (first, last), last excluded: a range of the episodes of each task, see `select`; () =
       all.
     tasks: instructions of the episodes to use; () = all.
@@ -51,7 +51,7 @@ class PolicySet:
     return self.name or os.path.basename(os.path.normpath(self.path))
 
   def check(self) -> "PolicySet":
-    """Raises `errors.UserError` for a value out of range, or when nothing could be learnt from the
+    """Raises `errors.UserError` for a value out of range, or when nothing could be learned from the
     entry.
     """
     if not self.weight > 0:
@@ -232,7 +232,7 @@ def enumerate_examples(
   actions: bool,
   offset_seconds: float | None,
 ) -> Examples:
-  """Every frame that has an action (of `actions` sets) or a latent motion (of labelled sets).
+  """Every frame that has an action (of `actions` sets) or a latent motion (of labeled sets).
 
   Args:
     table: the clips.

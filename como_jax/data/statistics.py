@@ -1,4 +1,4 @@
-"""Normalisation of actions, states and latents: compute in one pass, apply, invert."""
+"""Normalization of actions, states and latents: compute in one pass, apply, invert."""
 
 import dataclasses
 
@@ -59,13 +59,13 @@ class Statistics:
       still = 2 * scale <= noise(shift)
       shift, scale = np.where(still, middle, shift), np.where(still, half, scale)
     else:
-      raise errors.UserError(f"unknown normalisation {mode!r}: {errors.nearest(mode, MODES)}")
+      raise errors.UserError(f"unknown normalization {mode!r}: {errors.nearest(mode, MODES)}")
     shift, scale = np.where(self.two_valued, middle, shift), np.where(self.two_valued, half, scale)
     return np.where(self.constant, self.mean, shift), np.where(
       self.constant | (scale == 0), 1.0, scale
     )
 
-  def normalise(self, x: np.ndarray, mode: str = "standard") -> np.ndarray:
+  def normalize(self, x: np.ndarray, mode: str = "standard") -> np.ndarray:
     """[..., D] to mean 0 and standard deviation 1 ("standard") or [q01, q99] to [-1, 1]
     ("quantile"), in x's dtype.
 
@@ -76,7 +76,7 @@ class Statistics:
     return np.where(self.constant, 0, (x - shift) / scale).astype(np.asarray(x).dtype)
 
   def inverse(self, x: np.ndarray, mode: str = "standard") -> np.ndarray:
-    """Undoes `normalise`; a constant dimension becomes its constant, whatever x says."""
+    """Undoes `normalize`; a constant dimension becomes its constant, whatever x says."""
     shift, scale = self._affine(mode)
     return np.where(self.constant, self.mean, x * scale + shift).astype(np.asarray(x).dtype)
 

@@ -115,8 +115,8 @@ class RandomResizedCrop:
 
 
 @dataclasses.dataclass(frozen=True)
-class ColourJitter:
-  """Scales brightness, contrast (about the sample's mean grey) and saturation by factors in [1 - x,
+class ColorJitter:
+  """Scales brightness, contrast (about the sample's mean gray) and saturation by factors in [1 - x,
   1 + x].
   """
 
@@ -199,7 +199,7 @@ def resized_to(chain: Sequence[Callable]) -> tuple[int, int]:
 TRANSFORMS = {
   "shift": RandomShift,
   "crop": RandomResizedCrop,
-  "colour": ColourJitter,
+  "color": ColorJitter,
   "flip": HorizontalFlip,
 }
 
@@ -207,7 +207,7 @@ TRANSFORMS = {
 def build(
   settings: dict[str, dict[str, Any]],
 ) -> tuple[Callable[[Sample, np.random.Generator], Sample], ...]:
-  """{"shift": {"fraction": 0.05}, "colour": {}} -> transforms, in the order given."""
+  """{"shift": {"fraction": 0.05}, "color": {}} -> transforms, in the order given."""
   built = []
   for name, arguments in settings.items():
     if name not in TRANSFORMS:

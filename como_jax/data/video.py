@@ -178,7 +178,7 @@ def read_at(
   Only the part of the file that holds them is decoded. How far a frame may lie is judged by the
   file's own time stamps: the local interval is the median of the last few gaps between frames. A
   time further than half of it from any frame is served by the nearest one and counted in `notes`.
-  Streams that do not state a colour matrix are taken as BT.601 whatever their size: so LeRobot's
+  Streams that do not state a color matrix are taken as BT.601 whatever their size: so LeRobot's
   tools write and read them.
 
   Args:

@@ -1,4 +1,4 @@
-"""Decoded frames into the pictures a player shows: orientation, pixel aspect, colour and
+"""Decoded frames into the pictures a player shows: orientation, pixel aspect, color and
 brightness.
 
 Color follows the stream's own matrix and range. Where a stream does not state its matrix it is

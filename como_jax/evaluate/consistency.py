@@ -22,7 +22,7 @@ class Consistency:
   mean: float  # S-PCFC; nan when no pair has a direction
   std: float
   quartiles: tuple[float, float, float]
-  mean_centred: (
+  mean_centerd: (
     # the same after the mean z is taken away: an S-PCFC that falls a lot owed its height to a
     # constant offset
     float
@@ -38,7 +38,7 @@ class Consistency:
 class Rank:
   """How many directions z really uses, after its mean is taken away."""
 
-  entropy: float  # exp of the entropy of the normalised singular values; 0 for a constant z
+  entropy: float  # exp of the entropy of the normalized singular values; 0 for a constant z
   participation: float  # (sum of variances)^2 / sum of squared variances along the principal axes
   dimensions: int  # Z
   singular_values: np.ndarray  # [min(N, Z)], largest first
@@ -61,11 +61,11 @@ def s_pcfc(past: Any, future: Any, *, bins: int = 40, floor: float = 1e-8) -> Co
       f"z(t-n -> t) has shape {past.shape} and z(t+n -> t) {future.shape}, expected the same"
     )
   values, zeros = _cosines(past, future, floor)
-  centre = np.concatenate([past, future]).mean(axis=0)
-  # Rounding leaves a residue where all latents are the same: hold the floor to the uncentred
+  center = np.concatenate([past, future]).mean(axis=0)
+  # Rounding leaves a residue where all latents are the same: hold the floor to the uncenterd
   # length.
-  centred, _ = _cosines(
-    past - centre, future - centre, max(floor, 1e-12), reference=np.concatenate([past, future])
+  centerd, _ = _cosines(
+    past - center, future - center, max(floor, 1e-12), reference=np.concatenate([past, future])
   )
   counts, edges = np.histogram(values, bins=bins, range=(-1.0, 1.0))
   text = f"{len(values)} pairs" + (
@@ -78,7 +78,7 @@ def s_pcfc(past: Any, future: Any, *, bins: int = 40, floor: float = 1e-8) -> Co
     mean=float(values.mean()),
     std=float(values.std()),
     quartiles=quartiles,
-    mean_centred=float(centred.mean()) if len(centred) else np.nan,
+    mean_centerd=float(centerd.mean()) if len(centerd) else np.nan,
     values=values,
     histogram=counts,
     edges=edges,
@@ -87,16 +87,16 @@ def s_pcfc(past: Any, future: Any, *, bins: int = 40, floor: float = 1e-8) -> Co
   )
 
 
-def effective_rank(z: Any, *, centre: bool = True) -> Rank:
+def effective_rank(z: Any, *, center: bool = True) -> Rank:
   """Effective rank (Roy and Vetterli 2007) and participation ratio of z [N, Z]; both lie between 1
   and Z, and are 0 for a constant z.
 
   Args:
-    centre: take the mean away first: a constant offset carries no motion.
+    center: take the mean away first: a constant offset carries no motion.
   """
   z = probes.finite(z, "z")
   length = np.linalg.norm(z)
-  if centre:
+  if center:
     z = z - z.mean(axis=0)
   singular = np.linalg.svd(z, compute_uv=False)
   # what remains of a constant float32 z is rounding

@@ -1,7 +1,7 @@
 """LP-MSE: how well a single linear layer reads the true action out of a frozen z (CoMo, arXiv
 2505.17006 v1, "linear probing MSE").
 
-Ridge regression in closed form in float64, so there is no optimiser to tune and no run-to-run
+Ridge regression in closed form in float64, so there is no optimizer to tune and no run-to-run
 noise. The ridge is chosen for each target dimension by folds over the training episodes, from a
 grid that ends in "predict the mean": a wide z that says nothing scores 1, not more. Legend: N
 samples, Z latent width, A target dimensions, R directions of z, G ridges.
@@ -15,7 +15,7 @@ import numpy as np
 
 from como_jax.evaluate import probes, splits
 
-# In units of N on standardised columns (a direction of z of average size has strength 1); infinity
+# In units of N on standardized columns (a direction of z of average size has strength 1); infinity
 # predicts the mean.
 RIDGES = (*10.0 ** np.arange(-8, 3.01, 0.25), np.inf)
 FOLDS = 5
@@ -103,7 +103,7 @@ class Ridge:
 
   Attributes:
     mean, scale, constant: of the inputs' columns [Z] (`probes.scale_of`). offset: [A]. weights: [Z,
-      A], of standardised columns.
+      A], of standardized columns.
     ridges: chosen for each output [A], in units of the number of samples; infinity where the mean
       is the best guess.
   """

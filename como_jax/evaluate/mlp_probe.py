@@ -2,7 +2,7 @@
 2505.17006).
 
 Early stopping on an inner split by episode. Plain JAX with a few lines of Adam, so that evaluation
-needs no optimiser library. Legend: N samples, B batch, Z latent width, F hidden width, A target
+needs no optimizer library. Legend: N samples, B batch, Z latent width, F hidden width, A target
 dimensions.
 """
 

@@ -2,8 +2,8 @@
 
 Legend: N samples, Z latent width, A target dimensions.
 
-CoMo (arXiv 2505.17006) reports a probe's MSE without its split, scaling or optimiser, so both are
-fixed here and printed with every number: targets are standardised by the training episodes, which
+CoMo (arXiv 2505.17006) reports a probe's MSE without its split, scaling or optimizer, so both are
+fixed here and printed with every number: targets are standardized by the training episodes, which
 makes 1 "nothing known" and 0 "everything known" whatever the robot's units.
 """
 
@@ -23,13 +23,13 @@ Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 class ProbeResult:
   """Held-out error of predicting targets from z.
 
-  Normalised errors are in units of the training targets' variance, raw ones in squared units of the
+  Normalized errors are in units of the training targets' variance, raw ones in squared units of the
   target.
   Dimensions
-  that are constant in training have no normalised error: they are nan and left out of the means.
+  that are constant in training have no normalized error: they are nan and left out of the means.
   """
 
-  mse: float  # normalised, mean over dimensions; over folds if there are several
+  mse: float  # normalized, mean over dimensions; over folds if there are several
   mse_raw: float
   r2: float  # against the held-out mean
   names: tuple[str, ...]  # [A]
@@ -39,12 +39,12 @@ class ProbeResult:
   true: np.ndarray  # [M, A] held-out targets, raw units
   predicted: np.ndarray  # [M, A]
   index: np.ndarray  # int [M], sample numbers of the rows above
-  errors: np.ndarray  # [M] normalised error of each of these samples
+  errors: np.ndarray  # [M] normalized error of each of these samples
   standard_error: (
     float | None
   )  # of mse, over folds; for a single split, over its held-out episodes drawn again
   folds: int
-  text: str  # scaling, split sizes, regularisation: print it with the number
+  text: str  # scaling, split sizes, regularization: print it with the number
   # mse when fitted on half of the training episodes (linear probe on one split)
   half: float | None = None
 
@@ -113,7 +113,7 @@ def run(
 
   Args:
     predict: (z_train, targets_train, episodes_train) -> a function of held-out z. Targets are
-      standardised and so are the predictions.
+      standardized and so are the predictions.
     chosen: one split, or the folds.
     method: text about the fit, asked for after the last one.
   """
@@ -139,12 +139,12 @@ def run(
     predicted.append(guess)
     index.append(np.flatnonzero(split.held_out))
     constants |= constant
-  normalised, raw, r2 = (
+  normalized, raw, r2 = (
     np.stack(column) for column in zip(*parts, strict=False)
   )  # [folds, A] each
-  by_fold = _mean(normalised, axis=1)
+  by_fold = _mean(normalized, axis=1)
   folds = len(parts)
-  text = [method(), "targets standardised by the training episodes (1 = nothing known)"]
+  text = [method(), "targets standardized by the training episodes (1 = nothing known)"]
   text.append(
     str(chosen[0])
     if folds == 1
@@ -160,7 +160,7 @@ def run(
     mse_raw=float(raw.mean()),
     r2=float(_mean(r2)),
     names=names,
-    mse_by_dimension=_mean(normalised, axis=0),
+    mse_by_dimension=_mean(normalized, axis=0),
     mse_raw_by_dimension=raw.mean(axis=0),
     r2_by_dimension=_mean(r2, axis=0),
     true=np.concatenate(true),
@@ -248,7 +248,7 @@ def _diagonal(blocks: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def gain(better: ProbeResult, worse: ProbeResult, episodes: Any) -> tuple[float, float | None]:
-  """How much lower one probe's normalised error is than another's on the same held-out samples, and
+  """How much lower one probe's normalized error is than another's on the same held-out samples, and
   the standard error of that.
 
   Paired: which episodes are hard moves both errors alike, so this is known far better than either

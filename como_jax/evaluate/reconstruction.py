@@ -51,13 +51,13 @@ def compare(
   Raises:
     errors.UserError: other shapes, or values outside what is expected.
   """
-  return summarise([measure(predicted, target, current=current, threshold=threshold)])
+  return summarize([measure(predicted, target, current=current, threshold=threshold)])
 
 
 def measure(
   predicted: Any, target: Any, *, current: Any, threshold: float = 0.05
 ) -> dict[str, np.ndarray]:
-  """Per-image numbers of one batch, {name: [N]}, to be collected and handed to `summarise`.
+  """Per-image numbers of one batch, {name: [N]}, to be collected and handed to `summarize`.
 
   Arguments as for `compare`.
   """
@@ -92,7 +92,7 @@ def measure(
   }
 
 
-def summarise(batches: Sequence[dict[str, np.ndarray]]) -> Reconstruction:
+def summarize(batches: Sequence[dict[str, np.ndarray]]) -> Reconstruction:
   """Means over all images of the batches measured.
 
   Raises:
@@ -179,14 +179,14 @@ def _unit(images: Any, what: str) -> np.ndarray:
   if images.dtype == np.uint8:
     return images / 255.0
   images = images.astype(np.float64)
-  # A model may leave the range a little; twice the range means ImageNet-normalised or 0-255 values,
+  # A model may leave the range a little; twice the range means ImageNet-normalized or 0-255 values,
   # and every number would be meaningless.
   if not np.isfinite(images).all() or (
     what != "predicted" and (images.min(initial=0) < -1e-3 or images.max(initial=0) > 1 + 1e-3)
   ):
     raise errors.UserError(
       f"{what} spans {images.min():.3g} to {images.max():.3g}, expected uint8 or floats in [0, "
-      "1] (denormalise first)"
+      "1] (denormalize first)"
     )
   return np.clip(images, 0.0, 1.0)
 

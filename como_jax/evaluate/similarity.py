@@ -42,11 +42,11 @@ class Contrast:
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval:
-  """Nearest neighbour in z, among other views and other episodes: does it do the same thing?"""
+  """Nearest neighbor in z, among other views and other episodes: does it do the same thing?"""
 
   cosine: float  # mean cosine of the two actions' directions; 1 = the same direction
   chance: float  # the same for every allowed pair alike
-  agreement: float  # share of neighbours whose action is within 60 degrees
+  agreement: float  # share of neighbors whose action is within 60 degrees
   agreement_chance: float
   gain: float  # cosine of each query minus the mean over all its allowed answers, mean over queries
   # of gain, over the queries' episodes drawn again; None with fewer than two
@@ -55,17 +55,17 @@ class Retrieval:
   text: str
 
 
-def matrix(z: Any, groups: Any, *, centre: str = "mean", views: Any = None) -> SimilarityMatrix:
+def matrix(z: Any, groups: Any, *, center: str = "mean", views: Any = None) -> SimilarityMatrix:
   """Mean cosine similarity between groups (for example "task / view" of each sample).
 
   Args:
     z: latents [N, Z].
     groups: group of each sample [N]; labels are in sorted order.
-    centre: "none", "mean" (take the mean z away: a common offset makes everything similar) or
+    center: "none", "mean" (take the mean z away: a common offset makes everything similar) or
       "view" (take each view's mean away).
-    views: view of each sample [N], for centre="view".
+    views: view of each sample [N], for center="view".
   """
-  unit = _unit(z, centre, views)
+  unit = _unit(z, center, views)
   groups = _ids(groups, len(unit), "groups")
   labels, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
   sums = np.zeros((len(labels), unit.shape[1]))
@@ -91,7 +91,7 @@ def contrast(
   views: Any,
   scenes: Any,
   stride: Any,
-  centre: str = "mean",
+  center: str = "mean",
   limit: int = 2000,
 ) -> Contrast:
   """How much more alike z is for the same moment of a motion in another environment than for its
@@ -110,10 +110,10 @@ def contrast(
       environments.
     stride: frames between the two pictures of a sample, a number or [N]: samples up to half of it
       apart are the same moment, and those at least a whole one apart are others.
-    centre: as for `matrix`.
+    center: as for `matrix`.
     limit: samples used, evenly spread.
   """
-  unit = _unit(z, centre, views)
+  unit = _unit(z, center, views)
   chosen = np.unique(np.linspace(0, len(unit) - 1, min(limit, len(unit))).astype(int))
   codes = {"motions": motions, "views": views, "scenes": scenes}
   motion, view, scene = (
@@ -151,7 +151,7 @@ def contrast(
     appearance=mean(~together & same_view) - mean(~together & ~same_view),
     text=(
       f"{len(chosen)} samples, {int(known.sum())} motions that were seen in several "
-      f"environments, {int(weights.sum()) // 2} pairs of the same moment, centring: {centre}"
+      f"environments, {int(weights.sum()) // 2} pairs of the same moment, centring: {center}"
     ),
   )
 
@@ -170,31 +170,31 @@ def retrieval(
   *,
   views: Any,
   episodes: Any,
-  centre: str = "view",
+  center: str = "view",
   limit: int = 2000,
   seed: int = 0,
 ) -> Retrieval:
-  """Looks up each sample's nearest neighbour (cosine of z) in other views and other episodes, and
+  """Looks up each sample's nearest neighbor (cosine of z) in other views and other episodes, and
   compares the two actions' directions.
 
   Args:
     z: latents [N, Z].
-    actions: actions [N, A]; standardised here, so that no dimension's unit dominates the direction.
+    actions: actions [N, A]; standardized here, so that no dimension's unit dominates the direction.
     views, episodes: ids [N]. The same moment seen by another camera is not allowed as an answer, as
       it shares its episode.
-    centre: as for `matrix`.
+    center: as for `matrix`.
     limit: samples used, drawn by seed.
 
   Raises:
-    errors.UserError: no sample has an allowed neighbour (one view or one episode only).
+    errors.UserError: no sample has an allowed neighbor (one view or one episode only).
   """
-  unit, actions = _unit(z, centre, views), probes.finite(actions, "actions")
+  unit, actions = _unit(z, center, views), probes.finite(actions, "actions")
   views, episodes = (
     _codes(_ids(views, len(unit), "views")),
     _codes(_ids(episodes, len(unit), "episodes")),
   )
   mean, scale, _ = probes.scale_of(actions)
-  # Scaled but not centred: the sign of an action is its direction, and standing still has none.
+  # Scaled but not centerd: the sign of an action is its direction, and standing still has none.
   directions = _directions(actions / scale)
   usable = np.flatnonzero(directions.any(axis=1))
   chosen = np.sort(np.random.default_rng(seed).permutation(usable)[:limit])
@@ -225,21 +225,21 @@ def retrieval(
     standard_error=_spread(gains, counts),
     queries=int(queries.sum()),
     text=(
-      f"{int(queries.sum())} queries, neighbours from other views and other episodes, centring: "
-      f"{centre}"
+      f"{int(queries.sum())} queries, neighbors from other views and other episodes, centring: "
+      f"{center}"
     ),
   )
 
 
-def _unit(z: Any, centre: str, views: Any) -> np.ndarray:
+def _unit(z: Any, center: str, views: Any) -> np.ndarray:
   z = probes.finite(z, "z")
-  if centre not in CENTRES:
-    raise errors.UserError(f"centre is {centre!r}, {errors.nearest(centre, CENTRES)}")
-  if centre == "mean":
+  if center not in CENTRES:
+    raise errors.UserError(f"center is {center!r}, {errors.nearest(center, CENTRES)}")
+  if center == "mean":
     z = z - z.mean(axis=0)
-  if centre == "view":
+  if center == "view":
     if views is None:
-      raise errors.UserError("centre is 'view', which needs views: the view of each sample")
+      raise errors.UserError("center is 'view', which needs views: the view of each sample")
     index = _codes(_ids(views, len(z), "views"))
     means = np.stack([z[index == view].mean(axis=0) for view in range(index.max() + 1)])
     z = z - means[index]

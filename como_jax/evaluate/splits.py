@@ -1,6 +1,6 @@
 """Splits of samples into training and held-out episodes. Legend: N samples.
 
-Neighbouring clips of one episode are nearly the same picture, so a split by sample would measure
+Neighboring clips of one episode are nearly the same picture, so a split by sample would measure
 memory. Every probe here splits by episode.
 """
 

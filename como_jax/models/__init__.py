@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import attention, mae, sizes, spread, transformer
+from como_jax.models import attention, config_utils, mae, sizes, transformer
 from como_jax.models.backbones import mae_vit
 from como_jax.models.motion import bottleneck, como, components, fdm, idm
 from como_jax.models.policy import policy
@@ -29,18 +29,18 @@ def build(config: Any) -> Any:
   Raises:
     errors.UserError: a key or value that is unknown, with the nearest valid one.
   """
-  config = spread.plain(config)
+  config = config_utils.plain(config)
   if "kind" not in config:
-    spread.check(config, "model", required=SHARED, optional=tuple(config))
-  return spread.pick(KINDS, config["kind"], "model.kind")(config)
+    config_utils.check(config, "model", required=SHARED, optional=tuple(config))
+  return config_utils.lookup(KINDS, config["kind"], "model.kind")(config)
 
 
 def _common(config: dict[str, Any]) -> dict[str, Any]:
   """The fields that every transformer of the model shares."""
-  spread.pick(transformer.REMAT, config["remat"], "model.remat")
-  dtype = spread.pick(DTYPES, config["dtype"], "model.dtype")
+  config_utils.lookup(transformer.REMAT, config["remat"], "model.remat")
+  dtype = config_utils.lookup(DTYPES, config["dtype"], "model.dtype")
   kernel = config.get("attention_kernel", "auto")
-  spread.pick(dict.fromkeys(attention.KERNELS), kernel, "model.attention_kernel")
+  config_utils.lookup(dict.fromkeys(attention.KERNELS), kernel, "model.attention_kernel")
   return {
     "dtype": dtype,
     "scan": config["scan"],
@@ -51,26 +51,26 @@ def _common(config: dict[str, Any]) -> dict[str, Any]:
 
 def _encoder(config: dict[str, Any], common: dict[str, Any]) -> Any:
   section = dict(config["encoder"])
-  spread.check(section, "model.encoder", required=("kind", "size"), optional=tuple(section))
-  constructor = spread.pick(ENCODERS, section.pop("kind"), "model.encoder.kind")
+  config_utils.check(section, "model.encoder", required=("kind", "size"), optional=tuple(section))
+  constructor = config_utils.lookup(ENCODERS, section.pop("kind"), "model.encoder.kind")
   size = sizes.parse(section.pop("size"))
   size.grid(config["image_size"])
-  return spread.construct(
+  return config_utils.instantiate(
     constructor, section, "model.encoder", size=size, image_size=config["image_size"], **common
   )
 
 
 def _mae(config: dict[str, Any]) -> mae.MAEModel:
-  spread.check(
+  config_utils.check(
     config,
     "model",
-    required=(*SHARED, "decoder", "mask_ratio", "normalise_target"),
+    required=(*SHARED, "decoder", "mask_ratio", "normalize_target"),
     optional=OPTIONAL,
   )
   common = _common(config)
   encoder = _encoder(config, common)
   size = encoder.size
-  decoder = spread.construct(
+  decoder = config_utils.instantiate(
     mae.Decoder,
     config["decoder"],
     "model.decoder",
@@ -86,17 +86,19 @@ def _mae(config: dict[str, Any]) -> mae.MAEModel:
     raise errors.UserError(
       f"model.mask_ratio {config['mask_ratio']} must be at least 0 and below 1"
     )
-  return mae.MAEModel(config, encoder, decoder, config["mask_ratio"], config["normalise_target"])
+  return mae.MAEModel(config, encoder, decoder, config["mask_ratio"], config["normalize_target"])
 
 
 def _motion(config: dict[str, Any]) -> como.MotionModel:
-  spread.check(
+  config_utils.check(
     config,
     "model",
     required=(*SHARED, "idm", "bottleneck", "fdm", "tcl_gradient"),
     optional=OPTIONAL,
   )
-  spread.pick(dict.fromkeys(como.TCL_GRADIENTS), config["tcl_gradient"], "model.tcl_gradient")
+  config_utils.lookup(
+    dict.fromkeys(como.TCL_GRADIENTS), config["tcl_gradient"], "model.tcl_gradient"
+  )
   common = _common(config)
   encoder = _encoder(config, common)
   size, image_size = encoder.size, config["image_size"]
@@ -104,21 +106,25 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
   looking = dict(config["idm"])
   linear = components.take(looking)
   qformer = idm.check(
-    spread.construct(idm.QFormer, looking, "model.idm", patches=patches, **common)
+    config_utils.instantiate(idm.QFormer, looking, "model.idm", patches=patches, **common)
   )
   section = dict(config["bottleneck"])
-  spread.check(section, "model.bottleneck", required=("kind", "dims"), optional=tuple(section))
-  constructor = spread.pick(bottleneck.BOTTLENECKS, section["kind"], "model.bottleneck.kind")
+  config_utils.check(
+    section, "model.bottleneck", required=("kind", "dims"), optional=tuple(section)
+  )
+  constructor = config_utils.lookup(
+    bottleneck.BOTTLENECKS, section["kind"], "model.bottleneck.kind"
+  )
   kind = section.pop("kind")
-  section.setdefault("initialiser", qformer.initialiser)
-  neck = spread.construct(constructor, section, "model.bottleneck")
+  section.setdefault("initializer", qformer.initializer)
+  neck = config_utils.instantiate(constructor, section, "model.bottleneck")
   path = None
   if linear:
     path = components.Components(queries=qformer.queries, dims=neck.dims, patches=patches, **linear)
     components.check(path, looking, kind, image_size)
     neck = neck.clone(zero=True)  # z starts as the components alone
   decoder = fdm.check(
-    spread.construct(
+    config_utils.instantiate(
       fdm.FDM,
       config["fdm"],
       "model.fdm",
@@ -137,10 +143,10 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
 
 def _policy(config: dict[str, Any]) -> policy.PolicyModel:
   body = config.get("policy")
-  spread.pick(policy.BODIES, body, "model.policy")
+  config_utils.lookup(policy.BODIES, body, "model.policy")
   # may stay in a config that chose another body
   others = tuple(name for name in policy.BODIES if name != body)
-  spread.check(
+  config_utils.check(
     config, "model", required=(*SHARED, *policy.KEYS, body), optional=(*OPTIONAL, *others)
   )
   common = _common(config)

@@ -28,7 +28,7 @@ class PatchEmbedding(nn.Module):
   @nn.compact
   def __call__(self, frames: jax.Array) -> jax.Array:
     size = self.patch
-    # Initialised as a matrix [p*p*3, D], as MAE does, so that the fans count a whole patch.
+    # Initialized as a matrix [p*p*3, D], as MAE does, so that the fans count a whole patch.
     kernel = self.param(
       "kernel",
       lambda key, shape: einops.rearrange(

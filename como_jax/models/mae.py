@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import embed, pixels, spread, transformer
+from como_jax.models import config_utils, embed, pixels, transformer
 from como_jax.models.backbones import mae_vit
 
 
@@ -28,7 +28,7 @@ class Decoder(nn.Module):
   grid: int
   patch: int
   epsilon: float = 1e-12
-  initialiser: str = "mae"
+  initializer: str = "mae"
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
@@ -45,7 +45,7 @@ class Decoder(nn.Module):
     Returns:
       [B, N, P], float32.
     """
-    kernel_init = spread.pick(transformer.INITIALISERS, self.initialiser, "initialiser")
+    kernel_init = config_utils.lookup(transformer.INITIALISERS, self.initializer, "initializer")
     batch, patches = restore.shape
     x = nn.Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="embed")(tokens)
     blank = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(
@@ -83,7 +83,7 @@ class MAEModel:
   encoder: mae_vit.Encoder
   decoder: Decoder
   mask_ratio: float
-  normalise_target: bool
+  normalize_target: bool
   frozen: tuple[str, ...] = (r"(encoder|decoder)/position",)
 
   def inputs_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -113,7 +113,7 @@ class MAEModel:
     }
 
   def features(self, params: Mapping[str, Any], frames: jax.Array) -> jax.Array:
-    """All tokens of normalised frames [B, H, W, 3], none masked: [B, N+1, D]."""
+    """All tokens of normalized frames [B, H, W, 3], none masked: [B, N+1, D]."""
     return self.encoder.apply({"params": params["encoder"]}, frames)
 
   def forward(
@@ -128,18 +128,18 @@ class MAEModel:
 
     Returns:
       "patches" and "target" [B, N, P], the target without each patch's own mean and deviation if
-      `normalise_target`; "mask" [B, N] (1 = predicted); "pixels" [B, H, W, 3]: the frame with its
+      `normalize_target`; "mask" [B, N] (1 = predicted); "pixels" [B, H, W, 3]: the frame with its
       hidden patches filled in, to look at.
     """
     side = self.encoder.image_size
     chex.assert_shape(batch["frames"], (None, side, side, 3))
-    frames = pixels.normalise(batch["frames"])
+    frames = pixels.normalize(batch["frames"])
     keep, restore, mask = random_mask(key, frames.shape[0], self.patches, self.visible)
     tokens = self.encoder.apply({"params": params["encoder"]}, frames, keep)
     predicted = self.decoder.apply({"params": params["decoder"]}, tokens, restore)
     original = pixels.patchify(frames, self.decoder.patch)
     target, filled = original, predicted
-    if self.normalise_target:
+    if self.normalize_target:
       mean = original.mean(axis=-1, keepdims=True)
       deviation = jnp.sqrt(original.var(axis=-1, keepdims=True, ddof=1) + 1e-6)
       target, filled = (original - mean) / deviation, predicted * deviation + mean

@@ -1,7 +1,7 @@
-"""Pixels in and out of models: ImageNet normalisation, patches, and the two orders in which a patch
+"""Pixels in and out of models: ImageNet normalization, patches, and the two orders in which a patch
 is laid out.
 
-Legend: ... any leading axes, H W image, h w patch grid, p patch size, c colours (3).
+Legend: ... any leading axes, H W image, h w patch grid, p patch size, c colors (3).
 """
 
 import einops
@@ -13,32 +13,32 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
-def _colours(values: np.ndarray, rank: int) -> np.ndarray:
+def _colors(values: np.ndarray, rank: int) -> np.ndarray:
   return values.reshape((1,) * (rank - 1) + (3,))
 
 
-def normalise(frames: jax.Array) -> jax.Array:
+def normalize(frames: jax.Array) -> jax.Array:
   """uint8 [..., H, W, 3] -> float32 [..., H, W, 3] with ImageNet's mean and standard deviation.
 
   Raises:
-    TypeError: the frames are not uint8 (so they cannot be normalised twice by accident).
+    TypeError: the frames are not uint8 (so they cannot be normalized twice by accident).
   """
   if frames.dtype != jnp.uint8:
     raise TypeError(
-      f"normalise expects uint8 frames, got {frames.dtype}: are they normalised already?"
+      f"normalize expects uint8 frames, got {frames.dtype}: are they normalized already?"
     )
   x = frames.astype(jnp.float32) / 255.0
-  return (x - _colours(MEAN, x.ndim)) / _colours(STD, x.ndim)
+  return (x - _colors(MEAN, x.ndim)) / _colors(STD, x.ndim)
 
 
-def denormalise(frames: jax.Array) -> jax.Array:
-  """Normalised float [..., H, W, 3] -> float32 in [0, 1] (clipped)."""
-  x = frames.astype(jnp.float32) * _colours(STD, frames.ndim) + _colours(MEAN, frames.ndim)
+def denormalize(frames: jax.Array) -> jax.Array:
+  """Normalized float [..., H, W, 3] -> float32 in [0, 1] (clipped)."""
+  x = frames.astype(jnp.float32) * _colors(STD, frames.ndim) + _colors(MEAN, frames.ndim)
   return jnp.clip(x, 0.0, 1.0)
 
 
 def patchify(frames: jax.Array, patch: int) -> jax.Array:
-  """[..., H, W, 3] -> [..., h*w, p*p*3]; inside a patch row, column, colour (as MAE, and as a [p,
+  """[..., H, W, 3] -> [..., h*w, p*p*3]; inside a patch row, column, color (as MAE, and as a [p,
   p, 3, D] kernel).
   """
   return einops.rearrange(frames, "... (h p) (w q) c -> ... (h w) (p q c)", p=patch, q=patch)
@@ -53,7 +53,7 @@ def unpatchify(patches: jax.Array, patch: int) -> jax.Array:
 
 
 def pixel_shuffle(patches: jax.Array, patch: int) -> jax.Array:
-  """[..., h*w, 3*p*p] -> [..., H, W, 3]; inside a patch colour, row, column (the order of torch's
+  """[..., h*w, 3*p*p] -> [..., H, W, 3]; inside a patch color, row, column (the order of torch's
   PixelShuffle).
   """
   side = _side(patches.shape[-2])

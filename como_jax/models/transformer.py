@@ -1,5 +1,5 @@
 """Pre-LayerNorm transformer: attention, MLP, block, and a stack that is scanned over layers and
-rematerialised.
+rematerialized.
 
 Legend: B batch, N tokens, S tokens of a memory, D width, H heads, M width of the MLP, L layers.
 
@@ -21,9 +21,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import attention, spread
+from como_jax.models import attention, config_utils
 
-# "mae" is what MAE initialises its transformer with; "vit" what the ViT of Hugging Face (and so
+# "mae" is what MAE initializes its transformer with; "vit" what the ViT of Hugging Face (and so
 # Moto and CoMo) does.
 INITIALISERS: dict[str, Callable] = {
   "mae": nn.initializers.xavier_uniform(),
@@ -85,7 +85,7 @@ class Attention(nn.Module):
   """Multi-head attention with biases on query, key, value and output. [B, N, D] -> [B, N, D]."""
 
   heads: int
-  initialiser: str = "vit"
+  initializer: str = "vit"
   dtype: Any = jnp.float32
   attention_kernel: str = "auto"
 
@@ -115,7 +115,7 @@ class Attention(nn.Module):
 
     def dense(name: str) -> nn.Dense:
       return nn.Dense(
-        x.shape[-1], dtype=self.dtype, kernel_init=INITIALISERS[self.initialiser], name=name
+        x.shape[-1], dtype=self.dtype, kernel_init=INITIALISERS[self.initializer], name=name
       )
 
     query = attention.split_heads(dense("query")(x[:, :first]), self.heads)
@@ -140,13 +140,13 @@ class MLP(nn.Module):
   """Two layers with the exact (erf) GELU (or ReLU) between them. [B, N, D] -> [B, N, D]."""
 
   mlp: int
-  initialiser: str = "vit"
+  initializer: str = "vit"
   dtype: Any = jnp.float32
   activation: str = "gelu"
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    kernel_init = INITIALISERS[self.initialiser]
+    kernel_init = INITIALISERS[self.initializer]
     y = nn.Dense(self.mlp, dtype=self.dtype, kernel_init=kernel_init, name="up")(x)
     y = nn.with_logical_constraint(y, ("batch", "token", "mlp"))
     y = ACTIVATIONS[self.activation](y)
@@ -161,7 +161,7 @@ class Block(nn.Module):
   heads: int
   mlp: int
   epsilon: float = 1e-12
-  initialiser: str = "vit"
+  initializer: str = "vit"
   dtype: Any = jnp.float32
   activation: str = "gelu"
   attention_kernel: str = "auto"
@@ -179,13 +179,13 @@ class Block(nn.Module):
     x = nn.with_logical_constraint(x, ("batch", "token", "embed"))
     y = LayerNorm(epsilon=self.epsilon, name="norm_attention")(x).astype(self.dtype)
     y = Attention(
-      self.heads, self.initialiser, self.dtype, self.attention_kernel, name="attention"
+      self.heads, self.initializer, self.dtype, self.attention_kernel, name="attention"
     )(y, mask, start, memory, self.first)
     if start is not None:
       y, memory = y
     x = x[:, : self.first] + y
     y = LayerNorm(epsilon=self.epsilon, name="norm_mlp")(x).astype(self.dtype)
-    x = x + MLP(self.mlp, self.initialiser, self.dtype, self.activation, name="mlp")(y)
+    x = x + MLP(self.mlp, self.initializer, self.dtype, self.activation, name="mlp")(y)
     x = nn.with_logical_constraint(x, ("batch", "token", "embed"))
     return x if start is None else (x, memory)
 
@@ -207,7 +207,7 @@ class Stack(nn.Module):
   heads: int
   mlp: int
   epsilon: float = 1e-12
-  initialiser: str = "vit"
+  initializer: str = "vit"
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
@@ -232,8 +232,8 @@ class Stack(nn.Module):
       x, or (x, the blocks' second results stacked to [L, ...]).
     """
     chex.assert_rank(x, 3)
-    policy = spread.pick(REMAT, self.remat, "remat")
-    spread.pick(INITIALISERS, self.initialiser, "initialiser")
+    policy = config_utils.lookup(REMAT, self.remat, "remat")
+    config_utils.lookup(INITIALISERS, self.initializer, "initializer")
     # Inside scan the loop itself keeps XLA from merging the recomputation away.
     block = (
       self.block
@@ -244,7 +244,7 @@ class Stack(nn.Module):
       heads=self.heads,
       mlp=self.mlp,
       epsilon=self.epsilon,
-      initialiser=self.initialiser,
+      initializer=self.initializer,
       dtype=self.dtype,
       attention_kernel=self.attention_kernel,
       **self.settings,
@@ -313,7 +313,7 @@ def add_stack(parent: nn.Module, **fields: Any) -> Stack:
     "heads",
     "mlp",
     "epsilon",
-    "initialiser",
+    "initializer",
     "dtype",
     "scan",
     "remat",

@@ -17,17 +17,17 @@ from como_jax.objectives import (
   kl,
   mae,
   perceptual,
-  quantisation,
+  quantization,
   reconstruction,
-  sums,
+  terms,
 )
 
 # name -> fn(outputs, batch, *, settings...). The term called like the objective is what its weight
 # multiplies.
-OBJECTIVES: dict[str, Callable[..., sums.Terms]] = {
+OBJECTIVES: dict[str, Callable[..., terms.Terms]] = {
   "reconstruction": reconstruction.reconstruction,
   "contrastive": contrastive.contrastive,
-  "quantisation": quantisation.quantisation,
+  "quantization": quantization.quantization,
   "kl": kl.kl,
   "features": features.features,
   "mae": mae.mae,
@@ -43,7 +43,7 @@ LOGGED: dict[str, tuple[str, ...]] = {
     "similarity_jittered_reversed",
     "similarity_forward_reversed",
   ),
-  "quantisation": ("codebook", "commitment"),
+  "quantization": ("codebook", "commitment"),
 }
 
 # Objectives with large weights of their own: name -> loader(weights_path). The rest of the settings
@@ -64,7 +64,7 @@ class Objective:
       compiled into the program as literals.
   """
 
-  functions: dict[str, Callable[..., sums.Terms]]
+  functions: dict[str, Callable[..., terms.Terms]]
   weights: dict[str, float | None]
   constants: dict[str, dict[str, Any]]
 
@@ -73,17 +73,17 @@ class Objective:
     outputs: Mapping[str, jax.Array],
     batch: Mapping[str, jax.Array],
     constants: Mapping[str, Any] | None = None,
-  ) -> sums.Terms:
+  ) -> terms.Terms:
     """All terms, {term: (sum, count)}, float32 scalars.
 
     `constants` defaults to the objective's own.
     """
     constants = self.constants if constants is None else constants
-    terms: sums.Terms = {}
+    result: terms.Terms = {}
     for name, function in self.functions.items():
       extra = {"weights": constants[name]} if name in self.constants else {}
-      terms.update(function(outputs, batch, **extra))
-    return terms
+      result.update(function(outputs, batch, **extra))
+    return result
 
 
 def build(config: Any) -> Objective:

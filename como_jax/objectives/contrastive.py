@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from como_jax.objectives import sums
+from como_jax.objectives import terms
 
 # ImageNet's standard deviations: what a channel's range of 1 was divided by
 RANGE = (0.229, 0.224, 0.225)
@@ -46,7 +46,7 @@ def contrastive(
   *,
   temperature: float = 0.1,
   gate: float = 0.0,
-) -> sums.Terms:
+) -> terms.Terms:
   """-log( e^{S1/T} / (e^{S1/T} + e^{S2/T} + e^{S3/T}) ), nothing else of the batch being a
   negative.
 
@@ -57,7 +57,7 @@ def contrastive(
   nothing but noise. Pairs with a smaller share of moving pixels than `gate` are left out of it; 0
   leaves out none. Also logged, over all pairs: "contrastive_gated", the share that is left out.
   """
-  sums.need(
+  terms.need(
     outputs,
     "contrastive",
     ("z", "z_jittered", "z_reversed"),
@@ -69,15 +69,17 @@ def contrastive(
   s1, s2, s3 = cosine(jittered, forward), cosine(jittered, reverse), cosine(forward, reverse)
   left_out = jnp.zeros(s1.shape, bool)
   if gate > 0:
-    sums.need(outputs, "contrastive", ("current", "target"), "set objectives.contrastive.gate to 0")
+    terms.need(
+      outputs, "contrastive", ("current", "target"), "set objectives.contrastive.gate to 0"
+    )
     left_out = moving_share(outputs) < gate
   logits = jnp.stack([s1, s2, s3], axis=-1) / temperature
   return {
-    "contrastive": sums.over_pairs(
+    "contrastive": terms.over_pairs(
       -jax.nn.log_softmax(logits, axis=-1)[..., 0], batch, left_out=left_out
     ),
-    "contrastive_gated": sums.over_pairs(left_out.astype(jnp.float32), batch),
-    "similarity_jittered_forward": sums.over_pairs(s1, batch),
-    "similarity_jittered_reversed": sums.over_pairs(s2, batch),
-    "similarity_forward_reversed": sums.over_pairs(s3, batch),
+    "contrastive_gated": terms.over_pairs(left_out.astype(jnp.float32), batch),
+    "similarity_jittered_forward": terms.over_pairs(s1, batch),
+    "similarity_jittered_reversed": terms.over_pairs(s2, batch),
+    "similarity_forward_reversed": terms.over_pairs(s3, batch),
   }

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import jax
 
-from como_jax.objectives import sums
+from como_jax.objectives import terms
 
 
-def kl(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> sums.Terms:
+def kl(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> terms.Terms:
   """Nats per pair, summed over the latent's numbers: "kl" [B, P]."""
-  sums.need(outputs, "kl", ("kl",), "set model.bottleneck.kind to 'kl'")
-  return {"kl": sums.over_pairs(outputs["kl"], batch)}
+  terms.need(outputs, "kl", ("kl",), "set model.bottleneck.kind to 'kl'")
+  return {"kl": terms.over_pairs(outputs["kl"], batch)}

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from como_jax.objectives import sums
+from como_jax.objectives import terms
 
 
-def mae(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> sums.Terms:
+def mae(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> terms.Terms:
   """Mean squared error of "patches" against "target" [B, N, P], over patches with "mask" [B, N] 1.
 
   The sum is over hidden patches and the count is their number; frames with `batch["valid"]` False
   count for neither.
   """
-  sums.need(outputs, "mae", ("patches", "target", "mask"), "use a model of kind 'mae'")
+  terms.need(outputs, "mae", ("patches", "target", "mask"), "use a model of kind 'mae'")
   error = jnp.mean(jnp.square(outputs["patches"] - outputs["target"]), axis=-1)
   mask = outputs["mask"]
   if "valid" in batch:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from como_jax import errors
-from como_jax.objectives import sums
+from como_jax.objectives import terms
 
 # Blocks between poolings; the features after the last rectifier of each are compared.
 CONVOLUTIONS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
@@ -89,7 +89,7 @@ def load(path: str) -> dict[str, np.ndarray]:
 
 
 def distance(weights: Weights, a: jax.Array, b: jax.Array) -> jax.Array:
-  """LPIPS of ImageNet-normalised frames [F, H, W, 3] and [F, H, W, 3], at least 16 pixels a side:
+  """LPIPS of ImageNet-normalized frames [F, H, W, 3] and [F, H, W, 3], at least 16 pixels a side:
   [F].
   """
   total = jnp.zeros(a.shape[0], jnp.float32)
@@ -117,19 +117,19 @@ def distance(weights: Weights, a: jax.Array, b: jax.Array) -> jax.Array:
 
 def perceptual(
   outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], *, weights: Weights
-) -> sums.Terms:
+) -> terms.Terms:
   """LPIPS of "pixels" against "target" [B, P, H, W, 3]. `weights` (59 MB) are an argument."""
   if not weights:
     return {}
-  sums.need(outputs, "perceptual", ("pixels", "target"), "use a model of kind 'motion'")
+  terms.need(outputs, "perceptual", ("pixels", "target"), "use a model of kind 'motion'")
   pixels, target = outputs["pixels"], outputs["target"]
   flat = (-1, *pixels.shape[2:])
   values = distance(weights, pixels.reshape(flat), target.reshape(flat))
-  return {"perceptual": sums.over_pairs(values.reshape(pixels.shape[:2]), batch)}
+  return {"perceptual": terms.over_pairs(values.reshape(pixels.shape[:2]), batch)}
 
 
 def _scale(frames: jax.Array) -> jax.Array:
-  """ImageNet-normalised -> LPIPS's input.
+  """ImageNet-normalized -> LPIPS's input.
 
   Not clipped to [0, 1]: that would cut the gradient of out-of-range pixels.
   """

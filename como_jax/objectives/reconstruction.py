@@ -1,6 +1,6 @@
 """Pixel error of the predicted future frame.
 
-Source: CoMo, arXiv 2505.17006 (MSE on normalised pixels, weight 1).
+Source: CoMo, arXiv 2505.17006 (MSE on normalized pixels, weight 1).
 """
 
 from collections.abc import Mapping
@@ -8,19 +8,19 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from como_jax.objectives import sums
+from como_jax.objectives import terms
 
 
-def reconstruction(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> sums.Terms:
+def reconstruction(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> terms.Terms:
   """Mean squared error of "pixels" against "target" [B, P, H, W, 3].
 
   Also logged: "copy_current", the error of answering with the current frame. A model that is not
   below it knows no motion.
   """
-  sums.need(
+  terms.need(
     outputs, "reconstruction", ("pixels", "target", "current"), "use a model of kind 'motion'"
   )
   return {
-    "reconstruction": sums.over_pairs(jnp.square(outputs["pixels"] - outputs["target"]), batch),
-    "copy_current": sums.over_pairs(jnp.square(outputs["current"] - outputs["target"]), batch),
+    "reconstruction": terms.over_pairs(jnp.square(outputs["pixels"] - outputs["target"]), batch),
+    "copy_current": terms.over_pairs(jnp.square(outputs["current"] - outputs["target"]), batch),
   }

@@ -1,17 +1,21 @@
-"""Several processes, one run: how they find each other, agree, and hand whole arrays to the one
-that writes.
+"""Several processes, one run: how they find each other, agree, and gather whole arrays.
 
 A run is started by the same command on every host. Where the others are comes from the environment:
 
-  COMO_JAX_COORDINATOR=HOST:PORT COMO_JAX_PROCESSES=N COMO_JAX_PROCESS_INDEX=I given by hand or by
-  launch/local_processes.py --distributed or COMO_JAX_DISTRIBUTED=1 found by jax itself: TPU pods,
-  Slurm, GKE, MPI COMO_JAX_CPU_DEVICES=K CPU devices of each process (also of a single one)
-  COMO_JAX_JOIN_SECONDS=300 how long to wait for the others at the start
-  COMO_JAX_HEARTBEAT_SECONDS=100 after so long a silent process counts as dead
+  COMO_JAX_COORDINATOR=HOST:PORT, COMO_JAX_PROCESSES=N, COMO_JAX_PROCESS_INDEX=I
+      given by hand or by launch/local_processes.py
+  COMO_JAX_DISTRIBUTED=1, or the flag --distributed
+      found by jax itself: TPU pods, Slurm, GKE, MPI
+  COMO_JAX_CPU_DEVICES=K
+      CPU devices of each process (also of a single one)
+  COMO_JAX_JOIN_SECONDS=300
+      how long to wait for the others at the start
+  COMO_JAX_HEARTBEAT_SECONDS=100
+      after so long a silent process counts as dead
 
 None of them: one process, and nothing here costs anything. Only process 0 writes files and prints;
-the others print errors. Everything that may fail before the first step runs under `together`, so
-all processes end alike instead of waiting for one that has left.
+the others print errors. Everything that may fail before the first step runs under
+`run_on_all_processes`, so all processes end alike instead of waiting for one that has left.
 """
 
 import contextlib
@@ -41,7 +45,7 @@ _MESSAGE = 2048  # bytes of an error that travels to the other processes
 _PATIENCE = 30 * 24 * 3600  # seconds from the end of the first process to that of the last
 
 
-def initialise(*, detect: bool = False, environment: Mapping[str, str] | None = None) -> bool:
+def initialize(*, detect: bool = False, environment: Mapping[str, str] | None = None) -> bool:
   """Joins the other processes, when there are any. Must come before anything asks jax for devices.
 
   Args:
@@ -136,12 +140,12 @@ def _give_up(seconds: int) -> None:
   os._exit(errors.Transient.code)
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
   """Whether this is the process that writes and prints."""
   return jax.process_index() == 0
 
 
-def together(function: Callable[[], Any], *, first_alone: bool = False) -> Any:
+def run_on_all_processes(function: Callable[[], Any], *, first_alone: bool = False) -> Any:
   """Runs a function on every process; when it fails on one, all of them raise the same error.
 
   Args:
@@ -154,7 +158,7 @@ def together(function: Callable[[], Any], *, first_alone: bool = False) -> Any:
   if jax.process_count() == 1:
     return function()
   result, problem = None, ""
-  for mine in (is_first(), not is_first()) if first_alone else (True,):
+  for mine in (is_primary(), not is_primary()) if first_alone else (True,):
     if mine:
       try:
         result = function()
@@ -176,7 +180,7 @@ def _share(problem: str) -> None:
     raise errors.Shared(texts[failed[0]] + where)
 
 
-def same(text: str, *, what: str) -> None:
+def assert_same_on_all(text: str, *, what: str) -> None:
   """Refuses processes that were started differently.
 
   Raises:
@@ -184,7 +188,7 @@ def same(text: str, *, what: str) -> None:
   """
   if jax.process_count() == 1:
     return
-  lines = from_first(text)
+  lines = broadcast_from_primary(text)
 
   def compare():
     if text != lines:
@@ -197,11 +201,11 @@ def same(text: str, *, what: str) -> None:
         f"{was.strip()[:200]!r}"
       )
 
-  together(compare)
+  run_on_all_processes(compare)
 
 
 @functools.cache
-def sharing(text: str) -> int:
+def count_colocated(text: str) -> int:
   """How many processes, this one among them, give the same text.
 
   All must ask for the first time together; then it is known.
@@ -212,7 +216,7 @@ def sharing(text: str) -> int:
   return int(np.all(np.asarray(multihost_utils.process_allgather(mine)) == mine, axis=1).sum())
 
 
-def from_first(text: str) -> str:
+def broadcast_from_primary(text: str) -> str:
   """Process 0's text, on every process."""
   if jax.process_count() == 1:
     return text
@@ -227,7 +231,7 @@ def from_first(text: str) -> str:
   )
 
 
-def arrays_from_first(tree):
+def broadcast_arrays_from_primary(tree):
   """Process 0's numpy arrays, on every process; all must give a tree of the same shapes."""
   return (
     tree
@@ -257,7 +261,7 @@ def gather(tree, *, keep: bool = True):
   return jax.tree.map(one, tree)
 
 
-class Exchange:
+class AsyncAllGather:
   """A few numbers of every process to every process, without making the host wait.
 
   `send` queues a tiny program behind the step that has just been started; its result is read with
@@ -363,7 +367,7 @@ def peers():
     ) from error
 
 
-def leave(code: int) -> None:
+def exit_immediately(code: int) -> None:
   """Ends a process that has failed alone, at once: an orderly end would wait for the others, who
   wait for this one.
   """

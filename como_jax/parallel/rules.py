@@ -156,7 +156,7 @@ def misfits(
 def shardings(
   tree, mesh: jax.sharding.Mesh, *, rules: Sequence[Rule] = TENSOR_RULES, small: int = _SMALL
 ):
-  """A NamedSharding for every leaf of a pytree of shapes; optimiser moments get their parameter's:
+  """A NamedSharding for every leaf of a pytree of shapes; optimizer moments get their parameter's:
   their path ends alike.
 
   Warns, once for each mesh and kind of tree, about rules whose axis does not divide.

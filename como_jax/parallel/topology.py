@@ -1,10 +1,11 @@
-"""Machines by the names people use (v5e-256, v5p-128x2, cpu-8), and devices of them to compile for
-without having one.
+"""Machines by name, and their devices to compile for without having one.
 
-  v5e-N, v6e-N N chips v5p-N, v4-N, tpu7x-N N cores: N / 2 chips, as Google counts them v5p-128x2,
-  "v5p-128 x 2 slices" two slices of 64 chips, joined by the data centre's network cpu-8, cpu-8x2
-  CPU devices of this process (the second in two imaginary slices): to try things out, with no
-  memory limit
+  v5e-N, v6e-N          N chips
+  v5p-N, v4-N, tpu7x-N  N cores: N / 2 chips, as Google counts them
+  v5p-128x2             two slices of 64 chips, joined by the data center's network; also
+                        "v5p-128 x 2 slices"
+  cpu-8, cpu-8x2        CPU devices of this process (the second in two imaginary slices): to try
+                        things out, with no memory limit
 
 Describing a TPU needs the package libtpu and no TPU. What cannot be known this way: real times,
 contention, the input pipeline.

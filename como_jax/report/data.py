@@ -45,10 +45,10 @@ class Scatter:
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-  """z on two axes, coloured by what it should encode."""
+  """z on two axes, colored by what it should encode."""
 
   points: np.ndarray  # [N, 2]
-  colours: Mapping[str, np.ndarray]  # dimension name (with its unit) -> [N]
+  colors: Mapping[str, np.ndarray]  # dimension name (with its unit) -> [N]
   explained: Sequence[float] = ()  # share of the variance along the two axes, in [0, 1]
 
 

@@ -30,7 +30,7 @@ def axes(data: Exam, theme: plots.Theme) -> bytes:
   labeled: list[tuple[float, float, str, bool]] = []
   for row in data.rows:
     _, color, marker = KINDS[row.kind]
-    color = theme.colours[color]
+    color = theme.colors[color]
     if row.score and row.leak:
       (s, low, high), (leak, under, over) = row.score, row.leak
       shown, name = (
@@ -59,7 +59,7 @@ def axes(data: Exam, theme: plots.Theme) -> bytes:
   )
   named = {KINDS[row.kind][0]: KINDS[row.kind] for row in data.rows}
   handles = [
-    left.plot([], [], linestyle="", marker=marker, color=theme.colours[color], label=name)[0]
+    left.plot([], [], linestyle="", marker=marker, color=theme.colors[color], label=name)[0]
     for name, (_, color, marker) in named.items()
   ]
   left.legend(handles=handles, loc="upper right")
@@ -72,7 +72,7 @@ def axes(data: Exam, theme: plots.Theme) -> bytes:
       place,
       xerr=[[value - low], [high - value]],
       fmt=KINDS[row.kind][2],
-      color=theme.colours[KINDS[row.kind][1]],
+      color=theme.colors[KINDS[row.kind][1]],
       elinewidth=1,
     )
   right.set_yticks(range(len(ranked)), [row.name for row in ranked], fontsize=8)

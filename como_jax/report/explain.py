@@ -111,11 +111,11 @@ METRICS: dict[str, Metric] = {
     "S-PCFC",
     "",
     "Cosine of z(t−n → t) and z(t+n → t). 1: z only encodes the second frame (or has collapsed). "
-    "Below 1 is necessary, not sufficient: an untrained or a quantised model may be lower still. "
+    "Below 1 is necessary, not sufficient: an untrained or a quantized model may be lower still. "
     "Read it with LP-MSE.",
   ),
-  "s_pcfc_centred": Metric(
-    "S-PCFC, centred",
+  "s_pcfc_centerd": Metric(
+    "S-PCFC, centerd",
     "",
     "S-PCFC after the mean z is taken away. Much lower than S-PCFC: its height came from a "
     "constant offset.",
@@ -181,9 +181,7 @@ METRICS: dict[str, Metric] = {
     "Cosine between the action and that of the nearest z in other views and episodes. 1: the same "
     "motion is found; compare with chance.",
   ),
-  "retrieval_chance": Metric(
-    "Retrieval, chance", "", "Retrieval with a neighbour drawn at random."
-  ),
+  "retrieval_chance": Metric("Retrieval, chance", "", "Retrieval with a neighbor drawn at random."),
   "retrieval_gain": Metric(
     "Retrieval above chance",
     "higher",

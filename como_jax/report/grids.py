@@ -12,13 +12,13 @@ from PIL import Image, ImageDraw, ImageFont
 from como_jax import errors
 from como_jax.report.data import Reconstruction, Rollouts, Transfer
 
-HEAT = "inferno"  # dark where nothing differs, and as readable in grey
+HEAT = "inferno"  # dark where nothing differs, and as readable in gray
 CELL, GAP, HEAD, LABEL = 128, 6, 34, 150  # pixels of the PNG
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """Columns of pictures; `factor` is what differences were multiplied by before colouring."""
+  """Columns of pictures; `factor` is what differences were multiplied by before coloring."""
 
   columns: Mapping[str, np.ndarray]  # heading -> uint8 [N, H, W, 3]
   captions: tuple[str, ...]  # [N]
@@ -79,7 +79,7 @@ def films(data: Rollouts) -> Grid:
 
 
 def factor_for(differences: np.ndarray) -> int:
-  """1, 2, 4 or 8: the most that leaves 99.5 % of the amplified differences [.., H, W] (grey levels)
+  """1, 2, 4 or 8: the most that leaves 99.5 % of the amplified differences [.., H, W] (gray levels)
   below 255.
   """
   most = max(float(np.quantile(differences, 0.995)), 1.0)
@@ -87,12 +87,12 @@ def factor_for(differences: np.ndarray) -> int:
 
 
 def heat(differences: np.ndarray, factor: int) -> np.ndarray:
-  """Differences [N, H, W] in grey levels -> colours uint8 [N, H, W, 3]."""
+  """Differences [N, H, W] in gray levels -> colors uint8 [N, H, W, 3]."""
   return palette()[np.clip(np.rint(differences * factor), 0, 255).astype(np.uint8)]
 
 
 def palette() -> np.ndarray:
-  """The heat colours, uint8 [256, 3]."""
+  """The heat colors, uint8 [256, 3]."""
   return (matplotlib.colormaps[HEAT](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
@@ -147,9 +147,9 @@ def sheet(grid: Grid) -> bytes:
 
 
 def legend(factor: int) -> str:
-  """What the heat colours mean."""
+  """What the heat colors mean."""
   return (
-    f"difference 0 … {255 / factor:.0f} grey levels (of 255), amplified ×{factor}, mean over "
+    f"difference 0 … {255 / factor:.0f} gray levels (of 255), amplified ×{factor}, mean over "
     "channels"
   )
 

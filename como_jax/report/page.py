@@ -84,7 +84,7 @@ def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
       "Training curves",
       _text(
         "Faint: every logged value; line: smoothed; markers: held-out episodes. Training falling "
-        "while validation rises means the model is memorising."
+        "while validation rises means the model is memorizing."
       )
       + figure(
         "curves",
@@ -146,7 +146,7 @@ def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
       "pca",
       "Latent space",
       _text(
-        "z on its two main axes. A colour that changes smoothly across the cloud is a direction "
+        "z on its two main axes. A color that changes smoothly across the cloud is a direction "
         "that z encodes."
       )
       + figure("pca", lambda theme: plots.pca(data.pca, theme), "principal components of z"),
@@ -368,7 +368,7 @@ def _grid(folder: pathlib.Path, name: str, grid: grids.Grid) -> str:
   )
   if not grid.differences:
     return table
-  stops = ", ".join("#{:02x}{:02x}{:02x}".format(*colour) for colour in grids.palette()[::17])
+  stops = ", ".join("#{:02x}{:02x}{:02x}".format(*color) for color in grids.palette()[::17])
   return (
     table
     + f'<div class="legend"><i style="background: linear-gradient(to right, {stops})"></i><span>'

@@ -1,6 +1,6 @@
 """The plots as PNG bytes, in a light and a dark theme.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart.
+Colors are Okabe and Ito's, which color-blind readers can tell apart.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class Theme:
   back: str
   ink: str
   faint: str
-  colours: tuple[str, ...]
+  colors: tuple[str, ...]
 
 
 LIGHT = Theme(
@@ -93,16 +93,16 @@ def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None
       axis.plot(
         steps,
         values,
-        color=theme.colours[0],
+        color=theme.colors[0],
         alpha=0.28,
         linewidth=0.9,
         marker="o" if len(values) == 1 else None,
       )
-      axis.plot(steps, smoothed, color=theme.colours[0], linewidth=2, label="training, smoothed")
+      axis.plot(steps, smoothed, color=theme.colors[0], linewidth=2, label="training, smoothed")
     if "validation" in parts:
       axis.plot(
         *parts["validation"],
-        color=theme.colours[1],
+        color=theme.colors[1],
         marker="o",
         markersize=5,
         linewidth=1,
@@ -126,19 +126,19 @@ def s_pcfc(data: Mapping[str, np.ndarray], theme: Theme) -> bytes:
     values = values[np.isfinite(values)]
     if not len(values):
       continue
-    colour = theme.colours[i % len(theme.colours)]
+    color = theme.colors[i % len(theme.colors)]
     weights = np.full(len(values), 100.0 / len(values))
-    axis.hist(values, bins=bins, weights=weights, color=colour, alpha=0.35)
+    axis.hist(values, bins=bins, weights=weights, color=color, alpha=0.35)
     axis.hist(
       values,
       bins=bins,
       weights=weights,
-      color=colour,
+      color=color,
       histtype="step",
       linewidth=1.6,
       label=f"{name}: mean {values.mean():.3f}",
     )
-    axis.axvline(values.mean(), color=colour, linewidth=1.6, linestyle="--")
+    axis.axvline(values.mean(), color=color, linewidth=1.6, linestyle="--")
   axis.set(xlabel="cosine of z(t−n → t) and z(t+n → t)", ylabel="pairs [%]", xlim=(-1.02, 1.02))
   axis.legend(loc="upper left")
   return png(figure)
@@ -162,7 +162,7 @@ def probes(data: Mapping[str, Scatter], theme: Theme) -> bytes:
       linestyle="--",
       alpha=0.7,
     )
-    axis.scatter(true, predicted, s=9, alpha=0.4, color=theme.colours[0], linewidths=0)
+    axis.scatter(true, predicted, s=9, alpha=0.4, color=theme.colors[0], linewidths=0)
     unit = f" [{scatter.unit}]" if scatter.unit else ""
     axis.set(
       title=f"{name}   R² = {scatter.r2:.2f}",
@@ -179,15 +179,15 @@ def probes(data: Mapping[str, Scatter], theme: Theme) -> bytes:
 
 @themed
 def pca(data: Projection, theme: Theme) -> bytes:
-  """Z on its two main axes, once for each dimension that colours it."""
-  colours = dict(data.colours) or {"": None}
-  figure, axes = panels(len(colours), columns=2 if len(colours) in (2, 4) else 3)
+  """Z on its two main axes, once for each dimension that colors it."""
+  colors = dict(data.colors) or {"": None}
+  figure, axes = panels(len(colors), columns=2 if len(colors) in (2, 4) else 3)
   points = np.asarray(data.points, np.float64)
   share = [f" ({100 * value:.0f} % of variance)" for value in data.explained] or ["", ""]
-  for axis, (name, values) in zip(axes, colours.items(), strict=False):
+  for axis, (name, values) in zip(axes, colors.items(), strict=False):
     if values is None:
       x, y = _some(points[:, 0], points[:, 1])
-      axis.scatter(x, y, s=9, alpha=0.6, color=theme.colours[0], linewidths=0)
+      axis.scatter(x, y, s=9, alpha=0.6, color=theme.colors[0], linewidths=0)
     else:
       x, y, shade = _some(points[:, 0], points[:, 1], np.asarray(values, np.float64))
       low, high = np.nanquantile(shade, (0.02, 0.98))
@@ -241,8 +241,8 @@ def success(data: Rollouts, theme: Theme) -> bytes:
   axes = figure.add_subplot()
   rows = np.arange(len(data.rates))[::-1]
   values = np.array(list(data.rates.values()), np.float64) * 100
-  axes.hlines(rows, values[:, 1], values[:, 2], color=theme.colours[0], linewidth=3, alpha=0.45)
-  axes.plot(values[:, 0], rows, "o", color=theme.colours[0], markersize=7)
+  axes.hlines(rows, values[:, 1], values[:, 2], color=theme.colors[0], linewidth=3, alpha=0.45)
+  axes.plot(values[:, 0], rows, "o", color=theme.colors[0], markersize=7)
   for row, (rate, _, high) in zip(rows, values, strict=True):
     axes.annotate(
       f"{rate:.0f} %",
@@ -267,7 +267,7 @@ def base(name: str) -> str:
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-  """Mean over a Gaussian window of a fiftieth of the curve, centred so as not to lag; skips what is
+  """Mean over a Gaussian window of a fiftieth of the curve, centerd so as not to lag; skips what is
   not finite.
   """
   known = np.isfinite(values)

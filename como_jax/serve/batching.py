@@ -84,7 +84,7 @@ class Batcher:
     return await request.future
 
   async def run(self) -> None:
-    """Answers until cancelled."""
+    """Answers until canceled."""
     while True:
       await self._arrived.wait()
       if self._wait and not self._enough():
@@ -132,7 +132,7 @@ class Batcher:
 
 
 def _finish(future: asyncio.Future, value: Any) -> None:
-  if future.done():  # cancelled with its task
+  if future.done():  # canceled with its task
     return
   if isinstance(value, Exception):
     future.set_exception(value)

@@ -1,7 +1,7 @@
 """A trained policy ready to act: observations in, chunks of actions in the robot's own units out.
 
 Rollouts and the server use this one class, so that both see exactly the transforms the policy was
-trained with: they are rebuilt from the checkpoint (`normalisation`, `policy` and `model` of its
+trained with: they are rebuilt from the checkpoint (`normalization`, `policy` and `model` of its
 config), never from a training config file.
 
 Legend: n requests, T history, C camera slots, H W image, S state, A action, K chunk, L language
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from como_jax import errors, language, models, trees
-from como_jax.data import normalisation, video
-from como_jax.serve import presets
+from como_jax.data import normalization, video
+from como_jax.serve import client_schemas
 from como_jax.train import checkpoint
 
 Observation = Mapping[str, Any]  # the names of sim/base.py: STATE, IMAGE + camera, TASK
@@ -69,9 +69,9 @@ class Policy:
     self._model = models.build(dict(config["model"]))
     shapes = jax.eval_shape(self._model.init, jax.random.key(0))
     self._params = jax.device_put(
-      lean(trees.merge(shapes, params, what=f"checkpoint {name}"), config["model"]["dtype"])
+      cast_kernels(trees.merge(shapes, params, what=f"checkpoint {name}"), config["model"]["dtype"])
     )
-    self._normaliser = normalisation.Normaliser.from_json(config["normalisation"])
+    self._normalizer = normalization.Normalizer.from_json(config["normalization"])
     known = tuple(self._model.robots)
     if not robot and len(known) != 1:
       raise errors.UserError(
@@ -101,7 +101,7 @@ class Policy:
       float(facts["step_seconds"]),
     )
     classified = getattr(self._model.body, "gripper", {}).get(self.robot, ())
-    if untrained := set(classified) - set(self._normaliser.grippers(self.robot)):
+    if untrained := set(classified) - set(self._normalizer.grippers(self.robot)):
       names = ", ".join(self.action_names[dim] for dim in sorted(untrained))
       raise errors.UserError(
         f"checkpoint {name}: the two values of {names} are not known and were not trained (it is "
@@ -203,15 +203,15 @@ class Policy:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
   def sample(self, batch: Mapping[str, Any], key: jax.Array) -> jax.Array:
-    """Normalised actions float32 [rows of the batch, K, A], on the device."""
+    """Normalized actions float32 [rows of the batch, K, A], on the device."""
     return self._sample(self._params, batch, key)
 
   def _infer(self, histories, seed: int) -> np.ndarray:
     actions = np.asarray(self.sample(self.batch(histories), jax.random.key(seed)))[: len(histories)]
-    return self._normaliser.inverse_actions(self.robot, actions).astype(np.float32)
+    return self._normalizer.inverse_actions(self.robot, actions).astype(np.float32)
 
   def _row(self, history: Sequence[Observation]) -> dict[str, np.ndarray]:
-    """One example without targets, as in training (data/policy.py)."""
+    """One example without targets, as in training (data/policy_pipeline.py)."""
     if not 1 <= len(history) <= self.history:
       raise errors.UserError(
         f"a history of {len(history)} observations, expected 1 to {self.history}"
@@ -222,7 +222,7 @@ class Policy:
     )
     state = np.zeros(self._state_width, np.float32)
     if self.state_dim:
-      state[: self.state_dim] = self._normaliser.state(self.robot, self._state(history[-1]))
+      state[: self.state_dim] = self._normalizer.state(self.robot, self._state(history[-1]))
     tokens, mask = self._text(history[-1])
     return {
       "images": images,
@@ -276,13 +276,13 @@ class Policy:
     text = seen.get(TASK, "")
     if not isinstance(text, str):
       raise errors.UserError(f"{TASK!r} is a {type(text).__name__}, expected a text")
-    if not text.strip() and (why := presets.wants_instruction(self._instructions)):
+    if not text.strip() and (why := client_schemas.wants_instruction(self._instructions)):
       raise errors.UserError(f"the observation has no {TASK!r}: {why}")
     tokens, mask = self._encode([text])
     return tokens[0], mask[0]
 
 
-def lean(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+def cast_kernels(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:
   """The parameters with their matrices in the dtype that the model multiplies in (it would round
   them at every use): acting on one observation takes as long as reading them. Those of `FLOAT32`
   layers are small and stay as they are.
@@ -302,7 +302,7 @@ def lean(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:
 def check(config: Mapping[str, Any], name: str) -> None:
   """Raises errors.UserError unless a checkpoint's config is a policy's."""
   kind = config.get("model", {}).get("kind") or config.get("kind", "unknown")
-  if kind != KIND or "normalisation" not in config:
+  if kind != KIND or "normalization" not in config:
     raise errors.UserError(
       f"checkpoint {name} holds a model of kind {kind!r}, a policy is expected"
     )

@@ -36,7 +36,7 @@ import websockets
 from websockets.asyncio import server as websocket_server
 
 from como_jax import errors
-from como_jax.serve import batching, codec, presets
+from como_jax.serve import batching, client_schemas, codec
 
 PROTOCOL_VERSION = 1
 MOST_ERROR = 300  # characters of an error frame
@@ -51,7 +51,8 @@ class Settings:
   Attributes:
     host: address to listen on; 0.0.0.0 is every interface.
     port: 0 takes any free one.
-    preset: which keys clients send (presets.py). cameras: the preset's image keys for the policy's
+    preset: which keys clients send (client_schemas.py).
+    cameras: the preset's image keys for the policy's
       cameras, in order; () = the first.
     prompt: instruction for clients that send none.
     batch_size: the most requests of one call of the policy. batch_wait_ms: how long the first of
@@ -85,9 +86,10 @@ class Settings:
     ):
       if not least <= getattr(self, name) <= most:
         raise errors.UserError(f"config.{name}={getattr(self, name)}, expected {least} to {most}")
-    if self.preset not in presets.PRESETS:
+    if self.preset not in client_schemas.PRESETS:
       raise errors.UserError(
-        f"config.preset={self.preset!r} is unknown: {errors.nearest(self.preset, presets.PRESETS)}"
+        f"config.preset={self.preset!r} is unknown: "
+        f"{errors.nearest(self.preset, client_schemas.PRESETS)}"
       )
 
 
@@ -114,7 +116,7 @@ class Server:
       errors.UserError: the preset's cameras do not fill the policy's.
     """
     self._policy, self._settings, self._say = policy, settings, say
-    self._mapper = presets.Mapper(
+    self._mapper = client_schemas.Mapper(
       settings.preset,
       policy.cameras,
       cameras=settings.cameras,

@@ -162,7 +162,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   ("data.validation_fraction", FRACTION),
   ("data.workers data.threads data.prefetch ingest:workers", whole(0, also=-1)),
   ("data.augment.shift.fraction data.augment.flip.probability", SHARE),
-  ("data.augment.colour.[bcs]*", number(0)),
+  ("data.augment.color.[bcs]*", number(0)),
   ("data.augment.crop.scale", number(above=0, most=1, several=True, count=2, filled=True)),
   ("data.augment.crop.ratio", number(above=0, several=True, count=2, filled=True)),
   ("shards.clip_frames shards.episodes_per_shard", whole(1)),
@@ -230,13 +230,13 @@ RULES: tuple[tuple[str, Rule], ...] = (
   ("model.gpt.gripper.*", Rule(int, least=0, several=True)),
   # Policies, probes, labels, rollouts, serving.
   ("policy.reduce", choice("mean", "first", "last")),
-  ("policy.normalisation", choice("standard", "quantile")),
+  ("policy.normalization", choice("standard", "quantile")),
   ("guidance policy.guidance", number(0)),
   ("step_seconds policy.step_seconds", number(0)),
   ("policy.cameras data.cameras source.cameras", TEXTS),
   (
     (
-      "batch_size windows fit_windows pictures episodes steps sample_steps policy_steps labelled "
+      "batch_size windows fit_windows pictures episodes steps sample_steps policy_steps labeled "
       "extract_batch policy_batch"
     ),
     whole(1),

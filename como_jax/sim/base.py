@@ -1,9 +1,12 @@
 """What a simulator must offer, so that collection, evaluation and serving never name one.
 
 Observations use the names of the stored episodes, so a policy cannot tell a simulator from a data
-  set: "observation.state" float32 [S] proprioception before the next action
-  "observation.images.<camera>" uint8 [H, W, 3] RGB, the way up that published data sets of the
-  simulator have it "task" str language instruction
+set:
+
+  "observation.state"            float32 [S]       proprioception before the next action
+  "observation.images.<camera>"  uint8 [H, W, 3]   RGB, the way up that published data sets of the
+                                                   simulator have it
+  "task"                         str               language instruction
 
 A simulator's module has TASKS (task -> instruction), CAMERAS (names), VERSION (packages and their
 versions), EXPERT (whose actions `expert` gives, for the card of a data set) and build(task, ...).
@@ -143,8 +146,8 @@ class Stepper:
 
   A simulator adds `expert`, `close` and:
     _restart(seed, scene)   start an episode
-    _advance(action) one control step of a clipped float32 [A]; returns whether the goal is reached
-    now
+    _advance(action)        one control step of a clipped float32 [A]; returns whether the goal is
+                            reached now
     _state()                float32 [S]
     _frame(camera)          uint8 [H, W, 3]
   """

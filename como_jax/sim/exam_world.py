@@ -37,7 +37,7 @@ class World:
     self._data = mujoco.MjData(self._model)
     self._renderer = rendering.Renderer(self._model, image_size, "exam")
     self._scenes = scenes.Scenes(
-      self._model, surfaces=("basic_floor", "table_wood", "wall_metal"), recoloured=(0.5, 0.1, 0.1)
+      self._model, surfaces=("basic_floor", "table_wood", "wall_metal"), recolored=(0.5, 0.1, 0.1)
     )
     self._joints = np.array([self._model.joint(name).qposadr[0] for name in _ARM])
     self._columns = np.array([self._model.joint(name).dofadr[0] for name in _ARM])

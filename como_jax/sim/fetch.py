@@ -1,4 +1,4 @@
-"""Fetch arm of gymnasium-robotics 1.4 (MIT licence): reach, push, pick-and-place.
+"""Fetch arm of gymnasium-robotics 1.4 (MIT license): reach, push, pick-and-place.
 
 A second embodiment beside Meta-World.
 
@@ -7,7 +7,7 @@ control steps a second (20 physics steps of 2 ms); gymnasium's own limit is 50 s
 because slowed experts need more.
 
 Action [4]: x, y, z move of the gripper (1.0 = 5 cm a control step), gripper (1 opens, -1 closes).
-State [4]: x, y, z of the gripper in metres, gripper opening (0 closed .. 1 open).
+State [4]: x, y, z of the gripper in meters, gripper opening (0 closed .. 1 open).
 The goal marker (red ball) is part of the picture. Goals and objects are sampled from the seed; a
 block may already lie at its goal, as in the original tasks.
 """
@@ -47,8 +47,8 @@ CAMERAS = tuple(_VIEWS)
 STATE_NAMES = ("gripper_x", "gripper_y", "gripper_z", "gripper_opening")
 ACTION_NAMES = ("delta_x", "delta_y", "delta_z", "gripper")
 MAX_STEPS = 100
-_FINGER_RANGE = 0.05  # metres, each finger
-_GAIN = 10.0  # action a metre
+_FINGER_RANGE = 0.05  # meters, each finger
+_GAIN = 10.0  # action a meter
 _CLOSING_STEPS = 5
 
 
@@ -94,7 +94,7 @@ class Fetch(base.Stepper):
     self._scenes = scenes.Scenes(
       self._env.model,
       surfaces=("floor_mat", "table_mat", "robot0:arm_mat", "robot0:torso_mat", "robot0:head_mat"),
-      recoloured=(-1.0, -1.0, -1.0),  # the robot has materials, no coloured geoms
+      recolored=(-1.0, -1.0, -1.0),  # the robot has materials, no colored geoms
     )
     spec = base.Spec(
       name=f"fetch/{task}",

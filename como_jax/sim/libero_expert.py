@@ -9,12 +9,12 @@ import numpy as np
 
 from como_jax import errors
 
-GAIN = 12.0  # action a metre; 1.0 asks the controller for 5 cm
+GAIN = 12.0  # action a meter; 1.0 asks the controller for 5 cm
 OPEN, CLOSED = -1.0, 1.0
-_ABOVE = 0.12  # metres over the grasp
-_LIFTED = 0.20  # metres over the place where the object lay
+_ABOVE = 0.12  # meters over the grasp
+_LIFTED = 0.20  # meters over the place where the object lay
 _CLOSING_STEPS, _OPENING_STEPS = 12, 10
-# Grasps that are not at the middle of the object, metres: wide things are held at the rim.
+# Grasps that are not at the middle of the object, meters: wide things are held at the rim.
 _GRASPS = {
   "bowl": (0.0, 0.045, 0.015),
   "ramekin": (0.0, 0.04, 0.01),
@@ -39,7 +39,7 @@ class PickAndPlace:
     self._number, self._phase, self._count, self._lay = 0, "above", 0, None
 
   def __call__(self, hand: np.ndarray, place, satisfied) -> np.ndarray:
-    """Action [7] for a hand [3] (metres); place: name -> position [3]; satisfied: goal -> bool.
+    """Action [7] for a hand [3] (meters); place: name -> position [3]; satisfied: goal -> bool.
 
     Raises:
       UserError: the task has a goal other than "on" and "in" an object.

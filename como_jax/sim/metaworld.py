@@ -1,4 +1,4 @@
-"""Meta-World 3 (MIT licence): 50 table-top tasks of a Sawyer arm with scripted experts.
+"""Meta-World 3 (MIT license): 50 table-top tasks of a Sawyer arm with scripted experts.
 
 Frames are drawn by our own renderer, because gymnasium's `render()` silently returns black frames
 after another environment of the process was closed. The control rate is 80 steps a second (5
@@ -6,7 +6,7 @@ physics steps of 2.5 ms).
 
 Action [4]: x, y, z move of the hand's target (1.0 = 1 cm a control step), gripper effort (1 closes,
 -1 opens).
-State [4]: x, y, z of the hand in metres, gripper opening (0 closed .. 1 open).
+State [4]: x, y, z of the hand in meters, gripper opening (0 closed .. 1 open).
 The goal marker of a task is part of the picture.
 """
 
@@ -124,7 +124,7 @@ class MetaWorld(base.Stepper):
     model = self._env.model
     self._renderer = rendering.Renderer(model, image_size, f"metaworld/{task}")
     self._scenes = scenes.Scenes(
-      model, surfaces=("basic_floor", "table_wood", "wall_metal"), recoloured=(0.5, 0.1, 0.1)
+      model, surfaces=("basic_floor", "table_wood", "wall_metal"), recolored=(0.5, 0.1, 0.1)
     )
     spec = base.Spec(
       name=f"metaworld/{task}",

@@ -52,7 +52,7 @@ def build(
     cameras: from `CAMERAS`.
     image_size: height and width of frames, pixels; published data sets have 96.
     stride: control steps that `step` holds an action for.
-    scene: colours until a `reset` names others.
+    scene: colors until a `reset` names others.
   """
   return PushT(task, cameras=cameras, image_size=image_size, stride=stride, scene=scene)
 
@@ -64,7 +64,7 @@ class PushT(base.Stepper):
     self, task: str, *, cameras: tuple[str, ...], image_size: int, stride: int, scene: int
   ):
     base.check("Push-T", task, TASKS, cameras, CAMERAS, stride)
-    self._env, self._size, self._colours, self._expert = pusht.PushTEnv(), image_size, None, None
+    self._env, self._size, self._colors, self._expert = pusht.PushTEnv(), image_size, None, None
     spec = base.Spec(
       name=f"pusht/{task}",
       robot=ROBOT,
@@ -94,12 +94,12 @@ class PushT(base.Stepper):
 
   def _restart(self, seed: int, scene: int) -> None:
     self._env.reset(seed=seed)
-    self._colours = _colours(scene)
+    self._colors = _colors(scene)
     if scene:
       for shape in self._env._block_shapes:
-        shape.color = pygame.Color(*self._colours["block"])
+        shape.color = pygame.Color(*self._colors["block"])
       for shape in self._env.agent.shapes:
-        shape.color = pygame.Color(*self._colours["agent"])
+        shape.color = pygame.Color(*self._colors["agent"])
     self._expert = pusht_expert.Pusher(_Copy().push, self._env.goal_pose, seed)
 
   def _advance(self, action: np.ndarray) -> bool:
@@ -112,16 +112,16 @@ class PushT(base.Stepper):
   def _frame(self, camera: str) -> np.ndarray:
     del camera  # there is one
     screen = self._env._draw()
-    if self._colours:
+    if self._colors:
       pixels = pygame.surfarray.pixels3d(screen)
-      for name, colour in (("background", _BACKGROUND), ("goal", _GOAL)):
-        pixels[(pixels == colour).all(axis=-1)] = self._colours[name]
+      for name, color in (("background", _BACKGROUND), ("goal", _GOAL)):
+        pixels[(pixels == color).all(axis=-1)] = self._colors[name]
       del pixels  # it locks the surface
     return np.ascontiguousarray(self._env._get_img(screen, self._size, self._size))
 
 
-def _colours(scene: int) -> dict[str, tuple[int, int, int]]:
-  """Colours of scene k > 0, drawn from the number k alone; none for scene 0."""
+def _colors(scene: int) -> dict[str, tuple[int, int, int]]:
+  """Colors of scene k > 0, drawn from the number k alone; none for scene 0."""
   if not scene:
     return {}
   rng = np.random.default_rng([7919, scene])

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 RADIUS = 15.0  # of the disc
-_LOW, _HIGH = 22.0, 490.0  # where the disc's centre can be
+_LOW, _HIGH = 22.0, 490.0  # where the disc's center can be
 _GAP = 4.0  # between disc and block when a push starts
 _CLEAR = RADIUS + 1.5  # distance kept from the block on the way
 _ADVANCE = 14.0  # of the target each control step while pushing
@@ -85,10 +85,10 @@ class Pusher:
       if route is not None:
         self._route, self._targets, self._waited = route, list(targets), 0
         return
-    centre = np.full(2, 256.0)
+    center = np.full(2, 256.0)
     self._targets = [
       disc + (disc - pose[:2]) / max(np.linalg.norm(disc - pose[:2]), 1e-6) * 30,
-      centre,
+      center,
     ]
 
   def _candidates(self, pose: np.ndarray, cost: float):

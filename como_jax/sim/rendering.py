@@ -118,13 +118,13 @@ def check_frames(frames: np.ndarray, what: str) -> None:
     what: named in the error.
 
   Raises:
-    UserError: a frame is (nearly) of one colour, or all frames are identical.
+    UserError: a frame is (nearly) of one color, or all frames are identical.
   """
   advice = "the OpenGL context is broken; set MUJOCO_GL to egl or osmesa and try again"
   spread = frames.std(axis=(1, 2, 3))
   if spread.min() < 2.0:
     raise errors.UserError(
-      f"{what}: frame {int(spread.argmin())} of {len(frames)} is of a single colour; {advice}"
+      f"{what}: frame {int(spread.argmin())} of {len(frames)} is of a single color; {advice}"
     )
   if len(frames) > 1 and not np.ptp(frames, axis=0).any():
     raise errors.UserError(f"{what}: all {len(frames)} frames are identical; {advice}")

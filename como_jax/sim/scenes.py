@@ -1,4 +1,4 @@
-"""Appearance variations of a MuJoCo model: the same physics seen with other colours, textures and
+"""Appearance variations of a MuJoCo model: the same physics seen with other colors, textures and
 lights.
 
 Scene 0 is the simulator's own look. Scene k > 0 is drawn from the number k alone, so it is the same
@@ -25,11 +25,11 @@ class Scenes:
     "tex_data",
   )
 
-  def __init__(self, model, *, surfaces: tuple[str, ...], recoloured: tuple[float, float, float]):
+  def __init__(self, model, *, surfaces: tuple[str, ...], recolored: tuple[float, float, float]):
     """Args:
     model: compiled model.
-    surfaces: materials whose texture and colour change (table, floor, walls), missing ones are
-    passed over. recoloured: geoms of exactly this colour and without material (the robot's links)
+    surfaces: materials whose texture and color change (table, floor, walls), missing ones are
+    passed over. recolored: geoms of exactly this color and without material (the robot's links)
     change together.
     """
     self._model = model
@@ -37,7 +37,7 @@ class Scenes:
     self._headlight = np.array(model.vis.headlight.diffuse)
     names = [model.material(i).name for i in range(model.nmat)]
     self._materials = [names.index(name) for name in surfaces if name in names]
-    same = np.isclose(model.geom_rgba[:, :3], recoloured).all(axis=1)
+    same = np.isclose(model.geom_rgba[:, :3], recolored).all(axis=1)
     self._links = np.flatnonzero(same & (model.geom_matid < 0))
     self.current = 0
 
@@ -61,20 +61,20 @@ class Scenes:
       model.mat_reflectance[material] = 0.0
       textures = [int(t) for t in model.mat_texid[material] if t >= 0]
       pattern = rng.integers(4)
-      colours = rng.uniform(40, 235, size=(2, 3))
+      colors = rng.uniform(40, 235, size=(2, 3))
       for texture in textures:
-        self._paint(texture, pattern, colours, rng)
+        self._paint(texture, pattern, colors, rng)
       if not textures:
-        model.mat_rgba[material, :3] = colours[0] / 255
+        model.mat_rgba[material, :3] = colors[0] / 255
     model.geom_rgba[self._links, :3] = rng.uniform(0.05, 0.9, size=3)
     model.light_diffuse[:] *= rng.uniform(0.6, 1.5)
     model.light_pos[:, :2] += rng.uniform(-0.5, 0.5, size=2)
     model.vis.headlight.diffuse[:] = self._headlight * rng.uniform(0.7, 1.3)
 
   def _paint(
-    self, texture: int, pattern: int, colours: np.ndarray, rng: np.random.Generator
+    self, texture: int, pattern: int, colors: np.ndarray, rng: np.random.Generator
   ) -> None:
-    """Writes one of: one colour, checks, stripes, cloudy noise. colours: [2, 3] in 0..255."""
+    """Writes one of: one color, checks, stripes, cloudy noise. colors: [2, 3] in 0..255."""
     model = self._model
     width, channels = int(model.tex_width[texture]), int(model.tex_nchannel[texture])
     height = int(model.tex_height[texture])
@@ -94,8 +94,8 @@ class Scenes:
       )
       blend = (blend + 3) / 6
     picture = (
-      colours[0]
-      + blend[..., None] * (colours[1] - colours[0])
+      colors[0]
+      + blend[..., None] * (colors[1] - colors[0])
       + rng.normal(0, 3, size=(height, width, 1))
     )
     picture = np.clip(picture, 0, 255).astype(np.uint8)

@@ -280,7 +280,7 @@ def _work(pipe, build, settings: Settings) -> None:
   """A worker's life: episodes until the main process is gone."""
   # Ctrl-C goes to the whole group; the main process ends us
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  # Mesa's rasteriser in this thread: workers share the cores already
+  # Mesa's rasterizer in this thread: workers share the cores already
   os.environ.setdefault("LP_NUM_THREADS", "0")
   simulator, task = None, None
   try:

@@ -12,7 +12,7 @@ from como_jax import errors, interrupt
 from como_jax.parallel import distributed
 from como_jax.settings import paths
 from como_jax.tasks import checks
-from como_jax.train import files, memory, rundir
+from como_jax.train import atomic, memory, rundir
 
 TASKS = (
   "ingest",
@@ -28,7 +28,12 @@ TASKS = (
   "compile",
   "exam_set",
 )
-SEVERAL = ("mae", "motion", "policy", "extract")  # tasks that several processes can run together
+MULTI_PROCESS_TASKS = (
+  "mae",
+  "motion",
+  "policy",
+  "extract",
+)  # tasks that several processes can run together
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -41,10 +46,12 @@ def run(command: config_lib.CommandLine) -> int:
   name = command.config.get("task", "")
   if name not in TASKS:
     raise errors.Shared(f"config.task={name!r} is unknown: {errors.nearest(name, TASKS)}")
-  if jax.distributed.is_initialized() and jax.process_count() > 1 and name not in SEVERAL:
+  if (
+    jax.distributed.is_initialized() and jax.process_count() > 1 and name not in MULTI_PROCESS_TASKS
+  ):
     raise errors.Shared(
       f"task {name!r} runs in one process, this is one of {jax.process_count()}: only "
-      f"{', '.join(SEVERAL)} run in several"
+      f"{', '.join(MULTI_PROCESS_TASKS)} run in several"
     )
   try:
     paths.local("COMO_JAX_CACHE", os.environ.get("COMO_JAX_CACHE", ""))
@@ -68,6 +75,6 @@ def run(command: config_lib.CommandLine) -> int:
     rundir.owning(),
     distributed.peers(),
     memory.explained(advice),
-    files.explained(command.workdir),
+    atomic.explained(command.workdir),
   ):
     return task.run(command)

@@ -19,7 +19,7 @@ from como_jax import errors
 # Losses of the motion model that only some models have: term -> (section, key, values that bring
 # it).
 _TERMS = {
-  "quantisation": ("bottleneck", "kind", ("vq", "pre_vq")),
+  "quantization": ("bottleneck", "kind", ("vq", "pre_vq")),
   "kl": ("bottleneck", "kind", ("kl",)),
   "features": ("fdm", "features", ("direct", "residual")),
 }
@@ -92,7 +92,7 @@ def _too_long(there: pathlib.Path, path: pathlib.Path) -> str:
 
 def _inputs(config) -> None:
   """Paths that are read must be there, all of them before the first one is worked on."""
-  from como_jax.tasks import sources
+  from como_jax.tasks import motion_data
 
   for key in (
     "checkpoint",
@@ -109,15 +109,15 @@ def _inputs(config) -> None:
       exists(f"config.{key}", path)
   entries = _value(config, "data.mixture") or ()
   for i, entry in enumerate(entries):
-    sources.resolve(entry["path"], name=f"config.data.mixture[{i}]['path']")
+    motion_data.resolve(entry["path"], name=f"config.data.mixture[{i}]['path']")
     if entry.get("labels"):
       exists(f"config.data.mixture[{i}]['labels']", entry["labels"])
   for key in ("data.path", "source.path"):
     path = _value(config, key)
     if path is not None and not entries:
-      sources.resolve(path, name=f"config.{key}")
+      motion_data.resolve(path, name=f"config.{key}")
   if config.task == "quickstart":
-    sources.resolve(config.source, name="config.source")
+    motion_data.resolve(config.source, name="config.source")
 
 
 def exists(name: str, path: str) -> None:
@@ -167,7 +167,7 @@ def _trained(config) -> None:
 
 def _objectives(config) -> None:
   from como_jax import objectives
-  from como_jax.objectives import quantisation
+  from como_jax.objectives import quantization
 
   for name, section in config.objectives.items():
     if name not in objectives.OBJECTIVES:
@@ -204,11 +204,11 @@ def _objectives(config) -> None:
         f"that part would never be trained: add --config.objectives=\"{{'{name}': {{'weight': "
         f'1.0}}}}"'
       )
-  if "quantisation" in config.objectives:
+  if "quantization" in config.objectives:
     one_of(
-      "objectives.quantisation.weighting",
-      config.objectives.quantisation.get("weighting", "legacy"),
-      quantisation.WEIGHTINGS,
+      "objectives.quantization.weighting",
+      config.objectives.quantization.get("weighting", "legacy"),
+      quantization.WEIGHTINGS,
     )
   objectives.build(
     {
@@ -232,7 +232,7 @@ def _weighted(name: str, section: Any) -> None:
 
 def _policy(config) -> None:
   from como_jax import language
-  from como_jax.models import spread
+  from como_jax.models import config_utils
 
   known = ("action", "latent", "gripper")  # the last counts where the data have grippers
   for name, section in config.policy.objectives.items():
@@ -240,14 +240,16 @@ def _policy(config) -> None:
       raise errors.UserError(
         f"config.policy.objectives has no {name!r}: {errors.nearest(name, known)}"
       )
-    spread.check(section, f"config.policy.objectives.{name}", required=("weight",))
+    config_utils.check(section, f"config.policy.objectives.{name}", required=("weight",))
   for name in known:
     if name not in config.policy.objectives:
       raise errors.UserError(
         f"config.policy.objectives gives the loss {name!r} of this policy no weight: add "
         f"--config.policy.objectives=\"{{'{name}': {{'weight': 1.0}}}}\" (0.0 leaves it out)"
       )
-  settings = spread.construct(language.Settings, spread.plain(config.language), "language")
+  settings = config_utils.instantiate(
+    language.Settings, config_utils.plain(config.language), "language"
+  )
   one_of("language.kind", settings.kind, language.KINDS)
   one_of("language.dtype", settings.dtype, language.DTYPES)
 

@@ -82,11 +82,11 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
           metadata=item.metadata,
         )
         bar.update()
-    writer.finalise(
+    writer.finalize(
       notes={
         "config": json.loads(config_lib.to_json(config)) | {"output": ""},
         "simulator": module.VERSION,
-        "labelled_as": module.EXPERT
+        "labeled_as": module.EXPERT
         if settings.actions
         else f"video without actions; recorded from a {module.EXPERT}",
         "success": {t.task: f"{t.successes}/{t.attempts}" for t in tallies},

@@ -21,7 +21,7 @@ from como_jax import config as config_lib
 from como_jax import errors
 from como_jax.parallel import flops, hlo, topology
 from como_jax.tasks import plan_page, programs
-from como_jax.train import files, rundir
+from como_jax.train import atomic, rundir
 
 GIB = topology.GIB
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -55,8 +55,8 @@ def run(command: config_lib.CommandLine) -> int:
     "versions": rundir.versions(),
   }
   text = plan_page.text(result)
-  files.write(workdir / "plan.json", json.dumps(result, indent=2))
-  files.write(workdir / "plan.md", text)
+  atomic.write(workdir / "plan.json", json.dumps(result, indent=2))
+  atomic.write(workdir / "plan.md", text)
   print(text + f"\nwritten: {workdir / 'plan.json'}, {workdir / 'plan.md'}")
   return 0
 

@@ -41,7 +41,7 @@ def start(
 
   @jax.jit
   def differences(encoder, frames):
-    found = model.differences(encoder, pixels.normalise(frames))
+    found = model.differences(encoder, pixels.normalize(frames))
     return found.reshape((len(found), -1))
 
   rows, groups = [], model.components.groups

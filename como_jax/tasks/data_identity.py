@@ -10,7 +10,7 @@ from typing import Any
 import xxhash
 
 from como_jax import errors, weights
-from como_jax.train import files
+from como_jax.train import atomic
 
 FILE = "data.json"
 VERSION = 1
@@ -85,7 +85,7 @@ def check(workdir: pathlib.Path, now: list[dict[str, Any]], *, accept: bool) -> 
 
 def write(workdir: pathlib.Path, now: list[dict[str, Any]]) -> None:
   """Records the data of a run."""
-  files.write(workdir / FILE, json.dumps({"version": VERSION, "sets": now}, indent=2))
+  atomic.write(workdir / FILE, json.dumps({"version": VERSION, "sets": now}, indent=2))
 
 
 def _difference(was: dict[str, Any], now: dict[str, Any]) -> str:

@@ -18,8 +18,8 @@ from como_jax.exam import exam_set, motion_score
 from como_jax.exam import run as scoring
 from como_jax.models import pixels
 from como_jax.sim import exam_design
-from como_jax.tasks import exam_pictures, exam_rows, probe, sources
-from como_jax.train import files, rundir
+from como_jax.tasks import exam_pictures, exam_rows, motion_data, probe
+from como_jax.train import atomic, rundir
 
 METRICS, LATENTS, ROWS, UNTRAINED = "exam.json", "latents.npz", "rows.json", "untrained"
 # Rows that every model is compared with, move by move: what no training tells.
@@ -64,7 +64,7 @@ def run(command: config_lib.CommandLine) -> int:
       if encoder_is_trained(model[1], fresh):
         notes.append(
           f"{UNTRAINED}: with the encoder that this run has trained: what the encoder has "
-          "learnt is no part of the difference to it"
+          "learned is no part of the difference to it"
         )
   if foreign is not None:
     asked[f"{pathlib.Path(config.exam.latents).stem}.npz"] = foreign
@@ -74,7 +74,7 @@ def run(command: config_lib.CommandLine) -> int:
     name: scoring.evaluate(given, latents, seed=config.seed) for name, latents in asked.items()
   }
   rows = table(folder, results)
-  files.write(
+  atomic.write(
     workdir / METRICS,
     json.dumps({"set": str(config.exam.set), "tier": config.exam.tier, "rows": rows}, indent=2),
   )
@@ -153,9 +153,9 @@ def untrained(config: config_lib.ConfigDict, trained: Any, run_config: dict) -> 
   if model.components is None:
     return probe.start(model, trained, None, seed=config.seed)
   config = probe.with_run_data(config, run_config)
-  windows = sources.windows(
+  windows = motion_data.windows(
     config,
-    sources.data_sets(config),
+    motion_data.data_sets(config),
     split="train",
     frames=3,
     batch_size=config.batch_size,
@@ -193,7 +193,7 @@ def of_model(
 
   @jax.jit
   def encode(parameters: Any, pictures: jax.Array) -> jax.Array:
-    pictures = pixels.normalise(pictures)
+    pictures = pixels.normalize(pictures)
     tokens = model.features(parameters, pictures)
     images, features = (
       tuple(values[:, side].reshape(-1, *values.shape[2:]) for side in sides)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from como_jax import models, presets
+from como_jax import model_presets, models
 from como_jax.data import video
 from como_jax.exam import exam_set
 from como_jax.models import pixels
@@ -63,7 +63,7 @@ class Pictures(NamedTuple):
 
 def load(folder: pathlib.Path) -> Pictures:
   """A set as the controls see it: at the size of the encoder that ships, with its tokens."""
-  section = presets.preset("motion", "debug")
+  section = model_presets.preset("motion", "debug")
   model = models.build(section)
   parameters = {
     **model.init(rng.key(0, "exam")),
@@ -71,7 +71,7 @@ def load(folder: pathlib.Path) -> Pictures:
   }
   shown = frames(folder, section["image_size"])
   encode = jax.jit(
-    lambda images: model.features(parameters, pixels.normalise(images))[:, 1:].astype("float16")
+    lambda images: model.features(parameters, pixels.normalize(images))[:, 1:].astype("float16")
   )
 
   def tokens(images: np.ndarray) -> np.ndarray:

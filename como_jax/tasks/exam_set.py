@@ -17,7 +17,7 @@ from como_jax.exam import exam_set
 from como_jax.exam import run as scoring
 from como_jax.sim import exam_design
 from como_jax.tasks import exam, exam_controls, exam_pictures, exam_rows
-from como_jax.train import files, rundir
+from como_jax.train import atomic, rundir
 
 FACTS = "exam.json"
 COMPONENTS = 8  # of what moves in a picture
@@ -59,7 +59,7 @@ def run(command: config_lib.CommandLine) -> int:
       # compared with
       save(folder, kept)
       # the set has to be small
-      files.write(folder / exam.ROWS, json.dumps(stored, indent=0, separators=(",", ":")))
+      atomic.write(folder / exam.ROWS, json.dumps(stored, indent=0, separators=(",", ":")))
   facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}
   (workdir / FACTS).write_text(json.dumps(facts, indent=2))
   return 0

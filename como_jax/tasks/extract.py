@@ -22,18 +22,18 @@ import tqdm
 
 from como_jax import config as config_lib
 from como_jax import errors, models, trees, weights
-from como_jax.data import labels, lerobot_labels, loading, sequences, shards, video
+from como_jax.data import labels, lerobot_labels, read_options, sequences, shards, video
 from como_jax.parallel import distributed
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.tasks import labeling, offsets, probe, sources, streaming
-from como_jax.train import checkpoint, files, rng, rundir
+from como_jax.tasks import labeling, motion_data, offsets, probe, streaming
+from como_jax.train import atomic, checkpoint, rng, rundir
 
 SPEED = "speed.json"  # the one file that differs between two runs
 
 
 @dataclasses.dataclass
-class Work:
-  """What is to be labelled, with what.
+class LabelingRun:
+  """What is to be labeled, with what.
 
   Attributes:
     path: folder of shards; `manifest`: its description.
@@ -53,7 +53,7 @@ class Work:
   source: str
   checkpoint: str
   section: dict[str, Any]
-  loading: loading.Loading
+  loading: read_options.ReadOptions
 
   @property
   def shards(self) -> list[int]:
@@ -65,11 +65,14 @@ def run(command: config_lib.CommandLine) -> int:
   if that is given.
   """
   config, workdir = command.config, command.workdir
-  first, flags = distributed.is_first(), {"resume": command.resume, "overwrite": command.overwrite}
-  distributed.same(
+  first, flags = (
+    distributed.is_primary(),
+    {"resume": command.resume, "overwrite": command.overwrite},
+  )
+  distributed.assert_same_on_all(
     "\n".join([config_lib.to_json(config), str(workdir), str(flags)]), what="the command line"
   )
-  sources.cores()  # here, where all processes come
+  motion_data.cores()  # here, where all processes come
 
   def prepare():
     check(config)
@@ -94,8 +97,8 @@ def run(command: config_lib.CommandLine) -> int:
     for stale in glob.glob(os.path.join(glob.escape(str(workdir)), "*.tmp")):
       os.remove(stale)
 
-  work, model, params, mesh = distributed.together(prepare)
-  distributed.together(begin, first_alone=True)
+  work, model, params, mesh = distributed.run_on_all_processes(prepare)
+  distributed.run_on_all_processes(begin, first_alone=True)
   stream = make_stream(work, model, params, config=config, mesh=mesh)
   speed = extract(
     str(workdir),
@@ -108,7 +111,7 @@ def run(command: config_lib.CommandLine) -> int:
   if not first:
     return 0
   if speed:
-    files.write(workdir / SPEED, json.dumps(speed, indent=2))
+    atomic.write(workdir / SPEED, json.dumps(speed, indent=2))
   manifest = complete(str(workdir), work, model, timeout=config.timeout)
   report(workdir, manifest, speed)
   if config.lerobot:
@@ -146,7 +149,7 @@ def make_mesh(config) -> jax.sharding.Mesh:
   return mesh
 
 
-def open_work(config) -> tuple[Work, Any, Any]:
+def open_work(config) -> tuple[LabelingRun, Any, Any]:
   """(what to do, model, parameters). Raw data is turned into shards first.
 
   Raises:
@@ -159,11 +162,11 @@ def open_work(config) -> tuple[Work, Any, Any]:
     jax.eval_shape(model.init, rng.key(0, "init")), params, what=f"checkpoint {config.checkpoint}"
   )
   given, offset = data_path(config, trained_on)
-  source = sources.resolve(given)
+  source = motion_data.resolve(given)
   # raw data are read as in training
   reading = {**trained_on, "resize": config.data.resize or trained_on.get("resize", "squash")}
-  path = sources.to_shards(
-    source, reading, image_size=model.image_size, cache_dir=sources.cache_dir(config.data)
+  path = motion_data.to_shards(
+    source, reading, image_size=model.image_size, cache_dir=motion_data.cache_dir(config.data)
   )
   table, manifest = shards.read_table(path), shards.read_manifest(path)
   plan = sequences.plan(
@@ -181,7 +184,7 @@ def open_work(config) -> tuple[Work, Any, Any]:
   }
   clip = (int(table.length.max()), model.image_size, model.image_size, 3)
   return (
-    Work(
+    LabelingRun(
       path,
       manifest,
       plan,
@@ -190,7 +193,9 @@ def open_work(config) -> tuple[Work, Any, Any]:
       source,
       str(config.checkpoint),
       section,
-      sources.choose_loading(config.data, [path], {"frames": jax.ShapeDtypeStruct(clip, np.uint8)}),
+      motion_data.choose_read_options(
+        config.data, [path], {"frames": jax.ShapeDtypeStruct(clip, np.uint8)}
+      ),
     ),
     model,
     params,
@@ -238,7 +243,7 @@ def model_fingerprint(path: str, params) -> str:
     return shards.file_hash(str(file))
 
 
-def finished_shards(folder: str, work: Work) -> dict[int, dict]:
+def finished_shards(folder: str, work: LabelingRun) -> dict[int, dict]:
   """Sidecars of the shards that are done.
 
   Raises `errors.UserError` when they are of another model, offset or data.
@@ -247,9 +252,11 @@ def finished_shards(folder: str, work: Work) -> dict[int, dict]:
   return {shard: sidecar for shard, sidecar in found.items() if sidecar}
 
 
-def make_stream(work: Work, model: Any, params: Any, *, config, mesh) -> streaming.Stream:
+def make_stream(
+  work: LabelingRun, model: Any, params: Any, *, config, mesh
+) -> streaming.LatentStream:
   """The compiled part, for all segments of the data."""
-  return streaming.Stream(
+  return streaming.LatentStream(
     model,
     params,
     batch_size=config.batch_size,
@@ -261,8 +268,8 @@ def make_stream(work: Work, model: Any, params: Any, *, config, mesh) -> streami
 
 def extract(
   folder: str,
-  work: Work,
-  stream: streaming.Stream,
+  work: LabelingRun,
+  stream: streaming.LatentStream,
   *,
   config,
   process_index: int,
@@ -335,7 +342,7 @@ def bar(total: int, process_index: int) -> tqdm.tqdm:
   )
 
 
-def complete(folder: str, work: Work, model: Any, *, timeout: float) -> dict[str, Any]:
+def complete(folder: str, work: LabelingRun, model: Any, *, timeout: float) -> dict[str, Any]:
   """Waits for the shards of other processes and writes labels.json.
 
   Args:

@@ -2,20 +2,20 @@
 
 from como_jax import config as config_lib
 from como_jax.data import ingest
-from como_jax.tasks import sources
+from como_jax.tasks import motion_data
 
 
 def run(command: config_lib.CommandLine) -> int:
   """Writes the shards into config.output or the workdir; an unfinished run is resumed, a finished
-  one only summarised.
+  one only summarized.
   """
   config = command.config
   output = config.output or str(command.workdir)
   summary = ingest.run(
-    sources.resolve(config.source.path),
+    motion_data.resolve(config.source.path),
     output,
     format=config.source.format,
-    options=sources.source_options(config.source),
+    options=motion_data.source_options(config.source),
     cameras=tuple(config.source.cameras),
     workers=config.workers,
     **config.shards.to_dict(),

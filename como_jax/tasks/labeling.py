@@ -100,7 +100,7 @@ class Meter:
       self.frames, self.waited = self.frames + frames, self.waited + waited
     self.total += frames
 
-  def summary(self, stream: streaming.Stream, *, processes: int) -> dict[str, Any]:
+  def summary(self, stream: streaming.LatentStream, *, processes: int) -> dict[str, Any]:
     seconds = max(1e-9, time.monotonic() - self.begin) if self.begin else float("inf")
     return {
       "frames_per_s": round(self.frames / seconds, 2),
@@ -117,7 +117,7 @@ def label(
   part: Part,
   plan: sequences.Plan,
   clips: Iterator[Mapping[str, np.ndarray]],
-  stream: streaming.Stream,
+  stream: streaming.LatentStream,
   meter: Meter,
   progress,
 ) -> Labeled:

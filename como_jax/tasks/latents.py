@@ -21,7 +21,7 @@ from como_jax.models import pixels
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class MotionEvaluation:
   """Latents and frame errors of M windows; `columns` holds the windows' ids and labels, each [M,
   ...].
 
@@ -52,7 +52,7 @@ class Measured:
 @dataclasses.dataclass(frozen=True)
 class Labels:
   """z of t -> t + n by several models [M, Z] and what their common encoder says of both frames (as
-  in `Measured`), with the windows' columns.
+  in `MotionEvaluation`), with the windows' columns.
   """
 
   z: dict[str, np.ndarray]
@@ -75,7 +75,7 @@ def having(columns: dict[str, np.ndarray], name: str) -> np.ndarray:
   )
 
 
-class Measure:
+class MotionEvaluator:
   """A model's compiled evaluation; call it with parameters and windows."""
 
   def __init__(self, model: Any):
@@ -87,7 +87,7 @@ class Measure:
     )
 
   def _latents(self, params, frames, pictures=False):
-    model, images = self._model, pixels.normalise(frames)
+    model, images = self._model, pixels.normalize(frames)
     tokens = model.features(params, images)
 
     def motion(a, b):
@@ -101,12 +101,12 @@ class Measure:
       "z": z,
       "past": motion(0, 1),
       "future": motion(2, 1),
-      "predicted": pixels.denormalise(predicted).clip(0, 1),
+      "predicted": pixels.denormalize(predicted).clip(0, 1),
     }
     return found | ({"pictures": summary(tokens[:, 1:])} if pictures else {})
 
   def _motion(self, params, frames):
-    images = pixels.normalise(frames[:, 1:])
+    images = pixels.normalize(frames[:, 1:])
     tokens = self._model.features(next(iter(params.values())), images)
     pair = tokens[:, 0], tokens[:, 1]
     z = {
@@ -116,9 +116,9 @@ class Measure:
     return {"z": z, "pictures": summary(tokens)}
 
   def _onto(self, params, frames):
-    images = pixels.normalise(frames)
+    images = pixels.normalize(frames)
     z = self._model.encode(params, images[:, 0], images[:, 1]).z
-    return pixels.denormalise(self._model.decode(params, images[:, 2], z)["pixels"]).clip(0, 1)
+    return pixels.denormalize(self._model.decode(params, images[:, 2], z)["pixels"]).clip(0, 1)
 
   def labels(self, params: Mapping[str, Any], windows: evaluation.Evaluation) -> Labels:
     """Only z of t -> t + n by each of the models (name -> parameters), which share one encoder, in
@@ -128,7 +128,9 @@ class Measure:
     out = jax.tree.map(lambda *values: np.concatenate(values), *[out for out, _ in parts])
     return Labels(out["z"], out["pictures"], _stacked([columns for _, columns in parts]))
 
-  def __call__(self, params, windows: evaluation.Evaluation, *, pictures: bool = False) -> Measured:
+  def __call__(
+    self, params, windows: evaluation.Evaluation, *, pictures: bool = False
+  ) -> MotionEvaluation:
     """Everything, in one walk over the windows."""
     latents, errors, columns = [], [], []
     for frames, out, rows in self._walk(
@@ -138,8 +140,8 @@ class Measure:
       errors.append(reconstruction.measure(out.pop("predicted"), unit[:, 2], current=unit[:, 1]))
       latents.append(out)
       columns.append(rows)
-    return Measured(
-      **_stacked(latents), frames=reconstruction.summarise(errors), columns=_stacked(columns)
+    return MotionEvaluation(
+      **_stacked(latents), frames=reconstruction.summarize(errors), columns=_stacked(columns)
     )
 
   def _walk(self, run, params, windows: evaluation.Evaluation):

@@ -8,7 +8,7 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import models, objectives
-from como_jax.tasks import sources, training
+from como_jax.tasks import motion_data, training
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -16,19 +16,19 @@ def run(command: config_lib.CommandLine) -> int:
   return training.fit(command, lambda: job(command.config))
 
 
-def job(config) -> training.Job:
+def job(config) -> training.TrainJob:
   """Model, loss and batches from the config."""
   model = models.build(config.model.to_dict())
   objective = objectives.build(config.objectives.to_dict())
   given = training.encoder_weights(config.encoder_weights, model=model)
-  data_sets = sources.data_sets(config)
+  data_sets = motion_data.data_sets(config)
 
   def loss(params, batch, key):
     return objective(model.forward(params, batch, key=key), batch)
 
-  sources.check(config, data_sets, frames=1, jitter=False)
+  motion_data.check(config, data_sets, frames=1, jitter=False)
   split = "validation" if config.data.validation_fraction > 0 else "train"
-  held_out = sources.sample_frames(config, data_sets, split=split, count=64)
+  held_out = motion_data.sample_frames(config, data_sets, split=split, count=64)
 
   @jax.jit
   def held_out_loss(params, frames):  # an argument: XLA would fold a constant for minutes
@@ -40,10 +40,10 @@ def job(config) -> training.Job:
       for name, (value, count) in held_out_loss(params, held_out).items()
     }
 
-  how = sources.choose_loading(
-    config.data, [one.path for one in data_sets], model.inputs_spec(sources.local_rows(config))
+  how = motion_data.choose_read_options(
+    config.data, [one.path for one in data_sets], model.inputs_spec(motion_data.local_rows(config))
   )
-  return training.Job(
+  return training.TrainJob(
     model=model,
     loss=loss,
     weights=objective.weights,
@@ -51,7 +51,7 @@ def job(config) -> training.Job:
     loading=how,
     batch=model.inputs_spec(config.train.batch_size),
     data=[(one.path, "") for one in data_sets],
-    batches=lambda start: sources.batches(
+    batches=lambda start: motion_data.batches(
       config, data_sets, kind="mae", jitter=False, start_step=start, how=how
     ),
     examples_per_step=config.train.batch_size,

@@ -7,7 +7,7 @@ import dataclasses
 from como_jax import config as config_lib
 from como_jax import errors, models, objectives
 from como_jax.models.motion import inputs
-from como_jax.tasks import components, latents, sources, tokens, training
+from como_jax.tasks import components, latents, motion_data, tokens, training
 
 # images of a batch -> their tokens
 TOKENS = {"frames": "frame_tokens", "jittered": "jittered_tokens"}
@@ -18,14 +18,14 @@ def run(command: config_lib.CommandLine) -> int:
   return training.fit(command, lambda: job(command.config))
 
 
-def job(config) -> training.Job:
+def job(config) -> training.TrainJob:
   """Model, loss, batches and the evaluation inside training, from the config."""
   model = models.build(config.model.to_dict())
   objective = objectives.build(active(config.objectives))
   start = training.encoder_weights(config.encoder_weights, model=model)
-  data_sets = sources.data_sets(config)
+  data_sets = motion_data.data_sets(config)
   jitter = "contrastive" in objective.functions
-  sources.check(config, data_sets, frames=config.data.frames, jitter=jitter)
+  motion_data.check(config, data_sets, frames=config.data.frames, jitter=jitter)
   if not config.encoder_weights:
     print(
       'encoder: random and frozen, which is not CoMo; set config.encoder_weights ("bundled", or '
@@ -35,7 +35,7 @@ def job(config) -> training.Job:
     print("perceptual loss: off (config.objectives.perceptual.weights_path is empty)")
   held_out = None
   if config.data.validation_fraction > 0:
-    held_out = sources.windows(
+    held_out = motion_data.windows(
       config,
       data_sets,
       split="validation",
@@ -49,14 +49,14 @@ def job(config) -> training.Job:
 
   def begin(params):  # every process looks at the same pairs
     settings = dict(start_step=0, how=dataclasses.replace(how, workers=0), whole=True)
-    with sources.batches(config, data_sets, kind="motion", jitter=False, **settings) as first:
+    with motion_data.batches(config, data_sets, kind="motion", jitter=False, **settings) as first:
       return components.start(model, params, first)
 
-  measure = latents.Measure(model)
-  how = sources.choose_loading(
+  measure = latents.MotionEvaluator(model)
+  how = motion_data.choose_read_options(
     config.data,
     [one.path for one in data_sets],
-    model.inputs_spec(sources.local_rows(config), config.data.frames, jittered=jitter),
+    model.inputs_spec(motion_data.local_rows(config), config.data.frames, jittered=jitter),
   )
   known, batch = (
     None,
@@ -64,10 +64,10 @@ def job(config) -> training.Job:
   )
   if config.train.cache_tokens:
     check_cache(config, model, start)
-    walk = sources.windows(config, data_sets, split="train", frames=1, batch_size=64, most=None)
+    walk = motion_data.windows(config, data_sets, split="train", frames=1, batch_size=64, most=None)
     # it looks at pictures
     flow = model.components is not None and model.components.source == "flow"
-    known = tokens.Tokens(
+    known = tokens.TokenCache(
       model,
       start,
       names=TOKENS,
@@ -78,12 +78,12 @@ def job(config) -> training.Job:
     batch = known.spec(batch)
 
   def batches(step):
-    found = sources.batches(
+    found = motion_data.batches(
       config, data_sets, kind="motion", jitter=jitter, start_step=step, how=how
     )
     return known.over(found) if known else found
 
-  return training.Job(
+  return training.TrainJob(
     model=model,
     loss=loss,
     weights=objective.weights,
@@ -109,7 +109,7 @@ def check_cache(config, model, start) -> None:
       "config.train.cache_tokens needs a model that encodes frames, "
       f"config.model.idm.inputs={model.qformer.inputs} encodes their differences"
     )
-  tokens.check("train.cache_tokens", config, model, start, sources.augmentation(config.data))
+  tokens.check("train.cache_tokens", config, model, start, motion_data.augmentation(config.data))
 
 
 def active(section) -> dict:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from como_jax import errors
-from como_jax.tasks import sources
+from como_jax.tasks import motion_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,4 +85,4 @@ def _same(one: str, other: str) -> bool:
 
 
 def _real(path: str) -> str:
-  return os.path.realpath(sources.BUNDLED if path == "bundled" else path)
+  return os.path.realpath(motion_data.BUNDLED if path == "bundled" else path)

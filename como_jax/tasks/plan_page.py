@@ -162,7 +162,7 @@ def _numbers(one: dict[str, Any]) -> list[str]:
         "least time of a step, ms",
         f"{roof['seconds'] * 1e3:.2f}, bound by {roof['bound']} ({parts})",
       ),
-      ("model FLOP utilisation, at most", f"{roof['mfu']:.0%}"),
+      ("model FLOP utilization, at most", f"{roof['mfu']:.0%}"),
       (f"{one['unit']}/s, at most", f"{one['batch'] / roof['seconds']:,.0f}"),
       (
         "the same if all its memory traffic takes its time",

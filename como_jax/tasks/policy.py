@@ -12,12 +12,11 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import errors, models, trees
-from como_jax.data import loading, normalisation
-from como_jax.data import policy as policy_data
+from como_jax.data import normalization, policy_pipeline, read_options
 from como_jax.parallel import distributed
 from como_jax.serve import policy as serving
-from como_jax.tasks import demonstrations, sources, tokens, training
-from como_jax.train import checkpoint, files, rng, rundir
+from como_jax.tasks import motion_data, policy_data, tokens, training
+from como_jax.train import atomic, checkpoint, rng, rundir
 
 EVALUATION = "evaluation.json"
 
@@ -30,9 +29,9 @@ def run(command: config_lib.CommandLine) -> int:
   if command.config.train.steps == 0:
     return evaluate(command)
   flags = {"resume": command.resume, "overwrite": command.overwrite}
-  distributed.together(
+  distributed.run_on_all_processes(
     lambda: (
-      rundir.check(command.workdir, command.config, **flags) if distributed.is_first() else None
+      rundir.check(command.workdir, command.config, **flags) if distributed.is_primary() else None
     )
   )
   config, ready = resolve(command.config)
@@ -88,7 +87,7 @@ def evaluate(command: config_lib.CommandLine) -> int:
   made = job(config, ready)
   rundir.open_run(workdir, config, **flags)
   scores = made.evaluate(jax.device_put(made.start))
-  files.write(
+  atomic.write(
     workdir / EVALUATION,
     json.dumps(
       {"policy": str(config.init), "data": [one.path for one in ready.sets], **scores}, indent=2
@@ -106,21 +105,21 @@ def evaluate(command: config_lib.CommandLine) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ready:
+class ResolvedPolicyData:
   """What a config came down to once its data were looked at.
 
   Attributes:
     start: (parameters, config) of the policy it starts from, or None.
-    build: arguments that `data.policy.build` and `evaluation` share.
+    build: arguments that `data.policy_pipeline.build` and `evaluation` share.
   """
 
-  sets: list[policy_data.PolicySet]
-  normaliser: normalisation.Normaliser
+  sets: list[policy_pipeline.PolicySet]
+  normalizer: normalization.Normalizer
   start: tuple[dict, dict] | None
   build: dict[str, Any]
 
 
-def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready]:
+def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, ResolvedPolicyData]:
   """The config with everything that follows from its data: sizes of robots, latents and
   instructions, cameras, statistics.
 
@@ -128,7 +127,7 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
     errors.UserError: data or labels that do not fit together, or do not fit the policy to start
       from.
   """
-  sets = demonstrations.sets(config)
+  sets = policy_data.sets(config)
   start = None
   if config.init:
     start = checkpoint.load(config.init)
@@ -137,8 +136,8 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
   config = config_lib.ConfigDict(config.to_dict())
   settings, resize, label = (
     before.get("policy", {}),
-    demonstrations.resize(sets),
-    demonstrations.label_facts(sets),
+    policy_data.resize(sets),
+    policy_data.label_facts(sets),
   )
   check_start(config.init, settings, resize=resize, label=label)
   robots = {
@@ -146,7 +145,7 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
     for name, facts in before.get("robots", {}).items()
   }
   # the data number them by name
-  robots = dict(sorted({**robots, **demonstrations.robots(config, sets)}.items()))
+  robots = dict(sorted({**robots, **policy_data.robots(config, sets)}.items()))
   for name, facts in robots.items():
     old = before.get("robots", {}).get(name, facts)
     for key in ("action", "state", "step_seconds"):
@@ -155,10 +154,10 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
           f"robot {name!r}: {key} is {facts[key]} here and {old[key]} in the policy "
           f"{config.init!r} to start from; give it another name to get a new head"
         )
-  encode, texts = demonstrations.instructions(config, sets)
+  encode, texts = policy_data.instructions(config, sets)
   with config.ignore_type():
     config.robots = robots
-    config.policy.cameras = demonstrations.cameras(config, sets)
+    config.policy.cameras = policy_data.cameras(config, sets)
     config.policy.resize = resize
     config.policy.update(
       {key: (label or settings).get(key, none) for key, none in LABEL_FACTS.items()}
@@ -186,15 +185,15 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
       image_size=config.data.image_size,
       validation_fraction=config.data.validation_fraction,
     )
-    found = policy_data.statistics(
+    found = policy_pipeline.statistics(
       sets,
-      mode=config.policy.normalisation,
+      mode=config.policy.normalization,
       step_seconds=config.policy.step_seconds,
       reduce=config.policy.reduce,
       validation_fraction=config.data.validation_fraction,
     )
     if start:  # a head that is trained further goes on in its own units
-      old = normalisation.Normaliser.from_json(before["normalisation"])
+      old = normalization.Normalizer.from_json(before["normalization"])
       found = dataclasses.replace(
         found,
         mode=old.mode,
@@ -204,7 +203,7 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
     found = with_grippers(
       found, robots, tuple(config.policy.gripper), kept=before.get("robots", {})
     )
-    config.normalisation = found.to_json()
+    config.normalization = found.to_json()
     if model.policy == "gpt":
       set_grippers(model, found)
   if config.data.image_size != model.image_size:
@@ -218,17 +217,17 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Ready
       f"policy={config.model.policy} takes 1"
     )
   config.lock()
-  return config, Ready(sets, found, start, build)
+  return config, ResolvedPolicyData(sets, found, start, build)
 
 
 def with_grippers(
-  found: normalisation.Normaliser,
+  found: normalization.Normalizer,
   robots: Mapping[str, Mapping[str, Any]],
   wanted: tuple[str, ...],
   *,
   kept: Collection[str] = (),
-) -> normalisation.Normaliser:
-  """The normalisation with the two-valued action dimensions that config.policy.gripper names, and
+) -> normalization.Normalizer:
+  """The normalization with the two-valued action dimensions that config.policy.gripper names, and
   no others.
 
   Args:
@@ -270,7 +269,7 @@ def with_grippers(
   return dataclasses.replace(found, robots=changed)
 
 
-def set_grippers(model, found: normalisation.Normaliser) -> None:
+def set_grippers(model, found: normalization.Normalizer) -> None:
   """Fills model.gpt.gripper, the dimensions that GPT classifies; a diffusion head denoises them
   like the others.
 
@@ -289,7 +288,7 @@ def set_grippers(model, found: normalisation.Normaliser) -> None:
 
 
 def say_dimensions(
-  robots: Mapping[str, Mapping[str, Any]], found: normalisation.Normaliser
+  robots: Mapping[str, Mapping[str, Any]], found: normalization.Normalizer
 ) -> list[str]:
   """What the run makes of actions and states that take two values or never move, a line each, for
   logs.
@@ -341,31 +340,31 @@ def check_start(
       )
 
 
-def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
+def job(config: config_lib.ConfigDict, ready: ResolvedPolicyData) -> training.TrainJob:
   """Model, losses, batches and the offline action error, from the resolved config."""
   model = models.build(config.model.to_dict())
   start = starting_point(config, model, ready.start)
   slots = config.model.cameras
-  for line in policy_data.describe(
+  for line in policy_pipeline.describe(
     ready.sets, validation_fraction=config.data.validation_fraction, cameras=slots
   ):
     print(f"data: {line}")
   for one in ready.sets:
-    if unused := demonstrations.unused_cameras(one, slots):
+    if unused := policy_data.unused_cameras(one, slots):
       print(
         f"data: {one.label}: cameras {', '.join(unused)} are not used, the policy's slots are "
         f"{', '.join(config.policy.cameras)}: name them in config.policy.cameras"
       )
-  for line in say_dimensions(config.robots.to_dict(), ready.normaliser):
+  for line in say_dimensions(config.robots.to_dict(), ready.normalizer):
     print(f"data: {line}")
-  settings = dict(normaliser=ready.normaliser, **ready.build)
-  how = sources.choose_loading(
-    config.data, [one.path for one in ready.sets], model.inputs_spec(sources.local_rows(config))
+  settings = dict(normalizer=ready.normalizer, **ready.build)
+  how = motion_data.choose_read_options(
+    config.data, [one.path for one in ready.sets], model.inputs_spec(motion_data.local_rows(config))
   )
-  threads = loading.reading_threads(config.data.threads)
+  threads = read_options.reading_threads(config.data.threads)
   held_out = None
   if config.data.validation_fraction > 0:
-    held_out = policy_data.evaluation(
+    held_out = policy_pipeline.evaluation(
       ready.sets,
       **settings,
       batch_size=config.evaluation.batch_size,
@@ -376,15 +375,15 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
   def loss(params, batch, key):
     return model.losses(params, batch, key)
 
-  score = Score(
-    model, ready.normaliser, guidance=float(config.policy.guidance), dtype=config.model.dtype
+  score = PolicyEvaluator(
+    model, ready.normalizer, guidance=float(config.policy.guidance), dtype=config.model.dtype
   )
-  augment = sources.augmentation(config.data)
+  augment = motion_data.augmentation(config.data)
   known = None
   if config.policy.cache_tokens:
     tokens.check("policy.cache_tokens", config, model, start, augment)
-    known = tokens.Tokens(model, start).fill(
-      policy_data.evaluation(
+    known = tokens.TokenCache(model, start).fill(
+      policy_pipeline.evaluation(
         ready.sets,
         **settings,
         batch_size=config.evaluation.batch_size,
@@ -395,7 +394,7 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
     print(f"image tokens: {len(known)} images encoded, once")
 
   def batches(step):
-    found = policy_data.build(
+    found = policy_pipeline.build(
       ready.sets,
       **settings,
       batch_size=config.train.batch_size,
@@ -410,7 +409,7 @@ def job(config: config_lib.ConfigDict, ready: Ready) -> training.Job:
     )
     return known.over(found) if known else found
 
-  return training.Job(
+  return training.TrainJob(
     model=model,
     loss=loss,
     weights=loss_weights(config, model),
@@ -464,9 +463,9 @@ def starting_point(config, model, start: tuple[dict, dict] | None) -> dict[str, 
   return trees.merge(fresh, trees.unflatten({**given, **new}), what=f"policy {config.init!r}")
 
 
-class Score:
+class PolicyEvaluator:
   """Offline squared error of one sampled chunk an example on held-out examples, in units of the
-  variance (of `policy.normalisation` "standard"): 0 is perfect. A policy that knows nothing of the
+  variance (of `policy.normalization` "standard"): 0 is perfect. A policy that knows nothing of the
   observation gets 1 when it regresses (it says the mean action) and 2 when it samples (DiT and
   diffusion or mixture heads: a random draw from the right distribution is off by its own variance
   too).
@@ -479,12 +478,12 @@ class Score:
   def __init__(
     self,
     model: Any,
-    normaliser: normalisation.Normaliser,
+    normalizer: normalization.Normalizer,
     *,
     guidance: float = 1.0,
     dtype: str = "float32",
   ):
-    self._model, self._normaliser, self._guidance, self._dtype = model, normaliser, guidance, dtype
+    self._model, self._normalizer, self._guidance, self._dtype = model, normalizer, guidance, dtype
     self._actions = jax.jit(self._sample, static_argnames="robot")
     self._latents = jax.jit(
       lambda params, batch, key: model.sample_latents(params, batch, key, steps=None)
@@ -498,7 +497,7 @@ class Score:
     "gripper_majority" (what saying always the commoner value would reach), "latent_mse"}: those
     there are examples for.
     """
-    params, sums = serving.lean(params, self._dtype), {}
+    params, sums = serving.cast_kernels(params, self._dtype), {}
     shares: dict[tuple[str, int], np.ndarray] = {}
 
     def add(name, error, mask):
@@ -520,9 +519,9 @@ class Score:
             sampled = np.asarray(self._actions(params, seen, key, robot=robot))
             width = sampled.shape[-1]
             mask, target = mask[..., :width], batch["actions"][..., :width]
-            error, grippers = np.square(sampled - target), list(self._normaliser.grippers(robot))
+            error, grippers = np.square(sampled - target), list(self._normalizer.grippers(robot))
             moves = ~np.isin(
-              np.arange(width), [*grippers, *self._normaliser.constants(robot, "action")]
+              np.arange(width), [*grippers, *self._normalizer.constants(robot, "action")]
             )
             add("action_mse", error, mask & moves)
             add("action_mse_first", error[:, 0], mask[:, 0] & moves)

@@ -17,7 +17,7 @@ from como_jax import data, errors, models, report, trees
 from como_jax.data import shards
 from como_jax.evaluate import consistency, probes
 from como_jax.tasks import components as components_lib
-from como_jax.tasks import latents, offsets, probe_controls, probe_rows, probe_targets, sources
+from como_jax.tasks import latents, motion_data, offsets, probe_controls, probe_rows, probe_targets
 from como_jax.train import checkpoint, log, rng, rundir
 
 METRICS = "metrics.json"
@@ -38,11 +38,11 @@ def run(command: config_lib.CommandLine) -> int:
   trained, run_config = load(config.checkpoint)
   model = models.build(run_config["model"])
   config = with_run_data(config, run_config)
-  sets = sources.data_sets(config)
-  windows = sources.windows(
+  sets = motion_data.data_sets(config)
+  windows = motion_data.windows(
     config, sets, split="validation", frames=3, batch_size=config.batch_size, most=config.windows
   )
-  fit_windows = sources.windows(
+  fit_windows = motion_data.windows(
     config, sets, split="train", frames=3, batch_size=config.batch_size, most=config.fit_windows
   )
   shapes = jax.eval_shape(model.init, rng.key(0, "init"))
@@ -54,7 +54,7 @@ def run(command: config_lib.CommandLine) -> int:
     f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, "
     + ", ".join(f"{one.label} at {one.offset_seconds} s" for one in sets)
   )
-  measure = latents.Measure(model)
+  measure = latents.MotionEvaluator(model)
   measured = {
     "trained": measure(trained, windows, pictures=True),
     "untrained": measure(untrained, windows),
@@ -246,7 +246,7 @@ def page_data(
         result.true[own, d], result.predicted[own, d], float(result.r2_by_dimension[d])
       )
   points, explained = consistency.principal_components(trained.z)
-  colored, colours = _colourings(results["trained"]["targets"], len(trained.z))
+  colored, colors = _colorings(results["trained"]["targets"], len(trained.z))
   matrix = results["trained"].get("similarity")
   manifests = [shards.read_manifest(one.path) for one in sets]
   quarantine = [
@@ -276,8 +276,8 @@ def page_data(
       name: result["s_pcfc"].values for name, result in results.items() if "s_pcfc" in result
     },
     probes=scatters,
-    pca=report.Projection(points[colored], colours, tuple(float(x) for x in explained))
-    if colours
+    pca=report.Projection(points[colored], colors, tuple(float(x) for x in explained))
+    if colors
     else None,
     similarity=report.Similarity(matrix.values, matrix.labels) if matrix is not None else None,
     config=run_config,
@@ -304,7 +304,7 @@ def split_note(config, run_config: dict) -> str:
   )
 
 
-def _colourings(
+def _colorings(
   targets: list[probe_targets.Target], windows: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """(held-out windows of the first robot of the first target that was probed, {name: its values

@@ -27,14 +27,14 @@ GAINS = {"untrained": "lp_gain", "difference": "lp_gain_difference", FIRST: "lp_
 
 def difference(
   fit: latents.Labels,
-  held_out: latents.Measured,
+  held_out: latents.MotionEvaluation,
   targets: Sequence[probe_targets.Target],
   *,
   seed: int,
 ) -> tuple[np.ndarray, dict, dict[str, Any]]:
   """(components [N + M, Z], row, results) of the encoder's feature difference, as many principal
   components
-  as z has numbers: what a motion model that learnt nothing could say with as many numbers. The
+  as z has numbers: what a motion model that learned nothing could say with as many numbers. The
   components are those of the windows to fit on.
   """
   change = [one.pictures[:, 1].astype(np.float32) - one.pictures[:, 0] for one in (fit, held_out)]
@@ -43,7 +43,7 @@ def difference(
 
 def one_picture(
   fit: latents.Labels,
-  held_out: latents.Measured,
+  held_out: latents.MotionEvaluation,
   targets: Sequence[probe_targets.Target],
   *,
   seed: int,
@@ -229,17 +229,17 @@ def components(
   algorithm 4.4).
   """
   mean = fit.mean(axis=0)
-  centred = fit - mean
+  centerd = fit - mean
   axes = (
     np.random.default_rng(seed)
     .normal(size=(fit.shape[1], min(count + 10, *fit.shape)))
     .astype(fit.dtype)
   )
   for _ in range(4):
-    axes, _ = np.linalg.qr(centred.T @ (centred @ axes))
-  _, _, turn = np.linalg.svd(centred @ axes, full_matrices=False)
+    axes, _ = np.linalg.qr(centerd.T @ (centerd @ axes))
+  _, _, turn = np.linalg.svd(centerd @ axes, full_matrices=False)
   axes = axes @ turn[:count].T
-  return centred @ axes, (new - mean) @ axes
+  return centerd @ axes, (new - mean) @ axes
 
 
 def _errors(

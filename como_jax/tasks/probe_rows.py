@@ -17,7 +17,7 @@ LEAST = 5  # held-out motions, below which cameras are not compared
 
 
 def score(
-  one: latents.Measured,
+  one: latents.MotionEvaluation,
   fit: np.ndarray,
   windows,
   targets: Sequence[probe_targets.Target],
@@ -36,7 +36,7 @@ def score(
   pcfc, rank = consistency.s_pcfc(one.past, one.future), consistency.effective_rank(one.z)
   row = {
     "s_pcfc": pcfc.mean,
-    "s_pcfc_centred": pcfc.mean_centred,
+    "s_pcfc_centerd": pcfc.mean_centerd,
     "effective_rank": rank.entropy,
     "participation_ratio": rank.participation,
     "copy_ratio": one.frames.ratio,
@@ -115,7 +115,7 @@ def own_numbers(
 
 
 def _environments(
-  one: latents.Measured, windows, action: probe_targets.Target, seed: int
+  one: latents.MotionEvaluation, windows, action: probe_targets.Target, seed: int
 ) -> tuple[dict, list[str], Any]:
   """(numbers of a row, notes, similarity matrix or None): the camera in z, and the same motion seen
   elsewhere.

@@ -1,4 +1,4 @@
-"""The programs that a training config leads to, on shapes alone: its train step, labelling with its
+"""The programs that a training config leads to, on shapes alone: its train step, labeling with its
 motion model, acting with its policy.
 
 They are the real ones (`train.step.build`, the model's own functions, the mesh and sharding rules
@@ -64,7 +64,7 @@ def train(config, machine: topology.Topology, *, batch_size: int, useful: bool =
     config: of a training task, resolved.
     machine: to compile for.
     batch_size: over all devices.
-    useful: without what is computed twice to save memory (rematerialisation, fused attention's
+    useful: without what is computed twice to save memory (rematerialization, fused attention's
       backward pass).
 
   Raises:
@@ -109,7 +109,7 @@ def train(config, machine: topology.Topology, *, batch_size: int, useful: bool =
 def extract(
   config, machine: topology.Topology, *, batch_size: int, useful: bool = False
 ) -> Program:
-  """Labelling: every frame encoded once, and its motion from a frame whose features are there (as
+  """Labeling: every frame encoded once, and its motion from a frame whose features are there (as
   `tasks/streaming.py` does).
 
   Each process of extraction works alone, so the machine is one host.
@@ -120,15 +120,15 @@ def extract(
 
   def label(params, frames, earlier):
     with rules.activations(mesh):
-      images = pixels.normalise(frames)
+      images = pixels.normalize(frames)
       tokens = model.features(params, images)
-      before = pixels.normalise(earlier["frames"])
+      before = pixels.normalize(earlier["frames"])
       return tokens, model.encode(params, before, images, features=(earlier["tokens"], tokens)).z
 
   params = jax.eval_shape(model.init, rng.key(0, "init"))
   params = {name: params[name] for name in ("encoder", "idm")}
   frames = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)
-  tokens = jax.eval_shape(lambda p, x: model.features(p, pixels.normalise(x)), params, frames)
+  tokens = jax.eval_shape(lambda p, x: model.features(p, pixels.normalize(x)), params, frames)
   rows, whole = mesh_lib.batch_sharding(mesh), mesh_lib.replicated(mesh)
   function = jax.jit(
     label, in_shardings=(rules.shardings(params, mesh), rows, rows), out_shardings=(rows, whole)
@@ -154,7 +154,7 @@ def policy(config, machine: topology.Topology, *, batch_size: int, useful: bool 
       return model.sample(params, batch, key, robot=robot, steps=None, guidance=guidance)
 
   params = jax.eval_shape(
-    lambda key: serving.lean(model.init(key), config.model.dtype), rng.key(0, "init")
+    lambda key: serving.cast_kernels(model.init(key), config.model.dtype), rng.key(0, "init")
   )
   batch = {
     name: spec

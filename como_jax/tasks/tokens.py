@@ -20,7 +20,7 @@ Batch = Mapping[str, np.ndarray]
 IMAGES = {"images": "tokens"}
 
 
-class Tokens:
+class TokenCache:
   """Puts tokens [..., N+1, D] in the place of a batch's images [..., H, W, 3].
 
   Images are known by their content, so it does not matter where they come from, only that they come
@@ -97,7 +97,7 @@ class Tokens:
     }
     return {**self._rest(batch), **tokens}
 
-  def fill(self, walk: Any) -> "Tokens":
+  def fill(self, walk: Any) -> "TokenCache":
     """Encodes all images of a walk (`Evaluation` of `data.policy` or `data.evaluation`)
     beforehand.
     """
@@ -106,18 +106,18 @@ class Tokens:
         self(next(batches))
     return self
 
-  def over(self, batches: Iterator[Batch]) -> "_Over":
+  def over(self, batches: Iterator[Batch]) -> "_CachedBatches":
     """An iterator over batches, closable as they are, with tokens in them."""
-    return _Over(self, batches)
+    return _CachedBatches(self, batches)
 
 
-class _Over:
-  """See `Tokens.over`."""
+class _CachedBatches:
+  """See `TokenCache.over`."""
 
-  def __init__(self, tokens: Tokens, batches: Any):
+  def __init__(self, tokens: TokenCache, batches: Any):
     self._tokens, self._batches = tokens, batches
 
-  def __iter__(self) -> "_Over":
+  def __iter__(self) -> "_CachedBatches":
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:

@@ -13,14 +13,14 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import errors, trees, weights
-from como_jax.data import loading
+from como_jax.data import read_options
 from como_jax.models.backbones import mae_vit
 from como_jax.parallel import distributed, rules
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.tasks import data_identity, sources
+from como_jax.tasks import data_identity, motion_data
 from como_jax.train import (
+  atomic,
   checkpoint,
-  files,
   integrity,
   log,
   loop,
@@ -38,7 +38,7 @@ BUNDLED_ENCODER = ASSETS / "mae_debug"
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class TrainJob:
   """What a task brings to the shared machinery.
 
   Attributes:
@@ -65,7 +65,7 @@ class Job:
   evaluate: Callable[[Any], dict[str, float]] | None
   examples_per_step: int
   unit: str
-  loading: loading.Loading
+  loading: read_options.ReadOptions
   batch: Mapping[str, jax.ShapeDtypeStruct]
   data: Sequence[tuple[str, str]]
   start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -73,7 +73,7 @@ class Job:
   begin: Callable[[Any], Mapping[str, Any]] | None = None
 
 
-def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
+def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
   """Runs a training task; returns the exit code.
 
   The run directory is checked first and written only after the job has been made and its step
@@ -84,11 +84,14 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
   config, workdir = command.config, command.workdir
   section = config.train
   begin = time.monotonic()
-  first, flags = distributed.is_first(), {"resume": command.resume, "overwrite": command.overwrite}
-  distributed.same(
+  first, flags = (
+    distributed.is_primary(),
+    {"resume": command.resume, "overwrite": command.overwrite},
+  )
+  distributed.assert_same_on_all(
     "\n".join([config_lib.to_json(config), str(workdir), str(flags)]), what="the command line"
   )
-  sources.cores()  # here, where all processes come
+  motion_data.cores()  # here, where all processes come
 
   def look():
     if first:
@@ -100,8 +103,8 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
     rundir.changes(workdir, config)  # what is refused is refused before anything is compiled
     return done_already(workdir, section.steps), rate_before(workdir)
 
-  enough, old_rate = distributed.together(look)
-  if enough := distributed.from_first(enough):
+  enough, old_rate = distributed.run_on_all_processes(look)
+  if enough := distributed.broadcast_from_primary(enough):
     print(enough)
     return 0
 
@@ -117,7 +120,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
     )
     return mesh, job, optimizer.build(steps=section.steps, **section.optimizer), data, changed
 
-  mesh, job, (tx, rate), data, changed = distributed.together(prepare)
+  mesh, job, (tx, rate), data, changed = distributed.run_on_all_processes(prepare)
   frozen = tuple(job.model.frozen if section.frozen is None else section.frozen)
   shapes = state_shapes(job, tx, frozen=frozen, ema=section.ema > 0, mesh=mesh)
   train_step = step.build(
@@ -133,7 +136,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
     rate=rate,
     constants=job.constants,
   )
-  distributed.together(lambda: check_memory(train_step, shapes, job, section, mesh))
+  distributed.run_on_all_processes(lambda: check_memory(train_step, shapes, job, section, mesh))
 
   def open_directory():
     if not first:
@@ -144,7 +147,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
     for line in changed:
       print(line)
 
-  distributed.together(open_directory, first_alone=True)
+  distributed.run_on_all_processes(open_directory, first_alone=True)
 
   current = initial_state(job, tx, frozen=frozen, ema=section.ema > 0, seed=config.seed, mesh=mesh)
   checkpointer = checkpoint.Checkpointer(workdir, keep=section.keep_checkpoints)
@@ -165,8 +168,10 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
     if first
     else None
   )
-  validated = json.loads(distributed.from_first(json.dumps(writer.validated if writer else [])))
-  writer = writer or log.Quiet(validated)
+  validated = json.loads(
+    distributed.broadcast_from_primary(json.dumps(writer.validated if writer else []))
+  )
+  writer = writer or log.NullLog(validated)
   writer.say(
     f"{command.name}: {optimizer.count(current.params):,} parameters, "
     f"{optimizer.count(trainable):,} trainable; devices {rundir.hardware()['devices']}, mesh "
@@ -186,7 +191,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
 
   batches = job.batches(start)
   evaluate = job.evaluate and (
-    lambda now: job.evaluate(_at_hand(state.weights(now, frozen=frozen)))
+    lambda now: job.evaluate(_replicated_params(state.weights(now, frozen=frozen)))
   )
   lost = False  # another process: then nothing here can be ended in order, Orbax would wait for it
   try:
@@ -215,15 +220,15 @@ def fit(command: config_lib.CommandLine, make: Callable[[], Job]) -> int:
       writer.close()
       checkpointer.close()
   if outcome.stopped:
-    return loop.STOPPED
+    return loop.EXIT_SIGNALED
   final = distributed.gather(state.weights(outcome.state, frozen=frozen), keep=first)
   return export(command, job, outcome, final, seconds=time.monotonic() - begin) if first else 0
 
 
 def export(
   command: config_lib.CommandLine,
-  job: Job,
-  outcome: loop.Outcome,
+  job: TrainJob,
+  outcome: loop.TrainResult,
   final: dict[str, Any],
   *,
   seconds: float,
@@ -243,7 +248,7 @@ def export(
       "steps": steps,
       "seconds": seconds,
     }
-    files.write(workdir / "speed.json", json.dumps(speed, indent=2))
+    atomic.write(workdir / "speed.json", json.dumps(speed, indent=2))
   for stale in workdir.glob(f".{checkpoint.WEIGHTS}.new-*"):  # of a start that was killed in here
     shutil.rmtree(stale, ignore_errors=True)
   weights.save(
@@ -306,7 +311,7 @@ def rate_before(workdir: pathlib.Path) -> Callable[[int], Any] | None:
 
 
 def check_memory(
-  train_step: Any, shapes: state.TrainState, job: Job, section, mesh: jax.sharding.Mesh
+  train_step: Any, shapes: state.TrainState, job: TrainJob, section, mesh: jax.sharding.Mesh
 ) -> None:
   """Compiles the train step (the first call finds it compiled) and refuses it where it cannot fit
   into memory.
@@ -338,7 +343,7 @@ def check_memory(
     memory.check(need, mesh.local_devices, **settings)
 
 
-def _at_hand(params):
+def _replicated_params(params):
   """Parameters to evaluate: where they are spread over processes, whole ones on a device of each,
   which then all compute (and process 0 logs) the same scores; waiting for one of them in a
   collective would take as long.
@@ -347,7 +352,7 @@ def _at_hand(params):
 
 
 def state_shapes(
-  job: Job, tx, *, frozen: tuple[str, ...], ema: bool, mesh: jax.sharding.Mesh
+  job: TrainJob, tx, *, frozen: tuple[str, ...], ema: bool, mesh: jax.sharding.Mesh
 ) -> state.TrainState:
   """Shapes, types and shardings of the state."""
   shapes = jax.eval_shape(
@@ -361,7 +366,7 @@ def state_shapes(
 
 
 def initial_state(
-  job: Job, tx, *, frozen: tuple[str, ...], ema: bool, seed: int, mesh: jax.sharding.Mesh
+  job: TrainJob, tx, *, frozen: tuple[str, ...], ema: bool, seed: int, mesh: jax.sharding.Mesh
 ) -> state.TrainState:
   """The state at step 0, made sharded under jit, with the job's given parts (a pretrained encoder)
   in place.
@@ -372,7 +377,7 @@ def initial_state(
   return jax.jit(create, out_shardings=rules.shardings(shapes, mesh))(key, start)
 
 
-def begun(job: Job, current: state.TrainState) -> state.TrainState:
+def begun(job: TrainJob, current: state.TrainState) -> state.TrainState:
   """The state of a new run with what the job measures on its data in place, in the averaged weights
   too.
 
@@ -381,8 +386,10 @@ def begun(job: Job, current: state.TrainState) -> state.TrainState:
   """
   if job.begin is None:
     return current
-  params = _at_hand(current.params)
-  parts = distributed.arrays_from_first(distributed.together(lambda: job.begin(params)))
+  params = _replicated_params(current.params)
+  parts = distributed.broadcast_arrays_from_primary(
+    distributed.run_on_all_processes(lambda: job.begin(params))
+  )
   flat = trees.flatten(parts)
 
   def put(tree):
@@ -399,7 +406,7 @@ def begun(job: Job, current: state.TrainState) -> state.TrainState:
   return dataclasses.replace(current, params=put(current.params), ema=put(current.ema))
 
 
-def _creator(job: Job, tx, *, frozen: tuple[str, ...], ema: bool) -> Callable:
+def _creator(job: TrainJob, tx, *, frozen: tuple[str, ...], ema: bool) -> Callable:
   return lambda key, start: state.create(
     {**job.model.init(key), **start}, tx, frozen=frozen, ema=ema
   )

@@ -1,4 +1,4 @@
-"""The training machine: state, optimiser, step, checkpoints and the one loop.
+"""The training machine: state, optimizer, step, checkpoints and the one loop.
 
 It knows nothing of motion or policies.
 """

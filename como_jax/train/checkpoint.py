@@ -19,7 +19,7 @@ from absl import logging as absl_logging
 
 from como_jax import errors, trees, weights
 from como_jax.parallel import distributed, rules
-from como_jax.train import files, integrity, memory
+from como_jax.train import atomic, integrity, memory
 
 # Orbax warns about files that it does without, and logs what it raises as well
 absl_logging.set_verbosity(absl_logging.FATAL)
@@ -52,7 +52,7 @@ class Checkpointer:
   def latest(self) -> int | None:
     """The newest committed step, as process 0 sees the directory."""
     step = self._manager.latest_step()
-    return json.loads(distributed.from_first(json.dumps(step)))
+    return json.loads(distributed.broadcast_from_primary(json.dumps(step)))
 
   def save(self, step: int, state) -> None:
     """Starts saving; a second save of the same step does nothing.
@@ -66,14 +66,14 @@ class Checkpointer:
       return
     data = {"position": step, "version": integrity.VERSION}
     with self._writing(step):
-      if distributed.is_first() and not self._spec.exists():
-        files.write(self._spec, json.dumps(describe(state), indent=0))
+      if distributed.is_primary() and not self._spec.exists():
+        atomic.write(self._spec, json.dumps(describe(state), indent=0))
       self._manager.save(
         step,
         args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)),
       )
     self._end_seal()  # of the save before this one, which Orbax has waited for
-    if distributed.is_first():
+    if distributed.is_primary():
       written = threading.Event()
       self._seal = (
         threading.Thread(target=self._run_seal, args=(step, written), daemon=True),
@@ -95,7 +95,7 @@ class Checkpointer:
       if self._spec.exists():
         check_spec(weights.read_json(self._spec), describe(state), what=str(self._folder))
 
-    distributed.together(check)
+    distributed.run_on_all_processes(check)
     target = jax.tree.map(
       lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
       state,
@@ -104,21 +104,21 @@ class Checkpointer:
     aside = []
     while (step := self.latest()) is not None:
       folder = self._folder / str(step)
-      distributed.together(lambda folder=folder: integrity.check_version(folder))
+      distributed.run_on_all_processes(lambda folder=folder: integrity.check_version(folder))
       problem = self._problem(folder)
       if not problem:
         restored, problem = self._restore(step, target)
         if not problem:
           return restored
-      if distributed.is_first():
+      if distributed.is_primary():
         aside.append(str(integrity.set_aside(folder)))
         print(
           f"checkpoint {folder} is damaged ({problem}): set aside as {aside[-1]}, the one "
           "before it is taken"
         )
-      distributed.from_first("")  # nobody looks before it is renamed
+      distributed.broadcast_from_primary("")  # nobody looks before it is renamed
       self._manager.reload()
-    if distributed.from_first(", ".join(aside)):
+    if distributed.broadcast_from_primary(", ".join(aside)):
       raise errors.Shared(
         f"--resume: no good checkpoint is left in {self._folder} (damaged and set aside: "
         f"{', '.join(aside) or 'all'}): --resume once more starts from step 0"
@@ -131,7 +131,7 @@ class Checkpointer:
     """
     part = dict(index=jax.process_index(), count=jax.process_count())
     try:
-      distributed.together(lambda: integrity.check(folder, **part))
+      distributed.run_on_all_processes(lambda: integrity.check(folder, **part))
     except (integrity.Damaged, errors.Shared) as error:
       return str(error)
     return ""
@@ -165,16 +165,18 @@ class Checkpointer:
         rate.
     """
     self.wait()
-    for saved in json.loads(distributed.from_first(json.dumps(integrity.steps(self._folder)))):
+    for saved in json.loads(
+      distributed.broadcast_from_primary(json.dumps(integrity.steps(self._folder)))
+    ):
       folder = self._folder / str(saved)
-      problem = distributed.from_first(
+      problem = distributed.broadcast_from_primary(
         "its weights lead there at once" if saved >= step - 1 else self._unusable(folder)
       )
       if not problem:
         return saved
-      if distributed.is_first():
+      if distributed.is_primary():
         print(f"checkpoint {folder} is set aside as {integrity.set_aside(folder)}: {problem}")
-      distributed.from_first("")
+      distributed.broadcast_from_primary("")
     return None
 
   def _unusable(self, folder: pathlib.Path) -> str:
@@ -214,7 +216,7 @@ class Checkpointer:
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
-      text = files.storage_problem(error)
+      text = atomic.storage_problem(error)
       if not text:
         raise
       self._failed = True

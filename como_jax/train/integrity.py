@@ -11,7 +11,7 @@ import json
 import pathlib
 
 from como_jax import errors, weights
-from como_jax.train import files
+from como_jax.train import atomic
 
 CHECKSUMS = "checksums.json"
 STATE, DATA = "state", "data"  # the items of a step
@@ -46,7 +46,7 @@ def seal(step: pathlib.Path) -> None:
       name: [(step / name).stat().st_size, weights.digest(step / name)] for name in _names(step)
     }
     if found:
-      files.write(
+      atomic.write(
         step / CHECKSUMS,
         json.dumps({"version": VERSION, "kind": "xxh3_64", "files": found}, indent=0),
       )

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import tqdm
 
 from como_jax import errors
-from como_jax.train import files
+from como_jax.train import atomic
 
 FILE = "metrics.jsonl"
 
@@ -39,7 +39,7 @@ class Log:
     self._path = workdir / FILE
     kept = [line for line in _lines(self._path) if line["step"] <= start]
     try:
-      files.write(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+      atomic.write(self._path, "".join(json.dumps(line) + "\n" for line in kept))
     except OSError as error:
       raise errors.Storage(f"cannot write {self._path}: {error.strerror or error}") from error
     self.validated = sorted({line["step"] for line in kept if line["kind"] == "validation"})
@@ -49,7 +49,7 @@ class Log:
     if wandb:
       identity = workdir / "wandb_id"  # a run's own: two directories of one config are two runs
       if not identity.exists():
-        files.write(identity, uuid.uuid4().hex[:12])
+        atomic.write(identity, uuid.uuid4().hex[:12])
       self._wandb = check_wandb().init(
         project=wandb,
         name=name,
@@ -156,7 +156,7 @@ class _Board:
     self._writer.close()
 
 
-class Quiet:
+class NullLog:
   """What the other processes of a run have in place of the log: it writes nothing."""
 
   def __init__(self, evaluated: Iterable[int]):

@@ -22,13 +22,13 @@ from como_jax.train import log as log_lib
 from como_jax.train import meter as meter_lib
 from como_jax.train.state import TrainState
 
-STOPPED = 143  # exit code after SIGTERM or SIGINT: saved, run again with --resume
+EXIT_SIGNALED = 143  # exit code after SIGTERM or SIGINT: saved, run again with --resume
 # what process 0 tells the others in the place of a signal when it cannot write its log
 _NO_LOG = int(signal.SIGXFSZ)
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class TrainResult:
   """How a run ended: the last state, examples (pairs, images) a second without compile time,
   whether a signal stopped it, and the steps at which the evaluation failed.
   """
@@ -57,7 +57,7 @@ def run(
   evaluate_every: int = 0,
   on_step: Callable[[int], None] | None = None,
   slow_data: str = "",
-) -> Outcome:
+) -> TrainResult:
   """Trains until `steps`, from the step of `state`; `batches` must start at the same position.
 
   The save comes before the next batch is drawn, so a checkpoint's step is its data position.
@@ -79,9 +79,9 @@ def run(
     errors.Storage: the log or a checkpoint cannot be written.
   """
   done, unvalidated = int(state.step), []
-  exchange = distributed.Exchange(mesh, count=2)
+  exchange = distributed.AsyncAllGather(mesh, count=2)
   with _Signals() as signals:
-    reader = _Reader(
+    reader = _MetricsReader(
       log=log,
       log_every=log_every,
       steps=steps,
@@ -138,7 +138,7 @@ def run(
     log.say(
       f"stopped by {reader.stop} at step {done}: saved; run the same command with --resume to go on"
     )
-  return Outcome(
+  return TrainResult(
     state=state,
     examples_per_s=reader.meter.rate,
     wait_share=reader.meter.wait_share,
@@ -165,7 +165,7 @@ def _scores(
 
 
 @dataclasses.dataclass
-class _Reader:
+class _MetricsReader:
   """Reads finished steps, each after the next one has been started: checks that the metrics are
   finite, logs them, and hears from the other processes whether one of them was told to stop and how
   long each waited for its data.
@@ -175,7 +175,7 @@ class _Reader:
   log_every: int
   steps: int
   unit: str
-  exchange: distributed.Exchange
+  exchange: distributed.AsyncAllGather
   signals: "_Signals"
   meter: meter_lib.Meter
   bottleneck: meter_lib.Bottleneck

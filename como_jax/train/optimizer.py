@@ -56,7 +56,7 @@ def build(
   warmup_steps: int,
   warmup_start: float,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """The optimiser of the trainable parameters, and its learning-rate schedule (for the log)."""
+  """The optimizer of the trainable parameters, and its learning-rate schedule (for the log)."""
   rate = learning_rate_schedule(
     kind=schedule,
     learning_rate=learning_rate,

@@ -18,7 +18,7 @@ import jax
 import como_jax
 from como_jax import config as config_lib
 from como_jax import errors, weights
-from como_jax.train import files
+from como_jax.train import atomic
 
 CONFIG = "config.json"
 VERSIONS = "versions.json"
@@ -28,7 +28,7 @@ LOCK = ".lock"
 # What may change between the runs of one experiment (a dot at the end: the whole section); anything
 # else would make another experiment of it. The learning rate and the clipping are what one changes
 # after a loss that was not finite. Every change is printed.
-FREE = (
+RESUMABLE_KEYS = (
   "train.steps",
   "train.log_every",
   "train.evaluate_every",
@@ -136,10 +136,10 @@ def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) ->
     check(workdir, config, resume=resume, overwrite=overwrite)
     if overwrite:
       _empty(workdir)
-    files.write(
+    atomic.write(
       workdir / VERSIONS, json.dumps({"versions": versions(), "hardware": hardware()}, indent=2)
     )
-    files.write(workdir / CONFIG, config_lib.to_json(config))
+    atomic.write(workdir / CONFIG, config_lib.to_json(config))
   except OSError as error:
     raise errors.UserError(
       f"--workdir {workdir} cannot be written: {error.strerror or error}"
@@ -164,7 +164,9 @@ def changes(workdir: pathlib.Path, config) -> dict[str, tuple]:
   refused = {
     key: pair
     for key, pair in found.items()
-    if not any(key == free or (free.endswith(".") and key.startswith(free)) for free in FREE)
+    if not any(
+      key == free or (free.endswith(".") and key.startswith(free)) for free in RESUMABLE_KEYS
+    )
   }
   if refused:
     listed = "; ".join(

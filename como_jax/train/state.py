@@ -13,7 +13,7 @@ from como_jax import trees
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """Step, parameters (trainable and frozen), optimiser state and averaged weights (of the trainable
+  """Step, parameters (trainable and frozen), optimizer state and averaged weights (of the trainable
   ones; None without EMA).
   """
 
@@ -26,7 +26,7 @@ class TrainState:
 def create(
   params, optimizer: optax.GradientTransformation, *, frozen: tuple[str, ...], ema: bool
 ) -> TrainState:
-  """A state at step 0; frozen leaves have no optimiser state."""
+  """A state at step 0; frozen leaves have no optimizer state."""
   trainable, _ = trees.split(params, frozen)
   return TrainState(
     step=jnp.zeros((), jnp.int32),

@@ -1,4 +1,4 @@
-"""One optimiser step as a pure function under `jax.jit`. A task supplies only its loss."""
+"""One optimizer step as a pure function under `jax.jit`. A task supplies only its loss."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

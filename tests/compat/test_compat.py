@@ -49,7 +49,7 @@ def test_a_checkpoint_without_a_version_is_read_and_resumed(run, capsys):
     "is of step 5, the newest checkpoint of step 8: the checkpoint is used"
     in capsys.readouterr().out
   )
-  tx, _ = toy.optimiser()
+  tx, _ = toy.make_optimizer()
   fresh = state.create(jax.tree.map(jnp.zeros_like, PARAMS), tx, frozen=toy.FROZEN, ema=False)
   checkpointer = checkpoint.Checkpointer(run, keep=2)
   restored = checkpointer.restore(fresh, mesh_lib.make(data=1, devices=jax.devices()[:1]))
@@ -77,7 +77,7 @@ def test_what_a_later_version_has_written_is_refused_in_one_line(run):
     match=r"checkpoints/8 has format version 2, this program reads up to 1: update",
   ):
     checkpoint.load(run)
-  tx, _ = toy.optimiser()
+  tx, _ = toy.make_optimizer()
   fresh = state.create(jax.tree.map(jnp.zeros_like, PARAMS), tx, frozen=toy.FROZEN, ema=False)
   with pytest.raises(errors.UserError, match="format version 2"):
     checkpoint.Checkpointer(run, keep=2).restore(

@@ -1,6 +1,6 @@
 """Hand-made inputs: tiny videos and LeRobot folders written with PyAV and pyarrow alone.
 
-Frame t is grey level 20 + 6 t.
+Frame t is gray level 20 + 6 t.
 """
 
 import fractions
@@ -325,7 +325,7 @@ def lerobot_v30(root, lengths=(8, 11, 6), *, fps=10, image=False, codec="libx264
 class Synthetic:
   """A source in memory; episode `killer` ends its process, as a crashing decoder would.
 
-  Numbers are shown as grey levels. `times(i, length)` gives the seconds of an episode's frames, by
+  Numbers are shown as gray levels. `times(i, length)` gives the seconds of an episode's frames, by
   default at `fps`.
   """
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import normalisation, shards, statistics, summaries, times
+from como_jax.data import normalization, shards, statistics, summaries, times
 from como_jax.data.times import FrameTimes
 from tests.data.test_index import table
 
@@ -313,18 +313,18 @@ def test_units_by_hand():
     binary=np.array([False, True, False]),
   )
   x = np.array([[6.0, 14.0, 2.0]])
-  np.testing.assert_allclose(one.normalise(x), [[1, 1, 0]])  # (6 - 2) / 4; (14 - 4) / 10
-  np.testing.assert_allclose(one.normalise(x, "quantile"), [[1.5, 1, -0.5]])  # (6 - 3) / 2
+  np.testing.assert_allclose(one.normalize(x), [[1, 1, 0]])  # (6 - 2) / 4; (14 - 4) / 10
+  np.testing.assert_allclose(one.normalize(x, "quantile"), [[1.5, 1, -0.5]])  # (6 - 3) / 2
   np.testing.assert_allclose(one.inverse(np.array([[1.0, 1.0, -0.5]]), "quantile"), [[5, 14, 2]])
   np.testing.assert_allclose(one.inverse(np.array([[1.0, -1.0, -0.5]])), [[6, -6, 0]])
   still = dataclasses.replace(
     one, q01=np.full(3, 1.0), q99=np.array([1 + 1.8e-6, 1 + 2e-6, 1.0]), binary=None
   )
   np.testing.assert_allclose(
-    still.normalise(np.array([[14.0, 14.0, -6.0]]), "quantile"), [[1, (14 - 1 - 1e-6) / 1e-6, -1]]
+    still.normalize(np.array([[14.0, 14.0, -6.0]]), "quantile"), [[1, (14 - 1 - 1e-6) / 1e-6, -1]]
   )
-  flat = dataclasses.replace(one, std=np.zeros(3), binary=None)  # sums that cancelled
-  np.testing.assert_allclose(flat.normalise(x), [[4, 12, 0]])
+  flat = dataclasses.replace(one, std=np.zeros(3), binary=None)  # sums that canceled
+  np.testing.assert_allclose(flat.normalize(x), [[4, 12, 0]])
   assert one.to_json()["binary"] == [False, True, False] and one.to_json()["count"] == 4
   assert statistics.Statistics.from_json(one.to_json()).binary.tolist() == [False, True, False]
 
@@ -334,12 +334,12 @@ def test_merged_by_hand():
     statistics.Statistics(n, *(np.array([x], float) for x in values))
     for n, values in ((3, (1, 2, 0, 4, 0.5, 3)), (1, (5, 4, -2, 9, 1.5, 7)))
   )
-  found = normalisation.merge([a, b])
+  found = normalization.merge([a, b])
   assert [
     found.count,
     *(float(getattr(found, name)[0]) for name in ("mean", "std", "min", "max", "q01", "q99")),
   ] == pytest.approx([4, 2, (3 / 4 * (4 + 1) + 1 / 4 * (16 + 9)) ** 0.5, -2, 9, 0.75, 4])
-  assert normalisation.merge([a]) is a
+  assert normalization.merge([a]) is a
 
 
 def test_summaries_by_hand():

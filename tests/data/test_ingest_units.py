@@ -113,7 +113,7 @@ def test_the_progress_bar_counts_episodes_and_frames(tmp_path, monkeypatch, term
 
 def test_as_many_processes_as_cores(tmp_path, monkeypatch):
   asked = []
-  monkeypatch.setattr(ingest.loading, "cores", lambda: 3)
+  monkeypatch.setattr(ingest.read_options, "cores", lambda: 3)
   monkeypatch.setattr(
     ingest.processes, "run", lambda function, units, *, workers, **rest: asked.append(workers) or ()
   )

@@ -21,7 +21,7 @@ COMPAT = pathlib.Path(__file__).parents[1] / "compat"
 
 
 def recording(times, *, cuts=(), **settings):
-  """Episodes at given times (one array of seconds each), with cuts of shots; frame t is grey level
+  """Episodes at given times (one array of seconds each), with cuts of shots; frame t is gray level
   20 + 6 t.
   """
   lengths = [len(seconds) for seconds in times]

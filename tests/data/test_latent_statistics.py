@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import labels, policy, policy_examples, shard_file, shards, statistics
+from como_jax.data import labels, policy_examples, policy_pipeline, shard_file, shards, statistics
 from tests.data import makers
-from tests.data.test_policy import arm, label
+from tests.data.test_policy_pipeline import arm, label
 
 
 @pytest.fixture(scope="module", name="data", params=[6, 25])
@@ -101,8 +101,8 @@ def test_stored_moments_and_a_loop_over_every_label_agree_bit_by_bit(
   )
   kinds = {
     "robot": arm(data, labels=folder, cameras=("left", "right")),
-    "video": policy.PolicySet(data, labels=folder),
-    "each": policy.PolicySet(data, labels=other, views="each", tasks=("task 1",)),
+    "video": policy_pipeline.PolicySet(data, labels=folder),
+    "each": policy_pipeline.PolicySet(data, labels=other, views="each", tasks=("task 1",)),
   }
   sets = [kinds[kind] for kind in mixture.split()] + [kinds["each"]]
   with warnings.catch_warnings():
@@ -115,7 +115,7 @@ def test_stored_moments_and_a_loop_over_every_label_agree_bit_by_bit(
     "array",
     lambda self, clip, name: read.append(name.split("/")[0]) or array(self, clip, name),
   )
-  got = policy._latent_statistics(sets, found, keep)
+  got = policy_pipeline._latent_statistics(sets, found, keep)
   assert got.count == expected.count > 40
   for field in dataclasses.fields(statistics.Statistics):
     np.testing.assert_array_equal(

@@ -236,7 +236,7 @@ def test_anything_else_is_written_anew(tmp_path, kind):
       tmp_path / "s", source=opened, clip_frames=5, image_size=32, episodes_per_shard=2
     )
   )
-  cameras = ["top"] if kind == "v2.1" else ["camera"]  # one of two cameras labelled
+  cameras = ["top"] if kind == "v2.1" else ["camera"]  # one of two cameras labeled
   folder = label(data, tmp_path / "l", cameras=cameras)
   lerobot_labels.check(str(tmp_path / "out"), source=source, shards_path=data, resume=False)
   lerobot_labels.export(folder, str(tmp_path / "out"), source=source, shards_path=data)
@@ -269,7 +269,7 @@ def test_anything_else_is_written_anew(tmp_path, kind):
     [image.mean() for _, image in one.cameras[cameras[0]](video.Geometry(32))]
     for one in (first, before)
   )
-  np.testing.assert_allclose(frames, stored, atol=2)  # grey levels, 6 from frame to frame
+  np.testing.assert_allclose(frames, stored, atol=2)  # gray levels, 6 from frame to frame
 
 
 def test_the_robot_survives_ingest(tmp_path):
@@ -326,7 +326,7 @@ def test_groups_and_instructions_survive_and_segments_become_episodes_of_one_gro
   assert valid[14:].tolist() == [True, True, False, False] + [True] * 5 + [False] * 2
 
 
-def test_groups_of_the_labelled_data_are_added_to_a_copy(tmp_path):
+def test_groups_of_the_labeled_data_are_added_to_a_copy(tmp_path):
   source = makers.lerobot_v30(tmp_path / "lerobot", LENGTHS)
 
   class Grouped(type(sources.open_source(source))):

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from como_jax import data, errors
-from como_jax.data import evaluation, labels, lerobot_labels, policy, video
+from como_jax.data import evaluation, labels, lerobot_labels, policy_pipeline, video
 from como_jax.data.sources import lerobot
 from tests.data import lerobot_makers as makers
 from tests.data import makers as plain_makers
-from tests.data import test_policy
+from tests.data import test_policy_pipeline
 from tests.data.lerobot_makers import TOP, WRIST, Folder, check, features, opened, refused, rows
 
 
@@ -271,8 +271,8 @@ def _arms(tmp_path_factory):
 
 
 def test_defaults_of_policy_statistics(arms):
-  sets = [test_policy.arm(arms)]
-  found = policy.statistics(sets, validation_fraction=0.0)
+  sets = [test_policy_pipeline.arm(arms)]
+  found = policy_pipeline.statistics(sets, validation_fraction=0.0)
   assert (
     found.mode == "standard" and found.latent is None and found.robots["arm"]["action"].count == 11
   )
@@ -281,15 +281,15 @@ def test_defaults_of_policy_statistics(arms):
   with pytest.raises(
     errors.UserError, match="^unknown reduction of actions 'maen': did you mean 'mean'"
   ):
-    policy.statistics(sets, reduce="maen")
-  two = policy.statistics(sets, validation_fraction=0.0, step_seconds=0.2, reduce="last")
+    policy_pipeline.statistics(sets, reduce="maen")
+  two = policy_pipeline.statistics(sets, validation_fraction=0.0, step_seconds=0.2, reduce="last")
   np.testing.assert_allclose(
     two.robots["arm"]["action"].mean[0], (1 + 2 + 3 + 4 + 5 + 5 + 1 + 2 + 3 + 4 + 4) / 11
   )
-  assert policy.statistics(sets, validation_fraction=0.0, step_seconds=0.2).robots["arm"][
+  assert policy_pipeline.statistics(sets, validation_fraction=0.0, step_seconds=0.2).robots["arm"][
     "action"
   ].mean[0] == pytest.approx((0.5 + 1.5 + 2.5 + 3.5 + 4.5 + 5 + 0.5 + 1.5 + 2.5 + 3.5 + 4) / 11)
-  (line,) = policy.describe(
+  (line,) = policy_pipeline.describe(
     [dataclasses.replace(sets[0], name="n", weight=0.5)], validation_fraction=0.0
   )
   assert (
@@ -304,7 +304,7 @@ def test_robots_of_several_sizes(arms, tmp_path):
       return dataclasses.replace(raw, arrays={"action": np.tile(raw.arrays["action"], 2)})
 
   wide = plain_makers.shards(tmp_path / "w", source=Wide((5, 5)))
-  sets = [test_policy.arm(arms, name="one"), test_policy.arm(wide, name="two")]
+  sets = [test_policy_pipeline.arm(arms, name="one"), test_policy_pipeline.arm(wide, name="two")]
   with pytest.raises(
     errors.UserError,
     match=(
@@ -312,16 +312,20 @@ def test_robots_of_several_sizes(arms, tmp_path):
       r"one size"
     ),
   ):
-    policy.statistics(sets)
+    policy_pipeline.statistics(sets)
 
 
 def test_what_is_damaged_is_left_out_of_statistics_and_evaluation(tmp_path):
   path = plain_makers.shards(tmp_path / "s", (8, 5), size=(64, 64))
   plain_makers.damage(path, "episode_0", frame=2)
   common = dict(
-    test_policy.SIZES, normaliser=test_policy.normaliser(), batch_size=13, split="all", threads=0
+    test_policy_pipeline.SIZES,
+    normalizer=test_policy_pipeline.normalizer(),
+    batch_size=13,
+    split="all",
+    threads=0,
   )
-  found = policy.evaluation([test_policy.arm(path)], **common)
+  found = policy_pipeline.evaluation([test_policy_pipeline.arm(path)], **common)
   with (
     pytest.warns(
       UserWarning,

@@ -55,7 +55,7 @@ def write(path, lengths=(7, 5, 9), **settings):
         metadata={"scene": i, "motion": f"m{i}"},
       )
       episodes.append(episode)
-    writer.finalise()
+    writer.finalize()
   return episodes
 
 
@@ -129,7 +129,7 @@ def test_video_without_actions_has_neither_columns_nor_features_for_them(tmp_pat
     with pytest.raises(errors.UserError, match="action has shape"):
       writer.add_episode("watch", {"a": moving_square(4, 0)}, action=np.zeros((4, 3)))
     writer.add_episode("watch", {"a": moving_square(4, 0)})
-    writer.finalise()
+    writer.finalize()
   info = json.loads((tmp_path / "set/meta/info.json").read_text())
   table = parquet.read_table(
     tmp_path / "set" / info["data_path"].format(chunk_index=0, file_index=0)
@@ -197,7 +197,7 @@ def test_fractional_rate(tmp_path):
       state=np.zeros((4, 1)),
       action=np.zeros((4, 1)),
     )
-    writer.finalise()
+    writer.finalize()
   _, times, _ = read_video(next((tmp_path / "set").rglob("*.mp4")))
   np.testing.assert_allclose([float(t) for t in times], np.arange(4) * 1001 / 30000, atol=1e-5)
 
@@ -210,7 +210,7 @@ def test_refuses_what_exists_and_leaves_it_alone(tmp_path):
   assert (tmp_path / "set/meta/info.json").read_bytes() == before
 
 
-def test_nothing_appears_before_finalise_or_after_an_exception(tmp_path):
+def test_nothing_appears_before_finalize_or_after_an_exception(tmp_path):
   with (
     pytest.raises(RuntimeError, match="stop"),
     lerobot_writer.Writer(

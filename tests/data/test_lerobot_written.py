@@ -102,7 +102,7 @@ def write(path, *, fps=10, lengths=(3, 2), **changes):
         )
         == i
       )
-    assert writer.finalise(notes={"why": "test"}) == path
+    assert writer.finalize(notes={"why": "test"}) == path
   return path
 
 
@@ -191,7 +191,7 @@ def test_episodes_shorter_than_the_encoder_looks_ahead(tmp_path):
       writer.add_episode(
         "x", {"a": np.full((1 + i, 16, 16, 3), 60 * i, np.uint8)}, action=np.zeros((1 + i, 1))
       )
-    writer.finalise()
+    writer.finalize()
   with av.open(
     str(
       tmp_path
@@ -276,7 +276,7 @@ def test_more_features_and_rates_of_a_written_set(tmp_path):
   writer.add_episode("x", **good)  # some may be missing
   writer.abandon()
   with pytest.raises(errors.UserError, match="no episode was added, so no data set is written"):
-    lerobot_writer.Writer(tmp_path / "none", 10, **SETTINGS).finalise()
+    lerobot_writer.Writer(tmp_path / "none", 10, **SETTINGS).finalize()
   assert not list(tmp_path.iterdir())
 
 

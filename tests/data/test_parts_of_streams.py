@@ -13,9 +13,9 @@ from como_jax.data import (
   index,
   labels,
   pipeline,
-  policy,
   policy_examples,
   policy_index,
+  policy_pipeline,
   shard_file,
   video,
 )
@@ -39,7 +39,7 @@ class Broken:
 
 
 def test_a_damaged_window_is_followed_by_others():
-  opened, damage = Broken(lambda i: i == 7), pipeline.Damage()
+  opened, damage = Broken(lambda i: i == 7), pipeline.CorruptionMonitor()
   with pytest.warns(
     UserWarning,
     match="^a damaged record is replaced by another window .1 of 1 reads so far.: window 7$",
@@ -64,28 +64,28 @@ def test_a_damaged_window_is_followed_by_others():
   "reads, met, ends", [(20, 19, False), (20, 20, True), (1999, 20, True), (2000, 20, False)]
 )
 def test_a_run_ends_where_one_read_of_a_hundred_is_damaged(reads, met, ends):
-  damage = pipeline.Damage()
+  damage = pipeline.CorruptionMonitor()
   damage._reads = reads
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     for _ in range(met - 1):
-      damage.met(ValueError("x"))
+      damage.record_failure(ValueError("x"))
     if ends:
       with pytest.raises(
         errors.UserError, match=f"^{met} of {reads} records are damaged, the last: y$"
       ):
-        damage.met(ValueError("y"))
+        damage.record_failure(ValueError("y"))
     else:
-      damage.met(ValueError("y"))
+      damage.record_failure(ValueError("y"))
 
 
 def test_each_process_takes_its_part():
   stream = [f"sample {i}" for i in range(100)]
-  parts = [pipeline.Part(stream, 10, 6, 2, process) for process in range(3)]
+  parts = [pipeline.ProcessSlice(stream, 10, 6, 2, process) for process in range(3)]
   assert [part(i) for part in parts for i in (0, 1, 2)] == [
     f"sample {i}" for i in (10, 11, 16, 12, 13, 18, 14, 15, 20)
   ]
-  rows = pipeline._Rows(parts[1], lambda rows: rows)
+  rows = pipeline._BatchLoader(parts[1], lambda rows: rows)
   assert rows(0) == ["sample 12", "sample 13"] and rows(1) == ["sample 18", "sample 19"]
   assert pipeline.local_batch(6, 2, 3) == 2 and pipeline.local_batch(1, 0, 1) == 1
   for given, message in (
@@ -593,7 +593,7 @@ def test_what_nobody_says_of_batches(monkeypatch):
   monkeypatch.setattr(
     pipeline, "open_sets", lambda datasets, **more: asked.append(more) or ([opened], [])
   )
-  asked, calls = [], recorder(monkeypatch, pipeline, "endless")
+  asked, calls = [], recorder(monkeypatch, pipeline, "infinite_batches")
   with pytest.raises(Recorded):
     pipeline.build([data.DataSet("p")], batch_size=4, image_size=8)
   with pytest.raises(Recorded):
@@ -645,7 +645,7 @@ def test_what_nobody_says_of_batches(monkeypatch):
     policy_examples, "prepare", lambda sets, layout, **more: asked.append(more) or (found, [])
   )
   sizes = dict(
-    normaliser=None,
+    normalizer=None,
     language={},
     robots={},
     cameras=1,
@@ -658,7 +658,7 @@ def test_what_nobody_says_of_batches(monkeypatch):
     image_size=8,
   )
   with pytest.raises(Recorded):
-    policy.build([policy_index.PolicySet("p")], batch_size=4, **sizes)
+    policy_pipeline.build([policy_index.PolicySet("p")], batch_size=4, **sizes)
   assert calls == [usual] and {key: asked[-1][key] for key in ("split", "validation_fraction")} == {
     "split": "train",
     "validation_fraction": 0.1,
@@ -667,7 +667,7 @@ def test_what_nobody_says_of_batches(monkeypatch):
 
 def test_what_nobody_says_of_evaluations(monkeypatch):
   sizes = dict(
-    normaliser=None,
+    normalizer=None,
     language={},
     robots={},
     cameras=1,
@@ -688,21 +688,21 @@ def test_what_nobody_says_of_evaluations(monkeypatch):
       {"frames": 3, "split": "validation", "validation_fraction": 0.1},
     ),
     (
-      policy.evaluation,
+      policy_pipeline.evaluation,
       policy_examples,
       "prepare",
       sizes,
       {"language": {}, "split": "validation", "validation_fraction": 0.1},
     ),
     (
-      lambda sets, **more: policy.statistics(sets),
+      lambda sets, **more: policy_pipeline.statistics(sets),
       policy_examples,
       "open_sets",
       {},
       {"split": "train", "validation_fraction": 0.1, "step_seconds": 0.0},
     ),
     (
-      lambda sets, **more: policy.describe(sets),
+      lambda sets, **more: policy_pipeline.describe(sets),
       policy_examples,
       "open_sets",
       {},

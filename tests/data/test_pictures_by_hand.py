@@ -234,22 +234,22 @@ def test_crops_by_hand():
 def test_colors_by_hand():
   draws, image = Draws(1.5, 0.5, 1.0), np.zeros((1, 8, 8, 3), np.uint8)
   image[..., :4, 0], image[..., 4:, 1] = 100, 200
-  out = transforms.ColourJitter(0.5, 0.6, 0.7)({"frames": image}, draws)["frames"]
+  out = transforms.ColorJitter(0.5, 0.6, 0.7)({"frames": image}, draws)["frames"]
   np.testing.assert_allclose(draws.asked, [(0.5, 1.5), (0.4, 1.6), (0.3, 1.7)])
   mean = 1.5 * (0.299 * 50 + 0.587 * 100)
   for (y, x, c), value in (((0, 0, 0), 100), ((0, 7, 1), 200), ((0, 0, 2), 0)):
     assert out[0, y, x, c] == int((value * 1.5 - mean) * 0.5 + mean + 0.5)
-  bright = transforms.ColourJitter(2.0, 0, 0)({"frames": image}, Draws(2.0, 1.0, 1.0))["frames"]
+  bright = transforms.ColorJitter(2.0, 0, 0)({"frames": image}, Draws(2.0, 1.0, 1.0))["frames"]
   assert bright.max() == 255 and bright[0, 0, 0, 0] == 200 and bright.min() == 0
   draws = Draws(1.0, 1.0, 0.0)  # no saturation: gray, by the same weights
-  flat = transforms.ColourJitter(2.0, 2.0, 2.0)({"frames": image}, draws)["frames"]
+  flat = transforms.ColorJitter(2.0, 2.0, 2.0)({"frames": image}, draws)["frames"]
   assert (
     draws.asked == [(0.0, 3.0)] * 3
     and flat[0, 0, 0].tolist() == [30] * 3
     and flat[0, 0, 7].tolist() == [117] * 3
   )
   draws = Draws(1.0, 1.0, 1.0)
-  transforms.ColourJitter()({"frames": image}, draws)
+  transforms.ColorJitter()({"frames": image}, draws)
   assert draws.asked == [(0.8, 1.2)] * 3
 
 
@@ -269,14 +269,14 @@ def test_settings_of_transforms():
       "crop": {"scale": [0.5, 0.9]},
       "flip": {"probability": 0.1},
       "shift": {},
-      "colour": {"contrast": 0.4},
+      "color": {"contrast": 0.4},
     }
   )
   assert built == (
     transforms.RandomResizedCrop((0.5, 0.9)),
     transforms.HorizontalFlip(0.1),
     transforms.RandomShift(0.05),
-    transforms.ColourJitter(0.2, 0.4, 0.2),
+    transforms.ColorJitter(0.2, 0.4, 0.2),
   )
   with pytest.raises(
     errors.UserError, match="^augmentation 'flip' has no setting 'p': valid: probability$"

@@ -1,6 +1,6 @@
 """Training batches: content, order, augmentation, mixtures, damage.
 
-A frame's grey level says which frame it is.
+A frame's gray level says which frame it is.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import pytest
 from grain.multiprocessing import SharedMemoryArray
 
 from como_jax import data, errors
-from como_jax.data import loading, pipeline, transforms
+from como_jax.data import pipeline, read_options, transforms
 from tests import limits
 from tests.data import makers
 
@@ -51,7 +51,7 @@ def in_shared_memory(size):
   have left some.
   """
   found = set()
-  for path in loading.SHARED.glob("psm_*"):
+  for path in read_options.SHARED.glob("psm_*"):
     with contextlib.suppress(OSError):  # gone in the meantime
       found |= {path.name} if path.stat().st_size == size else set()
   return found
@@ -65,7 +65,7 @@ def same(first, second):
       np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
-AUGMENT = transforms.build({"shift": {}, "colour": {}})
+AUGMENT = transforms.build({"shift": {}, "color": {}})
 FULL = {"frames": 3, "jitter": True, "augment": AUGMENT, "seed": 5}
 
 
@@ -248,7 +248,7 @@ def test_augmentation_is_shared_by_the_frames_of_a_clip(tmp_path):
       )
 
   path = makers.shards(tmp_path / "s", source=Still((20, 20)))
-  augment = transforms.build({"shift": {"fraction": 0.2}, "crop": {}, "colour": {}, "flip": {}})
+  augment = transforms.build({"shift": {"fraction": 0.2}, "crop": {}, "color": {}, "flip": {}})
   batches = take(sets(path, offset=0.5), 3, frames=3, jitter=True, augment=augment)
   for batch in batches:
     images = np.concatenate([batch["frames"], batch["jittered"]], 1)
@@ -270,7 +270,7 @@ def test_mixture_proportions_and_strides(tmp_path, path):
 
 
 def test_train_and_validation_never_share_an_episode(tmp_path):
-  class Marked(makers.Synthetic):  # the grey level is the episode
+  class Marked(makers.Synthetic):  # the gray level is the episode
     def __getitem__(self, i):
       raw = super().__getitem__(i)
       return pipeline.dataclasses.replace(
@@ -374,7 +374,7 @@ def test_describe(path):
 
 
 def test_no_jax_backend_is_ever_started(path):
-  """In a subprocess: build, draw, evaluate; then ask jax whether anything was initialised."""
+  """In a subprocess: build, draw, evaluate; then ask jax whether anything was initialized."""
   code = f"""
 import sys
 from como_jax import data

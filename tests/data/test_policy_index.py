@@ -8,11 +8,11 @@ import zlib
 import numpy as np
 import pytest
 
-from como_jax.data import index, policy, policy_index, shard_file, shards
+from como_jax.data import index, policy_index, policy_pipeline, shard_file, shards
 from como_jax.data.times import FrameTimes
 from tests.data import makers, test_index
-from tests.data.test_policy import SIZES, arm, label, normaliser, numbers, same, take, walk
-from tests.data.test_policy import _two as _two  # a fixture
+from tests.data.test_policy_pipeline import SIZES, arm, label, normalizer, numbers, same, take, walk
+from tests.data.test_policy_pipeline import _two as _two  # a fixture
 
 
 @pytest.mark.parametrize("clip_frames", [1, 5, 14])
@@ -82,13 +82,14 @@ def test_damaged_records_are_replaced(tmp_path):
     )
   # its numbers are whole
   assert (
-    policy.statistics([arm(path)], validation_fraction=0.0).robots["arm"]["action"].count == 180
+    policy_pipeline.statistics([arm(path)], validation_fraction=0.0).robots["arm"]["action"].count
+    == 180
   )
   with pytest.warns(UserWarning, match="left out of the evaluation"):
-    found = policy.evaluation(
+    found = policy_pipeline.evaluation(
       [arm(path)],
       **(
-        {"batch_size": 10, "split": "all", "threads": 0, "normaliser": normaliser()}
+        {"batch_size": 10, "split": "all", "threads": 0, "normalizer": normalizer()}
         | SIZES
         | {"image_size": 64}
       ),
@@ -124,7 +125,7 @@ def test_damaged_numbers_and_labels(two, tmp_path):
   assert rows["latents_mask"][before].tolist() == [[True, False]]
   with pytest.warns(UserWarning, match="left out of the statistics"):
     assert (
-      policy.statistics(
+      policy_pipeline.statistics(
         [arm(data, labels=folder, cameras=("right",))], validation_fraction=0.0
       ).latent.count
       == 12 + 7 - 6

@@ -14,7 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from como_jax import data, errors
-from como_jax.data import evaluation, index, policy, reader, sequences, shards, sources, video
+from como_jax.data import (
+  evaluation,
+  index,
+  policy_pipeline,
+  reader,
+  sequences,
+  shards,
+  sources,
+  video,
+)
 from como_jax.data.times import FrameTimes
 from tests.data import makers, test_index
 
@@ -279,16 +288,16 @@ def test_evenly_spread(size, count, expected):
   ],
 )
 def test_shares_of_a_cap(counts, most, expected):
-  assert policy._shares(counts, most) == expected
+  assert policy_pipeline._shares(counts, most) == expected
 
 
 def test_ends_of_policy_steps():
   times = FrameTimes(0.0, 0.1, 6)
-  assert policy._step_ends(times, np.arange(6), 0.2).tolist() == [2, 3, 4, 5, 6, 6]
+  assert policy_pipeline._step_ends(times, np.arange(6), 0.2).tolist() == [2, 3, 4, 5, 6, 6]
   # a frame at least
-  assert policy._step_ends(times, np.arange(6), 0.04).tolist() == [1, 2, 3, 4, 5, 6]
+  assert policy_pipeline._step_ends(times, np.arange(6), 0.04).tolist() == [1, 2, 3, 4, 5, 6]
   uneven = FrameTimes(0.0, 0.25, 4, np.array([0.0, 0.1, 0.2, 1.0]))
-  assert policy._step_ends(uneven, np.arange(4), 0.2).tolist() == [2, 2, 3, 4]
+  assert policy_pipeline._step_ends(uneven, np.arange(4), 0.2).tolist() == [2, 2, 3, 4]
 
 
 def test_ids_of_held_out_windows(path, tmp_path):

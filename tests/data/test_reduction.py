@@ -13,14 +13,14 @@ from como_jax.data import (
   evaluation,
   frame_codec,
   pipeline,
-  policy,
+  policy_pipeline,
   sequences,
   shards,
   sources,
   transforms,
   video,
 )
-from tests.data import makers, test_policy
+from tests.data import makers, test_policy_pipeline
 
 
 def textured(seed, height=32, width=32):
@@ -119,7 +119,7 @@ def test_a_crop_needs_the_whole_image():
 @pytest.mark.parametrize(
   "codec, size, by", [("jpeg", 16, 2), ("jpeg", 20, 1), ("jpeg", 32, 1), ("h264", 16, 1)]
 )
-def test_training_evaluation_labelling_and_policies_see_the_same_frames(tmp_path, codec, size, by):
+def test_training_evaluation_labeling_and_policies_see_the_same_frames(tmp_path, codec, size, by):
   path = makers.shards(
     tmp_path / "s", source=Textured((9, 7), task=lambda i: "task 0"), codec=codec
   )
@@ -160,19 +160,21 @@ def test_training_evaluation_labelling_and_policies_see_the_same_frames(tmp_path
     drawn = next(batches)["frames"]
   assert sorted(one.tobytes() for one in drawn) == sorted(one.tobytes() for one in seen["frames"])
   settings = dict(
-    test_policy.SIZES,
+    test_policy_pipeline.SIZES,
     image_size=size,
-    normaliser=test_policy.normaliser(),
+    normalizer=test_policy_pipeline.normalizer(),
     batch_size=16,
     split="all",
     threads=0,
   )
-  with policy.build([test_policy.arm(path)], **settings) as batches:
+  with policy_pipeline.build([test_policy_pipeline.arm(path)], **settings) as batches:
     images = next(batches)["images"][:, 0, 0]
   assert sorted(one.tobytes() for one in images) == sorted(
     one.tobytes() for frames in expected.values() for one in frames
   )
-  with policy.evaluation([test_policy.arm(path)], **settings).batches() as batches:
+  with policy_pipeline.evaluation(
+    [test_policy_pipeline.arm(path)], **settings
+  ).batches() as batches:
     assert sorted(one.tobytes() for one in next(batches)["images"][:, 0, 0]) == sorted(
       one.tobytes() for one in images
     )

@@ -1,4 +1,4 @@
-"""Normalisation statistics."""
+"""Normalization statistics."""
 
 import json
 
@@ -43,11 +43,11 @@ def test_inverse_and_json(mode):
   accumulator.add(rows)
   found = statistics.Statistics.from_json(json.loads(json.dumps(accumulator.finish().to_json())))
   x = rows.astype(np.float32)[:10].reshape(2, 5, 4)
-  normal = found.normalise(x, mode)
+  normal = found.normalize(x, mode)
   assert normal.dtype == np.float32 and np.abs(normal).max() < 10
   np.testing.assert_allclose(found.inverse(normal, mode), x, rtol=1e-5, atol=1e-6)
   with pytest.raises(errors.UserError, match="'standrad'.*did you mean 'standard'"):
-    found.normalise(x, "standrad")
+    found.normalize(x, "standrad")
 
 
 def test_bad_input():

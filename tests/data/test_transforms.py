@@ -9,7 +9,7 @@ from como_jax.data import transforms
 ALL = {
   "shift": {"fraction": 0.2},
   "crop": {"scale": [0.4, 0.8]},
-  "colour": {"brightness": 0.5},
+  "color": {"brightness": 0.5},
   "flip": {},
 }
 
@@ -60,12 +60,12 @@ def test_shift_moves_whole_pixels_and_repeats_the_border():
   assert seen == set(range(-4, 5))
 
 
-def test_colour_without_range_changes_nothing_and_brightness_scales():
-  grey = {"frames": np.full((1, 8, 8, 3), 100, np.uint8)}
-  same = transforms.ColourJitter(0, 0, 0)(sample(), np.random.default_rng(0))
+def test_color_without_range_changes_nothing_and_brightness_scales():
+  gray = {"frames": np.full((1, 8, 8, 3), 100, np.uint8)}
+  same = transforms.ColorJitter(0, 0, 0)(sample(), np.random.default_rng(0))
   np.testing.assert_allclose(same["frames"].astype(int), sample()["frames"], atol=1)
   values = [
-    transforms.ColourJitter(0.5, 0, 0)(grey, np.random.default_rng(seed))["frames"][0, 0, 0, 0]
+    transforms.ColorJitter(0.5, 0, 0)(gray, np.random.default_rng(seed))["frames"][0, 0, 0, 0]
     for seed in range(40)
   ]
   assert 50 <= min(values) < 65 and 135 < max(values) <= 150
@@ -86,7 +86,7 @@ def test_resize_averages_when_it_shrinks():
   assert transforms.Resize(24)({"frames": stripes})["frames"].shape == (2, 24, 24, 3)
 
 
-def test_misspelt_names_are_told():
+def test_misspelled_names_are_told():
   with pytest.raises(errors.UserError, match="'shfit'.*did you mean 'shift'"):
     transforms.build({"shfit": {}})
   with pytest.raises(errors.UserError, match="no setting 'fracton'.*did you mean 'fraction'"):
@@ -94,7 +94,7 @@ def test_misspelt_names_are_told():
 
 
 @pytest.mark.parametrize(
-  "names", [(), ("shift",), ("colour",), ("shift", "flip"), ("crop", "shift"), tuple(ALL)]
+  "names", [(), ("shift",), ("color",), ("shift", "flip"), ("crop", "shift"), tuple(ALL)]
 )
 @pytest.mark.parametrize("size", [24, 16])
 def test_results_may_be_written_into_given_arrays(names, size):

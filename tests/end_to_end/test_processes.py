@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from como_jax import main, trees, weights
-from como_jax.data import loading
+from como_jax.data import read_options
 from como_jax.train import log
 from tests import conftest, limits
 from tests.end_to_end import program
@@ -107,7 +107,7 @@ def test_processes_stopped_killed_and_resumed_on_any_number_equal_one_process(tm
   text = finish(process, code=143)
   stopped = int(re.search(r"\[0\] stopped by SIGTERM at step (\d+): saved", text)[1])
   assert EVALUATE < stopped < STEPS and (run / "checkpoints" / str(stopped)).is_dir()
-  share = max(1, loading.cores() // 2)
+  share = max(1, read_options.cores() // 2)
   assert (
     "'fsdp': 4" in text
     and f"processes 2; data workers 0, threads 4, prefetch 8 (CPU cores {share})" in text

@@ -195,7 +195,7 @@ def test_errors_of_frames_by_hand():
   )
   np.testing.assert_allclose(found["ssim"], [reconstruction.ssim(predicted[:1], target[:1])[0], 1])
   np.testing.assert_allclose(found["copy_ssim"], reconstruction.ssim(current, target))
-  result = reconstruction.summarise([found])
+  result = reconstruction.summarize([found])
   assert (result.mse, result.psnr, result.ratio) == pytest.approx(
     (0.01, (100 - 10 * np.log10(0.02)) / 2, 0.01 / found["copy_mse"].mean())
   )
@@ -263,10 +263,10 @@ def test_what_is_no_image():
 def test_batches_of_one_threshold():
   batch = reconstruction.measure(frames(0.1), frames(0.5), current=frames(0.3))
   with pytest.raises(errors.UserError, match="different thresholds"):
-    reconstruction.summarise([batch, batch | {"threshold": np.array([0.06])}])
+    reconstruction.summarize([batch, batch | {"threshold": np.array([0.06])}])
   for none in ([], [{name: value[:0] for name, value in batch.items()}]):
     with pytest.raises(errors.UserError, match="^no images to score"):
-      reconstruction.summarise(none)
+      reconstruction.summarize(none)
   assert reconstruction._ratio(1.0, 2.0) == 0.5 and np.isnan(reconstruction._ratio(1.0, 0.0))
 
 

@@ -35,10 +35,10 @@ def test_cosines_by_hand():
     and found.histogram.tolist() == [1, 0, 1, 3]
     and found.edges.tolist() == [-1, -0.5, 0, 0.5, 1]
   )
-  centre = np.concatenate([past, future]).mean(0)
-  a, b = past - centre, future - centre
+  center = np.concatenate([past, future]).mean(0)
+  a, b = past - center, future - center
   cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-  assert found.mean_centred == pytest.approx(cosine.mean())
+  assert found.mean_centerd == pytest.approx(cosine.mean())
   whole = consistency.s_pcfc(past, future)
   assert (
     len(whole.histogram) == 40
@@ -72,7 +72,7 @@ def test_ranks_by_hand():
   assert (found.entropy, found.participation, found.dimensions) == pytest.approx(
     (np.exp(-(share * np.log(share)).sum()), 100 / 68, 3)
   )
-  whole = consistency.effective_rank(z, centre=False)
+  whole = consistency.effective_rank(z, center=False)
   np.testing.assert_allclose(whole.singular_values, [(4 * 25 + 8) ** 0.5, 2**0.5, 0], atol=1e-12)
   for size, kept in ((2e-7, True), (0.5e-7, False)):  # of the length of all
     values = consistency.effective_rank(
@@ -180,14 +180,14 @@ def test_texts_of_probes():
   found = linear_probe.probe(z, targets, episodes=episodes, names=("x", "y", "still"))
   assert found.text == (
     "ridge regression, ridge 1e-08 to inf times the samples, chosen by 5 folds over training "
-    "episodes for each dimension; targets standardised by the training episodes (1 = nothing "
+    "episodes for each dimension; targets standardized by the training episodes (1 = nothing "
     "known); 8 training episodes (32 samples), 2 held-out episodes (8 samples); constant in "
     "training, left out: still; fitted on half of the training episodes: 0.000"
   )
   folds = linear_probe.cross_validate(np.tile(z, 2), z, episodes=episodes)
   assert folds.text == (
     "ridge regression, ridge 1e-08 times the samples, chosen by 5 folds over training episodes "
-    "for each dimension; targets standardised by the training episodes (1 = nothing known); 5 "
+    "for each dimension; targets standardized by the training episodes (1 = nothing known); 5 "
     "folds by episode (first: 8 training episodes (32 samples), 2 held-out episodes (8 samples)); "
     "mean and standard error over folds, which share training data"
   )
@@ -299,23 +299,23 @@ def test_identity_by_hand():
 
 def test_similarity_by_hand():
   z = np.array([[1.0, 0], [0, 1], [1, 0], [0, 0]])
-  found = similarity.matrix(z, np.array(["x", "x", "y", "y"]), centre="none")
+  found = similarity.matrix(z, np.array(["x", "x", "y", "y"]), center="none")
   np.testing.assert_allclose(found.values, [[0, 1 / 4], [1 / 4, 0]])
   assert found.labels == ("x", "y") and found.counts.tolist() == [2, 2]
-  alone = similarity.matrix(z[:3], np.array(["x", "x", "y"]), centre="none").values
+  alone = similarity.matrix(z[:3], np.array(["x", "x", "y"]), center="none").values
   assert np.isnan(alone[1, 1]) and alone[0, 1] == pytest.approx(0.5)
   # of a single pair
-  assert similarity.matrix(z[:2], np.array(["x", "y"]), centre="none").values[0, 1] == 0
-  centred = similarity.matrix(z + 5, np.array(["x", "x", "y", "y"]))
+  assert similarity.matrix(z[:2], np.array(["x", "y"]), center="none").values[0, 1] == 0
+  centerd = similarity.matrix(z + 5, np.array(["x", "x", "y", "y"]))
   mean = z - z.mean(0)
   unit = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-  assert centred.values[0, 0] == pytest.approx(unit[0] @ unit[1]) and centred.values[
+  assert centerd.values[0, 0] == pytest.approx(unit[0] @ unit[1]) and centerd.values[
     0, 1
   ] == pytest.approx((unit[:2] @ unit[2:].T).mean())
   viewed = similarity.matrix(
     np.array([[1.0, 0], [3, 0], [0, 1], [0, 5]]),
     np.array([0, 1, 0, 1]),
-    centre="view",
+    center="view",
     views=np.array([0, 0, 1, 1]),
   )
   np.testing.assert_allclose(viewed.values, [[0, -0.5], [-0.5, 0]], atol=1e-12)
@@ -336,7 +336,7 @@ def test_retrieval_uses_some_of_many():
   assert (
     found.queries <= 10
     and found.text
-    == f"{found.queries} queries, neighbours from other views and other episodes, centring: view"
+    == f"{found.queries} queries, neighbors from other views and other episodes, centring: view"
   )
   again, other = (
     similarity.retrieval(z, z, views=views, episodes=episodes, limit=10, seed=seed)

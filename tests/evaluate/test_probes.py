@@ -27,7 +27,7 @@ def test_linear_world_is_zero():
     np.testing.assert_allclose(result.true, targets[result.index])
     assert (
       "ridge 1e-08 times" in result.text
-      and "standardised" in result.text
+      and "standardized" in result.text
       and "episodes" in result.text
     )
 
@@ -42,7 +42,7 @@ def test_noise_is_one():
 
 
 def test_known_noise_level():
-  """A target that is half z and half noise has a normalised MSE of one half."""
+  """A target that is half z and half noise has a normalized MSE of one half."""
   rng = np.random.default_rng(0)
   z = rng.normal(size=(6000, 4))
   result = linear_probe.cross_validate(

@@ -89,8 +89,8 @@ def test_batches_add_up_and_uint8_equals_float():
     reconstruction.measure(predicted[part], target[part], current=current[part])
     for part in (slice(0, 2), slice(2, 5))
   ]
-  assert np.isclose(reconstruction.summarise(parts).moving_mse, whole.moving_mse) and np.isclose(
-    reconstruction.summarise(parts).mse, whole.mse
+  assert np.isclose(reconstruction.summarize(parts).moving_mse, whole.moving_mse) and np.isclose(
+    reconstruction.summarize(parts).mse, whole.mse
   )
   assert np.isclose(
     reconstruction.compare(predicted / 255, target / 255, current=current / 255).ssim, whole.ssim

@@ -11,7 +11,7 @@ from scipy import stats
 from como_jax import errors
 from como_jax.evaluate import runs, success
 
-# Successes of 150 episodes a seed: policies on few demonstrations alone, and with labelled video.
+# Successes of 150 episodes a seed: policies on few demonstrations alone, and with labeled video.
 ALONE, LABELLED = np.array([72, 71, 70]) / 150, np.array([91, 89, 79]) / 150
 
 

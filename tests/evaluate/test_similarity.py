@@ -25,7 +25,7 @@ def _world(motion, camera, samples=600, seed=0):
 
 def test_matrix_equals_pair_by_pair():
   z, _, views, _, _ = _world(1, 1, samples=40)
-  result = similarity.matrix(z, views, centre="none")
+  result = similarity.matrix(z, views, center="none")
   unit = z / np.linalg.norm(z, axis=1, keepdims=True)
   for a in range(3):
     for b in range(3):
@@ -79,8 +79,8 @@ def test_centring_takes_the_camera_away():
   z, given = _filmed(now=0.3, camera=3)
   motions, times = given.pop("motions"), given.pop("times")
 
-  def ask(centre):
-    return similarity.contrast(z, motions, times, centre=centre, **given).motion
+  def ask(center):
+    return similarity.contrast(z, motions, times, center=center, **given).motion
 
   assert ask("view") > ask("mean") + 0.3
 
@@ -115,7 +115,7 @@ def test_the_same_moment_is_within_half_a_stride():
       views=[0, 1, 1, 0],
       scenes=np.zeros(4),
       stride=stride,
-      centre="none",
+      center="none",
     )
 
   # 0 and 1 are one moment; of other moments in another view: 0-2 (0) and 1-3 (-0.6), 2-3 (0)
@@ -132,7 +132,7 @@ def test_the_same_moment_is_within_half_a_stride():
 def test_contrast_by_hand():
   z = np.array([[1.0, 0], [0, 1], [1, 1], [1, 0]])
   found = similarity.contrast(
-    z, [0, 0, 1, 1], [0, 0, 0, 9], views=[0, 1, 0, 1], scenes=[0, 0, 1, 1], stride=1, centre="none"
+    z, [0, 0, 1, 1], [0, 0, 0, 9], views=[0, 1, 0, 1], scenes=[0, 0, 1, 1], stride=1, center="none"
   )
   half = 0.5**0.5
   assert (found.other_motion_same_view, found.other_motion_other_view) == pytest.approx(
@@ -166,7 +166,7 @@ def test_retrieval():
   assert abs(noise.cosine - noise.chance) < 0.1 and noise.queries == 1500
 
 
-def test_the_neighbour_is_of_another_view_and_another_episode():
+def test_the_neighbor_is_of_another_view_and_another_episode():
   """The nearest z is the same moment seen by the other camera, the next the episode's own later,
   with other actions; those must not count.
   """
@@ -174,14 +174,14 @@ def test_the_neighbour_is_of_another_view_and_another_episode():
   z = np.stack([np.cos(angle), np.sin(angle)], 1)
   views, episodes = np.tile([0, 1], 4), np.array([0, 0, 0, 0, 1, 1, 2, 2])
   actions = np.array([[1.0, 0], [1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [-1, 0], [-1, 0]])
-  found = similarity.retrieval(z, actions, views=views, episodes=episodes, centre="none")
+  found = similarity.retrieval(z, actions, views=views, episodes=episodes, center="none")
   # From episode 0 to episode 1, at right angles; from 1 to 0, the same; from 2 to 1, the same.
   assert (found.cosine, found.agreement, found.queries) == (pytest.approx(0, abs=1e-12), 0, 8)
   # Allowed pairs: 0-1 four times (0), 0-2 four times (-1), 1-2 twice (0), each in both directions.
   assert found.chance == pytest.approx(-8 / 20) and found.agreement_chance == 0
   # With an answer in another episode that is right for half of the queries.
   actions[4:6] = 2.0, 2.0
-  found = similarity.retrieval(z, actions, views=views, episodes=episodes, centre="none")
+  found = similarity.retrieval(z, actions, views=views, episodes=episodes, center="none")
   scaled = actions / actions.std(0)
 
   def cosine(a, b):
@@ -195,7 +195,7 @@ def test_standing_still_is_no_query_and_no_answer():
   z = np.array([[1.0, 0], [1, 0.1], [1, 0.2], [1, 0.3]])
   actions = np.array([[1.0, 0], [0, 0], [1, 0], [1, 1]])
   found = similarity.retrieval(
-    z, actions, views=np.array([0, 1, 1, 1]), episodes=np.arange(4), centre="none"
+    z, actions, views=np.array([0, 1, 1, 1]), episodes=np.arange(4), center="none"
   )
   assert found.queries == 3 and found.cosine == pytest.approx(
     1 / 3 * (1 + 1 + found_cosine(actions))
@@ -220,9 +220,9 @@ def test_identity_is_chance_for_motion_and_one_for_appearance():
 def test_bad_input():
   z = np.random.default_rng(0).normal(size=(6, 3))
   with pytest.raises(errors.UserError, match="did you mean 'view'"):
-    similarity.matrix(z, np.zeros(6), centre="views")
+    similarity.matrix(z, np.zeros(6), center="views")
   with pytest.raises(errors.UserError, match="needs views"):
-    similarity.matrix(z, np.zeros(6), centre="view")
+    similarity.matrix(z, np.zeros(6), center="view")
   with pytest.raises(errors.UserError, match="groups"):
     similarity.matrix(z, np.zeros(5))
   with pytest.raises(errors.UserError, match="2 views"):

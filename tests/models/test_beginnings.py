@@ -27,8 +27,8 @@ CASES = {
     {
       "fdm.features": "direct",
       "fdm.condition": "concat",
-      "fdm.initialiser": "vit",
-      "idm.initialiser": "vit",
+      "fdm.initializer": "vit",
+      "idm.initializer": "vit",
     },
   ),
   "residual": (tiny.MOTION, {"fdm.features": "residual", "fdm.output": "residual"}),
@@ -173,7 +173,7 @@ def test_parts_agree_about_what_they_share():
     blocks.DiTBlock,
     blocks.KeysAndValues,
   )
-  assert {part.initialiser for part in mine} == {"mae"}
+  assert {part.initializer for part in mine} == {"mae"}
   motos = (
     idm.QFormer,
     fdm.FDM,
@@ -184,7 +184,7 @@ def test_parts_agree_about_what_they_share():
     bottleneck.Continuous,
     bottleneck.VQ,
   )
-  assert {part.initialiser for part in motos} == {"vit"} and bottleneck.VQ.codes == 128  # of Moto
+  assert {part.initializer for part in motos} == {"vit"} and bottleneck.VQ.codes == 128  # of Moto
   assert (
     t5.Encoder.buckets,
     t5.Encoder.max_distance,

@@ -12,7 +12,7 @@ KEY = jax.random.key(2)
 
 
 def made(kind, **settings):
-  module = bottleneck.BOTTLENECKS[kind](dims=4, initialiser="mae", **settings)
+  module = bottleneck.BOTTLENECKS[kind](dims=4, initializer="mae", **settings)
   return module, module.init(jax.random.key(0), HIDDEN, None)
 
 
@@ -30,7 +30,7 @@ def test_continuous():
 
 
 @pytest.mark.parametrize("kind", ["vq", "pre_vq"])
-def test_vector_quantisation(kind):
+def test_vector_quantization(kind):
   module, variables = made(kind, codes=5)
   params = variables["params"]
   assert np.abs(params["codebook"]).max() <= 1 / 5
@@ -53,7 +53,7 @@ def test_vector_quantisation(kind):
   )
 
 
-def test_gradients_of_vector_quantisation():
+def test_gradients_of_vector_quantization():
   module, variables = made("vq", codes=5)
 
   def gradient(function):

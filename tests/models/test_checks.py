@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors, models
-from como_jax.models import attention, pixels, sizes, spread, transformer
+from como_jax.models import attention, config_utils, pixels, sizes, transformer
 from como_jax.models.policy import blocks, diffusion, heads, outputs, trunk
 from como_jax.models.text import bert, layers, t5
 from tests.models import tiny
@@ -52,13 +52,13 @@ KEY = jax.random.key(0)
     ),
     (tiny.MOTION, {"encoder.kind": "vit"}, "^model.encoder.kind is 'vit'"),
     (tiny.MOTION, {"kind": "motoin"}, "^model.kind is 'motoin'; did you mean 'motion'"),
-    (tiny.MOTION, {"bottleneck.initialiser": "mae"}, None),
+    (tiny.MOTION, {"bottleneck.initializer": "mae"}, None),
     (tiny.MOTION, {"attention_kernel": "fused"}, None),
     *(
       (tiny.MOTION, {f"{part}.{name}": "other"}, f"^model.{part}.{name} is 'other'")
       for part, names in (
-        ("fdm", ("output", "condition", "features", "initialiser")),
-        ("idm", ("inputs", "token_types", "patch_order", "initialiser")),
+        ("fdm", ("output", "condition", "features", "initializer")),
+        ("idm", ("inputs", "token_types", "patch_order", "initializer")),
       )
       for name in names
     ),
@@ -80,8 +80,8 @@ KEY = jax.random.key(0)
       "^model.language_dropout -0.1 must be at least 0 and below 1$",
     ),
     (small.DIT, {"language_dropout": 0.99}, None),
-    (small.DIT, {"trunk.initialiser": "mea"}, "^model.trunk.initialiser is 'mea'"),
-    (small.DIT, {"dit.initialiser": "mea"}, "^model.dit.initialiser is 'mea'"),
+    (small.DIT, {"trunk.initializer": "mea"}, "^model.trunk.initializer is 'mea'"),
+    (small.DIT, {"dit.initializer": "mea"}, "^model.dit.initializer is 'mea'"),
     (small.DIT, {"dit.heads": 5}, "^model.dit.width 24 is not a multiple of heads 5$"),
     (
       small.DIT,
@@ -120,7 +120,7 @@ KEY = jax.random.key(0)
         "action_head",
         "objective",
         "activation",
-        "initialiser",
+        "initializer",
       )
     ),
     (
@@ -419,7 +419,7 @@ def test_sizes_that_cannot_be(text):
 
 
 def test_colors_beyond_the_range_are_clipped():
-  wild = pixels.denormalise(jnp.array([[[-9.0, 0.0, 9.0]]]))
+  wild = pixels.denormalize(jnp.array([[[-9.0, 0.0, 9.0]]]))
   np.testing.assert_allclose(wild, [[[0, 0.456, 1]]], rtol=1e-6)
   assert pixels._side(49) == 7
 
@@ -434,9 +434,9 @@ class Part:
 
 
 def test_sections_become_parts():
-  assert spread.construct(Part, {"a": 1, "c": [3]}, "w") == Part(1, 2, [3]) and spread.construct(
-    Part, {"b": 5}, "w", a=4
-  ) == Part(4, 5)
+  assert config_utils.instantiate(Part, {"a": 1, "c": [3]}, "w") == Part(
+    1, 2, [3]
+  ) and config_utils.instantiate(Part, {"b": 5}, "w", a=4) == Part(4, 5)
   for section, given, message in (
     ({}, {}, "^missing key w.a$"),
     ({"a": 1, "parent": 2}, {}, "^unknown key w.parent; valid: a, b, c$"),
@@ -444,17 +444,17 @@ def test_sections_become_parts():
     ({"a": 1}, {"a": 2}, "^unknown key w.a; "),
   ):
     with pytest.raises(errors.UserError, match=message):
-      spread.construct(Part, section, "w", **given)
+      config_utils.instantiate(Part, section, "w", **given)
   with pytest.raises(
     errors.UserError,
     match="^unknown key model.bottleneck.x; this kind has no keys of its own; for another kind",
   ):
-    spread.check({"x": 1}, "model.bottleneck", required=())
-  assert spread.pick({"x": 3}, "x", "w") == 3
+    config_utils.check({"x": 1}, "model.bottleneck", required=())
+  assert config_utils.lookup({"x": 3}, "x", "w") == 3
   for name in ({"x": 1}, 3, "y"):
     with pytest.raises(errors.UserError, match="^w is "):
-      spread.pick({"x": 3}, name, "w")
-  assert spread.plain({"a": {"b": (1, 2)}, "c": 3}) == {"a": {"b": (1, 2)}, "c": 3}
+      config_utils.lookup({"x": 3}, name, "w")
+  assert config_utils.plain({"a": {"b": (1, 2)}, "c": 3}) == {"a": {"b": (1, 2)}, "c": 3}
 
 
 def test_means_of_texts():

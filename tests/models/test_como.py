@@ -30,7 +30,7 @@ def clip():
   """Model, initial parameters, a batch of two clips of three frames with jittered ones, and the
   outputs.
   """
-  model, params = tiny.initialised(tiny.MOTION)
+  model, params = tiny.initialized(tiny.MOTION)
   batch = tiny.batch_of(model.inputs_spec(2, 3, jittered=True))
   return model, params, batch, run(model, params, batch)
 
@@ -79,7 +79,7 @@ def test_jit_equals_eager(clip):
 
 def test_pairs_are_what_encode_and_decode_say(clip):
   model, params, batch, outputs = clip
-  frames, jittered = pixels.normalise(batch["frames"]), pixels.normalise(batch["jittered"])
+  frames, jittered = pixels.normalize(batch["frames"]), pixels.normalize(batch["jittered"])
   encode = jax.jit(lambda first, second: model.encode(params, first, second).z)
   for i in range(2):
     first, second = frames[:, i], frames[:, i + 1]
@@ -100,7 +100,7 @@ def test_pairs_are_what_encode_and_decode_say(clip):
 
 def test_given_features_are_used(clip):
   model, params, batch, outputs = clip
-  frames = pixels.normalise(batch["frames"])
+  frames = pixels.normalize(batch["frames"])
   tokens = jax.jit(model.features)(params, frames)
   without_encoder = {"idm": params["idm"], "fdm": params["fdm"]}
 
@@ -186,7 +186,7 @@ def test_every_input_runs(variant):
   batch = tiny.batch_of(model.inputs_spec(1, 2, jittered=True))
   outputs = run(model, params, batch)
   chex.assert_tree_all_finite(outputs)
-  frames, jittered = pixels.normalise(batch["frames"]), pixels.normalise(batch["jittered"])
+  frames, jittered = pixels.normalize(batch["frames"]), pixels.normalize(batch["jittered"])
   z = jax.jit(lambda first, second: model.encode(params, first, second).z)
   np.testing.assert_allclose(
     outputs["z_jittered"][:, 0], z(frames[:, 0], jittered[:, 0]), rtol=1e-4, atol=1e-5
@@ -210,7 +210,7 @@ def test_input_formulas():
 
 def test_identical_frames_differ_by_exactly_zero(clip):
   model, params, batch, _ = clip
-  frames = pixels.normalise(batch["frames"])
+  frames = pixels.normalize(batch["frames"])
   tokens = jax.jit(model.features)(params, jnp.stack([frames[:, 0], frames[:, 0]], axis=1))
   _, difference = inputs.INPUTS["feature_diff"].form(tokens[:, 0], tokens[:, 1])
   np.testing.assert_array_equal(difference, 0)
@@ -243,7 +243,7 @@ def test_patch_order(clip):
   np.testing.assert_array_equal(one, same)
   assert np.abs(one - other).max() > 1e-3 and np.abs(one - raster["z"]).max() > 1e-3
   np.testing.assert_array_equal(run(clip[0], params, batch, jax.random.key(8))["z"], raster["z"])
-  frames = pixels.normalise(batch["frames"])
+  frames = pixels.normalize(batch["frames"])
   label = jax.jit(lambda: model.encode(params, frames[:, 0], frames[:, 1]).z)
   np.testing.assert_array_equal(label(), label())  # without a key one fixed permutation
 
@@ -351,11 +351,11 @@ def test_config_dict_is_accepted():
     ("attention_kernel", "fusde", "fused"),
     ("tcl", 1, "tcl_gradient"),
     ("image_size", 17, "17"),
-    ("idm.initialiser", "vti", "vit"),
+    ("idm.initializer", "vti", "vit"),
     ("idm.width", 25, "25"),
   ],
 )
-def test_misspelt_settings_are_named(key, value, text):
+def test_misspelled_settings_are_named(key, value, text):
   with pytest.raises(errors.UserError, match=text):
     model = models.build(tiny.section(tiny.MOTION, **{key: value}))
     jax.eval_shape(model.init, KEY)

@@ -30,7 +30,7 @@ def test_pooled_patches_are_means_of_squares_of_the_grid_without_cls():
 
 @pytest.mark.parametrize("pool, groups", [(1, 4), (2, 1)])
 def test_z_starts_as_the_components(pool, groups):
-  model, params = tiny.initialised(tiny.MOTION, **ON, **{"idm.components_pool": pool})
+  model, params = tiny.initialized(tiny.MOTION, **ON, **{"idm.components_pool": pool})
   kernel = params["idm"]["components"]["kernel"]
   chex.assert_shape(kernel, (groups, 32, 10))
   first, second = tiny.frames((3, 16, 16), 3), tiny.frames((3, 16, 16), 4)
@@ -55,7 +55,7 @@ def test_pairs_of_a_clip_are_what_encode_says(kind, gradient):
   model, params = tiny.made(tiny.MOTION, **changes)  # no parameter is trivial: both paths speak
   batch = tiny.batch_of(model.inputs_spec(2, 3, jittered=True))
   outputs = jax.jit(lambda params, batch: model.forward(params, batch, key=KEY))(params, batch)
-  frames, jittered = pixels.normalise(batch["frames"]), pixels.normalise(batch["jittered"])
+  frames, jittered = pixels.normalize(batch["frames"]), pixels.normalize(batch["jittered"])
   encode = jax.jit(lambda first, second: model.encode(params, first, second).z)
   for name, pair in {
     "z": (frames[:, 0], frames[:, 1]),
@@ -145,7 +145,7 @@ def shifted(seed, right, down, size=64):
   )
   unit = jnp.clip(noise, 0, 1)
   first, second = unit[8:-8, 8:-8], unit[8 - down : size + 8 - down, 8 - right : size + 8 - right]
-  return tuple(pixels.normalise(jnp.rint(255 * x[None]).astype(jnp.uint8)) for x in (first, second))
+  return tuple(pixels.normalize(jnp.rint(255 * x[None]).astype(jnp.uint8)) for x in (first, second))
 
 
 @pytest.mark.parametrize("right, down", [(3, -2), (0, 0)])
@@ -164,7 +164,7 @@ def test_components_of_the_flow_read_pictures_and_not_tokens():
   model, params = tiny.made(tiny.MOTION, **ON, **{"idm.components_of": "flow"})
   batch = tiny.batch_of(model.inputs_spec(2, 3, jittered=True))
   outputs = jax.jit(lambda params, batch: model.forward(params, batch, key=KEY))(params, batch)
-  frames, jittered = pixels.normalise(batch["frames"]), pixels.normalise(batch["jittered"])
+  frames, jittered = pixels.normalize(batch["frames"]), pixels.normalize(batch["jittered"])
   encode = jax.jit(lambda first, second: model.encode(params, first, second).z)
   for name, pair in {
     "z": (frames[:, 0], frames[:, 1]),

@@ -1,4 +1,4 @@
-"""Patches, positions, pixel orders, normalisation, sizes."""
+"""Patches, positions, pixel orders, normalization, sizes."""
 
 import flax.linen as nn
 import jax
@@ -10,14 +10,14 @@ from como_jax import errors
 from como_jax.models import embed, pixels, sizes
 
 
-def test_normalise_round_trip_and_refusal():
+def test_normalize_round_trip_and_refusal():
   frames = jnp.arange(2 * 4 * 4 * 3, dtype=jnp.uint8).reshape((2, 4, 4, 3))
-  normal = pixels.normalise(frames)
+  normal = pixels.normalize(frames)
   assert normal.dtype == jnp.float32
   np.testing.assert_allclose(normal[0, 0, 0, 0], (0 / 255 - 0.485) / 0.229, rtol=1e-6)
-  np.testing.assert_allclose(pixels.denormalise(normal) * 255, frames, atol=1e-3)
+  np.testing.assert_allclose(pixels.denormalize(normal) * 255, frames, atol=1e-3)
   with pytest.raises(TypeError, match="uint8"):
-    pixels.normalise(normal)
+    pixels.normalize(normal)
 
 
 def test_patch_orders():

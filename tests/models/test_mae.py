@@ -16,7 +16,7 @@ KEY = jax.random.key(7)
 
 @pytest.fixture(scope="module")
 def made():
-  model, params = tiny.initialised(tiny.MAE)
+  model, params = tiny.initialized(tiny.MAE)
   batch = tiny.batch_of(model.inputs_spec(3))
   forward = jax.jit(lambda params, batch: model.forward(params, batch, key=KEY))
   return model, params, batch, forward, forward(params, batch)
@@ -46,21 +46,21 @@ def test_hidden_patches_are_not_seen_and_visible_ones_are_kept(made):
   hidden = pixels.unpatchify(jnp.broadcast_to(outputs["mask"][..., None], (3, 16, 192)), 8) > 0
   other = {"frames": jnp.where(hidden, 255 - batch["frames"], batch["frames"])}
   np.testing.assert_array_equal(forward(params, other)["patches"], outputs["patches"])
-  frames = pixels.normalise(batch["frames"])
+  frames = pixels.normalize(batch["frames"])
   np.testing.assert_allclose(
     jnp.where(hidden, 0, outputs["pixels"]), jnp.where(hidden, 0, frames), atol=1e-6
   )
   assert np.abs(jnp.where(hidden, outputs["pixels"] - frames, 0)).max() > 0.1
 
 
-def test_target_is_normalised_per_patch(made):
+def test_target_is_normalized_per_patch(made):
   target = made[4]["target"]
   np.testing.assert_allclose(target.mean(axis=-1), 0, atol=1e-5)
   np.testing.assert_allclose(target.var(axis=-1, ddof=1), 1, rtol=1e-3)
-  model, params = tiny.made(tiny.MAE, normalise_target=False)
+  model, params = tiny.made(tiny.MAE, normalize_target=False)
   batch = made[2]
   outputs = jax.jit(lambda params: model.forward(params, batch, key=KEY))(params)
-  frames = pixels.normalise(batch["frames"])
+  frames = pixels.normalize(batch["frames"])
   np.testing.assert_allclose(pixels.unpatchify(outputs["target"], 8), frames, rtol=1e-5, atol=1e-6)
 
 

@@ -6,7 +6,7 @@ import pathlib
 import jax
 import pytest
 
-from como_jax import models, presets, trees
+from como_jax import model_presets, models, trees
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 CASES = [
@@ -40,11 +40,11 @@ def count(shapes, *prefixes):
 @pytest.mark.parametrize("kind, name", CASES)
 def test_golden(kind, name):
   golden = json.loads((GOLDEN / f"parameters_{kind}_{name}.json").read_text())
-  assert table(presets.preset(kind, name)) == golden
+  assert table(model_presets.preset(kind, name)) == golden
 
 
 def test_published_counts():
-  shapes = table(presets.preset("motion", "published"))
+  shapes = table(model_presets.preset("motion", "published"))
   assert count(shapes, "encoder/") == 303_301_632
   assert count(shapes, "idm/qformer/") == 29_458_176
   assert count(shapes, "fdm/") - count(shapes, "fdm/up_") == 91_107_072
@@ -55,21 +55,21 @@ def test_published_counts():
 
 
 def test_published_count_with_vq():
-  config = presets.preset("motion", "published")
+  config = model_presets.preset("motion", "published")
   config["bottleneck"] = {"kind": "vq", "dims": 32}
   assert count(table(config), "idm/", "fdm/") == 121_210_944
 
 
 def test_mae_encoder_count():
-  assert count(table(presets.preset("mae", "published")), "encoder/") == 303_301_632
+  assert count(table(model_presets.preset("mae", "published")), "encoder/") == 303_301_632
 
 
 def test_only_the_scanned_layers_have_many_leaves():
-  assert len(table(presets.preset("motion", "published"))) < 80
+  assert len(table(model_presets.preset("motion", "published"))) < 80
 
 
 if __name__ == "__main__":
   for kind, name in CASES:
-    shapes = table(presets.preset(kind, name))
+    shapes = table(model_presets.preset(kind, name))
     lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(shape)}" for key, shape in shapes.items())
     (GOLDEN / f"parameters_{kind}_{name}.json").write_text("{\n" + lines + "\n}\n")

@@ -11,7 +11,7 @@ from como_jax import errors, trees
 from como_jax.models import transformer
 from como_jax.parallel import flops
 
-FIELDS = dict(depth=2, heads=2, mlp=24, initialiser="mae")
+FIELDS = dict(depth=2, heads=2, mlp=24, initializer="mae")
 X = jax.random.normal(jax.random.key(1), (2, 5, 12))
 
 
@@ -175,7 +175,7 @@ def test_logical_constraints_only_with_rules(params):
 
 @pytest.mark.parametrize(
   "changes, text",
-  [({"remat": "dotss"}, "dots"), ({"initialiser": "mea"}, "mae"), ({"heads": 5}, "5")],
+  [({"remat": "dotss"}, "dots"), ({"initializer": "mea"}, "mae"), ({"heads": 5}, "5")],
 )
 def test_bad_settings_are_named(changes, text):
   with pytest.raises(errors.UserError, match=text):

@@ -26,7 +26,7 @@ MOTION = {
     "queries": 3,
     "token_types": "legacy",
     "patch_order": "raster",
-    "initialiser": "mae",
+    "initializer": "mae",
   },
   "bottleneck": {"kind": "continuous", "dims": 4},
   "fdm": {
@@ -37,7 +37,7 @@ MOTION = {
     "output": "direct",
     "condition": "add",
     "features": "none",
-    "initialiser": "mae",
+    "initializer": "mae",
   },
   "tcl_gradient": "all",
 }
@@ -50,7 +50,7 @@ MAE = {
   "encoder": {"kind": "mae_vit", "size": "32x2x2/8"},
   "decoder": {"width": 16, "depth": 1, "heads": 2, "mlp": 32},
   "mask_ratio": 0.75,
-  "normalise_target": True,
+  "normalize_target": True,
 }
 
 
@@ -69,9 +69,9 @@ def section(base, **changes):
 
 
 @functools.cache
-def _made(text, initialise):
+def _made(text, initialize):
   model = models.build(json.loads(text))
-  if initialise:
+  if initialize:
     return model, jax.jit(model.init)(jax.random.key(0))
   return model, fill(jax.eval_shape(model.init, jax.random.key(0)))
 
@@ -83,7 +83,7 @@ def made(base, **changes):
   return _made(json.dumps(section(base, **changes)), False)
 
 
-def initialised(base, **changes):
+def initialized(base, **changes):
   """(model, parameters from `init`), built once for each config."""
   return _made(json.dumps(section(base, **changes)), True)
 
@@ -111,5 +111,5 @@ def batch_of(spec, seed=1):
 
 
 def frames(shape, seed=2):
-  """Random normalised frames [*shape, 3]."""
+  """Random normalized frames [*shape, 3]."""
   return jax.random.normal(jax.random.key(seed), (*shape, 3))

@@ -141,13 +141,13 @@ def test_contrastive_is_finite_at_zero():
 @pytest.mark.parametrize(
   "weighting, expected", [("legacy", 0.25 * 8 + 2), ("standard", 8 + 0.25 * 2)]
 )
-def test_quantisation_weighting(weighting, expected):
+def test_quantization_weighting(weighting, expected):
   outputs = {"codebook": jnp.full((2, 2), 8.0), "commitment": jnp.full((2, 2), 2.0)}
-  objective = objectives.build({"quantisation": {"weight": 1.0, "weighting": weighting}})
+  objective = objectives.build({"quantization": {"weight": 1.0, "weighting": weighting}})
   terms = objective(outputs, BATCH)
-  assert mean(terms["quantisation"]) == expected
+  assert mean(terms["quantization"]) == expected
   assert mean(terms["codebook"]) == 8 and mean(terms["commitment"]) == 2
-  assert objective.weights == {"quantisation": 1.0, "codebook": None, "commitment": None}
+  assert objective.weights == {"quantization": 1.0, "codebook": None, "commitment": None}
 
 
 def test_kl_and_features():
@@ -278,7 +278,7 @@ def test_missing_outputs_are_named(name):
 
 def test_unknown_weighting():
   with pytest.raises(errors.UserError, match="legacy"):
-    objectives.build({"quantisation": {"weight": 1.0, "weighting": "legasy"}})({}, BATCH)
+    objectives.build({"quantization": {"weight": 1.0, "weighting": "legasy"}})({}, BATCH)
 
 
 def test_off_and_logged_only():
@@ -293,7 +293,7 @@ def test_off_and_logged_only():
   [
     (
       tiny.MOTION,
-      ("reconstruction", "contrastive", "features", "quantisation"),
+      ("reconstruction", "contrastive", "features", "quantization"),
       {"fdm.features": "direct", "bottleneck.kind": "vq"},
     ),
     (tiny.MOTION, ("reconstruction", "kl"), {"bottleneck.kind": "kl"}),

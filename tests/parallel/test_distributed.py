@@ -44,7 +44,7 @@ def given(**changes):
 )
 def test_half_an_address_is_refused(environment, expected):
   with pytest.raises(errors.UserError, match=expected):
-    distributed.initialise(environment=environment)
+    distributed.initialize(environment=environment)
 
 
 @pytest.mark.parametrize(
@@ -56,19 +56,19 @@ def test_half_an_address_is_refused(environment, expected):
   ],
 )
 def test_what_jax_says_at_the_start(monkeypatch, raised, expected):
-  def initialise(**unused):
+  def initialize(**unused):
     if raised:
       raise raised
 
-  monkeypatch.setattr(jax.distributed, "initialize", initialise)
+  monkeypatch.setattr(jax.distributed, "initialize", initialize)
   monkeypatch.setattr(jax.config, "update", lambda *unused: None)
   environment = given(COMO_JAX_PROCESSES="1")
   if expected:
     with pytest.raises(expected, match="jax.distributed cannot start") as caught:
-      distributed.initialise(environment=environment)
+      distributed.initialize(environment=environment)
     assert "\n" not in str(caught.value) and "more" not in str(caught.value)
   else:
-    assert distributed.initialise(environment=environment)
+    assert distributed.initialize(environment=environment)
 
 
 def test_processes_that_jax_waits_for_in_vain_are_no_bad_input(monkeypatch, capsys):
@@ -79,8 +79,8 @@ def test_processes_that_jax_waits_for_in_vain_are_no_bad_input(monkeypatch, caps
 
 
 def test_without_an_address_there_is_one_process():
-  assert not distributed.initialise(environment={})
-  assert not distributed.initialise(environment={"COMO_JAX_DISTRIBUTED": "0"})
+  assert not distributed.initialize(environment={})
+  assert not distributed.initialize(environment={"COMO_JAX_DISTRIBUTED": "0"})
 
 
 def test_processes_with_the_same_text_are_counted(monkeypatch):
@@ -92,10 +92,13 @@ def test_processes_with_the_same_text_are_counted(monkeypatch):
     return np.stack([mine, mine ^ 1, mine])
 
   monkeypatch.setattr(distributed.multihost_utils, "process_allgather", gather)
-  distributed.sharing.cache_clear()
+  distributed.count_colocated.cache_clear()
   # later it asks nobody
-  assert distributed.sharing("host") == distributed.sharing("host") == 2 and len(asked) == 1
-  distributed.sharing.cache_clear()
+  assert (
+    distributed.count_colocated("host") == distributed.count_colocated("host") == 2
+    and len(asked) == 1
+  )
+  distributed.count_colocated.cache_clear()
 
 
 def free_port():
@@ -105,7 +108,7 @@ def free_port():
 
 
 def meet(count, indices, *, seconds=limits.SAFETY_NET, counts=None, before=None):
-  """Outcome of each process ("" or its error)."""
+  """Result of each process ("" or its error)."""
   port, outcomes = free_port(), {}
 
   def one(place, index):
@@ -182,14 +185,14 @@ def test_a_taken_port_is_named():
 
 def test_in_one_process_everything_is_plain():
   assert (
-    distributed.together(lambda: 3) == 3
-    and distributed.is_first()
-    and distributed.from_first("ü") == "ü"
+    distributed.run_on_all_processes(lambda: 3) == 3
+    and distributed.is_primary()
+    and distributed.broadcast_from_primary("ü") == "ü"
   )
-  distributed.same("a", what="x")
+  distributed.assert_same_on_all("a", what="x")
   with pytest.raises(errors.UserError, match="mine"):
-    distributed.together(lambda: (_ for _ in ()).throw(errors.UserError("mine")))
-  exchange = distributed.Exchange(mesh.make(), count=2)
+    distributed.run_on_all_processes(lambda: (_ for _ in ()).throw(errors.UserError("mine")))
+  exchange = distributed.AsyncAllGather(mesh.make(), count=2)
   assert exchange.alone
   np.testing.assert_array_equal(exchange.read(exchange.send(15, 0.5)), [[15, 0.5]])
   sharded = jax.device_put(np.arange(8.0), mesh.batch_sharding(mesh.make(data=8)))

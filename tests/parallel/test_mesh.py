@@ -42,7 +42,7 @@ def layout_fixture(monkeypatch):
 
 
 def pod(*, slices=1, processes=4, each=4, platform="tpu"):
-  """Devices in the order jax gives them on a torus: neighbouring processes take turns."""
+  """Devices in the order jax gives them on a torus: neighboring processes take turns."""
   devices = []
   for s in range(slices):
     for pair in range(processes // 2):

@@ -146,7 +146,7 @@ def test_stacks_split_by_layers_compute_the_same():
   )
 
 
-def test_optimiser_moments_follow_their_parameter(mesh):
+def test_optimizer_moments_follow_their_parameter(mesh):
   tree = {"mu": {"blocks": {"mlp": {"up": {"kernel": jnp.zeros((2, 64, 128))}}}}}
   placed = rules.shardings(tree, mesh)["mu"]["blocks"]["mlp"]["up"]["kernel"]
   assert placed.spec == P(None, "fsdp", "tensor")

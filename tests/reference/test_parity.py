@@ -38,7 +38,7 @@ def made():
 
 def test_block():
   x = tiny.frames((2, 5), 1).repeat(4, axis=-1)
-  block = transformer.Block(heads=2, mlp=24, initialiser="mae")
+  block = transformer.Block(heads=2, mlp=24, initializer="mae")
   params = tiny.fill(jax.eval_shape(block.init, jax.random.key(0), x)["params"])
   twin = twins.load(twins.Block(12, 2, 24), trees.flatten(params))
   close(jax.jit(block.apply)({"params": params}, x), twin(torch.tensor(np.asarray(x))))

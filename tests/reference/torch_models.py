@@ -135,7 +135,7 @@ class Motion(nn.Module):
     """The loss of uint8 frames [B, 2, H, W, 3] and jittered second frames [B, 1, H, W, 3]; the
     encoder gets no gradient.
     """
-    current, future, later = (normalise(x) for x in (frames[:, 0], frames[:, 1], jittered[:, 0]))
+    current, future, later = (normalize(x) for x in (frames[:, 0], frames[:, 1], jittered[:, 0]))
     with torch.no_grad():
       first, second, third = self.encoder(torch.cat([current, future, later])).chunk(3)
     changes = torch.cat([second - first, first - second, third - first])
@@ -149,8 +149,8 @@ class Motion(nn.Module):
     )
 
 
-def normalise(frames):
-  """uint8 [B, H, W, 3] -> ImageNet-normalised [B, 3, H, W]."""
+def normalize(frames):
+  """uint8 [B, H, W, 3] -> ImageNet-normalized [B, 3, H, W]."""
   mean, std = (
     frames.new_tensor([0.485, 0.456, 0.406], dtype=torch.float32),
     frames.new_tensor([0.229, 0.224, 0.225], dtype=torch.float32),

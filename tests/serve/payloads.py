@@ -135,13 +135,13 @@ BAD = {
     "float32 [8, 8, 3], uint8 [H, W, 3] is expected",
   ),
   "image with channels first": (image(np.zeros((3, 8, 8), np.uint8)), "uint8 [3, 8, 8]"),
-  "grey image": (image(np.zeros((8, 8), np.uint8)), "uint8 [8, 8]"),
+  "gray image": (image(np.zeros((8, 8), np.uint8)), "uint8 [8, 8]"),
   "empty image": (image(np.zeros((0, 8, 3), np.uint8)), "uint8 [0, 8, 3]"),
   "image of many pixels": (image(np.zeros((2000, 2000, 3), np.uint8)), "pixels"),
   "image is a list": (image([1, 2, 3]), "a list"),
   "missing image": (message(observation__image=None), "no 'observation/image'"),
   "missing state": (message(observation__state=None), "no 'observation/state'"),
-  "misspelt key": (
+  "misspelled key": (
     message(observation__imgae=np.zeros((8, 8, 3), np.uint8)),
     "did you mean 'observation/image'?",
   ),

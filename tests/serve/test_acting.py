@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import normalisation
+from como_jax.data import normalization
 from como_jax.serve import policy as serving
 from tests.serve import test_policy
 
@@ -19,7 +19,7 @@ ROBOTS = {"hand": {"action": 5, "state": 0}, "arm": {"action": 3, "state": 2}}
 
 
 class Model:
-  """Normalised actions: the first of the state, plus 10 for each element of the chunk.
+  """Normalized actions: the first of the state, plus 10 for each element of the chunk.
 
   `seen` has what it was traced with.
   """
@@ -67,7 +67,7 @@ def stored(robots=("hand", "arm"), *, history=2, settings=None, **facts):
   }
   return {
     "model": {"kind": "policy", "robots": chosen, "history": history, "dtype": "bfloat16"},
-    "normalisation": normalisation.Normaliser("standard", found).to_json(),
+    "normalization": normalization.Normalizer("standard", found).to_json(),
     "policy": {"cameras": ["front", ""], **(settings or {})},
     "robots": {name: {"action_names": [], "step_seconds": 0.5, **facts} for name in robots},
     "language": {
@@ -158,7 +158,7 @@ def test_the_robot_is_named_unless_there_is_one():
 
 def test_what_is_no_policy_is_refused():
   for config, kind in (
-    ({"model": {"kind": "motion"}, "normalisation": {}}, "motion"),
+    ({"model": {"kind": "motion"}, "normalization": {}}, "motion"),
     ({"kind": "mae"}, "mae"),
     ({}, "unknown"),
     ({"model": {"kind": "policy"}}, "policy"),

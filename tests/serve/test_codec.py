@@ -79,11 +79,11 @@ def test_truth_values_are_zero_or_one():
 
 @pytest.mark.parametrize("name", [name for name in PARSED if "policy" not in name])
 def test_a_bad_message_is_one_line(name):
-  from como_jax.serve import presets
+  from como_jax.serve import client_schemas
 
   frame, expected = payloads.BAD[name]
   with pytest.raises(errors.UserError) as caught:
-    presets.Mapper("libero", ("front", "wrist"), state_dim=8)(codec.unpack(frame))
+    client_schemas.Mapper("libero", ("front", "wrist"), state_dim=8)(codec.unpack(frame))
   assert (
     expected in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 400
   )

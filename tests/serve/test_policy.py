@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors, trees
-from como_jax.data import normalisation, statistics
+from como_jax.data import normalization, statistics
 from como_jax.serve import policy as serving
 from como_jax.tasks import policy as policy_task
 from como_jax.train import rng
@@ -41,7 +41,7 @@ def test_matrices_are_kept_in_the_dtype_of_their_products(name):
   """
   base, changes = CASES[name]
   model, params = small.made(base, dtype="bfloat16", **changes)
-  lean = serving.lean(params, "bfloat16")
+  lean = serving.cast_kernels(params, "bfloat16")
   types = {path: str(leaf.dtype) for path, leaf in trees.flatten(lean).items()}
   body = f"{base['policy']}/{'denoiser' if base is small.DIT else 'network'}"
   assert (
@@ -68,7 +68,7 @@ def test_matrices_are_kept_in_the_dtype_of_their_products(name):
 
 def test_float32_stays_as_it_is():
   params = small.made(small.GPT)[1]
-  chex.assert_trees_all_equal(serving.lean(params, "float32"), params)
+  chex.assert_trees_all_equal(serving.cast_kernels(params, "float32"), params)
 
 
 ROWS = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
@@ -88,7 +88,7 @@ def acting(base, *, dtype="float32", mode="standard", batch_size=4, instructions
     base, dtype=dtype, language={"width": 6, "tokens": 3}, history=1, **changes
   )
   model, params = small.made(config)
-  normaliser = normalisation.Normaliser(
+  normalizer = normalization.Normalizer(
     mode,
     {
       name: {
@@ -106,7 +106,7 @@ def acting(base, *, dtype="float32", mode="standard", batch_size=4, instructions
   }
   stored = {
     "model": config,
-    "normalisation": normaliser.to_json(),
+    "normalization": normalizer.to_json(),
     "robots": {"arm": facts},
     "policy": {"cameras": ["front", "wrist"]},
     "language": {
@@ -177,7 +177,7 @@ def test_what_is_served_is_what_was_evaluated(name):
     "actions_mask": np.ones((4, model.chunk, model.action_size), bool),
     "latents_mask": np.zeros((4, model.motions), bool),
   }
-  score = policy_task.Score(model, policy._normaliser, dtype=changes["dtype"])
+  score = policy_task.PolicyEvaluator(model, policy._normalizer, dtype=changes["dtype"])
   sample = score._actions
   score._actions = lambda *inputs, **more: (
     evaluated.append(sample(*inputs, **more)) or evaluated[-1]

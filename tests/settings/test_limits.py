@@ -36,9 +36,9 @@ ZERO = {
   "data.validation_fraction",
   "data.augment.shift.fraction",
   "data.augment.flip.probability",
-  "data.augment.colour.brightness",
-  "data.augment.colour.contrast",
-  "data.augment.colour.saturation",
+  "data.augment.color.brightness",
+  "data.augment.color.contrast",
+  "data.augment.color.saturation",
   "train.ema",
   "train.evaluate_every",
   "train.checkpoint_every",
@@ -56,8 +56,8 @@ ZERO = {
   "objectives.contrastive.weight",
   "objectives.perceptual.weight",
   "objectives.features.weight",
-  "objectives.quantisation.weight",
-  "objectives.quantisation.beta",
+  "objectives.quantization.weight",
+  "objectives.quantization.beta",
   "objectives.kl.weight",
   "policy.objectives.action.weight",
   "policy.objectives.latent.weight",
@@ -105,7 +105,7 @@ ZERO = {
 }
 # Texts that are names or paths of the user's: no list of valid ones exists before the data,
 # checkpoint or simulator is opened.
-FREE = {
+RESUMABLE_KEYS = {
   "data.cache",
   "train.wandb",
   "output",
@@ -213,7 +213,9 @@ def wrong_texts(task, key, value, kind):
       "gs://bucket/a" if ("path" in key or key in ("output", "data.cache", "lerobot")) else "[]",
     )
     yield from (
-      () if allowed(FREE, task, key) else (f"{value or ''}x" if value else "no/such/thing",)
+      ()
+      if allowed(RESUMABLE_KEYS, task, key)
+      else (f"{value or ''}x" if value else "no/such/thing",)
     )
   elif kind is tuple:
     yield from (
@@ -271,7 +273,7 @@ def test_every_wrong_value_of_every_key_is_one_line(ends):
   assert len(keys) > 280 and tried > 2000 and not accepted, "\n".join(accepted)
 
 
-def test_every_misspelt_key_is_one_line(ends):
+def test_every_misspelled_key_is_one_line(ends):
   for variant, key, _, _ in every_key().values():
     line = ends(f"--config={variant}", f"--config.{key}x=1")
     assert line and f"'{key.rpartition('.')[2]}x'" in line and "did you mean" in line, (

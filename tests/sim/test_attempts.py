@@ -197,7 +197,7 @@ def test_frozen_pictures_name_simulator_seed_and_camera(built, monkeypatch):
   monkeypatch.setattr(Toy, "_frame", lambda self, camera: np.zeros((8, 8, 3), np.uint8))
   with pytest.raises(
     errors.UserError,
-    match=rf"^toy/line seed {seeds(0, 0)[0]} camera front: frame 0 of \d+ is of a single colour",
+    match=rf"^toy/line seed {seeds(0, 0)[0]} camera front: frame 0 of \d+ is of a single color",
   ):
     list(collect.collect_task(SETTINGS, "line"))
 

@@ -149,7 +149,7 @@ def test_video_of_another_simulator_has_no_actions(tmp_path):
   )
   assert not {"action", "observation.state", "next.success"} & set(info["features"])
   notes = json.loads((path / "meta/collection.json").read_text())
-  assert "without actions" in notes["labelled_as"] and "scripted expert" in notes["labelled_as"]
+  assert "without actions" in notes["labeled_as"] and "scripted expert" in notes["labeled_as"]
   assert set(lerobot.LeRobot(str(path))[0].arrays) == {"timestamp"}
 
 

@@ -396,10 +396,10 @@ def test_blind_actors_look_at_nothing():
   )
   assert found["steps"] == 3 and taken == [[1, 0]] * 3
   with pytest.raises(
-    errors.UserError, match="^toy/black seed 5 camera front: frame 0 of 1 is of a single colour"
+    errors.UserError, match="^toy/black seed 5 camera front: frame 0 of 1 is of a single color"
   ):
     play(job(task="black", actor="expert", record=True, seed=5))
-  with pytest.raises(errors.UserError, match="single colour"):
+  with pytest.raises(errors.UserError, match="single color"):
     play(job(task="black"))
 
 

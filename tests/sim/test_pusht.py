@@ -105,7 +105,7 @@ def test_a_scene_has_the_colors_of_its_number(pusht):
     "block": (65, 119, 79),
     "agent": (112, 97, 184),
   }
-  assert pusht._colours(0) == {} and pusht._colours(1) == first
+  assert pusht._colors(0) == {} and pusht._colors(1) == first
   simulator = pusht.build(image_size=64)
 
   def counts(scene):

@@ -140,7 +140,7 @@ def test_a_picture_deviates_by_two_levels():
   with pytest.raises(
     errors.UserError,
     match=(
-      "^dark camera: frame 0 of 1 is of a single colour; the OpenGL context is broken; set "
+      "^dark camera: frame 0 of 1 is of a single color; the OpenGL context is broken; set "
       "MUJOCO_GL to egl or osmesa and try again$"
     ),
   ):

@@ -54,9 +54,7 @@ class Model:
 
 def seen(number, model=None):
   model = model or Model()
-  scenes.Scenes(model, surfaces=("table", "missing", "wall", "floor"), recoloured=LINK).apply(
-    number
-  )
+  scenes.Scenes(model, surfaces=("table", "missing", "wall", "floor"), recolored=LINK).apply(number)
   return model
 
 
@@ -64,7 +62,7 @@ def test_scene_0_is_the_models_own_and_comes_back():
   model = Model()
   own, one = (
     model.arrays(),
-    scenes.Scenes(model, surfaces=("table", "wall", "floor"), recoloured=LINK),
+    scenes.Scenes(model, surfaces=("table", "wall", "floor"), recolored=LINK),
   )
   assert one.current == 0 and one.apply(0) is False
   assert one.apply(3) is True and one.apply(3) is False and one.current == 3

@@ -235,7 +235,7 @@ def test_constant_and_frozen_frames_are_refused():
   good = np.random.default_rng(0).integers(0, 255, size=(3, 8, 8, 3)).astype(np.uint8)
   rendering.check_frames(good, "good")
   rendering.check_frames(good[:1], "single")
-  with pytest.raises(errors.UserError, match="frame 1 of 3 is of a single colour"):
+  with pytest.raises(errors.UserError, match="frame 1 of 3 is of a single color"):
     rendering.check_frames(good * np.array([1, 0, 1], np.uint8)[:, None, None, None], "black")
   with pytest.raises(errors.UserError, match="identical"):
     rendering.check_frames(good[[0, 0, 0]], "frozen")

@@ -131,7 +131,7 @@ def test_a_crash_is_forgiven_once(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
   "task, message",
-  [("refuses", "no OpenGL here"), ("lime", "did you mean 'line'"), ("black", "single colour")],
+  [("refuses", "no OpenGL here"), ("lime", "did you mean 'line'"), ("black", "single color")],
 )
 def test_what_would_fail_in_every_episode_stops_the_run(task, message):
   with (

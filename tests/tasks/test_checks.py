@@ -9,7 +9,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, models
-from como_jax.tasks import checks, policy, sources
+from como_jax.tasks import checks, motion_data, policy
 
 
 def refused(*words):
@@ -59,7 +59,7 @@ def refused(*words):
     ),
     (
       ["--config=motion:debug", "--config.model.bottleneck.kind=vq"],
-      "{'quantisation': {'weight': 1.0}}",
+      "{'quantization': {'weight': 1.0}}",
     ),
     (
       [
@@ -142,7 +142,7 @@ def test_losses_that_go_together():
     [
       "--config=motion:debug",
       "--config.model.bottleneck.kind=vq",
-      "--config.objectives={'quantisation': {'weight': 1.0}}",
+      "--config.objectives={'quantization': {'weight': 1.0}}",
     ],
     ["--config=motion:small,bottleneck=kl", "--config.objectives.kl.weight=0"],
     ["--config=motion:debug", "--config.objectives.contrastive.weight=0"],
@@ -193,12 +193,12 @@ def test_a_data_path_that_is_not_there(tmp_path, monkeypatch, path, expected, ne
   (tmp_path / "videos" / "a.MP4").write_bytes(b"")
   (tmp_path / ".git" / "a.mp4").write_bytes(b"")
   with pytest.raises(errors.UserError) as caught:
-    sources.resolve(path)
+    motion_data.resolve(path)
   assert expected in str(caught.value) and never not in str(caught.value)
 
 
 def test_all_inputs_are_looked_for_before_the_first_is_worked_on(tmp_path, monkeypatch):
-  monkeypatch.setattr(sources.ingest, "ensure_shards", lambda *a, **k: pytest.fail("converted"))
+  monkeypatch.setattr(motion_data.ingest, "ensure_shards", lambda *a, **k: pytest.fail("converted"))
   config = config_lib.parse(
     [
       "main",
@@ -206,7 +206,7 @@ def test_all_inputs_are_looked_for_before_the_first_is_worked_on(tmp_path, monke
       f"--config.data.mixture=({{'path': 'bundled'}}, {{'path': '{tmp_path}/no'}})",
     ]
   ).config
-  for function in (sources.data_sets, checks.check):
+  for function in (motion_data.data_sets, checks.check):
     with pytest.raises(errors.UserError, match="/no"):
       function(config)
 
@@ -346,11 +346,11 @@ def test_folders_that_cannot_be_written_are_named_with_what_is_in_the_way(tmp_pa
 def test_the_words_for_losses_that_do_not_go_together():
   assert refused("--config=motion:debug", "--config.objectives={'mae': {'weight': 0.5}}") == (
     "config.objectives.mae.weight=0.5: a model of kind 'motion' has no such loss (its own: "
-    "reconstruction, contrastive, quantisation, kl, features, perceptual)"
+    "reconstruction, contrastive, quantization, kl, features, perceptual)"
   )
   assert refused("--config=motion:debug", "--config.model.bottleneck.kind=vq") == (
     "config.model.bottleneck.kind=vq has a loss without a weight, so that part would never be "
-    "trained: add --config.objectives=\"{'quantisation': {'weight': 1.0}}\""
+    "trained: add --config.objectives=\"{'quantization': {'weight': 1.0}}\""
   )
   assert refused("--config=motion:debug", "--config.objectives={'kl': {'weight': 0.5}}") == (
     "config.objectives.kl.weight=0.5: it needs --config.model.bottleneck.kind=kl"

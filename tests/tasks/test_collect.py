@@ -94,7 +94,7 @@ def _toy(monkeypatch, tmp_path):
     def add_episode(self, *given, **more):
       told.episodes.append((given, more))
 
-    def finalise(self, *, notes):
+    def finalize(self, *, notes):
       told.notes.append(notes)
 
   class Bar(Writer):
@@ -161,7 +161,7 @@ def test_a_data_set_is_written_with_its_notes(toy, tmp_path, capsys):
     {
       "config": plain,
       "simulator": "toy 1",
-      "labelled_as": "script",
+      "labeled_as": "script",
       "success": {"reach": "5/3", "push": "2/3"},
     }
   ]
@@ -186,7 +186,7 @@ def test_video_alone_has_no_numbers_and_says_so(toy, tmp_path, monkeypatch):
   assert all(more[name] is None for _, more in toy.episodes for name in NUMBERS)
   assert toy.bars[0]["total"] == 5 + 2 * 5 and toy.bars[0]["mininterval"] == 1.0
   assert (
-    toy.notes[0]["labelled_as"] == "video without actions; recorded from a script"
+    toy.notes[0]["labeled_as"] == "video without actions; recorded from a script"
     and toy.notes[0]["config"]["output"] == ""
   )
 

@@ -10,7 +10,7 @@ import pytest
 from como_jax.models import pixels
 from como_jax.tasks import components
 from tests.models import tiny
-from tests.tasks.test_sources import text_of
+from tests.tasks.test_motion_data import text_of
 
 
 def test_principal_components_have_unit_mean_square_and_are_those_of_the_largest_variance():
@@ -52,7 +52,7 @@ def test_too_few_differences_are_refused():
 
 @pytest.mark.parametrize("pool", [1, 2])
 def test_z_of_the_pairs_that_were_looked_at_is_white(pool, capsys):
-  model, params = tiny.initialised(
+  model, params = tiny.initialized(
     tiny.MOTION, **{"idm.components": 5, "idm.components_pool": pool}
   )
   batches = [tiny.batch_of(model.inputs_spec(4, 3), seed=seed) for seed in range(6)]
@@ -66,7 +66,7 @@ def test_z_of_the_pairs_that_were_looked_at_is_white(pool, capsys):
   kernel = parts["idm"]["components"]["kernel"]
   assert kernel.shape == params["idm"]["components"]["kernel"].shape
   ready = {**params, "idm": {**params["idm"], **parts["idm"]}}
-  frames = pixels.normalise(np.concatenate([batch["frames"] for batch in batches[:5]]))
+  frames = pixels.normalize(np.concatenate([batch["frames"] for batch in batches[:5]]))
   encode = jax.jit(lambda first, second: model.encode(ready, first, second).z)
   z = np.stack([encode(frames[:, i], frames[:, i + 1]) for i in (0, 1)], axis=1).reshape(-1, 12)[
     :38, :5

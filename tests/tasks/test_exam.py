@@ -132,7 +132,7 @@ def test_a_models_latents_are_those_of_each_pair_alone(monkeypatch, changes):
   }
   assert set(found) == set(wanted)
   images = (
-    exam.pixels.normalise(np.concatenate(side)) for side in zip(*wanted.values(), strict=False)
+    exam.pixels.normalize(np.concatenate(side)) for side in zip(*wanted.values(), strict=False)
   )
   z = np.asarray(jax.jit(lambda *images: model.encode(parameters, *images).z)(*images))
   together = np.concatenate([found[name] for name in wanted])

@@ -118,7 +118,7 @@ def every_frame(data, camera):
 
 def own(model, params):
   """The model's own function of two pictures."""
-  return jax.jit(lambda a, b: model.encode(params, pixels.normalise(a), pixels.normalise(b)).z)
+  return jax.jit(lambda a, b: model.encode(params, pixels.normalize(a), pixels.normalize(b)).z)
 
 
 @pytest.mark.parametrize("changes, pairs", [({}, 16), ({"idm.inputs": "rgb_diff"}, 8)])
@@ -228,9 +228,9 @@ def test_a_stream_gives_each_pair_back_once_whatever_the_sizes(tmp_path):
   """
   model, params = tiny.made(tiny.MOTION)
   frames = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), np.uint8)
-  whole = jax.jit(lambda a, b: model.encode(params, pixels.normalise(a), pixels.normalise(b)).z)
+  whole = jax.jit(lambda a, b: model.encode(params, pixels.normalize(a), pixels.normalize(b)).z)
   for reach, pairs_batch, cuts, every in ((20, 8, (1, 7, 30, 50), 1), (1, 32, (13, 14, 50), 9)):
-    stream = streaming.Stream(
+    stream = streaming.LatentStream(
       model, params, batch_size=8, pairs_batch=pairs_batch, reach=reach, mesh=mesh_lib.make()
     )
     for _ in range(2):  # finish starts it anew
@@ -366,7 +366,7 @@ def test_damaged_frames_have_no_labels_and_are_listed(tmp_path, capsys):
 
 
 def test_a_killed_run_goes_on_behind_its_last_part(checkpoint, tmp_path, monkeypatch):
-  """A shard is labelled in parts; what is left of an interruption changes neither the labels nor
+  """A shard is labeled in parts; what is left of an interruption changes neither the labels nor
   what is in the folder.
   """
   data = makers.shards(tmp_path / "s", source=Noise((20,) * 5, cameras=("a",)), clip_frames=8)
@@ -374,12 +374,12 @@ def test_a_killed_run_goes_on_behind_its_last_part(checkpoint, tmp_path, monkeyp
   whole = labels.Labels(run(tmp_path / "whole", *words))  # in one part
   monkeypatch.setattr(labeling, "PART_BATCHES", 2)  # 16 frames
   split, cut = run(tmp_path / "split", *words), tmp_path / "cut"
-  once, labelled = labeling.label, []
+  once, labeled = labeling.label, []
 
   def label(part, *rest):
-    if len(labelled) == 3:
+    if len(labeled) == 3:
       raise KeyboardInterrupt
-    labelled.append(part)
+    labeled.append(part)
     return once(part, *rest)
 
   monkeypatch.setattr(labeling, "label", label)

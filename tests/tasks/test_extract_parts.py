@@ -1,4 +1,4 @@
-"""Labelling on paper: the parts of a shard and their files, what is measured and said, and the
+"""Labeling on paper: the parts of a shard and their files, what is measured and said, and the
 order of a run.
 """
 
@@ -244,7 +244,7 @@ def test_which_data_are_labeled(tmp_path):
 def test_the_stream_is_as_large_as_the_config_says(monkeypatch, tmp_path):
   asked = []
   monkeypatch.setattr(
-    extract.streaming, "Stream", lambda *given, **more: asked.append((given, more))
+    extract.streaming, "LatentStream", lambda *given, **more: asked.append((given, more))
   )
   config, work = (
     command(tmp_path).config,
@@ -260,7 +260,7 @@ def test_the_stream_is_as_large_as_the_config_says(monkeypatch, tmp_path):
 def work_of(*shards):
   table = types.SimpleNamespace(shard=np.array(shards))
   plan = types.SimpleNamespace(segments=types.SimpleNamespace(table=table), cameras=("a",))
-  return extract.Work(
+  return extract.LabelingRun(
     path="SHARDS",
     manifest={"image_size": 16},
     plan=plan,
@@ -362,18 +362,18 @@ def _ordered(tmp_path, monkeypatch):
     "export",
     lambda folder, path, **more: told.calls.append(("export", folder, path, more)) or "EXPORTED",
   )
-  monkeypatch.setattr(extract.distributed, "is_first", lambda: told.first)
+  monkeypatch.setattr(extract.distributed, "is_primary", lambda: told.first)
   monkeypatch.setattr(
     extract.distributed,
-    "together",
+    "run_on_all_processes",
     lambda function, *, first_alone=False: told.alone.append(first_alone) or function(),
   )
   monkeypatch.setattr(
     extract.distributed,
-    "same",
+    "assert_same_on_all",
     lambda text, *, what: told.calls.append(("same", what, text.count(str(tmp_path)))),
   )
-  monkeypatch.setattr(extract.sources, "cores", note("cores"))
+  monkeypatch.setattr(extract.motion_data, "cores", note("cores"))
   return told
 
 
@@ -471,9 +471,9 @@ def test_what_is_to_be_labeled_with_what(monkeypatch, tmp_path):
     ("resolve", lambda path: f"resolved {path}"),
     ("cache_dir", lambda section: "CACHE"),
     ("to_shards", lambda path, reading, **more: asked.append((path, reading, more)) or "SHARDS"),
-    ("choose_loading", lambda section, paths, spec: ("LOADING", paths, spec)),
+    ("choose_read_options", lambda section, paths, spec: ("LOADING", paths, spec)),
   ):
-    monkeypatch.setattr(extract.sources, name, value)
+    monkeypatch.setattr(extract.motion_data, name, value)
   table = types.SimpleNamespace(length=np.array([3, 9, 4]))
   monkeypatch.setattr(extract.shards, "read_table", lambda path: table)
   monkeypatch.setattr(

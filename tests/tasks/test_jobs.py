@@ -10,10 +10,10 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.data import loading
+from como_jax.data import read_options
 from como_jax.data import sources as formats
-from como_jax.tasks import ingest, mae, motion, serve, sources, training
-from tests.tasks.test_sources import text_of
+from como_jax.tasks import ingest, mae, motion, motion_data, serve, training
+from tests.tasks.test_motion_data import text_of
 
 
 @pytest.fixture(name="paper")
@@ -55,26 +55,28 @@ def _paper(monkeypatch):
     training, "fit", lambda command, make: told.fitted.append((command, make())) or 4
   )
   sets = [types.SimpleNamespace(path="one"), types.SimpleNamespace(path="two")]
-  monkeypatch.setattr(sources, "data_sets", lambda config: sets)
+  monkeypatch.setattr(motion_data, "data_sets", lambda config: sets)
   monkeypatch.setattr(
-    sources, "check", lambda config, given, **more: told.checked.append((given is sets, more))
+    motion_data, "check", lambda config, given, **more: told.checked.append((given is sets, more))
   )
   monkeypatch.setattr(
-    sources,
+    motion_data,
     "windows",
     lambda config, given, **more: told.windows.append((given is sets, more)) or "WINDOWS",
   )
   monkeypatch.setattr(
-    sources,
+    motion_data,
     "sample_frames",
     lambda config, given, **more: (
       told.sampled.append((given is sets, more)) or np.full((2, 1), 5.0, np.float32)
     ),
   )
-  monkeypatch.setattr(sources, "local_rows", lambda config: 4)
-  monkeypatch.setattr(sources, "choose_loading", lambda section, paths, spec: ("HOW", paths, spec))
+  monkeypatch.setattr(motion_data, "local_rows", lambda config: 4)
   monkeypatch.setattr(
-    sources, "batches", lambda config, given, **more: told.batches.append(more) or "BATCHES"
+    motion_data, "choose_read_options", lambda section, paths, spec: ("HOW", paths, spec)
+  )
+  monkeypatch.setattr(
+    motion_data, "batches", lambda config, given, **more: told.batches.append(more) or "BATCHES"
   )
   told.model = model
   return told
@@ -143,7 +145,7 @@ class Mean:
 def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
   monkeypatch.setattr(
     motion.latents,
-    "Measure",
+    "MotionEvaluator",
     lambda model: (
       lambda params, windows: types.SimpleNamespace(scalars=lambda: (params, windows, model))
     ),
@@ -188,9 +190,11 @@ def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
 
 def test_a_linear_path_begins_with_whole_batches_of_its_training_data(paper, monkeypatch):
   assert motion.job(config()).begin is None
-  monkeypatch.setattr(sources, "choose_loading", lambda *given: loading.Loading(3, 2, 1, "here"))
   monkeypatch.setattr(
-    sources,
+    motion_data, "choose_read_options", lambda *given: read_options.ReadOptions(3, 2, 1, "here")
+  )
+  monkeypatch.setattr(
+    motion_data,
     "batches",
     lambda config, given, **more: paper.batches.append(more) or contextlib.nullcontext("BATCHES"),
   )
@@ -199,7 +203,11 @@ def test_a_linear_path_begins_with_whole_batches_of_its_training_data(paper, mon
   assert motion.job(config()).begin("P") == (paper.model, "P", "BATCHES")
   assert paper.batches == [
     dict(
-      kind="motion", jitter=False, start_step=0, how=loading.Loading(0, 2, 1, "here"), whole=True
+      kind="motion",
+      jitter=False,
+      start_step=0,
+      how=read_options.ReadOptions(0, 2, 1, "here"),
+      whole=True,
     )
   ]
 
@@ -209,7 +217,7 @@ def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):
   summary = types.SimpleNamespace(
     episodes=3, clips=4, frames=50, seconds=1.26, path="OUT", manifest="MANIFEST"
   )
-  monkeypatch.setattr(ingest.sources, "resolve", lambda path: f"resolved {path}")
+  monkeypatch.setattr(ingest.motion_data, "resolve", lambda path: f"resolved {path}")
   monkeypatch.setattr(
     ingest.ingest, "run", lambda *given, **more: asked.append((given, more)) or summary
   )

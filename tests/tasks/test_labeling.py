@@ -1,4 +1,4 @@
-"""Which shards of a data set are labelled by whom, what is kept of a killed run, and one part
+"""Which shards of a data set are labeled by whom, what is kept of a killed run, and one part
 through a stream of paper.
 """
 

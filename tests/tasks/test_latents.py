@@ -67,7 +67,7 @@ class Windows:
 
 @pytest.fixture(name="measure", scope="module")
 def _measure():
-  return latents.Measure(Grays()), {"shift": np.float32(1)}
+  return latents.MotionEvaluator(Grays()), {"shift": np.float32(1)}
 
 
 def test_z_is_the_second_pair_and_s_pcfc_compares_the_two_that_end_in_the_middle_frame(measure):
@@ -109,7 +109,7 @@ def test_each_frame_is_encoded_once():
       return super().features(params, images)
 
   model = Counting()
-  latents.Measure(model)({"shift": np.float32(1)}, Windows())
+  latents.MotionEvaluator(model)({"shift": np.float32(1)}, Windows())
   assert model.encoded == 1, "traced once, for three frames"
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.tasks import offsets, probe, sources
+from como_jax.tasks import motion_data, offsets, probe
 from tests.end_to_end import program
 
 SEVERAL = {
@@ -43,7 +43,9 @@ def test_the_offset_of_the_data_set_then_of_the_whole_training():
     "offset_seconds": 0.5,
     "mixture": [{"path": "bundled", "offset_seconds": 0.1}, {"path": "y"}],
   }
-  assert choose(str(sources.BUNDLED), bundled).seconds == choose("bundled", bundled).seconds == 0.1
+  assert (
+    choose(str(motion_data.BUNDLED), bundled).seconds == choose("bundled", bundled).seconds == 0.1
+  )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ apart.
 import jax
 import numpy as np
 
-from como_jax import models, objectives, presets
+from como_jax import model_presets, models, objectives
 from como_jax.evaluate import consistency
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
@@ -35,7 +35,7 @@ def squares():
 
 
 def test_overfits_one_batch():
-  config = presets.preset("motion", "debug")
+  config = model_presets.preset("motion", "debug")
   config["image_size"] = SIZE
   config["encoder"]["size"] = "32x2x2/8"
   config["idm"].update(width=64, depth=1, mlp=128)
@@ -87,7 +87,7 @@ def test_overfits_one_batch():
   assert first > 0.9 * copy and last < copy / 10, (first, last, copy)
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(now.params["encoder"]), encoder)
 
-  run = jax.jit(latents.Measure(model)._latents)
+  run = jax.jit(latents.MotionEvaluator(model)._latents)
   out = jax.device_get(run(now.params, frames[:, :FRAMES]))
   unit = out["z"] / np.linalg.norm(out["z"], axis=1, keepdims=True)
   similar = unit @ unit.T - np.eye(CLIPS)

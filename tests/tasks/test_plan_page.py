@@ -127,7 +127,7 @@ jax 0.7, compiler effort -1. Compiled, not run: no time here was measured but th
 | with recomputation, a device | 8.000, 1.0000 |
 | GiB this program passes through memory, a device (estimate) | 3.00 |
 | least time of a step, ms | 8.00, bound by compute (compute 8.00, memory 2.00, ici 0.50, dcn 0.10) |
-| model FLOP utilisation, at most | 48% |
+| model FLOP utilization, at most | 48% |
 | clips/s, at most | 4,000 |
 | the same if all its memory traffic takes its time | 16.00 ms, 24%, 2,000 clips/s |
 | loops of unknown length, counted once | 2 |

@@ -12,13 +12,12 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, models
-from como_jax.data import normalisation, shards, statistics, video
-from como_jax.data import policy as policy_data
+from como_jax.data import normalization, policy_pipeline, shards, statistics, video
 from como_jax.serve import policy as serving
 from como_jax.tasks import policy, serve
 from como_jax.train import checkpoint, log
 from tests.data import makers
-from tests.data.test_policy import label
+from tests.data.test_policy_pipeline import label
 
 TINY = (
   "--config.model.image_size=32",
@@ -96,8 +95,8 @@ def test_the_weights_hold_all_that_acting_needs(run):
     and config["model"]["latent"]["queries"] == 1
   )
   assert (
-    set(config["normalisation"]["robots"]) == {"arm"}
-    and config["normalisation"]["latent"]["count"] > 0
+    set(config["normalization"]["robots"]) == {"arm"}
+    and config["normalization"]["latent"]["count"] > 0
   )
   lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
   last = [line for line in lines if line["kind"] == "validation"][-1]
@@ -111,8 +110,8 @@ def test_acting_sees_what_training_saw(run, path):
   acting = serving.Policy.load(str(run))
   command = parse(run, f"--config.data.path={path}", "--config.policy.robot=arm")
   _, ready = policy.resolve(command.config)
-  ready.build["normaliser"] = acting._normaliser
-  walk = policy_data.evaluation(ready.sets, **ready.build, batch_size=5, split="all", threads=0)
+  ready.build["normalizer"] = acting._normalizer
+  walk = policy_pipeline.evaluation(ready.sets, **ready.build, batch_size=5, split="all", threads=0)
   with walk.batches() as batches:
     batch = next(batches)
   table = shards.read_table(path)
@@ -139,11 +138,11 @@ def test_actions_come_back_in_their_own_units(run, path):
   assert actions.shape == (3, 3, 3) and actions.dtype == np.float32 and np.isfinite(actions).all()
   rows = [acting._row([seen])] * 2
   batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-  normalised = np.asarray(acting._sample(acting._params, batch, jax.random.key(5)))
-  statistics = acting._normaliser.robots["arm"]["action"]
+  normalized = np.asarray(acting._sample(acting._params, batch, jax.random.key(5)))
+  statistics = acting._normalizer.robots["arm"]["action"]
   np.testing.assert_allclose(
     actions[:2],
-    normalised * np.where(statistics.std < 1e-6, 1, statistics.std) + statistics.mean,
+    normalized * np.where(statistics.std < 1e-6, 1, statistics.std) + statistics.mean,
     rtol=1e-5,
     atol=1e-5,
   )
@@ -192,7 +191,7 @@ def test_a_new_robot_gets_a_new_head_and_the_rest_goes_on(run, path, tmp_path, c
     "bot",
     "latent",
   }
-  assert resolved["normalisation"]["robots"]["arm"] == config["normalisation"]["robots"]["arm"]
+  assert resolved["normalization"]["robots"]["arm"] == config["normalization"]["robots"]["arm"]
   jax.tree.map(
     np.testing.assert_array_equal,
     *((one["trunk"], one["dit"], one["heads"]["arm"]) for one in (before, after)),
@@ -375,9 +374,9 @@ def test_slots_that_training_leaves_empty_are_empty_when_acting(
     row["images_mask"].tolist() == mask
     and [bool(row["images"][:, slot].any()) for slot in range(len(mask))] == mask
   )
-  walk = policy_data.evaluation(
+  walk = policy_pipeline.evaluation(
     ready.sets,
-    **{**ready.build, "normaliser": ready.normaliser},
+    **{**ready.build, "normalizer": ready.normalizer},
     batch_size=8,
     split="all",
     threads=0,
@@ -486,7 +485,9 @@ def test_the_score_of_policies_that_know_all_or_nothing(policy_says, expected):
     sample_latents=lambda params, seen, key, **settings: jnp.asarray(said[1]),
   )
   held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
-  found = policy.Score(model, units_of(np.random.default_rng(1).normal(size=(50, 3))))({}, held_out)
+  found = policy.PolicyEvaluator(model, units_of(np.random.default_rng(1).normal(size=(50, 3))))(
+    {}, held_out
+  )
   assert set(found) == {"action_mse", "action_mse_first", "latent_mse"}
   assert all(value == pytest.approx(expected, abs=0.25) for value in found.values())
 
@@ -494,7 +495,7 @@ def test_the_score_of_policies_that_know_all_or_nothing(policy_says, expected):
 def units_of(rows):
   accumulator = statistics.Accumulator()
   accumulator.add(rows)
-  return normalisation.Normaliser("standard", {"arm": {"action": accumulator.finish()}})
+  return normalization.Normalizer("standard", {"arm": {"action": accumulator.finish()}})
 
 
 def test_grippers_are_scored_by_themselves_and_what_never_moves_not_at_all():
@@ -521,7 +522,7 @@ def test_grippers_are_scored_by_themselves_and_what_never_moves_not_at_all():
     sample=lambda params, seen, key, **settings: jnp.asarray(said),
   )
   held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
-  found = policy.Score(model, units)({}, held_out)
+  found = policy.PolicyEvaluator(model, units)({}, held_out)
   assert found == {
     "action_mse": 0.25,
     "action_mse_first": 0.25,
@@ -573,7 +574,7 @@ def resolved(workdir, path, kind, *words):
 @pytest.mark.parametrize("kind", ["dit", "gpt"])
 def test_grippers_are_found_weighted_and_said(grasps, tmp_path, kind, capsys):
   config, ready = resolved(tmp_path / "x", grasps, kind)
-  assert ready.normaliser.grippers("robot") == (2,)
+  assert ready.normalizer.grippers("robot") == (2,)
   job = policy.job(config, ready)
   if kind == "gpt":
     assert config.model.gpt.gripper.to_dict() == {"robot": [2]} and job.weights == {
@@ -601,16 +602,16 @@ def test_grippers_are_found_weighted_and_said(grasps, tmp_path, kind, capsys):
 def test_grippers_by_choice(grasps, tmp_path):
   for wanted, dims in (("()", ()), ("('c',)", (2,)), ("('2',)", (2,))):
     config, ready = resolved(tmp_path / "x", grasps, "gpt", f"--config.policy.gripper={wanted}")
-    assert ready.normaliser.grippers("robot") == dims
+    assert ready.normalizer.grippers("robot") == dims
     assert config.model.gpt.gripper.to_dict() == ({"robot": [2]} if dims else {})
     assert (
-      normalisation.Normaliser.from_json(config.normalisation.to_dict()).grippers("robot") == dims
+      normalization.Normalizer.from_json(config.normalization.to_dict()).grippers("robot") == dims
     )
   config, ready = resolved(
     tmp_path / "x", grasps, "gpt", "--config.model.gpt.action_head=diffusion"
   )
   # denoised, then decoded as one of the two
-  assert config.model.gpt.gripper.to_dict() == {} and ready.normaliser.grippers("robot") == (2,)
+  assert config.model.gpt.gripper.to_dict() == {} and ready.normalizer.grippers("robot") == (2,)
   for words, message in (
     (("--config.policy.gripper=('d',)",), "config.policy.gripper: no robot has an action 'd'"),
     (

@@ -12,7 +12,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.data import normalisation, statistics
+from como_jax.data import normalization, statistics
 from como_jax.tasks import policy
 
 
@@ -30,7 +30,7 @@ def units(**robots):
     accumulator.add(np.array(rows, float))
     return accumulator.finish()
 
-  return normalisation.Normaliser(
+  return normalization.Normalizer(
     "standard",
     {
       name: {"action": of(rows), "state": of(np.array(rows)[:, ::-1])}
@@ -269,39 +269,39 @@ def _made(monkeypatch, capsys):
     lambda config, given, start: {"encoder": {}} if given is model else None,
   )
   monkeypatch.setattr(
-    policy.policy_data, "describe", lambda sets, **more: [f"{len(sets)} sets, {more}"]
+    policy.policy_pipeline, "describe", lambda sets, **more: [f"{len(sets)} sets, {more}"]
   )
   monkeypatch.setattr(
-    policy.policy_data, "evaluation", lambda sets, **more: told.evaluations.append(more) or "WALK"
+    policy.policy_pipeline,
+    "evaluation",
+    lambda sets, **more: told.evaluations.append(more) or "WALK",
   )
   monkeypatch.setattr(
-    policy.policy_data, "build", lambda sets, **more: told.batches.append(more) or "BATCHES"
+    policy.policy_pipeline, "build", lambda sets, **more: told.batches.append(more) or "BATCHES"
   )
-  monkeypatch.setattr(
-    policy.demonstrations, "unused_cameras", lambda one, slots: one.unused[slots:]
-  )
+  monkeypatch.setattr(policy.policy_data, "unused_cameras", lambda one, slots: one.unused[slots:])
   monkeypatch.setattr(
     policy, "say_dimensions", lambda robots, found: [f"dimensions of {', '.join(robots)}"]
   )
   monkeypatch.setattr(
-    policy.sources,
-    "choose_loading",
+    policy.motion_data,
+    "choose_read_options",
     lambda section, paths, spec: types.SimpleNamespace(
       workers=1, threads=2, prefetch=3, chosen=(paths, spec)
     ),
   )
-  monkeypatch.setattr(policy.sources, "augmentation", lambda section: "AUGMENT")
-  monkeypatch.setattr(policy.loading, "reading_threads", lambda threads: ("reading", threads))
+  monkeypatch.setattr(policy.motion_data, "augmentation", lambda section: "AUGMENT")
+  monkeypatch.setattr(policy.read_options, "reading_threads", lambda threads: ("reading", threads))
   monkeypatch.setattr(
     policy,
-    "Score",
+    "PolicyEvaluator",
     lambda *given, **more: (
       told.scores.append((given, more)) or (lambda params, walk: (params, walk))
     ),
   )
   monkeypatch.setattr(policy.tokens, "check", lambda key, *given: told.filled.append(given[2:]))
 
-  class Tokens:
+  class TokenCache:
     def __init__(self, given, start):
       assert given is model and start == {"encoder": {}}
 
@@ -318,14 +318,14 @@ def _made(monkeypatch, capsys):
     def spec(self, batch):
       return ("tokens", batch)
 
-  monkeypatch.setattr(policy.tokens, "Tokens", Tokens)
+  monkeypatch.setattr(policy.tokens, "TokenCache", TokenCache)
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   sets = [
     types.SimpleNamespace(label="mine", path="P", labels="L", unused=("l", "r", "top", "far")),
     types.SimpleNamespace(label="other", path="Q", labels="", unused=()),
   ]
-  ready = policy.Ready(sets, "UNITS", None, {"chunk": 4})
+  ready = policy.ResolvedPolicyData(sets, "UNITS", None, {"chunk": 4})
 
   def made(*, fraction=0.25, cache=False):
     config = config_lib.ConfigDict(
@@ -350,7 +350,7 @@ def _made(monkeypatch, capsys):
   return made
 
 
-SHARED = {"normaliser": "UNITS", "chunk": 4}
+SHARED = {"normalizer": "UNITS", "chunk": 4}
 BATCHES = dict(
   SHARED,
   batch_size=8,
@@ -443,13 +443,13 @@ def test_what_a_score_asks_of_the_model(monkeypatch):
   )
   monkeypatch.setattr(
     policy.serving,
-    "lean",
+    "cast_kernels",
     lambda params, dtype: jnp.float32(7) if (params, dtype) == ("PARAMS", "bfloat16") else None,
   )
   moving = np.stack([MOVING] * 3, 1)
-  found = policy.Score(model, units(arm=moving, bot=moving[:, :1]), guidance=2.0, dtype="bfloat16")(
-    "PARAMS", held_out
-  )
+  found = policy.PolicyEvaluator(
+    model, units(arm=moving, bot=moving[:, :1]), guidance=2.0, dtype="bfloat16"
+  )("PARAMS", held_out)
   first, second = (float(jax.random.uniform(policy.rng.key(0, "score", step))) for step in (0, 1))
   # Of each batch 6 numbers of one example and 2 of the other, all off by the key's number.
   mean = (first**2 + second**2) / 2
@@ -489,7 +489,7 @@ def test_the_common_value_of_a_gripper_in_all_batches():
     sample=lambda params, seen, key, *, guidance, **more: jnp.asarray(said) * guidance,
   )
   held_out = types.SimpleNamespace(steps=2, batches=lambda: contextlib.nullcontext(iter(batches)))
-  found = policy.Score(model, units(arm=ROWS))({}, held_out)
+  found = policy.PolicyEvaluator(model, units(arm=ROWS))({}, held_out)
   assert found == {
     "action_mse": 1.0,
     "action_mse_first": 1.0,

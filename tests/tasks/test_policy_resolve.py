@@ -35,7 +35,7 @@ def _resolve(monkeypatch):
     found=units(arm=ROWS),
     asked=[],
   )
-  d = policy.demonstrations
+  d = policy.policy_data
   monkeypatch.setattr(d, "sets", lambda config: ["SET"])
   for name in ("resize", "label_facts"):
     monkeypatch.setattr(
@@ -55,7 +55,9 @@ def _resolve(monkeypatch):
     lambda config, name: there.asked.append((config is there.start[1], name)),
   )
   monkeypatch.setattr(
-    policy.policy_data, "statistics", lambda sets, **more: there.asked.append(more) or there.found
+    policy.policy_pipeline,
+    "statistics",
+    lambda sets, **more: there.asked.append(more) or there.found,
   )
 
   def resolve(*words, kind="dit"):
@@ -81,7 +83,7 @@ def test_what_follows_from_the_data(resolve):
   config, ready = resolve("--config.policy.step_seconds=0.25", "--config.policy.reduce=mean")
   assert resolve.there.asked == [
     dict(
-      mode=config.policy.normalisation, step_seconds=0.25, reduce="mean", validation_fraction=0.3
+      mode=config.policy.normalization, step_seconds=0.25, reduce="mean", validation_fraction=0.3
     )
   ]
   assert (
@@ -99,8 +101,8 @@ def test_what_follows_from_the_data(resolve):
   assert (
     ready.sets == ["SET"]
     and ready.start is None
-    and config.normalisation.to_dict() == ready.normaliser.to_json()
-    and ready.normaliser.grippers("arm") == (1,)
+    and config.normalization.to_dict() == ready.normalizer.to_json()
+    and ready.normalizer.grippers("arm") == (1,)
   )
   assert ready.build == dict(
     language={"go": "EMBEDDED"},
@@ -134,7 +136,7 @@ def test_what_follows_from_the_data(resolve):
   assert (
     ready.build["latent_size"] == 42
     and list(config.robots) == list(config.model.robots) == ["a", "b"]
-    and ready.normaliser.grippers("a") == ()
+    and ready.normalizer.grippers("a") == ()
   )
 
 
@@ -153,7 +155,7 @@ def started(**changes):
       "latent_offset_seconds": 0.5,
     },
     "model": {"policy": "dit", "latent": {"queries": 3, "dims": 2, "chunk": 99}},
-    "normalisation": units(arm=ROWS * 2, old=ROWS[:, :2]).to_json(),
+    "normalization": units(arm=ROWS * 2, old=ROWS[:, :2]).to_json(),
     **changes,
   }
 
@@ -163,20 +165,20 @@ def test_a_policy_goes_on_in_its_own_units(resolve):
   there.start = started()
   there.robots, there.found = {"arm": ARM, "new": ARM}, units(arm=ROWS, new=ROWS)
   config, ready = resolve(
-    "--config.init=INIT", "--config.policy.gripper=()", "--config.policy.normalisation=quantile"
+    "--config.init=INIT", "--config.policy.gripper=()", "--config.policy.normalization=quantile"
   )
   assert there.asked[:2] == ["INIT", (True, "'INIT'")] and ready.start is there.start
   assert list(config.robots) == ["arm", "new", "old"] and list(config.robots.old.cameras) == [
     "front"
   ]
-  normaliser = ready.normaliser
-  assert normaliser.mode == "standard" and normaliser.robots["arm"]["action"].std[
+  normalizer = ready.normalizer
+  assert normalizer.mode == "standard" and normalizer.robots["arm"]["action"].std[
     0
-  ] == pytest.approx(2 * normaliser.robots["new"]["action"].std[0])
+  ] == pytest.approx(2 * normalizer.robots["new"]["action"].std[0])
   assert (
-    normaliser.latent is None
-    and normaliser.grippers("arm") == (1,)
-    and normaliser.grippers("new") == ()
+    normalizer.latent is None
+    and normalizer.grippers("arm") == (1,)
+    and normalizer.grippers("new") == ()
   ), "those of the policy stay"
   assert (config.model.latent.queries, config.model.latent.dims, config.policy.latent_model) == (
     3,
@@ -185,14 +187,14 @@ def test_a_policy_goes_on_in_its_own_units(resolve):
   ) and config.model.latent.chunk != 99
   latent = units(x=ROWS).robots["x"]["action"]
   there.found = policy.dataclasses.replace(there.found, latent=latent)
-  assert resolve("--config.init=INIT")[1].normaliser.latent is latent
+  assert resolve("--config.init=INIT")[1].normalizer.latent is latent
   there.start = started(
-    normalisation={
-      **there.start[1]["normalisation"],
+    normalization={
+      **there.start[1]["normalization"],
       "latent": units(x=ROWS * 3).robots["x"]["action"].to_json(),
     }
   )
-  assert resolve("--config.init=INIT")[1].normaliser.latent.std[0] == pytest.approx(
+  assert resolve("--config.init=INIT")[1].normalizer.latent.std[0] == pytest.approx(
     3 * latent.std[0]
   )
   for key, value in (("action", 2), ("state", 2), ("step_seconds", 0.2)):
@@ -236,6 +238,6 @@ def test_the_directory_is_looked_at_before_the_data(monkeypatch, tmp_path):
   assert policy.run(command) == ("RESOLVED", tmp_path, ("RESOLVED", "READY"))
   assert told == [(tmp_path, dict(resume=True, overwrite=False)), "resolve"]
   del told[:]
-  monkeypatch.setattr(policy.distributed, "is_first", lambda: False)
+  monkeypatch.setattr(policy.distributed, "is_primary", lambda: False)
   policy.run(command)
   assert told == ["resolve"]

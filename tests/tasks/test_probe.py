@@ -48,7 +48,7 @@ def windows_of(z, action, episodes, tasks=0, cameras=0):
 def measured(z, columns):
   still = np.zeros((1, 16, 16, 3))
   moved = still + 0.1
-  return latents.Measured(
+  return latents.MotionEvaluation(
     z=z,
     past=z,
     future=-z,
@@ -138,9 +138,9 @@ def test_probes_of_videos_and_robots_together_are_of_the_robots():
     "action: 24 of 48 held-out windows have one, those of arm: the probes are of these"
     in results["notes"]
   )
-  has, colours = probe._colourings(targets, 48)
+  has, colors = probe._colorings(targets, 48)
   assert has.tolist() == list(range(24))
-  np.testing.assert_array_equal(colours["action: x"], 3 * signs[:24, 0])
+  np.testing.assert_array_equal(colors["action: x"], 3 * signs[:24, 0])
 
 
 def two_robots(count, first, seed):
@@ -420,6 +420,6 @@ def test_the_page_is_of_the_trained_model(done):
   assert list(page.probes) == ["action: a", "action: b", "action: c", "state: x", "state: y"]
   np.testing.assert_allclose(page.probes["action: a"].true, columns["action"][:, 1, 0])
   assert (
-    set(page.pca.colours) == {"action: a", "action: b", "action: c"} and not page.pca.points.any()
+    set(page.pca.colors) == {"action: a", "action: b", "action: c"} and not page.pca.points.any()
   )
   assert page.metric_notes[0].startswith("Measured on the validation episodes of the training run")

@@ -42,7 +42,7 @@ def test_the_difference_tells_what_the_pictures_tell():
     sides.append((found, np.stack([first, second], 1)))
   (fit, fit_pictures), (held_out, pictures) = sides
   target = probe_targets.build("action", fit, held_out, names=NAMES, datasets=["arm"])
-  one = latents.Measured(
+  one = latents.MotionEvaluation(
     z=np.zeros((len(pictures), 4)),
     past=None,
     future=None,

@@ -160,7 +160,7 @@ def targets_of(**changes):
 
 
 def test_the_projection_is_colored_by_the_first_target_that_was_probed():
-  has, found = probe._colourings(targets_of(), 3)
+  has, found = probe._colorings(targets_of(), 3)
   assert list(found) == ["action: p", "action: q", "action: r", "action: s"] and has.tolist() == [
     0,
     1,
@@ -168,8 +168,8 @@ def test_the_projection_is_colored_by_the_first_target_that_was_probed():
   ]
   for d, values in enumerate(found.values()):
     np.testing.assert_array_equal(values, columns()["action"][:, 1, d])
-  assert list(probe._colourings(targets_of(action=False), 3)[1]) == ["state: x", "state: y"]
-  nothing, found = probe._colourings(targets_of(action=False, state=False), 3)
+  assert list(probe._colorings(targets_of(action=False), 3)[1]) == ["state: x", "state: y"]
+  nothing, found = probe._colorings(targets_of(action=False, state=False), 3)
   assert nothing.tolist() == [0, 1, 2] and found == {}
 
 
@@ -286,12 +286,12 @@ def test_everything_that_the_page_shows(page):
     and scatter.predicted.tolist() == [-1, -3, -5]
     and scatter.r2 == 0.25
   )
-  assert set(found.pca.colours) == {
+  assert set(found.pca.colors) == {
     "action: p",
     "action: q",
     "action: r",
     "action: s",
-  } and found.pca.colours["action: q"].tolist() == [5, 13, 21]
+  } and found.pca.colors["action: q"].tolist() == [5, 13, 21]
   assert found.pca.points.shape == (3, 2) and all(
     isinstance(one, float) for one in found.pca.explained
   )
@@ -336,7 +336,7 @@ def measured_of(**changes):
   frames = types.SimpleNamespace(
     ratio=1.0, moving_ratio=2.0, mse=3.0, psnr=4.0, ssim=5.0, text="FRAMES"
   )
-  return latents.Measured(z=z, past=z, future=z, frames=frames, columns=found), (z, found)
+  return latents.MotionEvaluation(z=z, past=z, future=z, frames=frames, columns=found), (z, found)
 
 
 def score(one, fit, windows):
@@ -386,7 +386,9 @@ def test_more_groups_than_a_picture_holds_are_not_drawn():
       "has_action": np.zeros(count, bool),
       "has_state": np.zeros(count, bool),
     }
-    one = latents.Measured(z=z, past=z, future=z, frames=measured_of()[0].frames, columns=found)
+    one = latents.MotionEvaluation(
+      z=z, past=z, future=z, frames=measured_of()[0].frames, columns=found
+    )
     windows = types.SimpleNamespace(tasks=[f"t{i}" for i in range(count)], cameras=["front"])
     _, results = score(one, (z, found), windows)
     assert (results["similarity"] is not None) is drawn
@@ -418,7 +420,7 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
     SimpleNamespace(label="one", offset_seconds=0.5),
     SimpleNamespace(label="two", offset_seconds=0.25),
   ]
-  monkeypatch.setattr(probe.sources, "data_sets", lambda config: sets)
+  monkeypatch.setattr(probe.motion_data, "data_sets", lambda config: sets)
 
   def windows(config, given, *, split, frames, batch_size, most):
     told.windows.append((given is sets, split, frames, batch_size, most))
@@ -426,7 +428,7 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
       split=split, size={"validation": 3, "train": 7}[split], datasets=["A", "B"]
     )
 
-  monkeypatch.setattr(probe.sources, "windows", windows)
+  monkeypatch.setattr(probe.motion_data, "windows", windows)
   monkeypatch.setattr(
     probe.rundir, "check", lambda workdir, config, **flags: told.opened.append(("check", flags))
   )
@@ -435,7 +437,7 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
   )
   monkeypatch.setattr(probe, "label_names", lambda given: "NAMES")
 
-  class Measure:
+  class MotionEvaluator:
     def __init__(self, given):
       assert given is model
 
@@ -470,7 +472,7 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
         pictures=np.full(3, 0.5),
       )
 
-  monkeypatch.setattr(probe.latents, "Measure", Measure)
+  monkeypatch.setattr(probe.latents, "MotionEvaluator", MotionEvaluator)
 
   def build(name, fit, held_out, *, names, datasets):
     assert (len(fit["camera"]), len(held_out["camera"]), names, datasets) == (

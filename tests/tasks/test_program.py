@@ -5,7 +5,7 @@ import re
 import jax
 import pytest
 
-from como_jax import models, objectives, presets, trees
+from como_jax import model_presets, models, objectives, trees
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
 from como_jax.train import optimizer, rng, state, step
@@ -16,7 +16,7 @@ ACCUMULATE = 2
 @pytest.fixture(scope="module")
 def compiled():
   """(state's shapes, mesh, text of the compiled step)."""
-  config = presets.preset("motion", "debug")
+  config = model_presets.preset("motion", "debug")
   config["image_size"] = 32
   config["encoder"]["size"] = "32x2x2/8"
   config["idm"].update(width=64, depth=2, mlp=128)

@@ -1,4 +1,4 @@
-"""The programs of a plan are those of a run: what the step, labelling and acting are built from, on
+"""The programs of a plan are those of a run: what the step, labeling and acting are built from, on
 a model of paper.
 """
 
@@ -181,7 +181,7 @@ def test_settings_of_the_train_step(built):
     programs.train(config("motion"), machine, batch_size=6)
 
 
-def test_labelling_encodes_each_frame_once(built):
+def test_labeling_encodes_each_frame_once(built):
   machine = topology.parse("cpu-4")
   program = programs.extract(config("motion"), machine, batch_size=8)
   assert (

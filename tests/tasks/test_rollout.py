@@ -297,7 +297,7 @@ def test_mistakes_are_refused_before_anything_is_written(tmp_path, changes, poli
 
 def test_a_run_that_cannot_see_stops(tmp_path):
   with pytest.raises(
-    errors.UserError, match="toy/black seed 9[012] camera side: frame 0 of 1 is of a single colour"
+    errors.UserError, match="toy/black seed 9[012] camera side: frame 0 of 1 is of a single color"
   ):
     rollout.run(command(tmp_path / "run", tasks=("black",)), policy=Fake())
 
@@ -306,7 +306,7 @@ def test_the_identity_of_a_checkpoint(tmp_path):
   weights = tmp_path / "run" / "weights"
   weights.mkdir(parents=True)
   (weights / "params.safetensors").write_bytes(b"some numbers")
-  (weights / "config.json").write_text('{"normalisation": {"mode": "standard"}}')
+  (weights / "config.json").write_text('{"normalization": {"mode": "standard"}}')
   found = rollout.identity(str(tmp_path / "run"))
   assert (
     found | {"path": ""} == rollout.identity(str(weights)) | {"path": ""}
@@ -314,14 +314,14 @@ def test_the_identity_of_a_checkpoint(tmp_path):
   )
   written = []
   for text in (
-    '{"normalisation": {"mode": "standard", "a": 1}}',
-    '{"normalisation": {"a": 1, "mode": "standard"}}',
+    '{"normalization": {"mode": "standard", "a": 1}}',
+    '{"normalization": {"a": 1, "mode": "standard"}}',
   ):
     (weights / "config.json").write_text(text)
     written.append(rollout.identity(str(weights)))
   assert written[0] == written[1], "in whatever order it is written"
-  (weights / "config.json").write_text('{"normalisation": {"mode": "quantile"}}')
-  assert rollout.identity(str(weights))["normalisation_xxh64"] != found["normalisation_xxh64"]
+  (weights / "config.json").write_text('{"normalization": {"mode": "quantile"}}')
+  assert rollout.identity(str(weights))["normalization_xxh64"] != found["normalization_xxh64"]
   unfinished = tmp_path / "other"
   for step in (9, 10):
     saved = unfinished / "checkpoints" / str(step)
@@ -340,7 +340,7 @@ def test_the_identity_of_a_checkpoint(tmp_path):
   assert rollout.identity(str(unfinished))["xxh64"] == before, "the newest step counts"
 
 
-def test_suites_are_spelt_out_and_have_the_layout_of_lerobot(tmp_path):
+def test_suites_are_spelled_out_and_have_the_layout_of_lerobot(tmp_path):
   assert (
     rollout.run(
       command(tmp_path / "run", tasks=("some_suite", "line"), episodes=1, videos=1), policy=Fake()

@@ -489,15 +489,15 @@ def test_videos_appear_whole_and_in_real_time(tmp_path, monkeypatch):
 def test_a_resume_with_other_weights_names_what_is_different(tmp_path):
   file, now = (
     tmp_path / "checkpoint.json",
-    {"path": "P", "step": 9, "xxh64": "a", "normalisation_xxh64": "b"},
+    {"path": "P", "step": 9, "xxh64": "a", "normalization_xxh64": "b"},
   )
   rollout.same(file, now)
   file.write_text(json.dumps({**now, "path": "elsewhere", "step": 3}))
   rollout.same(file, now)
-  file.write_text(json.dumps({**now, "xxh64": "c", "normalisation_xxh64": "d"}))
+  file.write_text(json.dumps({**now, "xxh64": "c", "normalization_xxh64": "d"}))
   assert text_of(lambda: rollout.same(file, now)) == (
     f"--resume: P is not the policy that {file} names (xxh64: 'c' before, 'a' now; "
-    "normalisation_xxh64: 'd' before, 'b' now): the results would mix two policies; give "
+    "normalization_xxh64: 'd' before, 'b' now): the results would mix two policies; give "
     "--overwrite or another --workdir"
   )
 

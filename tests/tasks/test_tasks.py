@@ -84,9 +84,9 @@ def test_some_tasks_run_in_one_process(run, monkeypatch):
     "task 'toy' runs in one process, this is one of 2: only mae, motion, policy, extract run "
     "in several"
   )
-  monkeypatch.setattr(tasks, "SEVERAL", ("toy",))
+  monkeypatch.setattr(tasks, "MULTI_PROCESS_TASKS", ("toy",))
   assert run() == 7
-  monkeypatch.setattr(tasks, "SEVERAL", ())
+  monkeypatch.setattr(tasks, "MULTI_PROCESS_TASKS", ())
   monkeypatch.setattr(jax.distributed, "is_initialized", lambda: False)
   assert run() == 7
 

@@ -33,7 +33,7 @@ def test_the_same_tokens_in_fewer_passes():
   model, params, _ = small.functions("dit")
   images = np.random.default_rng(0).integers(0, 256, small.batch(model)["images"].shape, np.uint8)
   images[1] = images[0]
-  known, passes = tokens.Tokens(model, params, batch_size=4), []
+  known, passes = tokens.TokenCache(model, params, batch_size=4), []
   encode = known._encode
   known._encode = lambda *args: passes.append(args) or encode(*args)
   found = known({"images": images, "state": images[:, 0, 0, 0, 0]})
@@ -50,8 +50,8 @@ def test_the_same_tokens_in_fewer_passes():
 def test_company_changes_no_token():
   model, params, _ = small.functions("dit")
   images = np.random.default_rng(1).integers(0, 256, small.batch(model)["images"].shape, np.uint8)
-  whole = tokens.Tokens(model, params, batch_size=4)({"images": images})["tokens"]
-  alone = tokens.Tokens(model, params, batch_size=4)({"images": images[-1:]})["tokens"]
+  whole = tokens.TokenCache(model, params, batch_size=4)({"images": images})["tokens"]
+  alone = tokens.TokenCache(model, params, batch_size=4)({"images": images[-1:]})["tokens"]
   np.testing.assert_array_equal(alone, whole[-1:])
 
 
@@ -190,7 +190,7 @@ def test_batches_with_tokens_in_the_place_of_images(monkeypatch):
     tokens.tqdm, "trange", lambda count, **more: bars.append((count, more)) or range(count)
   )
   known, passes = (
-    tokens.Tokens(Pixel(), {"encoder": np.float32(100), "trunk": None}, batch_size=2),
+    tokens.TokenCache(Pixel(), {"encoder": np.float32(100), "trunk": None}, batch_size=2),
     [],
   )
   encode = known._encode
@@ -230,7 +230,7 @@ def test_batches_with_tokens_in_the_place_of_images(monkeypatch):
   )
   batches.close()
   assert closed == [True] and len(passes) == 3
-  more = tokens.Tokens(
+  more = tokens.TokenCache(
     Pixel(),
     {"encoder": np.float32(100)},
     batch_size=2,

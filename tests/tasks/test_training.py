@@ -12,7 +12,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, main, tasks, weights
-from como_jax.data import loading
+from como_jax.data import read_options
 from como_jax.tasks import data_identity, training
 from como_jax.train import memory, rundir
 from tests import toy
@@ -61,7 +61,7 @@ def fit_fixture(tmp_path, monkeypatch):
     )
 
     def job():
-      return training.Job(
+      return training.TrainJob(
         model=MODEL,
         loss=toy.loss,
         weights=toy.WEIGHTS,
@@ -70,7 +70,7 @@ def fit_fixture(tmp_path, monkeypatch):
         examples_per_step=16,
         unit="pairs",
         begin=begin,
-        loading=loading.Loading(0, 1, 1, "here"),
+        loading=read_options.ReadOptions(0, 1, 1, "here"),
         batch=BATCH,
         data=[(str(tmp_path / "data"), "")],
       )
@@ -220,7 +220,7 @@ def test_a_run_that_cannot_fit_into_memory_leaves_nothing_behind(fit, tmp_path, 
     match="the state of the run .* alone needs .*batch_size=16.*configs/compile.py",
   ):
     fit(steps=2)
-  state = memory.size(toy.fresh(toy.optimiser()[0], width=8))
+  state = memory.size(toy.fresh(toy.make_optimizer()[0], width=8))
   monkeypatch.setattr(memory, "host", lambda: state)
   with pytest.raises(
     errors.UserError, match="a train step needs .*batch_size=16, accumulate=1.*configs/compile.py"
@@ -257,14 +257,14 @@ def test_a_failed_validation_is_told_at_the_end_and_the_weights_are_there(fit, t
 def test_a_full_disk_anywhere_is_one_line_and_what_a_kill_left_is_removed(
   fit, tmp_path, monkeypatch
 ):
-  write = training.files.write
+  write = training.atomic.write
 
   def full(path, text):
     if path.name == "speed.json":
       raise OSError(28, "No space left on device", str(path))
     write(path, text)
 
-  monkeypatch.setattr(training.files, "write", full)
+  monkeypatch.setattr(training.atomic, "write", full)
   with pytest.raises(
     errors.Storage,
     match=(
@@ -272,7 +272,7 @@ def test_a_full_disk_anywhere_is_one_line_and_what_a_kill_left_is_removed(
     ),
   ):
     fit(steps=1)
-  monkeypatch.setattr(training.files, "write", write)
+  monkeypatch.setattr(training.atomic, "write", write)
   (tmp_path / "run" / ".weights.new-12345678").mkdir()
   assert fit("--resume", steps=1) == 0 and step_of(tmp_path / "run") == 1
   assert not list((tmp_path / "run").glob(".weights*"))

@@ -9,7 +9,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.data import loading
+from como_jax.data import read_options
 from como_jax.tasks import training
 from como_jax.train import loop
 
@@ -44,15 +44,15 @@ def _fit(tmp_path, monkeypatch, capsys):
     return lambda *given, **more: told.calls.append((name, *[more.get(key) for key in keep]))
 
   d = training.distributed
-  monkeypatch.setattr(d, "is_first", lambda: told.first)
+  monkeypatch.setattr(d, "is_primary", lambda: told.first)
   monkeypatch.setattr(
     d,
-    "together",
+    "run_on_all_processes",
     lambda function, *, first_alone=False: told.alone.append(first_alone) or function(),
   )
   monkeypatch.setattr(
     d,
-    "same",
+    "assert_same_on_all",
     lambda text, *, what: told.calls.append(
       ("same", what, str(tmp_path / "run") in text, "resume" in text)
     ),
@@ -63,7 +63,7 @@ def _fit(tmp_path, monkeypatch, capsys):
     lambda tree, *, keep: told.calls.append(("gather", tree, keep)) or {"a": np.ones(1)},
   )
   monkeypatch.setattr(d, "lost_process", lambda error: told.lost)
-  monkeypatch.setattr(training.sources, "cores", call("cores"))
+  monkeypatch.setattr(training.motion_data, "cores", call("cores"))
   for name in ("check", "changes", "join"):
     monkeypatch.setattr(training.rundir, name, call(f"rundir.{name}"))
   monkeypatch.setattr(training.rundir, "hardware", lambda: {"devices": "2 x chip"})
@@ -146,20 +146,22 @@ def _fit(tmp_path, monkeypatch, capsys):
     told.looped.append((now, more))
     if told.error:
       raise told.error
-    return loop.Outcome(**{**dict(state=now, examples_per_s=1.0, wait_share=0.0), **told.outcome})
+    return loop.TrainResult(
+      **{**dict(state=now, examples_per_s=1.0, wait_share=0.0), **told.outcome}
+    )
 
   monkeypatch.setattr(training.loop, "run", run)
   monkeypatch.setattr(
     training, "export", lambda *given, seconds: told.exported.append((given, seconds)) or 0
   )
-  job = training.Job(
+  job = training.TrainJob(
     model=types.SimpleNamespace(frozen=("frozen/.*",)),
     loss="LOSS",
     weights="WEIGHTS",
     examples_per_step=12,
     unit="pairs",
     batch={"x": 0, "y": 0},
-    loading=loading.Loading(1, 2, 3, "CPU cores 4"),
+    loading=read_options.ReadOptions(1, 2, 3, "CPU cores 4"),
     data=["D"],
     constants={"c": 1},
     evaluate=lambda params: ("scores", params),
@@ -350,7 +352,7 @@ def test_the_other_processes_wait_and_write_nothing(fit, monkeypatch):
   told = fit.told
   told.first, told.restored = False, fit.state(4)
   monkeypatch.setattr(
-    training.distributed, "from_first", lambda text: "[2, 4]" if text == "[]" else text
+    training.distributed, "broadcast_from_primary", lambda text: "[2, 4]" if text == "[]" else text
   )
   code, said = fit("--resume")
   assert code == 0 and said == "" and not told.logs and not told.exported
@@ -370,7 +372,7 @@ def test_a_run_without_an_evaluation_and_one_that_was_stopped(fit):
   told = fit.told
   object.__setattr__(fit.job, "evaluate", None)
   told.outcome = dict(stopped=True)
-  assert fit()[0] == loop.STOPPED and told.looped[0][1]["evaluate"] is None
+  assert fit()[0] == loop.EXIT_SIGNALED and told.looped[0][1]["evaluate"] is None
   assert not told.exported and told.calls[-3:] == [
     "batches.close",
     "log.close",

@@ -90,7 +90,7 @@ def _end(tmp_path):
   job = types.SimpleNamespace(unit="pairs")
 
   def end(*, rate=12.34, unvalidated=(), value=1.0):
-    outcome = loop.Outcome(
+    outcome = loop.TrainResult(
       state=None, examples_per_s=rate, wait_share=0.25, stopped=False, unvalidated=unvalidated
     )
     return training.export(command, job, outcome, {"a": np.full(2, value, np.float32)}, seconds=3.5)
@@ -191,13 +191,13 @@ def test_parameters_are_gathered_where_several_processes_hold_them(monkeypatch):
     training.distributed, "gather", lambda params: gathered.append(params) or {"a": np.ones(2)}
   )
   params = {"a": np.zeros(2)}
-  assert training._at_hand(params) is params and not gathered
+  assert training._replicated_params(params) is params and not gathered
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  assert training._at_hand(params)["a"].tolist() == [1.0, 1.0] and gathered == [params]
+  assert training._replicated_params(params)["a"].tolist() == [1.0, 1.0] and gathered == [params]
 
 
 def test_the_state_is_made_sharded_with_the_given_parts_in_place():
-  tx, _ = toy.optimiser()
+  tx, _ = toy.make_optimizer()
   given = {"encoder": {"kernel": np.full((8, 512), 7.0, np.float32)}}
   model = types.SimpleNamespace(
     init=lambda key: {**toy.params(width=512), "noise": jax.random.normal(key, (3,))}

@@ -26,7 +26,7 @@ WIDTH = 8
 def at(step, value=None):
   """The toy state of a step; with a value, in every trainable number."""
   now = dataclasses.replace(
-    toy.fresh(toy.optimiser()[0], width=WIDTH), step=jnp.asarray(step, jnp.int32)
+    toy.fresh(toy.make_optimizer()[0], width=WIDTH), step=jnp.asarray(step, jnp.int32)
   )
   mark = float(step) if value is None else value
   head = jax.tree.map(lambda leaf: jnp.full_like(leaf, mark), now.params["head"])
@@ -58,7 +58,8 @@ def restore(workdir):
   checkpointer = checkpoint.Checkpointer(workdir, keep=5)
   try:
     return checkpointer.restore(
-      toy.fresh(toy.optimiser()[0], width=WIDTH), mesh_lib.make(data=1, devices=jax.devices()[:1])
+      toy.fresh(toy.make_optimizer()[0], width=WIDTH),
+      mesh_lib.make(data=1, devices=jax.devices()[:1]),
     )
   finally:
     checkpointer.close()

@@ -203,7 +203,7 @@ def test_what_has_its_checksums_is_not_taken_for_damaged(
 
 def test_several_processes_share_the_files_and_find_the_same(paper, monkeypatch):
   asked = []
-  monkeypatch.setattr(checkpoint.distributed, "together", lambda function: function())
+  monkeypatch.setattr(checkpoint.distributed, "run_on_all_processes", lambda function: function())
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   monkeypatch.setattr(jax, "process_count", lambda: 3)
   monkeypatch.setattr(integrity, "check", lambda folder, **part: asked.append((folder, part)))
@@ -219,9 +219,9 @@ def test_the_other_processes_set_nothing_aside_and_say_nothing(paper, monkeypatc
   steps = iter([4, None])
   monkeypatch.setattr(paper, "latest", lambda: next(steps))
   monkeypatch.setattr(paper, "_problem", lambda folder: "torn")
-  monkeypatch.setattr(checkpoint.distributed, "is_first", lambda: False)
+  monkeypatch.setattr(checkpoint.distributed, "is_primary", lambda: False)
   monkeypatch.setattr(
-    checkpoint.distributed, "from_first", lambda text: "what process 0 has set aside"
+    checkpoint.distributed, "broadcast_from_primary", lambda text: "what process 0 has set aside"
   )
   reloaded = []
   paper._manager = manager(reload=lambda: reloaded.append(True))
@@ -231,7 +231,7 @@ def test_the_other_processes_set_nothing_aside_and_say_nothing(paper, monkeypatc
   )
   assert reloaded == [True] and not capsys.readouterr().out
   (paper._folder / "4").mkdir(parents=True)
-  monkeypatch.setattr(checkpoint.distributed, "from_first", lambda text: text)
+  monkeypatch.setattr(checkpoint.distributed, "broadcast_from_primary", lambda text: text)
   assert (
     paper.restart_point(4) is None
     and (paper._folder / "4").is_dir()

@@ -6,19 +6,19 @@ import os
 import pytest
 
 from como_jax import errors
-from como_jax.train import files
+from como_jax.train import atomic
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
   path = tmp_path / "a.json"
   path.write_text("old")
   monkeypatch.setattr(
-    files.os,
+    atomic.os,
     "fsync",
     lambda number: synced.append((path.read_text(), (tmp_path / ".a.json.new").read_text())),
   )
   synced = []
-  files.write(path, "new")
+  atomic.write(path, "new")
   assert synced == [("old", "new")], "on the disk before it takes the other's name"
   assert path.read_text() == "new" and [one.name for one in tmp_path.iterdir()] == ["a.json"]
 
@@ -35,16 +35,16 @@ def chained(error, *, cause):
 )
 def test_a_broken_disk_is_known_by_its_number(number):
   code = getattr(errno, number)
-  assert files.storage_problem(OSError(code, "in other words")) == os.strerror(code)
+  assert atomic.storage_problem(OSError(code, "in other words")) == os.strerror(code)
   for cause in (True, False):
-    assert files.storage_problem(
+    assert atomic.storage_problem(
       chained(OSError(code, "in other words"), cause=cause)
     ) == os.strerror(code)
 
 
 def test_a_full_disk_is_known_by_its_words_and_what_may_not_be_written_is_not():
   for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
-    assert files.storage_problem(
+    assert atomic.storage_problem(
       ValueError(f"INTERNAL: {os.strerror(number)} [os_error_code]")
     ) == os.strerror(number)
   for other in (
@@ -53,19 +53,19 @@ def test_a_full_disk_is_known_by_its_words_and_what_may_not_be_written_is_not():
     RuntimeError("else"),
     None,
   ):
-    assert files.storage_problem(other) == ""
+    assert atomic.storage_problem(other) == ""
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 def test_a_full_disk_is_one_line_that_names_the_file_or_the_run(tmp_path, number):
   for place, name in ((("/some/file",), "/some/file"), ((), f"into {tmp_path}")):
-    with pytest.raises(errors.Storage) as caught, files.explained(tmp_path):
+    with pytest.raises(errors.Storage) as caught, atomic.explained(tmp_path):
       raise OSError(number, "Full", *place)
     assert str(caught.value) == f"cannot write {name}: Full: make room, then give --resume"
 
 
 def test_another_error_stays_what_it_is(tmp_path):
   other = PermissionError(errno.EACCES, "Permission denied")
-  with pytest.raises(PermissionError) as caught, files.explained(tmp_path):
+  with pytest.raises(PermissionError) as caught, atomic.explained(tmp_path):
     raise other
   assert caught.value is other

@@ -112,7 +112,7 @@ def test_a_log_that_cannot_be_written_is_one_line_that_names_it(tmp_path, monkey
   with pytest.raises(errors.Storage, match=message):
     writer.write(1, {"loss": 1.0})
   writer.close()  # it has been said
-  monkeypatch.setattr(log.files, "write", full)
+  monkeypatch.setattr(log.atomic, "write", full)
   with pytest.raises(errors.Storage, match=message):
     opened(tmp_path)
 
@@ -330,7 +330,7 @@ def test_times_to_go(seconds, text):
 
 def test_the_other_processes_write_nothing(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
-  quiet = log.Quiet([2, 4])
+  quiet = log.NullLog([2, 4])
   quiet.write(1, {"loss": 1.0}, kind="validation")
   quiet.progress(1, {}, say=True)
   quiet.say("nothing")

@@ -37,7 +37,7 @@ def train(
   mesh = mesh_lib.make(
     data=shape[0], fsdp=shape[1], tensor=shape[2], devices=jax.devices()[: int(np.prod(shape))]
   )
-  tx, rate = toy.optimiser()
+  tx, rate = toy.make_optimizer()
   now = toy.fresh(tx, ema=True)
   now = jax.device_put(now, rules.shardings(now, mesh))
   checkpointer = checkpoint.Checkpointer(workdir, keep=2)
@@ -317,7 +317,7 @@ def test_resume_does_not_validate_twice(tmp_path):
 
 def test_checkpoint_of_another_model_is_refused_by_name(tmp_path):
   train(tmp_path / "run", steps=2)
-  tx, _ = toy.optimiser()
+  tx, _ = toy.make_optimizer()
   other = toy.fresh(tx, ema=True, width=32)
   mesh = mesh_lib.make(data=1, devices=jax.devices()[:1])
   with pytest.raises(errors.UserError, match="another model.*encoder/kernel is float32"):

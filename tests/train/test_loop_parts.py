@@ -35,7 +35,7 @@ class Log:
     return step in self._evaluated
 
 
-class Exchange:
+class AsyncAllGather:
   """One process, or what several of them are made to say: {step: [[signal, seconds], ...]}."""
 
   def __init__(self, others=None):
@@ -103,7 +103,9 @@ def _played(monkeypatch):
     monkeypatch.setattr(
       loop.meter_lib, "Bottleneck", functools.partial(bottleneck, clock=times.monotonic)
     )
-    monkeypatch.setattr(loop.distributed, "Exchange", lambda mesh, *, count: exchange or Exchange())
+    monkeypatch.setattr(
+      loop.distributed, "AsyncAllGather", lambda mesh, *, count: exchange or AsyncAllGather()
+    )
     monkeypatch.setattr(loop.mesh_lib, "put_batch", lambda mesh, batch: batch)
     monkeypatch.setattr(jax, "device_get", lambda tree: tree)
 
@@ -216,7 +218,7 @@ def test_every_process_hears_of_the_slowest_and_of_a_signal(played):
     4: [[signal.SIGINT, 0.0], [0, 0.0]],
   }
   outcome, calls = played(
-    steps=9, exchange=Exchange(others), slow_data="advice", checkpoint_every=9
+    steps=9, exchange=AsyncAllGather(others), slow_data="advice", checkpoint_every=9
   )
   # What was sent with step 3 is read when step 4 has been started, and what comes later changes
   # nothing.
@@ -395,13 +397,13 @@ def test_a_log_that_cannot_be_written_stops_the_run_with_a_checkpoint(played):
 
 def test_the_other_processes_hear_of_a_log_that_cannot_be_written(played):
   with pytest.raises(errors.Storage) as caught:
-    played(steps=9, exchange=Exchange({2: [[signal.SIGXFSZ, 0.0], [0, 0.0]]}))
+    played(steps=9, exchange=AsyncAllGather({2: [[signal.SIGXFSZ, 0.0], [0, 0.0]]}))
   assert (
     str(caught.value)
     == "process 0 cannot write its log; step 3 is saved: make room, then give --resume"
   )
   with pytest.raises(errors.Storage) as caught:  # process 0 itself, of several
-    played(steps=9, exchange=Exchange({}), log=lambda calls: Log(calls, full_from=2))
+    played(steps=9, exchange=AsyncAllGather({}), log=lambda calls: Log(calls, full_from=2))
   assert (
     str(caught.value)
     == "cannot write the log at step 2; step 5 is saved: make room, then give --resume"
@@ -409,7 +411,7 @@ def test_the_other_processes_hear_of_a_log_that_cannot_be_written(played):
 
 
 def test_the_exit_code_after_a_signal_is_that_of_sigterm():
-  assert loop.STOPPED == 128 + signal.SIGTERM
+  assert loop.EXIT_SIGNALED == 128 + signal.SIGTERM
 
 
 def test_every_step_is_told(played):

@@ -34,11 +34,11 @@ def test_unknown_names_are_refused_with_the_nearest():
   with pytest.raises(errors.UserError, match="linear"):
     rate(kind="liner")
   with pytest.raises(errors.UserError, match="adamw"):
-    toy.optimiser(name="adamW2")
+    toy.make_optimizer(name="adamW2")
 
 
 def test_weight_decay_touches_kernels_only():
-  tx, _ = toy.optimiser(
+  tx, _ = toy.make_optimizer(
     name="adamw", weight_decay=0.5, schedule="constant", learning_rate=0.1, clip_norm=0.0
   )
   params = {
@@ -65,7 +65,7 @@ def test_clip_bounds_the_global_norm():
   small, large = ({"a": jnp.full(4, value)} for value in (0.1, 10.0))  # norms 0.2 and 20
 
   def second(clip_norm):
-    tx, _ = toy.optimiser(clip_norm=clip_norm, schedule="constant")
+    tx, _ = toy.make_optimizer(clip_norm=clip_norm, schedule="constant")
     _, moments = tx.update(small, tx.init(small), small)
     return float(tx.update(large, moments, small)[0]["a"][0])
 
@@ -84,7 +84,7 @@ def test_clip_bounds_the_global_norm():
 @pytest.mark.parametrize("name, decay", [("adam", 0.0), ("adamw", 0.5)])
 def test_every_setting_of_the_optimizer_is_used(name, decay):
   """Two steps by hand; each setting is not the library's default and changes the result."""
-  tx, rate = toy.optimiser(
+  tx, rate = toy.make_optimizer(
     name=name,
     learning_rate=0.1,
     b1=0.5,
@@ -122,7 +122,7 @@ def test_unknown_names_are_one_line_that_names_the_key():
       "config.train.optimizer.schedule='liner' is unknown: did you mean 'linear'?",
     ),
     (
-      lambda: toy.optimiser(name="sgd"),
+      lambda: toy.make_optimizer(name="sgd"),
       "config.train.optimizer.name='sgd' is unknown: valid: adam, adamw",
     ),
   ):

@@ -18,7 +18,7 @@ import pytest
 import como_jax
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.train import files, rundir
+from como_jax.train import atomic, rundir
 
 FRESH, RESUMED = {"resume": False, "overwrite": False}, {"resume": True, "overwrite": False}
 ANEW = {"resume": False, "overwrite": True}
@@ -26,7 +26,7 @@ ANEW = {"resume": False, "overwrite": True}
 
 def test_a_kill_before_the_config_leaves_no_run(tmp_path, monkeypatch):
   config, work = config_lib.ConfigDict({"task": "motion"}), tmp_path / "run"
-  write = files.write
+  write = atomic.write
 
   def killed(path, text):
     if path.name == rundir.CONFIG:
@@ -34,7 +34,7 @@ def test_a_kill_before_the_config_leaves_no_run(tmp_path, monkeypatch):
       raise KeyboardInterrupt
     write(path, text)
 
-  monkeypatch.setattr(files, "write", killed)
+  monkeypatch.setattr(atomic, "write", killed)
   with pytest.raises(KeyboardInterrupt):
     rundir.open_run(work, config, **FRESH)
   monkeypatch.undo()

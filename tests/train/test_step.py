@@ -80,8 +80,8 @@ def test_accumulated_equals_whole_batch_even_with_uneven_masks(accumulate):
   np.testing.assert_allclose(b[1]["error"], a[1]["error"], atol=1e-6)
 
 
-def test_frozen_leaves_keep_their_bits_and_have_no_optimiser_state():
-  tx, _ = toy.optimiser()
+def test_frozen_leaves_keep_their_bits_and_have_no_optimizer_state():
+  tx, _ = toy.make_optimizer()
   now, _, _ = run(tx=tx)
   chex.assert_trees_all_equal(now.params["encoder"], toy.params()["encoder"])
   assert not any(
@@ -202,7 +202,7 @@ def test_ema_follows_with_its_decay():
 
 
 def test_overfits_one_batch():
-  tx, _ = toy.optimiser(steps=300, schedule="constant", clip_norm=0.0)
+  tx, _ = toy.make_optimizer(steps=300, schedule="constant", clip_norm=0.0)
   mesh = mesh_lib.make(data=1, devices=jax.devices()[:1])
   now = toy.fresh(tx)
   train = step.build(

@@ -10,7 +10,7 @@ from como_jax import errors
 _RULES = ["auto", "none", "folder", "name"]
 _CAMERA = re.compile(
   r"(cam|camera|view|angle|exo|ego|egocentric|left|right|wrist|front|top|side|back|rear|bottom|head|hand|gripper"
-  r"|overhead|static|external|stereo|third|first|person|main|rgb|color|colour|depth|high|low|image|images"
+  r"|overhead|static|external|stereo|third|first|person|main|rgb|color|color|depth|high|low|image|images"
   r"|observation)\d*"
 )
 

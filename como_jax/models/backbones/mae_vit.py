@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import embed, sizes, spread, transformer
+from como_jax.models import config_utils, embed, sizes, transformer
 
 
 class Encoder(nn.Module):
@@ -22,7 +22,7 @@ class Encoder(nn.Module):
   size: sizes.Size
   image_size: int
   epsilon: float = 1e-12
-  initialiser: str = "mae"
+  initializer: str = "mae"
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
@@ -33,7 +33,7 @@ class Encoder(nn.Module):
     """Encodes frames, or only some of their patches.
 
     Args:
-      frames: [B, H, W, 3], ImageNet-normalised.
+      frames: [B, H, W, 3], ImageNet-normalized.
       keep: int [B, V], the patches to look at, in raster numbering; None for all of them.
 
     Returns:
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
     """
     chex.assert_shape(frames, (None, self.image_size, self.image_size, 3))
     size, grid = self.size, self.size.grid(self.image_size)
-    kernel_init = spread.pick(transformer.INITIALISERS, self.initialiser, "initialiser")
+    kernel_init = config_utils.lookup(transformer.INITIALISERS, self.initializer, "initializer")
     tokens = embed.PatchEmbedding(size.width, size.patch, kernel_init, self.dtype, name="patch")(
       frames
     )

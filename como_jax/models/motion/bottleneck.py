@@ -23,7 +23,7 @@ class Latent(NamedTuple):
 
   Attributes:
     z: [B, Q, Z], the label.
-    decoded: [B, Q, Z], what the forward dynamics model reads in training: z, or its quantised or
+    decoded: [B, Q, Z], what the forward dynamics model reads in training: z, or its quantized or
       sampled version.
     terms: extra results of the variant, each [B] or [B, Q].
   """
@@ -39,11 +39,11 @@ class Continuous(nn.Module):
   """
 
   dims: int
-  initialiser: str = "vit"
+  initializer: str = "vit"
   zero: bool = False
 
   def setup(self) -> None:
-    self.down_0, self.down_1 = _down(self.initialiser, self.dims, zero=self.zero)
+    self.down_0, self.down_1 = _down(self.initializer, self.dims, zero=self.zero)
 
   def __call__(
     self, hidden: jax.Array, key: jax.Array | None, offset: jax.Array | None = None
@@ -58,17 +58,17 @@ class Continuous(nn.Module):
 
 
 class VQ(nn.Module):
-  """Moto's vector quantiser: the nearest of C codes, straight-through gradient.
+  """Moto's vector quantizer: the nearest of C codes, straight-through gradient.
 
-  The label is the quantised vector.
+  The label is the quantized vector.
   """
 
   dims: int
   codes: int = 128
-  initialiser: str = "vit"
+  initializer: str = "vit"
 
   def setup(self) -> None:
-    self.down_0, self.down_1 = _down(self.initialiser, self.dims)
+    self.down_0, self.down_1 = _down(self.initializer, self.dims)
     bound = 1.0 / self.codes
     self.codebook = self.param(
       "codebook",
@@ -84,8 +84,8 @@ class VQ(nn.Module):
       "codebook": jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(z)), axis=(1, 2)),
       "commitment": jnp.mean(jnp.square(jax.lax.stop_gradient(chosen) - z), axis=(1, 2)),
     }
-    quantised = z + jax.lax.stop_gradient(chosen - z)
-    return Latent(self._label(z, quantised), quantised, terms)
+    quantized = z + jax.lax.stop_gradient(chosen - z)
+    return Latent(self._label(z, quantized), quantized, terms)
 
   def _nearest(self, z: jax.Array) -> jax.Array:
     """[B, Q, Z] -> int32 [B, Q], by squared distance (|z|^2 is the same for all codes and left
@@ -96,19 +96,19 @@ class VQ(nn.Module):
       jnp.int32
     )
 
-  def _label(self, z: jax.Array, quantised: jax.Array) -> jax.Array:
-    return quantised
+  def _label(self, z: jax.Array, quantized: jax.Array) -> jax.Array:
+    return quantized
 
   def readable(self, z: jax.Array) -> jax.Array:
     return jnp.take(self.codebook, self._nearest(z), axis=0)
 
 
 class PreVQ(VQ):
-  """Trained as VQ; the label is the embedding before quantisation (the "Pre-VQ" of CoMo's ablation,
+  """Trained as VQ; the label is the embedding before quantization (the "Pre-VQ" of CoMo's ablation,
   and of GR00T).
   """
 
-  def _label(self, z: jax.Array, quantised: jax.Array) -> jax.Array:
+  def _label(self, z: jax.Array, quantized: jax.Array) -> jax.Array:
     return z
 
 
@@ -118,13 +118,13 @@ class KL(nn.Module):
   """
 
   dims: int
-  initialiser: str = "vit"
+  initializer: str = "vit"
   zero: bool = False
 
   def setup(self) -> None:
-    self.down_0, self.down_1 = _down(self.initialiser, self.dims, zero=self.zero)
+    self.down_0, self.down_1 = _down(self.initializer, self.dims, zero=self.zero)
     self.down_log_variance = nn.Dense(
-      self.dims, kernel_init=transformer.INITIALISERS[self.initialiser]
+      self.dims, kernel_init=transformer.INITIALISERS[self.initializer]
     )
 
   def __call__(
@@ -155,18 +155,18 @@ BOTTLENECKS: dict[str, Callable[..., nn.Module]] = {
 class _SameWidth(nn.Module):
   """Linear W -> W, whatever W is."""
 
-  initialiser: str
+  initializer: str
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    dense = nn.Dense(x.shape[-1], kernel_init=transformer.INITIALISERS[self.initialiser])
+    dense = nn.Dense(x.shape[-1], kernel_init=transformer.INITIALISERS[self.initializer])
     nn.share_scope(self, dense)
     return dense(x)
 
 
-def _down(initialiser: str, dims: int, *, zero: bool = False) -> tuple[nn.Module, nn.Module]:
-  last = nn.initializers.zeros if zero else transformer.INITIALISERS[initialiser]
-  return _SameWidth(initialiser), nn.Dense(dims, kernel_init=last)
+def _down(initializer: str, dims: int, *, zero: bool = False) -> tuple[nn.Module, nn.Module]:
+  last = nn.initializers.zeros if zero else transformer.INITIALISERS[initializer]
+  return _SameWidth(initializer), nn.Dense(dims, kernel_init=last)
 
 
 def _project(down_0: nn.Module, down_1: nn.Module, hidden: jax.Array) -> jax.Array:

@@ -31,7 +31,7 @@ class Motion(NamedTuple):
 
   Attributes:
     z: [B, Q*Z], float32: the latent motion used as label.
-    decoded: [B, Q, Z]: what the forward dynamics model reads in training (z, or its quantised or
+    decoded: [B, Q, Z]: what the forward dynamics model reads in training (z, or its quantized or
       sampled version).
     terms: "commitment", "codebook", "kl" [B] and "codes" int32 [B, Q] where the bottleneck has
       them.
@@ -46,7 +46,7 @@ class Motion(NamedTuple):
 class MotionModel:
   """The record a task works with; see `models.build`.
 
-  Frames are float32, ImageNet-normalised, unless they come in a batch.
+  Frames are float32, ImageNet-normalized, unless they come in a batch.
 
   Attributes:
     config: the model section it was built from.
@@ -124,7 +124,7 @@ class MotionModel:
 
   def tokens(self, params: Params, images: jax.Array) -> jax.Array:
     """`features` of images as they come in a batch: uint8 [..., H, W, 3] -> [..., N+1, D]."""
-    return self.features(params, pixels.normalise(images))
+    return self.features(params, pixels.normalize(images))
 
   def encode(
     self,
@@ -161,7 +161,7 @@ class MotionModel:
     return self._latent(params, self._look(params["idm"], *pair, moved, key), key)
 
   def differences(self, params: Params, frames: jax.Array) -> jax.Array:
-    """What the linear path reads of neighbouring frames of clips [B, K, H, W, 3]: [B*(K-1), G,
+    """What the linear path reads of neighboring frames of clips [B, K, H, W, 3]: [B*(K-1), G,
     D].
     """
     tokens = self.features(params, frames)
@@ -180,7 +180,7 @@ class MotionModel:
     Args:
       params: as from `init`.
       first: [B, H, W, 3].
-      z: [B, Q*Z] as from `encode` (quantised here where the model decodes codes).
+      z: [B, Q*Z] as from `encode` (quantized here where the model decodes codes).
       features: the first frame's tokens [B, N+1, D], if the caller has them.
     """
     chex.assert_shape(z, (first.shape[0], self.latent_size))
@@ -195,7 +195,7 @@ class MotionModel:
   def forward(
     self, params: Params, batch: Mapping[str, jax.Array], *, key: jax.Array
   ) -> dict[str, jax.Array]:
-    """Everything the objectives read, for all pairs of neighbouring frames of every clip.
+    """Everything the objectives read, for all pairs of neighboring frames of every clip.
 
     Args:
       params: as from `init`.
@@ -205,7 +205,7 @@ class MotionModel:
       key: samples and permutes.
 
     Returns:
-      "pixels", "target", "current" [B, P, H, W, 3] (normalised); "z" [B, P, Q*Z], and "z_reversed",
+      "pixels", "target", "current" [B, P, H, W, 3] (normalized); "z" [B, P, Q*Z], and "z_reversed",
       "z_jittered" if
       the batch has "jittered"; "commitment", "codebook", "kl" [B, P] and "codes" [B, P, Q] where
       the bottleneck has
@@ -214,7 +214,7 @@ class MotionModel:
       float32 but "codes".
     """
     chex.assert_shape(batch["frames"], (None, None, self.image_size, self.image_size, 3))
-    frames = self._constrain(pixels.normalise(batch["frames"]))
+    frames = self._constrain(pixels.normalize(batch["frames"]))
     size, count = frames.shape[0], frames.shape[1] - 1
     has_jittered = "jittered" in batch or "jittered_tokens" in batch
     tokens, pairs = self._pairs(params, frames, batch)
@@ -292,7 +292,7 @@ class MotionModel:
       )
       return tokens, _branches(tokens, rest, difference=False, contrastive=rest is not None)
     images = [frames]
-    jittered = self._constrain(pixels.normalise(batch["jittered"])) if "jittered" in batch else None
+    jittered = self._constrain(pixels.normalize(batch["jittered"])) if "jittered" in batch else None
     if difference:
       images.append(frames[:, 1:] - frames[:, :-1])
       images += (
@@ -321,7 +321,7 @@ class MotionModel:
           raise KeyError(
             "jittered: the flow of these pairs needs their images, not only their tokens"
           )
-        rest = self._constrain(pixels.normalise(batch["jittered"]))
+        rest = self._constrain(pixels.normalize(batch["jittered"]))
       images = _branches(frames, rest, difference=False, contrastive=rest is not None)
       images = tuple(half.reshape((-1, *half.shape[2:])) for half in images)
     moved = self.components.between(

@@ -64,7 +64,7 @@ def flow_cells(first: jax.Array, second: jax.Array, groups: int) -> jax.Array:
   times = flow_shrinks(first.shape[1], round(groups**0.5))
 
   def small(x: jax.Array) -> jax.Array:
-    x = pixels.denormalise(x)
+    x = pixels.denormalize(x)
     return (
       einops.reduce(x, "b (h p) (w q) c -> b h w c", "mean", p=times, q=times) if times > 1 else x
     )

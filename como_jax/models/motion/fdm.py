@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import embed, pixels, spread, transformer
+from como_jax.models import config_utils, embed, pixels, transformer
 
 OUTPUTS = ("direct", "residual")
 CONDITIONS = ("add", "concat")
@@ -47,7 +47,7 @@ class FDM(nn.Module):
   output: str = "direct"
   condition: str = "add"
   features: str = "none"
-  initialiser: str = "vit"
+  initializer: str = "vit"
   epsilon: float = 1e-12
   dtype: Any = jnp.float32
   scan: bool = True
@@ -61,18 +61,18 @@ class FDM(nn.Module):
     """Predicts.
 
     Args:
-      frames: current frames [B, H, W, 3], normalised.
+      frames: current frames [B, H, W, 3], normalized.
       latent: [B, Q, Z].
       features: the current frames' patch features [B, N, D], needed when the field `features` is
         "residual".
 
     Returns:
-      "pixels" [B, H, W, 3], normalised; and "features" [B, N, D] unless the field is "none". All
+      "pixels" [B, H, W, 3], normalized; and "features" [B, N, D] unless the field is "none". All
       float32.
     """
     chex.assert_shape(frames, (None, self.image_size, self.image_size, 3))
     chex.assert_shape(latent, (frames.shape[0], self.queries, self.dims))
-    kernel_init = transformer.INITIALISERS[self.initialiser]
+    kernel_init = transformer.INITIALISERS[self.initializer]
     learned = nn.initializers.truncated_normal(0.02)
     side = self.image_size // self.patch
 
@@ -80,7 +80,7 @@ class FDM(nn.Module):
       return nn.Dense(width, dtype=dtype, kernel_init=init, name=name)
 
     x = embed.PatchEmbedding(self.width, self.patch, kernel_init, self.dtype, name="patch")(frames)
-    if self.initialiser == "mae":
+    if self.initializer == "mae":
       position = self.param(
         "position", lambda key: jnp.asarray(embed.sincos_2d(self.width, side, cls=False))
       )
@@ -128,7 +128,7 @@ def check(fdm: FDM) -> FDM:
     ("output", OUTPUTS),
     ("condition", CONDITIONS),
     ("features", FEATURES),
-    ("initialiser", transformer.INITIALISERS),
+    ("initializer", transformer.INITIALISERS),
   ):
-    spread.pick(dict.fromkeys(valid), getattr(fdm, field), f"model.fdm.{field}")
+    config_utils.lookup(dict.fromkeys(valid), getattr(fdm, field), f"model.fdm.{field}")
   return fdm

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import spread, transformer
+from como_jax.models import config_utils, transformer
 from como_jax.models.motion import inputs as inputs_lib
 
 # Which of the two token types the second half gets: the released code gives both halves type 0.
@@ -39,7 +39,7 @@ class QFormer(nn.Module):
   patches: int
   token_types: str = "legacy"
   patch_order: str = "raster"
-  initialiser: str = "vit"
+  initializer: str = "vit"
   epsilon: float = 1e-12
   dtype: Any = jnp.float32
   scan: bool = True
@@ -62,7 +62,7 @@ class QFormer(nn.Module):
     chex.assert_shape([first, second], (None, self.patches + 1, None))
     chex.assert_equal_shape([first, second])
     variant = inputs_lib.INPUTS[self.inputs]
-    kernel_init = transformer.INITIALISERS[self.initialiser]
+    kernel_init = transformer.INITIALISERS[self.initializer]
     if self.patch_order == "shuffled":
       keys = jax.random.split(key)
       first, second = inputs_lib.shuffle(keys[0], first), inputs_lib.shuffle(keys[1], second)
@@ -94,8 +94,10 @@ def check(qformer: QFormer) -> QFormer:
   Raises:
     errors.UserError: an unknown value, with the nearest valid one.
   """
-  spread.pick(inputs_lib.INPUTS, qformer.inputs, "model.idm.inputs")
-  spread.pick(TOKEN_TYPES, qformer.token_types, "model.idm.token_types")
-  spread.pick(dict.fromkeys(inputs_lib.PATCH_ORDERS), qformer.patch_order, "model.idm.patch_order")
-  spread.pick(transformer.INITIALISERS, qformer.initialiser, "model.idm.initialiser")
+  config_utils.lookup(inputs_lib.INPUTS, qformer.inputs, "model.idm.inputs")
+  config_utils.lookup(TOKEN_TYPES, qformer.token_types, "model.idm.token_types")
+  config_utils.lookup(
+    dict.fromkeys(inputs_lib.PATCH_ORDERS), qformer.patch_order, "model.idm.patch_order"
+  )
+  config_utils.lookup(transformer.INITIALISERS, qformer.initializer, "model.idm.initializer")
   return qformer

@@ -33,7 +33,7 @@ INPUTS: dict[str, Input] = {
   # F_t and D_t = F_{t+n} - F_t: the early temporal difference; the second frame itself is not
   # given.
   "feature_diff": Input(2, False, lambda first, second: (first, second - first)),
-  # F_t and the encoding of the difference of (normalised) pixels.
+  # F_t and the encoding of the difference of (normalized) pixels.
   "rgb_diff": Input(2, True, lambda first, second: (first, second)),
   # F_t and F_{t+n}, as in Moto.
   "none": Input(2, False, lambda first, second: (first, second)),

@@ -87,12 +87,12 @@ class KeysAndValues(nn.Module):
 
   width: int
   heads: int
-  initialiser: str = "mae"
+  initializer: str = "mae"
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, context: jax.Array) -> Memory:
-    init = transformer.INITIALISERS[self.initialiser]
+    init = transformer.INITIALISERS[self.initializer]
     return {
       name: attention.split_heads(
         nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name=name)(context), self.heads
@@ -110,14 +110,14 @@ class MemoryBlock(nn.Module):
   mlp: int
   width: int
   epsilon: float = 1e-6
-  initialiser: str = "mae"
+  initializer: str = "mae"
   dtype: Any = jnp.float32
   attention_kernel: str = "auto"  # of other layers; nothing is attended to here
 
   @nn.compact
   def __call__(self, context: jax.Array) -> tuple[jax.Array, Memory]:
     return context, KeysAndValues(
-      self.width, self.heads, self.initialiser, self.dtype, name="cross_attention"
+      self.width, self.heads, self.initializer, self.dtype, name="cross_attention"
     )(context)
 
 
@@ -129,7 +129,7 @@ class DiTBlock(nn.Module):
   heads: int
   mlp: int
   epsilon: float = 1e-6
-  initialiser: str = "mae"
+  initializer: str = "mae"
   dtype: Any = jnp.float32
   attention_kernel: str = "auto"
 
@@ -167,12 +167,12 @@ class DiTBlock(nn.Module):
 
     def attend(name: str) -> transformer.Attention:
       return transformer.Attention(
-        self.heads, self.initialiser, self.dtype, self.attention_kernel, name=name
+        self.heads, self.initializer, self.dtype, self.attention_kernel, name=name
       )
 
     x = x + parts[2] * attend("attention")(normed(x, 0), mask)
     x = x + parts[5] * attend("cross_attention")(normed(x, 1), context_mask, None, memory)
-    x = x + parts[8] * transformer.MLP(self.mlp, self.initialiser, self.dtype, name="mlp")(
+    x = x + parts[8] * transformer.MLP(self.mlp, self.initializer, self.dtype, name="mlp")(
       normed(x, 2)
     )
     return nn.with_logical_constraint(x, ("batch", "token", "embed"))

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from como_jax import errors
-from como_jax.models import spread
+from como_jax.models import config_utils
 
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
 TIMES = ("uniform", "beta", "logit_normal")
@@ -78,7 +78,7 @@ class Flow:
 
   def check(self, where: str) -> None:
     """Raises errors.UserError for a value that makes no sense."""
-    spread.pick(dict.fromkeys(TIMES), self.time, f"{where}.time")
+    config_utils.lookup(dict.fromkeys(TIMES), self.time, f"{where}.time")
     for name in ("alpha", "cut", "deviation"):
       if getattr(self, name) <= 0 or (name == "cut" and self.cut > 1):
         raise errors.UserError(
@@ -129,7 +129,7 @@ class DDPM:
       data).
     sampler: "ddim" (deterministic) or "ddpm" (ancestral), both over evenly spaced levels that end
       at the cleanest.
-    clip: bound of the data estimate at each step, in normalised units; 0 = none.
+    clip: bound of the data estimate at each step, in normalized units; 0 = none.
   """
 
   levels: int = 100
@@ -140,9 +140,9 @@ class DDPM:
 
   def check(self, where: str) -> None:
     """Raises errors.UserError for a value that makes no sense."""
-    spread.pick(dict.fromkeys(SCHEDULES), self.schedule, f"{where}.schedule")
-    spread.pick(dict.fromkeys(PREDICTIONS), self.prediction, f"{where}.prediction")
-    spread.pick(dict.fromkeys(SAMPLERS), self.sampler, f"{where}.sampler")
+    config_utils.lookup(dict.fromkeys(SCHEDULES), self.schedule, f"{where}.schedule")
+    config_utils.lookup(dict.fromkeys(PREDICTIONS), self.prediction, f"{where}.prediction")
+    config_utils.lookup(dict.fromkeys(SAMPLERS), self.sampler, f"{where}.sampler")
     # The linear schedule has no betas below 1 for fewer levels than this.
     least = 21 if self.schedule == "linear" else 2
     if self.levels < least or self.clip < 0:
@@ -226,10 +226,10 @@ def build(section: dict[str, Any], where: str) -> tuple[Flow | DDPM, int]:
   """
   built = {}
   for name, constructor in OBJECTIVES.items():
-    built[name] = spread.construct(constructor, section.pop(name, {}), f"{where}.{name}")
+    built[name] = config_utils.instantiate(constructor, section.pop(name, {}), f"{where}.{name}")
     built[name].check(f"{where}.{name}")
   objective, steps = (
-    spread.pick(built, section.pop("objective", "flow"), f"{where}.objective"),
+    config_utils.lookup(built, section.pop("objective", "flow"), f"{where}.objective"),
     section.pop("steps", 10),
   )
   most = objective.levels if isinstance(objective, DDPM) else steps

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from como_jax import errors
-from como_jax.models import spread, transformer
+from como_jax.models import config_utils, transformer
 from como_jax.models.policy import blocks, diffusion
 from como_jax.models.policy.heads import LATENT, Heads
 from como_jax.models.policy.trunk import Context
@@ -39,7 +39,7 @@ class Memory(nn.Module):
   heads: int
   mlp: int
   epsilon: float = 1e-6
-  initialiser: str = "mae"
+  initializer: str = "mae"
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
@@ -61,7 +61,7 @@ class Denoiser(nn.Module):
   chunk: int
   motions: int
   epsilon: float = 1e-6
-  initialiser: str = "mae"
+  initializer: str = "mae"
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
@@ -281,17 +281,19 @@ def build(
   """
   where, section = "model.dit", dict(section)
   objective, steps = diffusion.build(section, where)
-  denoiser = spread.construct(Denoiser, section, where, chunk=chunk, motions=motions, **common)
+  denoiser = config_utils.instantiate(
+    Denoiser, section, where, chunk=chunk, motions=motions, **common
+  )
   if denoiser.width % denoiser.heads:
     raise errors.UserError(
       f"{where}.width {denoiser.width} is not a multiple of heads {denoiser.heads}"
     )
-  spread.pick(transformer.INITIALISERS, denoiser.initialiser, f"{where}.initialiser")
+  config_utils.lookup(transformer.INITIALISERS, denoiser.initializer, f"{where}.initializer")
   memory = Memory(
     **{
       field.name: getattr(denoiser, field.name)
       for field in dataclasses.fields(Memory)
-      if field.name not in spread.LINEN_FIELDS
+      if field.name not in config_utils.LINEN_FIELDS
     }
   )
   width, latent_size = denoiser.width, latent[0] * latent[1]

@@ -12,7 +12,7 @@ A start's output predicts its motion's first token and a token's output the next
 forcing in training). All attention is causal, or bidirectional within the context; nobody attends
 to an action query, not even itself, so cached decoding ends in one pass that writes nothing. Motion
 is hidden from the action queries of a part of the examples, and of every example without labels;
-unlabelled motions are seen by nobody.
+unlabeled motions are seen by nobody.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from como_jax import errors
-from como_jax.models import spread, transformer
+from como_jax.models import config_utils, transformer
 from como_jax.models.policy import blocks, diffusion, masks, outputs
 from como_jax.models.policy.heads import LATENT, Heads
 from como_jax.models.policy.network import Network
@@ -63,8 +63,8 @@ class GPT:
     inference: "hidden" acts without decoding motion (Moto on CALVIN), "decoded" decodes it first.
     action_weight: multiplies the term "action".
     gripper: {robot: dims that are two-valued}: trained as logits (term "gripper") of the value
-      being above 0, sampled as -1 or 1, which is what normalisation makes of the two values
-      (data/normalisation.py).
+      being above 0, sampled as -1 or 1, which is what normalization makes of the two values
+      (data/normalization.py).
     steps: of diffusion outputs, unless asked otherwise.
     guides: no guidance.
   """
@@ -310,12 +310,12 @@ def build(
     ("inference", INFERENCES),
     ("tokens", TOKENS),
   ):
-    spread.pick(dict.fromkeys(valid), settings[name], f"{where}.{name}")
+    config_utils.lookup(dict.fromkeys(valid), settings[name], f"{where}.{name}")
   objective, steps = diffusion.build(section, where)
   motion, action = outputs.build(section, where, objective)
-  network = spread.construct(Network, section, where, **common)
-  spread.pick(transformer.ACTIVATIONS, network.activation, f"{where}.activation")
-  spread.pick(transformer.INITIALISERS, network.initialiser, f"{where}.initialiser")
+  network = config_utils.instantiate(Network, section, where, **common)
+  config_utils.lookup(transformer.ACTIVATIONS, network.activation, f"{where}.activation")
+  config_utils.lookup(transformer.INITIALISERS, network.initializer, f"{where}.initializer")
   if network.width != trunk_width or network.width % network.heads:
     raise errors.UserError(
       f"{where}.width {network.width} must be model.trunk.width {trunk_width} and a multiple of "

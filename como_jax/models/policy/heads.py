@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import spread, transformer
+from como_jax.models import config_utils, transformer
 
 Params = Mapping[str, Any]
 LATENT = "latent"
@@ -32,7 +32,7 @@ class Heads:
   Attributes:
     shapes: {robot or "latent": {layer: (numbers in, numbers out)}}; robots in the order of
       `batch["robot"]`.
-    zero: initialises "decode" with zeros, so that training starts at the mean of normalised
+    zero: initializes "decode" with zeros, so that training starts at the mean of normalized
       targets.
     dtype: of matrix products, except that "decode" is always float32.
   """
@@ -111,7 +111,7 @@ def check(robots: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
       raise errors.UserError(
         f"{where}: a robot's name cannot be empty, contain '/' or be {LATENT!r}"
       )
-    spread.check(sizes, where, required=("action", "state"))
+    config_utils.check(sizes, where, required=("action", "state"))
     if sizes["action"] < 1 or sizes["state"] < 0:
       raise errors.UserError(
         f"{where}: action {sizes['action']} must be at least 1 and state {sizes['state']} at "

@@ -21,7 +21,7 @@ class Network(nn.Module):
   mlp: int
   activation: str = "gelu"
   epsilon: float = 1e-6
-  initialiser: str = "mae"
+  initializer: str = "mae"
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"

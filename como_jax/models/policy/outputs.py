@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import spread
+from como_jax.models import config_utils
 from como_jax.models.policy import blocks, diffusion
 
 Linear = Callable[[str, jax.Array], jax.Array]
@@ -39,7 +39,7 @@ class Regression:
   """
 
   kind: str = "smooth_l1"
-  zero: bool = True  # the layer starts at zero: at the mean of normalised targets
+  zero: bool = True  # the layer starts at zero: at the mean of normalized targets
 
   def layers(self, width: int, dims: int) -> dict[str, tuple[int, int]]:
     return {"decode": (width, dims)}
@@ -227,10 +227,10 @@ def build(
     errors.UserError: an unknown key or value.
   """
   kind = section.pop("loss", "smooth_l1")
-  spread.pick(LOSSES, kind, f"{where}.loss")
-  mixture = spread.construct(Mixture, section.pop("mixture", {}), f"{where}.mixture")
+  config_utils.lookup(LOSSES, kind, f"{where}.loss")
+  mixture = config_utils.instantiate(Mixture, section.pop("mixture", {}), f"{where}.mixture")
   denoiser = dict(section.pop("denoiser", {}))
-  spread.check(denoiser, f"{where}.denoiser", required=(), optional=("width", "depth"))
+  config_utils.check(denoiser, f"{where}.denoiser", required=(), optional=("width", "depth"))
   if mixture.components < 1 or mixture.temperature < 0 or min(denoiser.values(), default=1) < 1:
     raise errors.UserError(
       f"{where}: mixture.components and denoiser's width and depth must be at least 1, "
@@ -240,5 +240,5 @@ def build(
   for name, layer in (("motion_head", "noisy"), ("action_head", "encode")):
     kinds = {"regression": Regression(kind), "diffusion": Diffusion(objective, layer, **denoiser)}
     kinds |= {"gmm": mixture} if name == "motion_head" else {}
-    built.append(spread.pick(kinds, section.pop(name, "regression"), f"{where}.{name}"))
+    built.append(config_utils.lookup(kinds, section.pop(name, "regression"), f"{where}.{name}"))
   return built[0], built[1]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import pixels, spread
+from como_jax.models import config_utils, pixels
 from como_jax.models.backbones import mae_vit
 from como_jax.models.policy import dit, gpt, heads, trunk
 from como_jax.models.policy.heads import LATENT
@@ -42,7 +42,7 @@ KEYS = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PolicyModel:
-  """The record a task works with; see `models.build`. Actions, states and latents are normalised.
+  """The record a task works with; see `models.build`. Actions, states and latents are normalized.
 
   Attributes:
     config: the model section it was built from.
@@ -105,7 +105,7 @@ class PolicyModel:
     "latent": {...}}}.
     """
     keys, mixer = jax.random.split(key, 4), self.trunk
-    # Zeros of the right shapes throughout: initialising runs no part on another one's output.
+    # Zeros of the right shapes throughout: initializing runs no part on another one's output.
     images = jnp.zeros(
       (1, mixer.history, mixer.cameras, mixer.grid**2 + 1, self.encoder.size.width)
     )
@@ -238,7 +238,7 @@ class PolicyModel:
     """
     side = self.image_size
     chex.assert_shape(images, (None, None, None, side, side, 3))
-    frames = pixels.normalise(images)
+    frames = pixels.normalize(images)
     flat = nn.with_logical_constraint(
       frames.reshape((-1, side, side, 3)), ("batch", None, None, None)
     )
@@ -288,9 +288,9 @@ def build(config: dict[str, Any], encoder: mae_vit.Encoder, common: dict[str, An
     errors.UserError: naming the first key or value that cannot be.
   """
   kind = config["policy"]
-  body = spread.pick(BODIES, kind, "model.policy")
-  spread.check(config["language"], "model.language", required=("width", "tokens"))
-  spread.check(config["latent"], "model.latent", required=("queries", "dims", "chunk"))
+  body = config_utils.lookup(BODIES, kind, "model.policy")
+  config_utils.check(config["language"], "model.language", required=("width", "tokens"))
+  config_utils.check(config["latent"], "model.latent", required=("queries", "dims", "chunk"))
   robots, latent = heads.check(config["robots"]), config["latent"]
   for name, value in (
     ("chunk", config["chunk"]),
@@ -304,7 +304,7 @@ def build(config: dict[str, Any], encoder: mae_vit.Encoder, common: dict[str, An
       f"model.language_dropout {config['language_dropout']} must be at least 0 and below 1"
     )
   mixer = trunk.check(
-    spread.construct(
+    config_utils.instantiate(
       trunk.Trunk,
       config["trunk"],
       "model.trunk",

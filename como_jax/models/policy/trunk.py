@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import spread, transformer
+from como_jax.models import config_utils, transformer
 from como_jax.models.policy import blocks
 
 
@@ -55,7 +55,7 @@ class Trunk(nn.Module):
   tokens: int
   pool: int = 1
   epsilon: float = 1e-6
-  initialiser: str = "mae"
+  initializer: str = "mae"
   dtype: Any = jnp.float32
   scan: bool = True
   remat: str = "none"
@@ -94,7 +94,7 @@ class Trunk(nn.Module):
       return nn.Dense(
         self.width,
         dtype=self.dtype,
-        kernel_init=transformer.INITIALISERS[self.initialiser],
+        kernel_init=transformer.INITIALISERS[self.initializer],
         name=name,
       )
 
@@ -154,7 +154,7 @@ def check(trunk: Trunk) -> Trunk:
   Raises:
     errors.UserError: naming the setting.
   """
-  spread.pick(transformer.INITIALISERS, trunk.initialiser, "model.trunk.initialiser")
+  config_utils.lookup(transformer.INITIALISERS, trunk.initializer, "model.trunk.initializer")
   if trunk.pool < 1 or trunk.grid % trunk.pool:
     raise errors.UserError(
       f"model.pool {trunk.pool} does not divide the {trunk.grid} patches along a side of an image"

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from como_jax.models import spread
+from como_jax.models import config_utils
 from como_jax.models.text import bert, clip, t5
 
 KINDS = {"bert": bert.Encoder, "t5": t5.Encoder, "clip": clip.Encoder}
@@ -30,5 +30,5 @@ def build(
   Raises:
     errors.UserError: an unknown kind or size, or a missing one.
   """
-  constructor = spread.pick(KINDS, kind, f"{what}: kind")
-  return spread.construct(constructor, sizes, f"{what}: sizes", dtype=dtype)
+  constructor = config_utils.lookup(KINDS, kind, f"{what}: kind")
+  return config_utils.instantiate(constructor, sizes, f"{what}: sizes", dtype=dtype)

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import spread, transformer
+from como_jax.models import config_utils, transformer
 from como_jax.models.text import layers
 
 POOLING = {"mean": layers.mean, "cls": lambda tokens, mask: tokens[:, 0]}
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
 
     Returns (tokens [B, N, D], pooled [B, D]).
     """
-    pooling = spread.pick(POOLING, self.pooling, "pooling")
+    pooling = config_utils.lookup(POOLING, self.pooling, "pooling")
     tables = [
       self.param(name, nn.initializers.normal(0.02), (rows, self.width))
       for name, rows in (

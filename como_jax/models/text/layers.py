@@ -3,7 +3,7 @@
 Legend: B texts, N tokens, D width, H heads, K width of one head, L layers.
 
 These forwards are frozen and only ever read published weights, so they stand apart from
-`models.transformer`: no sharding constraints, no rematerialisation. Parameters are float32 (or what
+`models.transformer`: no sharding constraints, no rematerialization. Parameters are float32 (or what
 was loaded); `dtype` is what matrix products run in. Norms, the softmax and the residual stream are
 always float32: T5's activations are too large for short floats.
 """
@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import spread
+from como_jax.models import config_utils
 
 _tanh_gelu = functools.partial(jax.nn.gelu, approximate=True)
 ACTIVATIONS: dict[str, Callable] = {  # by their names in Hugging Face's config.json
@@ -76,7 +76,7 @@ class MLP(nn.Module):
     def dense(name: str, width: int) -> nn.Dense:
       return nn.Dense(width, use_bias=self.use_bias, dtype=self.dtype, name=name)
 
-    activation = spread.pick(ACTIVATIONS, self.activation, "activation")
+    activation = config_utils.lookup(ACTIVATIONS, self.activation, "activation")
     y = dense("up", self.mlp)(x)
     y = activation(dense("gate", self.mlp)(x)) * y if self.gated else activation(y)
     return dense("down", x.shape[-1])(y)

@@ -117,7 +117,7 @@ def bucket(distance: np.ndarray, *, buckets: int, max_distance: int) -> np.ndarr
   half = buckets // 2
   exact = half // 2
   size = np.abs(distance)
-  # float32 throughout: on powers of two another precision would round into the neighbouring bucket.
+  # float32 throughout: on powers of two another precision would round into the neighboring bucket.
   ratio = np.log(np.maximum(size, 1).astype(np.float32) / np.float32(exact))
   far = exact + (
     ratio / np.float32(math.log(max_distance / exact)) * np.float32(half - exact)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from como_jax import errors, models, presets, trees
+from como_jax import errors, model_presets, models, trees
 from como_jax.models import transformer
 from como_jax.models.policy import trunk
 from como_jax.parallel import mesh as mesh_lib
@@ -178,7 +178,9 @@ def test_constraints_fit_the_activations(case):
 def test_published_size_is_sharded(name):
   """The rules know attention and MLP by their names; nothing large is left on every device."""
   mesh = mesh_lib.make(data=1, fsdp=4, tensor=2)
-  shapes = trees.flatten(jax.eval_shape(models.build(presets.preset("policy", name)).init, KEY))
+  shapes = trees.flatten(
+    jax.eval_shape(models.build(model_presets.preset("policy", name)).init, KEY)
+  )
   specs = {path: rules.spec(path, leaf.shape, mesh) for path, leaf in shapes.items()}
   assert not [
     path

@@ -8,15 +8,14 @@ from collections.abc import Callable
 import numpy as np
 
 from como_jax import errors, language
-from como_jax.data import labels, shards
-from como_jax.data import policy as policy_data
+from como_jax.data import labels, policy_pipeline, shards
 from como_jax.settings import entries as mixtures
-from como_jax.tasks import sources
+from como_jax.tasks import motion_data
 
 MOST_EXAMPLES = 8  # instructions that a checkpoint names
 
 
-def sets(config) -> list[policy_data.PolicySet]:
+def sets(config) -> list[policy_pipeline.PolicySet]:
   """The data sets of a config: its mixture, or its single path as one robot's data.
 
   Raw sources are converted into the cache first.
@@ -34,11 +33,11 @@ def sets(config) -> list[policy_data.PolicySet]:
   )
   entries = mixtures.check(tuple(section.mixture) or (alone,), "config.data.mixture", task="policy")
   # all of them, before the first one is converted
-  given = [sources.resolve(entry["path"]) for entry in entries]
+  given = [motion_data.resolve(entry["path"]) for entry in entries]
   found = []
   for entry, path in zip(entries, given, strict=True):
-    folder = sources.to_shards(
-      path, section, image_size=section.image_size, cache_dir=sources.cache_dir(section)
+    folder = motion_data.to_shards(
+      path, section, image_size=section.image_size, cache_dir=motion_data.cache_dir(section)
     )
     if entry.get("labels"):
       labels.check(entry["labels"], data_path=folder)
@@ -47,7 +46,7 @@ def sets(config) -> list[policy_data.PolicySet]:
     if not cameras and entry.get("views") != "each":
       cameras = _named(config, folder)
     found.append(
-      policy_data.PolicySet(**{**entry, "path": folder, "name": name, "cameras": cameras})
+      policy_pipeline.PolicySet(**{**entry, "path": folder, "name": name, "cameras": cameras})
     )
   return found
 
@@ -61,7 +60,7 @@ def _named(config, folder: str) -> tuple[str, ...]:
   return slots if any(slots) else ()
 
 
-def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:
+def robots(config, found: list[policy_pipeline.PolicySet]) -> dict[str, dict]:
   """What is known of each robot, in order of first appearance.
 
   Robot -> {"action", "state" (sizes), "action_names", "state_names", "step_seconds", "cameras" (of
@@ -137,7 +136,7 @@ def robots(config, found: list[policy_data.PolicySet]) -> dict[str, dict]:
   return facts
 
 
-def label_facts(found: list[policy_data.PolicySet]) -> dict | None:
+def label_facts(found: list[policy_pipeline.PolicySet]) -> dict | None:
   """{"queries", "dims", "latent_offset_seconds", "latent_model" (fingerprint)} of the label sets,
   None without any.
   """
@@ -150,7 +149,7 @@ def label_facts(found: list[policy_data.PolicySet]) -> dict | None:
   }
 
 
-def resize(found: list[policy_data.PolicySet]) -> str:
+def resize(found: list[policy_pipeline.PolicySet]) -> str:
   """How all frames were made square (`video.Geometry`), so that acting does the same.
 
   Raises:
@@ -172,7 +171,7 @@ def resize(found: list[policy_data.PolicySet]) -> str:
   return next(iter(modes))
 
 
-def cameras(config, found: list[policy_data.PolicySet]) -> tuple[str, ...]:
+def cameras(config, found: list[policy_pipeline.PolicySet]) -> tuple[str, ...]:
   """Names of the camera slots: the config's, else those of the first robot's entry, else its data
   set's first ones.
   """
@@ -183,7 +182,7 @@ def cameras(config, found: list[policy_data.PolicySet]) -> tuple[str, ...]:
   return names[:1] if first.views == "each" else names
 
 
-def _filled(one: policy_data.PolicySet, count: int) -> tuple[str, ...]:
+def _filled(one: policy_pipeline.PolicySet, count: int) -> tuple[str, ...]:
   """The camera of each of so many slots in an entry's examples, "" = empty; of "each", whose
   examples fill the first slot, its first.
   """
@@ -193,7 +192,7 @@ def _filled(one: policy_data.PolicySet, count: int) -> tuple[str, ...]:
   return (*names, *[""] * count)[:count]
 
 
-def unused_cameras(one: policy_data.PolicySet, count: int) -> tuple[str, ...]:
+def unused_cameras(one: policy_pipeline.PolicySet, count: int) -> tuple[str, ...]:
   """The cameras of an entry's data that fill none of so many slots and are no examples of their
   own.
   """
@@ -203,7 +202,7 @@ def unused_cameras(one: policy_data.PolicySet, count: int) -> tuple[str, ...]:
 
 
 def instructions(
-  config, found: list[policy_data.PolicySet]
+  config, found: list[policy_pipeline.PolicySet]
 ) -> tuple[Callable, dict[str, tuple[np.ndarray, np.ndarray]]]:
   """The text encoder, and every instruction of the data with its embedding (tokens [L, E], mask
   [L]).

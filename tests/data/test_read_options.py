@@ -14,14 +14,14 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.data import loading
+from como_jax.data import read_options
 from como_jax.parallel import distributed
-from como_jax.tasks import sources
+from como_jax.tasks import motion_data
 from tests.data import makers
 
 
 def choose(cores, accelerators, codecs=("jpeg",), **given):
-  one = loading.choose(
+  one = read_options.choose(
     **dict(dict(workers=-1, threads=-1, prefetch=-1) | given),
     cores=cores,
     accelerators=accelerators,
@@ -58,7 +58,7 @@ def test_the_choice(cores, accelerators, codecs, expected):
   [(48, (15, 2, 2)), (24, (8, 2, 2)), (11, (3, 2, 2)), (6, (2, 2, 2)), (5, (0, 4, 8))],
 )
 def test_workers_fit_into_shared_memory(room, expected):
-  one = loading.choose(
+  one = read_options.choose(
     workers=-1, threads=-1, prefetch=-1, cores=16, accelerators=8, codecs=("jpeg",), room=room
   )
   assert (one.workers, one.threads, one.prefetch) == expected
@@ -67,13 +67,13 @@ def test_workers_fit_into_shared_memory(room, expected):
 
 
 def test_the_free_shared_memory_is_looked_at(tmp_path, monkeypatch):
-  monkeypatch.setattr(loading, "SHARED", tmp_path)
+  monkeypatch.setattr(read_options, "SHARED", tmp_path)
   monkeypatch.setattr(
-    loading.shutil, "disk_usage", lambda path: {tmp_path: types.SimpleNamespace(free=64)}[path]
+    read_options.shutil, "disk_usage", lambda path: {tmp_path: types.SimpleNamespace(free=64)}[path]
   )
-  assert loading.shared_room(10) == 3
-  monkeypatch.setattr(loading, "SHARED", tmp_path / "none")
-  assert loading.shared_room(10) == math.inf
+  assert read_options.shared_room(10) == 3
+  monkeypatch.setattr(read_options, "SHARED", tmp_path / "none")
+  assert read_options.shared_room(10) == math.inf
 
 
 def test_given_numbers_count():
@@ -81,7 +81,7 @@ def test_given_numbers_count():
   assert choose(16, 1, workers=0) == (0, 4, 8)
   assert choose(16, 1, workers=2, threads=0, prefetch=0) == (2, 0, 0)
   assert choose(16, 1, threads=7, prefetch=5) == (4, 7, 5)
-  assert loading.reading_threads(-1) == 4 and loading.reading_threads(0) == 0
+  assert read_options.reading_threads(-1) == 4 and read_options.reading_threads(0) == 0
 
 
 @pytest.mark.parametrize("key", ["workers", "threads", "prefetch"])
@@ -132,17 +132,17 @@ def machine(root, groups, files):
 )
 def test_the_quota_of_a_container_counts(tmp_path, monkeypatch, groups, files, limit):
   root = machine(tmp_path, groups, files)
-  monkeypatch.setattr(loading, "_affinity", lambda: set(range(64)))
-  assert loading.cores(root) == max(1, int(min(64, limit)))
-  monkeypatch.setattr(loading, "_affinity", lambda: {0})
-  assert loading.cores(root) == loading.cores(str(tmp_path / "nothing")) == 1
+  monkeypatch.setattr(read_options, "_affinity", lambda: set(range(64)))
+  assert read_options.cores(root) == max(1, int(min(64, limit)))
+  monkeypatch.setattr(read_options, "_affinity", lambda: {0})
+  assert read_options.cores(root) == read_options.cores(str(tmp_path / "nothing")) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux")
 def test_the_affinity_of_the_process_counts():
   code = (
     f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}]); from como_jax.data "
-    "import loading; print(loading.cores())"
+    "import read_options; print(read_options.cores())"
   )
   assert (
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
@@ -156,18 +156,20 @@ def test_a_config_is_resolved_for_this_process(tmp_path, monkeypatch):
     {"frames": jax.ShapeDtypeStruct((2, 10, 10, 3), "uint8")},
   )
   found = {}
-  monkeypatch.setattr(loading, "cores", lambda: 16)
+  monkeypatch.setattr(read_options, "cores", lambda: 16)
   for backend, processes in (("cpu", 1), ("gpu", 1), ("gpu", 4)):
-    monkeypatch.setattr(sources.jax, "default_backend", lambda backend=backend: backend)
-    monkeypatch.setattr(sources.jax, "local_device_count", lambda: 1)
-    monkeypatch.setattr(distributed, "sharing", lambda text, processes=processes: processes)
-    found[backend, processes] = str(sources.choose_loading(config_lib.data(), [path], batch))
+    monkeypatch.setattr(motion_data.jax, "default_backend", lambda backend=backend: backend)
+    monkeypatch.setattr(motion_data.jax, "local_device_count", lambda: 1)
+    monkeypatch.setattr(distributed, "count_colocated", lambda text, processes=processes: processes)
+    found[backend, processes] = str(
+      motion_data.choose_read_options(config_lib.data(), [path], batch)
+    )
   assert found == {
     ("cpu", 1): "data workers 0, threads 4, prefetch 8 (CPU cores 16)",
     ("gpu", 1): "data workers 4, threads 2, prefetch 2 (CPU cores 16)",
     ("gpu", 4): "data workers 3, threads 2, prefetch 3 (CPU cores 4)",
   }
   section = config_lib.data(workers=1, threads=3, prefetch=5)
-  assert str(sources.choose_loading(section, [path], batch)).startswith(
+  assert str(motion_data.choose_read_options(section, [path], batch)).startswith(
     "data workers 1, threads 3, prefetch 5"
   )

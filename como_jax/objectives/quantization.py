@@ -1,4 +1,4 @@
-"""Losses of the vector quantiser.
+"""Losses of the vector quantizer.
 
 Source: van den Oord et al., arXiv 1711.00937; weighting as in TencentARC/Moto.
 """
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import jax
 
 from como_jax import errors
-from como_jax.objectives import sums
+from como_jax.objectives import terms
 
 # (weight of the codebook term, weight of the commitment term) from beta.
 WEIGHTINGS = {
@@ -17,13 +17,13 @@ WEIGHTINGS = {
 }
 
 
-def quantisation(
+def quantization(
   outputs: Mapping[str, jax.Array],
   batch: Mapping[str, jax.Array],
   *,
   weighting: str = "legacy",
   beta: float = 0.25,
-) -> sums.Terms:
+) -> terms.Terms:
   """Codebook and commitment error, [B, P] each, weighted into one term; both parts are logged.
 
   Raises:
@@ -31,18 +31,18 @@ def quantisation(
   """
   if weighting not in WEIGHTINGS:
     hint = errors.nearest(weighting, WEIGHTINGS)
-    raise errors.UserError(f"objectives.quantisation.weighting is {weighting!r}; {hint}")
-  sums.need(
+    raise errors.UserError(f"objectives.quantization.weighting is {weighting!r}; {hint}")
+  terms.need(
     outputs,
-    "quantisation",
+    "quantization",
     ("codebook", "commitment"),
     "set model.bottleneck.kind to 'vq' or 'pre_vq'",
   )
   codebook, commitment = WEIGHTINGS[weighting](beta)
   return {
-    "quantisation": sums.over_pairs(
+    "quantization": terms.over_pairs(
       codebook * outputs["codebook"] + commitment * outputs["commitment"], batch
     ),
-    "codebook": sums.over_pairs(outputs["codebook"], batch),
-    "commitment": sums.over_pairs(outputs["commitment"], batch),
+    "codebook": terms.over_pairs(outputs["codebook"], batch),
+    "commitment": terms.over_pairs(outputs["commitment"], batch),
   }

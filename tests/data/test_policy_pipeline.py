@@ -1,6 +1,6 @@
 """Policy batches: chunks, masks, history, labels, mixtures.
 
-Action a[t] = (t, episode, -t); a frame's grey level is its number.
+Action a[t] = (t, episode, -t); a frame's gray level is its number.
 """
 
 import dataclasses
@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import index, labels, normalisation, policy, shards, statistics, transforms
+from como_jax.data import (
+  index,
+  labels,
+  normalization,
+  policy_pipeline,
+  shards,
+  statistics,
+  transforms,
+)
 from tests.data import makers, test_pipeline
 
 LENGTHS = (12, 9, 15, 7)
@@ -26,9 +34,9 @@ def unit(size):
   return statistics.Statistics(10, zero, one, -one, one, -one, one)
 
 
-def normaliser(**sizes):
+def normalizer(**sizes):
   sizes = sizes or {"arm": (3, 2)}
-  return normalisation.Normaliser(
+  return normalization.Normalizer(
     "standard",
     {name: {"action": unit(a), "state": unit(s)} for name, (a, s) in sizes.items()},
     unit(2),
@@ -91,7 +99,7 @@ def _two(tmp_path_factory):
   """Two cameras, clips of 6 frames, with labels of the second camera only: (shards, labels)."""
   root = tmp_path_factory.mktemp("data")
 
-  class Views(makers.Synthetic):  # the right camera is 2 grey levels brighter
+  class Views(makers.Synthetic):  # the right camera is 2 gray levels brighter
     def __getitem__(self, i):
       raw = super().__getitem__(i)
 
@@ -120,15 +128,15 @@ SIZES = dict(
 
 
 def arm(path, **settings):
-  return policy.PolicySet(path, robot="arm", **settings)
+  return policy_pipeline.PolicySet(path, robot="arm", **settings)
 
 
 def walk(sets, **settings):
   """All examples in order."""
   settings = (
-    {"batch_size": 7, "split": "all", "threads": 0, "normaliser": normaliser()} | SIZES | settings
+    {"batch_size": 7, "split": "all", "threads": 0, "normalizer": normalizer()} | SIZES | settings
   )
-  found = policy.evaluation(sets, **settings)
+  found = policy_pipeline.evaluation(sets, **settings)
   with found.batches() as batches:
     parts = list(batches)
   rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -138,8 +146,8 @@ def walk(sets, **settings):
 
 
 def take(sets, count, **settings):
-  settings = {"batch_size": 8, "threads": 0, "normaliser": normaliser()} | SIZES | settings
-  with policy.build(sets, **settings) as batches:
+  settings = {"batch_size": 8, "threads": 0, "normalizer": normalizer()} | SIZES | settings
+  with policy_pipeline.build(sets, **settings) as batches:
     return [next(batches) for _ in range(count)]
 
 
@@ -189,7 +197,7 @@ def test_a_policy_step_of_several_frames(path, reduce, first, last):
 
 def test_reduction_of_overlapping_steps():
   actions = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
-  found = policy.policy_examples.reduced(
+  found = policy_pipeline.policy_examples.reduced(
     actions, np.arange(9), np.minimum(np.arange(9) + 4, 9), "mean"
   )
   np.testing.assert_allclose(found, [actions[t : t + 4].mean(0) for t in range(9)], rtol=1e-6)
@@ -198,7 +206,9 @@ def test_reduction_of_overlapping_steps():
 def test_labels_of_the_right_camera_and_frame(two):
   path, folder = two
   # n = 2 frames; no robot
-  rows = walk([policy.PolicySet(path, labels=folder, cameras=("left", "right"))], cameras=2)
+  rows = walk(
+    [policy_pipeline.PolicySet(path, labels=folder, cameras=("left", "right"))], cameras=2
+  )
   assert [int(rows["name"][i]) for i in (0, -1)] == [0, 1]
   for name, length in enumerate((14, 9)):
     mine = rows["name"] == name
@@ -224,14 +234,14 @@ def test_views_each_and_empty_slots(two):
   np.testing.assert_array_equal(
     rows["latents_mask"][:, 0], right & (rows["time"] + 2 < np.where(rows["name"], 9, 14))
   )
-  # a video's unlabelled camera is of no use
-  assert len(walk([policy.PolicySet(path, labels=folder, views="each")])["time"]) == 12 + 7
+  # a video's unlabeled camera is of no use
+  assert len(walk([policy_pipeline.PolicySet(path, labels=folder, views="each")])["time"]) == 12 + 7
   rows = walk([arm(path, cameras=("", "right"))], cameras=2)
   assert rows["images_mask"].tolist() == [[False, True]] * 23
   assert walk([arm(path)], cameras=3)["images_mask"].tolist() == [[True, True, False]] * 23
 
 
-def test_units_are_normalised_and_padded(path, two):
+def test_units_are_normalized_and_padded(path, two):
   class Wide(makers.Synthetic):
     def __getitem__(self, i):
       raw = super().__getitem__(i)
@@ -239,11 +249,11 @@ def test_units_are_normalised_and_padded(path, two):
 
   wide = makers.shards(os.path.join(os.path.dirname(path), "wide"), source=Wide((6, 6)))
   sets = [
-    policy.PolicySet(wide, robot="wide"),
+    policy_pipeline.PolicySet(wide, robot="wide"),
     arm(path),
-    policy.PolicySet(two[0], labels=two[1], cameras=("right",)),
+    policy_pipeline.PolicySet(two[0], labels=two[1], cameras=("right",)),
   ]
-  found = policy.statistics(sets, validation_fraction=0.0)
+  found = policy_pipeline.statistics(sets, validation_fraction=0.0)
   assert (
     list(found.robots) == ["wide", "arm"]
     and set(found.robots["wide"]) == {"action"}
@@ -251,7 +261,7 @@ def test_units_are_normalised_and_padded(path, two):
   )
   assert found.latent.count == 12 + 7
   robots = {"wide": (5, 0), "arm": (3, 2)}
-  rows = walk(sets, normaliser=found, robots=robots)
+  rows = walk(sets, normalizer=found, robots=robots)
   # robots are numbered in sorted order
   for which, (size, states, number) in enumerate(((5, 0, 1), (3, 2, 0), (0, 0, 0))):
     mine = rows["dataset"] == which
@@ -276,7 +286,7 @@ def test_units_are_normalised_and_padded(path, two):
     atol=1e-4,
   )
   np.testing.assert_array_equal(
-    walk(sets, normaliser=found, robots=dict(reversed(robots.items())))["robot"], rows["robot"]
+    walk(sets, normalizer=found, robots=dict(reversed(robots.items())))["robot"], rows["robot"]
   )
 
 
@@ -295,7 +305,7 @@ def _many(tmp_path_factory):
 def names(one, fraction, split="train"):
   table = shards.read_table(one.path)
   kept = index.select(table, split, fraction)
-  keep = policy.policy_examples.policy_index.select(
+  keep = policy_pipeline.policy_examples.policy_index.select(
     table, kept, split=split, episodes=one.episodes, tasks=one.tasks
   )
   return list(
@@ -330,18 +340,18 @@ def test_ranges_of_episodes(many, tmp_path):
 
 def test_statistics_see_the_selected_episodes_only(many, tmp_path):
   rows = {i: np.stack([np.arange(5), np.full(5, i), -np.arange(5)], 1) for i in range(20)}
-  found = policy.statistics([arm(many, episodes=(0, 2))], validation_fraction=0.0).robots["arm"][
-    "action"
-  ]
+  found = policy_pipeline.statistics([arm(many, episodes=(0, 2))], validation_fraction=0.0).robots[
+    "arm"
+  ]["action"]
   want = np.concatenate([rows[i] for i in range(4)])
   assert found.count == 20
   np.testing.assert_allclose(found.mean, want.mean(0))
   np.testing.assert_allclose(found.std, want.std(0))
-  two = policy.statistics(
+  two = policy_pipeline.statistics(
     [arm(many, episodes=(0, 1)), arm(many, episodes=(1, 2))], validation_fraction=0.0
   ).robots["arm"]["action"]
   np.testing.assert_allclose(two.std, want.std(0))
-  coarse = policy.statistics(
+  coarse = policy_pipeline.statistics(
     [arm(many, episodes=(0, 1))], step_seconds=0.2, validation_fraction=0.0, mode="quantile"
   )
   assert coarse.mode == "quantile"
@@ -351,7 +361,7 @@ def test_statistics_see_the_selected_episodes_only(many, tmp_path):
   )
   views = makers.shards(tmp_path / "s", (14,), clip_frames=8, cameras=("a", "b"))
   assert (
-    policy.statistics([arm(views, views="each")], validation_fraction=0.0)
+    policy_pipeline.statistics([arm(views, views="each")], validation_fraction=0.0)
     .robots["arm"]["state"]
     .count
     == 14
@@ -363,9 +373,9 @@ def test_statistics_of_latent_motion_see_the_selected_training_episodes_only(man
   held = names(arm(many), 0.2, "validation")
   sets = [
     arm(many, labels=folder, episodes=(0, 3)),
-    policy.PolicySet(many, labels=folder, tasks=("task 1",)),
+    policy_pipeline.PolicySet(many, labels=folder, tasks=("task 1",)),
   ]
-  found = policy.statistics(sets, validation_fraction=0.2).latent
+  found = policy_pipeline.statistics(sets, validation_fraction=0.2).latent
   first = names(sets[0], 0.2)
   rest = [i for i in range(20) if i % 2 and i not in held]
   used = sorted(set(first) | set(rest))
@@ -381,9 +391,9 @@ def test_a_frame_that_two_entries_learn_from_counts_once_whatever_runs_it_lies_i
   folder = label(path, tmp_path / "l")
 
   def of(*sets):
-    return policy.statistics(list(sets), validation_fraction=0.0).latent
+    return policy_pipeline.statistics(list(sets), validation_fraction=0.0).latent
 
-  robot, video = arm(path, labels=folder), policy.PolicySet(path, labels=folder)
+  robot, video = arm(path, labels=folder), policy_pipeline.PolicySet(path, labels=folder)
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     alone, both, turned = of(robot), of(robot, video), of(robot, video, robot)
@@ -392,7 +402,10 @@ def test_a_frame_that_two_entries_learn_from_counts_once_whatever_runs_it_lies_i
 
 
 def test_shares_of_the_mixture(path, two):
-  sets = [arm(path, weight=3.0), policy.PolicySet(two[0], labels=two[1], views="each", weight=1.0)]
+  sets = [
+    arm(path, weight=3.0),
+    policy_pipeline.PolicySet(two[0], labels=two[1], views="each", weight=1.0),
+  ]
   video = np.concatenate([batch["latents_mask"][:, 0] for batch in take(sets, 20)])
   assert video.mean() == 0.25
   batches = take(sets[:1], 86, batch_size=1)  # an epoch shows every frame once
@@ -400,14 +413,14 @@ def test_shares_of_the_mixture(path, two):
   assert len(set(places[:43])) == len(set(places[43:])) == 43 and places[:43] != places[43:]
 
 
-AUGMENT = transforms.build({"shift": {}, "colour": {}, "crop": {}})
+AUGMENT = transforms.build({"shift": {}, "color": {}, "crop": {}})
 
 
 def mixture(path, two):
   sets = [
     arm(path),
     arm(two[0], labels=two[1], views="together"),
-    policy.PolicySet(two[0], labels=two[1], views="each"),
+    policy_pipeline.PolicySet(two[0], labels=two[1], views="each"),
   ]
   return sets, {"cameras": 2, "history": 3, "step_seconds": 0.2, "augment": AUGMENT, "seed": 5}
 
@@ -459,17 +472,17 @@ def test_a_history_is_augmented_alike_and_cameras_apart(tmp_path):
 
 
 def test_held_out_examples(many, two):
-  sets = [arm(many, episodes=(0, 1)), policy.PolicySet(many, robot="arm", episodes=(1, 2))]
+  sets = [arm(many, episodes=(0, 1)), policy_pipeline.PolicySet(many, robot="arm", episodes=(1, 2))]
   settings = {"split": "validation", "validation_fraction": 0.2}
   rows = walk(sets, **settings)
   assert len(rows["time"]) == 2 * 4 * 5
   capped = walk(sets, max_examples=7, **settings)
   np.testing.assert_array_equal(capped["dataset"], [0, 0, 0, 1, 1, 1, 1])
   assert len(set(zip(capped["episode"], capped["time"], strict=True))) == 7
-  settings = {"normaliser": normaliser()} | SIZES | settings | {"batch_size": 6, "threads": 0}
+  settings = {"normalizer": normalizer()} | SIZES | settings | {"batch_size": 6, "threads": 0}
   parts = []
   for process in range(2):
-    with policy.evaluation(
+    with policy_pipeline.evaluation(
       sets, **settings, process_index=process, process_count=2
     ).batches() as batches:
       parts.append(np.concatenate([batch["time"][batch["valid"]] for batch in batches]))
@@ -483,9 +496,9 @@ def test_held_out_examples(many, two):
 def test_describe(many, two):
   sets = [
     arm(many, episodes=(0, 2), name="arms"),
-    policy.PolicySet(two[0], labels=two[1], views="each"),
+    policy_pipeline.PolicySet(two[0], labels=two[1], views="each"),
   ]
-  lines = policy.describe(sets, validation_fraction=0.0)
+  lines = policy_pipeline.describe(sets, validation_fraction=0.0)
   assert (
     lines[0]
     == "arms: 20 examples (weight 1), 4 of 20 episodes, 2 tasks; actions of arm; cameras camera"
@@ -503,12 +516,12 @@ def test_mistakes_are_told(path, two, tmp_path):
   later = label(data, tmp_path / "later", offset=0.4)
   short = makers.shards(tmp_path / "short", (14, 2, 2, 2))
   most = label(short, tmp_path / "most")
-  video = policy.PolicySet(data, labels=folder)
+  video = policy_pipeline.PolicySet(data, labels=folder)
   for sets, settings, message in (
-    ([policy.PolicySet(path, robot="amr")], {}, "unknown robot 'amr': did you mean 'arm'"),
+    ([policy_pipeline.PolicySet(path, robot="amr")], {}, "unknown robot 'amr': did you mean 'arm'"),
     (
       [arm(path)],
-      {"robots": {"arm": (3, 2), "leg": (1, 1)}, "normaliser": normaliser(leg=(1, 1))},
+      {"robots": {"arm": (3, 2), "leg": (1, 1)}, "normalizer": normalizer(leg=(1, 1))},
       "no statistics of robot 'arm'",
     ),
     ([arm(path)], {"robots": {"arm": (4, 2)}}, "action has size 3, robot 'arm' has 4"),
@@ -517,12 +530,12 @@ def test_mistakes_are_told(path, two, tmp_path):
     ([arm(data, cameras=("left", "right"))], {}, "2 cameras .left, right. for 1 camera slots"),
     ([video], {}, "none of the cameras left has labels"),
     (
-      [policy.PolicySet(data, labels=folder, views="each", cameras=("left",))],
+      [policy_pipeline.PolicySet(data, labels=folder, views="each", cameras=("left",))],
       {},
       "lack camera 'left'",
     ),
     ([arm(path, views="eech")], {}, "did you mean 'each'"),
-    ([policy.PolicySet(path)], {}, "neither a robot nor labels"),
+    ([policy_pipeline.PolicySet(path)], {}, "neither a robot nor labels"),
     ([arm(path, weight=0)], {}, "weight is 0"),
     ([arm(path, episodes=(3, 3))], {}, r"episodes are \(3, 3\)"),
     (
@@ -551,7 +564,7 @@ def test_mistakes_are_told(path, two, tmp_path):
       "later are at 0.4 s and labels .* at 0.2 s.*--config.offset_seconds of configs/extract.py",
     ),
     (
-      [policy.PolicySet(short, labels=most, episodes=(1, 2))],
+      [policy_pipeline.PolicySet(short, labels=most, episodes=(1, 2))],
       {},
       "no episode is longer than the labels' offset",
     ),
@@ -561,7 +574,7 @@ def test_mistakes_are_told(path, two, tmp_path):
     with pytest.raises(errors.UserError, match=message):
       take(sets, 1, **settings)
   with pytest.raises(errors.UserError, match="model bbbb"):
-    policy.statistics([arm(data, labels=folder), arm(data, labels=other)])
+    policy_pipeline.statistics([arm(data, labels=folder), arm(data, labels=other)])
 
 
 def test_an_empty_instruction_needs_no_embedding(tmp_path):

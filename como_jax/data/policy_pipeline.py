@@ -15,7 +15,7 @@ import grain
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import normalisation, pipeline, policy_examples, shards, transforms, video
+from como_jax.data import normalization, pipeline, policy_examples, shards, transforms, video
 from como_jax.data.policy_index import PolicySet
 from como_jax.data.statistics import Accumulator, Statistics
 from como_jax.data.times import FrameTimes
@@ -27,7 +27,7 @@ class _LoadTraining:
 
   loader: policy_examples.Loader
   change: tuple[Callable, ...]
-  damage: pipeline.Damage = dataclasses.field(default_factory=pipeline.Damage)
+  damage: pipeline.CorruptionMonitor = dataclasses.field(default_factory=pipeline.CorruptionMonitor)
 
   def __call__(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
     def use(example):
@@ -40,7 +40,7 @@ class _LoadTraining:
 def build(
   sets: Sequence[PolicySet],
   *,
-  normaliser: normalisation.Normaliser,
+  normalizer: normalization.Normalizer,
   language: policy_examples.Language,
   robots: policy_examples.Robots,
   cameras: int,
@@ -67,7 +67,7 @@ def build(
 
   Args:
     sets: the mixture.
-    normaliser: of actions, states and latent motions, see `statistics`.
+    normalizer: of actions, states and latent motions, see `statistics`.
     language: instruction -> (tokens [L, E], mask [L]), for every instruction of the data; "" may be
       absent (no token).
     robots: name -> (A, S). Their numbers are their places in sorted order; the widest decides the
@@ -84,7 +84,7 @@ def build(
     Batches of "images" uint8 [B, T, C, H, W, 3], "images_mask" bool [B, C]; "state" float32 [B, S],
     "state_mask" bool [B]; "robot" int32 [B]; "language" float32 [B, L, E], "language_mask" bool [B,
     L]; "actions" float32 [B, K, A], "actions_mask" bool [B, K, A]; "latents" float32 [B, M, Z]
-    (element j begins j offsets after the example's frame), "latents_mask" bool [B, M]. Normalised;
+    (element j begins j offsets after the example's frame), "latents_mask" bool [B, M]. Normalized;
     where a mask is False the value is 0. Chunks end with their segment.
   """
   if any(isinstance(transform, transforms.HorizontalFlip) for transform in augment):
@@ -93,7 +93,7 @@ def build(
     )
   pipeline.local_batch(batch_size, process_index, process_count)
   layout = policy_examples.Layout(
-    normaliser,
+    normalizer,
     dict(robots),
     cameras,
     history,
@@ -110,7 +110,7 @@ def build(
   for opened in loader.sets:
     if not len(opened.windows):
       raise errors.UserError(f"{opened.label} ({split}): no episode in this split")
-  return pipeline.endless(
+  return pipeline.infinite_batches(
     [len(opened.windows) for opened in loader.sets],
     [one.weight for one in sets],
     _LoadTraining(loader, (*augment, transforms.Resize(image_size))),
@@ -196,7 +196,7 @@ class Evaluation:
 
     def make(step: int) -> grain.MapDataset:
       rows = grain.MapDataset.range((self.steps - step) * self._local)
-      part = pipeline.Part(
+      part = pipeline.ProcessSlice(
         range(self.steps * self._batch), step * self._batch, self._batch, self._local, self._process
       )
       return rows.map(part).map(self._load).batch(self._local)
@@ -207,7 +207,7 @@ class Evaluation:
 def evaluation(
   sets: Sequence[PolicySet],
   *,
-  normaliser: normalisation.Normaliser,
+  normalizer: normalization.Normalizer,
   language: policy_examples.Language,
   robots: policy_examples.Robots,
   cameras: int,
@@ -237,7 +237,7 @@ def evaluation(
     errors.UserError: as for `build`; no data set has an example in the split.
   """
   layout = policy_examples.Layout(
-    normaliser,
+    normalizer,
     dict(robots),
     cameras,
     history,
@@ -293,8 +293,8 @@ def statistics(
   step_seconds: float = 0.0,
   reduce: str = "mean",
   validation_fraction: float = 0.1,
-) -> normalisation.Normaliser:
-  """The normalisation of a mixture: of the actions as reduced to policy steps and of the states of
+) -> normalization.Normalizer:
+  """The normalization of a mixture: of the actions as reduced to policy steps and of the states of
   each robot, over the selected training episodes of its entries, every frame of an entry once; of
   latent motion of the valid labels of those frames.
 
@@ -317,7 +317,7 @@ def statistics(
   for one, opened in zip(sets, found, strict=True):
     if opened.robot:
       manifest = shards.read_manifest(one.path)
-      size = [manifest[key]["size"] for key in normalisation.KEYS]
+      size = [manifest[key]["size"] for key in normalization.KEYS]
       before, same = sizes.setdefault(opened.robot, (opened.label, size))
       if size != same or not isinstance(size[0], int):
         raise errors.UserError(
@@ -326,7 +326,7 @@ def statistics(
         )
       _accumulate(
         opened,
-        sums.setdefault(opened.robot, {key: Accumulator() for key in normalisation.KEYS}),
+        sums.setdefault(opened.robot, {key: Accumulator() for key in normalization.KEYS}),
         reduce,
         step_seconds,
       )
@@ -337,7 +337,7 @@ def statistics(
     }
     if "action" not in robots[robot]:
       raise errors.UserError(f"robot {robot!r}: none of its records can be read")
-  return normalisation.Normaliser(mode, robots, _latent_statistics(sets, found))
+  return normalization.Normalizer(mode, robots, _latent_statistics(sets, found))
 
 
 def _latent_statistics(
@@ -352,9 +352,9 @@ def _latent_statistics(
   used = [one.labels for one in sets if one.labels]
   several = {path for path in used if used.count(path) > 1}
   total = Accumulator(
-    keep, expected=sum(int(take.sum()) for *_, take in _labelled(sets, found, several, tell=False))
+    keep, expected=sum(int(take.sum()) for *_, take in _labeled(sets, found, several, tell=False))
   )
-  for opened, place, camera, take in _labelled(sets, found, several, tell=True):
+  for opened, place, camera, take in _labeled(sets, found, several, tell=True):
     try:
       known = opened.motions.moments(*place, camera)
       count = int(take.sum())
@@ -373,7 +373,7 @@ def _warn_left_out(opened: policy_examples.Opened, error: video.Unreadable) -> N
   )
 
 
-def _labelled(
+def _labeled(
   sets: Sequence[PolicySet],
   found: Sequence[policy_examples.Opened],
   several: Collection[str],
@@ -389,7 +389,7 @@ def _labelled(
   """
   counted: dict[tuple, np.ndarray] = {}
   for one, opened in zip(sets, found, strict=True):
-    chosen = [name for name in opened.slots if name in opened.labelled] if one.labels else []
+    chosen = [name for name in opened.slots if name in opened.labeled] if one.labels else []
     segments = opened.windows.segments
     for segment, first, last in (
       zip(*(column.tolist() for column in opened.windows.runs()), strict=True) if chosen else ()
@@ -456,7 +456,7 @@ def _step_ends(times: FrameTimes, frames: np.ndarray, step_seconds: float) -> np
 def describe(
   sets: Sequence[PolicySet], *, validation_fraction: float = 0.1, cameras: int | None = None
 ) -> list[str]:
-  """One line for each entry, for logs: examples, episodes used of all, tasks, what is learnt,
+  """One line for each entry, for logs: examples, episodes used of all, tasks, what is learned,
   cameras.
 
   Args:
@@ -468,14 +468,14 @@ def describe(
   )
   for one, opened, table in zip(sets, found, tables, strict=True):
     rows = opened.windows.rows()
-    learnt = [f"actions of {opened.robot}"] * bool(opened.robot) + [
+    learned = [f"actions of {opened.robot}"] * bool(opened.robot) + [
       f"motion labels {one.labels}"
     ] * bool(one.labels)
     lines.append(
       f"{opened.label}: {len(opened.windows)} examples (weight {one.weight:g}), "
       f"{len(np.unique(table.episode[rows]))} of {len(np.unique(table.episode))} episodes, "
       f"{len({table.tasks[i] for i in np.unique(table.task[rows])} - {''})} tasks; "
-      f"{', '.join(learnt)}; cameras {', '.join(name or '-' for name in opened.slots)}"
+      f"{', '.join(learned)}; cameras {', '.join(name or '-' for name in opened.slots)}"
       + (" (each)" if one.views == "each" else "")
     )
   return lines

@@ -1,4 +1,4 @@
-"""Normalisation of robots and latent motion: apply, invert, store, merge."""
+"""Normalization of robots and latent motion: apply, invert, store, merge."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import index, normalisation, policy, shards, statistics
+from como_jax.data import index, normalization, policy_pipeline, shards, statistics
 from tests.data import makers
 
 
@@ -20,7 +20,7 @@ ROWS = np.random.default_rng(0).normal(size=(500, 3)) * [1, 50, 0] + [0, 7, 2]
 
 
 def made(mode="standard"):
-  return normalisation.Normaliser(
+  return normalization.Normalizer(
     mode,
     {"arm": {"action": of(ROWS), "state": of(ROWS[:, :2])}, "hand": {"action": of(ROWS[:, :1])}},
     of(ROWS),
@@ -30,7 +30,7 @@ def made(mode="standard"):
 @pytest.mark.parametrize("mode", statistics.MODES)
 def test_inverses_are_exact_and_json_changes_nothing(mode):
   first = made(mode)
-  second = normalisation.Normaliser.from_json(json.loads(json.dumps(first.to_json())))
+  second = normalization.Normalizer.from_json(json.loads(json.dumps(first.to_json())))
   x = ROWS[:24].reshape(2, 12, 3)
   for one in (first, second):
     np.testing.assert_allclose(
@@ -71,10 +71,10 @@ def test_mistakes_are_told():
       r"action of robot 'arm': got shape \[500, 2\], expected \[..., 3\]",
     ),
     (lambda: one.latents(np.float32(1)), "latent motion: got shape"),
-    (lambda: normalisation.Normaliser("standard", {}).latents(ROWS), "computed without labels"),
-    (lambda: normalisation.Normaliser("standrad", {}), "did you mean 'standard'"),
+    (lambda: normalization.Normalizer("standard", {}).latents(ROWS), "computed without labels"),
+    (lambda: normalization.Normalizer("standrad", {}), "did you mean 'standard'"),
     (
-      lambda: normalisation.Normaliser.from_json(
+      lambda: normalization.Normalizer.from_json(
         {"mode": "standrad", "robots": {}, "latent": None}
       ),
       "did you mean 'standard'",
@@ -90,12 +90,12 @@ def test_mistakes_are_told():
     {**whole, "latent": {"count": 2}},
     {**whole, "robots": {"a": {"state": whole["latent"]}}},
   ):
-    with pytest.raises(errors.UserError, match="not the normalisation of a policy"):
-      normalisation.Normaliser.from_json(junk)
+    with pytest.raises(errors.UserError, match="not the normalization of a policy"):
+      normalization.Normalizer.from_json(junk)
 
 
 def test_merged_statistics():
-  found, whole = normalisation.merge([of(ROWS[:100]), of(ROWS[100:400]), of(ROWS[400:])]), of(ROWS)
+  found, whole = normalization.merge([of(ROWS[:100]), of(ROWS[100:400]), of(ROWS[400:])]), of(ROWS)
   for name in ("count", "mean", "std", "min", "max"):
     np.testing.assert_allclose(getattr(found, name), getattr(whole, name), atol=1e-9)
   np.testing.assert_allclose(found.q99[0], whole.q99[0], atol=0.3)
@@ -113,7 +113,7 @@ def gripper_rows(closed, *, blends=0.0, low=-0.25, high=0.75):
 
 
 def arm_of(rows, mode):
-  return normalisation.Normaliser(mode, {"arm": {"action": of(rows)}})
+  return normalization.Normalizer(mode, {"arm": {"action": of(rows)}})
 
 
 @pytest.mark.parametrize("mode", statistics.MODES)
@@ -123,7 +123,7 @@ def test_a_gripper_has_two_values_and_no_other(mode, closed):
   whatever a sampler says.
   """
   rows = gripper_rows(closed)
-  one = normalisation.Normaliser.from_json(json.loads(json.dumps(arm_of(rows, mode).to_json())))
+  one = normalization.Normalizer.from_json(json.loads(json.dumps(arm_of(rows, mode).to_json())))
   assert one.grippers("arm") == (1,)
   inside = one.actions("arm", rows)
   np.testing.assert_array_equal(inside[:, 1], np.where(rows[:, 1] > 0, 1, -1))
@@ -188,7 +188,7 @@ def test_what_never_moves_is_its_constant(mode, value, spread):
   """
   noise = np.random.default_rng(0).uniform(-spread, spread, 400)
   rows = np.stack([np.sin(np.arange(400)), value + noise], 1).astype(np.float32)
-  one = normalisation.Normaliser(mode, {"arm": {"action": of(rows), "state": of(rows)}})
+  one = normalization.Normalizer(mode, {"arm": {"action": of(rows), "state": of(rows)}})
   for key in ("action", "state"):
     assert list(one.constants("arm", key)) == [1] and one.constants("arm", key)[1] == pytest.approx(
       value, abs=spread
@@ -206,7 +206,7 @@ def test_what_never_moves_is_its_constant(mode, value, spread):
 
 def test_small_numbers_that_move_are_no_constants():
   rows = np.stack([1e-4 * np.sin(np.arange(300)), 1e3 + 0.5 * np.cos(np.arange(300))], 1)
-  one = normalisation.Normaliser("standard", {"arm": {"action": of(rows)}})
+  one = normalization.Normalizer("standard", {"arm": {"action": of(rows)}})
   assert one.constants("arm", "action") == {} and one.constants("arm", "state") == {}
   np.testing.assert_allclose(one.actions("arm", rows).std(0), 1, rtol=1e-6)
 
@@ -215,7 +215,7 @@ def test_older_statistics_know_no_two_values():
   """A checkpoint from before grippers were looked for acts as it was trained."""
   stored = arm_of(gripper_rows(0.5), "standard").to_json()
   del stored["robots"]["arm"]["action"]["binary"]
-  one = normalisation.Normaliser.from_json(stored)
+  one = normalization.Normalizer.from_json(stored)
   assert one.grippers("arm") == ()
   found = one.robots["arm"]["action"]
   np.testing.assert_allclose(
@@ -229,15 +229,15 @@ def test_merged_grippers_keep_two_values_only_where_they_are_the_same():
   a, b, other = (
     of(gripper_rows(share, high=high)) for share, high in ((0.5, 0.75), (0.1, 0.75), (0.5, 1.0))
   )
-  assert normalisation.merge([a, b]).two_valued.tolist() == [False, True]
-  assert not normalisation.merge([a, other]).two_valued.any()
+  assert normalization.merge([a, b]).two_valued.tolist() == [False, True]
+  assert not normalization.merge([a, other]).two_valued.any()
 
 
 def test_statistics_leave_out_validation_episodes(tmp_path):
   path = makers.shards(tmp_path / "s", (5,) * 20)  # the second number of an action is its episode's
-  found = policy.statistics([policy.PolicySet(path, robot="arm")], validation_fraction=0.2).robots[
-    "arm"
-  ]
+  found = policy_pipeline.statistics(
+    [policy_pipeline.PolicySet(path, robot="arm")], validation_fraction=0.2
+  ).robots["arm"]
   table = shards.read_table(path)
   train = sorted(
     {

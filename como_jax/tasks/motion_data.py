@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from como_jax import data, errors
-from como_jax.data import evaluation, ingest, loading, pipeline, shards, times, transforms
+from como_jax.data import evaluation, ingest, pipeline, read_options, shards, times, transforms
 from como_jax.data import sources as source_formats
 from como_jax.data.sources import video_folder
 from como_jax.parallel import distributed
@@ -191,7 +191,7 @@ def cores() -> int:
 
   Of several, all must ask for the first time together.
   """
-  return max(1, loading.cores() // distributed.sharing(loading.place()))
+  return max(1, read_options.cores() // distributed.count_colocated(read_options.place()))
 
 
 def local_rows(config) -> int:
@@ -199,20 +199,20 @@ def local_rows(config) -> int:
   return max(1, config.train.batch_size // jax.process_count())
 
 
-def choose_loading(
+def choose_read_options(
   section, paths: list[str], batch: Mapping[str, jax.ShapeDtypeStruct]
-) -> loading.Loading:
+) -> read_options.ReadOptions:
   """How folders of shards are read, from a config's data section and the shapes of this process's
   batches. Raises `errors.UserError`.
   """
-  return loading.choose(
+  return read_options.choose(
     workers=section.workers,
     threads=section.threads,
     prefetch=section.prefetch,
     cores=cores(),
     accelerators=0 if jax.default_backend() == "cpu" else jax.local_device_count(),
     codecs={shards.read_manifest(path)["codec"] for path in paths},
-    room=loading.shared_room(sum(spec.size * spec.dtype.itemsize for spec in batch.values())),
+    room=read_options.shared_room(sum(spec.size * spec.dtype.itemsize for spec in batch.values())),
   )
 
 
@@ -223,7 +223,7 @@ def batches(
   kind: str,
   jitter: bool,
   start_step: int,
-  how: loading.Loading,
+  how: read_options.ReadOptions,
   whole: bool = False,
 ) -> pipeline.Batches:
   """Endless training batches from a step on, this process's part of each, or the whole ones."""
@@ -260,7 +260,7 @@ def windows(
     split=split,
     validation_fraction=section.validation_fraction,
     max_windows=most,
-    threads=loading.reading_threads(section.threads),
+    threads=read_options.reading_threads(section.threads),
   )
 
 

@@ -63,7 +63,7 @@ def wants_instruction(instructions: Mapping[str, Any] | None) -> str:
 
   Args:
     instructions: {"count", "empty", "examples"} of the robot's training data
-      (tasks/demonstrations.py); None = not known.
+      (tasks/policy_data.py); None = not known.
   """
   if not instructions or instructions["count"] < 2 or instructions["empty"]:
     return ""

@@ -36,7 +36,7 @@ SHARED = pathlib.Path("/dev/shm")  # where Linux shows shared memory as files
 
 
 @dataclasses.dataclass(frozen=True)
-class Loading:
+class ReadOptions:
   """Resolved numbers: arguments of `pipeline.build`, and what they were chosen for."""
 
   workers: int
@@ -59,7 +59,7 @@ def choose(
   accelerators: int,
   codecs: Iterable[str],
   room: float = math.inf,
-) -> Loading:
+) -> ReadOptions:
   """The numbers of a config's data section, those that are -1 filled in.
 
   Args:
@@ -83,7 +83,7 @@ def choose(
   if prefetch == AUTOMATIC:
     fits = room // workers - 1 if workers else math.inf
     prefetch = int(max(2, min(math.ceil(_AHEAD / max(1, workers)), fits)))
-  return Loading(
+  return ReadOptions(
     workers, reading_threads(threads, workers=workers), _checked("prefetch", prefetch), host
   )
 

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.serve import presets
+from como_jax.serve import client_schemas
 from tests.serve import fake
 
 IMAGE = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
 
 
 def test_libero():
-  found, reset = presets.Mapper("libero", ("front", "wrist"), state_dim=8)(fake.observation(2.0))
+  found, reset = client_schemas.Mapper("libero", ("front", "wrist"), state_dim=8)(
+    fake.observation(2.0)
+  )
   assert (
     set(found)
     == {"observation.images.front", "observation.images.wrist", "observation.state", "task"}
@@ -34,7 +36,7 @@ def test_droid_puts_joints_and_gripper_together():
     "observation/joint_position": np.arange(7.0),
     "observation/gripper_position": np.float64(9.0),
   }
-  found, _ = presets.Mapper("droid", ("a", "b"), state_dim=8)(message)
+  found, _ = client_schemas.Mapper("droid", ("a", "b"), state_dim=8)(message)
   assert found["observation.state"].tolist() == [0, 1, 2, 3, 4, 5, 6, 9]
 
 
@@ -46,7 +48,7 @@ def test_aloha_has_channels_first_in_a_dict():
     "state": [0.5] * 14,
     "prompt": "x",
   }
-  found, _ = presets.Mapper("aloha", ("top",))(message)
+  found, _ = client_schemas.Mapper("aloha", ("top",))(message)
   np.testing.assert_array_equal(found["observation.images.top"], IMAGE)
   assert (
     found["observation.images.top"].flags.c_contiguous and len(found["observation.state"]) == 14
@@ -59,24 +61,24 @@ def test_openpis_aloha_simulation_sends_one_camera_and_no_prompt():
     "state": np.linspace(0, 1, 14),
     "images": {"cam_high": np.ascontiguousarray(IMAGE.transpose(2, 0, 1))},
   }
-  found, reset = presets.Mapper("aloha", ("top",), state_dim=14, prompt="transfer the cube")(
+  found, reset = client_schemas.Mapper("aloha", ("top",), state_dim=14, prompt="transfer the cube")(
     message
   )
   np.testing.assert_array_equal(found["observation.images.top"], IMAGE)
   assert (
     found["task"] == "transfer the cube" and len(found["observation.state"]) == 14 and not reset
   )
-  assert presets.Mapper("aloha", ("top",))(message)[0]["task"] == ""
+  assert client_schemas.Mapper("aloha", ("top",))(message)[0]["task"] == ""
   assert (
-    presets.Mapper("aloha", ("top",), prompt="x")({**message, "prompt": "stop"})[0]["task"]
+    client_schemas.Mapper("aloha", ("top",), prompt="x")({**message, "prompt": "stop"})[0]["task"]
     == "stop"
   )
   with pytest.raises(errors.UserError, match="observation has no 'images/cam_low'"):
-    presets.Mapper("aloha", ("top", "bottom"))(message)
+    client_schemas.Mapper("aloha", ("top", "bottom"))(message)
 
 
 def test_our_own_names():
-  mapper = presets.Mapper("como", ("corner",), state_dim=2)
+  mapper = client_schemas.Mapper("como", ("corner",), state_dim=2)
   assert mapper.keys == ("observation.images.corner", "observation.state")
   found, reset = mapper(
     {
@@ -92,19 +94,19 @@ def test_our_own_names():
 def test_cameras_fill_slots_in_the_order_given():
   message = fake.observation()
   for chosen in (("wrist_image",), ("observation/wrist_image",)):
-    mapper = presets.Mapper("libero", ("front",), cameras=chosen, state_dim=8)
+    mapper = client_schemas.Mapper("libero", ("front",), cameras=chosen, state_dim=8)
     assert (
       mapper.cameras == {"observation/wrist_image": "front"}
       and mapper(message)[0]["observation.images.front"].mean() == 0
     )
   del message["observation/image"]  # not used, so it need not come
   mapper(message)
-  swapped = presets.Mapper("libero", ("a", "b"), cameras=("wrist_image", "image"))
+  swapped = client_schemas.Mapper("libero", ("a", "b"), cameras=("wrist_image", "image"))
   assert swapped.cameras == {"observation/wrist_image": "a", "observation/image": "b"}
 
 
 def test_a_policy_without_state_needs_none():
-  mapper = presets.Mapper("libero", ("front",), state_dim=0)
+  mapper = client_schemas.Mapper("libero", ("front",), state_dim=0)
   message = fake.observation()
   del message["observation/state"]
   assert mapper.keys == ("observation/image",) and "observation.state" not in mapper(message)[0]
@@ -121,7 +123,7 @@ def test_an_instruction_is_asked_for_where_the_policy_has_several(preset, key):
     else ("observation/image", "observation/state")
   )
   message = {images[0]: IMAGE, images[1]: np.zeros(2, np.float32)}
-  mapper = presets.Mapper(preset, ("a",), state_dim=2, instructions=SEVERAL)
+  mapper = client_schemas.Mapper(preset, ("a",), state_dim=2, instructions=SEVERAL)
   assert mapper.keys == (*images, key) and mapper.task == key
   for silent in (message, {**message, key: ""}):
     with pytest.raises(
@@ -134,19 +136,19 @@ def test_an_instruction_is_asked_for_where_the_policy_has_several(preset, key):
       mapper(silent)
   assert mapper({**message, key: "wave hello"})[0]["task"] == "wave hello"
   assert (
-    presets.Mapper(preset, ("a",), state_dim=2, instructions=SEVERAL, prompt="stack them")(message)[
-      0
-    ]["task"]
+    client_schemas.Mapper(preset, ("a",), state_dim=2, instructions=SEVERAL, prompt="stack them")(
+      message
+    )[0]["task"]
     == "stack them"
   )
   for fine in (None, {**SEVERAL, "empty": True}, {**SEVERAL, "count": 1}):
-    assert presets.wants_instruction(fine) == ""
-    mapper = presets.Mapper(preset, ("a",), state_dim=2, instructions=fine)
+    assert client_schemas.wants_instruction(fine) == ""
+    mapper = client_schemas.Mapper(preset, ("a",), state_dim=2, instructions=fine)
     assert mapper.keys == images and mapper(message)[0]["task"] == ""
 
 
 def test_keys_of_another_preset_are_explained():
-  mapper = presets.Mapper("como", ("a",), state_dim=2)
+  mapper = client_schemas.Mapper("como", ("a",), state_dim=2)
   message = {"observation.images.a": IMAGE, "observation.state": np.zeros(2, np.float32)}
   with pytest.raises(
     errors.UserError,
@@ -166,7 +168,7 @@ def test_keys_of_another_preset_are_explained():
       r"--config.preset=como"
     ),
   ):
-    presets.Mapper("libero", ("a",))({"task": "go"})
+    client_schemas.Mapper("libero", ("a",))({"task": "go"})
 
 
 def test_a_camera_that_the_policy_does_not_look_at_may_be_sent():
@@ -175,13 +177,13 @@ def test_a_camera_that_the_policy_does_not_look_at_may_be_sent():
     "observation.images.wrist": IMAGE,
     "observation.state": np.zeros(2, np.float32),
   }
-  mapper = presets.Mapper("como", ("a",), state_dim=2, unused=("wrist",))
+  mapper = client_schemas.Mapper("como", ("a",), state_dim=2, unused=("wrist",))
   assert (
     "observation.images.wrist" not in mapper(message)[0]
     and "observation.images.wrist" not in mapper.keys
   )
   with pytest.raises(errors.UserError, match="'observation.images.wrist' is unknown"):
-    presets.Mapper("como", ("a",), state_dim=2)(message)
+    client_schemas.Mapper("como", ("a",), state_dim=2)(message)
 
 
 @pytest.mark.parametrize(
@@ -196,13 +198,13 @@ def test_a_camera_that_the_policy_does_not_look_at_may_be_sent():
 )
 def test_mistakes_are_named_before_serving(name, slots, cameras, expected):
   with pytest.raises(errors.UserError, match=expected):
-    presets.Mapper(name, slots, cameras=cameras)
+    client_schemas.Mapper(name, slots, cameras=cameras)
 
 
 def said(message, name="como", slots=("a",), **settings):
   """The error of a message."""
   with pytest.raises(errors.UserError) as caught:
-    presets.Mapper(name, slots, **settings)(message)
+    client_schemas.Mapper(name, slots, **settings)(message)
   return str(caught.value)
 
 
@@ -211,7 +213,11 @@ def test_images_have_at_most_the_pixels_of_full_hd():
     "observation.images.a": np.zeros((1080, 1920, 3), np.uint8),
     "observation.state": [0.0],
   }
-  assert presets.Mapper("como", ("a",))(message)[0]["observation.images.a"].shape == (1080, 1920, 3)
+  assert client_schemas.Mapper("como", ("a",))(message)[0]["observation.images.a"].shape == (
+    1080,
+    1920,
+    3,
+  )
   message["observation.images.a"] = np.zeros((1, 1080 * 1920 + 1, 3), np.uint8)
   assert said(message) == (
     "'observation.images.a' has 2073601 pixels, at most 2073600 are accepted: resize it on "
@@ -221,7 +227,7 @@ def test_images_have_at_most_the_pixels_of_full_hd():
 
 def test_states_have_1_to_1024_numbers():
   message = {"observation.images.a": IMAGE, "observation.state": np.arange(1024)}
-  assert len(presets.Mapper("como", ("a",))(message)[0]["observation.state"]) == 1024
+  assert len(client_schemas.Mapper("como", ("a",))(message)[0]["observation.state"]) == 1024
   for state, what in (
     (np.zeros(1025), "float64 [1025]"),
     (np.zeros((2, 4)), "float64 [2, 4]"),
@@ -244,7 +250,7 @@ def test_states_have_1_to_1024_numbers():
 
 def test_texts_have_at_most_2000_characters():
   message = {"observation.images.a": IMAGE, "observation.state": [0.0]}
-  assert len(presets.Mapper("como", ("a",), prompt="x" * 2000)(message)[0]["task"]) == 2000
+  assert len(client_schemas.Mapper("como", ("a",), prompt="x" * 2000)(message)[0]["task"]) == 2000
   assert (
     said({**message, "task": "x" * 2001}) == "'task' has 2001 characters, at most 2000 are accepted"
   )
@@ -264,8 +270,11 @@ def test_what_is_sent_twice_is_refused():
 
 
 def test_keys_are_shown_short_and_on_one_line():
-  assert presets._clip("x" * 60) == "x" * 60 and presets._clip("x" * 61) == "x" * 57 + "..."
-  assert presets._clip("a\n") == "a\\n" and presets._clip(b"k") == "b'k'"
+  assert (
+    client_schemas._clip("x" * 60) == "x" * 60
+    and client_schemas._clip("x" * 61) == "x" * 57 + "..."
+  )
+  assert client_schemas._clip("a\n") == "a\\n" and client_schemas._clip(b"k") == "b'k'"
   known = errors.nearest("b'k'", ("observation.images.a", "observation.state", "task", "reset"))
   assert said({b"k": 1}) == f"""observation key "b'k'" is unknown to preset 'como': {known}"""
 
@@ -285,13 +294,13 @@ def test_at_most_twelve_of_the_given_keys_are_listed():
 
 def test_reset_is_a_truth_value():
   message = {"observation.images.a": IMAGE, "observation.state": [0.0]}
-  assert presets.Mapper("como", ("a",))({**message, "reset": np.bool_(True)})[1] is True
-  assert presets.Mapper("como", ("a",))(message)[1] is False
+  assert client_schemas.Mapper("como", ("a",))({**message, "reset": np.bool_(True)})[1] is True
+  assert client_schemas.Mapper("como", ("a",))(message)[1] is False
   assert said({**message, "reset": 1}) == "'reset' is a int, true or false is expected"
 
 
 def test_our_own_cameras_may_be_named_in_another_order():
-  mapper = presets.Mapper("como", ("left/front", "b"), cameras=("b", "left/front"))
+  mapper = client_schemas.Mapper("como", ("left/front", "b"), cameras=("b", "left/front"))
   assert mapper.cameras == {
     "observation.images.b": "left/front",
     "observation.images.left/front": "b",

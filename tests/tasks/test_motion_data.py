@@ -12,7 +12,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import data, errors
-from como_jax.tasks import sources
+from como_jax.tasks import motion_data
 from tests.data import makers
 
 
@@ -23,33 +23,34 @@ def text_of(call):
 
 
 def test_a_path_is_there_or_its_key_is_named(tmp_path, monkeypatch):
-  assert sources.resolve("bundled") == str(sources.BUNDLED) and sources.BUNDLED.is_dir()
-  assert sources.resolve(str(tmp_path)) == str(tmp_path)
+  assert motion_data.resolve("bundled") == str(motion_data.BUNDLED) and motion_data.BUNDLED.is_dir()
+  assert motion_data.resolve(str(tmp_path)) == str(tmp_path)
   (tmp_path / "runs1").mkdir()
   (tmp_path / "runs1" / "manifest.json").write_text("{}")
-  assert text_of(lambda: sources.resolve(f"{tmp_path}/rums1/", name="config.x")) == (
+  assert text_of(lambda: motion_data.resolve(f"{tmp_path}/rums1/", name="config.x")) == (
     f"config.x '{tmp_path}/rums1/' does not exist: did you mean '{tmp_path}/runs1'? (valid: "
     f"{tmp_path}/runs1, bundled)"
   )
-  assert text_of(lambda: sources.resolve("gs://a/b", name="config.x")).startswith("config.x")
+  assert text_of(lambda: motion_data.resolve("gs://a/b", name="config.x")).startswith("config.x")
   monkeypatch.chdir(tmp_path)
   assert (
-    text_of(lambda: sources.resolve("rums1"))
+    text_of(lambda: motion_data.resolve("rums1"))
     == "data path 'rums1' does not exist: did you mean 'runs1'? (valid: bundled, runs1)"
   )
   assert (
-    text_of(lambda: sources.resolve("")) == "data path '' does not exist: valid: bundled, runs1"
+    text_of(lambda: motion_data.resolve("")) == "data path '' does not exist: valid: bundled, runs1"
   )
-  assert text_of(lambda: sources.resolve("lerobot/pusht")) == (
+  assert text_of(lambda: motion_data.resolve("lerobot/pusht")) == (
     "data path 'lerobot/pusht' does not exist: data sets of a hub are not downloaded: give a "
     "local folder"
   )
   assert (
-    text_of(lambda: sources.resolve("runs1/zzz"))
+    text_of(lambda: motion_data.resolve("runs1/zzz"))
     == "data path 'runs1/zzz' does not exist: valid: bundled"
   ), "a folder that is there"
   assert (
-    text_of(lambda: sources.resolve("a/b/c")) == "data path 'a/b/c' does not exist: valid: bundled"
+    text_of(lambda: motion_data.resolve("a/b/c"))
+    == "data path 'a/b/c' does not exist: valid: bundled"
   )
 
 
@@ -67,43 +68,43 @@ def test_what_looks_like_data(tmp_path, files, holds):
   for name in files:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).touch()
-  assert sources._holds_data(str(tmp_path)) is holds and not sources._holds_data(
+  assert motion_data._holds_data(str(tmp_path)) is holds and not motion_data._holds_data(
     str(tmp_path / "no")
   )
 
 
 def test_a_folder_that_may_not_be_read_is_no_data(tmp_path, monkeypatch):
   (tmp_path / "manifest.json").touch()
-  monkeypatch.setattr(sources.os, "access", lambda path, how: how != os.R_OK | os.X_OK)
-  assert not sources._holds_data(str(tmp_path))
+  monkeypatch.setattr(motion_data.os, "access", lambda path, how: how != os.R_OK | os.X_OK)
+  assert not motion_data._holds_data(str(tmp_path))
 
 
 def test_where_converted_data_are_kept(monkeypatch, tmp_path):
   section = config_lib.data()
   monkeypatch.setenv("COMO_JAX_CACHE", "/cache")
-  assert sources.cache_dir(section) == "/cache/shards"
+  assert motion_data.cache_dir(section) == "/cache/shards"
   monkeypatch.delenv("COMO_JAX_CACHE")
-  monkeypatch.setattr(sources.pathlib.Path, "home", lambda: pathlib.Path("/home/me"))
-  assert sources.cache_dir(section) == "/home/me/.cache/como_jax/shards"
+  monkeypatch.setattr(motion_data.pathlib.Path, "home", lambda: pathlib.Path("/home/me"))
+  assert motion_data.cache_dir(section) == "/home/me/.cache/como_jax/shards"
   section.cache = "/mine"
-  assert sources.cache_dir(section) == "/mine"
+  assert motion_data.cache_dir(section) == "/mine"
 
 
 def test_raw_data_are_read_as_the_section_says(monkeypatch):
   asked = []
   monkeypatch.setattr(
-    sources.ingest,
+    motion_data.ingest,
     "ensure_shards",
     lambda path, **settings: asked.append((path, settings)) or "SHARDS",
   )
-  assert sources.to_shards("raw", {"resize": "crop"}, image_size=32, cache_dir="/c") == "SHARDS"
+  assert motion_data.to_shards("raw", {"resize": "crop"}, image_size=32, cache_dir="/c") == "SHARDS"
   section = {
     "resize": "pad",
     "measure": True,
     "filters": config_lib.ConfigDict({"a": 1}),
     "source": {"action_key": "act", "camera_keys": ["x"], "path": "p"},
   }
-  sources.to_shards("raw", section, image_size=16, cache_dir="/d")
+  motion_data.to_shards("raw", section, image_size=16, cache_dir="/d")
   assert asked[0] == ("raw", dict(image_size=32, cache_dir="/c", resize="crop", options=None))
   path, settings = asked[1]
   options = settings.pop("options")
@@ -117,7 +118,7 @@ def test_raw_data_are_read_as_the_section_says(monkeypatch):
 def test_the_data_sets_of_a_config(monkeypatch, tmp_path):
   asked = []
   monkeypatch.setattr(
-    sources,
+    motion_data,
     "to_shards",
     lambda path, section, **more: asked.append((path, more)) or path + "/shards",
   )
@@ -126,7 +127,7 @@ def test_the_data_sets_of_a_config(monkeypatch, tmp_path):
   config.data.update(
     path=str(tmp_path / "one"), cameras=("a",), offset_seconds=0.5, image_size=48, cache="/c"
   )
-  (alone,) = sources.data_sets(config)
+  (alone,) = motion_data.data_sets(config)
   assert alone == data.DataSet(
     path=f"{tmp_path}/one/shards", name="one", cameras=("a",), offset_seconds=0.5
   )
@@ -142,7 +143,7 @@ def test_the_data_sets_of_a_config(monkeypatch, tmp_path):
         "weight": 3.0,
       },
     )
-  one, other = sources.data_sets(config)
+  one, other = motion_data.data_sets(config)
   assert one == data.DataSet(
     path=f"{tmp_path}/one//shards", name="one", cameras=(), offset_seconds=0.5
   )
@@ -177,15 +178,15 @@ def _said(monkeypatch, capsys):
   def said(found, *, frames=2, jitter=False, size=16):
     asked = []
     monkeypatch.setattr(
-      sources.pipeline, "open_sets", lambda sets, **settings: asked.append((sets, settings))
+      motion_data.pipeline, "open_sets", lambda sets, **settings: asked.append((sets, settings))
     )
     monkeypatch.setattr(
-      sources.data, "describe", lambda one, **settings: asked.append((one, settings)) or found
+      motion_data.data, "describe", lambda one, **settings: asked.append((one, settings)) or found
     )
     config = config_lib.ConfigDict(
       {"data": {"image_size": size, "validation_fraction": 0.25}, "model": {"image_size": size}}
     )
-    sources.check(config, ["ONE"], frames=frames, jitter=jitter)
+    motion_data.check(config, ["ONE"], frames=frames, jitter=jitter)
     assert asked == [
       (["ONE"], dict(frames=frames, split="train", validation_fraction=0.25)),
       ("ONE", dict(frames=frames, validation_fraction=0.25)),
@@ -213,7 +214,7 @@ def test_what_there_is_to_train_on_is_said(said):
 def test_data_that_do_not_go_with_the_model_are_said(said):
   config = config_lib.ConfigDict({"data": {"image_size": 16}, "model": {"image_size": 32}})
   assert (
-    text_of(lambda: sources.check(config, [], frames=2, jitter=False))
+    text_of(lambda: motion_data.check(config, [], frames=2, jitter=False))
     == "config.data.image_size=16 is not config.model.image_size=32"
   )
   assert len(said(facts(), size=16)) == len(said(facts(image_size=0), size=32)) == 1, (
@@ -238,23 +239,25 @@ def test_data_that_do_not_go_with_the_model_are_said(said):
 
 def test_the_transforms_that_are_switched_on():
   section = config_lib.ConfigDict({"augment": {"shift": {"on": False}, "flip": {"on": False}}})
-  assert sources.augmentation(section) == ()
+  assert motion_data.augmentation(section) == ()
   section = config_lib.data()
   for name in section.augment:
     section.augment[name].on = True
-  assert len(sources.augmentation(section)) == len(section.augment) > 0
+  assert len(motion_data.augmentation(section)) == len(section.augment) > 0
 
 
 def test_each_process_has_its_part_of_the_cores_and_of_a_batch(monkeypatch):
-  monkeypatch.setattr(sources.loading, "cores", lambda: 9)
-  monkeypatch.setattr(sources.loading, "place", lambda: "here")
+  monkeypatch.setattr(motion_data.read_options, "cores", lambda: 9)
+  monkeypatch.setattr(motion_data.read_options, "place", lambda: "here")
   config = config_lib.ConfigDict({"train": {"batch_size": 9}})
   for processes, cores, rows in ((1, 9, 9), (2, 4, 4), (20, 1, 1)):
     monkeypatch.setattr(
-      sources.distributed, "sharing", lambda place, processes=processes: {"here": processes}[place]
+      motion_data.distributed,
+      "count_colocated",
+      lambda place, processes=processes: {"here": processes}[place],
     )
     monkeypatch.setattr(jax, "process_count", lambda processes=processes: processes)
-    assert (sources.cores(), sources.local_rows(config)) == (cores, rows)
+    assert (motion_data.cores(), motion_data.local_rows(config)) == (cores, rows)
 
 
 @pytest.mark.parametrize("backend, accelerators", [("cpu", 0), ("gpu", 3)])
@@ -262,15 +265,17 @@ def test_how_data_are_read_is_chosen_from_the_machine_the_codec_and_the_batch(
   monkeypatch, backend, accelerators
 ):
   asked = []
-  monkeypatch.setattr(sources, "cores", lambda: 7)
+  monkeypatch.setattr(motion_data, "cores", lambda: 7)
   monkeypatch.setattr(jax, "default_backend", lambda: backend)
   monkeypatch.setattr(jax, "local_device_count", lambda: 3)
-  monkeypatch.setattr(sources.shards, "read_manifest", lambda path: {"codec": path})
-  monkeypatch.setattr(sources.loading, "shared_room", lambda size: ("room", size))
-  monkeypatch.setattr(sources.loading, "choose", lambda **settings: asked.append(settings) or "HOW")
+  monkeypatch.setattr(motion_data.shards, "read_manifest", lambda path: {"codec": path})
+  monkeypatch.setattr(motion_data.read_options, "shared_room", lambda size: ("room", size))
+  monkeypatch.setattr(
+    motion_data.read_options, "choose", lambda **settings: asked.append(settings) or "HOW"
+  )
   section = SimpleNamespace(workers=1, threads=2, prefetch=3)
   batch = {"a": jax.ShapeDtypeStruct((2, 3), np.float32), "b": jax.ShapeDtypeStruct((5,), np.uint8)}
-  assert sources.choose_loading(section, ["jpeg", "h264", "jpeg"], batch) == "HOW"
+  assert motion_data.choose_read_options(section, ["jpeg", "h264", "jpeg"], batch) == "HOW"
   assert asked == [
     dict(
       workers=1,
@@ -287,14 +292,16 @@ def test_how_data_are_read_is_chosen_from_the_machine_the_codec_and_the_batch(
 def test_what_the_pipeline_is_asked_for(monkeypatch):
   asked = []
   monkeypatch.setattr(
-    sources.pipeline, "build", lambda sets, **settings: asked.append((sets, settings)) or "BATCHES"
+    motion_data.pipeline,
+    "build",
+    lambda sets, **settings: asked.append((sets, settings)) or "BATCHES",
   )
   monkeypatch.setattr(
-    sources.evaluation,
+    motion_data.evaluation,
     "build",
     lambda sets, **settings: asked.append((sets, settings)) or "WINDOWS",
   )
-  monkeypatch.setattr(sources, "augmentation", lambda section: "AUGMENT")
+  monkeypatch.setattr(motion_data, "augmentation", lambda section: "AUGMENT")
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   config = config_lib.ConfigDict(
@@ -306,10 +313,12 @@ def test_what_the_pipeline_is_asked_for(monkeypatch):
   )
   how = SimpleNamespace(workers=1, threads=2, prefetch=4)
   assert (
-    sources.batches(config, ["ONE"], kind="mae", jitter=True, start_step=9, how=how) == "BATCHES"
+    motion_data.batches(config, ["ONE"], kind="mae", jitter=True, start_step=9, how=how)
+    == "BATCHES"
   )
   assert (
-    sources.windows(config, ["ONE"], split="train", frames=2, batch_size=6, most=11) == "WINDOWS"
+    motion_data.windows(config, ["ONE"], split="train", frames=2, batch_size=6, most=11)
+    == "WINDOWS"
   )
   assert asked == [
     (
@@ -352,7 +361,7 @@ def test_single_frames_of_a_split(tmp_path):
     {"data": {"image_size": 16, "validation_fraction": 0.5, "threads": 0}}
   )
   found = {
-    split: sources.sample_frames(config, [data.DataSet(path=path)], split=split, count=3)
+    split: motion_data.sample_frames(config, [data.DataSet(path=path)], split=split, count=3)
     for split in ("train", "validation")
   }
   for frames in found.values():

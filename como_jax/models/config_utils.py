@@ -1,4 +1,4 @@
-"""Spreads a config section into the constructor it names; a misspelt or missing key is an error
+"""Spreads a config section into the constructor it names; a misspelled or missing key is an error
 that says which.
 """
 
@@ -54,7 +54,7 @@ def check(
       raise errors.UserError(f"missing key {where}.{key}")
 
 
-def construct(constructor: Callable, section: Mapping[str, Any], where: str, **given: Any) -> Any:
+def instantiate(constructor: Callable, section: Mapping[str, Any], where: str, **given: Any) -> Any:
   """`constructor(**section, **given)` for a dataclass (all Linen modules are), with the section's
   keys checked.
 
@@ -80,7 +80,7 @@ def construct(constructor: Callable, section: Mapping[str, Any], where: str, **g
   return constructor(**section, **given)
 
 
-def pick(table: Mapping[str, Any], name: str, where: str) -> Any:
+def lookup(table: Mapping[str, Any], name: str, where: str) -> Any:
   """`table[name]`, or a UserError with the nearest entry."""
   if not isinstance(name, str) or name not in table:
     raise errors.UserError(

@@ -1,7 +1,7 @@
-"""Units of a policy: real actions and states of each robot, and latent motion, to normalised
+"""Units of a policy: real actions and states of each robot, and latent motion, to normalized
 numbers and back.
 
-One `Normaliser` is made from the training data, stored in the checkpoint, and used again at
+One `Normalizer` is made from the training data, stored in the checkpoint, and used again at
 serving.
 
 Legend: D size of a vector, n rows.
@@ -20,7 +20,7 @@ KEYS = ("action", "state")
 
 
 @dataclasses.dataclass(frozen=True)
-class Normaliser:
+class Normalizer:
   """Maps arrays [..., D], not padded, in their own floating dtype; `inverse_*` undoes it.
 
   Attributes:
@@ -38,11 +38,11 @@ class Normaliser:
   def __post_init__(self):
     if self.mode not in statistics.MODES:
       raise errors.UserError(
-        f"unknown normalisation {self.mode!r}: {errors.nearest(self.mode, statistics.MODES)}"
+        f"unknown normalization {self.mode!r}: {errors.nearest(self.mode, statistics.MODES)}"
       )
 
   def actions(self, robot: str, x: np.ndarray) -> np.ndarray:
-    """Real units -> normalised; a two-valued dimension is -1 or 1, whichever is nearer.
+    """Real units -> normalized; a two-valued dimension is -1 or 1, whichever is nearer.
 
     Raises:
       errors.UserError: unknown robot, wrong width.
@@ -51,7 +51,7 @@ class Normaliser:
     return np.where(one.two_valued, np.where(found > 0, 1, -1), found).astype(found.dtype)
 
   def inverse_actions(self, robot: str, x: np.ndarray) -> np.ndarray:
-    """Normalised -> real units; a two-valued dimension becomes one of its two values, a constant
+    """Normalized -> real units; a two-valued dimension becomes one of its two values, a constant
     one its constant.
     """
     found, one = self._apply(robot, "action", x, inverse=True), self.robots[robot]["action"]
@@ -71,19 +71,19 @@ class Normaliser:
     return {int(dim): float(one.mean[dim]) for dim in np.flatnonzero(one.constant)}
 
   def state(self, robot: str, x: np.ndarray) -> np.ndarray:
-    """Real units -> normalised."""
+    """Real units -> normalized."""
     return self._apply(robot, "state", x, inverse=False)
 
   def inverse_state(self, robot: str, x: np.ndarray) -> np.ndarray:
-    """Normalised -> real units."""
+    """Normalized -> real units."""
     return self._apply(robot, "state", x, inverse=True)
 
   def latents(self, x: np.ndarray) -> np.ndarray:
-    """Z -> normalised."""
+    """Z -> normalized."""
     return self._latents(x, inverse=False)
 
   def inverse_latents(self, x: np.ndarray) -> np.ndarray:
-    """Normalised -> z."""
+    """Normalized -> z."""
     return self._latents(x, inverse=True)
 
   def to_json(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Normaliser:
     return {"mode": self.mode, "robots": robots, "latent": self.latent and self.latent.to_json()}
 
   @classmethod
-  def from_json(cls, values: Mapping[str, Any]) -> "Normaliser":
+  def from_json(cls, values: Mapping[str, Any]) -> "Normalizer":
     """The inverse of `to_json`. Raises `errors.UserError` when it is something else."""
     try:
       robots = {
@@ -114,24 +114,24 @@ class Normaliser:
       raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
       raise errors.UserError(
-        f"not the normalisation of a policy, expected mode, robots and latent ({error!r})"
+        f"not the normalization of a policy, expected mode, robots and latent ({error!r})"
       ) from error
 
   def _apply(self, robot: str, key: str, x: np.ndarray, *, inverse: bool) -> np.ndarray:
     if robot not in self.robots:
       raise errors.UserError(
-        f"normalisation knows no robot {robot!r}: {errors.nearest(robot, self.robots)}"
+        f"normalization knows no robot {robot!r}: {errors.nearest(robot, self.robots)}"
       )
     if key not in self.robots[robot]:
       raise errors.UserError(
-        f"normalisation knows no {key} of robot {robot!r}: "
+        f"normalization knows no {key} of robot {robot!r}: "
         f"{errors.nearest(key, self.robots[robot])}"
       )
     return self._change(self.robots[robot][key], x, inverse, f"{key} of robot {robot!r}")
 
   def _latents(self, x: np.ndarray, *, inverse: bool) -> np.ndarray:
     if self.latent is None:
-      raise errors.UserError("normalisation knows no latent motion: it was computed without labels")
+      raise errors.UserError("normalization knows no latent motion: it was computed without labels")
     return self._change(self.latent, x, inverse, "latent motion")
 
   def _change(
@@ -144,7 +144,7 @@ class Normaliser:
       )
     if x.dtype.kind != "f":  # whole numbers would be cut
       x = x.astype(np.float32)
-    return found.inverse(x, self.mode) if inverse else found.normalise(x, self.mode)
+    return found.inverse(x, self.mode) if inverse else found.normalize(x, self.mode)
 
 
 def merge(parts: Sequence[statistics.Statistics]) -> statistics.Statistics:

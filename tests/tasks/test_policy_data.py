@@ -10,7 +10,7 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors
 from como_jax.data.policy_index import PolicySet
-from como_jax.tasks import demonstrations
+from como_jax.tasks import policy_data
 
 
 def table(
@@ -44,8 +44,8 @@ def manifest(*, action=3, state=2, names=("a", "b", "c"), **more):
 def _data(monkeypatch):
   """{path: (table, manifest)} of the shards there are."""
   known = {"one": (table(), manifest())}
-  monkeypatch.setattr(demonstrations.shards, "read_table", lambda path: known[path][0])
-  monkeypatch.setattr(demonstrations.shards, "read_manifest", lambda path: known[path][1])
+  monkeypatch.setattr(policy_data.shards, "read_table", lambda path: known[path][0])
+  monkeypatch.setattr(policy_data.shards, "read_manifest", lambda path: known[path][1])
   return known
 
 
@@ -70,15 +70,15 @@ def text_of(call):
 
 def test_the_data_sets_of_a_policy(monkeypatch):
   asked, checked = [], []
-  monkeypatch.setattr(demonstrations.sources, "resolve", lambda path: asked.append(path) or path)
-  monkeypatch.setattr(demonstrations.sources, "cache_dir", lambda section: "CACHE")
+  monkeypatch.setattr(policy_data.motion_data, "resolve", lambda path: asked.append(path) or path)
+  monkeypatch.setattr(policy_data.motion_data, "cache_dir", lambda section: "CACHE")
   monkeypatch.setattr(
-    demonstrations.sources, "to_shards", lambda path, section, **more: asked.append(more) or "one"
+    policy_data.motion_data, "to_shards", lambda path, section, **more: asked.append(more) or "one"
   )
   monkeypatch.setattr(
-    demonstrations.labels, "check", lambda labels, *, data_path: checked.append((labels, data_path))
+    policy_data.labels, "check", lambda labels, *, data_path: checked.append((labels, data_path))
   )
-  (alone,) = demonstrations.sets(config(path="a/b/", cameras=("r",), labels="L", image_size=48))
+  (alone,) = policy_data.sets(config(path="a/b/", cameras=("r",), labels="L", image_size=48))
   assert alone == PolicySet(
     path="one", robot="arm", labels="L", cameras=("r",), name="b"
   ) and checked == [("L", "one")]
@@ -88,7 +88,7 @@ def test_the_data_sets_of_a_policy(monkeypatch):
     {"path": "x", "robot": "arm", "name": "mine", "weight": 2.0},
     {"path": "y", "labels": "L"},
   )
-  one, other = demonstrations.sets(config(mixture=mixture))
+  one, other = policy_data.sets(config(mixture=mixture))
   assert (one.name, one.weight, one.labels, one.cameras) == ("mine", 2.0, "", ()) and (
     other.name,
     other.robot,
@@ -99,11 +99,11 @@ def test_the_data_sets_of_a_policy(monkeypatch):
 
 
 def test_cameras_are_put_into_the_slots_of_their_names(monkeypatch):
-  monkeypatch.setattr(demonstrations.sources, "resolve", lambda path: path)
-  monkeypatch.setattr(demonstrations.sources, "to_shards", lambda path, section, **more: "one")
+  monkeypatch.setattr(policy_data.motion_data, "resolve", lambda path: path)
+  monkeypatch.setattr(policy_data.motion_data, "to_shards", lambda path, section, **more: "one")
 
   def filled(*slots, **entry):
-    (found,) = demonstrations.sets(
+    (found,) = policy_data.sets(
       config(cameras=slots, mixture=({"path": "x", "robot": "arm", **entry},))
     )
     return found.cameras
@@ -117,7 +117,7 @@ def test_cameras_are_put_into_the_slots_of_their_names(monkeypatch):
 
 
 def robots(*sets, **changes):
-  return demonstrations.robots(config(**changes), list(sets))
+  return policy_data.robots(config(**changes), list(sets))
 
 
 def test_what_is_known_of_a_robot(data):
@@ -242,12 +242,12 @@ def test_facts_of_the_labels(monkeypatch):
     "other": 1,
   }
   monkeypatch.setattr(
-    demonstrations.labels,
+    policy_data.labels,
     "Labels",
     lambda path: SimpleNamespace(manifest={**found, "model": {"fingerprint": path}}),
   )
-  assert demonstrations.label_facts([PolicySet("one", robot="arm")]) is None
-  assert demonstrations.label_facts(
+  assert policy_data.label_facts([PolicySet("one", robot="arm")]) is None
+  assert policy_data.label_facts(
     [PolicySet("one"), PolicySet("one", labels="L"), PolicySet("one", labels="M")]
   ) == {"queries": 3, "dims": 4, "latent_offset_seconds": 0.5, "latent_model": "L"}
 
@@ -261,7 +261,7 @@ def test_how_frames_were_made_square(data):
     data[name] = (table(), manifest(**more))
 
   def resize(*paths):
-    return demonstrations.resize([PolicySet(path) for path in paths])
+    return policy_data.resize([PolicySet(path) for path in paths])
 
   assert resize("crop", "crop") == "crop" and resize("own", "old", "one") == "squash"
   assert text_of(lambda: resize("one", "crop", "old")) == (
@@ -272,7 +272,7 @@ def test_how_frames_were_made_square(data):
 
 def test_names_of_the_slots(data):
   def names(*sets, **changes):
-    return demonstrations.cameras(config(**changes), list(sets))
+    return policy_data.cameras(config(**changes), list(sets))
 
   data["one"] = (table(cameras=("l", "r", "top")), manifest())
   arm = PolicySet("one", robot="arm")
@@ -291,7 +291,7 @@ def test_names_of_the_slots(data):
 
 def test_what_fills_the_slots(data):
   def filled(count, *cameras, **more):
-    return demonstrations._filled(PolicySet("one", cameras=cameras, **more), count)
+    return policy_data._filled(PolicySet("one", cameras=cameras, **more), count)
 
   assert (
     filled(1) == ("l",)
@@ -302,7 +302,7 @@ def test_what_fills_the_slots(data):
   assert filled(2, "", "r", "l", views="each") == ("r", "") and filled(2, views="each") == ("l", "")
 
   def unused(count, *cameras, **more):
-    return demonstrations.unused_cameras(PolicySet("one", cameras=cameras, **more), count)
+    return policy_data.unused_cameras(PolicySet("one", cameras=cameras, **more), count)
 
   assert (
     unused(1) == ("r",)
@@ -322,11 +322,9 @@ def test_every_instruction_is_embedded_once(data, monkeypatch):
     return np.arange(len(texts)), -np.arange(len(texts))
 
   monkeypatch.setattr(
-    demonstrations.language,
-    "build",
-    lambda section: encode if section == {"kind": "hash"} else None,
+    policy_data.language, "build", lambda section: encode if section == {"kind": "hash"} else None
   )
-  found, texts = demonstrations.instructions(config(), [PolicySet("one"), PolicySet("two")])
+  found, texts = policy_data.instructions(config(), [PolicySet("one"), PolicySet("two")])
   assert (
     found is encode
     and asked == [["", "open", "push", "reach"]]
