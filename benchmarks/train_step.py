@@ -197,15 +197,12 @@ def ours(
     def loss(params, batch, key, constants=None):
       return objective(model.forward(params, batch, key=key), batch, constants)
 
-    return step.build(
+    return step.TrainStep(
       loss,
       tx,
-      weights=objective.weights,
-      frozen=model.frozen,
-      seed=SEED,
+      step.StepOptions(weights=objective.weights, frozen=model.frozen, seed=SEED, lr_schedule=rate),
       mesh=mesh,
       state=held["state"],
-      rate=rate,
     )
 
   model = models.build(section(options, dtype))

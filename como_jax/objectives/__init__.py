@@ -58,7 +58,8 @@ class Objective:
   Attributes:
     functions: name -> fn(outputs, batch) or, for those in `constants`, fn(outputs, batch,
       weights=...).
-    weights: every term -> its weight in the loss; None: it is only logged (see `train.step.build`).
+    weights: every term -> its weight in the loss; None: it is only logged (see
+      `train.step.StepOptions`).
     constants: name -> arrays an objective needs (a pretrained network). Hand them to the compiled
       step as an argument and pass them on to `__call__`; captured by the step they would be
       compiled into the program as literals.

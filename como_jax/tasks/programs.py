@@ -1,8 +1,8 @@
 """The programs that a training config leads to, on shapes alone: its train step, labeling with its
 motion model, acting with its policy.
 
-They are the real ones (`train.step.build`, the model's own functions, the mesh and sharding rules
-of a run); only data and weights are missing. Batches come from the model's `inputs_spec`.
+They are the real ones (`train.step.TrainStep`, the model's own functions, the mesh and sharding
+rules of a run); only data and weights are missing. Batches come from the model's `inputs_spec`.
 """
 
 import dataclasses
@@ -81,17 +81,19 @@ def train(config, machine: topology.Topology, *, batch_size: int, useful: bool =
     lambda key: state.create(model.init(key), tx, frozen=frozen, ema=section.ema > 0),
     rng.key(0, "init"),
   )
-  function = step.build(
+  function = step.TrainStep(
     loss,
     tx,
-    weights=weights,
-    frozen=frozen,
-    seed=config.seed,
+    step.StepOptions(
+      weights=weights,
+      frozen=frozen,
+      seed=config.seed,
+      lr_schedule=rate,
+      num_microbatches=section.accumulate,
+      ema_decay=section.ema,
+    ),
     mesh=mesh,
     state=now,
-    rate=rate,
-    accumulate=section.accumulate,
-    ema=section.ema,
     constants=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), constants),
   )
   total = optimizer.count(now.params)

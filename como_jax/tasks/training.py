@@ -51,7 +51,7 @@ class TrainJob:
     loading: how the batches are read, for the log.
     batch: shapes of a whole batch, for the program to be compiled before there is one.
     data: (folder of shards, folder of labels or "") of each data set, in the config's order.
-    constants: arrays the loss takes as a fourth argument (see `step.build`).
+    constants: arrays the loss takes as a fourth argument (see `step.TrainStep`).
     start: named parts of the parameters to replace after init, as {"encoder": tree}.
     begin: `params -> named parts` that the task measures on its data where a run starts, and never
       again on resume: nested dicts as the parameters, with the leaves to replace alone. It must not
@@ -123,17 +123,19 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
   mesh, job, (tx, rate), data, changed = distributed.run_on_all_processes(prepare)
   frozen = tuple(job.model.frozen if section.frozen is None else section.frozen)
   shapes = state_shapes(job, tx, frozen=frozen, ema=section.ema > 0, mesh=mesh)
-  train_step = step.build(
+  train_step = step.TrainStep(
     job.loss,
     tx,
-    weights=job.weights,
-    frozen=frozen,
-    seed=config.seed,
+    step.StepOptions(
+      weights=job.weights,
+      frozen=frozen,
+      seed=config.seed,
+      num_microbatches=section.accumulate,
+      ema_decay=section.ema,
+      lr_schedule=rate,
+    ),
     mesh=mesh,
     state=shapes,
-    accumulate=section.accumulate,
-    ema=section.ema,
-    rate=rate,
     constants=job.constants,
   )
   distributed.run_on_all_processes(lambda: check_memory(train_step, shapes, job, section, mesh))
@@ -184,10 +186,10 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
       f"{float(rate(start)):.4g} (train.steps and train.optimizer decide the schedule)"
     )
 
-  # a sample says more than the loss reads: with that, the program would be another than the one
-  # compiled above
-  def one_step(now, batch):
-    return train_step(now, {name: batch[name] for name in job.batch})
+  # A sample holds more than the loss reads: with all of it, the program would be another than the
+  # one compiled above.
+  def used(batch):
+    return {name: batch[name] for name in job.batch}
 
   batches = job.batches(start)
   evaluate = job.evaluate and (
@@ -195,22 +197,18 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
   )
   lost = False  # another process: then nothing here can be ended in order, Orbax would wait for it
   try:
-    outcome = loop.run(
-      current,
-      step=one_step,
-      batches=batches,
-      mesh=mesh,
-      steps=section.steps,
-      log=writer,
-      checkpointer=checkpointer,
-      examples_per_step=job.examples_per_step,
-      unit=job.unit,
-      log_every=section.log_every,
-      checkpoint_every=section.checkpoint_every,
-      evaluate=evaluate,
-      evaluate_every=section.evaluate_every,
-      slow_data=meter.advice(**dataclasses.asdict(job.loading)),
-    )
+    outcome = loop.TrainLoop(
+      train_step,
+      loop.Schedule(
+        section.steps, section.log_every, section.checkpoint_every, section.evaluate_every
+      ),
+      loop.Throughput(
+        job.examples_per_step, job.unit, meter.advice(**dataclasses.asdict(job.loading))
+      ),
+      writer,
+      checkpointer,
+      evaluate,
+    ).run(current, map(used, batches))
   except Exception as error:
     lost = distributed.lost_process(error)
     raise

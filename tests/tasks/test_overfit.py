@@ -70,8 +70,12 @@ def test_overfits_one_batch():
     traced.append(1)
     return objective(model.forward(params, batch, key=key), batch)
 
-  train = step.build(
-    loss, tx, weights=objective.weights, frozen=model.frozen, seed=0, mesh=mesh, state=now
+  train = step.TrainStep(
+    loss,
+    tx,
+    step.StepOptions(weights=objective.weights, frozen=model.frozen, seed=0),
+    mesh=mesh,
+    state=now,
   )
   frames = squares()
   batch = jax.device_put(

@@ -43,16 +43,18 @@ def compiled():
   now = jax.eval_shape(
     lambda key: state.create(model.init(key), tx, frozen=model.frozen, ema=True), rng.key(0, "init")
   )
-  train = step.build(
+  train = step.TrainStep(
     lambda params, batch, key: objective(model.forward(params, batch, key=key), batch),
     tx,
-    weights=objective.weights,
-    frozen=model.frozen,
-    seed=0,
+    step.StepOptions(
+      weights=objective.weights,
+      frozen=model.frozen,
+      seed=0,
+      num_microbatches=ACCUMULATE,
+      ema_decay=0.9,
+    ),
     mesh=mesh,
     state=now,
-    accumulate=ACCUMULATE,
-    ema=0.9,
   )
   batch = {
     name: jax.ShapeDtypeStruct(spec.shape, spec.dtype)

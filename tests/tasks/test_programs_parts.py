@@ -2,6 +2,7 @@
 a model of paper.
 """
 
+import dataclasses
 import types
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 from como_jax import config as config_lib
 from como_jax.parallel import topology
 from como_jax.tasks import programs
+from como_jax.train import step
 from tests import toy
 
 
@@ -81,9 +83,9 @@ def _built(monkeypatch):
   )
   monkeypatch.setattr(
     programs.step,
-    "build",
-    lambda loss, tx, **more: (
-      told.steps.append((loss, more)) or types.SimpleNamespace(trace=lambda *given: given)
+    "TrainStep",
+    lambda loss, tx, options, **more: (
+      told.steps.append((loss, options, more)) or types.SimpleNamespace(trace=lambda *given: given)
     ),
   )
   return told
@@ -121,12 +123,13 @@ def config(task, **train):
 def test_the_train_step_of_a_plan_is_that_of_a_run(built, task):
   machine = topology.parse("cpu-4")
   program = programs.train(config(task), machine, batch_size=8)
-  (loss, more), model = built.steps[0], built.models[0]
+  (loss, options, more), model = built.steps[0], built.models[0]
   assert model.section == {"kind": task, "dtype": "bfloat16"}
-  now, rate, constants = more.pop("state"), more.pop("rate"), more.pop("constants")
+  now, constants, rate = more.pop("state"), more.pop("constants"), options.lr_schedule
   weights = {"action": 3.0} if task == "policy" else {"error": 1.0}
-  assert more == dict(
-    weights=weights, frozen=toy.FROZEN, seed=7, mesh=program.mesh, accumulate=2, ema=0.5
+  assert more == {"mesh": program.mesh}
+  assert dataclasses.replace(options, lr_schedule=None) == step.StepOptions(
+    weights=weights, frozen=toy.FROZEN, seed=7, num_microbatches=2, ema_decay=0.5
   )
   assert (
     dict(program.mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 1}
@@ -165,9 +168,9 @@ def test_settings_of_the_train_step(built):
   program = programs.train(
     config("motion", frozen=("head/.*",), ema=0.0), machine, batch_size=8, useful=True
   )
-  more = built.steps[0][1]
+  _, options, more = built.steps[0]
   assert (
-    more["frozen"] == ("head/.*",)
+    options.frozen == ("head/.*",)
     and more["state"].ema is None
     and program.trainable == program.parameters - (64 + 8 + 24)
   )

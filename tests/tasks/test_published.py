@@ -61,15 +61,12 @@ def test_the_step_lowers_for_eight_devices(published, shape):
     lambda key: state.create(model.init(key), tx, frozen=model.frozen, ema=False),
     rng.key(0, "init"),
   )
-  train = step.build(
+  train = step.TrainStep(
     lambda params, batch, key: objective(model.forward(params, batch, key=key), batch),
     tx,
-    weights=objective.weights,
-    frozen=model.frozen,
-    seed=0,
+    step.StepOptions(weights=objective.weights, frozen=model.frozen, seed=0, lr_schedule=rate),
     mesh=mesh,
     state=now,
-    rate=rate,
   )
   batch = {
     name: jax.ShapeDtypeStruct(spec.shape, spec.dtype)

@@ -2,6 +2,7 @@
 what is closed at the end.
 """
 
+import dataclasses
 import types
 
 import numpy as np
@@ -11,7 +12,20 @@ from como_jax import config as config_lib
 from como_jax import errors
 from como_jax.data import read_options
 from como_jax.tasks import training
-from como_jax.train import loop
+from como_jax.train import loop, step
+
+
+class Batches:
+  """Batches that say where they start: x; the loss reads x and y of them."""
+
+  def __init__(self, start, close):
+    self._start, self.close = start, close
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    return {"x": self._start, "y": 2, "z": 3}
 
 
 @pytest.fixture(name="fit")
@@ -116,10 +130,8 @@ def _fit(tmp_path, monkeypatch, capsys):
   )
   monkeypatch.setattr(
     training.step,
-    "build",
-    lambda loss, tx, **more: (
-      told.built.append((loss, tx, more)) or (lambda now, batch: ("stepped", now, batch))
-    ),
+    "TrainStep",
+    lambda loss, tx, options, **more: told.built.append((loss, tx, options, more)) or "TRAIN_STEP",
   )
   monkeypatch.setattr(
     training,
@@ -142,15 +154,16 @@ def _fit(tmp_path, monkeypatch, capsys):
     training.log, "Log", lambda workdir, **more: told.logs.append((workdir, more)) or writer
   )
 
-  def run(now, **more):
-    told.looped.append((now, more))
+  def run(train_loop, now, batches):
+    told.looped.append((now, train_loop))
+    told.first_batch = next(batches)
     if told.error:
       raise told.error
     return loop.TrainResult(
       **{**dict(state=now, examples_per_s=1.0, wait_share=0.0), **told.outcome}
     )
 
-  monkeypatch.setattr(training.loop, "run", run)
+  monkeypatch.setattr(training.loop.TrainLoop, "run", run)
   monkeypatch.setattr(
     training, "export", lambda *given, seconds: told.exported.append((given, seconds)) or 0
   )
@@ -165,7 +178,7 @@ def _fit(tmp_path, monkeypatch, capsys):
     data=["D"],
     constants={"c": 1},
     evaluate=lambda params: ("scores", params),
-    batches=lambda start: types.SimpleNamespace(start=start, close=call("batches.close")),
+    batches=lambda start: Batches(start, call("batches.close")),
   )
 
   def fit(*words, **train):
@@ -228,53 +241,26 @@ def test_a_first_start(fit, tmp_path):
   )
   settings = dict(frozen=("frozen/.*",), ema=True, mesh=fit.mesh)
   assert told.states == [(fit.job, "TX", settings), (fit.job, "TX", {**settings, "seed": 7})]
-  ((loss, tx, more),) = told.built
-  rate = more.pop("rate")
-  assert (loss, tx, rate(0)) == ("LOSS", "TX", 0.5) and more == dict(
-    weights="WEIGHTS",
-    frozen=("frozen/.*",),
-    seed=7,
-    mesh=fit.mesh,
-    state="SHAPES",
-    accumulate=2,
-    ema=0.5,
-    constants={"c": 1},
+  ((loss, tx, options, more),) = told.built
+  assert (loss, tx, options.lr_schedule(0)) == ("LOSS", "TX", 0.5)
+  assert dataclasses.replace(options, lr_schedule=None) == step.StepOptions(
+    weights="WEIGHTS", frozen=("frozen/.*",), seed=7, num_microbatches=2, ema_decay=0.5
   )
+  assert more == dict(mesh=fit.mesh, state="SHAPES", constants={"c": 1})
   ((workdir, more),) = told.logs
   assert (
     workdir == run
     and more.pop("config")["task"] == "toy"
     and more == dict(steps=9, start=0, tensorboard=False, wandb="", name="toy")
   )
-  ((now, more),) = told.looped
-  assert now.step == 0 and more["step"]("NOW", {"x": 1, "y": 2, "z": 3}) == (
-    "stepped",
-    "NOW",
-    {"x": 1, "y": 2},
-  ), "what the loss reads"
-  kind, scored = more["evaluate"](now)
-  assert kind == "scores" and scored is now.params and more["batches"].start == 0
-  assert {
-    key: more[key]
-    for key in (
-      "mesh",
-      "steps",
-      "examples_per_step",
-      "unit",
-      "log_every",
-      "checkpoint_every",
-      "evaluate_every",
-    )
-  } == dict(
-    mesh=fit.mesh,
-    steps=9,
-    examples_per_step=12,
-    unit="pairs",
-    log_every=4,
-    checkpoint_every=5,
-    evaluate_every=6,
-  )
-  assert more["slow_data"].startswith(
+  ((now, train_loop),) = told.looped
+  assert now.step == 0 and train_loop.train_step == "TRAIN_STEP"
+  assert told.first_batch == {"x": 0, "y": 2}, "what the loss reads"
+  kind, scored = train_loop.evaluate(now)
+  assert kind == "scores" and scored is now.params
+  assert train_loop.schedule == loop.Schedule(9, 4, 5, 6)
+  assert (train_loop.throughput.examples_per_step, train_loop.throughput.unit) == (12, "pairs")
+  assert train_loop.throughput.data_advice.startswith(
     "raise config.data.workers (now 1; this process: CPU cores 4)"
   )
   gathered = next(one for one in told.calls if one[0] == "gather")
@@ -324,11 +310,9 @@ def test_a_resumed_run_goes_on_where_it_was(fit, monkeypatch):
     and "restore" in told.calls
   )
   assert (
-    told.looped[0][0].step == 4
-    and told.looped[0][1]["batches"].start == 4
-    and told.logs[0][1]["start"] == 4
+    told.looped[0][0].step == 4 and told.first_batch["x"] == 4 and told.logs[0][1]["start"] == 4
   )
-  assert told.states[0][2]["frozen"] == ("other",) == told.built[0][2]["frozen"]
+  assert told.states[0][2]["frozen"] == ("other",) == told.built[0][2].frozen
   told.old_rate, told.restored = lambda step: 0.5 * (1 + 9e-5), None
   _, said = fit("--resume")
   assert (
@@ -364,7 +348,7 @@ def test_the_other_processes_wait_and_write_nothing(fit, monkeypatch):
     and told.calls[-1][0] == "gather"
     and told.calls[-1][2] is False
   )
-  writer = told.looped[0][1]["log"]
+  writer = told.looped[0][1].log
   assert writer.evaluated(4) and not writer.evaluated(3)
 
 
@@ -372,7 +356,7 @@ def test_a_run_without_an_evaluation_and_one_that_was_stopped(fit):
   told = fit.told
   object.__setattr__(fit.job, "evaluate", None)
   told.outcome = dict(stopped=True)
-  assert fit()[0] == loop.EXIT_SIGNALED and told.looped[0][1]["evaluate"] is None
+  assert fit()[0] == loop.EXIT_SIGNALED and told.looped[0][1].evaluate is None
   assert not told.exported and told.calls[-3:] == [
     "batches.close",
     "log.close",

@@ -31,7 +31,7 @@ def train(
   on_step=None,
   batches=toy.batches,
   evaluate=None,
-  **settings,
+  data_advice="",
 ):
   workdir.mkdir(exist_ok=True)
   mesh = mesh_lib.make(
@@ -45,35 +45,25 @@ def train(
     now = checkpointer.restore(now, mesh)
   start = int(now.step)
   writer = log.Log(workdir, steps=steps, start=start, tensorboard=False)
-  function = step.build(
+  function = step.TrainStep(
     toy.loss,
     tx,
-    weights=toy.WEIGHTS,
-    frozen=toy.FROZEN,
-    seed=0,
+    step.StepOptions(
+      weights=toy.WEIGHTS, frozen=toy.FROZEN, seed=0, ema_decay=0.9, lr_schedule=rate
+    ),
     mesh=mesh,
     state=now,
-    ema=0.9,
-    rate=rate,
   )
   try:
-    return loop.run(
-      now,
-      step=function,
-      batches=batches(start),
-      mesh=mesh,
-      steps=steps,
-      log=writer,
-      checkpointer=checkpointer,
-      examples_per_step=16,
-      unit="pairs",
-      log_every=1,
-      checkpoint_every=2,
-      on_step=on_step,
-      evaluate=evaluate,
-      evaluate_every=3,
-      **settings,
-    )
+    return loop.TrainLoop(
+      function,
+      loop.Schedule(steps, log_every=1, checkpoint_every=2, evaluate_every=3),
+      loop.Throughput(16, "pairs", data_advice),
+      writer,
+      checkpointer,
+      evaluate,
+      on_step,
+    ).run(now, batches(start))
   finally:
     writer.close()
     checkpointer.close()
@@ -334,7 +324,7 @@ def test_a_slow_source_is_named_as_the_bottleneck(tmp_path, capsys):
     tmp_path / "run",
     steps=45,
     batches=slow,
-    slow_data=meter.advice(workers=0, threads=4, prefetch=8, host="CPU cores 2"),
+    data_advice=meter.advice(workers=0, threads=4, prefetch=8, host="CPU cores 2"),
   )
   said = [
     line for line in capsys.readouterr().out.splitlines() if line.startswith("waiting for data")

@@ -93,7 +93,9 @@ def _played(monkeypatch):
     waits=0.0,
     log_every=1,
     checkpoint_every=0,
-    **settings,
+    evaluate_every=0,
+    evaluate=None,
+    on_step=None,
   ):
     calls = [] if calls is None else calls
     clock[0] = 0.0
@@ -126,21 +128,16 @@ def _played(monkeypatch):
         "rate": Value(2.0),
       }
 
-    outcome = loop.run(
-      types.SimpleNamespace(step=start),
-      step=step,
-      batches=batches(),
-      mesh=None,
-      steps=steps,
-      log=log(calls) if log else Log(calls),
-      checkpointer=Checkpointer(calls, full),
-      examples_per_step=8,
-      unit="pairs",
-      log_every=log_every,
-      checkpoint_every=checkpoint_every,
-      slow_data=slow_data,
-      **settings,
-    )
+    step.mesh = None
+    outcome = loop.TrainLoop(
+      step,
+      loop.Schedule(steps, log_every, checkpoint_every, evaluate_every),
+      loop.Throughput(8, "pairs", slow_data),
+      log(calls) if log else Log(calls),
+      Checkpointer(calls, full),
+      evaluate,
+      on_step,
+    ).run(types.SimpleNamespace(step=start), batches())
     return outcome, calls
 
   played.clock = clock

@@ -35,16 +35,14 @@ def run(
   tx = tx or optax.sgd(0.1)
   now = toy.fresh(tx, ema=ema > 0)
   now = jax.device_put(now, rules.shardings(now, mesh))
-  train = step.build(
+  train = step.TrainStep(
     loss,
     tx,
-    weights=weights,
-    frozen=toy.FROZEN,
-    seed=seed,
+    step.StepOptions(
+      weights=weights, frozen=toy.FROZEN, seed=seed, num_microbatches=accumulate, ema_decay=ema
+    ),
     mesh=mesh,
     state=now,
-    accumulate=accumulate,
-    ema=ema,
   )
   history = []
   for i in range(steps):
@@ -101,8 +99,12 @@ def test_one_trace_in_five_steps():
   mesh = mesh_lib.make(data=1, devices=jax.devices()[:1])
   tx = optax.sgd(0.1)
   now = jax.device_put(toy.fresh(tx), rules.shardings(toy.fresh(tx), mesh))
-  train = step.build(
-    counting, tx, weights=toy.WEIGHTS, frozen=toy.FROZEN, seed=0, mesh=mesh, state=now
+  train = step.TrainStep(
+    counting,
+    tx,
+    step.StepOptions(weights=toy.WEIGHTS, frozen=toy.FROZEN, seed=0),
+    mesh=mesh,
+    state=now,
   )
   for i in range(5):
     now, _ = train(now, jax.device_put(toy.batch(i), mesh_lib.batch_sharding(mesh)))
@@ -205,12 +207,10 @@ def test_overfits_one_batch():
   tx, _ = toy.make_optimizer(steps=300, schedule="constant", clip_norm=0.0)
   mesh = mesh_lib.make(data=1, devices=jax.devices()[:1])
   now = toy.fresh(tx)
-  train = step.build(
+  train = step.TrainStep(
     toy.steady,
     tx,
-    weights={"error": 1.0, "size": None},
-    frozen=toy.FROZEN,
-    seed=0,
+    step.StepOptions(weights={"error": 1.0, "size": None}, frozen=toy.FROZEN, seed=0),
     mesh=mesh,
     state=now,
   )
@@ -239,22 +239,15 @@ def test_what_a_step_measures_and_which_constants_it_reads():
       "seen": (constants["c"], jnp.float32(1)),
     }
 
-  def build(constants, **more):
-    return step.build(
-      loss,
-      tx,
-      weights={"error": 0.5, "seen": None},
-      frozen=(),
-      seed=0,
-      mesh=mesh,
-      state=now,
-      constants=constants,
-      **more,
-    )
+  def build(constants, **options):
+    options = step.StepOptions(weights={"error": 0.5, "seen": None}, frozen=(), seed=0, **options)
+    return step.TrainStep(loss, tx, options, mesh=mesh, state=now, constants=constants)
 
   for accumulate in (1, 2):
     train = build(
-      {"c": jnp.float32(2)}, rate=lambda count: 0.5 * (count + 1), accumulate=accumulate
+      {"c": jnp.float32(2)},
+      lr_schedule=lambda count: 0.5 * (count + 1),
+      num_microbatches=accumulate,
     )
     after, metrics = train(jax.tree.map(jnp.copy, now), {"x": x})
     assert {name: float(value) for name, value in metrics.items()} == pytest.approx(
