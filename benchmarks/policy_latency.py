@@ -30,6 +30,7 @@ import numpy as np
 
 from como_jax import model_presets, models
 from como_jax.data import normalization, statistics
+from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
 from como_jax.train import optimizer, rng
 
@@ -127,15 +128,14 @@ def observations(policy: serving.Policy, count: int, *, side: int) -> list[list[
   seen = []
   for i in range(count):
     one = {
-      serving.STATE: data.normal(size=policy.state_dim).astype(np.float32),
-      serving.TASK: INSTRUCTIONS[i % len(INSTRUCTIONS)],
+      STATE: data.normal(size=policy.state_dim).astype(np.float32),
+      TASK: INSTRUCTIONS[i % len(INSTRUCTIONS)],
     }
     seen.append(
       [
         one
         | {
-          serving.IMAGE + name: data.integers(0, 256, (side, side, 3), np.uint8)
-          for name in policy.cameras
+          IMAGE + name: data.integers(0, 256, (side, side, 3), np.uint8) for name in policy.cameras
         }
       ]
     )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import statistics
+from como_jax.data import statistics, value_transforms
 
 KEYS = ("action", "state")
 
@@ -41,23 +41,38 @@ class Normalizer:
         f"unknown normalization {self.mode!r}: {errors.nearest(self.mode, statistics.MODES)}"
       )
 
+  def transforms(self, robot: str, key: str) -> tuple[value_transforms.ValueTransform, ...]:
+    """The transforms of a robot's "action" or "state", in order.
+
+    Raises:
+      errors.UserError: unknown robot, or it has no such numbers.
+    """
+    if robot not in self.robots:
+      raise errors.UserError(
+        f"normalization knows no robot {robot!r}: {errors.nearest(robot, self.robots)}"
+      )
+    if key not in self.robots[robot]:
+      raise errors.UserError(
+        f"normalization knows no {key} of robot {robot!r}: "
+        f"{errors.nearest(key, self.robots[robot])}"
+      )
+    # A state is only seen, an action is served: it must be one of its two values.
+    return self.robots[robot][key].transforms(self.mode, snap=key == "action")
+
   def actions(self, robot: str, x: np.ndarray) -> np.ndarray:
     """Real units -> normalized; a two-valued dimension is -1 or 1, whichever is nearer.
 
     Raises:
       errors.UserError: unknown robot, wrong width.
     """
-    found, one = self._apply(robot, "action", x, inverse=False), self.robots[robot]["action"]
-    return np.where(one.two_valued, np.where(found > 0, 1, -1), found).astype(found.dtype)
+    return self._apply(robot, "action", x, inverse=False)
 
   def inverse_actions(self, robot: str, x: np.ndarray) -> np.ndarray:
-    """Normalized -> real units; a two-valued dimension becomes one of its two values, a constant
-    one its constant.
+    """Normalized -> real units.
+
+    A two-valued dimension becomes one of its two values, a constant one its constant.
     """
-    found, one = self._apply(robot, "action", x, inverse=True), self.robots[robot]["action"]
-    return np.where(one.two_valued, np.where(np.asarray(x) > 0, one.max, one.min), found).astype(
-      found.dtype
-    )
+    return self._apply(robot, "action", x, inverse=True)
 
   def grippers(self, robot: str) -> tuple[int, ...]:
     """The action dimensions of a robot that take two values only."""
@@ -118,33 +133,32 @@ class Normalizer:
       ) from error
 
   def _apply(self, robot: str, key: str, x: np.ndarray, *, inverse: bool) -> np.ndarray:
-    if robot not in self.robots:
-      raise errors.UserError(
-        f"normalization knows no robot {robot!r}: {errors.nearest(robot, self.robots)}"
-      )
-    if key not in self.robots[robot]:
-      raise errors.UserError(
-        f"normalization knows no {key} of robot {robot!r}: "
-        f"{errors.nearest(key, self.robots[robot])}"
-      )
-    return self._change(self.robots[robot][key], x, inverse, f"{key} of robot {robot!r}")
+    transforms = self.transforms(robot, key)
+    size = len(self.robots[robot][key].mean)
+    return _change(transforms, x, inverse, size, f"{key} of robot {robot!r}")
 
   def _latents(self, x: np.ndarray, *, inverse: bool) -> np.ndarray:
     if self.latent is None:
       raise errors.UserError("normalization knows no latent motion: it was computed without labels")
-    return self._change(self.latent, x, inverse, "latent motion")
+    transforms = self.latent.transforms(self.mode)
+    return _change(transforms, x, inverse, len(self.latent.mean), "latent motion")
 
-  def _change(
-    self, found: statistics.Statistics, x: np.ndarray, inverse: bool, what: str
-  ) -> np.ndarray:
-    x = np.asarray(x)
-    if x.ndim < 1 or x.shape[-1] != len(found.mean):
-      raise errors.UserError(
-        f"{what}: got shape {list(x.shape)}, expected [..., {len(found.mean)}]"
-      )
-    if x.dtype.kind != "f":  # whole numbers would be cut
-      x = x.astype(np.float32)
-    return found.inverse(x, self.mode) if inverse else found.normalize(x, self.mode)
+
+def _change(
+  transforms: Sequence[value_transforms.ValueTransform],
+  x: np.ndarray,
+  inverse: bool,
+  size: int,
+  what: str,
+) -> np.ndarray:
+  x = np.asarray(x)
+  if x.ndim < 1 or x.shape[-1] != size:
+    raise errors.UserError(f"{what}: got shape {list(x.shape)}, expected [..., {size}]")
+  if x.dtype.kind != "f":  # whole numbers would be cut
+    x = x.astype(np.float32)
+  return (
+    value_transforms.invert(transforms, x) if inverse else value_transforms.apply(transforms, x)
+  )
 
 
 def merge(parts: Sequence[statistics.Statistics]) -> statistics.Statistics:

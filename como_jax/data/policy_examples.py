@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import index, labels, normalization, policy_index, shards, video
+from como_jax.data import index, labels, normalization, policy_index, policy_row, shards, video
 from como_jax.data import reader as segment_reader
 from como_jax.data.policy_index import PolicySet
 from como_jax.data.times import FrameTimes
@@ -56,6 +56,12 @@ class Layout:
           f"policy batches: {name} is {getattr(self, name)}, expected at least {least}"
         )
     return self
+
+  def rows(self) -> policy_row.RowBuilder:
+    """What builds the inputs of every example."""
+    return policy_row.RowBuilder(
+      self.names, self.history, self.cameras, self.image_size, self.state_size, self.normalizer
+    )
 
   @property
   def names(self) -> tuple[str, ...]:
@@ -271,9 +277,7 @@ def reduced(actions: np.ndarray, starts: np.ndarray, stops: np.ndarray, how: str
 
 
 class Loader:
-  """Examples -> samples of contract names, images still one array a slot (`finish` makes one array
-  of them).
-  """
+  """Examples -> rows of a batch; `sample` reads one, `finish` puts its images into their slots."""
 
   def __init__(
     self,
@@ -283,7 +287,7 @@ class Loader:
     language: Language,
   ):
     self.layout, self.sets = layout, list(found)
-    self._number = {name: i for i, name in enumerate(layout.names)}
+    self._rows = layout.rows()
     self._texts, self._text_of = _texts(found, tables, language)
 
   def sample(
@@ -301,7 +305,11 @@ class Loader:
     times = reader.times(segment)
     numbers = policy_index.history_frames(times, t, to.step_seconds, to.history)
     images = [reader.images(segment, name, numbers, to=size) if name else None for name in slots]
-    sample, _ = self.empty(which, example)
+    value = None
+    if opened.robot and to.robots[opened.robot][1]:
+      value = reader.numbers(segment, "state", t, t + 1)
+    state = None if value is None else value[0].astype(np.float32)
+    sample = self._without_images(which, example, state)
     if opened.robot:
       edges, begins = policy_index.chunk_edges(times, t, to.step_seconds, to.chunk)
       stored = reader.numbers(segment, "action", t, int(edges[-1]))
@@ -309,11 +317,6 @@ class Loader:
         chunk = reduced(stored, edges[:-1][begins] - t, edges[1:][begins] - t, to.reduce)
         sample["actions"][begins, : chunk.shape[1]] = to.normalizer.actions(opened.robot, chunk)
         sample["actions_mask"][begins, : chunk.shape[1]] = True
-      value = reader.numbers(segment, "state", t, t + 1) if to.robots[opened.robot][1] else None
-      if value is not None:
-        value = to.normalizer.state(opened.robot, value[0].astype(np.float32))
-        sample["state"][: len(value)] = value
-        sample["state_mask"] = np.bool_(True)
     if moving:
       z, valid = opened.latents(example, times, moving, to.latent_chunk)
       sample["latents"][valid], sample["latents_mask"][valid] = (
@@ -324,19 +327,21 @@ class Loader:
 
   def empty(self, which: int, example: policy_index.Example) -> tuple[dict[str, Any], list]:
     """What `sample` gives, with nothing in it: every mask is False."""
+    return self._without_images(which, example, None), []
+
+  def _without_images(
+    self, which: int, example: policy_index.Example, state: np.ndarray | None
+  ) -> dict[str, Any]:
+    """The row of an example, and targets with nothing in them."""
     to, opened = self.layout, self.sets[which]
-    tokens, mask = self._texts[self._text_of[which][opened.row(example)]]
+    language = self._texts[self._text_of[which][opened.row(example)]]
     return {
-      "state": np.zeros(to.state_size, np.float32),
-      "state_mask": np.bool_(False),
-      "robot": np.int32(self._number[opened.robot] if opened.robot else 0),
-      "language": tokens,
-      "language_mask": mask,
+      **self._rows.numbers(opened.robot, state, language),
       "actions": np.zeros((to.chunk, to.action_size), np.float32),
       "actions_mask": np.zeros((to.chunk, to.action_size), bool),
       "latents": np.zeros((to.latent_chunk, to.latent_size), np.float32),
       "latents_mask": np.zeros(to.latent_chunk, bool),
-    }, []
+    }
 
   def finish(
     self,
@@ -345,20 +350,15 @@ class Loader:
     change: Sequence[Callable],
     rng: np.random.Generator | None,
   ) -> dict[str, Any]:
-    """Transforms each camera's frames with draws of its own, shared by its whole history, and puts
-    them into their slots.
+    """The sample with its images.
+
+    Each camera's frames are transformed with draws of their own, shared by the whole history.
     """
-    to = self.layout
-    placed, mask = (
-      np.zeros((to.history, to.cameras, to.image_size, to.image_size, 3), np.uint8),
-      np.zeros(to.cameras, bool),
-    )
-    for slot, frames in enumerate(images):
-      if frames is not None:
-        for transform in change:
-          frames = transform({"frames": frames}, rng)["frames"]
-        placed[:, slot], mask[slot] = frames, True
-    return {"images": placed, "images_mask": mask, **sample}
+    slots = list(images)
+    for slot, frames in enumerate(slots):
+      for transform in change if frames is not None else ():
+        slots[slot] = transform({"frames": slots[slot]}, rng)["frames"]
+    return {**self._rows.images(slots), **sample}
 
 
 def _texts(found: Sequence[Opened], tables: Sequence[shards.Table], language: Language):

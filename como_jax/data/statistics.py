@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from como_jax import errors
+from como_jax.data import value_transforms
 
 MODES = ("standard", "quantile")
 _FIELDS = ("mean", "std", "min", "max", "q01", "q99")
@@ -65,20 +66,45 @@ class Statistics:
       self.constant | (scale == 0), 1.0, scale
     )
 
+  def transforms(
+    self, mode: str = "standard", *, snap: bool = False
+  ) -> tuple[value_transforms.ValueTransform, ...]:
+    """The transforms from these numbers to normalized ones.
+
+    Args:
+      mode: "standard" (mean 0, standard deviation 1) or "quantile" (1 % and 99 % quantiles to -1
+        and 1).
+      snap: two-valued dimensions become exactly -1 or 1, and exactly one of their two values back.
+
+    Raises:
+      errors.UserError: an unknown mode.
+    """
+    shift, scale = self._affine(mode)
+    alone = self.constant | self.two_valued if snap else self.constant
+    shift, scale = np.where(alone, 0.0, shift), np.where(alone, 1.0, scale)
+    found = [value_transforms.Affine(tuple(shift.tolist()), tuple(scale.tolist()))]
+    if self.constant.any():
+      dims = np.flatnonzero(self.constant)
+      found.append(value_transforms.Constant(tuple(dims.tolist()), tuple(self.mean[dims].tolist())))
+    if snap and self.two_valued.any():
+      dims = np.flatnonzero(self.two_valued)
+      low, high = self.min[dims], self.max[dims]
+      found.append(
+        value_transforms.TwoValued(tuple(dims.tolist()), tuple(low.tolist()), tuple(high.tolist()))
+      )
+    return tuple(found)
+
   def normalize(self, x: np.ndarray, mode: str = "standard") -> np.ndarray:
-    """[..., D] to mean 0 and standard deviation 1 ("standard") or [q01, q99] to [-1, 1]
-    ("quantile"), in x's dtype.
+    """[..., D] to normalized numbers in x's dtype, see `transforms`.
 
     In both modes the two values of a two-valued dimension become -1 and 1, and a constant one
     becomes 0.
     """
-    shift, scale = self._affine(mode)
-    return np.where(self.constant, 0, (x - shift) / scale).astype(np.asarray(x).dtype)
+    return value_transforms.apply(self.transforms(mode), x)
 
   def inverse(self, x: np.ndarray, mode: str = "standard") -> np.ndarray:
     """Undoes `normalize`; a constant dimension becomes its constant, whatever x says."""
-    shift, scale = self._affine(mode)
-    return np.where(self.constant, self.mean, x * scale + shift).astype(np.asarray(x).dtype)
+    return value_transforms.invert(self.transforms(mode), x)
 
   def to_json(self) -> dict:
     numbers = {name: getattr(self, name).tolist() for name in _FIELDS}

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
+from como_jax.observations import IMAGE, STATE, TASK
 
-STATE, IMAGE, TASK = "observation.state", "observation.images.", "task"
 RESET = "reset"  # any preset: true = a new episode begins, forget the history
 MOST_PIXELS = 1920 * 1080  # of one image; the server keeps a history of them per connection
 MOST_STATE = 1024

@@ -16,13 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from como_jax import errors, language, models, trees
-from como_jax.data import normalization, video
+from como_jax import errors, language, models, observations, trees
+from como_jax.data import normalization, policy_row, video
+from como_jax.observations import STATE, TASK, Observation, image_key
 from como_jax.serve import client_schemas
 from como_jax.train import checkpoint
 
-Observation = Mapping[str, Any]  # the names of sim/base.py: STATE, IMAGE + camera, TASK
-STATE, IMAGE, TASK = "observation.state", "observation.images.", "task"
 KIND = "policy"
 MOST_ASPECT = 16
 # layers that compute in float32, whatever the model's dtype
@@ -111,7 +110,14 @@ class Policy:
     # clients may send any number of instructions
     self._encode = language.build(config["language"], cache=False)
     self._batch_size = batch_size
-    self._state_width = max(int(one["state"]) for one in config["model"]["robots"].values())
+    self._rows = policy_row.RowBuilder(
+      known,
+      self.history,
+      len(self._slots),
+      self.image_size,
+      max(int(one["state"]) for one in config["model"]["robots"].values()),
+      self._normalizer,
+    )
     guidance = float(settings.get("guidance", 1.0)) if guidance is None else float(guidance)
 
     def sample(params, batch, key):
@@ -182,7 +188,7 @@ class Policy:
       TASK: next(iter(self._instructions["examples"]), ""),
     }
     blank |= {
-      IMAGE + camera: np.zeros((self.image_size, self.image_size, 3), np.uint8)
+      image_key(camera): np.zeros((self.image_size, self.image_size, 3), np.uint8)
       for camera in self.cameras
     }
     for size in self._sizes():
@@ -211,38 +217,25 @@ class Policy:
     return self._normalizer.inverse_actions(self.robot, actions).astype(np.float32)
 
   def _row(self, history: Sequence[Observation]) -> dict[str, np.ndarray]:
-    """One example without targets, as in training (data/policy_pipeline.py)."""
-    if not 1 <= len(history) <= self.history:
-      raise errors.UserError(
-        f"a history of {len(history)} observations, expected 1 to {self.history}"
-      )
-    history = [history[0]] * (self.history - len(history)) + list(history)
-    images = np.stack(
-      [np.stack([self._image(seen, camera) for camera in self._slots]) for seen in history]
-    )
-    state = np.zeros(self._state_width, np.float32)
-    if self.state_dim:
-      state[: self.state_dim] = self._normalizer.state(self.robot, self._state(history[-1]))
-    tokens, mask = self._text(history[-1])
+    """One example without targets, as in training."""
+    history = self._rows.pad_history(history)
+    slots = [
+      np.stack([self._image(seen, camera) for seen in history]) if camera else None
+      for camera in self._slots
+    ]
+    state = self._state(history[-1]) if self.state_dim else None
     return {
-      "images": images,
-      "images_mask": np.array([bool(camera) for camera in self._slots]),
-      "state": state,
-      "state_mask": np.bool_(self.state_dim > 0),
-      "robot": np.int32(self._model.robots.index(self.robot)),
-      "language": tokens,
-      "language_mask": mask,
+      **self._rows.images(slots),
+      **self._rows.numbers(self.robot, state, self._text(history[-1])),
     }
 
   def _image(self, seen: Observation, camera: str) -> np.ndarray:
-    if not camera:
-      return np.zeros((self.image_size, self.image_size, 3), np.uint8)
-    if IMAGE + camera not in seen:
-      given = [name.removeprefix(IMAGE) for name in seen if name.startswith(IMAGE)]
+    if image_key(camera) not in seen:
       raise errors.UserError(
-        f"the observation has no camera {camera!r}: {errors.nearest(camera, given)}"
+        f"the observation has no camera {camera!r}: "
+        f"{errors.nearest(camera, observations.cameras(seen))}"
       )
-    image = np.asarray(seen[IMAGE + camera])
+    image = np.asarray(seen[image_key(camera)])
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
       raise errors.UserError(
         f"camera {camera!r} gives {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]"

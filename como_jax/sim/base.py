@@ -19,10 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from como_jax import errors
-
-STATE = "observation.state"
-IMAGE = "observation.images."
-TASK = "task"
+from como_jax.observations import IMAGE, STATE, TASK
 
 Observation = dict[str, Any]
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors, sim
+from como_jax.observations import IMAGE, STATE
 from como_jax.sim import base, rendering
 
 # how far ahead a wandering hand is sent where actions are positions, as a part of their range
@@ -198,7 +199,7 @@ def _attempt(
   if not rows[-1].success:
     return None
   frames = {
-    view: np.stack([row.observation[base.IMAGE + camera] for row in rows])
+    view: np.stack([row.observation[IMAGE + camera] for row in rows])
     for view, camera in cameras.items()
   }
   for view, pictures in frames.items():
@@ -216,7 +217,7 @@ def _attempt(
   return Episode(
     instruction=simulator.spec.instruction,
     frames=frames,
-    state=np.stack([row.observation[base.STATE] for row in rows]),
+    state=np.stack([row.observation[STATE] for row in rows]),
     action=np.stack([row.action for row in rows]),
     success=np.array([row.success for row in rows]),
     metadata=metadata,
@@ -278,7 +279,7 @@ class _Actor:
     """The next action, float32 [A], within the bounds."""
     settings, spec, move = self._settings, self._simulator.spec, self._move
     action = np.array(self._simulator.expert())
-    start = self._simulator.observe(())[base.STATE][: len(move)] if spec.absolute else 0.0
+    start = self._simulator.observe(())[STATE][: len(move)] if spec.absolute else 0.0
     action[move] = start + self.speed * (action[move] - start)
     if self._step < self._wander:
       reach = _REACH * (spec.action_high - spec.action_low)[move] if spec.absolute else 1.0

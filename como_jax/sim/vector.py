@@ -25,6 +25,7 @@ from multiprocessing import connection
 import numpy as np
 
 from como_jax import errors
+from como_jax.observations import IMAGE
 from como_jax.sim import base, rendering
 
 ACTORS = ("policy", "expert", "random", "zero")
@@ -327,7 +328,7 @@ class _Episode:
       self._see(seen)
       for camera in self._settings.cameras:
         rendering.check_frames(
-          seen[base.IMAGE + camera][None], f"{simulator.spec.name} seed {job.seed} camera {camera}"
+          seen[IMAGE + camera][None], f"{simulator.spec.name} seed {job.seed} camera {camera}"
         )
     while not self._over:
       chunk = self._ask() if job.actor == "policy" else [None]
@@ -359,9 +360,7 @@ class _Episode:
     self._history.append(observation)
     if self._job.record and self._settings.cameras:
       self._frames.append(
-        np.concatenate(
-          [observation[base.IMAGE + camera] for camera in self._settings.cameras], axis=1
-        )
+        np.concatenate([observation[IMAGE + camera] for camera in self._settings.cameras], axis=1)
       )
 
   def _ask(self) -> np.ndarray:

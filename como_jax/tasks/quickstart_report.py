@@ -12,6 +12,7 @@ import numpy as np
 
 from como_jax import report
 from como_jax.data import reader, shards, video
+from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import client, server
 from como_jax.serve import policy as serving
 from como_jax.tasks import exam, probe
@@ -31,12 +32,10 @@ def serve_one(checkpoint_path: pathlib.Path, data: pathlib.Path, product: pathli
   policy = serving.Policy.load(str(checkpoint_path))
   table = shards.read_table(str(data))
   frames = reader.SegmentReader(str(data), shards.segments(table))
-  seen = {serving.IMAGE + camera: frames.images(0, camera, [0])[0] for camera in policy.cameras}
+  seen = {IMAGE + camera: frames.images(0, camera, [0])[0] for camera in policy.cameras}
   seen |= {
-    serving.STATE: frames.numbers(0, "state", 0, 1)[0]
-    if policy.state_dim
-    else np.zeros(0, np.float32),
-    serving.TASK: table.tasks[table.task[0]],
+    STATE: frames.numbers(0, "state", 0, 1)[0] if policy.state_dim else np.zeros(0, np.float32),
+    TASK: table.tasks[table.task[0]],
   }
   ready, ports, begin = threading.Event(), [], time.monotonic()
   loop, stop = asyncio.new_event_loop(), asyncio.Event()

@@ -26,6 +26,7 @@ from como_jax import chunks, errors, sim
 from como_jax import config as config_lib
 from como_jax.data import shards, video
 from como_jax.evaluate import outcomes, runs, success
+from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.sim import base, vector
 from como_jax.train import atomic, checkpoint, rundir
 
@@ -325,8 +326,7 @@ class Planner:
     self._policy, self._seed, self._ensemble = policy, seed, ensemble
     self._execute = execute or policy.chunk
     self._names = [
-      (base.IMAGE + slot, base.IMAGE + camera)
-      for slot, camera in zip(policy.cameras, cameras, strict=True)
+      (IMAGE + slot, IMAGE + camera) for slot, camera in zip(policy.cameras, cameras, strict=True)
     ]
     self._averages: dict[int, chunks.TemporalEnsemble] = {}
 
@@ -345,8 +345,8 @@ class Planner:
 
   def _slots(self, seen: base.Observation) -> dict[str, Any]:
     return {
-      base.STATE: seen[base.STATE],
-      base.TASK: seen[base.TASK],
+      STATE: seen[STATE],
+      TASK: seen[TASK],
       **{slot: seen[camera] for slot, camera in self._names},
     }
 

@@ -12,6 +12,7 @@ import pytest
 
 from como_jax import errors
 from como_jax.data import normalization
+from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
 from tests.serve import test_policy
 
@@ -88,11 +89,7 @@ def acting(config=None, *, robot="arm", **more):
 
 def observation(number=0.0, **changes):
   image = np.full((16, 16, 3), number, np.uint8)
-  seen = {
-    serving.STATE: np.float32([number, 1.0]),
-    serving.IMAGE + "front": image,
-    serving.TASK: "go",
-  } | changes
+  seen = {STATE: np.float32([number, 1.0]), IMAGE + "front": image, TASK: "go"} | changes
   return {name: value for name, value in seen.items() if value is not None}
 
 
@@ -190,10 +187,7 @@ def test_an_example_is_that_of_training():
   masked.
   """
   batch = acting(batch_size=2).batch(
-    [
-      [observation(7.0)],
-      [observation(5.0, **{serving.STATE: [3, 4], serving.TASK: "wait"}), observation(6.0)],
-    ]
+    [[observation(7.0)], [observation(5.0, **{STATE: [3, 4], TASK: "wait"}), observation(6.0)]]
   )
   assert batch["images"].shape == (2, 2, 2, 16, 16, 3) and batch["images"].dtype == np.uint8
   np.testing.assert_array_equal(batch["images"][:, :, 0, 0, 0, 0], [[7, 7], [5, 6]])
@@ -208,9 +202,7 @@ def test_an_example_is_that_of_training():
   assert batch["robot"].tolist() == [1, 1] and batch["robot"].dtype == np.int32
   assert batch["language"].shape == (2, 3, 6) and batch["language_mask"].sum() == 2
   np.testing.assert_array_equal(batch["language"][0], batch["language"][1])
-  hand = acting(robot="hand").batch(
-    [[observation(7.0, **{serving.STATE: None, serving.TASK: None})]]
-  )
+  hand = acting(robot="hand").batch([[observation(7.0, **{STATE: None, TASK: None})]])
   assert (
     hand["state"].tolist() == [[0, 0]]
     and hand["state_mask"].tolist() == [False]
@@ -267,9 +259,7 @@ def test_warming_up_compiles_every_size_with_an_instruction_of_the_data(monkeypa
   monkeypatch.setattr(
     one,
     "infer",
-    lambda histories: (
-      texts.extend(history[0][serving.TASK] for history in histories) or infer(histories)
-    ),
+    lambda histories: texts.extend(history[0][TASK] for history in histories) or infer(histories),
   )
   one.warm_up()
   assert (
@@ -282,14 +272,14 @@ def test_warming_up_compiles_every_size_with_an_instruction_of_the_data(monkeypa
   assert [seen["rows"] for seen in plain._model.seen] == [1]
 
 
-CAMERA = serving.IMAGE + "front"
+CAMERA = IMAGE + "front"
 
 
 @pytest.mark.parametrize(
   "change, message",
   [
     (
-      {CAMERA: None, serving.IMAGE + "frnt": 0},
+      {CAMERA: None, IMAGE + "frnt": 0},
       "the observation has no camera 'front': did you mean 'frnt'? (valid: frnt)",
     ),
     (
@@ -309,13 +299,13 @@ CAMERA = serving.IMAGE + "front"
       "camera 'front' gives uint8 [0, 8, 3], expected uint8 [H, W, 3]",
     ),
     (
-      {serving.STATE: None},
+      {STATE: None},
       "the observation has no 'observation.state' [2]; it has: observation.images.front, task",
     ),
-    ({serving.STATE: [1, 2, 3]}, "observation.state is int64 [3], expected 2 finite numbers"),
-    ({serving.STATE: [True, False]}, "observation.state is bool [2], expected 2 finite numbers"),
-    ({serving.STATE: [0.0, np.inf]}, "observation.state is float64 [2], expected 2 finite numbers"),
-    ({serving.TASK: 3}, "'task' is a int, expected a text"),
+    ({STATE: [1, 2, 3]}, "observation.state is int64 [3], expected 2 finite numbers"),
+    ({STATE: [True, False]}, "observation.state is bool [2], expected 2 finite numbers"),
+    ({STATE: [0.0, np.inf]}, "observation.state is float64 [2], expected 2 finite numbers"),
+    ({TASK: 3}, "'task' is a int, expected a text"),
   ],
 )
 def test_what_an_observation_lacks_is_named(change, message):

@@ -12,6 +12,7 @@ import pytest
 
 from como_jax import errors, trees
 from como_jax.data import normalization, statistics
+from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
 from como_jax.tasks import policy as policy_task
 from como_jax.train import rng
@@ -126,11 +127,10 @@ def observations(count):
   return [
     [
       {
-        serving.STATE: draw.normal(size=2).astype(np.float32),
-        serving.TASK: f"move number {i}",
+        STATE: draw.normal(size=2).astype(np.float32),
+        TASK: f"move number {i}",
         **{
-          serving.IMAGE + name: draw.integers(0, 256, (16, 16, 3), np.uint8)
-          for name in ("front", "wrist")
+          IMAGE + name: draw.integers(0, 256, (16, 16, 3), np.uint8) for name in ("front", "wrist")
         },
       }
     ]
@@ -230,17 +230,17 @@ def test_an_instruction_is_asked_for_where_there_are_several():
   several = {"count": 2, "empty": False, "examples": ["open the door", "close it"]}
   policy, *_ = acting(small.DIT, instructions=several)
   seen = observations(1)[0][0]
-  for text in ({}, {serving.TASK: ""}, {serving.TASK: "  "}):
+  for text in ({}, {TASK: ""}, {TASK: "  "}):
     with pytest.raises(
       errors.UserError,
       match="no 'task': the policy was trained on 2 instructions, such as 'open the door'",
     ):
-      policy.batch([[{key: value for key, value in seen.items() if key != serving.TASK} | text]])
+      policy.batch([[{key: value for key, value in seen.items() if key != TASK} | text]])
   assert policy.metadata["instructions"] == several
   for fine in (
     {**several, "empty": True},
     {"count": 1, "empty": False, "examples": ["open the door"]},
     None,
   ):
-    silent = {key: value for key, value in seen.items() if key != serving.TASK}
+    silent = {key: value for key, value in seen.items() if key != TASK}
     assert not acting(small.DIT, instructions=fine)[0].batch([[silent]])["language_mask"].any()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors, sim
+from como_jax.observations import STATE
 from como_jax.sim import base, collect
 from tests.sim import test_collect, toys
 
@@ -226,9 +227,9 @@ def test_an_attempt_ends_when_another_frame_would_be_too_long(limit, steps):
     change(max_steps=limit), one, lambda: np.float32([next(actions) / -1000, 1]), ()
   )
   assert one._steps == steps and len(rows) == steps // 4
-  assert rows[1].action.tolist() == [np.float32(-5.5 / 1000), 1] and rows[1].observation[
-    base.STATE
-  ][0] == pytest.approx(-6e-5)
+  assert rows[1].action.tolist() == [np.float32(-5.5 / 1000), 1] and rows[1].observation[STATE][
+    0
+  ] == pytest.approx(-6e-5)
 
 
 @pytest.mark.parametrize("tail, frames", [(3, 1), (4, 2), (8, 3)])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
+from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.sim import base
 from tests.sim import toys
 
@@ -23,7 +24,7 @@ def test_success_is_having_been_there_and_not_being_there_at_the_end():
   assert one.success
   for _ in range(5):
     one.advance(BACK)
-  assert one.observe()[base.STATE][0] == pytest.approx(0.95) and one.success
+  assert one.observe()[STATE][0] == pytest.approx(0.95) and one.success
   one.restart(0)
   assert not one.success
   one.advance(PUSH)
@@ -35,10 +36,8 @@ def test_an_action_is_clipped_and_held_for_the_stride():
   one.reset(10)
   seen = one.step(np.array([5.0, 0.0]))  # float64 and out of bounds
   # one look after four steps
-  assert seen[base.STATE].dtype == np.float32 and seen[base.STATE].tolist() == pytest.approx(
-    [0.14, 2]
-  )
-  assert one.step(-50 * PUSH)[base.STATE][0] == pytest.approx(0.10)
+  assert seen[STATE].dtype == np.float32 and seen[STATE].tolist() == pytest.approx([0.14, 2])
+  assert one.step(-50 * PUSH)[STATE][0] == pytest.approx(0.10)
 
 
 def test_an_episode_ends_in_the_middle_of_a_held_action_and_needs_a_reset():
@@ -49,8 +48,8 @@ def test_an_episode_ends_in_the_middle_of_a_held_action_and_needs_a_reset():
   ):
     one.advance(PUSH)
   one.reset(0)
-  assert one.step(PUSH)[base.STATE][0] == pytest.approx(0.04) and not one.done
-  assert one.step(PUSH)[base.STATE][0] == pytest.approx(0.06) and one.done and not one.success
+  assert one.step(PUSH)[STATE][0] == pytest.approx(0.04) and not one.done
+  assert one.step(PUSH)[STATE][0] == pytest.approx(0.06) and one.done and not one.success
   with pytest.raises(RuntimeError, match=r"call reset before stepping \(after 6 control steps\)"):
     one.advance(PUSH)
   one.restart(0)
@@ -60,13 +59,11 @@ def test_an_episode_ends_in_the_middle_of_a_held_action_and_needs_a_reset():
 def test_observations_hold_the_cameras_asked_for_and_the_scene():
   one = toy()
   seen = one.reset(7)
-  assert (
-    set(seen) == {base.STATE, base.TASK, base.IMAGE + "front"} and seen[base.TASK] == "go to one"
-  )
-  assert seen[base.IMAGE + "front"][1, 1, 0] == 100, "the scene given to build"
-  assert set(one.observe(())) == {base.STATE, base.TASK}
-  assert one.reset(7, scene=2)[base.IMAGE + "front"][1, 1, 0] == 200
-  assert one.reset(7)[base.IMAGE + "front"][1, 1, 0] == 100, "a scene is asked for once"
+  assert set(seen) == {STATE, TASK, IMAGE + "front"} and seen[TASK] == "go to one"
+  assert seen[IMAGE + "front"][1, 1, 0] == 100, "the scene given to build"
+  assert set(one.observe(())) == {STATE, TASK}
+  assert one.reset(7, scene=2)[IMAGE + "front"][1, 1, 0] == 200
+  assert one.reset(7)[IMAGE + "front"][1, 1, 0] == 100, "a scene is asked for once"
 
 
 def test_a_seed_chooses_one_of_the_fixed_initial_states():

@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from como_jax import errors
+from como_jax.observations import STATE
 from como_jax.sim import base, collect
 
 SETTINGS = collect.Settings(
@@ -184,7 +185,7 @@ class Still:
 
   def observe(self, cameras):
     assert cameras == ()
-    return {base.STATE: np.array([100.0, 200.0], np.float32)}
+    return {STATE: np.array([100.0, 200.0], np.float32)}
 
   def expert(self):
     return self.spec.action_high.copy()

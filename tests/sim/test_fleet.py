@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.sim import base, vector
+from como_jax.observations import STATE
+from como_jax.sim import vector
 from tests.sim import toys
 
 # 20 control steps a second: stride 2
@@ -360,9 +361,7 @@ def test_the_limit_is_the_smaller_one(asked, limit):
 def test_requests_hold_the_last_policy_steps():
   settings = vector.Settings(("front",), 8, 0.1, history=2, max_steps=10)
   found, requests, _ = play(job(), *[[PUSH] * 3] * 2, settings=settings)
-  histories = [
-    [seen[base.STATE].tolist() for seen in content["history"]] for _, content in requests
-  ]
+  histories = [[seen[STATE].tolist() for seen in content["history"]] for _, content in requests]
   assert (
     [content["plan"] for _, content in requests] == [0, 1]
     and found["plans"] == 2

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from como_jax import errors, sim
-from como_jax.sim import base, libero_expert
+from como_jax.observations import IMAGE, STATE
+from como_jax.sim import libero_expert
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +59,17 @@ def test_the_contract_and_the_fixed_initial_states(simulator):
   assert (spec.max_steps, spec.fps, spec.initial_states, spec.robot) == (280, 20, 50, "panda")
   first = simulator.reset(3)
   assert simulator.initial_state(3) == simulator.initial_state(53) == 3
-  assert first[base.STATE].dtype == np.float32 and first[base.STATE].shape == (8,)
-  assert np.linalg.norm(first[base.STATE][3:6]) == pytest.approx(np.pi, abs=0.1), (
-    "the hand points down"
-  )
-  frame = first[base.IMAGE + "agentview"]
+  assert first[STATE].dtype == np.float32 and first[STATE].shape == (8,)
+  assert np.linalg.norm(first[STATE][3:6]) == pytest.approx(np.pi, abs=0.1), "the hand points down"
+  frame = first[IMAGE + "agentview"]
   assert frame.shape == (64, 64, 3) and frame.std() > 5
   simulator.advance(np.ones(7))
   again = simulator.reset(3)
-  np.testing.assert_array_equal(again[base.STATE], first[base.STATE])
-  np.testing.assert_array_equal(again[base.IMAGE + "agentview"], frame)
+  np.testing.assert_array_equal(again[STATE], first[STATE])
+  np.testing.assert_array_equal(again[IMAGE + "agentview"], frame)
   other = simulator.reset(4)
-  assert np.abs(other[base.IMAGE + "agentview"].astype(int) - frame).mean() > 0.1
-  assert (
-    np.abs(simulator.reset(3, scene=1)[base.IMAGE + "agentview"].astype(int) - frame).mean() > 5
-  )
+  assert np.abs(other[IMAGE + "agentview"].astype(int) - frame).mean() > 0.1
+  assert np.abs(simulator.reset(3, scene=1)[IMAGE + "agentview"].astype(int) - frame).mean() > 5
   simulator.restart(3, scene=0)
   assert (frame[:20, 22:42] > 150).mean() > (frame[:20, :20] > 150).mean(), (
     "the white arm is at the top: upright"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from como_jax import sim
-from como_jax.sim import base, pusht_expert
+from como_jax.observations import IMAGE, STATE
+from como_jax.sim import pusht_expert
 
 POSE = np.array([256.0, 256.0, 0.7])
 
@@ -86,7 +87,7 @@ def test_a_push_in_the_copy_is_that_of_the_board(pusht):
   simulator.restart(3)
   env = simulator._env
   disc, pose = np.array(env.agent.position), np.array([*env.block.position, env.block.angle])
-  assert simulator.observe(())[base.STATE].tolist() == disc.tolist()
+  assert simulator.observe(())[STATE].tolist() == disc.tolist()
   targets = disc + np.linspace(0.2, 1.3, 12)[:, None] * (pose[:2] - disc)  # right through the block
   copy = pusht._Copy()
   copy.push(disc + 50, pose + [20, 30, 1.0], targets[::-1])  # what was tried before does not matter
@@ -109,7 +110,7 @@ def test_a_scene_has_the_colors_of_its_number(pusht):
   simulator = pusht.build(image_size=64)
 
   def counts(scene):
-    frame = simulator.reset(3, scene=scene)[base.IMAGE + "top"].reshape(-1, 3)
+    frame = simulator.reset(3, scene=scene)[IMAGE + "top"].reshape(-1, 3)
     return {
       color: int((frame == color).all(axis=-1).sum())
       for color in ((255, 255, 255), (144, 238, 144), *first.values())

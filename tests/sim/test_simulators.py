@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 
 from como_jax import errors, sim
-from como_jax.sim import base, rendering
+from como_jax.observations import IMAGE, STATE, TASK
+from como_jax.sim import rendering
 
 CAMERAS = {"metaworld": ("corner4", "corner"), "fetch": ("front", "side"), "pusht": ("top",)}
-TASK = {"metaworld": "reach", "fetch": "reach", "pusht": "pusht"}
+TASKS = {"metaworld": "reach", "fetch": "reach", "pusht": "pusht"}
 PACKAGE = {"metaworld": "metaworld", "fetch": "gymnasium_robotics", "pusht": "gym_pusht"}
 
 
 # LIBERO takes seconds to build: it has a file of its own
-@pytest.fixture(scope="module", params=sorted(TASK))
+@pytest.fixture(scope="module", params=sorted(TASKS))
 def name(request):
   if importlib.util.find_spec(PACKAGE[request.param]) is None:
     # not importorskip: MuJoCo must not be imported before our backend choice
@@ -30,7 +31,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def simulator(name):
-  built = sim.build(name, TASK[name], cameras=CAMERAS[name], image_size=64, stride=2)
+  built = sim.build(name, TASKS[name], cameras=CAMERAS[name], image_size=64, stride=2)
   yield built
   built.close()
 
@@ -42,17 +43,13 @@ def test_observations_have_the_names_and_types_of_stored_episodes(simulator):
     simulator.reset(0, scene=0),
     simulator.step(np.zeros(len(spec.action_names))),
   ):
-    assert set(observation) == {
-      base.STATE,
-      base.TASK,
-      *(base.IMAGE + camera for camera in spec.cameras),
-    }
-    assert observation[base.STATE].dtype == np.float32 and observation[base.STATE].shape == (
+    assert set(observation) == {STATE, TASK, *(IMAGE + camera for camera in spec.cameras)}
+    assert observation[STATE].dtype == np.float32 and observation[STATE].shape == (
       len(spec.state_names),
     )
-    assert observation[base.TASK] == spec.instruction
+    assert observation[TASK] == spec.instruction
     for camera, size in spec.cameras.items():
-      frame = observation[base.IMAGE + camera]
+      frame = observation[IMAGE + camera]
       assert frame.dtype == np.uint8 and frame.shape == (*size, 3) and frame.std() > 5
 
 
@@ -62,8 +59,8 @@ def test_a_seed_decides_the_motion_and_a_scene_only_the_look(name, simulator):
     observations = [simulator.reset(seed, scene=scene)]
     observations += [simulator.step(simulator.expert()) for _ in range(5)]
     return (
-      np.stack([o[base.STATE] for o in observations]),
-      observations[-1][base.IMAGE + CAMERAS[name][0]].astype(int),
+      np.stack([o[STATE] for o in observations]),
+      observations[-1][IMAGE + CAMERAS[name][0]].astype(int),
       simulator.expert(),
     )
 
@@ -86,36 +83,36 @@ def test_a_seed_decides_the_motion_and_a_scene_only_the_look(name, simulator):
 
 @pytest.mark.sim
 def test_the_expert_succeeds_and_two_simulators_do_not_disturb_each_other(name, simulator):
-  other = sim.build(name, TASK[name], cameras=CAMERAS[name][:1], image_size=64)
+  other = sim.build(name, TASKS[name], cameras=CAMERAS[name][:1], image_size=64)
   other.reset(1)
   simulator.reset(0, scene=0)
   if name != "pusht":  # takes too long: see test_pusht.py
     while not (simulator.success or simulator.done):
       simulator.step(simulator.expert())
     assert simulator.success
-  before = simulator.observe()[base.IMAGE + CAMERAS[name][0]]
+  before = simulator.observe()[IMAGE + CAMERAS[name][0]]
   other.close()
-  np.testing.assert_array_equal(simulator.observe()[base.IMAGE + CAMERAS[name][0]], before)
+  np.testing.assert_array_equal(simulator.observe()[IMAGE + CAMERAS[name][0]], before)
 
 
 @pytest.mark.sim
 def test_stride_holds_the_action(name, simulator):
-  single = sim.build(name, TASK[name], cameras=(), image_size=64)
+  single = sim.build(name, TASKS[name], cameras=(), image_size=64)
   low, high = simulator.spec.action_low, simulator.spec.action_high
   action = low + (high - low) * np.array([1.0, 0.25, 0.6, 0.5], np.float32)[: len(low)]
   simulator.reset(0, scene=0), single.reset(0)
-  held = simulator.step(action)[base.STATE]
+  held = simulator.step(action)[STATE]
   single.step(action)
-  np.testing.assert_array_equal(held, single.step(action)[base.STATE])
+  np.testing.assert_array_equal(held, single.step(action)[STATE])
   np.testing.assert_array_equal(
-    simulator.step(10 * action)[base.STATE],
-    [single.step(np.clip(10 * action, low, high)) for _ in range(2)][-1][base.STATE],
+    simulator.step(10 * action)[STATE],
+    [single.step(np.clip(10 * action, low, high)) for _ in range(2)][-1][STATE],
   )
 
 
 @pytest.mark.sim
 def test_stepping_without_a_reset_or_past_the_end_is_refused(name):
-  built = sim.build(name, TASK[name], cameras=(), image_size=64)
+  built = sim.build(name, TASKS[name], cameras=(), image_size=64)
   with pytest.raises(RuntimeError, match="reset"):
     built.advance(built.spec.action_low)
   built.restart(0)
@@ -136,7 +133,7 @@ def test_stepping_without_a_reset_or_past_the_end_is_refused(name):
   ],
 )
 def test_unknown_names_are_refused(name, change, message):
-  settings = dict(task=TASK[name], cameras=()) | change
+  settings = dict(task=TASKS[name], cameras=()) | change
   with pytest.raises(errors.UserError, match=message):
     sim.build(name, settings.pop("task"), **settings)
 
@@ -160,7 +157,7 @@ def test_metaworld_has_fifty_upright_tasks():
   high = built.observe()
   # the hand went up, so what changed lies higher in the later frame
   for camera in ("corner", "corner2", "corner4"):
-    a, b = low[base.IMAGE + camera].astype(int), high[base.IMAGE + camera].astype(int)
+    a, b = low[IMAGE + camera].astype(int), high[IMAGE + camera].astype(int)
 
     def red(frame):
       return np.argwhere((frame[..., 0] > 90) & (frame[..., 1] < 50))[:, 0].mean()

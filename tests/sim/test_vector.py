@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.sim import base, vector
+from como_jax.observations import STATE
+from como_jax.sim import vector
 from tests.sim import toys
 
 # 20 control steps a second: stride 2
@@ -59,8 +60,8 @@ def test_nothing_is_rendered_between_requests_and_the_history_is_the_last_policy
   seen = []
 
   def act(waiting):
-    seen.append([[float(o[base.STATE][0]) for o in w.history] for w in waiting])
-    seen[-1].append([float(w.history[-1][base.STATE][1]) for w in waiting])
+    seen.append([[float(o[STATE][0]) for o in w.history] for w in waiting])
+    seen[-1].append([float(w.history[-1][STATE][1]) for w in waiting])
     return push(waiting)
 
   list(fleet.run(jobs(1), act))

@@ -13,6 +13,7 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors, models
 from como_jax.data import normalization, policy_pipeline, shards, statistics, video
+from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
 from como_jax.tasks import policy, serve
 from como_jax.train import checkpoint, log
@@ -71,9 +72,9 @@ def _run(path, labels, tmp_path_factory):
 def observation(path, segment, t, cameras):
   """What a robot would send at frame t of a segment."""
   segments, read = makers.segments(path)
-  seen = {serving.IMAGE + name: read.images(segment, name, [t])[0] for name in cameras}
+  seen = {IMAGE + name: read.images(segment, name, [t])[0] for name in cameras}
   task = segments.table.tasks[segments.table.task[segments.locate(segment, t)[0]]]
-  return seen | {serving.STATE: read.numbers(segment, "state", t, t + 1)[0], serving.TASK: task}
+  return seen | {STATE: read.numbers(segment, "state", t, t + 1)[0], TASK: task}
 
 
 def test_the_weights_hold_all_that_acting_needs(run):
@@ -153,9 +154,9 @@ def test_actions_come_back_in_their_own_units(run, path):
 @pytest.mark.parametrize(
   "change, message",
   [
-    ({serving.STATE: np.zeros(3, np.float32)}, "expected 2 finite numbers"),
-    ({serving.STATE: np.full(2, np.nan, np.float32)}, "expected 2 finite numbers"),
-    ({serving.TASK: 7}, "expected a text"),
+    ({STATE: np.zeros(3, np.float32)}, "expected 2 finite numbers"),
+    ({STATE: np.full(2, np.nan, np.float32)}, "expected 2 finite numbers"),
+    ({TASK: 7}, "expected a text"),
     ({"image": np.zeros((8, 8), np.uint8)}, r"expected uint8 \[H, W, 3\]"),
     ({"image": None}, "has no camera"),
   ],
@@ -165,8 +166,8 @@ def test_bad_observations_are_named(run, path, change, message):
   seen = observation(path, 0, 0, acting.cameras)
   if "image" in change:
     image = change.pop("image")
-    seen.pop(serving.IMAGE + acting.cameras[0])
-    seen |= {} if image is None else {serving.IMAGE + acting.cameras[0]: image}
+    seen.pop(IMAGE + acting.cameras[0])
+    seen |= {} if image is None else {IMAGE + acting.cameras[0]: image}
   with pytest.raises(errors.UserError, match=message):
     acting.infer([[seen | change]])
 
@@ -304,19 +305,13 @@ def test_acting_makes_frames_square_as_ingesting_did(tmp_path, resize):
   acting, _ = untrained(tmp_path / "x", f"--config.data.path={data}")
   _, raw = next(iter(source[0].cameras["camera"](video.Geometry())))
   stored = makers.segments(data)[1].images(0, "camera", [0])[0]
-  seen = acting._row(
-    [
-      {
-        serving.IMAGE + "camera": raw,
-        serving.STATE: np.zeros(2, np.float32),
-        serving.TASK: "task 0",
-      }
-    ]
-  )["images"][0, 0]
+  seen = acting._row([{IMAGE + "camera": raw, STATE: np.zeros(2, np.float32), TASK: "task 0"}])[
+    "images"
+  ][0, 0]
   assert raw.shape == (40, 80, 3) and np.abs(seen.astype(int) - stored).mean() < 4  # JPEG
   if resize == "crop":
     with pytest.raises(errors.UserError, match="one side is more than 16 times the other"):
-      acting._image({serving.IMAGE + "camera": np.zeros((1, 17, 3), np.uint8)}, "camera")
+      acting._image({IMAGE + "camera": np.zeros((1, 17, 3), np.uint8)}, "camera")
 
 
 def test_frames_made_square_in_two_ways_are_refused(run, path, tmp_path):
@@ -362,13 +357,7 @@ def test_slots_that_training_leaves_empty_are_empty_when_acting(
   assert acting.cameras == asked and acting.metadata["cameras"] == list(asked)
   picture = np.full((32, 32, 3), 9, np.uint8)
   row = acting._row(
-    [
-      {
-        serving.STATE: np.zeros(2, np.float32),
-        serving.TASK: "task 0",
-        **{serving.IMAGE + name: picture for name in asked},
-      }
-    ]
+    [{STATE: np.zeros(2, np.float32), TASK: "task 0", **{IMAGE + name: picture for name in asked}}]
   )
   assert (
     row["images_mask"].tolist() == mask

@@ -12,7 +12,7 @@ import types
 import numpy as np
 import pytest
 
-from como_jax.serve import policy as serving
+from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.tasks import quickstart_report as task
 from tests import limits
 from tests.data import makers
@@ -379,10 +379,10 @@ def test_one_client_asks_a_server_of_this_machine(served, tmp_path, capsys):
   )
   assert seen.clients == [("127.0.0.1", 4321)] and seen.ended == [True] and len(seen.asked) == 20
   observation, read = seen.asked[0], makers.segments(data)[1]
-  assert set(observation) == {serving.IMAGE + "a", serving.IMAGE + "b", serving.STATE, serving.TASK}
-  np.testing.assert_array_equal(observation[serving.IMAGE + "b"], read.images(0, "b", [0])[0])
-  np.testing.assert_array_equal(observation[serving.STATE], read.numbers(0, "state", 0, 1)[0])
-  assert observation[serving.TASK] == "task 0"
+  assert set(observation) == {IMAGE + "a", IMAGE + "b", STATE, TASK}
+  np.testing.assert_array_equal(observation[IMAGE + "b"], read.images(0, "b", [0])[0])
+  np.testing.assert_array_equal(observation[STATE], read.numbers(0, "state", 0, 1)[0])
+  assert observation[TASK] == "task 0"
   said = json.loads((tmp_path / "out" / "serve.json").read_text())
   assert said == {
     "requests": 20,
@@ -399,7 +399,7 @@ def test_one_client_asks_a_server_of_this_machine(served, tmp_path, capsys):
   )
   seen.policy.state_dim = 0
   serve_one()
-  state = seen.asked[-1][serving.STATE]
+  state = seen.asked[-1][STATE]
   assert state.shape == (0,) and state.dtype == np.float32
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, sim
+from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.sim import base, vector
 from como_jax.tasks import rollout
 from tests.sim import toys
@@ -374,10 +375,7 @@ def waiting(number, plan, *values):
   return vector.Waiting(
     vector.Job(number, "line", 0),
     plan,
-    [
-      {base.STATE: value, base.TASK: "go", base.IMAGE + "side": value, "more": 0}
-      for value in values
-    ],
+    [{STATE: value, TASK: "go", IMAGE + "side": value, "more": 0} for value in values],
   )
 
 
@@ -406,7 +404,7 @@ def test_the_planner_asks_for_all_at_once_with_noise_of_its_own():
   chunks = plan([waiting(3, 0, 1.0), waiting(7, 2, 2.0, 3.0)])
   assert [chunk.tolist() for chunk in chunks] == [[[1.0, 0.0]] * 4] * 2
   assert policy.calls[0][1] == [
-    {base.STATE: value, base.TASK: "go", base.IMAGE + "wrist": value} for value in (2.0, 3.0)
+    {STATE: value, TASK: "go", IMAGE + "wrist": value} for value in (2.0, 3.0)
   ]
   for found in (plan, planner(Fake(), seed=5), planner(Fake(), seed=6)):
     for numbers in ((3, 0), (3, 1), (4, 0)):

@@ -1,0 +1,16 @@
+"""Names of observations."""
+
+from como_jax import observations
+
+
+def test_cameras_are_found_by_their_keys():
+  seen = {
+    observations.STATE: 0,
+    observations.image_key("top"): 1,
+    observations.TASK: "go",
+    observations.image_key("wrist"): 2,
+  }
+  assert list(seen)[1] == "observation.images.top" and observations.cameras(seen) == [
+    "top",
+    "wrist",
+  ]
