@@ -33,10 +33,13 @@ from como_jax.data import (
   normalization,
   pipeline,
   policy_examples,
+  policy_layout,
   policy_pipeline,
   shards,
   statistics,
 )
+from como_jax.data.batching import Batching
+from como_jax.data.read_options import ReadOptions
 
 LABELS = "labels"
 PER_SHARD = 533  # clips
@@ -185,7 +188,10 @@ def motion_start(folder):
   validation = pipeline.open_sets(
     [_dataset(folder)], frames=3, split="validation", validation_fraction=0.1
   )
-  return validation, pipeline.build([_dataset(folder)], batch_size=16, image_size=224, threads=0)
+  batches = pipeline.build(
+    [_dataset(folder)], pipeline.Layout(224), Batching(16), reading=ReadOptions(threads=0)
+  )
+  return validation, batches
 
 
 def _robot(folder):
@@ -204,7 +210,7 @@ def policy_start(one):
   """What a training run does but for its statistics: describe, validation examples, batches."""
   policy_pipeline.describe([one])
   numbers = statistics.Statistics(1, *(np.zeros(32) for _ in range(6)))
-  settings = dict(
+  layout = policy_layout.Layout(
     normalizer=normalization.Normalizer("standard", {"arm": {"action": numbers}}, numbers),
     robots={"arm": (7, 0)},
     cameras=1,
@@ -214,15 +220,15 @@ def policy_start(one):
     reduce="mean",
     latent_chunk=2,
     latent_size=32,
-    batch_size=16,
     image_size=224,
-    threads=0,
     language=dict.fromkeys(
       shards.read_table(one.path).tasks, (np.zeros((1, 8), np.float32), np.ones(1, bool))
     ),
   )
-  return policy_pipeline.evaluation([one], max_examples=1000, **settings), policy_pipeline.build(
-    [one], **settings
+  reading = ReadOptions(threads=0)
+  return (
+    policy_pipeline.evaluation([one], layout, Batching(16), reading=reading, max_examples=1000),
+    policy_pipeline.build([one], layout, Batching(16), reading=reading),
   )
 
 

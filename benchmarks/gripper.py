@@ -299,6 +299,7 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
 
   from como_jax import config as config_lib
   from como_jax.data import policy_pipeline
+  from como_jax.data.batching import Batching
   from como_jax.serve import policy as serving
   from como_jax.tasks import policy as policy_task
   from como_jax.train import rng
@@ -316,10 +317,9 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
     ["main", f"--config={code}/configs/policy.py:small,policy={kind}", *words]
   ).config
   _, ready = policy_task.resolve(config)
+  units = ready.layout.normalizer
   acting = serving.Policy.load(str(folder / "policy"), batch_size=64)
-  walk = policy_pipeline.evaluation(
-    ready.sets, **{**ready.build, "normalizer": ready.normalizer}, batch_size=64, max_examples=512
-  )
+  walk = policy_pipeline.evaluation(ready.sets, ready.layout, Batching(64), max_examples=512)
   said, true = [], []
   with walk.batches() as batches:
     for step in range(walk.steps):
@@ -331,12 +331,10 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
       }
       chunks = np.asarray(acting.sample(seen, rng.key(0, "score", step)))
       there = batch["actions_mask"][..., GRIPPER] & batch["valid"][:, None]
-      said.append(ready.normalizer.inverse_actions(acting.robot, chunks)[..., GRIPPER][there])
-      true.append(
-        ready.normalizer.inverse_actions(acting.robot, batch["actions"])[..., GRIPPER][there]
-      )
+      said.append(units.inverse_actions(acting.robot, chunks)[..., GRIPPER][there])
+      true.append(units.inverse_actions(acting.robot, batch["actions"])[..., GRIPPER][there])
   said, true = np.concatenate(said), np.concatenate(true)
-  found = ready.normalizer.robots[acting.robot]["action"]
+  found = units.robots[acting.robot]["action"]
   low, high = float(found.min[GRIPPER]), float(found.max[GRIPPER])
   closed, right = true > (low + high) / 2, (said > (low + high) / 2) == (true > (low + high) / 2)
   near = np.minimum(np.abs(said - low), np.abs(said - high)) < 1e-6

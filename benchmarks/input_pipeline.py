@@ -37,7 +37,9 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import models
-from como_jax.data import episode, ingest, pipeline, transforms, video
+from como_jax.data import episode, ingest, pipeline, stream, transforms, video
+from como_jax.data.batching import Batching
+from como_jax.data.read_options import ReadOptions
 from como_jax.tasks import motion, motion_data
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "motion.py"
@@ -267,18 +269,12 @@ class _Look:
 
 def draw(config, opened: pipeline.Opened, *, jitter: bool, count: int) -> list[Place]:
   """The first samples of the training order."""
-  with pipeline.infinite_batches(
+  with stream.infinite_batches(
     [len(opened.windows)],
     [1.0],
     _Look(opened, jitter),
-    batch_size=count,
-    seed=config.seed,
-    process_index=0,
-    process_count=1,
-    start_step=0,
-    workers=0,
-    threads=0,
-    prefetch=0,
+    Batching(count, config.seed),
+    ReadOptions(threads=0, prefetch=0),
   ) as batches:
     return [
       Place(int(segment), opened.cameras[camera], tuple(map(int, numbers)))

@@ -9,11 +9,12 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 
-import grain
 import numpy as np
 
 from como_jax import data
-from como_jax.data import pipeline, shards, transforms, video
+from como_jax.data import pipeline, shards, stream, transforms, video
+from como_jax.data.batching import Batching, Split
+from como_jax.data.read_options import ReadOptions
 
 
 @dataclasses.dataclass
@@ -126,26 +127,16 @@ class Evaluation:
   """
 
   def __init__(
-    self,
-    load: _Load,
-    names: dict[str, list[str]],
-    *,
-    batch_size: int,
-    process_index: int,
-    process_count: int,
-    workers: int,
-    threads: int,
+    self, load: _Load, names: dict[str, list[str]], batching: Batching, reading: ReadOptions
   ):
-    self._load, self._batch, self._process = load, batch_size, process_index
-    self._local = pipeline.local_batch(batch_size, process_index, process_count)
-    self._workers, self._threads = workers, threads
+    self._load, self._batching, self._reading = load, batching, reading
     self.episodes, self.tasks, self.cameras, self.datasets = (
       names[key] for key in ("episodes", "tasks", "cameras", "datasets")
     )
-    self.size, self.steps = len(load.places), -(-len(load.places) // batch_size)
+    self.size, self.steps = len(load.places), -(-len(load.places) // batching.batch_size)
     self.action_size, self.state_size = load.sizes["action"], load.sizes["state"]
 
-  def batches(self) -> pipeline.Batches:
+  def batches(self) -> stream.Batches:
     """A walk over all windows in order; the last batch is padded, with `valid` False on the
     padding.
 
@@ -157,15 +148,7 @@ class Evaluation:
     last), "state" [B, K, S], "state_delta" [B, K-1, S], zero-padded to the widest data set; int32
     [B] "action_size", "state_size": without padding.
     """
-
-    def make(step: int) -> grain.MapDataset:
-      rows = grain.MapDataset.range((self.steps - step) * self._local)
-      part = pipeline.ProcessSlice(
-        range(self.steps * self._batch), step * self._batch, self._batch, self._local, self._process
-      )
-      return rows.map(part).map(self._load).batch(self._local)
-
-    return pipeline.Batches(make, step=0, workers=self._workers, threads=self._threads, prefetch=2)
+    return stream.walk(self._load, self.steps, self._batching, self._reading)
 
   def pictures(self, count: int) -> dict:
     """A few windows spread evenly: {"frames": uint8 [n, K, H, W, 3], "task", "camera", "episode",
@@ -197,32 +180,25 @@ def _spread(size: int, count: int | None) -> np.ndarray:
 
 def build(
   datasets: Sequence[data.DataSet],
+  layout: pipeline.Layout,
+  batching: Batching,
+  split: Split = Split("validation"),
+  reading: ReadOptions = ReadOptions(),
   *,
-  batch_size: int,
-  image_size: int,
-  frames: int = 3,
-  split: str = "validation",
-  validation_fraction: float = 0.1,
   max_windows: int | None = None,
-  process_index: int = 0,
-  process_count: int = 1,
-  workers: int = 0,
-  threads: int = 4,
 ) -> Evaluation:
   """Opens the evaluation windows.
 
   Args:
     datasets: all their windows are walked through; weights play no part.
-    batch_size: global.
-    image_size: H = W of the result.
-    frames: K; 3 gives (t - n, t, t + n).
-    split, validation_fraction: as in `pipeline.build`.
+    layout: size and number of frames K; K = 3 gives (t - n, t, t + n).
+    batching: batch size and part of this process; the order is fixed.
+    split: episodes to walk through.
+    reading: processes and threads that load.
     max_windows: cap over all data sets, spread evenly; None = every window.
-    process_index, process_count: which part of each batch.
-    workers, threads: as in `pipeline.build`.
   """
   opened, tables = pipeline.open_sets(
-    datasets, frames=frames, split=split, validation_fraction=validation_fraction
+    datasets, frames=layout.frames, split=split.name, validation_fraction=split.validation_fraction
   )
   sizes = {"action": 0, "state": 0}
   kinds = ("episodes", "groups", "tasks", "cameras")
@@ -258,17 +234,9 @@ def build(
   chosen = _spread(sum(counts), max_windows)
   which = np.searchsorted(np.cumsum(counts), chosen, side="right")
   places = np.stack([which, chosen - np.concatenate([[0], np.cumsum(counts)])[which]], 1)
-  load = _Load(opened, places, columns, sizes, frames, transforms.Resize(image_size))
+  load = _Load(opened, places, columns, sizes, layout.frames, transforms.Resize(layout.image_size))
   names = {**ids, "datasets": [one.label for one in opened]}
-  return Evaluation(
-    load,
-    names,
-    batch_size=batch_size,
-    process_index=process_index,
-    process_count=process_count,
-    workers=workers,
-    threads=threads,
-  )
+  return Evaluation(load, names, batching, reading)
 
 
 def _sizes(path: str) -> dict[str, int]:

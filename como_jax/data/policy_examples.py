@@ -6,75 +6,18 @@ latent motions, Z numbers of one latent motion, L language tokens, E their width
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import index, labels, normalization, policy_index, policy_row, shards, video
+from como_jax.data import index, labels, policy_index, shards, video
 from como_jax.data import reader as segment_reader
+from como_jax.data.batching import Split
 from como_jax.data.policy_index import PolicySet
+from como_jax.data.policy_layout import Language, Layout
 from como_jax.data.times import FrameTimes
-
-REDUCTIONS = ("mean", "first", "last")
-Language = Mapping[str, tuple[np.ndarray, np.ndarray]]  # instruction -> (tokens [L, E], mask [L])
-Robots = Mapping[str, tuple[int, int]]  # name -> (A, S)
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """Sizes and settings that every example of a run shares; one-to-one the arguments of `build`."""
-
-  normalizer: normalization.Normalizer
-  robots: Robots
-  cameras: int
-  history: int
-  chunk: int
-  reduce: str
-  latent_chunk: int
-  latent_size: int
-  image_size: int
-  step_seconds: float
-
-  def check(self) -> "Layout":
-    """Raises `errors.UserError`."""
-    if self.reduce not in REDUCTIONS:
-      raise errors.UserError(
-        f"unknown reduction of actions {self.reduce!r}: {errors.nearest(self.reduce, REDUCTIONS)}"
-      )
-    for name, least in (
-      ("cameras", 1),
-      ("history", 1),
-      ("chunk", 1),
-      ("latent_chunk", 0),
-      ("latent_size", 0),
-      ("image_size", 1),
-    ):
-      if getattr(self, name) < least:
-        raise errors.UserError(
-          f"policy batches: {name} is {getattr(self, name)}, expected at least {least}"
-        )
-    return self
-
-  def rows(self) -> policy_row.RowBuilder:
-    """What builds the inputs of every example."""
-    return policy_row.RowBuilder(
-      self.names, self.history, self.cameras, self.image_size, self.state_size, self.normalizer
-    )
-
-  @property
-  def names(self) -> tuple[str, ...]:
-    """Robots in the order of their numbers: sorted, as config sections are."""
-    return tuple(sorted(self.robots))
-
-  @property
-  def action_size(self) -> int:
-    return max((sizes[0] for sizes in self.robots.values()), default=0)
-
-  @property
-  def state_size(self) -> int:
-    return max((sizes[1] for sizes in self.robots.values()), default=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,16 +222,10 @@ def reduced(actions: np.ndarray, starts: np.ndarray, stops: np.ndarray, how: str
 class Loader:
   """Examples -> rows of a batch; `sample` reads one, `finish` puts its images into their slots."""
 
-  def __init__(
-    self,
-    layout: Layout,
-    found: Sequence[Opened],
-    tables: Sequence[shards.Table],
-    language: Language,
-  ):
+  def __init__(self, layout: Layout, found: Sequence[Opened], tables: Sequence[shards.Table]):
     self.layout, self.sets = layout, list(found)
     self._rows = layout.rows()
-    self._texts, self._text_of = _texts(found, tables, language)
+    self._texts, self._text_of = _texts(found, tables, layout.language)
 
   def sample(
     self, which: int, example: policy_index.Example, *, size: tuple[int, int]
@@ -400,12 +337,7 @@ def _texts(found: Sequence[Opened], tables: Sequence[shards.Table], language: La
 
 
 def prepare(
-  sets: Sequence[PolicySet],
-  layout: Layout,
-  *,
-  language: Language,
-  split: str,
-  validation_fraction: float,
+  sets: Sequence[PolicySet], layout: Layout, split: Split
 ) -> tuple[Loader, list[shards.Table]]:
   """Opens the data sets and checks that they fit the layout. Raises `errors.UserError`."""
   layout.check()
@@ -428,8 +360,8 @@ def prepare(
       raise errors.UserError(f"{one.label}: has labels, but {why}")
   found, tables = open_sets(
     sets,
-    split=split,
-    validation_fraction=validation_fraction,
+    split=split.name,
+    validation_fraction=split.validation_fraction,
     step_seconds=layout.step_seconds,
     cameras=layout.cameras,
   )
@@ -445,4 +377,4 @@ def prepare(
         f"{one.label}: labels {one.labels} have {opened.motions.size} numbers a motion, "
         f"the policy {layout.latent_size}"
       )
-  return Loader(layout, found, tables, language), tables
+  return Loader(layout, found, tables), tables

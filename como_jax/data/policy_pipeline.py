@@ -9,14 +9,23 @@ chunk of latent motions, Z numbers of one latent motion, L language tokens, E th
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-import grain
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import normalization, pipeline, policy_examples, shards, transforms, video
+from como_jax.data import (
+  normalization,
+  policy_examples,
+  policy_layout,
+  shards,
+  stream,
+  transforms,
+  video,
+)
+from como_jax.data.batching import Batching, Split
 from como_jax.data.policy_index import PolicySet
+from como_jax.data.read_options import ReadOptions
 from como_jax.data.statistics import Accumulator, Statistics
 from como_jax.data.times import FrameTimes
 
@@ -27,58 +36,34 @@ class _LoadTraining:
 
   loader: policy_examples.Loader
   change: tuple[Callable, ...]
-  damage: pipeline.CorruptionMonitor = dataclasses.field(default_factory=pipeline.CorruptionMonitor)
+  damage: stream.CorruptionMonitor = dataclasses.field(default_factory=stream.CorruptionMonitor)
 
   def __call__(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
     def use(example):
       return self.loader.sample(place[0], example, size=transforms.resized_to(self.change))
 
-    sample, images = pipeline.read(self.loader.sets[place[0]], place[1], self.damage, use)
+    sample, images = stream.read(self.loader.sets[place[0]], place[1], self.damage, use)
     return self.loader.finish(sample, images, self.change, rng)
 
 
 def build(
   sets: Sequence[PolicySet],
-  *,
-  normalizer: normalization.Normalizer,
-  language: policy_examples.Language,
-  robots: policy_examples.Robots,
-  cameras: int,
-  history: int,
-  step_seconds: float,
-  chunk: int,
-  reduce: str,
-  latent_chunk: int,
-  latent_size: int,
-  batch_size: int,
-  image_size: int,
+  layout: policy_layout.Layout,
+  batching: Batching,
+  split: Split = Split(),
+  reading: ReadOptions = ReadOptions(),
   augment: Sequence[Callable] = (),
-  split: str = "train",
-  validation_fraction: float = 0.1,
-  seed: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
-  start_step: int = 0,
-  workers: int = 0,
-  threads: int = 4,
-  prefetch: int = 4,
-) -> pipeline.Batches:
+) -> stream.Batches:
   """Endless shuffled training batches of robots and videos mixed.
 
   Args:
     sets: the mixture.
-    normalizer: of actions, states and latent motions, see `statistics`.
-    language: instruction -> (tokens [L, E], mask [L]), for every instruction of the data; "" may be
-      absent (no token).
-    robots: name -> (A, S). Their numbers are their places in sorted order; the widest decides the
-      padding.
-    cameras, history: C and T; the history's frames are one policy step apart, and before a
-      segment's first frame repeat it.
-    step_seconds: of an element of a chunk, see `policy_index.chunk_edges`; 0 = 1 frame.
-    chunk, reduce: K, and how the actions of a step become one: "mean", "first" or "last".
-    latent_chunk, latent_size: M and Z.
+    layout: what an example holds.
+    batching: batch size, order and part of this process.
+    split: episodes to draw from.
+    reading: processes and threads that load.
     augment: transforms (see `transforms.build`), drawn for each camera, the same for its whole
-    history. No mirroring. The others are those of `pipeline.build`.
+      history. No mirroring.
 
   Returns:
     Batches of "images" uint8 [B, T, C, H, W, 3], "images_mask" bool [B, C]; "state" float32 [B, S],
@@ -91,38 +76,14 @@ def build(
     raise errors.UserError(
       "augmentation 'flip' mirrors pictures but not actions and motions: switch it off for policies"
     )
-  pipeline.local_batch(batch_size, process_index, process_count)
-  layout = policy_examples.Layout(
-    normalizer,
-    dict(robots),
-    cameras,
-    history,
-    chunk,
-    reduce,
-    latent_chunk,
-    latent_size,
-    image_size,
-    step_seconds,
-  )
-  loader, _ = policy_examples.prepare(
-    sets, layout, language=language, split=split, validation_fraction=validation_fraction
-  )
+  _ = batching.local_rows  # checked before the data sets are opened
+  loader, _ = policy_examples.prepare(sets, layout, split)
   for opened in loader.sets:
     if not len(opened.windows):
-      raise errors.UserError(f"{opened.label} ({split}): no episode in this split")
-  return pipeline.infinite_batches(
-    [len(opened.windows) for opened in loader.sets],
-    [one.weight for one in sets],
-    _LoadTraining(loader, (*augment, transforms.Resize(image_size))),
-    batch_size=batch_size,
-    seed=seed,
-    process_index=process_index,
-    process_count=process_count,
-    start_step=start_step,
-    workers=workers,
-    threads=threads,
-    prefetch=prefetch,
-  )
+      raise errors.UserError(f"{opened.label} ({split.name}): no episode in this split")
+  load = _LoadTraining(loader, (*augment, transforms.Resize(layout.image_size)))
+  sizes = [len(opened.windows) for opened in loader.sets]
+  return stream.infinite_batches(sizes, [one.weight for one in sets], load, batching, reading)
 
 
 @dataclasses.dataclass
@@ -173,108 +134,66 @@ class Evaluation:
   def __init__(
     self,
     load: _LoadEvaluation,
-    *,
-    datasets: list[str],
-    episodes: list[str],
-    batch_size: int,
-    process_index: int,
-    process_count: int,
-    workers: int,
-    threads: int,
+    names: Mapping[str, list[str]],
+    batching: Batching,
+    reading: ReadOptions,
   ):
-    self._load, self._batch, self._process = load, batch_size, process_index
-    self._local = pipeline.local_batch(batch_size, process_index, process_count)
-    self._workers, self._threads = workers, threads
-    self.datasets, self.episodes = datasets, episodes
-    self.size, self.steps = len(load.places), -(-len(load.places) // batch_size)
+    """Walks over the places of `load`; `names` are of "datasets" and "episodes"."""
+    self._load, self._batching, self._reading = load, batching, reading
+    self.datasets, self.episodes = names["datasets"], names["episodes"]
+    self.size = len(load.places)
+    self.steps = -(-self.size // batching.batch_size)
 
-  def batches(self) -> pipeline.Batches:
+  def batches(self) -> stream.Batches:
     """Batches as of `build`, in order, and "valid" bool [B] (False on the last batch's padding, and
     where an example cannot be read: "damaged" bool [B]), "dataset", "episode", "time" (frame number
     in the episode) int32 [B].
     """
-
-    def make(step: int) -> grain.MapDataset:
-      rows = grain.MapDataset.range((self.steps - step) * self._local)
-      part = pipeline.ProcessSlice(
-        range(self.steps * self._batch), step * self._batch, self._batch, self._local, self._process
-      )
-      return rows.map(part).map(self._load).batch(self._local)
-
-    return pipeline.Batches(make, step=0, workers=self._workers, threads=self._threads, prefetch=2)
+    return stream.walk(self._load, self.steps, self._batching, self._reading)
 
 
 def evaluation(
   sets: Sequence[PolicySet],
+  layout: policy_layout.Layout,
+  batching: Batching,
+  split: Split = Split("validation"),
+  reading: ReadOptions = ReadOptions(),
   *,
-  normalizer: normalization.Normalizer,
-  language: policy_examples.Language,
-  robots: policy_examples.Robots,
-  cameras: int,
-  history: int,
-  step_seconds: float,
-  chunk: int,
-  reduce: str,
-  latent_chunk: int,
-  latent_size: int,
-  batch_size: int,
-  image_size: int,
-  split: str = "validation",
-  validation_fraction: float = 0.1,
   max_examples: int | None = None,
-  process_index: int = 0,
-  process_count: int = 1,
-  workers: int = 0,
-  threads: int = 4,
 ) -> Evaluation:
-  """Held-out examples in a fixed order. Arguments as of `build`.
+  """Held-out examples in a fixed order.
 
   Args:
+    sets: the mixture; weights play no part.
+    layout: what an example holds.
+    batching: batch size and part of this process; the order is fixed.
+    split: episodes to walk through.
+    reading: processes and threads that load.
     max_examples: cap over all data sets: an equal share for each, spread evenly over its examples;
       None = every one.
 
   Raises:
     errors.UserError: as for `build`; no data set has an example in the split.
   """
-  layout = policy_examples.Layout(
-    normalizer,
-    dict(robots),
-    cameras,
-    history,
-    chunk,
-    reduce,
-    latent_chunk,
-    latent_size,
-    image_size,
-    step_seconds,
-  )
-  loader, tables = policy_examples.prepare(
-    sets, layout, language=language, split=split, validation_fraction=validation_fraction
-  )
+  loader, tables = policy_examples.prepare(sets, layout, split)
   counts = [len(opened.windows) for opened in loader.sets]
   if not sum(counts):
     raise errors.UserError(
-      f"no data set has an example in the split {split!r} "
+      f"no data set has an example in the split {split.name!r} "
       "(validation needs at least 2 episodes of a task; or set validation_fraction=0)"
     )
   places = []
   for which, take in enumerate(_shares(counts, max_examples)):
     numbers = ((np.arange(take) + 0.5) * counts[which] / max(take, 1)).astype(np.int64)
     places.append(np.stack([np.full(take, which), numbers], 1))
-  names = [name for table in tables for name in table.episodes]
+  episodes = [name for table in tables for name in table.episodes]
   first = np.cumsum([0, *(len(table.episodes) for table in tables)])
   ids = [(first[which] + table.episode).astype(np.int32) for which, table in enumerate(tables)]
-  load = _LoadEvaluation(loader, np.concatenate(places), ids, (transforms.Resize(image_size),))
-  return Evaluation(
-    load,
-    datasets=[opened.label for opened in loader.sets],
-    episodes=names,
-    batch_size=batch_size,
-    process_index=process_index,
-    process_count=process_count,
-    workers=workers,
-    threads=threads,
+  load = _LoadEvaluation(
+    loader, np.concatenate(places), ids, (transforms.Resize(layout.image_size),)
   )
+  names = {"datasets": [opened.label for opened in loader.sets], "episodes": episodes}
+  return Evaluation(load, names, batching, reading)
 
 
 def _shares(counts: Sequence[int], most: int | None) -> list[int]:
@@ -304,10 +223,9 @@ def statistics(
     errors.UserError: as `build`; labels of several models or offsets; a robot with several sizes;
       an unknown mode.
   """
-  if reduce not in policy_examples.REDUCTIONS:
+  if reduce not in policy_layout.REDUCTIONS:
     raise errors.UserError(
-      f"unknown reduction of actions {reduce!r}: "
-      f"{errors.nearest(reduce, policy_examples.REDUCTIONS)}"
+      f"unknown reduction of actions {reduce!r}: {errors.nearest(reduce, policy_layout.REDUCTIONS)}"
     )
   found, _ = policy_examples.open_sets(
     sets, split="train", validation_fraction=validation_fraction, step_seconds=step_seconds

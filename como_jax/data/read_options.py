@@ -37,12 +37,19 @@ SHARED = pathlib.Path("/dev/shm")  # where Linux shows shared memory as files
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-  """Resolved numbers: arguments of `pipeline.build`, and what they were chosen for."""
+  """How batches are read.
 
-  workers: int
-  threads: int
-  prefetch: int
-  host: str
+  Attributes:
+    workers: processes that load; 0: only threads of this one.
+    threads: reading threads in each process; 0: none.
+    prefetch: batches prepared ahead (for each worker).
+    host: what the numbers were chosen for, for messages.
+  """
+
+  workers: int = 0
+  threads: int = 4
+  prefetch: int = 4
+  host: str = ""
 
   def __str__(self) -> str:
     return (

@@ -14,7 +14,7 @@ import grain
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import index, pipeline, reader, shards, times, transforms, video
+from como_jax.data import index, reader, shards, stream, times, transforms, video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +209,7 @@ def walk(
   workers: int = 0,
   threads: int = 4,
   prefetch: int = 8,
-) -> pipeline.Batches:
+) -> stream.Batches:
   """Iterator over the clips of the sequences in order, read and decoded ahead in the background.
 
   Args:
@@ -241,4 +241,4 @@ def walk(
   def make(step: int) -> grain.MapDataset:
     return grain.MapDataset.range(step, len(places)).map(load)
 
-  return pipeline.Batches(make, step=0, workers=workers, threads=threads, prefetch=prefetch)
+  return stream.Batches(make, step=0, workers=workers, threads=threads, prefetch=prefetch)

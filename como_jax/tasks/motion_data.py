@@ -12,8 +12,18 @@ import jax
 import numpy as np
 
 from como_jax import data, errors
-from como_jax.data import evaluation, ingest, pipeline, read_options, shards, times, transforms
+from como_jax.data import (
+  evaluation,
+  ingest,
+  pipeline,
+  read_options,
+  shards,
+  stream,
+  times,
+  transforms,
+)
 from como_jax.data import sources as source_formats
+from como_jax.data.batching import Batching, ProcessSlice, Split
 from como_jax.data.sources import video_folder
 from como_jax.parallel import distributed
 from como_jax.settings import entries as mixtures
@@ -225,25 +235,16 @@ def batches(
   start_step: int,
   how: read_options.ReadOptions,
   whole: bool = False,
-) -> pipeline.Batches:
+) -> stream.Batches:
   """Endless training batches from a step on, this process's part of each, or the whole ones."""
-  section, processes = config.data, (0, 1) if whole else (jax.process_index(), jax.process_count())
+  section = config.data
+  process = ProcessSlice() if whole else ProcessSlice(jax.process_index(), jax.process_count())
   return pipeline.build(
     sets,
-    kind=kind,
-    frames=section.frames,
-    jitter=jitter,
-    batch_size=config.train.batch_size,
-    image_size=section.image_size,
-    augment=augmentation(section),
-    validation_fraction=section.validation_fraction,
-    seed=config.seed,
-    process_index=processes[0],
-    process_count=processes[1],
-    start_step=start_step,
-    workers=how.workers,
-    threads=how.threads,
-    prefetch=how.prefetch,
+    pipeline.Layout(section.image_size, kind, section.frames, jitter, augmentation(section)),
+    Batching(config.train.batch_size, config.seed, start_step, process),
+    Split("train", section.validation_fraction),
+    how,
   )
 
 
@@ -254,13 +255,11 @@ def windows(
   section = config.data
   return evaluation.build(
     sets,
-    batch_size=batch_size,
-    image_size=section.image_size,
-    frames=frames,
-    split=split,
-    validation_fraction=section.validation_fraction,
+    pipeline.Layout(section.image_size, frames=frames),
+    Batching(batch_size),
+    Split(split, section.validation_fraction),
+    read_options.ReadOptions(threads=read_options.reading_threads(section.threads)),
     max_windows=most,
-    threads=read_options.reading_threads(section.threads),
   )
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import errors, models, trees
-from como_jax.data import normalization, policy_pipeline, read_options
+from como_jax.data import normalization, policy_layout, policy_pipeline, read_options
+from como_jax.data.batching import Batching, ProcessSlice, Split
 from como_jax.parallel import distributed
 from como_jax.serve import policy as serving
 from como_jax.tasks import motion_data, policy_data, tokens, training
@@ -109,14 +110,14 @@ class ResolvedPolicyData:
   """What a config came down to once its data were looked at.
 
   Attributes:
+    sets: the mixture.
+    layout: what an example holds, the statistics included.
     start: (parameters, config) of the policy it starts from, or None.
-    build: arguments that `data.policy_pipeline.build` and `evaluation` share.
   """
 
   sets: list[policy_pipeline.PolicySet]
-  normalizer: normalization.Normalizer
+  layout: policy_layout.Layout
   start: tuple[dict, dict] | None
-  build: dict[str, Any]
 
 
 def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, ResolvedPolicyData]:
@@ -172,19 +173,6 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Resol
       model.latent.update(queries=label["queries"], dims=label["dims"])
     elif start:
       model.latent.update({key: before["model"]["latent"][key] for key in ("queries", "dims")})
-    build = dict(
-      language=texts,
-      robots={name: (facts["action"], facts["state"]) for name, facts in robots.items()},
-      cameras=model.cameras,
-      history=model.history,
-      step_seconds=config.policy.step_seconds,
-      chunk=model.chunk,
-      reduce=config.policy.reduce,
-      latent_chunk=model.latent.chunk,
-      latent_size=model.latent.queries * model.latent.dims,
-      image_size=config.data.image_size,
-      validation_fraction=config.data.validation_fraction,
-    )
     found = policy_pipeline.statistics(
       sets,
       mode=config.policy.normalization,
@@ -206,6 +194,19 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Resol
     config.normalization = found.to_json()
     if model.policy == "gpt":
       set_grippers(model, found)
+  layout = policy_layout.Layout(
+    normalizer=found,
+    language=texts,
+    robots={name: (facts["action"], facts["state"]) for name, facts in robots.items()},
+    cameras=model.cameras,
+    history=model.history,
+    chunk=model.chunk,
+    reduce=config.policy.reduce,
+    latent_chunk=model.latent.chunk,
+    latent_size=model.latent.queries * model.latent.dims,
+    image_size=config.data.image_size,
+    step_seconds=config.policy.step_seconds,
+  )
   if config.data.image_size != model.image_size:
     raise errors.UserError(
       f"config.data.image_size={config.data.image_size} is not "
@@ -217,7 +218,7 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Resol
       f"policy={config.model.policy} takes 1"
     )
   config.lock()
-  return config, ResolvedPolicyData(sets, found, start, build)
+  return config, ResolvedPolicyData(sets, layout, start)
 
 
 def with_grippers(
@@ -355,28 +356,29 @@ def job(config: config_lib.ConfigDict, ready: ResolvedPolicyData) -> training.Tr
         f"data: {one.label}: cameras {', '.join(unused)} are not used, the policy's slots are "
         f"{', '.join(config.policy.cameras)}: name them in config.policy.cameras"
       )
-  for line in say_dimensions(config.robots.to_dict(), ready.normalizer):
+  for line in say_dimensions(config.robots.to_dict(), ready.layout.normalizer):
     print(f"data: {line}")
-  settings = dict(normalizer=ready.normalizer, **ready.build)
+  fraction = config.data.validation_fraction
   how = motion_data.choose_read_options(
     config.data, [one.path for one in ready.sets], model.inputs_spec(motion_data.local_rows(config))
   )
-  threads = read_options.reading_threads(config.data.threads)
+  fixed = read_options.ReadOptions(threads=read_options.reading_threads(config.data.threads))
   held_out = None
   if config.data.validation_fraction > 0:
     held_out = policy_pipeline.evaluation(
       ready.sets,
-      **settings,
-      batch_size=config.evaluation.batch_size,
+      ready.layout,
+      Batching(config.evaluation.batch_size),
+      Split("validation", fraction),
+      fixed,
       max_examples=config.evaluation.examples,
-      threads=threads,
     )
 
   def loss(params, batch, key):
     return model.losses(params, batch, key)
 
   score = PolicyEvaluator(
-    model, ready.normalizer, guidance=float(config.policy.guidance), dtype=config.model.dtype
+    model, ready.layout.normalizer, guidance=float(config.policy.guidance), dtype=config.model.dtype
   )
   augment = motion_data.augmentation(config.data)
   known = None
@@ -385,27 +387,23 @@ def job(config: config_lib.ConfigDict, ready: ResolvedPolicyData) -> training.Tr
     known = tokens.TokenCache(model, start).fill(
       policy_pipeline.evaluation(
         ready.sets,
-        **settings,
-        batch_size=config.evaluation.batch_size,
-        split="train",
-        threads=threads,
+        ready.layout,
+        Batching(config.evaluation.batch_size),
+        Split("train", fraction),
+        fixed,
       )
     )
     print(f"image tokens: {len(known)} images encoded, once")
 
   def batches(step):
+    process = ProcessSlice(jax.process_index(), jax.process_count())
     found = policy_pipeline.build(
       ready.sets,
-      **settings,
-      batch_size=config.train.batch_size,
-      augment=augment,
-      seed=config.seed,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      start_step=step,
-      workers=how.workers,
-      threads=how.threads,
-      prefetch=how.prefetch,
+      ready.layout,
+      Batching(config.train.batch_size, config.seed, step, process),
+      Split("train", fraction),
+      how,
+      augment,
     )
     return known.over(found) if known else found
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from como_jax import data, errors
-from como_jax.data import evaluation, ingest
-from tests.data import makers
+from como_jax.data import ingest
+from tests.data import flat, makers
 
 LENGTHS = (12, 9, 15, 7)
 
@@ -17,7 +17,7 @@ def _path(tmp_path_factory):
 
 def build(path, **settings):
   settings = {"batch_size": 6, "image_size": 16, "split": "all", "threads": 0} | settings
-  return evaluation.build([data.DataSet(path, offset_seconds=0.2)], **settings)
+  return flat.windows([data.DataSet(path, offset_seconds=0.2)], **settings)
 
 
 def walk(found):
@@ -101,16 +101,14 @@ def test_data_sets_without_actions_beside_some_with(tmp_path, path):
     data.DataSet(plain, offset_seconds=0.2),
   ]
   ingest.run(videos, plain, workers=0, progress=False)
-  rows = walk(
-    evaluation.build(evaluation_sets, batch_size=4, image_size=16, split="all", threads=0)
-  )
+  rows = walk(flat.windows(evaluation_sets, batch_size=4, image_size=16, split="all", threads=0))
   valid = rows["valid"]
   np.testing.assert_array_equal(rows["has_action"][valid], rows["dataset"][valid] == 0)
   assert not rows["action"][valid & (rows["dataset"] == 1)].any()
   np.testing.assert_array_equal(
     rows["action_size"][valid], np.where(rows["dataset"][valid] == 0, 3, 0)
   )
-  only = evaluation.build(evaluation_sets[1:], batch_size=4, image_size=16, split="all", threads=0)
+  only = flat.windows(evaluation_sets[1:], batch_size=4, image_size=16, split="all", threads=0)
   assert only.action_size == 0 and "action" not in walk(only)
 
 

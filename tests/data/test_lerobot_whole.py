@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from como_jax import data, errors
-from como_jax.data import evaluation, labels, lerobot_labels, policy_pipeline, video
+from como_jax.data import labels, lerobot_labels, policy_pipeline, video
 from como_jax.data.sources import lerobot
+from tests.data import flat, test_policy_pipeline
 from tests.data import lerobot_makers as makers
 from tests.data import makers as plain_makers
-from tests.data import test_policy_pipeline
 from tests.data.lerobot_makers import TOP, WRIST, Folder, check, features, opened, refused, rows
 
 
@@ -325,7 +325,7 @@ def test_what_is_damaged_is_left_out_of_statistics_and_evaluation(tmp_path):
     split="all",
     threads=0,
   )
-  found = policy_pipeline.evaluation([test_policy_pipeline.arm(path)], **common)
+  found = flat.policy_windows([test_policy_pipeline.arm(path)], **common)
   with (
     pytest.warns(
       UserWarning,
@@ -344,7 +344,7 @@ def test_what_is_damaged_is_left_out_of_statistics_and_evaluation(tmp_path):
   )
   with pytest.warns(UserWarning):
     assert found._load(2)["damaged"]
-  windows = evaluation.build(
+  windows = flat.windows(
     [data.DataSet(path, offset_seconds=0.1)],
     batch_size=13,
     image_size=64,

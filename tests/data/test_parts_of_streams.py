@@ -15,12 +15,16 @@ from como_jax.data import (
   pipeline,
   policy_examples,
   policy_index,
+  policy_layout,
   policy_pipeline,
   shard_file,
+  stream,
   video,
 )
+from como_jax.data.batching import Batching, ProcessSlice, Split
+from como_jax.data.read_options import ReadOptions
 from como_jax.data.times import FrameTimes
-from tests.data import test_index
+from tests.data import flat, test_index
 
 
 class Broken:
@@ -39,15 +43,15 @@ class Broken:
 
 
 def test_a_damaged_window_is_followed_by_others():
-  opened, damage = Broken(lambda i: i == 7), pipeline.CorruptionMonitor()
+  opened, damage = Broken(lambda i: i == 7), stream.CorruptionMonitor()
   with pytest.warns(
     UserWarning,
     match="^a damaged record is replaced by another window .1 of 1 reads so far.: window 7$",
   ):
-    found = pipeline.read(opened, 7, damage, lambda i: f"used {i}")
+    found = stream.read(opened, 7, damage, lambda i: f"used {i}")
   other = int(np.random.default_rng([7, 0]).integers(100))
   assert found == f"used {other}" and opened.tried == [7, other]
-  assert pipeline.read(opened, 3, damage, lambda i: i) == 3
+  assert stream.read(opened, 3, damage, lambda i: i) == 3
   opened = Broken(lambda i: True)
   with (
     warnings.catch_warnings(),
@@ -56,7 +60,7 @@ def test_a_damaged_window_is_followed_by_others():
     ),
   ):
     warnings.simplefilter("ignore")
-    pipeline.read(opened, 5, damage, print)
+    stream.read(opened, 5, damage, print)
   assert len(opened.tried) == 16
 
 
@@ -64,7 +68,7 @@ def test_a_damaged_window_is_followed_by_others():
   "reads, met, ends", [(20, 19, False), (20, 20, True), (1999, 20, True), (2000, 20, False)]
 )
 def test_a_run_ends_where_one_read_of_a_hundred_is_damaged(reads, met, ends):
-  damage = pipeline.CorruptionMonitor()
+  damage = stream.CorruptionMonitor()
   damage._reads = reads
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -80,23 +84,30 @@ def test_a_run_ends_where_one_read_of_a_hundred_is_damaged(reads, met, ends):
 
 
 def test_each_process_takes_its_part():
-  stream = [f"sample {i}" for i in range(100)]
-  parts = [pipeline.ProcessSlice(stream, 10, 6, 2, process) for process in range(3)]
-  assert [part(i) for part in parts for i in (0, 1, 2)] == [
-    f"sample {i}" for i in (10, 11, 16, 12, 13, 18, 14, 15, 20)
+  samples = [f"sample {i}" for i in range(100)]
+  parts = [
+    stream.LocalElements(samples, Batching(6, start_step=2, process=ProcessSlice(process, 3)))
+    for process in range(3)
   ]
-  rows = pipeline._BatchLoader(parts[1], lambda rows: rows)
-  assert rows(0) == ["sample 12", "sample 13"] and rows(1) == ["sample 18", "sample 19"]
-  assert pipeline.local_batch(6, 2, 3) == 2 and pipeline.local_batch(1, 0, 1) == 1
-  for given, message in (
-    ((0, 0, 1), "^batch_size 0 does not divide by the number of processes, 1$"),
-    ((7, 0, 2), "^batch_size 7 does not"),
+  assert [part(i) for part in parts for i in (0, 1, 2)] == [
+    f"sample {i}" for i in (12, 13, 18, 14, 15, 20, 16, 17, 22)
+  ]
+  rows = stream._BatchLoader(parts[1], lambda rows: rows)
+  assert rows(0) == ["sample 14", "sample 15"] and rows(1) == ["sample 20", "sample 21"]
+
+
+def test_what_a_process_gets_of_a_batch():
+  assert ProcessSlice(2, 3).rows(6) == 2 and ProcessSlice().rows(1) == 1
+  assert Batching(6, process=ProcessSlice(2, 3)).local_rows == 2
+  for process, size, message in (
+    (ProcessSlice(), 0, "^batch_size 0 does not divide by the number of processes, 1$"),
+    (ProcessSlice(0, 2), 7, "^batch_size 7 does not"),
   ):
     with pytest.raises(errors.UserError, match=message):
-      pipeline.local_batch(*given)
-  for process in (-1, 3):
-    with pytest.raises(ValueError, match=f"^process {process} of 3$"):
-      pipeline.local_batch(6, process, 3)
+      process.rows(size)
+  for number in (-1, 3):
+    with pytest.raises(ValueError, match=f"^process {number} of 3$"):
+      ProcessSlice(number, 3).rows(6)
 
 
 class Stream:
@@ -137,7 +148,7 @@ class Stream:
 
 def batches(script=None, *, step=3, workers=0, threads=4, prefetch=4):
   Stream.made, script = [], script or {}
-  return pipeline.Batches(
+  return stream.Batches(
     lambda step: Stream(step, script),
     step=step,
     workers=workers,
@@ -161,9 +172,9 @@ def batches(script=None, *, step=3, workers=0, threads=4, prefetch=4):
 )
 def test_how_far_is_read_ahead(given, read, workers):
   batches(**given)
-  (stream,) = Stream.made
-  assert stream.read == read and getattr(stream, "workers", None) == workers
-  assert getattr(stream, "change", None) == (pipeline._hand_over if workers else None)
+  (made,) = Stream.made
+  assert made.read == read and getattr(made, "workers", None) == workers
+  assert getattr(made, "change", None) == (stream._hand_over if workers else None)
 
 
 def test_steps_and_the_end():
@@ -194,10 +205,10 @@ def test_dead_workers_are_replaced_three_times():
   assert [str(one.message).split(":")[0] for one in said] == [
     f"a data worker died and is replaced at step {step} ({n} of 3)" for step, n in ((4, 1), (6, 2))
   ]
-  assert [stream.closed for stream in Stream.made] == [1, 1, 0] and found.step == 7
+  assert [made.closed for made in Stream.made] == [1, 1, 0] and found.step == 7
   with pytest.raises(RuntimeError, match="^another$"):
     next(batches({3: RuntimeError("another")}))
-  found = pipeline.Batches(
+  found = stream.Batches(
     lambda step: Stream(step, {3: RuntimeError("terminated unexpectedly")}),
     step=3,
     workers=0,
@@ -217,9 +228,9 @@ def test_what_cannot_be_built(tmp_path):
     ({"frames": 1}, "^motion batches need at least 2 frames, got 1$"),
   ):
     with pytest.raises(errors.UserError, match=message):
-      pipeline.build(one, batch_size=2, image_size=8, **given)
+      flat.motion(one, batch_size=2, image_size=8, **given)
   with pytest.raises(errors.UserError, match="^no data set is given$"):
-    pipeline.build([], batch_size=2, image_size=8)
+    flat.motion([], batch_size=2, image_size=8)
   assert (
     data.DataSet("/a/b/").label == "b"
     and data.DataSet("/a/b", name="n").label == "n"
@@ -360,7 +371,7 @@ def test_examples_by_hand():
       each[i]
 
 
-LAYOUT = policy_examples.Layout(None, {"b": (3, 0), "a": (2, 4)}, 1, 1, 1, "mean", 0, 0, 1, 0.0)
+LAYOUT = policy_layout.Layout(None, {}, {"b": (3, 0), "a": (2, 4)}, 1, 1, 1, "mean", 0, 0, 1, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -578,11 +589,26 @@ def recorder(monkeypatch, module, name):
   calls = []
 
   def record(*given, **more):
-    calls.append(more)
+    calls.append((given, more))
     raise Recorded
 
   monkeypatch.setattr(module, name, record)
   return calls
+
+
+EMPTY = policy_layout.Layout(
+  normalizer=None,
+  language={},
+  robots={},
+  cameras=1,
+  history=1,
+  chunk=1,
+  reduce="mean",
+  latent_chunk=0,
+  latent_size=0,
+  image_size=8,
+  step_seconds=0.0,
+)
 
 
 def test_what_nobody_says_of_batches(monkeypatch):
@@ -593,126 +619,63 @@ def test_what_nobody_says_of_batches(monkeypatch):
   monkeypatch.setattr(
     pipeline, "open_sets", lambda datasets, **more: asked.append(more) or ([opened], [])
   )
-  asked, calls = [], recorder(monkeypatch, pipeline, "infinite_batches")
+  asked, calls = [], recorder(monkeypatch, stream, "infinite_batches")
   with pytest.raises(Recorded):
-    pipeline.build([data.DataSet("p")], batch_size=4, image_size=8)
+    pipeline.build([data.DataSet("p")], pipeline.Layout(8), Batching(4))
+  reading = ReadOptions(1, 2, 3)
+  batching = Batching(4, seed=2, start_step=5, process=ProcessSlice(1, 2))
   with pytest.raises(Recorded):
     pipeline.build(
-      [data.DataSet("p")],
-      batch_size=4,
-      image_size=8,
-      kind="mae",
-      split="all",
-      validation_fraction=0.3,
-      seed=2,
-      start_step=5,
-      workers=1,
-      threads=2,
-      prefetch=3,
-      process_index=1,
-      process_count=2,
+      [data.DataSet("p")], pipeline.Layout(8, kind="mae"), batching, Split("all", 0.3), reading
     )
   assert asked == [
     {"frames": 2, "split": "train", "validation_fraction": 0.1},
     {"frames": 1, "split": "all", "validation_fraction": 0.3},
   ]
-  usual = dict(
-    batch_size=4,
-    seed=0,
-    process_index=0,
-    process_count=1,
-    start_step=0,
-    workers=0,
-    threads=4,
-    prefetch=4,
-  )
-  assert calls == [
-    usual,
-    dict(
-      batch_size=4,
-      seed=2,
-      process_index=1,
-      process_count=2,
-      start_step=5,
-      workers=1,
-      threads=2,
-      prefetch=3,
-    ),
-  ]
+  usual = (Batching(4, seed=0, start_step=0, process=ProcessSlice(0, 1)), ReadOptions(0, 4, 4))
+  assert [given[3:] for given, _ in calls] == [usual, (batching, reading)]
   calls.clear()
   found = types.SimpleNamespace(sets=[opened])
   monkeypatch.setattr(
-    policy_examples, "prepare", lambda sets, layout, **more: asked.append(more) or (found, [])
-  )
-  sizes = dict(
-    normalizer=None,
-    language={},
-    robots={},
-    cameras=1,
-    history=1,
-    step_seconds=0.0,
-    chunk=1,
-    reduce="mean",
-    latent_chunk=0,
-    latent_size=0,
-    image_size=8,
+    policy_examples, "prepare", lambda sets, layout, split: asked.append(split) or (found, [])
   )
   with pytest.raises(Recorded):
-    policy_pipeline.build([policy_index.PolicySet("p")], batch_size=4, **sizes)
-  assert calls == [usual] and {key: asked[-1][key] for key in ("split", "validation_fraction")} == {
-    "split": "train",
-    "validation_fraction": 0.1,
-  }
+    policy_pipeline.build([policy_index.PolicySet("p")], EMPTY, Batching(4))
+  assert calls[0][0][3:] == usual and asked[-1] == Split("train", 0.1)
 
 
 def test_what_nobody_says_of_evaluations(monkeypatch):
-  sizes = dict(
-    normalizer=None,
-    language={},
-    robots={},
-    cameras=1,
-    history=1,
-    step_seconds=0.0,
-    chunk=1,
-    reduce="mean",
-    latent_chunk=0,
-    latent_size=0,
-    image_size=8,
-  )
-  for function, module, name, given, expected in (
+  validation = {"split": "validation", "validation_fraction": 0.1}
+  for function, module, name, expected in (
     (
-      evaluation.build,
+      lambda: evaluation.build([], pipeline.Layout(8, frames=3), Batching(4)),
       pipeline,
       "open_sets",
-      {},
-      {"frames": 3, "split": "validation", "validation_fraction": 0.1},
+      (([],), {"frames": 3} | validation),
     ),
     (
-      policy_pipeline.evaluation,
+      lambda: policy_pipeline.evaluation([], EMPTY, Batching(4)),
       policy_examples,
       "prepare",
-      sizes,
-      {"language": {}, "split": "validation", "validation_fraction": 0.1},
+      (([], EMPTY, Split("validation", 0.1)), {}),
     ),
     (
-      lambda sets, **more: policy_pipeline.statistics(sets),
+      lambda: policy_pipeline.statistics([]),
       policy_examples,
       "open_sets",
-      {},
-      {"split": "train", "validation_fraction": 0.1, "step_seconds": 0.0},
+      (([],), {"split": "train", "validation_fraction": 0.1, "step_seconds": 0.0}),
     ),
     (
-      lambda sets, **more: policy_pipeline.describe(sets),
+      lambda: policy_pipeline.describe([]),
       policy_examples,
       "open_sets",
-      {},
-      {"split": "train", "validation_fraction": 0.1, "cameras": None},
+      (([],), {"split": "train", "validation_fraction": 0.1, "cameras": None}),
     ),
   ):
     with monkeypatch.context() as patch:
       calls = recorder(patch, module, name)
       with pytest.raises(Recorded):
-        function([], **({"batch_size": 4} | {"image_size": 8} | given))
+        function()
       assert calls == [expected]
   with monkeypatch.context() as patch:
     patch.setattr(data.shards, "read_manifest", lambda path: None)
@@ -724,4 +687,4 @@ def test_what_nobody_says_of_evaluations(monkeypatch):
     windows = recorder(patch, data.index, "windows")
     with pytest.raises(Recorded):
       data.describe(data.DataSet("p"))
-    assert calls == [0.1] and windows[0]["frames"] == 2
+    assert calls == [0.1] and windows[0][1]["frames"] == 2

@@ -18,9 +18,9 @@ import pytest
 from grain.multiprocessing import SharedMemoryArray
 
 from como_jax import data, errors
-from como_jax.data import pipeline, read_options, transforms
+from como_jax.data import pipeline, read_options, stream, transforms
 from tests import limits
-from tests.data import makers
+from tests.data import flat, makers
 
 LENGTHS = (12, 9, 15, 7)
 
@@ -36,7 +36,7 @@ def sets(*paths, offset=0.2, **settings):
 
 def take(datasets, count, **settings):
   settings = {"batch_size": 8, "image_size": 16, "split": "all", "threads": 0} | settings
-  with pipeline.build(datasets, **settings) as batches:
+  with flat.motion(datasets, **settings) as batches:
     return [next(batches) for _ in range(count)]
 
 
@@ -136,7 +136,7 @@ def test_an_array_is_handed_over_whole_or_not_at_all(monkeypatch):
   }
   size = batch["frames"].nbytes
   before = in_shared_memory(size)
-  given = pipeline._hand_over(batch)
+  given = stream._hand_over(batch)
   assert given["small"] is batch["small"] and given["turned"] is batch["turned"]
   received = SharedMemoryArray.from_metadata(given["frames"])
   received.unlink_on_del()
@@ -158,13 +158,13 @@ def test_an_array_is_handed_over_whole_or_not_at_all(monkeypatch):
       "config.data.workers"
     ),
   ):
-    pipeline._hand_over(batch)
+    stream._hand_over(batch)
   assert in_shared_memory(size) <= before
 
 
 def test_a_killed_worker_is_replaced_at_the_same_step(path):
   whole = take(sets(path), 6, **FULL)
-  with pipeline.build(
+  with flat.motion(
     sets(path), batch_size=8, image_size=16, split="all", threads=0, workers=1, prefetch=1, **FULL
   ) as batches:
     found = [next(batches)]
@@ -381,10 +381,11 @@ from como_jax import data
 from como_jax.data import ingest, statistics
 assert "jax" not in sys.modules and "grain" not in sys.modules, "ingest workers must start quickly"
 from como_jax.data import evaluation, pipeline
+from tests.data import flat
 sets = [data.DataSet({path!r}, offset_seconds=0.2)]
-with pipeline.build(sets, batch_size=4, image_size=16) as batches:
+with flat.motion(sets, batch_size=4, image_size=16) as batches:
   next(batches)
-with evaluation.build(sets, batch_size=4, image_size=16, split="all").batches() as batches:
+with flat.windows(sets, batch_size=4, image_size=16, split="all").batches() as batches:
   next(batches)
 from jax._src import xla_bridge
 assert not xla_bridge._backends, xla_bridge._backends

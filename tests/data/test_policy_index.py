@@ -10,7 +10,7 @@ import pytest
 
 from como_jax.data import index, policy_index, policy_pipeline, shard_file, shards
 from como_jax.data.times import FrameTimes
-from tests.data import makers, test_index
+from tests.data import flat, makers, test_index
 from tests.data.test_policy_pipeline import SIZES, arm, label, normalizer, numbers, same, take, walk
 from tests.data.test_policy_pipeline import _two as _two  # a fixture
 
@@ -86,7 +86,7 @@ def test_damaged_records_are_replaced(tmp_path):
     == 180
   )
   with pytest.warns(UserWarning, match="left out of the evaluation"):
-    found = policy_pipeline.evaluation(
+    found = flat.policy_windows(
       [arm(path)],
       **(
         {"batch_size": 10, "split": "all", "threads": 0, "normalizer": normalizer()}

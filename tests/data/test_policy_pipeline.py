@@ -20,7 +20,7 @@ from como_jax.data import (
   statistics,
   transforms,
 )
-from tests.data import makers, test_pipeline
+from tests.data import flat, makers, test_pipeline
 
 LENGTHS = (12, 9, 15, 7)
 TASKS = {
@@ -136,7 +136,7 @@ def walk(sets, **settings):
   settings = (
     {"batch_size": 7, "split": "all", "threads": 0, "normalizer": normalizer()} | SIZES | settings
   )
-  found = policy_pipeline.evaluation(sets, **settings)
+  found = flat.policy_windows(sets, **settings)
   with found.batches() as batches:
     parts = list(batches)
   rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -147,7 +147,7 @@ def walk(sets, **settings):
 
 def take(sets, count, **settings):
   settings = {"batch_size": 8, "threads": 0, "normalizer": normalizer()} | SIZES | settings
-  with policy_pipeline.build(sets, **settings) as batches:
+  with flat.policy(sets, **settings) as batches:
     return [next(batches) for _ in range(count)]
 
 
@@ -482,7 +482,7 @@ def test_held_out_examples(many, two):
   settings = {"normalizer": normalizer()} | SIZES | settings | {"batch_size": 6, "threads": 0}
   parts = []
   for process in range(2):
-    with policy_pipeline.evaluation(
+    with flat.policy_windows(
       sets, **settings, process_index=process, process_count=2
     ).batches() as batches:
       parts.append(np.concatenate([batch["time"][batch["valid"]] for batch in batches]))

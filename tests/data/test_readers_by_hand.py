@@ -25,7 +25,7 @@ from como_jax.data import (
   video,
 )
 from como_jax.data.times import FrameTimes
-from tests.data import makers, test_index
+from tests.data import flat, makers, test_index
 
 
 @pytest.fixture(scope="module", name="path")
@@ -310,7 +310,7 @@ def test_ids_of_held_out_windows(path, tmp_path):
   ]
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    found = evaluation.build(
+    found = flat.windows(
       sets, batch_size=50, image_size=16, frames=2, split="all", threads=0, validation_fraction=0.0
     )
   with found.batches() as batches:
@@ -373,7 +373,7 @@ def test_sizes_of_arrays(monkeypatch):
 
 
 def test_single_frames_to_evaluate(path):
-  found = evaluation.build(
+  found = flat.windows(
     [data.DataSet(path)],
     batch_size=6,
     image_size=16,

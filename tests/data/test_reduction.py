@@ -9,18 +9,8 @@ import pytest
 from PIL import Image
 
 from como_jax import data
-from como_jax.data import (
-  evaluation,
-  frame_codec,
-  pipeline,
-  policy_pipeline,
-  sequences,
-  shards,
-  sources,
-  transforms,
-  video,
-)
-from tests.data import makers, test_policy_pipeline
+from como_jax.data import frame_codec, pipeline, sequences, shards, sources, transforms, video
+from tests.data import flat, makers, test_policy_pipeline
 
 
 def textured(seed, height=32, width=32):
@@ -151,12 +141,12 @@ def test_training_evaluation_labeling_and_policies_see_the_same_frames(tmp_path,
     [data.DataSet(path, offset_seconds=0.1)],
     dict(batch_size=14, image_size=size, split="all", frames=2, threads=0),
   )
-  windows = evaluation.build(sets, **common)
+  windows = flat.windows(sets, **common)
   with windows.batches() as batches:
     seen = next(batches)
   for frames, episode, t in zip(seen["frames"], seen["episode"], seen["time"], strict=True):
     np.testing.assert_array_equal(frames, expected[windows.episodes[episode]][t : t + 2])
-  with pipeline.build(sets, **common) as batches:  # an epoch: every window once
+  with flat.motion(sets, **common) as batches:  # an epoch: every window once
     drawn = next(batches)["frames"]
   assert sorted(one.tobytes() for one in drawn) == sorted(one.tobytes() for one in seen["frames"])
   settings = dict(
@@ -167,14 +157,12 @@ def test_training_evaluation_labeling_and_policies_see_the_same_frames(tmp_path,
     split="all",
     threads=0,
   )
-  with policy_pipeline.build([test_policy_pipeline.arm(path)], **settings) as batches:
+  with flat.policy([test_policy_pipeline.arm(path)], **settings) as batches:
     images = next(batches)["images"][:, 0, 0]
   assert sorted(one.tobytes() for one in images) == sorted(
     one.tobytes() for frames in expected.values() for one in frames
   )
-  with policy_pipeline.evaluation(
-    [test_policy_pipeline.arm(path)], **settings
-  ).batches() as batches:
+  with flat.policy_windows([test_policy_pipeline.arm(path)], **settings).batches() as batches:
     assert sorted(one.tobytes() for one in next(batches)["images"][:, 0, 0]) == sorted(
       one.tobytes() for one in images
     )

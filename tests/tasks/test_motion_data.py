@@ -12,6 +12,9 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import data, errors
+from como_jax.data import pipeline
+from como_jax.data.batching import Batching, ProcessSlice, Split
+from como_jax.data.read_options import ReadOptions
 from como_jax.tasks import motion_data
 from tests.data import makers
 
@@ -294,14 +297,14 @@ def test_what_the_pipeline_is_asked_for(monkeypatch):
   monkeypatch.setattr(
     motion_data.pipeline,
     "build",
-    lambda sets, **settings: asked.append((sets, settings)) or "BATCHES",
+    lambda sets, *records: asked.append((sets, *records)) or "BATCHES",
   )
   monkeypatch.setattr(
     motion_data.evaluation,
     "build",
-    lambda sets, **settings: asked.append((sets, settings)) or "WINDOWS",
+    lambda sets, *records, **more: asked.append((sets, *records, more)) or "WINDOWS",
   )
-  monkeypatch.setattr(motion_data, "augmentation", lambda section: "AUGMENT")
+  monkeypatch.setattr(motion_data, "augmentation", lambda section: ("AUGMENT",))
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   config = config_lib.ConfigDict(
@@ -311,7 +314,7 @@ def test_what_the_pipeline_is_asked_for(monkeypatch):
       "data": {"frames": 3, "image_size": 16, "validation_fraction": 0.25, "threads": 5},
     }
   )
-  how = SimpleNamespace(workers=1, threads=2, prefetch=4)
+  how = ReadOptions(workers=1, threads=2, prefetch=4)
   assert (
     motion_data.batches(config, ["ONE"], kind="mae", jitter=True, start_step=9, how=how)
     == "BATCHES"
@@ -323,34 +326,18 @@ def test_what_the_pipeline_is_asked_for(monkeypatch):
   assert asked == [
     (
       ["ONE"],
-      dict(
-        kind="mae",
-        frames=3,
-        jitter=True,
-        batch_size=8,
-        image_size=16,
-        augment="AUGMENT",
-        validation_fraction=0.25,
-        seed=7,
-        process_index=1,
-        process_count=2,
-        start_step=9,
-        workers=1,
-        threads=2,
-        prefetch=4,
-      ),
+      pipeline.Layout(16, "mae", 3, True, ("AUGMENT",)),
+      Batching(8, seed=7, start_step=9, process=ProcessSlice(1, 2)),
+      Split("train", 0.25),
+      how,
     ),
     (
       ["ONE"],
-      dict(
-        batch_size=6,
-        image_size=16,
-        frames=2,
-        split="train",
-        validation_fraction=0.25,
-        max_windows=11,
-        threads=5,
-      ),
+      pipeline.Layout(16, frames=2),
+      Batching(6),
+      Split("train", 0.25),
+      ReadOptions(threads=5),
+      {"max_windows": 11},
     ),
   ]
 

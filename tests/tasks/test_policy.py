@@ -12,12 +12,12 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, models
-from como_jax.data import normalization, policy_pipeline, shards, statistics, video
+from como_jax.data import normalization, shards, statistics, video
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
 from como_jax.tasks import policy, serve
 from como_jax.train import checkpoint, log
-from tests.data import makers
+from tests.data import flat, makers
 from tests.data.test_policy_pipeline import label
 
 TINY = (
@@ -111,8 +111,10 @@ def test_acting_sees_what_training_saw(run, path):
   acting = serving.Policy.load(str(run))
   command = parse(run, f"--config.data.path={path}", "--config.policy.robot=arm")
   _, ready = policy.resolve(command.config)
-  ready.build["normalizer"] = acting._normalizer
-  walk = policy_pipeline.evaluation(ready.sets, **ready.build, batch_size=5, split="all", threads=0)
+  layout = dataclasses.replace(ready.layout, normalizer=acting._normalizer)
+  walk = flat.policy_windows(
+    ready.sets, **flat.of_layout(layout), batch_size=5, split="all", threads=0
+  )
   with walk.batches() as batches:
     batch = next(batches)
   table = shards.read_table(path)
@@ -363,12 +365,8 @@ def test_slots_that_training_leaves_empty_are_empty_when_acting(
     row["images_mask"].tolist() == mask
     and [bool(row["images"][:, slot].any()) for slot in range(len(mask))] == mask
   )
-  walk = policy_pipeline.evaluation(
-    ready.sets,
-    **{**ready.build, "normalizer": ready.normalizer},
-    batch_size=8,
-    split="all",
-    threads=0,
+  walk = flat.policy_windows(
+    ready.sets, **flat.of_layout(ready.layout), batch_size=8, split="all", threads=0
   )
   with walk.batches() as batches:
     assert all(trained == mask for trained in next(batches)["images_mask"].tolist())
@@ -563,7 +561,7 @@ def resolved(workdir, path, kind, *words):
 @pytest.mark.parametrize("kind", ["dit", "gpt"])
 def test_grippers_are_found_weighted_and_said(grasps, tmp_path, kind, capsys):
   config, ready = resolved(tmp_path / "x", grasps, kind)
-  assert ready.normalizer.grippers("robot") == (2,)
+  assert ready.layout.normalizer.grippers("robot") == (2,)
   job = policy.job(config, ready)
   if kind == "gpt":
     assert config.model.gpt.gripper.to_dict() == {"robot": [2]} and job.weights == {
@@ -591,7 +589,7 @@ def test_grippers_are_found_weighted_and_said(grasps, tmp_path, kind, capsys):
 def test_grippers_by_choice(grasps, tmp_path):
   for wanted, dims in (("()", ()), ("('c',)", (2,)), ("('2',)", (2,))):
     config, ready = resolved(tmp_path / "x", grasps, "gpt", f"--config.policy.gripper={wanted}")
-    assert ready.normalizer.grippers("robot") == dims
+    assert ready.layout.normalizer.grippers("robot") == dims
     assert config.model.gpt.gripper.to_dict() == ({"robot": [2]} if dims else {})
     assert (
       normalization.Normalizer.from_json(config.normalization.to_dict()).grippers("robot") == dims
@@ -600,7 +598,9 @@ def test_grippers_by_choice(grasps, tmp_path):
     tmp_path / "x", grasps, "gpt", "--config.model.gpt.action_head=diffusion"
   )
   # denoised, then decoded as one of the two
-  assert config.model.gpt.gripper.to_dict() == {} and ready.normalizer.grippers("robot") == (2,)
+  assert config.model.gpt.gripper.to_dict() == {} and ready.layout.normalizer.grippers("robot") == (
+    2,
+  )
   for words, message in (
     (("--config.policy.gripper=('d',)",), "config.policy.gripper: no robot has an action 'd'"),
     (

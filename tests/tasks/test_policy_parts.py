@@ -13,6 +13,8 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors
 from como_jax.data import normalization, statistics
+from como_jax.data.batching import Batching, ProcessSlice, Split
+from como_jax.data.read_options import ReadOptions
 from como_jax.tasks import policy
 
 
@@ -274,10 +276,12 @@ def _made(monkeypatch, capsys):
   monkeypatch.setattr(
     policy.policy_pipeline,
     "evaluation",
-    lambda sets, **more: told.evaluations.append(more) or "WALK",
+    lambda sets, *records, **more: told.evaluations.append((*records, more)) or "WALK",
   )
   monkeypatch.setattr(
-    policy.policy_pipeline, "build", lambda sets, **more: told.batches.append(more) or "BATCHES"
+    policy.policy_pipeline,
+    "build",
+    lambda sets, *records: told.batches.append(records) or "BATCHES",
   )
   monkeypatch.setattr(policy.policy_data, "unused_cameras", lambda one, slots: one.unused[slots:])
   monkeypatch.setattr(
@@ -325,7 +329,7 @@ def _made(monkeypatch, capsys):
     types.SimpleNamespace(label="mine", path="P", labels="L", unused=("l", "r", "top", "far")),
     types.SimpleNamespace(label="other", path="Q", labels="", unused=()),
   ]
-  ready = policy.ResolvedPolicyData(sets, "UNITS", None, {"chunk": 4})
+  ready = policy.ResolvedPolicyData(sets, LAYOUT, None)
 
   def made(*, fraction=0.25, cache=False):
     config = config_lib.ConfigDict(
@@ -350,18 +354,14 @@ def _made(monkeypatch, capsys):
   return made
 
 
-SHARED = {"normalizer": "UNITS", "chunk": 4}
-BATCHES = dict(
-  SHARED,
-  batch_size=8,
-  augment="AUGMENT",
-  seed=7,
-  process_index=1,
-  process_count=2,
-  start_step=9,
-  workers=1,
-  threads=2,
-  prefetch=3,
+LAYOUT = types.SimpleNamespace(normalizer="UNITS")
+FIXED = ReadOptions(threads=("reading", 4))
+BATCHES = (
+  LAYOUT,
+  Batching(8, seed=7, start_step=9, process=ProcessSlice(1, 2)),
+  Split("train", 0.25),
+  types.SimpleNamespace(workers=1, threads=2, prefetch=3, chosen=(["P", "Q"], {"images": 4})),
+  "AUGMENT",
 )
 
 
@@ -388,7 +388,7 @@ def test_the_job_of_a_policy(made):
     [("P", "L"), ("Q", "")],
   )
   assert job.loading.chosen == (["P", "Q"], {"images": 4})
-  held_out = dict(SHARED, batch_size=6, max_examples=50, threads=("reading", 4))
+  held_out = (LAYOUT, Batching(6), Split("validation", 0.25), FIXED, {"max_examples": 50})
   assert made.told.evaluations == [held_out] and job.evaluate("PARAMS") == ("PARAMS", "WALK")
   assert made.told.scores == [((made.model, "UNITS"), dict(guidance=2.0, dtype="bfloat16"))]
   assert job.batches(9) == "BATCHES" and made.told.batches == [BATCHES] and not made.told.filled
@@ -397,13 +397,11 @@ def test_the_job_of_a_policy(made):
 def test_the_job_of_a_policy_that_keeps_its_tokens_and_validates_nothing(made):
   job, said = made(fraction=0.0, cache=True)
   assert said[-1] == "image tokens: 5 images encoded, once" and job.evaluate is None
-  assert made.told.evaluations == [
-    dict(SHARED, batch_size=6, split="train", threads=("reading", 4))
-  ]
+  assert made.told.evaluations == [(LAYOUT, Batching(6), Split("train", 0.0), FIXED, {})]
   assert made.told.filled == [({"encoder": {}}, "AUGMENT"), "WALK"]
   assert (
     job.batches(9) == ("tokens", "BATCHES")
-    and made.told.batches == [BATCHES]
+    and made.told.batches == [(*BATCHES[:2], Split("train", 0.0), *BATCHES[3:])]
     and job.batch == ("tokens", {"images": 8})
   )
 

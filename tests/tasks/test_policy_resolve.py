@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from como_jax import config as config_lib
+from como_jax.data import policy_layout
 from como_jax.tasks import policy
 from tests.tasks.test_policy import TINY
 from tests.tasks.test_policy_parts import ROWS, text_of, units
@@ -101,10 +102,11 @@ def test_what_follows_from_the_data(resolve):
   assert (
     ready.sets == ["SET"]
     and ready.start is None
-    and config.normalization.to_dict() == ready.normalizer.to_json()
-    and ready.normalizer.grippers("arm") == (1,)
+    and config.normalization.to_dict() == ready.layout.normalizer.to_json()
+    and ready.layout.normalizer.grippers("arm") == (1,)
   )
-  assert ready.build == dict(
+  assert ready.layout == policy_layout.Layout(
+    normalizer=ready.layout.normalizer,
     language={"go": "EMBEDDED"},
     robots={"arm": (3, 3)},
     cameras=2,
@@ -115,7 +117,6 @@ def test_what_follows_from_the_data(resolve):
     latent_chunk=model.latent.chunk,
     latent_size=model.latent.queries * model.latent.dims,
     image_size=32,
-    validation_fraction=0.3,
   )
   assert config.is_locked
   resolve.there.label = {
@@ -134,9 +135,9 @@ def test_what_follows_from_the_data(resolve):
     config.policy.latent_offset_seconds,
   ) == (6, 7, "aa", 0.5)
   assert (
-    ready.build["latent_size"] == 42
+    ready.layout.latent_size == 42
     and list(config.robots) == list(config.model.robots) == ["a", "b"]
-    and ready.normalizer.grippers("a") == ()
+    and ready.layout.normalizer.grippers("a") == ()
   )
 
 
@@ -171,7 +172,7 @@ def test_a_policy_goes_on_in_its_own_units(resolve):
   assert list(config.robots) == ["arm", "new", "old"] and list(config.robots.old.cameras) == [
     "front"
   ]
-  normalizer = ready.normalizer
+  normalizer = ready.layout.normalizer
   assert normalizer.mode == "standard" and normalizer.robots["arm"]["action"].std[
     0
   ] == pytest.approx(2 * normalizer.robots["new"]["action"].std[0])
@@ -187,14 +188,14 @@ def test_a_policy_goes_on_in_its_own_units(resolve):
   ) and config.model.latent.chunk != 99
   latent = units(x=ROWS).robots["x"]["action"]
   there.found = policy.dataclasses.replace(there.found, latent=latent)
-  assert resolve("--config.init=INIT")[1].normalizer.latent is latent
+  assert resolve("--config.init=INIT")[1].layout.normalizer.latent is latent
   there.start = started(
     normalization={
       **there.start[1]["normalization"],
       "latent": units(x=ROWS * 3).robots["x"]["action"].to_json(),
     }
   )
-  assert resolve("--config.init=INIT")[1].normalizer.latent.std[0] == pytest.approx(
+  assert resolve("--config.init=INIT")[1].layout.normalizer.latent.std[0] == pytest.approx(
     3 * latent.std[0]
   )
   for key, value in (("action", 2), ("state", 2), ("step_seconds", 0.2)):

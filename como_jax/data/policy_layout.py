@@ -1,0 +1,87 @@
+"""What an example of a policy holds, the same in all of a run.
+
+Legend: T history, C camera slots, H W image, S state, A action, K chunk of actions, M chunk of
+latent motions, Z numbers of one latent motion, L language tokens, E their width.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from como_jax import errors
+from como_jax.data import normalization, policy_row
+
+REDUCTIONS = ("mean", "first", "last")
+Language = Mapping[str, tuple[np.ndarray, np.ndarray]]  # instruction -> (tokens [L, E], mask [L])
+Robots = Mapping[str, tuple[int, int]]  # name -> (A, S)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """What an example of a policy holds, the same in all of a run.
+
+  Attributes:
+    normalizer: of actions, states and latent motions, see `policy_pipeline.statistics`.
+    language: instruction -> (tokens [L, E], mask [L]), for every instruction of the data; "" may be
+      absent (no token).
+    robots: name -> (A, S). Their numbers are their places in sorted order; the widest decides the
+      padding.
+    cameras, history: C and T; the history's frames are one policy step apart, and before a
+      segment's first frame repeat it.
+    chunk, reduce: K, and how the actions of a step become one: "mean", "first" or "last".
+    latent_chunk, latent_size: M and Z.
+    image_size: H = W.
+    step_seconds: of an element of a chunk, see `policy_index.chunk_edges`; 0 = 1 frame.
+  """
+
+  normalizer: normalization.Normalizer
+  language: Language
+  robots: Robots
+  cameras: int
+  history: int
+  chunk: int
+  reduce: str
+  latent_chunk: int
+  latent_size: int
+  image_size: int
+  step_seconds: float
+
+  def check(self) -> "Layout":
+    """Raises `errors.UserError`."""
+    if self.reduce not in REDUCTIONS:
+      raise errors.UserError(
+        f"unknown reduction of actions {self.reduce!r}: {errors.nearest(self.reduce, REDUCTIONS)}"
+      )
+    for name, least in (
+      ("cameras", 1),
+      ("history", 1),
+      ("chunk", 1),
+      ("latent_chunk", 0),
+      ("latent_size", 0),
+      ("image_size", 1),
+    ):
+      if getattr(self, name) < least:
+        raise errors.UserError(
+          f"policy batches: {name} is {getattr(self, name)}, expected at least {least}"
+        )
+    return self
+
+  def rows(self) -> policy_row.RowBuilder:
+    """What builds the inputs of every example."""
+    return policy_row.RowBuilder(
+      self.names, self.history, self.cameras, self.image_size, self.state_size, self.normalizer
+    )
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Robots in the order of their numbers: sorted, as config sections are."""
+    return tuple(sorted(self.robots))
+
+  @property
+  def action_size(self) -> int:
+    return max((sizes[0] for sizes in self.robots.values()), default=0)
+
+  @property
+  def state_size(self) -> int:
+    return max((sizes[1] for sizes in self.robots.values()), default=0)

@@ -1,0 +1,297 @@
+"""Streams of samples as batches: shuffled without end or walked through once.
+
+A stream has a position and reads in threads and worker processes; a damaged sample is replaced.
+`pipeline` says in which order it is composed.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import shared_memory
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+from grain import multiprocessing
+
+from como_jax import errors
+from como_jax.data import read_options, video
+from como_jax.data.batching import Batching
+from como_jax.data.read_options import ReadOptions
+
+_ENDLESS = 2**48  # samples; more than any run draws
+_REPLACEMENTS = 16  # windows tried in place of a damaged one
+_MAX_CORRUPT_FRACTION = 0.01  # share of damaged reads above which a process gives up ...
+_MIN_CORRUPT_COUNT = 20  # ... once it has met so many
+_RESTARTS = 3
+_LARGE = 2**16  # bytes of an array that is worth a file of its own
+
+
+class CorruptionMonitor:
+  """Counts damaged reads of a process and stops when they are many.
+
+  Counters start anew in each worker.
+  """
+
+  def __init__(self):
+    self._reads = self._damaged = 0
+
+  def read(self) -> None:
+    self._reads += 1
+
+  def record_failure(self, error: Exception) -> None:
+    self._damaged += 1
+    warnings.warn(
+      f"a damaged record is replaced by another window ({self._damaged} of {self._reads} reads "
+      f"so far): {error}",
+      stacklevel=2,
+    )
+    if self._damaged >= _MIN_CORRUPT_COUNT and self._damaged > _MAX_CORRUPT_FRACTION * self._reads:
+      raise errors.UserError(
+        f"{self._damaged} of {self._reads} records are damaged, the last: {error}"
+      )
+
+
+def read(opened: Any, i: int, damage: CorruptionMonitor, use: Callable[[Any], Any]) -> Any:
+  """`use` of window i; when one of its frames is damaged, of a window that follows from i by a
+  hash, the same in every process. `opened` is anything with `label`, `windows` (sized) and
+  `load(i)`, the argument of `use`.
+  """
+  first = None
+  for attempt in range(_REPLACEMENTS):
+    try:
+      damage.read()
+      return use(opened.load(i))
+    except video.Unreadable as error:
+      first = first or error
+      damage.record_failure(error)
+      i = int(np.random.default_rng([i, attempt]).integers(len(opened.windows)))
+  raise errors.UserError(
+    f"{opened.label}: {_REPLACEMENTS} windows in a row are damaged, the first: {first}"
+  )
+
+
+def _capture_rng_state(
+  place: Any, rng: np.random.Generator
+) -> tuple[Any, np.random.BitGenerator, dict]:
+  """The element, and the state of its generator, which Grain uses again."""
+  return place, type(rng.bit_generator), rng.bit_generator.state
+
+
+@dataclasses.dataclass
+class _WithDatasetId:
+  dataset: int
+
+  def __call__(self, i: int) -> tuple[int, int]:
+    return self.dataset, i
+
+
+@dataclasses.dataclass
+class LocalElements:
+  """Local sample number -> that process's element of the endless global stream."""
+
+  stream: Any
+  batching: Batching
+
+  def __call__(self, i: int) -> Any:
+    rows = self.batching.local_rows
+    step, row = divmod(int(i), rows)
+    first = (self.batching.start_step + step) * self.batching.batch_size
+    return self.stream[first + self.batching.process.index * rows + row]
+
+
+@dataclasses.dataclass
+class _BatchLoader:
+  """Local batch number -> that batch."""
+
+  elements: LocalElements
+  make: Callable[[list], dict[str, np.ndarray]]
+
+  def __call__(self, i: int) -> dict[str, np.ndarray]:
+    rows = self.elements.batching.local_rows
+    return self.make([self.elements(i * rows + row) for row in range(rows)])
+
+
+def _hand_over(batch: dict[str, Any]) -> dict[str, Any]:
+  """In a worker: its large arrays in shared memory, as Grain hands them over.
+
+  Grain would copy them into a fresh mapping, whose pages the
+  kernel provides one by one as they are touched: twice the CPU time of a system call that writes
+  them.
+
+  Raises:
+    errors.UserError: there is no room.
+  """
+  return {
+    name: _written(value)
+    if isinstance(value, np.ndarray) and value.nbytes >= _LARGE and value.flags.c_contiguous
+    else value
+    for name, value in batch.items()
+  }
+
+
+def _written(array: np.ndarray) -> Any:
+  memory = shared_memory.SharedMemory(create=True, size=array.nbytes)
+  file = read_options.SHARED / memory.name.lstrip("/")
+  if not file.exists():  # not Linux: Grain's way
+    memory.close()
+    memory.unlink()
+    return array
+  try:
+    with open(file, "r+b", buffering=0) as stream:
+      rest = memoryview(array).cast("B")
+      while rest:
+        rest = rest[stream.write(rest) :]
+  except OSError as error:
+    memory.unlink()
+    raise errors.UserError(
+      f"{file.parent}: no room for {array.nbytes} bytes of a batch ({error.strerror}): lower "
+      "config.data.workers or config.data.prefetch"
+    ) from error
+  finally:
+    memory.close()
+  return multiprocessing.SharedMemoryArrayMetadata(
+    name=memory.name, shape=array.shape, dtype=array.dtype
+  )
+
+
+class Batches:
+  """Iterator over batches (dicts of numpy arrays that own their memory) with a position and
+  `close()`.
+
+  A worker process that is killed from outside is replaced: the pipeline is built again at the
+  current step.
+  """
+
+  def __init__(
+    self,
+    make: Callable[[int], grain.MapDataset],
+    *,
+    step: int,
+    workers: int,
+    threads: int,
+    prefetch: int,
+  ):
+    self._make, self.step = make, step
+    self._workers, self._threads, self._prefetch = workers, min(threads, max(prefetch, 1)), prefetch
+    self._restarts = 0
+    if workers > 0 and not flags.FLAGS.is_parsed():
+      # Grain's workers read absl flags and fail when nobody has parsed them
+      flags.FLAGS.mark_as_parsed()
+    self._iterator = self._open()
+
+  def _open(self):
+    # A worker's own batches wait in its shared memory, so its threads need no further ones waiting.
+    ahead = self._threads if self._workers else self._prefetch
+    read = grain.ReadOptions(
+      num_threads=self._threads, prefetch_buffer_size=ahead if self._threads else 0
+    )
+    stream = self._make(self.step).to_iter_dataset(read)
+    if self._workers > 0:
+      stream = stream.map(_hand_over).mp_prefetch(
+        grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=max(1, self._prefetch))
+      )
+    return iter(stream)
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    while True:
+      try:
+        batch = next(self._iterator)
+        break
+      except StopIteration:
+        self.close()
+        raise
+      except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error) or self._restarts >= _RESTARTS:
+          raise
+        self._restarts += 1
+        warnings.warn(
+          f"a data worker died and is replaced at step {self.step} ({self._restarts} of "
+          f"{_RESTARTS}): {error}",
+          stacklevel=2,
+        )
+        self.close()
+        self._iterator = self._open()
+    self.step += 1
+    if self._workers > 0:  # the arrays live in shared memory that the workers use again
+      batch = {name: np.array(value) for name, value in batch.items()}
+    return batch
+
+  def close(self) -> None:
+    """Ends workers and threads; safe to call twice."""
+    if hasattr(self._iterator, "close"):
+      self._iterator.close()
+
+  def __enter__(self) -> "Batches":
+    return self
+
+  def __exit__(self, *unused) -> None:
+    self.close()
+
+
+def infinite_batches(
+  sizes: Sequence[int],
+  weights: Sequence[float],
+  load: Any,
+  batching: Batching,
+  reading: ReadOptions,
+) -> Batches:
+  """Shuffle, repeat, mix, load, slice by process, batch.
+
+  Args:
+    sizes: number of samples of each data set.
+    weights: share of each data set.
+    load: ((data set, number of the sample in it), generator) -> sample; or an object whose `batch`
+      makes a batch of a list of those.
+    batching: batch size, order and part of this process.
+    reading: processes and threads that load.
+  """
+  local = batching.local_rows
+  seeds = np.random.SeedSequence(batching.seed).generate_state(len(sizes) + 1, np.uint32)
+  orders = [
+    grain.MapDataset.range(size).seed(int(seeds[i])).shuffle().repeat().map(_WithDatasetId(i))
+    for i, size in enumerate(sizes)
+  ]
+  mixed = grain.MapDataset.mix(orders, list(weights)) if len(orders) > 1 else orders[0]
+  batched = hasattr(load, "batch")
+  stream = mixed.seed(int(seeds[-1])).random_map(_capture_rng_state if batched else load)
+
+  def make(step: int) -> grain.MapDataset:
+    # The generator of an element depends on its global number, so slicing by process comes after
+    # the random map.
+    elements = LocalElements(stream, dataclasses.replace(batching, start_step=step))
+    if batched:
+      return grain.MapDataset.range(_ENDLESS // local).map(_BatchLoader(elements, load.batch))
+    return grain.MapDataset.range(_ENDLESS).map(elements).batch(local)
+
+  return Batches(
+    make,
+    step=batching.start_step,
+    workers=reading.workers,
+    threads=reading.threads,
+    prefetch=reading.prefetch,
+  )
+
+
+def walk(
+  load: Callable[[int], dict[str, Any]], steps: int, batching: Batching, reading: ReadOptions
+) -> Batches:
+  """Batches of fixed rows in order, once.
+
+  Args:
+    load: row number -> sample; numbers beyond the last give padding.
+    steps: batches of the walk.
+    batching: batch size and part of this process.
+    reading: processes and threads that load.
+  """
+  local, numbers = batching.local_rows, range(steps * batching.batch_size)
+
+  def make(step: int) -> grain.MapDataset:
+    elements = LocalElements(numbers, dataclasses.replace(batching, start_step=step))
+    return grain.MapDataset.range((steps - step) * local).map(elements).map(load).batch(local)
+
+  return Batches(make, step=0, workers=reading.workers, threads=reading.threads, prefetch=2)
