@@ -19,6 +19,8 @@ import shlex
 import subprocess
 import sys
 
+from como_jax.tasks import policy_evaluator
+
 ROOT = pathlib.Path(__file__).parent.parent
 MODES = ("standard", "quantile")
 GRIPPER = 3  # of Meta-World's four actions
@@ -327,7 +329,7 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
       seen = {
         name: batch[name]
         for name in acting._model.inputs_spec(1)
-        if name in batch and name not in policy_task.TARGETS
+        if name in batch and name not in policy_evaluator.TARGETS
       }
       chunks = np.asarray(acting.sample(seen, rng.key(0, "score", step)))
       there = batch["actions_mask"][..., GRIPPER] & batch["valid"][:, None]

@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 from como_jax import model_presets, models
-from como_jax.data import normalization, statistics
+from como_jax.data import normalization, policy_spec, statistics
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
 from como_jax.train import optimizer, rng
@@ -75,7 +75,7 @@ def main() -> None:
     for steps in options.steps if kind == "dit" else [None]:
       for size in options.batch_sizes:
         policy = serving.Policy(
-          params, checkpoint(section), steps=steps, guidance=guidance, batch_size=size
+          params, spec(section), steps=steps, guidance=guidance, batch_size=size
         )
         rows.append((kind, steps or "", size, *row(policy, size, options)))
         print(rows[-1], flush=True)
@@ -106,20 +106,21 @@ def main() -> None:
   )
 
 
-def checkpoint(section: dict) -> dict:
-  """The config a checkpoint of such a policy has."""
+def spec(section: dict) -> policy_spec.PolicySpec:
+  """What stands beside the weights of such a policy."""
   facts, data = {}, np.random.default_rng(0)
   for key, width in ROBOT.items():
     rows = statistics.Accumulator()
     rows.add(data.normal(size=(64, width)))
     facts[key] = rows.finish()
-  return {
+  config = {
     "model": section,
     "policy": {"cameras": [f"camera_{i}" for i in range(section["cameras"])], "guidance": 1.0},
     "normalization": normalization.Normalizer("standard", {"robot": facts}).to_json(),
     "robots": {"robot": {"action_names": [], "step_seconds": 0.05}},
     "language": {"kind": "hash", "width": section["language"]["width"]},
   }
+  return policy_spec.PolicySpec.from_config(config)
 
 
 def observations(policy: serving.Policy, count: int, *, side: int) -> list[list[dict]]:

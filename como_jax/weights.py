@@ -58,6 +58,7 @@ def save(
   *,
   step: int | None = None,
   overwrite: bool = False,
+  files: Mapping[str, str] | None = None,
 ) -> pathlib.Path:
   """Writes a weights-only folder. It appears under its name only when it is complete.
 
@@ -69,6 +70,7 @@ def save(
       are.
     step: of the training that they are of, if any.
     overwrite: replace a folder that is already there, if it holds nothing but weights and JSON.
+    files: further JSON files, name -> text.
 
   Raises:
     errors.UserError: the folder exists, cannot be written, the dtype is unknown or the config is
@@ -93,10 +95,12 @@ def save(
       **({} if step is None else {_STEP: step}),
       _HASH: digest(new / PARAMS),
     }
-    with open(new / CONFIG, "w") as file:
-      file.write(json.dumps({**config, **facts}, indent=2, allow_nan=False) + "\n")
-      file.flush()
-      os.fsync(file.fileno())
+    text = json.dumps({**config, **facts}, indent=2, allow_nan=False) + "\n"
+    for name, content in {CONFIG: text, **(files or {})}.items():
+      with open(new / name, "w") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     if folder.exists():
       os.replace(folder, old)
     os.replace(new, folder)

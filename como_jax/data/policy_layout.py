@@ -69,8 +69,14 @@ class Layout:
 
   def rows(self) -> policy_row.RowBuilder:
     """What builds the inputs of every example."""
+    units = self.normalizer
+    transforms = {
+      name: units.transforms(name, "state")
+      for name in self.names
+      if name in units.robots and "state" in units.robots[name]
+    }
     return policy_row.RowBuilder(
-      self.names, self.history, self.cameras, self.image_size, self.state_size, self.normalizer
+      self.names, self.history, self.cameras, self.image_size, self.state_size, transforms
     )
 
   @property

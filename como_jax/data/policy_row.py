@@ -5,20 +5,20 @@ their width.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import normalization
+from como_jax.data import value_transforms
 
 Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True)
 class RowBuilder:
-  """Sizes and statistics that all rows of a policy share.
+  """Sizes and units that all rows of a policy share.
 
   Attributes:
     robots: names in the order of their numbers.
@@ -26,7 +26,8 @@ class RowBuilder:
     num_cameras: C, camera slots.
     image_size: H = W.
     state_size: S, what every robot's state is padded to.
-    normalizer: units of the robots.
+    state_transforms: robot -> from its units to normalized numbers; robots without a state may be
+      absent.
   """
 
   robots: tuple[str, ...]
@@ -34,7 +35,7 @@ class RowBuilder:
   num_cameras: int
   image_size: int
   state_size: int
-  normalizer: normalization.Normalizer
+  state_transforms: Mapping[str, Sequence[value_transforms.ValueTransform]]
 
   def pad_history(self, observations: Sequence[Item]) -> list[Item]:
     """T observations, oldest first; the oldest stands in for those before it.
@@ -64,7 +65,7 @@ class RowBuilder:
     """
     padded = np.zeros(self.state_size, np.float32)
     if state is not None:
-      padded[: len(state)] = self.normalizer.state(robot, state)
+      padded[: len(state)] = value_transforms.apply(self.state_transforms[robot], state)
     tokens, mask = language
     return {
       "state": padded,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from como_jax import errors, language, models, observations, trees
-from como_jax.data import normalization, policy_row, video
+from como_jax.data import policy_row, policy_spec, value_transforms, video
 from como_jax.observations import STATE, TASK, Observation, image_key
 from como_jax.serve import client_schemas
 from como_jax.train import checkpoint
@@ -42,7 +42,7 @@ class Policy:
   def __init__(
     self,
     params: Mapping[str, Any],
-    config: Mapping[str, Any],
+    spec: policy_spec.PolicySpec,
     *,
     robot: str = "",
     steps: int | None = None,
@@ -52,7 +52,7 @@ class Policy:
   ):
     """Args:
       params: of the model.
-      config: of the checkpoint.
+      spec: what stands beside the weights.
       robot: "" takes the only one there is.
       steps: of the sampler; None as configured.
       guidance: weight of the instruction (1 = none); None as configured.
@@ -63,14 +63,11 @@ class Policy:
     Raises:
       errors.UserError: another kind of model, or an unknown robot.
     """
-    check(config, name)
-    settings = config["policy"]
-    self._model = models.build(dict(config["model"]))
+    self._model = models.build(dict(spec.model))
     shapes = jax.eval_shape(self._model.init, jax.random.key(0))
     self._params = jax.device_put(
-      cast_kernels(trees.merge(shapes, params, what=f"checkpoint {name}"), config["model"]["dtype"])
+      cast_kernels(trees.merge(shapes, params, what=f"checkpoint {name}"), spec.model["dtype"])
     )
-    self._normalizer = normalization.Normalizer.from_json(config["normalization"])
     known = tuple(self._model.robots)
     if not robot and len(known) != 1:
       raise errors.UserError(
@@ -81,44 +78,34 @@ class Policy:
       raise errors.UserError(
         f"checkpoint {name} knows no robot {self.robot!r}: {errors.nearest(self.robot, known)}"
       )
-    sizes = config["model"]["robots"][self.robot]
-    self.state_dim, self.action_dim = int(sizes["state"]), int(sizes["action"])
-    facts = config["robots"][self.robot]
-    self.action_names = tuple(facts["action_names"]) or tuple(
-      f"action {i}" for i in range(self.action_dim)
-    )
-    self.chunk, self.history, self.image_size = (
-      self._model.chunk,
-      int(config["model"]["history"]),
-      self._model.image_size,
-    )
-    # older ones do not say
-    self._instructions = facts.get("instructions", {"count": 0, "empty": True, "examples": []})
-    self._slots = tuple(facts.get("cameras", settings["cameras"]))
-    self.cameras, self.step_seconds = (
-      tuple(name for name in self._slots if name),
-      float(facts["step_seconds"]),
-    )
+    facts = spec.robots[self.robot]
+    self.state_dim, self.action_dim = facts.state, facts.action
+    self.action_names, self.step_seconds = facts.action_names, facts.step_seconds
+    self.chunk, self.image_size = self._model.chunk, self._model.image_size
+    self.history = int(spec.model["history"])
+    self._instructions, self._slots = facts.instructions, facts.cameras
+    self._action_transforms = facts.transforms["action"]
+    self.cameras = tuple(name for name in self._slots if name)
     classified = getattr(self._model.body, "gripper", {}).get(self.robot, ())
-    if untrained := set(classified) - set(self._normalizer.grippers(self.robot)):
+    if untrained := set(classified) - set(facts.two_valued):
       names = ", ".join(self.action_names[dim] for dim in sorted(untrained))
       raise errors.UserError(
         f"checkpoint {name}: the two values of {names} are not known and were not trained (it is "
         "of an older version): train the policy again"
       )
-    self._geometry = video.Geometry(self.image_size, settings.get("resize", "squash"))
+    self._geometry = video.Geometry(self.image_size, spec.resize)
     # clients may send any number of instructions
-    self._encode = language.build(config["language"], cache=False)
+    self._encode = language.build(spec.language, cache=False)
     self._batch_size = batch_size
     self._rows = policy_row.RowBuilder(
       known,
       self.history,
       len(self._slots),
       self.image_size,
-      max(int(one["state"]) for one in config["model"]["robots"].values()),
-      self._normalizer,
+      max(int(sizes["state"]) for sizes in spec.model["robots"].values()),
+      {robot: one.transforms.get("state", ()) for robot, one in spec.robots.items()},
     )
-    guidance = float(settings.get("guidance", 1.0)) if guidance is None else float(guidance)
+    guidance = spec.guidance_scale if guidance is None else float(guidance)
 
     def sample(params, batch, key):
       return self._model.sample(
@@ -140,7 +127,7 @@ class Policy:
       "guidance": guidance,
       "checkpoint": pathlib.Path(name).name,
       "instructions": dict(self._instructions),
-      "unused_cameras": list(facts.get("unused_cameras", ())),
+      "unused_cameras": list(facts.unused_cameras),
     }
 
   @classmethod
@@ -154,8 +141,8 @@ class Policy:
       raise errors.UserError(
         "config.checkpoint is empty: give the run directory or weights folder of a policy"
       )
-    params, config = checkpoint.load(pathlib.Path(path))
-    return cls(params, config, name=str(path), **settings)
+    params, spec = load(path)
+    return cls(params, spec, name=str(path), **settings)
 
   def infer(self, histories: Sequence[Sequence[Observation]], *, seed: int = 0) -> np.ndarray:
     """Chunks of actions for n robots.
@@ -214,7 +201,7 @@ class Policy:
 
   def _infer(self, histories, seed: int) -> np.ndarray:
     actions = np.asarray(self.sample(self.batch(histories), jax.random.key(seed)))[: len(histories)]
-    return self._normalizer.inverse_actions(self.robot, actions).astype(np.float32)
+    return value_transforms.invert(self._action_transforms, actions).astype(np.float32)
 
   def _row(self, history: Sequence[Observation]) -> dict[str, np.ndarray]:
     """One example without targets, as in training."""
@@ -290,6 +277,20 @@ def cast_kernels(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:
       for name, leaf in trees.flatten(params).items()
     }
   )
+
+
+def load(path: str) -> tuple[dict[str, Any], policy_spec.PolicySpec]:
+  """Parameters and record of a policy: `policy.json` beside them, or an older version's config.
+
+  Raises:
+    errors.UserError: nothing there, or another kind of model.
+  """
+  params, config = checkpoint.load(pathlib.Path(path))
+  spec = policy_spec.read(checkpoint.find(path).config.parent)
+  if spec is None:
+    check(config, str(path))
+    spec = policy_spec.PolicySpec.from_config(config)
+  return params, spec
 
 
 def check(config: Mapping[str, Any], name: str) -> None:

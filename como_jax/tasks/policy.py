@@ -12,14 +12,16 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import errors, models, trees
-from como_jax.data import normalization, policy_layout, policy_pipeline, read_options
+from como_jax.data import normalization, policy_layout, policy_pipeline, policy_spec, read_options
 from como_jax.data.batching import Batching, ProcessSlice, Split
 from como_jax.parallel import distributed
 from como_jax.serve import policy as serving
-from como_jax.tasks import motion_data, policy_data, tokens, training
+from como_jax.tasks import motion_data, policy_data, policy_evaluator, tokens, training
 from como_jax.train import atomic, checkpoint, rng, rundir
 
 EVALUATION = "evaluation.json"
+# What a latent head depends on, and the values without labels.
+LABEL_FACTS = {"latent_model": "", "latent_offset_seconds": 0.0}
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -113,11 +115,13 @@ class ResolvedPolicyData:
     sets: the mixture.
     layout: what an example holds, the statistics included.
     start: (parameters, config) of the policy it starts from, or None.
+    spec: what serving needs beside the weights.
   """
 
   sets: list[policy_pipeline.PolicySet]
   layout: policy_layout.Layout
   start: tuple[dict, dict] | None
+  spec: policy_spec.PolicySpec
 
 
 def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, ResolvedPolicyData]:
@@ -218,7 +222,8 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Resol
       f"policy={config.model.policy} takes 1"
     )
   config.lock()
-  return config, ResolvedPolicyData(sets, layout, start)
+  spec = policy_spec.PolicySpec.from_config(config.to_dict())
+  return config, ResolvedPolicyData(sets, layout, start, spec)
 
 
 def with_grippers(
@@ -377,7 +382,7 @@ def job(config: config_lib.ConfigDict, ready: ResolvedPolicyData) -> training.Tr
   def loss(params, batch, key):
     return model.losses(params, batch, key)
 
-  score = PolicyEvaluator(
+  score = policy_evaluator.PolicyEvaluator(
     model, ready.layout.normalizer, guidance=float(config.policy.guidance), dtype=config.model.dtype
   )
   augment = motion_data.augmentation(config.data)
@@ -421,6 +426,7 @@ def job(config: config_lib.ConfigDict, ready: ResolvedPolicyData) -> training.Tr
     else model.inputs_spec(config.train.batch_size),
     data=[(one.path, one.labels) for one in ready.sets],
     evaluate=held_out and (lambda params: score(params, held_out)),
+    files={policy_spec.FILE: policy_spec.text(ready.spec)},
   )
 
 
@@ -459,94 +465,3 @@ def starting_point(config, model, start: tuple[dict, dict] | None) -> dict[str, 
   if new:
     print("new heads: " + ", ".join(sorted({name.split("/")[1] for name in new})))
   return trees.merge(fresh, trees.unflatten({**given, **new}), what=f"policy {config.init!r}")
-
-
-class PolicyEvaluator:
-  """Offline squared error of one sampled chunk an example on held-out examples, in units of the
-  variance (of `policy.normalization` "standard"): 0 is perfect. A policy that knows nothing of the
-  observation gets 1 when it regresses (it says the mean action) and 2 when it samples (DiT and
-  diffusion or mixture heads: a random draw from the right distribution is off by its own variance
-  too).
-  Dimensions that never move have no part in it, and those that take two values are counted by
-  themselves: how often the right one of the two is said.
-
-  The parameters are rounded as for acting, so that what is measured is what will be served.
-  """
-
-  def __init__(
-    self,
-    model: Any,
-    normalizer: normalization.Normalizer,
-    *,
-    guidance: float = 1.0,
-    dtype: str = "float32",
-  ):
-    self._model, self._normalizer, self._guidance, self._dtype = model, normalizer, guidance, dtype
-    self._actions = jax.jit(self._sample, static_argnames="robot")
-    self._latents = jax.jit(
-      lambda params, batch, key: model.sample_latents(params, batch, key, steps=None)
-    )
-
-  def _sample(self, params, batch, key, robot):
-    return self._model.sample(params, batch, key, robot=robot, steps=None, guidance=self._guidance)
-
-  def __call__(self, params, held_out) -> dict[str, float]:
-    """{"action_mse", "action_mse_first" (first element of the chunk only), "gripper_accuracy",
-    "gripper_majority" (what saying always the commoner value would reach), "latent_mse"}: those
-    there are examples for.
-    """
-    params, sums = serving.cast_kernels(params, self._dtype), {}
-    shares: dict[tuple[str, int], np.ndarray] = {}
-
-    def add(name, error, mask):
-      if mask.any():
-        sums[name] = sums.get(name, np.zeros(2)) + [float((error * mask).sum()), float(mask.sum())]
-
-    with held_out.batches() as batches:
-      for step in range(held_out.steps):
-        batch = next(batches)
-        valid, key = batch["valid"], rng.key(0, "score", step)
-        seen = {
-          name: batch[name]
-          for name in self._model.inputs_spec(1)
-          if name in batch and name not in TARGETS
-        }
-        for number, robot in enumerate(self._model.robots):
-          mask = batch["actions_mask"] & (valid & (batch["robot"] == number))[:, None, None]
-          if mask.any():
-            sampled = np.asarray(self._actions(params, seen, key, robot=robot))
-            width = sampled.shape[-1]
-            mask, target = mask[..., :width], batch["actions"][..., :width]
-            error, grippers = np.square(sampled - target), list(self._normalizer.grippers(robot))
-            moves = ~np.isin(
-              np.arange(width), [*grippers, *self._normalizer.constants(robot, "action")]
-            )
-            add("action_mse", error, mask & moves)
-            add("action_mse_first", error[:, 0], mask[:, 0] & moves)
-            add(
-              "gripper_accuracy",
-              ((sampled > 0) == (target > 0))[..., grippers],
-              mask[..., grippers],
-            )
-            for dim in grippers:
-              high = (target[..., dim] > 0)[mask[..., dim]]
-              shares[robot, dim] = shares.get((robot, dim), np.zeros(2)) + [
-                high.sum(),
-                (~high).sum(),
-              ]
-        mask = batch["latents_mask"] & valid[:, None]
-        if mask.any():
-          error = np.square(np.asarray(self._latents(params, seen, key)) - batch["latents"]).mean(
-            -1
-          )
-          add("latent_mse", error, mask)
-    found = {name: float(total / count) for name, (total, count) in sums.items()}
-    if shares:
-      counts = np.stack(list(shares.values()))
-      found["gripper_majority"] = float(counts.max(1).sum() / counts.sum())
-    return found
-
-
-# what a latent head hangs on, and the values without labels
-LABEL_FACTS = {"latent_model": "", "latent_offset_seconds": 0.0}
-TARGETS = ("actions", "actions_mask", "latents", "latents_mask")

@@ -17,7 +17,7 @@ from como_jax.models import pixels
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules, topology
 from como_jax.serve import policy as serving
-from como_jax.tasks import motion
+from como_jax.tasks import motion, policy_evaluator
 from como_jax.tasks import policy as policy_task
 from como_jax.train import optimizer, rng, state, step
 
@@ -161,7 +161,7 @@ def policy(config, machine: topology.Topology, *, batch_size: int, useful: bool 
   batch = {
     name: spec
     for name, spec in model.inputs_spec(batch_size).items()
-    if name not in policy_task.TARGETS
+    if name not in policy_evaluator.TARGETS
   }
   function = jax.jit(
     sample, in_shardings=mesh_lib.replicated(mesh), out_shardings=mesh_lib.replicated(mesh)

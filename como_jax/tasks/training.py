@@ -56,6 +56,7 @@ class TrainJob:
     begin: `params -> named parts` that the task measures on its data where a run starts, and never
       again on resume: nested dicts as the parameters, with the leaves to replace alone. It must not
       call collectives.
+    files: JSON files that stand beside the checkpoints and the weights, name -> text.
   """
 
   model: Any
@@ -71,6 +72,7 @@ class TrainJob:
   start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   begin: Callable[[Any], Mapping[str, Any]] | None = None
+  files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
@@ -84,10 +86,8 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
   config, workdir = command.config, command.workdir
   section = config.train
   begin = time.monotonic()
-  first, flags = (
-    distributed.is_primary(),
-    {"resume": command.resume, "overwrite": command.overwrite},
-  )
+  first = distributed.is_primary()
+  flags = {"resume": command.resume, "overwrite": command.overwrite}
   distributed.assert_same_on_all(
     "\n".join([config_lib.to_json(config), str(workdir), str(flags)]), what="the command line"
   )
@@ -145,6 +145,8 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
       rundir.join(workdir, config)
       return
     rundir.open_run(workdir, config, **flags)
+    for name, text in job.files.items():
+      atomic.write(workdir / name, text)
     data_identity.write(workdir, data)
     for line in changed:
       print(line)
@@ -157,8 +159,9 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
   current = begun(job, current) if restored is None else restored
   start = int(current.step)
   trainable = trees.split(current.params, frozen)[0]
-  writer = (
-    log.Log(
+  writer = None
+  if first:
+    writer = log.Log(
       workdir,
       steps=section.steps,
       start=start,
@@ -167,9 +170,6 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
       name=command.name,
       config=config.to_dict(),
     )
-    if first
-    else None
-  )
   validated = json.loads(
     distributed.broadcast_from_primary(json.dumps(writer.validated if writer else []))
   )
@@ -195,20 +195,16 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
   evaluate = job.evaluate and (
     lambda now: job.evaluate(_replicated_params(state.weights(now, frozen=frozen)))
   )
+  schedule = loop.Schedule(
+    section.steps, section.log_every, section.checkpoint_every, section.evaluate_every
+  )
+  advice = meter.advice(**dataclasses.asdict(job.loading))
+  throughput = loop.Throughput(job.examples_per_step, job.unit, advice)
   lost = False  # another process: then nothing here can be ended in order, Orbax would wait for it
   try:
-    outcome = loop.TrainLoop(
-      train_step,
-      loop.Schedule(
-        section.steps, section.log_every, section.checkpoint_every, section.evaluate_every
-      ),
-      loop.Throughput(
-        job.examples_per_step, job.unit, meter.advice(**dataclasses.asdict(job.loading))
-      ),
-      writer,
-      checkpointer,
-      evaluate,
-    ).run(current, map(used, batches))
+    outcome = loop.TrainLoop(train_step, schedule, throughput, writer, checkpointer, evaluate).run(
+      current, map(used, batches)
+    )
   except Exception as error:
     lost = distributed.lost_process(error)
     raise
@@ -255,6 +251,7 @@ def export(
     json.loads(config_lib.to_json(command.config)),
     step=steps,
     overwrite=True,
+    files=job.files,
   )
   failed = (
     f"; the validation failed at step {', '.join(map(str, outcome.unvalidated))} (see above)"

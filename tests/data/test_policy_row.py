@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import normalization, policy_row, statistics
+from como_jax.data import policy_row, statistics
 
 TEXT = (np.ones((2, 3), np.float32), np.array([True, False]))
 
@@ -18,13 +18,11 @@ def units(low, high):
 @pytest.fixture(name="rows", scope="module")
 def _rows():
   """Two robots with 1 and 3 numbers of state."""
-  robots = {
-    "arm": {"action": units([0], [1]), "state": units([2], [6])},
-    "leg": {"action": units([0], [1]), "state": units([0, 0, 0], [2, 4, 8])},
+  transforms = {
+    "arm": units([2], [6]).transforms(),
+    "leg": units([0, 0, 0], [2, 4, 8]).transforms(),
   }
-  return policy_row.RowBuilder(
-    ("arm", "leg"), 3, 2, 4, 3, normalization.Normalizer("standard", robots)
-  )
+  return policy_row.RowBuilder(("arm", "leg"), 3, 2, 4, 3, transforms)
 
 
 def test_the_oldest_observation_stands_in_for_those_before_it(rows):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import normalization
+from como_jax.data import normalization, policy_spec
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
 from tests.serve import test_policy
@@ -84,7 +84,8 @@ def stored(robots=("hand", "arm"), *, history=2, settings=None, **facts):
 
 def acting(config=None, *, robot="arm", **more):
   params = {"network": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-  return serving.Policy(params, stored() if config is None else config, robot=robot, **more)
+  spec = policy_spec.PolicySpec.from_config(stored() if config is None else config)
+  return serving.Policy(params, spec, robot=robot, **more)
 
 
 def observation(number=0.0, **changes):
@@ -165,13 +166,16 @@ def test_what_is_no_policy_is_refused():
     ):
       serving.check(config, "c")
   serving.check(stored(), "c")
-  with pytest.raises(errors.UserError, match="^checkpoint c holds a model of kind 'mae'"):
-    acting({"kind": "mae"}, name="c")
   with pytest.raises(errors.UserError, match="^checkpoint c .*network/bias"):
-    serving.Policy({"network": {"kernel": jnp.ones((2, 2))}}, stored(), robot="arm", name="c")
+    serving.Policy(
+      {"network": {"kernel": jnp.ones((2, 2))}},
+      policy_spec.PolicySpec.from_config(stored()),
+      robot="arm",
+      name="c",
+    )
 
 
-def test_a_path_is_needed_and_names_the_policy(monkeypatch):
+def test_a_path_is_needed_and_names_the_policy(monkeypatch, tmp_path):
   with pytest.raises(
     errors.UserError,
     match="^config.checkpoint is empty: give the run directory or weights folder of a policy$",
@@ -179,7 +183,25 @@ def test_a_path_is_needed_and_names_the_policy(monkeypatch):
     serving.Policy.load("")
   params = {"network": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
   monkeypatch.setattr(serving.checkpoint, "load", lambda path: (params, stored()))
+  found = types.SimpleNamespace(config=tmp_path / "config.json")
+  monkeypatch.setattr(serving.checkpoint, "find", lambda path: found)
   assert serving.Policy.load("runs/one", robot="arm").metadata["checkpoint"] == "one"
+
+
+def test_policy_json_is_all_that_serving_needs(monkeypatch, tmp_path):
+  """A config that says other things, or nothing, changes nothing."""
+  spec = policy_spec.PolicySpec.from_config(stored())
+  (tmp_path / "policy.json").write_text(policy_spec.text(spec))
+  params = {"network": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+  monkeypatch.setattr(serving.checkpoint, "load", lambda path: (params, {}))
+  found = types.SimpleNamespace(config=tmp_path / "config.json")
+  monkeypatch.setattr(serving.checkpoint, "find", lambda path: found)
+  loaded, given = serving.Policy.load("runs/one", robot="arm"), acting(name="one")
+  assert loaded.metadata == given.metadata
+  history = [[observation(5.0)]]
+  for name, array in given.batch(history).items():
+    np.testing.assert_array_equal(loaded.batch(history)[name], array)
+  np.testing.assert_array_equal(loaded.infer(history), given.infer(history))
 
 
 def test_an_example_is_that_of_training():

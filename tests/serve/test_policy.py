@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from como_jax import errors, trees
-from como_jax.data import normalization, statistics
+from como_jax.data import normalization, policy_spec, statistics
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
-from como_jax.tasks import policy as policy_task
+from como_jax.tasks import policy_evaluator
 from como_jax.train import rng
 from tests.models.policy import small
 
@@ -119,7 +119,9 @@ def acting(base, *, dtype="float32", mode="standard", batch_size=4, instructions
       "dtype": "float32",
     },
   }
-  return serving.Policy(params, stored, robot="arm", batch_size=batch_size), model, params
+  spec = policy_spec.PolicySpec.from_config(stored)
+  policy = serving.Policy(params, spec, robot="arm", batch_size=batch_size)
+  return policy, model, params, normalizer
 
 
 def observations(count):
@@ -168,7 +170,7 @@ def test_what_is_served_is_what_was_evaluated(name):
   smaller one.
   """
   base, changes = EQUAL[name]
-  policy, model, params = acting(base, **changes)
+  policy, model, params, normalizer = acting(base, **changes)
   batch, evaluated = policy.batch(observations(4)), []
   held = {
     **batch,
@@ -177,7 +179,7 @@ def test_what_is_served_is_what_was_evaluated(name):
     "actions_mask": np.ones((4, model.chunk, model.action_size), bool),
     "latents_mask": np.zeros((4, model.motions), bool),
   }
-  score = policy_task.PolicyEvaluator(model, policy._normalizer, dtype=changes["dtype"])
+  score = policy_evaluator.PolicyEvaluator(model, normalizer, dtype=changes["dtype"])
   sample = score._actions
   score._actions = lambda *inputs, **more: (
     evaluated.append(sample(*inputs, **more)) or evaluated[-1]
@@ -201,7 +203,7 @@ def test_grippers_and_still_joints_are_served_as_they_are(kind, mode):
   Both policies can say both values.
   """
   changes = {"gpt.gripper": {"arm": [2]}} if kind == "gpt" else {}
-  policy, model, params = acting(small.BASES[kind], mode=mode, **changes)
+  policy, model, params, _ = acting(small.BASES[kind], mode=mode, **changes)
   found = [policy.infer(observations(4), seed=seed) for seed in range(6)]
   actions = np.concatenate(found).reshape(-1, 3)
   assert actions.dtype == np.float32
@@ -219,7 +221,7 @@ def test_grippers_and_still_joints_are_served_as_they_are(kind, mode):
 
 def test_a_gripper_that_was_never_trained_is_refused():
   """Checkpoints from before the two values were stored."""
-  _, model, params = acting(small.GPT, **{"gpt.gripper": {"arm": [2]}})
+  _, model, params, _ = acting(small.GPT, **{"gpt.gripper": {"arm": [2]}})
   with pytest.raises(
     errors.UserError, match="the two values of still are not known and were not trained"
   ):

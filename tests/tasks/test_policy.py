@@ -15,7 +15,7 @@ from como_jax import errors, models
 from como_jax.data import normalization, shards, statistics, video
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
-from como_jax.tasks import policy, serve
+from como_jax.tasks import policy, policy_evaluator, serve
 from como_jax.train import checkpoint, log
 from tests.data import flat, makers
 from tests.data.test_policy_pipeline import label
@@ -106,12 +106,18 @@ def test_the_weights_hold_all_that_acting_needs(run):
   )
 
 
+def stored_units(run):
+  """The normalization that a run was trained with."""
+  config = json.loads((run / "config.json").read_text())
+  return normalization.Normalizer.from_json(config["normalization"])
+
+
 def test_acting_sees_what_training_saw(run, path):
   """The batch made of observations equals the one made of the data set, array by array."""
   acting = serving.Policy.load(str(run))
   command = parse(run, f"--config.data.path={path}", "--config.policy.robot=arm")
   _, ready = policy.resolve(command.config)
-  layout = dataclasses.replace(ready.layout, normalizer=acting._normalizer)
+  layout = dataclasses.replace(ready.layout, normalizer=stored_units(run))
   walk = flat.policy_windows(
     ready.sets, **flat.of_layout(layout), batch_size=5, split="all", threads=0
   )
@@ -142,7 +148,7 @@ def test_actions_come_back_in_their_own_units(run, path):
   rows = [acting._row([seen])] * 2
   batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
   normalized = np.asarray(acting._sample(acting._params, batch, jax.random.key(5)))
-  statistics = acting._normalizer.robots["arm"]["action"]
+  statistics = stored_units(run).robots["arm"]["action"]
   np.testing.assert_allclose(
     actions[:2],
     normalized * np.where(statistics.std < 1e-6, 1, statistics.std) + statistics.mean,
@@ -288,7 +294,7 @@ def test_mistakes_are_named_before_anything_is_written(path, labels, tmp_path, w
 
 def test_other_models_are_refused(tmp_path):
   with pytest.raises(errors.UserError, match="a policy is expected"):
-    serving.Policy({}, {"model": {"kind": "motion"}}, name="m")
+    serving.check({"model": {"kind": "motion"}}, "m")
   with pytest.raises(errors.UserError, match="config.checkpoint is empty"):
     serving.Policy.load("")
 
@@ -297,7 +303,7 @@ def untrained(workdir, *words):
   """(a policy with random weights that was made for some data, what `resolve` found)."""
   config, ready = policy.resolve(parse(workdir, *words).config)
   params = jax.jit(models.build(config.model.to_dict()).init)(jax.random.key(0))
-  return serving.Policy(params, json.loads(config_lib.to_json(config))), ready
+  return serving.Policy(params, ready.spec), ready
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
@@ -472,9 +478,9 @@ def test_the_score_of_policies_that_know_all_or_nothing(policy_says, expected):
     sample_latents=lambda params, seen, key, **settings: jnp.asarray(said[1]),
   )
   held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
-  found = policy.PolicyEvaluator(model, units_of(np.random.default_rng(1).normal(size=(50, 3))))(
-    {}, held_out
-  )
+  found = policy_evaluator.PolicyEvaluator(
+    model, units_of(np.random.default_rng(1).normal(size=(50, 3)))
+  )({}, held_out)
   assert set(found) == {"action_mse", "action_mse_first", "latent_mse"}
   assert all(value == pytest.approx(expected, abs=0.25) for value in found.values())
 
@@ -509,7 +515,7 @@ def test_grippers_are_scored_by_themselves_and_what_never_moves_not_at_all():
     sample=lambda params, seen, key, **settings: jnp.asarray(said),
   )
   held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
-  found = policy.PolicyEvaluator(model, units)({}, held_out)
+  found = policy_evaluator.PolicyEvaluator(model, units)({}, held_out)
   assert found == {
     "action_mse": 0.25,
     "action_mse_first": 0.25,

@@ -15,7 +15,7 @@ from como_jax import errors
 from como_jax.data import normalization, statistics
 from como_jax.data.batching import Batching, ProcessSlice, Split
 from como_jax.data.read_options import ReadOptions
-from como_jax.tasks import policy
+from como_jax.tasks import policy, policy_evaluator
 
 
 def text_of(call):
@@ -283,6 +283,7 @@ def _made(monkeypatch, capsys):
     "build",
     lambda sets, *records: told.batches.append(records) or "BATCHES",
   )
+  monkeypatch.setattr(policy.policy_spec, "text", lambda spec: f"text of {spec}")
   monkeypatch.setattr(policy.policy_data, "unused_cameras", lambda one, slots: one.unused[slots:])
   monkeypatch.setattr(
     policy, "say_dimensions", lambda robots, found: [f"dimensions of {', '.join(robots)}"]
@@ -297,7 +298,7 @@ def _made(monkeypatch, capsys):
   monkeypatch.setattr(policy.motion_data, "augmentation", lambda section: "AUGMENT")
   monkeypatch.setattr(policy.read_options, "reading_threads", lambda threads: ("reading", threads))
   monkeypatch.setattr(
-    policy,
+    policy.policy_evaluator,
     "PolicyEvaluator",
     lambda *given, **more: (
       told.scores.append((given, more)) or (lambda params, walk: (params, walk))
@@ -329,7 +330,7 @@ def _made(monkeypatch, capsys):
     types.SimpleNamespace(label="mine", path="P", labels="L", unused=("l", "r", "top", "far")),
     types.SimpleNamespace(label="other", path="Q", labels="", unused=()),
   ]
-  ready = policy.ResolvedPolicyData(sets, LAYOUT, None)
+  ready = policy.ResolvedPolicyData(sets, LAYOUT, None, "SPEC")
 
   def made(*, fraction=0.25, cache=False):
     config = config_lib.ConfigDict(
@@ -388,6 +389,7 @@ def test_the_job_of_a_policy(made):
     [("P", "L"), ("Q", "")],
   )
   assert job.loading.chosen == (["P", "Q"], {"images": 4})
+  assert job.files == {"policy.json": "text of SPEC"}
   held_out = (LAYOUT, Batching(6), Split("validation", 0.25), FIXED, {"max_examples": 50})
   assert made.told.evaluations == [held_out] and job.evaluate("PARAMS") == ("PARAMS", "WALK")
   assert made.told.scores == [((made.model, "UNITS"), dict(guidance=2.0, dtype="bfloat16"))]
@@ -445,7 +447,7 @@ def test_what_a_score_asks_of_the_model(monkeypatch):
     lambda params, dtype: jnp.float32(7) if (params, dtype) == ("PARAMS", "bfloat16") else None,
   )
   moving = np.stack([MOVING] * 3, 1)
-  found = policy.PolicyEvaluator(
+  found = policy_evaluator.PolicyEvaluator(
     model, units(arm=moving, bot=moving[:, :1]), guidance=2.0, dtype="bfloat16"
   )("PARAMS", held_out)
   first, second = (float(jax.random.uniform(policy.rng.key(0, "score", step))) for step in (0, 1))
@@ -487,7 +489,7 @@ def test_the_common_value_of_a_gripper_in_all_batches():
     sample=lambda params, seen, key, *, guidance, **more: jnp.asarray(said) * guidance,
   )
   held_out = types.SimpleNamespace(steps=2, batches=lambda: contextlib.nullcontext(iter(batches)))
-  found = policy.PolicyEvaluator(model, units(arm=ROWS))({}, held_out)
+  found = policy_evaluator.PolicyEvaluator(model, units(arm=ROWS))({}, held_out)
   assert found == {
     "action_mse": 1.0,
     "action_mse_first": 1.0,

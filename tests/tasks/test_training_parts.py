@@ -87,7 +87,7 @@ def _end(tmp_path):
     resume=False,
     overwrite=False,
   )
-  job = types.SimpleNamespace(unit="pairs")
+  job = types.SimpleNamespace(unit="pairs", files={"policy.json": "{}"})
 
   def end(*, rate=12.34, unvalidated=(), value=1.0):
     outcome = loop.TrainResult(
@@ -106,6 +106,7 @@ def test_what_a_finished_run_leaves_and_says(end, tmp_path, capsys):
     {"pairs_per_s": 12.34, "wait_share": 0.25, "steps": 8, "seconds": 3.5}, indent=2
   )
   params, config = weights.load(tmp_path / "weights")
+  assert (tmp_path / "weights" / "policy.json").read_text() == "{}"
   assert (
     params["a"].tolist() == [1.0, 1.0]
     and config == {"task": "toy", "train": {"steps": 8}}

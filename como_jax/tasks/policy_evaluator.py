@@ -1,0 +1,98 @@
+"""Offline error of a policy on held-out examples."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from como_jax.data import normalization
+from como_jax.serve import policy as serving
+from como_jax.train import rng
+
+TARGETS = ("actions", "actions_mask", "latents", "latents_mask")
+
+
+class PolicyEvaluator:
+  """Offline squared error of one sampled chunk an example on held-out examples, in units of the
+  variance (of `policy.normalization` "standard"): 0 is perfect. A policy that knows nothing of the
+  observation gets 1 when it regresses (it says the mean action) and 2 when it samples (DiT and
+  diffusion or mixture heads: a random draw from the right distribution is off by its own variance
+  too).
+  Dimensions that never move have no part in it, and those that take two values are counted by
+  themselves: how often the right one of the two is said.
+
+  The parameters are rounded as for acting, so that what is measured is what will be served.
+  """
+
+  def __init__(
+    self,
+    model: Any,
+    normalizer: normalization.Normalizer,
+    *,
+    guidance: float = 1.0,
+    dtype: str = "float32",
+  ):
+    self._model, self._normalizer, self._guidance, self._dtype = model, normalizer, guidance, dtype
+    self._actions = jax.jit(self._sample, static_argnames="robot")
+    self._latents = jax.jit(
+      lambda params, batch, key: model.sample_latents(params, batch, key, steps=None)
+    )
+
+  def _sample(self, params, batch, key, robot):
+    return self._model.sample(params, batch, key, robot=robot, steps=None, guidance=self._guidance)
+
+  def __call__(self, params, held_out) -> dict[str, float]:
+    """{"action_mse", "action_mse_first" (first element of the chunk only), "gripper_accuracy",
+    "gripper_majority" (what saying always the commoner value would reach), "latent_mse"}: those
+    there are examples for.
+    """
+    params, sums = serving.cast_kernels(params, self._dtype), {}
+    shares: dict[tuple[str, int], np.ndarray] = {}
+
+    def add(name, error, mask):
+      if mask.any():
+        sums[name] = sums.get(name, np.zeros(2)) + [float((error * mask).sum()), float(mask.sum())]
+
+    with held_out.batches() as batches:
+      for step in range(held_out.steps):
+        batch = next(batches)
+        valid, key = batch["valid"], rng.key(0, "score", step)
+        seen = {
+          name: batch[name]
+          for name in self._model.inputs_spec(1)
+          if name in batch and name not in TARGETS
+        }
+        for number, robot in enumerate(self._model.robots):
+          mask = batch["actions_mask"] & (valid & (batch["robot"] == number))[:, None, None]
+          if mask.any():
+            sampled = np.asarray(self._actions(params, seen, key, robot=robot))
+            width = sampled.shape[-1]
+            mask, target = mask[..., :width], batch["actions"][..., :width]
+            error, grippers = np.square(sampled - target), list(self._normalizer.grippers(robot))
+            moves = ~np.isin(
+              np.arange(width), [*grippers, *self._normalizer.constants(robot, "action")]
+            )
+            add("action_mse", error, mask & moves)
+            add("action_mse_first", error[:, 0], mask[:, 0] & moves)
+            add(
+              "gripper_accuracy",
+              ((sampled > 0) == (target > 0))[..., grippers],
+              mask[..., grippers],
+            )
+            for dim in grippers:
+              high = (target[..., dim] > 0)[mask[..., dim]]
+              shares[robot, dim] = shares.get((robot, dim), np.zeros(2)) + [
+                high.sum(),
+                (~high).sum(),
+              ]
+        mask = batch["latents_mask"] & valid[:, None]
+        if mask.any():
+          error = np.square(np.asarray(self._latents(params, seen, key)) - batch["latents"]).mean(
+            -1
+          )
+          add("latent_mse", error, mask)
+    found = {name: float(total / count) for name, (total, count) in sums.items()}
+    if shares:
+      counts = np.stack(list(shares.values()))
+      found["gripper_majority"] = float(counts.max(1).sum() / counts.sum())
+    return found

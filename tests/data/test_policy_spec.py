@@ -1,0 +1,106 @@
+"""policy.json: back and forth, refusals, and what it says of a robot."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from como_jax import errors
+from como_jax.data import normalization, policy_spec, statistics, value_transforms
+
+ROWS = np.float64([[0, 2, 0.1], [4, 2, 0.9], [2, 2, 0.1], [6, 2, 0.9]])
+
+
+def config(**facts):
+  """Of a run: action x moves, y never does, the gripper takes two values."""
+  one = statistics.Accumulator()
+  one.add(ROWS)
+  action = dataclasses.replace(one.finish(), binary=np.array([False, False, True]))
+  units = normalization.Normalizer("standard", {"arm": {"action": action, "state": action}})
+  return {
+    "model": {"kind": "policy", "robots": {"arm": {"action": 3, "state": 3}}, "dtype": "float32"},
+    "normalization": units.to_json(),
+    "policy": {"cameras": ["front", ""], "guidance": 2.0, "resize": "crop"},
+    "robots": {"arm": {"action_names": ["x", "y", "grip"], "step_seconds": 0.2, **facts}},
+    "language": {"kind": "hash"},
+  }
+
+
+def stored(**changes):
+  values = policy_spec.PolicySpec.from_config(config()).to_json()
+  return json.loads(json.dumps(values)) | changes
+
+
+def test_back_and_forth_through_a_file(tmp_path):
+  spec = policy_spec.PolicySpec.from_config(config(cameras=["a", "b"], unused_cameras=["c"]))
+  (tmp_path / policy_spec.FILE).write_text(policy_spec.text(spec))
+  assert policy_spec.read(tmp_path) == spec
+  assert policy_spec.read(tmp_path / "other") is None
+
+
+def test_what_it_says_of_a_robot():
+  spec = policy_spec.PolicySpec.from_config(config())
+  robot = spec.robots["arm"]
+  assert (spec.guidance_scale, spec.resize) == (2.0, "crop")
+  assert robot.two_valued == (2,)
+  assert robot.action_limits == ((0.0, 2.0, 0.1), (6.0, 2.0, 0.9))
+  assert [one.name for one in robot.transforms["action"]] == ["affine", "constant", "two_valued"]
+  assert [one.name for one in robot.transforms["state"]] == ["affine", "constant"]
+
+
+def test_its_transforms_are_those_of_the_normalization():
+  """Bit for bit, both ways: a served action is what training would have said."""
+  units = normalization.Normalizer.from_json(config()["normalization"])
+  transforms = policy_spec.PolicySpec.from_json(stored()).robots["arm"].transforms
+  rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+  for key, apply, invert in (
+    ("action", units.actions, units.inverse_actions),
+    ("state", units.state, units.inverse_state),
+  ):
+    numbers = value_transforms.apply(transforms[key], rows)
+    np.testing.assert_array_equal(numbers, apply("arm", rows))
+    np.testing.assert_array_equal(
+      value_transforms.invert(transforms[key], rows), invert("arm", rows)
+    )
+
+
+@pytest.mark.parametrize(
+  "instructions, needed",
+  [
+    ({"count": 2, "empty": False, "examples": ["go"]}, True),
+    ({"count": 2, "empty": True, "examples": ["go"]}, False),
+    ({"count": 1, "empty": False, "examples": ["go"]}, False),
+    ({"count": 0, "empty": True, "examples": []}, False),
+  ],
+)
+def test_what_an_observation_must_have(instructions, needed):
+  robot = policy_spec.PolicySpec.from_config(config(instructions=instructions)).robots["arm"]
+  text = ("task",) if needed else ()
+  assert robot.required_keys == ("observation.state", "observation.images.front", *text)
+
+
+def without(name):
+  return {key: value for key, value in stored().items() if key != name}
+
+
+@pytest.mark.parametrize(
+  "values, message",
+  [
+    (stored(version=2), "^p is of version 2, this program reads 1$"),
+    (stored(resise="crop"), "^p: unknown key 'resise': did you mean 'resize'"),
+    (without("language"), "^p: key 'language' is missing$"),
+    (without("version"), "^p is of version None, this program reads 1$"),
+    (stored(robots={"arm": {"action": 3}}), "^p: robots.arm: key 'state' is missing$"),
+  ],
+)
+def test_what_is_no_policy_is_named(values, message):
+  with pytest.raises(errors.UserError, match=message):
+    policy_spec.PolicySpec.from_json(values, where="p")
+
+
+@pytest.mark.parametrize("content, message", [("{", "cannot be read"), ("[]", "no JSON object")])
+def test_a_broken_file_is_named(tmp_path, content, message):
+  (tmp_path / policy_spec.FILE).write_text(content)
+  with pytest.raises(errors.UserError, match=f"policy.json.* {message}"):
+    policy_spec.read(tmp_path)
