@@ -1,21 +1,20 @@
-"""Finds every figure that is claimed in a file of results: exit code 1 and FILE:LINE with those
-that are in none.
+"""Checks that every figure in the documentation has a source in a file of results.
 
 python benchmarks/check_figures.py
-Claims are made by README.md, the READMEs in como_jax, what the pages of benchmarks/results that
-README links say under headings that begin with "What" or "Not", and the fixed sentences of
-como_jax/report. A figure is a number with a unit (%, points, s, ms, minutes, MiB, times, tests,
-pairs/s ..), a number with two decimals or more, and the limits of an interval. It is found where a
-record (the other parts of the pages, their JSON files, tests/last_run.json) has that number,
-rounded as it is claimed, with that unit, in a table's column or sentence. A paragraph that links
-pages is looked up in those, what a page says in that page.
+Claims are made by README.md, the pages of docs/, the READMEs in como_jax, what the pages of
+benchmarks/results that README or docs/ link say under headings that begin with "What" or "Not", and
+the fixed sentences of como_jax/report. A figure is a number with a unit (%, points, s, ms, minutes,
+MiB, times, tests, pairs/s ..), a number with two decimals or more, and the limits of an interval.
+It is found where a record (the other parts of the pages, their JSON files, tests/last_run.json) has
+that number, rounded as it is claimed, with that unit, in a table's column or sentence. A paragraph
+that links pages is looked up in those, what a page says in that page.
 
-Sentences that compare (better, more than, helps ..) in README and the pages of COMPARED need a
-number of runs, episodes or windows and an interval in the same paragraph or list item.
+Sentences that compare (better, more than, helps ..) in README, docs/ and the pages of COMPARED need
+a number of runs, episodes or windows and an interval in the same paragraph or list item.
 
-benchmarks/figures.md holds what is no measurement: one row each with file, figure or words, and
-source. A source that begins with "=" is arithmetic on numbers of the records, for example "= 1 -
-655.4 / 701.8".
+benchmarks/figures.md lists figures that are not measurements, one row each with file, figure or
+words, and source. A source that begins with "=" is arithmetic on numbers of the records, for
+example "= 1 - 655.4 / 701.8".
 """
 
 import argparse
@@ -33,7 +32,6 @@ ROOT = pathlib.Path(__file__).parent.parent
 ALLOWED = "benchmarks/figures.md"
 RESULTS = "benchmarks/results/"
 COMPARED = (
-  "README.md",
   RESULTS + "2026-11-25-co-training-cpu.md",
   RESULTS + "2026-11-22-variants-cpu.md",
   RESULTS + "2026-11-26-gripper.md",
@@ -70,7 +68,7 @@ LIMITS = re.compile(
 )
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d\d+(?:e-?\d+)?(?![\w.]*\w)")
 BARE = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
-LINK = re.compile(r"\]\((benchmarks/results/[^)]+\.md)\)")
+LINK = re.compile(r"\]\((?:\.\./)*(benchmarks/results/[^)]+\.md)\)")
 COMPARING = re.compile(
   r"\b(better|worse|best|worst|more than|beats?|helps?|as much as|as good as|equals?|lower|higher|"
   r"faster|slower|raises?|outperforms?|loses?)\b",
@@ -84,8 +82,12 @@ INTERVAL = re.compile(rf"{LIMITS.pattern}|no interval|half width", re.I)
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """A paragraph, list item or sentence of a program: file, line of its first word, text without
-  code.
+  """A paragraph, a list item, or a sentence of a program.
+
+  Attributes:
+    file: path below the project.
+    line: line number of the first word.
+    text: without code.
   """
 
   file: str
@@ -95,28 +97,37 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  text: str  # as it is written
+  """A number in a text or a record.
+
+  Attributes:
+    text: as it is written.
+    value: of the number.
+    unit: a key of UNITS. "" = a number without a unit in a text, or in a table without a unit;
+      PLAIN = a number without a unit in another record.
+  """
+
+  text: str
   value: decimal.Decimal
-  unit: (
-    # of UNITS; "" for a bare number, of a record: of a table that says no unit; PLAIN: of other
-    # records
-    str
-  )
+  unit: str
 
   def found(self, records: Iterable["Figure"], *, bare: bool) -> bool:
-    """Whether a record has it, rounded to as many decimals; `bare`: numbers of tables that say no
-    unit count too.
+    """Whether a record has the figure, rounded to the same number of decimals.
+
+    Args:
+      records: numbers of the records.
+      bare: whether numbers of tables without a unit count for every unit.
     """
     half = decimal.Decimal(1).scaleb(self.value.as_tuple().exponent) / 2
     return any(
-      abs(one.value - self.value) <= half
-      and one.value.as_tuple().exponent <= self.value.as_tuple().exponent
-      and (not self.unit or one.unit == self.unit or bare and not one.unit)
-      for one in records
+      abs(record.value - self.value) <= half
+      and record.value.as_tuple().exponent <= self.value.as_tuple().exponent
+      and (not self.unit or record.unit == self.unit or bare and not record.unit)
+      for record in records
     )
 
 
 def main() -> None:
+  """Prints the problems; exits with 1 if there are any."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -127,12 +138,14 @@ def main() -> None:
 
 
 def check(root: pathlib.Path) -> list[str]:
-  """A line for each figure without a source, each comparing sentence without n or interval, and
-  each row of figures.md that nothing needs.
+  """Lists the problems of a checkout.
+
+  These are figures without a source, comparing sentences without n or an interval, and rows of
+  figures.md that no text needs.
   """
   sources = Sources(root)
   problems = [line for claim in sources.claims() for line in sources.missing(claim)]
-  problems += [line for file in COMPARED for line in sources.uncertain(file)]
+  problems += [line for file in (*sources.read, *COMPARED) for line in sources.uncertain(file)]
   unused = [row for row in sources.allowed if row not in sources.used]
   return problems + [
     f"{ALLOWED}: {row[0]}: {row[1]!r} is claimed nowhere, or is found elsewhere" for row in unused
@@ -140,30 +153,35 @@ def check(root: pathlib.Path) -> list[str]:
 
 
 class Sources:
-  """The records of a checkout, and what figures.md allows."""
+  """The records of a checkout, and the rows of figures.md."""
 
   def __init__(self, root: pathlib.Path):
-    self.root, self.readme = root, (root / "README.md").read_text()
+    self.root = root
+    read = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    self.read = {path.relative_to(root).as_posix(): path.read_text() for path in read}
     self.pages = {
-      RESULTS + one.name: one.read_text() for one in sorted((root / RESULTS).glob("*.md"))
+      RESULTS + path.name: path.read_text() for path in sorted((root / RESULTS).glob("*.md"))
     }
     self.records = {
       page: recorded(text) + _stored(root / page) for page, text in self.pages.items()
     }
     self.suite = list(_numbers(json.loads((root / "tests/last_run.json").read_text())))
-    self.every = [one for found in self.records.values() for one in found if one.unit] + self.suite
+    self.every = self.suite + [
+      figure for records in self.records.values() for figure in records if figure.unit
+    ]
     self.allowed, self.used = _allowed(root), set()
 
   def claims(self) -> Iterator[Claim]:
     """Everything that is looked up."""
-    yield from paragraphs("README.md", self.readme)
+    for file, text in self.read.items():
+      yield from paragraphs(file, text)
     yield from _package(self.root)
     for page, text in self.pages.items():
-      if page in self.readme:
+      if any(page in words for words in self.read.values()):
         yield from paragraphs(page, text, said=True)
 
   def missing(self, claim: Claim) -> Iterator[str]:
-    """Lines for its figures that have no source."""
+    """Yields a line for each figure of a claim that has no source."""
     linked = []
     for page in LINK.findall(claim.text):
       linked += self.records.get(page, []) + _said(self.pages.get(page, ""))
@@ -178,7 +196,7 @@ class Sources:
 
   def uncertain(self, file: str) -> Iterator[str]:
     """Lines for the comparing words of a file whose paragraph says no number or no interval."""
-    for claim in paragraphs(file, self.readme if file == "README.md" else self.pages.get(file, "")):
+    for claim in paragraphs(file, self.read.get(file, self.pages.get(file, ""))):
       rules = (("n", COUNTED), ("interval", INTERVAL))
       missing = " and ".join(name for name, rule in rules if not rule.search(claim.text))
       for word in COMPARING.findall(claim.text) if missing else ():
@@ -200,20 +218,20 @@ class Sources:
 
 
 def figures(text: str) -> list[Figure]:
-  """Those of a claim."""
-  found, taken = [], set()
+  """Extracts the figures of a text."""
+  result, taken = [], set()
   for match in FIGURE.finditer(text):
     unit = list(UNITS)[next(i for i in range(len(UNITS)) if match[f"u{i}"])]
     for group in ("first", "number"):
       if match[group] and not (unit == "times" and match[group] in WORDS and match[group] == "one"):
-        found.append(Figure(f"{match[group]} {unit}", _value(match[group]), unit))
+        result.append(Figure(f"{match[group]} {unit}", _value(match[group]), unit))
         taken.add(match.start(group))
   for match in LIMITS.finditer(text):
     for group in ("low", "high", "error"):
       if match[group] and match.start(group) not in taken:
-        found.append(Figure(match[group], _value(match[group]), ""))
+        result.append(Figure(match[group], _value(match[group]), ""))
         taken.add(match.start(group))
-  return found + [
+  return result + [
     Figure(match[0], _value(match[0]), "")
     for match in DECIMAL.finditer(text)
     if match.start() not in taken
@@ -221,15 +239,15 @@ def figures(text: str) -> list[Figure]:
 
 
 def recorded(page: str) -> list[Figure]:
-  """Numbers of a page's tables and notes, outside of what it says of them."""
-  found, header = [], []
+  """Extracts the numbers of a page's tables and notes, without the sections that interpret them."""
+  result, header = [], []
   for _, line, said in _lines(page):
     if line.startswith("|") and set(line) <= set("| -"):
       continue
     cells = (
       [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
     )
-    # the row before the dashes, until the table ends
+    # the header is the first row of a table
     header = header if cells and header else cells
     if said and not cells:
       continue
@@ -238,19 +256,24 @@ def recorded(page: str) -> list[Figure]:
       unit = next(
         (name for name, words in UNITS.items() if _names(words, title)), "" if cells else PLAIN
       )
-      found += figures(cell)
-      rest = FIGURE.sub(" ", cell)  # a number with a unit of its own counts with that
-      found += [Figure(number, _value(number), unit) for number in BARE.findall(rest)]
-  return found
+      result += figures(cell)
+      rest = FIGURE.sub(" ", cell)  # without the numbers that have their own unit
+      result += [Figure(number, _value(number), unit) for number in BARE.findall(rest)]
+  return result
 
 
 def _names(words: str, title: str) -> bool:
+  """Whether a column's title names a unit."""
   return re.search(rf"(?<![\w/])(?:{words})(?![\w/])", title) is not None
 
 
 def paragraphs(file: str, text: str, *, said: bool = False) -> Iterator[Claim]:
-  """Paragraphs and list items without code and tables; `said`: of a page of results, only what it
-  says of its records.
+  """Yields paragraphs and list items, without code and tables.
+
+  Args:
+    file: path below the project.
+    text: of the file.
+    said: whether to yield only the sections that interpret the records of a page of results.
   """
   begin, words = 0, []
   for number, line, saying in [*_lines(text), (0, "", True)]:
@@ -264,9 +287,7 @@ def paragraphs(file: str, text: str, *, said: bool = False) -> Iterator[Claim]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str, bool]]:
-  """(number, line, whether it stands under a heading that interprets) of all lines outside of code
-  blocks.
-  """
+  """Yields the lines outside of code blocks: (number, line, whether its section interprets)."""
   fenced, said = False, False
   for number, line in enumerate(text.splitlines(), 1):
     if line.startswith("```"):
@@ -282,20 +303,19 @@ def _said(page: str) -> list[Figure]:
 
 
 def _package(root: pathlib.Path) -> Iterator[Claim]:
+  """Yields the claims of the package: its READMEs, and the sentences of como_jax/report."""
   for path in sorted((root / "como_jax").rglob("README.md")):
     yield from paragraphs(str(path.relative_to(root)), path.read_text())
   for path in sorted((root / "como_jax/report").glob("*.py")):
     tree = ast.parse(path.read_text())
-    holders = [
+    documented = [
       node
       for node in ast.walk(tree)
       if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
     ]
-    documentation = {id(node.body[0].value) for node in holders if ast.get_docstring(node)}
+    docstrings = {id(node.body[0].value) for node in documented if ast.get_docstring(node)}
     for node in ast.walk(tree):
-      text = (
-        node.value if isinstance(node, ast.Constant) and id(node) not in documentation else None
-      )
+      text = node.value if isinstance(node, ast.Constant) and id(node) not in docstrings else None
       if isinstance(text, str) and text.count(" ") > 2 and "{" not in text:  # words, no style sheet
         yield Claim(str(path.relative_to(root)), node.lineno, text)
 
@@ -307,12 +327,13 @@ def _stored(page: pathlib.Path) -> list[Figure]:
 
 
 def _numbers(value: object, name: str = "") -> Iterator[Figure]:
+  """Yields the numbers of a JSON value; `name` is its key."""
   if isinstance(value, dict):
-    for key, one in value.items():
-      yield from _numbers(one, key)
+    for key, item in value.items():
+      yield from _numbers(item, key)
   elif isinstance(value, list):
-    for one in value:
-      yield from _numbers(one, name)
+    for item in value:
+      yield from _numbers(item, name)
   elif isinstance(value, (int, float)) and not isinstance(value, bool):
     unit = "tests" if name in ("tests", "skipped") else name if name in UNITS else PLAIN
     yield Figure(str(value), decimal.Decimal(str(value)), unit)
@@ -323,7 +344,7 @@ def _value(text: str) -> decimal.Decimal:
 
 
 def _allowed(root: pathlib.Path) -> list[tuple[str, str, str]]:
-  """(file, figure or words, source) of the rows of benchmarks/figures.md."""
+  """Reads the rows of benchmarks/figures.md: (file, figure or words, source)."""
   lines = [line for line in (root / ALLOWED).read_text().splitlines() if line.startswith("|")]
   rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
   if wrong := [row for row in rows if len(row) != 3 or not all(row)]:
@@ -333,7 +354,7 @@ def _allowed(root: pathlib.Path) -> list[tuple[str, str, str]]:
 
 def _computed(source: str, text: str, records: Iterable[Figure]) -> bool:
   """Whether arithmetic on recorded numbers gives the figure (a share of 1 where its unit is %)."""
-  tools = {
+  operators = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -341,26 +362,26 @@ def _computed(source: str, text: str, records: Iterable[Figure]) -> bool:
   }
   records = list(records)
 
-  def of(node: ast.expr) -> decimal.Decimal:
-    if isinstance(node, ast.BinOp) and type(node.op) in tools:
-      return tools[type(node.op)](of(node.left), of(node.right))
+  def evaluate(node: ast.expr) -> decimal.Decimal:
+    if isinstance(node, ast.BinOp) and type(node.op) in operators:
+      return operators[type(node.op)](evaluate(node.left), evaluate(node.right))
     number = ast.unparse(node)
-    one = Figure(number, decimal.Decimal(number), "")
-    if number not in ("1", "100") and not one.found(records, bare=True):
+    operand = Figure(number, decimal.Decimal(number), "")
+    if number not in ("1", "100") and not operand.found(records, bare=True):
       raise ValueError(f"{number} is in no record")
-    return one.value
+    return operand.value
 
   figure = (figures(text) or [Figure(text, _value(text), "")])[0]
-  value = of(ast.parse(source.removeprefix("=").strip(), mode="eval").body) * (
+  value = evaluate(ast.parse(source.removeprefix("=").strip(), mode="eval").body) * (
     100 if figure.unit == "%" else 1
   )
   return Figure("", figure.value, "").found([Figure("", value, "")], bare=True)
 
 
 def _around(text: str, word: str) -> str:
-  return next(
-    (one.strip() for one in re.split(r"(?<=[.:;]) ", text) if re.search(rf"\b{word}\b", one)), text
-  )[:120]
+  """The part of a sentence with a word, at most 120 characters."""
+  parts = re.split(r"(?<=[.:;]) ", text)
+  return next((part.strip() for part in parts if re.search(rf"\b{word}\b", part)), text)[:120]
 
 
 if __name__ == "__main__":

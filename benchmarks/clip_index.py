@@ -1,13 +1,13 @@
-"""What a data set of a million clips costs before the first batch: seconds of CPU time and memory.
+"""CPU time and memory that a data set of a million clips needs before the first batch.
 
   python benchmarks/clip_index.py [--clips 1000000] [--labeled 10000] [--steps policy ...] [--out]
 
-The table is a true one (120,000 episodes of 8 or 9 clips, every episode with an instruction of its
-own); no shard is opened, which is the point: what is needed at the start lies in one table. Each
-step runs in a process of its own; memory is the peak of the process, less what it holds after its
-imports. A policy learns from actions (robot) or from labels; the statistics of its latent motion
-read the labels of every clip, so that step has true ones, of fewer clips. With --irregular the
-times of that share of the clips are not uniform.
+The index table is complete (120,000 episodes of 8 or 9 clips, each episode with its own
+instruction). No shard is opened, because all data for the start are in one table. Each step runs in
+its own process; memory is the peak of the process, minus its peak after the imports. A policy
+learns from actions (robot) or from labels. The statistics of its latent motion read the labels of
+every clip, so that step has real labels, of fewer clips. With --irregular, the times of that share
+of the clips are not uniform.
 """
 
 import argparse
@@ -43,11 +43,11 @@ from como_jax.data.read_options import ReadOptions
 
 LABELS = "labels"
 PER_SHARD = 533  # clips
-LABELLED = "latent statistics"  # the step that reads labels
+LABELED = "latent statistics"  # the step that reads labels
 
 
 def write(folder: str, clips: int, cameras: int, irregular: float = 0.0) -> None:
-  """A folder of shards without the shards, and in LABELS in it one of labels of its first shard."""
+  """Writes the index of a folder of shards, without shards, and labels of the first shard."""
   rng = np.random.default_rng(0)
   episodes = max(1, clips * 12 // 100)
   lengths = np.full(episodes, clips // episodes)
@@ -115,7 +115,7 @@ def write(folder: str, clips: int, cameras: int, irregular: float = 0.0) -> None
 
 
 def _seconds(start: np.ndarray, irregular: float) -> pa.Array:
-  """The column `seconds`: null but for a share of the clips."""
+  """The column `seconds`: null, except for a share of the clips."""
   if not irregular:
     return pa.nulls(len(start), pa.list_(pa.float64()))
   rng = np.random.default_rng(1)
@@ -128,7 +128,7 @@ def _seconds(start: np.ndarray, irregular: float) -> pa.Array:
 
 
 def write_labels(folder: str, lengths: np.ndarray, shards_: int = 1) -> None:
-  """Labels of the first shards of a folder, Z = 32."""
+  """Writes labels of the first shards of a folder, Z = 32."""
   path, rng = os.path.join(folder, LABELS), np.random.default_rng(0)
   os.makedirs(path, exist_ok=True)
   sidecars = []
@@ -166,23 +166,27 @@ def _dataset(folder: str) -> data.DataSet:
 
 
 def read_table(folder):
+  """Step: reads the index table."""
   return shards.read_table(folder)
 
 
 def windows(folder):
+  """Step: lists the windows of the training."""
   return index.windows(shards.read_table(folder), frames=2, offset_seconds=0.5)
 
 
 def open_sets(folder):
+  """Step: opens the data set for the training of a motion model."""
   return pipeline.open_sets([_dataset(folder)], frames=2, split="train", validation_fraction=0.1)[0]
 
 
 def describe(folder):
+  """Step: describes the data set."""
   return data.describe(_dataset(folder))
 
 
 def motion_start(folder):
-  """What a training run does: check, validation windows, batches."""
+  """Step: the start of a training run: check, validation windows, batches."""
   open_sets(folder)
   describe(folder)
   validation = pipeline.open_sets(
@@ -202,16 +206,17 @@ def _video(folder):
   return policy_pipeline.PolicySet(folder, labels=os.path.join(folder, LABELS))
 
 
-def policy_examples_of(one):
-  return policy_examples.open_sets([one], split="train", validation_fraction=0.1)[0]
+def policy_examples_of(policy_set):
+  """Step: lists the examples of a policy."""
+  return policy_examples.open_sets([policy_set], split="train", validation_fraction=0.1)[0]
 
 
-def policy_start(one):
-  """What a training run does but for its statistics: describe, validation examples, batches."""
-  policy_pipeline.describe([one])
-  numbers = statistics.Statistics(1, *(np.zeros(32) for _ in range(6)))
+def policy_start(policy_set):
+  """Step: the start of a policy run, without statistics: describe, validation, batches."""
+  policy_pipeline.describe([policy_set])
+  zeros = statistics.Statistics(1, *(np.zeros(32) for _ in range(6)))
   layout = policy_layout.Layout(
-    normalizer=normalization.Normalizer("standard", {"arm": {"action": numbers}}, numbers),
+    normalizer=normalization.Normalizer("standard", {"arm": {"action": zeros}}, zeros),
     robots={"arm": (7, 0)},
     cameras=1,
     history=1,
@@ -222,17 +227,18 @@ def policy_start(one):
     latent_size=32,
     image_size=224,
     language=dict.fromkeys(
-      shards.read_table(one.path).tasks, (np.zeros((1, 8), np.float32), np.ones(1, bool))
+      shards.read_table(policy_set.path).tasks, (np.zeros((1, 8), np.float32), np.ones(1, bool))
     ),
   )
   reading = ReadOptions(threads=0)
-  return (
-    policy_pipeline.evaluation([one], layout, Batching(16), reading=reading, max_examples=1000),
-    policy_pipeline.build([one], layout, Batching(16), reading=reading),
+  validation = policy_pipeline.evaluation(
+    [policy_set], layout, Batching(16), reading=reading, max_examples=1000
   )
+  return validation, policy_pipeline.build([policy_set], layout, Batching(16), reading=reading)
 
 
 def latent_statistics(folder):
+  """Step: computes the statistics of the latent motion."""
   return policy_pipeline.statistics([_video(folder)], validation_fraction=0.1)
 
 
@@ -246,33 +252,35 @@ STEPS = {
   "policy start, robot": lambda folder: policy_start(_robot(folder)),
   "policy examples, labels": lambda folder: policy_examples_of(_video(folder)),
   "policy start, labels": lambda folder: policy_start(_video(folder)),
-  LABELLED: latent_statistics,
+  LABELED: latent_statistics,
 }
 
 
 def _peak() -> float:
-  """MiB; of this process alone, which getrusage mixes with that of its parent."""
+  """Peak memory of this process in MiB; getrusage would include the parent's."""
   with open("/proc/self/status", encoding="utf-8") as file:
     return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
-def _measured(name: str, folder: str, result) -> None:
+def _measured(name: str, folder: str, pipe) -> None:
+  """Runs one step; sends (CPU seconds, MiB, description of the result)."""
   before, cpu = _peak(), time.process_time()
-  kept = STEPS[name](folder)
+  result = STEPS[name](folder)
   cpu = time.process_time() - cpu
   text = ""
   if name == "read_table and windows":
-    text = f"{len(kept):,} windows"
+    text = f"{len(result):,} windows"
   if name == "open_sets":
-    text = f"{len(pickle.dumps(kept)) / 2**20:.0f} MiB are pickled for each data worker"
+    text = f"{len(pickle.dumps(result)) / 2**20:.0f} MiB are pickled for each data worker"
   if name.startswith("policy examples"):
-    text = f"{len(kept[0].windows):,} examples"
-  if name == LABELLED:
-    text = f"{kept.latent.count:,} labels"
-  result.send((cpu, _peak() - before, text))
+    text = f"{len(result[0].windows):,} examples"
+  if name == LABELED:
+    text = f"{result.latent.count:,} labels"
+  pipe.send((cpu, _peak() - before, text))
 
 
 def main() -> None:
+  """Measures the steps and prints the page."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -293,7 +301,7 @@ def main() -> None:
       names = [
         name
         for name in STEPS
-        if name.startswith(tuple(options.steps)) and (name == LABELLED) == labeled
+        if name.startswith(tuple(options.steps)) and (name == LABELED) == labeled
       ]
       if not names or labeled and cameras > 1:
         continue

@@ -5,13 +5,13 @@ Trains policies on few demonstrations with and without labeled video, and rolls 
 python benchmarks/co_training.py --workdir DIR --data SHARDS --como MOTION_RUN --vq MOTION_RUN \
     [--seeds 3] [--episodes 50] ...
 SHARDS: Meta-World episodes of one camera (configs/collect.py, configs/ingest.py), at least 50
-training episodes a task.
-The rows: robot actions of 10 demonstrations a task; these and 40 videos a task, labeled by the
-CoMo model, by the VQ model, or with the
-hand's true displacement (what perfect labels would give); and robot actions of all 50 (the
-ceiling). Every row sees the same number of
-robot examples a step: those with video have a larger batch, not fewer of them.
-Finished parts are kept, so it can be stopped and run again. Writes DIR/co_training.{md,json}.
+training episodes per task.
+The rows: robot actions of 10 demonstrations per task; the same with 40 additional videos per task,
+labeled by the CoMo model, by the VQ model, or with the hand's true displacement (perfect labels);
+and robot actions of all 50 demonstrations (the ceiling). Every row has the same number of robot
+examples per step. Rows with video have a larger batch, not fewer robot examples.
+Finished parts are kept, so the program can be stopped and run again. It writes
+DIR/co_training.{md,json}.
 """
 
 import argparse
@@ -39,21 +39,22 @@ ROOT = pathlib.Path(__file__).parent.parent
 # row -> folder of its labels
 LABELS = {"+ CoMo labels": "como", "+ VQ labels": "vq", "+ true motion": "true"}
 ROWS = ("robot only", "+ CoMo labels", "+ VQ labels", "+ true motion", "robot x5")
-# the frames are few
+# tokens can be cached because there are few frames
 COMMON = ("--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False")
-# GPT acts without decoding motion, so it is trained that way too, or rows with labels would train
-# acting half as often as those without.
-WORDS = {
+# GPT acts without decoding motion, so it is trained in the same way. Otherwise rows with labels
+# would train acting half as often as rows without.
+ARGUMENTS = {
   "dit": (),
   "gpt": (
-    "--config.model.gpt.hide_motion=1.0",
+    "--config.model.gpt.motion_dropout=1.0",
     "--config.model.gpt.tokens=motion",
-    "--config.model.latent.chunk=1",
+    "--config.model.latent.motion_horizon=1",
   ),
 }
 
 
 def main() -> None:
+  """Trains and rolls out all policies; writes the tables after each one."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -65,7 +66,7 @@ def main() -> None:
     "--tasks", nargs="+", default=["button-press-topdown", "drawer-open", "window-open"]
   )
   parser.add_argument("--camera", default="corner4")
-  parser.add_argument("--policies", nargs="+", choices=sorted(WORDS), default=sorted(WORDS))
+  parser.add_argument("--policies", nargs="+", choices=sorted(ARGUMENTS), default=sorted(ARGUMENTS))
   parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
   parser.add_argument(
     "--latent-weight", type=float, default=0.25, help="of the loss of labels, against 1 for actions"
@@ -103,30 +104,30 @@ def main() -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-  """Refuses to go on in a folder with other settings: its finished parts would be mixed with new
-  ones.
-  """
+  """Refuses to continue in a folder with other settings, because the results would be mixed."""
   free = ("workdir", "policies", "rows", "seeds", "workers", "margin")
-  asked = {name: str(value) for name, value in vars(options).items() if name not in free}
+  settings = {name: str(value) for name, value in vars(options).items() if name not in free}
   file = options.workdir / "options.json"
-  before = json.loads(file.read_text()) if file.exists() else asked
-  for name, value in asked.items():
-    if before.get(name) != value:
+  stored = json.loads(file.read_text()) if file.exists() else settings
+  for name, value in settings.items():
+    if stored.get(name) != value:
       sys.exit(
         f"error: {options.workdir} was started with --{name.replace('_', '-')} "
-        f"{before.get(name)}, now it is {value}: give another --workdir"
+        f"{stored.get(name)}, now it is {value}: give another --workdir"
       )
   options.workdir.mkdir(parents=True, exist_ok=True)
-  file.write_text(json.dumps(asked, indent=1))
+  file.write_text(json.dumps(settings, indent=1))
 
 
 def _run(options: argparse.Namespace, kind: str, row: str, seed: int) -> dict:
-  """{"tasks": {task: [successes, episodes]}, "action_mse"} of one policy, from its files where it
-  has been run.
+  """Trains and rolls out one policy, unless its files exist; returns its results.
+
+  Returns:
+    {"tasks": {task: [successes, episodes]}, "outcomes", "action_mse", "latent_mse"}.
   """
   folder = options.workdir / f"{kind}-{''.join(c if c.isalnum() else '-' for c in row)}-{seed}"
   if not (folder / "policy" / "weights").exists():
-    again = ["--resume"] if (folder / "policy" / "config.json").exists() else []
+    resume = ["--resume"] if (folder / "policy" / "config.json").exists() else []
     mixture = _mixture(options, row)
     batch = options.robot_batch + options.video_batch * (len(mixture) - 1)
     _main(
@@ -139,13 +140,13 @@ def _run(options: argparse.Namespace, kind: str, row: str, seed: int) -> dict:
       f"--config.encoder_weights={options.como}",
       f"--config.policy.objectives.latent.weight={options.latent_weight}",
       *COMMON,
-      *WORDS[kind],
+      *ARGUMENTS[kind],
       *options.extra,
-      *again,
+      *resume,
     )
   results = folder / "rollout" / "results.json"
   if not results.exists() or json.loads(results.read_text())["errors"]:
-    again = ["--resume"] if (folder / "rollout" / "config.json").exists() else []
+    resume = ["--resume"] if (folder / "rollout" / "config.json").exists() else []
     _main(
       "configs/rollout.py",
       folder / "rollout",
@@ -158,18 +159,20 @@ def _run(options: argparse.Namespace, kind: str, row: str, seed: int) -> dict:
       f"--config.workers={options.workers}",
       f"--config.seed={1_000 * seed}",
       "--config.timeout=3600",
-      *again,
+      *resume,
     )
-  rolled = json.loads(results.read_text())
+  rollout = json.loads(results.read_text())
   lines = [
     json.loads(line) for line in (folder / "policy" / "metrics.jsonl").read_text().splitlines()
   ]
   last = [line for line in lines if line["kind"] == "validation"][-1:]
   return {
-    "tasks": {task: [one["successes"], one["count"]] for task, one in rolled["tasks"].items()},
+    "tasks": {
+      task: [entry["successes"], entry["count"]] for task, entry in rollout["tasks"].items()
+    },
     "outcomes": [
-      one["success"]
-      for one in sorted(rolled["episodes"], key=lambda one: (one["task"], one["episode"]))
+      episode["success"]
+      for episode in sorted(rollout["episodes"], key=lambda one: (one["task"], one["episode"]))
     ],
     "action_mse": last[0].get("action_mse") if last else None,
     "latent_mse": last[0].get("latent_mse") if last else None,
@@ -177,7 +180,7 @@ def _run(options: argparse.Namespace, kind: str, row: str, seed: int) -> dict:
 
 
 def _mixture(options: argparse.Namespace, row: str) -> tuple[dict, ...]:
-  """The data of a row. Robot examples carry labels too where there are any."""
+  """The data of a row; robot examples also have labels in rows with labels."""
   kind = LABELS.get(row)
   count = options.demonstrations if row == "robot x5" else options.labeled
   common = {
@@ -193,13 +196,13 @@ def _mixture(options: argparse.Namespace, row: str) -> tuple[dict, ...]:
     if kind == "true":
       _true_motion(options, folder)
     else:
-      again = ["--resume"] if (folder / "config.json").exists() else []
+      resume = ["--resume"] if (folder / "config.json").exists() else []
       _main(
         "configs/extract.py",
         folder,
         f"--config.checkpoint={getattr(options, kind)}",
         f"--config.data.path={options.data}",
-        *again,
+        *resume,
       )
   video = common | {
     "labels": str(folder),
@@ -211,8 +214,9 @@ def _mixture(options: argparse.Namespace, row: str) -> tuple[dict, ...]:
 
 
 def _true_motion(options: argparse.Namespace, folder: pathlib.Path) -> None:
-  """A label set whose z is the change of the robot's state over the offset: what no video has, and
-  the best that a label can say.
+  """Writes a label set whose z is the change of the robot's state over the offset.
+
+  A video does not contain this change; it is the best possible label.
   """
   data = str(options.data)
   manifest, segments = shards.read_manifest(data), shards.segments(shards.read_table(data))
@@ -232,9 +236,12 @@ def _true_motion(options: argparse.Namespace, folder: pathlib.Path) -> None:
   folder.mkdir(parents=True, exist_ok=True)
   sidecars = [
     labels_lib.write_shard(
-      str(folder), shard, [clips[place] for place in sorted(clips) if place[0] == shard], facts={}
+      str(folder),
+      shard,
+      [clips[location] for location in sorted(clips) if location[0] == shard],
+      facts={},
     )
-    for shard in sorted({place[0] for place in clips})
+    for shard in sorted({location[0] for location in clips})
   ]
   size = manifest["state"]["size"]
   labels_lib.write_manifest(
@@ -252,8 +259,9 @@ def _true_motion(options: argparse.Namespace, folder: pathlib.Path) -> None:
 
 
 def _label_error(options: argparse.Namespace, row: str) -> str:
-  """Error of a linear layer from a row's labels to the true motion on held-out episodes, in units
-  of its variance, mean over dimensions.
+  """Error of a linear layer from a row's labels to the true motion, on held-out episodes.
+
+  It is in units of the true motion's variance, and the mean over dimensions.
   """
   folders = [options.workdir / f"labels-{kind}" for kind in (LABELS.get(row, ""), "true")]
   if row not in LABELS or not all((folder / "labels.json").exists() for folder in folders):
@@ -263,20 +271,21 @@ def _label_error(options: argparse.Namespace, row: str) -> str:
   held_out, parts = index.select(table, "validation", 0.1), {True: [], False: []}
   for row_number in range(len(table)):
     (z, valid, _), (true, known, _) = (
-      one.clip(table.shard[row_number], table.clip[row_number])[options.camera] for one in both
+      labels.clip(table.shard[row_number], table.clip[row_number])[options.camera]
+      for labels in both
     )
     parts[bool(held_out[row_number])].append((z[valid & known], true[valid & known]))
-  (z, true), (new, wanted) = (
+  (z, true), (test_z, target) = (
     [np.concatenate(column) for column in zip(*parts[which], strict=False)]
     for which in (False, True)
   )
   layer = np.linalg.lstsq(np.c_[z, np.ones(len(z))], true, rcond=None)[0]
-  error = np.square(np.c_[new, np.ones(len(new))] @ layer - wanted).mean(0) / wanted.var(0)
+  error = np.square(np.c_[test_z, np.ones(len(test_z))] @ layer - target).mean(0) / target.var(0)
   return f"{float(error.mean()):.3f}"
 
 
 def _table(options: argparse.Namespace, results: dict[str, list[dict]]) -> None:
-  """Writes what there is so far."""
+  """Writes the results so far."""
   options.workdir.mkdir(parents=True, exist_ok=True)
   (options.workdir / "co_training.md").write_text(
     page(options, results, lambda row: _label_error(options, row))
@@ -287,8 +296,12 @@ def _table(options: argparse.Namespace, results: dict[str, list[dict]]) -> None:
 def page(
   options: argparse.Namespace, results: dict[str, list[dict]], label_error: Callable[[str], str]
 ) -> str:
-  """Success by task and the offline errors, then what may be said with the run as the unit
-  (over_runs.py).
+  """Formats the page: success by task, offline errors, and comparisons over runs (over_runs.py).
+
+  Args:
+    options: of the program.
+    results: row -> results of its runs.
+    label_error: row -> text.
   """
   columns = ["policy, data", *options.tasks, "all tasks", "by seed"]
   columns += ["action error", "latent error", "label error"]
@@ -312,18 +325,19 @@ def page(
     "displacement on held-out episodes, in units of its variance. No interval is over episodes: "
     "those of one policy share its weights."
   )
-  found = over_runs.text(over_runs.read(results), margin=options.margin)
-  return "\n\n".join([common.table(columns, rows), note, found])
+  comparisons = over_runs.text(over_runs.read(results), margin=options.margin)
+  return "\n\n".join([common.table(columns, rows), note, comparisons])
 
 
 def _mean(values: list[float | None]) -> str:
   return "" if None in values or not values else f"{statistics.mean(values):.3f}"
 
 
-def _main(config: str, workdir: pathlib.Path, *words: str) -> None:
-  print(f"== {config} {' '.join(words)}", flush=True)
+def _main(config: str, workdir: pathlib.Path, *args: str) -> None:
+  """Runs como_jax.main."""
+  print(f"== {config} {' '.join(args)}", flush=True)
   subprocess.run(
-    [sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words],
+    [sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *args],
     check=True,
     cwd=ROOT,
   )

@@ -1,12 +1,11 @@
-"""What the benchmarks share: the line about the machine, alternating rounds, a Markdown table, and
-the page in benchmarks/results.
+"""Code shared by the benchmarks: alternating rounds, Markdown tables, and pages of results.
 
 A benchmark puts this folder's parent on sys.path, then:
 
     common.add_options(parser)  # --out, --rounds
     # f() -> units of work done, for example frames
     measured = common.rounds({"ours": f, "theirs": g}, options.rounds)
-    rows = [(name, f"{one.best.rate:.1f}") for name, one in measured.items()]
+    rows = [(name, f"{row.best.rate:.1f}") for name, row in measured.items()]
     lines = [common.table(("what", "a second"), rows)]
     common.finish("train-step", "What a train step costs", lines, options)
 """
@@ -31,8 +30,12 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-  """One round: units of work, seconds on the clock, CPU seconds of all threads of this process (and
-  of `cpu`'s processes).
+  """One round of a row.
+
+  Attributes:
+    units: units of work.
+    wall: seconds of wall-clock time.
+    cpu: CPU seconds of all threads of this process (and of the processes that `cpu` includes).
   """
 
   units: float
@@ -41,39 +44,39 @@ class Round:
 
   @property
   def rate(self) -> float:
-    """Units a second."""
+    """Units per second."""
     return self.units / self.wall
 
   @property
   def per_cpu_second(self) -> float:
+    """Units per CPU second."""
     return self.units / self.cpu
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """The rounds of one row, without the first, which compiles and fills caches."""
+  """The rounds of one row, without the first round, which compiles and fills caches."""
 
   rounds: tuple[Round, ...]
 
   @property
   def best(self) -> Round:
-    """The round with the highest rate: whatever else the machine does can only make a round
-    slower.
-    """
-    return max(self.rounds, key=lambda one: one.rate)
+    """The round with the highest rate; other work on the machine only makes rounds slower."""
+    return max(self.rounds, key=lambda entry: entry.rate)
 
   @property
   def thriftiest(self) -> Round:
-    """The round with the most units a CPU second: the figure to compare on a shared machine."""
-    return max(self.rounds, key=lambda one: one.per_cpu_second)
+    """The round with the most units per CPU second; compare this one on a shared machine."""
+    return max(self.rounds, key=lambda entry: entry.per_cpu_second)
 
   @property
   def slowest(self) -> Round:
-    return min(self.rounds, key=lambda one: one.rate)
+    """The round with the lowest rate."""
+    return min(self.rounds, key=lambda entry: entry.rate)
 
 
 def add_options(parser: argparse.ArgumentParser, *, rounds: int | None = 3) -> None:
-  """--out, and --rounds unless its number is None: for what has no rounds."""
+  """Adds --out, and --rounds with the default `rounds` (None: no --rounds)."""
   if rounds is not None:
     parser.add_argument(
       "--rounds", type=int, default=rounds, help="rounds of each row, after one that does not count"
@@ -90,30 +93,30 @@ def rounds(
   before: Callable[[str], Any] | None = None,
   cpu: Callable[[], float] = time.process_time,
 ) -> dict[str, Measured]:
-  """Runs the rows in turn, round after round, so that a change of the machine meets all of them
-  alike.
+  """Runs the rows alternately, so that a change of the machine affects all rows equally.
 
   Args:
-    rows: name -> function that does the work, waits for it, and gives its units.
-    number: of rounds that count; one more comes before them.
+    rows: name -> function that does the work, waits for it, and returns its units.
+    number: number of rounds that count; an additional round comes before them.
     before: called with the name before every round of a row; not measured.
-    cpu: CPU seconds used so far.
+    cpu: returns the CPU seconds used so far.
   """
-  found: dict[str, list[Round]] = {name: [] for name in rows}
-  for turn in range(number + 1):
+  results: dict[str, list[Round]] = {name: [] for name in rows}
+  for index in range(number + 1):
     for name, run in rows.items():
       if before:
         before(name)
       gc.collect()
       wall, used = time.monotonic(), cpu()
       units = run()
-      one = Round(units, time.monotonic() - wall, max(cpu() - used, 1e-9))
-      if turn:
-        found[name].append(one)
-  return {name: Measured(tuple(values)) for name, values in found.items()}
+      result = Round(units, time.monotonic() - wall, max(cpu() - used, 1e-9))
+      if index:
+        results[name].append(result)
+  return {name: Measured(tuple(values)) for name, values in results.items()}
 
 
 def today() -> str:
+  """Date of today, YYYY-MM-DD."""
   return datetime.date.today().isoformat()
 
 
@@ -129,13 +132,13 @@ def machine() -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-  """Markdown."""
+  """Formats a Markdown table."""
   lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
   return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
 
 def page(title: str, parts: Sequence[str], *, where: str = "") -> str:
-  """Title, the command that made it, the machine (or `where`), then the parts."""
+  """Formats a page: title, the command that made it, the machine (or `where`), then the parts."""
   script = pathlib.Path(sys.argv[0])
   command = shlex.join(["python", f"benchmarks/{script.name}", *sys.argv[1:]])
   return "\n\n".join([f"# {title}", f"`{command}`", where or machine(), *parts]) + "\n"

@@ -4,12 +4,12 @@ A table of pairs, rank correlations, and six pairs of pictures to look at.
 
 python benchmarks/disagreement.py --runs FOLDER [FOLDER ...] [--pair A B] [--set bundled] \
     [--out FILE.md]
-FOLDER: as benchmarks/variants.py leaves them (NAME-STEPS-SEED with motion/, probe/metrics.json,
-exam/exam.json, exam/latents.npz); folders that cannot be used are named and left out. A row is a
-variant with its seeds, or a latent without training that both programs measure. --pair looks at two
-rows alone, by their names in the table or by folder, and draws them whether they disagree or not;
-without it the clearest disagreement is drawn, if there is one. A probe of the moves takes about 15
-s of CPU time, components of the features 50 s.
+FOLDER: as written by benchmarks/variants.py (NAME-STEPS-SEED with motion/, probe/metrics.json,
+exam/exam.json, exam/latents.npz). Folders that cannot be used are named and left out. A row is a
+variant with its seeds, or a latent without training that both programs measure. --pair compares
+only two rows, given by their names in the table or by folder, and always draws them. Without it,
+the clearest disagreement is drawn, if there is one. A probe of the moves takes about 15 s of CPU
+time, components of the features 50 s.
 """
 
 import argparse
@@ -34,10 +34,11 @@ from como_jax.exam import exam_set
 from como_jax.tasks import exam as exam_task
 
 NAMES = {"lp_mse": "LP-MSE of the action", "s_pcfc": "S-PCFC", "e_z": "error of the move"}
-MOST = 20  # pairs in the table
+MAX_PAIRS = 20  # in the table
 
 
 def main() -> None:
+  """Prints the report."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -56,10 +57,10 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace) -> str:
-  """The page, also written where that is asked for.
+  """Builds the page; with --out, also writes it.
 
   Raises:
-    errors.UserError: no folder can be used, or a row of --pair is not known.
+    errors.UserError: no folder can be used, or a row of --pair is unknown.
   """
   exam = Exam(exam_task.find(options.set, "hand"))
   found = read(_folders(options), exam.stored)
@@ -80,7 +81,7 @@ def report(options: argparse.Namespace) -> str:
       parts += picture_part(
         exam, drawn, options.out.with_suffix(".png"), disagree=bool(searched.clear)
       )
-    except errors.UserError as error:  # the tables stand without it
+    except errors.UserError as error:  # the tables are complete without the picture
       print(f"no picture: {error}", flush=True)
   parts.append(closing(found))
   text = "\n\n".join(["# Where the published metrics and the exam disagree", *parts]) + "\n"
@@ -90,7 +91,7 @@ def report(options: argparse.Namespace) -> str:
 
 
 def page(found: Found, searched: compared.Search, exam: Exam, *, given: bool) -> list[str]:
-  """All parts but the picture and the last."""
+  """Builds all parts of the page except the picture and the last part."""
   chains = len(np.unique(exam.chains[exam.set.rows(exam_set.TEST)]))
   trained = [len(row.runs) for row in found.rows if row.trained]
   head = (
@@ -123,6 +124,7 @@ def page(found: Found, searched: compared.Search, exam: Exam, *, given: bool) ->
 
 
 def rows_table(rows: Sequence[Row], exam: Exam) -> str:
+  """Formats the table of the rows, in the order of the exam's error."""
   lines = []
   for row in sorted(rows, key=lambda row: row.mean("e_z")):
     appearance = row.values("appearance")
@@ -154,6 +156,7 @@ def _cell(row: Row, metric: str) -> str:
 
 
 def pairs_table(searched: compared.Search) -> str:
+  """Formats the table of the pairs in opposite order."""
   lines = [
     (
       pair.published.name,
@@ -163,11 +166,11 @@ def pairs_table(searched: compared.Search) -> str:
       f"{pair.holm:.2g}",
       "yes" if pair.clear else "no",
     )
-    for pair in searched.pairs[:MOST]
+    for pair in searched.pairs[:MAX_PAIRS]
   ]
   more = (
-    f"\n\n{len(searched.pairs) - MOST} more pairs, none of them surer, are left out here."
-    if len(searched.pairs) > MOST
+    f"\n\n{len(searched.pairs) - MAX_PAIRS} more pairs, none of them surer, are left out here."
+    if len(searched.pairs) > MAX_PAIRS
     else ""
   )
   return (
@@ -189,16 +192,16 @@ def pairs_table(searched: compared.Search) -> str:
 
 
 def sentence(searched: compared.Search, *, given: bool) -> str:
-  """What the pairs show."""
+  """Formats the sentences about the pairs."""
   have = (
     f"{len(searched.pairs)} {'has' if len(searched.pairs) == 1 else 'have'} values in opposite "
     "order"
   )
   begin = f"Of {plural(searched.looked, 'pair')} {'given' if given else 'looked at'}, {have}"
-  asked = f"every difference is clear of zero with Holm's p below {compared.LEVEL:g}"
+  condition = f"every difference is clear of zero with Holm's p below {compared.LEVEL:g}"
   if not searched.clear:
     return f"**No clear disagreement.** {begin}" + (
-      f"; in none {asked}." if searched.pairs else "."
+      f"; in none {condition}." if searched.pairs else "."
     )
   lines = []
   for pair in searched.clear:
@@ -215,33 +218,34 @@ def sentence(searched: compared.Search, *, given: bool) -> str:
       f"the opposite order: error of the move {pair.gaps['e_z']}. Interval over {pair.unit}; "
       f"Holm's p = {pair.holm:.2g}."
     )
-  return f"{begin}, and in {len(searched.clear)} of them {asked}:\n\n" + "\n".join(lines)
+  return f"{begin}, and in {len(searched.clear)} of them {condition}:\n\n" + "\n".join(lines)
 
 
 def plural(count: int, name: str) -> str:
+  """Formats a count with its noun, for example "1 run" or "2 runs"."""
   return f"{count} {name}{'s' * (count != 1)}"
 
 
 def rank_sentence(found: compared.Correlation, metric: str) -> str:
-  """Ranks by a published metric against those by the exam, and what is shown."""
+  """Formats the correlation of the ranks by a published metric and by the exam."""
   pair = f"{NAMES[metric]} against error of the move"
   if math.isnan(found.spearman):
     few = f"too few to rank or without an order (at least {compared.LEAST} are asked)"
     return f"{pair}: n = {plural(found.n, 'row')}, {few}."
   order = "alike" if found.spearman > 0 else "in opposite order"
-  told = "not told from no relation"
+  conclusion = "not told from no relation"
   if max(found.p_spearman, found.p_kendall) < compared.LEVEL:
-    told = f"they rank these rows {order} more than chance does"
+    conclusion = f"they rank these rows {order} more than chance does"
   return (
     f"{pair}: Spearman's rho {found.spearman:+.2f} (p = {found.p_spearman:.2g}), Kendall's tau "
-    f"{found.kendall:+.2f} (p = {found.p_kendall:.2g}), n = {found.n} rows: {told}."
+    f"{found.kendall:+.2f} (p = {found.p_kendall:.2g}), n = {found.n} rows: {conclusion}."
   )
 
 
 def picture_part(
   exam: Exam, drawn: tuple[Row, Row], path: pathlib.Path, *, disagree: bool
 ) -> list[str]:
-  """Draws two rows (the first seed that has latents), and says what is seen."""
+  """Draws two rows (the first seed that has latents), and formats the explanation."""
   latents = tuple(_drawable(row) for row in drawn)
   moves = picture.moves(exam, latents)
   picture.draw(
@@ -249,14 +253,14 @@ def picture_part(
     tuple(f"read from {letter}: {row.name}" for letter, row in zip("AB", drawn, strict=False)),
     path,
   )
-  right_down = [exam.errors(one)[:, :2].mean(axis=0) for one in latents]
-  told = "; ".join(
+  right_down = [exam.errors(latent)[:, :2].mean(axis=0) for latent in latents]
+  errors_text = "; ".join(
     f"{name} {right:.3f} and {down:.3f}"
     for name, (right, down) in zip("AB", right_down, strict=False)
   )
   seeds = " and ".join(
-    f"{name} is {row.name}" + f", seed {_seed(row, one)}" * row.trained
-    for name, row, one in zip("AB", drawn, latents, strict=False)
+    f"{name} is {row.name}" + f", seed {_seed(row, latent)}" * row.trained
+    for name, row, latent in zip("AB", drawn, latents, strict=False)
   )
   which = "A is preferred by the published metrics, B by the exam"
   return [
@@ -264,18 +268,18 @@ def picture_part(
     f"![Six pairs of pictures with the true move and the moves read from two latents]({path.name})",
     f"Six of the {len(exam.set.rows(exam_set.TEST)):,} test pairs, from cameras and scenes that "
     f"no probe was fitted on, drawn at random (seed {picture.SEED}; pairs "
-    f"{', '.join(str(one.pair) for one in moves)}), not chosen. {seeds}. "
+    f"{', '.join(str(move.pair) for move in moves)}), not chosen. {seeds}. "
     f"{which if disagree else 'No disagreement of these two is shown'}. Arrows begin at the hand "
     "and show its move in the picture, right and down: the true one, and what kernel ridge, "
     "fitted on the fit part, reads from either latent. A ring is a move too short to draw. The "
     "squares in the pictures are the cut beside them. Over all test pairs the squared error "
-    f"right and down, in units of the variance: {told}. Six pairs show what an error looks like; "
-    "how large it is, the table says.",
+    f"right and down, in units of the variance: {errors_text}. Six pairs show what an error looks "
+    "like; how large it is, the table says.",
   ]
 
 
 def closing(found: Found) -> str:
-  """What it shows not."""
+  """Formats the last part: the limits of the result."""
   single = [row.name for row in found.rows if row.trained and len(row.runs) == 1]
   lines = [
     "LP-MSE and S-PCFC are of demonstrations, the exam's error is of other pictures and moves: a "
@@ -294,34 +298,35 @@ def closing(found: Found) -> str:
   return "## What it shows not\n\n" + "\n".join(f"* {line}" for line in lines)
 
 
-def _seed(row: Row, one: Measured) -> int:
-  return next(seed for seed, run in row.runs.items() if run is one)
+def _seed(row: Row, latent: Measured) -> int:
+  return next(seed for seed, run in row.runs.items() if run is latent)
 
 
 def _folders(options: argparse.Namespace) -> list[pathlib.Path]:
-  """Those of --runs and, where they are folders, of --pair."""
-  given = [
+  """The folders of --runs, and those of --pair if they are folders."""
+  paths = [
     *options.runs,
     *(path for name in options.pair or () if (path := pathlib.Path(name)).is_dir()),
   ]
-  return list(dict.fromkeys(path.absolute() for path in given))
+  return list(dict.fromkeys(path.absolute() for path in paths))
 
 
 def _row(rows: Sequence[Row], name: str) -> Row:
-  wanted = named(pathlib.Path(name).absolute())[0] if pathlib.Path(name).is_dir() else name
+  """The row with a name, or of a folder."""
+  target = named(pathlib.Path(name).absolute())[0] if pathlib.Path(name).is_dir() else name
   for row in rows:
-    if wanted in (row.name, row.name.removesuffix(" (no training)")):
+    if target in (row.name, row.name.removesuffix(" (no training)")):
       return row
   raise errors.UserError(
-    f"--pair {name!r}: no such row: {errors.nearest(wanted, [row.name for row in rows])}"
+    f"--pair {name!r}: no such row: {errors.nearest(target, [row.name for row in rows])}"
   )
 
 
 def _drawable(row: Row) -> Measured:
   """The run with the lowest seed that has the exam's latents."""
-  for one in row.runs.values():
-    if one.has_latents:
-      return one
+  for run in row.runs.values():
+    if run.has_latents:
+      return run
   raise errors.UserError(
     f"{row.name}: none of its runs has exam/latents.npz: expected one of "
     f"{', '.join(str(seed) for seed in row.runs)}"

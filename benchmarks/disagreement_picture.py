@@ -1,7 +1,7 @@
-"""Six pairs of pictures, and on them the move that is read from two latents.
+"""A figure of six pairs of pictures with the moves that are read from two latents.
 
-Legend: V views of three pictures, P = 2V pairs, A numbers of the target, of which the first two are
-  the move right and down in widths of the picture.
+Legend: V views of three pictures, P = 2V pairs, A dimensions of the target, of which the first two
+are the move right and down in widths of the picture.
 """
 
 import dataclasses
@@ -21,25 +21,30 @@ from como_jax.exam import exam_set
 from como_jax.report import plots
 from como_jax.tasks import exam_pictures
 
-PAIRS, SEED = 6, 2026  # drawn at random; the seed was chosen before a picture was made
-CLOSE = 0.085  # of a width: least half side of the cut around the hand
+PAIRS, SEED = 6, 2026  # drawn at random; the seed was chosen before any picture was made
+CLOSE = 0.085  # fraction of a width: minimum half side of the crop around the hand
 # points: side of a panel, and the length below which a move is drawn as a ring
 PANEL, SHORT = 106, 5
-MOST = 380_000  # bytes of the PNG; above, it gets a palette of 256 colors
+MAX_BYTES = 380_000  # of the PNG; a larger one gets a palette of 256 colors
 TRUTH, FIRST, SECOND = (
   "#000000",
   plots.LIGHT.colors[4],
   plots.LIGHT.colors[0],
-)  # black, orange, blue; told apart in gray, too
-# points: the last drawn is the thinnest, so that arrows on one another are all seen
+)  # black, orange, blue; also distinguishable in gray
+# points: the last arrow is the thinnest, so that overlapping arrows are all visible
 WIDTHS = (4.6, 3.0, 1.6)
 
 
 @dataclasses.dataclass(frozen=True)
 class Move:
-  """One pair: its position, both pictures uint8 [H, W, 3], the hand's place in both [2, 2] in
-  widths from the
-  middle, and the moves [2] in widths: the true one and those read from either latent.
+  """One pair of the exam.
+
+  Attributes:
+    pair: index of the pair.
+    pictures: both pictures, uint8 [H, W, 3].
+    places: [2, 2], image position of the hand in both, in widths from the center.
+    true: [2], the true move, in widths.
+    read: [2] each, the moves that are read from the two latents.
   """
 
   pair: int
@@ -50,10 +55,10 @@ class Move:
 
 
 def moves(exam: Exam, latents: tuple[Measured, Measured]) -> list[Move]:
-  """Six pairs of the test (unseen cameras and scenes), drawn without a look at them.
+  """Draws six pairs of the test (unseen cameras and scenes) at random.
 
   Raises:
-    errors.UserError: the set does not hold the hand's place.
+    errors.UserError: the set does not contain the hand's image position.
   """
   with np.load(exam.folder / exam_set.TABLE) as file:
     if "place" not in file.files:
@@ -61,61 +66,68 @@ def moves(exam: Exam, latents: tuple[Measured, Measured]) -> list[Move]:
         f"{exam.folder / exam_set.TABLE}: array 'place' is missing: expected the hand's place [V, "
         f"3, 2] in widths of the picture; {errors.nearest('place', file.files)}"
       )
-    place = file["place"]
-  chosen = np.sort(
+    places = file["place"]
+  pairs = np.sort(
     np.random.default_rng(SEED).choice(exam.set.rows(exam_set.TEST), PAIRS, replace=False)
   )
-  read = [exam.probe(one).predict(exam.latents(one)[chosen])[:, :2] for one in latents]
+  read = [exam.probe(latent).predict(exam.latents(latent)[pairs])[:, :2] for latent in latents]
   frames = exam_pictures.frames(exam.folder, 0)
-  found = []
-  for i, pair in enumerate(chosen):
+  result = []
+  for i, pair in enumerate(pairs):
     view, begin = divmod(int(pair), 2)
-    found.append(
+    result.append(
       Move(
         int(pair),
         (frames[view, begin], frames[view, begin + 1]),
-        place[view, begin : begin + 2],
+        places[view, begin : begin + 2],
         exam.set.target[pair, :2],
         (read[0][i], read[1][i]),
       )
     )
-  return found
+  return result
 
 
-def draw(found: Sequence[Move], names: tuple[str, str], path: pathlib.Path) -> None:
-  """The PNG: for each pair both pictures with the hand's place, and the first around it, with the
-  three arrows.
+def draw(pairs: Sequence[Move], names: tuple[str, str], path: pathlib.Path) -> None:
+  """Writes the PNG.
+
+  It shows, for each pair, both pictures with the position of the hand, and a crop of the first
+  picture around the hand with the three arrows.
+
+  Args:
+    pairs: to draw.
+    names: legend of the two latents.
+    path: of the PNG.
   """
-  path.write_bytes(_small(_draw(found, plots.LIGHT, names=names)))
+  path.write_bytes(_compress(_draw(pairs, plots.LIGHT, names=names)))
 
 
 @plots.themed
-def _draw(found: Sequence[Move], theme: plots.Theme, *, names: tuple[str, str]) -> bytes:
-  figure, axes = plots.panels(3 * len(found), columns=6, row=1.86)
-  for i, one in enumerate(found):
-    height, width = one.pictures[0].shape[:2]
-    begin, end = 0.5 * np.array([width, height]) + one.places * width
-    ends = [begin + width * move for move in (one.true, *one.read)]
-    middle, half = _cut(np.array([begin, *ends]), CLOSE * width)
+def _draw(pairs: Sequence[Move], theme: plots.Theme, *, names: tuple[str, str]) -> bytes:
+  figure, axes = plots.panels(3 * len(pairs), columns=6, row=1.86)
+  for i, pair in enumerate(pairs):
+    height, width = pair.pictures[0].shape[:2]
+    begin, end = 0.5 * np.array([width, height]) + pair.places * width
+    ends = [begin + width * move for move in (pair.true, *pair.read)]
+    center, half = _crop(np.array([begin, *ends]), CLOSE * width)
     for axis, picture, title in zip(
       axes[3 * i : 3 * i + 3],
       (0, 1, 0),
       (f"{i + 1}: first picture", "second picture", "first, at the hand"),
       strict=False,
     ):
-      axis.imshow(one.pictures[picture], extent=(0, width, height, 0), interpolation="nearest")
+      axis.imshow(pair.pictures[picture], extent=(0, width, height, 0), interpolation="nearest")
       axis.set(xticks=[], yticks=[])
       axis.grid(False)
       axis.set_title(title, fontsize=9, fontweight="normal")
     for axis, place in zip(axes[3 * i : 3 * i + 2], (begin, end), strict=False):
       axis.add_patch(
-        Rectangle(middle - half, 2 * half, 2 * half, fill=False, edgecolor="white", linewidth=1.0)
+        Rectangle(center - half, 2 * half, 2 * half, fill=False, edgecolor="white", linewidth=1.0)
       )
       axis.plot(*place, "o", color="white", markeredgecolor="black", markersize=4)
     close = axes[3 * i + 2]
     close.set(
-      xlim=(middle[0] - half, middle[0] + half),
-      ylim=(middle[1] + half, middle[1] - half),
+      xlim=(center[0] - half, center[0] + half),
+      ylim=(center[1] + half, center[1] - half),
       facecolor=theme.faint,
     )
     for tip, color, line in zip(ends, (TRUTH, FIRST, SECOND), WIDTHS, strict=False):
@@ -149,14 +161,15 @@ def _draw(found: Sequence[Move], theme: plots.Theme, *, names: tuple[str, str]) 
 
 
 def _arrow(axis, begin: np.ndarray, end: np.ndarray, color: str, line: float) -> None:
-  """With a white edge, so that it is seen on any picture; a ring where the move is shorter than an
-  arrow's head can be.
+  """Draws an arrow with a white edge, which is visible on any picture.
+
+  A move that is too short for an arrow's head is drawn as a ring.
   """
   length = PANEL * np.linalg.norm(end - begin) / abs(np.ptp(axis.get_xlim()))
   if length < SHORT:
     axis.plot(*begin, "o", color=color, markersize=6 + 2 * line, zorder=4, path_effects=_edge(1.0))
     return
-  scale = min(9 + 2.2 * line, 1.4 * length)  # the head has half of that
+  scale = min(9 + 2.2 * line, 1.4 * length)  # twice the size of the head
   axis.add_patch(
     FancyArrowPatch(
       begin,
@@ -179,17 +192,17 @@ def _edge(line: float) -> list[patheffects.AbstractPathEffect]:
   return [patheffects.withStroke(linewidth=line + 1.8, foreground="white")]
 
 
-def _cut(points: np.ndarray, least: float) -> tuple[np.ndarray, float]:
-  """(middle, half side) of a square that holds all points [n, 2] with a margin."""
+def _crop(points: np.ndarray, minimum: float) -> tuple[np.ndarray, float]:
+  """(center, half side) of a square that contains all points [n, 2] with a margin."""
   low, high = points.min(axis=0), points.max(axis=0)
-  return (low + high) / 2, max(least, 0.7 * float((high - low).max()))
+  return (low + high) / 2, max(minimum, 0.7 * float((high - low).max()))
 
 
-def _small(png: bytes) -> bytes:
-  """The same picture, with a palette where it has too many bytes."""
+def _compress(png: bytes) -> bytes:
+  """Compresses a PNG; uses a palette if it has too many bytes."""
   picture, stream = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
   picture.save(stream, format="PNG", optimize=True)
-  if stream.tell() > MOST:
+  if stream.tell() > MAX_BYTES:
     stream = io.BytesIO()
     picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
       stream, format="PNG", optimize=True

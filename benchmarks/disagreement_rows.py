@@ -1,7 +1,6 @@
-"""Rows that have both the published metrics and the exam: trained runs, and latents without
-training that both programs measure.
+"""Rows with the published metrics and the exam: trained runs, and latents without training.
 
-Legend: P pairs of the exam, Z numbers of a latent.
+Legend: P pairs of the exam, Z dimensions of a latent.
 """
 
 import dataclasses
@@ -21,31 +20,29 @@ from como_jax.exam import exam_set, kernel_ridge, motion_score
 from como_jax.tasks import exam, exam_pictures, exam_rows
 from como_jax.tasks.exam_pictures import Pictures
 
-DIFFERENCE, FLOW = (
-  exam.COMPARED
-)  # rows of the exam: components of the features' difference, of the optical flow
+# rows of the exam: components of the features' difference, of the optical flow
+DIFFERENCE, FLOW = exam.COMPARED
 FIRST, FUTURE = "first picture", "future picture"  # rows of the exam
-SAME = 1e-6  # numbers of a file that is read twice
-NEAR = 0.01  # of e: a row that is made again, against what is stored of it
+SAME = 1e-6  # relative tolerance for equal values of two files
+NEAR = 0.01  # tolerance of e between a recomputed row and the stored one
 NAMES = {"".join(c if c.isalnum() else "-" for c in name): name for name in variants.VARIANTS}
 
 
 class Left(Exception):
-  """Why a folder is left out, in a line."""
+  """Reason why a folder is left out, in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """What is known of one latent, of one run.
+  """Results of one latent of one run.
 
   Attributes:
-    lp_mse: LP-MSE of the action and its standard error over held-out motions (inf where it is not
-      known).
+    lp_mse: LP-MSE of the action and its standard error over held-out motions (inf if unknown).
     e_z: error of the move in the exam.
-    s_pcfc: None where it is not known.
-    gains: rows without training that the probe compares this one with, window by window: LP-MSE of
-      each and the standard error of this row's gain over it. Two latents with an equal LP-MSE there
-      were compared with the same row.
+    s_pcfc: None if unknown.
+    gains: of the rows without training that the probe compares this row with, window by window:
+      (LP-MSE, standard error of this row's gain). Latents with an equal LP-MSE here were compared
+      with the same row.
     appearance: excess of the class that is read best.
     folder: of the run; None for a row without training.
     limits: of e_z's 95 % interval over test chains.
@@ -62,40 +59,48 @@ class Measured:
   stored: str = ""
 
   def value(self, metric: str) -> float | None:
-    found = getattr(self, metric)
-    return found[0] if isinstance(found, tuple) else found
+    """Value of a metric; None if unknown."""
+    value = getattr(self, metric)
+    return value[0] if isinstance(value, tuple) else value
 
   @property
   def has_latents(self) -> bool:
-    """Whether the exam's latents are stored, or can be made."""
+    """Whether the exam's latents are stored or can be computed."""
     return self.folder is None or (self.folder / "exam" / exam.LATENTS).is_file()
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A latent with its runs by seed; one entry without training."""
+  """A latent with its runs by seed; one run for a latent without training."""
 
   name: str
   runs: Mapping[int, Measured]
   trained: bool = True
 
   def values(self, metric: str) -> list[float]:
-    """Of the runs that have it."""
-    return [value for one in self.runs.values() if (value := one.value(metric)) is not None]
+    """Values of the runs that have the metric."""
+    return [value for run in self.runs.values() if (value := run.value(metric)) is not None]
 
   def mean(self, metric: str) -> float | None:
+    """Mean over the runs that have the metric; None without one."""
     values = self.values(metric)
     return float(np.mean(values)) if values else None
 
   @property
   def first(self) -> Measured:
+    """The run with the lowest seed."""
     return self.runs[min(self.runs)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """All rows; folders that were left out, with reasons; what each row without training is, or why
-  there is none; the windows.
+  """All rows of a set of folders.
+
+  Attributes:
+    rows: the rows.
+    left: folders that were left out, with reasons.
+    untrained: description of each row without training, or why there is none.
+    windows: description of the probe's windows.
   """
 
   rows: list[Row]
@@ -105,7 +110,7 @@ class Found:
 
 
 class Exam:
-  """A set, and the errors of its pairs by latent (made when they are asked for)."""
+  """A set of the exam, and the errors of its pairs by latent (computed on demand)."""
 
   def __init__(self, folder: pathlib.Path):
     self.folder, self.set = folder, exam_set.load(folder)
@@ -116,55 +121,50 @@ class Exam:
     self.latents = functools.cache(self._latents)
 
   def s(self, e_z: float) -> float:
-    """S of an error of the move, with the controls that are stored now: a run's own file may be of
-    older ones.
-    """
+    """S of an error of the move, with the set's controls; a run's file may have older ones."""
     row = self.stored[DIFFERENCE]
     return (row["e_single"] - e_z) / (row["e_single"] - row["e_both"])
 
-  def _latents(self, one: Measured) -> np.ndarray:
-    """Z [P, Z]."""
-    if one.folder is not None:
-      return exam_set.load_latents(one.folder / "exam" / exam.LATENTS, self.set).z
-    return components(self.folder, one.stored)
+  def _latents(self, latent: Measured) -> np.ndarray:
+    """Latents z [P, Z]."""
+    if latent.folder is not None:
+      return exam_set.load_latents(latent.folder / "exam" / exam.LATENTS, self.set).z
+    return components(self.folder, latent.stored)
 
-  def _probe(self, one: Measured) -> kernel_ridge.Probe:
-    """Of the moves, fitted on the fit part as `como_jax.exam.run` does (each number of the target
-    has its own kernel and ridge).
+  def _probe(self, latent: Measured) -> kernel_ridge.Probe:
+    """Probe of the moves, fitted on the fit part as in `como_jax.exam.run`.
 
     Raises:
-      errors.UserError: its error on the test is not the one that is stored of this row.
+      errors.UserError: its error on the test differs from the stored one.
     """
     fit, test = self.set.rows(exam_set.FIT), self.set.rows(exam_set.TEST)
-    z = self.latents(one)
+    z = self.latents(latent)
     probe = kernel_ridge.fit(z[fit], self.set.target[fit], groups=self.chains[fit])
-    again = motion_score.e(
+    e_z = motion_score.e(
       motion_score.pair_errors(probe.predict(z[test]), self.set.target[test], self.set.variance)
     )
-    if abs(again - one.e_z) > NEAR:
+    if abs(e_z - latent.e_z) > NEAR:
       raise errors.UserError(
-        f"{one.folder or one.stored}: error of the move {again:.3f} read from its latents, "
-        f"{one.e_z:.3f} stored: latents and exam.json are of different sets"
+        f"{latent.folder or latent.stored}: error of the move {e_z:.3f} read from its latents, "
+        f"{latent.e_z:.3f} stored: latents and exam.json are of different sets"
       )
     return probe
 
-  def _errors(self, one: Measured) -> np.ndarray:
-    """Of the test's pairs, in units of the variance."""
-    if one.stored:
+  def _errors(self, latent: Measured) -> np.ndarray:
+    """Errors of the test's pairs, in units of the variance."""
+    if latent.stored:
       with np.load(self.folder / exam_set.TABLE) as file:
-        if f"rows/{one.stored}" in file.files:
-          return file[f"rows/{one.stored}"].astype(np.float64)
+        if f"rows/{latent.stored}" in file.files:
+          return file[f"rows/{latent.stored}"].astype(np.float64)
     test = self.set.rows(exam_set.TEST)
-    return motion_score.pair_errors(
-      self.probe(one).predict(self.latents(one)[test]), self.set.target[test], self.set.variance
-    )
+    prediction = self.probe(latent).predict(self.latents(latent)[test])
+    return motion_score.pair_errors(prediction, self.set.target[test], self.set.variance)
 
 
 def components(folder: pathlib.Path, name: str) -> np.ndarray:
-  """Latents z [P, Z] of a row of components, as `exam_rows.build` makes them.
+  """Computes latents z [P, Z] of a row of components, as `exam_rows.build` does.
 
-  The components are of all pairs' change or of one of their pictures. (`exam_rows.build` cannot
-  build its rows from the set that ships, which does not hold the true poses.)
+  (`exam_rows.build` needs the true poses, which the shipped set does not contain.)
   """
   if name == FLOW:  # needs no encoder
     values = exam_pictures.frames(folder, model_presets.preset("motion", "debug")["image_size"])
@@ -185,81 +185,86 @@ def components(folder: pathlib.Path, name: str) -> np.ndarray:
 
 
 def read(folders: Iterable[pathlib.Path], stored: Mapping[str, Mapping[str, Any]]) -> Found:
-  """Rows of the folders as benchmarks/variants.py leaves them, and the rows without training that
-  can be paired.
+  """Reads the folders of benchmarks/variants.py, and the rows without training.
 
   Args:
-    folders: NAME-STEPS-SEED, or any other name: a row of one run.
+    folders: NAME-STEPS-SEED; any other name is a row of one run.
     stored: rows of the exam's set.
 
   Raises:
     errors.UserError: none of the folders can be used.
   """
   runs: dict[str, dict[int, Measured]] = {}
-  left, fixed, windows, told = [], {}, None, []
+  left, fixed, windows, descriptions = [], {}, None, []
   for folder in folders:
     name, seed = named(folder)
     try:
-      probed, taken, motion, asked = _files(folder, stored)
-      if windows not in (None, asked):
-        raise Left(f"probed on {asked}, the runs before it on {windows}")
-      one = _trained(folder, probed, taken)
+      probed, examined, motion, run_windows = _files(folder, stored)
+      if windows not in (None, run_windows):
+        raise Left(f"probed on {run_windows}, the runs before it on {windows}")
+      run = _trained(folder, probed, examined)
     except Left as reason:
       left.append(f"{folder.name}: {reason}")
       continue
     if seed in runs.get(name, {}):
       left.append(f"{folder.name}: seed {seed} of {name!r} is there already")
       continue
-    windows = asked
-    runs.setdefault(name, {})[seed] = one
-    for row, reason, measured in _untrained(probed, taken, motion, stored):
+    windows = run_windows
+    runs.setdefault(name, {})[seed] = run
+    for row, description, measured in _untrained(probed, examined, motion, stored):
       if measured is not None:
-        fixed.setdefault(row, (reason, measured))
-      told.append((row, reason))
+        fixed.setdefault(row, (description, measured))
+      descriptions.append((row, description))
   if not runs:
     raise errors.UserError(f"--runs: no folder can be used: {'; '.join(left) or 'none given'}")
-  rows = [Row(name, dict(sorted(found.items()))) for name, found in runs.items()]
+  rows = [Row(name, dict(sorted(by_seed.items()))) for name, by_seed in runs.items()]
   rows += [
     Row(f"{row} (no training)", {0: measured}, trained=False)
     for row, (_, measured) in fixed.items()
   ]
-  untrained = dict(reversed(told)) | {row: reason for row, (reason, _) in fixed.items()}
-  return Found(rows, left, [f"{row}: {reason}" for row, reason in untrained.items()], windows)
+  untrained = dict(reversed(descriptions)) | {row: text for row, (text, _) in fixed.items()}
+  return Found(rows, left, [f"{row}: {text}" for row, text in untrained.items()], windows)
 
 
 def named(folder: pathlib.Path) -> tuple[str, int]:
-  """(row, seed) of a folder."""
-  found = re.fullmatch(r"(.+)-(\d+)-(\d+)", folder.name)
-  if not found:
+  """Returns (row, seed) of a folder."""
+  match = re.fullmatch(r"(.+)-(\d+)-(\d+)", folder.name)
+  if not match:
     return folder.name, 0
-  name, steps, seed = found.groups()
+  name, steps, seed = match.groups()
   return f"{NAMES.get(name, name)}, {steps} step{'s' * (steps != '1')}", int(seed)
 
 
 def _files(
   folder: pathlib.Path, stored: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict, dict, dict, str]:
-  """(rows of the probe, rows of the exam, config of the run or {}, the probe's windows).
+  """Reads (rows of the probe, rows of the exam, config of the run or {}, the probe's windows).
 
   Raises:
     Left: a part is missing, or cannot be compared.
   """
-  metrics, taken = _json(folder / "probe" / "metrics.json"), _json(folder / "exam" / exam.METRICS)
+  metrics, examined = (
+    _json(folder / "probe" / "metrics.json"),
+    _json(folder / "exam" / exam.METRICS),
+  )
   probed = metrics.get("rows", {})
-  for row, where, key in (("trained", probed, "lp_mse"), ("trained", taken.get("rows", {}), "e_z")):
+  for row, where, key in (
+    ("trained", probed, "lp_mse"),
+    ("trained", examined.get("rows", {}), "e_z"),
+  ):
     if where.get(row, {}).get(key) is None:
       raise Left(
         f"{'probe/metrics.json' if key == 'lp_mse' else 'exam/exam.json'}: row 'trained' has no "
         f"{key!r}"
       )
-  same = taken["rows"].get(DIFFERENCE, {}).get("e_z")
+  same = examined["rows"].get(DIFFERENCE, {}).get("e_z")
   if (
-    taken.get("tier") != "hand"
+    examined.get("tier") != "hand"
     or same is None
     or not math.isclose(same, stored[DIFFERENCE]["e_z"], rel_tol=SAME)
   ):
     raise Left(
-      f"examined on another set (tier {taken.get('tier')!r}, {DIFFERENCE} {same}; here 'hand', "
+      f"examined on another set (tier {examined.get('tier')!r}, {DIFFERENCE} {same}; here 'hand', "
       f"{stored[DIFFERENCE]['e_z']})"
     )
   fitted = _json(folder / "probe" / "config.json", {}).get("fit_windows", "an unknown number of")
@@ -268,7 +273,7 @@ def _files(
     f"{', '.join(metrics.get('data', ()))} at "
     f"{', '.join(map(str, metrics.get('offset_seconds', ())))} s"
   )
-  return probed, taken["rows"], _json(folder / "motion" / "config.json", {}), windows
+  return probed, examined["rows"], _json(folder / "motion" / "config.json", {}), windows
 
 
 def _json(path: pathlib.Path, default: dict | None = None) -> dict:
@@ -285,7 +290,7 @@ def _json(path: pathlib.Path, default: dict | None = None) -> dict:
     raise Left(f"{path.parent.name}/{path.name} {reason}") from None
 
 
-def _trained(folder: pathlib.Path, probed: dict, taken: dict) -> Measured:
+def _trained(folder: pathlib.Path, probed: dict, examined: dict) -> Measured:
   row, gains = probed["trained"], []
   for over, key in (
     ("difference", "lp_gain_difference"),
@@ -296,57 +301,54 @@ def _trained(folder: pathlib.Path, probed: dict, taken: dict) -> Measured:
       gains.append((_pair(probed[over]["lp_mse"])[0], _pair(row[key])[1]))
   return Measured(
     _pair(row["lp_mse"]),
-    taken["trained"]["e_z"],
+    examined["trained"]["e_z"],
     _finite(row.get("s_pcfc")),
     tuple(gains),
-    variants.appearance(taken["trained"])["appearance"],
+    variants.appearance(examined["trained"])["appearance"],
     folder,
-    _limits(taken["trained"]),
+    _limits(examined["trained"]),
   )
 
 
 def _untrained(
-  probed: dict, taken: dict, motion: dict, stored: Mapping[str, Mapping[str, Any]]
+  probed: dict, examined: dict, motion: dict, stored: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str, Measured | None]]:
-  """(the exam's row, what the two latents are or why they are not one, its numbers) of what both
-  programs measure without training.
+  """Lists the latents without training that both programs measure.
+
+  Returns:
+    (the exam's row, description or why there is none, its results or None) for each.
   """
-  width, idm = int(taken["trained"].get("width", 0)), motion.get("model", {}).get("idm", {})
+  width, idm = int(examined["trained"].get("width", 0)), motion.get("model", {}).get("idm", {})
   difference, start = (probed.get(name, {}) for name in ("difference", "untrained"))
-  found = []
+  rows = []
   if (
     difference.get("lp_mse") is None
     or motion.get("encoder_weights") != "bundled"
     or width != stored[DIFFERENCE]["width"]
   ):
-    found.append(
-      (
-        DIFFERENCE,
-        'no run has the probe\'s row "difference" of the encoder that ships with as many numbers',
-        None,
-      )
-    )
+    text = 'no run has the probe\'s row "difference" of the encoder that ships with as many numbers'
+    rows.append((DIFFERENCE, text, None))
   else:
     value, error = _pair(difference["lp_mse"])
-    told = (
+    text = (
       f"{width} principal components of the difference of the shipped encoder's features, in the "
       "probe's row \"difference\" and in the exam's, fitted on each program's own pairs; the "
       "probe's features include the CLS token, the exam's do not; S-PCFC is not known"
     )
-    found.append(
-      (DIFFERENCE, told, _fixed(DIFFERENCE, stored, (value, error), gains=((value, 0.0),)))
+    rows.append(
+      (DIFFERENCE, text, _fixed(DIFFERENCE, stored, (value, error), gains=((value, 0.0),)))
     )
     for name, row, s_pcfc in ((FIRST, "first-only", None), (FUTURE, "second-only", 1.0)):
       if probed.get(row, {}).get("lp_mse") is not None and name in stored:
         value, error = _pair(probed[row]["lp_mse"])
-        told = (
+        text = (
           f"{width} principal components of one picture in the shipped encoder's features, in the "
           f"probe's row \"{row}\" and in the exam's, fitted on each program's own pictures; the "
           "probe's features include the CLS token, the exam's do not"
           + ("; S-PCFC is 1, the same picture twice" if s_pcfc else "; S-PCFC is not known")
         )
-        found.append(
-          (name, told, _fixed(name, stored, (value, error), s_pcfc=s_pcfc, gains=((value, 0.0),)))
+        rows.append(
+          (name, text, _fixed(name, stored, (value, error), s_pcfc=s_pcfc, gains=((value, 0.0),)))
         )
   starts = (
     FLOW in stored
@@ -354,16 +356,10 @@ def _untrained(
     and idm.get("components") == width == stored[FLOW]["width"]
   )
   if not starts or start.get("lp_mse") is None:
-    found.append(
-      (
-        FLOW,
-        (
-          "no run starts as so many components of the flow (configs/motion.py:small without "
-          "path=none)"
-        ),
-        None,
-      )
+    text = (
+      "no run starts as so many components of the flow (configs/motion.py:small without path=none)"
     )
+    rows.append((FLOW, text, None))
   else:
     value, error = _pair(start["lp_mse"])
     gains = [(value, 0.0)]
@@ -371,8 +367,8 @@ def _untrained(
       all(probed["trained"].get(key) is not None for key in ("lp_gain", "lp_gain_difference"))
       and difference.get("lp_mse") is not None
     ):
-      # Its gain over "difference" is the trained row's less the trained row's over it: at most the
-      # sum of both errors.
+      # Its gain over "difference" is a difference of two gains of the trained row, so its standard
+      # error is at most the sum of theirs.
       gains.append(
         (
           _pair(difference["lp_mse"])[0],
@@ -380,22 +376,22 @@ def _untrained(
         )
       )
     pool = idm.get("components_pool", 1)
-    told = (
+    text = (
       f"{width} principal components of the same classical optical flow, the probe's row "
       '"untrained" of a run that starts as them (path=flow) and the exam\'s row; of means over '
       f"{pool} x {pool} patches in the run and over 4 x 4 pixels in the exam, fitted on each "
       "program's own pairs; S-PCFC is of the run's components, scaled to mean square 1"
     )
-    found.append(
+    rows.append(
       (
         FLOW,
-        told,
+        text,
         _fixed(
           FLOW, stored, (value, error), s_pcfc=_finite(start.get("s_pcfc")), gains=tuple(gains)
         ),
       )
     )
-  return found
+  return rows
 
 
 def _fixed(
@@ -412,7 +408,7 @@ def _fixed(
 
 
 def _pair(values: Any) -> tuple[float, float]:
-  """(value, standard error) as JSON holds it, which may hold None for the error."""
+  """(value, standard error) of a JSON value; the error may be None there."""
   value, error = values if isinstance(values, list) else (values, None)
   return float(value), math.inf if error is None else float(error)
 

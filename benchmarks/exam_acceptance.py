@@ -22,11 +22,12 @@ from como_jax.sim import exam_design
 from como_jax.tasks import exam, exam_rows
 
 WIDTHS = (16, 128, 512, 1_024)
-# how near controls have to be to what they should be; S below which a cheat is seen through
+# tolerance of the controls' errors; value of S below which a cheat counts as detected
 NEAR, SEPARATE = 0.03, 0.1
 
 
 def main() -> None:
+  """Prints the checks and the tables."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -35,14 +36,14 @@ def main() -> None:
   parser.add_argument("--out", type=pathlib.Path)
   options = parser.parse_args()
   folder = exam.find(options.set, options.tier)
-  given, stored = exam_set.load(folder), json.loads((folder / exam.ROWS).read_text())
+  exam_data, stored = exam_set.load(folder), json.loads((folder / exam.ROWS).read_text())
+  test_chains = np.unique(exam_data.of_pairs("chain")[exam_data.rows(exam_set.TEST)])
   lines = [
-    f"Set {options.set}, tier {options.tier}: {given.pairs} pairs of {len(given.views['chain'])} "
-    f"views, {len(np.unique(given.of_pairs('chain')[given.rows(exam_set.TEST)]))} test chains of "
-    "two moves.",
+    f"Set {options.set}, tier {options.tier}: {exam_data.pairs} pairs of "
+    f"{len(exam_data.views['chain'])} views, {len(test_chains)} test chains of two moves.",
     "",
   ]
-  checks = [*controls(given, options.tier), *cheats(stored), *truth(stored), *widths(given)]
+  checks = [*controls(exam_data, options.tier), *cheats(stored), *truth(stored), *widths(exam_data)]
   lines += [
     "| check | found | asked | holds |",
     "| --- | --- | --- | --- |",
@@ -51,38 +52,40 @@ def main() -> None:
       for what, found, asked, good in checks
     ),
   ]
-  lines += ["", *rows_table(stored), "", *parts_table(stored), "", *cameras_table(given)]
+  lines += ["", *rows_table(stored), "", *parts_table(stored), "", *cameras_table(exam_data)]
   text = "\n".join(lines) + "\n"
   print(text)
   if options.out:
     options.out.write_text(text)
 
 
-def controls(given: exam_set.ExamSet, tier: str) -> list[tuple]:
-  """Errors before capping, means over the numbers asked for."""
-  error = {name: (values / given.variance).mean(axis=0) for name, values in given.errors.items()}
+def controls(exam_data: exam_set.ExamSet, tier: str) -> list[tuple]:
+  """Checks of the controls' errors before capping, means over the dimensions of the target."""
+  error = {
+    name: (values / exam_data.variance).mean(axis=0) for name, values in exam_data.errors.items()
+  }
   closed = exam_design.closed_form(exam_design.TIERS.index(tier))
-  found = []
+  checks = []
   for kind in ("linear", "kernel"):
     value = error[f"first_{kind}"].mean()
-    found.append(
+    checks.append(
       (f"first picture, {kind}", f"{value:.3f}", f"1.00 ± {NEAR}", abs(value - 1) <= NEAR)
     )
   for kind, form in (("linear", "linear"), ("kernel", "conditional")):
-    value, wanted = error[f"oracle_second_{kind}"].mean(), closed[form].mean()
-    found.append(
+    value, expected = error[f"oracle_second_{kind}"].mean(), closed[form].mean()
+    checks.append(
       (
         f"true second pose, {kind}",
         f"{value:.3f}",
-        f"closed form {wanted:.3f} ± {NEAR}",
-        abs(value - wanted) <= NEAR,
+        f"closed form {expected:.3f} ± {NEAR}",
+        abs(value - expected) <= NEAR,
       )
     )
   oracle = min(error["oracle_second_linear"].mean(), error["oracle_second_kernel"].mean())
   for name in sorted(error):
     if name.startswith("second_"):
       value = error[name].mean()
-      found.append(
+      checks.append(
         (
           f"second picture, {name.removeprefix('second_')}",
           f"{value:.3f}",
@@ -90,16 +93,16 @@ def controls(given: exam_set.ExamSet, tier: str) -> list[tuple]:
           value >= oracle - NEAR,
         )
       )
-  return found
+  return checks
 
 
 def cheats(stored: dict) -> list[tuple]:
-  """Every cheat: S below 0.1, or appearance is readable."""
-  found = []
+  """Checks of the cheats: S is below 0.1, or appearance is readable."""
+  checks = []
   for name in exam_rows.CHEATS:
     row = stored[name]
     good = (row["s"] is not None and row["s"] < SEPARATE) or bool(row["flags"])
-    found.append(
+    checks.append(
       (
         f"cheat: {name}",
         f"S {number(row['s']) or 'withheld'}, readable: {', '.join(row['flags']) or 'nothing'}",
@@ -107,13 +110,13 @@ def cheats(stored: dict) -> list[tuple]:
         good,
       )
     )
-  return found
+  return checks
 
 
 def truth(stored: dict) -> list[tuple]:
-  """The true displacement, and how well S is known."""
+  """Checks of the true displacement, and of the standard error of S."""
   row = stored["true displacement"]
-  shown = [
+  checks = [
     (
       "true displacement, camera's frame",
       f"S {number(row['s'])}",
@@ -128,7 +131,7 @@ def truth(stored: dict) -> list[tuple]:
     "supervised inverse model",
   ):
     row = stored[name]
-    shown.append(
+    checks.append(
       (
         f"standard error of S: {name}",
         number(row["s_error"], 3),
@@ -136,7 +139,7 @@ def truth(stored: dict) -> list[tuple]:
         row["s_error"] is not None and row["s_error"] <= 0.02,
       )
     )
-    shown.append(
+    checks.append(
       (
         f"its range over cameras, scenes: {name}",
         f"{number(row['s_range_cameras'])}, {number(row['s_range_scenes'])}",
@@ -144,13 +147,13 @@ def truth(stored: dict) -> list[tuple]:
         True,
       )
     )
-  return shown
+  return checks
 
 
-def widths(given: exam_set.ExamSet) -> list[tuple]:
-  """16 numbers (the true displacement with noise) and random full-rank maps of them."""
+def widths(exam_data: exam_set.ExamSet) -> list[tuple]:
+  """Checks of 16 dimensions (the true displacement with noise) and random maps of full rank."""
   rng = np.random.default_rng(0)
-  signal = given.target / np.sqrt((given.target**2).mean(axis=0))
+  signal = exam_data.target / np.sqrt((exam_data.target**2).mean(axis=0))
   z = np.concatenate(
     [
       signal + 0.7 * rng.normal(size=signal.shape),
@@ -162,9 +165,9 @@ def widths(given: exam_set.ExamSet) -> list[tuple]:
   for width in (0, *WIDTHS):
     begin = time.monotonic()
     latent = z @ rng.normal(size=(16, width)) if width else z
-    scores[width] = scoring.evaluate(given, latent.astype(np.float32)).score.s.value
+    scores[width] = scoring.evaluate(exam_data, latent.astype(np.float32)).score.s.value
     seconds[width] = time.monotonic() - begin
-  found = [
+  checks = [
     (
       f"16 numbers mapped to {width}",
       f"S {scores[width]:.3f} (16 themselves: {scores[0]:.3f})",
@@ -173,20 +176,20 @@ def widths(given: exam_set.ExamSet) -> list[tuple]:
     )
     for width in WIDTHS
   ]
-  worst = max(seconds.values())
+  slowest = max(seconds.values())
   return [
-    *found,
+    *checks,
     (
       "time to score 1,024 numbers, numpy alone",
       f"{seconds[1024]:.0f} s",
       "below 300 s",
-      worst < 300,
+      slowest < 300,
     ),
   ]
 
 
 def rows_table(stored: dict) -> list[str]:
-  """All rows of the set, with intervals over moves."""
+  """Formats all rows of the set, with intervals over moves."""
   lines = [
     (
       "| row | S | error | scene | camera | objects | colors | second picture rebuilt | better "
@@ -214,7 +217,7 @@ def rows_table(stored: dict) -> list[str]:
 
 
 def parts_table(stored: dict) -> list[str]:
-  """The error of each number asked for, the standard error of e, and the shares of z."""
+  """Formats the error of each target dimension, the standard error of e, and the shares of z."""
   names = [
     key.removeprefix("error/")
     for key in next(iter(stored.values()))
@@ -238,31 +241,35 @@ def parts_table(stored: dict) -> list[str]:
     "| --- |" + " --- |" * (len(names) + 3 + len(shares)),
   ]
   for name, row in stored.items():
-    cells = [number(row[f"error/{one}"], 3) for one in names] + [
+    cells = [number(row[f"error/{part}"], 3) for part in names] + [
       number(row["e_z_error"], 3),
       number(row.get("reversal")),
       number(row.get("shifted")),
     ]
-    cells += [number(row.get(f"share/{one}")) for one in shares]
+    cells += [number(row.get(f"share/{part}")) for part in shares]
     lines.append(f"| {name} | " + " | ".join(cells) + " |")
   return lines
 
 
-def cameras_table(given: exam_set.ExamSet) -> list[str]:
-  """Errors of the controls of both pictures under each of the test's cameras."""
-  test = given.rows(exam_set.TEST)
-  camera, squares = given.of_pairs("camera")[test], given.target[test] ** 2
+def cameras_table(exam_data: exam_set.ExamSet) -> list[str]:
+  """Formats errors of the controls of both pictures, for each test camera."""
+  test = exam_data.rows(exam_set.TEST)
+  camera, squares = exam_data.of_pairs("camera")[test], exam_data.target[test] ** 2
   lines = [
-    "| camera | pairs | control | " + " | ".join(f"error: {name}" for name in given.names) + " |",
-    "| --- |" + " --- |" * (2 + len(given.names)),
+    "| camera | pairs | control | "
+    + " | ".join(f"error: {name}" for name in exam_data.names)
+    + " |",
+    "| --- |" + " --- |" * (2 + len(exam_data.names)),
   ]
-  for one in np.unique(camera):
-    some = camera == one
-    name = f"{one}{' (moves)' if given.camera_speed.reshape(-1)[test][some].any() else ''}"
-    for control in exam_set.controls(given.errors, "both"):
-      values = given.errors[control][some].mean(axis=0) / squares[some].mean(axis=0)
+  for index in np.unique(camera):
+    selected = camera == index
+    name = (
+      f"{index}{' (moves)' if exam_data.camera_speed.reshape(-1)[test][selected].any() else ''}"
+    )
+    for control in exam_set.controls(exam_data.errors, "both"):
+      values = exam_data.errors[control][selected].mean(axis=0) / squares[selected].mean(axis=0)
       lines.append(
-        f"| {name} | {some.sum()} | {control} | "
+        f"| {name} | {selected.sum()} | {control} | "
         + " | ".join(f"{value:.2f}" for value in values)
         + " |"
       )
@@ -270,6 +277,7 @@ def cameras_table(given: exam_set.ExamSet) -> list[str]:
 
 
 def number(value: float | None, digits: int = 2) -> str:
+  """Formats a value; "" for None."""
   return "" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # no "-0.00"
 
 

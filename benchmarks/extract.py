@@ -1,16 +1,16 @@
 r"""What does labeling cost beyond the frozen encoder?
 
-Frames a second of each part, in one run, on one machine.
+Frames per second of each part, in one run, on one machine.
 
 python benchmarks/extract.py [--preset debug|published] [--data DIR] [--frames 1024] \
     [--batch-size 64] [--rounds 3] [--out]
-    about a minute on 2 CPU cores (small model, the bundled data); the weights are random, which
-    does not change the speed
-The rows: the encoder alone on frames that lie on the device; the same and the rest of the model (a
-pair for every frame), which is the least that labels can cost; the stream, on frames in the host's
-memory and with the ring of features; everything, with decoding and files. The rounds alternate
-between the rows, the best of each counts. CPU time is that of all threads of this process: on a
-busy machine without an accelerator it is the figure to compare.
+    about a minute on 2 CPU cores (small model, bundled data); the weights are random, which does
+    not change the speed
+The rows: the encoder alone, on frames on the device; the encoder and the rest of the model (a pair
+for every frame), which is the minimum cost of labels; the stream, on frames in the host's memory
+and with the ring buffer of features; everything, with decoding and files. The rounds alternate
+between the rows; the best round of each row counts. CPU time is that of all threads of this
+process. Compare it on a busy machine without an accelerator.
 """
 
 import argparse
@@ -38,6 +38,7 @@ CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "extract.py"
 
 
 def main() -> None:
+  """Measures the rows with a model of random weights."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -63,26 +64,35 @@ def main() -> None:
         f"--config.batch_size={options.batch_size}",
       ]
     ).config
-    work, model, params = extract.open_work(config)
-    measure(options, config, work, model, params, pathlib.Path(folder))
+    labeling, model, params = extract.open_work(config)  # the task's plan, model and weights
+    measure(options, config, labeling, model, params, pathlib.Path(folder))
 
 
-def measure(options, config, work, model, params, folder: pathlib.Path) -> None:
-  """Runs the rounds and prints the table."""
+def measure(options, config, labeling, model, params, folder: pathlib.Path) -> None:
+  """Runs the rounds and prints the table.
+
+  Args:
+    options: of the program.
+    config: of the extraction.
+    labeling: plan of the extraction.
+    model: of the labels.
+    params: of the model.
+    folder: for the labels.
+  """
   mesh, size = extract.make_mesh(config), options.batch_size
   steps = max(2, options.frames // size)
-  stride = work.plan.reach
+  stride = labeling.plan.reach
   pictures = np.random.default_rng(0).integers(
     0, 256, (size, model.image_size, model.image_size, 3), np.uint8
   )
   on_device = jax.device_put(pictures, mesh_lib.batch_sharding(mesh))
-  held = jax.device_put(params, mesh_lib.replicated(mesh))
-  part = _first_episodes(work, options.frames)
+  device_params = jax.device_put(params, mesh_lib.replicated(mesh))
+  part = _first_episodes(labeling, options.frames)
   stream = extract.make_stream(part, model, params, config=config, mesh=mesh)
 
   def repeated(program) -> int:
     for _ in range(steps):
-      out = program(held, on_device)
+      out = program(device_params, on_device)
     jax.block_until_ready(out)
     return steps * size
 
@@ -95,7 +105,7 @@ def measure(options, config, work, model, params, folder: pathlib.Path) -> None:
     stream.finish()
     return steps * size
 
-  def whole(number: int) -> int:
+  def everything(number: int) -> int:
     out = folder / f"labels-{number}"
     out.mkdir()
     return extract.extract(str(out), part, stream, config=config, process_index=0, process_count=1)[
@@ -108,7 +118,7 @@ def measure(options, config, work, model, params, folder: pathlib.Path) -> None:
     "encoder": lambda number: repeated(encoder),
     "encoder and pairs": lambda number: repeated(both),
     "stream": streamed,
-    "extract": whole,
+    "extract": everything,
   }
   measured: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
   for number in range(options.rounds + 1):
@@ -153,24 +163,24 @@ def measure(options, config, work, model, params, folder: pathlib.Path) -> None:
 
 
 def _motion(model, params, images):
-  """Z of each frame and its neighbor in the batch."""
+  """Computes z of each frame and its neighbor in the batch."""
   tokens = model.features(params, images)
   return model.encode(params, images, images[::-1], features=(tokens, tokens[::-1])).z
 
 
-def _first_episodes(work: extract.LabelingRun, frames: int) -> extract.LabelingRun:
-  """The first segments of the first shard, about so many frames over all cameras."""
-  segments = work.plan.segments
+def _first_episodes(labeling: extract.LabelingRun, frames: int) -> extract.LabelingRun:
+  """The plan for the first segments of the first shard, with about `frames` frames."""
+  segments = labeling.plan.segments
   table = segments.table
-  mine = np.flatnonzero(table.shard[segments.first_row] == table.shard.min())
-  ends = np.cumsum(segments.count[mine] * len(work.plan.cameras))
-  last = int(mine[min(np.searchsorted(ends, frames), len(mine) - 1)])
+  first_shard = np.flatnonzero(table.shard[segments.first_row] == table.shard.min())
+  ends = np.cumsum(segments.count[first_shard] * len(labeling.plan.cameras))
+  last = int(first_shard[min(np.searchsorted(ends, frames), len(first_shard) - 1)])
   keep = np.zeros(len(table), bool)
   keep[: int(segments.last_row[last])] = (
     table.shard[: int(segments.last_row[last])] == table.shard.min()
   )
-  plan = dataclasses.replace(work.plan, segments=shards.segments(table, keep))
-  return dataclasses.replace(work, plan=plan)
+  plan = dataclasses.replace(labeling.plan, segments=shards.segments(table, keep))
+  return dataclasses.replace(labeling, plan=plan)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 r"""Does a gripper open and close?
 
-Policies of grasping tasks of Meta-World, by this code and, to compare, by another checkout of it.
+Policies for grasping tasks of Meta-World, trained with this code and, optionally, with another
+checkout of it.
 
 python benchmarks/gripper.py --workdir DIR [--before CHECKOUT] [--tasks pick-place \
     bin-picking] [--steps 1000] [--episodes 25] ...
-Collects scripted demonstrations of each task, trains a small DiT and a small GPT on them under
-either normalization, counts how often the right one of the gripper's two values is said on held-out
-demonstrations, and rolls those of the normalizations in --rollouts out: success, whether the object
-was ever held between both fingers, and how often the gripper was told to close near the object and
-away from it. Finished parts are kept, so it can be stopped and run again. Writes
-DIR/gripper.{md,json}, and a page in benchmarks/results with --out.
+The program collects scripted demonstrations of each task and trains a small DiT and a small GPT on
+them with both normalizations. It counts how often a policy predicts the correct one of the
+gripper's two values on held-out demonstrations. Policies of the normalizations in --rollouts are
+rolled out: success, whether both fingers ever held the object, and how often the gripper closed
+near the object and away from it. Finished parts are kept, so the program can be stopped and run
+again. It writes DIR/gripper.{md,json}, and with --out a page in benchmarks/results.
 """
 
 import argparse
@@ -19,20 +20,20 @@ import shlex
 import subprocess
 import sys
 
-from como_jax.tasks import policy_evaluator
+from como_jax.inference import policy_evaluator
 
 ROOT = pathlib.Path(__file__).parent.parent
 MODES = ("standard", "quantile")
 GRIPPER = 3  # of Meta-World's four actions
-# one sees the goal, one the fingers; sorted, as older versions take them
+# one shows the goal, one the fingers; sorted, because older versions expect this order
 CAMERAS = ("corner", "gripperPOV")
 COMMON = (
   "--config.policy.cache_tokens=True",
   "--config.data.augment.shift.on=False",
   f"--config.policy.cameras={CAMERAS!r}",
-  "--config.model.cameras=2",
+  "--config.model.num_cameras=2",
   "--config.model.pool=4",
-  "--config.model.chunk=16",
+  "--config.model.action_horizon=16",
   "--config.train.batch_size=32",
   "--config.train.tensorboard=False",
   "--config.train.evaluate_every=0",
@@ -44,6 +45,7 @@ WIDTH = 64  # of trunk and body: half of the small preset's, for a CPU
 
 
 def main() -> None:
+  """Trains and measures all policies, and prints the page."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -103,13 +105,13 @@ def main() -> None:
     for kind in options.policies
     for version in versions
   ]
-  for rolls in (False, True):  # what takes long comes last
+  for rolls in (False, True):  # rollouts take long, so they come last
     for mode, task, kind, (version, code) in parts:
       rows[f"{task}, {kind}, {mode}, {version}"] = _row(
         options, task, kind, mode, version, code, rolls=rolls and mode in options.rollouts
       )
       _table(options, rows)
-  import common  # not for --score and --roll, which have another checkout's modules
+  import common  # not with --score and --roll, which import the modules of another checkout
 
   common.finish(
     "gripper",
@@ -122,7 +124,7 @@ def main() -> None:
 def _demonstrations(options: argparse.Namespace, task: str) -> None:
   folder = options.workdir / f"collect-{task}"
   if not (folder / "dataset" / "meta" / "collection.json").exists():
-    # No wandering: it holds the gripper open by another command than some experts do.
+    # No wandering, because it opens the gripper with another command than some experts.
     _main(
       options,
       ROOT,
@@ -140,32 +142,30 @@ def _demonstrations(options: argparse.Namespace, task: str) -> None:
     )
 
 
-def _words(
+def _training_args(
   options: argparse.Namespace, kind: str, mode: str, data: pathlib.Path, *, named: bool
 ) -> list[str]:
-  """The training's arguments; `named`: an older version has to be told which action is the
-  gripper.
-  """
+  """Arguments of the training; `named` adds the gripper's action, which older versions need."""
   entry = {
     "path": str(data),
     "robot": "robot",
     "cameras": CAMERAS,
     **({"episodes": (0, options.used)} if options.used else {}),
   }
-  sizes = dict(width=WIDTH, heads=4, mlp=4 * WIDTH)
-  words = [
+  sizes = dict(width=WIDTH, num_heads=4, mlp_dim=4 * WIDTH)
+  args = [
     f"--config.model.{part}.{name}={value}"
     for part in ("trunk", kind)
     for name, value in sizes.items()
   ]
-  words += [
+  args += [
     f"--config.data.mixture={(entry,)!r}",
     f"--config.policy.normalization={mode}",
     f"--config.train.steps={options.steps}",
     *COMMON,
   ]
   gripper = {"robot": (GRIPPER,)}
-  return words + [f"--config.model.gpt.gripper={gripper!r}"] * (named and kind == "gpt")
+  return args + [f"--config.model.gpt.gripper={gripper!r}"] * (named and kind == "gpt")
 
 
 def _row(
@@ -178,22 +178,22 @@ def _row(
   *,
   rolls: bool,
 ) -> dict:
-  """What became of one policy, from its files where it has been run."""
+  """Trains and measures one policy, unless its files exist; returns its results."""
   folder = options.workdir / f"{task}-{kind}-{mode}-{version}"
   data = options.workdir / f"collect-{task}" / "dataset"
   if not (folder / "policy" / "weights").exists():
-    again = ["--resume"] if (folder / "policy" / "config.json").exists() else []
+    resume = ["--resume"] if (folder / "policy" / "config.json").exists() else []
     _main(
       options,
       code,
       f"configs/policy.py:small,policy={kind}",
       folder / "policy",
-      *_words(options, kind, mode, data, named=version == "before"),
-      *again,
+      *_training_args(options, kind, mode, data, named=version == "before"),
+      *resume,
     )
-  said = folder / "score.json"
-  if not said.exists():
-    words = [
+  scores = folder / "score.json"
+  if not scores.exists():
+    command = [
       sys.executable,
       __file__,
       "--workdir",
@@ -207,14 +207,14 @@ def _row(
       kind,
       str(code),
     ]
-    said.write_text(
+    scores.write_text(
       subprocess.run(
-        _prefixed(options, words), cwd=code, check=True, stdout=subprocess.PIPE, text=True
+        _prefixed(options, command), cwd=code, check=True, stdout=subprocess.PIPE, text=True
       ).stdout.splitlines()[-1]
     )
-  row = json.loads(said.read_text())
+  row = json.loads(scores.read_text())
   if rolls and len(_episodes(folder)) < options.episodes:
-    words = [
+    command = [
       sys.executable,
       __file__,
       "--workdir",
@@ -230,20 +230,20 @@ def _row(
       task,
       str(code),
     ]
-    subprocess.run(_prefixed(options, words), cwd=code, check=True)
+    subprocess.run(_prefixed(options, command), cwd=code, check=True)
   return row | {"episodes": _episodes(folder)}
 
 
 def _episodes(folder: pathlib.Path) -> list[dict]:
-  """Those that were played."""
+  """Reads the played episodes of a run."""
   file = folder / "episodes.jsonl"
   return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def roll(run: str, task: str, code: str, options: argparse.Namespace) -> None:
-  """Plays the episodes that are missing, a line of RUN/episodes.jsonl each.
+  """Plays the missing episodes; writes one line of RUN/episodes.jsonl for each.
 
-  Near is within 7 cm of the object, where the expert of pick-place begins to close.
+  "near" is within 7 cm of the object, where the expert of pick-place begins to close the gripper.
   """
   sys.path.insert(0, code)
   import numpy as np
@@ -254,32 +254,32 @@ def roll(run: str, task: str, code: str, options: argparse.Namespace) -> None:
   folder = pathlib.Path(run)
   acting = serving.Policy.load(str(folder / "policy"))
   score_of = json.loads((folder / "score.json").read_text())
-  middle = (score_of["low"] + score_of["high"]) / 2
+  center = (score_of["low"] + score_of["high"]) / 2
   simulator = metaworld.build(task, cameras=CAMERAS, image_size=64, stride=2)
   for episode in range(len(_episodes(folder)), options.episodes):
-    seen, steps, held = simulator.reset(5000 + episode), 0, False
-    told = {"near": [0, 0], "far": [0, 0]}  # where: (told to close, told anything)
+    observation, steps, held = simulator.reset(5000 + episode), 0, False
+    commands = {"near": [0, 0], "far": [0, 0]}  # distance -> [commands to close, all commands]
     while steps < options.max_steps and not simulator.success:
-      chunk = acting.infer([[seen]], seed=1000 * episode + steps)[0]
+      chunk = acting.infer([[observation]], seed=1000 * episode + steps)[0]
       for action in chunk[: options.execute]:
         distance = np.linalg.norm(simulator._observed[:3] - simulator._observed[4:7])
-        place = told["near" if distance < 0.07 else "far"]
-        place[0] += int(action[GRIPPER] > middle)
-        place[1] += 1
-        seen, steps = simulator.step(action), steps + 2
+        counts = commands["near" if distance < 0.07 else "far"]
+        counts[0] += int(action[GRIPPER] > center)
+        counts[1] += 1
+        observation, steps = simulator.step(action), steps + 2
         held = held or _holds(simulator._env)
         if simulator.success:
           break
     with (folder / "episodes.jsonl").open("a") as file:
       file.write(
-        json.dumps({"success": bool(simulator.success), "held": held, "steps": steps, **told})
+        json.dumps({"success": bool(simulator.success), "held": held, "steps": steps, **commands})
         + "\n"
       )
   simulator.close()
 
 
 def _holds(env) -> bool:
-  """Whether both fingers press on the object; its shapes have no name in every task."""
+  """Whether both fingers press on the object, whose shapes have no common name in all tasks."""
   shapes = [
     i
     for i, body in enumerate(env.model.geom_bodyid)
@@ -289,12 +289,10 @@ def _holds(env) -> bool:
 
 
 def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
-  """How often a policy says the right one of the gripper's two values on held-out demonstrations;
-  in the units of the robot.
+  """Measures how often a policy predicts the correct gripper value on held-out demonstrations.
 
-  Right is the side of the middle between the two, so that a policy that says neither of them is
-  judged too. Works with any version of the code in which a policy task has `resolve` and an
-  evaluation walk.
+  A prediction is correct if it is on the same side of the center between the two values. It works
+  with any version of the code whose policy task has `resolve` and an evaluation walk.
   """
   sys.path.insert(0, code)
   import numpy as np
@@ -308,7 +306,7 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
 
   folder = pathlib.Path(run)
   stored = json.loads((folder / "policy" / "config.json").read_text())
-  words = _words(
+  args = _training_args(
     options,
     kind,
     stored["policy"]["normalization"],
@@ -316,30 +314,31 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
     named=False,
   )
   config = config_lib.parse(
-    ["main", f"--config={code}/configs/policy.py:small,policy={kind}", *words]
+    ["main", f"--config={code}/configs/policy.py:small,policy={kind}", *args]
   ).config
   _, ready = policy_task.resolve(config)
   units = ready.layout.normalizer
   acting = serving.Policy.load(str(folder / "policy"), batch_size=64)
   walk = policy_pipeline.evaluation(ready.sets, ready.layout, Batching(64), max_examples=512)
-  said, true = [], []
+  predicted, true = [], []
   with walk.batches() as batches:
     for step in range(walk.steps):
       batch = next(batches)
-      seen = {
+      inputs = {
         name: batch[name]
         for name in acting._model.inputs_spec(1)
         if name in batch and name not in policy_evaluator.TARGETS
       }
-      chunks = np.asarray(acting.sample(seen, rng.key(0, "score", step)))
-      there = batch["actions_mask"][..., GRIPPER] & batch["valid"][:, None]
-      said.append(units.inverse_actions(acting.robot, chunks)[..., GRIPPER][there])
-      true.append(units.inverse_actions(acting.robot, batch["actions"])[..., GRIPPER][there])
-  said, true = np.concatenate(said), np.concatenate(true)
-  found = units.robots[acting.robot]["action"]
-  low, high = float(found.min[GRIPPER]), float(found.max[GRIPPER])
-  closed, right = true > (low + high) / 2, (said > (low + high) / 2) == (true > (low + high) / 2)
-  near = np.minimum(np.abs(said - low), np.abs(said - high)) < 1e-6
+      chunks = np.asarray(acting.sample(inputs, rng.key(0, "score", step)))
+      known = batch["actions_mask"][..., GRIPPER] & batch["valid"][:, None]
+      predicted.append(units.inverse_actions(acting.robot, chunks)[..., GRIPPER][known])
+      true.append(units.inverse_actions(acting.robot, batch["actions"])[..., GRIPPER][known])
+  predicted, true = np.concatenate(predicted), np.concatenate(true)
+  action_statistics = units.robots[acting.robot]["action"]
+  low, high = float(action_statistics.min[GRIPPER]), float(action_statistics.max[GRIPPER])
+  closed = true > (low + high) / 2
+  right = (predicted > (low + high) / 2) == closed
+  near = np.minimum(np.abs(predicted - low), np.abs(predicted - high)) < 1e-6
   metrics = [
     json.loads(line) for line in (folder / "policy" / "metrics.jsonl").read_text().splitlines()
   ]
@@ -411,12 +410,12 @@ def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
   (options.workdir / "gripper.json").write_text(json.dumps(rows, indent=1))
 
 
-def _prefixed(options: argparse.Namespace, words: list[str]) -> list[str]:
-  return [*shlex.split(options.prefix), *words]
+def _prefixed(options: argparse.Namespace, command: list[str]) -> list[str]:
+  return [*shlex.split(options.prefix), *command]
 
 
 def _main(
-  options: argparse.Namespace, code: pathlib.Path, config: str, workdir: pathlib.Path, *words: str
+  options: argparse.Namespace, code: pathlib.Path, config: str, workdir: pathlib.Path, *args: str
 ) -> None:
   command = [
     sys.executable,
@@ -424,7 +423,7 @@ def _main(
     "como_jax.main",
     f"--config={config}",
     f"--workdir={workdir}",
-    *words,
+    *args,
   ]
   print(" ".join(command), flush=True)
   subprocess.run(_prefixed(options, command), cwd=code, check=True)

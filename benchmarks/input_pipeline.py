@@ -1,21 +1,21 @@
 r"""What does the input pipeline cost beyond decoding?
 
-Frames per CPU second and per second of our batches, of raw decoding, and of torch's.
+Frames per CPU second and per second of our batches, of raw decoding, and of torch's DataLoader.
 
 python benchmarks/input_pipeline.py [--data synthetic|bundled|DIR] [--config published|small] \
     [--batch-size 64] [--workers 0 1 2]
-    about two minutes on 2 CPU cores; the rows of torch need torch (CPU builds will do) and are left
-    out without it
---data synthetic makes a data set of textured, moving pictures at the config's size (224 px for
-published), two cameras, as ingest stores it. The rows: "raw decode" turns the very frames of the
-batches from bytes in memory into RGB, one after the other in one thread; "read and decode" also
-reads their bytes from the shards, checksums included; "como_jax" is the training pipeline, ready
-batches in the end; "torch" is a torch.utils.data.DataLoader over the same frames as JPEG files (a
-file a frame, the same bytes), with the same windows, decoder, augmentation, resize and batches. CPU
-time is that of all threads and processes. Nobody uses the batches, so the loaders run as fast as
-they can; what they prepared between the rounds is thrown away before a round is timed. --step-ms (a
-train step's time) and --rows (of a batch, on one host) add how much of --cores the pipeline needs
-to keep up: computed.
+    about two minutes on 2 CPU cores; the rows of torch need torch (a CPU build is enough) and are
+    left out without it
+--data synthetic makes a data set of textured, moving images at the config's size (224 px for
+published), with two cameras, as ingest stores it. The rows: "raw decode" decodes the frames of the
+batches from bytes in memory to RGB, one by one in one thread; "read and decode" also reads their
+bytes from the shards, with checksums; "como_jax" is the training pipeline, up to ready batches;
+"torch" is a torch.utils.data.DataLoader over the same frames as JPEG files (one file per frame,
+the same bytes), with the same windows, decoder, augmentation, resizing and batches. CPU time is
+that of all threads and processes. No one uses the batches, so the loaders run at full speed;
+batches that were prepared between the rounds are dropped before a round is timed. --step-ms (time
+of a train step) and --rows (of a batch, on one host) add the part of --cores that the pipeline
+needs (computed, not measured).
 """
 
 import argparse
@@ -30,7 +30,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no accelerator is looked for, here or in workers
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no accelerator is needed, here or in workers
 
 import common
 import numpy as np
@@ -43,10 +43,11 @@ from como_jax.data.read_options import ReadOptions
 from como_jax.tasks import motion, motion_data
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "motion.py"
-GOAL, MOST_WAIT = 0.85, 0.02  # of raw decoding per CPU second; of a step
+GOAL, MAX_WAIT = 0.85, 0.02  # fraction of raw decoding per CPU second; fraction of a step
 
 
 def main() -> None:
+  """Prepares the data set and compares the rows."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -76,18 +77,18 @@ def main() -> None:
   common.add_options(parser)
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-    given = {
+    settings = {
       "train.batch_size": options.batch_size,
       "data.cache": f"{folder}/cache",
       "data.threads": options.threads,
       "data.prefetch": options.prefetch,
     }
-    words = [
+    args = [
       f"--config={CONFIG}:{options.config}",
-      *(f"--config.{key}={value}" for key, value in given.items()),
+      *(f"--config.{key}={value}" for key, value in settings.items()),
       *(f"--config.{word}" for word in options.changes.split()),
     ]
-    config = config_lib.parse(["main", *words]).config
+    config = config_lib.parse(["main", *args]).config
     path = options.data
     if path == "synthetic":
       path = f"{folder}/synthetic"
@@ -113,9 +114,9 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
     split="train",
     validation_fraction=config.data.validation_fraction,
   )
-  places = draw(config, opened, jitter=jitter, count=options.batch_size * options.batches)
-  frames = sum(len(place.numbers) for place in places)
-  blobs = [blob for place in places for blob in place.blobs(opened)]
+  samples = draw(config, opened, jitter=jitter, count=options.batch_size * options.batches)
+  frames = sum(len(sample.frame_indices) for sample in samples)
+  blobs = [blob for sample in samples for blob in sample.blobs(opened)]
 
   def raw() -> int:
     for blob in blobs:
@@ -123,8 +124,8 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
     return frames
 
   def read() -> int:
-    for place in places:
-      for blob in place.blobs(opened):
+    for sample in samples:
+      for blob in sample.blobs(opened):
         video.decode_jpeg(blob)
     return frames
 
@@ -135,9 +136,11 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
   for workers in options.workers:
     with config.unlocked():
       config.data.workers = workers
-    how = motion_data.choose_read_options(config.data, [one.path for one in sets], spec)
+    read_options = motion_data.choose_read_options(config.data, [one.path for one in sets], spec)
     batches = stack.enter_context(
-      motion_data.batches(config, sets, kind="motion", jitter=jitter, start_step=0, how=how)
+      motion_data.batches(
+        config, sets, kind="motion", jitter=jitter, start_step=0, how=read_options
+      )
     )
     loaders[f"como_jax, {workers} workers"] = (
       batches,
@@ -145,7 +148,7 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
     )
   if not options.no_torch and importable("torch"):
     augment = (*motion_data.augmentation(config.data), transforms.Resize(config.data.image_size))
-    pairs = Pairs(write_files(places, opened, f"{folder}/files"), config.data.frames, augment)
+    pairs = Pairs(write_files(samples, opened, f"{folder}/files"), config.data.frames, augment)
     for workers in options.workers:
       loaders[f"torch, {workers} workers"] = (
         pairs.loader(options.batch_size, workers),
@@ -165,19 +168,19 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
     settle()
     if name in loaders:
       batches, ahead = loaders[name]
-      for _ in range(ahead):  # what was prepared while nobody looked
+      for _ in range(ahead):  # drops the batches that were prepared between the rounds
         next(batches)
 
   rows = {"raw decode": raw, "read and decode": read}
   rows |= {name: lambda batches=batches: drawn(batches) for name, (batches, _) in loaders.items()}
-  check(opened, places, loaders, config, options)
+  check(opened, samples, loaders, config, options)
   measured = common.rounds(rows, options.rounds, before=before, cpu=cpu_seconds)
   base = measured["raw decode"].thriftiest.per_cpu_second
   lines = []
   for name, one in measured.items():
-    most = one.thriftiest.per_cpu_second
+    rate = one.thriftiest.per_cpu_second
     lines.append(
-      (name, f"{most:.0f}", f"{most / base:.3f}", f"{one.best.rate:.0f}", f"{one.slowest.rate:.0f}")
+      (name, f"{rate:.0f}", f"{rate / base:.3f}", f"{one.best.rate:.0f}", f"{one.slowest.rate:.0f}")
     )
   table = common.table(
     ("", "frames per CPU second", "of raw decode", "frames/s", "frames/s, slowest round"), lines
@@ -199,7 +202,7 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
   verdict = f"Goal: at least {GOAL:.0%} of raw decode per CPU second; reached: {ours / base:.1%}."
   parts = [setting, table, verdict]
   if options.step_ms:
-    parts.append(wait(options, ours=ours, per_sample=frames / len(places), loaders=loaders))
+    parts.append(wait(options, ours=ours, per_sample=frames / len(samples), loaders=loaders))
   common.finish(
     f"input-pipeline-{options.config}-{os.path.basename(options.data)}",
     "What the input pipeline costs",
@@ -209,9 +212,7 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
 
 
 def wait(options: argparse.Namespace, *, ours: float, per_sample: float, loaders) -> str:
-  """Whether the pipeline keeps up with a step: from the measured frames a CPU second, and the time
-  to fetch a ready batch.
-  """
+  """Formats whether the pipeline is as fast as the train steps (computed from the rates)."""
   needed = options.rows * per_sample / (options.step_ms / 1e3)
   cores = needed / ours
   short = max(0.0, 1 - options.cores / cores)
@@ -226,68 +227,63 @@ def wait(options: argparse.Namespace, *, ours: float, per_sample: float, loaders
   return (
     f"Computed, not run: a host that feeds {options.rows} rows in {options.step_ms:g} ms needs "
     f"{needed:.0f} frames/s, the work of {cores:.1f} of its {options.cores} cores; waiting "
-    f"{short:.1%} of a step (goal: under {MOST_WAIT:.0%}). Taking a ready batch of so many rows "
+    f"{short:.1%} of a step (goal: under {MAX_WAIT:.0%}). Taking a ready batch of so many rows "
     f"took {1e3 * min(fetch):.1f} ms ({1e3 * min(fetch) / options.step_ms:.1%} of a step), which "
     "the loop spends while a step runs."
   )
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-  """A sample: which frames of which segment, in the order in which the pipeline decodes them."""
+class Sample:
+  """A sample: frame indices of a segment, in the order in which the pipeline decodes them."""
 
   segment: int
   camera: str
-  numbers: tuple[int, ...]
+  frame_indices: tuple[int, ...]
 
   def blobs(self, opened: pipeline.Opened) -> list[bytes]:
-    """The JPEGs, read from the shards."""
-    found = []
-    for number in self.numbers:
-      row, frame = opened.reader.segments.locate(self.segment, number)
+    """Reads the JPEGs from the shards."""
+    blobs = []
+    for index in self.frame_indices:
+      row, frame = opened.reader.segments.locate(self.segment, index)
       shard, clip = opened.reader.segments.place(row)
-      found.append(opened.reader.shards[shard].blobs(clip, self.camera, [frame])[frame])
-    return found
+      blobs.append(opened.reader.shards[shard].blobs(clip, self.camera, [frame])[frame])
+    return blobs
 
 
 @dataclasses.dataclass
-class _Look:
-  """In place of the pipeline's loading: what it would load."""
+class _Describe:
+  """Replaces the loading of the pipeline; returns a description of the sample."""
 
   opened: pipeline.Opened
   jitter: bool
 
   def __call__(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    found = self.opened.load(place[1])
-    jittered = pipeline.draw_jitter(found, rng) if self.jitter else []
-    return {
-      "place": np.array(
-        [found.segment, self.opened.cameras.index(found.camera), *found.frames, *jittered]
-      )
-    }
+    example = self.opened.load(place[1])
+    jittered = pipeline.draw_jitter(example, rng) if self.jitter else []
+    camera = self.opened.cameras.index(example.camera)
+    return {"place": np.array([example.segment, camera, *example.frames, *jittered])}
 
 
-def draw(config, opened: pipeline.Opened, *, jitter: bool, count: int) -> list[Place]:
-  """The first samples of the training order."""
+def draw(config, opened: pipeline.Opened, *, jitter: bool, count: int) -> list[Sample]:
+  """Lists the first samples of the training order."""
   with stream.infinite_batches(
     [len(opened.windows)],
     [1.0],
-    _Look(opened, jitter),
+    _Describe(opened, jitter),
     Batching(count, config.seed),
     ReadOptions(threads=0, prefetch=0),
   ) as batches:
     return [
-      Place(int(segment), opened.cameras[camera], tuple(map(int, numbers)))
-      for segment, camera, *numbers in next(batches)["place"]
+      Sample(int(segment), opened.cameras[camera], tuple(map(int, frame_indices)))
+      for segment, camera, *frame_indices in next(batches)["place"]
     ]
 
 
 def check(
-  opened: pipeline.Opened, places: list[Place], loaders, config, options: argparse.Namespace
+  opened: pipeline.Opened, samples: list[Sample], loaders, config, options: argparse.Namespace
 ) -> None:
-  """The first batches of all loaders must be the same, and the raw frames are theirs (up to
-  augmentation, so: as many).
-  """
+  """Checks that all loaders have the same first batch, made from the frames of raw decode."""
   first = {
     name: {key: np.asarray(value) for key, value in next(batches).items()}
     for name, (batches, _) in loaders.items()
@@ -303,7 +299,7 @@ def check(
     [reference["frames"][0], *([reference["jittered"][0]] if "jittered" in reference else [])]
   )
   decoded = np.stack(
-    [video.resize(video.decode_jpeg(blob), *images.shape[1:3]) for blob in places[0].blobs(opened)]
+    [video.resize(video.decode_jpeg(blob), *images.shape[1:3]) for blob in samples[0].blobs(opened)]
   )
   if (
     images.shape != decoded.shape
@@ -314,9 +310,7 @@ def check(
 
 @dataclasses.dataclass(frozen=True)
 class Synthetic:
-  """Textured pictures that drift, with a little noise: about as many bytes a frame as a
-  camera's.
-  """
+  """A source of drifting textures with some noise; a frame has as many bytes as a camera's."""
 
   count: int
   size: int
@@ -326,16 +320,19 @@ class Synthetic:
 
   @property
   def names(self) -> tuple[str, ...]:
+    """Names of the episodes."""
     return tuple(f"episode-{i:04d}" for i in range(self.count))
 
   @property
   def info(self) -> dict:
+    """Description of the source."""
     return {"format": "synthetic", "description": f"{self.count} synthetic episodes"}
 
   def __len__(self) -> int:
     return self.count
 
   def fingerprint(self) -> str:
+    """Identifies the source."""
     return json.dumps(dataclasses.asdict(self))
 
   def __getitem__(self, i: int) -> episode.RawEpisode:
@@ -365,29 +362,25 @@ class Synthetic:
       yield t / 30, np.clip(moved, 0, 255).astype(np.uint8)
 
 
-def write_files(places: list[Place], opened: pipeline.Opened, folder: str) -> list[list[str]]:
-  """The frames of the samples as files, a file a frame, the bytes of the shards: the paths of each
-  sample.
-  """
-  samples = []
-  for place in places:
+def write_files(samples: list[Sample], opened: pipeline.Opened, folder: str) -> list[list[str]]:
+  """Writes each frame of the samples as a JPEG file; returns the paths of each sample."""
+  sample_paths = []
+  for sample in samples:
     paths = [
-      os.path.join(folder, str(place.segment), place.camera, f"{number}.jpg")
-      for number in place.numbers
+      os.path.join(folder, str(sample.segment), sample.camera, f"{index}.jpg")
+      for index in sample.frame_indices
     ]
-    for path, blob in zip(paths, place.blobs(opened), strict=True):
+    for path, blob in zip(paths, sample.blobs(opened), strict=True):
       if not os.path.exists(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         pathlib.Path(path).write_bytes(blob)
-    samples.append(paths)
-  return samples
+    sample_paths.append(paths)
+  return sample_paths
 
 
 @dataclasses.dataclass
 class Pairs:
-  """A torch Dataset as one would write it: sample i, its frames and its jittered frames, augmented
-  alike.
-  """
+  """A usual torch Dataset: frames and jittered frames of a sample, with the same augmentation."""
 
   samples: list[list[str]]
   frames: int
@@ -409,7 +402,7 @@ class Pairs:
     return {name: torch.from_numpy(value) for name, value in sample.items()}
 
   def loader(self, batch_size: int, workers: int):
-    """Endless batches in the order of the samples, which is shuffled already."""
+    """Returns endless batches in the order of the samples, which are already shuffled."""
     import torch
 
     torch.set_num_threads(1)
@@ -423,7 +416,7 @@ class Pairs:
 
 @dataclasses.dataclass
 class Endless:
-  """0 .. n-1, again and again."""
+  """An endless sampler: 0 .. n-1, repeated."""
 
   count: int
 
@@ -432,6 +425,7 @@ class Endless:
 
 
 def importable(name: str) -> bool:
+  """Whether a module can be imported."""
   with contextlib.suppress(ImportError):
     __import__(name)
     return True
@@ -439,7 +433,7 @@ def importable(name: str) -> bool:
 
 
 def cpu_seconds() -> float:
-  """Of this process and all its descendants (Linux)."""
+  """CPU seconds of this process and all its descendants (Linux)."""
   used: dict[int, tuple[int, float]] = {}
   for entry in os.listdir("/proc"):
     if entry.isdigit():
@@ -461,7 +455,7 @@ def _ancestors(used: dict[int, tuple[int, float]], number: int):
 
 
 def settle(seconds: float = 20.0) -> None:
-  """Waits until nothing of ours works any more, so that no row pays for another's reading ahead."""
+  """Waits until all our processes are idle, so that a row's prefetching does not affect others."""
   end, used = time.monotonic() + seconds, cpu_seconds()
   while time.monotonic() < end:
     time.sleep(0.3)

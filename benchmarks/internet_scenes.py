@@ -1,4 +1,4 @@
-"""Videos as the internet has them, made from generated scenes, with the truth of every frame."""
+"""Videos like those of the internet, made from generated scenes, with the truth of every frame."""
 
 import dataclasses
 import fractions
@@ -15,17 +15,23 @@ Path = Callable[[float], tuple[float, float, float, float]]
 
 @dataclasses.dataclass
 class Made:
-  """A video and what is true of it.
+  """A video and its true properties.
 
   Attributes:
-    frames: pictures [H, W, 3], all of one size.
-    cut, still, repeated: [T] bool as in `frame_measures.FrameMeasures`.
-    soft: [T] bool, changes within a dissolve or a fade, where one cut is expected (`cut` has its
-      middle) at any place.
-    motion: [T, 4] the camera's motion from the frame before in widths, zoom, radians; nan where
-      there is none to tell.
-    bars: (top, bottom, left, right).
-    copy_of: name of the video that it shows again, "" = none.
+    name: of the video.
+    about: description.
+    fps: frames per second.
+    frames: images [H, W, 3], all of the same size.
+    cut: [T] bool as in `frame_measures.FrameMeasures`.
+    still: the same.
+    repeated: the same.
+    soft: [T] bool, frames within a dissolve or a fade. One cut is expected anywhere in it; `cut`
+      marks its middle.
+    motion: [T, 4], motion of the camera since the previous frame in widths, zoom, radians; nan
+      where it is undefined.
+    bars: (top, bottom, left, right), pixels.
+    copy_of: name of the video that it copies, "" = none.
+    crf: constant rate factor of the H.264 file.
   """
 
   name: str
@@ -42,7 +48,8 @@ class Made:
   crf: int = 23
 
   def add(self, image, *, cut=False, still=False, repeated=False, soft=False, motion=None) -> None:
-    # A camera that stands before things that stand repeats its frames, whatever the script says.
+    """Appends a frame and its true properties."""
+    # A static camera in front of static objects repeats its frames in every script.
     repeated = repeated or (len(self.frames) > 0 and np.array_equal(image, self.frames[-1]))
     self.frames.append(image)
     self.cut.append(cut and len(self.frames) > 1)
@@ -53,7 +60,7 @@ class Made:
 
 
 class Scene:
-  """A textured canvas with sprites that move on their own, seen through a camera on a path."""
+  """A textured canvas with moving sprites, seen by a camera on a path."""
 
   def __init__(self, rng: np.random.Generator, *, dark: float = 1.0):
     width, height = 960, 720
@@ -96,8 +103,16 @@ class Scene:
       self._sprites.append((sprite, mask, *path))
 
   def render(self, seconds: float, view: Sequence[float], height: int, width: int) -> np.ndarray:
-    """The picture [height, width, 3] at a time through a camera (x, y, width, rotation), in widths
-    of the canvas.
+    """Renders an image.
+
+    Args:
+      seconds: time.
+      view: camera (x, y, width, rotation), in widths of the canvas.
+      height: of the image.
+      width: of the image.
+
+    Returns:
+      [height, width, 3].
     """
     canvas = self.canvas.copy()
     for sprite, mask, center, reach, speed, phase in self._sprites:
@@ -108,17 +123,17 @@ class Scene:
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     data = (cos, -sin, x * canvas.width - cos * width / 2 + sin * height / 2,
             sin, cos, y * canvas.width - sin * width / 2 - cos * height / 2)  # fmt: skip
-    factor = max(1, int(scale))  # of supersampling, against aliasing
+    factor = max(1, int(scale))  # supersampling against aliasing
     if factor > 1:
       data = tuple(value / factor if i % 3 != 2 else value for i, value in enumerate(data))
-    seen = canvas.transform(
+    image = canvas.transform(
       (width * factor, height * factor), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC
     )
-    return np.asarray(seen.reduce(factor) if factor > 1 else seen)
+    return np.asarray(image.reduce(factor) if factor > 1 else image)
 
 
 def camera_motion(before: Sequence[float], after: Sequence[float]) -> np.ndarray:
-  """[4] how the content moves between two views: x, y in widths, zoom, rotation."""
+  """Motion [4] of the content between two views: x, y in widths, zoom, rotation."""
   c, s = np.cos(-after[3]), np.sin(-after[3])
   x, y = (before[0] - after[0]) / after[2], (before[1] - after[1]) / after[2]
   return np.array(
@@ -127,16 +142,17 @@ def camera_motion(before: Sequence[float], after: Sequence[float]) -> np.ndarray
 
 
 def steady(seconds: float) -> tuple[float, float, float, float]:
+  """Path of a static camera."""
   return 0.5, 0.375, 0.55, 0.0
 
 
 def pan(speed: float) -> Path:
-  """Back and forth, `speed` picture widths per second at most."""
+  """Path back and forth, with at most `speed` image widths per second."""
   return lambda s: (0.5 + 0.2 * np.sin(s * speed * 0.45 / 0.2), 0.375, 0.45, 0.0)
 
 
 def whip(seconds: float) -> tuple[float, float, float, float]:
-  """Stands, then turns by 0.8 widths within a fifth of a second, again and again."""
+  """Path that repeats a stop and a move of 0.8 widths within a fifth of a second."""
   turn, phase = divmod(seconds, 1.0)
   share = np.clip((phase - 0.4) / 0.2, 0, 1)
   share = share * share * (3 - 2 * share)
@@ -144,10 +160,12 @@ def whip(seconds: float) -> tuple[float, float, float, float]:
 
 
 def zoom(seconds: float) -> tuple[float, float, float, float]:
+  """Path of a camera that zooms and rotates."""
   return 0.5, 0.375, 0.5 * np.exp(0.5 * np.sin(1.6 * seconds)), 0.25 * np.sin(1.1 * seconds)
 
 
 def shake(seconds: float) -> tuple[float, float, float, float]:
+  """Path of a shaking camera."""
   x = np.sin(7 * seconds) + np.sin(17.3 * seconds + 1)
   y = np.sin(9 * seconds + 2) + np.sin(21 * seconds)
   return 0.5 + 0.012 * x, 0.375 + 0.01 * y, 0.4, 0.02 * np.sin(11 * seconds)
@@ -165,7 +183,14 @@ def shot(
 ) -> None:
   """Appends a shot after a hard cut.
 
-  `every` n-th frame is new and shown n times; `repeat(t)` doubles others.
+  Args:
+    made: the video.
+    scene: of the shot.
+    path: of the camera.
+    seconds: length of the shot.
+    size: height and width.
+    every: n = every n-th frame is new, and is shown n times.
+    repeat: whether frame t repeats the previous one.
   """
   view = time = None
   image = None
@@ -180,7 +205,7 @@ def shot(
 
 
 def freeze(made: Made, image: np.ndarray, seconds: float, *, cut: bool = True) -> None:
-  """One picture that stays: a slide (`cut`), or the stream that stops."""
+  """Appends one still image: a slide (`cut`), or a stream that stops."""
   number = round(seconds * made.fps)
   for t in range(number):
     new = cut and t == 0
@@ -195,7 +220,7 @@ def blend(
   *,
   through: int | None,
 ) -> None:
-  """A dissolve between two scenes, or a fade through one gray level; its cut is in the middle."""
+  """Appends a dissolve, or a fade through one gray level; its cut is in the middle."""
   first, second = (scene.render(0.0, steady(0), *size) for scene in scenes)
   number = round(seconds * made.fps)
   middle = number // 2
@@ -210,7 +235,7 @@ def blend(
 
 
 def slide(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-  """A page of text lines."""
+  """Draws a page of text lines."""
   color = tuple(int(value) for value in rng.integers(200, 256, 3))
   image = Image.new("RGB", (size[1], size[0]), color)
   draw = ImageDraw.Draw(image)
@@ -224,9 +249,7 @@ def slide(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def template_slide(rng: np.random.Generator, size: tuple[int, int], *, dark: bool) -> np.ndarray:
-  """A page with the header, the footer and the sign that all pages have, a title and lines of words
-  of its own.
-  """
+  """Draws a page with its own title and text; header, footer and logo are those of all pages."""
   height, width = size
   paper, ink = ((20, 24, 40), (230, 230, 220)) if dark else ((250, 250, 245), (30, 30, 40))
   image = Image.new("RGB", (width, height), paper)
@@ -248,7 +271,7 @@ def template_slide(rng: np.random.Generator, size: tuple[int, int], *, dark: boo
 
 
 def blocks(number: int, size: tuple[int, int]) -> np.ndarray:
-  """A picture whose 2 x 8 blocks, black or white, are the 16 bits of a number."""
+  """Draws an image whose 2 x 8 blocks, black or white, are the 16 bits of a number."""
   bits = np.array([number >> k & 1 for k in range(15, -1, -1)], np.uint8).reshape(2, 8) * 255
   return np.repeat(np.kron(bits, np.ones((size[0] // 2, size[1] // 8), np.uint8))[..., None], 3, 2)
 
@@ -256,7 +279,7 @@ def blocks(number: int, size: tuple[int, int]) -> np.ndarray:
 def boxed(
   made: Made, bars: tuple[int, int, int, int], *, color: int = 0, logo_in_bar: bool = False
 ) -> None:
-  """Puts bars around every picture."""
+  """Puts bars around every frame."""
   top, bottom, left, right = bars
   for t, image in enumerate(made.frames):
     out = np.full(
@@ -265,34 +288,36 @@ def boxed(
     out[top : top + image.shape[0], left : left + image.shape[1]] = image
     if logo_in_bar:
       out[top // 4 : top // 2 + 2, 8:32] = (220, 180, 40)
-    made.motion[t][:2] *= image.shape[1] / out.shape[1]  # in widths of the whole picture
+    made.motion[t][:2] *= image.shape[1] / out.shape[1]  # in widths of the whole frame
     made.frames[t] = out
   made.bars = bars
 
 
 def logo(made: Made) -> None:
-  """A half transparent sign in a corner of every picture."""
+  """Puts a half-transparent logo into a corner of every frame."""
   for t, image in enumerate(made.frames):
     image = image.copy()
-    place = image[8:28, image.shape[1] - 44 : image.shape[1] - 8]
-    sign = np.indices(place.shape[:2]).sum(0)[..., None] % 12 < 6
-    place[:] = np.where(sign, 0.2 * place + 0.8 * 240, 0.4 * place + 20).astype(np.uint8)
+    region = image[8:28, image.shape[1] - 44 : image.shape[1] - 8]
+    pattern = np.indices(region.shape[:2]).sum(0)[..., None] % 12 < 6
+    region[:] = np.where(pattern, 0.2 * region + 0.8 * 240, 0.4 * region + 20).astype(np.uint8)
     made.frames[t] = image
 
 
 def flash(made: Made, t: int, frames: int, strength: float) -> None:
+  """Brightens `frames` frames from t on."""
   for k in range(t, t + frames):
     lit = made.frames[k].astype(float) * (1 + strength) + 120 * strength
     made.frames[k] = np.clip(lit, 0, 255).astype(np.uint8)
 
 
 def noise(made: Made, rng: np.random.Generator, level: float) -> None:
+  """Adds noise with the standard deviation `level` to every frame."""
   for t, image in enumerate(made.frames):
     made.frames[t] = np.clip(image + rng.normal(0, level, image.shape), 0, 255).astype(np.uint8)
 
 
 def write(made: Made, folder: pathlib.Path) -> pathlib.Path:
-  """<folder>/<name>.mp4, H.264."""
+  """Writes a video as <folder>/<name>.mp4, H.264."""
   path = folder / f"{made.name}.mp4"
   with av.open(str(path), "w") as container:
     stream = container.add_stream(

@@ -1,17 +1,17 @@
-r"""Are cuts, bars, stills, repeated frames, camera motion and duplicates found in videos as the
-internet has them?
+r"""Accuracy of the frame measures of ingest on videos like those of the internet.
+
+These are cuts, bars, stills, repeated frames, camera motion and duplicates.
 
 python benchmarks/internet_videos.py [--videos DIR] [--clips DIR] [--size 0] [--sheets DIR] \
-    [--seed 0]
-    [--held-out SEED ...] [--out] about a minute on one CPU core, and half a minute for each seed
-    held out
-Makes 22 videos from generated scenes with known truth (in --videos, else in a temporary folder),
-measures them from their decoded frames as ingest does, filters them, and prints what was made
-against what was found, kept and dropped. --clips adds videos cut together from the clips in a
-folder, whose own content is taken as one shot each. --size is that of the measured picture, as
-ingest's image size (0: the video's own). --sheets writes a contact sheet of every video: blue above
-a frame is a cut before it that was made, red below one that was found. --held-out adds a section
-with the figures of videos made from other seeds, which no threshold may have been chosen on.
+    [--seed 0] [--held-out SEED ...] [--out]
+    about a minute on one CPU core, and half a minute for each held-out seed
+The program makes 22 videos from generated scenes with known truth (in --videos, else in a temporary
+folder). It measures them from their decoded frames as ingest does, filters them, and prints the
+truth and the result. --clips adds videos that are cut together from the clips in a folder; each
+clip counts as one shot. --size is the size of the measured image, like ingest's image size (0: the
+video's own). --sheets writes a contact sheet of every video: blue above a frame is a true cut
+before it, red below is a detected one. --held-out adds a section with the figures of videos from
+other seeds, which must not be used to choose thresholds.
 """
 
 import argparse
@@ -44,7 +44,7 @@ FILTERS = frame_filters.FilterOptions(
 
 
 def make(seed: int) -> list[scenes.Made]:
-  """The 22 videos."""
+  """Makes the 22 videos."""
   rng = np.random.default_rng(seed)
   videos: list[scenes.Made] = []
 
@@ -182,7 +182,7 @@ def from_clips(folder: pathlib.Path, seed: int) -> list[scenes.Made]:
 
 
 def decode(path: pathlib.Path, geometry: video.Geometry):
-  """(seconds, picture) of every frame."""
+  """Yields (seconds, image) of every frame."""
   with av.open(str(path)) as container:
     for frame in container.decode(video=0):
       yield float(frame.pts * frame.time_base), geometry.apply(frame.to_ndarray(format="rgb24"))
@@ -190,16 +190,14 @@ def decode(path: pathlib.Path, geometry: video.Geometry):
 
 @dataclasses.dataclass
 class Found:
-  """What is known of one video after reading it: the boundary between this page and whatever reads
-  and measures.
-  """
+  """Measures of one video, and CPU seconds of the measuring per frame."""
 
   measures: frame_measures.FrameMeasures
-  seconds_per_frame: float  # CPU time of the measuring alone
+  seconds_per_frame: float
 
 
 def measure(path: pathlib.Path, size: int) -> Found:
-  """Reads and measures one video, from its decoded frames."""
+  """Decodes and measures one video."""
   measurer, cpu = frame_measures.FrameMeasurer(FILTERS.still_seconds), 0.0
   for seconds, image in decode(path, video.Geometry(size)):
     begin = time.process_time()
@@ -212,7 +210,7 @@ def measure(path: pathlib.Path, size: int) -> Found:
 
 @dataclasses.dataclass
 class Score:
-  """Right, missed and false counts."""
+  """Counts of correct, missed and false detections."""
 
   right: int = 0
   missed: int = 0
@@ -229,11 +227,12 @@ class Score:
 
   @property
   def short(self) -> str:
+    """Short text, for example "3/4 +1"."""
     return f"{self.right}/{self.right + self.missed}" + (f" +{self.false}" if self.false else "")
 
 
 def score_cuts(made: scenes.Made, found: np.ndarray) -> tuple[Score, Score]:
-  """Hard cuts at the exact frame; soft ones (dissolves, fades) anywhere within them."""
+  """Scores hard cuts at the exact frame, and soft ones (dissolves, fades) anywhere within them."""
   truth, soft = np.array(made.cut), np.array(made.soft)
   hard = truth & ~soft
   runs = np.flatnonzero(truth & soft)
@@ -256,6 +255,7 @@ def score_cuts(made: scenes.Made, found: np.ndarray) -> tuple[Score, Score]:
 
 
 def score_mask(truth, found) -> Score:
+  """Scores a mask over frames."""
   truth, found = np.array(truth), np.asarray(found)
   return Score(int((truth & found).sum()), int((truth & ~found).sum()), int((found & ~truth).sum()))
 
@@ -263,19 +263,17 @@ def score_mask(truth, found) -> Score:
 def motion_error(
   made: scenes.Made, measures: frame_measures.FrameMeasures, size: int
 ) -> np.ndarray:
-  """[n, 2] error and truth of the translation in widths per second, where it is known."""
+  """Error and truth [n, 2] of the translation in widths per second, where it is known."""
   truth = np.array(made.motion) * made.fps
   height, width = made.frames[0].shape[:2]
-  truth[:, 1] *= width / height if size else 1  # ingest squashes pictures to a square
+  truth[:, 1] *= width / height if size else 1  # ingest resizes frames to a square
   known = ~np.isnan(truth[:, 0]) & ~measures.cut
   error = np.hypot(*(measures.global_motion[known, :2] - truth[known, :2]).T)
   return np.stack([error, np.hypot(*truth[known, :2].T)], 1)
 
 
 def sheet(made: scenes.Made, found: Found, path: pathlib.Path) -> None:
-  """Every n-th frame and all around cuts; a red frame where a cut was found before it, blue where
-  one was made.
-  """
+  """Writes a contact sheet with every n-th frame and all frames around cuts."""
   cut = np.array(made.cut)
   around = {t + k for t in np.flatnonzero(cut | found.measures.cut) for k in (-1, 0)}
   chosen = sorted({*range(0, len(cut), max(1, len(cut) // 40)), *around})
@@ -386,9 +384,7 @@ def compare(
 
 
 def held_out(seeds: Sequence[int], size: int) -> list[str]:
-  """A section with the figures of videos of other seeds, and where they have cuts that are missed
-  or false.
-  """
+  """Formats the section of the held-out seeds, with the videos whose cuts have errors."""
   columns, notes = {}, []
   for seed in seeds:
     with tempfile.TemporaryDirectory() as folder:
@@ -406,6 +402,7 @@ def held_out(seeds: Sequence[int], size: int) -> list[str]:
 
 
 def main() -> None:
+  """Makes and measures the videos, and prints the page."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

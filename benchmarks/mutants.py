@@ -9,13 +9,13 @@ python benchmarks/mutants.py --given --workdir runs/mutants
 python benchmarks/mutants.py --list-survivors --workdir runs/mutants
     what passed, from what is done so far
 
-First the suite runs once, to learn which tests run which functions (kept in the workdir;
---map-tests for a part of it). Then each mutant is put into a copy of the project, and the tests
-that run its function are started, the file named after it first, the fastest next, until one fails;
-then the rest of those files. At most --seconds of tests a mutant. Mutants that change nothing are
-argued in tests/mutants.toml and do not count. Needs requirements-test.txt. Why not mutmut or
-cosmic-ray: both run one command for all mutants of a session, and 200 times the whole suite takes
-two days.
+First the suite runs once, to record which tests run which functions (kept in the workdir;
+--map-tests for a part of it). Then each mutant is written into a copy of the project. The tests
+that run its function are started until one fails: first the test file with the same name, then the
+fastest ones, then the rest of those files. A mutant gets at most --seconds of tests. Mutants that
+change nothing are listed with reasons in tests/mutants.toml and do not count. Needs
+requirements-test.txt. mutmut and cosmic-ray are not used, because they run one command for all
+mutants of a session, and 200 runs of the whole suite take two days.
 """
 
 import argparse
@@ -44,11 +44,12 @@ PACKAGES = ("data", "evaluate", "train", "models", "tasks", "serve", "sim")
 # their simulators are not installed for the tests
 LEFT_OUT = ("sim/libero.py", "sim/libero_expert.py", "sim/fetch.py")
 ARGUED = ROOT / "tests" / "mutants.toml"
-MEMORY = 16 * 2**30  # bytes of data of a test run
+MEMORY = 16 * 2**30  # memory limit of a test run, bytes
 KILLED, SURVIVED, TIMEOUT, UNTESTED = "killed", "survived", "timeout", "untested"
 
 
 def parse(arguments=None):
+  """Parses the arguments of the program."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument(
     "--workdir", type=pathlib.Path, required=True, help="keeps the map of the tests and the results"
@@ -88,11 +89,9 @@ def sources(package: str) -> dict[str, str]:
 
 
 def draw(packages: list[str], count: int, seed: int) -> list[mutation.Mutant]:
-  """The same number from every package and, as far as it has them, of every kind; the same for the
-  same seed and source.
-  """
+  """Draws mutants, equally many per package and, where possible, per kind."""
   rng, chosen = random.Random(seed), []
-  for place, package in enumerate(packages):
+  for index, package in enumerate(packages):
     texts = sources(package)
     kinds = collections.defaultdict(list)
     for file, text in texts.items():
@@ -102,23 +101,23 @@ def draw(packages: list[str], count: int, seed: int) -> list[mutation.Mutant]:
       rng.shuffle(mutants)
     order, taken = sorted(kinds), set()
     rng.shuffle(order)
-    wanted = count // len(packages) + (place < count % len(packages))
-    while wanted and any(kinds.values()):
+    remaining = count // len(packages) + (index < count % len(packages))
+    while remaining and any(kinds.values()):
       for kind in order:
-        while wanted and kinds[kind]:
+        while remaining and kinds[kind]:
           mutant = kinds[kind].pop()
           if (mutant.file, mutant.line) not in taken and mutation.changes(
             mutant, texts[mutant.file]
           ):
-            taken.add((mutant.file, mutant.line))  # one a line
+            taken.add((mutant.file, mutant.line))  # at most one per line
             chosen.append(mutant)
-            wanted -= 1
+            remaining -= 1
             break
   return chosen
 
 
 def written_down() -> tuple[list[mutation.Mutant], list[str]]:
-  """(the mutants people wrote down, the names of those whose line is no longer there)."""
+  """Reads tests/mutants.toml: (mutants, names of mutants whose line no longer exists)."""
   found, gone = [], []
   for entry in tomllib.loads(ARGUED.read_text()).get("given", []):
     path = ROOT / entry["file"]
@@ -135,7 +134,7 @@ def written_down() -> tuple[list[mutation.Mutant], list[str]]:
 
 
 def argued(mutant: mutation.Mutant) -> str:
-  """Why a mutant changes nothing that a test could see; "" where nobody says so."""
+  """Reason in tests/mutants.toml why no test can notice a mutant; "" without one."""
   for entry in tomllib.loads(ARGUED.read_text()).get("equivalent", []):
     if (entry["file"], entry["old"], entry["new"]) == (mutant.file, mutant.before, mutant.after):
       return entry["reason"]
@@ -143,7 +142,7 @@ def argued(mutant: mutation.Mutant) -> str:
 
 
 class Map:
-  """Which tests run which function, and how long they take."""
+  """The tests of each function, and the seconds of each test."""
 
   def __init__(self, folder: pathlib.Path):
     self.functions, self.seconds, self.failed = collections.defaultdict(set), {}, set()
@@ -155,7 +154,7 @@ class Map:
       self.failed |= set(part["failed"])
 
   def tests(self, mutant: mutation.Mutant, limit: float) -> list[str]:
-    """The tests to run, in order, at most `limit` seconds of them."""
+    """Returns the tests to run, in order, at most `limit` seconds of them."""
     direct = self.functions.get(f"{mutant.file}:{mutant.function}", set())
     if not direct:  # code that runs on import, or in another process
       direct = {
@@ -192,8 +191,9 @@ class Map:
 
 
 def copy(folder: pathlib.Path) -> pathlib.Path:
-  """The project, with byte code that is checked by content: mutants of one size follow each other
-  within a second.
+  """Copies the project and compiles it to byte code that is checked by content.
+
+  Mutants of equal size follow each other within a second, so a time stamp is not enough.
   """
   ignored = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".pytest_cache")
   shutil.copytree(ROOT, folder, ignore=ignored)
@@ -212,7 +212,7 @@ def copy(folder: pathlib.Path) -> pathlib.Path:
 
 
 def environment(folder: pathlib.Path, **more: str) -> dict[str, str]:
-  """That of a test run. What is converted with a wrong line must not be found by the next one."""
+  """Environment of a test run; files converted by a mutant must not be used by the next one."""
   return {
     **os.environ,
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -228,11 +228,11 @@ def learn(folder: pathlib.Path, tests: list[str], jobs: int) -> None:
     unfinished = folder.with_name("map.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    # alone: other modules of benchmarks/ have names that modules of launch/ have too
+    # only this file, because other modules of benchmarks/ and launch/ have the same names
     plugin = pathlib.Path(scratch) / "plugin"
     plugin.mkdir()
     shutil.copy(ROOT / "benchmarks" / "mutation_map.py", plugin)
-    words = [
+    args = [
       "-p",
       "mutation_map",
       "-p",
@@ -241,26 +241,26 @@ def learn(folder: pathlib.Path, tests: list[str], jobs: int) -> None:
       f"--basetemp={scratch}/tmp",
       *tests,
     ]
-    words += [f"--numprocesses={jobs}", "--dist=loadfile"] * (jobs > 1)
+    args += [f"--numprocesses={jobs}", "--dist=loadfile"] * (jobs > 1)
     print("learning which tests run which functions", flush=True)
-    done = subprocess.run(
-      [sys.executable, "-m", "pytest", *words],
+    result = subprocess.run(
+      [sys.executable, "-m", "pytest", *args],
       cwd=tree,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
       env=environment(pathlib.Path(scratch), MUTATION_MAP=str(unfinished), PYTHONPATH=str(plugin)),
     )
-    if done.returncode not in (0, 1):  # 1: some fail, which the map names
+    if result.returncode not in (0, 1):  # 1: some tests fail; the map lists them
       raise SystemExit(
-        f"error: the tests did not run (pytest's exit code {done.returncode}):\n"
-        + "\n".join(done.stdout.splitlines()[-20:])
+        f"error: the tests did not run (pytest's exit code {result.returncode}):\n"
+        + "\n".join(result.stdout.splitlines()[-20:])
       )
     unfinished.rename(folder)
 
 
 def limit(cpu_seconds: int) -> None:
-  """For a loop that never ends, and may append."""
+  """Limits the memory of a test run, because a mutant may append in an endless loop."""
   resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 10))
   resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
@@ -268,12 +268,12 @@ def limit(cpu_seconds: int) -> None:
 def run(
   mutant: mutation.Mutant, tests: list[str], seconds: float, scratch: pathlib.Path
 ) -> tuple[str, str]:
-  """(what became of a mutant, the test that failed) in a copy of the project below `scratch`."""
+  """Tests a mutant in a copy of the project; returns (outcome, the test that failed)."""
   tree, file = scratch / "tree", scratch / "tree" / mutant.file
   text = file.read_text()
   names = scratch / "tests.txt"
   names.write_text("\n".join(tests))
-  words = [
+  command = [
     sys.executable,
     "-m",
     "pytest",
@@ -289,7 +289,7 @@ def run(
   try:
     file.write_text(mutant.apply(text))
     process = subprocess.Popen(
-      words,
+      command,
       cwd=tree,
       env=environment(scratch),
       stdout=subprocess.PIPE,
@@ -299,8 +299,8 @@ def run(
       preexec_fn=lambda: limit(120 + 6 * round(seconds)),
     )
     try:
-      # what waits for ever; the machine may be busy
-      said = process.communicate(timeout=600 + 20 * seconds)[0]
+      # limit for a mutant that waits forever; long, because the machine may be busy
+      output = process.communicate(timeout=600 + 20 * seconds)[0]
     except subprocess.TimeoutExpired:
       return TIMEOUT, ""
     finally:
@@ -314,31 +314,30 @@ def run(
     return SURVIVED, ""
   if process.returncode == -signal.SIGXCPU:
     return TIMEOUT, ""
-  # tests are there no longer: nothing was tried
-  if process.returncode == 5 or "ERROR: not found: " in said:
+  # the tests no longer exist, so the mutant was not tested
+  if process.returncode == 5 or "ERROR: not found: " in output:
     raise SystemExit(
       (
         f"error: {mutant.file}:{mutant.line}: the tests have changed since they were learned; "
         "begin with another --workdir:\n"
       )
-      + said[-500:]
+      + output[-500:]
     )
-  failed = [line for line in said.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+  failed = [line for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
   return KILLED, failed[0].split(" ", 1)[
     1
-  ] if failed else f"exit code {process.returncode}: {said.strip().splitlines()[-1:]}"
+  ] if failed else f"exit code {process.returncode}: {output.strip().splitlines()[-1:]}"
 
 
 def read(path: pathlib.Path) -> dict[str, dict]:
-  return (
-    {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
-    if path.exists()
-    else {}
-  )
+  """Reads the results: mutant's id -> row."""
+  if not path.exists():
+    return {}
+  return {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
 
 
 def try_all(mutants: list[mutation.Mutant], results: pathlib.Path, tests: Map, options) -> None:
-  """Runs what is not in the results yet, each mutant's line written when it is done."""
+  """Tests the mutants without a result; writes each result at once."""
   done, lock, free = read(results), threading.Lock(), queue.Queue()
   todo = [mutant for mutant in mutants if mutant.id not in done]
 
@@ -381,7 +380,7 @@ def try_all(mutants: list[mutation.Mutant], results: pathlib.Path, tests: Map, o
 
 
 def report(mutants: list[mutation.Mutant], rows: dict[str, dict]) -> str:
-  """Rates by package, and every survivor."""
+  """Formats the rates by package, and every survivor."""
   table, survivors, equal = collections.defaultdict(collections.Counter), [], []
   for mutant in mutants:
     if mutant.id not in rows:
@@ -435,6 +434,7 @@ def report(mutants: list[mutation.Mutant], rows: dict[str, dict]) -> str:
 
 
 def main(arguments=None) -> int:
+  """Runs the program; returns the exit code."""
   options = parse(arguments)
   options.workdir.mkdir(parents=True, exist_ok=True)
   kind, settings = "given" if options.given else "drawn", options.workdir / "drawn.json"

@@ -1,15 +1,15 @@
-"""Small changes of a source file that some test should notice, one at a time.
+"""Mutants: small changes of a source file that a test should notice, one at a time.
 
     for mutant in candidates("como_jax/train/rng.py", text):
       if changes(mutant, text):
         mutant.apply(text)
 
-Each place of a file where a change is possible gives one or two mutants: a comparison, an operator
-or a logical word is exchanged, a condition negated, a constant moved by one, a keyword argument or
-a statement left out, the first two arguments swapped, None returned. What computes nothing is left
-alone: messages, docstrings, annotations, asserts (chex's and zip's `strict` among them), `del` of a
-name, the order of arguments where it does not matter, keys of initializations of which
-jax.eval_shape asks the shapes only.
+Each possible change gives one or two mutants: a comparison, an operator or a logical word is
+exchanged, a condition is negated, a constant is changed by one, a keyword argument or a statement
+is removed, the first two arguments are swapped, or None is returned. Code that computes nothing is
+not changed: messages, docstrings, annotations, asserts (also chex's, and zip's `strict`), `del` of
+a name, the order of arguments where it does not matter, and random keys inside jax.eval_shape,
+which needs only shapes.
 """
 
 import ast
@@ -41,8 +41,7 @@ ARITHMETIC = {
   ast.BitOr: "&",
   ast.MatMult: "*",
 }
-# Calls that give the same for their first two arguments in either order; clip does as long as its
-# ends are in order.
+# Calls whose first two arguments can be swapped; this holds for clip while its limits are in order.
 SYMMETRIC = (
   "min",
   "max",
@@ -65,11 +64,14 @@ class Mutant:
 
   Attributes:
     file: path below the project.
-    function: qualified name of the function or class it stands in, "" at the top of the file.
-    line: where it begins.
-    kind: operator, for the statistics.
-    before, after: the changed lines, without what surrounds them; they and the file name the
-      mutant, wherever it moves to.
+    function: qualified name of the function or class that contains it, "" at the top level.
+    line: line number.
+    kind: of the change, for the statistics.
+    begin: first changed byte.
+    end: byte after the last changed one.
+    new: replacement.
+    before: the changed lines before the change, stripped.
+    after: the same lines after it. These lines and the file identify the mutant when it moves.
   """
 
   file: str
@@ -84,33 +86,35 @@ class Mutant:
 
   @property
   def id(self) -> str:
+    """Identifier that does not depend on line numbers."""
     return hashlib.sha1(
       "\0".join([self.file, self.function, self.before, self.after]).encode()
     ).hexdigest()[:10]
 
   def apply(self, text: str) -> str:
+    """Returns the changed text of the file."""
     raw = text.encode()
     return (raw[: self.begin] + self.new.encode() + raw[self.end :]).decode()
 
 
 def candidates(file: str, text: str) -> list[Mutant]:
-  """All mutants of a file, in the order of its lines.
+  """Lists all mutants of a file, in the order of its lines.
 
-  Those that are no program or the same one are among them: see `changes`.
+  They include mutants that are no valid program or an equal one: see `changes`.
   """
   places, raw = _Places(text), text.encode()
-  found = []
+  mutants = []
   for node, function in _walk(ast.parse(text), ""):
     for kind, begin, end, new in _changes(node, places):
       before, after = _difference(
         text, (raw[:begin] + new.encode() + raw[end:]).decode(), node.lineno
       )
-      found.append(Mutant(file, function, node.lineno, kind, begin, end, new, before, after))
-  return found
+      mutants.append(Mutant(file, function, node.lineno, kind, begin, end, new, before, after))
+  return mutants
 
 
 def changes(mutant: Mutant, text: str) -> bool:
-  """Whether a mutant is a program, and another one."""
+  """Whether a mutant is a valid program that differs from the original."""
   try:
     return ast.dump(ast.parse(mutant.apply(text))) != ast.dump(ast.parse(text))
   except SyntaxError:
@@ -118,7 +122,7 @@ def changes(mutant: Mutant, text: str) -> bool:
 
 
 def given(file: str, text: str, old: str, new: str) -> Mutant | None:
-  """A mutant written down as text; None where the file does not hold the old text exactly once."""
+  """Builds a mutant from texts; None unless the file contains the old text exactly once."""
   if text.count(old) != 1:
     return None
   begin = len(text[: text.index(old)].encode())
@@ -140,13 +144,13 @@ def given(file: str, text: str, old: str, new: str) -> Mutant | None:
 
 
 def _difference(before: str, after: str, line: int) -> tuple[str, str]:
-  """The lines that differ, stripped; the first of them is not before `line`."""
+  """Returns the lines that differ, stripped; the first of them is not before `line`."""
   old, new = (text.split("\n")[line - 1 :] for text in (before, after))
   while old and new and old[0] == new[0]:
     old, new = old[1:], new[1:]
   while old and new and old[-1] == new[-1]:
     old, new = old[:-1], new[:-1]
-  return tuple("\n".join(one.strip() for one in lines) for lines in (old, new))
+  return tuple("\n".join(part.strip() for part in lines) for lines in (old, new))
 
 
 class _Places:
@@ -168,14 +172,14 @@ class _Places:
     return self.raw[self.begin(node) : self.end(node)].decode()
 
   def between(self, left: ast.AST, right: ast.AST, words: str) -> tuple[int, int] | None:
-    """Where an operator stands between two nodes."""
+    """Byte range of an operator between two nodes; None without it."""
     begin, end = self.end(left), self.begin(right)
-    place = self.raw[begin:end].find(words.encode())
-    return None if place < 0 else (begin + place, begin + place + len(words))
+    offset = self.raw[begin:end].find(words.encode())
+    return None if offset < 0 else (begin + offset, begin + offset + len(words))
 
 
 def _walk(node: ast.AST, function: str) -> Iterator[tuple[ast.AST, str]]:
-  """(node, function it stands in) of all that may be changed."""
+  """Yields (node, enclosing function) of all nodes that may be changed."""
   for field, child in _children(node):
     if isinstance(child, ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom) or (
       isinstance(node, ast.Raise) and field == "exc"
@@ -198,14 +202,14 @@ def _walk(node: ast.AST, function: str) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _called(node: ast.AST) -> str:
-  """The last word of what a call calls, "" where the node is no call."""
+  """Name of the called function, without its module; "" where the node is no call."""
   if not isinstance(node, ast.Call):
     return ""
   return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
 def _asserts(node: ast.AST) -> bool:
-  """Whether a statement can only raise or forget."""
+  """Whether a statement only asserts or deletes names."""
   if isinstance(node, ast.Delete):
     return all(isinstance(target, ast.Name) for target in node.targets)
   return (
@@ -216,7 +220,7 @@ def _asserts(node: ast.AST) -> bool:
 
 
 def _strict(node: ast.AST, child: ast.AST) -> bool:
-  """Whether `child` is the argument of zip, `node`, that asserts equal lengths."""
+  """Whether `child` is the argument `strict` of a call `node` of zip."""
   return isinstance(child, ast.keyword) and child.arg == "strict" and _called(node) == "zip"
 
 
@@ -228,7 +232,7 @@ def _children(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _changes(node: ast.AST, places: _Places) -> Iterator[tuple[str, int, int, str]]:
-  """(kind, begin, end, new text) of the changes possible at a node."""
+  """Yields (kind, begin, end, new text) of the possible changes of a node."""
   whole = (places.begin(node), places.end(node))
   match node:
     case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARE:
@@ -276,27 +280,27 @@ def _changes(node: ast.AST, places: _Places) -> Iterator[tuple[str, int, int, st
 
 
 def _calls(node: ast.Call, places: _Places) -> Iterator[tuple[str, int, int, str]]:
-  """A keyword argument left out, or the first two arguments swapped."""
-  arguments = sorted([*node.args, *(one.value for one in node.keywords)], key=places.begin)
+  """Yields changes of a call: a keyword argument is removed, or two arguments are swapped."""
+  arguments = sorted([*node.args, *(item.value for item in node.keywords)], key=places.begin)
   for keyword in node.keywords:
     if keyword.arg is None or _strict(node, keyword):
       continue
-    place = next(i for i, value in enumerate(arguments) if value is keyword.value)
+    position = next(i for i, value in enumerate(arguments) if value is keyword.value)
     begin, end = places.begin(keyword), places.end(keyword)
-    if place + 1 < len(arguments):  # with the comma that follows
-      after = arguments[place + 1]
+    if position + 1 < len(arguments):  # with the comma that follows
+      after = arguments[position + 1]
       end = min(
-        places.begin(one) for one in (after, *(k for k in node.keywords if k.value is after))
+        places.begin(item) for item in (after, *(k for k in node.keywords if k.value is after))
       )
-    elif place:
-      begin = places.end(arguments[place - 1])
+    elif position:
+      begin = places.end(arguments[position - 1])
     yield "keyword", begin, end, ""
   if (
     len(node.args) > 1
     and _called(node) not in SYMMETRIC
-    and not any(isinstance(one, ast.Starred) for one in node.args[:2])
+    and not any(isinstance(item, ast.Starred) for item in node.args[:2])
   ):
-    first, second = (places.text(one) for one in node.args[:2])
+    first, second = (places.text(item) for item in node.args[:2])
     begin, middle, after, end = (
       places.begin(node.args[0]),
       places.end(node.args[0]),

@@ -8,8 +8,8 @@ python benchmarks/openpi_client.py --port 8000 --preset libero
     with a Python that has openpi-client, e.g.
     python3.11 -m venv openpi && openpi/bin/pip install openpi-client typing_extensions (its numpy
     is older than jax allows)
-Prints one line a check and the round trip's p50 and p99; exit code 1 when a check fails. Needs only
-numpy and openpi_client.
+Prints one line per check, and the p50 and p99 of the round trip. The exit code is 1 when a check
+fails. Needs only numpy and openpi_client.
 """
 
 import argparse
@@ -19,13 +19,20 @@ import urllib.request
 
 import numpy as np
 
-# this file's own folder: there it would be found in place of the package of the same name
+# removes this file's folder, where this file would hide the package of the same name
 sys.path.pop(0)
 from openpi_client import action_chunk_broker, websocket_client_policy
 
 
 def observation(preset: str, metadata: dict, size: int, rng: np.random.Generator) -> dict:
-  """What openpi's example client of that name sends."""
+  """Builds the observation that openpi's example client of a preset sends.
+
+  Args:
+    preset: name of the client.
+    metadata: of the server.
+    size: of the images, pixels.
+    rng: of the values.
+  """
 
   def image(*shape):
     return rng.integers(0, 256, shape, np.uint8)
@@ -61,6 +68,7 @@ def observation(preset: str, metadata: dict, size: int, rng: np.random.Generator
 
 
 def main() -> int:
+  """Runs the checks; returns the exit code."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -84,10 +92,10 @@ def main() -> int:
     passed.append(good)
     print(f"{'ok' if good else 'FAILED'}: {name} {text}", flush=True)
 
-  times, reply, seen = [], {}, observation(options.preset, metadata, options.size, rng)
+  times, reply, message = [], {}, observation(options.preset, metadata, options.size, rng)
   for _ in range(options.requests):
     begin = time.perf_counter()
-    reply = policy.infer(seen)
+    reply = policy.infer(message)
     times.append(1e3 * (time.perf_counter() - begin))
   actions = reply["actions"]
   shape = (metadata.get("chunk", len(actions)), metadata.get("action_dim", actions.shape[-1]))
@@ -110,9 +118,9 @@ def main() -> int:
   for name, bad in (
     (
       "missing key",
-      {key: value for key, value in seen.items() if "state" not in key and "joint" not in key},
+      {key: value for key, value in message.items() if "state" not in key and "joint" not in key},
     ),
-    ("text array", {**seen, "prompt": np.array("text")}),
+    ("text array", {**message, "prompt": np.array("text")}),
   ):
     try:
       policy.infer(bad)
@@ -120,10 +128,10 @@ def main() -> int:
     except RuntimeError as error:
       text = str(error).splitlines()
       check(f"bad message, {name}", len(text) == 2 and "Traceback" not in str(error), text[-1])
-    check("answers the next good message", policy.infer(seen)["actions"].shape == shape)
+    check("answers the next good message", policy.infer(message)["actions"].shape == shape)
 
   broker = action_chunk_broker.ActionChunkBroker(policy, action_horizon=shape[0])
-  chunk = np.stack([broker.infer(seen)["actions"] for _ in range(shape[0])])
+  chunk = np.stack([broker.infer(message)["actions"] for _ in range(shape[0])])
   check("chunk broker", chunk.shape == shape)
   with urllib.request.urlopen(f"http://{options.host}:{options.port}/healthz", timeout=5) as answer:
     check("health", answer.status == 200 and answer.read().startswith(b"OK"))

@@ -1,13 +1,12 @@
-"""What runs of several recipes say: intervals with the run as the unit, Holm's correction, what the
-design detects.
+"""Statistics over the runs of several recipes: intervals, Holm's correction, detectable effects.
 
 python benchmarks/over_runs.py FILE.json [--margin 5]
 FILE: the co_training.json of a benchmark, or {"episodes": of a run, "successes": {"POLICY, ROW":
 [of each run]}, "models": [motion model that the labels of each run come from, a name or number]},
-as in benchmarks/results; "models" may be missing. The rows of a policy are compared with its row
-"robot only"; rows with labels among each other, and the policies' rows "robot only", in a table of
-their own. Holm's correction is over the rows of a table. Exit codes: 0 done, 2 bad input (one line
-on stderr).
+as in benchmarks/results; "models" is optional. The unit of the intervals is the run. The rows of a
+policy are compared with its row "robot only". A second table compares rows with labels with each
+other, and the rows "robot only" of the policies. Holm's correction is over the rows of a table.
+Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
 import argparse
@@ -35,11 +34,10 @@ class Table:
   """Success of the runs of each row.
 
   Attributes:
-    rates: "POLICY, ROW" -> success of each run.
-    episodes: of a run.
-    outcomes: row -> of each run and episode, [R][N], where known.
-    models: motion model (of each kind) that the labels of each run come from; None where that is
-      not known.
+    rates: "POLICY, ROW" -> success rate of each run.
+    episodes: number of episodes of a run.
+    outcomes: row -> success of each run and episode, [R][N], where known.
+    models: motion model (of each kind) that the labels of each run come from; None if unknown.
   """
 
   rates: Mapping[str, Sequence[float]]
@@ -48,12 +46,13 @@ class Table:
   models: Sequence[Hashable] | None = None
 
   def compare(self, first: str, second: str) -> runs.Comparison:
-    """Over the runs that both have."""
+    """Compares two rows over their common runs."""
     count = min(len(self.rates[first]), len(self.rates[second]))
     return runs.paired(self.rates[first][:count], self.rates[second][:count])
 
 
 def main() -> int:
+  """Prints the tables; returns the exit code."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -71,12 +70,16 @@ def main() -> int:
 
 
 def load(path: pathlib.Path) -> Mapping:
-  """Raises errors.UserError: a file that is not there, cannot be read, or is no JSON object."""
+  """Reads a file.
+
+  Raises:
+    errors.UserError: the file does not exist, cannot be read, or is no JSON object.
+  """
   try:
     stored = json.loads(path.read_text())
   except FileNotFoundError:
-    near = errors.nearest(path.name, (one.name for one in path.parent.glob("*.json")))
-    raise errors.UserError(f"{path}: no such file: {near}") from None
+    nearest = errors.nearest(path.name, (file.name for file in path.parent.glob("*.json")))
+    raise errors.UserError(f"{path}: no such file: {nearest}") from None
   except OSError as error:
     raise errors.UserError(f"{path}: cannot be read: {error.strerror or error}") from None
   except ValueError as error:  # of the encoding or of JSON
@@ -87,11 +90,11 @@ def load(path: pathlib.Path) -> Mapping:
 
 
 def read(stored: Mapping) -> Table:
-  """Either kind of file.
+  """Converts the contents of both kinds of files to a Table.
 
   Raises:
-    errors.UserError: runs of unequal numbers of episodes, a row without runs, another number of
-      motion models than of runs, or neither kind of file.
+    errors.UserError: runs with different numbers of episodes, a row without runs, a number of
+      motion models that differs from the number of runs, or another kind of file.
   """
   if "successes" in stored:
     number, won = stored.get("episodes"), stored["successes"]
@@ -126,7 +129,8 @@ def read(stored: Mapping) -> Table:
     raise errors.UserError(f"runs of {sorted(episodes)} episodes: expected one number for all")
   rates = {name: [won / played for won, played in found] for name, found in counts.items()}
   outcomes = {name: [run["outcomes"] for run in found] for name, found in stored.items()}
-  one_of_each = [0] * max(map(len, rates.values()))  # what the benchmark is given: --como and --vq
+  # the benchmark uses one motion model of each kind: --como and --vq
+  one_of_each = [0] * max(map(len, rates.values()))
   return dataclasses.replace(
     _table(rates, episodes.pop(), {"models": one_of_each}), outcomes=outcomes
   )
@@ -154,7 +158,7 @@ def _table(rates: Mapping[str, Sequence[float]], episodes: int, stored: Mapping)
 
 
 def _is_run(run: Any) -> bool:
-  """Whether it has "outcomes" and "tasks", each task with two whole numbers: won and played."""
+  """Whether it has "outcomes" and "tasks", each task with two integers: successes and episodes."""
   if not (
     isinstance(run, dict)
     and isinstance(run.get("outcomes"), list)
@@ -172,10 +176,10 @@ def _total(tasks: Mapping[str, Sequence[int]]) -> tuple[int, int]:
 
 
 def text(table: Table, *, margin: float) -> str:
-  """Two tables in Markdown, each with the smallest difference that its design detects.
+  """Formats two Markdown tables, each with the smallest difference that its design detects.
 
-  A row's interval is Student's t over its runs. With one run there is none; what is said then is
-  about two trained policies (Newcombe's interval and McNemar's test over paired episodes).
+  A row's interval is Student's t over its runs. One run has no interval. The comparison is then of
+  two trained policies (Newcombe's interval and McNemar's test over paired episodes).
 
   Args:
     table: the runs.
@@ -207,6 +211,7 @@ def text(table: Table, *, margin: float) -> str:
 
 
 def _others(table: Table, margin: float) -> list[str]:
+  """Formats the second table: rows with labels, and rows "robot only"."""
   policies = list(dict.fromkeys(name.partition(", ")[0] for name in table.rates))
   pairs = [
     (f"{policy}, {first}", f"{policy}, {second}") for policy in policies for first, second in KINDS
@@ -237,8 +242,9 @@ def _others(table: Table, margin: float) -> list[str]:
 
 
 def _by_model(table: Table, pairs: Sequence[tuple[str, str]]) -> str:
-  """What may be said of kinds of motion models: the same differences with the motion model as the
-  unit.
+  """Formats the same differences with the motion model as the unit.
+
+  Only these support claims about kinds of motion models.
   """
   about = "The intervals are about policies on these labels"
   if table.models is None:
@@ -265,7 +271,7 @@ def _by_model(table: Table, pairs: Sequence[tuple[str, str]]) -> str:
 def _cells(
   table: Table, pairs: Sequence[tuple[str, str]], found: Sequence[runs.Comparison]
 ) -> list[tuple[str, str]]:
-  """(difference, p-value corrected for all of them) as text."""
+  """Formats (difference, p-value after the correction for all pairs)."""
   cells = []
   for pair, one, p in zip(pairs, found, runs.holm([one.p for one in found]), strict=True):
     words = str(one)
@@ -281,7 +287,7 @@ def _cells(
 def _detects(
   table: Table, pairs: Sequence[tuple[str, str]], found: Sequence[runs.Comparison]
 ) -> str:
-  """What this design detects, and what larger ones would."""
+  """Formats the differences that this design and larger ones detect."""
   count = min(one.difference.count for one in found)
   known = [one.deviation for one in found if one.known and one.difference.count == count]
   if not known:
@@ -305,11 +311,11 @@ def _detects(
     between, within = (
       runs.pooled([getattr(one, part) for one in parts]) for part in ("between", "within")
     )
-    endless = runs.Components(between, within).deviation(10 * table.episodes)
+    more_episodes = runs.Components(between, within).deviation(10 * table.episodes)
     lines.append(
       f"Differences of runs have a standard deviation of {100 * between:.1f} points beyond what "
       f"their episodes explain ({100 * within:.0f} an episode): with ten times the episodes "
-      f"{count} runs detect {_points(count, endless, number)}."
+      f"{count} runs detect {_points(count, more_episodes, number)}."
     )
   return " ".join(lines)
 

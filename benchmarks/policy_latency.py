@@ -1,6 +1,6 @@
 r"""How fast does a policy act?
 
-Chunks of actions a second and the latency of a call, through the class that rollouts and the server
+Chunks of actions per second and the latency of a call, with the class that rollouts and the server
 use.
 
 python benchmarks/policy_latency.py [--preset small|published] [--policy dit gpt] [--steps 1 4 \
@@ -8,11 +8,11 @@ python benchmarks/policy_latency.py [--preset small|published] [--policy dit gpt
     small: about two minutes on 2 CPU cores. published (ViT-L/16, two cameras): give --batch-sizes 1
     --calls 3 there, or an accelerator --guidance 2 adds the pass without the instruction; --dtype
     float32 replaces the preset's; --profile prints where the host's time goes
-A call is `Policy.infer`: checks, resize of every camera's picture, normalized state, embedded
-instruction (known after its first use), copies to the device and back, sampling, actions in the
-robot's units. Every call sees new pictures. "model" is the compiled sampler alone on a batch that
-lies on the device; the difference is what the host costs. The weights are random, which does not
-change the speed.
+A call is `Policy.infer`: checks, resizing of every camera's image, normalized state, embedded
+instruction (cached after its first use), copies to the device and back, sampling, actions in the
+robot's units. Every call has new images. "model" is the compiled sampler alone, on a batch on the
+device; the difference is the cost of the host. The weights are random, which does not change the
+speed.
 """
 
 import argparse
@@ -35,11 +35,12 @@ from como_jax.serve import policy as serving
 from como_jax.train import optimizer, rng
 
 ROBOT = {"action": 7, "state": 8}  # LIBERO's arm
-_compiles: list[str] = []  # one entry for everything XLA compiles in this process
+_compiles: list[str] = []  # one entry for each compilation by XLA in this process
 INSTRUCTIONS = ("open the top drawer", "put the bowl on the plate", "turn on the stove")
 
 
 def main() -> None:
+  """Measures all policies and prints the page."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -68,14 +69,15 @@ def main() -> None:
     model = models.build(section)
     params = jax.jit(model.init)(rng.key(0, "init"))
     notes.append(
-      f"{kind}: {optimizer.count(params):,} parameters, {section['dtype']}, {section['cameras']} "
-      f"x {section['image_size']} px, chunks of {section['chunk']}"
+      f"{kind}: {optimizer.count(params):,} parameters, {section['dtype']}, "
+      f"{section['num_cameras']} x {section['image_size']} px, "
+      f"chunks of {section['action_horizon']}"
     )
     guidance = options.guidance if kind == "dit" else 1.0
     for steps in options.steps if kind == "dit" else [None]:
       for size in options.batch_sizes:
         policy = serving.Policy(
-          params, spec(section), steps=steps, guidance=guidance, batch_size=size
+          params, spec(section), num_sampling_steps=steps, guidance_scale=guidance, batch_size=size
         )
         rows.append((kind, steps or "", size, *row(policy, size, options)))
         print(rows[-1], flush=True)
@@ -115,7 +117,10 @@ def spec(section: dict) -> policy_spec.PolicySpec:
     facts[key] = rows.finish()
   config = {
     "model": section,
-    "policy": {"cameras": [f"camera_{i}" for i in range(section["cameras"])], "guidance": 1.0},
+    "policy": {
+      "cameras": [f"camera_{i}" for i in range(section["num_cameras"])],
+      "guidance_scale": 1.0,
+    },
     "normalization": normalization.Normalizer("standard", {"robot": facts}).to_json(),
     "robots": {"robot": {"action_names": [], "step_seconds": 0.05}},
     "language": {"kind": "hash", "width": section["language"]["width"]},
@@ -124,45 +129,45 @@ def spec(section: dict) -> policy_spec.PolicySpec:
 
 
 def observations(policy: serving.Policy, count: int, *, side: int) -> list[list[dict]]:
-  """So many different histories of one observation."""
+  """Builds `count` different histories of one observation."""
   data = np.random.default_rng(0)
-  seen = []
+  histories = []
   for i in range(count):
-    one = {
+    observation = {
       STATE: data.normal(size=policy.state_dim).astype(np.float32),
       TASK: INSTRUCTIONS[i % len(INSTRUCTIONS)],
     }
-    seen.append(
+    histories.append(
       [
-        one
+        observation
         | {
           IMAGE + name: data.integers(0, 256, (side, side, 3), np.uint8) for name in policy.cameras
         }
       ]
     )
-  return seen
+  return histories
 
 
 def row(policy: serving.Policy, size: int, options: argparse.Namespace) -> tuple[str, ...]:
-  """Times the calls, and the sampler alone in turn with them."""
-  seen = observations(policy, max(2 * size, 8), side=options.camera)
-  took: dict[str, list[float]] = {"call": [], "model": []}
+  """Measures calls and the sampler alone, alternately; returns the cells of a row."""
+  observed = observations(policy, max(2 * size, 8), side=options.camera)
+  seconds: dict[str, list[float]] = {"call": [], "model": []}
   counter = 0
-  batch, key = jax.device_put(policy.batch(seen[:size])), jax.random.key(0)
+  batch, key = jax.device_put(policy.batch(observed[:size])), jax.random.key(0)
 
   def call() -> float:
     nonlocal counter
     counter += 1
-    histories = [seen[(counter * size + i) % len(seen)] for i in range(size)]
+    histories = [observed[(counter * size + i) % len(observed)] for i in range(size)]
     begin = time.perf_counter()
     policy.infer(histories, seed=counter)
-    took["call"].append(time.perf_counter() - begin)
+    seconds["call"].append(time.perf_counter() - begin)
     return size
 
   def model() -> float:
     begin = time.perf_counter()
     jax.block_until_ready(policy.sample(batch, key))
-    took["model"].append(time.perf_counter() - begin)
+    seconds["model"].append(time.perf_counter() - begin)
     return size
 
   call()
@@ -173,9 +178,10 @@ def row(policy: serving.Policy, size: int, options: argparse.Namespace) -> tuple
     for name, run in (("call", call), ("model", model))
   }
   measured = common.rounds(work, options.rounds)
-  again = len(_compiles) - before
+  compiles = len(_compiles) - before
   counted = {
-    name: 1e3 * np.array(times[-options.rounds * options.calls :]) for name, times in took.items()
+    name: 1e3 * np.array(times[-options.rounds * options.calls :])
+    for name, times in seconds.items()
   }
   if options.profile:
     profile = cProfile.Profile()
@@ -191,7 +197,7 @@ def row(policy: serving.Policy, size: int, options: argparse.Namespace) -> tuple
     f"{alone:.2f}",
     f"{p50 / alone:.3f}",
     f"{1e3 * best.cpu / options.calls:.2f}",
-    str(again),
+    str(compiles),
   )
 
 

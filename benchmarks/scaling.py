@@ -1,16 +1,14 @@
-"""Do the figures of a chip stay what they are as a run grows?
+"""Do the figures of a chip stay constant as a run grows?
 
-Plans for 1 to 256 chips and several slices, at one batch a chip.
+Plans for 1 to 256 chips and several slices, with a constant batch per chip.
 
 python benchmarks/scaling.py [--workdir runs/plans] [--only TEXT] [--out]
-    (about a minute a program on one core; needs libtpu, no TPU)
-Every plan is a run of configs/compile.py, whose command stands beside its table; finished ones are
-kept in the workdir, so it can be
-stopped and run again. Everything is computed by the TPU compiler and counted in its programs:
-nothing runs, no time but the compiler's
-is measured.
-Writes benchmarks/results/<date>-compile-plans.md: tables of what must stay flat first, then every
-plan.
+    (about a minute per program on one core; needs libtpu, no TPU)
+Every plan is a run of configs/compile.py, whose command is printed beside its table. Finished plans
+are kept in the workdir, so the program can be stopped and run again. All figures come from the TPU
+compiler and its programs: nothing runs, and no time except the compiler's is measured.
+Writes benchmarks/results/<date>-compile-plans.md: first tables of the figures that must stay
+constant, then every plan.
 """
 
 import argparse
@@ -26,22 +24,31 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 import common
 
 from como_jax.parallel import topology
-from como_jax.tasks import plan_page
+from como_jax.report import plan_page
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-# the state over 8 chips of a slice; these groups and the slices share only gradients
+# the state is sharded over groups of 8 chips of a slice; the groups exchange only gradients
 SHARDED = "train.mesh.data=-1 train.mesh.fsdp=8"
 WIDE = (
-  "model.trunk.width=1536 model.trunk.mlp=6144 model.dit.width=1536 model.dit.mlp=6144 "
-  "model.dit.depth=16"
+  "model.trunk.width=1536 model.trunk.mlp_dim=6144 model.dit.width=1536 "
+  "model.dit.mlp_dim=6144 model.dit.depth=16"
 )
-FLAT = 0.05  # the most that a figure of a chip may grow
+FLAT = 0.05  # maximum relative growth of a figure of a chip
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """One call of configs/compile.py."""
+  """One call of configs/compile.py.
+
+  Attributes:
+    topology: of the machine.
+    of: config of the planned run.
+    changes: to that config.
+    programs: to compile.
+    batch: per device.
+    more: further arguments.
+  """
 
   topology: str
   of: str
@@ -52,14 +59,16 @@ class Plan:
 
   @property
   def folder(self) -> str:
-    kept = "".join(
-      one if one.isalnum() else "-"
-      for one in f"{self.topology} {self.of.removeprefix('configs/')} {self.changes} "
+    """Name of the plan's folder."""
+    name = "".join(
+      character if character.isalnum() else "-"
+      for character in f"{self.topology} {self.of.removeprefix('configs/')} {self.changes} "
       f"{' '.join(self.programs)} {self.batch} {' '.join(self.more)}"
     )
-    return kept.strip("-").replace("model-", "").replace("train-mesh-", "")[:120]
+    return name.strip("-").replace("model-", "").replace("train-mesh-", "")[:120]
 
-  def words(self, workdir: pathlib.Path) -> list[str]:
+  def arguments(self, workdir: pathlib.Path) -> list[str]:
+    """Arguments of como_jax.main."""
     return [
       "--config=configs/compile.py",
       f"--config.topology={self.topology}",
@@ -73,7 +82,7 @@ class Plan:
 
 
 MOTION, POLICY = "configs/motion.py", "configs/policy.py"
-# what must stay flat: name -> plans, the first of 16 chips is what the others are compared with
+# figures that must stay constant: name -> plans; the others are compared with the plan of 16 chips
 SERIES = {
   "published motion model, 16 clips a chip": [
     Plan("v5e-1", MOTION),
@@ -111,6 +120,7 @@ SINGLE = [  # other machines and programs
 
 
 def main() -> None:
+  """Compiles the plans and prints the page."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -125,7 +135,7 @@ def main() -> None:
   )
   options = parser.parse_args()
   results = {}
-  for plan in dict.fromkeys([*(one for plans in SERIES.values() for one in plans), *SINGLE]):
+  for plan in dict.fromkeys([*(plan for plans in SERIES.values() for plan in plans), *SINGLE]):
     if options.only in plan.folder:
       results[plan] = made(plan, options.workdir)
   if options.only:
@@ -153,10 +163,10 @@ ABOUT = (
 
 
 def made(plan: Plan, workdir: pathlib.Path) -> dict | None:
-  """The plan's result, compiled unless it is there; None when it cannot be made."""
+  """Returns the result of a plan, and compiles it if necessary; None when this fails."""
   path = ROOT / workdir / plan.folder / "plan.json"
-  words = plan.words(workdir)
-  command = "python -m como_jax.main " + shlex.join(words)
+  arguments = plan.arguments(workdir)
+  command = "python -m como_jax.main " + shlex.join(arguments)
   if path.exists() and (result := json.loads(path.read_text()))["command"] == command:
     return result
   print(f"== {command}", flush=True)
@@ -165,7 +175,7 @@ def made(plan: Plan, workdir: pathlib.Path) -> dict | None:
       sys.executable,
       "-m",
       "como_jax.main",
-      *words,
+      *arguments,
       *(["--overwrite"] if path.parent.exists() else []),
     ],
     cwd=ROOT,
@@ -178,54 +188,60 @@ def made(plan: Plan, workdir: pathlib.Path) -> dict | None:
   return result
 
 
+def _total(program: dict, key: str) -> float:
+  """Sum over the collectives of a program, MiB."""
+  return sum(row[key] for row in program["collectives"]) / 2**20
+
+
 COLUMNS = {  # of a chip: name -> (figure of a program's plan, format)
-  "TFLOP": (lambda one: one["flops"] / one["devices"] / 1e12, ".3f"),
-  "HBM GiB": (lambda one: one["memory"]["needed"], ".2f"),
-  "arguments GiB": (lambda one: one["memory"].get("arguments"), ".2f"),
-  "temporaries GiB": (lambda one: one["memory"].get("temporaries"), ".2f"),
-  "collectives' arrays MiB": (
-    lambda one: sum(row["bytes"] for row in one["collectives"]) / 2**20,
-    ".0f",
-  ),
-  "sent over ICI MiB": (lambda one: sum(row["ici"] for row in one["collectives"]) / 2**20, ".0f"),
-  "sent over DCN MiB": (lambda one: sum(row["dcn"] for row in one["collectives"]) / 2**20, ".1f"),
-  "gradients alone": (lambda one: gradients(one) / 2**20, ".1f"),
+  "TFLOP": (lambda program: program["flops"] / program["devices"] / 1e12, ".3f"),
+  "HBM GiB": (lambda program: program["memory"]["needed"], ".2f"),
+  "arguments GiB": (lambda program: program["memory"].get("arguments"), ".2f"),
+  "temporaries GiB": (lambda program: program["memory"].get("temporaries"), ".2f"),
+  "collectives' arrays MiB": (lambda program: _total(program, "bytes"), ".0f"),
+  "sent over ICI MiB": (lambda program: _total(program, "ici"), ".0f"),
+  "sent over DCN MiB": (lambda program: _total(program, "dcn"), ".1f"),
+  "gradients alone": (lambda program: gradients(program) / 2**20, ".1f"),
 }
 WATCHED = ("TFLOP", "HBM GiB", "collectives' arrays MiB", "sent over ICI MiB")
 
 
-def gradients(one: dict) -> float:
-  """Bytes that a device sends to other slices at the least: of its part of the gradients, reduced
-  in bfloat16 as they are computed.
+def gradients(program: dict) -> float:
+  """Minimum bytes of gradients that a device sends to other slices.
+
+  The gradients are sharded over the slice, and reduced in bfloat16, in which they are computed.
   """
-  machine = topology.parse(one["topology"])
-  return 2 * (machine.slices - 1) / machine.slices * 2 * one["trainable"] / machine.slice_devices
+  machine = topology.parse(program["topology"])
+  ring = 2 * (machine.slices - 1) / machine.slices
+  return ring * 2 * program["trainable"] / machine.slice_devices
 
 
 def series(plans: list[Plan], results: dict) -> str:
-  """A row a topology, and the most that each figure is above that of 16 chips, and of 64."""
+  """Formats a row per topology, and the growth of each figure from 16 and from 64 chips on."""
   rows, found = [], []
   for plan in plans:
     result = results.get(plan)
-    one = result and next((one for one in result["programs"] if one["program"] == "train"), None)
-    if not one or one["memory"]["refused"]:
+    program = result and next(
+      (entry for entry in result["programs"] if entry["program"] == "train"), None
+    )
+    if not program or program["memory"]["refused"]:
       rows.append(
         [
           plan.topology,
           "",
           "",
-          plan_page.verdict(one) if one else "could not be compiled",
+          plan_page.verdict(program) if program else "could not be compiled",
           *[""] * (len(COLUMNS) - 1),
         ]
       )
       continue
-    values = {name: figure(one) for name, (figure, _) in COLUMNS.items()}
-    found.append((one, values))
-    mesh = " x ".join(str(size) for size in one["mesh"].values())
+    values = {name: figure(program) for name, (figure, _) in COLUMNS.items()}
+    found.append((program, values))
+    mesh = " x ".join(str(size) for size in program["mesh"].values())
     rows.append(
       [
         plan.topology,
-        one["devices"],
+        program["devices"],
         mesh,
         *(format(values[name], form) for name, (_, form) in COLUMNS.items()),
       ]
@@ -238,8 +254,8 @@ def series(plans: list[Plan], results: dict) -> str:
     common.table(("topology", "chips", "data x fsdp x tensor", *COLUMNS), rows),
     "",
   ]
-  for least in (16, 64):
-    larger = [values for one, values in found if one["devices"] >= least]
+  for minimum in (16, 64):
+    larger = [values for program, values in found if program["devices"] >= minimum]
     worst = {
       name: max(values[name] / larger[0][name] - 1 for values in larger)
       for name in WATCHED
@@ -247,7 +263,7 @@ def series(plans: list[Plan], results: dict) -> str:
     }
     changes = ", ".join(f"{name} {share:.1%}" for name, share in worst.items())
     lines.append(
-      f"* The most a figure of a chip grows from {least} chips on: {changes}. Within {FLAT:.0%}: "
+      f"* The most a figure of a chip grows from {minimum} chips on: {changes}. Within {FLAT:.0%}: "
       f"{'yes' if worst and max(worst.values()) <= FLAT else 'no'}."
     )
   return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What the probes read from a simulated z of any width, where the best possible error is known.
+"""Errors of the probes on a simulated z of any width, where the best possible error is known.
 
 python benchmarks/simulated_probe.py [--seeds 6] [--mlp-seeds 2] [--out]
 
@@ -24,17 +24,19 @@ EPISODES, FITTED, LENGTH, READ, MEMORY = 120, 86, 29, 4, 0.9
 
 
 def world(width: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(z [N, width], targets [N, 4], episode of each sample [N])."""
+  """Draws (z [N, width], targets [N, 4], episode of each sample [N])."""
   rng = np.random.default_rng(seed)
-  z = _numbers(rng, width)
-  targets = z[:, :READ] + _numbers(rng, READ)
+  z = _sequences(rng, width)
+  targets = z[:, :READ] + _sequences(rng, READ)
   rotation, _ = np.linalg.qr(rng.normal(size=(width, width)))
   return z @ rotation, targets, np.repeat(np.arange(EPISODES), LENGTH)
 
 
-def _numbers(rng: np.random.Generator, count: int) -> np.ndarray:
-  """`count` independent AR(1) sequences of variance 1 in each episode: [episodes x windows,
-  count].
+def _sequences(rng: np.random.Generator, count: int) -> np.ndarray:
+  """Draws `count` independent AR(1) sequences of variance 1 in each episode.
+
+  Returns:
+    [episodes x windows, count].
   """
   values = np.empty((EPISODES, LENGTH, count))
   values[:, 0] = rng.normal(size=(EPISODES, count))
@@ -46,16 +48,21 @@ def _numbers(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def measure(width: int, seed: int, *, mlp: bool = False) -> dict[str, float]:
-  """Held-out errors in units of the fitted targets' variance.
+  """Measures held-out errors in units of the fitted targets' variance.
+
+  Args:
+    width: of z.
+    seed: of the simulation.
+    mlp: whether to fit the MLP probe too.
 
   Returns:
-    "probe"; "half", its error on half of the episodes; "tuned", with the best ridge of each target
-    dimension on the held-out episodes themselves, and "tuned together", one for all dimensions;
-    "smallest ridge"; "mean", of predicting the mean; "mlp" where asked for.
+    "probe"; "half", fitted on half of the episodes; "tuned", with the best ridge of each target
+    dimension on the held-out episodes; "tuned together", the same with one ridge for all
+    dimensions; "smallest ridge"; "mean", of predicting the mean; "mlp".
   """
   z, targets, episodes = world(width, seed)
   held_out = episodes >= FITTED
-  found = linear_probe.probe(z, targets, episodes=episodes, held_out=held_out)
+  linear = linear_probe.probe(z, targets, episodes=episodes, held_out=held_out)
   mean, scale, _ = probes.scale_of(targets[~held_out])
   standard = (targets - mean) / scale
   by_ridge = (
@@ -63,8 +70,8 @@ def measure(width: int, seed: int, *, mlp: bool = False) -> dict[str, float]:
     / held_out.sum()
   )
   result = {
-    "probe": found.mse,
-    "half": found.half,
+    "probe": linear.mse,
+    "half": linear.half,
     "tuned": by_ridge.min(axis=0).mean(),
     "tuned together": by_ridge.mean(axis=1).min(),
     "smallest ridge": by_ridge[0].mean(),
@@ -76,6 +83,7 @@ def measure(width: int, seed: int, *, mlp: bool = False) -> dict[str, float]:
 
 
 def main() -> int:
+  """Measures all widths and prints the page."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--seeds", type=int, default=6)
   parser.add_argument(

@@ -1,13 +1,11 @@
-r"""How soon does a trained z tell more of the move than components of the untrained feature
-difference? The exam, against seconds of training.
+r"""Training time after which z beats components of the untrained feature difference in the exam.
 
 python benchmarks/time_to_beat.py --workdir DIR [--steps 100 350] [--seeds 5] [--only RECIPE \
     ...] [--out FILE.md]
-Each point is a run of its own, since the learning rate falls over a run's length; the first point
-of a recipe is a start of its kind, the exam's row "untrained". Finished runs are kept, so it can be
-stopped and run again. Writes DIR/time_to_beat.md and a picture of the curve, DIR/time_to_beat.png.
-Seconds are those of the clock and of the processor: on a machine with other work the latter are the
-ones to read.
+Each point is a separate run, because the learning rate decays over the length of a run. The first
+point of a recipe is its start, the exam's row "untrained". Finished runs are kept, so the program
+can be stopped and run again. It writes DIR/time_to_beat.md and a plot, DIR/time_to_beat.png.
+Seconds are wall-clock and CPU seconds. On a machine with other work, use the CPU seconds.
 """
 
 import argparse
@@ -36,6 +34,7 @@ CLASSES = ("scene", "camera", "objects", "palette")
 
 
 def main() -> None:
+  """Trains and examines all points; writes the table and the plot."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -47,7 +46,7 @@ def main() -> None:
   parser.add_argument("--out", type=pathlib.Path)
   options = parser.parse_args()
   found: dict[tuple[str, int], list[dict]] = {}
-  # seed by seed, so that what is cut off is a whole table of fewer seeds
+  # seed by seed, so that an interrupted program has a complete table of fewer seeds
   for seed in range(options.seeds):
     for name in options.only:
       for steps in options.steps:
@@ -64,9 +63,11 @@ def main() -> None:
 
 
 def _run(options: argparse.Namespace, name: str, steps: int, seed: int) -> tuple[dict, dict]:
-  """Trains and examines, unless it is there already: the exam's rows of the start and of the
-  trained model, with "seconds" and "processor" of training, from the program's start to its
-  weights.
+  """Trains and examines one model, unless its files exist.
+
+  Returns:
+    The exam's rows of the start and of the trained model. They also have the wall-clock and CPU
+    seconds of the training, from the start of the program to its weights.
   """
   folder = (
     options.workdir.absolute()
@@ -74,7 +75,7 @@ def _run(options: argparse.Namespace, name: str, steps: int, seed: int) -> tuple
   )
   clock, product = folder / "seconds.json", folder / "exam" / "exam.json"
   if not clock.exists():
-    shutil.rmtree(folder, ignore_errors=True)  # an exam of other weights
+    shutil.rmtree(folder, ignore_errors=True)  # it may have an exam of other weights
     begin, used = time.monotonic(), _processor()
     _main(
       RECIPES[name],
@@ -112,14 +113,15 @@ def _run(options: argparse.Namespace, name: str, steps: int, seed: int) -> tuple
 
 
 def _processor() -> float:
-  """Seconds that all finished children have computed, over all cores."""
+  """CPU seconds of all finished child processes, over all cores."""
   used = resource.getrusage(resource.RUSAGE_CHILDREN)
   return used.ru_utime + used.ru_stime
 
 
 def table(found: dict[tuple[str, int], list[dict]]) -> str:
-  """A line a recipe and length: means over seeds, Student's 95 % intervals of the differences to
-  the components and to the recipe's start.
+  """Formats a line per recipe and length: means over seeds, and differences.
+
+  The differences, with Student's 95 % intervals, are to the components and to the recipe's start.
   """
   lines = [
     "| recipe | steps | seeds | seconds | of the processor | S | appearance read best | error of "
@@ -150,17 +152,17 @@ def table(found: dict[tuple[str, int], list[dict]]) -> str:
       seeds,
     ]
     lines.append(f"| {' | '.join(map(str, cells))} |")
-  one = next(iter(found.values()))[0]
+  reference = next(iter(found.values()))[0]
   lines.append(
-    f"\nWithout training: components of the difference {one['components']:.3f}, of the optical "
-    f"flow {one['flow']:.3f}. Seconds are those of the whole training program, with its start and "
-    "compilation."
+    f"\nWithout training: components of the difference {reference['components']:.3f}, of the "
+    f"optical flow {reference['flow']:.3f}. Seconds are those of the whole training program, with "
+    "its start and compilation."
   )
   return "\n".join(lines) + "\n"
 
 
 def over_seeds(values: list[float]) -> str:
-  """Mean and Student's 95 % interval."""
+  """Formats the mean and Student's 95 % interval."""
   mean, wide = (
     statistics.fmean(values),
     float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
@@ -174,16 +176,17 @@ def over_seeds(values: list[float]) -> str:
 
 def _appearance(row: dict) -> float:
   """Excess of the class that is read best."""
-  return max(row[f"excess/{one}"] for one in CLASSES)
+  return max(row[f"excess/{name}"] for name in CLASSES)
 
 
 def draw(found: dict[tuple[str, int], list[dict]], path: pathlib.Path) -> None:
-  """Error of the move, and appearance, against the processor's seconds of training, which other
-  work on the machine does not change.
+  """Plots the error of the move and the appearance over the CPU seconds of training.
+
+  Other work on the machine does not change the CPU seconds.
   """
   figure, axes = pyplot.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
   for name in dict.fromkeys(name for name, _ in found):
-    points = [rows for (one, _), rows in found.items() if one == name]
+    points = [rows for (recipe, _), rows in found.items() if recipe == name]
     seconds = [statistics.fmean(row["processor"] for row in rows) for rows in points]
     values = (
       [statistics.fmean(row["e_z"] for row in rows) for rows in points],
@@ -191,10 +194,10 @@ def draw(found: dict[tuple[str, int], list[dict]], path: pathlib.Path) -> None:
     )
     for axis, line in zip(axes, values, strict=True):
       axis.plot(seconds, line, marker="o", label=name)
-  one = next(iter(found.values()))[0]
+  reference = next(iter(found.values()))[0]
   for value, label, style in (
-    (one["components"], "components of the difference", "--"),
-    (one["flow"], "components of the flow", ":"),
+    (reference["components"], "components of the difference", "--"),
+    (reference["flow"], "components of the flow", ":"),
   ):
     axes[0].axhline(value, linestyle=style, color="black", linewidth=0.9, label=label)
   axes[0].set(xlabel="seconds of the processor", ylabel="error of the move (1 = nothing known)")
@@ -203,9 +206,10 @@ def draw(found: dict[tuple[str, int], list[dict]], path: pathlib.Path) -> None:
   figure.savefig(path, dpi=120)
 
 
-def _main(config: str, workdir: pathlib.Path, *words: str) -> None:
+def _main(config: str, workdir: pathlib.Path, *args: str) -> None:
+  """Runs como_jax.main."""
   subprocess.run(
-    [sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words],
+    [sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *args],
     check=True,
     cwd=ROOT,
   )

@@ -2,21 +2,18 @@ r"""What does a train step of the motion model cost, and what does the same mode
 
 python benchmarks/train_step.py [--preset small|published] [--dtypes float32 bfloat16] \
     [--frames 2 8] [--batch PAIRS] [--rounds 3]
-    small: about 3 minutes a dtype on 2 CPU cores. published (ViT-L/16, 224 px): made for a GPU; one
-    pair takes a CPU 7 seconds a step, so give --dtypes float32 --frames 2 --rounds 2 --remat none
-    --no-compile there. torch (requirements-test.txt) uses the same cores or GPU.
-The rows: our train step, which a run would take too; the torch twin of the parity tests (fused
-attention, fused Adam, autocast and encoder
-weights in bfloat16), eager and compiled. All do the same: normalize uint8 frames, frozen encoder,
-Q-former on forward, reversed and
-jittered pairs, forward dynamics, reconstruction and Tcl, gradients, clipping, Adam. That both
-compute the same loss is checked first.
---frames 8: ours takes clips of 8 frames, 7 pairs that share encoded frames; torch (eager) draws as
-many independent pairs and encodes the
-three frames of each, as CoMo's code does.
-Operations are counted in the programs (matrix products and convolutions, recomputation left out),
-each contestant's own: where ours needs fewer for the same result, that shows in pairs/s and not in
-GFLOP/s. The rounds alternate between the rows; the best of each counts.
+    small: about 3 minutes per dtype on 2 CPU cores. published (ViT-L/16, 224 px): for a GPU. One
+    pair takes 7 seconds per step on a CPU; there, use --dtypes float32 --frames 2 --rounds 2
+    --remat none --no-compile. torch (requirements-test.txt) uses the same cores or GPU.
+The rows: our train step, as in a run; the torch twin of the parity tests (fused attention, fused
+Adam, autocast and encoder weights in bfloat16), eager and compiled. All compute the same: normalize
+uint8 frames, frozen encoder, Q-former on forward, reversed and jittered pairs, forward dynamics,
+reconstruction and Tcl, gradients, clipping, Adam. First it is checked that both losses are equal.
+--frames 8: ours uses clips of 8 frames, whose 7 pairs share encoded frames; torch (eager) draws as
+many independent pairs and encodes the three frames of each, as CoMo's code does.
+Operations are counted in each program (matrix products and convolutions, without recomputation).
+If ours needs fewer for the same result, pairs/s shows it and GFLOP/s does not. The rounds alternate
+between the rows; the best round of each row counts.
 """
 
 import argparse
@@ -32,7 +29,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from como_jax import main as entry
 
-# before a thread starts, as our runs do; torch, in the same process, gains by it too
+# before a thread starts, as in our runs; torch is in the same process and benefits too
 entry.keep_memory()
 
 import common
@@ -64,14 +61,15 @@ SIZES = {
   ("published", "gpu"): (64, 5),
 }
 MATRIX = {"cpu": 2048, "gpu": 8192}
-# of jax's matrix products: below, torch only emulates a dtype; pairs and steps there
+# fraction of jax's matrix product rate below which torch emulates a dtype; pairs and steps then
 EMULATED, EMULATED_SIZE = 0.1, (2, 1)
-# of the first step's loss and gradient norm, in the precision that is timed
+# for the first step's loss and gradient norm, in the timed precision
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
 OURS, EAGER, COMPILED = "como_jax", "torch eager", "torch.compile"
 
 
 def main() -> None:
+  """Measures all dtypes and clip lengths, and prints the page."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -142,7 +140,7 @@ def main() -> None:
 
 
 def section(options: argparse.Namespace, dtype: str, **changes: Any) -> dict[str, Any]:
-  """The model."""
+  """Builds the config section of the model."""
   made = model_presets.preset("motion", "published")
   if options.preset == "small":
     made |= {
@@ -151,14 +149,14 @@ def section(options: argparse.Namespace, dtype: str, **changes: Any) -> dict[str
       "encoder": {"kind": "mae_vit", "size": "192x4x3/8", "epsilon": 1e-12},
     }
     for part in ("idm", "fdm"):
-      made[part] |= {"width": 192, "depth": 2, "heads": 3, "mlp": 768}
+      made[part] |= {"width": 192, "depth": 2, "num_heads": 3, "mlp_dim": 768}
   if options.remat:
     made["remat"] = options.remat
   return made | {"dtype": dtype} | changes
 
 
 def pictures(pairs: int, frames: int, side: int) -> dict[str, np.ndarray]:
-  """A batch: clips of so many frames that hold the pairs, and a jittered frame a pair."""
+  """Draws a batch: clips of `frames` frames with `pairs` pairs, and a jittered frame per pair."""
   random, clips = np.random.default_rng(SEED), pairs // (frames - 1)
   counts = {"frames": frames, "jittered": frames - 1}
   return {
@@ -169,8 +167,9 @@ def pictures(pairs: int, frames: int, side: int) -> dict[str, np.ndarray]:
 
 @dataclasses.dataclass
 class Contestant:
-  """`take(steps)` takes optimizer steps, waits, and returns the first one's loss and gradient norm;
-  operations of one step.
+  """One row: `take(steps)` runs optimizer steps; `operations` are those of one step.
+
+  `take` waits for the steps and returns the loss and the gradient norm of the first one.
   """
 
   take: Callable[[int], tuple[float, float]]
@@ -178,8 +177,9 @@ class Contestant:
   first: tuple[float, float] | None = None
 
   def __call__(self, steps: int) -> None:
-    found = self.take(steps)
-    self.first = self.first or found
+    """Runs steps; stores the result of the first call."""
+    result = self.take(steps)
+    self.first = self.first or result
 
 
 def ours(
@@ -188,7 +188,7 @@ def ours(
   batch: Mapping[str, np.ndarray],
   dtype: str,
 ) -> Contestant:
-  """The step that `tasks.motion` trains with."""
+  """Our row: the train step of `tasks.motion`."""
   config, mesh = _config(), mesh_lib.make(devices=jax.devices()[:1])
   objective = objectives.build(motion.active(config.objectives))
   tx, rate = optimizer.build(steps=config.train.steps, **config.train.optimizer)
@@ -225,21 +225,21 @@ def ours(
 
 def twin(config: Mapping[str, Any]) -> twins.Motion:
   """The torch model of a section, with torch's own initial parameters."""
-  encoder, idm, fdm = models.build(dict(config)).encoder.size, config["idm"], config["fdm"]
-  patches, dims = encoder.grid(config["image_size"]) ** 2, config["bottleneck"]["dims"]
-  sizes = ("width", "depth", "heads", "mlp")
+  encoder, idm, fdm = models.build(dict(config)).encoder, config["idm"], config["fdm"]
+  patches, latent_dim = encoder.grid**2, config["bottleneck"]["latent_dim"]
+  sizes = ("width", "depth", "num_heads", "mlp_dim")
   return twins.Motion(
-    twins.Encoder(
-      encoder.width, encoder.depth, encoder.heads, encoder.mlp, encoder.patch, patches + 1
-    ),
+    twins.Encoder(*(getattr(encoder.stack, name) for name in sizes), encoder.patch, patches + 1),
     twins.QFormer(
       *(idm[name] for name in sizes),
-      idm["queries"],
+      idm["num_queries"],
       encoder.width,
-      idm["queries"] + 2 * (patches + 2) - 1,
+      idm["num_queries"] + 2 * (patches + 2) - 1,
     ),
-    twins.Bottleneck(idm["width"], dims),
-    twins.FDM(*(fdm[name] for name in sizes), encoder.patch, patches, idm["queries"], dims),
+    twins.Bottleneck(idm["width"], latent_dim),
+    twins.FDM(
+      *(fdm[name] for name in sizes), encoder.patch, patches, idm["num_queries"], latent_dim
+    ),
   )
 
 
@@ -252,7 +252,7 @@ def theirs(
   device: torch.device,
   compiled: bool,
 ) -> Contestant:
-  """The twin with the same loss and optimizer."""
+  """Torch's row: the twin with the same loss and optimizer."""
   settings = _config().train.optimizer
   model = twins.load(twin(section(options, dtype)), trees.flatten(params)).to(device).train()
   model.encoder.requires_grad_(False).to(getattr(torch, dtype))
@@ -270,9 +270,9 @@ def theirs(
   )
   placed = [torch.tensor(batch[name], device=device) for name in ("frames", "jittered")]
 
-  def loss(model, *given):
+  def loss(model, *inputs):
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-      return model(*given)
+      return model(*inputs)
 
   run = torch.compile(loss, mode=options.compile_mode, dynamic=False) if compiled else loss
 
@@ -290,7 +290,7 @@ def theirs(
       torch.cuda.synchronize()
     return tuple(float(x) for x in first)
 
-  # shapes only
+  # computes shapes only
   with (
     torch.device("meta"),
     sdpa_kernel(SDPBackend.MATH),
@@ -298,7 +298,7 @@ def theirs(
   ):
     shapes = twin(section(options, dtype))
     shapes.encoder.requires_grad_(False)
-    shapes(*(given.to("meta") for given in placed)).backward()
+    shapes(*(tensor.to("meta") for tensor in placed)).backward()
   return Contestant(take, counter.get_total_flops())
 
 
@@ -307,43 +307,41 @@ def _config() -> config_lib.ConfigDict:
 
 
 def check(options: argparse.Namespace, params: Mapping[str, Any], device: torch.device) -> float:
-  """Relative difference of our loss and the twin's, of the same parameters and two pairs, in full
-  float32.
+  """Relative difference of our loss and the twin's, in full float32, with the same parameters.
 
   Raises:
     SystemExit: they are not the same model.
   """
-  model, objective = (
-    models.build(section(options, "float32")),
-    objectives.build(motion.active(_config().objectives)),
-  )
+  model = models.build(section(options, "float32"))
+  objective = objectives.build(motion.active(_config().objectives))
   batch = pictures(2, 2, model.image_size)
   with jax.default_matmul_precision("highest"):
     terms = jax.jit(lambda p, x: objective(model.forward(p, x, key=rng.key(SEED, "loss")), x))(
       params, batch
     )
-  mine = float(step.total(terms, objective.weights))
+  ours_loss = float(step.total(terms, objective.weights))
   tf32 = torch.backends.cuda.matmul.allow_tf32
   torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
   with torch.no_grad():
-    other = twins.load(twin(model.config), trees.flatten(params)).to(device)
+    torch_model = twins.load(twin(model.config), trees.flatten(params)).to(device)
     value = float(
-      other(*(torch.tensor(batch[name], device=device) for name in ("frames", "jittered")))
+      torch_model(*(torch.tensor(batch[name], device=device) for name in ("frames", "jittered")))
     )
   torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-  return _same("loss", mine, value, tolerance=1e-4)
+  return _same("loss", ours_loss, value, tolerance=1e-4)
 
 
-def _same(what: str, mine: float, value: float, *, tolerance: float) -> float:
-  difference = abs(mine - value) / abs(value)
+def _same(what: str, ours_value: float, value: float, *, tolerance: float) -> float:
+  difference = abs(ours_value - value) / abs(value)
   if not difference <= tolerance:
-    raise SystemExit(f"not the same model: {what} is {mine} here and {value} in torch")
+    raise SystemExit(f"not the same model: {what} is {ours_value} here and {value} in torch")
   return difference
 
 
 def peak(library: str, dtype: str, device: torch.device, *, rounds: int) -> float:
-  """Operations a second of a large matrix product in "jax" or "torch": sizes double up to MATRIX,
-  or until a product takes a second.
+  """Operations per second of a large matrix product in "jax" or "torch".
+
+  Sizes are doubled up to MATRIX, or until a product takes a second.
   """
   on_cpu = device.type == "cpu"
   size, largest, count = 256, MATRIX["cpu" if on_cpu else "gpu"], 3 if on_cpu else 50
@@ -363,7 +361,7 @@ def emulated(peaks: Mapping[str, float]) -> bool:
 def _product(
   library: str, dtype: str, device: torch.device, *, size: int, count: int
 ) -> Callable[[], float]:
-  """Takes so many matrix products, waits, and returns their operations."""
+  """Returns a function that runs `count` matrix products, waits, and returns their operations."""
   a, b = np.random.default_rng(SEED).normal(size=(2, size, size)).astype(np.float32)
   if library == "jax":
     run, given, wait = (
@@ -398,7 +396,7 @@ def measure(
   batch: int,
   steps: int,
 ) -> str:
-  """The table of one dtype and clip length: so many pairs a step, about, and steps a round."""
+  """Formats the table of one dtype and clip length, with about `pairs` pairs per step."""
   pairs = max(1, round(batch / (frames - 1))) * (frames - 1)
   side = section(options, dtype)["image_size"]
   independent = pictures(pairs, 2, side)
@@ -427,7 +425,7 @@ def measure(
           f"{what} of the first step of {name}, {dtype},", mine, value, tolerance=TOLERANCE[dtype]
         )
 
-  work = {name: one.operations / pairs for name, one in contestants.items()}  # a pair
+  work = {name: one.operations / pairs for name, one in contestants.items()}  # per pair
   best, top = {name: one.best.rate for name, one in measured.items()}, max(peaks.values())
   others, rows = [name for name in contestants if name != OURS], []
   for name, one in measured.items():

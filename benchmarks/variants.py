@@ -1,15 +1,15 @@
 """Do the published directions show?
 
-Trains every input, bottleneck and width of the small motion model, takes the exam, prints one
-table.
+The program trains the small motion model with every input, bottleneck and width, takes the exam and
+prints one table.
 
 python benchmarks/variants.py --workdir DIR [--steps 100] [--seeds 5] [--hours 20] [--only NAME ...]
-Steps are doubled, the same for all rows, until the best row's score on the exam moves by less than
-half its 95 % interval over seeds or the hours are spent; then the last move is printed. Finished
-runs are kept, so it can be stopped and run again. Writes DIR/variants.md and DIR/variants.json. A
-run of 100 steps takes about three minutes on 2 CPU cores, two of them the exam and the probe. All
-rows train on pictures that are not shifted at random, so that the tokens of the frozen encoder can
-be kept.
+The number of steps, equal for all rows, is doubled until the best row's score in the exam changes
+by less than half its 95 % interval over seeds, or until the hours are used up. The last change is
+then printed. Finished runs are kept, so the program can be stopped and run again. It writes
+DIR/variants.md and DIR/variants.json. A run of 100 steps takes about three minutes on 2 CPU cores;
+the exam and the probe take two of them. All rows train without random shifts of the images, so that
+the tokens of the frozen encoder can be cached.
 """
 
 import argparse
@@ -30,7 +30,8 @@ from como_jax.evaluate import runs
 ROOT = pathlib.Path(__file__).parent.parent
 
 GATE = "--config.objectives.contrastive.gate=0.001"
-VARIANTS: dict[str, tuple[str, ...]] = {  # options of configs/motion.py:small, then further words
+# options of configs/motion.py:small, then further arguments
+VARIANTS: dict[str, tuple[str, ...]] = {
   "future features (collapse)": ("path=none,inputs=future,tcl=off",),
   "VQ": ("path=none,inputs=none,bottleneck=vq,tcl=off",),
   "pre-VQ": ("path=none,inputs=none,bottleneck=pre_vq,tcl=off",),
@@ -43,19 +44,19 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # options of configs/motion.py:small, 
   "Td + Tcl, gated": ("path=none,inputs=feature_diff,tcl=on", GATE),
   "Td + Tcl, 128 numbers": (
     "path=none,inputs=feature_diff,tcl=on",
-    "--config.model.bottleneck.dims=32",
+    "--config.model.bottleneck.latent_dim=32",
   ),
   "Td + Tcl, 512 numbers": (
     "path=none,inputs=feature_diff,tcl=on",
-    "--config.model.bottleneck.dims=128",
+    "--config.model.bottleneck.latent_dim=128",
   ),
   "Td + Tcl, direct": ("path=none,inputs=feature_diff,tcl=on", "--config.model.fdm.output=direct"),
   "Td + Tcl, path of the difference": ("path=features,inputs=feature_diff,tcl=on",),
   "Td + Tcl, path of the flow": ("path=flow,inputs=feature_diff,tcl=on",),
 }
 COMMON = ("--config.data.augment.shift.on=False", "--config.train.evaluate_every=0")
-CACHED = "--config.train.cache_tokens=True"  # not for RGB differences, which encode other pictures
-# What is published (arXiv 2505.17006, v1 and v2): in which numbers the first of two rows is better
+CACHED = "--config.train.cache_tokens=True"  # not for RGB differences, which encode other images
+# Published results (arXiv 2505.17006, v1 and v2): metrics in which the first of two rows is better
 # (lower). e_z is the exam's.
 PUBLISHED = (
   ("none (w/o VQ)", "future features (collapse)", ("lp_mse", "s_pcfc")),
@@ -76,7 +77,7 @@ FURTHER = (
   ("Td + Tcl, gated", "Td + Tcl"),
   ("Td + Tcl, path of the difference", "Td + Tcl"),
   ("Td + Tcl, path of the flow", "Td + Tcl"),
-)  # asked of the exam alone
+)  # further comparisons, in the exam alone
 EXAM = ("s", "e_z", "minus_components", "appearance")
 COLUMNS = (
   *EXAM,
@@ -95,6 +96,7 @@ CLASSES = ("scene", "camera", "objects", "palette")
 
 
 def main() -> None:
+  """Runs all variants; writes the tables after each run."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -109,7 +111,7 @@ def main() -> None:
   workdir, steps, rounds = options.workdir.absolute(), options.steps, []
   while True:
     rows: dict[str, list[dict]] = {name: [] for name in options.only}
-    # seed by seed, so that what is cut off is a whole table of fewer seeds
+    # seed by seed, so that an interrupted round is a complete table of fewer seeds
     for seed in range(options.seeds):
       for name in options.only:
         if spent(workdir) < options.hours * 3600:
@@ -123,8 +125,9 @@ def main() -> None:
 
 
 def settled(rounds: list[tuple[int, dict[str, list[dict]]]]) -> bool:
-  """Whether the best row's score moved by less than half its 95 % interval over seeds in the last
-  doubling.
+  """Whether the last doubling changed the best row's score by less than half its interval.
+
+  The interval is the 95 % interval over seeds.
   """
   if len(rounds) < 2:
     return False
@@ -134,7 +137,7 @@ def settled(rounds: list[tuple[int, dict[str, list[dict]]]]) -> bool:
 
 
 def write(workdir: pathlib.Path, rounds: list[tuple[int, dict[str, list[dict]]]]) -> None:
-  """The table of every round, and how far the best row moved from round to round."""
+  """Writes the table of every round, and the change of the best row's score between rounds."""
   parts = []
   for i, (steps, rows) in enumerate(rounds):
     found = {name: [run["trained"] for run in runs_of] for name, runs_of in rows.items() if runs_of}
@@ -153,7 +156,7 @@ def write(workdir: pathlib.Path, rounds: list[tuple[int, dict[str, list[dict]]]]
 
 
 def table(found: dict[str, list[dict]], rows: dict[str, list[dict]]) -> str:
-  """One line a variant, then the rows that need no training."""
+  """Formats one line per variant, then the rows without training."""
   lines = [
     "| variant | seeds | " + " | ".join(COLUMNS) + " | pairs/s |",
     "| --- |" + " --- |" * (len(COLUMNS) + 2),
@@ -171,12 +174,12 @@ def table(found: dict[str, list[dict]], rows: dict[str, list[dict]]) -> str:
 
 
 def _run(workdir: pathlib.Path, name: str, seed: int, steps: int) -> dict:
-  """Trains, probes and examines one variant, unless it is there already."""
+  """Trains, probes and examines one variant, unless its files exist."""
   folder = workdir / f"{''.join(c if c.isalnum() else '-' for c in name)}-{steps}-{seed}"
   product, motion = folder / "exam" / "exam.json", folder / "motion"
   if not product.exists():
-    begin, (option, *words) = time.monotonic(), VARIANTS[name]
-    again = ["--resume"] if (motion / "config.json").exists() else []
+    begin, (option, *arguments) = time.monotonic(), VARIANTS[name]
+    resume = ["--resume"] if (motion / "config.json").exists() else []
     cached = () if "rgb_diff" in option else (CACHED,)
     _main(
       f"configs/motion.py:small,{option}",
@@ -185,10 +188,10 @@ def _run(workdir: pathlib.Path, name: str, seed: int, steps: int) -> dict:
       f"--config.seed={seed}",
       *COMMON,
       *cached,
-      *words,
-      *again,
+      *arguments,
+      *resume,
     )
-    for task, more in (
+    for task, task_arguments in (
       ("probe", ["--config.windows=600", "--config.fit_windows=1500"]),
       ("exam", [f"--config.seed={seed}"]),
     ):
@@ -198,21 +201,21 @@ def _run(workdir: pathlib.Path, name: str, seed: int, steps: int) -> dict:
           config,
           folder / task,
           f"--config.checkpoint={motion}",
-          *more,
+          *task_arguments,
           *(["--overwrite"] if (folder / task).exists() else []),
         )
     clock = folder / "seconds"
     clock.write_text(
       str(time.monotonic() - begin + (float(clock.read_text()) if clock.exists() else 0))
     )
-  probed, taken = (
+  probed, examined = (
     json.loads((folder / "probe" / "metrics.json").read_text())["rows"],
     json.loads(product.read_text())["rows"],
   )
   beside = {
-    row: appearance(taken[row])
-    for row in taken
-    if taken[row]["kind"] in ("baseline", "control") and row != "untrained"
+    row: appearance(examined[row])
+    for row in examined
+    if examined[row]["kind"] in ("baseline", "control") and row != "untrained"
   }
   beside |= {
     f"probe's {row}": probed[row]
@@ -220,14 +223,14 @@ def _run(workdir: pathlib.Path, name: str, seed: int, steps: int) -> dict:
     if row in probed and row != "untrained"
   }
   return {
-    "trained": {**probed["trained"], **appearance(taken["trained"])},
+    "trained": {**probed["trained"], **appearance(examined["trained"])},
     "beside": beside,
     "pairs_per_s": json.loads((motion / "speed.json").read_text())["pairs_per_s"],
   }
 
 
 def appearance(row: dict) -> dict:
-  """A row of the exam with the excess of the class that is read best."""
+  """Adds the excess of the class that is read best to a row of the exam."""
   return row | {
     "appearance": max(
       (row[f"excess/{name}"] for name in CLASSES if row.get(f"excess/{name}") is not None),
@@ -242,13 +245,13 @@ def spent(workdir: pathlib.Path) -> float:
 
 
 def mean(found: list[dict], key: str) -> float:
-  """Over seeds; a score that was withheld counts as the worst."""
+  """Mean over seeds; a withheld score counts as the worst."""
   values = [run["trained"].get(key) for run in found]
   return -np.inf if not values or None in values else statistics.fmean(values)
 
 
 def half_width(found: list[dict], key: str) -> float:
-  """Of Student's 95 % interval over seeds; infinite for one seed."""
+  """Half width of Student's 95 % interval over seeds; infinite for one seed."""
   values = [run["trained"][key] for run in found]
   return (
     float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) if len(values) > 1 else np.inf
@@ -256,11 +259,10 @@ def half_width(found: list[dict], key: str) -> float:
 
 
 def corrected(rows: dict[str, list[dict]]) -> str:
-  """Which gains are clear of zero after Holm's correction over all of the table, and what they are
-  about.
+  """Formats the p-values of the gains after Holm's correction over the whole table.
 
-  With one seed a gain's error is that over held-out episodes (a claim about this trained model),
-  with more it is Student's over seeds (a claim about the recipe).
+  With one seed, the error of a gain is over held-out episodes (a claim about this trained model).
+  With more seeds, it is Student's over seeds (a claim about the recipe).
   """
   p = {}
   for name, found in rows.items():
@@ -287,38 +289,42 @@ def corrected(rows: dict[str, list[dict]]) -> str:
 
 
 def directions(rows: dict[str, list[dict]]) -> str:
-  """Each published comparison, and the same pair in the exam: mean difference over seeds (the same
-  in both rows), Student's 95 % interval, p after Holm's correction over all that have two seeds and
-  differ between them.
+  """Formats each published comparison, and the same pair in the exam.
+
+  It shows the mean difference over the common seeds, Student's 95 % interval, and p after Holm's
+  correction over all comparisons with two seeds or more whose differences are not all equal.
   """
-  asked = [(one, other, key) for one, other, keys in PUBLISHED for key in (*keys, "e_z")] + [
-    (one, other, "e_z") for one, other in FURTHER
+  comparisons = [
+    (first, second, key) for first, second, keys in PUBLISHED for key in (*keys, "e_z")
   ]
+  comparisons += [(first, second, "e_z") for first, second in FURTHER]
   found = {}
-  for one, other, key in asked:
+  for first, second, key in comparisons:
     pairs = [
       (a["trained"].get(key), b["trained"].get(key))
-      for a, b in zip(rows.get(one, ()), rows.get(other, ()), strict=False)
+      for a, b in zip(rows.get(first, ()), rows.get(second, ()), strict=False)
     ]
     gaps = [_value(a) - _value(b) for a, b in pairs if a is not None and b is not None]
     if len(gaps) > 1 and len(set(gaps)) > 1:
       test = stats.ttest_1samp(gaps, 0.0)
-      found[one, other, key] = (
+      found[first, second, key] = (
         statistics.fmean(gaps),
         *test.confidence_interval(),
         float(test.pvalue),
         len(gaps),
       )
-  adjusted = dict(zip(found, runs.holm([one[3] for one in found.values()]), strict=True))
+  adjusted = dict(zip(found, runs.holm([values[3] for values in found.values()]), strict=True))
   lines = [
     "| first minus second row | number | difference [95 %] | seeds | p, corrected | |",
     "| --- |" + " --- |" * 5,
   ]
-  for (one, other, key), (gap, low, high, _, count) in found.items():
-    told = "not shown" if adjusted[one, other, key] >= 0.05 else "lower" if gap < 0 else "higher"
+  for (first, second, key), (gap, low, high, _, count) in found.items():
+    direction = (
+      "not shown" if adjusted[first, second, key] >= 0.05 else "lower" if gap < 0 else "higher"
+    )
     lines.append(
-      f"| {one} - {other} | {key} | {gap:+.3f} [{low:+.3f}, {high:+.3f}] | {count} | "
-      f"{adjusted[one, other, key]:.2g} | {told} |"
+      f"| {first} - {second} | {key} | {gap:+.3f} [{low:+.3f}, {high:+.3f}] | {count} | "
+      f"{adjusted[first, second, key]:.2g} | {direction} |"
     )
   return "\n".join(lines) if found else "No comparison has two seeds yet."
 
@@ -327,10 +333,11 @@ def _value(number: float | list[float]) -> float:
   return number[0] if isinstance(number, list) else number
 
 
-def _main(config: str, workdir: pathlib.Path, *words: str) -> None:
-  print(f"== {config} {' '.join(words)}", flush=True)
+def _main(config: str, workdir: pathlib.Path, *args: str) -> None:
+  """Runs como_jax.main."""
+  print(f"== {config} {' '.join(args)}", flush=True)
   subprocess.run(
-    [sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *words],
+    [sys.executable, "-m", "como_jax.main", f"--config={config}", f"--workdir={workdir}", *args],
     check=True,
     cwd=ROOT,
   )

@@ -1,6 +1,9 @@
-"""From chunks of actions to the actions executed: overlapping chunks averaged over time (numpy
-only, also for robots).
+"""Temporal ensembling: overlapping action chunks are averaged into the actions to execute.
+
+Needs numpy alone, so that it also runs on robots.
 """
+
+from __future__ import annotations  # Python 3.8: this file is in client/ too
 
 import numpy as np
 
@@ -8,18 +11,27 @@ from como_jax import errors
 
 
 class TemporalEnsemble:
-  """Averages, for each policy step, what all chunks so far said about it (Zhao et al., arXiv
-  2304.13705).
+  """Averages the predictions of all chunks so far for each policy step.
 
-  The weight of the i-th oldest chunk is exp(-decay * i): with a positive decay old chunks count for
-  more and new observations come in slowly, with a negative one the newest chunk leads. One object
-  an episode. Legend: K chunk, A action.
+  The weight of the i-th oldest chunk is exp(-decay * i). With a positive decay, old chunks have
+  more weight and new observations take effect slowly. With a negative decay, the newest chunk has
+  the most weight. Use one object per episode, or call `reset` between episodes.
+
+  Legend: K actions of a chunk, A action dimensions. Source: Zhao et al., arXiv 2304.13705.
+
+  >>> blend = TemporalEnsemble(0.0)
+  >>> blend(np.array([[1.0], [1.0], [1.0]]))  # the first chunk alone
+  array([[1.]], dtype=float32)
+  >>> blend(np.array([[3.0], [3.0], [3.0]]))  # the mean of both
+  array([[2.]], dtype=float32)
   """
 
   def __init__(self, decay: float, *, execute: int = 1):
-    """Args:
-    decay: of the weights; 0 averages evenly.
-    execute: policy steps between two chunks.
+    """Starts with no chunks.
+
+    Args:
+      decay: decay rate of the weights; 0 gives all chunks the same weight.
+      execute: policy steps between two chunks.
 
     Raises:
       errors.UserError: execute < 1.
@@ -36,13 +48,13 @@ class TemporalEnsemble:
     self._chunks = [old[self._execute :] for old in self._chunks if len(old) > self._execute] + [
       chunk
     ]
-    out = np.zeros((min(self._execute, len(chunk)), chunk.shape[1]))
-    for step in range(len(out)):
-      said = np.stack([old[step] for old in self._chunks if len(old) > step])
-      weights = np.exp(-self._decay * np.arange(len(said)))
-      out[step] = weights @ said / weights.sum()
-    return out.astype(np.float32)
+    actions = np.zeros((min(self._execute, len(chunk)), chunk.shape[1]))
+    for step in range(len(actions)):
+      predictions = np.stack([old[step] for old in self._chunks if len(old) > step])
+      weights = np.exp(-self._decay * np.arange(len(predictions)))
+      actions[step] = weights @ predictions / weights.sum()
+    return actions.astype(np.float32)
 
   def reset(self) -> None:
-    """Forgets every chunk: a new episode begins."""
+    """Removes all chunks, for the start of a new episode."""
     self._chunks = []

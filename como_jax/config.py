@@ -318,6 +318,12 @@ def find(given: str) -> pathlib.Path:
       f"config {given!r} does not exist: "
       f"{errors.nearest(path.stem, [one.stem for one in CONFIGS.glob('*.py')])}"
     )
+  if str(path.parent) == "configs":
+    here = [*path.parent.glob("*.py"), *CONFIGS.glob("*.py")]
+    raise errors.UserError(
+      f"config file {given!r} exists neither in {path.parent.absolute()} nor among those that come "
+      f"with the program: {errors.nearest(given, {f'configs/{one.name}' for one in here})}"
+    )
   raise errors.UserError(
     f"config file {given!r} does not exist: "
     f"{errors.nearest(given, map(str, path.parent.glob('*.py')))}"

@@ -1,6 +1,9 @@
-"""Errors meant for the person at the keyboard: one line that names the thing, what was expected and
-the nearest valid name.
+"""Errors that are shown to the user as one line.
+
+The line names what is wrong (file or key), what was expected, and the nearest valid name.
 """
+
+from __future__ import annotations  # Python 3.8: this file is in client/ too
 
 import difflib
 import os
@@ -10,29 +13,30 @@ from collections.abc import Iterable
 class UserError(ValueError):
   """Bad input (file, key, value).
 
-  `main` prints its single line and exits with `code`; nothing has been written.
+  `main` prints its message (one line) and exits with `code`. Nothing has been written.
   """
 
   code = 2
 
 
 class Shared(UserError):
-  """Bad input that every process of the run has heard of: they end in order, with the same
-  message.
+  """Bad input that all processes of the run know about.
+
+  They all end normally, with the same message.
   """
 
 
 class Transient(RuntimeError):
-  """Nothing is wrong with the input, only with the moment: other processes did not come.
+  """A temporary failure: the input is good, but other processes did not arrive in time.
 
-  `main` exits with `code`: start it again.
+  `main` exits with `code`, which means: start the run again.
   """
 
   code = os.EX_TEMPFAIL
 
 
 class Failed(RuntimeError):
-  """The input was good and the run cannot go on; one line says why and what to do.
+  """The input is good but the run cannot go on; the message says why and what to do.
 
   `main` exits with `code`.
   """
@@ -41,14 +45,14 @@ class Failed(RuntimeError):
 
 
 class NonFinite(Failed):
-  """A loss, gradient or weight became infinite or not a number; the message names the step.
+  """A loss, gradient or weight became infinite or NaN; the message names the step.
 
-  Every process of a run finds it alike.
+  All processes of a run detect it at the same step.
   """
 
 
 class Storage(Failed):
-  """A file of the run cannot be written (a full disk, most often) or read; the message names it."""
+  """A file of the run cannot be written (often: the disk is full) or read; the message names it."""
 
 
 class OutOfMemory(Failed):
@@ -56,11 +60,11 @@ class OutOfMemory(Failed):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-  """Text to end an error with: the nearest valid name, or the list of all of them when it is short.
+  """The end of an error message: the nearest valid name, and the first 12 valid names.
 
   Args:
-    name: what was given.
-    valid: the names that would have been accepted.
+    name: the invalid name.
+    valid: the valid names.
   """
   names = sorted(str(v) for v in valid)
   close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)

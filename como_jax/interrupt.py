@@ -1,6 +1,7 @@
-"""Ctrl-C outside of the training loop, which saves: one line, never a traceback.
+"""Handles Ctrl-C outside the training loop: prints one line, never a traceback.
 
-Imports nothing that takes time.
+The training loop handles Ctrl-C itself and saves a checkpoint. This module imports only modules
+that load quickly.
 """
 
 import os
@@ -10,13 +11,14 @@ import sys
 CODE = 128 + signal.SIGINT
 
 
-class _Leave:
-  """Handler while modules are loaded, when nothing has been written: an exception could come out of
-  the middle of any of them.
+class _ExitAtOnce:
+  """Signal handler for the time in which modules are imported and nothing has been written.
+
+  It ends the process at once, because an exception could be raised in the middle of any import.
   """
 
   line = "stopped by Ctrl-C"
-  over = False  # whether the program has got beyond that
+  over = False  # True once `as_exception` has replaced this handler
 
   def __call__(self, number: int, frame) -> None:
     sys.stdout.flush()
@@ -24,44 +26,53 @@ class _Leave:
     os._exit(CODE)
 
 
-_LEAVE = _Leave()
+_HANDLER = _ExitAtOnce()
 
 
 def prepare(name: str) -> None:
-  """To be called first by the program's own module, with its `__name__`.
+  """Installs the handler; the main module calls this first.
 
-  Ctrl-C reaches all processes of a terminal: worker processes, which import the module of their
-  parent under another name, leave it to the parent, which ends them.
+  Ctrl-C is sent to all processes of a terminal. Worker processes import the main module of their
+  parent under another name. They ignore Ctrl-C, because the parent ends them.
+
+  Args:
+    name: `__name__` of the main module.
   """
   if name == "__main__":
-    signal.signal(signal.SIGINT, _LEAVE)
+    signal.signal(signal.SIGINT, _HANDLER)
   elif name == "__mp_main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def say(line: str) -> None:
-  """What to print if it comes before `as_exception`."""
-  _LEAVE.line = line
+  """Sets the line to print if Ctrl-C comes before `as_exception` is called."""
+  _HANDLER.line = line
 
 
 def as_exception() -> None:
-  """From now on it is a KeyboardInterrupt, so that what has begun is put in order."""
-  if signal.getsignal(signal.SIGINT) is _LEAVE:
-    _LEAVE.over = True
+  """Makes Ctrl-C raise KeyboardInterrupt from now on, so that open work is cleaned up."""
+  if signal.getsignal(signal.SIGINT) is _HANDLER:
+    _HANDLER.over = True
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def done() -> None:
-  """The line has been said: what comes now, while the process ends, is not another traceback."""
-  if _LEAVE.over:
+  """Restores the default signal handler once the line is printed.
+
+  A second Ctrl-C, while the process ends, then prints no traceback.
+  """
+  if _HANDLER.over:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def leave(code: int) -> None:
-  """Ends the program.
+  """Ends the program with an exit code.
 
-  After Ctrl-C at once: threads of a compiler or a data loader that are in the middle of something
-  can crash an orderly exit (139 instead of 130).
+  After Ctrl-C it ends at once, without cleanup: threads of a compiler or a data loader may still be
+  at work, and can crash a normal exit (exit code 139 instead of 130).
+
+  Args:
+    code: the exit code.
   """
   if code == CODE:
     sys.stdout.flush()

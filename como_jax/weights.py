@@ -26,6 +26,7 @@ import numpy as np
 import xxhash
 
 from como_jax import errors, trees
+from como_jax.settings import renames
 
 PARAMS, CONFIG = "params.safetensors", "config.json"
 VERSION = 1
@@ -190,7 +191,7 @@ def read_step(folder: str | os.PathLike) -> int | None:
 
 def _read_config(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
   """(config as given to `save`, the keys of this file)."""
-  config = read_json(folder / CONFIG)
+  config = read_config(folder / CONFIG)
   facts = {key: config.pop(key) for key in (_VERSION, _STEP, _HASH) if key in config}
   version = facts.get(_VERSION, 0)
   if not isinstance(version, int) or version > VERSION:
@@ -199,6 +200,15 @@ def _read_config(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
       f"{VERSION}: update como_jax"
     )
   return config, facts
+
+
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+  """A stored config.json with today's keys, whatever version of the program wrote it.
+
+  Raises:
+    errors.UserError: naming the file.
+  """
+  return renames.upgrade(read_json(path))
 
 
 def digest(path: pathlib.Path) -> str:

@@ -26,7 +26,8 @@ The path frozen:
 Small data, cheaper steps:
     --config.train.cache_tokens=True --config.data.augment.shift.on=False
 Every number can be changed:
-    --config.model.bottleneck.dims=32 --config.data.offset_seconds=0.2 --config.train.steps=2000
+    --config.model.bottleneck.latent_dim=32 --config.data.offset_seconds=0.2 \
+    --config.train.steps=2000
 Unfreeze the encoder:
     --config.train.frozen="('encoder/position',)"
 """
@@ -52,16 +53,16 @@ def get_config(arg=None):
   model = model_presets.preset("motion", "published" if published else "debug")
   model["idm"]["inputs"] = chosen.get("inputs", "feature_diff")
   if kind != "continuous":
-    model["bottleneck"] = dict(kind=kind, dims=32 if published else 8)
+    model["bottleneck"] = dict(kind=kind, latent_dim=32 if published else 8)
   # a path goes with these alone
   linear = model["idm"]["inputs"] in ("feature_diff", "none") and kind in ("continuous", "kl")
   path = chosen.get("path", "flow" if name == "small" and linear else "none")
   if path != "none":
     model["idm"].update(
-      components=model["idm"]["queries"] * model["bottleneck"]["dims"], components_of=path
+      components=model["idm"]["num_queries"] * model["bottleneck"]["latent_dim"], components_of=path
     )
   if kind in ("vq", "pre_vq"):
-    model["bottleneck"]["codes"] = 128  # Moto
+    model["bottleneck"]["num_codes"] = 128  # Moto
   config = config_lib.ConfigDict(
     dict(
       task="motion",

@@ -79,7 +79,7 @@ def get_config(arg=None):
         # encode every frame once and keep its tokens in memory: small data, no augmentation, a
         # frozen encoder
         cache_tokens=False,
-        guidance=1.0,  # weight of the instruction when acting; 1 = none
+        guidance_scale=1.0,  # weight of the instruction when acting; 1 = none
         # Each is a mean over the rows of a batch that have such a target: the mixture decides how
         # many those are, only these how much they count. Moto weighs 100 x arm + gripper +
         # motion, as its arm's error is of raw actions in -1..1 and small. Ours is of actions with
@@ -92,7 +92,7 @@ def get_config(arg=None):
         kind="minilm" if name != "debug" else "hash",
         weights="",
         pooled=True,
-        tokens=16,
+        num_tokens=16,
         width=64,
         dtype="float32",
       ),

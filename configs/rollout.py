@@ -46,9 +46,9 @@ def get_config(arg=None):
       policy="checkpoint",  # or expert | random | zero, which need no checkpoint
       checkpoint="",  # run directory or weights folder of a policy
       robot="",  # which of the checkpoint's robots; "" = the only one
-      sample_steps=placeholder(int),  # of the sampler; None: as configured in the checkpoint
+      num_sampling_steps=placeholder(int),  # of the sampler; None: as configured in the checkpoint
       # weight of the instruction; None: as configured in the checkpoint
-      guidance=placeholder(float),
+      guidance_scale=placeholder(float),
       simulator=simulator,
       **SIMULATORS[simulator],
       # the simulator's camera for each of the policy's slots; () = those of the same names

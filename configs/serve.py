@@ -31,9 +31,9 @@ def get_config(arg=None):
       seed=0,
       checkpoint="",  # run directory or weights folder of a policy
       robot="",  # which of the checkpoint's robots; "" = the only one
-      steps=placeholder(int),  # of the sampler; None: as configured in the checkpoint
+      num_sampling_steps=placeholder(int),  # of the sampler; None: as configured in the checkpoint
       # weight of the instruction; None: as configured in the checkpoint
-      guidance=placeholder(float),
+      guidance_scale=placeholder(float),
       host="127.0.0.1",  # 0.0.0.0 = every interface
       port=0 if debug else 8000,  # 0 = any free one, printed
       preset="como",  # keys that clients send: como | libero | droid | aloha
@@ -49,5 +49,5 @@ def get_config(arg=None):
     )
   )
   if debug:
-    config.steps = 2
+    config.num_sampling_steps = 2
   return config

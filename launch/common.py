@@ -1,7 +1,7 @@
-"""What the launchers share: arguments with nearest suggestions, checks of what is to be run, and
-commands that a dry run only prints.
+"""Code shared by the launchers: argument parsing, checks of the program, and running of commands.
 
-Standard library only: the launchers run on a laptop or a login node that has no jax.
+Errors of arguments suggest the nearest valid word. A dry run only prints the commands. This module
+uses the standard library only, because the launchers run on laptops and login nodes without jax.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from como_jax import errors
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# seconds that data workers have to leave, and Python's resource tracker to free their shared memory
+# seconds for data workers to end, and for Python's resource tracker to free their shared memory
 TIDY = 3.0
-# seconds after which jax takes a silent process for dead (COMO_JAX_HEARTBEAT_SECONDS)
+# seconds without a heartbeat after which jax considers a process dead (COMO_JAX_HEARTBEAT_SECONDS)
 HEARTBEAT = 100
 
 
 class Parser(argparse.ArgumentParser):
-  """An argument parser whose errors are one line with the nearest valid word, exit code 2."""
+  """An argument parser whose errors are one line with the nearest valid word; exit code 2."""
 
   def __init__(self, **kwargs):
     super().__init__(
@@ -37,13 +37,18 @@ class Parser(argparse.ArgumentParser):
     )
 
   def error(self, message: str):
+    """Raises `errors.UserError` instead of exiting."""
     raise errors.UserError(re.sub(r"\s+", " ", message))
 
-  def read(self, words: Sequence[str]) -> argparse.Namespace:
-    """Parses; what follows a lone "--" is the program's and comes back as `.program`, unread."""
-    words = list(words)
-    cut = words.index("--") if "--" in words else len(words)
-    own, program = words[:cut], words[cut + 1 :]
+  def read(self, argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the arguments before "--"; those after it are returned unparsed as `.program`.
+
+    Raises:
+      errors.UserError: an unknown or invalid argument.
+    """
+    argv = list(argv)
+    end = argv.index("--") if "--" in argv else len(argv)
+    own, program = argv[:end], argv[end + 1 :]
     commands = next(
       (
         list(action.choices)
@@ -56,9 +61,9 @@ class Parser(argparse.ArgumentParser):
       raise errors.UserError(
         f"subcommand {own[0]!r} is unknown: {errors.nearest(own[0], commands)}"
       )
-    given, rest = self.parse_known_args(own)
+    args, rest = self.parse_known_args(own)
     if rest:
-      parser = self._chosen(given)
+      parser = self._subparser(args)
       flags = [
         flag
         for action in parser._actions
@@ -68,18 +73,19 @@ class Parser(argparse.ArgumentParser):
       raise errors.UserError(
         f"argument {rest[0]!r} is unknown: {errors.nearest(rest[0].partition('=')[0], flags)}"
       )
-    given.program = program
-    return given
+    args.program = program
+    return args
 
-  def _chosen(self, given: argparse.Namespace) -> argparse.ArgumentParser:
+  def _subparser(self, args: argparse.Namespace) -> argparse.ArgumentParser:
+    """The parser of the chosen subcommand; this parser when there are no subcommands."""
     for action in self._actions:
       if isinstance(action, argparse._SubParsersAction):
-        return action.choices[getattr(given, action.dest)]
+        return action.choices[getattr(args, action.dest)]
     return self
 
 
 def main(function: Callable[[Sequence[str]], int]) -> int:
-  """Runs a launcher's main function; bad input is one line and exit code 2."""
+  """Runs a launcher's main function; for bad input, prints one line and returns 2."""
   try:
     return function(sys.argv[1:])
   except errors.UserError as error:
@@ -88,33 +94,44 @@ def main(function: Callable[[Sequence[str]], int]) -> int:
 
 
 def name(text: str, *, what: str, longest: int = 40) -> str:
-  """Checks a name of the cloud's kind: lower-case letters, digits and hyphens.
+  """Checks a name of a cloud resource: lower-case letters, digits and hyphens.
+
+  Args:
+    text: the name.
+    what: what the name is for, for the message.
+    longest: maximum number of characters.
+
+  Returns:
+    The name.
 
   Raises:
-    errors.UserError: with the nearest name that would do.
+    errors.UserError: suggests a similar valid name.
   """
   if not re.fullmatch(rf"[a-z]([-a-z0-9]{{0,{longest - 2}}}[a-z0-9])?", text):
-    near = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:longest].strip("-")
-    near = near if near[:1].isalpha() else f"run-{near}".strip("-")
+    valid = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:longest].strip("-")
+    valid = valid if valid[:1].isalpha() else f"run-{valid}".strip("-")
     raise errors.UserError(
       f"{what} {text!r}: expected at most {longest} lower-case letters, digits and hyphens, for "
-      f"example {near!r}"
+      f"example {valid!r}"
     )
   return text
 
 
-def program(words: Sequence[str], *, hosts: int) -> list[str]:
-  """Checks the arguments of como_jax.main before anything is rented for them; returns them.
+def program(argv: Sequence[str], *, hosts: int) -> list[str]:
+  """Checks the arguments of como_jax.main before any machine is rented.
 
   Args:
-    words: what follows "--": --config=FILE[:ARG] [--config.key=value ...] --workdir=DIR.
-    hosts: machines that will run it; several need a directory that all of them see.
+    argv: the words after "--": --config=FILE[:ARG] [--config.key=value ...] --workdir=DIR.
+    hosts: number of machines; several machines need a shared directory.
+
+  Returns:
+    The arguments without --resume.
 
   Raises:
-    errors.UserError: naming the flag or file.
+    errors.UserError: names the flag or file.
   """
-  words = list(words)
-  config, workdir = value(words, "config"), value(words, "workdir")
+  argv = list(argv)
+  config, workdir = value(argv, "config"), value(argv, "workdir")
   if not config:
     raise errors.UserError(
       "expected the program's arguments after --, for example: -- --config=configs/motion.py "
@@ -122,9 +139,9 @@ def program(words: Sequence[str], *, hosts: int) -> list[str]:
     )
   file = config.partition(":")[0]
   if not (ROOT / file).is_file():
-    near = [str(path.relative_to(ROOT)) for path in (ROOT / "configs").glob("*.py")]
+    configs = [str(path.relative_to(ROOT)) for path in (ROOT / "configs").glob("*.py")]
     raise errors.UserError(
-      f"config file {file!r} is not in this checkout: {errors.nearest(file, near)}"
+      f"config file {file!r} is not in this checkout: {errors.nearest(file, configs)}"
     )
   if not workdir:
     raise errors.UserError(
@@ -141,39 +158,41 @@ def program(words: Sequence[str], *, hosts: int) -> list[str]:
       f"--workdir={workdir}: {hosts} hosts need one directory on a shared file system, as an "
       "absolute path"
     )
-  if "--overwrite" in words:
+  if "--overwrite" in argv:
     raise errors.UserError(
       "--overwrite: a launcher may start the run again and would delete it; delete the "
       "directory yourself or choose another"
     )
-  # the supervisor adds it where there is a run
-  return [word for word in words if word != "--resume"]
+  # the supervisor adds --resume where the directory contains a run
+  return [word for word in argv if word != "--resume"]
 
 
-def value(words: Sequence[str], flag: str) -> str:
-  """The value of --flag=VALUE or --flag VALUE, the last one given; "" without it."""
-  found = ""
-  for i, word in enumerate(words):
+def value(argv: Sequence[str], flag: str) -> str:
+  """Returns the value of --flag=VALUE or --flag VALUE, the last one if repeated; "" without it."""
+  result = ""
+  for i, word in enumerate(argv):
     if word.startswith(f"--{flag}="):
-      found = word.partition("=")[2]
-    elif word == f"--{flag}" and i + 1 < len(words):
-      found = words[i + 1]
-  return found
+      result = word.partition("=")[2]
+    elif word == f"--{flag}" and i + 1 < len(argv):
+      result = argv[i + 1]
+  return result
 
 
 class Child(subprocess.Popen):
-  """A command in a session of its own: what is sent to our group reaches it once, through `tell`.
+  """A command in its own session.
 
-  (A second signal ends a run at once.)
+  A signal to our process group does not reach it directly. It receives the signal once, by `tell`;
+  a second signal would end a run at once.
   """
 
   def __init__(self, command: Sequence[str], **settings):
     super().__init__(command, start_new_session=True, **settings)
-    self._swept = False
+    self._cleaned_up = False
 
   def tell(self, number: int) -> None:
-    """Passes a signal on while it lives. srun kills its tasks when it gets one itself: there the
-    tasks get it from scancel.
+    """Sends a signal to the command while it runs.
+
+    srun kills its tasks when it receives a signal. There, scancel sends the signal to the tasks.
     """
     if self.poll() is not None:
       return
@@ -189,18 +208,18 @@ class Child(subprocess.Popen):
       self.send_signal(number)
 
   def end(self) -> int:
-    """Kills it, if it lives, and ends what it leaves behind (data workers).
+    """Kills the command if it runs, ends its remaining data workers, and returns its exit code.
 
-    To be called as soon as it has ended; returns its exit code.
+    Call this as soon as the command has ended.
     """
     self.kill()
     code = self.wait()
-    if not self._swept:  # later the number may be another's
-      self._swept, until = True, time.monotonic() + TIDY
-      # all gone; macOS: none but zombies
+    if not self._cleaned_up:  # only once, because the system may reuse the process group's number
+      self._cleaned_up, deadline = True, time.monotonic() + TIDY
+      # no process is left; on macOS: only zombies are left
       with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(self.pid, signal.SIGTERM)
-        while time.monotonic() < until:
+        while time.monotonic() < deadline:
           os.killpg(self.pid, 0)
           time.sleep(0.02)
         os.killpg(self.pid, signal.SIGKILL)
@@ -208,23 +227,27 @@ class Child(subprocess.Popen):
 
 
 class Runner:
-  """Runs commands, or prints them only. What is printed can be pasted into a shell."""
+  """Runs commands, or only prints them, in a form that can be pasted into a shell."""
 
   def __init__(self, dry: bool):
     self.dry = dry
 
   def run(self, *commands: Sequence[str], check: bool = True) -> int:
-    """Runs commands at the same time with this terminal; returns the last exit code that is not 0.
+    """Runs commands in parallel in this terminal; returns the last nonzero exit code, or 0.
+
+    Args:
+      *commands: to run.
+      check: whether to raise an error when a command fails.
 
     Raises:
-      errors.UserError: one is not installed, or (with `check`) one failed.
+      errors.UserError: a command is not installed, or (with `check`) a command failed.
     """
     for command in commands:
       print(("" if self.dry else "+ ") + shlex.join(command), flush=True)
     started: list[subprocess.Popen] = []
     try:
       for command in () if self.dry else commands:
-        # Only a single one can ask something.
+        # Only a single command may read the terminal.
         started.append(
           subprocess.Popen(command, stdin=subprocess.DEVNULL if len(commands) > 1 else None)
         )
@@ -235,7 +258,7 @@ class Runner:
       ) from error
     finally:
       for child in started:
-        child.kill()  # nothing, to one that has ended
+        child.kill()  # no effect on a command that has ended
     if check and failed:
       raise errors.UserError(
         f"{' '.join(failed[0][0][:6])} ... ended with exit code {failed[0][1]}: nothing further "
@@ -244,14 +267,18 @@ class Runner:
     return failed[-1][1] if failed else 0
 
   def read(self, command: Sequence[str]) -> str:
-    """What a command prints; "" in a dry run and where it fails."""
+    """Returns the output of a command; "" in a dry run, and when it fails.
+
+    Raises:
+      errors.UserError: the command is not installed.
+    """
     if self.dry:
       print(shlex.join(command), flush=True)
       return ""
     try:
-      done = subprocess.run(list(command), stdout=subprocess.PIPE, text=True)
+      result = subprocess.run(list(command), stdout=subprocess.PIPE, text=True)
     except FileNotFoundError as error:
       raise errors.UserError(
         f"{command[0]!r} is not installed here; --dry-run prints what it would be asked"
       ) from error
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return result.stdout.strip() if result.returncode == 0 else ""

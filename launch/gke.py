@@ -5,13 +5,13 @@ r"""One training run on TPU slices of a GKE cluster, as a JobSet.
       --image=REGION-docker.pkg.dev/PROJECT/como/como_jax:1 --claim=runs --at=/mnt/runs \
       -- --config=configs/motion.py --workdir=/mnt/runs/first
 
-writes gke-first.yaml, applies it with kubectl and prints the xpk command that would do the same on
-a cluster made by xpk. --dry-run prints the YAML and the commands, and runs none. The image is that
-of launch/Dockerfile. The run's directory is on a volume that all hosts see: --claim (ReadWriteMany,
+writes gke-first.yaml, applies it with kubectl and prints the equivalent xpk command for a cluster
+made by xpk. --dry-run prints the YAML and the commands, and runs none. The image is built from
+launch/Dockerfile. The run's directory is on a volume that all hosts share: --claim (ReadWriteMany,
 for example Filestore) or --bucket (Cloud Storage FUSE). Every pod runs como_jax.main under
-launch/supervise.py, which adds --resume where there is a run. When a pod fails, the JobSet starts
-all of them again, --restarts times; exit codes 2 (bad input) and 3 (deterministic crash) end it at
-once.
+launch/supervise.py, which adds --resume where the directory contains a run. When a pod fails, the
+JobSet restarts all pods, at most --restarts times. Exit codes 2 (bad input) and 3 (deterministic
+crash) end it at once.
 """
 
 import dataclasses
@@ -27,27 +27,27 @@ import tpu_types
 from common import errors
 
 CONTAINER = "como-jax"
-FINAL = (2, 3)  # exit codes that a restart cannot mend
+FINAL = (2, 3)  # exit codes after which a restart cannot help
 NODEPOOL = "cloud.google.com/gke-nodepool"
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
   """Writes and applies the JobSet, or prints it."""
-  given = _arguments(words)
-  kind = tpu_types.parse(given.type, slices=given.slices)
-  if given.chips_per_host:
-    if kind.chips % given.chips_per_host or given.chips_per_host not in (1, 4, 8):
+  args = _arguments(argv)
+  kind = tpu_types.parse(args.type, slices=args.slices)
+  if args.chips_per_host:
+    if kind.chips % args.chips_per_host or args.chips_per_host not in (1, 4, 8):
       raise errors.UserError(
-        f"--chips-per-host={given.chips_per_host}: expected 1, 4 or 8, dividing the "
+        f"--chips-per-host={args.chips_per_host}: expected 1, 4 or 8, dividing the "
         f"{kind.chips} chips of {kind.name}"
       )
-    kind = dataclasses.replace(kind, chips_per_host=given.chips_per_host)
-  common.name(given.name, what="--name")
-  _check(given)
-  arguments = common.program(given.program, hosts=kind.hosts * kind.slices)
-  if given.at and not common.value(arguments, "workdir").startswith(given.at.rstrip("/") + "/"):
+    kind = dataclasses.replace(kind, chips_per_host=args.chips_per_host)
+  common.name(args.name, what="--name")
+  _check(args)
+  arguments = common.program(args.program, hosts=kind.hosts * kind.slices)
+  if args.at and not common.value(arguments, "workdir").startswith(args.at.rstrip("/") + "/"):
     raise errors.UserError(
-      f"--workdir={common.value(arguments, 'workdir')} is not below --at={given.at}: it would "
+      f"--workdir={common.value(arguments, 'workdir')} is not below --at={args.at}: it would "
       "be lost with the pod"
     )
   command = [
@@ -61,23 +61,23 @@ def main(words: Sequence[str]) -> int:
     "como_jax.main",
     *arguments,
   ]
-  text = to_yaml(jobset(given, kind, command)) + "\n"
-  runner = common.Runner(given.dry_run)
-  if given.dry_run:
+  text = to_yaml(jobset(args, kind, command)) + "\n"
+  runner = common.Runner(args.dry_run)
+  if args.dry_run:
     print(text)
   else:
-    pathlib.Path(given.file).write_text(text)
-    print(f"wrote {given.file}")
-  runner.run(["kubectl", "apply", f"--namespace={given.namespace}", f"--filename={given.file}"])
-  label = f"--selector=jobset.sigs.k8s.io/jobset-name={given.name}"
+    pathlib.Path(args.file).write_text(text)
+    print(f"wrote {args.file}")
+  runner.run(["kubectl", "apply", f"--namespace={args.namespace}", f"--filename={args.file}"])
+  label = f"--selector=jobset.sigs.k8s.io/jobset-name={args.name}"
   notes = [
-    ("status", ["kubectl", "get", f"--namespace={given.namespace}", "jobset,pods", label]),
+    ("status", ["kubectl", "get", f"--namespace={args.namespace}", "jobset,pods", label]),
     (
       "log of the first process",
       [
         "kubectl",
         "logs",
-        f"--namespace={given.namespace}",
+        f"--namespace={args.namespace}",
         "--follow",
         "--tail=200",
         f"{label},jobset.sigs.k8s.io/job-index=0,batch.kubernetes.io/job-completion-index=0",
@@ -85,69 +85,73 @@ def main(words: Sequence[str]) -> int:
     ),
     (
       "stop and delete the pods (they save first)",
-      ["kubectl", "delete", f"--namespace={given.namespace}", "jobset", given.name],
+      ["kubectl", "delete", f"--namespace={args.namespace}", "jobset", args.name],
     ),
-    ("the same by xpk", xpk(given, kind, command)),
+    ("the same by xpk", xpk(args, kind, command)),
   ]
   for title, line in notes:
     print(f"# {title}:\n#   {shlex.join(line)}")
   return 0
 
 
-def jobset(given, kind: tpu_types.Slice, command: list[str]) -> dict:
-  """The JobSet: a replicated job with one job a slice and one pod a host.
+def jobset(args, kind: tpu_types.Slice, command: list[str]) -> dict:
+  """Builds the JobSet: a replicated job with one job per slice and one pod per host.
 
-  Where it comes from: jobset.sigs.k8s.io (v1alpha2) and GKE's page on multislice; GKE gives each
-  pod its place among the others (TPU_WORKER_ID, TPU_WORKER_HOSTNAMES, MEGASCALE_*), which is where
-  jax finds them.
+  Source: jobset.sigs.k8s.io (v1alpha2) and GKE's page on multislice. GKE sets environment variables
+  in each pod (TPU_WORKER_ID, TPU_WORKER_HOSTNAMES, MEGASCALE_*), from which jax finds the others.
+
+  Args:
+    args: parsed arguments.
+    kind: the slices.
+    command: of each pod.
   """
   environment = {
     "COMO_JAX_DISTRIBUTED": "1",
     "PYTHONUNBUFFERED": "1",
-    **dict(pair.split("=", 1) for pair in given.env),
+    **dict(pair.split("=", 1) for pair in args.env),
   }
-  # data workers hand their batches over through it
+  # data workers pass their batches through this shared memory
   mounts = [{"name": "memory", "mountPath": "/dev/shm"}]
   volumes = [{"name": "memory", "emptyDir": {"medium": "Memory"}}]
   annotations = {}
-  if given.at:
-    mounts.append({"name": "runs", "mountPath": given.at})
+  if args.at:
+    mounts.append({"name": "runs", "mountPath": args.at})
     volumes.append(
-      {"name": "runs", "persistentVolumeClaim": {"claimName": given.claim}}
-      if given.claim
+      {"name": "runs", "persistentVolumeClaim": {"claimName": args.claim}}
+      if args.claim
       else {
         "name": "runs",
         "csi": {
           "driver": "gcsfuse.csi.storage.gke.io",
-          "volumeAttributes": {"bucketName": given.bucket, "mountOptions": "implicit-dirs"},
+          "volumeAttributes": {"bucketName": args.bucket, "mountOptions": "implicit-dirs"},
         },
       }
     )
-    annotations = {} if given.claim else {"gke-gcsfuse/volumes": "true"}
+    annotations = {} if args.claim else {"gke-gcsfuse/volumes": "true"}
   pod = {
     "restartPolicy": "Never",
-    "terminationGracePeriodSeconds": given.grace,
+    "terminationGracePeriodSeconds": args.grace,
     "nodeSelector": {
       "cloud.google.com/gke-tpu-accelerator": kind.family.label,
       "cloud.google.com/gke-tpu-topology": kind.topology,
-      **({"cloud.google.com/gke-spot": "true"} if given.spot else {}),
+      **({"cloud.google.com/gke-spot": "true"} if args.spot else {}),
     },
     "tolerations": [
       {"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"},
       *(
         [{"key": "cloud.google.com/gke-spot", "operator": "Exists", "effect": "NoSchedule"}]
-        if given.spot
+        if args.spot
         else []
       ),
     ],
-    **({"serviceAccountName": given.service_account} if given.service_account else {}),
+    **({"serviceAccountName": args.service_account} if args.service_account else {}),
     **({"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if kind.slices > 1 else {}),
     "containers": [
       {
         "name": CONTAINER,
-        "image": given.image,
-        "command": [_plain(word) for word in command],
-        "env": [{"name": name, "value": _plain(value)} for name, value in environment.items()],
+        "image": args.image,
+        "command": [_escape(word) for word in command],
+        "env": [{"name": name, "value": _escape(value)} for name, value in environment.items()],
         "resources": {
           "requests": {"google.com/tpu": kind.chips_per_host},
           "limits": {"google.com/tpu": kind.chips_per_host},
@@ -160,7 +164,7 @@ def jobset(given, kind: tpu_types.Slice, command: list[str]) -> dict:
   job = {
     "parallelism": kind.hosts,
     "completions": kind.hosts,
-    "backoffLimit": 0,  # a slice has all its hosts or none
+    "backoffLimit": 0,  # a slice needs all its hosts, so a single pod is not restarted
     "podFailurePolicy": {
       "rules": [
         {
@@ -178,13 +182,13 @@ def jobset(given, kind: tpu_types.Slice, command: list[str]) -> dict:
     "apiVersion": "jobset.x-k8s.io/v1alpha2",
     "kind": "JobSet",
     "metadata": {
-      "name": given.name,
-      "namespace": given.namespace,
+      "name": args.name,
+      "namespace": args.namespace,
       "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": NODEPOOL},
     },
     "spec": {
       "failurePolicy": {
-        "maxRestarts": given.restarts,
+        "maxRestarts": args.restarts,
         "rules": [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
       },
       "replicatedJobs": [{"name": "slice", "replicas": kind.slices, "template": {"spec": job}}],
@@ -192,40 +196,52 @@ def jobset(given, kind: tpu_types.Slice, command: list[str]) -> dict:
   }
 
 
-def xpk(given, kind: tpu_types.Slice, command: list[str]) -> list[str]:
-  """The xpk command; the volume must have been attached to the cluster (xpk storage attach) under
-  the name given here.
+def xpk(args, kind: tpu_types.Slice, command: list[str]) -> list[str]:
+  """Builds the equivalent xpk command.
+
+  The volume must be attached to the cluster (xpk storage attach) under the name of --claim or
+  --bucket.
+
+  Args:
+    args: parsed arguments.
+    kind: the slices.
+    command: of each pod.
   """
-  cluster = given.cluster or "CLUSTER"
+  cluster = args.cluster or "CLUSTER"
   return [
     "xpk",
     "workload",
     "create",
     f"--cluster={cluster}",
-    f"--workload={given.name}",
+    f"--workload={args.name}",
     f"--tpu-type={kind.accelerator}",
     f"--num-slices={kind.slices}",
-    f"--docker-image={given.image}",
-    f"--max-restarts={given.restarts}",
-    f"--restart-on-exit-codes=1,{errors.Transient.code}",  # beside 42 and 127-255, its own
-    f"--termination-grace-period-seconds={given.grace}",
-    *(["--spot"] if given.spot else []),
-    *([f"--storage={given.claim or given.bucket}"] if given.at else []),
+    f"--docker-image={args.image}",
+    f"--max-restarts={args.restarts}",
+    f"--restart-on-exit-codes=1,{errors.Transient.code}",  # xpk adds 42 and 127-255 itself
+    f"--termination-grace-period-seconds={args.grace}",
+    *(["--spot"] if args.spot else []),
+    *([f"--storage={args.claim or args.bucket}"] if args.at else []),
     "--env=COMO_JAX_DISTRIBUTED=1",
-    *(f"--env={pair}" for pair in given.env),
+    *(f"--env={pair}" for pair in args.env),
     f"--command={shlex.join(command)}",
   ]
 
 
 def to_yaml(value, *, indent: int = 0) -> str:
-  """Block YAML of dicts, lists, numbers, booleans and texts; texts in JSON's quotes, which YAML
-  reads alike.
+  """Formats dicts, lists, numbers, booleans and strings as block YAML.
+
+  Strings are quoted as in JSON, which is valid YAML.
+
+  Args:
+    value: to format.
+    indent: spaces before each line.
   """
   pad = " " * indent
   if isinstance(value, dict) and value:
     keys = [key if re.fullmatch("[A-Za-z][A-Za-z0-9_]*", key) else json.dumps(key) for key in value]
     return "\n".join(
-      f"{pad}{key}:{_below(item, indent + 2)}"
+      f"{pad}{key}:{_nested_yaml(item, indent + 2)}"
       for key, item in zip(keys, value.values(), strict=False)
     )
   if isinstance(value, list) and value:
@@ -233,7 +249,8 @@ def to_yaml(value, *, indent: int = 0) -> str:
   return pad + json.dumps(value, ensure_ascii=False)
 
 
-def _below(value, indent: int) -> str:
+def _nested_yaml(value, indent: int) -> str:
+  """A value after "key:": on the next lines if it is a nonempty dict or list, else on the same."""
   return (
     f"\n{to_yaml(value, indent=indent)}"
     if isinstance(value, (dict, list)) and value
@@ -241,35 +258,35 @@ def _below(value, indent: int) -> str:
   )
 
 
-def _plain(text: str) -> str:
-  """A text that Kubernetes takes as it is: it would put variables in place of $(NAME)."""
+def _escape(text: str) -> str:
+  """Escapes "$", because Kubernetes would replace $(NAME) by a variable."""
   return text.replace("$", "$$")
 
 
-def _check(given) -> None:
-  """Refuses what the cluster would refuse later, or what would lose the run."""
+def _check(args) -> None:
+  """Refuses arguments that the cluster would refuse later, or that would lose the run."""
   if not re.fullmatch(
-    r"[a-z0-9.-]+(:\d+)?(/[A-Za-z0-9._-]+)*(:[A-Za-z0-9._-]+)?(@sha256:[0-9a-f]{64})?", given.image
+    r"[a-z0-9.-]+(:\d+)?(/[A-Za-z0-9._-]+)*(:[A-Za-z0-9._-]+)?(@sha256:[0-9a-f]{64})?", args.image
   ):
-    raise errors.UserError(f"--image={given.image!r}: expected REGISTRY/PROJECT/NAME:TAG")
-  if given.claim and given.bucket:
+    raise errors.UserError(f"--image={args.image!r}: expected REGISTRY/PROJECT/NAME:TAG")
+  if args.claim and args.bucket:
     raise errors.UserError("--claim and --bucket exclude each other")
-  if bool(given.at) != bool(given.claim or given.bucket):
+  if bool(args.at) != bool(args.claim or args.bucket):
     raise errors.UserError(
       "--at=DIRECTORY goes with --claim=NAME or --bucket=NAME: where the pods see the volume"
     )
-  if given.at and not given.at.startswith("/"):
-    raise errors.UserError(f"--at={given.at!r}: expected an absolute path")
-  if given.restarts < 0 or given.grace < 1:
+  if args.at and not args.at.startswith("/"):
+    raise errors.UserError(f"--at={args.at!r}: expected an absolute path")
+  if args.restarts < 0 or args.grace < 1:
     raise errors.UserError(
-      f"--restarts={given.restarts} and --grace={given.grace}: expected at least 0 and 1"
+      f"--restarts={args.restarts} and --grace={args.grace}: expected at least 0 and 1"
     )
-  for pair in given.env:
+  for pair in args.env:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", pair, re.S):
       raise errors.UserError(f"--env={pair!r}: expected NAME=VALUE")
 
 
-def _arguments(words: Sequence[str]):
+def _arguments(argv: Sequence[str]):
   parser = common.Parser(prog="gke.py", description=__doc__)
   for flag in ("--name", "--type", "--image"):
     parser.add_argument(flag, required=True)
@@ -294,9 +311,9 @@ def _arguments(words: Sequence[str]):
   parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
   for flag in ("--spot", "--dry-run"):
     parser.add_argument(flag, action="store_true")
-  given = parser.read(words)
-  given.file = given.file or f"gke-{given.name}.yaml"
-  return given
+  args = parser.read(argv)
+  args.file = args.file or f"gke-{args.name}.yaml"
+  return args
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Writes what a run of the tests was to tests/last_run.json: last_run.py JUNIT_FILE EXIT_CODE
-PYTEST_ARGUMENTS (see test.sh --record).
+"""Writes the result of a test run to tests/last_run.json (see test.sh --record).
+
+last_run.py JUNIT_FILE EXIT_CODE PYTEST_ARGUMENTS
 """
 
 import datetime
@@ -12,15 +13,23 @@ from xml.etree import ElementTree
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def git(*words: str) -> str:
-  done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
-  return done.stdout.strip() if done.returncode == 0 else ""
+def git(*args: str) -> str:
+  """Returns the output of a git command in this checkout; "" when it fails."""
+  result = subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True)
+  return result.stdout.strip() if result.returncode == 0 else ""
 
 
-def main(junit: str, code: str, words: str) -> None:
+def main(junit: str, code: str, arguments: str) -> None:
+  """Writes tests/last_run.json.
+
+  Args:
+    junit: path of the JUnit XML file.
+    code: exit code of pytest.
+    arguments: of pytest.
+  """
   suite = next(ElementTree.parse(junit).iter("testsuite"))
   counts = {key: int(suite.get(key)) for key in ("tests", "failures", "errors", "skipped")}
-  skipped = sorted({one.get("message", "").strip() for one in suite.iter("skipped")})
+  skipped = sorted({element.get("message", "").strip() for element in suite.iter("skipped")})
   commit = git("rev-parse", "--short", "HEAD") + (
     "+" if git("status", "--porcelain", "--untracked-files=no") else ""
   )
@@ -30,7 +39,7 @@ def main(junit: str, code: str, words: str) -> None:
     "minutes": round(float(suite.get("time")) / 60, 1),
     **counts,
     "exit_code": int(code),
-    "arguments": words.strip(),
+    "arguments": arguments.strip(),
     "skipped_because": skipped,
   }
   (ROOT / "tests" / "last_run.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -5,11 +5,11 @@ r"""Runs a command as N processes of one training run on this machine.
       --config=configs/motion.py:debug --workdir=runs/two
 
 The processes find each other through a free port (COMO_JAX_COORDINATOR and so on, see
-como_jax/parallel/distributed.py); on CPUs they talk through gloo, with K CPU devices each. Their
-lines are printed with their number in front. SIGTERM and SIGINT are passed on: the run saves and
-all processes exit with 143. When one fails, the others get a few seconds to end by themselves and
-are then killed; the exit code is that of the first failure (128 + n for a process killed by signal
-n). The data workers of a process end with it.
+como_jax/parallel/distributed.py). On CPUs they communicate through gloo, with K CPU devices each.
+Every output line starts with the number of its process. SIGTERM and SIGINT are passed on: the run
+saves, and all processes exit with 143. When a process fails, the others have a few seconds to end
+and are then killed. The exit code is that of the first failure (128 + n for a process killed by
+signal n). The data workers of a process end with it.
 """
 
 import argparse
@@ -24,12 +24,12 @@ import time
 import common
 from common import errors
 
-EXIT_SIGNALED = 143  # saved after a signal: the others are saving too and get more time
+EXIT_SIGNALED = 143  # saved after a signal; the others also save, so they get more time
 GRACE, SAVING = 10.0, 120.0  # seconds for the others to end after a failure; after a stop
 
 
 def main() -> int:
-  """Starts, watches and ends the processes; returns the first failure's exit code, or 0."""
+  """Starts, monitors and ends the processes; returns the first failure's exit code, or 0."""
   count, devices, command = _arguments()
   environment = {
     **os.environ,
@@ -75,8 +75,8 @@ def main() -> int:
 
 
 def _watch(processes: list[common.Child]) -> int:
-  """Waits until all have ended, or one has failed and the others had their time."""
-  first, until = 0, None
+  """Waits until all have ended, or until the time limit after a failure."""
+  first, deadline = 0, None
   while True:
     for process in processes:
       if process.poll() is not None:
@@ -87,15 +87,16 @@ def _watch(processes: list[common.Child]) -> int:
       i, code = cause(failed)
       first = code if code > 0 else 128 - code
       wait = SAVING if first == EXIT_SIGNALED else GRACE
-      until = time.monotonic() + wait
+      deadline = time.monotonic() + wait
       if first != EXIT_SIGNALED:
         print(
-          f"[{i}] ended with {_words(code)}" + (f"; the others have {wait:g} s" if alive else ""),
+          f"[{i}] ended with {_describe(code)}"
+          + (f"; the others have {wait:g} s" if alive else ""),
           flush=True,
         )
     if not alive:
       return first
-    if until and time.monotonic() > until:
+    if deadline and time.monotonic() > deadline:
       print(
         f"killing process {', '.join(alive)}: the run has lost one of its processes", flush=True
       )
@@ -104,18 +105,19 @@ def _watch(processes: list[common.Child]) -> int:
 
 
 def cause(failed: list[tuple[int, int]]) -> tuple[int, int]:
-  """Of several (index, exit code) at once, one that failed by itself: those that have lost another
-  leave with 75, or jax aborts them.
+  """Chooses the process that failed first among several (index, exit code).
+
+  Processes that have lost another process exit with 75, or jax aborts them. Others are preferred.
   """
   return min(failed, key=lambda pair: pair[1] in (-signal.SIGABRT, errors.Transient.code))
 
 
-def _words(code: int) -> str:
+def _describe(code: int) -> str:
   return f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
 
 
 def _copy(index: int, lines) -> None:
-  """Prints a process's lines with its number."""
+  """Prints the lines of a process with its number."""
   for line in lines:
     sys.stdout.write(f"[{index}] {line}" if line.endswith("\n") else f"[{index}] {line}\n")
     sys.stdout.flush()
@@ -136,14 +138,14 @@ def _arguments() -> tuple[int, int, list[str]]:
   )
   parser.add_argument("count", type=int, metavar="N", help="number of processes")
   parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and the command")
-  given = parser.parse_args()
-  command = given.command[1:] if given.command[:1] == ["--"] else given.command
-  if given.count < 1 or given.devices < 0 or not command:
+  args = parser.parse_args()
+  command = args.command[1:] if args.command[:1] == ["--"] else args.command
+  if args.count < 1 or args.devices < 0 or not command:
     parser.error(
       "expected a number of processes and, after --, a command: local_processes.py 2 -- python "
       "-m como_jax.main --config=..."
     )
-  return given.count, given.devices, command
+  return args.count, args.devices, command
 
 
 if __name__ == "__main__":

@@ -6,17 +6,17 @@ r"""One training run on GPU nodes of a Slurm cluster: writes a batch script and 
 
 --dry-run prints both and submits nothing.
 
-One process a GPU (--processes=gpu), which is what jax makes of a Slurm step when left alone: it
-shows task i of a node GPU i. The processes share nothing, so decoding gets a Python of its own per
-GPU, and a crash names its GPU. --processes=node starts one process with all GPUs of a node
-(JAX_LOCAL_DEVICE_IDS): needed for --config.train.mesh.tensor above 1, which stays inside a process.
+The default is one process per GPU (--processes=gpu), which is also jax's default in a Slurm step:
+task i of a node uses GPU i. Each GPU then has its own Python process for decoding, and a crash
+names its GPU. --processes=node starts one process with all GPUs of a node (JAX_LOCAL_DEVICE_IDS).
+This is needed for --config.train.mesh.tensor above 1, because this axis stays inside a process.
 
-The tasks run under launch/supervise.py inside the batch script: crashes restart them in the same
-allocation, with --resume. Before the time limit Slurm signals the script (SIGUSR1), and the tasks
-get SIGTERM: the run saves, ends with 143, and the job is queued again. A preempted job's tasks get
-SIGTERM from Slurm and take the same way; where srun gets it too, it kills them and the last
-checkpoint counts. `scancel JOB` ends it for good. Needs the virtual environment (--python) and the
-run's directory on file systems that all nodes see.
+The tasks run under launch/supervise.py inside the batch script: after a crash they restart in the
+same allocation, with --resume. Before the time limit, Slurm sends SIGUSR1 to the script, and the
+tasks receive SIGTERM: the run saves, ends with 143, and the job is queued again. The tasks of a
+preempted job receive SIGTERM from Slurm and do the same. If srun receives it too, it kills them,
+and the run continues from its last checkpoint. `scancel JOB` ends the job. The virtual environment
+(--python) and the run's directory must be on file systems that all nodes share.
 """
 
 import pathlib
@@ -56,83 +56,88 @@ exit "$code"
 """
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
   """Writes and submits the batch script, or prints it."""
-  given = _arguments(words)
-  _check(given)
-  arguments = common.program(given.program, hosts=given.nodes)
-  text = batch(given, arguments)
-  runner = common.Runner(given.dry_run)
-  file = pathlib.Path(given.file or f"slurm-{given.name}.sh")
-  if given.dry_run:
+  args = _arguments(argv)
+  _check(args)
+  arguments = common.program(args.program, hosts=args.nodes)
+  text = batch(args, arguments)
+  runner = common.Runner(args.dry_run)
+  file = pathlib.Path(args.file or f"slurm-{args.name}.sh")
+  if args.dry_run:
     print(text)
   else:
     file.write_text(text)
     print(f"wrote {file}")
-  # What may hold spaces goes on the command line: #SBATCH lines have quoting rules of their own.
+  # Paths may contain spaces, so they are arguments: #SBATCH lines have their own quoting rules.
   runner.run(
-    ["sbatch", f"--chdir={common.ROOT}", f"--output={given.logs.rstrip('/')}/%x-%j.log", str(file)]
+    ["sbatch", f"--chdir={common.ROOT}", f"--output={args.logs.rstrip('/')}/%x-%j.log", str(file)]
   )
   print(
-    f"# status: squeue --me --name={given.name}\n# save and go back into the queue: scancel "
+    f"# status: squeue --me --name={args.name}\n# save and go back into the queue: scancel "
     "--signal=USR1 --batch JOB\n# end: scancel JOB"
   )
   return 0
 
 
-def batch(given, arguments: Sequence[str]) -> str:
-  """The batch script."""
-  tasks = given.gpus_per_node if given.processes == "gpu" else 1
+def batch(args, arguments: Sequence[str]) -> str:
+  """Builds the batch script.
+
+  Args:
+    args: parsed arguments.
+    arguments: of como_jax.main.
+  """
+  tasks = args.gpus_per_node if args.processes == "gpu" else 1
   options = {
-    "job-name": given.name,
-    "nodes": given.nodes,
+    "job-name": args.name,
+    "nodes": args.nodes,
     "ntasks-per-node": tasks,
-    "gpus-per-node": given.gpus_per_node,
-    "cpus-per-task": given.cpus_per_gpu * given.gpus_per_node // tasks,
-    "time": given.time,
-    "mem": given.memory,
-    "partition": given.partition,
-    "account": given.account,
-    "qos": given.qos,
-    "constraint": given.constraint,
-    "signal": f"B:USR1@{given.warning}",
+    "gpus-per-node": args.gpus_per_node,
+    "cpus-per-task": args.cpus_per_gpu * args.gpus_per_node // tasks,
+    "time": args.time,
+    "mem": args.memory,
+    "partition": args.partition,
+    "account": args.account,
+    "qos": args.qos,
+    "constraint": args.constraint,
+    "signal": f"B:USR1@{args.warning}",
     "open-mode": "append",
   }
   header = "\n".join(
     [*(f"#SBATCH --{key}={value}" for key, value in options.items() if value), "#SBATCH --requeue"]
   )
-  # Every task sees all GPUs of its node and jax picks: a binding by Slurm would renumber them.
+  # Every task sees all GPUs of its node, and jax chooses one. Slurm's binding would renumber them.
   step = [
     "srun",
     "--kill-on-bad-exit=0",
-    f"--wait={given.saving}",
+    f"--wait={args.saving}",
     "--gpu-bind=none",
     f"--cpus-per-task={options['cpus-per-task']}",
   ]
   workdir = common.value(arguments, "workdir").rstrip("/")
-  # srun returns when all have ended
+  # srun returns when all tasks have ended
   command = [
-    given.python,
+    args.python,
     "launch/supervise.py",
     "--go-on",
     "--leave-when-stopped",
     "--settle=0",
-    f"--restarts-per-hour={given.restarts_per_hour}",
+    f"--restarts-per-hour={args.restarts_per_hour}",
     f"--workdir={workdir}",
     f"--ledger={workdir}.supervise.jsonl",
     "--",
     *step,
-    given.python,
+    args.python,
     "-m",
     "como_jax.main",
     *arguments,
   ]
   devices = (
     ""
-    if given.processes == "gpu"
-    else " JAX_LOCAL_DEVICE_IDS=" + ",".join(map(str, range(given.gpus_per_node)))
+    if args.processes == "gpu"
+    else " JAX_LOCAL_DEVICE_IDS=" + ",".join(map(str, range(args.gpus_per_node)))
   )
-  prologue = "".join(f"{line}\n" for line in given.before)
+  prologue = "".join(f"{line}\n" for line in args.before)
   return BATCH.format(
     header=header,
     prologue=prologue,
@@ -142,9 +147,10 @@ def batch(given, arguments: Sequence[str]) -> str:
   )
 
 
-def _check(given) -> None:
-  common.name(given.name, what="--name")
-  for key, least in (
+def _check(args) -> None:
+  """Refuses invalid arguments."""
+  common.name(args.name, what="--name")
+  for key, minimum in (
     ("nodes", 1),
     ("gpus_per_node", 1),
     ("cpus_per_gpu", 1),
@@ -152,20 +158,20 @@ def _check(given) -> None:
     ("saving", 30),
     ("restarts_per_hour", 0),
   ):
-    if getattr(given, key) < least:
+    if getattr(args, key) < minimum:
       raise errors.UserError(
-        f"--{key.replace('_', '-')}={getattr(given, key)}, expected at least {least}"
+        f"--{key.replace('_', '-')}={getattr(args, key)}, expected at least {minimum}"
       )
-  if not re.fullmatch(r"(\d+-)?\d+(:\d\d){0,2}", given.time):
-    raise errors.UserError(f"--time={given.time!r}: expected minutes, HH:MM:SS or D-HH:MM:SS")
+  if not re.fullmatch(r"(\d+-)?\d+(:\d\d){0,2}", args.time):
+    raise errors.UserError(f"--time={args.time!r}: expected minutes, HH:MM:SS or D-HH:MM:SS")
   for key in ("partition", "account", "qos", "constraint", "memory"):
-    if not re.fullmatch(r"[A-Za-z0-9_.,&|*+-]*", getattr(given, key)):
+    if not re.fullmatch(r"[A-Za-z0-9_.,&|*+-]*", getattr(args, key)):
       raise errors.UserError(
-        f"--{key}={getattr(given, key)!r}: letters, digits and _.,&|*+- are expected"
+        f"--{key}={getattr(args, key)!r}: letters, digits and _.,&|*+- are expected"
       )
 
 
-def _arguments(words: Sequence[str]):
+def _arguments(argv: Sequence[str]):
   parser = common.Parser(prog="slurm.py", description=__doc__)
   parser.add_argument("--name", required=True)
   parser.add_argument("--nodes", type=int, default=1)
@@ -205,7 +211,7 @@ def _arguments(words: Sequence[str]):
   )
   parser.add_argument("--restarts-per-hour", type=int, default=10)
   parser.add_argument("--dry-run", action="store_true", help="print the script and the command")
-  return parser.read(words)
+  return parser.read(argv)
 
 
 if __name__ == "__main__":

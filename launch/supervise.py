@@ -1,22 +1,25 @@
 #!/usr/bin/env python3
-r"""Keeps a run going: starts it again after a crash or a preemption.
+r"""Supervises a run: restarts it after a crash or a preemption.
 
   launch/supervise.py [options] -- \
       python -m como_jax.main --config=configs/motion.py --workdir=runs/first
   launch/supervise.py --workdir runs/two -- \
       launch/local_processes.py 2 -- python -m como_jax.main ... --workdir=runs/two
 
-It restarts the command with --resume (once its directory holds a run) after exit code 143, 75 (the
-other processes did not come or were lost), 134 (jax aborts one that has lost another), death by a
-signal and any other failure, with a growing, random pause. It stops, saying why,
-  * on 0 (done) and on 2 (bad input): the command's own code;
-  * when it was told to: SIGTERM and SIGINT are passed on, the run saves, the exit code is 143.
-    SIGUSR1: let it end, then leave;
-  * on a deterministic crash, the same last step twice in a row without a signal in play, after
-    --stuck ends of any kind without a new step, or --restarts-per-hour restarts in an hour: 3.
-Every start and end is a line of WORKDIR.supervise.jsonl, beside the directory: a run refuses a
-directory that is not empty, and --overwrite would delete the record. (Where several hosts share it,
-WORKDIR.supervise-HOST.jsonl.) Last steps are read from the run's metrics.jsonl and checkpoints.
+It restarts the command after exit code 143, 75 (other processes did not join or were lost), 134
+(jax aborts a process that has lost another), death by a signal and any other failure. It adds
+--resume if the directory contains a run, and waits for a growing, random time. It stops, with a
+reason,
+  * after exit code 0 (done) or 2 (bad input), with the same code;
+  * after a signal: SIGTERM and SIGINT are passed on, the run saves, and the exit code is 143. After
+    SIGUSR1 it waits for the end of the command;
+  * with exit code 3 after a deterministic crash (the same last step twice in a row, without a
+    signal), after --stuck ends of any kind without a new step, or after --restarts-per-hour
+    restarts in an hour.
+Every start and end is a line of the ledger WORKDIR.supervise.jsonl. The ledger is beside the run
+directory, because a run refuses a nonempty directory, and --overwrite would delete the ledger. (If
+several hosts share the directory, it is WORKDIR.supervise-HOST.jsonl.) Last steps are read from the
+run's metrics.jsonl and checkpoints.
 """
 
 import contextlib
@@ -36,96 +39,102 @@ import common
 from common import errors
 
 EXIT_SIGNALED, BAD_INPUT, TRANSIENT, GAVE_UP = 143, errors.UserError.code, errors.Transient.code, 3
-TAIL = 1 << 16  # bytes of metrics.jsonl that are read: some hundred lines
-# seconds within which a second signal counts as the same one: schedulers send it to everyone they
-# find
+TAIL = 1 << 16  # bytes that are read at the end of metrics.jsonl: some hundred lines
+# seconds within which a second signal counts as the same one, because schedulers send a signal to
+# several processes
 TWICE = 2.0
 
 
-def main(words) -> int:
-  """Supervises until there is nothing more to do; returns the exit code."""
-  given, command = _arguments(words)
-  workdir = pathlib.Path(given.workdir)
+def main(argv) -> int:
+  """Supervises the command until it must not be restarted; returns the exit code."""
+  args, command = _arguments(argv)
+  workdir = pathlib.Path(args.workdir)
   ledger = (
-    pathlib.Path(given.ledger) if given.ledger else _ledger(workdir, several=_several(command))
+    pathlib.Path(args.ledger)
+    if args.ledger
+    else _ledger(workdir, several=_is_multiprocess(command))
   )
   run = Run(workdir, command)
-  first = run.command(again=given.go_on)
-  if given.dry_run:
+  first = run.command(again=args.go_on)
+  if args.dry_run:
     print(
       f"would start: {shlex.join(first)}\nafter a failure: {shlex.join([*run.plain, '--resume'])}"
     )
     print(
-      f"pauses {given.first_pause:g} s, doubled up to {given.longest_pause:g} s without a new "
-      f"step, at least {given.settle:g} s; at most {given.restarts_per_hour} restarts an hour, "
-      f"{given.stuck} without a new step\nledger: {ledger}"
+      f"pauses {args.first_pause:g} s, doubled up to {args.longest_pause:g} s without a new "
+      f"step, at least {args.settle:g} s; at most {args.restarts_per_hour} restarts an hour, "
+      f"{args.stuck} without a new step\nledger: {ledger}"
     )
     return 0
   ledger.parent.mkdir(parents=True, exist_ok=True)
   with ledger.open("a") as file:
     _lock(file, ledger)
-    return Supervisor(given, run, ledger, file).supervise(first)
+    return Supervisor(args, run, ledger, file).supervise(first)
 
 
 class Run:
-  """The directory of the run that a command makes: what it holds, and the command that goes on with
-  it.
-  """
+  """The run of a command: the state of its directory, and the command to start or resume it."""
 
   def __init__(self, workdir: pathlib.Path, command: list[str]):
-    self.workdir, self.given = workdir, command
+    self.workdir, self.original = workdir, command
     self.plain = [word for word in command if word not in ("--overwrite", "--resume")]
-    # What --overwrite is to delete is not the run to go on with, should the command die before it
-    # has deleted it.
+    # The old run, which --overwrite deletes. If the command dies before it has deleted the old run,
+    # the next start must not resume it.
     self.before = self._stamp() if "--overwrite" in command else None
 
   def _stamp(self) -> tuple | None:
+    """Identifies the run in the directory; None without one."""
     if (self.workdir / "versions.json").exists() and (self.workdir / "config.json").exists():
       status = (self.workdir / "config.json").stat()
       return status.st_mtime_ns, status.st_ino
     return None
 
   def command(self, *, again: bool) -> list[str]:
-    """The command to start: as it was given, or `again`, with --resume where there is a run."""
-    now = self._stamp()
-    return [*self.plain, "--resume"] if again and now and now != self.before else self.given
+    """Returns the command to start.
+
+    Args:
+      again: whether to resume a run that exists in the directory.
+    """
+    current = self._stamp()
+    resume = again and current and current != self.before
+    return [*self.plain, "--resume"] if resume else self.original
 
   def step(self) -> int | None:
-    """The last step that the run has logged or saved; None before there is one."""
+    """Returns the last step that the run has logged or saved; None before the first one."""
     steps = [int(path.name) for path in self.workdir.glob("checkpoints/*") if path.name.isdecimal()]
     with contextlib.suppress(OSError), (self.workdir / "metrics.jsonl").open("rb") as file:
       file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
       for line in file.read().splitlines():
-        # the first may be cut by the seek, the last by the crash
+        # the seek may cut the first line, and a crash the last one
         with contextlib.suppress(ValueError, TypeError, KeyError):
           steps.append(int(json.loads(line)["step"]))
     return max(steps, default=None)
 
 
 class Supervisor:
-  """Starts, waits, judges, pauses."""
+  """Starts the command, waits for its end, and decides whether to restart it."""
 
-  def __init__(self, given, run: Run, ledger: pathlib.Path, file):
-    self.given, self.run, self.file = given, run, file
+  def __init__(self, args, run: Run, ledger: pathlib.Path, file):
+    self.args, self.run, self.file = args, run, file
     # the last end: its step, and whether the program itself failed
-    self.ends = _ends(ledger)[-1:] if given.go_on else []
-    self.best, self.idle = run.step(), 0  # furthest step; ends since it moved
+    self.ends = _ends(ledger)[-1:] if args.go_on else []
+    self.best, self.idle = run.step(), 0  # largest step; number of ends since it increased
     self.restarts: list[float] = []
     self.child: common.Child | None = None
-    # the signal to stop; when it came; whether to leave after this end
-    self.told, self.told_at, self.last = 0, 0.0, False
+    # the signal to stop; its time; whether to stop after the current end
+    self.stop_signal, self.stop_time, self.last = 0, 0.0, False
 
   def supervise(self, command: list[str]) -> int:
-    """Until the run is done or restarting it is of no use."""
+    """Runs the command until it must not be restarted; returns the exit code."""
     old = {
-      number: signal.signal(number, self._heard)
+      number: signal.signal(number, self._on_signal)
       for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     }
     try:
-      while not self.told:
+      while not self.stop_signal:
         started = time.monotonic()
-        code = self._once(command)
-        reason, leave = self._judge(code)
+        code = self._run_once(command)
+        reason, leave = self._decide(code)
         pause = 0.0 if leave is not None else self._pause()
         self._write(
           "end",
@@ -139,122 +148,120 @@ class Supervisor:
           return leave
         self._wait(pause)
         command = self.run.command(again=True)
-      self._write(
-        "leave", code=EXIT_SIGNALED, reason=f"{signal.Signals(self.told).name} between two starts"
-      )
+      name = signal.Signals(self.stop_signal).name
+      self._write("leave", code=EXIT_SIGNALED, reason=f"{name} between two starts")
       return EXIT_SIGNALED
     finally:
       for number, handler in old.items():
         signal.signal(number, handler)
 
-  def _once(self, command: list[str]) -> int:
-    """One start of the command; its exit code, 128 + n for death by signal n."""
+  def _run_once(self, command: list[str]) -> int:
+    """Runs the command once; returns its exit code, 128 + n for death by signal n."""
     try:
-      # The ledger's lock goes with it: while the command lives no second supervisor starts another
-      # one in the same directory.
+      # The command inherits the ledger's lock. While it runs, no other supervisor can start a
+      # command in the same directory.
       self.child = common.Child(command, pass_fds=(self.file.fileno(),))
     except OSError as error:
       print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)
       return BAD_INPUT
     self._write("start", pid=self.child.pid, command=command, resume="--resume" in command)
-    if self.told:  # it came before there was a child to pass it on to
-      self.child.tell(self.told)
+    if self.stop_signal:  # the signal came before the child was started
+      self.child.tell(self.stop_signal)
     self.child.wait()
     code = self.child.end()
     return code if code >= 0 else 128 - code
 
-  def _judge(self, code: int) -> tuple[str, int | None]:
-    """Why it ended, and the exit code to leave with (None: start it again)."""
+  def _decide(self, code: int) -> tuple[str, int | None]:
+    """Returns the reason of the end, and our exit code (None: restart the command)."""
     step = self.run.step()
-    moved = step is not None and (self.best is None or step > self.best)
-    self.best, self.idle = (step, 0) if moved else (self.best, self.idle + 1)
-    own = _own(code)
-    before, self.ends = self.ends[-1:], [(step, own)]
-    what = (
-      f"signal {signal.Signals(code - 128).name}"
-      if code != EXIT_SIGNALED and code - 128 in set(signal.Signals)
-      else f"exit code {code}"
-    )
+    advanced = step is not None and (self.best is None or step > self.best)
+    self.best, self.idle = (step, 0) if advanced else (self.best, self.idle + 1)
+    program_failed = _program_failed(code)
+    previous, self.ends = self.ends[-1:], [(step, program_failed)]
+    killed = code != EXIT_SIGNALED and code - 128 in set(signal.Signals)
+    what = f"signal {signal.Signals(code - 128).name}" if killed else f"exit code {code}"
     if code == 0:
       return "done", 0
-    if self.told:
-      return f"{what} after {signal.Signals(self.told).name} was passed on", code
+    if self.stop_signal:
+      return f"{what} after {signal.Signals(self.stop_signal).name} was passed on", code
     if code == BAD_INPUT:
       return "bad input", BAD_INPUT
-    if own and before == [(step, True)]:
+    if program_failed and previous == [(step, True)]:
       return f"{what}, deterministic: twice in a row at step {step}", GAVE_UP
-    if self.last or (code == EXIT_SIGNALED and self.given.leave_when_stopped):
+    if self.last or (code == EXIT_SIGNALED and self.args.leave_when_stopped):
       return f"{what}, not to be restarted", code
     self.restarts = [moment for moment in self.restarts if time.time() - moment < 3600]
-    if not self.given.restarts_per_hour:
+    if not self.args.restarts_per_hour:
       return f"{what}, no restarts allowed", code
-    if len(self.restarts) >= self.given.restarts_per_hour:
+    if len(self.restarts) >= self.args.restarts_per_hour:
       return f"{what}, restarted {len(self.restarts)} times within an hour", GAVE_UP
-    if self.idle >= self.given.stuck:
+    if self.idle >= self.args.stuck:
       return f"{what}, {self.idle} ends without a step after {self.best}", GAVE_UP
     self.restarts.append(time.time())
     return what, None
 
   def _pause(self) -> float:
-    """Seconds: doubled while no new step comes, between half and all of it, so that many hosts do
-    not come at one moment.
+    """Seconds until the next start.
+
+    The time is doubled while there is no new step. It is then multiplied by a random factor from
+    0.5 to 1, so that many hosts do not start at the same moment.
     """
-    full = min(self.given.longest_pause, self.given.first_pause * 2 ** max(0, self.idle - 1))
-    return max(self.given.settle, full * random.uniform(0.5, 1.0))
+    full = min(self.args.longest_pause, self.args.first_pause * 2 ** max(0, self.idle - 1))
+    return max(self.args.settle, full * random.uniform(0.5, 1.0))
 
   def _wait(self, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not (self.told or self.last) and time.monotonic() < until:
-      time.sleep(min(0.2, max(0.0, until - time.monotonic())))
-    self.told = self.told or (signal.SIGUSR1 if self.last else 0)
+    """Waits, or returns early after a signal."""
+    deadline = time.monotonic() + seconds
+    while not (self.stop_signal or self.last) and time.monotonic() < deadline:
+      time.sleep(min(0.2, max(0.0, deadline - time.monotonic())))
+    self.stop_signal = self.stop_signal or (signal.SIGUSR1 if self.last else 0)
 
-  def _heard(self, number, frame) -> None:
+  def _on_signal(self, number, frame) -> None:
+    """Handles SIGTERM, SIGINT and SIGUSR1."""
     self.last, now = True, time.monotonic()
     if number == signal.SIGUSR1:
       return
-    if self.told and now - self.told_at < TWICE:
+    if self.stop_signal and now - self.stop_time < TWICE:
       return
-    self.told, self.told_at = number, now
+    self.stop_signal, self.stop_time = number, now
     if self.child is not None:
       self.child.tell(number)
 
   def _write(self, event: str, **values) -> None:
-    """One line in the ledger and one on stderr."""
-    line = {
-      "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-      "event": event,
-      **values,
-    }
+    """Writes one line to the ledger and one to stderr."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    line = {"time": now, "event": event, **values}
     self.file.write(json.dumps(line) + "\n")
     self.file.flush()
-    words = ", ".join(
+    text = ", ".join(
       f"{key} {shlex.join(value) if isinstance(value, list) else value}"
       for key, value in values.items()
     )
-    print(f"supervise: {event}: {words}", file=sys.stderr, flush=True)
+    print(f"supervise: {event}: {text}", file=sys.stderr, flush=True)
 
 
 def _ends(ledger: pathlib.Path) -> list[tuple[int | None, bool]]:
-  """How the starts before ours ended: the scheduler has started us again."""
-  found = []
+  """Reads (step, whether the program failed) of the ends before the scheduler restarted us."""
+  ends = []
   for line in ledger.read_text().splitlines():
     with contextlib.suppress(ValueError, KeyError):
       entry = json.loads(line)
       if entry["event"] == "end":
-        found.append((entry["step"], _own(entry["code"])))
-  return found
+        ends.append((entry["step"], _program_failed(entry["code"])))
+  return ends
 
 
-def _own(code: int) -> bool:
-  """Whether the program itself failed: no signal killed it (128 + n, as shells, srun and
-  local_processes.py say it), and it did not leave because another process was gone.
+def _program_failed(code: int) -> bool:
+  """Whether the program itself failed.
+
+  This is false if a signal killed it (128 + n, as shells, srun and local_processes.py report it),
+  or if it ended because another process was gone.
   """
-  return code not in (0, BAD_INPUT, EXIT_SIGNALED, TRANSIENT) and code - 128 not in set(
-    signal.Signals
-  )
+  expected = code in (0, BAD_INPUT, EXIT_SIGNALED, TRANSIENT)
+  return not expected and code - 128 not in set(signal.Signals)
 
 
-def _several(command: list[str]) -> bool:
+def _is_multiprocess(command: list[str]) -> bool:
   """Whether the command is one of several processes of a run, on this host or on others."""
   return (
     bool(os.environ.get("COMO_JAX_COORDINATOR"))
@@ -264,14 +271,15 @@ def _several(command: list[str]) -> bool:
 
 
 def _ledger(workdir: pathlib.Path, *, several: bool) -> pathlib.Path:
-  where = pathlib.Path(os.path.abspath(workdir))
-  return where.with_name(
-    f"{where.name}.supervise{'-' + socket.gethostname() if several else ''}.jsonl"
-  )
+  """Path of the ledger; with the host's name if there are several processes."""
+  path = pathlib.Path(os.path.abspath(workdir))
+  host = f"-{socket.gethostname()}" if several else ""
+  return path.with_name(f"{path.name}.supervise{host}.jsonl")
 
 
 def _lock(file, ledger: pathlib.Path) -> None:
-  with contextlib.suppress(OSError):  # a file system without locks
+  """Locks the ledger, so that only one supervisor uses it."""
+  with contextlib.suppress(OSError):  # some file systems have no locks
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -280,7 +288,7 @@ def _lock(file, ledger: pathlib.Path) -> None:
       ) from error
 
 
-def _arguments(words):
+def _arguments(argv):
   parser = common.Parser(prog="supervise.py", description=__doc__)
   parser.add_argument(
     "--workdir", default="", help="directory of the run (default: the command's --workdir)"
@@ -314,26 +322,26 @@ def _arguments(words):
     metavar="S",
     help="least pause (default: 0; one process of several: until the others have noticed)",
   )
-  given = parser.read(words)
-  if not (command := given.program):
+  args = parser.read(argv)
+  if not (command := args.program):
     raise errors.UserError(
       "expected a command after --: supervise.py -- python -m como_jax.main --config=... "
       "--workdir=..."
     )
-  given.workdir = given.workdir or common.value(command, "workdir")
-  if not given.workdir or (given.go_on and "--overwrite" in command):
+  args.workdir = args.workdir or common.value(command, "workdir")
+  if not args.workdir or (args.go_on and "--overwrite" in command):
     raise errors.UserError(
       "--go-on and the command's --overwrite exclude each other"
-      if given.workdir
+      if args.workdir
       else "--workdir is missing: without it nobody can tell progress from a crash at the same step"
     )
-  if given.settle is None:
-    given.settle = (
+  if args.settle is None:
+    args.settle = (
       float(os.environ.get("COMO_JAX_HEARTBEAT_SECONDS") or common.HEARTBEAT) + 20
-      if _several(command)
+      if _is_multiprocess(command)
       else 0.0
     )
-  return given, command
+  return args, command
 
 
 if __name__ == "__main__":

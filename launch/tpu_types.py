@@ -1,8 +1,8 @@
-"""TPU slices by the names people use (v5e-16, v6e-64, v5p-128, tpu7x-32, v5e-16x2 for two slices),
-and what clouds call them.
+"""Common names of TPU slices, and their names in Google's APIs.
 
-The number is the one of Google's names: chips for v5e and v6e, TensorCores (two a chip) for v4, v5p
-and tpu7x. Sources: cloud.google.com/tpu/docs/runtimes and /types-topologies,
+Examples: v5e-16, v6e-64, v5p-128, tpu7x-32, and v5e-16x2 for two slices. The number is Google's:
+chips for v5e and v6e, TensorCores (two per chip) for v4, v5p and tpu7x. Sources:
+cloud.google.com/tpu/docs/runtimes and /types-topologies,
 cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus.
 """
 
@@ -32,12 +32,12 @@ class Family:
   """A TPU generation.
 
   Attributes:
-    api: its name in accelerator types of the Cloud TPU API.
-    cores: what one chip counts in names.
-    runtime: software version of a TPU VM; "" = not in the Cloud TPU API (only GKE and Compute
-      Engine have it).
+    api: name in accelerator types of the Cloud TPU API.
+    cores: number by which one chip counts in names.
+    runtime: software version of a TPU VM; "" = not in the Cloud TPU API (only in GKE and Compute
+      Engine).
     label: of its nodes in GKE (cloud.google.com/gke-tpu-accelerator).
-    machine: machine type of its hosts, with the chips of one.
+    machine: machine type of its hosts; "{}" stands for the chips per host.
     shapes: chips of a slice -> topology.
   """
 
@@ -69,10 +69,20 @@ FAMILIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-  """One kind of slice, and how many of them a name asked for."""
+  """One kind of slice.
+
+  Attributes:
+    name: common name of one slice.
+    accelerator: name for gcloud and xpk.
+    family: TPU generation.
+    chips: chips of one slice.
+    chips_per_host: chips of one host.
+    topology: shape of one slice.
+    slices: number of slices.
+  """
 
   name: str
-  accelerator: str  # for gcloud and xpk
+  accelerator: str
   family: Family
   chips: int
   chips_per_host: int
@@ -91,13 +101,14 @@ class Slice:
 
 
 def parse(text: str, *, slices: int = 0) -> Slice:
-  """The slice of a name.
+  """Parses the name of a slice.
 
   Args:
-    slices: how many were asked for beside the name; 0 = what the name says.
+    text: for example "v5e-16x2".
+    slices: number of slices from a separate option; 0 = the number in the name.
 
   Raises:
-    errors.UserError: naming the nearest valid name.
+    errors.UserError: names the nearest valid name.
   """
   match = re.fullmatch(r"([a-z0-9]+?)-(\d+)(?:x(\d+))?", text.lower())
   families = {**FAMILIES, **{family.api: family for family in FAMILIES.values()}}
@@ -109,23 +120,23 @@ def parse(text: str, *, slices: int = 0) -> Slice:
   short = next(key for key, kind in FAMILIES.items() if kind is family)
   if chips not in family.shapes or number % family.cores:
     sizes = [f"{short}-{size * family.cores}" for size in family.shapes]
-    near = min(sizes, key=lambda name: abs(int(name.rpartition("-")[2]) - number))
+    nearest = min(sizes, key=lambda name: abs(int(name.rpartition("-")[2]) - number))
     raise errors.UserError(
-      f"accelerator type {text!r}: did you mean {near!r}? (valid: {', '.join(sizes)})"
+      f"accelerator type {text!r}: did you mean {nearest!r}? (valid: {', '.join(sizes)})"
     )
-  asked = int(match[3] or 0)
-  if asked and slices and asked != slices:
+  requested = int(match[3] or 0)
+  if requested and slices and requested != slices:
     raise errors.UserError(
-      f"accelerator type {text!r} asks for {asked} slices and --slices for {slices}"
+      f"accelerator type {text!r} asks for {requested} slices and --slices for {slices}"
     )
-  # v5e-8 and v6e-8 are one machine
-  each = 8 if chips == 8 and family.shapes is FLAT else min(chips, 4)
+  # v5e-8 and v6e-8 have all 8 chips on one host
+  chips_per_host = 8 if chips == 8 and family.shapes is FLAT else min(chips, 4)
   return Slice(
     f"{short}-{number}",
     f"{family.api}-{number}",
     family,
     chips,
-    each,
+    chips_per_host,
     family.shapes[chips],
-    asked or slices or 1,
+    requested or slices or 1,
   )

@@ -11,9 +11,9 @@ r"""One training run on TPU VMs: a host, a pod or several slices, by gcloud.
   launch/tpu_vm.py logs|status|stop|delete first --zone=us-east5-b --type=v5e-16
 
 --dry-run prints the commands and runs none. `run` starts como_jax.main under launch/supervise.py on
-every host and leaves it there: a lost connection does not end it. Run it again after a preemption
-(create, setup, run): it goes on from the last checkpoint. Only `delete` deletes, and gcloud asks
-first unless --yes.
+every host, detached: a lost connection does not end it. After a preemption, call create, setup and
+run again: the run continues from the last checkpoint. Only `delete` deletes, and gcloud asks first
+unless --yes is set.
 """
 
 import os
@@ -36,43 +36,40 @@ PYTHON = ".venv/bin/python"
 GCLOUD = ("gcloud", "compute", "tpus")
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
   """Reads the arguments and runs one subcommand."""
-  given = _arguments(words)
-  if given.program and given.command != "run":
-    raise errors.UserError(f"{given.command} takes no arguments after --: only run does")
-  kind = tpu_types.parse(given.type, slices=given.slices)
+  args = _arguments(argv)
+  if args.program and args.command != "run":
+    raise errors.UserError(f"{args.command} takes no arguments after --: only run does")
+  kind = tpu_types.parse(args.type, slices=args.slices)
   if not kind.family.runtime:
     raise errors.UserError(
-      f"--type={given.type}: the Cloud TPU API does not offer {given.type.partition('-')[0]}; "
+      f"--type={args.type}: the Cloud TPU API does not offer {args.type.partition('-')[0]}; "
       "use launch/gke.py"
     )
-  common.name(given.name, what="name")
-  if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z]", given.zone):
+  common.name(args.name, what="name")
+  if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z]", args.zone):
     raise errors.UserError(
-      f"--zone={given.zone!r}: expected a zone such as us-east5-b or europe-west4-a"
+      f"--zone={args.zone!r}: expected a zone such as us-east5-b or europe-west4-a"
     )
-  return COMMANDS[given.command](Place(given, kind), given)
+  return COMMANDS[args.command](Slices(args, kind), args)
 
 
-class Place:
-  """The slices of one run and how commands reach their hosts."""
+class Slices:
+  """The slices of one run; builds and runs commands for their hosts."""
 
-  def __init__(self, given, kind: tpu_types.Slice):
-    self.name, self.kind, self.runner = given.name, kind, common.Runner(given.dry_run)
-    self.where = [
-      f"--zone={given.zone}",
-      *([f"--project={given.project}"] if given.project else []),
-    ]
-    # A queued resource with a node count names its nodes so, and tells each which slice it is
-    # (MEGASCALE_*): jax reads that.
+  def __init__(self, args, kind: tpu_types.Slice):
+    self.name, self.kind, self.runner = args.name, kind, common.Runner(args.dry_run)
+    self.where = [f"--zone={args.zone}", *([f"--project={args.project}"] if args.project else [])]
+    # A queued resource with a node count gives its nodes these names. It sets MEGASCALE_* on each
+    # node, from which jax reads the index of the slice.
     self.nodes = (
-      [given.name] if kind.slices == 1 else [f"{given.name}-{i}" for i in range(kind.slices)]
+      [args.name] if kind.slices == 1 else [f"{args.name}-{i}" for i in range(kind.slices)]
     )
 
-  def queued(self, verb: str, *words: str) -> list[str]:
-    """The command for the queued resource."""
-    return [*GCLOUD, "queued-resources", verb, self.name, *self.where, *words]
+  def queued(self, verb: str, *options: str) -> list[str]:
+    """Returns a gcloud command for the queued resource."""
+    return [*GCLOUD, "queued-resources", verb, self.name, *self.where, *options]
 
   def ssh(
     self,
@@ -82,8 +79,16 @@ class Place:
     worker: str = "all",
     check: bool = True,
   ) -> int:
-    """Runs a shell script on the hosts of the nodes, all at the same time; the last exit code that
-    is not 0.
+    """Runs a shell script on all hosts of the nodes in parallel.
+
+    Args:
+      script: shell script.
+      nodes: names of nodes; None = all nodes.
+      worker: number of a host of each node, or "all".
+      check: whether to raise an error when a command fails.
+
+    Returns:
+      The last nonzero exit code, or 0.
     """
     return self.runner.run(
       *(
@@ -94,76 +99,67 @@ class Place:
     )
 
 
-def create(place: Place, given) -> int:
-  """Asks for the slices; with --wait, until they are there."""
+def create(slices: Slices, args) -> int:
+  """Requests the slices; with --wait, waits until they are active."""
   nodes = (
-    [f"--node-id={place.name}"]
-    if place.kind.slices == 1
-    else [f"--node-count={place.kind.slices}", f"--node-prefix={place.name}"]
+    [f"--node-id={slices.name}"]
+    if slices.kind.slices == 1
+    else [f"--node-count={slices.kind.slices}", f"--node-prefix={slices.name}"]
   )
   options = [
     f"--{key}={value}"
     for key, value in (
-      ("service-account", given.service_account),
-      ("network", given.network),
-      ("subnetwork", given.subnetwork),
-      ("valid-until-duration", given.valid_until),
+      ("service-account", args.service_account),
+      ("network", args.network),
+      ("subnetwork", args.subnetwork),
+      ("valid-until-duration", args.valid_until),
     )
     if value
   ]
   flags = [
     f"--{key.replace('_', '-')}"
     for key in ("spot", "reserved", "internal_ips")
-    if getattr(given, key)
+    if getattr(args, key)
   ]
-  place.runner.run(
-    place.queued(
+  slices.runner.run(
+    slices.queued(
       "create",
-      f"--accelerator-type={place.kind.accelerator}",
-      f"--runtime-version={given.runtime or place.kind.family.runtime}",
+      f"--accelerator-type={slices.kind.accelerator}",
+      f"--runtime-version={args.runtime or slices.kind.family.runtime}",
       *nodes,
       *flags,
       *options,
     )
   )
-  ask = place.queued("describe", "--format=value(state.state)")
-  while given.wait:
-    state = place.runner.read(ask)
-    if place.runner.dry or state == "ACTIVE":
+  query = slices.queued("describe", "--format=value(state.state)")
+  while args.wait:
+    state = slices.runner.read(query)
+    if slices.runner.dry or state == "ACTIVE":
       break
     if state in ("FAILED", "SUSPENDED", "SUSPENDING"):
       raise errors.UserError(
-        f"queued resource {place.name!r} is {state}: see launch/tpu_vm.py status; delete it "
+        f"queued resource {slices.name!r} is {state}: see launch/tpu_vm.py status; delete it "
         "before asking again"
       )
-    print(f"{place.name}: {state or 'no answer'}; asking again in 30 s", flush=True)
+    print(f"{slices.name}: {state or 'no answer'}; asking again in 30 s", flush=True)
     time.sleep(30)
   return 0
 
 
-def setup(place: Place, given) -> int:
+def setup(slices: Slices, args) -> int:
   """Copies the checkout to every host, installs the requirements and mounts the shared directory.
 
-  Safe to repeat.
+  It can be repeated safely.
   """
-  if bool(given.at) != bool(given.nfs or given.bucket) or (given.nfs and given.bucket):
+  if bool(args.at) != bool(args.nfs or args.bucket) or (args.nfs and args.bucket):
     raise errors.UserError("--at=DIRECTORY goes with one of --nfs=HOST:/SHARE and --bucket=NAME")
   with tempfile.TemporaryDirectory() as folder:
-    packed = pathlib.Path("" if given.dry_run else folder) / "como_jax.tar.gz"
-    pack(place.runner, packed)
-    for node in place.nodes:
-      place.runner.run(
-        [
-          *GCLOUD,
-          "tpu-vm",
-          "scp",
-          str(packed),
-          f"{node}:como_jax.tar.gz",
-          *place.where,
-          "--worker=all",
-        ]
-      )
-  # The images come with an older Python than the requirements need; uv brings one without the
+    packed = pathlib.Path("" if args.dry_run else folder) / "como_jax.tar.gz"
+    pack(slices.runner, packed)
+    for node in slices.nodes:
+      files = [str(packed), f"{node}:como_jax.tar.gz"]
+      slices.runner.run([*GCLOUD, "tpu-vm", "scp", *files, *slices.where, "--worker=all"])
+  # The Python of the images is too old for the requirements. uv installs a newer one without the
   # system's package manager.
   lines = [
     "set -eo pipefail",
@@ -177,13 +173,13 @@ def setup(place: Place, given) -> int:
     ". launch/environment.sh",
     "setup_environment requirements-tpu.txt",
   ]
-  if given.at:
-    at = shlex.quote(given.at)
+  if args.at:
+    at = shlex.quote(args.at)
     lines += [f"sudo mkdir -p {at}", f"sudo chown $(id -u) {at} || true"]
-    if given.nfs:
+    if args.nfs:
       lines += [
         "command -v mount.nfs > /dev/null || sudo apt-get install -y -q nfs-common",
-        f"mountpoint -q {at} || sudo mount -t nfs {shlex.quote(given.nfs)} {at}",
+        f"mountpoint -q {at} || sudo mount -t nfs {shlex.quote(args.nfs)} {at}",
       ]
     else:
       lines += [
@@ -191,32 +187,28 @@ def setup(place: Place, given) -> int:
           "command -v gcsfuse > /dev/null || { echo 'error: gcsfuse is not installed on this "
           "image' >&2; exit 2; }"
         ),
-        f"mountpoint -q {at} || gcsfuse --implicit-dirs {shlex.quote(given.bucket)} {at}",
+        f"mountpoint -q {at} || gcsfuse --implicit-dirs {shlex.quote(args.bucket)} {at}",
       ]
-  return place.ssh("\n".join(lines))
+  return slices.ssh("\n".join(lines))
 
 
 def pack(runner: common.Runner, target: pathlib.Path) -> None:
-  """Makes a tar.gz of the checkout: what git tracks or would track; without git, all but the
+  """Packs the checkout into a tar.gz.
+
+  It contains the files that git tracks or would track; without git, all files except the
   environment and the runs.
 
+  Args:
+    runner: of git.
+    target: path of the archive.
+
   Raises:
-    errors.UserError: git does not say what there is.
+    errors.UserError: git lists no files.
   """
   if (common.ROOT / ".git").exists():
-    names = runner.read(
-      [
-        "git",
-        "-C",
-        str(common.ROOT),
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-      ]
-    ).split("\0")
-    # git still lists what has just been deleted
+    git = ["git", "-C", str(common.ROOT), "ls-files", "-z"]
+    names = runner.read([*git, "--cached", "--others", "--exclude-standard"]).split("\0")
+    # git also lists files that were deleted
     names = [name for name in names if name and os.path.lexists(common.ROOT / name)]
   else:
     names = [path.name for path in common.ROOT.iterdir() if path.name not in (".venv", "runs")]
@@ -230,63 +222,68 @@ def pack(runner: common.Runner, target: pathlib.Path) -> None:
       archive.add(common.ROOT / name, arcname=name)
 
 
-def run(place: Place, given) -> int:
+def run(slices: Slices, args) -> int:
   """Starts the program on every host, detached, and shows the log of the first."""
-  words = common.program(given.program, hosts=place.kind.hosts * place.kind.slices)
+  arguments = common.program(args.program, hosts=slices.kind.hosts * slices.kind.slices)
   command = [
     PYTHON,
     "launch/supervise.py",
     "--go-on",
-    f"--restarts-per-hour={given.restarts_per_hour}",
+    f"--restarts-per-hour={args.restarts_per_hour}",
     "--",
     PYTHON,
     "-m",
     "como_jax.main",
-    *words,
+    *arguments,
   ]
   script = (
     f"cd ~/{CHECKOUT} && COMO_JAX_DISTRIBUTED=1 PYTHONUNBUFFERED=1 launch/detached.sh start "
     f"~/{JOB} {shlex.join(command)}"
   )
-  place.ssh(script)
-  return logs(place, given) if given.follow else 0
+  slices.ssh(script)
+  return logs(slices, args) if args.follow else 0
 
 
-def logs(place: Place, given) -> int:
-  """Follows the log of one host (the first prints the progress) or of all; Ctrl-C ends the reading
-  only.
+def logs(slices: Slices, args) -> int:
+  """Follows the log of one host (the first prints the progress) or of all hosts.
+
+  Ctrl-C ends only the reading, not the run.
   """
-  worker = getattr(given, "worker", "0")
-  return place.ssh(
+  worker = getattr(args, "worker", "0")
+  return slices.ssh(
     f"tail -n 200 -F ~/{JOB}/log",
-    nodes=place.nodes if worker == "all" else place.nodes[:1],
+    nodes=slices.nodes if worker == "all" else slices.nodes[:1],
     worker=worker,
     check=False,
   )
 
 
-def status(place: Place, given) -> int:
-  """The queued resource, and on every host: running, or the exit code (0 done, 143 stopped, 2 bad
-  input, 3 gave up), and the last line.
+def status(slices: Slices, args) -> int:
+  """Shows the state of the queued resource and of every host.
+
+  A host shows "running" or the exit code (0 done, 143 stopped, 2 bad input, 3 gave up), and the
+  last line of its log.
   """
-  place.runner.run(place.queued("describe", "--format=value(state.state)"), check=False)
-  return place.ssh(f"{DETACHED} status ~/{JOB}", check=False)
+  slices.runner.run(slices.queued("describe", "--format=value(state.state)"), check=False)
+  return slices.ssh(f"{DETACHED} status ~/{JOB}", check=False)
 
 
-def stop(place: Place, given) -> int:
-  """Saves and ends the run: all supervisors hear that it is over, one process is told to stop, and
+def stop(slices: Slices, args) -> int:
+  """Saves and ends the run.
+
+  All supervisors learn that this is the last start. One process receives the signal to stop, and
   the processes agree on the step.
   """
-  place.ssh(f"{DETACHED} last ~/{JOB}")
-  place.ssh(f"{DETACHED} stop ~/{JOB}", nodes=place.nodes[:1], worker="0")
-  # Not all at once: the signal would reach some hosts while they write the last checkpoint. Whoever
-  # has not ended by then is told too.
-  return place.ssh(f"{DETACHED} end ~/{JOB} {given.seconds}")
+  slices.ssh(f"{DETACHED} last ~/{JOB}")
+  slices.ssh(f"{DETACHED} stop ~/{JOB}", nodes=slices.nodes[:1], worker="0")
+  # Only one process gets the signal first: it would reach some hosts while they write the last
+  # checkpoint. This command also stops the processes that have not ended after the time limit.
+  return slices.ssh(f"{DETACHED} end ~/{JOB} {args.seconds}")
 
 
-def delete(place: Place, given) -> int:
-  """Gives the slices back, with everything on their disks."""
-  return place.runner.run(place.queued("delete", "--force", *(["--quiet"] if given.yes else [])))
+def delete(slices: Slices, args) -> int:
+  """Deletes the slices, with everything on their disks."""
+  return slices.runner.run(slices.queued("delete", "--force", *(["--quiet"] if args.yes else [])))
 
 
 COMMANDS = {
@@ -300,44 +297,46 @@ COMMANDS = {
 }
 
 
-def _arguments(words: Sequence[str]):
-  parser = common.Parser(prog="tpu_vm.py", description=__doc__)
-  commands = parser.add_subparsers(
+def _arguments(argv: Sequence[str]):
+  main_parser = common.Parser(prog="tpu_vm.py", description=__doc__)
+  commands = main_parser.add_subparsers(
     dest="command", required=True, metavar="|".join(COMMANDS), parser_class=common.Parser
   )
   for key, function in COMMANDS.items():
-    one = commands.add_parser(key, help=function.__doc__.splitlines()[0])
-    one.add_argument("name", help="of the queued resource and, with one slice, of its node")
-    one.add_argument("--zone", required=True)
-    one.add_argument("--project", default="", help="default: gcloud's")
-    one.add_argument(
+    parser = commands.add_parser(key, help=function.__doc__.splitlines()[0])
+    parser.add_argument("name", help="of the queued resource and, with one slice, of its node")
+    parser.add_argument("--zone", required=True)
+    parser.add_argument("--project", default="", help="default: gcloud's")
+    parser.add_argument(
       "--type", required=True, help="v5e-16, v6e-64, v5p-128, v4-32; v5e-16x2: two slices"
     )
-    one.add_argument("--slices", type=int, default=0)
-    one.add_argument("--dry-run", action="store_true", help="print the commands, run none")
+    parser.add_argument("--slices", type=int, default=0)
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, run none")
     if key == "create":
       for flag in ("--spot", "--reserved", "--internal-ips", "--wait"):
-        one.add_argument(flag, action="store_true")
+        parser.add_argument(flag, action="store_true")
       for flag in ("--runtime", "--service-account", "--network", "--subnetwork"):
-        one.add_argument(flag, default="")
-      one.add_argument(
+        parser.add_argument(flag, default="")
+      parser.add_argument(
         "--valid-until", default="", metavar="6h", help="give the request up after so long"
       )
     elif key == "setup":
       for flag in ("--nfs", "--bucket", "--at"):
-        one.add_argument(flag, default="")
+        parser.add_argument(flag, default="")
     elif key == "run":
-      one.add_argument("--restarts-per-hour", type=int, default=10)
-      one.add_argument(
+      parser.add_argument("--restarts-per-hour", type=int, default=10)
+      parser.add_argument(
         "--follow", action="store_true", help="show the log of the first host afterwards"
       )
     elif key == "logs":
-      one.add_argument("--worker", default="0", help="number of a host of the first slice, or all")
+      parser.add_argument(
+        "--worker", default="0", help="number of a host of the first slice, or all"
+      )
     elif key == "stop":
-      one.add_argument("--seconds", type=int, default=300, help="how long saving may take")
+      parser.add_argument("--seconds", type=int, default=300, help="how long saving may take")
     elif key == "delete":
-      one.add_argument("--yes", action="store_true", help="gcloud does not ask")
-  return parser.read(words)
+      parser.add_argument("--yes", action="store_true", help="gcloud does not ask")
+  return main_parser.read(argv)
 
 
 if __name__ == "__main__":

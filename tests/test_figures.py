@@ -46,9 +46,12 @@ def _check(figures, tmp_path):
   report.
   """
 
-  def run(said="", *, readme=f"[a page]({PAGE})\n", allowed="", report="nothing to see here"):
+  def run(
+    said="", *, readme=f"[a page]({PAGE})\n", allowed="", report="nothing to see here", docs=""
+  ):
     files = {
       PAGE: RECORDS + said,
+      "docs/more/page.md": docs,
       "README.md": readme,
       "benchmarks/figures.md": FIGURES + allowed,
       "tests/last_run.json": '{"minutes": 13.3, "tests": 3982}',
@@ -133,6 +136,20 @@ def test_the_readme_is_looked_up_in_the_pages_that_it_links(check):
   assert check(readme="57.6 %, and 3,982 tests in 13.3 minutes.\n") == []
   assert check(readme=f"[a page]({PAGE}) has 57.9 %.\n") != []
   assert check(readme="Of 0.98 %.\n")[0].startswith("README.md:1: 0.98 %: in no file")
+
+
+def test_the_pages_of_docs_are_looked_up_and_what_they_link(check):
+  assert check(docs=f"[a page](../../{PAGE}) has 57.6 %: better, n = 3, [52.9, 62.0].\n") == []
+  assert check(docs=f"[a page](../../{PAGE}) has 57.9 %.\n")[0].startswith(
+    "docs/more/page.md:1: 57.9 %: in no file"
+  )
+  assert check(docs="A is better.\n") == [
+    "docs/more/page.md:1: 'better' compares without n and interval: A is better."
+  ]
+  # what only docs/ links is looked up too
+  said = "It took 99 s.\n"
+  assert check(said, readme="Nothing.\n") == []
+  assert "99 s" in check(said, readme="Nothing.\n", docs=f"[a page](../../{PAGE})\n")[0]
 
 
 def test_the_report_is_looked_up_and_docstrings_are_not(check):

@@ -66,7 +66,7 @@ def test_pooled(folders, kind, width):
 
 @pytest.mark.parametrize("kind, special", [("minilm", 2), ("t5", 1), ("clip", 2)])
 def test_tokens(folders, kind, special):
-  encoder = language.build(section(folders, kind, pooled=False, tokens=8))
+  encoder = language.build(section(folders, kind, pooled=False, num_tokens=8))
   assert (encoder.width, encoder.tokens) == (16, 8)
   tokens, mask = encoder(TEXTS)
   assert tokens.shape == (5, 8, 16)
@@ -77,12 +77,12 @@ def test_tokens(folders, kind, special):
 @pytest.mark.parametrize("kind", ["minilm", "t5"])
 def test_the_pooled_vector_is_the_mean_of_the_tokens(folders, kind):
   vectors, _ = language.build(section(folders, kind))(TEXTS[:1])
-  tokens, mask = language.build(section(folders, kind, pooled=False, tokens=20))(TEXTS[:1])
+  tokens, mask = language.build(section(folders, kind, pooled=False, num_tokens=20))(TEXTS[:1])
   mean = tokens[mask].mean(axis=0)
   np.testing.assert_allclose(vectors[0, 0], mean / np.linalg.norm(mean), atol=1e-5)
 
 
-@pytest.mark.parametrize("fields", [{}, dict(pooled=False, tokens=20)])
+@pytest.mark.parametrize("fields", [{}, dict(pooled=False, num_tokens=20)])
 def test_a_text_does_not_depend_on_its_company(folders, fields, monkeypatch):
   """Bit for bit, so that the cache cannot tell which batch filled it."""
   encoder = language.build(section(folders, "minilm", **fields))
@@ -134,7 +134,7 @@ def test_hash_is_what_it_was():
 
 def test_hash_tokens_are_words():
   encoder = language.build(
-    ml_collections.ConfigDict({"kind": "hash", "pooled": False, "tokens": 4})
+    ml_collections.ConfigDict({"kind": "hash", "pooled": False, "num_tokens": 4})
   )
   tokens, mask = encoder(TEXTS)
   assert tokens.shape == (5, 4, 64) and mask.sum(axis=1).tolist() == [3, 0, 3, 4, 0]
@@ -151,7 +151,7 @@ def test_hash_writes_nothing(cache):
 # The cache.
 
 
-@pytest.mark.parametrize("fields", [{}, dict(pooled=False, tokens=8)])
+@pytest.mark.parametrize("fields", [{}, dict(pooled=False, num_tokens=8)])
 def test_cache(folders, cache, fields):
   encoder = language.build(section(folders, "minilm", **fields))
   seen = spy(encoder)
@@ -217,7 +217,9 @@ def test_without_a_cache_nothing_is_written(folders, cache):
   assert len(seen) == 3 and not cache.exists()
 
 
-@pytest.mark.parametrize("kind, fields", [("minilm", {}), ("t5", dict(pooled=False, tokens=18))])
+@pytest.mark.parametrize(
+  "kind, fields", [("minilm", {}), ("t5", dict(pooled=False, num_tokens=18))]
+)
 def test_warm_encoders_compile_nothing_more(folders, kind, fields):
   encoder = language.build(section(folders, kind, **fields), cache=False)
   shapes, run = set(), encoder._embed._run
@@ -255,8 +257,8 @@ def test_fingerprints(folders, tmp_path):
   convert.convert(str(tiny.write(tmp_path / "source", "bert", seed=1)), str(tmp_path / "other"))
   marks = [
     fingerprint(),
-    fingerprint(pooled=False, tokens=20),
-    fingerprint(pooled=False, tokens=9),
+    fingerprint(pooled=False, num_tokens=20),
+    fingerprint(pooled=False, num_tokens=9),
     language.build({"kind": "minilm", "weights": str(tmp_path / "other")}).fingerprint,
   ]
   assert len(set(marks)) == 4 and fingerprint() == marks[0]
@@ -302,7 +304,7 @@ def test_the_package_is_not_imported(tmp_path):
   [
     (dict(kind="minlm"), "language.kind is 'minlm'; did you mean 'minilm'"),
     (dict(kind="hash", poled=True), "language.poled; did you mean 'pooled'"),
-    (dict(kind="hash", tokens=0), "language.tokens = 0: expected a whole number >= 1"),
+    (dict(kind="hash", num_tokens=0), "language.num_tokens = 0: expected a whole number >= 1"),
     (dict(kind="hash", width="64"), "language.width = '64'"),
     (dict(kind="hash", dtype="float16"), "language.dtype is 'float16'"),
     (dict(kind="hash", weights="somewhere"), "'hash' has no weights"),
@@ -324,8 +326,10 @@ def test_messages_about_folders(folders, tmp_path):
     errors.UserError, match="is not converted yet: python -m como_jax.convert.text"
   ):
     language.build({"kind": "t5", "weights": str(folders / "source" / "t5")})
-  with pytest.raises(errors.UserError, match="language.tokens = 21: .* reads at most 20 tokens"):
-    language.build(section(folders, "minilm", pooled=False, tokens=21))
+  with pytest.raises(
+    errors.UserError, match="language.num_tokens = 21: .* reads at most 20 tokens"
+  ):
+    language.build(section(folders, "minilm", pooled=False, num_tokens=21))
   for kind, change in (("bert", "gibberish"), ("t5", '{"model": 3}')):
     convert.convert(str(folders / "source" / kind), str(tmp_path / kind))
     (tmp_path / kind / "tokenizer.json").write_text(change)

@@ -200,7 +200,7 @@ def test_workers_leave_ctrl_c_to_their_parent_and_tasks_get_an_exception():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
   finally:
     signal.signal(signal.SIGINT, before)
-    interrupt._LEAVE.over = False
+    interrupt._HANDLER.over = False
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_help(capsys):
   said = {line.partition("=")[0]: line for line in lines if line.startswith("--config.")}
   assert (
     said["--config.train.steps"] == "--config.train.steps=7"
-    and "--config.model.bottleneck.codes" in said
+    and "--config.model.bottleneck.num_codes" in said
     and any("Variants:" in line for line in lines)
   )
   assert "--config.data.path=bundled" in said["--config.data.path"] and said[

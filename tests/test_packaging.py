@@ -17,9 +17,10 @@ def test_everything_is_installed(monkeypatch, tmp_path):
   runpy.run_path("setup.py")
   distribution = Distribution(given | {"script_name": "setup.py"})
   distribution.parse_config_files()  # pyproject.toml
-  assert distribution.metadata.name == "como_jax" and any(
-    text.startswith("jax==") for text in distribution.install_requires
+  assert distribution.metadata.name == "como-jax" and any(
+    text.startswith("jax<") for text in distribution.install_requires
   )
+  assert distribution.entry_points["console_scripts"] == ["como-jax = como_jax.cli:command"]
   distribution.get_command_obj("egg_info").egg_base = str(tmp_path)
   build = distribution.get_command_obj("build_py")
   build.build_lib = str(tmp_path)

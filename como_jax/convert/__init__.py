@@ -1,3 +1,4 @@
-"""Weights from and to other code bases: read without running their code, renamed by rules, every
-leaf used once.
+"""Converts weights of other code bases.
+
+Files are read without running their code, and leaves are renamed by rules. Each leaf is used once.
 """

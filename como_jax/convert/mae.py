@@ -1,12 +1,13 @@
-r"""Published MAE and ViT weights -> our weights-only folder.
+r"""Converts published MAE and ViT weights to a weights-only folder.
 
     python -m como_jax.convert.mae SOURCE OUTPUT [--dtype float32|bfloat16] [--decoder] \
         [--heads N] [--overwrite]
 
-SOURCE is a file or a folder in one of three layouts, told apart by their names: Hugging Face
-(ViTMAEModel and ViTMAEForPreTraining, for example `facebook/vit-mae-large`), timm
-(`vit_large_patch16_224.mae`) and the original release of MAE (He et al., arXiv 2111.06377). Where
-the layouts come from: transformers (models/vit_mae), timm (models/vision_transformer),
+SOURCE is a file or a folder in one of three layouts, which are detected by the names of the
+tensors: Hugging Face (ViTMAEModel and ViTMAEForPreTraining, for example `facebook/vit-mae-large`),
+timm (`vit_large_patch16_224.mae`) and the original release of MAE (He et al., arXiv 2111.06377).
+
+Sources of the layouts: transformers (models/vit_mae), timm (models/vision_transformer),
 facebookresearch/mae (models_mae).
 """
 
@@ -21,9 +22,7 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors, trees, weights
-from como_jax.convert import mapping, source
-
-Rule = mapping.Rule
+from como_jax.convert import mae_layouts, mapping, source
 
 _SIZES = {
   (192, 12, 3): "Ti",
@@ -32,81 +31,18 @@ _SIZES = {
   (1024, 24, 16): "L",
   (1280, 32, 16): "H",
 }
-# of LayerNorm, where no config.json tells
+# Epsilon of LayerNorm, if there is no config.json.
 _EPSILON = {"huggingface": 1e-12, "timm": 1e-6, "original": 1e-6}
-_IGNORED = {  # heads of other tasks
-  "huggingface": (r"vit\.(classifier|pooler|layernorm_pool)\..*",),
-  "timm": (r"(head|fc_norm|head_drop)\..*",),
-  "original": (r"(head|fc_norm)\..*",),
-}
-_DECODER = {"huggingface": r"decoder\..*", "timm": r"(?!)", "original": r"decoder_.*|mask_token"}
-
-# transformers 5 has new names in memory, saves the encoder under the old ones, and the decoder
-# under a third spelling.
-_SPELLINGS = {
-  "huggingface": (
-    (r"^(?!vit\.|decoder\.)", "vit."),
-    (r"^vit\.layers\.", "vit.encoder.layer."),
-    (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
-    (r"\.attention\.q_proj\.", ".attention.attention.query."),
-    (r"\.attention\.k_proj\.", ".attention.attention.key."),
-    (r"\.attention\.v_proj\.", ".attention.attention.value."),
-    (r"\.attention\.o_proj\.", ".attention.output.dense."),
-    (r"\.mlp\.fc1\.", ".intermediate.dense."),
-    (r"\.mlp\.fc2\.", ".output.dense."),
-  ),
-  "timm": (),
-  "original": (),
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """A transformer's sizes: width, layers, attention heads, width of the MLP."""
+  """Sizes of a transformer: width, number of layers, attention heads, width of the MLP."""
 
   width: int
   depth: int
-  heads: int
-  mlp: int
-
-
-def detect(names: Sequence[str], *, what: str = "checkpoint") -> str:
-  """The format, "huggingface", "timm" or "original", by the names of a checkpoint's tensors."""
-
-  def some(*starts: str) -> bool:
-    return any(name.startswith(starts) for name in names)
-
-  if some("embeddings.", "encoder.layer.", "vit.", "layers."):
-    return "huggingface"
-  if some("blocks.", "patch_embed."):
-    return "original" if some("decoder_") else "timm"
-  raise errors.UserError(
-    f"{what} is not an MAE or ViT checkpoint: no 'embeddings.', 'blocks.' or 'patch_embed.' among "
-    f"its {len(names)} names ({', '.join(sorted(names)[:4])}{', ...' if len(names) > 4 else ''})"
-  )
-
-
-def rules(layout: str, *, decoder: bool = False) -> list[Rule]:
-  """The table of a layout; with `decoder` also the pixel decoder."""
-  if layout == "huggingface":
-    table = _huggingface("vit.", "encoder.layer", "encoder") + [
-      Rule("vit.embeddings.cls_token", "encoder/cls"),
-      Rule("vit.embeddings.position_embeddings", "encoder/position"),
-      *_patch("vit.embeddings.patch_embeddings.projection"),
-      *_norm("vit.layernorm", "encoder/norm"),
-    ]
-    more = _huggingface("decoder.", "decoder_layers", "decoder") + _decoder(
-      "decoder.decoder_", "decoder.mask_token"
-    )
-  else:
-    table = _timm("blocks", "encoder") + [
-      Rule("cls_token", "encoder/cls"),
-      Rule("pos_embed", "encoder/position"),
-      *_patch("patch_embed.proj"),
-      *_norm("norm", "encoder/norm"),
-    ]
-    more = _timm("decoder_blocks", "decoder") + _decoder("decoder_", "mask_token")
-  return table + (more if decoder else [])
+  num_heads: int
+  mlp_dim: int
 
 
 def from_tensors(
@@ -117,32 +53,32 @@ def from_tensors(
   heads: int | None = None,
   what: str = "checkpoint",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Named arrays of any of the three layouts -> our parameters and what they are.
+  """Converts named arrays of any of the three layouts to our parameters.
 
   Args:
     tensors: {foreign name: array}.
-    config: Hugging Face's config.json, {} or None without one: heads and LayerNorm's epsilon are
-      taken from it.
+    config: config.json of Hugging Face, from which the number of heads and the epsilon of LayerNorm
+      are taken; {} or None: there is none.
     decoder: also convert the pixel decoder.
     heads: attention heads of the encoder; None: from `config`, else width / 64 (16 for ViT-H).
-    what: names the source in messages.
+    what: name of the source in messages.
 
   Returns:
-    ({"encoder": ..., "decoder" if asked}, {"kind": "mae_encoder" or "mae", "size", "image_size",
-    "layout", ...}).
+    ({"encoder": ..., with `decoder` also "decoder"}, facts: {"kind": "mae_encoder" or "mae",
+    "size", "image_size", "layout", ...}).
 
   Raises:
-    errors.UserError: names missing or left over, wrong shapes, a config.json that says otherwise.
+    errors.UserError: names are missing or left over, shapes are wrong, or config.json disagrees.
   """
   config = config or {}
-  layout = detect(list(tensors), what=what)
+  layout = mae_layouts.detect(list(tensors), what=what)
   if decoder and layout == "timm":
     raise errors.UserError(
       f"{what} has no pixel decoder (no names starting with 'decoder_'); leave the decoder out"
     )
-  tensors = mapping.rename(tensors, _SPELLINGS[layout], what=what)
-  table = rules(layout, decoder=decoder)
-  ignore = _IGNORED[layout] + (() if decoder else (_DECODER[layout],))
+  tensors = mapping.rename(tensors, mae_layouts.SPELLINGS[layout], what=what)
+  table = mae_layouts.rules(layout, decoder=decoder)
+  ignore = mae_layouts.IGNORED[layout] + (() if decoder else (mae_layouts.DECODER[layout],))
   measured = _measure(tensors, layout)
   shapes = _shapes(tensors, layout, decoder=decoder, **measured) if measured else None
   params = mapping.apply(table, tensors, ignore=ignore, shapes=shapes, what=what)
@@ -158,25 +94,25 @@ def from_tensors(
   encoder = _shape(params["encoder"], heads, what=f"{what}: encoder")
   patch, image_size = measured["patch"], measured["grid"] * measured["patch"]
   _agree(config, encoder, patch, image_size, what=what)
-  named = _SIZES.get(
-    (encoder.width, encoder.depth, encoder.heads),
-    f"{encoder.width}x{encoder.depth}x{encoder.heads}",
+  size_name = _SIZES.get(
+    (encoder.width, encoder.depth, encoder.num_heads),
+    f"{encoder.width}x{encoder.depth}x{encoder.num_heads}",
   )
   facts = {
     "kind": "mae" if decoder else "mae_encoder",
-    "size": f"{named}/{patch}",
+    "size": f"{size_name}/{patch}",
     "image_size": image_size,
     "layout": layout,
     "layer_norm_epsilon": float(config.get("layer_norm_eps", _EPSILON[layout])),
   }
   if decoder:
     width = params["decoder"]["norm"]["scale"].shape[0]
-    found = _shape(
+    decoder_shape = _shape(
       params["decoder"],
       config.get("decoder_num_attention_heads") or width / 32,
       what=f"{what}: decoder",
     )
-    facts["decoder"] = dataclasses.asdict(found)
+    facts["decoder"] = dataclasses.asdict(decoder_shape)
   return params, facts
 
 
@@ -189,19 +125,31 @@ def convert(
   heads: int | None = None,
   overwrite: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Reads SOURCE and writes our folder OUTPUT; returns what `weights.load` will.
+  """Reads SOURCE and writes the weights-only folder OUTPUT.
 
-  Raises errors.UserError.
+  Args:
+    path: SOURCE.
+    output: OUTPUT.
+    dtype: "float32" or "bfloat16".
+    decoder: as for `from_tensors`.
+    heads: as for `from_tensors`.
+    overwrite: replace OUTPUT if it is a weights-only folder.
+
+  Returns:
+    (parameters, facts), as `weights.load` will return them.
+
+  Raises:
+    errors.UserError: OUTPUT cannot be written, or SOURCE cannot be read or converted.
   """
   weights.check_writable(output, overwrite=overwrite)
-  here, there = pathlib.Path(path).resolve(), pathlib.Path(output).resolve()
-  if there == here or there in here.parents:
+  source_path, output_path = pathlib.Path(path).resolve(), pathlib.Path(output).resolve()
+  if output_path == source_path or output_path in source_path.parents:
     raise errors.UserError(f"{output} is, or holds, the source {path}; choose another output")
-  found = source.read(path)
+  checkpoint = source.read(path)
   params, facts = from_tensors(
-    found.tensors, config=found.config, decoder=decoder, heads=heads, what=path
+    checkpoint.tensors, config=checkpoint.config, decoder=decoder, heads=heads, what=path
   )
-  facts = {**facts, "dtype": dtype, "source": found.name, "sha256": found.sha256}
+  facts = {**facts, "dtype": dtype, "source": checkpoint.name, "sha256": checkpoint.sha256}
   params = trees.unflatten(
     {name: weights.cast(leaf, dtype) for name, leaf in trees.flatten(params).items()}
   )
@@ -210,7 +158,7 @@ def convert(
 
 
 def summary(params: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-  """A table of leaves, parameters and size for each part, and the facts below it."""
+  """A table of the leaves, parameters and sizes of each part, followed by the facts."""
   flat = trees.flatten(params)
   parts: dict[str, list[np.ndarray]] = {}
   for name, leaf in flat.items():
@@ -230,7 +178,7 @@ def summary(params: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command line; 0 done, 2 bad input."""
+  """Runs the command line; returns the exit code: 0 done, 2 bad input."""
   parser = argparse.ArgumentParser(
     prog="python -m como_jax.convert.mae",
     description="MAE or ViT weights -> a weights-only folder.",
@@ -267,71 +215,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
-def _linear(name: str, target: str) -> list[Rule]:
-  return [
-    Rule(f"{name}.weight", f"{target}/kernel", "o i -> i o"),
-    Rule(f"{name}.bias", f"{target}/bias"),
-  ]
-
-
-def _norm(name: str, target: str) -> list[Rule]:
-  return [Rule(f"{name}.weight", f"{target}/scale"), Rule(f"{name}.bias", f"{target}/bias")]
-
-
-def _patch(name: str) -> list[Rule]:
-  return [
-    Rule(f"{name}.weight", "encoder/patch/kernel", "d c p q -> p q c d"),
-    Rule(f"{name}.bias", "encoder/patch/bias"),
-  ]
-
-
-def _decoder(prefix: str, mask_token: str) -> list[Rule]:
-  return [
-    Rule(mask_token, "decoder/mask_token"),
-    Rule(f"{prefix}pos_embed", "decoder/position"),
-    *_linear(f"{prefix}embed", "decoder/embed"),
-    *_norm(f"{prefix}norm", "decoder/norm"),
-    *_linear(f"{prefix}pred", "decoder/head"),
-  ]
-
-
-def _huggingface(prefix: str, stack: str, ours: str) -> list[Rule]:
-  layer, blocks = f"{prefix}{stack}.{mapping.LAYER}.", f"{ours}/blocks/"
-  return [
-    *_norm(layer + "layernorm_before", blocks + "norm_attention"),
-    *(
-      rule
-      for part in ("query", "key", "value")
-      for rule in _linear(f"{layer}attention.attention.{part}", f"{blocks}attention/{part}")
-    ),
-    *_linear(layer + "attention.output.dense", blocks + "attention/output"),
-    *_norm(layer + "layernorm_after", blocks + "norm_mlp"),
-    *_linear(layer + "intermediate.dense", blocks + "mlp/up"),
-    *_linear(layer + "output.dense", blocks + "mlp/down"),
-  ]
-
-
-def _timm(stack: str, ours: str) -> list[Rule]:
-  layer, blocks = f"{stack}.{mapping.LAYER}.", f"{ours}/blocks/"
-  heads = tuple(f"{blocks}attention/{part}" for part in ("query", "key", "value"))
-  return [
-    *_norm(layer + "norm1", blocks + "norm_attention"),
-    Rule(
-      layer + "attn.qkv.weight", tuple(f"{part}/kernel" for part in heads), "(part o) i -> part i o"
-    ),
-    Rule(layer + "attn.qkv.bias", tuple(f"{part}/bias" for part in heads), "(part o) -> part o"),
-    *_linear(layer + "attn.proj", blocks + "attention/output"),
-    *_norm(layer + "norm2", blocks + "norm_mlp"),
-    *_linear(layer + "mlp.fc1", blocks + "mlp/up"),
-    *_linear(layer + "mlp.fc2", blocks + "mlp/down"),
-  ]
-
-
 def _measure(tensors: Mapping[str, np.ndarray], layout: str) -> dict[str, int] | None:
-  """Width, patch and patches a side, from the patch projection and the positions; None if those are
-  absent or odd.
+  """Width, patch size and patches per side, from the patch projection and the positions.
+
+  None if one of them is missing or has an unexpected shape.
   """
-  foreign = {rule.target: rule.source for rule in rules(layout)}
+  foreign = {rule.target: rule.source for rule in mae_layouts.rules(layout)}
   kernel, position = (
     np.shape(tensors.get(foreign[f"encoder/{part}"], 0.0)) for part in ("patch/kernel", "position")
   )
@@ -354,16 +243,27 @@ def _shapes(
   patch: int,
   grid: int,
 ) -> dict[str, tuple]:
-  """Our names and the shapes they must have for an encoder of this width, patch and grid, as deep
-  as it is.
+  """The names and shapes of our parameters.
+
+  The number of layers is counted in the checkpoint.
+
+  Args:
+    tensors: {foreign name: array}.
+    layout: the layout.
+    decoder: also for the pixel decoder.
+    width: width of the encoder.
+    patch: patch size.
+    grid: patches per side.
   """
 
   def stack(part: str, width: int) -> dict[str, tuple]:
-    first = next(
-      rule for rule in rules(layout, decoder=decoder) if rule.target == f"{part}/blocks/mlp/up/bias"
+    rule_of_first = next(
+      rule
+      for rule in mae_layouts.rules(layout, decoder=decoder)
+      if rule.target == f"{part}/blocks/mlp/up/bias"
     )
-    before, after = first.source.split(mapping.LAYER)
-    depth = sum(name.startswith(before) and name.endswith(after) for name in tensors)
+    prefix, suffix = rule_of_first.source.split(mapping.LAYER)
+    depth = sum(name.startswith(prefix) and name.endswith(suffix) for name in tensors)
     blocks = {
       "norm_attention/scale": (width,),
       "norm_attention/bias": (width,),
@@ -392,11 +292,13 @@ def _shapes(
   shapes = {f"encoder/{name}": shape for name, shape in encoder.items()}
   if decoder:
     token = next(
-      rule.source for rule in rules(layout, decoder=True) if rule.target == "decoder/mask_token"
+      rule.source
+      for rule in mae_layouts.rules(layout, decoder=True)
+      if rule.target == "decoder/mask_token"
     )
     inner = np.shape(tensors.get(token, 0.0))[-1:] or (0,)
     pixels = 3 * patch * patch
-    ours = {
+    decoder_shapes = {
       **stack("decoder", inner[0]),
       "embed/kernel": (width, *inner),
       "embed/bias": inner,
@@ -404,7 +306,7 @@ def _shapes(
       "head/kernel": (*inner, pixels),
       "head/bias": (pixels,),
     }
-    shapes |= {f"decoder/{name}": shape for name, shape in ours.items()}
+    shapes |= {f"decoder/{name}": shape for name, shape in decoder_shapes.items()}
   return shapes
 
 
@@ -418,26 +320,26 @@ def _shape(params: Mapping[str, Any], heads: float, *, what: str) -> Shape:
 
 
 def _agree(
-  config: Mapping[str, Any], found: Shape, patch: int, image_size: int, *, what: str
+  config: Mapping[str, Any], shape: Shape, patch: int, image_size: int, *, what: str
 ) -> None:
-  """What Hugging Face's config.json says must be what the tensors are."""
+  """Checks that the config.json of Hugging Face agrees with the tensors."""
   expected = {
-    "hidden_size": found.width,
-    "num_hidden_layers": found.depth,
-    "intermediate_size": found.mlp,
+    "hidden_size": shape.width,
+    "num_hidden_layers": shape.depth,
+    "intermediate_size": shape.mlp_dim,
     "patch_size": patch,
     "image_size": image_size,
     "hidden_act": "gelu",
     "qkv_bias": True,
   }
-  wrong = [
+  differences = [
     f"{key} {config[key]!r} instead of {value!r}"
     for key, value in expected.items()
     if config.get(key, value) != value
   ]
-  if wrong:
+  if differences:
     raise errors.UserError(
-      f"{what}: the config.json beside it does not describe this ViT: {', '.join(wrong)}"
+      f"{what}: the config.json beside it does not describe this ViT: {', '.join(differences)}"
     )
 
 

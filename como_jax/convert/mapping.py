@@ -1,8 +1,8 @@
-"""Renaming and reshaping of whole checkpoints by rules that work both ways.
+"""Renames and reshapes whole checkpoints by rules that can be inverted.
 
-A checkpoint is a flat dict {name: array}; ours is a nested dict whose repeated layers are stacked
-along one axis. Strict: every source and every target leaf is used exactly once, except sources on
-an explicit ignore list.
+A foreign checkpoint is a flat dict {name: array}. Our parameters are a nested dict in which
+repeated layers are stacked along one axis. Each source leaf and each target leaf is used exactly
+once, except for sources on an explicit ignore list.
 """
 
 import dataclasses
@@ -20,16 +20,16 @@ LAYER = "{layer}"
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """One kind of leaf.
+  """How one kind of leaf is converted.
 
   Attributes:
-    source: its name in the foreign checkpoint; "{layer}" stands for the numbers 0, 1, ... of
-      repeated layers.
-    target: its path in ours; a tuple of paths splits the leaf along the first axis that `axes`
-      makes.
-    axes: einops pattern from one foreign leaf to ours, "" to leave it alone, for example "o i -> i
-      o", or "(part o) i -> part i o" with three targets.
-    stack: the axis of ours along which "{layer}" is stacked.
+    source: name in the foreign checkpoint; "{layer}" stands for the numbers 0, 1, ... of repeated
+      layers.
+    target: path in our parameters; a tuple of paths splits the leaf along the first axis of the
+      result of `axes`.
+    axes: einops pattern from a foreign leaf to ours, for example "o i -> i o", or "(part o) i ->
+      part i o" with three targets; "": unchanged.
+    stack: axis of our leaf along which layers are stacked.
   """
 
   source: str
@@ -39,17 +39,20 @@ class Rule:
 
   @property
   def targets(self) -> tuple[str, ...]:
+    """All target paths."""
     return (self.target,) if isinstance(self.target, str) else self.target
 
   @property
   def layered(self) -> bool:
+    """Whether the rule is for repeated layers."""
     return LAYER in self.source
 
   def name(self, layer: int | None) -> str:
+    """The source name of a layer; None for rules without layers."""
     return self.source if layer is None else self.source.replace(LAYER, str(layer))
 
   def forward(self, leaf: np.ndarray) -> list[np.ndarray]:
-    """One foreign leaf -> one leaf for each target."""
+    """Converts a foreign leaf to one leaf for each target."""
     split = not isinstance(self.target, str)
     leaf = (
       einops.rearrange(leaf, self.axes, **({"part": len(self.targets)} if split else {}))
@@ -73,38 +76,38 @@ def apply(
   shapes: Mapping[str, tuple[int, ...]] | None = None,
   what: str = "checkpoint",
 ) -> dict[str, Any]:
-  """Foreign checkpoint -> our nested parameters.
+  """Converts a foreign checkpoint to our nested parameters.
 
   Args:
-    rules: together they must make every target once.
+    rules: the rules; together, they must create each target once.
     source: {name: array}.
     ignore: regular expressions (full match) of source names that may be left over.
-    shapes: our names and the shapes they must have; None accepts any.
-    what: names the source in messages.
+    shapes: {path in our parameters: expected shape}; None accepts all shapes.
+    what: name of the source in messages.
 
   Raises:
-    errors.UserError: listing source names that are missing, left over or used twice, and leaves of
-      a wrong shape.
+    errors.UserError: source names are missing, left over or used twice, or leaves have a wrong
+      shape; the message lists them.
   """
   _check(rules)
   depths = _depths(rules, source)
-  wanted = [
+  requests = [
     (rule, layer, rule.name(layer))
     for rule in rules
     for layer in (range(depths[_group(rule)]) if rule.layered else (None,))
   ]
-  used = [name for _, _, name in wanted]
+  used = [name for _, _, name in requests]
   missing = [name for name in used if name not in source]
   twice = (
     sorted({name for name in used if used.count(name) > 1}) if len(set(used)) < len(used) else []
   )
-  taken, ignore = set(used), tuple(ignore)
-  surplus = [name for name in source if name not in taken and not trees.matches(name, ignore)]
+  used_names, ignore = set(used), tuple(ignore)
+  surplus = [name for name in source if name not in used_names and not trees.matches(name, ignore)]
   _report(what, {"missing": missing, "left over": surplus, "used twice": twice})
 
   parts: dict[str, list[np.ndarray]] = {}
   broken = []
-  for rule, _, name in wanted:
+  for rule, _, name in requests:
     leaf = np.asarray(source[name])
     try:
       pieces = rule.forward(leaf)
@@ -140,19 +143,28 @@ def apply(
 def invert(
   rules: Sequence[Rule], params: Mapping[str, Any], *, what: str = "parameters"
 ) -> dict[str, np.ndarray]:
-  """Our nested parameters -> the foreign checkpoint, the inverse of `apply` (without what it
-  ignored).
+  """Converts our nested parameters to the foreign checkpoint: the inverse of `apply`.
+
+  Leaves that `apply` ignored are not in the result.
+
+  Args:
+    rules: the rules.
+    params: our parameters.
+    what: name of the parameters in messages.
 
   Raises:
-    errors.UserError: listing our leaves that are missing or left over, and stacks of different
-      depth.
+    errors.UserError: leaves are missing or left over, or stacks have different depths; the message
+      lists them.
   """
   _check(rules)
   flat = trees.flatten(params)
-  made = [target for rule in rules for target in rule.targets]
+  targets = [target for rule in rules for target in rule.targets]
   _report(
     what,
-    {"missing": [t for t in made if t not in flat], "left over": sorted(set(flat) - set(made))},
+    {
+      "missing": [t for t in targets if t not in flat],
+      "left over": sorted(set(flat) - set(targets)),
+    },
   )
   depths: dict[str, set[int]] = {}
   for rule in (rule for rule in rules if rule.layered):
@@ -163,7 +175,7 @@ def invert(
     what,
     {
       "of several depths": [
-        f"{group}: {sorted(found)}" for group, found in depths.items() if len(found) > 1
+        f"{group}: {sorted(values)}" for group, values in depths.items() if len(values) > 1
       ]
     },
   )
@@ -171,21 +183,25 @@ def invert(
   for rule in rules:
     leaves = [np.asarray(flat[target]) for target in rule.targets]
     for layer in range(*depths[_group(rule)]) if rule.layered else (None,):
-      chosen = (
+      layer_leaves = (
         leaves if layer is None else [np.take(leaf, layer, axis=rule.stack) for leaf in leaves]
       )
-      source[rule.name(layer)] = rule.backward(chosen)
+      source[rule.name(layer)] = rule.backward(layer_leaves)
   return source
 
 
 def rename(
   source: Mapping[str, Any], spellings: Sequence[tuple[str, str | Callable]], *, what: str
 ) -> dict[str, Any]:
-  """Other spellings of a checkpoint -> the one the rules use, by (regular expression, replacement)
-  pairs.
+  """Renames tensors from other spellings to the one of the rules.
+
+  Args:
+    source: {name: array}.
+    spellings: pairs (regular expression, replacement), applied in order.
+    what: name of the source in messages.
 
   Raises:
-    errors.UserError: two names become one.
+    errors.UserError: two names become equal.
   """
   renamed: dict[str, Any] = {}
   for name, leaf in source.items():
@@ -199,28 +215,29 @@ def rename(
 
 
 def _group(rule: Rule) -> str:
-  """Rules with the same text before "{layer}" describe the same stack of layers."""
+  """The text before "{layer}", which is the same for all rules of a stack of layers."""
   return rule.source.partition(LAYER)[0]
 
 
 def _depths(rules: Sequence[Rule], source: Mapping[str, Any]) -> dict[str, int]:
-  """Layers of each group: one more than the highest number in its names, so that a gap shows as
-  missing.
+  """The number of layers of each group: one more than the highest layer number in the names.
+
+  If a layer number has a gap, its leaves are then reported as missing.
   """
   depths = {_group(rule): 1 for rule in rules if rule.layered}
   for group in depths:
     pattern = re.compile(re.escape(group) + r"(\d{1,4})\.")
-    numbers = [int(found[1]) for found in map(pattern.match, source) if found]
-    depths[group] = max(numbers, default=0) + 1
+    layers = [int(match[1]) for match in map(pattern.match, source) if match]
+    depths[group] = max(layers, default=0) + 1
   return depths
 
 
 def _check(rules: Sequence[Rule]) -> None:
-  """Programming errors in a table of rules."""
+  """Checks a table of rules for programming errors."""
   targets = [target for rule in rules for target in rule.targets]
-  doubled = sorted({target for target in targets if targets.count(target) > 1})
-  if doubled:
-    raise ValueError(f"two rules make {doubled}")
+  duplicates = sorted({target for target in targets if targets.count(target) > 1})
+  if duplicates:
+    raise ValueError(f"two rules make {duplicates}")
 
 
 def _report(what: str, problems: Mapping[str, Sequence[str]]) -> None:

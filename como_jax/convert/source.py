@@ -1,5 +1,6 @@
-"""Foreign checkpoints on disk: one file or a folder, safetensors or torch, whole or in shards ->
-named arrays.
+"""Reads foreign checkpoints as named arrays.
+
+A checkpoint is a file or a folder, of safetensors or of torch, in one piece or in shards.
 """
 
 import dataclasses
@@ -21,8 +22,13 @@ _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """What was read; `config` is the config.json beside it or {}, `sha256` of the file, or over those
-  of all shards.
+  """A checkpoint that was read.
+
+  Attributes:
+    name: name of the file or folder.
+    tensors: {name: array}.
+    config: the config.json in the same folder, or {}.
+    sha256: of the file; for shards, over the sha256 of all shards.
   """
 
   name: str
@@ -35,7 +41,8 @@ def read(path: str | os.PathLike) -> Source:
   """Reads a checkpoint file, or the checkpoint in a folder.
 
   Raises:
-    errors.UserError: nothing or more than one thing to read, or a broken file, named by its path.
+    errors.UserError: there is no checkpoint or more than one, or a file is broken; the message has
+      its path.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -43,23 +50,23 @@ def read(path: str | os.PathLike) -> Source:
       f"{path} does not exist; expected a checkpoint ({', '.join(_SUFFIXES)}) or a folder with one"
     )
   if path.is_file() and path.suffix != ".json":
-    files, named = [path], None
+    files, index_names = [path], None
   else:
-    files, named = _shards(path) if path.is_file() else _in_folder(path)
+    files, index_names = _shards(path) if path.is_file() else _in_folder(path)
   tensors: dict[str, np.ndarray] = {}
   for file in files:
     part = _read_file(file)
-    doubled = sorted(set(part) & set(tensors))
-    if doubled:
-      raise errors.UserError(f"{file}: {doubled[0]!r} is in another shard too")
+    duplicates = sorted(set(part) & set(tensors))
+    if duplicates:
+      raise errors.UserError(f"{file}: {duplicates[0]!r} is in another shard too")
     tensors.update(part)
-  absent = sorted(set(named or ()) - set(tensors))
+  absent = sorted(set(index_names or ()) - set(tensors))
   if absent:
     raise errors.UserError(
       f"{path}: {len(absent)} tensors of the index are in no shard: {', '.join(absent[:4])}"
     )
-  beside = files[0].parent / weights.CONFIG
-  config = weights.read_json(beside) if beside.is_file() else {}
+  config_path = files[0].parent / weights.CONFIG
+  config = weights.read_json(config_path) if config_path.is_file() else {}
   return Source(path.resolve().name, tensors, config, _digest(files))
 
 
@@ -70,30 +77,33 @@ def _in_folder(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str] | No
   for name in _FILES:
     if (folder / name).is_file():
       return [folder / name], None
-  found = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES)
-  if len(found) != 1:
-    listed = ": " + ", ".join(file.name for file in found[:6]) if found else ""
+  files = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES)
+  if len(files) != 1:
+    listed = ": " + ", ".join(file.name for file in files[:6]) if files else ""
     raise errors.UserError(
-      f"{folder} has {len(found)} checkpoint files{listed}; expected {' or '.join(_FILES)}, or "
+      f"{folder} has {len(files)} checkpoint files{listed}; expected {' or '.join(_FILES)}, or "
       "name one file"
     )
-  return found, None
+  return files, None
 
 
 def _shards(index: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
-  """The shards that an index of Hugging Face lists, and the names they must hold."""
-  places = weights.read_json(index).get("weight_map")
-  if not isinstance(places, dict) or not places:
+  """The shards in an index of Hugging Face, and the names of the tensors in them."""
+  weight_map = weights.read_json(index).get("weight_map")
+  if not isinstance(weight_map, dict) or not weight_map:
     raise errors.UserError(f"{index} has no 'weight_map'; expected an index of shards")
-  files = sorted(set(map(str, places.values())))
+  files = sorted(set(map(str, weight_map.values())))
   for name in files:
     if pathlib.PurePath(name).name != name or not (index.parent / name).is_file():
       raise errors.UserError(f"{index} lists the shard {name!r}, which is not a file beside it")
-  return [index.parent / name for name in files], list(places)
+  return [index.parent / name for name in files], list(weight_map)
 
 
 def _read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """By content, not by name: a zip or a pickle is torch's, anything else must be safetensors."""
+  """Reads a file by its content, not by its name.
+
+  A zip file or a pickle is of torch; any other file must be of safetensors.
+  """
   with open(path, "rb") as file:
     start = file.read(512)
   torch = (

@@ -1,10 +1,9 @@
-"""Reads what `torch.save` wrote, without torch and without running anything the file asks for.
+"""Reads files of `torch.save` without torch and without running code from the file.
 
-A file of torch >= 1.6 is a zip with a pickle (`NAME/data.pkl`) that describes the object and one
-entry a storage
-(`NAME/data/0`). A pickle can name any function and call it; here only the names in `_table` exist,
-all of them inert,
-and any other is refused.
+A file of torch >= 1.6 is a zip file. It holds a pickle (`NAME/data.pkl`) that describes the object,
+and one entry for each storage (`NAME/data/0`). A pickle can name any function and call it. Here,
+only the names in `_table` are allowed, and none of them can do harm.
+
 Source: the format as written by torch/serialization.py and torch/_utils.py.
 """
 
@@ -38,19 +37,20 @@ _STORAGES = {
   "ByteStorage": np.uint8,
   "BoolStorage": np.bool_,
 }
-# Extensions bypass find_class; the others allocate what a damaged length says before they look
-# whether it is there.
+# Extensions bypass find_class. The other opcodes allocate memory of the size that the file states,
+# before they check that the data exist.
 _UNWANTED = ("EXT1", "EXT2", "EXT4", "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER", "INST", "OBJ")
 _RESAVE = "re-save it in torch with torch.save(model.state_dict(), NEW), or as safetensors"
 
 
 def load(path: str | os.PathLike) -> Any:
-  """The object in the file: dicts, lists and numbers as they are, tensors as read-only numpy
-  arrays.
+  """Reads the object in a file; tensors become read-only numpy arrays.
+
+  Dicts, lists and numbers are unchanged.
 
   Raises:
-    errors.UserError: missing, truncated, legacy (not a zip), or a pickle that names more than
-      tensors and containers.
+    errors.UserError: the file is missing, truncated or legacy (not a zip), or its pickle names
+      more than tensors and containers.
   """
   path = pathlib.Path(path)
   try:
@@ -74,11 +74,12 @@ def load(path: str | os.PathLike) -> Any:
 
 
 def state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """The named tensors of a checkpoint, bare or under "model" or "state_dict"; parallel training's
-  "module." is dropped.
+  """Reads the named tensors of a checkpoint, at the top level or in "model" or "state_dict".
+
+  The prefix "module." of data-parallel training is removed.
 
   Raises:
-    errors.UserError: as `load`, and when no dict of tensors is found.
+    errors.UserError: as for `load`, or there is no dict of tensors.
   """
   value = load(path)
   while isinstance(value, Mapping):
@@ -98,15 +99,15 @@ def state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
       f"{path} holds a {type(value).__name__}{keys}; expected named tensors, bare or under "
       "'model' or 'state_dict'"
     )
-  wrong = [
+  bad_names = [
     str(name)
     for name, leaf in value.items()
     if not isinstance(name, str) or not isinstance(leaf, np.ndarray)
   ]
-  if wrong:
+  if bad_names:
     raise errors.UserError(
-      f"{path}: {len(wrong)} entries of the state dict are not named tensors: "
-      f"{', '.join(wrong[:4])}"
+      f"{path}: {len(bad_names)} entries of the state dict are not named tensors: "
+      f"{', '.join(bad_names[:4])}"
     )
   prefix = "module." if all(name.startswith("module.") for name in value) else ""
   return {name[len(prefix) :]: leaf for name, leaf in value.items()}
@@ -137,41 +138,37 @@ def _read(path: pathlib.Path, archive: zipfile.ZipFile) -> Any:
     return _plain(_Reader(path, archive, root, content).load())
   except (errors.UserError, OSError, zipfile.BadZipFile):
     raise
-  except Exception as error:  # a garbled pickle can raise anything; nothing of it was run
+  except Exception as error:  # a damaged pickle can raise any exception; none of its code was run
     raise errors.UserError(
       f"{path}: its pickle cannot be read ({type(error).__name__}: {error})"
     ) from None
 
 
 def _scan(content: bytes) -> None:
-  """Refuses opcodes that torch does not write and that take memory or objects from outside the
-  file.
-  """
-  for opcode, argument, place in pickletools.genops(content):
+  """Rejects opcodes that torch does not write and that take memory or objects from outside."""
+  for opcode, argument, position in pickletools.genops(content):
     unwanted = opcode.name in _UNWANTED or opcode.name.endswith("PUT") and argument > len(content)
     if unwanted:
-      raise ValueError(f"opcode {opcode.name} at byte {place}")
+      raise ValueError(f"opcode {opcode.name} at byte {position}")
 
 
 class _Reader(pickle.Unpickler):
-  """An unpickler that knows a handful of names."""
+  """An unpickler that accepts only the names in `_table`."""
 
   def __init__(self, path: pathlib.Path, archive: zipfile.ZipFile, root: str, content: bytes):
     super().__init__(io.BytesIO(content))
     self._path, self._archive, self._root = path, archive, root
     self._storages: dict[str, np.ndarray] = {}
-    self._known = self._table()
+    self._replacements = self._table()
 
   def _table(self) -> dict[tuple[str, str], Any]:
-    """(module, name) -> what stands for it.
+    """(module, name) -> replacement.
 
-    Made anew for each file: a pickle can spoil nothing for the next one.
+    The table is created for each file, so that a pickle cannot change it for the next file.
     """
 
     class Inert:
-      """Takes the place of an object whose class is never run; what the pickle wants to store in it
-      is dropped.
-      """
+      """Replaces an object whose class must not run; its state is dropped."""
 
       __slots__ = ()
 
@@ -201,17 +198,20 @@ class _Reader(pickle.Unpickler):
     }
 
   def find_class(self, module: str, name: str) -> Any:
-    known = self._known.get((module, name))
-    if known is None:
+    """The replacement of a name of the pickle, from `_table`; errors.UserError if it has none."""
+    replacement = self._replacements.get((module, name))
+    if replacement is None:
       raise errors.UserError(
         f"{self._path}: its pickle asks for {module}.{name}, which is not a tensor or a plain "
         f"container; nothing was run; {_RESAVE}"
       )
-    return known
+    return replacement
 
   def persistent_load(self, pid: Any) -> "_Sealed":
-    """("storage", storage type, entry, location, count) -> the storage, 1-D; each entry is read
-    once and shared.
+    """Reads a storage as a 1-D array; each entry of the zip file is read once and shared.
+
+    Args:
+      pid: ("storage", storage type, entry, location, count).
     """
     kind, dtype, key, _, count = pid
     dtype = _open(dtype, np.dtype)
@@ -238,8 +238,9 @@ class _Reader(pickle.Unpickler):
 
 
 class _Sealed:
-  """Holds an array or a dtype while the pickle runs: nothing to call and nothing to set, unlike
-  numpy's own objects.
+  """Wraps an array or a dtype while the pickle runs.
+
+  Unlike numpy's own objects, it has nothing that a pickle could call or set.
   """
 
   __slots__ = ("held",)
@@ -258,7 +259,7 @@ def _open(sealed: Any, kind: type) -> Any:
 
 
 def _plain(value: Any) -> Any:
-  """The loaded object with its tensors opened."""
+  """Unwraps the tensors of the loaded object."""
   if isinstance(value, _Sealed):
     return value.held
   if isinstance(value, dict):
@@ -269,9 +270,9 @@ def _plain(value: Any) -> Any:
 
 
 def _view(storage: np.ndarray, offset: Any, size: Any, stride: Any) -> np.ndarray:
-  """A strided view that stays inside its storage. Offsets and strides count elements."""
-  numbers = (offset, *size, *stride)
-  if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
+  """A strided view, checked to be inside its storage; offsets and strides count elements."""
+  values = (offset, *size, *stride)
+  if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in values):
     raise ValueError(f"tensor with offset {offset}, size {size}, stride {stride}")
   if math.prod(size) == 0:
     return np.zeros(size, storage.dtype)

@@ -1,9 +1,9 @@
 """Data: numpy, Grain and codecs only.
 
-Nothing in here asks jax for devices or a process index: those are arguments.
+No module in this package asks JAX for its devices or process index. Both are arguments.
 
-Importing this package does not import Grain (ingest workers start faster without it); `pipeline`
-does.
+Importing this package does not import Grain, so ingest workers start faster. Only `pipeline`,
+`policy_pipeline`, `sequences` and `evaluation` import Grain.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ class DataSet:
   """One entry of a mixture.
 
   Attributes:
-    path: folder of como_jax shards (`ingest.ensure_shards` makes one of anything).
+    path: folder of como_jax shards (`ingest.ensure_shards` makes one from any data).
     weight: share of the mixture, relative to the other entries.
     offset_seconds: time between the frames of a window.
     cameras: names to use, empty = all.
-    name: for messages and reports, the folder's name by default.
+    name: used in messages and reports; "" = the folder's name.
   """
 
   path: str
@@ -33,13 +33,19 @@ class DataSet:
 
   @property
   def label(self) -> str:
+    """The name in messages and reports."""
     return self.name or os.path.basename(os.path.normpath(self.path))
 
 
 def describe(
   dataset: DataSet, *, frames: int = 2, validation_fraction: float = 0.1
 ) -> dict[str, Any]:
-  """What a data set holds, as plain JSON values, for logs and reports.
+  """Describes a data set in plain JSON values, for logs and reports.
+
+  Args:
+    dataset: the data set.
+    frames: number of frames of a window.
+    validation_fraction: share of the episodes that are for validation.
 
   Returns:
     name, source, image_size, codec, cameras, tasks (number), fps (sorted list, derived from the
@@ -49,10 +55,10 @@ def describe(
   """
   manifest, table = shards.read_manifest(dataset.path), shards.read_table(dataset.path)
   validation = index.split(table, validation_fraction)
-  counts, found = {}, {}
+  counts, windows = {}, {}
   for which, keep in (("train", ~validation), ("validation", validation)):
     if keep.any():
-      found[which] = index.windows(
+      windows[which] = index.windows(
         table,
         frames=frames,
         offset_seconds=dataset.offset_seconds,
@@ -61,7 +67,7 @@ def describe(
         name=dataset.label,
         warn=False,
       )
-    counts[which] = len(found[which]) if which in found else 0
+    counts[which] = len(windows[which]) if which in windows else 0
   return {
     "name": dataset.label,
     "source": manifest["source"]["description"],
@@ -75,8 +81,8 @@ def describe(
     "windows": counts,
     "offset_seconds": dataset.offset_seconds,
     "stride_frames": index.frames_apart(table, dataset.offset_seconds),
-    "segments_without_window": sum(part.segments_without for part in found.values()),
-    "windows_left_out": sum(part.left_out for part in found.values()),
+    "segments_without_window": sum(part.segments_without for part in windows.values()),
+    "windows_left_out": sum(part.left_out for part in windows.values()),
     "action": manifest["action"],
     "state": manifest["state"],
     "fingerprint": manifest["source"]["fingerprint"],

@@ -1,5 +1,6 @@
-"""Marks the clips of a new folder of shards that an earlier episode shows too, from what was
-measured of their frames.
+"""Marks the clips of a new folder of shards that an earlier episode shows too.
+
+The clips are compared by the values that were measured for their frames.
 """
 
 import collections
@@ -8,22 +9,22 @@ import numpy as np
 
 from como_jax.data import duplicates, reader
 
-_SHARE = 0.5  # of a clip's frames
+_SHARE = 0.5  # a clip is a duplicate when at least this share of its frames is
 
 
 def mark(output: str, files: list[dict], rows: list[dict]) -> list[dict[str, str]]:
-  """Sets "duplicate" in the rows of such clips.
+  """Sets "duplicate" in the rows of clips that an earlier episode shows too.
 
   Args:
     output: folder of the shards.
     files: entries of its shards, see `shards.read_manifest`.
-    rows: of its table; their episodes are compared in this order, by their first camera. Clips that
-      were not measured are left alone.
+    rows: of its table. Episodes are compared in this order, by their first camera. Rows of clips
+      that were not measured are not changed.
 
   Returns:
-    {"name", "note"}: an episode and what it repeats.
+    {"name", "note"}: an episode, and the part of the earlier episode that it repeats.
   """
-  opened = reader.ShardCache(output, files)  # not all shards of a large folder may be open at once
+  opened = reader.ShardCache(output, files)  # limits the number of open files
   names = {
     file["shard"]: [
       name for name in opened[file["shard"]].index if name.startswith("frame/picture_hash/")
@@ -35,9 +36,9 @@ def mark(output: str, files: list[dict], rows: list[dict]) -> list[dict[str, str
     if names[row["shard"]]:
       episodes.setdefault(row["episode"], []).append(i)
   signatures, parts = [], []
-  for mine in episodes.values():
+  for indices in episodes.values():
     seconds, hashes, motion = [], [], []
-    for i in mine:
+    for i in indices:
       row, file = rows[i], opened[rows[i]["shard"]]
       camera = names[row["shard"]][0].removeprefix("frame/picture_hash/")
       seconds.append(
@@ -50,25 +51,27 @@ def mark(output: str, files: list[dict], rows: list[dict]) -> list[dict[str, str
     signatures.append(
       duplicates.Signature(np.concatenate(seconds), np.concatenate(hashes), np.concatenate(motion))
     )
-    parts.append(mine)
-  found, notes, named = duplicates.find(signatures), [], list(episodes)
-  for one in found:
-    times = signatures[one.episode].times
+    parts.append(indices)
+  stretches, notes, names_of_episodes = duplicates.find(signatures), [], list(episodes)
+  for part in stretches:
+    times = signatures[part.episode].times
     notes.append(
       {
-        "name": named[one.episode],
-        "note": f"from {_text(times[one.first])} to {_text(times[one.last - 1])} s it shows what "
-        f"{named[one.of]} shows from {_text(times[one.first] - one.offset)} s on",
+        "name": names_of_episodes[part.episode],
+        "note": f"from {_text(times[part.first])} to {_text(times[part.last - 1])} s it shows what "
+        f"{names_of_episodes[part.of]} shows from {_text(times[part.first] - part.offset)} s on",
       }
     )
   of_episode = collections.defaultdict(list)
-  for one in found:
-    of_episode[one.episode].append(one)
-  for number, mine in of_episode.items():
-    alike, at = duplicates.mask(mine, number, len(signatures[number].times)), 0
+  for part in stretches:
+    of_episode[part.episode].append(part)
+  for number, own_stretches in of_episode.items():
+    repeated = duplicates.mask(own_stretches, number, len(signatures[number].times))
+    begin = 0
     for i in parts[number]:
-      rows[i]["duplicate"] = bool(alike[at : at + rows[i]["length"]].mean() >= _SHARE)
-      at += rows[i]["length"]
+      end = begin + rows[i]["length"]
+      rows[i]["duplicate"] = bool(repeated[begin:end].mean() >= _SHARE)
+      begin = end
   return notes
 
 

@@ -1,4 +1,4 @@
-"""What a source hands to ingest: an episode whose frames are still to be decoded."""
+"""What a source returns to ingest: an episode whose frames are not decoded yet."""
 
 import dataclasses
 import os
@@ -18,18 +18,19 @@ class RawEpisode:
 
   Attributes:
     episode: id, unique in its data set.
-    task: the language instruction, "" when unknown; or one for each frame [T] where it changes.
-    cameras: name -> function of a `video.Geometry` giving (seconds, uint8 [H, W, 3]) frame by
-      frame. Seconds increase, and are those of the episode's own clock: frame by frame the same for
-      all its cameras. It may raise `video.Unreadable` at any frame, and the whole episode is then
-      discarded. It can be called more than once.
-    arrays: "action" [T, A] and "state" [T, S] float32, as far as there are any.
-    notes: remarks (not errors), possibly added while the frames are read.
+    task: the language instruction, "" when unknown. A list with one entry per frame [T] when the
+      instruction changes within the episode.
+    cameras: name -> function that takes a `video.Geometry` and yields (seconds, uint8 [H, W, 3])
+      for each frame. The seconds increase. They are times on the episode's own clock, and frame t
+      has the same time in all cameras. The function may raise `video.Unreadable` at any frame; the
+      whole episode is then discarded. It can be called more than once.
+    arrays: "action" [T, A] and "state" [T, S] float32. Missing arrays have no key.
+    notes: remarks (not errors). More may be added while the frames are read.
     group: episodes of one group show the same motion (in other scenes, from other cameras) and stay
-      on one side of a split; "" = alone.
-    cuts: frames before which a shot is known to end.
-    continuous: nothing but those cuts ends a shot: a recording of a robot, say. Otherwise cuts are
-      looked for in the pictures.
+      on one side of a split. "" = the episode is a group by itself.
+    cuts: frames that are known to start a new shot.
+    continuous: True when only `cuts` end a shot, as in a robot recording. False when further cuts
+      are detected in the pictures.
   """
 
   episode: str
@@ -43,8 +44,9 @@ class RawEpisode:
 
 
 def fingerprint(root: str, files: Sequence[str]) -> str:
-  """Hash of names, sizes and modification times: changes when the source does, without reading
-  it.
+  """Hash of the names, sizes and modification times of files, without reading their content.
+
+  It changes when the source changes.
   """
   digest = xxhash.xxh64()
   for name in files:

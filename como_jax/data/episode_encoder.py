@@ -1,4 +1,4 @@
-"""An episode's frames and numbers, measured, cut into clips and encoded.
+"""Reads the frames and arrays of an episode, measures them, divides them into clips, encodes them.
 
 Legend: T frames of the episode.
 """
@@ -24,15 +24,15 @@ from como_jax.data import (
 )
 from como_jax.data.times import FrameTimes
 
-# bytes of one episode's encoded frames kept in memory before they go to a temporary file
+# Bytes. If the encoded frames of an episode are larger, they go to a temporary file.
 _SPOOL = 1 << 28
-_LOOK = 224  # pixels at which bars are looked for
-_SAME_TIME = 1e-3  # seconds that the frames of two cameras may be apart
+_LOOK = 224  # pixels; smallest side of the pictures in which bars are detected
+_SAME_TIME = 1e-3  # seconds; largest difference between the times of two cameras
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What decides the bytes, see `ingest.run`."""
+  """The settings that the bytes of a shard depend on, see `ingest.run`."""
 
   image_size: int
   resize: str
@@ -46,7 +46,7 @@ class Settings:
   filters: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def check(self) -> "Settings":
-    """Raises `errors.UserError` for a value out of range."""
+    """Returns the settings; raises `errors.UserError` for a value that is not valid."""
     for name, valid in (
       ("resize", ("squash", "crop", "pad")),
       ("codec", shard_file.CODECS),
@@ -70,12 +70,12 @@ class Settings:
 
 
 class Encoded:
-  """An episode that was read to its end: `clips` gives what a shard is to hold.
+  """An episode that was fully read and encoded; `clips` yields its clips.
 
-  Close it (a context manager) to free its temporary file.
+  It is a context manager, which removes its temporary file.
 
   Attributes:
-    counts: "kept" and reasons of leaving out -> frames.
+    counts: number of frames by "kept" and the reasons for leaving them out.
     notes: remarks.
   """
 
@@ -85,15 +85,15 @@ class Encoded:
     settings: Settings,
     plan: "_Plan",
     spool,
-    places: dict[str, list[tuple[int, int]]],
+    locations: dict[str, list[tuple[int, int]]],
     sizes: dict[str, list[tuple[int, int]]],
   ):
-    self._raw, self._settings, self._plan, self._spool, self._places, self._sizes = (
+    self._raw, self._settings, self._plan, self._spool, self._locations, self._sizes = (
       raw,
       settings,
       plan,
       spool,
-      places,
+      locations,
       sizes,
     )
     self.counts, self.notes = dict(plan.counts), list(plan.notes)
@@ -105,7 +105,7 @@ class Encoded:
     self._spool.close()
 
   def clips(self) -> Iterator[tuple[shard_file.Clip, dict]]:
-    """(clip, its row of the table without those columns that are the whole episode's)."""
+    """Yields (clip, its row of the table without the columns that depend only on the episode)."""
     raw, plan, codec = self._raw, self._plan, self._settings.codec
     per, blob = shard_file.CODECS[codec], 0
     for segment in plan.segments:
@@ -145,7 +145,7 @@ class Encoded:
         )
 
   def _blob(self, camera: str, i: int) -> bytes:
-    offset, size = self._places[camera][i]
+    offset, size = self._locations[camera][i]
     self._spool.seek(offset)
     return self._spool.read(size)
 
@@ -162,15 +162,15 @@ class Span:
 
 @dataclasses.dataclass
 class _Plan:
-  """How an episode is cut.
+  """How an episode is divided.
 
   Attributes:
-    source: numbers of the source's frames that are counted, in order: all T, or those that do not
-      repeat the one before. Spans and `seconds` count these.
-    seconds: of those.
+    source: numbers of the source's frames that are counted, in order: all T frames, or those that
+      do not repeat the frame before. The numbers in spans are indices into this array.
+    seconds: times of the counted frames.
     segments: clips of each run without a cut or a gap, in order.
-    measures: by camera; {} where nothing was measured.
-    counts, notes: as of `Encoded`.
+    measures: by camera; {} when nothing was measured.
+    counts, notes: as in `Encoded`.
   """
 
   source: np.ndarray
@@ -181,12 +181,13 @@ class _Plan:
   notes: list[str]
 
   def facts(self, span: Span) -> dict:
-    """Columns of a clip's row that were measured: means over its frames of the liveliest camera's
-    motion, the calmest one's speed of the whole picture, and shares of frames that are still and
-    repeated in all cameras; not a number where nothing was measured.
+    """Measured columns of a clip's row; NaN when nothing was measured.
+
+    Motion: mean over the frames, the largest of all cameras. Global motion: mean speed of the whole
+    picture, the smallest of all cameras. Shares of frames that are still, repeated in all cameras.
     """
-    part, found = self.source[span.first : span.last], list(self.measures.values())
-    if not found:
+    part, views = self.source[span.first : span.last], list(self.measures.values())
+    if not views:
       return {
         "motion": np.nan,
         "global_motion": np.nan,
@@ -195,19 +196,19 @@ class _Plan:
         "duplicate": False,
       }
     return {
-      "motion": float(max(one.motion[part].mean() for one in found)),
-      "global_motion": float(min(frame_filters.camera_speed(one)[part].mean() for one in found)),
-      "still": float(np.all([one.still[part] for one in found], 0).mean()),
-      "repeated": float(np.all([one.repeated[part] for one in found], 0).mean()),
+      "motion": float(max(view.motion[part].mean() for view in views)),
+      "global_motion": float(min(frame_filters.camera_speed(view)[part].mean() for view in views)),
+      "still": float(np.all([view.still[part] for view in views], 0).mean()),
+      "repeated": float(np.all([view.repeated[part] for view in views], 0).mean()),
       "duplicate": False,
     }
 
   def frame_facts(self, span: Span) -> dict[str, np.ndarray]:
-    """What was measured of each frame of a clip."""
-    part = self.source[span.first : span.last]
+    """Values measured for each frame of a clip: name -> [T of the clip, ...]."""
+    frames = self.source[span.first : span.last]
     return {
-      f"{name}/{camera}": getattr(one, name)[part]
-      for camera, one in self.measures.items()
+      f"{name}/{camera}": getattr(measures, name)[frames]
+      for camera, measures in self.measures.items()
       for name in ("motion", "global_motion", "picture_hash", "still", "repeated")
     }
 
@@ -215,11 +216,10 @@ class _Plan:
 def encode(raw: episodes.RawEpisode, settings: Settings, report: Callable[[int], None]) -> Encoded:
   """Reads, measures and encodes a whole episode.
 
-  Args:
-    report: called with a number of further frames now and then.
+  `report` is called from time to time with the number of frames since the last call.
 
   Raises:
-    video.Unreadable: the episode cannot be used; the text says why.
+    video.Unreadable: the episode cannot be used. The message says why.
   """
   missing = [name for name in settings.cameras if name not in raw.cameras]
   if missing:
@@ -227,32 +227,32 @@ def encode(raw: episodes.RawEpisode, settings: Settings, report: Callable[[int],
   filters = frame_filters.FilterOptions(**settings.filters)
   geometry = dict.fromkeys(settings.cameras, video.Geometry(settings.image_size, settings.resize))
   plan, measurers = None, _measurers(raw, settings, filters)
-  # Frames that are stored together must lie in one clip, and bars must be known before pictures are
-  # scaled: then everything is read twice.
+  # Frames that are coded together must be in one clip, and bars must be known before pictures are
+  # resized. In these two cases everything is read twice.
   if settings.codec != "jpeg" or filters.crop_bars:
-    look = (
+    measured_geometry = (
       geometry
       if not filters.crop_bars
       else dict.fromkeys(settings.cameras, video.Geometry(max(_LOOK, settings.image_size)))
     )
     seconds = []
-    for second, images in _frames(raw, settings, look):
+    for second, images in _frames(raw, settings, measured_geometry):
       seconds.append(second)
       _measure(measurers, second, images)
     plan = _plan(raw, settings, filters, np.array(seconds), measurers)
     if filters.crop_bars:
       geometry = {
         name: dataclasses.replace(
-          geometry[name], bars=_shares(plan.measures[name].bars, look[name].size)
+          geometry[name], bars=_shares(plan.measures[name].bars, measured_geometry[name].size)
         )
         for name in settings.cameras
       }
   spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115  its caller closes it
-  places: dict[str, list[tuple[int, int]]] = {name: [] for name in settings.cameras}
+  locations: dict[str, list[tuple[int, int]]] = {name: [] for name in settings.cameras}
   sizes: dict[str, list[tuple[int, int]]] = {name: [] for name in settings.cameras}
 
   def keep(name: str, data: bytes) -> None:
-    places[name].append((spool.tell(), len(data)))
+    locations[name].append((spool.tell(), len(data)))
     spool.write(data)
 
   try:
@@ -266,7 +266,7 @@ def encode(raw: episodes.RawEpisode, settings: Settings, report: Callable[[int],
       {int(plan.source[getattr(span, edge) - last]) for span in spans}
       for edge, last in (("first", 0), ("last", 1))
     )
-    wanted = {int(i) for span in spans for i in plan.source[span.first : span.last]}
+    stored = {int(i) for span in spans for i in plan.source[span.first : span.last]}
     encoders = None
     for t, (second, images) in enumerate(_frames(raw, settings, geometry)):
       seconds.append(second)
@@ -279,7 +279,7 @@ def encode(raw: episodes.RawEpisode, settings: Settings, report: Callable[[int],
         sizes[name].append(image.shape[:2])
         if settings.codec == "jpeg":
           keep(name, video.encode_jpeg(image, settings.quality))
-        elif t in wanted:
+        elif t in stored:
           encoders[name].add(image)
       if t in stops:
         for name in settings.cameras:
@@ -306,21 +306,21 @@ def encode(raw: episodes.RawEpisode, settings: Settings, report: Callable[[int],
   except BaseException:
     spool.close()
     raise
-  return Encoded(raw, settings, plan, spool, places, sizes)
+  return Encoded(raw, settings, plan, spool, locations, sizes)
 
 
 def _measurers(
   raw: episodes.RawEpisode, settings: Settings, filters: frame_filters.FilterOptions
 ) -> dict[str, frame_measures.FrameMeasurer]:
-  """One for each camera; none where nothing is to be measured."""
-  wanted = (
+  """One measurer per camera, {} when nothing is to be measured."""
+  needed = (
     settings.measure == "on"
     or filters != frame_filters.FilterOptions()
     or (settings.measure == "auto" and not raw.continuous)
   )
   return (
     {name: frame_measures.FrameMeasurer(filters.still_seconds) for name in settings.cameras}
-    if wanted
+    if needed
     else {}
   )
 
@@ -333,16 +333,16 @@ def _measure(
 
 
 def _shares(bars: tuple[int, int, int, int], size: int) -> tuple[float, float, float, float]:
-  """Bars (top, bottom, left, right) in pixels of a square as shares of its sides."""
+  """Converts bars (top, bottom, left, right) from pixels of a square to shares of its sides."""
   return tuple(pixels / size for pixels in bars)
 
 
 def _frames(
   raw: episodes.RawEpisode, settings: Settings, geometry: Mapping[str, video.Geometry]
 ) -> Iterator[tuple[float, tuple[np.ndarray, ...]]]:
-  """(seconds, image of each camera) of all frames.
+  """Yields (seconds, image of each camera) for all frames.
 
-  Raises `video.Unreadable` where cameras disagree, or time does not go on.
+  Raises `video.Unreadable` when the cameras disagree or the times do not increase.
   """
   total, before = 0, -np.inf
   for frames in itertools.zip_longest(
@@ -377,7 +377,7 @@ def _plan(
   seconds: np.ndarray,
   measurers: dict[str, frame_measures.FrameMeasurer],
 ) -> _Plan:
-  """Cuts an episode into segments and clips."""
+  """Divides an episode into segments and clips."""
   count = len(seconds)
   tasks = [raw.task] * count if isinstance(raw.task, str) else list(raw.task)
   if len(tasks) < count:
@@ -386,8 +386,8 @@ def _plan(
   known[[t for t in raw.cuts if 0 < t < count]] = True
   measures = {name: measurer.finish() for name, measurer in measurers.items()}
   measures = {
-    name: dataclasses.replace(one, cut=known | (one.cut & (not raw.continuous)))
-    for name, one in measures.items()
+    name: dataclasses.replace(camera, cut=known | (camera.cut & (not raw.continuous)))
+    for name, camera in measures.items()
   }
   keep, repeated, counts, notes, cut = (
     np.ones(count, bool),
@@ -401,19 +401,18 @@ def _plan(
     keep, counts, cut = (
       result.keep,
       result.counts,
-      np.any([one.cut for one in measures.values()], axis=0),
+      np.any([camera.cut for camera in measures.values()], axis=0),
     )
     repeated = result.reason == frame_filters.Reason.REPEATED
-    found = int(cut.sum() - known.sum())
-    if found:
-      notes.append(f"{found} cuts between shots: no pair of frames crosses one")
+    new_cuts = int(cut.sum() - known.sum())
+    if new_cuts:
+      notes.append(f"{new_cuts} cuts between shots: no pair of frames crosses one")
     if not keep.any():
       reasons = ", ".join(
         f"{number} {reason}" for reason, number in counts.items() if reason != "kept"
       )
       raise video.Unreadable(f"the filters leave no frame ({reasons})")
-  # A repeated frame is no picture of its own: it is not counted, so that the frames around it stay
-  # neighbors.
+  # A repeated frame is not counted, so that the frames around it are consecutive.
   source = np.flatnonzero(~repeated)
   segments = cut_clips(
     keep[source], np.cumsum(cut)[source], [tasks[t] for t in source], settings.clip_frames
@@ -422,15 +421,15 @@ def _plan(
 
 
 def cut_clips(
-  keep: np.ndarray, shot: np.ndarray, tasks: Sequence[str], most: int
+  keep: np.ndarray, shot: np.ndarray, tasks: Sequence[str], max_frames: int
 ) -> list[list[Span]]:
-  """The clips of an episode, by segment.
+  """Divides the frames of an episode into clips, by segment.
 
   Args:
-    keep: bool [T], frames to store.
-    shot: int [T].
+    keep: frames to store, bool [T].
+    shot: number of the shot, int [T].
     tasks: instruction of each frame.
-    most: frames of a clip.
+    max_frames: largest number of frames in a clip.
   """
   segments: list[list[Span]] = []
   begin = None
@@ -438,7 +437,7 @@ def cut_clips(
     inside = t < len(keep) and keep[t]
     if begin is not None:
       border = not inside or shot[t] != shot[begin]
-      if border or tasks[t] != tasks[begin] or t - begin == most:
+      if border or tasks[t] != tasks[begin] or t - begin == max_frames:
         segments[-1].append(Span(begin, t, int(shot[begin]), tasks[begin]))
         begin = None
         if inside and not border:

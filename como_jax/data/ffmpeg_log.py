@@ -1,5 +1,6 @@
-"""What FFmpeg reports as errors and goes on from: some decoders and demuxers tell of damage only
-there.
+"""Reads FFmpeg's log of errors after which it continues.
+
+Some decoders and demuxers report damage only in this log.
 """
 
 import contextlib
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 
 import av
 
-# Words of messages after which pictures are not the ones that were encoded, or some are missing.
+# Words in messages that mean that pictures are wrong or missing.
 _DAMAGE = (
   "crc mismatch",
   "reference picture missing",
@@ -19,8 +20,8 @@ _DAMAGE = (
   "decode failed",
   "packet mismatch",
 )
-_DEMUXERS = ("matroska,webm",)  # those whose every error means that bytes were skipped
-# a recording that was stopped the hard way; what it holds is whole
+_DEMUXERS = ("matroska,webm",)  # for these, every error means that bytes were skipped
+# The recording was killed. The frames in the file are complete.
 _PREMATURE = "ended prematurely"
 
 _lock = threading.Lock()
@@ -30,18 +31,18 @@ _before: tuple[int | None, bool] = (None, True)
 
 @contextlib.contextmanager
 def errors() -> Iterator[list[tuple[int, str, str]]]:
-  """Collects (level, name, message) of errors that FFmpeg reports in this thread; keep it open for
-  one call only.
+  """Context manager that collects the errors of FFmpeg in this thread: (level, name, message).
 
-  The log level belongs to the process: while one is open, errors of other threads go to Python's
-  log "libav".
+  Keep it open for one call only. It changes the log level of the process: while it is open, errors
+  of other threads go to Python's logger "libav".
   """
   global _open, _before
   with _lock:
     if not _open:
       _before = av.logging.get_level(), av.logging.get_skip_repeated()
       av.logging.set_level(av.logging.ERROR)
-      av.logging.set_skip_repeated(False)  # else the same error of the next file would not be heard
+      # Otherwise FFmpeg would not report the same error in the next file.
+      av.logging.set_skip_repeated(False)
     _open += 1
   try:
     with av.logging.Capture() as lines:
@@ -55,15 +56,23 @@ def errors() -> Iterator[list[tuple[int, str, str]]]:
 
 
 def damage(lines: list[tuple[int, str, str]]) -> str:
-  """The first message that means damage, "" when none does."""
+  """The first message that means damage, "" when there is none.
+
+  Args:
+    lines: from `errors`.
+  """
   for level, name, message in lines:
     text = message.strip()
-    heard = level <= av.logging.ERROR and _PREMATURE not in text.lower()
-    if heard and (name in _DEMUXERS or any(words in text.lower() for words in _DAMAGE)):
+    is_error = level <= av.logging.ERROR and _PREMATURE not in text.lower()
+    if is_error and (name in _DEMUXERS or any(words in text.lower() for words in _DAMAGE)):
       return text
   return ""
 
 
 def premature(lines: list[tuple[int, str, str]]) -> bool:
-  """Whether a demuxer says that the file ends before what it declares."""
+  """Whether a demuxer reports that the file is shorter than it declares.
+
+  Args:
+    lines: from `errors`.
+  """
   return any(_PREMATURE in message.lower() for _, _, message in lines)

@@ -1,4 +1,4 @@
-"""Frames to blobs and back: what a shard stores of the pictures of a camera."""
+"""Encodes frames into the blobs that a shard stores, and decodes them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from como_jax.data import shard_file, video
 
 
 class FrameEncoder:
-  """Collects the frames of one camera of one clip, encoding as they come."""
+  """Encodes the frames of one camera of one clip, one frame at a time."""
 
   def __init__(self, codec: str, quality: int):
     self._codec, self._quality = codec, quality
@@ -37,20 +37,24 @@ class FrameEncoder:
     self._group = None
 
   def finish(self) -> shard_file.Frames:
-    """The frames of the clip; at least one was added."""
+    """The encoded frames of the clip. At least one frame must have been added."""
     if self._group is not None:
       self._end_group()
     return shard_file.Frames(self._codec, self._count, *self._shape[:2], tuple(self._blobs))
 
 
 def blob_numbers(codec: str, frames: Sequence[int]) -> list[int]:
-  """The blobs of a clip that hold some of its frames."""
+  """Numbers of the blobs that hold some frames of a clip, sorted."""
   return sorted({int(frame) // shard_file.CODECS[codec] for frame in frames})
 
 
 def reduction(codec: str, size: tuple[int, int], to: tuple[int, int]) -> int:
-  """How many times smaller frames of a size may be decoded when they are then resized to `to`, see
-  `video.reduction`.
+  """The factor by which frames may be reduced when they are decoded, see `video.reduction`.
+
+  Args:
+    codec: of the frames.
+    size: (height, width) of the frames.
+    to: (height, width) to which they will be resized.
   """
   return video.reduction(*size, *to) if codec == "jpeg" else 1
 
@@ -63,13 +67,14 @@ def decode(
   *,
   by: int = 1,
 ) -> None:
-  """Frames of a clip by number into `out`, n arrays uint8 [H / by, W / by, 3].
+  """Decodes frames of a clip into existing arrays.
 
   Args:
     codec: of the blobs.
-    blobs: those of `blob_numbers`, by number.
+    blobs: the blobs of `blob_numbers`, by number.
     frames: n frame numbers within the clip.
-    by: a `reduction`.
+    out: n arrays uint8 [H / by, W / by, 3] to write to.
+    by: a factor from `reduction`.
 
   Raises:
     video.Unreadable: the bytes are damaged.
@@ -81,9 +86,9 @@ def decode(
       return
     per = shard_file.CODECS[codec]
     for number, blob in blobs.items():
-      here = [i for i, frame in enumerate(frames) if int(frame) // per == number]
-      images = video.decode_h264(blob, [int(frames[i]) % per for i in here])
-      for i in here:
+      indices = [i for i, frame in enumerate(frames) if int(frame) // per == number]
+      images = video.decode_h264(blob, [int(frames[i]) % per for i in indices])
+      for i in indices:
         out[i][:] = images[int(frames[i]) % per]
   except video.DECODE_ERRORS as error:
     raise video.Unreadable(f"damaged {codec} frame ({error})") from error

@@ -1,8 +1,7 @@
-"""Which frames of an episode are worth learning motion from, decided from its `FrameMeasures`
-alone.
+"""Selects the frames of an episode from which motion is learned, using only its `FrameMeasures`.
 
-Pure functions: measures and options to a mask with a reason for every frame, so that what was
-dropped can be counted.
+The functions are pure. They map measures and options to a reason for every frame, so that dropped
+frames can be counted.
 """
 
 import dataclasses
@@ -15,11 +14,11 @@ import numpy as np
 from como_jax import errors
 from como_jax.data import frame_measures
 
-_SMOOTH_SECONDS = 0.5  # motion is judged over so much time around a frame
+_SMOOTH_SECONDS = 0.5  # motion is averaged over this time around a frame
 
 
 class Reason(enum.IntEnum):
-  """Why a frame is dropped; where several reasons hold, the first one in this order is given."""
+  """The reason why a frame is dropped. If there are several, it is the first in this order."""
 
   KEPT = 0
   DUPLICATE = 1
@@ -32,21 +31,22 @@ class Reason(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class FilterOptions:
-  """What is dropped. The defaults drop nothing.
+  """Options that select the frames to drop. The defaults drop nothing.
 
   Attributes:
     drop_still: drop still stretches of at least `still_seconds`.
-    still_seconds: also what the measurer must be given, which finds no shorter ones.
-    drop_repeated: drop frames that repeat the one before them, outside of still stretches. The
-      frames around them stay in one segment, because no picture is missing.
-    crop_bars: cut constant bars off the picture (done by whoever reads the video; `crop` of the
-      result says how much).
-    max_global_motion: picture widths per second that the whole picture may move at its edge
-      (translation, zoom and rotation together), averaged over half a second; 0 = any.
-    min_motion: per cent of the picture's width per second that things must move besides, averaged
-      over half a second.
+    still_seconds: shortest still stretch. The `FrameMeasurer` must use the same value, because it
+      does not find shorter ones.
+    drop_repeated: drop frames that repeat the frame before, outside of still stretches. The frames
+      around them stay in one segment, because no picture is missing.
+    crop_bars: remove constant bars from the picture. The reader of the video does this; `crop` of
+      the result is their size.
+    max_global_motion: largest speed of the whole picture at its edge (translation, zoom and
+      rotation together), in picture widths per second, averaged over half a second; 0 = no limit.
+    min_motion: smallest motion besides the global motion, in percent of the picture's width per
+      second, averaged over half a second.
     drop_duplicates: drop what `duplicates.find` finds in an earlier episode of the data set.
-    min_shot_seconds: drop segments that are shorter, after everything else.
+    min_shot_seconds: drop segments that are shorter, after all other filters.
   """
 
   drop_still: bool = False
@@ -76,14 +76,14 @@ class FilterOptions:
 
 @dataclasses.dataclass(frozen=True)
 class FilterResult:
-  """What stays of an episode of T frames.
+  """The result of the filters for an episode of T frames.
 
   Attributes:
-    keep: [T] bool.
+    keep: [T] bool, whether a frame is kept.
     reason: [T] uint8, `Reason` of every frame.
-    segment: [T] int32, the number of the segment that a kept frame belongs to, from 0; -1 where it
-      is dropped. A segment crosses neither a cut nor dropped frames, other than repeated ones.
-    crop: (top, bottom, left, right) pixels to cut off, for every camera.
+    segment: [T] int32, number of the segment of a kept frame, from 0; -1 for a dropped frame. A
+      segment contains no cut and no dropped frames, except repeated ones.
+    crop: (top, bottom, left, right), pixels to remove, for every camera.
   """
 
   keep: np.ndarray
@@ -93,21 +93,23 @@ class FilterResult:
 
   @property
   def counts(self) -> dict[str, int]:
-    """Frames by reason, {"kept": n, "still": n, ...}; those of 0 frames are left out but for
-    "kept".
+    """Number of frames by reason, {"kept": n, "still": n, ...}.
+
+    Reasons with 0 frames are left out, except "kept".
     """
-    numbers = np.bincount(self.reason, minlength=len(Reason))
+    counts = np.bincount(self.reason, minlength=len(Reason))
     return {
-      reason.name.lower(): int(numbers[reason])
+      reason.name.lower(): int(counts[reason])
       for reason in Reason
-      if numbers[reason] or reason == Reason.KEPT
+      if counts[reason] or reason == Reason.KEPT
     }
 
 
 def check(settings: dict[str, Any]) -> FilterOptions:
-  """Options from a config's section.
+  """Makes options from a section of a config.
 
-  Raises `errors.UserError` naming a key that is unknown or has a wrong value.
+  Raises:
+    errors.UserError: a key is unknown or has a wrong value. The message names it.
   """
   known = [field.name for field in dataclasses.fields(FilterOptions)]
   for key in settings:
@@ -117,8 +119,9 @@ def check(settings: dict[str, Any]) -> FilterOptions:
 
 
 def camera_speed(measures: frame_measures.FrameMeasures) -> np.ndarray:
-  """[T], picture widths per second that the whole picture moves at the middle of its left and right
-  edges.
+  """Speed of the whole picture in picture widths per second, [T].
+
+  It is measured at the middle of the left and right edges.
   """
   x, y, zoom, rotation = measures.global_motion.T
   return np.hypot(x, y) + np.hypot(zoom, rotation) / 2
@@ -129,25 +132,25 @@ def filter_frames(
   options: FilterOptions,
   duplicate: np.ndarray | None = None,
 ) -> FilterResult:
-  """Decides about the frames of an episode.
+  """Applies the filters to the frames of an episode.
 
   Args:
-    cameras: measures of its cameras, frame by frame at the same times. A cut in one camera is a
-      cut; still or repeated is what is so in all of them; the calmest camera counts for
-      `max_global_motion`, the liveliest for `min_motion`.
-    options: see there.
-    duplicate: [T] bool, frames known from an earlier episode.
+    cameras: measures of its cameras, with the same times. A cut in one camera is a cut. A frame is
+      still or repeated when it is so in all cameras. The camera with the smallest speed counts for
+      `max_global_motion`, the camera with the largest motion for `min_motion`.
+    options: the filters.
+    duplicate: [T] bool, frames that an earlier episode shows; None = none.
 
   Raises:
-    ValueError: the cameras differ in the number of frames.
+    ValueError: the cameras have different numbers of frames.
   """
   count = len(cameras[0])
-  if any(len(one) != count for one in cameras):
-    raise ValueError(f"cameras of {[len(one) for one in cameras]} frames in one episode")
+  if any(len(camera) != count for camera in cameras):
+    raise ValueError(f"cameras of {[len(camera) for camera in cameras]} frames in one episode")
   times = cameras[0].times
-  cut = np.any([one.cut for one in cameras], axis=0)
-  still = np.all([one.still for one in cameras], axis=0)
-  repeated = np.all([one.repeated for one in cameras], axis=0) & ~still
+  cut = np.any([camera.cut for camera in cameras], axis=0)
+  still = np.all([camera.still for camera in cameras], axis=0)
+  repeated = np.all([camera.repeated for camera in cameras], axis=0) & ~still
   reason = np.zeros(count, np.uint8)
 
   def drop(mask: np.ndarray, why: Reason) -> None:
@@ -160,10 +163,10 @@ def filter_frames(
   if options.drop_repeated:
     drop(repeated, Reason.REPEATED)
   if options.max_global_motion:
-    speed = np.min([camera_speed(one) for one in cameras], axis=0)
+    speed = np.min([camera_speed(camera) for camera in cameras], axis=0)
     drop(_smooth(speed, times, cut) > options.max_global_motion, Reason.CAMERA_MOTION)
   if options.min_motion:
-    motion = np.max([one.motion for one in cameras], axis=0)
+    motion = np.max([camera.motion for camera in cameras], axis=0)
     drop(_smooth(motion, times, cut) < options.min_motion, Reason.LITTLE_MOTION)
   segment = _segments(reason, cut)
   if options.min_shot_seconds:
@@ -172,15 +175,15 @@ def filter_frames(
       if times[frames[-1]] - times[frames[0]] < options.min_shot_seconds - 1e-6:
         reason[frames] = Reason.SHORT_SHOT
     segment = _segments(reason, cut)
-  crop = tuple(one.bars if options.crop_bars else (0, 0, 0, 0) for one in cameras)
+  crop = tuple(camera.bars if options.crop_bars else (0, 0, 0, 0) for camera in cameras)
   return FilterResult(reason == Reason.KEPT, reason, segment, crop)
 
 
 def _segments(reason: np.ndarray, cut: np.ndarray) -> np.ndarray:
   """[T] int32, see `FilterResult.segment`."""
-  gone = (reason != Reason.KEPT) & (reason != Reason.REPEATED)
-  breaks = cut | gone
-  part = np.cumsum(breaks)  # frames of one segment have one number
+  dropped = (reason != Reason.KEPT) & (reason != Reason.REPEATED)
+  breaks = cut | dropped
+  part = np.cumsum(breaks)  # the same number for all frames of a segment
   keep = reason == Reason.KEPT
   segment = np.full(len(reason), -1, np.int32)
   segment[keep] = np.unique(part[keep], return_inverse=True)[1]
@@ -188,7 +191,7 @@ def _segments(reason: np.ndarray, cut: np.ndarray) -> np.ndarray:
 
 
 def _long_runs(mask: np.ndarray, cut: np.ndarray, times: np.ndarray, seconds: float) -> np.ndarray:
-  """The runs of a mask, ended by cuts, that last at least so long."""
+  """The runs of a mask, ended by cuts, that last at least `seconds`, bool [T]."""
   out = np.zeros(len(mask), bool)
   starts = mask & (cut | ~np.concatenate([[False], mask[:-1]]))
   ends = mask & ~np.concatenate([mask[1:] & ~cut[1:], [False]])
@@ -198,8 +201,9 @@ def _long_runs(mask: np.ndarray, cut: np.ndarray, times: np.ndarray, seconds: fl
 
 
 def _smooth(values: np.ndarray, times: np.ndarray, cut: np.ndarray) -> np.ndarray:
-  """Means over the changes within `_SMOOTH_SECONDS` around each frame and in its shot, whose first
-  frame has none.
+  """Means of values within `_SMOOTH_SECONDS` around each frame and within its shot, [T].
+
+  A value belongs to the change from the frame before, so the first frame of a shot has none.
   """
   shot = np.cumsum(cut)
   first_of_shot = np.concatenate([[True], cut[1:]])

@@ -1,24 +1,24 @@
-"""What every frame of a video shows, measured while it is read: shot cuts, motion, the camera's
-motion, repeated and still pictures, black bars.
+"""Measures every frame of a video: cuts, motion, camera motion, repeated and still frames, bars.
 
-`FrameMeasurer` takes the frames of one camera one by one and keeps about a kilobyte of each (an
-hour at 30 frames a second is 100 MB), because cuts, dissolves and still stretches are decided by
-what comes before and after. All of it is measured on a thumbnail of 64 x 64 pixels; the bars alone
-on the pixels of the picture.
+`FrameMeasurer` receives the frames of one camera one by one while the video is read. It stores
+about a kilobyte per frame (100 MB for an hour at 30 frames per second), because cuts, dissolves and
+still stretches depend on the frames before and after. Everything is measured on a thumbnail of
+64 x 64 pixels, except the bars, which are measured on the full picture.
 
-What counts as a cut:
-  - a hard cut: most of the textured cells of the picture stop to agree with the picture before,
-    after the camera's motion is taken out, while they agreed just before and after it (so neither a
-    whip pan nor shaking nor a flicker is one), or the colors change far more than just before and
-    after. Where the pictures stand, the next slide is a cut although it may have much of the one
-    before;
-  - a dissolve (up to 2 seconds) between two pictures that stand about still: one cut at its middle.
-    Over moving pictures it may be missed;
-  - a fade to one color (black, white) and out of it into another picture: one cut in the middle of
-    the color. A fade at the beginning or the end of a video is none;
-  - not a flash: up to 3 frames that are brighter, or of one color, after which the picture before
-    comes back;
-  - not a jump cut in front of an unmoved background: most of the picture agrees.
+These are cuts:
+  - A hard cut: most textured cells of the picture do not agree with the picture before, after the
+    camera motion is removed, although they agree just before and just after. So a whip pan, shaking
+    and flicker are not cuts. It is also a hard cut when the colors change far more than just before
+    and after. Where the pictures stand still, the next slide is a cut, even if it shares much with
+    the slide before.
+  - A dissolve (up to 2 seconds) between two pictures that almost stand still: one cut at its
+    middle. A dissolve between moving pictures may be missed.
+  - A fade to one color (black, white) and from it to another picture: one cut in the middle of the
+    color. A fade at the beginning or the end of a video is not a cut.
+
+These are not cuts:
+  - A flash: up to 3 frames that are brighter, or of one color, between two equal pictures.
+  - A jump cut in front of a background that does not move: most of the picture agrees.
 """
 
 import dataclasses
@@ -29,17 +29,17 @@ from PIL import Image
 
 from como_jax.data import bars, global_motion, shot_cuts
 
-STILL_SECONDS = 1.0  # a stretch without any motion that is at least this long is still
-# bits by which the hashes of one picture differ at most after re-encoding at usual quality
+STILL_SECONDS = 1.0  # shortest stretch without motion that is still
+# Bits. The hashes of a picture before and after re-encoding at usual quality differ by up to this.
 HASH_DISTANCE = 6
-_SMALL = 16  # side of the tiny pictures kept of every frame
-# gray levels at any of the SMALL x SMALL places, below which a frame repeats the one before
+_SMALL = 16  # side of the tiny picture that is stored for every frame, in cells
+# Gray levels. A frame repeats the frame before when no cell changes by more.
 _UNCHANGED = 0.5
-# For a doubled frame that was encoded again: gray levels in the mean, at any of the places; share
-# of the change around.
+# Limits for a doubled frame that was encoded again: mean change in gray levels, largest change of a
+# cell in gray levels, change as a share of the changes around it.
 _REPEATED_CHANGE, _REPEATED_LARGEST, _REPEATED_SHARE = 1.5, 3.0, 0.2
-_STILL_ALLOWED = (2.0, 6.0)  # gray levels at any of the places, from no noise to much
-_STILL_TEXTURE = 0.12  # more of them for each level of standard deviation within a place
+_STILL_ALLOWED = (2.0, 6.0)  # gray levels that a cell of a still stretch may change, by noise
+_STILL_TEXTURE = 0.12  # gray levels more per gray level of standard deviation within a cell
 _GRAY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -48,28 +48,27 @@ class FrameMeasures:
   """Measures of the T frames of one camera.
 
   Attributes:
-    times: [T] float64, seconds, as given.
-    cut: [T] bool, a shot cut lies between frame t - 1 and frame t; false at 0.
-    motion: [T] float32, how fast things move besides the whole picture, from t - 1 to t: the mean
-      over the picture of the speed that is left after the global motion is taken out, in per cent
-      of the picture's width per second. 0 at frame 0 and across a cut. Movements above 4 % of the
-      width between two frames are measured too small.
-    global_motion: [T, 4] float32, motion of the whole picture from t - 1 to t: the content's
-      translation to the right and down in picture widths per second, zoom (change of the logarithm
-      of the scale per second, > 0 is closer) and rotation (radians per second, > 0 is clockwise). 0
-      at frame 0 and across a cut.
-    picture_hash: [T] uint64, difference hash of the gray picture without its bars: the same picture
-      encoded again at a usual quality differs by at most `HASH_DISTANCE` bits (H.264 at a CRF of 32
-      and 2/3 of the size: 2 on average).
-    repeated: [T] bool, the frame shows the same picture as the one before it, up to the encoder's
-      noise: a doubled frame of a moving scene, or any frame of a still one (see `still`). False at
-      0.
-    still: [T] bool, the frame lies in a stretch of at least `still_seconds` in which nothing moves:
-      a slide, a frozen stream, a pause.
-    bars: (top, bottom, left, right), pixels of constant bars of one color around the picture during
-      the whole video.
-    overlay: share of the picture that stands still in a video whose picture moves everywhere else
-      (logo, clock frame, cockpit); 0 where the rest of the picture does not move enough to tell.
+    times: [T] float64, seconds, as passed to `FrameMeasurer.add`.
+    cut: [T] bool, whether a shot cut is between frame t - 1 and frame t. False at frame 0.
+    motion: [T] float32, motion from t - 1 to t besides the global motion: mean over the picture of
+      the remaining speed, in percent of the picture's width per second. 0 at frame 0 and across a
+      cut. Motion of more than 4 % of the width between two frames is underestimated.
+    global_motion: [T, 4] float32, motion of the whole picture from t - 1 to t: translation of the
+      content to the right and down in picture widths per second, zoom (change of the logarithm of
+      the scale per second, > 0 is closer) and rotation (radians per second, > 0 is clockwise). 0 at
+      frame 0 and across a cut.
+    picture_hash: [T] uint64, difference hash of the gray picture without its bars. After
+      re-encoding at a usual quality, the hash differs by at most `HASH_DISTANCE` bits (H.264 at a
+      CRF of 32 and 2/3 of the size: 2 on average).
+    repeated: [T] bool, whether the frame shows the same picture as the frame before, up to the
+      encoder's noise: a doubled frame of a moving scene, or any frame of a still scene (see
+      `still`). False at frame 0.
+    still: [T] bool, whether the frame is in a stretch of at least `still_seconds` in which nothing
+      moves: a slide, a frozen stream, a pause.
+    bars: (top, bottom, left, right), width in pixels of bars of one color around the picture that
+      are constant during the whole video.
+    overlay: share of the picture that stands still while the rest moves (logo, clock frame,
+      cockpit). 0 when the rest of the picture does not move enough.
   """
 
   times: np.ndarray
@@ -101,8 +100,13 @@ def hash_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _area_weights(
   size: int, parts: int, first: float = 0.0, last: float | None = None
 ) -> np.ndarray:
-  """[parts, size] float32: means over `parts` equal pieces of the pixels first .. last of a
-  line.
+  """Weights that average equal parts of a line of pixels, [parts, size] float32.
+
+  Args:
+    size: number of pixels of the line.
+    parts: number of parts.
+    first: where the first part begins, in pixels.
+    last: where the last part ends, in pixels; None = at the end of the line.
   """
   edges = np.linspace(first, size if last is None else last, parts + 1)
   left, right = np.arange(size), np.arange(1, size + 1)
@@ -111,19 +115,19 @@ def _area_weights(
 
 
 def _picture_hashes(small: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-  """[T] uint64: is each of 8 x 8 places darker than its right neighbor?
+  """Difference hashes, [T] uint64: a bit says whether a cell of 8 x 8 is darker than its right one.
 
   Args:
     small: [T, S, S] gray levels.
     box: first and last row, first and last column of the picture without its bars, in pixels of the
       small picture.
   """
-  places = (
+  cells = (
     _area_weights(_SMALL, 8, *box[:2])
     @ small.astype(np.float32)
     @ _area_weights(_SMALL, 9, *box[2:]).T
   )
-  bits = places[:, :, 1:] - places[:, :, :-1] > 1.0  # the margin keeps flat places at 0
+  bits = cells[:, :, 1:] - cells[:, :, :-1] > 1.0  # the margin keeps flat cells at 0
   return np.packbits(bits.reshape(len(small), 64), axis=1).view(">u8")[:, 0].astype(np.uint64)
 
 
@@ -145,19 +149,22 @@ class FrameMeasurer:
   def __init__(self, still_seconds: float = STILL_SECONDS):
     self._still_seconds = still_seconds
     self._times: list[float] = []
-    # [2, S, S] uint8 of each frame: mean and standard deviation in S x S places
+    # Per frame uint8 [2, S, S]: mean and standard deviation in S x S cells.
     self._small: list[np.ndarray] = []
     self._rows: list[tuple[float, ...]] = []
     self._before: _Picture | None = None
     self._guess = np.zeros(4)
     self._bars, self._early_bars = bars.BarFinder(), bars.BarFinder()
-    # bars of the thumbnail as far as they are known, which do not move with the picture
+    # Bars of the thumbnail that are known so far. They do not move with the picture.
     self._box = (0, 0, 0, 0)
     self._size = (0, 0)
 
   def add(self, seconds: float, image: np.ndarray) -> None:
-    """One frame, uint8 [H, W, 3], of the same size every time, and its time, later than the one
-    before.
+    """Adds one frame.
+
+    Args:
+      seconds: its time, later than that of the frame before.
+      image: uint8 [H, W, 3], always of the same size.
 
     Raises:
       ValueError: the time does not increase, or the picture's size changes.
@@ -176,31 +183,41 @@ class FrameMeasurer:
       self._box = tuple(min(side + 1, 28) if side else 0 for side in self._early_bars.find())
     inner = picture.inner(self._box)
     change = noise = colors = largest = 0.0
-    found = global_motion.IDENTICAL
+    registration = global_motion.IDENTICAL
     if self._before is not None:
       before = self._before.inner(self._box)
       difference = np.abs(inner.gray - before.gray)
       change = float(difference.mean())
       sample = difference.ravel()[::5]
       noise = float(np.partition(sample, sample.size // 2)[sample.size // 2])
-      largest = float(np.abs(picture.places[0] - self._before.places[0]).max())
+      largest = float(np.abs(picture.cells[0] - self._before.cells[0]).max())
       height, width = (
         (global_motion.SIZE - a - b) / global_motion.SIZE for a, b in (self._box[:2], self._box[2:])
       )
       aspect = image.shape[0] * height / (image.shape[1] * width)
-      found = global_motion.register(before, inner, aspect, self._guess)
-      self._guess = found.motion
-      # In widths of the whole picture.
-      found = dataclasses.replace(
-        found, motion=found.motion * [width, width, 1, 1], residual=found.residual * width
+      registration = global_motion.register(before, inner, aspect, self._guess)
+      self._guess = registration.motion
+      # Convert to widths of the picture with bars.
+      registration = dataclasses.replace(
+        registration,
+        motion=registration.motion * [width, width, 1, 1],
+        residual=registration.residual * width,
       )
       if change > shot_cuts.MIN_CHANGE:
         colors = picture.changed_colors(self._before)
     self._before = picture
     self._times.append(float(seconds))
-    self._small.append(np.clip(np.round(picture.places), 0, 255).astype(np.uint8))
+    self._small.append(np.clip(np.round(picture.cells), 0, 255).astype(np.uint8))
     self._rows.append(
-      (*found.motion, found.agreement, found.residual, change, noise, largest, colors)
+      (
+        *registration.motion,
+        registration.agreement,
+        registration.residual,
+        change,
+        noise,
+        largest,
+        colors,
+      )
     )
 
   def finish(self) -> FrameMeasures:
@@ -213,7 +230,7 @@ class FrameMeasurer:
     agreement, residual, change, noise, largest, colors = rows[:, 4:].T
     still, begins = _still(times, small, texture, noise, self._still_seconds)
     repeated = _repeated(change, largest) | (still & ~begins)
-    top, bottom, left, right = found_bars = self._bars.find()
+    top, bottom, left, right = bars_of_video = self._bars.find()
     height, width = (max(1, side) for side in self._size)
     box = tuple(
       _SMALL * share
@@ -221,9 +238,9 @@ class FrameMeasurer:
     )
     inner, texture = (
       _area_weights(_SMALL, _SMALL, *box[:2])
-      @ one.astype(np.float32)
+      @ picture.astype(np.float32)
       @ _area_weights(_SMALL, _SMALL, *box[2:]).T
-      for one in (small, texture)
+      for picture in (small, texture)
     )
     cut = shot_cuts.find(
       shot_cuts.Signals(times, agreement, change, colors, repeated, inner, texture)
@@ -238,13 +255,18 @@ class FrameMeasurer:
       picture_hash=_picture_hashes(small, box),
       repeated=repeated,
       still=still,
-      bars=found_bars,
+      bars=bars_of_video,
       overlay=self._bars.overlay(),
     )
 
 
 class _Picture:
-  """One frame's thumbnail."""
+  """The thumbnail of one frame.
+
+  Attributes:
+    gray: gray levels, float32 [SIZE, SIZE].
+    cells: mean and standard deviation in S x S cells, [2, S, S].
+  """
 
   def __init__(self, image: np.ndarray):
     size = global_motion.SIZE
@@ -260,10 +282,10 @@ class _Picture:
     self.gray = small.astype(np.float32) @ _GRAY
     mean = _TO_SMALL @ self.gray @ _TO_SMALL.T
     square = _TO_SMALL @ (self.gray * self.gray) @ _TO_SMALL.T
-    self.places = np.stack([mean, np.sqrt(np.maximum(square - mean * mean, 0))])
+    self.cells = np.stack([mean, np.sqrt(np.maximum(square - mean * mean, 0))])
 
   def inner(self, box: tuple[int, int, int, int]) -> global_motion.Thumbnail:
-    """The picture without bars, at the size of the whole one."""
+    """The picture without bars, resized to the size of the thumbnail."""
     if box not in self._inner:
       gray, (top, bottom, left, right), size = self.gray, box, global_motion.SIZE
       if any(box):
@@ -274,23 +296,25 @@ class _Picture:
 
   @functools.cached_property
   def _histogram(self) -> np.ndarray:
-    """Shares of 64 classes of color."""
+    """Share of the pixels in each of 64 color classes."""
     classes = (self._colors[::2, ::2] >> 6).reshape(-1, 3) @ np.array([16, 4, 1], np.uint8)
     return np.bincount(classes, minlength=64) / len(classes)
 
   def changed_colors(self, before: "_Picture") -> float:
-    """Share of the pixels that must change their class of color to make one picture's histogram the
-    other's.
-    """
+    """The share of pixels whose color class must change to make the two histograms equal."""
     return float(np.abs(self._histogram - before._histogram).sum() / 2)
 
 
 def _repeated(change: np.ndarray, largest: np.ndarray) -> np.ndarray:
-  """[T] bool: nothing but the encoder changed the picture.
+  """Whether only the encoder changed the picture since the frame before, bool [T].
 
-  Either no place changed by more than a small fraction of a gray level; or, in a moving scene, the
-  whole picture changed by far less than between the frames around (a doubled frame that was encoded
+  Either no cell changed by more than a small fraction of a gray level. Or, in a moving scene, the
+  whole picture changed far less than between the frames around it (a doubled frame that was encoded
   again).
+
+  Args:
+    change: mean change in gray levels, [T].
+    largest: largest change of a cell in gray levels, [T].
   """
   count = len(change)
   repeated = np.zeros(count, bool)
@@ -308,19 +332,30 @@ def _repeated(change: np.ndarray, largest: np.ndarray) -> np.ndarray:
 def _still(
   times: np.ndarray, small: np.ndarray, texture: np.ndarray, noise: np.ndarray, seconds: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """[T] bool each: the frame is part of a still stretch; it is the first one of a stretch.
+  """Finds still stretches.
 
-  A stretch goes on while no place of the picture differs from the stretch's first picture, so that
-  slow motion adds up. The noise of a camera is allowed for, as large as in the calmest tenth of the
-  frames, and an encoder's errors, which are larger where there is texture.
+  A stretch continues while no cell of the picture differs from the first picture of the stretch, so
+  that slow motion adds up. Differences by the camera's noise are allowed, up to the noise in the
+  calmest tenth of the frames. Errors of the encoder are allowed too; they are larger where there is
+  texture.
+
+  Args:
+    times: [T] seconds.
+    small: [T, S, S] gray levels of the cells.
+    texture: [T, S, S] standard deviation within the cells.
+    noise: [T] median change of the pixels in gray levels.
+    seconds: shortest stretch.
+
+  Returns:
+    bool [T] each: whether the frame is in a still stretch; whether it is the first frame of one.
   """
   count = len(times)
   still, begins = np.zeros(count, bool), np.zeros(count, bool)
   calm = float(np.quantile(noise[1:], 0.1)) if count > 1 else 0.0
-  # `calm` is the median of |noise| between two frames; a place of 16 pixels has a fourth of it.
+  # `calm` is the median of |noise| between two frames. A cell of 16 pixels has a fourth of it.
   allowed = float(np.clip(4.5 * 1.48 * calm / 4, *_STILL_ALLOWED))
   pictures, texture = (
-    one.reshape(count, _SMALL * _SMALL).astype(np.int16) for one in (small, texture)
+    values.reshape(count, _SMALL * _SMALL).astype(np.int16) for values in (small, texture)
   )
   first, limit = 0, allowed + _STILL_TEXTURE * texture[:1]
   for t in range(1, count + 1):

@@ -17,23 +17,23 @@ from PIL import Image
 if TYPE_CHECKING:
   from como_jax.data.sources.options import SourceOptions
 
-# Everything PyAV, the file system and our own parsing raise on bad bytes.
+# Exceptions of PyAV, the file system and the parsers in this package when the bytes are damaged.
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, EOFError)
 
 
 class Unreadable(Exception):
-  """An episode that cannot be used; the text is the reason shown in the quarantine list."""
+  """An episode cannot be used. The message is the reason in the quarantine list."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-  """How source frames become stored frames.
+  """How source frames are converted to stored frames.
 
   Attributes:
     size: side of the square result in pixels; 0 keeps the source's size.
     mode: "squash" (ignore the aspect ratio, as Moto does), "crop" (center square) or "pad" (black
       borders).
-    bars: shares of the picture's height and width to cut off first: (top, bottom, left, right).
+    bars: bars to remove first, (top, bottom, left, right), as shares of the height and width.
   """
 
   size: int = 0
@@ -41,13 +41,14 @@ class Geometry:
   bars: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
   def inner(self, height: int, width: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
-    """Size to scale to before `finish` crops or pads.
+    """(height, width) to which the picture without bars is resized before `finish`.
 
     Args:
-      height, width: of the source in pixels.
-      pixel_aspect: width / height of one of its pixels. It matters where the picture is cropped or
-        padded; pixels that keep their size stay as they are stored, and "squash" ignores the aspect
-        ratio anyway.
+      height: of the source in pixels.
+      width: of the source in pixels.
+      pixel_aspect: width / height of one source pixel. It has an effect only when the picture is
+        cropped or padded: a picture that keeps its size is stored as it is, and "squash" ignores
+        the aspect ratio.
     """
     top, bottom, left, right = self.bars
     height, width = height * (1 - top - bottom), width * (1 - left - right)
@@ -55,23 +56,25 @@ class Geometry:
       return max(1, round(height)), max(1, round(width))
     if self.mode == "squash":
       return self.size, self.size
-    shown = width * pixel_aspect
-    scale = self.size / (min(height, shown) if self.mode == "crop" else max(height, shown))
-    return max(1, round(height * scale)), max(1, round(shown * scale))
+    shown_width = width * pixel_aspect
+    scale = self.size / (
+      min(height, shown_width) if self.mode == "crop" else max(height, shown_width)
+    )
+    return max(1, round(height * scale)), max(1, round(shown_width * scale))
 
   def outer(self, height: int, width: int) -> tuple[int, int]:
-    """Size of the whole picture, bars included, whose inside has the size `inner` says."""
+    """Size with bars of a picture that has the given size without bars."""
     top, bottom, left, right = self.bars
     return max(1, round(height / (1 - top - bottom))), max(1, round(width / (1 - left - right)))
 
   def without_bars(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The inside [height, width, 3] of a picture of `outer` size."""
+    """The part without bars, [height, width, 3], of a picture of `outer` size."""
     top = min(round(self.bars[0] * image.shape[0]), image.shape[0] - height)
     left = min(round(self.bars[2] * image.shape[1]), image.shape[1] - width)
     return image[top : top + height, left : left + width]
 
   def finish(self, image: np.ndarray) -> np.ndarray:
-    """Crops or pads a scaled image [h, w, 3] to the square."""
+    """Crops or pads a resized image [h, w, 3] to the square."""
     if not self.size or self.mode == "squash":
       return image
     height, width = image.shape[:2]
@@ -84,13 +87,13 @@ class Geometry:
     return out
 
   def apply(self, image: np.ndarray) -> np.ndarray:
-    """A whole image [H, W, 3] to its stored form."""
+    """Converts a source image [H, W, 3] to its stored form."""
     inner = self.inner(*image.shape[:2])
     return self.finish(self.without_bars(resize(image, *self.outer(*inner)), *inner))
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Resizes [H, W, 3]: area average when shrinking (no aliasing), bicubic when growing."""
+  """Resizes [H, W, 3]: area average to shrink (no aliasing), bicubic to grow."""
   if image.shape[:2] == (height, width):
     return image
   shrinking = height <= image.shape[0] and width <= image.shape[1]
@@ -98,46 +101,57 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
   return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), method))
 
 
-# of stored frames into pixels: raise it when the same bytes begin to give others, 2 with
-# `reduction`
+# Version of the decoding of stored frames. Increase it when the same bytes give other pixels. It is
+# 2 since `reduction` exists.
 DECODING = 2
 
 
 def is_deep_gray(pixel_format: str) -> bool:
-  """Whether a pixel format, by FFmpeg's name of it, is one channel of more than 8 bits, as depth
-  has.
-  """
+  """Whether FFmpeg's pixel format of this name is gray with more than 8 bits, like depth."""
   return bool(re.match(r"gray(9|1\d|f)", pixel_format))
 
 
 def reduction(height: int, width: int, to_height: int, to_width: int) -> int:
-  """How many times smaller a JPEG may be decoded that is then resized: 8, 4, 2, or 1 where it must
-  be decoded whole.
+  """The factor by which a JPEG may be reduced when it is decoded and then resized: 8, 4, 2 or 1.
 
-  libjpeg then skips the details and averages blocks of pixels, about as `resize` does, as long as
-  whole pixels are averaged: the sides must be multiples of that many times the target's. On frames
-  of CALVIN and RT-1 (448 -> 224, 128 -> 64, 256 -> 64 px, quality 95) that was 2.2 to 2.6 times as
-  fast as decoding whole and differed from it by 0.4 to 0.6 levels on average, 8 at most; quality 95
-  itself costs 0.4 to 0.9, 9 at most. At other ratios (224 -> 64, 320 -> 64 px) the difference was
-  4, up to 107: those are decoded whole. With color at half resolution (JPEG of other programs) the
-  difference is 0.3 to 1.5, up to 56, and quality 95 costs 0.4 to 2.0, up to 55.
+  1 means that it must be decoded at full size. For other factors, libjpeg skips details and
+  averages blocks of pixels, almost like `resize`. This holds only for blocks of whole pixels, so
+  each side must be a multiple of factor * target side.
+
+  Measured differences are in gray levels. On frames of CALVIN and RT-1 (448 -> 224, 128 -> 64,
+  256 -> 64 px, quality 95), reduced decoding was 2.2 to 2.6 times as fast as full decoding. The
+  results differed by 0.4 to 0.6 on average and at most 8; JPEG at quality 95 itself causes 0.4 to
+  0.9 and at most 9. At other ratios (224 -> 64, 320 -> 64 px), where blocks are not whole, the
+  difference was 4 and at most 107. With color at half resolution (JPEG of other programs), the
+  difference is 0.3 to 1.5 and at most 56; quality 95 causes 0.4 to 2.0 and at most 55.
+
+  Args:
+    height: of the JPEG in pixels.
+    width: of the JPEG in pixels.
+    to_height: target height; 0 = no target.
+    to_width: target width; 0 = no target.
   """
   if to_height <= 0 or to_width <= 0:
     return 1
   return next(
-    (f for f in (8, 4, 2) if height % (f * to_height) == 0 and width % (f * to_width) == 0), 1
+    (by for by in (8, 4, 2) if height % (by * to_height) == 0 and width % (by * to_width) == 0), 1
   )
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-  """JPEG of [H, W, 3] without color subsampling (shards hold small images, where it shows)."""
+  """Encodes [H, W, 3] as JPEG without color subsampling, which is visible in small images."""
   return simplejpeg.encode_jpeg(
     np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="444"
   )
 
 
 def decode_jpeg(data: bytes, out: np.ndarray | None = None, *, by: int = 1) -> np.ndarray:
-  """[H / by, W / by, 3] from JPEG, in `out` if given; `by` is a `reduction`.
+  """Decodes a JPEG to [H / by, W / by, 3].
+
+  Args:
+    data: the bytes.
+    out: array for the result, None = a new one.
+    by: a factor from `reduction`.
 
   Raises:
     ValueError: the bytes are damaged or do not fit `out`.
@@ -158,18 +172,19 @@ def decode_jpeg(data: bytes, out: np.ndarray | None = None, *, by: int = 1) -> n
 def decode_image(
   data: bytes, geometry: Geometry, options: "SourceOptions | None" = None
 ) -> np.ndarray:
-  """The stored form [H, W, 3] of an image, from PNG, JPEG or whatever pillow reads.
+  """Decodes an image (PNG, JPEG or another format of Pillow) to its stored form [H, W, 3].
 
-  A JPEG is decoded smaller by its `reduction`. What is transparent becomes black. The picture stays
-  as it is stored: an EXIF orientation is not applied.
+  A JPEG is decoded at a reduced size, see `reduction`. Transparent pixels become black. An EXIF
+  orientation is not applied.
 
   Args:
     data: the bytes of the file.
     geometry: size of the result.
-    options: their `depth_range` turns pictures of 16 and more bits, as of depth cameras, into 8.
+    options: only `depth_range` is used. It scales pictures of 16 and more bits, as from depth
+      cameras, to 8 bits.
 
   Raises:
-    Unreadable: a picture of more than 8 bits a channel without a `depth_range`.
+    Unreadable: the picture has more than 8 bits per channel, and there is no `depth_range`.
     OSError, ValueError, SyntaxError: the bytes are damaged.
   """
   image = Image.open(io.BytesIO(data))
@@ -179,7 +194,7 @@ def decode_image(
     )
   by = reduction(image.height, image.width, *geometry.inner(image.height, image.width))
   if by > 1:
-    # of libjpeg as well; other formats ignore it
+    # This reduces a JPEG in libjpeg too. Other formats ignore it.
     image.draft(None, (image.width // by, image.height // by))
   if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
     image = image.convert("RGBA")
@@ -188,8 +203,15 @@ def decode_image(
 
 
 def _scale_depth(image: np.ndarray, mode: str, depth_range: Sequence[float]) -> np.ndarray:
-  """Gray [H, W] of any depth to RGB [H, W, 3] by the range that the user states; values outside are
-  clipped to it.
+  """Converts gray [H, W] of any bit depth to RGB [H, W, 3]; values outside the range are clipped.
+
+  Args:
+    image: [H, W].
+    mode: Pillow's mode of the image.
+    depth_range: (nearest, farthest), the values that become 0 and 255.
+
+  Raises:
+    Unreadable: the range is empty.
   """
   if not depth_range:
     kind = "16-bit" if mode.startswith("I;16") else "32-bit"

@@ -1,9 +1,8 @@
-"""Which windows a data set offers, enumerated once from its table; and its split into training and
-validation episodes.
+"""The windows of a data set, and its split into training and validation episodes.
 
 A window is K frames of one segment at times t, t + offset, ..., t + (K-1) * offset (`data.times`).
-The list is never written out: one row for each run of first frames of a (segment, camera) and a
-running count are enough to find window i.
+The windows are enumerated once, from the table of clips. The full list is never stored: window i is
+computed from one row per run of first frames of a (segment, camera) and a running count.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ SPLITS = ("train", "validation", "all")
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-  """One sample's place: segment, camera id, first frame within the segment."""
+  """The location of one sample: segment, camera id, first frame within the segment."""
 
   segment: int
   camera: int
@@ -31,13 +30,19 @@ class Window:
 class Windows:
   """All windows of a data set, in order of segment, camera, time.
 
-  Attributes (M = groups, one for each run of first frames of a segment and camera):
-    frames: K. offset: seconds between two frames.
+  Legend: M groups, one for each run of first frames of a segment and camera.
+
+  Attributes:
+    frames: K.
+    offset: seconds between two frames.
     segments: of the data set.
-    segment, camera, first, end: [M]; `first` is the first t, `end` the running count of windows.
-    segments_without: segments too short for any window.
-    left_out: windows that end within their segment but lack a frame near enough to one of the
-      wanted times.
+    segment: [M], the segment of each group.
+    camera: [M], the camera id of each group.
+    first: [M], the first t of each group.
+    end: [M], the running count of windows, this group included.
+    segments_without: number of segments that are too short for any window.
+    left_out: number of windows that end within their segment but have no frame close enough to one
+      of the target times.
   """
 
   frames: int
@@ -66,17 +71,32 @@ class Windows:
 def frames_apart(
   table: shards.Table, offset_seconds: float, rows: np.ndarray | None = None
 ) -> list[int]:
-  """The numbers of frames, sorted, that an offset comes to in clips of uniform times; for
-  people.
+  """The offset in frames, for each frame rate of the clips with uniform times.
+
+  Args:
+    table: the clips.
+    offset_seconds: seconds between the frames of a window.
+    rows: rows of the table to use, None = all.
+
+  Returns:
+    The different numbers of frames, sorted.
   """
-  interval = np.unique(np.round(table.interval[rows if rows is not None else slice(None)], 9))
-  return sorted({int(times.strides(one, offset_seconds, 2)[0][1]) for one in interval if one > 0})
+  intervals = np.unique(np.round(table.interval[rows if rows is not None else slice(None)], 9))
+  return sorted(
+    {int(times.strides(seconds, offset_seconds, 2)[0][1]) for seconds in intervals if seconds > 0}
+  )
 
 
 def camera_ids(table: shards.Table, names: tuple[str, ...], *, name: str) -> list[int]:
-  """Ids of cameras, places in `table.cameras`; all for ().
+  """Ids of cameras: their indices in `table.cameras`.
 
-  Raises `errors.UserError` for an unknown one.
+  Args:
+    table: the clips.
+    names: names of the cameras, () = all.
+    name: the data set in messages.
+
+  Raises:
+    errors.UserError: a camera is unknown.
   """
   for camera in names:
     if camera not in table.cameras:
@@ -100,32 +120,32 @@ def windows(
 
   Args:
     table: the clips.
-    frames: K; with 1 every frame is a window.
+    frames: K. With K = 1 every frame is a window.
     offset_seconds: seconds between the frames of a window.
     keep: bool [R], None = all clips.
-    cameras: names to use, empty = all. Ids are places in `table.cameras`.
+    cameras: names to use, empty = all. Ids are indices into `table.cameras`.
     name: the data set in messages.
     warn: whether to warn about segments without a window and about windows left out.
 
   Raises:
-    errors.UserError: unknown camera, bad offset, or no window fits.
+    errors.UserError: a camera is unknown, the offset is not valid, or no window fits.
   """
   ids = camera_ids(table, cameras, name=name)
   times.check_offset(offset_seconds, name)
   if frames < 1:
     raise errors.UserError(f"{name}: a window needs at least 1 frame, got {frames}")
-  found = shards.segments(table, keep)
-  if not len(found):
+  all_segments = shards.segments(table, keep)
+  if not len(all_segments):
     raise errors.UserError(
       f"{name}: no episode in this split (validation needs at least 2 episodes)"
     )
-  segment, first, count, left_out = runs(found, frames=frames, offset=offset_seconds)
+  segment, first, count, left_out = runs(all_segments, frames=frames, offset=offset_seconds)
   if not len(segment):
-    _refuse(found, frames, offset_seconds, left_out, name)
-  without = len(found) - len(np.unique(segment))
+    _refuse(all_segments, frames, offset_seconds, left_out, name)
+  without = len(all_segments) - len(np.unique(segment))
   if warn and without:
     warnings.warn(
-      f"{name}: {without} of {len(found)} segments have no window ({frames} frames, "
+      f"{name}: {without} of {len(all_segments)} segments have no window ({frames} frames, "
       f"{offset_seconds} s apart) and are not used",
       stacklevel=2,
     )
@@ -141,7 +161,7 @@ def windows(
   return Windows(
     frames,
     offset_seconds,
-    found,
+    all_segments,
     np.tile(segment, len(ids))[order],
     np.repeat(ids, len(segment))[order],
     np.tile(first, len(ids))[order],
@@ -154,8 +174,16 @@ def windows(
 def runs(
   segments: shards.Segments, *, frames: int, offset: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-  """(segment, first t, count) int64 [n] of the runs of first frames of windows, in order; and how
-  many windows are left out.
+  """Finds the runs of consecutive frames that are first frames of windows.
+
+  Args:
+    segments: of a data set.
+    frames: K.
+    offset: seconds between the frames of a window.
+
+  Returns:
+    (segment, first t, count), int64 [n] each, one entry per run, in order; and the number of
+    windows left out (see `Windows`).
   """
   table = segments.table
   parts, left_out = [], 0
@@ -166,8 +194,8 @@ def runs(
     table.interval[segments.first_row[uniform]], segments.count[uniform], (frames - 1) * offset
   )
   left_out += int(lost[~near].sum())
-  has = near & (count > 0)
-  parts.append((uniform[has], np.zeros(int(has.sum()), np.int64), count[has]))
+  usable = near & (count > 0)
+  parts.append((uniform[usable], np.zeros(int(usable.sum()), np.int64), count[usable]))
   for s, seconds in _varying_times(segments):
     starts, lost = seconds.valid_starts(offset, frames)
     left_out += lost
@@ -183,27 +211,33 @@ def runs(
 
 
 def _varying_times(segments: shards.Segments) -> Iterator[tuple[int, times.FrameTimes]]:
-  """(segment, its times) of those that are not uniform, in order.
+  """Yields (segment, its times) for each segment whose times are not uniform, in order.
 
-  Of a table in the order of its file few clips are held at a time.
+  Only a few clips are in memory at a time when the table has the order of its file.
   """
   table, varying = segments.table, np.flatnonzero(~segments.uniform)
   rows = shards.spread(segments.first_row[varying], segments.last_row[varying])
   explicit: dict[int, np.ndarray] = {}
   parts = table.explicit_parts(rows[~table.uniform[rows]])
   for s in varying.tolist():
-    mine = [row for row in segments.rows(s) if not table.uniform[row]]
-    while any(row not in explicit for row in mine):
+    varying_rows = [row for row in segments.rows(s) if not table.uniform[row]]
+    while any(row not in explicit for row in varying_rows):
       explicit |= next(parts)
     yield s, segment_times(segments, s, explicit)
-    for row in mine:
+    for row in varying_rows:
       del explicit[row]
 
 
 def segment_times(
   segments: shards.Segments, segment: int, explicit: dict[int, np.ndarray]
 ) -> times.FrameTimes:
-  """Times of a segment, from its table and `Table.explicit_times`."""
+  """Times of all frames of a segment.
+
+  Args:
+    segments: of a data set.
+    segment: index of the segment.
+    explicit: row of the table -> seconds, as `Table.explicit_times` returns them.
+  """
   table, uniform = segments.table, segments.uniform_times(segment)
   if uniform is not None:
     return uniform
@@ -217,33 +251,40 @@ def segment_times(
 def _refuse(
   segments: shards.Segments, frames: int, offset: float, left_out: int, name: str
 ) -> None:
-  """Says why no window fits. Raises `errors.UserError`."""
+  """Raises the `errors.UserError` that says why no window fits."""
   table = segments.table
   longest = int(segments.count.argmax())
   interval = float(table.interval[segments.first_row[longest]])
-  has = f"the longest segment has {segments.count[longest]} frames" + (
+  detail = f"the longest segment has {segments.count[longest]} frames" + (
     f" at {1 / interval:.6g} frames a second" if interval else ""
   )
   if left_out:
     nearest = max(interval, round(offset / interval) * interval)
     raise errors.UserError(
-      f"{name}: no frame is near enough to {offset} s after another: {has}. Set the offset to a "
+      f"{name}: no frame is near enough to {offset} s after another: {detail}. Set the offset to a "
       f"multiple of the frames' interval, {nearest:.4g} s say"
     )
   raise errors.UserError(
-    f"{name}: no window fits: {frames} frames {offset} s apart, {has}. Lower the offset"
+    f"{name}: no window fits: {frames} frames {offset} s apart, {detail}. Lower the offset"
   )
 
 
 def split(table: shards.Table, fraction: float) -> np.ndarray:
-  """Bool [R], True = validation.
+  """Splits the clips of a table: bool [R], True = validation.
 
-  By split key (a hash of the episode, or of the group of episodes that show one motion), so
-  cameras, clips and scenes of a motion stay together.
+  The split depends on the split key: a hash of the episode, or of the group of episodes that show
+  one motion. So all cameras, clips and scenes of a motion stay on one side.
 
-  Within each task the keys are ranked and the first ceil(fraction * n) validate. Tasks of a single
-  episode (internet video: every caption differs) are pooled and treated as one task. A lone episode
-  trains.
+  Within each task the keys are sorted, and the first ceil(fraction * n) are for validation. Tasks
+  with a single episode (internet video, where every caption differs) are pooled and treated as one
+  task. When there is only one episode, it is for training.
+
+  Args:
+    table: the clips.
+    fraction: share of the episodes of a task that are for validation, at least 0 and less than 1.
+
+  Raises:
+    errors.UserError: the fraction is out of range.
   """
   if not 0 <= fraction < 1:
     raise errors.UserError(
@@ -251,9 +292,9 @@ def split(table: shards.Table, fraction: float) -> np.ndarray:
     )
   if fraction == 0:
     return np.zeros(len(table), bool)
-  # an episode counts under its first instruction
+  # The task of an episode is its first instruction.
   _, rows = np.unique(table.episode, return_index=True)
-  # sorted by task, then key
+  # The result is sorted by task, then by key.
   tasks, keys = np.unique(
     np.stack([table.task[rows].astype(np.int64), table.split_key[rows]]), axis=1
   )
@@ -269,14 +310,23 @@ def split(table: shards.Table, fraction: float) -> np.ndarray:
 
 
 def _held_out(count: np.ndarray | int, fraction: float) -> np.ndarray:
-  """How many of some keys validate: at least one trains."""
+  """Number of keys for validation, out of `count`; at least one key is for training."""
   return np.maximum(
     np.minimum(np.ceil(fraction * np.asarray(count)).astype(np.int64), np.asarray(count) - 1), 0
   )
 
 
 def select(table: shards.Table, which: str, fraction: float) -> np.ndarray:
-  """Bool [R] of a split by name: "train", "validation" or "all"."""
+  """The clips of a part of the split, bool [R].
+
+  Args:
+    table: the clips.
+    which: "train", "validation" or "all".
+    fraction: share of the episodes that are for validation.
+
+  Raises:
+    errors.UserError: `which` is unknown, or the fraction is out of range.
+  """
   if which not in SPLITS:
     raise errors.UserError(f"unknown split {which!r}: {errors.nearest(which, SPLITS)}")
   if which == "all":

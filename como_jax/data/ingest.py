@@ -1,10 +1,10 @@
-"""Any source -> our shards: parallel, resumable, deterministic, with a progress bar and a
-quarantine of bad files.
+"""Converts any source into como_jax shards: parallel, resumable and deterministic.
 
-A unit of work is one shard: `episodes_per_shard` consecutive episodes of the source. It is written
-to a temporary file, renamed, and then described by a sidecar JSON; a rerun skips units that have
-one. Bytes depend on the source and the settings only, never on the number of workers or on
-interruptions.
+A unit of work is one shard: `episodes_per_shard` consecutive episodes of the source. The shard is
+written to a temporary file and renamed. Then a sidecar JSON file that describes it is written. A
+rerun skips units that have a sidecar. The bytes of the shards depend only on the source and the
+settings, not on the number of workers or on interruptions. Episodes that cannot be read are listed
+in a quarantine.
 """
 
 import collections
@@ -41,13 +41,13 @@ from como_jax.data import workers as processes
 SETTINGS = "settings.json"
 QUARANTINE = "quarantine.json"
 QUALITY = {"jpeg": 95, "h264": 18}  # JPEG quality; H.264 constant rate factor
-# an episode is blamed for a worker's death when it happens twice (once may be a kill from outside)
+# An episode is quarantined when a worker dies at it twice (once may be a kill from outside).
 _ATTEMPTS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """What an ingest made: its folder, its manifest, and the seconds of this run."""
+  """The result of an ingest: its folder, its manifest, and the duration of this run in seconds."""
 
   path: str
   manifest: dict[str, Any]
@@ -67,16 +67,16 @@ class Summary:
 
   @property
   def notes(self) -> list[dict[str, str]]:
-    """{"name", "note"}."""
+    """{"name", "note"} of each remark about an episode."""
     return self.manifest["notes"]
 
 
 @contextlib.contextmanager
 def locked(path: str, *, wait: bool):
-  """Holds a lock file (released by the system when the process dies).
+  """Context manager that holds a lock file. The system releases it when the process dies.
 
   Raises:
-    errors.UserError: it is taken, and we do not wait, or its holder waits for us.
+    errors.UserError: another process holds it, and `wait` is False or that process waits for us.
   """
   with open(path, "w", encoding="utf-8") as file:
     try:
@@ -84,7 +84,7 @@ def locked(path: str, *, wait: bool):
     except BlockingIOError as error:
       if not wait:
         raise errors.UserError(f"another ingest is writing to {os.path.dirname(path)}") from error
-      # a worker of the holder that runs its script once more
+      # This process is a worker of the holder and runs the holder's script again.
       if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise errors.UserError(
           "a script that converts data needs 'if __name__ == \"__main__\":' around what it does: "
@@ -98,8 +98,9 @@ def locked(path: str, *, wait: bool):
 
 
 def _prepare(output: str, settings: episode_encoder.Settings, source: sources.Source) -> None:
-  """Checks that the folder is new or was begun with the same source and settings, and clears
-  left-over temporary files.
+  """Prepares the output folder and removes old temporary files.
+
+  Raises `errors.UserError` when it was begun with another source or other settings.
   """
   record = {
     "kind": "como_jax ingest",
@@ -122,9 +123,9 @@ def _prepare(output: str, settings: episode_encoder.Settings, source: sources.So
       raise errors.UserError(
         f"{output} holds shards of "
         + (
-          f"{_words(before)}, whose files have changed since ({record['description']} now)"
+          f"{_source_text(before)}, whose files have changed since ({record['description']} now)"
           if same
-          else f"another source: of {_words(before)}, and not of {_words(record)}"
+          else f"another source: of {_source_text(before)}, and not of {_source_text(record)}"
         )
         + ": choose a new folder or delete it"
       )
@@ -150,15 +151,15 @@ def _prepare(output: str, settings: episode_encoder.Settings, source: sources.So
     os.remove(stale)
 
 
-def _words(record: dict) -> str:
-  """A source, from what `_prepare` keeps of it."""
+def _source_text(record: dict) -> str:
+  """Text that names a source, from the record that `_prepare` stores."""
   return f"{record.get('path') or 'a source'} ({record.get('description')})"
 
 
 def _finish(
   output: str, settings: episode_encoder.Settings, source: sources.Source, sidecars: list[dict]
 ) -> dict:
-  """Writes records.parquet, quarantine.json and, last of all, the manifest."""
+  """Writes records.parquet, quarantine.json and finally the manifest; returns the manifest."""
   rows = [row for sidecar in sidecars for row in sidecar["rows"]]
   quarantine = [item for sidecar in sidecars for item in sidecar["quarantine"]]
   notes = [item for sidecar in sidecars for item in sidecar["notes"]]
@@ -226,8 +227,9 @@ def _finish(
 def _array_facts(
   output: str, files: list[dict], rows: list[dict], name: str, names: list[str] | None
 ) -> dict:
-  """{"size" (a list where clips differ, None without any), "names", "statistics" (of one size)} of
-  an array of all clips.
+  """Facts for the manifest about one array (action or state): {"size", "names", "statistics"}.
+
+  The size is a list when clips differ (then without statistics), None when no clip has the array.
   """
   sizes = sorted({row["dims"][name] for row in rows if name in row["dims"]})
   facts = {
@@ -240,7 +242,7 @@ def _array_facts(
     for file in files:
       opened = shard_file.ShardFile(os.path.join(output, file["file"]), file)
       if name in opened.arrays:
-        # a view would keep the shard open
+        # Copies, because a view would keep the shard open.
         pieces += [piece.copy() for piece in opened.statistics(name)]
         counts += [int(n) for n in opened.index["length"][opened.index[f"array_width/{name}"] != 0]]
     facts["statistics"] = summaries.merge(pieces, counts).to_json()
@@ -265,33 +267,34 @@ def run(
   workers: int = -1,
   progress: bool = True,
 ) -> Summary:
-  """Writes a folder of shards.
+  """Writes a folder of shards, and returns a summary.
 
   Args:
     source: folder of data, or an opened (picklable) source.
-    output: folder to write; an unfinished one of the same source and settings is resumed, a
-      finished one is only summarized.
+    output: folder to write. If it is unfinished, with the same source and settings, it is resumed.
+      If it is finished, it is only summarized.
     format: "lerobot", "video_folder", "shards" or "auto".
-    options: how the source is read where its files leave it open.
+    options: how to read the source where its files are ambiguous.
     image_size: side in pixels of the stored square frames; 0 keeps the source's size.
     resize: "squash", "crop" or "pad", see `video.Geometry`.
-    codec: "jpeg" (each frame by itself: the fastest random access) or "h264" (ten frames at a time:
-      about ten times smaller, slower to enter).
+    codec: "jpeg" (each frame is coded alone: the fastest random access) or "h264" (ten frames are
+      coded together: about ten times smaller, slower random access).
     quality: JPEG quality 1 to 100 (default 95), or for h264 the constant rate factor 0 to 51, lower
       is better (default 18).
-    clip_frames: most frames that are stored under one row of the table. Windows cross clips.
+    clip_frames: largest number of frames in a clip. Windows may span clips.
     cameras: names of the cameras to keep; empty = all.
-    episodes_per_shard: episodes of the source in a shard file.
-    measure: whether cuts, motion, motion of the camera, still and repeated frames are measured:
-      "auto" (of videos, not of robot recordings), "on", "off".
-    filters: fields of `frame_filters.FilterOptions`: which frames are left out; None = none.
-    workers: processes; 0 = this one, -1 = one per core that may be used. With 0 a crash of a native
-      decoder ends the run.
-    progress: show a progress bar.
+    episodes_per_shard: number of episodes of the source in a shard file.
+    measure: whether to measure cuts, motion, camera motion, still frames and repeated frames:
+      "auto" (yes for videos, no for robot recordings), "on", "off".
+    filters: fields of `frame_filters.FilterOptions`, which frames to leave out; None = none.
+    workers: number of processes; 0 = this process, -1 = one per available core. With 0, a crash of
+      a native decoder ends the run.
+    progress: whether to show a progress bar.
+
 
   Raises:
-    errors.UserError: bad arguments, nothing readable, or the output folder belongs to something
-      else.
+    errors.UserError: an argument is not valid, no episode can be read, or the output folder holds
+      something else.
   """
   begin = time.monotonic()
   options = options or sources.SourceOptions()
@@ -354,11 +357,11 @@ def _write_shards(
   workers: int,
   progress: bool,
 ) -> dict[int, dict]:
-  """Number of a shard -> its sidecar, of those that are still to be written."""
+  """Writes the shards that are missing; returns number of the shard -> its sidecar."""
   sidecars: dict[int, dict] = {}
   count = read_options.cores() if workers < 0 else workers
   done = len(source) - sum(unit.last - unit.first for unit in units)
-  interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants few lines
+  interval = 0.2 if sys.stderr.isatty() else 10.0  # seconds; few lines in a log file
   with tqdm.tqdm(
     total=len(source),
     initial=done,
@@ -390,8 +393,9 @@ def _write_shards(
 def _blame(
   unit: shard_writer.Unit, progress: shard_writer.Progress | None, exitcode: int
 ) -> shard_writer.Unit:
-  """A worker died: try the unit again, without the episode it was at once that has happened
-  `_ATTEMPTS` times.
+  """Returns the unit to try again after its worker died.
+
+  The episode at which it died is left out when `_ATTEMPTS` workers have died at it.
   """
   episode = unit.first if progress is None else progress.episode
   if progress is not None and progress.done:
@@ -415,19 +419,18 @@ def ensure_shards(
   options: sources.SourceOptions | None = None,
   **settings: Any,
 ) -> str:
-  """A folder of shards for any data path: itself when it holds shards, else ingested once into the
-  cache.
+  """Returns a folder of shards for any data path: the path itself, or a converted copy of the data.
 
-  What was left out or is remarkable is printed every time.
+  The data is ingested once, into the cache. The `remarks` about it are printed at every call.
 
   Args:
     path: shards (of any image size: frames are resized when loaded), a LeRobot data set or a folder
       of videos.
-    image_size: stored size when it has to be ingested.
-    cache_dir: the shards go to `cache_dir/<fingerprint of the source and the settings>`; several
-      processes may call this at once.
-    options: how the source is read.
-    **settings: further arguments of `run`.
+    image_size: stored size if the data has to be ingested.
+    cache_dir: parent of the new folder, which is named by a hash of the source and the settings.
+      Several processes may call this function at the same time.
+    options: how to read the source.
+    **settings: other arguments of `run`.
   """
   format = settings.pop("format", "auto")
   format = sources.detect(path) if format == "auto" else format
@@ -436,12 +439,10 @@ def ensure_shards(
     return path
   options = options or sources.SourceOptions()
   source = sources.open_source(path, format=format, options=options)
-  deciding = {key: value for key, value in settings.items() if key not in ("workers", "progress")}
-  deciding |= {"options": dataclasses.asdict(options), "version": shards.VERSION}
+  hashed = {key: value for key, value in settings.items() if key not in ("workers", "progress")}
+  hashed |= {"options": dataclasses.asdict(options), "version": shards.VERSION}
   key = xxhash.xxh64_hexdigest(
-    json.dumps(
-      [source.fingerprint(), image_size, deciding, video.DECODING], sort_keys=True
-    ).encode()
+    json.dumps([source.fingerprint(), image_size, hashed, video.DECODING], sort_keys=True).encode()
   )
   os.makedirs(cache_dir, exist_ok=True)
   output = os.path.join(cache_dir, key)
@@ -460,13 +461,12 @@ def ensure_shards(
   return output
 
 
-def remarks(manifest: dict, *, most: int = 20) -> list[str]:
-  """What a reader of the log should know of a folder of shards: episodes and files that are not
-  used, with their reasons, and notes.
+def remarks(manifest: dict, *, max_lines: int = 20) -> list[str]:
+  """Lines for the log: episodes and files that are not used, with the reasons, and notes.
 
   Args:
-    manifest: of the folder, which holds all of them.
-    most: lines of each kind; how many more there are is said.
+    manifest: of the folder. It holds the complete lists.
+    max_lines: largest number of lines of each kind; one more line gives the number of the others.
   """
   lines = []
   kinds = (
@@ -475,9 +475,9 @@ def remarks(manifest: dict, *, most: int = 20) -> list[str]:
     ("note", manifest["notes"], "note"),
   )
   for kind, entries, key in kinds:
-    lines += [f"{kind}: {entry['name']}: {entry[key]}" for entry in entries[:most]]
-    if len(entries) > most:
-      lines.append(f"{kind}: {len(entries) - most} more, all in {shards.MANIFEST}")
+    lines += [f"{kind}: {entry['name']}: {entry[key]}" for entry in entries[:max_lines]]
+    if len(entries) > max_lines:
+      lines.append(f"{kind}: {len(entries) - max_lines} more, all in {shards.MANIFEST}")
   dropped = {reason: count for reason, count in manifest["frames"].items() if reason != "kept"}
   if dropped:
     lines.append(

@@ -1,28 +1,28 @@
 """A label set: the latent motion of every frame of a folder of shards.
 
   labels.json
-      what it is: model, data, offset, counts, statistics of z, the files with their checksums
+      the manifest: model, data, offset, counts, statistics of z, the files with their checksums
   records.parquet
-      the table of the clips, a copy of that of the data: episodes, times, instructions
+      the table of the clips, a copy of the data's table: episodes, times, instructions
   labels-00000.labels
       clip c belongs to clip c of shard-00000.shard; a shard file (`data.shard_file`) without frames
   labels-00000.json
-      says that the file beside it is finished, and which frames could not be read
+      the sidecar: says that labels-00000.labels is finished, and which frames could not be read
 
-The arrays of a clip are, for each labeled camera, "z/<camera>" float32 [T, Z], "valid/<camera>"
-uint8 [T] and "difference/<camera>" float32 [T]. z[t] is the motion from frame t to its partner, the
-frame nearest to `offset_seconds` later (`data.times`), which may lie in the next clip;
-difference[t] is the true time between the two in seconds. Where there is no partner, or one of the
-two frames cannot be read, all three are 0. The index of a file also has "frame/valid/<camera>", the
-same once more, and "statistics/z/<camera>", the `statistics.moments` of the valid z of each clip (0
-where there is none); files of older versions of this program lack both.
+Each clip has these arrays for each labeled camera: "z/<camera>" float32 [T, Z], "valid/<camera>"
+uint8 [T] and "difference/<camera>" float32 [T]. z[t] is the motion from frame t to its partner: the
+frame nearest to `offset_seconds` later (`data.times`), possibly in the next clip. difference[t] is
+the true time between the two in seconds. All three are 0 where there is no partner, or where one of
+the two frames cannot be read. The index of a file also has "frame/valid/<camera>", a copy of
+"valid/<camera>", and "statistics/z/<camera>", the `statistics.moments` of the valid z of each clip
+(0 where there is none). Files of older versions of this program have neither.
 
-To read one:
+To read one (seconds float64 [L], z float32 [L, Z], valid bool [L], difference float32 [L]):
 
-  motions = labels.Labels("LABELS")
-  for name in motions.episodes:
-    for camera, (seconds, z, valid, difference) in motions.episode(name).items():
-      ...  # seconds float64 [L], z float32 [L, Z], valid bool [L], difference float32 [L]
+>>> motions = Labels("runs/labels")
+>>> for camera, (seconds, z, valid, difference) in motions.episode("robot.mp4").items():
+...   print(camera, z.shape, valid.sum())
+camera (63, 32) 57
 
 Legend: T frames of a clip, L frames of an episode, Z numbers of one latent motion.
 """
@@ -47,9 +47,7 @@ _COUNTS = ("frames", "valid", "left_out", "at_end", "unreadable")
 
 
 class Motion(NamedTuple):
-  """Of consecutive frames of one camera: z float32 [T, Z], valid bool [T], difference float32 [T]
-  (seconds).
-  """
+  """Labels of T frames: z float32 [T, Z], valid bool [T], difference float32 [T] in seconds."""
 
   z: np.ndarray
   valid: np.ndarray
@@ -57,7 +55,7 @@ class Motion(NamedTuple):
 
 
 class TimedMotion(NamedTuple):
-  """Of all frames of an episode: when they are, float64 [L] in seconds, and their `Motion`."""
+  """Times (seconds, float64 [L]) and labels of all L frames of an episode, for one camera."""
 
   seconds: np.ndarray
   z: np.ndarray
@@ -69,16 +67,17 @@ Motions = dict[str, Motion]  # by camera
 
 
 def file_name(shard: int) -> str:
+  """Name of the file with the labels of a shard."""
   return f"labels-{shard:05d}.labels"
 
 
 def sidecar_path(folder: str, shard: int) -> str:
-  """The file whose existence says that a shard's labels are finished."""
+  """Path of a shard's sidecar: it exists when the shard's labels are finished."""
   return os.path.join(folder, f"labels-{shard:05d}.json")
 
 
 def read_manifest(path: str) -> dict[str, Any]:
-  """The checked labels.json of a folder. Raises `errors.UserError`."""
+  """Reads and checks the labels.json of a folder. Raises `errors.UserError`."""
   file = os.path.join(path, MANIFEST)
   if not os.path.isfile(file):
     raise errors.UserError(
@@ -105,8 +104,9 @@ def read_manifest(path: str) -> dict[str, Any]:
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:
-  """Of everything else in labels.json: a changed digit in its statistics would change what a policy
-  learns, without a word.
+  """Hash of everything in labels.json except the checksum itself.
+
+  It finds edited statistics, which would silently change what a policy learns.
   """
   rest = {key: value for key, value in manifest.items() if key != "checksum"}
   return xxhash.xxh64_hexdigest(json.dumps(rest, sort_keys=True).encode())
@@ -116,14 +116,14 @@ class Labels:
   """A finished label set. Safe to share between threads; may be pickled.
 
   Attributes:
-    manifest: labels.json.
+    manifest: content of labels.json.
     size: Z.
-    cameras: names of those that have labels.
-    statistics: of the valid z of all frames.
+    cameras: names of the cameras that have labels.
+    statistics: statistics of the valid z of all frames.
   """
 
   def __init__(self, path: str):
-    """Raises `errors.UserError` when the folder holds no label set."""
+    """Opens the label set in a folder. Raises `errors.UserError` when there is none."""
     self.path, self.manifest = path, read_manifest(path)
     try:
       self.size = int(self.manifest["size"])
@@ -151,30 +151,30 @@ class Labels:
   @functools.cached_property
   def _rows(self) -> dict[str, np.ndarray]:
     """Rows of the table by name of the episode."""
-    numbers, first = np.unique(self.table.episode, return_index=True)
+    episode_ids, first = np.unique(self.table.episode, return_index=True)
     return {
-      self.table.episodes[number]: rows
-      for number, rows in
-      # the table is in order of episodes
-      zip(numbers, np.split(np.arange(len(self.table)), first[1:]), strict=True)
+      self.table.episodes[episode_id]: rows
+      for episode_id, rows in
+      # The table is sorted by episode.
+      zip(episode_ids, np.split(np.arange(len(self.table)), first[1:]), strict=True)
     }
 
   def clip(self, shard: int, clip: int, cameras: Sequence[str] = ()) -> Motions:
-    """Camera -> labels of the T frames of a clip; () = all labeled cameras.
+    """Labels of the T frames of a clip by camera; () = all labeled cameras.
 
     Raises `video.Unreadable` naming file and clip.
     """
-    file, found = self._files[shard], {}
+    file, motions = self._files[shard], {}
     for camera in cameras or self.cameras:
       z, valid, difference = (
         file.array(int(clip), f"{name}/{camera}") for name in ("z", "valid", "difference")
       )
       if z is not None:
-        found[camera] = Motion(z, valid.astype(bool), difference)
-    return found
+        motions[camera] = Motion(z, valid.astype(bool), difference)
+    return motions
 
   def valid(self, shard: int, clip: int, camera: str) -> np.ndarray:
-    """Bool [T] of a clip, as `clip` has it. Raises `video.Unreadable`."""
+    """Bool [T] of a clip: the `valid` of its `Motion`. Raises `video.Unreadable`."""
     file, name = self._files[shard], f"valid/{camera}"
     return (
       file.frame_fact(clip, name)
@@ -183,11 +183,11 @@ class Labels:
     )
 
   def z(self, shard: int, clip: int, camera: str) -> np.ndarray:
-    """float32 [T, Z] of a clip, as `clip` has it. Raises `video.Unreadable`."""
+    """float32 [T, Z] of a clip: the `z` of its `Motion`. Raises `video.Unreadable`."""
     return self._files[shard].array(clip, f"z/{camera}")
 
   def moments(self, shard: int, clip: int, camera: str) -> np.ndarray | None:
-    """`statistics.moments` of the valid z of a clip, if the file has them.
+    """`statistics.moments` of the valid z of a clip, None when the file does not have them.
 
     Raises `video.Unreadable`.
     """
@@ -195,10 +195,10 @@ class Labels:
     return None if column is None else column[:, clip * self.size : (clip + 1) * self.size]
 
   def episode(self, name: str) -> dict[str, TimedMotion]:
-    """Camera -> times and labels of all stored frames of an episode, in order of time.
+    """Times and labels of all stored frames of an episode, by camera, in order of time.
 
     Raises:
-      errors.UserError: there is no such episode.
+      errors.UserError: there is no episode of this name.
       video.Unreadable: its labels are damaged.
     """
     if name not in self._rows:
@@ -218,9 +218,7 @@ class Labels:
     }
 
   def frame_numbers(self, name: str) -> np.ndarray:
-    """Number in its episode of each of the L frames that `episode` gives, int64 [L]: what the data
-    left out is missing.
-    """
+    """Frame numbers within the episode, int64 [L]; frames that the data left out are missing."""
     rows = sorted(self._rows[name], key=lambda row: int(self.table.start[row]))
     return np.concatenate(
       [self.table.start[row] + np.arange(self.table.length[row]) for row in rows]
@@ -248,25 +246,24 @@ def write_shard(
   at_end: int = 0,
   damaged: Sequence[Mapping] = (),
 ) -> dict[str, Any]:
-  """Writes one shard's labels and, when they are in place, the sidecar that says so; returns the
-  sidecar.
+  """Writes the labels of one shard, then its sidecar; returns the sidecar.
 
   Args:
     folder: the label set.
     shard: number of the data shard.
-    clips: (number in its episode of the first frame, labels) of each of its clips, in order; all of
-      the same cameras.
-    facts: what the labels depend on, kept in the sidecar (see `finished`).
-    left_out, at_end: see `sequences.Pairs`, of all cameras together.
-    damaged: {"clip", "camera", "frames", "reason"} of the clips that hold frames that could not be
-      read.
+    clips: for each of its clips, in order: (first frame as a number within the episode, labels).
+      All clips have the same cameras.
+    facts: what the labels depend on, stored in the sidecar (see `finished`).
+    left_out: see `sequences.Pairs`; the sum over all cameras.
+    at_end: see `sequences.Pairs`; the sum over all cameras.
+    damaged: {"clip", "camera", "frames", "reason"} of each clip with frames that could not be read.
   """
   final = os.path.join(folder, file_name(shard))
   temporary = f"{final}.{os.getpid()}.tmp"
   counts, labeled = dict.fromkeys(("clips", "frames", "valid"), 0), 0
   writer = shard_file.Writer(temporary)
   for start, motions in clips:
-    arrays, of_frames, moments = {}, {}, {}
+    arrays, frame_facts, moments = {}, {}, {}
     for camera, motion in motions.items():
       z, valid = motion.z.astype(np.float32), motion.valid.astype(bool)
       arrays |= {
@@ -274,27 +271,27 @@ def write_shard(
         f"valid/{camera}": valid.astype(np.uint8),
         f"difference/{camera}": motion.difference.astype(np.float32),
       }
-      of_frames[f"valid/{camera}"] = valid
+      frame_facts[f"valid/{camera}"] = valid
       moments[f"z/{camera}"] = (
         statistics.moments(z[valid]) if valid.any() else np.zeros((4, z.shape[1]))
       )
       counts["valid"] += int(motion.valid.sum())
       labeled += len(motion.valid)
     length = len(next(iter(motions.values())).valid)
-    writer.add(shard_file.Clip(int(start), length, {}, arrays, of_frames, moments))
+    writer.add(shard_file.Clip(int(start), length, {}, arrays, frame_facts, moments))
     counts["clips"] += 1
     counts["frames"] += length
-  place = writer.close()
+  index_facts = writer.close()
   counts |= {"left_out": int(left_out), "at_end": int(at_end)}
   counts["unreadable"] = labeled - counts["valid"] - counts["left_out"] - counts["at_end"]
   sidecar = {
     "shard": int(shard),
     "file": os.path.basename(final),
     "xxh64": shards.file_hash(temporary),
-    **place,
+    **index_facts,
     **counts,
     "facts": dict(facts),
-    "damaged": [dict(one) for one in damaged],
+    "damaged": [dict(clip) for clip in damaged],
   }
   os.replace(temporary, final)
   shard_writer.write_json(sidecar_path(folder, shard), sidecar)
@@ -302,11 +299,11 @@ def write_shard(
 
 
 def finished(folder: str, shard: int, *, facts: Mapping[str, Any]) -> dict | None:
-  """The sidecar of a shard whose labels are whole, None when they are still to be made.
+  """The sidecar of a shard whose labels are complete, None when they must still be made.
 
   Raises:
-    errors.UserError: they were made by another model, of other data or in another way; the first
-      difference is named.
+    errors.UserError: they were made with other `facts` (model, data or settings), as passed to
+      `write_shard`. The message names the first difference.
   """
   path = sidecar_path(folder, shard)
   sidecar = shard_writer.read_json(path)
@@ -330,10 +327,13 @@ def write_manifest(
   data: Mapping[str, Any],
   **facts: Any,
 ) -> dict[str, Any]:
-  """Writes records.parquet and labels.json from the shards' sidecars in order of shard; statistics
-  come from the files themselves, so they do not depend on who wrote them and when.
+  """Writes records.parquet and labels.json; returns the content of labels.json.
+
+  The statistics are computed from the label files, so they do not depend on who wrote them or when.
 
   Args:
+    folder: the label set.
+    sidecars: of all shards, in order of shard.
     data_shards: folder of the shards that were labeled.
     data: path and fingerprint of the data.
     **facts: size, queries, dims, offset_seconds, model, cameras.
@@ -349,8 +349,8 @@ def write_manifest(
         accumulator.add(
           file.array(clip, f"z/{camera}")[file.array(clip, f"valid/{camera}").astype(bool)]
         )
-  found = accumulator.finish()
-  if found is None:
+  z_statistics = accumulator.finish()
+  if z_statistics is None:
     raise errors.UserError(f"{folder}: no frame has a label: every clip is damaged")
   records = os.path.join(folder, shards.RECORDS)
   shutil.copyfile(os.path.join(data_shards, shards.RECORDS), f"{records}.tmp")
@@ -365,12 +365,12 @@ def write_manifest(
       "cameras": shards.read_manifest(data_shards)["cameras"],
       "layout": layout(shards.read_table(data_shards)),
     },
-    "statistics": found.to_json(),
+    "statistics": z_statistics.to_json(),
     "records_xxh64": shards.file_hash(records),
     "shards": [{key: sidecar[key] for key in keys} for sidecar in sidecars],
     **{key: sum(sidecar[key] for sidecar in sidecars) for key in _COUNTS},
     "damaged": [
-      {"shard": sidecar["shard"], **one} for sidecar in sidecars for one in sidecar["damaged"]
+      {"shard": sidecar["shard"], **entry} for sidecar in sidecars for entry in sidecar["damaged"]
     ],
   }
   manifest["checksum"] = _checksum(json.loads(json.dumps(manifest)))
@@ -379,34 +379,34 @@ def write_manifest(
 
 
 def layout(table: shards.Table) -> str:
-  """Hash of how a data set is cut into shards and clips."""
+  """Hash of how a data set is divided into shards and clips."""
   columns = np.stack([table.shard, table.clip, table.start, table.length], 1).astype("<i8")
   return xxhash.xxh64_hexdigest(columns[np.lexsort((columns[:, 1], columns[:, 0]))].tobytes())
 
 
 def check(path: str, *, data_path: str) -> None:
-  """Refuses labels of other data.
+  """Checks that labels belong to a data set.
 
   Args:
     path: a label set.
-    data_path: shards, or the raw data that shards are made of (a LeRobot data set, a folder of
-      videos).
+    data_path: shards, or the raw data that the shards are made from (a LeRobot data set, a folder
+      of videos).
 
   Raises:
-    errors.UserError: naming both, and what is different.
+    errors.UserError: the labels are of other data. The message names both, and the difference.
   """
   manifest = read_manifest(path)
   where = f"labels {path} were extracted from {manifest['data']['path']}"
   raw = sources.detect(data_path) != "shards"
-  here = (
+  data_fingerprint = (
     sources.open_source(data_path).fingerprint()
     if raw
     else shards.read_manifest(data_path)["source"]["fingerprint"]
   )
-  if here != manifest["data"]["fingerprint"]:
+  if data_fingerprint != manifest["data"]["fingerprint"]:
     raise errors.UserError(
       f"{where} (fingerprint {manifest['data']['fingerprint']}), not from {data_path} "
-      f"(fingerprint {here}): extract them from this data"
+      f"(fingerprint {data_fingerprint}): extract them from this data"
     )
   if not raw and layout(shards.read_table(data_path)) != manifest["data"]["layout"]:
     raise errors.UserError(
@@ -416,9 +416,7 @@ def check(path: str, *, data_path: str) -> None:
 
 
 def verify(path: str) -> list[str]:
-  """One line for each file of a label set that is missing or whose hash differs from
-  labels.json.
-  """
+  """One line for each file of a label set that is missing, or has another hash than listed."""
   problems, manifest = [], read_manifest(path)
   for name, xxh64 in [
     (shards.RECORDS, manifest["records_xxh64"]),
@@ -433,6 +431,6 @@ def verify(path: str) -> list[str]:
 
 
 def fingerprint(path: str) -> str:
-  """Changes when any label does: the hash of labels.json, which holds the hash of every file."""
+  """Hash of labels.json. It changes with any label: labels.json has the hash of every file."""
   read_manifest(path)
   return shards.file_hash(os.path.join(path, MANIFEST))

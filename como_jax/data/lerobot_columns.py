@@ -1,5 +1,4 @@
-"""Copies a LeRobot v3.0 data set and adds the columns of a label set, their features and their
-statistics.
+"""Copies a LeRobot v3.0 data set and adds a label set: columns, features and statistics.
 
 Legend: T rows of an episode, Z numbers of one latent motion.
 """
@@ -20,7 +19,7 @@ from como_jax import errors
 from como_jax.data import labels
 
 PREFIX = "latent_motion."
-# episode index -> camera -> labels of its rows; rows behind them have none
+# episode index -> camera -> labels of its rows. Rows after the last label have none.
 Find = Callable[[int], labels.Motions]
 
 
@@ -33,22 +32,22 @@ def copy(
   size: int,
   groups: Mapping[int, str],
 ) -> dict[str, int]:
-  """Copies a v3.0 data set, its videos linked where the file system can.
+  """Copies a v3.0 data set and adds the labels. Videos are hard links where possible.
 
   Args:
     base: the data set.
     part: folder to make.
-    find: labels of an episode.
-    cameras: the labeled ones.
+    find: returns the labels of an episode.
+    cameras: names of the labeled cameras.
     size: Z.
-    groups: episode index -> group (`episode.RawEpisode`), for a column of the episodes' table if
-      that has none.
+    groups: episode index -> group (`episode.RawEpisode`). They become a column of the episodes'
+      table, if it has none.
 
   Returns:
-    {"episodes", "rows", "valid"}.
+    Counts: {"episodes", "rows", "valid"}.
 
   Raises:
-    errors.UserError: an episode has labels for frames that are no rows of it.
+    errors.UserError: an episode has labels for frames that are not rows of it.
   """
   counts = {"episodes": 0, "rows": 0, "valid": 0}
   before = base / "meta" / "stats.json"
@@ -59,55 +58,57 @@ def copy(
   lengths: dict[int, int] = {}
   for file in sorted(path for path in base.rglob("*") if path.is_file()):
     name = file.relative_to(base)
-    if any(piece.startswith(".") for piece in name.parts):
+    if any(folder.startswith(".") for folder in name.parts):
       continue
-    to = part / name
-    to.parent.mkdir(parents=True, exist_ok=True)
+    target = part / name
+    target.parent.mkdir(parents=True, exist_ok=True)
     if name.parts[0] == "data" and name.suffix == ".parquet":
-      _add_columns(file, to, find, lengths, cameras=cameras, size=size)
+      _add_columns(file, target, find, lengths, cameras=cameras, size=size)
     elif name.parts[0] in ("videos", "images"):
-      _link(file, to)
+      _link(file, target)
     else:
-      shutil.copyfile(file, to)
-  for number, length in lengths.items():
+      shutil.copyfile(file, target)
+  for episode, length in lengths.items():
     if longest := max(
-      (len(motion.valid) for motion in find(number).values() if len(motion.valid) > length),
+      (len(motion.valid) for motion in find(episode).values() if len(motion.valid) > length),
       default=0,
     ):
       raise errors.UserError(
-        f"{base}: episode {number} has {length} rows, its labels reach to frame {longest - 1}: "
+        f"{base}: episode {episode} has {length} rows, its labels reach to frame {longest - 1}: "
         "extract the labels of this data set anew"
       )
-  found = {
-    number: _episode_statistics(find(number), length, cameras, size, quantiles)
-    for number, length in sorted(lengths.items())
+  statistics = {
+    episode: _episode_statistics(find(episode), length, cameras, size, quantiles)
+    for episode, length in sorted(lengths.items())
   }
   for file in sorted((part / "meta" / "episodes").rglob("*.parquet")):
-    _extend_episodes(file, found, groups)
+    _extend_episodes(file, statistics, groups)
   info = read_info(base)
   for camera in cameras:
     key = PREFIX + camera
     info["features"][key] = {"dtype": "float32", "shape": [size], "names": None}
     info["features"][f"{key}.valid"] = {"dtype": "bool", "shape": [1], "names": None}
     info["features"][f"{key}.difference"] = {"dtype": "float32", "shape": [1], "names": None}
-    counts["valid"] += sum(int(one[key]["count"][0]) for one in found.values())
-  for key in next(iter(found.values()), {}):
-    counted = [one[key] for one in found.values() if one[key]["count"][0]]
-    stats[key] = _plain(_merge(counted)) if counted else _plain(next(iter(found.values()))[key])
+    counts["valid"] += sum(int(features[key]["count"][0]) for features in statistics.values())
+  for key in next(iter(statistics.values()), {}):
+    counted = [features[key] for features in statistics.values() if features[key]["count"][0]]
+    stats[key] = (
+      _plain(_merge(counted)) if counted else _plain(next(iter(statistics.values()))[key])
+    )
   (part / "meta" / "info.json").write_text(json.dumps(info, indent=2) + "\n")
   (part / "meta" / "stats.json").write_text(json.dumps(stats, indent=1) + "\n")
   return counts | {"episodes": len(lengths), "rows": sum(lengths.values())}
 
 
 def read_info(path) -> dict[str, Any]:
-  """meta/info.json of a data set."""
+  """Reads the meta/info.json of a data set."""
   return json.loads(pathlib.Path(path, "meta", "info.json").read_text(encoding="utf-8-sig"))
 
 
 def _link(file: pathlib.Path, to: pathlib.Path) -> None:
   try:
     os.link(file.resolve(), to)
-  except OSError:  # another file system, or one without links
+  except OSError:  # another file system, or a file system without links
     shutil.copyfile(file, to)
 
 
@@ -120,9 +121,16 @@ def _add_columns(
   cameras: list[str],
   size: int,
 ) -> None:
-  """One data file, a row group at a time.
+  """Copies one data file and adds the columns, one row group at a time.
 
-  `lengths` counts the rows of each episode: row t of an episode is its frame t.
+  Args:
+    file: the data file.
+    to: the new file.
+    find: returns the labels of an episode.
+    lengths: number of rows of each episode so far; it is updated. Row t of an episode is its frame
+      t.
+    cameras: names of the labeled cameras.
+    size: Z.
   """
   source = parquet.ParquetFile(file)
   schema = source.schema_arrow
@@ -143,17 +151,17 @@ def _add_columns(
   ) as writer:
     for group in range(source.num_row_groups):
       table = source.read_row_group(group)
-      numbers = table.column("episode_index").to_numpy()
-      values = {camera: _none(len(numbers), size) for camera in cameras}
-      for number in dict.fromkeys(int(n) for n in numbers):
-        here = np.flatnonzero(numbers == number)
-        begin = lengths.get(number, 0)
-        lengths[number] = begin + len(here)
-        for camera, motion in find(number).items():
-          # rows behind the labels: the data left these frames out
-          part = here[: max(0, len(motion.valid) - begin)]
-          for to, array in zip(values[camera], motion, strict=True):
-            to[part] = array[begin : begin + len(part)]
+      episodes = table.column("episode_index").to_numpy()
+      values = {camera: _no_labels(len(episodes), size) for camera in cameras}
+      for episode in dict.fromkeys(int(index) for index in episodes):
+        rows = np.flatnonzero(episodes == episode)
+        begin = lengths.get(episode, 0)
+        lengths[episode] = begin + len(rows)
+        for camera, motion in find(episode).items():
+          # Rows after the last label have none: the data left these frames out.
+          labeled = rows[: max(0, len(motion.valid) - begin)]
+          for column, array in zip(values[camera], motion, strict=True):
+            column[labeled] = array[begin : begin + len(labeled)]
       columns = list(table.columns)
       for motion in values.values():
         columns += [
@@ -167,15 +175,20 @@ def _add_columns(
 def _metadata(
   metadata: dict[bytes, bytes] | None, cameras: list[str], size: int
 ) -> dict[bytes, bytes] | None:
-  """The schema's metadata with the columns added to the features that Hugging Face's datasets keeps
-  there.
+  """The metadata of a schema with the new columns.
+
+  The library "datasets" of Hugging Face stores a list of features there.
   """
   if not metadata or b"huggingface" not in metadata:
     return metadata
-  held = json.loads(metadata[b"huggingface"])
-  features = held.get("info", {}).get("features", {})
+  content = json.loads(metadata[b"huggingface"])
+  features = content.get("info", {}).get("features", {})
   kind = next(
-    (one["_type"] for one in features.values() if isinstance(one, dict) and "length" in one),
+    (
+      feature["_type"]
+      for feature in features.values()
+      if isinstance(feature, dict) and "length" in feature
+    ),
     "Sequence",
   )
   for camera in cameras:
@@ -186,11 +199,11 @@ def _metadata(
     }
     features[f"{PREFIX}{camera}.valid"] = {"dtype": "bool", "_type": "Value"}
     features[f"{PREFIX}{camera}.difference"] = {"dtype": "float32", "_type": "Value"}
-  return {**metadata, b"huggingface": json.dumps(held).encode()}
+  return {**metadata, b"huggingface": json.dumps(content).encode()}
 
 
-def _none(length: int, size: int) -> labels.Motion:
-  """The labels of frames without any."""
+def _no_labels(length: int, size: int) -> labels.Motion:
+  """The arrays of T frames without labels."""
   return labels.Motion(
     np.zeros((length, size), np.float32), np.zeros(length, bool), np.zeros(length, np.float32)
   )
@@ -199,54 +212,67 @@ def _none(length: int, size: int) -> labels.Motion:
 def _episode_statistics(
   motions: labels.Motions, length: int, cameras: list[str], size: int, quantiles: list[str]
 ) -> dict[str, dict]:
-  """Feature -> statistics of one episode of T rows; those of z and of the difference are over its
-  valid rows.
+  """Statistics of the new features in one episode: feature -> statistics.
+
+  The statistics of z and of the difference are over its valid rows.
+
+  Args:
+    motions: labels of the episode.
+    length: T.
+    cameras: names of the labeled cameras.
+    size: Z.
+    quantiles: names of the quantiles, such as "q01".
   """
-  found = {}
+  statistics = {}
   for camera in cameras:
-    key, motion = PREFIX + camera, motions.get(camera, _none(length, size))
+    key, motion = PREFIX + camera, motions.get(camera, _no_labels(length, size))
     valid = np.concatenate([motion.valid, np.zeros(max(0, length - len(motion.valid)), bool)])
     for name, rows in ((key, motion.z), (f"{key}.difference", motion.difference[:, None])):
       counted = rows[motion.valid] if motion.valid.any() else np.zeros((1, rows.shape[1]))
-      found[name] = _statistics(counted, quantiles) | {"count": np.array([int(motion.valid.sum())])}
-    found[f"{key}.valid"] = _statistics(valid[:, None], quantiles)
-  return found
+      statistics[name] = _statistics(counted, quantiles) | {
+        "count": np.array([int(motion.valid.sum())])
+      }
+    statistics[f"{key}.valid"] = _statistics(valid[:, None], quantiles)
+  return statistics
 
 
 def _statistics(rows: np.ndarray, quantiles: list[str]) -> dict[str, np.ndarray]:
-  """Of [n, D]: min, max, mean, std [D], count [1], and quantiles q01 ... q99 where the data set has
-  them.
+  """Statistics of rows [n, D]: min, max, mean, std [D], count [1], and the quantiles [D].
+
+  Args:
+    rows: [n, D].
+    quantiles: names of the quantiles that the data set has, such as "q01".
   """
   rows = np.asarray(rows, np.float64)
-  found = {
+  values = {
     "min": rows.min(0),
     "max": rows.max(0),
     "mean": rows.mean(0),
     "std": rows.std(0),
     "count": np.array([len(rows)]),
   }
-  return found | {key: np.quantile(rows, int(key[1:]) / 100, axis=0) for key in quantiles}
+  return values | {key: np.quantile(rows, int(key[1:]) / 100, axis=0) for key in quantiles}
 
 
 def _merge(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  """Statistics of the whole; quantiles are averaged by count, as LeRobot does."""
+  """Merges statistics of episodes; quantiles are averaged by count, as in LeRobot."""
   counts = np.array([part["count"][0] for part in parts], np.float64)
   weights = (counts / counts.sum())[:, None]
   mean = (weights * np.stack([part["mean"] for part in parts])).sum(0)
   square = (
     weights * np.stack([part["std"] ** 2 + (part["mean"] - mean) ** 2 for part in parts])
   ).sum(0)
-  found = {
+  merged = {
     "min": np.min([part["min"] for part in parts], 0),
     "max": np.max([part["max"] for part in parts], 0),
     "mean": mean,
     "std": np.sqrt(square),
     "count": np.array([int(counts.sum())]),
   }
-  return found | {
+  return merged | {
     key: (weights * np.stack([part[key] for part in parts])).sum(0)
     for key in parts[0]
-    if key not in found
+    if key not in merged
   }
 
 
@@ -256,23 +282,31 @@ def _plain(values: Mapping[str, np.ndarray]) -> dict[str, list]:
 
 def _extend_episodes(
   file: pathlib.Path,
-  found: Mapping[int, Mapping[str, Mapping[str, np.ndarray]]],
+  statistics: Mapping[int, Mapping[str, Mapping[str, np.ndarray]]],
   groups: Mapping[int, str],
 ) -> None:
-  """Adds to the table of episodes the statistics of the new columns, if it has any, and the groups,
-  if there are any it does not name.
+  """Adds columns to a file of the table of episodes.
+
+  They are the statistics of the new features, if the table has statistics, and the groups, if it
+  has none.
+
+  Args:
+    file: of the table.
+    statistics: episode index -> feature -> statistics.
+    groups: episode index -> group.
   """
   table = parquet.ParquetFile(file).read()
-  numbers = table.column("episode_index").to_pylist()
+  episodes = table.column("episode_index").to_pylist()
   if any(groups.values()) and not {"group", "motion"} & set(table.column_names):
     table = table.append_column(
-      "group", pa.array([groups.get(number, "") for number in numbers], pa.string())
+      "group", pa.array([groups.get(episode, "") for episode in episodes], pa.string())
     )
   if any(name.startswith("stats/") for name in table.column_names):
-    for feature, values in next(iter(found.values()), {}).items():
+    for feature, values in next(iter(statistics.values()), {}).items():
       for key in values:
         column = [
-          found[number][feature][key].tolist() if number in found else None for number in numbers
+          statistics[episode][feature][key].tolist() if episode in statistics else None
+          for episode in episodes
         ]
         table = table.append_column(
           f"stats/{feature}/{key}",

@@ -1,17 +1,19 @@
-"""A LeRobot v3.0 data set with labels as columns, for each camera.
+"""Writes labels as columns of a LeRobot v3.0 data set.
 
-  latent_motion.<camera>             float32 [Z]: from this frame to the one nearest to the labels'
-                                     offset later
-  latent_motion.<camera>.valid       bool: whether there is such a frame and both could be read
+The columns, for each camera, are
+
+  latent_motion.<camera>             float32 [Z]: the motion from this frame to its partner, the
+                                     frame nearest to the offset later
+  latent_motion.<camera>.valid       bool: whether there is a partner and both frames could be read
   latent_motion.<camera>.difference  float32: the true time between the two in seconds, 0 where not
                                      valid
 
-and meta/latent_motion.json, which says where they are from. A v3.0 source is copied, its videos
-linked where the file system can (they do not change); its rows that the labeled data left out are
-not valid. Anything else (videos, v2 data sets, our shards) is written anew from the shards, at
-their size: one LeRobot episode for each segment, because a LeRobot episode has one rate and no
-gaps. Segments of one episode are of one group, so that no split separates them. Statistics of z and
-of the difference count valid rows only.
+The file meta/latent_motion.json says which label set they are from. A v3.0 source is copied; its
+videos do not change, so they are linked where the file system allows it. Rows that the labeled data
+left out are not valid. Other data (videos, v2 data sets, como_jax shards) is written as a new data
+set from the shards, at their image size. Each segment becomes one LeRobot episode, because a
+LeRobot episode has one rate and no gaps. The segments of one episode get one group, so that they
+stay on one side of a split. The statistics of z and of the difference are over valid rows only.
 
 Legend: T frames of a segment, Z numbers of one latent motion.
 """
@@ -38,23 +40,23 @@ from como_jax.data import (
   video,
 )
 
-NOTE = "meta/latent_motion.json"  # where the labels are from; other programs ignore it
-VERSION = 2  # of the columns; 1 had no column of differences
-_SAME_RATE = 1e-6  # seconds that intervals may differ
+NOTE = "meta/latent_motion.json"  # names the label set; other programs ignore this file
+VERSION = 2  # of the columns; version 1 had no column of differences
+_SAME_RATE = 1e-6  # seconds; intervals of one rate differ by at most this
 
 
 def check(output: str, *, source: str, shards_path: str, resume: bool) -> None:
-  """Refuses early what `export` would refuse.
+  """Checks early whether `export` is possible.
 
   Args:
-    output: folder to write; may exist only when resuming.
+    output: folder to write. It may exist only when resuming.
     source: the data that was labeled.
     shards_path: its shards.
-    resume: whether an export may be there already.
+    resume: whether an export may already exist.
 
   Raises:
-    errors.UserError: the folder exists, the source has such columns, or segments that no LeRobot
-      data set can hold together.
+    errors.UserError: the folder exists, the source already has such columns, or its segments do not
+      fit into one LeRobot data set.
   """
   if os.path.exists(output) and not (resume and os.path.isfile(os.path.join(output, NOTE))):
     raise errors.UserError(
@@ -63,13 +65,13 @@ def check(output: str, *, source: str, shards_path: str, resume: bool) -> None:
     )
   if not is_v3(source):
     one_rate(shards.segments(shards.read_table(shards_path)))
-  elif there := [
+  elif existing := [
     name
     for name in lerobot_columns.read_info(source)["features"]
     if name.startswith(lerobot_columns.PREFIX)
   ]:
     raise errors.UserError(
-      f"config.lerobot: {source} has the column {there[0]!r} already: label the data set that "
+      f"config.lerobot: {source} has the column {existing[0]!r} already: label the data set that "
       "it was made from"
     )
 
@@ -84,10 +86,10 @@ def is_v3(source: str) -> bool:
 
 
 def one_rate(segments: shards.Segments) -> fractions.Fraction:
-  """Frames a second of all segments.
+  """The frame rate of all segments, in frames per second.
 
   Raises:
-    errors.UserError: they have several, or one that varies.
+    errors.UserError: the segments have several rates, or a rate varies.
   """
   table = segments.table
   interval, count = table.interval[segments.first_row], segments.count
@@ -107,9 +109,9 @@ def one_rate(segments: shards.Segments) -> fractions.Fraction:
     fractions.Fraction(1 / common).limit_denominator(1001),
   ]
   for rate in candidates:
-    away = np.abs(interval[known] - float(1 / rate)) if rate else np.full(1, np.inf)
-    # time stamps in milliseconds leave a rest
-    if ((away <= _SAME_RATE) | (away * count[known] <= times.SLACK)).all():
+    distance = np.abs(interval[known] - float(1 / rate)) if rate else np.full(1, np.inf)
+    # Times that are rounded to milliseconds do not fit exactly.
+    if ((distance <= _SAME_RATE) | (distance * count[known] <= times.SLACK)).all():
       return rate
   listed = ", ".join(f"{rate:g}" for rate in np.unique(np.round(1 / interval[known], 3)))
   raise errors.UserError(
@@ -119,16 +121,19 @@ def one_rate(segments: shards.Segments) -> fractions.Fraction:
 
 
 def export(labels_path: str, output: str, *, source: str, shards_path: str) -> str:
-  """Writes the data set, whole or not at all; one that is there already with these labels is kept.
-
-  Returns a line that says what there is.
+  """Writes the data set atomically. An existing data set with these labels is kept.
 
   Args:
     labels_path: a finished label set.
-    output, source, shards_path: as for `check`.
+    output: as for `check`.
+    source: as for `check`.
+    shards_path: as for `check`.
+
+  Returns:
+    A line for the user that describes the data set.
 
   Raises:
-    errors.UserError: the folder holds other labels, or data and labels do not fit.
+    errors.UserError: the folder holds other labels, or the labels are not of this data.
   """
   motions = labels.Labels(labels_path)
   labels.check(labels_path, data_path=source)
@@ -153,7 +158,7 @@ def export(labels_path: str, output: str, *, source: str, shards_path: str) -> s
     shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(fresh, ignore_errors=True)
     if is_v3(source):
-      base, find, groups = pathlib.Path(source), _by_number(motions), _groups(segments.table)
+      base, find, groups = pathlib.Path(source), _by_index(motions), _groups(segments.table)
     else:
       written, skipped = _write_anew(
         fresh, shards_path, segments, robot_type=_robot_type(source, shards_path)
@@ -167,14 +172,14 @@ def export(labels_path: str, output: str, *, source: str, shards_path: str) -> s
   finally:
     shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(fresh, ignore_errors=True)
-  lost = f", {len(skipped)} left out ({'; '.join(skipped[:3])})" if skipped else ""
+  left_out_text = f", {len(skipped)} left out ({'; '.join(skipped[:3])})" if skipped else ""
   linked = sum(
     file.stat().st_nlink > 1
     for name in ("videos", "images")
     for file in (target / name).rglob("*")
     if file.is_file()
   )
-  shared = (
+  linked_text = (
     (
       f"; {linked} files of videos and images are those of {source} (hard links): what edits one "
       "in place edits both"
@@ -184,27 +189,30 @@ def export(labels_path: str, output: str, *, source: str, shards_path: str) -> s
   )
   return (
     f"LeRobot data set with labels: {counts['episodes']} episodes, {counts['rows']} rows, "
-    f"{counts['valid']} motions{lost} -> {output}{shared}"
+    f"{counts['valid']} motions{left_out_text} -> {output}{linked_text}"
   )
 
 
-def _by_number(motions: labels.Labels) -> lerobot_columns.Find:
-  """Labels of an episode of a LeRobot source: row t is the episode's frame t."""
+def _by_index(motions: labels.Labels) -> lerobot_columns.Find:
+  """Returns a function of the episode index -> labels, for a LeRobot source.
+
+  Row t of an episode is its frame t.
+  """
   known = set(motions.episodes)
 
-  @functools.lru_cache(maxsize=4)  # the rows of a file come episode by episode
-  def find(number: int) -> labels.Motions:
-    name = f"episode_{number:06d}"
+  @functools.lru_cache(maxsize=4)  # the rows of a file are sorted by episode
+  def find(episode: int) -> labels.Motions:
+    name = f"episode_{episode:06d}"
     if name not in known:
       return {}
-    frames, found = motions.frame_numbers(name), {}
+    frames, result = motions.frame_numbers(name), {}
     for camera, motion in motions.episode(name).items():
       arrays = [motion.z, motion.valid, motion.difference]
       whole = [np.zeros((int(frames[-1]) + 1, *array.shape[1:]), array.dtype) for array in arrays]
-      for to, array in zip(whole, arrays, strict=True):
-        to[frames] = array
-      found[camera] = labels.Motion(*whole)
-    return found
+      for target, array in zip(whole, arrays, strict=True):
+        target[frames] = array
+      result[camera] = labels.Motion(*whole)
+    return result
 
   return find
 
@@ -212,11 +220,17 @@ def _by_number(motions: labels.Labels) -> lerobot_columns.Find:
 def _by_segment(
   motions: labels.Labels, segments: shards.Segments, written: list[int]
 ) -> lerobot_columns.Find:
-  """Labels of an episode that was written anew: `written` are the segments in order."""
+  """Returns a function of the episode index -> labels, for a data set written from segments.
+
+  Args:
+    motions: the label set.
+    segments: of the shards.
+    written: segment of each episode of the data set.
+  """
 
   @functools.lru_cache(maxsize=4)
-  def find(number: int) -> labels.Motions:
-    clips = [motions.clip(*segments.place(row)) for row in segments.rows(written[number])]
+  def find(episode: int) -> labels.Motions:
+    clips = [motions.clip(*segments.place(row)) for row in segments.rows(written[episode])]
     return {
       camera: labels.Motion(
         *(np.concatenate(parts) for parts in zip(*(clip[camera] for clip in clips), strict=True))
@@ -228,7 +242,7 @@ def _by_segment(
 
 
 def _groups(table: shards.Table) -> dict[int, str]:
-  """Number of an episode of a LeRobot source -> its group, "" for none."""
+  """Episode index of a LeRobot source -> its group, "" = no group."""
   _, rows = np.unique(table.episode, return_index=True)
   names = {row: table.episodes[table.episode[row]] for row in rows}
   return {
@@ -239,20 +253,22 @@ def _groups(table: shards.Table) -> dict[int, str]:
 
 
 def _robot_type(source: str, shards_path: str) -> str:
-  """Of a LeRobot source, or of the one that shards were made of; "unknown" for others."""
-  known = (
+  """The robot type of a LeRobot source, or of the source of the shards; "unknown" without one."""
+  facts = (
     lerobot_columns.read_info(source)
     if sources.detect(source) == "lerobot"
     else shards.read_manifest(shards_path)["source"]
   )
-  return str(known.get("robot_type") or "unknown")
+  return str(facts.get("robot_type") or "unknown")
 
 
 def _write_anew(
   path: pathlib.Path, shards_path: str, segments: shards.Segments, *, robot_type: str
 ) -> tuple[list[int], list[str]]:
-  """A data set of all segments of the shards: (those of its episodes in order, why others are left
-  out).
+  """Writes a new data set with one episode per segment.
+
+  Returns:
+    (segment of each episode, reasons why other segments were left out).
   """
   manifest, table, source = (
     shards.read_manifest(shards_path),
@@ -268,7 +284,7 @@ def _write_anew(
       else []
     )
   order = np.lexsort((table.clip[segments.first_row], table.shard[segments.first_row]))
-  several = np.bincount(table.episode[segments.first_row])
+  segment_counts = np.bincount(table.episode[segments.first_row])
   sizes = {
     camera: source.frame_size(int(order[0]), camera, [0], to=(0, 0))[0] for camera in table.cameras
   }
@@ -285,7 +301,7 @@ def _write_anew(
       rows, length = segments.rows(segment), segments.length(segment)
       episode = table.episodes[table.episode[rows[0]]]
       group = table.groups[table.group[rows[0]]] or (
-        episode if several[table.episode[rows[0]]] > 1 else ""
+        episode if segment_counts[table.episode[rows[0]]] > 1 else ""
       )
       try:
         frames = {camera: source.images(segment, camera, range(length)) for camera in table.cameras}

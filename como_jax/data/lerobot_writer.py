@@ -1,11 +1,10 @@
-"""Writes LeRobot v3.0 data sets: many episodes a file, H.264 video with exact timestamps, nothing
-but pyarrow and PyAV.
+"""Writes LeRobot v3.0 data sets with pyarrow and PyAV only: H.264 video with exact timestamps.
 
-Layout (docs/source/lerobot-dataset-v3.mdx of huggingface/lerobot):
+Layout (docs/source/lerobot-dataset-v3.mdx of huggingface/lerobot), with many episodes per file:
   meta/info.json  meta/stats.json  meta/tasks.parquet  meta/episodes/chunk-000/file-000.parquet
-  data/chunk-000/file-000.parquet                      one row a frame
+  data/chunk-000/file-000.parquet                      one row per frame
   videos/observation.images.<camera>/chunk-000/file-000.mp4
-Frame t of an episode is at `from_timestamp + t / fps` of its file. Every episode starts with a key
+Frame t of an episode is at `from_timestamp + t / fps` in its file. Every episode starts with a key
 frame.
 """
 
@@ -30,11 +29,9 @@ FILES_A_CHUNK = 1000
 
 
 class Writer:
-  """One data set being written.
+  """Writes one data set to a temporary folder, which `finalize` renames to `path`.
 
-  `path` does not exist until `finalize` renames a finished folder into place.
-
-  Use as a context manager to remove the unfinished folder after an exception.
+  Use it as a context manager to remove the unfinished folder after an exception.
   """
 
   def __init__(
@@ -51,17 +48,19 @@ class Writer:
     gop: int = 4,
     video_megabytes: float = 200,
   ):
-    """Args:
+    """Makes the temporary folder.
+
+    Args:
       path: folder to make; must not exist.
-      fps: stored frames a second.
+      fps: stored frames per second.
       cameras: camera name -> (height, width), both even.
       state_names: names of the S state dimensions; () = no column observation.state.
       action_names: names of the A action dimensions; () = no column action (video without actions).
       robot_type: stored in info.json.
-      outcome: also write the columns next.done and next.success.
+      outcome: whether to write the columns next.done and next.success.
       crf: H.264 quality (0 lossless .. 51); 23 is the codec's default.
-      gop: frames from key frame to key frame; small makes random access cheap.
-      video_megabytes: a video file that has grown beyond this is followed by the next one.
+      gop: number of frames from key frame to key frame; small values make random access fast.
+      video_megabytes: a new video file is started when the file is larger than this.
 
     Raises:
       UserError: path exists, frames cannot be encoded (odd size), or a number is out of range.
@@ -122,26 +121,26 @@ class Writer:
     """Appends one episode.
 
     Args:
-      task: language instruction, or one for each frame [T].
+      task: language instruction, or one per frame [T].
       frames: camera -> uint8 [T, H, W, 3].
       state: float [T, S], at the time of the frame; None without state names.
       action: float [T, A], applied from frame t to frame t + 1; None without action names.
-      success: bool [T], needed when `outcome` was asked for.
-      metadata: numbers and strings for further columns of the episodes table; the same keys for
-        every episode.
+      success: bool [T], required with `outcome`.
+      metadata: numbers and strings for other columns of the episodes table; the same keys for every
+        episode.
 
     Returns:
       The episode's index.
 
     Raises:
-      UserError: an array does not fit; nothing of this episode has been written.
+      UserError: an array has a wrong shape or type. Nothing of the episode has been written.
     """
     index = len(self._episodes)
     length = self._check(
       index, task, frames, state=state, action=action, success=success, metadata=metadata
     )
     tasks = [task] * length if isinstance(task, str) else list(task)
-    task_index = [self._tasks.setdefault(one, len(self._tasks)) for one in tasks]
+    task_index = [self._tasks.setdefault(text, len(self._tasks)) for text in tasks]
     counter = np.arange(length)
     vectors = {
       "observation.state": (state, self._state_names),
@@ -189,7 +188,7 @@ class Writer:
     """Closes the files, writes meta/ and renames the folder into place. Returns the path.
 
     Args:
-      notes: how the data set came to be, for meta/collection.json (ours; other programs ignore it).
+      notes: how the data set was made, for meta/collection.json (other programs ignore this file).
 
     Raises:
       UserError: no episode was added.
@@ -228,7 +227,7 @@ class Writer:
     shutil.rmtree(self._part, ignore_errors=True)
 
   def _check(self, index, task, frames, *, state, action, success, metadata) -> int:
-    """The length of the episode, after everything was found to fit."""
+    """Checks the arguments of `add_episode`; returns the length of the episode."""
     where = f"{self.path}, episode {index}"
     if set(frames) != set(self._cameras):
       raise errors.UserError(
@@ -248,8 +247,8 @@ class Writer:
           f"{where}: camera {name!r} has {frames[name].dtype} {list(frames[name].shape)}, "
           f"expected uint8 {[length, *size, 3]}"
         )
-    wanted = {"state": (state, self._state_names), "action": (action, self._action_names)}
-    for name, (value, names) in wanted.items():
+    expected = {"state": (state, self._state_names), "action": (action, self._action_names)}
+    for name, (value, names) in expected.items():
       if not names and value is None:
         continue
       if value is None or np.shape(value) != (length, len(names)) or not np.isfinite(value).all():
@@ -344,8 +343,8 @@ class _Video:
     self._number, self._container, self._count, self._file = -1, None, 0, None
 
   def add(self, frames: np.ndarray) -> dict[str, int | float]:
-    """Encodes uint8 [T, H, W, 3]; returns where they are, as columns of the episodes table."""
-    # The encoder holds a few frames back: of a first episode of two there is no file yet.
+    """Encodes uint8 [T, H, W, 3]; returns their location as columns of the episodes table."""
+    # The encoder buffers a few frames: after a first episode of two frames there is no file yet.
     if self._container is None or (self._file.exists() and self._file.stat().st_size > self._limit):
       self._open()
     start = self._count
@@ -365,6 +364,7 @@ class _Video:
     }
 
   def close(self) -> None:
+    """Closes the current file."""
     if self._container is not None:
       self._container.mux(self._stream.encode(None))
       self._container.close()
@@ -393,9 +393,7 @@ def _feature(dtype: str, size: int, names: Sequence[str] | None) -> dict[str, An
 
 
 def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
-  """LeRobot reads this with pandas and expects the instruction as the index, hence the pandas
-  metadata.
-  """
+  """Table of instructions. LeRobot reads it with pandas, with the instruction as the index."""
   table = pa.table(
     {"task_index": pa.array(tasks.values(), pa.int64()), "task": pa.array(tasks, pa.string())}
   )
@@ -437,18 +435,16 @@ def _statistics(value: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _image_statistics(frames: np.ndarray) -> dict[str, np.ndarray]:
-  """The same per color, values in [0, 1], shaped [3, 1, 1] as LeRobot does; every fourth pixel
-  each way.
-  """
+  """`_statistics` per color of every 4th row and column, in [0, 1], [3, 1, 1] as in LeRobot."""
   values = frames[:, ::4, ::4].reshape(-1, 3)
-  found = {
+  statistics = {
     key: value[:, None, None] / 255 for key, value in _statistics(values).items() if key != "count"
   }
-  return found | {"count": np.array([len(frames)])}
+  return statistics | {"count": np.array([len(frames)])}
 
 
 def _merge(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  """Statistics of the whole from those of the episodes."""
+  """Merges the statistics of episodes."""
   counts = np.array([part["count"][0] for part in parts], np.float64)
   weights = counts / counts.sum()
   means, deviations = np.stack([p["mean"] for p in parts]), np.stack([p["std"] for p in parts])

@@ -153,7 +153,7 @@ class PolicySpec:
       language=dict(config["language"]),
       robots=robots,
       resize=settings.get("resize", "squash"),
-      guidance_scale=float(settings.get("guidance", 1.0)),
+      guidance_scale=float(settings.get("guidance_scale", 1.0)),
     )
 
 

@@ -1,5 +1,6 @@
-"""Reads segments of shards: pictures, numbers and times by frame number, whichever clips they lie
-in.
+"""Reads segments of shards: pictures, arrays and times by frame number within a segment.
+
+A segment may span several clips. The caller does not see where one clip ends.
 """
 
 import collections
@@ -14,16 +15,18 @@ from como_jax.data import frame_codec, shard_file, shards, video
 from como_jax.data.times import FrameTimes
 
 _OPEN_FILES = 256  # shards kept open in a process; the usual limit on open files is 1024
-_KNOWN_TIMES = 512  # segments whose times are not uniform and are kept
+_KNOWN_TIMES = 512  # segments with times that are not uniform; their times are cached
 
 
 class ShardCache:
   """The open shards of a folder. May be pickled; safe to share between threads."""
 
   def __init__(self, path: str, entries: Sequence[dict]):
-    """Args:
-    path: the folder.
-    entries: of its manifest: file, index_offset, index_size, index_xxh64.
+    """Stores the list of shards; a shard is opened at its first use.
+
+    Args:
+      path: the folder.
+      entries: of the shards in its manifest: shard, file, index_offset, index_size, index_xxh64.
     """
     self.__setstate__((path, {int(entry["shard"]): entry for entry in entries}))
 
@@ -36,7 +39,7 @@ class ShardCache:
     self._lock = threading.Lock()
 
   def __getitem__(self, shard: int) -> shard_file.ShardFile:
-    """Raises `video.Unreadable` naming the file."""
+    """The shard of a number. Raises `video.Unreadable` naming the file."""
     shard = int(shard)
     with self._lock:
       if shard in self._files:
@@ -49,7 +52,7 @@ class ShardCache:
     with self._lock:
       self._files[shard] = opened
       if len(self._files) > _OPEN_FILES:
-        self._files.popitem(last=False)  # closed when the last thread using it lets go
+        self._files.popitem(last=False)  # closed when no thread uses it anymore
     return opened
 
 
@@ -57,13 +60,16 @@ class SegmentReader:
   """Frames of segments by number. May be pickled; safe to share between threads.
 
   Attributes:
-    segments: the segments. shards: their files, by number.
+    segments: the segments.
+    shards: the shard files, by number.
   """
 
   def __init__(self, path: str, segments: shards.Segments):
-    """Args:
-    path: folder of shards.
-    segments: of its table.
+    """Opens a folder of shards.
+
+    Args:
+      path: folder of shards.
+      segments: of its table.
     """
     self.__setstate__((segments, ShardCache(path, shards.read_manifest(path)["shards"])))
 
@@ -75,7 +81,7 @@ class SegmentReader:
     self._times = functools.lru_cache(_KNOWN_TIMES)(self._read_times)
 
   def times(self, segment: int) -> FrameTimes:
-    """Of all frames of a segment."""
+    """Times of all frames of a segment."""
     uniform = self.segments.uniform_times(segment)
     if uniform is not None:
       return uniform
@@ -97,14 +103,17 @@ class SegmentReader:
   def images(
     self, segment: int, camera: str, frames: Sequence[int], *, to: tuple[int, int] = (0, 0)
   ) -> np.ndarray:
-    """Frames by number within the segment, uint8 [n, H, W, 3].
+    """Reads frames, uint8 [n, H, W, 3].
 
     Args:
-      to: height and width that the caller resizes them to: a JPEG may then be decoded smaller, see
-        `frame_codec.reduction`. (0, 0) = none.
+      segment: index of the segment.
+      camera: name of the camera.
+      frames: numbers of the frames within the segment.
+      to: height and width to which the caller will resize the frames. A JPEG may then be decoded at
+        a reduced size, see `frame_codec.reduction`. (0, 0) = decode at full size.
 
     Raises:
-      video.Unreadable: a frame is damaged; the text names file and clip.
+      video.Unreadable: a frame is damaged. The message names file and clip.
     """
     size, by = self.frame_size(segment, camera, frames, to=to)
     out = np.empty((len(frames), -(-size[0] // by), -(-size[1] // by), 3), np.uint8)
@@ -114,7 +123,20 @@ class SegmentReader:
   def frame_size(
     self, segment: int, camera: str, frames: Sequence[int], *, to: tuple[int, int]
   ) -> tuple[tuple[int, int], int]:
-    """((height, width) of stored frames, how many times smaller they may be decoded)."""
+    """The size of stored frames, and by how much it may be reduced when they are decoded.
+
+    Args:
+      segment: index of the segment.
+      camera: name of the camera.
+      frames: numbers of the frames within the segment; the first one is looked up.
+      to: height and width to which the caller will resize the frames, (0, 0) = not at all.
+
+    Returns:
+      ((height, width), the factor by which both may be divided).
+
+    Raises:
+      video.Unreadable: the shard cannot be opened.
+    """
     row, _ = self.segments.locate(segment, int(frames[0]) if len(frames) else 0)
     shard, clip = self.segments.place(row)
     file = self.shards[shard]
@@ -130,25 +152,41 @@ class SegmentReader:
     *,
     by: int = 1,
   ) -> None:
-    """Frames by number within the segment into n arrays [H / by, W / by, 3].
+    """Reads frames into existing arrays.
 
-    Raises `video.Unreadable`.
+    Args:
+      segment: index of the segment.
+      camera: name of the camera.
+      frames: numbers of the n frames within the segment.
+      out: n arrays [H / by, W / by, 3] to write to.
+      by: the factor by which the decoded size is reduced, as `frame_size` returns it.
+
+    Raises:
+      video.Unreadable: a frame is damaged. The message names file and clip.
     """
-    places = [self.segments.locate(segment, int(frame)) for frame in frames]
-    for row in dict.fromkeys(row for row, _ in places):
-      here = [i for i, place in enumerate(places) if place[0] == row]
+    locations = [self.segments.locate(segment, int(frame)) for frame in frames]
+    for row in dict.fromkeys(row for row, _ in locations):
+      indices = [i for i, location in enumerate(locations) if location[0] == row]
       shard, clip = self.segments.place(row)
-      file, numbers = self.shards[shard], [places[i][1] for i in here]
+      file, clip_frames = self.shards[shard], [locations[i][1] for i in indices]
       codec = file.codec(camera)
-      blobs = file.blobs(clip, camera, frame_codec.blob_numbers(codec, numbers))
+      blobs = file.blobs(clip, camera, frame_codec.blob_numbers(codec, clip_frames))
       try:
-        frame_codec.decode(codec, blobs, numbers, [out[i] for i in here], by=by)
+        frame_codec.decode(codec, blobs, clip_frames, [out[i] for i in indices], by=by)
       except video.Unreadable as error:
         raise video.Unreadable(f"{file.path} clip {clip} camera {camera!r}: {error}") from error
 
   def numbers(self, segment: int, name: str, first: int, last: int) -> np.ndarray | None:
-    """An array of frames first to last (exclusive, cut to the segment), [n, D] or [n]; None when
-    the episode has none.
+    """Reads an array (actions, for example) for a range of frames.
+
+    Args:
+      segment: index of the segment.
+      name: of the array.
+      first: first frame within the segment. The range is clipped to the segment.
+      last: last frame, exclusive.
+
+    Returns:
+      [n, D] or [n]; None when the episode does not have the array.
     """
     first, last = max(0, first), min(last, self.segments.length(segment))
     parts = []

@@ -1,10 +1,10 @@
-"""Every frame of every segment once, in order: the walk that labels are made on.
+"""Iterates over every frame of every segment once, in order; labels are made this way.
 
-A sequence is one camera of one segment (`data.shards`): its clips are joined, so the two frames of
-a pair may lie in different clips, and never on two sides of a cut or a gap. The second frame of a
+A sequence is one camera of one segment (`data.shards`). Its clips are joined. So the two frames of
+a pair may lie in different clips, but never on two sides of a cut or a gap. The second frame of a
 pair is the partner of the first (`data.times`).
 
-Legend: T frames of a segment, S side of a picture.
+Legend: T frames of a segment, S side of a picture in pixels.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ class Pairs:
 
   Attributes:
     second: int64 [T], the partner of frame t.
-    valid: bool [T], whether there is one.
+    valid: bool [T], whether frame t has a partner.
     difference: float32 [T], seconds from frame t to its partner, 0 where there is none.
-    left_out: frames without a partner although the segment goes on for long enough: no frame is
-      near enough to the wanted time.
-    at_end: frames without a partner because the segment ends.
+    left_out: number of frames without a partner although the segment is long enough: no frame is
+      close enough to the target time.
+    at_end: number of frames without a partner because the segment ends.
   """
 
   second: np.ndarray
@@ -38,7 +38,12 @@ class Pairs:
 
   @classmethod
   def of(cls, seconds: times.FrameTimes, offset: float) -> "Pairs":
-    """Those of frames at some times, `offset` seconds apart."""
+    """The pairs of the frames of a segment.
+
+    Args:
+      seconds: times of the frames.
+      offset: seconds between the two frames of a pair.
+    """
     frames = np.arange(len(seconds))
     second, valid = seconds.partners(frames, offset)
     difference = np.where(valid, seconds.at(second) - seconds.at(frames), 0).astype(np.float32)
@@ -57,14 +62,14 @@ class Sequence:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What is to be walked through.
+  """The data to iterate over.
 
   Attributes:
     segments: of the data.
     cameras: names.
-    offset_seconds: wanted between the two frames of a pair.
+    offset_seconds: target seconds between the two frames of a pair.
     explicit: times of the clips that are not uniform, by row of the table.
-    reach: the most frames between the two of any pair.
+    reach: the largest number of frames from the first to the second frame of any pair.
   """
 
   segments: shards.Segments
@@ -74,19 +79,20 @@ class Plan:
   reach: int
 
   def times(self, segment: int) -> times.FrameTimes:
-    """Of all frames of a segment."""
+    """Times of all frames of a segment."""
     return index.segment_times(self.segments, segment, self.explicit)
 
   def pairs(self, segment: int) -> Pairs:
+    """The pairs of a segment."""
     return Pairs.of(self.times(segment), self.offset_seconds)
 
   def sequences(self, shard: int) -> list[Sequence]:
-    """Those of a shard, in order of its clips and then of the cameras."""
+    """The sequences of a shard, in order of its clips, then of the cameras."""
     table, first = self.segments.table, self.segments.first_row
-    mine = np.flatnonzero(table.shard[first] == shard)
-    mine = mine[np.argsort(table.clip[first[mine]], kind="stable")]
+    own = np.flatnonzero(table.shard[first] == shard)
+    own = own[np.argsort(table.clip[first[own]], kind="stable")]
     return [
-      Sequence(int(s), camera, self.segments.length(s)) for s in mine for camera in self.cameras
+      Sequence(int(s), camera, self.segments.length(s)) for s in own for camera in self.cameras
     ]
 
 
@@ -97,25 +103,25 @@ def plan(
   cameras: abc.Sequence[str] = (),
   name: str = "data set",
 ) -> Plan:
-  """Plans the walk over a whole data set.
+  """Plans the iteration over a whole data set.
 
   Args:
     table: its clips.
-    offset_seconds: wanted between the two frames of a pair.
+    offset_seconds: target seconds between the two frames of a pair.
     cameras: names, () = all.
     name: of the data set in messages.
 
   Raises:
-    errors.UserError: an unknown camera, a bad offset, an episode that lies in several shards, or no
-      pair of frames at all.
+    errors.UserError: a camera is unknown, the offset is not valid, an episode lies in several
+      shards, or there is no pair of frames.
   """
   names = tuple(table.cameras[i] for i in index.camera_ids(table, tuple(cameras), name=name))
   times.check_offset(offset_seconds, name)
   a, b = np.arange(len(table) - 1), np.arange(1, len(table))
-  torn = b[(table.episode[a] == table.episode[b]) & (table.shard[a] != table.shard[b])]
-  if len(torn):
+  divided = b[(table.episode[a] == table.episode[b]) & (table.shard[a] != table.shard[b])]
+  if len(divided):
     raise errors.UserError(
-      f"{name}: episode {table.episodes[table.episode[torn[0]]]!r} lies in several shards, "
+      f"{name}: episode {table.episodes[table.episode[divided[0]]]!r} lies in several shards, "
       "expected all of it in one: ingest it again"
     )
   order = np.lexsort((table.clip, table.shard))
@@ -138,32 +144,36 @@ def plan(
   rows = np.array(
     [row for s in varying for row in segments.rows(s) if not table.uniform[row]], np.int64
   )
-  found = Plan(
+  result = Plan(
     segments, names, float(offset_seconds), table.explicit_times(rows) if len(rows) else {}, 0
   )
   reach = index.frames_apart(table, offset_seconds, segments.first_row[segments.uniform])
   for s in varying:
-    pairs = found.pairs(s)
+    pairs = result.pairs(s)
     reach.append(int((pairs.second - np.arange(len(pairs.second)))[pairs.valid].max(initial=0)))
-  return dataclasses.replace(found, reach=max(1, *reach))
+  return dataclasses.replace(result, reach=max(1, *reach))
 
 
 @dataclasses.dataclass
 class _LoadClip:
-  """Number of a clip in the walk -> its frames; damage is a result here, not an exception, so that
-  the walk goes on.
+  """Loads the frames of clip i of the iteration.
+
+  Damage is part of the result, not an exception, so that the iteration continues.
   """
 
   reader: reader.SegmentReader
   cameras: tuple[str, ...]
-  places: np.ndarray  # int64 [n, 3]: segment, place in `cameras`, row of the table
+  locations: np.ndarray  # int64 [n, 3]: segment, index in `cameras`, row of the table
   resize: transforms.Resize
 
   def __call__(self, i: int) -> dict[str, np.ndarray]:
-    """{"frames": uint8 [T of the clip, S, S, 3], "readable": bool [T], "damage": what cannot be
-    read, "" when all can}.
+    """Loads one clip.
+
+    Returns:
+      {"frames": uint8 [T of the clip, S, S, 3], "readable": bool [T], "damage": what could not be
+      read, "" when everything could}.
     """
-    segment, camera, row = self.places[int(i)]
+    segment, camera, row = self.locations[int(i)]
     segments, camera = self.reader.segments, self.cameras[camera]
     count = int(segments.table.length[row])
     frames = segments.begin(segment, row) + np.arange(count)
@@ -175,24 +185,24 @@ class _LoadClip:
       }
     except video.Unreadable as error:
       damage = str(error).replace("\n", " ")
-    found, readable = (
+    images, readable = (
       np.zeros((count, self.resize.size, self.resize.size, 3), np.uint8),
       np.zeros(count, bool),
     )
-    # frames beside a damaged one are not lost
+    # Read frame by frame: only the damaged frames of the clip are lost.
     for t in range(count if self._opens(segment, camera, frames) else 0):
       try:
-        found[t], readable[t] = self._read(segment, camera, frames[t : t + 1])[0], True
+        images[t], readable[t] = self._read(segment, camera, frames[t : t + 1])[0], True
       except video.Unreadable:
         continue
-    return {"frames": found, "readable": readable, "damage": np.str_(damage)}
+    return {"frames": images, "readable": readable, "damage": np.str_(damage)}
 
   def _read(self, segment: int, camera: str, frames: np.ndarray) -> np.ndarray:
     images = self.reader.images(segment, camera, frames, to=transforms.resized_to((self.resize,)))
     return self.resize({"frames": images})["frames"]
 
   def _opens(self, segment: int, camera: str, frames: np.ndarray) -> bool:
-    """Whether the clip's shard can be opened at all."""
+    """Whether the clip's shard can be opened."""
     try:
       self.reader.frame_size(segment, camera, frames, to=(0, 0))
       return True
@@ -210,35 +220,35 @@ def walk(
   threads: int = 4,
   prefetch: int = 8,
 ) -> stream.Batches:
-  """Iterator over the clips of the sequences in order, read and decoded ahead in the background.
+  """Iterator over the clips of the sequences in order, decoded in advance in the background.
 
   Args:
     path: folder of shards.
     plan: of its table.
     sequences: of the plan.
     image_size: S.
-    workers: processes that decode; 0 = only threads of this one.
-    threads: in each process; 0 = none.
-    prefetch: clips prepared ahead.
+    workers: number of processes that decode; 0 = only threads of this process.
+    threads: number of threads in each process; 0 = none.
+    prefetch: number of clips that are prepared in advance.
 
   Returns:
-    For each clip {"frames": uint8 [T, S, S, 3], "readable": bool [T] (False: a black frame stands
-    in), "damage": text, "" when the clip is whole}.
+    For each clip {"frames": uint8 [T, S, S, 3], "readable": bool [T] (False = the frame is black
+    because it could not be read), "damage": text, "" when the clip is not damaged}.
   """
   number = {camera: i for i, camera in enumerate(plan.cameras)}
-  places = [
-    (one.segment, number[one.camera], row)
-    for one in sequences
-    for row in plan.segments.rows(one.segment)
+  locations = [
+    (sequence.segment, number[sequence.camera], row)
+    for sequence in sequences
+    for row in plan.segments.rows(sequence.segment)
   ]
   load = _LoadClip(
     reader.SegmentReader(path, plan.segments),
     plan.cameras,
-    np.array(places, np.int64).reshape(-1, 3),
+    np.array(locations, np.int64).reshape(-1, 3),
     transforms.Resize(image_size),
   )
 
   def make(step: int) -> grain.MapDataset:
-    return grain.MapDataset.range(step, len(places)).map(load)
+    return grain.MapDataset.range(step, len(locations)).map(load)
 
   return stream.Batches(make, step=0, workers=workers, threads=threads, prefetch=prefetch)

@@ -1,15 +1,14 @@
-"""One shard: encoded frames, numbers and an index in one file, written once and read by byte
-ranges.
+"""A shard: encoded frames, arrays and an index in one file, written once, read by byte ranges.
 
-  magic, version | frames, clip by clip and camera by camera | numbers, column by column | index |
-  place of the index
+  magic, version | frames, clip by clip and camera by camera | arrays, column by column | index |
+  offset of the index
 
-The index is one safetensors block, read in one range when the shard is opened. It gives the place,
-size and xxh64 checksum of every blob of frames and of every array, and what was measured of each
-frame, so reading a frame reads its own bytes and nothing else. Checksums are verified on every
-read. Files of labels have the same form, without frames.
+The index is one safetensors block. It is read in one range when the shard is opened. It holds the
+offset, size and xxh64 checksum of every blob of frames and of every array, and the facts measured
+for each frame. So only the bytes of the requested frames are read. Checksums are verified on every
+read. Files of labels have the same format, without frames.
 
-Legend: C clips of a shard, F their frames together, B blobs of a camera, D numbers of a row.
+Legend: C clips of a shard, F frames of all clips together, B blobs of a camera, D numbers of a row.
 """
 
 import dataclasses
@@ -29,10 +28,10 @@ from como_jax.data import video
 
 MAGIC = b"COMOSHRD"
 VERSION = 2
-CODECS = {"jpeg": 1, "h264": 10}  # frames of a blob
+CODECS = {"jpeg": 1, "h264": 10}  # codec -> frames per blob
 _TEXT = "como_jax"
 _HEAD = struct.Struct("<8sH6x")
-_TAIL = struct.Struct("<QQQ8s")  # where the index begins, its size, its xxh64, magic
+_TAIL = struct.Struct("<QQQ8s")  # offset of the index, its size, its xxh64, magic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +39,10 @@ class Frames:
   """The encoded frames of one camera of one clip.
 
   Attributes:
-    codec: one of `CODECS`, which says how many frames each blob holds.
-    count, height, width: number and size of the frames.
+    codec: a key of `CODECS`, which sets the number of frames per blob.
+    count: number of frames.
+    height: of the frames, in pixels.
+    width: of the frames, in pixels.
     blobs: encoded bytes.
   """
 
@@ -54,15 +55,15 @@ class Frames:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """What is added to a shard.
+  """A clip to be added to a shard.
 
   Attributes:
-    start: number in the episode of the first frame.
-    length: frames, T.
+    start: number of the first frame within the episode.
+    length: number of frames, T.
     frames: camera -> encoded frames.
     arrays: name -> numbers [T, D] or [T].
-    frame_facts: name -> what was measured of each frame, [T, ...].
-    statistics: name of an array -> its `summaries` [S, D].
+    frame_facts: name -> values measured for each frame, [T, ...].
+    statistics: name of an array -> its summary (`data.summaries`), [S, D].
   """
 
   start: int
@@ -74,7 +75,7 @@ class Clip:
 
 
 class Writer:
-  """Writes one shard; bytes depend on the clips only. `close` returns where the index is."""
+  """Writes one shard. Its bytes depend only on the clips. `close` returns facts about the index."""
 
   def __init__(self, path: str):
     self._file = open(path, "wb")  # noqa: SIM115  `close` closes it
@@ -101,7 +102,7 @@ class Writer:
     self._clips.append(dataclasses.replace(clip, frames={}))
 
   def close(self) -> dict[str, Any]:
-    """Writes numbers and index: {"index_offset", "index_size", "index_xxh64"}."""
+    """Writes the arrays and the index; returns {"index_offset", "index_size", "index_xxh64"}."""
     clips, index, text = self._clips, {}, {}
     index["start"] = np.array([clip.start for clip in clips], np.int64)
     index["length"] = np.array([clip.length for clip in clips], np.int32)
@@ -126,7 +127,7 @@ class Writer:
       index[f"statistics/{name}"] = np.concatenate(
         [clip.statistics[name] for clip in clips if name in clip.statistics], axis=1
       )
-    # one entry: the library orders several by chance
+    # All metadata is one entry, because the library writes several entries in random order.
     data = safetensors.numpy.save(index, {_TEXT: json.dumps(text, sort_keys=True)})
     offset = self._file.tell()
     offset += self._file.write(b"\0" * (-offset % 8))
@@ -141,7 +142,13 @@ class Writer:
   def _write_array(
     self, name: str, arrays: list[np.ndarray | None], text: dict[str, str]
   ) -> dict[str, np.ndarray]:
-    """One column of numbers; width 0 where a clip has none."""
+    """Writes one array of all clips; returns its entries of the index.
+
+    Args:
+      name: of the array.
+      arrays: one per clip, None when the clip does not have it (width 0).
+      text: metadata of the index; the dtype is added.
+    """
     dtypes = {array.dtype.newbyteorder("<") for array in arrays if array is not None}
     if len(dtypes) != 1 or next(iter(dtypes)).kind not in "biuf":
       raise TypeError(
@@ -152,7 +159,7 @@ class Writer:
     for array in arrays:
       data = b"" if array is None else np.ascontiguousarray(array, dtype).tobytes()
       offsets.append(self._file.tell())
-      # -1: rows are single numbers
+      # width -1: a row is a single number
       widths.append(0 if array is None else -1 if array.ndim == 1 else array.shape[1])
       checksums.append(xxhash.xxh64_intdigest(data))
       self._file.write(data)
@@ -167,9 +174,10 @@ class ShardFile:
   """A shard that is open for reading; safe to share between threads.
 
   Attributes:
+    path: of the file.
     index: name -> array, views of the file.
-    text: name -> str, the index's own remarks (codecs, dtypes).
-    bytes_read: bytes of frames and arrays asked for so far, and of the index.
+    text: name -> str, the metadata of the index (codecs, dtypes).
+    bytes_read: number of bytes read so far: the index, frames and arrays.
   """
 
   def __init__(self, path: str, entry: Mapping[str, Any] | None = None):
@@ -177,11 +185,12 @@ class ShardFile:
 
     Args:
       path: the file.
-      entry: what `Writer.close` returned, from a manifest; None = read from the end of the file.
+      entry: the facts that `Writer.close` returned, from a manifest; None = read them from the end
+        of the file.
 
     Raises:
-      video.Unreadable: missing, cut or damaged, naming the file.
-      errors.UserError: written by another version.
+      video.Unreadable: the file is missing, truncated or damaged. The message names it.
+      errors.UserError: the file was written by another version.
     """
     self.path = path
     try:
@@ -231,16 +240,20 @@ class ShardFile:
 
   @property
   def cameras(self) -> tuple[str, ...]:
+    """Names of the cameras."""
     return tuple(name.removeprefix("codec/") for name in self.text if name.startswith("codec/"))
 
   @property
   def arrays(self) -> tuple[str, ...]:
+    """Names of the arrays."""
     return tuple(name.removeprefix("dtype/") for name in self.text if name.startswith("dtype/"))
 
   def length(self, clip: int) -> int:
+    """Number of frames of a clip."""
     return int(self.index["length"][clip])
 
   def codec(self, camera: str) -> str:
+    """Codec of a camera, a key of `CODECS`."""
     return self.text[f"codec/{camera}"]
 
   def size(self, clip: int, camera: str) -> tuple[int, int]:
@@ -248,18 +261,29 @@ class ShardFile:
     return int(self.index[f"height/{camera}"][clip]), int(self.index[f"width/{camera}"][clip])
 
   def blobs(self, clip: int, camera: str, numbers: Sequence[int]) -> dict[int, bytes]:
-    """Encoded blobs of a clip by number; neighbors are read in one range.
+    """Reads encoded blobs of a clip; consecutive blobs are read in one range.
 
-    Raises `video.Unreadable`.
+    Args:
+      clip: number of the clip.
+      camera: name of the camera.
+      numbers: of the blobs within the clip.
+
+    Returns:
+      Number of the blob -> bytes.
+
+    Raises:
+      IndexError: there is no such blob.
+      video.Unreadable: a blob is damaged.
     """
     sizes, checksums = self.index[f"size/{camera}"], self.index[f"checksum/{camera}"]
     firsts = self._first_blob[self.codec(camera)]
     base, count = int(firsts[clip]), int(firsts[clip + 1] - firsts[clip])
-    begin, at, found = int(self.index[f"offset/{camera}"][clip]), 0, {}
+    begin, position, blobs = int(self.index[f"offset/{camera}"][clip]), 0, {}
     for run in _runs(sorted(set(map(int, numbers)))):
       if not 0 <= run[0] <= run[-1] < count:
         raise IndexError(f"blobs {run[0]} to {run[-1]} of a clip of {count}")
-      begin, at = begin + int(sizes[base + at : base + run[0]].sum(dtype=np.int64)), run[0]
+      begin += int(sizes[base + position : base + run[0]].sum(dtype=np.int64))
+      position = run[0]
       lengths = sizes[base + run[0] : base + run[-1] + 1].tolist()
       data, inside = self._pread(begin, sum(lengths)), 0
       self.bytes_read += len(data)
@@ -270,12 +294,15 @@ class ShardFile:
             f"{self.path} clip {clip} camera {camera!r}: the checksum of blob {number} differs "
             "(damaged)"
           )
-        found[number] = blob
+        blobs[number] = blob
         inside += length
-    return found
+    return blobs
 
   def array(self, clip: int, name: str) -> np.ndarray | None:
-    """Numbers of a clip [T, D] or [T], a copy; None when it has none. Raises `video.Unreadable`."""
+    """A copy of an array of a clip, [T, D] or [T]; None when the clip does not have it.
+
+    Raises `video.Unreadable`.
+    """
     width = int(self.index[f"array_width/{name}"][clip]) if f"dtype/{name}" in self.text else 0
     if not width:
       return None
@@ -290,11 +317,11 @@ class ShardFile:
     return np.frombuffer(data, dtype).reshape(shape).copy()
 
   def frame_fact(self, clip: int, name: str) -> np.ndarray:
-    """What was measured of each frame of a clip, [T, ...]."""
+    """A fact measured for each frame of a clip, [T, ...]."""
     return self.index[f"frame/{name}"][self._first_frame[clip] : self._first_frame[clip + 1]]
 
   def statistics(self, name: str) -> list[np.ndarray]:
-    """The summaries [S, D] of an array, of each clip that has it."""
+    """The summaries [S, D] of an array, one for each clip that has it."""
     widths = self.index[f"array_width/{name}"]
     return np.split(
       self.index[f"statistics/{name}"], np.cumsum(np.abs(widths[widths != 0]))[:-1], axis=1
@@ -308,7 +335,7 @@ class ShardFile:
 
 
 def _runs(numbers: Sequence[int]) -> list[list[int]]:
-  """Sorted numbers in runs of neighbors."""
+  """Groups sorted numbers into runs of consecutive numbers."""
   runs: list[list[int]] = []
   for number in numbers:
     if runs and number == runs[-1][-1] + 1:
@@ -319,7 +346,7 @@ def _runs(numbers: Sequence[int]) -> list[list[int]]:
 
 
 def _parse(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  """(arrays as views, metadata) of a safetensors block; its own library copies."""
+  """(arrays as views, metadata) of a safetensors block, without the copy that its library makes."""
   (size,) = struct.unpack_from("<Q", data)
   header = json.loads(bytes(data[8 : 8 + size]))
   text = json.loads(header.pop("__metadata__")[_TEXT])

@@ -1,7 +1,7 @@
-"""One unit of ingest: consecutive episodes of a source -> one shard file and its sidecar.
+"""One unit of ingest: writes consecutive episodes of a source to a shard file with its sidecar.
 
-Runs in worker processes. An episode is encoded as a whole before a byte of it reaches the shard, so
-that one that turns out to be damaged at its last frame leaves nothing behind.
+It runs in worker processes. An episode is fully encoded before it is written to the shard. So an
+episode that is damaged at its last frame leaves no bytes in the shard.
 """
 
 import dataclasses
@@ -19,21 +19,31 @@ from como_jax.data import episode_encoder, shard_file, shards, sources, video
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-  """Episodes first to last (exclusive) of the source for one shard; `bad` and `deaths` remember
-  episodes that killed a worker.
+  """The episodes of the source for one shard.
+
+  Attributes:
+    shard: number of the shard.
+    first: first episode.
+    last: last episode, exclusive.
+    bad: episode -> reason, of the episodes that killed a worker and are left out.
+    deaths: episode -> number of workers that died at it.
   """
 
   shard: int
   first: int
-  last: int  # exclusive
-  bad: dict[int, str]  # episodes that killed a worker
+  last: int
+  bad: dict[int, str]
   deaths: dict[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-  """Reported by workers: the episode at hand, frames written since the last report, whether the
-  episode is finished.
+  """A message from a worker.
+
+  Attributes:
+    episode: that the worker is at.
+    frames: number of frames written since the last message.
+    done: whether the episode is finished.
   """
 
   episode: int
@@ -43,13 +53,14 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class WriteShard:
-  """The function run in workers: one unit -> one shard file and its sidecar."""
+  """The function that workers run: it writes the shard file of a unit and its sidecar."""
 
   source: sources.Source
   output: str
   settings: episode_encoder.Settings
 
   def __call__(self, unit: Unit, report) -> dict:
+    """Writes a shard; returns its sidecar. `report` is called with `Progress` messages."""
     final = os.path.join(self.output, shards.shard_name(unit.shard))
     temporary = f"{final}.{os.getpid()}.tmp"
     rows, quarantine, notes, writer = [], [], [], None
@@ -66,7 +77,7 @@ class WriteShard:
         )
       except errors.UserError:
         raise
-      except Exception as error:  # no file may stop the rest
+      except Exception as error:  # a bad file must not stop the other episodes
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE):
           raise
         reason = (
@@ -95,27 +106,31 @@ class WriteShard:
       "file": None,
     }
     if writer is not None:
-      place = writer.close()
-      sidecar |= {"file": os.path.basename(final), "xxh64": shards.file_hash(temporary), **place}
+      index_facts = writer.close()
+      sidecar |= {
+        "file": os.path.basename(final),
+        "xxh64": shards.file_hash(temporary),
+        **index_facts,
+      }
       os.replace(temporary, final)
     write_json(sidecar_path(self.output, unit.shard), sidecar)
     return sidecar
 
 
 def _identity(raw) -> dict[str, Any]:
-  """Columns of a row that are those of its episode."""
-  # fits a signed 64-bit column
+  """Columns of a row that depend only on its episode."""
+  # The shift makes the key fit a signed 64-bit column.
   key = xxhash.xxh64_intdigest((raw.group or raw.episode).encode()) >> 1
   return {"episode": raw.episode, "group": raw.group, "split_key": key}
 
 
 def sidecar_path(output: str, shard: int) -> str:
-  """The file whose existence says that a shard is finished."""
+  """Path of a shard's sidecar: it exists when the shard is finished."""
   return os.path.join(output, f"shard-{shard:05d}.json")
 
 
 def write_json(path: str, value: Any) -> None:
-  """Writes a file at once or not at all."""
+  """Writes a JSON file atomically."""
   temporary = f"{path}.{os.getpid()}.tmp"
   with open(temporary, "w", encoding="utf-8") as file:
     json.dump(value, file, indent=1, default=_plain)
@@ -125,7 +140,7 @@ def write_json(path: str, value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-  """Numpy's numbers as JSON ones."""
+  """Converts numpy values to Python values, for JSON."""
   if isinstance(value, np.generic):
     return value.item()
   if isinstance(value, np.ndarray):
@@ -134,7 +149,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_json(path: str) -> Any:
-  """None when the file is missing or torn."""
+  """Reads a JSON file; None when it is missing or incomplete."""
   try:
     with open(path, encoding="utf-8") as file:
       return json.load(file)

@@ -1,8 +1,9 @@
-"""A folder of shards: its manifest, its table of clips, and the segments that windows are drawn
-from.
+"""A folder of shards: its manifest, its table of clips, and its segments.
 
-Legend: R clips of a data set, S segments: runs of clips of one episode and one shot without a gap,
-which windows may cross.
+A segment is a run of clips of one episode and one shot without a gap. A window lies within one
+segment, but may span several of its clips.
+
+Legend: R clips of a data set, S segments.
 """
 
 import bisect
@@ -23,9 +24,9 @@ MANIFEST = "manifest.json"
 RECORDS = "records.parquet"
 KIND = "como_jax shards"
 VERSION = 2
-SECONDS = "seconds"  # array of the clips whose times are not uniform
-# Columns of records.parquet, a row a clip. `interval` is the mean where times are not uniform;
-# `seconds` is null where they are.
+SECONDS = "seconds"  # name of the array with the times of a clip that is not uniform
+# Columns of records.parquet, one row per clip. `interval` is the mean where times are not uniform.
+# `seconds` is null where they are uniform.
 SCHEMA = pa.schema(
   [
     ("shard", pa.int32()),
@@ -50,15 +51,20 @@ SCHEMA = pa.schema(
   ]
 )
 _TEXTS = ("episode", "task", "group")
-_PART = 4096  # rows of the table whose times are read at once
+_PART = 4096  # rows of the table for which times are read at once
 
 
 def shard_name(shard: int) -> str:
+  """Name of the file of a shard."""
   return f"shard-{shard:05d}.shard"
 
 
 def read_manifest(path: str) -> dict:
-  """The checked manifest of a folder of shards. Raises `errors.UserError`."""
+  """Reads and checks the manifest of a folder of shards.
+
+  Raises:
+    errors.UserError: it is missing, or of another kind or version.
+  """
   file = os.path.join(path, MANIFEST)
   if not os.path.isfile(file):
     raise errors.UserError(
@@ -85,7 +91,7 @@ def read_manifest(path: str) -> dict:
 
 
 def file_hash(path: str) -> str:
-  """xxh64 of a file."""
+  """The xxh64 hash of a file, in hexadecimal digits."""
   digest = xxhash.xxh64()
   with open(path, "rb") as file:
     while block := file.read(1 << 20):
@@ -94,7 +100,7 @@ def file_hash(path: str) -> str:
 
 
 def verify(path: str) -> list[str]:
-  """One line for each shard that is missing or whose hash differs from the manifest."""
+  """One line for each shard that is missing, or has another hash than in the manifest."""
   problems = []
   for shard in read_manifest(path)["shards"]:
     file = os.path.join(path, shard["file"])
@@ -107,14 +113,19 @@ def verify(path: str) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """records.parquet in numpy, a row a clip, in order of episode, shot and frame; texts are numbers
-  of `episodes`, `tasks`, `groups`.
+  """The table of clips (records.parquet) as numpy arrays, sorted by episode, shot and frame.
 
-  Attributes (each [R], the names of `SCHEMA`, and):
-    path: of the file, for the times of clips that are not uniform.
-    uniform: bool [R].
-    episodes, tasks, groups: the texts behind the numbers.
+  Each column of `SCHEMA` is an attribute [R], except `seconds` (see `explicit_times`). The columns
+  `episode`, `task` and `group` hold indices into `episodes`, `tasks` and `groups`.
+
+  Attributes:
+    path: of the file, to read the times of clips that are not uniform.
+    episodes: the different episode ids.
+    tasks: the different instructions.
+    groups: the different groups of episodes.
     cameras: names of the cameras that every clip has, sorted.
+    uniform: whether the times of a clip are uniform, bool [R].
+    order: row of each clip in the file, [R].
   """
 
   path: str
@@ -141,56 +152,64 @@ class Table:
   still: np.ndarray
   repeated: np.ndarray
   duplicate: np.ndarray
-  order: np.ndarray  # place of each row in the file
+  order: np.ndarray
 
   def __len__(self) -> int:
     return len(self.shard)
 
   @property
   def rates(self) -> np.ndarray:
-    """Frames a second of each clip, float64 [R], 0 for a single frame; for people."""
+    """Frames per second of each clip, float64 [R], 0 for a single frame; for reports."""
     return np.divide(1.0, self.interval, out=np.zeros(len(self)), where=self.interval > 0)
 
   @property
   def seconds(self) -> float:
-    """Length of all clips together."""
+    """Total length of all clips in seconds."""
     return float(np.sum(self.length * self.interval))
 
   def times(self, row: int) -> times.FrameTimes:
-    """Of a uniform clip."""
+    """Times of the frames of a uniform clip."""
     return times.FrameTimes(
       float(self.first[row]), float(self.interval[row]), int(self.length[row])
     )
 
   def explicit_times(self, rows: np.ndarray) -> dict[int, np.ndarray]:
-    """Row -> seconds of the frames of clips that are not uniform."""
-    found: dict[int, np.ndarray] = {}
+    """Times of the frames of clips that are not uniform: row -> seconds, float64 [T].
+
+    Args:
+      rows: of the clips.
+    """
+    seconds: dict[int, np.ndarray] = {}
     for part in self.explicit_parts(rows):
-      found |= part
-    return found
+      seconds |= part
+    return seconds
 
   def explicit_parts(self, rows: np.ndarray) -> Iterator[dict[int, np.ndarray]]:
-    """The same part by part, in the order of the file, of which no more is held."""
-    rows, row_of, at = np.asarray(rows, np.int64), np.full(len(self), -1), 0
+    """Yields what `explicit_times` returns in parts, in the order of the file, to save memory."""
+    rows, row_of, offset = np.asarray(rows, np.int64), np.full(len(self), -1), 0
     if not len(rows):
       return
     row_of[self.order[rows]] = rows
     for batch in pq.ParquetFile(self.path, page_checksum_verification=True).iter_batches(
       _PART, columns=["seconds"]
     ):
-      here, column = row_of[at : at + len(batch)], batch.column(0)
-      yield {int(here[i]): np.asarray(column[i].values) for i in np.flatnonzero(here >= 0).tolist()}
-      at += len(batch)
+      rows_of_batch, column = row_of[offset : offset + len(batch)], batch.column(0)
+      yield {
+        int(rows_of_batch[i]): np.asarray(column[i].values)
+        for i in np.flatnonzero(rows_of_batch >= 0).tolist()
+      }
+      offset += len(batch)
 
 
 def read_table(path: str, *, cameras: tuple[str, ...] | None = None) -> Table:
-  """Reads records.parquet but for the times of clips that are not uniform.
-
-  Raises `errors.UserError`.
+  """Reads records.parquet, except the times of clips that are not uniform.
 
   Args:
-    path: folder.
-    cameras: of the clips; None = those of the folder's manifest.
+    path: the folder.
+    cameras: names of the cameras of the clips, None = those in the folder's manifest.
+
+  Raises:
+    errors.UserError: the file is missing, damaged or not such a table.
   """
   file = os.path.join(path, RECORDS)
   cameras = tuple(read_manifest(path)["cameras"]) if cameras is None else cameras
@@ -225,38 +244,42 @@ def read_table(path: str, *, cameras: tuple[str, ...] | None = None) -> Table:
 
 
 def _uniform(parquet: pq.ParquetFile, rows: int) -> np.ndarray:
-  """Bool [rows]: whether a clip's column `seconds` is null. Reads nothing where all are."""
+  """Whether the column `seconds` of each clip is null, bool [rows].
+
+  Row groups in which all are null are recognized by their statistics and are not read.
+  """
   column = next(
     i
     for i in range(parquet.metadata.num_columns)
     if parquet.metadata.schema.column(i).path.startswith("seconds")
   )
-  found, at = np.ones(rows, bool), 0
+  is_null, begin = np.ones(rows, bool), 0
   for group in range(parquet.metadata.num_row_groups):
     size, statistics = (
       parquet.metadata.row_group(group).num_rows,
       parquet.metadata.row_group(group).column(column).statistics,
     )
-    # of a column of nulls there is no smallest value
+    # a column with only null values has no minimum
     if statistics is None or statistics.has_min_max:
-      place = at
+      row = begin
       for batch in parquet.iter_batches(_PART, row_groups=[group], columns=["seconds"]):
-        found[place : place + len(batch)] = batch.column(0).is_null().to_numpy(zero_copy_only=False)
-        place += len(batch)
-    at += size
-  return found
+        is_null[row : row + len(batch)] = batch.column(0).is_null().to_numpy(zero_copy_only=False)
+        row += len(batch)
+    begin += size
+  return is_null
 
 
 @dataclasses.dataclass(frozen=True)
 class Segments:
-  """Runs of clips without a gap. Frames are numbered from 0 within a segment.
+  """The segments of a data set. Frames are numbered from 0 within a segment.
 
   Attributes:
-    table: of the data set.
-    first_row, last_row: [S] rows of the table, last excluded.
-    start: [S] number in its episode of a segment's first frame.
-    count: [S] frames.
-    uniform: bool [S].
+    table: the clips.
+    first_row: first row of the table, [S].
+    last_row: last row of the table, exclusive, [S].
+    start: number of a segment's first frame within its episode, [S].
+    count: number of frames, [S].
+    uniform: whether the times of the frames are uniform, bool [S].
   """
 
   table: Table
@@ -270,26 +293,37 @@ class Segments:
     return len(self.first_row)
 
   def length(self, segment: int) -> int:
+    """Number of frames of a segment."""
     return int(self.count[segment])
 
   def rows(self, segment: int) -> range:
-    """Rows of the table."""
+    """Rows of the table that a segment consists of."""
     return range(int(self.first_row[segment]), int(self.last_row[segment]))
 
   def all_rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rows of the table, their segments, the frames of those that they begin with) int64 [n] each:
-    `rows` and `begin` of all segments, in order.
+    """`rows` and `begin` of all segments, in order.
+
+    Returns:
+      (rows of the table, their segments, their first frames within the segment), int64 [n] each.
     """
     segment = np.repeat(np.arange(len(self)), self.last_row - self.first_row)
     rows = spread(self.first_row, self.last_row)
     return rows, segment, self.table.start[rows] - self.start[segment]
 
   def begin(self, segment: int, row: int) -> int:
-    """The frame of the segment that a clip begins with."""
+    """The first frame of a clip, as a number within the segment."""
     return int(self.table.start[row] - self.start[segment])
 
   def locate(self, segment: int, frame: int) -> tuple[int, int]:
-    """(row of the table, frame within that clip)."""
+    """Finds the clip of a frame: (row of the table, frame within that clip).
+
+    Args:
+      segment: index of the segment.
+      frame: number within the segment.
+
+    Raises:
+      IndexError: the segment has no such frame.
+    """
     if not 0 <= frame < self.count[segment]:
       raise IndexError(f"frame {frame} of a segment of {self.count[segment]}")
     low, high = int(self.first_row[segment]), int(self.last_row[segment])
@@ -298,11 +332,11 @@ class Segments:
     return row, number - int(self.table.start[row])
 
   def place(self, row: int) -> tuple[int, int]:
-    """(shard, clip in it) of a row."""
+    """(shard, clip within the shard) of a row of the table."""
     return int(self.table.shard[row]), int(self.table.clip[row])
 
   def uniform_times(self, segment: int) -> times.FrameTimes | None:
-    """Of a segment's frames; None where they are not uniform."""
+    """Times of a segment's frames, None where they are not uniform."""
     if not self.uniform[segment]:
       return None
     row = int(self.first_row[segment])
@@ -312,9 +346,7 @@ class Segments:
 
 
 def spread(first: np.ndarray, last: np.ndarray) -> np.ndarray:
-  """All numbers of some ranges first[i] to last[i] (exclusive), int64 [sum of their lengths], range
-  by range.
-  """
+  """Concatenates the ranges first[i] to last[i] (exclusive), int64 [sum of their lengths]."""
   count = np.maximum(last - first, 0)
   return np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
 
@@ -323,7 +355,8 @@ def segments(table: Table, keep: np.ndarray | None = None) -> Segments:
   """The segments of a table.
 
   Args:
-    keep: bool [R], clips to use (None = all); what is left out ends a segment.
+    table: the clips.
+    keep: clips to use, bool [R]; None = all. A clip that is left out ends a segment.
   """
   rows = np.flatnonzero(np.ones(len(table), bool) if keep is None else keep)
   if not len(rows):

@@ -1,5 +1,6 @@
-"""Where the shots of a video change, from measures of its frames (`frame_measures` says what counts
-as a cut).
+"""Detects the cuts between shots of a video from measures of its frames.
+
+`frame_measures` defines what a cut is.
 """
 
 import dataclasses
@@ -7,42 +8,44 @@ import functools
 
 import numpy as np
 
-_DISAGREE = 0.4  # agreement of two pictures below which they may be of two shots
-# agreement of the frames around, from which on they are one shot before, and one after
+_DISAGREE = 0.4  # two pictures with a smaller agreement may be of two shots
+# Usual agreement of the frames around a cut; with at least this, they are one shot before the cut
+# and one shot after it.
 _USUAL = 0.75
-MIN_CHANGE = 4.0  # mean gray levels; below it nothing is a cut
-# share of the pixels whose color class changes, from which on colors alone may tell a cut
+MIN_CHANGE = 4.0  # mean gray levels; a smaller change is never a cut
+# Share of pixels whose color class changes; with more, a change of colors alone can be a cut.
 _NEW_COLORS = 0.5
-_OUTLIER = 2.5  # times the change of colors around it
-# Two still pictures differ: the agreement is below, the change is so many times that of the frames
-# around.
+_OUTLIER = 2.5  # such a change is more than this many times the changes of colors around it
+# The next slide: the agreement is smaller than the first number, and the change is more than the
+# second number times the changes around it.
 _NEXT_SLIDE, _SPIKE = 0.8, 10.0
-_STANDS = 1.5  # mean gray levels by which noise and the encoder change a picture that stands
-_OTHER_COLOR = 20.0  # gray levels between two colors
-_PICTURE = 0.9  # of the picture must be of one color for the whole to be called so
-_FLAT = 4.0  # standard deviation in gray levels of a picture of one color
-_FLASH = 3  # frames
-_BRIGHTER = 10.0  # gray levels
-_ALIKE = 0.75  # likeness of two tiny pictures that show the same
-_UNLIKE = 0.5  # correlation below which the ends of a dissolve show something else
-_NEAR_SECONDS = 0.35  # how far "just before and after" reaches ...
-_NEAR_FRAMES = 2  # ... or so many frames that are not repeated
+_STANDS = 1.5  # mean gray levels; noise and the encoder change a still picture by less
+_OTHER_COLOR = 20.0  # gray levels between two different colors
+_PICTURE = 0.9  # share of the picture that must have one color, for a picture of one color
+_FLAT = 4.0  # gray levels; a picture of one color has a smaller standard deviation
+_FLASH = 3  # frames; longest flash
+_BRIGHTER = 10.0  # gray levels; a flash is brighter by more than this
+_ALIKE = 0.75  # two tiny pictures with a larger likeness show the same
+_UNLIKE = 0.5  # the ends of a dissolve have a smaller correlation
+# "Just before and after" a cut: so many seconds, or so many frames that are not repeated.
+_NEAR_SECONDS = 0.35
+_NEAR_FRAMES = 2
 _DISSOLVE_SECONDS = (0.25, 0.5, 1.0)  # half lengths that are tried
-_DISSOLVE_ERROR = 0.03  # of the energy of the change that a mixture of its ends may leave
+_DISSOLVE_ERROR = 0.03  # largest error of a mixture, as a share of the energy of the change
 
 
 @dataclasses.dataclass(frozen=True)
 class Signals:
-  """What is known of T frames; entry t of a change describes t - 1 -> t, entry 0 is not used.
+  """Measures of T frames. Entry t of a change is for t - 1 -> t; its entry 0 is not used.
 
   Attributes:
     times: [T] seconds.
     agreement: [T], `global_motion.Registration.agreement`.
     change: [T], mean absolute difference in gray levels.
     colors: [T], share of the pixels that change their color class.
-    repeated: [T] bool.
-    small, texture: [T, S, S], tiny gray pictures without bars, and the standard deviation within
-      each of their pixels.
+    repeated: [T] bool, whether a frame repeats the frame before.
+    small: [T, S, S], tiny gray pictures without bars.
+    texture: [T, S, S], standard deviation within each pixel of the tiny pictures.
   """
 
   times: np.ndarray
@@ -55,28 +58,29 @@ class Signals:
 
   @functools.cached_property
   def level(self) -> np.ndarray:
-    """[T], median gray level."""
+    """Median gray level, [T]."""
     return np.median(self.small, axis=(1, 2))
 
   @functools.cached_property
   def contrast(self) -> np.ndarray:
-    """[T], standard deviation of the gray levels, without the most deviant places, which may be a
-    sign on one color.
+    """Standard deviation of the gray levels, [T], without the pixels that deviate most.
+
+    Those may be a sign on a picture of one color.
     """
-    count, places = len(self.small), self.small[0].size
+    count, pixels = len(self.small), self.small[0].size
     squares = np.square(self.small - self.level[:, None, None]) + np.square(self.texture)
-    squares = np.sort(squares.reshape(count, places), axis=1)[:, : round(places * _PICTURE)]
+    squares = np.sort(squares.reshape(count, pixels), axis=1)[:, : round(pixels * _PICTURE)]
     return np.sqrt(squares.mean(1))
 
 
 def find(signals: Signals) -> np.ndarray:
-  """[T] bool: a cut lies between frame t - 1 and t."""
+  """Whether a cut lies between frame t - 1 and t, bool [T]."""
   count = len(signals.times)
   cut = np.zeros(count, bool)
   if count < 2:
     return cut
   flat = signals.contrast < _FLAT
-  plain = np.isnan(signals.agreement)  # neither picture has a pattern: only the change itself tells
+  plain = np.isnan(signals.agreement)  # neither picture has texture: the change is used instead
   agreement = np.where(plain, signals.change < _OTHER_COLOR, signals.agreement)
   around = np.where(plain, signals.change < MIN_CHANGE, signals.agreement)
   for t in np.flatnonzero((agreement < _NEXT_SLIDE) & (signals.change > MIN_CHANGE)):
@@ -89,30 +93,33 @@ def find(signals: Signals) -> np.ndarray:
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
-  """How alike two tiny pictures [S, S] are: their largest correlation when shifted by up to two
-  pixels, -1 to 1.
+  """The likeness of two tiny pictures [S, S], -1 to 1.
+
+  It is their largest correlation when shifted by up to two pixels.
   """
   side = len(a)
   a, b = a.astype(np.float32), b.astype(np.float32)
   best = -1.0
   for y in range(-2, 3):
     for x in range(-2, 3):
-      one = a[max(0, y) : side + min(0, y), max(0, x) : side + min(0, x)]
-      other = b[max(0, -y) : side - max(0, y), max(0, -x) : side - max(0, x)]
-      one, other = one - one.mean(), other - other.mean()
-      size = np.sqrt((one * one).sum() * (other * other).sum())
-      if size > one.size:  # a standard deviation of a gray level
-        best = max(best, float((one * other).sum() / size))
+      first = a[max(0, y) : side + min(0, y), max(0, x) : side + min(0, x)]
+      second = b[max(0, -y) : side - max(0, y), max(0, -x) : side - max(0, x)]
+      first, second = first - first.mean(), second - second.mean()
+      scale = np.sqrt((first * first).sum() * (second * second).sum())
+      if scale > first.size:  # the standard deviations are above one gray level
+        best = max(best, float((first * second).sum() / scale))
   return best
 
 
 def _around(signals: Signals, around: np.ndarray, t: int) -> tuple[float, float]:
-  """The usual agreement and the largest change of colors just before and after change t, but for
-  repeated frames.
+  """(median agreement, largest change of colors) just before and after change t.
+
+  Repeated frames are left out.
   """
   agreements, colors = [], [0.0]
   for step in (-1, 1):
-    # repeated frames since the last new one, and between new ones at most
+    # `stood`: number of repeated frames since the last new frame; `pause`: the largest number of
+    # them between new frames.
     u, taken, stood, pause = t + step, 0, 0, 0
     while 0 < u < len(signals.times) and taken < _NEAR_FRAMES:
       if abs(signals.times[u] - signals.times[t]) > _NEAR_SECONDS and abs(u - t) > _NEAR_FRAMES:
@@ -124,7 +131,7 @@ def _around(signals: Signals, around: np.ndarray, t: int) -> tuple[float, float]
         colors.append(signals.colors[u])
         taken, pause, stood = taken + 1, max(pause, stood), 0
       u += step
-    # nothing moves on this side, or no more
+    # On this side nothing moves, or the motion has ended.
     if not taken or taken < _NEAR_FRAMES and stood > 2 * pause + _NEAR_FRAMES:
       agreements.append(1.0)
   return float(np.median(agreements)), float(max(colors))
@@ -133,6 +140,7 @@ def _around(signals: Signals, around: np.ndarray, t: int) -> tuple[float, float]
 def _is_hard(
   signals: Signals, agreement: np.ndarray, around: np.ndarray, flat: np.ndarray, t: int
 ) -> bool:
+  """Whether change t is a hard cut."""
   usual, colors = _around(signals, around, t)
   apart = agreement[t] < _DISAGREE and usual >= _USUAL
   recolored = signals.colors[t] > max(_NEW_COLORS, _OUTLIER * colors)
@@ -145,25 +153,26 @@ def _is_hard(
   stands = next_slide and others.max() < _STANDS
   if not (apart or recolored or next_slide):
     return False
-  # To or from one color: hard only where the picture is there, or gone, at once; else it is a fade.
+  # A change to or from one color is hard only when the picture appears or disappears in one step.
+  # Otherwise it is a fade.
   if flat[t - 1] and flat[t]:
     return signals.change[t] > _OTHER_COLOR
   if flat[t - 1] or flat[t]:
     return _at_once(signals, flat, t)
-  # Where things move, pictures that look alike are of one shot, after a jerk or in other light.
-  # Slides may look alike.
+  # When the pictures move, two similar pictures are of one shot: the camera jerked, or the light
+  # changed. Two slides may be similar.
   return stands or likeness(signals.small[t - 1], signals.small[t]) <= _ALIKE
 
 
 def _at_once(signals: Signals, flat: np.ndarray, t: int) -> bool:
-  """A picture comes out of one color, or goes into it, within change t, not little by little."""
+  """Whether a picture appears from one color, or disappears into it, in one step at change t."""
   if flat[t - 1]:
     return signals.contrast[t] > 0.6 * signals.contrast[t : t + 5].max()
   return signals.contrast[t - 1] > 0.6 * signals.contrast[max(0, t - 5) : t].max()
 
 
 def _flash(signals: Signals, flat: np.ndarray, t: int) -> tuple[int, int]:
-  """The changes first .. last - 1 that are a flash around change t; empty where there is none."""
+  """The flash around change t: changes first .. last - 1, an empty range when there is none."""
   count = len(signals.times)
   for before in range(t - 1, max(-1, t - 2 - _FLASH), -1):
     for after in range(max(t, before + 2), min(count, before + 2 + _FLASH)):
@@ -179,25 +188,26 @@ def _flash(signals: Signals, flat: np.ndarray, t: int) -> tuple[int, int]:
 
 
 def _fades(signals: Signals, flat: np.ndarray, cut: np.ndarray) -> np.ndarray:
-  """Cuts in the middle of stretches of one color between two pictures, which go and come little by
-  little.
+  """Cuts of fades, bool [T]: in the middle of a stretch of one color between two pictures.
+
+  The pictures disappear and appear slowly.
   """
-  found = np.zeros_like(cut)
+  fades = np.zeros_like(cut)
   edges = np.diff(np.concatenate([[0], flat.astype(np.int8), [0]]))
-  # frames first .. last - 1
+  # The stretches are frames first .. last - 1.
   for first, last in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0), strict=True):
     if first == 0 or last == len(flat) or cut[first : last + 1].any():
       continue
     if any(signals.change[t] > MIN_CHANGE and _at_once(signals, flat, t) for t in (first, last)):
       continue
     if likeness(signals.small[first - 1], signals.small[last]) < _ALIKE:
-      found[(first + last) // 2] = True
-  return found
+      fades[(first + last) // 2] = True
+  return fades
 
 
 def _dissolves(signals: Signals, cut: np.ndarray) -> np.ndarray:
-  """Cuts in the middle of a mixture that goes from one picture to another one."""
-  found = np.zeros_like(cut)
+  """Cuts of dissolves, bool [T]: in the middle of a mixture that goes from picture to picture."""
+  dissolves = np.zeros_like(cut)
   count = len(cut)
   interval = float(np.median(np.diff(signals.times)))
   pictures = signals.small.reshape(count, -1)
@@ -206,7 +216,7 @@ def _dissolves(signals: Signals, cut: np.ndarray) -> np.ndarray:
     k = round(half / interval / 2) * 2
     if k < 4 or count <= 2 * k:
       continue
-    for first in range(k, count - k, 4096):  # in pieces, for long videos
+    for first in range(k, count - k, 4096):  # in blocks, to limit memory for long videos
       t = np.arange(first, min(first + 4096, count - k))
       faded = np.minimum(signals.contrast[t - k], signals.contrast[t + k]) < 2 * _FLAT
       error[t] = np.minimum(error[t], np.where(faded, np.inf, _mixture_error(pictures, t, k)))
@@ -216,14 +226,20 @@ def _dissolves(signals: Signals, cut: np.ndarray) -> np.ndarray:
     if error[t] > _DISSOLVE_ERROR:
       break
     first, last = max(0, t - reach), min(count - 1, t + reach)
-    near = shots[first] != shots[last] or found[first : last + 1].any()
-    found[t] = not near
-  return found
+    near = shots[first] != shots[last] or dissolves[first : last + 1].any()
+    dissolves[t] = not near
+  return dissolves
 
 
 def _mixture_error(pictures: np.ndarray, t: np.ndarray, k: int) -> np.ndarray:
-  """How badly frames around t are mixtures of those at t - k and t + k, of their difference; inf if
-  those are alike.
+  """Error of frames around t as mixtures of the frames at t - k and t + k.
+
+  It is relative to the energy of the difference of these two, and inf when they are similar.
+
+  Args:
+    pictures: [T, S * S] gray levels.
+    t: [n] frames.
+    k: number of frames to each end.
   """
   first, last = pictures[t - k].astype(np.float32), pictures[t + k].astype(np.float32)
   step = last - first
@@ -233,9 +249,9 @@ def _mixture_error(pictures: np.ndarray, t: np.ndarray, k: int) -> np.ndarray:
   error = np.zeros(len(t))
   shares = []
   for part in (-k // 2, 0, k // 2):
-    at = pictures[t + part].astype(np.float32) - first
-    share = (at * step).sum(1) / (energy + 1e-6)
-    error = np.maximum(error, np.square(at - share[:, None] * step).sum(1) / (energy + 1e-6))
+    change = pictures[t + part].astype(np.float32) - first
+    share = (change * step).sum(1) / (energy + 1e-6)
+    error = np.maximum(error, np.square(change - share[:, None] * step).sum(1) / (energy + 1e-6))
     shares.append(share)
   early, middle, late = shares
   steady = (early < middle - 0.1) & (middle < late - 0.1) & (np.abs(middle - 0.5) < 0.15)

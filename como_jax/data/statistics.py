@@ -1,4 +1,9 @@
-"""Normalization of actions, states and latents: compute in one pass, apply, invert."""
+"""Statistics of actions, states and latents, and normalization with them.
+
+The statistics are computed in one pass over the rows. A normalization can be inverted.
+
+Legend: D numbers of a row.
+"""
 
 import dataclasses
 
@@ -9,25 +14,33 @@ from como_jax.data import value_transforms
 
 MODES = ("standard", "quantile")
 _FIELDS = ("mean", "std", "min", "max", "q01", "q99")
-_SMALL = 1e-6  # in the array's own unit: what moves less does not move
-# of a number's size: float32 arithmetic on a value that never changes
+_SMALL = 1e-6  # in the unit of the array; smaller differences count as none
+# Relative. Float32 arithmetic changes a constant value by up to this.
 _NOISE = 16 * float(np.finfo(np.float32).eps)
-_MOST_BETWEEN = 0.05  # rows between the two values of a two-valued dimension: means over a switch
+# Largest share of rows between the two values of a two-valued dimension. A row that is a mean over
+# a switch lies between them.
+_MAX_BETWEEN = 0.05
 
 
 def noise(value: np.ndarray) -> np.ndarray:
-  """How far numbers around `value` may lie apart and still be the same number."""
+  """The largest difference at which two numbers near `value` count as equal."""
   return np.maximum(_SMALL, _NOISE * np.abs(value))
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-  """Of one array over all rows, each [D] float64; `count` rows. q01 and q99 are the 1 % and 99 %
-  quantiles.
+  """Statistics of one array over all rows, float64 [D] each.
 
   Attributes:
-    binary: bool [D], which dimensions take two values only, `min` and `max`; None (all False) where
-      nobody looked.
+    count: number of rows.
+    mean: mean.
+    std: standard deviation.
+    min: minimum.
+    max: maximum.
+    q01: 1 % quantile.
+    q99: 99 % quantile.
+    binary: dimensions with only two values, `min` and `max`, up to a few rows between them, bool
+      [D]. None when unknown, which is the same as all False.
   """
 
   count: int
@@ -41,12 +54,12 @@ class Statistics:
 
   @property
   def constant(self) -> np.ndarray:
-    """Bool [D]: dimensions that never move, but for the noise of float32."""
+    """Dimensions that are constant up to the noise of float32, bool [D]."""
     return self.max - self.min <= noise(np.maximum(np.abs(self.min), np.abs(self.max)))
 
   @property
   def two_valued(self) -> np.ndarray:
-    """Bool [D]: `binary`, where it is known."""
+    """Dimensions that are `binary` and not constant, bool [D]; all False when it is unknown."""
     return np.zeros(len(self.mean), bool) if self.binary is None else self.binary & ~self.constant
 
   def _affine(self, mode: str) -> tuple[np.ndarray, np.ndarray]:
@@ -55,8 +68,8 @@ class Statistics:
       shift, scale = self.mean, self.std
     elif mode == "quantile":
       shift, scale = (self.q99 + self.q01) / 2, (self.q99 - self.q01) / 2
-      # Quantiles of what rests for 98 % of the time lie together; what it does in the rest must not
-      # be blown up.
+      # A dimension that rests for 98 % of the time has equal quantiles. Its other values must not
+      # be scaled up, so it is scaled by its range.
       still = 2 * scale <= noise(shift)
       shift, scale = np.where(still, middle, shift), np.where(still, half, scale)
     else:
@@ -95,24 +108,36 @@ class Statistics:
     return tuple(found)
 
   def normalize(self, x: np.ndarray, mode: str = "standard") -> np.ndarray:
-    """[..., D] to normalized numbers in x's dtype, see `transforms`.
+    """Normalizes values.
 
-    In both modes the two values of a two-valued dimension become -1 and 1, and a constant one
-    becomes 0.
+    In both modes, the two values of a two-valued dimension become -1 and 1, and a constant
+    dimension becomes 0.
+
+    Args:
+      x: [..., D].
+      mode: "standard" gives mean 0 and standard deviation 1. "quantile" maps [q01, q99] to [-1, 1].
+
+    Returns:
+      [..., D] with the dtype of x.
+
+    Raises:
+      errors.UserError: the mode is unknown.
     """
     return value_transforms.apply(self.transforms(mode), x)
 
   def inverse(self, x: np.ndarray, mode: str = "standard") -> np.ndarray:
-    """Undoes `normalize`; a constant dimension becomes its constant, whatever x says."""
+    """Inverts `normalize`. A constant dimension becomes its constant, for any x."""
     return value_transforms.invert(self.transforms(mode), x)
 
   def to_json(self) -> dict:
-    numbers = {name: getattr(self, name).tolist() for name in _FIELDS}
-    return {"count": self.count, **numbers, "binary": self.two_valued.tolist()}
+    """The statistics as JSON values."""
+    values = {name: getattr(self, name).tolist() for name in _FIELDS}
+    return {"count": self.count, **values, "binary": self.two_valued.tolist()}
 
   @classmethod
   def from_json(cls, values: dict) -> "Statistics":
-    # older ones have none
+    """Makes `Statistics` of the values that `to_json` returned."""
+    # Older files do not have "binary".
     binary = np.asarray(values["binary"], bool) if "binary" in values else None
     return cls(
       int(values["count"]),
@@ -122,8 +147,14 @@ class Statistics:
 
 
 def moments(rows: np.ndarray) -> np.ndarray:
-  """float64 [4, D] of at least one row [n, D]: mean, sum of squared deviations from it, minimum,
-  maximum. What is not finite shows in the mean.
+  """Computes the moments of rows.
+
+  Args:
+    rows: [n, D], n at least 1.
+
+  Returns:
+    float64 [4, D]: mean, sum of squared deviations from the mean, minimum, maximum. If a value is
+    not finite, the mean is not finite.
   """
   rows = np.asarray(rows, np.float64)
   with np.errstate(invalid="ignore"):
@@ -132,18 +163,20 @@ def moments(rows: np.ndarray) -> np.ndarray:
 
 
 class Accumulator:
-  """Collects rows [n, D] in any number of pieces.
+  """Computes statistics of rows [n, D] that are added in any number of pieces.
 
-  Mean and deviation are merged exactly (Chan et al. 1979); the quantiles are exact up to `keep`
-  rows and then come from an evenly thinned sample, so that memory stays bounded and the result is
-  deterministic.
+  Mean and standard deviation are merged exactly (Chan et al. 1979). The quantiles are exact for up
+  to `keep` rows. For more rows they come from every k-th row, so that memory is bounded and the
+  result is deterministic.
   """
 
   def __init__(self, keep: int = 200_000, *, expected: int = 0):
-    """Args:
-    keep: rows of the sample.
-    expected: rows that will come, as far as is known: the sample is thin from the start and the
-    same in the end.
+    """Starts without rows.
+
+    Args:
+      keep: largest number of rows in the sample for the quantiles.
+      expected: number of rows that will be added, if known. The sample then skips rows from the
+        start. Its final content is the same.
     """
     self._keep, self._step, self._sample, self._held = keep, 1, [], 0
     while -(-expected // self._step) > keep:
@@ -151,25 +184,33 @@ class Accumulator:
     self._count, self._mean, self._squares, self._min, self._max = 0, 0.0, 0.0, np.inf, -np.inf
 
   def add(self, rows: np.ndarray) -> None:
+    """Adds rows [n, D]. Raises `errors.UserError` when a value is not finite."""
     rows = np.asarray(rows, np.float64)
     if rows.ndim != 2:
       raise ValueError(f"expected rows [n, D], got shape {rows.shape}")
     if not len(rows):
       return
-    found = moments(rows)
-    self._add_moments(len(rows), found, rows[-self._count % self._step :: self._step])
+    self._add_moments(len(rows), moments(rows), rows[-self._count % self._step :: self._step])
 
   def add_known(self, count: int, known: np.ndarray) -> bool:
-    """As `add` of `count` rows of which only the `moments` are known; False, and nothing is added,
-    where the sample needs some of them.
+    """Adds rows of which only the `moments` are known.
+
+    Args:
+      count: number of rows.
+      known: their `moments`.
+
+    Returns:
+      False if the sample needs some of the rows; then nothing is added.
     """
     if -self._count % self._step < count:
       return False
     self._add_moments(count, known, None)
     return True
 
-  def _add_moments(self, count: int, found: np.ndarray, sample: np.ndarray | None) -> None:
-    mean, squares, low, high = found
+  def _add_moments(
+    self, count: int, moments_of_rows: np.ndarray, sample: np.ndarray | None
+  ) -> None:
+    mean, squares, low, high = moments_of_rows
     if not np.isfinite(mean).all():
       raise errors.UserError("statistics: the array holds values that are not finite")
     if sample is not None:
@@ -184,7 +225,7 @@ class Accumulator:
       self._held, self._step = len(self._sample[0]), self._step * 2
 
   def finish(self) -> Statistics | None:
-    """None when nothing was added."""
+    """The statistics of all rows added, None when there are none."""
     if not self._count:
       return None
     sample = np.concatenate(self._sample)
@@ -195,14 +236,18 @@ class Accumulator:
 
 
 def _two_valued(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-  """Bool [D]: whether almost all rows [n, D] are at one of the two ends, as the commands of a
-  gripper are.
+  """Dimensions with almost all rows at the minimum or the maximum, as for a gripper, bool [D].
 
-  Few may lie between: an action that is a mean over several frames does where the command changes.
-  Fewer, too, than rows at the rarer end: a joint that rests most of the time and then moves has
-  more values than two.
+  A few rows may lie between the two: an action that is a mean over several frames does, where the
+  command changes. There must also be fewer of them than rows at the rarer of the two values. So a
+  joint that rests most of the time and then moves is not two-valued.
+
+  Args:
+    rows: [n, D].
+    low: minimum, [D].
+    high: maximum, [D].
   """
   at_low, at_high = (rows - low <= noise(low)).mean(0), (high - rows <= noise(high)).mean(0)
   between = 1 - at_low - at_high
   moves = high - low > noise(np.maximum(np.abs(low), np.abs(high)))
-  return moves & (between <= _MOST_BETWEEN) & (between <= np.minimum(at_low, at_high) + 1e-9)
+  return moves & (between <= _MAX_BETWEEN) & (between <= np.minimum(at_low, at_high) + 1e-9)

@@ -1,5 +1,6 @@
-"""Statistics of the numbers of a clip, small enough to be kept for each, that merge into those of
-any selection of clips.
+"""Summaries of the arrays of a clip, which can be merged into statistics of any set of clips.
+
+A summary is small enough to be stored for each clip.
 
 Legend: S rows of a summary, D numbers of a row of data.
 """
@@ -13,13 +14,13 @@ from como_jax.data.statistics import Statistics
 LEVELS = np.array(
   [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0]
 )
-# S: mean, sum of squared deviations from it, quantiles (the first is the minimum, the last the
-# maximum)
+# S. The rows of a summary: mean, sum of squared deviations from the mean, quantiles at `LEVELS`
+# (the first is the minimum, the last is the maximum).
 SIZE = 2 + len(LEVELS)
 
 
 def summarize(rows: np.ndarray) -> np.ndarray:
-  """[n, D] or [n] with at least one row -> float64 [S, D]."""
+  """The summary of rows [n, D] or [n], n at least 1: float64 [S, D]."""
   rows = np.asarray(rows, np.float64).reshape(len(rows), -1)
   mean = rows.mean(0)
   return np.concatenate(
@@ -28,10 +29,15 @@ def summarize(rows: np.ndarray) -> np.ndarray:
 
 
 def merge(summaries: Sequence[np.ndarray], counts: Sequence[int]) -> Statistics:
-  """Statistics of all rows behind some summaries [S, D] of `counts` rows each.
+  """Merges summaries into statistics of all their rows.
 
-  Mean, deviation, minimum and maximum are exact. The 1 % and 99 % quantiles come from the mean of
-  the pieces' distribution functions, linear between the kept levels.
+  Mean, standard deviation, minimum and maximum are exact. The 1 % and 99 % quantiles are computed
+  from the mean of the distribution functions of the summaries. Each function is linear between the
+  stored levels.
+
+  Args:
+    summaries: [S, D] each.
+    counts: number of rows of each summary.
   """
   stacked, weights = np.stack(summaries), np.asarray(counts, np.float64)
   share = (weights / weights.sum())[:, None]
@@ -46,8 +52,12 @@ def merge(summaries: Sequence[np.ndarray], counts: Sequence[int]) -> Statistics:
 
 
 def _quantile(levels: np.ndarray, share: np.ndarray, level: float) -> float:
-  """The value below which a share `level` lies, of pieces with quantiles [n, len(LEVELS)] at
-  `LEVELS`: by bisection.
+  """A quantile of all rows, computed by bisection.
+
+  Args:
+    levels: quantiles at `LEVELS` of each of the n summaries, [n, len(LEVELS)].
+    share: share of the rows in each summary, [n].
+    level: of the quantile, 0 to 1.
   """
   low, high = float(levels.min()), float(levels.max())
   for _ in range(60):

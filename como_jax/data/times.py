@@ -1,10 +1,10 @@
-"""Times of frames, and the one rule by which a frame is chosen that lies a given time after
-another.
+"""Times of frames, and the rule that selects the frame at a given offset after another frame.
 
-The partner of frame t at an offset is the frame nearest to time[t] + offset, of two equally near
-ones the earlier. It is valid when it is at most half the local interval plus 1 ms, and at most a
-fifth of the offset, away from the wanted time. The local interval is the gap between the two frames
-around the wanted time; beyond the last frame it is the last gap.
+The partner of frame t at an offset is the frame nearest to the target time, time[t] + offset. When
+two frames are equally near, it is the earlier one. The partner is valid when its distance from the
+target time is at most half the local interval plus 1 ms, and at most a fifth of the offset. The
+local interval is the gap between the two frames around the target time. Beyond the last frame it is
+the last gap.
 
 Legend: T frames of a segment (frames without a cut or a gap in storage between them), K frames of a
 window.
@@ -17,13 +17,13 @@ import numpy as np
 
 from como_jax import errors
 
-# seconds that times may lie from a line and still count as uniform: many containers round to 1 ms
+# Seconds. Times are uniform when they are this close to a line: many containers round to 1 ms.
 UNIFORM_WITHIN = 0.75e-3
-SLACK = 1e-3  # seconds beyond half the local interval
-FRACTION = 0.2  # of the offset
-_ROUNDING = 1e-9  # seconds
-_TIE = 1e-6  # intervals
-_WHOLE = 1e-4  # seconds that the last of uniform frames may be moved
+SLACK = 1e-3  # seconds; tolerance beyond half the local interval
+FRACTION = 0.2  # of the offset; the largest tolerance
+_ROUNDING = 1e-9  # seconds; tolerance for rounding of float64
+_TIE = 1e-6  # intervals; two frames are equally near within this
+_WHOLE = 1e-4  # seconds; how far a whole frame rate may move the last frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +31,10 @@ class FrameTimes:
   """Seconds of T frames, increasing.
 
   Attributes:
-    first: of frame 0.
-    interval: between two frames; where they are explicit, the mean.
+    first: seconds of frame 0.
+    interval: seconds between two frames. The mean when the times are explicit.
     count: T.
-    explicit: float64 [T], or None where frame t lies at first + t * interval.
+    explicit: seconds of all frames, float64 [T]. None when frame t is at first + t * interval.
   """
 
   first: float
@@ -44,10 +44,15 @@ class FrameTimes:
 
   @classmethod
   def of(cls, seconds: np.ndarray) -> "FrameTimes":
-    """From the times of all frames [T]; uniform where they are within `UNIFORM_WITHIN` of a line.
+    """Makes `FrameTimes` of the times of all frames.
+
+    They become uniform when all are within `UNIFORM_WITHIN` of a line.
+
+    Args:
+      seconds: [T].
 
     Raises:
-      ValueError: not finite or not increasing; the text says where.
+      ValueError: the times are not finite or not increasing. The message names the frame.
     """
     seconds = np.asarray(seconds, np.float64)
     check_increasing(seconds)
@@ -61,7 +66,7 @@ class FrameTimes:
     rest = seconds - frames * slope
     first = float(rest.max() + rest.min()) / 2
     if np.abs(rest - first).max() <= min(UNIFORM_WITHIN, 0.25 * slope):
-      # a whole number of frames a second, where that is as good
+      # A whole number of frames per second is preferred when it fits as well.
       whole = 1 / max(1, round(1 / slope))
       return cls(first, whole if abs(whole - slope) * count < _WHOLE else slope, count)
     return cls(float(seconds[0]), float(interval), count, seconds)
@@ -78,8 +83,13 @@ class FrameTimes:
     )
 
   def nearest(self, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(frames nearest to some seconds, the earlier of two equally near; the local interval there in
-    seconds).
+    """Finds the frames nearest to some times; of two equally near frames, the earlier.
+
+    Args:
+      seconds: times, any shape.
+
+    Returns:
+      (frames, local intervals in seconds), each of the shape of `seconds`.
     """
     seconds = np.asarray(seconds, np.float64)
     if self.explicit is None:
@@ -96,29 +106,38 @@ class FrameTimes:
   def partners(
     self, frames: np.ndarray, offset: float, *, steps: int | np.ndarray = 1
   ) -> tuple[np.ndarray, np.ndarray]:
-    """The frames that lie steps * offset seconds after some frames.
+    """The frames at steps * offset seconds after some frames.
 
     Args:
       frames: int [...].
-      offset: seconds, more than 0; a fifth of it is the tolerance.
-      steps: how many offsets away, may be negative.
+      offset: seconds, more than 0. A fifth of it is the largest tolerance.
+      steps: number of offsets, may be negative.
 
     Returns:
       (frame numbers int64 [...], valid bool [...]).
+
+    >>> ten_a_second = FrameTimes.of(np.arange(5) / 10)
+    >>> found, valid = ten_a_second.partners(np.array([0, 1, 4]), 0.2)
+    >>> found.tolist(), valid.tolist()
+    ([2, 3, 4], [True, True, False])
     """
     frames = np.asarray(frames)
-    wanted = self.at(frames) + steps * offset
-    found, gap = self.nearest(wanted)
-    away = np.abs(self.at(found) - wanted)
-    near = away <= np.minimum(gap / 2 + SLACK, FRACTION * offset) + _ROUNDING
-    return found, near & (np.sign(found - frames) == np.sign(steps))
+    target = self.at(frames) + steps * offset
+    partner, gap = self.nearest(target)
+    distance = np.abs(self.at(partner) - target)
+    near = distance <= np.minimum(gap / 2 + SLACK, FRACTION * offset) + _ROUNDING
+    return partner, near & (np.sign(partner - frames) == np.sign(steps))
 
   def valid_starts(self, offset: float, frames: int) -> tuple[np.ndarray, int]:
-    """The first frames of windows of K frames that are `offset` seconds apart.
+    """The first frames of the windows of K frames that are `offset` seconds apart.
+
+    Args:
+      offset: seconds between the frames of a window.
+      frames: K.
 
     Returns:
-      (int64 [n], number of further frames whose window would end in time but lacks a frame at one
-      of the wanted times).
+      (first frames int64 [n], number of other frames whose window ends before the last frame but
+      has no frame close enough to one of the target times).
     """
     if self.explicit is None:
       steps, near = strides(self.interval, offset, frames)
@@ -135,9 +154,15 @@ class FrameTimes:
     return starts[good], int(np.sum(in_time & ~good))
 
   def window(self, start: int, offset: float, frames: int) -> np.ndarray:
-    """Frame numbers int64 [K] of the window that begins at a valid start."""
-    # as `partners` has it, without the cost of arrays of two or three numbers: every sample comes
-    # here
+    """Frame numbers int64 [K] of the window that begins at a valid start.
+
+    Args:
+      start: a frame of `valid_starts`.
+      offset: seconds between the frames of a window.
+      frames: K.
+    """
+    # Same result as `partners`. Scalars are faster than arrays of two or three values, and this
+    # runs for every sample.
     if self.explicit is None:
       begin = self.first + start * self.interval
       return np.array(
@@ -148,7 +173,7 @@ class FrameTimes:
     ).astype(np.int64)
 
   def _nearest(self, seconds: float) -> int:
-    """Of uniform frames the one that `nearest` gives."""
+    """The frame that `nearest` returns, for uniform times."""
     if not self.interval:
       return 0
     return min(
@@ -156,14 +181,14 @@ class FrameTimes:
     )
 
   def slice(self, first: int, last: int) -> "FrameTimes":
-    """Of frames first to last (exclusive)."""
+    """Times of the frames first to last (exclusive)."""
     if self.explicit is None:
       return dataclasses.replace(self, first=self.first + first * self.interval, count=last - first)
     return FrameTimes.of(self.explicit[first:last])
 
   @property
   def rate(self) -> float:
-    """Frames a second, for people; 0 for a single frame."""
+    """Frames per second, for reports; 0 for a single frame."""
     if self.count < 2:
       return 0.0
     return 1 / (
@@ -174,39 +199,50 @@ class FrameTimes:
 def strides(
   interval: float | np.ndarray, offset: float, frames: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Windows over frames at a constant rate.
+  """Windows over frames at a constant rate, in numbers of frames.
 
   Args:
-    interval: seconds between two frames, any shape; 0 = there is only one.
+    interval: seconds between two frames, any shape. 0 = there is only one frame.
     offset: seconds between the frames of a window.
     frames: K.
 
   Returns:
-    (frames from the first of a window to each of its frames, int64 [..., K]; bool [...], whether
-    all of them exist and are near enough to the wanted times).
+    (number of frames from the first frame of a window to each of its frames, int64 [..., K];
+    bool [...], whether all of them exist and are close enough to the target times).
   """
   interval = np.asarray(interval, np.float64)[..., None]
   steps = np.arange(frames)
   moving = interval > 0
-  found = np.ceil(steps * offset / np.where(moving, interval, 1.0) - 0.5 - _TIE).astype(np.int64)
-  away = np.abs(found * interval - steps * offset)
-  near = away <= np.minimum(interval / 2 + SLACK, FRACTION * offset) + _ROUNDING
-  good = near.all(-1) & (np.diff(found) > 0).all(-1) & (moving[..., 0] | (frames == 1))
-  return np.where(moving, found, steps), good
+  stride = np.ceil(steps * offset / np.where(moving, interval, 1.0) - 0.5 - _TIE).astype(np.int64)
+  distance = np.abs(stride * interval - steps * offset)
+  near = distance <= np.minimum(interval / 2 + SLACK, FRACTION * offset) + _ROUNDING
+  good = near.all(-1) & (np.diff(stride) > 0).all(-1) & (moving[..., 0] | (frames == 1))
+  return np.where(moving, stride, steps), good
 
 
 def ends_in_time(
   interval: float | np.ndarray, count: int | np.ndarray, seconds: float
 ) -> np.ndarray:
-  """How many of `count` frames at a constant rate have a later frame at least `seconds` away."""
+  """Number of frames that have a later frame at least `seconds` away, at a constant rate.
+
+  Args:
+    interval: seconds between two frames, any shape.
+    count: number of all frames, of the same shape.
+    seconds: the distance.
+
+  Returns:
+    int64, of the shape of `interval`.
+  """
   interval = np.asarray(interval, np.float64)
   reach = np.floor(np.asarray(count) - seconds / np.where(interval > 0, interval, 1.0) + _TIE)
   return np.where(interval > 0, np.maximum(reach, 0), 0).astype(np.int64)
 
 
 def check_increasing(seconds: np.ndarray) -> None:
-  """Raises ValueError naming the first frame whose time is not finite or not after the one
-  before.
+  """Checks that times are finite and increasing.
+
+  Raises:
+    ValueError: they are not. The message names the first such frame.
   """
   bad = np.flatnonzero(~np.isfinite(seconds))
   if len(bad):
@@ -223,7 +259,15 @@ def check_increasing(seconds: np.ndarray) -> None:
 
 
 def check_offset(offset: float, name: str) -> None:
-  """Raises `errors.UserError` where an offset is not a positive number of seconds."""
+  """Checks that an offset is a positive number of seconds.
+
+  Args:
+    offset: seconds.
+    name: the data set in messages.
+
+  Raises:
+    errors.UserError: it is not.
+  """
   if not (np.isfinite(offset) and offset > 0):
     raise errors.UserError(f"{name}: the offset is {offset} s, expected more than 0")
 
@@ -231,25 +275,34 @@ def check_offset(offset: float, name: str) -> None:
 def draw_jittered(
   times: FrameTimes, start: int, partner: int, offset: float, rng: np.random.Generator
 ) -> int:
-  """A frame beside the partner: a time is drawn evenly within a fifth of the offset around
-  time[start] + offset, and the nearest other frame in there is taken; the partner itself where
-  there is no other.
+  """Draws a random frame near the partner of a frame.
+
+  A time is drawn uniformly within a fifth of the offset around time[start] + offset. The result is
+  the frame within this range that is nearest to the drawn time, the partner excluded. Where there
+  is no such frame, the result is the partner.
+
+  Args:
+    times: of the segment.
+    start: the first frame of the pair.
+    partner: the second frame of the pair.
+    offset: seconds.
+    rng: source of randomness.
   """
-  wanted, reach = float(times.at(start)) + offset, FRACTION * offset + _ROUNDING
-  drawn = wanted + rng.uniform(-1.0, 1.0) * FRACTION * offset
-  if times.explicit is None:  # a few frames, and every sample comes here
+  target, reach = float(times.at(start)) + offset, FRACTION * offset + _ROUNDING
+  drawn = target + rng.uniform(-1.0, 1.0) * FRACTION * offset
+  if times.explicit is None:  # few frames: scalars are faster, and this runs for every sample
     first, interval = times.first, times.interval
-    low, high = times._nearest(wanted - reach), times._nearest(wanted + reach)
-    beside = [
+    low, high = times._nearest(target - reach), times._nearest(target + reach)
+    nearby = [
       t
       for t in range(max(low, start + 1), high + 1)
-      if t != partner and abs(first + t * interval - wanted) <= reach
+      if t != partner and abs(first + t * interval - target) <= reach
     ]
-    return min(beside, key=lambda t: abs(first + t * interval - drawn), default=int(partner))
-  low, high = times.nearest(np.array([wanted - reach, wanted + reach]))[0]
+    return min(nearby, key=lambda t: abs(first + t * interval - drawn), default=int(partner))
+  low, high = times.nearest(np.array([target - reach, target + reach]))[0]
   candidates = np.arange(max(low, start + 1), high + 1)
   candidates = candidates[
-    (candidates != partner) & (np.abs(times.at(candidates) - wanted) <= reach)
+    (candidates != partner) & (np.abs(times.at(candidates) - target) <= reach)
   ]
   if not len(candidates):
     return int(partner)

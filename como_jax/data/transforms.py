@@ -1,9 +1,8 @@
-"""Augmentation: frozen dataclasses from a dict of numpy arrays to a dict of numpy arrays.
+"""Augmentation: each transform is a frozen dataclass that maps one sample to another.
 
-Image entries are "frames" and "jittered", uint8 [..., H, W, 3]. Every random parameter is drawn
-once and shared by all
-images of the
-sample: a shift that differed between two frames would look like motion.
+A sample is a dict of numpy arrays. Its images are "frames" and "jittered", uint8 [..., H, W, 3].
+Every random parameter is drawn once and shared by all images of the sample: different shifts of two
+frames would look like motion.
 """
 
 import dataclasses
@@ -27,8 +26,12 @@ def _on_images(sample: Sample, function: Callable[[np.ndarray], np.ndarray]) -> 
 def _each(
   images: np.ndarray, function: Callable[[np.ndarray], np.ndarray], size: tuple[int, int]
 ) -> np.ndarray:
-  """Applies a function of [H, W, 3] over the leading dimensions; `size` is the result's, needed
-  when there is no image.
+  """Applies a function of one image [H, W, 3] to all images [..., H, W, 3].
+
+  Args:
+    images: uint8 [..., H, W, 3].
+    function: [H, W, 3] -> [*size, 3].
+    size: height and width of the results. It is needed when there is no image.
   """
   flat = images.reshape(-1, *images.shape[-3:])
   out = np.empty((len(flat), *size, 3), np.uint8)
@@ -38,9 +41,14 @@ def _each(
 
 
 def _shift(images: np.ndarray, dy: int, dx: int, out: np.ndarray | None = None) -> np.ndarray:
-  """result[y, x] = images[y + dy, x + dx], the border repeated.
+  """Shifts images: result[y, x] = images[y + dy, x + dx], with the border repeated.
 
-  `out`, C-contiguous, may be `images`, which costs least.
+  Args:
+    images: uint8 [..., H, W, 3].
+    dy: rows.
+    dx: columns.
+    out: C-contiguous array for the result, None = a new one. It may be `images` itself, which is
+      the fastest.
   """
   if out is None:
     if not dy and not dx:
@@ -53,13 +61,14 @@ def _shift(images: np.ndarray, dy: int, dx: int, out: np.ndarray | None = None) 
   top, bottom, left, right = max(0, -dy), height - max(0, dy), max(0, -dx), width - max(0, dx)
   move = 3 * (dy * width + dx)
   for image in out.reshape(-1, height, width, 3):
-    # its slices move like memmove, which numpy does not when they overlap backwards
+    # An assignment between slices of a memoryview is one memmove. numpy's is not, when the slices
+    # overlap backwards.
     flat = memoryview(image.reshape(-1))
     if move > 0:
       flat[:-move] = flat[move:]
     elif move < 0:
       flat[-move:] = flat[:move]
-    pixels = image.view("V3")[..., 0]  # what came around from the next row is now written over
+    pixels = image.view("V3")[..., 0]  # the border now replaces pixels moved in from other rows
     pixels[top:bottom, :left] = pixels[top:bottom, left : left + 1]
     pixels[top:bottom, right:] = pixels[top:bottom, right - 1 : right]
     pixels[:top] = pixels[top]
@@ -69,17 +78,25 @@ def _shift(images: np.ndarray, dy: int, dx: int, out: np.ndarray | None = None) 
 
 @dataclasses.dataclass(frozen=True)
 class RandomShift:
-  """Moves the picture by up to `fraction` of its sides, whole pixels, repeating the border (as in
-  DrQ).
+  """Shifts the picture by whole pixels and repeats the border, as in DrQ.
+
+  Attributes:
+    fraction: largest shift as a share of the picture's height and width.
   """
 
   fraction: float = 0.05
 
   def __call__(self, sample: Sample, rng: np.random.Generator, out: Sample | None = None) -> Sample:
-    """`out`: C-contiguous arrays to write the images into; may be those of the sample."""
+    """Shifts all images of a sample.
+
+    Args:
+      sample: the sample.
+      rng: source of randomness.
+      out: C-contiguous arrays for the shifted images. They may be those of the sample.
+    """
     height, width = sample["frames"].shape[-3:-1]
-    most_y, most_x = int(round(self.fraction * height)), int(round(self.fraction * width))
-    dy, dx = int(rng.integers(-most_y, most_y + 1)), int(rng.integers(-most_x, most_x + 1))
+    max_dy, max_dx = int(round(self.fraction * height)), int(round(self.fraction * width))
+    dy, dx = int(rng.integers(-max_dy, max_dy + 1)), int(rng.integers(-max_dx, max_dx + 1))
     return {
       name: _shift(value, dy, dx, out and out[name]) if name in IMAGES else value
       for name, value in sample.items()
@@ -88,17 +105,18 @@ class RandomShift:
 
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop:
-  """A random part of the picture, scaled back to its size.
+  """Crops a random part of the picture and resizes it to the picture's size.
 
   Attributes:
-    scale: range of the part's area as a share of the picture's.
-    ratio: range of the part's width / height relative to the picture's.
+    scale: range of the crop's area, as a share of the picture's area.
+    ratio: range of the crop's width / height, relative to the picture's.
   """
 
   scale: tuple[float, float] = (0.8, 1.0)
   ratio: tuple[float, float] = (0.9, 1.1)
 
   def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    """Crops all images of a sample at the same random box."""
     height, width = sample["frames"].shape[-3:-1]
     area = rng.uniform(*self.scale)
     ratio = np.exp(rng.uniform(*np.log(self.ratio)))
@@ -116,8 +134,12 @@ class RandomResizedCrop:
 
 @dataclasses.dataclass(frozen=True)
 class ColorJitter:
-  """Scales brightness, contrast (about the sample's mean gray) and saturation by factors in [1 - x,
-  1 + x].
+  """Scales brightness, contrast (around the sample's mean gray) and saturation.
+
+  Attributes:
+    brightness: x; the factor is drawn from [1 - x, 1 + x].
+    contrast: the same for contrast.
+    saturation: the same for saturation.
   """
 
   brightness: float = 0.2
@@ -125,13 +147,14 @@ class ColorJitter:
   saturation: float = 0.2
 
   def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    """Scales the colors of all images of a sample by the same random factors."""
     brightness, contrast, saturation = (
       rng.uniform(max(0.0, 1 - x), 1 + x) for x in (self.brightness, self.contrast, self.saturation)
     )
     weights = np.array([0.299, 0.587, 0.114], np.float32)
     mean = (
       float(sample["frames"][..., ::4, ::4, :].reshape(-1, 3).mean(0) @ weights) * brightness
-    )  # every 16th pixel will do
+    )  # every 16th pixel is enough
     table = (
       np.clip((np.arange(256) * brightness - mean) * contrast + mean + 0.5, 0, 255)
       .astype(np.uint8)
@@ -139,7 +162,7 @@ class ColorJitter:
       * 3
     )
 
-    # pillow's table look-up and blend are about five times faster than numpy here
+    # Here Pillow's table lookup and blend are about five times faster than numpy.
     def change(image):
       image = Image.fromarray(image).point(table)
       return np.asarray(Image.blend(image.convert("L").convert("RGB"), image, saturation))
@@ -151,12 +174,13 @@ class ColorJitter:
 class HorizontalFlip:
   """Mirrors the sample with a probability.
 
-  Mirrors left and right actions too, so it is for videos without actions.
+  Use it only for videos without actions: a mirrored motion to the left is a motion to the right.
   """
 
   probability: float = 0.5
 
   def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    """Mirrors all images of a sample, or none."""
     if rng.random() >= self.probability:
       return sample
     return _on_images(sample, lambda images: images[..., ::-1, :])
@@ -164,11 +188,12 @@ class HorizontalFlip:
 
 @dataclasses.dataclass(frozen=True)
 class Resize:
-  """To a square of `size` pixels: area average when shrinking, bicubic when growing. Not random."""
+  """Resizes to a square of `size` pixels: area average to shrink, bicubic to grow. Not random."""
 
   size: int
 
   def __call__(self, sample: Sample, rng: np.random.Generator | None = None) -> Sample:
+    """Resizes all images of a sample; `rng` is not used."""
     del rng
 
     def change(images):
@@ -182,14 +207,17 @@ class Resize:
 
 
 def resized_to(chain: Sequence[Callable]) -> tuple[int, int]:
-  """What to give to `episode.Frames.decode` for images that go through the chain: the size of its
-  resize, or (0, 0), so that they are decoded whole, where there is none or a random crop looks
-  closer. A shift moves by whole pixels of what was decoded, equally far.
+  """The size to which a chain of transforms resizes images: (height, width).
+
+  It is the argument `to` of `reader.SegmentReader.images`, which may then decode at a reduced size.
+  The result is (0, 0), which means full size, when the chain has no `Resize`, or has a
+  `RandomResizedCrop`, which enlarges a part. A `RandomShift` has no effect on it: the shift is a
+  share of the picture, in whole pixels of the decoded size.
   """
-  closer = any(isinstance(transform, RandomResizedCrop) for transform in chain)
+  enlarges = any(isinstance(transform, RandomResizedCrop) for transform in chain)
   return (
     (0, 0)
-    if closer
+    if enlarges
     else next(
       ((transform.size,) * 2 for transform in chain if isinstance(transform, Resize)), (0, 0)
     )
@@ -207,7 +235,17 @@ TRANSFORMS = {
 def build(
   settings: dict[str, dict[str, Any]],
 ) -> tuple[Callable[[Sample, np.random.Generator], Sample], ...]:
-  """{"shift": {"fraction": 0.05}, "color": {}} -> transforms, in the order given."""
+  """Builds transforms from settings such as {"shift": {"fraction": 0.05}, "color": {}}.
+
+  Args:
+    settings: name of the transform -> its fields.
+
+  Returns:
+    The transforms, in the order of the settings.
+
+  Raises:
+    errors.UserError: a name or a field is unknown.
+  """
   built = []
   for name, arguments in settings.items():
     if name not in TRANSFORMS:
@@ -235,22 +273,30 @@ def apply(
   rng: np.random.Generator,
   out: Sample | None = None,
 ) -> Sample:
-  """One after the other; the results own their memory and are contiguous, or are written into the
-  arrays of `out`, which may be the sample's.
+  """Applies transforms one after the other.
+
+  Args:
+    transforms: see `build`, possibly with a `Resize` at the end.
+    sample: the sample.
+    rng: source of randomness.
+    out: arrays for the results, None = new ones. They may be those of the sample.
+
+  Returns:
+    The transformed sample. Its arrays are contiguous.
   """
   if out is None:
     for transform in transforms:
       sample = transform(sample, rng)
     return {name: np.ascontiguousarray(value) for name, value in sample.items()}
-  idle = (
+  last_is_idle = (
     bool(transforms)
     and isinstance(transforms[-1], Resize)
     and sample["frames"].shape[-3:-1] == (transforms[-1].size,) * 2
   )
-  *before, last = transforms[:-1] if idle and len(transforms) > 1 else transforms
+  *before, last = transforms[:-1] if last_is_idle and len(transforms) > 1 else transforms
   for transform in before:
     sample = transform(sample, rng)
-  if isinstance(last, RandomShift):  # the usual one: no copy after it
+  if isinstance(last, RandomShift):  # the usual case: it writes to `out` itself, without a copy
     return last(sample, rng, out)
   for name, value in last(sample, rng).items():
     if value is not out[name]:

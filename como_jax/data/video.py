@@ -1,9 +1,8 @@
-"""Video files of any kind as frames with times: what sources read, and the codecs of our shards in
-one place.
+"""Reads video files of any kind as frames with times, and collects the codecs of the shards.
 
-Frames are uint8 RGB [H, W, 3]. Everything streams: an hour of video never sits decoded in memory. A
-file is either read to its end or refused (`Unreadable`); damaged or missing frames are never passed
-on in silence where the container or the decoder lets us notice.
+Frames are uint8 RGB [H, W, 3]. They are streamed: a video is never fully decoded into memory. A
+file is either read to its end or refused (`Unreadable`). Damaged or missing frames are always
+reported, if the container or the decoder shows them.
 """
 
 import dataclasses
@@ -53,22 +52,22 @@ __all__ = [
   "timeline",
 ]
 
-_PROBED = 256  # packets whose times tell the rate
-_RECENT = 5  # gaps between frames whose median is the local interval of `read_at`
-_GAP = 0.1  # seconds; where a video of one frame does not tell
+_PROBED = 256  # packets; the frame rate is computed from their times
+_RECENT = 5  # gaps between frames; their median is the local interval of `read_at`
+_GAP = 0.1  # seconds; the local interval of a video of one frame, which has no gap
 
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-  """What is known of a file's best video stream without decoding it.
+  """Facts about a file's best video stream, known without decoding it.
 
   Attributes:
-    fps: 1 / the usual interval of its first frames, by time stamps; of the header where there are
-      none. The usual one is the mean of those within a quarter of the median, for many containers
-      round to 1 ms.
-    frames: number of frames that the header declares, 0 when it does not.
+    fps: 1 / the typical interval between its first frames, from their time stamps. The typical
+      interval is the mean of all intervals within a quarter of the median, because many containers
+      round times to 1 ms. Without time stamps, the rate in the header.
+    frames: number of frames that the header declares, 0 when it declares none.
     duration: seconds, 0 when unknown.
-    pixel_format: FFmpeg's name of it, "" when unknown.
+    pixel_format: FFmpeg's name of the pixel format, "" when unknown.
   """
 
   fps: float
@@ -78,16 +77,16 @@ class Info:
 
   @property
   def deep_gray(self) -> bool:
+    """Whether the pictures are gray with more than 8 bits per pixel, like depth."""
     return is_deep_gray(self.pixel_format)
 
 
 def printable(path: str) -> str:
-  r"""A path as text that any file can hold: bytes that are not UTF-8 and control characters as
-  `\xe9`.
-  """
+  r"""A path as printable text: bytes that are not UTF-8, and control characters, become `\xe9`."""
   text = os.fsencode(path).decode("utf-8", "backslashreplace")
   return "".join(
-    one if ord(one) >= 32 and ord(one) != 127 else f"\\x{ord(one):02x}" for one in text
+    character if ord(character) >= 32 and ord(character) != 127 else f"\\x{ord(character):02x}"
+    for character in text
   )
 
 
@@ -96,8 +95,8 @@ def probe(path: str) -> Info:
   times = video_stream.packet_times(path, limit=_PROBED)
   with video_stream.open_video(path) as (container, stream):
     gaps = np.diff(times)
-    usual = gaps[np.abs(gaps - np.median(gaps)) <= 0.25 * np.median(gaps)] if len(gaps) else gaps
-    fps = 1 / float(usual.mean()) if usual.sum() > 0 else video_stream.header_rate(stream)
+    typical = gaps[np.abs(gaps - np.median(gaps)) <= 0.25 * np.median(gaps)] if len(gaps) else gaps
+    fps = 1 / float(typical.mean()) if typical.sum() > 0 else video_stream.header_rate(stream)
     end, begin = (
       video_end.declared_end(container, stream),
       (stream.start_time or 0) * (stream.time_base or 0),
@@ -107,11 +106,10 @@ def probe(path: str) -> Info:
 
 
 def timeline(path: str) -> np.ndarray:
-  """Seconds of all frames of a file since the first, float64 [T], increasing; from its packets,
-  hardly decoded.
+  """Times of all frames of a file in seconds since the first, float64 [T], increasing.
 
-  The whole file is read once; the answer is kept for the files asked about last. Raises
-  `Unreadable`.
+  They come from the packets, almost without decoding. The whole file is read once. The result is
+  cached for the last few files. Raises `Unreadable`.
   """
   try:
     stat = os.stat(path)
@@ -134,18 +132,18 @@ def read(
   notes: list[str] | None = None,
   options: "SourceOptions | None" = None,
 ) -> Iterator[tuple[float, np.ndarray]]:
-  """All frames of a video in order with their times: (seconds since the first frame, [H, W, 3]).
+  """Yields all frames of a video in order: (seconds since the first frame, [H, W, 3]).
 
   Args:
-    path: any file PyAV reads.
+    path: any file that PyAV reads.
     geometry: size of the result.
-    notes: receives a line for each thing a reader of the data should know: a rate that varies,
-      repaired time stamps, frames left out at the start, high dynamic range, several streams...
-    options: their `hdr`.
+    notes: receives one line for each remark about the video: a rate that varies, repaired time
+      stamps, frames left out at the start, high dynamic range, several streams...
+    options: only `hdr` is used.
 
   Raises:
-    Unreadable: damaged, truncated or not a video; possibly only after some frames, which the caller
-      must then discard.
+    Unreadable: the file is damaged, truncated or not a video. It may be raised after some frames;
+      the caller must then discard them.
   """
   notes = [] if notes is None else notes
   convert, before, shortest, longest, where = None, None, np.inf, 0.0, 0.0
@@ -173,25 +171,25 @@ def read_at(
   options: "SourceOptions | None" = None,
   whole: bool = False,
 ) -> Iterator[np.ndarray]:
-  """The frame nearest to each of the times, [H, W, 3], of two equally near ones the earlier.
+  """Yields the frame nearest to each time, [H, W, 3]; of two equally near frames, the earlier.
 
-  Only the part of the file that holds them is decoded. How far a frame may lie is judged by the
-  file's own time stamps: the local interval is the median of the last few gaps between frames. A
-  time further than half of it from any frame is served by the nearest one and counted in `notes`.
-  Streams that do not state a color matrix are taken as BT.601 whatever their size: so LeRobot's
-  tools write and read them.
+  Only the part of the file with these frames is decoded. The local interval is the median of the
+  last few gaps between frames of the file. When a time is further than half a local interval from
+  any frame, the nearest frame is used and the time is counted in `notes`. A stream that declares no
+  color matrix is read as BT.601, whatever its size, because LeRobot's tools write and read it so.
 
   Args:
-    path: any file PyAV reads.
+    path: any file that PyAV reads.
     times: seconds since the file's first frame, not decreasing.
     geometry: size of the result.
-    notes: as of `read`.
-    options: their `hdr`.
-    whole: the times are meant to cover the file to its end: what goes on after them is noted.
+    notes: as for `read`.
+    options: only `hdr` is used.
+    whole: True when the times should cover the file to its end. Frames after the last time are then
+      reported in `notes`.
 
   Raises:
-    Unreadable: a time lies more than two and a half intervals from any frame (the video ends
-      early), times decrease or are not finite, or decoding fails.
+    Unreadable: a time is more than two and a half local intervals from any frame (the video ends
+      too early), times decrease or are not finite, or decoding fails.
   """
   times, notes = np.asarray(times, np.float64), [] if notes is None else notes
   if not len(times):
@@ -227,8 +225,11 @@ def read_at(
 
 
 def _nearest(path: str, times: np.ndarray, notes: list[str]):
-  """((seconds, frame, stream) or None, seconds between it and the time, local interval) for each of
-  the times.
+  """Yields the nearest frame of a file for each time.
+
+  Yields:
+    ((seconds, frame, stream) or None, distance from the time in seconds, local interval in
+    seconds).
   """
   stream = video_stream.decode_from(path, times[0], notes)
   before, after = None, next(stream, None)
@@ -243,8 +244,8 @@ def _nearest(path: str, times: np.ndarray, notes: list[str]):
   for target in times:
     while after is not None and (after[0] < target or not gaps):
       step()
-    near = [one for one in (before, after) if one is not None]
-    nearest = min(near, key=lambda one: abs(one[0] - target), default=None)
+    candidates = [frame for frame in (before, after) if frame is not None]
+    nearest = min(candidates, key=lambda frame: abs(frame[0] - target), default=None)
     interval = float(np.median(gaps)) if gaps else _GAP
     yield nearest, abs(nearest[0] - target) if nearest else np.inf, interval
 

@@ -1,11 +1,10 @@
-"""Decoded frames into the pictures a player shows: orientation, pixel aspect, color and
-brightness.
+"""Converts decoded frames to the pictures that a player shows.
 
-Color follows the stream's own matrix and range. Where a stream does not state its matrix it is
-guessed from its primaries, else from its size, as players do: BT.709 from 720 lines or 1280 columns
-on, BT.601 below. Samples of more than 8 bits are scaled by their bit depth. High dynamic range (PQ
-and HLG) is tone-mapped to SDR, see `ToneMap`. SDR pictures in BT.2020 keep their numbers: their
-primaries are not converted, nor are those of BT.601.
+It handles orientation, pixel aspect, color and brightness. Colors are converted with the matrix and
+range that the stream declares. If a stream declares no matrix, it is guessed from the primaries, or
+else from the size, as players do: BT.709 from 720 lines or 1280 columns on, BT.601 below. Samples
+of more than 8 bits are scaled by their bit depth. High dynamic range (PQ and HLG) is tone-mapped to
+SDR, see `ToneMap`. The primaries of SDR pictures in BT.2020 or BT.601 are not converted.
 """
 
 import av
@@ -30,25 +29,25 @@ _P3_TO_BT709 = np.array(
   [[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]],
   np.float32,
 )
-# by primaries; HDR without any is BT.2020
+# By primaries. HDR with other or no primaries is treated as BT.2020.
 _TO_BT709 = {1: np.eye(3, dtype=np.float32), 12: _P3_TO_BT709}
 _BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)
-# FFmpeg's 16-bit RGB holds an 8-bit level v as 256 v; 65535 is white in files that are 16-bit RGB
-# themselves.
+# FFmpeg's 16-bit RGB stores an 8-bit level v as 256 v. In files that are 16-bit RGB themselves,
+# white is 65535.
 _TO_8_BIT = np.minimum((np.arange(65536) + 128) >> 8, 255).astype(np.uint8)
-_PLAUSIBLE_ASPECT = (0.2, 5.0)  # of pixels; others are mistakes of a header
+_PLAUSIBLE_ASPECT = (0.2, 5.0)  # of pixels; other values are errors in a header
 
 
 def orientation(matrix: np.ndarray) -> tuple[bool, bool, bool, bool]:
-  """What a display matrix asks for.
+  """The rotation and flips of a display matrix.
 
   Args:
     matrix: int32 [9], (a, b, u, c, d, v, x, y, w): pixel (x, y) is shown at (a x + c y, b x + d y),
       y downward.
 
   Returns:
-    (transpose, flip rows, flip columns, exact), to be done in this order; not `exact` where it is
-    no right angle and the nearest was taken.
+    (transpose, flip rows, flip columns, exact), to be applied in this order. `exact` is False when
+    the rotation is not a right angle; the nearest right angle is then used.
   """
   a, b, c, d = (float(matrix[i]) for i in (0, 1, 3, 4))
   straight, turned = abs(a) + abs(d), abs(b) + abs(c)
@@ -61,13 +60,14 @@ def orientation(matrix: np.ndarray) -> tuple[bool, bool, bool, bool]:
 
 
 class ToneMap:
-  """PQ or HLG to SDR, [..., 3] uint16 to uint8.
+  """Tone-maps PQ or HLG to SDR, [..., 3] uint16 to uint8.
 
-  Absolute brightness (HLG on a display of 1000 cd/m2) is divided by that of reference white, 203
-  cd/m2 (BT.2408), and the primaries become BT.709's. Below 80 % of reference white brightness is
-  kept: SDR that was put into an HDR signal comes out as it was. Above, x becomes 0.8 + 0.2 t / (1 +
-  t) with t = (x - 0.8) / 0.2, of the brightest of the three colors, so that hues stay; reference
-  white is then level 244, 1000 cd/m2 is 254. Levels are encoded with BT.1886's exponent 2.4.
+  The absolute brightness (HLG on a display of 1000 cd/m2) is divided by that of reference white,
+  203 cd/m2 (BT.2408). The primaries are converted to BT.709. Brightness below 80 % of reference
+  white does not change, so SDR that was converted to an HDR signal is restored. Above it, x becomes
+  0.8 + 0.2 t / (1 + t) with t = (x - 0.8) / 0.2. Here x is the largest of the three colors, and all
+  three are scaled by the same factor, which keeps the hue. Reference white becomes level 244, and
+  1000 cd/m2 becomes 254. Levels are encoded with the exponent 2.4 of BT.1886.
   """
 
   KNEE, WHITE, HLG_PEAK = 0.8, 203.0, 1000.0
@@ -84,7 +84,7 @@ class ToneMap:
 
   @staticmethod
   def _pq_light(signal: np.ndarray) -> np.ndarray:
-    """Signal 0..1 to cd/m2."""
+    """Converts a PQ signal 0..1 to cd/m2."""
     root = signal ** (32 / 2523)
     return 10000 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (
       8192 / 1305
@@ -92,11 +92,12 @@ class ToneMap:
 
   @staticmethod
   def _hlg_scene(signal: np.ndarray) -> np.ndarray:
-    """Signal 0..1 to the camera's light 0..1."""
+    """Converts an HLG signal 0..1 to scene light 0..1."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     return np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
 
   def __call__(self, image: np.ndarray) -> np.ndarray:
+    """Tone-maps an image [..., 3] uint16 to uint8."""
     light = self._linear[image]
     if self._hlg:
       brightness = np.maximum(light @ _BT2020_LUMA, 1e-9)
@@ -110,17 +111,18 @@ class ToneMap:
 
 
 class Converter:
-  """Frames of one stream -> RGB at the stored geometry, upright; keeps one scaler for the whole
-  stream.
+  """Converts the frames of one stream to upright RGB at the stored geometry.
+
+  It uses one scaler for the whole stream.
 
   Args:
     geometry: size of the result.
     pixel_aspect: width / height of a pixel.
-    notes: receives a line for each thing that a reader of the data should know, once.
+    notes: receives one line for each remark about the stream, once.
     label: the file's name, for notes.
     hdr: "tonemap" or "keep", see `SourceOptions`.
-    untagged: matrix of streams that do not state one, a `Colorspace` of PyAV; "" = by primaries and
-      size.
+    untagged: matrix of streams that declare none, a `Colorspace` of PyAV; "" = guess it from the
+      primaries and the size.
   """
 
   def __init__(
@@ -153,11 +155,11 @@ class Converter:
     self._size: tuple[int, int] | None = None
 
   def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-    """uint8 [H, W, 3].
+    """Converts a frame to uint8 [H, W, 3].
 
     Raises:
-      images.Unreadable: frames change their size and are to keep it, or have pixels that cannot be
-        converted.
+      images.Unreadable: the frame size changes although the geometry keeps the source's size, or
+        the pixels cannot be converted.
     """
     try:
       return self._convert(frame)
@@ -167,7 +169,7 @@ class Converter:
       ) from error
 
   def _convert(self, frame: av.VideoFrame) -> np.ndarray:
-    self._look(frame)
+    self._check(frame)
     transpose, flip_rows, flip_columns = self._orientation(frame)
     height, width, aspect = frame.height, frame.width, self._aspect
     if transpose:
@@ -186,8 +188,8 @@ class Converter:
     if text not in self._notes:
       self._notes.append(text)
 
-  def _look(self, frame: av.VideoFrame) -> None:
-    """Notes what is unusual about a frame."""
+  def _check(self, frame: av.VideoFrame) -> None:
+    """Adds a note when the size of a frame changes or when it is interlaced."""
     size = (frame.height, frame.width)
     if self._size and size != self._size:
       change = "the frame size changes from {}x{} to {}x{} pixels".format(
@@ -210,7 +212,7 @@ class Converter:
     return tuple(turns)
 
   def _rgb(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
-    """[height, width, 3] as stored, without the display matrix."""
+    """Converts a frame to RGB [height, width, 3], without its display matrix."""
     name = frame.format.name
     if name not in self._formats:
       parts = frame.format.components
@@ -246,7 +248,7 @@ class Converter:
     return ((color * opacity + 127) // 255).astype(np.uint8)
 
   def _matrix(self, frame: av.VideoFrame) -> str | None:
-    """The matrix to assume, None = the frame states it."""
+    """The color matrix to assume, None when the frame declares it."""
     if frame.colorspace != _UNSPECIFIED:
       return None
     if self._untagged:

@@ -1,4 +1,4 @@
-"""H.264 blobs of a few frames, the second codec of shards."""
+"""Encodes a few frames as an H.264 blob, the second codec of shards, and decodes it."""
 
 import io
 from collections.abc import Iterable
@@ -9,13 +9,14 @@ import numpy as np
 
 from como_jax.data import images, video_color
 
-_BT601, _LIMITED = 6, 1  # of ITU-T H.273 and FFmpeg
-H264_RATE = 25  # frame number = pts * time base * rate; the true rate is in the clip's header
+_BT601, _LIMITED = 6, 1  # codes of ITU-T H.273 and FFmpeg
+H264_RATE = 25  # frame number = pts * time base * rate; the true times are stored with the clip
 
 
 class H264Encoder:
-  """Frame by frame into one mp4 blob with a key frame every `group` frames and no B-frames: cheap
-  to enter anywhere.
+  """Encodes frames into one mp4 blob.
+
+  It has a key frame every `group` frames and no B-frames, so that random access is fast.
   """
 
   def __init__(self, quality: int, rate: int | Fraction = H264_RATE, group: int = 10):
@@ -24,6 +25,7 @@ class H264Encoder:
     self._quality, self._rate, self._group, self._stream, self.count = quality, rate, group, None, 0
 
   def add(self, image: np.ndarray) -> None:
+    """Appends a frame, uint8 [H, W, 3]. All frames have the same size."""
     if self._stream is None:
       # One thread: x264's output depends on the number of threads.
       options = {
@@ -37,7 +39,7 @@ class H264Encoder:
       self._stream.height, self._stream.width = image.shape[:2]
       odd = image.shape[0] % 2 or image.shape[1] % 2
       self._stream.pix_fmt = "yuv444p" if odd else "yuv420p"
-      # state what PyAV converts RGB to, so that no reader has to guess
+      # Declare the color format to which PyAV converts RGB, so that readers need not guess it.
       context = self._stream.codec_context
       context.colorspace, context.color_range = _BT601, _LIMITED
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
@@ -45,6 +47,7 @@ class H264Encoder:
     self._container.mux(self._stream.encode(frame))
 
   def finish(self) -> bytes:
+    """Ends the blob and returns its bytes."""
     self._container.mux(self._stream.encode(None))
     self._container.close()
     return self._buffer.getvalue()
@@ -52,25 +55,25 @@ class H264Encoder:
 
 def decode_h264(blob: bytes, indices: Iterable[int]) -> dict[int, np.ndarray]:
   """Frames of an `H264Encoder` blob by number. Raises ValueError when one is missing."""
-  wanted, found = sorted(set(indices)), {}
-  # blobs of older versions state none
+  requested, images_by_index = sorted(set(indices)), {}
+  # Blobs of older versions declare no color matrix.
   convert = video_color.Converter(images.Geometry(), untagged="ITU601")
   with av.open(io.BytesIO(blob)) as container:
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
     position = -1
-    for index in wanted:
-      if index in found:
+    for index in requested:
+      if index in images_by_index:
         continue
-      # further than a group of pictures: enter at the key frame before it
+      # Further than a group of pictures: seek to the key frame before it.
       if position < 0 or index - position > 10:
         container.seek(int(index / H264_RATE / stream.time_base), stream=stream)
       for frame in container.decode(stream):
         position = round(float(frame.pts * frame.time_base) * H264_RATE)
-        if position in wanted:
-          found[position] = convert(frame)
+        if position in requested:
+          images_by_index[position] = convert(frame)
         if position >= index:
           break
-      if index not in found:
+      if index not in images_by_index:
         raise ValueError(f"frame {index} is missing in the H.264 data")
-  return found
+  return images_by_index

@@ -1,10 +1,11 @@
-"""Whether a file is whole: what its container declares against what arrived, and files that end
-inside a frame.
+"""Checks whether a file is complete.
 
-What cannot be known: a stream that states no length (raw H.264, HEVC, MPEG-2 and MJPEG; MPEG
-transport and program streams; Y4M, DV) and was cut exactly between two frames is a shorter stream.
-Where frames are stored in another order than they are shown, such a cut of a raw stream may also
-leave out single frames before its last ones.
+It compares what the container declares with what was read, and finds files that end inside a frame.
+
+One case cannot be detected. Some streams declare no length: raw H.264, HEVC, MPEG-2 and MJPEG; MPEG
+transport and program streams; Y4M, DV. When such a stream is cut exactly between two frames, it
+looks like a shorter stream. If its frames are stored in another order than they are shown, a raw
+stream may then also lack single frames before its last frames.
 """
 
 import contextlib
@@ -20,12 +21,11 @@ from como_jax.data.images import DECODE_ERRORS, Unreadable
 if TYPE_CHECKING:
   from como_jax.data.video_stream import Tally
 
-# Containers whose header states how long they are (others are measured by FFmpeg, from the same
-# packets).
+# Containers whose header declares their length. For others, FFmpeg computes it from the packets.
 _DECLARING = ("matroska", "avi", "flv", "asf", "mxf", "ivf")
-_BY_SIZE = ("yuv4mpegpipe", "dv")  # those whose frames all have one size
+_BY_SIZE = ("yuv4mpegpipe", "dv")  # formats whose frames all have the same number of bytes
 _FILLERS = (b"\x55" * 64, b"\xaa" * 64, b"\x7f" * 64)
-_SLICE = re.compile(rb"\x00\x00\x01[\x00-\x3f]")  # where one begins, in HEVC
+_SLICE = re.compile(rb"\x00\x00\x01[\x00-\x3f]")  # the beginning of a slice in HEVC
 
 
 def check(
@@ -35,16 +35,20 @@ def check(
   tally: "Tally",
   rate: float,
 ) -> list[str]:
-  """Remarks on a file that was read to its end.
+  """Checks a file that was read to its end.
 
   Args:
     path: the file.
-    container, stream: opened, and read.
-    tally: what arrived.
-    rate: frames a second as the headers say.
+    container: the opened container.
+    stream: the stream that was read.
+    tally: counts of what was read.
+    rate: frames per second from the headers.
+
+  Returns:
+    Remarks.
 
   Raises:
-    Unreadable: more was declared than arrived, or the last frame is not whole.
+    Unreadable: more was declared than read, or the last frame is not complete.
   """
   if not tally.decoded:
     raise Unreadable("the file holds no frame")
@@ -53,7 +57,7 @@ def check(
   if kind.startswith("mov"):
     declared = sum(entry.size > 0 for entry in stream.index_entries)
   elif kind == "avi":
-    # its header counts frames that were dropped too, and recorders miscount by one or two
+    # The header also counts dropped frames, and recorders miscount by one or two.
     declared, arrived, spare = stream.frames, max(tally.packets, tally.slots), 2
   elif kind == "mxf" and stream.duration and stream.time_base * rate == 1:
     declared, spare = stream.duration, 2
@@ -76,7 +80,7 @@ def check(
 
 
 def declared_end(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-  """Seconds on the container's clock at which it says that the stream ends, 0 = it does not say."""
+  """Declared end of a stream in seconds on the container's clock, 0 = not declared."""
   if "DURATION" in stream.metadata:  # Matroska and WebM: "00:00:03.250000000"
     with contextlib.suppress(ValueError):
       hours, minutes, seconds = stream.metadata["DURATION"].split(":")
@@ -87,9 +91,9 @@ def declared_end(container: av.container.InputContainer, stream: av.VideoStream)
 
 
 def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: "Tally") -> list[str]:
-  """Remarks on the last frame of a container that states no length.
+  """Checks the last frame of a container that declares no length; returns remarks.
 
-  Raises `Unreadable` where it is not whole.
+  Raises `Unreadable` when the frame is not complete.
   """
   position, packet = tally.position, tally.since_key[-1] if tally.since_key else None
   if position is None or packet is None:
@@ -111,25 +115,28 @@ def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: "Tally") ->
 
 
 def _ends_whole_jpeg(data: bytes) -> bool:
-  """Whether a picture ends behind its last scan; what else follows is not of it, unless another one
-  begins.
+  """Whether a JPEG has an end marker after its last scan, and no other picture begins after it.
+
+  Other bytes after the end marker do not belong to the picture.
   """
   end = data.rfind(b"\xff\xd9")
   return end > data.rfind(b"\xff\xda") and b"\xff\xd8" not in data[end:]
 
 
 def annexb(kind: str) -> bool:
-  """Whether pictures stand in a container without their size."""
+  """Whether a container stores pictures without their size (Annex B)."""
   return kind in ("hevc", "mpegts", "mpeg")
 
 
 def _check_hevc(context: av.VideoCodecContext, packets: list[av.Packet]) -> list[str]:
-  """Remarks on the last of the packets since a key frame.
+  """Checks the last of the packets since a key frame; returns remarks.
 
-  Raises `Unreadable` where it holds a part of a picture only.
+  FFmpeg's decoder makes a whole picture from a truncated packet, without an error. But then the
+  picture depends on the bytes after the packet. So the packet is decoded with different bytes after
+  it.
 
-  FFmpeg's decoder makes a whole picture of such a part and says nothing. But then it takes in what
-  comes behind it.
+  Raises:
+    Unreadable: the last packet holds only a part of a picture.
   """
   if not packets[0].is_keyframe:
     return ["no key frame near the end: it is not known whether the last picture is whole"]
@@ -147,7 +154,7 @@ def _check_hevc(context: av.VideoCodecContext, packets: list[av.Packet]) -> list
 
 
 def _last_picture(context: av.VideoCodecContext, packets: list[av.Packet], filler: bytes) -> bytes:
-  """Everything that comes out of a decoder from the last packet on, to which bytes are added."""
+  """Samples of all frames that a decoder returns for the last packet, with bytes added to it."""
   decoder = av.CodecContext.create(context.name, "r")
   decoder.extradata, decoder.thread_count = context.extradata, 1
   frames = []
@@ -160,7 +167,7 @@ def _last_picture(context: av.VideoCodecContext, packets: list[av.Packet], fille
 
 
 def _samples(frame: av.VideoFrame) -> bytes:
-  """Those of a planar picture, without what lies between its rows."""
+  """Samples of a planar picture, without the padding between its rows."""
   parts = []
   for plane, component in zip(frame.planes, frame.format.components, strict=False):
     rows = np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size].reshape(
@@ -171,7 +178,7 @@ def _samples(frame: av.VideoFrame) -> bytes:
 
 
 def _inside_packet(path: str, position: int) -> bool:
-  """Whether an MPEG program stream ends inside a packet, followed from the one at `position` on."""
+  """Whether an MPEG program stream ends inside a packet; packets are read from `position` on."""
   size = os.path.getsize(path)
   with open(path, "rb") as file:
     while position < size:

@@ -1,9 +1,8 @@
-"""Frames and their times out of a container: the right stream, every frame of it, and nothing that
-is damaged.
+"""Reads all frames of a container's best stream with their times, and refuses damaged files.
 
-Time comes from presentation time stamps alone; headers are wrong too often. At the end of a file is
-checked what has arrived: a picture for each packet, and what the container declares (`video_end`).
-A file is read to its end or refused; what was left out or repaired is written to `notes`.
+Times come only from presentation time stamps, because headers are often wrong. At the end of a file
+two things are checked: every packet gave a picture, and the container's declarations hold
+(`video_end`). A file is read to its end or refused. Everything left out or repaired is in `notes`.
 """
 
 import contextlib
@@ -22,11 +21,11 @@ from av.video.frame import PictureType
 from como_jax.data import ffmpeg_log, transport_stream, video_end
 from como_jax.data.images import DECODE_ERRORS, Unreadable
 
-DEFAULT_RATE = 25.0  # frames a second of a stream without times that does not state a rate either
-# frames without a usable time stamp in a row that are given times between their neighbors
+DEFAULT_RATE = 25.0  # frames per second of a stream without time stamps and without a declared rate
+# Largest number of consecutive frames without a usable time stamp that get interpolated times.
 _HELD = 8
-# Decoders that conceal errors and mark the frame; the others are told to fail. With that order,
-# these would also refuse whole files for a reference frame that an edit has cut away.
+# Decoders that conceal errors and mark the frame. Other decoders are set to fail. These would then
+# also refuse whole files when an edit has removed a reference frame.
 _MARKING = {
   "h264",
   "mpeg1video",
@@ -52,32 +51,31 @@ _SKIPPING = {
   "wmv1",
   "wmv2",
 }
-_SKIPPED_BYTES = 16  # at most, of a packet of these that says "the picture before, again"
+_SKIPPED_BYTES = 16  # largest packet of these codecs that only repeats the picture before
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-_KEPT = 1000  # packets at most, to judge the last picture by
-_SEEKABLE = ("mov", "matroska", "mpegts")  # those whose packets carry presentation times
+_KEPT = 1000  # largest number of packets that are kept to check the last picture
+_SEEKABLE = ("mov", "matroska", "mpegts")  # containers whose packets have presentation times
 
 
 @dataclasses.dataclass
 class Tally:
-  """What has passed while a stream was decoded.
+  """Counts collected while a stream is decoded.
 
   Attributes:
-    packets: all of the stream that hold data.
-    slots: places in the order of decoding that are behind them; an AVI also counts those of frames
-      that were dropped.
-    expected: pictures that these should give.
-    optional: how many of them may be missing: a few bytes that say "the picture before, again".
-    decoded: pictures that came.
-    before_key: packets left out before the first key frame.
-    leading: packets that belong before the first picture and refer to frames that the file does not
-      hold.
+    packets: number of packets of the stream with data.
+    slots: number of positions in decoding order so far. In an AVI, dropped frames have one too.
+    expected: number of pictures that the packets should give.
+    optional: number of these that may be missing, because the packet only repeats the last picture.
+    decoded: number of pictures decoded.
+    before_key: number of packets left out before the first key frame.
+    leading: number of packets that belong before the first picture and refer to frames that are not
+      in the file.
     end: seconds at which the last packet of any stream ends.
-    lasting: the packets say how long they last.
-    premature: the container reports that the file ends before what it declares.
+    lasting: whether all packets declare their duration.
+    premature: whether the container reports that the file is shorter than declared.
     position: byte at which the last packet begins, None = unknown.
-    since_key: the last packet, after all since the key frame where the decoder needs them to judge
-      it.
+    since_key: the last packet. If the decoder needs them to check it, all packets since the key
+      frame.
   """
 
   packets: int = 0
@@ -95,13 +93,14 @@ class Tally:
 
 
 def reason(error: Exception) -> str:
+  """Text for an exception that was raised because a video cannot be read."""
   text = getattr(error, "strerror", None) or str(error) or type(error).__name__
   return f"not a readable video ({text})"
 
 
 @contextlib.contextmanager
 def open_video(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-  """The container of a file and its best video stream.
+  """Context manager: the opened container of a file and its best video stream.
 
   Raises `Unreadable`, also for errors inside the block.
   """
@@ -113,38 +112,38 @@ def open_video(path: str) -> Iterator[tuple[av.container.InputContainer, av.Vide
     with ffmpeg_log.errors() as log:
       container = av.open(os.path.abspath(path), metadata_errors="ignore")
     with container:
-      found = ffmpeg_log.damage([line for line in log if line[1] == container.format.name])
-      if found:  # some demuxers read ahead when they open a file
-        raise Unreadable(f"damaged: FFmpeg reports {found!r}")
+      message = ffmpeg_log.damage([line for line in log if line[1] == container.format.name])
+      if message:  # some demuxers already read data when they open a file
+        raise Unreadable(f"damaged: FFmpeg reports {message!r}")
       yield container, _prepare(best_stream(container))
   except DECODE_ERRORS as error:
     raise Unreadable(reason(error)) from error
 
 
 def best_stream(container: av.container.InputContainer) -> av.VideoStream:
-  """The stream of moving pictures: not a cover; the one marked as default; the largest.
+  """Selects the video stream: not a cover picture; preferably marked as default; the largest.
 
   Raises `Unreadable`.
   """
-  moving = [one for one in container.streams.video if not one.disposition & _STILL]
+  moving = [stream for stream in container.streams.video if not stream.disposition & _STILL]
   if not moving:
     covers = " (only a cover picture)" if container.streams.video else ""
     raise Unreadable(f"no video stream in the file{covers}")
-  known = [one for one in moving if one.codec_context is not None]
+  known = [stream for stream in moving if stream.codec_context is not None]
   if not known:
     raise Unreadable("no decoder for the video stream of the file")
   return max(
     known,
-    key=lambda one: (
-      bool(one.disposition & Disposition.default),
-      one.width * one.height,
-      -one.index,
+    key=lambda stream: (
+      bool(stream.disposition & Disposition.default),
+      stream.width * stream.height,
+      -stream.index,
     ),
   )
 
 
 def _prepare(stream: av.VideoStream) -> av.VideoStream:
-  # processes are the parallelism, and frame threads hide errors
+  # One thread: the work is parallel over processes, and frame threads hide errors.
   stream.codec_context.thread_count = 1
   if stream.codec_context.name not in _MARKING:
     stream.codec_context.options = {"err_detect": "crccheck+explode"}
@@ -152,15 +151,13 @@ def _prepare(stream: av.VideoStream) -> av.VideoStream:
 
 
 def header_rate(stream: av.VideoStream) -> float:
-  """Frames a second as the headers say, for streams without times."""
+  """Frames per second from the headers, for streams without time stamps."""
   rates = (stream.codec_context.framerate, stream.guessed_rate, stream.average_rate)
   return next((float(rate) for rate in rates if rate and 0.1 <= rate <= 1000), DEFAULT_RATE)
 
 
 def decode(path: str, notes: list[str]) -> Iterator[tuple[float, av.VideoFrame, av.VideoStream]]:
-  """(seconds since the first frame, frame, its stream) of a whole file, checked for completeness at
-  the end.
-  """
+  """Yields (seconds since the first frame, frame, its stream) of a whole file; checks its end."""
   for any_start in (False, True):
     tally = Tally()
     with open_video(path) as (container, stream):
@@ -171,7 +168,7 @@ def decode(path: str, notes: list[str]) -> Iterator[tuple[float, av.VideoFrame, 
       ):
         yield seconds, frame, stream
       if tally.packets and tally.packets == tally.before_key:
-        continue  # a stream that marks no key frames: begin with whatever comes first
+        continue  # the stream marks no key frames: start with the first packet
       notes += video_end.check(path, container, stream, tally, header_rate(stream))
       _note_streams(container, stream, notes)
     break
@@ -188,10 +185,10 @@ def decode(path: str, notes: list[str]) -> Iterator[tuple[float, av.VideoFrame, 
 
 
 def _note_streams(container, stream, notes: list[str]) -> None:
-  several = [one for one in container.streams.video if not one.disposition & _STILL]
-  if len(several) > 1:
+  moving = [other for other in container.streams.video if not other.disposition & _STILL]
+  if len(moving) > 1:
     notes.append(
-      f"{len(several)} video streams: number {stream.index} ({stream.width}x{stream.height} "
+      f"{len(moving)} video streams: number {stream.index} ({stream.width}x{stream.height} "
       "pixels) was read"
     )
 
@@ -199,11 +196,10 @@ def _note_streams(container, stream, notes: list[str]) -> None:
 def decode_from(
   path: str, start: float, notes: list[str]
 ) -> Iterator[tuple[float, av.VideoFrame, av.VideoStream]]:
-  """(seconds since the file's first frame, frame, its stream) from a frame at or before `start` on,
-  all of them exact.
+  """Yields (seconds since the file's first frame, frame, its stream) from at or before `start` on.
 
-  It enters at the key frame before `start`, or an earlier one where frames there refer to what came
-  before. The same times as those of `decode`. The file's end is not checked.
+  It starts at the key frame before `start`, or at an earlier one when frames there refer to earlier
+  frames. Times and frames are exactly those of `decode`. The end of the file is not checked.
   """
   if start > 0:
     with open_video(path) as (container, stream):
@@ -226,20 +222,18 @@ def decode_from(
 
 
 def _enter(container, stream, origin: int, target: int) -> Iterator[av.VideoFrame] | None:
-  """Frames from one at or before `target` on, after seeking; None where only the file's beginning
-  is left.
-  """
+  """Seeks, and returns frames from at or before `target` on; None = read from the beginning."""
   back = 0  # seconds
-  while (at := target - math.ceil(back / stream.time_base)) > origin:
+  while (position := target - math.ceil(back / stream.time_base)) > origin:
     try:
-      container.seek(at, stream=stream)
+      container.seek(position, stream=stream)
       pictures = _pictures(container, stream, Tally(), entered=True)
       first = next(pictures, None)
     except (Unreadable, *DECODE_ERRORS):
-      # not from here; if the file is damaged, that shows further back
+      # Try further back. If the file is damaged, the error is raised when it is read from there.
       first = None
-    # Where the first picture is not an intra picture, it was put together over several frames, and
-    # only about right.
+    # A first picture that is not an intra picture was built up over several frames, and is not
+    # exact.
     if (
       first is not None
       and first.pts is not None
@@ -252,22 +246,19 @@ def _enter(container, stream, origin: int, target: int) -> Iterator[av.VideoFram
 
 
 def _pictures(container, stream, tally: Tally, *, entered: bool = False, any_start: bool = False):
-  """Decoded frames in presentation order, their pts as the container says; counts into `tally`.
+  """Yields decoded frames in presentation order, with the container's pts; updates `tally`.
 
-  Args:
-    entered: the container was told to seek, so frames before the first key frame's time are not to
-      be trusted.
-    any_start: begin with whatever packet comes first, not with a key frame.
+  With `entered`, the container was seeked, so frames before the time of the first key frame are not
+  exact and are left out. With `any_start`, decoding starts with any packet, not with a key frame.
 
   Raises:
     Unreadable: the decoder or the container reports damage, or gives no picture for a packet.
   """
   codec = stream.codec_context.name
-  # In an AVI, time stamps are those of the order of decoding: the n-th picture has the n-th of
-  # them.
+  # In an AVI, time stamps are in decoding order: the n-th picture has the n-th time stamp.
   in_order = deque() if container.format.name == "avi" and codec in ("h264", "hevc") else None
-  # Time stamps of the first picture and the first key frame; those of packets before the first
-  # picture has come.
+  # Time stamps of the first picture, of the first key frame, and of the packets before the first
+  # picture was decoded.
   first, key, early, started = None, None, [], any_start
   packets, judged = container.demux(), codec == "hevc" and video_end.annexb(container.format.name)
   try:
@@ -312,7 +303,7 @@ def _pictures(container, stream, tally: Tally, *, entered: bool = False, any_sta
           in_order.append(packet.pts)
       with ffmpeg_log.errors() as log:
         frames = packet.decode()
-      if tally.decoded:  # before, decoders complain about frames that nobody gets to see
+      if tally.decoded:  # before that, decoders report errors in frames that are not returned
         _refuse_damage(log, tally)
       for frame in frames:
         if in_order is not None:
@@ -355,7 +346,7 @@ def _refuse_damage(log: list[tuple[int, str, str]], tally: Tally) -> None:
 
 
 def _end(packet: av.Packet) -> float:
-  """Seconds at which a packet ends, 0 where it does not say."""
+  """Seconds at which a packet ends, 0 = unknown."""
   pts = packet.pts if packet.pts is not None else packet.dts
   return (
     float((pts + (packet.duration or 0)) * packet.time_base)
@@ -365,8 +356,9 @@ def _end(packet: av.Packet) -> float:
 
 
 def _invisible(codec: str, packet: av.Packet) -> bool:
-  """Whether a packet holds a frame that is never shown: VP8 keeps such as references (VP9 adds them
-  to shown ones).
+  """Whether a packet has only a frame that is never shown. VP8 uses such frames as references.
+
+  VP9 has them too, but in one packet with a frame that is shown.
   """
   return codec == "vp8" and not memoryview(packet)[0] & 0x10
 
@@ -374,10 +366,10 @@ def _invisible(codec: str, packet: av.Packet) -> bool:
 def _timed(
   frames: Iterable[av.VideoFrame], stream: av.VideoStream, origin: int | None, notes: list[str]
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-  """(seconds, frame), increasing, since the time stamp `origin` (None: since the first frame).
+  """Yields (seconds since the time stamp `origin`, frame), increasing; None = the first frame.
 
-  Frames without a time stamp, or with one that does not increase, are placed evenly between their
-  neighbors. A stream that has none at all runs at the rate of its header.
+  Frames without a time stamp, or with one that does not increase, get times evenly between their
+  neighbors. If no frame has a time stamp, the rate of the header is used.
 
   Raises:
     Unreadable: time stamps go back for more than a few frames.
@@ -390,8 +382,8 @@ def _timed(
     seconds = None if frame.pts is None else float((frame.pts - origin) * stream.time_base) + shift
     if seconds is not None and (last is None or seconds > last):
       before = last if last is not None else seconds - (len(held) + 1) * step
-      for i, one in enumerate(held, 1):
-        yield before + (seconds - before) * i / (len(held) + 1), one
+      for i, waiting in enumerate(held, 1):
+        yield before + (seconds - before) * i / (len(held) + 1), waiting
       if held or last is not None:
         step = (seconds - before) / (len(held) + 1)
       held, last = [], seconds
@@ -411,8 +403,8 @@ def _timed(
     raise Unreadable(f"time stamps go back from {last:.3f} s to {seconds:.3f} s at frame {number}")
   start = -step if last is None else last
   untimed = last is None and held
-  for i, one in enumerate(itertools.chain(held, frames), 1):
-    yield start + i * step, one
+  for i, waiting in enumerate(itertools.chain(held, frames), 1):
+    yield start + i * step, waiting
   if untimed:
     notes.append(
       f"the file holds no time stamps: {1 / step:.6g} frames a second were assumed, as its "
@@ -426,11 +418,9 @@ def _timed(
 
 
 def packet_times(path: str, *, limit: int | None = None) -> np.ndarray:
-  """Seconds of all frames (of the first `limit` packets), increasing, from packets: at most one
-  picture is decoded.
+  """Times of all frames (of the first `limit` packets) in seconds, increasing.
 
-  Raises:
-    Unreadable: not a readable video.
+  They come from the packets; at most one picture is decoded. Raises `Unreadable`.
   """
   with open_video(path) as (container, stream):
     codec, times, first_key, started = stream.codec_context.name, [], None, False
@@ -445,7 +435,7 @@ def packet_times(path: str, *, limit: int | None = None) -> np.ndarray:
     if not times or None in times:
       return np.arange(len(times)) / header_rate(stream)
     times, base = np.sort(np.array(times, np.int64)), float(stream.time_base)
-  # only the decoder knows which of these it can make pictures of
+  # Only the decoder can tell which of these packets give pictures.
   if first_key is not None and times[0] < first_key:
     with open_video(path) as (container, stream):
       first = next(_pictures(container, stream, Tally()), None)

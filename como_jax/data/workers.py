@@ -1,8 +1,8 @@
-"""A process pool that outlives its workers: when one dies, the others go on and its unit is handed
-back to be tried again.
+"""A process pool that continues when a worker dies.
 
-(concurrent.futures gives up on every pending unit when a single process crashes; native decoders do
-crash on hostile files.)
+The other workers continue, and the unit of the dead worker is tried again. concurrent.futures, in
+contrast, cancels every pending unit when one process crashes. Native decoders do crash on malicious
+files.
 """
 
 import contextlib
@@ -15,12 +15,15 @@ from typing import Any
 
 from como_jax import errors
 
-# nothing wrong with the worker, only with where it writes
+# Errors of the disk that a worker writes to, not of the worker.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def _serve(pipe, function: Callable[[Any, Callable[[Any], None]], Any]) -> None:
-  """Worker main: units in; progress, results and errors out. Ends when the parent does."""
+  """Main function of a worker: receives units; sends progress, results and errors.
+
+  It ends when the parent process ends.
+  """
   try:
     while (unit := pipe.recv()) is not None:
       try:
@@ -48,6 +51,7 @@ class _Worker:
     self.unit, self.progress = None, None
 
   def give(self, unit: Any) -> None:
+    """Sends a unit to the worker."""
     self.unit, self.progress = unit, None
     self.pipe.send(unit)
 
@@ -60,18 +64,19 @@ def run(
   on_progress: Callable[[Any], None],
   on_death: Callable[[Any, Any, int], Any],
 ) -> Iterator[Any]:
-  """Results of `function(unit, report)` in the order they finish.
+  """Yields the results of `function(unit, report)` in the order in which they finish.
 
   Args:
-    function: picklable; calls report(anything picklable) as it goes.
+    function: picklable. It may call `report` with any picklable message.
     units: picklable pieces of work.
-    workers: number of processes; 0 = in this one (a crash is then fatal).
-    on_progress: receives what is reported.
-    on_death: (unit, its last report, exit code) -> the unit to try instead.
+    workers: number of processes; 0 = this process (then a crash ends it).
+    on_progress: receives each message that was reported.
+    on_death: (unit, its last message, exit code) -> the unit to try instead.
 
   Raises:
-    errors.UserError: raised by the function. OSError: the disk is full or cannot be written.
-      RuntimeError: anything else it raised, with the worker's traceback.
+    errors.UserError: raised by the function.
+    OSError: the disk is full or cannot be written to.
+    RuntimeError: the function raised another exception. The message has the worker's traceback.
   """
   pending = list(units)[::-1]
   if workers <= 0:

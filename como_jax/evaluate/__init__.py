@@ -1,13 +1,13 @@
-"""Metrics of a motion model: pure functions of arrays, results as dataclasses.
+"""Metrics of a motion model: pure functions of arrays that return dataclasses.
 
 | name | question | good | useless |
 | --- | --- | --- | --- |
-| linear_probe, mlp_probe | can the true action be read from z? | towards 0 | 1 |
+| linear_probe, mlp_probe | does z predict the true action? | near 0 | 1 |
 | s_pcfc | does z depend on where the motion came from? | below 1, with a low probe error | 1 |
 | effective_rank | how many directions does z use? | well above 1 | 1 |
-| reconstruction | does z help to draw the next frame? | ratio below 1 | ratio 1 (copying) |
-| matrix, contrast, retrieval | is a motion similar in other scenes? | motion contrast above 0 | 0 |
-| identity | can the camera or the task be read from z? | towards chance | 1 |
+| reconstruction | does z help to predict the next frame? | ratio below 1 | ratio 1 (copying) |
+| matrix, contrast, retrieval | is z of a motion similar in other scenes? | contrast above 0 | 0 |
+| identity | does z predict the camera or the task? | near chance | 1 |
 """
 
 import dataclasses
@@ -40,8 +40,13 @@ METRICS: dict[str, Callable[..., Any]] = {
 
 
 def scalars(result: Any, prefix: str = "") -> dict[str, float]:
-  """The plain numbers of a result, {prefix + field: value}, for logs; arrays, text and absent
-  values are left out.
+  """The numbers of a result for logs: {prefix + field: value}.
+
+  Arrays, text, bools and None are left out.
+
+  Args:
+    result: a dataclass.
+    prefix: start of each name.
   """
   values = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
   return {

@@ -1,9 +1,9 @@
-"""How much of what z should *not* know can be read from it: which camera, which task, which scene.
+"""How well z predicts what it should not hold: the camera, the task, the scene.
+
+This is the counterpart of the linear probe: a motion latent predicts the action and not the camera.
+The classifier is ridge regression onto one-hot labels, with one ridge for all labels.
 
 Legend: N samples, Z latent width.
-
-The counterpart of the linear probe: a motion latent predicts the action and not the camera. The
-classifier is ridge regression onto one-hot labels, one ridge for all of them.
 """
 
 import dataclasses
@@ -17,34 +17,42 @@ from como_jax.evaluate import linear_probe, probes, splits
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """Held-out accuracy of reading a label from z with a linear classifier."""
+  """Held-out accuracy of a linear classifier that predicts a label from z.
 
-  accuracy: float  # mean of the classes' accuracies, so that a common class does not flatter
-  chance: float  # 1 / number of classes
-  # (accuracy - chance) / (1 - chance): 0 = nothing known, 1 = read perfectly; below 0 is noise
+  Attributes:
+    accuracy: balanced accuracy: the mean over classes, so that a frequent class has no more weight.
+    chance: 1 / number of classes.
+    excess: (accuracy - chance) / (1 - chance): 0 = chance, 1 = perfect; below 0 is noise.
+    standard_error: of `excess`, by bootstrap over held-out episodes; None with fewer than two.
+    classes: the labels.
+    by_class: accuracy of each class [classes]; nan if no sample of the class is held out.
+    text: describes the classifier and the split.
+  """
+
+  accuracy: float
+  chance: float
   excess: float
-  # of excess, over held-out episodes drawn again; None with fewer than two
   standard_error: float | None
   classes: tuple[str, ...]
-  by_class: np.ndarray  # [classes], nan where none is held out
+  by_class: np.ndarray
   text: str
 
 
 def identity(
   z: Any, labels: Any, *, episodes: Any, groups: Any = None, fraction: float = 0.2, seed: int = 0
 ) -> Identity:
-  """Accuracy with which a label (camera, task, scene) is read from z.
+  """Accuracy of predicting a label (camera, task, scene) from z.
 
-  For a motion latent lower is better.
+  For a motion latent, lower is better.
 
   Args:
     z: latents [N, Z].
     labels: label of each sample [N], numbers or text.
-    episodes: episode id of each sample [N]; all cameras of an episode fall on the same side.
-    groups: as for `splits.split_by_episode`; give the labels themselves when each episode has one
+    episodes: episode id of each sample [N]; all cameras of an episode are on the same side.
+    groups: as for `splits.split_by_episode`; pass the labels themselves if each episode has one
       label (a task).
-    fraction: of episodes to hold out.
-    seed: of the split.
+    fraction: share of episodes to hold out.
+    seed: seed of the split.
 
   Raises:
     errors.UserError: fewer than two labels, fewer than two episodes, or unequal lengths.
@@ -66,8 +74,8 @@ def identity(
   fitted = linear_probe.fit(
     z[split.train], one_hot[split.train], np.asarray(episodes)[split.train], shared=True, seed=seed
   )
-  right = fitted(z[split.held_out]).argmax(axis=1) == index[split.held_out]
-  present = [right[index[split.held_out] == c] for c in range(len(classes))]
+  correct = fitted(z[split.held_out]).argmax(axis=1) == index[split.held_out]
+  present = [correct[index[split.held_out] == c] for c in range(len(classes))]
   by_class = np.array([part.mean() if len(part) else np.nan for part in present])
   accuracy, chance = float(np.nanmean(by_class)), 1.0 / len(classes)
   text = (
@@ -78,8 +86,8 @@ def identity(
     accuracy=accuracy,
     chance=chance,
     excess=(accuracy - chance) / (1 - chance),
-    standard_error=_spread(
-      right, index[split.held_out], np.asarray(episodes)[split.held_out], chance
+    standard_error=_bootstrap_error(
+      correct, index[split.held_out], np.asarray(episodes)[split.held_out], chance
     ),
     classes=tuple(str(c) for c in classes),
     by_class=by_class,
@@ -87,18 +95,18 @@ def identity(
   )
 
 
-def _spread(
-  right: np.ndarray, classes: np.ndarray, episodes: np.ndarray, chance: float, *, draws: int = 500
+def _bootstrap_error(
+  correct: np.ndarray, classes: np.ndarray, episodes: np.ndarray, chance: float, *, draws: int = 500
 ) -> float | None:
-  """Standard error of the excess when the held-out episodes are drawn again."""
+  """Standard error of the excess, by bootstrap over the held-out episodes."""
   names, ids = np.unique(episodes, return_inverse=True)
-  found, places = np.unique(classes, return_inverse=True)
+  class_names, class_ids = np.unique(classes, return_inverse=True)
   if len(names) < 2:
     return None
-  counts = np.zeros((2, len(names), len(found)))
-  np.add.at(counts, (0, ids, places), right)
-  np.add.at(counts, (1, ids, places), 1.0)
+  counts = np.zeros((2, len(names), len(class_names)))
+  np.add.at(counts, (0, ids, class_ids), correct)
+  np.add.at(counts, (1, ids, class_ids), 1.0)
   drawn = np.random.default_rng(0).integers(len(names), size=(draws, len(names)))
-  hits, every = counts[:, drawn].sum(axis=2)
-  by_class = np.divide(hits, every, out=np.full_like(hits, np.nan), where=every > 0)
+  hits, totals = counts[:, drawn].sum(axis=2)
+  by_class = np.divide(hits, totals, out=np.full_like(hits, np.nan), where=totals > 0)
   return float(np.std(np.nanmean(by_class, axis=1), ddof=1) / (1 - chance))

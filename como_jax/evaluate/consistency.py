@@ -1,9 +1,10 @@
-"""S-PCFC and the shape of the latent cloud. Legend: N samples, Z latent width.
+"""S-PCFC and the effective rank of the latents.
 
-S-PCFC (CoMo, arXiv 2505.17006): cosine similarity of z(t-n -> t) and z(t+n -> t), two motions that
-end in the same frame. A model that merely encodes the second frame gives exactly 1. An untrained
-model may be well below 1 and a collapsed one at 1 for the dullest reason, so read it with
-`effective_rank`.
+S-PCFC (CoMo, arXiv 2505.17006) is the cosine similarity of z(t-n -> t) and z(t+n -> t), two motions
+that end in the same frame. A model that encodes only the second frame has exactly 1. An untrained
+model can be well below 1, and a collapsed model has 1, so always read it with `effective_rank`.
+
+Legend: N samples, Z latent width.
 """
 
 import dataclasses
@@ -17,40 +18,59 @@ from como_jax.evaluate import probes
 
 @dataclasses.dataclass(frozen=True)
 class Consistency:
-  """Cosines of past-to-current and future-to-current motions."""
+  """Cosines of past-to-current and future-to-current motions.
 
-  mean: float  # S-PCFC; nan when no pair has a direction
+  Attributes:
+    mean: S-PCFC; nan if no pair has a direction.
+    std, quartiles: of the cosines.
+    mean_centered: S-PCFC after the mean of z is subtracted. If it is much lower than `mean`, a
+      constant offset of z made `mean` high.
+    values: cosines of the pairs that have a direction [M].
+    histogram: counts over [-1, 1], int [bins].
+    edges: edges of the histogram [bins + 1].
+    zeros: number of pairs left out because one latent is (nearly) zero and has no direction.
+    text: describes the pairs.
+  """
+
+  mean: float
   std: float
   quartiles: tuple[float, float, float]
-  mean_centerd: (
-    # the same after the mean z is taken away: an S-PCFC that falls a lot owed its height to a
-    # constant offset
-    float
-  )
-  values: np.ndarray  # [M] raw cosines of the pairs that have a direction
-  histogram: np.ndarray  # int [bins], counts over [-1, 1]
-  edges: np.ndarray  # [bins + 1]
-  zeros: int  # pairs left out because one of the two latents is (nearly) zero and has no direction
+  mean_centered: float
+  values: np.ndarray
+  histogram: np.ndarray
+  edges: np.ndarray
+  zeros: int
   text: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Rank:
-  """How many directions z really uses, after its mean is taken away."""
+  """How many directions z uses.
 
-  entropy: float  # exp of the entropy of the normalized singular values; 0 for a constant z
-  participation: float  # (sum of variances)^2 / sum of squared variances along the principal axes
-  dimensions: int  # Z
-  singular_values: np.ndarray  # [min(N, Z)], largest first
+  Attributes:
+    entropy: effective rank: exp of the entropy of the normalized singular values; 0 for a constant
+      z.
+    participation: participation ratio: (sum of variances)^2 / sum of squared variances along the
+      principal axes.
+    dimensions: Z.
+    singular_values: [min(N, Z)], largest first.
+  """
+
+  entropy: float
+  participation: float
+  dimensions: int
+  singular_values: np.ndarray
 
 
 def s_pcfc(past: Any, future: Any, *, bins: int = 40, floor: float = 1e-8) -> Consistency:
-  """S-PCFC of latents past = z(t-n -> t) [N, Z] and future = z(t+n -> t) [N, Z].
+  """S-PCFC of pairs of latents.
 
   Args:
-    bins: of the histogram over [-1, 1].
-    floor: a latent shorter than this times the median length has no direction; its pair is left out
-      and counted in `zeros`.
+    past: z(t-n -> t) [N, Z].
+    future: z(t+n -> t) [N, Z].
+    bins: number of bins of the histogram over [-1, 1].
+    floor: a latent that is shorter than this times the median length has no direction; its pair is
+      left out and counted in `zeros`.
 
   Raises:
     errors.UserError: other shapes, or values that are not finite.
@@ -62,9 +82,9 @@ def s_pcfc(past: Any, future: Any, *, bins: int = 40, floor: float = 1e-8) -> Co
     )
   values, zeros = _cosines(past, future, floor)
   center = np.concatenate([past, future]).mean(axis=0)
-  # Rounding leaves a residue where all latents are the same: hold the floor to the uncenterd
-  # length.
-  centerd, _ = _cosines(
+  # If all latents are equal, rounding leaves small residues: compare them with the length of the
+  # latents before centering.
+  centered, _ = _cosines(
     past - center, future - center, max(floor, 1e-12), reference=np.concatenate([past, future])
   )
   counts, edges = np.histogram(values, bins=bins, range=(-1.0, 1.0))
@@ -78,7 +98,7 @@ def s_pcfc(past: Any, future: Any, *, bins: int = 40, floor: float = 1e-8) -> Co
     mean=float(values.mean()),
     std=float(values.std()),
     quartiles=quartiles,
-    mean_centerd=float(centerd.mean()) if len(centerd) else np.nan,
+    mean_centered=float(centered.mean()) if len(centered) else np.nan,
     values=values,
     histogram=counts,
     edges=edges,
@@ -88,18 +108,20 @@ def s_pcfc(past: Any, future: Any, *, bins: int = 40, floor: float = 1e-8) -> Co
 
 
 def effective_rank(z: Any, *, center: bool = True) -> Rank:
-  """Effective rank (Roy and Vetterli 2007) and participation ratio of z [N, Z]; both lie between 1
-  and Z, and are 0 for a constant z.
+  """Effective rank and participation ratio of z.
+
+  Both are between 1 and Z, and 0 for a constant z. Source: Roy and Vetterli, 2007.
 
   Args:
-    center: take the mean away first: a constant offset carries no motion.
+    z: latents [N, Z].
+    center: subtract the mean first, because a constant offset holds no motion.
   """
   z = probes.finite(z, "z")
   length = np.linalg.norm(z)
   if center:
     z = z - z.mean(axis=0)
   singular = np.linalg.svd(z, compute_uv=False)
-  # what remains of a constant float32 z is rounding
+  # Of a constant float32 z, centering leaves only rounding errors.
   singular = np.where(singular > 1e-7 * length, singular, 0.0)
   if not singular.any():
     return Rank(0.0, 0.0, z.shape[1], singular)
@@ -114,8 +136,14 @@ def effective_rank(z: Any, *, center: bool = True) -> Rank:
 
 
 def principal_components(z: Any, dimensions: int = 2) -> tuple[np.ndarray, np.ndarray]:
-  """(z projected on its first principal axes [N, dimensions], share of the variance along each
-  [dimensions]), for plots.
+  """Projects z on its first principal axes, for plots.
+
+  Args:
+    z: latents [N, Z].
+    dimensions: number of axes.
+
+  Returns:
+    (projections [N, dimensions], share of the variance along each axis [dimensions]).
   """
   z = probes.finite(z, "z")
   left, singular, _ = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
@@ -131,9 +159,9 @@ def _cosines(
   first: np.ndarray, second: np.ndarray, floor: float, reference: np.ndarray | None = None
 ) -> tuple[np.ndarray, int]:
   lengths = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
-  typical = np.median(
+  median = np.median(
     np.linalg.norm(reference, axis=1) if reference is not None else np.concatenate(lengths)
   )
-  known = np.minimum(*lengths) > floor * typical
-  cosines = (first[known] * second[known]).sum(axis=1) / (lengths[0][known] * lengths[1][known])
-  return np.clip(cosines, -1.0, 1.0), int((~known).sum())
+  valid = np.minimum(*lengths) > floor * median
+  cosines = (first[valid] * second[valid]).sum(axis=1) / (lengths[0][valid] * lengths[1][valid])
+  return np.clip(cosines, -1.0, 1.0), int((~valid).sum())

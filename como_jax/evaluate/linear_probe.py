@@ -1,10 +1,13 @@
-"""LP-MSE: how well a single linear layer reads the true action out of a frozen z (CoMo, arXiv
-2505.17006 v1, "linear probing MSE").
+"""LP-MSE: how well a single linear layer predicts the true action from a frozen z.
 
-Ridge regression in closed form in float64, so there is no optimizer to tune and no run-to-run
-noise. The ridge is chosen for each target dimension by folds over the training episodes, from a
-grid that ends in "predict the mean": a wide z that says nothing scores 1, not more. Legend: N
-samples, Z latent width, A target dimensions, R directions of z, G ridges.
+Source: "linear probing MSE" of CoMo, arXiv 2505.17006 v1.
+
+The probe is ridge regression in closed form in float64, so there is no optimizer to tune and no
+noise between runs. The ridge is chosen for each target dimension by folds over the training
+episodes. The last ridge of the grid predicts the mean, so that a wide z without information has an
+error of 1, not more.
+
+Legend: N samples, Z latent width, A target dimensions, R directions of z, G ridges.
 """
 
 import dataclasses
@@ -15,12 +18,12 @@ import numpy as np
 
 from como_jax.evaluate import probes, splits
 
-# In units of N on standardized columns (a direction of z of average size has strength 1); infinity
-# predicts the mean.
+# In units of N on standardized columns, where a direction of z of average size has strength 1.
+# Infinity predicts the mean.
 RIDGES = (*10.0 ** np.arange(-8, 3.01, 0.25), np.inf)
 FOLDS = 5
-# Of a target's variance: where half of the training episodes cost more, more windows would tell
-# more.
+# Share of a target's variance. If a fit on half of the training episodes is worse by more than
+# this, the windows are too few.
 TOO_FEW = 0.05
 
 
@@ -41,35 +44,35 @@ def probe(
     z: latents [N, Z].
     targets: true actions or state differences [N, A] (or [N]).
     episodes: episode id of each sample [N].
-    names: of the target dimensions [A].
-    groups: task of each sample [N]; each task then gives its share of held-out episodes.
-    fraction: of episodes to hold out.
-    seed: of the split.
-    held_out: bool [N], a split made elsewhere, instead of fraction and seed.
+    names: names of the target dimensions [A].
+    groups: task of each sample [N]; the same share of episodes is then held out of each task.
+    fraction: share of episodes to hold out.
+    seed: seed of the split.
+    held_out: bool [N]: an existing split, used instead of fraction and seed.
 
   Returns:
-    The result; its `half` and text say what fitting on half of the training episodes costs, and
-    whether that is more than `TOO_FEW`.
+    The result. `half` is the error of a fit on half of the training episodes; the text says if it
+    is worse by more than `TOO_FEW`.
 
   Raises:
     errors.UserError: unequal lengths, values that are not finite, fewer than two episodes.
   """
   z, targets, episodes, names = probes.check(z, targets, episodes, names)
   if held_out is None:
-    chosen = splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)
+    split = splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)
   else:
-    chosen = splits.given(episodes, held_out)
-  found = _run(z, targets, episodes, names, [chosen], seed)
-  half = _on_half(z, targets, episodes, chosen, found, seed)
-  text = found.text
+    split = splits.given(episodes, held_out)
+  result = _run(z, targets, episodes, names, [split], seed)
+  half = _on_half(z, targets, episodes, split, result, seed)
+  text = result.text
   if half is not None:
     text += f"; fitted on half of the training episodes: {half:.3f}"
-    if half - found.mse > TOO_FEW:
+    if half - result.mse > TOO_FEW:
       text += (
         f", more than {TOO_FEW:g} worse: too few windows for {z.shape[1]} numbers, more would "
         "tell more"
       )
-  return dataclasses.replace(found, half=half, text=text)
+  return dataclasses.replace(result, half=half, text=text)
 
 
 def cross_validate(
@@ -84,7 +87,14 @@ def cross_validate(
 ) -> probes.ProbeResult:
   """LP-MSE with every episode held out once: mean and standard error over folds.
 
-  Arguments as for `probe`.
+  Args:
+    z: latents [N, Z].
+    targets: as for `probe`.
+    episodes: as for `probe`.
+    names: as for `probe`.
+    groups: as for `probe`.
+    folds: number of folds.
+    seed: seed of the folds.
   """
   z, targets, episodes, names = probes.check(z, targets, episodes, names)
   return _run(
@@ -99,13 +109,14 @@ def cross_validate(
 
 @dataclasses.dataclass(frozen=True)
 class Ridge:
-  """A linear map with intercept; call it with new inputs [N, Z] for outputs [N, A].
+  """A fitted linear map with an intercept.
 
   Attributes:
-    mean, scale, constant: of the inputs' columns [Z] (`probes.scale_of`). offset: [A]. weights: [Z,
-      A], of standardized columns.
-    ridges: chosen for each output [A], in units of the number of samples; infinity where the mean
-      is the best guess.
+    mean, scale, constant: of the input columns [Z] (`probes.scale_of`).
+    offset: intercept [A].
+    weights: weights of the standardized columns [Z, A].
+    ridges: chosen ridge of each output [A], in units of the number of samples; infinity if the mean
+      is the best prediction.
   """
 
   mean: np.ndarray
@@ -116,9 +127,11 @@ class Ridge:
   ridges: np.ndarray
 
   def __call__(self, inputs: np.ndarray) -> np.ndarray:
+    """Predicts outputs [N, A] for inputs [N, Z]."""
     return self.standard(inputs) @ self.weights + self.offset
 
   def standard(self, inputs: np.ndarray) -> np.ndarray:
+    """Standardizes inputs [N, Z]; constant columns become 0."""
     return np.where(self.constant, 0.0, (inputs - self.mean) / self.scale)
 
 
@@ -130,15 +143,16 @@ def fit(
   shared: bool = False,
   seed: int = 0,
 ) -> Ridge:
-  """Ridge regression, inputs [N, Z] -> outputs [N, A], with the ridge of least error on left-out
-  episodes.
+  """Ridge regression, with the ridge that has the smallest error on left-out episodes.
 
   Args:
-    episodes: id of each sample [N]; no fold has samples of one episode on both sides. A single
-      episode is cut into stretches.
-    shared: one ridge for all outputs, as for one-hot labels that are compared with each other; else
-      one for each.
-    seed: of the folds.
+    inputs: [N, Z].
+    outputs: [N, A].
+    episodes: episode id of each sample [N]; an episode is never on both sides of a fold. A single
+      episode is cut into consecutive segments.
+    shared: True: one ridge for all outputs, for example for one-hot labels that are compared with
+      each other. False: one ridge for each output.
+    seed: seed of the folds.
   """
   if len(np.unique(episodes)) < 2:
     episodes = np.arange(len(inputs)) * FOLDS // len(inputs)
@@ -148,51 +162,60 @@ def fit(
       squared += path(
         inputs[fold.train], outputs[fold.train], inputs[fold.held_out], outputs[fold.held_out]
       )
-  else:  # one sample
+  else:  # a single sample
     squared[:-1] += 1
   if shared:
     squared = np.repeat(squared.sum(axis=1, keepdims=True), outputs.shape[1], axis=1)
-  best = len(RIDGES) - 1 - squared[::-1].argmin(axis=0)  # of equals the largest
+  best = len(RIDGES) - 1 - squared[::-1].argmin(axis=0)  # the largest ridge if errors are equal
   return _fitted(inputs, outputs, np.asarray(RIDGES)[best])
 
 
 def _fitted(inputs: np.ndarray, outputs: np.ndarray, ridges: np.ndarray) -> Ridge:
-  """With given ridges [A]."""
-  made = Ridge(
+  """Fits ridge regression with the ridges [A]."""
+  model = Ridge(
     *probes.scale_of(inputs),
     outputs.mean(axis=0),
     np.zeros((inputs.shape[1], outputs.shape[1])),
     ridges,
   )
-  strength, directions, along = _spectrum(made.standard(inputs), outputs - made.offset)
+  strength, directions, projected = _spectrum(model.standard(inputs), outputs - model.offset)
   return dataclasses.replace(
-    made, weights=directions @ (along / (strength[:, None] + ridges * len(inputs)))
+    model, weights=directions @ (projected / (strength[:, None] + ridges * len(inputs)))
   )
 
 
 def path(inputs: np.ndarray, outputs: np.ndarray, new: np.ndarray, truth: np.ndarray) -> np.ndarray:
-  """Summed squared error [G, A] on new samples of every ridge."""
-  made = Ridge(
+  """Sum of squared errors [G, A] on new samples, for each ridge.
+
+  Args:
+    inputs: [N, Z], to fit.
+    outputs: [N, A], to fit.
+    new: new inputs [M, Z].
+    truth: new outputs [M, A].
+  """
+  model = Ridge(
     *probes.scale_of(inputs),
     outputs.mean(axis=0),
     np.zeros((inputs.shape[1], outputs.shape[1])),
     np.zeros(0),
   )
-  strength, directions, along = _spectrum(made.standard(inputs), outputs - made.offset)
-  seen, missing = made.standard(new) @ directions, truth - made.offset
+  strength, directions, projected = _spectrum(model.standard(inputs), outputs - model.offset)
+  coordinates, residual = model.standard(new) @ directions, truth - model.offset
   return np.stack(
     [
-      ((seen @ (along / (strength[:, None] + ridge * len(inputs))) - missing) ** 2).sum(axis=0)
+      ((coordinates @ (projected / (strength[:, None] + ridge * len(inputs))) - residual) ** 2).sum(
+        axis=0
+      )
       for ridge in RIDGES
     ]
   )
 
 
 def _spectrum(inputs: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(strength [R], directions [Z, R], outputs along them [R, A]): the ridge solution is directions
-  @ (along / (strength + ridge)).
+  """Spectrum of a ridge regression: (strength [R], directions [Z, R], projected outputs [R, A]).
 
-  From the smaller of the two Gram matrices; directions that no sample has are left out.
+  The ridge solution is directions @ (projected / (strength + ridge)). It uses the smaller of the
+  two Gram matrices. Directions without variance are left out.
   """
   wide = inputs.shape[1] > len(inputs)
   strength, vectors = np.linalg.eigh(inputs @ inputs.T if wide else inputs.T @ inputs)
@@ -206,27 +229,31 @@ def _on_half(
   z: np.ndarray,
   targets: np.ndarray,
   episodes: np.ndarray,
-  chosen: splits.Split,
-  found: probes.ProbeResult,
+  split: splits.Split,
+  result: probes.ProbeResult,
   seed: int,
 ) -> float | None:
-  """The error when each half of the training episodes is fitted on alone, mean of the two, in the
-  units of the whole; None with fewer than 4 of them.
+  """Mean error of two fits, each on one half of the training episodes.
+
+  Errors are in units of the variance over all training episodes. None if there are fewer than 4
+  training episodes or if all targets are constant.
   """
-  names = np.random.default_rng(seed).permutation(np.unique(episodes[chosen.train]))
+  names = np.random.default_rng(seed).permutation(np.unique(episodes[split.train]))
   if len(names) < 4:
     return None
-  _, scale, constant = probes.scale_of(targets[chosen.train])
+  _, scale, constant = probes.scale_of(targets[split.train])
   squared = []
-  for part in (names[::2], names[1::2]):
-    rows = chosen.train & np.isin(episodes, part)
-    mean, own, _ = probes.scale_of(targets[rows])
-    guess = (
-      fit(z[rows], (targets[rows] - mean) / own, episodes[rows], seed=seed)(z[chosen.held_out])
-      * own
+  for half in (names[::2], names[1::2]):
+    rows = split.train & np.isin(episodes, half)
+    mean, half_scale, _ = probes.scale_of(targets[rows])
+    predicted = (
+      fit(z[rows], (targets[rows] - mean) / half_scale, episodes[rows], seed=seed)(
+        z[split.held_out]
+      )
+      * half_scale
       + mean
     )
-    squared.append(((guess - found.true) ** 2).mean(axis=0) / scale**2)
+    squared.append(((predicted - result.true) ** 2).mean(axis=0) / scale**2)
   return None if constant.all() else float(np.mean(squared, axis=0)[~constant].mean())
 
 
@@ -235,18 +262,18 @@ def _run(
   targets: np.ndarray,
   episodes: np.ndarray,
   names: tuple[str, ...],
-  chosen: list[splits.Split],
+  chosen_splits: list[splits.Split],
   seed: int,
 ) -> probes.ProbeResult:
-  used: list[np.ndarray] = []
+  ridges_of_fits: list[np.ndarray] = []
 
   def predict(inputs, outputs, ids):
     fitted = fit(inputs, outputs, ids, seed=seed)
-    used.append(fitted.ridges)
+    ridges_of_fits.append(fitted.ridges)
     return fitted
 
   def method():
-    ridges = np.concatenate(used)
+    ridges = np.concatenate(ridges_of_fits)
     span = (
       f"{ridges.min():.3g}"
       if ridges.min() == ridges.max()
@@ -257,4 +284,4 @@ def _run(
       "episodes for each dimension"
     )
 
-  return probes.run(predict, z, targets, episodes, names=names, chosen=chosen, method=method)
+  return probes.run(predict, z, targets, episodes, names=names, chosen=chosen_splits, method=method)

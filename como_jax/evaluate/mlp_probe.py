@@ -1,9 +1,9 @@
-"""Probe MSE with a two-layer MLP instead of a linear layer (the CVPR version of CoMo, arXiv
-2505.17006).
+"""Probe MSE with a two-layer MLP instead of a linear layer.
 
-Early stopping on an inner split by episode. Plain JAX with a few lines of Adam, so that evaluation
-needs no optimizer library. Legend: N samples, B batch, Z latent width, F hidden width, A target
-dimensions.
+Source: the CVPR version of CoMo, arXiv 2505.17006. Training stops early, by an inner split by
+episode. It is plain JAX with a few lines of Adam, so that evaluation needs no optimizer library.
+
+Legend: N samples, B batch, Z latent width, F hidden width, A target dimensions.
 """
 
 import functools
@@ -37,25 +37,32 @@ def probe(
   """Held-out error of a two-layer MLP (Z -> hidden, GELU, -> A).
 
   Args:
-    z, targets, episodes, names, groups, fraction, seed, held_out: as for `linear_probe.probe`. The
-      split is the same for the same seed.
-    hidden: width of the hidden layer.
-    epochs: at most.
-    patience: epochs without improvement on the inner held-out episodes before stopping; the best
-      parameters are kept.
-    batch_size: samples a step.
-    learning_rate: of Adam.
-    weight_decay: decoupled, on the matrices.
+    z: as for `linear_probe.probe`.
+    targets: as for `linear_probe.probe`.
+    episodes: as for `linear_probe.probe`.
+    names: as for `linear_probe.probe`.
+    groups: as for `linear_probe.probe`.
+    fraction: as for `linear_probe.probe`.
+    seed: as for `linear_probe.probe`, with the same split for the same seed; also the seed of the
+      fit.
+    held_out: as for `linear_probe.probe`.
+    hidden: width F of the hidden layer.
+    epochs: maximum number of epochs.
+    patience: epochs without improvement on the inner held-out episodes before training stops; the
+      best parameters are kept.
+    batch_size: samples per step.
+    learning_rate: learning rate of Adam.
+    weight_decay: decoupled weight decay of the matrices.
 
   Raises:
-    errors.UserError: as for `linear_probe.probe`, and fewer than two training episodes.
+    errors.UserError: as for `linear_probe.probe`, or fewer than two training episodes.
   """
   z, targets, episodes, names = probes.check(z, targets, episodes, names)
   if held_out is None:
-    chosen = [splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)]
+    chosen_splits = [splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)]
   else:
-    chosen = [splits.given(episodes, held_out)]
-  stopped: list[int] = []
+    chosen_splits = [splits.given(episodes, held_out)]
+  best_epochs: list[int] = []
 
   def predict(inputs, outputs, ids):
     mean, scale, constant = probes.scale_of(inputs)
@@ -76,16 +83,16 @@ def probe(
       learning_rate=learning_rate,
       weight_decay=weight_decay,
     )
-    stopped.append(best)
+    best_epochs.append(best)
     return lambda new: np.asarray(_apply(params, prepare(new)), np.float64)
 
   def method():
     return (
       f"MLP {z.shape[1]}-{hidden}-{targets.shape[1]} (GELU), Adam {learning_rate:g}, "
-      f"best of inner held-out episodes at epoch {stopped[0]} of at most {epochs}"
+      f"best of inner held-out episodes at epoch {best_epochs[0]} of at most {epochs}"
     )
 
-  return probes.run(predict, z, targets, episodes, names=names, chosen=chosen, method=method)
+  return probes.run(predict, z, targets, episodes, names=names, chosen=chosen_splits, method=method)
 
 
 def _fit(
@@ -109,7 +116,8 @@ def _fit(
   params = {
     "w1": draw(inputs.shape[1], hidden),
     "b1": jnp.zeros((1, hidden)),
-    # epoch 0 predicts the mean: no probe is kept that is worse on the inner episodes
+    # The initial network (epoch 0) predicts the mean. So no network is kept that is worse than the
+    # mean on the inner held-out episodes.
     "w2": jnp.zeros((hidden, outputs.shape[1])),
     "b2": jnp.zeros((1, outputs.shape[1])),
   }
@@ -134,9 +142,8 @@ def _fit(
 
 @jax.jit
 def _apply(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-  dot = functools.partial(
-    jnp.dot, precision=jax.lax.Precision.HIGHEST
-  )  # accelerators would round to bfloat16 and blur the metric
+  # By default, accelerators round to bfloat16, which makes the metric less exact.
+  dot = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
   return dot(jax.nn.gelu(dot(x, params["w1"]) + params["b1"]), params["w2"]) + params["b2"]
 
 
@@ -146,8 +153,10 @@ def _loss(params: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array
 
 @functools.partial(jax.jit, static_argnames=("learning_rate", "weight_decay"))
 def _epoch(state, x, y, order, check_x, check_y, *, learning_rate, weight_decay):
-  """One pass over the training samples in the given order [steps, B]; returns the state and the
-  inner held-out loss.
+  """One epoch over the training samples in an order [steps, B].
+
+  Returns:
+    (state, loss on the inner held-out samples).
   """
 
   def step(state, index):

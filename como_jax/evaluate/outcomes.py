@@ -1,12 +1,17 @@
-"""From the episodes of a rollout to its results: success by task and over tasks, and the layout of
-LeRobot's eval_info.json.
+"""Results of a rollout: success by task and over tasks, and LeRobot's eval_info.json.
 
-An episode is a dict, one line of episodes.jsonl:
-  "task" str, "episode" int, "seed" int, "scene" int, "initial_state" int (-1: sampled from the
-  seed), "success" bool, "steps" control steps of at most "max_steps", "plans" requests to the
-  policy, "seconds" of the simulator, "wall" seconds since the episode before it ended, "video" path
-  or "", "error" text or "".
-Episodes with an error have no result: they are counted and never averaged.
+An episode is a dict, one line of episodes.jsonl, with the keys:
+  "task" (str), "episode", "seed", "scene" (int).
+  "initial_state" (int): -1: sampled from the seed.
+  "success" (bool).
+  "steps": control steps, at most "max_steps".
+  "plans": requests to the policy.
+  "seconds": time of the simulator.
+  "wall": seconds since the end of the previous episode.
+  "video": path or "".
+  "error": text or "".
+
+Episodes with an error have no result: they are counted, but they are in no average.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,30 +23,42 @@ Episode = Mapping[str, Any]
 
 
 def ordered(episodes: Sequence[Episode], tasks: Sequence[str]) -> list[Episode]:
-  """By task, then by number; of an episode played twice (an error, then again) the later one."""
-  latest = {(one["task"], one["episode"]): one for one in episodes}
-  return sorted(latest.values(), key=lambda one: (tasks.index(one["task"]), one["episode"]))
+  """Sorts episodes by task, then by number.
+
+  If an episode was played twice (again after an error), the later one is used.
+  """
+  latest = {(episode["task"], episode["episode"]): episode for episode in episodes}
+  return sorted(
+    latest.values(), key=lambda episode: (tasks.index(episode["task"]), episode["episode"])
+  )
 
 
 def counts(episodes: Sequence[Episode], tasks: Sequence[str]) -> dict[str, tuple[int, int]]:
-  """Task -> (successes, episodes with a result), tasks without any left out."""
-  valid = [one for one in episodes if not one["error"]]
-  found = {task: [one["success"] for one in valid if one["task"] == task] for task in tasks}
-  return {task: (sum(values), len(values)) for task, values in found.items() if values}
+  """Task -> (successes, episodes with a result); tasks without a result are left out."""
+  valid = [episode for episode in episodes if not episode["error"]]
+  by_task = {
+    task: [episode["success"] for episode in valid if episode["task"] == task] for task in tasks
+  }
+  return {task: (sum(values), len(values)) for task, values in by_task.items() if values}
 
 
 def summary(episodes: Sequence[Episode], tasks: Sequence[str]) -> dict[str, Any]:
-  """{"tasks": task -> rate, Wilson limits, mean steps of the successes; "overall": mean over tasks
-  with its stratified interval, and all episodes pooled; "errors": the episodes that have no
-  result}.
+  """Summarizes the episodes of a rollout.
+
+  Returns:
+    A dict with the keys
+      "tasks": task -> success rate, Wilson limits, mean steps of the successful episodes.
+      "overall": mean over tasks with its stratified interval, and the rate over all episodes;
+        None without results.
+      "errors": the episodes without a result.
   """
-  found = counts(episodes, tasks)
+  counts_by_task = counts(episodes, tasks)
   rows = {}
-  for task, (successes, number) in found.items():
+  for task, (successes, number) in counts_by_task.items():
     steps = [
-      one["steps"]
-      for one in episodes
-      if one["task"] == task and one["success"] and not one["error"]
+      episode["steps"]
+      for episode in episodes
+      if episode["task"] == task and episode["success"] and not episode["error"]
     ]
     rows[task] = {
       "successes": successes,
@@ -49,28 +66,32 @@ def summary(episodes: Sequence[Episode], tasks: Sequence[str]) -> dict[str, Any]
       "steps_to_success": sum(steps) / len(steps) if steps else None,
     }
   overall = None
-  if found:
-    pooled = success.rate(sum(a for a, _ in found.values()), sum(n for _, n in found.values()))
+  if counts_by_task:
+    pooled = success.rate(
+      sum(a for a, _ in counts_by_task.values()), sum(n for _, n in counts_by_task.values())
+    )
     overall = {
-      "mean_over_tasks": success.mean_over_tasks(found).to_json(),
+      "mean_over_tasks": success.mean_over_tasks(counts_by_task).to_json(),
       "pooled": pooled.to_json(),
     }
   errors = [
-    {key: one[key] for key in ("task", "episode", "seed", "error")}
-    for one in episodes
-    if one["error"]
+    {key: episode[key] for key in ("task", "episode", "seed", "error")}
+    for episode in episodes
+    if episode["error"]
   ]
   return {"tasks": rows, "overall": overall, "errors": errors}
 
 
 def place(task: str, simulator: str, tasks: Sequence[str]) -> tuple[str, int]:
-  """(task group, number in it) of a task: "libero_10/3" is number 3 of group libero_10; other tasks
-  are numbered in the simulator.
+  """The (group, number in the group) of a task.
+
+  For example, "libero_10/3" is number 3 of group "libero_10". Tasks without a group have the
+  simulator as group, and are numbered by their order in it.
 
   Args:
-    task: of the simulator.
-    simulator: its name, the group of tasks that name none.
-    tasks: all of the simulator's, in its order.
+    task: a task of the simulator.
+    simulator: name of the simulator.
+    tasks: all tasks of the simulator, in order.
   """
   group, slash, number = task.rpartition("/")
   return (
@@ -79,9 +100,9 @@ def place(task: str, simulator: str, tasks: Sequence[str]) -> tuple[str, int]:
 
 
 def eval_info(episodes: Sequence[Episode], places: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
-  """LeRobot's eval_info.json.
+  """The content of LeRobot's eval_info.json.
 
-  Our simulators have no reward, so an episode's reward is 1 for success and 0 otherwise.
+  The simulators have no reward, so the reward of an episode is 1 for success and 0 otherwise.
 
   Args:
     episodes: in order.
@@ -89,8 +110,10 @@ def eval_info(episodes: Sequence[Episode], places: Mapping[str, tuple[str, int]]
   """
   per_task = []
   for task, (group, number) in places.items():
-    mine = [one for one in episodes if one["task"] == task and not one["error"]]
-    rewards = [float(one["success"]) for one in mine]
+    task_episodes = [
+      episode for episode in episodes if episode["task"] == task and not episode["error"]
+    ]
+    rewards = [float(episode["success"]) for episode in task_episodes]
     per_task.append(
       {
         "task_group": group,
@@ -99,15 +122,15 @@ def eval_info(episodes: Sequence[Episode], places: Mapping[str, tuple[str, int]]
         "metrics": {
           "sum_rewards": rewards,
           "max_rewards": rewards,
-          "successes": [bool(one["success"]) for one in mine],
-          "seeds": [one["seed"] for one in mine],
-          "video_paths": [one["video"] for one in mine if one["video"]],
+          "successes": [bool(episode["success"]) for episode in task_episodes],
+          "seeds": [episode["seed"] for episode in task_episodes],
+          "video_paths": [episode["video"] for episode in task_episodes if episode["video"]],
         },
       }
     )
-  # `wall` is the time between ends of episodes, so its sum is right for a resumed run and for any
-  # number of workers.
-  seconds = sum(one["wall"] for one in episodes)
+  # "wall" is the time between the ends of episodes, so the sum is right for resumed runs and for
+  # any number of workers.
+  seconds = sum(episode["wall"] for episode in episodes)
   groups = {
     group: [row for row in per_task if row["task_group"] == group] for group, _ in places.values()
   }

@@ -1,8 +1,9 @@
-"""A small convolutional network that reads numbers from pictures: how much one picture tells, and
-how much both.
+"""A small convolutional network that predicts targets from one picture or from both.
 
-Trained with labels, so it is no motion model: it says what can be known. Early stopping on held-out
-groups. Legend: N pairs, B batch, H W picture, A numbers asked for.
+It is trained with labels, so it is not a motion model: it shows what the pictures allow to predict.
+Training stops early, by held-out groups.
+
+Legend: N pairs, B batch, H W picture, A target dimensions.
 """
 
 import functools
@@ -15,7 +16,7 @@ from jax import numpy as jnp
 
 from como_jax.evaluate import small_network
 
-# of the convolutions, each halving the picture, and of the layer after them
+# Widths of the convolutions (each halves the picture) and of the dense layer after them.
 WIDTHS, HIDDEN = (32, 64, 96, 128), 256
 KINDS = ("first", "second", "both")  # which pictures the network sees
 
@@ -32,15 +33,16 @@ def fit(
   """Fits one network.
 
   Args:
-    first, second: uint8 [N, H, W, 3], H and W multiples of 16.
-    targets: [N, A] with mean about zero, each turned around where the pictures change places
-      ("both").
-    groups: [N], pairs of one group are held out together.
-    mirrored: [A], what a target is multiplied by where the pictures are mirrored left to right;
-      empty: never mirrored.
-    settings: "kind" of `KINDS`, "steps", "seed", and "batch_size" (128).
+    first: uint8 [N, H, W, 3], H and W multiples of 16.
+    second: as `first`.
+    targets: [N, A] with a mean near zero; for "both", a target changes its sign if the pictures are
+      swapped.
+    groups: group of each pair [N]; the pairs of a group are held out together.
+    mirrored: factor of each target [A] if the pictures are mirrored left to right; empty: pictures
+      are never mirrored.
+    settings: "kind" (one of `KINDS`), "steps", "seed", and "batch_size" (default 128).
   """
-  parameters = _start(jax.random.key(settings["seed"]), first.shape[1:3], targets.shape[1])
+  parameters = _init(jax.random.key(settings["seed"]), first.shape[1:3], targets.shape[1])
   step, run = (
     functools.partial(_step, kind=settings["kind"], steps=settings["steps"]),
     functools.partial(_run, kind=settings["kind"]),
@@ -55,7 +57,7 @@ def fit(
   )
 
 
-def _start(key: jax.Array, picture: tuple[int, int], outputs: int) -> dict[str, jax.Array]:
+def _init(key: jax.Array, picture: tuple[int, int], outputs: int) -> dict[str, jax.Array]:
   keys = jax.random.split(key, len(WIDTHS) + 2)
   parameters, channels = {}, 9
   for i, width in enumerate(WIDTHS):
@@ -74,13 +76,13 @@ def _start(key: jax.Array, picture: tuple[int, int], outputs: int) -> dict[str, 
 
 
 def _apply(parameters: Any, first: jax.Array, second: jax.Array, kind: str) -> jax.Array:
-  """Normalized [B, H, W, 3] twice -> [B, A]."""
-  seen = {
+  """Two normalized pictures [B, H, W, 3] -> targets [B, A]."""
+  inputs = {
     "first": (first, first, first),
     "second": (second, second, second),
     "both": (first, second, second - first),
   }[kind]
-  x = jnp.concatenate(seen, axis=-1)
+  x = jnp.concatenate(inputs, axis=-1)
   for i in range(len(WIDTHS)):
     x = jax.lax.conv_general_dilated(
       x, parameters[f"conv{i}"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -95,7 +97,7 @@ def _run(parameters: Any, first: jax.Array, second: jax.Array, *, kind: str) -> 
   return _apply(parameters, small_network.normalized(first), small_network.normalized(second), kind)
 
 
-def _vary(
+def _augment(
   key: jax.Array,
   first: jax.Array,
   second: jax.Array,
@@ -103,40 +105,41 @@ def _vary(
   signs: jax.Array | None,
   kind: str,
 ):
-  """The same pairs mirrored, turned around in time, with other colors and shifted: what does not
-  change the answer or changes it in a known way.
+  """Augments pairs by changes that leave the targets as they are or change them in a known way.
+
+  Pairs are mirrored, swapped in time, recolored and shifted.
   """
   keys, size = jax.random.split(key, 6), len(first)
   if signs is not None:
-    mirror = jax.random.bernoulli(keys[0], 0.5, (size, 1, 1, 1))
+    mirrored = jax.random.bernoulli(keys[0], 0.5, (size, 1, 1, 1))
     first, second = (
-      jnp.where(mirror, first[:, :, ::-1], first),
-      jnp.where(mirror, second[:, :, ::-1], second),
+      jnp.where(mirrored, first[:, :, ::-1], first),
+      jnp.where(mirrored, second[:, :, ::-1], second),
     )
-    targets = jnp.where(mirror[:, :, 0, 0], targets * signs[None], targets)
+    targets = jnp.where(mirrored[:, :, 0, 0], targets * signs[None], targets)
   if kind == "both":
-    turn = jax.random.bernoulli(keys[1], 0.5, (size, 1, 1, 1))
-    first, second = jnp.where(turn, second, first), jnp.where(turn, first, second)
-    targets = jnp.where(turn[:, :, 0, 0], -targets, targets)
+    swapped = jax.random.bernoulli(keys[1], 0.5, (size, 1, 1, 1))
+    first, second = jnp.where(swapped, second, first), jnp.where(swapped, first, second)
+    targets = jnp.where(swapped[:, :, 0, 0], -targets, targets)
   mix = 0.25 * jax.random.normal(keys[2], (size, 3, 3)) + jnp.eye(3)[None] * (
     1 + 0.2 * jax.random.normal(keys[3], (size, 1, 1))
   )
   offset = 0.2 * jax.random.normal(keys[4], (size, 1, 1, 3))
-  reach = first.shape[1] // 10
-  shift = jax.random.randint(keys[5], (size, 2), -reach, reach + 1)
-  move = jax.vmap(lambda picture, by: jnp.roll(picture, by, (0, 1)))
+  max_shift = first.shape[1] // 10
+  shift = jax.random.randint(keys[5], (size, 2), -max_shift, max_shift + 1)
+  roll = jax.vmap(lambda picture, by: jnp.roll(picture, by, (0, 1)))
 
-  def changed(pictures: jax.Array) -> jax.Array:
-    return move(jnp.einsum("bhwc,bcd->bhwd", pictures, mix) + offset, shift)
+  def augment(pictures: jax.Array) -> jax.Array:
+    return roll(jnp.einsum("bhwc,bcd->bhwd", pictures, mix) + offset, shift)
 
-  return changed(first), changed(second), targets
+  return augment(first), augment(second), targets
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "steps"))
 def _step(state, key, first, second, targets, signs, *, kind, steps):
-  """The rate rises for `small_network.WARM` steps while a cosine falls over all of them."""
+  """One step; the learning rate warms up for `small_network.WARM` steps, under a cosine decay."""
   parameters, *_, count = state
-  first, second, targets = _vary(
+  first, second, targets = _augment(
     key, small_network.normalized(first), small_network.normalized(second), targets, signs, kind
   )
   grads = jax.grad(lambda p: jnp.mean(jnp.square(_apply(p, first, second, kind) - targets)))(

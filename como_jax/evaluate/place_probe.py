@@ -1,8 +1,9 @@
-"""Where something is in a picture: a small convolutional network with a soft maximum over places,
-fitted with labels.
+"""Predicts where something is in a picture: a small convolutional network with a spatial softmax.
 
-Legend: N pictures, B batch, H W picture. Places are widths of the picture from its middle: to the
-right and down.
+It is fitted with labels. A place is (right, down) from the center of the picture, in units of the
+width of the picture.
+
+Legend: N pictures, B batch, H W picture.
 """
 
 import functools
@@ -24,12 +25,14 @@ def fit(
   """Fits the network.
 
   Args:
-    pictures: uint8 [N, H, W, 3], H = W a multiple of 4.
+    pictures: uint8 [N, H, W, 3]; H = W, a multiple of 4.
     places: [N, 2].
-    steps, seed, batch_size: of the fit.
+    steps: number of training steps.
+    seed: seed of the initial parameters and of the batches.
+    batch_size: pictures per step.
 
   Returns:
-    A function of pictures [n, H, W, 3] -> places [n, 2].
+    A function: pictures [n, H, W, 3] -> places [n, 2].
   """
   keys = jax.random.split(jax.random.key(seed), len(WIDTHS) + 1)
   channels = (3, *WIDTHS, 1)
@@ -51,14 +54,14 @@ def fit(
 
 
 def _apply(parameters: Any, x: jax.Array) -> jax.Array:
-  """Normalized [B, H, W, 3] -> [B, 2]."""
+  """Normalized pictures [B, H, W, 3] -> places [B, 2]."""
   for layer, stride in zip(parameters, STRIDES, strict=False):
     y = jax.nn.gelu(small_network.convolution(layer, x, stride=stride))
     x = x + y if x.shape == y.shape else y
   heat = small_network.convolution(parameters[-1], x)[..., 0]
   share = jax.nn.softmax(heat.reshape(len(heat), -1)).reshape(heat.shape)
-  middles = (jnp.arange(heat.shape[1]) + 0.5) / heat.shape[1] - 0.5
-  return jnp.stack([share.sum(axis=1) @ middles, share.sum(axis=2) @ middles], axis=-1)
+  centers = (jnp.arange(heat.shape[1]) + 0.5) / heat.shape[1] - 0.5
+  return jnp.stack([share.sum(axis=1) @ centers, share.sum(axis=2) @ centers], axis=-1)
 
 
 @jax.jit

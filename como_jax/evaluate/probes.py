@@ -1,10 +1,10 @@
-"""What the linear and the MLP probe share: checks, scaling, scores.
+"""Checks, scaling and scores that the linear and the MLP probe share.
+
+CoMo (arXiv 2505.17006) reports the MSE of a probe without its split, scaling or optimizer. Here
+they are fixed and printed with every number. Targets are standardized by the training episodes, so
+that 1 means "nothing known" and 0 "everything known", whatever the units of the robot.
 
 Legend: N samples, Z latent width, A target dimensions.
-
-CoMo (arXiv 2505.17006) reports a probe's MSE without its split, scaling or optimizer, so both are
-fixed here and printed with every number: targets are standardized by the training episodes, which
-makes 1 "nothing known" and 0 "everything known" whatever the robot's units.
 """
 
 import dataclasses
@@ -23,36 +23,57 @@ Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 class ProbeResult:
   """Held-out error of predicting targets from z.
 
-  Normalized errors are in units of the training targets' variance, raw ones in squared units of the
-  target.
-  Dimensions
-  that are constant in training have no normalized error: they are nan and left out of the means.
+  Normalized errors are in units of the variance of the training targets. Raw errors are in squared
+  units of the target. Dimensions that are constant in training have no normalized error: they are
+  nan and left out of the means.
+
+  Attributes:
+    mse: normalized error, mean over dimensions and over folds.
+    mse_raw: raw error, mean over dimensions and over folds.
+    r2: R2 against the held-out mean.
+    names: names of the dimensions [A].
+    mse_by_dimension, mse_raw_by_dimension, r2_by_dimension: [A].
+    true: held-out targets in raw units [M, A].
+    predicted: predictions of them [M, A].
+    index: sample numbers of these rows, int [M].
+    errors: normalized error of each of these samples [M].
+    standard_error: of `mse`: over folds, or for a single split by bootstrap over its held-out
+      episodes.
+    folds: number of folds; 1 for a single split.
+    text: scaling, split sizes and regularization, to be printed with the numbers.
+    half: `mse` of a fit on half of the training episodes (linear probe on a single split).
   """
 
-  mse: float  # normalized, mean over dimensions; over folds if there are several
+  mse: float
   mse_raw: float
-  r2: float  # against the held-out mean
-  names: tuple[str, ...]  # [A]
-  mse_by_dimension: np.ndarray  # [A]
-  mse_raw_by_dimension: np.ndarray  # [A]
-  r2_by_dimension: np.ndarray  # [A]
-  true: np.ndarray  # [M, A] held-out targets, raw units
-  predicted: np.ndarray  # [M, A]
-  index: np.ndarray  # int [M], sample numbers of the rows above
-  errors: np.ndarray  # [M] normalized error of each of these samples
-  standard_error: (
-    float | None
-  )  # of mse, over folds; for a single split, over its held-out episodes drawn again
+  r2: float
+  names: tuple[str, ...]
+  mse_by_dimension: np.ndarray
+  mse_raw_by_dimension: np.ndarray
+  r2_by_dimension: np.ndarray
+  true: np.ndarray
+  predicted: np.ndarray
+  index: np.ndarray
+  errors: np.ndarray
+  standard_error: float | None
   folds: int
-  text: str  # scaling, split sizes, regularization: print it with the number
-  # mse when fitted on half of the training episodes (linear probe on one split)
+  text: str
   half: float | None = None
 
 
 def check(
   z: Any, targets: Any, episodes: Any, names: Sequence[str] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
-  """Z [N, Z] and targets [N, A] as float64, episodes [N], names [A].
+  """Checks the inputs of a probe.
+
+  Args:
+    z: latents [N, Z].
+    targets: [N, A] or [N].
+    episodes: episode id of each sample [N].
+    names: names of the target dimensions [A]; None: "dimension 0" and so on.
+
+  Returns:
+    (z float64 [N, Z], targets float64 [N, A], episodes [N], names [A]).
 
   Raises:
     errors.UserError: shapes that do not agree, or values that are not finite.
@@ -75,7 +96,15 @@ def check(
 
 
 def finite(values: Any, what: str) -> np.ndarray:
-  """The values as float64 [N, D], or a UserError that says how many rows are bad."""
+  """Converts values [N, D] to float64.
+
+  Args:
+    values: the values.
+    what: name of the values in error messages.
+
+  Raises:
+    errors.UserError: another rank, or rows that are not finite; the message says how many.
+  """
   values = np.asarray(values, dtype=np.float64)
   if values.ndim != 2:
     raise errors.UserError(
@@ -90,11 +119,12 @@ def finite(values: Any, what: str) -> np.ndarray:
 
 
 def scale_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(mean, standard deviation, whether constant) of each column; the deviation of a constant column
-  is 1, so that it can be divided by.
+  """Mean, standard deviation and whether constant, for each column.
+
+  The standard deviation of a constant column is 1, so that columns can be divided by it.
   """
   mean, deviation = values.mean(axis=0), values.std(axis=0)
-  # Float32 data: what varies by less than a float32 step of its size does not vary.
+  # A column that varies by less than the float32 precision of its values counts as constant.
   constant = deviation <= 1e-7 * np.abs(values).max(axis=0)
   return mean, np.where(constant, 1.0, deviation), constant
 
@@ -109,15 +139,19 @@ def run(
   chosen: Sequence[splits.Split],
   method: Callable[[], str],
 ) -> ProbeResult:
-  """Fits on each split's training side and scores its held-out side.
+  """Fits on the training side of each split and scores the held-out side.
 
   Args:
-    predict: (z_train, targets_train, episodes_train) -> a function of held-out z. Targets are
-      standardized and so are the predictions.
+    predict: (z_train, targets_train, episodes_train) -> a function held-out z -> predictions.
+      Targets and predictions are standardized.
+    z: latents [N, Z].
+    targets: [N, A].
+    episodes: episode id of each sample [N].
+    names: names of the target dimensions [A].
     chosen: one split, or the folds.
-    method: text about the fit, asked for after the last one.
+    method: returns a text about the fits; it is called after the last fit.
   """
-  parts, true, predicted, index, by_sample, constants = (
+  scores, true, predicted, index, by_sample, constants = (
     [],
     [],
     [],
@@ -128,22 +162,25 @@ def run(
   for split in chosen:
     mean, scale, constant = scale_of(targets[split.train])
     fitted = predict(z[split.train], (targets[split.train] - mean) / scale, episodes[split.train])
-    guess = fitted(z[split.held_out]) * scale + mean
+    prediction = fitted(z[split.held_out]) * scale + mean
     truth = targets[split.held_out]
-    raw = np.mean((guess - truth) ** 2, axis=0)
-    spread = np.mean((truth - truth.mean(axis=0)) ** 2, axis=0)
-    r2 = 1.0 - np.divide(raw, spread, out=np.full_like(raw, np.nan), where=(spread > 0) & ~constant)
-    by_sample.append(_mean(np.where(constant, np.nan, (guess - truth) ** 2 / scale**2), axis=1))
-    parts.append((np.where(constant, np.nan, raw / scale**2), raw, r2))
+    raw = np.mean((prediction - truth) ** 2, axis=0)
+    variance = np.mean((truth - truth.mean(axis=0)) ** 2, axis=0)
+    r2 = 1.0 - np.divide(
+      raw, variance, out=np.full_like(raw, np.nan), where=(variance > 0) & ~constant
+    )
+    by_sample.append(
+      _mean(np.where(constant, np.nan, (prediction - truth) ** 2 / scale**2), axis=1)
+    )
+    scores.append((np.where(constant, np.nan, raw / scale**2), raw, r2))
     true.append(truth)
-    predicted.append(guess)
+    predicted.append(prediction)
     index.append(np.flatnonzero(split.held_out))
     constants |= constant
-  normalized, raw, r2 = (
-    np.stack(column) for column in zip(*parts, strict=False)
-  )  # [folds, A] each
+  # [folds, A] each
+  normalized, raw, r2 = (np.stack(column) for column in zip(*scores, strict=False))
   by_fold = _mean(normalized, axis=1)
-  folds = len(parts)
+  folds = len(scores)
   text = [method(), "targets standardized by the training episodes (1 = nothing known)"]
   text.append(
     str(chosen[0])
@@ -178,57 +215,62 @@ def run(
 def pool(
   results: Sequence[ProbeResult], labels: Sequence[str], episodes: Sequence[np.ndarray]
 ) -> ProbeResult:
-  """One result of several robots, each probed on its own dimensions over its own samples; that of
-  one robot alone is itself.
+  """Combines the results of several robots, each probed on its own dimensions and samples.
 
-  Means are over all held-out samples, so each robot counts by its number of them. The samples of
-  the robots stand behind each other; `true` and `predicted` hold nan in the dimensions of the
-  others.
+  Means are over all held-out samples, so that a robot has the weight of its number of samples. The
+  samples of the robots are concatenated. `true` and `predicted` are nan in the dimensions of other
+  robots. The result of a single robot is returned as it is.
 
   Args:
-    results: of a single split each.
-    labels: of the robots, put before the names of their dimensions.
-    episodes: of all samples of each robot, as given to its probe.
+    results: one result per robot, each of a single split.
+    labels: names of the robots, used as prefix of the names of their dimensions.
+    episodes: episode ids of all samples of each robot, as passed to its probe.
   """
   if len(results) == 1:
     return results[0]
-  counts = np.array([len(one.errors) for one in results], np.float64)
+  counts = np.array([len(result.errors) for result in results], np.float64)
 
   def mean(name):
-    return float(_mean_of(np.array([getattr(one, name) for one in results], np.float64), counts))
+    return float(
+      _mean_of(np.array([getattr(result, name) for result in results], np.float64), counts)
+    )
 
-  before = np.cumsum([0, *(len(ids) for ids in episodes)])
-  index = np.concatenate([one.index + start for one, start in zip(results, before, strict=False)])
-  errors_ = np.concatenate([one.errors for one in results])
-  known = ~np.isnan(errors_)
+  first_samples = np.cumsum([0, *(len(ids) for ids in episodes)])
+  index = np.concatenate(
+    [result.index + start for result, start in zip(results, first_samples, strict=False)]
+  )
+  errors_ = np.concatenate([result.errors for result in results])
+  finite_errors = ~np.isnan(errors_)
 
-  def joined(name):
-    return np.concatenate([getattr(one, name) for one in results])
+  def concatenated(name):
+    return np.concatenate([getattr(result, name) for result in results])
 
   parts = [
-    f"{label}, {len(one.names)} dimensions: {one.text}"
-    for label, one in zip(labels, results, strict=False)
+    f"{label}, {len(result.names)} dimensions: {result.text}"
+    for label, result in zip(labels, results, strict=False)
   ]
   return ProbeResult(
     mse=mean("mse"),
     mse_raw=mean("mse_raw"),
     r2=mean("r2"),
     names=tuple(
-      f"{label}: {name}" for label, one in zip(labels, results, strict=False) for name in one.names
+      f"{label}: {name}"
+      for label, result in zip(labels, results, strict=False)
+      for name in result.names
     ),
-    mse_by_dimension=joined("mse_by_dimension"),
-    mse_raw_by_dimension=joined("mse_raw_by_dimension"),
-    r2_by_dimension=joined("r2_by_dimension"),
-    true=_diagonal([one.true for one in results]),
-    predicted=_diagonal([one.predicted for one in results]),
+    mse_by_dimension=concatenated("mse_by_dimension"),
+    mse_raw_by_dimension=concatenated("mse_raw_by_dimension"),
+    r2_by_dimension=concatenated("r2_by_dimension"),
+    true=_diagonal([result.true for result in results]),
+    predicted=_diagonal([result.predicted for result in results]),
     index=index,
     errors=errors_,
-    standard_error=bootstrap(errors_[known], np.concatenate(episodes)[index[known]])
-    if known.any()
+    standard_error=bootstrap(errors_[finite_errors], np.concatenate(episodes)[index[finite_errors]])
+    if finite_errors.any()
     else None,
     folds=1,
     text=f"{len(results)} robots, mean over held-out samples; " + "; ".join(parts),
-    half=None if any(one.half is None for one in results) else mean("half"),
+    half=None if any(result.half is None for result in results) else mean("half"),
   )
 
 
@@ -238,45 +280,52 @@ def _mean_of(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def _diagonal(blocks: Sequence[np.ndarray]) -> np.ndarray:
-  """Blocks [M_i, A_i] on the diagonal of one array, nan elsewhere."""
-  found = np.full(np.sum([block.shape for block in blocks], axis=0), np.nan)
+  """Puts blocks [M_i, A_i] on the diagonal of one array that is nan elsewhere."""
+  result = np.full(np.sum([block.shape for block in blocks], axis=0), np.nan)
   row = column = 0
   for block in blocks:
-    found[row : row + len(block), column : column + block.shape[1]] = block
+    result[row : row + len(block), column : column + block.shape[1]] = block
     row, column = row + len(block), column + block.shape[1]
-  return found
+  return result
 
 
 def gain(better: ProbeResult, worse: ProbeResult, episodes: Any) -> tuple[float, float | None]:
-  """How much lower one probe's normalized error is than another's on the same held-out samples, and
-  the standard error of that.
+  """The difference of two normalized errors on the same held-out samples, and its standard error.
 
-  Paired: which episodes are hard moves both errors alike, so this is known far better than either
-  error.
+  The samples are paired. The difficulty of the episodes changes both errors alike, so that the
+  difference is known much more exactly than each error.
 
   Args:
-    better, worse: results on the same samples.
-    episodes: [N] of all samples, as given to the probes.
+    better: the result whose error is subtracted.
+    worse: the result from whose error it is subtracted.
+    episodes: episode ids of all samples [N], as passed to the probes.
 
   Raises:
-    errors.UserError: the two were measured on other samples.
+    errors.UserError: the results are on different samples.
   """
   if not np.array_equal(better.index, worse.index):
     raise errors.UserError(
       "the two probes were scored on different samples, expected the same ones"
     )
   difference = worse.errors - better.errors
-  told = np.isfinite(difference)  # a robot whose targets never change has no error
-  if not told.any():
+  known = np.isfinite(difference)  # a robot with constant targets has no error
+  if not known.any():
     return float("nan"), None
-  return float(difference[told].mean()), bootstrap(
-    difference[told], np.asarray(episodes)[better.index][told]
+  return float(difference[known].mean()), bootstrap(
+    difference[known], np.asarray(episodes)[better.index][known]
   )
 
 
 def bootstrap(values: np.ndarray, episodes: np.ndarray, *, draws: int = 500) -> float | None:
-  """Standard error of the mean of values [M] when the held-out episodes are drawn again; None with
-  a single episode.
+  """Standard error of a mean, by bootstrap over the held-out episodes.
+
+  Args:
+    values: [M].
+    episodes: episode id of each value [M].
+    draws: number of bootstrap draws.
+
+  Returns:
+    The standard error; None if there is only one episode.
   """
   _, ids = np.unique(episodes, return_inverse=True)
   sums, counts = np.bincount(ids, values), np.bincount(ids)
@@ -287,7 +336,7 @@ def bootstrap(values: np.ndarray, episodes: np.ndarray, *, draws: int = 500) -> 
 
 
 def _mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:
-  """The mean of what is not nan; nan, without a warning, where nothing is left."""
+  """Mean of the values that are not nan; nan, without a warning, if there are none."""
   known = ~np.isnan(values)
   count = known.sum(axis=axis)
   total = np.where(known, values, 0.0).sum(axis=axis)

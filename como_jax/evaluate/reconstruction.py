@@ -1,8 +1,10 @@
-"""How well the forward model draws the target frame: MSE, PSNR, SSIM, each beside "copy the current
-frame". Legend: N images, H W pixels.
+"""How well the forward model predicts the target frame: MSE, PSNR and SSIM.
 
-A static background makes copying look excellent, so the errors are also taken over the moving
-pixels only, and the number to look at is the ratio to the copy.
+Each metric is compared with a copy of the current frame. With a static background, a copy has very
+small errors. So errors are also computed over the moving pixels only, and the important number is
+the ratio to the copy.
+
+Legend: N images, H W pixels.
 """
 
 import dataclasses
@@ -13,25 +15,38 @@ import numpy as np
 
 from como_jax import errors
 
-PSNR_CAP = 100.0  # dB; identical images would be infinite and spoil every mean
+PSNR_CAP = 100.0  # dB; identical images have an infinite PSNR, which would make the mean infinite
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # Wang et al. 2004
 
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-  """Means over images, values in [0, 1]. `copy_*`: the current frame taken as the prediction."""
+  """Means over images, with values in [0, 1].
+
+  Attributes:
+    mse: mean squared error.
+    psnr: in dB, mean over images, capped at 100.
+    ssim: nan for images smaller than 11 pixels.
+    copy_mse, copy_psnr, copy_ssim: the same for the current frame as the prediction.
+    ratio: mse / copy_mse: below 1 is better than copying.
+    moving_mse, moving_copy_mse, moving_ratio: over the moving pixels of all images.
+    moving_fraction: share of pixels that move.
+    threshold: see `compare`.
+    images: number of images.
+    text: describes the scores.
+  """
 
   mse: float
-  psnr: float  # dB, mean over images, capped at 100
-  ssim: float  # nan for images smaller than 11 pixels
+  psnr: float
+  ssim: float
   copy_mse: float
   copy_psnr: float
   copy_ssim: float
-  ratio: float  # mse / copy_mse: below 1 beats copying
-  moving_mse: float  # over moving pixels of all images
+  ratio: float
+  moving_mse: float
   moving_copy_mse: float
   moving_ratio: float
-  moving_fraction: float  # share of pixels that move
+  moving_fraction: float
   threshold: float
   images: int
   text: str
@@ -40,16 +55,18 @@ class Reconstruction:
 def compare(
   predicted: Any, target: Any, *, current: Any, threshold: float = 0.05
 ) -> Reconstruction:
-  """Scores of predicted frames.
+  """Scores predicted frames.
 
-  All [N, H, W, C], uint8, or floats in [0, 1] (predictions are clipped to it).
+  Frames are [N, H, W, C], uint8 or floats in [0, 1]. Predictions are clipped to [0, 1].
 
   Args:
-    current: the frame the prediction started from.
-    threshold: a pixel moves when any channel of target and current differ by more than this.
+    predicted: predicted frames.
+    target: true frames.
+    current: frames from which the predictions started.
+    threshold: a pixel moves if target and current differ by more than this in any channel.
 
   Raises:
-    errors.UserError: other shapes, or values outside what is expected.
+    errors.UserError: other shapes, or values outside the expected range.
   """
   return summarize([measure(predicted, target, current=current, threshold=threshold)])
 
@@ -57,9 +74,9 @@ def compare(
 def measure(
   predicted: Any, target: Any, *, current: Any, threshold: float = 0.05
 ) -> dict[str, np.ndarray]:
-  """Per-image numbers of one batch, {name: [N]}, to be collected and handed to `summarize`.
+  """Computes the values of each image of a batch, {name: [N]}, for `summarize`.
 
-  Arguments as for `compare`.
+  Arguments are as for `compare`.
   """
   predicted, target, current = (
     _unit(x, what)
@@ -93,24 +110,24 @@ def measure(
 
 
 def summarize(batches: Sequence[dict[str, np.ndarray]]) -> Reconstruction:
-  """Means over all images of the batches measured.
+  """Means over all images of batches that `measure` returned.
 
   Raises:
     errors.UserError: no images, or more than one threshold.
   """
   if not sum(len(batch["mse"]) for batch in batches):
     raise errors.UserError("no images to score, expected at least one")
-  every = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-  mean = {name: float(values.mean()) for name, values in every.items()}
+  values_of = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+  mean = {name: float(values.mean()) for name, values in values_of.items()}
   threshold = mean["threshold"]
-  if np.ptp(every["threshold"]) > 0:
+  if np.ptp(values_of["threshold"]) > 0:
     raise errors.UserError(
       "batches were measured with different thresholds for moving pixels, expected one"
     )
   moving_mse, moving_copy = (
     _ratio(mean[name], mean["moving_values"]) for name in ("moving_error", "moving_copy_error")
   )
-  images = len(every["mse"])
+  images = len(values_of["mse"])
   return Reconstruction(
     mse=mean["mse"],
     psnr=mean["psnr"],
@@ -131,15 +148,17 @@ def summarize(batches: Sequence[dict[str, np.ndarray]]) -> Reconstruction:
 
 
 def psnr(predicted: Any, target: Any) -> np.ndarray:
-  """Peak signal-to-noise ratio in dB of each image, [N], capped at 100."""
+  """Peak signal-to-noise ratio of each image in dB [N], capped at 100."""
   predicted, target = _unit(predicted, "predicted"), _unit(target, "target")
   mse = ((predicted - target) ** 2).mean(axis=(1, 2, 3))
   return -10.0 * np.log10(np.maximum(mse, 10.0 ** (-PSNR_CAP / 10)))
 
 
 def ssim(predicted: Any, target: Any) -> np.ndarray:
-  """Structural similarity of each image, [N]: 11x11 Gaussian window of sigma 1.5, positions where
-  it fits, mean over channels (Wang et al. 2004).
+  """Structural similarity (SSIM) of each image [N].
+
+  It uses an 11x11 Gaussian window of sigma 1.5 at positions where the window is inside the image,
+  and the mean over channels. Source: Wang et al., 2004.
 
   Raises:
     errors.UserError: images smaller than the window.
@@ -152,11 +171,11 @@ def ssim(predicted: Any, target: Any) -> np.ndarray:
     )
   mean_p, mean_t = _blur(predicted), _blur(target)
   var_p, var_t = _blur(predicted**2) - mean_p**2, _blur(target**2) - mean_t**2
-  both = _blur(predicted * target) - mean_p * mean_t
+  covariance = _blur(predicted * target) - mean_p * mean_t
   c1, c2 = K1**2, K2**2
   value = (
     (2 * mean_p * mean_t + c1)
-    * (2 * both + c2)
+    * (2 * covariance + c2)
     / ((mean_p**2 + mean_t**2 + c1) * (var_p + var_t + c2))
   )
   return value.mean(axis=(1, 2, 3))
@@ -179,8 +198,8 @@ def _unit(images: Any, what: str) -> np.ndarray:
   if images.dtype == np.uint8:
     return images / 255.0
   images = images.astype(np.float64)
-  # A model may leave the range a little; twice the range means ImageNet-normalized or 0-255 values,
-  # and every number would be meaningless.
+  # Predictions may exceed the range and are clipped. True frames outside the range are
+  # ImageNet-normalized or 0-255 values, for which all metrics would be meaningless.
   if not np.isfinite(images).all() or (
     what != "predicted" and (images.min(initial=0) < -1e-3 or images.max(initial=0) > 1 + 1e-3)
   ):
@@ -191,5 +210,5 @@ def _unit(images: Any, what: str) -> np.ndarray:
   return np.clip(images, 0.0, 1.0)
 
 
-def _ratio(above: float, below: float) -> float:
-  return above / below if below > 0 else float("nan")
+def _ratio(numerator: float, denominator: float) -> float:
+  return numerator / denominator if denominator > 0 else float("nan")

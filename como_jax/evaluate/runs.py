@@ -1,12 +1,14 @@
-"""Success of recipes that were trained several times: the run is the unit, not the episode.
+"""Compares recipes that were trained several times: the unit is the run, not the episode.
 
-Episodes of one trained policy share its weights, so many of them say much about that policy and
-little about its recipe: two recipes are compared by the differences of R runs that are paired (same
-seed, same initial states). Where runs hang on a model before them (a policy on the labels of a
-motion model), claims about kinds of that model have the model as the unit: `by_model`.
+The episodes of one trained policy share its weights. Many of them say much about that policy, but
+little about its recipe. So two recipes are compared by the differences of R paired runs (same seed,
+same initial states). If runs depend on an earlier model (a policy on the labels of a motion model),
+the unit for statements about kinds of that model is the model: `by_model`.
+
+Rates and differences are fractions; a "point" is 0.01.
 
 Sources: Student's t (scipy.stats); Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
-Legend: R runs, N episodes. Rates and differences are fractions, a "point" is 0.01 of them.
+Legend: R runs, N episodes.
 """
 
 import dataclasses
@@ -22,14 +24,14 @@ from como_jax.evaluate import success
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """First minus second recipe.
+  """The first recipe minus the second.
 
   Attributes:
-    difference: mean over the units, its limits, and how many units it rests on. Without an interval
-      the limits are -1 and 1.
-    p: two-sided, of "the recipes are equal"; 1 without an interval.
-    deviation: standard deviation of the units' differences, n - 1; 0 for one unit.
-    unit: what was counted: "run" or "motion model".
+    difference: mean difference over the units, its limits, and the number of units. Without an
+      interval the limits are -1 and 1.
+    p: two-sided p-value of "the recipes are equal"; 1 without an interval.
+    deviation: standard deviation of the differences (with n - 1); 0 for one unit.
+    unit: "run" or "motion model".
   """
 
   difference: success.Interval
@@ -55,26 +57,31 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Components:
-  """Standard deviations of a paired difference: `between` runs of endless episodes, and `within`:
-  of one episode of one run.
+  """Standard deviations of a paired difference.
+
+  Attributes:
+    between: between runs, if each had infinitely many episodes.
+    within: of one episode within a run.
   """
 
   between: float
   within: float
 
   def deviation(self, episodes: int) -> float:
-    """Of the difference of two paired runs of N episodes each: what `detectable` asks for."""
+    """Standard deviation of the difference of two paired runs of N episodes, for `detectable`."""
     return math.sqrt(self.between**2 + self.within**2 / episodes)
 
 
 def paired(
   first: Sequence[float], second: Sequence[float], *, level: float = 0.95, unit: str = "run"
 ) -> Comparison:
-  """Student's t over the differences of paired runs.
+  """Student's t test over the differences of paired runs.
 
   Args:
-    first: success rate of each run, [R].
-    second: of the run with the same seed and initial states of the other recipe, [R].
+    first: success rate of each run [R].
+    second: success rate of the other recipe's run with the same seed and initial states [R].
+    level: confidence level of the interval.
+    unit: see `Comparison`.
 
   Raises:
     errors.UserError: unequal lengths, no run, or rates outside 0..1.
@@ -89,15 +96,15 @@ def paired(
     float(differences.mean()),
     float(differences.std(ddof=1)) if len(a) > 1 else 0.0,
   )
-  # one unit, or units without any spread: the episodes were too few to show it
+  # One unit, or equal differences: there were too few episodes to show a spread.
   if not deviation > 1e-12:
     return Comparison(success.Interval(value, -1.0, 1.0, len(a)), 1.0, 0.0, unit)
   from scipy import stats
 
-  found = stats.ttest_1samp(differences, 0.0)
-  low, high = found.confidence_interval(level)
+  test = stats.ttest_1samp(differences, 0.0)
+  low, high = test.confidence_interval(level)
   interval = success.Interval(value, float(low), float(high), len(a))
-  return Comparison(interval, float(found.pvalue), deviation, unit)
+  return Comparison(interval, float(test.pvalue), deviation, unit)
 
 
 def by_model(
@@ -107,11 +114,16 @@ def by_model(
   *,
   level: float = 0.95,
 ) -> Comparison:
-  """`paired` with the motion model as the unit: what may be said about kinds of motion models.
+  """`paired` with the motion model as the unit, for statements about kinds of motion models.
 
   Args:
-    first, second: as for `paired`, [R].
-    models: which motion model (or pair of them) a run hangs on, [R].
+    first: as for `paired` [R].
+    second: as for `paired` [R].
+    models: motion model (or pair of motion models) that each run depends on [R].
+    level: confidence level of the interval.
+
+  Raises:
+    errors.UserError: unequal lengths, no run, or rates outside 0..1.
   """
   a, b = _rates(first), _rates(second)
   if not len(a) == len(b) == len(models):
@@ -122,7 +134,7 @@ def by_model(
   names = list(dict.fromkeys(models))
   means = [
     [
-      float(np.mean([rate for rate, one in zip(rates, models, strict=False) if one == name]))
+      float(np.mean([rate for rate, model in zip(rates, models, strict=False) if model == name]))
       for name in names
     ]
     for rates in (a, b)
@@ -131,17 +143,18 @@ def by_model(
 
 
 def components(first: Sequence[Sequence[bool]], second: Sequence[Sequence[bool]]) -> Components:
-  """Random-effects variance of paired runs, by moments: what runs differ by beyond what their
-  episodes explain.
+  """Random-effects variance of paired runs, estimated by moments.
+
+  It separates the variance between runs from the variance of their episodes.
 
   Args:
     first: outcomes [R][N].
-    second: of the other recipe from the same initial states, [R][N].
+    second: outcomes of the other recipe from the same initial states [R][N].
 
   Raises:
     errors.UserError: fewer than two runs or two episodes, or unequal numbers of them.
   """
-  sizes = {len(one) for one in (*first, *second)}
+  sizes = {len(outcomes) for outcomes in (*first, *second)}
   if len(first) != len(second) or len(first) < 2 or len(sizes) != 1 or min(sizes) < 2:
     raise errors.UserError(
       f"components of {len(first)} and {len(second)} runs with {sorted(sizes)} episodes: expected "
@@ -156,72 +169,81 @@ def components(first: Sequence[Sequence[bool]], second: Sequence[Sequence[bool]]
 def detectable(
   units: int, deviation: float, *, comparisons: int = 1, power: float = 0.8, level: float = 0.95
 ) -> float:
-  """The smallest true difference that `paired` calls clear of zero with probability `power`;
-  infinite for one unit.
+  """The smallest true difference that `paired` detects with probability `power`.
 
-  The power of the t test, integrated over what the deviation of so few units may come out as.
+  It is the power of the t test, integrated over the distribution of the estimated standard
+  deviation of few units. It is infinite for one unit.
 
   Args:
-    units: runs, or motion models.
+    units: number of runs or of motion models.
     deviation: standard deviation of their paired differences (`Comparison.deviation`, `pooled`, or
       `Components.deviation`).
-    comparisons: of the table; the level of Holm's first step is shared by so many.
+    comparisons: number of comparisons in the table; Holm's first step divides the level by it.
+    power: probability of detection.
+    level: confidence level.
   """
   if units < 2:
     return math.inf
   from scipy import optimize, stats
 
-  point = stats.t.ppf(1 - (1 - level) / (2 * comparisons), units - 1)
-  # The estimated deviation over the true one, at the middles of 4,000 equally likely parts.
-  # (scipy's nct is not finite everywhere.)
+  critical = stats.t.ppf(1 - (1 - level) / (2 * comparisons), units - 1)
+  # The ratio of the estimated to the true standard deviation, at the midpoints of 4,000 equally
+  # likely intervals. (scipy.stats.nct is not finite everywhere.)
   spread = np.sqrt(stats.chi2.ppf((np.arange(4000) + 0.5) / 4000, units - 1) / (units - 1))
 
-  def missing(shift: float) -> float:
-    """Power over the wanted one where the true difference is so many standard errors."""
+  def excess_power(shift: float) -> float:
+    """Power minus the target power, for a true difference of `shift` standard errors."""
     return (
       float(
-        np.mean(stats.norm.cdf(shift - point * spread) + stats.norm.cdf(-shift - point * spread))
+        np.mean(
+          stats.norm.cdf(shift - critical * spread) + stats.norm.cdf(-shift - critical * spread)
+        )
       )
       - power
     )
 
-  high = 2.0 * point
-  while missing(high) < 0:
+  high = 2.0 * critical
+  while excess_power(high) < 0:
     high *= 2
-  return float(optimize.brentq(missing, 0.0, high)) * deviation / math.sqrt(units)
+  return float(optimize.brentq(excess_power, 0.0, high)) * deviation / math.sqrt(units)
 
 
 def detectable_episodes(
   episodes: int, *, rate: float = 0.5, power: float = 0.8, level: float = 0.95
 ) -> float:
-  """The same for two trained policies (not recipes) on N unrelated episodes each, by the normal
-  approximation.
+  """The smallest detectable difference of two trained policies (not recipes).
+
+  It uses the normal approximation, for unrelated episodes.
 
   Args:
-    episodes: of each policy.
-    rate: about which the two lie; 0.5 is the worst.
+    episodes: number of episodes N of each policy.
+    rate: success rate near which both policies are; 0.5 is the worst case.
+    power: probability of detection.
+    level: confidence level.
+
+  Raises:
+    errors.UserError: fewer than one episode.
   """
   if episodes < 1:
     raise errors.UserError(f"{episodes} episodes: expected at least one")
   normal = statistics.NormalDist()
-  reach = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)
-  return min(1.0, reach * math.sqrt(2 * rate * (1 - rate) / episodes))
+  quantiles = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)
+  return min(1.0, quantiles * math.sqrt(2 * rate * (1 - rate) / episodes))
 
 
 def pooled(deviations: Sequence[float]) -> float:
-  """One standard deviation of several comparisons of as many runs each: the root of their mean
-  square.
-  """
+  """Pools the standard deviations of comparisons with equal numbers of runs: root mean square."""
   return (
-    math.sqrt(math.fsum(one * one for one in deviations) / len(deviations))
+    math.sqrt(math.fsum(deviation * deviation for deviation in deviations) / len(deviations))
     if len(deviations)
     else 0.0
   )
 
 
 def holm(p: Sequence[float]) -> list[float]:
-  """p-values of several comparisons, so adjusted that the chance of any false one among those below
-  0.05 is at most 5 %.
+  """Adjusts the p-values of several comparisons by Holm's method.
+
+  The probability that any adjusted value below 0.05 is a false positive is at most 5 %.
   """
   adjusted, worst = [0.0] * len(p), 0.0
   for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
@@ -231,11 +253,15 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def equivalent(low: float, high: float, margin: float) -> bool:
-  """Whether "equal" may be said: the whole interval lies within plus or minus the margin (in the
-  same unit).
+  """Whether two recipes are equivalent: the whole interval is within plus or minus the margin.
+
+  Args:
+    low: lower limit of the interval.
+    high: upper limit of the interval.
+    margin: in the unit of the limits.
 
   Raises:
-    errors.UserError: a margin that is not positive.
+    errors.UserError: the margin is not positive.
   """
   if not margin > 0:
     raise errors.UserError(f"margin = {margin}: expected a number above 0")
@@ -243,10 +269,10 @@ def equivalent(low: float, high: float, margin: float) -> bool:
 
 
 def _rates(values: Sequence[float]) -> np.ndarray:
-  found = np.asarray(values, np.float64)
-  if found.ndim != 1 or not len(found) or not ((found >= 0) & (found <= 1)).all():
+  rates = np.asarray(values, np.float64)
+  if rates.ndim != 1 or not len(rates) or not ((rates >= 0) & (rates <= 1)).all():
     raise errors.UserError(
-      f"success of runs {found.tolist()}: expected one rate within 0..1 for each of at least "
+      f"success of runs {rates.tolist()}: expected one rate within 0..1 for each of at least "
       "one run"
     )
-  return found
+  return rates

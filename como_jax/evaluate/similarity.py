@@ -1,5 +1,7 @@
-"""Whether the same motion gives a similar z across tasks, views and scenes (CoMo, arXiv 2505.17006,
-Figure 4). Legend: N samples, Z latent width, G groups, A action.
+"""Tests whether the same motion has a similar z across tasks, views and scenes.
+
+Source: CoMo, arXiv 2505.17006, Figure 4.
+Legend: N samples, Z latent width, G groups, A action dimensions.
 """
 
 import dataclasses
@@ -15,41 +17,69 @@ CENTRES = ("none", "mean", "view")
 
 @dataclasses.dataclass(frozen=True)
 class SimilarityMatrix:
-  """Mean cosine between the latents of two groups; the diagonal leaves out each sample's similarity
-  to itself.
+  """Mean cosines between the latents of two groups.
+
+  Attributes:
+    values: [G, G]; the diagonal leaves out the similarity of a sample to itself, and is nan for a
+      group with one sample.
+    labels: names of the groups.
+    counts: number of samples of each group, int [G].
   """
 
-  values: np.ndarray  # [G, G], nan on the diagonal of a group with one sample
+  values: np.ndarray
   labels: tuple[str, ...]
-  counts: np.ndarray  # int [G]
+  counts: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-  """Mean cosines of pairs of samples by what they share. nan where there are no such pairs."""
+  """Mean cosines of pairs of samples, by what the pairs share; nan if there are no such pairs.
 
-  # the same moment of the same motion, seen by another camera or in another scene
+  Attributes:
+    same_motion: the same moment of the same motion, with another camera or in another scene.
+    other_time: the same motion at another time, with another camera or in another scene.
+    other_motion_same_view: another motion, the same camera.
+    other_motion_other_view: another motion, another camera.
+    motion: same_motion - other_time: higher = z holds the current motion, whatever the camera.
+    standard_error: of `motion`, by bootstrap over motions; None with fewer than two motions.
+    appearance: other_motion_same_view - other_motion_other_view: lower = z holds less about the
+      camera.
+    text: describes the samples.
+  """
+
   same_motion: float
-  other_time: float  # the same motion at another time, seen by another camera or in another scene
+  other_time: float
   other_motion_same_view: float
   other_motion_other_view: float
-  # same_motion minus other_time: higher = z says what happens now, from wherever it is seen
   motion: float
-  standard_error: float | None  # of motion, over motions drawn again; None with fewer than two
-  appearance: float  # the last two cosines' difference: lower = z says less about the camera
+  standard_error: float | None
+  appearance: float
   text: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval:
-  """Nearest neighbor in z, among other views and other episodes: does it do the same thing?"""
+  """Compares the action of each sample with that of its nearest neighbor in z.
 
-  cosine: float  # mean cosine of the two actions' directions; 1 = the same direction
-  chance: float  # the same for every allowed pair alike
-  agreement: float  # share of neighbors whose action is within 60 degrees
+  Neighbors are from other views and other episodes.
+
+  Attributes:
+    cosine: mean cosine between the directions of the two actions; 1 = the same direction.
+    chance: mean of this cosine over all allowed pairs.
+    agreement: share of neighbors whose action is within 60 degrees.
+    agreement_chance: the same share over all allowed pairs.
+    gain: cosine of a query minus its mean over all allowed answers; mean over queries.
+    standard_error: of `gain`, by bootstrap over the episodes of the queries; None with fewer than
+      two episodes.
+    queries: number of queries.
+    text: describes the queries.
+  """
+
+  cosine: float
+  chance: float
+  agreement: float
   agreement_chance: float
-  gain: float  # cosine of each query minus the mean over all its allowed answers, mean over queries
-  # of gain, over the queries' episodes drawn again; None with fewer than two
+  gain: float
   standard_error: float | None
   queries: int
   text: str
@@ -61,8 +91,8 @@ def matrix(z: Any, groups: Any, *, center: str = "mean", views: Any = None) -> S
   Args:
     z: latents [N, Z].
     groups: group of each sample [N]; labels are in sorted order.
-    center: "none", "mean" (take the mean z away: a common offset makes everything similar) or
-      "view" (take each view's mean away).
+    center: "none"; "mean": subtract the mean of z, because with a common offset all latents are
+      similar; "view": subtract the mean of each view.
     views: view of each sample [N], for center="view".
   """
   unit = _unit(z, center, views)
@@ -70,13 +100,13 @@ def matrix(z: Any, groups: Any, *, center: str = "mean", views: Any = None) -> S
   labels, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
   sums = np.zeros((len(labels), unit.shape[1]))
   np.add.at(sums, index, unit)
-  # Samples without direction count as 0, so the self-similarity of a group is the number that have
-  # one.
-  selves = np.bincount(index, weights=(unit**2).sum(axis=1), minlength=len(labels))
+  # Samples without a direction are 0, so the self-similarity of a group is the number of its
+  # samples with a direction.
+  self_similarity = np.bincount(index, weights=(unit**2).sum(axis=1), minlength=len(labels))
   pairs = np.outer(counts, counts).astype(np.float64)
   products = sums @ sums.T
   np.fill_diagonal(pairs, counts * (counts - 1))
-  np.fill_diagonal(products, np.diag(products) - selves)
+  np.fill_diagonal(products, np.diag(products) - self_similarity)
   values = np.divide(products, pairs, out=np.full_like(products, np.nan), where=pairs > 0)
   return SimilarityMatrix(
     values=values, labels=tuple(str(label) for label in labels), counts=counts
@@ -94,24 +124,23 @@ def contrast(
   center: str = "mean",
   limit: int = 2000,
 ) -> Contrast:
-  """How much more alike z is for the same moment of a motion in another environment than for its
-  other moments there.
+  """Contrast between the same moment and other moments of a motion, seen in another environment.
 
-  Both sides of the comparison show the same objects at work (they are of one motion), so a z that
-  only knows the objects, the task or the scene scores 0, and so does one that only knows the
-  camera.
+  Both sides of the comparison are of one motion and show the same objects. So a z that holds only
+  the objects, the task, the scene or the camera scores 0.
 
   Args:
     z: latents [N, Z].
-    motions: id of the motion of each sample [N]; one motion may have been filmed by several cameras
-      and acted again in several scenes.
+    motions: id of the motion of each sample [N]; a motion may be filmed by several cameras and
+      repeated in several scenes.
     times: frame number of each sample in its episode [N].
-    views, scenes: camera and episode of each sample [N]; samples that differ in either are of two
+    views: camera of each sample [N].
+    scenes: episode of each sample [N]; samples that differ in camera or episode are of different
       environments.
-    stride: frames between the two pictures of a sample, a number or [N]: samples up to half of it
-      apart are the same moment, and those at least a whole one apart are others.
+    stride: frames between the two pictures of a sample, a number or [N]. Samples at most half a
+      stride apart are the same moment; samples at least one stride apart are other moments.
     center: as for `matrix`.
-    limit: samples used, evenly spread.
+    limit: maximum number of samples, evenly spaced.
   """
   unit = _unit(z, center, views)
   chosen = np.unique(np.linspace(0, len(unit) - 1, min(limit, len(unit))).astype(int))
@@ -120,44 +149,53 @@ def contrast(
     _codes(_ids(value, len(unit), name))[chosen] for name, value in codes.items()
   )
   time = _ids(times, len(unit), "times")[chosen].astype(np.float64)
-  reach = np.broadcast_to(np.asarray(stride, np.float64), len(unit))[chosen, None]
+  max_distance = np.broadcast_to(np.asarray(stride, np.float64), len(unit))[chosen, None]
   cosines = unit[chosen] @ unit[chosen].T
-  together, same_view = motion[:, None] == motion, view[:, None] == view
+  same_motion, same_view = motion[:, None] == motion, view[:, None] == view
   elsewhere, apart = ~same_view | (scene[:, None] != scene), np.abs(time[:, None] - time)
-  same, other = (together & elsewhere & when for when in (apart <= reach / 2, apart >= reach))
+  same_moment, other_moment = (
+    same_motion & elsewhere & when for when in (apart <= max_distance / 2, apart >= max_distance)
+  )
 
-  # Motion by motion, so that how many samples of each there are does not matter.
+  # Sums per motion, so that the result does not depend on the number of samples per motion.
   def by_motion(values):
     return np.bincount(motion, values.sum(axis=1), minlength=motion.max() + 1)
 
-  counts, others = by_motion(same.astype(np.float64)), by_motion(other.astype(np.float64))
-  sums, other_sums = by_motion(cosines * same), by_motion(cosines * other)
-  known = (counts > 0) & (others > 0)
-  weights, high, low = counts[known], sums[known] / counts[known], other_sums[known] / others[known]
+  counts, other_counts = (
+    by_motion(same_moment.astype(np.float64)),
+    by_motion(other_moment.astype(np.float64)),
+  )
+  sums, other_sums = by_motion(cosines * same_moment), by_motion(cosines * other_moment)
+  valid = (counts > 0) & (other_counts > 0)
+  weights, high, low = (
+    counts[valid],
+    sums[valid] / counts[valid],
+    other_sums[valid] / other_counts[valid],
+  )
 
   def mean(pairs):
     return float(cosines[pairs].mean()) if pairs.any() else float("nan")
 
   def average(values):
-    return float(values @ weights / weights.sum()) if known.any() else float("nan")
+    return float(values @ weights / weights.sum()) if valid.any() else float("nan")
 
   return Contrast(
     same_motion=average(high),
     other_time=average(low),
-    other_motion_same_view=mean(~together & same_view),
-    other_motion_other_view=mean(~together & ~same_view),
+    other_motion_same_view=mean(~same_motion & same_view),
+    other_motion_other_view=mean(~same_motion & ~same_view),
     motion=average(high - low),
-    standard_error=_spread(high - low, weights),
-    appearance=mean(~together & same_view) - mean(~together & ~same_view),
+    standard_error=_bootstrap_error(high - low, weights),
+    appearance=mean(~same_motion & same_view) - mean(~same_motion & ~same_view),
     text=(
-      f"{len(chosen)} samples, {int(known.sum())} motions that were seen in several "
+      f"{len(chosen)} samples, {int(valid.sum())} motions that were seen in several "
       f"environments, {int(weights.sum()) // 2} pairs of the same moment, centring: {center}"
     ),
   )
 
 
-def _spread(values: np.ndarray, weights: np.ndarray, *, draws: int = 500) -> float | None:
-  """Standard error of a weighted mean when its parts are drawn again; None with fewer than two."""
+def _bootstrap_error(values: np.ndarray, weights: np.ndarray, *, draws: int = 500) -> float | None:
+  """Standard error of a weighted mean by bootstrap over its values; None with fewer than two."""
   if len(values) < 2:
     return None
   drawn = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
@@ -174,16 +212,20 @@ def retrieval(
   limit: int = 2000,
   seed: int = 0,
 ) -> Retrieval:
-  """Looks up each sample's nearest neighbor (cosine of z) in other views and other episodes, and
-  compares the two actions' directions.
+  """Finds the nearest neighbor of each sample in z and compares the directions of their actions.
+
+  The distance is the cosine of z. Neighbors are from other views and other episodes.
 
   Args:
     z: latents [N, Z].
-    actions: actions [N, A]; standardized here, so that no dimension's unit dominates the direction.
-    views, episodes: ids [N]. The same moment seen by another camera is not allowed as an answer, as
-      it shares its episode.
+    actions: actions [N, A]; they are scaled here, so that the units of the dimensions do not
+      dominate the direction.
+    views: view of each sample [N].
+    episodes: episode of each sample [N]. The same moment seen by another camera is not an allowed
+      neighbor, because it is of the same episode.
     center: as for `matrix`.
-    limit: samples used, drawn by seed.
+    limit: maximum number of samples, drawn at random.
+    seed: seed of the draw.
 
   Raises:
     errors.UserError: no sample has an allowed neighbor (one view or one episode only).
@@ -194,7 +236,8 @@ def retrieval(
     _codes(_ids(episodes, len(unit), "episodes")),
   )
   mean, scale, _ = probes.scale_of(actions)
-  # Scaled but not centerd: the sign of an action is its direction, and standing still has none.
+  # Actions are scaled but not centered: the sign of an action is part of its direction, and an
+  # action of 0 has no direction.
   directions = _directions(actions / scale)
   usable = np.flatnonzero(directions.any(axis=1))
   chosen = np.sort(np.random.default_rng(seed).permutation(usable)[:limit])
@@ -210,19 +253,19 @@ def retrieval(
     raise errors.UserError(
       "retrieval across views needs samples of at least 2 views and 2 episodes"
     )
-  alike = directions @ directions.T
+  action_cosines = directions @ directions.T
   nearest = np.where(allowed, unit @ unit.T, -np.inf).argmax(axis=1)
-  found = alike[np.arange(len(unit)), nearest][queries]
-  usual = (alike * allowed).sum(axis=1)[queries] / allowed.sum(axis=1)[queries]
+  neighbor_cosines = action_cosines[np.arange(len(unit)), nearest][queries]
+  mean_cosines = (action_cosines * allowed).sum(axis=1)[queries] / allowed.sum(axis=1)[queries]
   _, by_episode, counts = np.unique(episodes[queries], return_inverse=True, return_counts=True)
-  gains = np.bincount(by_episode, found - usual) / counts
+  gains = np.bincount(by_episode, neighbor_cosines - mean_cosines) / counts
   return Retrieval(
-    cosine=float(found.mean()),
-    chance=float(alike[allowed].mean()),
-    agreement=float((found > 0.5).mean()),
-    agreement_chance=float((alike[allowed] > 0.5).mean()),
-    gain=float((found - usual).mean()),
-    standard_error=_spread(gains, counts),
+    cosine=float(neighbor_cosines.mean()),
+    chance=float(action_cosines[allowed].mean()),
+    agreement=float((neighbor_cosines > 0.5).mean()),
+    agreement_chance=float((action_cosines[allowed] > 0.5).mean()),
+    gain=float((neighbor_cosines - mean_cosines).mean()),
+    standard_error=_bootstrap_error(gains, counts),
     queries=int(queries.sum()),
     text=(
       f"{int(queries.sum())} queries, neighbors from other views and other episodes, centring: "
@@ -247,7 +290,7 @@ def _unit(z: Any, center: str, views: Any) -> np.ndarray:
 
 
 def _directions(values: np.ndarray) -> np.ndarray:
-  """Rows divided by their length; rows without a direction become zero."""
+  """Divides rows by their length; rows without a direction become 0."""
   length = np.linalg.norm(values, axis=1, keepdims=True)
   return np.divide(
     values,

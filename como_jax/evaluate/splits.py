@@ -1,7 +1,9 @@
-"""Splits of samples into training and held-out episodes. Legend: N samples.
+"""Splits samples into training and held-out episodes.
 
-Neighboring clips of one episode are nearly the same picture, so a split by sample would measure
-memory. Every probe here splits by episode.
+Neighboring clips of one episode are nearly equal, so a split by sample would measure memory. All
+probes split by episode.
+
+Legend: N samples.
 """
 
 import dataclasses
@@ -15,10 +17,15 @@ from como_jax import errors
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """Which samples are fitted on and which are held out; no episode has samples on both sides."""
+  """Training and held-out samples; no episode has samples on both sides.
 
-  train: np.ndarray  # bool [N]
-  held_out: np.ndarray  # bool [N]
+  Attributes:
+    train, held_out: bool [N].
+    train_episodes, held_out_episodes: numbers of episodes.
+  """
+
+  train: np.ndarray
+  held_out: np.ndarray
   train_episodes: int
   held_out_episodes: int
 
@@ -32,15 +39,14 @@ class Split:
 def split_by_episode(
   episodes: Any, fraction: float = 0.2, *, seed: int = 0, groups: Any = None
 ) -> Split:
-  """Holds out whole episodes, the same share of every group.
+  """Holds out whole episodes, the same share of each group.
 
   Args:
-    episodes: episode id of each sample, [N], numbers or text.
-    fraction: share of episodes to hold out, in (0, 1); at least one episode is held out and at
-      least one kept.
-    seed: of the choice.
-    groups: group (for example task) of each sample, [N]. A group with one episode is kept for
-      training, unless that would hold out nothing at all.
+    episodes: episode id of each sample [N], numbers or text.
+    fraction: share of episodes to hold out, in (0, 1); at least one episode is on each side.
+    seed: seed of the choice.
+    groups: group (for example task) of each sample [N]. A group with one episode is used for
+      training, unless nothing would be held out.
 
   Raises:
     errors.UserError: fewer than two episodes, or a fraction outside (0, 1).
@@ -65,10 +71,10 @@ def folds_by_episode(
   """K-fold splits by episode: every episode is held out exactly once.
 
   Args:
-    episodes: episode id of each sample, [N].
-    folds: number of folds, lowered to the number of episodes.
-    seed: of the order in which episodes are dealt to folds.
-    groups: group of each sample, [N]; the episodes of each group are dealt out evenly.
+    episodes: episode id of each sample [N].
+    folds: number of folds, at most the number of episodes.
+    seed: seed of the order in which episodes are assigned to folds.
+    groups: group of each sample [N]; the episodes of each group are distributed evenly.
 
   Raises:
     errors.UserError: fewer than two episodes or folds.
@@ -77,10 +83,10 @@ def folds_by_episode(
   episodes, grouped = _episodes_by_group(episodes, groups)
   if folds < 2:
     raise errors.UserError(f"folds is {folds}, expected at least 2")
-  dealt = np.concatenate([rng.permutation(names) for names in grouped])
-  folds = min(folds, len(dealt))
+  order = np.concatenate([rng.permutation(names) for names in grouped])
+  folds = min(folds, len(order))
   for fold in range(folds):
-    yield _split(episodes, dealt[fold::folds])
+    yield _split(episodes, order[fold::folds])
 
 
 def _episodes_by_group(episodes: Any, groups: Any) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -102,7 +108,11 @@ def _episodes_by_group(episodes: Any, groups: Any) -> tuple[np.ndarray, list[np.
 
 
 def given(episodes: Any, held_out: Any) -> Split:
-  """A split made elsewhere, as a bool mask [N] of the held-out samples.
+  """Builds a split from an existing mask.
+
+  Args:
+    episodes: episode id of each sample [N].
+    held_out: whether each sample is held out, bool [N].
 
   Raises:
     errors.UserError: an episode has samples on both sides, or one side is empty.

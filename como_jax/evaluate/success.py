@@ -1,14 +1,14 @@
-"""Success rates and what may be said about them.
+"""Success rates with intervals, and comparisons of success rates.
 
-Everything is exact arithmetic on counts: no sampling, no seed.
+All results are computed from counts, without sampling and without a seed.
 
-Ten episodes are plus or minus thirty points, so every rate comes with an interval, and two policies
-that met the same initial states are compared in pairs.
+A rate over ten episodes has an uncertainty of plus or minus thirty points, so every rate has an
+interval. Two policies that started from the same initial states are compared in pairs.
 
 Sources: Wilson 1927 (one rate); Newcombe, Statistics in Medicine 17 (1998) 873-890 method 10 (two
 independent rates) and 2635-2650 method 10 (paired rates); Zou and Donner 2008 (the same
-construction for a mean of several rates); Fisher's exact test; McNemar's exact test. Legend: N
-episodes, T tasks.
+construction for a mean of several rates); Fisher's exact test; McNemar's exact test.
+Legend: N episodes, T tasks.
 """
 
 import dataclasses
@@ -18,14 +18,18 @@ from collections.abc import Mapping, Sequence
 
 from como_jax import errors
 
-# Two-sided 95 % points of Student's t by degrees of freedom; `_t95` goes on from there.
+# Two-sided 95 % points of Student's t for 1 to 10 degrees of freedom; `_t95` has the rest.
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-  """An estimate with its limits, as fractions; `count` is what it rests on (episodes, pairs or
-  runs).
+  """An estimate with its limits, as fractions.
+
+  Attributes:
+    value: the estimate.
+    low, high: limits of the interval.
+    count: number of episodes, pairs or runs.
   """
 
   value: float
@@ -37,13 +41,17 @@ class Interval:
     return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
   def to_json(self) -> dict[str, float | int]:
+    """The fields as a dict."""
     return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """First minus second rate with its interval, and the exact two-sided p-value of "they are
-  equal".
+  """The first rate minus the second.
+
+  Attributes:
+    difference: the difference with its interval.
+    p: exact two-sided p-value of "the rates are equal".
   """
 
   difference: Interval
@@ -58,12 +66,12 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-  """Of one number over repeated runs (training seeds).
+  """Spread of one number over repeated runs (training seeds).
 
   Attributes:
-    mean: of the runs.
-    deviation: standard deviation with n - 1, 0 for a single run.
-    low, high: smallest and largest run.
+    mean: mean of the runs.
+    deviation: standard deviation (with n - 1); 0 for a single run.
+    low, high: smallest and largest value.
     interval: 95 % t interval of the mean; None for a single run.
     count: number of runs.
   """
@@ -80,7 +88,7 @@ def rate(successes: int, episodes: int, *, level: float = 0.95) -> Interval:
   """Success rate with Wilson's interval.
 
   Raises:
-    errors.UserError: no episode, or counts that cannot be.
+    errors.UserError: no episode, or impossible counts.
   """
   if episodes < 1 or not 0 <= successes <= episodes:
     raise errors.UserError(
@@ -91,20 +99,21 @@ def rate(successes: int, episodes: int, *, level: float = 0.95) -> Interval:
   p, n = successes / episodes, episodes
   middle = (p + z2 / (2 * n)) / (1 + z2 / n)
   half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-  # At 0 and n one limit is exactly the estimate; rounding must not put it on the other side.
+  # At 0 and n successes, one limit equals the estimate; rounding must not move it past it.
   low, high = 0.0 if successes == 0 else middle - half, 1.0 if successes == n else middle + half
   return Interval(p, low, high, n)
 
 
 def mean_over_tasks(counts: Mapping[str, tuple[int, int]], *, level: float = 0.95) -> Interval:
-  """Unweighted mean of the tasks' rates with a stratified interval.
+  """Unweighted mean of the rates of tasks, with a stratified interval.
 
-  The tasks are fixed, only their episodes are drawn, so the limits add up as independent errors:
-  each task contributes the distance to its own Wilson limit. One task gives Wilson's interval
-  again.
+  Tasks are fixed and only their episodes are random, so the limits are combined as independent
+  errors: each task contributes the distance to its own Wilson limit. For a single task, this is
+  Wilson's interval.
 
   Args:
     counts: task -> (successes, episodes).
+    level: confidence level of the interval.
 
   Raises:
     errors.UserError: no task, or a task without episodes.
@@ -112,20 +121,25 @@ def mean_over_tasks(counts: Mapping[str, tuple[int, int]], *, level: float = 0.9
   if not counts:
     raise errors.UserError("a mean over tasks needs at least one task")
   rates = [rate(*pair, level=level) for pair in counts.values()]
-  mean = math.fsum(one.value for one in rates) / len(rates)
-  below = math.sqrt(math.fsum((one.value - one.low) ** 2 for one in rates)) / len(rates)
-  above = math.sqrt(math.fsum((one.high - one.value) ** 2 for one in rates)) / len(rates)
+  mean = math.fsum(interval.value for interval in rates) / len(rates)
+  below = math.sqrt(math.fsum((interval.value - interval.low) ** 2 for interval in rates)) / len(
+    rates
+  )
+  above = math.sqrt(math.fsum((interval.high - interval.value) ** 2 for interval in rates)) / len(
+    rates
+  )
   return Interval(
-    mean, max(0.0, mean - below), min(1.0, mean + above), sum(one.count for one in rates)
+    mean, max(0.0, mean - below), min(1.0, mean + above), sum(interval.count for interval in rates)
   )
 
 
 def compare(first: tuple[int, int], second: tuple[int, int], *, level: float = 0.95) -> Comparison:
-  """Two policies on unrelated episodes: Newcombe's interval and Fisher's exact test.
+  """Compares two policies on unrelated episodes: Newcombe's interval and Fisher's exact test.
 
   Args:
     first: (successes, episodes).
-    second: the same of the policy that is subtracted.
+    second: the same for the policy that is subtracted.
+    level: confidence level of the interval.
   """
   a, b = rate(*first, level=level), rate(*second, level=level)
   value = a.value - b.value
@@ -141,14 +155,17 @@ def compare(first: tuple[int, int], second: tuple[int, int], *, level: float = 0
 def compare_paired(
   first: Sequence[bool], second: Sequence[bool], *, level: float = 0.95
 ) -> Comparison:
-  """Two policies on the same N initial states: Newcombe's paired interval and McNemar's exact test.
+  """Compares two policies on the same N initial states.
+
+  It uses Newcombe's paired interval and McNemar's exact test.
 
   Args:
-    first: success of each episode, [N].
-    second: success of the other policy from the same initial states, [N].
+    first: success of each episode [N].
+    second: success of the policy that is subtracted, from the same initial states [N].
+    level: confidence level of the interval.
 
   Raises:
-    errors.UserError: unequal lengths or nothing to compare.
+    errors.UserError: unequal lengths, or no episodes.
   """
   if len(first) != len(second) or not len(first):
     raise errors.UserError(
@@ -200,8 +217,9 @@ def _z(level: float) -> float:
 
 
 def _t95(freedom: int) -> float:
-  """Fisher's expansion beyond the table, where it is right to 2e-4 (Abramowitz and Stegun
-  26.7.5).
+  """Two-sided 95 % point of Student's t: from the table, then by Fisher's expansion.
+
+  The error of the expansion is below 2e-4. Source: Abramowitz and Stegun, 26.7.5.
   """
   if freedom <= len(_T95):
     return _T95[freedom - 1]
@@ -215,7 +233,7 @@ def _t95(freedom: int) -> float:
 
 
 def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:
-  """Newcombe's phi, continuity-corrected when positive; 0 when a margin is empty."""
+  """Newcombe's phi, with a continuity correction if it is positive; 0 if a margin is empty."""
   product = (
     (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
   )
@@ -227,20 +245,22 @@ def _correlation(both: int, only_first: int, only_second: int, neither: int) -> 
 
 
 def _fisher(first: int, n_first: int, second: int, n_second: int) -> float:
-  """Sum over all tables with these margins that are no likelier than the one seen (integers, so
-  ties are exact).
+  """p-value of Fisher's exact test.
+
+  It sums all tables with these margins that are at most as likely as the observed table, in
+  integers, so that ties are exact.
   """
   total = first + second
 
   def weight(x: int) -> int:
     return math.comb(n_first, x) * math.comb(n_second, total - x)
 
-  seen = weight(first)
+  observed = weight(first)
   weights = [weight(x) for x in range(max(0, total - n_second), min(n_first, total) + 1)]
-  return sum(w for w in weights if w <= seen) / sum(weights)
+  return sum(w for w in weights if w <= observed) / sum(weights)
 
 
 def _mcnemar(only_first: int, only_second: int) -> float:
-  """Two-sided binomial test of the pairs that differ."""
-  n, least = only_first + only_second, min(only_first, only_second)
-  return min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n)
+  """p-value of McNemar's exact test: a two-sided binomial test of the pairs that differ."""
+  n, smaller = only_first + only_second, min(only_first, only_second)
+  return min(1.0, 2 * sum(math.comb(n, k) for k in range(smaller + 1)) / 2**n)

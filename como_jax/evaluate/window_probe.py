@@ -1,10 +1,11 @@
-"""A small convolutional network that reads numbers of a thing from windows about it: how much one
-picture tells, and how much both.
+"""A small convolutional network that predicts targets of an object from windows around it.
 
-It looks at a window about the thing in each picture, where `place_probe` found it, and is told
-where the window is: more of the pixels than `picture_probe` sees, and less of what stands around.
-Trained with labels, so it is no motion model: it says what can be known. Early stopping on held-out
-groups. Legend: N pairs, B batch, S window, A numbers asked for.
+In each picture, it sees a window around the place where `place_probe` found the object, and the
+location of the window. So it sees the object in a higher resolution than `picture_probe`, and less
+of its surroundings. It uses one picture or both. It is trained with labels, so it is not a motion
+model: it shows what the pictures allow to predict. Training stops early, by held-out groups.
+
+Legend: N pairs, B batch, S window, A target dimensions.
 """
 
 import dataclasses
@@ -18,17 +19,21 @@ from jax import numpy as jnp
 
 from como_jax.evaluate import small_network
 
-# of the convolutions, each halving the window, and of the layers after them
+# Widths of the convolutions (each halves the window) and of the dense layers after them.
 WIDTHS, HIDDEN = (32, 64, 96, 128), (192, 256)
-MARGIN = 8  # pixels by which windows are cut wider, so that they can be shifted while fitting
+MARGIN = 8  # extra pixels of a window, so that it can be shifted during training
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Windows:
-  """Parts of pictures: `pixels` uint8 [N, S + MARGIN, S + MARGIN, 3] and their middles, `places`
-  [N, 2], in widths of the picture from its middle; `pixel`, the width of one of its pixels in
-  widths of the picture.
+  """Windows of pictures.
+
+  Attributes:
+    pixels: uint8 [N, S + MARGIN, S + MARGIN, 3].
+    places: centers of the windows [N, 2]: (right, down) from the center of the picture, in units of
+      the width of the picture.
+    pixel: width of a pixel in the same unit.
   """
 
   pixels: np.ndarray
@@ -43,19 +48,23 @@ class Windows:
 
 
 def windows(pictures: np.ndarray, places: np.ndarray, size: int) -> Windows:
-  """Cuts windows of `size` pixels about places [N, 2] out of uint8 [N, H, H, 3]; the picture's edge
-  goes on outside.
+  """Cuts windows out of pictures; outside a picture, its edge is repeated.
+
+  Args:
+    pictures: uint8 [N, H, H, 3].
+    places: centers of the windows [N, 2], as in `Windows`.
+    size: S, in pixels.
   """
-  height, reach = pictures.shape[1], (size + MARGIN) // 2
-  # rows and columns of the picture
-  middles = np.clip(np.round((np.asarray(places) + 0.5) * height).astype(int), 0, height)
-  cut = np.empty((len(pictures), 2 * reach, 2 * reach, 3), np.uint8)
-  for row, (right, down) in enumerate(middles):
+  height, half = pictures.shape[1], (size + MARGIN) // 2
+  # Columns and rows of the picture.
+  centers = np.clip(np.round((np.asarray(places) + 0.5) * height).astype(int), 0, height)
+  pixels = np.empty((len(pictures), 2 * half, 2 * half, 3), np.uint8)
+  for row, (right, down) in enumerate(centers):
     y, x = (
-      np.clip(np.arange(middle - reach, middle + reach), 0, height - 1) for middle in (down, right)
+      np.clip(np.arange(middle - half, middle + half), 0, height - 1) for middle in (down, right)
     )
-    cut[row] = pictures[row][np.ix_(y, x)]
-  return Windows(cut, (middles / height - 0.5).astype(np.float32), 1 / height)
+    pixels[row] = pictures[row][np.ix_(y, x)]
+  return Windows(pixels, (centers / height - 0.5).astype(np.float32), 1 / height)
 
 
 def fit(
@@ -70,15 +79,16 @@ def fit(
   """Fits one network.
 
   Args:
-    first, second: windows of N pairs.
-    targets: [N, A] with mean about zero, each turned around where the pictures change places
-      ("both").
-    groups: [N], pairs of one group are held out together.
-    mirrored: [A], what a target is multiplied by where the pictures are mirrored left to right;
-      empty: never mirrored.
-    settings: "kind" of `picture_probe.KINDS`, "steps", "seed", and "batch_size" (96).
+    first: windows of N pairs.
+    second: windows of N pairs.
+    targets: [N, A] with a mean near zero; for "both", a target changes its sign if the pictures are
+      swapped.
+    groups: group of each pair [N]; the pairs of a group are held out together.
+    mirrored: factor of each target [A] if the pictures are mirrored left to right; empty: pictures
+      are never mirrored.
+    settings: "kind" (one of `picture_probe.KINDS`), "steps", "seed", and "batch_size" (default 96).
   """
-  parameters = _start(
+  parameters = _init(
     jax.random.key(settings["seed"]), first.pixels.shape[1] - MARGIN, targets.shape[1]
   )
   step, run = (
@@ -95,7 +105,7 @@ def fit(
   )
 
 
-def _start(key: jax.Array, size: int, outputs: int) -> dict[str, Any]:
+def _init(key: jax.Array, size: int, outputs: int) -> dict[str, Any]:
   keys = iter(jax.random.split(key, len(WIDTHS) + 3))
   channels, edges = (3, *WIDTHS), (5, *[3] * (len(WIDTHS) - 1))
   parameters = {
@@ -113,20 +123,30 @@ def _start(key: jax.Array, size: int, outputs: int) -> dict[str, Any]:
 
 
 def _apply(
-  parameters: Any, seen: tuple[jax.Array, jax.Array], places: tuple[jax.Array, jax.Array], kind: str
+  parameters: Any,
+  windows: tuple[jax.Array, jax.Array],
+  places: tuple[jax.Array, jax.Array],
+  kind: str,
 ) -> jax.Array:
-  """Normalized windows [B, S, S, 3] and their places [B, 2] of the first and of the second picture
-  -> [B, A].
+  """Predicts targets [B, A].
+
+  Args:
+    parameters: parameters of the network.
+    windows: normalized windows [B, S, S, 3] of the first and of the second pictures.
+    places: places [B, 2] of these windows.
+    kind: one of `picture_probe.KINDS`.
   """
   chosen = {"first": (0, 0), "second": (1, 1), "both": (0, 1)}[kind]
-  x = jnp.concatenate(seen) if kind == "both" else seen[chosen[0]]
+  x = jnp.concatenate(windows) if kind == "both" else windows[chosen[0]]
   for i in range(len(WIDTHS)):
     x = jax.nn.gelu(small_network.convolution(parameters[f"convolution{i}"], x, stride=2))
   x = jax.nn.gelu(small_network.dense(parameters["window"], x.reshape(len(x), -1)))
   a, b = jnp.split(x, 2) if kind == "both" else (x, x)
-  at, to = (places[i] for i in chosen)
-  # widths of the picture brought to about 1
-  x = jnp.concatenate([a, b, b - a, 5 * at, 5 * to, 15 * (to - at)], axis=-1)
+  first_place, second_place = (places[i] for i in chosen)
+  # The factors scale the places to a size of about 1.
+  x = jnp.concatenate(
+    [a, b, b - a, 5 * first_place, 5 * second_place, 15 * (second_place - first_place)], axis=-1
+  )
   return small_network.dense(
     parameters["out"], jax.nn.gelu(small_network.dense(parameters["pair"], x))
   )
@@ -134,15 +154,18 @@ def _apply(
 
 @functools.partial(jax.jit, static_argnames="kind")
 def _run(parameters: Any, first: Windows, second: Windows, *, kind: str) -> jax.Array:
-  edge, at, to = MARGIN // 2, first.places, second.places
-  seen = [
-    small_network.normalized(one.pixels[:, edge:-edge, edge:-edge]) for one in (first, second)
+  edge, first_place, second_place = MARGIN // 2, first.places, second.places
+  pixels = [
+    small_network.normalized(windows.pixels[:, edge:-edge, edge:-edge])
+    for windows in (first, second)
   ]
-  forward = _apply(parameters, tuple(seen), (at, to), kind)
+  forward = _apply(parameters, tuple(pixels), (first_place, second_place), kind)
   if kind != "both":
     return forward
-  # the way back is the way there, turned around
-  return (forward - _apply(parameters, tuple(reversed(seen)), (to, at), kind)) / 2
+  # The prediction for the swapped pair must be the negative: average both.
+  return (
+    forward - _apply(parameters, tuple(reversed(pixels)), (second_place, first_place), kind)
+  ) / 2
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "steps"))
@@ -158,31 +181,32 @@ def _step(
   steps: int,
 ) -> tuple:
   keys = jax.random.split(key, 5)
-  seen, places = zip(
-    *(_shifted(key, one) for key, one in zip(keys, (first, second), strict=False)), strict=True
+  pixels, places = zip(
+    *(_shifted(key, windows) for key, windows in zip(keys, (first, second), strict=False)),
+    strict=True,
   )
-  seen, size = small_network.recolored(keys[2], *seen), len(targets)
+  pixels, size = small_network.recolored(keys[2], *pixels), len(targets)
   if signs is not None:
-    mirror = jax.random.bernoulli(keys[3], 0.5, (size, 1))
-    seen = [jnp.where(mirror[:, :, None, None], x[:, :, ::-1], x) for x in seen]
-    places = [jnp.where(mirror, at * jnp.array([[-1.0, 1.0]]), at) for at in places]
-    targets = jnp.where(mirror, targets * signs[None], targets)
+    mirrored = jax.random.bernoulli(keys[3], 0.5, (size, 1))
+    pixels = [jnp.where(mirrored[:, :, None, None], x[:, :, ::-1], x) for x in pixels]
+    places = [jnp.where(mirrored, place * jnp.array([[-1.0, 1.0]]), place) for place in places]
+    targets = jnp.where(mirrored, targets * signs[None], targets)
   if kind == "both":
-    turn = jax.random.bernoulli(keys[4], 0.5, (size, 1))
-    seen = [jnp.where(turn[:, :, None, None], *both) for both in (seen[::-1], seen)]
-    places = [jnp.where(turn, *both) for both in (places[::-1], places)]
-    targets = jnp.where(turn, -targets, targets)
+    swapped = jax.random.bernoulli(keys[4], 0.5, (size, 1))
+    pixels = [jnp.where(swapped[:, :, None, None], *values) for values in (pixels[::-1], pixels)]
+    places = [jnp.where(swapped, *values) for values in (places[::-1], places)]
+    targets = jnp.where(swapped, -targets, targets)
   grads = jax.grad(
-    lambda p: jnp.square(_apply(p, tuple(seen), tuple(places), kind) - targets).mean()
+    lambda p: jnp.square(_apply(p, tuple(pixels), tuple(places), kind) - targets).mean()
   )(state[0])
   return small_network.update(state, grads, small_network.rate(state[-1], steps))
 
 
-def _shifted(key: jax.Array, wide: Windows) -> tuple[jax.Array, jax.Array]:
-  """Windows [B, S, S, 3], normalized, cut at random out of the wider ones, and their middles."""
-  size = wide.pixels.shape[1] - MARGIN
-  by = jax.random.randint(key, (len(wide.pixels), 2), 0, MARGIN + 1)
-  cut = jax.vmap(
-    lambda window, by: jax.lax.dynamic_slice(window, (by[1], by[0], 0), (size, size, 3))
-  )(wide.pixels, by)
-  return small_network.normalized(cut), wide.places + (by - MARGIN // 2) * wide.pixel
+def _shifted(key: jax.Array, windows: Windows) -> tuple[jax.Array, jax.Array]:
+  """Crops at random: (normalized windows [B, S, S, 3], places of their centers [B, 2])."""
+  size = windows.pixels.shape[1] - MARGIN
+  shift = jax.random.randint(key, (len(windows.pixels), 2), 0, MARGIN + 1)
+  pixels = jax.vmap(
+    lambda window, shift: jax.lax.dynamic_slice(window, (shift[1], shift[0], 0), (size, size, 3))
+  )(windows.pixels, shift)
+  return small_network.normalized(pixels), windows.places + (shift - MARGIN // 2) * windows.pixel

@@ -1,8 +1,10 @@
 """`python -m como_jax.exam score LATENTS.npz`: is z motion or appearance? Needs numpy alone.
 
-LATENTS.npz holds `z` [P, Z], the latents of the set's pairs, and may hold `z_ac` [V, Z] (pictures 0
--> 2), `z_ba` [P, Z] (pairs reversed), `z_aa` [V, Z] (picture 0 and itself) and `z_shifted` [V, Z]
-(pictures 0 -> 1, both shifted). Exit codes: 0 done, 2 bad input (one line on stderr).
+LATENTS.npz holds `z` [P, Z], the latents of the set's pairs. It may also hold `z_ac` [V, Z]
+(pictures 0 -> 2), `z_ba` [P, Z] (reversed pairs), `z_aa` [V, Z] (picture 0 and itself) and
+`z_shifted` [V, Z] (pictures 0 -> 1, both shifted).
+
+Exit codes: 0 done, 2 bad input (one line on stderr).
 """
 
 import argparse

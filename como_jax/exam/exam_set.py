@@ -1,9 +1,9 @@
-"""Reads an exam set (`exam.npz`) and foreign latents.
+"""Reads an exam set (`exam.npz`) and latents made by other programs.
 
-Legend: V views, P = 2V pairs, A numbers asked for, Z latent width.
+Legend: V views, P = 2V pairs, A target dimensions, Z latent width.
 
-A view is a chain (three pictures, two independent moves) seen by one camera in one scene; pair 2v
-is pictures 0 -> 1 of view v, pair 2v + 1 is pictures 1 -> 2.
+A chain is three pictures with two independent moves. A view is a chain seen by one camera in one
+scene. Pair 2v is pictures 0 -> 1 of view v, pair 2v + 1 is pictures 1 -> 2.
 """
 
 import dataclasses
@@ -18,29 +18,31 @@ import numpy as np
 from como_jax import errors
 
 TABLE = "exam.npz"
-BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "exam"  # folder of the tiers that ship
-# parts: to fit on; unseen cameras and scenes; unseen scenes, cameras of FIT
+BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "exam"  # the sets in this package
+# Parts of a set. FIT: probes are fitted on it. TEST: unseen cameras and scenes. SAME_CAMERA: unseen
+# scenes, cameras of FIT.
 FIT, TEST, SAME_CAMERA = 0, 1, 2
-LABELS = ("scene", "camera", "objects", "palette")  # classes of a view that motion does not tell
+LABELS = ("scene", "camera", "objects", "palette")  # classes of a view, independent of the moves
 _VIEWS = ("chain", *LABELS, "part")
 
 
 @dataclasses.dataclass(frozen=True)
 class ExamSet:
-  """An exam.
+  """An exam: the views, the moves to be predicted, and the errors of stored controls.
 
   Attributes:
     views: name -> int [V]: "chain", "camera", "scene", "objects", "palette", "part".
-    camera_speed: [V, 2] of the camera during each pair, 0 = it stands still.
-    target, target_robot: moves [P, A] in the first picture's camera, [P, B] in the robot's frame.
-    names, names_robot: of their numbers.
-    errors: control -> squared errors [pairs of part TEST, A], in the target's own units.
+    camera_speed: speed of the camera during each pair of a view [V, 2]; 0 = it does not move.
+    target: moves [P, A] in the camera frame of the first picture.
+    target_robot: moves [P, B] in the robot's frame.
+    names, names_robot: names of the dimensions of `target` and of `target_robot`.
+    errors: control -> squared errors [pairs of part TEST, A], in the units of `target`.
     errors_robot: control -> squared errors [pairs of part SAME_CAMERA, B].
-    numbers: name -> numbers of the view [V, k] (colors, light, pose of the camera).
-    limit: the smallest error that any reader of one picture can have, known from how the moves were
-      drawn; None: not known.
+    numbers: name -> properties of the view as numbers [V, k] (colors, light, pose of the camera).
+    limit: the smallest error that is possible from one picture, known from the distribution of the
+      moves; None: not known.
     pictures: what moves in the three pictures of each view of part TEST [views, 3, C], as
-      components of their tokens (tasks/exam_set.py: `picture_components`); None in sets without.
+      components of their tokens (tasks/exam_set.py: `picture_components`); None: not stored.
   """
 
   views: Mapping[str, np.ndarray]
@@ -57,35 +59,42 @@ class ExamSet:
 
   @property
   def pairs(self) -> int:
+    """The number of pairs P."""
     return len(self.target)
 
   def of_pairs(self, name: str) -> np.ndarray:
-    """A column of `views`, for each pair [P]."""
+    """A column of `views`, repeated for each pair [P]."""
     return np.repeat(self.views[name], 2)
 
   def rows(self, part: int) -> np.ndarray:
-    """Positions of a part's pairs."""
+    """Indices of the pairs of a part."""
     return np.flatnonzero(self.of_pairs("part") == part)
 
   @property
   def variance(self) -> np.ndarray:
-    """Of the target over the test's moves [A]: the mean of squares, since moves are drawn with mean
-    zero. So knowing nothing has an error of 1 on these very moves, not up to the chance of their
-    draw.
+    """Mean square of the target over the moves of part TEST [A].
+
+    It is not centered, because moves are drawn with mean zero. In units of it, predicting zero has
+    an error of exactly 1 on these moves, whatever moves were drawn.
     """
     return (self.target[self.rows(TEST)] ** 2).mean(axis=0)
 
   @property
   def variance_robot(self) -> np.ndarray:
-    """As `variance`, of `target_robot` [B]."""
+    """Mean square of `target_robot` over the moves of part SAME_CAMERA [B]."""
     return (self.target_robot[self.rows(SAME_CAMERA)] ** 2).mean(axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-  """Latents of the pairs `z` [P, Z], and where the model can make them: `z_ac` [V, Z] of pictures 0
-  -> 2, `z_ba` [P, Z] of the pairs reversed, `z_aa` [V, Z] of picture 0 and itself, `z_shifted` [V,
-  Z] of pictures 0 -> 1, both moved by the same few pixels.
+  """Latents of the pairs, and of other pictures if the model can make them.
+
+  Attributes:
+    z: [P, Z], of the pairs.
+    z_ac: [V, Z], of pictures 0 -> 2.
+    z_ba: [P, Z], of the reversed pairs.
+    z_aa: [V, Z], of picture 0 and itself.
+    z_shifted: [V, Z], of pictures 0 -> 1, both shifted by the same few pixels.
   """
 
   z: np.ndarray
@@ -96,11 +105,15 @@ class Latents:
 
 
 def load(path: Any) -> ExamSet:
-  """The exam in a folder (its exam.npz) or in a file.
+  """Reads the exam of a folder (its exam.npz) or of a file.
 
   Raises:
-    errors.UserError: no such file, an array that is missing, of another shape, or holds values that
-      are not finite.
+    errors.UserError: no such file, or an array that is missing, has another shape or holds values
+      that are not finite.
+
+  >>> exam = load(BUNDLED / "pushed")
+  >>> exam.pairs, exam.names  # a latent for it is z [1900, Z], scored by `run.evaluate(exam, z)`
+  (1900, ('right', 'away'))
   """
   path = pathlib.Path(path)
   path = path / TABLE if path.is_dir() else path
@@ -114,7 +127,7 @@ def load(path: Any) -> ExamSet:
     raise errors.UserError(
       f"{path}: array {missing[0]!r} is missing: {errors.nearest(missing[0], table)}"
     )
-  views = {name: _whole(path, table, name) for name in _VIEWS}
+  views = {name: _integers(path, table, name) for name in _VIEWS}
   count = len(views["chain"])
   unknown = set(np.unique(views["part"]).tolist()) - {FIT, TEST, SAME_CAMERA}
   if unknown:
@@ -164,8 +177,9 @@ def load(path: Any) -> ExamSet:
 
 
 def load_latents(path: Any, exam: ExamSet) -> Latents:
-  """Foreign latents of an exam's pairs: `z`, and the others of `Latents` where they are there;
-  other arrays are ignored.
+  """Reads latents from a file: `z` of the pairs, and the other arrays of `Latents` if present.
+
+  Arrays with other names are ignored.
 
   Raises:
     errors.UserError: no such file, no `z`, an array of another shape, or rows that are not finite.
@@ -179,11 +193,18 @@ def load_latents(path: Any, exam: ExamSet) -> Latents:
 
 
 def latents(arrays: Mapping[str, Any], exam: ExamSet, *, path: Any = "latents") -> Latents:
-  """Checked latents of arrays by the names of `Latents`; `path` names them in errors, which are
-  those of `load_latents`.
+  """Checks latents and converts them to float64.
+
+  Args:
+    arrays: name of a field of `Latents` -> array; "z" is required.
+    exam: the set.
+    path: name of the latents in error messages.
+
+  Raises:
+    errors.UserError: an array of another shape, or rows that are not finite.
   """
   width = np.shape(arrays["z"])[-1] if np.ndim(arrays["z"]) == 2 else None
-  rows = {"z": exam.pairs, "z_ba": exam.pairs}  # the others: of views
+  rows = {"z": exam.pairs, "z_ba": exam.pairs}  # the other arrays have one row per view
   return Latents(
     **{
       name: _finite(path, name, values, (rows.get(name, exam.pairs // 2), width))
@@ -193,9 +214,13 @@ def latents(arrays: Mapping[str, Any], exam: ExamSet, *, path: Any = "latents") 
 
 
 def controls(stored: Mapping[str, np.ndarray], kind: str) -> list[str]:
-  """Names of the controls of a kind, "first", "second" or "both": the kind itself or "KIND_...".
+  """Names of the stored controls of a kind: KIND itself or "KIND_...".
 
-  An oracle that knows the true pose ("oracle_second_linear") is none of them.
+  An oracle that knows the true pose ("oracle_second_linear") is not included.
+
+  Args:
+    stored: control -> errors.
+    kind: "first", "second" or "both".
   """
   return [name for name in stored if name == kind or name.startswith(kind + "_")]
 
@@ -214,7 +239,7 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise errors.UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _whole(path: pathlib.Path, table: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+def _integers(path: pathlib.Path, table: Mapping[str, np.ndarray], name: str) -> np.ndarray:
   values = table[name]
   if values.ndim != 1 or values.dtype.kind not in "iu":
     raise errors.UserError(
@@ -225,24 +250,24 @@ def _whole(path: pathlib.Path, table: Mapping[str, np.ndarray], name: str) -> np
 
 def _shape(path: Any, name: str, values: np.ndarray, shape: tuple[int | None, ...]) -> None:
   fits = len(shape) == values.ndim and all(
-    want in (None, have) for want, have in zip(shape, values.shape, strict=False)
+    size in (None, actual) for size, actual in zip(shape, values.shape, strict=False)
   )
   if not fits or not values.shape[-1]:
-    wanted = ", ".join("numbers" if n is None else str(n) for n in shape)
-    raise errors.UserError(f"{path}: {name}: expected [{wanted}], found {list(values.shape)}")
+    expected = ", ".join("numbers" if n is None else str(n) for n in shape)
+    raise errors.UserError(f"{path}: {name}: expected [{expected}], found {list(values.shape)}")
 
 
 def _finite(path: Any, name: str, values: Any, shape: tuple[int | None, ...]) -> np.ndarray:
-  """Checked, in float64."""
+  """Checks that values are numbers, finite and of the shape; returns them in float64."""
   values = np.asarray(values)
   if values.dtype.kind not in "fiub":
     raise errors.UserError(f"{path}: {name}: expected numbers, found {values.dtype}")
   _shape(path, name, values, shape)
-  wrong = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-  if wrong.any():
-    first = int(np.flatnonzero(wrong)[0])
+  bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+  if bad.any():
+    first = int(np.flatnonzero(bad)[0])
     raise errors.UserError(
-      f"{path}: {name}: {int(wrong.sum())} of {len(values)} rows hold values that are not finite "
+      f"{path}: {name}: {int(bad.sum())} of {len(values)} rows hold values that are not finite "
       f"(the first: row {first})"
     )
   return values.astype(np.float64)

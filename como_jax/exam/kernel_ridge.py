@@ -1,13 +1,14 @@
 """Kernel ridge regression that chooses its own kernel and ridge, with numpy alone.
 
-Legend: N samples, Z input numbers, R whitened directions, A target dimensions.
+Legend: N samples, Z input dimensions, R whitened directions, A target dimensions.
 
-Inputs are whitened: any linear map of z to as many or more numbers, if it loses nothing, gives the
-same probe. So latents of different widths can be compared. Kernel and ridge are chosen by the error
-on an inner held-out quarter of the groups; the last ridge of the grid is infinite, which predicts
-the mean of the targets: no probe has to be much worse than knowing nothing. Everything is float64:
-numpy's float32 eigendecomposition was not faster. numpy has no triangular solver, so the last fit
-solves by LU, at the price of two Cholesky factorizations.
+Inputs are whitened: a linear map of z that loses no information gives the same probe. So latents of
+different widths can be compared. Kernel and ridge are chosen by the error on an inner held-out
+quarter of the groups. The last ridge of the grid is infinite and predicts the mean of the targets,
+so that no probe has to be much worse than a prediction of the mean.
+
+All computations are in float64: numpy's float32 eigendecomposition was not faster. numpy has no
+triangular solver, so the final fit solves by LU, at the cost of two Cholesky factorizations.
 """
 
 import collections
@@ -19,41 +20,43 @@ import numpy as np
 from como_jax import errors
 
 KERNELS = ("linear", "rbf")
-WIDTHS = (
-  0.3,
-  1.0,
-  4.0,
-  16.0,
-)  # of the RBF kernel exp(-d2 / (width * median d2)), d2 = squared distance of two samples
-RIDGES = (
-  *np.logspace(-5, 3, 12),
-  np.inf,
-)  # the diagonal of every kernel is 1 (on average, for the linear one)
+# Widths of the RBF kernel exp(-d2 / (width * median d2)), d2 = squared distance of two samples.
+WIDTHS = (0.3, 1.0, 4.0, 16.0)
+# The diagonal of every kernel is 1 (for the linear kernel: on average).
+RIDGES = (*np.logspace(-5, 3, 12), np.inf)
 SMALLEST = 1e-5  # directions with a singular value below this share of the largest are dropped
-_ROUNDING = 1e-12  # of the largest squared distance: samples this near are the same
-SELECT = 3000  # samples of the choice, at most: the eigendecomposition grows with the cube
-HELD_OUT = 0.25  # of the groups, in the choice
-CHUNK = 2048  # rows of a prediction at a time
+_ROUNDING = 1e-12  # share of the largest squared distance: samples closer than this are equal
+SELECT = 3000  # maximum number of samples in the choice, whose cost grows with the cube
+HELD_OUT = 0.25  # share of the groups that is held out in the choice
+CHUNK = 2048  # rows that are predicted at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-  """Linear map [Z, R] of inputs minus their mean [Z]; the mean squared norm of a scaled sample is
-  1.
+  """Subtracts a mean and applies a linear map; the mean squared norm of scaled samples is 1.
+
+  Attributes:
+    mean: [Z].
+    gain: a matrix [Z, R], or one factor per dimension [Z].
   """
 
   mean: np.ndarray
   gain: np.ndarray
 
   def __call__(self, inputs: np.ndarray) -> np.ndarray:
+    """Scales inputs [N, Z] -> [N, R] (or [N, Z])."""
     centered = inputs - self.mean
     return centered * self.gain if self.gain.ndim == 1 else centered @ self.gain
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """Weights of the target dimensions that share a choice: [R, dims] (linear, width None) or [N,
-  dims] (RBF).
+  """Weights of the target dimensions with the same kernel and ridge.
+
+  Attributes:
+    width: width of the RBF kernel; None: the linear kernel.
+    dims: indices of the target dimensions.
+    weights: [R, dims] for the linear kernel, [N, dims] for an RBF kernel.
   """
 
   width: float | None
@@ -63,14 +66,23 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-  """A fitted regression; `text` says what was chosen, `chosen` holds (kernel width or None, ridge)
-  of each target dimension, `inner` the errors of the choice [A] on held-out groups, in units of the
-  target's variance.
+  """A fitted regression.
+
+  Attributes:
+    scaling: scaling of the inputs.
+    inputs: scaled inputs of the fit [N, R].
+    unit: median squared distance of the samples; 0 if no RBF kernel was chosen.
+    mean, scale: mean and standard deviation of the targets [A].
+    parts: weights; target dimensions with an infinite ridge have none.
+    chosen: (kernel width or None, ridge) for each target dimension.
+    inner: errors [A] of the chosen kernel and ridge on the inner held-out groups, in units of the
+      target's variance.
+    text: describes the fit in one line.
   """
 
   scaling: Scaling
-  inputs: np.ndarray  # scaled, [N, R]
-  unit: float  # median squared distance, or 0
+  inputs: np.ndarray
+  unit: float
   mean: np.ndarray
   scale: np.ndarray
   parts: tuple[Part, ...]
@@ -79,10 +91,10 @@ class Probe:
   text: str
 
   def predict(self, new: Any) -> np.ndarray:
-    """Targets [M, A] of new inputs [M, Z].
+    """Predicts targets [M, A] for new inputs [M, Z].
 
     Raises:
-      errors.UserError: another width than the fitted inputs', or values that are not finite.
+      errors.UserError: the width differs from that of the fitted inputs, or values are not finite.
     """
     new = matrix(new, "new inputs")
     if new.shape[1] != len(self.scaling.mean):
@@ -114,19 +126,19 @@ def fit(
   kernels: tuple[str, ...] = KERNELS,
   blocks: Any = None,
 ) -> Probe:
-  """Fits the best of linear and RBF kernel ridge regression.
+  """Fits linear and RBF kernel ridge regression and keeps the better one for each target.
 
   Args:
     inputs: [N, Z], finite.
     targets: [N, A], finite; each dimension is standardized.
-    groups: of the samples [N] (moves, chains, trajectories), numbers or text; never on both sides
-      of the inner split.
-    seed: of the inner split.
-    whiten: False standardizes each input by itself instead: for tokens of a picture, whose many
-      faint directions hold noise.
-    kernels: names, of `KERNELS`.
-    blocks: number of a block for each target dimension [A]: those of a block (one-hot classes of a
-      label) share kernel and ridge. None: each has its own.
+    groups: group of each sample [N] (move, chain, trajectory), numbers or text; a group is never on
+      both sides of the inner split.
+    seed: seed of the inner split.
+    whiten: False standardizes each input dimension instead. Use it for tokens of a picture, whose
+      many directions of small variance hold noise.
+    kernels: names from `KERNELS`.
+    blocks: block number of each target dimension [A]; the dimensions of a block (for example the
+      one-hot classes of a label) share kernel and ridge. None: each dimension has its own.
 
   Raises:
     errors.UserError: unequal lengths, values that are not finite, fewer than two groups, an unknown
@@ -175,7 +187,15 @@ def fit(
 
 
 def matrix(values: Any, name: str) -> np.ndarray:
-  """[N, K] in float64. Raises errors.UserError: another rank, or values that are not finite."""
+  """Checks values [N, K] and converts them to float64.
+
+  Args:
+    values: the values.
+    name: name of the values in error messages.
+
+  Raises:
+    errors.UserError: another rank, or values that are not finite.
+  """
   values = np.asarray(values, dtype=np.float64)
   if values.ndim != 2:
     raise errors.UserError(
@@ -194,11 +214,14 @@ def standard(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scale_inputs(inputs: np.ndarray, whiten: bool = True) -> Scaling:
-  """Whitening by principal components [Z, R], or standardization of each number by itself [Z]; see
-  `fit`.
+  """Whitening by principal components, or standardization of each dimension.
 
-  Only directions above `SMALLEST` are kept: rounding of float32 latents lies below it. Latents
-  rounded to 16 bits have directions of rounding noise above it; save latents in float32.
+  Only directions above `SMALLEST` are kept. The rounding noise of float32 latents is below it. The
+  rounding noise of 16-bit latents is above it, so save latents in float32.
+
+  Args:
+    inputs: [N, Z].
+    whiten: True: a gain [Z, R] from principal components. False: a gain [Z]; see `fit`.
   """
   mean = inputs.mean(axis=0)
   if not whiten:
@@ -215,9 +238,7 @@ def scale_inputs(inputs: np.ndarray, whiten: bool = True) -> Scaling:
 
 
 def principal(centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Principal directions [Z, min(N, Z)] and singular values of centered inputs [N, Z], the largest
-  first.
-  """
+  """Principal directions [Z, min(N, Z)] of centered inputs [N, Z], and falling singular values."""
   if centered.shape[0] >= centered.shape[1]:
     values, vectors = np.linalg.eigh(centered.T @ centered)
     return vectors[:, ::-1], np.sqrt(np.maximum(values[::-1], 0))
@@ -228,18 +249,23 @@ def principal(centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   ), singular
 
 
-def squared_distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-  """[M, R] and [N, R] -> [M, N]."""
-  result = one @ other.T
+def squared_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+  """Squared distances between the rows of two arrays: [M, R] and [N, R] -> [M, N]."""
+  result = first @ second.T
   result *= -2
-  result += (one**2).sum(axis=1)[:, None]
-  result += (other**2).sum(axis=1)
+  result += (first**2).sum(axis=1)[:, None]
+  result += (second**2).sum(axis=1)
   return np.maximum(result, 0, out=result)
 
 
 def inner_split(index: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-  """Positions (training, held-out) of samples whose groups are numbered 0 to G - 1; of a drawn
-  subset of the groups where there are more than `SELECT` samples.
+  """Splits samples by group; returns the indices of (training, held-out) samples.
+
+  If there are more than `SELECT` samples, it uses a random subset of the groups.
+
+  Args:
+    index: group number of each sample [N], 0 to G - 1.
+    seed: seed of the split.
 
   Raises:
     errors.UserError: fewer than two groups.
@@ -259,6 +285,7 @@ def inner_split(index: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _widths(kernels: tuple[str, ...]) -> list[float | None]:
+  """The grid of kernel widths; None is the linear kernel."""
   return [width for name in kernels for width in ((None,) if name == "linear" else WIDTHS)]
 
 
@@ -271,19 +298,20 @@ def _inner_errors(
   whiten: bool,
   kernels: tuple[str, ...],
 ) -> np.ndarray:
-  """Mean squared error [kernels, ridges, A] on held-out samples; scaling and means are those of the
-  training samples.
+  """Mean squared errors on held-out samples [kernels, ridges, A].
+
+  Scaling and target means come from the training samples.
   """
   scaling = scale_inputs(inputs[train], whiten)
   fitted, new = scaling(inputs[train]), scaling(inputs[held])
   mean = targets[train].mean(axis=0)
-  wanted, truth = targets[train] - mean, targets[held] - mean
+  centered, truth = targets[train] - mean, targets[held] - mean
   result = np.full((len(_widths(kernels)), len(RIDGES), targets.shape[1]), np.inf)
   distance = cross = None
   for k, width in enumerate(_widths(kernels)):
     if width is None:
       directions, singular = principal(fitted)
-      values, basis, projected = singular**2, new @ directions, directions.T @ (fitted.T @ wanted)
+      values, basis, projected = singular**2, new @ directions, directions.T @ (fitted.T @ centered)
     else:
       distance = squared_distance(fitted, fitted) if distance is None else distance
       cross = squared_distance(new, fitted) if cross is None else cross
@@ -291,43 +319,48 @@ def _inner_errors(
       if not unit:
         continue
       values, vectors = np.linalg.eigh(np.exp(distance / -unit))
-      basis, projected = np.exp(cross / -unit) @ vectors, vectors.T @ wanted
+      basis, projected = np.exp(cross / -unit) @ vectors, vectors.T @ centered
     for r, ridge in enumerate(RIDGES):
       predicted = basis @ (projected / (np.maximum(values, 0) + ridge)[:, None])
       result[k, r] = ((predicted - truth) ** 2).mean(axis=0)
-  # inputs that are all the same have no distance: any kernel is the mean
+  # If all inputs are equal, the median distance is 0 and any kernel predicts the mean.
   if not np.isfinite(result).any():
     result[:, -1] = (truth**2).mean(axis=0)
   return result
 
 
 def _median(distance: np.ndarray) -> float:
-  """Median squared distance of different samples, of at most a thousand; of those that are apart,
-  where more than half are not (codes, classes).
+  """Median squared distance between samples, from at most about a thousand samples.
+
+  If more than half of the pairs of samples are equal (codes, classes), equal pairs are left out.
   """
   step = max(len(distance) // 1000, 1)
-  few = distance[::step, ::step]
-  few = few[~np.eye(len(few), dtype=bool)]
-  apart = few > _ROUNDING * few.max(initial=0.0)
-  if apart.sum() * 2 < len(few):
-    few = few[apart]
-  return float(np.median(few)) if len(few) else 0.0
+  values = distance[::step, ::step]
+  values = values[~np.eye(len(values), dtype=bool)]
+  apart = values > _ROUNDING * values.max(initial=0.0)
+  if apart.sum() * 2 < len(values):
+    values = values[apart]
+  return float(np.median(values)) if len(values) else 0.0
 
 
 def _weights(
   scaled: np.ndarray, targets: np.ndarray, chosen: tuple
 ) -> tuple[float, tuple[Part, ...]]:
-  """(median squared distance, weights) of the last fit on every sample; targets are
-  standardized.
+  """Fits on all samples; returns (median squared distance, weights).
+
+  Args:
+    scaled: scaled inputs [N, R].
+    targets: standardized targets [N, A].
+    chosen: (kernel width or None, ridge) for each target dimension.
   """
-  same = collections.defaultdict(list)
+  dims_by_choice = collections.defaultdict(list)
   for a, choice in enumerate(chosen):
-    same[choice].append(a)
+    dims_by_choice[choice].append(a)
   distance, unit, parts = None, 0.0, []
-  for (width, ridge), dims in same.items():
+  for (width, ridge), dims in dims_by_choice.items():
     dims = np.array(dims)
     if np.isinf(ridge):
-      continue  # the mean
+      continue  # predicts the mean, which needs no weights
     if width is None:
       directions, singular = principal(scaled)
       weights = directions @ (

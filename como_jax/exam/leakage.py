@@ -1,7 +1,9 @@
-"""How much appearance can be read from z. Legend: N pairs, Z latent width, K classes or numbers.
+"""How much appearance can be predicted from z.
 
-A latent of motion tells neither which scene, camera, objects or colors it was seen with, nor how a
-picture looks.
+Legend: N pairs, Z latent width, K classes or numbers.
+
+A latent that holds only motion does not predict the scene, the camera, the objects, the colors or
+the picture itself.
 """
 
 import dataclasses
@@ -14,26 +16,27 @@ from como_jax import errors
 from como_jax.exam import kernel_ridge, resampling
 from como_jax.exam.resampling import Estimate
 
-FLAG = 0.1  # of the way from chance to perfect reading: appearance counts as readable from here
-# By which the second picture is known better than the first, in units of their variance, from which
-# it counts as rebuilt. The true second pose has 0.14, and its interval's end moves by 0.02 from
-# split to split.
+# Appearance counts as readable above this share of the way from chance to perfect accuracy.
+FLAG = 0.1
+# The second picture counts as rebuilt if it is predicted better than the first by more than this,
+# in units of their variance. The true second pose has 0.14, and the end of its interval changes by
+# 0.02 between splits.
 GAP = 0.2
-HELD_OUT = 0.25  # of the trajectories
-LEAST = 8  # of them
+HELD_OUT = 0.25  # share of the trajectories that is held out
+LEAST = 8  # minimum number of trajectories
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """How well a class is read on held-out trajectories.
+  """How well a label is predicted on held-out trajectories.
 
   Attributes:
-    excess: (accuracy - chance) / (1 - chance): 0 = nothing is read, 1 = every one.
-    accuracy: mean of the classes' accuracies, so that a common class does not flatter.
-    chance: 1 / classes.
-    classes: those of both sides of the split.
-    flagged: the interval of `excess` lies above `FLAG`.
-    text: the probe.
+    excess: (accuracy - chance) / (1 - chance): 0 = chance, 1 = perfect.
+    accuracy: balanced accuracy: the mean over classes, so that a frequent class has no more weight.
+    chance: 1 / number of classes.
+    classes: classes that occur on both sides of the split.
+    flagged: the interval of `excess` is above `FLAG`.
+    text: describes the probe.
   """
 
   excess: Estimate
@@ -46,10 +49,13 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """Share of the variance of numbers that is read: 1 = all, 0 = no more than their mean, below 0 =
-  worse.
+  """Share of the variance of numbers that is predicted (R2).
 
-  `share` is of the sum over all numbers, `by_number` [K] of each (nan where a number is constant).
+  1 = all, 0 = as good as their mean, below 0 = worse than their mean.
+
+  Attributes:
+    share: for the sum over all numbers.
+    by_number: for each number [K]; nan if a number is constant.
   """
 
   share: Estimate
@@ -58,15 +64,14 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-  """What z alone tells of the pictures themselves.
+  """How well z alone predicts the pictures themselves.
 
   Attributes:
-    first, second: share of each picture's variance that z tells.
+    first, second: share of the variance of each picture that z predicts.
     gap: squared error of the first picture minus that of the second, in units of the mean of their
-      variances: above 0 where z knows the second picture better. One unit for both, since the
-      second varies more, by the move: a displacement tells a share of the second picture and none
-      of the first, and has the same errors.
-    flagged: the interval of `gap` lies above `GAP`.
+      variances. It is above 0 if z predicts the second picture better. Both errors have the same
+      unit, because the second picture varies more, by the move. A pure displacement predicts a
+      share of the second picture and none of the first, but has equal errors.
   """
 
   first: Reading
@@ -75,6 +80,7 @@ class Pictures:
 
   @property
   def flagged(self) -> bool:
+    """Whether the interval of `gap` is above `GAP`."""
     return self.gap.low > GAP
 
 
@@ -86,19 +92,18 @@ def identities(
   seed: int = 0,
   resamples: int = resampling.RESAMPLES,
 ) -> dict[str, Identity]:
-  """How well each of several classes is read from whitened z beyond chance, on one split by
-  trajectories.
+  """How well labels are predicted from whitened z beyond chance, on one split by trajectories.
 
-  One-vs-rest kernel ridge regression on one-hot numbers; linear or RBF, as an inner split of the
-  training trajectories says; the class with the largest prediction in units of its frequency is the
-  answer. The interval is over held-out trajectories.
+  The probe is one-vs-rest kernel ridge regression on one-hot classes. An inner split of the
+  training trajectories chooses a linear or an RBF kernel. The predicted class is the one with the
+  largest output divided by its frequency. Intervals are over held-out trajectories.
 
   Args:
     z: [N, Z].
-    labels: name -> [N], numbers or text.
-    trajectories: of the pairs [N] (chains); each falls on one side of the split.
-    seed: of the split and the bootstrap.
-    resamples: draws.
+    labels: name -> class of each pair [N], numbers or text.
+    trajectories: trajectory (chain) of each pair [N]; each is on one side of the split.
+    seed: seed of the split and of the bootstrap.
+    resamples: number of bootstrap draws.
 
   Raises:
     errors.UserError: unequal lengths, values that are not finite, fewer than two classes on both
@@ -124,9 +129,9 @@ def identities(
   draws = resampling.groups_of(trajectories[held], seed=seed, resamples=resamples)
   result = {}
   for b, (name, (classes, table)) in enumerate(tables.items()):
-    right = np.eye(len(classes))[answers[:, blocks == b].argmax(axis=1)] * table[held]
+    hits = np.eye(len(classes))[answers[:, blocks == b].argmax(axis=1)] * table[held]
     chance = 1 / len(classes)
-    accuracy = _balanced(right, table[held], draws)
+    accuracy = _balanced(hits, table[held], draws)
     excess = dataclasses.replace(
       accuracy,
       **{f: (getattr(accuracy, f) - chance) / (1 - chance) for f in ("value", "low", "high")},
@@ -152,19 +157,19 @@ def future(
   seed: int = 0,
   resamples: int = resampling.RESAMPLES,
 ) -> Pictures:
-  """How much of the first and of the second picture can be rebuilt from z alone, on held-out
-  chains.
+  """How well the first and the second picture can be predicted from z alone, on held-out chains.
 
-  A latent that is only motion rebuilds neither; one that holds the future picture rebuilds the
-  second.
+  A latent that holds only motion predicts neither. A latent that holds the future picture predicts
+  the second.
 
   Args:
     z: [N, Z].
-    first, second: principal components of each picture's tokens [N, C], not standardized: their
-      variances weigh them.
-    chains: of the pairs [N]; each falls on one side of the split.
-    seed: of the split and the bootstrap.
-    resamples: draws.
+    first: principal components of each picture's tokens [N, C], not standardized, so that each
+      component has the weight of its variance.
+    second: as `first`, for the second picture.
+    chains: chain of each pair [N]; each is on one side of the split.
+    seed: seed of the split and of the bootstrap.
+    resamples: number of bootstrap draws.
 
   Raises:
     errors.UserError: unequal lengths, values that are not finite, fewer than eight chains.
@@ -180,28 +185,26 @@ def future(
     )
   train, held = _split(chains, seed)
   width = pictures[0].shape[1]
-  together = np.concatenate(pictures, axis=1)
-  blocks = np.repeat([0, 1], width)  # one kernel for a picture
-  probe = kernel_ridge.fit(
-    z[train], together[train], groups=chains[train], seed=seed, blocks=blocks
-  )
+  both = np.concatenate(pictures, axis=1)
+  blocks = np.repeat([0, 1], width)  # one kernel for each picture
+  probe = kernel_ridge.fit(z[train], both[train], groups=chains[train], seed=seed, blocks=blocks)
   predicted = probe.predict(z[held])
-  mean = together[train].mean(axis=0)
+  mean = both[train].mean(axis=0)
   sides = [slice(0, width), slice(width, None)]
   options = {"seed": seed, "resamples": resamples}
-  found = [
-    reading(predicted[:, s], together[held][:, s], mean[s], groups=chains[held], **options)
+  readings = [
+    reading(predicted[:, s], both[held][:, s], mean[s], groups=chains[held], **options)
     for s in sides
   ]
   table = np.stack(
-    [v for s in sides for v in _sums(predicted[:, s], together[held][:, s], mean[s])], axis=1
+    [v for s in sides for v in _sums(predicted[:, s], both[held][:, s], mean[s])], axis=1
   )
   gap = resampling.of_means(
     table,
     resampling.groups_of(chains[held], **options),
     lambda m: 2 * (m[..., 0] - m[..., 2]) / (m[..., 1] + m[..., 3]),
   )
-  return Pictures(found[0], found[1], gap)
+  return Pictures(readings[0], readings[1], gap)
 
 
 def reading(
@@ -213,8 +216,18 @@ def reading(
   seed: int = 0,
   resamples: int = resampling.RESAMPLES,
 ) -> Reading:
-  """Share of the squared distance of numbers [M, K] from the mean of the fit [K] that a prediction
-  takes away.
+  """Share of the variance that a prediction explains (R2), with an interval over groups.
+
+  Args:
+    predicted: [M, K].
+    truth: [M, K].
+    mean: mean of the training samples [K]; the variance is the squared distance from it.
+    groups: group of each row [M].
+    seed: seed of the bootstrap.
+    resamples: number of bootstrap draws.
+
+  Raises:
+    errors.UserError: unequal shapes, values that are not finite, fewer than two groups.
   """
   truth, predicted = (
     kernel_ridge.matrix(truth, "numbers"),
@@ -224,10 +237,10 @@ def reading(
     raise errors.UserError(
       f"predicted numbers: expected {list(truth.shape)}, found {list(predicted.shape)}"
     )
-  wrong, whole = ((predicted - truth) ** 2).mean(axis=0), ((truth - mean) ** 2).mean(axis=0)
+  error, variance = ((predicted - truth) ** 2).mean(axis=0), ((truth - mean) ** 2).mean(axis=0)
   with np.errstate(divide="ignore", invalid="ignore"):
-    by_number = np.where(whole > 0, 1 - wrong / whole, np.nan)
-  if not whole.any():
+    by_number = np.where(variance > 0, 1 - error / variance, np.nan)
+  if not variance.any():
     return Reading(Estimate(float("nan")), by_number)
   table = np.stack(_sums(predicted, truth, mean), axis=1)
   draws = resampling.groups_of(groups, seed=seed, resamples=resamples)
@@ -237,7 +250,7 @@ def reading(
 def _sums(
   predicted: np.ndarray, truth: np.ndarray, mean: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """(squared error, squared distance from the mean) of each row [M]."""
+  """(squared errors, squared distances from the mean) of the rows [M]."""
   return ((predicted - truth) ** 2).sum(axis=1), ((truth - mean) ** 2).sum(axis=1)
 
 
@@ -254,7 +267,7 @@ def _split(trajectories: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]
 def _one_hot(
   name: str, values: np.ndarray, train: np.ndarray, held: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """(classes of both sides, one-hot [N, classes]); rows of other classes are 0."""
+  """(classes that occur on both sides, one-hot [N, classes]); rows of other classes are 0."""
   classes = np.intersect1d(values[train], values[held])
   if len(classes) < 2:
     raise errors.UserError(
@@ -263,9 +276,15 @@ def _one_hot(
   return classes, (values[:, None] == classes).astype(np.float64)
 
 
-def _balanced(right: np.ndarray, there: np.ndarray, draws: resampling.Groups) -> Estimate:
-  """Mean over classes of the share of rows that is read right; classes that a draw left out do not
-  count.
+def _balanced(correct: np.ndarray, labels: np.ndarray, draws: resampling.Groups) -> Estimate:
+  """Balanced accuracy: the mean over classes of the share of rows with a correct prediction.
+
+  Classes without rows in a bootstrap draw are left out of its mean.
+
+  Args:
+    correct: one-hot [M, classes] of the true class where the prediction is correct, else 0.
+    labels: one-hot [M, classes] of the true classes.
+    draws: bootstrap draws.
   """
 
   def mean(table: np.ndarray) -> np.ndarray:
@@ -273,4 +292,4 @@ def _balanced(right: np.ndarray, there: np.ndarray, draws: resampling.Groups) ->
     share = np.divide(hits, rows, out=np.zeros_like(hits), where=rows > 0)
     return share.sum(axis=-1) / (rows > 0).sum(axis=-1)
 
-  return resampling.of_means(np.concatenate([right, there], axis=1), draws, mean)
+  return resampling.of_means(np.concatenate([correct, labels], axis=1), draws, mean)

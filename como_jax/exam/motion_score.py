@@ -1,12 +1,14 @@
-"""How much of the move z tells, between what one picture and what both pictures tell.
+"""The motion score S: how well z predicts the move, compared with one picture and with both.
 
 Legend: M pairs, A target dimensions.
 
-e = mean over dimensions of min(1, sum over pairs of the squared error / sum of the squared target):
-0 = the move is known, 1 = nothing is known (an error above that of the mean counts as 1: being
-worse than knowing nothing says nothing). Both sums are over the same pairs, in a bootstrap's draw
-too: whether the moves drawn are large or small is no part of the error. S = (e_single - e_z) /
-(e_single - e_both): 0 = no more than the better of two single pictures, 1 = as much as both.
+e = mean over dimensions of min(1, sum over pairs of the squared error / sum of the squared target).
+0 = the move is known, 1 = nothing is known. An error above that of the mean counts as 1, because a
+prediction that is worse than the mean carries no information. Both sums are over the same pairs, in
+every bootstrap draw too, so that e does not depend on the size of the moves that were drawn.
+
+S = (e_single - e_z) / (e_single - e_both). 0 = no better than the better of two single pictures,
+1 = as good as both pictures.
 """
 
 import dataclasses
@@ -19,21 +21,21 @@ from como_jax import errors
 from como_jax.exam import resampling
 from como_jax.exam.resampling import Estimate
 
-# e of a few hundred moves is known to about 0.01 to 0.02. Where both pictures gain less than this
-# over one, dividing by the gain makes that 0.2 to 0.4 of S; a gain of 0 makes S meaningless. Then S
-# is withheld.
+# Minimum gain e_single - e_both. On a few hundred moves, e has a standard error of 0.01 to 0.02. A
+# gain of 0.05 turns that into 0.2 to 0.4 of S; with a gain of 0, S has no meaning. If the gain is
+# not clearly above this value, S is withheld.
 CLEAR = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class Moves:
-  """The pairs that are asked about.
+  """The pairs that are scored.
 
   Attributes:
-    groups: of the pairs [M] (moves or chains): all pairs of one are drawn together.
-    squares: of the targets [M, A], in the unit of the errors; None: 1 for every pair.
-    limit: the smallest e that any reader of one picture can have, where it is known from how the
-      moves were drawn. It counts as a control of one picture that has no sampling error.
+    groups: group (move or chain) of each pair [M]; the pairs of a group are drawn together.
+    squares: squared targets [M, A], in the unit of the errors; None: 1 for every pair.
+    limit: the smallest e that is possible from one picture, if it is known from the distribution of
+      the moves. It counts as a single-picture control without sampling error.
   """
 
   groups: Any
@@ -47,19 +49,18 @@ class Moves:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """S of a latent; nan, with the reason in `withheld`, where pictures do not tell moves well enough
-  to ask.
+  """S of a latent.
 
   Attributes:
-    s: S with its interval.
-    z, single, both: e of the latent, of the better single-picture control, of the better control on
-      both.
+    s: S with its interval; nan if it is withheld.
+    z, single, both: e of the latent, of the best single-picture control, and of the best control on
+      both pictures.
     gain: e_single - e_both, paired.
-    by_dimension: the latent's error in each dimension [A], not capped.
-    chosen_single, chosen_both: positions of the controls that were taken; -1: the limit of one
-      picture.
-    withheld: reason, or "".
-    groups: number of groups drawn.
+    by_dimension: error of the latent in each dimension [A], not capped at 1.
+    chosen_single, chosen_both: indices of the best controls; -1: the limit of one picture.
+    withheld: why S is withheld, or "": the controls on both pictures are not clearly better than
+      those on one.
+    groups: number of groups.
   """
 
   s: Estimate
@@ -76,9 +77,14 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-  """The score of each level of a view's property (camera, scene), the moves being the same;
-  `deviation` and `range` of S over the levels where it is not withheld (nan where there are fewer
-  than two).
+  """The scores of the levels of a view's property (camera, scene), on the same moves.
+
+  Attributes:
+    levels: the levels.
+    scores: the score of each level.
+    deviation: standard deviation of S over the levels where S is not withheld; nan if there are
+      fewer than two.
+    range: range of S over the same levels; nan if there are fewer than two.
   """
 
   levels: tuple[Any, ...]
@@ -88,11 +94,12 @@ class Spread:
 
 
 def pair_errors(predicted: Any, target: Any, variance: Any) -> np.ndarray:
-  """Squared errors in units of each dimension's variance, [M, A].
+  """Squared errors [M, A] in units of the variance of each dimension.
 
   Args:
-    predicted, target: [M, A].
-    variance: [A], above 0: of the targets, over the test's moves.
+    predicted: [M, A].
+    target: [M, A].
+    variance: variance of the targets over the moves of the test [A], above 0.
 
   Raises:
     errors.UserError: unequal shapes, a variance that is not above 0.
@@ -113,12 +120,12 @@ def pair_errors(predicted: Any, target: Any, variance: Any) -> np.ndarray:
 
 
 def capped(means: np.ndarray) -> np.ndarray:
-  """E [...] of mean errors [..., A]."""
+  """Mean over dimensions, each capped at 1: mean errors [..., A] -> e [...]."""
   return np.minimum(1.0, means).mean(axis=-1)
 
 
 def e(values: Any, squares: Any = None) -> float:
-  """E of errors [M, A]; `squares` as in `Moves`."""
+  """The value of e for errors [M, A]; `squares` as in `Moves`."""
   values = _table(values, "errors")
   return float(
     capped(
@@ -130,20 +137,32 @@ def e(values: Any, squares: Any = None) -> float:
 def e_estimate(
   values: Any, moves: Moves, *, seed: int = 0, resamples: int = resampling.RESAMPLES
 ) -> Estimate:
-  """E of errors [M, A] with its interval over groups."""
+  """The value of e for errors [M, A], with its interval over groups."""
   (mean,), (drawn,), _ = _means([_table(values, "errors")], moves, seed, resamples)
   return resampling.estimate(capped(mean), capped(drawn))
 
 
 def difference(
-  one: Any, other: Any, moves: Moves, *, seed: int = 0, resamples: int = resampling.RESAMPLES
+  first: Any, second: Any, moves: Moves, *, seed: int = 0, resamples: int = resampling.RESAMPLES
 ) -> Estimate:
-  """e_one - e_other of errors [M, A] of the same pairs: below 0 where the first knows more.
+  """Difference of two e: e of the first errors minus e of the second.
 
-  Paired draws.
+  It is below 0 if the first is better. Both use the same bootstrap draws (paired).
+
+  Args:
+    first: errors [M, A] of the same pairs.
+    second: as `first`.
+    moves: the pairs.
+    seed: seed of the bootstrap.
+    resamples: number of bootstrap draws.
+
+  Raises:
+    errors.UserError: unequal shapes, fewer than two groups, values that are not finite.
   """
-  one = _table(one, "errors")
-  means, drawn, _ = _means([one, _same(other, one, "the other's errors")], moves, seed, resamples)
+  first = _table(first, "errors")
+  means, drawn, _ = _means(
+    [first, _table_like(second, first, "the other's errors")], moves, seed, resamples
+  )
   return resampling.estimate(*(capped(a) - capped(b) for a, b in (means, drawn)))
 
 
@@ -159,36 +178,38 @@ def score(
   """S of a latent, with intervals over groups.
 
   Args:
-    single: errors [M, A] of a control that sees one picture, or a list of such: the one with the
-      smallest e counts.
-    z: errors of the latent [M, A], of the same pairs.
-    both: as `single`, of controls that see both pictures.
+    single: errors [M, A] of a control that sees one picture, or a list of such errors; the control
+      with the smallest e is used.
+    z: errors of the latent [M, A] on the same pairs.
+    both: as `single`, for controls that see both pictures.
     moves: the pairs.
-    seed, resamples: of the bootstrap.
+    seed: seed of the bootstrap.
+    resamples: number of bootstrap draws.
 
   Raises:
     errors.UserError: unequal shapes, fewer than two groups, values that are not finite.
   """
   z = _table(z, "z's errors")
-  singles = [_same(values, z, "single's errors") for values in _candidates(single)]
-  boths = [_same(values, z, "both's errors") for values in _candidates(both)]
+  singles = [_table_like(values, z, "single's errors") for values in _candidates(single)]
+  boths = [_table_like(values, z, "both's errors") for values in _candidates(both)]
   chosen = [
-    int(np.argmin([e(values, moves.squares) for values in some])) for some in (singles, boths)
+    int(np.argmin([e(values, moves.squares) for values in controls]))
+    for controls in (singles, boths)
   ]
-  asked = [singles[chosen[0]], z, boths[chosen[1]]]
-  means, drawn, number = _means(asked, moves, seed, resamples)
-  (one, ours, two), (one_b, ours_b, two_b) = (
-    tuple(capped(m) for m in some) for some in (means, drawn)
+  tables = [singles[chosen[0]], z, boths[chosen[1]]]
+  means, drawn, number = _means(tables, moves, seed, resamples)
+  (e_single, e_z, e_both), (drawn_single, drawn_z, drawn_both) = (
+    tuple(capped(m) for m in table) for table in (means, drawn)
   )
-  if moves.limit is not None and moves.limit < one:
-    one, one_b, chosen[0] = moves.limit, np.full_like(one_b, moves.limit), -1
-  gain = resampling.estimate(one - two, one_b - two_b)
+  if moves.limit is not None and moves.limit < e_single:
+    e_single, drawn_single, chosen[0] = moves.limit, np.full_like(drawn_single, moves.limit), -1
+  gain = resampling.estimate(e_single - e_both, drawn_single - drawn_both)
   withheld = ""
   s = Estimate(float("nan"))
   if gain.low > CLEAR:
     with np.errstate(divide="ignore", invalid="ignore"):  # a draw in 2,000 may have no gain
-      ratio = (one_b - ours_b) / (one_b - two_b)
-    s = resampling.estimate((one - ours) / (one - two), ratio[np.isfinite(ratio)])
+      ratio = (drawn_single - drawn_z) / (drawn_single - drawn_both)
+    s = resampling.estimate((e_single - e_z) / (e_single - e_both), ratio[np.isfinite(ratio)])
   else:
     withheld = (
       f"both pictures are not clearly better than one: e_single - e_both is {gain}, expected an "
@@ -196,9 +217,9 @@ def score(
     )
   return Score(
     s=s,
-    z=resampling.estimate(ours, ours_b),
-    single=resampling.estimate(one, one_b),
-    both=resampling.estimate(two, two_b),
+    z=resampling.estimate(e_z, drawn_z),
+    single=resampling.estimate(e_single, drawn_single),
+    both=resampling.estimate(e_both, drawn_both),
     gain=gain,
     by_dimension=means[1],
     chosen_single=chosen[0],
@@ -218,31 +239,42 @@ def spread(
   seed: int = 0,
   resamples: int = resampling.RESAMPLES,
 ) -> Spread:
-  """The score in each level [M] (camera, scene) of the pairs alone; arguments as for `score`.
+  """The score in each level of a property (camera, scene), on the pairs of that level alone.
 
-  The controls are chosen over all pairs, so that every level is asked the same question.
+  The controls are chosen over all pairs, so that all levels use the same controls.
+
+  Args:
+    single: as for `score`.
+    z: as for `score`.
+    both: as for `score`.
+    moves: as for `score`.
+    levels: level of each pair [M].
+    seed: as for `score`.
+    resamples: as for `score`.
 
   Raises:
-    errors.UserError: as `score`; a level with pairs of fewer than two groups.
+    errors.UserError: as for `score`, or a level has pairs of fewer than two groups.
   """
   levels = np.asarray(levels).reshape(-1)
-  whole = score(single, z, both, moves, seed=seed, resamples=2)
-  limit = moves.limit if whole.chosen_single < 0 else None
-  one = _table(_candidates(single)[max(0, whole.chosen_single)], "single's errors")
-  two = _table(_candidates(both)[whole.chosen_both], "both's errors")
+  overall = score(single, z, both, moves, seed=seed, resamples=2)
+  limit = moves.limit if overall.chosen_single < 0 else None
+  single_errors = _table(_candidates(single)[max(0, overall.chosen_single)], "single's errors")
+  both_errors = _table(_candidates(both)[overall.chosen_both], "both's errors")
   z, moves = _table(z, "z's errors"), dataclasses.replace(moves, limit=limit)
   names = tuple(np.unique(levels).tolist())
   scores = tuple(
-    score(one[rows], z[rows], two[rows], moves[rows], seed=seed, resamples=resamples)
+    score(
+      single_errors[rows], z[rows], both_errors[rows], moves[rows], seed=seed, resamples=resamples
+    )
     for rows in (levels == name for name in names)
   )
-  known = np.array([found.s.value for found in scores if not found.withheld])
-  many = len(known) > 1
+  known = np.array([level.s.value for level in scores if not level.withheld])
+  enough = len(known) > 1
   return Spread(
     names,
     scores,
-    float(known.std(ddof=1)) if many else float("nan"),
-    float(np.ptp(known)) if many else float("nan"),
+    float(known.std(ddof=1)) if enough else float("nan"),
+    float(np.ptp(known)) if enough else float("nan"),
   )
 
 
@@ -260,7 +292,7 @@ def _table(values: Any, name: str) -> np.ndarray:
   return values
 
 
-def _same(values: Any, like: np.ndarray, name: str) -> np.ndarray:
+def _table_like(values: Any, like: np.ndarray, name: str) -> np.ndarray:
   values = _table(values, name)
   if values.shape != like.shape:
     raise errors.UserError(
@@ -270,7 +302,7 @@ def _same(values: Any, like: np.ndarray, name: str) -> np.ndarray:
 
 
 def _squares(values: Any, like: np.ndarray) -> np.ndarray:
-  values = _same(values, like, "squares")
+  values = _table_like(values, like, "squares")
   if not (values.sum(axis=0) > 0).all():
     raise errors.UserError("squares: a number that is asked for never moves")
   return values
@@ -279,8 +311,16 @@ def _squares(values: Any, like: np.ndarray) -> np.ndarray:
 def _means(
   tables: list[np.ndarray], moves: Moves, seed: int, resamples: int
 ) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-  """Of errors [M, A] of the same pairs: (each one's mean in units of the mean square [A], that of
-  each draw [B, A], number of groups).
+  """Mean errors in units of the mean squared target, over all pairs and for each bootstrap draw.
+
+  Args:
+    tables: errors [M, A] of the same pairs.
+    moves: the pairs.
+    seed: seed of the bootstrap.
+    resamples: number of bootstrap draws.
+
+  Returns:
+    (means [A] of each table, means [B, A] of the draws of each table, number of groups).
   """
   groups = np.asarray(moves.groups).reshape(-1)
   if len(groups) != len(tables[0]):

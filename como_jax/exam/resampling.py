@@ -1,11 +1,10 @@
-"""Bootstrap over groups, by sums of each group: no loop over draws.
+"""Bootstrap over groups, computed from the sums of each group without a loop over draws.
 
-Legend: M rows, G groups, B draws, K numbers.
+Legend: M rows, G groups, B draws, K columns.
 
-A group (a chain of moves, with all its views) is drawn whole: pairs of one chain are not
-independent. Cameras
-and
-scenes are given levels here, not drawn: intervals hold for those that were looked at.
+A group is a chain of moves with all its views. Groups are drawn whole, because the pairs of a chain
+are not independent. Cameras and scenes are fixed, not drawn, so intervals hold for the cameras and
+scenes of the set.
 """
 
 import dataclasses
@@ -35,8 +34,11 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-  """Rows of groups and how often each draw takes each group: `counts` [B, G], `index` [M] into the
-  groups.
+  """The groups of rows, and how often each draw takes each group.
+
+  Attributes:
+    index: group number of each row [M].
+    counts: how often a draw takes a group [B, G].
   """
 
   index: np.ndarray
@@ -44,16 +46,17 @@ class Groups:
 
   @property
   def number(self) -> int:
+    """The number of groups G."""
     return self.counts.shape[1]
 
   def sums(self, values: np.ndarray) -> np.ndarray:
-    """[M, K] -> [G, K]."""
+    """Sums over the rows of each group: [M, K] -> [G, K]."""
     result = np.zeros((self.number, values.shape[1]))
     np.add.at(result, self.index, values)
     return result
 
   def means(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over rows [M, K] -> (as they are [K], of each draw [B, K])."""
+    """Means over rows [M, K]: (over all rows [K], over the rows of each draw [B, K])."""
     sums, sizes = self.sums(values), np.bincount(self.index, minlength=self.number)
     return values.mean(axis=0), (self.counts @ sums) / (self.counts @ sizes)[:, None]
 
@@ -62,9 +65,9 @@ def groups_of(groups: Any, *, seed: int = 0, resamples: int = RESAMPLES) -> Grou
   """Draws whole groups with replacement, as many as there are.
 
   Args:
-    groups: of the rows [M], numbers or text.
-    seed: of the draws: statistics with the same seed and groups are paired.
-    resamples: draws.
+    groups: group of each row [M], numbers or text.
+    seed: seed of the draws; statistics with the same seed and groups are paired.
+    resamples: number of draws.
 
   Raises:
     errors.UserError: fewer than two groups.
@@ -78,7 +81,7 @@ def groups_of(groups: Any, *, seed: int = 0, resamples: int = RESAMPLES) -> Grou
 
 
 def estimate(value: float, draws: np.ndarray) -> Estimate:
-  """A value with the standard deviation and percentiles of its draws [B]."""
+  """A value with the standard error and the interval of its draws [B]."""
   low, high = np.percentile(draws, LEVELS)
   return Estimate(float(value), float(np.std(draws, ddof=1)), float(low), float(high))
 
@@ -86,6 +89,12 @@ def estimate(value: float, draws: np.ndarray) -> Estimate:
 def of_means(
   values: Any, groups: Groups, statistic: Callable[[np.ndarray], np.ndarray]
 ) -> Estimate:
-  """Estimate of statistic([..., K] -> [...]) of the means of rows [M, K]."""
+  """Estimate of a statistic of column means.
+
+  Args:
+    values: [M, K].
+    groups: groups of the rows, with the draws.
+    statistic: means [..., K] -> [...].
+  """
   mean, draws = groups.means(np.asarray(values, dtype=np.float64))
   return estimate(float(statistic(mean)), statistic(draws))

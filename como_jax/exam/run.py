@@ -1,6 +1,6 @@
-"""Takes the exam: everything that is asked of one latent.
+"""Runs all parts of the exam on one latent.
 
-Legend: P pairs, M test pairs, A numbers asked for, Z width.
+Legend: P pairs, M pairs of the test, A target dimensions, Z latent width.
 """
 
 import dataclasses
@@ -27,34 +27,33 @@ FUTURE = "future picture"
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What the exam found of one latent.
+  """Result of the exam for one latent.
 
   Parts that the set or the latents do not allow are None or empty.
 
   Attributes:
-    verdict: one of `MOTION`, `APPEARANCE`, `NOTHING`, `WITHHELD`; `sentence` says it with numbers.
-    score: S in unseen cameras and scenes, the move in the camera's frame.
-    score_robot: S in unseen scenes seen by the cameras of the fit, the move in the robot's frame.
-    controls: name -> e of every stored control on the test's pairs.
-    cameras, scenes: S in each; of the cameras those that stand still, where there are such (a
-      control may not know how a camera moves, and is chosen over all pairs).
-    identities: class -> how well it is read (`leakage.Identity`), on held-out chains of the fit
-      part.
-    numbers: name -> how well the view's numbers are read in unseen cameras and scenes.
-    future: how well the pictures of the test's pairs are rebuilt from z, on held-out chains of the
-      test.
-    shares: of z's variance over complete twins.
-    crossed: e of moves of one camera read with another's probe.
-    dose: speed of the camera -> e, in the test's moving cameras.
-    additivity, reversal, shifted, static: relations of z, whitened (`shares.Relation`,
+    verdict: one of `MOTION`, `APPEARANCE`, `NOTHING`, `WITHHELD`.
+    sentence: the verdict as a sentence with its numbers.
+    score: S in unseen cameras and scenes, for moves in the camera's frame.
+    score_robot: S in unseen scenes and the cameras of the fit part, for moves in the robot's frame.
+    controls: name -> e of each stored control on the pairs of the test.
+    cameras, scenes: S in each camera and in each scene. If some cameras do not move, `cameras` has
+      only these: controls are chosen over all pairs, and a control may not know how a camera moves.
+    identities: label -> how well it is predicted, on held-out chains of the fit part.
+    numbers: name -> how well the view's numbers are predicted in unseen cameras and scenes.
+    future: how well z predicts the pictures of the test's pairs, on held-out chains of the test.
+    shares: shares of the variance of z over complete twins.
+    crossed: e of moves of one camera, predicted by the probe of another camera.
+    dose: speed of the camera -> e, in the moving cameras of the test.
+    additivity, reversal, shifted, static: relations of whitened z (`shares.Relation`,
       `shares.static`).
-    errors, errors_robot: of the test's pairs [M, A], in units of the variance: for paired
-      differences of latents.
-    moves: the test's pairs: their chains, and the squares of what is asked.
-    names, names_robot: of the numbers asked for.
-    width: of z.
-    text: the probe of the moves.
-    seconds: that it took.
+    errors, errors_robot: errors of the test's pairs [M, A] in units of the variance, for paired
+      differences between latents.
+    moves: the test's pairs: their chains and squared targets.
+    names, names_robot: names of the target dimensions.
+    width: Z.
+    text: describes the probe of the moves.
+    seconds: duration of the exam.
   """
 
   verdict: str
@@ -85,13 +84,13 @@ class Result:
 
   @property
   def flagged(self) -> tuple[str, ...]:
-    """Classes of appearance that are readable, and `FUTURE` where the second picture is."""
-    classes = tuple(name for name, found in self.identities.items() if found.flagged)
+    """Labels of appearance that are readable, and `FUTURE` if the second picture is."""
+    classes = tuple(name for name, label in self.identities.items() if label.flagged)
     return classes + ((FUTURE,) if self.future and self.future.flagged else ())
 
   def row(self) -> dict[str, float]:
-    """Plain numbers by name, nan where something was withheld: a row of a table of many latents."""
-    found = {
+    """The results as numbers by name, for a table of many latents; nan = withheld."""
+    row = {
       "width": float(self.width),
       "seconds": self.seconds,
       "flagged": float(bool(self.flagged)),
@@ -104,36 +103,37 @@ class Result:
     }
     if self.score_robot is not None:
       estimates |= {"s_robot": self.score_robot.s, "e_z_robot": self.score_robot.z}
-      found |= {
+      row |= {
         f"error_robot/{n}": v
         for n, v in zip(self.names_robot, self.score_robot.by_dimension.tolist(), strict=False)
       }
-    estimates |= {f"excess/{name}": some.excess for name, some in self.identities.items()}
-    estimates |= {f"read/{name}": some.share for name, some in self.numbers.items()}
+    estimates |= {f"excess/{name}": estimate.excess for name, estimate in self.identities.items()}
+    estimates |= {f"read/{name}": estimate.share for name, estimate in self.numbers.items()}
     if self.future:
       first, second = self.future.first.share, self.future.second.share
       estimates |= {"future/first": first, "future/second": second, "future/gap": self.future.gap}
     estimates |= {
-      f"share/{name}": some for name, some in (self.shares.shares if self.shares else {}).items()
+      f"share/{name}": estimate
+      for name, estimate in (self.shares.shares if self.shares else {}).items()
     }
-    estimates |= {f"e_at_speed/{level:g}": some for level, some in self.dose.items()}
+    estimates |= {f"e_at_speed/{level:g}": estimate for level, estimate in self.dose.items()}
     for name in ("additivity", "reversal", "shifted"):
       if (relation := getattr(self, name)) is not None:
         estimates |= {name: relation.error, f"{name}_cosine": relation.cosine}
-    for name, some in estimates.items():
-      found |= {
-        name: some.value,
-        f"{name}_error": some.error,
-        f"{name}_low": some.low,
-        f"{name}_high": some.high,
+    for name, estimate in estimates.items():
+      row |= {
+        name: estimate.value,
+        f"{name}_error": estimate.error,
+        f"{name}_low": estimate.low,
+        f"{name}_high": estimate.high,
       }
-    found |= {
+    row |= {
       f"error/{n}": v for n, v in zip(self.names, self.score.by_dimension.tolist(), strict=False)
     }
-    found |= {f"e_control/{name}": value for name, value in self.controls.items()}
-    found |= {"e_own_camera": self.crossed.own, "e_other_camera": self.crossed.other}
-    found |= {"s_range_cameras": self.cameras.range, "s_range_scenes": self.scenes.range}
-    return found | ({} if self.static is None else {"static": self.static})
+    row |= {f"e_control/{name}": value for name, value in self.controls.items()}
+    row |= {"e_own_camera": self.crossed.own, "e_other_camera": self.crossed.other}
+    row |= {"s_range_cameras": self.cameras.range, "s_range_scenes": self.scenes.range}
+    return row | ({} if self.static is None else {"static": self.static})
 
 
 def evaluate(
@@ -144,27 +144,27 @@ def evaluate(
   resamples: int = resampling.RESAMPLES,
   log: Callable[[str], None] = lambda _: None,
 ) -> Result:
-  """Scores a latent.
+  """Runs the exam on a latent.
 
   Args:
     exam: the set.
     z: `exam_set.Latents`, or z alone [P, Z].
-    seed: of inner splits, held-out chains and bootstraps.
-    resamples: draws of a bootstrap.
-    log: told what is under way.
+    seed: seed of inner splits, held-out chains and bootstraps.
+    resamples: number of draws of each bootstrap.
+    log: receives one line of text at each stage.
 
   Raises:
-    errors.UserError: latents that do not fit the set; a set without controls of one picture and of
-      both.
+    errors.UserError: the latents do not fit the set, or the set has no controls of one picture or
+      of both.
   """
   begin = time.monotonic()
-  given = (
+  arrays = (
     {f.name: getattr(z, f.name) for f in dataclasses.fields(z)}
     if isinstance(z, sets.Latents)
     else {"z": z}
   )
   latents = sets.latents(
-    {name: values for name, values in given.items() if values is not None}, exam
+    {name: values for name, values in arrays.items() if values is not None}, exam
   )
   chains, cameras = exam.of_pairs("chain"), exam.of_pairs("camera")
   fit, test, same = (exam.rows(part) for part in (sets.FIT, sets.TEST, sets.SAME_CAMERA))
@@ -183,44 +183,46 @@ def evaluate(
       *(np.full(t.shape[1], 1000 + k) for k, t in enumerate(tables[2:])),
     ]
   )
-  wanted = np.concatenate(tables, axis=1)
+  targets = np.concatenate(tables, axis=1)
   probe = kernel_ridge.fit(
-    latents.z[fit], wanted[fit], groups=chains[fit], seed=seed, blocks=blocks
+    latents.z[fit], targets[fit], groups=chains[fit], seed=seed, blocks=blocks
   )
   ends = np.cumsum([0] + [t.shape[1] for t in tables])
   sides = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=False)]
   predicted = probe.predict(latents.z[test])
-  found = motion_score.pair_errors(predicted[:, sides[0]], exam.target[test], exam.variance)
+  z_errors = motion_score.pair_errors(predicted[:, sides[0]], exam.target[test], exam.variance)
   stored = {name: values / exam.variance for name, values in exam.errors.items()}
   moves = motion_score.Moves(chains[test], exam.target[test] ** 2 / exam.variance, exam.limit)
   single, both = _controls(stored, "errors", exam.limit)
-  score = motion_score.score(single, found, both, moves, **options)
+  score = motion_score.score(single, z_errors, both, moves, **options)
   speed = exam.camera_speed.reshape(-1)
   moving = np.isin(cameras[test], np.unique(cameras[test][speed[test] > 0]))
-  every = np.arange(len(test))
-  levels = {"camera": np.flatnonzero(~moving) if not moving.all() else every, "scene": every}
+  all_rows = np.arange(len(test))
+  levels = {"camera": np.flatnonzero(~moving) if not moving.all() else all_rows, "scene": all_rows}
   spreads = [
     motion_score.spread(
-      [values[some] for values in single],
-      found[some],
-      [values[some] for values in both],
-      moves[some],
-      levels=exam.of_pairs(name)[test][some],
+      [values[rows] for values in single],
+      z_errors[rows],
+      [values[rows] for values in both],
+      moves[rows],
+      levels=exam.of_pairs(name)[test][rows],
       **options,
     )
-    for name, some in levels.items()
+    for name, rows in levels.items()
   ]
-  robot = errors_robot = None
+  score_robot = errors_robot = None
   if len(same) and exam.errors_robot:
     errors_robot = motion_score.pair_errors(
       probe.predict(latents.z[same])[:, sides[1]], exam.target_robot[same], exam.variance_robot
     )
-    known = {name: values / exam.variance_robot for name, values in exam.errors_robot.items()}
+    stored_robot = {
+      name: values / exam.variance_robot for name, values in exam.errors_robot.items()
+    }
     moves_robot = motion_score.Moves(
       chains[same], exam.target_robot[same] ** 2 / exam.variance_robot, exam.limit
     )
-    first_or_second, two = _controls(known, "errors_robot", exam.limit)
-    robot = motion_score.score(first_or_second, errors_robot, two, moves_robot, **options)
+    single_robot, both_robot = _controls(stored_robot, "errors_robot", exam.limit)
+    score_robot = motion_score.score(single_robot, errors_robot, both_robot, moves_robot, **options)
 
   log("classes and numbers of appearance")
   labels = {name: exam.of_pairs(name)[fit] for name in sets.LABELS}
@@ -229,8 +231,8 @@ def evaluate(
   numbers = {
     name: leakage.reading(
       predicted[:, side],
-      wanted[test, side],
-      wanted[fit, side].mean(axis=0),
+      targets[test, side],
+      targets[fit, side].mean(axis=0),
       groups=chains[test],
       **options,
     )
@@ -240,8 +242,8 @@ def evaluate(
   future = None
   if exam.pictures is not None and len(np.unique(chains[test])) >= leakage.LEAST:
     log("the future picture")
-    rebuilt = (exam.pictures[:, some].reshape(len(test), -1) for some in (slice(0, 2), slice(1, 3)))
-    future = leakage.future(latents.z[test], *rebuilt, chains=chains[test], **options)
+    pictures = (exam.pictures[:, k].reshape(len(test), -1) for k in (slice(0, 2), slice(1, 3)))
+    future = leakage.future(latents.z[test], *pictures, chains=chains[test], **options)
 
   log("variance over twins, other cameras, relations")
   scaling = kernel_ridge.scale_inputs(latents.z[fit])
@@ -253,7 +255,7 @@ def evaluate(
     verdict=verdict,
     sentence=sentence,
     score=score,
-    score_robot=robot,
+    score_robot=score_robot,
     controls={name: motion_score.e(values) for name, values in stored.items()},
     cameras=spreads[0],
     scenes=spreads[1],
@@ -262,11 +264,11 @@ def evaluate(
     future=future,
     shares=_shares(exam, scaling(latents.z), options),
     crossed=crossed,
-    dose=shares.dose(found[moving], speed[test][moving], moves[moving], seed=seed)
+    dose=shares.dose(z_errors[moving], speed[test][moving], moves[moving], seed=seed)
     if moving.any()
     else {},
     **_relations(exam, latents, scaling, seed),
-    errors=found,
+    errors=z_errors,
     errors_robot=errors_robot,
     moves=moves,
     names=exam.names,
@@ -280,23 +282,23 @@ def evaluate(
 def conclude(
   score: Score, identities: dict[str, leakage.Identity], future: leakage.Pictures | None = None
 ) -> tuple[str, str]:
-  """(verdict, one plain sentence with the numbers that it rests on)."""
+  """(verdict, one sentence with the numbers that support it)."""
   if score.withheld:
     return WITHHELD, f"{WITHHELD}: {score.withheld}"
-  told = f"S is {score.s}"
-  classes = [f"{name} {some.excess}" for name, some in identities.items() if some.flagged]
+  s_text = f"S is {score.s}"
+  classes = [f"{name} {label.excess}" for name, label in identities.items() if label.flagged]
   flagged = [f"{', '.join(classes)} of the way from chance to perfect reading"] if classes else []
   if future and future.flagged:
     flagged.append(
       f"{FUTURE}: z tells {future.second.share} of the second picture and knows it better than "
       f"the first by {future.gap} of their variance"
     )
-  read = "; ".join(flagged)
+  readable = "; ".join(flagged)
   if not score.s.low > 0:
-    also = f"; appearance is readable: {read}" if flagged else ""
-    return NOTHING, f"{NOTHING}: {told}, an interval that does not lie above 0{also}"
+    also = f"; appearance is readable: {readable}" if flagged else ""
+    return NOTHING, f"{NOTHING}: {s_text}, an interval that does not lie above 0{also}"
   if flagged:
-    return APPEARANCE, f"{APPEARANCE}: {read}; {told}"
+    return APPEARANCE, f"{APPEARANCE}: {readable}; {s_text}"
   if not identities:
     also = "so only this was asked"
     if future:
@@ -304,17 +306,19 @@ def conclude(
         f"and z, which tells {future.second.share} of the second picture, is not shown to know "
         "it better than the first"
       )
-    return MOTION, f"{MOTION}: {told}; the set has no classes of appearance to read, {also}"
-  name, most = max(identities.items(), key=lambda item: item[1].excess.high)
+    return MOTION, f"{MOTION}: {s_text}; the set has no classes of appearance to read, {also}"
+  name, strongest = max(identities.items(), key=lambda item: item[1].excess.high)
   return MOTION, (
-    f"{MOTION}: {told}; no class of appearance is shown to be read beyond {leakage.FLAG:g} of the "
-    f"way from chance to perfect (largest upper end {most.excess.high:.3f}: {name})"
+    f"{MOTION}: {s_text}; no class of appearance is shown to be read beyond {leakage.FLAG:g} of "
+    f"the way from chance to perfect (largest upper end {strongest.excess.high:.3f}: {name})"
   )
 
 
 def twins(exam: sets.ExamSet) -> np.ndarray | None:
-  """Views int [chains, cameras, scenes] of the test's complete twins under fixed cameras; None
-  where there are fewer than two of any.
+  """Indices of the views of the test's complete twins: int [chains, cameras, scenes].
+
+  These are the chains that every camera that does not move has seen in every scene. None if there
+  are fewer than two chains, cameras or scenes.
   """
   views, still = exam.views, (exam.camera_speed == 0).all(axis=1)
   test = views["part"] == sets.TEST
@@ -332,10 +336,19 @@ def twins(exam: sets.ExamSet) -> np.ndarray | None:
 def _controls(
   stored: dict[str, np.ndarray], prefix: str, limit: float | None
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-  """(errors of controls of one picture, of both). The true pose of one picture is a control of one
-  picture: a latent that holds the second pose, read better than any probe of the picture does,
-  holds no motion all the same. Where the set says what that pose can tell at best, its sample is
-  not needed.
+  """(errors of the controls of one picture, errors of the controls of both).
+
+  The true pose in one picture counts as a control of one picture: a latent that holds only the
+  second pose holds no motion, even if the pose is more exact than any probe of the picture. If the
+  set states the limit of one picture, this control is not needed.
+
+  Args:
+    stored: control -> errors.
+    prefix: name of the errors in exam.npz, for the error message.
+    limit: the smallest e that is possible from one picture; None: not known.
+
+  Raises:
+    errors.UserError: there is no control of one picture, or none of both.
   """
   oracles = () if limit is not None else ("oracle_second",)
   single, both = (
@@ -352,7 +365,7 @@ def _controls(
 
 def _shares(exam: sets.ExamSet, z: np.ndarray, options: dict[str, int]) -> shares.Shares | None:
   block = twins(exam)
-  if block is None or not z.shape[1]:  # z is the same everywhere
+  if block is None or not z.shape[1]:  # no width: whitening found z to be constant
     return None
   pairs = np.concatenate([2 * block, 2 * block + 1])  # both moves of a chain
   return shares.components(
@@ -363,7 +376,7 @@ def _shares(exam: sets.ExamSet, z: np.ndarray, options: dict[str, int]) -> share
 def _relations(
   exam: sets.ExamSet, latents: sets.Latents, scaling: kernel_ridge.Scaling, seed: int
 ) -> dict[str, Any]:
-  """Of the test's views, z whitened by the fit part."""
+  """Relations of z on the views of the test; the fit part defines the whitening."""
   views = np.flatnonzero(exam.views["part"] == sets.TEST)
   pairs = exam.rows(sets.TEST)
   chains, z = exam.views["chain"][views], scaling(latents.z)

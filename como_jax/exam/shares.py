@@ -1,11 +1,13 @@
-"""What z varies with over complete twins, and how its values relate to each other.
+"""Variance components of z over complete twins, and relations between latents.
 
 Legend: M moves, C cameras, S scenes, Z latent width, N pairs, A target dimensions.
 
-`components` divides the variance of z by cause; `cross_decoding` reads moves of one camera with a
-probe of another; `dose` orders errors by the camera's own speed; `additivity`, `reversal`, `static`
-and `shifted` ask whether z adds up, turns around, vanishes and, elsewhere in the picture, stays as
-a displacement does. Pass whitened z (`kernel_ridge.scale_inputs`), or loud directions decide.
+`components` divides the variance of z by cause. `cross_decoding` predicts moves of one camera with
+the probe of another. `dose` orders errors by the speed of the camera. `additivity`, `reversal`,
+`static` and `shifted` test whether z behaves like a displacement: z adds up, changes its sign for
+reversed pairs, is zero for equal pictures, and does not depend on the location in the picture.
+
+Pass whitened z (`kernel_ridge.scale_inputs`); otherwise directions of large variance dominate.
 """
 
 import dataclasses
@@ -25,9 +27,9 @@ class Shares:
   """Shares of the variance of z, which sum to 1.
 
   Attributes:
-    shares: by name, of `NAMES`, with intervals over groups of moves.
-    raw: the variance components before clipping, by name.
-    negative: names whose component came out below 0 (none is there, to within the noise) and counts
+    shares: name from `NAMES` -> share, with its interval over groups of moves.
+    raw: name -> variance component before clipping at 0.
+    negative: names whose estimated component is below 0, that is, 0 within the noise; it counts
       as 0.
   """
 
@@ -38,8 +40,12 @@ class Shares:
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-  """Squared length of what is left over, relative to that of z itself: 0 = exact, 1 = no better
-  than predicting zero; and the mean cosine of prediction and z.
+  """How exactly a relation between latents holds.
+
+  Attributes:
+    error: mean squared length of the residual, relative to that of z: 0 = exact, 1 = no better than
+      a prediction of zero.
+    cosine: mean cosine between prediction and z.
   """
 
   error: Estimate
@@ -48,8 +54,12 @@ class Relation:
 
 @dataclasses.dataclass(frozen=True)
 class Crossed:
-  """e [fit camera, read camera] of moves that were not fitted; nan where a camera has too few
-  pairs.
+  """Errors of probes that are fitted on one camera and predict another.
+
+  Attributes:
+    cameras: the cameras.
+    e: [camera of the fit, camera that is predicted], on moves that were not fitted; nan if a camera
+      has too few pairs.
   """
 
   cameras: tuple[Any, ...]
@@ -57,12 +67,12 @@ class Crossed:
 
   @property
   def own(self) -> float:
-    """Mean of e where a camera is read with its own probe."""
+    """Mean of e where a camera is predicted by its own probe."""
     return float(np.nanmean(np.diag(self.e)))
 
   @property
   def other(self) -> float:
-    """Mean of e where a camera is read with another's probe."""
+    """Mean of e where a camera is predicted by the probe of another."""
     return float(np.nanmean(self.e[~np.eye(len(self.e), dtype=bool)]))
 
 
@@ -76,21 +86,29 @@ def components(
 ) -> Shares:
   """Unbiased variance components of a crossed design with one value in each cell.
 
-  Moves are drawn at random; cameras and scenes are given levels, whose effects sum to zero. With
-  mean squares MS and every cell having an independent rest of variance r, E MS_rest = r, E
-  MS_motion = CS v_motion + r, E MS_mc = S C/(C-1) v_mc + r, E MS_ms likewise, E MS_camera = M S
-  C/(C-1) v_camera + S C/(C-1) v_mc + r, E MS_scene likewise, E MS_cs = M CS/((C-1)(S-1)) v_cs + r;
-  v is the mean square of an effect over its levels, so that the seven v sum to the variance of a
-  cell. A three-way interaction cannot be told from the rest. (Searle, Casella and McCulloch,
-  Variance Components, 1992, chapter 4.) Intervals are percentiles over draws of groups of moves,
-  shifted so that the draws' mean is the estimate: drawing moves twice adds their noise to the given
-  effects once more.
+  Moves are random effects. Cameras and scenes are fixed effects, which sum to zero. MS is a mean
+  square, and every cell has an independent rest of variance r. Then
+
+    E MS_rest = r
+    E MS_motion = CS v_motion + r
+    E MS_mc = S C/(C-1) v_mc + r, E MS_ms likewise
+    E MS_camera = M S C/(C-1) v_camera + S C/(C-1) v_mc + r, E MS_scene likewise
+    E MS_cs = M CS/((C-1)(S-1)) v_cs + r
+
+  v is the mean square of an effect over its levels, so the seven v sum to the variance of a cell. A
+  three-way interaction cannot be separated from the rest. Source: Searle, Casella and McCulloch,
+  Variance Components, 1992, chapter 4.
+
+  Intervals are percentiles over bootstrap draws of groups of moves. The draws are shifted so that
+  their mean is the estimate, because resampling adds the noise of the moves to the fixed effects a
+  second time.
 
   Args:
-    z: [M, C, S, Z], every move seen by every camera in every scene.
-    groups: chain of each move [M]; None: each move by itself.
-    whiten: over all cells, so that the scale of z's numbers plays no part.
-    seed, resamples: of the intervals.
+    z: [M, C, S, Z]: every move is seen by every camera in every scene.
+    groups: chain of each move [M]; None: each move is its own group.
+    whiten: whiten z over all cells, so that the scale of its dimensions has no effect.
+    seed: seed of the bootstrap.
+    resamples: number of bootstrap draws.
 
   Raises:
     errors.UserError: another rank, fewer than two of moves, cameras, scenes or groups, values that
@@ -109,25 +127,30 @@ def components(
     raise errors.UserError(f"groups: expected [{moves}], one for each move, found [{len(groups)}]")
   draws = resampling.groups_of(groups, seed=seed, resamples=resamples)
   weights = np.concatenate([np.ones((1, moves)), draws.counts[:, draws.index]])
-  found = _expected(
+  estimates = _variance_components(
     *_sums_of_squares(flat.reshape(moves, cameras, scenes, -1), weights), weights, cameras, scenes
   )
-  raw, drawn = found[0], found[1:]
+  raw, drawn = estimates[0], estimates[1:]
   drawn = drawn + (raw - drawn.mean(axis=0))
-  values, drawn = (_normalized(some) for some in (raw, drawn))
+  values, drawn = (_normalized(parts) for parts in (raw, drawn))
   shares = {n: resampling.estimate(values[k], drawn[:, k]) for k, n in enumerate(NAMES)}
   negative = tuple(name for name, value in zip(NAMES, raw, strict=False) if value < 0)
   return Shares(shares, dict(zip(NAMES, raw.tolist(), strict=False)), negative)
 
 
 def _sums_of_squares(z: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Uncorrected sums of squares of means over cells, for each draw of moves [B, M].
+  """Uncorrected sums of squares of cell means, for each draw of moves.
+
+  Args:
+    z: [M, C, S, Z].
+    weights: how often each draw takes each move [B, M].
 
   Returns:
-    ([B, 4] of the means of each (move), (move, camera), (move, scene), (move, camera, scene); [B,
-    4] of the means over
-    all moves: of everything, of each camera, of each scene, of each camera and scene), each times
-      its cells.
+    by_move [B, 4]: for the means of each (move), (move, camera), (move, scene) and (move, camera,
+      scene).
+    overall [B, 4]: for the means over all moves: of everything, of each camera, of each scene, and
+      of each camera and scene.
+    Each square is multiplied by the number of cells of its mean.
   """
   moves, cameras, scenes, _ = z.shape
   cells = cameras * scenes
@@ -141,36 +164,36 @@ def _sums_of_squares(z: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
   for mean in means:
     repeats = cells / (mean.shape[1] * mean.shape[2])
     flat = mean.reshape(moves, -1)
-    gram = repeats * (
-      flat @ flat.T
-    )  # sums over draws are quadratic forms of it: the width of z plays no part
+    # The sums over draws are quadratic forms of the Gram matrix, so their cost does not depend on
+    # the width of z.
+    gram = repeats * (flat @ flat.T)
     by_move.append(weights @ np.diag(gram))
     overall.append(((weights @ gram) * weights).sum(axis=1) / weights.sum(axis=1))
   return np.stack(by_move, axis=1), np.stack(overall, axis=1)
 
 
-def _expected(
+def _variance_components(
   by_move: np.ndarray, overall: np.ndarray, weights: np.ndarray, cameras: int, scenes: int
 ) -> np.ndarray:
-  """Variance components [B, 7], in the order of `NAMES`, that solve the expected mean squares."""
+  """Solves the equations of the expected mean squares: variance components [B, 7] as `NAMES`."""
   moves = weights.sum(axis=1)
   m, mc, ms, mcs = by_move.T
-  one, c, s, cs = overall.T
-  square_m = (m - one) / (moves - 1)
-  square_c, square_s = (c - one) / (cameras - 1), (s - one) / (scenes - 1)
-  square_mc = (mc - m - c + one) / ((moves - 1) * (cameras - 1))
-  square_ms = (ms - m - s + one) / ((moves - 1) * (scenes - 1))
-  square_cs = (cs - c - s + one) / ((cameras - 1) * (scenes - 1))
-  rest = (mcs - mc - ms - cs + m + c + s - one) / ((moves - 1) * (cameras - 1) * (scenes - 1))
-  lost_c, lost_s = (cameras - 1) / cameras, (scenes - 1) / scenes
+  total, c, s, cs = overall.T
+  square_m = (m - total) / (moves - 1)
+  square_c, square_s = (c - total) / (cameras - 1), (s - total) / (scenes - 1)
+  square_mc = (mc - m - c + total) / ((moves - 1) * (cameras - 1))
+  square_ms = (ms - m - s + total) / ((moves - 1) * (scenes - 1))
+  square_cs = (cs - c - s + total) / ((cameras - 1) * (scenes - 1))
+  rest = (mcs - mc - ms - cs + m + c + s - total) / ((moves - 1) * (cameras - 1) * (scenes - 1))
+  factor_c, factor_s = (cameras - 1) / cameras, (scenes - 1) / scenes
   return np.stack(
     [
       (square_m - rest) / (cameras * scenes),
-      (square_c - square_mc) * lost_c / (moves * scenes),
-      (square_s - square_ms) * lost_s / (moves * cameras),
-      (square_mc - rest) * lost_c / scenes,
-      (square_ms - rest) * lost_s / cameras,
-      (square_cs - rest) * lost_c * lost_s / moves,
+      (square_c - square_mc) * factor_c / (moves * scenes),
+      (square_s - square_ms) * factor_s / (moves * cameras),
+      (square_mc - rest) * factor_c / scenes,
+      (square_ms - rest) * factor_s / cameras,
+      (square_cs - rest) * factor_c * factor_s / moves,
       rest,
     ],
     axis=1,
@@ -178,6 +201,7 @@ def _expected(
 
 
 def _normalized(values: np.ndarray) -> np.ndarray:
+  """Clips at 0 and divides by the sum over the last axis."""
   clipped = np.maximum(values, 0)
   total = clipped.sum(axis=-1, keepdims=True)
   return clipped / np.where(total > 0, total, 1.0)
@@ -186,17 +210,18 @@ def _normalized(values: np.ndarray) -> np.ndarray:
 def cross_decoding(
   z: Any, targets: Any, cameras: Any, groups: Any, *, seed: int = 0, least: int = 40
 ) -> Crossed:
-  """Whether one camera's probe reads another camera: where z is motion in the camera's frame, it
-  does.
+  """Tests whether the probe of one camera predicts moves of another camera.
 
-  One quarter of the groups is held out for every camera alike, so that the diagonal is read on
-  moves that its probe has not seen either.
+  It does if z holds the motion in the camera's frame. One quarter of the groups is held out, the
+  same for every camera, so that the diagonal too is computed on moves that the probe has not seen.
 
   Args:
-    z, targets: [N, Z], [N, A].
-    cameras, groups: of the pairs [N].
-    seed: of the split.
-    least: pairs to fit and pairs to read that a camera must have.
+    z: [N, Z].
+    targets: [N, A].
+    cameras: camera of each pair [N].
+    groups: group of each pair [N].
+    seed: seed of the split.
+    least: minimum number of pairs of a camera, both for the fit and for the prediction.
 
   Raises:
     errors.UserError: unequal lengths, values that are not finite.
@@ -212,7 +237,7 @@ def cross_decoding(
   held = np.isin(
     index, np.random.default_rng([seed, 11]).permutation(len(names))[: max(len(names) // 4, 1)]
   )
-  # one whitening for all: a camera has too few pairs for its own
+  # One whitening for all cameras: a single camera has too few pairs.
   scaled = kernel_ridge.scale_inputs(z)(z)
   variance, levels = np.maximum((targets**2).mean(axis=0), 1e-300), np.unique(cameras)
   result = np.full((len(levels), len(levels)), np.nan)
@@ -234,8 +259,18 @@ def cross_decoding(
 def dose(
   errors_: Any, speed: Any, moves: motion_score.Moves, *, seed: int = 0
 ) -> dict[float, Estimate]:
-  """E of errors [N, A] at each speed of the camera [N], slowest first, with intervals over the
-  moves' groups; a speed of one group alone has no interval and is left out.
+  """Computes e at each speed of the camera, slowest first, with intervals over groups.
+
+  A speed with pairs of one group only has no interval and is left out.
+
+  Args:
+    errors_: errors [N, A].
+    speed: speed of the camera [N], rounded to 4 decimals.
+    moves: the pairs [N].
+    seed: seed of the bootstrap.
+
+  Raises:
+    errors.UserError: unequal lengths.
   """
   values, speed, groups = (
     np.asarray(errors_),
@@ -249,20 +284,28 @@ def dose(
     )
   rows = {float(level): speed == level for level in np.unique(speed)}
   return {
-    level: motion_score.e_estimate(values[some], moves[some], seed=seed)
-    for level, some in rows.items()
-    if len(np.unique(groups[some])) > 1
+    level: motion_score.e_estimate(values[selected], moves[selected], seed=seed)
+    for level, selected in rows.items()
+    if len(np.unique(groups[selected])) > 1
   }
 
 
 def additivity(
   z_ab: Any, z_bc: Any, z_ac: Any, *, groups: Any = None, zero: Any = None, seed: int = 0
 ) -> Relation:
-  """z(a,b) + z(b,c) against z(a,c), [N, Z] each.
+  """Compares z(a,b) + z(b,c) with z(a,c).
 
-  `zero` [Z] is subtracted from all: by default the mean of z_ab and z_bc, because moves have mean
-  zero by design; z of static pairs is not used, so that every latent can be asked. Then a latent
-  that is only appearance has an error of 1, independent noise has 3.
+  A latent that holds only appearance has an error of 1, independent noise has 3.
+
+  Args:
+    z_ab: [N, Z].
+    z_bc: [N, Z].
+    z_ac: [N, Z].
+    groups: group of each row [N]; None: each row is its own group.
+    zero: the latent of no motion [Z], subtracted from all. None: the mean of z_ab and z_bc, because
+      moves have mean zero by design. Latents of static pairs are not used for it, so that latents
+      without static pairs can be tested too.
+    seed: seed of the bootstrap.
   """
   z_ab, z_bc, z_ac = _same_shape(z_ab=z_ab, z_bc=z_bc, z_ac=z_ac)
   zero = (z_ab.mean(axis=0) + z_bc.mean(axis=0)) / 2 if zero is None else np.asarray(zero)
@@ -272,9 +315,16 @@ def additivity(
 def reversal(
   z_ab: Any, z_ba: Any, *, groups: Any = None, zero: Any = None, seed: int = 0
 ) -> Relation:
-  """-z(a,b) against z(b,a), [N, Z] each; `zero` as for `additivity` (by default the mean of z_ab).
+  """Compares -z(a,b) with z(b,a).
 
-  A latent that is only appearance has an error of 4, independent noise has 2.
+  A latent that holds only appearance has an error of 4, independent noise has 2.
+
+  Args:
+    z_ab: [N, Z].
+    z_ba: [N, Z].
+    groups: as for `additivity`.
+    zero: as for `additivity`; None: the mean of z_ab.
+    seed: seed of the bootstrap.
   """
   z_ab, z_ba = _same_shape(z_ab=z_ab, z_ba=z_ba)
   zero = z_ab.mean(axis=0) if zero is None else np.asarray(zero)
@@ -284,10 +334,16 @@ def reversal(
 def shifted(
   z_ab: Any, z_shifted: Any, *, groups: Any = None, zero: Any = None, seed: int = 0
 ) -> Relation:
-  """Z of two pictures against z of the same two, both moved by the same few pixels, [N, Z] each;
-  `zero` as
-  for `reversal`. Error 0: z is the same; 1: it is as far off as the mean of z; independent noise
-  has 2.
+  """Compares z of two pictures with z of the same pictures, both shifted by the same few pixels.
+
+  Error 0: both z are equal. Error 1: as far away as the mean of z. Independent noise has 2.
+
+  Args:
+    z_ab: [N, Z].
+    z_shifted: [N, Z].
+    groups: as for `additivity`.
+    zero: as for `reversal`.
+    seed: seed of the bootstrap.
   """
   z_ab, z_shifted = _same_shape(z_ab=z_ab, z_shifted=z_shifted)
   zero = z_ab.mean(axis=0) if zero is None else np.asarray(zero)
@@ -295,26 +351,32 @@ def shifted(
 
 
 def static(z_aa: Any, z: Any) -> float:
-  """Mean squared length of z of two equal pictures [V, Z] from the mean of z, relative to that of z
-  [N, Z]: 0 = nothing moved and z says so, 1 = as long as where something moved.
+  """Mean squared length of z of equal pictures, relative to that of z of all pairs.
+
+  Lengths are measured from the mean of z. 0 = z shows no motion, as it should. 1 = z is as long as
+  for pairs with motion. nan if z is constant.
+
+  Args:
+    z_aa: latents of two equal pictures [V, Z].
+    z: latents of pairs [N, Z].
   """
   z_aa, z = kernel_ridge.matrix(z_aa, "z_aa"), kernel_ridge.matrix(z, "z")
   if z_aa.shape[1] != z.shape[1]:
     raise errors.UserError(f"z_aa: expected [V, {z.shape[1]}], found {list(z_aa.shape)}")
   zero = z.mean(axis=0)
-  whole = ((z - zero) ** 2).sum(axis=1).mean()
-  return float(((z_aa - zero) ** 2).sum(axis=1).mean() / whole) if whole else float("nan")
+  length = ((z - zero) ** 2).sum(axis=1).mean()
+  return float(((z_aa - zero) ** 2).sum(axis=1).mean() / length) if length else float("nan")
 
 
 def _same_shape(**arrays: Any) -> list[np.ndarray]:
-  found = {name: kernel_ridge.matrix(values, name) for name, values in arrays.items()}
-  (first, like), *others = found.items()
+  checked = {name: kernel_ridge.matrix(values, name) for name, values in arrays.items()}
+  (first, like), *others = checked.items()
   for name, values in others:
     if values.shape != like.shape:
       raise errors.UserError(
         f"{name}: expected {list(like.shape)}, as {first}, found {list(values.shape)}"
       )
-  return list(found.values())
+  return list(checked.values())
 
 
 def _relation(predicted: np.ndarray, truth: np.ndarray, groups: Any, seed: int) -> Relation:

@@ -1,4 +1,4 @@
-"""A result as text for a person, and as JSON."""
+"""Formats a result of the exam as text for people, and as JSON."""
 
 import math
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from como_jax.exam import run
 
 
 def text(result: run.Result) -> str:
-  """Lines of everything that was found, the verdict last."""
+  """The whole result as lines of text; the verdict is last."""
   score, robot = result.score, result.score_robot
   lines = [
     f"z: {result.width} numbers; {len(result.errors):,} pairs of {score.groups:,} chains in "
@@ -33,9 +33,9 @@ def text(result: run.Result) -> str:
     "",
   ]
   if robot is not None:
-    said = str(robot.s) if not robot.withheld else "withheld"
+    s_text = str(robot.s) if not robot.withheld else "withheld"
     lines += _rows(
-      [("robot's frame, known cameras: S", said), ("robot's frame: e of z", str(robot.z))]
+      [("robot's frame, known cameras: S", s_text), ("robot's frame: e of z", str(robot.z))]
       + [
         (f"error of z: {name}", f"{v:.3f}")
         for name, v in zip(result.names_robot, robot.by_dimension, strict=False)
@@ -46,14 +46,14 @@ def text(result: run.Result) -> str:
 
 
 def to_json(result: run.Result) -> dict[str, Any]:
-  """Verdict, sentence, the probe and `Result.row`; what is not a number is null."""
+  """The verdict, the sentence, the probe and `Result.row`; NaN and infinity become null."""
   return {
     "verdict": result.verdict,
     "sentence": result.sentence,
     "flagged": list(result.flagged),
     "probe": result.text,
     "withheld": result.score.withheld,
-    "classes": {name: found.text for name, found in result.identities.items()},
+    "classes": {name: label.text for name, label in result.identities.items()},
     "negative_shares": list(result.shares.negative) if result.shares else [],
     "s_by_camera": _levels(result.cameras),
     "s_by_scene": _levels(result.scenes),
@@ -66,11 +66,11 @@ def to_json(result: run.Result) -> dict[str, Any]:
 
 
 def _appearance(result: run.Result) -> Iterable[tuple[str, str]]:
-  for name, found in result.identities.items():
-    flag = "  READABLE" if found.flagged else ""
-    yield f"{name} read beyond chance", f"{found.excess}{flag}  ({found.text})"
-  for name, read in result.numbers.items():
-    yield f"{name} read, share of variance", str(read.share)
+  for name, label in result.identities.items():
+    flag = "  READABLE" if label.flagged else ""
+    yield f"{name} read beyond chance", f"{label.excess}{flag}  ({label.text})"
+  for name, reading in result.numbers.items():
+    yield f"{name} read, share of variance", str(reading.share)
   if result.future:
     flag = "  READABLE" if result.future.flagged else ""
     yield "first picture told, share of variance", str(result.future.first.share)
@@ -84,18 +84,18 @@ def _twins(result: run.Result) -> Iterable[tuple[str, str]]:
       note = "  (estimate below 0, counted as 0)" if name in result.shares.negative else ""
       yield f"share of z's variance: {name}", f"{share}{note}"
   for name, spread in (("cameras", result.cameras), ("scenes", result.scenes)):
-    said = ", ".join(
+    values = ", ".join(
       f"{level}: {_short(s.s.value)}"
       for level, s in zip(spread.levels, spread.scores, strict=False)
     )
-    yield f"S over {name}", f"{said}; range {_short(spread.range)}"
+    yield f"S over {name}", f"{values}; range {_short(spread.range)}"
 
 
 def _relations(result: run.Result) -> Iterable[tuple[str, str]]:
   yield "e, camera's own probe", _short(result.crossed.own)
   yield "e, another camera's probe", _short(result.crossed.other)
-  for level, found in result.dose.items():
-    yield f"e at camera speed {level:g}", str(found)
+  for level, estimate in result.dose.items():
+    yield f"e at camera speed {level:g}", str(estimate)
   relations = {
     "additivity": "z(a,b) + z(b,c) - z(a,c)",
     "reversal": "z(a,b) + z(b,a)",
@@ -111,8 +111,8 @@ def _relations(result: run.Result) -> Iterable[tuple[str, str]]:
 
 def _levels(spread: Any) -> dict[str, float | None]:
   return {
-    str(level): _plain(found.s.value)
-    for level, found in zip(spread.levels, spread.scores, strict=False)
+    str(level): _plain(score.s.value)
+    for level, score in zip(spread.levels, spread.scores, strict=False)
   }
 
 

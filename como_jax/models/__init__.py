@@ -1,13 +1,11 @@
-"""Models: tables of what a config may name, and `build`, which turns a `model` section into a
-record of functions.
-"""
+"""Models: tables of valid names, and `build`, which makes a model from a `model` section."""
 
 from typing import Any
 
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import attention, config_utils, mae, sizes, transformer
+from como_jax.models import attention, config_utils, mae, sizes, specs, transformer
 from como_jax.models.backbones import mae_vit
 from como_jax.models.motion import bottleneck, como, components, fdm, idm
 from como_jax.models.policy import policy
@@ -16,12 +14,15 @@ ENCODERS = {"mae_vit": mae_vit.Encoder}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # keys that every kind of model has
 SHARED = ("kind", "image_size", "dtype", "scan", "remat", "encoder")
-# and those it may have: checkpoints from before there was a choice do not name them
+# and optional keys: older checkpoints do not have them
 OPTIONAL = ("attention_kernel",)
 
 
 def build(config: Any) -> Any:
-  """The model that `config` (the whole `model` section, a dict or ConfigDict) describes.
+  """The model that a config describes.
+
+  Args:
+    config: the whole `model` section, a dict or ConfigDict.
 
   Returns:
     `mae.MAEModel`, `motion.como.MotionModel` or `policy.policy.PolicyModel`, by `config.kind`.
@@ -54,9 +55,23 @@ def _encoder(config: dict[str, Any], common: dict[str, Any]) -> Any:
   config_utils.check(section, "model.encoder", required=("kind", "size"), optional=tuple(section))
   constructor = config_utils.lookup(ENCODERS, section.pop("kind"), "model.encoder.kind")
   size = sizes.parse(section.pop("size"))
-  size.grid(config["image_size"])
+  size.grid(config["image_size"])  # refuses an image size that does not fit
   return config_utils.instantiate(
-    constructor, section, "model.encoder", size=size, image_size=config["image_size"], **common
+    constructor,
+    section,
+    "model.encoder",
+    stack=config_utils.StackFields(
+      {
+        **common,
+        "width": size.width,
+        "depth": size.depth,
+        "num_heads": size.num_heads,
+        "mlp_dim": size.mlp_dim,
+      },
+      {"initializer": "mae"},
+    ),
+    patch=size.patch,
+    image_size=config["image_size"],
   )
 
 
@@ -69,18 +84,17 @@ def _mae(config: dict[str, Any]) -> mae.MAEModel:
   )
   common = _common(config)
   encoder = _encoder(config, common)
-  size = encoder.size
   decoder = config_utils.instantiate(
     mae.Decoder,
     config["decoder"],
     "model.decoder",
-    grid=size.grid(config["image_size"]),
-    patch=size.patch,
-    **common,
+    stack=config_utils.StackFields(common, {"initializer": "mae"}),
+    grid=encoder.grid,
+    patch=encoder.patch,
   )
-  if decoder.width % 4:
+  if decoder.stack.width % 4:
     raise errors.UserError(
-      f"model.decoder.width {decoder.width} must be a multiple of 4 (sin-cos positions)"
+      f"model.decoder.width {decoder.stack.width} must be a multiple of 4 (sin-cos positions)"
     )
   if not 0 <= config["mask_ratio"] < 1:
     raise errors.UserError(
@@ -101,39 +115,39 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
   )
   common = _common(config)
   encoder = _encoder(config, common)
-  size, image_size = encoder.size, config["image_size"]
-  patches = size.grid(image_size) ** 2
-  looking = dict(config["idm"])
-  linear = components.take(looking)
+  stack, image_size = config_utils.StackFields(common), config["image_size"]
+  patches = encoder.grid**2
+  idm_section = dict(config["idm"])
+  linear = components.take(idm_section)
   qformer = idm.check(
-    config_utils.instantiate(idm.QFormer, looking, "model.idm", patches=patches, **common)
+    config_utils.instantiate(idm.QFormer, idm_section, "model.idm", stack=stack, patches=patches)
   )
   section = dict(config["bottleneck"])
   config_utils.check(
-    section, "model.bottleneck", required=("kind", "dims"), optional=tuple(section)
+    section, "model.bottleneck", required=("kind", "latent_dim"), optional=tuple(section)
   )
   constructor = config_utils.lookup(
     bottleneck.BOTTLENECKS, section["kind"], "model.bottleneck.kind"
   )
   kind = section.pop("kind")
-  section.setdefault("initializer", qformer.initializer)
+  section.setdefault("initializer", qformer.stack.initializer)
   neck = config_utils.instantiate(constructor, section, "model.bottleneck")
+  latent = specs.LatentSpec(qformer.num_queries, neck.latent_dim)
   path = None
   if linear:
-    path = components.Components(queries=qformer.queries, dims=neck.dims, patches=patches, **linear)
-    components.check(path, looking, kind, image_size)
+    path = components.Components(latent=latent, patches=patches, **linear)
+    components.check(path, idm_section, kind, image_size)
     neck = neck.clone(zero=True)  # z starts as the components alone
   decoder = fdm.check(
     config_utils.instantiate(
       fdm.FDM,
       config["fdm"],
       "model.fdm",
+      stack=stack,
+      latent=latent,
       image_size=image_size,
-      patch=size.patch,
-      queries=qformer.queries,
-      dims=neck.dims,
-      features_width=size.width,
-      **common,
+      patch=encoder.patch,
+      features_width=encoder.width,
     )
   )
   return como.MotionModel(
@@ -142,12 +156,12 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
 
 
 def _policy(config: dict[str, Any]) -> policy.PolicyModel:
-  body = config.get("policy")
-  config_utils.lookup(policy.BODIES, body, "model.policy")
-  # may stay in a config that chose another body
-  others = tuple(name for name in policy.BODIES if name != body)
+  kind = config.get("policy")
+  config_utils.lookup(policy.ACTION_HEADS, kind, "model.policy")
+  # may stay in a config that chose another action head
+  others = tuple(name for name in policy.ACTION_HEADS if name != kind)
   config_utils.check(
-    config, "model", required=(*SHARED, *policy.KEYS, body), optional=(*OPTIONAL, *others)
+    config, "model", required=(*SHARED, *policy.KEYS, kind), optional=(*OPTIONAL, *others)
   )
   common = _common(config)
   return policy.build(config, _encoder(config, common), common)

@@ -1,11 +1,10 @@
-"""Attention of several heads, by XLA or by a fused kernel that keeps its scores off the
-accelerator's memory.
+"""Multi-head attention, by XLA or by a fused kernel that does not store its scores in memory.
 
-Legend: B batch, N tokens that ask, S tokens that are read, H heads, d numbers of a head.
+Legend: B batch, N query tokens, S key tokens, H heads, d head dimension.
 
-Fused kernels are libraries': cuDNN's on NVIDIA (through `jax.nn`), Pallas' flash attention on TPU
-(in `jax.experimental`). `KERNELS` names the choices of `model.attention_kernel`; whatever it says,
-XLA is used where no fused kernel can be.
+The fused kernels are those of libraries: cuDNN's on NVIDIA (through `jax.nn`), Pallas' flash
+attention on TPU (in `jax.experimental`). `KERNELS` names the choices of `model.attention_kernel`.
+XLA is used wherever no fused kernel can run, whatever the choice is.
 """
 
 import functools
@@ -18,7 +17,7 @@ from flax import linen as nn
 
 from como_jax import errors
 
-# "xla" never fuses, "fused" does wherever a kernel can run, "auto" where it is expected to be
+# "xla" never fuses, "fused" fuses wherever a kernel can run, "auto" where it is expected to be
 # faster (see `_worth`).
 KERNELS = ("auto", "xla", "fused")
 
@@ -26,15 +25,21 @@ _BLOCK = 512  # tokens of a tile of the TPU kernel at most; tiles are multiples 
 _LANES = 128
 
 
-def split_heads(x: jax.Array, heads: int) -> jax.Array:
+def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
   """[B, N, D] -> [B, N, H, D/H].
 
+  Args:
+    x: [B, N, D].
+    num_heads: H.
+
   Raises:
-    errors.UserError: the heads do not divide the width.
+    errors.UserError: the number of heads does not divide the width.
   """
-  if x.shape[-1] % heads:
-    raise errors.UserError(f"attention: width {x.shape[-1]} is not a multiple of heads {heads}")
-  x = x.reshape((*x.shape[:-1], heads, x.shape[-1] // heads))
+  if x.shape[-1] % num_heads:
+    raise errors.UserError(
+      f"attention: width {x.shape[-1]} is not a multiple of num_heads {num_heads}"
+    )
+  x = x.reshape((*x.shape[:-1], num_heads, x.shape[-1] // num_heads))
   return nn.with_logical_constraint(x, ("batch", "token", "heads", None))
 
 
@@ -46,13 +51,19 @@ def attend(
   *,
   kernel: str = "auto",
 ) -> jax.Array:
-  """softmax(query key' / sqrt(d)) value for each head: [B, N, H, d], twice [B, S, H, d] -> [B, N,
-  H, d].
+  """softmax(query key' / sqrt(d)) value for each head.
+
+  The three inputs have one dtype; the scores are float32.
 
   Args:
-    query, key, value: of one dtype; the scores are float32.
-    mask: bool, True = may attend, [B or 1, 1 or H, N or 1, S]; every token may attend to something.
-    kernel: of KERNELS.
+    query: [B, N, H, d].
+    key: [B, S, H, d].
+    value: [B, S, H, d].
+    mask: bool, True = may attend, [B or 1, 1 or H, N or 1, S]; no row may be all False.
+    kernel: one of KERNELS.
+
+  Returns:
+    [B, N, H, d].
   """
   fused = (
     {"cudnn": _cudnn, "pallas": _pallas}.get(_library(query, key, mask))
@@ -68,17 +79,16 @@ def _worth(fused, query: jax.Array, key: jax.Array) -> bool:
   """Whether a fused kernel is expected to be faster than XLA.
 
   Neither rule was measured on its hardware. cuDNN: XLA writes and reads the float32 scores several
-  times, more than anything else that attention moves unless the tokens that ask are a handful.
-  Pallas: a tile takes about 0.5 us whatever is in it and is padded to multiples of 128, so at the
-  200 tokens of a ViT the kernel has no lead over XLA; from 512 on, scores outweigh everything.
+  times, and they are the largest part of attention's memory traffic unless there are only a few
+  query tokens. Pallas: a tile takes about 0.5 us whatever its content and is padded to multiples of
+  128. So the kernel is not faster than XLA at the 200 tokens of a ViT; from 512 tokens on, the
+  traffic of the scores dominates.
   """
   return query.shape[1] >= 32 if fused is _cudnn else min(query.shape[1], key.shape[1]) >= 512
 
 
 def _library(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> str | None:
-  """Whose fused kernel can compute this on the device that the program is traced for: "cudnn",
-  "pallas" or None.
-  """
+  """The library whose fused kernel can run on the traced device: "cudnn", "pallas" or None."""
   mesh = jax.sharding.get_abstract_mesh()
   device = getattr(mesh, "abstract_device", None) if not mesh.empty else jax.local_devices()[0]
   if device is None:  # a mesh that was made without devices
@@ -88,7 +98,7 @@ def _library(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> str | 
   if query.shape[0] % ways[0] or query.shape[2] % ways[1]:
     return None
   if device.platform == "tpu":
-    # the examples may lie on several, over which XLA cannot split a kernel
+    # the examples may lie on several devices, and XLA cannot split a kernel over them
     if mesh.empty and jax.device_count() > 1:
       return None
     size = query.shape[-1]
@@ -109,14 +119,15 @@ def _library(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> str | 
 
 @functools.cache
 def _cudnn_runs() -> bool:
-  """Whether this machine's GPU and cuDNN compute a small example: an old one must cost speed, not
-  the run.
+  """Whether this machine's GPU and cuDNN compute a small example.
+
+  With an old cuDNN a run must become slower, not fail.
   """
-  if jax.default_backend() != "gpu":  # traced for a GPU that is not here
+  if jax.default_backend() != "gpu":  # traced for a GPU of another machine
     return True
   small = np.zeros((1, 2, 1, 64), jnp.bfloat16)
   try:
-    # Within a trace, and aside from the mesh that it is for.
+    # This may be called within a trace: computed at once, and without the mesh of the trace.
     with (
       jax.ensure_compile_time_eval(),
       jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())),
@@ -141,13 +152,15 @@ def _size(mesh, axes) -> int:
 
 
 def _xla(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
-  """The sums of the softmax are divided out after the product with the values, on N x d numbers
-  instead of N x S, and so is their gradient. Heads come before tokens from the start, which is the
-  order that batched products run in, forward and backward.
+  """Attention by XLA.
+
+  The sums of the softmax are divided out after the product with the values, on N x d values instead
+  of N x S, and so is their gradient. Heads come before tokens from the start: batched products use
+  this order, forward and backward.
   """
   query, key, value = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
-  # Named, so that the products of the backward pass take bfloat16 too: the gradient of the scores
-  # is float32.
+  # Explicit, so that the products of the backward pass also use bfloat16: the gradient of the
+  # scores is float32.
   precision = (
     jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if query.dtype == key.dtype == jnp.bfloat16 else None
   )
@@ -163,20 +176,20 @@ def _xla(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | N
 
 
 def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
-  """CuDNN's flash attention; JAX lets it have a backward pass for even numbers of tokens only."""
-  (batch, tokens), read = query.shape[:2], key.shape[1]
-  query, key, value = _pad(query, tokens % 2), _pad(key, read % 2), _pad(value, read % 2)
+  """CuDNN's flash attention; in JAX its backward pass needs an even number of tokens."""
+  (batch, tokens), num_keys = query.shape[:2], key.shape[1]
+  query, key, value = _pad(query, tokens % 2), _pad(key, num_keys % 2), _pad(value, num_keys % 2)
   limits = {}
   if mask is not None:
-    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, read % 2)))
+    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, num_keys % 2)))
     if mask.shape[2] == tokens:
       # no row may be empty
       mask = jnp.pad(mask, ((0, 0), (0, 0), (0, tokens % 2), (0, 0)), mode="edge")
     mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
-  elif (tokens | read) % 2:
+  elif (tokens | num_keys) % 2:
     limits = {
       "query_seq_lengths": jnp.full((batch,), tokens),
-      "key_value_seq_lengths": jnp.full((batch,), read),
+      "key_value_seq_lengths": jnp.full((batch,), num_keys),
     }
   return jax.nn.dot_product_attention(
     query, key, value, mask=mask, **limits, implementation="cudnn"
@@ -186,35 +199,36 @@ def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
 def _pallas(
   query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None
 ) -> jax.Array:
-  """Pallas' flash attention on padded tokens, each device with its own examples and heads. mask: [B
-  or 1, 1, 1, S].
+  """Pallas' flash attention on padded tokens, each device with its own examples and heads.
+
+  The mask is [B or 1, 1, 1, S].
   """
-  # Here because Pallas takes seconds to import. It needs no TPU.
+  # Imported here because it takes seconds. The import needs no TPU.
   from jax.experimental.pallas.ops.tpu import flash_attention as flash
 
-  (batch, tokens), read = query.shape[:2], key.shape[1]
-  (asking, asking_tile), (reading, reading_tile) = _tiles(tokens), _tiles(read)
+  (batch, tokens), num_keys = query.shape[:2], key.shape[1]
+  (queries, query_tile), (keys, key_tile) = _tiles(tokens), _tiles(num_keys)
   tiles = flash.BlockSizes(
-    block_q=asking_tile,
-    block_k_major=reading_tile,
-    block_k=reading_tile,
+    block_q=query_tile,
+    block_k_major=key_tile,
+    block_k=key_tile,
     block_b=1,
-    block_q_major_dkv=asking_tile,
-    block_k_major_dkv=reading_tile,
-    block_k_dkv=reading_tile,
-    block_q_dkv=asking_tile,
-    block_k_major_dq=reading_tile,
-    block_k_dq=reading_tile,
-    block_q_dq=asking_tile,
+    block_q_major_dkv=query_tile,
+    block_k_major_dkv=key_tile,
+    block_k_dkv=key_tile,
+    block_q_dkv=query_tile,
+    block_k_major_dq=key_tile,
+    block_k_dq=key_tile,
+    block_q_dq=query_tile,
   )
   scale = query.shape[-1] ** -0.5
-  valid = jnp.ones((1, read), bool) if mask is None else mask[:, 0, 0]
-  # padding is of no example's segment
-  valid = jnp.pad(jnp.broadcast_to(valid, (batch, read)), ((0, 0), (0, reading - read)))
+  valid = jnp.ones((1, num_keys), bool) if mask is None else mask[:, 0, 0]
+  # padding belongs to no example's segment
+  valid = jnp.pad(jnp.broadcast_to(valid, (batch, num_keys)), ((0, 0), (0, keys - num_keys)))
 
   def local(query: jax.Array, key: jax.Array, value: jax.Array, valid: jax.Array) -> jax.Array:
     segments = flash.SegmentIds(
-      jnp.ones((query.shape[0], asking), jnp.int32), valid.astype(jnp.int32)
+      jnp.ones((query.shape[0], queries), jnp.int32), valid.astype(jnp.int32)
     )
     return flash.flash_attention(
       query, key, value, segment_ids=segments, sm_scale=scale, block_sizes=tiles
@@ -222,7 +236,11 @@ def _pallas(
 
   query, key, value = (
     x.swapaxes(1, 2)
-    for x in (_pad(query, asking - tokens), _pad(key, reading - read), _pad(value, reading - read))
+    for x in (
+      _pad(query, queries - tokens),
+      _pad(key, keys - num_keys),
+      _pad(value, keys - num_keys),
+    )
   )
   if not jax.sharding.get_abstract_mesh().empty:
     heads = nn.logical_to_mesh_axes(("batch", "heads", None, None))
@@ -236,14 +254,12 @@ def _pallas(
 
 
 def _tiles(tokens: int) -> tuple[int, int]:
-  """(tokens with padding, tokens of a tile): as few tiles as _BLOCK allows, of as few lanes as that
-  takes.
-  """
+  """(tokens with padding, tokens of a tile): as few tiles as possible, each small."""
   count = -(-tokens // _BLOCK)
   tile = -(-tokens // (count * _LANES)) * _LANES
   return count * tile, tile
 
 
-def _pad(x: jax.Array, more: int) -> jax.Array:
-  """[B, N, H, d] -> [B, N + more, H, d]."""
-  return jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0)))
+def _pad(x: jax.Array, count: int) -> jax.Array:
+  """[B, N, H, d] -> [B, N + count, H, d]."""
+  return jnp.pad(x, ((0, 0), (0, count), (0, 0), (0, 0)))

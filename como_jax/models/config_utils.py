@@ -1,5 +1,6 @@
-"""Spreads a config section into the constructor it names; a misspelled or missing key is an error
-that says which.
+"""Spreads a config section into the constructor it names.
+
+A misspelled or missing key is an error that names the key.
 """
 
 import dataclasses
@@ -7,14 +8,28 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from como_jax import errors
+from como_jax.models import specs
 
 LINEN_FIELDS = ("parent", "name")  # every Linen module has them; they are never settings
 # sections whose `kind` decides what other keys they have
 WITH_KIND = ("model.encoder", "model.bottleneck")
 
 
+@dataclasses.dataclass(frozen=True)
+class StackFields:
+  """Fields of a `StackConfig` that do not come from the module's own section.
+
+  Attributes:
+    fixed: values from elsewhere in the config; the section must not set them.
+    defaults: values of optional keys of the section, where they are not StackConfig's.
+  """
+
+  fixed: Mapping[str, Any]
+  defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
 def plain(section: Any) -> dict[str, Any]:
-  """A dict (or ml_collections ConfigDict) as nested plain dicts, lists as tuples left alone."""
+  """`section`, a dict or ml_collections ConfigDict, as nested plain dicts."""
   if hasattr(section, "to_dict"):
     section = section.to_dict()
   return {
@@ -30,7 +45,13 @@ def check(
   required: tuple[str, ...],
   optional: tuple[str, ...] = (),
 ) -> None:
-  """Every key known, every required key there.
+  """Checks that every key is known and every required key is present.
+
+  Args:
+    section: of the config.
+    where: dotted name of the section.
+    required: keys that it must have.
+    optional: keys that it may have.
 
   Raises:
     errors.UserError: naming the first offending key as where.key.
@@ -54,34 +75,68 @@ def check(
       raise errors.UserError(f"missing key {where}.{key}")
 
 
-def instantiate(constructor: Callable, section: Mapping[str, Any], where: str, **given: Any) -> Any:
-  """`constructor(**section, **given)` for a dataclass (all Linen modules are), with the section's
-  keys checked.
+def instantiate(
+  constructor: Callable,
+  section: Mapping[str, Any],
+  where: str,
+  *,
+  stack: StackFields | None = None,
+  **fields: Any,
+) -> Any:
+  """`constructor(**section, **fields)` for a dataclass, with the section's keys checked.
 
-  `given` are the fields that come from elsewhere in the config; a section may set the optional ones
-  of its own.
+  All Linen modules are dataclasses. For a module with a field `stack` the section holds the fields
+  of `StackConfig` beside the module's own.
+
+  Args:
+    constructor: the dataclass.
+    section: of the config.
+    where: dotted name of the section.
+    stack: the other fields of the module's `StackConfig`; not used for a dataclass without one.
+    **fields: fields that come from elsewhere in the config.
+
+  Raises:
+    errors.UserError: naming the first unknown or missing key.
   """
-  fields = [
+  required, optional = _keys(constructor, {**fields, "stack": None})
+  if "stack" not in {field.name for field in dataclasses.fields(constructor)}:
+    check(section, where, required=required, optional=optional)
+    return constructor(**section, **fields)
+  of_stack = _keys(specs.StackConfig, stack.fixed)
+  check(section, where, required=of_stack[0] + required, optional=of_stack[1] + optional)
+  names = [name for keys in of_stack for name in keys]
+  values = {name: section[name] for name in names if name in section}
+  own = {name: value for name, value in section.items() if name not in names}
+  made = specs.StackConfig(**{**stack.defaults, **values}, **stack.fixed)
+  return constructor(stack=made, **own, **fields)
+
+
+def _keys(constructor: Callable, fields: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+  """(required, optional) keys of a section whose dataclass gets `fields` from elsewhere."""
+  own = [
     field
     for field in dataclasses.fields(constructor)
-    if field.init and field.name not in LINEN_FIELDS
+    if field.init and field.name not in (*LINEN_FIELDS, *fields)
   ]
-  needed = tuple(
+  required = tuple(
     field.name
-    for field in fields
-    if field.name not in given
-    and field.default is dataclasses.MISSING
-    and field.default_factory is dataclasses.MISSING
+    for field in own
+    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
   )
-  optional = tuple(
-    field.name for field in fields if field.name not in needed and field.name not in given
-  )
-  check(section, where, required=needed, optional=optional)
-  return constructor(**section, **given)
+  return required, tuple(field.name for field in own if field.name not in required)
 
 
 def lookup(table: Mapping[str, Any], name: str, where: str) -> Any:
-  """`table[name]`, or a UserError with the nearest entry."""
+  """`table[name]`.
+
+  Args:
+    table: the valid names.
+    name: as in the config.
+    where: dotted name of the key.
+
+  Raises:
+    errors.UserError: no such name, with the nearest one.
+  """
   if not isinstance(name, str) or name not in table:
     raise errors.UserError(
       f"{where} is {plain(name) if hasattr(name, 'items') else name!r}; "

@@ -16,8 +16,15 @@ from como_jax.models import pixels
 
 
 class PatchEmbedding(nn.Module):
-  """[B, H, W, 3] -> [B, N, D], raster order: a convolution whose stride is its size, as one matrix
-  product.
+  """[B, H, W, 3] -> [B, N, D] in raster order.
+
+  It is a convolution whose stride is its size, computed as one matrix product.
+
+  Attributes:
+    width: D.
+    patch: p.
+    kernel_init: initializer of the matrix.
+    dtype: of the matrix product.
   """
 
   width: int
@@ -27,8 +34,9 @@ class PatchEmbedding(nn.Module):
 
   @nn.compact
   def __call__(self, frames: jax.Array) -> jax.Array:
+    """frames: [B, H, W, 3]."""
     size = self.patch
-    # Initialized as a matrix [p*p*3, D], as MAE does, so that the fans count a whole patch.
+    # Initialized as a matrix [p*p*3, D], as in MAE, so that the fan-in is a whole patch.
     kernel = self.param(
       "kernel",
       lambda key, shape: einops.rearrange(
@@ -46,7 +54,12 @@ def sincos_2d(width: int, grid: int, *, cls: bool) -> np.ndarray:
   """MAE's fixed positions, float32 [1, G*G (+1 first, zeros, for CLS), D].
 
   The first half of the width encodes the column, the second the row; each half is [sin, cos] over
-  frequencies 10000^(-i/(D/4)). Source: MAE (facebookresearch/mae, util/pos_embed.py), restated.
+  frequencies 10000^(-i/(D/4)). Source: MAE (facebookresearch/mae, util/pos_embed.py), rewritten.
+
+  Args:
+    width: D.
+    grid: G.
+    cls: whether a position for CLS comes first.
   """
   frequency = 1.0 / 10000 ** (np.arange(width // 4, dtype=np.float64) / (width / 4))
   angle = np.arange(grid, dtype=np.float64)[:, None] * frequency[None]  # [G, D/4]

@@ -1,7 +1,8 @@
-"""Masked autoencoder: the encoder sees a quarter of the patches, a small decoder predicts the
-pixels of the others.
+"""Masked autoencoder: a small decoder predicts the pixels of the patches the encoder did not see.
 
-Legend: B batch, H W image, N patches, V visible patches, D width of the encoder, P numbers in a
+The encoder sees a quarter of the patches.
+
+Legend: B batch, H W image, N patches, V visible patches, D width of the encoder, P values of a
 patch (3*p*p). Source: He et al., arXiv 2111.06377, section 3 and appendix A.1.
 """
 
@@ -14,61 +15,67 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import config_utils, embed, pixels, transformer
+from como_jax.models import config_utils, embed, pixels, specs, transformer
 from como_jax.models.backbones import mae_vit
 
 
 class Decoder(nn.Module):
-  """Visible tokens -> a prediction for every patch."""
+  """Visible tokens -> a prediction for every patch.
 
-  width: int
-  depth: int
-  heads: int
-  mlp: int
+  Attributes:
+    stack: settings of the transformer.
+    grid: patches along a side of an image.
+    patch: pixels along a side of a patch.
+  """
+
+  stack: specs.StackConfig
   grid: int
   patch: int
-  epsilon: float = 1e-12
-  initializer: str = "mae"
-  dtype: Any = jnp.float32
-  scan: bool = True
-  remat: str = "none"
-  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(self, tokens: jax.Array, restore: jax.Array) -> jax.Array:
-    """Predicts.
+    """Predicts the pixels of all patches.
 
     Args:
       tokens: [B, V+1, D], CLS first.
-      restore: int [B, N], where patch i lies in the list (visible patches, then hidden ones).
+      restore: int [B, N], the index of patch i in the list of visible and then hidden patches.
 
     Returns:
       [B, N, P], float32.
     """
-    kernel_init = config_utils.lookup(transformer.INITIALISERS, self.initializer, "initializer")
+    width, dtype = self.stack.width, self.stack.dtype
+    kernel_init = config_utils.lookup(
+      transformer.INITIALIZERS, self.stack.initializer, "initializer"
+    )
     batch, patches = restore.shape
-    x = nn.Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="embed")(tokens)
-    blank = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(
-      self.dtype
-    )
+    x = nn.Dense(width, dtype=dtype, kernel_init=kernel_init, name="embed")(tokens)
+    blank = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, width)).astype(dtype)
     position = self.param(
-      "position", lambda key: jnp.asarray(embed.sincos_2d(self.width, self.grid, cls=True))
+      "position", lambda key: jnp.asarray(embed.sincos_2d(width, self.grid, cls=True))
     )
-    hidden = jnp.broadcast_to(blank, (batch, patches + 1 - x.shape[1], self.width))
+    hidden = jnp.broadcast_to(blank, (batch, patches + 1 - x.shape[1], width))
     ordered = jnp.take_along_axis(
       jnp.concatenate([x[:, 1:], hidden], axis=1), restore[..., None], axis=1
     )
-    x = jnp.concatenate([x[:, :1], ordered], axis=1) + position.astype(self.dtype)
+    x = jnp.concatenate([x[:, :1], ordered], axis=1) + position.astype(dtype)
     x = transformer.add_stack(self)(x)
-    x = transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x)[:, 1:]
+    x = transformer.LayerNorm(epsilon=self.stack.epsilon, name="norm")(x)[:, 1:]
     return nn.Dense(3 * self.patch**2, dtype=jnp.float32, kernel_init=kernel_init, name="head")(x)
 
 
 def random_mask(
   key: jax.Array, batch: int, patches: int, visible: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """A random choice of patches per frame: keep int [B, V], restore int [B, N], mask float32 [B, N]
-  (1 = hidden).
+  """A random choice of patches per frame.
+
+  Args:
+    key: chooses the patches.
+    batch: B.
+    patches: N.
+    visible: V.
+
+  Returns:
+    keep int [B, V], restore int [B, N], mask float32 [B, N] (1 = hidden).
   """
   order = jnp.argsort(jax.random.uniform(key, (batch, patches)), axis=1)
   restore = jnp.argsort(order, axis=1)
@@ -77,7 +84,16 @@ def random_mask(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MAEModel:
-  """The record a task works with; see `models.build`."""
+  """The record that a task works with; see `models.build`.
+
+  Attributes:
+    config: the model section it was built from.
+    encoder: of frames.
+    decoder: of visible tokens.
+    mask_ratio: share of the patches that are hidden.
+    normalize_target: whether the target is normalized per patch.
+    frozen: patterns of parameter names that are not trained unless the config says otherwise.
+  """
 
   config: dict[str, Any]
   encoder: mae_vit.Encoder
@@ -87,33 +103,35 @@ class MAEModel:
   frozen: tuple[str, ...] = (r"(encoder|decoder)/position",)
 
   def inputs_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `forward` reads: uint8 frames [B, H, W, 3]."""
+    """What `forward` reads: uint8 frames [`batch_size`, H, W, 3]."""
     side = self.encoder.image_size
     return {"frames": jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)}
 
   @property
   def patches(self) -> int:
+    """N."""
     return self.decoder.grid**2
 
   @property
   def visible(self) -> int:
+    """V."""
     return max(1, int(self.patches * (1 - self.mask_ratio)))
 
   def init(self, key: jax.Array) -> dict[str, Any]:
-    """Fresh float32 parameters under "encoder" and "decoder"."""
-    side, size = self.encoder.image_size, self.encoder.size
+    """Fresh float32 parameters under "encoder" and "decoder", drawn with `key`."""
+    side = self.encoder.image_size
     encoder_key, decoder_key = jax.random.split(key)
     return {
       "encoder": self.encoder.init(encoder_key, jnp.zeros((1, side, side, 3)))["params"],
       "decoder": self.decoder.init(
         decoder_key,
-        jnp.zeros((1, self.visible + 1, size.width)),
+        jnp.zeros((1, self.visible + 1, self.encoder.width)),
         jnp.zeros((1, self.patches), jnp.int32),
       )["params"],
     }
 
   def features(self, params: Mapping[str, Any], frames: jax.Array) -> jax.Array:
-    """All tokens of normalized frames [B, H, W, 3], none masked: [B, N+1, D]."""
+    """All tokens [B, N+1, D] of normalized `frames` [B, H, W, 3], none masked."""
     return self.encoder.apply({"params": params["encoder"]}, frames)
 
   def forward(
@@ -127,9 +145,9 @@ class MAEModel:
       key: chooses the masked patches.
 
     Returns:
-      "patches" and "target" [B, N, P], the target without each patch's own mean and deviation if
-      `normalize_target`; "mask" [B, N] (1 = predicted); "pixels" [B, H, W, 3]: the frame with its
-      hidden patches filled in, to look at.
+      "patches" and "target" [B, N, P], where the target is normalized by each patch's mean and
+      deviation if `normalize_target`; "mask" [B, N] (1 = predicted); "pixels" [B, H, W, 3]: the
+      frame with its hidden patches filled in, for pictures.
     """
     side = self.encoder.image_size
     chex.assert_shape(batch["frames"], (None, side, side, 3))

@@ -1,5 +1,4 @@
-"""Pixels in and out of models: ImageNet normalization, patches, and the two orders in which a patch
-is laid out.
+"""Pixels in and out of models: ImageNet normalization, patches, and the two layouts of a patch.
 
 Legend: ... any leading axes, H W image, h w patch grid, p patch size, c colors (3).
 """
@@ -18,7 +17,7 @@ def _colors(values: np.ndarray, rank: int) -> np.ndarray:
 
 
 def normalize(frames: jax.Array) -> jax.Array:
-  """uint8 [..., H, W, 3] -> float32 [..., H, W, 3] with ImageNet's mean and standard deviation.
+  """`frames` uint8 [..., H, W, 3] -> float32, with ImageNet's mean and standard deviation.
 
   Raises:
     TypeError: the frames are not uint8 (so they cannot be normalized twice by accident).
@@ -32,14 +31,15 @@ def normalize(frames: jax.Array) -> jax.Array:
 
 
 def denormalize(frames: jax.Array) -> jax.Array:
-  """Normalized float [..., H, W, 3] -> float32 in [0, 1] (clipped)."""
+  """Normalized `frames` [..., H, W, 3] -> float32 in [0, 1] (clipped)."""
   x = frames.astype(jnp.float32) * _colors(STD, frames.ndim) + _colors(MEAN, frames.ndim)
   return jnp.clip(x, 0.0, 1.0)
 
 
 def patchify(frames: jax.Array, patch: int) -> jax.Array:
-  """[..., H, W, 3] -> [..., h*w, p*p*3]; inside a patch row, column, color (as MAE, and as a [p,
-  p, 3, D] kernel).
+  """`frames` [..., H, W, 3] -> [..., h*w, p*p*3] with p = `patch`.
+
+  The order inside a patch is row, column, color, as in MAE and in a kernel [p, p, 3, D].
   """
   return einops.rearrange(frames, "... (h p) (w q) c -> ... (h w) (p q c)", p=patch, q=patch)
 
@@ -53,8 +53,9 @@ def unpatchify(patches: jax.Array, patch: int) -> jax.Array:
 
 
 def pixel_shuffle(patches: jax.Array, patch: int) -> jax.Array:
-  """[..., h*w, 3*p*p] -> [..., H, W, 3]; inside a patch color, row, column (the order of torch's
-  PixelShuffle).
+  """`patches` [..., h*w, 3*p*p] -> [..., H, W, 3] with p = `patch`.
+
+  The order inside a patch is color, row, column, as in torch's PixelShuffle.
   """
   side = _side(patches.shape[-2])
   return einops.rearrange(

@@ -1,13 +1,16 @@
-"""Sizes of encoders as strings: "L/16" is a named size with its patch, "32x2x2/8" is
-WIDTHxDEPTHxHEADS/PATCH.
+"""Sizes of encoders as strings.
+
+"L/16" is a named size with its patch, "32x2x2/8" is WIDTHxDEPTHxHEADS/PATCH.
 """
 
 import dataclasses
 import re
+from typing import Any
 
 from como_jax import errors
+from como_jax.models import specs
 
-NAMED = {  # width, depth, heads; the MLP is four times as wide as the model in all of them
+NAMED = {  # width, depth, num_heads; the MLP is four times as wide as the model in all of them
   "Ti": (192, 12, 3),
   "S": (384, 12, 6),
   "B": (768, 12, 12),
@@ -19,16 +22,31 @@ NAMED = {  # width, depth, heads; the MLP is four times as wide as the model in 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """A vision transformer's shape; `patch` in pixels."""
+  """A vision transformer's shape.
+
+  Attributes:
+    width: of the tokens.
+    depth: number of layers.
+    num_heads: attention heads of a layer.
+    mlp_dim: width of the MLP.
+    patch: pixels along a side of a patch.
+  """
 
   width: int
   depth: int
-  heads: int
-  mlp: int
+  num_heads: int
+  mlp_dim: int
   patch: int
+
+  def stack(self, **settings: Any) -> specs.StackConfig:
+    """The transformer of this size; `settings` are the other fields of `StackConfig`."""
+    return specs.StackConfig(self.width, self.depth, self.num_heads, self.mlp_dim, **settings)
 
   def grid(self, image_size: int) -> int:
     """Patches along one side of a square image.
+
+    Args:
+      image_size: pixels along a side.
 
     Raises:
       errors.UserError: the image is not a whole number of patches wide.
@@ -42,6 +60,9 @@ class Size:
 
 def parse(text: str) -> Size:
   """Size of a name such as "B/16" or "192x4x3/8".
+
+  Args:
+    text: the name.
 
   Raises:
     errors.UserError: unknown name, or heads that do not divide the width.

@@ -1,5 +1,6 @@
-"""Objectives: pure functions from a model's outputs to {term: (sum, count)}, and the table a config
-names them by.
+"""Objectives: pure functions from a model's outputs to {term: (sum, count)}.
+
+`OBJECTIVES` is the table of the names that a config uses.
 """
 
 import dataclasses
@@ -22,8 +23,8 @@ from como_jax.objectives import (
   terms,
 )
 
-# name -> fn(outputs, batch, *, settings...). The term called like the objective is what its weight
-# multiplies.
+# name -> fn(outputs, batch, *, settings...). The weight of an objective multiplies the term of the
+# same name.
 OBJECTIVES: dict[str, Callable[..., terms.Terms]] = {
   "reconstruction": reconstruction.reconstruction,
   "contrastive": contrastive.contrastive,
@@ -34,7 +35,7 @@ OBJECTIVES: dict[str, Callable[..., terms.Terms]] = {
   "perceptual": perceptual.perceptual,
 }
 
-# What they return beside their own term, to be logged: it has no weight.
+# Further terms that they return; these have no weight and are only logged.
 LOGGED: dict[str, tuple[str, ...]] = {
   "reconstruction": ("copy_current",),
   "contrastive": (
@@ -46,8 +47,8 @@ LOGGED: dict[str, tuple[str, ...]] = {
   "quantization": ("codebook", "commitment"),
 }
 
-# Objectives with large weights of their own: name -> loader(weights_path). The rest of the settings
-# go to the function.
+# Objectives with a pretrained network: name -> loader(weights_path). The other settings go to the
+# function.
 LOADERS: dict[str, Callable[[str], dict[str, Any]]] = {"perceptual": perceptual.load}
 
 
@@ -58,11 +59,10 @@ class Objective:
   Attributes:
     functions: name -> fn(outputs, batch) or, for those in `constants`, fn(outputs, batch,
       weights=...).
-    weights: every term -> its weight in the loss; None: it is only logged (see
-      `train.step.StepOptions`).
-    constants: name -> arrays an objective needs (a pretrained network). Hand them to the compiled
-      step as an argument and pass them on to `__call__`; captured by the step they would be
-      compiled into the program as literals.
+    weights: term -> weight in the loss; None: it is only logged (`train.step.StepOptions`).
+    constants: name -> arrays that an objective needs (a pretrained network). Pass them to the
+      compiled step as an argument, and from there to `__call__`. If the step captured them, they
+      would be compiled into the program as literals.
   """
 
   functions: dict[str, Callable[..., terms.Terms]]
@@ -75,21 +75,26 @@ class Objective:
     batch: Mapping[str, jax.Array],
     constants: Mapping[str, Any] | None = None,
   ) -> terms.Terms:
-    """All terms, {term: (sum, count)}, float32 scalars.
+    """Computes all terms: {term: (sum, count)}, float32 scalars.
 
-    `constants` defaults to the objective's own.
+    Args:
+      outputs: outputs of the model.
+      batch: the batch.
+      constants: as the attribute; None: the attribute itself.
     """
     constants = self.constants if constants is None else constants
     result: terms.Terms = {}
     for name, function in self.functions.items():
-      extra = {"weights": constants[name]} if name in self.constants else {}
-      result.update(function(outputs, batch, **extra))
+      kwargs = {"weights": constants[name]} if name in self.constants else {}
+      result.update(function(outputs, batch, **kwargs))
     return result
 
 
 def build(config: Any) -> Objective:
-  """Objectives of a config section {name: {"weight": w, settings...}}; `None` or {} for a name
-  turns it off.
+  """Builds the objectives of a config section.
+
+  Args:
+    config: {name: {"weight": w, settings...}}; with None or {}, an objective is off.
 
   Raises:
     errors.UserError: an unknown objective or setting, a missing or negative weight, a missing file.

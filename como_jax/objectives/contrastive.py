@@ -1,7 +1,9 @@
-"""Temporal contrastive learning (Tcl): a motion resembles the same motion over a jittered interval,
-not its reverse.
+"""Temporal contrastive learning (Tcl).
 
-Legend: B batch, P pairs, Z numbers of a motion, H W image.
+The latent of a motion should be similar to that of the same motion over a jittered interval, and
+not to that of the reversed motion.
+
+Legend: B batch, P pairs, Z latent width, H W image.
 Source: CoMo, CVPR version of arXiv 2505.17006; temperature from the released code.
 """
 
@@ -12,9 +14,9 @@ import jax.numpy as jnp
 
 from como_jax.objectives import terms
 
-# ImageNet's standard deviations: what a channel's range of 1 was divided by
+# ImageNet's standard deviations, by which normalized channels were divided.
 RANGE = (0.229, 0.224, 0.225)
-MOVES = 0.05  # of a channel's range
+MOVES = 0.05  # share of a channel's range
 
 
 def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -27,12 +29,14 @@ def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def moving_share(outputs: Mapping[str, jax.Array]) -> jax.Array:
-  """The share of each pair's pixels that move: "current" and "target" [B, P, H, W, 3], normalized,
-  -> [B, P].
+  """The share of moving pixels of each pair [B, P].
 
-  A pixel moves as in evaluation (evaluate/reconstruction.py): some channel differs by more than
-  0.05 of its range. A codec's noise stays below that, and a small object that moves counts by its
-  size, not by how the mean changes.
+  A pixel moves as in evaluation (evaluate/reconstruction.py): a channel differs by more than 0.05
+  of its range. The noise of a video codec is below that. A small moving object counts by its size,
+  not by the change of the mean.
+
+  Args:
+    outputs: "current" and "target" [B, P, H, W, 3], normalized.
   """
   change = jnp.abs(
     outputs["target"].astype(jnp.float32) - outputs["current"].astype(jnp.float32)
@@ -47,15 +51,24 @@ def contrastive(
   temperature: float = 0.1,
   gate: float = 0.0,
 ) -> terms.Terms:
-  """-log( e^{S1/T} / (e^{S1/T} + e^{S2/T} + e^{S3/T}) ), nothing else of the batch being a
-  negative.
+  """-log( e^{S1/T} / (e^{S1/T} + e^{S2/T} + e^{S3/T}) ), without negatives from other pairs.
 
-  S1 = cos(jittered, forward), S2 = cos(jittered, reversed), S3 = cos(forward, reversed) of z(t,
-  t+n+d), z(t, t+n), z(t+n, t). The three similarities are logged beside it.
+  S1 = cos(jittered, forward), S2 = cos(jittered, reversed), S3 = cos(forward, reversed), where
+  jittered, forward and reversed are z(t, t+n+d), z(t, t+n) and z(t+n, t) [B, P, Z]. The three
+  similarities are logged too.
 
-  A pair in which nothing moves is the same forward and reversed, so that the term would tell apart
-  nothing but noise. Pairs with a smaller share of moving pixels than `gate` are left out of it; 0
-  leaves out none. Also logged, over all pairs: "contrastive_gated", the share that is left out.
+  A pair without motion is the same forward and reversed, so that the term would only separate
+  noise. `gate` leaves out such pairs. The share of pairs that are left out is logged as
+  "contrastive_gated".
+
+  Args:
+    outputs: "z", "z_jittered", "z_reversed"; with a gate also "current" and "target".
+    batch: as for `terms.over_pairs`.
+    temperature: T.
+    gate: pairs with a smaller share of moving pixels are left out; 0 leaves out none.
+
+  Raises:
+    errors.UserError: an output is missing.
   """
   terms.need(
     outputs,

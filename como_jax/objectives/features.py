@@ -1,4 +1,7 @@
-"""Error of predicted features of the future frame (Moto's second decoder, there with weight 1)."""
+"""Error of predicted features of the future frame.
+
+Source: the second decoder of Moto, which has weight 1 there.
+"""
 
 from collections.abc import Mapping
 

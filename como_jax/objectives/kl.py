@@ -11,6 +11,6 @@ from como_jax.objectives import terms
 
 
 def kl(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> terms.Terms:
-  """Nats per pair, summed over the latent's numbers: "kl" [B, P]."""
+  """Mean of "kl" [B, P], in nats per pair, summed over the latent dimensions."""
   terms.need(outputs, "kl", ("kl",), "set model.bottleneck.kind to 'kl'")
   return {"kl": terms.over_pairs(outputs["kl"], batch)}

@@ -1,4 +1,8 @@
-"""Masked autoencoding: error on the hidden patches only. Source: He et al., arXiv 2111.06377."""
+"""Masked autoencoding: error on the masked patches only.
+
+Legend: B batch, N patches, P pixel values of a patch.
+Source: He et al., arXiv 2111.06377.
+"""
 
 from collections.abc import Mapping
 
@@ -11,8 +15,8 @@ from como_jax.objectives import terms
 def mae(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> terms.Terms:
   """Mean squared error of "patches" against "target" [B, N, P], over patches with "mask" [B, N] 1.
 
-  The sum is over hidden patches and the count is their number; frames with `batch["valid"]` False
-  count for neither.
+  The sum is over masked patches, and the count is their number. Frames with `batch["valid"]` False
+  are left out of both.
   """
   terms.need(outputs, "mae", ("patches", "target", "mask"), "use a model of kind 'mae'")
   error = jnp.mean(jnp.square(outputs["patches"] - outputs["target"]), axis=-1)

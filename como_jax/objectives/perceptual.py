@@ -1,15 +1,15 @@
-"""LPIPS: distance between two images in the features of VGG16, with a gradient and on correctly
-scaled pixels.
+"""LPIPS: distance between two images in the features of VGG16.
 
-Legend: F frames, H W image, C channels. Source: Zhang et al., arXiv 1801.03924. (Moto and CoMo
-print an LPIPS that trains nothing, on wrongly scaled images; here it is off unless weights are
-given, and then a loss like any other.)
+Moto and CoMo only print an LPIPS, without a gradient and on wrongly scaled images. Here it is a
+loss with a gradient, on correctly scaled pixels. It is off if no weights are given.
 
-The weights file, .npz or .safetensors, holds torchvision's VGG16 convolutions and LPIPS's linear
-heads under their
-usual
-names: "features.{i}.weight" [out, in, 3, 3] and "features.{i}.bias" [out] for i in CONVOLUTIONS,
-and "lin{k}.model.1.weight" [1, C, 1, 1] for k = 0..4 ("lin{k}.weight" is accepted too).
+The weights file, .npz or .safetensors, holds the VGG16 convolutions of torchvision and the linear
+heads of LPIPS under their usual names: "features.{i}.weight" [out, in, 3, 3] and
+"features.{i}.bias" [out] for i in CONVOLUTIONS, and "lin{k}.model.1.weight" [1, C, 1, 1] for
+k = 0..4 ("lin{k}.weight" is accepted too).
+
+Legend: B batch, P pairs, F frames, H W image, C channels.
+Source: Zhang et al., arXiv 1801.03924.
 """
 
 import os
@@ -23,10 +23,12 @@ import numpy as np
 from como_jax import errors
 from como_jax.objectives import terms
 
-# Blocks between poolings; the features after the last rectifier of each are compared.
+# Blocks of convolutions between poolings. The features after the last ReLU of each block are
+# compared.
 CONVOLUTIONS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 
-# The model's pixels back to [0, 1] (ImageNet), then [-1, 1], then LPIPS's own input layer.
+# From the pixels of the model (ImageNet normalization) to [0, 1], to [-1, 1], and to the input
+# layer of LPIPS.
 IMAGENET_MEAN, IMAGENET_STD = (
   np.array([0.485, 0.456, 0.406], np.float32),
   np.array([0.229, 0.224, 0.225], np.float32),
@@ -40,11 +42,14 @@ Weights = Mapping[str, jax.Array]
 
 
 def load(path: str) -> dict[str, np.ndarray]:
-  """Reads the weights file into "conv{i}/kernel" [3, 3, in, out], "conv{i}/bias" [out] and
-  "head{k}" [C], float32.
+  """Reads the weights file.
+
+  Args:
+    path: the weights file; "": the term is off.
 
   Returns:
-    An empty dict when `path` is "": the term is off.
+    "conv{i}/kernel" [3, 3, in, out], "conv{i}/bias" [out] and "head{k}" [C], float32; an empty dict
+    if `path` is "".
 
   Raises:
     errors.UserError: no such file, unknown suffix, or a weight that is missing or misshapen.
@@ -59,7 +64,7 @@ def load(path: str) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as archive:
       stored = {name: archive[name] for name in archive.files}
   elif path.endswith(".safetensors"):
-    import safetensors.numpy  # optional: only who uses such a file needs it
+    import safetensors.numpy  # an optional dependency, needed only for such files
 
     stored = safetensors.numpy.load_file(path)
   else:
@@ -67,7 +72,7 @@ def load(path: str) -> dict[str, np.ndarray]:
       f"objectives.perceptual.weights_path {path!r} ends in neither .npz nor .safetensors"
     )
 
-  def take(name: str, rank: int) -> np.ndarray:
+  def get(name: str, rank: int) -> np.ndarray:
     if name not in stored:
       raise errors.UserError(f"{path}: no weight {name!r}; {errors.nearest(name, stored)}")
     if stored[name].ndim != rank:
@@ -75,27 +80,29 @@ def load(path: str) -> dict[str, np.ndarray]:
     return np.asarray(stored[name], np.float32)
 
   weights = {}
-  for number, block in enumerate(CONVOLUTIONS):
+  for index, block in enumerate(CONVOLUTIONS):
     for i in block:
       weights[f"conv{i}/kernel"] = einops.rearrange(
-        take(f"features.{i}.weight", 4), "o i p q -> p q i o"
+        get(f"features.{i}.weight", 4), "o i p q -> p q i o"
       )
-      weights[f"conv{i}/bias"] = take(f"features.{i}.bias", 1)
-    name = (
-      f"lin{number}.weight" if f"lin{number}.weight" in stored else f"lin{number}.model.1.weight"
-    )
-    weights[f"head{number}"] = take(name, 4).reshape(-1)
+      weights[f"conv{i}/bias"] = get(f"features.{i}.bias", 1)
+    name = f"lin{index}.weight" if f"lin{index}.weight" in stored else f"lin{index}.model.1.weight"
+    weights[f"head{index}"] = get(name, 4).reshape(-1)
   return weights
 
 
 def distance(weights: Weights, a: jax.Array, b: jax.Array) -> jax.Array:
-  """LPIPS of ImageNet-normalized frames [F, H, W, 3] and [F, H, W, 3], at least 16 pixels a side:
-  [F].
+  """LPIPS of two sets of frames [F].
+
+  Args:
+    weights: see `load`.
+    a: ImageNet-normalized frames [F, H, W, 3], at least 16x16 pixels.
+    b: as `a`.
   """
   total = jnp.zeros(a.shape[0], jnp.float32)
   x = jnp.concatenate([_scale(a), _scale(b)], axis=0)
-  for number, block in enumerate(CONVOLUTIONS):
-    if number:
+  for index, block in enumerate(CONVOLUTIONS):
+    if index:
       x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
     for i in block:
       x = jax.lax.conv_general_dilated(
@@ -106,11 +113,11 @@ def distance(weights: Weights, a: jax.Array, b: jax.Array) -> jax.Array:
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
       )
       x = jax.nn.relu(x + weights[f"conv{i}/bias"][None, None, None])
-    # The small number is inside the root: places where every channel is zero are common, and must
-    # not give NaN.
+    # The small number is inside the root: locations where all channels are zero are common, and
+    # their gradient must not be NaN.
     unit = x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-10)
     first, second = jnp.split(unit, 2, axis=0)
-    head = weights[f"head{number}"][None, None, None]
+    head = weights[f"head{index}"][None, None, None]
     total = total + jnp.mean(jnp.sum(jnp.square(first - second) * head, axis=-1), axis=(1, 2))
   return total
 
@@ -118,7 +125,16 @@ def distance(weights: Weights, a: jax.Array, b: jax.Array) -> jax.Array:
 def perceptual(
   outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], *, weights: Weights
 ) -> terms.Terms:
-  """LPIPS of "pixels" against "target" [B, P, H, W, 3]. `weights` (59 MB) are an argument."""
+  """LPIPS of "pixels" against "target" [B, P, H, W, 3].
+
+  Args:
+    outputs: "pixels" and "target".
+    batch: as for `terms.over_pairs`.
+    weights: see `load`; 59 MB, so they are an argument of the compiled step, not a constant in it.
+
+  Raises:
+    errors.UserError: an output is missing.
+  """
   if not weights:
     return {}
   terms.need(outputs, "perceptual", ("pixels", "target"), "use a model of kind 'motion'")
@@ -129,9 +145,9 @@ def perceptual(
 
 
 def _scale(frames: jax.Array) -> jax.Array:
-  """ImageNet-normalized -> LPIPS's input.
+  """Converts ImageNet-normalized frames to inputs of LPIPS.
 
-  Not clipped to [0, 1]: that would cut the gradient of out-of-range pixels.
+  They are not clipped to [0, 1], because clipping would remove the gradient of pixels outside.
   """
   unit = (
     frames.astype(jnp.float32) * IMAGENET_STD[None, None, None] + IMAGENET_MEAN[None, None, None]

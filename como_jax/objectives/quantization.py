@@ -12,8 +12,8 @@ from como_jax.objectives import terms
 
 # (weight of the codebook term, weight of the commitment term) from beta.
 WEIGHTINGS = {
-  "legacy": lambda beta: (beta, 1.0),  # as Moto's code does
-  "standard": lambda beta: (1.0, beta),  # as the VQ-VAE paper writes it
+  "legacy": lambda beta: (beta, 1.0),  # as in the code of Moto
+  "standard": lambda beta: (1.0, beta),  # as in the VQ-VAE paper
 }
 
 
@@ -24,7 +24,13 @@ def quantization(
   weighting: str = "legacy",
   beta: float = 0.25,
 ) -> terms.Terms:
-  """Codebook and commitment error, [B, P] each, weighted into one term; both parts are logged.
+  """Weighted sum of the codebook and the commitment error [B, P]; both are logged too.
+
+  Args:
+    outputs: "codebook" and "commitment".
+    batch: as for `terms.over_pairs`.
+    weighting: a key of `WEIGHTINGS`.
+    beta: beta of the VQ-VAE.
 
   Raises:
     errors.UserError: unknown weighting, or a bottleneck without codes.

@@ -14,8 +14,8 @@ from como_jax.objectives import terms
 def reconstruction(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> terms.Terms:
   """Mean squared error of "pixels" against "target" [B, P, H, W, 3].
 
-  Also logged: "copy_current", the error of answering with the current frame. A model that is not
-  below it knows no motion.
+  "copy_current" is logged too: the error of the current frame as the prediction. A model whose
+  error is not below it has learned no motion.
   """
   terms.need(
     outputs, "reconstruction", ("pixels", "target", "current"), "use a model of kind 'motion'"

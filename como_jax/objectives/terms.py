@@ -1,7 +1,9 @@
-"""(sum, count) pairs: what every objective returns, so that masks, accumulation and uneven hosts
-divide once, at the end.
+"""The (sum, count) pairs that every objective returns.
 
-Legend: B batch, P pairs of frames of a clip, ... the axes of one pair's value.
+Sums and counts are added over microbatches and hosts, and divided once at the end. So means are
+exact with masks, gradient accumulation and hosts of unequal batches.
+
+Legend: B batch, P pairs of frames of a clip, ... further axes of the value of a pair.
 """
 
 from collections.abc import Mapping
@@ -17,13 +19,13 @@ Terms = dict[str, tuple[jax.Array, jax.Array]]
 def over_pairs(
   values: jax.Array, batch: Mapping[str, jax.Array], *, left_out: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-  """Sum over pairs of each pair's mean, and the number of pairs; clips with `batch["valid"]` False
-  count for neither.
+  """Sum over pairs of the mean of each pair, and the number of pairs.
 
   Args:
     values: [B, P, ...].
-    batch: may hold "valid" bool [B] (the padding of a last batch).
-    left_out: bool [B, P], pairs that count for neither.
+    batch: may hold "valid" bool [B]; clips that are not valid (padding of the last batch) are left
+      out of both.
+    left_out: pairs that are left out of both, bool [B, P].
   """
   means = (
     jnp.mean(values.astype(jnp.float32), axis=tuple(range(2, values.ndim)))
@@ -35,17 +37,24 @@ def over_pairs(
     weights = weights * batch["valid"].astype(jnp.float32)[:, None]
   if left_out is not None:
     weights = jnp.where(left_out, 0.0, weights)
-  # where, not a product: a value that is not finite in padding must not leak.
+  # `where` instead of a product: padding may hold values that are not finite.
   return jnp.sum(jnp.where(weights > 0, means.astype(jnp.float32), 0.0)), jnp.sum(weights)
 
 
 def need(
   outputs: Mapping[str, jax.Array], objective: str, names: tuple[str, ...], hint: str
 ) -> None:
-  """Checks that the model returned what an objective reads.
+  """Checks that the model returned the outputs that an objective needs.
+
+  Args:
+    outputs: outputs of the model.
+    objective: name of the objective.
+    names: names of the outputs.
+    hint: what the user should change.
 
   Raises:
-    errors.UserError: naming the objective, the first missing output and what to change.
+    errors.UserError: an output is missing; the message names the objective, the first missing
+      output and the hint.
   """
   for name in names:
     if name not in outputs:

@@ -1,21 +1,22 @@
-"""Several processes, one run: how they find each other, agree, and gather whole arrays.
+"""Runs with several processes: start, agreement between processes, and gathering of arrays.
 
-A run is started by the same command on every host. Where the others are comes from the environment:
+The same command starts a run on every host. Environment variables describe the other processes:
 
   COMO_JAX_COORDINATOR=HOST:PORT, COMO_JAX_PROCESSES=N, COMO_JAX_PROCESS_INDEX=I
-      given by hand or by launch/local_processes.py
+      set by hand or by launch/local_processes.py
   COMO_JAX_DISTRIBUTED=1, or the flag --distributed
-      found by jax itself: TPU pods, Slurm, GKE, MPI
+      jax finds the processes itself: TPU pods, Slurm, GKE, MPI
   COMO_JAX_CPU_DEVICES=K
-      CPU devices of each process (also of a single one)
+      CPU devices of each process (also of a single process)
   COMO_JAX_JOIN_SECONDS=300
-      how long to wait for the others at the start
+      time limit of the start, in which all processes must join
   COMO_JAX_HEARTBEAT_SECONDS=100
-      after so long a silent process counts as dead
+      time without a heartbeat after which a process counts as dead
 
-None of them: one process, and nothing here costs anything. Only process 0 writes files and prints;
-the others print errors. Everything that may fail before the first step runs under
-`run_on_all_processes`, so all processes end alike instead of waiting for one that has left.
+Without these variables there is one process, and the functions here have no cost. Only process 0
+writes files and prints; the others print errors. Code that may fail before the first step runs
+under `run_on_all_processes`. All processes then end in the same way, and none waits for a process
+that has ended.
 """
 
 import contextlib
@@ -41,50 +42,50 @@ COORDINATOR, PROCESSES, INDEX = (
 )
 DETECT, CPU_DEVICES = "COMO_JAX_DISTRIBUTED", "COMO_JAX_CPU_DEVICES"
 JOIN_SECONDS, HEARTBEAT_SECONDS = "COMO_JAX_JOIN_SECONDS", "COMO_JAX_HEARTBEAT_SECONDS"
-_MESSAGE = 2048  # bytes of an error that travels to the other processes
-_PATIENCE = 30 * 24 * 3600  # seconds from the end of the first process to that of the last
+_MESSAGE = 2048  # bytes of an error that is sent to the other processes
+_PATIENCE = 30 * 24 * 3600  # maximum seconds from the end of the first process to that of the last
 
 
 def initialize(*, detect: bool = False, environment: Mapping[str, str] | None = None) -> bool:
-  """Joins the other processes, when there are any. Must come before anything asks jax for devices.
+  """Joins the other processes, if there are any; must run before jax creates its devices.
 
   Args:
-    detect: let jax find the cluster (TPU pod, Slurm, ...), as COMO_JAX_DISTRIBUTED=1 does.
-    environment: instead of os.environ.
+    detect: whether jax finds the cluster (TPU pod, Slurm, ...), as with COMO_JAX_DISTRIBUTED=1.
+    environment: used instead of os.environ.
 
   Returns:
-    Whether this run has been told to be of several processes.
+    Whether the run is configured for several processes.
 
   Raises:
-    errors.UserError: half an address, a number that is none, or no cluster that jax knows.
-    errors.Transient: processes that did not come (naming them).
+    errors.UserError: an incomplete address, an invalid number, or no cluster that jax knows.
+    errors.Transient: processes that did not join (the message names them).
   """
   env = os.environ if environment is None else environment
-  devices = _number(env, CPU_DEVICES, least=1)
+  devices = _integer(env, CPU_DEVICES, minimum=1)
   if devices:
     jax.config.update("jax_num_cpu_devices", devices)
-  given = [name for name in (COORDINATOR, PROCESSES, INDEX) if env.get(name)]
+  names = [name for name in (COORDINATOR, PROCESSES, INDEX) if env.get(name)]
   detect = detect or env.get(DETECT, "") not in ("", "0")
-  if not given and not detect:
+  if not names and not detect:
     return False
-  join = _number(env, JOIN_SECONDS, least=1) or 300
+  join = _integer(env, JOIN_SECONDS, minimum=1) or 300
   settings: dict[str, Any] = {
     "initialization_timeout": join,
-    "heartbeat_timeout_seconds": _number(env, HEARTBEAT_SECONDS, least=1) or 100,
+    "heartbeat_timeout_seconds": _integer(env, HEARTBEAT_SECONDS, minimum=1) or 100,
   }
-  if given:
-    settings |= _explicit(env, given, join=join)
+  if names:
+    settings |= _explicit(env, names, join=join)
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
-  # it would swallow SIGTERM; the loop has its own way (train/loop.py)
+  # this service would catch SIGTERM, which the training loop handles itself (train/loop.py)
   jax.config.update("jax_enable_preemption_service", False)
-  # jax ends a process that waits in vain with a stack trace of C++ only
-  late = threading.Timer(join + 5, _give_up, [join])
-  late.daemon = True
-  late.start()
+  # after its own timeout, jax ends the process with nothing but a C++ stack trace
+  timer = threading.Timer(join + 5, _give_up, [join])
+  timer.daemon = True
+  timer.start()
   try:
     jax.distributed.initialize(**settings)
   except jax.errors.JaxRuntimeError as error:
-    # of the service or the network; what jax itself refuses is a plain error
+    # an error of the service or the network; jax refuses arguments with plain errors
     raise errors.Transient(
       f"jax.distributed cannot start ({_line(error)}): the processes did not find each other"
     ) from error
@@ -94,19 +95,19 @@ def initialize(*, detect: bool = False, environment: Mapping[str, str] | None = 
       f"{INDEX}, or run on a cluster that jax knows"
     ) from error
   finally:
-    late.cancel()
+    timer.cancel()
   return True
 
 
-def _explicit(env: Mapping[str, str], given: list[str], *, join: int) -> dict[str, Any]:
-  """Arguments of `jax.distributed.initialize`, once every process has said that it is there."""
+def _explicit(env: Mapping[str, str], names: list[str], *, join: int) -> dict[str, Any]:
+  """Waits until all processes are ready; returns arguments of `jax.distributed.initialize`."""
   for name in (COORDINATOR, PROCESSES, INDEX):
-    if name not in given:
+    if name not in names:
       raise errors.UserError(
-        f"{given[0]} is set and {name} is not: several processes need {COORDINATOR}=HOST:PORT, "
+        f"{names[0]} is set and {name} is not: several processes need {COORDINATOR}=HOST:PORT, "
         f"{PROCESSES}=N, {INDEX}=0..N-1"
       )
-  count, index = _number(env, PROCESSES, least=1), _number(env, INDEX, least=0)
+  count, index = _integer(env, PROCESSES, minimum=1), _integer(env, INDEX, minimum=0)
   if index >= count:
     raise errors.UserError(f"{INDEX}={index}, expected less than {PROCESSES}={count}")
   host, colon, port = env[COORDINATOR].rpartition(":")
@@ -118,11 +119,11 @@ def _explicit(env: Mapping[str, str], given: list[str], *, join: int) -> dict[st
   return dict(coordinator_address=env[COORDINATOR], num_processes=count, process_id=index)
 
 
-def _number(env: Mapping[str, str], name: str, *, least: int) -> int:
-  """The value of a variable, 0 where it is not set."""
+def _integer(env: Mapping[str, str], name: str, *, minimum: int) -> int:
+  """Value of an environment variable; 0 when it is not set."""
   text = env.get(name, "")
-  if text and (not text.isdecimal() or int(text) < least):
-    raise errors.UserError(f"{name}={text!r}, expected a whole number of at least {least}")
+  if text and (not text.isdecimal() or int(text) < minimum):
+    raise errors.UserError(f"{name}={text!r}, expected a whole number of at least {minimum}")
   return int(text or 0)
 
 
@@ -141,38 +142,43 @@ def _give_up(seconds: int) -> None:
 
 
 def is_primary() -> bool:
-  """Whether this is the process that writes and prints."""
+  """Whether this is process 0, which writes files and prints."""
   return jax.process_index() == 0
 
 
 def run_on_all_processes(function: Callable[[], Any], *, first_alone: bool = False) -> Any:
-  """Runs a function on every process; when it fails on one, all of them raise the same error.
+  """Runs a function on every process; when it fails on one process, all raise the same error.
 
   Args:
-    function: must not call collectives (one that fails before them would leave the others waiting).
-    first_alone: process 0 goes first and the others follow when it has succeeded.
+    function: must not call collectives. If it failed before a collective, the other processes would
+      wait forever.
+    first_alone: whether process 0 runs first, and the others run after it has succeeded.
+
+  Returns:
+    The result of the function on this process.
 
   Raises:
-    errors.Shared: the message of the lowest process that failed.
+    errors.Shared: the message of the failed process with the lowest index.
   """
   if jax.process_count() == 1:
     return function()
-  result, problem = None, ""
-  for mine in (is_primary(), not is_primary()) if first_alone else (True,):
-    if mine:
+  result, message = None, ""
+  for runs_now in (is_primary(), not is_primary()) if first_alone else (True,):
+    if runs_now:
       try:
         result = function()
       except errors.UserError as error:
-        problem = str(error)
-    _share(problem)
+        message = str(error)
+    _raise_everywhere(message)
   return result
 
 
-def _share(problem: str) -> None:
-  mine = np.frombuffer(problem.encode()[:_MESSAGE].ljust(_MESSAGE, b"\0"), np.uint8)
+def _raise_everywhere(message: str) -> None:
+  """Exchanges error messages ("" = no error); all processes raise the first one."""
+  local = np.frombuffer(message.encode()[:_MESSAGE].ljust(_MESSAGE, b"\0"), np.uint8)
   texts = [
     bytes(row).rstrip(b"\0").decode(errors="ignore")
-    for row in np.asarray(multihost_utils.process_allgather(mine))
+    for row in np.asarray(multihost_utils.process_allgather(local))
   ]
   failed = [i for i, text in enumerate(texts) if text]
   if failed:
@@ -181,24 +187,28 @@ def _share(problem: str) -> None:
 
 
 def assert_same_on_all(text: str, *, what: str) -> None:
-  """Refuses processes that were started differently.
+  """Checks that a text, for example the settings of the run, is the same on all processes.
+
+  Args:
+    text: of this process.
+    what: what the text describes, for the message.
 
   Raises:
-    errors.Shared: naming the process whose text is not that of process 0.
+    errors.Shared: shows the first different line and the process that has it.
   """
   if jax.process_count() == 1:
     return
-  lines = broadcast_from_primary(text)
+  primary = broadcast_from_primary(text)
 
   def compare():
-    if text != lines:
-      was, now = next(
-        ((a, b) for a, b in zip(lines.splitlines(), text.splitlines(), strict=False) if a != b),
-        (lines, text),
+    if text != primary:
+      expected, actual = next(
+        ((a, b) for a, b in zip(primary.splitlines(), text.splitlines(), strict=False) if a != b),
+        (primary, text),
       )
       raise errors.UserError(
-        f"{what} differs between processes: {now.strip()[:200]!r}, process 0 has "
-        f"{was.strip()[:200]!r}"
+        f"{what} differs between processes: {actual.strip()[:200]!r}, process 0 has "
+        f"{expected.strip()[:200]!r}"
       )
 
   run_on_all_processes(compare)
@@ -206,33 +216,29 @@ def assert_same_on_all(text: str, *, what: str) -> None:
 
 @functools.cache
 def count_colocated(text: str) -> int:
-  """How many processes, this one among them, give the same text.
+  """Counts the processes, including this one, that have the same text.
 
-  All must ask for the first time together; then it is known.
+  The first call is a collective: all processes must make it together. Its result is cached.
   """
   if jax.process_count() == 1:
     return 1
-  mine = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
-  return int(np.all(np.asarray(multihost_utils.process_allgather(mine)) == mine, axis=1).sum())
+  local = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+  return int(np.all(np.asarray(multihost_utils.process_allgather(local)) == local, axis=1).sum())
 
 
 def broadcast_from_primary(text: str) -> str:
-  """Process 0's text, on every process."""
+  """Returns process 0's text on every process."""
   if jax.process_count() == 1:
     return text
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text.encode()))))
-  mine = (
-    np.frombuffer(text.encode()[:size].ljust(size, b"\0"), np.uint8)
-    if size
-    else np.zeros(0, np.uint8)
-  )
-  return (
-    bytes(np.asarray(multihost_utils.broadcast_one_to_all(mine), np.uint8)).decode() if size else ""
-  )
+  if not size:
+    return ""
+  local = np.frombuffer(text.encode()[:size].ljust(size, b"\0"), np.uint8)
+  return bytes(np.asarray(multihost_utils.broadcast_one_to_all(local), np.uint8)).decode()
 
 
 def broadcast_arrays_from_primary(tree):
-  """Process 0's numpy arrays, on every process; all must give a tree of the same shapes."""
+  """Returns process 0's numpy arrays on every process; all trees must have the same shapes."""
   return (
     tree
     if jax.process_count() == 1
@@ -241,16 +247,17 @@ def broadcast_arrays_from_primary(tree):
 
 
 def gather(tree, *, keep: bool = True):
-  """Whole numpy arrays of a pytree that is spread over processes; every process must call it.
+  """Gathers the whole numpy arrays of a pytree; every process must call it.
 
-  It goes leaf by leaf: a device holds one whole leaf at a time beside its shards, and the host of a
-  process that keeps the result holds the whole tree (four bytes a float32 parameter).
+  It gathers leaf by leaf. A device therefore holds its shards and one whole leaf at a time. The
+  host of a process that keeps the result holds the whole tree (four bytes per float32 parameter).
 
   Args:
-    keep: False on processes that only take part; their leaves come out as None.
+    tree: pytree whose arrays are sharded over the processes.
+    keep: False on processes that only take part; their leaves become None.
   """
 
-  def one(leaf):
+  def gather_leaf(leaf):
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
       return jax.device_get(leaf) if keep else None
     if leaf.is_fully_replicated:
@@ -258,27 +265,32 @@ def gather(tree, *, keep: bool = True):
     whole = multihost_utils.process_allgather(leaf, tiled=True)
     return whole if keep else None
 
-  return jax.tree.map(one, tree)
+  return jax.tree.map(gather_leaf, tree)
 
 
 class AsyncAllGather:
-  """A few numbers of every process to every process, without making the host wait.
+  """Sends a few numbers of every process to every process without blocking the host.
 
-  `send` queues a tiny program behind the step that has just been started; its result is read with
-  that step's metrics, one step later. All processes read the same numbers at the same place of the
-  loop, so they decide alike.
+  `send` queues a small program behind the step that has just been started. `read` is called with
+  that step's metrics, one step later. All processes read the same numbers at the same point of the
+  loop, so they make the same decisions.
   """
 
   def __init__(self, mesh: jax.sharding.Mesh, *, count: int):
-    """`count` numbers a process."""
+    """Compiles nothing yet.
+
+    Args:
+      mesh: of the run.
+      count: numbers per process.
+    """
     self.alone = len({device.process_index for device in mesh.devices.flat}) == 1
     if self.alone:
       return
     devices = mesh.devices.flatten()
-    line = jax.sharding.Mesh(devices, ("all",), axis_types=(jax.sharding.AxisType.Auto,))
-    self._split = jax.sharding.NamedSharding(line, jax.sharding.PartitionSpec("all"))
-    self._whole = jax.jit(
-      lambda x: x, out_shardings=jax.sharding.NamedSharding(line, jax.sharding.PartitionSpec())
+    flat_mesh = jax.sharding.Mesh(devices, ("all",), axis_types=(jax.sharding.AxisType.Auto,))
+    self._split = jax.sharding.NamedSharding(flat_mesh, jax.sharding.PartitionSpec("all"))
+    self._gather = jax.jit(
+      lambda x: x, out_shardings=jax.sharding.NamedSharding(flat_mesh, jax.sharding.PartitionSpec())
     )
     self._local = sum(device.process_index == jax.process_index() for device in devices)
     owners = [device.process_index for device in devices]
@@ -286,31 +298,32 @@ class AsyncAllGather:
     self._shape = (len(devices), count)
 
   def send(self, *values: float) -> Any:
-    """Starts the exchange; give the result to `read`."""
+    """Starts the exchange of `count` values; pass the result to `read`."""
     if self.alone:
       return np.asarray([values], np.float32)
-    mine = np.tile(np.asarray(values, np.float32)[None], (self._local, 1))
-    return self._whole(jax.make_array_from_process_local_data(self._split, mine, self._shape))
+    local = np.tile(np.asarray(values, np.float32)[None], (self._local, 1))
+    return self._gather(jax.make_array_from_process_local_data(self._split, local, self._shape))
 
   def read(self, sent: Any) -> np.ndarray:
-    """float32 [processes, count]."""
+    """Returns the values of all processes, float32 [processes, count]."""
     return sent if self.alone else np.asarray(sent)[self._rows]
 
 
 def wait_for_all() -> None:
-  """Returns when every process has come here, at the end of the run; one that dies instead is
-  noticed by its missing heartbeat.
+  """Waits at the end of the run until every process has arrived.
 
-  jax's own wait, when the interpreter ends, kills a process after 300 s, and `initialize` can
-  change that for the service only.
+  A missing heartbeat reveals a process that died. jax has its own barrier at the end of the
+  interpreter, but it kills a process after 300 s, and `initialize` can change this limit for the
+  service only.
   """
-  from orbax.checkpoint import multihost  # here: it takes a second to import
+  from orbax.checkpoint import multihost  # imported here because it takes a second
 
   with peers():
     multihost.get_barrier_sync_fn()(key="como_jax/end", timeout_ms=1000 * _PATIENCE)
 
 
-# What collectives (gloo, NCCL) and jax's coordination service say when another process is gone.
+# Parts of the messages of collectives (gloo, NCCL) and of jax's coordination service when another
+# process is gone.
 _LOST = (
   "Connection closed by peer",
   "Connection reset by peer",
@@ -336,8 +349,9 @@ _LOST = (
 
 
 def lost_process(error: BaseException) -> bool:
-  """Whether an error says that another process of the run is gone: a preemption, most often, and no
-  fault of the program.
+  """Whether an error means that another process of the run is gone.
+
+  The usual cause is a preemption, not a fault of the program.
   """
   if not jax.distributed.is_initialized() or jax.process_count() == 1:
     return False
@@ -352,8 +366,9 @@ def lost_process(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def peers():
-  """Turns the loss of another process, in here, into `errors.Transient`: one line, and the exit
-  code that asks for a restart.
+  """Context that converts the loss of another process to `errors.Transient`.
+
+  The process then prints one line and exits with the code that requests a restart.
   """
   try:
     yield
@@ -368,8 +383,9 @@ def peers():
 
 
 def exit_immediately(code: int) -> None:
-  """Ends a process that has failed alone, at once: an orderly end would wait for the others, who
-  wait for this one.
+  """Ends a failed process at once.
+
+  A normal exit would wait for the other processes, which wait for this one.
   """
   sys.stdout.flush()
   sys.stderr.flush()

@@ -1,9 +1,9 @@
-"""Floating-point operations of a program, counted in its trace: matrix products and convolutions, 2
-for a multiply-add.
+"""Floating-point operations of a program, counted in its trace.
 
-Nothing is compiled and nothing depends on the machine. Loops count with all their turns,
-recomputation (remat) counts as often as it is traced, and what no result depends on does not count,
-as XLA drops it.
+Matrix products and convolutions count; a multiply-add is 2 operations. Nothing is compiled, and the
+result does not depend on the machine. Loops count with all iterations, and recomputation (remat)
+counts as often as it is traced. Operations that no result depends on do not count, because XLA
+removes them.
 """
 
 import math
@@ -13,15 +13,27 @@ from jax.extend import core
 
 
 def count(closed: core.ClosedJaxpr) -> float:
-  """Operations of one call, over all devices; of `jax.jit(f).trace(...).jaxpr` or
-  `jax.make_jaxpr(f)(...)`.
+  """Counts the operations of one call, over all devices.
+
+  Args:
+    closed: `jax.jit(f).trace(...).jaxpr` or `jax.make_jaxpr(f)(...)`.
   """
   return _walk(closed.jaxpr, (True,) * len(closed.jaxpr.outvars))[0]
 
 
 def _walk(jaxpr: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
-  """(operations, which inputs matter) of a program of whose results only the live ones matter."""
-  needed = {var for var, alive in zip(jaxpr.outvars, live, strict=False) if alive and _named(var)}
+  """Counts the operations that the live results depend on.
+
+  Args:
+    jaxpr: the program.
+    live: for each result, whether it is used.
+
+  Returns:
+    (operations, for each input whether a live result depends on it).
+  """
+  needed = {
+    var for var, alive in zip(jaxpr.outvars, live, strict=False) if alive and _is_variable(var)
+  }
   total = 0.0
   for equation in reversed(jaxpr.eqns):
     outs = tuple(var in needed for var in equation.outvars)
@@ -30,16 +42,16 @@ def _walk(jaxpr: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
     operations, used = _RULES.get(equation.primitive.name, _call)(equation, outs)
     total += operations
     needed.update(
-      var for var, alive in zip(equation.invars, used, strict=False) if alive and _named(var)
+      var for var, alive in zip(equation.invars, used, strict=False) if alive and _is_variable(var)
     )
   return total, tuple(var in needed for var in jaxpr.invars)
 
 
-def _named(var: Any) -> bool:
+def _is_variable(var: Any) -> bool:
   return not isinstance(var, core.Literal)
 
 
-def _everything(equation: Any) -> tuple[bool, ...]:
+def _all_inputs(equation: Any) -> tuple[bool, ...]:
   return (True,) * len(equation.invars)
 
 
@@ -48,20 +60,20 @@ def _dot(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]
   shape = equation.invars[0].aval.shape
   return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(
     shape[axis] for axis in contracted
-  ), _everything(equation)
+  ), _all_inputs(equation)
 
 
 def _convolution(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
   out_features = equation.params["dimension_numbers"].rhs_spec[0]
   kernel = [side for axis, side in enumerate(equation.invars[1].aval.shape) if axis != out_features]
-  return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel), _everything(equation)
+  return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel), _all_inputs(equation)
 
 
 def _scan(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
   body, length = equation.params["jaxpr"].jaxpr, equation.params["length"]
   constants, carried = equation.params["num_consts"], equation.params["num_carry"]
   outs = live
-  while True:  # a carry matters when a later turn needs it
+  while True:  # a carry is live when a later iteration needs it
     operations, used = _walk(body, outs)
     wider = (
       tuple(
@@ -75,44 +87,44 @@ def _scan(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...
 
 
 def _while(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
-  """One turn: how many there will be is not known before it runs."""
+  """Counts one iteration, because the trace does not contain the number of iterations."""
   body = equation.params["body_jaxpr"].jaxpr
-  return _walk(body, (True,) * len(body.outvars))[0], _everything(equation)
+  return _walk(body, (True,) * len(body.outvars))[0], _all_inputs(equation)
 
 
 def _branches(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
-  """The most expensive branch."""
-  walked = [_walk(branch.jaxpr, live) for branch in equation.params["branches"]]
-  used = tuple(any(flags) for flags in zip(*(flags for _, flags in walked), strict=False))
-  return max(operations for operations, _ in walked), (True, *used)
+  """Counts the most expensive branch."""
+  branches = [_walk(branch.jaxpr, live) for branch in equation.params["branches"]]
+  used = tuple(any(flags) for flags in zip(*(flags for _, flags in branches), strict=False))
+  return max(operations for operations, _ in branches), (True, *used)
 
 
 def _kernel(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
-  """A Pallas kernel: its body at every point of its grid.
+  """Counts the body of a Pallas kernel once per point of its grid.
 
-  It writes into references and has no results of its own.
+  The body writes into references and has no results.
   """
   return math.prod(equation.params["grid_mapping"].grid) * _walk(equation.params["jaxpr"], ())[
     0
-  ], _everything(equation)
+  ], _all_inputs(equation)
 
 
-def _everywhere(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
-  """What each device does with its part (`jax.shard_map`), on all of them."""
+def _shard_map(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
+  """Counts the program of one device (`jax.shard_map`), times the number of devices."""
   operations, used = _call(equation, live)
   return equation.params["mesh"].size * operations, used
 
 
 def _call(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
-  """A function inside (jit, remat, custom derivatives); anything else costs nothing."""
+  """Counts the inner function of jit, remat and custom derivatives; other equations count 0."""
   for value in equation.params.values():
     inner = value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
     if isinstance(inner, core.Jaxpr):
       if len(inner.outvars) != len(equation.outvars):
         continue
       operations, used = _walk(inner, live)
-      return operations, used if len(used) == len(equation.invars) else _everything(equation)
-  return 0.0, _everything(equation)
+      return operations, used if len(used) == len(equation.invars) else _all_inputs(equation)
+  return 0.0, _all_inputs(equation)
 
 
 _RULES = {
@@ -122,5 +134,5 @@ _RULES = {
   "while": _while,
   "cond": _branches,
   "pallas_call": _kernel,
-  "shard_map": _everywhere,
+  "shard_map": _shard_map,
 }

@@ -1,12 +1,12 @@
 """The device mesh: axes data, fsdp, tensor.
 
-One CPU device is a mesh of one; several hosts and several TPU slices are one mesh too.
+One CPU device is a mesh of one device. Several hosts and several TPU slices are one mesh too.
 
-Devices are laid out slice by slice, and inside a slice process by process: `data` (outermost) spans
-the slices over the slow network between them, `fsdp` and `tensor` stay inside a slice, `tensor`
-inside a process. So every process holds one contiguous block of the rows of a batch, which is what
-the data pipeline gives it, whatever the topology. (The layouts of jax.experimental.mesh_utils
-follow the chips' torus instead and scatter a process's rows over the batch.)
+Devices are ordered slice by slice, and inside a slice process by process. `data` (outermost) spans
+the slices over the slow network between them. `fsdp` and `tensor` stay inside a slice, and `tensor`
+inside a process. Every process therefore holds one contiguous block of the rows of a batch, as the
+data pipeline provides it, on any topology. (The layouts of jax.experimental.mesh_utils follow the
+torus of the chips instead, which scatters the rows of a process over the batch.)
 """
 
 import collections
@@ -21,15 +21,19 @@ AXES = ("data", "fsdp", "tensor")
 
 
 def make(*, data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> jax.sharding.Mesh:
-  """A mesh over all devices of all processes, with Auto axis types (explicit ones break logical
-  activation constraints).
+  """Builds a mesh over all devices of all processes.
+
+  Its axis types are Auto, because explicit ones break logical activation constraints. One of the
+  three sizes may be -1: it is computed from the others and the number of devices.
 
   Args:
-    data, fsdp, tensor: axis sizes; one of them may be -1, for "what is left".
+    data: size of the axis `data`.
+    fsdp: size of the axis `fsdp`.
+    tensor: size of the axis `tensor`.
     devices: the devices (default: all).
 
   Raises:
-    errors.UserError: when the sizes do not fill the devices, or an axis would leave its slice or
+    errors.UserError: the sizes do not fill the devices, or an axis would leave its slice or
       process.
   """
   devices = jax.devices() if devices is None else list(devices)
@@ -47,22 +51,23 @@ def make(*, data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> jax
       f"config.train.mesh: data x fsdp x tensor = {' x '.join(map(str, sizes))} does not fill "
       f"the {len(devices)} devices"
     )
-  _check_places(devices, *sizes)
-  # stable: the given order inside a process
+  _check_axes(devices, *sizes)
+  # the sort is stable, so the order inside a process stays
   ordered = sorted(devices, key=lambda device: (_slice(device), device.process_index))
   auto = (jax.sharding.AxisType.Auto,) * len(AXES)
   return jax.sharding.Mesh(np.asarray(ordered).reshape(sizes), AXES, axis_types=auto)
 
 
 def _slice(device) -> int:
-  """Number of a TPU device's slice; 0 elsewhere (GPU hosts call themselves slices, but share one
-  network).
+  """Index of a TPU device's slice; 0 for other devices.
+
+  jax reports GPU hosts as slices, but they share one network.
   """
   return (getattr(device, "slice_index", 0) or 0) if device.platform == "tpu" else 0
 
 
-def _check_places(devices, data: int, fsdp: int, tensor: int) -> None:
-  """Refuses axes that leave the place they are meant for."""
+def _check_axes(devices, data: int, fsdp: int, tensor: int) -> None:
+  """Refuses axes that would leave their slice or process."""
   slices = collections.Counter(_slice(device) for device in devices)
   if len(set(slices.values())) > 1:
     raise errors.UserError(
@@ -81,22 +86,22 @@ def _check_places(devices, data: int, fsdp: int, tensor: int) -> None:
       f"config.train.mesh: the {len(processes)} processes have different numbers of devices: "
       f"{dict(processes)}"
     )
-  each = len(devices) // len(processes)
-  if each % tensor:
+  per_process = len(devices) // len(processes)
+  if per_process % tensor:
     raise errors.UserError(
-      f"config.train.mesh: tensor={tensor} does not divide the {each} devices of each of the "
-      f"{len(processes)} processes: it stays inside a process (use fsdp across them, or start one "
-      "process a host)"
+      f"config.train.mesh: tensor={tensor} does not divide the {per_process} devices of each "
+      f"of the {len(processes)} processes: it stays inside a process (use fsdp across them, or "
+      "start one process a host)"
     )
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-  """The leading axis split over data and fsdp."""
+  """Sharding of a batch: the leading axis is split over data and fsdp."""
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
 
 
 def put_batch(mesh: jax.sharding.Mesh, batch):
-  """The global arrays of a batch, from this process's rows of it (numpy, leading axis)."""
+  """Builds the global arrays of a batch from this process's rows (numpy, leading axis)."""
   sharding = batch_sharding(mesh)
   processes = len({device.process_index for device in mesh.devices.flat})
   return jax.tree.map(
@@ -108,7 +113,7 @@ def put_batch(mesh: jax.sharding.Mesh, batch):
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-  """The same value on every device."""
+  """Sharding of a value that is the same on every device."""
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 

@@ -1,9 +1,9 @@
-"""Shardings inferred from path names and shapes, so nothing is boxed into the parameters.
+"""Shardings inferred from path names and shapes, without metadata boxes in the parameters.
 
 A rule is (regular expression over the path name, one mesh axis or None per array axis). The first
-rule whose expression is found and whose rank fits decides; a leaf without a rule is split on its
-largest axis that the fsdp size divides. A mesh axis that does not divide the array axis it is meant
-for takes the next one that it divides, and a warning says so.
+rule whose expression and rank match is used. A leaf without a rule is split on its largest axis
+that the fsdp size divides. If a mesh axis does not divide the array axis of its rule, it moves to
+the next array axis that it divides, and a warning says so.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from como_jax import trees
 
 Rule = tuple[str, tuple[str | None, ...]]
 
-# Scanned stacks carry the layer axis in front; it is never split.
+# The first axis of scanned stacks is the layer axis; these rules never split it.
 TENSOR_RULES: tuple[Rule, ...] = (
   (r"attention/(query|key|value)/kernel$", (None, "fsdp", "tensor")),
   (r"attention/(query|key|value)/bias$", (None, "tensor")),
@@ -28,12 +28,13 @@ TENSOR_RULES: tuple[Rule, ...] = (
   (r"mlp/up/kernel$", (None, "fsdp", "tensor")),
   (r"mlp/up/bias$", (None, "tensor")),
   (r"mlp/down/kernel$", (None, "tensor", "fsdp")),
-  # Few activations meet these large kernels. Modulations pass theirs around instead of the
-  # kernel: the layer's constraints say so, without which XLA would gather the activations of the
-  # whole batch.
+  # These large kernels have few activations. In modulations the activations are communicated
+  # instead of the kernel, by constraints in the layer. Without the constraints, XLA would gather
+  # the activations of the whole batch.
   (r"modulation\w*/kernel$", (None, None, "fsdp")),
   (r"modulation\w*/kernel$", (None, "fsdp")),
-  (r"time/(in|out)/kernel$", ("fsdp", None)),  # split on its results it would cost just that
+  # splitting the outputs of this kernel would cause the same gather
+  (r"time/(in|out)/kernel$", ("fsdp", None)),
 )
 
 # Names used by `nn.with_logical_constraint` in the models.
@@ -48,8 +49,8 @@ ACTIVATION_RULES = (
   ("modulation", "fsdp"),
 )
 
-_SAID: set[str] = set()  # a run asks for the same shardings several times
-_SMALL = 2**16  # elements; below this a leaf is cheaper to replicate than to gather
+_SAID: set[str] = set()  # warnings already shown; a run computes the same shardings several times
+_SMALL = 2**16  # elements; replicating a smaller leaf is cheaper than gathering it
 
 
 def spec(
@@ -60,12 +61,20 @@ def spec(
   rules: Sequence[Rule] = TENSOR_RULES,
   small: int = _SMALL,
 ) -> jax.sharding.PartitionSpec:
-  """The PartitionSpec of one leaf."""
+  """Returns the PartitionSpec of one leaf.
+
+  Args:
+    name: path name, with "/" between the keys.
+    shape: of the leaf.
+    mesh: of the run.
+    rules: in order of priority.
+    small: a leaf with fewer elements is replicated where no rule splits it.
+  """
   axes = _rule(name, shape, rules)
   if axes:
     placed = _placed(axes, shape, mesh, movable=math.prod(shape) >= small)
     return jax.sharding.PartitionSpec(
-      *(one if len(one) > 1 else one[0] if one else None for one in placed)
+      *(names if len(names) > 1 else names[0] if names else None for names in placed)
     )
   ways = mesh.shape["fsdp"]
   if ways == 1 or int(np.prod(shape)) < small:
@@ -77,7 +86,7 @@ def spec(
 
 
 def _rule(name: str, shape: Sequence[int], rules: Sequence[Rule]) -> tuple[str | None, ...] | None:
-  """The mesh axis of each array axis by the first rule that fits."""
+  """Mesh axis of each array axis by the first matching rule; None without a match."""
   return next(
     (axes for pattern, axes in rules if re.search(pattern, name) and len(axes) == len(shape)), None
   )
@@ -86,11 +95,17 @@ def _rule(name: str, shape: Sequence[int], rules: Sequence[Rule]) -> tuple[str |
 def _placed(
   axes: Sequence[str | None], shape: Sequence[int], mesh: jax.sharding.Mesh, *, movable: bool
 ) -> list[tuple[str, ...]]:
-  """The mesh axes of every array axis: those of the rule where they divide, else on the next array
-  axis where they do.
+  """Mesh axes of every array axis.
 
-  The layers of a stack come last: split there, the whole stack is gathered for the layer at hand,
-  which still spares the memory of the gradients and moments.
+  A mesh axis stays where its rule puts it if it divides that array axis. Otherwise it moves to the
+  next array axis that it divides. The layer axis of a stack comes last: a stack that is split there
+  must be gathered whole for each layer. This still saves memory for the gradients and moments.
+
+  Args:
+    axes: of the rule.
+    shape: of the leaf.
+    mesh: of the run.
+    movable: whether a mesh axis may move.
   """
   placed = [
     (axis,) if axis and size % mesh.shape[axis] == 0 else ()
@@ -100,13 +115,11 @@ def _placed(
   for first, axis in enumerate(axes):
     if not axis or placed[first] or not movable:
       continue
-    others = [(first + i) % len(shape) for i in range(1, len(shape))]
-    for other in sorted(others, key=lambda i: i in layers):
-      if (
-        shape[other] % (mesh.shape[axis] * math.prod(mesh.shape[taken] for taken in placed[other]))
-        == 0
-      ):
-        placed[other] += (axis,)
+    candidates = [(first + i) % len(shape) for i in range(1, len(shape))]
+    for candidate in sorted(candidates, key=lambda i: i in layers):
+      parts = mesh.shape[axis] * math.prod(mesh.shape[name] for name in placed[candidate])
+      if shape[candidate] % parts == 0:
+        placed[candidate] += (axis,)
         break
   return placed
 
@@ -118,11 +131,16 @@ def misfits(
   rules: Sequence[Rule] = TENSOR_RULES,
   small: int = _SMALL,
 ) -> list[str]:
-  """What a mesh does not divide, a line for each mesh axis, for logs.
+  """Lists the shapes that the mesh axes of their rules do not divide, for logs.
 
   Args:
     shapes: path name -> shape.
-    mesh, rules, small: as of `spec`.
+    mesh: as in `spec`.
+    rules: as in `spec`.
+    small: as in `spec`.
+
+  Returns:
+    One line for each mesh axis.
   """
   counts: dict[tuple[str, str], int] = {}
   for name, shape in shapes.items():
@@ -138,12 +156,12 @@ def misfits(
     ):
       moved = ["fsdp"]
     for axis in moved:
-      where = next((f"axis {i}" for i, taken in enumerate(placed) if axis in taken), "no axis")
+      where = next((f"axis {i}" for i, names in enumerate(placed) if axis in names), "no axis")
       key = axis, f"{'x'.join(map(str, shape))} is split on {where}"
       counts[key] = counts.get(key, 0) + 1
   lines = []
   for axis in dict.fromkeys(axis for axis, _ in counts):
-    texts = [f"{text} ({count})" for (of, text), count in counts.items() if of == axis]
+    texts = [f"{text} ({count})" for (name, text), count in counts.items() if name == axis]
     more = f"; and {len(texts) - 4} shapes more" if len(texts) > 4 else ""
     lines.append(
       f"config.train.mesh.{axis}={mesh.shape[axis]} does not divide all widths: "
@@ -156,28 +174,34 @@ def misfits(
 def shardings(
   tree, mesh: jax.sharding.Mesh, *, rules: Sequence[Rule] = TENSOR_RULES, small: int = _SMALL
 ):
-  """A NamedSharding for every leaf of a pytree of shapes; optimizer moments get their parameter's:
-  their path ends alike.
+  """Returns a NamedSharding for every leaf of a pytree of shapes.
 
-  Warns, once for each mesh and kind of tree, about rules whose axis does not divide.
+  An optimizer moment gets the sharding of its parameter, because their paths have the same end. The
+  function warns about rules whose axis does not divide, once for each mesh and kind of tree.
+
+  Args:
+    tree: pytree of arrays or shapes.
+    mesh: as in `spec`.
+    rules: as in `spec`.
+    small: as in `spec`.
   """
   shapes = {}
 
-  def one(path, leaf):
+  def leaf_sharding(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     shapes[name] = tuple(leaf.shape)
     return jax.sharding.NamedSharding(mesh, spec(name, leaf.shape, mesh, rules=rules, small=small))
 
-  found = jax.tree_util.tree_map_with_path(one, tree)
+  result = jax.tree_util.tree_map_with_path(leaf_sharding, tree)
   for line in misfits(shapes, mesh, rules=rules, small=small):
     if line not in _SAID:
       _SAID.add(line)
       warnings.warn(line, stacklevel=2)
-  return found
+  return result
 
 
 def table(params, mesh: jax.sharding.Mesh, **settings) -> dict[str, list]:
-  """{path: PartitionSpec as a list}: the golden table of a model's shardings."""
+  """Returns {path: PartitionSpec as a list}, the golden table of a model's shardings."""
   return {
     name: list(spec(name, leaf.shape, mesh, **settings))
     for name, leaf in trees.flatten(params).items()
@@ -186,8 +210,9 @@ def table(params, mesh: jax.sharding.Mesh, **settings) -> dict[str, list]:
 
 @contextlib.contextmanager
 def activations(mesh: jax.sharding.Mesh):
-  """Makes the models' logical constraints refer to this mesh, inside a traced function (flax reads
-  the abstract mesh).
+  """Context in which the models' logical constraints refer to this mesh.
+
+  Use it inside a traced function; flax reads the abstract mesh.
   """
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(ACTIVATION_RULES):
     yield

@@ -1,14 +1,14 @@
-"""Machines by name, and their devices to compile for without having one.
+"""Machines by name, and descriptions of their devices for compilation without the machine.
 
   v5e-N, v6e-N          N chips
   v5p-N, v4-N, tpu7x-N  N cores: N / 2 chips, as Google counts them
-  v5p-128x2             two slices of 64 chips, joined by the data center's network; also
+  v5p-128x2             two slices of 64 chips, connected by the data center's network; also
                         "v5p-128 x 2 slices"
-  cpu-8, cpu-8x2        CPU devices of this process (the second in two imaginary slices): to try
-                        things out, with no memory limit
+  cpu-8, cpu-8x2        CPU devices of this process (the second in two imaginary slices): for
+                        tests, without a memory limit
 
-Describing a TPU needs the package libtpu and no TPU. What cannot be known this way: real times,
-contention, the input pipeline.
+Describing a TPU needs the package libtpu but no TPU. A description cannot give real times,
+contention or the speed of the input pipeline.
 """
 
 import contextlib
@@ -29,18 +29,20 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """What one jax device has: a chip, or half a chip of tpu7x, which shows two devices a chip.
+  """Properties of one jax device: a chip, or half a chip of tpu7x, which has two devices per chip.
 
   Attributes:
-    hbm: GiB that a program can use, as the compiler says (v5e: 15.75 of 16); inf for a CPU.
+    hbm: GiB that a program can use, according to the compiler (v5e: 15.75 of 16); inf for a CPU.
     tflops: peak of bfloat16 matrix products, 1e12/s.
-    hbm_rate: GB/s of memory.
-    ici_rate: GB/s that a device can send over all its links inside a slice (half of the
-      bidirectional figure Google prints).
-    dcn_rate: GB/s that a device can send to other slices: its host's network, shared out.
-    per_chip: devices a chip.
-    counts_cores: whether the N of a name counts cores, two a chip.
-    most: chips of the largest slice.
+    hbm_rate: memory bandwidth, GB/s.
+    ici_rate: GB/s that a device can send over all its links inside a slice (half of Google's
+      bidirectional figure).
+    dcn_rate: GB/s that a device can send to other slices: its share of the host's network.
+    per_chip: devices per chip.
+    counts_cores: whether the N of a name counts cores, two per chip.
+    max_chips: chips of the largest slice.
+    config: libtpu's name of the chip configuration.
+    flat: whether the chips of a slice form a two-dimensional mesh.
   """
 
   hbm: float
@@ -50,22 +52,22 @@ class Chip:
   dcn_rate: float
   per_chip: int = 1
   counts_cores: bool = False
-  most: int = 256
+  max_chips: int = 256
   config: str = "default"
-  flat: bool = False  # a two-dimensional mesh of chips
+  flat: bool = False
 
 
-# Peak rates: cloud.google.com/tpu/docs, pages v4, v5e, v5p, v6e, tpu7x (read November 2026); ICI
-# and DCN are printed there as GB/s or Gb/s a chip, for v5e and v6e DCN as Tb/s a pod. v4's DCN is
-# an assumption (v5p's hosts). HBM: the "available" of libtpu 0.0.42's out-of-memory message,
-# measured. A CPU has no figures, so no roofline.
+# Peak rates: cloud.google.com/tpu/docs, pages v4, v5e, v5p, v6e, tpu7x (read November 2026). There,
+# ICI and DCN are in GB/s or Gb/s per chip, and for v5e and v6e DCN is in Tb/s per pod. v4's DCN is
+# an assumption (v5p's hosts). HBM is measured: the "available" of libtpu 0.0.42's out-of-memory
+# message. A CPU has no rates, so it has no roofline.
 CHIPS = {
-  "v4": Chip(30.75, 275, 1228, 300, 6.25, counts_cores=True, most=2048, config="megacore"),
+  "v4": Chip(30.75, 275, 1228, 300, 6.25, counts_cores=True, max_chips=2048, config="megacore"),
   "v5e": Chip(15.75, 197, 819, 200, 3.125, flat=True),
-  "v5p": Chip(95.74, 459, 2765, 600, 6.25, counts_cores=True, most=6144),
+  "v5p": Chip(95.74, 459, 2765, 600, 6.25, counts_cores=True, max_chips=6144),
   "v6e": Chip(31.25, 918, 1638, 400, 12.5, flat=True),
-  "tpu7x": Chip(94.75, 1153.5, 3690, 300, 6.25, per_chip=2, counts_cores=True, most=9216),
-  "cpu": Chip(math.inf, 0, 0, 0, 0, most=1024),
+  "tpu7x": Chip(94.75, 1153.5, 3690, 300, 6.25, per_chip=2, counts_cores=True, max_chips=9216),
+  "cpu": Chip(math.inf, 0, 0, 0, 0, max_chips=1024),
 }
 _ALIASES = {"v5litepod": "v5e", "v7x": "tpu7x"}
 _FLAT = {
@@ -78,21 +80,21 @@ _FLAT = {
   128: (8, 16),
   256: (16, 16),
 }
-# larger ones are made of cubes of 64 chips
+# larger slices consist of cubes of 64 chips
 _SMALL = {1: (1, 1, 1), 4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4)}
 _HOST = 4  # chips of a host of a TPU pod
-_LIBTPU = "0.0.42.*"  # what jax[tpu]==0.10.2 asks for
+_LIBTPU = "0.0.42.*"  # required by jax[tpu]==0.10.2
 _NAME = re.compile(r"([a-z0-9]+)-(\d+)\s*(?:x\s*(\d+)(?:\s*slices?)?)?")
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-  """Slices of one kind.
+  """Slices of one kind of machine.
 
   Attributes:
     kind: key of CHIPS.
-    chips: of one slice.
-    slices: how many.
+    chips: chips of one slice.
+    slices: number of slices.
   """
 
   kind: str
@@ -101,11 +103,12 @@ class Topology:
 
   @property
   def chip(self) -> Chip:
+    """Properties of one device."""
     return CHIPS[self.kind]
 
   @property
   def name(self) -> str:
-    """The user's name for it."""
+    """Name in the form that `parse` accepts."""
     number = self.chips * (2 if self.chip.counts_cores else 1)
     return f"{self.kind}-{number}" + (f"x{self.slices}" if self.slices > 1 else "")
 
@@ -125,15 +128,15 @@ class Topology:
     return self.slice_devices * self.slices
 
   def host(self) -> "Topology":
-    """One host of it, which is what a process of extraction has."""
+    """One host of it, which one process of the extraction uses."""
     return Topology(self.kind, min(self.chips, _HOST))
 
   def one(self) -> "Topology":
-    """One chip of it, which is what serves a policy."""
+    """One chip of it, which serves a policy."""
     return Topology(self.kind, 1)
 
   def describe(self) -> str:
-    """In words."""
+    """Describes the machine in one line."""
     chip, shape = self.chip, "x".join(map(str, self.shape))
     if self.kind == "cpu":
       return f"{self.name}: {self.count} CPU devices" + (
@@ -153,9 +156,9 @@ class Topology:
 
 
 def _shape(kind: str, chips: int) -> tuple[int, ...]:
-  """How a slice of so many chips is laid out; () when there is none.
+  """Chips along each axis of a slice; () when there is no such slice.
 
-  Three dimensions: the most compact multiples of four.
+  With three dimensions, it is the most compact shape whose sides are multiples of four.
   """
   if kind == "cpu":
     return (chips,)
@@ -163,21 +166,21 @@ def _shape(kind: str, chips: int) -> tuple[int, ...]:
     return _FLAT.get(chips, ())
   if chips in _SMALL:
     return _SMALL[chips]
-  if chips % 64 or chips > CHIPS[kind].most:
+  if chips % 64 or chips > CHIPS[kind].max_chips:
     return ()
   cubes = chips // 64
-  ways = [
+  shapes = [
     (a, b, cubes // a // b)
     for a in range(1, cubes + 1)
     if cubes % a == 0
     for b in range(a, cubes // a + 1)
     if cubes // a % b == 0 and b <= cubes // a // b
   ]
-  return tuple(4 * side for side in min(ways, key=sum))
+  return tuple(4 * side for side in min(shapes, key=sum))
 
 
 def names(kind: str) -> list[str]:
-  """Names of the usual sizes of a kind, the smallest first."""
+  """Names of the usual sizes of a kind, in ascending order."""
   chips = CHIPS[kind]
   sizes = (
     sorted(_FLAT)
@@ -186,14 +189,17 @@ def names(kind: str) -> list[str]:
     if kind == "cpu"
     else [*sorted(_SMALL)[1:], *(64 * 2**i for i in range(8))]
   )
-  return [Topology(kind, size).name for size in sizes if size <= chips.most]
+  return [Topology(kind, size).name for size in sizes if size <= chips.max_chips]
 
 
 def parse(text: str) -> Topology:
-  """The topology that a name means.
+  """Parses the name of a topology.
+
+  Args:
+    text: for example "v5p-128x2".
 
   Raises:
-    errors.UserError: an unknown form, kind or size, naming near ones.
+    errors.UserError: an unknown form, kind or size; the message names similar ones.
   """
   match = _NAME.fullmatch(text.strip().lower())
   usual = [name for kind in CHIPS for name in names(kind)]
@@ -209,34 +215,34 @@ def parse(text: str) -> Topology:
     )
   chip = CHIPS[kind]
   chips = number // 2 if chip.counts_cores else number
-  fits = (
+  exists = (
     number > 0
-    and chips <= chip.most
+    and chips <= chip.max_chips
     and chips * (2 if chip.counts_cores else 1) == number
     and _shape(kind, chips)
   )
-  if not fits or slices < 1:
-    listed = names(kind)
-    nearby = min(listed, key=lambda name: abs(int(name.split("-")[1]) - number))
-    counted = " (the number counts cores, two a chip)" if chip.counts_cores else ""
+  if not exists or slices < 1:
+    usual = names(kind)
+    nearest = min(usual, key=lambda name: abs(int(name.split("-")[1]) - number))
+    note = " (the number counts cores, two a chip)" if chip.counts_cores else ""
     raise errors.UserError(
-      f"config.topology={text!r}: there is no such slice{counted}: did you mean {nearby!r}? "
-      f"(usual: {', '.join(listed)})"
+      f"config.topology={text!r}: there is no such slice{note}: did you mean {nearest!r}? "
+      f"(usual: {', '.join(usual)})"
     )
   return Topology(kind, chips, slices)
 
 
 def devices(topology: Topology) -> list[Any]:
-  """Devices to compile for, slice after slice; those of a TPU are descriptions.
+  """Returns devices to compile for, slice by slice; those of a TPU are descriptions.
 
   Raises:
-    errors.UserError: libtpu is missing, or this process has fewer CPU devices and it is too late to
-      make more.
+    errors.UserError: libtpu is missing, or this process has fewer CPU devices and jax has already
+      started.
   """
   if topology.kind == "cpu":
     return _cpu(topology.count)
-  _settle("jax_platforms", "cpu")  # what runs while planning runs here
-  # A description asks no metadata server, takes no lock and wants no host's name.
+  _set_before_start("jax_platforms", "cpu")  # programs that run during planning use the CPU
+  # The description needs no metadata server, no lock and no host name.
   for name, value in dict(
     TPU_SKIP_MDS_QUERY="1",
     ALLOW_MULTIPLE_LIBTPU_LOAD="1",
@@ -252,7 +258,7 @@ def devices(topology: Topology) -> list[Any]:
     settings["chips_per_host_bounds"] = (1, 1, 1)
   shape = "x".join(map(str, topology.shape))
   try:
-    described = topologies.get_topology_desc(
+    descriptions = topologies.get_topology_desc(
       platform="tpu", topology_name=f"{topology.kind}:{shape}", **settings
     ).devices
   except (RuntimeError, ImportError, ModuleNotFoundError) as error:
@@ -261,36 +267,37 @@ def devices(topology: Topology) -> list[Any]:
       f"config.topology={topology.name!r} cannot be described ({line}): the compiler for TPUs is "
       f'missing, give pip install "libtpu=={_LIBTPU}" (no TPU is needed)'
     ) from error
-  if len(described) != topology.count:
+  if len(descriptions) != topology.count:
     raise errors.UserError(
-      f"config.topology={topology.name!r}: libtpu describes {len(described)} devices, "
+      f"config.topology={topology.name!r}: libtpu describes {len(descriptions)} devices, "
       f"{topology.count} were expected"
     )
-  return sorted(described, key=lambda device: getattr(device, "slice_index", None) or 0)
+  return sorted(descriptions, key=lambda device: getattr(device, "slice_index", None) or 0)
 
 
 def _cpu(count: int) -> list[Any]:
-  """CPU devices of this process; as many as wanted while jax has not started."""
-  _settle("jax_platforms", "cpu")
-  _settle("jax_num_cpu_devices", count)
-  found = jax.devices("cpu")
-  if len(found) < count:
+  """Returns CPU devices of this process; creates `count` devices if jax has not started."""
+  _set_before_start("jax_platforms", "cpu")
+  _set_before_start("jax_num_cpu_devices", count)
+  cpus = jax.devices("cpu")
+  if len(cpus) < count:
     raise errors.UserError(
-      f"config.topology=cpu-{count}: this process has {len(found)} CPU devices; start it with "
+      f"config.topology=cpu-{count}: this process has {len(cpus)} CPU devices; start it with "
       f"COMO_JAX_CPU_DEVICES={count}"
     )
-  return found[:count]
+  return cpus[:count]
 
 
-def _settle(name: str, value: Any) -> None:
-  """A setting of jax that counts only before it starts; afterwards what is there has to do."""
+def _set_before_start(name: str, value: Any) -> None:
+  """Changes a setting of jax; has no effect after jax has started."""
   with contextlib.suppress(RuntimeError):
     jax.config.update(name, value)
 
 
 def slice_numbers(topology: Topology, mesh: jax.sharding.Mesh) -> np.ndarray:
-  """Slice of each device, in the order in which compiled programs number them (that of the mesh):
-  int [devices].
+  """Slice of each device, int [devices], in the order of the mesh.
+
+  Compiled programs number the devices in this order.
   """
   flat = list(mesh.devices.flat)
   if flat[0].platform == "tpu":

@@ -1,4 +1,4 @@
-"""One self-contained HTML page a run, with its plots as PNG files beside it."""
+"""The report of a run: one self-contained HTML page, with its plots as PNG files next to it."""
 
 from como_jax.report.data import (
   Exam,

@@ -1,6 +1,6 @@
-"""What a report is made of: plain numpy and Python, every part optional.
+"""The data of a report: plain numpy and Python; every part is optional.
 
-Legend: N examples, H W pixels, G groups.
+Legend: N examples, F frames, H W pixels, G groups.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ Curve = tuple[Sequence[float], Sequence[float]]  # steps, values
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-  """Frames in and out of the model, uint8 [N, H, W, 3] each."""
+  """Input, target and predicted frames, each uint8 [N, H, W, 3]."""
 
   current: np.ndarray
   target: np.ndarray
@@ -24,7 +24,7 @@ class Reconstruction:
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-  """The motion of clip A applied to the first frame of clip B, uint8 [N, H, W, 3] each."""
+  """The motion of clip A applied to the first frame of clip B, each uint8 [N, H, W, 3]."""
 
   a_current: np.ndarray
   a_future: np.ndarray
@@ -45,7 +45,7 @@ class Scatter:
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-  """z on two axes, colored by what it should encode."""
+  """Latents on two axes, colored by quantities that z should encode."""
 
   points: np.ndarray  # [N, 2]
   colors: Mapping[str, np.ndarray]  # dimension name (with its unit) -> [N]
@@ -62,7 +62,7 @@ class Similarity:
 
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
-  """Closed-loop success of a policy, and some of its episodes as film strips."""
+  """Closed-loop success of a policy, with some of its episodes as film strips."""
 
   # task -> (rate, low, high), in [0, 1], 95 % interval
   rates: Mapping[str, tuple[float, float, float]]
@@ -71,21 +71,22 @@ class Rollouts:
   films: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-Interval = tuple[float, float, float]  # value, low and high end of its 95 % interval
+Interval = tuple[float, float, float]  # value, lower and upper end of its 95 % interval
 
 
 @dataclasses.dataclass(frozen=True)
 class ExamRow:
-  """One latent of the exam. What was withheld is None.
+  """One latent of the exam; results that were withheld are None.
 
   Attributes:
+    name: name of the latent.
     kind: "model", "baseline" (no training), "control" (trained with labels) or "cheat" (no motion).
-    error: of the move read from z alone, in units of its variance.
+    error: error of the move predicted from z alone, in units of its variance.
     score: S.
-    leak: excess over chance of the best-read class of appearance.
-    read: classes of appearance that are readable.
+    leak: excess over chance of the label of appearance that z predicts best.
+    read: labels of appearance that are readable.
     gap: error minus that of the components of the untrained difference.
-    future: share of the variance of what moves in the second picture that z tells.
+    future: share of the variance of what moves in the second picture that z predicts.
   """
 
   name: str
@@ -100,8 +101,12 @@ class ExamRow:
 
 @dataclasses.dataclass(frozen=True)
 class Exam:
-  """The exam's rows, and what the better single picture and both pictures leave of the move's
-  variance.
+  """The rows of the exam.
+
+  Attributes:
+    rows: one for each latent.
+    single: error of the move predicted from the better single picture, in units of its variance.
+    both: error of the move predicted from both pictures, in the same unit.
   """
 
   rows: Sequence[ExamRow]
@@ -111,17 +116,17 @@ class Exam:
 
 @dataclasses.dataclass(frozen=True)
 class ReportData:
-  """One run. A part that is empty or None is left out of the page."""
+  """One run; parts that are empty or None are left out of the page."""
 
   title: str
   summary: str = ""
-  # Row -> metric -> value or (value, standard error). Rows "trained" and "untrained" and the metric
-  # names of `explain.METRICS` are understood; others are shown as they are.
+  # Row -> metric -> value or (value, standard error). The verdict uses the rows "trained",
+  # "untrained" and others. Metrics in `explain.METRICS` are explained; others are only shown.
   metrics: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   metric_notes: Sequence[str] = ()  # how they were measured: splits, scaling
-  # "loss" and "validation/loss" share a panel
+  # "loss" and "validation/loss" are in the same panel.
   curves: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
-  log_curves: Sequence[str] | None = None  # names on a logarithmic axis; None decides by range
+  log_curves: Sequence[str] | None = None  # curves with a logarithmic axis; None: by their range
   reconstruction: Reconstruction | None = None
   transfer: Transfer | None = None
   s_pcfc: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # row -> cosines

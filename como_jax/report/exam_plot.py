@@ -1,6 +1,4 @@
-"""The exam as a picture: how much motion a latent tells, against how much appearance can be read
-from it.
-"""
+"""Plots the exam: how well z predicts motion, against how well it predicts appearance."""
 
 import numpy as np
 from matplotlib.transforms import Bbox
@@ -14,42 +12,46 @@ KINDS = {
   "control": ("labels", 4, "D"),
   "cheat": ("no motion", 1, "X"),
 }
-LOWEST, HIGHEST = -2.0, 1.5  # of S on the plot; the label of a point outside says its value
-# cheats so close to a labeled point have no label of their own: the other panel names them all
+LOWEST, HIGHEST = -2.0, 1.5  # range of S on the plot; labels of points outside hold their value
+# A cheat that is closer than this to a labeled point has no label; the other panel names all rows.
 NEAR = 0.08
 FLAG = 0.1  # excess above which appearance counts as readable, as in the exam
 
 
 @plots.themed
 def axes(data: Exam, theme: plots.Theme) -> bytes:
-  """Two panels: S against the best-read class of appearance, both with 95 % intervals; and the
-  error of every row, sorted.
+  """Draws two panels.
+
+  The left panel has S against the label of appearance that z predicts best, both with 95 %
+  intervals. The right panel has the errors of all rows, sorted.
   """
   figure, (left, right) = plots.panels(2, columns=2, row=4.6)
-  # S, appearance, name, whether it is the model that was asked about
+  # (S, appearance, name, whether it is the model)
   labeled: list[tuple[float, float, str, bool]] = []
   for row in data.rows:
     _, color, marker = KINDS[row.kind]
     color = theme.colors[color]
     if row.score and row.leak:
-      (s, low, high), (leak, under, over) = row.score, row.leak
-      shown, name = (
+      (s, low, high), (leak, leak_low, leak_high) = row.score, row.leak
+      clipped_s, name = (
         float(np.clip(s, LOWEST, HIGHEST)),
         row.name if LOWEST <= s <= HIGHEST else f"{row.name} (S {s:.2f})",
       )
       left.errorbar(
-        shown,
+        clipped_s,
         leak,
         xerr=[[max(0, s - low)], [max(0, high - s)]],
-        yerr=[[max(0, leak - under)], [max(0, over - leak)]],
+        yerr=[[max(0, leak - leak_low)], [max(0, leak_high - leak)]],
         fmt=marker,
         color=color,
         markersize=8 if row.kind == "model" else 6,
         elinewidth=0.8,
         zorder=3 if row.kind == "model" else 2,
       )
-      if row.kind != "cheat" or all(np.hypot(shown - x, leak - y) > NEAR for x, y, *_ in labeled):
-        labeled.append((shown, leak, name, row.kind == "model"))
+      if row.kind != "cheat" or all(
+        np.hypot(clipped_s - x, leak - y) > NEAR for x, y, *_ in labeled
+      ):
+        labeled.append((clipped_s, leak, name, row.kind == "model"))
   left.axhline(FLAG, color=theme.faint, linestyle="--")
   left.axvline(0, color=theme.faint, linestyle="--")
   left.set(
@@ -65,11 +67,11 @@ def axes(data: Exam, theme: plots.Theme) -> bytes:
   left.legend(handles=handles, loc="upper right")
   left.set_xlim(right=max(HIGHEST, left.get_xlim()[1]))
   ranked = sorted((row for row in data.rows if row.error), key=lambda row: -row.error[0])
-  for place, row in enumerate(ranked):
+  for index, row in enumerate(ranked):
     value, low, high = row.error
     right.errorbar(
       value,
-      place,
+      index,
       xerr=[[value - low], [high - value]],
       fmt=KINDS[row.kind][2],
       color=theme.colors[KINDS[row.kind][1]],
@@ -100,20 +102,20 @@ def axes(data: Exam, theme: plots.Theme) -> bytes:
 def _name_points(
   figure, axis, points: list[tuple[float, float, str, bool]], theme: plots.Theme
 ) -> None:
-  """Writes each point's name beside it, where there is room; the model's first."""
-  figure.draw_without_rendering()  # places are known from here
-  taken = [axis.get_legend().get_window_extent()]
-  taken += [
+  """Writes the name of each point next to it where there is space, first that of the model."""
+  figure.draw_without_rendering()  # computes the layout
+  occupied = [axis.get_legend().get_window_extent()]
+  occupied += [
     Bbox.from_bounds(*(axis.transData.transform((x, y)) - 5), 10, 10) for x, y, *_ in points
   ]
   for x, y, name, _ in sorted(points, key=lambda point: not point[3]):
-    tried = []
-    for away in (6, 14, 24, 36):
+    candidates = []
+    for distance in (6, 14, 24, 36):
       for right, up in ((1, 1), (-1, -1), (1, -1), (-1, 1)):
         label = axis.annotate(
           name,
           (x, y),
-          xytext=(right * 6, up * away),
+          xytext=(right * 6, up * distance),
           textcoords="offset points",
           fontsize=7.5,
           color=theme.ink,
@@ -121,18 +123,18 @@ def _name_points(
           va="bottom" if up > 0 else "top",
         )
         box = label.get_window_extent()
-        tried.append(
+        candidates.append(
           (
-            sum(box.overlaps(other) for other in taken) + 10 * (not _inside(box, axis.bbox)),
-            len(tried),
+            sum(box.overlaps(other) for other in occupied) + 10 * (not _inside(box, axis.bbox)),
+            len(candidates),
             label,
             box,
           )
         )
         label.set_visible(False)
-    _, _, label, box = min(tried)
+    _, _, label, box = min(candidates)
     label.set_visible(True)
-    taken.append(box)
+    occupied.append(box)
 
 
 def _inside(box: Bbox, outer: Bbox) -> bool:

@@ -1,4 +1,4 @@
-"""How to read each number."""
+"""Explains the metrics of a report."""
 
 import dataclasses
 from typing import Any
@@ -6,9 +6,18 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
+  """How a metric is shown.
+
+  Attributes:
+    title: name in the table.
+    better: "lower", "higher", or "" if the metric alone is neither good nor bad.
+    reading: explains good and bad values.
+    digits: digits after the decimal point.
+  """
+
   title: str
-  better: str  # "lower", "higher" or "" (only with the others)
-  reading: str  # what good and bad look like
+  better: str
+  reading: str
   digits: int = 3
 
 
@@ -88,8 +97,8 @@ _PROBES: dict[str, Metric] = {
 
 METRICS: dict[str, Metric] = {
   **{
-    name: dataclasses.replace(one, reading=one.reading.format(target="action"))
-    for name, one in _PROBES.items()
+    name: dataclasses.replace(metric, reading=metric.reading.format(target="action"))
+    for name, metric in _PROBES.items()
   },
   "action_positions": Metric(
     "Actions that are positions",
@@ -101,11 +110,11 @@ METRICS: dict[str, Metric] = {
   ),
   **{
     f"state_{name}": dataclasses.replace(
-      one,
-      title=f"{one.title}, state",
-      reading=one.reading.format(target="change of the robot's state"),
+      metric,
+      title=f"{metric.title}, state",
+      reading=metric.reading.format(target="change of the robot's state"),
     )
-    for name, one in _PROBES.items()
+    for name, metric in _PROBES.items()
   },
   "s_pcfc": Metric(
     "S-PCFC",
@@ -114,8 +123,8 @@ METRICS: dict[str, Metric] = {
     "Below 1 is necessary, not sufficient: an untrained or a quantized model may be lower still. "
     "Read it with LP-MSE.",
   ),
-  "s_pcfc_centerd": Metric(
-    "S-PCFC, centerd",
+  "s_pcfc_centered": Metric(
+    "S-PCFC, centered",
     "",
     "S-PCFC after the mean z is taken away. Much lower than S-PCFC: its height came from a "
     "constant offset.",
@@ -189,10 +198,10 @@ METRICS: dict[str, Metric] = {
   ),
 }
 
-# Rows of linear layers that read the action from the robot's own numbers: what the best z could
-# tell, and what no motion can.
+# Rows of linear layers that predict the action from the robot's state: from its change, as the best
+# z could, and from the state itself, which motion does not determine.
 TRUE_CHANGE, TRUE_STATE = "true-state-change", "true-state"
-# Rows that are no rival of a latent: these, and what pictures tell.
+# Rows that are references and not compared with latents: these two and the rows of pictures.
 REFERENCES = (TRUE_CHANGE, TRUE_STATE, "first-only", "second-only", "both-pictures")
 
 

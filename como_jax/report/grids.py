@@ -1,4 +1,7 @@
-"""Frames side by side, with amplified differences. Legend: N rows, H W pixels."""
+"""Frames side by side, with amplified differences.
+
+Legend: N rows, H W pixels.
+"""
 
 import dataclasses
 import io
@@ -6,48 +9,54 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib import font_manager  # ships a font that has − and ×
+from matplotlib import font_manager  # includes a font that has − and ×
 from PIL import Image, ImageDraw, ImageFont
 
 from como_jax import errors
 from como_jax.report.data import Reconstruction, Rollouts, Transfer
 
-HEAT = "inferno"  # dark where nothing differs, and as readable in gray
+HEAT = "inferno"  # dark means no difference; it is readable in grayscale too
 CELL, GAP, HEAD, LABEL = 128, 6, 34, 150  # pixels of the PNG
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """Columns of pictures; `factor` is what differences were multiplied by before coloring."""
+  """Columns of pictures.
 
-  columns: Mapping[str, np.ndarray]  # heading -> uint8 [N, H, W, 3]
-  captions: tuple[str, ...]  # [N]
+  Attributes:
+    columns: heading -> uint8 [N, H, W, 3].
+    captions: caption of each row [N].
+    factor: factor by which differences were multiplied before coloring.
+    differences: headings of the columns that are differences.
+  """
+
+  columns: Mapping[str, np.ndarray]
+  captions: tuple[str, ...]
   factor: int
-  differences: tuple[str, ...]  # the columns that are differences
+  differences: tuple[str, ...]
 
 
 def reconstruction(data: Reconstruction) -> Grid:
-  """The three frames, how the target differs from the current one (the motion), and the prediction
-  from the target.
-  """
+  """The three frames, target - current (the motion), and predicted - target (the error)."""
   current, target, predicted = _frames(
     current=data.current, target=data.target, predicted=data.predicted
   )
-  change, miss = _difference(target, current), _difference(predicted, target)
-  factor = factor_for(np.concatenate([change, miss]))
+  change, error = _difference(target, current), _difference(predicted, target)
+  factor = factor_for(np.concatenate([change, error]))
   columns = {
     "current": current,
     "target": target,
     "predicted": predicted,
     "target − current": heat(change, factor),
-    "predicted − target": heat(miss, factor),
+    "predicted − target": heat(error, factor),
   }
   return Grid(columns, _captions(data.captions, len(current)), factor, tuple(columns)[3:])
 
 
 def transfer(data: Transfer) -> Grid:
-  """Clip A's frames, clip B's first, what A's motion makes of it, and the two changes, which should
-  look alike.
+  """The frames of clip A, of clip B with the motion of A, and both changes.
+
+  The two changes should look alike.
   """
   a, a_next, b, b_next = _frames(
     a_current=data.a_current,
@@ -69,7 +78,7 @@ def transfer(data: Transfer) -> Grid:
 
 
 def films(data: Rollouts) -> Grid:
-  """One episode a row, time from left to right."""
+  """One episode per row, time from left to right."""
   strips = _frames(**dict(data.films))
   columns = {
     "start" if i == 0 else f"{i + 1}": np.stack([strip[i] for strip in strips])
@@ -79,15 +88,25 @@ def films(data: Rollouts) -> Grid:
 
 
 def factor_for(differences: np.ndarray) -> int:
-  """1, 2, 4 or 8: the most that leaves 99.5 % of the amplified differences [.., H, W] (gray levels)
-  below 255.
+  """The largest of 1, 2, 4 and 8 that keeps 99.5 % of the amplified differences at most 255.
+
+  Args:
+    differences: [..., H, W], in gray levels.
   """
-  most = max(float(np.quantile(differences, 0.995)), 1.0)
-  return max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor * most <= 255)
+  upper = max(float(np.quantile(differences, 0.995)), 1.0)
+  return max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor * upper <= 255)
 
 
 def heat(differences: np.ndarray, factor: int) -> np.ndarray:
-  """Differences [N, H, W] in gray levels -> colors uint8 [N, H, W, 3]."""
+  """Amplifies and colors differences.
+
+  Args:
+    differences: [N, H, W], in gray levels.
+    factor: amplification.
+
+  Returns:
+    Colors, uint8 [N, H, W, 3].
+  """
   return palette()[np.clip(np.rint(differences * factor), 0, 255).astype(np.uint8)]
 
 
@@ -97,14 +116,14 @@ def palette() -> np.ndarray:
 
 
 def png(image: np.ndarray) -> bytes:
-  """uint8 [H, W, 3] as PNG."""
+  """Encodes an image, uint8 [H, W, 3], as PNG."""
   stream = io.BytesIO()
   Image.fromarray(image).save(stream, format="PNG", optimize=True)
   return stream.getvalue()
 
 
 def sheet(grid: Grid) -> bytes:
-  """The whole grid as one PNG with headings, captions and a legend, to put into slides."""
+  """Draws the whole grid as one PNG with headings, captions and a legend, for slides."""
   count, names = len(grid.captions), list(grid.columns)
   height, width = next(iter(grid.columns.values())).shape[1:3]
   cell_h = round(CELL * height / width)
@@ -147,7 +166,7 @@ def sheet(grid: Grid) -> bytes:
 
 
 def legend(factor: int) -> str:
-  """What the heat colors mean."""
+  """The legend of the heat colors."""
   return (
     f"difference 0 … {255 / factor:.0f} gray levels (of 255), amplified ×{factor}, mean over "
     "channels"

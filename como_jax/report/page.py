@@ -1,6 +1,4 @@
-"""Puts the sections together: one HTML file that needs nothing but itself, and the PNG files beside
-it.
-"""
+"""Builds the page from its sections: one self-contained HTML file, with PNG files next to it."""
 
 import base64
 import html
@@ -21,15 +19,15 @@ def write(path: str | os.PathLike, data: ReportData) -> pathlib.Path:
   """Writes the report and its PNG files.
 
   Args:
-    path: a folder (made if need be; the page is `report.html` in it), or the name of the page,
+    path: a folder, which is created if needed and gets `report.html`, or the path of the page,
       ending in `.html`.
-    data: what to show. Parts without data are left out.
+    data: the content; parts without data are left out.
 
   Returns:
-    The page's path. Its plots lie beside it, as `NAME.png` and `NAME-dark.png`.
+    The path of the page. Its plots are in the same folder, as `NAME.png` and `NAME-dark.png`.
 
   Raises:
-    errors.UserError: the folder cannot be written, or frames of a wrong shape.
+    errors.UserError: the folder cannot be written, or frames have a wrong shape.
   """
   path = pathlib.Path(path)
   page = path if path.suffix == ".html" else path / "report.html"
@@ -46,8 +44,8 @@ def _sections(data: ReportData, folder: pathlib.Path) -> Iterator[Section]:
   def figure(name, draw, alt):
     return _figure(folder, name, draw, alt)
 
-  if judged := verdict.judge(data.metrics):
-    yield "verdict", "Is it motion?", _verdict(judged)
+  if result := verdict.judge(data.metrics):
+    yield "verdict", "Is it motion?", _verdict(result)
   if data.exam is not None:
     yield (
       "exam",
@@ -223,21 +221,21 @@ def _section(anchor: str, heading: str, content: str) -> str:
   return f'<section id="{anchor}"><h2>{heading}</h2>{content}</section>'
 
 
-def _verdict(judged: verdict.Verdict) -> str:
+def _verdict(result: verdict.Verdict) -> str:
   items = [
     f'<li class="{"yes" if check.passed else "no"}"><b>'
     f"{'✓ yes' if check.passed else '✗ no'}</b><span>{html.escape(check.question)}"
     f"<small>{html.escape(check.evidence)}</small></span></li>"
-    for check in judged.checks
+    for check in result.checks
   ]
   items += [
     f'<li class="unknown"><b>? —</b><span>{html.escape(question)}'
     f"<small>{html.escape(why)}</small></span></li>"
-    for question, why in judged.missing
+    for question, why in result.missing
   ]
   return (
-    f'<section id="verdict" class="verdict {judged.level}"><h2>Is it motion?</h2>'
-    f'<div class="headline">{html.escape(judged.headline)}</div>'
+    f'<section id="verdict" class="verdict {result.level}"><h2>Is it motion?</h2>'
+    f'<div class="headline">{html.escape(result.headline)}</div>'
     f'<ul class="checks">{"".join(items)}</ul></section>'
   )
 
@@ -290,9 +288,9 @@ def _metrics(data: ReportData) -> str:
 
 
 def _exam(exam: Exam) -> str:
-  """What the two axes are, and the table of rows."""
+  """The text about the two axes, and the table of rows."""
 
-  def told(interval: Sequence[float] | None, none: str = "–") -> str:
+  def cell(interval: Sequence[float] | None, none: str = "–") -> str:
     return (
       "<td>{:.3f} <small>[{:.3f}, {:.3f}]</small></td>".format(*interval)
       if interval
@@ -301,8 +299,8 @@ def _exam(exam: Exam) -> str:
 
   lines = [
     f'<tr><th scope="row">{html.escape(row.name)}</th><td>{row.kind}</td>'
-    f"{told(row.score, 'withheld')}{told(row.error)}{told(row.gap)}"
-    f"{told(row.leak)}{told(row.future)}<td>{html.escape(', '.join(row.read)) or 'no'}</td></tr>"
+    f"{cell(row.score, 'withheld')}{cell(row.error)}{cell(row.gap)}"
+    f"{cell(row.leak)}{cell(row.future)}<td>{html.escape(', '.join(row.read)) or 'no'}</td></tr>"
     for row in exam.rows
   ]
   names = ("", "kind", "S", "error", "minus components", "appearance", "future", "readable")
@@ -330,7 +328,7 @@ def _number(value: float, error: float | None, *, digits: int, best: float | Non
 
 
 def _figure(folder: pathlib.Path, name: str, draw: Callable[[plots.Theme], bytes], alt: str) -> str:
-  """Draws in both themes, writes the files, and returns a picture that follows the reader's."""
+  """Draws a figure in both themes and writes both files; the HTML shows the browser's theme."""
   light, dark = (draw(theme) for theme in plots.THEMES)
   (folder / f"{name}.png").write_bytes(light)
   (folder / f"{name}-dark.png").write_bytes(dark)
@@ -342,8 +340,9 @@ def _figure(folder: pathlib.Path, name: str, draw: Callable[[plots.Theme], bytes
 
 
 def _grid(folder: pathlib.Path, name: str, grid: grids.Grid) -> str:
-  """Frames as a table of single pictures, which stay sharp on any screen; the PNG beside the page
-  holds them all.
+  """Frames as a table of single pictures, which stay sharp on any screen.
+
+  It also writes all of them to one PNG next to the page.
   """
   (folder / f"{name}.png").write_bytes(grids.sheet(grid))
   captioned = any(grid.captions)

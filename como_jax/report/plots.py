@@ -1,6 +1,6 @@
 """The plots as PNG bytes, in a light and a dark theme.
 
-Colors are Okabe and Ito's, which color-blind readers can tell apart.
+The colors are those of Okabe and Ito, which color-blind readers can distinguish.
 """
 
 import dataclasses
@@ -18,12 +18,14 @@ from matplotlib.figure import Figure
 
 from como_jax.report.data import Curve, Projection, Rollouts, Scatter, Similarity
 
-WIDTH, ROW, DPI = 9.6, 2.9, 120  # inches, inches, dots an inch
-MOST_POINTS = 2000  # of a scatter; more only make a blot
+WIDTH, ROW, DPI = 9.6, 2.9, 120  # inches, inches, dots per inch
+MOST_POINTS = 2000  # maximum number of points of a scatter plot; more would only overlap
 
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
+  """Colors of the background, the text and the plots."""
+
   name: str
   back: str
   ink: str
@@ -49,8 +51,9 @@ THEMES = (LIGHT, DARK)
 
 
 def themed(draw):
-  """Draws inside the theme's settings: titles and legends look them up when they are made, not when
-  the figure is.
+  """Decorator that draws with the settings of the theme.
+
+  Matplotlib reads these settings when a title or a legend is created, not when the figure is.
   """
 
   @functools.wraps(draw)
@@ -63,9 +66,14 @@ def themed(draw):
 
 @themed
 def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None = None) -> bytes:
-  """Training curves, raw (faint) and smoothed, with validation as markers; one panel a name.
+  """Training curves, raw (faint) and smoothed, with validation as markers.
 
-  The panel's name is the curve's without "train/" or "validation/".
+  There is one panel for each name, without "train/" or "validation/".
+
+  Args:
+    data: name -> curve.
+    theme: the theme.
+    log: names of panels with a logarithmic axis; None: by the range of the values.
   """
   named: dict[str, dict[str, Curve]] = {}
   for name, curve in data.items():
@@ -74,15 +82,19 @@ def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None
     ] = curve
   figure, axes = panels(len(named), columns=2 if len(named) in (2, 4) else 3)
   for axis, (name, parts) in zip(axes, named.items(), strict=False):
-    every = np.concatenate([np.asarray(values, np.float64) for _, values in parts.values()])
-    every = every[np.isfinite(every)]
-    wide = len(every) and every.min() > 0 and every.max() > 20 * every.min()
-    logarithmic = bool(wide if log is None else name in log and len(every) and every.min() > 0)
+    all_values = np.concatenate([np.asarray(values, np.float64) for _, values in parts.values()])
+    all_values = all_values[np.isfinite(all_values)]
+    wide_range = (
+      len(all_values) and all_values.min() > 0 and all_values.max() > 20 * all_values.min()
+    )
+    logarithmic = bool(
+      wide_range if log is None else name in log and len(all_values) and all_values.min() > 0
+    )
     if logarithmic:
       axis.set_yscale("log")
       axis.yaxis.set_minor_formatter(ticker.NullFormatter())
-      # two decades or less: powers of ten alone would leave the axis nearly bare
-      if every.max() < 200 * every.min():
+      # With two decades or less, powers of ten alone would give too few ticks.
+      if all_values.max() < 200 * all_values.min():
         axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     else:
@@ -118,7 +130,7 @@ def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None
 
 @themed
 def s_pcfc(data: Mapping[str, np.ndarray], theme: Theme) -> bytes:
-  """Histograms of past-to-current against future-to-current cosines."""
+  """Histograms of the cosines between past-to-current and future-to-current motions."""
   figure, (axis,) = panels(1, columns=1, row=3.4)
   bins = np.linspace(-1, 1, 61)
   for i, (name, values) in enumerate(data.items()):
@@ -149,7 +161,7 @@ def probes(data: Mapping[str, Scatter], theme: Theme) -> bytes:
   """True against predicted value of each target dimension."""
   figure, axes = panels(len(data), columns=4 if len(data) > 3 else 3, square=True)
   for axis, (name, scatter) in zip(axes, data.items(), strict=False):
-    true, predicted = _some(
+    true, predicted = _subsample(
       np.asarray(scatter.true, np.float64), np.asarray(scatter.predicted, np.float64)
     )
     low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
@@ -179,20 +191,20 @@ def probes(data: Mapping[str, Scatter], theme: Theme) -> bytes:
 
 @themed
 def pca(data: Projection, theme: Theme) -> bytes:
-  """Z on its two main axes, once for each dimension that colors it."""
+  """Scatter plots of z on its two main axes, one for each quantity that colors it."""
   colors = dict(data.colors) or {"": None}
   figure, axes = panels(len(colors), columns=2 if len(colors) in (2, 4) else 3)
   points = np.asarray(data.points, np.float64)
   share = [f" ({100 * value:.0f} % of variance)" for value in data.explained] or ["", ""]
   for axis, (name, values) in zip(axes, colors.items(), strict=False):
     if values is None:
-      x, y = _some(points[:, 0], points[:, 1])
+      x, y = _subsample(points[:, 0], points[:, 1])
       axis.scatter(x, y, s=9, alpha=0.6, color=theme.colors[0], linewidths=0)
     else:
-      x, y, shade = _some(points[:, 0], points[:, 1], np.asarray(values, np.float64))
-      low, high = np.nanquantile(shade, (0.02, 0.98))
+      x, y, color_values = _subsample(points[:, 0], points[:, 1], np.asarray(values, np.float64))
+      low, high = np.nanquantile(color_values, (0.02, 0.98))
       drawn = axis.scatter(
-        x, y, c=shade, s=9, alpha=0.8, cmap="viridis", vmin=low, vmax=high, linewidths=0
+        x, y, c=color_values, s=9, alpha=0.8, cmap="viridis", vmin=low, vmax=high, linewidths=0
       )
       bar = figure.colorbar(drawn, ax=axis, pad=0.02, extend="both")
       bar.outline.set_visible(False)
@@ -203,7 +215,7 @@ def pca(data: Projection, theme: Theme) -> bytes:
 
 @themed
 def similarity(data: Similarity, theme: Theme) -> bytes:
-  """Mean cosine similarity between groups, as a heat map with numbers where they fit."""
+  """Heat map of the mean cosine similarity between groups, with numbers if there is space."""
   values, count = np.asarray(data.values, np.float64), len(data.labels)
   side = float(np.clip(2.6 + 0.42 * count, 4.2, WIDTH))
   figure = Figure(figsize=(side + 1.0, side), layout="constrained")
@@ -236,7 +248,7 @@ def similarity(data: Similarity, theme: Theme) -> bytes:
 
 @themed
 def success(data: Rollouts, theme: Theme) -> bytes:
-  """Success of every task with its interval, one line a task."""
+  """Success rate of each task with its interval, one line per task."""
   figure = Figure(figsize=(WIDTH * 0.75, 0.9 + 0.34 * len(data.rates)), layout="constrained")
   axes = figure.add_subplot()
   rows = np.arange(len(data.rates))[::-1]
@@ -262,28 +274,29 @@ def success(data: Rollouts, theme: Theme) -> bytes:
 
 
 def base(name: str) -> str:
-  """The panel a curve belongs to: its name without "train/" or "validation/"."""
+  """The panel of a curve: its name without "train/" or "validation/"."""
   return name.removeprefix("validation/").removeprefix("train/")
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-  """Mean over a Gaussian window of a fiftieth of the curve, centerd so as not to lag; skips what is
-  not finite.
+  """Smooths a curve with a centered Gaussian window, whose width is 1/50 of the curve.
+
+  A centered window does not lag. Values that are not finite are skipped.
   """
-  known = np.isfinite(values)
+  finite = np.isfinite(values)
   width = max(1.0, len(values) / 50)
-  reach = int(np.ceil(3 * width))
-  taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-  inner = slice(reach, reach + len(values))
+  half = int(np.ceil(3 * width))
+  taps = np.exp(-0.5 * (np.arange(-half, half + 1) / width) ** 2)
+  inner = slice(half, half + len(values))
   total, weight = (
     np.convolve(part, taps)[inner]
-    for part in (np.where(known, values, 0.0), known.astype(np.float64))
+    for part in (np.where(finite, values, 0.0), finite.astype(np.float64))
   )
   return np.divide(total, weight, out=np.full(len(values), np.nan), where=weight > 1e-9)
 
 
-def _some(*columns: np.ndarray) -> tuple[np.ndarray, ...]:
-  """At most MOST_POINTS rows, always the same ones."""
+def _subsample(*columns: np.ndarray) -> tuple[np.ndarray, ...]:
+  """At most MOST_POINTS rows, chosen at random with a fixed seed."""
   if len(columns[0]) <= MOST_POINTS:
     return columns
   chosen = np.random.default_rng(0).permutation(len(columns[0]))[:MOST_POINTS]
@@ -293,7 +306,14 @@ def _some(*columns: np.ndarray) -> tuple[np.ndarray, ...]:
 def panels(
   count: int, *, columns: int, row: float = ROW, square: bool = False
 ) -> tuple[Figure, list[Axes]]:
-  """Panels of one size whatever their number: a page of plots reads as one."""
+  """A figure with panels whose size does not depend on their number.
+
+  Args:
+    count: number of panels.
+    columns: maximum number of panels in a row.
+    row: height of a row in inches.
+    square: makes panels square instead.
+  """
   used = min(count, columns)
   rows = -(-count // columns)
   width = WIDTH if used == columns else WIDTH * used / columns
@@ -336,6 +356,7 @@ def _style(theme: Theme) -> dict[str, object]:
 
 
 def png(figure: Figure) -> bytes:
+  """Encodes a figure as PNG."""
   backend_agg.FigureCanvasAgg(figure)
   stream = io.BytesIO()
   figure.savefig(stream, format="png", dpi=DPI)

@@ -1,4 +1,4 @@
-"""The page's CSS: no scripts, no outside fonts, light and dark, one column on narrow screens."""
+"""The CSS of the page: no scripts, no external fonts, light and dark, one column when narrow."""
 
 import pathlib
 

@@ -1,6 +1,6 @@
-"""The verdict of the report: is it motion?
+"""The verdict of the report: does z hold motion?
 
-A table of questions, each answered from the rows of numbers.
+It is a table of questions, each answered from the rows of metrics.
 """
 
 import dataclasses
@@ -15,9 +15,9 @@ Rows = Mapping[str, Mapping[str, tuple[float, float | None]]]
 Answer = tuple[bool, str] | str  # (passed, evidence), or why it is not known
 
 RANK_FLOOR = 1.5
-CAMERA = 0.1  # of the way from chance to certainty: so much of the camera may be read from z
-HALF = 0.5  # of a target's variance: what leaves more of it tells less than half
-# by which a model has to be better: of the other's error, of the copy's
+CAMERA = 0.1  # maximum excess with which the camera may be predicted from z
+HALF = 0.5  # share of a target's variance; with a larger error, less than half is explained
+# Margins by which a model must be better, as shares of the error of the other row and of a copy.
 PROBE_GAP, DRAWING_GAP = 0.02, 0.02
 UNCERTAIN = "fewer than two held-out motions: no error bar"
 TOO_FEW = 0.05  # as `evaluate.linear_probe.TOO_FEW`
@@ -25,6 +25,8 @@ TOO_FEW = 0.05  # as `evaluate.linear_probe.TOO_FEW`
 
 @dataclasses.dataclass(frozen=True)
 class Check:
+  """The answer to a question, with the numbers that support it."""
+
   question: str
   passed: bool
   evidence: str
@@ -32,10 +34,19 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
+  """The verdict.
+
+  Attributes:
+    headline: the verdict as a sentence.
+    level: "good", "mixed" or "bad".
+    checks: the answered questions.
+    missing: (question, reason) of the questions that could not be answered.
+  """
+
   headline: str
-  level: str  # "good", "mixed" or "bad"
+  level: str
   checks: tuple[Check, ...]
-  missing: tuple[tuple[str, str], ...]  # (question, reason) of those that could not be answered
+  missing: tuple[tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +54,12 @@ class Ask:
   """A question of the verdict.
 
   Attributes:
-    question: with {target} for what the probes predict.
-    no: the headline's words where the answer is no.
-    answer: (rows, "" or "state_") -> (passed, evidence), or the reason why that is not known.
-    needed: whether "no" says that z is not usable.
-    motion: whether the headline needs a "yes" to say that z holds motion; the other questions can
-      be passed without any.
+    question: the text, with {target} for the target of the probes.
+    no: text of the headline if the answer is no.
+    answer: (rows, "" or "state_") -> (passed, evidence), or the reason why it is not known.
+    needed: whether "no" means that z is not usable.
+    motion: whether the headline says that z holds motion only after a "yes". The other questions
+      can have a "yes" without any motion in z.
   """
 
   question: str
@@ -59,27 +70,34 @@ class Ask:
 
 
 def judge(metrics: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
-  """Is it motion?
+  """Judges from metrics whether z holds motion.
 
-  None when there is no "trained" row or none of its numbers speaks to the question.
+  The questions about probes use the action as target, or the change of the robot's state if actions
+  are positions or missing. Whether actions are positions is in "action_positions". If actions and
+  states cannot be compared, it is estimated from the rows of the robot's state.
 
-  The probes' questions are asked for the action, or for the change of the robot's state where
-  actions are positions (told directly in "action_positions"; where actions and states cannot be
-  compared, guessed from the rows of the robot's own numbers) or are not there.
+  Args:
+    metrics: row -> metric -> value or (value, standard error), as in `ReportData`.
+
+  Returns:
+    The verdict; None if there is no "trained" row, or if no question can be answered and the row
+    has no probe.
   """
-  rows = {name: _known(row) for name, row in metrics.items()}
+  rows = {name: _finite_values(row) for name, row in metrics.items()}
   rows = {"trained": {}, "untrained": {}, "difference": {}} | rows
-  prefix, why = _target(rows)
+  prefix, reason = _target(rows)
   target = "change of the robot's state" if prefix else "action"
   checks, missing, failed, unknown = [], [], [], ""
   for ask in ASKS:
-    question, found = ask.question.format(target=target), ask.answer(rows, prefix)
-    if isinstance(found, str):
-      missing.append((question, found))
-      unknown = unknown or (found if ask.motion else "")
+    question, answer = ask.question.format(target=target), ask.answer(rows, prefix)
+    if isinstance(answer, str):
+      missing.append((question, answer))
+      unknown = unknown or (answer if ask.motion else "")
       continue
-    checks.append(Check(question, found[0], found[1] + (f"; {why}" if why and not checks else "")))
-    if not found[0]:
+    checks.append(
+      Check(question, answer[0], answer[1] + (f"; {reason}" if reason and not checks else ""))
+    )
+    if not answer[0]:
       failed.append(ask)
   if not checks and not any("lp_mse" in name for name in rows["trained"]):
     return None
@@ -89,7 +107,14 @@ def judge(metrics: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
 def _headline(
   failed: Sequence[Ask], missing: Sequence[Any], unknown: str, target: str
 ) -> tuple[str, str]:
-  """(headline, level); unknown: why it is not known whether z holds motion, "" where it is."""
+  """The headline and the level of a verdict.
+
+  Args:
+    failed: questions with the answer no.
+    missing: questions without an answer.
+    unknown: why it is not known whether z holds motion; "" if it is known.
+    target: target of the probes.
+  """
   reasons = "; ".join(ask.no.format(target=target) for ask in failed)
   if any(ask.needed for ask in failed):
     return f"Not yet: {reasons}.", "bad"
@@ -110,55 +135,63 @@ def _headline(
 
 
 def _target(rows: Rows) -> tuple[str, str]:
-  """("" for the action or "state_", why not the action)."""
+  """The target of the probes: ("" for the action or "state_", why not the action)."""
 
-  def has(prefix):
+  def measured(prefix):
     return prefix + "lp_mse" in rows["trained"]
 
-  if not has("state_"):
+  if not measured("state_"):
     return "", ""
   share = rows["trained"].get("action_positions", (0.0, None))[0]
   if share > 0:
     return "state_", f"{100 * share:.0f} % of the actions are positions, not motions"
-  guess = "" if _told(rows) else _positions(rows)
-  return ("state_", guess) if guess or not has("") else ("", "")
+  guess = "" if _predicts_action(rows) else _positions(rows)
+  return ("state_", guess) if guess or not measured("") else ("", "")
 
 
-def _told(rows: Rows) -> bool:
-  """Whether z tells most of the action itself, so that it need not be motion by another name."""
-  found = _better_than("untrained", "lp_gain")(rows, "")
-  return not isinstance(found, str) and found[0] and rows["trained"]["lp_mse"][0] < HALF
+def _predicts_action(rows: Rows) -> bool:
+  """Whether z predicts most of the action itself, so that actions need not be positions."""
+  answer = _better_than("untrained", "lp_gain")(rows, "")
+  return not isinstance(answer, str) and answer[0] and rows["trained"]["lp_mse"][0] < HALF
 
 
 def _better_than(other: str, gain: str) -> Callable[[Rows, str], Answer]:
-  """Whether z tells the target better than another row: by 2 % of its error, and twice the standard
-  error of the paired difference (where that is not known, the joint one).
+  """Returns the question whether z predicts the target better than another row.
+
+  z must be better by 2 % of the other error, and by twice the standard error of the paired
+  difference. If the latter is not known, the standard errors of both rows are combined.
+
+  Args:
+    other: name of the other row.
+    gain: metric of the paired difference.
   """
 
   def answer(rows: Rows, prefix: str) -> Answer:
     name = prefix + "lp_mse"
     if name not in rows["trained"] or name not in rows[other]:
       return "not measured"
-    ours, theirs = rows["trained"], rows[other]
-    for row in (ours, theirs):
+    trained, reference = rows["trained"], rows[other]
+    for row in (trained, reference):
       if row.get(prefix + "lp_half", row[name])[0] - row[name][0] > TOO_FEW:
         half = row[prefix + "lp_half"][0]
         return (
           f"too few windows: fitted on half of them the error is {half:.3f} and not "
           f"{row[name][0]:.3f}"
         )
-    paired = ours.get(prefix + gain)
-    errors = (paired[1],) if paired else (ours[name][1], theirs[name][1])
+    paired = trained.get(prefix + gain)
+    errors = (paired[1],) if paired else (trained[name][1], reference[name][1])
     if None in errors:
       return UNCERTAIN
     error = np.hypot(*errors) if len(errors) > 1 else errors[0]
-    margin = max(PROBE_GAP * theirs[name][0], 2 * error)
-    useful = ours[prefix + "lp_r2"][0] > 0 if prefix + "lp_r2" in ours else ours[name][0] < 1
+    margin = max(PROBE_GAP * reference[name][0], 2 * error)
+    useful = (
+      trained[prefix + "lp_r2"][0] > 0 if prefix + "lp_r2" in trained else trained[name][0] < 1
+    )
     evidence = (
-      f"{METRICS[name].title} {ours[name][0]:.3f} against {theirs[name][0]:.3f} (gap needed: "
+      f"{METRICS[name].title} {trained[name][0]:.3f} against {reference[name][0]:.3f} (gap needed: "
       f"{margin:.3f})"
     )
-    return bool(theirs[name][0] - ours[name][0] > margin and useful), evidence
+    return bool(reference[name][0] - trained[name][0] > margin and useful), evidence
 
   return answer
 
@@ -189,13 +222,13 @@ def _camera(rows: Rows, prefix: str) -> Answer:
   return (
     excess[0] <= needed,
     f"{excess[0]:.2f} of the way from chance to certainty (needed: at most "
-    f"{needed:.2f}{_beside(rows, 'camera_excess', 2)})",
+    f"{needed:.2f}{_untrained_value(rows, 'camera_excess', 2)})",
   )
 
 
-def _again(rows: Rows, prefix: str) -> Answer:
+def _same_motion(rows: Rows, prefix: str) -> Answer:
   for name, kind in (
-    # first: the nearest z may be that of the same task
+    # motion_contrast is preferred: for retrieval, the nearest z may only be of the same task.
     ("motion_contrast", "cosine above other moments'"),
     ("retrieval_gain", "the nearest z's action is more alike than chance by"),
   ):
@@ -207,23 +240,23 @@ def _again(rows: Rows, prefix: str) -> Answer:
   return "not measured: it takes several cameras or scenes"
 
 
-def _drawing(rows: Rows, prefix: str) -> Answer:
+def _reconstruction(rows: Rows, prefix: str) -> Answer:
   name = "copy_ratio_moving" if "copy_ratio_moving" in rows["trained"] else "copy_ratio"
   ratio = rows["trained"].get(name)
   if not ratio:
     return "not measured"
-  value, most, kind = (
+  value, maximum, kind = (
     ratio[0],
     1 - DRAWING_GAP,
     " on moving pixels" if name == "copy_ratio_moving" else "",
   )
-  return value < most, f"error is {value:.3f} of the copy's{kind} (needed: below {most:g})"
+  return value < maximum, f"error is {value:.3f} of the copy's{kind} (needed: below {maximum:g})"
 
 
 def _rank(rows: Rows, prefix: str) -> Answer:
   if "effective_rank" not in rows["trained"]:
     return "not measured"
-  rank, beside = rows["trained"]["effective_rank"][0], _beside(rows, "effective_rank", 2)
+  rank, beside = rows["trained"]["effective_rank"][0], _untrained_value(rows, "effective_rank", 2)
   return rank > RANK_FLOOR, f"effective rank {rank:.2f} (needed: {RANK_FLOOR}{beside})"
 
 
@@ -251,11 +284,13 @@ ASKS = (
   Ask(
     "Is the same motion found again from another camera or scene?",
     "the same motion is not found again elsewhere",
-    _again,
+    _same_motion,
     needed=False,
   ),
   Ask(
-    "Does z help to draw the future?", "pictures drawn with z are no better than copies", _drawing
+    "Does z help to draw the future?",
+    "pictures drawn with z are no better than copies",
+    _reconstruction,
   ),
   Ask(
     "Does z use several directions?", "z uses hardly more than one direction", _rank, needed=False
@@ -264,9 +299,10 @@ ASKS = (
 
 
 def _positions(rows: Rows) -> str:
-  """Why the actions cannot be asked for, where they cannot be compared with the states: the robot's
-  true change tells less than half of them and its state clearly more. "" where they can, or where
-  the data have no state to know it from.
+  """Why actions look like positions, if they cannot be compared with the states; else "".
+
+  They look like positions if the robot's true change explains less than half of their variance, and
+  its state clearly more. Without states in the data it is not known, and the result is "".
   """
   motion, position = (rows.get(row, {}).get("lp_mse") for row in (TRUE_CHANGE, TRUE_STATE))
   if (
@@ -282,12 +318,12 @@ def _positions(rows: Rows) -> str:
   )
 
 
-def _beside(rows: Rows, name: str, digits: int) -> str:
+def _untrained_value(rows: Rows, name: str, digits: int) -> str:
   return (
     f"; untrained: {rows['untrained'][name][0]:.{digits}f}" if name in rows["untrained"] else ""
   )
 
 
-def _known(row: Mapping[str, Any]) -> dict[str, tuple[float, float | None]]:
+def _finite_values(row: Mapping[str, Any]) -> dict[str, tuple[float, float | None]]:
   values = {name: value_of(entry) for name, entry in row.items() if entry is not None}
   return {name: value for name, value in values.items() if np.isfinite(value[0])}

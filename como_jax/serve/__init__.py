@@ -1,3 +1,1 @@
-"""Policies at run time: one that infers, a server that speaks to robots, and the robot-side
-client.
-"""
+"""Policies at run time: inference, a server for robots, and the robot-side client."""

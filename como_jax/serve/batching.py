@@ -1,8 +1,7 @@
-"""Requests of several clients in one call of the policy, on one worker thread beside the event
-loop.
+"""Batching: one call of the policy answers the requests of several clients.
 
-The event loop goes on answering pings and health checks while the policy computes. A lone client
-never waits for others.
+The policy runs on a worker thread, so the event loop still answers pings and health checks while
+the policy computes. A client that is alone never waits for others.
 """
 
 import asyncio
@@ -21,12 +20,12 @@ from como_jax import errors
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """One client's share of a batch.
+  """The answer to one request.
 
   Attributes:
     actions: float32 [K, A].
-    infer_ms: milliseconds from the request to the answer, with waiting and batching.
-    policy_ms: milliseconds of the policy's own call.
+    infer_ms: milliseconds from the request to the answer, including waiting and batching.
+    policy_ms: milliseconds of the policy's call.
   """
 
   actions: np.ndarray
@@ -45,70 +44,79 @@ class _Request:
 class Batcher:
   """Collects requests and answers them together.
 
-  A batch takes the seed of its oldest request: a client that is alone gets the same actions for the
-  same history and seed.
+  A batch uses the seed of its oldest request. A client that is alone therefore gets the same
+  actions for the same history and seed.
   """
 
   def __init__(
     self, policy: Any, *, batch_size: int, wait_seconds: float, clients: Callable[[], int]
   ):
-    """Args:
-    policy: `infer(histories, seed=...)`, `warm_up()`, `chunk`, `action_dim` (serve/policy.py).
-    batch_size: the most requests of one call.
-    wait_seconds: how long the first request of a batch waits for others.
-    clients: how many are connected; when all of them wait already, nobody waits longer.
+    """Creates the worker thread; `run` answers the requests.
+
+    Args:
+      policy: has `infer(histories, seed=...)`, `warm_up()`, `chunk`, `action_dim`
+        (serve/policy.py).
+      batch_size: maximum number of requests in one call.
+      wait_seconds: time for which the first request of a batch waits for others.
+      clients: returns the number of connected clients. When all of them have sent a request, the
+        batch starts without further waiting.
     """
     self._policy, self._size, self._wait, self._clients = policy, batch_size, wait_seconds, clients
-    self._waiting: collections.deque[_Request] = collections.deque()
+    self._requests: collections.deque[_Request] = collections.deque()
     self._arrived, self._full = asyncio.Event(), asyncio.Event()
     self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="policy")
 
   async def warm_up(self) -> None:
-    """Compiles every batch size, on the thread that will use them."""
+    """Compiles every batch size, on the thread that will run them."""
     await asyncio.get_running_loop().run_in_executor(self._thread, self._policy.warm_up)
 
   async def submit(self, history: list, seed: int) -> Answer:
-    """The actions for one history.
+    """Returns the actions for one history.
+
+    Args:
+      history: observations, oldest first.
+      seed: of the policy's random numbers.
 
     Raises:
       errors.UserError: the policy refuses the observation.
-      Exception: whatever else the policy raises.
+      Exception: any other exception of the policy.
     """
     request = _Request(
       history, seed, asyncio.get_running_loop().create_future(), time.perf_counter()
     )
-    self._waiting.append(request)
+    self._requests.append(request)
     self._arrived.set()
-    if self._enough():
+    if self._is_full():
       self._full.set()
     return await request.future
 
   async def run(self) -> None:
-    """Answers until canceled."""
+    """Answers requests until canceled."""
     while True:
       await self._arrived.wait()
-      if self._wait and not self._enough():
+      if self._wait and not self._is_full():
         self._full.clear()
         with contextlib.suppress(TimeoutError):
           await asyncio.wait_for(self._full.wait(), self._wait)
-      batch = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
-      if not self._waiting:
+      batch = [self._requests.popleft() for _ in range(min(self._size, len(self._requests)))]
+      if not self._requests:
         self._arrived.clear()
       await self._answer(batch)
 
   def close(self) -> None:
-    """Lets the worker thread end after what it is doing."""
+    """Ends the worker thread after its current call."""
     self._thread.shutdown(wait=False, cancel_futures=True)
 
-  def _enough(self) -> bool:
-    return len(self._waiting) >= min(self._size, self._clients())
+  def _is_full(self) -> bool:
+    """Whether waiting longer cannot add a request to the batch."""
+    return len(self._requests) >= min(self._size, self._clients())
 
   async def _answer(self, batch: list[_Request]) -> None:
     try:
       actions, policy_ms = await asyncio.get_running_loop().run_in_executor(
         self._thread, self._infer, batch
       )
-    except Exception as error:  # handed on to the client it concerns
+    except Exception as error:  # passed on to the client of the failed request
       if len(batch) == 1:
         _finish(batch[0].future, error)
         return
@@ -126,7 +134,7 @@ class Batcher:
     expected = (len(batch), self._policy.chunk, self._policy.action_dim)
     if actions.shape != expected:
       raise ValueError(f"the policy gave actions of shape {actions.shape}, expected {expected}")
-    if not np.isfinite(actions).all():  # never to a robot
+    if not np.isfinite(actions).all():  # such actions must never reach a robot
       raise errors.NonFinite("the policy gave actions that are not finite")
     return actions, 1e3 * (time.perf_counter() - begin)
 

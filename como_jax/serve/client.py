@@ -5,9 +5,11 @@ Works with any server of openpi's protocol.
     with client.Client("gpu-box", 8000) as policy:
       play = player.Player(policy, player.ChunkQueue(policy.metadata["chunk"]))
       while running:
-        robot.act(play(observe())) # one action a policy step; the next chunk is asked for while
-        this one is played
+        # one action per policy step; the next chunk is requested while this one is played
+        robot.act(play(observe()))
 """
+
+from __future__ import annotations  # Python 3.8: this file is in client/ too
 
 import time
 from collections.abc import Mapping
@@ -23,14 +25,14 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts to connect
 
 
 class ServerError(RuntimeError):
-  """The server answered with an error; its text is the message. The connection goes on."""
+  """The server answered with an error, which is the message; the connection stays open."""
 
 
 class Client:
-  """A connection to a policy server. One request at a time, from one thread.
+  """A connection to a policy server, for one request at a time from one thread.
 
   Attributes:
-    metadata: what the server sent at connect: chunk, action_names, keys, step_seconds, ...
+    metadata: sent by the server at connect: chunk, action_names, keys, step_seconds, ...
   """
 
   def __init__(
@@ -42,18 +44,18 @@ class Client:
     answer_seconds: float = 60.0,
     api_key: str = "",
   ):
-    """Connects, trying again with growing pauses while the server is not up or has no place.
+    """Connects; retries with growing pauses while the server is not up or is full.
 
     Args:
       host: name, address, or a whole ws:// or wss:// address.
-      port: None = part of the host.
-      connect_seconds: to go on trying.
-      answer_seconds: to wait for one answer.
-      api_key: sent as openpi's clients do; our server needs none, a proxy in front of it may.
+      port: None = `host` contains the port.
+      connect_seconds: time limit for connecting.
+      answer_seconds: time limit for one answer.
+      api_key: sent as openpi's clients do. Our server needs none; a proxy in front of it may.
 
     Raises:
-      ConnectionError: no server in that time.
-      errors.UserError: something answers that is not a policy server.
+      ConnectionError: no server within that time.
+      errors.UserError: the peer is not a policy server.
     """
     self._address = (host if host.startswith(("ws://", "wss://")) else f"ws://{host}") + (
       f":{port}" if port is not None else ""
@@ -63,59 +65,64 @@ class Client:
     self._reset = False
     self._connect()
 
-  def __enter__(self) -> "Client":
+  def __enter__(self) -> Client:
     return self
 
   def __exit__(self, *unused: Any) -> None:
     self.close()
 
   def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
-    """The server's reply to an observation: {"actions": [K, A], "server_timing": ...,
-    "policy_timing": ...}.
+    """Sends an observation and returns the server's reply.
 
-    A lost connection is made anew and the observation sent once more; the server then knows only
-    this one of the history.
+    After a lost connection, the client connects again and sends the observation once more. The
+    history on the server then contains only this observation.
+
+    Args:
+      observation: keys and values of the server's preset (`metadata["keys"]`).
+
+    Returns:
+      {"actions": [K, A], "server_timing": ..., "policy_timing": ...}.
 
     Raises:
       ServerError: the server refuses the observation.
       ConnectionError: no server, or no answer in time.
-      errors.UserError: the observation cannot be encoded, or the answer not be decoded.
+      errors.UserError: the observation cannot be encoded, or the answer cannot be decoded.
     """
     data = codec.pack({**observation, "reset": True} if self._reset else dict(observation))
     try:
-      reply = self._ask(data)
+      reply = self._request(data)
     except websockets.ConnectionClosed as error:
-      # it did not like what we sent: the same again is no help
+      # the server rejected the message, so sending it again cannot help
       if error.rcvd is not None and error.rcvd.code in (1008, 1009):
         raise ConnectionError(
           f"{self._address} closed the connection: {error.rcvd.reason or error.rcvd.code}"
         ) from error
       self._connect()
       try:
-        reply = self._ask(data)
-      except websockets.ConnectionClosed as again:
+        reply = self._request(data)
+      except websockets.ConnectionClosed as second_error:
         raise ConnectionError(
           f"{self._address} closed the connection twice on one observation"
-        ) from again
+        ) from second_error
     if isinstance(reply, str):
       raise ServerError(reply)
     self._reset = False
     return codec.unpack(reply)
 
   def reset(self) -> None:
-    """A new episode: the next observation starts a new history."""
+    """Starts a new episode: the next observation begins a new history."""
     self._reset = True
 
   def close(self) -> None:
-    """Ends the connection."""
+    """Closes the connection."""
     self._connection.close()
 
-  def _ask(self, data: bytes) -> bytes | str:
+  def _request(self, data: bytes) -> bytes | str:
     try:
       self._connection.send(data)
       return self._connection.recv(timeout=self._answer_seconds)
     except TimeoutError as error:
-      self._connection.close()  # a late answer must not be taken for the next one's
+      self._connection.close()  # a late answer must not be used for the next request
       raise ConnectionError(
         f"{self._address} gave no answer in {self._answer_seconds:g} s"
       ) from error

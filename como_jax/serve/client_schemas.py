@@ -1,8 +1,8 @@
-"""Which keys a client sends, by preset, and how they become our observation names.
+"""Presets of client keys, and their conversion to our observation names.
 
-The openpi presets are the key names of its LIBERO, DROID and ALOHA clients
+The openpi presets have the key names of its LIBERO, DROID and ALOHA clients
 (github.com/Physical-Intelligence/openpi, src/openpi/policies/*_policy.py, examples/*/main.py), so
-that those clients run unchanged. "como" is our own names.
+those clients run unchanged. The preset "como" has our own names.
 """
 
 import dataclasses
@@ -14,10 +14,10 @@ import numpy as np
 from como_jax import errors
 from como_jax.observations import IMAGE, STATE, TASK
 
-RESET = "reset"  # any preset: true = a new episode begins, forget the history
-MOST_PIXELS = 1920 * 1080  # of one image; the server keeps a history of them per connection
-MOST_STATE = 1024
-MOST_TEXT = 2_000  # characters of an instruction
+RESET = "reset"  # in every preset: true = a new episode begins, clear the history
+MAX_PIXELS = 1920 * 1080  # of one image; the server keeps a history of images per connection
+MAX_STATE = 1024
+MAX_TEXT = 2_000  # characters of an instruction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Preset:
   """The keys of one kind of client.
 
   Attributes:
-    cameras: keys of the images, uint8. A slash after a group's name (`images/cam_high`) also means
-      a dict within a dict.
-    state: keys whose numbers, one after the other, are the state.
+    cameras: keys of the images, uint8. A key with a slash (`images/cam_high`) may also be sent as a
+      nested dict.
+    state: keys whose values are concatenated to the state.
     task: key of the instruction.
-    channels_first: images are [3, H, W] and not [H, W, 3].
+    channels_first: whether images are [3, H, W]; otherwise they are [H, W, 3].
   """
 
   cameras: tuple[str, ...]
@@ -39,7 +39,7 @@ class Preset:
 
 
 PRESETS = {
-  "como": Preset((), (STATE,), TASK),  # cameras: observation.images.<each of the policy's>
+  "como": Preset((), (STATE,), TASK),  # cameras: observation.images.<camera of the policy>
   "libero": Preset(
     ("observation/image", "observation/wrist_image"), ("observation/state",), "prompt"
   ),
@@ -58,12 +58,13 @@ PRESETS = {
 
 
 def wants_instruction(instructions: Mapping[str, Any] | None) -> str:
-  """Why an observation needs an instruction: the policy has several to tell apart and was never
-  without one. "" = it needs none.
+  """Reason why an observation needs an instruction; "" = it needs none.
+
+  An instruction is needed when the training data has several instructions and never an empty one.
 
   Args:
     instructions: {"count", "empty", "examples"} of the robot's training data
-      (tasks/policy_data.py); None = not known.
+      (tasks/policy_data.py); None = unknown.
   """
   if not instructions or instructions["count"] < 2 or instructions["empty"]:
     return ""
@@ -74,14 +75,14 @@ def wants_instruction(instructions: Mapping[str, Any] | None) -> str:
 
 
 class Mapper:
-  """Turns a decoded message into an observation of the policy.
+  """Converts a decoded message to an observation of the policy.
 
   Attributes:
     name: of the preset.
     cameras: client key -> the policy's camera name, for the images that are used.
     task: key of the instruction.
-    keys: every key that must be sent, with the instruction's where the policy has several to tell
-      apart.
+    keys: keys that every message needs. The key of the instruction is one of them where the policy
+      needs an instruction (`wants_instruction`).
   """
 
   def __init__(
@@ -95,17 +96,19 @@ class Mapper:
     instructions: Mapping[str, Any] | None = None,
     unused: Sequence[str] = (),
   ):
-    """Args:
+    """Checks the preset against the policy.
+
+    Args:
       name: of a preset.
       slots: the policy's cameras.
-      cameras: the preset's image keys that fill the slots, in order; their last parts will do
-        (`wrist_image`). () = the first ones.
-      state_dim: numbers of the state, where it is known beforehand; 0 = the policy looks at none,
-        so none need be sent.
+      cameras: the preset's image keys for the slots, in order. The last part of a key is enough
+        (`wrist_image`). () = the first keys.
+      state_dim: dimension of the state; None = unknown, 0 = the policy uses no state, so none is
+        required.
       prompt: instruction of messages without one.
-      instructions: those that the policy was trained on, see `wants_instruction`.
-      unused: cameras of the policy's data that it does not look at; under our own names they may be
-        sent all the same.
+      instructions: of the training data, see `wants_instruction`.
+      unused: cameras of the training data that the policy does not use. In the preset "como",
+        messages may contain them.
 
     Raises:
       errors.UserError: unknown preset or camera, or too few cameras for the slots.
@@ -119,35 +122,39 @@ class Mapper:
       key.removeprefix(IMAGE) if key.startswith(IMAGE) else key.rpartition("/")[2]: key
       for key in known
     }
-    chosen = []
+    selected = []
     for camera in cameras or known[: len(slots)]:
       if camera not in known and camera not in short:
         raise errors.UserError(
           f"config.cameras: preset {name!r} has no camera {camera!r}: "
           f"{errors.nearest(camera, short)}"
         )
-      chosen.append(short.get(camera, camera))
-    if len(chosen) != len(slots) or len(set(chosen)) != len(chosen):
+      selected.append(short.get(camera, camera))
+    if len(selected) != len(slots) or len(set(selected)) != len(selected):
       raise errors.UserError(
         f"the policy has {len(slots)} camera(s) ({', '.join(slots)}), preset {name!r} fills them "
-        f"with {', '.join(chosen) or 'none'}: give config.cameras, one different key for each"
+        f"with {', '.join(selected) or 'none'}: give config.cameras, one different key for each"
       )
-    self.cameras = dict(zip(chosen, slots, strict=False))
-    needed = self._preset.state if state_dim != 0 else ()
-    self.task, self._wants = (
-      self._preset.task,
-      "" if self._prompt.strip() else wants_instruction(instructions),
-    )
-    self.keys = (*chosen, *needed, *((self.task,) if self._wants else ()))
+    self.cameras = dict(zip(selected, slots, strict=False))
+    state_keys = self._preset.state if state_dim != 0 else ()
+    self.task = self._preset.task
+    self._instruction_reason = "" if self._prompt.strip() else wants_instruction(instructions)
+    self.keys = (*selected, *state_keys, *((self.task,) if self._instruction_reason else ()))
     ignored = () if self._preset.cameras else [IMAGE + camera for camera in unused]
     self._known = {*known, *ignored, *self._preset.state, self.task, RESET}
 
   def __call__(self, message: Any) -> tuple[dict[str, Any], bool]:
-    """(observation, whether the history is to be forgotten).
+    """Converts a message.
+
+    Args:
+      message: a decoded message.
+
+    Returns:
+      (observation, whether to clear the history).
 
     Raises:
-      errors.UserError: naming the missing or unknown key and the nearest, or the value of another
-        type, shape or range.
+      errors.UserError: names a missing or unknown key and the nearest valid one, or a value of a
+        wrong type, shape or range.
     """
     if not isinstance(message, dict):
       raise errors.UserError(
@@ -164,44 +171,45 @@ class Mapper:
     for key in self.keys:
       if key not in flat and key != self.task:
         raise errors.UserError(
-          f"observation has no {key!r} (preset {self.name!r}): {_given(key, flat)}"
+          f"observation has no {key!r} (preset {self.name!r}): {_list_keys(flat)}"
         )
     reset = flat.get(RESET, False)
     if not isinstance(reset, (bool, np.bool_)):
       raise errors.UserError(f"{RESET!r} is a {type(reset).__name__}, true or false is expected")
-    found = {IMAGE + slot: self._image(key, flat[key]) for key, slot in self.cameras.items()}
+    observation = {IMAGE + slot: self._image(key, flat[key]) for key, slot in self.cameras.items()}
     if all(key in flat for key in self._preset.state):
-      state = np.concatenate([_numbers(key, flat[key]) for key in self._preset.state])
+      state = np.concatenate([_vector(key, flat[key]) for key in self._preset.state])
       if self._state_dim and len(state) != self._state_dim:
         raise errors.UserError(
           f"{' + '.join(self._preset.state)}: {len(state)} numbers, the policy's state has "
           f"{self._state_dim}"
         )
-      found[STATE] = state
-    found[TASK] = _text(self.task, flat.get(self.task, self._prompt))
-    if self._wants and not found[TASK].strip():
+      observation[STATE] = state
+    observation[TASK] = _text(self.task, flat.get(self.task, self._prompt))
+    if self._instruction_reason and not observation[TASK].strip():
       raise errors.UserError(
-        f"observation has no {self.task!r} (preset {self.name!r}): {self._wants}; send one, or "
-        "start the server with --config.prompt"
+        f"observation has no {self.task!r} (preset {self.name!r}): {self._instruction_reason}; "
+        "send one, or start the server with --config.prompt"
       )
-    return found, bool(reset)
+    return observation, bool(reset)
 
   def _flatten(self, message: Mapping[Any, Any]) -> dict[Any, Any]:
-    """{"images": {"cam_high": x}} -> {"images/cam_high": x}."""
+    """Flattens nested dicts: {"images": {"cam_high": x}} -> {"images/cam_high": x}."""
     flat = {}
     for key, value in message.items():
-      inner = (
-        {f"{key}/{name}": one for name, one in value.items()}
+      nested = (
+        {f"{key}/{name}": item for name, item in value.items()}
         if isinstance(value, dict)
         else {key: value}
       )
-      for name, one in inner.items():
+      for name, item in nested.items():
         if name in flat:
           raise errors.UserError(f"observation has {_clip(name)!r} twice")
-        flat[name] = one
+        flat[name] = item
     return flat
 
   def _image(self, key: str, value: Any) -> np.ndarray:
+    """Checks an image; returns it as uint8 [H, W, 3]."""
     first = self._preset.channels_first
     layout = "[3, H, W]" if first else "[H, W, 3]"
     if not isinstance(value, np.ndarray):
@@ -217,16 +225,16 @@ class Mapper:
       raise errors.UserError(
         f"{key!r} is {value.dtype} {list(value.shape)}, uint8 {layout} is expected"
       )
-    if value.size > 3 * MOST_PIXELS:
+    if value.size > 3 * MAX_PIXELS:
       raise errors.UserError(
-        f"{key!r} has {value.size // 3} pixels, at most {MOST_PIXELS} are accepted: resize it "
+        f"{key!r} has {value.size // 3} pixels, at most {MAX_PIXELS} are accepted: resize it "
         "on the robot"
       )
     return np.ascontiguousarray(value.transpose(1, 2, 0)) if first else value
 
 
-def _numbers(key: str, value: Any) -> np.ndarray:
-  """A float32 vector of an array, scalar or list of numbers."""
+def _vector(key: str, value: Any) -> np.ndarray:
+  """Converts an array, scalar or list of numbers to a float32 vector."""
   try:
     array = np.atleast_1d(np.asarray(value))
   except ValueError:  # a ragged list
@@ -235,14 +243,14 @@ def _numbers(key: str, value: Any) -> np.ndarray:
     array is None
     or array.ndim != 1
     or array.dtype.kind not in "iuf"
-    or not 0 < len(array) <= MOST_STATE
+    or not 0 < len(array) <= MAX_STATE
   ):
-    what = (
+    kind = (
       f"{array.dtype} {list(array.shape)}"
       if isinstance(value, np.ndarray)
       else f"a {type(value).__name__}"
     )
-    raise errors.UserError(f"{key!r} is {what}, a vector of 1 to {MOST_STATE} numbers is expected")
+    raise errors.UserError(f"{key!r} is {kind}, a vector of 1 to {MAX_STATE} numbers is expected")
   with np.errstate(over="ignore"):
     array = array.astype(np.float32)
   if not np.isfinite(array).all():
@@ -253,32 +261,33 @@ def _numbers(key: str, value: Any) -> np.ndarray:
 def _text(key: str, value: Any) -> str:
   if not isinstance(value, str):
     raise errors.UserError(f"{key!r} is a {type(value).__name__}, a text is expected")
-  if len(value) > MOST_TEXT:
-    raise errors.UserError(f"{key!r} has {len(value)} characters, at most {MOST_TEXT} are accepted")
+  if len(value) > MAX_TEXT:
+    raise errors.UserError(f"{key!r} has {len(value)} characters, at most {MAX_TEXT} are accepted")
   return value
 
 
 def _of_other_presets(key: Any, task: str) -> str:
-  """A hint for a client that was written for another preset: openpi's clients call the instruction
-  `prompt`.
-  """
-  names = [name for name, one in PRESETS.items() if key in (*one.cameras, *one.state, one.task)]
+  """Hint for a client of another preset; openpi's clients call the instruction `prompt`."""
+  names = [
+    name for name, preset in PRESETS.items() if key in (*preset.cameras, *preset.state, preset.task)
+  ]
   if not names:
     return ""
-  instead = (
+  hint = (
     f"the instruction is called {task!r} here; "
     if any(key == PRESETS[name].task for name in names)
     else ""
   )
-  return f"{instead}--config.preset={'|'.join(names)} of the server knows it; "
+  return f"{hint}--config.preset={'|'.join(names)} of the server knows it; "
 
 
-def _given(key: str, flat: Mapping[Any, Any]) -> str:
-  given = [_clip(name) for name in flat]
-  return "the message is empty" if not given else "given were " + ", ".join(sorted(given)[:12])
+def _list_keys(flat: Mapping[Any, Any]) -> str:
+  """Lists the keys of a message, for the message about a missing key."""
+  keys = [_clip(name) for name in flat]
+  return "the message is empty" if not keys else "given were " + ", ".join(sorted(keys)[:12])
 
 
 def _clip(key: Any) -> str:
-  """A key as sent, on one line and short: messages go back to the sender and into logs."""
+  """Shortens a key to one line of at most 60 characters, for replies and logs."""
   text = repr(key)[1:-1] if isinstance(key, str) else repr(key)
   return text if len(text) <= 60 else text[:57] + "..."

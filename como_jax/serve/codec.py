@@ -1,16 +1,17 @@
-"""msgpack with numpy arrays, wire-compatible with openpi-client, and a decoder that trusts nothing.
+"""msgpack with numpy arrays, wire-compatible with openpi-client; the decoder checks everything.
 
-An array is a map with the *bytes* keys `__ndarray__`, `data`, `dtype`, `shape`; a numpy scalar one
-with `__npgeneric__`, `data`, `dtype`. The decoder of openpi-client builds whatever dtype the sender
-names; an object dtype then crashes the process at the first read. Here a dtype must be a bool,
-integer or float of native size, the data must have exactly the size of the shape, and depth,
-element count and text length are bounded while parsing, so that a small message cannot grow into
-much memory.
+An array is a map with the *bytes* keys `__ndarray__`, `data`, `dtype`, `shape`. A numpy scalar is a
+map with `__npgeneric__`, `data`, `dtype`. The decoder of openpi-client accepts every dtype that the
+sender names; an object dtype then crashes the process at the first read. Here a dtype must be a
+bool, integer or float of native size, and the data must have exactly the size of the shape. Depth,
+element count and text length are limited while parsing, so a small message cannot use much memory.
 
-No jax: the robot-side client imports this file. Wire format:
+This file does not import jax, because the robot-side client imports it. Wire format:
 github.com/Physical-Intelligence/openpi, packages/openpi-client/src/openpi_client/msgpack_numpy.py
 (Apache-2.0).
 """
+
+from __future__ import annotations  # Python 3.8: this file is in client/ too
 
 import dataclasses
 import math
@@ -24,7 +25,7 @@ from como_jax import errors
 
 KINDS = "biuf"
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
-_WORDS = {
+_DTYPE_KINDS = {
   "O": "object",
   "S": "bytes",
   "U": "string",
@@ -37,16 +38,16 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """What one message may hold; it is refused beyond.
+  """Limits of one message; a message beyond them is refused.
 
   Attributes:
     size: bytes of the whole message.
-    depth: maps and lists within one another.
+    depth: levels of nested maps and lists.
     elements: entries of all maps and lists together (an array counts as one).
-    entries: of one map or list; the parser reserves memory for as many as a header claims.
+    entries: entries of one map or list. The parser reserves memory for the count in the header.
     text: bytes of one text.
-    dimensions: of one array.
-    finite: refuse NaN and infinity.
+    dimensions: dimensions of one array.
+    finite: whether to refuse NaN and infinity.
   """
 
   size: int = 32 * 2**20
@@ -62,22 +63,27 @@ def pack(value: Any) -> bytes:
   """Encodes None, bool, int, float, str, bytes, lists, dicts, numpy arrays and scalars.
 
   Raises:
-    errors.UserError: naming the type or dtype that cannot be sent.
+    errors.UserError: names the type or dtype that cannot be sent.
   """
   try:
     return msgpack.packb(value, default=_encode)
   except (TypeError, ValueError, OverflowError) as error:
-    # errors.UserError is a ValueError: its text is kept
+    # errors.UserError is a ValueError too; its text is kept
     raise errors.UserError(f"message cannot be encoded: {_short(error)}") from error
 
 
 def unpack(data: bytes, limits: Limits = Limits()) -> Any:
-  """Decodes a message from anyone.
+  """Decodes a message from an untrusted sender.
 
-  Arrays own their memory, are writable, contiguous and in native byte order.
+  Args:
+    data: the message.
+    limits: a message beyond them is refused.
+
+  Returns:
+    The decoded value. Arrays own their memory, are writable, contiguous and in native byte order.
 
   Raises:
-    errors.UserError: one line saying what is wrong with it.
+    errors.UserError: one line that describes the fault.
   """
   if not isinstance(data, (bytes, bytearray, memoryview)):
     raise errors.UserError(
@@ -102,11 +108,11 @@ def unpack(data: bytes, limits: Limits = Limits()) -> Any:
     )
   except errors.UserError:
     raise
-  except Exception as error:  # msgpack raises half a dozen kinds, UnicodeDecodeError among them
+  except Exception as error:  # msgpack raises several types, UnicodeDecodeError among them
     raise errors.UserError(
       f"message is not valid msgpack: {_short(error) or type(error).__name__}"
     ) from error
-  _walk(value, limits, 1)
+  _check(value, limits, 1)
   return value
 
 
@@ -128,25 +134,27 @@ def _encode(value: Any) -> Any:
 
 
 class _Reader:
-  """The parser's hooks: count elements, turn array maps into arrays."""
+  """Hooks of the parser: they count elements and convert array maps to arrays."""
 
   def __init__(self, limits: Limits):
     self._limits, self._elements = limits, 0
 
   def items(self, values: list) -> list:
+    """Hook for lists."""
     self._count(len(values))
     return values
 
   def pairs(self, pairs: list) -> Any:
+    """Hook for maps."""
     self._count(len(pairs))
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
       raise errors.UserError("message has the same key twice in one map")
-    if b"__ndarray__" in found:
-      return _array(found, self._limits)
-    if b"__npgeneric__" in found:
-      return _scalar(found, self._limits)
-    return found
+    if b"__ndarray__" in entries:
+      return _array(entries, self._limits)
+    if b"__npgeneric__" in entries:
+      return _scalar(entries, self._limits)
+    return entries
 
   def _count(self, number: int) -> None:
     self._elements += number + 1
@@ -158,25 +166,26 @@ def _no_extension(code: int, data: bytes) -> None:
   raise errors.UserError(f"message has a msgpack extension ({code}), which is not accepted")
 
 
-def _dtype(given: Any) -> np.dtype:
-  """The dtype of a name that is on the list; the name of any other never reaches numpy."""
-  if isinstance(given, str) and _DTYPE.fullmatch(given):
-    return np.dtype(given)
-  text = given.lstrip("<>|=") if isinstance(given, str) else ""
-  kind = _WORDS.get(text[:1], "") if len(text) < 24 else ""
+def _dtype(name: Any) -> np.dtype:
+  """Returns the dtype of an accepted name; other names are never passed to numpy."""
+  if isinstance(name, str) and _DTYPE.fullmatch(name):
+    return np.dtype(name)
+  text = name.lstrip("<>|=") if isinstance(name, str) else ""
+  kind = _DTYPE_KINDS.get(text[:1], "") if len(text) < 24 else ""
   raise errors.UserError(
-    f"array has dtype {_show(given)}{f' ({kind})' if kind else ''}; "
+    f"array has dtype {_show(name)}{f' ({kind})' if kind else ''}; "
     "accepted are bool, integers and floats of 1, 2, 4 or 8 bytes"
   )
 
 
-def _array(found: dict, limits: Limits) -> np.ndarray:
+def _array(entries: dict, limits: Limits) -> np.ndarray:
+  """Builds an array from the entries of its map."""
   for key in (b"data", b"dtype", b"shape"):
-    if key not in found:
+    if key not in entries:
       raise errors.UserError(f"array has no {key.decode()!r}")
-  if len(found) != 4:
+  if len(entries) != 4:
     raise errors.UserError("array has other keys than __ndarray__, data, dtype, shape")
-  dtype, data, shape = _dtype(found[b"dtype"]), found[b"data"], found[b"shape"]
+  dtype, data, shape = _dtype(entries[b"dtype"]), entries[b"data"], entries[b"shape"]
   if not isinstance(data, bytes):
     raise errors.UserError(f"array data is a {type(data).__name__}, bytes are expected")
   if not isinstance(shape, list) or len(shape) > limits.dimensions:
@@ -205,10 +214,11 @@ def _array(found: dict, limits: Limits) -> np.ndarray:
   return array
 
 
-def _scalar(found: dict, limits: Limits) -> np.generic:
-  if set(found) != {b"__npgeneric__", b"data", b"dtype"}:
+def _scalar(entries: dict, limits: Limits) -> np.generic:
+  """Builds a numpy scalar from the entries of its map."""
+  if set(entries) != {b"__npgeneric__", b"data", b"dtype"}:
     raise errors.UserError("scalar has other keys than __npgeneric__, data, dtype")
-  dtype, data = _dtype(found[b"dtype"]), found[b"data"]
+  dtype, data = _dtype(entries[b"dtype"]), entries[b"data"]
   if not isinstance(data, (bool, int, float)):
     raise errors.UserError(f"scalar data is a {type(data).__name__}, a number is expected")
   try:
@@ -221,13 +231,13 @@ def _scalar(found: dict, limits: Limits) -> np.generic:
   return value
 
 
-def _walk(value: Any, limits: Limits, depth: int) -> None:
-  """Refuses depth, types that msgpack makes beside our own, and floats that are not finite."""
+def _check(value: Any, limits: Limits, depth: int) -> None:
+  """Refuses deep nesting, msgpack types that we do not send, and floats that are not finite."""
   if isinstance(value, (dict, list)):
     if depth > limits.depth:
       raise errors.UserError(f"message is nested more than {limits.depth} deep")
-    for one in value.values() if isinstance(value, dict) else value:
-      _walk(one, limits, depth + 1)
+    for item in value.values() if isinstance(value, dict) else value:
+      _check(item, limits, depth + 1)
   elif isinstance(value, float):
     if limits.finite and not math.isfinite(value):
       raise errors.UserError("message holds a number that is NaN or infinity")
@@ -236,7 +246,7 @@ def _walk(value: Any, limits: Limits, depth: int) -> None:
 
 
 def _show(value: Any) -> str:
-  """A value as given, short: messages go back to the sender and into logs."""
+  """Shortens a value to at most 60 characters, for replies and logs."""
   large = isinstance(value, (bytes, list, tuple, dict)) and len(value) > 16
   text = f"a {type(value).__name__} of {len(value)}" if large else repr(value)
   return text if len(text) <= 60 else text[:57] + "..."

@@ -1,13 +1,13 @@
-"""Playing chunks of actions on a robot: a queue that asks in time and blends what overlaps.
+"""Playing chunks of actions on a robot: a queue that requests chunks early and blends overlaps.
 
-(ACT's ensemble: como_jax/chunks.py.)
+This file uses no network and no jax. ACT's temporal ensemble is in como_jax/chunks.py. Legend: K
+chunk elements, A action dims; a step is one policy step, counted from the start of the episode.
 
-No network and no jax in here. Legend: K chunk elements, A action dims; a step is one policy step,
-counted from the episode's beginning.
-
-The queue's ideas are LeRobot's asynchronous inference (huggingface/lerobot,
+The queue follows LeRobot's asynchronous inference (huggingface/lerobot,
 src/lerobot/async_inference, Apache-2.0).
 """
+
+from __future__ import annotations  # Python 3.8: this file is in client/ too
 
 import concurrent.futures
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ import numpy as np
 
 from como_jax import errors
 
-# How an element that is still queued (old) and the same step's element of a newer chunk (new)
-# become one.
+# Functions that merge a queued action (old) with the action of the same step in a newer chunk
+# (new).
 MERGES = {
   "latest_only": lambda old, new: new,
   "average": lambda old, new: 0.5 * old + 0.5 * new,
@@ -28,10 +28,10 @@ MERGES = {
 
 
 class ChunkQueue:
-  """Actions to come, by step.
+  """Queue of future actions, by step.
 
   Attributes:
-    step: the step whose action `pop` gives next.
+    step: the step whose action `pop` returns next.
   """
 
   def __init__(
@@ -42,14 +42,16 @@ class ChunkQueue:
     merge: str = "weighted_average",
     similar: float = 0.0,
   ):
-    """Args:
+    """Creates an empty queue.
+
+    Args:
       chunk: K.
-      threshold: a new chunk is wanted when less than this share of a chunk is queued; 1 = all the
-        time, 0 = only when empty.
+      threshold: a new chunk is needed when the queue holds less than this fraction of a chunk; 1 =
+        always, 0 = only when the queue is empty.
       merge: one of MERGES.
-      similar: an observation whose state is within this distance (Euclidean, in the state's units)
-        of the last one asked with is not worth asking with again, unless the queue is empty. 0 =
-        every observation is.
+      similar: an observation counts as similar when its state is within this distance (Euclidean,
+        in the state's units) of the last requested state. Similar observations are not sent unless
+        the queue is empty. 0 = every observation is sent.
 
     Raises:
       errors.UserError: a value out of range, or an unknown merge.
@@ -61,12 +63,8 @@ class ChunkQueue:
         f"chunk={chunk}, threshold={threshold}, similar={similar}: expected at least 1, 0 to 1, "
         "at least 0"
       )
-    self._chunk, self._threshold, self._merge, self._similar = (
-      chunk,
-      threshold,
-      MERGES[merge],
-      similar,
-    )
+    self._chunk, self._threshold = chunk, threshold
+    self._merge, self._similar = MERGES[merge], similar
     self.clear()
 
   def __len__(self) -> int:
@@ -74,19 +72,21 @@ class ChunkQueue:
 
   @property
   def must_go(self) -> bool:
-    """Nothing is left to play: the next observation has to be asked with, however similar it is."""
+    """Whether the queue is empty; the next observation is then sent even if it is similar."""
     return not self._actions
 
   def clear(self) -> None:
-    """Forgets everything: a new episode."""
+    """Empties the queue and starts a new episode."""
     self.step = 0
     self._actions: dict[int, np.ndarray] = {}
-    self._asked: np.ndarray | None = None
+    self._requested_state: np.ndarray | None = None
     self._pending: int | None = None
 
-  def wants(self, state: Any = None) -> bool:
-    """Whether to ask for a chunk now, with an observation of this state (None: similarity is not
-    looked at).
+  def needs_chunk(self, state: Any = None) -> bool:
+    """Whether to request a chunk now.
+
+    Args:
+      state: of the current observation; None = do not test for similarity.
     """
     if self._pending is not None:
       return False
@@ -94,25 +94,36 @@ class ChunkQueue:
       return True
     if len(self._actions) >= self._threshold * self._chunk:
       return False
-    if state is None or self._asked is None or not self._similar:
+    if state is None or self._requested_state is None or not self._similar:
       return True
-    return float(np.linalg.norm(np.asarray(state, np.float64) - self._asked)) > self._similar
+    distance = np.linalg.norm(np.asarray(state, np.float64) - self._requested_state)
+    return float(distance) > self._similar
 
-  def asked(self, state: Any = None) -> int:
-    """Notes that a request is on its way; returns the step its chunk will begin at, for `add`."""
-    self._asked = None if state is None else np.array(state, np.float64)
+  def start_request(self, state: Any = None) -> int:
+    """Notes that a chunk has been requested; returns its first step, for `add`.
+
+    Args:
+      state: of the observation that was sent.
+    """
+    self._requested_state = None if state is None else np.array(state, np.float64)
     self._pending = self.step
     return self.step
 
-  def failed(self) -> None:
-    """The request on its way brought nothing."""
-    self._pending, self._asked = None, None
+  def fail_request(self) -> None:
+    """Notes that the pending request has failed."""
+    self._pending, self._requested_state = None, None
 
   def add(self, step: int, actions: np.ndarray) -> None:
-    """Takes in a chunk [K, A] whose first element belongs to `step`; elements of steps that have
-    been played are dropped.
+    """Adds a chunk; elements of steps that have been played are dropped.
+
+    Args:
+      step: step of the chunk's first element.
+      actions: [K, A].
+
+    Raises:
+      errors.UserError: the actions have another rank, are empty or not finite.
     """
-    actions = _chunk_of(actions)
+    actions = _check_chunk(actions)
     self._pending = None
     for i, new in enumerate(actions):
       if step + i >= self.step:
@@ -120,7 +131,7 @@ class ChunkQueue:
         self._actions[step + i] = new if old is None else self._merge(old, new)
 
   def pop(self) -> np.ndarray | None:
-    """The action [A] of this step, and on to the next; None, and no step on, when there is none."""
+    """Returns the action [A] of this step and advances one step; None when there is no action."""
     action = self._actions.pop(self.step, None)
     if action is not None:
       self.step += 1
@@ -128,41 +139,44 @@ class ChunkQueue:
 
 
 class Player:
-  """One action a call: asks the policy on a thread of its own while the queue is played, and waits
-  only when it is empty.
+  """Returns one action per call and requests chunks from the policy in the background.
 
-  It does not ask at every step, so it is not for a policy that looks at a history (`history` of the
-  server's metadata above 1).
+  The requests run on a separate thread while the queue is played. A call waits only when the queue
+  is empty. The player does not send every observation, so it does not suit a policy with a history
+  (`history` above 1 in the server's metadata).
   """
 
   def __init__(self, policy: Any, queue: ChunkQueue, *, state_key: str = "observation.state"):
-    """Args:
-    policy: `infer(observation) -> {"actions": [K, A]}` and `reset()`, for example client.Client.
-    queue: what to play.
-    state_key: of the observation, to tell similar observations by.
+    """Creates the thread of the requests.
+
+    Args:
+      policy: has `infer(observation) -> {"actions": [K, A]}` and `reset()`, for example
+        client.Client.
+      queue: the queue to play.
+      state_key: key of the observation's state, for the test of similarity.
     """
     self._policy, self._queue, self._state_key = policy, queue, state_key
     self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="chunks")
     self._request: tuple[int, concurrent.futures.Future] | None = None
 
   def __call__(self, observation: Mapping[str, Any]) -> np.ndarray:
-    """The action [A] to take now.
+    """Returns the action [A] for an observation.
 
     Raises:
-      Exception: what the policy raised; the queue can go on.
+      Exception: raised by the policy; the player can still be used.
     """
     if self._request and self._request[1].done():
-      self._take()
-    if self._queue.wants(observation.get(self._state_key)):
-      self._ask(observation)
+      self._receive()
+    if self._queue.needs_chunk(observation.get(self._state_key)):
+      self._send(observation)
     while self._queue.must_go:
       if not self._request:
-        self._ask(observation)
-      self._take()
+        self._send(observation)
+      self._receive()
     return self._queue.pop()
 
   def reset(self) -> None:
-    """A new episode. An answer that is still on its way is waited for and dropped."""
+    """Starts a new episode; waits for a pending answer and drops it."""
     if self._request:
       concurrent.futures.wait([self._request[1]])
     self._request = None
@@ -173,24 +187,24 @@ class Player:
     """Ends the thread; the policy stays open."""
     self._thread.shutdown(wait=True)
 
-  def _ask(self, observation: Mapping[str, Any]) -> None:
+  def _send(self, observation: Mapping[str, Any]) -> None:
     self._request = (
-      self._queue.asked(observation.get(self._state_key)),
+      self._queue.start_request(observation.get(self._state_key)),
       self._thread.submit(self._policy.infer, observation),
     )
 
-  def _take(self) -> None:
+  def _receive(self) -> None:
     step, future = self._request
     self._request = None
     try:
       self._queue.add(step, future.result()["actions"])
     except Exception:
-      self._queue.failed()
+      self._queue.fail_request()
       raise
 
 
-def _chunk_of(actions: Any) -> np.ndarray:
-  array = np.array(actions, np.float64)  # a copy: the caller may reuse its own
+def _check_chunk(actions: Any) -> np.ndarray:
+  array = np.array(actions, np.float64)  # a copy, because the caller may reuse its array
   if array.ndim != 2 or not len(array) or not np.isfinite(array).all():
     raise errors.UserError(f"a chunk is {list(array.shape)}, finite actions [K, A] are expected")
   return array

@@ -45,8 +45,8 @@ class Policy:
     spec: policy_spec.PolicySpec,
     *,
     robot: str = "",
-    steps: int | None = None,
-    guidance: float | None = None,
+    num_sampling_steps: int | None = None,
+    guidance_scale: float | None = None,
     batch_size: int = 1,
     name: str = "policy",
   ):
@@ -54,8 +54,8 @@ class Policy:
       params: of the model.
       spec: what stands beside the weights.
       robot: "" takes the only one there is.
-      steps: of the sampler; None as configured.
-      guidance: weight of the instruction (1 = none); None as configured.
+      num_sampling_steps: of the sampler; None as configured.
+      guidance_scale: weight of the instruction (1 = none); None as configured.
       batch_size: the most requests answered by one call of the model; smaller numbers are padded to
         a power of two.
       name: named in messages.
@@ -81,12 +81,12 @@ class Policy:
     facts = spec.robots[self.robot]
     self.state_dim, self.action_dim = facts.state, facts.action
     self.action_names, self.step_seconds = facts.action_names, facts.step_seconds
-    self.chunk, self.image_size = self._model.chunk, self._model.image_size
+    self.chunk, self.image_size = self._model.action_horizon, self._model.image_size
     self.history = int(spec.model["history"])
     self._instructions, self._slots = facts.instructions, facts.cameras
     self._action_transforms = facts.transforms["action"]
     self.cameras = tuple(name for name in self._slots if name)
-    classified = getattr(self._model.body, "gripper", {}).get(self.robot, ())
+    classified = getattr(self._model.action_head, "gripper", {}).get(self.robot, ())
     if untrained := set(classified) - set(facts.two_valued):
       names = ", ".join(self.action_names[dim] for dim in sorted(untrained))
       raise errors.UserError(
@@ -105,11 +105,16 @@ class Policy:
       max(int(sizes["state"]) for sizes in spec.model["robots"].values()),
       {robot: one.transforms.get("state", ()) for robot, one in spec.robots.items()},
     )
-    guidance = spec.guidance_scale if guidance is None else float(guidance)
+    guidance_scale = float(spec.guidance_scale if guidance_scale is None else guidance_scale)
 
     def sample(params, batch, key):
       return self._model.sample(
-        params, batch, key, robot=self.robot, steps=steps, guidance=guidance
+        params,
+        batch,
+        key,
+        robot=self.robot,
+        num_sampling_steps=num_sampling_steps,
+        guidance_scale=guidance_scale,
       )
 
     self._sample = jax.jit(sample)
@@ -123,8 +128,8 @@ class Policy:
       "action_names": list(self.action_names),
       "state_dim": self.state_dim,
       "step_seconds": self.step_seconds,
-      "steps": steps,
-      "guidance": guidance,
+      "steps": num_sampling_steps,
+      "guidance": guidance_scale,
       "checkpoint": pathlib.Path(name).name,
       "instructions": dict(self._instructions),
       "unused_cameras": list(facts.unused_cameras),

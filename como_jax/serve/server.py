@@ -1,20 +1,21 @@
-"""A policy behind a websocket, in openpi's protocol: its clients (LIBERO, DROID, ALOHA scripts)
-work unchanged.
+"""Websocket server of a policy, in openpi's protocol.
 
-1. At connect the server sends one binary frame: msgpack of the metadata (the policy's, protocol
-  version, preset, keys it wants).
-2. Then, over and over: the client sends an observation (binary msgpack, codec.py), the server
+openpi's clients (LIBERO, DROID and ALOHA scripts) work unchanged.
+
+1. At connect the server sends one binary frame: msgpack of the metadata (that of the policy, the
+   protocol version, the preset and the keys to send).
+2. Then repeatedly: the client sends an observation (binary msgpack, codec.py), and the server
    replies {"actions": float32 [K, A], "server_timing": {"infer_ms", "prev_total_ms"},
    "policy_timing": {"infer_ms"}}.
-3. An error is a short text frame without a traceback, to that client only, which may go on; after
-   several bad messages in a row its connection is closed (1008), for a frame that is too large at
-   once (1009).
+3. An error is a short text frame without a traceback, to the affected client only. The client may
+   continue. The server closes the connection after several bad messages in a row (1008), or at once
+   after a frame that is too large (1009).
 4. GET /healthz answers 200 OK.
 
-The history of a connection is the observations it has sent, as many as the policy looks at, so a
-policy that looks at several wants one every policy step (`history` and `step_seconds` of the
-metadata); `"reset": true` in an observation forgets those before it. There is no password and no
-encryption: listen on the robot's own network, or tunnel.
+The history of a connection consists of the last observations it has sent, as many as the policy
+uses. A policy with a history above 1 therefore needs one observation every policy step (`history`
+and `step_seconds` of the metadata). `"reset": true` in an observation clears the history before it.
+There is no password and no encryption: listen on the robot's own network, or use a tunnel.
 
 Protocol: github.com/Physical-Intelligence/openpi, src/openpi/serving/websocket_policy_server.py
 (Apache-2.0).
@@ -39,27 +40,27 @@ from como_jax import errors
 from como_jax.serve import batching, client_schemas, codec
 
 PROTOCOL_VERSION = 1
-MOST_ERROR = 300  # characters of an error frame
+MAX_ERROR = 300  # characters of an error frame, without its prefix
 PING_SECONDS, PING_TIMEOUT = 20.0, 60.0
 GRACE_SECONDS = 10.0  # for requests in flight at shutdown
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How to serve.
+  """Settings of the server.
 
   Attributes:
     host: address to listen on; 0.0.0.0 is every interface.
-    port: 0 takes any free one.
-    preset: which keys clients send (client_schemas.py).
-    cameras: the preset's image keys for the policy's
-      cameras, in order; () = the first.
+    port: 0 = any free port.
+    preset: keys that clients send (client_schemas.py).
+    cameras: the preset's image keys for the policy's cameras, in order; () = the first keys.
     prompt: instruction for clients that send none.
-    batch_size: the most requests of one call of the policy. batch_wait_ms: how long the first of
-      them waits for others.
-    max_connections: clients at a time; more are answered 503.
-    max_frame_bytes: of one message. max_bad_messages: in a row, before the connection is closed.
-    seed: of every connection's first request; it counts up.
+    batch_size: maximum number of requests in one call of the policy.
+    batch_wait_ms: time for which the first of them waits for others, milliseconds.
+    max_connections: maximum number of clients at a time; further clients get the answer 503.
+    max_frame_bytes: maximum size of one message.
+    max_bad_messages: bad messages in a row after which the connection is closed.
+    seed: of the first request of every connection; it increases by 1 with every answer.
   """
 
   host: str = "127.0.0.1"
@@ -75,7 +76,7 @@ class Settings:
   seed: int = 0
 
   def __post_init__(self):
-    for name, least, most in (
+    for name, minimum, maximum in (
       ("port", 0, 65_535),
       ("batch_size", 1, 1024),
       ("batch_wait_ms", 0, 10_000),
@@ -84,8 +85,10 @@ class Settings:
       ("max_bad_messages", 1, 10_000),
       ("seed", 0, 2**31 - 1),
     ):
-      if not least <= getattr(self, name) <= most:
-        raise errors.UserError(f"config.{name}={getattr(self, name)}, expected {least} to {most}")
+      if not minimum <= getattr(self, name) <= maximum:
+        raise errors.UserError(
+          f"config.{name}={getattr(self, name)}, expected {minimum} to {maximum}"
+        )
     if self.preset not in client_schemas.PRESETS:
       raise errors.UserError(
         f"config.preset={self.preset!r} is unknown: "
@@ -94,9 +97,9 @@ class Settings:
 
 
 class Server:
-  """One policy for many clients.
+  """Serves one policy to many clients.
 
-  `run()` blocks until SIGTERM or SIGINT; `serve` does so inside an event loop of one's own.
+  `run()` blocks until SIGTERM or SIGINT. `serve` is for callers with their own event loop.
   """
 
   def __init__(
@@ -106,14 +109,16 @@ class Server:
     *,
     say: Callable[[str], None] = lambda text: print(text, flush=True),
   ):
-    """Args:
-      policy: a serve.policy.Policy, or anything with its `infer`, `warm_up`, `cameras`, `history`,
-        `chunk`, `state_dim`, `action_dim` and `metadata`.
-      settings: see there.
+    """Checks the preset against the policy.
+
+    Args:
+      policy: a serve.policy.Policy, or an object with the same `infer`, `warm_up`, `cameras`,
+        `history`, `chunk`, `state_dim`, `action_dim` and `metadata`.
+      settings: of the server.
       say: prints one line.
 
     Raises:
-      errors.UserError: the preset's cameras do not fill the policy's.
+      errors.UserError: the preset's cameras do not match the policy's.
     """
     self._policy, self._settings, self._say = policy, settings, say
     self._mapper = client_schemas.Mapper(
@@ -142,7 +147,7 @@ class Server:
     self._batcher: batching.Batcher
 
   def run(self) -> None:
-    """Serves until SIGTERM or SIGINT; requests in flight are answered.
+    """Serves until SIGTERM or SIGINT, then answers the requests in flight.
 
     A second signal ends the process at once.
     """
@@ -150,17 +155,16 @@ class Server:
     async def main():
       stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
-      def ask(number):
-        self._say(
-          f"{signal.Signals(number).name}: finishing the requests in flight; once more ends at once"
-        )
-        for one in (signal.SIGTERM, signal.SIGINT):
-          loop.remove_signal_handler(one)
-          signal.signal(one, signal.SIG_DFL)
+      def request_stop(received):
+        name = signal.Signals(received).name
+        self._say(f"{name}: finishing the requests in flight; once more ends at once")
+        for number in (signal.SIGTERM, signal.SIGINT):
+          loop.remove_signal_handler(number)
+          signal.signal(number, signal.SIG_DFL)
         stop.set()
 
       for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ask, number)
+        loop.add_signal_handler(number, request_stop, number)
       await self.serve(stop)
 
     asyncio.run(main())
@@ -170,11 +174,15 @@ class Server:
   ) -> None:
     """Warms up, listens, calls `started(port)`, and serves until `stop` is set.
 
+    Args:
+      stop: ends the server.
+      started: receives the port once the server listens.
+
     Raises:
-      errors.UserError: the address cannot be used; found before the warm-up.
+      errors.UserError: the address cannot be used; raised before the warm-up.
     """
     settings, self._stopping = self._settings, False
-    address = _bind(settings.host, settings.port)  # clients are refused until it listens
+    address = _bind(settings.host, settings.port)  # refuses clients until it listens
     self._batcher = batching.Batcher(
       self._policy,
       batch_size=settings.batch_size,
@@ -186,8 +194,8 @@ class Server:
       begin = time.monotonic()
       await self._batcher.warm_up()
       answering = asyncio.create_task(self._batcher.run())
-      # No Origin: web pages may not connect. One message may wait per connection, then its socket
-      # is not read.
+      # origins=[None] refuses web pages, which send an Origin. max_queue=1: at most one message per
+      # connection is read ahead.
       listening = await websocket_server.serve(
         self._client,
         sock=address,
@@ -214,30 +222,31 @@ class Server:
       if started:
         started(port)
       await stop.wait()
-      await self._shut(listening)
+      await self._shut_down(listening)
     finally:
       if answering:
         answering.cancel()
       self._batcher.close()
       address.close()
 
-  async def _shut(self, listening: websocket_server.Server) -> None:
-    """No new clients; idle ones are told to go (1001), busy ones get their answer first."""
+  async def _shut_down(self, listening: websocket_server.Server) -> None:
+    """Closes the idle connections (1001), and the busy ones after their answer."""
     self._stopping = True
     listening.close(close_connections=False)
+    idle = self._connections - self._busy
     await asyncio.gather(
-      *(one.close(1001, "server is shutting down") for one in self._connections - self._busy),
+      *(connection.close(1001, "server is shutting down") for connection in idle),
       return_exceptions=True,
     )
     try:
       await asyncio.wait_for(listening.wait_closed(), GRACE_SECONDS)
     except TimeoutError:
       self._say(f"{len(self._busy)} request(s) unanswered after {GRACE_SECONDS:.0f} s are dropped")
-      for one in list(self._connections):
-        one.transport.abort()
+      for connection in list(self._connections):
+        connection.transport.abort()
 
   def _http(self, connection: websocket_server.ServerConnection, request: Any) -> Any:
-    """Answers plain HTTP, and a client too many; None goes on with the websocket handshake."""
+    """Answers plain HTTP, or 503 when the server is full; None = do the websocket handshake."""
     if request.path.partition("?")[0] == "/healthz":
       return connection.respond(http.HTTPStatus.OK, "OK\n")
     if len(self._connections) >= self._settings.max_connections:
@@ -248,11 +257,11 @@ class Server:
     return None
 
   async def _client(self, connection: websocket_server.ServerConnection) -> None:
-    """One connection from the handshake to its end.
+    """Serves one connection from the handshake to its end.
 
-    It reads its next message only after it has answered the last one.
+    It reads the next message only after it has answered the last one.
     """
-    # several may pass `_http` at the same time
+    # several clients may pass the check in `_http` at the same time
     if len(self._connections) >= self._settings.max_connections:
       await connection.close(1013, "too many clients")
       return
@@ -270,10 +279,10 @@ class Server:
         frame = await connection.recv()
         self._busy.add(connection)
         begin = time.perf_counter()
-        question = self._read(frame, client)
-        del frame  # up to 32 MB that inference does not need
+        message = self._read(frame, client)
+        del frame  # frees up to 32 MB before inference
         await connection.send(
-          question if isinstance(question, str) else await self._answer(*question, client)
+          message if isinstance(message, str) else await self._answer(*message, client)
         )
         client.previous_ms = 1e3 * (time.perf_counter() - begin)
         self._busy.discard(connection)
@@ -282,7 +291,7 @@ class Server:
           return
       await connection.close(1001, "server is shutting down")
     except websockets.ConnectionClosed:
-      # also where a frame was too large (1009) or a text no UTF-8 (1007): the library has closed it
+      # also after a frame that is too large (1009) or a text that is not UTF-8 (1007)
       pass
     finally:
       self._connections.discard(connection)
@@ -293,34 +302,29 @@ class Server:
       )
 
   def _read(self, frame: bytes | str, client: "_Client") -> tuple[dict[str, Any], bool] | str:
-    """(observation, reset) of a message, or the text of an error."""
+    """Decodes a message to (observation, reset), or returns the text of an error."""
     try:
       return self._mapper(codec.unpack(frame, self._limits))
     except errors.UserError as error:
       client.bad += 1
-      return client.fails(str(error))
+      return client.fail(str(error))
 
   async def _answer(
     self, observation: dict[str, Any], reset: bool, client: "_Client"
   ) -> bytes | str:
-    """The reply to an observation, or the text of an error."""
+    """Returns the reply to an observation, or the text of an error."""
     history = [*([] if reset else client.history), observation][-self._policy.history :]
     try:
       answer = await self._batcher.submit(history, client.seed)
     except errors.UserError as error:
       client.bad += 1
-      return client.fails(str(error))
-    except Exception as error:  # the policy's own failure: details are for this side only
+      return client.fail(str(error))
+    except Exception as error:  # a failure of the policy: the details stay on the server
       traceback.print_exception(error, file=sys.stderr)
-      return client.fails(f"inference failed ({type(error).__name__}); the server's log says why")
-    # Only now: an observation that the policy refuses must not stay in the history and spoil the
-    # next ones.
-    client.history, client.seed, client.answered, client.bad = (
-      history,
-      client.seed + 1,
-      client.answered + 1,
-      0,
-    )
+      return client.fail(f"inference failed ({type(error).__name__}); the server's log says why")
+    # Updated after inference: an observation that the policy refuses must not enter the history.
+    client.history, client.seed = history, client.seed + 1
+    client.answered, client.bad = client.answered + 1, 0
     timing = {"infer_ms": answer.infer_ms}
     if client.previous_ms is not None:
       timing["prev_total_ms"] = client.previous_ms
@@ -335,26 +339,37 @@ class Server:
 
 @dataclasses.dataclass
 class _Client:
-  """What the server remembers of one connection."""
+  """State of one connection.
+
+  Attributes:
+    name: address of the client.
+    seed: of the next request.
+    history: observations that the policy has accepted, oldest first.
+    answered: number of answers.
+    bad: number of bad messages in a row.
+    error: the last error.
+    previous_ms: milliseconds of the previous request, with its transmission.
+  """
 
   name: str
   seed: int
   history: list = dataclasses.field(default_factory=list)
   answered: int = 0
-  bad: int = 0  # messages in a row
-  error: str = ""  # the last one
+  bad: int = 0
+  error: str = ""
   previous_ms: float | None = None
 
-  def fails(self, text: str) -> str:
-    """Notes an error; returns its frame: one short line."""
+  def fail(self, text: str) -> str:
+    """Stores an error and returns its frame, one short line."""
     line = " ".join(text.split())
-    self.error = line if len(line) <= MOST_ERROR else line[: MOST_ERROR - 3] + "..."
+    self.error = line if len(line) <= MAX_ERROR else line[: MAX_ERROR - 3] + "..."
     return f"error: {self.error}"
 
 
 def _silent() -> logging.Logger:
-  """The websockets library logs a traceback for every scanner that knocks; what matters is printed
-  by the server itself.
+  """Logger that hides the websockets library's tracebacks, which every port scanner causes.
+
+  The server itself prints the important events.
   """
   logger = logging.getLogger("como_jax.serve.websockets")
   logger.setLevel(logging.CRITICAL)
@@ -362,12 +377,16 @@ def _silent() -> logging.Logger:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-  """A bound socket that does not listen yet."""
+  """Returns a bound socket that does not listen yet.
+
+  Raises:
+    errors.UserError: the host is unknown, or the address cannot be used.
+  """
   try:
-    family, kind, number, _, address = socket.getaddrinfo(
+    family, kind, protocol, _, address = socket.getaddrinfo(
       host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    bound = socket.socket(family, kind, number)
+    bound = socket.socket(family, kind, protocol)
   except OSError as error:
     raise errors.UserError(f"config.host={host!r}: {error.strerror}") from error
   try:

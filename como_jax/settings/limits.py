@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from como_jax import errors
-from como_jax.settings import entries, paths, values
+from como_jax.settings import entries, paths, renames, values
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _PLURAL = {bool: "switches", int: "whole numbers", float: "numbers", str: "texts"}
@@ -206,38 +206,38 @@ RULES: tuple[tuple[str, Rule], ...] = (
   ("model.idm.components_pool", whole(1)),
   ("model.trunk.depth model.robots.*.state", whole(0)),
   ("language.width", whole(2)),
-  ("model.*.levels", whole(2)),
+  ("model.*.num_train_timesteps", whole(2)),
   (
     (
-      "model.*.width model.*.depth model.*.heads model.*.mlp model.*.queries model.*.dims "
-      "model.*.codes model.*.chunk"
+      "model.*.width model.*.depth model.*.num_heads model.*.mlp_dim model.*.num_queries "
+      "model.*.latent_dim model.*.num_codes model.*.motion_horizon"
     ),
     whole(1),
   ),
   (
     (
-      "model.*.steps model.*.components model.language.tokens model.chunk model.history "
-      "model.cameras model.pool"
+      "model.*.num_sampling_steps model.*.components model.language.num_tokens "
+      "model.action_horizon model.history model.num_cameras model.pool"
     ),
     whole(1),
   ),
-  ("model.robots.*.action language.tokens", whole(1)),
+  ("model.robots.*.action language.num_tokens", whole(1)),
   ("model.*.epsilon model.*.alpha", POSITIVE),
   ("model.*.cut", number(above=0, most=1)),
   ("model.*.clip model.*.action_weight model.*.temperature", number(0)),
   ("model.mask_ratio model.language_dropout", FRACTION),
-  ("model.*.hide_motion", SHARE),
+  ("model.*.motion_dropout", SHARE),
   ("model.gpt.gripper.*", Rule(int, least=0, several=True)),
   # Policies, probes, labels, rollouts, serving.
   ("policy.reduce", choice("mean", "first", "last")),
   ("policy.normalization", choice("standard", "quantile")),
-  ("guidance policy.guidance", number(0)),
+  ("guidance_scale policy.guidance_scale", number(0)),
   ("step_seconds policy.step_seconds", number(0)),
   ("policy.cameras data.cameras source.cameras", TEXTS),
   (
     (
-      "batch_size windows fit_windows pictures episodes steps sample_steps policy_steps labeled "
-      "extract_batch policy_batch"
+      "batch_size windows fit_windows pictures episodes steps num_sampling_steps policy_steps "
+      "labeled extract_batch policy_batch"
     ),
     whole(1),
   ),
@@ -405,10 +405,10 @@ def _check_sections(config: Any, shipped: Any, prefix: str, *, task: str) -> Non
   opened = is_open(prefix.rstrip("."))
   for key in config:
     nested, like = hasattr(config[key], "keys"), shipped.get(key)
-    if key not in shipped and not opened:
+    if key not in shipped and (not opened or renames.new_name(task, prefix + key)):
       raise errors.UserError(
         f"config key {where}.{key} is unknown: {where} has no {key!r}: "
-        f"{errors.nearest(key, shipped)}"
+        f"{renames.nearest(task, prefix + key, shipped)}"
       )
     if hasattr(like, "keys"):
       _check_sections(config[key], like, f"{prefix}{key}.", task=task)
@@ -433,9 +433,9 @@ def _check_pattern(name: str, pattern: str) -> None:
 
 def _check_heads(section: Mapping[str, Any], where: str) -> None:
   """Attention splits the width of every transformer evenly over its heads."""
-  if "width" in section and "heads" in section and section["width"] % section["heads"]:
+  if (num_heads := section.get("num_heads")) and section.get("width", 0) % num_heads:
     raise errors.UserError(
-      f"{where}.width={section['width']} is not a multiple of {where}.heads={section['heads']}"
+      f"{where}.width={section['width']} is not a multiple of {where}.num_heads={num_heads}"
     )
   for key, value in section.items():
     if hasattr(value, "keys"):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from como_jax import errors
-from como_jax.settings import entries, limits, values
+from como_jax.settings import entries, limits, renames, values
 
 PREFIX = "config."
 
@@ -53,7 +53,7 @@ def apply(config: Any, name: str, text: str | None, *, task: str) -> None:
   Raises:
     errors.UserError: naming the key and the nearest one, or the text and what is expected.
   """
-  node, key = _find(config, name)
+  node, key = _find(config, name, task)
   here = node[key]
   dotted = re.sub(r"\[\d+\]", "", name.removeprefix(PREFIX))
   if dotted == "task":
@@ -95,21 +95,25 @@ def merge(node: Any, key: str, given: dict[str, Any], name: str) -> None:
     return
   for inner, value in given.items():
     if inner not in section and not limits.is_open(name.removeprefix(PREFIX)):
-      raise errors.UserError(f"--{name}: it has no {inner!r}: {errors.nearest(inner, section)}")
+      dotted = f"{name.removeprefix(PREFIX)}.{inner}"
+      raise errors.UserError(
+        f"--{name}: it has no {inner!r}: {renames.nearest('', dotted, section)}"
+      )
     if inner in section and hasattr(section[inner], "keys") and isinstance(value, dict):
       merge(section, inner, value, f"{name}.{inner}")
     else:
       section[inner] = type(node)(value) if isinstance(value, dict) else value
 
 
-def _find(config: Any, name: str) -> tuple[Any, Any]:
+def _find(config: Any, name: str, task: str) -> tuple[Any, Any]:
   """(section, key) that a flag names; every part must exist."""
   node, walked = config, "config"
   steps: list[tuple[Any, Any]] = []
   for part in name.split(".")[1:]:
     key = part.partition("[")[0]
     if not hasattr(node, "keys") or key not in node:
-      near = errors.nearest(key, node.keys() if hasattr(node, "keys") else ())
+      dotted = f"{walked}.{key}".removeprefix(PREFIX)
+      near = renames.nearest(task, dotted, node.keys() if hasattr(node, "keys") else ())
       raise errors.UserError(f"config key --{name} is unknown: {walked} has no {key!r}: {near}")
     steps.append((node, key))
     node, walked = node[key], f"{walked}.{key}"

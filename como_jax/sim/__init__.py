@@ -1,4 +1,4 @@
-"""Simulators by name. A simulator's own packages are imported only when it is asked for."""
+"""Simulators by name; the packages of a simulator are imported only when it is loaded."""
 
 from como_jax import errors
 from como_jax.sim import base
@@ -38,10 +38,13 @@ REQUIREMENTS = {
 
 
 def load(name: str):
-  """The module of a simulator: see `base` for what it holds.
+  """Imports and returns the module of a simulator; `base` lists its contents.
+
+  Args:
+    name: a key of `SIMULATORS`.
 
   Raises:
-    UserError: unknown name, or packages missing (says what to install).
+    UserError: unknown name, or missing packages (the message says what to install).
   """
   if name not in SIMULATORS:
     raise errors.UserError(f"simulator {name!r} is unknown: {errors.nearest(name, SIMULATORS)}")
@@ -57,7 +60,16 @@ def load(name: str):
 
 
 def build(name: str, task: str, **settings) -> base.Simulator:
-  """One task of one simulator, for example `build("metaworld", "reach", cameras=("corner",),
-  image_size=128)`.
+  """Builds one task of one simulator.
+
+  Example: `build("metaworld", "reach", cameras=("corner",), image_size=128)`.
+
+  Args:
+    name: a key of `SIMULATORS`.
+    task: a key of the module's `TASKS`.
+    **settings: further arguments of the module's `build`.
+
+  Raises:
+    UserError: as in `load`; also an unknown task, camera or setting.
   """
   return load(name).build(task, **settings)

@@ -1,15 +1,16 @@
-"""What a simulator must offer, so that collection, evaluation and serving never name one.
+"""The simulator interface; collection, evaluation and serving use nothing else.
 
-Observations use the names of the stored episodes, so a policy cannot tell a simulator from a data
+Observations have the keys of stored episodes. A policy therefore handles a simulator like a data
 set:
 
   "observation.state"            float32 [S]       proprioception before the next action
-  "observation.images.<camera>"  uint8 [H, W, 3]   RGB, the way up that published data sets of the
-                                                   simulator have it
+  "observation.images.<camera>"  uint8 [H, W, 3]   RGB, oriented as in the published data sets of
+                                                   the simulator
   "task"                         str               language instruction
 
-A simulator's module has TASKS (task -> instruction), CAMERAS (names), VERSION (packages and their
-versions), EXPERT (whose actions `expert` gives, for the card of a data set) and build(task, ...).
+The module of a simulator has TASKS (task -> instruction), CAMERAS (names), VERSION (packages and
+their versions), EXPERT (the source of the expert's actions, for the data set card) and
+build(task, ...).
 """
 
 import dataclasses
@@ -37,17 +38,17 @@ class Spec:
     action_names: names of the A action dimensions.
     action_low: float32 [A], lower bounds; actions are clipped.
     action_high: float32 [A], upper bounds.
-    fps: control steps a second.
-    stride: control steps that one `step` holds its action for; observations arrive at `fps /
+    fps: control steps per second.
+    stride: control steps for which one `step` holds its action; observations arrive at `fps /
       stride`.
     max_steps: control steps after which an episode ends without success.
-    move: action dimensions that move the hand and may be disturbed: x, y, z or x, y.
-    absolute: `move` are positions in the units of the first dimensions of the state, not
-      increments.
+    move: action dimensions that move the hand and may get noise: x, y, z or x, y.
+    absolute: whether the `move` dimensions are positions, in the units of the first dimensions of
+      the state. Otherwise they are increments.
     gripper: action dimensions of the gripper.
-    gripper_open: value of those that opens it.
-    initial_states: number of fixed initial states that a seed chooses from; 0 = the seed samples
-      one.
+    gripper_open: value of those dimensions that opens the gripper.
+    initial_states: number of fixed initial states; the seed selects one. 0 = the seed samples a
+      new state.
   """
 
   name: str
@@ -69,39 +70,46 @@ class Spec:
 
 
 class Simulator(Protocol):
-  """One task of one simulator. Not thread-safe; rendering belongs to the process that built it."""
+  """One task of one simulator.
+
+  Not thread-safe. Only the process that built the simulator can render.
+  """
 
   spec: Spec
 
   def reset(self, seed: int, *, scene: int | None = None) -> Observation:
-    """Starts an episode.
+    """Starts an episode and returns its first observation.
 
-    The same seed gives the same initial state and goal; scene changes appearance only (None: as
-    given to `build`).
+    Args:
+      seed: the same seed gives the same initial state and goal.
+      scene: changes the appearance only; None = the scene passed to `build`.
     """
 
   def restart(self, seed: int, *, scene: int | None = None) -> None:
-    """`reset` without looking: nothing is rendered."""
+    """Starts an episode as `reset` does, but renders nothing."""
 
   def step(self, action: np.ndarray) -> Observation:
-    """Holds action float32 [A] (clipped to the bounds) for `spec.stride` control steps, then
-    observes.
+    """Holds an action for `spec.stride` control steps, then observes.
+
+    Args:
+      action: float32 [A], clipped to the bounds.
     """
 
   def advance(self, action: np.ndarray) -> None:
-    """One control step of physics, nothing rendered."""
+    """Runs one control step of physics and renders nothing."""
 
   def observe(self, cameras: Iterable[str] | None = None) -> Observation:
-    """Reads the present state and renders `cameras` (all of the spec's when None)."""
+    """Reads the current state and renders `cameras` (None: all cameras of the spec)."""
 
   def expert(self) -> np.ndarray:
-    """The scripted expert's action float32 [A] for the present state.
+    """Returns the scripted expert's action, float32 [A], for the current state.
 
-    Raises UserError where there is no expert.
+    Raises:
+      UserError: the task has no expert.
     """
 
   def initial_state(self, seed: int) -> int:
-    """Which fixed initial state `reset(seed)` starts from; -1 when the seed samples one."""
+    """Index of the fixed initial state of `reset(seed)`; -1 when the seed samples a state."""
 
   @property
   def success(self) -> bool:
@@ -109,8 +117,9 @@ class Simulator(Protocol):
 
   @property
   def done(self) -> bool:
-    """Whether `spec.max_steps` control steps have been spent; `advance` then needs a `reset`
-    first.
+    """Whether the episode has used `spec.max_steps` control steps.
+
+    `advance` then raises an error until the next `reset`.
     """
 
   def close(self) -> None:
@@ -125,7 +134,19 @@ def check(
   known: Iterable[str],
   stride: int,
 ) -> None:
-  """Raises UserError for an unknown task or camera, or a stride below 1."""
+  """Checks the arguments that all simulators share.
+
+  Args:
+    kind: name of the simulator, for messages.
+    task: the requested task.
+    tasks: tasks that exist.
+    cameras: the requested cameras.
+    known: cameras that exist.
+    stride: control steps for which an action is held.
+
+  Raises:
+    UserError: unknown task or camera, or a stride below 1.
+  """
   if task not in tasks:
     raise errors.UserError(f"{kind} task {task!r} is unknown: {errors.nearest(task, tasks)}")
   for camera in cameras:
@@ -138,13 +159,13 @@ def check(
 
 
 class Stepper:
-  """The part of `Simulator` that all share: clipping, held actions, the step limit, success that
-  lasts.
+  """Base class with the code that all simulators share.
 
-  A simulator adds `expert`, `close` and:
+  It clips actions, holds them, counts steps, and keeps success once it is reached. A subclass adds
+  `expert`, `close` and:
     _restart(seed, scene)   start an episode
-    _advance(action)        one control step of a clipped float32 [A]; returns whether the goal is
-                            reached now
+    _advance(action)        one control step with a clipped action, float32 [A]; returns whether
+                            the goal is reached now
     _state()                float32 [S]
     _frame(camera)          uint8 [H, W, 3]
   """
@@ -194,8 +215,10 @@ class Stepper:
 
   @property
   def success(self) -> bool:
+    """See `Simulator.success`."""
     return self._success
 
   @property
   def done(self) -> bool:
+    """See `Simulator.done`."""
     return self._steps >= self.spec.max_steps

@@ -1,14 +1,14 @@
-"""Demonstrations by scripted experts: what one episode is, which seed it has, which attempts are
-kept.
+"""Demonstrations by scripted experts: settings, seeds, attempts and stored episodes.
 
-An attempt is a pure function of (seed, task number, attempt number): the same settings give the
-same motions, whatever the number of processes. Motions are made diverse on purpose, because experts
-alone always go straight to their goal:
-  - wander: first the hand moves for a while in a random direction, with an open gripper;
-  - speed: the expert's moves are scaled by a factor drawn once an episode;
-  - noise: Ornstein-Uhlenbeck noise (correlated in time, so that it survives averaging).
-They touch the dimensions that move the hand (`Spec.move`), never the gripper or the hand's
-rotation.
+An attempt is a pure function of (seed, task number, attempt number). The same settings therefore
+give the same motions with any number of processes. Experts alone always move straight to their
+goal, so the motions are varied on purpose:
+  - wander: at the start the hand moves in a random direction, with an open gripper;
+  - speed: the expert's moves are scaled by a factor, drawn once per episode;
+  - noise: Ornstein-Uhlenbeck noise is added. It is correlated in time, so averaging over steps does
+    not remove it.
+Speed and noise change only the dimensions that move the hand (`Spec.move`), never the gripper or
+the hand's rotation.
 """
 
 import dataclasses
@@ -22,35 +22,35 @@ from como_jax import errors, sim
 from como_jax.observations import IMAGE, STATE
 from como_jax.sim import base, rendering
 
-# how far ahead a wandering hand is sent where actions are positions, as a part of their range
+# distance of a wandering hand's target where actions are positions, as a fraction of their range
 _REACH = 0.08
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Numbers of a collection; one section of the config.
+  """Settings of a collection; one section of the config.
 
   Attributes:
     simulator: a name in `sim.SIMULATORS`.
-    cameras: camera names to choose from.
-    cameras_per_episode: 0 = every camera in every episode, under its own name. Otherwise that many,
-      drawn for each motion and stored as view0, view1, ...; the episodes table says which camera
-      each view is.
+    cameras: names of the cameras to use.
+    cameras_per_episode: 0 = every camera in every episode, under its own name. Otherwise the number
+      of cameras drawn for each motion. They are stored as view0, view1, ...; the episodes table
+      names the camera of each view.
     image_size: height and width, pixels.
-    scenes: appearances, taken in turn.
-    repeated: the first so many motions of a task are stored in every scene, the others in one.
-    motions: successful motions wanted for each task.
-    stride: control steps a stored frame; the stored action is the mean of the actions of those
-      steps.
+    scenes: appearances, used in turn.
+    repeated: number of motions of each task, from the first, that are stored in every scene. Each
+      other motion is stored in one scene.
+    motions: successful motions to collect for each task.
+    stride: control steps per stored frame; the stored action is the mean action of those steps.
     tail: control steps stored after success.
     noise: standard deviation of the noise, in units of the action.
-    correlation: of the noise from control step to control step, 0..1.
+    correlation: correlation of the noise between successive control steps, 0..1.
     speed: (lowest, highest) factor on the expert's moves.
     wander: (fewest, most) control steps in a random direction at the start.
     max_steps: control steps after which an attempt has failed.
-    attempts: gives up on a task after this many attempts a motion.
-    seed: of everything.
-    actions: False stores video alone: no actions, no state, no outcome.
+    attempts: maximum number of attempts at a task, per motion to collect.
+    seed: seed of all random numbers.
+    actions: False = store video alone: no actions, no state, no outcome.
     build: further arguments of the simulator's `build`, for example {"initial": "sampled"}.
   """
 
@@ -81,13 +81,14 @@ class Settings:
         f"cameras_per_episode = {self.cameras_per_episode}: expected 0 (all) to "
         f"{len(self.cameras)}, the cameras listed"
       )
-    for name, least in {"motions": 1, "stride": 1, "max_steps": self.stride, "attempts": 1}.items():
-      if getattr(self, name) < least:
-        raise errors.UserError(f"{name} = {getattr(self, name)}: expected at least {least}")
+    minimums = {"motions": 1, "stride": 1, "max_steps": self.stride, "attempts": 1}
+    for name, minimum in minimums.items():
+      if getattr(self, name) < minimum:
+        raise errors.UserError(f"{name} = {getattr(self, name)}: expected at least {minimum}")
 
   @property
   def views(self) -> tuple[str, ...]:
-    """Names under which frames are stored."""
+    """Names under which the frames are stored."""
     if not self.cameras_per_episode:
       return tuple(self.cameras)
     return tuple(f"view{i}" for i in range(self.cameras_per_episode))
@@ -95,9 +96,10 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-  """One stored episode; T frames.
+  """One stored episode of T frames.
 
   Attributes:
+    instruction: language instruction of the task.
     frames: view -> uint8 [T, H, W, 3].
     state: float32 [T, S] at each frame.
     action: float32 [T, A], mean action from each frame to the next.
@@ -115,7 +117,7 @@ class Episode:
 
 @dataclasses.dataclass(frozen=True)
 class Tally:
-  """How many attempts at a task succeeded."""
+  """Number of attempts at a task and number of successes among them."""
 
   task: str
   attempts: int
@@ -123,7 +125,11 @@ class Tally:
 
 
 def build(settings: Settings, task: str) -> base.Simulator:
-  """The simulator of one task.
+  """Builds the simulator of one task.
+
+  Args:
+    settings: of the collection.
+    task: a key of the simulator's `TASKS`.
 
   Raises:
     UserError: unknown task, camera or further argument.
@@ -142,27 +148,31 @@ def build(settings: Settings, task: str) -> base.Simulator:
 
 
 def collect_task(settings: Settings, task: str) -> Iterator[Episode | Tally]:
-  """Successful episodes of one task, then its Tally.
+  """Yields the successful episodes of one task, then its Tally.
+
+  Args:
+    settings: of the collection.
+    task: a key of the simulator's `TASKS`.
 
   Raises:
-    UserError: unknown task or camera, or frames that are no pictures.
+    UserError: unknown task or camera, or frames that `rendering.check_frames` rejects.
   """
   module = sim.load(settings.simulator)
   number = list(module.TASKS).index(task) if task in module.TASKS else 0
   simulator = build(settings, task)
-  found = attempt = 0
-  while found < settings.motions and attempt < settings.motions * settings.attempts:
+  successes = attempt = 0
+  while successes < settings.motions and attempt < settings.motions * settings.attempts:
     stored = False
-    for scene in _scenes(settings, number, found):
+    for scene in _scenes(settings, number, successes):
       episode = _attempt(settings, simulator, task, (settings.seed, number, attempt), scene)
       if episode is None:
         break  # physics does not depend on the scene: it fails in all of them
       stored = True
       yield episode
     attempt += 1
-    found += stored
+    successes += stored
   simulator.close()
-  yield Tally(task, attempt, found)
+  yield Tally(task, attempt, successes)
 
 
 def _scenes(settings: Settings, task_number: int, motion: int) -> tuple[int, ...]:
@@ -174,7 +184,15 @@ def _scenes(settings: Settings, task_number: int, motion: int) -> tuple[int, ...
 def _attempt(
   settings: Settings, simulator: base.Simulator, task: str, key: tuple[int, int, int], scene: int
 ) -> Episode | None:
-  """One attempt seen in one scene; None when the goal was not reached."""
+  """Runs one attempt in one scene; None when the goal was not reached.
+
+  Args:
+    settings: of the collection.
+    simulator: of the task.
+    task: name of the task, for the metadata.
+    key: (seed, task number, attempt number); determines everything but the appearance.
+    scene: appearance.
+  """
   rng = np.random.default_rng(key)
   seed = int(rng.integers(2**31))
   views = settings.views
@@ -183,18 +201,18 @@ def _attempt(
     zip(views, chosen if settings.cameras_per_episode else settings.cameras, strict=True)
   )
   actor_seed = int(rng.integers(2**31))
-  # Rendering takes most of the time, so a blind rehearsal finds out first whether the attempt is
-  # worth it.
+  # Rendering takes most of the time. A rehearsal without rendering therefore runs first and shows
+  # whether the attempt succeeds.
   act = _Actor(settings, simulator, actor_seed)
   simulator.restart(seed, scene=scene)
   if not _play(settings, simulator, act, ())[-1].success:
     return None
-  taken = iter(act.taken)
+  actions = iter(act.actions)
   simulator.restart(seed, scene=scene)
   try:
-    rows = _play(settings, simulator, lambda: next(taken), tuple(cameras.values()))
+    rows = _play(settings, simulator, lambda: next(actions), tuple(cameras.values()))
   except StopIteration:
-    # the rehearsal's actions are not enough: the simulator does not repeat itself exactly
+    # the episode is longer than its rehearsal: the simulator is not exactly deterministic
     return None
   if not rows[-1].success:
     return None
@@ -202,8 +220,8 @@ def _attempt(
     view: np.stack([row.observation[IMAGE + camera] for row in rows])
     for view, camera in cameras.items()
   }
-  for view, pictures in frames.items():
-    rendering.check_frames(pictures, f"{simulator.spec.name} seed {seed} camera {cameras[view]}")
+  for view, images in frames.items():
+    rendering.check_frames(images, f"{simulator.spec.name} seed {seed} camera {cameras[view]}")
   metadata = {
     "scene": scene,
     "motion": f"{task}/{key[2]:05d}",
@@ -226,8 +244,12 @@ def _attempt(
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-  """One stored frame: what was seen, the mean action until the next frame, whether the goal is
-  reached by then.
+  """One stored frame.
+
+  Attributes:
+    observation: at the frame.
+    action: float32 [A], mean action until the next frame.
+    success: whether the goal has been reached by the next frame.
   """
 
   observation: base.Observation
@@ -241,27 +263,24 @@ def _play(
   act: Callable[[], np.ndarray],
   cameras: tuple[str, ...],
 ) -> list[_Row]:
-  """Acts until `tail` control steps after success, or until time is up."""
+  """Acts until `tail` control steps after success, or until the step limit."""
   rows, after, steps = [], 0, 0
   limit = min(settings.max_steps, simulator.spec.max_steps)
   while after <= settings.tail and steps + settings.stride <= limit:
     observation = simulator.observe(cameras)
-    taken = []
+    actions = []
     for _ in range(settings.stride):
-      taken.append(act())
-      simulator.advance(taken[-1])
+      actions.append(act())
+      simulator.advance(actions[-1])
     steps += settings.stride
     after += settings.stride * simulator.success
-    rows.append(
-      _Row(
-        observation, np.mean(taken, axis=0, dtype=np.float64).astype(np.float32), simulator.success
-      )
-    )
+    mean_action = np.mean(actions, axis=0, dtype=np.float64).astype(np.float32)
+    rows.append(_Row(observation, mean_action, simulator.success))
   return rows
 
 
 class _Actor:
-  """The expert with its disturbances, for one attempt; `taken` lists its actions."""
+  """The expert of one attempt, with wandering, speed and noise; `actions` lists its actions."""
 
   def __init__(self, settings: Settings, simulator: base.Simulator, seed: int):
     rng = np.random.default_rng(seed)
@@ -273,10 +292,10 @@ class _Actor:
     self._direction = direction / np.linalg.norm(direction)
     self._noise = settings.noise * rng.normal(size=len(self._move))
     self._step = 0
-    self.taken: list[np.ndarray] = []
+    self.actions: list[np.ndarray] = []
 
   def __call__(self) -> np.ndarray:
-    """The next action, float32 [A], within the bounds."""
+    """Returns the next action, float32 [A], within the bounds."""
     settings, spec, move = self._settings, self._simulator.spec, self._move
     action = np.array(self._simulator.expert())
     start = self._simulator.observe(())[STATE][: len(move)] if spec.absolute else 0.0
@@ -286,9 +305,11 @@ class _Actor:
       action = np.zeros_like(action)
       action[move] = start + self.speed * self._direction * reach
       action[list(spec.gripper)] = spec.gripper_open
-    fresh = settings.noise * self._rng.normal(size=len(move))
-    self._noise = settings.correlation * self._noise + np.sqrt(1 - settings.correlation**2) * fresh
+    innovation = settings.noise * self._rng.normal(size=len(move))
+    self._noise = (
+      settings.correlation * self._noise + np.sqrt(1 - settings.correlation**2) * innovation
+    )
     action[move] += self._noise
     self._step += 1
-    self.taken.append(np.clip(action, spec.action_low, spec.action_high))
-    return self.taken[-1]
+    self.actions.append(np.clip(action, spec.action_low, spec.action_high))
+    return self.actions[-1]

@@ -1,10 +1,11 @@
-"""What the exam shows: poses, moves, views and targets, drawn so that neither picture of a pair
-tells the move.
+"""Poses, moves, views and targets of the exam.
 
-A chain is a clip of three pictures: a start and two moves. Every move is drawn with mean zero,
-independently of the start, of the move before it, of the scene, the objects, the colors and the
-camera's own motion. Positions and moves of the hand are uniform in balls, so they look the same
-along every axis of every camera. Everything is a pure function of the settings.
+The draws are such that the first picture of a pair says nothing about the move, and the second says
+little (`closed_form`). A chain is a clip of three pictures: a start and two moves. Every move has
+mean zero. It is drawn independently of the start, of the move before it, of the scene, the objects,
+the colors and the camera's own motion. Positions and moves of the hand are uniform in balls, so
+they have the same distribution along every axis of every camera. Everything is a pure function of
+the settings.
 
 Legend: C chains, V views (a chain seen by one camera in one scene), P = 2V pairs (pair 2v is
 pictures 0 -> 1 of view v, 2v + 1 is 1 -> 2).
@@ -17,10 +18,10 @@ import numpy as np
 
 from como_jax import errors
 
-TIERS = ("hand", "pushed")  # what is asked: the move of the hand, or of an object that was pushed
+TIERS = ("hand", "pushed")  # the target is the move of the hand, or of an object that was pushed
 NAMES = {"hand": ("right", "down", "depth", "gripper", "wrist"), "pushed": ("right", "away")}
 ROBOT_NAMES = {"hand": ("x", "y", "z", "gripper", "wrist"), "pushed": ("x", "y")}
-# parts: to fit on; unseen cameras and scenes; unseen scenes seen by the cameras of FIT
+# parts: for fitting; unseen cameras and scenes; unseen scenes with the cameras of FIT
 FIT, TEST, SAME_CAMERA = 0, 1, 2
 
 CENTER = np.array([0.0, 0.6, 0.3])  # of the hand's positions, meters in the robot's frame
@@ -30,12 +31,12 @@ GRIPPER_START, GRIPPER_MOVE = 0.2, 0.15
 # half widths, radians about the vertical
 WRIST_START, WRIST_MOVE = math.radians(60), math.radians(36)
 TABLE_CENTER = np.array([0.0, 0.6])
-PUSHED_HEIGHT = 0.03  # meters: of the pushed object's middle above the table
+PUSHED_HEIGHT = 0.03  # meters: height of the pushed object's center above the table
 PUSHED_START, PUSHED_MOVE = 0.14, 0.08  # radii of discs on the table, meters
 FIELD = 0.6  # meters: width of the picture at CENTER, the same for every camera
 
-# Azimuth and elevation (degrees) of a camera about CENTER, and its distance in meters. Those of the
-# test stand between the others.
+# Azimuth and elevation (degrees) of a camera about CENTER, and its distance in meters. The test
+# cameras stand between the others.
 CAMERAS = (
   (-35, 30, 0.95),
   (20, 20, 1.2),
@@ -49,31 +50,32 @@ CAMERAS = (
   (160, 40, 1.05),
 )
 FIT_CAMERAS, TEST_CAMERAS = (0, 1, 2, 3, 4), (5, 6, 7)
-FIT_MOVING, TEST_MOVING = 8, 9  # rigs that move
-# radius of the ball of a moving camera's places, half width of its turns
+FIT_MOVING, TEST_MOVING = 8, 9  # cameras that move
+# radius of the ball of a moving camera's positions, half width of its rotations
 RIG_SHIFT, RIG_TURN = 0.06, math.radians(3)
 SPEEDS = (0.0, 1 / 3, 2 / 3, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How much is drawn.
+  """Sizes of the exam.
 
   Attributes:
-    seed: of everything.
+    seed: seed of all random numbers.
     image_size: height and width of the pictures, pixels.
     quality: constant rate factor of the H.264 video of each tier.
-    fit_chains, fit_views: chains to fit on, and how many views each has (camera, scene, objects and
-      colors drawn independently).
-    test_chains: chains seen by every fixed test camera in every test scene (complete twins), and
-      once by the moving camera.
-    more_test_chains: chains of the test that are seen in two views only: moves, not views, make
-      intervals narrow.
-    pushed_fit_chains, pushed_test_chains: the same for the tier in which an object is pushed; its
-      test has no moving camera.
-    fit_scenes, test_scenes: numbers of appearances (`sim.scenes`).
-    objects, palettes: how many sets of objects and robot colors the fit part has; every test scene
-      has its own.
+    fit_chains: chains for fitting.
+    fit_views: views of each of them; camera, scene, objects and colors are drawn independently.
+    test_chains: chains seen by every fixed test camera in every test scene, and once by the moving
+      camera.
+    more_test_chains: test chains that are seen in two views only. More moves narrow the confidence
+      intervals; more views do not.
+    pushed_fit_chains: chains for fitting in the tier of the pushed object.
+    pushed_test_chains: its test chains; they have no moving camera.
+    fit_scenes: numbers of the appearances for fitting (`sim.scenes`).
+    test_scenes: numbers of the appearances of the test.
+    objects: sets of objects in the fit part; every test scene has its own set.
+    palettes: robot colors in the fit part; every test scene has its own color.
   """
 
   seed: int
@@ -91,14 +93,8 @@ class Settings:
   palettes: int
 
   def __post_init__(self):
-    for name in (
-      "fit_chains",
-      "test_chains",
-      "pushed_fit_chains",
-      "pushed_test_chains",
-      "objects",
-      "palettes",
-    ):
+    chains = ("fit_chains", "test_chains", "pushed_fit_chains", "pushed_test_chains")
+    for name in (*chains, "objects", "palettes"):
       if getattr(self, name) < 2:
         raise errors.UserError(f"exam.{name} = {getattr(self, name)}: expected at least 2")
     if both := set(self.fit_scenes) & set(self.test_scenes):
@@ -109,17 +105,17 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-  """Everything that is drawn.
+  """All random draws of the exam.
 
   Attributes:
     poses: float64 [C, 3, 5] of the hand: x, y, z (meters), gripper opening, wrist (radians).
-    pushed: float64 [C, 3, 2]: x, y of the pushed object, meters; nan where the tier has none.
+    pushed: float64 [C, 3, 2], x, y of the pushed object, meters; nan where the tier has none.
     tier: int [C], index into `TIERS`.
     views: name -> int [V]: "chain", "camera", "scene", "objects", "palette", "part".
-    camera_speed: float [V, 2] of the camera during each pair, in 0..1 of `RIG_SHIFT` and
-      `RIG_TURN`.
-    camera_shift, camera_turn: float [V, 3, 3] meters and radians, of the camera at each picture
-      from its base.
+    camera_speed: float [V, 2] of the camera during each pair, as a fraction (0..1) of `RIG_SHIFT`
+      and `RIG_TURN`.
+    camera_shift: float [V, 3, 3], meters: offset of the camera from its base at each picture.
+    camera_turn: float [V, 3, 3], radians: rotation from its base, as a rotation vector.
   """
 
   poses: np.ndarray
@@ -132,7 +128,7 @@ class Design:
 
 
 def draw(settings: Settings) -> Design:
-  """The design of a settings record."""
+  """Draws the design; a pure function of the settings."""
   rng = np.random.default_rng([settings.seed, 20_261_127])
   poses, pushed, tier, part = [], [], [], []
   for number, (fit, test) in enumerate(
@@ -143,12 +139,12 @@ def draw(settings: Settings) -> Design:
   ):
     count = fit + test
     poses.append(_poses(rng, count))
-    place = _path(
+    positions = _path(
       count,
       lambda n: TABLE_CENTER + PUSHED_START * _ball(rng, n, 2),
       lambda n: PUSHED_MOVE * _ball(rng, n, 2),
     )
-    pushed.append(place if number else np.full_like(place, np.nan))
+    pushed.append(positions if number else np.full_like(positions, np.nan))
     tier += [number] * count
     part += [FIT] * fit + [TEST] * test
   part, tier = np.array(part), np.array(tier)
@@ -156,44 +152,38 @@ def draw(settings: Settings) -> Design:
   for chain in np.flatnonzero(part == FIT):
     for _ in range(settings.fit_views):
       cameras = FIT_CAMERAS + ((FIT_MOVING,) if tier[chain] == 0 else ())
+      camera, scene = rng.choice(cameras), rng.choice(settings.fit_scenes)
+      objects, palette = rng.integers(settings.objects), rng.integers(settings.palettes)
+      rows.append((chain, camera, scene, objects, palette, FIT))
+  two_view_chains = np.flatnonzero((part == TEST) & (tier == 0))[settings.test_chains :]
+  for chain in np.flatnonzero(part == TEST):
+    chain_views = [
+      (camera, scene, TEST) for camera in TEST_CAMERAS for scene in settings.test_scenes
+    ]
+    if chain in two_view_chains:
+      chain_views = [chain_views[i] for i in rng.choice(len(chain_views), 2, replace=False)]
+    if tier[chain] == 0 and chain not in two_view_chains:
+      chain_views += [(TEST_MOVING, rng.choice(settings.test_scenes), TEST)]
+    chain_views += [(rng.choice(FIT_CAMERAS), rng.choice(settings.test_scenes), SAME_CAMERA)]
+    for camera, scene, kind in chain_views:
+      scene_index = settings.test_scenes.index(scene)
       rows.append(
         (
           chain,
-          rng.choice(cameras),
-          rng.choice(settings.fit_scenes),
-          rng.integers(settings.objects),
-          rng.integers(settings.palettes),
-          FIT,
+          camera,
+          scene,
+          settings.objects + scene_index,
+          settings.palettes + scene_index,
+          kind,
         )
       )
-  several = np.flatnonzero((part == TEST) & (tier == 0))[settings.test_chains :]
-  for chain in np.flatnonzero(part == TEST):
-    seen = [(camera, scene, TEST) for camera in TEST_CAMERAS for scene in settings.test_scenes]
-    if chain in several:
-      seen = [seen[i] for i in rng.choice(len(seen), 2, replace=False)]
-    seen += (
-      [(TEST_MOVING, rng.choice(settings.test_scenes), TEST)]
-      if tier[chain] == 0 and chain not in several
-      else []
-    )
-    seen += [(rng.choice(FIT_CAMERAS), rng.choice(settings.test_scenes), SAME_CAMERA)]
-    for camera, scene, kind in seen:
-      own = settings.test_scenes.index(scene)
-      rows.append((chain, camera, scene, settings.objects + own, settings.palettes + own, kind))
-  views = dict(
-    zip(
-      ("chain", "camera", "scene", "objects", "palette", "part"),
-      np.array(rows, np.int64).T,
-      strict=False,
-    )
-  )
+  columns = ("chain", "camera", "scene", "objects", "palette", "part")
+  views = dict(zip(columns, np.array(rows, np.int64).T, strict=False))
   count = len(rows)
   moving = np.isin(views["camera"], (FIT_MOVING, TEST_MOVING))
   speed = np.where(moving, rng.choice(SPEEDS, size=count), 0.0)
-  shift, turn = (
-    RIG_SHIFT * _ball(rng, count * 3, 3),
-    rng.uniform(-RIG_TURN, RIG_TURN, size=(count * 3, 3)),
-  )
+  shift = RIG_SHIFT * _ball(rng, count * 3, 3)
+  turn = rng.uniform(-RIG_TURN, RIG_TURN, size=(count * 3, 3))
   scale = speed[:, None, None]
   return Design(
     poses=np.concatenate(poses),
@@ -240,8 +230,11 @@ def _ball(rng: np.random.Generator, count: int, dimensions: int) -> np.ndarray:
 
 
 def camera_base(camera: int) -> tuple[np.ndarray, np.ndarray, float]:
-  """(position [3] in meters, rotation [3, 3] whose columns are the camera's right, up and backward
-  axes, vertical field of view in degrees).
+  """Pose and field of view of a camera at its base.
+
+  Returns:
+    (position [3] in meters, rotation [3, 3] whose columns are the camera's right, up and backward
+    axes, vertical field of view in degrees).
   """
   azimuth, elevation, distance = CAMERAS[camera]
   a, e = math.radians(azimuth), math.radians(elevation)
@@ -256,7 +249,7 @@ def camera_base(camera: int) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def camera_at(design: Design, view: int, picture: int) -> tuple[np.ndarray, np.ndarray, float]:
-  """As `camera_base`, where the camera of a view stands at one of its pictures."""
+  """As `camera_base`, for the camera of a view at one of its pictures."""
   position, rotation, fovy = camera_base(int(design.views["camera"][view]))
   return (
     position + rotation @ design.camera_shift[view, picture],
@@ -276,29 +269,36 @@ def _turn(vector: np.ndarray) -> np.ndarray:
 
 
 def targets(design: Design, tier: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Of the pairs of a tier's views: what the exam asks, without the camera's own motion.
+  """Targets of the pairs of a tier's views, without the camera's own motion.
 
   Returns:
-    (views int [v], in the frame of the first picture's camera [2v, A], in the robot's frame [2v,
-    A]). Lengths are in widths of the picture at `CENTER`; the names of the A numbers are in `NAMES`
-    and `ROBOT_NAMES`.
+    (views int [v], moves in the frame of the first picture's camera [2v, A], moves in the robot's
+    frame [2v, A]). Lengths are in widths of the picture at `CENTER`; `NAMES` and `ROBOT_NAMES` name
+    the A dimensions.
   """
-  chosen = np.flatnonzero(design.tier[design.views["chain"]] == tier)
-  seen, robot = [], []
-  for view in chosen:
+  views = np.flatnonzero(design.tier[design.views["chain"]] == tier)
+  in_camera, in_robot = [], []
+  for view in views:
     chain = design.views["chain"][view]
     path = design.pushed[chain] if tier else design.poses[chain]
     for first in (0, 1):
       move = path[first + 1] - path[first]
       _, rotation, _ = camera_at(design, int(view), first)
-      seen.append(_in_axes(move, tier, rotation))
-      robot.append(_in_axes(move, tier, None))
-  return chosen, np.array(seen), np.array(robot)
+      in_camera.append(_in_axes(move, tier, rotation))
+      in_robot.append(_in_axes(move, tier, None))
+  return views, np.array(in_camera), np.array(in_robot)
 
 
 def _in_axes(vector: np.ndarray, tier: int, rotation: np.ndarray | None) -> np.ndarray:
-  """Numbers of a tier [A] from a move or a place in the robot's frame: lengths in widths of the
-  picture, along the axes of a camera of that rotation (None: of the robot).
+  """Expresses a move or a position [A] of the robot's frame in the axes of a camera.
+
+  Args:
+    vector: [A], meters and, in tier 0, gripper opening and wrist angle.
+    tier: index into `TIERS`.
+    rotation: [3, 3] of the camera; None = the axes of the robot.
+
+  Returns:
+    [A], lengths in widths of the picture.
   """
   if rotation is None:
     return vector / FIELD if tier else np.array([*vector[:3] / FIELD, *vector[3:]])
@@ -315,30 +315,34 @@ def _in_axes(vector: np.ndarray, tier: int, rotation: np.ndarray | None) -> np.n
 
 
 def states(design: Design, tier: int, picture: int, *, camera: bool = True) -> np.ndarray:
-  """The true pose at picture 0 (first) or 1 (second) of each pair of a tier, from the middle of the
-  starts, in the axes of the first picture's camera (or the robot's): what an oracle of one picture
-  knows, [2v, A].
+  """The true pose at one picture of each pair of a tier: the knowledge of a one-picture oracle.
+
+  Args:
+    design: of the exam.
+    tier: index into `TIERS`.
+    picture: 0 (first) or 1 (second) of the pair.
+    camera: whether to use the axes of the first picture's camera; False = the robot's axes.
+
+  Returns:
+    [2v, A], relative to the center of the start positions.
   """
+  center = TABLE_CENTER if tier else np.array([*CENTER, 0.5, 0.0])
   rows = []
   for view in np.flatnonzero(design.tier[design.views["chain"]] == tier):
-    chain = design.views["chain"][view]
-    path = (
-      design.pushed[chain] - TABLE_CENTER
-      if tier
-      else design.poses[chain] - np.array([*CENTER, 0.5, 0.0])
-    )
+    path = (design.pushed if tier else design.poses)[design.views["chain"][view]] - center
     for first in (0, 1):
-      place = path[first + picture]
       _, rotation, _ = camera_at(design, int(view), first)
-      rows.append(_in_axes(place, tier, rotation if camera else None))
+      rows.append(_in_axes(path[first + picture], tier, rotation if camera else None))
   return np.array(rows)
 
 
 def places(design: Design, tier: int) -> np.ndarray:
-  """Where the hand (or the pushed object) is in each picture of a tier's views: [v, 3, 2] to the
-  right and down from the picture's middle, in widths of the picture.
+  """Image positions of the hand (or the pushed object) in each picture of a tier's views.
+
+  Returns:
+    [v, 3, 2], to the right and down from the center of the picture, in widths of the picture.
   """
-  found = []
+  positions = []
   for view in np.flatnonzero(design.tier[design.views["chain"]] == tier):
     chain = design.views["chain"][view]
     for picture in range(3):
@@ -349,17 +353,23 @@ def places(design: Design, tier: int) -> np.ndarray:
       )
       position, rotation, fovy = camera_at(design, int(view), picture)
       right, up, backward = rotation.T @ (point - position)
-      found.append(np.array([right, -up]) / (-backward * 2 * math.tan(math.radians(fovy) / 2)))
-  return np.array(found).reshape(-1, 3, 2)
+      positions.append(np.array([right, -up]) / (-backward * 2 * math.tan(math.radians(fovy) / 2)))
+  return np.array(positions).reshape(-1, 3, 2)
 
 
 def closed_form(tier: int, *, samples: int = 400_000, seed: int = 0) -> dict[str, np.ndarray]:
-  """Errors of the best reader of the true second pose, in units of the moves' variance, [A] each;
-  both moves of a chain together.
+  """Errors of the best predictors of the move from the true second pose alone.
 
-  "linear": variance of the place before over that of the place after. "conditional": the
-  conditional variance of the drawn distributions, by the mean move at each distance from the middle
-  (the distributions are the same in every direction), from samples.
+  Args:
+    tier: index into `TIERS`.
+    samples: samples of the drawn distributions.
+    seed: of the samples.
+
+  Returns:
+    [A] each, in units of the variance of the moves, for both moves of a chain together. "linear":
+    variance of the position before the move, divided by that of the position after it.
+    "conditional": conditional variance of the move. It is computed from the mean move at each
+    distance from the center, because the distributions are the same in every direction.
   """
   rng = np.random.default_rng(seed)
   parts = (

@@ -1,8 +1,8 @@
-"""The exam's world: Meta-World's Sawyer arm, posed by inverse kinematics, with objects on the
-table, other surfaces, colors and cameras.
+"""The exam's world: Meta-World's Sawyer arm, posed by inverse kinematics.
 
-Poses are set, never simulated, and a pose is a pure function of the wanted hand, gripper and wrist:
-the arm has no memory of the picture before. Legend: H W picture.
+It adds objects on the table and other surfaces, colors and cameras. Poses are set, never simulated.
+A pose is a pure function of the target hand, gripper and wrist, so it does not depend on the
+picture before. Legend: H W picture.
 """
 
 import math
@@ -20,17 +20,17 @@ import mujoco
 
 VERSION = f"metaworld {getattr(metaworld, '__version__', '3.1.1')} (mujoco {mujoco.__version__})"
 _ARM = tuple(f"right_j{i}" for i in range(7))
-# where inverse kinematics starts, always
+# joint angles where inverse kinematics always starts, radians
 _HOME = np.array([1.89, -0.58, -0.98, 1.64, 0.94, 1.04, 2.29])
-# shapes on the table: places for objects, and how many of them a set uses
+# objects of the model, and how many of them lie on the table
 _OBJECTS, _PER_SET = 5, 4
 _CLOSED, _TRAVEL = 0.04, 0.075  # of a finger along its rail, meters
-_REACH = 1e-4  # meters and radians that a pose may miss
+_REACH = 1e-4  # tolerance of a pose, meters and radians
 _HIDDEN = np.array([0.0, 0.0, -5.0])
 
 
 class World:
-  """One compiled model; `look` poses it and draws a picture."""
+  """One compiled model; `look` poses it and renders a picture."""
 
   def __init__(self, image_size: int):
     self._model = _compile()
@@ -48,8 +48,15 @@ class World:
     self._solved: dict[bytes, np.ndarray] = {}
 
   def dress(self, scene: int, objects: int, palette: int) -> dict[str, np.ndarray]:
-    """Sets the appearance and returns its numbers: "light" [3], "table" [3] and "robot" [3] colors
-    in 0..1.
+    """Sets the appearance.
+
+    Args:
+      scene: number of the appearance (`sim.scenes`).
+      objects: number of the set of objects.
+      palette: number of the robot's color.
+
+    Returns:
+      "light" [3] (brightness, x, y), and the colors "table" [3] and "robot" [3] in 0..1.
     """
     model = self._model
     if self._scenes.apply(scene):
@@ -57,7 +64,7 @@ class World:
     color = np.random.default_rng([31, palette]).uniform(0.05, 0.95, size=3)
     model.geom_rgba[self._links, :3] = color
     rng = np.random.default_rng([37, objects])
-    self._place(rng)
+    self._arrange_objects(rng)
     table = model.material("table_wood")
     texture = int(next(t for t in model.mat_texid[table.id] if t >= 0))
     begin = int(model.tex_adr[texture])
@@ -73,12 +80,15 @@ class World:
   def look(
     self, pose: np.ndarray, pushed: np.ndarray, camera: tuple[np.ndarray, np.ndarray, float]
   ) -> np.ndarray:
-    """uint8 [H, W, 3].
+    """Poses the arm and renders one picture.
 
     Args:
       pose: [5], x, y, z of the hand, gripper opening, wrist.
-      pushed: [2], x, y of the pushed object; nan: it is not there.
+      pushed: [2], x, y of the pushed object; nan hides it.
       camera: position [3], rotation [3, 3], vertical field of view in degrees.
+
+    Returns:
+      uint8 [H, W, 3].
     """
     self._pose(pose)
     model, data = self._model, self._data
@@ -98,10 +108,8 @@ class World:
     """Frees the rendering context."""
     self._renderer.close()
 
-  def _place(self, rng: np.random.Generator) -> None:
-    """A set of objects on the table: shape, size, place and color of each; the others are out of
-    sight.
-    """
+  def _arrange_objects(self, rng: np.random.Generator) -> None:
+    """Draws shape, size, position and color of the objects on the table; hides the others."""
     model = self._model
     kinds = (
       mujoco.mjtGeom.mjGEOM_BOX,
@@ -111,7 +119,7 @@ class World:
     for i in range(_OBJECTS):
       geom = model.geom(f"object{i}").id
       size = rng.uniform(0.02, 0.05, size=3)
-      angle, far = rng.uniform(0, 2 * math.pi), rng.uniform(0.15, 0.42)
+      angle, distance = rng.uniform(0, 2 * math.pi), rng.uniform(0.15, 0.42)
       model.geom_type[geom], model.geom_size[geom] = kinds[int(rng.integers(3))], size
       height = (
         size[0]
@@ -120,12 +128,12 @@ class World:
         if model.geom_type[geom] == kinds[1]
         else size[2]
       )
-      place = [
-        exam_design.TABLE_CENTER[0] + far * math.cos(angle),
-        exam_design.TABLE_CENTER[1] + 0.75 * far * math.sin(angle),
+      position = [
+        exam_design.TABLE_CENTER[0] + distance * math.cos(angle),
+        exam_design.TABLE_CENTER[1] + 0.75 * distance * math.sin(angle),
         height,
       ]
-      model.geom_pos[geom] = place if i < _PER_SET else _HIDDEN
+      model.geom_pos[geom] = position if i < _PER_SET else _HIDDEN
       model.geom_rgba[geom, :3] = rng.uniform(0.05, 0.95, size=3)
       model.geom_rbound[geom] = 0.2
 
@@ -138,7 +146,7 @@ class World:
       self._data.qpos[self._model.joint(name).qposadr[0]] = side * (_CLOSED - _TRAVEL * pose[3])
 
   def _solve(self, pose: np.ndarray) -> np.ndarray:
-    """Joint angles [7] of the arm by damped least squares, always from the same start.
+    """Finds joint angles [7] of the arm by damped least squares, always from the same start.
 
     Raises:
       RuntimeError: the pose is out of reach.
@@ -146,28 +154,28 @@ class World:
     model, data = self._model, self._data
     hand = model.body("hand").id
     cos, sin = math.cos(pose[4]), math.sin(pose[4])
-    wanted = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ _GRASP
+    target_rotation = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ _GRASP
     jacobian_position, jacobian_rotation = np.zeros((3, model.nv)), np.zeros((3, model.nv))
     angles = _HOME.copy()
     for _ in range(200):
       data.qpos[self._joints] = angles
       mujoco.mj_kinematics(model, data)
       mujoco.mj_comPos(model, data)
-      turn = wanted @ data.xmat[hand].reshape(3, 3).T
-      miss = np.concatenate([pose[:3] - data.xpos[hand], _rotation_vector(turn)])
-      if np.abs(miss).max() < _REACH:
+      rotation = target_rotation @ data.xmat[hand].reshape(3, 3).T
+      error = np.concatenate([pose[:3] - data.xpos[hand], _rotation_vector(rotation)])
+      if np.abs(error).max() < _REACH:
         return angles
       mujoco.mj_jacBody(model, data, jacobian_position, jacobian_rotation, hand)
       jacobian = np.concatenate([jacobian_position, jacobian_rotation])[:, self._columns]
-      step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-4 * np.eye(6), miss)
+      step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-4 * np.eye(6), error)
       angles = angles + np.clip(step, -0.3, 0.3)
     raise RuntimeError(
       f"exam: the arm does not reach hand {np.round(pose[:3], 3)} with wrist {pose[4]:.2f}: off "
-      f"by {np.abs(miss).max():.4f}"
+      f"by {np.abs(error).max():.4f}"
     )
 
 
-# the hand's axes where it points down
+# the hand's axes when it points down
 _GRASP = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
 
@@ -179,7 +187,7 @@ def _rotation_vector(matrix: np.ndarray) -> np.ndarray:
 
 
 def _compile():
-  """Meta-World's table and arm without its task, with the exam's camera, objects and block."""
+  """Compiles Meta-World's table and arm without a task, with the exam's camera, objects, block."""
   file = pathlib.Path(metaworld.__file__).parent / "assets" / "sawyer_xyz" / "sawyer_reach_v3.xml"
   if not file.is_file():
     raise errors.UserError(f"{file} is missing: install requirements-sim.txt")
@@ -187,7 +195,7 @@ def _compile():
   spec.detach_body(spec.body("obj"))
   for element in [spec.site("goal"), *spec.equalities]:
     element.delete()
-  # a wide gripper: openings and turns of Meta-World's own are less than a pixel
+  # a wider gripper: moves of Meta-World's own gripper change less than one pixel
   for geom in spec.geoms:
     if geom.name == "rail":
       geom.size = [0.012, 0.1, 0.012]
@@ -195,7 +203,7 @@ def _compile():
       geom.size = [0.045, 0.009, 0.018]
   world = spec.worldbody
   world.add_camera(name="exam")
-  # a place and a turn, so that the compiled geom keeps a frame of its own
+  # nonzero position and rotation, so that the compiled geom keeps its own frame
   for i in range(_OBJECTS):
     world.add_geom(
       name=f"object{i}",

@@ -2,13 +2,13 @@
 
 A second embodiment beside Meta-World.
 
-The environments are built directly, without gymnasium's wrappers, and drawn by our own renderer. 25
-control steps a second (20 physics steps of 2 ms); gymnasium's own limit is 50 steps, here 100,
-because slowed experts need more.
+The environments are built directly, without gymnasium's wrappers, and rendered by our own renderer.
+The control rate is 25 steps per second (20 physics steps of 2 ms). Gymnasium's limit is 50 steps.
+Here it is 100, because slowed experts need more.
 
-Action [4]: x, y, z move of the gripper (1.0 = 5 cm a control step), gripper (1 opens, -1 closes).
+Action [4]: x, y, z move of the gripper (1.0 = 5 cm per control step), gripper (1 opens, -1 closes).
 State [4]: x, y, z of the gripper in meters, gripper opening (0 closed .. 1 open).
-The goal marker (red ball) is part of the picture. Goals and objects are sampled from the seed; a
+The goal marker (red ball) is visible in the images. Goals and objects are sampled from the seed. A
 block may already lie at its goal, as in the original tasks.
 """
 
@@ -35,8 +35,8 @@ TASKS = {
   "push": "push the block to the red ball",
   "pick-and-place": "pick up the block and hold it at the red ball",
 }
-# Free cameras, since those of the model see little of the table: look-at [m], distance [m], azimuth
-# and elevation [deg].
+# Free cameras, because the model's own cameras see little of the table: look-at point [m],
+# distance [m], azimuth and elevation [deg].
 _VIEWS = {
   "front": ((1.30, 0.75, 0.50), 1.25, 180.0, -28.0),
   "side": ((1.30, 0.75, 0.50), 1.25, 100.0, -25.0),
@@ -48,7 +48,7 @@ STATE_NAMES = ("gripper_x", "gripper_y", "gripper_z", "gripper_opening")
 ACTION_NAMES = ("delta_x", "delta_y", "delta_z", "gripper")
 MAX_STEPS = 100
 _FINGER_RANGE = 0.05  # meters, each finger
-_GAIN = 10.0  # action a meter
+_GAIN = 10.0  # action per meter
 _CLOSING_STEPS = 5
 
 
@@ -60,14 +60,14 @@ def build(
   stride: int = 1,
   scene: int = 0,
 ) -> "Fetch":
-  """One task.
+  """Builds one task.
 
   Args:
     task: a key of `TASKS`.
     cameras: from `CAMERAS`.
     image_size: height and width of frames, pixels.
-    stride: control steps that `step` holds an action for.
-    scene: appearance until a `reset` names another.
+    stride: control steps for which `step` holds an action.
+    scene: appearance of episodes whose `reset` sets no scene.
   """
   return Fetch(task, cameras=cameras, image_size=image_size, stride=stride, scene=scene)
 
@@ -85,16 +85,13 @@ class Fetch(base.Stepper):
       "pick-and-place": pick_and_place.MujocoFetchPickAndPlaceEnv,
     }
     self._task, self._env = task, kinds[task]()
-    self._expert, self._observed, self._shown = (
-      _Expert(task),
-      None,
-      int(self._env.model.site("target0").id),
-    )
+    self._expert, self._observed = _Expert(task), None
+    self._goal_marker = int(self._env.model.site("target0").id)
     self._renderer = rendering.Renderer(self._env.model, image_size, f"fetch/{task}")
     self._scenes = scenes.Scenes(
       self._env.model,
       surfaces=("floor_mat", "table_mat", "robot0:arm_mat", "robot0:torso_mat", "robot0:head_mat"),
-      recolored=(-1.0, -1.0, -1.0),  # the robot has materials, no colored geoms
+      recolored=(-1.0, -1.0, -1.0),  # matches no geom: the robot is colored by its materials
     )
     spec = base.Spec(
       name=f"fetch/{task}",
@@ -137,9 +134,9 @@ class Fetch(base.Stepper):
     return np.append(self._observed["observation"][:3], np.mean(fingers) / _FINGER_RANGE)
 
   def _frame(self, camera: str) -> np.ndarray:
-    # Only the drawn position of the marker: the environment's own way runs mj_forward, which would
-    # make a watched episode differ from an unwatched one.
-    self._env.data.site_xpos[self._shown] = self._env.goal
+    # Moves only the rendered marker. The environment's own method calls mj_forward, so an episode
+    # with rendering would differ from one without.
+    self._env.data.site_xpos[self._goal_marker] = self._env.goal
     return self._renderer.frame(self._env.data, _free_camera(*_VIEWS[camera]))
 
 
@@ -151,8 +148,9 @@ def _free_camera(lookat, distance: float, azimuth: float, elevation: float) -> "
 
 
 class _Expert:
-  """Proportional controller towards the present sub-goal; falls back to an earlier one when it was
-  disturbed.
+  """Proportional controller towards the current sub-goal.
+
+  It returns to an earlier sub-goal when a disturbance undoes it.
   """
 
   def __init__(self, task: str):
@@ -160,7 +158,7 @@ class _Expert:
     self._closing = 0
 
   def __call__(self, observed: dict[str, np.ndarray]) -> np.ndarray:
-    """Action [4] for the environment's observation."""
+    """Returns the action [4] for an observation of the environment."""
     gripper, block = observed["observation"][:3], observed["observation"][3:6]
     return self._act(gripper, block, observed["desired_goal"])
 
@@ -168,13 +166,13 @@ class _Expert:
     return _towards(gripper, goal, 1.0)
 
   def _push(self, gripper, block, goal) -> np.ndarray:
-    way = goal[:2] - block[:2]
-    distance = np.linalg.norm(way)
-    direction = way / max(distance, 1e-6)
+    to_goal = goal[:2] - block[:2]
+    distance = np.linalg.norm(to_goal)
+    direction = to_goal / max(distance, 1e-6)
     behind = np.append(block[:2] - 0.065 * direction, block[2])
     offset = gripper[:2] - block[:2]
     along, across = offset @ direction, np.linalg.norm(offset - (offset @ direction) * direction)
-    # behind the block and low: push through it
+    # the gripper is behind the block and low: push
     if along < 0 and across < 0.02 and gripper[2] < block[2] + 0.03:
       target = np.append(block[:2] + min(distance, 0.05) * direction, block[2])
       return _towards(gripper, target, -1.0, gain=6.0)
@@ -187,7 +185,7 @@ class _Expert:
 
   def _pick(self, gripper, block, goal) -> np.ndarray:
     gap, across = np.linalg.norm(block - gripper), np.linalg.norm((block - gripper)[:2])
-    if gap > 0.04:  # lost or not yet there
+    if gap > 0.04:  # the block was lost or is not yet reached
       self._closing = 0
     if self._closing > _CLOSING_STEPS:
       return _towards(gripper, gripper + goal - block, -1.0)

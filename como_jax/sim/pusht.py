@@ -1,13 +1,12 @@
-"""Push-T through gym-pusht 0.1.8 (Apache-2.0): a disc pushes a T-shaped block onto a drawn goal,
-seen from above.
+"""Push-T of gym-pusht 0.1.8 (Apache-2.0): a disc pushes a T-shaped block onto a goal.
 
-The goal lies always at the same place; disc and block start at a place drawn from the seed. Success
-is a coverage of the goal above 95 %. 10 control steps a second, at most 300 of them. Needs no
-OpenGL.
+The camera looks from above. The goal always has the same position; the seed determines the start of
+disc and block. Success is a coverage of the goal above 95 %. The control rate is 10 steps per
+second, and an episode has at most 300 steps. No OpenGL is needed.
 
-Action [2]: x, y that the disc is pulled to, pixels of a 512 x 512 board. State [2]: x, y of the
-disc, same pixels. Frames are those of the `pixels` observation (no cross where the action points),
-so small sizes are possible as well.
+Action [2]: x, y of the point that pulls the disc, pixels of a 512 x 512 board. State [2]: x, y of
+the disc, same pixels. Frames equal the `pixels` observation, without the cross that marks the
+action; any image size works.
 """
 
 import os
@@ -45,14 +44,14 @@ def build(
   stride: int = 1,
   scene: int = 0,
 ) -> "PushT":
-  """The task.
+  """Builds the task.
 
   Args:
     task: a key of `TASKS`.
     cameras: from `CAMERAS`.
     image_size: height and width of frames, pixels; published data sets have 96.
-    stride: control steps that `step` holds an action for.
-    scene: colors until a `reset` names others.
+    stride: control steps for which `step` holds an action.
+    scene: colors of episodes whose `reset` sets no scene.
   """
   return PushT(task, cameras=cameras, image_size=image_size, stride=stride, scene=scene)
 
@@ -110,18 +109,18 @@ class PushT(base.Stepper):
     return np.array(self._env.agent.position)
 
   def _frame(self, camera: str) -> np.ndarray:
-    del camera  # there is one
+    del camera  # there is only one camera
     screen = self._env._draw()
     if self._colors:
       pixels = pygame.surfarray.pixels3d(screen)
       for name, color in (("background", _BACKGROUND), ("goal", _GOAL)):
         pixels[(pixels == color).all(axis=-1)] = self._colors[name]
-      del pixels  # it locks the surface
+      del pixels  # the array locks the surface
     return np.ascontiguousarray(self._env._get_img(screen, self._size, self._size))
 
 
 def _colors(scene: int) -> dict[str, tuple[int, int, int]]:
-  """Colors of scene k > 0, drawn from the number k alone; none for scene 0."""
+  """Draws the colors of scene k > 0 from the number k alone; empty for scene 0."""
   if not scene:
     return {}
   rng = np.random.default_rng([7919, scene])
@@ -132,15 +131,22 @@ def _colors(scene: int) -> dict[str, tuple[int, int, int]]:
 
 
 class _Copy:
-  """A second board on which pushes are tried out."""
+  """A second board, on which the expert tries pushes."""
 
   def __init__(self):
     self._env = pusht.PushTEnv()
     self._env.reset(seed=0)
 
   def push(self, agent: np.ndarray, pose: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Pose [3] (x, y, angle) of the block at `pose` after the disc, at rest at `agent` [2], was
-    pulled to `targets` [N, 2], one a control step.
+    """Simulates one push.
+
+    Args:
+      agent: [2], start of the disc, which is at rest.
+      pose: [3] (x, y, angle) of the block before the push.
+      targets: [N, 2], points that pull the disc, one per control step.
+
+    Returns:
+      Pose [3] of the block after the push.
     """
     env = self._env
     disc, block = env.agent, env.block

@@ -1,9 +1,9 @@
-"""Scripted expert for Push-T: tries pushes in a copy of the simulator and carries out the best one,
-again and again.
+"""Scripted expert for Push-T: a search over pushes.
 
-A push starts at rest beside the block and goes straight on for some distance. Which is best is
-decided by the mean distance of the block's corners to those of the goal. Between pushes the disc
-goes around the block. Positions and distances are pixels of the 512 x 512 board.
+The expert repeats two steps: it tries pushes in a copy of the simulator, then it executes the best
+one. A push starts at rest beside the block and moves the disc along a straight line. The best push
+gives the smallest mean distance between the block's corners and those of the goal. Between pushes
+the disc moves around the block. Positions and distances are pixels of the 512 x 512 board.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from collections.abc import Callable
 import numpy as np
 
 RADIUS = 15.0  # of the disc
-_LOW, _HIGH = 22.0, 490.0  # where the disc's center can be
+_LOW, _HIGH = 22.0, 490.0  # range of the disc's center
 _GAP = 4.0  # between disc and block when a push starts
-_CLEAR = RADIUS + 1.5  # distance kept from the block on the way
-_ADVANCE = 14.0  # of the target each control step while pushing
-_STRIDE = 36.0  # of the target each control step on the way
+_CLEAR = RADIUS + 1.5  # minimum distance from the block along a route
+_ADVANCE = 14.0  # step of the target per control step during a push
+_STRIDE = 36.0  # step of the target per control step along a route
 _SETTLE = 5  # control steps at the end of a push
-_TRIED = 120  # pushes tried for each one carried out
+_TRIED = 120  # pushes tried for each executed push
 # The T in its own frame: two rectangles as (x low, x high, y low, y high) around the origin of the
 # body.
 _BARS = np.array([(-60.0, 60.0, 0.0, 30.0), (-15.0, 15.0, 30.0, 120.0)])
@@ -36,7 +36,7 @@ _CORNERS = np.array([side[0] for side in _SIDES], np.float64)
 
 
 class Pusher:
-  """The expert of one episode. Its choices are a function of the seed and of what it is shown."""
+  """The expert of one episode; its actions depend on the seed and on its inputs only."""
 
   def __init__(
     self,
@@ -44,43 +44,46 @@ class Pusher:
     goal: np.ndarray,
     seed: int,
   ):
-    """Args:
-    push: (disc [2], block pose [3], targets [N, 2]) -> block pose [3] after them.
-    goal: x, y, angle.
-    seed: of the pushes that are tried.
+    """Initializes the expert of one episode.
+
+    Args:
+      push: (disc [2], block pose [3], targets [N, 2]) -> block pose [3] after the push.
+      goal: pose [3] of the goal: x, y, angle.
+      seed: of the pushes to try.
     """
-    self._push, self._goal, self._rng = (
-      push,
-      np.asarray(goal, np.float64),
-      np.random.default_rng([104729, seed]),
-    )
+    self._push, self._goal = push, np.asarray(goal, np.float64)
+    self._rng = np.random.default_rng([104729, seed])
     self._route: list[np.ndarray] = []
     self._targets: list[np.ndarray] = []
     self._waited = 0
 
   def __call__(self, disc: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Target [2] for a disc at [2] and a block at x, y, angle."""
+    """Returns the next target [2].
+
+    Args:
+      disc: [2], position of the disc.
+      pose: [3], x, y, angle of the block.
+    """
     if not self._route and not self._targets:
       self._plan(disc, pose)
     if self._route:
-      way = self._route[0] - disc
-      distance, last = np.linalg.norm(way), len(self._route) == 1
+      to_point = self._route[0] - disc
+      distance, last = np.linalg.norm(to_point), len(self._route) == 1
       self._waited += 1
       if distance < (1.0 if last else 12.0) or self._waited > 25:
         self._route.pop(0)
         self._waited = 0
         return self(disc, pose)
-      return disc + way * min(1.0, _STRIDE / distance)
+      return disc + to_point * min(1.0, _STRIDE / distance)
     return self._targets.pop(0)
 
   def _plan(self, disc: np.ndarray, pose: np.ndarray) -> None:
-    """Sets the route to the start of the best push that can be reached, and its targets."""
-    now = self._cost(pose)
-    tried = []
-    for start, targets in self._candidates(pose, now):
-      tried.append((self._cost(self._push(start, pose, targets)), len(tried), start, targets))
-    tried.sort()
-    for _, _, start, targets in tried:
+    """Chooses the best push whose start can be reached; sets its route and its targets."""
+    pushes = []
+    for start, targets in self._candidates(pose, self._cost(pose)):
+      pushes.append((self._cost(self._push(start, pose, targets)), len(pushes), start, targets))
+    pushes.sort()
+    for _, _, start, targets in pushes:
       route = _route(disc, start, pose)
       if route is not None:
         self._route, self._targets, self._waited = route, list(targets), 0
@@ -92,21 +95,20 @@ class Pusher:
     ]
 
   def _candidates(self, pose: np.ndarray, cost: float):
-    """Starts [2] and targets [N, 2] of random pushes; long ones only while the block is far from
-    the goal.
+    """Yields starts [2] and targets [N, 2] of random pushes.
+
+    The length of the pushes is limited by `cost`, the block's distance from the goal.
     """
     lengths = np.array([np.hypot(*np.subtract(side[1], side[0])) for side in _SIDES])
-    found = 0
-    while found < _TRIED:
+    count = 0
+    while count < _TRIED:
       side = self._rng.choice(len(_SIDES), p=lengths / lengths.sum())
       first, last, normal = (np.array(part, np.float64) for part in _SIDES[side])
       point = first + self._rng.uniform(0.05, 0.95) * (last - first)
-      tilt, depth = (
-        self._rng.uniform(-0.6, 0.6),
-        np.exp(self._rng.uniform(0, np.log(max(8.0, 2.5 * cost)))),
-      )
+      tilt = self._rng.uniform(-0.6, 0.6)
+      depth = np.exp(self._rng.uniform(0, np.log(max(8.0, 2.5 * cost))))
       start = _to_board(point + normal * (RADIUS + _GAP), pose)
-      found += 1
+      count += 1
       if (
         (start < _LOW).any()
         or (start > _HIGH).any()
@@ -130,7 +132,7 @@ def _turn(points: np.ndarray, angle: float) -> np.ndarray:
 
 
 def _to_board(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
-  """[..., 2] from the frame of a block to the board."""
+  """Transforms points [..., 2] from the frame of a block at `pose` [3] to the board."""
   return _turn(points, pose[2]) + pose[:2]
 
 
@@ -143,7 +145,7 @@ def _clearance(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
 
 
 def _free(start: np.ndarray, end: np.ndarray, pose: np.ndarray) -> bool:
-  """Whether the disc can go straight; near its start it may be as close to the block as it is."""
+  """Whether the disc can move straight; near its start it may be closer to the block."""
   length = np.linalg.norm(end - start)
   along = np.linspace(0, length, max(2, int(length / 4)))
   clear = _clearance(start + along[:, None] * (end - start) / max(length, 1e-6), pose)
@@ -151,32 +153,34 @@ def _free(start: np.ndarray, end: np.ndarray, pose: np.ndarray) -> bool:
 
 
 def _route(start: np.ndarray, end: np.ndarray, pose: np.ndarray) -> list[np.ndarray] | None:
-  """Points from start (left out) to end around the block, shortest way (Dijkstra); None when there
-  is none.
+  """Finds the shortest route around the block (Dijkstra's algorithm).
+
+  Returns:
+    Points [2] after `start`, up to and including `end`; None when there is no route.
   """
   angles = np.arange(0, 2 * np.pi, np.pi / 10)
   rings = [
     pose[:2] + r * np.stack([np.cos(angles), np.sin(angles)], -1) for r in (70.0, 110.0, 150.0)
   ]
-  middle = _to_board(np.array([0.0, 40.0]), pose)
+  center = _to_board(np.array([0.0, 40.0]), pose)
   rings += [
-    middle + r * np.stack([np.cos(angles), np.sin(angles)], -1) for r in (60.0, 100.0, 130.0)
+    center + r * np.stack([np.cos(angles), np.sin(angles)], -1) for r in (60.0, 100.0, 130.0)
   ]
   points = np.clip(np.concatenate(rings), _LOW, _HIGH)
   points = [start, end, *points[_clearance(points, pose) > _CLEAR + 1]]
-  distance, before, todo = {0: 0.0}, {}, set(range(len(points)))
-  while todo:
-    here = min(todo, key=lambda i: distance.get(i, np.inf))
-    if here not in distance or here == 1:
+  distance, previous, unvisited = {0: 0.0}, {}, set(range(len(points)))
+  while unvisited:
+    node = min(unvisited, key=lambda i: distance.get(i, np.inf))
+    if node not in distance or node == 1:
       break
-    todo.remove(here)
-    for other in todo:
-      through = distance[here] + np.linalg.norm(points[other] - points[here])
-      if through < distance.get(other, np.inf) and _free(points[here], points[other], pose):
-        distance[other], before[other] = through, here
+    unvisited.remove(node)
+    for neighbor in unvisited:
+      through = distance[node] + np.linalg.norm(points[neighbor] - points[node])
+      if through < distance.get(neighbor, np.inf) and _free(points[node], points[neighbor], pose):
+        distance[neighbor], previous[neighbor] = through, node
   if 1 not in distance:
     return None
   route = [1]
-  while before[route[0]]:
-    route.insert(0, before[route[0]])
+  while previous[route[0]]:
+    route.insert(0, previous[route[0]])
   return [points[i] for i in route]

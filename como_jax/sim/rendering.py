@@ -1,7 +1,6 @@
-"""Headless MuJoCo rendering: which OpenGL backend works here, and checks that frames are really
-pictures.
+"""Headless MuJoCo rendering: choice of a working OpenGL backend, and checks of the frames.
 
-MuJoCo picks its backend from MUJOCO_GL while it is imported, so `choose_backend` must run before
+MuJoCo reads its backend from MUJOCO_GL while it is imported, so `choose_backend` must run before
 `import mujoco`.
 """
 
@@ -15,9 +14,8 @@ from como_jax import errors
 
 PACKAGES = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri", "osmesa": "libosmesa6"}
 
-# Some drivers import and make a context but draw nothing, so the probe has to look at pixels.
-# Leaving by os._exit avoids the harmless EGLError that PyOpenGL prints while the interpreter shuts
-# down.
+# Some drivers can be imported and create a context but draw nothing, so the probe checks pixels.
+# os._exit avoids a harmless EGLError that PyOpenGL prints while the interpreter shuts down.
 _PROBE = """
 import os, mujoco
 model = mujoco.MjModel.from_xml_string(
@@ -31,18 +29,19 @@ os._exit(0 if renderer.render().std() > 1 else 3)
 
 
 def choose_backend() -> str:
-  """Sets MUJOCO_GL to the first backend that draws a test picture (EGL, then OSMesa); keeps a value
-  already set.
+  """Sets MUJOCO_GL to the first backend that renders a test image: EGL, then OSMesa.
+
+  A value that is already set stays.
 
   Returns:
     The backend's name.
 
   Raises:
-    UserError: none works; names the Debian packages to install.
+    UserError: no backend works; the message names the Debian packages to install.
   """
   chosen = os.environ.get("MUJOCO_GL")
   if chosen or "mujoco" in sys.modules:
-    # MuJoCo has decided already (a window system); rendering will say if it fails
+    # MuJoCo has already chosen a backend (a window system); the renderer reports a failure
     return chosen or "default"
   reasons = []
   for backend in PACKAGES:
@@ -62,17 +61,20 @@ def choose_backend() -> str:
 
 
 class Renderer:
-  """Fast pictures of a compiled MuJoCo model: no shadows, no anti-aliasing, no reflections (5 to 25
-  times faster on software OpenGL). The context is made at the first picture, so a simulator that is
-  never looked at needs no OpenGL.
+  """Fast renderer of a compiled MuJoCo model: no shadows, no anti-aliasing, no reflections.
+
+  This is 5 to 25 times faster on software OpenGL. The first frame creates the context, so a
+  simulator that never renders needs no OpenGL.
   """
 
   def __init__(self, model, size: int, name: str, *, hidden: tuple[int, ...] = ()):
-    """Args:
-    model: `mujoco.MjModel`.
-    size: height and width, pixels.
-    name: simulator and task, for messages.
-    hidden: groups of geoms that are not drawn (collision shapes).
+    """Prepares the model for rendering; creates no context.
+
+    Args:
+      model: `mujoco.MjModel`.
+      size: height and width, pixels.
+      name: simulator and task, for messages.
+      hidden: groups of geoms that are not rendered (collision shapes).
     """
     model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
     model.vis.global_.offwidth = max(model.vis.global_.offwidth, size)
@@ -81,15 +83,24 @@ class Renderer:
     self._renderer = None
 
   def frame(self, data, camera) -> np.ndarray:
-    """uint8 [H, W, 3], top row first, of `mujoco.MjData`; camera: a name or a
-    `mujoco.MjvCamera`.
+    """Renders one frame.
+
+    Args:
+      data: `mujoco.MjData`.
+      camera: a name or a `mujoco.MjvCamera`.
+
+    Returns:
+      uint8 [H, W, 3], top row first.
+
+    Raises:
+      UserError: the OpenGL context cannot be created.
     """
     import mujoco
 
     if self._renderer is None:
       try:
         self._renderer = mujoco.Renderer(self._model, self._size, self._size)
-      except Exception as error:  # every backend fails in its own way
+      except Exception as error:  # each backend raises its own exceptions
         raise errors.UserError(
           f"{self._name}: MuJoCo cannot render here ({type(error).__name__}: {error}). Unset "
           "MUJOCO_GL, import como_jax.sim before mujoco, or `apt-get install -y "
@@ -103,19 +114,18 @@ class Renderer:
     return self._renderer.render().copy()
 
   def close(self) -> None:
-    """Frees the context; the next `frame` makes a new one (needed after textures have changed)."""
+    """Frees the context; the next `frame` creates a new one (needed after texture changes)."""
     if self._renderer is not None:
       self._renderer.close()
       self._renderer = None
 
 
 def check_frames(frames: np.ndarray, what: str) -> None:
-  """Stops on what broken OpenGL contexts return without an error: constant frames, or one frame
-  again and again.
+  """Rejects the frames that broken OpenGL contexts return without an error.
 
   Args:
     frames: uint8 [T, H, W, 3] of one camera of one episode.
-    what: named in the error.
+    what: name of the episode and the camera, for the message.
 
   Raises:
     UserError: a frame is (nearly) of one color, or all frames are identical.

@@ -1,18 +1,17 @@
-"""Appearance variations of a MuJoCo model: the same physics seen with other colors, textures and
-lights.
+"""Appearance variations of a MuJoCo model: same physics, other colors, textures and lights.
 
-Scene 0 is the simulator's own look. Scene k > 0 is drawn from the number k alone, so it is the same
-in every task, process and data set.
+Scene 0 is the simulator's own appearance. Scene k > 0 is drawn from the number k alone, so it is
+the same in every task, process and data set.
 """
 
 import numpy as np
 
 
 class Scenes:
-  """Applies scenes to a compiled `mujoco.MjModel` (anything with its arrays will do) and restores
-  scene 0.
+  """Applies scenes to a compiled `mujoco.MjModel` and restores scene 0.
 
-  Textures live on the graphics card, so a new Renderer must be made after every change.
+  Any object with the same arrays works too. Textures are stored on the graphics card, so a new
+  Renderer is needed after every change.
   """
 
   ARRAYS = (
@@ -26,11 +25,14 @@ class Scenes:
   )
 
   def __init__(self, model, *, surfaces: tuple[str, ...], recolored: tuple[float, float, float]):
-    """Args:
-    model: compiled model.
-    surfaces: materials whose texture and color change (table, floor, walls), missing ones are
-    passed over. recolored: geoms of exactly this color and without material (the robot's links)
-    change together.
+    """Stores the original appearance.
+
+    Args:
+      model: compiled model.
+      surfaces: materials whose texture and color change (table, floor, walls); missing materials
+        are ignored.
+      recolored: geoms of exactly this color and without a material (the robot's links) change
+        together.
     """
     self._model = model
     self._original = {name: np.array(getattr(model, name)) for name in self.ARRAYS}
@@ -42,7 +44,7 @@ class Scenes:
     self.current = 0
 
   def apply(self, scene: int) -> bool:
-    """Changes the model to scene `scene` (>= 0). Returns whether anything changed."""
+    """Changes the model to scene `scene` (>= 0); returns whether the scene changed."""
     if scene == self.current:
       return False
     self.current = scene
@@ -74,7 +76,14 @@ class Scenes:
   def _paint(
     self, texture: int, pattern: int, colors: np.ndarray, rng: np.random.Generator
   ) -> None:
-    """Writes one of: one color, checks, stripes, cloudy noise. colors: [2, 3] in 0..255."""
+    """Paints a texture.
+
+    Args:
+      texture: index of the texture.
+      pattern: 0 one color, 1 checks, 2 stripes, 3 smooth noise.
+      colors: [2, 3] in 0..255.
+      rng: of the pattern's details.
+    """
     model = self._model
     width, channels = int(model.tex_width[texture]), int(model.tex_nchannel[texture])
     height = int(model.tex_height[texture])

@@ -1,14 +1,14 @@
-"""Many simulators at once: worker processes that play whole episodes and ask for actions.
+"""Many simulators at once: worker processes that play whole episodes and request actions.
 
-A worker holds one simulator at a time. It resets it, sends what it sees, executes the chunk of
-actions that comes back open loop, and looks again: between two looks nothing is rendered, because
-rendering costs ten times a step of physics. Workers are spawned, since OpenGL contexts do not
-survive a fork.
+A worker has one simulator at a time. It resets the simulator, sends the observations, executes the
+returned chunk of actions open loop, and observes again. Nothing is rendered between two requests,
+because rendering takes ten times as long as a step of physics. Workers are spawned, because OpenGL
+contexts do not survive a fork.
 
-What a policy meets depends on the episode alone (its task, seed and scene), never on the number of
-workers. A worker that dies, hangs or raises is replaced and its episode played once more from the
-start; if that fails too, the episode ends with an error instead of a result. Legend: T history, K
-chunk, A action, F frames, H W image.
+The observations of a policy depend on the episode alone (its task, seed and scene), never on the
+number of workers. A worker that dies, hangs or raises is replaced, and its episode is played once
+more from the start. If that fails too, the episode ends with an error instead of a result. Legend:
+T history, K chunk, A action, F frames, H W image.
 """
 
 import collections
@@ -29,22 +29,22 @@ from como_jax.observations import IMAGE
 from como_jax.sim import base, rendering
 
 ACTORS = ("policy", "expert", "random", "zero")
-ATTEMPTS = 2  # an episode is played again once
-# a worker may take to begin: Python and the simulator's packages are imported
+ATTEMPTS = 2  # a failed episode is played once more
+# time limit for the start of a worker, which imports Python and the simulator's packages
 START_SECONDS = 300.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """The same for every episode of a fleet.
+  """Settings that all episodes of a fleet share.
 
   Attributes:
-    cameras: simulator cameras that observations and videos show.
+    cameras: simulator cameras in observations and videos.
     image_size: height and width, pixels.
-    step_seconds: a policy step; its action is held for `stride` control steps of the simulator.
-    history: observations given to the policy, one for each of the last so many policy steps.
-    max_steps: control steps after which an episode has failed; 0 = as many as the simulator allows.
-    timeout: seconds without a word from a worker after which it counts as hung.
+    step_seconds: duration of a policy step; its action is held for `stride` control steps.
+    history: maximum number of observations for the policy, one for each of the last policy steps.
+    max_steps: control steps after which an episode has failed; 0 = the limit of the simulator.
+    timeout: seconds without a message after which a worker counts as hung.
   """
 
   cameras: tuple[str, ...]
@@ -55,7 +55,7 @@ class Settings:
   timeout: float = 300.0
 
   def stride(self, fps: float) -> int:
-    """Control steps of one policy step."""
+    """Returns the control steps of one policy step, for `fps` control steps per second."""
     return max(1, round(fps * self.step_seconds))
 
 
@@ -64,12 +64,12 @@ class Job:
   """One episode to play.
 
   Attributes:
-    number: place in the run; rows of a batch are in this order.
+    number: position in the run; rows of a batch are in this order.
     task: of the simulator.
     seed: of the initial state.
     scene: appearance.
-    actor: "policy" asks for actions; "expert", "random" and "zero" play by themselves, and blind
-      unless recorded.
+    actor: "policy" requests actions. "expert", "random" and "zero" act inside the worker; they
+      render only when the episode is recorded.
     record: whether to keep a frame of every policy step.
   """
 
@@ -83,8 +83,12 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Waiting:
-  """An episode whose policy must act: its `plan`-th request and the last 1..T observations, oldest
-  first.
+  """An episode that waits for actions of the policy.
+
+  Attributes:
+    job: the episode.
+    plan: index of the request within the episode, from 0.
+    history: the last 1..T observations, oldest first.
   """
 
   job: Job
@@ -94,16 +98,19 @@ class Waiting:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """How an episode ended.
+  """Result of an episode.
 
   Attributes:
+    job: the episode.
     success: whether the goal was reached, at any control step.
-    steps: control steps spent, of at most `max_steps`.
+    steps: control steps used.
+    max_steps: control steps allowed.
     plans: requests to the policy.
-    seconds: wall clock in the worker, without the construction of the simulator.
-    initial_state: number of the fixed initial state; -1 where the seed samples one.
-    frames: uint8 [F, H, W of all cameras side by side, 3] of a recorded episode, `rate` a second.
-    error: why there is no result; then the rest means nothing.
+    seconds: wall-clock time in the worker, without the construction of the simulator.
+    initial_state: index of the fixed initial state; -1 where the seed samples a state.
+    frames: uint8 [F, H, W of all cameras side by side, 3] of a recorded episode.
+    rate: frames per second.
+    error: why there is no result; the other attributes are then meaningless.
   """
 
   job: Job
@@ -125,21 +132,23 @@ class Fleet:
   """
 
   def __init__(self, build: Callable[..., base.Simulator], settings: Settings, *, workers: int):
-    """Args:
-    build: `build(task, cameras=, image_size=)`, importable by name in another process.
-    settings: of every episode.
-    workers: processes.
+    """Checks the settings; `run` starts the workers.
+
+    Args:
+      build: `build(task, cameras=, image_size=)`, importable by name in another process.
+      settings: of every episode.
+      workers: number of processes.
 
     Raises:
-      errors.UserError: a setting that cannot be.
+      errors.UserError: an invalid setting.
     """
-    for name, value, least in (
+    for name, value, minimum in (
       ("workers", workers, 1),
       ("history", settings.history, 1),
       ("max_steps", settings.max_steps, 0),
     ):
-      if value < least:
-        raise errors.UserError(f"{name} = {value}: expected at least {least}")
+      if value < minimum:
+        raise errors.UserError(f"{name} = {value}: expected at least {minimum}")
     if settings.timeout <= 0 or settings.step_seconds < 0:
       raise errors.UserError(
         f"timeout = {settings.timeout}, step_seconds = {settings.step_seconds}: expected "
@@ -160,16 +169,16 @@ class Fleet:
     jobs: Iterable[Job],
     act: Callable[[Sequence[Waiting]], Sequence[np.ndarray]] | None = None,
   ) -> Iterator[Outcome]:
-    """Plays every job once; outcomes come in the order in which episodes end.
+    """Plays every job once; yields outcomes in the order in which episodes end.
 
     Args:
-      jobs: episodes; the same task in a row saves constructing simulators.
-      act: actions [n, A] to execute for each of the waiting episodes, in the simulator's units. It
-        is called when every busy worker waits, with rows in the order of the jobs, so that batches
+      jobs: episodes; consecutive jobs of the same task share a simulator.
+      act: returns the actions [n, A] of each waiting episode, in the simulator's units. It is
+        called when every busy worker waits, with rows in the order of the jobs. Batches therefore
         do not depend on timing.
 
     Raises:
-      errors.UserError: raised by the simulator: the same would happen in every episode.
+      errors.UserError: raised by the simulator; every other episode would raise it too.
     """
     queue, failures = collections.deque(jobs), collections.Counter()
     while True:
@@ -184,10 +193,10 @@ class Fleet:
         busy.sort(key=lambda worker: worker.job.number)
         for worker, actions in zip(busy, act([worker.waiting for worker in busy]), strict=True):
           worker.answer(actions)
-      for worker in self._heard([worker for worker in busy if not worker.waiting]):
+      for worker in self._wait([worker for worker in busy if not worker.waiting]):
         job, (kind, content) = worker.job, worker.message()
         if kind == "ready":
-          worker.begun()
+          worker.mark_ready()
         elif kind == "waiting":
           worker.waiting = Waiting(job, **content)
         elif kind == "done":
@@ -204,20 +213,22 @@ class Fleet:
             yield Outcome(job, error=content)
 
   def close(self) -> None:
-    """Ends the workers, whatever they are doing."""
+    """Kills the workers, also during an episode."""
     for worker in self._workers:
       if worker is not None:
         self._drop(worker)
 
-  def _heard(self, workers: list["_Worker"]) -> list["_Worker"]:
-    """Waits until one of the workers has spoken, died or run out of time; returns those that did,
-    in the order of their jobs.
+  def _wait(self, workers: list["_Worker"]) -> list["_Worker"]:
+    """Waits until a worker has sent a message, died or exceeded its deadline.
+
+    Returns:
+      All workers of which this is true, in the order of their jobs.
     """
-    left = min(worker.deadline for worker in workers) - time.monotonic()
-    ready = connection.wait([worker.pipe for worker in workers], timeout=max(0.0, left))
-    late = time.monotonic()
+    remaining = min(worker.deadline for worker in workers) - time.monotonic()
+    ready = connection.wait([worker.pipe for worker in workers], timeout=max(0.0, remaining))
+    now = time.monotonic()
     return sorted(
-      (worker for worker in workers if worker.pipe in ready or worker.deadline <= late),
+      (worker for worker in workers if worker.pipe in ready or worker.deadline <= now),
       key=lambda worker: worker.job.number,
     )
 
@@ -230,11 +241,11 @@ class _Worker:
   """The main process's side of one worker."""
 
   def __init__(self, context, build, settings: Settings):
-    self.pipe, theirs = context.Pipe()
+    self.pipe, worker_pipe = context.Pipe()
     self._timeout, self._ready = settings.timeout, False
-    self._process = context.Process(target=_work, args=(theirs, build, settings), daemon=True)
+    self._process = context.Process(target=_work, args=(worker_pipe, build, settings), daemon=True)
     self._process.start()
-    theirs.close()  # so that the death of the worker ends the pipe
+    worker_pipe.close()  # so that the pipe closes when the worker dies
     self.job: Job | None = None
     self.waiting: Waiting | None = None
     self.deadline = 0.0
@@ -243,8 +254,8 @@ class _Worker:
     self.job, self.waiting = job, None
     self._send(job)
 
-  def begun(self) -> None:
-    """The worker is about to play: from now on it has `timeout` for every answer."""
+  def mark_ready(self) -> None:
+    """Notes that the worker has started; from now on every message has the limit `timeout`."""
     self._ready = True
     self.deadline = time.monotonic() + self._timeout
 
@@ -253,7 +264,7 @@ class _Worker:
     self._send(np.asarray(actions, np.float32))
 
   def message(self) -> tuple[str, object]:
-    """What the worker said: ("ready" | "waiting" | "done" | "refused" | "failed", content)."""
+    """The worker's message: ("ready" | "waiting" | "done" | "refused" | "failed", content)."""
     if not self.pipe.poll():
       return (
         "failed",
@@ -272,16 +283,16 @@ class _Worker:
 
   def _send(self, content) -> None:
     self.deadline = time.monotonic() + (self._timeout if self._ready else START_SECONDS)
-    # A dead worker: its end of the pipe reads as ended, which `message` reports.
+    # The worker is dead: its end of the pipe is closed, which `message` reports.
     with contextlib.suppress(OSError):
       self.pipe.send(content)
 
 
 def _work(pipe, build, settings: Settings) -> None:
-  """A worker's life: episodes until the main process is gone."""
-  # Ctrl-C goes to the whole group; the main process ends us
+  """Main loop of a worker: plays episodes until the main process closes the pipe."""
+  # Ctrl-C reaches the whole process group; the main process kills the workers
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  # Mesa's rasterizer in this thread: workers share the cores already
+  # run Mesa's rasterizer in this thread: the workers already use all cores
   os.environ.setdefault("LP_NUM_THREADS", "0")
   simulator, task = None, None
   try:
@@ -291,16 +302,14 @@ def _work(pipe, build, settings: Settings) -> None:
       if job.task != task:
         if simulator is not None:
           simulator.close()
-        simulator, task = (
-          build(job.task, cameras=settings.cameras, image_size=settings.image_size),
-          job.task,
-        )
+        task = job.task
+        simulator = build(task, cameras=settings.cameras, image_size=settings.image_size)
       pipe.send(("done", _Episode(simulator, job, settings, pipe).play()))
   except (EOFError, BrokenPipeError, ConnectionResetError):
     pass
   except errors.UserError as error:
     pipe.send(("refused", str(error)))
-  except Exception as error:  # whatever a simulator raises must not stop the other episodes
+  except Exception as error:  # an exception of a simulator must not stop the other episodes
     pipe.send(("failed", f"{type(error).__name__}: {error}"))
   finally:
     sys.stdout.flush(), sys.stderr.flush()
@@ -317,28 +326,27 @@ class _Episode:
     self._history = collections.deque(maxlen=settings.history)
     self._frames: list[np.ndarray] = []
     self._steps = self._plans = 0
-    self._rng = np.random.default_rng([2147483647, job.seed])  # of the random actor; its own stream
+    self._rng = np.random.default_rng([2147483647, job.seed])  # separate stream of "random"
 
   def play(self) -> dict:
-    """Fields of the Outcome."""
+    """Plays the episode; returns the fields of its Outcome."""
     begin, simulator, job = time.monotonic(), self._simulator, self._job
     simulator.restart(job.seed, scene=job.scene)
     if job.actor == "policy" or job.record:
-      seen = simulator.observe()
-      self._see(seen)
+      observation = simulator.observe()
+      self._store(observation)
       for camera in self._settings.cameras:
-        rendering.check_frames(
-          seen[IMAGE + camera][None], f"{simulator.spec.name} seed {job.seed} camera {camera}"
-        )
+        frame = observation[IMAGE + camera][None]
+        rendering.check_frames(frame, f"{simulator.spec.name} seed {job.seed} camera {camera}")
     while not self._over:
-      chunk = self._ask() if job.actor == "policy" else [None]
+      chunk = self._request_actions() if job.actor == "policy" else [None]
       for i, action in enumerate(chunk):
         self._hold(action)
-        # The next request needs the last T policy steps; a video needs all of them.
+        # The next request needs the last T policy steps; a video needs all steps.
         if job.record or (
           job.actor == "policy" and not self._over and len(chunk) - i - 1 < self._settings.history
         ):
-          self._see(simulator.observe())
+          self._store(simulator.observe())
         if self._over:
           break
     return {
@@ -356,15 +364,15 @@ class _Episode:
   def _over(self) -> bool:
     return bool(self._simulator.success or self._simulator.done) or self._steps >= self._limit
 
-  def _see(self, observation: base.Observation) -> None:
+  def _store(self, observation: base.Observation) -> None:
     self._history.append(observation)
     if self._job.record and self._settings.cameras:
       self._frames.append(
         np.concatenate([observation[IMAGE + camera] for camera in self._settings.cameras], axis=1)
       )
 
-  def _ask(self) -> np.ndarray:
-    """The policy's actions [n, A]."""
+  def _request_actions(self) -> np.ndarray:
+    """Requests and checks the policy's actions [n, A]."""
     self._pipe.send(("waiting", {"plan": self._plans, "history": list(self._history)}))
     self._plans += 1
     chunk, size = self._pipe.recv(), len(self._simulator.spec.action_names)
@@ -376,7 +384,7 @@ class _Episode:
     return chunk
 
   def _hold(self, action: np.ndarray | None) -> None:
-    """One policy step of physics; None lets the episode's own actor choose."""
+    """Runs one policy step of physics; None = the episode's own actor chooses the action."""
     spec, actor = self._simulator.spec, self._job.actor
     if actor == "random":
       action = self._rng.uniform(spec.action_low, spec.action_high).astype(np.float32)

@@ -7,33 +7,16 @@ import pathlib
 import jax
 from absl import flags
 
+from como_jax import commands, errors, interrupt
 from como_jax import config as config_lib
-from como_jax import errors, interrupt
 from como_jax.parallel import distributed
 from como_jax.settings import paths
 from como_jax.tasks import checks
 from como_jax.train import atomic, memory, rundir
 
-TASKS = (
-  "ingest",
-  "mae",
-  "motion",
-  "policy",
-  "extract",
-  "probe",
-  "quickstart",
-  "collect",
-  "serve",
-  "rollout",
-  "compile",
-  "exam_set",
-)
-MULTI_PROCESS_TASKS = (
-  "mae",
-  "motion",
-  "policy",
-  "extract",
-)  # tasks that several processes can run together
+TASKS = commands.named("task")
+# tasks that several processes can run together
+MULTI_PROCESS_TASKS = tuple(name for name in TASKS if commands.COMMANDS[name].several)
 
 
 def run(command: config_lib.CommandLine) -> int:

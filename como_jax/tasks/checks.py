@@ -1,10 +1,9 @@
-"""What the tables of the code, the folders of this machine and a config have to say to each other,
-before a task begins.
+"""Checks of a config against the code's tables and this machine's folders, before a task begins.
 
-Kinds and ranges of values are checked when the command line is read (settings/limits.py). Here it
-is names that an extension may add to (models, objectives, simulators, formats), losses that do not
-go with the model, paths that are not there, folders that cannot be written. Nothing is loaded,
-compiled or written. Modules are imported by the tasks that need them.
+Types and ranges of values are checked when the command line is read (settings/limits.py). This
+module checks names that an extension may add (models, objectives, simulators, formats), losses that
+do not match the model, paths that do not exist, and folders that cannot be written. Nothing is
+loaded, compiled or written. Each check imports only the modules that its task needs.
 """
 
 import os
@@ -16,7 +15,7 @@ from typing import Any
 from como_jax import config as config_lib
 from como_jax import errors
 
-# Losses of the motion model that only some models have: term -> (section, key, values that bring
+# Losses that only some motion models have: term -> (section, key, values with which the model has
 # it).
 _TERMS = {
   "quantization": ("bottleneck", "kind", ("vq", "pre_vq")),
@@ -26,72 +25,81 @@ _TERMS = {
 
 
 def check(config) -> None:
-  """Refuses names that are in no table, losses without a weight or without a model, and inputs that
-  do not exist.
+  """Refuses unknown names, losses without a weight or a matching model, and missing inputs.
 
   Raises:
-    errors.UserError: naming the key and the nearest valid name.
+    errors.UserError: names the key and the nearest valid name.
   """
   _CHECKS.get(config.task, lambda config: None)(config)
   _inputs(config)
 
 
 def one_of(key: str, value: str, valid: Iterable[str]) -> None:
-  """Raises `errors.UserError` unless the value of a key is one of the valid ones."""
+  """Checks that the value of a key is one of the valid values.
+
+  Raises:
+    errors.UserError: names the key and the nearest valid value.
+  """
   valid = list(valid)
   if value not in valid:
-    shown = repr(dict(value) if hasattr(value, "keys") else value)
-    raise errors.UserError(f"config.{key}={shown} is unknown: {errors.nearest(str(value), valid)}")
+    text = repr(dict(value) if hasattr(value, "keys") else value)
+    raise errors.UserError(f"config.{key}={text} is unknown: {errors.nearest(str(value), valid)}")
 
 
 def places(command: config_lib.CommandLine) -> None:
-  """Refuses a folder that could not be written. Writes nothing.
+  """Refuses an output folder that cannot be written; writes nothing.
 
   Raises:
-    errors.UserError: naming the folder and what is in the way.
+    errors.UserError: names the folder and the obstacle.
   """
   config = command.config
-  wanted = {} if config.task == "serve" else {"--workdir": str(command.workdir)}
-  wanted |= {
+  folders = {} if config.task == "serve" else {"--workdir": str(command.workdir)}
+  folders |= {
     f"config.{key}": config[key] for key in ("output", "lerobot") if key in config and config[key]
   }
-  if "--workdir" in wanted and config.get("output") and config.task == "ingest":
-    del wanted["--workdir"]
-  for name, path in wanted.items():
-    there = pathlib.Path(path).absolute()
-    while not os.path.lexists(there) and there != there.parent:
-      there = there.parent
-    if not there.is_dir():
+  if "--workdir" in folders and config.get("output") and config.task == "ingest":
+    del folders["--workdir"]
+  for name, path in folders.items():
+    existing = pathlib.Path(path).absolute()
+    while not os.path.lexists(existing) and existing != existing.parent:
+      existing = existing.parent
+    if not existing.is_dir():
       what = (
         "is a file, a directory is expected"
-        if str(there) == str(pathlib.Path(path).absolute())
-        else f"cannot be made: {there} is no directory"
+        if str(existing) == str(pathlib.Path(path).absolute())
+        else f"cannot be made: {existing} is no directory"
       )
       raise errors.UserError(f"{name} {path} {what}")
-    long = _too_long(there, pathlib.Path(path).absolute())
+    long = _too_long(existing, pathlib.Path(path).absolute())
     if long:
       raise errors.UserError(f"{name} {path[:40]}... is too long a path here: {long}")
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not os.access(existing, os.W_OK | os.X_OK):
       raise errors.UserError(
-        f"{name} {path} cannot be written: no permission for {there}; choose another directory"
+        f"{name} {path} cannot be written: no permission for {existing}; choose another directory"
       )
 
 
-def _too_long(there: pathlib.Path, path: pathlib.Path) -> str:
-  """What is too long in a path of which `there` is a folder already; "" for nothing.
+def _too_long(existing: pathlib.Path, path: pathlib.Path) -> str:
+  """Describes what is too long in a path; "" for nothing.
 
-  A run's own files need some room below it.
+  The files of a run in that folder need room for one more name.
+
+  Args:
+    existing: the part of the path that exists.
+    path: the whole path.
   """
-  name, whole = (os.pathconf(there, key) for key in ("PC_NAME_MAX", "PC_PATH_MAX"))
-  longest = max((len(os.fsencode(part)) for part in path.relative_to(there).parts), default=0)
-  if 0 < name < longest:
-    return f"a name of {longest} bytes, at most {name} are possible"
-  size = len(os.fsencode(path)) + name
-  return f"{size - name} bytes, at most {whole - name} are possible" if size > whole else ""
+  max_name, max_path = (os.pathconf(existing, key) for key in ("PC_NAME_MAX", "PC_PATH_MAX"))
+  longest = max((len(os.fsencode(part)) for part in path.relative_to(existing).parts), default=0)
+  if 0 < max_name < longest:
+    return f"a name of {longest} bytes, at most {max_name} are possible"
+  size = len(os.fsencode(path))
+  if size + max_name > max_path:
+    return f"{size} bytes, at most {max_path - max_name} are possible"
+  return ""
 
 
 def _inputs(config) -> None:
-  """Paths that are read must be there, all of them before the first one is worked on."""
+  """Checks that all input paths exist, before the work on the first one begins."""
   from como_jax.tasks import motion_data
 
   for key in (
@@ -121,16 +129,24 @@ def _inputs(config) -> None:
 
 
 def exists(name: str, path: str) -> None:
-  """Raises `errors.UserError` for a path that is not there, naming the nearest."""
+  """Checks that a path exists.
+
+  Args:
+    name: of the setting, for the message.
+    path: to check.
+
+  Raises:
+    errors.UserError: the path does not exist; names the nearest existing one.
+  """
   if not os.path.exists(path):
     folder = os.path.dirname(path.rstrip("/")) or "."
-    there = os.listdir(folder) if os.path.isdir(folder) else []
+    names = os.listdir(folder) if os.path.isdir(folder) else []
     hint = errors.nearest(
       path,
       [
-        os.path.join(folder, one) if os.path.dirname(path) else one
-        for one in there
-        if not one.startswith(".")
+        os.path.join(folder, name) if os.path.dirname(path) else name
+        for name in names
+        if not name.startswith(".")
       ],
     )
     raise errors.UserError(
@@ -140,7 +156,7 @@ def exists(name: str, path: str) -> None:
 
 
 def _value(config, key: str) -> Any:
-  """The value at a dotted key, None where there is none."""
+  """Value at a dotted key; None where the key does not exist."""
   for part in key.split("."):
     if not hasattr(config, "keys") or part not in config:
       return None
@@ -149,7 +165,7 @@ def _value(config, key: str) -> Any:
 
 
 def _trained(config) -> None:
-  """A training task's model, optimizer and losses."""
+  """Checks the model, the optimizer and the losses of a training task."""
   from como_jax import models
   from como_jax.train import optimizer
 
@@ -166,6 +182,7 @@ def _trained(config) -> None:
 
 
 def _objectives(config) -> None:
+  """Checks the losses of a motion model or an MAE."""
   from como_jax import objectives
   from como_jax.objectives import quantization
 
@@ -176,26 +193,22 @@ def _objectives(config) -> None:
       )
     _weighted(f"config.objectives.{name}", section)
   weights = {name: section.weight for name, section in config.objectives.items()}
-  own = (
+  available = (
     ("mae",)
     if config.task == "mae"
     else tuple(name for name in objectives.OBJECTIVES if name != "mae")
   )
   for name, weight in weights.items():
-    brings, reason = (
-      name in own,
-      f"a model of kind {config.task!r} has no such loss (its own: {', '.join(own)})",
-    )
-    if brings and name in _TERMS:
+    matches = name in available
+    reason = f"a model of kind {config.task!r} has no such loss (its own: {', '.join(available)})"
+    if matches and name in _TERMS:
       part, key, valid = _TERMS[name]
-      brings, reason = (
-        config.model[part][key] in valid,
-        f"it needs --config.model.{part}.{key}={' or '.join(valid)}",
-      )
-    if weight and not brings:
+      matches = config.model[part][key] in valid
+      reason = f"it needs --config.model.{part}.{key}={' or '.join(valid)}"
+    if weight and not matches:
       raise errors.UserError(f"config.objectives.{name}.weight={weight:g}: {reason}")
   for name, (part, key, valid) in _TERMS.items() if config.task == "motion" else ():
-    # without it a KL bottleneck still learns
+    # a KL bottleneck also learns with the weight 0
     if config.model[part][key] in valid and not (
       weights.get(name) or (name == "kl" and name in weights)
     ):
@@ -213,13 +226,14 @@ def _objectives(config) -> None:
   objectives.build(
     {
       name: {key: value for key, value in section.to_dict().items() if key != "weights_path"}
-      # unknown settings; the files are read later
+      # this finds unknown settings; the files of "weights_path" are read later
       for name, section in config.objectives.items()
     }
   )
 
 
 def _weighted(name: str, section: Any) -> None:
+  """Checks that the section of a loss has a weight."""
   if not hasattr(section, "keys"):
     raise errors.UserError(
       f"{name}={section!r}, expected a section with a weight: {{'weight': 1.0}}"
@@ -231,10 +245,11 @@ def _weighted(name: str, section: Any) -> None:
 
 
 def _policy(config) -> None:
+  """Checks the losses and the language settings of a policy."""
   from como_jax import language
   from como_jax.models import config_utils
 
-  known = ("action", "latent", "gripper")  # the last counts where the data have grippers
+  known = ("action", "latent", "gripper")  # "gripper" is used only for data with grippers
   for name, section in config.policy.objectives.items():
     if name not in known:
       raise errors.UserError(
@@ -296,29 +311,29 @@ def _compile(config) -> None:
 
   topology.parse(config.topology)
   try:
-    words = [f"--config.{word}" for word in shlex.split(config.changes)]
+    changes = [f"--config.{change}" for change in shlex.split(config.changes)]
   except ValueError as error:
     raise errors.UserError(f"config.changes={config.changes}: {error}") from error
-  for key, more in (("of", []), ("changes", words)):
+  for key, args in (("of", []), ("changes", changes)):
     try:
-      planned = config_lib.parse(["main", f"--config={config.of}", *more]).config
+      planned = config_lib.parse(["main", f"--config={config.of}", *args]).config
     except errors.UserError as error:
       raise errors.UserError(f"config.{key}={config[key]}: {error}") from error
   compile_task.check(config, planned)
 
 
 def _quickstart(config) -> None:
-  wanted = {
-    task: task for task in ("ingest", "motion", "probe", "extract", "policy", "rollout")
-  } | ({"exam": "probe"} if config.exam else {})
-  for key, task in wanted.items():
+  tasks = {task: task for task in ("ingest", "motion", "probe", "extract", "policy", "rollout")}
+  if config.exam:
+    tasks["exam"] = "probe"
+  for key, expected in tasks.items():
     try:
-      found = config_lib.load(config[key])[0].task
+      task = config_lib.load(config[key])[0].task
     except errors.UserError as error:
       raise errors.UserError(f"config.{key}={config[key]}: {error}") from error
-    if found != task:
+    if task != expected:
       raise errors.UserError(
-        f"config.{key}={config[key]} is a config of task {found!r}, one of task {task!r} is "
+        f"config.{key}={config[key]} is a config of task {task!r}, one of task {expected!r} is "
         "expected"
       )
 

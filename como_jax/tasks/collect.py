@@ -1,5 +1,6 @@
-"""Collects a LeRobot data set from a simulator's scripted experts: one process a task, progress
-bar, atomic output.
+"""Collects a LeRobot data set from a simulator's scripted experts.
+
+Each task has its own process. The output is written atomically, with a progress bar.
 """
 
 import concurrent.futures
@@ -19,9 +20,7 @@ from como_jax.sim import collect
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Entry of `como_jax.main`: collects into `config.output`, or WORKDIR/dataset when that is
-  empty.
-  """
+  """Entry of `como_jax.main`: collects into `config.output` (default: WORKDIR/dataset)."""
   collect_dataset(command.config, str(command.workdir))
   return 0
 
@@ -29,13 +28,18 @@ def run(command: config_lib.CommandLine) -> int:
 def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path:
   """Writes the data set and meta/collection.json (settings, versions, success rates).
 
-  Returns its path.
+  Args:
+    config: of the task.
+    workdir: contains the data set when `config.output` is empty.
+
+  Returns:
+    Path of the data set.
 
   Raises:
-    UserError: unknown task or camera, the output exists, packages or OpenGL missing, or no success
-      at all.
+    UserError: unknown task or camera, existing output, missing packages or OpenGL, or no success at
+      all.
   """
-  settings = collect.Settings(**config.collect.to_dict())  # plain: it travels to other processes
+  settings = collect.Settings(**config.collect.to_dict())  # plain values, because it is pickled
   module = sim.load(settings.simulator)
   tasks = tuple(config.tasks) or tuple(module.TASKS)
   for task in tasks:
@@ -92,9 +96,10 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
         "success": {t.task: f"{t.successes}/{t.attempts}" for t in tallies},
       }
     )
-  reached, tried = sum(t.successes for t in tallies), sum(t.attempts for t in tallies)
+  successes, attempts = sum(t.successes for t in tallies), sum(t.attempts for t in tallies)
   print(
-    f"wrote {output}: {total_size(output) / 2**20:.2f} MiB, {reached} of {tried} attempts succeeded"
+    f"wrote {output}: {total_size(output) / 2**20:.2f} MiB, {successes} of {attempts} attempts "
+    "succeeded"
   )
   return output
 
@@ -113,26 +118,26 @@ def _spec(settings: collect.Settings, task: str):
 def _items(
   settings: collect.Settings, tasks: tuple[str, ...], workers: int
 ) -> Iterator[collect.Episode | collect.Tally]:
-  """Episodes and tallies in the order of `tasks`, whatever the number of processes.
+  """Yields episodes and tallies in the order of `tasks`, with any number of processes.
 
-  At most `workers + 1` finished tasks wait in memory (a task of 20 episodes at 128 px is about 100
-  MB).
+  At most `workers + 1` finished tasks are kept in memory (a task of 20 episodes at 128 px takes
+  about 100 MB).
   """
   if workers <= 1:
     for task in tasks:
       yield from collect.collect_task(settings, task)
     return
   context = multiprocessing.get_context("spawn")  # OpenGL contexts do not survive a fork
-  # Ctrl-C ends the workers where they are: leaving the pool waits for them.
+  # Ctrl-C kills the workers at once, because the end of this `with` block waits for them.
   with concurrent.futures.ProcessPoolExecutor(
     workers, mp_context=context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL)
   ) as pool:
-    waiting = []
+    futures = []
     for task in tasks:
-      waiting.append(pool.submit(_whole_task, settings, task))
-      if len(waiting) > workers:
-        yield from waiting.pop(0).result()
-    for future in waiting:
+      futures.append(pool.submit(_whole_task, settings, task))
+      if len(futures) > workers:
+        yield from futures.pop(0).result()
+    for future in futures:
       yield from future.result()
 
 

@@ -1,9 +1,8 @@
-"""Plans a run without the hardware: compiles its real programs for a machine that is not there and
-says what they would need.
+"""Plans a run without the hardware: compiles its programs for a machine that is not present.
 
-What it says is computed, nothing runs: whether it fits, memory by kind, operations, bytes over each
-wire, and from those the time that a step takes at the least. Real times are longer; contention, the
-input pipeline and the host are not part of it.
+Nothing is run. It computes whether the run fits into memory, memory by kind, operations, bytes over
+each network, and from these a lower bound of the time of a step. Real times are longer: contention,
+the input pipeline and the host are not included.
 """
 
 import contextlib
@@ -20,18 +19,19 @@ import jax
 from como_jax import config as config_lib
 from como_jax import errors
 from como_jax.parallel import flops, hlo, topology
-from como_jax.tasks import plan_page, programs
+from como_jax.report import plan_page
+from como_jax.tasks import programs
 from como_jax.train import atomic, rundir
 
 GIB = topology.GIB
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-# of a CPU: machine code that will not run
+# Compiler options for CPUs: the machine code is never run, so it is not optimized.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-_MOST = 2**16  # rows of a device the search for the largest batch goes up to
+_MOST = 2**16  # maximum number of rows per device in the search for the largest batch
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Writes plan.json and plan.md into the workdir and prints the latter."""
+  """Writes plan.json and plan.md into the workdir, and prints plan.md."""
   config, workdir = command.config, command.workdir
   rundir.check(workdir, config, resume=command.resume, overwrite=command.overwrite)
   machine = topology.parse(config.topology)
@@ -40,7 +40,7 @@ def run(command: config_lib.CommandLine) -> int:
   ).config
   check(config, planned)
   with compiler(effort=config.effort):
-    topology.devices(machine)  # before jax starts on its own
+    topology.devices(machine)  # must run before JAX initializes its backends
     plans = plan(config, planned, machine)
     rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
   line = "python -m como_jax.main " + shlex.join(command.words)
@@ -62,23 +62,34 @@ def run(command: config_lib.CommandLine) -> int:
 
 
 def check(config, planned) -> None:
-  """Refuses numbers and names that no plan can have. Raises `errors.UserError`."""
+  """Checks the config of the plan and the planned config.
+
+  Raises:
+    errors.UserError: the planned config trains nothing, or the name of a program is not known.
+  """
   programs.check(planned)
-  known = sorted({name for names in programs.KINDS.values() for name in names})
+  program_names = sorted({name for names in programs.KINDS.values() for name in names})
   for name in config.programs:
-    if name not in known:
-      raise errors.UserError(f"config.programs: {name!r} is unknown: {errors.nearest(name, known)}")
+    if name not in program_names:
+      raise errors.UserError(
+        f"config.programs: {name!r} is unknown: {errors.nearest(name, program_names)}"
+      )
 
 
 @contextlib.contextmanager
 def compiler(*, effort: float):
-  """The compiler's settings while planning: how hard it tries, and no cache (programs for absent
-  machines can be written to it, not read).
+  """Context manager with the compiler settings of a plan.
+
+  The compilation cache is off, because programs for absent machines can be written to it but not
+  read from it.
+
+  Args:
+    effort: optimization effort of the compiler.
   """
-  wanted = {"jax_exec_time_optimization_effort": effort, "jax_enable_compilation_cache": False}
-  before = {name: getattr(jax.config, name) for name in wanted}
+  settings = {"jax_exec_time_optimization_effort": effort, "jax_enable_compilation_cache": False}
+  before = {name: getattr(jax.config, name) for name in settings}
   try:
-    for name, value in wanted.items():
+    for name, value in settings.items():
       jax.config.update(name, value)
     yield
   finally:
@@ -87,7 +98,7 @@ def compiler(*, effort: float):
 
 
 def plan(config, planned, machine: topology.Topology) -> list[dict[str, Any]]:
-  """What each program of the planned config needs."""
+  """Plans each program of the planned config: its memory, operations and times."""
   per_device = config.batch_per_device
   batch = per_device * machine.count if per_device else planned.train.batch_size
   builders: dict[str, tuple[topology.Topology, int, Callable]] = {
@@ -99,15 +110,17 @@ def plan(config, planned, machine: topology.Topology) -> list[dict[str, Any]]:
   for name in programs.KINDS[planned.task]:
     if name not in config.programs:
       continue
-    where, size, build = builders[name]
-    print(f"compiling {name} for {where.name}, batch {size}: minutes for a large model")
-    memory = config.memory or where.chip.hbm
-    one = measure(build(planned, where, batch_size=size), where, memory=memory, name=name)
-    model = build(planned, where, batch_size=size, useful=True).trace().jaxpr
-    finish(one, where, model_flops=flops.count(model), unit=one["unit"])
+    target, size, build = builders[name]
+    print(f"compiling {name} for {target.name}, batch {size}: minutes for a large model")
+    memory = config.memory or target.chip.hbm
+    program = measure(build(planned, target, batch_size=size), target, memory=memory, name=name)
+    model = build(planned, target, batch_size=size, useful=True).trace().jaxpr
+    finish(program, target, model_flops=flops.count(model), unit=program["unit"])
     if config.largest and name == "train" and math.isfinite(memory):
-      one["largest"] = search(planned, where, memory=memory, start=max(1, size // where.count))
-    plans.append(one)
+      program["largest"] = search(
+        planned, target, memory=memory, start=max(1, size // target.count)
+      )
+    plans.append(program)
   if not plans:
     raise errors.UserError(
       f"config.programs={tuple(config.programs)}: a config of task {planned.task!r} has only "
@@ -119,17 +132,20 @@ def plan(config, planned, machine: topology.Topology) -> list[dict[str, Any]]:
 def measure(
   program: programs.Program, machine: topology.Topology, *, memory: float, name: str
 ) -> dict[str, Any]:
-  """Compiles one program: its memory, operations, collectives and traffic.
+  """Compiles a program and computes its memory, operations, collectives and traffic.
 
   Args:
-    program: what to compile.
-    machine: what for.
-    memory: GiB a device can use.
-    name: of the program, for messages.
+    program: the program.
+    machine: the machine for which it is compiled.
+    memory: memory that a device can use, in GiB.
+    name: name of the program.
+
+  Raises:
+    errors.UserError: the program cannot be compiled, for another reason than its memory.
   """
   begin = time.monotonic()
   traced = program.trace()
-  one: dict[str, Any] = {
+  result: dict[str, Any] = {
     "program": name,
     "topology": machine.name,
     "devices": program.mesh.size,
@@ -150,7 +166,7 @@ def measure(
         f"{name} cannot be compiled for {machine.name}: "
         f"{(str(error).splitlines() or [''])[0][:300]}"
       ) from error
-    return one | {
+    return result | {
       "compile_seconds": time.monotonic() - begin,
       "fits": False,
       "memory": {"available": memory, "needed": needed / GIB, "refused": True},
@@ -168,7 +184,7 @@ def measure(
   slices = topology.slice_numbers(machine, program.mesh)
   cost = compiled.cost_analysis() or {}
   available = memory if math.isfinite(memory) else None
-  return one | {
+  return result | {
     "compile_seconds": time.monotonic() - begin,
     "fits": None if available is None else needed / GIB <= available,
     "memory": {
@@ -185,8 +201,9 @@ def measure(
 
 
 def out_of_memory(message: str) -> float | None:
-  """Bytes that a program needs at the least, from the TPU compiler's refusal; None for another
-  error.
+  """Minimum bytes that a program needs, from an error message of the TPU compiler.
+
+  0 if the message has no number; None if the error is another one.
   """
   forms = (
     r"total memory required for [\w ]+ \(([\d.]+)([KMGT]?)\) exceeds available HBM",
@@ -200,57 +217,80 @@ def out_of_memory(message: str) -> float | None:
 
 
 def summary(program: hlo.Program, slices) -> list[dict[str, Any]]:
-  """Collectives by kind: how often in a step, bytes of their arrays on one device, and what it
-  sends on each network.
+  """Sums the collectives of a program by kind.
+
+  Args:
+    program: the compiled program.
+    slices: slice number of each partition.
+
+  Returns:
+    For each kind, its count in a step, the bytes of its arrays on one device, and the bytes that a
+    device sends over each network ("ici", "dcn").
   """
   rows: dict[str, dict[str, Any]] = {}
-  for one in hlo.collectives(program):
+  for collective in hlo.collectives(program):
     row = rows.setdefault(
-      one.kind, {"kind": one.kind, "count": 0, "bytes": 0, "ici": 0.0, "dcn": 0.0}
+      collective.kind, {"kind": collective.kind, "count": 0, "bytes": 0, "ici": 0.0, "dcn": 0.0}
     )
-    sent = hlo.sent(one, slices, partitions=program.partitions)
-    row["count"] += one.times
-    row["bytes"] += one.bytes * one.times
-    row["ici"] += sent.ici * one.times
-    row["dcn"] += sent.dcn * one.times
+    sent = hlo.sent(collective, slices, partitions=program.partitions)
+    row["count"] += collective.times
+    row["bytes"] += collective.bytes * collective.times
+    row["ici"] += sent.ici * collective.times
+    row["dcn"] += sent.dcn * collective.times
   return sorted(rows.values(), key=lambda row: -row["bytes"])
 
 
 def finish(
-  one: dict[str, Any], machine: topology.Topology, *, model_flops: float, unit: str
+  result: dict[str, Any], machine: topology.Topology, *, model_flops: float, unit: str
 ) -> None:
-  """Adds the operations without recomputation and, where the machine's rates are known, the least
-  time of a step.
+  """Adds the operations without recomputation, and the minimum time of a step.
 
-  What must pass through memory is the arguments and results, once; what this program passes is
-  more, by how much depends on what the compiler keeps on the chip. With little effort (-1) it keeps
-  nothing there, so that time is an upper estimate.
+  The time is added only if the rates of the machine are known. It assumes that arguments and
+  results pass through memory once. The real traffic is larger, depending on what the compiler keeps
+  on the chip. With low effort (-1), it keeps nothing on the chip, so "traffic_seconds" is an upper
+  estimate.
+
+  Args:
+    result: result of `measure`, which is changed.
+    machine: the machine.
+    model_flops: operations without recomputation.
+    unit: unit of the examples.
   """
-  one["model_flops"] = model_flops
-  chip, devices = machine.chip, one["devices"]
-  if not chip.tflops or "collectives" not in one:
+  result["model_flops"] = model_flops
+  chip, devices = machine.chip, result["devices"]
+  if not chip.tflops or "collectives" not in result:
     return
   peak, memory = chip.tflops * 1e12, chip.hbm_rate * 1e9
-  touched = (one["memory"]["arguments"] + one["memory"]["outputs"]) * GIB
-  parts = {"compute": one["flops"] / devices / peak, "memory": touched / memory}
+  touched = (result["memory"]["arguments"] + result["memory"]["outputs"]) * GIB
+  parts = {"compute": result["flops"] / devices / peak, "memory": touched / memory}
   for wire, rate in (("ici", chip.ici_rate), ("dcn", chip.dcn_rate)):
-    parts[wire] = sum(row[wire] for row in one["collectives"]) / (rate * 1e9)
+    parts[wire] = sum(row[wire] for row in result["collectives"]) / (rate * 1e9)
   seconds = max(parts.values())
-  traffic = max(seconds, one["hbm_bytes"] / memory)
-  one["roofline"] = {
+  traffic = max(seconds, result["hbm_bytes"] / memory)
+  result["roofline"] = {
     "seconds": seconds,
     "parts": parts,
     "bound": max(parts, key=lambda name: parts[name]),
     "mfu": model_flops / devices / peak / seconds,
-    f"{unit}_per_s": one["batch"] / seconds,
+    f"{unit}_per_s": result["batch"] / seconds,
     "traffic_seconds": traffic,
     "traffic_mfu": model_flops / devices / peak / traffic,
   }
 
 
 def search(planned, machine: topology.Topology, *, memory: float, start: int) -> dict[str, int]:
-  """The largest batch of a device that fits, to an eighth: doubling, then bisection; each try
-  compiles the step.
+  """Finds the largest batch per device that fits, to within 1/8, by doubling and bisection.
+
+  Each attempt compiles the train step.
+
+  Args:
+    planned: the planned config.
+    machine: the machine.
+    memory: memory that a device can use, in GiB.
+    start: batch per device of the first attempt.
+
+  Returns:
+    {"per_device": the batch, "compiles": number of attempts}.
   """
   mesh = programs.train(planned, machine, batch_size=unit_of(planned, 1) * machine.count).mesh
   unit = unit_of(planned, mesh.shape["tensor"])
@@ -263,22 +303,31 @@ def search(planned, machine: topology.Topology, *, memory: float, start: int) ->
     return tried[rows]
 
   return {
-    "per_device": largest(fits, start=max(1, start // unit), most=_MOST // unit) * unit,
+    "per_device": largest(fits, start=max(1, start // unit), limit=_MOST // unit) * unit,
     "compiles": len(tried),
   }
 
 
 def unit_of(planned, tensor: int) -> int:
-  """Rows of a device come in multiples of this, so that the batch divides into its accumulated
-  parts.
+  """The number of which rows per device must be a multiple, so that microbatches have equal size.
+
+  Args:
+    planned: the planned config.
+    tensor: size of the mesh axis "tensor".
   """
   return planned.train.accumulate // math.gcd(planned.train.accumulate, tensor)
 
 
-def largest(fits: Callable[[int], bool], *, start: int, most: int) -> int:
-  """The largest whole number that fits, to an eighth below; 0 when 1 does not."""
+def largest(fits: Callable[[int], bool], *, start: int, limit: int) -> int:
+  """The largest integer that fits, or up to 1/8 less; 0 if 1 does not fit.
+
+  Args:
+    fits: whether a number fits.
+    start: the first number to try.
+    limit: numbers above are not tried.
+  """
   low, high = 0, start
-  while high <= most and fits(high):
+  while high <= limit and fits(high):
     low, high = high, 2 * high
   while high - low > max(1, low // 8):
     middle = (low + high) // 2

@@ -1,7 +1,8 @@
-"""Where the linear path of the motion model starts: principal components of what differs in
-training pairs (features, or optical flow).
+"""Initializes the linear path of the motion model by principal components of training pairs.
 
-Legend: n pairs, G groups of patches, D width of the encoder, C components.
+The components are those of the feature difference, or of the optical flow.
+
+Legend: n pairs, G groups of patches, D width of the encoder, F = G D features, C components.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,8 +15,8 @@ import scipy.linalg
 from como_jax import errors
 from como_jax.models import pixels
 
-PAIRS = 2048  # looked at; their Gram matrix takes a second
-_SMALLEST = 1e-6  # of the largest variance: below, there is no such component
+PAIRS = 2048  # number of pairs; the computation of their Gram matrix takes a second
+_SMALLEST = 1e-6  # share of the largest variance below which a component counts as missing
 
 
 def start(
@@ -25,49 +26,57 @@ def start(
   *,
   pairs: int = PAIRS,
 ) -> dict[str, Any]:
-  """The first parameters of the linear path, as a named part: {"idm": {"components": {"kernel": [G,
-  D, C]}}}.
+  """The initial parameters of the linear path.
 
   Args:
     model: a motion model with `components`.
-    params: with "encoder".
-    batches: of "frames" uint8 [B, K, H, W, 3]; as many are drawn as `pairs` takes.
-    pairs: neighboring frames to look at.
+    params: parameters with "encoder".
+    batches: batches with "frames" uint8 [B, K, H, W, 3]; it reads as many as `pairs` needs.
+    pairs: number of pairs of neighboring frames.
+
+  Returns:
+    {"idm": {"components": {"kernel": [G, D, C]}}}.
 
   Raises:
-    errors.UserError: the pairs have fewer independent differences than components are wanted.
+    errors.UserError: the pairs have fewer independent differences than there are components.
   """
   encoder = {"encoder": params["encoder"]}
 
   @jax.jit
   def differences(encoder, frames):
-    found = model.differences(encoder, pixels.normalize(frames))
-    return found.reshape((len(found), -1))
+    result = model.differences(encoder, pixels.normalize(frames))
+    return result.reshape((len(result), -1))
 
   rows, groups = [], model.components.groups
   while sum(map(len, rows)) < pairs:
     rows.append(np.asarray(differences(encoder, next(batches)["frames"]), np.float32))
   rows = np.concatenate(rows)[:pairs]
-  found = principal(rows, model.components.count)
+  directions = principal(rows, model.components.count)
   print(
-    f"components: {found.shape[1]} numbers of z start as principal components of the "
+    f"components: {directions.shape[1]} numbers of z start as principal components of the "
     f"{'optical flow' if model.components.source == 'flow' else 'feature difference'} of "
     f"{len(rows)} training pairs"
   )
-  # the module takes the mean over groups
-  kernel = groups * found.reshape((groups, len(found) // groups, -1))
+  # The factor compensates the mean over groups in the module.
+  kernel = groups * directions.reshape((groups, len(directions) // groups, -1))
   return {"idm": {"components": {"kernel": kernel}}}
 
 
 def principal(differences: np.ndarray, count: int) -> np.ndarray:
-  """Directions [F, C] on which the rows [n, F] have mean square 1 and no correlation: those of the
-  largest variance, in falling order.
+  """Directions of the largest variance, scaled so that projections have mean square 1.
 
-  No mean is taken off: over pairs and their reversals, which are the negatives, it is zero. Signs
-  make the largest entry of each direction positive.
+  Projections are uncorrelated. The mean is not subtracted: over pairs and reversed pairs, whose
+  differences are the negatives, it is zero. The largest entry of each direction is positive.
+
+  Args:
+    differences: [n, F].
+    count: number of directions C.
+
+  Returns:
+    [F, C], by falling variance.
 
   Raises:
-    errors.UserError: the rows do not have so many independent directions.
+    errors.UserError: the rows have fewer independent directions.
   """
   n, gram = len(differences), None
   if np.isfinite(differences).all():
@@ -77,8 +86,8 @@ def principal(differences: np.ndarray, count: int) -> np.ndarray:
       f"config.model.idm.components={count}: the features of the first {n} training pairs do not "
       "differ or are not finite: check config.encoder_weights and config.data"
     )
-  least = max(0, n - count)
-  values, vectors = scipy.linalg.eigh(gram, subset_by_index=(least, n - 1))
+  lowest = max(0, n - count)
+  values, vectors = scipy.linalg.eigh(gram, subset_by_index=(lowest, n - 1))
   values, vectors = values[::-1], vectors[:, ::-1]
   rank = int((values > _SMALLEST * values[0]).sum())
   if rank < count:
@@ -86,5 +95,7 @@ def principal(differences: np.ndarray, count: int) -> np.ndarray:
       f"config.model.idm.components={count}: the first {n} training pairs have only {rank} "
       f"independent differences: take {rank} at most"
     )
-  found = (differences.T @ (vectors / values).astype(np.float32)) / np.float32(np.sqrt(n))
-  return found * np.sign(np.take_along_axis(found, np.abs(found).argmax(0)[None], axis=0))
+  directions = (differences.T @ (vectors / values).astype(np.float32)) / np.float32(np.sqrt(n))
+  return directions * np.sign(
+    np.take_along_axis(directions, np.abs(directions).argmax(0)[None], axis=0)
+  )

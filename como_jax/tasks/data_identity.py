@@ -1,5 +1,6 @@
-"""Which data a run was trained on: a resumed run must meet the same, byte for byte as far as sizes
-and fingerprints show it.
+"""Identity of the training data: a resumed run must use the same data.
+
+The comparison uses fingerprints, checksums and file sizes, not every byte.
 """
 
 import json
@@ -18,26 +19,26 @@ ACCEPT = "--config.train.accept_changed_data=True"
 
 
 def record(config, folders: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-  """A description of each data set of a training config, as JSON.
+  """Describes each data set of a training config, as JSON.
 
   Args:
-    config: with the section `data`: its paths are those a message names.
+    config: with the section `data`, whose paths are used in messages.
     folders: (folder of shards, folder of labels or "") of each data set, in the config's order.
 
   Returns:
-    For each: path as given, source (fingerprint of what the shards were made from), manifest and
-    labels (checksums), shards (their names and sizes, as a checksum), counts (episodes, clips,
-    frames).
+    For each data set: path as in the config, source (fingerprint of the source of the shards),
+    manifest and labels (checksums), shards (checksum of their names and sizes), counts (episodes,
+    clips, frames).
   """
   paths = [str(dict(entry).get("path", "")) for entry in config.data.mixture] or [config.data.path]
-  found = []
+  descriptions = []
   for path, (folder, labels) in zip(paths, folders, strict=True):
     manifest_file = pathlib.Path(folder, "manifest.json")
     manifest = weights.read_json(manifest_file)
     sizes = [
-      [one["file"], _size(manifest_file.with_name(one["file"]))] for one in manifest["shards"]
+      [shard["file"], _size(manifest_file.with_name(shard["file"]))] for shard in manifest["shards"]
     ]
-    found.append(
+    descriptions.append(
       {
         "path": path,
         "source": manifest["source"]["fingerprint"],
@@ -47,33 +48,41 @@ def record(config, folders: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         "counts": manifest["counts"],
       }
     )
-  return found
+  return descriptions
 
 
 def _size(path: pathlib.Path) -> int:
+  """Bytes of a file; -1 without the file."""
   return path.stat().st_size if path.is_file() else -1
 
 
-def check(workdir: pathlib.Path, now: list[dict[str, Any]], *, accept: bool) -> list[str]:
-  """Compares the data of a resumed run with those it began with; lines to print about accepted
-  changes.
+def check(workdir: pathlib.Path, current: list[dict[str, Any]], *, accept: bool) -> list[str]:
+  """Compares the data of a resumed run with the data of its start.
+
+  Args:
+    workdir: of the run.
+    current: as returned by `record`.
+    accept: whether changes are allowed.
+
+  Returns:
+    Lines to print about accepted changes.
 
   Raises:
-    errors.UserError: a data set has changed and `accept` is off; it names the path and what is
-      different.
+    errors.UserError: a data set has changed and `accept` is False; names the path and the changed
+      files.
   """
-  if not (workdir / FILE).is_file():  # begun before this was recorded
+  if not (workdir / FILE).is_file():  # a run of a version that did not record its data
     return []
-  before = weights.read_json(workdir / FILE)
-  if before.get("version", VERSION) > VERSION:
+  recorded = weights.read_json(workdir / FILE)
+  if recorded.get("version", VERSION) > VERSION:
     raise errors.UserError(
-      f"{workdir / FILE} has version {before['version']}, this program reads up to {VERSION}: "
+      f"{workdir / FILE} has version {recorded['version']}, this program reads up to {VERSION}: "
       "update como_jax"
     )
   lines = [
     line
-    for was, is_now in zip(before["sets"], now, strict=False)
-    if (line := _difference(was, is_now))
+    for old, new in zip(recorded["sets"], current, strict=False)
+    if (line := _difference(old, new))
   ]
   if lines and not accept:
     raise errors.UserError(
@@ -83,23 +92,25 @@ def check(workdir: pathlib.Path, now: list[dict[str, Any]], *, accept: bool) -> 
   return [f"resume: {line}: accepted" for line in lines]
 
 
-def write(workdir: pathlib.Path, now: list[dict[str, Any]]) -> None:
-  """Records the data of a run."""
-  atomic.write(workdir / FILE, json.dumps({"version": VERSION, "sets": now}, indent=2))
+def write(workdir: pathlib.Path, current: list[dict[str, Any]]) -> None:
+  """Writes the descriptions of a run's data (`record`) to its directory."""
+  atomic.write(workdir / FILE, json.dumps({"version": VERSION, "sets": current}, indent=2))
 
 
-def _difference(was: dict[str, Any], now: dict[str, Any]) -> str:
-  what = {
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+  """Describes the changes of one data set; "" for none."""
+  names = {
     "source": "the source's files",
     "manifest": "the manifest of the shards",
     "shards": "the shard files",
     "labels": "the labels",
   }
-  changed = [words for key, words in what.items() if was.get(key) != now[key]]
+  changed = [name for key, name in names.items() if old.get(key) != new[key]]
   if not changed:
     return ""
   counts = " and ".join(
-    ", ".join(f"{one['counts'].get(key, '?')} {key}" for key in ("episodes", "frames")) + f" {when}"
-    for one, when in ((was, "before"), (now, "now"))
+    ", ".join(f"{data['counts'].get(key, '?')} {key}" for key in ("episodes", "frames"))
+    + f" {when}"
+    for data, when in ((old, "before"), (new, "now"))
   )
-  return f"{now['path']}: {', '.join(changed)} changed ({counts})"
+  return f"{new['path']}: {', '.join(changed)} changed ({counts})"

@@ -1,4 +1,4 @@
-"""The exam's pictures as arrays, and as the encoder that ships sees them.
+"""The pictures of the exam as arrays, and as tokens of the bundled encoder.
 
 Legend: V views of three pictures, P = 2V pairs, N patches, D width of the encoder.
 """
@@ -18,21 +18,20 @@ from como_jax.tasks import training
 from como_jax.train import rng
 
 PICTURES = "pictures.mp4"
-# of a picture's side: how far both pictures of a pair are moved to see whether z stays
+# Shift of both pictures of a pair, as share of the side, to test whether z depends on the location.
 SHIFT = 1 / 16
 CORNERS = ((0, 0), (0, 2), (2, 0), (2, 2))
 
 
 class Pictures(NamedTuple):
-  """A set's pictures and what a frozen encoder makes of them.
+  """The pictures of a set and their tokens from a frozen encoder.
 
   Attributes:
     frames: uint8 [V, 3, H, W, 3], at the size of the encoder.
-    whole: the same as they are stored.
-    tokens: float16 [V, 3, N, D], patches only.
-    table: the set's arrays (`exam.npz`).
-    shifted: float16 [V, 2, N, D], as `tokens`, of what `shifted` makes of the frames; None: not
-      asked for.
+    whole: the same pictures, as they are stored.
+    tokens: tokens of the patches, float16 [V, 3, N, D].
+    table: arrays of the set (`exam.npz`).
+    shifted: tokens of the shifted frames (see `shifted`), float16 [V, 2, N, D]; None: not computed.
   """
 
   frames: np.ndarray
@@ -43,81 +42,104 @@ class Pictures(NamedTuple):
 
   @property
   def fit(self) -> np.ndarray:
-    """Bool [P]: the pairs that probes are fitted on."""
+    """The pairs on which probes are fitted, bool [P]."""
     return self.of_pairs("part") == exam_set.FIT
 
   def of_pairs(self, name: str) -> np.ndarray:
-    """A column of the views, for each pair."""
+    """A column of the views, repeated for each pair [P]."""
     return np.repeat(self.table[name], 2)
 
   @staticmethod
   def first(values: np.ndarray) -> np.ndarray:
-    """[V, 3, ...] -> [P, ...]: of each pair's first picture."""
+    """Values of the first picture of each pair: [V, 3, ...] -> [P, ...]."""
     return values[:, :2].reshape(-1, *values.shape[2:])
 
   @staticmethod
   def second(values: np.ndarray) -> np.ndarray:
-    """[V, 3, ...] -> [P, ...]: of each pair's second picture."""
+    """Values of the second picture of each pair: [V, 3, ...] -> [P, ...]."""
     return values[:, 1:].reshape(-1, *values.shape[2:])
 
 
 def load(folder: pathlib.Path) -> Pictures:
-  """A set as the controls see it: at the size of the encoder that ships, with its tokens."""
+  """Reads a set for the controls: at the size of the bundled encoder, with its tokens."""
   section = model_presets.preset("motion", "debug")
   model = models.build(section)
   parameters = {
     **model.init(rng.key(0, "exam")),
     **training.encoder_weights("bundled", model=model),
   }
-  shown = frames(folder, section["image_size"])
+  pictures = frames(folder, section["image_size"])
   encode = jax.jit(
     lambda images: model.features(parameters, pixels.normalize(images))[:, 1:].astype("float16")
   )
 
   def tokens(images: np.ndarray) -> np.ndarray:
-    found = batched(encode, 128)(images.reshape(-1, *images.shape[2:]))
-    return found.reshape(*images.shape[:2], *found.shape[1:])
+    flat = batched(encode, 128)(images.reshape(-1, *images.shape[2:]))
+    return flat.reshape(*images.shape[:2], *flat.shape[1:])
 
   with np.load(folder / exam_set.TABLE) as file:
-    return Pictures(shown, frames(folder, 0), tokens(shown), dict(file), tokens(shifted(shown)))
+    return Pictures(
+      pictures, frames(folder, 0), tokens(pictures), dict(file), tokens(shifted(pictures))
+    )
 
 
 def batched(run: Callable[..., jax.Array], size: int) -> Callable[..., np.ndarray]:
-  """`run` of arrays [n, ...] for any n, always called (and so compiled) for `size` rows."""
+  """Wraps a function of arrays [n, ...] so that it is always called for batches of one size.
 
-  def every(*arrays: np.ndarray) -> np.ndarray:
+  So it is compiled only once.
+
+  Args:
+    run: arrays [size, ...] -> array [size, ...].
+    size: rows of a batch.
+  """
+
+  def run_in_batches(*arrays: np.ndarray) -> np.ndarray:
     count, parts = len(arrays[0]), []
     for begin in range(0, count, size):
       rows = np.minimum(np.arange(begin, begin + size), count - 1)
       parts.append(np.asarray(run(*(values[rows] for values in arrays)))[: count - begin])
     return np.concatenate(parts)
 
-  return every
+  return run_in_batches
 
 
 def frames(folder: pathlib.Path, size: int) -> np.ndarray:
-  """uint8 [V, 3, H, W, 3], H = W = size pixels; 0: as they are stored."""
-  every = np.stack([frame for _, frame in video.read(str(folder / PICTURES), video.Geometry(size))])
-  return every.reshape(-1, 3, *every.shape[1:])
+  """Reads the pictures of a set.
+
+  Args:
+    folder: folder of the tier.
+    size: H = W in pixels; 0: as they are stored.
+
+  Returns:
+    uint8 [V, 3, H, W, 3].
+  """
+  pictures = np.stack(
+    [frame for _, frame in video.read(str(folder / PICTURES), video.Geometry(size))]
+  )
+  return pictures.reshape(-1, 3, *pictures.shape[1:])
 
 
 def shifted(frames: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
-  """Pictures 0 and 1 of frames [V, 3, H, W, 3], both moved by the same pixels: [V, 2, H, W, 3].
+  """Shifts pictures 0 and 1 of each view by the same pixels: [V, 3, H, W, 3] -> [V, 2, H, W, 3].
 
-  They move by `SHIFT` of the side, a pixel at least, along both axes, toward the four corners in
-  turn; edges are repeated.
+  The shift is `SHIFT` of the side, at least one pixel, along both axes. Views are shifted toward
+  the four corners in turn. Edges are repeated.
 
   Args:
-    frames: of the views.
-    views: place of each in the set, int [V]; None: these are all.
+    frames: [V, 3, H, W, 3].
+    views: index of each view in the set, int [V]; None: `frames` has all views.
   """
-  by = max(1, round(SHIFT * frames.shape[2]))
+  distance = max(1, round(SHIFT * frames.shape[2]))
   corner = (np.arange(len(frames)) if views is None else views) % len(CORNERS)
   result = np.empty_like(frames[:, :2])
-  for number, (down, right) in enumerate(CORNERS):
-    rows = corner == number
-    padded = np.pad(frames[rows, :2], ((0, 0), (0, 0), (by, by), (by, by), (0, 0)), mode="edge")
-    result[rows] = padded[:, :, down * by :, right * by :][
+  for index, (down, right) in enumerate(CORNERS):
+    rows = corner == index
+    padded = np.pad(
+      frames[rows, :2],
+      ((0, 0), (0, 0), (distance, distance), (distance, distance), (0, 0)),
+      mode="edge",
+    )
+    result[rows] = padded[:, :, down * distance :, right * distance :][
       :, :, : frames.shape[2], : frames.shape[3]
     ]
   return result

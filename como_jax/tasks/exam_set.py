@@ -1,7 +1,6 @@
-"""Makes the exam's sets: pictures, what is asked of them, and the errors of the controls, one
-folder a tier.
+"""Makes the sets of the exam: pictures, targets and errors of the controls, in a folder per tier.
 
-A stage whose product is there is skipped with --resume, so an attempt that was cut off goes on.
+With --resume, a stage whose product exists is skipped, so that an interrupted run can go on.
 """
 
 import json
@@ -20,12 +19,12 @@ from como_jax.tasks import exam, exam_controls, exam_pictures, exam_rows
 from como_jax.train import atomic, rundir
 
 FACTS = "exam.json"
-COMPONENTS = 8  # of what moves in a picture
-_VIEWS = 1_000  # of the fit part, at most: what these components are found on
+COMPONENTS = 8  # number of components of what moves in a picture
+_VIEWS = 1_000  # maximum number of views of the fit part from which the components are computed
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Entry of `como_jax.main`: WORKDIR/TIER for every tier of `exam_design.TIERS`."""
+  """Writes WORKDIR/TIER for each tier of `exam_design.TIERS`; called by `como_jax.main`."""
   from como_jax.sim import exam_world
 
   config, workdir = command.config, pathlib.Path(command.workdir)
@@ -55,10 +54,10 @@ def run(command: config_lib.CommandLine) -> int:
         for name, values in pictures.table.items()
         if name != "inverse_model" and not name.startswith("state")
       }
-      # without what only controls and rows are made from, with the errors of rows that models are
-      # compared with
+      # Arrays that only controls and rows need are dropped. The errors of rows with which models
+      # are compared stay.
       save(folder, kept)
-      # the set has to be small
+      # No indentation, because the set has to be small.
       atomic.write(folder / exam.ROWS, json.dumps(stored, indent=0, separators=(",", ":")))
   facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}
   (workdir / FACTS).write_text(json.dumps(facts, indent=2))
@@ -66,14 +65,18 @@ def run(command: config_lib.CommandLine) -> int:
 
 
 def picture_components(pictures: exam_pictures.Pictures) -> np.ndarray:
-  """What moves in the test's pictures, as the encoder that ships sees it: float16 [views of part
-  TEST, 3, 8].
+  """What moves in the pictures of the test, as components of tokens of the bundled encoder.
 
-  Principal components of how the three pictures of a view of the fit part differ from their mean,
-  not standardized; of the test's tokens minus their mean over the pictures of the same camera and
-  scene. In components of the whole tokens nine tenths of the variance is camera and scene, the same
-  in both pictures of a pair: there a copy of the second picture tells hardly more of the second
-  than of the first.
+  The components are the principal components, not standardized, of the differences of the three
+  pictures of a view from their mean, on the fit part. They are applied to the tokens of the test
+  minus their mean over the pictures of the same camera and scene.
+
+  Components of the tokens themselves would not work: nine tenths of their variance is camera and
+  scene, which are equal in both pictures of a pair. A copy of the second picture would predict the
+  second picture hardly better than the first.
+
+  Returns:
+    float16 [views of part TEST, 3, 8].
   """
   part, camera, scene = (pictures.table[name] for name in ("part", "camera", "scene"))
   fit = np.flatnonzero(part == exam_set.FIT)
@@ -82,50 +85,55 @@ def picture_components(pictures: exam_pictures.Pictures) -> np.ndarray:
   moving = tokens - tokens.mean(axis=1, keepdims=True)
   project = exam_rows.components(moving.reshape(-1, moving.shape[-1]), COMPONENTS)
   test = np.flatnonzero(part == exam_set.TEST)
-  found = np.stack(
+  projected = np.stack(
     [project(pictures.tokens[view].reshape(3, -1).astype(np.float32)) for view in test]
   )
   _, cell = np.unique(np.stack([camera[test], scene[test]]), axis=1, return_inverse=True)
-  for one in np.unique(cell):
-    found[cell == one] -= found[cell == one].mean(axis=(0, 1))
-  return found.astype(np.float16)
+  for index in np.unique(cell):
+    projected[cell == index] -= projected[cell == index].mean(axis=(0, 1))
+  return projected.astype(np.float16)
 
 
 def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, dict]:
-  """Scores of the cheats and the baselines; the errors of the components go into the table of the
-  pictures.
+  """Scores the cheats and the baselines: {row: scores}.
+
+  The errors of rows in `exam.COMPARED` are added to `pictures.table`.
+
+  Args:
+    folder: folder of the tier.
+    pictures: the set.
   """
-  asked, found = exam_set.load(folder), {}
+  exam_data, result_rows = exam_set.load(folder), {}
   kinds = (
     dict.fromkeys(exam_rows.CHEATS, "cheat")
     | dict.fromkeys(exam_rows.BASELINES, "baseline")
     | dict.fromkeys(exam_rows.LABELED, "control")
   )
   for name, latents in exam_rows.build(pictures).items():
-    result = scoring.evaluate(asked, exam_set.latents(latents, asked))
+    result = scoring.evaluate(exam_data, exam_set.latents(latents, exam_data))
     row = exam.as_row(result, kinds[name])
-    # the controls are the same for all
-    own = {
+    # The controls are the same for all rows.
+    fields = {
       key: value
       for key, value in row.items()
       if key != "seconds" and not key.startswith("e_control/")
     }
-    found[name] = {
+    result_rows[name] = {
       key: float(f"{value:.4g}") if isinstance(value, float) else value
-      for key, value in own.items()
+      for key, value in fields.items()
     }
     print(f"{name}: {result.sentence}", flush=True)
     if name in exam.COMPARED:
       pictures.table[f"rows/{name}"] = result.errors.astype(np.float32)
-  return found
+  return result_rows
 
 
 def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:
-  """exam.npz: numbers in float32, errors and the numbers of views in float16."""
+  """Writes exam.npz: values in float32, errors and properties of views in float16."""
 
   def stored(name: str, values: np.ndarray) -> np.ndarray:
     if name.startswith(("errors", "rows", "numbers")):
-      # far above 1 all errors are alike
+      # Errors far above 1 are all equally bad, so they are limited to the range of float16.
       return np.minimum(values, np.finfo(np.float16).max).astype(np.float16)
     return values.astype(np.float32) if values.dtype == np.float64 else values
 
@@ -137,9 +145,19 @@ def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:
 def write_tier(
   folder: pathlib.Path, design: exam_design.Design, tier: int, world, settings: exam_design.Settings
 ) -> None:
-  """pictures.mp4 (pictures 0, 1, 2 of view 0, then of view 1, ...) and exam.npz of one tier."""
+  """Writes pictures.mp4 and exam.npz of a tier.
+
+  The pictures are in the order 0, 1, 2 of view 0, then of view 1, and so on.
+
+  Args:
+    folder: folder of the tier.
+    design: design of the exam.
+    tier: index of the tier.
+    world: an `exam_world.World`.
+    settings: settings of the exam.
+  """
   folder.mkdir(parents=True, exist_ok=True)
-  chosen, seen, robot = exam_design.targets(design, tier)
+  chosen, camera_targets, robot_targets = exam_design.targets(design, tier)
   views = {name: values[chosen] for name, values in design.views.items()}
   order = np.lexsort(
     (
@@ -152,28 +170,28 @@ def write_tier(
     )
   )
   pairs = np.stack([2 * order, 2 * order + 1], axis=1).reshape(-1)
-  encoder, numbers = video.H264Encoder(settings.quality[tier], group=250), []
+  encoder, view_numbers = video.H264Encoder(settings.quality[tier], group=250), []
   for view in tqdm.tqdm(
     chosen[order], unit="view", desc=folder.name, mininterval=1.0 if sys.stderr.isatty() else 30.0
   ):
-    at = {name: int(values[view]) for name, values in design.views.items()}
-    look = world.dress(at["scene"], at["objects"], at["palette"])
+    view_labels = {name: int(values[view]) for name, values in design.views.items()}
+    appearance = world.dress(view_labels["scene"], view_labels["objects"], view_labels["palette"])
     for picture in range(3):
       encoder.add(
         world.look(
-          design.poses[at["chain"], picture],
-          design.pushed[at["chain"], picture],
+          design.poses[view_labels["chain"], picture],
+          design.pushed[view_labels["chain"], picture],
           exam_design.camera_at(design, int(view), picture),
         )
       )
     position, _, _ = exam_design.camera_at(design, int(view), 0)
-    numbers.append({**look, "camera": position - exam_design.CENTER})
+    view_numbers.append({**appearance, "camera": position - exam_design.CENTER})
   (folder / exam_pictures.PICTURES).write_bytes(encoder.finish())
   table = {name: values[order] for name, values in views.items()}
   table |= {
     "camera_speed": design.camera_speed[chosen][order],
-    "target": seen[pairs],
-    "target_robot": robot[pairs],
+    "target": camera_targets[pairs],
+    "target_robot": robot_targets[pairs],
     "names": np.array(exam_design.NAMES[folder.name]),
     "names_robot": np.array(exam_design.ROBOT_NAMES[folder.name]),
   }
@@ -184,5 +202,7 @@ def write_tier(
     }
   table["limit"] = exam_design.closed_form(tier)["conditional"]
   table["place"] = exam_design.places(design, tier)[order].astype(np.float16)
-  table |= {f"numbers/{name}": np.array([row[name] for row in numbers]) for name in numbers[0]}
+  table |= {
+    f"numbers/{name}": np.array([row[name] for row in view_numbers]) for name in view_numbers[0]
+  }
   save(folder, table)

@@ -23,9 +23,10 @@ import tqdm
 from como_jax import config as config_lib
 from como_jax import errors, models, trees, weights
 from como_jax.data import labels, lerobot_labels, read_options, sequences, shards, video
+from como_jax.inference import labeling, latent_stream
 from como_jax.parallel import distributed
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.tasks import labeling, motion_data, offsets, probe, streaming
+from como_jax.tasks import motion_data, offsets, probe
 from como_jax.train import atomic, checkpoint, rng, rundir
 
 SPEED = "speed.json"  # the one file that differs between two runs
@@ -254,9 +255,9 @@ def finished_shards(folder: str, work: LabelingRun) -> dict[int, dict]:
 
 def make_stream(
   work: LabelingRun, model: Any, params: Any, *, config, mesh
-) -> streaming.LatentStream:
+) -> latent_stream.LatentStream:
   """The compiled part, for all segments of the data."""
-  return streaming.LatentStream(
+  return latent_stream.LatentStream(
     model,
     params,
     batch_size=config.batch_size,
@@ -269,7 +270,7 @@ def make_stream(
 def extract(
   folder: str,
   work: LabelingRun,
-  stream: streaming.LatentStream,
+  stream: latent_stream.LatentStream,
   *,
   config,
   process_index: int,
@@ -374,9 +375,9 @@ def complete(folder: str, work: LabelingRun, model: Any, *, timeout: float) -> d
     folder,
     [done[shard] for shard in work.shards],
     data_shards=work.path,
-    size=model.latent_size,
-    queries=model.qformer.queries,
-    dims=model.latent_size // model.qformer.queries,
+    size=model.latent.size,
+    queries=model.latent.num_queries,
+    dims=model.latent.latent_dim,
     offset_seconds=work.offset.seconds,
     cameras=list(work.plan.cameras),
     model={

@@ -1,4 +1,4 @@
-"""Any source -> our shards."""
+"""Converts data of any supported format to our shards."""
 
 from como_jax import config as config_lib
 from como_jax.data import ingest
@@ -6,8 +6,9 @@ from como_jax.tasks import motion_data
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Writes the shards into config.output or the workdir; an unfinished run is resumed, a finished
-  one only summarized.
+  """Writes the shards into `config.output` (default: the workdir).
+
+  An unfinished run is resumed. For a finished run, only the summary is printed.
   """
   config = command.config
   output = config.output or str(command.workdir)

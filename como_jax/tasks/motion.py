@@ -6,8 +6,9 @@ import dataclasses
 
 from como_jax import config as config_lib
 from como_jax import errors, models, objectives
+from como_jax.inference import motion_evaluator, token_cache
 from como_jax.models.motion import inputs
-from como_jax.tasks import components, latents, motion_data, tokens, training
+from como_jax.tasks import components, motion_data, training
 
 # images of a batch -> their tokens
 TOKENS = {"frames": "frame_tokens", "jittered": "jittered_tokens"}
@@ -52,7 +53,7 @@ def job(config) -> training.TrainJob:
     with motion_data.batches(config, data_sets, kind="motion", jitter=False, **settings) as first:
       return components.start(model, params, first)
 
-  measure = latents.MotionEvaluator(model)
+  measure = motion_evaluator.MotionEvaluator(model)
   how = motion_data.choose_read_options(
     config.data,
     [one.path for one in data_sets],
@@ -67,7 +68,7 @@ def job(config) -> training.TrainJob:
     walk = motion_data.windows(config, data_sets, split="train", frames=1, batch_size=64, most=None)
     # it looks at pictures
     flow = model.components is not None and model.components.source == "flow"
-    known = tokens.TokenCache(
+    known = token_cache.TokenCache(
       model,
       start,
       names=TOKENS,
@@ -109,7 +110,9 @@ def check_cache(config, model, start) -> None:
       "config.train.cache_tokens needs a model that encodes frames, "
       f"config.model.idm.inputs={model.qformer.inputs} encodes their differences"
     )
-  tokens.check("train.cache_tokens", config, model, start, motion_data.augmentation(config.data))
+  token_cache.check(
+    "train.cache_tokens", config, model, start, motion_data.augmentation(config.data)
+  )
 
 
 def active(section) -> dict:

@@ -1,4 +1,4 @@
-"""At which offset a trained motion model is used: the one it was trained with."""
+"""The frame offset at which a trained motion model is used: the offset of its training."""
 
 import dataclasses
 import os
@@ -11,7 +11,12 @@ from como_jax.tasks import motion_data
 
 @dataclasses.dataclass(frozen=True)
 class Offset:
-  """Seconds between the frames of a pair, and why it is so many, in words."""
+  """Offset between the frames of a pair.
+
+  Attributes:
+    seconds: the offset.
+    why: reason for this offset, for messages.
+  """
 
   seconds: float
   why: str
@@ -23,21 +28,21 @@ class Offset:
 def choose(
   path: str, trained_on: Mapping[str, Any], *, given: float | None, option: str, checkpoint: str
 ) -> Offset:
-  """The offset to use on a data set.
+  """Chooses the offset for a data set.
 
-  What is given counts; else the offset that the model was trained with on this data set; else, for
-  data it was not trained on, the one offset of its training.
+  The user's setting comes first, then the offset of the training on this data set. For other data,
+  it is the offset of the training if there was only one.
 
   Args:
-    path: of the data set, as given or resolved.
+    path: of the data set, as in the config or resolved.
     trained_on: the data section of the model's training run.
-    given: what the user says, None = nothing.
-    option: the key the user says it with, "--config.offset_seconds" say.
-    checkpoint: the model, in messages.
+    given: the user's setting; None = not set.
+    option: name of that setting, for example "--config.offset_seconds".
+    checkpoint: path of the model, for messages.
 
   Raises:
-    errors.UserError: the training had several offsets and this data set was not among them, or is
-      there with several of them, or the checkpoint does not know.
+    errors.UserError: the model was trained at several offsets, on other data or on this data set;
+      or the checkpoint does not contain an offset.
   """
   if given is not None:
     return Offset(float(given), f"given with {option}")
@@ -47,42 +52,46 @@ def choose(
       f"{option} is missing: the checkpoint {checkpoint!r} does not say at which offset it was "
       "trained"
     )
-  own = sorted({seconds for name, seconds in trained if _same(name, path)})
-  if len(own) == 1:
-    return Offset(own[0], "as the model was trained on this data set")
-  every = sorted({seconds for _, seconds in trained})
-  if not own and len(every) == 1:
+  matching = sorted({seconds for name, seconds in trained if _same_folder(name, path)})
+  if len(matching) == 1:
+    return Offset(matching[0], "as the model was trained on this data set")
+  offsets = sorted({seconds for _, seconds in trained})
+  if not matching and len(offsets) == 1:
     return Offset(
-      every[0],
+      offsets[0],
       f"as the model was trained, on {trained[0][0]}" + (" and others" if len(trained) > 1 else ""),
     )
-  listed = ", ".join(f"{seconds:g} s on {name}" for name, seconds in trained)
+  details = ", ".join(f"{seconds:g} s on {name}" for name, seconds in trained)
   why = (
     f"was trained on {path} at several offsets"
-    if own
+    if matching
     else f"was not trained on {path} and was trained at several offsets"
   )
   raise errors.UserError(
-    f"the model {checkpoint} {why} ({listed}): say which with {option}={every[0]:g}"
+    f"the model {checkpoint} {why} ({details}): say which with {option}={offsets[0]:g}"
   )
 
 
 def trained_offsets(trained_on: Mapping[str, Any]) -> list[tuple[str, float]]:
-  """(path, offset in seconds) of each data set that a model was trained on, [] when its config does
-  not say.
+  """Lists (path, offset in seconds) of each data set that a model was trained on.
+
+  The list is empty when the config contains no offset.
+
+  Args:
+    trained_on: the data section of the model's training run.
   """
   default = trained_on.get("offset_seconds")
   entries = [dict(entry) for entry in trained_on.get("mixture") or ()] or [
     {"path": trained_on.get("path") or "unknown data"}
   ]
-  found = [(str(entry["path"]), entry.get("offset_seconds", default)) for entry in entries]
-  return [(path, float(seconds)) for path, seconds in found if seconds is not None]
+  offsets = [(str(entry["path"]), entry.get("offset_seconds", default)) for entry in entries]
+  return [(path, float(seconds)) for path, seconds in offsets if seconds is not None]
 
 
-def _same(one: str, other: str) -> bool:
-  """Whether two data paths mean one folder."""
-  return _real(one) == _real(other)
+def _same_folder(first: str, second: str) -> bool:
+  """Whether two data paths are the same folder."""
+  return _resolved(first) == _resolved(second)
 
 
-def _real(path: str) -> str:
+def _resolved(path: str) -> str:
   return os.path.realpath(motion_data.BUNDLED if path == "bundled" else path)

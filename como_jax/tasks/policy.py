@@ -14,9 +14,10 @@ from como_jax import config as config_lib
 from como_jax import errors, models, trees
 from como_jax.data import normalization, policy_layout, policy_pipeline, policy_spec, read_options
 from como_jax.data.batching import Batching, ProcessSlice, Split
+from como_jax.inference import policy_evaluator, token_cache
 from como_jax.parallel import distributed
 from como_jax.serve import policy as serving
-from como_jax.tasks import motion_data, policy_data, policy_evaluator, tokens, training
+from como_jax.tasks import motion_data, policy_data, training
 from como_jax.train import atomic, checkpoint, rng, rundir
 
 EVALUATION = "evaluation.json"
@@ -76,7 +77,7 @@ def evaluate(command: config_lib.CommandLine) -> int:
     )
   config, ready = resolve(config)
   known, before = ready.start[1]["robots"], ready.start[1].get("policy", {})
-  for key in ("guidance", "reduce"):
+  for key in ("guidance_scale", "reduce"):
     if key in before and before[key] != config.policy[key]:
       raise errors.UserError(
         f"config.train.steps=0: config.policy.{key} is {config.policy[key]!r}, that of the "
@@ -171,12 +172,13 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Resol
     model.robots = {
       name: {"action": facts["action"], "state": facts["state"]} for name, facts in robots.items()
     }
-    model.cameras = len(config.policy.cameras)
-    model.language.update(width=encode.width, tokens=encode.tokens)
+    model.num_cameras = len(config.policy.cameras)
+    model.language.update(width=encode.width, num_tokens=encode.tokens)
     if label:
-      model.latent.update(queries=label["queries"], dims=label["dims"])
+      model.latent.update(num_queries=label["queries"], latent_dim=label["dims"])
     elif start:
-      model.latent.update({key: before["model"]["latent"][key] for key in ("queries", "dims")})
+      kept = before["model"]["latent"]
+      model.latent.update(num_queries=kept["num_queries"], latent_dim=kept["latent_dim"])
     found = policy_pipeline.statistics(
       sets,
       mode=config.policy.normalization,
@@ -202,12 +204,12 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Resol
     normalizer=found,
     language=texts,
     robots={name: (facts["action"], facts["state"]) for name, facts in robots.items()},
-    cameras=model.cameras,
+    cameras=model.num_cameras,
     history=model.history,
-    chunk=model.chunk,
+    chunk=model.action_horizon,
     reduce=config.policy.reduce,
-    latent_chunk=model.latent.chunk,
-    latent_size=model.latent.queries * model.latent.dims,
+    latent_chunk=model.latent.motion_horizon,
+    latent_size=models.specs.LatentSpec(model.latent.num_queries, model.latent.latent_dim).size,
     image_size=config.data.image_size,
     step_seconds=config.policy.step_seconds,
   )
@@ -216,9 +218,10 @@ def resolve(config: config_lib.ConfigDict) -> tuple[config_lib.ConfigDict, Resol
       f"config.data.image_size={config.data.image_size} is not "
       f"config.model.image_size={model.image_size}"
     )
-  if config.policy.guidance != 1 and not models.build(config.model.to_dict()).body.guides:
+  guidance_scale = config.policy.guidance_scale
+  if guidance_scale != 1 and not models.build(config.model.to_dict()).action_head.supports_guidance:
     raise errors.UserError(
-      f"config.policy.guidance={config.policy.guidance}: only policy=dit can be guided, "
+      f"config.policy.guidance_scale={guidance_scale}: only policy=dit can be guided, "
       f"policy={config.model.policy} takes 1"
     )
   config.lock()
@@ -350,7 +353,7 @@ def job(config: config_lib.ConfigDict, ready: ResolvedPolicyData) -> training.Tr
   """Model, losses, batches and the offline action error, from the resolved config."""
   model = models.build(config.model.to_dict())
   start = starting_point(config, model, ready.start)
-  slots = config.model.cameras
+  slots = config.model.num_cameras
   for line in policy_pipeline.describe(
     ready.sets, validation_fraction=config.data.validation_fraction, cameras=slots
   ):
@@ -383,13 +386,16 @@ def job(config: config_lib.ConfigDict, ready: ResolvedPolicyData) -> training.Tr
     return model.losses(params, batch, key)
 
   score = policy_evaluator.PolicyEvaluator(
-    model, ready.layout.normalizer, guidance=float(config.policy.guidance), dtype=config.model.dtype
+    model,
+    ready.layout.normalizer,
+    guidance_scale=float(config.policy.guidance_scale),
+    dtype=config.model.dtype,
   )
   augment = motion_data.augmentation(config.data)
   known = None
   if config.policy.cache_tokens:
-    tokens.check("policy.cache_tokens", config, model, start, augment)
-    known = tokens.TokenCache(model, start).fill(
+    token_cache.check("policy.cache_tokens", config, model, start, augment)
+    known = token_cache.TokenCache(model, start).fill(
       policy_pipeline.evaluation(
         ready.sets,
         ready.layout,

@@ -178,7 +178,7 @@ def cameras(config, found: list[policy_pipeline.PolicySet]) -> tuple[str, ...]:
   if config.policy.cameras:
     return tuple(config.policy.cameras)
   first = next(one for one in found if one.robot)
-  names = _filled(first, len(first.cameras) or max(1, config.model.cameras))
+  names = _filled(first, len(first.cameras) or max(1, config.model.num_cameras))
   return names[:1] if first.views == "each" else names
 
 

@@ -1,6 +1,7 @@
-"""Is it motion?
+"""Tests whether z holds motion.
 
-Every metric of a motion model on any data set, beside the untrained model, and the report page.
+It computes all metrics of a motion model on a data set, next to those of the untrained model, and
+writes the report.
 """
 
 import json
@@ -16,17 +17,18 @@ from como_jax import config as config_lib
 from como_jax import data, errors, models, report, trees
 from como_jax.data import shards
 from como_jax.evaluate import consistency, probes
+from como_jax.inference import motion_evaluator
 from como_jax.tasks import components as components_lib
-from como_jax.tasks import latents, motion_data, offsets, probe_controls, probe_rows, probe_targets
+from como_jax.tasks import motion_data, offsets, probe_controls, probe_rows, probe_targets
 from como_jax.train import checkpoint, log, rng, rundir
 
 METRICS = "metrics.json"
 
 
 def run(command: config_lib.CommandLine) -> int:
-  """Writes metrics.json, latents.npz and report.html into the run directory and prints the numbers.
+  """Writes metrics.json, latents.npz and report.html into the run directory; prints the metrics.
 
-  `config.exam.on`: see `tasks.exam`.
+  With `config.exam.on`, it runs `tasks.exam` instead.
   """
   if command.config.exam.on:
     from como_jax.tasks import exam
@@ -52,25 +54,25 @@ def run(command: config_lib.CommandLine) -> int:
 
   print(
     f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, "
-    + ", ".join(f"{one.label} at {one.offset_seconds} s" for one in sets)
+    + ", ".join(f"{data_set.label} at {data_set.offset_seconds} s" for data_set in sets)
   )
-  measure = latents.MotionEvaluator(model)
+  evaluator = motion_evaluator.MotionEvaluator(model)
   measured = {
-    "trained": measure(trained, windows, pictures=True),
-    "untrained": measure(untrained, windows),
+    "trained": evaluator(trained, windows, pictures=True),
+    "untrained": evaluator(untrained, windows),
   }
-  fitted = measure.labels({"trained": trained, "untrained": untrained}, fit_windows)
+  fitted = evaluator.labels({"trained": trained, "untrained": untrained}, fit_windows)
   held_out = measured["trained"].columns
   targets = [
     probe_targets.build(
       name, fitted.columns, held_out, names=label_names(sets), datasets=windows.datasets
     )
-    for name in latents.TARGETS
+    for name in motion_evaluator.TARGETS
   ]
   rows, results = {}, {}
-  for name, one in measured.items():
+  for name, evaluated in measured.items():
     rows[name], results[name] = probe_rows.score(
-      one, fitted.z[name], windows, targets, seed=config.seed
+      evaluated, fitted.z[name], windows, targets, seed=config.seed
     )
   components, rows["difference"], results["difference"] = probe_controls.difference(
     fitted, measured["trained"], targets, seed=config.seed
@@ -79,9 +81,9 @@ def run(command: config_lib.CommandLine) -> int:
     fitted, measured["trained"], targets, seed=config.seed
   ).items():
     rows[name], results[name] = row, result
-  latent = {name: np.concatenate([fitted.z[name], one.z]) for name, one in measured.items()} | {
-    "difference": components
-  }
+  latent = {
+    name: np.concatenate([fitted.z[name], evaluated.z]) for name, evaluated in measured.items()
+  } | {"difference": components}
 
   def both(name):
     return np.concatenate([fitted.columns[name], held_out[name]])
@@ -93,16 +95,16 @@ def run(command: config_lib.CommandLine) -> int:
   for name, row in strong.items():
     rows[name] = rows.get(name, {}) | row
   for target in targets:
-    for other, gain in probe_controls.GAINS.items():
+    for baseline, gain in probe_controls.GAINS.items():
       if target.robots:
-        pair = (results[name]["probes"][target.name] for name in ("trained", other))
+        pair = (results[name]["probes"][target.name] for name in ("trained", baseline))
         rows["trained"][probe_rows.PREFIXES[target.name] + gain] = probes.gain(*pair, target.groups)
   results["trained"]["notes"] += results["difference"]["notes"] + strong_notes
-  if known := probe_rows.own_numbers(targets[0], fitted.columns, held_out, seed=config.seed):
-    rows |= known
+  if state_rows := probe_rows.state_rows(targets[0], fitted.columns, held_out, seed=config.seed):
+    rows |= state_rows
     results["trained"]["notes"].append(
-      f"{' and '.join(known)}: the action read from the robot's own numbers by the same linear "
-      "layer, not from z"
+      f"{' and '.join(state_rows)}: the action read from the robot's own numbers by the same "
+      "linear layer, not from z"
     )
   frames = measured["trained"].frames
   rows["copy-current-frame"] = {
@@ -132,7 +134,17 @@ def run(command: config_lib.CommandLine) -> int:
   page = report.write(
     workdir,
     page_data(
-      command, config, run_config, measure, trained, measured, rows, results, windows, sets, seconds
+      command,
+      config,
+      run_config,
+      evaluator,
+      trained,
+      measured,
+      rows,
+      results,
+      windows,
+      sets,
+      seconds,
     ),
   )
   show(rows, notes)
@@ -141,10 +153,10 @@ def run(command: config_lib.CommandLine) -> int:
 
 
 def load(path: str) -> tuple[dict, dict]:
-  """Parameters and config of a motion model.
+  """Reads the parameters and the config of a motion model.
 
   Raises:
-    errors.UserError: no checkpoint given, or it holds another kind of model.
+    errors.UserError: there is no checkpoint, or it holds another kind of model.
   """
   if not path:
     raise errors.UserError(
@@ -160,8 +172,13 @@ def load(path: str) -> tuple[dict, dict]:
 
 
 def start(model: Any, trained: dict, windows: Any, *, seed: int) -> dict[str, Any]:
-  """Parameters as a run of this model starts from, drawn anew, with the trained one's encoder:
-  fresh ones, and components of the windows' pairs where the model has a linear path.
+  """Initial parameters of a run of this model, with the encoder of the trained model.
+
+  Args:
+    model: the model. A linear path is initialized by components of the pairs of the windows.
+    trained: parameters of the trained model.
+    windows: windows of training episodes; used only if the model has a linear path.
+    seed: seed of the parameters.
   """
   untrained = {**jax.jit(model.init)(rng.key(seed, "untrained")), "encoder": trained["encoder"]}
   if model.components is not None:
@@ -173,13 +190,17 @@ def start(model: Any, trained: dict, windows: Any, *, seed: int) -> dict[str, An
 
 
 def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib.ConfigDict:
-  """The probe's config with what it leaves open (None) taken from the training run's data section.
+  """The config of the probe, with missing values (None) from the data section of the training run.
 
-  Data that is given is probed at the offset that the model was trained with (`tasks.offsets`), and
-  a line says which that is.
+  If the config has a data set of its own, its offset is the one with which the model was trained
+  (`tasks.offsets`), and a line with this offset is printed.
+
+  Args:
+    config: config of the probe.
+    run_config: config of the training run.
 
   Raises:
-    errors.UserError: which offset that is cannot be told.
+    errors.UserError: the offset of the training cannot be determined.
   """
   config = config_lib.ConfigDict(config.to_dict())
   section = config_lib.data()
@@ -203,7 +224,7 @@ def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib
     section.offset_seconds = offset.seconds
     print(f"probe: {config.data.path}: {offset}")
   elif config.data.offset_seconds is not None:
-    # for all data sets of the training, whatever their own
+    # This offset replaces those of all data sets of the training.
     section.mixture = tuple(
       {**entry, "offset_seconds": config.data.offset_seconds} for entry in section.mixture
     )
@@ -212,15 +233,15 @@ def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib
 
 
 def label_names(sets: list[data.DataSet]) -> dict[str, list[Any]]:
-  """Names of the dimensions of "action" and "state" in each data set, None where it has none."""
-  manifests = [shards.read_manifest(one.path) for one in sets]
+  """Names of the dimensions of "action" and "state" in each data set; None if it has no names."""
+  manifests = [shards.read_manifest(data_set.path) for data_set in sets]
   return {key: [manifest[key]["names"] for manifest in manifests] for key in ("action", "state")}
 
 
 def page_data(
-  command, config, run_config, measure, params, measured, rows, results, windows, sets, seconds
+  command, config, run_config, evaluator, params, measured, rows, results, windows, sets, seconds
 ) -> report.ReportData:
-  """Everything the page shows."""
+  """Collects the data of the report."""
   run_folder = pathlib.Path(config.checkpoint)
   run_folder = run_folder.parent if run_folder.name == checkpoint.WEIGHTS else run_folder
   curves = {
@@ -229,18 +250,20 @@ def page_data(
       f"validation/{name}": curve for name, curve in log.read(run_folder, kind="validation").items()
     },
   }
-  shown = windows.pictures(config.pictures)
-  first, second = shown["frames"][:, 1], shown["frames"][:, 2]
+  pictures = windows.pictures(config.pictures)
+  first, second = pictures["frames"][:, 1], pictures["frames"][:, 2]
   captions = [
     f"{task or episode}, {camera}"
-    for task, episode, camera in zip(shown["task"], shown["episode"], shown["camera"], strict=False)
+    for task, episode, camera in zip(
+      pictures["task"], pictures["episode"], pictures["camera"], strict=False
+    )
   ]
   onto = np.roll(np.arange(len(first)), 1)
   trained = measured["trained"]
   scatters = {}
   for target, result in results["trained"]["probes"].items():
     for d, name in enumerate(result.names):
-      # of several robots, the windows of the one that has this dimension
+      # With several robots, these are the windows of the robot that has this dimension.
       own = np.isfinite(result.true[:, d])
       scatters[f"{target}: {name}"] = report.Scatter(
         result.true[own, d], result.predicted[own, d], float(result.r2_by_dimension[d])
@@ -248,7 +271,7 @@ def page_data(
   points, explained = consistency.principal_components(trained.z)
   colored, colors = _colorings(results["trained"]["targets"], len(trained.z))
   matrix = results["trained"].get("similarity")
-  manifests = [shards.read_manifest(one.path) for one in sets]
+  manifests = [shards.read_manifest(data_set.path) for data_set in sets]
   quarantine = [
     entry for manifest in manifests for key in ("quarantine", "skipped") for entry in manifest[key]
   ]
@@ -263,13 +286,13 @@ def page_data(
     metric_notes=[splits_note, *results["trained"]["notes"]],
     curves=curves,
     reconstruction=report.Reconstruction(
-      first, second, measure.predict(params, first, second), captions
+      first, second, evaluator.predict(params, first, second), captions
     ),
     transfer=report.Transfer(
       first,
       second,
       first[onto],
-      measure.predict(params, first, second, first[onto]),
+      evaluator.predict(params, first, second, first[onto]),
       [f"{captions[i]} → {captions[j]}" for i, j in enumerate(onto)],
     ),
     s_pcfc={
@@ -290,9 +313,9 @@ def page_data(
 
 
 def split_note(config, run_config: dict) -> str:
-  """Which episodes were measured, and whether the model was trained on them."""
-  before, now = run_config["data"], json.loads(config_lib.to_json(config.data))
-  if all(before[key] == now[key] for key in ("path", "mixture", "validation_fraction")):
+  """A note about the episodes of the probe and whether the model was trained on them."""
+  run_data, probe_data = run_config["data"], json.loads(config_lib.to_json(config.data))
+  if all(run_data[key] == probe_data[key] for key in ("path", "mixture", "validation_fraction")):
     return (
       "Measured on the validation episodes of the training run; probes are fitted on its training "
       "episodes, whose actions the model has never seen. Episodes of the same motion stand on one "
@@ -307,8 +330,14 @@ def split_note(config, run_config: dict) -> str:
 def _colorings(
   targets: list[probe_targets.Target], windows: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """(held-out windows of the first robot of the first target that was probed, {name: its values
-  there} of the first dimensions).
+  """The quantities that color z in the plot, of the first robot of the first probed target.
+
+  Args:
+    targets: targets of the probes.
+    windows: number of held-out windows.
+
+  Returns:
+    (indices of its held-out windows, {name: values there} of its first four dimensions).
   """
   for target in targets:
     for robot in target.robots[:1]:
@@ -320,7 +349,7 @@ def _colorings(
 
 
 def show(rows: dict[str, dict], notes: list[str]) -> None:
-  """The table on the terminal."""
+  """Prints the table of metrics and the notes."""
   keys = list(dict.fromkeys(key for row in rows.values() for key in row))
   width = max(len(key) for key in keys)
   print(f"{'':{width}}  " + "  ".join(f"{name:>18}" for name in rows))

@@ -1,7 +1,7 @@
-"""Rows of the probe's table that need no training: what the frozen encoder alone tells of the same
-targets.
+"""Rows of the probe that need no training: how well the frozen encoder alone predicts the targets.
 
-Legend: N windows to fit on, M held-out windows, P numbers of a picture, Z numbers of a motion.
+Legend: N windows to fit on, M held-out windows, P values of a picture, Z latent width, A target
+dimensions.
 """
 
 import dataclasses
@@ -12,72 +12,100 @@ import numpy as np
 
 from como_jax.evaluate import probes
 from como_jax.exam import kernel_ridge, motion_score
-from como_jax.tasks import latents, probe_rows, probe_targets
+from como_jax.inference import motion_evaluator
+from como_jax.tasks import probe_rows, probe_targets
 
 FIRST, SECOND, BOTH = "first-only", "second-only", "both-pictures"  # rows
 ACROSS = (
   "probes fitted on one half of the cameras, scored on held-out motions seen by the other, in "
   "both directions"
 )
-# Windows that a kernel probe is fitted on at most, evenly spread: its cost grows with the cube.
+# Maximum number of windows, evenly spaced, for the fit of a kernel probe: its cost grows with the
+# cube.
 STRONG = 1_000
 # Row -> name of the trained model's gain over it.
 GAINS = {"untrained": "lp_gain", "difference": "lp_gain_difference", FIRST: "lp_gain_first"}
 
 
 def difference(
-  fit: latents.Labels,
-  held_out: latents.MotionEvaluation,
+  fit: motion_evaluator.Labels,
+  held_out: motion_evaluator.MotionEvaluation,
   targets: Sequence[probe_targets.Target],
   *,
   seed: int,
 ) -> tuple[np.ndarray, dict, dict[str, Any]]:
-  """(components [N + M, Z], row, results) of the encoder's feature difference, as many principal
-  components
-  as z has numbers: what a motion model that learned nothing could say with as many numbers. The
-  components are those of the windows to fit on.
+  """Probes principal components of the encoder's feature difference, as many as z has dimensions.
+
+  A motion model without training could have this latent. The components are computed from the
+  windows to fit on.
+
+  Args:
+    fit: windows to fit on.
+    held_out: held-out windows.
+    targets: targets of the probes.
+    seed: seed of the probes.
+
+  Returns:
+    (components [N + M, Z], row, results).
   """
-  change = [one.pictures[:, 1].astype(np.float32) - one.pictures[:, 0] for one in (fit, held_out)]
-  return _of_components("difference", change, held_out.z.shape[1], targets, seed)
+  change = [
+    windows.pictures[:, 1].astype(np.float32) - windows.pictures[:, 0]
+    for windows in (fit, held_out)
+  ]
+  return _probe_components("difference", change, held_out.z.shape[1], targets, seed)
 
 
 def one_picture(
-  fit: latents.Labels,
-  held_out: latents.MotionEvaluation,
+  fit: motion_evaluator.Labels,
+  held_out: motion_evaluator.MotionEvaluation,
   targets: Sequence[probe_targets.Target],
   *,
   seed: int,
 ) -> dict[str, tuple[dict, dict[str, Any]]]:
-  """(row, results) of the same probes on as many principal components of either picture alone: what
-  the published numbers are of a latent without any motion.
+  """Probes principal components of either picture alone, as many as z has dimensions.
+
+  These are the published metrics for a latent without any motion. Arguments are as for
+  `difference`.
+
+  Returns:
+    name -> (row, results).
   """
   sides = {FIRST: 0, SECOND: 1}
   pictures = {
-    name: [one.pictures[:, side].astype(np.float32) for one in (fit, held_out)]
+    name: [windows.pictures[:, side].astype(np.float32) for windows in (fit, held_out)]
     for name, side in sides.items()
   }
   return {
-    name: _of_components(name, seen, held_out.z.shape[1], targets, seed)[1:]
-    for name, seen in pictures.items()
+    name: _probe_components(name, values, held_out.z.shape[1], targets, seed)[1:]
+    for name, values in pictures.items()
   }
 
 
-def _of_components(
+def _probe_components(
   name: str,
-  seen: Sequence[np.ndarray],
+  inputs: Sequence[np.ndarray],
   count: int,
   targets: Sequence[probe_targets.Target],
   seed: int,
 ) -> tuple[np.ndarray, dict, dict[str, Any]]:
-  """(components [N + M, count], row, results) of what is seen in the windows to fit on and in the
-  held-out ones.
+  """Probes the first principal components of inputs.
+
+  Args:
+    name: name of the row, for notes.
+    inputs: (inputs of the windows to fit on [N, P], of the held-out windows [M, P]).
+    count: number of components.
+    targets: targets of the probes.
+    seed: seed of the probes.
+
+  Returns:
+    (components [N + M, count], row, results).
   """
-  z = np.concatenate(components(*seen, count, seed=seed))
+  z = np.concatenate(components(*inputs, count, seed=seed))
   row, results = {}, {"probes": {}, "notes": []}
   for target in targets:
     if target.robots:
-      numbers, results["probes"][target.name], notes = probe_rows.read(z, target, seed=seed)
-      row |= numbers
+      metrics, results["probes"][target.name], notes = probe_rows.read(z, target, seed=seed)
+      row |= metrics
       results["notes"] += [f"{name}, {note}" for note in notes]
   return z, row, results
 
@@ -90,16 +118,20 @@ def strong(
   *,
   seed: int,
 ) -> tuple[dict[str, dict], list[str]]:
-  """(rows of the kernel probe's numbers, notes): what latents, one picture and both pictures tell
-  with a probe that may bend, and how much of what both pictures add to one picture a latent tells
-  (motion score).
+  """Probes latents, single pictures and both pictures with a nonlinear probe; motion scores.
+
+  The probe is kernel ridge regression. The motion score is how much of the gain of both pictures
+  over one picture a latent has.
 
   Args:
-    latent: rows of the table -> latents of all windows [N + M, Z].
-    pictures: what the encoder says of both pictures of each window [N + M, 2, P].
-    targets: what is predicted.
-    cameras: of each window [N + M].
-    seed: of the probes.
+    latent: row of the table -> latents of all windows [N + M, Z].
+    pictures: tokens of both pictures of each window [N + M, 2, P].
+    targets: targets of the probes.
+    cameras: camera of each window [N + M].
+    seed: seed of the probes.
+
+  Returns:
+    (rows with the metrics of the kernel probe, notes).
   """
   targets = [target for target in targets if target.robots]
   if not targets:
@@ -107,79 +139,97 @@ def strong(
   both = pictures.reshape(len(pictures), -1)
   inputs = dict(latent) | {FIRST: pictures[:, 0], SECOND: pictures[:, 1], BOTH: both}
 
-  def errors(name, robots, most):  # robots of each target -> their errors
-    flat = iter(_errors(inputs[name], sum(robots, ()), whiten=name in latent, most=most, seed=seed))
-    return [[next(flat) for _ in some] for some in robots]
+  def errors(name, robots, max_windows):
+    """Errors of each robot of each target."""
+    flat = iter(
+      _errors(
+        inputs[name], sum(robots, ()), whiten=name in latent, max_windows=max_windows, seed=seed
+      )
+    )
+    return [[next(flat) for _ in of_target] for of_target in robots]
 
   rows: dict[str, dict] = {name: {} for name in inputs}
   for name in inputs:
-    for target, found in zip(
+    for target, by_robot in zip(
       targets, errors(name, [target.robots for target in targets], STRONG), strict=False
     ):
-      values = np.concatenate([np.nanmean(one, axis=1) for one in found])
+      values = np.concatenate([np.nanmean(of_robot, axis=1) for of_robot in by_robot])
       groups = np.concatenate([robot.groups[robot.held_out] for robot in target.robots])
-      told = np.isfinite(values)  # a robot whose targets never change has no error
-      if told.any():
+      finite = np.isfinite(values)  # a robot with constant targets has no error
+      if finite.any():
         rows[name][probe_rows.PREFIXES[target.name] + "kr_mse"] = (
-          float(values[told].mean()),
-          probes.bootstrap(values[told], groups[told]),
+          float(values[finite].mean()),
+          probes.bootstrap(values[finite], groups[finite]),
         )
   notes = [
     "KR-MSE: linear or RBF kernel ridge regression, chosen on held-out episodes, fitted on at most "
     f"{STRONG} windows; of pictures, all tokens of the frozen encoder"
   ]
   halves = {target.name: _halves(target, cameras, seed) for target in targets}
-  for name, found in halves.items():
-    if isinstance(found, str):
-      notes.append(f"motion score of {name}: withheld: {found}")
-  known = {name: found for name, found in halves.items() if not isinstance(found, str)}
+  for name, parts in halves.items():
+    if isinstance(parts, str):
+      notes.append(f"motion score of {name}: withheld: {parts}")
+  scored = {name: parts for name, parts in halves.items() if not isinstance(parts, str)}
 
   def across(name):
     return dict(
-      zip(known, map(np.concatenate, errors(name, list(known.values()), STRONG // 2)), strict=False)
+      zip(
+        scored, map(np.concatenate, errors(name, list(scored.values()), STRONG // 2)), strict=False
+      )
     )
 
-  return _scores(rows, notes, known, across, tuple(latent), seed)
+  return _scores(rows, notes, scored, across, tuple(latent), seed)
 
 
 def _scores(rows, notes, halves, across, latent, seed) -> tuple[dict[str, dict], list[str]]:
-  """Motion scores of the latents into rows and notes.
+  """Adds the motion scores of the latents to rows and notes.
 
   Args:
-    halves: targets -> the two parts that are scored.
+    rows: row -> metrics.
+    notes: the notes.
+    halves: target -> the two parts that are scored.
     across: row -> {target: errors on both parts [M, A]}.
-    latent: rows of latents; they are probed only where the pictures tell enough to ask.
+    latent: rows of latents; they are probed only if the score of a target is not withheld.
+    seed: seed of the bootstrap.
+
+  Returns:
+    (rows, notes).
   """
   if not halves:
     return rows, notes
   first, second, both = (across(name) for name in (FIRST, SECOND, BOTH))
-  kept = {name: np.isfinite(of).all(axis=0) for name, of in both.items()}
+  kept = {name: np.isfinite(values).all(axis=0) for name, values in both.items()}
   groups = {
-    name: np.concatenate([one.groups[one.held_out] for one in of]) for name, of in halves.items()
+    name: np.concatenate([part.groups[part.held_out] for part in parts])
+    for name, parts in halves.items()
   }
 
-  def score(name, of):
-    def cut(errors):
+  def score(name, latent_errors):
+    def select(errors):
       return errors[name][:, kept[name]]
 
     return motion_score.score(
-      [cut(first), cut(second)], cut(of), cut(both), motion_score.Moves(groups[name]), seed=seed
+      [select(first), select(second)],
+      select(latent_errors),
+      select(both),
+      motion_score.Moves(groups[name]),
+      seed=seed,
     )
 
   pictures = {name: score(name, both) for name in halves}
-  asked = [name for name in halves if not pictures[name].withheld]
-  told = {row: across(row) for row in latent} if asked else {}
-  for name, found in pictures.items():
+  not_withheld = [name for name in halves if not pictures[name].withheld]
+  errors_of = {row: across(row) for row in latent} if not_withheld else {}
+  for name, of_pictures in pictures.items():
     prefix = probe_rows.PREFIXES[name]
-    rows[BOTH][prefix + "motion_gain"] = (found.gain.value, found.gain.error)
-    note = f"e of one picture {found.single}, of both {found.both}"
-    if found.withheld:
-      notes.append(f"motion score of {name}: withheld: {found.withheld}; {ACROSS}; {note}")
+    rows[BOTH][prefix + "motion_gain"] = (of_pictures.gain.value, of_pictures.gain.error)
+    note = f"e of one picture {of_pictures.single}, of both {of_pictures.both}"
+    if of_pictures.withheld:
+      notes.append(f"motion score of {name}: withheld: {of_pictures.withheld}; {ACROSS}; {note}")
       continue
-    for row, of in told.items():
-      one = score(name, of)
-      rows[row][prefix + "motion_score"] = (one.s.value, one.s.error)
-      note += f", of {row} {one.z}"
+    for row, latent_errors in errors_of.items():
+      result = score(name, latent_errors)
+      rows[row][prefix + "motion_score"] = (result.s.value, result.s.error)
+      note += f", of {row} {result.z}"
     notes.append(f"motion score of {name}: {ACROSS}; {note}")
   return rows, notes
 
@@ -187,11 +237,14 @@ def _scores(rows, notes, halves, across, latent, seed) -> tuple[dict[str, dict],
 def _halves(
   target: probe_targets.Target, cameras: np.ndarray, seed: int
 ) -> tuple[probe_targets.Robot, ...] | str:
-  """Windows to fit on seen by one half of the cameras with the held-out ones seen by the other
-  half, and the other way round; of several robots those of the one with the most held-out windows.
-  Or why there are none.
+  """Two splits of windows that fit on one half of the cameras and score on the other half.
+
+  With several robots, it uses the robot with the most held-out windows.
+
+  Returns:
+    The windows of both splits, or the reason why there are none.
   """
-  robot = max(target.robots, key=lambda one: one.held_out.sum())
+  robot = max(target.robots, key=lambda robot: robot.held_out.sum())
   names = np.unique(cameras[robot.rows])
   if len(names) < 2:
     return "there is one camera only"
@@ -208,7 +261,7 @@ def _halves(
 
 
 def _part(robot: probe_targets.Robot, chosen: np.ndarray) -> probe_targets.Robot:
-  """Some windows of a robot (bool mask)."""
+  """Selects windows of a robot by a mask, bool [N + M]."""
   return dataclasses.replace(
     robot,
     rows=robot.rows[chosen],
@@ -222,53 +275,81 @@ def _part(robot: probe_targets.Robot, chosen: np.ndarray) -> probe_targets.Robot
 def components(
   fit: np.ndarray, new: np.ndarray, count: int, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Fit [N, P] and new [M, P] on the first `count` principal axes of fit (fewer where it has
-  fewer).
+  """Projects fit and new on the first principal axes of fit.
 
-  By subspace iteration, whose cost is a few products with fit (Halko, Martinsson and Tropp 2011,
-  algorithm 4.4).
+  It uses subspace iteration, which needs only a few products with fit. Source: Halko, Martinsson
+  and Tropp 2011, algorithm 4.4.
+
+  Args:
+    fit: [N, P].
+    new: [M, P].
+    count: number of axes; fewer if fit has fewer.
+    seed: seed of the initial axes.
+
+  Returns:
+    (projections of fit [N, count], of new [M, count]).
   """
   mean = fit.mean(axis=0)
-  centerd = fit - mean
+  centered = fit - mean
   axes = (
     np.random.default_rng(seed)
     .normal(size=(fit.shape[1], min(count + 10, *fit.shape)))
     .astype(fit.dtype)
   )
   for _ in range(4):
-    axes, _ = np.linalg.qr(centerd.T @ (centerd @ axes))
-  _, _, turn = np.linalg.svd(centerd @ axes, full_matrices=False)
-  axes = axes @ turn[:count].T
-  return centerd @ axes, (new - mean) @ axes
+    axes, _ = np.linalg.qr(centered.T @ (centered @ axes))
+  _, _, rotation = np.linalg.svd(centered @ axes, full_matrices=False)
+  axes = axes @ rotation[:count].T
+  return centered @ axes, (new - mean) @ axes
 
 
 def _errors(
-  inputs: np.ndarray, robots: Sequence[probe_targets.Robot], *, whiten: bool, most: int, seed: int
+  inputs: np.ndarray,
+  robots: Sequence[probe_targets.Robot],
+  *,
+  whiten: bool,
+  max_windows: int,
+  seed: int,
 ) -> list[np.ndarray]:
-  """Squared errors of a kernel probe on each robot's held-out windows, in units of the variance of
-  its windows to fit on [M, A]; nan in dimensions that are constant there. Targets of the same
-  windows share the work.
+  """Squared errors of a kernel probe on the held-out windows of each robot.
+
+  Targets with the same windows are fitted together.
+
+  Args:
+    inputs: inputs of all windows [N + M, ...].
+    robots: the robots, with their targets.
+    whiten: as for `kernel_ridge.fit`.
+    max_windows: maximum number of windows to fit on, evenly spaced.
+    seed: seed of the fit.
+
+  Returns:
+    Errors of each robot [M, A], in units of the variance of its windows to fit on; nan in
+    dimensions that are constant there.
   """
-  found: list[np.ndarray] = [np.zeros(0)] * len(robots)
-  kinds: dict[bytes, list[int]] = {}
+  result: list[np.ndarray] = [np.zeros(0)] * len(robots)
+  same_windows: dict[bytes, list[int]] = {}
   for i, robot in enumerate(robots):
-    kinds.setdefault(robot.rows.tobytes() + robot.held_out.tobytes(), []).append(i)
-  for same in kinds.values():
-    one = robots[same[0]]
-    values = np.concatenate([robots[i].values for i in same], axis=1)
-    _, scale, constant = probes.scale_of(values[~one.held_out])
-    fitted = np.flatnonzero(~one.held_out)
-    fitted = fitted[np.unique(np.linspace(0, len(fitted) - 1, min(len(fitted), most)).astype(int))]
-    given = inputs[one.rows].astype(np.float64)
+    same_windows.setdefault(robot.rows.tobytes() + robot.held_out.tobytes(), []).append(i)
+  for members in same_windows.values():
+    shared = robots[members[0]]
+    values = np.concatenate([robots[i].values for i in members], axis=1)
+    _, scale, constant = probes.scale_of(values[~shared.held_out])
+    fitted = np.flatnonzero(~shared.held_out)
+    fitted = fitted[
+      np.unique(np.linspace(0, len(fitted) - 1, min(len(fitted), max_windows)).astype(int))
+    ]
+    shared_inputs = inputs[shared.rows].astype(np.float64)
     probe = kernel_ridge.fit(
-      given[fitted], values[fitted], groups=one.groups[fitted], seed=seed, whiten=whiten
+      shared_inputs[fitted], values[fitted], groups=shared.groups[fitted], seed=seed, whiten=whiten
     )
-    squared = ((probe.predict(given[one.held_out]) - values[one.held_out]) / scale) ** 2
+    squared = (
+      (probe.predict(shared_inputs[shared.held_out]) - values[shared.held_out]) / scale
+    ) ** 2
     squared[:, constant] = np.nan
     for i, part in zip(
-      same,
-      np.split(squared, np.cumsum([robots[i].values.shape[1] for i in same])[:-1], axis=1),
+      members,
+      np.split(squared, np.cumsum([robots[i].values.shape[1] for i in members])[:-1], axis=1),
       strict=False,
     ):
-      found[i] = part
-  return found
+      result[i] = part
+  return result

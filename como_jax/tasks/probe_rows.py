@@ -1,6 +1,6 @@
-"""The rows of the probe's table: what is read from z, and from the robot's own numbers.
+"""The rows of the probe: metrics of z, and probes of the robot's state.
 
-Legend: N windows to fit on, M held-out windows, Z numbers of a motion.
+Legend: N windows to fit on, M held-out windows, Z latent width.
 """
 
 from collections.abc import Sequence
@@ -10,63 +10,77 @@ import numpy as np
 
 from como_jax import report
 from como_jax.evaluate import appearance, consistency, linear_probe, mlp_probe, similarity
-from como_jax.tasks import latents, probe_targets
+from como_jax.inference import motion_evaluator
+from como_jax.tasks import probe_targets
 
-PREFIXES = {"action": "", "state": "state_"}  # of the names of the numbers, by target
-LEAST = 5  # held-out motions, below which cameras are not compared
+PREFIXES = {"action": "", "state": "state_"}  # target -> prefix of the names of its metrics
+LEAST = 5  # minimum number of held-out motions for a comparison of cameras
 
 
 def score(
-  one: latents.MotionEvaluation,
+  evaluated: motion_evaluator.MotionEvaluation,
   fit: np.ndarray,
   windows,
   targets: Sequence[probe_targets.Target],
   *,
   seed: int,
 ) -> tuple[dict, dict]:
-  """(row of numbers for the table, results to draw) of one model.
+  """Computes all metrics of a model.
 
   Args:
-    one: of the held-out windows.
-    fit: z of the windows to fit probes on [N, Z].
-    windows: the held-out ones, for their names.
-    targets: what the probes predict.
-    seed: of the probes.
+    evaluated: latents and frame errors of the held-out windows.
+    fit: z of the windows on which probes are fitted [N, Z].
+    windows: the held-out windows, for the names of tasks and cameras.
+    targets: targets of the probes.
+    seed: seed of the probes.
+
+  Returns:
+    (row of the table: metric -> value or (value, standard error), results for plots).
   """
-  pcfc, rank = consistency.s_pcfc(one.past, one.future), consistency.effective_rank(one.z)
+  pcfc, rank = (
+    consistency.s_pcfc(evaluated.past, evaluated.future),
+    consistency.effective_rank(evaluated.z),
+  )
   row = {
     "s_pcfc": pcfc.mean,
-    "s_pcfc_centerd": pcfc.mean_centerd,
+    "s_pcfc_centered": pcfc.mean_centered,
     "effective_rank": rank.entropy,
     "participation_ratio": rank.participation,
-    "copy_ratio": one.frames.ratio,
-    "copy_ratio_moving": one.frames.moving_ratio,
-    "reconstruction_mse": one.frames.mse,
-    "psnr": one.frames.psnr,
-    "ssim": one.frames.ssim,
+    "copy_ratio": evaluated.frames.ratio,
+    "copy_ratio_moving": evaluated.frames.moving_ratio,
+    "reconstruction_mse": evaluated.frames.mse,
+    "psnr": evaluated.frames.psnr,
+    "ssim": evaluated.frames.ssim,
   }
   results: dict[str, Any] = {
     "s_pcfc": pcfc,
-    "notes": [one.frames.text, pcfc.text],
+    "notes": [evaluated.frames.text, pcfc.text],
     "probes": {},
     "targets": targets,
   }
-  z = np.concatenate([fit, one.z])
+  z = np.concatenate([fit, evaluated.z])
   for target in targets:
     results["notes"] += target.notes
     if target.robots:
-      numbers, results["probes"][target.name], notes = read(z, target, seed=seed)
-      row |= numbers
+      metrics, results["probes"][target.name], notes = read(z, target, seed=seed)
+      row |= metrics
       results["notes"] += notes
       if target.positions is not None:
         row["action_positions"] = target.positions
-  environments, notes, results["similarity"] = _environments(one, windows, targets[0], seed)
+  environments, notes, results["similarity"] = _environments(evaluated, windows, targets[0], seed)
   return row | environments, results | {"notes": [*results["notes"], *notes]}
 
 
 def read(z: np.ndarray, target: probe_targets.Target, *, seed: int) -> tuple[dict, Any, list[str]]:
-  """(numbers of a row, result of the linear probe, notes): a target read from inputs z [N + M,
-  Z].
+  """Probes a target with the linear probe and the MLP probe.
+
+  Args:
+    z: inputs [N + M, Z].
+    target: the target.
+    seed: seed of the probes.
+
+  Returns:
+    (metrics of a row, result of the linear probe, notes).
   """
   linear, mlp = (target.probe(module.probe, z, seed=seed) for module in (linear_probe, mlp_probe))
   prefix = PREFIXES[target.name]
@@ -85,69 +99,80 @@ def read(z: np.ndarray, target: probe_targets.Target, *, seed: int) -> tuple[dic
   return row, linear, [f"{target.name}: {linear.text}", f"{target.name}, MLP: {mlp.text}"]
 
 
-def own_numbers(
+def state_rows(
   target: probe_targets.Target, fit: dict, held_out: dict, *, seed: int
 ) -> dict[str, dict]:
-  """Rows of what the robot's state and its true change tell of the action, where the two cannot be
-  compared
-  directly: by these the verdict knows actions that are positions. {} without any.
+  """Probes how well the robot's state, and its true change, predict the action.
+
+  The verdict uses these rows to detect actions that are positions, for robots whose actions and
+  states cannot be compared directly. It is {} if there is no such robot.
 
   Args:
     target: the action.
-    fit, held_out: columns of the windows that probes are fitted on, and scored on.
+    fit: columns of the windows to fit on.
+    held_out: columns of the held-out windows.
+    seed: seed of the probes.
   """
   if "state" not in held_out:
     return {}
-  has = np.concatenate([fit["has_state"], held_out["has_state"]])
-  robots = [one for one in target.robots if one.positions is None and has[one.rows].all()]
+  has_state = np.concatenate([fit["has_state"], held_out["has_state"]])
+  robots = [
+    robot for robot in target.robots if robot.positions is None and has_state[robot.rows].all()
+  ]
   if not robots:
     return {}
   part = probe_targets.Target(target.name, tuple(robots), ())
-  whole = {
+  inputs = {
     name: np.concatenate([fit[name][:, 1], held_out[name][:, 1]])
     for name in ("state", "state_delta")
   }
-  found = {
-    row: part.probe(linear_probe.probe, whole[name], seed=seed)
+  results = {
+    row: part.probe(linear_probe.probe, inputs[name], seed=seed)
     for row, name in ((report.TRUE_CHANGE, "state_delta"), (report.TRUE_STATE, "state"))
   }
-  return {row: {"lp_mse": (one.mse, one.standard_error)} for row, one in found.items()}
+  return {row: {"lp_mse": (result.mse, result.standard_error)} for row, result in results.items()}
 
 
 def _environments(
-  one: latents.MotionEvaluation, windows, action: probe_targets.Target, seed: int
+  evaluated: motion_evaluator.MotionEvaluation, windows, action: probe_targets.Target, seed: int
 ) -> tuple[dict, list[str], Any]:
-  """(numbers of a row, notes, similarity matrix or None): the camera in z, and the same motion seen
-  elsewhere.
+  """Metrics of the camera in z, and of the same motion in other cameras and scenes.
+
+  Returns:
+    (metrics of a row, notes, similarity matrix or None).
   """
-  ids, row = one.columns, {}
-  # Groups, not episodes: those that show the same motion in other scenes never stand on both sides.
+  ids, row = evaluated.columns, {}
+  # Splits are by group, not by episode, so that episodes of the same motion are on the same side.
   motions, tasks, cameras = ids["group"], ids["task"], ids["camera"]
   several_views, several_tasks = len(np.unique(cameras)) > 1, len(np.unique(tasks)) > 1
   if several_views and len(np.unique(motions)) >= LEAST:
-    identity = appearance.identity(one.z, cameras, episodes=motions, groups=tasks, seed=seed)
+    identity = appearance.identity(evaluated.z, cameras, episodes=motions, groups=tasks, seed=seed)
     row["camera_excess"] = (identity.excess, identity.standard_error)
-    found = []
+    retrievals = []
     for robot in action.robots:
       rows = robot.scored
       if len(np.unique(cameras[rows])) > 1 and len(np.unique(motions[rows])) >= LEAST:
         values = robot.values[robot.held_out]
-        found.append(
+        retrievals.append(
           similarity.retrieval(
-            one.z[rows], values, views=cameras[rows], episodes=motions[rows], seed=seed
+            evaluated.z[rows], values, views=cameras[rows], episodes=motions[rows], seed=seed
           )
         )
-    if found:
-      weights = [each.queries for each in found]
-      row["retrieval"] = float(np.average([each.cosine for each in found], weights=weights))
-      row["retrieval_chance"] = float(np.average([each.chance for each in found], weights=weights))
-      gain = np.average([each.gain for each in found], weights=weights)
+    if retrievals:
+      weights = [result.queries for result in retrievals]
+      row["retrieval"] = float(
+        np.average([result.cosine for result in retrievals], weights=weights)
+      )
+      row["retrieval_chance"] = float(
+        np.average([result.chance for result in retrievals], weights=weights)
+      )
+      gain = np.average([result.gain for result in retrievals], weights=weights)
       row["retrieval_gain"] = (
         float(gain),
-        _joint([each.standard_error for each in found], weights),
+        _joint([result.standard_error for result in retrievals], weights),
       )
   contrast = similarity.contrast(
-    one.z, motions, ids["time"], views=cameras, scenes=ids["episode"], stride=ids["stride"]
+    evaluated.z, motions, ids["time"], views=cameras, scenes=ids["episode"], stride=ids["stride"]
   )
   if np.isfinite(contrast.motion):
     row["motion_contrast"] = (contrast.motion, contrast.standard_error)
@@ -162,13 +187,15 @@ def _environments(
       ]
     )
     matrix = (
-      similarity.matrix(one.z, groups, views=cameras) if len(np.unique(groups)) <= 40 else None
+      similarity.matrix(evaluated.z, groups, views=cameras)
+      if len(np.unique(groups)) <= 40
+      else None
     )
   return row, [f"motion contrast: {contrast.text}"], matrix
 
 
 def _joint(errors: Sequence[float | None], weights: Sequence[float]) -> float | None:
-  """Standard error of a weighted mean of independent parts; None where one is not known."""
+  """Standard error of a weighted mean of independent values; None if one error is not known."""
   if any(error is None for error in errors):
     return None
   return float(np.sqrt(np.sum((np.array(errors) * weights) ** 2)) / np.sum(weights))

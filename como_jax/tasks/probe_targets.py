@@ -1,8 +1,9 @@
-"""What the probes predict: each robot's own actions and changes of state, over its own windows.
+"""Targets of the probes: the actions and changes of state of each robot, over its own windows.
 
-Data sets of several robots are padded with zeros to the widest, so a z that knows the data set
-would read the padding. Here every robot is probed by itself. Legend: N windows to fit on, M
-held-out windows, A dimensions.
+Actions and states of several robots are padded with zeros to the largest width. A z that knows the
+data set could predict the padding, so each robot is probed separately.
+
+Legend: N windows to fit on, M held-out windows, A dimensions.
 """
 
 import dataclasses
@@ -12,24 +13,25 @@ from typing import Any
 import numpy as np
 
 from como_jax.evaluate import positions, probes
-from como_jax.tasks import latents
+from como_jax.inference import motion_evaluator
 
 Columns = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Robot:
-  """The windows of one robot that have a target; rows number the windows to fit on and, behind
-  them, the held-out ones.
+  """The windows of a robot that have a target.
 
   Attributes:
-    label: of its data set.
-    rows: int [N + M]. held_out: bool [N + M]. groups: motion of each [N + M].
-    scored: int [M], the held-out ones, numbered among the held-out windows.
+    label: label of its data set.
+    rows: indices of the windows, int [N + M]; held-out windows are counted after those to fit on.
+    held_out: bool [N + M].
+    groups: motion of each window [N + M].
+    scored: indices of its held-out windows among all held-out windows, int [M].
     values: targets without padding [N + M, A].
-    names: of the dimensions.
-    positions: bool [A], the actions that are positions and so stand as action minus state; None
-      where actions and states cannot be compared, and for the change of state.
+    names: names of the dimensions.
+    positions: the actions that are positions, for which `values` is action minus state, bool [A];
+      None if actions and states cannot be compared, and for the change of state.
   """
 
   label: str
@@ -44,7 +46,7 @@ class Robot:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """One target of all robots that have it, and what is to be said about it."""
+  """A target of all robots that have it, with notes for the report."""
 
   name: str  # "action" or "state"
   robots: tuple[Robot, ...]
@@ -52,39 +54,46 @@ class Target:
 
   @property
   def groups(self) -> np.ndarray:
-    """Motion of every sample, robot after robot, as a pooled probe numbers them."""
+    """Motion of each sample, robot after robot, in the order of pooled probes."""
     return np.concatenate([robot.groups for robot in self.robots])
 
   @property
   def positions(self) -> float | None:
-    """Share of the action dimensions that are positions, mean over held-out windows; None where
-    that is not known of any.
+    """Share of the action dimensions that are positions, mean over held-out windows.
+
+    None if it is not known for any robot.
     """
-    known = [
-      (one.positions.mean(), one.held_out.sum()) for one in self.robots if one.positions is not None
+    share_and_windows = [
+      (robot.positions.mean(), robot.held_out.sum())
+      for robot in self.robots
+      if robot.positions is not None
     ]
-    if not known:
+    if not share_and_windows:
       return None
-    shares, windows = zip(*known, strict=False)
+    shares, windows = zip(*share_and_windows, strict=False)
     return float(np.average(shares, weights=windows))
 
   def probe(self, run, z: np.ndarray, *, seed: int) -> probes.ProbeResult:
-    """The result of a probe (`linear_probe.probe` and its like) of inputs [N + M, Z] on each robot,
-    pooled.
+    """Probes each robot and pools the results.
+
+    Args:
+      run: a probe, such as `linear_probe.probe`.
+      z: inputs [N + M, Z].
+      seed: seed of the probe.
     """
     results = [
       run(
-        z[one.rows],
-        one.values,
-        episodes=one.groups,
-        names=one.names,
-        held_out=one.held_out,
+        z[robot.rows],
+        robot.values,
+        episodes=robot.groups,
+        names=robot.names,
+        held_out=robot.held_out,
         seed=seed,
       )
-      for one in self.robots
+      for robot in self.robots
     ]
     return probes.pool(
-      results, [one.label for one in self.robots], [one.groups for one in self.robots]
+      results, [robot.label for robot in self.robots], [robot.groups for robot in self.robots]
     )
 
 
@@ -96,66 +105,82 @@ def build(
   names: Mapping[str, Sequence[Any]],
   datasets: Sequence[str],
 ) -> Target:
-  """The robots of a target.
+  """Builds a target with its robots.
 
   Args:
     name: "action" or "state".
-    fit, held_out: columns of the windows.
-    names: "action" and "state" -> names of the dimensions of each data set, None where it gives
-      none.
-    datasets: labels.
+    fit: columns of the windows to fit on.
+    held_out: columns of the held-out windows.
+    names: "action" and "state" -> names of the dimensions of each data set; None: no names.
+    datasets: labels of the data sets.
   """
-  sides = [latents.having(columns, name) for columns in (fit, held_out)]
+  sides = [motion_evaluator.having(columns, name) for columns in (fit, held_out)]
   if not all(side.any() for side in sides):
     return Target(name, (), (f"the data has no {name}: no probe of it",))
-  whole = _join(fit, held_out)
-  has, side = np.concatenate(sides), np.arange(len(whole["group"])) >= len(fit["group"])
-  kinds = np.unique(np.stack([whole["dataset"], whole[f"{name}_size"]], 1)[has], axis=0)
+  joined = _join(fit, held_out)
+  has_target, held_out_rows = (
+    np.concatenate(sides),
+    np.arange(len(joined["group"])) >= len(fit["group"]),
+  )
+  kinds = np.unique(np.stack([joined["dataset"], joined[f"{name}_size"]], 1)[has_target], axis=0)
   robots, notes = [], []
   for dataset, size in kinds:
-    rows = np.flatnonzero(has & (whole["dataset"] == dataset) & (whole[f"{name}_size"] == size))
+    rows = np.flatnonzero(
+      has_target & (joined["dataset"] == dataset) & (joined[f"{name}_size"] == size)
+    )
     label = datasets[dataset] + (f", {size} numbers" if (kinds[:, 0] == dataset).sum() > 1 else "")
-    if len(np.unique(whole["group"][rows][~side[rows]])) < 2 or not side[rows].any():
-      few = (
+    if (
+      len(np.unique(joined["group"][rows][~held_out_rows[rows]])) < 2
+      or not held_out_rows[rows].any()
+    ):
+      reason = (
         "fewer than 2 episodes to fit on have "
-        f"one{'' if side[rows].any() else ', and no held-out one'}"
+        f"one{'' if held_out_rows[rows].any() else ', and no held-out one'}"
       )
-      notes.append(f"{name}{f' of {label}' if len(kinds) > 1 else ''}: {few}: no probe of it")
+      notes.append(f"{name}{f' of {label}' if len(kinds) > 1 else ''}: {reason}: no probe of it")
       continue
-    values = whole[latents.TARGETS[name]][rows, 1, :size].astype(np.float64)
-    found = _compared(whole, rows, side[rows], names, dataset) if name == "action" else None
-    if found is not None and found[0].dimensions.any():
-      values = found[0].motion(values, found[1])
-    scored = rows[side[rows]] - len(fit["group"])
+    values = joined[motion_evaluator.TARGETS[name]][rows, 1, :size].astype(np.float64)
+    comparison = (
+      _compare_with_states(joined, rows, held_out_rows[rows], names, dataset)
+      if name == "action"
+      else None
+    )
+    if comparison is not None and comparison[0].dimensions.any():
+      values = comparison[0].motion(values, comparison[1])
+    scored = rows[held_out_rows[rows]] - len(fit["group"])
     robots.append(
       Robot(
         label,
         rows,
-        side[rows],
-        whole["group"][rows],
+        held_out_rows[rows],
+        joined["group"][rows],
         scored,
         values,
-        latents.names(names[name][dataset], size, name),
-        None if found is None else found[0].dimensions,
+        motion_evaluator.names(names[name][dataset], size, name),
+        None if comparison is None else comparison[0].dimensions,
       )
     )
   return Target(name, tuple(robots), (*notes, *_notes(name, robots, len(held_out["group"]))))
 
 
-def _compared(
-  whole: Columns,
+def _compare_with_states(
+  columns: Columns,
   rows: np.ndarray,
   held_out: np.ndarray,
   names: Mapping[str, Sequence[Any]],
   dataset: int,
 ):
-  """(positions, mean state of each window in the order of the actions [N + M, A]), judged by the
-  windows to fit on; None where the
-  actions have no states to compare with: other names and another number of them.
+  """Compares actions with states, to find actions that are positions.
+
+  Only the windows to fit on are used to find them.
+
+  Returns:
+    (positions, mean state of each window in the order of the actions [N + M, A]); None if the
+    actions have no states to compare with, that is, other names and another number of dimensions.
   """
-  if "state_mean" not in whole or not whole["has_state"][rows].all():
+  if "state_mean" not in columns or not columns["has_state"][rows].all():
     return None
-  size, state_size = int(whole["action_size"][rows[0]]), np.unique(whole["state_size"][rows])
+  size, state_size = int(columns["action_size"][rows[0]]), np.unique(columns["state_size"][rows])
   order = (
     _order(names["action"][dataset], names["state"][dataset], size, int(state_size[0]))
     if len(state_size) == 1
@@ -168,20 +193,21 @@ def _compared(
   def take(values):
     return np.where(matched, values[rows, 1][:, order], 0.0)
 
-  state, change = take(whole["state_mean"]), take(whole["state_delta"])
-  following = (
-    state + change / np.maximum(whole["stride"][rows], 1)[:, None]
-  )  # the mean over the same frames, one later
+  state, change = take(columns["state_mean"]), take(columns["state_delta"])
+  # The mean state over the same frames, one frame later.
+  following = state + change / np.maximum(columns["stride"][rows], 1)[:, None]
   fitted = rows[~held_out]
-  action = whole["action"][fitted, 1, :size]
+  action = columns["action"][fitted, 1, :size]
   return positions.detect(action, following[~held_out], change[~held_out]), state
 
 
 def _order(
   action: Sequence[str] | None, state: Sequence[str] | None, size: int, state_size: int
 ) -> list[int] | None:
-  """Of each action dimension the state dimension of the same name (-1: none); where none has one,
-  in order if as many; else None.
+  """The state dimension of each action dimension.
+
+  It is the dimension of the same name (-1: none). If no names are equal, dimensions are matched in
+  order if their numbers are equal, else the result is None.
   """
   if (
     action
@@ -195,31 +221,31 @@ def _order(
 
 
 def _notes(name: str, robots: Sequence[Robot], windows: int) -> list[str]:
-  notes, counts = [], [int(one.held_out.sum()) for one in robots]
+  notes, counts = [], [int(robot.held_out.sum()) for robot in robots]
   if robots and sum(counts) < windows:
-    those = ", ".join(dict.fromkeys(one.label for one in robots))
+    labels = ", ".join(dict.fromkeys(robot.label for robot in robots))
     notes.append(
-      f"{name}: {sum(counts)} of {windows} held-out windows have one, those of {those}: "
+      f"{name}: {sum(counts)} of {windows} held-out windows have one, those of {labels}: "
       "the probes are of these"
     )
   if len(robots) > 1:
     parts = "; ".join(
-      f"{one.label}: {one.values.shape[1]} dimensions, {count} held-out windows"
-      for one, count in zip(robots, counts, strict=False)
+      f"{robot.label}: {robot.values.shape[1]} dimensions, {count} held-out windows"
+      for robot, count in zip(robots, counts, strict=False)
     )
     notes.append(
       f"{name}: each robot is probed on its own dimensions over its own windows, and the mean "
       f"over windows stands here ({parts})"
     )
-  for one in robots:
-    if one.positions is not None and one.positions.any():
+  for robot in robots:
+    if robot.positions is not None and robot.positions.any():
       which = (
         "the actions"
-        if one.positions.all()
-        else f"{int(one.positions.sum())} of {len(one.positions)} actions"
+        if robot.positions.all()
+        else f"{int(robot.positions.sum())} of {len(robot.positions)} actions"
       )
       notes.append(
-        f"action of {one.label}: {which} are positions (the next state tells them), which no "
+        f"action of {robot.label}: {which} are positions (the next state tells them), which no "
         "motion tells: probed is action minus state, and the change of state beside it"
       )
   return notes

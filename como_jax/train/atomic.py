@@ -1,4 +1,4 @@
-"""Small files that a kill must not leave half written, and what a full disk looks like."""
+"""Atomic writes of small files, and detection of a full disk."""
 
 import contextlib
 import errno
@@ -7,7 +7,7 @@ import pathlib
 
 from como_jax import errors
 
-# Nothing wrong with the program, and no use in trying again at once.
+# Errors of the storage: the program is correct, and a retry would fail again.
 _STORAGE = (
   errno.ENOSPC,
   errno.EDQUOT,
@@ -21,23 +21,25 @@ _STORAGE = (
 
 
 def write(path: pathlib.Path, text: str) -> None:
-  """Replaces a file as a whole: the old content or the new one, never a part."""
-  fresh = path.with_name(f".{path.name}.new")
-  with fresh.open("w") as file:
+  """Replaces a file atomically; after a kill it has the old or the new content, never a part."""
+  temporary = path.with_name(f".{path.name}.new")
+  with temporary.open("w") as file:
     file.write(text)
     file.flush()
     os.fsync(file.fileno())
-  os.replace(fresh, path)
+  os.replace(temporary, path)
 
 
 def storage_problem(error: BaseException | None) -> str:
-  """Words for a full, read-only or broken disk, wherever in a chain of exceptions it stands; "" for
-  anything else.
+  """Describes a full, read-only or broken disk; "" for other errors.
+
+  Args:
+    error: an exception; the whole chain of its causes is searched.
   """
   while error is not None:
     if isinstance(error, OSError) and error.errno in _STORAGE:
       return os.strerror(error.errno)
-    for number in _STORAGE[:4]:  # libraries in C++ give the words only
+    for number in _STORAGE[:4]:  # C++ libraries give only the message, without a number
       if os.strerror(number) in str(error):
         return os.strerror(number)
     error = error.__cause__ or error.__context__
@@ -46,8 +48,9 @@ def storage_problem(error: BaseException | None) -> str:
 
 @contextlib.contextmanager
 def explained(workdir: pathlib.Path):
-  """Turns a full or read-only disk, in here, into `errors.Storage`: one line that names the file,
-  or the directory of the run.
+  """Context that converts the error of a full or read-only disk to `errors.Storage`.
+
+  Its message is one line that names the file, or the run directory `workdir`.
   """
   try:
     yield

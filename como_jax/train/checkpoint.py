@@ -1,4 +1,4 @@
-"""Checkpoints of a run (Orbax, asynchronous) and how other stages read the weights of one.
+"""Checkpoints of a run (Orbax, asynchronous), and loading of their weights by other tasks.
 
 Orbax is imported only here.
 """
@@ -21,11 +21,11 @@ from como_jax import errors, trees, weights
 from como_jax.parallel import distributed, rules
 from como_jax.train import atomic, integrity, memory
 
-# Orbax warns about files that it does without, and logs what it raises as well
+# Orbax warns about optional files, and logs the exceptions that it raises
 absl_logging.set_verbosity(absl_logging.FATAL)
 
 FOLDER = "checkpoints"
-# {path: [shape, dtype]} of the saved state: Orbax itself casts types silently
+# {path: [shape, dtype]} of the saved state, needed because Orbax casts types silently
 SPEC = "state_spec.json"
 WEIGHTS = "weights"
 
@@ -33,9 +33,9 @@ WEIGHTS = "weights"
 class Checkpointer:
   """Saves the state and the data position of a run under `workdir`/checkpoints.
 
-  Every process of a run has one and calls each method at the same step: they write one checkpoint
-  together, each its own shards, into a directory that all of them see. It is read back onto any
-  mesh and any number of processes.
+  Every process of a run has a Checkpointer and calls each method at the same step. Together they
+  write one checkpoint into a shared directory; each process writes its own shards. A checkpoint can
+  be restored onto any mesh and any number of processes.
   """
 
   def __init__(self, workdir: pathlib.Path, *, keep: int):
@@ -45,22 +45,22 @@ class Checkpointer:
     self._spec = pathlib.Path(workdir) / SPEC
     self._seal: tuple[threading.Thread, threading.Event] | None = None
     self._failed = False
-    if not _unraisable:  # once: another's hook may call ours
+    if not _unraisable:  # only once: a later hook of another library may call ours
       _unraisable.append(sys.unraisablehook)
-      sys.unraisablehook = _say_unraisable
+      sys.unraisablehook = _report_unraisable
 
   def latest(self) -> int | None:
-    """The newest committed step, as process 0 sees the directory."""
+    """Returns the newest committed step that process 0 sees in the directory."""
     step = self._manager.latest_step()
     return json.loads(distributed.broadcast_from_primary(json.dumps(step)))
 
   def save(self, step: int, state) -> None:
-    """Starts saving; a second save of the same step does nothing.
+    """Starts to save the state; a second save of the same step does nothing.
 
     The data position is the step (data/pipeline.py).
 
     Raises:
-      errors.Storage: this save or the one before it cannot be written.
+      errors.Storage: this save or the previous one cannot be written.
     """
     if step in self._manager.all_steps():
       return
@@ -72,23 +72,24 @@ class Checkpointer:
         step,
         args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)),
       )
-    self._end_seal()  # of the save before this one, which Orbax has waited for
+    self._end_seal()  # of the previous save, which Orbax has waited for
     if distributed.is_primary():
       written = threading.Event()
-      self._seal = (
-        threading.Thread(target=self._run_seal, args=(step, written), daemon=True),
-        written,
-      )
-      self._seal[0].start()
+      thread = threading.Thread(target=self._run_seal, args=(step, written), daemon=True)
+      self._seal = thread, written
+      thread.start()
 
   def restore(self, state, mesh: jax.sharding.Mesh):
-    """The newest good state, on this mesh, or None where nothing has been saved; `state` gives
-    structure, shapes and types.
+    """Restores the newest valid state; None where nothing has been saved.
 
-    A damaged step is set aside (renamed, never deleted) and named, and the one before it is taken.
+    A damaged step is renamed (never deleted) and printed; the step before it is used.
+
+    Args:
+      state: gives structure, shapes and types.
+      mesh: for the restored arrays.
 
     Raises:
-      errors.UserError: naming the leaves that do not fit, or the checkpoint that cannot be read.
+      errors.UserError: names the leaves that do not match, or the checkpoint that cannot be read.
     """
 
     def check():
@@ -101,7 +102,7 @@ class Checkpointer:
       state,
       rules.shardings(state, mesh),
     )
-    aside = []
+    set_aside = []
     while (step := self.latest()) is not None:
       folder = self._folder / str(step)
       distributed.run_on_all_processes(lambda folder=folder: integrity.check_version(folder))
@@ -111,24 +112,22 @@ class Checkpointer:
         if not problem:
           return restored
       if distributed.is_primary():
-        aside.append(str(integrity.set_aside(folder)))
+        set_aside.append(str(integrity.set_aside(folder)))
         print(
-          f"checkpoint {folder} is damaged ({problem}): set aside as {aside[-1]}, the one "
+          f"checkpoint {folder} is damaged ({problem}): set aside as {set_aside[-1]}, the one "
           "before it is taken"
         )
-      distributed.broadcast_from_primary("")  # nobody looks before it is renamed
+      distributed.broadcast_from_primary("")  # a barrier: all processes see the new name
       self._manager.reload()
-    if distributed.broadcast_from_primary(", ".join(aside)):
+    if distributed.broadcast_from_primary(", ".join(set_aside)):
       raise errors.Shared(
         f"--resume: no good checkpoint is left in {self._folder} (damaged and set aside: "
-        f"{', '.join(aside) or 'all'}): --resume once more starts from step 0"
+        f"{', '.join(set_aside) or 'all'}): --resume once more starts from step 0"
       )
     return None
 
   def _problem(self, folder: pathlib.Path) -> str:
-    """What is wrong with a step as far as its files show it, "" for nothing; the same in every
-    process.
-    """
+    """Describes the damage of a step's files, "" for none; the same in every process."""
     part = dict(index=jax.process_index(), count=jax.process_count())
     try:
       distributed.run_on_all_processes(lambda: integrity.check(folder, **part))
@@ -137,32 +136,31 @@ class Checkpointer:
     return ""
 
   def _restore(self, step: int, target):
-    """(state, "") or (None, why it cannot be read).
+    """Returns (state, "") or (None, reason why it cannot be read).
 
-    What has its checksums cannot be damaged: then it is an error.
+    A step with correct checksums is not damaged, so a failure to read it raises UserError.
     """
     try:
       items = ocp.args.Composite(
         state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()
       )
       return self._manager.restore(step, args=items).state, ""
-    except Exception as error:  # Orbax and TensorStore raise all kinds
-      known = (self._folder / str(step) / integrity.CHECKSUMS).is_file() or jax.process_count() > 1
-      if known or _of_the_machine(error):
+    except Exception as error:  # Orbax and TensorStore raise many types
+      intact = (self._folder / str(step) / integrity.CHECKSUMS).is_file() or jax.process_count() > 1
+      if intact or _is_machine_error(error):
         raise errors.UserError(
           f"checkpoint {self._folder / str(step)} cannot be read: {_line(error)}"
         ) from error
       return None, _line(error)
 
   def restart_point(self, step: int) -> int | None:
-    """The newest step to go on from after a loss that was not finite; later ones are set aside.
+    """Returns the newest step to restart from after a loss that was not finite; None without one.
 
-    Every process must call it.
+    Later steps, and steps that cannot be used, are renamed. Every process must call this method.
 
     Args:
-      step: the one with that loss. It was computed from the weights of the step before it and a
-        batch that comes again, so going on from there would meet it again, whatever the learning
-        rate.
+      step: the step of that loss. A restart from the step before it would give the same loss with
+        any learning rate, because the loss depends on its weights and on the same batch.
     """
     self.wait()
     for saved in json.loads(
@@ -180,31 +178,29 @@ class Checkpointer:
     return None
 
   def _unusable(self, folder: pathlib.Path) -> str:
-    """Why nothing can go on from a step, "" where it can."""
+    """Reason why a run cannot restart from a step; "" where it can."""
     try:
-      return (
-        ""
-        if all_finite(_read(folder / integrity.STATE))
-        else "it holds numbers that are not finite"
-      )
-    except Exception as error:  # Orbax and TensorStore raise all kinds
-      if _of_the_machine(error):
+      finite = all_finite(_read(folder / integrity.STATE))
+      return "" if finite else "it holds numbers that are not finite"
+    except Exception as error:  # Orbax and TensorStore raise many types
+      if _is_machine_error(error):
         raise
       return f"it cannot be read: {_line(error)}"
 
   def wait(self) -> None:
-    """Until the last save is committed and has its checksums.
+    """Waits until the last save is committed and has its checksums.
 
-    Raises `errors.Storage` where it cannot be written.
+    Raises:
+      errors.Storage: the save cannot be written.
     """
     with self._writing(None):
       self._manager.wait_until_finished()
     self._end_seal()
 
   def close(self) -> None:
-    """Waits and closes."""
+    """Waits for the last save and closes the manager."""
     with contextlib.ExitStack() as stack:
-      if self._failed:  # it has been said; Orbax says it once more
+      if self._failed:  # the error was already raised; Orbax raises it again
         stack.enter_context(contextlib.suppress(Exception))
       with self._writing(None):
         self._manager.close()
@@ -212,7 +208,7 @@ class Checkpointer:
 
   @contextlib.contextmanager
   def _writing(self, step: int | None):
-    """Turns what a full disk or a read-only directory raises into one line."""
+    """Converts the errors of a full disk or a read-only directory to one line."""
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
@@ -220,9 +216,9 @@ class Checkpointer:
       if not text:
         raise
       self._failed = True
-      # it lists every write that was under way
+      # asyncio would log every unfinished write
       logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-      last = next((one for one in integrity.steps(self._folder) if one != step), None)
+      last = next((saved for saved in integrity.steps(self._folder) if saved != step), None)
       good = f"the last one is of step {last}" if last is not None else "there is no earlier one"
       raise errors.Storage(
         f"cannot write a checkpoint into {self._folder}: {text}; {good}: make room, then give "
@@ -230,8 +226,9 @@ class Checkpointer:
       ) from error
 
   def _run_seal(self, step: int, written: threading.Event) -> None:
+    """Waits until a step is committed, or `written` is set; then writes its checksums."""
     folder = self._folder / str(step)
-    while not folder.is_dir() and not written.wait(0.05):  # it appears when it is committed
+    while not folder.is_dir() and not written.wait(0.05):  # the folder appears at the commit
       pass
     try:
       integrity.seal(folder)
@@ -246,39 +243,34 @@ class Checkpointer:
       self._seal = None
 
 
-_unraisable: list = []  # what sys.unraisablehook was
+_unraisable: list = []  # the previous sys.unraisablehook
 
 
-def _say_unraisable(unraisable: Any) -> None:
-  """`sys.unraisablehook` without what says nothing: when a write of a checkpoint fails (a full
-  disk), Orbax closes its event loop, and each of the hundreds of writes under way then calls back
-  into it from a thread of TensorStore. `_writing` tells the failure itself.
+def _report_unraisable(unraisable: Any) -> None:
+  """A `sys.unraisablehook` that hides consequences of a failed checkpoint write.
+
+  When a write fails (a full disk), Orbax closes its event loop. Each of the hundreds of unfinished
+  writes then calls the closed loop from a thread of TensorStore. `_writing` reports the failure.
   """
   error, trace = unraisable.exc_value, unraisable.exc_traceback
-  # no code of Python called it
-  begins_there = trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(
-    "asyncio."
-  )
-  if not (
-    isinstance(error, RuntimeError) and str(error) == "Event loop is closed" and begins_there
-  ):
+  # the traceback begins in asyncio, because the caller is not Python code
+  module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+  closed = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+  if not (closed and module.startswith("asyncio.")):
     _unraisable[-1](unraisable)
 
 
-def _of_the_machine(error: Exception) -> bool:
-  """Whether a step cannot be read for want of memory or permission, which says nothing of the
-  step.
-  """
-  # TensorStore's own
+def _is_machine_error(error: Exception) -> bool:
+  """Whether reading failed for lack of memory or permission; the step may still be intact."""
   return (
     isinstance(error, PermissionError)
     or memory.is_out_of_memory(error)
-    or "RESOURCE_EXHAUSTED" in str(error)
+    or "RESOURCE_EXHAUSTED" in str(error)  # TensorStore's message
   )
 
 
 def all_finite(tree) -> bool:
-  """Whether no number of a pytree of numpy arrays is infinite or not a number."""
+  """Whether all floating-point values of a pytree of numpy arrays are finite."""
   return all(
     np.isfinite(leaf).all()
     for leaf in jax.tree.leaves(tree)
@@ -287,7 +279,7 @@ def all_finite(tree) -> bool:
 
 
 def describe(state) -> dict[str, list]:
-  """{path: [shape, dtype]} of a pytree."""
+  """Returns {path: [shape, dtype]} of a pytree."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(state)
   return {
     jax.tree_util.keystr(path, simple=True, separator="/"): [list(leaf.shape), str(leaf.dtype)]
@@ -298,38 +290,39 @@ def describe(state) -> dict[str, list]:
 def check_spec(saved: dict[str, list], expected: dict[str, list], *, what: str) -> None:
   """Compares two descriptions strictly.
 
+  Args:
+    saved: as returned by `describe`.
+    expected: as returned by `describe`.
+    what: name of the checkpoint, for the message.
+
   Raises:
-    errors.UserError: naming missing, surplus and misshapen leaves.
+    errors.UserError: names missing and surplus leaves, and leaves of another shape or type.
   """
   missing = [name for name in expected if name not in saved]
   surplus = [name for name in saved if name not in expected]
-  other = [
+  different = [
     f"{name} is {saved[name][1]}{saved[name][0]}, expected {expected[name][1]}{expected[name][0]}"
     for name in expected
     if name in saved and saved[name] != expected[name]
   ]
-  if missing or surplus or other:
-    parts = [
-      f"{len(names)} {kind}: " + "; ".join(names[:3])
-      for kind, names in (
-        ("missing", missing),
-        ("surplus", surplus),
-        ("of another shape or type", other),
-      )
-      if names
-    ]
+  groups = {"missing": missing, "surplus": surplus, "of another shape or type": different}
+  parts = [
+    f"{len(names)} {kind}: " + "; ".join(names[:3]) for kind, names in groups.items() if names
+  ]
+  if parts:
     raise errors.UserError(f"checkpoint {what} is of another model: " + " | ".join(parts))
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """Where the weights that a path means are.
+  """Location of the weights that belong to a path.
 
   Attributes:
-    weights: a weights-only folder, or None: then they are in `state`, the state of a checkpoint.
-    config: the config that belongs to them.
-    step: the training step they are of; None where nothing says it.
-    notes: what the user must be told about the choice, a line each.
+    weights: a weights-only folder, or None when the weights are in `state`.
+    state: the state of a checkpoint, or None.
+    config: the config that belongs to the weights.
+    step: training step of the weights; None where it is unknown.
+    notes: lines about the choice that the user must see.
   """
 
   weights: pathlib.Path | None
@@ -340,20 +333,19 @@ class Found:
 
 
 def find(path: str | pathlib.Path) -> Found:
-  """The weights that a path means: a weights-only folder as it is, of a run directory the newest
-  good state it holds.
+  """Finds the weights of a weights-only folder, or the newest valid state of a run directory.
 
   Raises:
-    errors.UserError: when the path is neither, or holds nothing that is whole.
+    errors.UserError: the path is neither of them, or contains no valid weights.
   """
   path = pathlib.Path(path)
   if (path / weights.PARAMS).is_file():
     return _explicit(path)
   exported, config, folder = path / WEIGHTS, path / weights.CONFIG, path / FOLDER
   if not path.exists():
-    near = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
     raise errors.UserError(
-      f"checkpoint {str(path)!r} does not exist: {errors.nearest(str(path), near)}"
+      f"checkpoint {str(path)!r} does not exist: {errors.nearest(str(path), siblings)}"
     )
   has_weights = (exported / weights.PARAMS).is_file()
   if not has_weights and not (config.is_file() and folder.is_dir()):
@@ -373,76 +365,72 @@ def find(path: str | pathlib.Path) -> Found:
       continue
     if has_weights:
       notes.append(
-        f"{exported} is of step {_word(exported_step)}, the newest checkpoint of step {step}: the "
-        f"checkpoint is used (give {exported} to use that folder)"
+        f"{exported} is of step {_format_step(exported_step)}, the newest checkpoint of step "
+        f"{step}: the checkpoint is used (give {exported} to use that folder)"
       )
     return Found(None, saved / integrity.STATE, config, step, tuple(notes))
   if has_weights:
     return Found(exported, None, exported / weights.CONFIG, exported_step, tuple(notes))
-  what = "; ".join(notes) or f"{str(folder)!r} holds no committed checkpoint yet"
-  raise errors.UserError(what)
+  raise errors.UserError("; ".join(notes) or f"{str(folder)!r} holds no committed checkpoint yet")
 
 
 def _explicit(folder: pathlib.Path) -> Found:
-  """A weights folder that was named: it is used, and said when the run around it has gone
-  further.
-  """
+  """Uses the weights folder of the user; notes when the run around it has a later checkpoint."""
   step, parent = weights.read_step(folder), folder.absolute().parent
-  newest = (
-    next(iter(integrity.steps(parent / FOLDER)), None)
-    if folder.absolute().name == WEIGHTS
-    else None
-  )
+  is_export = folder.absolute().name == WEIGHTS
+  newest = next(iter(integrity.steps(parent / FOLDER)), None) if is_export else None
   notes = ()
   if newest is not None and (step is None or newest > step):
     notes = (
-      f"{folder} is of step {_word(step)}, its run has a checkpoint of step {newest}: the folder "
-      f"is used, as given (give {parent} to use the checkpoint)",
+      f"{folder} is of step {_format_step(step)}, its run has a checkpoint of step {newest}: the "
+      f"folder is used, as given (give {parent} to use the checkpoint)",
     )
   return Found(folder, None, folder / weights.CONFIG, step, notes)
 
 
-def _word(step: int | None) -> str:
+def _format_step(step: int | None) -> str:
   return "unknown" if step is None else str(step)
 
 
 def load(path: str | pathlib.Path) -> tuple[dict, dict]:
-  """Parameters (nested dict of numpy arrays) and config of what `find` finds; what the user must
-  know about it is printed.
+  """Loads the weights that `find` chooses, and prints its notes.
+
+  Returns:
+    (parameters as a nested dict of numpy arrays, config).
 
   Raises:
-    errors.UserError: when the path is neither a run nor a weights folder, or what it holds cannot
-      be read.
+    errors.UserError: the path is neither a run nor a weights folder, or it cannot be read.
   """
-  found = find(path)
-  for note in found.notes:
+  location = find(path)
+  for note in location.notes:
     print(f"note: {note}")
-  if found.weights:
-    return weights.load(found.weights)
+  if location.weights:
+    return weights.load(location.weights)
   try:
-    saved = _read(found.state)
+    saved = _read(location.state)
   except (ValueError, KeyError, OSError, AttributeError) as error:
     raise errors.UserError(
-      f"checkpoint {str(found.state)!r} cannot be read: {_line(error)}"
+      f"checkpoint {str(location.state)!r} cannot be read: {_line(error)}"
     ) from error
   params = saved["params"]
   if saved.get("ema"):
     params = trees.unflatten({**trees.flatten(params), **trees.flatten(saved["ema"])})
-  return params, weights.read_json(found.config)
+  return params, weights.read_config(location.config)
 
 
 def _read(item: pathlib.Path) -> dict:
-  """A saved state as numpy arrays, read by one device of this machine (its CPU, where jax has it),
-  whatever mesh it was saved on.
+  """Reads a saved state as numpy arrays, with one device and from any mesh.
+
+  The device is the CPU if jax supports it, else the first device of this machine.
   """
   try:
     device = jax.local_devices(backend="cpu")[0]
   except RuntimeError:
     device = jax.local_devices()[0]
   with ocp.StandardCheckpointer() as reader:
-    one = jax.sharding.SingleDeviceSharding(device)
+    sharding = jax.sharding.SingleDeviceSharding(device)
     target = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one),
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
       reader.metadata(item).item_metadata.tree,
     )
     return jax.tree.map(jax.device_get, reader.restore(item, target))

@@ -1,10 +1,9 @@
-"""Whether a saved checkpoint still is what was written: a checksum of each of its files, and where
-damaged ones go.
+"""Integrity of saved checkpoints: checksums of their files, and handling of damaged steps.
 
-Orbax checks its index and not the numbers: one flipped bit in an array is loaded without a word. So
-every step gets a file `checksums.json` beside its items, written in the background once the step is
-committed. A step without one (saved by an earlier version, or killed in between) is looked at as
-far as its structure goes.
+Orbax checks its index but not the arrays: it loads an array with a flipped bit without an error.
+Every step therefore gets a file `checksums.json` beside its items, written in the background after
+the commit. For a step without this file (saved by an earlier version, or killed before it was
+written), only the structure is checked.
 """
 
 import json
@@ -15,18 +14,16 @@ from como_jax.train import atomic
 
 CHECKSUMS = "checksums.json"
 STATE, DATA = "state", "data"  # the items of a step
-VERSION = 1  # of a checkpoint, in its data item; those written before there was one are 0
+VERSION = 1  # of a checkpoint, in its data item; 0 = written before there were versions
 ASIDE = "damaged-"
 
 
 class Damaged(errors.UserError):
-  """A checkpoint that does not hold what was written; the message says where."""
+  """A checkpoint that differs from what was written; the message names the file."""
 
 
 def steps(folder: pathlib.Path) -> list[int]:
-  """Committed steps in a folder of checkpoints, the newest first; [] when there is no such
-  folder.
-  """
+  """Lists the committed steps in a folder of checkpoints, newest first; [] without the folder."""
   if not folder.is_dir():
     return []
   return sorted(
@@ -36,34 +33,34 @@ def steps(folder: pathlib.Path) -> list[int]:
 
 
 def seal(step: pathlib.Path) -> None:
-  """Writes the checksums of a committed step; nothing when it has been deleted meanwhile.
+  """Writes the checksums of a committed step; does nothing if the step was deleted meanwhile.
 
   Raises:
     OSError: a file cannot be read, or the checksums cannot be written.
   """
   try:
-    found = {
+    files = {
       name: [(step / name).stat().st_size, weights.digest(step / name)] for name in _names(step)
     }
-    if found:
+    if files:
       atomic.write(
         step / CHECKSUMS,
-        json.dumps({"version": VERSION, "kind": "xxh3_64", "files": found}, indent=0),
+        json.dumps({"version": VERSION, "kind": "xxh3_64", "files": files}, indent=0),
       )
   except FileNotFoundError:
     return
 
 
 def check_version(step: pathlib.Path) -> None:
-  """Refuses a step of a later format.
+  """Refuses a step of a later format version.
 
   Raises:
-    errors.UserError: naming it and both versions.
+    errors.UserError: names the step and both versions.
   """
   try:
     version = weights.read_json(step / DATA / "metadata").get("version")
   except errors.UserError:
-    return  # damaged, which `check` says
+    return  # the step is damaged, which `check` reports
   if isinstance(version, int) and version > VERSION:
     raise errors.UserError(
       f"checkpoint {step} has format version {version}, this program reads up to {VERSION}: "
@@ -75,32 +72,33 @@ def check(step: pathlib.Path, *, index: int = 0, count: int = 1) -> bool:
   """Compares a step with its checksums.
 
   Args:
-    step: its folder.
-    index, count: of several processes, this one reads every count-th file.
+    step: folder of the step.
+    index: of this process; with several processes, each reads every count-th file.
+    count: number of processes.
 
   Returns:
-    Whether it has checksums; without them only its structure has been looked at.
+    Whether the step has checksums; otherwise only its structure was checked.
 
   Raises:
-    Damaged: naming the first file that is not what was written.
-    errors.Storage: this user may not read it.
+    Damaged: names the first file that differs from what was written.
+    errors.Storage: this user has no permission to read the file.
   """
   if not (step / CHECKSUMS).is_file():
     _structure(step)
     return False
   try:
-    listed = {
+    files = {
       str(name): (int(size), str(digest))
       for name, (size, digest) in weights.read_json(step / CHECKSUMS)["files"].items()
     }
   except (errors.UserError, KeyError, AttributeError, TypeError, ValueError):
     raise Damaged(f"{CHECKSUMS} cannot be read") from None
-  for name in sorted(listed)[index::count]:
-    size, digest = listed[name]
+  for name in sorted(files)[index::count]:
+    size, digest = files[name]
     try:
-      now = (step / name).stat().st_size
-      if now != size:
-        raise Damaged(f"{name} has {now} bytes, {size} were written")
+      current_size = (step / name).stat().st_size
+      if current_size != size:
+        raise Damaged(f"{name} has {current_size} bytes, {size} were written")
       if weights.digest(step / name) != digest:
         raise Damaged(f"{name} holds other bytes than were written")
     except FileNotFoundError:
@@ -113,7 +111,7 @@ def check(step: pathlib.Path, *, index: int = 0, count: int = 1) -> bool:
 
 
 def problem(step: pathlib.Path) -> str:
-  """What `check` finds, "" for nothing."""
+  """Describes the damage that `check` finds; "" for none."""
   try:
     check(step)
   except Damaged as error:
@@ -122,7 +120,11 @@ def problem(step: pathlib.Path) -> str:
 
 
 def _structure(step: pathlib.Path) -> None:
-  """What can be seen without checksums. Raises `Damaged`."""
+  """Checks a step that has no checksums.
+
+  Raises:
+    Damaged: a file is missing, empty or inconsistent.
+  """
   try:
     position = weights.read_json(step / DATA / "metadata").get("position")
     weights.read_json(step / STATE / "_METADATA")
@@ -136,7 +138,7 @@ def _structure(step: pathlib.Path) -> None:
 
 
 def set_aside(step: pathlib.Path) -> pathlib.Path:
-  """Renames a damaged step so that nothing takes it for one; its new folder."""
+  """Renames a damaged step, so that it no longer counts as a step; returns its new folder."""
   number, name = 1, f"{ASIDE}{step.name}"
   while (step.parent / name).exists():
     number += 1

@@ -1,6 +1,4 @@
-"""Scalars of a run: metrics.jsonl, progress on the terminal, TensorBoard and, when asked, Weights &
-Biases.
-"""
+"""Log of a run's scalars: metrics.jsonl, terminal, TensorBoard and optionally Weights & Biases."""
 
 import contextlib
 import json
@@ -22,7 +20,10 @@ FILE = "metrics.jsonl"
 class Log:
   """Writes scalars.
 
-  After a resume the file goes on at the restored step, without the lines of lost steps.
+  After a resume, the file continues at the restored step. The lines of lost steps are removed.
+
+  Attributes:
+    validated: steps that already have a validation, in ascending order.
   """
 
   def __init__(
@@ -47,7 +48,7 @@ class Log:
     self._board = _Board(workdir / "tensorboard", purge_step=start) if tensorboard else None
     self._wandb = None
     if wandb:
-      identity = workdir / "wandb_id"  # a run's own: two directories of one config are two runs
+      identity = workdir / "wandb_id"  # per directory: two directories are two W&B runs
       if not identity.exists():
         atomic.write(identity, uuid.uuid4().hex[:12])
       self._wandb = check_wandb().init(
@@ -65,9 +66,14 @@ class Log:
     self._steps, self._begin, self._start = steps, time.monotonic(), start
 
   def write(self, step: int, scalars: dict[str, float], *, kind: str = "train") -> None:
-    """One line {"step", "kind", ...}; `kind` is train or validation.
+    """Writes one line {"step", "kind", ...}.
 
-    TensorBoard is given up when it cannot be written.
+    If TensorBoard cannot be written, it is switched off and the run continues.
+
+    Args:
+      step: of the scalars.
+      scalars: name -> value.
+      kind: "train" or "validation".
 
     Raises:
       errors.Storage: the line cannot be written.
@@ -93,21 +99,21 @@ class Log:
       self._wandb.log({f"{kind}/{k}": float(v) for k, v in scalars.items()}, step=step)
 
   def evaluated(self, step: int) -> bool:
-    """Whether an earlier start of this run has already validated at a step."""
+    """Whether this run was already validated at a step, before it was resumed."""
     return step in self.validated
 
   def progress(self, step: int, scalars: dict[str, float], *, say: bool) -> None:
-    """Moves the bar; off a terminal, prints a line when `say`."""
+    """Updates the progress bar; without a terminal, prints a line if `say` is True."""
     text = ", ".join(f"{k} {v:.4g}" for k, v in scalars.items())
     self._bar.set_postfix_str(text, refresh=False)
     self._bar.update(step - self._bar.n)
     if say and not self._terminal:
       done = max(1, step - self._start)
-      left = (time.monotonic() - self._begin) / done * (self._steps - step)
-      print(f"step {step}/{self._steps}  {text}, ETA {_clock(left)}")
+      remaining = (time.monotonic() - self._begin) / done * (self._steps - step)
+      print(f"step {step}/{self._steps}  {text}, ETA {_clock(remaining)}")
 
   def say(self, text: str) -> None:
-    """A line beside the bar."""
+    """Prints a line without disturbing the progress bar."""
     if self._terminal:
       self._bar.write(text)
     else:
@@ -116,7 +122,7 @@ class Log:
   def close(self) -> None:
     """Flushes and closes all writers."""
     self._bar.close()
-    # every line has been flushed; one that could not be written has been said
+    # every line was flushed; a line that could not be written has already raised an error
     with contextlib.suppress(OSError):
       self._file.close()
     if self._board:
@@ -127,13 +133,19 @@ class Log:
 
 
 class _Board:
-  """Scalars for TensorBoard, written at once: tensorboardX's own writer has a thread that dies
-  loudly when the disk is full.
+  """Writes scalars for TensorBoard, without a thread.
+
+  tensorboardX's own writer has a thread that dies with a traceback when the disk is full.
   """
 
   def __init__(self, folder: pathlib.Path, *, purge_step: int):
-    """`purge_step`: TensorBoard hides what an earlier start has written from there on."""
-    from tensorboardX import event_file_writer, summary  # imported when asked for
+    """Creates the event file.
+
+    Args:
+      folder: of the event files.
+      purge_step: TensorBoard hides the scalars that were written earlier for later steps.
+    """
+    from tensorboardX import event_file_writer, summary  # an optional package
     from tensorboardX.proto import event_pb2
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +156,7 @@ class _Board:
       self._writer.write_event(self._event(wall_time=time.time(), step=purge_step, session_log=log))
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
-    """Raises OSError."""
+    """Writes and flushes scalars; raises OSError."""
     for name, value in scalars.items():
       self._writer.write_event(
         self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value))
@@ -152,43 +164,43 @@ class _Board:
     self._writer.flush()
 
   def close(self) -> None:
-    """Raises OSError."""
+    """Closes the file; raises OSError."""
     self._writer.close()
 
 
 class NullLog:
-  """What the other processes of a run have in place of the log: it writes nothing."""
+  """Log of the processes other than process 0; it writes nothing."""
 
   def __init__(self, evaluated: Iterable[int]):
-    """`evaluated`: the steps that the log of process 0 knows to be validated."""
+    """Stores the validated steps of process 0's log."""
     self._evaluated = frozenset(evaluated)
 
   def evaluated(self, step: int) -> bool:
-    """As the log of process 0."""
+    """Returns the same as the log of process 0."""
     return step in self._evaluated
 
   def write(self, step: int, scalars: dict[str, float], *, kind: str = "train") -> None:
-    """Nothing."""
+    """Does nothing."""
 
   def progress(self, step: int, scalars: dict[str, float], *, say: bool) -> None:
-    """Nothing."""
+    """Does nothing."""
 
   def say(self, text: str) -> None:
-    """Nothing."""
+    """Does nothing."""
 
   def close(self) -> None:
-    """Nothing."""
+    """Does nothing."""
 
 
 def check_wandb():
-  """The wandb module.
+  """Imports and returns the module wandb.
 
   Raises:
     errors.UserError: it is not installed, or its import fails.
   """
   try:
     import wandb
-  except Exception as error:  # whatever a package that does not fit to its dependencies raises
+  except Exception as error:  # incompatible dependencies raise many types
     if isinstance(error, ModuleNotFoundError) and error.name == "wandb":
       raise errors.UserError(
         "config.train.wandb is set but wandb is not installed: pip install wandb"
@@ -202,7 +214,7 @@ def check_wandb():
 
 
 def read(workdir: pathlib.Path, *, kind: str) -> dict[str, tuple[list[int], list[float]]]:
-  """{name: (steps, values)} of a run's scalars of one kind."""
+  """Reads a run's scalars of one kind; returns {name: (steps, values)}, finite values only."""
   curves: dict[str, tuple[list[int], list[float]]] = {}
   for line in _lines(pathlib.Path(workdir) / FILE):
     if line["kind"] == kind:
@@ -215,7 +227,7 @@ def read(workdir: pathlib.Path, *, kind: str) -> dict[str, tuple[list[int], list
 
 
 def _lines(path: pathlib.Path) -> list[dict]:
-  """The file's complete lines; the last one may have been cut by a kill."""
+  """Reads the complete lines of a file; a kill may have cut the last one."""
   if not path.exists():
     return []
   lines = []

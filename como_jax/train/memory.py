@@ -1,6 +1,6 @@
-"""Does a run fit into memory?
+"""Checks that a run fits into memory, and conversion of out-of-memory errors.
 
-Asked before its first step, and said in one line where the answer comes from the machine itself.
+The check comes before the first step. An error of the machine itself becomes one line.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ ADVICE = (
   "lower config.train.batch_size, raise config.train.accumulate (the same batch in parts), or "
   "spread the weights with config.train.mesh.fsdp; configs/compile.py plans a run for a machine"
 )
-# where no train section is
+# for configs without a section `train`
 ADVICE_ELSE = "lower the batch size of the task, or give it a machine with more"
-_WORDS = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "OUT_OF_MEMORY")
+_MESSAGES = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "OUT_OF_MEMORY")
 
 
 def needed(compiled: Any) -> int | None:
   """Bytes that a compiled program needs on one device: arguments, results, temporaries, code.
 
-  None where the backend does not say.
+  None where the backend does not report it.
   """
   stats = compiled.memory_analysis()
   if stats is None:
@@ -42,9 +42,12 @@ def needed(compiled: Any) -> int | None:
 
 
 def available(device: jax.Device) -> tuple[int, str] | None:
-  """(bytes that one program may take on a device, whose they are); None where nothing says it.
+  """Bytes that one program can use on a device; None where they are unknown.
 
   CPU devices share the host's memory.
+
+  Returns:
+    (bytes, the owner of the memory, for messages).
   """
   stats = device.memory_stats() if device.platform != "cpu" else None
   if stats and "bytes_limit" in stats:
@@ -56,13 +59,18 @@ def available(device: jax.Device) -> tuple[int, str] | None:
 
 
 def host(root: pathlib.Path = pathlib.Path("/")) -> int | None:
-  """Bytes this process may still take: free memory and swap of the machine, or what its control
-  group leaves; None where unknown.
+  """Bytes that this process can still allocate; None where they are unknown.
+
+  This is the free memory and swap of the machine, or the rest of the control group's limit if that
+  is smaller.
+
+  Args:
+    root: of the file system.
   """
-  found = []
+  limits = []
   with contextlib.suppress(OSError, KeyError, ValueError):
     lines = dict(line.split(":", 1) for line in (root / "proc/meminfo").read_text().splitlines())
-    found.append(sum(int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "SwapFree")))
+    limits.append(sum(int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "SwapFree")))
   groups = [
     (
       "sys/fs/cgroup/memory.max",
@@ -79,14 +87,15 @@ def host(root: pathlib.Path = pathlib.Path("/")) -> int | None:
       "total_inactive_file",
     )
   )
-  for limit, usage, statistics, reclaimable in groups:  # version 2, version 1
-    with contextlib.suppress(OSError, ValueError):  # "max": no limit
+  for limit, usage, statistics, reclaimable in groups:  # cgroup version 2, then version 1
+    with contextlib.suppress(OSError, ValueError):  # ValueError: "max", which means no limit
       used = int((root / usage).read_text()) - _statistic(root / statistics, reclaimable)
-      found.append(int((root / limit).read_text()) - used)
-  return max(0, min(found)) if found else None
+      limits.append(int((root / limit).read_text()) - used)
+  return max(0, min(limits)) if limits else None
 
 
 def _statistic(path: pathlib.Path, name: str) -> int:
+  """Value of one line of a cgroup's memory.stat; 0 where it is missing."""
   with contextlib.suppress(OSError, ValueError):
     return int(
       next(
@@ -104,16 +113,17 @@ def check(
   accumulate: int,
   what: str = "a train step",
 ) -> None:
-  """Refuses a program that cannot fit.
+  """Refuses a program that does not fit into memory.
 
   Args:
     need: bytes on one device.
-    devices: those of this process that it runs on.
-    batch_size, accumulate: of the run, for the message.
-    what: the program.
+    devices: the devices of this process that run the program.
+    batch_size: of the run, for the message.
+    accumulate: of the run, for the message.
+    what: name of the program, for the message.
 
   Raises:
-    errors.UserError: with both sizes and what to change.
+    errors.UserError: gives both sizes and the settings to change.
   """
   free = available(devices[0])
   need *= len(devices) if devices[0].platform == "cpu" else 1
@@ -125,14 +135,15 @@ def check(
 
 
 def size(tree: Any, *, mesh_size: int = 1) -> int:
-  """Bytes of a pytree of arrays or shapes, at the least on one of so many devices."""
+  """Minimum bytes of a pytree of arrays or shapes on one of `mesh_size` devices."""
   return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) // mesh_size
 
 
 @contextlib.contextmanager
 def explained(advice: str = ADVICE):
-  """Turns an out-of-memory error, in here, into `errors.OutOfMemory`: one line that gives the
-  advice.
+  """Context that converts an out-of-memory error to `errors.OutOfMemory`.
+
+  Its message is one line with the advice.
   """
   try:
     yield
@@ -140,21 +151,22 @@ def explained(advice: str = ADVICE):
     if not is_out_of_memory(error):
       raise
     raise errors.OutOfMemory(
-      f"out of memory{_asked(str(error))} ({os.uname().nodename}): {advice}"
+      f"out of memory{_requested(str(error))} ({os.uname().nodename}): {advice}"
     ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-  """Whether jax or numpy could not get memory (TensorStore's words for a full disk are like it)."""
+  """Whether jax or numpy could not get memory; TensorStore's full-disk error looks similar."""
   if isinstance(error, MemoryError):
     return True
   return (
     isinstance(error, jax.errors.JaxRuntimeError)
-    and any(word in str(error) for word in _WORDS)
+    and any(message in str(error) for message in _MESSAGES)
     and "No space left" not in str(error)
   )
 
 
-def _asked(text: str) -> str:
+def _requested(text: str) -> str:
+  """Size of the failed allocation in a message, as a part of our message; "" when unknown."""
   match = re.search(r"allocat\w+ (?:of )?(\d{4,})", text)
   return f" when it asked for {int(match[1]) / GIB:.1f} GiB" if match else ""

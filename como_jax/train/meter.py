@@ -1,32 +1,31 @@
-"""How fast a run is and what holds it up: throughput, the share of time spent waiting for data, and
-a line that says so.
-"""
+"""Speed of a run: throughput, the share of time spent waiting for data, and a warning about it."""
 
 import time
 from collections.abc import Callable, Sequence
 
-THRESHOLD = 0.2  # share of the time from which on waiting for data is worth a line
-_SHORTEST = 1.0  # seconds a window must have: three steps of a debug run say nothing
-_AGAIN = 600.0  # seconds before the line is said again
+THRESHOLD = 0.2  # minimum share of the time spent waiting for data that causes a warning
+_MIN_SECONDS = 1.0  # minimum length of a window; a few steps of a debug run are not representative
+_REPEAT_SECONDS = 600.0  # minimum time between two warnings
 
 
 class Meter:
-  """Throughput and the share of time spent waiting for data; the first step, which compiles, is
-  left out.
+  """Throughput and the share of time spent waiting for data.
+
+  The first step is not counted, because it includes compilation.
   """
 
   def __init__(self, examples_per_step: int):
     self._examples, self._steps, self._wait, self._pause = examples_per_step, 0, 0.0, 0.0
-    # when the first and the last step were finished; seconds of pauses since the last one
+    # times of the first and the last finished step; seconds of pauses since the last one
     self._begin = self._end = self._paused = None
 
   def waited(self, seconds: float) -> None:
-    """Adds time in which the next batch was not there yet."""
+    """Adds time spent waiting for the next batch."""
     if self._begin is not None:
       self._wait += seconds
 
   def finished(self) -> None:
-    """One more step is done."""
+    """Counts a finished step."""
     if self._begin is None:
       self._begin = time.monotonic()
     else:
@@ -35,7 +34,7 @@ class Meter:
     self._end, self._paused = time.monotonic(), 0.0
 
   def paused(self) -> "_Pause":
-    """Context of time that is not training time."""
+    """Returns a context whose time does not count as training time."""
     return _Pause(self)
 
   @property
@@ -45,7 +44,7 @@ class Meter:
 
   @property
   def rate(self) -> float:
-    """Examples a second."""
+    """Examples per second."""
     return self._steps * self._examples / self.seconds if self._steps else 0.0
 
   @property
@@ -55,7 +54,7 @@ class Meter:
 
 
 class _Pause:
-  """Time that is not training time."""
+  """Context whose time does not count as training time."""
 
   def __init__(self, meter: Meter):
     self._meter = meter
@@ -69,23 +68,32 @@ class _Pause:
 
 
 class Bottleneck:
-  """Says that data is what the run waits for, once in a while.
+  """Warns now and then when the run waits for data.
 
-  It looks at windows from one log line to the next. Where several processes train, one that waits
-  holds up all the others, so the process that has waited longest counts, and is named.
+  It measures windows from one log line to the next. With several processes, a process that waits
+  delays all others. The process that has waited longest therefore counts, and the warning names it.
   """
 
   def __init__(self, advice: str, *, clock: Callable[[], float] = time.monotonic):
-    """`advice` ends the line: what to raise or to shrink."""
+    """Starts the first window.
+
+    Args:
+      advice: end of the warning: the settings to change.
+      clock: returns seconds.
+    """
     self._advice, self._clock = advice, clock
     self._waits: list[float] = []
-    # training time of the window; when the last step was read
+    # training time of the window; time of the last step
     self._seconds, self._last = 0.0, None
-    self._said: float | None = None
+    self._warned: float | None = None
 
   def add(self, seconds: Sequence[float]) -> None:
-    """Time that each process has waited for the batch of a step; the first step, which compiles,
-    only starts the clock.
+    """Adds the waiting times of a step.
+
+    The first step only starts the clock, because it includes compilation.
+
+    Args:
+      seconds: for each process, the time it waited for the batch.
     """
     now = self._clock()
     if self._last is not None:
@@ -96,27 +104,27 @@ class Bottleneck:
     self._last = now
 
   def paused(self) -> None:
-    """Evaluation comes in between: the time until the next step does not count."""
+    """Excludes the time until the next step, for example during an evaluation."""
     self._last = None
 
   def line(self) -> str:
-    """Ends a window; the line to say, or ""."""
-    if self._seconds < _SHORTEST:  # a short window goes on
+    """Ends a window; returns the warning, or ""."""
+    if self._seconds < _MIN_SECONDS:  # a short window continues
       return ""
-    worst = max(range(len(self._waits)), key=self._waits.__getitem__)
-    share, where = (
-      min(1.0, self._waits[worst] / self._seconds),
-      f" in process {worst}" if len(self._waits) > 1 else "",
-    )
+    slowest = max(range(len(self._waits)), key=self._waits.__getitem__)
+    share = min(1.0, self._waits[slowest] / self._seconds)
+    where = f" in process {slowest}" if len(self._waits) > 1 else ""
     self._seconds, self._waits = 0.0, []
-    if share < THRESHOLD or (self._said is not None and self._clock() - self._said < _AGAIN):
+    if share < THRESHOLD:
       return ""
-    self._said = self._clock()
+    if self._warned is not None and self._clock() - self._warned < _REPEAT_SECONDS:
+      return ""
+    self._warned = self._clock()
     return f"waiting for data {share:.0%} of the time{where}: {self._advice}"
 
 
 def advice(*, workers: int, threads: int, prefetch: int, host: str) -> str:
-  """What to do about slow data, with the present settings."""
+  """Advice for slow data, with the current settings."""
   return (
     f"raise config.data.workers (now {workers}; this process: {host}) or config.data.threads (now "
     f"{threads}), or shrink the work of a sample: shards of a smaller image size "

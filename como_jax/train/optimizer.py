@@ -1,11 +1,11 @@
-"""The optax chain from a config section (METHOD section 4): clip, Adam or AdamW, schedule."""
+"""The optax chain of a config section: gradient clipping, Adam or AdamW, schedule."""
 
 import jax
 import optax
 
 from como_jax import errors, trees
 
-# matrices only (Moto); stacked biases have two dimensions too, so names decide
+# weight decay applies to matrices only (Moto), chosen by name: stacked biases are matrices too
 DECAYED = (r"(.*/)?kernel", r"(.*/)?codebook")
 SCHEDULES = ("linear", "cosine", "constant")
 NAMES = ("adam", "adamw")
@@ -22,7 +22,19 @@ def learning_rate_schedule(
 ) -> optax.Schedule:
   """Warm-up from `warmup_start` x rate, then decay to `floor` x rate at the last step.
 
-  CoMo's released code: linear to 0.1x without warm-up; Moto's: cosine with a warm-up from 0.5x.
+  CoMo's released code decays linearly to 0.1x without warm-up. Moto's code uses cosine decay with a
+  warm-up from 0.5x.
+
+  Args:
+    kind: one of `SCHEDULES`.
+    learning_rate: the maximum.
+    steps: of the whole run.
+    floor: final learning rate, as a fraction of the maximum.
+    warmup_steps: 0 = no warm-up.
+    warmup_start: initial learning rate of the warm-up, as a fraction of the maximum.
+
+  Raises:
+    errors.UserError: unknown schedule.
   """
   decay_steps = max(1, steps - warmup_steps)
   if kind == "linear":
@@ -56,7 +68,25 @@ def build(
   warmup_steps: int,
   warmup_start: float,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """The optimizer of the trainable parameters, and its learning-rate schedule (for the log)."""
+  """Builds the optimizer of the trainable parameters and its learning-rate schedule (for the log).
+
+  Args:
+    name: one of `NAMES`.
+    steps: of the whole run.
+    learning_rate: the maximum.
+    b1: Adam's decay of the first moment.
+    b2: Adam's decay of the second moment.
+    eps: Adam's epsilon.
+    weight_decay: of AdamW.
+    clip_norm: maximum global norm of the gradient; 0 = no clipping.
+    schedule: one of `SCHEDULES`.
+    floor: as in `learning_rate_schedule`.
+    warmup_steps: as in `learning_rate_schedule`.
+    warmup_start: as in `learning_rate_schedule`.
+
+  Raises:
+    errors.UserError: unknown optimizer or schedule.
+  """
   rate = learning_rate_schedule(
     kind=schedule,
     learning_rate=learning_rate,
@@ -86,5 +116,5 @@ def build(
 
 
 def count(tree) -> int:
-  """Number of parameters."""
+  """Counts the parameters of a pytree."""
   return sum(leaf.size for leaf in jax.tree.leaves(tree))

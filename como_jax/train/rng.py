@@ -1,5 +1,6 @@
-"""Random keys derived from (seed, stream name, step): nothing is stored, so a run resumes on any
-topology.
+"""Random keys derived from (seed, stream name, step).
+
+No random state is stored, so a run can be resumed on any topology.
 """
 
 import zlib
@@ -8,6 +9,6 @@ import jax
 
 
 def key(seed: int, stream: str, step=0) -> jax.Array:
-  """The key of a named stream at a step (the step may be traced)."""
+  """Returns the key of a named stream at a step (the step may be traced)."""
   root = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()) & 0x7FFFFFFF)
   return jax.random.fold_in(root, step)

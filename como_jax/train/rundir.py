@@ -11,9 +11,11 @@ import os
 import pathlib
 import platform
 import shutil
+import subprocess
 import time
 
 import jax
+from clu import parameter_overview
 
 import como_jax
 from como_jax import config as config_lib
@@ -22,6 +24,7 @@ from como_jax.train import atomic
 
 CONFIG = "config.json"
 VERSIONS = "versions.json"
+PARAMETERS = "parameters.txt"
 # held (flock) by the process that writes here; the system frees it when the process dies
 LOCK = ".lock"
 
@@ -82,7 +85,7 @@ def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> No
         f"--workdir {workdir} holds no run of ours (no {CONFIG} and {VERSIONS}); it is left "
         "alone, choose another directory"
       )
-    task = weights.read_json(workdir / CONFIG).get("task")
+    task = weights.read_config(workdir / CONFIG).get("task")
     if task != config.task:
       raise errors.UserError(
         f"--workdir {workdir} holds a run of task {task!r}, not {config.task!r}; it is left "
@@ -156,7 +159,7 @@ def changes(workdir: pathlib.Path, config) -> dict[str, tuple]:
     errors.UserError: a key that must not change; it names both values.
   """
   found = config_lib.differences(
-    weights.read_json(workdir / CONFIG), json.loads(config_lib.to_json(config))
+    weights.read_config(workdir / CONFIG), json.loads(config_lib.to_json(config))
   )
   found = {
     key: pair for key, pair in found.items() if key not in SINCE or pair != (None, SINCE[key])
@@ -242,6 +245,12 @@ def owning():
       os.close(file)
 
 
+def write_parameters(workdir: pathlib.Path, params) -> None:
+  """Writes name, shape, dtype and size of every parameter, and their sum, as a table."""
+  table = parameter_overview.get_parameter_overview(params, include_stats=False)
+  atomic.write(workdir / PARAMETERS, table + "\n")
+
+
 def join(workdir: pathlib.Path, config, *, seconds: float = 30.0) -> None:
   """What the other processes of a run do where process 0 opens it: they see that it is there.
 
@@ -271,14 +280,42 @@ def _strings(value) -> list[str]:
   return [text for part in parts for text in _strings(part)]
 
 
-def versions() -> dict[str, str]:
-  """Versions of this package and of what the numbers depend on."""
+def versions() -> dict[str, str | bool | None]:
+  """Versions of this package and of what the numbers depend on, with `commit` and `clean`."""
   names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
   return {
     "como_jax": como_jax.__version__,
     "python": platform.python_version(),
     **{name: importlib.metadata.version(name) for name in names},
+    **commit(pathlib.Path(como_jax.__file__).parent.parent),
   }
+
+
+def commit(root: pathlib.Path) -> dict[str, str | bool | None]:
+  """The commit of a checkout, and whether the program is as it was committed.
+
+  Args:
+    root: folder of como_jax/ and configs/.
+
+  Returns:
+    {"commit": 40 hex digits, "clean": whether no file of these folders differs or is new}, both
+    None where root is no checkout (an installed wheel, a copy) or there is no git.
+  """
+
+  def git(*words: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(root), *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return None if done.returncode else done.stdout.strip()
+
+  try:
+    # a wheel in an environment that lies in someone's checkout is not of that checkout
+    top, _, head = (git("rev-parse", "--show-toplevel", "HEAD") or "").partition("\n")
+    if not head or pathlib.Path(top).resolve() != root.resolve():
+      return {"commit": None, "clean": None}
+    changed = git("status", "--porcelain", "--", "como_jax", "configs", "pyproject.toml")
+    return {"commit": head, "clean": None if changed is None else not changed}
+  except OSError:  # there is no git
+    return {"commit": None, "clean": None}
 
 
 def hardware() -> dict[str, str]:

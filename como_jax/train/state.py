@@ -1,4 +1,4 @@
-"""The train state: one frozen pytree of everything a run needs to go on."""
+"""The train state: one frozen pytree with everything that a run needs to continue."""
 
 import dataclasses
 from typing import Any
@@ -13,8 +13,13 @@ from como_jax import trees
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """Step, parameters (trainable and frozen), optimizer state and averaged weights (of the trainable
-  ones; None without EMA).
+  """State of a run.
+
+  Attributes:
+    step: int32 scalar.
+    params: all parameters, trainable and frozen.
+    opt_state: optimizer state of the trainable parameters.
+    ema: averaged trainable parameters; None without EMA.
   """
 
   step: jax.Array
@@ -26,7 +31,14 @@ class TrainState:
 def create(
   params, optimizer: optax.GradientTransformation, *, frozen: tuple[str, ...], ema: bool
 ) -> TrainState:
-  """A state at step 0; frozen leaves have no optimizer state."""
+  """Creates a state at step 0; frozen leaves have no optimizer state.
+
+  Args:
+    params: of the model.
+    optimizer: of the trainable parameters.
+    frozen: patterns of the frozen leaves (`trees.split`).
+    ema: whether to average the weights.
+  """
   trainable, _ = trees.split(params, frozen)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -37,7 +49,7 @@ def create(
 
 
 def weights(state: TrainState, *, frozen: tuple[str, ...]) -> dict:
-  """The parameters to evaluate and export: the averaged ones where a run keeps them."""
+  """Returns the parameters to evaluate and export: the averaged ones if the run has them."""
   if state.ema is None:
     return state.params
   return trees.join(state.ema, trees.split(state.params, frozen)[1])

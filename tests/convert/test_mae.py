@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from como_jax import errors, trees, weights
-from como_jax.convert import mae, mapping
-from como_jax.models import sizes
+from como_jax.convert import mae, mae_layouts, mapping
+from como_jax.models import sizes, specs
 from como_jax.models.backbones import mae_vit
 from tests.convert import layouts
 
@@ -34,7 +34,7 @@ def _write(path, tensors):
 def test_each_layout_gives_the_tree_of_our_encoder(layout):
   params, facts = mae.from_tensors(getattr(layouts, layout)(), **HEADS)
   size = sizes.parse(facts["size"])
-  encoder = mae_vit.Encoder(size, facts["image_size"])
+  encoder = mae_vit.Encoder(size.stack(), size.patch, facts["image_size"])
   expected = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
   trees.merge(expected, params["encoder"], what=layout)
   assert (
@@ -51,7 +51,8 @@ def test_decoder_gives_the_tree_of_our_decoder(layout):
   params, facts = mae.from_tensors(
     source, decoder=True, heads=2, config={"decoder_num_attention_heads": 2}
   )
-  decoder = mae_model.Decoder(**facts["decoder"], grid=layouts.GRID, patch=layouts.PATCH)
+  stack = specs.StackConfig(**facts["decoder"])
+  decoder = mae_model.Decoder(stack, grid=layouts.GRID, patch=layouts.PATCH)
   expected = jax.eval_shape(
     decoder.init, jax.random.key(0), jnp.zeros((1, 3, layouts.WIDTH)), jnp.zeros((1, 4), jnp.int32)
   )
@@ -59,8 +60,8 @@ def test_decoder_gives_the_tree_of_our_decoder(layout):
   assert facts["kind"] == "mae" and facts["decoder"] == {
     "width": 16,
     "depth": 2,
-    "heads": 2,
-    "mlp": 64,
+    "num_heads": 2,
+    "mlp_dim": 64,
   }
 
 
@@ -69,7 +70,7 @@ def test_the_layouts_agree():
   params, _ = mae.from_tensors(
     layouts.original(), decoder=True, heads=2, config={"decoder_num_attention_heads": 2}
   )
-  written = mapping.invert(mae.rules("huggingface", decoder=True), params)
+  written = mapping.invert(mae_layouts.rules("huggingface", decoder=True), params)
   again, _ = mae.from_tensors(
     written, decoder=True, heads=2, config={"decoder_num_attention_heads": 2}
   )
@@ -173,7 +174,7 @@ def test_other_checkpoints_are_not_taken_for_ours():
 )
 def test_named_sizes_are_those_of_the_models(width, depth, heads, size):
   assert mae._SIZES[(width, depth, heads)] == size.split("/")[0]
-  assert (sizes.parse(size).width, sizes.parse(size).depth, sizes.parse(size).heads) == (
+  assert (sizes.parse(size).width, sizes.parse(size).depth, sizes.parse(size).num_heads) == (
     width,
     depth,
     heads,
@@ -296,7 +297,8 @@ def _parity(tmp_path, *, decoder, **fields):
     expected = model.vit(
       torch.from_numpy(frames).permute(0, 3, 1, 2), noise=noise
     ).last_hidden_state
-  encoder = mae_vit.Encoder(size, side, epsilon=facts["layer_norm_epsilon"])
+  epsilon = facts["layer_norm_epsilon"]
+  encoder = mae_vit.Encoder(size.stack(epsilon=epsilon), size.patch, side)
   tokens = jax.jit(encoder.apply)({"params": params["encoder"]}, frames)
   assert 0.5 < expected.std() < 2 and tokens.shape == expected.shape
   apart = [float(np.abs(np.asarray(tokens) - expected.numpy()).max())]
@@ -304,10 +306,7 @@ def _parity(tmp_path, *, decoder, **fields):
     from como_jax.models import mae as mae_model
 
     ours = mae_model.Decoder(
-      **facts["decoder"],
-      grid=size.grid(side),
-      patch=size.patch,
-      epsilon=facts["layer_norm_epsilon"],
+      specs.StackConfig(**facts["decoder"], epsilon=epsilon), grid=size.grid(side), patch=size.patch
     )
     restore = np.arange(size.grid(side) ** 2)[None].repeat(2, 0)
     patches = jax.jit(ours.apply)(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors, trees
-from como_jax.convert import mae, mapping
+from como_jax.convert import mae_layouts, mapping
 from tests.convert import layouts
 
 Rule = mapping.Rule
@@ -17,7 +17,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_round_trip_is_identity_and_uses_every_leaf_once(layout):
-  source, rules = LAYOUTS[layout], mae.rules(layout, decoder=layout != "timm")
+  source, rules = LAYOUTS[layout], mae_layouts.rules(layout, decoder=layout != "timm")
   params = mapping.apply(rules, source)
   back = mapping.invert(rules, params)
   assert set(back) == set(source)

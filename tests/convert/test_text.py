@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors, trees, weights
-from como_jax.convert import mapping, text
+from como_jax.convert import mapping, text, text_layouts
 from tests.models.text import tiny
 
 KINDS = tuple(tiny.CONFIGS)
@@ -30,7 +30,7 @@ def test_round_trip_uses_every_leaf_once(tmp_path, kind):
   same(params, tiny.params(kind))
   assert facts["kind"] == kind and facts["length"] == (512 if kind == "t5" else 20)
   again = mapping.invert(
-    text.LAYOUTS[tiny.CONFIGS[kind]["model_type"]].rules(facts["sizes"]), params
+    text_layouts.LAYOUTS[tiny.CONFIGS[kind]["model_type"]].rules(facts["sizes"]), params
   )
   assert set(again) == set(leaves) and all(
     np.array_equal(again[name], leaves[name]) for name in leaves

@@ -311,7 +311,7 @@ def test_remarks():
     "frames: 5 kept, left out: 2 still, 1 repeated",
     "cameras that the source has and that are not stored: left, top",
   ]
-  assert ingest.remarks(manifest, most=2) == [
+  assert ingest.remarks(manifest, max_lines=2) == [
     "quarantined: q0: bad",
     "quarantined: q1: bad",
     "quarantined: 1 more, all in manifest.json",

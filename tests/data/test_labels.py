@@ -121,10 +121,10 @@ def test_a_label_set_is_read_without_its_data(data, tmp_path):
   assert len(labels.Labels(folder).episode("episode_1")["left"].z) == 9
 
 
-def test_the_readmes_example_reads_labels(data, tmp_path, capsys):
+def test_the_example_of_the_page_on_data_reads_labels(data, tmp_path, capsys):
   (block,) = re.findall(
     r"```python\n(from como_jax.data import labels.*?)```",
-    (COMPAT.parents[1] / "README.md").read_text(),
+    (COMPAT.parents[1] / "docs" / "data.md").read_text(),
     re.S,
   )
   exec(block.replace("runs/labels", write(data, tmp_path / "l")), {})

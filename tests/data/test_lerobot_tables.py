@@ -165,7 +165,7 @@ def test_rows_of_another_episode_or_number(tmp_path):
 def test_an_episode_without_end_is_not_read(tmp_path, monkeypatch):
   path = Folder(version="v3.0", episodes=each(lambda row: {"length": None})).write(tmp_path / "set")
   check(opened(path)[1], 1, range(8))
-  monkeypatch.setattr(lerobot_tables, "MOST_ROWS", 7)
+  monkeypatch.setattr(lerobot_tables, "MAX_ROWS", 7)
   refused(opened(path), 1, "has more than 7 rows")
   check(opened(path)[0], 0, range(6))
 

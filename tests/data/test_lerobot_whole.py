@@ -241,7 +241,7 @@ def test_labels_find_their_rows():
     frame_numbers=lambda name: np.array([1, 4]),
     episode=found.__getitem__,
   )
-  find = lerobot_labels._by_number(stored)
+  find = lerobot_labels._by_index(stored)
   assert find(0) == {}
   motion = find(2)["a"]
   assert motion.z.tolist() == [
@@ -262,7 +262,7 @@ def test_labels_find_their_rows():
     True,
     False,
   ]
-  assert find.cache_info().maxsize == lerobot_labels._by_number(stored).cache_info().maxsize == 4
+  assert find.cache_info().maxsize == lerobot_labels._by_index(stored).cache_info().maxsize == 4
 
 
 @pytest.fixture(scope="module", name="arms")

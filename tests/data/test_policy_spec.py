@@ -21,7 +21,7 @@ def config(**facts):
   return {
     "model": {"kind": "policy", "robots": {"arm": {"action": 3, "state": 3}}, "dtype": "float32"},
     "normalization": units.to_json(),
-    "policy": {"cameras": ["front", ""], "guidance": 2.0, "resize": "crop"},
+    "policy": {"cameras": ["front", ""], "guidance_scale": 2.0, "resize": "crop"},
     "robots": {"arm": {"action_names": ["x", "y", "grip"], "step_seconds": 0.2, **facts}},
     "language": {"kind": "hash"},
   }

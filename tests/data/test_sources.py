@@ -74,7 +74,7 @@ def test_everything_in_a_video_folder_is_named(tmp_path):
     source.skipped
   )
   assert (
-    video_folder.summary(source.skipped * 3, most=1)[0]
+    video_folder.summary(source.skipped * 3, max_names=1)[0]
     == "3 not used, a hidden folder: .hidden and 2 more"
   )
   with pytest.raises(sources.Unreadable, match="the file is empty"):

@@ -26,8 +26,8 @@ def make(path, **arguments):
 def look(path, data, pid):
   with open(path, "wb") as file:
     file.write(data.tobytes() if isinstance(data, np.ndarray) else data)
-  transport_stream.look.cache_clear()
-  return transport_stream.look(str(path), pid, os.path.getsize(path), 0)
+  transport_stream.scan.cache_clear()
+  return transport_stream.scan(str(path), pid, os.path.getsize(path), 0)
 
 
 def payloads(rows, pid, inside=0):

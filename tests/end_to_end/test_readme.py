@@ -1,11 +1,10 @@
-"""Every command in the README's bash blocks is run, in order, in a copy of the project whose path
-holds a space.
+"""Every command in the bash blocks of README and docs/ is run, once and in order, in a copy of the
+project whose path holds a space.
 """
 
 import json
 import os
 import pathlib
-import re
 import shlex
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests import limits
+from tests.docs import pages
 from tests.end_to_end import program
 
 # Commands that take minutes run in their short form; anything else runs as it is printed.
@@ -22,17 +22,6 @@ SHORT = {
   "launch/quickstart.sh --workdir runs/first": "launch/quickstart.sh --debug --workdir runs/first",
   "launch/test.sh": "launch/test.sh --version",
 }
-
-
-def commands():
-  text = (program.ROOT / "README.md").read_text()
-  blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
-  return [
-    line
-    for block in blocks
-    for line in block.splitlines()
-    if line.strip() and not line.startswith("#")
-  ]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +45,7 @@ def clone(tmp_path_factory):
 
 
 def test_there_are_commands():
-  assert len(commands()) >= 8
+  assert len(pages.commands()) >= 8 and set(SHORT) <= set(pages.commands())
 
 
 @pytest.mark.flow
@@ -64,7 +53,7 @@ def test_every_command_runs(clone):
   env = program.environment(
     PATH=os.pathsep.join([str(clone / ".venv" / "bin"), os.environ["PATH"]])
   )
-  for line in commands():
+  for line in pages.commands():
     line = SHORT.get(line, line)
     done = subprocess.run(
       ["bash", "-c", line],

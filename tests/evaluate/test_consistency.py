@@ -48,13 +48,13 @@ def test_zero_latents_are_left_out_and_counted():
 def test_centring_reveals_a_constant_offset():
   z = np.random.default_rng(0).normal(size=(500, 8))
   result = consistency.s_pcfc(z + 100, -z + 100)
-  assert result.mean > 0.99 and result.mean_centerd < -0.99
+  assert result.mean > 0.99 and result.mean_centered < -0.99
 
 
-def test_collapsed_latents_have_no_centerd_value():
+def test_collapsed_latents_have_no_centered_value():
   z = np.full((20, 4), 0.1, np.float32)
   result = consistency.s_pcfc(z, z)
-  assert abs(result.mean - 1) < 1e-12 and np.isnan(result.mean_centerd)
+  assert abs(result.mean - 1) < 1e-12 and np.isnan(result.mean_centered)
 
 
 def test_effective_rank_of_isotropic_and_rank_one():

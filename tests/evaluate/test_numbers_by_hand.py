@@ -38,7 +38,7 @@ def test_cosines_by_hand():
   center = np.concatenate([past, future]).mean(0)
   a, b = past - center, future - center
   cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-  assert found.mean_centerd == pytest.approx(cosine.mean())
+  assert found.mean_centered == pytest.approx(cosine.mean())
   whole = consistency.s_pcfc(past, future)
   assert (
     len(whole.histogram) == 40
@@ -306,10 +306,10 @@ def test_similarity_by_hand():
   assert np.isnan(alone[1, 1]) and alone[0, 1] == pytest.approx(0.5)
   # of a single pair
   assert similarity.matrix(z[:2], np.array(["x", "y"]), center="none").values[0, 1] == 0
-  centerd = similarity.matrix(z + 5, np.array(["x", "x", "y", "y"]))
+  centered = similarity.matrix(z + 5, np.array(["x", "x", "y", "y"]))
   mean = z - z.mean(0)
   unit = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-  assert centerd.values[0, 0] == pytest.approx(unit[0] @ unit[1]) and centerd.values[
+  assert centered.values[0, 0] == pytest.approx(unit[0] @ unit[1]) and centered.values[
     0, 1
   ] == pytest.approx((unit[:2] @ unit[2:].T).mean())
   viewed = similarity.matrix(

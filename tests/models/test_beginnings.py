@@ -1,6 +1,7 @@
 """What models start from, what their parts agree about, and which products run in short floats."""
 
 import collections
+import dataclasses
 
 import flax.linen as nn
 import jax
@@ -10,10 +11,9 @@ import pytest
 from jax.extend import core
 
 from como_jax import models, trees
-from como_jax.models import attention, mae, text, transformer
-from como_jax.models.backbones import mae_vit
-from como_jax.models.motion import bottleneck, fdm, idm
-from como_jax.models.policy import blocks, dit, network, trunk
+from como_jax.models import attention, specs, text, transformer
+from como_jax.models.motion import bottleneck
+from como_jax.models.policy import blocks
 from como_jax.models.text import bert, clip, t5
 from tests.models import tiny
 from tests.models.policy import small
@@ -32,7 +32,7 @@ CASES = {
     },
   ),
   "residual": (tiny.MOTION, {"fdm.features": "residual", "fdm.output": "residual"}),
-  "vq": (tiny.MOTION, {"bottleneck": {"kind": "vq", "dims": 4, "codes": 5}}),
+  "vq": (tiny.MOTION, {"bottleneck": {"kind": "vq", "latent_dim": 4, "num_codes": 5}}),
   "dit": (small.DIT, {}),
   "gpt": (
     small.GPT,
@@ -122,69 +122,34 @@ def test_first_parameters(drawn, kind):
 
 
 def test_parts_agree_about_what_they_share():
-  """Made by themselves, without a config."""
-  scanned = (
-    mae.Decoder,
-    mae_vit.Encoder,
-    idm.QFormer,
-    fdm.FDM,
-    transformer.Stack,
-    network.Network,
-    trunk.Trunk,
-    dit.Memory,
-    dit.Denoiser,
-  )
-  for part in scanned:
-    assert (part.dtype, part.scan, part.remat, part.attention_kernel) == (
-      jnp.float32,
-      True,
-      "none",
-      "auto",
-    ), part
+  """The settings that no config section of these models names."""
+  fields = {field.name: field.default for field in dataclasses.fields(specs.StackConfig)}
+  shared = ("dtype", "scan", "remat", "attention_kernel", "epsilon", "initializer")
+  assert [fields[name] for name in shared] == [jnp.float32, True, "none", "auto", 1e-12, "vit"]
+
+  def of(stack):
+    return stack.epsilon, stack.initializer
+
+  vit = tiny.section(tiny.MOTION)
+  for part in ("idm", "fdm"):
+    del vit[part]["initializer"]
+  motion, pixels_model = models.build(vit), models.build(tiny.MAE)
+  assert {of(part.stack) for part in (motion.qformer, motion.fdm)} == {(1e-12, "vit")}
+  of_mae = (motion.encoder, pixels_model.encoder, pixels_model.decoder)
+  assert {of(part.stack) for part in of_mae} == {(1e-12, "mae")}
+  dit_model, gpt_model = models.build(small.DIT), models.build(small.GPT)
   of_policy = (
-    network.Network,
-    trunk.Trunk,
-    dit.Memory,
-    dit.Denoiser,
-    blocks.MemoryBlock,
-    blocks.DiTBlock,
-    blocks.TokenDenoiser,
+    dit_model.trunk,
+    dit_model.action_head.context_kv,
+    dit_model.action_head.denoiser,
+    gpt_model.action_head.network,
   )
-  assert {part.epsilon for part in of_policy} == {1e-6} == {t5.Encoder.epsilon}
-  published = (
-    mae.Decoder,
-    mae_vit.Encoder,
-    idm.QFormer,
-    fdm.FDM,
-    transformer.Stack,
-    transformer.Block,
-    transformer.LayerNorm,
-    bert.Encoder,
-  )
-  assert {part.epsilon for part in published} == {1e-12} and clip.Encoder.epsilon == 1e-5
-  mine = (
-    mae.Decoder,
-    mae_vit.Encoder,
-    network.Network,
-    trunk.Trunk,
-    dit.Memory,
-    dit.Denoiser,
-    blocks.MemoryBlock,
-    blocks.DiTBlock,
-    blocks.KeysAndValues,
-  )
-  assert {part.initializer for part in mine} == {"mae"}
-  motos = (
-    idm.QFormer,
-    fdm.FDM,
-    transformer.Stack,
-    transformer.Block,
-    transformer.Attention,
-    transformer.MLP,
-    bottleneck.Continuous,
-    bottleneck.VQ,
-  )
-  assert {part.initializer for part in motos} == {"vit"} and bottleneck.VQ.codes == 128  # of Moto
+  assert {of(part.stack) for part in of_policy} == {(1e-6, "mae")}
+  assert blocks.TokenDenoiser.epsilon == t5.Encoder.epsilon == 1e-6
+  assert transformer.LayerNorm.epsilon == bert.Encoder.epsilon == 1e-12
+  assert clip.Encoder.epsilon == 1e-5
+  assert {bottleneck.Continuous.initializer, bottleneck.VQ.initializer} == {"vit"}
+  assert bottleneck.VQ.num_codes == 128  # of Moto
   assert (
     t5.Encoder.buckets,
     t5.Encoder.max_distance,

@@ -12,7 +12,7 @@ KEY = jax.random.key(2)
 
 
 def made(kind, **settings):
-  module = bottleneck.BOTTLENECKS[kind](dims=4, initializer="mae", **settings)
+  module = bottleneck.BOTTLENECKS[kind](latent_dim=4, initializer="mae", **settings)
   return module, module.init(jax.random.key(0), HIDDEN, None)
 
 
@@ -31,7 +31,7 @@ def test_continuous():
 
 @pytest.mark.parametrize("kind", ["vq", "pre_vq"])
 def test_vector_quantization(kind):
-  module, variables = made(kind, codes=5)
+  module, variables = made(kind, num_codes=5)
   params = variables["params"]
   assert np.abs(params["codebook"]).max() <= 1 / 5
   latent = module.apply(variables, HIDDEN, None)
@@ -54,7 +54,7 @@ def test_vector_quantization(kind):
 
 
 def test_gradients_of_vector_quantization():
-  module, variables = made("vq", codes=5)
+  module, variables = made("vq", num_codes=5)
 
   def gradient(function):
     return jax.grad(lambda params: function(module.apply({"params": params}, HIDDEN, None)))(

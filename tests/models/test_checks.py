@@ -10,12 +10,13 @@ import pytest
 
 from como_jax import errors, models
 from como_jax.models import attention, config_utils, pixels, sizes, transformer
-from como_jax.models.policy import blocks, diffusion, heads, outputs, trunk
+from como_jax.models.policy import blocks, diffusion, outputs, projections, trunk
 from como_jax.models.text import bert, layers, t5
 from tests.models import tiny
 from tests.models.policy import small
 
 KEY = jax.random.key(0)
+DDPM = {"dit.objective": "ddpm", "dit.ddpm": {"num_train_timesteps": 10}}
 
 
 @pytest.mark.parametrize(
@@ -44,11 +45,11 @@ KEY = jax.random.key(0)
     (tiny.MOTION, {"tcl_gradient": "some"}, "^model.tcl_gradient is 'some'"),
     (tiny.MOTION, {"tcl_gradient": "released"}, None),
     (tiny.MOTION, {"encoder": {"kind": "mae_vit"}}, "^missing key model.encoder.size$"),
-    (tiny.MOTION, {"bottleneck": {"kind": "vq"}}, "^missing key model.bottleneck.dims$"),
+    (tiny.MOTION, {"bottleneck": {"kind": "vq"}}, "^missing key model.bottleneck.latent_dim$"),
     (
       tiny.MOTION,
-      {"bottleneck.codes": 3},
-      "^unknown key model.bottleneck.codes; .*for another kind give the section whole: ",
+      {"bottleneck.num_codes": 3},
+      "^unknown key model.bottleneck.num_codes; .*for another kind give the section whole: ",
     ),
     (tiny.MOTION, {"encoder.kind": "vit"}, "^model.encoder.kind is 'vit'"),
     (tiny.MOTION, {"kind": "motoin"}, "^model.kind is 'motoin'; did you mean 'motion'"),
@@ -64,16 +65,16 @@ KEY = jax.random.key(0)
     ),
     (small.DIT, {"pool": 0}, "^model.pool 0 does not divide the 2 patches"),
     (small.DIT, {"pool": 1}, None),
-    (small.DIT, {"trunk.heads": 16}, None),
+    (small.DIT, {"trunk.num_heads": 16}, None),
     (small.DIT, {"history": 0}, "^model.history 0 must be at least 1$"),
-    (small.DIT, {"cameras": 0}, "^model.cameras 0 must"),
-    (small.DIT, {"cameras": 1}, None),
-    (small.DIT, {"language.tokens": 0}, "^model.language.tokens 0 must"),
+    (small.DIT, {"num_cameras": 0}, "^model.num_cameras 0 must"),
+    (small.DIT, {"num_cameras": 1}, None),
+    (small.DIT, {"language.num_tokens": 0}, "^model.language.num_tokens 0 must"),
     (small.DIT, {"language.width": 0}, "^model.language.width 0 must"),
-    (small.DIT, {"latent.queries": 0}, "^model.latent.queries 0 must"),
-    (small.DIT, {"latent.chunk": 0}, "^model.latent.chunk 0 must"),
-    (small.DIT, {"chunk": 1}, None),
-    (small.DIT, {"latent.dims": 1}, None),
+    (small.DIT, {"latent.num_queries": 0}, "^model.latent.num_queries 0 must"),
+    (small.DIT, {"latent.motion_horizon": 0}, "^model.latent.motion_horizon 0 must"),
+    (small.DIT, {"action_horizon": 1}, None),
+    (small.DIT, {"latent.latent_dim": 1}, None),
     (
       small.DIT,
       {"language_dropout": -0.1},
@@ -82,7 +83,7 @@ KEY = jax.random.key(0)
     (small.DIT, {"language_dropout": 0.99}, None),
     (small.DIT, {"trunk.initializer": "mea"}, "^model.trunk.initializer is 'mea'"),
     (small.DIT, {"dit.initializer": "mea"}, "^model.dit.initializer is 'mea'"),
-    (small.DIT, {"dit.heads": 5}, "^model.dit.width 24 is not a multiple of heads 5$"),
+    (small.DIT, {"dit.num_heads": 5}, "^model.dit.width 24 is not a multiple of num_heads 5$"),
     (
       small.DIT,
       {"robots": {"a/b": {"action": 1, "state": 0}}},
@@ -100,13 +101,13 @@ KEY = jax.random.key(0)
       "^model.robots.a: action 1 must be at least 1 and state -1",
     ),
     (small.DIT, {"robots": {"a": {"action": 1, "state": 0}}}, None),
-    (small.DIT, {"dit.steps": 1}, None),
-    (small.DIT, {"dit.objective": "ddpm", "dit.steps": 10, "dit.ddpm": {"levels": 10}}, None),
+    (small.DIT, {"dit.num_sampling_steps": 1}, None),
+    (small.DIT, {"dit.num_sampling_steps": 10, **DDPM}, None),
     (small.DIT, {"gpt": {"anything": 1}}, None),
     (
       small.DIT,
-      {"dit.objective": "ddpm", "dit.steps": 0},
-      "^model.dit.steps 0 must be at least 1$",
+      {"dit.objective": "ddpm", "dit.num_sampling_steps": 0},
+      "^model.dit.num_sampling_steps 0 must be at least 1$",
     ),
     *(
       (small.GPT, {f"gpt.{name}": "other"}, f"^model.gpt.{name} is 'other'")
@@ -125,13 +126,13 @@ KEY = jax.random.key(0)
     ),
     (
       small.GPT,
-      {"gpt.heads": 3},
-      "^model.gpt.width 16 must be model.trunk.width 16 and a multiple of heads 3$",
+      {"gpt.num_heads": 3},
+      "^model.gpt.width 16 must be model.trunk.width 16 and a multiple of num_heads 3$",
     ),
-    (small.GPT, {"gpt.hide_motion": 1.1}, "hide_motion between 0 and 1"),
-    (small.GPT, {"gpt.hide_motion": -0.1}, "hide_motion between"),
-    (small.GPT, {"gpt.hide_motion": 1}, None),
-    (small.GPT, {"gpt.hide_motion": 0}, None),
+    (small.GPT, {"gpt.motion_dropout": 1.1}, "motion_dropout between 0 and 1"),
+    (small.GPT, {"gpt.motion_dropout": -0.1}, "motion_dropout between"),
+    (small.GPT, {"gpt.motion_dropout": 1}, None),
+    (small.GPT, {"gpt.motion_dropout": 0}, None),
     (small.GPT, {"gpt.action_weight": -1}, "action_weight not negative$"),
     (small.GPT, {"gpt.action_weight": 0}, None),
     (small.GPT, {"gpt.depth": 0}, "^model.gpt: depth must be at least 1"),
@@ -195,35 +196,10 @@ def test_settings_of_flows(settings, message):
       flow.check("w")
 
 
-@pytest.mark.parametrize(
-  "settings, message",
-  [
-    (dict(levels=1), "^w: levels 1 must be at least 2, clip 5.0 not negative$"),
-    (dict(levels=2), None),
-    (dict(levels=20, schedule="linear"), "must be at least 21"),
-    (dict(levels=21, schedule="linear"), None),
-    (dict(clip=-1), "clip -1 not negative$"),
-    (dict(clip=0), None),
-    (dict(schedule="cos"), "^w.schedule"),
-    (dict(prediction="x"), "^w.prediction"),
-    (dict(sampler="x"), "^w.sampler"),
-  ],
-)
-def test_settings_of_ddpm(settings, message):
-  made = diffusion.DDPM(**settings)
-  if message is None:
-    made.check("w")
-    signal = made.signal()
-    assert np.isfinite(signal).all() and (signal > 0).all()
-  else:
-    with pytest.raises(errors.UserError, match=message):
-      made.check("w")
-
-
 def test_defaults_of_objectives():
   section = {}
   assert diffusion.build(section, "w") == (diffusion.Flow("beta", 1.5, 0.999, 0.0, 1.0), 10)
-  assert diffusion.build({"objective": "ddpm", "steps": 3}, "w") == (
+  assert diffusion.build({"objective": "ddpm", "num_sampling_steps": 3}, "w") == (
     diffusion.DDPM(100, "cosine", "v", "ddim", 5.0),
     3,
   )
@@ -242,20 +218,21 @@ def test_defaults_of_objectives():
   x = jnp.array([-3.0, -1.0, -0.5, 0.0, 0.5, 2.0])
   np.testing.assert_allclose(outputs.LOSSES["smooth_l1"](x), [2.5, 0.5, 0.125, 0, 0.125, 1.5])
   np.testing.assert_allclose(outputs.LOSSES["mse"](x), [9, 1, 0.25, 0, 0.25, 4])
-  gpt = models.build(small.GPT).body
+  gpt = models.build(small.GPT).action_head
   assert (
     gpt.prefix,
     gpt.position,
-    gpt.hide_motion,
+    gpt.motion_dropout,
     gpt.inference,
     gpt.action_weight,
     gpt.gripper,
-    gpt.guides,
+    gpt.supports_guidance,
   ) == ("causal", "learned", 0.5, "decoded", 1.0, {}, False)
-  gpt = models.build({**small.GPT, "gpt": {"width": 16, "depth": 1, "heads": 2, "mlp": 32}}).body
-  assert (gpt.inference, gpt.steps, gpt.tokens, gpt.dims) == ("hidden", 10, 2, 3) and models.build(
-    small.DIT
-  ).body.guides
+  section = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
+  gpt = models.build({**small.GPT, "gpt": section}).action_head
+  assert (gpt.inference, gpt.num_sampling_steps) == ("hidden", 10)
+  assert (gpt.latent.num_queries, gpt.latent.latent_dim) == (2, 3)
+  assert models.build(small.DIT).action_head.supports_guidance
 
 
 def test_layers_of_heads():
@@ -277,17 +254,18 @@ def test_samples_of_a_mixture():
   mixture = outputs.Mixture(2)
   # a quarter around -5, the rest around 5; deviation 1 / e
   numbers = jnp.tile(jnp.array([[0.0, math.log(3.0), -5.0, 0.0, 5.0, 0.0]]), (4000, 1))
-  drawn = np.asarray(mixture.sample(None, lambda layer, x: x, numbers, KEY, dims=1, steps=0))[:, 0]
+  options = dict(dims=1, num_sampling_steps=0)
+  drawn = np.asarray(mixture.sample(None, lambda layer, x: x, numbers, KEY, **options))[:, 0]
   assert (drawn > 0).mean() == pytest.approx(0.75, abs=0.03) and drawn[
     drawn > 0
   ].std() == pytest.approx(1 / math.e, abs=0.02)
   cold = dataclasses.replace(mixture, temperature=0.5).sample(
-    None, lambda layer, x: x, numbers, KEY, dims=1, steps=0
+    None, lambda layer, x: x, numbers, KEY, **options
   )
   assert np.asarray(cold)[drawn > 0].std() == pytest.approx(0.5 / math.e, abs=0.02)
   np.testing.assert_array_equal(
     dataclasses.replace(mixture, temperature=0.0).sample(
-      None, lambda layer, x: x, numbers[:3], KEY, dims=1, steps=0
+      None, lambda layer, x: x, numbers[:3], KEY, **options
     ),
     5,
   )
@@ -309,7 +287,7 @@ def test_diffusion_times_as_features():
 
 
 def test_robots_keep_to_their_own():
-  made = heads.Heads(
+  made = projections.EmbodimentProjections(
     {
       "one": {"decode": (2, 3)},
       "two": {"decode": (1, 2), "state": (1, 2)},
@@ -330,7 +308,7 @@ def test_robots_keep_to_their_own():
   np.testing.assert_array_equal(made.apply(params, "decode", x, "two"), [[11, 11], [31, 31]])
   np.testing.assert_array_equal(made.apply(params, "state", x, jnp.array([0, 1])), [[0, 0], [3, 3]])
   assert made.robots == ("one", "two")
-  alike = heads.Heads(
+  alike = projections.EmbodimentProjections(
     {name: {"encode": (2, 3), "decode": (2, 3)} for name in ("ab", "ba", "ac")}
   ).init(KEY)
   drawn = {
@@ -373,7 +351,7 @@ def test_heads_of_attention():
   assert attention.split_heads(x, 3).shape == (1, 2, 3, 4) and attention.split_heads(x, 3)[
     0, 1, 2
   ].tolist() == [20, 21, 22, 23]
-  with pytest.raises(errors.UserError, match="^attention: width 12 is not a multiple of heads 5$"):
+  with pytest.raises(errors.UserError, match="^attention: width 12 is not a multiple of num_head"):
     attention.split_heads(x, 5)
   padded = attention._pad(jnp.ones((1, 2, 1, 1)), 2)
   assert padded[0, :, 0, 0].tolist() == [1, 1, 0, 0]

@@ -48,15 +48,15 @@ def test_shapes_and_dtypes(clip):
   }
   assert {value.dtype for value in outputs.values()} == {jnp.dtype("float32")}
   chex.assert_tree_all_finite(outputs)
-  assert model.latent_size == 12
+  assert model.latent.size == 12
 
 
 def test_another_size_in_bfloat16():
   changes = {
     "dtype": "bfloat16",
     "image_size": 32,
-    "idm.queries": 2,
-    "bottleneck.dims": 8,
+    "idm.num_queries": 2,
+    "bottleneck.latent_dim": 8,
     "fdm.output": "residual",
   }
   model, params = tiny.made(tiny.MOTION, **changes)
@@ -327,19 +327,19 @@ def test_names_of_the_tree(clip):
 def test_config_dict_is_accepted():
   config = ml_collections.ConfigDict(tiny.MOTION)
   config.lock()
-  assert models.build(config).latent_size == 12
+  assert models.build(config).latent.size == 12
 
 
 @pytest.mark.parametrize(
   "key, value, text",
   [
     ("kind", "motoin", "motion"),
-    ("idm.querys", 3, "queries"),
+    ("idm.num_querys", 3, "num_queries"),
     ("idm.inputs", "feature_dif", "feature_diff"),
     ("idm.token_types", "lagacy", "legacy"),
     ("idm.patch_order", "rastr", "raster"),
     ("bottleneck.kind", "vqq", "vq"),
-    ("bottleneck.codes", 8, "model.bottleneck.codes"),
+    ("bottleneck.num_codes", 8, "model.bottleneck.num_codes"),
     ("fdm.output", "residul", "residual"),
     ("tcl_gradient", "al", "all"),
     ("fdm.condition", "ad", "add"),
@@ -363,8 +363,8 @@ def test_misspelled_settings_are_named(key, value, text):
 
 def test_missing_keys_are_named():
   config = tiny.section(tiny.MOTION)
-  del config["idm"]["queries"]
-  with pytest.raises(errors.UserError, match="model.idm.queries"):
+  del config["idm"]["num_queries"]
+  with pytest.raises(errors.UserError, match="model.idm.num_queries"):
     models.build(config)
   with pytest.raises(errors.UserError, match="model.kind"):
     models.build({})

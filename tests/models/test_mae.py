@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors, trees
-from como_jax.models import embed, mae, pixels
+from como_jax.models import embed, mae, pixels, specs
 from como_jax.models.backbones import mae_vit
 from tests.models import tiny
 
@@ -125,7 +125,8 @@ def test_the_decoder_adds_positions_to_patches_in_their_places():
   """With blocks that add nothing, the head sees the tokens themselves: CLS, and patches brought
   back to their order.
   """
-  decoder = mae.Decoder(width=16, depth=1, heads=2, mlp=32, grid=2, patch=2)
+  stack = specs.StackConfig(width=16, depth=1, num_heads=2, mlp_dim=32, initializer="mae")
+  decoder = mae.Decoder(stack, grid=2, patch=2)
   # two of four patches are hidden
   tokens, restore = jax.random.normal(KEY, (1, 3, 8)), jnp.array([[2, 0, 3, 1]])
   params = decoder.init(KEY, tokens, restore)["params"]

@@ -56,7 +56,7 @@ def test_published_counts():
 
 def test_published_count_with_vq():
   config = model_presets.preset("motion", "published")
-  config["bottleneck"] = {"kind": "vq", "dims": 32}
+  config["bottleneck"] = {"kind": "vq", "latent_dim": 32}
   assert count(table(config), "idm/", "fdm/") == 121_210_944
 
 

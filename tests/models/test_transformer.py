@@ -1,5 +1,7 @@
 """Transformer: names, dtypes, scan = loop, remat = none, masks, logical constraints."""
 
+import dataclasses
+
 import chex
 import flax.linen as nn
 import jax
@@ -8,15 +10,15 @@ import numpy as np
 import pytest
 
 from como_jax import errors, trees
-from como_jax.models import transformer
+from como_jax.models import specs, transformer
 from como_jax.parallel import flops
 
-FIELDS = dict(depth=2, heads=2, mlp=24, initializer="mae")
+CONFIG = specs.StackConfig(width=12, depth=2, num_heads=2, mlp_dim=24, initializer="mae")
 X = jax.random.normal(jax.random.key(1), (2, 5, 12))
 
 
 def stack(**changes):
-  return transformer.Stack(**{**FIELDS, **changes})
+  return transformer.Stack(dataclasses.replace(CONFIG, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +41,9 @@ def whole(request, params):
   return request.param, given, of_two_tokens(stack(scan=request.param), given, None)
 
 
-def of_two_tokens(module, params, first):
+def of_two_tokens(module, params, num_outputs):
   def loss(p):
-    out = module.apply({"params": p}, X, first=first)[:, :2]
+    out = module.apply({"params": p}, X, num_outputs=num_outputs)[:, :2]
     return jnp.sum(jnp.square(out)), out
 
   (_, out), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -130,9 +132,9 @@ def test_first_tokens_equal_those_of_all(whole, remat):
 
 
 def test_first_tokens_save_work(params):
-  def operations(first):
+  def operations(num_outputs):
     return flops.count(
-      jax.make_jaxpr(lambda p: module.apply({"params": p}, X, first=first))(params)
+      jax.make_jaxpr(lambda p: module.apply({"params": p}, X, num_outputs=num_outputs))(params)
     )
 
   module = stack()
@@ -143,7 +145,7 @@ def test_first_tokens_save_work(params):
 
 def test_first_changes_no_parameter(params):
   chex.assert_trees_all_equal(
-    jax.jit(lambda key: stack().init(key, X, first=2))(jax.random.key(0))["params"], params
+    jax.jit(lambda key: stack().init(key, X, num_outputs=2))(jax.random.key(0))["params"], params
   )
 
 
@@ -175,7 +177,7 @@ def test_logical_constraints_only_with_rules(params):
 
 @pytest.mark.parametrize(
   "changes, text",
-  [({"remat": "dotss"}, "dots"), ({"initializer": "mea"}, "mae"), ({"heads": 5}, "5")],
+  [({"remat": "dotss"}, "dots"), ({"initializer": "mea"}, "mae"), ({"num_heads": 5}, "5")],
 )
 def test_bad_settings_are_named(changes, text):
   with pytest.raises(errors.UserError, match=text):

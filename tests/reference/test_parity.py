@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from como_jax import models, objectives, trees
-from como_jax.models import attention, pixels, transformer
+from como_jax.models import attention, pixels, specs, transformer
 from como_jax.objectives import perceptual
 from tests.models import tiny
 from tests.objectives.test_objectives import random_weights
@@ -38,7 +38,8 @@ def made():
 
 def test_block():
   x = tiny.frames((2, 5), 1).repeat(4, axis=-1)
-  block = transformer.Block(heads=2, mlp=24, initializer="mae")
+  stack = specs.StackConfig(width=12, depth=1, num_heads=2, mlp_dim=24, initializer="mae")
+  block = transformer.Block(stack)
   params = tiny.fill(jax.eval_shape(block.init, jax.random.key(0), x)["params"])
   twin = twins.load(twins.Block(12, 2, 24), trees.flatten(params))
   close(jax.jit(block.apply)({"params": params}, x), twin(torch.tensor(np.asarray(x))))

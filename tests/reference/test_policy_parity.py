@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from como_jax import trees
+from como_jax.models import specs
 from como_jax.models.policy import blocks, dit
 from tests.models import tiny
 
@@ -23,16 +24,17 @@ def test_dit_block():
   group, valid = np.array([0, 0, 0, 1, 1]), np.array([[1, 1, 0, 1, 1], [1, 1, 1, 1, 0]], bool)
   mask, seen = np.asarray(dit.group_mask(group, jnp.asarray(valid))), rng.random((2, 1, 1, 7)) < 0.7
   seen[..., 0] = True
-  memory_module, block = blocks.KeysAndValues(12, 2), blocks.DiTBlock(heads=2, mlp=24)
-  memory_params = tiny.fill(
-    jax.eval_shape(memory_module.init, jax.random.key(0), context)["params"]
+  stack = specs.StackConfig(12, 1, 2, 24, epsilon=1e-6, initializer="mae")
+  keys_and_values, block = blocks.KeysAndValues(stack), blocks.DiTBlock(stack)
+  context_params = tiny.fill(
+    jax.eval_shape(keys_and_values.init, jax.random.key(0), context)["params"]
   )
-  memory = memory_module.apply({"params": memory_params}, context)
-  inputs = (x, mask, seen, condition, group, memory)
+  context_kv = keys_and_values.apply({"params": context_params}, context)
+  inputs = (x, mask, seen, condition, group, context_kv)
   params = tiny.fill(jax.eval_shape(block.init, jax.random.key(0), *inputs)["params"])
   ours = jax.jit(block.apply)({"params": params}, *inputs)
 
-  merged = {**params, "cross_attention": {**params["cross_attention"], **memory_params}}
+  merged = {**params, "cross_attention": {**params["cross_attention"], **context_params}}
   twin = torch_models.load(torch_policy.DiTBlock(12, 2, 24, 10), trees.flatten(merged))
   theirs = twin(*(torch.tensor(value) for value in (x, mask, context, seen, condition, group)))
   np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-5, atol=1e-5)

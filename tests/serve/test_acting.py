@@ -25,22 +25,22 @@ class Model:
   `seen` has what it was traced with.
   """
 
-  chunk, image_size = 4, 16
+  action_horizon, image_size = 4, 16
 
   def __init__(self, config):
     self.robots, self.seen = tuple(config["robots"]), []
-    self.body = types.SimpleNamespace()
+    self.action_head = types.SimpleNamespace()
 
   def init(self, key):
     return {"network": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}}
 
-  def sample(self, params, batch, key, *, robot, steps, guidance):
+  def sample(self, params, batch, key, *, robot, num_sampling_steps, guidance_scale):
     self.seen.append(
       {
         "rows": len(batch["state"]),
         "robot": robot,
-        "steps": steps,
-        "guidance": guidance,
+        "steps": num_sampling_steps,
+        "guidance": guidance_scale,
         "dtype": params["network"]["kernel"].dtype,
       }
     )
@@ -75,7 +75,7 @@ def stored(robots=("hand", "arm"), *, history=2, settings=None, **facts):
       "kind": "hash",
       "weights": "",
       "pooled": False,
-      "tokens": 3,
+      "num_tokens": 3,
       "width": 6,
       "dtype": "float32",
     },
@@ -126,7 +126,8 @@ def test_facts_for_clients():
     }
   )
   plain = acting(
-    stored(action_names=["x", "y", "z"], cameras=["", "top"], settings={"guidance": 2.5}), steps=7
+    stored(action_names=["x", "y", "z"], cameras=["", "top"], settings={"guidance_scale": 2.5}),
+    num_sampling_steps=7,
   )
   assert plain.metadata["action_names"] == ["x", "y", "z"] and plain.cameras == ("top",)
   assert (plain.metadata["guidance"], plain.metadata["steps"], plain.metadata["checkpoint"]) == (
@@ -139,7 +140,9 @@ def test_facts_for_clients():
     and plain.metadata["unused_cameras"] == []
   )
   assert plain._encode._cache is None, "clients may send any number of instructions"
-  assert acting(stored(settings={"guidance": 2.5}), guidance=0.0).metadata["guidance"] == 0.0
+  assert (
+    acting(stored(settings={"guidance_scale": 2.5}), guidance_scale=0.0).metadata["guidance"] == 0.0
+  )
 
 
 def test_the_robot_is_named_unless_there_is_one():

@@ -188,9 +188,9 @@ def test_a_client_that_comes_while_the_server_ends_is_told_so():
 def test_an_error_is_one_line_of_at_most_300_characters():
   one = server._Client("x", 0)
   assert (one.answered, one.bad, one.error, one.previous_ms) == (0, 0, "", None)
-  assert one.fails("a \n b") == "error: a b" and one.error == "a b"
-  assert one.fails("x" * 300) == "error: " + "x" * 300
-  assert one.fails("x" * 301) == "error: " + "x" * 297 + "..." and one.error == "x" * 297 + "..."
+  assert one.fail("a \n b") == "error: a b" and one.error == "a b"
+  assert one.fail("x" * 300) == "error: " + "x" * 300
+  assert one.fail("x" * 301) == "error: " + "x" * 297 + "..." and one.error == "x" * 297 + "..."
 
 
 def test_what_is_unanswered_after_ten_seconds_is_dropped(monkeypatch):
@@ -219,7 +219,7 @@ def test_what_is_unanswered_after_ten_seconds_is_dropped(monkeypatch):
     )
     listening = types.SimpleNamespace(close=lambda **how: closes.append(how), wait_closed=closing)
     for _ in range(2):
-      await one._shut(listening)
+      await one._shut_down(listening)
     assert (
       one._stopping and idle.closed == [(1001, "server is shutting down")] * 2 and busy.closed == []
     )

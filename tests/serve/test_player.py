@@ -42,7 +42,7 @@ def test_overlapping_chunks_merge(merge, expected):
 def test_what_has_been_played_is_dropped():
   queue = player.ChunkQueue(4, merge="latest_only")
   queue.add(0, chunk(0, 1, 2, 3))
-  asked = queue.asked()
+  asked = queue.start_request()
   queue.pop(), queue.pop(), queue.pop()  # while the answer is on its way
   queue.add(asked, chunk(10, 11, 12, 13))
   assert play(queue) == [13.0]
@@ -52,62 +52,62 @@ def test_what_has_been_played_is_dropped():
 
 def test_it_asks_when_the_queue_falls_under_the_threshold():
   queue = player.ChunkQueue(4, threshold=0.5)
-  assert queue.must_go and queue.wants()
-  assert queue.asked() == 0
-  assert not queue.wants()  # one request at a time
+  assert queue.must_go and queue.needs_chunk()
+  assert queue.start_request() == 0
+  assert not queue.needs_chunk()  # one request at a time
   queue.add(0, chunk(0, 1, 2, 3))
   wanted = []
   while len(queue):
-    wanted.append(queue.wants())
+    wanted.append(queue.needs_chunk())
     queue.pop()
   # 4, 3, 2 left; 1 is under half of 4; none is a must
-  assert wanted == [False, False, False, True] and queue.wants()
-  queue.asked()
-  queue.failed()
-  assert queue.wants()
+  assert wanted == [False, False, False, True] and queue.needs_chunk()
+  queue.start_request()
+  queue.fail_request()
+  assert queue.needs_chunk()
 
 
 def test_similar_observations_are_skipped_unless_the_queue_is_empty():
   queue = player.ChunkQueue(4, threshold=1.0, similar=0.5)
-  assert queue.wants([0.0, 0.0])
-  queue.asked([0.0, 0.0])
+  assert queue.needs_chunk([0.0, 0.0])
+  queue.start_request([0.0, 0.0])
   queue.add(0, chunk(0, 1))
-  assert not queue.wants([0.3, 0.4]) and queue.wants([0.3, 0.5]) and queue.wants()
+  assert not queue.needs_chunk([0.3, 0.4]) and queue.needs_chunk([0.3, 0.5]) and queue.needs_chunk()
   queue.pop(), queue.pop()
-  assert queue.must_go and queue.wants([0.0, 0.0])
+  assert queue.must_go and queue.needs_chunk([0.0, 0.0])
   queue.clear()
-  assert queue.step == 0 and queue.wants([0.0, 0.0])
+  assert queue.step == 0 and queue.needs_chunk([0.0, 0.0])
 
 
 def test_by_default_similar_observations_are_worth_asking_with_when_half_a_chunk_is_left():
   queue = player.ChunkQueue(4)
-  queue.asked([1.0])
-  assert queue.wants([2.0]) is False, "one is on its way"
+  queue.start_request([1.0])
+  assert queue.needs_chunk([2.0]) is False, "one is on its way"
   queue.add(0, chunk(0, 1))
-  assert queue.wants([1.0]) is False, "half a chunk is left"
+  assert queue.needs_chunk([1.0]) is False, "half a chunk is left"
   queue.pop()
-  assert queue.wants([1.0]) is True
+  assert queue.needs_chunk([1.0]) is True
 
 
 def test_what_was_asked_with_is_a_copy_and_may_be_unknown():
   queue, state = player.ChunkQueue(4, threshold=1.0, similar=0.5), np.ones(1)
-  queue.asked(state)
+  queue.start_request(state)
   state[:] = 9.0
   queue.add(0, chunk(0, 1))
-  assert queue.wants([1.0]) is False and queue.wants([9.0]) is True
-  queue.asked()
+  assert queue.needs_chunk([1.0]) is False and queue.needs_chunk([9.0]) is True
+  queue.start_request()
   queue.add(0, chunk(0, 1))
-  assert queue.wants([1.0]) is True
+  assert queue.needs_chunk([1.0]) is True
 
 
 def test_clearing_forgets_everything():
   queue = player.ChunkQueue(4, threshold=1.0, similar=0.5)
   queue.add(0, chunk(0, 1, 2))
-  queue.pop(), queue.asked([0.0])
+  queue.pop(), queue.start_request([0.0])
   queue.clear()
-  assert (queue.step, len(queue), queue.must_go, queue.wants([0.0])) == (0, 0, True, True)
+  assert (queue.step, len(queue), queue.must_go, queue.needs_chunk([0.0])) == (0, 0, True, True)
   queue.add(0, chunk(5, 6))
-  assert queue.wants([0.0]) is True and play(queue) == [5.0, 6.0]
+  assert queue.needs_chunk([0.0]) is True and play(queue) == [5.0, 6.0]
 
 
 def test_bad_arguments():
@@ -118,7 +118,7 @@ def test_bad_arguments():
     said = ", ".join(f"{name}={value}" for name, value in given.items())
     assert str(caught.value) == f"{said}: expected at least 1, 0 to 1, at least 0"
   for settings in ({"chunk": 1}, {"threshold": 0.0}, {"threshold": 1.0}):
-    assert player.ChunkQueue(**{"chunk": 4} | settings).wants()
+    assert player.ChunkQueue(**{"chunk": 4} | settings).needs_chunk()
   with pytest.raises(errors.UserError, match="^merge='averge' is unknown: did you mean 'average'"):
     player.ChunkQueue(4, merge="averge")
   for bad in (np.zeros(3), np.zeros((0, 2)), np.full((2, 2), np.nan)):

@@ -12,9 +12,9 @@ import pytest
 
 from como_jax import errors, trees
 from como_jax.data import normalization, policy_spec, statistics
+from como_jax.inference import policy_evaluator
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
-from como_jax.tasks import policy_evaluator
 from como_jax.train import rng
 from tests.models.policy import small
 
@@ -86,7 +86,7 @@ def statistics_of(rows):
 def acting(base, *, dtype="float32", mode="standard", batch_size=4, instructions=None, **changes):
   """(policy of the arm with random weights, its model, its parameters)."""
   config = small.section(
-    base, dtype=dtype, language={"width": 6, "tokens": 3}, history=1, **changes
+    base, dtype=dtype, language={"width": 6, "num_tokens": 3}, history=1, **changes
   )
   model, params = small.made(config)
   normalizer = normalization.Normalizer(
@@ -114,7 +114,7 @@ def acting(base, *, dtype="float32", mode="standard", batch_size=4, instructions
       "kind": "hash",
       "weights": "",
       "pooled": False,
-      "tokens": 3,
+      "num_tokens": 3,
       "width": 6,
       "dtype": "float32",
     },
@@ -146,7 +146,7 @@ EQUAL = {
     {
       "dtype": "float32",
       "dit.objective": "ddpm",
-      "dit.ddpm": {"levels": 8, "sampler": "ddpm"},
+      "dit.ddpm": {"num_train_timesteps": 8, "sampler": "ddpm"},
       "dit.depth": 1,
     },
   ),
@@ -174,10 +174,10 @@ def test_what_is_served_is_what_was_evaluated(name):
   batch, evaluated = policy.batch(observations(4)), []
   held = {
     **batch,
-    "actions": np.zeros((4, model.chunk, model.action_size), np.float32),
+    "actions": np.zeros((4, model.action_horizon, model.action_size), np.float32),
     "valid": np.ones(4, bool),
-    "actions_mask": np.ones((4, model.chunk, model.action_size), bool),
-    "latents_mask": np.zeros((4, model.motions), bool),
+    "actions_mask": np.ones((4, model.action_horizon, model.action_size), bool),
+    "latents_mask": np.zeros((4, model.motion_horizon), bool),
   }
   score = policy_evaluator.PolicyEvaluator(model, normalizer, dtype=changes["dtype"])
   sample = score._actions

@@ -110,8 +110,8 @@ def test_forms_of_a_tuple(text, value):
     ),
     (["--config.train.frozen=('encoder/(',)"], "'encoder/(' is no regular expression"),
     (
-      ["--config.model.idm.heads=3"],
-      "config.model.idm.width=128 is not a multiple of config.model.idm.heads=3",
+      ["--config.model.idm.num_heads=3"],
+      "config.model.idm.width=128 is not a multiple of config.model.idm.num_heads=3",
     ),
     (
       ["--config.train=7"],
@@ -158,16 +158,20 @@ def test_another_kind_replaces_its_section():
   def section(*words):
     return parse("--config=motion:small,bottleneck=vq", *words).model.bottleneck.to_dict()
 
-  assert section("--config.model.bottleneck={'kind': 'continuous', 'dims': 4}") == {
+  assert section("--config.model.bottleneck={'kind': 'continuous', 'latent_dim': 4}") == {
     "kind": "continuous",
-    "dims": 4,
+    "latent_dim": 4,
   }
-  assert section("--config.model.bottleneck={'kind': 'vq', 'dims': 4}") == {
+  assert section("--config.model.bottleneck={'kind': 'vq', 'latent_dim': 4}") == {
     "kind": "vq",
-    "dims": 4,
-    "codes": 128,
+    "latent_dim": 4,
+    "num_codes": 128,
   }
-  assert section("--config.model.bottleneck={'dims': 4}") == {"kind": "vq", "dims": 4, "codes": 128}
+  assert section("--config.model.bottleneck={'latent_dim': 4}") == {
+    "kind": "vq",
+    "latent_dim": 4,
+    "num_codes": 128,
+  }
 
 
 def test_keys_of_an_entry_of_a_mixture(tmp_path):

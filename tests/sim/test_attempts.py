@@ -275,8 +275,8 @@ def test_disturbances_are_drawn_from_the_seed():
     expected = np.append(np.clip(move + noise, -9, 9), -1 if step < wander else 9)
     action = act()
     np.testing.assert_allclose(action, expected, atol=1e-6)
-    assert action is act.taken[-1] and action.dtype == np.float32
-  assert len(act.taken) == 8
+    assert action is act.actions[-1] and action.dtype == np.float32
+  assert len(act.actions) == 8
 
 
 def test_the_longest_and_the_shortest_wandering_occur():

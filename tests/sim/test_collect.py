@@ -200,7 +200,7 @@ def test_disturbances_spare_rotation_and_gripper():
   np.testing.assert_array_equal(actions[:3, 3:], [[0, 0, 0, -1]] * 3)
   np.testing.assert_array_equal(actions[3:, 3:], 1)
   assert np.abs(actions[3:, :3].mean() - 0.5) < 0.05 and actions[3:, :3].std() > 0.01
-  assert np.array_equal(act.taken, actions)
+  assert np.array_equal(act.actions, actions)
 
 
 def test_disturbances_of_positions_start_where_the_hand_is():

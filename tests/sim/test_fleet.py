@@ -55,7 +55,7 @@ def workers(monkeypatch):
       self.job, self.waiting, self.queue = one, None, [("ready", None), *SCRIPT[one.task]]
       self.played.append(one.number)
 
-    def begun(self):
+    def mark_ready(self):
       self.begins += 1
 
     def answer(self, actions):
@@ -154,8 +154,8 @@ def test_who_has_spoken_or_is_late_is_heard_in_the_order_of_jobs(monkeypatch):
   )
   ready.append("talking")
   one = fleet()
-  assert one._heard([late, talking, exact, silent]) == [exact, talking, late]
-  assert one._heard([talking, silent]) == [talking]
+  assert one._wait([late, talking, exact, silent]) == [exact, talking, late]
+  assert one._wait([talking, silent]) == [talking]
   assert waits == [(["late", "talking", "exact", "silent"], 0.0), (["talking", "silent"], 7.0)]
 
 
@@ -232,7 +232,7 @@ def test_the_main_processes_side_of_a_worker(monkeypatch):
     "it may take long to begin"
   )
   now[0] = 60.0
-  one.begun()
+  one.mark_ready()
   assert one.deadline == 80.0 and one.message() == (
     "failed",
     "no answer from the simulator for 20 s",

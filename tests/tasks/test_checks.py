@@ -3,7 +3,7 @@ together.
 """
 
 import dataclasses
-from typing import Any
+from typing import ClassVar
 
 import pytest
 
@@ -64,7 +64,7 @@ def refused(*words):
     (
       [
         "--config=motion:small,bottleneck=vq",
-        "--config.model.bottleneck={'kind': 'continuous', 'dims': 8}",
+        "--config.model.bottleneck={'kind': 'continuous', 'latent_dim': 8}",
       ],
       "bottleneck.kind=vq or pre_vq",
     ),
@@ -154,12 +154,10 @@ def test_losses_that_go_together():
 class Toy:
   """An encoder without keys of its own."""
 
-  size: Any
+  patch: int
   image_size: int
-  dtype: Any
-  scan: bool
-  remat: str
-  attention_kernel: str
+  width: ClassVar[int] = 128
+  grid: ClassVar[int] = 8
 
 
 def test_a_section_of_another_kind_says_how_to_give_it(monkeypatch):

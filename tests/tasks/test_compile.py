@@ -107,7 +107,8 @@ def test_a_plan_of_the_train_and_extract_steps(planned):
   [
     (
       "policy",
-      "model.chunk=2 model.trunk.depth=1 model.dit.depth=1 model.dit.steps=2 model.pool=1",
+      "model.action_horizon=2 model.trunk.depth=1 model.dit.depth=1 "
+      "model.dit.num_sampling_steps=2 model.pool=1",
     ),
     ("mae", "model.decoder.depth=1"),
   ],
@@ -136,7 +137,7 @@ def test_policy_and_mae_programs_trace(name, small):
     (["--config.changes=train.stesp=3"], "did you mean 'steps'"),
     (["--config.changes=train.mesh.fsdp=3 train.mesh.data=1"], "does not fill the 8 devices"),
     ([f"--config.of={ROOT}/configs/probe.py"], "trains nothing, one of motion, mae, policy"),
-    (["--config.of=configs/motoin.py"], "does not exist"),
+    (["--config.of=configs/motoin.py"], "exists neither in"),
   ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, given, expected):
@@ -171,7 +172,7 @@ def test_refusals_of_the_compiler(message, expected):
 @pytest.mark.parametrize("limit, start", [(1, 1), (7, 1), (100, 16), (100, 3), (0, 8), (5000, 64)])
 def test_the_largest_batch_is_found_to_an_eighth(limit, start):
   tried = []
-  found = task.largest(lambda rows: tried.append(rows) or rows <= limit, start=start, most=2**14)
+  found = task.largest(lambda rows: tried.append(rows) or rows <= limit, start=start, limit=2**14)
   assert limit * 7 / 8 - 1 <= found <= limit and len(tried) == len(set(tried)) <= 16
 
 

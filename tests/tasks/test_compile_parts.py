@@ -354,7 +354,7 @@ def test_the_search_for_the_largest_batch(monkeypatch, capsys):
 def test_the_numbers_that_are_tried(limit, start, most, found, tried):
   asked = []
   assert (
-    task.largest(lambda rows: asked.append(rows) or rows <= limit, start=start, most=most) == found
+    task.largest(lambda rows: asked.append(rows) or rows <= limit, start=start, limit=most) == found
     and asked == tried
   )
 

@@ -110,7 +110,7 @@ def test_a_models_latents_do_not_depend_on_the_batch(folder, checkpoint):
   [
     {"idm.inputs": "rgb_diff"},
     {"idm.inputs": "future"},
-    {"idm.inputs": "none", "bottleneck": {"kind": "vq", "dims": 4, "codes": 8}},
+    {"idm.inputs": "none", "bottleneck": {"kind": "vq", "latent_dim": 4, "num_codes": 8}},
     {"image_size": 32, "idm.components": 4, "idm.components_of": "flow"},
   ],
   ids=str,

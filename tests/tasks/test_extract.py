@@ -15,10 +15,11 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors, weights
 from como_jax.data import labels, reader, shards
+from como_jax.inference import labeling, latent_stream
 from como_jax.models import pixels
 from como_jax.models.motion import como
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.tasks import extract, labeling, streaming
+from como_jax.tasks import extract
 from como_jax.train import checkpoint, rundir
 from tests import limits
 from tests.data import makers
@@ -230,7 +231,7 @@ def test_a_stream_gives_each_pair_back_once_whatever_the_sizes(tmp_path):
   frames = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), np.uint8)
   whole = jax.jit(lambda a, b: model.encode(params, pixels.normalize(a), pixels.normalize(b)).z)
   for reach, pairs_batch, cuts, every in ((20, 8, (1, 7, 30, 50), 1), (1, 32, (13, 14, 50), 9)):
-    stream = streaming.LatentStream(
+    stream = latent_stream.LatentStream(
       model, params, batch_size=8, pairs_batch=pairs_batch, reach=reach, mesh=mesh_lib.make()
     )
     for _ in range(2):  # finish starts it anew

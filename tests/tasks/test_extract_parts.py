@@ -11,10 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from como_jax import errors, weights
+from como_jax import errors, models, weights
 from como_jax.data import labels, sequences
+from como_jax.inference import labeling
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.tasks import extract, labeling, offsets
+from como_jax.tasks import extract, offsets
 from como_jax.train import rundir
 from tests.tasks.test_extract import command
 
@@ -244,7 +245,7 @@ def test_which_data_are_labeled(tmp_path):
 def test_the_stream_is_as_large_as_the_config_says(monkeypatch, tmp_path):
   asked = []
   monkeypatch.setattr(
-    extract.streaming, "LatentStream", lambda *given, **more: asked.append((given, more))
+    extract.latent_stream, "LatentStream", lambda *given, **more: asked.append((given, more))
   )
   config, work = (
     command(tmp_path).config,
@@ -291,7 +292,7 @@ def test_labels_are_complete_when_all_shards_have_come(monkeypatch):
   monkeypatch.setattr(
     labels, "write_manifest", lambda *given, **more: written.append((given, more)) or "MANIFEST"
   )
-  model = types.SimpleNamespace(latent_size=12, qformer=types.SimpleNamespace(queries=3))
+  model = types.SimpleNamespace(latent=models.specs.LatentSpec(3, 4))
   work = work_of(1, 0, 1)
   assert work.shards == [0, 1] and extract.complete("F", work, model, timeout=30.0) == "MANIFEST"
   assert slept == [0.5] * 3

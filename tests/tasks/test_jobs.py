@@ -144,7 +144,7 @@ class Mean:
 
 def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
   monkeypatch.setattr(
-    motion.latents,
+    motion.motion_evaluator,
     "MotionEvaluator",
     lambda model: (
       lambda params, windows: types.SimpleNamespace(scalars=lambda: (params, windows, model))
@@ -265,14 +265,14 @@ def test_a_server_is_made_as_the_config_says(monkeypatch):
 
   words = [
     "--config.robot=arm",
-    "--config.steps=7",
-    "--config.guidance=2.0",
+    "--config.num_sampling_steps=7",
+    "--config.guidance_scale=2.0",
     "--config.batch_size=3",
     "--config.port=0",
     "--config.seed=5",
   ]
   assert serve.run(command(*words)) == 0
-  assert asked == [("C", dict(robot="arm", steps=7, guidance=2.0, batch_size=3))]
+  assert asked == [("C", dict(robot="arm", num_sampling_steps=7, guidance_scale=2.0, batch_size=3))]
   ((loaded, settings),) = served
   assert loaded is policy and (settings.batch_size, settings.port, settings.seed) == (3, 0, 5)
   policy.history = 2

@@ -7,9 +7,9 @@ import numpy as np
 
 from como_jax import model_presets, models, objectives
 from como_jax.evaluate import consistency
+from como_jax.inference import motion_evaluator
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
-from como_jax.tasks import latents
 from como_jax.train import optimizer, state, step
 
 SIZE, CLIPS, FRAMES = 32, 8, 3
@@ -38,8 +38,8 @@ def test_overfits_one_batch():
   config = model_presets.preset("motion", "debug")
   config["image_size"] = SIZE
   config["encoder"]["size"] = "32x2x2/8"
-  config["idm"].update(width=64, depth=1, mlp=128)
-  config["fdm"].update(width=64, depth=2, mlp=128)
+  config["idm"].update(width=64, depth=1, mlp_dim=128)
+  config["fdm"].update(width=64, depth=2, mlp_dim=128)
   model = models.build(config)
   objective = objectives.build(
     {"reconstruction": {"weight": 1.0}, "contrastive": {"weight": 0.004}}
@@ -91,7 +91,7 @@ def test_overfits_one_batch():
   assert first > 0.9 * copy and last < copy / 10, (first, last, copy)
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(now.params["encoder"]), encoder)
 
-  run = jax.jit(latents.MotionEvaluator(model)._latents)
+  run = jax.jit(motion_evaluator.MotionEvaluator(model)._latents)
   out = jax.device_get(run(now.params, frames[:, :FRAMES]))
   unit = out["z"] / np.linalg.norm(out["z"], axis=1, keepdims=True)
   similar = unit @ unit.T - np.eye(CLIPS)

@@ -13,9 +13,10 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors, models
 from como_jax.data import normalization, shards, statistics, video
+from como_jax.inference import policy_evaluator
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
-from como_jax.tasks import policy, policy_evaluator, serve
+from como_jax.tasks import policy, serve
 from como_jax.train import checkpoint, log
 from tests.data import flat, makers
 from tests.data.test_policy_pipeline import label
@@ -27,15 +28,15 @@ TINY = (
   "--config.encoder_weights=",
   "--config.model.trunk.width=16",
   "--config.model.trunk.depth=1",
-  "--config.model.trunk.heads=2",
-  "--config.model.trunk.mlp=32",
+  "--config.model.trunk.num_heads=2",
+  "--config.model.trunk.mlp_dim=32",
   "--config.model.dit.width=16",
   "--config.model.dit.depth=1",
-  "--config.model.dit.heads=2",
-  "--config.model.dit.mlp=32",
-  "--config.model.dit.steps=2",
+  "--config.model.dit.num_heads=2",
+  "--config.model.dit.mlp_dim=32",
+  "--config.model.dit.num_sampling_steps=2",
   "--config.model.pool=1",
-  "--config.model.chunk=3",
+  "--config.model.action_horizon=3",
   "--config.language.width=8",
   "--config.train.batch_size=8",
   "--config.train.tensorboard=False",
@@ -93,7 +94,7 @@ def test_the_weights_hold_all_that_acting_needs(run):
   }
   assert (
     config["model"]["robots"] == {"arm": {"action": 3, "state": 2}}
-    and config["model"]["latent"]["queries"] == 1
+    and config["model"]["latent"]["num_queries"] == 1
   )
   assert (
     set(config["normalization"]["robots"]) == {"arm"}
@@ -275,10 +276,10 @@ def test_a_policy_is_scored_without_a_step(run, path, labels, tmp_path, capsys):
         "--config.data.path=PATH2",
         *(
           f"--config.model.dit.{word}"
-          for word in ("objective=ddpm", "ddpm={'levels': 10}", "steps=11")
+          for word in ("objective=ddpm", "ddpm={'num_train_timesteps': 4}", "num_sampling_steps=5")
         ),
       ),
-      "model.dit.steps 11",
+      "model.dit.num_sampling_steps 5",
     ),
   ],
 )
@@ -412,11 +413,10 @@ def test_a_latent_head_goes_on_with_its_own_labels_only(run, path, tmp_path, cha
 
 def test_guidance_of_a_policy_without_any_is_refused_early(path, tmp_path):
   words = ["main", "--config=configs/policy.py:debug,policy=gpt", f"--workdir={tmp_path / 'x'}"]
-  words += [word for word in TINY if "model.dit" not in word]
-  words += [f"--config.model.gpt.{word}" for word in ("width=16", "depth=1", "heads=2", "mlp=32")]
-  with pytest.raises(errors.UserError, match="config.policy.guidance=2.0: only policy=dit"):
+  words += GPT
+  with pytest.raises(errors.UserError, match="config.policy.guidance_scale=2.0: only policy=dit"):
     policy.run(
-      config_lib.parse([*words, f"--config.data.path={path}", "--config.policy.guidance=2.0"])
+      config_lib.parse([*words, f"--config.data.path={path}", "--config.policy.guidance_scale=2.0"])
     )
   assert not (tmp_path / "x").exists()
 
@@ -551,7 +551,7 @@ def _grasps(tmp_path_factory):
 
 
 GPT = [word for word in TINY if "model.dit" not in word] + [
-  f"--config.model.gpt.{word}" for word in ("width=16", "depth=1", "heads=2", "mlp=32")
+  f"--config.model.gpt.{word}" for word in ("width=16", "depth=1", "num_heads=2", "mlp_dim=32")
 ]
 
 

@@ -56,7 +56,7 @@ def config(*, cameras=(), step_seconds=0.0, slots=2, **data):
       "task": "policy",
       "data": section,
       "policy": {"robot": "arm", "cameras": cameras, "step_seconds": step_seconds},
-      "model": {"cameras": slots},
+      "model": {"num_cameras": slots},
       "language": {"kind": "hash"},
     }
   )

@@ -15,7 +15,8 @@ from como_jax import errors
 from como_jax.data import normalization, statistics
 from como_jax.data.batching import Batching, ProcessSlice, Split
 from como_jax.data.read_options import ReadOptions
-from como_jax.tasks import policy, policy_evaluator
+from como_jax.inference import policy_evaluator
+from como_jax.tasks import policy
 
 
 def text_of(call):
@@ -164,20 +165,24 @@ def test_tokens_are_kept_of_a_given_and_frozen_encoder_and_images_that_stay():
     )
 
   start, start_text = {"encoder": {"a": np.zeros(1)}}, "config.policy.cache_tokens needs "
-  policy.tokens.check("policy.cache_tokens", config(), model, start, ())
-  policy.tokens.check("policy.cache_tokens", config(("encoder/a", "x")), model, start, ())
+  policy.token_cache.check("policy.cache_tokens", config(), model, start, ())
+  policy.token_cache.check("policy.cache_tokens", config(("encoder/a", "x")), model, start, ())
   assert (
-    text_of(lambda: policy.tokens.check("policy.cache_tokens", config(), model, {}, ()))
+    text_of(lambda: policy.token_cache.check("policy.cache_tokens", config(), model, {}, ()))
     == start_text + "a given encoder: set config.encoder_weights or config.init"
   )
   assert (
     text_of(
-      lambda: policy.tokens.check("policy.cache_tokens", config(("x",)), model, start, ("shift",))
+      lambda: policy.token_cache.check(
+        "policy.cache_tokens", config(("x",)), model, start, ("shift",)
+      )
     )
     == start_text + "a frozen encoder: leave config.train.frozen out"
   )
   assert text_of(
-    lambda: policy.tokens.check("policy.cache_tokens", config(), model, start, ("shift", "blur"))
+    lambda: policy.token_cache.check(
+      "policy.cache_tokens", config(), model, start, ("shift", "blur")
+    )
   ) == (
     start_text
     + (
@@ -304,7 +309,9 @@ def _made(monkeypatch, capsys):
       told.scores.append((given, more)) or (lambda params, walk: (params, walk))
     ),
   )
-  monkeypatch.setattr(policy.tokens, "check", lambda key, *given: told.filled.append(given[2:]))
+  monkeypatch.setattr(
+    policy.token_cache, "check", lambda key, *given: told.filled.append(given[2:])
+  )
 
   class TokenCache:
     def __init__(self, given, start):
@@ -323,7 +330,7 @@ def _made(monkeypatch, capsys):
     def spec(self, batch):
       return ("tokens", batch)
 
-  monkeypatch.setattr(policy.tokens, "TokenCache", TokenCache)
+  monkeypatch.setattr(policy.token_cache, "TokenCache", TokenCache)
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   sets = [
@@ -339,11 +346,11 @@ def _made(monkeypatch, capsys):
         "train": {"batch_size": 8},
         "evaluation": {"batch_size": 6, "examples": 50},
         "robots": {"arm": {}},
-        "model": {"cameras": 2, "dtype": "bfloat16"},
+        "model": {"num_cameras": 2, "dtype": "bfloat16"},
         "data": {"validation_fraction": fraction, "threads": 4},
         "policy": {
           "cameras": ("a", "b"),
-          "guidance": 2,
+          "guidance_scale": 2,
           "cache_tokens": cache,
           "objectives": {"action": {"weight": 2}, "latent": {"weight": 0.5}},
         },
@@ -376,7 +383,7 @@ def test_the_job_of_a_policy(made):
     ),
     "data: dimensions of arm",
   ]
-  assert made.told.built == [{"cameras": 2, "dtype": "bfloat16"}] and job.model is made.model
+  assert made.told.built == [{"num_cameras": 2, "dtype": "bfloat16"}] and job.model is made.model
   assert (
     job.loss("P", "B", "K") == ("LOSS", ("P", "B", "K"))
     and job.weights == {"action": 2.0, "latent": 0.5}
@@ -392,7 +399,7 @@ def test_the_job_of_a_policy(made):
   assert job.files == {"policy.json": "text of SPEC"}
   held_out = (LAYOUT, Batching(6), Split("validation", 0.25), FIXED, {"max_examples": 50})
   assert made.told.evaluations == [held_out] and job.evaluate("PARAMS") == ("PARAMS", "WALK")
-  assert made.told.scores == [((made.model, "UNITS"), dict(guidance=2.0, dtype="bfloat16"))]
+  assert made.told.scores == [((made.model, "UNITS"), dict(guidance_scale=2.0, dtype="bfloat16"))]
   assert job.batches(9) == "BATCHES" and made.told.batches == [BATCHES] and not made.told.filled
 
 
@@ -415,12 +422,12 @@ def test_what_a_score_asks_of_the_model(monkeypatch):
   asked = []
   spec = {"images": 0, "more": 0, "actions": 0, "latents": 0}
 
-  def sample(params, seen, key, *, robot, steps, guidance):
-    asked.append((params, sorted(seen), robot, steps, guidance))
+  def sample(params, seen, key, *, robot, guidance_scale, num_sampling_steps=None):
+    asked.append((params, sorted(seen), robot, num_sampling_steps, guidance_scale))
     return jnp.broadcast_to(jax.random.uniform(key), (3, 2, {"arm": 3, "bot": 1}[robot]))
 
-  def sample_latents(params, seen, key, *, steps):
-    asked.append((sorted(seen), steps))
+  def sample_latents(params, seen, key, *, num_sampling_steps=None):
+    asked.append((sorted(seen), num_sampling_steps))
     return jnp.broadcast_to(jax.random.uniform(key), (3, 2, 4))
 
   model = types.SimpleNamespace(
@@ -448,7 +455,7 @@ def test_what_a_score_asks_of_the_model(monkeypatch):
   )
   moving = np.stack([MOVING] * 3, 1)
   found = policy_evaluator.PolicyEvaluator(
-    model, units(arm=moving, bot=moving[:, :1]), guidance=2.0, dtype="bfloat16"
+    model, units(arm=moving, bot=moving[:, :1]), guidance_scale=2.0, dtype="bfloat16"
   )("PARAMS", held_out)
   first, second = (float(jax.random.uniform(policy.rng.key(0, "score", step))) for step in (0, 1))
   # Of each batch 6 numbers of one example and 2 of the other, all off by the key's number.
@@ -486,7 +493,7 @@ def test_the_common_value_of_a_gripper_in_all_batches():
   model = types.SimpleNamespace(
     robots=("arm",),
     inputs_spec=lambda size: batches[0],
-    sample=lambda params, seen, key, *, guidance, **more: jnp.asarray(said) * guidance,
+    sample=lambda params, seen, key, *, guidance_scale, **more: jnp.asarray(said) * guidance_scale,
   )
   held_out = types.SimpleNamespace(steps=2, batches=lambda: contextlib.nullcontext(iter(batches)))
   found = policy_evaluator.PolicyEvaluator(model, units(arm=ROWS))({}, held_out)

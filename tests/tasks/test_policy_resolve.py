@@ -96,8 +96,8 @@ def test_what_follows_from_the_data(resolve):
   model = config.model
   assert (
     model.robots.to_dict() == {"arm": {"action": 3, "state": 3}}
-    and model.cameras == 2
-    and (model.language.width, model.language.tokens) == (8, 5)
+    and model.num_cameras == 2
+    and (model.language.width, model.language.num_tokens) == (8, 5)
   )
   assert (
     ready.sets == ["SET"]
@@ -114,8 +114,8 @@ def test_what_follows_from_the_data(resolve):
     step_seconds=0.25,
     chunk=3,
     reduce="mean",
-    latent_chunk=model.latent.chunk,
-    latent_size=model.latent.queries * model.latent.dims,
+    latent_chunk=model.latent.motion_horizon,
+    latent_size=model.latent.num_queries * model.latent.latent_dim,
     image_size=32,
   )
   assert config.is_locked
@@ -129,8 +129,8 @@ def test_what_follows_from_the_data(resolve):
   resolve.there.found = units(a=ROWS, b=ROWS)
   config, ready = resolve("--config.policy.gripper=()")
   assert (
-    config.model.latent.queries,
-    config.model.latent.dims,
+    config.model.latent.num_queries,
+    config.model.latent.latent_dim,
     config.policy.latent_model,
     config.policy.latent_offset_seconds,
   ) == (6, 7, "aa", 0.5)
@@ -155,7 +155,7 @@ def started(**changes):
       "latent_model": "aa",
       "latent_offset_seconds": 0.5,
     },
-    "model": {"policy": "dit", "latent": {"queries": 3, "dims": 2, "chunk": 99}},
+    "model": {"policy": "dit", "latent": {"num_queries": 3, "latent_dim": 2, "motion_horizon": 99}},
     "normalization": units(arm=ROWS * 2, old=ROWS[:, :2]).to_json(),
     **changes,
   }
@@ -181,11 +181,11 @@ def test_a_policy_goes_on_in_its_own_units(resolve):
     and normalizer.grippers("arm") == (1,)
     and normalizer.grippers("new") == ()
   ), "those of the policy stay"
-  assert (config.model.latent.queries, config.model.latent.dims, config.policy.latent_model) == (
-    3,
-    2,
-    "aa",
-  ) and config.model.latent.chunk != 99
+  assert (
+    config.model.latent.num_queries,
+    config.model.latent.latent_dim,
+    config.policy.latent_model,
+  ) == (3, 2, "aa") and config.model.latent.motion_horizon != 99
   latent = units(x=ROWS).robots["x"]["action"]
   there.found = policy.dataclasses.replace(there.found, latent=latent)
   assert resolve("--config.init=INIT")[1].layout.normalizer.latent is latent
@@ -211,13 +211,15 @@ def test_what_does_not_go_with_the_model(resolve):
     text_of(lambda: resolve("--config.data.image_size=64"))
     == "config.data.image_size=64 is not config.model.image_size=32"
   )
-  gpt = [f"--config.model.gpt.{word}" for word in ("width=16", "depth=1", "heads=2", "mlp=32")]
-  assert text_of(lambda: resolve("--config.policy.guidance=2.0", *gpt, kind="gpt")) == (
-    "config.policy.guidance=2.0: only policy=dit can be guided, policy=gpt takes 1"
+  gpt = [
+    f"--config.model.gpt.{word}" for word in ("width=16", "depth=1", "num_heads=2", "mlp_dim=32")
+  ]
+  assert text_of(lambda: resolve("--config.policy.guidance_scale=2.0", *gpt, kind="gpt")) == (
+    "config.policy.guidance_scale=2.0: only policy=dit can be guided, policy=gpt takes 1"
   )
-  assert resolve("--config.policy.guidance=2.0")[0].policy.guidance == 2
+  assert resolve("--config.policy.guidance_scale=2.0")[0].policy.guidance_scale == 2
   config, _ = resolve(*gpt, kind="gpt")
-  assert config.model.gpt.gripper.to_dict() == {"arm": [1]} and config.policy.guidance == 1
+  assert config.model.gpt.gripper.to_dict() == {"arm": [1]} and config.policy.guidance_scale == 1
   resolve.there.start = started()
   resolve.there.resize = "crop"
   assert "ingest them in the same way" in text_of(lambda: resolve("--config.init=INIT"))

@@ -12,7 +12,8 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors, weights
 from como_jax.evaluate import reconstruction
-from como_jax.tasks import latents, probe, probe_rows, probe_targets
+from como_jax.inference import motion_evaluator
+from como_jax.tasks import probe, probe_rows, probe_targets
 from tests.data import makers
 from tests.end_to_end import program
 from tests.models import tiny
@@ -48,7 +49,7 @@ def windows_of(z, action, episodes, tasks=0, cameras=0):
 def measured(z, columns):
   still = np.zeros((1, 16, 16, 3))
   moved = still + 0.1
-  return latents.MotionEvaluation(
+  return motion_evaluator.MotionEvaluation(
     z=z,
     past=z,
     future=-z,
@@ -64,7 +65,7 @@ def score(fit, held_out, **changes):
   names = changes.pop("names", NAMES)
   targets = [
     probe_targets.build(name, fit[1], held_out[1], names=names, datasets=windows.datasets)
-    for name in latents.TARGETS
+    for name in motion_evaluator.TARGETS
   ]
   row, results = probe_rows.score(measured(*held_out), fit[0], windows, targets, seed=0)
   return row, results, targets
@@ -250,7 +251,7 @@ def test_what_the_robots_own_numbers_tell_of_positions_and_of_motions():
   def own(action, names=None, **changed):
     fit, held_out = columns(action, 0, **changed), columns(action, 30, **changed)
     names = {"action": [["x"]], "state": [names]}
-    return probe_rows.own_numbers(
+    return probe_rows.state_rows(
       probe_targets.build("action", fit, held_out, names=names, datasets=["arm"]),
       fit,
       held_out,

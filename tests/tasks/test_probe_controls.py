@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from como_jax.evaluate import probes
-from como_jax.tasks import latents, probe_controls, probe_targets
+from como_jax.inference import motion_evaluator
+from como_jax.tasks import probe_controls, probe_targets
 from tests.evaluate import test_positions as recordings
 from tests.tasks.test_probe_targets import NAMES, columns
 
@@ -42,7 +43,7 @@ def test_the_difference_tells_what_the_pictures_tell():
     sides.append((found, np.stack([first, second], 1)))
   (fit, fit_pictures), (held_out, pictures) = sides
   target = probe_targets.build("action", fit, held_out, names=NAMES, datasets=["arm"])
-  one = latents.MotionEvaluation(
+  one = motion_evaluator.MotionEvaluation(
     z=np.zeros((len(pictures), 4)),
     past=None,
     future=None,
@@ -51,7 +52,7 @@ def test_the_difference_tells_what_the_pictures_tell():
     pictures=pictures,
   )
   z, row, results = probe_controls.difference(
-    latents.Labels({}, fit_pictures, fit), one, [target], seed=0
+    motion_evaluator.Labels({}, fit_pictures, fit), one, [target], seed=0
   )
   assert z.shape == (len(fit_pictures) + len(pictures), 4)
   assert (
@@ -63,7 +64,9 @@ def test_the_difference_tells_what_the_pictures_tell():
   # pictures of experts: the first tells
   told = [np.stack([found["action"][:, 1] @ np.eye(4, 30), seen[:, 0]], 1) for found, seen in sides]
   one = dataclasses.replace(one, pictures=told[1])
-  rows = probe_controls.one_picture(latents.Labels({}, told[0], fit), one, [target], seed=0)
+  rows = probe_controls.one_picture(
+    motion_evaluator.Labels({}, told[0], fit), one, [target], seed=0
+  )
   assert list(rows) == ["first-only", "second-only"]
   (first, results), (second, _) = rows.values()
   assert (
@@ -214,7 +217,7 @@ def test_errors_are_in_units_of_the_windows_to_fit_on():
     names=("x", "y", "still"),
   )
   plain, (found,) = (
-    probe_controls._errors(poses[:, 0], [one], whiten=True, most=1000, seed=0)
+    probe_controls._errors(poses[:, 0], [one], whiten=True, max_windows=1000, seed=0)
     for one in (robot, scaled)
   )
   np.testing.assert_allclose(found[:, :2], plain[0], rtol=1e-6)

@@ -10,7 +10,8 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.tasks import latents, probe, probe_rows, probe_targets
+from como_jax.inference import motion_evaluator
+from como_jax.tasks import probe, probe_rows, probe_targets
 from como_jax.train import rng
 from tests.end_to_end import program
 
@@ -336,7 +337,10 @@ def measured_of(**changes):
   frames = types.SimpleNamespace(
     ratio=1.0, moving_ratio=2.0, mse=3.0, psnr=4.0, ssim=5.0, text="FRAMES"
   )
-  return latents.MotionEvaluation(z=z, past=z, future=z, frames=frames, columns=found), (z, found)
+  return motion_evaluator.MotionEvaluation(z=z, past=z, future=z, frames=frames, columns=found), (
+    z,
+    found,
+  )
 
 
 def score(one, fit, windows):
@@ -386,7 +390,7 @@ def test_more_groups_than_a_picture_holds_are_not_drawn():
       "has_action": np.zeros(count, bool),
       "has_state": np.zeros(count, bool),
     }
-    one = latents.MotionEvaluation(
+    one = motion_evaluator.MotionEvaluation(
       z=z, past=z, future=z, frames=measured_of()[0].frames, columns=found
     )
     windows = types.SimpleNamespace(tasks=[f"t{i}" for i in range(count)], cameras=["front"])
@@ -472,7 +476,7 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
         pictures=np.full(3, 0.5),
       )
 
-  monkeypatch.setattr(probe.latents, "MotionEvaluator", MotionEvaluator)
+  monkeypatch.setattr(probe.motion_evaluator, "MotionEvaluator", MotionEvaluator)
 
   def build(name, fit, held_out, *, names, datasets):
     assert (len(fit["camera"]), len(held_out["camera"]), names, datasets) == (
@@ -492,7 +496,7 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
       else None
     )
 
-  monkeypatch.setattr(probe.probe_rows, "own_numbers", own)
+  monkeypatch.setattr(probe.probe_rows, "state_rows", own)
 
   def score(one, fitted, windows, targets, *, seed):
     fitted = float(fitted[0])

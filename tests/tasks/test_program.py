@@ -19,8 +19,8 @@ def compiled():
   config = model_presets.preset("motion", "debug")
   config["image_size"] = 32
   config["encoder"]["size"] = "32x2x2/8"
-  config["idm"].update(width=64, depth=2, mlp=128)
-  config["fdm"].update(width=64, depth=3, mlp=128)
+  config["idm"].update(width=64, depth=2, mlp_dim=128)
+  config["fdm"].update(width=64, depth=3, mlp_dim=128)
   model = models.build(config)
   objective = objectives.build(
     {"reconstruction": {"weight": 1.0}, "contrastive": {"weight": 0.004}}

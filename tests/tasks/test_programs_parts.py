@@ -58,14 +58,14 @@ class Model:
     self.asked.append((before, now, features))
     return types.SimpleNamespace(z=(before - now).mean(axis=(1, 2)) + features[0] - features[1])
 
-  def sample(self, params, batch, key, *, robot, steps, guidance):
+  def sample(self, params, batch, key, *, robot, guidance_scale, num_sampling_steps=None):
     self.asked.append(
       (
         jax.tree.map(lambda leaf: str(leaf.dtype), params["head"]),
         sorted(batch),
         robot,
-        steps,
-        guidance,
+        num_sampling_steps,
+        guidance_scale,
       )
     )
     return batch["x"].sum() + params["head"]["bias"].sum()
@@ -114,7 +114,7 @@ def config(task, **train):
       "train": section,
       "data": {"frames": 3},
       "objectives": {"a": {"weight": 1.0}, "off": {"weight": 0}},
-      "policy": {"guidance": 2, "objectives": {"action": {"weight": 3}}},
+      "policy": {"guidance_scale": 2, "objectives": {"action": {"weight": 3}}},
     }
   )
 

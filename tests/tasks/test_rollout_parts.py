@@ -265,10 +265,9 @@ def test_a_checkpoint_is_loaded_as_the_config_says(monkeypatch):
   monkeypatch.setattr(
     serving.Policy, "load", lambda path, **settings: asked.append((path, settings)) or "POLICY"
   )
-  config = command("w", checkpoint="C", robot="arm", sample_steps=7, guidance=2.0, workers=3).config
-  assert rollout.load(config) == "POLICY" and asked == [
-    ("C", dict(robot="arm", steps=7, guidance=2.0, batch_size=3))
-  ]
+  options = dict(robot="arm", num_sampling_steps=7, guidance_scale=2.0)
+  config = command("w", checkpoint="C", workers=3, **options).config
+  assert rollout.load(config) == "POLICY" and asked == [("C", {**options, "batch_size": 3})]
   config.checkpoint = ""
   assert text_of(lambda: rollout.load(config)) == (
     "config.checkpoint is empty: give the run directory or weights folder of a policy, or another "

@@ -78,7 +78,7 @@ def _fit(tmp_path, monkeypatch, capsys):
   )
   monkeypatch.setattr(d, "lost_process", lambda error: told.lost)
   monkeypatch.setattr(training.motion_data, "cores", call("cores"))
-  for name in ("check", "changes", "join"):
+  for name in ("check", "changes", "join", "write_parameters"):
     monkeypatch.setattr(training.rundir, name, call(f"rundir.{name}"))
   monkeypatch.setattr(training.rundir, "hardware", lambda: {"devices": "2 x chip"})
   monkeypatch.setattr(training.rundir, "open_run", noted("rundir.open_run", "resume", "overwrite"))
@@ -232,6 +232,7 @@ def test_a_first_start(fit, tmp_path):
     ("rundir.open_run", False, False),
     ("write", ["DATA"]),
     ("checkpointer", 3),
+    "rundir.write_parameters",
     "batches.close",
     "log.close",
     "checkpointer.close",
@@ -340,7 +341,8 @@ def test_the_other_processes_wait_and_write_nothing(fit, monkeypatch):
   )
   code, said = fit("--resume")
   assert code == 0 and said == "" and not told.logs and not told.exported
-  for name in ("rundir.check", "rundir.changes", "done_already", "record"):
+  written = ("rundir.write_parameters",)
+  for name in ("rundir.check", "rundir.changes", "done_already", "record", *written):
     assert name not in told.calls
   assert (
     "rundir.join" in told.calls

@@ -180,7 +180,7 @@ def test_the_size_of_a_tree():
   ],
 )
 def test_how_much_was_asked_for(text, asked):
-  assert memory._asked(text) == asked
+  assert memory._requested(text) == asked
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where episodes come from: one file per on-disk format, one line per format in the table."""
+"""Sources of episodes: one module per format on disk, and one line per format in `SOURCES`."""
 
 import os
 from typing import Any, Protocol
@@ -13,12 +13,15 @@ Unreadable = video.Unreadable
 
 
 class Source(Protocol):
-  """Random access to the episodes of a data set; small and picklable (it travels to worker
-  processes).
+  """Random access to the episodes of a data set.
 
-  `names[i]` labels an episode in messages; `cameras` are the names every episode is expected to
-  have; `info` holds "format", "description" and, when known, "path", "action_names" and
-  "state_names"; `skipped` lists {"name", "reason"} of files that were seen and are not used.
+  A source is pickled to worker processes, so it must be small and picklable.
+
+  Attributes:
+    names: name of each episode, for messages.
+    cameras: names of the cameras that every episode is expected to have.
+    info: "format", "description" and, when known, "path", "action_names" and "state_names".
+    skipped: {"name", "reason"} of each file that was found but is not used.
   """
 
   names: tuple[str, ...]
@@ -29,10 +32,10 @@ class Source(Protocol):
   def __len__(self) -> int: ...
 
   def __getitem__(self, i: int) -> episode.RawEpisode:
-    """Raises `Unreadable(reason)` for a bad file."""
+    """Episode i. Raises `Unreadable(reason)` when a file is damaged."""
 
   def fingerprint(self) -> str:
-    """Changes when the files do."""
+    """Hash that changes when the files change."""
 
 
 SOURCES = {
@@ -43,16 +46,16 @@ SOURCES = {
 
 
 def detect(path: str) -> str:
-  """Name of the format in a folder.
+  """Detects the format of a folder: a key of `SOURCES`.
 
   Raises:
-    errors.UserError: naming what was expected; a folder that holds several data sets, or is a part
-      of one, names them.
+    errors.UserError: the folder has no known format, holds several data sets, or is a part of one.
+      The message names what was expected, or these data sets.
   """
   if not os.path.isdir(path):
-    what = "is a file" if os.path.exists(path) else "does not exist"
+    problem = "is a file" if os.path.exists(path) else "does not exist"
     raise errors.UserError(
-      f"data path {path} {what}: expected a folder (LeRobot data set, video files or como_jax "
+      f"data path {path} {problem}: expected a folder (LeRobot data set, video files or como_jax "
       "shards)"
     )
   if os.path.isfile(os.path.join(path, shard_tables.MANIFEST)):
@@ -83,7 +86,16 @@ def detect(path: str) -> str:
 
 
 def open_source(path: str, *, format: str = "auto", options: SourceOptions | None = None) -> Source:
-  """Opens a folder with the reader of its format ("auto": `detect`)."""
+  """Opens a folder of data.
+
+  Args:
+    path: the folder.
+    format: a key of `SOURCES`, or "auto" to `detect` it.
+    options: how to read the source.
+
+  Raises:
+    errors.UserError: the format is unknown, or the folder is not of this format.
+  """
   format = detect(path) if format == "auto" else format
   if format not in SOURCES:
     raise errors.UserError(

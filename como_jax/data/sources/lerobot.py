@@ -1,7 +1,8 @@
 """LeRobot data sets, v2.0, v2.1 and v3.0, with videos or with images inside the parquet files.
 
-Read with pyarrow and PyAV only. Path templates come from meta/info.json, never from here.
-Layout: huggingface/lerobot, docs/source/lerobot-dataset-v3.mdx and src/lerobot/datasets/.
+They are read with pyarrow and PyAV only. The path templates come from meta/info.json; none is
+hard-coded. Layout: huggingface/lerobot, docs/source/lerobot-dataset-v3.mdx and
+src/lerobot/datasets/.
 """
 
 import collections
@@ -25,12 +26,11 @@ from como_jax.data.sources.options import SourceOptions
 
 
 class LeRobot:
-  """One episode per LeRobot episode, every camera, with action and state when the data set has
-  them.
+  """A LeRobot data set as a source, with all cameras, and action and state when it has them.
 
-  What is odd about the whole data set stands in `skipped`, what is odd about an episode in its
-  notes; an episode that cannot be read rightly raises `video.Unreadable`, see `SourceOptions` for
-  what may be decided otherwise.
+  Problems of the whole data set are listed in `skipped`, and problems of an episode in its notes.
+  An episode that cannot be read correctly raises `video.Unreadable`. `SourceOptions` can change how
+  some of these cases are handled.
   """
 
   def __init__(self, path: str, options: SourceOptions | None = None):
@@ -53,31 +53,33 @@ class LeRobot:
     )
     keys = {"action": options.action_key, "state": options.state_key}
     vectors = {role: layout.vector(role, self._features, key, where) for role, key in keys.items()}
-    self._vectors = {role: one for role, one in vectors.items() if one is not None}
-    self._sizes = {role: self._size(one, sample) for role, one in self._vectors.items()}
+    self._vectors = {role: vector for role, vector in vectors.items() if vector is not None}
+    self._sizes = {role: self._size(vector, sample) for role, vector in self._vectors.items()}
     self._list_unused(sample)
     self._files = meta.list_files(path, self._info)
     self.skipped += self._paths.unused(self._files, self._episodes, self._features)
     for name in layout.find_nested(path):
       self._skip(name, "a LeRobot data set of its own: give its folder")
-    filmed = [camera.key for camera in self._cameras if camera.video]
-    self._shared = self._paths.stretches(self._episodes, filmed, self._damaged)
+    video_keys = [camera.key for camera in self._cameras if camera.video]
+    self._shared = self._paths.stretches(self._episodes, video_keys, self._damaged)
     self._probed: dict[str, video.Info] = {}
 
     self.cameras = tuple(camera.name for camera in self._cameras)
     self.names = tuple(f"episode_{row['episode_index']:06d}" for row in self._episodes)
-    taken = [f"{role} from {one.key!r}" if one else f"no {role}" for role, one in vectors.items()]
+    vector_texts = [
+      f"{role} from {vector.key!r}" if vector else f"no {role}" for role, vector in vectors.items()
+    ]
     self.info = {
       "format": "lerobot",
       "robot_type": self._info.get("robot_type"),
       "action_names": self._names("action"),
       "state_names": self._names("state"),
       "description": f"LeRobot {self._info['codebase_version']} data set, "
-      f"robot {self._info.get('robot_type') or 'unknown'}, {', '.join(taken)}",
+      f"robot {self._info.get('robot_type') or 'unknown'}, {', '.join(vector_texts)}",
     }
 
   def __getstate__(self) -> dict[str, Any]:
-    return self.__dict__ | {"_files": [], "_probed": {}}  # workers need neither
+    return self.__dict__ | {"_files": [], "_probed": {}}  # workers do not need them
 
   def __len__(self) -> int:
     return len(self.names)
@@ -94,23 +96,28 @@ class LeRobot:
 
   def _read(self, i: int, row: dict, number: int, notes: list[str]) -> episode.RawEpisode:
     path = self._paths.data(row)
-    have = tables.column_types(path)
-    names = [*(one.key for one in self._vectors.values()), "timestamp", "frame_index", "task_index"]
-    counted = self._options.timestamps == "frame_index" or "timestamp" not in have
+    existing = tables.column_types(path)
+    names = [
+      *(vector.key for vector in self._vectors.values()),
+      "timestamp",
+      "frame_index",
+      "task_index",
+    ]
+    counted = self._options.timestamps == "frame_index" or "timestamp" not in existing
     columns = tables.read_episode(
       path,
       number,
       names,
       own=not self._v3,
       length=row.get("length"),
-      spare={"timestamp" if counted else "frame_index": notes},
+      optional={"timestamp" if counted else "frame_index": notes},
     )
     rows = len(columns["episode_index"])
     arrays, kept = self._arrays(columns, path, notes)
     columns = {name: values[:kept] for name, values in columns.items()}
     times = clock.row_times(columns, self._info["fps"], self._options, notes)
-    filmed = [camera for camera in self._cameras if camera.video]
-    stretches = [self._stretch(camera, row, rows) for camera in filmed]
+    video_cameras = [camera for camera in self._cameras if camera.video]
+    stretches = [self._stretch(camera, row, rows) for camera in video_cameras]
     if not counted:
       clock.check_steps(columns, times, stretches, rows, notes)
     times, places = clock.place(
@@ -118,7 +125,7 @@ class LeRobot:
     )
     videos = {
       camera.name: (stretch, place)
-      for camera, stretch, place in zip(filmed, stretches, places, strict=True)
+      for camera, stretch, place in zip(video_cameras, stretches, places, strict=True)
     }
     cameras = {}
     for camera in self._cameras:
@@ -126,7 +133,7 @@ class LeRobot:
         cameras[camera.name] = functools.partial(
           self._video, *videos[camera.name], times, number, notes
         )
-      elif camera.key not in have:
+      elif camera.key not in existing:
         raise video.Unreadable(
           f"{tables.short(path)} has no column {camera.key!r} of camera {camera.name!r}"
         )
@@ -144,15 +151,18 @@ class LeRobot:
     )
 
   def fingerprint(self) -> str:
+    """Hash that changes when a file of the data set changes."""
     return episode.fingerprint(self._root, self._files or meta.list_files(self._root, self._info))
 
   def _names(self, role: str) -> list[str] | None:
-    one = self._vectors.get(role)
-    return one.names if one and one.names and len(one.names) == self._sizes[role] else None
+    vector = self._vectors.get(role)
+    fits = vector and vector.names and len(vector.names) == self._sizes[role]
+    return vector.names if fits else None
 
   def _sample(self) -> str:
-    """The first data file that can be read, "" where there is none: what its columns are is taken
-    for all.
+    """Path of the first data file that can be read, "" where there is none.
+
+    All data files are assumed to have the same columns as this file.
     """
     for row in self._episodes[:100]:
       with contextlib.suppress(video.Unreadable):
@@ -161,27 +171,25 @@ class LeRobot:
         return path
     return ""
 
-  def _size(self, one: layout.Vector, sample: str) -> int | None:
-    """How many numbers a row of a vector has: as meta/info.json says, else as in the first data
-    file.
-    """
-    if one.size is not None or not sample:
-      return one.size
+  def _size(self, vector: layout.Vector, sample: str) -> int | None:
+    """Number of values in a row of a vector: from meta/info.json, else from the first data file."""
+    if vector.size is not None or not sample:
+      return vector.size
     with contextlib.suppress(video.Unreadable, ValueError):
-      cells = tables.first_cell(sample, one.key)
+      cells = tables.first_cell(sample, vector.key)
       return None if cells is None else tables.to_matrix(cells).shape[1]
     return None
 
   def _list_unused(self, sample: str) -> None:
-    """Lists what the tables hold and nobody reads, and names that do not fit."""
-    for role, one in self._vectors.items():
-      if one.names and self._names(role) is None:
+    """Adds to `skipped` the features and columns that are not read, and names that do not fit."""
+    for role, vector in self._vectors.items():
+      if vector.names and self._names(role) is None:
         self._skip(
           layout.INFO,
-          f"feature {one.key!r} has {len(one.names)} names for {self._sizes[role]} numbers: "
+          f"feature {vector.key!r} has {len(vector.names)} names for {self._sizes[role]} numbers: "
           "the names are not used",
         )
-    used = [one.key for one in self._vectors.values()]
+    used = [vector.key for vector in self._vectors.values()]
     if left := layout.unused(self._features, used):
       self._skip(
         layout.INFO,
@@ -199,11 +207,11 @@ class LeRobot:
     self.skipped.append({"name": name, "reason": reason})
 
   def _without_depth(self, cameras: list[layout.Camera], sample: str) -> list[layout.Camera]:
-    """The cameras that can be read: those of color, and with a depth_range those of deep images."""
-    kept, ranged = [], bool(self._options.depth_range)
+    """The cameras that can be read: color cameras and, with a depth_range, depth images."""
+    kept, has_range = [], bool(self._options.depth_range)
     for camera in cameras:
       deep = camera.depth or self._looks_deep(camera, sample)
-      if not deep or (ranged and not camera.video):
+      if not deep or (has_range and not camera.video):
         kept.append(camera)
         continue
       reason = (
@@ -229,9 +237,9 @@ class LeRobot:
     return kept
 
   def _looks_deep(self, camera: layout.Camera, sample: str) -> bool:
-    """Whether its first picture has more than 8 bits of gray.
+    """Whether the first picture of a camera is gray with more than 8 bits.
 
-    What cannot be read is left for its episode to report.
+    False when the picture cannot be read; the error is reported when its episode is read.
     """
     with contextlib.suppress(video.Unreadable, av.FFmpegError, *images.ERRORS):
       if camera.video:
@@ -241,9 +249,9 @@ class LeRobot:
     return False
 
   def _first_video(self, key: str) -> str:
-    """Of the first episodes, the first file of a camera that is there.
+    """The first existing video file of a camera, among the first 100 episodes.
 
-    Raises `video.Unreadable`.
+    Raises `video.Unreadable` when there is none.
     """
     for row in self._episodes[:100]:
       with contextlib.suppress(video.Unreadable):
@@ -255,27 +263,27 @@ class LeRobot:
   def _arrays(
     self, columns: dict[str, np.ndarray], path: str, notes: list[str]
   ) -> tuple[dict[str, np.ndarray], int]:
-    """(action and state, float32 [T, D]; T).
+    """(action and state, float32 [T, D]; T), checked. Raises `video.Unreadable`.
 
-    T is smaller than in the columns where the episode is cut before a row that is not finite.
+    T is smaller than the number of rows when the episode is cut before a row that is not finite.
     """
     kept, arrays = len(columns["episode_index"]), {}
-    for role, one in self._vectors.items():
-      if one.key not in columns:
+    for role, vector in self._vectors.items():
+      if vector.key not in columns:
         raise video.Unreadable(
-          f"{tables.short(path)} has no column {one.key!r}, which {layout.INFO} describes"
+          f"{tables.short(path)} has no column {vector.key!r}, which {layout.INFO} describes"
         )
       with np.errstate(over="ignore"):
-        values = columns[one.key].astype(np.float32)
+        values = columns[vector.key].astype(np.float32)
       if self._sizes[role] not in (None, values.shape[1]):
         raise video.Unreadable(
-          f"column {one.key!r} of {tables.short(path)} has {values.shape[1]} numbers a row, "
+          f"column {vector.key!r} of {tables.short(path)} has {values.shape[1]} numbers a row, "
           f"those of the data set have {self._sizes[role]}"
         )
       bad = np.flatnonzero(~np.isfinite(values).all(1))
       if len(bad):
         text = (
-          f"column {one.key!r} of {tables.short(path)} is null or not finite at frame {bad[0]}, "
+          f"column {vector.key!r} of {tables.short(path)} is null or not finite at frame {bad[0]}, "
           f"{len(bad)} of {len(values)} rows"
         )
         if self._options.invalid_rows != "cut_episode":
@@ -290,7 +298,7 @@ class LeRobot:
     return {role: values[:kept] for role, values in arrays.items()}, kept
 
   def _stretch(self, camera: layout.Camera, row: dict, rows: int) -> clock.Stretch:
-    """Where a camera's pictures of an episode lie.
+    """The part of a video file with the pictures of one camera for one episode.
 
     Raises `video.Unreadable` naming the camera and the file.
     """
@@ -320,23 +328,32 @@ class LeRobot:
     notes: list[str],
     geometry: video.Geometry,
   ) -> Iterator[tuple[float, np.ndarray]]:
-    """Frames of a video feature with the times of the rows [T], taken from the seconds `place` [T]
-    of the file.
+    """Yields (seconds, frame) of a video feature.
+
+    Args:
+      stretch: the part of the file.
+      place: seconds in the file of the picture of each row, [T].
+      times: of the rows, [T]; the yielded seconds.
+      number: of the episode, for messages.
+      notes: receives remarks.
+      geometry: size of the frames.
     """
-    told: list[str] = []
+    video_notes: list[str] = []
     try:
-      pictures = video.read_at(stretch.path, place, geometry, notes=told, options=self._options)
+      pictures = video.read_at(
+        stretch.path, place, geometry, notes=video_notes, options=self._options
+      )
       for seconds, image in zip(times, pictures, strict=True):
         yield float(seconds), image
     except video.Unreadable as error:
       raise video.Unreadable(f"episode {number}: {stretch.where}: {error}") from error
     finally:
-      notes += [f"{stretch.where}: {note}" for note in told]
+      notes += [f"{stretch.where}: {note}" for note in video_notes]
 
   def _images(
     self, path: str, number: int, camera: layout.Camera, times: np.ndarray, geometry: video.Geometry
   ) -> Iterator[tuple[float, np.ndarray]]:
-    """Frames of an image feature, streamed from the parquet file."""
+    """Yields (seconds, frame) of an image feature, streamed from the parquet file."""
     cells = (
       cell
       for batch in tables.batches(path, number, [camera.key], batch_size=32, own=not self._v3)
@@ -356,7 +373,7 @@ class LeRobot:
       yield float(seconds), image
 
   def _task(self, row: dict, columns: dict[str, np.ndarray], notes: list[str]) -> str | list[str]:
-    """The instruction, or one for each frame where it changes."""
+    """The instruction of an episode, or a list with one per frame when it changes."""
     listed = meta.listed_instructions(row, self._tasks, notes)
     fallback = listed[0] if listed else ""
     if "task_index" not in columns:
@@ -366,16 +383,16 @@ class LeRobot:
           f"{fallback!r} is used"
         )
       return fallback
-    numbers = columns["task_index"]
-    for number, count in sorted(collections.Counter(numbers.tolist()).items()):
-      if number not in self._tasks:
+    task_indices = columns["task_index"]
+    for index, count in sorted(collections.Counter(task_indices.tolist()).items()):
+      if index not in self._tasks:
         notes.append(
-          f"task_index {number} of {count} rows is not in meta/tasks: {fallback!r} is used"
+          f"task_index {index} of {count} rows is not in meta/tasks: {fallback!r} is used"
         )
-      elif listed and self._tasks[number] not in listed:
+      elif listed and self._tasks[index] not in listed:
         notes.append(
-          f"task_index {number} of {count} rows is {self._tasks[number]!r} in meta/tasks and used, "
+          f"task_index {index} of {count} rows is {self._tasks[index]!r} in meta/tasks and used, "
           f"meta/episodes lists {fallback!r}"
         )
-    texts = [self._tasks.get(number, fallback) for number in numbers.tolist()]
+    texts = [self._tasks.get(index, fallback) for index in task_indices.tolist()]
     return texts[0] if len(set(texts)) == 1 else texts

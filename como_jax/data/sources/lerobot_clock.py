@@ -1,8 +1,8 @@
-"""Times of a LeRobot table's rows, and where they lie in its videos.
+"""Times of the rows of a LeRobot table, and the pictures of its videos that belong to them.
 
-The column timestamp counts seconds on the clock of the episode's video; in v3 the videos of many
-episodes share a file, and the episode begins at `from_timestamp` of it. Tables and videos found in
-public break this in every way: here each is read rightly or refused.
+The column timestamp holds seconds on the clock of the episode's video. In v3, many episodes share
+one video file, and an episode begins at `from_timestamp` in it. Many public data sets do not follow
+these rules. This module reads such an episode correctly, or refuses it.
 
 Legend: T rows of an episode.
 """
@@ -15,26 +15,26 @@ import numpy as np
 from como_jax.data import video
 from como_jax.data.sources.options import SourceOptions
 
-_RATE_WITHIN = 0.02  # relative difference of two rates that are one rate
-_HALF = 0.499  # pictures: what is less away is the nearest
+_RATE_WITHIN = 0.02  # two rates are equal when their relative difference is at most this
+_HALF = 0.499  # pictures; a picture within this distance is the nearest one
 _UNITS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-  """Where the pictures of one camera of one episode lie.
+  """The part of a video file with the pictures of one camera for one episode.
 
   Attributes:
     where: camera and file, for messages.
     path: of the video file.
-    begin: seconds in the file of the episode's time 0.
-    end: seconds in the file where the episode ends, None = at the end of the file.
-    followed: another episode begins in the file at `end`.
-    file_rows, file_end: of all episodes of the file: number of rows, and the latest end in seconds
-      (0 = not known).
-    file_before: rows of the episodes before this one in the file; None where borders do not fit the
-      numbers of rows.
-    info: of the file.
+    begin: seconds in the file at which the episode begins (its time 0).
+    end: seconds in the file at which the episode ends, None = the end of the file.
+    followed: whether another episode begins in the file at `end`.
+    file_rows: number of rows of all episodes of the file, 0 = unknown.
+    file_end: latest end of all episodes of the file in seconds, 0 = unknown.
+    file_before: number of rows of the episodes before this one in the file. None when the begins
+      and ends of the episodes do not match their numbers of rows.
+    info: facts about the file.
   """
 
   where: str
@@ -49,23 +49,22 @@ class Stretch:
 
   @property
   def file_pictures(self) -> int:
-    """Number of pictures in the file, 0 = not known."""
+    """Number of pictures in the file, 0 = unknown."""
     return self.info.frames or round(self.info.duration * self.info.fps)
 
   @property
   def seconds(self) -> float:
-    """Length of the episode in the file, 0 = not known."""
+    """Length of the episode in the file, 0 = unknown."""
     return max(0.0, self._end(pauses=True) - self.begin)
 
   @property
   def pictures(self) -> int:
+    """Number of pictures of the episode in the file, at the file's frame rate."""
     return round(max(0.0, self._end(pauses=False) - self.begin) * self.info.fps)
 
   @property
   def misplaced(self) -> bool:
-    """Whether the episode's beginning is that of another picture than the one with its number: each
-    row of the file's episodes has a picture, and those before have another number of them.
-    """
+    """Whether `begin` is at another picture than `file_before`, if the file has one per row."""
     return (
       self.file_before is not None
       and self.file_pictures == self.file_rows
@@ -74,20 +73,20 @@ class Stretch:
 
   @property
   def first_picture(self) -> int:
-    """The number in the file of the picture nearest to the episode's beginning."""
-    place = self.begin * self.info.fps
-    if self.even and abs(place - round(place)) <= 0.4:
-      return round(place)
+    """Number in the file of the picture nearest to the beginning of the episode."""
+    position = self.begin * self.info.fps
+    if self.even and abs(position - round(position)) <= 0.4:
+      return round(position)
     pictures = video.timeline(self.path)
-    return int(nearest(pictures, self.begin)) if len(pictures) > 1 else round(place)
+    return int(nearest(pictures, self.begin)) if len(pictures) > 1 else round(position)
 
   @property
   def even(self) -> bool:
-    """Whether the file is as long as its pictures are at one rate: none is late."""
+    """Whether the duration of the file fits a constant rate, so that no picture is late."""
     return abs(self.info.duration * self.info.fps - self.file_pictures) < 0.4
 
   def _end(self, *, pauses: bool) -> float:
-    """Seconds of the end in the file; without `pauses` as if no picture were late."""
+    """Seconds in the file of the episode's end; without `pauses`, as if no picture were late."""
     counted = self.file_pictures / self.info.fps
     if self.end is not None or not pauses or self.info.duration < counted + 1.5 / self.info.fps:
       return counted if self.end is None else self.end
@@ -98,10 +97,10 @@ class Stretch:
 def row_times(
   columns: Mapping[str, np.ndarray], fps: float, options: SourceOptions, notes: list[str]
 ) -> np.ndarray:
-  """Seconds of the rows, float64 [T], finite and increasing.
+  """Times of the rows in seconds, float64 [T], finite and increasing.
 
   Raises:
-    video.Unreadable: they are not, or the column asked for is missing.
+    video.Unreadable: they are not, or the requested column is missing.
   """
   stamps, frames = columns.get("timestamp"), columns.get("frame_index")
   if options.timestamps == "frame_index":
@@ -112,10 +111,10 @@ def row_times(
     times = frames / fps
     if stamps is not None:
       with np.errstate(invalid="ignore"):
-        other = int(np.sum(~(np.abs(stamps[:, 0] - times) <= 0.5 / fps)))
-      if other:
+        count = int(np.sum(~(np.abs(stamps[:, 0] - times) <= 0.5 / fps)))
+      if count:
         notes.append(
-          f"times are frame_index / {fps:g}: {other} of {len(times)} timestamps are not finite or "
+          f"times are frame_index / {fps:g}: {count} of {len(times)} timestamps are not finite or "
           "further than half a frame from that"
         )
     return _increasing(times, "frame_index", "")
@@ -132,6 +131,7 @@ def row_times(
 
 
 def _increasing(times: np.ndarray, column: str, hint: str) -> np.ndarray:
+  """Returns the times; raises `video.Unreadable` unless they are finite and increasing."""
   bad = np.flatnonzero(~np.isfinite(times))
   if len(bad):
     raise video.Unreadable(
@@ -155,18 +155,19 @@ def check_steps(
   rows: int,
   notes: list[str],
 ) -> None:
-  """Compares frame_index with the times where it leaves numbers out: rows were taken out and the
-  times written anew?
+  """Checks that the times agree with frame_index where frame_index skips numbers.
+
+  They disagree when rows were removed and the times were written again.
 
   Raises:
-    video.Unreadable: they disagree, and the videos have more or fewer pictures than rows: those of
-      the times, or those of frame_index?
+    video.Unreadable: they disagree, and a video has more or fewer pictures than rows. Then it is
+      unknown which of the two selects the picture of a row.
   """
   frames = columns.get("frame_index")
   if frames is None or len(times) < 3 or "timestamp" not in columns:
     return
   steps, gaps = np.diff(frames), np.diff(times)
-  if steps.min() < 1:  # it does not count
+  if steps.min() < 1:  # frame_index does not count the frames
     return
   bad = np.flatnonzero((steps > 1) & (gaps / np.median(gaps / steps) < (1 + steps) / 2))
   if not len(bad):
@@ -177,10 +178,10 @@ def check_steps(
     f"'timestamp' only from {times[t]:.3f} to {times[t + 1]:.3f} s; so in {len(bad)} of "
     f"{len(times)} rows"
   )
-  other = next((one for one in stretches if one.pictures != rows), None)
-  if other:
+  odd = next((part for part in stretches if part.pictures != rows), None)
+  if odd:
     raise video.Unreadable(
-      f"{text}; {other.where} has {other.pictures} pictures for {rows} rows: which of them a row "
+      f"{text}; {odd.where} has {odd.pictures} pictures for {rows} rows: which of them a row "
       "shows is not known; source option timestamps = 'frame_index' takes frame_index / fps"
     )
   notes.append(f"{text}: the timestamps are used")
@@ -195,35 +196,33 @@ def place(
   options: SourceOptions,
   notes: list[str],
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-  """Where each row's picture lies in the video of each camera.
+  """Finds the picture of each row in the video of each camera.
 
-  Args:
-    times: of the rows, float64 [T].
-    stretches: of the cameras that are videos.
-    rows: of the whole episode, T or more.
-    fps: as meta/info.json says.
+  `times` [T] are those of the rows, `rows` is their number in the whole episode (T or more), and
+  `fps` is from meta/info.json.
 
   Returns:
-    (seconds of the rows, float64 [T], shared by all cameras; for each stretch the seconds in its
-    file, float64 [T]).
+    (seconds of the rows, float64 [T], the same for all cameras; for each stretch, the seconds of
+    the pictures in its file, float64 [T]).
 
   Raises:
-    video.Unreadable: the clocks do not agree, or rows lie outside of the episode's stretch of the
-      file.
+    video.Unreadable: the clocks disagree, or rows are outside of the episode's part of the file.
   """
   rates = table_rates(times)
   conflicts = [
-    one for one in stretches if rates and not _same_clock(times, rates, one, rows, notes)
+    part for part in stretches if rates and not _same_clock(times, rates, part, rows, notes)
   ]
   if conflicts:
-    text = "; ".join(f"{one.where} has {one.info.fps:.4g} pictures a second" for one in conflicts)
+    text = "; ".join(
+      f"{part.where} has {part.info.fps:.4g} pictures a second" for part in conflicts
+    )
     text += (
       f", its table {rates[0]:.4g} rows a second (column 'timestamp'; meta/info.json: fps {fps:g})"
     )
     if options.rate_conflict == "refuse":
       factor = conflicts[0].info.fps / rates[0]
       unit = next(
-        (name for name, one in _UNITS.items() if abs(factor / one - 1) < _RATE_WITHIN), ""
+        (name for name, scale in _UNITS.items() if abs(factor / scale - 1) < _RATE_WITHIN), ""
       )
       unit = f", as if it counted {unit}" if unit else ""
       raise video.Unreadable(
@@ -238,19 +237,19 @@ def place(
       f"the table has {rates[0]:.4g} rows a second (column 'timestamp'), meta/info.json says "
       f"fps {fps:g}"
     )
-    # Without a video there is nothing else to tell a wrong unit by.
+    # Without a video, only fps can show that the unit of the times is wrong.
     if not stretches and options.rate_conflict != "table" and not 0.5 < rates[0] / fps < 2:
       raise video.Unreadable(
         f"{text}; source option rate_conflict = 'table' takes the table's times"
       )
     notes.append(f"{text}; the table is used")
-  lost = [] if conflicts else [one for one in stretches if one.misplaced]
-  if lost:
+  misplaced = [] if conflicts else [part for part in stretches if part.misplaced]
+  if misplaced:
     text = "; ".join(
-      f"{one.where}: the episode begins at {one.begin:.3f} s (column 'from_timestamp' of "
-      f"meta/episodes), nearest to picture {one.first_picture}; those before it have "
-      f"{one.file_before} rows (column 'length')"
-      for one in lost
+      f"{part.where}: the episode begins at {part.begin:.3f} s (column 'from_timestamp' of "
+      f"meta/episodes), nearest to picture {part.first_picture}; those before it have "
+      f"{part.file_before} rows (column 'length')"
+      for part in misplaced
     )
     text += ", and the file has a picture a row"
     if options.rate_conflict == "refuse":
@@ -261,37 +260,35 @@ def place(
     if options.rate_conflict == "video":
       return _picture_by_picture(times, rates[0] if rates else fps, stretches, rows)
   times = _into_stretch(times, stretches, rows, bool(conflicts), notes)
-  for one in stretches:
-    if one.pictures and one.pictures != rows:
-      notes.append(f"{one.where}: {one.pictures} pictures for {rows} rows")
-    elif one.end is not None and one.file_pictures < one.file_rows:
+  for part in stretches:
+    if part.pictures and part.pictures != rows:
+      notes.append(f"{part.where}: {part.pictures} pictures for {rows} rows")
+    elif part.end is not None and part.file_pictures < part.file_rows:
       notes.append(
-        f"{one.where}: {one.file_pictures} pictures in the file for {one.file_rows} rows of its "
-        "episodes"
+        f"{part.where}: {part.file_pictures} pictures in the file for {part.file_rows} "
+        "rows of its episodes"
       )
     elif (
-      one.end is not None
+      part.end is not None
       and not conflicts
-      and one.file_pictures > (ends := round(one.file_end * one.info.fps))
+      and part.file_pictures > (ends := round(part.file_end * part.info.fps))
     ):
       notes.append(
-        f"{one.where}: {one.file_pictures} pictures in the file, its episodes end after {ends}"
+        f"{part.where}: {part.file_pictures} pictures in the file, its episodes end after {ends}"
       )
-  if conflicts or lost:
-    return times, [one.begin + times for one in stretches]
-  return times, [_in_order(one, times, notes) for one in stretches]
+  if conflicts or misplaced:
+    return times, [part.begin + times for part in stretches]
+  return times, [_picture_times(part, times, notes) for part in stretches]
 
 
 def nearest(pictures: np.ndarray, seconds: np.ndarray | float) -> np.ndarray:
-  """Numbers of the pictures (two or more, seconds increasing) nearest in time, of two equally near
-  ones the earlier.
-  """
+  """Numbers of the pictures (two or more) nearest to some times; on a tie, the earlier one."""
   after = np.clip(np.searchsorted(pictures, seconds), 1, len(pictures) - 1)
   return after - (seconds - pictures[after - 1] <= pictures[after] - seconds)
 
 
 def table_rates(times: np.ndarray) -> tuple[float, float] | None:
-  """(typical, mean) rows a second: they differ where rows were left out; None for a single row."""
+  """(typical, mean) rows per second, different when rows were left out; None for a single row."""
   if len(times) < 2:
     return None
   gaps = np.diff(times)
@@ -301,32 +298,32 @@ def table_rates(times: np.ndarray) -> tuple[float, float] | None:
 
 
 def _near(rates: tuple[float, float], rate: float) -> bool:
-  return any(abs(rate / one - 1) <= _RATE_WITHIN for one in rates)
+  return any(abs(rate / table_rate - 1) <= _RATE_WITHIN for table_rate in rates)
 
 
 def _same_clock(
-  times: np.ndarray, rates: tuple[float, float], one: Stretch, rows: int, notes: list[str]
+  times: np.ndarray, rates: tuple[float, float], part: Stretch, rows: int, notes: list[str]
 ) -> bool:
   """Whether a second of the table is a second of the video."""
-  fps = one.info.fps
+  fps = part.info.fps
   drift = min(abs(fps / rate - 1) for rate in rates) * (len(times) - 1)  # pictures, at the last row
-  # of few rows with jitter the rate is not known better
+  # With few rows and jitter, the table's rate is not known more precisely.
   if drift <= 0.5 or (_near(rates, fps) and drift < 1):
     return True
-  # A table may keep every third row, or a camera be slower than the table: then both take equally
-  # long, whatever their numbers of pictures. As many pictures as rows, on the other hand, are the
-  # same moments: two clocks.
+  # A table may keep every third row, or a camera may be slower than the table. Then both have the
+  # same duration, with different numbers of pictures and rows. If the file has as many pictures as
+  # rows, each row is one picture, so different rates mean two clocks.
   slower = max(1 / fps, 1 / rates[0])
-  span = float(times[-1] - times[0]) + 1 / rates[0] if len(times) == rows else one.seconds
-  lasts = one.file_end if one.end is not None else float(times[-1]) + 1 / rates[0]
+  span = float(times[-1] - times[0]) + 1 / rates[0] if len(times) == rows else part.seconds
+  end = part.file_end if part.end is not None else float(times[-1]) + 1 / rates[0]
   agree = (
-    one.file_pictures != one.file_rows
-    and one.file_pictures
-    and (abs(span - one.seconds) < 2 * slower and abs(lasts - one.file_pictures / fps) < 2 * slower)
+    part.file_pictures != part.file_rows
+    and part.file_pictures
+    and (abs(span - part.seconds) < 2 * slower and abs(end - part.file_pictures / fps) < 2 * slower)
   )
   if agree:
     notes.append(
-      f"{one.where} has {fps:.4g} pictures a second, its table {rates[0]:.4g} rows: the nearest "
+      f"{part.where} has {fps:.4g} pictures a second, its table {rates[0]:.4g} rows: the nearest "
       "in time is taken"
     )
   return bool(agree)
@@ -335,88 +332,89 @@ def _same_clock(
 def _picture_by_picture(
   times: np.ndarray, rate: float, stretches: Sequence[Stretch], rows: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-  """Row k shows picture k of the episode, at the time that the first camera's video gives it."""
+  """Assigns picture k of the episode to row k, at the time of the picture in the first video."""
   fps = stretches[0].info.fps
-  other = next((one for one in stretches if abs(one.info.fps / fps - 1) > 1e-3), None)
+  other = next((part for part in stretches if abs(part.info.fps / fps - 1) > 1e-3), None)
   if other:
     raise video.Unreadable(
       f"{stretches[0].where} has {fps:.4g} pictures a second, {other.where} {other.info.fps:.4g}: "
       "there is no one rate to believe (source option rate_conflict)"
     )
   places = []
-  for one in stretches:
-    pictures = video.timeline(one.path)
-    # Borders in a shared file are on the video's clock where the last one is the file's end, else
-    # on the table's.
+  for part in stretches:
+    pictures = video.timeline(part.path)
+    # The episodes' begins and ends in a shared file are on the video's clock when the last end is
+    # the end of the file. Otherwise they are on the table's clock.
     end = len(pictures) / fps
-    own_clock = one.end is None or abs(one.file_end - end) < abs(one.file_end * rate / fps - end)
+    own_clock = part.end is None or abs(part.file_end - end) < abs(part.file_end * rate / fps - end)
     begin = (
-      int(np.searchsorted(pictures, one.begin - 0.5 / fps))
+      int(np.searchsorted(pictures, part.begin - 0.5 / fps))
       if own_clock
-      else round(one.begin * rate)
+      else round(part.begin * rate)
     )
-    begin = one.file_before if one.misplaced else begin
+    begin = part.file_before if part.misplaced else begin
     first = begin + round(float(times[0]) * rate)
-    last = begin + one.pictures if one.followed and own_clock else len(pictures)
+    last = begin + part.pictures if part.followed and own_clock else len(pictures)
     if first < 0 or first + len(times) > last:
       raise video.Unreadable(
-        f"{one.where}: {last - begin} pictures for {rows} rows of which the first shows number "
+        f"{part.where}: {last - begin} pictures for {rows} rows of which the first shows number "
         f"{first - begin}"
       )
     places.append(pictures[first : first + len(times)])
   return places[0] - places[0][0] + round(float(times[0]) * rate) / fps, places
 
 
-def _in_order(one: Stretch, times: np.ndarray, notes: list[str]) -> np.ndarray:
-  """Where the rows' pictures lie: the nearest in time, but where each row has a picture, that of
-  its number.
+def _picture_times(part: Stretch, times: np.ndarray, notes: list[str]) -> np.ndarray:
+  """Seconds in the file of the picture of each row, float64 [T].
+
+  It is the picture nearest in time or, when the file has one picture per row, that of its number.
   """
-  place = one.begin + times
-  if one.file_before is None or one.file_pictures != one.file_rows:
-    return place
-  numbers = one.file_before + np.arange(len(times))
-  # A file of its own is small enough to ask for the times of all its pictures; a shared one's are
-  # at one rate.
-  if one.end is not None and one.even and np.abs(place * one.info.fps - numbers).max() <= _HALF:
-    return place
-  pictures = video.timeline(one.path)
-  if not len(pictures) == one.file_rows > 1:
-    return place
-  found = nearest(pictures, place)
-  bad = np.flatnonzero(found != numbers)
+  seconds = part.begin + times
+  if part.file_before is None or part.file_pictures != part.file_rows:
+    return seconds
+  rows = part.file_before + np.arange(len(times))
+  # A shared file is large, so the times of its pictures are not read when its rate is constant. A
+  # file with one episode is small, so they are always read.
+  if part.end is not None and part.even and np.abs(seconds * part.info.fps - rows).max() <= _HALF:
+    return seconds
+  pictures = video.timeline(part.path)
+  if not len(pictures) == part.file_rows > 1:
+    return seconds
+  shown = nearest(pictures, seconds)
+  bad = np.flatnonzero(shown != rows)
   if not len(bad):
-    return place
+    return seconds
   t = int(bad[0])
   notes.append(
-    f"{one.where}: row {t} at {times[t]:.3f} s is nearest to picture {found[t]}, so are "
-    f"{len(bad)} of {len(times)} rows to another than their own; the file has a picture a row: "
-    f"row {t} shows picture {numbers[t]}, and so on"
+    f"{part.where}: row {t} at {times[t]:.3f} s is nearest to picture {shown[t]}, so "
+    f"are {len(bad)} of {len(times)} rows to another than their own; the file has a picture a row: "
+    f"row {t} shows picture {rows[t]}, and so on"
   )
-  return pictures[numbers]
+  return pictures[rows]
 
 
 def _into_stretch(
   times: np.ndarray, stretches: Sequence[Stretch], rows: int, conflict: bool, notes: list[str]
 ) -> np.ndarray:
-  """The times, moved to the video's origin where they are certainly counted from another one."""
+  """Moves the times to the origin of the video when they certainly have another origin."""
   if not stretches:
     return times
 
-  def outside(one: Stretch, first: float, last: float) -> bool:
-    # Up to two pictures missing at the end of a file are forgiven; before another episode, whose
-    # would be shown, none, nor where the first row is not the first picture: then the times may
-    # have another origin.
-    interval = 1 / one.info.fps
-    late = one.seconds + (1.6 if first <= 0.5 * interval and not one.followed else -0.5) * interval
-    return first < -0.5 * interval or (one.seconds > 0 and last > late)
+  def outside(part: Stretch, first: float, last: float) -> bool:
+    # Up to two pictures may be missing at the end of a file. None may be missing before another
+    # episode (its pictures would be shown), or when the first row is not the first picture (the
+    # times may have another origin).
+    interval = 1 / part.info.fps
+    end = part.seconds + (1.6 if first <= 0.5 * interval and not part.followed else -0.5) * interval
+    return first < -0.5 * interval or (part.seconds > 0 and last > end)
 
   first, last = float(times[0]), float(times[-1])
-  out = [one for one in stretches if outside(one, first, last)]
+  out = [part for part in stretches if outside(part, first, last)]
   if not out:
     return times
-  # One picture a row, at the same rate: the first row can only be the first picture.
+  # With one picture per row at the same rate, the first row must be the first picture.
   if not conflict and all(
-    one.pictures == rows and not outside(one, 0.0, last - first) for one in stretches
+    part.pictures == rows and not outside(part, 0.0, last - first) for part in stretches
   ):
     notes.append(
       f"timestamps run from {first:.3f} to {last:.3f} s, the episode's video from 0 to "

@@ -1,5 +1,6 @@
-"""What a LeRobot data set holds: meta/info.json checked, and which of its features are cameras,
-actions and states.
+"""Reads and checks meta/info.json of a LeRobot data set, and selects features.
+
+It decides which features are cameras, actions and states.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from como_jax.data.sources import lerobot_tables as tables
 from como_jax.data.sources.options import SourceOptions
 
 INFO = "meta/info.json"
-_USUAL = {  # LeRobot's own names first, then those of openpi's and other converters
+_USUAL = {  # the names of LeRobot first, then those of openpi's and other converters
   "action": ("action", "actions", "observation.action", "observation.actions"),
   "state": (
     "observation.state",
@@ -36,13 +37,18 @@ _TEMPLATE_KEYS = {
   "data_path": ("episode_index", "episode_chunk", "chunk_index", "file_index"),
   "video_path": ("episode_index", "episode_chunk", "chunk_index", "file_index", "video_key"),
 }
-_OWN = ("data", "videos", "images", "meta")  # folders of a data set
+_OWN = ("data", "videos", "images", "meta")  # folders that belong to a data set
 
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-  """A camera: its name in our data, its feature, whether it is video (else images in the table),
-  and declared depth.
+  """A camera of a LeRobot data set.
+
+  Attributes:
+    name: its name in como_jax shards.
+    key: its feature.
+    video: True for video, False for images in the table.
+    depth: whether meta/info.json declares it as a depth camera.
   """
 
   name: str
@@ -53,8 +59,12 @@ class Camera:
 
 @dataclasses.dataclass(frozen=True)
 class Vector:
-  """Feature of actions or states; `size` and `names` (of its numbers) are None where info.json does
-  not say.
+  """A feature of actions or states.
+
+  Attributes:
+    key: the feature.
+    size: number of values per row, None when info.json does not give it.
+    names: names of the values, None when info.json does not give them.
   """
 
   key: str
@@ -63,7 +73,12 @@ class Vector:
 
 
 def read_info(root: str) -> dict[str, Any]:
-  """meta/info.json. Raises `errors.UserError` naming the key, its value and what was expected."""
+  """Reads and checks meta/info.json.
+
+  Raises:
+    errors.UserError: a key is missing or not valid. The message names the key, its value and what
+      was expected.
+  """
   path = os.path.join(root, *INFO.split("/"))
   info = tables.read_json(path)
   version = re.match(r"v?(\d+)(\.|$)", str(info.get("codebase_version", "")))
@@ -96,7 +111,18 @@ def read_info(root: str) -> dict[str, Any]:
 
 
 def _check_template(path: str, key: str, template: Any, valid: tuple[str, ...]) -> None:
-  """Refuses what cannot be filled, leads out of the data set, or asks for gigabytes of zeros."""
+  """Checks a path template.
+
+  Args:
+    path: of meta/info.json.
+    key: of the template.
+    template: the template.
+    valid: names that it may contain.
+
+  Raises:
+    errors.UserError: it cannot be filled, leads out of the data set, or has a width of four or more
+      digits, which would make a path of gigabytes of zeros.
+  """
   try:
     if not isinstance(template, str):
       raise ValueError("expected text")
@@ -112,64 +138,72 @@ def _check_template(path: str, key: str, template: Any, valid: tuple[str, ...]) 
 
 
 def camera_name(feature: str) -> str:
-  """The camera's short name.
+  """The short name of a camera.
 
-  "observation.images.top" and "images.top" give "top", "observation.image" gives "image".
+  "observation.images.top" and "images.top" become "top", "observation.image" becomes "image".
   """
   return re.sub(r"^(observation\.)?(images\.)?", "", feature) or feature
 
 
 def cameras(features: Mapping[str, dict], options: SourceOptions, where: str) -> list[Camera]:
-  """The cameras asked for, in the order asked for, else all.
+  """The requested cameras in the requested order, or all cameras.
+
+  Args:
+    features: from meta/info.json.
+    options: only `camera_keys` is used.
+    where: path of meta/info.json, for messages.
 
   Raises:
-    errors.UserError: there is none, or none of that name.
+    errors.UserError: the data set has no camera, or no camera of a requested name.
   """
-  every = [key for key, feature in features.items() if feature.get("dtype") in ("video", "image")]
-  if not every:
+  all_keys = [
+    key for key, feature in features.items() if feature.get("dtype") in ("video", "image")
+  ]
+  if not all_keys:
     raise errors.UserError(
       f"{where}: the LeRobot data set has no camera (no feature of dtype video or image)"
     )
-  short = [camera_name(key) for key in every]
+  short = [camera_name(key) for key in all_keys]
   names = {
-    key: name if short.count(name) == 1 else key for key, name in zip(every, short, strict=True)
+    key: name if short.count(name) == 1 else key for key, name in zip(all_keys, short, strict=True)
   }
-  wanted = []
-  for given in options.camera_keys or every:
-    key = next((key for key in every if given in (key, names[key])), None)
+  selected = []
+  for requested in options.camera_keys or all_keys:
+    key = next((key for key in all_keys if requested in (key, names[key])), None)
     if key is None:
-      dtype = features.get(given, {}).get("dtype")
-      what = (
+      dtype = features.get(requested, {}).get("dtype")
+      problem = (
         f"is a feature of dtype {dtype!r}, expected video or image"
         if dtype
         else "is no feature of the data set"
       )
-      hint = errors.nearest(given, names.values())
-      raise errors.UserError(f"{where}: source option camera_keys: {given!r} {what}: {hint}")
-    if key not in wanted:
-      wanted.append(key)
+      hint = errors.nearest(requested, names.values())
+      raise errors.UserError(f"{where}: source option camera_keys: {requested!r} {problem}: {hint}")
+    if key not in selected:
+      selected.append(key)
   return [
     Camera(names[key], key, features[key]["dtype"] == "video", _is_depth(features[key]))
-    for key in wanted
+    for key in selected
   ]
 
 
 def _is_depth(feature: Mapping[str, Any]) -> bool:
-  said = [
+  parts = [
     feature,
     *(feature[key] for key in ("info", "video_info") if isinstance(feature.get(key), dict)),
   ]
   flags = [
-    str(part.get(key)).lower() for part in said for key in ("video.is_depth_map", "is_depth_map")
+    str(part.get(key)).lower() for part in parts for key in ("video.is_depth_map", "is_depth_map")
   ]
   return (
     "true" in flags
     or "1" in flags
-    or any(images.is_deep_gray(str(part.get("video.pix_fmt", ""))) for part in said)
+    or any(images.is_deep_gray(str(part.get("video.pix_fmt", ""))) for part in parts)
   )
 
 
 def numeric(features: Mapping[str, dict]) -> list[str]:
+  """Keys of the features that hold numbers."""
   return [
     key
     for key, feature in features.items()
@@ -177,26 +211,38 @@ def numeric(features: Mapping[str, dict]) -> list[str]:
   ]
 
 
-def vector(role: str, features: Mapping[str, dict], given: str, where: str) -> Vector | None:
-  """The feature of "action" or "state": the one given, else the usual name, else the only one whose
-  last part is usual.
+def vector(role: str, features: Mapping[str, dict], requested: str, where: str) -> Vector | None:
+  """Selects the feature of actions or states.
+
+  It is the requested feature, if any. Otherwise it is the first feature with a usual name.
+  Otherwise it is the only feature whose name ends in a usual name, like "robot/state".
+
+  Args:
+    role: "action" or "state".
+    features: from meta/info.json.
+    requested: key of the feature, "" = search for it.
+    where: path of meta/info.json, for messages.
+
+  Returns:
+    The feature, None when there is none.
 
   Raises:
-    errors.UserError: none has the given name.
+    errors.UserError: the requested feature does not exist or holds no numbers.
   """
   valid = numeric(features)
-  if given and given not in valid:
-    dtype = features.get(given, {}).get("dtype")
-    what = (
+  if requested and requested not in valid:
+    dtype = features.get(requested, {}).get("dtype")
+    problem = (
       f"is a feature of dtype {dtype!r}, expected numbers"
       if dtype
       else "is no feature of the data set"
     )
     candidates = [key for key in valid if key not in (*tables.INDICES, "timestamp")]
     raise errors.UserError(
-      f"{where}: source option {role}_key: {given!r} {what}: {errors.nearest(given, candidates)}"
+      f"{where}: source option {role}_key: {requested!r} {problem}: "
+      f"{errors.nearest(requested, candidates)}"
     )
-  key = given or next((key for key in _USUAL[role] if key in valid), None)
+  key = requested or next((key for key in _USUAL[role] if key in valid), None)
   if key is None:
     ending = [key for key in valid if re.split(r"[./]", key)[-1] in _LAST_PART[role]]
     if len(ending) != 1:
@@ -213,8 +259,9 @@ def _size(shape: Any) -> int | None:
 
 
 def _flat(names: Any) -> list[str]:
-  """Names of a vector's numbers from any nesting: [...], {"motors": [...]}, {"left": {"axes":
-  [...]}}, {"x": 0}.
+  """Flattens the names of a vector's values.
+
+  They may be nested: [...], {"motors": [...]}, {"left": {"axes": [...]}} or {"x": 0}.
   """
   if isinstance(names, dict):
     if names and all(type(value) is int for value in names.values()):
@@ -230,8 +277,13 @@ def _flat(names: Any) -> list[str]:
 
 
 def unused(features: Mapping[str, dict], used: Iterable[str]) -> list[str]:
-  """Features that are neither read nor LeRobot's bookkeeping (indices, timestamp, next.done,
-  next.reward ...).
+  """Features that are not read.
+
+  Features that LeRobot itself adds (indices, timestamp, next.done, next.reward, ...) are left out.
+
+  Args:
+    features: from meta/info.json.
+    used: keys of the features that are read, without cameras.
   """
   used = {*used, *tables.INDICES, "timestamp"}
   pictures = ("video", "image")
@@ -243,10 +295,16 @@ def unused(features: Mapping[str, dict], used: Iterable[str]) -> list[str]:
 
 
 def find_nested(root: str, *, depth: int = 3) -> list[str]:
-  """Folders below `root` that are LeRobot data sets, relative and sorted; `depth` levels are looked
-  through.
+  """Finds folders below `root` that are LeRobot data sets.
+
+  Args:
+    root: the folder.
+    depth: number of levels to search.
+
+  Returns:
+    Relative paths, sorted.
   """
-  found, seen = [], {os.path.realpath(root)}
+  data_sets, seen = [], {os.path.realpath(root)}
 
   def search(folder: str, level: int) -> None:
     own = _OWN if os.path.isfile(os.path.join(root, folder, *INFO.split("/"))) else ()
@@ -263,9 +321,9 @@ def find_nested(root: str, *, depth: int = 3) -> list[str]:
         continue
       seen.add(real)
       if os.path.isfile(os.path.join(root, child, *INFO.split("/"))):
-        found.append(child.replace(os.sep, "/"))
+        data_sets.append(child.replace(os.sep, "/"))
       elif level < depth:
         search(child, level + 1)
 
   search("", 1)
-  return sorted(found)
+  return sorted(data_sets)

@@ -1,4 +1,4 @@
-"""Images that lie in a LeRobot table, or in files that it names."""
+"""Reads images that are stored in a LeRobot table, or in files named by the table."""
 
 import io
 import os
@@ -6,12 +6,16 @@ import re
 
 from PIL import Image
 
-# What Pillow and our own checks raise on bad bytes.
+# Exceptions of Pillow and of the checks in this module when the bytes are damaged.
 ERRORS = (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError)
 
 
 def read(root: str, cell: object) -> bytes:
-  """The coded image of a table's cell: a struct of bytes and path, bytes, or a path.
+  """The encoded image of a cell of a table.
+
+  Args:
+    root: folder of the data set.
+    cell: a struct of bytes and path, bytes, or a path.
 
   Raises one of `ERRORS`.
   """
@@ -32,12 +36,12 @@ def read(root: str, cell: object) -> bytes:
 
 
 def reason(error: Exception) -> str:
-  """Why an image cannot be used, the same each time: Pillow names where the bytes lie in memory."""
+  """Text of an exception without the memory addresses that Pillow adds, so runs are comparable."""
   return re.sub(r" <_io\.BytesIO[^>]*>", "", str(error))
 
 
 def is_deep(data: bytes) -> bool:
-  """Whether an image has more than 8 bits a pixel in one channel, as depth has.
+  """Whether an image has more than 8 bits per channel, like a depth image.
 
   Raises one of `ERRORS`.
   """

@@ -1,6 +1,4 @@
-"""Tables of a LeRobot data set's folder meta/ (episodes, instructions), and the files that the
-episodes lie in.
-"""
+"""Reads the folder meta/ of a LeRobot data set: episodes, instructions, and paths of the files."""
 
 import glob
 import math
@@ -18,7 +16,7 @@ from como_jax.data.sources import lerobot_tables as tables
 
 
 def read_tasks(root: str, v3: bool, skipped: list[dict[str, str]]) -> dict[int, str]:
-  """task_index -> instruction; empty where the data set has no table of them.
+  """Reads the instructions, task_index -> text; empty when the data set has no table of them.
 
   Raises `errors.UserError`.
   """
@@ -33,19 +31,21 @@ def read_tasks(root: str, v3: bool, skipped: list[dict[str, str]]) -> dict[int, 
   path = os.path.join(root, "meta", names[0])
   if path.endswith(".parquet"):
     table = tables.read_table(path)
-    chosen = _text_column(table.schema, path)
+    text_column = _text_column(table.schema, path)
     if "task_index" not in table.column_names:
       raise errors.UserError(f"{path} has no column 'task_index'")
-    numbers, texts = (tables.to_values(table.column(name), path) for name in ("task_index", chosen))
+    task_indices, texts = (
+      tables.to_values(table.column(name), path) for name in ("task_index", text_column)
+    )
   else:
     rows = _lines(path, skipped)
-    numbers, texts = [row.get("task_index") for row in rows], [row.get("task") for row in rows]
+    task_indices, texts = [row.get("task_index") for row in rows], [row.get("task") for row in rows]
   tasks: dict[int, str] = {}
-  for number, value in zip(numbers, texts, strict=True):
-    index, text = whole(number), instruction(value)
+  for task_index, value in zip(task_indices, texts, strict=True):
+    index, text = whole(task_index), instruction(value)
     if index is None or text is None:
       raise errors.UserError(
-        f"{path}: task_index = {number!r}, task = {value!r}, expected a whole number and text"
+        f"{path}: task_index = {task_index!r}, task = {value!r}, expected a whole number and text"
       )
     if tasks.setdefault(index, text) != text:
       raise errors.UserError(
@@ -55,7 +55,7 @@ def read_tasks(root: str, v3: bool, skipped: list[dict[str, str]]) -> dict[int, 
 
 
 def _text_column(schema: pa.Schema, path: str) -> str:
-  """The column of instructions: of the usual names, else the only one of text.
+  """The column of instructions: one of the usual names, else the only column of text.
 
   Raises `errors.UserError`.
   """
@@ -70,20 +70,19 @@ def _text_column(schema: pa.Schema, path: str) -> str:
   ]
   usual = [name for name in ("task", "__index_level_0__") if name in texts]
   if not usual and len(texts) != 1:
-    what = (
+    problem = (
       f"several columns of text, none named 'task': {', '.join(texts)}"
       if texts
       else "no column of instructions"
     )
-    raise errors.UserError(f"{path} has {what}")
+    raise errors.UserError(f"{path} has {problem}")
   return (usual or texts)[0]
 
 
 def instruction(value: Any) -> str | None:
-  """An instruction as it may be written: text, or a list of one; None for anything else.
+  """The instruction in a value that is text or a list of one text; None for anything else.
 
-  Halves of characters, as JSON
-  may hold them, are replaced: no other file can.
+  Lone surrogates are replaced: JSON may hold them, but no other file can.
   """
   if isinstance(value, list) and len(value) == 1:
     value = value[0]
@@ -97,24 +96,25 @@ def instruction(value: Any) -> str | None:
 def listed_instructions(
   row: Mapping[str, Any], tasks: Mapping[int, str], notes: list[str]
 ) -> list[str]:
-  """The instructions of an episode by its row of meta/episodes: column 'tasks' or 'task' holds
-  texts or numbers.
+  """The instructions of an episode, from its row of meta/episodes.
+
+  The column 'tasks' or 'task' holds texts or numbers.
   """
   name = "task" if row.get("tasks") is None else "tasks"
   values = row.get(name)
   values = list(values) if isinstance(values, (list, tuple)) else [values]
-  found = []
+  texts = []
   for value in values:
     text = tasks.get(whole(value)) if instruction(value) is None else instruction(value)
     if text is not None:
-      found.append(text)
+      texts.append(text)
     elif value is not None and value == value:
-      # not NaN, which merged tables hold where a column was missing
+      # value == value: not NaN, which merged tables hold where a column was missing.
       notes.append(
         f"column {name!r} of meta/episodes lists {value!r}, which is neither text nor a number of "
         "meta/tasks"
       )
-  return found
+  return texts
 
 
 def _lines(path: str, skipped: list[dict[str, str]]) -> list[dict]:
@@ -125,7 +125,7 @@ def _lines(path: str, skipped: list[dict[str, str]]) -> list[dict]:
 
 
 def whole(value: Any) -> int | None:
-  """A whole number that may be stored as floating point; None for anything else."""
+  """The value as int if it is a whole number, possibly stored as floating point; else None."""
   if (
     isinstance(value, bool)
     or not isinstance(value, (int, float))
@@ -137,7 +137,7 @@ def whole(value: Any) -> int | None:
 
 
 def seconds(value: Any) -> float | None:
-  """A time in a file; None for anything else, as merged tables hold where a column was missing."""
+  """The value as a time in a file; None for anything else, like NaN of a missing column."""
   return (
     float(value)
     if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
@@ -146,12 +146,12 @@ def seconds(value: Any) -> float | None:
 
 
 def read_episodes(root: str, v3: bool, skipped: list[dict[str, str]]) -> list[dict]:
-  """A row an episode, by episode_index, each once; "length" is a whole number or None.
+  """Reads one row per episode, sorted by episode_index; "length" is a whole number or None.
 
-  Two rows of one episode that disagree are one row whose "twice" says about what.
+  Two rows of one episode that disagree become one row; its "twice" says how they differ.
 
   Raises:
-    errors.UserError: there is none, or the tables are damaged.
+    errors.UserError: there is no episode, or the tables are damaged.
   """
   folder = os.path.join(root, "meta")
   if v3:
@@ -167,7 +167,7 @@ def read_episodes(root: str, v3: bool, skipped: list[dict[str, str]]) -> list[di
     name, rows = "meta/episodes", [row for part in parts for row in part]
   else:
     name, rows = "meta/episodes.jsonl", _lines(os.path.join(folder, "episodes.jsonl"), skipped)
-  found: dict[int, dict] = {}
+  episodes: dict[int, dict] = {}
   where = os.path.join(root, name)
   for i, row in enumerate(rows):
     number, length = whole(row.get("episode_index")), row.get("length")
@@ -188,10 +188,10 @@ def read_episodes(root: str, v3: bool, skipped: list[dict[str, str]]) -> list[di
       )
     if row["length"] is None and first is not None and last is not None:
       row["length"] = last - first
-    if number not in found:
-      found[number] = row
+    if number not in episodes:
+      episodes[number] = row
       continue
-    before = found[number]
+    before = episodes[number]
     differing = [key for key in {**before, **row} if repr(before.get(key)) != repr(row.get(key))]
     differing = [key for key in differing if key != "twice" and not key.startswith("meta/")]
     if differing:
@@ -201,13 +201,13 @@ def read_episodes(root: str, v3: bool, skipped: list[dict[str, str]]) -> list[di
       )
     else:
       skipped.append({"name": name, "reason": f"episode {number} is listed twice: used once"})
-  if not found:
+  if not episodes:
     raise errors.UserError(f"{root}: the LeRobot data set lists no episode in {name}")
-  return [found[number] for number in sorted(found)]
+  return [episodes[number] for number in sorted(episodes)]
 
 
 def check_root(root: str) -> None:
-  """Raises `errors.UserError` where parquet files cannot be opened by the path of the data set."""
+  """Raises `errors.UserError` when parquet files cannot be opened because of the folder's path."""
   try:
     os.path.abspath(root).encode()
   except UnicodeEncodeError as error:
@@ -220,9 +220,7 @@ def check_root(root: str) -> None:
 def wrong_totals(
   info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, str]]:
-  """Where info.json counts other numbers of episodes and frames than the episodes' table: parts may
-  be lost.
-  """
+  """Entries for `skipped` when info.json and meta/episodes count episodes or frames differently."""
   counts = {"total_episodes": len(rows)}
   if all(row["length"] is not None for row in rows):
     counts["total_frames"] = sum(row["length"] for row in rows)
@@ -235,31 +233,32 @@ def wrong_totals(
 
 
 def group(row: Mapping[str, Any], task: str) -> str:
-  """Episodes of one group show the same motion; "" = alone.
+  """The group of an episode: episodes of one group show the same motion; "" = no group.
 
-  The column "group" names it. Our collector's column "motion" counts the motions of each task,
-  filmed in several scenes.
+  The column "group" names it. The column "motion" of como_jax's own collector counts the motions of
+  each task, which are filmed in several scenes.
   """
   for name, prefix in (("group", ""), ("motion", f"{task}/")):
     value = row.get(name)
-    # not NaN, which merged tables hold where a column was missing
+    # value == value: not NaN, which merged tables hold where a column was missing.
     if value not in (None, "") and value == value:
       return f"{prefix}{value}"
   return ""
 
 
 class Paths:
-  """Where the episodes lie, by the templates of meta/info.json."""
+  """Paths of the files of the episodes, from the templates of meta/info.json."""
 
   def __init__(self, root: str, info: Mapping[str, Any]):
     self._root, self._v3, self._chunk = root, info["major"] == 3, info["chunks_size"]
     self._data, self._video, self._fps = info["data_path"], info.get("video_path"), info["fps"]
 
   def data(self, row: Mapping[str, Any]) -> str:
-    """Path of the parquet file. Raises `video.Unreadable`, as `video` does."""
+    """Path of the parquet file of an episode. Raises `video.Unreadable`."""
     return os.path.join(self._root, self._relative(self._data, row, "data"))
 
   def video(self, row: Mapping[str, Any], key: str) -> str:
+    """Path of the video file of a camera. Raises `video.Unreadable`."""
     if not self._video:
       raise video.Unreadable(f"{layout.INFO} has no video_path for the camera {key!r}")
     return os.path.join(self._root, self._relative(self._video, row, f"videos/{key}", key))
@@ -286,13 +285,13 @@ class Paths:
     return path
 
   def check(self, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[int, str]:
-    """episode_index -> why an episode cannot be placed, of those that cannot.
+    """The episodes without valid paths: episode_index -> the reason.
 
     Raises:
       errors.UserError: a column that all episodes need is missing.
     """
     if self._v3:
-      have = sorted({name for row in rows for name in row})
+      known = sorted({name for row in rows for name in row})
       needed = [
         f"data/{name}" for name in ("chunk_index", "file_index") if f"{{{name}" in self._data
       ]
@@ -303,11 +302,11 @@ class Paths:
         if name == "from_timestamp" or f"{{{name}" in (self._video or "")
       ]
       for name in needed:
-        if name not in have:
-          alike = [other for other in have if other.rsplit("/", 1)[-1] == name.rsplit("/", 1)[-1]]
+        if name not in known:
+          near = [field for field in known if field.rsplit("/", 1)[-1] == name.rsplit("/", 1)[-1]]
           raise errors.UserError(
             f"{os.path.join(self._root, 'meta', 'episodes')} has no column '{name}', "
-            f"only {', '.join(alike) or 'none like it'}; source option camera_keys leaves a "
+            f"only {', '.join(near) or 'none like it'}; source option camera_keys leaves a "
             "camera out"
           )
     self._check_distinct(rows, keys)
@@ -323,9 +322,7 @@ class Paths:
     return damaged
 
   def _check_distinct(self, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
-    """Raises `errors.UserError` where a template gives a file to two cameras, or, other than in v3,
-    to two episodes.
-    """
+    """Raises `errors.UserError` when a template gives two cameras, or two v2 episodes, one file."""
     users: dict[str, tuple[Any, str]] = {}
     for row in rows:
       for name, template, prefix, key in (
@@ -334,12 +331,12 @@ class Paths:
       ):
         try:
           path = self._relative(template, row, prefix, key)
-        except video.Unreadable:  # it says so when it is read
+        except video.Unreadable:  # reported when the episode is read
           continue
         user = (None if self._v3 else row["episode_index"], key)
         before = users.setdefault(path, user) if template else user
         if before != user:
-          what = (
+          users_text = (
             "the cameras {0[1]!r} and {1[1]!r}"
             if before[1] != key
             else "the episodes {0[0]} and {1[0]}"
@@ -347,30 +344,32 @@ class Paths:
           part = "video_key" if before[1] != key else "episode_index"
           raise errors.UserError(
             f"{os.path.join(self._root, layout.INFO)}: {name} = {template!r} gives {path} to "
-            f"{what.format(before, user)}: the part {{{part}}} is missing"
+            f"{users_text.format(before, user)}: the part {{{part}}} is missing"
           )
 
   def stretches(
     self, rows: Sequence[Mapping[str, Any]], keys: Sequence[str], damaged: dict[int, str]
   ) -> dict[tuple[str, int], tuple[float, float | None, bool, int, float, int | None]]:
-    """(camera, episode_index) -> (begin, end, followed, file_rows, file_end, file_before) of v3, as
-    in `lerobot_clock.Stretch`.
+    """The parts of shared video files (v3), by (camera, episode_index).
 
-    Episodes that claim the same part of a file are added to `damaged`.
+    They are (begin, end, followed, file_rows, file_end, file_before) of `lerobot_clock.Stretch`.
+    Episodes that use the same part of a file are added to `damaged`.
     """
     files: dict[tuple[str, str], list] = {}
     for row in rows if self._v3 else ():
       for key in keys:
         try:
           path = self._relative(self._video or "", row, f"videos/{key}", key)
-        except video.Unreadable:  # it says so when it is read
+        except video.Unreadable:  # reported when the episode is read
           continue
         if row["episode_index"] not in damaged:
           begin, end = (
             seconds(row.get(f"videos/{key}/{name}")) for name in ("from_timestamp", "to_timestamp")
           )
           files.setdefault((key, path), []).append((begin, end, row))
-    found: dict[tuple[str, int], tuple[float, float | None, bool, int, float, int | None]] = {}
+    parts_of_episodes: dict[
+      tuple[str, int], tuple[float, float | None, bool, int, float, int | None]
+    ] = {}
     for (key, path), parts in files.items():
       parts.sort(key=lambda part: (part[0], part[2]["episode_index"]))
       ends = [
@@ -385,15 +384,15 @@ class Paths:
       ]
       agree = count > 0 and spans == lengths
       columns = f"columns 'videos/{key}/from_timestamp' and 'to_timestamp' of meta/episodes"
-      reach = 0  # the part before that ends last
+      reach = 0  # index of the earlier part with the latest end
       for i, (begin, end, row) in enumerate(parts):
         if i and begin < ends[reach] - 0.5 / self._fps:
-          other = parts[reach][2]["episode_index"]
+          earlier = parts[reach][2]["episode_index"]
           text = (
-            f"{path}: seconds {parts[reach][0]:.3f} to {ends[reach]:.3f} of episode {other} "
+            f"{path}: seconds {parts[reach][0]:.3f} to {ends[reach]:.3f} of episode {earlier} "
             f"overlap {begin:.3f} to {ends[i]:.3f} of episode {row['episode_index']} ({columns})"
           )
-          damaged.setdefault(other, text)
+          damaged.setdefault(earlier, text)
           damaged.setdefault(row["episode_index"], text)
         if ends[i] <= begin:
           text = (
@@ -403,7 +402,7 @@ class Paths:
         following = parts[i + 1][0] if i + 1 < len(parts) else None
         stop = end if end is not None and (following is None or end < following) else following
         before = sum(lengths[:i]) if agree else None
-        found[key, row["episode_index"]] = (
+        parts_of_episodes[key, row["episode_index"]] = (
           begin,
           stop,
           following is not None,
@@ -412,20 +411,18 @@ class Paths:
           before,
         )
         reach = i if ends[i] >= ends[reach] else reach
-    return found
+    return parts_of_episodes
 
   def unused(
     self, files: Iterable[str], rows: Sequence[Mapping[str, Any]], features: Mapping[str, dict]
   ) -> list[dict[str, str]]:
-    """An entry for each file below data/ and videos/ that no episode uses; many of a folder in one
-    entry.
-    """
-    used, places = set(), [(self._data, "data", "")]
+    """Entries for `skipped`: files below data/ and videos/ that no episode uses, by folder."""
+    used, templates = set(), [(self._data, "data", "")]
     if self._video:
-      filmed = [key for key, feature in features.items() if feature.get("dtype") == "video"]
-      places += [(self._video, f"videos/{key}", key) for key in filmed]
+      video_keys = [key for key, feature in features.items() if feature.get("dtype") == "video"]
+      templates += [(self._video, f"videos/{key}", key) for key in video_keys]
     for row in rows:
-      for template, prefix, key in places:
+      for template, prefix, key in templates:
         try:
           used.add(self._relative(template, row, prefix, key))
         except video.Unreadable:
@@ -438,26 +435,28 @@ class Paths:
     for folder, names in folders.items():
       name, reason = names[0], "no episode of meta/episodes uses it"
       if len(names) > 1:
-        some = ", ".join(os.path.basename(name) for name in names[:3]) + (
+        examples = ", ".join(os.path.basename(name) for name in names[:3]) + (
           ", ..." if len(names) > 3 else ""
         )
-        name, reason = folder, f"{len(names)} files that no episode of meta/episodes uses: {some}"
+        name, reason = (
+          folder,
+          f"{len(names)} files that no episode of meta/episodes uses: {examples}",
+        )
       entries.append({"name": video.printable(name), "reason": video.printable(reason)})
     return entries
 
 
 def list_files(root: str, info: Mapping[str, Any]) -> list[str]:
-  """Files of the data set, relative, "/"-separated and sorted, without hidden ones; each real
-  folder is walked once.
+  """Lists the files of the data set: relative paths, "/"-separated, sorted, no hidden files.
 
-  Pictures in images/ belong to it only where a camera is read from images: recorders leave them
-  behind after encoding the videos.
+  Each real folder is visited once. Pictures in images/ are listed only when a camera is read from
+  images, because recorders keep them after they have encoded the videos.
   """
   parts = {"meta", "data", "videos"}
   parts |= {info[key].split("/")[0] for key in ("data_path", "video_path") if info.get(key)}
   if any(feature.get("dtype") == "image" for feature in info["features"].values()):
     parts.add("images")
-  found, seen = [], {os.path.realpath(root)}
+  paths, seen = [], {os.path.realpath(root)}
   for part in sorted(parts):
     for folder, children, names in os.walk(os.path.join(root, part), followlinks=True):
       real = os.path.realpath(folder)
@@ -471,6 +470,6 @@ def list_files(root: str, info: Mapping[str, Any]) -> list[str]:
           for name in names
           if not name.startswith(".") and os.path.isfile(os.path.join(folder, name))
         ]
-        found += [f"{relative}/{name}" for name in names]
+        paths += [f"{relative}/{name}" for name in names]
       seen.add(real)
-  return sorted(found)
+  return sorted(paths)

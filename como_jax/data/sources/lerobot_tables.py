@@ -1,8 +1,7 @@
-"""The files of a LeRobot data set as plain values: JSON, JSON lines, parquet tables, and numeric
-columns as arrays.
+"""Reads the files of a LeRobot data set: JSON, JSON lines, parquet tables, numeric columns.
 
-Whatever cannot be read rightly raises: `errors.UserError` where the whole data set depends on it,
-`video.Unreadable` where one episode does.
+What cannot be read correctly raises `errors.UserError` when the whole data set depends on it, and
+`video.Unreadable` when only one episode depends on it.
 """
 
 import json
@@ -18,15 +17,16 @@ from como_jax import errors
 from como_jax.data import video
 
 EPISODE = "episode_index"
-# of an episode, four days at 30 a second: what claims more is damaged or hostile
-MOST_ROWS = 10_000_000
+# Largest number of rows of an episode, about four days at 30 per second. A file that declares more
+# is damaged or malicious.
+MAX_ROWS = 10_000_000
 INDICES = (EPISODE, "frame_index", "index", "task_index")
 POINTER = "a Git LFS pointer, not the file itself: 'git lfs pull' fetches it"
 _READ_ERRORS = (OSError, pa.ArrowException)
 
 
 def is_pointer(path: str) -> bool:
-  """Whether a file is what Git leaves in the place of a large one."""
+  """Whether a file is a Git LFS pointer instead of the large file itself."""
   try:
     with open(path, "rb") as file:
       return file.read(24) == b"version https://git-lfs."
@@ -35,8 +35,13 @@ def is_pointer(path: str) -> bool:
 
 
 def read_json(path: str) -> dict:
+  """Reads a JSON object.
+
+  Raises:
+    errors.UserError: the file is missing or damaged, or holds another type.
+  """
   try:
-    # some editors begin a file with a byte order mark
+    # utf-8-sig, because some editors write a byte order mark at the start of a file.
     with open(path, encoding="utf-8-sig") as file:
       value = json.load(file)
   except (OSError, ValueError, RecursionError) as error:
@@ -49,10 +54,14 @@ def read_json(path: str) -> dict:
 
 
 def read_json_lines(path: str) -> tuple[list[dict], str]:
-  """(one object a line, a remark where the last line is cut and left out, else "").
+  """Reads a file with one JSON object per line.
+
+  Returns:
+    (the objects, a remark). The remark is "" unless the last line is truncated and left out.
 
   Raises:
-    errors.UserError: missing, or damaged elsewhere; it gives the number of the line.
+    errors.UserError: the file is missing, or another line is damaged. The message gives the line
+      number.
   """
   try:
     with open(path, "rb") as file:
@@ -67,7 +76,7 @@ def read_json_lines(path: str) -> tuple[list[dict], str]:
     except (ValueError, RecursionError) as error:
       if is_pointer(path):
         raise errors.UserError(f"{path} is {POINTER}") from error
-      # a recording that was killed while it wrote
+      # The recording was killed while it wrote the last line.
       if number == numbered[-1][0] and not line.rstrip().endswith(b"}"):
         return rows, f"line {number}, the last one, is cut and left out"
       text = (
@@ -83,9 +92,14 @@ def read_json_lines(path: str) -> tuple[list[dict], str]:
 
 
 def read_table(path: str, *, leave_out: str = "") -> pa.Table:
-  """A whole parquet file, without columns whose name starts with `leave_out`.
+  """Reads a whole parquet file.
 
-  Raises `errors.UserError`.
+  Args:
+    path: of the file.
+    leave_out: columns whose name starts with this text are not read, "" = all are read.
+
+  Raises:
+    errors.UserError: the file is missing or damaged.
   """
   try:
     file = pq.ParquetFile(path)
@@ -98,9 +112,14 @@ def read_table(path: str, *, leave_out: str = "") -> pa.Table:
 
 
 def to_values(table: pa.Table | pa.ChunkedArray, path: str) -> list:
-  """Python values, a table's as a dictionary a row.
+  """Converts a table to one dictionary per row, or a column to a list of Python values.
 
-  Raises `errors.UserError` where text is not UTF-8.
+  Args:
+    table: the table or column.
+    path: of its file, for messages.
+
+  Raises:
+    errors.UserError: a text is not UTF-8.
   """
   try:
     return table.to_pylist()
@@ -117,7 +136,7 @@ def column_types(path: str) -> dict[str, pa.DataType]:
 
 
 def first_cell(path: str, name: str) -> pa.Array | None:
-  """A column's first row [1]; None where the file has no such column or no row.
+  """The first row of a column, [1]; None when the file has no such column or no row.
 
   Raises `video.Unreadable`.
   """
@@ -134,25 +153,32 @@ def first_cell(path: str, name: str) -> pa.Array | None:
 def batches(
   path: str, number: int, names: Sequence[str], *, batch_size: int, own: bool
 ) -> Iterator[pa.RecordBatch]:
-  """The rows of one episode in order, skipping row groups whose statistics exclude it.
+  """Yields the rows of one episode in order, without reading row groups of other episodes.
+
+  Row groups are skipped by their statistics.
 
   Args:
-    names: columns, those that the file lacks are left out.
-    own: the file holds this episode alone, no row is filtered out.
+    path: of the file.
+    number: the episode_index.
+    names: columns to read. Columns that the file does not have are left out.
+    batch_size: number of rows to read at a time.
+    own: True when the file holds only this episode. Then no row is filtered out.
 
   Raises:
-    video.Unreadable: damaged, or the column that tells the episodes apart is missing.
+    video.Unreadable: the file is damaged, or has no column episode_index.
   """
   try:
     file = pq.ParquetFile(path)
-    have = file.schema_arrow.names
-    twice = [name for name in (*names, EPISODE) if have.count(name) > 1]
-    if twice:
-      raise video.Unreadable(f"{short(path)} has {have.count(twice[0])} columns named {twice[0]!r}")
-    names = [name for name in dict.fromkeys(names) if name in have]
+    existing = file.schema_arrow.names
+    duplicates = [name for name in (*names, EPISODE) if existing.count(name) > 1]
+    if duplicates:
+      raise video.Unreadable(
+        f"{short(path)} has {existing.count(duplicates[0])} columns named {duplicates[0]!r}"
+      )
+    names = [name for name in dict.fromkeys(names) if name in existing]
     groups = range(file.metadata.num_row_groups)
     if not own:
-      if EPISODE not in have:
+      if EPISODE not in existing:
         raise video.Unreadable(
           f"{short(path)} has no column {EPISODE!r}, by which its episodes are told apart"
         )
@@ -160,7 +186,7 @@ def batches(
       groups = [group for group in groups if _may_hold(file.metadata, group, number)]
     for batch in file.iter_batches(batch_size=batch_size, row_groups=list(groups), columns=names):
       if not own:
-        batch = batch.filter(pa.array(_numbers(batch.column(EPISODE), path) == number))
+        batch = batch.filter(pa.array(_index_values(batch.column(EPISODE), path) == number))
       if len(batch):
         yield batch
   except _READ_ERRORS as error:
@@ -168,7 +194,8 @@ def batches(
 
 
 def _may_hold(metadata: pq.FileMetaData, group: int, number: int) -> bool:
-  # Nested columns shift the physical position, so it is found by its path; a list has another one.
+  # The column is found by its path, because nested columns shift the physical index. A list column
+  # has another path.
   column = next(
     (i for i in range(metadata.num_columns) if metadata.schema.column(i).path == EPISODE), None
   )
@@ -178,8 +205,8 @@ def _may_hold(metadata: pq.FileMetaData, group: int, number: int) -> bool:
   return stats.min <= number <= stats.max
 
 
-def _numbers(array: pa.Array, path: str) -> np.ndarray:
-  """float64 [T] of an index column, NaN where it is null. Raises `video.Unreadable`."""
+def _index_values(array: pa.Array, path: str) -> np.ndarray:
+  """Values of the column episode_index, float64 [T], NaN = null. Raises `video.Unreadable`."""
   try:
     return _single(to_matrix(array))
   except ValueError as error:
@@ -193,30 +220,37 @@ def read_episode(
   *,
   own: bool,
   length: int | None,
-  spare: Mapping[str, list[str]] | None = None,
+  optional: Mapping[str, list[str]] | None = None,
 ) -> dict[str, np.ndarray]:
-  """Columns of one episode, those that exist: indices int64 [T], others float64 [T, D], NaN where a
-  value is null.
+  """Reads columns of one episode.
 
   Args:
+    path: of the file.
+    number: the episode_index.
+    names: columns to read. Columns that the file does not have are left out.
     own: as in `batches`.
-    length: number of rows that the episodes table declares, None = not declared. No more are read.
-    spare: columns that are left out where they cannot be read -> what receives a note of it.
+    length: number of rows that the episodes table declares, None = not declared. Reading stops
+      after this number.
+    optional: column -> list. If the column cannot be read, it is left out and a note is added to
+      the list. Other columns that cannot be read raise.
+
+  Returns:
+    Name -> values: indices int64 [T], other columns float64 [T, D], NaN where a value is null.
 
   Raises:
-    video.Unreadable: no row, another number of rows than declared, or a column that is not numbers
-      of one size.
+    video.Unreadable: the episode has no row, or another number of rows than declared, or a column
+      does not hold numbers of one size.
   """
   where, parts, rows = short(path), [], 0
   wrong = f"of episode {number}, the episodes table declares {length} (column 'length')"
-  most = MOST_ROWS if length is None else min(length, MOST_ROWS)
-  if own and length is not None and (held := _row_count(path)) != length:
-    raise video.Unreadable(f"{where} has {held} rows {wrong}")
+  max_rows = MAX_ROWS if length is None else min(length, MAX_ROWS)
+  if own and length is not None and (file_rows := _row_count(path)) != length:
+    raise video.Unreadable(f"{where} has {file_rows} rows {wrong}")
   for batch in batches(path, number, [*names, EPISODE], batch_size=4096, own=own):
     parts.append(batch)
     rows += len(batch)
-    if rows > most:
-      raise video.Unreadable(f"{where} has more than {most} rows {wrong}")
+    if rows > max_rows:
+      raise video.Unreadable(f"{where} has more than {max_rows} rows {wrong}")
   if not rows:
     raise video.Unreadable(f"{where} has no row of episode {number}")
   if length is not None and rows != length:
@@ -228,13 +262,13 @@ def read_episode(
       columns[name] = whole_numbers(values) if name in INDICES else values
     except (ValueError, pa.ArrowException) as error:
       text = f"column {name!r} of {where}, episode {number}: {str(error).splitlines()[0]}"
-      if name not in (spare or {}):
+      if name not in (optional or {}):
         raise video.Unreadable(text) from error
-      spare[name].append(f"{text}; it is not used")
-  others = columns[EPISODE][columns[EPISODE] != number] if EPISODE in columns else ()
-  if len(others):
+      optional[name].append(f"{text}; it is not used")
+  foreign = columns[EPISODE][columns[EPISODE] != number] if EPISODE in columns else ()
+  if len(foreign):
     raise video.Unreadable(
-      f"{where} holds rows of episode {others[0]} (column {EPISODE!r}), expected {number} alone"
+      f"{where} holds rows of episode {foreign[0]} (column {EPISODE!r}), expected {number} alone"
     )
   columns.setdefault(EPISODE, np.full(rows, number))
   return columns
@@ -248,10 +282,10 @@ def _row_count(path: str) -> int:
 
 
 def to_matrix(array: pa.Array) -> np.ndarray:
-  """Numbers, or lists of lists of numbers, as float64 [T, D]; a null is NaN.
+  """Converts numbers, or lists of lists of numbers, to float64 [T, D]; null becomes NaN.
 
   Raises:
-    ValueError: sizes differ, or it is not numbers.
+    ValueError: the sizes of the rows differ, or the values are not numbers.
   """
   if isinstance(array, pa.ExtensionArray):
     array = array.storage
@@ -265,9 +299,9 @@ def to_matrix(array: pa.Array) -> np.ndarray:
     if not len(sizes):
       return np.full((len(array), 1), np.nan)
     if np.any(sizes != sizes[0]):
-      other = int(np.flatnonzero(sizes != sizes[0])[0])
-      frame = np.flatnonzero(valid)[other]
-      raise ValueError(f"frame {frame} has {sizes[other]} numbers, the frames before it {sizes[0]}")
+      row = int(np.flatnonzero(sizes != sizes[0])[0])
+      frame = np.flatnonzero(valid)[row]
+      raise ValueError(f"frame {frame} has {sizes[row]} numbers, the frames before it {sizes[0]}")
     inner = to_matrix(present.flatten())
     out = np.full((len(array), int(sizes[0]) * inner.shape[1]), np.nan)
     out[valid] = inner.reshape(len(sizes), -1)
@@ -280,16 +314,16 @@ def to_matrix(array: pa.Array) -> np.ndarray:
     or types.is_null(kind)
   ):
     raise ValueError(f"it holds {kind}, expected numbers")
-  # a clock in nanoseconds has more digits than are kept
+  # safe=False: a clock in nanoseconds has more digits than float64 keeps.
   array = array.cast(pa.float64(), safe=False)
   return np.asarray(array.to_numpy(zero_copy_only=False), np.float64).reshape(-1, 1)
 
 
 def whole_numbers(values: np.ndarray) -> np.ndarray:
-  """int64 [T] of an index column [T, 1], which may be stored as floating point.
+  """Converts an index column [T, 1], possibly stored as floating point, to int64 [T].
 
   Raises:
-    ValueError: naming the first that is not whole, or it has more than one number a row.
+    ValueError: a value is not whole (the message names the first), or a row has several values.
   """
   values = _single(values)
   bad = np.flatnonzero(~np.isfinite(values) | (values != np.round(np.nan_to_num(values))))
@@ -299,19 +333,19 @@ def whole_numbers(values: np.ndarray) -> np.ndarray:
 
 
 def _single(values: np.ndarray) -> np.ndarray:
-  """[T] of [T, 1]. Raises ValueError."""
+  """Reshapes [T, 1] to [T]. Raises ValueError for other shapes."""
   if values.shape[1] != 1:
     raise ValueError(f"it has {values.shape[1]} numbers a row, expected 1")
   return values[:, 0]
 
 
 def short(path: str) -> str:
-  """The last parts of a path, enough to find a file within its data set."""
+  """The last three parts of a path, which identify a file within its data set."""
   return "/".join(path.split(os.sep)[-3:])
 
 
 def _reason(path: str, error: Exception) -> str:
-  """Why a parquet file cannot be read."""
+  """Text that says why a parquet file cannot be read."""
   name = short(path)
   if not os.path.isfile(path):
     return f"{name} is missing"

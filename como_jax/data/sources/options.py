@@ -1,5 +1,6 @@
-"""How a source is read where the files leave it open: `config.source` of ingest,
-`config.data.source` where training is given raw data.
+"""Options for reading a source where its files are ambiguous.
+
+They are `config.source` of ingest, and `config.data.source` when training reads raw data.
 """
 
 import dataclasses
@@ -16,26 +17,28 @@ _CHOICES = {
 
 @dataclasses.dataclass(frozen=True)
 class SourceOptions:
-  """Options of all source formats; each format reads those that concern it.
+  """Options of all source formats. Each format reads the options that apply to it.
 
   Attributes:
-    action_key, state_key: LeRobot features of actions and states, "" = the usual names.
+    action_key: LeRobot feature of actions, "" = the usual name.
+    state_key: LeRobot feature of states, "" = the usual name.
     camera_keys: LeRobot features, or short names of cameras, to read in this order; () = all video
       and image features.
-    timestamps: times of a LeRobot table's rows: its column "timestamp" ("table"), or frame_index /
-      fps ("frame_index").
-    rate_conflict: where a LeRobot table and its video disagree about the rate, or about where an
-      episode begins in a shared file: "refuse" the episode, or believe the "table" (the picture
-      nearest to the row's time) or the "video" (row k shows picture k, at that picture's time).
-    invalid_rows: a LeRobot episode whose action or state is not finite in a row: "skip_episode", or
-      "cut_episode" before that row.
-    depth_range: (nearest, farthest) stored value of images of more than 8 bits that becomes 0 and
-      255; () = such cameras are left out and listed.
+    timestamps: times of the rows of a LeRobot table: "table" = its column "timestamp",
+      "frame_index" = frame_index / fps.
+    rate_conflict: what to do when a LeRobot table and its video disagree about the frame rate, or
+      about where an episode begins in a shared file. "refuse" = skip the episode. "table" = use
+      the picture nearest to the row's time. "video" = row k shows picture k, at the time of that
+      picture.
+    invalid_rows: what to do with a LeRobot episode when its action or state is not finite in a
+      row: "skip_episode", or "cut_episode" before that row.
+    depth_range: (nearest, farthest), the stored values of images with more than 8 bits that become
+      0 and 255; () = cameras with such images are left out and listed.
     group: which video files are views of one recording and stay on one side of a split: "auto",
       "none", "folder" (files of one folder), "name" (files of one name in several folders), or a
       regular expression whose first group names the recording.
-    hdr: pictures with an HDR transfer function (PQ, HLG): "tonemap" to SDR or "keep" as they are,
-      with a note that names it.
+    hdr: what to do with pictures with an HDR transfer function (PQ, HLG): "tonemap" = convert them
+      to SDR, "keep" = leave them as they are, with a note that names the function.
   """
 
   action_key: str = ""

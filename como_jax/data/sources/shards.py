@@ -1,4 +1,4 @@
-"""Shards as a source, to ingest them again at another size, codec or clip length."""
+"""Shards as a source, to ingest them again with another size, codec or clip length."""
 
 import functools
 from collections.abc import Iterator
@@ -9,16 +9,19 @@ from como_jax.data import episode, reader, shards, video
 
 
 class Shards:
-  """One episode for each of theirs; what an earlier ingest left out of an episode ends a shot."""
+  """A folder of shards as a source.
+
+  Frames that an earlier ingest left out of an episode end a shot.
+  """
 
   def __init__(self, path: str, options=None):
-    del options  # nothing is left open by our own files
+    del options  # como_jax shards are never ambiguous
     self._path = path
     manifest = shards.read_manifest(path)
     self._table = shards.read_table(path)
     used = np.unique(self._table.episode)
     self.names = tuple(self._table.episodes[i] for i in used)
-    self._numbers = [int(i) for i in used]
+    self._episode_ids = [int(i) for i in used]
     self.cameras = tuple(manifest["cameras"])
     self.skipped: list[dict[str, str]] = []
     self.info = {
@@ -34,17 +37,17 @@ class Shards:
 
   def __getitem__(self, i: int) -> episode.RawEpisode:
     table = self._table
-    mine = table.episode == self._numbers[i]
-    rows, found = np.flatnonzero(mine), shards.segments(table, mine)
-    source = reader.SegmentReader(self._path, found)
+    of_episode = table.episode == self._episode_ids[i]
+    rows, segments = np.flatnonzero(of_episode), shards.segments(table, of_episode)
+    source = reader.SegmentReader(self._path, segments)
     arrays = {}
     for name in ("action", "state"):
-      parts = [source.numbers(s, name, 0, found.length(s)) for s in range(len(found))]
+      parts = [source.numbers(s, name, 0, segments.length(s)) for s in range(len(segments))]
       if all(part is not None for part in parts):
         arrays[name] = np.concatenate(parts)
     task = [table.tasks[table.task[row]] for row in rows for _ in range(int(table.length[row]))]
     cameras = {name: functools.partial(_frames, source, name) for name in self.cameras}
-    cuts = np.cumsum([found.length(s) for s in range(len(found))])[:-1]
+    cuts = np.cumsum([segments.length(s) for s in range(len(segments))])[:-1]
     return episode.RawEpisode(
       self.names[i],
       task[0] if len(set(task)) == 1 else task,
@@ -55,6 +58,7 @@ class Shards:
     )
 
   def fingerprint(self) -> str:
+    """Hash that changes when the shards change."""
     return episode.fingerprint(self._path, [shards.MANIFEST, shards.RECORDS])
 
 

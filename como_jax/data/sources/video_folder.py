@@ -1,5 +1,6 @@
-"""A folder of video files of any kind, searched recursively; every file is an episode with one
-camera.
+"""A folder of video files of any kind as a source. Every file is an episode with one camera.
+
+The folder is searched recursively.
 """
 
 import functools
@@ -70,22 +71,23 @@ _KINDS = {
 }
 _REASONS = {extension: reason for reason, texts in _KINDS.items() for extension in texts.split()}
 _LEROBOT = os.path.join("meta", "info.json")
-_LEVELS = 5  # folders above one that are searched for a data set it belongs to
+_LEVELS = 5  # parent folders that are searched for an enclosing data set
 
 
 def find(root: str, *, limit: int | None = None) -> list[str]:
-  """Paths of the video files below a folder, relative and "/"-separated; stops early at `limit`."""
-  found, walk = [], _walk(root, [])
+  """Relative paths of the video files below a folder, "/"-separated; stops at `limit` files."""
+  paths, walk = [], _walk(root, [])
   for name in walk:
-    found.append(name)
-    if limit and len(found) >= limit:
+    paths.append(name)
+    if limit and len(paths) >= limit:
       break
-  return sorted(found, key=os.fsencode)
+  return sorted(paths, key=os.fsencode)
 
 
 def find_nested(root: str) -> list[tuple[str, str]]:
-  """(relative path, format) of the data sets below a folder, which are not its videos; it itself is
-  not looked at.
+  """Finds data sets below a folder: (relative path, format) of each.
+
+  Their files are not videos of the folder. The folder itself is not checked.
   """
   skipped: list[dict[str, str]] = []
   for _ in _walk(root, skipped):
@@ -94,9 +96,7 @@ def find_nested(root: str) -> list[tuple[str, str]]:
 
 
 def enclosing(path: str) -> str | None:
-  """The LeRobot data set that a folder is a part of (its `videos/`, say), None = it is not inside
-  one.
-  """
+  """The LeRobot data set that a folder is a part of (its `videos/`, for example), else None."""
   path = os.path.realpath(path)
   for _ in range(_LEVELS):
     path = os.path.dirname(path)
@@ -105,32 +105,38 @@ def enclosing(path: str) -> str | None:
   return None
 
 
-def summary(skipped: Sequence[dict[str, str]], *, most: int = 3) -> list[str]:
-  """A line a reason: how many files, and the first of them."""
+def summary(skipped: Sequence[dict[str, str]], *, max_names: int = 3) -> list[str]:
+  """One line per reason: the number of files, and the names of the first ones.
+
+  Args:
+    skipped: {"name", "reason"} of each file that is not used.
+    max_names: largest number of names in a line.
+  """
   names = defaultdict(list)
   for item in skipped:
     names[item["reason"]].append(item["name"])
   lines = []
   for reason, files in names.items():
-    more = f" and {len(files) - most} more" if len(files) > most else ""
-    lines.append(f"{len(files)} not used, {reason}: {', '.join(files[:most])}{more}")
+    rest = f" and {len(files) - max_names} more" if len(files) > max_names else ""
+    lines.append(f"{len(files)} not used, {reason}: {', '.join(files[:max_names])}{rest}")
   return lines
 
 
 def _walk(root: str, skipped: list[dict[str, str]]) -> Iterator[str]:
-  """Relative paths of video files; each real folder is entered once and each real file given once.
+  """Yields the relative paths of video files.
 
-  Links are followed after everything else, so that a file goes by its own path. What is not given
-  is put into `skipped` with its reason, data sets below the folder also with their "format".
+  Each real folder is visited once, and each real file is yielded once. Links are followed last, so
+  that a file is yielded under its own path. Files that are not yielded are added to `skipped` with
+  the reason. Data sets below the folder are added too, also with their "format".
   """
-  folders, links = [""], []  # still to be entered; links, to be looked at last
-  entered, given = set(), {}  # real paths
+  folders, links = [""], []  # folders to visit; links, which are followed last
+  entered, yielded = set(), {}  # real paths
 
-  def skip(name, reason, **more):
-    skipped.append({"name": video.printable(name), "reason": reason} | more)
+  def skip(name, reason, **extra):
+    skipped.append({"name": video.printable(name), "reason": reason} | extra)
 
-  def take(name, path):
-    """Whether a file is one to be given; `path` is its real one."""
+  def accept(name, path):
+    """Whether to yield a file; `path` is its real path."""
     extension = os.path.splitext(name)[1].lower()
     try:
       stat = os.stat(path)
@@ -150,9 +156,9 @@ def _walk(root: str, skipped: list[dict[str, str]]) -> Iterator[str]:
         ),
       )
     key = (stat.st_dev, stat.st_ino) if stat.st_nlink > 1 and stat.st_ino else path
-    if key in given:
-      return skip(name, f"the same file as {given[key]}")
-    given[key] = video.printable(name)
+    if key in yielded:
+      return skip(name, f"the same file as {yielded[key]}")
+    yielded[key] = video.printable(name)
     return True
 
   while folders or links:
@@ -163,18 +169,18 @@ def _walk(root: str, skipped: list[dict[str, str]]) -> Iterator[str]:
         skip(folder, "a folder that was read already, by another path")
         continue
       entered.add(os.path.realpath(path))
-      form = _format(path) if folder else None
-      if form:
-        skip(folder, f"a {form} data set of its own: give its path", format=form)
+      format_name = _format(path) if folder else None
+      if format_name:
+        skip(folder, f"a {format_name} data set of its own: give its path", format=format_name)
         continue
       try:
         with os.scandir(path) as entries:
-          inside = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+          children = sorted(entries, key=lambda entry: os.fsencode(entry.name))
       except OSError as error:
         skip(folder or ".", f"the folder cannot be read ({error.strerror})")
         continue
-      later = []
-      for entry in inside:
+      subfolders = []
+      for entry in children:
         name = f"{folder}/{entry.name}" if folder else entry.name
         if entry.is_symlink():
           links.append(name)
@@ -182,17 +188,17 @@ def _walk(root: str, skipped: list[dict[str, str]]) -> Iterator[str]:
           if entry.name.startswith("."):
             skip(name, "a hidden folder")
           else:
-            later.append(name)
-        elif take(name, os.path.join(os.path.realpath(path), entry.name)):
+            subfolders.append(name)
+        elif accept(name, os.path.join(os.path.realpath(path), entry.name)):
           yield name
-      folders.extend(reversed(later))
+      folders.extend(reversed(subfolders))
       continue
     name = links.pop(0)
     path = os.path.realpath(os.path.join(root, name))
     if not os.path.exists(path):
       skip(name, "a link that leads nowhere")
     elif not os.path.isdir(path):
-      if take(name, path):
+      if accept(name, path):
         yield name
     elif os.path.basename(name).startswith("."):
       skip(name, "a hidden folder")
@@ -203,7 +209,7 @@ def _walk(root: str, skipped: list[dict[str, str]]) -> Iterator[str]:
 
 
 def _format(path: str) -> str | None:
-  """The format of a data set that lies in a folder."""
+  """The format of the data set in a folder, None when the folder is not a data set."""
   if os.path.isfile(os.path.join(path, _LEROBOT)):
     return "lerobot"
   if os.path.isfile(os.path.join(path, shards.MANIFEST)):
@@ -216,11 +222,11 @@ def _format(path: str) -> str | None:
 
 
 class VideoFolder:
-  """Any codec and container PyAV reads.
+  """A folder of videos as a source, with any codec and container that PyAV reads.
 
-  `skipped` lists what else lies in the folder; `info["description"]` says which files are taken as
-  views of one recording (`options.group`, see `video_groups`). Names are made printable; the files
-  are opened by their own bytes.
+  `skipped` lists the other files in the folder. `info["description"]` says which files are treated
+  as views of one recording (`options.group`, see `video_groups`). Names are printable text. The
+  files are opened by the original bytes of their paths.
   """
 
   def __init__(self, path: str, options: SourceOptions | None = None):
@@ -257,6 +263,7 @@ class VideoFolder:
     )
 
   def fingerprint(self) -> str:
+    """Hash that changes when a video or a file of instructions changes."""
     folders = {os.path.dirname(name) for name in self._files}
     notes = sorted(
       os.path.join(folder, ANNOTATIONS)
@@ -266,7 +273,7 @@ class VideoFolder:
     return episode.fingerprint(self._root, [*self._files, *notes])
 
   def _read_tasks(self) -> dict[str, str]:
-    """Instruction by name; what is wrong with a file of instructions goes into `skipped`."""
+    """The instructions, by name. Errors in files of instructions are added to `skipped`."""
     tasks, names = {}, set(self.names)
     for folder in sorted({os.path.dirname(name) for name in self._files}):
       path = os.path.join(self._root, folder, ANNOTATIONS)
@@ -300,7 +307,7 @@ class VideoFolder:
 
 
 def _unique(files: Sequence[str]) -> tuple[str, ...]:
-  """Printable names of files, each different."""
+  """Printable names of files, all different."""
   taken: set[str] = set()
   names = []
   for file in files:

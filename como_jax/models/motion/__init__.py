@@ -1,3 +1,1 @@
-"""The motion model: inverse dynamics (two frames to a latent), bottleneck, forward dynamics (frame,
-latent to next).
-"""
+"""The motion model: inverse dynamics, bottleneck and forward dynamics."""

@@ -1,11 +1,11 @@
-"""Bottlenecks: from the Q-former's outputs to the latent, one module for each variant the papers
-compare.
+"""Bottlenecks: from the Q-former's outputs to the latent, one module for each published variant.
 
-Legend: B batch, Q queries, W width of the Q-former, Z numbers a query (so a motion has Q*Z), C
-codes.
-All of them are small, so they compute in float32 whatever the model's dtype.
-`offset` [B, Q, Z] is what the linear path (motion/components.py) adds to z; with `zero` the last
-layer starts at zero, so that z starts as the offset.
+Legend: B batch, Q queries, W width of the Q-former, Z latent dimensions per query (a motion has
+Q*Z), C codes.
+
+All of them are small, so they compute in float32 whatever the model's dtype is. `offset` [B, Q, Z]
+is what the linear path (motion/components.py) adds to z. With `zero` the last layer starts at zero,
+so that z starts as the offset.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Latent(NamedTuple):
 
   Attributes:
     z: [B, Q, Z], the label.
-    decoded: [B, Q, Z], what the forward dynamics model reads in training: z, or its quantized or
+    decoded: [B, Q, Z], the input of the forward dynamics model in training: z, or its quantized or
       sampled version.
     terms: extra results of the variant, each [B] or [B, Q].
   """
@@ -34,26 +34,34 @@ class Latent(NamedTuple):
 
 
 class Continuous(nn.Module):
-  """CoMo's: Linear W -> W, tanh, Linear W -> Z, nothing else (section "dimension bottleneck" of
-  arXiv 2505.17006v1).
+  """CoMo's bottleneck: Linear W -> W, tanh, Linear W -> Z.
+
+  Source: section "dimension bottleneck" of arXiv 2505.17006v1.
   """
 
-  dims: int
+  latent_dim: int
   initializer: str = "vit"
   zero: bool = False
 
   def setup(self) -> None:
-    self.down_0, self.down_1 = _down(self.initializer, self.dims, zero=self.zero)
+    """Makes the layers."""
+    self.down_0, self.down_1 = _down(self.initializer, self.latent_dim, zero=self.zero)
 
   def __call__(
     self, hidden: jax.Array, key: jax.Array | None, offset: jax.Array | None = None
   ) -> Latent:
-    """Hidden [B, Q, W]; key is for variants that sample and may be None (labels, evaluation)."""
+    """Computes the latent.
+
+    Args:
+      hidden: [B, Q, W].
+      key: of variants that sample; None for labels and evaluation.
+      offset: [B, Q, Z], added to z.
+    """
     z = _moved(_project(self.down_0, self.down_1, hidden), offset)
     return Latent(z, z, {})
 
   def readable(self, z: jax.Array) -> jax.Array:
-    """Label [B, Q, Z] -> what the forward dynamics model reads, [B, Q, Z]."""
+    """The input of the forward dynamics model [B, Q, Z] for a label `z` [B, Q, Z]."""
     return z
 
 
@@ -63,19 +71,23 @@ class VQ(nn.Module):
   The label is the quantized vector.
   """
 
-  dims: int
-  codes: int = 128
+  latent_dim: int
+  num_codes: int = 128
   initializer: str = "vit"
 
   def setup(self) -> None:
-    self.down_0, self.down_1 = _down(self.initializer, self.dims)
-    bound = 1.0 / self.codes
+    """Makes the layers."""
+    self.down_0, self.down_1 = _down(self.initializer, self.latent_dim)
+    bound = 1.0 / self.num_codes
     self.codebook = self.param(
       "codebook",
-      lambda key: jax.random.uniform(key, (self.codes, self.dims), jnp.float32, -bound, bound),
+      lambda key: jax.random.uniform(
+        key, (self.num_codes, self.latent_dim), jnp.float32, -bound, bound
+      ),
     )
 
   def __call__(self, hidden: jax.Array, key: jax.Array | None) -> Latent:
+    """As `Continuous`, without an offset."""
     z = _project(self.down_0, self.down_1, hidden)
     codes = self._nearest(z)
     chosen = jnp.take(self.codebook, codes, axis=0)
@@ -88,8 +100,9 @@ class VQ(nn.Module):
     return Latent(self._label(z, quantized), quantized, terms)
 
   def _nearest(self, z: jax.Array) -> jax.Array:
-    """[B, Q, Z] -> int32 [B, Q], by squared distance (|z|^2 is the same for all codes and left
-    out).
+    """[B, Q, Z] -> int32 [B, Q], by squared distance.
+
+    |z|^2 is the same for all codes and left out.
     """
     size = jnp.sum(jnp.square(self.codebook), axis=1)[None, None]
     return jnp.argmin(size - 2 * jnp.einsum("bqz,cz->bqc", z, self.codebook), axis=-1).astype(
@@ -100,12 +113,14 @@ class VQ(nn.Module):
     return quantized
 
   def readable(self, z: jax.Array) -> jax.Array:
+    """As `Continuous.readable`."""
     return jnp.take(self.codebook, self._nearest(z), axis=0)
 
 
 class PreVQ(VQ):
-  """Trained as VQ; the label is the embedding before quantization (the "Pre-VQ" of CoMo's ablation,
-  and of GR00T).
+  """Trained as VQ; the label is the embedding before quantization.
+
+  The "Pre-VQ" of CoMo's ablation, and of GR00T.
   """
 
   def _label(self, z: jax.Array, quantized: jax.Array) -> jax.Array:
@@ -113,23 +128,26 @@ class PreVQ(VQ):
 
 
 class KL(nn.Module):
-  """Gaussian with a KL term to the standard normal (as AdaWorld): a sample in training, the mean as
-  label.
+  """Gaussian with a KL term to the standard normal, as in AdaWorld.
+
+  A sample in training, the mean as label.
   """
 
-  dims: int
+  latent_dim: int
   initializer: str = "vit"
   zero: bool = False
 
   def setup(self) -> None:
-    self.down_0, self.down_1 = _down(self.initializer, self.dims, zero=self.zero)
+    """Makes the layers."""
+    self.down_0, self.down_1 = _down(self.initializer, self.latent_dim, zero=self.zero)
     self.down_log_variance = nn.Dense(
-      self.dims, kernel_init=transformer.INITIALISERS[self.initializer]
+      self.latent_dim, kernel_init=transformer.INITIALIZERS[self.initializer]
     )
 
   def __call__(
     self, hidden: jax.Array, key: jax.Array | None, offset: jax.Array | None = None
   ) -> Latent:
+    """As `Continuous`; without a key the sample is the mean."""
     inner = jnp.tanh(self.down_0(hidden))
     # Bounded so that exp cannot overflow early in training.
     mean = _moved(self.down_1(inner), offset)
@@ -141,6 +159,7 @@ class KL(nn.Module):
     return Latent(mean, sample, {"kl": kl})
 
   def readable(self, z: jax.Array) -> jax.Array:
+    """As `Continuous.readable`."""
     return z
 
 
@@ -159,14 +178,14 @@ class _SameWidth(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    dense = nn.Dense(x.shape[-1], kernel_init=transformer.INITIALISERS[self.initializer])
+    dense = nn.Dense(x.shape[-1], kernel_init=transformer.INITIALIZERS[self.initializer])
     nn.share_scope(self, dense)
     return dense(x)
 
 
-def _down(initializer: str, dims: int, *, zero: bool = False) -> tuple[nn.Module, nn.Module]:
-  last = nn.initializers.zeros if zero else transformer.INITIALISERS[initializer]
-  return _SameWidth(initializer), nn.Dense(dims, kernel_init=last)
+def _down(initializer: str, latent_dim: int, *, zero: bool = False) -> tuple[nn.Module, nn.Module]:
+  last = nn.initializers.zeros if zero else transformer.INITIALIZERS[initializer]
+  return _SameWidth(initializer), nn.Dense(latent_dim, kernel_init=last)
 
 
 def _project(down_0: nn.Module, down_1: nn.Module, hidden: jax.Array) -> jax.Array:

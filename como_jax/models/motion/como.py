@@ -1,10 +1,10 @@
-"""The motion model: frozen encoder, inverse dynamics with its bottleneck, forward dynamics, and how
-clips become pairs.
+"""The motion model: frozen encoder, inverse dynamics with its bottleneck, forward dynamics.
 
 Legend: B batch, K frames of a clip, P pairs (K-1), H W image, N patches, D width of the encoder, Q
-queries, Z numbers a query. Source: CoMo, arXiv 2505.17006. A clip's frames are encoded once each;
-its forward, reversed and jittered pairs are formed from those features, so K frames give K-1 pairs
-for K passes of the encoder instead of 2(K-1).
+queries, Z latent dimensions per query. Source: CoMo, arXiv 2505.17006.
+
+Each frame of a clip is encoded once. The forward, reversed and jittered pairs are formed from those
+features, so K frames give K-1 pairs for K passes of the encoder instead of 2(K-1).
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import pixels
+from como_jax.models import pixels, specs
 from como_jax.models.motion import components as components_lib
 from como_jax.models.motion import fdm as fdm_lib
 from como_jax.models.motion import idm, inputs
@@ -31,7 +31,7 @@ class Motion(NamedTuple):
 
   Attributes:
     z: [B, Q*Z], float32: the latent motion used as label.
-    decoded: [B, Q, Z]: what the forward dynamics model reads in training (z, or its quantized or
+    decoded: [B, Q, Z]: the input of the forward dynamics model in training (z, or its quantized or
       sampled version).
     terms: "commitment", "codebook", "kl" [B] and "codes" int32 [B, Q] where the bottleneck has
       them.
@@ -44,13 +44,17 @@ class Motion(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MotionModel:
-  """The record a task works with; see `models.build`.
+  """The record that a task works with; see `models.build`.
 
   Frames are float32, ImageNet-normalized, unless they come in a batch.
 
   Attributes:
     config: the model section it was built from.
-    tcl_gradient: "all" trains everything through all three branches (as described); "released" runs
+    encoder: of frames, frozen.
+    qformer: of pairs of frames.
+    bottleneck: from the Q-former's outputs to the latent.
+    fdm: the forward dynamics model.
+    tcl_gradient: "all" trains everything through all three branches (as described). "released" runs
       the Q-former without gradient on the jittered and reversed branches, which then train only the
       down-projection.
     frozen: patterns of parameter names that are not trained unless the config says otherwise.
@@ -68,18 +72,26 @@ class MotionModel:
 
   @property
   def image_size(self) -> int:
+    """H = W."""
     return self.fdm.image_size
 
   @property
-  def latent_size(self) -> int:
-    """Q*Z, the length of z."""
-    return self.fdm.queries * self.fdm.dims
+  def latent(self) -> specs.LatentSpec:
+    """Q and Z; its `size` is the length of z."""
+    return self.fdm.latent
 
   def inputs_spec(
     self, batch_size: int, frames: int = 2, *, jittered: bool = False
   ) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `forward` reads: uint8 "frames" [B, K, H, W, 3] and, for Tcl, "jittered" [B, K-1, H, W,
-    3].
+    """What `forward` reads: uint8 "frames" and, for Tcl, "jittered".
+
+    Args:
+      batch_size: B.
+      frames: K.
+      jittered: whether Tcl is trained.
+
+    Returns:
+      "frames" [B, K, H, W, 3] and "jittered" [B, K-1, H, W, 3].
     """
     image = (self.image_size, self.image_size, 3)
     spec = {"frames": jax.ShapeDtypeStruct((batch_size, frames, *image), jnp.uint8)}
@@ -88,14 +100,17 @@ class MotionModel:
     return spec
 
   def init(self, key: jax.Array) -> dict[str, Any]:
-    """Fresh float32 parameters: {"encoder", "idm": {"qformer", "bottleneck"}, "fdm"}; "idm" has
-    "components" too where the linear path is on.
+    """Fresh float32 parameters, drawn with `key`.
+
+    Returns:
+      {"encoder", "idm": {"qformer", "bottleneck"}, "fdm"}; "idm" also has "components" where the
+      linear path is on.
     """
     keys = jax.random.split(key, 4)
     image = jnp.zeros((1, self.image_size, self.image_size, 3))
     tokens = jnp.zeros((1, self.qformer.patches + 1, self.fdm.features_width))
-    latent = jnp.zeros((1, self.fdm.queries, self.fdm.dims))
-    hidden = jnp.zeros((1, self.qformer.queries, self.qformer.width))
+    latent = jnp.zeros((1, *dataclasses.astuple(self.latent)))
+    hidden = jnp.zeros((1, self.qformer.num_queries, self.qformer.stack.width))
     linear = (
       {}
       if self.components is None
@@ -116,14 +131,14 @@ class MotionModel:
     }
 
   def features(self, params: Params, frames: jax.Array) -> jax.Array:
-    """All tokens of the frames: [..., H, W, 3] -> [..., N+1, D], CLS first, float32."""
+    """All tokens of `frames`: [..., H, W, 3] -> [..., N+1, D], CLS first, float32."""
     chex.assert_shape(frames, (..., self.image_size, self.image_size, 3))
     flat = frames.reshape((-1, *frames.shape[-3:]))
     tokens = self.encoder.apply({"params": params["encoder"]}, flat)
     return tokens.reshape((*frames.shape[:-3], *tokens.shape[-2:]))
 
   def tokens(self, params: Params, images: jax.Array) -> jax.Array:
-    """`features` of images as they come in a batch: uint8 [..., H, W, 3] -> [..., N+1, D]."""
+    """`features` of `images` as they come in a batch: uint8 [..., H, W, 3] -> [..., N+1, D]."""
     return self.features(params, pixels.normalize(images))
 
   def encode(
@@ -141,7 +156,7 @@ class MotionModel:
       params: as from `init`.
       first: [B, H, W, 3].
       second: [B, H, W, 3].
-      features: those of first and second, each [B, N+1, D], if the caller has them. With inputs
+      features: tokens of first and second, each [B, N+1, D], if the caller has them. With inputs
         "rgb_diff" the second of them is not used: the difference of the frames is encoded.
       key: samples the latent (KL) and permutes patches ("shuffled"). None for labels: no sample,
         one fixed permutation.
@@ -158,12 +173,10 @@ class MotionModel:
     else:
       pair = features
     moved = self.components and self.components.between(pair, (first, second))
-    return self._latent(params, self._look(params["idm"], *pair, moved, key), key)
+    return self._latent(params, self._queries(params["idm"], *pair, moved, key), key)
 
   def differences(self, params: Params, frames: jax.Array) -> jax.Array:
-    """What the linear path reads of neighboring frames of clips [B, K, H, W, 3]: [B*(K-1), G,
-    D].
-    """
+    """The linear path's inputs of neighboring frames: clips [B, K, H, W, 3] -> [B*(K-1), G, D]."""
     tokens = self.features(params, frames)
 
     def flat(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -174,17 +187,19 @@ class MotionModel:
   def decode(
     self, params: Params, first: jax.Array, z: jax.Array, *, features: jax.Array | None = None
   ) -> dict[str, jax.Array]:
-    """Current frame and label -> the future frame's "pixels" [B, H, W, 3], and "features" [B, N, D]
-    if configured.
+    """Current frame and label -> the future frame.
 
     Args:
       params: as from `init`.
       first: [B, H, W, 3].
       z: [B, Q*Z] as from `encode` (quantized here where the model decodes codes).
       features: the first frame's tokens [B, N+1, D], if the caller has them.
+
+    Returns:
+      "pixels" [B, H, W, 3], and "features" [B, N, D] if configured.
     """
-    chex.assert_shape(z, (first.shape[0], self.latent_size))
-    latent = einops.rearrange(z, "b (q d) -> b q d", q=self.fdm.queries)
+    chex.assert_shape(z, (first.shape[0], self.latent.size))
+    latent = einops.rearrange(z, "b (q d) -> b q d", q=self.latent.num_queries)
     latent = self.bottleneck.apply(
       {"params": params["idm"]["bottleneck"]}, latent, method="readable"
     )
@@ -195,23 +210,20 @@ class MotionModel:
   def forward(
     self, params: Params, batch: Mapping[str, jax.Array], *, key: jax.Array
   ) -> dict[str, jax.Array]:
-    """Everything the objectives read, for all pairs of neighboring frames of every clip.
+    """Everything that the objectives read, for all pairs of neighboring frames of every clip.
 
     Args:
       params: as from `init`.
       batch: "frames" uint8 [B, K, H, W, 3]; "jittered" uint8 [B, K-1, H, W, 3] when Tcl is trained.
-        Who has their tokens gives "frame_tokens" [B, K, N+1, D] too, and "jittered_tokens" instead
-        of "jittered" (not for "rgb_diff", which encodes other images).
+        A caller that has the tokens also gives "frame_tokens" [B, K, N+1, D], and "jittered_tokens"
+        instead of "jittered" (not for "rgb_diff", which encodes other images).
       key: samples and permutes.
 
     Returns:
       "pixels", "target", "current" [B, P, H, W, 3] (normalized); "z" [B, P, Q*Z], and "z_reversed",
-      "z_jittered" if
-      the batch has "jittered"; "commitment", "codebook", "kl" [B, P] and "codes" [B, P, Q] where
-      the bottleneck has
-      them;
-      "features_predicted", "features_target" [B, P, N, D] where the FDM predicts features. All
-      float32 but "codes".
+      "z_jittered" if the batch has "jittered"; "commitment", "codebook", "kl" [B, P] and "codes"
+      [B, P, Q] where the bottleneck has them; "features_predicted", "features_target" [B, P, N, D]
+      where the FDM predicts features. All float32 but "codes".
     """
     chex.assert_shape(batch["frames"], (None, None, self.image_size, self.image_size, 3))
     frames = self._constrain(pixels.normalize(batch["frames"]))
@@ -229,21 +241,21 @@ class MotionModel:
     idm_params = params["idm"]
     pairs = (*pairs, self._moved(frames, batch, pairs))
     if self.tcl_gradient == "released" and has_jittered:
-      main = self._look(
+      main = self._queries(
         idm_params, *(None if half is None else flat(half[:, :count]) for half in pairs), keys[0]
       )
       # Stopped at the inputs, so that no backward pass of these branches is ever built.
       others = (
         None if half is None else jax.lax.stop_gradient(flat(half[:, count:])) for half in pairs
       )
-      others = self._look(jax.lax.stop_gradient(idm_params), *others, keys[1])
+      others = self._queries(jax.lax.stop_gradient(idm_params), *others, keys[1])
       seen = jax.tree.map(
         lambda *parts: flat(jnp.concatenate([grouped(part) for part in parts], axis=1)),
         main,
         others,
       )
     else:
-      seen = self._look(
+      seen = self._queries(
         idm_params, *(None if half is None else flat(half) for half in pairs), keys[0]
       )
 
@@ -274,12 +286,13 @@ class MotionModel:
   def _pairs(
     self, params: Params, frames: jax.Array, batch: Mapping[str, jax.Array]
   ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Tokens of the frames [B, K, N+1, D], and (first, second) of all pairs, each [B, P or 3P, N+1,
-    D].
+    """Tokens of the frames, and the two halves of all pairs.
 
-    The order of pairs is forward, reversed, jittered.
+    The order of pairs is forward, reversed, jittered. Pairs lie along the second axis, never the
+    first, which is sharded over devices.
 
-    Pairs are laid along the second axis, never the first: that one is spread over devices.
+    Returns:
+      [B, K, N+1, D], and (first, second), each [B, P or 3P, N+1, D].
     """
     count = frames.shape[1] - 1
     difference = inputs.INPUTS[self.qformer.inputs].pixel_difference
@@ -307,8 +320,9 @@ class MotionModel:
   def _moved(
     self, frames: jax.Array, batch: Mapping[str, jax.Array], pairs: tuple[jax.Array, jax.Array]
   ) -> jax.Array | None:
-    """What the linear path reads of all pairs [B, P or 3P, G, D], in the order of `_pairs`; None
-    without one.
+    """The linear path's inputs of all pairs [B, P or 3P, G, D], or None without one.
+
+    The order is that of `_pairs`.
     """
     if self.components is None:
       return None
@@ -329,7 +343,7 @@ class MotionModel:
     )
     return moved.reshape((size, count, *moved.shape[1:]))
 
-  def _look(
+  def _queries(
     self,
     params: Params,
     first: jax.Array,
@@ -337,8 +351,9 @@ class MotionModel:
     moved: jax.Array | None,
     key: jax.Array | None,
   ) -> tuple[jax.Array, jax.Array | None]:
-    """What the bottleneck gets of pairs of tokens: the queries' outputs [B, Q, W] and the linear
-    path's numbers [B, Q, Z] of `moved` [B, G, D], or None.
+    """The bottleneck's inputs: the queries' outputs [B, Q, W] of pairs of tokens, and an offset.
+
+    The offset [B, Q, Z] is the linear path's output for `moved` [B, G, D], or None.
     """
     key = jax.random.key(0) if key is None else key
     hidden = self.qformer.apply({"params": params["qformer"]}, first, second, key)
@@ -350,8 +365,8 @@ class MotionModel:
     self, params: Params, seen: tuple[jax.Array, jax.Array | None], key: jax.Array | None
   ) -> Motion:
     hidden, offset = seen
-    more = () if offset is None else (offset,)  # the code books of VQ know none
-    latent = self.bottleneck.apply({"params": params["idm"]["bottleneck"]}, hidden, key, *more)
+    extra = () if offset is None else (offset,)  # VQ takes no offset
+    latent = self.bottleneck.apply({"params": params["idm"]["bottleneck"]}, hidden, key, *extra)
     return Motion(einops.rearrange(latent.z, "b q d -> b (q d)"), latent.decoded, latent.terms)
 
   def _predict(
@@ -364,8 +379,9 @@ class MotionModel:
 def _branches(
   tokens: jax.Array, rest: jax.Array | None, *, difference: bool, contrastive: bool
 ) -> tuple[jax.Array, jax.Array]:
-  """(first, second) of `MotionModel._pairs`; `rest` are the tokens of all pixel differences, or of
-  the jittered frames.
+  """(first, second) of `MotionModel._pairs`.
+
+  `rest` are the tokens of all pixel differences, or of the jittered frames.
   """
   before, after = tokens[:, :-1], tokens[:, 1:]
   if not contrastive:

@@ -1,14 +1,16 @@
-"""The linear path from two frames to z: starts as principal components of what differs between
-them.
+"""The linear path from two frames to z, which starts as principal components.
 
 Legend: B batch, N patches, D width of the encoder (2 for flow), G groups of patches, C components,
-Q queries, Z numbers a query. The first C of the Q*Z numbers of z are A times the difference of the
-frames' features, or the optical flow between them, plus what the Q-former says, which starts at
-zero; so z starts as the components, which cost seconds, and training only has to improve on them.
-There is no constant: two equal frames give 0, and a reversed pair the negative of the features'
-difference.
+Q queries, Z latent dimensions per query.
+
+The first C of the Q*Z values of z are a matrix times the difference of the frames' features, or
+times the optical flow between them, plus the output of the Q-former, which starts at zero. So z
+starts as the principal components, which take seconds to compute, and training improves on them.
+There is no constant: two equal frames give 0, and with the features' difference a reversed pair
+gives the negative.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,18 +21,24 @@ import jax
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import pixels
+from como_jax.models import pixels, specs
 from como_jax.models.motion import flow as flow_lib
 
-INPUTS = ("feature_diff", "none")  # those that look at the tokens of both frames
+INPUTS = ("feature_diff", "none")  # those that read the tokens of both frames
 SOURCES = ("features", "flow")  # what the components are of
-FLOW_SIDE = 64  # pixels: larger pictures are averaged down to this before their flow is found
-BOTTLENECKS = ("continuous", "kl")  # a code book starts far from numbers of unit variance
+FLOW_SIDE = 64  # pixels: larger images are averaged down to this before the flow is computed
+BOTTLENECKS = ("continuous", "kl")  # a codebook starts far from values of unit variance
 
 
 def pooled(tokens: jax.Array, pool: int) -> jax.Array:
-  """[B, N+1, D], CLS first, raster order -> [B, G, D]: means over pool x pool patches, without
-  CLS.
+  """Means over pool x pool patches, without CLS.
+
+  Args:
+    tokens: [B, N+1, D], CLS first, raster order.
+    pool: patches along a side of a group.
+
+  Returns:
+    [B, G, D].
   """
   side = round((tokens.shape[1] - 1) ** 0.5)
   return einops.reduce(
@@ -45,9 +53,14 @@ def pooled(tokens: jax.Array, pool: int) -> jax.Array:
 
 
 def flow_shrinks(size: int, side: int) -> int:
-  """How many times smaller pictures of `size` pixels become before their flow is found: down to
-  `FLOW_SIDE` or the next size above it that divides into side x side cells and can be halved twice;
-  0 where none does.
+  """The factor by which images are reduced before their flow is computed; 0 where none fits.
+
+  The reduced size is `FLOW_SIDE`, or the next size above it that divides into side x side cells and
+  can be halved twice.
+
+  Args:
+    size: pixels along a side of an image.
+    side: cells along a side.
   """
   fits = [
     times
@@ -58,8 +71,15 @@ def flow_shrinks(size: int, side: int) -> int:
 
 
 def flow_cells(first: jax.Array, second: jax.Array, groups: int) -> jax.Array:
-  """Optical flow between frames [B, H, W, 3], ImageNet-normalized, in units of 1/64 of the picture:
-  [B, groups, 2].
+  """Optical flow between frames, in units of 1/64 of the image.
+
+  Args:
+    first: [B, H, W, 3], ImageNet-normalized.
+    second: [B, H, W, 3], ImageNet-normalized.
+    groups: number of cells, a square.
+
+  Returns:
+    [B, groups, 2].
   """
   times = flow_shrinks(first.shape[1], round(groups**0.5))
 
@@ -77,20 +97,21 @@ def flow_cells(first: jax.Array, second: jax.Array, groups: int) -> jax.Array:
 class Components(nn.Module):
   """z = mean over groups g of kernel[g]^T (difference or flow of group g).
 
-  The mean, not the sum: a step of Adam then moves z as far as one of any other layer of width D
-  would. The kernel has N / pool^2 * D * C numbers: 262,144 for 64 patches of width 128 and 32
-  components, 25.7 million for L/16 at 224 px and 128 components, too many there: take pool 2 or 7.
+  The mean, not the sum: a step of Adam then moves z as far as a step of any other layer of width D
+  would. The kernel has N / pool^2 * D * C values: 262,144 for 64 patches of width 128 and 32
+  components, 25.7 million for L/16 at 224 px and 128 components, which is too many: use pool 2 or
+  7.
 
   Attributes:
     count: C.
+    latent: Q and Z.
     patches: N, a square grid.
     pool: patches along a side of a group.
     source: of `SOURCES`.
   """
 
   count: int
-  queries: int
-  dims: int
+  latent: specs.LatentSpec
   patches: int
   pool: int = 1
   source: str = "features"
@@ -107,7 +128,7 @@ class Components(nn.Module):
 
     Args:
       tokens: of the first and second frames, each [B, N+1, D], CLS first.
-      images: the frames [B, H, W, 3], ImageNet-normalized; only flow looks at them.
+      images: the frames [B, H, W, 3], ImageNet-normalized; only flow reads them.
     """
     if self.source == "flow":
       return flow_cells(*images, self.groups)
@@ -116,29 +137,29 @@ class Components(nn.Module):
 
   @nn.compact
   def __call__(self, difference: jax.Array) -> jax.Array:
-    """As from `between` [B, G, D] -> [B, Q, Z]; 0 beyond the first C numbers."""
+    """`difference` [B, G, D], as from `between` -> [B, Q, Z]; 0 beyond the first C values."""
     groups, width = difference.shape[1:]
     # Replaced by the principal components when a run starts (tasks/components.py).
     kernel = self.param(
       "kernel", nn.initializers.truncated_normal(0.02), (groups, width, self.count)
     )
     z = jnp.einsum("bgd,gdc->bc", difference, kernel) / groups
-    z = jnp.pad(z, ((0, 0), (0, self.queries * self.dims - self.count)))
-    return z.reshape((-1, self.queries, self.dims))
+    z = jnp.pad(z, ((0, 0), (0, self.latent.size - self.count)))
+    return z.reshape((-1, *dataclasses.astuple(self.latent)))
 
 
 def take(section: dict[str, Any]) -> dict[str, Any]:
-  """Takes this path's keys out of model.idm: {} where it is off, as for a section without them."""
-  found = {
+  """Takes this path's keys out of the section model.idm; {} where the path is off."""
+  settings = {
     "count": section.pop("components", 0),
     "pool": section.pop("components_pool", 1),
     "source": section.pop("components_of", "features"),
   }
-  return found if found["count"] else {}
+  return settings if settings["count"] else {}
 
 
 def check(components: Components, idm: Mapping[str, Any], kind: str, image_size: int) -> Components:
-  """The same module, once it is known to go with the rest of the model.
+  """The same module, after a check that it fits the rest of the model.
 
   Args:
     components: the module.
@@ -154,11 +175,11 @@ def check(components: Components, idm: Mapping[str, Any], kind: str, image_size:
       f"model.idm.components_of={components.source!r} is unknown: "
       f"{errors.nearest(components.source, SOURCES)}"
     )
-  what, most = f"model.idm.components={components.count}", components.queries * components.dims
-  if not 0 < components.count <= most:
+  what, max_count = f"model.idm.components={components.count}", components.latent.size
+  if not 0 < components.count <= max_count:
     raise errors.UserError(
-      f"{what}, expected 0 (off) to {most}, the length of z (model.idm.queries x "
-      "model.bottleneck.dims)"
+      f"{what}, expected 0 (off) to {max_count}, the length of z (model.idm.num_queries x "
+      "model.bottleneck.latent_dim)"
     )
   side = round(components.patches**0.5)
   if components.pool < 1 or side % components.pool:

@@ -1,11 +1,11 @@
-"""The forward dynamics model: current frame and latent -> the future frame (and, if asked, its
-features).
+"""The forward dynamics model: current frame and latent -> the future frame (and its features).
 
-Legend: B batch, H W image, N patches, p patch size, Q queries, Z numbers a query, W width, D width
-of the encoder. Source: CoMo, arXiv 2505.17006; the released decoder is that of TencentARC/Moto
-("direct", "add").
+Legend: B batch, H W image, N patches, p patch size, Q queries, Z latent dimensions per query, W
+width, D width of the encoder. Source: CoMo, arXiv 2505.17006; the released decoder is that of
+TencentARC/Moto ("direct", "add").
 """
 
+import dataclasses
 from typing import Any
 
 import chex
@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import config_utils, embed, pixels, transformer
+from como_jax.models import config_utils, embed, pixels, specs, transformer
 
 OUTPUTS = ("direct", "residual")
 CONDITIONS = ("add", "concat")
@@ -24,41 +24,34 @@ class FDM(nn.Module):
   """The decoder.
 
   Attributes:
-    dims: Z.
+    stack: settings of the transformer.
+    latent: Q and Z.
+    image_size: H = W.
+    patch: p.
     features_width: D, used when `features` is not "none".
-    output: "direct" predicts the whole future frame (published); "residual" adds its output, which
-      starts at zero, to the current frame, so that it begins as the copy baseline instead of
-      spending its first minutes on learning to copy.
+    output: "direct" predicts the whole future frame (published). "residual" adds its output, which
+      starts at zero, to the current frame: it starts as the copy baseline and need not learn to
+      copy first.
     condition: "add" pools all latent tokens into one vector that is added to every patch
-      (published); "concat" puts the latent tokens into the sequence.
+      (published). "concat" puts the latent tokens into the sequence.
     features: also predict the future frame's patch features: "none" (published), "direct", or
       "residual" on the current ones.
   """
 
-  width: int
-  depth: int
-  heads: int
-  mlp: int
+  stack: specs.StackConfig
+  latent: specs.LatentSpec
   image_size: int
   patch: int
-  queries: int
-  dims: int
   features_width: int
   output: str = "direct"
   condition: str = "add"
   features: str = "none"
-  initializer: str = "vit"
-  epsilon: float = 1e-12
-  dtype: Any = jnp.float32
-  scan: bool = True
-  remat: str = "none"
-  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(
     self, frames: jax.Array, latent: jax.Array, features: jax.Array | None = None
   ) -> dict[str, jax.Array]:
-    """Predicts.
+    """Predicts the future frame.
 
     Args:
       frames: current frames [B, H, W, 3], normalized.
@@ -71,38 +64,40 @@ class FDM(nn.Module):
       float32.
     """
     chex.assert_shape(frames, (None, self.image_size, self.image_size, 3))
-    chex.assert_shape(latent, (frames.shape[0], self.queries, self.dims))
-    kernel_init = transformer.INITIALISERS[self.initializer]
+    chex.assert_shape(latent, (frames.shape[0], *dataclasses.astuple(self.latent)))
+    width, compute_dtype = self.stack.width, self.stack.dtype
+    num_queries = self.latent.num_queries
+    kernel_init = transformer.INITIALIZERS[self.stack.initializer]
     learned = nn.initializers.truncated_normal(0.02)
     side = self.image_size // self.patch
 
-    def dense(width: int, name: str, init: Any = kernel_init, dtype: Any = self.dtype) -> nn.Dense:
-      return nn.Dense(width, dtype=dtype, kernel_init=init, name=name)
+    def dense(
+      features: int, name: str, init: Any = kernel_init, dtype: Any = compute_dtype
+    ) -> nn.Dense:
+      return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
 
-    x = embed.PatchEmbedding(self.width, self.patch, kernel_init, self.dtype, name="patch")(frames)
-    if self.initializer == "mae":
+    x = embed.PatchEmbedding(width, self.patch, kernel_init, compute_dtype, name="patch")(frames)
+    if self.stack.initializer == "mae":
       position = self.param(
-        "position", lambda key: jnp.asarray(embed.sincos_2d(self.width, side, cls=False))
+        "position", lambda key: jnp.asarray(embed.sincos_2d(width, side, cls=False))
       )
     else:
-      position = self.param("position", learned, (1, side * side, self.width))
-    motion = dense(self.width, "up_1")(jnp.tanh(dense(self.dims, "up_0")(latent)))
+      position = self.param("position", learned, (1, side * side, width))
+    motion = dense(width, "up_1")(jnp.tanh(dense(self.latent.latent_dim, "up_0")(latent)))
     if self.condition == "add":
-      pooled = dense(self.width, "pool")(
-        motion.reshape((motion.shape[0], self.queries * self.width))
-      )
-      x = x + pooled[:, None] + position.astype(self.dtype)
+      pooled = dense(width, "pool")(motion.reshape((motion.shape[0], num_queries * width)))
+      x = x + pooled[:, None] + position.astype(compute_dtype)
     else:
-      motion = motion + self.param(
-        "latent_position", learned, (1, self.queries, self.width)
-      ).astype(self.dtype)
-      x = jnp.concatenate([x + position.astype(self.dtype), motion], axis=1)
+      motion = motion + self.param("latent_position", learned, (1, num_queries, width)).astype(
+        compute_dtype
+      )
+      x = jnp.concatenate([x + position.astype(compute_dtype), motion], axis=1)
     x = transformer.add_stack(self)(x)
-    x = transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x[:, : side * side])
+    x = transformer.LayerNorm(epsilon=self.stack.epsilon, name="norm")(x[:, : side * side])
 
     zeros = nn.initializers.zeros
-    # Heads in float32: a bfloat16 sum with the current frame would lose the small changes it is
-    # there to predict.
+    # Heads in float32: a bfloat16 sum with the current frame would lose the small changes that they
+    # predict.
     head = dense(
       3 * self.patch**2, "head", zeros if self.output == "residual" else kernel_init, jnp.float32
     )
@@ -119,16 +114,19 @@ class FDM(nn.Module):
 
 
 def check(fdm: FDM) -> FDM:
-  """The same module, once its named settings are known to be valid.
+  """The same module, after a check of its named settings.
+
+  Args:
+    fdm: as built from the config.
 
   Raises:
     errors.UserError: an unknown value, with the nearest valid one.
   """
-  for field, valid in (
-    ("output", OUTPUTS),
-    ("condition", CONDITIONS),
-    ("features", FEATURES),
-    ("initializer", transformer.INITIALISERS),
+  for field, value, valid in (
+    ("output", fdm.output, OUTPUTS),
+    ("condition", fdm.condition, CONDITIONS),
+    ("features", fdm.features, FEATURES),
+    ("initializer", fdm.stack.initializer, transformer.INITIALIZERS),
   ):
-    config_utils.lookup(dict.fromkeys(valid), getattr(fdm, field), f"model.fdm.{field}")
+    config_utils.lookup(dict.fromkeys(valid), value, f"model.fdm.{field}")
   return fdm

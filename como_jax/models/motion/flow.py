@@ -1,8 +1,7 @@
-"""Dense optical flow by iterated Lucas-Kanade steps on a pyramid, in JAX: motion that needs no
-training.
+"""Dense optical flow by iterated Lucas-Kanade steps on a pyramid, in JAX, without training.
 
 Source: B. D. Lucas and T. Kanade, 1981; J.-Y. Bouguet's pyramid.
-Legend: B pairs, H W picture.
+Legend: B pairs, H W image.
 """
 
 import functools
@@ -11,20 +10,21 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-LEVELS, STEPS = 3, 4  # halvings of the picture, and steps on each
-# standard deviations in pixels: of the neighborhood that moves together, and of the smoothing
-# before
+LEVELS, STEPS = 3, 4  # levels of the pyramid, and steps on each
+# standard deviations in pixels: of the neighborhood that moves together, and of the smoothing of
+# the image
 WINDOW, BLUR = 2.5, 0.8
 # squared gray per pixel: where the neighborhood has less structure, nothing moves
 STIFFNESS = 4.0 / 255**2
-_FARTHEST = 2.0  # pixels of a step
+_MAX_STEP = 2.0  # pixels
 
 
 def flow(first: jax.Array, second: jax.Array) -> jax.Array:
-  """Where every pixel of the first picture goes. No gradient flows through it.
+  """The displacement of every pixel of the first image. No gradient flows through it.
 
   Args:
-    first, second: [B, H, W, 3] in 0..1, H = W a multiple of 4.
+    first: [B, H, W, 3] in 0..1, H = W a multiple of 4.
+    second: [B, H, W, 3] in 0..1.
 
   Returns:
     float32 [B, H, W, 2]: to the right and down, in pixels.
@@ -42,7 +42,15 @@ def flow(first: jax.Array, second: jax.Array) -> jax.Array:
 
 
 def cells(moved: jax.Array, side: int) -> jax.Array:
-  """Flow [B, H, W, 2] averaged over side x side cells: [B, side^2, 2]."""
+  """Flow averaged over side x side cells.
+
+  Args:
+    moved: flow [B, H, W, 2].
+    side: cells along a side.
+
+  Returns:
+    [B, side^2, 2].
+  """
   batch, height, width, _ = moved.shape
   parts = moved.reshape(batch, side, height // side, side, width // side, 2).mean(axis=(2, 4))
   return parts.reshape(batch, side * side, 2)
@@ -61,7 +69,7 @@ def _refine(before: jax.Array, after: jax.Array, moved: jax.Array) -> jax.Array:
     miss = _warped(after, moved) - before
     x, y = _smooth(right * miss, WINDOW), _smooth(down * miss, WINDOW)
     change = jnp.stack([xy * y - yy * x, xy * x - xx * y], axis=-1) / determinant[..., None]
-    return moved + jnp.clip(change, -_FARTHEST, _FARTHEST), None
+    return moved + jnp.clip(change, -_MAX_STEP, _MAX_STEP), None
 
   return jax.lax.scan(step, moved, None, length=STEPS)[0]
 
@@ -72,16 +80,17 @@ def _halved(x: jax.Array) -> jax.Array:
 
 @functools.cache
 def _gaussian(size: int, deviation: float) -> np.ndarray:
-  """[size, size]: smoothing along one axis as a matrix, reflected at the edges as scipy.ndimage
-  does.
+  """Smoothing along one axis as a matrix [size, size].
+
+  The edges are reflected as in scipy.ndimage.
   """
   reach = int(4 * deviation + 0.5)
   weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
   matrix = np.zeros((size, size), np.float32)
   for row in range(size):
     for offset, weight in zip(range(-reach, reach + 1), weights / weights.sum(), strict=False):
-      place = (row + offset) % (2 * size)
-      matrix[row, place if place < size else 2 * size - 1 - place] += weight
+      index = (row + offset) % (2 * size)
+      matrix[row, index if index < size else 2 * size - 1 - index] += weight
   return matrix
 
 
@@ -90,11 +99,12 @@ def _smooth(x: jax.Array, deviation: float) -> jax.Array:
   return jnp.einsum("ij,bjk,lk->bil", along, x, across, precision=jax.lax.Precision.HIGHEST)
 
 
-def _warped(pictures: jax.Array, moved: jax.Array) -> jax.Array:
-  """The pictures [B, H, W] looked up at every pixel's place plus its motion, bilinearly; the edge
-  goes on outside.
+def _warped(images: jax.Array, moved: jax.Array) -> jax.Array:
+  """The images [B, H, W] sampled bilinearly at every pixel's position plus its motion.
+
+  Positions outside take the value of the edge.
   """
-  batch, height, width = pictures.shape
+  batch, height, width = images.shape
   y = jnp.clip(jnp.arange(height, dtype=jnp.float32)[None, :, None] + moved[..., 1], 0, height - 1)
   x = jnp.clip(jnp.arange(width, dtype=jnp.float32)[None, None, :] + moved[..., 0], 0, width - 1)
   top, left = (
@@ -102,9 +112,9 @@ def _warped(pictures: jax.Array, moved: jax.Array) -> jax.Array:
     jnp.minimum(x.astype(jnp.int32), width - 2),
   )
   y, x = y - top, x - left
-  flat, place = pictures.reshape(batch, -1), (top * width + left).reshape(batch, -1)
+  flat, index = images.reshape(batch, -1), (top * width + left).reshape(batch, -1)
 
   def at(offset: int) -> jax.Array:
-    return jnp.take_along_axis(flat, place + offset, axis=1).reshape(batch, height, width)
+    return jnp.take_along_axis(flat, index + offset, axis=1).reshape(batch, height, width)
 
   return (1 - y) * ((1 - x) * at(0) + x * at(1)) + y * ((1 - x) * at(width) + x * at(width + 1))

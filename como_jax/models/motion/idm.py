@@ -1,19 +1,18 @@
-"""The Q-former of the inverse dynamics model: learned queries and the tokens of two frames in one
-joint self-attention.
+"""The Q-former of the inverse dynamics model.
+
+Learned queries and the tokens of two frames attend to each other in one joint self-attention.
 
 Legend: B batch, N patches, D width of the encoder, Q queries, W width of the Q-former.
 Source: CoMo, arXiv 2505.17006 ("ME-IDM"), whose released code follows the M-Former of
 TencentARC/Moto.
 """
 
-from typing import Any
-
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import config_utils, transformer
+from como_jax.models import config_utils, specs, transformer
 from como_jax.models.motion import inputs as inputs_lib
 
 # Which of the two token types the second half gets: the released code gives both halves type 0.
@@ -24,31 +23,24 @@ class QFormer(nn.Module):
   """[queries, projection(first half), separator, projection(second half)] -> the queries' outputs.
 
   Attributes:
+    stack: settings of the transformer.
     inputs: name of the input variant (see `inputs.INPUTS`).
-    queries: Q.
+    num_queries: Q.
+    patches: N.
     token_types: "legacy" (as released, both halves type 0) or "distinct" (as described).
     patch_order: "raster", or "shuffled" as released (see `inputs.shuffle`).
   """
 
+  stack: specs.StackConfig
   inputs: str
-  width: int
-  depth: int
-  heads: int
-  mlp: int
-  queries: int
+  num_queries: int
   patches: int
   token_types: str = "legacy"
   patch_order: str = "raster"
-  initializer: str = "vit"
-  epsilon: float = 1e-12
-  dtype: Any = jnp.float32
-  scan: bool = True
-  remat: str = "none"
-  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(self, first: jax.Array, second: jax.Array, key: jax.Array) -> jax.Array:
-    """Looks at one pair of frames.
+    """Encodes the motion between two frames.
 
     Args:
       first: [B, N+1, D], tokens of the first frame, CLS first, in raster order.
@@ -62,34 +54,38 @@ class QFormer(nn.Module):
     chex.assert_shape([first, second], (None, self.patches + 1, None))
     chex.assert_equal_shape([first, second])
     variant = inputs_lib.INPUTS[self.inputs]
-    kernel_init = transformer.INITIALISERS[self.initializer]
+    width, dtype = self.stack.width, self.stack.dtype
+    kernel_init = transformer.INITIALIZERS[self.stack.initializer]
     if self.patch_order == "shuffled":
       keys = jax.random.split(key)
       first, second = inputs_lib.shuffle(keys[0], first), inputs_lib.shuffle(keys[1], second)
     halves = variant.form(first, second)
 
     learned = nn.initializers.truncated_normal(0.02)
-    length = self.queries + variant.halves * (self.patches + 2) - 1
-    queries = self.param("queries", learned, (1, self.queries, self.width))
-    types = self.param("token_type", learned, (2, self.width))
-    position = self.param("position", learned, (1, length, self.width))
-    project = nn.Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="projection")
+    length = self.num_queries + variant.halves * (self.patches + 2) - 1
+    queries = self.param("queries", learned, (1, self.num_queries, width))
+    types = self.param("token_type", learned, (2, width))
+    position = self.param("position", learned, (1, length, width))
+    project = nn.Dense(width, dtype=dtype, kernel_init=kernel_init, name="projection")
 
     def repeat(row: jax.Array) -> jax.Array:
-      return jnp.broadcast_to(row, (first.shape[0], *row.shape[1:])).astype(self.dtype)
+      return jnp.broadcast_to(row, (first.shape[0], *row.shape[1:])).astype(dtype)
 
     tokens = [repeat(queries)]
-    for number, (half, kind) in enumerate(zip(halves, TOKEN_TYPES[self.token_types], strict=False)):
-      if number:
-        tokens.append(repeat(self.param("separator", learned, (1, 1, self.width))))
-      tokens.append(project(half) + types[kind][None, None].astype(self.dtype))
-    x = jnp.concatenate(tokens, axis=1) + position.astype(self.dtype)
-    x = transformer.add_stack(self)(x, first=self.queries)
-    return transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x)
+    for index, (half, kind) in enumerate(zip(halves, TOKEN_TYPES[self.token_types], strict=False)):
+      if index:
+        tokens.append(repeat(self.param("separator", learned, (1, 1, width))))
+      tokens.append(project(half) + types[kind][None, None].astype(dtype))
+    x = jnp.concatenate(tokens, axis=1) + position.astype(dtype)
+    x = transformer.add_stack(self)(x, num_outputs=self.num_queries)
+    return transformer.LayerNorm(epsilon=self.stack.epsilon, name="norm")(x)
 
 
 def check(qformer: QFormer) -> QFormer:
-  """The same module, once its named settings are known to be valid.
+  """The same module, after a check of its named settings.
+
+  Args:
+    qformer: as built from the config.
 
   Raises:
     errors.UserError: an unknown value, with the nearest valid one.
@@ -99,5 +95,5 @@ def check(qformer: QFormer) -> QFormer:
   config_utils.lookup(
     dict.fromkeys(inputs_lib.PATCH_ORDERS), qformer.patch_order, "model.idm.patch_order"
   )
-  config_utils.lookup(transformer.INITIALISERS, qformer.initializer, "model.idm.initializer")
+  config_utils.lookup(transformer.INITIALIZERS, qformer.stack.initializer, "model.idm.initializer")
   return qformer

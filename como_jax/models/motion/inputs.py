@@ -1,5 +1,4 @@
-"""What the inverse dynamics model is shown of two frames: the variants the papers compare, one
-function each.
+"""Inputs of the inverse dynamics model: one function for each published variant.
 
 Legend: ... leading axes, N patches, D width of the encoder. Every argument is tokens [..., N+1, D],
 CLS first. Source: CoMo, arXiv 2505.17006, ablations of the input (temporal difference "Td", RGB
@@ -18,9 +17,9 @@ class Input:
   """One variant.
 
   Attributes:
-    halves: how many groups of N+1 tokens the Q-former gets.
-    pixel_difference: whether `second` is the encoding of (second frame - first frame) instead of
-      that of the second frame.
+    halves: number of groups of N+1 tokens that the Q-former receives.
+    pixel_difference: whether `second` encodes (second frame - first frame) instead of the second
+      frame.
     form: (first, second) -> the halves.
   """
 
@@ -30,8 +29,8 @@ class Input:
 
 
 INPUTS: dict[str, Input] = {
-  # F_t and D_t = F_{t+n} - F_t: the early temporal difference; the second frame itself is not
-  # given.
+  # F_t and D_t = F_{t+n} - F_t: the early temporal difference; the second frame itself is not an
+  # input.
   "feature_diff": Input(2, False, lambda first, second: (first, second - first)),
   # F_t and the encoding of the difference of (normalized) pixels.
   "rgb_diff": Input(2, True, lambda first, second: (first, second)),
@@ -45,11 +44,18 @@ PATCH_ORDERS = ("raster", "shuffled")
 
 
 def shuffle(key: jax.Array, tokens: jax.Array) -> jax.Array:
-  """Permutes the patches of every image on its own, CLS stays first. [B, N+1, D] -> [B, N+1, D].
+  """Permutes the patches of every image independently; CLS stays first.
 
-  This is what the released code does without meaning to: Hugging Face's ViTMAEModel sorts patches
-  by fresh noise at every call, also at mask ratio 0. Weights trained that way expect it; anything
-  else should keep "raster".
+  The released code does this unintentionally: Hugging Face's ViTMAEModel sorts patches by fresh
+  noise at every call, also at mask ratio 0. Weights that were trained in this way expect it;
+  anything else should keep "raster".
+
+  Args:
+    key: draws the permutations.
+    tokens: [B, N+1, D].
+
+  Returns:
+    [B, N+1, D].
   """
   batch, count, _ = tokens.shape
   order = jnp.argsort(jax.random.uniform(key, (batch, count - 1)), axis=1) + 1

@@ -1,14 +1,14 @@
-"""The diffusion policy: one DiT denoises chunks of actions and of latent motion, both reading the
-same context.
+"""The diffusion policy: one DiT denoises chunks of actions and of latent motion.
 
-Legend: B batch, K chunk elements, M future motions, N = K, M or K+M, A action dims, Z numbers of a
+Legend: B batch, K action horizon, M motion horizon, N = K, M or K+M, A action dims, Z size of a
 motion, D width, S context tokens. Source: CoMo, arXiv 2505.17006 (policy on LIBERO); GR00T N1,
-arXiv 2503.14734 (what its recipe follows).
+arXiv 2503.14734 (the recipe that it follows).
 
-Actions and motions are two groups of tokens with diffusion times of their own, and neither sees the
-other: a video has no actions, a robot's example may have no motions, and acting then costs no
-motion. Elements beyond the end of a clip are masked out of attention in training, so an example is
-a chunk of its true length; when sampling, all are there.
+Actions and motions are two groups of tokens that attend to the same context. Each group has a
+diffusion time of its own, and they do not attend to each other: a video has no actions, an example
+of a robot may have no motions, and motion need not be denoised to act. Elements beyond the end of a
+clip are masked out of attention in training, so an example is a chunk of its true length. In
+sampling all elements are valid.
 """
 
 import dataclasses
@@ -21,78 +21,65 @@ import jax.numpy as jnp
 import numpy as np
 
 from como_jax import errors
-from como_jax.models import config_utils, transformer
+from como_jax.models import config_utils, specs, transformer
 from como_jax.models.policy import blocks, diffusion
-from como_jax.models.policy.heads import LATENT, Heads
+from como_jax.models.policy.projections import LATENT, EmbodimentProjections
 from como_jax.models.policy.trunk import Context
 
 Params = Mapping[str, Any]
 
 
-class Memory(nn.Module):
-  """Keys and values of the context for every layer, computed once an observation. [B, S, any] ->
-  [layers, B, S, H, D/H].
-  """
+class ContextKV(nn.Module):
+  """Keys and values of the context for every layer, computed once per observation."""
 
-  width: int
-  depth: int
-  heads: int
-  mlp: int
-  epsilon: float = 1e-6
-  initializer: str = "mae"
-  dtype: Any = jnp.float32
-  scan: bool = True
-  remat: str = "none"
-  attention_kernel: str = "auto"
+  stack: specs.StackConfig
 
   @nn.compact
-  def __call__(self, tokens: jax.Array) -> transformer.Memory:
-    stack = transformer.add_stack(self, block=blocks.MemoryBlock, settings={"width": self.width})
-    return stack(tokens)[1]
+  def __call__(self, tokens: jax.Array) -> transformer.KVCache:
+    """`tokens` [B, S, any] -> {"key", "value"}, each [layers, B, S, H, D/H]."""
+    return transformer.add_stack(self, block=blocks.ContextKVBlock)(tokens)[1]
 
 
 class Denoiser(nn.Module):
-  """Embedded noisy tokens -> their outputs after a modulated LayerNorm, float32."""
+  """Embedded noisy tokens -> their outputs after a modulated LayerNorm, float32.
 
-  width: int
-  depth: int
-  heads: int
-  mlp: int
-  chunk: int
-  motions: int
-  epsilon: float = 1e-6
-  initializer: str = "mae"
-  dtype: Any = jnp.float32
-  scan: bool = True
-  remat: str = "none"
-  attention_kernel: str = "auto"
+  Attributes:
+    stack: settings of the transformer.
+    action_horizon: K.
+    motion_horizon: M.
+  """
+
+  stack: specs.StackConfig
+  action_horizon: int
+  motion_horizon: int
 
   @nn.compact
   def __call__(
     self,
     groups: dict[str, tuple[jax.Array, jax.Array, jax.Array]],
-    memory: transformer.Memory,
+    context_kv: transformer.KVCache,
     context_mask: jax.Array,
   ) -> dict[str, jax.Array]:
-    """Runs the groups that are given.
+    """Runs one group or both.
 
     Args:
       groups: "action" and/or "latent": (tokens [B, K or M, D], times [B], valid bool [B, K or M]).
-      memory: as from `Memory`.
+      context_kv: as from `ContextKV`.
       context_mask: bool [B, S].
 
     Returns:
-      [B, K or M, D] for each group given.
+      [B, K or M, D] for each group in `groups`.
     """
+    width, dtype = self.stack.width, self.stack.dtype
     learned = nn.initializers.truncated_normal(0.02)
-    lengths = {"action": self.chunk, "latent": self.motions}
+    lengths = {"action": self.action_horizon, "latent": self.motion_horizon}
     position = {
-      name: self.param(f"{name}_position", learned, (1, length, self.width))
+      name: self.param(f"{name}_position", learned, (1, length, width))
       for name, length in lengths.items()
     }
     x = jnp.concatenate(
       [
-        tokens.astype(self.dtype) + position[name].astype(self.dtype)
+        tokens.astype(dtype) + position[name].astype(dtype)
         for name, (tokens, _, _) in groups.items()
       ],
       axis=1,
@@ -100,7 +87,7 @@ class Denoiser(nn.Module):
     time = jnp.stack([time for _, time, _ in groups.values()], axis=1)
     valid = jnp.concatenate([valid for _, _, valid in groups.values()], axis=1)
     group = np.repeat(np.arange(len(groups)), [lengths[name] for name in groups])
-    condition = blocks.TimeEmbedding(self.width, self.dtype, name="time")(time)
+    condition = blocks.TimeEmbedding(width, dtype, name="time")(time)
     stack = transformer.add_stack(self, block=blocks.DiTBlock)
     x = stack(
       x,
@@ -108,19 +95,25 @@ class Denoiser(nn.Module):
       context_mask[:, None, None],
       condition,
       jnp.asarray(group),
-      layers=memory,
+      layers=context_kv,
     )
-    parts = blocks.Modulation(2, self.dtype, name="modulation_out")(condition)
+    parts = blocks.Modulation(2, dtype, name="modulation_out")(condition)
     x = blocks.modulated_norm(
-      x, *(jnp.take(part, group, axis=1) for part in parts), epsilon=self.epsilon
+      x, *(jnp.take(part, group, axis=1) for part in parts), epsilon=self.stack.epsilon
     )
     ends = np.cumsum([lengths[name] for name in groups])[:-1]
     return dict(zip(groups, jnp.split(x, ends, axis=1), strict=False))
 
 
 def group_mask(group: np.ndarray, valid: jax.Array) -> jax.Array:
-  """Who attends to whom: a token to itself and to the valid tokens of its group. int [N], bool [B,
-  N] -> bool [B, 1, N, N].
+  """Attention mask: a token attends to itself and to the valid tokens of its group.
+
+  Args:
+    group: int [N], the index of each token's group.
+    valid: bool [B, N].
+
+  Returns:
+    bool [B, 1, N, N].
   """
   same = jnp.asarray(group[:, None] == group[None])
   return (same[None] & valid[:, None, :] | jnp.eye(len(group), dtype=bool)[None])[:, None]
@@ -128,54 +121,59 @@ def group_mask(group: np.ndarray, valid: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DiT:
-  """The policy's body: parameters {"memory", "denoiser"}; see `policy.PolicyModel` for what the
-  functions return.
+  """The policy's action head: parameters {"memory", "denoiser"}.
+
+  See `policy.PolicyModel` for the results of the functions.
 
   Attributes:
-    steps: of the sampler, unless asked otherwise.
-    guides: whether `guidance` other than 1 is possible.
+    context_kv: the module of the parameters "memory".
+    denoiser: the module of the parameters "denoiser".
+    objective: the training target and the sampler.
+    projections: linear layers of the robots and of latent motion.
+    num_sampling_steps: the default of `sample`.
+    supports_guidance: whether a `guidance_scale` other than 1 is possible.
   """
 
-  memory: Memory
+  context_kv: ContextKV
   denoiser: Denoiser
   objective: diffusion.Flow | diffusion.DDPM
-  heads: Heads
-  steps: int
-  guides: bool = True
+  projections: EmbodimentProjections
+  num_sampling_steps: int
+  supports_guidance: bool = True
 
   def init(self, key: jax.Array, context: Context) -> dict[str, Any]:
-    keys = jax.random.split(key)
+    """Fresh parameters, drawn with `key`, for contexts of the shape of `context`."""
+    keys, denoiser, stack = jax.random.split(key), self.denoiser, self.denoiser.stack
     groups = {
-      name: (
-        jnp.zeros((1, length, self.denoiser.width)),
-        jnp.zeros((1,)),
-        jnp.ones((1, length), bool),
-      )
-      for name, length in (("action", self.denoiser.chunk), ("latent", self.denoiser.motions))
+      name: (jnp.zeros((1, length, stack.width)), jnp.zeros((1,)), jnp.ones((1, length), bool))
+      for name, length in (("action", denoiser.action_horizon), ("latent", denoiser.motion_horizon))
     }
-    shape = (
-      self.memory.depth,
-      *context.tokens.shape[:2],
-      self.memory.heads,
-      self.memory.width // self.memory.heads,
-    )
-    memory = {name: jnp.zeros(shape, self.memory.dtype) for name in ("key", "value")}
+    shape = (stack.depth, *context.tokens.shape[:2], stack.num_heads, stack.head_dim)
+    context_kv = {name: jnp.zeros(shape, stack.dtype) for name in ("key", "value")}
     return {
-      "memory": self.memory.init(keys[0], context.tokens)["params"],
-      "denoiser": self.denoiser.init(keys[1], groups, memory, context.mask)["params"],
+      "memory": self.context_kv.init(keys[0], context.tokens)["params"],
+      "denoiser": denoiser.init(keys[1], groups, context_kv, context.mask)["params"],
     }
 
   def losses(
     self,
     params: Params,
-    heads: Params,
+    projection_params: Params,
     context: Context,
     batch: Mapping[str, jax.Array],
     key: jax.Array,
   ) -> dict[str, tuple[jax.Array, jax.Array]]:
     """The terms "action" and "latent".
 
-    Each is the squared error of the network's target summed over valid elements, and their number.
+    Args:
+      params: as from `init`.
+      projection_params: as from `EmbodimentProjections.init`.
+      context: of the observations.
+      batch: as for `policy.PolicyModel.losses`.
+      key: of the noise.
+
+    Returns:
+      For each term the squared error summed over valid elements, and their number.
     """
     keys = jax.random.split(key)
     robot = {"action": batch["robot"], "latent": LATENT}
@@ -183,24 +181,23 @@ class DiT:
       "action": batch["actions_mask"],
       "latent": jnp.broadcast_to(batch["latents_mask"][..., None], batch["latents"].shape),
     }
-    noised, groups = {}, {}
+    noisy, groups = {}, {}
     for name, clean, noise_key in (
       ("action", batch["actions"], keys[0]),
       ("latent", batch["latents"], keys[1]),
     ):
-      # where first: what lies beyond the mask may be anything.
-      noised[name] = self.objective.corrupt(
+      # where comes first: values beyond the mask may be anything, even not finite.
+      noisy[name] = self.objective.add_noise(
         noise_key, jnp.where(mask[name], clean.astype(jnp.float32), 0)
       )
-      tokens = self.heads.apply(heads, "encode", noised[name].x, robot[name])
-      groups[name] = (tokens, noised[name].time, mask[name].any(axis=-1))
-    memory = self.memory.apply({"params": params["memory"]}, context.tokens)
-    outputs = self.denoiser.apply({"params": params["denoiser"]}, groups, memory, context.mask)
+      tokens = self.projections.apply(projection_params, "encode", noisy[name].x, robot[name])
+      groups[name] = (tokens, noisy[name].time, mask[name].any(axis=-1))
+    context_kv = self.context_kv.apply({"params": params["memory"]}, context.tokens)
+    outputs = self.denoiser.apply({"params": params["denoiser"]}, groups, context_kv, context.mask)
     terms = {}
     for name, output in outputs.items():
-      error = jnp.square(
-        self.heads.apply(heads, "decode", output, robot[name]) - noised[name].target
-      )
+      predicted = self.projections.apply(projection_params, "decode", output, robot[name])
+      error = jnp.square(predicted - noisy[name].target)
       terms[name] = (
         jnp.sum(jnp.where(mask[name], error, 0)),
         jnp.sum(mask[name].astype(jnp.float32)),
@@ -210,93 +207,98 @@ class DiT:
   def sample(
     self,
     params: Params,
-    heads: Params,
+    projection_params: Params,
     contexts: list[Context],
     key: jax.Array,
     *,
     group: str,
     robot: str,
-    steps: int | None,
-    guidance: float,
+    num_sampling_steps: int | None,
+    guidance_scale: float,
   ) -> jax.Array:
     """Denoises one group.
 
     Args:
       params: as from `init`.
-      heads: as from `Heads.init`.
+      projection_params: as from `EmbodimentProjections.init`.
       contexts: with the instruction and, for guidance, without it.
       key: of the noise.
       group: "action" or "latent".
-      robot: name of the head.
-      steps: None for the configured number.
-      guidance: weight of the instruction.
+      robot: name of the robot, or "latent".
+      num_sampling_steps: None for the configured number.
+      guidance_scale: weight of the instruction.
 
     Returns:
       float32 [B, K, A of the robot] or [B, M, Z].
     """
-    memories = [
-      (self.memory.apply({"params": params["memory"]}, context.tokens), context.mask)
+    if num_sampling_steps is None:
+      num_sampling_steps = self.num_sampling_steps
+    denoiser, batch = self.denoiser, contexts[0].tokens.shape[0]
+    length = denoiser.action_horizon if group == "action" else denoiser.motion_horizon
+    contexts_kv = [
+      (self.context_kv.apply({"params": params["memory"]}, context.tokens), context.mask)
       for context in contexts
     ]
-    batch, length = (
-      contexts[0].tokens.shape[0],
-      self.denoiser.chunk if group == "action" else self.denoiser.motions,
-    )
+
+    def project(layer: str, x: jax.Array) -> jax.Array:
+      return self.projections.apply(projection_params, layer, x, robot)
 
     def predict(x: jax.Array, time: jax.Array) -> jax.Array:
-      given = {
-        group: (self.heads.apply(heads, "encode", x, robot), time, jnp.ones((batch, length), bool))
-      }
+      groups = {group: (project("encode", x), time, jnp.ones((batch, length), bool))}
       predicted = [
-        self.heads.apply(
-          heads,
-          "decode",
-          self.denoiser.apply({"params": params["denoiser"]}, given, *memory)[group],
-          robot,
+        project(
+          "decode", denoiser.apply({"params": params["denoiser"]}, groups, *context_kv)[group]
         )
-        for memory in memories
+        for context_kv in contexts_kv
       ]
-      return predicted[0] if len(predicted) == 1 else diffusion.guided(*predicted, guidance)
+      if len(predicted) == 1:
+        return predicted[0]
+      return diffusion.classifier_free_guidance(*predicted, guidance_scale)
 
     noise_key, step_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, (batch, length, self.heads.shapes[robot]["encode"][0]))
-    return self.objective.sample(noise, predict, step_key, self.steps if steps is None else steps)
+    size = self.projections.shapes[robot]["encode"][0]
+    noise = jax.random.normal(noise_key, (batch, length, size))
+    return self.objective.sample(noise, predict, step_key, num_sampling_steps)
 
 
 def build(
   section: dict[str, Any],
   *,
   robots: dict[str, dict[str, int]],
-  chunk: int,
-  motions: int,
-  latent: tuple[int, int],
+  action_horizon: int,
+  motion_horizon: int,
+  latent: specs.LatentSpec,
   trunk_width: int,
-  common: dict[str, Any],
+  stack: config_utils.StackFields,
 ) -> DiT:
-  """The body from the section model.dit, which holds the denoiser's fields, "objective", "flow",
-  "ddpm" and "steps".
+  """The action head from the section model.dit.
+
+  Args:
+    section: the denoiser's settings, "objective", "flow", "ddpm" and "num_sampling_steps".
+    robots: {name: {"action": dims, "state": dims}}.
+    action_horizon: K.
+    motion_horizon: M.
+    latent: the shape of a motion.
+    trunk_width: of the tokens of states.
+    stack: fields of `StackConfig` that the section does not hold.
 
   Raises:
     errors.UserError: an unknown or missing key, or a value that cannot be.
   """
   where, section = "model.dit", dict(section)
-  objective, steps = diffusion.build(section, where)
+  objective, num_sampling_steps = diffusion.build(section, where)
   denoiser = config_utils.instantiate(
-    Denoiser, section, where, chunk=chunk, motions=motions, **common
+    Denoiser,
+    section,
+    where,
+    stack=stack,
+    action_horizon=action_horizon,
+    motion_horizon=motion_horizon,
   )
-  if denoiser.width % denoiser.heads:
-    raise errors.UserError(
-      f"{where}.width {denoiser.width} is not a multiple of heads {denoiser.heads}"
-    )
-  config_utils.lookup(transformer.INITIALISERS, denoiser.initializer, f"{where}.initializer")
-  memory = Memory(
-    **{
-      field.name: getattr(denoiser, field.name)
-      for field in dataclasses.fields(Memory)
-      if field.name not in config_utils.LINEN_FIELDS
-    }
-  )
-  width, latent_size = denoiser.width, latent[0] * latent[1]
+  width, num_heads = denoiser.stack.width, denoiser.stack.num_heads
+  if width % num_heads:
+    raise errors.UserError(f"{where}.width {width} is not a multiple of num_heads {num_heads}")
+  config_utils.lookup(transformer.INITIALIZERS, denoiser.stack.initializer, f"{where}.initializer")
   shapes = {
     name: {"encode": (sizes["action"], width), "decode": (width, sizes["action"])}
     for name, sizes in robots.items()
@@ -304,6 +306,6 @@ def build(
   for name, sizes in robots.items():
     if sizes["state"]:
       shapes[name]["state"] = (sizes["state"], trunk_width)
-  shapes[LATENT] = {"encode": (latent_size, width), "decode": (width, latent_size)}
-  heads = Heads(shapes, tuple(shapes), denoiser.dtype)
-  return DiT(memory, denoiser, objective, heads, steps)
+  shapes[LATENT] = {"encode": (latent.size, width), "decode": (width, latent.size)}
+  projections = EmbodimentProjections(shapes, tuple(shapes), denoiser.stack.dtype)
+  return DiT(ContextKV(denoiser.stack), denoiser, objective, projections, num_sampling_steps)

@@ -1,18 +1,18 @@
-"""The autoregressive policy: context, then the tokens of future motions one after the other, then
-all actions at once.
+"""The autoregressive policy: future motions token by token after the context, then all actions.
 
-Legend: B batch, P context tokens, M future motions, q tokens of a motion, d numbers of such a
-token, K chunk elements,
-A action dims, Z numbers of a motion (q*d), D width, R = M*(1+q) motion positions.
+Legend: B batch, P context tokens, M motion horizon, q tokens of a motion, d dims of such a token, K
+action horizon, A action dims, Z size of a motion (q*d), D width, R = M*(1+q) motion positions.
+
 Source: Moto-GPT of TencentARC/Moto (arXiv 2412.04445), which CoMo's policy on CALVIN follows;
 motions are continuous here.
 
-[context (P)] [start, q tokens] x M [action queries (K)]
-A start's output predicts its motion's first token and a token's output the next one (teacher
-forcing in training). All attention is causal, or bidirectional within the context; nobody attends
-to an action query, not even itself, so cached decoding ends in one pass that writes nothing. Motion
-is hidden from the action queries of a part of the examples, and of every example without labels;
-unlabeled motions are seen by nobody.
+The sequence is [context (P)] [start, q tokens] x M [action queries (K)].
+
+The output of a start predicts the first token of its motion, and the output of a token the next one
+(teacher forcing in training). All attention is causal, or bidirectional within the context. No
+token attends to an action query, not even the query itself, so cached decoding ends in one pass
+that writes nothing. Motion is hidden from the action queries of a part of the examples, and of
+every example without labels. No token attends to an unlabeled motion.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from como_jax import errors
-from como_jax.models import config_utils, transformer
+from como_jax.models import config_utils, specs, transformer
 from como_jax.models.policy import blocks, diffusion, masks, outputs
-from como_jax.models.policy.heads import LATENT, Heads
 from como_jax.models.policy.network import Network
+from como_jax.models.policy.projections import LATENT, EmbodimentProjections
 from como_jax.models.policy.trunk import Context
 
 Params = Mapping[str, Any]
@@ -40,7 +40,7 @@ SETTINGS = {
   "tokens": "query",
   "prefix": "causal",
   "position": "learned",
-  "hide_motion": 0.5,
+  "motion_dropout": 0.5,
   "inference": "hidden",
   "action_weight": 1.0,
   "gripper": {},
@@ -49,55 +49,60 @@ SETTINGS = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GPT:
-  """The policy's body: parameters {"network", "start", "action", "position", "motion_output",
-  "action_output"}.
+  """The policy's action head.
 
-  See `policy.PolicyModel` for what the functions return.
+  Its parameters are {"network", "start", "action", "position", "motion_output", "action_output"}.
+  See `policy.PolicyModel` for the results of the functions.
 
   Attributes:
-    motion: how motion tokens come of hidden vectors; action: actions.
-    chunk: K. motions: M. tokens: q. dims: d.
+    network: the transformer.
+    projections: linear layers of the robots and of latent motion.
+    motion: output head of motion tokens.
+    action: output head of actions.
+    action_horizon: K.
+    motion_horizon: M.
+    latent: q and d.
     prefix: "causal" (Moto) or "bidirectional" attention within the context.
     position: "learned" vectors for the motion positions, or "none" (Moto as published).
-    hide_motion: probability that an example's action queries see no motion in training.
+    motion_dropout: probability that motion is hidden from an example's action queries in training.
     inference: "hidden" acts without decoding motion (Moto on CALVIN), "decoded" decodes it first.
     action_weight: multiplies the term "action".
-    gripper: {robot: dims that are two-valued}: trained as logits (term "gripper") of the value
-      being above 0, sampled as -1 or 1, which is what normalization makes of the two values
+    gripper: {robot: dims that are two-valued}. They are trained as logits (term "gripper") of the
+      value being above 0, and sampled as -1 or 1, the two values after normalization
       (data/normalization.py).
-    steps: of diffusion outputs, unless asked otherwise.
-    guides: no guidance.
+    num_sampling_steps: of diffusion outputs, the default of `sample`.
+    supports_guidance: False.
   """
 
   network: Network
-  heads: Heads
+  projections: EmbodimentProjections
   motion: Any
   action: Any
-  chunk: int
-  motions: int
-  tokens: int
-  dims: int
+  action_horizon: int
+  motion_horizon: int
+  latent: specs.LatentSpec
   prefix: str
   position: str
-  hide_motion: float
+  motion_dropout: float
   inference: str
   action_weight: float
   gripper: dict[str, tuple[int, ...]]
-  steps: int
-  guides: bool = False
+  num_sampling_steps: int
+  supports_guidance: bool = False
 
   @property
   def length(self) -> int:
     """R."""
-    return self.motions * (1 + self.tokens)
+    return self.motion_horizon * (1 + self.latent.num_queries)
 
   def init(self, key: jax.Array, context: Context) -> dict[str, Any]:
+    """Fresh parameters, drawn with `key`, for contexts of the shape of `context`."""
     keys, learned = jax.random.split(key, 6), nn.initializers.truncated_normal(0.02)
-    width = self.network.width
+    width = self.network.stack.width
     params = {
       "network": self.network.init(keys[0], context.tokens, jnp.ones((1, 1, 1, 1), bool))["params"],
-      "start": learned(keys[1], (self.motions, width)),
-      "action": learned(keys[2], (self.chunk, width)),
+      "start": learned(keys[1], (self.motion_horizon, width)),
+      "action": learned(keys[2], (self.action_horizon, width)),
     }
     if self.position == "learned":
       params["position"] = learned(keys[3], (self.length, width))
@@ -105,59 +110,74 @@ class GPT:
       ("motion_output", self.motion, keys[4]),
       ("action_output", self.action, keys[5]),
     ):
-      made = output.init(output_key, width)
-      params |= {name: made} if made else {}
+      output_params = output.init(output_key, width)
+      params |= {name: output_params} if output_params else {}
     return params
 
   def losses(
     self,
     params: Params,
-    heads: Params,
+    projection_params: Params,
     context: Context,
     batch: Mapping[str, jax.Array],
     key: jax.Array,
   ) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """The terms of the loss, each as (sum over valid elements, number of them).
+    """The terms of the loss.
 
-    They are "action" (times its weight), "latent", and "gripper" if configured.
+    Args:
+      params: as from `init`.
+      projection_params: as from `EmbodimentProjections.init`.
+      context: of the observations.
+      batch: as for `policy.PolicyModel.losses`.
+      key: of motion dropout and of noise.
+
+    Returns:
+      "action" (times its weight), "latent", and "gripper" if configured, each as (sum over valid
+      elements, number of them).
     """
     hide_key, motion_key, action_key = jax.random.split(key, 3)
     size, prefix = context.tokens.shape[:2]
     target = jnp.where(batch["latents_mask"][..., None], batch["latents"].astype(jnp.float32), 0)
-    target = target.reshape((size, self.motions, self.tokens, self.dims))
-    hidden = jax.random.bernoulli(hide_key, self.hide_motion, (size,))
-    allowed = masks.layout(
-      prefix, self.motions, self.tokens, self.chunk, causal=self.prefix == "causal"
+    tokens, motions = self.latent.num_queries, self.motion_horizon
+    target = target.reshape((size, motions, tokens, self.latent.latent_dim))
+    hidden = jax.random.bernoulli(hide_key, self.motion_dropout, (size,))
+    motion = self._motion(params, projection_params, target)
+    x = jnp.concatenate([context.tokens, motion, self._queries(params, size)], axis=1)
+    mask = masks.attention_mask(
+      self._layout(prefix), context.mask, batch["latents_mask"], hidden, tokens
     )
-    x = jnp.concatenate(
-      [context.tokens, self._motion(params, heads, target), self._queries(params, size)], axis=1
-    )
-    mask = masks.attention_mask(allowed, context.mask, batch["latents_mask"], hidden, self.tokens)
     x = self.network.apply({"params": params["network"]}, x, mask)[0]
-    motion = x[:, prefix : prefix + self.length].reshape((size, self.motions, 1 + self.tokens, -1))[
-      :, :, :-1
-    ]
+    motion = x[:, prefix : prefix + self.length]
+    motion = motion.reshape((size, motions, 1 + tokens, -1))[:, :, :-1]
 
-    error = self.motion.loss(
-      params.get("motion_output"), self._linear(heads, LATENT), motion, target, motion_key
-    )
+    linear = self._linear(projection_params, LATENT)
+    error = self.motion.loss(params.get("motion_output"), linear, motion, target, motion_key)
     mask = jnp.broadcast_to(batch["latents_mask"][..., None, None], error.shape)
     terms = {"latent": _sum(error, mask)}
     return terms | self._action_terms(
-      params, heads, x[:, prefix + self.length :], batch, action_key
+      params, projection_params, x[:, prefix + self.length :], batch, action_key
+    )
+
+  def _layout(self, prefix: int) -> np.ndarray:
+    return masks.layout(
+      prefix,
+      self.motion_horizon,
+      self.latent.num_queries,
+      self.action_horizon,
+      causal=self.prefix == "causal",
     )
 
   def _action_terms(
     self,
     params: Params,
-    heads: Params,
+    projection_params: Params,
     queries: jax.Array,
     batch: Mapping[str, jax.Array],
     key: jax.Array,
   ) -> dict[str, tuple[jax.Array, jax.Array]]:
     mask = batch["actions_mask"]
     target = jnp.where(mask, batch["actions"].astype(jnp.float32), 0)
-    linear = self._linear(heads, batch["robot"])
+    linear = self._linear(projection_params, batch["robot"])
     error = self.action.loss(params.get("action_output"), linear, queries, target, key)
     if not self.gripper:
       total, count = _sum(error, mask)
@@ -165,7 +185,7 @@ class GPT:
     table = np.array(
       [
         [dim in self.gripper.get(name, ()) for dim in range(target.shape[-1])]
-        for name in self.heads.robots
+        for name in self.projections.robots
       ]
     )
     binary = jnp.asarray(table)[batch["robot"]][:, None]
@@ -177,50 +197,51 @@ class GPT:
   def sample(
     self,
     params: Params,
-    heads: Params,
+    projection_params: Params,
     contexts: list[Context],
     key: jax.Array,
     *,
     group: str,
     robot: str,
-    steps: int | None,
-    guidance: float,
+    num_sampling_steps: int | None,
+    guidance_scale: float,
   ) -> jax.Array:
-    """Acts or foresees; arguments as for `dit.DiT.sample`."""
-    del guidance
-    (context,), steps = contexts, self.steps if steps is None else steps
+    """Samples actions or future motions; arguments as for `dit.DiT.sample`."""
+    del guidance_scale
+    if num_sampling_steps is None:
+      num_sampling_steps = self.num_sampling_steps
+    (context,) = contexts
     size, prefix = context.tokens.shape[:2]
     decodes = group == "latent" or self.inference == "decoded"
-    allowed = masks.layout(
-      prefix, self.motions, self.tokens, self.chunk, causal=self.prefix == "causal"
-    )
-    shown = jnp.ones((size, self.motions), bool)
+    visible = jnp.ones((size, self.motion_horizon), bool)
     length = prefix + (self.length if decodes else 0)
     mask = masks.attention_mask(
-      allowed, context.mask, shown, jnp.zeros((size,), bool), self.tokens
+      self._layout(prefix), context.mask, visible, jnp.zeros((size,), bool), self.latent.num_queries
     )[..., :length]
     motion_key, action_key = jax.random.split(key)
 
-    memory = self.network.empty(size, length)
-    _, memory = self.network.apply(
-      {"params": params["network"]}, context.tokens, mask[:, :, :prefix], 0, memory
+    cache = self.network.empty_cache(size, length)
+    _, cache = self.network.apply(
+      {"params": params["network"]}, context.tokens, mask[:, :, :prefix], 0, cache
     )
     if decodes:
-      z, memory = self._decode(params, heads, mask, memory, motion_key, steps, prefix)
+      z, cache = self._decode(
+        params, self._linear(projection_params, LATENT), mask, cache, motion_key, num_sampling_steps
+      )
       if group == "latent":
         return z
     rows = mask[:, :, prefix + self.length :]
     queries = self.network.apply(
-      {"params": params["network"]}, self._queries(params, size), rows, None, memory
+      {"params": params["network"]}, self._queries(params, size), rows, None, cache
     )[0]
-    dims = self.heads.shapes[robot]["decode"][1]
+    dims = self.projections.shapes[robot]["decode"][1]
     actions = self.action.sample(
       params.get("action_output"),
-      self._linear(heads, robot),
+      self._linear(projection_params, robot),
       queries,
       action_key,
       dims=dims,
-      steps=steps,
+      num_sampling_steps=num_sampling_steps,
     )
     binary = np.isin(np.arange(dims), self.gripper.get(robot, ()))
     return jnp.where(jnp.asarray(binary)[None, None], jnp.where(actions > 0, 1.0, -1.0), actions)
@@ -228,58 +249,59 @@ class GPT:
   def _decode(
     self,
     params: Params,
-    heads: Params,
+    linear: outputs.Linear,
     mask: jax.Array,
-    memory: transformer.Memory,
+    cache: transformer.KVCache,
     key: jax.Array,
-    steps: int,
-    prefix: int,
-  ) -> tuple[jax.Array, transformer.Memory]:
-    """(motions [B, M, Z], the memory with them in it): one position at a time, each fed what the
-    one before it gave.
+    num_sampling_steps: int,
+  ) -> tuple[jax.Array, transformer.KVCache]:
+    """(motions [B, M, Z], the cache with their tokens), decoded one position at a time.
+
+    The input of a position is the output of the position before it.
     """
-    size, linear = mask.shape[0], self._linear(heads, LATENT)
+    size, prefix = mask.shape[0], mask.shape[-1] - self.length
+    stride = 1 + self.latent.num_queries
 
     def step(carry: tuple, position: jax.Array) -> tuple[tuple, jax.Array]:
-      memory, token = carry
-      motion, slot = position // (1 + self.tokens), position % (1 + self.tokens)
+      cache, token = carry
+      motion, slot = position // stride, position % stride
       x = jnp.where(slot == 0, params["start"][motion][None], linear("encode", token))
       if self.position == "learned":
         x = x + params["position"][position][None]
       row = jax.lax.dynamic_slice_in_dim(mask, prefix + position, 1, axis=2)
-      x, memory = self.network.apply(
-        {"params": params["network"]}, x[:, None], row, prefix + position, memory
+      x, cache = self.network.apply(
+        {"params": params["network"]}, x[:, None], row, prefix + position, cache
       )
       token = self.motion.sample(
         params.get("motion_output"),
         linear,
         x[:, 0],
         jax.random.fold_in(key, position),
-        dims=self.dims,
-        steps=steps,
+        dims=self.latent.latent_dim,
+        num_sampling_steps=num_sampling_steps,
       )
-      return (memory, token), token
+      return (cache, token), token
 
-    first = jnp.zeros((size, self.dims))
-    (memory, _), tokens = jax.lax.scan(step, (memory, first), jnp.arange(self.length))
-    tokens = tokens.reshape((self.motions, 1 + self.tokens, size, self.dims))[:, :-1]
-    return tokens.transpose((2, 0, 1, 3)).reshape(
-      (size, self.motions, self.tokens * self.dims)
-    ), memory
+    first = jnp.zeros((size, self.latent.latent_dim))
+    (cache, _), tokens = jax.lax.scan(step, (cache, first), jnp.arange(self.length))
+    tokens = tokens.reshape((self.motion_horizon, stride, size, self.latent.latent_dim))[:, :-1]
+    motions = tokens.transpose((2, 0, 1, 3))
+    return motions.reshape((size, self.motion_horizon, self.latent.size)), cache
 
-  def _motion(self, params: Params, heads: Params, tokens: jax.Array) -> jax.Array:
-    """Given motions [B, M, q, d] -> the embedded motion positions [B, R, D]."""
-    size, width = tokens.shape[0], self.network.width
-    start = jnp.broadcast_to(params["start"][None, :, None], (size, self.motions, 1, width))
-    given = self.heads.apply(heads, "encode", tokens, LATENT).astype(jnp.float32)
-    x = jnp.concatenate([start, given], axis=2).reshape((size, self.length, width))
+  def _motion(self, params: Params, projection_params: Params, tokens: jax.Array) -> jax.Array:
+    """Embedded motion positions [B, R, D] of motions [B, M, q, d]."""
+    size, width = tokens.shape[0], self.network.stack.width
+    start = jnp.broadcast_to(params["start"][None, :, None], (size, self.motion_horizon, 1, width))
+    encoded = self.projections.apply(projection_params, "encode", tokens, LATENT)
+    x = jnp.concatenate([start, encoded.astype(jnp.float32)], axis=2)
+    x = x.reshape((size, self.length, width))
     return x + params["position"][None] if self.position == "learned" else x
 
   def _queries(self, params: Params, size: int) -> jax.Array:
     return blocks.repeat(params["action"], size, jnp.float32)
 
-  def _linear(self, heads: Params, robot: jax.Array | str) -> outputs.Linear:
-    return lambda layer, x: self.heads.apply(heads, layer, x, robot)
+  def _linear(self, projection_params: Params, robot: jax.Array | str) -> outputs.Linear:
+    return lambda layer, x: self.projections.apply(projection_params, layer, x, robot)
 
 
 def _sum(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -290,14 +312,22 @@ def build(
   section: dict[str, Any],
   *,
   robots: dict[str, dict[str, int]],
-  chunk: int,
-  motions: int,
-  latent: tuple[int, int],
+  action_horizon: int,
+  motion_horizon: int,
+  latent: specs.LatentSpec,
   trunk_width: int,
-  common: dict[str, Any],
+  stack: config_utils.StackFields,
 ) -> GPT:
-  """The body from the section model.gpt: fields of Network, the settings of GPT, and those that
-  `outputs.build` takes.
+  """The action head from the section model.gpt.
+
+  Args:
+    section: fields of `Network`, the settings of `GPT`, and those that `outputs.build` takes.
+    robots: {name: {"action": dims, "state": dims}}.
+    action_horizon: K.
+    motion_horizon: M.
+    latent: the shape of a motion.
+    trunk_width: of the context tokens.
+    stack: fields of `StackConfig` that the section does not hold.
 
   Raises:
     errors.UserError: an unknown or missing key, or a value that cannot be.
@@ -311,37 +341,41 @@ def build(
     ("tokens", TOKENS),
   ):
     config_utils.lookup(dict.fromkeys(valid), settings[name], f"{where}.{name}")
-  objective, steps = diffusion.build(section, where)
+  objective, num_sampling_steps = diffusion.build(section, where)
   motion, action = outputs.build(section, where, objective)
-  network = config_utils.instantiate(Network, section, where, **common)
+  network = config_utils.instantiate(Network, section, where, stack=stack)
+  width, num_heads = network.stack.width, network.stack.num_heads
   config_utils.lookup(transformer.ACTIVATIONS, network.activation, f"{where}.activation")
-  config_utils.lookup(transformer.INITIALISERS, network.initializer, f"{where}.initializer")
-  if network.width != trunk_width or network.width % network.heads:
+  config_utils.lookup(transformer.INITIALIZERS, network.stack.initializer, f"{where}.initializer")
+  if width != trunk_width or width % num_heads:
     raise errors.UserError(
-      f"{where}.width {network.width} must be model.trunk.width {trunk_width} and a multiple of "
-      f"heads {network.heads}"
+      f"{where}.width {width} must be model.trunk.width {trunk_width} and a multiple of "
+      f"num_heads {num_heads}"
     )
-  if not 0 <= settings["hide_motion"] <= 1 or settings["action_weight"] < 0 or network.depth < 1:
+  valid_dropout = 0 <= settings["motion_dropout"] <= 1
+  if not valid_dropout or settings["action_weight"] < 0 or network.stack.depth < 1:
     raise errors.UserError(
-      f"{where}: depth must be at least 1, hide_motion between 0 and 1, action_weight not negative"
+      f"{where}: depth must be at least 1, motion_dropout between 0 and 1, action_weight not "
+      "negative"
     )
-  tokens, dims = latent if settings.pop("tokens") == "query" else (1, latent[0] * latent[1])
-  shapes = {name: action.layers(network.width, sizes["action"]) for name, sizes in robots.items()}
+  if settings.pop("tokens") == "motion":
+    latent = specs.LatentSpec(1, latent.size)
+  dims = latent.latent_dim
+  shapes = {name: action.layers(width, sizes["action"]) for name, sizes in robots.items()}
   for name, sizes in robots.items():
     shapes[name] |= {"state": (sizes["state"], trunk_width)} if sizes["state"] else {}
-  shapes[LATENT] = {"encode": (dims, network.width), **motion.layers(network.width, dims)}
+  shapes[LATENT] = {"encode": (dims, width), **motion.layers(width, dims)}
   zero = (*(robots if action.zero else ()), *((LATENT,) if motion.zero else ()))
   settings["gripper"] = _gripper(settings["gripper"], robots, action)
   return GPT(
     network,
-    Heads(shapes, zero, network.dtype),
+    EmbodimentProjections(shapes, zero, network.stack.dtype),
     motion,
     action,
-    chunk,
-    motions,
-    tokens,
-    dims,
-    steps=steps,
+    action_horizon,
+    motion_horizon,
+    latent,
+    num_sampling_steps=num_sampling_steps,
     **settings,
   )
 

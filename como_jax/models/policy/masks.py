@@ -1,4 +1,4 @@
-"""Who attends to whom in the autoregressive policy.
+"""Attention masks of the autoregressive policy.
 
 Legend: B batch, P context tokens, M future motions, q tokens of a motion, K action queries, S = P +
 M*(1+q) + K.
@@ -10,7 +10,15 @@ import numpy as np
 
 
 def layout(prefix: int, motions: int, tokens: int, actions: int, *, causal: bool) -> np.ndarray:
-  """Who may attend to whom if everything is valid and shown: bool [S, S], S = P + M*(1+q) + K."""
+  """The attention mask if everything is valid and visible: bool [S, S].
+
+  Args:
+    prefix: P.
+    motions: M.
+    tokens: q.
+    actions: K.
+    causal: whether attention within the context is causal.
+  """
   size, end = prefix + motions * (1 + tokens) + actions, prefix + motions * (1 + tokens)
   allowed = np.tril(np.ones((size, size), bool))
   if not causal:
@@ -26,18 +34,18 @@ def attention_mask(
   hidden: jax.Array,
   tokens: int,
 ) -> jax.Array:
-  """The layout for a batch.
+  """The attention mask of a batch.
 
   Args:
     allowed: as from `layout`.
     context_mask: bool [B, P].
-    motion_mask: bool [B, M], which motions are there.
-    hidden: bool [B], whose action queries see no motion.
+    motion_mask: bool [B, M], False for a missing motion.
+    hidden: bool [B], True where the action queries see no motion.
     tokens: q.
 
   Returns:
-    bool [B, 1, S, S]. A token that nobody may attend to still attends to itself (rows must not be
-    empty), but for action queries, which always have the context.
+    bool [B, 1, S, S]. A masked token still attends to itself, so that no row is empty. Action
+    queries do not: they always have the context.
   """
   prefix, size = context_mask.shape[1], allowed.shape[0]
   motion = jnp.repeat(motion_mask, 1 + tokens, axis=1)
@@ -45,9 +53,9 @@ def attention_mask(
   columns = jnp.concatenate(
     [context_mask, motion, jnp.zeros((motion.shape[0], size - end), bool)], axis=1
   )
-  rows, place = np.arange(size) >= end, np.arange(size)
+  rows, index = np.arange(size) >= end, np.arange(size)
   blind = (
-    jnp.asarray(rows[:, None] & ((place >= prefix) & (place < end))[None])[None]
+    jnp.asarray(rows[:, None] & ((index >= prefix) & (index < end))[None])[None]
     & hidden[:, None, None]
   )
   itself = jnp.asarray(np.eye(size, dtype=bool) & ~rows[:, None])[None]

@@ -3,58 +3,59 @@
 Legend: B batch, N tokens, D width, H heads.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import transformer
+from como_jax.models import specs, transformer
 
 
 class Network(nn.Module):
-  """The transformer and its final LayerNorm."""
+  """The transformer and its final LayerNorm.
 
-  width: int
-  depth: int
-  heads: int
-  mlp: int
+  Attributes:
+    stack: settings of the transformer.
+    activation: a key of `transformer.ACTIVATIONS`.
+  """
+
+  stack: specs.StackConfig
   activation: str = "gelu"
-  epsilon: float = 1e-6
-  initializer: str = "mae"
-  dtype: Any = jnp.float32
-  scan: bool = True
-  remat: str = "none"
-  attention_kernel: str = "auto"
 
   @nn.compact
   def __call__(
     self,
     x: jax.Array,
     mask: jax.Array,
-    start: jax.Array | int | None = None,
-    memory: transformer.Memory | None = None,
-  ) -> tuple[jax.Array, transformer.Memory | None]:
-    """Runs tokens that see each other, or a memory.
+    cache_index: jax.Array | int | None = None,
+    cache: transformer.KVCache | None = None,
+  ) -> tuple[jax.Array, transformer.KVCache | None]:
+    """Runs tokens that attend to each other, or to a cache.
 
     Args:
       x: [B, N, D].
-      mask: bool [B, 1, N, N or the memory's length].
-      start: where the tokens' keys and values are written in the memory; None to only read it.
-      memory: as from `empty`.
+      mask: bool [B, 1, N, N or the cache's length].
+      cache_index: where the tokens' keys and values are written in the cache; None only reads it.
+      cache: as from `empty_cache`.
 
     Returns:
-      (float32 [B, N, D], the memory as it is now, None without `start`).
+      (float32 [B, N, D], the updated cache, or None without `cache_index`).
     """
     x = transformer.add_stack(self, settings={"activation": self.activation})(
-      x, mask, start, layers=memory
+      x, mask, cache_index, layers=cache
     )
-    x, memory = x if start is not None else (x, None)
-    return transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x), memory
+    x, cache = x if cache_index is not None else (x, None)
+    return transformer.LayerNorm(epsilon=self.stack.epsilon, name="norm")(x), cache
 
-  def empty(self, batch: int, length: int) -> transformer.Memory:
-    """A memory of all layers for `length` tokens: {"key", "value"}, each [layers, B, length, H,
-    D/H].
+  def empty_cache(self, batch: int, length: int) -> transformer.KVCache:
+    """The caches of all layers, filled with zeros.
+
+    Args:
+      batch: B.
+      length: tokens that it can hold.
+
+    Returns:
+      {"key", "value"}, each [layers, B, length, H, D/H].
     """
-    shape = (self.depth, batch, length, self.heads, self.width // self.heads)
-    return {name: jnp.zeros(shape, self.dtype) for name in ("key", "value")}
+    stack = self.stack
+    shape = (stack.depth, batch, length, stack.num_heads, stack.head_dim)
+    return {name: jnp.zeros(shape, stack.dtype) for name in ("key", "value")}

@@ -1,14 +1,13 @@
-"""How an autoregressive policy turns a token's hidden vector into numbers: regression, a mixture of
-Gaussians, diffusion.
+"""Output heads of the autoregressive policy: regression, a mixture of Gaussians, diffusion.
 
-Legend: B batch, ... axes of tokens, d numbers of a token, D width of the hidden vectors, W width of
+Legend: B batch, ... axes of tokens, d dims of a token, D width of the hidden vectors, W width of
 the denoiser, C components. Source: Li et al. (MAR), arXiv 2406.11838, for the diffusion loss of
 single tokens.
 
-Each kind says which linear layers a head needs (`layers`), what parameters all heads share
-(`init`), how wrong hidden vectors are (`loss`: one number for each number of the target) and what
-they mean (`sample`). `linear(layer, x)` applies a layer of the head in question. Everything here is
-float32.
+A head turns a token's hidden vector into values. Each kind has the linear layers of a robot
+(`layers`: {name: (input size, output size)}), the parameters that all robots share (`init`), a loss
+(`loss`: one value for each value of the target) and a sampler (`sample`). `linear(layer, x)`
+applies a layer of the example's robot. Everything here is float32.
 """
 
 import dataclasses
@@ -34,24 +33,40 @@ LOSSES: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Regression:
-  """One linear layer, trained with smooth-L1 (its quadratic part ends at 1) or the squared
-  error.
+  """One linear layer, trained with smooth-L1 (quadratic below 1) or the squared error.
+
+  Attributes:
+    kind: a key of `LOSSES`.
+    zero: whether the layer starts at zero.
   """
 
   kind: str = "smooth_l1"
   zero: bool = True  # the layer starts at zero: at the mean of normalized targets
 
   def layers(self, width: int, dims: int) -> dict[str, tuple[int, int]]:
+    """The layer "decode" from D = `width` to d = `dims`."""
     return {"decode": (width, dims)}
 
   def init(self, key: jax.Array, width: int) -> dict[str, Any]:
+    """No shared parameters."""
     del key, width
     return {}
 
   def loss(
     self, params: Params, linear: Linear, hidden: jax.Array, target: jax.Array, key: jax.Array
   ) -> jax.Array:
-    """Hidden [B, ..., D], target [B, ..., d] -> [B, ..., d]."""
+    """The error of each value.
+
+    Args:
+      params: as from `init`.
+      linear: applies a layer of the robot.
+      hidden: [B, ..., D].
+      target: [B, ..., d].
+      key: of random numbers, where the loss needs them.
+
+    Returns:
+      [B, ..., d].
+    """
     del params, key
     return LOSSES[self.kind](linear("decode", hidden) - target)
 
@@ -63,21 +78,36 @@ class Regression:
     key: jax.Array,
     *,
     dims: int,
-    steps: int,
+    num_sampling_steps: int,
   ) -> jax.Array:
-    """Hidden [B, ..., D] -> [B, ..., d]."""
-    del params, key, dims, steps
+    """The values of tokens.
+
+    Args:
+      params: as from `init`.
+      linear: applies a layer of the robot.
+      hidden: [B, ..., D].
+      key: of random numbers, where the sampler needs them.
+      dims: d.
+      num_sampling_steps: of a diffusion sampler.
+
+    Returns:
+      [B, ..., d].
+    """
+    del params, key, dims, num_sampling_steps
     return linear("decode", hidden)
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-  """A mixture of C Gaussians with diagonal variances, trained on the negative log-likelihood a
-  number.
+  """A mixture of C Gaussians with diagonal variances.
+
+  It is trained on the negative log-likelihood per dimension.
 
   Attributes:
+    components: C.
     temperature: multiplies the deviations when sampling; 0 takes the mean of the likeliest
       component.
+    zero: whether the layer starts at zero.
   """
 
   components: int = 5
@@ -85,16 +115,18 @@ class Mixture:
   zero: bool = False  # equal components would stay equal
 
   def layers(self, width: int, dims: int) -> dict[str, tuple[int, int]]:
+    """The layer "decode" from D = `width` to d = `dims`."""
     return {"decode": (width, self.components * (2 * dims + 1))}
 
   def init(self, key: jax.Array, width: int) -> dict[str, Any]:
+    """No shared parameters."""
     del key, width
     return {}
 
   def loss(
     self, params: Params, linear: Linear, hidden: jax.Array, target: jax.Array, key: jax.Array
   ) -> jax.Array:
-    """As Regression's; a token's likelihood is shared out evenly over its d numbers."""
+    """As `Regression.loss`; a token's likelihood is divided evenly over its d dims."""
     del params, key
     weights, means, deviations = self._split(linear("decode", hidden), target.shape[-1])
     scaled = (target[..., None, :] - means) / deviations
@@ -112,10 +144,10 @@ class Mixture:
     key: jax.Array,
     *,
     dims: int,
-    steps: int,
+    num_sampling_steps: int,
   ) -> jax.Array:
-    """As Regression's."""
-    del params, steps
+    """As `Regression.sample`."""
+    del params, num_sampling_steps
     weights, means, deviations = self._split(linear("decode", hidden), dims)
     which_key, noise_key = jax.random.split(key)
     which = (
@@ -129,9 +161,9 @@ class Mixture:
     )
     return mean + self.temperature * deviation * jax.random.normal(noise_key, mean.shape)
 
-  def _split(self, numbers: jax.Array, dims: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+  def _split(self, values: jax.Array, dims: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Log weights [..., C], means [..., C, d], deviations [..., C, d] between e^-4 and e^2."""
-    weights, rest = jnp.split(numbers, [self.components], axis=-1)
+    weights, rest = jnp.split(values, [self.components], axis=-1)
     means, spreads = jnp.split(
       rest.reshape((*rest.shape[:-1], self.components, 2 * dims)), 2, axis=-1
     )
@@ -140,13 +172,16 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
-  """A small MLP that denoises each token under its hidden vector; the head encodes the noisy token
-  and decodes the result.
+  """A small MLP that denoises each token, conditioned on its hidden vector.
+
+  The robot's layers encode the noisy token and decode the result.
 
   Attributes:
-    objective: what it learns and how it is sampled.
-    layer: name of the head's layer that encodes noisy tokens.
-    width: W. depth: residual layers.
+    objective: the training target and the sampler.
+    layer: name of the robot's layer that encodes noisy tokens.
+    width: W.
+    depth: number of residual layers.
+    zero: whether the layer "decode" starts at zero.
   """
 
   objective: diffusion.Flow | diffusion.DDPM
@@ -156,11 +191,12 @@ class Diffusion:
   zero: bool = True
 
   def layers(self, width: int, dims: int) -> dict[str, tuple[int, int]]:
+    """The layers from d = `dims` to W and back; the hidden `width` does not matter."""
     del width
     return {self.layer: (dims, self.width), "decode": (self.width, dims)}
 
   def init(self, key: jax.Array, width: int) -> dict[str, Any]:
-    """{"denoiser": ...}: the MLP, which all robots share."""
+    """{"denoiser": ...}: the MLP for hidden vectors of `width`, which all robots share."""
     network = self._network()
     return {
       "denoiser": network.init(
@@ -171,10 +207,11 @@ class Diffusion:
   def loss(
     self, params: Params, linear: Linear, hidden: jax.Array, target: jax.Array, key: jax.Array
   ) -> jax.Array:
-    """As Regression's: the squared error of the objective's target, each token at a diffusion time
-    of its own.
+    """As `Regression.loss`: the squared error of the objective's target.
+
+    Each token has a diffusion time of its own.
     """
-    noised = self.objective.corrupt(key, target.reshape((-1, target.shape[-1])))
+    noised = self.objective.add_noise(key, target.reshape((-1, target.shape[-1])))
     predicted = self._predict(
       params, linear, hidden, noised.x.reshape(target.shape), noised.time.reshape(target.shape[:-1])
     )
@@ -188,9 +225,9 @@ class Diffusion:
     key: jax.Array,
     *,
     dims: int,
-    steps: int,
+    num_sampling_steps: int,
   ) -> jax.Array:
-    """As Regression's."""
+    """As `Regression.sample`."""
     shape = (*hidden.shape[:-1], dims)
 
     def predict(x: jax.Array, time: jax.Array) -> jax.Array:
@@ -200,7 +237,7 @@ class Diffusion:
 
     noise_key, step_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, shape).reshape((-1, dims))
-    return self.objective.sample(noise, predict, step_key, steps).reshape(shape)
+    return self.objective.sample(noise, predict, step_key, num_sampling_steps).reshape(shape)
 
   def _network(self) -> blocks.TokenDenoiser:
     return blocks.TokenDenoiser(self.width, self.depth)
@@ -217,11 +254,16 @@ class Diffusion:
 def build(
   section: dict[str, Any], where: str, objective: diffusion.Flow | diffusion.DDPM
 ) -> tuple[Any, Any]:
-  """Takes "motion_head", "action_head" and their settings "loss", "mixture", "denoiser" out of a
-  policy's section.
+  """The output heads of a policy's section.
+
+  Args:
+    section: the keys "motion_head", "action_head" and their settings "loss", "mixture" and
+      "denoiser" are taken out of it.
+    where: name of the section.
+    objective: of diffusion heads.
 
   Returns:
-    What motions and what actions are made with.
+    The heads of motions and of actions.
 
   Raises:
     errors.UserError: an unknown key or value.

@@ -1,9 +1,9 @@
-"""The policy model: frozen image encoder, shared trunk, a body (DiT or GPT) and light heads, as one
-record of functions.
+"""The policy model: frozen image encoder, shared trunk and an action head (DiT or GPT).
 
 Legend: B batch, T frames of history, C camera slots, H W image, L language tokens, E their width, S
-state dims, A action
-dims (of the widest robot), K chunk elements, M future motions, Z numbers of a motion.
+state dims, A action dims (of the widest robot), K action horizon, M motion horizon, Z size of a
+motion.
+
 Source: CoMo, arXiv 2505.17006: one policy is trained on robots' actions and on the latent motion of
 videos together.
 """
@@ -18,22 +18,22 @@ import jax
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import config_utils, pixels
+from como_jax.models import config_utils, pixels, specs
 from como_jax.models.backbones import mae_vit
-from como_jax.models.policy import dit, gpt, heads, trunk
-from como_jax.models.policy.heads import LATENT
+from como_jax.models.policy import dit, gpt, projections, trunk
+from como_jax.models.policy.projections import LATENT
 
 Params = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
-BODIES = {"dit": dit.build, "gpt": gpt.build}
+ACTION_HEADS = {"dit": dit.build, "gpt": gpt.build}
 KEYS = (
   "policy",
   "history",
-  "cameras",
+  "num_cameras",
   "pool",
   "language",
   "robots",
-  "chunk",
+  "action_horizon",
   "latent",
   "language_dropout",
   "trunk",
@@ -42,12 +42,23 @@ KEYS = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PolicyModel:
-  """The record a task works with; see `models.build`. Actions, states and latents are normalized.
+  """The record that a task works with; see `models.build`.
+
+  Actions, states and latents are normalized.
 
   Attributes:
     config: the model section it was built from.
-    kind: "dit" or "gpt", the name of the body's parameters.
-    chunk: K. motions: M. latent_size: Z. state_size: S. action_size: A. language_width: E.
+    encoder: of images, frozen.
+    trunk: encodes an observation into context tokens.
+    kind: "dit" or "gpt", the name of the action head's parameters.
+    action_head: from context tokens to actions and motions.
+    action_horizon: K.
+    motion_horizon: M.
+    latent: the shape of a motion; its `size` is Z.
+    state_size: S.
+    action_size: A.
+    language_width: E.
+    language_dropout: probability that an example's instruction is dropped in training.
     frozen: patterns of parameter names that are not trained unless the config says otherwise.
   """
 
@@ -55,10 +66,10 @@ class PolicyModel:
   encoder: mae_vit.Encoder
   trunk: trunk.Trunk
   kind: str
-  body: Any
-  chunk: int
-  motions: int
-  latent_size: int
+  action_head: Any
+  action_horizon: int
+  motion_horizon: int
+  latent: specs.LatentSpec
   state_size: int
   action_size: int
   language_width: int
@@ -67,33 +78,38 @@ class PolicyModel:
 
   @property
   def robots(self) -> tuple[str, ...]:
-    """Names of the robots; `batch["robot"]` counts in them."""
-    return self.body.heads.robots
+    """Names of the robots; `batch["robot"]` is an index into them."""
+    return self.action_head.projections.robots
 
   @property
   def image_size(self) -> int:
+    """H = W."""
     return self.encoder.image_size
 
   @property
   def terms(self) -> tuple[str, ...]:
-    """Names of what `losses` returns."""
-    return ("action", "latent", *(("gripper",) if getattr(self.body, "gripper", None) else ()))
+    """Names of the terms that `losses` returns."""
+    gripper = ("gripper",) if getattr(self.action_head, "gripper", None) else ()
+    return ("action", "latent", *gripper)
 
   def inputs_spec(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `losses` reads. Sampling needs neither "actions", "latents" nor their masks."""
-    size, views = self.image_size, (self.trunk.history, self.trunk.cameras)
+    """What `losses` reads, for `batch_size` examples.
+
+    Sampling needs neither "actions" nor "latents" nor their masks.
+    """
+    size, views = self.image_size, (self.trunk.history, self.trunk.num_cameras)
     spec = {
       "images": ((*views, size, size, 3), jnp.uint8),
       "images_mask": (views[1:], bool),
       "state": ((self.state_size,), jnp.float32),
       "state_mask": ((), bool),
       "robot": ((), jnp.int32),
-      "language": ((self.trunk.tokens, self.language_width), jnp.float32),
-      "language_mask": ((self.trunk.tokens,), bool),
-      "actions": ((self.chunk, self.action_size), jnp.float32),
-      "actions_mask": ((self.chunk, self.action_size), bool),
-      "latents": ((self.motions, self.latent_size), jnp.float32),
-      "latents_mask": ((self.motions,), bool),
+      "language": ((self.trunk.num_tokens, self.language_width), jnp.float32),
+      "language_mask": ((self.trunk.num_tokens,), bool),
+      "actions": ((self.action_horizon, self.action_size), jnp.float32),
+      "actions_mask": ((self.action_horizon, self.action_size), bool),
+      "latents": ((self.motion_horizon, self.latent.size), jnp.float32),
+      "latents_mask": ((self.motion_horizon,), bool),
     }
     return {
       name: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
@@ -101,57 +117,55 @@ class PolicyModel:
     }
 
   def init(self, key: jax.Array) -> dict[str, Any]:
-    """Fresh float32 parameters: {"encoder", "trunk", "dit" or "gpt", "heads": {robot: {...},
-    "latent": {...}}}.
+    """Fresh float32 parameters, drawn with `key`.
+
+    Returns:
+      {"encoder", "trunk", "dit" or "gpt", "heads": {robot: {...}, "latent": {...}}}.
     """
-    keys, mixer = jax.random.split(key, 4), self.trunk
-    # Zeros of the right shapes throughout: initializing runs no part on another one's output.
-    images = jnp.zeros(
-      (1, mixer.history, mixer.cameras, mixer.grid**2 + 1, self.encoder.size.width)
-    )
+    keys, mixer, width = jax.random.split(key, 4), self.trunk, self.trunk.stack.width
+    # Zeros of the right shapes everywhere: no part runs on the output of another part.
+    images = jnp.zeros((1, mixer.history, mixer.num_cameras, mixer.grid**2 + 1, self.encoder.width))
     inputs = (
       images,
-      jnp.ones((1, mixer.cameras), bool),
-      jnp.zeros((1, mixer.tokens, self.language_width)),
-      jnp.ones((1, mixer.tokens), bool),
-      jnp.zeros((1, mixer.width)),
+      jnp.ones((1, mixer.num_cameras), bool),
+      jnp.zeros((1, mixer.num_tokens, self.language_width)),
+      jnp.ones((1, mixer.num_tokens), bool),
+      jnp.zeros((1, width)),
       jnp.ones((1,), bool),
     )
-    context = trunk.Context(
-      jnp.zeros((1, mixer.size, mixer.width)), jnp.ones((1, mixer.size), bool)
-    )
+    context = trunk.Context(jnp.zeros((1, mixer.size, width)), jnp.ones((1, mixer.size), bool))
     return {
       "encoder": self.encoder.init(keys[0], jnp.zeros((1, self.image_size, self.image_size, 3)))[
         "params"
       ],
       "trunk": mixer.init(keys[1], *inputs)["params"],
-      self.kind: self.body.init(keys[2], context),
-      "heads": self.body.heads.init(keys[3]),
+      self.kind: self.action_head.init(keys[2], context),
+      "heads": self.action_head.projections.init(keys[3]),
     }
 
   def losses(
     self, params: Params, batch: Batch, key: jax.Array
   ) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """The terms to train on, each (sum over valid elements, number of them), float32 scalars.
+    """The terms of the loss, each (sum over valid elements, number of them), float32 scalars.
 
     Args:
       params: as from `init`.
-      batch: as `inputs_spec`; what lies beyond a mask does not matter. "tokens", as from `tokens`,
-        may stand in for "images".
-      key: drops instructions, and draws the body's noise.
+      batch: as `inputs_spec`; values beyond a mask do not matter. "tokens", as from `tokens`, may
+        replace "images".
+      key: drops instructions, and draws the action head's noise.
 
     Returns:
       One for each of `terms`: "action" and "latent", and "gripper" where GPT classifies it.
     """
-    chex.assert_shape(batch["actions"], (None, self.chunk, self.action_size))
-    chex.assert_shape(batch["latents"], (None, self.motions, self.latent_size))
-    drop_key, body_key = jax.random.split(key)
+    chex.assert_shape(batch["actions"], (None, self.action_horizon, self.action_size))
+    chex.assert_shape(batch["latents"], (None, self.motion_horizon, self.latent.size))
+    drop_key, head_key = jax.random.split(key)
     batch = {
       **batch,
       "language_mask": trunk.drop_language(drop_key, batch["language_mask"], self.language_dropout),
     }
     context = self._context(params, batch, self._images(params, batch), batch["robot"])
-    return self.body.losses(params[self.kind], params["heads"], context, batch, body_key)
+    return self.action_head.losses(params[self.kind], params["heads"], context, batch, head_key)
 
   def sample(
     self,
@@ -160,30 +174,32 @@ class PolicyModel:
     key: jax.Array,
     *,
     robot: str,
-    steps: int | None = None,
-    guidance: float = 1.0,
+    num_sampling_steps: int | None = None,
+    guidance_scale: float = 1.0,
   ) -> jax.Array:
-    """Chunks of actions of one robot.
+    """Samples chunks of actions of one robot.
 
     Args:
       params: as from `init`.
       batch: an observation for each example; "robot" is not read.
       key: of the sampler's noise; the same key gives the same actions.
-      robot: whose head speaks.
-      steps: of the sampler; None for the configured number. GPT needs it only for diffusion heads.
-      guidance: weight of the instruction; 1 = none, which also halves the work.
+      robot: name of the robot.
+      num_sampling_steps: of the sampler; None for the configured number. GPT needs it only for
+        diffusion heads.
+      guidance_scale: weight of the instruction; 1 = no guidance, which also halves the work.
 
     Returns:
       float32 [B, K, A of the robot].
 
     Raises:
-      errors.UserError: no such robot; fewer than one step; guidance of a policy that has none.
+      errors.UserError: no such robot; fewer than one step; guidance of a policy that does not
+        support it.
     """
     if robot not in self.robots:
       raise errors.UserError(
         f"the policy knows no robot {robot!r}: {errors.nearest(robot, self.robots)}"
       )
-    return self._sample(params, batch, key, "action", robot, steps, guidance)
+    return self._sample(params, batch, key, ("action", robot), num_sampling_steps, guidance_scale)
 
   def sample_latents(
     self,
@@ -191,50 +207,59 @@ class PolicyModel:
     batch: Batch,
     key: jax.Array,
     *,
-    steps: int | None = None,
-    guidance: float = 1.0,
+    num_sampling_steps: int | None = None,
+    guidance_scale: float = 1.0,
   ) -> jax.Array:
-    """Future motions float32 [B, M, Z]; arguments as for `sample`, but "robot" is read (it says
-    whose state is given).
+    """Samples future motions, float32 [B, M, Z].
+
+    The arguments are those of `sample`, but `batch["robot"]` is read: the state is that robot's.
     """
-    return self._sample(params, batch, key, "latent", LATENT, steps, guidance)
+    return self._sample(params, batch, key, ("latent", LATENT), num_sampling_steps, guidance_scale)
 
   def _sample(
     self,
     params: Params,
     batch: Batch,
     key: jax.Array,
-    group: str,
-    robot: str,
-    steps: int | None,
-    guidance: float,
+    target: tuple[str, str],
+    num_sampling_steps: int | None,
+    guidance_scale: float,
   ) -> jax.Array:
-    if steps is not None and steps < 1:
-      raise errors.UserError(f"steps {steps} must be at least 1")
-    if guidance != 1 and not self.body.guides:
+    """`sample` of a `target`: (group of tokens, name of the projections)."""
+    group, robot = target
+    if num_sampling_steps is not None and num_sampling_steps < 1:
+      raise errors.UserError(f"num_sampling_steps {num_sampling_steps} must be at least 1")
+    if guidance_scale != 1 and not self.action_head.supports_guidance:
       raise errors.UserError(
-        f"guidance {guidance}: only a diffusion policy (model.policy 'dit') can be guided, "
-        f"{self.kind!r} takes 1"
+        f"guidance_scale {guidance_scale}: only a diffusion policy (model.policy 'dit') can be "
+        f"guided, {self.kind!r} takes 1"
       )
-    images, whose = self._images(params, batch), batch["robot"] if robot == LATENT else robot
-    contexts = [self._context(params, batch, images, whose)]
-    if guidance != 1:
-      silent = {**batch, "language_mask": jnp.zeros(batch["language_mask"].shape, bool)}
-      contexts.append(self._context(params, silent, images, whose))
-    return self.body.sample(
+    images = self._images(params, batch)
+    state_robot = batch["robot"] if robot == LATENT else robot
+    contexts = [self._context(params, batch, images, state_robot)]
+    if guidance_scale != 1:
+      unconditional = {**batch, "language_mask": jnp.zeros(batch["language_mask"].shape, bool)}
+      contexts.append(self._context(params, unconditional, images, state_robot))
+    return self.action_head.sample(
       params[self.kind],
       params["heads"],
       contexts,
       key,
       group=group,
       robot=robot,
-      steps=steps,
-      guidance=guidance,
+      num_sampling_steps=num_sampling_steps,
+      guidance_scale=guidance_scale,
     )
 
   def tokens(self, params: Params, images: jax.Array) -> jax.Array:
-    """All tokens of uint8 images [B, T, C, H, W, 3], each encoded once: float32 [B, T, C, N+1,
-    width of the encoder].
+    """All tokens of images, each encoded once.
+
+    Args:
+      params: as from `init`.
+      images: uint8 [B, T, C, H, W, 3].
+
+    Returns:
+      float32 [B, T, C, N+1, width of the encoder].
     """
     side = self.image_size
     chex.assert_shape(images, (None, None, None, side, side, 3))
@@ -249,7 +274,7 @@ class PolicyModel:
     """The tokens of a batch's images."""
     tokens = batch["tokens"] if "tokens" in batch else self.tokens(params, batch["images"])
     chex.assert_shape(
-      tokens, (None, self.trunk.history, self.trunk.cameras, self.trunk.grid**2 + 1, None)
+      tokens, (None, self.trunk.history, self.trunk.num_cameras, self.trunk.grid**2 + 1, None)
     )
     return tokens
 
@@ -258,20 +283,18 @@ class PolicyModel:
   ) -> tuple[jax.Array, ...]:
     """The trunk's arguments."""
     state = jnp.where(batch["state_mask"][:, None], batch["state"].astype(jnp.float32), 0)
-    shapes = self.body.heads.shapes
+    projections = self.action_head.projections
     names = self.robots if not isinstance(robot, str) else (robot,)
-    has = [name for name in names if "state" in shapes[name]]
-    if has:
-      token = self.body.heads.apply(params["heads"], "state", state, robot)
-      stated = batch["state_mask"]
-      if not isinstance(robot, str) and len(has) < len(names):
-        stated = stated & jnp.isin(robot, jnp.array([self.robots.index(name) for name in has]))
+    with_state = [name for name in names if "state" in projections.shapes[name]]
+    if with_state:
+      token = projections.apply(params["heads"], "state", state, robot)
+      mask = batch["state_mask"]
+      if not isinstance(robot, str) and len(with_state) < len(names):
+        mask = mask & jnp.isin(robot, jnp.array([self.robots.index(name) for name in with_state]))
     else:
-      token, stated = (
-        jnp.zeros((state.shape[0], self.trunk.width)),
-        jnp.zeros(state.shape[:1], bool),
-      )
-    return images, batch["images_mask"], batch["language"], batch["language_mask"], token, stated
+      token = jnp.zeros((state.shape[0], self.trunk.stack.width))
+      mask = jnp.zeros(state.shape[:1], bool)
+    return images, batch["images_mask"], batch["language"], batch["language_mask"], token, mask
 
   def _context(
     self, params: Params, batch: Batch, images: jax.Array, robot: jax.Array | str
@@ -284,17 +307,24 @@ class PolicyModel:
 def build(config: dict[str, Any], encoder: mae_vit.Encoder, common: dict[str, Any]) -> PolicyModel:
   """The record from a model section whose keys were checked (see `models.build`).
 
+  Args:
+    config: the model section.
+    encoder: of images.
+    common: the fields that every transformer of the model shares.
+
   Raises:
-    errors.UserError: naming the first key or value that cannot be.
+    errors.UserError: naming the first key or value that is invalid.
   """
   kind = config["policy"]
-  body = config_utils.lookup(BODIES, kind, "model.policy")
-  config_utils.check(config["language"], "model.language", required=("width", "tokens"))
-  config_utils.check(config["latent"], "model.latent", required=("queries", "dims", "chunk"))
-  robots, latent = heads.check(config["robots"]), config["latent"]
+  build_head = config_utils.lookup(ACTION_HEADS, kind, "model.policy")
+  config_utils.check(config["language"], "model.language", required=("width", "num_tokens"))
+  config_utils.check(
+    config["latent"], "model.latent", required=("num_queries", "latent_dim", "motion_horizon")
+  )
+  robots, section = projections.check(config["robots"]), config["latent"]
   for name, value in (
-    ("chunk", config["chunk"]),
-    *((f"latent.{key}", value) for key, value in latent.items()),
+    ("action_horizon", config["action_horizon"]),
+    *((f"latent.{key}", value) for key, value in section.items()),
     ("language.width", config["language"]["width"]),
   ):
     if value < 1:
@@ -303,37 +333,35 @@ def build(config: dict[str, Any], encoder: mae_vit.Encoder, common: dict[str, An
     raise errors.UserError(
       f"model.language_dropout {config['language_dropout']} must be at least 0 and below 1"
     )
+  stack = config_utils.StackFields(common, {"epsilon": 1e-6, "initializer": "mae"})
   mixer = trunk.check(
     config_utils.instantiate(
       trunk.Trunk,
       config["trunk"],
       "model.trunk",
-      grid=encoder.size.grid(encoder.image_size),
+      stack=stack,
+      grid=encoder.grid,
       history=config["history"],
-      cameras=config["cameras"],
-      tokens=config["language"]["tokens"],
+      num_cameras=config["num_cameras"],
+      num_tokens=config["language"]["num_tokens"],
       pool=config["pool"],
-      **common,
     )
   )
-  made = body(
-    config[kind],
-    robots=robots,
-    chunk=config["chunk"],
-    motions=latent["chunk"],
-    latent=(latent["queries"], latent["dims"]),
-    trunk_width=mixer.width,
-    common=common,
+  shape = dict(
+    action_horizon=config["action_horizon"],
+    motion_horizon=section["motion_horizon"],
+    latent=specs.LatentSpec(section["num_queries"], section["latent_dim"]),
+  )
+  action_head = build_head(
+    config[kind], robots=robots, trunk_width=mixer.stack.width, stack=stack, **shape
   )
   return PolicyModel(
     config,
     encoder,
     mixer,
     kind,
-    made,
-    chunk=config["chunk"],
-    motions=latent["chunk"],
-    latent_size=latent["queries"] * latent["dims"],
+    action_head,
+    **shape,
     state_size=max(sizes["state"] for sizes in robots.values()),
     action_size=max(sizes["action"] for sizes in robots.values()),
     language_width=config["language"]["width"],

@@ -18,14 +18,15 @@ KINDS = {"bert": bert.Encoder, "t5": t5.Encoder, "clip": clip.Encoder}
 def build(
   kind: str, sizes: Mapping[str, Any], *, dtype: Any = jnp.float32, what: str = "text encoder"
 ) -> nn.Module:
-  """The encoder of a weights folder: `apply({"params": ...}, ids [B, N], mask [B, N])` -> (tokens,
-  pooled).
+  """The encoder of a weights folder.
+
+  `apply({"params": ...}, ids [B, N], mask [B, N])` returns (tokens, pooled).
 
   Args:
     kind: a key of `KINDS`.
-    sizes: the fields of its class, as "sizes" of the folder's config.json has them.
-    dtype: what matrix products run in.
-    what: names the source in messages.
+    sizes: the fields of its class, as in "sizes" of the folder's config.json.
+    dtype: of matrix products.
+    what: name of the source in messages.
 
   Raises:
     errors.UserError: an unknown kind or size, or a missing one.

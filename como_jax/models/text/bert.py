@@ -28,6 +28,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Runs one layer on `x` [B, N, D]; `mask` as for `layers.Attention`."""
     attention = layers.Attention(
       self.heads, x.shape[-1] // self.heads, dtype=self.dtype, name="attention"
     )
@@ -42,12 +43,17 @@ class Encoder(nn.Module):
   """Token numbers -> tokens and a sentence vector, both float32.
 
   Attributes:
-    vocabulary, positions, types: rows of the three embedding tables; one text alone is all of type
-      0.
-    width, depth, heads, mlp: of the transformer.
+    vocabulary: rows of the token table.
+    positions: rows of the position table.
+    types: rows of the type table; a single text is all of type 0.
+    width: D.
+    depth: number of layers.
+    heads: attention heads.
+    mlp: width of the MLP.
     epsilon: of the LayerNorms.
     activation: a key of `layers.ACTIVATIONS`.
     pooling: a key of `POOLING`.
+    dtype: of matrix products.
   """
 
   vocabulary: int
@@ -64,13 +70,19 @@ class Encoder(nn.Module):
 
   @property
   def pooled_width(self) -> int:
+    """Width of the sentence vector."""
     return self.width
 
   @nn.compact
   def __call__(self, ids: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Args: ids int [B, N]; mask bool [B, N], False = padding.
+    """Encodes texts.
 
-    Returns (tokens [B, N, D], pooled [B, D]).
+    Args:
+      ids: int [B, N], numbers of the tokens.
+      mask: bool [B, N], False = padding.
+
+    Returns:
+      (tokens [B, N, D], pooled [B, D]).
     """
     pooling = config_utils.lookup(POOLING, self.pooling, "pooling")
     tables = [

@@ -1,5 +1,6 @@
-"""CLIP's text encoder: a causal pre-norm transformer; the text's vector is the state at its end
-token, projected.
+"""CLIP's text encoder: a causal pre-norm transformer.
+
+The text's vector is the projected state at its end token.
 
 Legend: B texts, N tokens, D width, P width after the projection, V vocabulary.
 Source: Radford et al., arXiv 2103.00020.
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from como_jax.models import transformer
 from como_jax.models.text import layers
 
-LEGACY_END = 2  # what old files say although their end token is the last of the vocabulary
+LEGACY_END = 2  # in old files, although their end token is the last of the vocabulary
 
 
 class Block(nn.Module):
@@ -28,6 +29,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Runs one layer on `x` [B, N, D]; `mask` as for `layers.Attention`."""
     attention = layers.Attention(
       self.heads, x.shape[-1] // self.heads, dtype=self.dtype, name="attention"
     )
@@ -42,14 +44,19 @@ class Encoder(nn.Module):
   """Token numbers -> tokens and a vector of the text, both float32.
 
   Attributes:
-    vocabulary, positions: rows of the embedding tables.
-    width, depth, heads, mlp: of the transformer.
-    end: number of the end token. `LEGACY_END` means the largest number in the text, which is where
-      it is in CLIP's own vocabulary; any other, its first occurrence.
+    vocabulary: rows of the token table.
+    positions: rows of the position table.
+    width: D.
+    depth: number of layers.
+    heads: attention heads.
+    mlp: width of the MLP.
+    end: number of the end token. `LEGACY_END` means the largest number in the text, which is the
+      end token in CLIP's own vocabulary; any other number means its first occurrence.
     projection: P of the projection into the space shared with images; 0 = the weights have none,
-      the vector is [B, D].
+      and the vector is [B, D].
     epsilon: of the LayerNorms.
     activation: a key of `layers.ACTIVATIONS`.
+    dtype: of matrix products.
   """
 
   vocabulary: int
@@ -66,13 +73,19 @@ class Encoder(nn.Module):
 
   @property
   def pooled_width(self) -> int:
+    """Width of the text's vector."""
     return self.projection or self.width
 
   @nn.compact
   def __call__(self, ids: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Args: ids int [B, N]; mask bool [B, N], False = padding.
+    """Encodes texts.
 
-    Returns (tokens [B, N, D], pooled [B, P or D]).
+    Args:
+      ids: int [B, N], numbers of the tokens.
+      mask: bool [B, N], False = padding.
+
+    Returns:
+      (tokens [B, N, D], pooled [B, P or D]).
     """
     token, position = (
       self.param(name, nn.initializers.normal(0.02), (rows, self.width)).astype(jnp.float32)
@@ -84,10 +97,10 @@ class Encoder(nn.Module):
     block = Block(self.heads, self.mlp, self.activation, self.epsilon, self.dtype, parent=None)
     x = layers.stack(self, block, self.depth, x, causal)
     x = transformer.LayerNorm(epsilon=self.epsilon, name="norm")(x)
-    found = jnp.where(
+    score = jnp.where(
       mask, ids if self.end == LEGACY_END else (ids == self.end).astype(jnp.int32), -1
     )
-    pooled = jnp.take_along_axis(x, jnp.argmax(found, axis=1)[:, None, None], axis=1)[:, 0]
+    pooled = jnp.take_along_axis(x, jnp.argmax(score, axis=1)[:, None, None], axis=1)[:, 0]
     if self.projection:
       pooled = nn.Dense(self.projection, use_bias=False, dtype=self.dtype, name="projection")(
         pooled

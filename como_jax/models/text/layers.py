@@ -1,11 +1,11 @@
-"""What the text encoders share: attention with an optional bias, the MLP, stacked layers, pooling.
+"""Layers of the text encoders: attention with an optional bias, MLP, stacked layers, pooling.
 
 Legend: B texts, N tokens, D width, H heads, K width of one head, L layers.
 
-These forwards are frozen and only ever read published weights, so they stand apart from
-`models.transformer`: no sharding constraints, no rematerialization. Parameters are float32 (or what
-was loaded); `dtype` is what matrix products run in. Norms, the softmax and the residual stream are
-always float32: T5's activations are too large for short floats.
+These encoders are frozen and use published weights, so they are separate from
+`models.transformer`: no sharding constraints, no rematerialization. Parameters are float32 (or the
+loaded dtype); matrix products run in `dtype`. Norms, the softmax and the residual stream are always
+float32: T5's activations are too large for 16-bit floats.
 """
 
 import functools
@@ -33,9 +33,11 @@ class Attention(nn.Module):
   """Multi-head self-attention. [B, N, D] -> [B, N, D].
 
   Attributes:
-    heads, head_width: H and K; H * K need not be D.
-    use_bias: biases on query, key, value and output.
+    heads: H.
+    head_width: K; H * K need not be D.
+    use_bias: whether query, key, value and output have biases.
     scale: of the logits; None is 1 / sqrt(K).
+    dtype: of matrix products.
   """
 
   heads: int
@@ -46,8 +48,12 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """Args: x [B, N, D]; mask bool [B or 1, 1, N, N], True = may attend; bias [1, H, N, N] added to
-    the logits.
+    """Attends.
+
+    Args:
+      x: [B, N, D].
+      mask: bool [B or 1, 1, N, N], True = may attend.
+      bias: [1, H, N, N], added to the logits.
     """
 
     def dense(name: str, width: int) -> nn.Dense:
@@ -63,7 +69,15 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-  """down(act(up(x))), or down(act(gate(x)) * up(x)) when gated. [B, N, D] -> [B, N, D]."""
+  """down(act(up(x))), or down(act(gate(x)) * up(x)) when gated. [B, N, D] -> [B, N, D].
+
+  Attributes:
+    mlp: width between the layers.
+    activation: a key of `ACTIVATIONS`.
+    use_bias: whether the layers have biases.
+    gated: whether there is a gate.
+    dtype: of matrix products.
+  """
 
   mlp: int
   activation: str
@@ -73,6 +87,8 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """x: [B, N, D]."""
+
     def dense(name: str, width: int) -> nn.Dense:
       return nn.Dense(width, use_bias=self.use_bias, dtype=self.dtype, name=name)
 
@@ -85,10 +101,17 @@ class MLP(nn.Module):
 def stack(
   parent: nn.Module, block: nn.Module, depth: int, x: jax.Array, *arguments: jax.Array
 ) -> jax.Array:
-  """`depth` layers of `block` (made with parent=None), x [B, N, D] -> [B, N, D].
+  """Runs `depth` layers. [B, N, D] -> [B, N, D].
 
-  The parameters lie in `parent` under "blocks" with a leading axis L and the compiled program holds
-  one layer.
+  The parameters lie in `parent` under "blocks" with a leading axis L, and the compiled program
+  holds one layer.
+
+  Args:
+    parent: the module that owns the parameters.
+    block: one layer, made with parent=None.
+    depth: L.
+    x: [B, N, D].
+    *arguments: further arguments of every layer.
   """
 
   def init(key: jax.Array) -> dict[str, Any]:
@@ -103,13 +126,19 @@ def stack(
 
 
 def attend_to(mask: jax.Array) -> jax.Array:
-  """Bool [B, N], True = a token -> bool [B, 1, N, N]: every position may attend to every token."""
+  """Attention mask [B, 1, N, N] of `mask` [B, N], True = a token: all attend to every token."""
   return jnp.broadcast_to(mask[:, None, None, :], (mask.shape[0], 1, mask.shape[1], mask.shape[1]))
 
 
 def mean(tokens: jax.Array, mask: jax.Array) -> jax.Array:
-  """[B, N, D] and bool [B, N] -> [B, D], the mean over the tokens that are there; 0 where there are
-  none.
+  """The mean over the tokens of each text; 0 for a text without tokens.
+
+  Args:
+    tokens: [B, N, D].
+    mask: bool [B, N], True = a token.
+
+  Returns:
+    [B, D].
   """
   weights = mask.astype(tokens.dtype)[..., None]
   return jnp.sum(tokens * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1.0)

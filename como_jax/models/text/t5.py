@@ -1,5 +1,4 @@
-"""T5's encoder: relative positions as a bias on the attention logits, RMS norms, no biases,
-unscaled logits.
+"""T5's encoder: relative positions as a bias on the logits, RMS norms, no biases, no scaling.
 
 Legend: B texts, N tokens, D width, H heads, V vocabulary, R buckets of relative positions.
 Source: Raffel et al., arXiv 1910.10683; the gated MLP: Shazeer, arXiv 2002.05202 (T5 1.1, Flan-T5).
@@ -23,6 +22,7 @@ class Norm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """x: [B, N, D]."""
     scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
     y = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
     return y * scale.astype(jnp.float32)[None, None]
@@ -41,6 +41,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, bias: jax.Array) -> jax.Array:
+    """Runs one layer on `x` [B, N, D]; `mask` and `bias` as for `layers.Attention`."""
     attention = layers.Attention(
       self.heads, self.head_width, False, 1.0, self.dtype, name="attention"
     )
@@ -54,11 +55,17 @@ class Encoder(nn.Module):
 
   Attributes:
     vocabulary: rows of the token table.
-    width, depth, heads, head_width, mlp: of the transformer; heads * head_width need not be the
-      width.
-    activation: a key of `layers.ACTIVATIONS`; gated: whether the MLP has a gate.
-    buckets, max_distance: of relative positions (see `bucket`).
+    width: D.
+    depth: number of layers.
+    heads: H.
+    head_width: width of a head; heads * head_width need not be D.
+    mlp: width of the MLP.
+    activation: a key of `layers.ACTIVATIONS`.
+    gated: whether the MLP has a gate.
+    buckets: R, of relative positions (see `bucket`).
+    max_distance: of relative positions (see `bucket`).
     epsilon: of the norms.
+    dtype: of matrix products.
   """
 
   vocabulary: int
@@ -76,21 +83,27 @@ class Encoder(nn.Module):
 
   @property
   def pooled_width(self) -> int:
+    """Width of the text's vector."""
     return self.width
 
   @nn.compact
   def __call__(self, ids: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Args: ids int [B, N]; mask bool [B, N], False = padding.
+    """Encodes texts.
 
-    Returns (tokens [B, N, D], pooled [B, D]).
+    Args:
+      ids: int [B, N], numbers of the tokens.
+      mask: bool [B, N], False = padding.
+
+    Returns:
+      (tokens [B, N, D], pooled [B, D]).
     """
     token = self.param("token", nn.initializers.normal(1.0), (self.vocabulary, self.width))
     relative = self.param("relative", nn.initializers.normal(0.02), (self.buckets, self.heads))
-    place = np.arange(ids.shape[1])
-    numbers = bucket(
-      place[None] - place[:, None], buckets=self.buckets, max_distance=self.max_distance
+    position = np.arange(ids.shape[1])
+    rows = bucket(
+      position[None] - position[:, None], buckets=self.buckets, max_distance=self.max_distance
     )
-    bias = relative.astype(jnp.float32)[numbers].transpose((2, 0, 1))[None]  # [1, H, N, N]
+    bias = relative.astype(jnp.float32)[rows].transpose((2, 0, 1))[None]  # [1, H, N, N]
     block = Block(
       self.heads,
       self.head_width,
@@ -109,10 +122,16 @@ class Encoder(nn.Module):
 
 
 def bucket(distance: np.ndarray, *, buckets: int, max_distance: int) -> np.ndarray:
-  """Relative positions (key - query, in tokens) -> rows of the bias table, int.
+  """Relative positions -> rows of the bias table, int.
 
-  Half of the buckets are for keys after the query. Of each half, one half are single distances and
-  the rest grow logarithmically up to `max_distance`; all that is farther shares the last.
+  Half of the buckets are for keys after the query. In each half, the first half are single
+  distances and the rest grow logarithmically up to `max_distance`; all larger distances share the
+  last bucket.
+
+  Args:
+    distance: key - query, in tokens.
+    buckets: R.
+    max_distance: in tokens.
   """
   half = buckets // 2
   exact = half // 2

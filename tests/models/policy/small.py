@@ -19,24 +19,38 @@ _BASE = {
   "remat": "none",
   "encoder": {"kind": "mae_vit", "size": "16x1x2/8"},
   "history": 2,
-  "cameras": 2,
+  "num_cameras": 2,
   "pool": 2,
-  "language": {"width": 6, "tokens": 3},
+  "language": {"width": 6, "num_tokens": 3},
   "robots": {"hand": {"action": 5, "state": 0}, "arm": {"action": 3, "state": 2}},
-  "chunk": 4,
-  "latent": {"queries": 2, "dims": 3, "chunk": 2},
+  "action_horizon": 4,
+  "latent": {"num_queries": 2, "latent_dim": 3, "motion_horizon": 2},
   "language_dropout": 0.0,
-  "trunk": {"width": 16, "depth": 1, "heads": 2, "mlp": 32},
+  "trunk": {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32},
 }
 DIT = {
   **_BASE,
   "policy": "dit",
-  "dit": {"width": 24, "depth": 2, "heads": 2, "mlp": 32, "objective": "flow", "steps": 2},
+  "dit": {
+    "width": 24,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_dim": 32,
+    "objective": "flow",
+    "num_sampling_steps": 2,
+  },
 }
 GPT = {
   **_BASE,
   "policy": "gpt",
-  "gpt": {"width": 16, "depth": 2, "heads": 2, "mlp": 32, "inference": "decoded", "steps": 2},
+  "gpt": {
+    "width": 16,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_dim": 32,
+    "inference": "decoded",
+    "num_sampling_steps": 2,
+  },
 }
 BASES = {"dit": DIT, "gpt": GPT}
 HAND, ARM = 0, 1  # as in batch["robot"]

@@ -25,7 +25,7 @@ def column(values):
 @pytest.mark.parametrize("time", diffusion.TIMES)
 def test_flow_corrupts_along_the_line(time):
   flow = diffusion.Flow(time=time)
-  x, t, target = (np.asarray(part) for part in flow.corrupt(KEY, jnp.asarray(DATA)))
+  x, t, target = (np.asarray(part) for part in flow.add_noise(KEY, jnp.asarray(DATA)))
   assert t.shape == (3,) and np.all((t >= 0) & (t <= 1))
   # following the velocity ends at the data
   np.testing.assert_allclose(x + (1 - column(t)) * target, DATA, rtol=1e-5, atol=1e-5)
@@ -36,12 +36,12 @@ def test_flow_corrupts_along_the_line(time):
 @pytest.mark.parametrize(
   "model",
   [diffusion.Flow(time=time) for time in diffusion.TIMES]
-  + [diffusion.DDPM(levels=1000, prediction="epsilon")],
+  + [diffusion.DDPM(num_train_timesteps=1000, prediction="epsilon")],
 )
 def test_noise_does_not_depend_on_the_time(model):
   """Of 4,000 examples of one number, their ranks in time and in noise."""
   x = jnp.zeros((4000, 1))
-  found = model.corrupt(KEY, x)
+  found = model.add_noise(KEY, x)
   noise = -found.target if isinstance(model, diffusion.Flow) else found.target  # of data that are 0
   ranks = [np.argsort(np.argsort(np.asarray(values).ravel())) for values in (found.time, noise)]
   assert abs(np.corrcoef(*ranks)[0, 1]) < 0.06
@@ -89,7 +89,7 @@ def field(x, t):
 
 def reference(model, steps):
   """Deterministic DDIM with the noise estimate, clipped data and evenly spaced levels."""
-  levels = model.levels
+  levels = model.num_train_timesteps
   if model.schedule == "cosine":
 
     def f(u):
@@ -125,7 +125,7 @@ def reference(model, steps):
   [("epsilon", "cosine", 4), ("v", "cosine", 50), ("sample", "linear", 10)],
 )
 def test_ddim_equals_the_reference_loop(prediction, schedule, steps):
-  model = diffusion.DDPM(levels=50, schedule=schedule, prediction=prediction, clip=2.0)
+  model = diffusion.DDPM(num_train_timesteps=50, schedule=schedule, prediction=prediction, clip=2.0)
   out = model.sample(
     jnp.asarray(NOISE), lambda x, t: 0.4 * jnp.tanh(x) + t[:, None, None], KEY, steps
   )
@@ -134,8 +134,8 @@ def test_ddim_equals_the_reference_loop(prediction, schedule, steps):
 
 @pytest.mark.parametrize("prediction", diffusion.PREDICTIONS)
 def test_ddim_with_a_perfect_network_finds_the_data(prediction):
-  model = diffusion.DDPM(levels=30, prediction=prediction, clip=0.0)
-  signal = jnp.asarray(model.signal())
+  model = diffusion.DDPM(num_train_timesteps=30, prediction=prediction, clip=0.0)
+  signal = jnp.asarray(model.alphas_cumprod())
 
   def perfect(x, t):
     a = signal[jnp.round((1 - t) * 30).astype(int) - 1][:, None, None]
@@ -155,8 +155,8 @@ def test_ancestral_step_has_the_posterior_of_ddpm():
   """Two steps of a two-level chain: mean and variance from Ho et al., equations 6 and 7, the last
   step without noise.
   """
-  model = diffusion.DDPM(levels=2, prediction="sample", sampler="ddpm", clip=0.0)
-  a1, a2 = model.signal().astype(np.float64)
+  model = diffusion.DDPM(num_train_timesteps=2, prediction="sample", sampler="ddpm", clip=0.0)
+  a1, a2 = model.alphas_cumprod().astype(np.float64)
   beta = 1 - a2 / a1
   mean = np.sqrt(a1) * beta / (1 - a2) * DATA + np.sqrt(1 - beta) * (1 - a1) / (1 - a2) * NOISE
   deviation = np.sqrt((1 - a1) / (1 - a2) * beta)
@@ -175,25 +175,55 @@ def test_ancestral_step_has_the_posterior_of_ddpm():
 
 @pytest.mark.parametrize("prediction", diffusion.PREDICTIONS)
 def test_ddpm_targets_agree_with_how_they_are_read(prediction):
-  model = diffusion.DDPM(levels=20, prediction=prediction)
-  x, t, target = model.corrupt(KEY, jnp.asarray(DATA))
-  a = jnp.asarray(model.signal())[jnp.round((1 - t) * 20).astype(int) - 1][:, None, None]
+  model = diffusion.DDPM(num_train_timesteps=20, prediction=prediction)
+  x, t, target = model.add_noise(KEY, jnp.asarray(DATA))
+  a = jnp.asarray(model.alphas_cumprod())[jnp.round((1 - t) * 20).astype(int) - 1][:, None, None]
   np.testing.assert_allclose(model._data(x, target, a), DATA, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("schedule", diffusion.SCHEDULES)
 def test_schedules_go_from_data_to_noise(schedule):
-  signal = diffusion.DDPM(levels=100, schedule=schedule).signal()
+  signal = diffusion.DDPM(num_train_timesteps=100, schedule=schedule).alphas_cumprod()
   assert signal[0] > 0.99 and signal[-1] < 1e-3 and np.all(np.diff(signal) < 0)
 
 
 def test_guidance_of_one_is_none():
-  np.testing.assert_allclose(diffusion.guided(DATA, NOISE, 1.0), DATA, rtol=1e-6, atol=1e-6)
   np.testing.assert_allclose(
-    diffusion.guided(DATA, NOISE, 3.0), 3 * DATA - 2 * NOISE, rtol=1e-5, atol=1e-5
+    diffusion.classifier_free_guidance(DATA, NOISE, 1.0), DATA, rtol=1e-6, atol=1e-6
+  )
+  np.testing.assert_allclose(
+    diffusion.classifier_free_guidance(DATA, NOISE, 3.0), 3 * DATA - 2 * NOISE, rtol=1e-5, atol=1e-5
   )
 
 
-def test_more_steps_than_levels_are_refused():
+def test_more_steps_than_timesteps_are_refused():
   with pytest.raises(errors.UserError, match="steps 30"):
-    diffusion.DDPM(levels=25).sample(jnp.asarray(NOISE), field, KEY, 30)
+    diffusion.DDPM(num_train_timesteps=25).sample(jnp.asarray(NOISE), field, KEY, 30)
+
+
+@pytest.mark.parametrize(
+  "settings, message",
+  [
+    (
+      dict(num_train_timesteps=1),
+      "^w: num_train_timesteps 1 must be at least 2, clip 5.0 not negative$",
+    ),
+    (dict(num_train_timesteps=2), None),
+    (dict(num_train_timesteps=20, schedule="linear"), "must be at least 21"),
+    (dict(num_train_timesteps=21, schedule="linear"), None),
+    (dict(clip=-1), "clip -1 not negative$"),
+    (dict(clip=0), None),
+    (dict(schedule="cos"), "^w.schedule"),
+    (dict(prediction="x"), "^w.prediction"),
+    (dict(sampler="x"), "^w.sampler"),
+  ],
+)
+def test_settings_of_ddpm(settings, message):
+  made = diffusion.DDPM(**settings)
+  if message is None:
+    made.check("w")
+    signal = made.alphas_cumprod()
+    assert np.isfinite(signal).all() and (signal > 0).all()
+  else:
+    with pytest.raises(errors.UserError, match=message):
+      made.check("w")

@@ -15,9 +15,14 @@ KEY = jax.random.key(7)
 def eager():
   model, params = small.made(small.DIT)
   rng = np.random.default_rng(0)
-  network, context = model.body.denoiser, jnp.asarray(rng.normal(size=(2, 5, 16)), jnp.float32)
+  network, context = (
+    model.action_head.denoiser,
+    jnp.asarray(rng.normal(size=(2, 5, 16)), jnp.float32),
+  )
   mask = jnp.array([[True] * 5, [True, False, True, True, False]])
-  memory = small.jit(model.body.memory.apply)({"params": params["dit"]["memory"]}, context)
+  memory = small.jit(model.action_head.context_kv.apply)(
+    {"params": params["dit"]["memory"]}, context
+  )
   groups = {
     name: (
       jnp.asarray(rng.normal(size=(2, length, 24)), jnp.float32),
@@ -98,7 +103,7 @@ def test_guidance():
   silent = dict(batch, language_mask=jnp.zeros_like(batch["language_mask"]))
   sample = small.jit(
     lambda batch, guidance: model.sample(
-      params, batch, KEY, robot="arm", steps=1, guidance=guidance
+      params, batch, KEY, robot="arm", num_sampling_steps=1, guidance_scale=guidance
     ),
     static_argnums=1,
   )
@@ -113,7 +118,7 @@ def test_guidance():
 
 
 def test_untrained_heads_predict_nothing():
-  heads = small.made(small.DIT)[0].body.heads.init(KEY)
+  heads = small.made(small.DIT)[0].action_head.projections.init(KEY)
   assert all(
     not np.any(heads[name]["decode"]["kernel"]) and np.any(heads[name]["encode"]["kernel"])
     for name in heads

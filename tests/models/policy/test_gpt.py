@@ -15,35 +15,32 @@ KEY = jax.random.key(5)
 
 def full(model, params, batch, latents, hidden):
   """Both groups from one uncached pass over the whole sequence with the given motions."""
-  body, heads = model.body, params["heads"]
+  head, heads = model.action_head, params["heads"]
+  num_tokens, motions = head.latent.num_queries, head.motion_horizon
   images = model._images(params, batch)
   context = model._context(params, batch, images, "arm")
   size, prefix = context.tokens.shape[:2]
-  tokens = latents.reshape((size, body.motions, body.tokens, body.dims))
+  tokens = latents.reshape((size, motions, num_tokens, head.latent.latent_dim))
   x = jnp.concatenate(
     [
       context.tokens,
-      body._motion(params["gpt"], heads, tokens),
-      body._queries(params["gpt"], size),
+      head._motion(params["gpt"], heads, tokens),
+      head._queries(params["gpt"], size),
     ],
     axis=1,
   )
   allowed = masks.layout(
-    prefix, body.motions, body.tokens, body.chunk, causal=body.prefix == "causal"
+    prefix, motions, num_tokens, head.action_horizon, causal=head.prefix == "causal"
   )
   mask = masks.attention_mask(
-    allowed,
-    context.mask,
-    jnp.ones((size, body.motions), bool),
-    jnp.full((size,), hidden),
-    body.tokens,
+    allowed, context.mask, jnp.ones((size, motions), bool), jnp.full((size,), hidden), num_tokens
   )
-  out = body.network.apply({"params": params["gpt"]["network"]}, x, mask)[0]
-  motion = out[:, prefix : prefix + body.length].reshape((size, body.motions, 1 + body.tokens, -1))[
+  out = head.network.apply({"params": params["gpt"]["network"]}, x, mask)[0]
+  motion = out[:, prefix : prefix + head.length].reshape((size, motions, 1 + num_tokens, -1))[
     :, :, :-1
   ]
-  predicted = body._linear(heads, "latent")("decode", motion).reshape(latents.shape)
-  return predicted, body._linear(heads, "arm")("decode", out[:, prefix + body.length :])
+  predicted = head._linear(heads, "latent")("decode", motion).reshape(latents.shape)
+  return predicted, head._linear(heads, "arm")("decode", out[:, prefix + head.length :])
 
 
 @pytest.mark.parametrize(
@@ -111,7 +108,7 @@ def test_hiding_in_training():
 
 @pytest.mark.parametrize("rate, sees", [(0.0, True), (1.0, False)])
 def test_the_share_of_hidden_motion_is_what_the_config_says(rate, sees):
-  model, params = small.made(small.GPT, **{"gpt.hide_motion": rate})
+  model, params = small.made(small.GPT, **{"gpt.motion_dropout": rate})
   batch, function = small.batch(model), small.jit(model.losses)
   for number in range(2):
     both = ({**batch, "latents": sign * batch["latents"]} for sign in (1, -1))
@@ -124,7 +121,7 @@ def test_jit_equals_eager():
   x, mask = jax.random.normal(KEY, (2, 3, 16)), jnp.tril(jnp.ones((1, 1, 3, 3), bool))
 
   def run(x):
-    return model.body.network.apply({"params": params["gpt"]["network"]}, x, mask)[0]
+    return model.action_head.network.apply({"params": params["gpt"]["network"]}, x, mask)[0]
 
   np.testing.assert_allclose(run(x), small.jit(run)(x), rtol=1e-5, atol=1e-5)
 
@@ -230,7 +227,9 @@ def test_mixture_is_a_density():
   expected = 0.5 * ((target - mean) / deviation) ** 2 + np.log(deviation) + 0.5 * np.log(2 * np.pi)
   np.testing.assert_allclose(loss.sum(-1), expected.sum(-1), rtol=1e-4)
   np.testing.assert_allclose(
-    mixture.sample(None, lambda layer, x: x, numbers, KEY, dims=2, steps=1), mean, rtol=1e-6
+    mixture.sample(None, lambda layer, x: x, numbers, KEY, dims=2, num_sampling_steps=1),
+    mean,
+    rtol=1e-6,
   )
 
 
@@ -238,7 +237,7 @@ def test_mixture_samples_its_components():
   mixture = outputs.Mixture(components=2)
   numbers = jnp.broadcast_to(jnp.log(jnp.array([0.25, 0.75, 1.0, 1.0, 1.0, 1.0])), (4000, 6))
   numbers = numbers.at[:, 2].set(-3.0).at[:, 4].set(3.0)  # means; then the raw deviations are 0
-  z = mixture.sample(None, lambda layer, x: x, numbers, KEY, dims=1, steps=1)
+  z = mixture.sample(None, lambda layer, x: x, numbers, KEY, dims=1, num_sampling_steps=1)
   assert float(z.mean()) == pytest.approx(0.75 * 3 - 0.25 * 3, abs=0.15)
   assert float(jnp.abs(jnp.abs(z) - 3).mean()) == pytest.approx(
     np.exp(-1) * np.sqrt(2 / np.pi), abs=0.03

@@ -9,10 +9,15 @@ import pytest
 from como_jax import models, trees
 from tests.models.policy import small
 
-DDPM = {"levels": 50, "prediction": "v", "sampler": "ddim"}
+DDPM = {"num_train_timesteps": 50, "prediction": "v", "sampler": "ddim"}
 CASES = {
-  "dit-flow": (small.DIT, {"dit.steps": 10}, 600, 0.1),
-  "dit-ddpm": (small.DIT, {"dit.objective": "ddpm", "dit.ddpm": DDPM, "dit.steps": 10}, 600, 0.1),
+  "dit-flow": (small.DIT, {"dit.num_sampling_steps": 10}, 600, 0.1),
+  "dit-ddpm": (
+    small.DIT,
+    {"dit.objective": "ddpm", "dit.ddpm": DDPM, "dit.num_sampling_steps": 10},
+    600,
+    0.1,
+  ),
   "gpt": (small.GPT, {"gpt.inference": "decoded"}, 300, 0.01),
 }
 
@@ -20,7 +25,12 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_samples_reach_the_targets(name):
   base, changes, steps, bound = CASES[name]
-  changes = {"history": 1, "cameras": 1, "robots": {"arm": {"action": 3, "state": 2}}, **changes}
+  changes = {
+    "history": 1,
+    "num_cameras": 1,
+    "robots": {"arm": {"action": 3, "state": 2}},
+    **changes,
+  }
   model = models.build(small.section(base, **changes))
   params = small.made(base, **changes)[1]
   batch = small.batch(model)

@@ -207,9 +207,10 @@ def test_a_robot_adds_its_head_and_nothing_else(case):
 
 def test_a_head_starts_from_its_name_alone():
   robots = {"arm": {"action": 3, "state": 2}}
-  both = models.build(small.DIT).body.heads.init(KEY)
+  both = models.build(small.DIT).action_head.projections.init(KEY)
   chex.assert_trees_all_equal(
-    both["arm"], models.build({**small.DIT, "robots": robots}).body.heads.init(KEY)["arm"]
+    both["arm"],
+    models.build({**small.DIT, "robots": robots}).action_head.projections.init(KEY)["arm"],
   )
 
 
@@ -223,17 +224,21 @@ def test_a_head_starts_from_its_name_alone():
     ({"robots": {"arm": {"action": 1, "stat": 1}}}, "'state'"),
     ({"dit.objective": "flwo"}, "'flow'"),
     ({"dit.flow": {"time": "betta"}}, "'beta'"),
-    ({"dit.ddpm": {"levels": 1}}, "model.dit.ddpm"),
-    ({"dit.steps": 0}, "model.dit.steps"),
+    ({"dit.ddpm": {"num_train_timesteps": 1}}, "model.dit.ddpm"),
+    ({"dit.num_sampling_steps": 0}, "model.dit.num_sampling_steps"),
     (
-      {"dit.objective": "ddpm", "dit.steps": 11, "dit.ddpm": {"levels": 10}},
-      "model.dit.steps 11 .* at most model.dit.ddpm.levels 10",
+      {
+        "dit.objective": "ddpm",
+        "dit.num_sampling_steps": 11,
+        "dit.ddpm": {"num_train_timesteps": 10},
+      },
+      "model.dit.num_sampling_steps 11 .* at most model.dit.ddpm.num_train_timesteps 10",
     ),
     ({"dit.widht": 3}, "'width'"),
-    ({"trunk.heads": 3}, "model.trunk.width 16"),
+    ({"trunk.num_heads": 3}, "model.trunk.width 16"),
     ({"language_dropout": 1.0}, "language_dropout"),
-    ({"chunk": 0}, "model.chunk"),
-    ({"latent.dimz": 3}, "'dims'"),
+    ({"action_horizon": 0}, "model.action_horizon"),
+    ({"latent.latent_dimz": 3}, "'latent_dim'"),
   ],
 )
 def test_bad_settings_are_named(changes, text):
@@ -247,7 +252,7 @@ def test_bad_settings_are_named(changes, text):
     ({"gpt.width": 32}, "model.gpt.width 32"),
     ({"gpt.motion_head": "gm"}, "'gmm'"),
     ({"gpt.prefix": "casual"}, "'causal'"),
-    ({"gpt.steps": 0}, "model.gpt.steps"),
+    ({"gpt.num_sampling_steps": 0}, "model.gpt.num_sampling_steps"),
     ({"gpt.gripper": {"arm": [3]}}, "model.gpt.gripper.arm"),
     ({"gpt.gripper": {"army": [0]}}, "'arm'"),
     ({"gpt.mixture": {"component": 3}}, "'components'"),
@@ -263,7 +268,7 @@ def test_bad_requests_are_named(case):
   with pytest.raises(errors.UserError, match="'arm'"):
     model.sample(params, batch, KEY, robot="arn")
   with pytest.raises(errors.UserError, match="steps 0"):
-    model.sample(params, batch, KEY, robot="arm", steps=0)
+    model.sample(params, batch, KEY, robot="arm", num_sampling_steps=0)
   if kind == "gpt":
-    with pytest.raises(errors.UserError, match="guidance 2.0"):
-      model.sample(params, batch, KEY, robot="arm", guidance=2.0)
+    with pytest.raises(errors.UserError, match="guidance_scale 2.0"):
+      model.sample(params, batch, KEY, robot="arm", guidance_scale=2.0)

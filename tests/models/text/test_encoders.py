@@ -10,6 +10,7 @@ import pytest
 
 from como_jax import errors, language, trees
 from como_jax.convert import text as convert
+from como_jax.convert import text_layouts
 from como_jax.models import text
 from como_jax.models.text import layers, t5
 from tests.models.text import tiny
@@ -101,7 +102,7 @@ def test_unknown_settings_are_named():
   sizes = {**tiny.sizes("bert"), "activation": "gelo"}
   with pytest.raises(errors.UserError, match="activation is 'gelo'; did you mean 'gelu'"):
     jax.eval_shape(text.build("bert", sizes).init, jax.random.key(0), *batch("bert"))
-  assert tuple(layers.ACTIVATIONS) == convert.ACTIVATIONS
+  assert tuple(layers.ACTIVATIONS) == text_layouts.ACTIVATIONS
 
 
 # Parity. Everything below needs torch and transformers.

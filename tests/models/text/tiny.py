@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from como_jax import trees, weights
-from como_jax.convert import mapping, text
+from como_jax.convert import mapping, text_layouts
 
 CONFIGS = {
   "bert": {
@@ -70,13 +70,15 @@ WORDS = (
 
 def sizes(kind, config=None, tensors=None):
   config = config or CONFIGS[kind]
-  return text.LAYOUTS[config["model_type"]].sizes(text.Facts(config, kind), tensors or {})
+  return text_layouts.LAYOUTS[config["model_type"]].sizes(
+    text_layouts.Facts(config, kind), tensors or {}
+  )
 
 
 def params(kind, config=None, seed=0, **more):
   """Random parameters in our names, each leaf of size one or so."""
   rng = np.random.default_rng(seed)
-  shapes = text.LAYOUTS[(config or CONFIGS[kind])["model_type"]].shapes(
+  shapes = text_layouts.LAYOUTS[(config or CONFIGS[kind])["model_type"]].shapes(
     {**sizes(kind, config), **more}
   )
   return trees.unflatten(
@@ -91,7 +93,7 @@ def params(kind, config=None, seed=0, **more):
 
 def tensors(kind, config=None, seed=0, **more):
   """The same in the names of Hugging Face."""
-  rules = text.LAYOUTS[(config or CONFIGS[kind])["model_type"]].rules(
+  rules = text_layouts.LAYOUTS[(config or CONFIGS[kind])["model_type"]].rules(
     {**sizes(kind, config), **more}
   )
   return mapping.invert(rules, params(kind, config, seed, **more))

@@ -29,17 +29,16 @@ class PolicyEvaluator:
     model: Any,
     normalizer: normalization.Normalizer,
     *,
-    guidance: float = 1.0,
+    guidance_scale: float = 1.0,
     dtype: str = "float32",
   ):
-    self._model, self._normalizer, self._guidance, self._dtype = model, normalizer, guidance, dtype
+    self._model, self._normalizer, self._dtype = model, normalizer, dtype
+    self._guidance_scale = guidance_scale
     self._actions = jax.jit(self._sample, static_argnames="robot")
-    self._latents = jax.jit(
-      lambda params, batch, key: model.sample_latents(params, batch, key, steps=None)
-    )
+    self._latents = jax.jit(lambda params, batch, key: model.sample_latents(params, batch, key))
 
   def _sample(self, params, batch, key, robot):
-    return self._model.sample(params, batch, key, robot=robot, steps=None, guidance=self._guidance)
+    return self._model.sample(params, batch, key, robot=robot, guidance_scale=self._guidance_scale)
 
   def __call__(self, params, held_out) -> dict[str, float]:
     """{"action_mse", "action_mse_first" (first element of the chunk only), "gripper_accuracy",

@@ -1,13 +1,13 @@
-"""Light heads: what belongs to one robot, or to latent motion, and to nothing else.
+"""Linear layers that belong to one robot, or to latent motion.
 
 Legend: B batch, N tokens of an example, A action dims (of the widest robot), S state dims (of the
 widest robot).
 
-A robot's head is everything under heads/<robot>, each part one linear layer: "encode" (noisy
-actions to tokens), "decode" (tokens to actions) and "state" (state to a token). Latent motion has
-"encode" and "decode" under heads/latent. A batch mixes robots: every robot's layer runs on the
-whole batch, on its own first dims only, and each example keeps the result of its robot; the layers
-are so small that this costs less than sorting. Another robot adds a head and changes no shape.
+A robot's parameters lie under heads/<robot>, one linear layer each: "encode" (noisy actions to
+tokens), "decode" (tokens to actions) and "state" (state to a token). Latent motion has "encode" and
+"decode" under heads/latent. A batch mixes robots: every robot's layer runs on the whole batch, on
+its own first dims only, and each example keeps the result of its robot. The layers are so small
+that this costs less than sorting. A new robot adds layers and changes no shape.
 """
 
 import dataclasses
@@ -26,14 +26,14 @@ LATENT = "latent"
 
 
 @dataclasses.dataclass(frozen=True)
-class Heads:
-  """The heads' shapes and functions; parameters are arguments.
+class EmbodimentProjections:
+  """The layers' shapes and functions; parameters are arguments.
 
   Attributes:
-    shapes: {robot or "latent": {layer: (numbers in, numbers out)}}; robots in the order of
+    shapes: {robot or "latent": {layer: (input size, output size)}}; robots in the order of
       `batch["robot"]`.
-    zero: initializes "decode" with zeros, so that training starts at the mean of normalized
-      targets.
+    zero: names whose "decode" is initialized with zeros, so that training starts at the mean of
+      normalized targets.
     dtype: of matrix products, except that "decode" is always float32.
   """
 
@@ -43,37 +43,39 @@ class Heads:
 
   @property
   def robots(self) -> tuple[str, ...]:
+    """Names of the robots, in the order of `batch["robot"]`."""
     return tuple(name for name in self.shapes if name != LATENT)
 
   def init(self, key: jax.Array) -> dict[str, Any]:
-    """{robot or "latent": {layer: {"kernel", "bias"}}}; a head's numbers depend on its name, not on
-    the other heads.
+    """Fresh parameters {robot or "latent": {layer: {"kernel", "bias"}}}, drawn with `key`.
+
+    A robot's values depend on its name, not on the other robots.
     """
     params: dict[str, Any] = {}
     for name, layers in self.shapes.items():
       params[name] = {}
-      head_key = jax.random.fold_in(key, sum(ord(c) * 31**i for i, c in enumerate(name)) % 2**31)
-      for number, (layer, (inputs, outputs)) in enumerate(sorted(layers.items())):
+      robot_key = jax.random.fold_in(key, sum(ord(c) * 31**i for i, c in enumerate(name)) % 2**31)
+      for index, (layer, (inputs, outputs)) in enumerate(sorted(layers.items())):
         zero = layer == "decode" and name in self.zero
-        init = nn.initializers.zeros if zero else transformer.INITIALISERS["mae"]
+        init = nn.initializers.zeros if zero else transformer.INITIALIZERS["mae"]
         params[name][layer] = {
-          "kernel": init(jax.random.fold_in(head_key, number), (inputs, outputs)),
+          "kernel": init(jax.random.fold_in(robot_key, index), (inputs, outputs)),
           "bias": jnp.zeros((outputs,)),
         }
     return params
 
   def apply(self, params: Params, layer: str, x: jax.Array, robot: jax.Array | str) -> jax.Array:
-    """A layer of the robots' heads.
+    """Applies a layer of each example's robot.
 
     Args:
       params: as from `init`.
       layer: "encode", "decode" or "state".
-      x: [B, ..., numbers in, of the widest robot].
-      robot: int32 [B], or the name of the one robot or "latent" for all examples.
+      x: [B, ..., input size of the widest robot].
+      robot: int32 [B], or one name (a robot or "latent") for all examples.
 
     Returns:
-      [B, ..., numbers out]: zeros beyond a robot's own when robots are mixed; exactly the head's
-        own for a name.
+      [B, ..., output size]: that of the named robot, or that of the widest robot with zeros beyond
+      an example's own.
     """
     if isinstance(robot, str):
       return self._linear(params, robot, layer, x)
@@ -83,8 +85,8 @@ class Heads:
     for name in chosen:
       y = self._linear(params, name, layer, x)
       y = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, widest - y.shape[-1])])
-      mine = (robot == self.robots.index(name)).reshape((-1,) + (1,) * (y.ndim - 1))
-      total = jnp.where(mine, y, total)
+      is_robot = (robot == self.robots.index(name)).reshape((-1,) + (1,) * (y.ndim - 1))
+      total = jnp.where(is_robot, y, total)
     return total
 
   def _linear(self, params: Params, name: str, layer: str, x: jax.Array) -> jax.Array:
@@ -94,11 +96,13 @@ class Heads:
 
 
 def check(robots: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-  """The robots of a config {name: {"action": dims, "state": dims}}, once they are known to be
-  valid.
+  """A copy of the robots {name: {"action": dims, "state": dims}} of a config, after a check.
+
+  Args:
+    robots: the section model.robots.
 
   Raises:
-    errors.UserError: no robot, a name that cannot be one, a key that is not known, no action dims.
+    errors.UserError: no robot, an invalid name, an unknown key, no action dims.
   """
   if not robots:
     raise errors.UserError(

@@ -18,7 +18,7 @@ import numpy as np
 import xxhash
 
 from como_jax.data import labels, sequences
-from como_jax.tasks import streaming
+from como_jax.inference import latent_stream
 from como_jax.train import rundir
 
 # batches of frames in a part, at least; padding its last batch then costs 1.6 % on average
@@ -100,7 +100,7 @@ class Meter:
       self.frames, self.waited = self.frames + frames, self.waited + waited
     self.total += frames
 
-  def summary(self, stream: streaming.LatentStream, *, processes: int) -> dict[str, Any]:
+  def summary(self, stream: latent_stream.LatentStream, *, processes: int) -> dict[str, Any]:
     seconds = max(1e-9, time.monotonic() - self.begin) if self.begin else float("inf")
     return {
       "frames_per_s": round(self.frames / seconds, 2),
@@ -117,7 +117,7 @@ def label(
   part: Part,
   plan: sequences.Plan,
   clips: Iterator[Mapping[str, np.ndarray]],
-  stream: streaming.LatentStream,
+  stream: latent_stream.LatentStream,
   meter: Meter,
   progress,
 ) -> Labeled:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from como_jax.data import labels, sequences
-from como_jax.tasks import extract, labeling
+from como_jax.inference import labeling
+from como_jax.tasks import extract
 from tests.tasks.test_extract_parts import labeled, part_of, work_of
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, weights
-from como_jax.tasks import motion, policy, tokens
+from como_jax.inference import token_cache
+from como_jax.tasks import motion, policy
 from tests.data import makers
 from tests.models import tiny
 from tests.models.policy import small
@@ -33,7 +34,7 @@ def test_the_same_tokens_in_fewer_passes():
   model, params, _ = small.functions("dit")
   images = np.random.default_rng(0).integers(0, 256, small.batch(model)["images"].shape, np.uint8)
   images[1] = images[0]
-  known, passes = tokens.TokenCache(model, params, batch_size=4), []
+  known, passes = token_cache.TokenCache(model, params, batch_size=4), []
   encode = known._encode
   known._encode = lambda *args: passes.append(args) or encode(*args)
   found = known({"images": images, "state": images[:, 0, 0, 0, 0]})
@@ -50,8 +51,8 @@ def test_the_same_tokens_in_fewer_passes():
 def test_company_changes_no_token():
   model, params, _ = small.functions("dit")
   images = np.random.default_rng(1).integers(0, 256, small.batch(model)["images"].shape, np.uint8)
-  whole = tokens.TokenCache(model, params, batch_size=4)({"images": images})["tokens"]
-  alone = tokens.TokenCache(model, params, batch_size=4)({"images": images[-1:]})["tokens"]
+  whole = token_cache.TokenCache(model, params, batch_size=4)({"images": images})["tokens"]
+  alone = token_cache.TokenCache(model, params, batch_size=4)({"images": images[-1:]})["tokens"]
   np.testing.assert_array_equal(alone, whole[-1:])
 
 
@@ -187,10 +188,10 @@ def images(*values):
 def test_batches_with_tokens_in_the_place_of_images(monkeypatch):
   bars = []
   monkeypatch.setattr(
-    tokens.tqdm, "trange", lambda count, **more: bars.append((count, more)) or range(count)
+    token_cache.tqdm, "trange", lambda count, **more: bars.append((count, more)) or range(count)
   )
   known, passes = (
-    tokens.TokenCache(Pixel(), {"encoder": np.float32(100), "trunk": None}, batch_size=2),
+    token_cache.TokenCache(Pixel(), {"encoder": np.float32(100), "trunk": None}, batch_size=2),
     [],
   )
   encode = known._encode
@@ -230,7 +231,7 @@ def test_batches_with_tokens_in_the_place_of_images(monkeypatch):
   )
   batches.close()
   assert closed == [True] and len(passes) == 3
-  more = tokens.TokenCache(
+  more = token_cache.TokenCache(
     Pixel(),
     {"encoder": np.float32(100)},
     batch_size=2,

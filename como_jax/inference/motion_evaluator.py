@@ -1,8 +1,7 @@
-"""Runs a motion model over evaluation windows (t - n, t, t + n) and gathers what every metric
-reads.
+"""Runs a motion model over evaluation windows (t - n, t, t + n) for all metrics.
 
-Legend: M windows, B batch, H W image, N patches and D width of the encoder, P numbers of a picture,
-Z numbers of a motion.
+Legend: M windows, B batch, H W image, N patches and D width of the encoder, P values of a picture,
+Z latent width.
 """
 
 import dataclasses
@@ -22,12 +21,16 @@ from como_jax.models import pixels
 
 @dataclasses.dataclass(frozen=True)
 class MotionEvaluation:
-  """Latents and frame errors of M windows; `columns` holds the windows' ids and labels, each [M,
-  ...].
+  """Latents and frame errors of M windows.
 
-  z is the motion t -> t + n; past is t - n -> t and future t + n -> t, the two that S-PCFC
-  compares. pictures: what the frozen encoder says of the frames t and t + n, float16 [M, 2, P],
-  where asked for.
+  Attributes:
+    z: latents of t -> t + n [M, Z].
+    past: latents of t - n -> t [M, Z]; S-PCFC compares past and future.
+    future: latents of t + n -> t [M, Z].
+    frames: errors of the predicted frames.
+    columns: ids and labels of the windows, each [M, ...].
+    pictures: `summary` of the tokens of the frames t and t + n, float16 [M, 2, P]; None: not
+      requested.
   """
 
   z: np.ndarray
@@ -38,7 +41,7 @@ class MotionEvaluation:
   pictures: np.ndarray | None = None
 
   def scalars(self) -> dict[str, float]:
-    """What is logged during training; no action is needed for it."""
+    """The metrics that are logged during training; they need no actions."""
     return {
       "s_pcfc": consistency.s_pcfc(self.past, self.future).mean,
       "effective_rank": consistency.effective_rank(self.z).entropy,
@@ -51,8 +54,12 @@ class MotionEvaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-  """z of t -> t + n by several models [M, Z] and what their common encoder says of both frames (as
-  in `MotionEvaluation`), with the windows' columns.
+  """Latents of t -> t + n of several models that have the same encoder.
+
+  Attributes:
+    z: name of the model -> [M, Z].
+    pictures: `summary` of the tokens of both frames, as in `MotionEvaluation`.
+    columns: ids and labels of the windows, each [M, ...].
   """
 
   z: dict[str, np.ndarray]
@@ -60,14 +67,14 @@ class Labels:
   columns: dict[str, np.ndarray]
 
 
-# numbers of a picture at most, so that thousands of pictures of the largest encoder fit in memory
+# Maximum P, so that thousands of pictures of the largest encoder fit in memory.
 PICTURE = 16_384
-# what the probes predict -> column of the windows
+# Target of the probes -> column of the windows.
 TARGETS = {"action": "action", "state": "state_delta"}
 
 
 def having(columns: dict[str, np.ndarray], name: str) -> np.ndarray:
-  """Bool [M]: the windows whose data have a target ("action" or "state")."""
+  """The windows that have a target ("action" or "state"), bool [M]."""
   return (
     columns["has_" + name]
     if TARGETS[name] in columns
@@ -76,14 +83,14 @@ def having(columns: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 
 class MotionEvaluator:
-  """A model's compiled evaluation; call it with parameters and windows."""
+  """The compiled evaluation of a model; call it with parameters and windows."""
 
   def __init__(self, model: Any):
     self._model = model
     self._run, self._label, self._draw = (
       jax.jit(self._latents, static_argnums=2),
       jax.jit(self._motion),
-      jax.jit(self._onto),
+      jax.jit(self._transfer),
     )
 
   def _latents(self, params, frames, pictures=False):
@@ -97,44 +104,55 @@ class MotionEvaluator:
 
     z = motion(1, 2)
     predicted = model.decode(params, images[:, 1], z, features=tokens[:, 1])["pixels"]
-    found = {
+    result = {
       "z": z,
       "past": motion(0, 1),
       "future": motion(2, 1),
       "predicted": pixels.denormalize(predicted).clip(0, 1),
     }
-    return found | ({"pictures": summary(tokens[:, 1:])} if pictures else {})
+    return result | ({"pictures": summary(tokens[:, 1:])} if pictures else {})
 
   def _motion(self, params, frames):
     images = pixels.normalize(frames[:, 1:])
     tokens = self._model.features(next(iter(params.values())), images)
     pair = tokens[:, 0], tokens[:, 1]
     z = {
-      name: self._model.encode(one, images[:, 0], images[:, 1], features=pair).z
-      for name, one in params.items()
+      name: self._model.encode(values, images[:, 0], images[:, 1], features=pair).z
+      for name, values in params.items()
     }
     return {"z": z, "pictures": summary(tokens)}
 
-  def _onto(self, params, frames):
+  def _transfer(self, params, frames):
     images = pixels.normalize(frames)
     z = self._model.encode(params, images[:, 0], images[:, 1]).z
     return pixels.denormalize(self._model.decode(params, images[:, 2], z)["pixels"]).clip(0, 1)
 
   def labels(self, params: Mapping[str, Any], windows: evaluation.Evaluation) -> Labels:
-    """Only z of t -> t + n by each of the models (name -> parameters), which share one encoder, in
-    one walk over the windows.
+    """Computes only z of t -> t + n for several models, in one pass over the windows.
+
+    Args:
+      params: name of the model -> parameters; the models have the same encoder.
+      windows: the windows.
     """
-    parts = [(out, columns) for _, out, columns in self._walk(self._label, dict(params), windows)]
+    parts = [
+      (out, columns) for _, out, columns in self._batches(self._label, dict(params), windows)
+    ]
     out = jax.tree.map(lambda *values: np.concatenate(values), *[out for out, _ in parts])
     return Labels(out["z"], out["pictures"], _stacked([columns for _, columns in parts]))
 
   def __call__(
     self, params, windows: evaluation.Evaluation, *, pictures: bool = False
   ) -> MotionEvaluation:
-    """Everything, in one walk over the windows."""
+    """Computes everything in one pass over the windows.
+
+    Args:
+      params: parameters of the model.
+      windows: the windows.
+      pictures: also `MotionEvaluation.pictures`.
+    """
     latents, errors, columns = [], [], []
-    for frames, out, rows in self._walk(
-      lambda given, frames: self._run(given, frames, pictures), params, windows
+    for frames, out, rows in self._batches(
+      lambda values, frames: self._run(values, frames, pictures), params, windows
     ):
       unit = frames.astype(np.float32) / 255
       errors.append(reconstruction.measure(out.pop("predicted"), unit[:, 2], current=unit[:, 1]))
@@ -144,9 +162,10 @@ class MotionEvaluator:
       **_stacked(latents), frames=reconstruction.summarize(errors), columns=_stacked(columns)
     )
 
-  def _walk(self, run, params, windows: evaluation.Evaluation):
-    """(frames, results of `run`, columns) of each batch, without its padding and without windows
-    that cannot be read.
+  def _batches(self, run, params, windows: evaluation.Evaluation):
+    """Yields (frames, results of `run`, columns) of each batch.
+
+    Padding and windows that cannot be read are left out.
 
     Raises:
       errors.UserError: no window can be read.
@@ -174,22 +193,36 @@ class MotionEvaluator:
   def predict(
     self, params, first: np.ndarray, second: np.ndarray, onto: np.ndarray | None = None
   ) -> np.ndarray:
-    """The motion of uint8 frames first -> second drawn onto other first frames (default: its own):
-    uint8 [B, H, W, 3].
+    """Applies the motion first -> second to other frames.
+
+    Args:
+      params: parameters of the model.
+      first: uint8 [B, H, W, 3].
+      second: uint8 [B, H, W, 3].
+      onto: frames to which the motion is applied, uint8 [B, H, W, 3]; None: `first`.
+
+    Returns:
+      The predicted frames, uint8 [B, H, W, 3].
     """
     onto = first if onto is None else onto
     drawn = jax.device_get(self._draw(params, np.stack([first, second, onto], axis=1)))
     return np.asarray(np.rint(drawn * 255), np.uint8)
 
 
-def summary(tokens: jax.Array, most: int = PICTURE) -> jax.Array:
-  """An encoder's tokens [..., N+1, D], CLS first, as float16 [..., P]; P is (N+1) D or, where that
-  is more than `most`, less: patches are averaged over the finest square grid that fits.
+def summary(tokens: jax.Array, max_values: int = PICTURE) -> jax.Array:
+  """Flattens the tokens of a picture, and averages patches if there are too many values.
+
+  Args:
+    tokens: tokens of an encoder, CLS first [..., N+1, D].
+    max_values: if (N+1) D is larger, patches are averaged over the finest square grid that fits.
+
+  Returns:
+    float16 [..., P]; P is (N+1) D, or less with averaging.
   """
   count, width = tokens.shape[-2] - 1, tokens.shape[-1]
   side = math.isqrt(count)
-  if (count + 1) * width > most and side * side == count:
-    cells = max(1, min(side, math.isqrt(max(1, most // width - 1))))
+  if (count + 1) * width > max_values and side * side == count:
+    cells = max(1, min(side, math.isqrt(max(1, max_values // width - 1))))
     weights = np.zeros((cells, side), np.float32)
     for cell, part in enumerate(np.array_split(np.arange(side), cells)):
       weights[cell, part] = 1 / len(part)
@@ -206,7 +239,13 @@ def _stacked(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def names(manifest_names: list[str] | None, size: int, what: str) -> tuple[str, ...]:
-  """Names of the dimensions of an action or state, numbered where a data set gives none."""
+  """Names of the dimensions of an action or state; numbered if the data set has no names.
+
+  Args:
+    manifest_names: names in the manifest of the data set, or None.
+    size: number of dimensions.
+    what: prefix of the numbered names.
+  """
   if manifest_names and len(manifest_names) == size:
     return tuple(str(name) for name in manifest_names)
   return tuple(f"{what} {i}" for i in range(size))

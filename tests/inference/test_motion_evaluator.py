@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from como_jax import errors
+from como_jax.inference import motion_evaluator
 from como_jax.models import pixels
-from como_jax.tasks import latents
 
 SIZE = 12
 # [M, t - n and t and t + n]; the last is padding
@@ -67,7 +67,7 @@ class Windows:
 
 @pytest.fixture(name="measure", scope="module")
 def _measure():
-  return latents.MotionEvaluator(Grays()), {"shift": np.float32(1)}
+  return motion_evaluator.MotionEvaluator(Grays()), {"shift": np.float32(1)}
 
 
 def test_z_is_the_second_pair_and_s_pcfc_compares_the_two_that_end_in_the_middle_frame(measure):
@@ -109,7 +109,7 @@ def test_each_frame_is_encoded_once():
       return super().features(params, images)
 
   model = Counting()
-  latents.MotionEvaluator(model)({"shift": np.float32(1)}, Windows())
+  motion_evaluator.MotionEvaluator(model)({"shift": np.float32(1)}, Windows())
   assert model.encoded == 1, "traced once, for three frames"
 
 
@@ -131,15 +131,17 @@ def test_labels_are_the_same_z_without_the_rest(measure):
 
 def test_pictures_are_all_tokens_or_a_grid_of_their_means():
   tokens = np.float32(np.random.default_rng(0).normal(size=(2, 3, 1 + 16, 4)))
-  np.testing.assert_allclose(latents.summary(tokens), tokens.reshape(2, 3, -1), atol=1e-3)
-  small = latents.summary(tokens, most=5 * 4)
+  np.testing.assert_allclose(motion_evaluator.summary(tokens), tokens.reshape(2, 3, -1), atol=1e-3)
+  small = motion_evaluator.summary(tokens, max_values=5 * 4)
   grid = tokens[:, :, 1:].reshape(2, 3, 2, 2, 2, 2, 4).mean((3, 5)).reshape(2, 3, 4, 4)
   np.testing.assert_allclose(
     small, np.concatenate([tokens[:, :, :1], grid], 2).reshape(2, 3, -1), atol=1e-3
   )
-  assert latents.summary(tokens, most=1).shape == (2, 3, 8) and latents.summary(
-    tokens, most=10 * 4
-  ).shape == (2, 3, 40)
+  assert motion_evaluator.summary(tokens, max_values=1).shape == (
+    2,
+    3,
+    8,
+  ) and motion_evaluator.summary(tokens, max_values=10 * 4).shape == (2, 3, 40)
 
 
 def test_a_motion_is_drawn_onto_its_own_or_another_frame(measure):
@@ -162,16 +164,17 @@ def test_windows_that_have_a_target():
     "has_action": np.array([True, False]),
     "has_state": np.array([True, True]),
   }
-  assert latents.having(columns, "action").tolist() == [True, False] and latents.having(
-    columns, "state"
-  ).tolist() == [False, False]
+  assert motion_evaluator.having(columns, "action").tolist() == [
+    True,
+    False,
+  ] and motion_evaluator.having(columns, "state").tolist() == [False, False]
 
 
 def test_dimensions_are_named_by_the_data_or_numbered():
-  assert latents.names(["x", "y"], 2, "action") == ("x", "y")
+  assert motion_evaluator.names(["x", "y"], 2, "action") == ("x", "y")
   assert (
-    latents.names(["x"], 2, "action")
-    == latents.names(None, 2, "action")
+    motion_evaluator.names(["x"], 2, "action")
+    == motion_evaluator.names(None, 2, "action")
     == ("action 0", "action 1")
   )
 

@@ -55,7 +55,7 @@ class LatentStream:
       batch_size,
       pairs_batch,
       model.image_size,
-      model.latent_size,
+      model.latent.size,
     )
     self._slots = -(-(batch_size + pairs_batch + reach) // batch_size)
     self._model, self._mesh = model, mesh

@@ -4,7 +4,7 @@ compiler refuses.
 
 import pytest
 
-from como_jax.tasks import plan_page
+from como_jax.report import plan_page
 
 GIB = 2**30
 TRAIN = dict(
