@@ -1,6 +1,7 @@
 """The mutants of a piece of source: what is changed, what is left alone, and how one is named."""
 
 import sys
+import tomllib
 
 import pytest
 
@@ -115,3 +116,12 @@ def test_what_only_asserts_or_forgets_is_left_alone(mutation, line):
 def test_arguments_whose_order_does_not_matter_are_not_swapped(mutation, name, swapped):
   found = mutation.candidates("a.py", f"x = {name}(first, second)\n")
   assert [one.after for one in found] == [f"x = {name}(second, first)"] * swapped
+
+
+def test_every_entry_of_the_list_is_about_a_line_that_is_there():
+  """An entry whose text is gone would be skipped, and nobody would try that wrong line again."""
+  entries = tomllib.loads((program.ROOT / "tests" / "mutants.toml").read_text())
+  assert len(entries["given"]) > 10
+  for entry in [*entries["given"], *entries["equivalent"]]:
+    count = (program.ROOT / entry["file"]).read_text().count(entry["old"])
+    assert count == 1, f"{entry['file']}: {entry['old']!r} stands there {count} times"
