@@ -1,8 +1,8 @@
 """All that serving a policy needs beside its weights, as one frozen, versioned record.
 
 It is made from the training data, saved as `policy.json` beside the weights, and read by whatever
-acts: rollouts, the server, a policy that is trained further. Later work adds transforms to the
-lists, not fields.
+acts: rollouts and the server. (A policy that is trained further still reads the config.) Later work
+adds transforms to the lists, not fields.
 
 Legend: A action, S state, C camera slots.
 """
@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from como_jax import errors
@@ -102,7 +102,15 @@ class PolicySpec:
     Raises:
       errors.UserError: another version, or keys that are missing or unknown.
     """
-    values = dict(values)
+    try:
+      return cls._from_json(dict(values), where)
+    except errors.UserError:
+      raise
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+      raise errors.UserError(f"{where} is not the record of a policy: {error!r}") from error
+
+  @classmethod
+  def _from_json(cls, values: dict[str, Any], where: str) -> "PolicySpec":
     version = values.pop("version", None)
     if version != VERSION:
       raise errors.UserError(f"{where} is of version {version!r}, this program reads {VERSION}")
@@ -115,6 +123,9 @@ class PolicySpec:
         key: value_transforms.from_json(of, where=f"{place}.transforms.{key}")
         for key, of in entry["transforms"].items()
       }
+      for key in normalization.KEYS[: 2 if entry["state"] else 1]:
+        if key not in transforms:
+          raise errors.UserError(f"{place}: there are no transforms of {key}")
       low, high = entry["action_limits"]
       robots[name] = RobotSpec(
         **{
@@ -124,6 +135,11 @@ class PolicySpec:
           "action_limits": (tuple(low), tuple(high)),
         }
       )
+      sizes = values["model"]["robots"].get(name)
+      if sizes != {"action": entry["action"], "state": entry["state"]}:
+        raise errors.UserError(
+          f"{place}: action {entry['action']}, state {entry['state']}, but the model has {sizes}"
+        )
     return cls(**{**values, "robots": robots})
 
   @classmethod
@@ -162,8 +178,14 @@ def text(spec: PolicySpec) -> str:
   return json.dumps(spec.to_json(), indent=1, allow_nan=False) + "\n"
 
 
-def read(folder: str | os.PathLike) -> PolicySpec | None:
+def read(
+  folder: str | os.PathLike, *, upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+) -> PolicySpec | None:
   """The record of a weights folder or run; None where an older version left none.
+
+  Args:
+    folder: holds policy.json.
+    upgrade: gives stored sections today's keys.
 
   Raises:
     errors.UserError: it cannot be read.
@@ -177,7 +199,7 @@ def read(folder: str | os.PathLike) -> PolicySpec | None:
     raise errors.UserError(f"{path} cannot be read: {error}") from error
   if not isinstance(values, dict):
     raise errors.UserError(f"{path} holds no JSON object")
-  return PolicySpec.from_json(values, where=str(path))
+  return PolicySpec.from_json(upgrade(values), where=str(path))
 
 
 def _fields(record: Any) -> dict[str, Any]:

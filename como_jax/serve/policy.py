@@ -1,8 +1,8 @@
 """A trained policy ready to act: observations in, chunks of actions in the robot's own units out.
 
 Rollouts and the server use this one class, so that both see exactly the transforms the policy was
-trained with: they are rebuilt from the checkpoint (`normalization`, `policy` and `model` of its
-config), never from a training config file.
+trained with: they are read from `policy.json` beside the weights (of an older version from its
+stored config), never from a training config file.
 
 Legend: n requests, T history, C camera slots, H W image, S state, A action, K chunk, L language
 tokens, E their width.
@@ -20,6 +20,7 @@ from como_jax import errors, language, models, observations, trees
 from como_jax.data import policy_row, policy_spec, value_transforms, video
 from como_jax.observations import STATE, TASK, Observation, image_key
 from como_jax.serve import client_schemas
+from como_jax.settings import renames
 from como_jax.train import checkpoint
 
 KIND = "policy"
@@ -291,7 +292,7 @@ def load(path: str) -> tuple[dict[str, Any], policy_spec.PolicySpec]:
     errors.UserError: nothing there, or another kind of model.
   """
   params, config = checkpoint.load(pathlib.Path(path))
-  spec = policy_spec.read(checkpoint.find(path).config.parent)
+  spec = policy_spec.read(checkpoint.find(path).config.parent, upgrade=renames.upgrade)
   if spec is None:
     check(config, str(path))
     spec = policy_spec.PolicySpec.from_config(config)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from como_jax import config as config_lib
-from como_jax import errors, sim, tasks
+from como_jax import errors, sim, tasks, weights
 from como_jax.data import shards
 from como_jax.sim import rendering
 from como_jax.tasks import exam, quickstart_report
@@ -51,7 +51,7 @@ def run(command: config_lib.CommandLine) -> int:
       f"quickstart never deletes: remove {workdir} by hand, or give another --workdir"
     )
   requested, file = json.loads(config_lib.to_json(config)), workdir / "quickstart.json"
-  changed = config_lib.differences(json.loads(file.read_text()), requested) if file.exists() else {}
+  changed = config_lib.differences(weights.read_config(file), requested) if file.exists() else {}
   if changed:
     key, (was, now) = next(iter(changed.items()))
     raise errors.UserError(

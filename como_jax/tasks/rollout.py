@@ -24,7 +24,7 @@ import xxhash
 
 from como_jax import chunks, errors, sim, weights
 from como_jax import config as config_lib
-from como_jax.data import shards, video
+from como_jax.data import policy_spec, shards, video
 from como_jax.evaluate import outcomes, runs, success
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.sim import base, vector
@@ -392,8 +392,11 @@ def write_video(path: pathlib.Path, frames: np.ndarray, rate: float) -> None:
 
 
 def identity(path: str) -> dict[str, Any]:
-  """What was evaluated: path, training step, xxh64 of params.safetensors (of all files of the
-  newest checkpoint, where that is what is used) and of the normalization.
+  """What was evaluated: path, training step, and checksums of what decides the actions.
+
+  "xxh64" is of params.safetensors (of all files of the newest checkpoint, where that is what is
+  used), "normalization_xxh64" of policy.json, or of the normalization where an older version left
+  none.
   """
   found = checkpoint.find(path)
   if found.weights:
@@ -405,10 +408,12 @@ def identity(path: str) -> dict[str, Any]:
       if one.is_file()
     ]
     params = xxhash.xxh64_hexdigest(json.dumps(parts).encode())
-  normalization = (
-    weights.read_config(found.config).get("normalization") if found.config.is_file() else None
-  )
-  text = json.dumps(normalization, sort_keys=True)
+  record = found.config.parent / policy_spec.FILE
+  if record.is_file():
+    text = record.read_text()
+  else:
+    config = weights.read_config(found.config) if found.config.is_file() else {}
+    text = json.dumps(config.get("normalization"), sort_keys=True)
   return {
     "path": str(path),
     "step": found.step,
@@ -422,10 +427,12 @@ def same(file: pathlib.Path, now: dict[str, Any]) -> None:
   the checkpoint's path now holds.
   """
   was = json.loads(file.read_text()) if file.is_file() else now
+  if "normalisation_xxh64" in was:  # as older versions spelled it
+    was["normalization_xxh64"] = was.pop("normalisation_xxh64")
   changed = [
-    f"{key}: {was[key]!r} before, {now[key]!r} now"
+    f"{key}: {was.get(key)!r} before, {now[key]!r} now"
     for key in now
-    if key not in ("path", "step") and was[key] != now[key]
+    if key not in ("path", "step") and was.get(key) != now[key]
   ]
   if changed:
     raise errors.UserError(

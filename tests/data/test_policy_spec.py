@@ -8,6 +8,7 @@ import pytest
 
 from como_jax import errors
 from como_jax.data import normalization, policy_spec, statistics, value_transforms
+from como_jax.settings import renames
 
 ROWS = np.float64([[0, 2, 0.1], [4, 2, 0.9], [2, 2, 0.1], [6, 2, 0.9]])
 
@@ -80,6 +81,11 @@ def test_what_an_observation_must_have(instructions, needed):
   assert robot.required_keys == ("observation.state", "observation.images.front", *text)
 
 
+def broken(**changes):
+  """With another description of the arm."""
+  return stored(robots={"arm": stored()["robots"]["arm"] | changes})
+
+
 def without(name):
   return {key: value for key, value in stored().items() if key != name}
 
@@ -92,6 +98,14 @@ def without(name):
     (without("language"), "^p: key 'language' is missing$"),
     (without("version"), "^p is of version None, this program reads 1$"),
     (stored(robots={"arm": {"action": 3}}), "^p: robots.arm: key 'state' is missing$"),
+    (stored(robots=[]), "^p is not the record of a policy: AttributeError"),
+    (broken(transforms={}), "^p: robots.arm: there are no transforms of action$"),
+    (broken(action_limits=[[0]]), "^p is not the record of a policy: ValueError"),
+    (broken(action_names=None), "^p is not the record of a policy: TypeError"),
+    (
+      stored(model={"kind": "policy", "robots": {"leg": {"action": 3, "state": 3}}}),
+      "^p: robots.arm: action 3, state 3, but the model has None$",
+    ),
   ],
 )
 def test_what_is_no_policy_is_named(values, message):
@@ -104,3 +118,11 @@ def test_a_broken_file_is_named(tmp_path, content, message):
   (tmp_path / policy_spec.FILE).write_text(content)
   with pytest.raises(errors.UserError, match=f"policy.json.* {message}"):
     policy_spec.read(tmp_path)
+
+
+def test_a_record_with_older_keys_gets_todays(tmp_path):
+  values = stored()
+  values["language"] = {"kind": "hash", "tokens": 4}
+  (tmp_path / policy_spec.FILE).write_text(json.dumps(values))
+  spec = policy_spec.read(tmp_path, upgrade=renames.upgrade)
+  assert spec.language == {"kind": "hash", "num_tokens": 4}

@@ -322,6 +322,12 @@ def test_the_identity_of_a_checkpoint(tmp_path):
   assert written[0] == written[1], "in whatever order it is written"
   (weights / "config.json").write_text('{"normalization": {"mode": "quantile"}}')
   assert rollout.identity(str(weights))["normalization_xxh64"] != found["normalization_xxh64"]
+  (weights / "policy.json").write_text("{}")
+  first = rollout.identity(str(weights))["normalization_xxh64"]
+  (weights / "config.json").write_text('{"normalization": {"mode": "standard"}}')
+  assert rollout.identity(str(weights))["normalization_xxh64"] == first, "policy.json decides alone"
+  (weights / "policy.json").write_text('{"version": 1}')
+  assert rollout.identity(str(weights))["normalization_xxh64"] != first
   unfinished = tmp_path / "other"
   for step in (9, 10):
     saved = unfinished / "checkpoints" / str(step)
@@ -479,3 +485,13 @@ def test_metaworld_contacts_are_those_of_the_package():
     touched.append(env.touching_object(env._get_id_main_object()))
     assert touched[-1] == type(env).touching_object(env, env._get_id_main_object())
   assert simulator.success and any(touched) and not all(touched)
+
+
+def test_episodes_of_an_older_version_are_gone_on_with(tmp_path):
+  """It spelled a key of the record in another way."""
+  now = {"path": "p", "step": 3, "xxh64": "aa", "normalization_xxh64": "bb"}
+  file = tmp_path / "checkpoint.json"
+  file.write_text(json.dumps({"path": "q", "step": 1, "xxh64": "aa", "normalisation_xxh64": "bb"}))
+  rollout.same(file, now)
+  with pytest.raises(errors.UserError, match="normalization_xxh64: 'bb' before, 'cc' now"):
+    rollout.same(file, now | {"normalization_xxh64": "cc"})
