@@ -15,11 +15,6 @@ STATE, IMAGE, TASK = "observation.state", "observation.images.", "task"
 Observation = Mapping[str, Any]
 
 
-def image_key(camera: str) -> str:
-  """Key of a camera's frame."""
-  return IMAGE + camera
-
-
 def cameras(observation: Observation) -> list[str]:
   """Names of the cameras that an observation has, in its order."""
   return [key.removeprefix(IMAGE) for key in observation if key.startswith(IMAGE)]

@@ -21,8 +21,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from como_jax import errors
+from como_jax.observations import IMAGE
 
-IMAGE = "observation.images."
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 FILES_A_CHUNK = 1000

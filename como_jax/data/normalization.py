@@ -8,6 +8,7 @@ Legend: D size of a vector, n rows.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,8 +57,21 @@ class Normalizer:
         f"normalization knows no {key} of robot {robot!r}: "
         f"{errors.nearest(key, self.robots[robot])}"
       )
+    return self._transforms[robot, key]
+
+  @functools.cached_property
+  def _transforms(self) -> dict[tuple[str, str], tuple[value_transforms.ValueTransform, ...]]:
+    """Made once: every sample of a run asks for them."""
     # A state is only seen, an action is served: it must be one of its two values.
-    return self.robots[robot][key].transforms(self.mode, snap=key == "action")
+    return {
+      (robot, key): numbers.transforms(self.mode, snap=key == "action")
+      for robot, statistics_of in self.robots.items()
+      for key, numbers in statistics_of.items()
+    }
+
+  @functools.cached_property
+  def _latent_transforms(self) -> tuple[value_transforms.ValueTransform, ...]:
+    return self.latent.transforms(self.mode)
 
   def actions(self, robot: str, x: np.ndarray) -> np.ndarray:
     """Real units -> normalized; a two-valued dimension is -1 or 1, whichever is nearer.
@@ -140,8 +154,7 @@ class Normalizer:
   def _latents(self, x: np.ndarray, *, inverse: bool) -> np.ndarray:
     if self.latent is None:
       raise errors.UserError("normalization knows no latent motion: it was computed without labels")
-    transforms = self.latent.transforms(self.mode)
-    return _change(transforms, x, inverse, len(self.latent.mean), "latent motion")
+    return _change(self._latent_transforms, x, inverse, len(self.latent.mean), "latent motion")
 
 
 def _change(

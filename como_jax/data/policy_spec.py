@@ -16,10 +16,15 @@ from typing import Any
 
 from como_jax import errors
 from como_jax.data import normalization, value_transforms
-from como_jax.observations import STATE, TASK, image_key
+from como_jax.observations import IMAGE, STATE, TASK
 
 FILE = "policy.json"
 VERSION = 1
+
+
+def instruction_needed(instructions: Mapping[str, Any]) -> bool:
+  """Whether the policy has several instructions to tell apart and was never without one."""
+  return instructions["count"] >= 2 and not instructions["empty"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +64,8 @@ class RobotSpec:
   def required_keys(self) -> tuple[str, ...]:
     """Keys that every observation must have, see `como_jax.observations`."""
     state = (STATE,) if self.state else ()
-    # Where there was one instruction, or some had none, the policy can do without.
-    several = self.instructions["count"] >= 2 and not self.instructions["empty"]
-    text = (TASK,) if several else ()
-    return (*state, *(image_key(camera) for camera in self.cameras if camera), *text)
+    text = (TASK,) if instruction_needed(self.instructions) else ()
+    return (*state, *(IMAGE + camera for camera in self.cameras if camera), *text)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ Legend: D size of a vector, d number of dimensions that a transform acts on.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -38,11 +39,17 @@ class Affine:
 
   def apply(self, x: np.ndarray) -> np.ndarray:
     """Robot units -> the model's numbers."""
-    return (x - np.asarray(self.shift)) / np.asarray(self.scale)
+    shift, scale = self._arrays
+    return (x - shift) / scale
 
   def invert(self, x: np.ndarray) -> np.ndarray:
     """The model's numbers -> robot units."""
-    return x * np.asarray(self.scale) + np.asarray(self.shift)
+    shift, scale = self._arrays
+    return x * scale + shift
+
+  @functools.cached_property
+  def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(self.shift), np.asarray(self.scale)
 
 
 @dataclasses.dataclass(frozen=True)

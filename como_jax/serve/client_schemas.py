@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
+from como_jax.data import policy_spec
 from como_jax.observations import IMAGE, STATE, TASK
 
 RESET = "reset"  # in every preset: true = a new episode begins, clear the history
@@ -66,7 +67,7 @@ def wants_instruction(instructions: Mapping[str, Any] | None) -> str:
     instructions: {"count", "empty", "examples"} of the robot's training data
       (tasks/policy_data.py); None = unknown.
   """
-  if not instructions or instructions["count"] < 2 or instructions["empty"]:
+  if not instructions or not policy_spec.instruction_needed(instructions):
     return ""
   return (
     f"the policy was trained on {instructions['count']} instructions, such as "

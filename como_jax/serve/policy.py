@@ -18,7 +18,7 @@ import numpy as np
 
 from como_jax import errors, language, models, observations, trees
 from como_jax.data import policy_row, policy_spec, value_transforms, video
-from como_jax.observations import STATE, TASK, Observation, image_key
+from como_jax.observations import IMAGE, STATE, TASK, Observation
 from como_jax.serve import client_schemas
 from como_jax.settings import renames
 from como_jax.train import checkpoint
@@ -181,7 +181,7 @@ class Policy:
       TASK: next(iter(self._instructions["examples"]), ""),
     }
     blank |= {
-      image_key(camera): np.zeros((self.image_size, self.image_size, 3), np.uint8)
+      IMAGE + camera: np.zeros((self.image_size, self.image_size, 3), np.uint8)
       for camera in self.cameras
     }
     for size in self._sizes():
@@ -223,12 +223,12 @@ class Policy:
     }
 
   def _image(self, seen: Observation, camera: str) -> np.ndarray:
-    if image_key(camera) not in seen:
+    if IMAGE + camera not in seen:
       raise errors.UserError(
         f"the observation has no camera {camera!r}: "
         f"{errors.nearest(camera, observations.cameras(seen))}"
       )
-    image = np.asarray(seen[image_key(camera)])
+    image = np.asarray(seen[IMAGE + camera])
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
       raise errors.UserError(
         f"camera {camera!r} gives {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]"
@@ -291,8 +291,9 @@ def load(path: str) -> tuple[dict[str, Any], policy_spec.PolicySpec]:
   Raises:
     errors.UserError: nothing there, or another kind of model.
   """
-  params, config = checkpoint.load(pathlib.Path(path))
-  spec = policy_spec.read(checkpoint.find(path).config.parent, upgrade=renames.upgrade)
+  location = checkpoint.find(path)
+  params, config = checkpoint.read(location)
+  spec = policy_spec.read(location.config.parent, upgrade=renames.upgrade)
   if spec is None:
     check(config, str(path))
     spec = policy_spec.PolicySpec.from_config(config)

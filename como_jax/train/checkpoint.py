@@ -393,15 +393,12 @@ def _format_step(step: int | None) -> str:
 
 
 def load(path: str | pathlib.Path) -> tuple[dict, dict]:
-  """Loads the weights that `find` chooses, and prints its notes.
+  """(Parameters as a nested dict of numpy arrays, config) of what `find` chooses, see `read`."""
+  return read(find(path))
 
-  Returns:
-    (parameters as a nested dict of numpy arrays, config).
 
-  Raises:
-    errors.UserError: the path is neither a run nor a weights folder, or it cannot be read.
-  """
-  location = find(path)
+def read(location: Found) -> tuple[dict, dict]:
+  """Loads what `find` chose, and prints its notes. Raises errors.UserError: it is damaged."""
   for note in location.notes:
     print(f"note: {note}")
   if location.weights:

@@ -185,7 +185,7 @@ def test_a_path_is_needed_and_names_the_policy(monkeypatch, tmp_path):
   ):
     serving.Policy.load("")
   params = {"network": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-  monkeypatch.setattr(serving.checkpoint, "load", lambda path: (params, stored()))
+  monkeypatch.setattr(serving.checkpoint, "read", lambda location: (params, stored()))
   found = types.SimpleNamespace(config=tmp_path / "config.json")
   monkeypatch.setattr(serving.checkpoint, "find", lambda path: found)
   assert serving.Policy.load("runs/one", robot="arm").metadata["checkpoint"] == "one"
@@ -196,7 +196,7 @@ def test_policy_json_is_all_that_serving_needs(monkeypatch, tmp_path):
   spec = policy_spec.PolicySpec.from_config(stored())
   (tmp_path / "policy.json").write_text(policy_spec.text(spec))
   params = {"network": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-  monkeypatch.setattr(serving.checkpoint, "load", lambda path: (params, {}))
+  monkeypatch.setattr(serving.checkpoint, "read", lambda location: (params, {}))
   found = types.SimpleNamespace(config=tmp_path / "config.json")
   monkeypatch.setattr(serving.checkpoint, "find", lambda path: found)
   loaded, given = serving.Policy.load("runs/one", robot="arm"), acting(name="one")
