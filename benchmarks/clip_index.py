@@ -32,13 +32,13 @@ from como_jax.data import (
   labels,
   normalization,
   pipeline,
-  policy_examples,
   policy_layout,
-  policy_pipeline,
+  policy_mixture,
   shards,
   statistics,
 )
 from como_jax.data.batching import Batching
+from como_jax.data.policy_index import PolicySet
 from como_jax.data.read_options import ReadOptions
 
 LABELS = "labels"
@@ -199,24 +199,27 @@ def motion_start(folder):
 
 
 def _robot(folder):
-  return policy_pipeline.PolicySet(folder, robot="arm")
+  return PolicySet(folder, robot="arm")
 
 
 def _video(folder):
-  return policy_pipeline.PolicySet(folder, labels=os.path.join(folder, LABELS))
+  return PolicySet(folder, labels=os.path.join(folder, LABELS))
 
 
 def policy_examples_of(policy_set):
   """Step: lists the examples of a policy."""
-  return policy_examples.open_sets([policy_set], split="train", validation_fraction=0.1)[0]
+  return policy_mixture.PolicyMixture([policy_set]).split("train")
 
 
 def policy_start(policy_set):
   """Step: the start of a policy run, without statistics: describe, validation, batches."""
-  policy_pipeline.describe([policy_set])
+  mixture = policy_mixture.PolicyMixture([policy_set])
+  mixture.describe()
   zeros = statistics.Statistics(1, *(np.zeros(32) for _ in range(6)))
   layout = policy_layout.Layout(
-    normalizer=normalization.Normalizer("standard", {"arm": {"action": zeros}}, zeros),
+    normalization=normalization.MixtureStatistics({"arm": {"action": zeros}}, zeros).normalization(
+      "standard"
+    ),
     robots={"arm": (7, 0)},
     cameras=1,
     history=1,
@@ -231,15 +234,13 @@ def policy_start(policy_set):
     ),
   )
   reading = ReadOptions(threads=0)
-  validation = policy_pipeline.evaluation(
-    [policy_set], layout, Batching(16), reading=reading, max_examples=1000
-  )
-  return validation, policy_pipeline.build([policy_set], layout, Batching(16), reading=reading)
+  validation = mixture.evaluation(layout, Batching(16), reading, max_examples=1000)
+  return validation, mixture.batches(layout, Batching(16), reading)
 
 
 def latent_statistics(folder):
   """Step: computes the statistics of the latent motion."""
-  return policy_pipeline.statistics([_video(folder)], validation_fraction=0.1)
+  return policy_mixture.PolicyMixture([_video(folder)]).statistics()
 
 
 STEPS = {

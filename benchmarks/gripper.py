@@ -292,16 +292,16 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
   """Measures how often a policy predicts the correct gripper value on held-out demonstrations.
 
   A prediction is correct if it is on the same side of the center between the two values. It works
-  with any version of the code whose policy task has `resolve` and an evaluation walk.
+  with any version of the code that has `tasks.policy_setup`.
   """
   sys.path.insert(0, code)
   import numpy as np
 
   from como_jax import config as config_lib
-  from como_jax.data import policy_pipeline
+  from como_jax.data import value_transforms
   from como_jax.data.batching import Batching
   from como_jax.serve import policy as serving
-  from como_jax.tasks import policy as policy_task
+  from como_jax.tasks import policy_setup, policy_start
   from como_jax.train import rng
 
   folder = pathlib.Path(run)
@@ -316,10 +316,10 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
   config = config_lib.parse(
     ["main", f"--config={code}/configs/policy.py:small,policy={kind}", *args]
   ).config
-  _, ready = policy_task.resolve(config)
-  units = ready.layout.normalizer
   acting = serving.Policy.load(str(folder / "policy"), batch_size=64)
-  walk = policy_pipeline.evaluation(ready.sets, ready.layout, Batching(64), max_examples=512)
+  ready = policy_setup.setup(config, policy_start.load(str(folder / "policy")))
+  transforms = ready.spec.robots[acting.robot].transforms["action"]
+  walk = ready.mixture.evaluation(ready.layout, Batching(64), max_examples=512)
   predicted, true = [], []
   with walk.batches() as batches:
     for step in range(walk.steps):
@@ -331,11 +331,10 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
       }
       chunks = np.asarray(acting.sample(inputs, rng.key(0, "score", step)))
       known = batch["actions_mask"][..., GRIPPER] & batch["valid"][:, None]
-      predicted.append(units.inverse_actions(acting.robot, chunks)[..., GRIPPER][known])
-      true.append(units.inverse_actions(acting.robot, batch["actions"])[..., GRIPPER][known])
+      predicted.append(value_transforms.invert(transforms, chunks)[..., GRIPPER][known])
+      true.append(value_transforms.invert(transforms, batch["actions"])[..., GRIPPER][known])
   predicted, true = np.concatenate(predicted), np.concatenate(true)
-  action_statistics = units.robots[acting.robot]["action"]
-  low, high = float(action_statistics.min[GRIPPER]), float(action_statistics.max[GRIPPER])
+  low, high = (float(limits[GRIPPER]) for limits in ready.spec.robots[acting.robot].action_limits)
   closed = true > (low + high) / 2
   right = (predicted > (low + high) / 2) == closed
   near = np.minimum(np.abs(predicted - low), np.abs(predicted - high)) < 1e-6

@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 from como_jax import model_presets, models
-from como_jax.data import normalization, policy_spec, statistics
+from como_jax.data import policy_spec, statistics
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
 from como_jax.train import optimizer, rng
@@ -115,17 +115,27 @@ def spec(section: dict) -> policy_spec.PolicySpec:
     rows = statistics.Accumulator()
     rows.add(data.normal(size=(64, width)))
     facts[key] = rows.finish()
-  config = {
-    "model": section,
-    "policy": {
-      "cameras": [f"camera_{i}" for i in range(section["num_cameras"])],
-      "guidance_scale": 1.0,
-    },
-    "normalization": normalization.Normalizer("standard", {"robot": facts}).to_json(),
-    "robots": {"robot": {"action_names": [], "step_seconds": 0.05}},
-    "language": {"kind": "hash", "width": section["language"]["width"]},
-  }
-  return policy_spec.PolicySpec.from_config(config)
+  action = facts["action"]
+  robot = policy_spec.RobotSpec(
+    action=ROBOT["action"],
+    state=ROBOT["state"],
+    action_names=policy_spec.action_names((), ROBOT["action"]),
+    cameras=tuple(f"camera_{i}" for i in range(section["num_cameras"])),
+    unused_cameras=(),
+    step_seconds=0.05,
+    reduce="mean",
+    instructions={"count": 0, "empty": True, "examples": []},
+    transforms={key: values.transforms(snap=key == "action") for key, values in facts.items()},
+    action_limits=(tuple(action.min.tolist()), tuple(action.max.tolist())),
+  )
+  return policy_spec.PolicySpec(
+    model=section,
+    language={"kind": "hash", "width": section["language"]["width"]},
+    robots={"robot": robot},
+    latent=None,
+    resize="squash",
+    guidance_scale=1.0,
+  )
 
 
 def observations(policy: serving.Policy, count: int, *, side: int) -> list[list[dict]]:

@@ -108,7 +108,8 @@ MAE: dict[str, dict[str, Any]] = {
 }
 
 
-_ROBOT = {"robot": {"action": 4, "state": 4}}  # replaced by the robots of the data
+# Sizes for plans (configs/compile.py). A run has the robots of its data, which policy.json names.
+_ROBOT = {"robot": {"action": 4, "state": 4}}
 
 _DIFFUSION: dict[str, Any] = {
   "objective": "flow",

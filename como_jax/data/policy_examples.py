@@ -4,7 +4,6 @@ Legend: T history, C camera slots, H W image, S state, A action, K chunk of acti
 latent motions, Z numbers of one latent motion, L language tokens, E their width.
 """
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,206 +11,29 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import index, labels, policy_index, shards, video
-from como_jax.data import reader as segment_reader
-from como_jax.data.batching import Split
-from como_jax.data.policy_index import PolicySet
+from como_jax.data import policy_index, value_transforms, video
 from como_jax.data.policy_layout import Language, Layout
+from como_jax.data.policy_sets import OpenedSet, SplitSet
 from como_jax.data.times import FrameTimes
 
 
-@dataclasses.dataclass(frozen=True)
-class Opened:
-  """A data set ready to be drawn from. It travels to worker processes.
+def reduced(
+  actions: np.ndarray, starts: np.ndarray, stops: np.ndarray, reduction: str
+) -> np.ndarray:
+  """Actions of policy steps.
 
-  Attributes:
-    reader: of its segments.
-    motions: its labels.
-    windows: its examples.
-    slots: camera of each slot, "" = empty; of all cameras for views "each".
-    labeled: cameras that have them.
-    known: all cameras; ids are places in it.
+  Args:
+    actions: [frames, A].
+    starts: first frame of each step, int [n].
+    stops: last frame of each step (exclusive, at least one frame later), int [n].
+    reduction: "mean", "first" or "last".
+
+  Returns:
+    float32 [n, A].
   """
-
-  label: str
-  robot: str
-  reader: segment_reader.SegmentReader
-  motions: labels.Labels | None
-  windows: policy_index.Examples
-  slots: tuple[str, ...]
-  labeled: tuple[str, ...]
-  known: tuple[str, ...]
-
-  def load(self, i: int) -> policy_index.Example:
-    """The place of example i."""
-    return self.windows[i]
-
-  def cameras(self, example: policy_index.Example) -> tuple[tuple[str, ...], str]:
-    """(camera of each slot, camera of the latent motion) of an example; "" = none."""
-    slots = self.slots if example.camera < 0 else (self.known[example.camera],)
-    return slots, next((name for name in slots if name in self.labeled), "")
-
-  def row(self, example: policy_index.Example) -> int:
-    """The example's clip in the table."""
-    return self.windows.segments.locate(example.segment, example.t)[0]
-
-  def latents(
-    self, example: policy_index.Example, times: FrameTimes, camera: str, chunk: int
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """(z [M, Z], valid [M]) of the latent motions that begin at the example's frame, one offset
-    later, two offsets later, ...
-
-    Labels that cannot be read are not valid, with a warning.
-    """
-    offset = float(self.motions.manifest["offset_seconds"])
-    later, near = times.partners(np.full(chunk - 1, example.t), offset, steps=np.arange(1, chunk))
-    frames, valid = np.concatenate([[example.t], later]), np.concatenate([[True], near])
-    z, segments = np.zeros((chunk, self.motions.size), np.float32), self.windows.segments
-    places = [segments.locate(example.segment, int(frame)) for frame in frames]
-    for row in dict.fromkeys(row for row, _ in places):
-      here = [j for j in range(chunk) if places[j][0] == row]
-      try:
-        values, good, _ = self.motions.clip(*segments.place(row), (camera,))[camera]
-      except video.Unreadable as error:
-        warnings.warn(
-          f"{self.label}: labels that cannot be read are not used: {error}", stacklevel=2
-        )
-        valid[here] = False
-        continue
-      if len(values) != segments.table.length[row]:
-        raise errors.UserError(
-          f"{self.label}: the labels of clip {segments.place(row)[1]} of shard "
-          f"{segments.place(row)[0]} are of another length than the clip"
-        )
-      z[here] = values[[places[j][1] for j in here]]
-      valid[here] &= good[[places[j][1] for j in here]]
-    return z, valid
-
-
-def _cameras(
-  one: PolicySet, known: tuple[str, ...], labeled: tuple[str, ...], slots: int | None
-) -> tuple[str, ...]:
-  """Cameras of an entry by name: one for each slot, or for "each" all that are examples."""
-  for name in one.cameras:
-    if name and name not in known:
-      raise errors.UserError(
-        f"{one.label}: camera {name!r} does not exist: {errors.nearest(name, known)}"
-      )
-  if one.views == "each":
-    chosen = tuple(dict.fromkeys(name for name in one.cameras if name)) or known
-    useful = chosen if one.robot else tuple(name for name in chosen if name in labeled)
-    without = [name for name in one.cameras if name and name not in useful]
-    if without:
-      raise errors.UserError(
-        f"{one.label}: the labels {one.labels} lack camera {without[0]!r}: "
-        f"{errors.nearest(without[0], labeled)}"
-      )
-  else:
-    useful = tuple(one.cameras) or known[:slots]
-    if slots is not None and len(useful) > slots:
-      raise errors.UserError(
-        f"{one.label}: {len(useful)} cameras ({', '.join(useful)}) for {slots} camera slots"
-      )
-  if not any(useful) or (not one.robot and not set(useful) & set(labeled)):
-    raise errors.UserError(
-      f"{one.label}: none of the cameras {', '.join(useful or known)} has labels in {one.labels}; "
-      f"it has: {', '.join(labeled)}"
-    )
-  return useful
-
-
-def open_sets(
-  sets: Sequence[PolicySet],
-  *,
-  split: str,
-  validation_fraction: float,
-  step_seconds: float = 0.0,
-  cameras: int | None = None,
-) -> tuple[list[Opened], list[shards.Table]]:
-  """Opens the data sets and enumerates the examples of one split; a validation split may leave some
-  of them empty.
-
-  Raises:
-    errors.UserError: folders, cameras, episodes or labels that do not exist or do not fit together.
-  """
-  if not sets:
-    raise errors.UserError("no data set is given")
-  if step_seconds < 0:
-    raise errors.UserError(
-      f"step_seconds is {step_seconds}, expected 0 (the data's own rate) or more"
-    )
-  found, tables = [], []
-  for one in sets:
-    one.check()
-    shards.read_manifest(one.path)
-    if one.labels:
-      labels.check(one.labels, data_path=one.path)
-    table, motions = shards.read_table(one.path), labels.Labels(one.labels) if one.labels else None
-    known = table.cameras
-    labeled = tuple(motions.manifest["cameras"]) if motions else ()
-    chosen = _cameras(one, known, labeled, cameras)
-    split_keep = index.select(table, split, validation_fraction)
-    keep = policy_index.select(
-      table,
-      split_keep,
-      split=split,
-      episodes=tuple(one.episodes),
-      tasks=tuple(one.tasks),
-      name=one.label,
-    )
-    windows = policy_index.enumerate_examples(
-      table,
-      split_keep=split_keep,
-      keep=keep,
-      cameras=tuple(known.index(name) for name in chosen if name),
-      views=one.views,
-      actions=bool(one.robot),
-      offset_seconds=float(motions.manifest["offset_seconds"]) if motions else None,
-    )
-    if not len(windows) and split != "validation":
-      if not keep.any():
-        why = "no episode in this split"
-        if one.episodes:
-          why = f"no task has episodes {one.episodes[0]} to {one.episodes[1]} (without validation)"
-      else:
-        why = "no clip has actions" if one.robot else "no episode is longer than the labels' offset"
-      raise errors.UserError(f"{one.label} ({split}): no example: {why}")
-    reader = segment_reader.SegmentReader(one.path, windows.segments)
-    found.append(Opened(one.label, one.robot, reader, motions, windows, chosen, labeled, known))
-    tables.append(table)
-  _check_one_model(sets, found)
-  return found, tables
-
-
-def _check_one_model(sets: Sequence[PolicySet], found: Sequence[Opened]) -> None:
-  """All latent motions of a run come from one model, at one offset."""
-  several = [
-    (one.labels, opened.motions.manifest)
-    for one, opened in zip(sets, found, strict=True)
-    if one.labels
-  ]
-  for path, manifest in several[1:]:
-    first, other = several[0][1], manifest
-    if other["model"]["fingerprint"] != first["model"]["fingerprint"]:
-      raise errors.UserError(
-        f"labels {path} are of another motion model ({other['model']['path']}) than labels "
-        f"{several[0][0]} ({first['model']['path']}); extract them with one model"
-      )
-    if other["offset_seconds"] != first["offset_seconds"]:
-      raise errors.UserError(
-        f"labels {path} are at {other['offset_seconds']} s and labels {several[0][0]} at "
-        f"{first['offset_seconds']} s: a policy has one latent motion; label all data sets with "
-        "the same --config.offset_seconds of configs/extract.py"
-      )
-
-
-def reduced(actions: np.ndarray, starts: np.ndarray, stops: np.ndarray, how: str) -> np.ndarray:
-  """Actions of policy steps: float32 [n, A], each of the frames starts[i] to stops[i] (exclusive,
-  at least one) of [frames, A].
-  """
-  if how == "first" or np.all(stops - starts == 1):
+  if reduction == "first" or np.all(stops - starts == 1):
     return actions[starts].astype(np.float32, copy=False)
-  if how == "last":
+  if reduction == "last":
     return actions[stops - 1].astype(np.float32, copy=False)
   # reduceat wants every stop inside
   padded = np.concatenate([actions, np.zeros_like(actions[:1])]).astype(np.float64)
@@ -222,10 +44,10 @@ def reduced(actions: np.ndarray, starts: np.ndarray, stops: np.ndarray, how: str
 class Loader:
   """Examples -> rows of a batch; `sample` reads one, `finish` puts its images into their slots."""
 
-  def __init__(self, layout: Layout, found: Sequence[Opened], tables: Sequence[shards.Table]):
-    self.layout, self.sets = layout, list(found)
+  def __init__(self, layout: Layout, sets: Sequence[SplitSet]):
+    self.layout, self.sets = layout, list(sets)
     self._rows = layout.rows()
-    self._texts, self._text_of = _texts(found, tables, layout.language)
+    self._texts, self._text_of = _texts(self.sets, layout.language)
 
   def sample(
     self, which: int, example: policy_index.Example, *, size: tuple[int, int]
@@ -252,14 +74,13 @@ class Loader:
       stored = reader.numbers(segment, "action", t, int(edges[-1]))
       if stored is not None:
         chunk = reduced(stored, edges[:-1][begins] - t, edges[1:][begins] - t, to.reduce)
-        sample["actions"][begins, : chunk.shape[1]] = to.normalizer.actions(opened.robot, chunk)
+        transforms = to.normalization.robots[opened.robot]["action"]
+        sample["actions"][begins, : chunk.shape[1]] = value_transforms.apply(transforms, chunk)
         sample["actions_mask"][begins, : chunk.shape[1]] = True
     if moving:
-      z, valid = opened.latents(example, times, moving, to.latent_chunk)
-      sample["latents"][valid], sample["latents_mask"][valid] = (
-        to.normalizer.latents(z[valid]),
-        True,
-      )
+      z, valid = _latents(opened, example, times, moving, to.latent_chunk)
+      sample["latents"][valid] = value_transforms.apply(to.normalization.latent or (), z[valid])
+      sample["latents_mask"][valid] = True
     return sample, images
 
   def empty(self, which: int, example: policy_index.Example) -> tuple[dict[str, Any], list]:
@@ -298,7 +119,44 @@ class Loader:
     return {**self._rows.images(slots), **sample}
 
 
-def _texts(found: Sequence[Opened], tables: Sequence[shards.Table], language: Language):
+def _latents(
+  opened: SplitSet, example: policy_index.Example, times: FrameTimes, camera: str, chunk: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """(z [M, Z], valid [M]) of the latent motions that begin at the example's frame, one offset
+  later, two offsets later, ...
+
+  Labels that cannot be read are not valid, with a warning.
+  """
+  motions, segments = opened.motions, opened.windows.segments
+  assert motions is not None  # as the camera is labeled
+  offset = float(motions.manifest["offset_seconds"])
+  later, near = times.partners(np.full(chunk - 1, example.t), offset, steps=np.arange(1, chunk))
+  frames, valid = np.concatenate([[example.t], later]), np.concatenate([[True], near])
+  z = np.zeros((chunk, motions.size), np.float32)
+  places = [segments.locate(example.segment, int(frame)) for frame in frames]
+  for row in dict.fromkeys(row for row, _ in places):
+    steps = [j for j in range(chunk) if places[j][0] == row]
+    try:
+      values, readable, _ = motions.clip(*segments.place(row), (camera,))[camera]
+    except video.Unreadable as error:
+      warnings.warn(
+        f"{opened.label}: labels that cannot be read are not used: {error}", stacklevel=2
+      )
+      valid[steps] = False
+      continue
+    if len(values) != segments.table.length[row]:
+      raise errors.UserError(
+        f"{opened.label}: the labels of clip {segments.place(row)[1]} of shard "
+        f"{segments.place(row)[0]} are of another length than the clip"
+      )
+    z[steps] = values[[places[j][1] for j in steps]]
+    valid[steps] &= readable[[places[j][1] for j in steps]]
+  return z, valid
+
+
+def _texts(
+  sets: Sequence[SplitSet], language: Language
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
   """([(tokens [L, E], mask [L])], for each data set the number of each record's instruction).
 
   Only used records count.
@@ -314,7 +172,8 @@ def _texts(found: Sequence[Opened], tables: Sequence[shards.Table], language: La
   tokens_shape, mask_shape = shapes[0]
   numbers: dict[str, int] = {}
   texts, columns = [], []
-  for opened, table in zip(found, tables, strict=True):
+  for opened in sets:
+    table = opened.table
     column, rows = np.full(len(table), -1, np.int64), opened.windows.rows()
     tasks, appears, task = np.unique(table.task[rows], return_index=True, return_inverse=True)
     for i in np.argsort(appears):
@@ -336,45 +195,37 @@ def _texts(found: Sequence[Opened], tables: Sequence[shards.Table], language: La
   return texts, columns
 
 
-def prepare(
-  sets: Sequence[PolicySet], layout: Layout, split: Split
-) -> tuple[Loader, list[shards.Table]]:
-  """Opens the data sets and checks that they fit the layout. Raises `errors.UserError`."""
-  layout.check()
-  for one in sets:
-    if one.robot and one.robot not in layout.robots:
+def check_layout(opened: OpenedSet, layout: Layout) -> None:
+  """Refuses a data set that does not fit the layout.
+
+  Raises:
+    errors.UserError: naming what is unknown or of another size.
+  """
+  entry = opened.entry
+  if entry.robot and entry.robot not in layout.robots:
+    raise errors.UserError(
+      f"{opened.label}: unknown robot {entry.robot!r}: {errors.nearest(entry.robot, layout.robots)}"
+    )
+  if entry.robot and entry.robot not in layout.normalization.robots:
+    raise errors.UserError(
+      f"{opened.label}: no statistics of robot {entry.robot!r}: "
+      f"{errors.nearest(entry.robot, layout.normalization.robots)}"
+    )
+  for key, size in zip(("action", "state"), layout.robots.get(entry.robot, ()), strict=False):
+    if opened.manifest[key]["size"] != size and (key == "action" or size):
       raise errors.UserError(
-        f"{one.label}: unknown robot {one.robot!r}: {errors.nearest(one.robot, layout.robots)}"
+        f"{opened.label}: {key} has size {opened.manifest[key]['size']}, robot {entry.robot!r} "
+        f"has {size}"
       )
-    if one.robot and one.robot not in layout.normalizer.robots:
-      raise errors.UserError(
-        f"{one.label}: no statistics of robot {one.robot!r}: "
-        f"{errors.nearest(one.robot, layout.normalizer.robots)}"
-      )
-    if one.labels and (layout.latent_chunk < 1 or layout.normalizer.latent is None):
-      why = (
-        "latent_chunk is 0"
-        if layout.latent_chunk < 1
-        else "no statistics of latent motion are given"
-      )
-      raise errors.UserError(f"{one.label}: has labels, but {why}")
-  found, tables = open_sets(
-    sets,
-    split=split.name,
-    validation_fraction=split.validation_fraction,
-    step_seconds=layout.step_seconds,
-    cameras=layout.cameras,
-  )
-  for one, opened in zip(sets, found, strict=True):
-    manifest = shards.read_manifest(one.path)
-    for key, size in zip(("action", "state"), layout.robots.get(one.robot, ()), strict=False):
-      if manifest[key]["size"] != size and (key == "action" or size):
-        raise errors.UserError(
-          f"{one.label}: {key} has size {manifest[key]['size']}, robot {one.robot!r} has {size}"
-        )
-    if opened.motions and opened.motions.size != layout.latent_size:
-      raise errors.UserError(
-        f"{one.label}: labels {one.labels} have {opened.motions.size} numbers a motion, "
-        f"the policy {layout.latent_size}"
-      )
-  return Loader(layout, found, tables), tables
+  if opened.motions is None:
+    return
+  if layout.latent_chunk < 1 or layout.normalization.latent is None:
+    why = (
+      "latent_chunk is 0" if layout.latent_chunk < 1 else "no statistics of latent motion are given"
+    )
+    raise errors.UserError(f"{opened.label}: has labels, but {why}")
+  if opened.motions.size != layout.latent_size:
+    raise errors.UserError(
+      f"{opened.label}: labels {entry.labels} have {opened.motions.size} numbers a motion, "
+      f"the policy {layout.latent_size}"
+    )

@@ -17,12 +17,20 @@ Language = Mapping[str, tuple[np.ndarray, np.ndarray]]  # instruction -> (tokens
 Robots = Mapping[str, tuple[int, int]]  # name -> (A, S)
 
 
+def check_reduction(name: str) -> None:
+  """Raises `errors.UserError` for an unknown reduction of actions."""
+  if name not in REDUCTIONS:
+    raise errors.UserError(
+      f"unknown reduction of actions {name!r}: {errors.nearest(name, REDUCTIONS)}"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
   """What an example of a policy holds, the same in all of a run.
 
   Attributes:
-    normalizer: of actions, states and latent motions, see `policy_pipeline.statistics`.
+    normalization: of actions, states and latent motions.
     language: instruction -> (tokens [L, E], mask [L]), for every instruction of the data; "" may be
       absent (no token).
     robots: name -> (A, S). Their numbers are their places in sorted order; the widest decides the
@@ -35,7 +43,7 @@ class Layout:
     step_seconds: of an element of a chunk, see `policy_index.chunk_edges`; 0 = 1 frame.
   """
 
-  normalizer: normalization.Normalizer
+  normalization: normalization.Normalization
   language: Language
   robots: Robots
   cameras: int
@@ -49,9 +57,10 @@ class Layout:
 
   def check(self) -> "Layout":
     """Raises `errors.UserError`."""
-    if self.reduce not in REDUCTIONS:
+    check_reduction(self.reduce)
+    if self.step_seconds < 0:
       raise errors.UserError(
-        f"unknown reduction of actions {self.reduce!r}: {errors.nearest(self.reduce, REDUCTIONS)}"
+        f"step_seconds is {self.step_seconds}, expected 0 (the data's own rate) or more"
       )
     for name, least in (
       ("cameras", 1),
@@ -69,11 +78,10 @@ class Layout:
 
   def rows(self) -> policy_row.RowBuilder:
     """What builds the inputs of every example."""
-    units = self.normalizer
     transforms = {
-      name: units.transforms(name, "state")
+      name: self.normalization.robots[name]["state"]
       for name in self.names
-      if name in units.robots and "state" in units.robots[name]
+      if "state" in self.normalization.robots.get(name, ())
     }
     return policy_row.RowBuilder(
       self.names, self.history, self.cameras, self.image_size, self.state_size, transforms
@@ -86,8 +94,10 @@ class Layout:
 
   @property
   def action_size(self) -> int:
+    """A of the widest robot."""
     return max((sizes[0] for sizes in self.robots.values()), default=0)
 
   @property
   def state_size(self) -> int:
+    """S of the widest robot."""
     return max((sizes[1] for sizes in self.robots.values()), default=0)

@@ -1,8 +1,8 @@
 """All that serving a policy needs beside its weights, as one frozen, versioned record.
 
-It is made from the training data, saved as `policy.json` beside the weights, and read by whatever
-acts: rollouts and the server. (A policy that is trained further still reads the config.) Later work
-adds transforms to the lists, not fields.
+It is made from the training data and saved as `policy.json` beside the weights. Whatever acts
+(rollouts, the server) reads it, and so does a policy that is trained further. Later work adds
+transforms to the lists, not fields.
 
 Legend: A action, S state, C camera slots.
 """
@@ -19,7 +19,9 @@ from como_jax.data import normalization, value_transforms
 from como_jax.observations import IMAGE, STATE, TASK
 
 FILE = "policy.json"
-VERSION = 1
+VERSION = 2
+# files of version 1 stood beside a config that holds the same facts and those it lacks
+_LACKING = 1
 
 
 def instruction_needed(instructions: Mapping[str, Any]) -> bool:
@@ -27,16 +29,23 @@ def instruction_needed(instructions: Mapping[str, Any]) -> bool:
   return instructions["count"] >= 2 and not instructions["empty"]
 
 
+def action_names(names: Sequence[str], count: int) -> tuple[str, ...]:
+  """A name for each number of an action, also where the data have none."""
+  return tuple(names) or tuple(f"action {dim}" for dim in range(count))
+
+
 @dataclasses.dataclass(frozen=True)
 class RobotSpec:
   """What a robot observes and does.
 
   Attributes:
-    action, state: A and S; S = 0 where it has no state.
+    action: A, numbers of an action.
+    state: S, numbers of a state; 0 where it has none.
     action_names: one for each number of an action, as in the data.
     cameras: name of the camera in each slot, "" = empty.
     unused_cameras: cameras of its data that fill no slot.
     step_seconds: time between two actions of a chunk, and between two frames of the history.
+    reduce: how the recorded actions of a step became one: "mean", "first" or "last".
     instructions: of its data: {"count", "empty" (whether some had none), "examples"}.
     transforms: "action" and "state" -> transforms in order, robot units -> the model's numbers.
     action_limits: least and greatest value of each number of an action in the training data.
@@ -48,6 +57,7 @@ class RobotSpec:
   cameras: tuple[str, ...]
   unused_cameras: tuple[str, ...]
   step_seconds: float
+  reduce: str
   instructions: Mapping[str, Any]
   transforms: Mapping[str, tuple[value_transforms.ValueTransform, ...]]
   action_limits: tuple[tuple[float, ...], tuple[float, ...]]
@@ -55,10 +65,7 @@ class RobotSpec:
   @property
   def two_valued(self) -> tuple[int, ...]:
     """Numbers of an action that take two values (grippers)."""
-    found = [
-      one.dims for one in self.transforms["action"] if isinstance(one, value_transforms.TwoValued)
-    ]
-    return tuple(sorted(dim for dims in found for dim in dims))
+    return value_transforms.two_valued(self.transforms["action"])
 
   @property
   def required_keys(self) -> tuple[str, ...]:
@@ -69,6 +76,21 @@ class RobotSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class LatentMotionSpec:
+  """The latent motion that a policy predicts.
+
+  Attributes:
+    latent_model: fingerprint of the motion model that made the labels.
+    latent_offset_seconds: between the two frames of a pair.
+    transforms: z -> the model's numbers, in order.
+  """
+
+  latent_model: str
+  latent_offset_seconds: float
+  transforms: tuple[value_transforms.ValueTransform, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class PolicySpec:
   """A policy beside its weights.
 
@@ -76,6 +98,7 @@ class PolicySpec:
     model: section that `models.build` takes.
     language: section of the instruction encoder.
     robots: by name.
+    latent: the latent motion; None where no data had labels.
     resize: how frames become square, see `video.Geometry`.
     guidance_scale: weight of the instruction that the policy was evaluated with; 1 = none.
   """
@@ -83,8 +106,15 @@ class PolicySpec:
   model: Mapping[str, Any]
   language: Mapping[str, Any]
   robots: Mapping[str, RobotSpec]
+  latent: LatentMotionSpec | None
   resize: str
   guidance_scale: float
+
+  @property
+  def normalization(self) -> normalization.Normalization:
+    """The transforms of all robots and of the latent motion."""
+    robots = {name: robot.transforms for name, robot in self.robots.items()}
+    return normalization.Normalization(robots, self.latent and self.latent.transforms)
 
   def to_json(self) -> dict[str, Any]:
     """Plain JSON values."""
@@ -92,7 +122,10 @@ class PolicySpec:
     for name, robot in self.robots.items():
       transforms = {key: value_transforms.to_json(of) for key, of in robot.transforms.items()}
       robots[name] = _fields(robot) | {"transforms": transforms}
-    return {"version": VERSION, **_fields(self), "robots": robots}
+    latent = self.latent and _fields(self.latent) | {
+      "transforms": value_transforms.to_json(self.latent.transforms)
+    }
+    return {"version": VERSION, **_fields(self), "robots": robots, "latent": latent}
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any], *, where: str = FILE) -> "PolicySpec":
@@ -118,62 +151,45 @@ class PolicySpec:
     if version != VERSION:
       raise errors.UserError(f"{where} is of version {version!r}, this program reads {VERSION}")
     _check_keys(values, cls, where)
-    robots = {}
-    for name, entry in values["robots"].items():
-      place = f"{where}: robots.{name}"
-      _check_keys(entry, RobotSpec, place)
-      transforms = {
-        key: value_transforms.from_json(of, where=f"{place}.transforms.{key}")
-        for key, of in entry["transforms"].items()
-      }
-      for key in normalization.KEYS[: 2 if entry["state"] else 1]:
-        if key not in transforms:
-          raise errors.UserError(f"{place}: there are no transforms of {key}")
-      low, high = entry["action_limits"]
-      robots[name] = RobotSpec(
-        **{
-          **entry,
-          **{key: tuple(entry[key]) for key in ("action_names", "cameras", "unused_cameras")},
-          "transforms": transforms,
-          "action_limits": (tuple(low), tuple(high)),
-        }
-      )
+    robots = {
+      name: _read_robot(entry, f"{where}: robots.{name}")
+      for name, entry in values["robots"].items()
+    }
+    for name, robot in robots.items():
       sizes = values["model"]["robots"].get(name)
-      if sizes != {"action": entry["action"], "state": entry["state"]}:
+      if sizes != {"action": robot.action, "state": robot.state}:
         raise errors.UserError(
-          f"{place}: action {entry['action']}, state {entry['state']}, but the model has {sizes}"
+          f"{where}: robots.{name}: action {robot.action}, state {robot.state}, but the model has "
+          f"{sizes}"
         )
-    return cls(**{**values, "robots": robots})
+    latent = values["latent"] and _read_latent(values["latent"], f"{where}: latent")
+    return cls(**{**values, "robots": robots, "latent": latent})
 
-  @classmethod
-  def from_config(cls, config: Mapping[str, Any]) -> "PolicySpec":
-    """From the resolved config of a policy run, which is all that older versions left behind."""
-    settings, units = config["policy"], normalization.Normalizer.from_json(config["normalization"])
-    robots = {}
-    for name, facts in config["robots"].items():
-      sizes, numbers = config["model"]["robots"][name], units.robots[name]
-      action = numbers["action"]
-      robots[name] = RobotSpec(
-        action=int(sizes["action"]),
-        state=int(sizes["state"]),
-        action_names=tuple(facts["action_names"])
-        or tuple(f"action {dim}" for dim in range(int(sizes["action"]))),
-        cameras=tuple(facts.get("cameras", settings["cameras"])),
-        unused_cameras=tuple(facts.get("unused_cameras", ())),
-        step_seconds=float(facts["step_seconds"]),
-        instructions=dict(facts.get("instructions", {"count": 0, "empty": True, "examples": []})),
-        transforms={
-          key: units.transforms(name, key) for key in normalization.KEYS if key in numbers
-        },
-        action_limits=(tuple(action.min.tolist()), tuple(action.max.tolist())),
-      )
-    return cls(
-      model=dict(config["model"]),
-      language=dict(config["language"]),
-      robots=robots,
-      resize=settings.get("resize", "squash"),
-      guidance_scale=float(settings.get("guidance_scale", 1.0)),
-    )
+
+def _read_robot(entry: Mapping[str, Any], where: str) -> RobotSpec:
+  _check_keys(entry, RobotSpec, where)
+  transforms = {
+    key: value_transforms.from_json(values, where=f"{where}.transforms.{key}")
+    for key, values in entry["transforms"].items()
+  }
+  for key in normalization.KEYS[: 2 if entry["state"] else 1]:
+    if key not in transforms:
+      raise errors.UserError(f"{where}: there are no transforms of {key}")
+  low, high = entry["action_limits"]
+  return RobotSpec(
+    **{
+      **entry,
+      **{key: tuple(entry[key]) for key in ("action_names", "cameras", "unused_cameras")},
+      "transforms": transforms,
+      "action_limits": (tuple(low), tuple(high)),
+    }
+  )
+
+
+def _read_latent(entry: Mapping[str, Any], where: str) -> LatentMotionSpec:
+  _check_keys(entry, LatentMotionSpec, where)
+  transforms = value_transforms.from_json(entry["transforms"], where=f"{where}.transforms")
+  return LatentMotionSpec(**{**entry, "transforms": transforms})
 
 
 def text(spec: PolicySpec) -> str:
@@ -184,7 +200,7 @@ def text(spec: PolicySpec) -> str:
 def read(
   folder: str | os.PathLike, *, upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 ) -> PolicySpec | None:
-  """The record of a weights folder or run; None where an older version left none.
+  """The record of a weights folder or run; None where an older version left none of today's.
 
   Args:
     folder: holds policy.json.
@@ -202,6 +218,8 @@ def read(
     raise errors.UserError(f"{path} cannot be read: {error}") from error
   if not isinstance(values, dict):
     raise errors.UserError(f"{path} holds no JSON object")
+  if values.get("version") == _LACKING:
+    return None
   return PolicySpec.from_json(upgrade(values), where=str(path))
 
 

@@ -95,17 +95,21 @@ class Statistics:
     shift, scale = self._affine(mode)
     alone = self.constant | self.two_valued if snap else self.constant
     shift, scale = np.where(alone, 0.0, shift), np.where(alone, 1.0, scale)
-    found = [value_transforms.Affine(tuple(shift.tolist()), tuple(scale.tolist()))]
+    result: list[value_transforms.ValueTransform] = [
+      value_transforms.Affine(tuple(shift.tolist()), tuple(scale.tolist()))
+    ]
     if self.constant.any():
       dims = np.flatnonzero(self.constant)
-      found.append(value_transforms.Constant(tuple(dims.tolist()), tuple(self.mean[dims].tolist())))
+      result.append(
+        value_transforms.Constant(tuple(dims.tolist()), tuple(self.mean[dims].tolist()))
+      )
     if snap and self.two_valued.any():
       dims = np.flatnonzero(self.two_valued)
       low, high = self.min[dims], self.max[dims]
-      found.append(
+      result.append(
         value_transforms.TwoValued(tuple(dims.tolist()), tuple(low.tolist()), tuple(high.tolist()))
       )
-    return tuple(found)
+    return tuple(result)
 
   def normalize(self, x: np.ndarray, mode: str = "standard") -> np.ndarray:
     """Normalizes values.
@@ -178,10 +182,13 @@ class Accumulator:
       expected: number of rows that will be added, if known. The sample then skips rows from the
         start. Its final content is the same.
     """
-    self._keep, self._step, self._sample, self._held = keep, 1, [], 0
+    self._keep, self._step, self._held = keep, 1, 0
+    self._sample: list[np.ndarray] = []
     while -(-expected // self._step) > keep:
       self._step *= 2
-    self._count, self._mean, self._squares, self._min, self._max = 0, 0.0, 0.0, np.inf, -np.inf
+    self._count = 0
+    self._mean, self._squares = np.zeros(()), np.zeros(())
+    self._min, self._max = np.full((), np.inf), np.full((), -np.inf)
 
   def add(self, rows: np.ndarray) -> None:
     """Adds rows [n, D]. Raises `errors.UserError` when a value is not finite."""

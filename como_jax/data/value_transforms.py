@@ -7,30 +7,38 @@ serving needs to know of the statistics.
 Legend: D size of a vector, d number of dimensions that a transform acts on.
 """
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
 from como_jax import errors
 
 
-class ValueTransform(Protocol):
-  """One invertible change of arrays [..., D]."""
+@dataclasses.dataclass(frozen=True)
+class ValueTransform(abc.ABC):
+  """One invertible change of arrays [..., D]; its fields are plain numbers.
+
+  Attributes:
+    name: in files.
+  """
 
   name: ClassVar[str]
 
+  @abc.abstractmethod
   def apply(self, x: np.ndarray) -> np.ndarray:
     """Robot units -> the model's numbers, float64."""
 
+  @abc.abstractmethod
   def invert(self, x: np.ndarray) -> np.ndarray:
     """The model's numbers -> robot units, float64."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Affine:
+class Affine(ValueTransform):
   """(x - shift) / scale, with shift [D] and scale [D]; 0 and 1 leave a dimension alone."""
 
   name: ClassVar[str] = "affine"
@@ -53,7 +61,7 @@ class Affine:
 
 
 @dataclasses.dataclass(frozen=True)
-class Constant:
+class Constant(ValueTransform):
   """Dimensions that never move: the model sees 0, the robot gets the constant."""
 
   name: ClassVar[str] = "constant"
@@ -70,7 +78,7 @@ class Constant:
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoValued:
+class TwoValued(ValueTransform):
   """Dimensions that take two values (grippers): the model sees -1 or 1, the robot gets a value."""
 
   name: ClassVar[str] = "two_valued"
@@ -105,6 +113,25 @@ def invert(transforms: Sequence[ValueTransform], x: np.ndarray) -> np.ndarray:
   for transform in reversed(transforms):
     y = transform.invert(y)
   return y.astype(np.asarray(x).dtype)
+
+
+def two_valued(transforms: Sequence[ValueTransform]) -> tuple[int, ...]:
+  """The dimensions that take two values (grippers), sorted."""
+  return tuple(
+    sorted(
+      dim for transform in transforms if isinstance(transform, TwoValued) for dim in transform.dims
+    )
+  )
+
+
+def constants(transforms: Sequence[ValueTransform]) -> dict[int, float]:
+  """The dimensions that never move, and their values."""
+  return {
+    dim: value
+    for transform in transforms
+    if isinstance(transform, Constant)
+    for dim, value in zip(transform.dims, transform.values, strict=True)
+  }
 
 
 def to_json(transforms: Sequence[ValueTransform]) -> list[dict[str, Any]]:

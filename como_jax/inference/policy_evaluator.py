@@ -1,11 +1,12 @@
 """Offline error of a policy on held-out examples."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from como_jax.data import normalization
+from como_jax.data import value_transforms
 from como_jax.serve import policy as serving
 from como_jax.train import rng
 
@@ -27,12 +28,22 @@ class PolicyEvaluator:
   def __init__(
     self,
     model: Any,
-    normalizer: normalization.Normalizer,
+    actions: Mapping[str, Sequence[value_transforms.ValueTransform]],
     *,
     guidance_scale: float = 1.0,
     dtype: str = "float32",
   ):
-    self._model, self._normalizer, self._dtype = model, normalizer, dtype
+    """Prepares to score a model.
+
+    Args:
+      model: a policy.
+      actions: robot -> the transforms of its actions, in order.
+      guidance_scale: weight of the instruction; 1 = none.
+      dtype: that the model multiplies in.
+    """
+    self._model, self._dtype = model, dtype
+    self._grippers = {robot: value_transforms.two_valued(of) for robot, of in actions.items()}
+    self._constants = {robot: value_transforms.constants(of) for robot, of in actions.items()}
     self._guidance_scale = guidance_scale
     self._actions = jax.jit(self._sample, static_argnames="robot")
     self._latents = jax.jit(lambda params, batch, key: model.sample_latents(params, batch, key))
@@ -67,10 +78,8 @@ class PolicyEvaluator:
             sampled = np.asarray(self._actions(params, seen, key, robot=robot))
             width = sampled.shape[-1]
             mask, target = mask[..., :width], batch["actions"][..., :width]
-            error, grippers = np.square(sampled - target), list(self._normalizer.grippers(robot))
-            moves = ~np.isin(
-              np.arange(width), [*grippers, *self._normalizer.constants(robot, "action")]
-            )
+            error, grippers = np.square(sampled - target), list(self._grippers[robot])
+            moves = ~np.isin(np.arange(width), [*grippers, *self._constants[robot]])
             add("action_mse", error, mask & moves)
             add("action_mse_first", error[:, 0], mask[:, 0] & moves)
             add(

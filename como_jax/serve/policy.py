@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from como_jax import errors, language, models, observations, trees
-from como_jax.data import policy_row, policy_spec, value_transforms, video
+from como_jax import errors, language, models, observations, trees, weights
+from como_jax.data import policy_row, policy_spec, policy_upgrade, value_transforms, video
 from como_jax.observations import IMAGE, STATE, TASK, Observation
 from como_jax.serve import client_schemas
 from como_jax.settings import renames
@@ -296,8 +296,21 @@ def load(path: str) -> tuple[dict[str, Any], policy_spec.PolicySpec]:
   spec = policy_spec.read(location.config.parent, upgrade=renames.upgrade)
   if spec is None:
     check(config, str(path))
-    spec = policy_spec.PolicySpec.from_config(config)
+    spec = policy_upgrade.from_config(config)
   return params, spec
+
+
+def read_spec(run: pathlib.Path) -> policy_spec.PolicySpec | None:
+  """The record of a policy's run directory; None where it holds none.
+
+  Raises:
+    errors.UserError: it cannot be read.
+  """
+  spec = policy_spec.read(run, upgrade=renames.upgrade)
+  if spec is None and (run / weights.CONFIG).is_file():
+    config = weights.read_config(run / weights.CONFIG)
+    return policy_upgrade.from_config(config) if "normalization" in config else None
+  return spec
 
 
 def check(config: Mapping[str, Any], name: str) -> None:

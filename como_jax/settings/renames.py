@@ -48,6 +48,31 @@ RENAMED: dict[str, str] = {
   "serve:steps": "num_sampling_steps",
 }
 
+# What older versions wrote into the config of a policy's run after reading its data. Today it
+# stands in policy.json, and the config stays as it was given.
+DATA_KEYS = (
+  "robots.",
+  "normalization.",
+  "policy.cameras",
+  "policy.resize",
+  "policy.latent_model",
+  "policy.latent_offset_seconds",
+  "model.robots.",
+  "model.num_cameras",
+  "model.language.",
+  "model.latent.num_queries",
+  "model.latent.latent_dim",
+  "model.gpt.gripper.",
+)
+
+
+def written_by_data(config: Mapping[str, Any], key: str) -> bool:
+  """Whether an older version took the value of a dotted key from the data, in a stored config."""
+  return "normalization" in config and any(
+    f"{key}." == known or key == known or (known.endswith(".") and key.startswith(known))
+    for known in DATA_KEYS
+  )
+
 
 def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
   """A copy of a stored config with today's keys.

@@ -20,6 +20,7 @@ from clu import parameter_overview
 import como_jax
 from como_jax import config as config_lib
 from como_jax import errors, weights
+from como_jax.settings import renames
 from como_jax.train import atomic
 
 CONFIG = "config.json"
@@ -158,11 +159,12 @@ def changes(workdir: pathlib.Path, config) -> dict[str, tuple]:
   Raises:
     errors.UserError: a key that must not change; it names both values.
   """
-  found = config_lib.differences(
-    weights.read_config(workdir / CONFIG), json.loads(config_lib.to_json(config))
-  )
+  stored = weights.read_config(workdir / CONFIG)
   found = {
-    key: pair for key, pair in found.items() if key not in SINCE or pair != (None, SINCE[key])
+    key: pair
+    for key, pair in config_lib.differences(stored, json.loads(config_lib.to_json(config))).items()
+    if (key not in SINCE or pair != (None, SINCE[key]))
+    and not renames.written_by_data(stored, key)
   }
   refused = {
     key: pair

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from como_jax.data import evaluation, pipeline, policy_layout, policy_pipeline
+from como_jax.data import evaluation, pipeline, policy_layout, policy_mixture
 from como_jax.data.batching import Batching, ProcessSlice, Split
 from como_jax.data.read_options import ReadOptions
 
@@ -40,16 +40,41 @@ def windows(datasets, *, max_windows=None, frames=3, **options):
   return evaluation.build(datasets, layout, *records, max_windows=max_windows)
 
 
+def mixture(sets, *, cameras=9, validation_fraction=0.1):
+  """The mixture of some entries, with so many unnamed camera slots."""
+  return policy_mixture.PolicyMixture(
+    sets, cameras=[""] * cameras, validation_fraction=validation_fraction
+  )
+
+
 def policy(sets, *, augment=(), **options):
-  """`policy_pipeline.build`."""
-  records = _records(options, "train")
-  return policy_pipeline.build(sets, layout(**options), *records, augment)
+  """`PolicyMixture.batches`."""
+  batching, split, reading = _records(options, "train")
+  opened = mixture(
+    sets, cameras=options.get("cameras", 1), validation_fraction=split.validation_fraction
+  )
+  return opened.batches(layout(**options), batching, reading, augment, split=split.name)
 
 
 def policy_windows(sets, *, max_examples=None, **options):
-  """`policy_pipeline.evaluation`."""
-  records = _records(options, "validation")
-  return policy_pipeline.evaluation(sets, layout(**options), *records, max_examples=max_examples)
+  """`PolicyMixture.evaluation`."""
+  batching, split, reading = _records(options, "validation")
+  opened = mixture(
+    sets, cameras=options.get("cameras", 1), validation_fraction=split.validation_fraction
+  )
+  return opened.evaluation(
+    layout(**options), batching, reading, split=split.name, max_examples=max_examples
+  )
+
+
+def statistics(sets, *, validation_fraction=0.1, **options):
+  """`PolicyMixture.statistics`."""
+  return mixture(sets, validation_fraction=validation_fraction).statistics(**options)
+
+
+def describe(sets, *, validation_fraction=0.1, cameras=9):
+  """`PolicyMixture.describe`."""
+  return mixture(sets, cameras=cameras, validation_fraction=validation_fraction).describe()
 
 
 def layout(**options):
@@ -60,3 +85,15 @@ def layout(**options):
 def of_layout(one, **changes):
   """The keywords of a layout."""
   return {field.name: getattr(one, field.name) for field in dataclasses.fields(one)} | changes
+
+
+def stored_normalization(mode, robots, latent=None):
+  """The section `normalization` of the config of an older version: statistics as JSON."""
+  return {
+    "mode": mode,
+    "robots": {
+      name: {key: values.to_json() for key, values in parts.items()}
+      for name, parts in robots.items()
+    },
+    "latent": latent and latent.to_json(),
+  }

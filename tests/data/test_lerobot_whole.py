@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from como_jax import data, errors
-from como_jax.data import labels, lerobot_labels, policy_pipeline, video
+from como_jax.data import labels, lerobot_labels, video
 from como_jax.data.sources import lerobot
 from tests.data import flat, test_policy_pipeline
 from tests.data import lerobot_makers as makers
@@ -272,24 +272,22 @@ def _arms(tmp_path_factory):
 
 def test_defaults_of_policy_statistics(arms):
   sets = [test_policy_pipeline.arm(arms)]
-  found = policy_pipeline.statistics(sets, validation_fraction=0.0)
-  assert (
-    found.mode == "standard" and found.latent is None and found.robots["arm"]["action"].count == 11
-  )
+  found = flat.statistics(sets, validation_fraction=0.0)
+  assert found.latent is None and found.robots["arm"]["action"].count == 11
   # every frame by itself
   np.testing.assert_allclose(found.robots["arm"]["action"].mean, [25 / 11, 5 / 11, -25 / 11])
   with pytest.raises(
     errors.UserError, match="^unknown reduction of actions 'maen': did you mean 'mean'"
   ):
-    policy_pipeline.statistics(sets, reduce="maen")
-  two = policy_pipeline.statistics(sets, validation_fraction=0.0, step_seconds=0.2, reduce="last")
+    flat.statistics(sets, reduce="maen")
+  two = flat.statistics(sets, validation_fraction=0.0, step_seconds=0.2, reduce="last")
   np.testing.assert_allclose(
     two.robots["arm"]["action"].mean[0], (1 + 2 + 3 + 4 + 5 + 5 + 1 + 2 + 3 + 4 + 4) / 11
   )
-  assert policy_pipeline.statistics(sets, validation_fraction=0.0, step_seconds=0.2).robots["arm"][
+  assert flat.statistics(sets, validation_fraction=0.0, step_seconds=0.2).robots["arm"][
     "action"
   ].mean[0] == pytest.approx((0.5 + 1.5 + 2.5 + 3.5 + 4.5 + 5 + 0.5 + 1.5 + 2.5 + 3.5 + 4) / 11)
-  (line,) = policy_pipeline.describe(
+  (line,) = flat.describe(
     [dataclasses.replace(sets[0], name="n", weight=0.5)], validation_fraction=0.0
   )
   assert (
@@ -312,7 +310,7 @@ def test_robots_of_several_sizes(arms, tmp_path):
       r"one size"
     ),
   ):
-    policy_pipeline.statistics(sets)
+    flat.statistics(sets)
 
 
 def test_what_is_damaged_is_left_out_of_statistics_and_evaluation(tmp_path):
@@ -320,7 +318,7 @@ def test_what_is_damaged_is_left_out_of_statistics_and_evaluation(tmp_path):
   plain_makers.damage(path, "episode_0", frame=2)
   common = dict(
     test_policy_pipeline.SIZES,
-    normalizer=test_policy_pipeline.normalizer(),
+    normalization=test_policy_pipeline.normalizer(),
     batch_size=13,
     split="all",
     threads=0,

@@ -1,4 +1,4 @@
-"""Normalization of robots and latent motion: apply, invert, store, merge."""
+"""Normalization of robots and latent motion: apply, invert, store."""
 
 import json
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import index, normalization, policy_pipeline, shards, statistics
-from tests.data import makers
+from como_jax.data import index, normalization, shards, statistics, value_transforms
+from como_jax.data.policy_index import PolicySet
+from tests.data import flat, makers
 
 
 def of(rows):
@@ -20,69 +21,56 @@ ROWS = np.random.default_rng(0).normal(size=(500, 3)) * [1, 50, 0] + [0, 7, 2]
 
 
 def made(mode="standard"):
-  return normalization.Normalizer(
-    mode,
+  return normalization.MixtureStatistics(
     {"arm": {"action": of(ROWS), "state": of(ROWS[:, :2])}, "hand": {"action": of(ROWS[:, :1])}},
     of(ROWS),
-  )
+  ).normalization(mode)
 
 
 @pytest.mark.parametrize("mode", statistics.MODES)
 def test_inverses_are_exact_and_json_changes_nothing(mode):
-  first = made(mode)
-  second = normalization.Normalizer.from_json(json.loads(json.dumps(first.to_json())))
   x = ROWS[:24].reshape(2, 12, 3)
-  for one in (first, second):
+  whole = made(mode)
+  for transforms, values in (
+    (whole.robots["arm"]["action"], x),
+    (whole.robots["arm"]["state"], x[..., :2]),
+    (whole.latent, x),
+  ):
+    stored = json.loads(json.dumps(value_transforms.to_json(transforms)))
+    again = value_transforms.from_json(stored, where="here")
+    assert again == transforms
+    normalized = value_transforms.apply(transforms, values)
     np.testing.assert_allclose(
-      one.inverse_actions("arm", one.actions("arm", x)), x, rtol=1e-12, atol=1e-12
+      value_transforms.invert(again, normalized), values, rtol=1e-12, atol=1e-12
     )
-    np.testing.assert_allclose(one.inverse_latents(one.latents(x)), x, rtol=1e-12, atol=1e-12)
+    half = values.astype(np.float32)
+    normalized = value_transforms.apply(transforms, half)
+    assert normalized.dtype == np.float32
     np.testing.assert_allclose(
-      one.inverse_state("arm", one.state("arm", x[..., :2])), x[..., :2], rtol=1e-12, atol=1e-12
+      value_transforms.invert(transforms, normalized), half, rtol=1e-5, atol=1e-5
     )
-    half = x.astype(np.float32)
-    assert one.actions("arm", half).dtype == np.float32
-    np.testing.assert_allclose(
-      one.inverse_actions("arm", one.actions("arm", half)), half, rtol=1e-5, atol=1e-5
-    )
-  np.testing.assert_array_equal(first.actions("arm", x), second.actions("arm", x))
-  assert first.to_json() == second.to_json()
 
 
 def test_units():
-  rows = made().actions("arm", ROWS)
+  rows = value_transforms.apply(made().robots["arm"]["action"], ROWS)
   np.testing.assert_allclose(rows.mean(0), 0, atol=1e-12)
   np.testing.assert_allclose(rows.std(0), [1, 1, 0], atol=1e-12)  # what never changes is only moved
-  rows = made("quantile").actions("arm", ROWS)
+  rows = value_transforms.apply(made("quantile").robots["arm"]["action"], ROWS)
   np.testing.assert_allclose(
     np.quantile(rows, [0.01, 0.99], axis=0)[:, :2], [[-1, -1], [1, 1]], atol=1e-9
   )
-  # whole numbers are not cut
-  assert made().actions("hand", np.array([1, 2])[:, None]).dtype == np.float32
 
 
 def test_mistakes_are_told():
-  one = made()
-  for call, message in (
-    (lambda: one.actions("amr", ROWS), "no robot 'amr': did you mean 'arm'"),
-    (lambda: one.state("hand", ROWS), "no state of robot 'hand'"),
-    (
-      lambda: one.actions("arm", ROWS[:, :2]),
-      r"action of robot 'arm': got shape \[500, 2\], expected \[..., 3\]",
-    ),
-    (lambda: one.latents(np.float32(1)), "latent motion: got shape"),
-    (lambda: normalization.Normalizer("standard", {}).latents(ROWS), "computed without labels"),
-    (lambda: normalization.Normalizer("standrad", {}), "did you mean 'standard'"),
-    (
-      lambda: normalization.Normalizer.from_json(
-        {"mode": "standrad", "robots": {}, "latent": None}
-      ),
-      "did you mean 'standard'",
-    ),
-  ):
-    with pytest.raises(errors.UserError, match=message):
-      call()
-  whole = one.to_json()
+  numbers = {"arm": {"action": of(ROWS)}}
+  with pytest.raises(errors.UserError, match="did you mean 'standard'"):
+    normalization.MixtureStatistics(numbers).normalization("standrad")
+  assert normalization.MixtureStatistics(numbers).normalization("standard").latent is None
+  whole = flat.stored_normalization("standard", numbers, of(ROWS))
+  mode, found = normalization.from_json(json.loads(json.dumps(whole)))
+  assert mode == "standard"
+  np.testing.assert_array_equal(found.robots["arm"]["action"].std, of(ROWS).std)
+  np.testing.assert_array_equal(found.latent.mean, of(ROWS).mean)
   for junk in (
     {},
     [],
@@ -91,14 +79,7 @@ def test_mistakes_are_told():
     {**whole, "robots": {"a": {"state": whole["latent"]}}},
   ):
     with pytest.raises(errors.UserError, match="not the normalization of a policy"):
-      normalization.Normalizer.from_json(junk)
-
-
-def test_merged_statistics():
-  found, whole = normalization.merge([of(ROWS[:100]), of(ROWS[100:400]), of(ROWS[400:])]), of(ROWS)
-  for name in ("count", "mean", "std", "min", "max"):
-    np.testing.assert_allclose(getattr(found, name), getattr(whole, name), atol=1e-9)
-  np.testing.assert_allclose(found.q99[0], whole.q99[0], atol=0.3)
+      normalization.from_json(junk)
 
 
 def gripper_rows(closed, *, blends=0.0, low=-0.25, high=0.75):
@@ -112,8 +93,26 @@ def gripper_rows(closed, *, blends=0.0, low=-0.25, high=0.75):
   return rows
 
 
-def arm_of(rows, mode):
-  return normalization.Normalizer(mode, {"arm": {"action": of(rows)}})
+class Action:
+  """The transforms of one robot's actions."""
+
+  def __init__(self, rows, mode, key="action"):
+    numbers = normalization.MixtureStatistics({"arm": {key: of(rows)}})
+    self.transforms = numbers.normalization(mode).robots["arm"][key]
+
+  def apply(self, x):
+    return value_transforms.apply(self.transforms, x)
+
+  def invert(self, x):
+    return value_transforms.invert(self.transforms, x)
+
+  @property
+  def grippers(self):
+    return value_transforms.two_valued(self.transforms)
+
+  @property
+  def constants(self):
+    return value_transforms.constants(self.transforms)
 
 
 @pytest.mark.parametrize("mode", statistics.MODES)
@@ -123,26 +122,22 @@ def test_a_gripper_has_two_values_and_no_other(mode, closed):
   whatever a sampler says.
   """
   rows = gripper_rows(closed)
-  one = normalization.Normalizer.from_json(json.loads(json.dumps(arm_of(rows, mode).to_json())))
-  assert one.grippers("arm") == (1,)
-  inside = one.actions("arm", rows)
+  one = Action(rows, mode)
+  assert one.grippers == (1,)
+  inside = one.apply(rows)
   np.testing.assert_array_equal(inside[:, 1], np.where(rows[:, 1] > 0, 1, -1))
-  np.testing.assert_array_equal(one.inverse_actions("arm", inside)[:, 1], rows[:, 1])
+  np.testing.assert_array_equal(one.invert(inside)[:, 1], rows[:, 1])
   said = np.array([[0.0, -7.0], [0.0, -0.1], [0.0, 0.1], [0.0, 3.0]], np.float32)
-  np.testing.assert_array_equal(
-    one.inverse_actions("arm", said)[:, 1], np.float32([-0.25, -0.25, 0.75, 0.75])
-  )
-  np.testing.assert_allclose(
-    one.inverse_actions("arm", one.actions("arm", rows))[:, 0], rows[:, 0], rtol=1e-4, atol=1e-6
-  )
+  np.testing.assert_array_equal(one.invert(said)[:, 1], np.float32([-0.25, -0.25, 0.75, 0.75]))
+  np.testing.assert_allclose(one.invert(one.apply(rows))[:, 0], rows[:, 0], rtol=1e-4, atol=1e-6)
 
 
 def test_means_over_a_switch_belong_to_the_nearer_value():
   rows = gripper_rows(0.5, blends=0.04)
-  one = arm_of(rows, "standard")
-  assert one.grippers("arm") == (1,)
+  one = Action(rows, "standard")
+  assert one.grippers == (1,)
   np.testing.assert_array_equal(
-    one.actions("arm", np.float32([[0, -0.2], [0, 0.2], [0, 0.3]]))[:, 1], [-1, -1, 1]
+    one.apply(np.float32([[0, -0.2], [0, 0.2], [0, 0.3]]))[:, 1], [-1, -1, 1]
   )
 
 
@@ -160,11 +155,9 @@ def test_means_over_a_switch_belong_to_the_nearer_value():
 )
 def test_what_has_more_values_stays_as_it_is(mode, column):
   rows = np.stack([np.arange(1000.0), column], 1)
-  one = arm_of(rows, mode)
-  assert one.grippers("arm") == ()
-  np.testing.assert_allclose(
-    one.inverse_actions("arm", one.actions("arm", rows)), rows, rtol=1e-6, atol=1e-6
-  )
+  one = Action(rows, mode)
+  assert one.grippers == ()
+  np.testing.assert_allclose(one.invert(one.apply(rows)), rows, rtol=1e-6, atol=1e-6)
 
 
 def test_quantiles_of_what_hardly_ever_moves():
@@ -173,11 +166,9 @@ def test_quantiles_of_what_hardly_ever_moves():
   """
   for scale in (1e-3, 1.0, 1e3):
     rows = scale * np.where(np.arange(1000) < 995, 0, np.linspace(0, 1, 1000))[:, None]
-    one = arm_of(rows, "quantile")
-    np.testing.assert_allclose(np.unique(one.actions("arm", rows))[[0, -1]], [-1, 1], atol=1e-9)
-    np.testing.assert_allclose(
-      one.inverse_actions("arm", one.actions("arm", rows)), rows, atol=1e-9 * scale
-    )
+    one = Action(rows, "quantile")
+    np.testing.assert_allclose(np.unique(one.apply(rows))[[0, -1]], [-1, 1], atol=1e-9)
+    np.testing.assert_allclose(one.invert(one.apply(rows)), rows, atol=1e-9 * scale)
 
 
 @pytest.mark.parametrize("mode", statistics.MODES)
@@ -188,56 +179,45 @@ def test_what_never_moves_is_its_constant(mode, value, spread):
   """
   noise = np.random.default_rng(0).uniform(-spread, spread, 400)
   rows = np.stack([np.sin(np.arange(400)), value + noise], 1).astype(np.float32)
-  one = normalization.Normalizer(mode, {"arm": {"action": of(rows), "state": of(rows)}})
   for key in ("action", "state"):
-    assert list(one.constants("arm", key)) == [1] and one.constants("arm", key)[1] == pytest.approx(
-      value, abs=spread
-    )
-  for made_, back in ((one.actions, one.inverse_actions), (one.state, one.inverse_state)):
-    assert not made_("arm", rows)[:, 1].any()
-    served = back("arm", np.random.default_rng(2).normal(size=(50, 2)).astype(np.float32))[:, 1]
+    one = Action(rows, mode, key)
+    assert one.constants == {1: pytest.approx(value, abs=spread)}
+    assert not one.apply(rows)[:, 1].any()
+    served = one.invert(np.random.default_rng(2).normal(size=(50, 2)).astype(np.float32))[:, 1]
     assert (
       served.dtype == np.float32
       and (served == served[0]).all()
       and abs(float(served[0]) - value) <= spread
     )
-  assert one.grippers("arm") == ()
+    assert one.grippers == ()
 
 
 def test_small_numbers_that_move_are_no_constants():
   rows = np.stack([1e-4 * np.sin(np.arange(300)), 1e3 + 0.5 * np.cos(np.arange(300))], 1)
-  one = normalization.Normalizer("standard", {"arm": {"action": of(rows)}})
-  assert one.constants("arm", "action") == {} and one.constants("arm", "state") == {}
-  np.testing.assert_allclose(one.actions("arm", rows).std(0), 1, rtol=1e-6)
+  one = Action(rows, "standard")
+  assert one.constants == {}
+  np.testing.assert_allclose(one.apply(rows).std(0), 1, rtol=1e-6)
 
 
 def test_older_statistics_know_no_two_values():
   """A checkpoint from before grippers were looked for acts as it was trained."""
-  stored = arm_of(gripper_rows(0.5), "standard").to_json()
+  numbers = of(gripper_rows(0.5))
+  stored = flat.stored_normalization("standard", {"arm": {"action": numbers}})
   del stored["robots"]["arm"]["action"]["binary"]
-  one = normalization.Normalizer.from_json(stored)
-  assert one.grippers("arm") == ()
-  found = one.robots["arm"]["action"]
+  mode, found = normalization.from_json(stored)
+  transforms = found.normalization(mode).robots["arm"]["action"]
+  assert value_transforms.two_valued(transforms) == ()
   np.testing.assert_allclose(
-    one.inverse_actions("arm", np.float32([[0, 0.5]]))[0, 1],
-    found.mean[1] + 0.5 * found.std[1],
+    value_transforms.invert(transforms, np.float32([[0, 0.5]]))[0, 1],
+    numbers.mean[1] + 0.5 * numbers.std[1],
     rtol=1e-6,
   )
 
 
-def test_merged_grippers_keep_two_values_only_where_they_are_the_same():
-  a, b, other = (
-    of(gripper_rows(share, high=high)) for share, high in ((0.5, 0.75), (0.1, 0.75), (0.5, 1.0))
-  )
-  assert normalization.merge([a, b]).two_valued.tolist() == [False, True]
-  assert not normalization.merge([a, other]).two_valued.any()
-
-
 def test_statistics_leave_out_validation_episodes(tmp_path):
   path = makers.shards(tmp_path / "s", (5,) * 20)  # the second number of an action is its episode's
-  found = policy_pipeline.statistics(
-    [policy_pipeline.PolicySet(path, robot="arm")], validation_fraction=0.2
-  ).robots["arm"]
+  sets = [PolicySet(path, robot="arm")]
+  found = flat.statistics(sets, validation_fraction=0.2).robots["arm"]
   table = shards.read_table(path)
   train = sorted(
     {

@@ -12,11 +12,13 @@ from como_jax.data import (
   evaluation,
   index,
   labels,
+  normalization,
   pipeline,
   policy_examples,
   policy_index,
   policy_layout,
   policy_pipeline,
+  policy_sets,
   shard_file,
   stream,
   video,
@@ -371,7 +373,10 @@ def test_examples_by_hand():
       each[i]
 
 
-LAYOUT = policy_layout.Layout(None, {}, {"b": (3, 0), "a": (2, 4)}, 1, 1, 1, "mean", 0, 0, 1, 0.0)
+NOTHING = normalization.Normalization({})
+LAYOUT = policy_layout.Layout(
+  NOTHING, {}, {"b": (3, 0), "a": (2, 4)}, 1, 1, 1, "mean", 0, 0, 1, 0.0
+)
 
 
 @pytest.mark.parametrize(
@@ -416,17 +421,15 @@ def test_actions_of_a_step():
 
 
 def test_labels_of_one_model_and_offset():
-  sets = [policy_index.PolicySet("p", labels=name) for name in ("one", "", "two")]
+  def opened(name, path, mark, offset):
+    manifest = {"model": {"path": path, "fingerprint": mark}, "offset_seconds": offset}
+    motions = types.SimpleNamespace(manifest=manifest) if path else None
+    return policy_sets.OpenedSet(policy_index.PolicySet("p", labels=name), {}, None, motions)
 
-  def manifest(path, mark, offset):
-    return types.SimpleNamespace(
-      motions=types.SimpleNamespace(
-        manifest={"model": {"path": path, "fingerprint": mark}, "offset_seconds": offset}
-      )
+  def check(*second):
+    return policy_sets.check_one_model(
+      [opened("one", "m", "x", 0.5), opened("", "", "", 0), opened("two", *second)]
     )
-
-  def check(*given):
-    return policy_examples._check_one_model(sets, [manifest("m", "x", 0.5), None, manifest(*given)])
 
   check("other", "x", 0.5)
   with pytest.raises(
@@ -453,8 +456,8 @@ def test_instructions_have_one_shape():
     {},
   ):
     with pytest.raises(errors.UserError, match="^embeddings of instructions have shapes"):
-      policy_examples._texts([], [], texts)
-  assert policy_examples._texts([], [], {"a": language["a"]}) == ([], [])
+      policy_examples._texts([], texts)
+  assert policy_examples._texts([], {"a": language["a"]}) == ([], [])
 
 
 def clip(**changes):
@@ -597,7 +600,7 @@ def recorder(monkeypatch, module, name):
 
 
 EMPTY = policy_layout.Layout(
-  normalizer=None,
+  normalization=NOTHING,
   language={},
   robots={},
   cameras=1,
@@ -635,13 +638,11 @@ def test_what_nobody_says_of_batches(monkeypatch):
   usual = (Batching(4, seed=0, start_step=0, process=ProcessSlice(0, 1)), ReadOptions(0, 4, 4))
   assert [given[3:] for given, _ in calls] == [usual, (batching, reading)]
   calls.clear()
-  found = types.SimpleNamespace(sets=[opened])
-  monkeypatch.setattr(
-    policy_examples, "prepare", lambda sets, layout, split: asked.append(split) or (found, [])
-  )
+  opened.entry = policy_index.PolicySet("p", weight=3.0)
+  loader = types.SimpleNamespace(sets=[opened], layout=EMPTY)
   with pytest.raises(Recorded):
-    policy_pipeline.build([policy_index.PolicySet("p")], EMPTY, Batching(4))
-  assert calls[0][0][3:] == usual and asked[-1] == Split("train", 0.1)
+    policy_pipeline.batches(loader, Batching(4))
+  assert calls[0][0][:2] == ([5], [3.0]) and calls[0][0][3:] == usual
 
 
 def test_what_nobody_says_of_evaluations(monkeypatch):
@@ -652,24 +653,6 @@ def test_what_nobody_says_of_evaluations(monkeypatch):
       pipeline,
       "open_sets",
       (([],), {"frames": 3} | validation),
-    ),
-    (
-      lambda: policy_pipeline.evaluation([], EMPTY, Batching(4)),
-      policy_examples,
-      "prepare",
-      (([], EMPTY, Split("validation", 0.1)), {}),
-    ),
-    (
-      lambda: policy_pipeline.statistics([]),
-      policy_examples,
-      "open_sets",
-      (([],), {"split": "train", "validation_fraction": 0.1, "step_seconds": 0.0}),
-    ),
-    (
-      lambda: policy_pipeline.describe([]),
-      policy_examples,
-      "open_sets",
-      (([],), {"split": "train", "validation_fraction": 0.1, "cameras": None}),
     ),
   ):
     with monkeypatch.context() as patch:

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from como_jax.data import index, policy_index, policy_pipeline, shard_file, shards
+from como_jax.data import index, policy_index, shard_file, shards
 from como_jax.data.times import FrameTimes
 from tests.data import flat, makers, test_index
 from tests.data.test_policy_pipeline import SIZES, arm, label, normalizer, numbers, same, take, walk
@@ -81,15 +81,12 @@ def test_damaged_records_are_replaced(tmp_path):
       [{k: v[:4] for k, v in whole[0].items()}],
     )
   # its numbers are whole
-  assert (
-    policy_pipeline.statistics([arm(path)], validation_fraction=0.0).robots["arm"]["action"].count
-    == 180
-  )
+  assert flat.statistics([arm(path)], validation_fraction=0.0).robots["arm"]["action"].count == 180
   with pytest.warns(UserWarning, match="left out of the evaluation"):
     found = flat.policy_windows(
       [arm(path)],
       **(
-        {"batch_size": 10, "split": "all", "threads": 0, "normalizer": normalizer()}
+        {"batch_size": 10, "split": "all", "threads": 0, "normalization": normalizer()}
         | SIZES
         | {"image_size": 64}
       ),
@@ -125,7 +122,7 @@ def test_damaged_numbers_and_labels(two, tmp_path):
   assert rows["latents_mask"][before].tolist() == [[True, False]]
   with pytest.warns(UserWarning, match="left out of the statistics"):
     assert (
-      policy_pipeline.statistics(
+      flat.statistics(
         [arm(data, labels=folder, cameras=("right",))], validation_fraction=0.0
       ).latent.count
       == 12 + 7 - 6

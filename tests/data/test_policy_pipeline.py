@@ -15,11 +15,14 @@ from como_jax.data import (
   index,
   labels,
   normalization,
-  policy_pipeline,
+  policy_examples,
+  policy_index,
   shards,
   statistics,
   transforms,
+  value_transforms,
 )
+from como_jax.data.policy_index import PolicySet
 from tests.data import flat, makers, test_pipeline
 
 LENGTHS = (12, 9, 15, 7)
@@ -36,11 +39,9 @@ def unit(size):
 
 def normalizer(**sizes):
   sizes = sizes or {"arm": (3, 2)}
-  return normalization.Normalizer(
-    "standard",
-    {name: {"action": unit(a), "state": unit(s)} for name, (a, s) in sizes.items()},
-    unit(2),
-  )
+  return normalization.MixtureStatistics(
+    {name: {"action": unit(a), "state": unit(s)} for name, (a, s) in sizes.items()}, unit(2)
+  ).normalization("standard")
 
 
 def label(data_path, path, *, offset=0.2, cameras=None, model="aaaa"):
@@ -128,13 +129,15 @@ SIZES = dict(
 
 
 def arm(path, **settings):
-  return policy_pipeline.PolicySet(path, robot="arm", **settings)
+  return PolicySet(path, robot="arm", **settings)
 
 
 def walk(sets, **settings):
   """All examples in order."""
   settings = (
-    {"batch_size": 7, "split": "all", "threads": 0, "normalizer": normalizer()} | SIZES | settings
+    {"batch_size": 7, "split": "all", "threads": 0, "normalization": normalizer()}
+    | SIZES
+    | settings
   )
   found = flat.policy_windows(sets, **settings)
   with found.batches() as batches:
@@ -146,7 +149,7 @@ def walk(sets, **settings):
 
 
 def take(sets, count, **settings):
-  settings = {"batch_size": 8, "threads": 0, "normalizer": normalizer()} | SIZES | settings
+  settings = {"batch_size": 8, "threads": 0, "normalization": normalizer()} | SIZES | settings
   with flat.policy(sets, **settings) as batches:
     return [next(batches) for _ in range(count)]
 
@@ -197,18 +200,14 @@ def test_a_policy_step_of_several_frames(path, reduce, first, last):
 
 def test_reduction_of_overlapping_steps():
   actions = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
-  found = policy_pipeline.policy_examples.reduced(
-    actions, np.arange(9), np.minimum(np.arange(9) + 4, 9), "mean"
-  )
+  found = policy_examples.reduced(actions, np.arange(9), np.minimum(np.arange(9) + 4, 9), "mean")
   np.testing.assert_allclose(found, [actions[t : t + 4].mean(0) for t in range(9)], rtol=1e-6)
 
 
 def test_labels_of_the_right_camera_and_frame(two):
   path, folder = two
   # n = 2 frames; no robot
-  rows = walk(
-    [policy_pipeline.PolicySet(path, labels=folder, cameras=("left", "right"))], cameras=2
-  )
+  rows = walk([PolicySet(path, labels=folder, cameras=("left", "right"))], cameras=2)
   assert [int(rows["name"][i]) for i in (0, -1)] == [0, 1]
   for name, length in enumerate((14, 9)):
     mine = rows["name"] == name
@@ -235,7 +234,7 @@ def test_views_each_and_empty_slots(two):
     rows["latents_mask"][:, 0], right & (rows["time"] + 2 < np.where(rows["name"], 9, 14))
   )
   # a video's unlabeled camera is of no use
-  assert len(walk([policy_pipeline.PolicySet(path, labels=folder, views="each")])["time"]) == 12 + 7
+  assert len(walk([PolicySet(path, labels=folder, views="each")])["time"]) == 12 + 7
   rows = walk([arm(path, cameras=("", "right"))], cameras=2)
   assert rows["images_mask"].tolist() == [[False, True]] * 23
   assert walk([arm(path)], cameras=3)["images_mask"].tolist() == [[True, True, False]] * 23
@@ -249,11 +248,11 @@ def test_units_are_normalized_and_padded(path, two):
 
   wide = makers.shards(os.path.join(os.path.dirname(path), "wide"), source=Wide((6, 6)))
   sets = [
-    policy_pipeline.PolicySet(wide, robot="wide"),
+    PolicySet(wide, robot="wide"),
     arm(path),
-    policy_pipeline.PolicySet(two[0], labels=two[1], cameras=("right",)),
+    PolicySet(two[0], labels=two[1], cameras=("right",)),
   ]
-  found = policy_pipeline.statistics(sets, validation_fraction=0.0)
+  found = flat.statistics(sets, validation_fraction=0.0)
   assert (
     list(found.robots) == ["wide", "arm"]
     and set(found.robots["wide"]) == {"action"}
@@ -261,7 +260,7 @@ def test_units_are_normalized_and_padded(path, two):
   )
   assert found.latent.count == 12 + 7
   robots = {"wide": (5, 0), "arm": (3, 2)}
-  rows = walk(sets, normalizer=found, robots=robots)
+  rows = walk(sets, normalization=found.normalization("standard"), robots=robots)
   # robots are numbered in sorted order
   for which, (size, states, number) in enumerate(((5, 0, 1), (3, 2, 0), (0, 0, 0))):
     mine = rows["dataset"] == which
@@ -281,12 +280,17 @@ def test_units_are_normalized_and_padded(path, two):
   np.testing.assert_allclose(rows["actions"][mine][:, 0, :3].mean(0), 0, atol=1e-5)
   np.testing.assert_allclose(rows["state"][mine].std(0), 1, atol=1e-5)
   np.testing.assert_allclose(
-    found.inverse_actions("arm", rows["actions"][mine][:, 0, :3])[:, 0],
+    value_transforms.invert(
+      found.normalization("standard").robots["arm"]["action"], rows["actions"][mine][:, 0, :3]
+    )[:, 0],
     rows["time"][mine],
     atol=1e-4,
   )
   np.testing.assert_array_equal(
-    walk(sets, normalizer=found, robots=dict(reversed(robots.items())))["robot"], rows["robot"]
+    walk(
+      sets, normalization=found.normalization("standard"), robots=dict(reversed(robots.items()))
+    )["robot"],
+    rows["robot"],
   )
 
 
@@ -305,9 +309,7 @@ def _many(tmp_path_factory):
 def names(one, fraction, split="train"):
   table = shards.read_table(one.path)
   kept = index.select(table, split, fraction)
-  keep = policy_pipeline.policy_examples.policy_index.select(
-    table, kept, split=split, episodes=one.episodes, tasks=one.tasks
-  )
+  keep = policy_index.select(table, kept, split=split, episodes=one.episodes, tasks=one.tasks)
   return list(
     dict.fromkeys(int(table.episodes[number].split("_")[1]) for number in table.episode[keep])
   )
@@ -340,28 +342,25 @@ def test_ranges_of_episodes(many, tmp_path):
 
 def test_statistics_see_the_selected_episodes_only(many, tmp_path):
   rows = {i: np.stack([np.arange(5), np.full(5, i), -np.arange(5)], 1) for i in range(20)}
-  found = policy_pipeline.statistics([arm(many, episodes=(0, 2))], validation_fraction=0.0).robots[
-    "arm"
-  ]["action"]
+  found = flat.statistics([arm(many, episodes=(0, 2))], validation_fraction=0.0).robots["arm"][
+    "action"
+  ]
   want = np.concatenate([rows[i] for i in range(4)])
   assert found.count == 20
   np.testing.assert_allclose(found.mean, want.mean(0))
   np.testing.assert_allclose(found.std, want.std(0))
-  two = policy_pipeline.statistics(
+  two = flat.statistics(
     [arm(many, episodes=(0, 1)), arm(many, episodes=(1, 2))], validation_fraction=0.0
   ).robots["arm"]["action"]
   np.testing.assert_allclose(two.std, want.std(0))
-  coarse = policy_pipeline.statistics(
-    [arm(many, episodes=(0, 1))], step_seconds=0.2, validation_fraction=0.0, mode="quantile"
-  )
-  assert coarse.mode == "quantile"
+  coarse = flat.statistics([arm(many, episodes=(0, 1))], step_seconds=0.2, validation_fraction=0.0)
   # a step may lie in two clips
   np.testing.assert_allclose(
     coarse.robots["arm"]["action"].mean[0], np.mean([0.5, 1.5, 2.5, 3.5, 4.0])
   )
   views = makers.shards(tmp_path / "s", (14,), clip_frames=8, cameras=("a", "b"))
   assert (
-    policy_pipeline.statistics([arm(views, views="each")], validation_fraction=0.0)
+    flat.statistics([arm(views, views="each")], validation_fraction=0.0)
     .robots["arm"]["state"]
     .count
     == 14
@@ -373,9 +372,9 @@ def test_statistics_of_latent_motion_see_the_selected_training_episodes_only(man
   held = names(arm(many), 0.2, "validation")
   sets = [
     arm(many, labels=folder, episodes=(0, 3)),
-    policy_pipeline.PolicySet(many, labels=folder, tasks=("task 1",)),
+    PolicySet(many, labels=folder, tasks=("task 1",)),
   ]
-  found = policy_pipeline.statistics(sets, validation_fraction=0.2).latent
+  found = flat.statistics(sets, validation_fraction=0.2).latent
   first = names(sets[0], 0.2)
   rest = [i for i in range(20) if i % 2 and i not in held]
   used = sorted(set(first) | set(rest))
@@ -391,9 +390,9 @@ def test_a_frame_that_two_entries_learn_from_counts_once_whatever_runs_it_lies_i
   folder = label(path, tmp_path / "l")
 
   def of(*sets):
-    return policy_pipeline.statistics(list(sets), validation_fraction=0.0).latent
+    return flat.statistics(list(sets), validation_fraction=0.0).latent
 
-  robot, video = arm(path, labels=folder), policy_pipeline.PolicySet(path, labels=folder)
+  robot, video = arm(path, labels=folder), PolicySet(path, labels=folder)
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     alone, both, turned = of(robot), of(robot, video), of(robot, video, robot)
@@ -402,10 +401,7 @@ def test_a_frame_that_two_entries_learn_from_counts_once_whatever_runs_it_lies_i
 
 
 def test_shares_of_the_mixture(path, two):
-  sets = [
-    arm(path, weight=3.0),
-    policy_pipeline.PolicySet(two[0], labels=two[1], views="each", weight=1.0),
-  ]
+  sets = [arm(path, weight=3.0), PolicySet(two[0], labels=two[1], views="each", weight=1.0)]
   video = np.concatenate([batch["latents_mask"][:, 0] for batch in take(sets, 20)])
   assert video.mean() == 0.25
   batches = take(sets[:1], 86, batch_size=1)  # an epoch shows every frame once
@@ -420,7 +416,7 @@ def mixture(path, two):
   sets = [
     arm(path),
     arm(two[0], labels=two[1], views="together"),
-    policy_pipeline.PolicySet(two[0], labels=two[1], views="each"),
+    PolicySet(two[0], labels=two[1], views="each"),
   ]
   return sets, {"cameras": 2, "history": 3, "step_seconds": 0.2, "augment": AUGMENT, "seed": 5}
 
@@ -472,14 +468,14 @@ def test_a_history_is_augmented_alike_and_cameras_apart(tmp_path):
 
 
 def test_held_out_examples(many, two):
-  sets = [arm(many, episodes=(0, 1)), policy_pipeline.PolicySet(many, robot="arm", episodes=(1, 2))]
+  sets = [arm(many, episodes=(0, 1)), PolicySet(many, robot="arm", episodes=(1, 2))]
   settings = {"split": "validation", "validation_fraction": 0.2}
   rows = walk(sets, **settings)
   assert len(rows["time"]) == 2 * 4 * 5
   capped = walk(sets, max_examples=7, **settings)
   np.testing.assert_array_equal(capped["dataset"], [0, 0, 0, 1, 1, 1, 1])
   assert len(set(zip(capped["episode"], capped["time"], strict=True))) == 7
-  settings = {"normalizer": normalizer()} | SIZES | settings | {"batch_size": 6, "threads": 0}
+  settings = {"normalization": normalizer()} | SIZES | settings | {"batch_size": 6, "threads": 0}
   parts = []
   for process in range(2):
     with flat.policy_windows(
@@ -494,11 +490,8 @@ def test_held_out_examples(many, two):
 
 
 def test_describe(many, two):
-  sets = [
-    arm(many, episodes=(0, 2), name="arms"),
-    policy_pipeline.PolicySet(two[0], labels=two[1], views="each"),
-  ]
-  lines = policy_pipeline.describe(sets, validation_fraction=0.0)
+  sets = [arm(many, episodes=(0, 2), name="arms"), PolicySet(two[0], labels=two[1], views="each")]
+  lines = flat.describe(sets, validation_fraction=0.0)
   assert (
     lines[0]
     == "arms: 20 examples (weight 1), 4 of 20 episodes, 2 tasks; actions of arm; cameras camera"
@@ -516,12 +509,12 @@ def test_mistakes_are_told(path, two, tmp_path):
   later = label(data, tmp_path / "later", offset=0.4)
   short = makers.shards(tmp_path / "short", (14, 2, 2, 2))
   most = label(short, tmp_path / "most")
-  video = policy_pipeline.PolicySet(data, labels=folder)
+  video = PolicySet(data, labels=folder)
   for sets, settings, message in (
-    ([policy_pipeline.PolicySet(path, robot="amr")], {}, "unknown robot 'amr': did you mean 'arm'"),
+    ([PolicySet(path, robot="amr")], {}, "unknown robot 'amr': did you mean 'arm'"),
     (
       [arm(path)],
-      {"robots": {"arm": (3, 2), "leg": (1, 1)}, "normalizer": normalizer(leg=(1, 1))},
+      {"robots": {"arm": (3, 2), "leg": (1, 1)}, "normalization": normalizer(leg=(1, 1))},
       "no statistics of robot 'arm'",
     ),
     ([arm(path)], {"robots": {"arm": (4, 2)}}, "action has size 3, robot 'arm' has 4"),
@@ -529,13 +522,9 @@ def test_mistakes_are_told(path, two, tmp_path):
     ([arm(path, cameras=("camara",))], {}, "camera 'camara' does not exist: did you mean 'camera'"),
     ([arm(data, cameras=("left", "right"))], {}, "2 cameras .left, right. for 1 camera slots"),
     ([video], {}, "none of the cameras left has labels"),
-    (
-      [policy_pipeline.PolicySet(data, labels=folder, views="each", cameras=("left",))],
-      {},
-      "lack camera 'left'",
-    ),
+    ([PolicySet(data, labels=folder, views="each", cameras=("left",))], {}, "lack camera 'left'"),
     ([arm(path, views="eech")], {}, "did you mean 'each'"),
-    ([policy_pipeline.PolicySet(path)], {}, "neither a robot nor labels"),
+    ([PolicySet(path)], {}, "neither a robot nor labels"),
     ([arm(path, weight=0)], {}, "weight is 0"),
     ([arm(path, episodes=(3, 3))], {}, r"episodes are \(3, 3\)"),
     (
@@ -564,7 +553,7 @@ def test_mistakes_are_told(path, two, tmp_path):
       "later are at 0.4 s and labels .* at 0.2 s.*--config.offset_seconds of configs/extract.py",
     ),
     (
-      [policy_pipeline.PolicySet(short, labels=most, episodes=(1, 2))],
+      [PolicySet(short, labels=most, episodes=(1, 2))],
       {},
       "no episode is longer than the labels' offset",
     ),
@@ -574,7 +563,7 @@ def test_mistakes_are_told(path, two, tmp_path):
     with pytest.raises(errors.UserError, match=message):
       take(sets, 1, **settings)
   with pytest.raises(errors.UserError, match="model bbbb"):
-    policy_pipeline.statistics([arm(data, labels=folder), arm(data, labels=other)])
+    flat.statistics([arm(data, labels=folder), arm(data, labels=other)])
 
 
 def test_an_empty_instruction_needs_no_embedding(tmp_path):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import normalization, policy_spec, statistics, value_transforms
+from como_jax.data import normalization, policy_spec, policy_upgrade, statistics, value_transforms
 from como_jax.settings import renames
+from tests.data import flat
 
 ROWS = np.float64([[0, 2, 0.1], [4, 2, 0.9], [2, 2, 0.1], [6, 2, 0.9]])
 
@@ -18,32 +19,41 @@ def config(**facts):
   one = statistics.Accumulator()
   one.add(ROWS)
   action = dataclasses.replace(one.finish(), binary=np.array([False, False, True]))
-  units = normalization.Normalizer("standard", {"arm": {"action": action, "state": action}})
   return {
     "model": {"kind": "policy", "robots": {"arm": {"action": 3, "state": 3}}, "dtype": "float32"},
-    "normalization": units.to_json(),
-    "policy": {"cameras": ["front", ""], "guidance_scale": 2.0, "resize": "crop"},
+    "normalization": flat.stored_normalization(
+      "standard", {"arm": {"action": action, "state": action}}, action
+    ),
+    "policy": {
+      "cameras": ["front", ""],
+      "guidance_scale": 2.0,
+      "resize": "crop",
+      "latent_model": "aa",
+    },
     "robots": {"arm": {"action_names": ["x", "y", "grip"], "step_seconds": 0.2, **facts}},
     "language": {"kind": "hash"},
   }
 
 
 def stored(**changes):
-  values = policy_spec.PolicySpec.from_config(config()).to_json()
+  values = policy_upgrade.from_config(config()).to_json()
   return json.loads(json.dumps(values)) | changes
 
 
 def test_back_and_forth_through_a_file(tmp_path):
-  spec = policy_spec.PolicySpec.from_config(config(cameras=["a", "b"], unused_cameras=["c"]))
+  spec = policy_upgrade.from_config(config(cameras=["a", "b"], unused_cameras=["c"]))
   (tmp_path / policy_spec.FILE).write_text(policy_spec.text(spec))
   assert policy_spec.read(tmp_path) == spec
   assert policy_spec.read(tmp_path / "other") is None
+  (tmp_path / policy_spec.FILE).write_text(json.dumps(stored(version=1)))
+  assert policy_spec.read(tmp_path) is None, "it lacks facts that the config beside it has"
 
 
 def test_what_it_says_of_a_robot():
-  spec = policy_spec.PolicySpec.from_config(config())
+  spec = policy_upgrade.from_config(config())
   robot = spec.robots["arm"]
   assert (spec.guidance_scale, spec.resize) == (2.0, "crop")
+  assert (spec.latent.latent_model, spec.latent.latent_offset_seconds) == ("aa", 0.0)
   assert robot.two_valued == (2,)
   assert robot.action_limits == ((0.0, 2.0, 0.1), (6.0, 2.0, 0.9))
   assert [one.name for one in robot.transforms["action"]] == ["affine", "constant", "two_valued"]
@@ -52,18 +62,19 @@ def test_what_it_says_of_a_robot():
 
 def test_its_transforms_are_those_of_the_normalization():
   """Bit for bit, both ways: a served action is what training would have said."""
-  units = normalization.Normalizer.from_json(config()["normalization"])
-  transforms = policy_spec.PolicySpec.from_json(stored()).robots["arm"].transforms
+  mode, statistics_of = normalization.from_json(config()["normalization"])
+  expected = statistics_of.normalization(mode)
+  spec = policy_spec.PolicySpec.from_json(stored())
   rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-  for key, apply, invert in (
-    ("action", units.actions, units.inverse_actions),
-    ("state", units.state, units.inverse_state),
+  for transforms, others in (
+    (spec.robots["arm"].transforms["action"], expected.robots["arm"]["action"]),
+    (spec.robots["arm"].transforms["state"], expected.robots["arm"]["state"]),
+    (spec.latent.transforms, expected.latent),
   ):
-    numbers = value_transforms.apply(transforms[key], rows)
-    np.testing.assert_array_equal(numbers, apply("arm", rows))
-    np.testing.assert_array_equal(
-      value_transforms.invert(transforms[key], rows), invert("arm", rows)
-    )
+    for convert in (value_transforms.apply, value_transforms.invert):
+      np.testing.assert_array_equal(convert(transforms, rows), convert(others, rows))
+  assert spec.normalization.robots["arm"] == spec.robots["arm"].transforms
+  assert spec.normalization.latent == spec.latent.transforms
 
 
 @pytest.mark.parametrize(
@@ -76,7 +87,7 @@ def test_its_transforms_are_those_of_the_normalization():
   ],
 )
 def test_what_an_observation_must_have(instructions, needed):
-  robot = policy_spec.PolicySpec.from_config(config(instructions=instructions)).robots["arm"]
+  robot = policy_upgrade.from_config(config(instructions=instructions)).robots["arm"]
   text = ("task",) if needed else ()
   assert robot.required_keys == ("observation.state", "observation.images.front", *text)
 
@@ -93,10 +104,11 @@ def without(name):
 @pytest.mark.parametrize(
   "values, message",
   [
-    (stored(version=2), "^p is of version 2, this program reads 1$"),
+    (stored(version=3), "^p is of version 3, this program reads 2$"),
+    (stored(latent={"latent_model": "aa"}), "^p: latent: key 'latent_offset_seconds' is missing$"),
     (stored(resise="crop"), "^p: unknown key 'resise': did you mean 'resize'"),
     (without("language"), "^p: key 'language' is missing$"),
-    (without("version"), "^p is of version None, this program reads 1$"),
+    (without("version"), "^p is of version None, this program reads 2$"),
     (stored(robots={"arm": {"action": 3}}), "^p: robots.arm: key 'state' is missing$"),
     (stored(robots=[]), "^p is not the record of a policy: AttributeError"),
     (broken(transforms={}), "^p: robots.arm: there are no transforms of action$"),

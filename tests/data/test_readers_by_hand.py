@@ -291,15 +291,6 @@ def test_shares_of_a_cap(counts, most, expected):
   assert policy_pipeline._shares(counts, most) == expected
 
 
-def test_ends_of_policy_steps():
-  times = FrameTimes(0.0, 0.1, 6)
-  assert policy_pipeline._step_ends(times, np.arange(6), 0.2).tolist() == [2, 3, 4, 5, 6, 6]
-  # a frame at least
-  assert policy_pipeline._step_ends(times, np.arange(6), 0.04).tolist() == [1, 2, 3, 4, 5, 6]
-  uneven = FrameTimes(0.0, 0.25, 4, np.array([0.0, 0.1, 0.2, 1.0]))
-  assert policy_pipeline._step_ends(uneven, np.arange(4), 0.2).tolist() == [2, 2, 3, 4]
-
-
 def test_ids_of_held_out_windows(path, tmp_path):
   other = makers.shards(
     tmp_path / "o", (8, 8), task=lambda i: "task 1", cameras=("wrist", "camera"), group=["g", "g"]

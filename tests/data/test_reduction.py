@@ -152,7 +152,7 @@ def test_training_evaluation_labeling_and_policies_see_the_same_frames(tmp_path,
   settings = dict(
     test_policy_pipeline.SIZES,
     image_size=size,
-    normalizer=test_policy_pipeline.normalizer(),
+    normalization=test_policy_pipeline.normalizer(),
     batch_size=16,
     split="all",
     threads=0,

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import normalization, policy_spec
+from como_jax.data import policy_spec, policy_upgrade
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
+from tests.data import flat
 from tests.serve import test_policy
 
 ROBOTS = {"hand": {"action": 5, "state": 0}, "arm": {"action": 3, "state": 2}}
@@ -68,7 +69,7 @@ def stored(robots=("hand", "arm"), *, history=2, settings=None, **facts):
   }
   return {
     "model": {"kind": "policy", "robots": chosen, "history": history, "dtype": "bfloat16"},
-    "normalization": normalization.Normalizer("standard", found).to_json(),
+    "normalization": flat.stored_normalization("standard", found),
     "policy": {"cameras": ["front", ""], **(settings or {})},
     "robots": {name: {"action_names": [], "step_seconds": 0.5, **facts} for name in robots},
     "language": {
@@ -84,7 +85,7 @@ def stored(robots=("hand", "arm"), *, history=2, settings=None, **facts):
 
 def acting(config=None, *, robot="arm", **more):
   params = {"network": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-  spec = policy_spec.PolicySpec.from_config(stored() if config is None else config)
+  spec = policy_upgrade.from_config(stored() if config is None else config)
   return serving.Policy(params, spec, robot=robot, **more)
 
 
@@ -172,7 +173,7 @@ def test_what_is_no_policy_is_refused():
   with pytest.raises(errors.UserError, match="^checkpoint c .*network/bias"):
     serving.Policy(
       {"network": {"kernel": jnp.ones((2, 2))}},
-      policy_spec.PolicySpec.from_config(stored()),
+      policy_upgrade.from_config(stored()),
       robot="arm",
       name="c",
     )
@@ -193,7 +194,7 @@ def test_a_path_is_needed_and_names_the_policy(monkeypatch, tmp_path):
 
 def test_policy_json_is_all_that_serving_needs(monkeypatch, tmp_path):
   """A config that says other things, or nothing, changes nothing."""
-  spec = policy_spec.PolicySpec.from_config(stored())
+  spec = policy_upgrade.from_config(stored())
   (tmp_path / "policy.json").write_text(policy_spec.text(spec))
   params = {"network": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
   monkeypatch.setattr(serving.checkpoint, "read", lambda location: (params, {}))

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from como_jax import errors, trees
-from como_jax.data import normalization, policy_spec, statistics
+from como_jax.data import policy_upgrade, statistics
 from como_jax.inference import policy_evaluator
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
 from como_jax.train import rng
+from tests.data import flat
 from tests.models.policy import small
 
 # As the model is written: XLA may otherwise leave out the very rounding that is looked at here.
@@ -89,16 +90,13 @@ def acting(base, *, dtype="float32", mode="standard", batch_size=4, instructions
     base, dtype=dtype, language={"width": 6, "num_tokens": 3}, history=1, **changes
   )
   model, params = small.made(config)
-  normalizer = normalization.Normalizer(
-    mode,
-    {
-      name: {
-        "action": statistics_of(np.tile(ROWS, 2)[:, : sizes["action"]]),
-        "state": statistics_of(ROWS[:, :2]),
-      }
-      for name, sizes in config["robots"].items()
-    },
-  )
+  numbers = {
+    name: {
+      "action": statistics_of(np.tile(ROWS, 2)[:, : sizes["action"]]),
+      "state": statistics_of(ROWS[:, :2]),
+    }
+    for name, sizes in config["robots"].items()
+  }
   facts = {
     "action_names": ["x", "still", "gripper"],
     "step_seconds": 0.1,
@@ -107,7 +105,7 @@ def acting(base, *, dtype="float32", mode="standard", batch_size=4, instructions
   }
   stored = {
     "model": config,
-    "normalization": normalizer.to_json(),
+    "normalization": flat.stored_normalization(mode, numbers),
     "robots": {"arm": facts},
     "policy": {"cameras": ["front", "wrist"]},
     "language": {
@@ -119,9 +117,9 @@ def acting(base, *, dtype="float32", mode="standard", batch_size=4, instructions
       "dtype": "float32",
     },
   }
-  spec = policy_spec.PolicySpec.from_config(stored)
+  spec = policy_upgrade.from_config(stored)
   policy = serving.Policy(params, spec, robot="arm", batch_size=batch_size)
-  return policy, model, params, normalizer
+  return policy, model, params, spec
 
 
 def observations(count):
@@ -170,7 +168,7 @@ def test_what_is_served_is_what_was_evaluated(name):
   smaller one.
   """
   base, changes = EQUAL[name]
-  policy, model, params, normalizer = acting(base, **changes)
+  policy, model, params, spec = acting(base, **changes)
   batch, evaluated = policy.batch(observations(4)), []
   held = {
     **batch,
@@ -179,7 +177,11 @@ def test_what_is_served_is_what_was_evaluated(name):
     "actions_mask": np.ones((4, model.action_horizon, model.action_size), bool),
     "latents_mask": np.zeros((4, model.motion_horizon), bool),
   }
-  score = policy_evaluator.PolicyEvaluator(model, normalizer, dtype=changes["dtype"])
+  score = policy_evaluator.PolicyEvaluator(
+    model,
+    {name: robot.transforms["action"] for name, robot in spec.robots.items()},
+    dtype=changes["dtype"],
+  )
   sample = score._actions
   score._actions = lambda *inputs, **more: (
     evaluated.append(sample(*inputs, **more)) or evaluated[-1]

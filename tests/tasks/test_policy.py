@@ -1,23 +1,22 @@
 """Training a policy, acting with it, and that acting sees exactly what training saw."""
 
-import contextlib
 import dataclasses
 import json
-import types
+import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, models
-from como_jax.data import normalization, shards, statistics, video
-from como_jax.inference import policy_evaluator
+from como_jax.data import policy_spec, shards, video
+from como_jax.data.batching import Batching
+from como_jax.data.read_options import ReadOptions
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
-from como_jax.tasks import policy, serve
-from como_jax.train import checkpoint, log
+from como_jax.tasks import policy, policy_scoring, policy_setup, policy_start, serve
+from como_jax.train import log
 from tests.data import flat, makers
 from tests.data.test_policy_pipeline import label
 
@@ -79,27 +78,21 @@ def observation(path, segment, t, cameras):
 
 
 def test_the_weights_hold_all_that_acting_needs(run):
-  _, config = checkpoint.load(run)
-  assert config["robots"] == {
-    "arm": {
-      "action": 3,
-      "state": 2,
-      "action_names": ["a", "b", "c"],
-      "state_names": ["x", "y"],
-      "step_seconds": 0.1,
-      "cameras": ["camera"],
-      "unused_cameras": [],
-      "instructions": {"count": 2, "empty": False, "examples": ["task 0", "task 1"]},
-    }
-  }
+  spec = serving.load(str(run))[1]
+  assert list(spec.robots) == ["arm"]
+  arm = spec.robots["arm"]
+  assert (arm.action, arm.state, arm.action_names) == (3, 2, ("a", "b", "c"))
+  assert (arm.step_seconds, arm.cameras, arm.unused_cameras) == (0.1, ("camera",), ())
+  assert arm.instructions == {"count": 2, "empty": False, "examples": ["task 0", "task 1"]}
+  assert set(arm.transforms) == {"action", "state"}
   assert (
-    config["model"]["robots"] == {"arm": {"action": 3, "state": 2}}
-    and config["model"]["latent"]["num_queries"] == 1
+    spec.model["robots"] == {"arm": {"action": 3, "state": 2}}
+    and spec.model["latent"]["num_queries"] == 1
   )
-  assert (
-    set(config["normalization"]["robots"]) == {"arm"}
-    and config["normalization"]["latent"]["count"] > 0
-  )
+  assert (spec.latent.latent_model, spec.latent.latent_offset_seconds) == ("aaaa", 0.2)
+  command = parse(run)  # what the data said is not in the config, which stays as it was given
+  stored = json.loads((run / "config.json").read_text())
+  assert set(stored) == set(command.config) and stored["model"] == command.config.model.to_dict()
   lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
   last = [line for line in lines if line["kind"] == "validation"][-1]
   assert {"action_mse", "action_mse_first", "latent_mse"} <= set(last) and all(
@@ -107,21 +100,14 @@ def test_the_weights_hold_all_that_acting_needs(run):
   )
 
 
-def stored_units(run):
-  """The normalization that a run was trained with."""
-  config = json.loads((run / "config.json").read_text())
-  return normalization.Normalizer.from_json(config["normalization"])
-
-
 def test_acting_sees_what_training_saw(run, path):
   """The batch made of observations equals the one made of the data set, array by array."""
   acting = serving.Policy.load(str(run))
   command = parse(run, f"--config.data.path={path}", "--config.policy.robot=arm")
-  _, ready = policy.resolve(command.config)
-  layout = dataclasses.replace(ready.layout, normalizer=stored_units(run))
-  walk = flat.policy_windows(
-    ready.sets, **flat.of_layout(layout), batch_size=5, split="all", threads=0
-  )
+  spec = serving.load(str(run))[1]
+  found = policy_setup.setup(command.config, policy_start.StartingPolicy("the run", spec))
+  assert found.spec.normalization == spec.normalization
+  walk = found.mixture.evaluation(found.layout, Batching(5), ReadOptions(threads=0), split="all")
   with walk.batches() as batches:
     batch = next(batches)
   table = shards.read_table(path)
@@ -149,12 +135,9 @@ def test_actions_come_back_in_their_own_units(run, path):
   rows = [acting._row([seen])] * 2
   batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
   normalized = np.asarray(acting._sample(acting._params, batch, jax.random.key(5)))
-  statistics = stored_units(run).robots["arm"]["action"]
+  (affine,) = serving.load(str(run))[1].robots["arm"].transforms["action"]
   np.testing.assert_allclose(
-    actions[:2],
-    normalized * np.where(statistics.std < 1e-6, 1, statistics.std) + statistics.mean,
-    rtol=1e-5,
-    atol=1e-5,
+    actions[:2], normalized * np.array(affine.scale) + np.array(affine.shift), rtol=1e-5, atol=1e-5
   )
   np.testing.assert_array_equal(actions, acting.infer([[seen]] * 3, seed=5))
   assert not np.array_equal(actions, acting.infer([[seen]] * 3, seed=6))
@@ -182,7 +165,7 @@ def test_bad_observations_are_named(run, path, change, message):
 
 
 def test_a_new_robot_gets_a_new_head_and_the_rest_goes_on(run, path, tmp_path, capsys):
-  before, config = checkpoint.load(run)
+  before, old = serving.load(str(run))
   command = parse(
     tmp_path / "next",
     f"--config.init={run}",
@@ -195,17 +178,44 @@ def test_a_new_robot_gets_a_new_head_and_the_rest_goes_on(run, path, tmp_path, c
   )
   assert policy.run(command) == 0
   assert "new heads: bot" in capsys.readouterr().out
-  after, resolved = checkpoint.load(tmp_path / "next")
-  assert list(resolved["robots"]) == ["arm", "bot"] and set(after["heads"]) == {
-    "arm",
-    "bot",
-    "latent",
-  }
-  assert resolved["normalization"]["robots"]["arm"] == config["normalization"]["robots"]["arm"]
+  after, new = serving.load(str(tmp_path / "next"))
+  assert list(new.robots) == ["arm", "bot"] and set(after["heads"]) == {"arm", "bot", "latent"}
+  assert new.robots["arm"] == old.robots["arm"] and new.latent == old.latent
   jax.tree.map(
     np.testing.assert_array_equal,
     *((one["trunk"], one["dit"], one["heads"]["arm"]) for one in (before, after)),
   )
+
+
+def test_a_run_of_an_older_version_goes_on_in_its_own_units(run, path, labels, tmp_path):
+  """Its config holds what its data said; from now on `policy.json` does."""
+  folder = tmp_path / "old"
+  shutil.copytree(run, folder)
+  (folder / policy_spec.FILE).unlink()
+  stored = json.loads((folder / "config.json").read_text())
+  mixture = ({"path": path, "robot": "arm", "episodes": (0, 2)}, {"path": path, "labels": labels})
+  words = (f"--config.data.mixture={mixture!r}", "--resume", "--config.train.steps=4")
+  numbers = policy_setup.policy_data.open_mixture(parse(folder, *words).config).statistics()
+  action = dataclasses.replace(
+    numbers.robots["arm"]["action"], std=7 * numbers.robots["arm"]["action"].std
+  )
+  robots = {"arm": {**numbers.robots["arm"], "action": action}}
+  stored["normalization"] = flat.stored_normalization("standard", robots, numbers.latent)
+  stored["robots"] = {"arm": {"action_names": ["a", "b", "c"], "step_seconds": 0.1}}
+  stored["policy"] |= {"cameras": ["camera"], "resize": "squash", "latent_model": "aaaa"}
+  stored["policy"]["latent_offset_seconds"] = 0.2
+  stored["model"] = dict(serving.load(str(run))[1].model)
+  (folder / "config.json").write_text(json.dumps(stored))
+  assert policy.run(parse(folder, *words)) == 0
+  spec, fresh = (serving.load(str(one))[1] for one in (folder, run))
+  (affine,), (other,) = (one.robots["arm"].transforms["action"] for one in (spec, fresh))
+  np.testing.assert_allclose(affine.scale, 7 * np.array(other.scale))
+  assert spec.latent == fresh.latent
+  assert "normalization" not in json.loads((folder / "config.json").read_text())
+  assert policy.run(parse(folder, *words, "--config.train.steps=5")) == 0
+  assert serving.load(str(folder))[1] == spec
+  with pytest.raises(errors.UserError, match="policy.reduce: 'mean' before, 'last' now"):
+    policy.run(parse(folder, *words, "--config.policy.reduce=last"))
 
 
 def test_a_policy_is_scored_without_a_step(run, path, labels, tmp_path, capsys):
@@ -226,7 +236,7 @@ def test_a_policy_is_scored_without_a_step(run, path, labels, tmp_path, capsys):
   assert scored("a") == 0 and not {"weights", "checkpoints"} & {
     path.name for path in (tmp_path / "a").iterdir()
   }
-  found = json.loads((tmp_path / "a" / policy.EVALUATION).read_text())
+  found = json.loads((tmp_path / "a" / policy_scoring.EVALUATION).read_text())
   # validated in training
   assert [found.pop("policy"), *found.pop("data")] == [
     str(run),
@@ -301,10 +311,10 @@ def test_other_models_are_refused(tmp_path):
 
 
 def untrained(workdir, *words):
-  """(a policy with random weights that was made for some data, what `resolve` found)."""
-  config, ready = policy.resolve(parse(workdir, *words).config)
-  params = jax.jit(models.build(config.model.to_dict()).init)(jax.random.key(0))
-  return serving.Policy(params, ready.spec), ready
+  """(a policy with random weights that was made for some data, what its config comes to)."""
+  found = policy_setup.setup(parse(workdir, *words).config)
+  params = jax.jit(models.build(dict(found.spec.model)).init)(jax.random.key(0))
+  return serving.Policy(params, found.spec), found
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
@@ -330,9 +340,9 @@ def test_frames_made_square_in_two_ways_are_refused(run, path, tmp_path):
     {"path": other, "robot": "bot", "name": "two"},
   )
   with pytest.raises(errors.UserError, match="one with 'squash', two with 'crop'"):
-    policy.resolve(parse(tmp_path / "x", f"--config.data.mixture={mixture!r}").config)
+    policy_setup.setup(parse(tmp_path / "x", f"--config.data.mixture={mixture!r}").config)
   with pytest.raises(errors.UserError, match="resize='crop', those of the policy .* with 'squash'"):
-    policy.resolve(
+    policy_setup.setup(
       parse(
         tmp_path / "x",
         f"--config.init={run}",
@@ -372,9 +382,7 @@ def test_slots_that_training_leaves_empty_are_empty_when_acting(
     row["images_mask"].tolist() == mask
     and [bool(row["images"][:, slot].any()) for slot in range(len(mask))] == mask
   )
-  walk = flat.policy_windows(
-    ready.sets, **flat.of_layout(ready.layout), batch_size=8, split="all", threads=0
-  )
+  walk = ready.mixture.evaluation(ready.layout, Batching(8), ReadOptions(threads=0), split="all")
   with walk.batches() as batches:
     assert all(trained == mask for trained in next(batches)["images_mask"].tolist())
 
@@ -385,11 +393,11 @@ def test_each_robot_is_asked_for_its_own_cameras(tmp_path):
     {"path": data, "robot": "arm", "cameras": ("l", "r")},
     {"path": data, "robot": "bot", "cameras": ("l",)},
   )
-  config, _ = policy.resolve(parse(tmp_path / "x", f"--config.data.mixture={mixture!r}").config)
-  assert config.policy.cameras == ("l", "r")
-  assert {name: list(facts["cameras"]) for name, facts in config.robots.items()} == {
-    "arm": ["l", "r"],
-    "bot": ["l", ""],
+  found = policy_setup.setup(parse(tmp_path / "x", f"--config.data.mixture={mixture!r}").config)
+  assert found.mixture.slots == ("l", "r")
+  assert {name: robot.cameras for name, robot in found.spec.robots.items()} == {
+    "arm": ("l", "r"),
+    "bot": ("l", ""),
   }
 
 
@@ -405,10 +413,13 @@ def test_a_latent_head_goes_on_with_its_own_labels_only(run, path, tmp_path, cha
     mixture = ({"path": path, "robot": "arm", "labels": labels},)
     return f"--config.init={run}", f"--config.data.mixture={mixture!r}"
 
-  config, _ = policy.resolve(parse(tmp_path / "x", *words(label(path, tmp_path / "same"))).config)
-  assert config.policy.latent_model == "aaaa" and config.policy.latent_offset_seconds == 0.2
+  command = parse(tmp_path / "x", *words(label(path, tmp_path / "same")))
+  latent = policy_setup.setup(command.config).spec.latent
+  assert latent == serving.load(str(run))[1].latent
   with pytest.raises(errors.UserError, match=message):
-    policy.resolve(parse(tmp_path / "x", *words(label(path, tmp_path / "other", **change))).config)
+    policy_setup.setup(
+      parse(tmp_path / "x", *words(label(path, tmp_path / "other", **change))).config
+    )
 
 
 def test_guidance_of_a_policy_without_any_is_refused_early(path, tmp_path):
@@ -445,85 +456,6 @@ def test_the_server_keeps_instructions_in_memory_and_warms_its_encoder(run, monk
   assert warmed == [True]
 
 
-@pytest.mark.parametrize("policy_says, expected", [("truth", 0.0), ("mean", 1.0), ("draw", 2.0)])
-def test_the_score_of_policies_that_know_all_or_nothing(policy_says, expected):
-  """Standard normal targets; half of the second example's actions, those of the third and the last
-  ten examples do not count.
-  """
-  draw = np.random.default_rng(0)
-  actions, latents = (draw.normal(size=(200, 4, size)).astype(np.float32) for size in (3, 2))
-  other = {
-    "truth": (actions, latents),
-    "mean": (0 * actions, 0 * latents),
-    "draw": tuple(draw.normal(size=x.shape) for x in (actions, latents)),
-  }
-  said = [np.array(one, np.float32) for one in other[policy_says]]
-  mask, valid = np.ones(actions.shape, bool), np.arange(200) < 190
-  mask[1, 2:], mask[2] = False, False
-  for one in said:
-    one[190:] = 1e3
-  said[0][1, 2:], said[0][2] = 1e3, 1e3
-  batch = {
-    "actions": actions,
-    "actions_mask": mask,
-    "latents": latents,
-    "latents_mask": np.ones((200, 4), bool),
-    "valid": valid,
-    "robot": np.zeros(200, np.int32),
-  }
-  model = types.SimpleNamespace(
-    robots=("arm",),
-    inputs_spec=lambda size: batch,
-    sample=lambda params, seen, key, **settings: jnp.asarray(said[0]),
-    sample_latents=lambda params, seen, key, **settings: jnp.asarray(said[1]),
-  )
-  held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
-  found = policy_evaluator.PolicyEvaluator(
-    model, units_of(np.random.default_rng(1).normal(size=(50, 3)))
-  )({}, held_out)
-  assert set(found) == {"action_mse", "action_mse_first", "latent_mse"}
-  assert all(value == pytest.approx(expected, abs=0.25) for value in found.values())
-
-
-def units_of(rows):
-  accumulator = statistics.Accumulator()
-  accumulator.add(rows)
-  return normalization.Normalizer("standard", {"arm": {"action": accumulator.finish()}})
-
-
-def test_grippers_are_scored_by_themselves_and_what_never_moves_not_at_all():
-  """Of 2 x 3 elements one does not count; the gripper is right in 3 of the other 5, and closed in 4
-  of them.
-  """
-  units = units_of(np.stack([np.arange(40.0), np.full(40, 2.0), np.arange(40) % 2], 1))
-  target = np.zeros((2, 3, 3), np.float32)
-  target[..., 2] = [[1, 1, -1], [1, 1, -1]]
-  said = target + np.float32([0.5, 9, 0])  # off by 0.5 in what moves; anything in what does not
-  said[..., 2] = [[0.2, -3, -0.1], [0.1, -0.2, 7]]
-  mask = np.ones((2, 3, 3), bool)
-  mask[1, 2] = False
-  batch = {
-    "actions": target,
-    "actions_mask": mask,
-    "latents_mask": np.zeros((2, 4), bool),
-    "valid": np.ones(2, bool),
-    "robot": np.zeros(2, np.int32),
-  }
-  model = types.SimpleNamespace(
-    robots=("arm",),
-    inputs_spec=lambda size: batch,
-    sample=lambda params, seen, key, **settings: jnp.asarray(said),
-  )
-  held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
-  found = policy_evaluator.PolicyEvaluator(model, units)({}, held_out)
-  assert found == {
-    "action_mse": 0.25,
-    "action_mse_first": 0.25,
-    "gripper_accuracy": pytest.approx(3 / 5),
-    "gripper_majority": pytest.approx(4 / 5),
-  }
-
-
 class Grasps(makers.Synthetic):
   """Two cameras; of three joints one never moves, and the last is a gripper; of two states one
   never moves.
@@ -555,29 +487,22 @@ GPT = [word for word in TINY if "model.dit" not in word] + [
 ]
 
 
-def resolved(workdir, path, kind, *words):
+def command_of(workdir, path, kind, *words):
   words = [f"--config.data.path={path}", *(GPT if kind == "gpt" else TINY), *words]
-  return policy.resolve(
-    config_lib.parse(
-      ["main", f"--config=configs/policy.py:debug,policy={kind}", f"--workdir={workdir}", *words]
-    ).config
+  return config_lib.parse(
+    ["main", f"--config=configs/policy.py:debug,policy={kind}", f"--workdir={workdir}", *words]
   )
+
+
+def spec_of(*given):
+  return policy_setup.setup(command_of(*given).config).spec
 
 
 @pytest.mark.parametrize("kind", ["dit", "gpt"])
 def test_grippers_are_found_weighted_and_said(grasps, tmp_path, kind, capsys):
-  config, ready = resolved(tmp_path / "x", grasps, kind)
-  assert ready.layout.normalizer.grippers("robot") == (2,)
-  job = policy.job(config, ready)
-  if kind == "gpt":
-    assert config.model.gpt.gripper.to_dict() == {"robot": [2]} and job.weights == {
-      "action": 1.0,
-      "latent": 1.0,
-      "gripper": 1.0,
-    }
-  else:
-    assert job.weights == {"action": 1.0, "latent": 1.0}
-  assert job.model.terms == tuple(job.weights)
+  job = policy.job(command_of(tmp_path / "x", grasps, kind))
+  expected = {"action": 1.0, "latent": 1.0} | ({"gripper": 1.0} if kind == "gpt" else {})
+  assert job.weights == expected and job.model.terms == tuple(job.weights)
   said = capsys.readouterr().out
   for line in (
     "robot robot: action c takes two values, -1 and 0.6: it is served as one of them",
@@ -590,23 +515,18 @@ def test_grippers_are_found_weighted_and_said(grasps, tmp_path, kind, capsys):
   ):
     assert f"data: {line}\n" in said
   assert "cameras front\n" in said  # of the examples: what is used
+  spec = policy_spec.PolicySpec.from_json(json.loads(job.files[policy_spec.FILE]))
+  assert spec.robots["robot"].two_valued == (2,)
 
 
 def test_grippers_by_choice(grasps, tmp_path):
   for wanted, dims in (("()", ()), ("('c',)", (2,)), ("('2',)", (2,))):
-    config, ready = resolved(tmp_path / "x", grasps, "gpt", f"--config.policy.gripper={wanted}")
-    assert ready.layout.normalizer.grippers("robot") == dims
-    assert config.model.gpt.gripper.to_dict() == ({"robot": [2]} if dims else {})
-    assert (
-      normalization.Normalizer.from_json(config.normalization.to_dict()).grippers("robot") == dims
-    )
-  config, ready = resolved(
-    tmp_path / "x", grasps, "gpt", "--config.model.gpt.action_head=diffusion"
-  )
+    spec = spec_of(tmp_path / "x", grasps, "gpt", f"--config.policy.gripper={wanted}")
+    assert spec.robots["robot"].two_valued == dims
+    assert spec.model["gpt"]["gripper"] == ({"robot": [2]} if dims else {})
+  spec = spec_of(tmp_path / "x", grasps, "gpt", "--config.model.gpt.action_head=diffusion")
   # denoised, then decoded as one of the two
-  assert config.model.gpt.gripper.to_dict() == {} and ready.layout.normalizer.grippers("robot") == (
-    2,
-  )
+  assert spec.model["gpt"]["gripper"] == {} and spec.robots["robot"].two_valued == (2,)
   for words, message in (
     (("--config.policy.gripper=('d',)",), "config.policy.gripper: no robot has an action 'd'"),
     (
@@ -619,7 +539,7 @@ def test_grippers_by_choice(grasps, tmp_path):
     ),
   ):
     with pytest.raises(errors.UserError, match=message):
-      resolved(tmp_path / "x", grasps, "gpt", *words)
+      spec_of(tmp_path / "x", grasps, "gpt", *words)
 
 
 def test_a_slot_is_filled_by_the_camera_of_its_name(grasps, tmp_path):
@@ -627,12 +547,14 @@ def test_a_slot_is_filled_by_the_camera_of_its_name(grasps, tmp_path):
   cameras, in order.
   """
   for wanted, filled, asked in (
-    (("wrist", "front"), ("wrist", "front"), ["wrist", "front"]),
-    (("top", "wrist"), ("", "wrist"), ["", "wrist"]),
-    (("a", "b"), (), ["a", "b"]),
+    (("wrist", "front"), ("wrist", "front"), ("wrist", "front")),
+    (("top", "wrist"), ("", "wrist"), ("", "wrist")),
+    (("a", "b"), (), ("a", "b")),
   ):
-    config, ready = resolved(tmp_path / "x", grasps, "dit", f"--config.policy.cameras={wanted!r}")
-    assert ready.sets[0].cameras == filled and list(config.robots.robot.cameras) == asked
+    command = command_of(tmp_path / "x", grasps, "dit", f"--config.policy.cameras={wanted!r}")
+    found = policy_setup.setup(command.config)
+    assert found.mixture.sets[0].entry.cameras == filled
+    assert found.spec.robots["robot"].cameras == asked
 
 
 def test_weights_of_the_loss_are_not_negative(grasps, tmp_path):
@@ -640,7 +562,7 @@ def test_weights_of_the_loss_are_not_negative(grasps, tmp_path):
     errors.UserError,
     match="config.policy.objectives.gripper.weight=-1.0, expected a number of at least 0",
   ):
-    resolved(tmp_path / "x", grasps, "gpt", "--config.policy.objectives.gripper.weight=-1.0")
+    spec_of(tmp_path / "x", grasps, "gpt", "--config.policy.objectives.gripper.weight=-1.0")
 
 
 def test_the_checkpoint_names_cameras_and_instructions_it_was_not_given(grasps, tmp_path):
@@ -648,12 +570,12 @@ def test_the_checkpoint_names_cameras_and_instructions_it_was_not_given(grasps, 
     {"path": grasps, "robot": "arm"},
     {"path": grasps, "robot": "bot", "views": "each", "tasks": ("task 0",)},
   )
-  config, _ = policy.resolve(parse(tmp_path / "x", f"--config.data.mixture={mixture!r}").config)
-  facts = config.robots.to_dict()
-  assert facts["arm"]["unused_cameras"] == ["wrist"] and facts["bot"]["unused_cameras"] == []
-  assert facts["arm"]["instructions"] == {
+  command = parse(tmp_path / "x", f"--config.data.mixture={mixture!r}")
+  robots = policy_setup.setup(command.config).spec.robots
+  assert robots["arm"].unused_cameras == ("wrist",) and robots["bot"].unused_cameras == ()
+  assert robots["arm"].instructions == {
     "count": 2,
     "empty": False,
     "examples": ["task 0", "task 1"],
   }
-  assert facts["bot"]["instructions"] == {"count": 1, "empty": False, "examples": ["task 0"]}
+  assert robots["bot"].instructions == {"count": 1, "empty": False, "examples": ["task 0"]}

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import labels, policy_examples, policy_pipeline, shard_file, shards, statistics
-from tests.data import makers
+from como_jax.data import labels, policy_statistics, shard_file, shards, statistics
+from como_jax.data.policy_index import PolicySet
+from como_jax.data.times import FrameTimes
+from tests.data import flat, makers
 from tests.data.test_policy_pipeline import arm, label
 
 
@@ -101,13 +103,13 @@ def test_stored_moments_and_a_loop_over_every_label_agree_bit_by_bit(
   )
   kinds = {
     "robot": arm(data, labels=folder, cameras=("left", "right")),
-    "video": policy_pipeline.PolicySet(data, labels=folder),
-    "each": policy_pipeline.PolicySet(data, labels=other, views="each", tasks=("task 1",)),
+    "video": PolicySet(data, labels=folder),
+    "each": PolicySet(data, labels=other, views="each", tasks=("task 1",)),
   }
   sets = [kinds[kind] for kind in mixture.split()] + [kinds["each"]]
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    found, _ = policy_examples.open_sets(sets, split="train", validation_fraction=0.2)
+    found = flat.mixture(sets, validation_fraction=0.2).split("train")
   expected = by_a_loop(sets, found, keep)
   read, array = [], shard_file.ShardFile.array
   monkeypatch.setattr(
@@ -115,7 +117,8 @@ def test_stored_moments_and_a_loop_over_every_label_agree_bit_by_bit(
     "array",
     lambda self, clip, name: read.append(name.split("/")[0]) or array(self, clip, name),
   )
-  got = policy_pipeline._latent_statistics(sets, found, keep)
+  monkeypatch.setattr(policy_statistics, "_LATENT_SAMPLE", keep)
+  got = policy_statistics._latent_statistics(found)
   assert got.count == expected.count > 40
   for field in dataclasses.fields(statistics.Statistics):
     np.testing.assert_array_equal(
@@ -167,3 +170,12 @@ def test_moments_of_pieces_are_added_as_their_rows(keep):
   for bad in (np.nan, np.inf, -np.inf):
     with pytest.raises(errors.UserError, match="not finite"):
       thin.add(np.array([[0, bad, 1.0], [1, -bad, 0]]))
+
+
+def test_ends_of_policy_steps():
+  times = FrameTimes(0.0, 0.1, 6)
+  assert policy_statistics._step_ends(times, np.arange(6), 0.2).tolist() == [2, 3, 4, 5, 6, 6]
+  # a frame at least
+  assert policy_statistics._step_ends(times, np.arange(6), 0.04).tolist() == [1, 2, 3, 4, 5, 6]
+  uneven = FrameTimes(0.0, 0.25, 4, np.array([0.0, 0.1, 0.2, 1.0]))
+  assert policy_statistics._step_ends(uneven, np.arange(4), 0.2).tolist() == [2, 2, 3, 4]
