@@ -30,6 +30,7 @@ from como_jax import data
 from como_jax.data import (
   index,
   labels,
+  motion_mixture,
   normalization,
   pipeline,
   policy_layout,
@@ -177,24 +178,21 @@ def windows(folder):
 
 def open_sets(folder):
   """Step: opens the data set for the training of a motion model."""
-  return pipeline.open_sets([_dataset(folder)], frames=2, split="train", validation_fraction=0.1)[0]
+  return motion_mixture.MotionMixture([_dataset(folder)]).windows("train", frames=2)
 
 
 def describe(folder):
   """Step: describes the data set."""
-  return data.describe(_dataset(folder))
+  return motion_mixture.MotionMixture([_dataset(folder)]).describe()
 
 
 def motion_start(folder):
   """Step: the start of a training run: check, validation windows, batches."""
-  open_sets(folder)
-  describe(folder)
-  validation = pipeline.open_sets(
-    [_dataset(folder)], frames=3, split="validation", validation_fraction=0.1
-  )
-  batches = pipeline.build(
-    [_dataset(folder)], pipeline.Layout(224), Batching(16), reading=ReadOptions(threads=0)
-  )
+  mixture = motion_mixture.MotionMixture([_dataset(folder)])
+  mixture.windows("train", frames=2)
+  mixture.describe()
+  validation = mixture.windows("validation", frames=3)
+  batches = mixture.batches(pipeline.Layout(224), Batching(16), ReadOptions(threads=0))
   return validation, batches
 
 

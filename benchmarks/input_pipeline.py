@@ -107,13 +107,8 @@ def main() -> None:
 def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.ExitStack) -> None:
   """Runs the rows and prints the page."""
   jitter = "contrastive" in motion.active(config.objectives)
-  sets = motion_data.data_sets(config)
-  (opened,), _ = pipeline.open_sets(
-    sets,
-    frames=config.data.frames,
-    split="train",
-    validation_fraction=config.data.validation_fraction,
-  )
+  data = motion_data.MotionData(config)
+  (opened,) = data.mixture.windows("train", frames=config.data.frames)
   samples = draw(config, opened, jitter=jitter, count=options.batch_size * options.batches)
   frames = sum(len(sample.frame_indices) for sample in samples)
   blobs = [blob for sample in samples for blob in sample.blobs(opened)]
@@ -136,11 +131,9 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
   for workers in options.workers:
     with config.unlocked():
       config.data.workers = workers
-    read_options = motion_data.choose_read_options(config.data, [one.path for one in sets], spec)
+    reading = motion_data.choose_read_options(config.data, data.mixture.paths, spec)
     batches = stack.enter_context(
-      motion_data.batches(
-        config, sets, kind="motion", jitter=jitter, start_step=0, how=read_options
-      )
+      data.batches(motion_data.training_batching(config, 0), reading, kind="motion", jitter=jitter)
     )
     loaders[f"como_jax, {workers} workers"] = (
       batches,

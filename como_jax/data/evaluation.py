@@ -7,14 +7,16 @@ Legend: B batch, K frames of a window, H W image, A action, S state.
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from como_jax import data
 from como_jax.data import pipeline, shards, stream, transforms, video
-from como_jax.data.batching import Batching, Split
+from como_jax.data.batching import Batching
 from como_jax.data.read_options import ReadOptions
+
+KINDS = ("episodes", "groups", "tasks", "cameras")
 
 
 @dataclasses.dataclass
@@ -178,68 +180,73 @@ def _spread(size: int, count: int | None) -> np.ndarray:
   return ((np.arange(count) + 0.5) * size / count).astype(np.int64)
 
 
-def build(
-  datasets: Sequence[data.DataSet],
+class _Names:
+  """Ids in order of first appearance, and the names behind them."""
+
+  def __init__(self):
+    self.names: list[str] = []
+    self._ids: dict[Any, int] = {}
+
+  def ids(self, keys: Iterable[tuple[Any, str]]) -> np.ndarray:
+    """The ids of (key, name), int32; equal keys share one."""
+    result = []
+    for key, name in keys:
+      if key not in self._ids:
+        self._ids[key] = len(self.names)
+        self.names.append(name)
+      result.append(self._ids[key])
+    return np.array(result, np.int32)
+
+
+def evaluation(
+  sets: Sequence[pipeline.Opened],
   layout: pipeline.Layout,
   batching: Batching,
-  split: Split = Split("validation"),
   reading: ReadOptions = ReadOptions(),
   *,
   max_windows: int | None = None,
 ) -> Evaluation:
-  """Opens the evaluation windows.
+  """Windows in a fixed order; the weights of the data sets play no part.
 
   Args:
-    datasets: all their windows are walked through; weights play no part.
+    sets: all their windows are walked through.
     layout: size and number of frames K; K = 3 gives (t - n, t, t + n).
     batching: batch size and part of this process; the order is fixed.
-    split: episodes to walk through.
     reading: processes and threads that load.
     max_windows: cap over all data sets, spread evenly; None = every window.
   """
-  opened, tables = pipeline.open_sets(
-    datasets, frames=layout.frames, split=split.name, validation_fraction=split.validation_fraction
-  )
+  columns: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+  names = {kind: _Names() for kind in KINDS}
   sizes = {"action": 0, "state": 0}
-  kinds = ("episodes", "groups", "tasks", "cameras")
-  ids: dict[str, list[str]] = {kind: [] for kind in kinds}
-  columns: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
-  known: dict[str, dict] = {kind: {} for kind in kinds}
-
-  def number(kind, key, label):
-    if key not in known[kind]:
-      known[kind][key] = len(ids[kind])
-      ids[kind].append(label)
-    return known[kind][key]
-
-  for which, (one, table) in enumerate(zip(opened, tables, strict=True)):
+  for which, opened in enumerate(sets):
     # Episode names are unique within a data set only; equal tasks and cameras of two data sets
     # share an id.
-    episodes = np.array(
-      [number("episodes", (which, name), name) for name in table.episodes], np.int32
-    )
-    columns["episodes"].append(episodes[table.episode])
+    table = opened.table
     keys, places = np.unique(table.split_key, return_inverse=True)
-    columns["groups"].append(
-      np.array([number("groups", (which, key), str(key)) for key in keys], np.int32)[places]
-    )
-    tasks = np.array([number("tasks", name, name) for name in table.tasks], np.int32)
+    episodes = names["episodes"].ids(((which, name), name) for name in table.episodes)
+    columns["episodes"].append(episodes[table.episode])
+    groups = names["groups"].ids(((which, key), str(key)) for key in keys)
+    columns["groups"].append(groups[places])
+    tasks = names["tasks"].ids((name, name) for name in table.tasks)
     columns["tasks"].append(tasks[table.task])
-    columns["cameras"].append(
-      np.array([number("cameras", name, name) for name in one.cameras], np.int32)
-    )
-    manifest_sizes = _sizes(datasets[which].path)
-    sizes = {key: max(value, manifest_sizes[key]) for key, value in sizes.items()}
-  counts = [len(one.windows) for one in opened]
+    columns["cameras"].append(names["cameras"].ids((name, name) for name in opened.cameras))
+    widths = _sizes(opened.dataset.path)
+    sizes = {key: max(value, widths[key]) for key, value in sizes.items()}
+  counts = [len(opened.windows) for opened in sets]
   chosen = _spread(sum(counts), max_windows)
   which = np.searchsorted(np.cumsum(counts), chosen, side="right")
   places = np.stack([which, chosen - np.concatenate([[0], np.cumsum(counts)])[which]], 1)
-  load = _Load(opened, places, columns, sizes, layout.frames, transforms.Resize(layout.image_size))
-  names = {**ids, "datasets": [one.label for one in opened]}
-  return Evaluation(load, names, batching, reading)
+  load = _Load(
+    list(sets), places, columns, sizes, layout.frames, transforms.Resize(layout.image_size)
+  )
+  labels = {kind: found.names for kind, found in names.items()}
+  return Evaluation(
+    load, {**labels, "datasets": [opened.label for opened in sets]}, batching, reading
+  )
 
 
 def _sizes(path: str) -> dict[str, int]:
+  """The widest action and state of a data set."""
   manifest = shards.read_manifest(path)
   result = {}
   for key in ("action", "state"):

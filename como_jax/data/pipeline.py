@@ -25,12 +25,29 @@ KINDS = ("motion", "mae")
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-  """A data set ready to be drawn from. It is pickled for worker processes."""
+  """The windows of one split of a data set. It is pickled for worker processes.
 
-  label: str
+  Attributes:
+    dataset: the entry of the mixture.
+    reader: of its segments.
+    windows: of the split.
+    cameras: of the data set.
+  """
+
+  dataset: data.DataSet
   reader: reader.SegmentReader
   windows: index.Windows
   cameras: tuple[str, ...]
+
+  @property
+  def label(self) -> str:
+    """Name of the data set, for messages."""
+    return self.dataset.label
+
+  @property
+  def table(self) -> shards.Table:
+    """Clips of the data set."""
+    return self.windows.segments.table
 
   def load(self, i: int) -> "Place":
     """Where window i lies. Raises `video.Unreadable`: its times are damaged."""
@@ -67,31 +84,30 @@ class Place:
     return np.diff(self.times.at(self.frames)).astype(np.float32)
 
 
-def open_sets(
-  datasets: Sequence[data.DataSet], *, frames: int, split: str, validation_fraction: float
-) -> tuple[list[Opened], list[shards.Table]]:
-  """Opens the data sets and enumerates the windows of one split. Raises `errors.UserError`."""
-  if not datasets:
-    raise errors.UserError("no data set is given")
-  opened, tables = [], []
-  for dataset in datasets:
-    table = shards.read_table(dataset.path)
-    keep = index.select(table, split, validation_fraction)
-    windows = index.windows(
-      table,
-      frames=frames,
-      offset_seconds=dataset.offset_seconds,
-      keep=keep,
-      cameras=tuple(dataset.cameras),
-      name=f"{dataset.label} ({split})",
-    )
-    opened.append(
-      Opened(
-        dataset.label, reader.SegmentReader(dataset.path, windows.segments), windows, table.cameras
-      )
-    )
-    tables.append(table)
-  return opened, tables
+def open_windows(
+  dataset: data.DataSet, table: shards.Table, *, frames: int, split: Split
+) -> Opened:
+  """Enumerates the windows of one split of a data set.
+
+  Args:
+    dataset: the entry of the mixture.
+    table: of its clips.
+    frames: K.
+    split: which episodes.
+
+  Raises:
+    errors.UserError: no episode in the split, or no window that fits.
+  """
+  windows = index.windows(
+    table,
+    frames=frames,
+    offset_seconds=dataset.offset_seconds,
+    keep=index.select(table, split.name, split.validation_fraction),
+    cameras=tuple(dataset.cameras),
+    name=f"{dataset.label} ({split.name})",
+  )
+  segments = reader.SegmentReader(dataset.path, windows.segments)
+  return Opened(dataset, segments, windows, table.cameras)
 
 
 def draw_jitter(place: Place, rng: np.random.Generator) -> list[int]:
@@ -178,6 +194,11 @@ class Layout:
   jitter: bool = False
   augment: tuple[Callable, ...] = ()
 
+  @property
+  def window(self) -> int:
+    """Frames of a window that is drawn from."""
+    return self.frames if self.kind == "motion" else 1
+
   def check(self) -> None:
     """Raises `errors.UserError`."""
     if self.kind not in KINDS:
@@ -188,20 +209,15 @@ class Layout:
       raise errors.UserError(f"motion batches need at least 2 frames, got {self.frames}")
 
 
-def build(
-  datasets: Sequence[data.DataSet],
-  layout: Layout,
-  batching: Batching,
-  split: Split = Split(),
-  reading: ReadOptions = ReadOptions(),
+def batches(
+  sets: Sequence[Opened], layout: Layout, batching: Batching, reading: ReadOptions = ReadOptions()
 ) -> stream.Batches:
   """Endless shuffled training batches.
 
   Args:
-    datasets: the mixture; `weight` is each one's share of the samples.
+    sets: the windows to draw from, each data set with its weight.
     layout: what a batch holds.
     batching: batch size, order and part of this process.
-    split: episodes to draw from.
     reading: processes and threads that load.
 
   Returns:
@@ -209,22 +225,18 @@ def build(
     neighbors), "jittered": uint8 [B, K-1, H, W, 3]} or, for "mae", {"frames": uint8 [B, H, W, 3]}.
 
   Raises:
-    errors.UserError: data sets that do not exist or are empty, or options that do not fit.
+    errors.UserError: options that do not fit.
   """
   layout.check()
-  for dataset in datasets:
-    if not dataset.weight > 0:
-      raise errors.UserError(
-        f"data set {dataset.label}: weight is {dataset.weight}, expected more than 0"
-      )
-  _ = batching.local_rows  # checked before the data sets are opened
   motion = layout.kind == "motion"
-  frames = layout.frames if motion else 1
-  opened, _ = open_sets(
-    datasets, frames=frames, split=split.name, validation_fraction=split.validation_fraction
-  )
   load = _LoadTraining(
-    opened, frames, layout.jitter and motion, not motion, tuple(layout.augment), layout.image_size
+    list(sets),
+    layout.window,
+    layout.jitter and motion,
+    not motion,
+    tuple(layout.augment),
+    layout.image_size,
   )
-  sizes, weights = [len(one.windows) for one in opened], [dataset.weight for dataset in datasets]
+  sizes = [len(opened.windows) for opened in sets]
+  weights = [opened.dataset.weight for opened in sets]
   return stream.infinite_batches(sizes, weights, load, batching, reading)

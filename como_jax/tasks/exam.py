@@ -171,13 +171,8 @@ def untrained(config: config_lib.ConfigDict, trained: Any, run_config: dict) -> 
   if model.components is None:
     return probe.start(model, trained, None, seed=config.seed)
   config = probe.with_run_data(config, run_config)
-  windows = motion_data.windows(
-    config,
-    motion_data.data_sets(config),
-    split="train",
-    frames=3,
-    batch_size=config.batch_size,
-    most=config.fit_windows,
+  windows = motion_data.MotionData(config).windows(
+    "train", frames=3, batch_size=config.batch_size, max_windows=config.fit_windows
   )
   return probe.start(model, trained, windows, seed=config.seed)
 

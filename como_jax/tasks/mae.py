@@ -21,14 +21,14 @@ def job(config) -> training.TrainJob:
   model = models.build(config.model.to_dict())
   objective = objectives.build(config.objectives.to_dict())
   given = training.encoder_weights(config.encoder_weights, model=model)
-  data_sets = motion_data.data_sets(config)
+  data = motion_data.MotionData(config)
 
   def loss(params, batch, key):
     return objective(model.forward(params, batch, key=key), batch)
 
-  motion_data.check(config, data_sets, frames=1, jitter=False)
+  data.check(image_size=config.model.image_size, frames=1, jitter=False)
   split = "validation" if config.data.validation_fraction > 0 else "train"
-  held_out = motion_data.sample_frames(config, data_sets, split=split, count=64)
+  held_out = data.sample_frames(split, count=64)
 
   @jax.jit
   def held_out_loss(params, frames):  # an argument: XLA would fold a constant for minutes
@@ -40,19 +40,17 @@ def job(config) -> training.TrainJob:
       for name, (value, count) in held_out_loss(params, held_out).items()
     }
 
-  how = motion_data.choose_read_options(
-    config.data, [one.path for one in data_sets], model.inputs_spec(motion_data.local_rows(config))
-  )
+  reading = data.choose_read_options(model.inputs_spec(motion_data.local_rows(config)))
   return training.TrainJob(
     model=model,
     loss=loss,
     weights=objective.weights,
     evaluate=evaluate,
-    loading=how,
+    loading=reading,
     batch=model.inputs_spec(config.train.batch_size),
-    data=[(one.path, "") for one in data_sets],
-    batches=lambda start: motion_data.batches(
-      config, data_sets, kind="mae", jitter=False, start_step=start, how=how
+    data=[(path, "") for path in data.mixture.paths],
+    batches=lambda step: data.batches(
+      motion_data.training_batching(config, step), reading, kind="mae", jitter=False
     ),
     examples_per_step=config.train.batch_size,
     unit="images",

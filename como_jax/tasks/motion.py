@@ -3,9 +3,12 @@ loop.
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from como_jax import config as config_lib
 from como_jax import errors, models, objectives
+from como_jax.data.batching import Batching
 from como_jax.inference import motion_evaluator, token_cache
 from como_jax.models.motion import inputs
 from como_jax.tasks import components, motion_data, training
@@ -24,95 +27,103 @@ def job(config) -> training.TrainJob:
   model = models.build(config.model.to_dict())
   objective = objectives.build(active(config.objectives))
   start = training.encoder_weights(config.encoder_weights, model=model)
-  data_sets = motion_data.data_sets(config)
-  jitter = "contrastive" in objective.functions
-  motion_data.check(config, data_sets, frames=config.data.frames, jitter=jitter)
-  if not config.encoder_weights:
-    print(
-      'encoder: random and frozen, which is not CoMo; set config.encoder_weights ("bundled", or '
-      "a converted or pretrained MAE)"
-    )
-  if "perceptual" not in objective.functions:
-    print("perceptual loss: off (config.objectives.perceptual.weights_path is empty)")
-  held_out = None
-  if config.data.validation_fraction > 0:
-    held_out = motion_data.windows(
-      config,
-      data_sets,
-      split="validation",
-      frames=3,
-      batch_size=config.evaluation.batch_size,
-      most=config.evaluation.windows,
-    )
+  frames, jitter = config.data.frames, "contrastive" in objective.functions
+  data = motion_data.MotionData(config)
+  data.check(image_size=config.model.image_size, frames=frames, jitter=jitter)
+  for remark in remarks(config, objective):
+    print(remark)
+  reading = data.choose_read_options(
+    model.inputs_spec(motion_data.local_rows(config), frames, jittered=jitter)
+  )
+  tokens = None
+  if config.train.cache_tokens:
+    check_cache(config, model, start, data.augment)
+    tokens = fill_cache(model, start, data)
 
   def loss(params, batch, key, constants=None):
     return objective(model.forward(params, batch, key=key), batch, constants)
 
-  def begin(params):  # every process looks at the same pairs
-    settings = dict(start_step=0, how=dataclasses.replace(how, workers=0), whole=True)
-    with motion_data.batches(config, data_sets, kind="motion", jitter=False, **settings) as first:
+  def batches(step):
+    batching = motion_data.training_batching(config, step)
+    images = data.batches(batching, reading, kind="motion", jitter=jitter)
+    return tokens.over(images) if tokens else images
+
+  def begin(params):  # every process looks at the same pairs: at whole batches
+    batching = Batching(config.train.batch_size, config.seed)
+    alone = dataclasses.replace(reading, workers=0)
+    with data.batches(batching, alone, kind="motion", jitter=False) as first:
       return components.start(model, params, first)
 
-  measure = motion_evaluator.MotionEvaluator(model)
-  how = motion_data.choose_read_options(
-    config.data,
-    [one.path for one in data_sets],
-    model.inputs_spec(motion_data.local_rows(config), config.data.frames, jittered=jitter),
-  )
-  known, batch = (
-    None,
-    model.inputs_spec(config.train.batch_size, config.data.frames, jittered=jitter),
-  )
-  if config.train.cache_tokens:
-    check_cache(config, model, start)
-    walk = motion_data.windows(config, data_sets, split="train", frames=1, batch_size=64, most=None)
-    # it looks at pictures
-    flow = model.components is not None and model.components.source == "flow"
-    known = token_cache.TokenCache(
-      model,
-      start,
-      names=TOKENS,
-      kept=("frames",) if not flow else ("frames", "jittered"),
-      dtype="float16",
-    ).fill(walk)
-    print(f"image tokens: {len(known)} images encoded, once")
-    batch = known.spec(batch)
-
-  def batches(step):
-    found = motion_data.batches(
-      config, data_sets, kind="motion", jitter=jitter, start_step=step, how=how
-    )
-    return known.over(found) if known else found
-
+  batch = model.inputs_spec(config.train.batch_size, frames, jittered=jitter)
   return training.TrainJob(
     model=model,
     loss=loss,
     weights=objective.weights,
     constants=objective.constants,
     start=start,
-    loading=how,
-    batch=batch,
-    data=[(one.path, "") for one in data_sets],
+    loading=reading,
+    batch=tokens.spec(batch) if tokens else batch,
+    data=[(path, "") for path in data.mixture.paths],
     batches=batches,
     begin=begin if model.components else None,
-    evaluate=held_out and (lambda params: measure(params, held_out).scalars()),
-    examples_per_step=config.train.batch_size * (config.data.frames - 1),
+    evaluate=held_out_metrics(config, model, data),
+    examples_per_step=config.train.batch_size * (frames - 1),
     unit="pairs",
   )
 
 
-def check_cache(config, model, start) -> None:
-  """Raises errors.UserError where the tokens of a frame do not stay the same, or are not what the
-  model looks at.
+def held_out_metrics(
+  config, model: Any, data: motion_data.MotionData
+) -> Callable[[Any], dict[str, float]] | None:
+  """`params -> metrics` on held-out windows; None where nothing is held out."""
+  if not config.data.validation_fraction > 0:
+    return None
+  section = config.evaluation
+  held_out = data.windows(
+    "validation", frames=3, batch_size=section.batch_size, max_windows=section.windows
+  )
+  measure = motion_evaluator.MotionEvaluator(model)
+  return lambda params: measure(params, held_out).scalars()
+
+
+def remarks(config, objective: Any) -> list[str]:
+  """What the config leaves out of the method, a line each."""
+  lines = []
+  if not config.encoder_weights:
+    lines.append(
+      'encoder: random and frozen, which is not CoMo; set config.encoder_weights ("bundled", or '
+      "a converted or pretrained MAE)"
+    )
+  if "perceptual" not in objective.functions:
+    lines.append("perceptual loss: off (config.objectives.perceptual.weights_path is empty)")
+  return lines
+
+
+def fill_cache(
+  model: Any, start: Mapping[str, Any], data: motion_data.MotionData
+) -> token_cache.TokenCache:
+  """The tokens of every training frame, encoded once."""
+  # the flow looks at pictures
+  flow = model.components is not None and model.components.source == "flow"
+  kept = ("frames", "jittered") if flow else ("frames",)
+  walk = data.windows("train", frames=1, batch_size=64, max_windows=None)
+  tokens = token_cache.TokenCache(model, start, names=TOKENS, kept=kept, dtype="float16").fill(walk)
+  print(f"image tokens: {len(tokens)} images encoded, once")
+  return tokens
+
+
+def check_cache(config, model: Any, start: Mapping[str, Any], augment: Sequence[Callable]) -> None:
+  """Refuses to keep tokens that do not stay the same, or that the model does not look at.
+
+  Raises:
+    errors.UserError: naming what to change.
   """
   if inputs.INPUTS[model.qformer.inputs].pixel_difference:
     raise errors.UserError(
       "config.train.cache_tokens needs a model that encodes frames, "
       f"config.model.idm.inputs={model.qformer.inputs} encodes their differences"
     )
-  token_cache.check(
-    "train.cache_tokens", config, model, start, motion_data.augmentation(config.data)
-  )
+  token_cache.check("train.cache_tokens", config, model, start, augment)
 
 
 def active(section) -> dict:

@@ -6,7 +6,8 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from como_jax import data, errors
 from como_jax.data import (
   evaluation,
   ingest,
+  motion_mixture,
   pipeline,
   read_options,
   shards,
@@ -23,7 +25,7 @@ from como_jax.data import (
   transforms,
 )
 from como_jax.data import sources as source_formats
-from como_jax.data.batching import Batching, ProcessSlice, Split
+from como_jax.data.batching import Batching, ProcessSlice
 from como_jax.data.sources import video_folder
 from como_jax.parallel import distributed
 from como_jax.settings import entries as mixtures
@@ -143,49 +145,6 @@ def source_options(section) -> source_formats.SourceOptions:
   )
 
 
-def check(config, sets: list[data.DataSet], *, frames: int, jitter: bool) -> None:
-  """Opens the training windows once, before anything is written, and says what there is.
-
-  Raises:
-    errors.UserError: no window fits, or data and model want frames of different sizes.
-  """
-  section = config.data
-  if section.image_size != config.model.image_size:
-    raise errors.UserError(
-      f"config.data.image_size={section.image_size} is not "
-      f"config.model.image_size={config.model.image_size}"
-    )
-  pipeline.open_sets(
-    sets, frames=frames, split="train", validation_fraction=section.validation_fraction
-  )
-  for one in sets:
-    facts = data.describe(one, frames=frames, validation_fraction=section.validation_fraction)
-    strides = ", ".join(map(str, facts["stride_frames"]))
-    apart = f", {facts['offset_seconds']:g} s ({strides} frames) apart" if frames > 1 else ""
-    left_out = f", {facts['windows_left_out']} left out" if facts["windows_left_out"] else ""
-    rates = ", ".join(f"{rate:g}" for rate in facts["fps"][:6]) + (
-      ", ..." if len(facts["fps"]) > 6 else ""
-    )
-    print(
-      f"data: {facts['name']}: {facts['episodes']} episodes, {facts['frames']} frames at {rates} "
-      f"a second, cameras {', '.join(facts['cameras'])}; {facts['windows']['train']} training and "
-      f"{facts['windows']['validation']} validation windows of {frames} frames{apart}{left_out}"
-    )
-    fastest = max(facts["fps"], default=0.0)
-    if jitter and fastest * facts["offset_seconds"] * times.FRACTION < 1:
-      print(
-        f"data: {facts['name']}: no frame lies within a fifth of {facts['offset_seconds']:g} s "
-        "around a pair's second one, so the contrastive term's positive pair is the pair itself; "
-        f"raise config.data.offset_seconds to {1 / (times.FRACTION * fastest):.3g} or more"
-      )
-    if section.image_size > facts["image_size"] > 0:
-      print(
-        f"data: {facts['name']}: its shards hold frames of {facts['image_size']} px, enlarged for "
-        f"a model of {section.image_size} px: ingest the source with "
-        f"--config.shards.image_size={section.image_size}"
-      )
-
-
 def augmentation(section) -> tuple:
   """The transforms that are switched on."""
   chosen = {}
@@ -226,45 +185,116 @@ def choose_read_options(
   )
 
 
-def batches(
-  config,
-  sets: list[data.DataSet],
-  *,
-  kind: str,
-  jitter: bool,
-  start_step: int,
-  how: read_options.ReadOptions,
-  whole: bool = False,
-) -> stream.Batches:
-  """Endless training batches from a step on, this process's part of each, or the whole ones."""
-  section = config.data
-  process = ProcessSlice() if whole else ProcessSlice(jax.process_index(), jax.process_count())
-  return pipeline.build(
-    sets,
-    pipeline.Layout(section.image_size, kind, section.frames, jitter, augmentation(section)),
-    Batching(config.train.batch_size, config.seed, start_step, process),
-    Split("train", section.validation_fraction),
-    how,
+class MotionData:
+  """The data of a motion or encoder config, opened once.
+
+  Attributes:
+    mixture: the data sets.
+    augment: transforms that are switched on.
+  """
+
+  def __init__(self, config):
+    """Opens the data sets; raw sources are converted into the cache first.
+
+    Args:
+      config: of a task with a section `data`.
+
+    Raises:
+      errors.UserError: a path that does not exist or cannot be read, or an unknown key of a mixture
+        entry.
+    """
+    self._section = config.data
+    self.mixture = motion_mixture.MotionMixture(
+      data_sets(config), validation_fraction=config.data.validation_fraction
+    )
+    self.augment = augmentation(config.data) if "augment" in config.data else ()
+
+  def check(self, *, image_size: int, frames: int, jitter: bool) -> None:
+    """Looks for the training windows before anything is written, and says what there is.
+
+    Args:
+      image_size: of the model, px.
+      frames: K of a window.
+      jitter: whether a loss needs frames beside a pair's second one.
+
+    Raises:
+      errors.UserError: no window fits, or data and model want frames of different sizes.
+    """
+    if self._section.image_size != image_size:
+      raise errors.UserError(
+        f"config.data.image_size={self._section.image_size} is not "
+        f"config.model.image_size={image_size}"
+      )
+    self.mixture.windows("train", frames=frames)
+    for facts in self.mixture.describe(frames=frames):
+      for line in _remarks(facts, image_size=image_size, frames=frames, jitter=jitter):
+        print(f"data: {facts['name']}: {line}")
+
+  def choose_read_options(
+    self, batch: Mapping[str, jax.ShapeDtypeStruct]
+  ) -> read_options.ReadOptions:
+    """How training batches of these shapes (of this process) are read."""
+    return choose_read_options(self._section, self.mixture.paths, batch)
+
+  def batches(
+    self, batching: Batching, reading: read_options.ReadOptions, *, kind: str, jitter: bool
+  ) -> stream.Batches:
+    """Endless augmented training batches, see `MotionMixture.batches`."""
+    section = self._section
+    layout = pipeline.Layout(section.image_size, kind, section.frames, jitter, self.augment)
+    return self.mixture.batches(layout, batching, reading)
+
+  def windows(
+    self, split: str, *, frames: int, batch_size: int, max_windows: int | None
+  ) -> evaluation.Evaluation:
+    """Fixed windows of K frames with their actions, in order."""
+    section = self._section
+    return self.mixture.evaluation(
+      pipeline.Layout(section.image_size, frames=frames),
+      Batching(batch_size),
+      read_options.ReadOptions(threads=read_options.reading_threads(section.threads)),
+      split=split,
+      max_windows=max_windows,
+    )
+
+  def sample_frames(self, split: str, *, count: int) -> np.ndarray:
+    """Single frames spread evenly over a split: uint8 [n, H, W, 3]."""
+    return self.windows(split, frames=1, batch_size=1, max_windows=count).pictures(count)["frames"][
+      :, 0
+    ]
+
+
+def training_batching(config, step: int) -> Batching:
+  """This process's part of the training batches of a config, from a step on."""
+  process = ProcessSlice(jax.process_index(), jax.process_count())
+  return Batching(config.train.batch_size, config.seed, step, process)
+
+
+def _remarks(
+  facts: Mapping[str, Any], *, image_size: int, frames: int, jitter: bool
+) -> Iterator[str]:
+  """What a data set holds, and what of it does not go with the model."""
+  strides = ", ".join(map(str, facts["stride_frames"]))
+  apart = f", {facts['offset_seconds']:g} s ({strides} frames) apart" if frames > 1 else ""
+  left_out = f", {facts['windows_left_out']} left out" if facts["windows_left_out"] else ""
+  rates = ", ".join(f"{rate:g}" for rate in facts["fps"][:6]) + (
+    ", ..." if len(facts["fps"]) > 6 else ""
   )
-
-
-def windows(
-  config, sets: list[data.DataSet], *, split: str, frames: int, batch_size: int, most: int | None
-) -> evaluation.Evaluation:
-  """Fixed windows of K frames with their actions, in order."""
-  section = config.data
-  return evaluation.build(
-    sets,
-    pipeline.Layout(section.image_size, frames=frames),
-    Batching(batch_size),
-    Split(split, section.validation_fraction),
-    read_options.ReadOptions(threads=read_options.reading_threads(section.threads)),
-    max_windows=most,
+  yield (
+    f"{facts['episodes']} episodes, {facts['frames']} frames at {rates} "
+    f"a second, cameras {', '.join(facts['cameras'])}; {facts['windows']['train']} training and "
+    f"{facts['windows']['validation']} validation windows of {frames} frames{apart}{left_out}"
   )
-
-
-def sample_frames(config, sets: list[data.DataSet], *, split: str, count: int) -> np.ndarray:
-  """Single frames spread evenly over a split: uint8 [n, H, W, 3]."""
-  return windows(config, sets, split=split, frames=1, batch_size=1, most=count).pictures(count)[
-    "frames"
-  ][:, 0]
+  fastest = max(facts["fps"], default=0.0)
+  if jitter and fastest * facts["offset_seconds"] * times.FRACTION < 1:
+    yield (
+      f"no frame lies within a fifth of {facts['offset_seconds']:g} s "
+      "around a pair's second one, so the contrastive term's positive pair is the pair itself; "
+      f"raise config.data.offset_seconds to {1 / (times.FRACTION * fastest):.3g} or more"
+    )
+  if image_size > facts["image_size"] > 0:
+    yield (
+      f"its shards hold frames of {facts['image_size']} px, enlarged for "
+      f"a model of {image_size} px: ingest the source with "
+      f"--config.shards.image_size={image_size}"
+    )

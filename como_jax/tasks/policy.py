@@ -4,12 +4,10 @@ one trunk, light heads.
 
 from typing import Any
 
-import jax
-
 from como_jax import config as config_lib
 from como_jax import models
 from como_jax.data import policy_spec, read_options
-from como_jax.data.batching import Batching, ProcessSlice
+from como_jax.data.batching import Batching
 from como_jax.inference import token_cache
 from como_jax.tasks import motion_data, policy_scoring, policy_setup, policy_start, training
 
@@ -55,8 +53,7 @@ def job(command: config_lib.CommandLine) -> training.TrainJob:
     print(f"image tokens: {len(tokens)} images encoded, once")
 
   def batches(step):
-    process = ProcessSlice(jax.process_index(), jax.process_count())
-    batching = Batching(config.train.batch_size, config.seed, step, process)
+    batching = motion_data.training_batching(config, step)
     images = mixture.batches(layout, batching, reading, augment)
     return tokens.over(images) if tokens else images
 

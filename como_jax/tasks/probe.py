@@ -40,12 +40,11 @@ def run(command: config_lib.CommandLine) -> int:
   trained, run_config = load(config.checkpoint)
   model = models.build(run_config["model"])
   config = with_run_data(config, run_config)
-  sets = motion_data.data_sets(config)
-  windows = motion_data.windows(
-    config, sets, split="validation", frames=3, batch_size=config.batch_size, most=config.windows
-  )
-  fit_windows = motion_data.windows(
-    config, sets, split="train", frames=3, batch_size=config.batch_size, most=config.fit_windows
+  data = motion_data.MotionData(config)
+  sets = data.mixture.datasets
+  windows, fit_windows = (
+    data.windows(split, frames=3, batch_size=config.batch_size, max_windows=count)
+    for split, count in (("validation", config.windows), ("train", config.fit_windows))
   )
   shapes = jax.eval_shape(model.init, rng.key(0, "init"))
   trained = trees.merge(shapes, trained, what=f"checkpoint {config.checkpoint}")
@@ -54,7 +53,9 @@ def run(command: config_lib.CommandLine) -> int:
 
   print(
     f"probe: {windows.size} held-out windows, {fit_windows.size} to fit on, "
-    + ", ".join(f"{data_set.label} at {data_set.offset_seconds} s" for data_set in sets)
+    + ", ".join(
+      f"{data_set.label} at {data_set.offset_seconds} s" for data_set in data.mixture.datasets
+    )
   )
   evaluator = motion_evaluator.MotionEvaluator(model)
   measured = {

@@ -163,8 +163,7 @@ def changes(workdir: pathlib.Path, config) -> dict[str, tuple]:
   found = {
     key: pair
     for key, pair in config_lib.differences(stored, json.loads(config_lib.to_json(config))).items()
-    if (key not in SINCE or pair != (None, SINCE[key]))
-    and not renames.written_by_data(stored, key)
+    if (key not in SINCE or pair != (None, SINCE[key])) and not renames.written_by_data(stored, key)
   }
   refused = {
     key: pair

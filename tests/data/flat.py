@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from como_jax.data import evaluation, pipeline, policy_layout, policy_mixture
+from como_jax.data import motion_mixture, pipeline, policy_layout, policy_mixture
 from como_jax.data.batching import Batching, ProcessSlice, Split
 from como_jax.data.read_options import ReadOptions
 
@@ -28,16 +28,24 @@ def _records(options, split):
 
 
 def motion(datasets, **options):
-  """`pipeline.build`."""
-  records = _records(options, "train")
-  return pipeline.build(datasets, pipeline.Layout(**options), *records)
+  """`MotionMixture.batches`."""
+  batching, split, reading = _records(options, "train")
+  mixture = motion_mixture.MotionMixture(datasets, validation_fraction=split.validation_fraction)
+  return mixture.batches(pipeline.Layout(**options), batching, reading, split=split.name)
 
 
 def windows(datasets, *, max_windows=None, frames=3, **options):
-  """`evaluation.build`."""
-  records = _records(options, "validation")
+  """`MotionMixture.evaluation`."""
+  batching, split, reading = _records(options, "validation")
+  mixture = motion_mixture.MotionMixture(datasets, validation_fraction=split.validation_fraction)
   layout = pipeline.Layout(frames=frames, **options)
-  return evaluation.build(datasets, layout, *records, max_windows=max_windows)
+  return mixture.evaluation(layout, batching, reading, split=split.name, max_windows=max_windows)
+
+
+def description(dataset, *, frames=2, validation_fraction=0.1):
+  """`MotionMixture.describe` of one data set."""
+  mixture = motion_mixture.MotionMixture([dataset], validation_fraction=validation_fraction)
+  return mixture.describe(frames=frames)[0]
 
 
 def mixture(sets, *, cameras=9, validation_fraction=0.1):

@@ -9,9 +9,9 @@ import pytest
 
 from como_jax import data, errors
 from como_jax.data import (
-  evaluation,
   index,
   labels,
+  motion_mixture,
   normalization,
   pipeline,
   policy_examples,
@@ -20,13 +20,14 @@ from como_jax.data import (
   policy_pipeline,
   policy_sets,
   shard_file,
+  shards,
   stream,
   video,
 )
 from como_jax.data.batching import Batching, ProcessSlice, Split
 from como_jax.data.read_options import ReadOptions
 from como_jax.data.times import FrameTimes
-from tests.data import flat, test_index
+from tests.data import flat, makers, test_index
 
 
 class Broken:
@@ -223,14 +224,18 @@ def test_dead_workers_are_replaced_three_times():
 
 
 def test_what_cannot_be_built(tmp_path):
-  one = [data.DataSet("/nowhere", weight=-1.0)]
-  for given, message in (
-    ({}, "^data set nowhere: weight is -1.0, expected more than 0$"),
-    ({"kind": "mea"}, "^unknown kind of batches 'mea': did you mean 'mae'"),
-    ({"frames": 1}, "^motion batches need at least 2 frames, got 1$"),
+  path = makers.shards(tmp_path / "s", (4, 4))
+  for one, given, message in (
+    (
+      data.DataSet("/nowhere", weight=-1.0),
+      {},
+      "^data set nowhere: weight is -1.0, expected more than 0$",
+    ),
+    (data.DataSet(path), {"kind": "mea"}, "^unknown kind of batches 'mea': did you mean 'mae'"),
+    (data.DataSet(path), {"frames": 1}, "^motion batches need at least 2 frames, got 1$"),
   ):
     with pytest.raises(errors.UserError, match=message):
-      flat.motion(one, batch_size=2, image_size=8, **given)
+      flat.motion([one], batch_size=2, image_size=8, **given)
   with pytest.raises(errors.UserError, match="^no data set is given$"):
     flat.motion([], batch_size=2, image_size=8)
   assert (
@@ -618,23 +623,25 @@ def test_what_nobody_says_of_batches(monkeypatch):
   """One process, from the beginning, of the training episodes: what documentation and configs leave
   out.
   """
-  opened = types.SimpleNamespace(windows=range(5), label="n")
+  opened = types.SimpleNamespace(windows=range(5), label="n", dataset=data.DataSet("p"))
+  monkeypatch.setattr(shards, "read_table", lambda path: "TABLE")
   monkeypatch.setattr(
-    pipeline, "open_sets", lambda datasets, **more: asked.append(more) or ([opened], [])
+    pipeline,
+    "open_windows",
+    lambda dataset, table, *, frames, split: asked.append((table, frames, split)) or opened,
   )
   asked, calls = [], recorder(monkeypatch, stream, "infinite_batches")
-  with pytest.raises(Recorded):
-    pipeline.build([data.DataSet("p")], pipeline.Layout(8), Batching(4))
+  mixture = motion_mixture.MotionMixture([data.DataSet("p")])
+  for _ in range(2):
+    with pytest.raises(Recorded):
+      mixture.batches(pipeline.Layout(8), Batching(4))
   reading = ReadOptions(1, 2, 3)
   batching = Batching(4, seed=2, start_step=5, process=ProcessSlice(1, 2))
+  mixture = motion_mixture.MotionMixture([data.DataSet("p")], validation_fraction=0.3)
   with pytest.raises(Recorded):
-    pipeline.build(
-      [data.DataSet("p")], pipeline.Layout(8, kind="mae"), batching, Split("all", 0.3), reading
-    )
-  assert asked == [
-    {"frames": 2, "split": "train", "validation_fraction": 0.1},
-    {"frames": 1, "split": "all", "validation_fraction": 0.3},
-  ]
+    mixture.batches(pipeline.Layout(8, kind="mae"), batching, reading, split="all")
+  assert asked == [("TABLE", 2, Split("train", 0.1)), ("TABLE", 1, Split("all", 0.3))]
+  del calls[0]  # the same windows, not enumerated again
   usual = (Batching(4, seed=0, start_step=0, process=ProcessSlice(0, 1)), ReadOptions(0, 4, 4))
   assert [given[3:] for given, _ in calls] == [usual, (batching, reading)]
   calls.clear()
@@ -646,28 +653,21 @@ def test_what_nobody_says_of_batches(monkeypatch):
 
 
 def test_what_nobody_says_of_evaluations(monkeypatch):
-  validation = {"split": "validation", "validation_fraction": 0.1}
-  for function, module, name, expected in (
-    (
-      lambda: evaluation.build([], pipeline.Layout(8, frames=3), Batching(4)),
-      pipeline,
-      "open_sets",
-      (([],), {"frames": 3} | validation),
-    ),
-  ):
-    with monkeypatch.context() as patch:
-      calls = recorder(patch, module, name)
-      with pytest.raises(Recorded):
-        function()
-      assert calls == [expected]
+  monkeypatch.setattr(shards, "read_manifest", lambda path: None)
+  monkeypatch.setattr(shards, "read_table", lambda path: "TABLE")
+  mixture = motion_mixture.MotionMixture([data.DataSet("p")])
   with monkeypatch.context() as patch:
-    patch.setattr(data.shards, "read_manifest", lambda path: None)
-    patch.setattr(data.shards, "read_table", lambda path: None)
-    calls = recorder(patch, data.index, "split")
-    patch.setattr(
-      data.index, "split", lambda table, fraction: calls.append(fraction) or np.ones(1, bool)
-    )
-    windows = recorder(patch, data.index, "windows")
+    calls = recorder(patch, pipeline, "open_windows")
     with pytest.raises(Recorded):
-      data.describe(data.DataSet("p"))
+      mixture.evaluation(pipeline.Layout(8, frames=3), Batching(4))
+    expected = {"frames": 3, "split": Split("validation", 0.1)}
+    assert calls == [((mixture.datasets[0], "TABLE"), expected)]
+  with monkeypatch.context() as patch:
+    calls = []
+    patch.setattr(
+      index, "split", lambda table, fraction: calls.append(fraction) or np.ones(1, bool)
+    )
+    windows = recorder(patch, index, "windows")
+    with pytest.raises(Recorded):
+      mixture.describe()
     assert calls == [0.1] and windows[0][1]["frames"] == 2

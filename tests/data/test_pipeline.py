@@ -18,7 +18,7 @@ import pytest
 from grain.multiprocessing import SharedMemoryArray
 
 from como_jax import data, errors
-from como_jax.data import pipeline, read_options, stream, transforms
+from como_jax.data import motion_mixture, pipeline, read_options, stream, transforms
 from tests import limits
 from tests.data import flat, makers
 
@@ -200,9 +200,7 @@ def test_jitter_stays_in_its_range_and_in_the_clip(tmp_path):
 
 def test_jitter_at_the_last_frame_goes_back(tmp_path):
   path = makers.shards(tmp_path / "s", (11,), clip_frames=4)
-  opened = pipeline.open_sets(sets(path, offset=1.0), frames=2, split="all", validation_fraction=0)[
-    0
-  ][0]
+  (opened,) = motion_mixture.MotionMixture(sets(path, offset=1.0)).windows("all", frames=2)
   rng = np.random.default_rng(0)
   assert len(opened.windows) == 1 and {
     pipeline.draw_jitter(opened.load(0), rng)[0] for _ in range(50)
@@ -304,8 +302,7 @@ def test_train_and_validation_never_share_an_episode(tmp_path):
 def test_cameras_are_all_used_or_chosen(tmp_path):
   path = makers.shards(tmp_path / "s", (6, 6), cameras=("left", "right"))
   assert (
-    len(pipeline.open_sets(sets(path), frames=2, split="all", validation_fraction=0)[0][0].windows)
-    == 2 * 2 * 4
+    len(motion_mixture.MotionMixture(sets(path)).windows("all", frames=2)[0].windows) == 2 * 2 * 4
   )
   take(sets(path, cameras=("left",)), 1)
   with pytest.raises(errors.UserError, match="'lft'.*did you mean 'left'"):
@@ -354,7 +351,7 @@ def test_bad_settings_are_told(path):
 
 
 def test_describe(path):
-  found = data.describe(
+  found = flat.description(
     data.DataSet(path, offset_seconds=0.2, name="mine"), frames=3, validation_fraction=0.3
   )
   assert (

@@ -386,7 +386,7 @@ def test_single_frames_to_evaluate(path):
 def test_what_a_data_set_holds(path):
   with warnings.catch_warnings():
     warnings.simplefilter("error")  # what is left out is among the answers
-    said = data.describe(data.DataSet(path + "/", offset_seconds=0.1), validation_fraction=0.0)
+    said = flat.description(data.DataSet(path + "/", offset_seconds=0.1), validation_fraction=0.0)
   assert {
     key: said[key]
     for key in (
@@ -431,7 +431,7 @@ def test_what_a_data_set_holds(path):
     said["fingerprint"] == shards.read_manifest(path)["source"]["fingerprint"]
     and said["segments_without_window"] == 0
   )
-  split = data.describe(
+  split = flat.description(
     data.DataSet(path, offset_seconds=1.3, name="n"), validation_fraction=0.5, frames=2
   )
   assert (

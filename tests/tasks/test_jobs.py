@@ -12,6 +12,7 @@ from como_jax import config as config_lib
 from como_jax import errors
 from como_jax.data import read_options
 from como_jax.data import sources as formats
+from como_jax.data.batching import Batching
 from como_jax.tasks import ingest, mae, motion, motion_data, serve, training
 from tests.tasks.test_motion_data import text_of
 
@@ -26,6 +27,7 @@ def _paper(monkeypatch):
     batches=[],
     fitted=[],
     objectives=[],
+    reading=None,
     functions=("reconstruction", "contrastive", "perceptual"),
   )
   model = types.SimpleNamespace(
@@ -43,7 +45,7 @@ def _paper(monkeypatch):
 
   for module in (mae, motion):
     monkeypatch.setattr(
-      module.models, "build", lambda section: model if section == {"kind": "toy"} else None
+      module.models, "build", lambda section: model if section["kind"] == "toy" else None
     )
     monkeypatch.setattr(
       module.objectives, "build", lambda section: told.objectives.append(section) or Objective()
@@ -54,30 +56,35 @@ def _paper(monkeypatch):
   monkeypatch.setattr(
     training, "fit", lambda command, make: told.fitted.append((command, make())) or 4
   )
-  sets = [types.SimpleNamespace(path="one"), types.SimpleNamespace(path="two")]
-  monkeypatch.setattr(motion_data, "data_sets", lambda config: sets)
-  monkeypatch.setattr(
-    motion_data, "check", lambda config, given, **more: told.checked.append((given is sets, more))
-  )
-  monkeypatch.setattr(
-    motion_data,
-    "windows",
-    lambda config, given, **more: told.windows.append((given is sets, more)) or "WINDOWS",
-  )
-  monkeypatch.setattr(
-    motion_data,
-    "sample_frames",
-    lambda config, given, **more: (
-      told.sampled.append((given is sets, more)) or np.full((2, 1), 5.0, np.float32)
-    ),
-  )
+
+  class Data:
+    mixture = types.SimpleNamespace(paths=["one", "two"])
+    augment = ("AUGMENT",)
+
+    def __init__(self, given):
+      assert given.data.frames == 3
+
+    def check(self, **more):
+      told.checked.append(more)
+
+    def windows(self, split, **more):
+      told.windows.append((split, more))
+      return "WINDOWS"
+
+    def sample_frames(self, split, *, count):
+      told.sampled.append((split, count))
+      return np.full((2, 1), 5.0, np.float32)
+
+    def choose_read_options(self, batch):
+      return told.reading or ("READING", batch)
+
+    def batches(self, batching, reading, **more):
+      told.batches.append((batching, reading, more))
+      return contextlib.nullcontext("BATCHES") if told.reading else "BATCHES"
+
+  monkeypatch.setattr(motion_data, "MotionData", Data)
   monkeypatch.setattr(motion_data, "local_rows", lambda config: 4)
-  monkeypatch.setattr(
-    motion_data, "choose_read_options", lambda section, paths, spec: ("HOW", paths, spec)
-  )
-  monkeypatch.setattr(
-    motion_data, "batches", lambda config, given, **more: told.batches.append(more) or "BATCHES"
-  )
+  monkeypatch.setattr(motion_data, "training_batching", lambda config, step: ("FROM", step))
   told.model = model
   return told
 
@@ -85,7 +92,8 @@ def _paper(monkeypatch):
 def config(*, fraction=0.25, weights="bundled", objectives=None):
   return config_lib.ConfigDict(
     {
-      "model": {"kind": "toy"},
+      "model": {"kind": "toy", "image_size": 16},
+      "seed": 7,
       "encoder_weights": weights,
       "objectives": objectives or {"mae": {"weight": 1.0}},
       "train": {"batch_size": 8, "cache_tokens": False},
@@ -107,18 +115,17 @@ def test_the_job_of_a_masked_autoencoder(paper, monkeypatch):
   )
   assert job.start == {"encoder": ("bundled", paper.model)}
   assert job.loss("P", "B", "K") == {"loss": (("out", "P", "B", "K"), "B")}
-  assert paper.checked == [(True, dict(frames=1, jitter=False))] and paper.sampled == [
-    (True, dict(split="validation", count=64))
-  ]
-  assert job.loading == ("HOW", ["one", "two"], {"frames": (4, 0, None)}) and job.batch == {
+  assert paper.checked == [dict(image_size=16, frames=1, jitter=False)]
+  assert paper.sampled == [("validation", 64)]
+  assert job.loading == ("READING", {"frames": (4, 0, None)}) and job.batch == {
     "frames": (8, 0, None)
   }
   assert (job.examples_per_step, job.unit, job.data) == (8, "images", [("one", ""), ("two", "")])
   assert job.batches(9) == "BATCHES" and paper.batches == [
-    dict(kind="mae", jitter=False, start_step=9, how=job.loading)
+    (("FROM", 9), job.loading, dict(kind="mae", jitter=False))
   ]
   mae.job(config(fraction=0.0))
-  assert paper.sampled[1] == (True, dict(split="train", count=64))
+  assert paper.sampled[1] == ("train", 64)
   monkeypatch.setattr(
     paper.model,
     "forward",
@@ -166,15 +173,15 @@ def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
     job.loss("P", "B", "K", "C") == {"loss": (("out", "P", "B", "K"), "B", "C")}
     and job.loss("P", "B", "K")["loss"][2] is None
   )
-  assert paper.checked == [(True, dict(frames=3, jitter=True))]
-  assert paper.windows == [(True, dict(split="validation", frames=3, batch_size=6, most=50))]
-  assert job.loading == ("HOW", ["one", "two"], {"frames": (4, 3, True)}) and job.batch == {
+  assert paper.checked == [dict(image_size=16, frames=3, jitter=True)]
+  assert paper.windows == [("validation", dict(frames=3, batch_size=6, max_windows=50))]
+  assert job.loading == ("READING", {"frames": (4, 3, True)}) and job.batch == {
     "frames": (8, 3, True)
   }
   assert (job.examples_per_step, job.unit, job.data) == (16, "pairs", [("one", ""), ("two", "")])
   assert job.evaluate("P") == ("P", "WINDOWS", paper.model)
   assert job.batches(9) == "BATCHES" and paper.batches == [
-    dict(kind="motion", jitter=True, start_step=9, how=job.loading)
+    (("FROM", 9), job.loading, dict(kind="motion", jitter=True))
   ]
   paper.functions = ("reconstruction",)
   job = motion.job(config(fraction=0.0, weights=""))
@@ -190,26 +197,12 @@ def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
 
 def test_a_linear_path_begins_with_whole_batches_of_its_training_data(paper, monkeypatch):
   assert motion.job(config()).begin is None
-  monkeypatch.setattr(
-    motion_data, "choose_read_options", lambda *given: read_options.ReadOptions(3, 2, 1, "here")
-  )
-  monkeypatch.setattr(
-    motion_data,
-    "batches",
-    lambda config, given, **more: paper.batches.append(more) or contextlib.nullcontext("BATCHES"),
-  )
+  paper.reading = read_options.ReadOptions(3, 2, 1, "here")
   monkeypatch.setattr(motion.components, "start", lambda *given: given)
   paper.model.components = "ON"
   assert motion.job(config()).begin("P") == (paper.model, "P", "BATCHES")
-  assert paper.batches == [
-    dict(
-      kind="motion",
-      jitter=False,
-      start_step=0,
-      how=read_options.ReadOptions(0, 2, 1, "here"),
-      whole=True,
-    )
-  ]
+  alone = read_options.ReadOptions(0, 2, 1, "here")
+  assert paper.batches == [(Batching(8, seed=7), alone, dict(kind="motion", jitter=False))]
 
 
 def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import data, errors
 from como_jax.data import pipeline
-from como_jax.data.batching import Batching, ProcessSlice, Split
+from como_jax.data.batching import Batching, ProcessSlice
 from como_jax.data.read_options import ReadOptions
 from como_jax.tasks import motion_data
 from tests.data import makers
@@ -178,22 +178,27 @@ def facts(**changes):
 def _said(monkeypatch, capsys):
   """What `check` prints of data with these facts."""
 
-  def said(found, *, frames=2, jitter=False, size=16):
-    asked = []
-    monkeypatch.setattr(
-      motion_data.pipeline, "open_sets", lambda sets, **settings: asked.append((sets, settings))
-    )
-    monkeypatch.setattr(
-      motion_data.data, "describe", lambda one, **settings: asked.append((one, settings)) or found
-    )
-    config = config_lib.ConfigDict(
-      {"data": {"image_size": size, "validation_fraction": 0.25}, "model": {"image_size": size}}
-    )
-    motion_data.check(config, ["ONE"], frames=frames, jitter=jitter)
-    assert asked == [
-      (["ONE"], dict(frames=frames, split="train", validation_fraction=0.25)),
-      ("ONE", dict(frames=frames, validation_fraction=0.25)),
-    ]
+  class Mixture:
+    def __init__(self, datasets, *, validation_fraction):
+      assert (datasets, validation_fraction) == (["ONE"], 0.25)
+      self.found, self.asked = [], []
+
+    def windows(self, split, **options):
+      self.asked.append((split, options))
+
+    def describe(self, **options):
+      self.asked.append(options)
+      return self.found
+
+  monkeypatch.setattr(motion_data, "data_sets", lambda config: ["ONE"])
+  monkeypatch.setattr(motion_data.motion_mixture, "MotionMixture", Mixture)
+
+  def said(found, *, frames=2, jitter=False, size=16, model=None):
+    config = config_lib.ConfigDict({"data": {"image_size": size, "validation_fraction": 0.25}})
+    opened = motion_data.MotionData(config)
+    opened.mixture.found.append(found)
+    opened.check(image_size=model or size, frames=frames, jitter=jitter)
+    assert opened.mixture.asked == [("train", {"frames": frames}), {"frames": frames}]
     return capsys.readouterr().out.splitlines()
 
   return said
@@ -215,9 +220,8 @@ def test_what_there_is_to_train_on_is_said(said):
 
 
 def test_data_that_do_not_go_with_the_model_are_said(said):
-  config = config_lib.ConfigDict({"data": {"image_size": 16}, "model": {"image_size": 32}})
   assert (
-    text_of(lambda: motion_data.check(config, [], frames=2, jitter=False))
+    text_of(lambda: said(facts(), size=16, model=32))
     == "config.data.image_size=16 is not config.model.image_size=32"
   )
   assert len(said(facts(), size=16)) == len(said(facts(image_size=0), size=32)) == 1, (
@@ -292,65 +296,60 @@ def test_how_data_are_read_is_chosen_from_the_machine_the_codec_and_the_batch(
   ]
 
 
-def test_what_the_pipeline_is_asked_for(monkeypatch):
+def test_what_the_mixture_is_asked_for(monkeypatch):
   asked = []
-  monkeypatch.setattr(
-    motion_data.pipeline,
-    "build",
-    lambda sets, *records: asked.append((sets, *records)) or "BATCHES",
-  )
-  monkeypatch.setattr(
-    motion_data.evaluation,
-    "build",
-    lambda sets, *records, **more: asked.append((sets, *records, more)) or "WINDOWS",
-  )
+
+  class Mixture:
+    paths = ["ONE"]
+
+    def __init__(self, datasets, **options):
+      asked.append((datasets, options))
+
+    def batches(self, *records):
+      asked.append(records)
+      return "BATCHES"
+
+    def evaluation(self, *records, **more):
+      asked.append((*records, more))
+      return "WINDOWS"
+
+  monkeypatch.setattr(motion_data, "data_sets", lambda config: ["ONE"])
+  monkeypatch.setattr(motion_data.motion_mixture, "MotionMixture", Mixture)
   monkeypatch.setattr(motion_data, "augmentation", lambda section: ("AUGMENT",))
+  monkeypatch.setattr(motion_data, "choose_read_options", lambda *given: given)
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
+  section = {"frames": 3, "image_size": 16, "validation_fraction": 0.25, "threads": 5}
   config = config_lib.ConfigDict(
-    {
-      "seed": 7,
-      "train": {"batch_size": 8},
-      "data": {"frames": 3, "image_size": 16, "validation_fraction": 0.25, "threads": 5},
-    }
+    {"seed": 7, "train": {"batch_size": 8}, "data": {**section, "augment": {}}}
   )
-  how = ReadOptions(workers=1, threads=2, prefetch=4)
-  assert (
-    motion_data.batches(config, ["ONE"], kind="mae", jitter=True, start_step=9, how=how)
-    == "BATCHES"
-  )
-  assert (
-    motion_data.windows(config, ["ONE"], split="train", frames=2, batch_size=6, most=11)
-    == "WINDOWS"
-  )
+  batching = motion_data.training_batching(config, 9)
+  assert batching == Batching(8, seed=7, start_step=9, process=ProcessSlice(1, 2))
+  opened = motion_data.MotionData(config)
+  reading = ReadOptions(workers=1, threads=2, prefetch=4)
+  assert opened.batches(batching, reading, kind="mae", jitter=True) == "BATCHES"
+  assert opened.windows("train", frames=2, batch_size=6, max_windows=11) == "WINDOWS"
   assert asked == [
+    (["ONE"], {"validation_fraction": 0.25}),
+    (pipeline.Layout(16, "mae", 3, True, ("AUGMENT",)), batching, reading),
     (
-      ["ONE"],
-      pipeline.Layout(16, "mae", 3, True, ("AUGMENT",)),
-      Batching(8, seed=7, start_step=9, process=ProcessSlice(1, 2)),
-      Split("train", 0.25),
-      how,
-    ),
-    (
-      ["ONE"],
       pipeline.Layout(16, frames=2),
       Batching(6),
-      Split("train", 0.25),
       ReadOptions(threads=5),
-      {"max_windows": 11},
+      {"split": "train", "max_windows": 11},
     ),
   ]
+  assert opened.choose_read_options("BATCH") == (config.data, ["ONE"], "BATCH")
 
 
-def test_single_frames_of_a_split(tmp_path):
+def test_single_frames_of_a_split(tmp_path, monkeypatch):
   path = makers.shards(tmp_path / "s", (6, 5))
   config = config_lib.ConfigDict(
     {"data": {"image_size": 16, "validation_fraction": 0.5, "threads": 0}}
   )
-  found = {
-    split: motion_data.sample_frames(config, [data.DataSet(path=path)], split=split, count=3)
-    for split in ("train", "validation")
-  }
+  monkeypatch.setattr(motion_data, "data_sets", lambda config: [data.DataSet(path=path)])
+  opened = motion_data.MotionData(config)
+  found = {split: opened.sample_frames(split, count=3) for split in ("train", "validation")}
   for frames in found.values():
     assert frames.shape == (3, 16, 16, 3) and frames.dtype == np.uint8
     numbers = [makers.number(image) for image in frames]

@@ -424,15 +424,15 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
     SimpleNamespace(label="one", offset_seconds=0.5),
     SimpleNamespace(label="two", offset_seconds=0.25),
   ]
-  monkeypatch.setattr(probe.motion_data, "data_sets", lambda config: sets)
 
-  def windows(config, given, *, split, frames, batch_size, most):
-    told.windows.append((given is sets, split, frames, batch_size, most))
+  def windows(split, *, frames, batch_size, max_windows):
+    told.windows.append((split, frames, batch_size, max_windows))
     return SimpleNamespace(
       split=split, size={"validation": 3, "train": 7}[split], datasets=["A", "B"]
     )
 
-  monkeypatch.setattr(probe.motion_data, "windows", windows)
+  opened = SimpleNamespace(mixture=SimpleNamespace(datasets=sets), windows=windows)
+  monkeypatch.setattr(probe.motion_data, "MotionData", lambda config: opened)
   monkeypatch.setattr(
     probe.rundir, "check", lambda workdir, config, **flags: told.opened.append(("check", flags))
   )
@@ -554,7 +554,7 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
   )
   assert probe.run(command) == 0
   assert told.opened == [(name, dict(resume=False, overwrite=True)) for name in ("check", "open")]
-  assert told.windows == [(True, "validation", 3, 8, 50), (True, "train", 3, 8, 60)]
+  assert told.windows == [("validation", 3, 8, 50), ("train", 3, 8, 60)]
   other = float(jax.random.normal(rng.key(3, "untrained"), (2,))[0])
   other = pytest.approx(other)
   assert told.measured == [
