@@ -41,6 +41,7 @@ from como_jax.data import episode, ingest, pipeline, stream, transforms, video
 from como_jax.data.batching import Batching
 from como_jax.data.read_options import ReadOptions
 from como_jax.tasks import motion, motion_data
+from como_jax.train import reading
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "motion.py"
 GOAL, MAX_WAIT = 0.85, 0.02  # fraction of raw decoding per CPU second; fraction of a step
@@ -131,9 +132,9 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
   for workers in options.workers:
     with config.unlocked():
       config.data.workers = workers
-    reading = motion_data.choose_read_options(config.data, data.mixture.paths, spec)
+    chosen = data.choose_read_options(spec)
     batches = stack.enter_context(
-      data.batches(motion_data.training_batching(config, 0), reading, kind="motion", jitter=jitter)
+      data.batches(reading.batching(config, 0), chosen, kind="motion", jitter=jitter)
     )
     loaders[f"como_jax, {workers} workers"] = (
       batches,

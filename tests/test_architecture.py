@@ -25,7 +25,7 @@ ARROWS = {
   "exam": {"errors"},
   "evaluate": {"errors", "exam"},
   "parallel": BASE,
-  "train": BASE | {"parallel", "weights", "config", "settings"},
+  "train": BASE | {"parallel", "weights", "config", "settings", "data", "models"},
   "sim": {"errors", "observations"},
   "convert": BASE | {"weights"},
   "report": {"errors"},

@@ -14,8 +14,7 @@ from como_jax import model_presets, models
 from como_jax.data import video
 from como_jax.exam import exam_set
 from como_jax.models import pixels
-from como_jax.tasks import training
-from como_jax.train import rng
+from como_jax.train import encoder_weights, rng
 
 PICTURES = "pictures.mp4"
 # Shift of both pictures of a pair, as share of the side, to test whether z depends on the location.
@@ -64,10 +63,7 @@ def load(folder: pathlib.Path) -> Pictures:
   """Reads a set for the controls: at the size of the bundled encoder, with its tokens."""
   section = model_presets.preset("motion", "debug")
   model = models.build(section)
-  parameters = {
-    **model.init(rng.key(0, "exam")),
-    **training.encoder_weights("bundled", model=model),
-  }
+  parameters = {**model.init(rng.key(0, "exam")), **encoder_weights.load("bundled", model=model)}
   pictures = frames(folder, section["image_size"])
   encode = jax.jit(
     lambda images: model.features(parameters, pixels.normalize(images))[:, 1:].astype("float16")

@@ -27,7 +27,7 @@ from como_jax.inference import labeling, latent_stream
 from como_jax.parallel import distributed
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.tasks import motion_data, offsets, probe
-from como_jax.train import atomic, checkpoint, rng, rundir
+from como_jax.train import atomic, checkpoint, reading, rng, rundir
 
 SPEED = "speed.json"  # the one file that differs between two runs
 
@@ -73,7 +73,7 @@ def run(command: config_lib.CommandLine) -> int:
   distributed.assert_same_on_all(
     "\n".join([config_lib.to_json(config), str(workdir), str(flags)]), what="the command line"
   )
-  motion_data.cores()  # here, where all processes come
+  reading.cores()  # here, where all processes come
 
   def prepare():
     check(config)
@@ -194,9 +194,7 @@ def open_work(config) -> tuple[LabelingRun, Any, Any]:
       source,
       str(config.checkpoint),
       section,
-      motion_data.choose_read_options(
-        config.data, [path], {"frames": jax.ShapeDtypeStruct(clip, np.uint8)}
-      ),
+      reading.choose(config.data, [path], {"frames": jax.ShapeDtypeStruct(clip, np.uint8)}),
     ),
     model,
     params,

@@ -8,19 +8,21 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import models, objectives
-from como_jax.tasks import motion_data, training
+from como_jax.tasks import motion_data
+from como_jax.train import encoder_weights, fit, reading
+from como_jax.train.job import TrainJob
 
 
 def run(command: config_lib.CommandLine) -> int:
   """Trains; leaves encoder and decoder weights in the run directory."""
-  return training.fit(command, lambda: job(command.config))
+  return fit.fit(command, lambda: job(command.config))
 
 
-def job(config) -> training.TrainJob:
+def job(config) -> TrainJob:
   """Model, loss and batches from the config."""
   model = models.build(config.model.to_dict())
   objective = objectives.build(config.objectives.to_dict())
-  given = training.encoder_weights(config.encoder_weights, model=model)
+  given = encoder_weights.load(config.encoder_weights, model=model)
   data = motion_data.MotionData(config)
 
   def loss(params, batch, key):
@@ -40,17 +42,17 @@ def job(config) -> training.TrainJob:
       for name, (value, count) in held_out_loss(params, held_out).items()
     }
 
-  reading = data.choose_read_options(model.inputs_spec(motion_data.local_rows(config)))
-  return training.TrainJob(
+  options = data.choose_read_options(model.inputs_spec(reading.local_rows(config.train.batch_size)))
+  return TrainJob(
     model=model,
     loss=loss,
     weights=objective.weights,
     evaluate=evaluate,
-    loading=reading,
+    loading=options,
     batch=model.inputs_spec(config.train.batch_size),
     data=[(path, "") for path in data.mixture.paths],
     batches=lambda step: data.batches(
-      motion_data.training_batching(config, step), reading, kind="mae", jitter=False
+      reading.batching(config, step), options, kind="mae", jitter=False
     ),
     examples_per_step=config.train.batch_size,
     unit="images",

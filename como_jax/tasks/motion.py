@@ -3,7 +3,7 @@ loop.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from como_jax import config as config_lib
@@ -11,7 +11,9 @@ from como_jax import errors, models, objectives
 from como_jax.data.batching import Batching
 from como_jax.inference import motion_evaluator, token_cache
 from como_jax.models.motion import inputs
-from como_jax.tasks import components, motion_data, training
+from como_jax.tasks import components, motion_data
+from como_jax.train import encoder_weights, fit, reading
+from como_jax.train.job import TrainJob
 
 # images of a batch -> their tokens
 TOKENS = {"frames": "frame_tokens", "jittered": "jittered_tokens"}
@@ -19,21 +21,21 @@ TOKENS = {"frames": "frame_tokens", "jittered": "jittered_tokens"}
 
 def run(command: config_lib.CommandLine) -> int:
   """Trains; leaves the weights in the run directory."""
-  return training.fit(command, lambda: job(command.config))
+  return fit.fit(command, lambda: job(command.config))
 
 
-def job(config) -> training.TrainJob:
+def job(config) -> TrainJob:
   """Model, loss, batches and the evaluation inside training, from the config."""
   model = models.build(config.model.to_dict())
   objective = objectives.build(active(config.objectives))
-  start = training.encoder_weights(config.encoder_weights, model=model)
+  start = encoder_weights.load(config.encoder_weights, model=model)
   frames, jitter = config.data.frames, "contrastive" in objective.functions
   data = motion_data.MotionData(config)
   data.check(image_size=config.model.image_size, frames=frames, jitter=jitter)
   for remark in remarks(config, objective):
     print(remark)
-  reading = data.choose_read_options(
-    model.inputs_spec(motion_data.local_rows(config), frames, jittered=jitter)
+  options = data.choose_read_options(
+    model.inputs_spec(reading.local_rows(config.train.batch_size), frames, jittered=jitter)
   )
   tokens = None
   if config.train.cache_tokens:
@@ -44,24 +46,24 @@ def job(config) -> training.TrainJob:
     return objective(model.forward(params, batch, key=key), batch, constants)
 
   def batches(step):
-    batching = motion_data.training_batching(config, step)
-    images = data.batches(batching, reading, kind="motion", jitter=jitter)
+    batching = reading.batching(config, step)
+    images = data.batches(batching, options, kind="motion", jitter=jitter)
     return tokens.over(images) if tokens else images
 
   def begin(params):  # every process looks at the same pairs: at whole batches
     batching = Batching(config.train.batch_size, config.seed)
-    alone = dataclasses.replace(reading, workers=0)
+    alone = dataclasses.replace(options, workers=0)
     with data.batches(batching, alone, kind="motion", jitter=False) as first:
       return components.start(model, params, first)
 
   batch = model.inputs_spec(config.train.batch_size, frames, jittered=jitter)
-  return training.TrainJob(
+  return TrainJob(
     model=model,
     loss=loss,
     weights=objective.weights,
     constants=objective.constants,
     start=start,
-    loading=reading,
+    loading=options,
     batch=tokens.spec(batch) if tokens else batch,
     data=[(path, "") for path in data.mixture.paths],
     batches=batches,
@@ -112,7 +114,9 @@ def fill_cache(
   return tokens
 
 
-def check_cache(config, model: Any, start: Mapping[str, Any], augment: Sequence[Callable]) -> None:
+def check_cache(
+  config, model: Any, start: Mapping[str, Any], augment: tuple[Callable, ...]
+) -> None:
   """Refuses to keep tokens that do not stay the same, or that the model does not look at.
 
   Raises:

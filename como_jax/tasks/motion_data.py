@@ -25,11 +25,11 @@ from como_jax.data import (
   transforms,
 )
 from como_jax.data import sources as source_formats
-from como_jax.data.batching import Batching, ProcessSlice
+from como_jax.data.batching import Batching
 from como_jax.data.sources import video_folder
-from como_jax.parallel import distributed
 from como_jax.settings import entries as mixtures
 from como_jax.settings import paths
+from como_jax.train import reading
 
 BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "metaworld_mini"
 
@@ -135,7 +135,7 @@ def to_shards(path: str, section, *, image_size: int, cache_dir: str) -> str:
 
 def source_options(section) -> source_formats.SourceOptions:
   """The options of a config's `source` section. Raises `errors.UserError`."""
-  settings = {
+  settings: dict[str, Any] = {
     key: tuple(value) if isinstance(value, (list, tuple)) else value
     for key, value in section.items()
   }
@@ -153,36 +153,6 @@ def augmentation(section) -> tuple:
     if settings.pop("on"):
       chosen[name] = settings
   return transforms.build(chosen)
-
-
-def cores() -> int:
-  """CPU cores for this process, where others of the run have the same ones its part.
-
-  Of several, all must ask for the first time together.
-  """
-  return max(1, read_options.cores() // distributed.count_colocated(read_options.place()))
-
-
-def local_rows(config) -> int:
-  """Rows of a training batch that this process loads."""
-  return max(1, config.train.batch_size // jax.process_count())
-
-
-def choose_read_options(
-  section, paths: list[str], batch: Mapping[str, jax.ShapeDtypeStruct]
-) -> read_options.ReadOptions:
-  """How folders of shards are read, from a config's data section and the shapes of this process's
-  batches. Raises `errors.UserError`.
-  """
-  return read_options.choose(
-    workers=section.workers,
-    threads=section.threads,
-    prefetch=section.prefetch,
-    cores=cores(),
-    accelerators=0 if jax.default_backend() == "cpu" else jax.local_device_count(),
-    codecs={shards.read_manifest(path)["codec"] for path in paths},
-    room=read_options.shared_room(sum(spec.size * spec.dtype.itemsize for spec in batch.values())),
-  )
 
 
 class MotionData:
@@ -234,15 +204,15 @@ class MotionData:
     self, batch: Mapping[str, jax.ShapeDtypeStruct]
   ) -> read_options.ReadOptions:
     """How training batches of these shapes (of this process) are read."""
-    return choose_read_options(self._section, self.mixture.paths, batch)
+    return reading.choose(self._section, self.mixture.paths, batch)
 
   def batches(
-    self, batching: Batching, reading: read_options.ReadOptions, *, kind: str, jitter: bool
+    self, batching: Batching, options: read_options.ReadOptions, *, kind: str, jitter: bool
   ) -> stream.Batches:
     """Endless augmented training batches, see `MotionMixture.batches`."""
     section = self._section
     layout = pipeline.Layout(section.image_size, kind, section.frames, jitter, self.augment)
-    return self.mixture.batches(layout, batching, reading)
+    return self.mixture.batches(layout, batching, options)
 
   def windows(
     self, split: str, *, frames: int, batch_size: int, max_windows: int | None
@@ -252,7 +222,7 @@ class MotionData:
     return self.mixture.evaluation(
       pipeline.Layout(section.image_size, frames=frames),
       Batching(batch_size),
-      read_options.ReadOptions(threads=read_options.reading_threads(section.threads)),
+      reading.in_order(section),
       split=split,
       max_windows=max_windows,
     )
@@ -262,12 +232,6 @@ class MotionData:
     return self.windows(split, frames=1, batch_size=1, max_windows=count).pictures(count)["frames"][
       :, 0
     ]
-
-
-def training_batching(config, step: int) -> Batching:
-  """This process's part of the training batches of a config, from a step on."""
-  process = ProcessSlice(jax.process_index(), jax.process_count())
-  return Batching(config.train.batch_size, config.seed, step, process)
 
 
 def _remarks(

@@ -6,10 +6,12 @@ from typing import Any
 
 from como_jax import config as config_lib
 from como_jax import models
-from como_jax.data import policy_spec, read_options
+from como_jax.data import policy_spec
 from como_jax.data.batching import Batching
 from como_jax.inference import token_cache
-from como_jax.tasks import motion_data, policy_scoring, policy_setup, policy_start, training
+from como_jax.tasks import motion_data, policy_scoring, policy_setup, policy_start
+from como_jax.train import fit, reading
+from como_jax.train.job import TrainJob
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -19,10 +21,10 @@ def run(command: config_lib.CommandLine) -> int:
   """
   if command.config.train.steps == 0:
     return policy_scoring.run(command)
-  return training.fit(command, lambda: job(command))
+  return fit.fit(command, lambda: job(command))
 
 
-def job(command: config_lib.CommandLine) -> training.TrainJob:
+def job(command: config_lib.CommandLine) -> TrainJob:
   """Model, losses, batches and the offline action error of a command.
 
   Raises:
@@ -36,29 +38,26 @@ def job(command: config_lib.CommandLine) -> training.TrainJob:
   facts = mixture.robots(step_seconds=config.policy.step_seconds)
   for line in mixture.describe() + policy_setup.describe_dimensions(facts, spec.robots):
     print(f"data: {line}")
-  reading = motion_data.choose_read_options(
-    config.data, mixture.paths, model.inputs_spec(motion_data.local_rows(config))
+  options = reading.choose(
+    config.data, mixture.paths, model.inputs_spec(reading.local_rows(config.train.batch_size))
   )
   augment = motion_data.augmentation(config.data)
   tokens = None
   if config.policy.cache_tokens:
     token_cache.check("policy.cache_tokens", config, model, start, augment)
     walk = mixture.evaluation(
-      layout,
-      Batching(config.evaluation.batch_size),
-      read_options.ReadOptions(threads=read_options.reading_threads(config.data.threads)),
-      split="train",
+      layout, Batching(config.evaluation.batch_size), reading.in_order(config.data), split="train"
     )
     tokens = token_cache.TokenCache(model, start).fill(walk)
     print(f"image tokens: {len(tokens)} images encoded, once")
 
   def batches(step):
-    batching = motion_data.training_batching(config, step)
-    images = mixture.batches(layout, batching, reading, augment)
+    batching = reading.batching(config, step)
+    images = mixture.batches(layout, batching, options, augment)
     return tokens.over(images) if tokens else images
 
   batch = model.inputs_spec(config.train.batch_size)
-  return training.TrainJob(
+  return TrainJob(
     model=model,
     loss=lambda params, batch, key: model.losses(params, batch, key),
     weights=loss_weights(config, model),
@@ -66,7 +65,7 @@ def job(command: config_lib.CommandLine) -> training.TrainJob:
     unit="examples",
     examples_per_step=config.train.batch_size,
     batches=batches,
-    loading=reading,
+    loading=options,
     batch=tokens.spec(batch) if tokens else batch,
     data=[(opened.entry.path, opened.entry.labels) for opened in mixture.sets],
     evaluate=policy_scoring.held_out_score(config, model, setup),

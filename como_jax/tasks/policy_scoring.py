@@ -8,11 +8,10 @@ import jax
 
 from como_jax import config as config_lib
 from como_jax import errors, models
-from como_jax.data import read_options
 from como_jax.data.batching import Batching
 from como_jax.inference import policy_evaluator
 from como_jax.tasks import policy_setup, policy_start
-from como_jax.train import atomic, checkpoint, rundir
+from como_jax.train import atomic, checkpoint, reading, rundir
 
 EVALUATION = "evaluation.json"
 
@@ -67,7 +66,7 @@ def held_out_score(
   held_out = setup.mixture.evaluation(
     setup.layout,
     Batching(config.evaluation.batch_size),
-    read_options.ReadOptions(threads=read_options.reading_threads(config.data.threads)),
+    reading.in_order(config.data),
     max_examples=config.evaluation.examples,
   )
   score = policy_evaluator.PolicyEvaluator(

@@ -11,8 +11,7 @@ from como_jax import errors, trees
 from como_jax.data.policy_facts import LatentMotion, RobotFacts
 from como_jax.data.policy_spec import PolicySpec
 from como_jax.serve import policy as serving
-from como_jax.tasks import training
-from como_jax.train import rng
+from como_jax.train import encoder_weights, rng
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +100,7 @@ def parameters(config, model: Any, start: StartingPolicy | None) -> Mapping[str,
         'encoder: random; set config.encoder_weights ("bundled", a motion model or a pretrained '
         "MAE)"
       )
-    return training.encoder_weights(config.encoder_weights, model=model)
+    return encoder_weights.load(config.encoder_weights, model=model)
   body = start.spec.model["policy"]
   if body != config.model.policy:
     raise errors.UserError(

@@ -16,7 +16,7 @@ from como_jax import config as config_lib
 from como_jax import errors
 from como_jax.data import read_options
 from como_jax.parallel import distributed
-from como_jax.tasks import motion_data
+from como_jax.train import reading
 from tests.data import makers
 
 
@@ -158,18 +158,16 @@ def test_a_config_is_resolved_for_this_process(tmp_path, monkeypatch):
   found = {}
   monkeypatch.setattr(read_options, "cores", lambda: 16)
   for backend, processes in (("cpu", 1), ("gpu", 1), ("gpu", 4)):
-    monkeypatch.setattr(motion_data.jax, "default_backend", lambda backend=backend: backend)
-    monkeypatch.setattr(motion_data.jax, "local_device_count", lambda: 1)
+    monkeypatch.setattr(reading.jax, "default_backend", lambda backend=backend: backend)
+    monkeypatch.setattr(reading.jax, "local_device_count", lambda: 1)
     monkeypatch.setattr(distributed, "count_colocated", lambda text, processes=processes: processes)
-    found[backend, processes] = str(
-      motion_data.choose_read_options(config_lib.data(), [path], batch)
-    )
+    found[backend, processes] = str(reading.choose(config_lib.data(), [path], batch))
   assert found == {
     ("cpu", 1): "data workers 0, threads 4, prefetch 8 (CPU cores 16)",
     ("gpu", 1): "data workers 4, threads 2, prefetch 2 (CPU cores 16)",
     ("gpu", 4): "data workers 3, threads 2, prefetch 3 (CPU cores 4)",
   }
   section = config_lib.data(workers=1, threads=3, prefetch=5)
-  assert str(motion_data.choose_read_options(section, [path], batch)).startswith(
+  assert str(reading.choose(section, [path], batch)).startswith(
     "data workers 1, threads 3, prefetch 5"
   )

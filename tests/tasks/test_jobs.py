@@ -13,7 +13,8 @@ from como_jax import errors
 from como_jax.data import read_options
 from como_jax.data import sources as formats
 from como_jax.data.batching import Batching
-from como_jax.tasks import ingest, mae, motion, motion_data, serve, training
+from como_jax.tasks import ingest, mae, motion, motion_data, serve
+from como_jax.train import encoder_weights, fit, reading
 from tests.tasks.test_motion_data import text_of
 
 
@@ -50,12 +51,8 @@ def _paper(monkeypatch):
     monkeypatch.setattr(
       module.objectives, "build", lambda section: told.objectives.append(section) or Objective()
     )
-  monkeypatch.setattr(
-    training, "encoder_weights", lambda path, *, model: {"encoder": (path, model)}
-  )
-  monkeypatch.setattr(
-    training, "fit", lambda command, make: told.fitted.append((command, make())) or 4
-  )
+  monkeypatch.setattr(encoder_weights, "load", lambda path, *, model: {"encoder": (path, model)})
+  monkeypatch.setattr(fit, "fit", lambda command, make: told.fitted.append((command, make())) or 4)
 
   class Data:
     mixture = types.SimpleNamespace(paths=["one", "two"])
@@ -83,8 +80,8 @@ def _paper(monkeypatch):
       return contextlib.nullcontext("BATCHES") if told.reading else "BATCHES"
 
   monkeypatch.setattr(motion_data, "MotionData", Data)
-  monkeypatch.setattr(motion_data, "local_rows", lambda config: 4)
-  monkeypatch.setattr(motion_data, "training_batching", lambda config, step: ("FROM", step))
+  monkeypatch.setattr(reading, "local_rows", lambda batch_size: batch_size // 2)
+  monkeypatch.setattr(reading, "batching", lambda config, step: ("FROM", step))
   told.model = model
   return told
 

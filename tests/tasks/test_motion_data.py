@@ -4,16 +4,14 @@ what the pipeline is asked for.
 
 import os
 import pathlib
-from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 
 from como_jax import config as config_lib
 from como_jax import data, errors
 from como_jax.data import pipeline
-from como_jax.data.batching import Batching, ProcessSlice
+from como_jax.data.batching import Batching
 from como_jax.data.read_options import ReadOptions
 from como_jax.tasks import motion_data
 from tests.data import makers
@@ -253,49 +251,6 @@ def test_the_transforms_that_are_switched_on():
   assert len(motion_data.augmentation(section)) == len(section.augment) > 0
 
 
-def test_each_process_has_its_part_of_the_cores_and_of_a_batch(monkeypatch):
-  monkeypatch.setattr(motion_data.read_options, "cores", lambda: 9)
-  monkeypatch.setattr(motion_data.read_options, "place", lambda: "here")
-  config = config_lib.ConfigDict({"train": {"batch_size": 9}})
-  for processes, cores, rows in ((1, 9, 9), (2, 4, 4), (20, 1, 1)):
-    monkeypatch.setattr(
-      motion_data.distributed,
-      "count_colocated",
-      lambda place, processes=processes: {"here": processes}[place],
-    )
-    monkeypatch.setattr(jax, "process_count", lambda processes=processes: processes)
-    assert (motion_data.cores(), motion_data.local_rows(config)) == (cores, rows)
-
-
-@pytest.mark.parametrize("backend, accelerators", [("cpu", 0), ("gpu", 3)])
-def test_how_data_are_read_is_chosen_from_the_machine_the_codec_and_the_batch(
-  monkeypatch, backend, accelerators
-):
-  asked = []
-  monkeypatch.setattr(motion_data, "cores", lambda: 7)
-  monkeypatch.setattr(jax, "default_backend", lambda: backend)
-  monkeypatch.setattr(jax, "local_device_count", lambda: 3)
-  monkeypatch.setattr(motion_data.shards, "read_manifest", lambda path: {"codec": path})
-  monkeypatch.setattr(motion_data.read_options, "shared_room", lambda size: ("room", size))
-  monkeypatch.setattr(
-    motion_data.read_options, "choose", lambda **settings: asked.append(settings) or "HOW"
-  )
-  section = SimpleNamespace(workers=1, threads=2, prefetch=3)
-  batch = {"a": jax.ShapeDtypeStruct((2, 3), np.float32), "b": jax.ShapeDtypeStruct((5,), np.uint8)}
-  assert motion_data.choose_read_options(section, ["jpeg", "h264", "jpeg"], batch) == "HOW"
-  assert asked == [
-    dict(
-      workers=1,
-      threads=2,
-      prefetch=3,
-      cores=7,
-      accelerators=accelerators,
-      codecs={"jpeg", "h264"},
-      room=("room", 29),
-    )
-  ]
-
-
 def test_what_the_mixture_is_asked_for(monkeypatch):
   asked = []
 
@@ -316,22 +271,17 @@ def test_what_the_mixture_is_asked_for(monkeypatch):
   monkeypatch.setattr(motion_data, "data_sets", lambda config: ["ONE"])
   monkeypatch.setattr(motion_data.motion_mixture, "MotionMixture", Mixture)
   monkeypatch.setattr(motion_data, "augmentation", lambda section: ("AUGMENT",))
-  monkeypatch.setattr(motion_data, "choose_read_options", lambda *given: given)
-  monkeypatch.setattr(jax, "process_index", lambda: 1)
-  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(motion_data.reading, "choose", lambda *given: given)
   section = {"frames": 3, "image_size": 16, "validation_fraction": 0.25, "threads": 5}
-  config = config_lib.ConfigDict(
-    {"seed": 7, "train": {"batch_size": 8}, "data": {**section, "augment": {}}}
-  )
-  batching = motion_data.training_batching(config, 9)
-  assert batching == Batching(8, seed=7, start_step=9, process=ProcessSlice(1, 2))
+  config = config_lib.ConfigDict({"data": {**section, "augment": {}}})
+  batching = Batching(8, seed=7)
   opened = motion_data.MotionData(config)
-  reading = ReadOptions(workers=1, threads=2, prefetch=4)
-  assert opened.batches(batching, reading, kind="mae", jitter=True) == "BATCHES"
+  options = ReadOptions(workers=1, threads=2, prefetch=4)
+  assert opened.batches(batching, options, kind="mae", jitter=True) == "BATCHES"
   assert opened.windows("train", frames=2, batch_size=6, max_windows=11) == "WINDOWS"
   assert asked == [
     (["ONE"], {"validation_fraction": 0.25}),
-    (pipeline.Layout(16, "mae", 3, True, ("AUGMENT",)), batching, reading),
+    (pipeline.Layout(16, "mae", 3, True, ("AUGMENT",)), batching, options),
     (
       pipeline.Layout(16, frames=2),
       Batching(6),

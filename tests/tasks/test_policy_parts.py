@@ -100,8 +100,8 @@ def begun(params, policy="dit"):
 def test_where_a_policy_starts(monkeypatch, capsys):
   asked = []
   monkeypatch.setattr(
-    policy_start.training,
-    "encoder_weights",
+    policy_start.encoder_weights,
+    "load",
     lambda path, *, model: asked.append((path, model)) or {"encoder": path},
   )
   config = config_lib.ConfigDict(
@@ -235,13 +235,9 @@ def _made(monkeypatch, capsys):
     ),
     (policy.policy_start, "parameters", lambda config, given, start: {"encoder": {}}),
     (policy.policy_spec, "text", lambda given: f"text of {given is spec}"),
-    (
-      policy.motion_data,
-      "choose_read_options",
-      lambda section, paths, batch: ("READING", paths, batch),
-    ),
+    (policy.reading, "choose", lambda section, paths, batch: ("READING", paths, batch)),
     (policy.motion_data, "augmentation", lambda section: "AUGMENT"),
-    (policy.read_options, "reading_threads", lambda threads: ("reading", threads)),
+    (policy.reading, "in_order", lambda section: FIXED),
     (
       policy_scoring.policy_evaluator,
       "PolicyEvaluator",
@@ -277,7 +273,7 @@ def _made(monkeypatch, capsys):
   return made
 
 
-FIXED = ReadOptions(threads=("reading", 4))
+FIXED = ReadOptions(threads=4)
 READING = ("READING", ["P", "Q"], {"images": 4})
 BATCHES = (
   "LAYOUT",

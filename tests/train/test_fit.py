@@ -3,6 +3,7 @@ what is closed at the end.
 """
 
 import dataclasses
+import json
 import types
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors
 from como_jax.data import read_options
-from como_jax.tasks import training
-from como_jax.train import loop, step
+from como_jax.train import fit as fit_lib
+from como_jax.train import job as job_lib
+from como_jax.train import loop, rundir, step
 
 
 class Batches:
@@ -30,7 +32,7 @@ class Batches:
 
 @pytest.fixture(name="fit")
 def _fit(tmp_path, monkeypatch, capsys):
-  """`training.fit` on paper: (function, what happened)."""
+  """`fit.fit` on paper: (function, what happened)."""
   told = types.SimpleNamespace(
     calls=[],
     looped=[],
@@ -57,7 +59,7 @@ def _fit(tmp_path, monkeypatch, capsys):
   def noted(name, *keep):
     return lambda *given, **more: told.calls.append((name, *[more.get(key) for key in keep]))
 
-  d = training.distributed
+  d = fit_lib.distributed
   monkeypatch.setattr(d, "is_primary", lambda: told.first)
   monkeypatch.setattr(
     d,
@@ -77,36 +79,36 @@ def _fit(tmp_path, monkeypatch, capsys):
     lambda tree, *, keep: told.calls.append(("gather", tree, keep)) or {"a": np.ones(1)},
   )
   monkeypatch.setattr(d, "lost_process", lambda error: told.lost)
-  monkeypatch.setattr(training.motion_data, "cores", call("cores"))
+  monkeypatch.setattr(fit_lib.reading, "cores", call("cores"))
   for name in ("check", "changes", "join", "write_parameters"):
-    monkeypatch.setattr(training.rundir, name, call(f"rundir.{name}"))
-  monkeypatch.setattr(training.rundir, "hardware", lambda: {"devices": "2 x chip"})
-  monkeypatch.setattr(training.rundir, "open_run", noted("rundir.open_run", "resume", "overwrite"))
-  monkeypatch.setattr(training.log, "check_wandb", call("wandb"))
-  monkeypatch.setattr(training, "done_already", call("done_already", lambda: told.enough))
-  monkeypatch.setattr(training, "rate_before", call("rate_before", lambda: told.old_rate))
+    monkeypatch.setattr(fit_lib.rundir, name, call(f"rundir.{name}"))
+  monkeypatch.setattr(fit_lib.rundir, "hardware", lambda: {"devices": "2 x chip"})
+  monkeypatch.setattr(fit_lib.rundir, "open_run", noted("rundir.open_run", "resume", "overwrite"))
+  monkeypatch.setattr(fit_lib.log, "check_wandb", call("wandb"))
+  monkeypatch.setattr(fit_lib.export, "done_already", call("done_already", lambda: told.enough))
+  monkeypatch.setattr(fit_lib, "_rate_before", call("rate_before", lambda: told.old_rate))
   mesh = types.SimpleNamespace(shape={"data": 2, "fsdp": 1})
   monkeypatch.setattr(
-    training.mesh_lib, "make", lambda **shape: told.calls.append(("mesh", shape["data"])) or mesh
+    fit_lib.mesh_lib, "make", lambda **shape: told.calls.append(("mesh", shape["data"])) or mesh
   )
   monkeypatch.setattr(
-    training.mesh_lib,
+    fit_lib.mesh_lib,
     "check_batch",
     lambda given, size, *, accumulate: told.calls.append(
       ("batch", given is mesh, size, accumulate)
     ),
   )
-  monkeypatch.setattr(training.data_identity, "record", call("record", ["DATA"]))
+  monkeypatch.setattr(fit_lib.data_identity, "record", call("record", ["DATA"]))
   monkeypatch.setattr(
-    training.data_identity,
+    fit_lib.data_identity,
     "check",
     lambda workdir, data, *, accept: told.calls.append(("data", data, accept)) or told.changed,
   )
   monkeypatch.setattr(
-    training.data_identity, "write", lambda workdir, data: told.calls.append(("write", data))
+    fit_lib.data_identity, "write", lambda workdir, data: told.calls.append(("write", data))
   )
   monkeypatch.setattr(
-    training.optimizer,
+    fit_lib.optimizer,
     "build",
     lambda **settings: (
       told.calls.append(("optimizer", settings["steps"])) or ("TX", lambda step: 0.5)
@@ -119,22 +121,22 @@ def _fit(tmp_path, monkeypatch, capsys):
     )
 
   monkeypatch.setattr(
-    training,
+    fit_lib.job,
     "state_shapes",
     lambda job, tx, **more: told.states.append((job, tx, more)) or "SHAPES",
   )
   monkeypatch.setattr(
-    training,
+    fit_lib.job,
     "initial_state",
     lambda job, tx, **more: told.states.append((job, tx, more)) or state(0),
   )
   monkeypatch.setattr(
-    training.step,
+    fit_lib.step,
     "TrainStep",
     lambda loss, tx, options, **more: told.built.append((loss, tx, options, more)) or "TRAIN_STEP",
   )
   monkeypatch.setattr(
-    training,
+    fit_lib.job,
     "check_memory",
     lambda step, *given: told.calls.append(("memory", given[0], given[3] is mesh)),
   )
@@ -143,7 +145,7 @@ def _fit(tmp_path, monkeypatch, capsys):
     restore=lambda now, given: told.calls.append("restore") or told.restored,
   )
   monkeypatch.setattr(
-    training.checkpoint,
+    fit_lib.checkpoint,
     "Checkpointer",
     lambda workdir, *, keep: told.calls.append(("checkpointer", keep)) or checkpointer,
   )
@@ -151,7 +153,7 @@ def _fit(tmp_path, monkeypatch, capsys):
     validated=told.validated, close=call("log.close"), say=lambda text: print(text)
   )
   monkeypatch.setattr(
-    training.log, "Log", lambda workdir, **more: told.logs.append((workdir, more)) or writer
+    fit_lib.log, "Log", lambda workdir, **more: told.logs.append((workdir, more)) or writer
   )
 
   def run(train_loop, now, batches):
@@ -163,11 +165,13 @@ def _fit(tmp_path, monkeypatch, capsys):
       **{**dict(state=now, examples_per_s=1.0, wait_share=0.0), **told.outcome}
     )
 
-  monkeypatch.setattr(training.loop.TrainLoop, "run", run)
+  monkeypatch.setattr(fit_lib.loop.TrainLoop, "run", run)
   monkeypatch.setattr(
-    training, "export", lambda *given, seconds: told.exported.append((given, seconds)) or 0
+    fit_lib.export,
+    "export",
+    lambda *given, seconds, **more: told.exported.append((given, more, seconds)) or 0,
   )
-  job = training.TrainJob(
+  job = job_lib.TrainJob(
     model=types.SimpleNamespace(frozen=("frozen/.*",)),
     loss="LOSS",
     weights="WEIGHTS",
@@ -204,7 +208,7 @@ def _fit(tmp_path, monkeypatch, capsys):
     command = config_lib.CommandLine(
       config, "toy", tmp_path / "run", resume="--resume" in words, overwrite=False
     )
-    code = training.fit(command, lambda: told.calls.append("make") or job)
+    code = fit_lib.fit(command, lambda: told.calls.append("make") or job)
     return code, capsys.readouterr().out
 
   fit.told, fit.job, fit.state, fit.mesh = told, job, state, mesh
@@ -266,9 +270,10 @@ def test_a_first_start(fit, tmp_path):
   )
   gathered = next(one for one in told.calls if one[0] == "gather")
   assert gathered[2] is True and set(gathered[1]) == set(final)
-  (command, job, outcome, exported), seconds = told.exported[0]
+  (command, outcome, exported), more, seconds = told.exported[0]
   assert (
-    (command.workdir, job, outcome.state) == (run, fit.job, now)
+    (command.workdir, outcome.state) == (run, now)
+    and more == dict(unit="pairs", files={})
     and exported["a"] == 1
     and 0 <= seconds < 3600
   )
@@ -337,7 +342,7 @@ def test_the_other_processes_wait_and_write_nothing(fit, monkeypatch):
   told = fit.told
   told.first, told.restored = False, fit.state(4)
   monkeypatch.setattr(
-    training.distributed, "broadcast_from_primary", lambda text: "[2, 4]" if text == "[]" else text
+    fit_lib.distributed, "broadcast_from_primary", lambda text: "[2, 4]" if text == "[]" else text
   )
   code, said = fit("--resume")
   assert code == 0 and said == "" and not told.logs and not told.exported
@@ -380,3 +385,31 @@ def test_what_fails_is_closed_in_order_unless_another_process_is_gone(fit):
   with pytest.raises(KeyboardInterrupt):
     fit()
   assert told.calls[-1] == "checkpointer.close"
+
+
+def test_the_learning_rate_that_a_run_had(tmp_path):
+  settings = dict(
+    schedule="linear",
+    learning_rate=0.5,
+    floor=0.5,
+    warmup_steps=2,
+    warmup_start=0.25,
+    clip_norm=1.0,
+  )
+
+  def rate(train):
+    (tmp_path / rundir.CONFIG).write_text(json.dumps({"train": train} if train is not None else {}))
+    return fit_lib._rate_before(types.SimpleNamespace(workdir=tmp_path))
+
+  found = rate({"steps": 12, "optimizer": settings})
+  np.testing.assert_allclose(
+    [found(step) for step in (0, 2, 7, 12)], [0.125, 0.5, 0.375, 0.25], rtol=1e-6
+  )
+  assert rate(None) is rate({}) is rate({"optimizer": settings}) is rate({"steps": 12}) is None
+  for key in ("schedule", "learning_rate", "floor", "warmup_steps", "warmup_start"):
+    assert (
+      rate(
+        {"steps": 12, "optimizer": {name: value for name, value in settings.items() if name != key}}
+      )
+      is None
+    )

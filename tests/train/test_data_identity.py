@@ -7,7 +7,7 @@ import xxhash
 
 from como_jax import config as config_lib
 from como_jax import errors, weights
-from como_jax.tasks import data_identity
+from como_jax.train import data_identity
 
 
 def shards(folder, *, source="aa"):

@@ -13,8 +13,9 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors, main, tasks, weights
 from como_jax.data import read_options
-from como_jax.tasks import data_identity, training
-from como_jax.train import memory, rundir
+from como_jax.train import data_identity, memory, rundir
+from como_jax.train import fit as fit_lib
+from como_jax.train import job as job_lib
 from tests import toy
 
 MODEL = types.SimpleNamespace(init=lambda key: toy.params(width=8), frozen=toy.FROZEN, config={})
@@ -61,7 +62,7 @@ def fit_fixture(tmp_path, monkeypatch):
     )
 
     def job():
-      return training.TrainJob(
+      return job_lib.TrainJob(
         model=MODEL,
         loss=toy.loss,
         weights=toy.WEIGHTS,
@@ -76,15 +77,15 @@ def fit_fixture(tmp_path, monkeypatch):
       )
 
     with monkeypatch.context() as patch:
-      make = training.mesh_lib.make
+      make = fit_lib.mesh_lib.make
       patch.setattr(
-        training.mesh_lib, "make", lambda **shape: make(**shape, devices=jax.devices()[:1])
+        fit_lib.mesh_lib, "make", lambda **shape: make(**shape, devices=jax.devices()[:1])
       )
       patch.setattr(tasks, "TASKS", ("toy",))
       patch.setitem(
         sys.modules,
         "como_jax.tasks.toy",
-        types.SimpleNamespace(run=lambda command: training.fit(command, job)),
+        types.SimpleNamespace(run=lambda command: fit_lib.fit(command, job)),
       )
       return tasks.run(command)
 
@@ -165,7 +166,7 @@ def test_what_is_advised_after_a_loss_that_is_not_finite_works(fit, tmp_path):
 
 def test_weights_that_are_not_finite_are_not_exported(fit, tmp_path, monkeypatch):
   monkeypatch.setattr(
-    training.distributed, "gather", lambda tree, keep: {"a": np.float32([1, np.inf])}
+    fit_lib.distributed, "gather", lambda tree, keep: {"a": np.float32([1, np.inf])}
   )
   with pytest.raises(
     errors.NonFinite, match="step 1: the weights are infinite or not a number and are not exported"
@@ -257,14 +258,14 @@ def test_a_failed_validation_is_told_at_the_end_and_the_weights_are_there(fit, t
 def test_a_full_disk_anywhere_is_one_line_and_what_a_kill_left_is_removed(
   fit, tmp_path, monkeypatch
 ):
-  write = training.atomic.write
+  write = fit_lib.atomic.write
 
   def full(path, text):
     if path.name == "speed.json":
       raise OSError(28, "No space left on device", str(path))
     write(path, text)
 
-  monkeypatch.setattr(training.atomic, "write", full)
+  monkeypatch.setattr(fit_lib.atomic, "write", full)
   with pytest.raises(
     errors.Storage,
     match=(
@@ -272,7 +273,7 @@ def test_a_full_disk_anywhere_is_one_line_and_what_a_kill_left_is_removed(
     ),
   ):
     fit(steps=1)
-  monkeypatch.setattr(training.atomic, "write", write)
+  monkeypatch.setattr(fit_lib.atomic, "write", write)
   (tmp_path / "run" / ".weights.new-12345678").mkdir()
   assert fit("--resume", steps=1) == 0 and step_of(tmp_path / "run") == 1
   assert not list((tmp_path / "run").glob(".weights*"))
@@ -293,7 +294,7 @@ def test_the_first_step_finds_its_program_compiled(fit, monkeypatch):
   fit(steps=2, batches=more)
   count = sum("backend_compile" in name for name in compiled)
   del compiled[:]
-  monkeypatch.setattr(training, "check_memory", lambda *args: None)
+  monkeypatch.setattr(fit_lib.job, "check_memory", lambda *args: None)
   fit("--overwrite", steps=2, batches=more)
   assert sum("backend_compile" in name for name in compiled) == count > 0
 

@@ -1,0 +1,274 @@
+"""From a task's job to a finished run directory."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from como_jax import config as config_lib
+from como_jax import trees, weights
+from como_jax.parallel import distributed
+from como_jax.parallel import mesh as mesh_lib
+from como_jax.train import (
+  atomic,
+  checkpoint,
+  data_identity,
+  export,
+  job,
+  log,
+  loop,
+  meter,
+  optimizer,
+  reading,
+  rundir,
+  state,
+  step,
+)
+from como_jax.train.job import TrainJob
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+  """What stands before anything is written.
+
+  Attributes:
+    mesh: of all devices.
+    job: of the task.
+    tx: the optimizer.
+    rate: step -> learning rate.
+    frozen: patterns of the parameters that are not trained.
+    data: identity of the data sets, see `data_identity.record`; [] but in process 0.
+    changed: lines about data that changed since the run was started.
+  """
+
+  mesh: jax.sharding.Mesh
+  job: TrainJob
+  tx: optax.GradientTransformation
+  rate: optax.Schedule
+  frozen: tuple[str, ...]
+  data: list[dict[str, Any]]
+  changed: list[str]
+
+
+def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
+  """Runs a training task; returns the exit code.
+
+  The run directory is checked first and written only after the job has been made and its step
+  compiled, so that bad input, and a run that cannot fit into memory, leave nothing behind. Where
+  several processes run it, all prepare together and process 0 alone writes, but for the
+  checkpoints.
+  """
+  section, begin, flags = command.config.train, time.monotonic(), _flags(command)
+  distributed.assert_same_on_all(
+    "\n".join([config_lib.to_json(command.config), str(command.workdir), str(flags)]),
+    what="the command line",
+  )
+  reading.cores()  # here, where all processes come
+  done, old_rate = distributed.run_on_all_processes(lambda: _look(command))
+  if done := distributed.broadcast_from_primary(done):
+    print(done)
+    return 0
+  prepared = distributed.run_on_all_processes(lambda: _prepare(command, make))
+  shapes = job.state_shapes(
+    prepared.job, prepared.tx, frozen=prepared.frozen, ema=section.ema > 0, mesh=prepared.mesh
+  )
+  train_step = _train_step(command.config, prepared, shapes)
+  distributed.run_on_all_processes(
+    lambda: job.check_memory(train_step, shapes, prepared.job, section, prepared.mesh)
+  )
+  distributed.run_on_all_processes(lambda: _open_directory(command, prepared), first_alone=True)
+  checkpointer = checkpoint.Checkpointer(command.workdir, keep=section.keep_checkpoints)
+  current = _initial_state(command, prepared, checkpointer)
+  writer = _open_log(command, prepared, current, old_rate)
+  outcome = _train(section, prepared, train_step, current, writer, checkpointer)
+  if outcome.stopped:
+    return loop.EXIT_SIGNALED
+  primary = distributed.is_primary()
+  final = distributed.gather(state.weights(outcome.state, frozen=prepared.frozen), keep=primary)
+  if not primary:
+    return 0
+  return export.export(
+    command,
+    outcome,
+    final,
+    unit=prepared.job.unit,
+    files=prepared.job.files,
+    seconds=time.monotonic() - begin,
+  )
+
+
+def _flags(command: config_lib.CommandLine) -> dict[str, bool]:
+  return {"resume": command.resume, "overwrite": command.overwrite}
+
+
+def _look(command: config_lib.CommandLine) -> tuple[str, Callable[[int], Any] | None]:
+  """(what to say of a run that is done, the learning rates that a resumed run had)."""
+  config, workdir, primary = command.config, command.workdir, distributed.is_primary()
+  if primary:
+    rundir.check(workdir, config, **_flags(command))
+  if config.train.wandb:
+    log.check_wandb()
+  if not (primary and command.resume):
+    return "", None
+  rundir.changes(workdir, config)  # what is refused is refused before anything is compiled
+  return export.done_already(workdir, config.train.steps), _rate_before(command)
+
+
+def _rate_before(command: config_lib.CommandLine) -> Callable[[int], Any] | None:
+  """The learning-rate schedule that the run had so far; None where its config does not say."""
+  before = weights.read_config(command.workdir / rundir.CONFIG).get("train", {})
+  settings = dict(before.get("optimizer", {}))
+  known = ("learning_rate", "floor", "warmup_steps", "warmup_start")
+  if "steps" not in before or "schedule" not in settings or not set(known) <= set(settings):
+    return None
+  return optimizer.learning_rate_schedule(
+    kind=settings["schedule"], steps=before["steps"], **{key: settings[key] for key in known}
+  )
+
+
+def _prepare(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> _Prepared:
+  """Makes the job, and compares its data with those of a resumed run."""
+  config, section, primary = command.config, command.config.train, distributed.is_primary()
+  mesh = mesh_lib.make(**section.mesh)
+  mesh_lib.check_batch(mesh, section.batch_size, accumulate=section.accumulate)
+  made = make()
+  data = data_identity.record(config, made.data) if primary else []
+  changed = []
+  if primary and command.resume:
+    accept = section.accept_changed_data
+    changed = data_identity.check(command.workdir, data, accept=accept)
+  tx, rate = optimizer.build(steps=section.steps, **section.optimizer)
+  frozen = tuple(made.model.frozen if section.frozen is None else section.frozen)
+  return _Prepared(mesh, made, tx, rate, frozen, data, changed)
+
+
+def _train_step(config, prepared: _Prepared, shapes: state.TrainState) -> step.TrainStep:
+  section, job_ = config.train, prepared.job
+  options = step.StepOptions(
+    weights=job_.weights,
+    frozen=prepared.frozen,
+    seed=config.seed,
+    num_microbatches=section.accumulate,
+    ema_decay=section.ema,
+    lr_schedule=prepared.rate,
+  )
+  return step.TrainStep(
+    job_.loss, prepared.tx, options, mesh=prepared.mesh, state=shapes, constants=job_.constants
+  )
+
+
+def _open_directory(command: config_lib.CommandLine, prepared: _Prepared) -> None:
+  """Writes the run directory in process 0; the others see that it is there."""
+  if not distributed.is_primary():
+    rundir.join(command.workdir, command.config)
+    return
+  rundir.open_run(command.workdir, command.config, **_flags(command))
+  for name, text in prepared.job.files.items():
+    atomic.write(command.workdir / name, text)
+  data_identity.write(command.workdir, prepared.data)
+  for line in prepared.changed:
+    print(line)
+
+
+def _initial_state(
+  command: config_lib.CommandLine, prepared: _Prepared, checkpointer: checkpoint.Checkpointer
+) -> state.TrainState:
+  """The state of a new run, or the newest one of a resumed run."""
+  current = job.initial_state(
+    prepared.job,
+    prepared.tx,
+    frozen=prepared.frozen,
+    ema=command.config.train.ema > 0,
+    seed=command.config.seed,
+    mesh=prepared.mesh,
+  )
+  restored = checkpointer.restore(current, prepared.mesh) if command.resume else None
+  current = job.begun(prepared.job, current) if restored is None else restored
+  if distributed.is_primary():
+    rundir.write_parameters(command.workdir, current.params)
+  return current
+
+
+def _open_log(
+  command: config_lib.CommandLine,
+  prepared: _Prepared,
+  current: state.TrainState,
+  old_rate: Callable[[int], Any] | None,
+) -> log.Log | log.NullLog:
+  """Opens the log, and says what is trained on what."""
+  section, start = command.config.train, int(current.step)
+  writer = None
+  if distributed.is_primary():
+    writer = log.Log(
+      command.workdir,
+      steps=section.steps,
+      start=start,
+      tensorboard=section.tensorboard,
+      wandb=section.wandb,
+      name=command.name,
+      config=command.config.to_dict(),
+    )
+  validated = json.loads(
+    distributed.broadcast_from_primary(json.dumps(writer.validated if writer else []))
+  )
+  writer = writer or log.NullLog(validated)
+  trainable = trees.split(current.params, prepared.frozen)[0]
+  writer.say(
+    f"{command.name}: {optimizer.count(current.params):,} parameters, "
+    f"{optimizer.count(trainable):,} trainable; devices {rundir.hardware()['devices']}, mesh "
+    f"{dict(prepared.mesh.shape)}, processes {jax.process_count()}; {prepared.job.loading}; step "
+    f"{start} of {section.steps}; {command.workdir}"
+  )
+  if old_rate and not np.isclose(old_rate(start), prepared.rate(start), rtol=1e-4):
+    writer.say(
+      f"resume: the learning rate of step {start} was {float(old_rate(start)):.4g} and is now "
+      f"{float(prepared.rate(start)):.4g} (train.steps and train.optimizer decide the schedule)"
+    )
+  return writer
+
+
+def _train(
+  section: Any,
+  prepared: _Prepared,
+  train_step: step.TrainStep,
+  current: state.TrainState,
+  writer: log.Log | log.NullLog,
+  checkpointer: checkpoint.Checkpointer,
+) -> loop.TrainResult:
+  """Runs the loop, and closes what it was given."""
+  made = prepared.job
+
+  # A sample holds more than the loss reads: with all of it, the program would be another than the
+  # one compiled above.
+  def used(batch):
+    return {name: batch[name] for name in made.batch}
+
+  def evaluate(now):
+    assert made.evaluate is not None
+    return made.evaluate(job.replicated(state.weights(now, frozen=prepared.frozen)))
+
+  schedule = loop.Schedule(
+    section.steps, section.log_every, section.checkpoint_every, section.evaluate_every
+  )
+  advice = meter.advice(**dataclasses.asdict(made.loading))
+  throughput = loop.Throughput(made.examples_per_step, made.unit, advice)
+  train_loop = loop.TrainLoop(
+    train_step, schedule, throughput, writer, checkpointer, evaluate if made.evaluate else None
+  )
+  batches = made.batches(int(current.step))
+  lost = False  # another process: then nothing here can be ended in order, Orbax would wait for it
+  try:
+    return train_loop.run(current, map(used, batches))
+  except Exception as error:
+    lost = distributed.lost_process(error)
+    raise
+  finally:
+    if not lost:
+      batches.close()
+      writer.close()
+      checkpointer.close()
