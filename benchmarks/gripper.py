@@ -298,10 +298,10 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
   import numpy as np
 
   from como_jax import config as config_lib
+  from como_jax.assembly import policy_setup, policy_start
   from como_jax.data import value_transforms
   from como_jax.data.batching import Batching
   from como_jax.serve import policy as serving
-  from como_jax.tasks import policy_setup, policy_start
   from como_jax.train import rng
 
   folder = pathlib.Path(run)

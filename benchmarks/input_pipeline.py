@@ -37,10 +37,11 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import models
+from como_jax.assembly import motion_data
 from como_jax.data import episode, ingest, pipeline, stream, transforms, video
 from como_jax.data.batching import Batching
 from como_jax.data.read_options import ReadOptions
-from como_jax.tasks import motion, motion_data
+from como_jax.tasks import motion
 from como_jax.train import reading
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "motion.py"

@@ -32,6 +32,8 @@ ARROWS = {
   "language": BASE | {"models", "weights", "convert"},
   "serve": BASE | {"models", "data", "train", "language", "observations", "settings", "weights"},
   "inference": BASE | {"data", "models", "evaluate", "parallel", "train", "serve"},
+  "assembly": BASE
+  | {"config", "data", "language", "models", "parallel", "serve", "settings", "train"},
   "chunks": {"errors"},
   "observations": set(),
   "commands": set(),
@@ -41,6 +43,7 @@ ARROWS = {
   "interrupt": set(),
   "tasks": BASE
   | {
+    "assembly",
     "commands",
     "config",
     "model_presets",

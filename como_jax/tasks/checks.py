@@ -100,7 +100,7 @@ def _too_long(existing: pathlib.Path, path: pathlib.Path) -> str:
 
 def _inputs(config) -> None:
   """Checks that all input paths exist, before the work on the first one begins."""
-  from como_jax.tasks import motion_data
+  from como_jax.assembly import data_folders
 
   for key in (
     "checkpoint",
@@ -117,15 +117,15 @@ def _inputs(config) -> None:
       exists(f"config.{key}", path)
   entries = _value(config, "data.mixture") or ()
   for i, entry in enumerate(entries):
-    motion_data.resolve(entry["path"], name=f"config.data.mixture[{i}]['path']")
+    data_folders.resolve(entry["path"], name=f"config.data.mixture[{i}]['path']")
     if entry.get("labels"):
       exists(f"config.data.mixture[{i}]['labels']", entry["labels"])
   for key in ("data.path", "source.path"):
     path = _value(config, key)
     if path is not None and not entries:
-      motion_data.resolve(path, name=f"config.{key}")
+      data_folders.resolve(path, name=f"config.{key}")
   if config.task == "quickstart":
-    motion_data.resolve(config.source, name="config.source")
+    data_folders.resolve(config.source, name="config.source")
 
 
 def exists(name: str, path: str) -> None:

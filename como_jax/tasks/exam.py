@@ -15,11 +15,12 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import errors, models, report, trees
+from como_jax.assembly import motion_data
 from como_jax.exam import exam_set, motion_score
 from como_jax.exam import run as scoring
 from como_jax.models import pixels
 from como_jax.sim import exam_design
-from como_jax.tasks import exam_pictures, exam_rows, motion_data, probe
+from como_jax.tasks import exam_pictures, exam_rows, probe
 from como_jax.train import atomic, rundir
 
 METRICS, LATENTS, ROWS, UNTRAINED = "exam.json", "latents.npz", "rows.json", "untrained"

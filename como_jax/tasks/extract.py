@@ -22,11 +22,12 @@ import tqdm
 
 from como_jax import config as config_lib
 from como_jax import errors, models, trees, weights
+from como_jax.assembly import data_folders
 from como_jax.data import labels, lerobot_labels, read_options, sequences, shards, video
 from como_jax.inference import labeling, latent_stream
 from como_jax.parallel import distributed
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.tasks import motion_data, offsets, probe
+from como_jax.tasks import offsets, probe
 from como_jax.train import atomic, checkpoint, reading, rng, rundir
 
 SPEED = "speed.json"  # the one file that differs between two runs
@@ -163,11 +164,11 @@ def open_work(config) -> tuple[LabelingRun, Any, Any]:
     jax.eval_shape(model.init, rng.key(0, "init")), params, what=f"checkpoint {config.checkpoint}"
   )
   given, offset = data_path(config, trained_on)
-  source = motion_data.resolve(given)
+  source = data_folders.resolve(given)
   # raw data are read as in training
   reading = {**trained_on, "resize": config.data.resize or trained_on.get("resize", "squash")}
-  path = motion_data.to_shards(
-    source, reading, image_size=model.image_size, cache_dir=motion_data.cache_dir(config.data)
+  path = data_folders.to_shards(
+    source, reading, image_size=model.image_size, cache_dir=data_folders.cache_dir(config.data)
   )
   table, manifest = shards.read_table(path), shards.read_manifest(path)
   plan = sequences.plan(

@@ -1,8 +1,8 @@
 """Converts data of any supported format to our shards."""
 
 from como_jax import config as config_lib
+from como_jax.assembly import data_folders
 from como_jax.data import ingest
-from como_jax.tasks import motion_data
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -13,10 +13,10 @@ def run(command: config_lib.CommandLine) -> int:
   config = command.config
   output = config.output or str(command.workdir)
   summary = ingest.run(
-    motion_data.resolve(config.source.path),
+    data_folders.resolve(config.source.path),
     output,
     format=config.source.format,
-    options=motion_data.source_options(config.source),
+    options=data_folders.source_options(config.source),
     cameras=tuple(config.source.cameras),
     workers=config.workers,
     **config.shards.to_dict(),

@@ -8,7 +8,7 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import models, objectives
-from como_jax.tasks import motion_data
+from como_jax.assembly import motion_data
 from como_jax.train import encoder_weights, fit, reading
 from como_jax.train.job import TrainJob
 

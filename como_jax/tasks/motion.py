@@ -8,10 +8,11 @@ from typing import Any
 
 from como_jax import config as config_lib
 from como_jax import errors, models, objectives
+from como_jax.assembly import motion_data
 from como_jax.data.batching import Batching
 from como_jax.inference import motion_evaluator, token_cache
 from como_jax.models.motion import inputs
-from como_jax.tasks import components, motion_data
+from como_jax.tasks import components
 from como_jax.train import encoder_weights, fit, reading
 from como_jax.train.job import TrainJob
 

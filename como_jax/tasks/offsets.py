@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from como_jax import errors
-from como_jax.tasks import motion_data
+from como_jax.assembly import data_folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,4 +94,4 @@ def _same_folder(first: str, second: str) -> bool:
 
 
 def _resolved(path: str) -> str:
-  return os.path.realpath(motion_data.BUNDLED if path == "bundled" else path)
+  return os.path.realpath(data_folders.BUNDLED if path == "bundled" else path)

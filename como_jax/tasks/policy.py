@@ -6,10 +6,10 @@ from typing import Any
 
 from como_jax import config as config_lib
 from como_jax import models
+from como_jax.assembly import policy_setup, policy_start
 from como_jax.data import policy_spec
-from como_jax.data.batching import Batching
 from como_jax.inference import token_cache
-from como_jax.tasks import motion_data, policy_scoring, policy_setup, policy_start
+from como_jax.tasks import policy_scoring
 from como_jax.train import fit, reading
 from como_jax.train.job import TrainJob
 
@@ -32,28 +32,22 @@ def job(command: config_lib.CommandLine) -> TrainJob:
   """
   config = command.config
   setup = policy_setup.setup(config, resumed=policy_start.resumed(command))
-  mixture, layout, spec = setup.mixture, setup.layout, setup.spec
+  data, layout, spec = setup.data, setup.layout, setup.spec
   model = models.build(dict(spec.model))
   start = policy_start.parameters(config, model, setup.start)
-  facts = mixture.robots(step_seconds=config.policy.step_seconds)
-  for line in mixture.describe() + policy_setup.describe_dimensions(facts, spec.robots):
+  dimensions = policy_setup.describe_dimensions(data.robots(), spec.robots)
+  for line in data.mixture.describe() + dimensions:
     print(f"data: {line}")
-  options = reading.choose(
-    config.data, mixture.paths, model.inputs_spec(reading.local_rows(config.train.batch_size))
-  )
-  augment = motion_data.augmentation(config.data)
+  options = data.choose_read_options(model.inputs_spec(reading.local_rows(config.train.batch_size)))
   tokens = None
   if config.policy.cache_tokens:
-    token_cache.check("policy.cache_tokens", config, model, start, augment)
-    walk = mixture.evaluation(
-      layout, Batching(config.evaluation.batch_size), reading.in_order(config.data), split="train"
-    )
+    token_cache.check("policy.cache_tokens", config, model, start, data.augment)
+    walk = data.examples(layout, "train", batch_size=config.evaluation.batch_size)
     tokens = token_cache.TokenCache(model, start).fill(walk)
     print(f"image tokens: {len(tokens)} images encoded, once")
 
   def batches(step):
-    batching = reading.batching(config, step)
-    images = mixture.batches(layout, batching, options, augment)
+    images = data.batches(layout, reading.batching(config, step), options)
     return tokens.over(images) if tokens else images
 
   batch = model.inputs_spec(config.train.batch_size)
@@ -67,7 +61,7 @@ def job(command: config_lib.CommandLine) -> TrainJob:
     batches=batches,
     loading=options,
     batch=tokens.spec(batch) if tokens else batch,
-    data=[(opened.entry.path, opened.entry.labels) for opened in mixture.sets],
+    data=[(opened.entry.path, opened.entry.labels) for opened in data.mixture.sets],
     evaluate=policy_scoring.held_out_score(config, model, setup),
     files={policy_spec.FILE: policy_spec.text(spec)},
   )

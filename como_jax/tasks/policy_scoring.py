@@ -8,10 +8,9 @@ import jax
 
 from como_jax import config as config_lib
 from como_jax import errors, models
-from como_jax.data.batching import Batching
+from como_jax.assembly import policy_setup, policy_start
 from como_jax.inference import policy_evaluator
-from como_jax.tasks import policy_setup, policy_start
-from como_jax.train import atomic, checkpoint, reading, rundir
+from como_jax.train import atomic, checkpoint, rundir
 
 EVALUATION = "evaluation.json"
 
@@ -44,7 +43,7 @@ def run(command: config_lib.CommandLine) -> int:
   scores = evaluate(jax.device_put(params))
   record = {
     "policy": str(config.init),
-    "data": [opened.entry.path for opened in setup.mixture.sets],
+    "data": [opened.entry.path for opened in setup.data.mixture.sets],
     **scores,
   }
   atomic.write(workdir / EVALUATION, json.dumps(record, indent=2))
@@ -63,11 +62,9 @@ def held_out_score(
   """`params -> scores` on the held-out examples; None where nothing is held out."""
   if not config.data.validation_fraction > 0:
     return None
-  held_out = setup.mixture.evaluation(
-    setup.layout,
-    Batching(config.evaluation.batch_size),
-    reading.in_order(config.data),
-    max_examples=config.evaluation.examples,
+  section = config.evaluation
+  held_out = setup.data.examples(
+    setup.layout, "validation", batch_size=section.batch_size, max_examples=section.examples
   )
   score = policy_evaluator.PolicyEvaluator(
     model,

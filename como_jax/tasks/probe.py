@@ -15,11 +15,12 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import data, errors, models, report, trees
+from como_jax.assembly import motion_data
 from como_jax.data import shards
 from como_jax.evaluate import consistency, probes
 from como_jax.inference import motion_evaluator
 from como_jax.tasks import components as components_lib
-from como_jax.tasks import motion_data, offsets, probe_controls, probe_rows, probe_targets
+from como_jax.tasks import offsets, probe_controls, probe_rows, probe_targets
 from como_jax.train import checkpoint, log, rng, rundir
 
 METRICS = "metrics.json"

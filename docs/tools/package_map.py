@@ -22,6 +22,7 @@ NOTES = {
   "__main__": "python -m como_jax",
   "main": "flags, exit codes",
   "tasks": "what a config can run",
+  "assembly": "from a config to objects",
   "config": "configs, flags",
   "settings": "what a key may hold",
   "model_presets": "sizes of models",

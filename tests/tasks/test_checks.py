@@ -9,7 +9,8 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, models
-from como_jax.tasks import checks, motion_data, policy
+from como_jax.assembly import data_folders, motion_data
+from como_jax.tasks import checks
 
 
 def refused(*words):
@@ -191,12 +192,14 @@ def test_a_data_path_that_is_not_there(tmp_path, monkeypatch, path, expected, ne
   (tmp_path / "videos" / "a.MP4").write_bytes(b"")
   (tmp_path / ".git" / "a.mp4").write_bytes(b"")
   with pytest.raises(errors.UserError) as caught:
-    motion_data.resolve(path)
+    data_folders.resolve(path)
   assert expected in str(caught.value) and never not in str(caught.value)
 
 
 def test_all_inputs_are_looked_for_before_the_first_is_worked_on(tmp_path, monkeypatch):
-  monkeypatch.setattr(motion_data.ingest, "ensure_shards", lambda *a, **k: pytest.fail("converted"))
+  monkeypatch.setattr(
+    data_folders.ingest, "ensure_shards", lambda *a, **k: pytest.fail("converted")
+  )
   config = config_lib.parse(
     [
       "main",
@@ -226,14 +229,6 @@ def test_missing_inputs_are_named_with_their_key(tmp_path, variant, key):
     refused(f"--config={variant}", f"--config.{key}={tmp_path}/rum1")
     == f"config.{key}={tmp_path}/rum1 does not exist: did you mean '{tmp_path}/run1'?"
   )
-
-
-def test_a_policy_to_start_from_of_another_kind_says_what_to_choose():
-  config = config_lib.parse(["main", "--config=policy:small"]).config
-  with pytest.raises(
-    errors.UserError, match="is a 'gpt', this config makes a 'dit'.*policy.py:small,policy=gpt"
-  ):
-    policy.starting_point(config, None, ({}, {"model": {"policy": "gpt"}}))
 
 
 def text_of(call):

@@ -9,8 +9,8 @@ import pytest
 
 from como_jax.models import pixels
 from como_jax.tasks import components
+from tests.assembly.test_motion_data import text_of
 from tests.models import tiny
-from tests.tasks.test_motion_data import text_of
 
 
 def test_principal_components_have_unit_mean_square_and_are_those_of_the_largest_variance():

@@ -10,12 +10,13 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
+from como_jax.assembly import motion_data
 from como_jax.data import read_options
 from como_jax.data import sources as formats
 from como_jax.data.batching import Batching
-from como_jax.tasks import ingest, mae, motion, motion_data, serve
+from como_jax.tasks import ingest, mae, motion, serve
 from como_jax.train import encoder_weights, fit, reading
-from tests.tasks.test_motion_data import text_of
+from tests.assembly.test_motion_data import text_of
 
 
 @pytest.fixture(name="paper")
@@ -207,7 +208,7 @@ def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):
   summary = types.SimpleNamespace(
     episodes=3, clips=4, frames=50, seconds=1.26, path="OUT", manifest="MANIFEST"
   )
-  monkeypatch.setattr(ingest.motion_data, "resolve", lambda path: f"resolved {path}")
+  monkeypatch.setattr(ingest.data_folders, "resolve", lambda path: f"resolved {path}")
   monkeypatch.setattr(
     ingest.ingest, "run", lambda *given, **more: asked.append((given, more)) or summary
   )

@@ -4,7 +4,8 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.tasks import motion_data, offsets, probe
+from como_jax.assembly import data_folders
+from como_jax.tasks import offsets, probe
 from tests.end_to_end import program
 
 SEVERAL = {
@@ -44,7 +45,7 @@ def test_the_offset_of_the_data_set_then_of_the_whole_training():
     "mixture": [{"path": "bundled", "offset_seconds": 0.1}, {"path": "y"}],
   }
   assert (
-    choose(str(motion_data.BUNDLED), bundled).seconds == choose("bundled", bundled).seconds == 0.1
+    choose(str(data_folders.BUNDLED), bundled).seconds == choose("bundled", bundled).seconds == 0.1
   )
 
 

@@ -10,12 +10,13 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, models
+from como_jax.assembly import policy_setup, policy_start
 from como_jax.data import policy_spec, shards, video
 from como_jax.data.batching import Batching
 from como_jax.data.read_options import ReadOptions
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
-from como_jax.tasks import policy, policy_scoring, policy_setup, policy_start, serve
+from como_jax.tasks import policy, policy_scoring, serve
 from como_jax.train import log
 from tests.data import flat, makers
 from tests.data.test_policy_pipeline import label
@@ -107,7 +108,9 @@ def test_acting_sees_what_training_saw(run, path):
   spec = serving.load(str(run))[1]
   found = policy_setup.setup(command.config, policy_start.StartingPolicy("the run", spec))
   assert found.spec.normalization == spec.normalization
-  walk = found.mixture.evaluation(found.layout, Batching(5), ReadOptions(threads=0), split="all")
+  walk = found.data.mixture.evaluation(
+    found.layout, Batching(5), ReadOptions(threads=0), split="all"
+  )
   with walk.batches() as batches:
     batch = next(batches)
   table = shards.read_table(path)
@@ -195,7 +198,7 @@ def test_a_run_of_an_older_version_goes_on_in_its_own_units(run, path, labels, t
   stored = json.loads((folder / "config.json").read_text())
   mixture = ({"path": path, "robot": "arm", "episodes": (0, 2)}, {"path": path, "labels": labels})
   words = (f"--config.data.mixture={mixture!r}", "--resume", "--config.train.steps=4")
-  numbers = policy_setup.policy_data.open_mixture(parse(folder, *words).config).statistics()
+  numbers = policy_setup.policy_data.PolicyData(parse(folder, *words).config).statistics()
   action = dataclasses.replace(
     numbers.robots["arm"]["action"], std=7 * numbers.robots["arm"]["action"].std
   )
@@ -382,7 +385,9 @@ def test_slots_that_training_leaves_empty_are_empty_when_acting(
     row["images_mask"].tolist() == mask
     and [bool(row["images"][:, slot].any()) for slot in range(len(mask))] == mask
   )
-  walk = ready.mixture.evaluation(ready.layout, Batching(8), ReadOptions(threads=0), split="all")
+  walk = ready.data.mixture.evaluation(
+    ready.layout, Batching(8), ReadOptions(threads=0), split="all"
+  )
   with walk.batches() as batches:
     assert all(trained == mask for trained in next(batches)["images_mask"].tolist())
 
@@ -394,7 +399,7 @@ def test_each_robot_is_asked_for_its_own_cameras(tmp_path):
     {"path": data, "robot": "bot", "cameras": ("l",)},
   )
   found = policy_setup.setup(parse(tmp_path / "x", f"--config.data.mixture={mixture!r}").config)
-  assert found.mixture.slots == ("l", "r")
+  assert found.data.mixture.slots == ("l", "r")
   assert {name: robot.cameras for name, robot in found.spec.robots.items()} == {
     "arm": ("l", "r"),
     "bot": ("l", ""),
@@ -553,7 +558,7 @@ def test_a_slot_is_filled_by_the_camera_of_its_name(grasps, tmp_path):
   ):
     command = command_of(tmp_path / "x", grasps, "dit", f"--config.policy.cameras={wanted!r}")
     found = policy_setup.setup(command.config)
-    assert found.mixture.sets[0].entry.cameras == filled
+    assert found.data.mixture.sets[0].entry.cameras == filled
     assert found.spec.robots["robot"].cameras == asked
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
+from como_jax.assembly import policy_setup, policy_start
 from como_jax.data import normalization, statistics
 from como_jax.data.batching import Batching, ProcessSlice
-from como_jax.data.read_options import ReadOptions
-from como_jax.tasks import policy, policy_scoring, policy_setup, policy_start
+from como_jax.tasks import policy, policy_scoring
 
 
 def text_of(call):
@@ -163,26 +163,29 @@ def test_where_a_policy_starts(monkeypatch, capsys):
   assert asked == [("bundled", "MODEL")], "its checkpoint brings the weights"
 
 
-class Mixture:
-  """A mixture of paper."""
+class Data:
+  """The data of a policy, of paper."""
 
-  paths = ["P", "Q"]
-  sets = [
-    types.SimpleNamespace(entry=types.SimpleNamespace(path="P", labels="L")),
-    types.SimpleNamespace(entry=types.SimpleNamespace(path="Q", labels="")),
-  ]
+  mixture = types.SimpleNamespace(
+    sets=[
+      types.SimpleNamespace(entry=types.SimpleNamespace(path="P", labels="L")),
+      types.SimpleNamespace(entry=types.SimpleNamespace(path="Q", labels="")),
+    ],
+    describe=lambda: ["described"],
+  )
+  augment = "AUGMENT"
 
   def __init__(self, told):
     self._told = told
 
-  def describe(self):
-    return ["described"]
+  def robots(self):
+    return "FACTS"
 
-  def robots(self, *, step_seconds):
-    return {"arm": step_seconds}
+  def choose_read_options(self, batch):
+    return ("READING", batch)
 
-  def evaluation(self, *records, **more):
-    self._told.evaluations.append((*records, more))
+  def examples(self, layout, split, **more):
+    self._told.evaluations.append((layout, split, more))
     return "WALK"
 
   def batches(self, *records):
@@ -224,7 +227,7 @@ def _made(monkeypatch, capsys):
   spec = types.SimpleNamespace(
     model={"kind": "policy", "dtype": "bfloat16"}, robots={"arm": robot}, guidance_scale=2.0
   )
-  setup = policy_setup.PolicySetup(Mixture(told), spec, "LAYOUT", "START")
+  setup = policy_setup.PolicySetup(Data(told), spec, "LAYOUT", "START")
   for module, name, value in (
     (policy.models, "build", lambda section: told.built.append(section) or model),
     (policy.policy_setup, "setup", lambda config, *, resumed: setup if not resumed else None),
@@ -235,9 +238,6 @@ def _made(monkeypatch, capsys):
     ),
     (policy.policy_start, "parameters", lambda config, given, start: {"encoder": {}}),
     (policy.policy_spec, "text", lambda given: f"text of {given is spec}"),
-    (policy.reading, "choose", lambda section, paths, batch: ("READING", paths, batch)),
-    (policy.motion_data, "augmentation", lambda section: "AUGMENT"),
-    (policy.reading, "in_order", lambda section: FIXED),
     (
       policy_scoring.policy_evaluator,
       "PolicyEvaluator",
@@ -273,19 +273,13 @@ def _made(monkeypatch, capsys):
   return made
 
 
-FIXED = ReadOptions(threads=4)
-READING = ("READING", ["P", "Q"], {"images": 4})
-BATCHES = (
-  "LAYOUT",
-  Batching(8, seed=7, start_step=9, process=ProcessSlice(1, 2)),
-  READING,
-  "AUGMENT",
-)
+READING = ("READING", {"images": 4})
+BATCHES = ("LAYOUT", Batching(8, seed=7, start_step=9, process=ProcessSlice(1, 2)), READING)
 
 
 def test_the_job_of_a_policy(made):
   job, said = made()
-  assert said == ["data: described", "data: dimensions of arm, {'arm': 0.5}"]
+  assert said == ["data: described", "data: dimensions of arm, FACTS"]
   assert made.told.built == [{"kind": "policy", "dtype": "bfloat16"}] and job.model is made.model
   assert (
     job.loss("P", "B", "K") == ("LOSS", ("P", "B", "K"))
@@ -299,7 +293,7 @@ def test_the_job_of_a_policy(made):
     [("P", "L"), ("Q", "")],
   )
   assert job.loading == READING and job.files == {"policy.json": "text of True"}
-  held_out = ("LAYOUT", Batching(6), FIXED, {"max_examples": 50})
+  held_out = ("LAYOUT", "validation", {"batch_size": 6, "max_examples": 50})
   assert made.told.evaluations == [held_out] and job.evaluate("PARAMS") == ("PARAMS", "WALK")
   assert made.told.scores == [
     ((made.model, {"arm": "UNITS"}), dict(guidance_scale=2.0, dtype="bfloat16"))
@@ -310,7 +304,7 @@ def test_the_job_of_a_policy(made):
 def test_the_job_of_a_policy_that_keeps_its_tokens_and_validates_nothing(made):
   job, said = made(fraction=0.0, cache=True)
   assert said[-1] == "image tokens: 5 images encoded, once" and job.evaluate is None
-  assert made.told.evaluations == [("LAYOUT", Batching(6), FIXED, {"split": "train"})]
+  assert made.told.evaluations == [("LAYOUT", "train", {"batch_size": 6})]
   assert made.told.checked == [({"encoder": {}}, "AUGMENT")]
   assert (
     job.batches(9) == ("tokens", "BATCHES")

@@ -1,11 +1,6 @@
-"""From a config's `data` section to batches: paths resolved, raw sources turned into shards once,
-mixtures opened.
-"""
+"""The data of motion models and encoders: a config's section `data`, opened once."""
 
-import dataclasses
 import os
-import pathlib
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,75 +8,19 @@ import jax
 import numpy as np
 
 from como_jax import data, errors
+from como_jax.assembly import data_folders
 from como_jax.data import (
   evaluation,
-  ingest,
   motion_mixture,
   pipeline,
   read_options,
-  shards,
   stream,
   times,
   transforms,
 )
-from como_jax.data import sources as source_formats
 from como_jax.data.batching import Batching
-from como_jax.data.sources import video_folder
 from como_jax.settings import entries as mixtures
-from como_jax.settings import paths
 from como_jax.train import reading
-
-BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "metaworld_mini"
-
-
-def resolve(path: str, *, name: str = "data path") -> str:
-  """The folder a data path means: "bundled" is the data set that ships with the package.
-
-  Args:
-    path: as given.
-    name: of the key that holds it, for messages.
-
-  Raises:
-    errors.UserError: it does not exist, naming the nearest folder beside it.
-  """
-  paths.local(name, path)
-  if path == "bundled":
-    return str(BUNDLED)
-  if not path or not os.path.exists(path):
-    folder = os.path.dirname(path.rstrip("/")) or "."
-    there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    near = [
-      os.path.join(folder, one) if os.path.dirname(path) else one
-      for one in there
-      if not one.startswith(".")
-    ]
-    near = ["bundled", *filter(_holds_data, near)]
-    hub = re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not os.path.isdir(folder)
-    advice = (
-      "data sets of a hub are not downloaded: give a local folder"
-      if hub
-      else errors.nearest(path, near)
-    )
-    raise errors.UserError(f"{name} {path!r} does not exist: {advice}")
-  return path
-
-
-def _holds_data(folder: str) -> bool:
-  """Whether a folder looks like data at its first level: shards, a LeRobot data set, videos."""
-  if not os.path.isdir(folder) or not os.access(folder, os.R_OK | os.X_OK):
-    return False
-  known = (shards.MANIFEST, os.path.join("meta", "info.json"))
-  return any(os.path.isfile(os.path.join(folder, one)) for one in known) or any(
-    one.lower().endswith(video_folder.EXTENSIONS) for one in os.listdir(folder)
-  )
-
-
-def cache_dir(section) -> str:
-  """Where converted sources are kept: the config's, $COMO_JAX_CACHE/shards or
-  ~/.cache/como_jax/shards.
-  """
-  root = os.environ.get("COMO_JAX_CACHE") or os.path.join(pathlib.Path.home(), ".cache", "como_jax")
-  return section.cache or os.path.join(root, "shards")
 
 
 def data_sets(config) -> list[data.DataSet]:
@@ -99,7 +38,7 @@ def data_sets(config) -> list[data.DataSet]:
     tuple(section.mixture) or (alone,), "config.data.mixture", task=config.get("task", "motion")
   )
   # all of them, before the first one is converted
-  given = [resolve(entry["path"]) for entry in entries]
+  given = [data_folders.resolve(entry["path"]) for entry in entries]
   sets = []
   for entry, path in zip(entries, given, strict=True):
     entry = {
@@ -108,41 +47,11 @@ def data_sets(config) -> list[data.DataSet]:
       "cameras": (),
       **entry,
     }
-    folder = to_shards(path, section, image_size=section.image_size, cache_dir=cache_dir(section))
+    folder = data_folders.to_shards(
+      path, section, image_size=section.image_size, cache_dir=data_folders.cache_dir(section)
+    )
     sets.append(data.DataSet(**{**entry, "path": folder}))
   return sets
-
-
-def to_shards(path: str, section, *, image_size: int, cache_dir: str) -> str:
-  """A folder of shards for a data path, raw data being read as a data section says: `resize`, and
-  as far as it has them `source`, `measure` and `filters`. Raises `errors.UserError`.
-  """
-  further = (
-    {"measure": section["measure"], "filters": dict(section["filters"])}
-    if "filters" in section
-    else {}
-  )
-  options = source_options(section["source"]) if "source" in section else None
-  return ingest.ensure_shards(
-    path,
-    image_size=image_size,
-    cache_dir=cache_dir,
-    resize=section["resize"],
-    options=options,
-    **further,
-  )
-
-
-def source_options(section) -> source_formats.SourceOptions:
-  """The options of a config's `source` section. Raises `errors.UserError`."""
-  settings: dict[str, Any] = {
-    key: tuple(value) if isinstance(value, (list, tuple)) else value
-    for key, value in section.items()
-  }
-  fields = [field.name for field in dataclasses.fields(source_formats.SourceOptions)]
-  return source_formats.SourceOptions(
-    **{key: value for key, value in settings.items() if key in fields}
-  )
 
 
 def augmentation(section) -> tuple:

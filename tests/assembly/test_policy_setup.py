@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from como_jax import config as config_lib
+from como_jax.assembly import policy_setup, policy_start
 from como_jax.data import policy_facts, policy_spec
 from como_jax.data.policy_layout import Layout
-from como_jax.tasks import policy_setup, policy_start
 from tests.tasks.test_policy import TINY
 from tests.tasks.test_policy_parts import GRIPPER, MOVING, ROWS, STILL, of, text_of, units
 
@@ -29,13 +29,15 @@ LATENT = policy_facts.LatentMotion("aa", 0.5, num_queries=6, latent_dim=7)
 
 
 class Mixture:
-  """A mixture of paper; `asked` has what statistics were asked for."""
+  """The data of a policy, of paper; `asked` counts how often statistics were asked for."""
 
   def __init__(self):
     self.facts, self.latent, self.size = {"arm": ARM}, None, "squash"
-    self.slots, self.numbers, self.asked = ("front", "side"), units(arm=ROWS), []
+    self.slots, self.numbers, self.asked = ("front", "side"), units(arm=ROWS), 0
+    self.mixture, self.encode = self, SimpleNamespace(width=8, tokens=5)
+    self.language = {"": "E", "go": "E"}
 
-  def robots(self, *, step_seconds):
+  def robots(self):
     return self.facts
 
   def latent_motion(self):
@@ -44,23 +46,15 @@ class Mixture:
   def resize(self):
     return self.size
 
-  def instructions(self):
-    return ["", "go"]
-
-  def statistics(self, **options):
-    self.asked.append(options)
+  def statistics(self):
+    self.asked += 1
     return self.numbers
 
 
 @pytest.fixture(name="mixture")
 def _mixture(monkeypatch):
   mixture = Mixture()
-  monkeypatch.setattr(policy_setup.policy_data, "open_mixture", lambda config: mixture)
-  monkeypatch.setattr(
-    policy_setup.policy_data,
-    "embed",
-    lambda config, texts: (SimpleNamespace(width=8, tokens=5), dict.fromkeys(texts, "E")),
-  )
+  monkeypatch.setattr(policy_setup.policy_data, "PolicyData", lambda config: mixture)
   return mixture
 
 
@@ -85,7 +79,6 @@ def setup(*words, kind="dit", resumed=None):
 
 def test_what_follows_from_the_data(mixture):
   found = setup("--config.policy.step_seconds=0.25", "--config.policy.reduce=last")
-  assert mixture.asked == [dict(reduce="last", step_seconds=0.25)]
   spec, model = found.spec, found.spec.model
   action, state = mixture.numbers.robots["arm"]["action"], mixture.numbers.robots["arm"]["state"]
   assert spec.robots == {
@@ -108,7 +101,7 @@ def test_what_follows_from_the_data(mixture):
     and model["num_cameras"] == 2
     and (model["language"]["width"], model["language"]["num_tokens"]) == (8, 5)
   )
-  assert found.mixture is mixture and found.start is None
+  assert found.data is mixture and found.start is None
   latent = model["latent"]
   assert found.layout == Layout(
     normalization=spec.normalization,

@@ -2,18 +2,15 @@
 what the pipeline is asked for.
 """
 
-import os
-import pathlib
-
 import numpy as np
 import pytest
 
 from como_jax import config as config_lib
 from como_jax import data, errors
+from como_jax.assembly import motion_data
 from como_jax.data import pipeline
 from como_jax.data.batching import Batching
 from como_jax.data.read_options import ReadOptions
-from como_jax.tasks import motion_data
 from tests.data import makers
 
 
@@ -23,103 +20,10 @@ def text_of(call):
   return str(caught.value)
 
 
-def test_a_path_is_there_or_its_key_is_named(tmp_path, monkeypatch):
-  assert motion_data.resolve("bundled") == str(motion_data.BUNDLED) and motion_data.BUNDLED.is_dir()
-  assert motion_data.resolve(str(tmp_path)) == str(tmp_path)
-  (tmp_path / "runs1").mkdir()
-  (tmp_path / "runs1" / "manifest.json").write_text("{}")
-  assert text_of(lambda: motion_data.resolve(f"{tmp_path}/rums1/", name="config.x")) == (
-    f"config.x '{tmp_path}/rums1/' does not exist: did you mean '{tmp_path}/runs1'? (valid: "
-    f"{tmp_path}/runs1, bundled)"
-  )
-  assert text_of(lambda: motion_data.resolve("gs://a/b", name="config.x")).startswith("config.x")
-  monkeypatch.chdir(tmp_path)
-  assert (
-    text_of(lambda: motion_data.resolve("rums1"))
-    == "data path 'rums1' does not exist: did you mean 'runs1'? (valid: bundled, runs1)"
-  )
-  assert (
-    text_of(lambda: motion_data.resolve("")) == "data path '' does not exist: valid: bundled, runs1"
-  )
-  assert text_of(lambda: motion_data.resolve("lerobot/pusht")) == (
-    "data path 'lerobot/pusht' does not exist: data sets of a hub are not downloaded: give a "
-    "local folder"
-  )
-  assert (
-    text_of(lambda: motion_data.resolve("runs1/zzz"))
-    == "data path 'runs1/zzz' does not exist: valid: bundled"
-  ), "a folder that is there"
-  assert (
-    text_of(lambda: motion_data.resolve("a/b/c"))
-    == "data path 'a/b/c' does not exist: valid: bundled"
-  )
-
-
-@pytest.mark.parametrize(
-  "files, holds",
-  [
-    (("manifest.json",), True),
-    (("meta/info.json",), True),
-    (("a.MP4",), True),
-    (("deep/a.mp4",), False),
-    ((), False),
-  ],
-)
-def test_what_looks_like_data(tmp_path, files, holds):
-  for name in files:
-    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / name).touch()
-  assert motion_data._holds_data(str(tmp_path)) is holds and not motion_data._holds_data(
-    str(tmp_path / "no")
-  )
-
-
-def test_a_folder_that_may_not_be_read_is_no_data(tmp_path, monkeypatch):
-  (tmp_path / "manifest.json").touch()
-  monkeypatch.setattr(motion_data.os, "access", lambda path, how: how != os.R_OK | os.X_OK)
-  assert not motion_data._holds_data(str(tmp_path))
-
-
-def test_where_converted_data_are_kept(monkeypatch, tmp_path):
-  section = config_lib.data()
-  monkeypatch.setenv("COMO_JAX_CACHE", "/cache")
-  assert motion_data.cache_dir(section) == "/cache/shards"
-  monkeypatch.delenv("COMO_JAX_CACHE")
-  monkeypatch.setattr(motion_data.pathlib.Path, "home", lambda: pathlib.Path("/home/me"))
-  assert motion_data.cache_dir(section) == "/home/me/.cache/como_jax/shards"
-  section.cache = "/mine"
-  assert motion_data.cache_dir(section) == "/mine"
-
-
-def test_raw_data_are_read_as_the_section_says(monkeypatch):
-  asked = []
-  monkeypatch.setattr(
-    motion_data.ingest,
-    "ensure_shards",
-    lambda path, **settings: asked.append((path, settings)) or "SHARDS",
-  )
-  assert motion_data.to_shards("raw", {"resize": "crop"}, image_size=32, cache_dir="/c") == "SHARDS"
-  section = {
-    "resize": "pad",
-    "measure": True,
-    "filters": config_lib.ConfigDict({"a": 1}),
-    "source": {"action_key": "act", "camera_keys": ["x"], "path": "p"},
-  }
-  motion_data.to_shards("raw", section, image_size=16, cache_dir="/d")
-  assert asked[0] == ("raw", dict(image_size=32, cache_dir="/c", resize="crop", options=None))
-  path, settings = asked[1]
-  options = settings.pop("options")
-  assert (path, settings) == (
-    "raw",
-    dict(image_size=16, cache_dir="/d", resize="pad", measure=True, filters={"a": 1}),
-  )
-  assert (options.action_key, options.camera_keys) == ("act", ("x",))
-
-
 def test_the_data_sets_of_a_config(monkeypatch, tmp_path):
   asked = []
   monkeypatch.setattr(
-    motion_data,
+    motion_data.data_folders,
     "to_shards",
     lambda path, section, **more: asked.append((path, more)) or path + "/shards",
   )

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors, models
-from como_jax.data import policy_facts, policy_layout, policy_mixture, policy_spec
+from como_jax.assembly import policy_data, policy_start
+from como_jax.assembly.policy_start import StartingPolicy
+from como_jax.data import policy_facts, policy_layout, policy_spec
 from como_jax.data.normalization import KEYS, MixtureStatistics
 from como_jax.data.policy_facts import LatentMotion, RobotFacts
 from como_jax.data.policy_spec import LatentMotionSpec, PolicySpec, RobotSpec
 from como_jax.data.value_transforms import TwoValued, constants
-from como_jax.tasks import policy_data, policy_start
-from como_jax.tasks.policy_start import StartingPolicy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +24,13 @@ class PolicySetup:
   """All that a policy's config and data decide.
 
   Attributes:
-    mixture: the data.
+    data: opened.
     spec: the record of the policy.
     layout: what an example holds.
     start: the policy that training goes on from, or None.
   """
 
-  mixture: policy_mixture.PolicyMixture
+  data: policy_data.PolicyData
   spec: PolicySpec
   layout: policy_layout.Layout
   start: StartingPolicy | None
@@ -47,14 +47,14 @@ def setup(config, resumed: StartingPolicy | None = None) -> PolicySetup:
     errors.UserError: data or labels that do not fit together, the policy to start from, or the
       model.
   """
-  mixture = policy_data.open_mixture(config)
+  data = policy_data.PolicyData(config)
+  mixture, encode = data.mixture, data.encode
   start = resumed or policy_start.load(config.init)
-  encode, texts = policy_data.embed(config, mixture.instructions())
-  facts, latent = mixture.robots(step_seconds=config.policy.step_seconds), mixture.latent_motion()
+  facts, latent = data.robots(), mixture.latent_motion()
   if start:
     policy_start.check(start, facts, latent, resize=mixture.resize())
-  robots, latent_spec = _units(config, mixture, facts, latent, start, keep=resumed is not None)
-  model = _model_section(config, robots, len(mixture.slots), latent, start)
+  robots, latent_spec = _units(config.policy, data, facts, latent, start, keep=resumed is not None)
+  model = _model_section(config.model.to_dict(), robots, len(mixture.slots), latent, start)
   model["language"].update(width=encode.width, num_tokens=encode.tokens)
   spec = PolicySpec(
     model=model,
@@ -65,12 +65,12 @@ def setup(config, resumed: StartingPolicy | None = None) -> PolicySetup:
     guidance_scale=float(config.policy.guidance_scale),
   )
   _check_model(config, spec)
-  return PolicySetup(mixture, spec, _layout(config, spec, texts), start)
+  return PolicySetup(data, spec, _layout(config, spec, data.language), start)
 
 
 def _units(
-  config,
-  mixture: policy_mixture.PolicyMixture,
+  settings,
+  data: policy_data.PolicyData,
   facts: Mapping[str, RobotFacts],
   latent: LatentMotion | None,
   start: StartingPolicy | None,
@@ -85,8 +85,7 @@ def _units(
   latent_spec = start.spec.latent if start else None
   new = {name: robot for name, robot in facts.items() if name not in known}
   if not keep or new or (latent and not latent_spec):
-    settings = config.policy
-    statistics = mixture.statistics(reduce=settings.reduce, step_seconds=settings.step_seconds)
+    statistics = data.statistics()
     if not keep:
       statistics = with_grippers(statistics, new, tuple(settings.gripper))
     transforms = statistics.normalization(settings.normalization)
@@ -157,14 +156,13 @@ def with_grippers(
 
 
 def _model_section(
-  config,
+  section: dict[str, Any],
   robots: Mapping[str, RobotSpec],
   num_cameras: int,
   latent: LatentMotion | None,
   start: StartingPolicy | None,
 ) -> dict[str, Any]:
   """The section `models.build` takes: that of the config with the sizes of the data."""
-  section = config.model.to_dict()
   sizes = {name: {"action": robot.action, "state": robot.state} for name, robot in robots.items()}
   section.update(robots=sizes, num_cameras=num_cameras)
   if latent:
