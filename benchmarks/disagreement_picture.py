@@ -18,8 +18,8 @@ from PIL import Image
 
 from como_jax import errors
 from como_jax.exam import exam_set
+from como_jax.inference import exam_pictures
 from como_jax.report import plots
-from como_jax.tasks import exam_pictures
 
 PAIRS, SEED = 6, 2026  # drawn at random; the seed was chosen before any picture was made
 CLOSE = 0.085  # fraction of a width: minimum half side of the crop around the hand

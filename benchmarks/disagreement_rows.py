@@ -16,12 +16,16 @@ import numpy as np
 import variants
 
 from como_jax import errors, model_presets
+from como_jax.evaluate import exam_baselines, exam_components
 from como_jax.exam import exam_set, kernel_ridge, motion_score
-from como_jax.tasks import exam, exam_pictures, exam_rows
-from como_jax.tasks.exam_pictures import Pictures
+from como_jax.exam import rows as rows_lib
+from como_jax.exam.pictures import Pictures
+from como_jax.inference import exam_pictures
+from como_jax.tasks import exam
+from como_jax.tasks import exam_set as exam_set_task
 
 # rows of the exam: components of the features' difference, of the optical flow
-DIFFERENCE, FLOW = exam.COMPARED
+DIFFERENCE, FLOW = rows_lib.COMPARED
 FIRST, FUTURE = "first picture", "future picture"  # rows of the exam
 SAME = 1e-6  # relative tolerance for equal values of two files
 NEAR = 0.01  # tolerance of e between a recomputed row and the stored one
@@ -114,7 +118,7 @@ class Exam:
 
   def __init__(self, folder: pathlib.Path):
     self.folder, self.set = folder, exam_set.load(folder)
-    self.stored = json.loads((folder / exam.ROWS).read_text())
+    self.stored = json.loads((folder / rows_lib.ROWS).read_text())
     self.chains = self.set.of_pairs("chain")
     self.errors = functools.cache(self._errors)
     self.probe = functools.cache(self._probe)
@@ -162,25 +166,20 @@ class Exam:
 
 
 def components(folder: pathlib.Path, name: str) -> np.ndarray:
-  """Computes latents z [P, Z] of a row of components, as `exam_rows.build` does.
-
-  (`exam_rows.build` needs the true poses, which the shipped set does not contain.)
-  """
+  """Latents z [P, Z] of a row of components; `exam_baselines.build` would need the true poses."""
   if name == FLOW:  # needs no encoder
     values = exam_pictures.frames(folder, model_presets.preset("motion", "debug")["image_size"])
-    change = exam_rows.moved_cells(Pictures.first(values), Pictures.second(values))
+    change = exam_pictures.moved_cells(Pictures.first(values), Pictures.second(values))
   else:
-    values = exam_pictures.load(folder).tokens.astype(np.float32)
+    values = exam_set_task.load(folder).tokens.astype(np.float32)
     first, second = Pictures.first(values), Pictures.second(values)
-    change = {DIFFERENCE: lambda: second - first, FIRST: lambda: first, FUTURE: lambda: second}[
-      name
-    ]()
+    read = {DIFFERENCE: lambda: second - first, FIRST: lambda: first, FUTURE: lambda: second}[name]
+    change = read()
   change = change.reshape(len(change), -1)
   fit = exam_set.load(folder).rows(exam_set.FIT)
   chosen = fit[:: max(1, len(fit) // 4_000)]
-  project = exam_rows.components(
-    (first.reshape(change.shape) if name == FUTURE else change)[chosen], exam_rows.COMPONENTS
-  )
+  picture = first.reshape(change.shape) if name == FUTURE else change
+  project = exam_components.components(picture[chosen], exam_baselines.COMPONENTS)
   return project(change)
 
 

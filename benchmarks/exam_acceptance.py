@@ -16,10 +16,12 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
+from como_jax.evaluate import exam_baselines
 from como_jax.exam import exam_set
+from como_jax.exam import rows as rows_lib
 from como_jax.exam import run as scoring
 from como_jax.sim import exam_design
-from como_jax.tasks import exam, exam_rows
+from como_jax.tasks import exam
 
 WIDTHS = (16, 128, 512, 1_024)
 # tolerance of the controls' errors; value of S below which a cheat counts as detected
@@ -36,7 +38,7 @@ def main() -> None:
   parser.add_argument("--out", type=pathlib.Path)
   options = parser.parse_args()
   folder = exam.find(options.set, options.tier)
-  exam_data, stored = exam_set.load(folder), json.loads((folder / exam.ROWS).read_text())
+  exam_data, stored = exam_set.load(folder), json.loads((folder / rows_lib.ROWS).read_text())
   test_chains = np.unique(exam_data.of_pairs("chain")[exam_data.rows(exam_set.TEST)])
   lines = [
     f"Set {options.set}, tier {options.tier}: {exam_data.pairs} pairs of "
@@ -99,7 +101,7 @@ def controls(exam_data: exam_set.ExamSet, tier: str) -> list[tuple]:
 def cheats(stored: dict) -> list[tuple]:
   """Checks of the cheats: S is below 0.1, or appearance is readable."""
   checks = []
-  for name in exam_rows.CHEATS:
+  for name in exam_baselines.CHEATS:
     row = stored[name]
     good = (row["s"] is not None and row["s"] < SEPARATE) or bool(row["flags"])
     checks.append(

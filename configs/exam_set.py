@@ -21,8 +21,8 @@ def get_config(arg=None):
     dict(
       task="exam_set",
       seed=0,
-      # of the network that sees both pictures; como_jax/tasks/exam_controls.py has the other
-      # networks' shares
+      # of the network that sees both pictures; como_jax/evaluate/exam_controls.py has the
+      # other networks' shares
       control_steps=1_000,
       exam=dict(  # como_jax/sim/exam_design.py: Settings
         seed=0,

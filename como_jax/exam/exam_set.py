@@ -42,7 +42,7 @@ class ExamSet:
     limit: the smallest error that is possible from one picture, known from the distribution of the
       moves; None: not known.
     pictures: what moves in the three pictures of each view of part TEST [views, 3, C], as
-      components of their tokens (tasks/exam_set.py: `picture_components`); None: not stored.
+      components of their tokens (evaluate/exam_components.py: `moving`); None: not stored.
   """
 
   views: Mapping[str, np.ndarray]

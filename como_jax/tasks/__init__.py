@@ -26,7 +26,7 @@ def run(command: config_lib.CommandLine) -> int:
     errors.UserError: for an unknown task, a name that no table has, a folder that cannot be
       written; nothing has been written.
   """
-  name = command.config.get("task", "")
+  name: str = getattr(command.config, "task", "")
   if name not in TASKS:
     raise errors.Shared(f"config.task={name!r} is unknown: {errors.nearest(name, TASKS)}")
   if (

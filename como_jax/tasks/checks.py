@@ -6,44 +6,24 @@ do not match the model, paths that do not exist, and folders that cannot be writ
 loaded, compiled or written. Each check imports only the modules that its task needs.
 """
 
-import os
-import pathlib
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 from como_jax import config as config_lib
 from como_jax import errors
-
-# Losses that only some motion models have: term -> (section, key, values with which the model has
-# it).
-_TERMS = {
-  "quantization": ("bottleneck", "kind", ("vq", "pre_vq")),
-  "kl": ("bottleneck", "kind", ("kl",)),
-  "features": ("fdm", "features", ("direct", "residual")),
-}
+from como_jax.settings import locations
 
 
-def check(config) -> None:
+def check(config: config_lib.ConfigDict) -> None:
   """Refuses unknown names, losses without a weight or a matching model, and missing inputs.
 
   Raises:
     errors.UserError: names the key and the nearest valid name.
   """
-  _CHECKS.get(config.task, lambda config: None)(config)
+  if config.task in _CHECKS:
+    _CHECKS[config.task](config)
   _inputs(config)
-
-
-def one_of(key: str, value: str, valid: Iterable[str]) -> None:
-  """Checks that the value of a key is one of the valid values.
-
-  Raises:
-    errors.UserError: names the key and the nearest valid value.
-  """
-  valid = list(valid)
-  if value not in valid:
-    text = repr(dict(value) if hasattr(value, "keys") else value)
-    raise errors.UserError(f"config.{key}={text} is unknown: {errors.nearest(str(value), valid)}")
 
 
 def places(command: config_lib.CommandLine) -> None:
@@ -55,50 +35,17 @@ def places(command: config_lib.CommandLine) -> None:
   config = command.config
   folders = {} if config.task == "serve" else {"--workdir": str(command.workdir)}
   folders |= {
-    f"config.{key}": config[key] for key in ("output", "lerobot") if key in config and config[key]
+    f"config.{key}": str(config[key])
+    for key in ("output", "lerobot")
+    if key in config and config[key]
   }
   if "--workdir" in folders and config.get("output") and config.task == "ingest":
     del folders["--workdir"]
   for name, path in folders.items():
-    existing = pathlib.Path(path).absolute()
-    while not os.path.lexists(existing) and existing != existing.parent:
-      existing = existing.parent
-    if not existing.is_dir():
-      what = (
-        "is a file, a directory is expected"
-        if str(existing) == str(pathlib.Path(path).absolute())
-        else f"cannot be made: {existing} is no directory"
-      )
-      raise errors.UserError(f"{name} {path} {what}")
-    long = _too_long(existing, pathlib.Path(path).absolute())
-    if long:
-      raise errors.UserError(f"{name} {path[:40]}... is too long a path here: {long}")
-    if not os.access(existing, os.W_OK | os.X_OK):
-      raise errors.UserError(
-        f"{name} {path} cannot be written: no permission for {existing}; choose another directory"
-      )
+    locations.writable(name, path)
 
 
-def _too_long(existing: pathlib.Path, path: pathlib.Path) -> str:
-  """Describes what is too long in a path; "" for nothing.
-
-  The files of a run in that folder need room for one more name.
-
-  Args:
-    existing: the part of the path that exists.
-    path: the whole path.
-  """
-  max_name, max_path = (os.pathconf(existing, key) for key in ("PC_NAME_MAX", "PC_PATH_MAX"))
-  longest = max((len(os.fsencode(part)) for part in path.relative_to(existing).parts), default=0)
-  if 0 < max_name < longest:
-    return f"a name of {longest} bytes, at most {max_name} are possible"
-  size = len(os.fsencode(path))
-  if size + max_name > max_path:
-    return f"{size} bytes, at most {max_path - max_name} are possible"
-  return ""
-
-
-def _inputs(config) -> None:
+def _inputs(config: config_lib.ConfigDict) -> None:
   """Checks that all input paths exist, before the work on the first one begins."""
   from como_jax.assembly import data_folders
 
@@ -114,12 +61,12 @@ def _inputs(config) -> None:
   ):
     path = _value(config, key)
     if path and not (key in ("encoder_weights", "exam.set") and path == "bundled"):
-      exists(f"config.{key}", path)
+      locations.exists(f"config.{key}", path)
   entries = _value(config, "data.mixture") or ()
   for i, entry in enumerate(entries):
     data_folders.resolve(entry["path"], name=f"config.data.mixture[{i}]['path']")
     if entry.get("labels"):
-      exists(f"config.data.mixture[{i}]['labels']", entry["labels"])
+      locations.exists(f"config.data.mixture[{i}]['labels']", entry["labels"])
   for key in ("data.path", "source.path"):
     path = _value(config, key)
     if path is not None and not entries:
@@ -128,43 +75,17 @@ def _inputs(config) -> None:
     data_folders.resolve(config.source, name="config.source")
 
 
-def exists(name: str, path: str) -> None:
-  """Checks that a path exists.
-
-  Args:
-    name: of the setting, for the message.
-    path: to check.
-
-  Raises:
-    errors.UserError: the path does not exist; names the nearest existing one.
-  """
-  if not os.path.exists(path):
-    folder = os.path.dirname(path.rstrip("/")) or "."
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    hint = errors.nearest(
-      path,
-      [
-        os.path.join(folder, name) if os.path.dirname(path) else name
-        for name in names
-        if not name.startswith(".")
-      ],
-    )
-    raise errors.UserError(
-      f"{name}={path} does not exist"
-      + (f": {hint.partition(' (')[0]}" if hint.startswith("did") else "")
-    )
-
-
-def _value(config, key: str) -> Any:
+def _value(config: config_lib.ConfigDict, key: str) -> Any:
   """Value at a dotted key; None where the key does not exist."""
+  value: Any = config
   for part in key.split("."):
-    if not hasattr(config, "keys") or part not in config:
+    if not hasattr(value, "keys") or part not in value:
       return None
-    config = config[part]
-  return config
+    value = value[part]
+  return value
 
 
-def _trained(config) -> None:
+def _trained(config: config_lib.ConfigDict) -> None:
   """Checks the model, the optimizer and the losses of a training task."""
   from como_jax import models
   from como_jax.train import optimizer
@@ -178,73 +99,12 @@ def _trained(config) -> None:
   if config.task == "policy":
     _policy(config)
   else:
-    _objectives(config)
+    from como_jax.objectives import checks as objective_checks
+
+    objective_checks.check(config.objectives.to_dict(), config.model.to_dict())
 
 
-def _objectives(config) -> None:
-  """Checks the losses of a motion model or an MAE."""
-  from como_jax import objectives
-  from como_jax.objectives import quantization
-
-  for name, section in config.objectives.items():
-    if name not in objectives.OBJECTIVES:
-      raise errors.UserError(
-        f"config.objectives has no {name!r}: {errors.nearest(name, objectives.OBJECTIVES)}"
-      )
-    _weighted(f"config.objectives.{name}", section)
-  weights = {name: section.weight for name, section in config.objectives.items()}
-  available = (
-    ("mae",)
-    if config.task == "mae"
-    else tuple(name for name in objectives.OBJECTIVES if name != "mae")
-  )
-  for name, weight in weights.items():
-    matches = name in available
-    reason = f"a model of kind {config.task!r} has no such loss (its own: {', '.join(available)})"
-    if matches and name in _TERMS:
-      part, key, valid = _TERMS[name]
-      matches = config.model[part][key] in valid
-      reason = f"it needs --config.model.{part}.{key}={' or '.join(valid)}"
-    if weight and not matches:
-      raise errors.UserError(f"config.objectives.{name}.weight={weight:g}: {reason}")
-  for name, (part, key, valid) in _TERMS.items() if config.task == "motion" else ():
-    # a KL bottleneck also learns with the weight 0
-    if config.model[part][key] in valid and not (
-      weights.get(name) or (name == "kl" and name in weights)
-    ):
-      raise errors.UserError(
-        f"config.model.{part}.{key}={config.model[part][key]} has a loss without a weight, so "
-        f"that part would never be trained: add --config.objectives=\"{{'{name}': {{'weight': "
-        f'1.0}}}}"'
-      )
-  if "quantization" in config.objectives:
-    one_of(
-      "objectives.quantization.weighting",
-      config.objectives.quantization.get("weighting", "legacy"),
-      quantization.WEIGHTINGS,
-    )
-  objectives.build(
-    {
-      name: {key: value for key, value in section.to_dict().items() if key != "weights_path"}
-      # this finds unknown settings; the files of "weights_path" are read later
-      for name, section in config.objectives.items()
-    }
-  )
-
-
-def _weighted(name: str, section: Any) -> None:
-  """Checks that the section of a loss has a weight."""
-  if not hasattr(section, "keys"):
-    raise errors.UserError(
-      f"{name}={section!r}, expected a section with a weight: {{'weight': 1.0}}"
-    )
-  if type(section.get("weight")) not in (int, float):
-    raise errors.UserError(
-      f"{name}.weight is {section.get('weight')!r}, expected a number of at least 0"
-    )
-
-
-def _policy(config) -> None:
+def _policy(config: config_lib.ConfigDict) -> None:
   """Checks the losses and the language settings of a policy."""
   from como_jax import language
   from como_jax.models import config_utils
@@ -265,47 +125,48 @@ def _policy(config) -> None:
   settings = config_utils.instantiate(
     language.Settings, config_utils.plain(config.language), "language"
   )
-  one_of("language.kind", settings.kind, language.KINDS)
-  one_of("language.dtype", settings.dtype, language.DTYPES)
+  locations.one_of("language.kind", settings.kind, language.KINDS)
+  locations.one_of("language.dtype", settings.dtype, language.DTYPES)
 
 
-def _ingest(config) -> None:
+def _ingest(config: config_lib.ConfigDict) -> None:
   from como_jax.data import shard_file, sources
 
-  one_of("source.format", config.source.format, [*sources.SOURCES, "auto"])
-  one_of("shards.codec", config.shards.codec, shard_file.CODECS)
+  locations.one_of("source.format", config.source.format, [*sources.SOURCES, "auto"])
+  locations.one_of("shards.codec", config.shards.codec, shard_file.CODECS)
 
 
-def _extract(config) -> None:
+def _extract(config: config_lib.ConfigDict) -> None:
   from como_jax.tasks import extract
 
   extract.check(config)
 
 
-def _rollout(config) -> None:
+def _rollout(config: config_lib.ConfigDict) -> None:
   from como_jax import sim
   from como_jax.tasks import rollout
 
   rollout.check(config)
-  one_of("simulator", config.simulator, sim.SIMULATORS)
+  locations.one_of("simulator", config.simulator, sim.SIMULATORS)
 
 
-def _collect(config) -> None:
+def _collect(config: config_lib.ConfigDict) -> None:
   from como_jax import sim
   from como_jax.sim import collect
 
-  one_of("collect.simulator", config.collect.simulator, sim.SIMULATORS)
+  locations.one_of("collect.simulator", config.collect.simulator, sim.SIMULATORS)
   collect.Settings(**config.collect.to_dict())
 
 
-def _serve(config) -> None:
+def _serve(config: config_lib.ConfigDict) -> None:
   from como_jax.serve import server
   from como_jax.tasks import serve
 
-  server.Settings(**{name: config[name] for name in serve.SETTINGS})
+  values = config.to_dict()
+  server.Settings(**{name: values[name] for name in serve.SETTINGS})
 
 
-def _compile(config) -> None:
+def _compile(config: config_lib.ConfigDict) -> None:
   from como_jax.parallel import topology
   from como_jax.tasks import compile as compile_task
 
@@ -322,23 +183,24 @@ def _compile(config) -> None:
   compile_task.check(config, planned)
 
 
-def _quickstart(config) -> None:
+def _quickstart(config: config_lib.ConfigDict) -> None:
   tasks = {task: task for task in ("ingest", "motion", "probe", "extract", "policy", "rollout")}
   if config.exam:
     tasks["exam"] = "probe"
+  files = config.to_dict()
   for key, expected in tasks.items():
     try:
-      task = config_lib.load(config[key])[0].task
+      task = config_lib.load(files[key])[0].task
     except errors.UserError as error:
-      raise errors.UserError(f"config.{key}={config[key]}: {error}") from error
+      raise errors.UserError(f"config.{key}={files[key]}: {error}") from error
     if task != expected:
       raise errors.UserError(
-        f"config.{key}={config[key]} is a config of task {task!r}, one of task {expected!r} is "
+        f"config.{key}={files[key]} is a config of task {task!r}, one of task {expected!r} is "
         "expected"
       )
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[config_lib.ConfigDict], None]] = {
   "mae": _trained,
   "motion": _trained,
   "policy": _trained,

@@ -6,21 +6,24 @@ With --resume, a stage whose product exists is skipped, so that an interrupted r
 import json
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 import tqdm
 
 from como_jax import config as config_lib
+from como_jax import model_presets, models
 from como_jax.data import video
+from como_jax.evaluate import exam_baselines, exam_components, exam_controls
 from como_jax.exam import exam_set
+from como_jax.exam import pictures as pictures_lib
+from como_jax.exam import rows as rows_lib
 from como_jax.exam import run as scoring
+from como_jax.inference import exam_pictures
 from como_jax.sim import exam_design
-from como_jax.tasks import exam, exam_controls, exam_pictures, exam_rows
-from como_jax.train import atomic, rundir
+from como_jax.train import atomic, encoder_weights, rng, rundir
 
 FACTS = "exam.json"
-COMPONENTS = 8  # number of components of what moves in a picture
-_VIEWS = 1_000  # maximum number of views of the fit part from which the components are computed
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -38,16 +41,16 @@ def run(command: config_lib.CommandLine) -> int:
       write_tier(folder, design, tier, world, settings)
   world.close()
   for folder in folders:
-    pictures = exam_pictures.load(folder)
+    pictures = load(folder)
     if "pictures" not in pictures.table:
-      pictures.table["pictures"] = picture_components(pictures)
+      pictures.table["pictures"] = exam_components.moving(pictures)
       save(folder, pictures.table)
     if not any(key.startswith("errors/") for key in pictures.table):
       pictures.table.update(
         exam_controls.errors(pictures, steps=config.control_steps, seed=config.seed)
       )
       save(folder, pictures.table)
-    if not (folder / exam.ROWS).exists():
+    if not (folder / rows_lib.ROWS).exists():
       stored = rows(folder, pictures)
       kept = {
         name: values
@@ -58,60 +61,37 @@ def run(command: config_lib.CommandLine) -> int:
       # are compared stay.
       save(folder, kept)
       # No indentation, because the set has to be small.
-      atomic.write(folder / exam.ROWS, json.dumps(stored, indent=0, separators=(",", ":")))
+      atomic.write(folder / rows_lib.ROWS, json.dumps(stored, indent=0, separators=(",", ":")))
   facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}
   (workdir / FACTS).write_text(json.dumps(facts, indent=2))
   return 0
 
 
-def picture_components(pictures: exam_pictures.Pictures) -> np.ndarray:
-  """What moves in the pictures of the test, as components of tokens of the bundled encoder.
-
-  The components are the principal components, not standardized, of the differences of the three
-  pictures of a view from their mean, on the fit part. They are applied to the tokens of the test
-  minus their mean over the pictures of the same camera and scene.
-
-  Components of the tokens themselves would not work: nine tenths of their variance is camera and
-  scene, which are equal in both pictures of a pair. A copy of the second picture would predict the
-  second picture hardly better than the first.
-
-  Returns:
-    float16 [views of part TEST, 3, 8].
-  """
-  part, camera, scene = (pictures.table[name] for name in ("part", "camera", "scene"))
-  fit = np.flatnonzero(part == exam_set.FIT)
-  fit = fit[:: -(-len(fit) // _VIEWS)]
-  tokens = pictures.tokens[fit].reshape(len(fit), 3, -1).astype(np.float32)
-  moving = tokens - tokens.mean(axis=1, keepdims=True)
-  project = exam_rows.components(moving.reshape(-1, moving.shape[-1]), COMPONENTS)
-  test = np.flatnonzero(part == exam_set.TEST)
-  projected = np.stack(
-    [project(pictures.tokens[view].reshape(3, -1).astype(np.float32)) for view in test]
-  )
-  _, cell = np.unique(np.stack([camera[test], scene[test]]), axis=1, return_inverse=True)
-  for index in np.unique(cell):
-    projected[cell == index] -= projected[cell == index].mean(axis=(0, 1))
-  return projected.astype(np.float16)
+def load(folder: pathlib.Path) -> pictures_lib.Pictures:
+  """Reads the pictures of a tier, at the size of the bundled encoder and with its tokens."""
+  model = models.build(model_presets.preset("motion", "debug"))
+  parameters = {**model.init(rng.key(0, "exam")), **encoder_weights.load("bundled", model=model)}
+  return exam_pictures.load(folder, model, parameters)
 
 
-def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, dict]:
+def rows(folder: pathlib.Path, pictures: pictures_lib.Pictures) -> dict[str, rows_lib.Row]:
   """Scores the cheats and the baselines: {row: scores}.
 
-  The errors of rows in `exam.COMPARED` are added to `pictures.table`.
+  The errors of rows in `exam.rows.COMPARED` are added to `pictures.table`.
 
   Args:
     folder: folder of the tier.
     pictures: the set.
   """
-  exam_data, result_rows = exam_set.load(folder), {}
-  kinds = (
-    dict.fromkeys(exam_rows.CHEATS, "cheat")
-    | dict.fromkeys(exam_rows.BASELINES, "baseline")
-    | dict.fromkeys(exam_rows.LABELED, "control")
-  )
-  for name, latents in exam_rows.build(pictures).items():
-    result = scoring.evaluate(exam_data, exam_set.latents(latents, exam_data))
-    row = exam.as_row(result, kinds[name])
+  exam, result_rows = exam_set.load(folder), {}
+  kinds: dict[str, str] = {
+    **dict.fromkeys(exam_baselines.CHEATS, "cheat"),
+    **dict.fromkeys(exam_baselines.BASELINES, "baseline"),
+    **dict.fromkeys(exam_baselines.LABELED, "control"),
+  }
+  for name, latents in exam_baselines.build(pictures, exam_pictures.moved_cells).items():
+    result = scoring.evaluate(exam, exam_set.latents(latents, exam))
+    row = rows_lib.as_row(result, kinds[name])
     # The controls are the same for all rows.
     fields = {
       key: value
@@ -123,7 +103,7 @@ def rows(folder: pathlib.Path, pictures: exam_pictures.Pictures) -> dict[str, di
       for key, value in fields.items()
     }
     print(f"{name}: {result.sentence}", flush=True)
-    if name in exam.COMPARED:
+    if name in rows_lib.COMPARED:
       pictures.table[f"rows/{name}"] = result.errors.astype(np.float32)
   return result_rows
 
@@ -138,12 +118,18 @@ def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:
     return values.astype(np.float32) if values.dtype == np.float64 else values
 
   partial = folder / f"{exam_set.TABLE}.partial.npz"
-  np.savez_compressed(partial, **{name: stored(name, values) for name, values in table.items()})
+  # `Any`, since numpy.savez_compressed also has a keyword that is no array.
+  arrays: dict[str, Any] = {name: stored(name, values) for name, values in table.items()}
+  np.savez_compressed(partial, **arrays)
   partial.replace(folder / exam_set.TABLE)
 
 
 def write_tier(
-  folder: pathlib.Path, design: exam_design.Design, tier: int, world, settings: exam_design.Settings
+  folder: pathlib.Path,
+  design: exam_design.Design,
+  tier: int,
+  world: Any,
+  settings: exam_design.Settings,
 ) -> None:
   """Writes pictures.mp4 and exam.npz of a tier.
 
@@ -153,40 +139,19 @@ def write_tier(
     folder: folder of the tier.
     design: design of the exam.
     tier: index of the tier.
-    world: an `exam_world.World`.
+    world: an `exam_world.World`, which only an optional package can make.
     settings: settings of the exam.
   """
   folder.mkdir(parents=True, exist_ok=True)
   chosen, camera_targets, robot_targets = exam_design.targets(design, tier)
   views = {name: values[chosen] for name, values in design.views.items()}
+  # The last key is the first to sort by.
   order = np.lexsort(
-    (
-      views["chain"],
-      views["palette"],
-      views["objects"],
-      views["camera"],
-      views["scene"],
-      views["part"],
-    )
+    [views[name] for name in ("chain", "palette", "objects", "camera", "scene", "part")]
   )
   pairs = np.stack([2 * order, 2 * order + 1], axis=1).reshape(-1)
-  encoder, view_numbers = video.H264Encoder(settings.quality[tier], group=250), []
-  for view in tqdm.tqdm(
-    chosen[order], unit="view", desc=folder.name, mininterval=1.0 if sys.stderr.isatty() else 30.0
-  ):
-    view_labels = {name: int(values[view]) for name, values in design.views.items()}
-    appearance = world.dress(view_labels["scene"], view_labels["objects"], view_labels["palette"])
-    for picture in range(3):
-      encoder.add(
-        world.look(
-          design.poses[view_labels["chain"], picture],
-          design.pushed[view_labels["chain"], picture],
-          exam_design.camera_at(design, int(view), picture),
-        )
-      )
-    position, _, _ = exam_design.camera_at(design, int(view), 0)
-    view_numbers.append({**appearance, "camera": position - exam_design.CENTER})
-  (folder / exam_pictures.PICTURES).write_bytes(encoder.finish())
+  film, numbers = _film(folder.name, design, chosen[order], world, settings.quality[tier])
+  (folder / pictures_lib.PICTURES).write_bytes(film)
   table = {name: values[order] for name, values in views.items()}
   table |= {
     "camera_speed": design.camera_speed[chosen][order],
@@ -202,7 +167,38 @@ def write_tier(
     }
   table["limit"] = exam_design.closed_form(tier)["conditional"]
   table["place"] = exam_design.places(design, tier)[order].astype(np.float16)
-  table |= {
-    f"numbers/{name}": np.array([row[name] for row in view_numbers]) for name in view_numbers[0]
-  }
-  save(folder, table)
+  save(folder, table | {f"numbers/{name}": values for name, values in numbers.items()})
+
+
+def _film(
+  name: str, design: exam_design.Design, views: np.ndarray, world: Any, quality: int
+) -> tuple[bytes, dict[str, np.ndarray]]:
+  """Films the three pictures of each view.
+
+  Args:
+    name: name of the tier, for the progress bar.
+    design: design of the exam.
+    views: indices of the views in the design.
+    world: an `exam_world.World`.
+    quality: of the H.264 video.
+
+  Returns:
+    (video, properties of the views as numbers [V, ...]: what the world draws, and "camera", its
+    position from the center).
+  """
+  encoder, numbers = video.H264Encoder(quality, group=250), []
+  interval = 1.0 if sys.stderr.isatty() else 30.0
+  for view in tqdm.tqdm(views, unit="view", desc=name, mininterval=interval):
+    labels = {key: int(values[view]) for key, values in design.views.items()}
+    appearance = world.dress(labels["scene"], labels["objects"], labels["palette"])
+    for picture in range(3):
+      encoder.add(
+        world.look(
+          design.poses[labels["chain"], picture],
+          design.pushed[labels["chain"], picture],
+          exam_design.camera_at(design, int(view), picture),
+        )
+      )
+    position, _, _ = exam_design.camera_at(design, int(view), 0)
+    numbers.append({**appearance, "camera": position - exam_design.CENTER})
+  return encoder.finish(), {key: np.array([row[key] for row in numbers]) for key in numbers[0]}

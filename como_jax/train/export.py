@@ -1,14 +1,13 @@
 """What a finished run leaves: its weights and its speed."""
 
 import json
-import pathlib
 import shutil
 from collections.abc import Mapping
 from typing import Any
 
 from como_jax import config as config_lib
 from como_jax import errors, weights
-from como_jax.train import atomic, checkpoint, integrity, loop
+from como_jax.train import atomic, checkpoint, loop
 
 
 def export(
@@ -71,31 +70,3 @@ def export(
     f"{outcome.wait_share:.1%}; weights in {workdir / checkpoint.WEIGHTS}{failed}"
   )
   return 0
-
-
-def done_already(workdir: pathlib.Path, steps: int) -> str:
-  """What to say of a run that has done more steps than it is asked for; "" for any other.
-
-  Nothing is written then.
-  """
-  folder = workdir / checkpoint.FOLDER
-  good = (
-    step
-    for step in integrity.steps(folder)
-    if step > steps and not integrity.problem(folder / str(step))
-  )
-  step = next(good, None)
-  if step is None:
-    return ""
-  exported = workdir / checkpoint.WEIGHTS
-  has = weights.read_step(exported) if (exported / weights.PARAMS).is_file() else None
-  if has == step:
-    words = f"{exported} holds its weights"
-  else:
-    state = "its weights are not exported yet" if has is None else f"{exported} is of step {has}"
-    words = (
-      f"{state}, "
-      f"the checkpoint of step {step} is what other tasks use; --config.train.steps={step} "
-      "exports it"
-    )
-  return f"already at step {step} of {steps} asked: nothing to do; {words}"

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from como_jax import config as config_lib
-from como_jax import trees, weights
+from como_jax import trees
 from como_jax.parallel import distributed
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.train import (
@@ -25,6 +25,7 @@ from como_jax.train import (
   meter,
   optimizer,
   reading,
+  resume,
   rundir,
   state,
   step,
@@ -116,19 +117,7 @@ def _look(command: config_lib.CommandLine) -> tuple[str, Callable[[int], Any] | 
   if not (primary and command.resume):
     return "", None
   rundir.changes(workdir, config)  # what is refused is refused before anything is compiled
-  return export.done_already(workdir, config.train.steps), _rate_before(command)
-
-
-def _rate_before(command: config_lib.CommandLine) -> Callable[[int], Any] | None:
-  """The learning-rate schedule that the run had so far; None where its config does not say."""
-  before = weights.read_config(command.workdir / rundir.CONFIG).get("train", {})
-  settings = dict(before.get("optimizer", {}))
-  known = ("learning_rate", "floor", "warmup_steps", "warmup_start")
-  if "steps" not in before or "schedule" not in settings or not set(known) <= set(settings):
-    return None
-  return optimizer.learning_rate_schedule(
-    kind=settings["schedule"], steps=before["steps"], **{key: settings[key] for key in known}
-  )
+  return resume.done_already(workdir, config.train.steps), resume.rate_before(workdir)
 
 
 def _prepare(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> _Prepared:

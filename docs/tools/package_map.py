@@ -45,6 +45,7 @@ NOTES = {
   "commands": "names of commands",
   "inference": "labels, evaluators",
   "observations": "names of observations",
+  "stages": "resumable stages",
   "errors": "one-line messages",
   "trees": "named pytrees",
 }

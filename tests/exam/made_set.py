@@ -2,9 +2,13 @@
 exam.npz.
 """
 
+import json
+
 import numpy as np
 
+from como_jax.data import video
 from como_jax.exam import exam_set, kernel_ridge
+from como_jax.exam.pictures import Pictures
 from tests.exam import worlds
 
 NAMES = ("right", "down", "depth", "gripper")
@@ -74,8 +78,8 @@ def build(*, fit_chains=260, test_chains=40, fit_scenes=6, fit_cameras=3, featur
 
 
 def moving(table, pictures, count=8):
-  """As tasks/exam_set.py: components of how a view's pictures differ, about each camera's and
-  scene's mean.
+  """As evaluate/exam_components.py: components of how a view's pictures differ, about each
+  camera's and scene's mean.
   """
   fit, test = (pictures[table["part"] == part] for part in (0, 1))
   rise = (fit - fit.mean(axis=1, keepdims=True)).reshape(-1, pictures.shape[2])
@@ -149,3 +153,56 @@ def write(folder, table):
   """Writes exam.npz and reads it again."""
   np.savez(folder / exam_set.TABLE, **table)
   return exam_set.load(folder)
+
+
+def write_pictures(root):
+  """Writes a set as the folder root/hand: its pictures have one gray level each, 20 + 4 (3 v + k),
+  modulo 200; one cheat is stored.
+  """
+  arrays, _ = build(fit_chains=60, test_chains=10)
+  (root / "hand").mkdir()
+  arrays["rows/components of the difference"] = arrays["errors/both"]
+  np.savez(root / "hand" / "exam.npz", **arrays)
+  encoder = video.H264Encoder(10, group=250)
+  for picture in range(3 * len(arrays["chain"])):
+    encoder.add(np.full((64, 64, 3), 20 + 4 * picture % 200, np.uint8))
+  (root / "hand" / "pictures.mp4").write_bytes(encoder.finish())
+  (root / "hand" / "rows.json").write_text(
+    json.dumps(
+      {
+        "first picture": {
+          "kind": "cheat",
+          "verdict": "no motion beyond one picture",
+          "flags": ["scene"],
+          "s": -0.2,
+          "s_low": -0.3,
+          "s_high": -0.1,
+          "e_z": 0.9,
+          "e_z_low": 0.85,
+          "e_z_high": 0.95,
+          "excess/scene": 0.9,
+          "excess/scene_low": 0.8,
+          "excess/scene_high": 1.0,
+        }
+      }
+    )
+  )
+  return root
+
+
+def pictures():
+  """The record of a set whose pictures are noise and whose tokens are the features."""
+  arrays, features = build(fit_chains=60, test_chains=10)
+  views = len(features)
+  frames = np.random.default_rng(0).integers(0, 255, size=(views, 3, 16, 16, 3)).astype(np.uint8)
+  arrays |= {
+    "inverse_model": arrays["target"],
+    "state/first": arrays["target"],
+    "state/second": arrays["target"],
+    "state_robot/first": arrays["target_robot"],
+    "state_robot/second": arrays["target_robot"],
+    "place": np.zeros((views, 3, 2), np.float16),
+  }
+  tokens = features.reshape(views, 3, 8, 12).astype(np.float16)
+  # as if shifted were later by one
+  return Pictures(frames, frames, tokens, arrays, tokens[:, 1:])

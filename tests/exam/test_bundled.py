@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from como_jax.evaluate import exam_baselines
 from como_jax.exam import exam_set, run
+from como_jax.exam import rows as rows_lib
 from como_jax.sim import exam_design
-from como_jax.tasks import exam, exam_rows
+from como_jax.tasks import exam
 
 NEAR = 0.03
 
@@ -17,7 +19,7 @@ NEAR = 0.03
 @pytest.fixture(scope="module", params=exam_design.TIERS)
 def tier(request):
   folder = exam.find("bundled", request.param)
-  return request.param, exam_set.load(folder), json.loads((folder / exam.ROWS).read_text())
+  return request.param, exam_set.load(folder), json.loads((folder / rows_lib.ROWS).read_text())
 
 
 def test_it_is_small():
@@ -67,8 +69,10 @@ def test_no_second_picture_tells_more_than_its_true_pose(tier):
 
 def test_every_cheat_is_seen_through(tier):
   _, _, rows = tier
-  assert set(exam_rows.CHEATS + exam_rows.BASELINES) == set(rows)
-  passed = [name for name in exam_rows.CHEATS if not (rows[name]["s"] < 0.1 or rows[name]["flags"])]
+  assert set(exam_baselines.CHEATS + exam_baselines.BASELINES) == set(rows)
+  passed = [
+    name for name in exam_baselines.CHEATS if not (rows[name]["s"] < 0.1 or rows[name]["flags"])
+  ]
   assert not passed
   assert rows["future picture"]["s"] < 0.1, "the collapse"
   assert abs(rows["true second pose"]["s"]) < 0.1 and not rows["true second pose"]["flags"], (

@@ -10,6 +10,7 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors, models
 from como_jax.assembly import data_folders, motion_data
+from como_jax.settings import locations
 from como_jax.tasks import checks
 
 
@@ -237,39 +238,6 @@ def text_of(call):
   return str(caught.value)
 
 
-def test_a_value_is_one_of_a_list():
-  checks.one_of("a.b", "x", iter(("x", "y")))
-  assert (
-    text_of(lambda: checks.one_of("a.b", "linar", ("linear",)))
-    == "config.a.b='linar' is unknown: did you mean 'linear'? (valid: linear)"
-  )
-  section = config_lib.ConfigDict({"kind": 1})
-  assert (
-    text_of(lambda: checks.one_of("a.b", section, ("zz",)))
-    == "config.a.b={'kind': 1} is unknown: valid: zz"
-  )
-
-
-def test_a_path_that_is_not_there_names_the_nearest_beside_it(tmp_path, monkeypatch):
-  (tmp_path / "run1").mkdir()
-  (tmp_path / ".rum1").mkdir()
-  checks.exists("name", str(tmp_path / "run1"))
-  assert (
-    text_of(lambda: checks.exists("name", f"{tmp_path}/rum1/"))
-    == f"name={tmp_path}/rum1/ does not exist: did you mean '{tmp_path}/run1'?"
-  )
-  assert (
-    text_of(lambda: checks.exists("name", f"{tmp_path}/zzzzzzzzzzzzzzzzzzzzzzzzzz/no/x"))
-    == f"name={tmp_path}/zzzzzzzzzzzzzzzzzzzzzzzzzz/no/x does not exist"
-  )
-  monkeypatch.chdir(tmp_path)
-  assert (
-    text_of(lambda: checks.exists("name", "rum1"))
-    == "name=rum1 does not exist: did you mean 'run1'?"
-  )
-  assert text_of(lambda: checks.exists("name", "qq")) == "name=qq does not exist"
-
-
 def test_a_value_at_a_dotted_key():
   config = config_lib.ConfigDict({"a": {"b": 3}, "c": 4})
   assert (
@@ -321,12 +289,14 @@ def test_folders_that_cannot_be_written_are_named_with_what_is_in_the_way(tmp_pa
     "--workdir"
   )
   asked = []
-  monkeypatch.setattr(checks.os, "access", lambda path, how: asked.append(how) or path != tmp_path)
+  monkeypatch.setattr(
+    locations.os, "access", lambda path, how: asked.append(how) or path != tmp_path
+  )
   assert text_of(lambda: checks.places(command(tmp_path / "a" / "b", task="motion"))) == (
     f"--workdir {tmp_path}/a/b cannot be written: no permission for {tmp_path}; choose another "
     "directory"
   )
-  assert asked == [checks.os.W_OK | checks.os.X_OK] and text_of(
+  assert asked == [locations.os.W_OK | locations.os.X_OK] and text_of(
     lambda: checks.places(command(tmp_path, task="motion"))
   )
   monkeypatch.chdir(tmp_path)
@@ -352,14 +322,6 @@ def test_the_words_for_losses_that_do_not_go_together():
     config_lib.parse(
       ["main", "--config=motion:debug", "--config.objectives={'kl': {'weight': 0}}"]
     ).config
-  )
-  assert (
-    text_of(lambda: checks._weighted("kl", {"weight": True}))
-    == "kl.weight is True, expected a number of at least 0"
-  )
-  assert (
-    text_of(lambda: checks._weighted("kl", 3))
-    == "kl=3, expected a section with a weight: {'weight': 1.0}"
   )
 
 

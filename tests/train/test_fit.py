@@ -3,7 +3,6 @@ what is closed at the end.
 """
 
 import dataclasses
-import json
 import types
 
 import numpy as np
@@ -14,7 +13,7 @@ from como_jax import errors
 from como_jax.data import read_options
 from como_jax.train import fit as fit_lib
 from como_jax.train import job as job_lib
-from como_jax.train import loop, rundir, step
+from como_jax.train import loop, step
 
 
 class Batches:
@@ -85,8 +84,8 @@ def _fit(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(fit_lib.rundir, "hardware", lambda: {"devices": "2 x chip"})
   monkeypatch.setattr(fit_lib.rundir, "open_run", noted("rundir.open_run", "resume", "overwrite"))
   monkeypatch.setattr(fit_lib.log, "check_wandb", call("wandb"))
-  monkeypatch.setattr(fit_lib.export, "done_already", call("done_already", lambda: told.enough))
-  monkeypatch.setattr(fit_lib, "_rate_before", call("rate_before", lambda: told.old_rate))
+  monkeypatch.setattr(fit_lib.resume, "done_already", call("done_already", lambda: told.enough))
+  monkeypatch.setattr(fit_lib.resume, "rate_before", call("rate_before", lambda: told.old_rate))
   mesh = types.SimpleNamespace(shape={"data": 2, "fsdp": 1})
   monkeypatch.setattr(
     fit_lib.mesh_lib, "make", lambda **shape: told.calls.append(("mesh", shape["data"])) or mesh
@@ -385,31 +384,3 @@ def test_what_fails_is_closed_in_order_unless_another_process_is_gone(fit):
   with pytest.raises(KeyboardInterrupt):
     fit()
   assert told.calls[-1] == "checkpointer.close"
-
-
-def test_the_learning_rate_that_a_run_had(tmp_path):
-  settings = dict(
-    schedule="linear",
-    learning_rate=0.5,
-    floor=0.5,
-    warmup_steps=2,
-    warmup_start=0.25,
-    clip_norm=1.0,
-  )
-
-  def rate(train):
-    (tmp_path / rundir.CONFIG).write_text(json.dumps({"train": train} if train is not None else {}))
-    return fit_lib._rate_before(types.SimpleNamespace(workdir=tmp_path))
-
-  found = rate({"steps": 12, "optimizer": settings})
-  np.testing.assert_allclose(
-    [found(step) for step in (0, 2, 7, 12)], [0.125, 0.5, 0.375, 0.25], rtol=1e-6
-  )
-  assert rate(None) is rate({}) is rate({"optimizer": settings}) is rate({"steps": 12}) is None
-  for key in ("schedule", "learning_rate", "floor", "warmup_steps", "warmup_start"):
-    assert (
-      rate(
-        {"steps": 12, "optimizer": {name: value for name, value in settings.items() if name != key}}
-      )
-      is None
-    )

@@ -1,25 +1,25 @@
-"""The pictures of the exam as arrays, and as tokens of the bundled encoder.
+"""The pictures of an exam set as arrays, and the pairs of them of which the exam asks latents.
 
-Legend: V views of three pictures, P = 2V pairs, N patches, D width of the encoder.
+Legend: V views of three pictures, P = 2V pairs, H W pixels, N patches, D width of the encoder, Z
+latent width.
 """
 
-import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from como_jax import model_presets, models
-from como_jax.data import video
 from como_jax.exam import exam_set
-from como_jax.models import pixels
-from como_jax.train import encoder_weights, rng
 
 PICTURES = "pictures.mp4"
+# The pairs of pictures of a view whose latents the exam uses.
+PAIRS = ((0, 1), (1, 2), (1, 0), (2, 1), (0, 2), (0, 0))
 # Shift of both pictures of a pair, as share of the side, to test whether z depends on the location.
 SHIFT = 1 / 16
 CORNERS = ((0, 0), (0, 2), (2, 0), (2, 2))
+
+# values of the first picture, values of the second picture -> latent
+Between = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Pictures(NamedTuple):
@@ -44,6 +44,11 @@ class Pictures(NamedTuple):
     """The pairs on which probes are fitted, bool [P]."""
     return self.of_pairs("part") == exam_set.FIT
 
+  @property
+  def fit_sample(self) -> np.ndarray:
+    """Indices of fewer than 8,000 of these pairs, evenly spaced, for principal components."""
+    return np.flatnonzero(self.fit)[:: max(1, int(self.fit.sum()) // 4_000)]
+
   def of_pairs(self, name: str) -> np.ndarray:
     """A column of the views, repeated for each pair [P]."""
     return np.repeat(self.table[name], 2)
@@ -59,60 +64,42 @@ class Pictures(NamedTuple):
     return values[:, 1:].reshape(-1, *values.shape[2:])
 
 
-def load(folder: pathlib.Path) -> Pictures:
-  """Reads a set for the controls: at the size of the bundled encoder, with its tokens."""
-  section = model_presets.preset("motion", "debug")
-  model = models.build(section)
-  parameters = {**model.init(rng.key(0, "exam")), **encoder_weights.load("bundled", model=model)}
-  pictures = frames(folder, section["image_size"])
-  encode = jax.jit(
-    lambda images: model.features(parameters, pixels.normalize(images))[:, 1:].astype("float16")
-  )
-
-  def tokens(images: np.ndarray) -> np.ndarray:
-    flat = batched(encode, 128)(images.reshape(-1, *images.shape[2:]))
-    return flat.reshape(*images.shape[:2], *flat.shape[1:])
-
-  with np.load(folder / exam_set.TABLE) as file:
-    return Pictures(
-      pictures, frames(folder, 0), tokens(pictures), dict(file), tokens(shifted(pictures))
-    )
-
-
-def batched(run: Callable[..., jax.Array], size: int) -> Callable[..., np.ndarray]:
-  """Wraps a function of arrays [n, ...] so that it is always called for batches of one size.
-
-  So it is compiled only once.
+def latents(
+  between: Between, values: np.ndarray, shifted: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+  """All latents of the exam for a latent that is a function of the values of two pictures.
 
   Args:
-    run: arrays [size, ...] -> array [size, ...].
-    size: rows of a batch.
-  """
-
-  def run_in_batches(*arrays: np.ndarray) -> np.ndarray:
-    count, parts = len(arrays[0]), []
-    for begin in range(0, count, size):
-      rows = np.minimum(np.arange(begin, begin + size), count - 1)
-      parts.append(np.asarray(run(*(values[rows] for values in arrays)))[: count - begin])
-    return np.concatenate(parts)
-
-  return run_in_batches
-
-
-def frames(folder: pathlib.Path, size: int) -> np.ndarray:
-  """Reads the pictures of a set.
-
-  Args:
-    folder: folder of the tier.
-    size: H = W in pixels; 0: as they are stored.
+    between: the function.
+    values: values of each picture [V, 3, ...].
+    shifted: values of the first two pictures, shifted [V, 2, ...]; None: not known.
 
   Returns:
-    uint8 [V, 3, H, W, 3].
+    See `by_name`.
   """
-  pictures = np.stack(
-    [frame for _, frame in video.read(str(folder / PICTURES), video.Geometry(size))]
-  )
-  return pictures.reshape(-1, 3, *pictures.shape[1:])
+  z = [between(values[:, first], values[:, second]) for first, second in PAIRS]
+  return by_name(z if shifted is None else [*z, between(shifted[:, 0], shifted[:, 1])])
+
+
+def by_name(z: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+  """Gives latents their names in the exam.
+
+  Args:
+    z: latents [V, Z] of each of `PAIRS` (or only of the first two), then if present those of
+      pictures 0 -> 1 shifted.
+
+  Returns:
+    "z" and "z_ba" [P, Z], of the pairs and of the reversed pairs; "z_ac" [V, Z], of pictures
+    0 -> 2; "z_aa" [V, Z], of picture 0 and itself; "z_shifted" [V, Z], of pictures 0 -> 1 shifted.
+  """
+
+  def pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.stack([first, second], axis=1).reshape(-1, first.shape[1])
+
+  result = {"z": pairs(*z[:2])}
+  if len(z) > 2:
+    result |= {"z_ba": pairs(*z[2:4]), "z_ac": z[4], "z_aa": z[5]}
+  return result | dict(zip(("z_shifted",), z[6:], strict=False))
 
 
 def shifted(frames: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:

@@ -1,79 +1,11 @@
-"""What the frozen encoder alone tells: components of its difference, one picture, both pictures,
-and what a latent adds to one.
-"""
+"""What one picture, both pictures and a latent tell a kernel probe, and the motion score."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from como_jax.evaluate import probes
-from como_jax.inference import motion_evaluator
-from como_jax.tasks import probe_controls, probe_targets
-from tests.evaluate import test_positions as recordings
-from tests.tasks.test_probe_targets import NAMES, columns
-
-
-def test_components_are_the_principal_ones():
-  rng = np.random.default_rng(0)
-  fit, new = (
-    rng.normal(size=(rows, 3)) @ np.diag([9.0, 4.0, 1.0]) @ np.eye(3, 40)
-    + 0.01 * rng.normal(size=(rows, 40))
-    + 5
-    for rows in (60, 20)
-  )
-  one, other = probe_controls.components(fit, new, 2, seed=0)
-  _, _, axes = np.linalg.svd(fit - fit.mean(0), full_matrices=False)
-  for found, values in ((one, fit), (other, new)):
-    np.testing.assert_allclose(
-      np.abs(found), np.abs((values - fit.mean(0)) @ axes[:2].T), atol=1e-6
-    )
-  assert probe_controls.components(fit[:5], new, 32, seed=0)[0].shape == (5, 5)
-
-
-def test_the_difference_tells_what_the_pictures_tell():
-  """The second picture is the first plus the motion, beside much that does not move: as many
-  components as z has numbers find it.
-  """
-  rng, sides = np.random.default_rng(0), []
-  for seed in (0, 1):
-    found, _ = columns(recordings.delta, seed, first=100 * seed)
-    first = 10 * rng.normal(size=(len(found["group"]), 30))
-    second = first + found["action"][:, 1] @ np.eye(4, 30)
-    sides.append((found, np.stack([first, second], 1)))
-  (fit, fit_pictures), (held_out, pictures) = sides
-  target = probe_targets.build("action", fit, held_out, names=NAMES, datasets=["arm"])
-  one = motion_evaluator.MotionEvaluation(
-    z=np.zeros((len(pictures), 4)),
-    past=None,
-    future=None,
-    frames=None,
-    columns=held_out,
-    pictures=pictures,
-  )
-  z, row, results = probe_controls.difference(
-    motion_evaluator.Labels({}, fit_pictures, fit), one, [target], seed=0
-  )
-  assert z.shape == (len(fit_pictures) + len(pictures), 4)
-  assert (
-    row["lp_mse"][0] < 0.01
-    and row["mlp_mse"][0] < 0.2
-    and results["notes"][0].startswith("difference, action: ridge regression")
-  )
-  assert results["probes"]["action"].mse == pytest.approx(row["lp_mse"][0])
-  # pictures of experts: the first tells
-  told = [np.stack([found["action"][:, 1] @ np.eye(4, 30), seen[:, 0]], 1) for found, seen in sides]
-  one = dataclasses.replace(one, pictures=told[1])
-  rows = probe_controls.one_picture(
-    motion_evaluator.Labels({}, told[0], fit), one, [target], seed=0
-  )
-  assert list(rows) == ["first-only", "second-only"]
-  (first, results), (second, _) = rows.values()
-  assert (
-    first["lp_mse"][0] < 0.01
-    and second["lp_mse"][0] > 0.9
-    and results["probes"]["action"].mse == pytest.approx(first["lp_mse"][0])
-  )
+from como_jax.evaluate import probe_scores, probe_targets, probes
 
 
 def filmed(cameras=2, robots=1, moves=150, seed=0):
@@ -108,7 +40,7 @@ def filmed(cameras=2, robots=1, moves=150, seed=0):
 
 
 def strong(target, pictures, cameras, **latent):
-  return probe_controls.strong(latent, pictures, [target], cameras, seed=0)
+  return probe_scores.kernel_rows(latent, pictures, [target], cameras, seed=0)
 
 
 def test_one_picture_tells_half_and_both_tell_all():
@@ -191,16 +123,16 @@ def test_motion_scores_are_withheld():
 def test_robots_are_probed_apart_and_targets_of_the_same_windows_together(monkeypatch):
   target, pictures, cameras, poses = filmed(robots=2)
   state = dataclasses.replace(target, name="state", robots=target.robots[:1])
-  fitted, fit = [], probe_controls.kernel_ridge.fit
+  fitted, fit = [], probe_scores.kernel_ridge.fit
   monkeypatch.setattr(
-    probe_controls.kernel_ridge,
+    probe_scores.kernel_ridge,
     "fit",
     lambda inputs, targets, **how: (
       fitted.append((inputs.shape, targets.shape, how["whiten"])) or fit(inputs, targets, **how)
     ),
   )
-  monkeypatch.setattr(probe_controls, "STRONG", 100)
-  rows, _ = probe_controls.strong(
+  monkeypatch.setattr(probe_scores, "MAX_WINDOWS", 100)
+  rows, _ = probe_scores.kernel_rows(
     {"place": poses[:, 0]}, pictures, [target, state], np.zeros(900), seed=0
   )
   assert fitted[:2] == [((100, 2), (100, 4), True), ((100, 2), (100, 2), True)] and len(fitted) == 8
@@ -217,14 +149,12 @@ def test_errors_are_in_units_of_the_windows_to_fit_on():
     names=("x", "y", "still"),
   )
   plain, (found,) = (
-    probe_controls._errors(poses[:, 0], [one], whiten=True, max_windows=1000, seed=0)
+    probe_scores._errors(poses[:, 0], [one], whiten=True, max_windows=1000, seed=0)
     for one in (robot, scaled)
   )
   np.testing.assert_allclose(found[:, :2], plain[0], rtol=1e-6)
   assert np.isnan(found[:, 2]).all() and found.shape == (300, 3)
-  fit = probe_controls.kernel_ridge.fit(
-    poses[:600, 0], robot.values[:600], groups=robot.groups[:600]
-  )
+  fit = probe_scores.kernel_ridge.fit(poses[:600, 0], robot.values[:600], groups=robot.groups[:600])
   _, scale, _ = probes.scale_of(robot.values[:600])
   np.testing.assert_allclose(
     plain[0], ((fit.predict(poses[600:, 0]) - robot.values[600:]) / scale) ** 2

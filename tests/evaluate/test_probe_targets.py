@@ -4,7 +4,7 @@ and names of the state.
 
 import numpy as np
 
-from como_jax.tasks import probe_targets
+from como_jax.evaluate import probe_targets
 from tests.evaluate import test_positions as recordings
 
 NAMES = {"action": [["a", "b", "c", "d"]], "state": [["a", "b", "c", "d"]]}
@@ -134,3 +134,19 @@ def test_what_cannot_be_probed_is_said():
   assert ask(fit | {"group": np.zeros_like(fit["group"])}, held_out).notes == (
     "action: fewer than 2 episodes to fit on have one: no probe of it",
   )
+
+
+def test_windows_that_have_a_target():
+  columns = {
+    "action": np.zeros((2, 2, 3)),
+    "has_action": np.array([True, False]),
+    "has_state": np.array([True, True]),
+  }
+  assert probe_targets.having(columns, "action").tolist() == [True, False]
+  assert probe_targets.having(columns, "state").tolist() == [False, False]
+
+
+def test_dimensions_are_named_by_the_data_or_numbered():
+  assert probe_targets.dimension_names(["x", "y"], 2, "action") == ("x", "y")
+  for names in (["x"], None):
+    assert probe_targets.dimension_names(names, 2, "action") == ("action 0", "action 1")

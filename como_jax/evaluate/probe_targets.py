@@ -8,14 +8,17 @@ Legend: N windows to fit on, M held-out windows, A dimensions.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from como_jax.evaluate import positions, probes
-from como_jax.inference import motion_evaluator
 
 Columns = Mapping[str, np.ndarray]
+# "action" and "state" -> names of the dimensions in each data set; None: it has no names.
+Names = Mapping[str, Sequence[Sequence[str] | None]]
+# Target of the probes -> column of the windows.
+TARGETS = {"action": "action", "state": "state_delta"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,24 @@ class Robot:
   values: np.ndarray
   names: tuple[str, ...]
   positions: np.ndarray | None = None
+
+
+class Probe(Protocol):
+  """A probe with a split that is given, such as `linear_probe.probe`."""
+
+  def __call__(
+    self,
+    z: np.ndarray,
+    targets: np.ndarray,
+    /,
+    *,
+    episodes: np.ndarray,
+    names: Sequence[str],
+    held_out: np.ndarray,
+    seed: int,
+  ) -> probes.ProbeResult:
+    """Fits on the other samples and scores on those that are held out."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +94,7 @@ class Target:
     shares, windows = zip(*share_and_windows, strict=False)
     return float(np.average(shares, weights=windows))
 
-  def probe(self, run, z: np.ndarray, *, seed: int) -> probes.ProbeResult:
+  def probe(self, run: Probe, z: np.ndarray, *, seed: int) -> probes.ProbeResult:
     """Probes each robot and pools the results.
 
     Args:
@@ -97,13 +118,27 @@ class Target:
     )
 
 
+def having(columns: Columns, name: str) -> np.ndarray:
+  """The windows that have a target ("action" or "state"), bool [M]."""
+  has_target = columns["has_" + name]
+  return has_target if TARGETS[name] in columns else np.zeros(len(has_target), bool)
+
+
+def dimension_names(names: Sequence[str] | None, size: int, what: str) -> tuple[str, ...]:
+  """Names of the dimensions of an action or state; numbered if the data set has no names.
+
+  Args:
+    names: names in the manifest of the data set, or None.
+    size: number of dimensions.
+    what: prefix of the numbered names.
+  """
+  if names and len(names) == size:
+    return tuple(str(name) for name in names)
+  return tuple(f"{what} {i}" for i in range(size))
+
+
 def build(
-  name: str,
-  fit: Columns,
-  held_out: Columns,
-  *,
-  names: Mapping[str, Sequence[Any]],
-  datasets: Sequence[str],
+  name: str, fit: Columns, held_out: Columns, *, names: Names, datasets: Sequence[str]
 ) -> Target:
   """Builds a target with its robots.
 
@@ -114,62 +149,75 @@ def build(
     names: "action" and "state" -> names of the dimensions of each data set; None: no names.
     datasets: labels of the data sets.
   """
-  sides = [motion_evaluator.having(columns, name) for columns in (fit, held_out)]
+  sides = [having(columns, name) for columns in (fit, held_out)]
   if not all(side.any() for side in sides):
     return Target(name, (), (f"the data has no {name}: no probe of it",))
-  joined = _join(fit, held_out)
-  has_target, held_out_rows = (
-    np.concatenate(sides),
-    np.arange(len(joined["group"])) >= len(fit["group"]),
-  )
-  kinds = np.unique(np.stack([joined["dataset"], joined[f"{name}_size"]], 1)[has_target], axis=0)
+  columns = {key: np.concatenate([fit[key], held_out[key]]) for key in held_out if key in fit}
+  has_target = np.concatenate(sides)
+  is_held_out = np.arange(len(columns["group"])) >= len(fit["group"])
+  sizes = np.stack([columns["dataset"], columns[f"{name}_size"]], axis=1)
+  kinds = np.unique(sizes[has_target], axis=0)  # a robot is a data set and its number of dimensions
   robots, notes = [], []
-  for dataset, size in kinds:
-    rows = np.flatnonzero(
-      has_target & (joined["dataset"] == dataset) & (joined[f"{name}_size"] == size)
-    )
-    label = datasets[dataset] + (f", {size} numbers" if (kinds[:, 0] == dataset).sum() > 1 else "")
-    if (
-      len(np.unique(joined["group"][rows][~held_out_rows[rows]])) < 2
-      or not held_out_rows[rows].any()
-    ):
-      reason = (
-        "fewer than 2 episodes to fit on have "
-        f"one{'' if held_out_rows[rows].any() else ', and no held-out one'}"
-      )
-      notes.append(f"{name}{f' of {label}' if len(kinds) > 1 else ''}: {reason}: no probe of it")
+  for dataset, size in kinds.tolist():
+    rows = np.flatnonzero(has_target & (sizes == (dataset, size)).all(axis=1))
+    several_sizes = (kinds[:, 0] == dataset).sum() > 1
+    label = datasets[int(dataset)] + (f", {size} numbers" if several_sizes else "")
+    if reason := _too_few(columns["group"][rows], is_held_out[rows]):
+      of_label = f" of {label}" if len(kinds) > 1 else ""
+      notes.append(f"{name}{of_label}: {reason}: no probe of it")
       continue
-    values = joined[motion_evaluator.TARGETS[name]][rows, 1, :size].astype(np.float64)
-    comparison = (
-      _compare_with_states(joined, rows, held_out_rows[rows], names, dataset)
-      if name == "action"
-      else None
-    )
-    if comparison is not None and comparison[0].dimensions.any():
-      values = comparison[0].motion(values, comparison[1])
-    scored = rows[held_out_rows[rows]] - len(fit["group"])
-    robots.append(
-      Robot(
-        label,
-        rows,
-        held_out_rows[rows],
-        joined["group"][rows],
-        scored,
-        values,
-        motion_evaluator.names(names[name][dataset], size, name),
-        None if comparison is None else comparison[0].dimensions,
-      )
-    )
+    robot = _robot(name, label, columns, rows, is_held_out[rows], names=names)
+    scored = rows[robot.held_out] - len(fit["group"])
+    robots.append(dataclasses.replace(robot, scored=scored))
   return Target(name, tuple(robots), (*notes, *_notes(name, robots, len(held_out["group"]))))
 
 
+def _too_few(groups: np.ndarray, held_out: np.ndarray) -> str:
+  """Why a robot cannot be probed with these windows; "" if it can."""
+  if len(np.unique(groups[~held_out])) >= 2 and held_out.any():
+    return ""
+  no_held_out = "" if held_out.any() else ", and no held-out one"
+  return f"fewer than 2 episodes to fit on have one{no_held_out}"
+
+
+def _robot(
+  name: str, label: str, columns: Columns, rows: np.ndarray, held_out: np.ndarray, *, names: Names
+) -> Robot:
+  """Builds a robot of a target; `scored` counts among all windows.
+
+  Args:
+    name: "action" or "state".
+    label: label of the data set.
+    columns: columns of all windows.
+    rows: indices of the windows of this robot.
+    held_out: whether each of them is held out.
+    names: as for `build`.
+  """
+  dataset, size = (int(columns[key][rows[0]]) for key in ("dataset", f"{name}_size"))
+  values = columns[TARGETS[name]][rows, 1, :size].astype(np.float64)
+  is_position = None
+  if name == "action" and (
+    comparison := _compare_with_states(columns, rows, held_out, names, dataset)
+  ):
+    detected, state = comparison
+    is_position = detected.dimensions
+    if is_position.any():
+      values = detected.motion(values, state)
+  return Robot(
+    label,
+    rows,
+    held_out,
+    columns["group"][rows],
+    rows[held_out],
+    values,
+    dimension_names(names[name][dataset], size, name),
+    is_position,
+  )
+
+
 def _compare_with_states(
-  columns: Columns,
-  rows: np.ndarray,
-  held_out: np.ndarray,
-  names: Mapping[str, Sequence[Any]],
-  dataset: int,
-):
+  columns: Columns, rows: np.ndarray, held_out: np.ndarray, names: Names, dataset: int
+) -> tuple[positions.Positions, np.ndarray] | None:
   """Compares actions with states, to find actions that are positions.
 
   Only the windows to fit on are used to find them.
@@ -180,17 +228,15 @@ def _compare_with_states(
   """
   if "state_mean" not in columns or not columns["has_state"][rows].all():
     return None
-  size, state_size = int(columns["action_size"][rows[0]]), np.unique(columns["state_size"][rows])
-  order = (
-    _order(names["action"][dataset], names["state"][dataset], size, int(state_size[0]))
-    if len(state_size) == 1
-    else None
-  )
+  size, state_sizes = int(columns["action_size"][rows[0]]), np.unique(columns["state_size"][rows])
+  if len(state_sizes) != 1:
+    return None
+  order = _order(names["action"][dataset], names["state"][dataset], size, int(state_sizes[0]))
   if order is None:
     return None
   matched = np.array(order) >= 0
 
-  def take(values):
+  def take(values: np.ndarray) -> np.ndarray:
     return np.where(matched, values[rows, 1][:, order], 0.0)
 
   state, change = take(columns["state_mean"]), take(columns["state_delta"])
@@ -209,18 +255,20 @@ def _order(
   It is the dimension of the same name (-1: none). If no names are equal, dimensions are matched in
   order if their numbers are equal, else the result is None.
   """
-  if (
-    action
-    and state
-    and len(action) == size
-    and len(state) == state_size
-    and set(action) & set(state)
-  ):
+  named = (len(action or ()), len(state or ())) == (size, state_size)
+  if action and state and named and set(action) & set(state):
     return [list(state).index(name) if name in state else -1 for name in action]
   return list(range(size)) if size == state_size else None
 
 
 def _notes(name: str, robots: Sequence[Robot], windows: int) -> list[str]:
+  """What the report says of the windows and robots of a target, and of actions as positions.
+
+  Args:
+    name: "action" or "state".
+    robots: the robots that are probed.
+    windows: number of held-out windows, with and without this target.
+  """
   notes, counts = [], [int(robot.held_out.sum()) for robot in robots]
   if robots and sum(counts) < windows:
     labels = ", ".join(dict.fromkeys(robot.label for robot in robots))
@@ -239,17 +287,10 @@ def _notes(name: str, robots: Sequence[Robot], windows: int) -> list[str]:
     )
   for robot in robots:
     if robot.positions is not None and robot.positions.any():
-      which = (
-        "the actions"
-        if robot.positions.all()
-        else f"{int(robot.positions.sum())} of {len(robot.positions)} actions"
-      )
+      count, dimensions = int(robot.positions.sum()), len(robot.positions)
+      which = "the actions" if robot.positions.all() else f"{count} of {dimensions} actions"
       notes.append(
         f"action of {robot.label}: {which} are positions (the next state tells them), which no "
         "motion tells: probed is action minus state, and the change of state beside it"
       )
   return notes
-
-
-def _join(fit: Columns, held_out: Columns) -> dict[str, np.ndarray]:
-  return {name: np.concatenate([fit[name], held_out[name]]) for name in held_out if name in fit}

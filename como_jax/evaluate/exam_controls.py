@@ -14,15 +14,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from como_jax.evaluate import picture_probe, place_probe, window_probe
+from como_jax.evaluate import exam_components, picture_probe, place_probe, window_probe
 from como_jax.exam import exam_set, kernel_ridge
-from como_jax.tasks import exam_rows
-from como_jax.tasks.exam_pictures import Pictures
+from como_jax.exam.pictures import Pictures
 
 # Shares of the training steps for networks of each kind: one picture holds little information.
 STEPS = {"first": 0.25, "second": 0.5, "both": 1.0}
 # Factors of the steps for networks on windows, and for the network that finds the place.
-LOOK, FIND = 2.0, 0.8
+WINDOW_STEPS, PLACE_STEPS = 2.0, 0.8
+KERNELS = {"linear": "linear", "kernel": "rbf"}  # end of a control's name -> kernel
 COMPONENTS = 256  # components of a picture's tokens, for the linear probe and the kernel
 WINDOW = 48  # pixels of the window around the hand or the object, in stored pictures
 # Target dimensions that change their sign if a picture is mirrored left to right.
@@ -70,7 +70,7 @@ def _windows(pictures: Pictures, *, steps: int, seed: int) -> window_probe.Windo
   find = place_probe.fit(
     frames[fit].reshape(-1, *frames.shape[2:]),
     places[fit].reshape(-1, 2),
-    steps=max(1, round(FIND * steps)),
+    steps=max(1, round(PLACE_STEPS * steps)),
     seed=seed,
   )
   predicted = find(flat).reshape(places.shape)
@@ -86,39 +86,56 @@ def _windows(pictures: Pictures, *, steps: int, seed: int) -> window_probe.Windo
   )
 
 
+# (control, predictions [P, A], error on held-out chains of the fit part; infinite: not measured)
+Prediction = tuple[str, np.ndarray, float]
+
+
 def _predictions(
   pictures: Pictures, windows: window_probe.Windows, target: str, *, steps: float, seed: int
-) -> Iterator[tuple[str, np.ndarray, float]]:
-  """Yields (control, predictions [P, A], error).
+) -> Iterator[Prediction]:
+  """Yields the predictions of all controls, with the error of those that are networks.
 
-  The error is that of a network on held-out chains of the fit part; infinite for other controls.
+  Args:
+    pictures: the set.
+    windows: windows of all pictures.
+    target: "target" or "target_robot".
+    steps: training steps of a network on both pictures.
+    seed: seed of the fits.
   """
-  fit, chains, targets = (
-    pictures.fit,
-    pictures.of_pairs("chain"),
-    pictures.table[target].astype(np.float64),
-  )
+  yield from _of_tokens(pictures, target, seed)
+  yield from _of_networks(pictures, windows, target, steps=steps, seed=seed)
+  yield from _of_true_poses(pictures, target, seed)
+
+
+def _of_tokens(pictures: Pictures, target: str, seed: int) -> Iterator[Prediction]:
+  """Linear and kernel probes of the tokens of either picture and of both."""
+  fit, chains = pictures.fit, pictures.of_pairs("chain")
+  targets = pictures.table[target].astype(np.float64)
   tokens = pictures.tokens.reshape(len(pictures.tokens), 3, -1).astype(np.float32)
-  rows = {"first": pictures.first(tokens), "second": pictures.second(tokens)}
-  chosen = np.flatnonzero(fit)[:: max(1, int(fit.sum()) // 4_000)]
-  compress = exam_rows.components(
-    np.concatenate([rows["first"][chosen], rows["second"][chosen]]), COMPONENTS
-  )
-  small = {name: compress(values) for name, values in rows.items()}
+  first, second, sample = pictures.first(tokens), pictures.second(tokens), pictures.fit_sample
+  compress = exam_components.components(np.concatenate([first[sample], second[sample]]), COMPONENTS)
+  small = {"first": compress(first), "second": compress(second)}
   small["both"] = np.concatenate([small["first"], small["second"] - small["first"]], axis=1)
   for name, values in small.items():
-    for kernel in ("linear", "rbf"):
+    for end, kernel in KERNELS.items():
       probe = kernel_ridge.fit(
         values[fit], targets[fit], groups=chains[fit], seed=seed, whiten=False, kernels=(kernel,)
       )
-      yield f"{name}_{'linear' if kernel == 'linear' else 'kernel'}", probe.predict(values), np.inf
-  signs = (
-    [MIRRORED.get(str(name), 1.0) for name in pictures.table["names"]] if target == "target" else []
-  )
+      yield f"{name}_{end}", probe.predict(values), np.inf
+
+
+def _of_networks(
+  pictures: Pictures, windows: window_probe.Windows, target: str, *, steps: float, seed: int
+) -> Iterator[Prediction]:
+  """Networks on the whole pictures, and on windows of them; arguments as for `_predictions`."""
+  fit, chains = pictures.fit, pictures.of_pairs("chain")
+  targets = pictures.table[target].astype(np.float64)
+  names = pictures.table["names"] if target == "target" else ()
+  signs = [MIRRORED.get(str(name), 1.0) for name in names]
   order = np.arange(len(windows.places)).reshape(-1, 3)
   networks = {
     "network": (picture_probe.fit, pictures.frames, 1.0),
-    "window": (window_probe.fit, order, LOOK),
+    "window": (window_probe.fit, order, WINDOW_STEPS),
   }
   for network, (fit_network, inputs, share) in networks.items():
     first, second = (
@@ -132,13 +149,15 @@ def _predictions(
       )
       print(probe.text, flush=True)
       yield f"{kind}_{network}", probe.predict(first, second), probe.error
-  for kernel in ("linear", "rbf"):
-    pose = pictures.table[f"state{target.removeprefix('target')}/second"].astype(np.float64)
+
+
+def _of_true_poses(pictures: Pictures, target: str, seed: int) -> Iterator[Prediction]:
+  """Oracles: linear and kernel probes of the true pose in the second picture."""
+  fit, chains = pictures.fit, pictures.of_pairs("chain")
+  targets = pictures.table[target].astype(np.float64)
+  pose = pictures.table[f"state{target.removeprefix('target')}/second"].astype(np.float64)
+  for end, kernel in KERNELS.items():
     probe = kernel_ridge.fit(
       pose[fit], targets[fit], groups=chains[fit], seed=seed, kernels=(kernel,)
     )
-    yield (
-      f"oracle_second_{'linear' if kernel == 'linear' else 'kernel'}",
-      probe.predict(pose),
-      np.inf,
-    )
+    yield f"oracle_second_{end}", probe.predict(pose), np.inf

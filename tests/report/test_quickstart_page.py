@@ -1,20 +1,11 @@
-"""The end of a quickstart: the numbers it gathers, the lines it prints, its page, and the request
-to a server (on paper).
-"""
+"""The end of a quickstart: the numbers it gathers, the lines it prints, and its page."""
 
-import contextlib
-import itertools
 import json
-import queue
-import threading
-import types
 
-import numpy as np
 import pytest
 
-from como_jax.observations import IMAGE, STATE, TASK
-from como_jax.tasks import quickstart_report as task
-from tests import limits
+from como_jax.report import quickstart_page
+from como_jax.tasks import quickstart as task
 from tests.data import makers
 
 
@@ -113,11 +104,11 @@ def _whole(half):
 
 
 def test_the_numbers_of_both_stages(whole):
-  assert task.motion_numbers(whole) == MOTION | {
+  assert quickstart_page.motion_numbers(task.read_products(whole)) == MOTION | {
     "probe_report": str(whole / "probe" / "report.html"),
     "weights": str(whole / "motion" / "weights"),
   }
-  assert task.policy_numbers(whole) == {
+  assert quickstart_page.policy_numbers(task.read_products(whole)) == {
     "action_mse": 0.25,
     "latent_mse": 0.5,
     "policy_steps": 300,
@@ -132,7 +123,7 @@ def test_the_numbers_of_both_stages(whole):
 
 
 def test_what_was_left_out_has_no_numbers(half):
-  assert task.policy_numbers(half) == dict.fromkeys(
+  assert quickstart_page.policy_numbers(task.read_products(half)) == dict.fromkeys(
     (
       "action_mse",
       "latent_mse",
@@ -147,13 +138,13 @@ def test_what_was_left_out_has_no_numbers(half):
     )
   )
   write(half / "rollout" / "results.json", {"overall": None})
-  assert task.policy_numbers(half)["success"] is None
+  assert quickstart_page.policy_numbers(task.read_products(half))["success"] is None
   fewer = {
     name: {key: value for key, value in row.items() if "mse" not in key and key != "lp_gain"}
     for name, row in ROWS.items()
   }
   write(half / "probe" / "metrics.json", {"rows": fewer})
-  found = task.motion_numbers(half)
+  found = quickstart_page.motion_numbers(task.read_products(half))
   assert [
     found[key] for key in ("lp_mse", "lp_mse_random", "lp_gain", "mlp_mse", "mlp_mse_random")
   ] == [None] * 5 and found["psnr"] == 30.0
@@ -194,9 +185,9 @@ report  {whole / "report.html"}
 """
   )
   expected = {
-    **task.motion_numbers(whole),
-    **task.exam_numbers(whole),
-    **task.policy_numbers(whole),
+    **quickstart_page.motion_numbers(task.read_products(whole)),
+    **quickstart_page.exam_numbers(task.read_products(whole)),
+    **quickstart_page.policy_numbers(task.read_products(whole)),
     "seconds": 63.26,
     "seconds_by_stage": {"motion": 61.26, "serve": 2.0},
     "left_out": {"thing": "no reason"},
@@ -319,97 +310,3 @@ def test_the_page_and_the_last_lines_without_a_policy(half, pages, capsys):
   )
   task.finish(half, seconds={}, skipped={})
   assert "gain" not in capsys.readouterr().out
-
-
-@pytest.fixture(name="served")
-def _served(tmp_path, monkeypatch):
-  """Serves on paper: (function, what was seen of it)."""
-  seen = types.SimpleNamespace(settings=[], asked=[], clients=[], ended=[])
-  policy = types.SimpleNamespace(cameras=("b", "a"), state_dim=2)
-  clock, asked = itertools.count(100.0, 5.0), itertools.count()
-
-  class Server:
-    fails = False
-
-    def __init__(self, given, settings):
-      assert given is policy
-      seen.settings.append(settings)
-
-    async def serve(self, stop, *, started):
-      if self.fails:
-        raise OSError("no port")
-      started(4321)
-      await stop.wait()
-      seen.ended.append(True)
-
-  class Client:
-    def __init__(self, host, port):
-      seen.clients.append((host, port))
-
-    def infer(self, observation):
-      seen.asked.append(observation)
-      return {"actions": [[1.0, 2.0, 3.0]] * 8}
-
-  def perf_counter():  # the first request takes 4 ms, all others 1 ms
-    request, end = divmod(next(asked), 2)
-    return (10 * request + end * (1 if request else 4)) / 1e3
-
-  monkeypatch.setattr(task.serving.Policy, "load", lambda path: policy)
-  monkeypatch.setattr(task.server, "Server", Server)
-  monkeypatch.setattr(task.client, "Client", lambda *place: contextlib.nullcontext(Client(*place)))
-  monkeypatch.setattr(
-    task, "time", types.SimpleNamespace(monotonic=lambda: next(clock), perf_counter=perf_counter)
-  )
-  data = makers.shards(tmp_path / "data", (5, 6), cameras=("a", "b"))
-  seen.policy, seen.Server = policy, Server
-  return (
-    lambda: task.serve_one(tmp_path / "policy", tmp_path / "data", tmp_path / "out" / "serve.json"),
-    seen,
-    data,
-  )
-
-
-def test_one_client_asks_a_server_of_this_machine(served, tmp_path, capsys):
-  serve_one, seen, data = served
-  serve_one()
-  assert (seen.settings[0].port, seen.settings[0].batch_size, seen.settings[0].host) == (
-    0,
-    1,
-    "127.0.0.1",
-  )
-  assert seen.clients == [("127.0.0.1", 4321)] and seen.ended == [True] and len(seen.asked) == 20
-  observation, read = seen.asked[0], makers.segments(data)[1]
-  assert set(observation) == {IMAGE + "a", IMAGE + "b", STATE, TASK}
-  np.testing.assert_array_equal(observation[IMAGE + "b"], read.images(0, "b", [0])[0])
-  np.testing.assert_array_equal(observation[STATE], read.numbers(0, "state", 0, 1)[0])
-  assert observation[TASK] == "task 0"
-  said = json.loads((tmp_path / "out" / "serve.json").read_text())
-  assert said == {
-    "requests": 20,
-    "chunk": 8,
-    "action_dim": 3,
-    "first_ms": pytest.approx(4),
-    "round_trip_ms": pytest.approx(1),
-    "warm_up_s": 5.0,
-  }
-  assert (tmp_path / "out" / "serve.json").read_text().startswith('{\n  "requests": 20')
-  assert (
-    capsys.readouterr().out
-    == "served: 20 requests over a websocket, chunks [8, 3], 1.0 ms a round trip\n"
-  )
-  seen.policy.state_dim = 0
-  serve_one()
-  state = seen.asked[-1][STATE]
-  assert state.shape == (0,) and state.dtype == np.float32
-
-
-def test_a_server_that_does_not_start_keeps_nobody_waiting(served, tmp_path, monkeypatch):
-  serve_one, seen, _ = served
-  seen.Server.fails, said = True, queue.Queue()
-  monkeypatch.setattr(threading, "excepthook", said.put)
-  with pytest.raises(RuntimeError, match="^the policy server did not start; its error is above$"):
-    serve_one()
-  assert (
-    not (tmp_path / "out").exists()
-    and str(said.get(timeout=limits.SAFETY_NET).exc_value) == "no port"
-  )

@@ -1,0 +1,182 @@
+"""Parts of the page of the probe, and its table for the terminal.
+
+Legend: N examples, M held-out windows, H W pixels, A target dimensions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from como_jax.report.data import Projection, Reconstruction, Scatter, Transfer
+
+MAX_COLORS = 4  # maximum number of dimensions that color the projection
+_WIDTH = 18  # characters of a column of the table
+
+# (first, second) or (first, second, onto), each uint8 [N, H, W, 3] -> predicted frames.
+Predict = Callable[..., np.ndarray]
+
+
+class Probe(Protocol):
+  """Result of a probe on held-out samples."""
+
+  @property
+  def names(self) -> Sequence[str]:
+    """Names of the target dimensions [A]."""
+    ...
+
+  @property
+  def true(self) -> np.ndarray:
+    """Targets [M, A]; nan in the dimensions that the robot of a sample does not have."""
+    ...
+
+  @property
+  def predicted(self) -> np.ndarray:
+    """Predictions of them [M, A]."""
+    ...
+
+  @property
+  def r2_by_dimension(self) -> np.ndarray:
+    """R2 of each dimension [A]."""
+    ...
+
+
+class Robot(Protocol):
+  """The windows of a robot that have a target."""
+
+  @property
+  def values(self) -> np.ndarray:
+    """Targets of all its windows [N + M, A]."""
+    ...
+
+  @property
+  def held_out(self) -> np.ndarray:
+    """Whether each of these windows is held out."""
+    ...
+
+  @property
+  def scored(self) -> np.ndarray:
+    """Indices of its held-out windows among all held-out windows."""
+    ...
+
+  @property
+  def names(self) -> Sequence[str]:
+    """Names of the dimensions [A]."""
+    ...
+
+
+class Target(Protocol):
+  """A target of the probes."""
+
+  @property
+  def name(self) -> str:
+    """Name of the target."""
+    ...
+
+  @property
+  def robots(self) -> Sequence[Robot]:
+    """The robots that have it."""
+    ...
+
+
+def drawings(pictures: Mapping[str, Any], predict: Predict) -> tuple[Reconstruction, Transfer]:
+  """Draws the motion of each example onto its own frame, and onto that of the example before it.
+
+  Args:
+    pictures: "frames" t - n, t and t + n, uint8 [N, 3, H, W, 3]; "task", "episode" and "camera",
+      names [N].
+    predict: predicts frames.
+  """
+  first, second = pictures["frames"][:, 1], pictures["frames"][:, 2]
+  captions = [
+    f"{task or episode}, {camera}"
+    for task, episode, camera in zip(
+      pictures["task"], pictures["episode"], pictures["camera"], strict=False
+    )
+  ]
+  onto = np.roll(np.arange(len(first)), 1)
+  return Reconstruction(first, second, predict(first, second), captions), Transfer(
+    first,
+    second,
+    first[onto],
+    predict(first, second, first[onto]),
+    [f"{captions[i]} → {captions[j]}" for i, j in enumerate(onto)],
+  )
+
+
+def split_note(data: Mapping[str, Any], trained_on: Mapping[str, Any]) -> str:
+  """A note about the episodes of the probe and whether the model was trained on them.
+
+  Args:
+    data: the data section of the probe.
+    trained_on: that of the training run.
+  """
+  if all(data[key] == trained_on[key] for key in ("path", "mixture", "validation_fraction")):
+    return (
+      "Measured on the validation episodes of the training run; probes are fitted on its training "
+      "episodes, whose actions the model has never seen. Episodes of the same motion stand on one "
+      "side."
+    )
+  return (
+    "Measured on the validation episodes of this data (not the split of the training run); probes "
+    "are fitted on its other episodes. Episodes of the same motion stand on one side."
+  )
+
+
+def scatters(results: Mapping[str, Probe]) -> dict[str, Scatter]:
+  """True and predicted values of each dimension of each target: "target: dimension" -> scatter.
+
+  With several robots, these are the windows of the robot that has this dimension.
+  """
+  result = {}
+  for target, probe in results.items():
+    for d, name in enumerate(probe.names):
+      known = np.isfinite(probe.true[:, d])
+      result[f"{target}: {name}"] = Scatter(
+        probe.true[known, d], probe.predicted[known, d], float(probe.r2_by_dimension[d])
+      )
+  return result
+
+
+def projection(
+  points: np.ndarray, explained: np.ndarray, targets: Sequence[Target]
+) -> Projection | None:
+  """The projection of z, colored by the first robot of the first probed target; None: no target.
+
+  Args:
+    points: z of the held-out windows on two axes [M, 2].
+    explained: share of the variance along the axes.
+    targets: targets of the probes.
+  """
+  for target in targets:
+    for robot in target.robots[:1]:
+      values = robot.values[robot.held_out]
+      colors = {
+        f"{target.name}: {name}": values[:, d] for d, name in enumerate(robot.names[:MAX_COLORS])
+      }
+      return Projection(points[robot.scored], colors, tuple(float(share) for share in explained))
+  return None
+
+
+def table(rows: Mapping[str, Mapping[str, Any]], notes: Sequence[str]) -> str:
+  """The metrics and the notes as text, for the terminal.
+
+  Args:
+    rows: row -> metric -> value or (value, standard error or None).
+    notes: how they were measured.
+  """
+  keys = list(dict.fromkeys(key for row in rows.values() for key in row))
+  width = max(len(key) for key in keys)
+  lines = [f"{'':{width}}  " + "  ".join(f"{name:>{_WIDTH}}" for name in rows)]
+  for key in keys:
+    cells = (_cell(row.get(key)) for row in rows.values())
+    lines.append(f"{key:{width}}  " + "  ".join(f"{cell:>{_WIDTH}}" for cell in cells))
+  return "\n".join([*lines, *(f"  {note}" for note in notes)])
+
+
+def _cell(metric: Any) -> str:
+  """A metric as text; "" if the row does not have it."""
+  value, error = metric if isinstance(metric, tuple) else (metric, None)
+  if value is None:
+    return ""
+  return f"{value:.4f}" + (f" ± {error:.4f}" if error else "")
