@@ -29,6 +29,8 @@ import numpy as np
 from como_jax import config as config_lib
 from como_jax import model_presets, models, weights
 from como_jax.data import shards
+from como_jax.data.batching import ProcessSlice
+from como_jax.inference import label_options, label_run
 from como_jax.models import pixels
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.tasks import extract
@@ -64,22 +66,27 @@ def main() -> None:
         f"--config.batch_size={options.batch_size}",
       ]
     ).config
-    labeling, model, params = extract.open_work(config)  # the task's plan, model and weights
-    measure(options, config, labeling, model, params, pathlib.Path(folder))
+    settings = label_options.labeling_options(config)
+    labeling = extract.open_work(settings)  # the task's plan, model and weights
+    measure(options, settings, labeling, pathlib.Path(folder))
 
 
-def measure(options, config, labeling, model, params, folder: pathlib.Path) -> None:
+def measure(
+  options: argparse.Namespace,
+  settings: label_options.Options,
+  labeling: label_run.LabelingRun,
+  folder: pathlib.Path,
+) -> None:
   """Runs the rounds and prints the table.
 
   Args:
     options: of the program.
-    config: of the extraction.
-    labeling: plan of the extraction.
-    model: of the labels.
-    params: of the model.
+    settings: of the extraction.
+    labeling: plan of the extraction, and its model.
     folder: for the labels.
   """
-  mesh, size = extract.make_mesh(config), options.batch_size
+  model, params = labeling.trained.model, labeling.trained.params
+  mesh, size = label_options.make_mesh(settings), options.batch_size
   steps = max(2, options.frames // size)
   stride = labeling.plan.reach
   pictures = np.random.default_rng(0).integers(
@@ -88,7 +95,7 @@ def measure(options, config, labeling, model, params, folder: pathlib.Path) -> N
   on_device = jax.device_put(pictures, mesh_lib.batch_sharding(mesh))
   device_params = jax.device_put(params, mesh_lib.replicated(mesh))
   part = _first_episodes(labeling, options.frames)
-  stream = extract.make_stream(part, model, params, config=config, mesh=mesh)
+  stream = part.stream(batch_size=size, pairs_batch=settings.pairs_batch, mesh=mesh)
 
   def repeated(program) -> int:
     for _ in range(steps):
@@ -108,7 +115,7 @@ def measure(options, config, labeling, model, params, folder: pathlib.Path) -> N
   def everything(number: int) -> int:
     out = folder / f"labels-{number}"
     out.mkdir()
-    return extract.extract(str(out), part, stream, config=config, process_index=0, process_count=1)[
+    return label_run.label_shards(str(out), part, stream, batch_size=size, process=ProcessSlice())[
       "frames"
     ]
 
@@ -168,7 +175,7 @@ def _motion(model, params, images):
   return model.encode(params, images, images[::-1], features=(tokens, tokens[::-1])).z
 
 
-def _first_episodes(labeling: extract.LabelingRun, frames: int) -> extract.LabelingRun:
+def _first_episodes(labeling: label_run.LabelingRun, frames: int) -> label_run.LabelingRun:
   """The plan for the first segments of the first shard, with about `frames` frames."""
   segments = labeling.plan.segments
   table = segments.table

@@ -1,9 +1,9 @@
-"""A stream of frames through a frozen motion model: each frame is encoded once, its features wait
-on the device for the frame that is n later, and the pair becomes a latent motion.
+"""A stream of frames through a frozen motion model, which encodes each frame once.
 
-Both programs have one shape each, so each is compiled once: `batch_size` frames to features,
-`pairs_batch` pairs to z. The features live in a ring of whole batches that both read and write on
-the device; only frames go in and only z comes out.
+The features of a frame wait on the device for the frame that is n later, and the pair becomes a
+latent motion. Both programs have one shape each, so each is compiled once: `batch_size` frames to
+features, `pairs_batch` pairs to z. The features are in a ring of whole batches that both read and
+write on the device; only frames go in and only z comes out.
 
 Legend: B frames of a batch, P pairs of a batch, R batches in the ring, N patches, D width, H W
 image, Z numbers of a motion.
@@ -30,8 +30,10 @@ class LatentStream:
   Frames are numbered from 0 as they are added; pairs are named by those numbers.
 
   Attributes:
-    image_size: H = W. latent_size: Z.
-    encoded, paired: frames and pairs that went through the device, padding included.
+    image_size: H = W.
+    latent_size: Z.
+    encoded: frames that went through the device, padding included.
+    paired: pairs that went through the device, padding included.
   """
 
   def __init__(
@@ -44,12 +46,15 @@ class LatentStream:
     reach: int,
     mesh: jax.sharding.Mesh,
   ):
-    """Args:
-    model: the motion model.
-    params: its parameters; those of the forward dynamics are not used.
-    batch_size, pairs_batch: B and P, multiples of the devices that the batch is spread over.
-    reach: most frames between the two of a pair.
-    mesh: devices of this process.
+    """Compiles nothing yet; puts the parameters on the devices.
+
+    Args:
+      model: the motion model.
+      params: its parameters; those of the forward dynamics are not used.
+      batch_size: B, a multiple of the devices over which the batch is sharded.
+      pairs_batch: P, a multiple as B.
+      reach: the largest number of frames between the two of a pair.
+      mesh: devices of this process.
     """
     self._batch, self._pairs, self.image_size, self.latent_size = (
       batch_size,
@@ -68,10 +73,10 @@ class LatentStream:
     self._pair = jax.jit(self._pair_batch, out_shardings=mesh_lib.replicated(mesh))
     frames = jax.ShapeDtypeStruct((batch_size, self.image_size, self.image_size, 3), jnp.uint8)
     tokens = jax.eval_shape(lambda p, x: model.features(p, pixels.normalize(x)), needed, frames)
-    held = {"tokens": tokens} | ({"frames": frames} if self._difference else {})
+    stored = {"tokens": tokens} | ({"frames": frames} if self._difference else {})
     self._ring = {
       name: jnp.zeros((self._slots, *leaf.shape), leaf.dtype, device=spread)
-      for name, leaf in held.items()
+      for name, leaf in stored.items()
     }
     self.encoded = self.paired = 0
     self._reset()
@@ -99,19 +104,23 @@ class LatentStream:
       (ticket, z float32 [Z]) of pairs that are finished, each once.
     """
     self._named.extend(pairs)
-    at = 0
-    while at < len(frames):
-      take = min(self._batch - self._filled, len(frames) - at)
-      self._buffer[self._filled : self._filled + take] = frames[at : at + take]
-      self._filled, at = self._filled + take, at + take
+    begin = 0  # of the frames that are not in the buffer yet
+    while begin < len(frames):
+      count = min(self._batch - self._filled, len(frames) - begin)
+      self._buffer[self._filled : self._filled + count] = frames[begin : begin + count]
+      self._filled, begin = self._filled + count, begin + count
       if self._filled == self._batch:
         self._send()
     done, self._done = self._done, []
     return done
 
   def finish(self) -> list[tuple[Any, np.ndarray]]:
-    """The rest, padding the last batches; the stream then starts anew at frame 0, so what follows
-    does not depend on what was before.
+    """Finishes the rest, with padding in the last batches.
+
+    The stream then starts anew at frame 0, so later results do not depend on earlier frames.
+
+    Returns:
+      (ticket, z), as `add`.
     """
     if self._filled:
       self._buffer[self._filled :] = 0
@@ -148,15 +157,15 @@ class LatentStream:
     chosen = [self._waiting.popleft() for _ in range(min(self._pairs, len(self._waiting)))]
     numbers = np.zeros((2, self._pairs), np.int64)
     numbers[:, : len(chosen)] = np.array([pair[:2] for pair in chosen]).T
-    places = np.stack([numbers // self._batch % self._slots, numbers % self._batch], -1).astype(
+    indices = np.stack([numbers // self._batch % self._slots, numbers % self._batch], -1).astype(
       np.int32
     )
-    places = jax.device_put(
-      places,
+    indices = jax.device_put(
+      indices,
       jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec(None, ("data", "fsdp"))),
     )
     self._running.append(
-      (self._pair(self._params, self._ring, places), [pair[2] for pair in chosen])
+      (self._pair(self._params, self._ring, indices), [pair[2] for pair in chosen])
     )
     self.paired += self._pairs
     if len(self._running) > _AHEAD:
@@ -170,15 +179,15 @@ class LatentStream:
     with rules.activations(self._mesh):
       new = {"tokens": self._model.features(params, pixels.normalize(frames)), "frames": frames}
       return {
-        name: jax.lax.dynamic_update_index_in_dim(held, new[name], slot, 0)
-        for name, held in ring.items()
+        name: jax.lax.dynamic_update_index_in_dim(batches, new[name], slot, 0)
+        for name, batches in ring.items()
       }
 
-  def _pair_batch(self, params, ring, places):
+  def _pair_batch(self, params, ring, indices):
     with rules.activations(self._mesh):
       first, second = (
-        {name: held[at[:, 0], at[:, 1]] for name, held in ring.items()}
-        for at in (places[0], places[1])
+        {name: batches[frame[:, 0], frame[:, 1]] for name, batches in ring.items()}
+        for frame in (indices[0], indices[1])
       )
       if self._difference:
         images = pixels.normalize(first["frames"]), pixels.normalize(second["frames"])

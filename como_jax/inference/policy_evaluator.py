@@ -14,15 +14,15 @@ TARGETS = ("actions", "actions_mask", "latents", "latents_mask")
 
 
 class PolicyEvaluator:
-  """Offline squared error of one sampled chunk an example on held-out examples, in units of the
-  variance (of `policy.normalization` "standard"): 0 is perfect. A policy that knows nothing of the
-  observation gets 1 when it regresses (it says the mean action) and 2 when it samples (DiT and
-  diffusion or mixture heads: a random draw from the right distribution is off by its own variance
-  too).
-  Dimensions that never move have no part in it, and those that take two values are counted by
-  themselves: how often the right one of the two is said.
+  """Squared error of one sampled chunk per held-out example, in units of the variance.
 
-  The parameters are rounded as for acting, so that what is measured is what will be served.
+  The variance is that of `policy.normalization` "standard", so 0 is perfect. A policy that ignores
+  the observation gets 1 when it regresses (it predicts the mean action), and 2 when it samples
+  (DiT, diffusion or mixture heads): a random draw from the right distribution adds its own
+  variance. Dimensions that never move are left out. Dimensions that take two values (grippers) are
+  counted separately, by how often the right one of the two is predicted.
+
+  The parameters are rounded as for acting, so the policy is measured as it will be served.
   """
 
   def __init__(
@@ -52,9 +52,16 @@ class PolicyEvaluator:
     return self._model.sample(params, batch, key, robot=robot, guidance_scale=self._guidance_scale)
 
   def __call__(self, params, held_out) -> dict[str, float]:
-    """{"action_mse", "action_mse_first" (first element of the chunk only), "gripper_accuracy",
-    "gripper_majority" (what saying always the commoner value would reach), "latent_mse"}: those
-    there are examples for.
+    """Measures parameters on held-out examples.
+
+    Args:
+      params: parameters of the model.
+      held_out: the examples (`data.policy_pipeline.Evaluation`).
+
+    Returns:
+      Those of the following for which there are examples: "action_mse", "action_mse_first" (first
+      element of the chunk only), "gripper_accuracy", "gripper_majority" (the accuracy of always
+      predicting the more frequent value), "latent_mse".
     """
     params, sums = serving.cast_kernels(params, self._dtype), {}
     shares: dict[tuple[str, int], np.ndarray] = {}
@@ -99,8 +106,8 @@ class PolicyEvaluator:
             -1
           )
           add("latent_mse", error, mask)
-    found = {name: float(total / count) for name, (total, count) in sums.items()}
+    scores = {name: float(total / count) for name, (total, count) in sums.items()}
     if shares:
       counts = np.stack(list(shares.values()))
-      found["gripper_majority"] = float(counts.max(1).sum() / counts.sum())
-    return found
+      scores["gripper_majority"] = float(counts.max(1).sum() / counts.sum())
+    return scores

@@ -1,5 +1,6 @@
-"""Image tokens of a frozen encoder, computed once for every frame and looked up from then on: for
-data that fit into memory.
+"""Image tokens of a frozen encoder, computed once for every frame and then looked up.
+
+For data that fit into memory.
 
 Legend: ... leading axes, H W image, N+1 tokens of an image, D their width. Policies have images [B,
 T, C, H, W, 3] (T history, C camera slots), the motion model "frames" [B, K, H, W, 3] and "jittered"
@@ -23,8 +24,8 @@ IMAGES = {"images": "tokens"}
 class TokenCache:
   """Puts tokens [..., N+1, D] in the place of a batch's images [..., H, W, 3].
 
-  Images are known by their content, so it does not matter where they come from, only that they come
-  again unchanged: an augmented image never does.
+  Images are identified by their content, so it does not matter where they come from. They must come
+  again unchanged; an augmented image never does.
   """
 
   def __init__(
@@ -37,14 +38,16 @@ class TokenCache:
     kept: tuple[str, ...] = (),
     dtype: str | None = None,
   ):
-    """Args:
-    model: has `tokens(params, images)`.
-    params: with "encoder".
-    batch_size: images of one pass; always as many, so that an image's tokens do not depend on its
-    company.
-    names: of images in a batch -> of their tokens.
-    kept: names of images that stay beside their tokens.
-    dtype: to keep tokens in; None: as the model gives them.
+    """Starts with no images.
+
+    Args:
+      model: has `tokens(params, images)`.
+      params: with "encoder".
+      batch_size: images of one pass; the number is constant, so that the tokens of an image do not
+        depend on the other images of the pass.
+      names: name of images in a batch -> name of their tokens.
+      kept: names of images that stay beside their tokens.
+      dtype: dtype in which tokens are kept; None: as the model gives them.
     """
     self._params, self._size, self._known = {"encoder": params["encoder"]}, batch_size, {}
     self._names, self._kept = dict(names), kept
@@ -75,11 +78,11 @@ class TokenCache:
   def _tokens(self, images: np.ndarray) -> np.ndarray:
     images = np.ascontiguousarray(images)
     flat = images.reshape((-1, *images.shape[-3:]))
-    names = [xxhash.xxh3_128_digest(one) for one in flat]
+    names = [xxhash.xxh3_128_digest(image) for image in flat]
     fresh = {name: i for i, name in enumerate(names) if name not in self._known}
-    places = list(fresh.values())
-    for start in range(0, len(places), self._size):
-      part = places[start : start + self._size]
+    rows = list(fresh.values())
+    for start in range(0, len(rows), self._size):
+      part = rows[start : start + self._size]
       padded = flat[np.resize(part, self._size)]
       self._known.update(
         zip((names[i] for i in part), np.asarray(self._encode(self._params, padded)), strict=False)
@@ -89,17 +92,22 @@ class TokenCache:
 
   def spec(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a batch with tokens, from those of one with images."""
-    one = next(iter(self._known.values()))
+    example = next(iter(self._known.values()))
     tokens = {
-      self._names[name]: jax.ShapeDtypeStruct((*spec.shape[:-3], *one.shape), one.dtype)
+      self._names[name]: jax.ShapeDtypeStruct((*spec.shape[:-3], *example.shape), example.dtype)
       for name, spec in batch.items()
       if name in self._names
     }
     return {**self._rest(batch), **tokens}
 
   def fill(self, walk: Any) -> "TokenCache":
-    """Encodes all images of a walk (`Evaluation` of `data.policy` or `data.evaluation`)
-    beforehand.
+    """Encodes all images of a walk beforehand.
+
+    Args:
+      walk: `Evaluation` of `data.policy_pipeline` or `data.evaluation`.
+
+    Returns:
+      This cache.
     """
     with walk.batches() as batches:
       for _ in tqdm.trange(walk.steps, desc="tokens", unit="batch", mininterval=10.0):

@@ -90,6 +90,28 @@ class Objective:
     return result
 
 
+def model_loss(model: Any, objective: Objective) -> Callable[..., terms.Terms]:
+  """The loss of a model that is trained with these objectives, for `train.step.TrainStep`.
+
+  Args:
+    model: has `forward(params, batch, *, key)`.
+    objective: of the run.
+
+  Returns:
+    (params, batch, key, constants=None) -> terms; `constants` as for `Objective`.
+  """
+
+  def loss(
+    params: Mapping[str, Any],
+    batch: Mapping[str, jax.Array],
+    key: jax.Array,
+    constants: Mapping[str, Any] | None = None,
+  ) -> terms.Terms:
+    return objective(model.forward(params, batch, key=key), batch, constants)
+
+  return loss
+
+
 def build(config: Any) -> Objective:
   """Builds the objectives of a config section.
 

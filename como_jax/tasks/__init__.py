@@ -28,7 +28,7 @@ def run(command: config_lib.CommandLine) -> int:
   """
   name: str = getattr(command.config, "task", "")
   if name not in TASKS:
-    raise errors.Shared(f"config.task={name!r} is unknown: {errors.nearest(name, TASKS)}")
+    raise errors.Shared(f"config.task={name!r} is unknown: {errors.nearest(str(name), TASKS)}")
   if (
     jax.distributed.is_initialized() and jax.process_count() > 1 and name not in MULTI_PROCESS_TASKS
   ):

@@ -16,7 +16,7 @@ import tqdm
 from como_jax import config as config_lib
 from como_jax import errors, sim
 from como_jax.data import lerobot_writer
-from como_jax.sim import collect
+from como_jax.sim import base, collect
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -51,7 +51,6 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
   spec = _spec(settings, tasks[0])
   output = pathlib.Path(config.output or pathlib.Path(workdir) / "dataset")
   size = (settings.image_size, settings.image_size)
-  tallies = []
   with lerobot_writer.Writer(
     output,
     spec.fps / settings.stride,
@@ -62,30 +61,7 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
     outcome=settings.actions,
     **config.video,
   ) as writer:
-    total = len(tasks) * (
-      settings.motions + (len(settings.scenes) - 1) * min(settings.repeated, settings.motions)
-    )
-    with tqdm.tqdm(
-      total=total, unit="episode", desc="collect", mininterval=1.0 if sys.stderr.isatty() else 30.0
-    ) as bar:
-      for item in _items(settings, tasks, config.workers):
-        if isinstance(item, collect.Tally):
-          tallies.append(item)
-          if item.successes < settings.motions:
-            bar.write(
-              f"{item.task}: only {item.successes} of {settings.motions} motions in "
-              f"{item.attempts} attempts"
-            )
-          continue
-        writer.add_episode(
-          item.instruction,
-          item.frames,
-          state=item.state if settings.actions else None,
-          action=item.action if settings.actions else None,
-          success=item.success if settings.actions else None,
-          metadata=item.metadata,
-        )
-        bar.update()
+    tallies = _write_episodes(writer, settings, tasks, workers=config.workers)
     writer.finalize(
       notes={
         "config": json.loads(config_lib.to_json(config)) | {"output": ""},
@@ -93,10 +69,11 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
         "labeled_as": module.EXPERT
         if settings.actions
         else f"video without actions; recorded from a {module.EXPERT}",
-        "success": {t.task: f"{t.successes}/{t.attempts}" for t in tallies},
+        "success": {tally.task: f"{tally.successes}/{tally.attempts}" for tally in tallies},
       }
     )
-  successes, attempts = sum(t.successes for t in tallies), sum(t.attempts for t in tallies)
+  successes = sum(tally.successes for tally in tallies)
+  attempts = sum(tally.attempts for tally in tallies)
   print(
     f"wrote {output}: {total_size(output) / 2**20:.2f} MiB, {successes} of {attempts} attempts "
     "succeeded"
@@ -104,12 +81,44 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
   return output
 
 
+def _write_episodes(
+  writer: lerobot_writer.Writer, settings: collect.Settings, tasks: tuple[str, ...], *, workers: int
+) -> list[collect.Tally]:
+  """Writes the episodes of all tasks, with a progress bar; returns the counts of each task."""
+  tallies = []
+  total = len(tasks) * (
+    settings.motions + (len(settings.scenes) - 1) * min(settings.repeated, settings.motions)
+  )
+  with tqdm.tqdm(
+    total=total, unit="episode", desc="collect", mininterval=1.0 if sys.stderr.isatty() else 30.0
+  ) as bar:
+    for item in _items(settings, tasks, workers):
+      if isinstance(item, collect.Tally):
+        tallies.append(item)
+        if item.successes < settings.motions:
+          bar.write(
+            f"{item.task}: only {item.successes} of {settings.motions} motions in "
+            f"{item.attempts} attempts"
+          )
+        continue
+      writer.add_episode(
+        item.instruction,
+        item.frames,
+        state=item.state if settings.actions else None,
+        action=item.action if settings.actions else None,
+        success=item.success if settings.actions else None,
+        metadata=item.metadata,
+      )
+      bar.update()
+  return tallies
+
+
 def total_size(path: pathlib.Path) -> int:
   """Bytes of all files below a folder."""
   return sum(file.stat().st_size for file in pathlib.Path(path).rglob("*") if file.is_file())
 
 
-def _spec(settings: collect.Settings, task: str):
+def _spec(settings: collect.Settings, task: str) -> base.Spec:
   simulator = collect.build(settings, task)
   simulator.close()
   return simulator.spec

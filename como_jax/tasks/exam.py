@@ -15,7 +15,7 @@ from como_jax import errors, models, report, trees
 from como_jax.assembly import motion_data
 from como_jax.exam import exam_set, rows
 from como_jax.exam import run as scoring
-from como_jax.inference import exam_pictures
+from como_jax.inference import exam_pictures, motion_checkpoint
 from como_jax.report import exam_rows
 from como_jax.sim import exam_design
 from como_jax.tasks import probe
@@ -41,7 +41,7 @@ def run(command: config_lib.CommandLine) -> int:
   folder = find(config.exam.set, config.exam.tier)
   exam = exam_set.load(folder)
   foreign = exam_set.load_latents(config.exam.latents, exam) if config.exam.latents else None
-  model = probe.load(config.checkpoint) if config.checkpoint else None
+  model = motion_checkpoint.read(config.checkpoint) if config.checkpoint else None
   rundir.check(workdir, config, resume=command.resume, overwrite=command.overwrite)
   rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
 

@@ -1,7 +1,4 @@
-"""Masked-autoencoder pretraining of an image encoder (He et al.
-
-2022) on any source, through the shared loop.
-"""
+"""Masked-autoencoder pretraining of an image encoder (He et al. 2022), on frames of any source."""
 
 import jax
 import numpy as np
@@ -24,10 +21,7 @@ def job(config) -> TrainJob:
   objective = objectives.build(config.objectives.to_dict())
   given = encoder_weights.load(config.encoder_weights, model=model)
   data = motion_data.MotionData(config)
-
-  def loss(params, batch, key):
-    return objective(model.forward(params, batch, key=key), batch)
-
+  loss = objectives.model_loss(model, objective)
   data.check(image_size=config.model.image_size, frames=1, jitter=False)
   split = "validation" if config.data.validation_fraction > 0 else "train"
   held_out = data.sample_frames(split, count=64)

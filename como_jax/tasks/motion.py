@@ -11,8 +11,8 @@ from como_jax import errors, models, objectives
 from como_jax.assembly import motion_data
 from como_jax.data.batching import Batching
 from como_jax.inference import motion_evaluator, token_cache
+from como_jax.models.motion import component_init as components
 from como_jax.models.motion import inputs
-from como_jax.tasks import components
 from como_jax.train import encoder_weights, fit, reading
 from como_jax.train.job import TrainJob
 
@@ -43,9 +43,6 @@ def job(config) -> TrainJob:
     check_cache(config, model, start, data.augment)
     tokens = fill_cache(model, start, data)
 
-  def loss(params, batch, key, constants=None):
-    return objective(model.forward(params, batch, key=key), batch, constants)
-
   def batches(step):
     batching = reading.batching(config, step)
     images = data.batches(batching, options, kind="motion", jitter=jitter)
@@ -60,7 +57,7 @@ def job(config) -> TrainJob:
   batch = model.inputs_spec(config.train.batch_size, frames, jittered=jitter)
   return TrainJob(
     model=model,
-    loss=loss,
+    loss=objectives.model_loss(model, objective),
     weights=objective.weights,
     constants=objective.constants,
     start=start,

@@ -72,6 +72,47 @@ def choose(
   )
 
 
+def choose_data(
+  path: str | None, trained_on: Mapping[str, Any], *, offset_seconds: float | None, checkpoint: str
+) -> tuple[str, Offset]:
+  """Chooses the data to label and their offset.
+
+  Args:
+    path: config.data.path; None = the data on which the model was trained.
+    trained_on: the data section of the model's training run.
+    offset_seconds: config.offset_seconds; None = see `choose`.
+    checkpoint: path of the model, for messages.
+
+  Returns:
+    (data path, offset).
+
+  Raises:
+    errors.UserError: the data or the offset is not given, and the training does not say it.
+  """
+  data = _trained_path(trained_on) if path is None else path
+  offset = choose(
+    data, trained_on, given=offset_seconds, option="--config.offset_seconds", checkpoint=checkpoint
+  )
+  return data, offset
+
+
+def _trained_path(trained_on: Mapping[str, Any]) -> str:
+  """The one data set on which a model was trained.
+
+  Raises:
+    errors.UserError: it was trained on several, or the config does not say on what.
+  """
+  known = list(dict.fromkeys(entry["path"] for entry in trained_on.get("mixture") or ())) or [
+    trained_on.get("path") or ""
+  ]
+  if len(known) != 1 or not known[0]:
+    raise errors.UserError(
+      "config.data.path is missing: the model was trained on "
+      + (", ".join(known) if known[0] else "unknown data")
+    )
+  return known[0]
+
+
 def trained_offsets(trained_on: Mapping[str, Any]) -> list[tuple[str, float]]:
   """Lists (path, offset in seconds) of each data set that a model was trained on.
 

@@ -17,13 +17,13 @@ import jax
 import numpy as np
 
 from como_jax import config as config_lib
-from como_jax import data, errors, models, report, trees
+from como_jax import data, models, report, trees
 from como_jax.assembly import motion_data
 from como_jax.data import evaluation, shards
 from como_jax.evaluate import consistency, probe_table, probe_targets
-from como_jax.inference import motion_evaluator
+from como_jax.inference import motion_checkpoint, motion_evaluator
+from como_jax.models.motion import component_init as components_lib
 from como_jax.report import probe_page
-from como_jax.tasks import components as components_lib
 from como_jax.tasks import offsets
 from como_jax.train import checkpoint, log, rng, rundir
 
@@ -68,7 +68,7 @@ def run(command: config_lib.CommandLine) -> int:
   config, workdir = command.config, command.workdir
   rundir.check(workdir, config, resume=command.resume, overwrite=command.overwrite)
   begin = time.monotonic()
-  trained, run_config = load(config.checkpoint)
+  trained, run_config = motion_checkpoint.read(config.checkpoint)
   model = models.build(run_config["model"])
   config = with_run_data(config, run_config)
   opened = motion_data.MotionData(config)
@@ -109,25 +109,6 @@ def run(command: config_lib.CommandLine) -> int:
   print(probe_page.table(table.rows, table.notes))
   print(f"report: {page}")
   return 0
-
-
-def load(path: str) -> tuple[dict, dict]:
-  """Reads the parameters and the config of a motion model.
-
-  Raises:
-    errors.UserError: there is no checkpoint, or it holds another kind of model.
-  """
-  if not path:
-    raise errors.UserError(
-      "config.checkpoint is empty: give the run directory or weights folder of a motion model"
-    )
-  params, config = checkpoint.load(path)
-  if config.get("model", {}).get("kind") != "motion":
-    kind = config.get("model", {}).get("kind") or config.get("kind", "unknown")
-    raise errors.UserError(
-      f"checkpoint {path!r} holds a model of kind {kind!r}, a motion model is expected"
-    )
-  return params, config
 
 
 def start(model: Any, trained: dict, windows: Any, *, seed: int) -> dict[str, Any]:

@@ -6,8 +6,6 @@ rules). Only data and weights are missing. The shapes of batches are from `input
 model.
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,30 +20,10 @@ from como_jax.serve import policy as serving
 from como_jax.tasks import motion
 from como_jax.tasks import policy as policy_task
 from como_jax.train import optimizer, rng, state, step
+from como_jax.train.compiled import Program
 
 # task -> its programs
 KINDS = {"motion": ("train", "extract"), "mae": ("train",), "policy": ("train", "policy")}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Program:
-  """A program for a machine.
-
-  Attributes:
-    trace: returns its `jax.stages.Traced`.
-    mesh: mesh over which it is sharded.
-    examples: rows of its batch over all devices.
-    unit: what the rows are, for example "clips".
-    trainable: number of trained parameters; 0 if nothing is trained.
-    parameters: number of parameters.
-  """
-
-  trace: Callable[[], Any]
-  mesh: jax.sharding.Mesh
-  examples: int
-  unit: str
-  trainable: int
-  parameters: int
 
 
 def check(config) -> None:
@@ -197,19 +175,13 @@ def _motion_parts(config, model, batch_size: int):
   batch = model.inputs_spec(
     batch_size, config.data.frames, jittered="contrastive" in objective.functions
   )
-
-  def loss(params, batch, key, constants=None):
-    return objective(model.forward(params, batch, key=key), batch, constants)
-
+  loss = objectives.model_loss(model, objective)
   return loss, objective.weights, objective.constants, batch
 
 
 def _mae_parts(config, model, batch_size: int):
   objective = objectives.build(config.objectives.to_dict())
-
-  def loss(params, batch, key):
-    return objective(model.forward(params, batch, key=key), batch)
-
+  loss = objectives.model_loss(model, objective)
   return loss, objective.weights, objective.constants, model.inputs_spec(batch_size)
 
 

@@ -19,6 +19,12 @@ SETTINGS = (
 )
 
 
+def settings(config: config_lib.ConfigDict) -> server.Settings:
+  """The server's settings. Raises errors.UserError: one is out of range."""
+  values = config.to_dict()
+  return server.Settings(**{name: values[name] for name in SETTINGS})
+
+
 def run(command: config_lib.CommandLine) -> int:
   """Loads config.checkpoint, compiles, listens. Writes nothing; the workdir is not used.
 
@@ -31,7 +37,7 @@ def run(command: config_lib.CommandLine) -> int:
     raise errors.UserError(
       "config.checkpoint is empty: give the run directory or weights folder of a policy"
     )
-  settings = server.Settings(**{name: config[name] for name in SETTINGS})
+  options = settings(config)
   from como_jax.serve import policy  # after the cheap checks: this imports every model
 
   loaded = policy.Policy.load(
@@ -47,5 +53,5 @@ def run(command: config_lib.CommandLine) -> int:
       "the server can only give it a client's last requests: set --config.every_step=True if "
       "every client asks at every policy step (not once a chunk)"
     )
-  server.Server(loaded, settings).run()
+  server.Server(loaded, options).run()
   return 0

@@ -12,8 +12,8 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, models, weights
+from como_jax.inference import fingerprints
 from como_jax.settings import renames
-from como_jax.tasks import rollout
 from como_jax.train import checkpoint, rundir
 
 HERE = pathlib.Path(__file__).parent
@@ -92,9 +92,9 @@ def test_every_reader_of_a_stored_config_upgrades_it(tmp_path):
   folder = weights.save(tmp_path / "weights", {"x": np.zeros(1)}, old)
   assert weights.load(folder)[1] == expected
   assert checkpoint.load(folder)[1] == expected
-  before = rollout.identity(str(folder))
+  before = fingerprints.of_policy(str(folder))
   weights.save(folder, {"x": np.zeros(1)}, expected, overwrite=True)
-  assert rollout.identity(str(folder)) == before, "a started rollout goes on"
+  assert fingerprints.of_policy(str(folder)) == before, "a started rollout goes on"
   converted = {"kind": "mae", "decoder": {"width": 8, "depth": 1, "heads": 2, "mlp": 16}}
   folder = weights.save(tmp_path / "converted", {"x": np.zeros(1)}, converted)
   assert weights.load(folder)[1]["decoder"] == {

@@ -314,3 +314,27 @@ def test_table_fits_the_models(base, names, changes):
   # what is logged beside them is declared
   assert set(names) <= set(terms) == set(objective.weights)
   assert all(leaf.shape == () and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(terms))
+
+
+def test_the_loss_of_a_model_is_that_of_its_outputs():
+  target = tiny.frames((1, 1, 4, 4))
+
+  class Model:
+    def forward(self, params, batch, *, key):
+      pixels = target + params["shift"] * (1.0 if key == "KEY" else 0.0)
+      return {"target": target, "pixels": pixels, "current": target}
+
+  objective = objectives.build({"reconstruction": {"weight": 1.0}})
+  loss = objectives.model_loss(Model(), objective)
+  np.testing.assert_allclose(
+    mean(loss({"shift": 3.0}, BATCH, "KEY")["reconstruction"]), 9.0, rtol=1e-5
+  )
+  given = []
+  objective = objectives.Objective(
+    {"perceptual": lambda outputs, batch, *, weights: given.append(weights) or {}},
+    {},
+    {"perceptual": "OWN"},
+  )
+  loss = objectives.model_loss(Model(), objective)
+  loss({"shift": 3.0}, BATCH, "KEY"), loss({"shift": 3.0}, BATCH, "KEY", {"perceptual": "ARGUMENT"})
+  assert given == ["OWN", "ARGUMENT"]

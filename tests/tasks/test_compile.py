@@ -146,58 +146,7 @@ def test_mistakes_are_one_line(tmp_path, capsys, given, expected):
   assert expected in error and error.count("\n") == 1 and not (tmp_path / "plan").exists()
 
 
-@pytest.mark.parametrize(
-  "message, expected",
-  [
-    (
-      (
-        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
-        "temporaries (749.62G) exceeds available HBM (15.75G)."
-      ),
-      749.62 * 2**30,
-    ),
-    (
-      "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
-      "hbm. Used 31.02G of 15.75G hbm. Exceeded hbm capacity by 15.27G.",
-      31.02 * 2**30,
-    ),
-    ("RESOURCE_EXHAUSTED: something else", 0.0),
-    ("INTERNAL: a failure", None),
-  ],
-)
-def test_refusals_of_the_compiler(message, expected):
-  assert task.out_of_memory(message) == expected
-
-
-@pytest.mark.parametrize("limit, start", [(1, 1), (7, 1), (100, 16), (100, 3), (0, 8), (5000, 64)])
-def test_the_largest_batch_is_found_to_an_eighth(limit, start):
-  tried = []
-  found = task.largest(lambda rows: tried.append(rows) or rows <= limit, start=start, limit=2**14)
-  assert limit * 7 / 8 - 1 <= found <= limit and len(tried) == len(set(tried)) <= 16
-
-
-def test_the_verdict_and_the_roofline():
-  one = dict(
-    devices=4,
-    batch=32,
-    flops=4e12,
-    hbm_bytes=int(819e7),
-    collectives=[dict(ici=2e8, dcn=0.0)],
-    memory=dict(arguments=0.3, outputs=0.2),
-  )
-  task.finish(one, topology.parse("v5e-4"), model_flops=3e12, unit="clips")
-  roof = one["roofline"]
-  assert (
-    roof["bound"] == "compute"
-    and roof["seconds"] == pytest.approx(1e12 / 197e12)
-    and roof["parts"]["ici"] == pytest.approx(0.001)
-  )
-  assert roof["parts"]["memory"] == pytest.approx(0.5 * 2**30 / 819e9) and roof[
-    "mfu"
-  ] == pytest.approx(0.75)
-  assert roof["traffic_seconds"] == pytest.approx(0.01) and roof["traffic_mfu"] == pytest.approx(
-    3e12 / 4 / 197e12 / 0.01
-  )
+def test_the_verdict_of_a_refused_program():
   refused = dict(memory=dict(available=15.75, needed=31.0, refused=True))
   assert (
     task.plan_page.verdict(refused)

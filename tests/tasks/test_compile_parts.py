@@ -1,6 +1,4 @@
-"""Plans piece by piece: which programs for which machine, what is read off a compiled one, the
-least time of a step, the largest batch.
-"""
+"""Plans piece by piece: which programs for which machine, and the search for the largest batch."""
 
 import json
 import types
@@ -10,10 +8,8 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.parallel import hlo, topology
+from como_jax.parallel import topology
 from como_jax.tasks import compile as task
-
-GIB = 2**30
 
 
 def text_of(call):
@@ -37,13 +33,15 @@ def _plans(monkeypatch, capsys):
   for name in ("train", "extract", "policy"):
     monkeypatch.setattr(task.programs, name, builder(name))
   monkeypatch.setattr(
-    task,
+    task.compiled,
     "measure",
     lambda program, machine, **more: told.measured.append((machine.name, more)) or {"unit": "u"},
   )
   monkeypatch.setattr(task.flops, "count", lambda jaxpr: 77.0 if jaxpr[1] else None)
   monkeypatch.setattr(
-    task, "finish", lambda one, machine, **more: told.finished.append((machine.name, more))
+    task.compiled,
+    "add_roofline",
+    lambda one, machine, **more: told.finished.append((machine.name, more)),
   )
   monkeypatch.setattr(
     task, "search", lambda planned, machine, **more: told.searched.append(more) or "LARGEST"
@@ -121,180 +119,6 @@ def test_the_largest_batch_is_looked_for_where_memory_has_a_limit(plans):
   assert plans.told.searched[2]["start"] == 1
 
 
-STATS = types.SimpleNamespace(
-  argument_size_in_bytes=4 * GIB,
-  output_size_in_bytes=3 * GIB,
-  alias_size_in_bytes=2 * GIB,
-  temp_size_in_bytes=GIB,
-  generated_code_size_in_bytes=GIB // 2,
-)
-
-
-def program(monkeypatch, *, compile, asked=None):
-  """A program of paper that is compiled by this function, and what is read off it."""
-  clock = iter((10.0, 13.5))
-  monkeypatch.setattr(task, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
-  monkeypatch.setattr(task.flops, "count", lambda jaxpr: 55.0)
-  monkeypatch.setattr(
-    task.hlo, "parse", lambda text: types.SimpleNamespace(text=text, unknown=["a", "b"])
-  )
-  monkeypatch.setattr(task.hlo, "traffic", lambda parsed: 99)
-  monkeypatch.setattr(
-    task.topology, "slice_numbers", lambda machine, mesh: (machine.name, mesh.size)
-  )
-  monkeypatch.setattr(task, "summary", lambda parsed, slices: [parsed.text, slices])
-  traced = types.SimpleNamespace(jaxpr=None, lower=lambda: types.SimpleNamespace(compile=compile))
-  mesh = types.SimpleNamespace(size=4, shape={"data": 4})
-  return task.programs.Program(lambda: traced, mesh, 10, "clips", 3, 7)
-
-
-def test_what_is_read_off_a_compiled_program(monkeypatch):
-  options = []
-
-  def compiled(cost):
-    return types.SimpleNamespace(
-      memory_analysis=lambda: STATS, as_text=lambda: "TEXT", cost_analysis=lambda: cost
-    )
-
-  def make(cost):
-    return program(monkeypatch, compile=lambda given: options.append(given) or compiled(cost))
-
-  one = task.measure(make({"flops": 44.0}), topology.parse("v5e-4"), memory=6.5, name="train")
-  facts = {
-    "program": "train",
-    "topology": "v5e-4",
-    "devices": 4,
-    "mesh": {"data": 4},
-    "batch": 10,
-    "batch_per_device": 2.5,
-    "unit": "clips",
-    "parameters": 7,
-    "trainable": 3,
-    "flops": 55.0,
-    "compile_seconds": 3.5,
-  }
-  sizes = dict(arguments=4.0, outputs=3.0, aliased=2.0, temporaries=1.0, code=0.5)
-  rest = {"collectives": ["TEXT", ("v5e-4", 4)], "hbm_bytes": 99, "loops_unknown": 2}
-  assert one == {
-    **facts,
-    **rest,
-    "xla_flops_loops_once": 44.0,
-    "fits": True,
-    "memory": dict(available=6.5, needed=6.5, refused=False, **sizes),
-  }
-  assert task.measure(make({}), topology.parse("v5e-4"), memory=6.4, name="train")["fits"] is False
-  one = task.measure(make(None), topology.parse("cpu-4"), memory=float("inf"), name="train")
-  assert (
-    one["fits"] is None
-    and one["memory"]["available"] is None
-    and one["xla_flops_loops_once"] is None
-  )
-  assert options == [
-    None,
-    None,
-    {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-  ]
-
-
-def test_what_the_compiler_refuses(monkeypatch):
-  def refuse(text):
-    def compile(options):
-      raise jax.errors.JaxRuntimeError(text)
-
-    return program(monkeypatch, compile=compile)
-
-  one = task.measure(
-    refuse("RESOURCE_EXHAUSTED: Used 31.5G of 15.75G hbm"),
-    topology.parse("v5e-4"),
-    memory=15.75,
-    name="train",
-  )
-  assert (one["fits"], one["compile_seconds"], one["memory"]) == (
-    False,
-    3.5,
-    {"available": 15.75, "needed": 31.5, "refused": True},
-  ) and one["flops"] == 55.0
-  assert text_of(
-    lambda: task.measure(
-      refuse("INTERNAL: " + "x" * 400 + "\nmore"), topology.parse("v5e-4"), memory=1, name="train"
-    )
-  ) == (f"train cannot be compiled for v5e-4: INTERNAL: {'x' * 290}")
-  assert (
-    text_of(lambda: task.measure(refuse(""), topology.parse("v5e-4"), memory=1, name="train"))
-    == "train cannot be compiled for v5e-4: "
-  )
-
-
-@pytest.mark.parametrize(
-  "unit, size", [("", 1), ("K", 2**10), ("M", 2**20), ("G", 2**30), ("T", 2**40)]
-)
-def test_units_of_a_refusal(unit, size):
-  assert task.out_of_memory(f"Used 2.5{unit} of 1{unit} hbm") == 2.5 * size
-
-
-def test_collectives_are_summed_by_kind(monkeypatch):
-  ones = [
-    hlo.Collective("all-reduce", 100, 2, (), ""),
-    hlo.Collective("all-gather", 300, 3, (), ""),
-    hlo.Collective("all-reduce", 10, 5, (), ""),
-  ]
-  monkeypatch.setattr(
-    task.hlo, "collectives", lambda given: ones if given.partitions == 4 else None
-  )
-  monkeypatch.setattr(
-    task.hlo,
-    "sent",
-    lambda one, slices, *, partitions: hlo.Sent(
-      one.bytes / 4 if (slices, partitions) == ("SLICES", 4) else 0, one.bytes / 10
-    ),
-  )
-  assert task.summary(types.SimpleNamespace(partitions=4), "SLICES") == [
-    {"kind": "all-gather", "count": 3, "bytes": 900, "ici": 225.0, "dcn": 90.0},
-    {"kind": "all-reduce", "count": 7, "bytes": 250, "ici": 62.5, "dcn": 25.0},
-  ]
-
-
-def test_the_least_time_of_a_step():
-  machine = topology.parse("v5e-4")
-
-  def finished(**changes):
-    one = dict(
-      devices=4,
-      batch=32,
-      flops=4e12,
-      hbm_bytes=8.19e9,
-      memory=dict(arguments=0.25, outputs=0.5),
-      collectives=[dict(ici=2e9, dcn=0.0), dict(ici=1e9, dcn=2.5e9)],
-      **changes,
-    )
-    task.finish(one, machine, model_flops=3e12, unit="clips")
-    return one
-
-  one = finished()
-  roof = one["roofline"]
-  parts = {
-    "compute": 1e12 / 197e12,
-    "memory": 0.75 * GIB / 819e9,
-    "ici": 3e9 / 200e9,
-    "dcn": 2.5e9 / 3.125e9,
-  }
-  assert (
-    one["model_flops"] == 3e12
-    and roof["parts"] == pytest.approx(parts)
-    and (roof["bound"], roof["seconds"]) == ("dcn", pytest.approx(0.8))
-  )
-  assert roof["mfu"] == pytest.approx(3e12 / 4 / 197e12 / 0.8) == roof["traffic_mfu"] and roof[
-    "clips_per_s"
-  ] == pytest.approx(40)
-  assert roof["traffic_seconds"] == roof["seconds"], "memory traffic takes less than the network"
-  without = dict(devices=4, batch=32)
-  task.finish(without, machine, model_flops=3e12, unit="clips")
-  assert "roofline" not in without and without["model_flops"] == 3e12, "the compiler refused it"
-  cpu = dict(devices=4, collectives=[])
-  task.finish(cpu, topology.parse("cpu-4"), model_flops=3e12, unit="clips")
-  assert "roofline" not in cpu
-
-
 @pytest.mark.parametrize(
   "accumulate, tensor, unit", [(1, 1, 1), (8, 1, 8), (8, 2, 4), (6, 4, 3), (2, 8, 1)]
 )
@@ -314,7 +138,7 @@ def test_the_search_for_the_largest_batch(monkeypatch, capsys):
 
   monkeypatch.setattr(task.programs, "train", train)
   monkeypatch.setattr(
-    task,
+    task.compiled,
     "measure",
     lambda program, machine, *, memory, name: {
       "fits": program.rows <= memory if name == "train" else None
@@ -336,27 +160,6 @@ def test_the_search_for_the_largest_batch(monkeypatch, capsys):
   assert task.search(planned, topology.parse("v5e-4"), memory=2**40, start=2**14)[
     "per_device"
   ] == 2 * (2**15 + 2**14 + 2**13 + 2**12), "an end there is"
-
-
-@pytest.mark.parametrize(
-  "limit, start, most, found, tried",
-  [
-    (0, 1, 64, 0, [1]),
-    (1, 1, 64, 1, [1, 2]),
-    (100, 16, 2**14, 96, [16, 32, 64, 128, 96, 112, 104]),
-    (9, 4, 64, 9, [4, 8, 16, 12, 10, 9]),
-    (64, 16, 64, 64, [16, 32, 64, 96, 80, 72]),
-    (10**6, 16, 64, 120, [16, 32, 64, 96, 112, 120]),
-    (5, 8, 64, 5, [8, 4, 6, 5]),
-    (0, 8, 64, 0, [8, 4, 2, 1]),
-  ],
-)
-def test_the_numbers_that_are_tried(limit, start, most, found, tried):
-  asked = []
-  assert (
-    task.largest(lambda rows: asked.append(rows) or rows <= limit, start=start, limit=most) == found
-    and asked == tried
-  )
 
 
 def test_names_that_no_plan_has():

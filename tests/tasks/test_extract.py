@@ -15,12 +15,13 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors, weights
 from como_jax.data import labels, reader, shards
-from como_jax.inference import labeling, latent_stream
+from como_jax.data.batching import ProcessSlice
+from como_jax.inference import label_options, label_parts, label_run, labeling, latent_stream
 from como_jax.models import pixels
 from como_jax.models.motion import como
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.tasks import extract
-from como_jax.train import checkpoint, rundir
+from como_jax.train import rundir
 from tests import limits
 from tests.data import makers
 from tests.end_to_end import program
@@ -316,24 +317,30 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
 
 
 def test_processes_share_the_shards(checkpoint, whole, tmp_path):
-  config = command(tmp_path, f"--config.checkpoint={checkpoint}").config
-  work, model, params = extract.open_work(config)
+  options = label_options.labeling_options(
+    command(tmp_path, f"--config.checkpoint={checkpoint}").config
+  )
+  work = extract.open_work(options)
   (tmp_path / "shared").mkdir()
   folder, frames = str(tmp_path / "shared"), {}
-  stream = extract.make_stream(work, model, params, config=config, mesh=extract.make_mesh(config))
+  stream = work.stream(
+    batch_size=options.batch_size,
+    pairs_batch=options.pairs_batch,
+    mesh=label_options.make_mesh(options),
+  )
   for index in (1, 0):
     if index == 0:
       with pytest.raises(
         errors.Transient,
         match="1 of 2 shards of other processes did not come within 0 s.*labels-00000",
       ):
-        extract.complete(folder, work, model, timeout=0)
-    speed = extract.extract(
-      folder, work, stream, config=config, process_index=index, process_count=2
+        label_run.complete(folder, work, timeout=0)
+    speed = label_run.label_shards(
+      folder, work, stream, batch_size=options.batch_size, process=ProcessSlice(index, 2)
     )
     frames[index] = speed["frames"]
   assert frames == {0: 2 * (14 + 9), 1: 2 * (3 + 11)}
-  extract.complete(folder, work, model, timeout=limits.SAFETY_NET)
+  label_run.complete(folder, work, timeout=limits.SAFETY_NET)
   assert content(folder) == {
     name: text
     for name, text in content(whole).items()
@@ -373,7 +380,7 @@ def test_a_killed_run_goes_on_behind_its_last_part(checkpoint, tmp_path, monkeyp
   data = makers.shards(tmp_path / "s", source=Noise((20,) * 5, cameras=("a",)), clip_frames=8)
   words = (checkpoint, f"--config.data.path={data}")
   whole = labels.Labels(run(tmp_path / "whole", *words))  # in one part
-  monkeypatch.setattr(labeling, "PART_BATCHES", 2)  # 16 frames
+  monkeypatch.setattr(label_parts, "PART_BATCHES", 2)  # 16 frames
   split, cut = run(tmp_path / "split", *words), tmp_path / "cut"
   once, labeled = labeling.label, []
 
@@ -464,49 +471,6 @@ def test_what_does_not_fit_is_refused_by_name(data, checkpoint, whole, tmp_path)
       extract.run(command(tmp_path / "new" if fresh else folder, *words))
     assert "\n" not in str(caught.value)
     assert content(folder) == before and not (tmp_path / "new").exists(), words
-
-
-def test_the_offset_is_that_of_the_data_set_in_the_mixture(tmp_path):
-  config = command(tmp_path).config
-  trained = {
-    "path": "bundled",
-    "offset_seconds": 0.5,
-    "mixture": [{"path": "x", "offset_seconds": 0.1}, {"path": "y"}],
-  }
-  with pytest.raises(errors.UserError, match="trained on x, y"):
-    extract.data_path(config, trained)
-  config.data.path = "./x"
-  path, offset = extract.data_path(config, trained)
-  assert offset.seconds == 0.1 and "trained on this data set" in str(offset)
-  config.data.path = "y"
-  assert extract.data_path(config, trained)[1].seconds == 0.5
-  config.offset_seconds = 0.7
-  path, offset = extract.data_path(config, trained)
-  assert (path, offset.seconds) == ("y", 0.7) and "given with --config.offset_seconds" in str(
-    offset
-  )
-  config.offset_seconds, config.data.path = None, "elsewhere"
-  with pytest.raises(errors.UserError, match="say which with --config.offset_seconds=0.1"):
-    extract.data_path(config, trained)
-
-
-def test_the_fingerprint_is_that_of_the_file(tmp_path, monkeypatch):
-  folder = pathlib.Path(model_folder(tmp_path / "m"))
-  expected = shards.file_hash(str(folder / weights.PARAMS))
-  params = weights.load(folder)[0]
-  assert extract.model_fingerprint(str(folder), params) == expected
-  folder.rename(tmp_path / "run-weights")
-  (tmp_path / "run").mkdir()
-  (tmp_path / "run-weights").rename(tmp_path / "run" / "weights")
-  assert extract.model_fingerprint(str(tmp_path / "run"), params) == expected
-  newer = checkpoint.Found(weights=None, state=tmp_path, config=tmp_path, step=9)
-  monkeypatch.setattr(checkpoint, "find", lambda path: newer)  # beside older weights, too
-  other = {**params, "idm": {**params["idm"], "more": np.zeros(1, np.float32)}}
-  assert (
-    extract.model_fingerprint(str(tmp_path / "run"), params)
-    == expected
-    != extract.model_fingerprint(str(tmp_path / "run"), other)
-  )
 
 
 def test_bfloat16_and_one_camera(checkpoint, whole, tmp_path):

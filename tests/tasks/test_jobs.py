@@ -112,7 +112,7 @@ def test_the_job_of_a_masked_autoencoder(paper, monkeypatch):
     and job.constants == {}
   )
   assert job.start == {"encoder": ("bundled", paper.model)}
-  assert job.loss("P", "B", "K") == {"loss": (("out", "P", "B", "K"), "B")}
+  assert job.loss("P", "B", "K") == {"loss": (("out", "P", "B", "K"), "B", None)}
   assert paper.checked == [dict(image_size=16, frames=1, jitter=False)]
   assert paper.sampled == [("validation", 64)]
   assert job.loading == ("READING", {"frames": (4, 0, None)}) and job.batch == {
@@ -143,7 +143,7 @@ class Mean:
 
   weights = {"mse": 1.0}
 
-  def __call__(self, out, batch):
+  def __call__(self, out, batch, constants):
     return {"mse": (out[0].sum(), jnp.float32(out[0].size)), "noise": (2 * out[1], jnp.float32(2))}
 
 

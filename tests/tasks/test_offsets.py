@@ -112,3 +112,37 @@ def test_the_probe_takes_the_trained_offset_of_the_data_that_is_given(capsys):
   # what is given counts for all of them
   section = probed("--config.data.offset_seconds=0.3", trained_on=SEVERAL)
   assert [dict(entry)["offset_seconds"] for entry in section.mixture] == [0.3, 0.3]
+
+
+def test_data_to_label_are_the_given_ones_or_those_of_the_training():
+  def chosen(path, trained_on, offset_seconds=None):
+    return offsets.choose_data(path, trained_on, offset_seconds=offset_seconds, checkpoint="RUN")
+
+  def missing(trained_on):
+    with pytest.raises(errors.UserError) as caught:
+      chosen(None, trained_on)
+    return str(caught.value)
+
+  start = "config.data.path is missing: the model was trained on "
+  assert missing({}) == missing({"path": None, "mixture": ()}) == start + "unknown data"
+  assert missing({"mixture": [{"path": "x"}, {"path": "y"}, {"path": "x"}]}) == start + "x, y"
+  assert missing(SEVERAL) == start + "x, y"
+  assert chosen(None, {"path": "p", "offset_seconds": 0.5}) == (
+    "p",
+    offsets.Offset(0.5, "as the model was trained on this data set"),
+  )
+  path, offset = chosen(
+    None, {"path": "p", "offset_seconds": 0.5, "mixture": [{"path": "x"}, {"path": "x"}]}
+  )
+  assert (path, offset.seconds) == ("x", 0.5)
+  path, offset = chosen("./x", SEVERAL)
+  assert (path, offset.seconds) == ("./x", 0.1) and "trained on this data set" in str(offset)
+  assert chosen("y", SEVERAL)[1].seconds == 0.5
+  path, offset = chosen("y", SEVERAL, 0.7)
+  assert (path, offset.seconds) == ("y", 0.7)
+  assert "given with --config.offset_seconds" in str(offset)
+  with pytest.raises(errors.UserError, match="say which with --config.offset_seconds=0.1"):
+    chosen("elsewhere", SEVERAL)
+  with pytest.raises(errors.UserError) as caught:
+    chosen("p", {})
+  assert str(caught.value).startswith("--config.offset_seconds is missing: the checkpoint ")

@@ -39,27 +39,6 @@ def text_of(call):
   return str(caught.value)
 
 
-def test_only_motion_models_are_probed(monkeypatch):
-  assert (
-    text_of(lambda: probe.load(""))
-    == "config.checkpoint is empty: give the run directory or weights folder of a motion model"
-  )
-  for config, kind in (
-    ({"model": {"kind": "mae"}}, "mae"),
-    ({"kind": "encoder"}, "encoder"),
-    ({}, "unknown"),
-    ({"model": {}, "kind": "x"}, "x"),
-  ):
-    monkeypatch.setattr(probe.checkpoint, "load", lambda path, config=config: ({}, config))
-    assert (
-      text_of(lambda: probe.load("C"))
-      == f"checkpoint 'C' holds a model of kind {kind!r}, a motion model is expected"
-    )
-  good = ({"a": 1}, {"model": {"kind": "motion"}})
-  monkeypatch.setattr(probe.checkpoint, "load", lambda path: good)
-  assert probe.load("C") == good
-
-
 def test_what_the_probe_leaves_open_is_that_of_the_training(capsys):
   run = {"model": {"image_size": 48}, "data": TRAINED}
   section = probe.with_run_data(config_of(), run).data
@@ -260,7 +239,7 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
   model = SimpleNamespace(init=init, components=None)
   trained = {"encoder": {"a": np.ones(2)}, "idm": {"b": np.full(2, 5.0)}}
   monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-  monkeypatch.setattr(probe, "load", lambda path: (trained, run))
+  monkeypatch.setattr(probe.motion_checkpoint, "read", lambda path: (trained, run))
   monkeypatch.setattr(probe.models, "build", lambda section: model)
   monkeypatch.setattr(probe, "with_run_data", lambda config, given: config)
   sets = [

@@ -155,7 +155,7 @@ def test_the_train_step_of_a_plan_is_that_of_a_run(built, task):
   out = ("out", "P", "B", "K")
   expected = {
     "motion": ((out, "B", None), (out, "B", "C")),
-    "mae": ((out, "B"), None),
+    "mae": ((out, "B", None), (out, "B", "C")),
     "policy": (("losses", ("P", "B", "K")), None),
   }[task]
   assert loss("P", "B", "K") == expected[0] and (

@@ -13,6 +13,7 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors, sim
 from como_jax.evaluate import outcomes
+from como_jax.inference import fingerprints, rollouts
 from como_jax.sim import vector
 from como_jax.tasks import rollout
 from tests.sim import toys
@@ -55,7 +56,7 @@ def command(workdir, *, resume=False, overwrite=False, **changes):
 
 
 def lines(workdir):
-  return [json.loads(line) for line in (workdir / rollout.EPISODES).read_text().splitlines()]
+  return [json.loads(line) for line in (workdir / rollouts.EPISODES).read_text().splitlines()]
 
 
 def test_a_policy_is_evaluated(tmp_path, capsys):
@@ -154,8 +155,8 @@ def test_a_killed_run_goes_on(tmp_path):
   work = tmp_path / "run"
   rollout.run(command(work), policy=Fake())
   whole = json.loads((work / rollout.RESULTS).read_text())
-  text = (work / rollout.EPISODES).read_text().splitlines(keepends=True)
-  (work / rollout.EPISODES).write_text(text[0] + text[1][:20])  # cut off while it was written
+  text = (work / rollouts.EPISODES).read_text().splitlines(keepends=True)
+  (work / rollouts.EPISODES).write_text(text[0] + text[1][:20])  # cut off while it was written
   (work / rollout.RESULTS).unlink()
   policy = Fake()
   rollout.run(command(work, resume=True), policy=policy)
@@ -211,7 +212,7 @@ def test_a_rollout_is_of_one_policy(tmp_path, monkeypatch):
       return super().infer(histories, seed=seed)
 
   monkeypatch.setattr(rollout, "load", lambda config: Retrained(warm_up=lambda: None))
-  first = rollout.identity(str(weights.parent))
+  first = fingerprints.of_policy(str(weights.parent))
   assert rollout.run(command(work, **words)) == 0
   assert json.loads((work / rollout.RESULTS).read_text())["checkpoint"] == first, (
     "what has been loaded"
@@ -302,50 +303,6 @@ def test_a_run_that_cannot_see_stops(tmp_path):
     rollout.run(command(tmp_path / "run", tasks=("black",)), policy=Fake())
 
 
-def test_the_identity_of_a_checkpoint(tmp_path):
-  weights = tmp_path / "run" / "weights"
-  weights.mkdir(parents=True)
-  (weights / "params.safetensors").write_bytes(b"some numbers")
-  (weights / "config.json").write_text('{"normalization": {"mode": "standard"}}')
-  found = rollout.identity(str(tmp_path / "run"))
-  assert (
-    found | {"path": ""} == rollout.identity(str(weights)) | {"path": ""}
-    and len(found["xxh64"]) == 16
-  )
-  written = []
-  for text in (
-    '{"normalization": {"mode": "standard", "a": 1}}',
-    '{"normalization": {"a": 1, "mode": "standard"}}',
-  ):
-    (weights / "config.json").write_text(text)
-    written.append(rollout.identity(str(weights)))
-  assert written[0] == written[1], "in whatever order it is written"
-  (weights / "config.json").write_text('{"normalization": {"mode": "quantile"}}')
-  assert rollout.identity(str(weights))["normalization_xxh64"] != found["normalization_xxh64"]
-  (weights / "policy.json").write_text("{}")
-  first = rollout.identity(str(weights))["normalization_xxh64"]
-  (weights / "config.json").write_text('{"normalization": {"mode": "standard"}}')
-  assert rollout.identity(str(weights))["normalization_xxh64"] == first, "policy.json decides alone"
-  (weights / "policy.json").write_text('{"version": 1}')
-  assert rollout.identity(str(weights))["normalization_xxh64"] != first
-  unfinished = tmp_path / "other"
-  for step in (9, 10):
-    saved = unfinished / "checkpoints" / str(step)
-    (saved / "state").mkdir(parents=True)
-    (saved / "data").mkdir()
-    for name, text in {
-      "state/part": str(step),
-      "state/_METADATA": "{}",
-      "state/manifest.ocdbt": "x",
-      "data/metadata": f'{{"position": {step}}}',
-    }.items():
-      (saved / name).write_text(text)
-  (unfinished / "config.json").write_text("{}")
-  before = rollout.identity(str(unfinished))["xxh64"]
-  (unfinished / "checkpoints/9/state/part").write_text("changed")
-  assert rollout.identity(str(unfinished))["xxh64"] == before, "the newest step counts"
-
-
 def test_suites_are_spelled_out_and_have_the_layout_of_lerobot(tmp_path):
   assert (
     rollout.run(
@@ -372,12 +329,17 @@ def test_further_arguments_of_a_simulator(tmp_path):
     "--config.simulator=toy",
     "--config.build.limits=openpi",
   ]
+
+  def command_of(config):
+    return config_lib.CommandLine(config, "rollout", tmp_path, resume=False, overwrite=False)
+
   config = config_lib.parse(["main", *words]).config
+  config.tasks = ()
   with pytest.raises(errors.UserError, match="config.build: toy has no 'initial'"):
-    rollout.builder(config, toys)
+    rollout.prepare(command_of(config), Fake())
   with config.ignore_type(), config.unlocked():
-    config.build = {"speed": 2.0}
-  assert rollout.builder(config, toys).keywords == {"speed": 2.0}
+    config.build, config.tasks, config.cameras = {"speed": 2.0}, ("line",), ("side",)
+  assert rollout.prepare(command_of(config), Fake()).build.keywords == {"speed": 2.0}
 
 
 def test_no_result_at_all_has_no_rate():
@@ -394,7 +356,6 @@ def test_no_result_at_all_has_no_rate():
   errors = [{"task": "a", "episode": 0, "seed": 0, "error": "died"}]
   assert outcomes.summary([episode], ["a"]) == {"tasks": {}, "overall": None, "errors": errors}
   assert outcomes.eval_info([episode], {"a": ("toy", 0)})["overall"]["pc_success"] is None
-  rollout.show(outcomes.summary([episode], ["a"]), outcomes.eval_info([episode], {"a": ("toy", 0)}))
 
 
 @pytest.mark.sim
@@ -485,13 +446,3 @@ def test_metaworld_contacts_are_those_of_the_package():
     touched.append(env.touching_object(env._get_id_main_object()))
     assert touched[-1] == type(env).touching_object(env, env._get_id_main_object())
   assert simulator.success and any(touched) and not all(touched)
-
-
-def test_episodes_of_an_older_version_are_gone_on_with(tmp_path):
-  """It spelled a key of the record in another way."""
-  now = {"path": "p", "step": 3, "xxh64": "aa", "normalization_xxh64": "bb"}
-  file = tmp_path / "checkpoint.json"
-  file.write_text(json.dumps({"path": "q", "step": 1, "xxh64": "aa", "normalisation_xxh64": "bb"}))
-  rollout.same(file, now)
-  with pytest.raises(errors.UserError, match="normalization_xxh64: 'bb' before, 'cc' now"):
-    rollout.same(file, now | {"normalization_xxh64": "cc"})

@@ -1,20 +1,15 @@
-"""Rollouts on paper: what the workers are asked to play, what is written and said of it, and the
-planner by itself.
-"""
+"""Rollouts on paper: what the workers are asked to play, what is written and said of it."""
 
 import contextlib
 import json
-import os
 import types
 
-import av
 import numpy as np
 import pytest
 
-from como_jax import config as config_lib
 from como_jax import errors, sim
-from como_jax.observations import IMAGE, STATE, TASK
-from como_jax.sim import base, vector
+from como_jax.inference import fingerprints, rollouts
+from como_jax.sim import vector
 from como_jax.tasks import rollout
 from tests.sim import toys
 from tests.tasks.test_rollout import Fake, command
@@ -82,8 +77,8 @@ def _played(monkeypatch):
   monkeypatch.setattr(
     rollout.vector, "Fleet", lambda *given, **more: contextlib.nullcontext(Fleet(*given, **more))
   )
-  monkeypatch.setattr(rollout.tqdm, "tqdm", Bar)
-  monkeypatch.setattr(rollout.time, "monotonic", lambda: clock[0])
+  monkeypatch.setattr(rollouts.tqdm, "tqdm", Bar)
+  monkeypatch.setattr(rollouts.time, "monotonic", lambda: clock[0])
   return told
 
 
@@ -212,7 +207,7 @@ def test_what_is_played_written_and_said(played, tmp_path, capsys):
 
 
 def test_policies_without_a_checkpoint_have_a_pace_of_their_own(played, tmp_path, monkeypatch):
-  monkeypatch.setattr(rollout.sys.stderr, "isatty", lambda: True, raising=False)
+  monkeypatch.setattr(rollouts.sys.stderr, "isatty", lambda: True, raising=False)
   assert rollout.run(command(tmp_path / "a", policy="expert", cameras=(), episodes=1)) == 0
   assert (
     rollout.run(
@@ -244,7 +239,9 @@ def test_a_policy_from_a_checkpoint_is_warmed_and_named(played, tmp_path, monkey
       warm_up=lambda: warmed.append((tmp_path / "run" / "checkpoint.json").exists())
     ),
   )
-  monkeypatch.setattr(rollout, "identity", lambda path: {"path": path, "step": 3, "xxh64": "a"})
+  monkeypatch.setattr(
+    fingerprints, "of_policy", lambda path: {"path": path, "step": 3, "xxh64": "a"}
+  )
   assert rollout.run(command(tmp_path / "run", checkpoint="CHECKPOINT", episodes=1)) == 0
   assert warmed == [True] and (tmp_path / "run" / "checkpoint.json").read_text() == json.dumps(
     {"path": "CHECKPOINT", "step": 3, "xxh64": "a"}, indent=2
@@ -290,244 +287,3 @@ def test_what_the_config_alone_shows_to_be_wrong():
     "config.policy='checkpont' is unknown: did you mean 'checkpoint'? (valid: checkpoint, "
     "expert, random, zero)"
   )
-
-
-def test_tasks_cameras_and_arguments_of_the_simulator():
-  def names(*tasks):
-    return rollout.task_names(command("w", tasks=tasks).config, toys)
-
-  assert names() == tuple(toys.TASKS) and names("line", "some_suite", "line", "some_suite/1") == (
-    "line",
-    "some_suite/0",
-    "some_suite/1",
-  )
-  valid = ", ".join(sorted({*toys.TASKS, "some_suite"}))
-  assert (
-    text_of(lambda: names("some_suit"))
-    == f"config.tasks: toy task 'some_suit' is unknown: did you mean 'some_suite'? (valid: {valid})"
-  )
-
-  def cameras(policy, *given, videos=0):
-    return rollout.camera_names(command("w", cameras=given, videos=videos).config, toys, policy)
-
-  assert (
-    cameras(None) == ()
-    and cameras(None, videos=1) == ("front",)
-    and cameras(Fake(cameras=("side",))) == ("side",)
-  )
-  assert cameras(None, "side", "front") == ("side", "front") and cameras(
-    Fake(cameras=("a", "b")), "side", "front"
-  ) == ("side", "front")
-  assert (
-    text_of(lambda: cameras(Fake(cameras=("a", "b")), "side"))
-    == "config.cameras names 1 cameras, the policy has 2 slots: a, b"
-  )
-  assert text_of(lambda: cameras(None, "frnt")) == (
-    "toy has no camera 'frnt': did you mean 'front'? (valid: front, side); config.cameras names "
-    "one for each of the policy's slots"
-  )
-
-  def build(**given):
-    return rollout.builder(config_lib.ConfigDict({"simulator": "toy", "build": given}), toys)
-
-  assert build(speed=2.0).keywords == {"speed": 2.0}
-  for name in ("task", "cameras", "image_size", "stride", "scene", "spead"):
-    assert text_of(lambda name=name: build(**{name: 1})).startswith(
-      f"config.build: toy has no {name!r}: "
-    )
-  assert (
-    text_of(lambda: build(spead=1))
-    == "config.build: toy has no 'spead': did you mean 'speed'? (valid: speed)"
-  )
-  closed = []
-  spec = rollout._spec(
-    lambda task, **more: types.SimpleNamespace(
-      spec=(task, more), close=lambda: closed.append(task)
-    ),
-    "line",
-    ("a",),
-    8,
-  )
-  assert spec == ("line", {"cameras": ("a",), "image_size": 8}) and closed == ["line"]
-
-
-SPEC = base.Spec(
-  name="toy/line",
-  robot="toy",
-  instruction="i",
-  cameras={},
-  state_names=("x",),
-  action_names=("push", "unused"),
-  action_low=np.zeros(2),
-  action_high=np.ones(2),
-  fps=20.0,
-  stride=1,
-  max_steps=9,
-)
-
-
-def planner(policy, cameras=("side",), *, execute=0, ensemble=0.0, seed=5):
-  return rollout.Planner(policy, cameras, SPEC, execute=execute, ensemble=ensemble, seed=seed)
-
-
-def waiting(number, plan, *values):
-  return vector.Waiting(
-    vector.Job(number, "line", 0),
-    plan,
-    [{STATE: value, TASK: "go", IMAGE + "side": value, "more": 0} for value in values],
-  )
-
-
-def test_the_planner_refuses_a_policy_that_does_not_fit():
-  assert (
-    text_of(lambda: planner(Fake(action_dim=3)))
-    == "the policy gives 3 action numbers for robot 'toy', toy/line takes 2: push, unused"
-  )
-  assert (
-    text_of(lambda: planner(Fake(), execute=5))
-    == "config.execute = 5: the policy's chunks have 4 elements"
-  )
-  planner(Fake(), execute=4)
-  for execute in (0, 4):
-    assert text_of(lambda execute=execute: planner(Fake(), execute=execute, ensemble=0.5)) == (
-      "config.ensemble needs overlapping chunks: set config.execute to 1..3, for example 1"
-    )
-  planner(Fake(), execute=3, ensemble=0.5)
-  with pytest.raises(ValueError, match="zip"):
-    planner(Fake(), ("side", "front"))
-
-
-def test_the_planner_asks_for_all_at_once_with_noise_of_its_own():
-  policy = Fake()
-  plan = planner(policy)
-  chunks = plan([waiting(3, 0, 1.0), waiting(7, 2, 2.0, 3.0)])
-  assert [chunk.tolist() for chunk in chunks] == [[[1.0, 0.0]] * 4] * 2
-  assert policy.calls[0][1] == [
-    {STATE: value, TASK: "go", IMAGE + "wrist": value} for value in (2.0, 3.0)
-  ]
-  for found in (plan, planner(Fake(), seed=5), planner(Fake(), seed=6)):
-    for numbers in ((3, 0), (3, 1), (4, 0)):
-      found([waiting(*numbers, 1.0)])
-  seeds = policy.seeds[1:]
-  assert len(set(policy.seeds)) == 4 and all(0 <= seed < 2**31 for seed in policy.seeds)
-  expected = [
-    int(np.random.SeedSequence([5, *numbers]).generate_state(1)[0] >> 1)
-    for numbers in ((3, 0), (3, 1), (4, 0))
-  ]
-  assert seeds == expected and policy.seeds[0] == int(
-    np.random.SeedSequence([5, 3, 0, 7, 2]).generate_state(1)[0] >> 1
-  )
-
-
-def test_chunks_are_cut_and_averages_begin_anew_with_each_episode():
-  class Counting(Fake):
-    def infer(self, histories, *, seed=0):
-      self.calls.append(histories)
-      return np.full((len(histories), 4, 2), float(len(self.calls)), np.float32)
-
-  assert planner(Counting(), execute=2)([waiting(0, 0, 1.0)])[0].shape == (2, 2)
-  plan = planner(Counting(), execute=1, ensemble=1e-9)
-  means = [
-    [chunk[0, 0] for chunk in plan(asked)]
-    for asked in (
-      [waiting(0, 0, 1.0)],
-      [waiting(0, 1, 1.0), waiting(1, 0, 1.0)],
-      [waiting(0, 0, 1.0), waiting(1, 1, 1.0)],
-    )
-  ]
-  np.testing.assert_allclose(np.concatenate(means), [1.0, 1.5, 2.0, 3.0, 2.5], rtol=1e-6)
-
-
-def test_episodes_are_on_disk_before_the_next_is_counted(tmp_path, monkeypatch):
-  path, synced = tmp_path / "episodes.jsonl", []
-  log = rollout.Log(path)
-  assert log.episodes == [] and not path.exists()
-  monkeypatch.setattr(rollout.os, "fsync", lambda number: synced.append(path.read_text()))
-  log.add({"a": 1})
-  assert synced == ['{"a": 1}\n'] and log.episodes == [{"a": 1}]
-  path.write_text('{"a": 1}\n{"b": \n{"c": 3}')
-  assert (
-    rollout.Log(path).episodes == [{"a": 1}, {"c": 3}]
-    and path.read_text() == '{"a": 1}\n{"c": 3}\n'
-  )
-  log.add({"b": 2})
-  assert (
-    log.episodes == [{"a": 1}, {"b": 2}] and path.read_text() == '{"a": 1}\n{"c": 3}\n{"b": 2}\n'
-  )
-
-
-def test_videos_appear_whole_and_in_real_time(tmp_path, monkeypatch):
-  replaced, replace, qualities, encoder = [], os.replace, [], rollout.video.H264Encoder
-  monkeypatch.setattr(
-    rollout.os,
-    "replace",
-    lambda old, new: replaced.append((old.name, new.name)) or replace(old, new),
-  )
-  monkeypatch.setattr(
-    rollout.video,
-    "H264Encoder",
-    lambda quality, *, rate: qualities.append(quality) or encoder(quality, rate=rate),
-  )
-  frames = np.stack([np.full((16, 16, 3), value, np.uint8) for value in (20, 120, 220)])
-  path = tmp_path / "deep" / "videos" / "a.mp4"
-  for rate, expected in ((12.5, 12.5), (1 / 3, 1 / 3)):
-    rollout.write_video(path, frames, rate)
-    with av.open(str(path)) as container:
-      shown = [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
-      assert float(container.streams.video[0].average_rate) == pytest.approx(expected)
-    np.testing.assert_allclose(shown, (20, 120, 220), atol=3)
-  assert (
-    replaced == [(".a.mp4.new", "a.mp4")] * 2
-    and qualities == [23, 23]
-    and [one.name for one in path.parent.iterdir()] == ["a.mp4"]
-  )
-
-
-def test_a_resume_with_other_weights_names_what_is_different(tmp_path):
-  file, now = (
-    tmp_path / "checkpoint.json",
-    {"path": "P", "step": 9, "xxh64": "a", "normalization_xxh64": "b"},
-  )
-  rollout.same(file, now)
-  file.write_text(json.dumps({**now, "path": "elsewhere", "step": 3}))
-  rollout.same(file, now)
-  file.write_text(json.dumps({**now, "xxh64": "c", "normalization_xxh64": "d"}))
-  assert text_of(lambda: rollout.same(file, now)) == (
-    f"--resume: P is not the policy that {file} names (xxh64: 'c' before, 'a' now; "
-    "normalization_xxh64: 'd' before, 'b' now): the results would mix two policies; give "
-    "--overwrite or another --workdir"
-  )
-
-
-def test_the_table_of_results(capsys):
-  def row(value, count, **more):
-    return dict(value=value, low=value / 2, high=1.0, count=count, **more)
-
-  result = {
-    "tasks": {
-      "reach": row(0.5, 4, steps_to_success=41.6),
-      "a long name of a task": row(0.0, 12, steps_to_success=None),
-    },
-    "overall": {"mean_over_tasks": row(0.25, 16)},
-    "errors": [],
-  }
-  rollout.show(result, {"overall": {"eval_s": 61.4, "eval_ep_s": 3.456}})
-  assert capsys.readouterr().out == (
-    "reach                      50.0 % [25.0, 100.0]      4 episodes, 42 control steps to success\n"
-    "a long name of a task        0.0 % [0.0, 100.0]     12 episodes\n"
-    "mean over tasks            25.0 % [12.5, 100.0]     16 episodes\n"
-    "against another trained policy on as many episodes, 50 points are detected (80 % power, 5 % "
-    "two-sided); training recipes need several seeds each\n"
-    "61 s, 3.46 s an episode\n"
-  )
-
-
-def test_the_rate_so_far():
-  log = types.SimpleNamespace(episodes=[{"error": "died", "success": True}])
-  assert rollout._running(log) == ""
-  log.episodes += [
-    {"error": "", "success": True},
-    {"error": "", "success": False},
-    {"error": "", "success": False},
-  ]
-  assert rollout._running(log) == "success 33.3 %"

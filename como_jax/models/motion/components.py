@@ -139,7 +139,7 @@ class Components(nn.Module):
   def __call__(self, difference: jax.Array) -> jax.Array:
     """`difference` [B, G, D], as from `between` -> [B, Q, Z]; 0 beyond the first C values."""
     groups, width = difference.shape[1:]
-    # Replaced by the principal components when a run starts (tasks/components.py).
+    # Replaced by the principal components when a run starts (component_init.py).
     kernel = self.param(
       "kernel", nn.initializers.truncated_normal(0.02), (groups, width, self.count)
     )

@@ -1,0 +1,95 @@
+"""A trained motion model, loaded to be used: the model, its parameters, and what it was trained on.
+
+Training is over: nothing here changes the parameters.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from como_jax import errors, models, trees
+from como_jax.inference import fingerprints
+from como_jax.models.motion import como
+from como_jax.train import checkpoint, rng
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MotionCheckpoint:
+  """A trained motion model.
+
+  Attributes:
+    path: run directory or weights folder, as given.
+    model: the model.
+    params: its parameters.
+    section: the model section of its training.
+    trained_on: the data section of its training; {} where it is not known.
+    fingerprint: checksum of the parameters.
+  """
+
+  path: str
+  model: como.MotionModel
+  params: Mapping[str, Any]
+  section: Mapping[str, Any]
+  trained_on: Mapping[str, Any]
+  fingerprint: str
+
+
+def read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Reads the parameters and the training config of a motion model.
+
+  Args:
+    path: run directory or weights folder.
+
+  Raises:
+    errors.UserError: there is no checkpoint, or it holds another kind of model.
+  """
+  return _read(_find(path), path)
+
+
+def load(path: str, *, dtype: str = "") -> MotionCheckpoint:
+  """Loads a motion model.
+
+  Args:
+    path: run directory or weights folder.
+    dtype: in which the model computes; "" = as it was trained.
+
+  Raises:
+    errors.UserError: as `read`; or the parameters do not fit the model.
+  """
+  location = _find(path)
+  params, config = _read(location, path)
+  section = config["model"]
+  model = models.build({**section, "dtype": dtype or section["dtype"]})
+  params = trees.merge(
+    jax.eval_shape(model.init, rng.key(0, "init")), params, what=f"checkpoint {path}"
+  )
+  return MotionCheckpoint(
+    path=path,
+    model=model,
+    params=params,
+    section=section,
+    trained_on=config.get("data", {}),
+    fingerprint=fingerprints.of_parameters(location, params),
+  )
+
+
+def _find(path: str) -> checkpoint.Found:
+  """Finds the checkpoint, see `checkpoint.find`; an empty path is refused."""
+  if not path:
+    raise errors.UserError(
+      "config.checkpoint is empty: give the run directory or weights folder of a motion model"
+    )
+  return checkpoint.find(path)
+
+
+def _read(location: checkpoint.Found, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Reads the checkpoint, see `checkpoint.read`; other kinds of models are refused."""
+  params, config = checkpoint.read(location)
+  if config.get("model", {}).get("kind") != "motion":
+    kind = config.get("model", {}).get("kind") or config.get("kind", "unknown")
+    raise errors.UserError(
+      f"checkpoint {path!r} holds a model of kind {kind!r}, a motion model is expected"
+    )
+  return params, config
