@@ -19,7 +19,7 @@ from PIL import Image
 from como_jax import errors
 from como_jax.exam import exam_set
 from como_jax.inference import exam_pictures
-from como_jax.report import plots
+from como_jax.report import themes
 
 PAIRS, SEED = 6, 2026  # drawn at random; the seed was chosen before any picture was made
 CLOSE = 0.085  # fraction of a width: minimum half side of the crop around the hand
@@ -28,8 +28,8 @@ PANEL, SHORT = 106, 5
 MAX_BYTES = 380_000  # of the PNG; a larger one gets a palette of 256 colors
 TRUTH, FIRST, SECOND = (
   "#000000",
-  plots.LIGHT.colors[4],
-  plots.LIGHT.colors[0],
+  themes.LIGHT.colors[4],
+  themes.LIGHT.colors[0],
 )  # black, orange, blue; also distinguishable in gray
 # points: the last arrow is the thinnest, so that overlapping arrows are all visible
 WIDTHS = (4.6, 3.0, 1.6)
@@ -98,12 +98,12 @@ def draw(pairs: Sequence[Move], names: tuple[str, str], path: pathlib.Path) -> N
     names: legend of the two latents.
     path: of the PNG.
   """
-  path.write_bytes(_compress(_draw(pairs, plots.LIGHT, names=names)))
+  path.write_bytes(_compress(_draw(pairs, themes.LIGHT, names=names)))
 
 
-@plots.themed
-def _draw(pairs: Sequence[Move], theme: plots.Theme, *, names: tuple[str, str]) -> bytes:
-  figure, axes = plots.panels(3 * len(pairs), columns=6, row=1.86)
+@themes.themed
+def _draw(pairs: Sequence[Move], theme: themes.Theme, *, names: tuple[str, str]) -> bytes:
+  figure, axes = themes.panels(3 * len(pairs), columns=6, row=1.86)
   for i, pair in enumerate(pairs):
     height, width = pair.pictures[0].shape[:2]
     begin, end = 0.5 * np.array([width, height]) + pair.places * width
@@ -157,7 +157,7 @@ def _draw(pairs: Sequence[Move], theme: plots.Theme, *, names: tuple[str, str]) 
   figure.legend(
     handles=handles, loc="outside lower center", ncols=2 if sum(map(len, names)) > 60 else 4
   )
-  return plots.png(figure)
+  return themes.png(figure)
 
 
 def _arrow(axis, begin: np.ndarray, end: np.ndarray, color: str, line: float) -> None:

@@ -20,7 +20,7 @@ from como_jax.evaluate import exam_baselines
 from como_jax.exam import exam_set
 from como_jax.exam import rows as rows_lib
 from como_jax.exam import run as scoring
-from como_jax.sim import exam_design
+from como_jax.sim import exam_design, exam_draws
 from como_jax.tasks import exam
 
 WIDTHS = (16, 128, 512, 1_024)
@@ -66,7 +66,7 @@ def controls(exam_data: exam_set.ExamSet, tier: str) -> list[tuple]:
   error = {
     name: (values / exam_data.variance).mean(axis=0) for name, values in exam_data.errors.items()
   }
-  closed = exam_design.closed_form(exam_design.TIERS.index(tier))
+  closed = exam_draws.closed_form(exam_design.TIERS.index(tier))
   checks = []
   for kind in ("linear", "kernel"):
     value = error[f"first_{kind}"].mean()

@@ -22,6 +22,7 @@ from como_jax.evaluate import (
   linear_probe,
   mlp_probe,
   reconstruction,
+  retrieval,
   similarity,
 )
 
@@ -34,7 +35,7 @@ METRICS: dict[str, Callable[..., Any]] = {
   "reconstruction": reconstruction.compare,
   "similarity": similarity.matrix,
   "contrast": similarity.contrast,
-  "retrieval": similarity.retrieval,
+  "retrieval": retrieval.across_views,
   "identity": appearance.identity,
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
-from como_jax.evaluate import linear_probe, probes, splits
+from como_jax.evaluate import arrays, linear_probe, splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ def identity(
   Raises:
     errors.UserError: fewer than two labels, fewer than two episodes, or unequal lengths.
   """
-  z, labels = probes.finite(z, "z"), np.asarray(labels)
+  z, labels = arrays.finite(z, "z"), np.asarray(labels)
   if not len(z) == len(labels) == len(np.asarray(episodes)):
     raise errors.UserError(
       f"z, labels and episodes hold {len(z)}, {len(labels)} and {len(np.asarray(episodes))} "
@@ -104,8 +104,8 @@ def _bootstrap_error(
   if len(names) < 2:
     return None
   counts = np.zeros((2, len(names), len(class_names)))
-  np.add.at(counts, (0, ids, class_ids), correct)
-  np.add.at(counts, (1, ids, class_ids), 1.0)
+  np.add.at(counts[0], (ids, class_ids), correct)
+  np.add.at(counts[1], (ids, class_ids), 1.0)
   drawn = np.random.default_rng(0).integers(len(names), size=(draws, len(names)))
   hits, totals = counts[:, drawn].sum(axis=2)
   by_class = np.divide(hits, totals, out=np.full_like(hits, np.nan), where=totals > 0)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
-from como_jax.evaluate import probes
+from como_jax.evaluate import arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def s_pcfc(past: Any, future: Any, *, bins: int = 40, floor: float = 1e-8) -> Co
   Raises:
     errors.UserError: other shapes, or values that are not finite.
   """
-  past, future = probes.finite(past, "z(t-n -> t)"), probes.finite(future, "z(t+n -> t)")
+  past, future = arrays.finite(past, "z(t-n -> t)"), arrays.finite(future, "z(t+n -> t)")
   if past.shape != future.shape:
     raise errors.UserError(
       f"z(t-n -> t) has shape {past.shape} and z(t+n -> t) {future.shape}, expected the same"
@@ -92,12 +92,13 @@ def s_pcfc(past: Any, future: Any, *, bins: int = 40, floor: float = 1e-8) -> Co
     f"; {zeros} more left out: a latent of length zero has no direction" if zeros else ""
   )
   if not len(values):
-    return Consistency(np.nan, np.nan, (np.nan,) * 3, np.nan, values, counts, edges, zeros, text)
-  quartiles = tuple(float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
+    none = np.nan
+    return Consistency(none, none, (none, none, none), none, values, counts, edges, zeros, text)
+  lower, median, upper = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
   return Consistency(
     mean=float(values.mean()),
     std=float(values.std()),
-    quartiles=quartiles,
+    quartiles=(lower, median, upper),
     mean_centered=float(centered.mean()) if len(centered) else np.nan,
     values=values,
     histogram=counts,
@@ -116,7 +117,7 @@ def effective_rank(z: Any, *, center: bool = True) -> Rank:
     z: latents [N, Z].
     center: subtract the mean first, because a constant offset holds no motion.
   """
-  z = probes.finite(z, "z")
+  z = arrays.finite(z, "z")
   length = np.linalg.norm(z)
   if center:
     z = z - z.mean(axis=0)
@@ -145,7 +146,7 @@ def principal_components(z: Any, dimensions: int = 2) -> tuple[np.ndarray, np.nd
   Returns:
     (projections [N, dimensions], share of the variance along each axis [dimensions]).
   """
-  z = probes.finite(z, "z")
+  z = arrays.finite(z, "z")
   left, singular, _ = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
   points, share = np.zeros((len(z), dimensions)), np.zeros(dimensions)
   kept = min(dimensions, len(singular))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from como_jax.evaluate import probes, splits
+from como_jax.evaluate import arrays, probes, splits
 
 # In units of N on standardized columns, where a direction of z of average size has strength 1.
 # Infinity predicts the mean.
@@ -33,10 +33,8 @@ def probe(
   *,
   episodes: Any,
   names: Sequence[str] | None = None,
-  groups: Any = None,
-  fraction: float = 0.2,
-  seed: int = 0,
   held_out: Any = None,
+  seed: int = 0,
 ) -> probes.ProbeResult:
   """LP-MSE on one split by episode.
 
@@ -45,10 +43,9 @@ def probe(
     targets: true actions or state differences [N, A] (or [N]).
     episodes: episode id of each sample [N].
     names: names of the target dimensions [A].
-    groups: task of each sample [N]; the same share of episodes is then held out of each task.
-    fraction: share of episodes to hold out.
+    held_out: which episodes to hold out: a `splits.Share`, or an existing split as bool [N]; None:
+      a fifth of the episodes.
     seed: seed of the split.
-    held_out: bool [N]: an existing split, used instead of fraction and seed.
 
   Returns:
     The result. `half` is the error of a fit on half of the training episodes; the text says if it
@@ -57,11 +54,8 @@ def probe(
   Raises:
     errors.UserError: unequal lengths, values that are not finite, fewer than two episodes.
   """
-  z, targets, episodes, names = probes.check(z, targets, episodes, names)
-  if held_out is None:
-    split = splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)
-  else:
-    split = splits.given(episodes, held_out)
+  z, targets, episodes, names = arrays.check(z, targets, episodes, names)
+  split = splits.choose(episodes, held_out, seed=seed)
   result = _run(z, targets, episodes, names, [split], seed)
   half = _on_half(z, targets, episodes, split, result, seed)
   text = result.text
@@ -92,11 +86,11 @@ def cross_validate(
     targets: as for `probe`.
     episodes: as for `probe`.
     names: as for `probe`.
-    groups: as for `probe`.
+    groups: task of each sample [N]; the episodes of each task are distributed evenly.
     folds: number of folds.
     seed: seed of the folds.
   """
-  z, targets, episodes, names = probes.check(z, targets, episodes, names)
+  z, targets, episodes, names = arrays.check(z, targets, episodes, names)
   return _run(
     z,
     targets,
@@ -267,12 +261,12 @@ def _run(
 ) -> probes.ProbeResult:
   ridges_of_fits: list[np.ndarray] = []
 
-  def predict(inputs, outputs, ids):
+  def predict(inputs: np.ndarray, outputs: np.ndarray, ids: np.ndarray) -> Ridge:
     fitted = fit(inputs, outputs, ids, seed=seed)
     ridges_of_fits.append(fitted.ridges)
     return fitted
 
-  def method():
+  def method() -> str:
     ridges = np.concatenate(ridges_of_fits)
     span = (
       f"{ridges.min():.3g}"

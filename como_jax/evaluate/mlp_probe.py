@@ -6,15 +6,44 @@ episode. It is plain JAX with a few lines of Adam, so that evaluation needs no o
 Legend: N samples, B batch, Z latent width, F hidden width, A target dimensions.
 """
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax import numpy as jnp
 
-from como_jax.evaluate import probes, splits
+from como_jax.evaluate import arrays, probes, splits
+
+Params = dict[str, jax.Array]
+State = tuple[Params, Params, Params, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """The network and its training.
+
+  Attributes:
+    hidden: width F of the hidden layer.
+    epochs: maximum number of epochs.
+    patience: epochs without improvement on the inner held-out episodes before training stops; the
+      best parameters are kept.
+    batch_size: samples per step.
+    learning_rate: learning rate of Adam.
+    weight_decay: decoupled weight decay of the matrices.
+  """
+
+  hidden: int = 256
+  epochs: int = 200
+  patience: int = 15
+  batch_size: int = 256
+  learning_rate: float = 1e-3
+  weight_decay: float = 1e-3
+
+
+NETWORK = Network()
 
 
 def probe(
@@ -23,16 +52,9 @@ def probe(
   *,
   episodes: Any,
   names: Sequence[str] | None = None,
-  groups: Any = None,
-  fraction: float = 0.2,
-  seed: int = 0,
   held_out: Any = None,
-  hidden: int = 256,
-  epochs: int = 200,
-  patience: int = 15,
-  batch_size: int = 256,
-  learning_rate: float = 1e-3,
-  weight_decay: float = 1e-3,
+  seed: int = 0,
+  network: Network = NETWORK,
 ) -> probes.ProbeResult:
   """Held-out error of a two-layer MLP (Z -> hidden, GELU, -> A).
 
@@ -41,101 +63,81 @@ def probe(
     targets: as for `linear_probe.probe`.
     episodes: as for `linear_probe.probe`.
     names: as for `linear_probe.probe`.
-    groups: as for `linear_probe.probe`.
-    fraction: as for `linear_probe.probe`.
+    held_out: as for `linear_probe.probe`.
     seed: as for `linear_probe.probe`, with the same split for the same seed; also the seed of the
       fit.
-    held_out: as for `linear_probe.probe`.
-    hidden: width F of the hidden layer.
-    epochs: maximum number of epochs.
-    patience: epochs without improvement on the inner held-out episodes before training stops; the
-      best parameters are kept.
-    batch_size: samples per step.
-    learning_rate: learning rate of Adam.
-    weight_decay: decoupled weight decay of the matrices.
+    network: the network and its training.
 
   Raises:
     errors.UserError: as for `linear_probe.probe`, or fewer than two training episodes.
   """
-  z, targets, episodes, names = probes.check(z, targets, episodes, names)
-  if held_out is None:
-    chosen_splits = [splits.split_by_episode(episodes, fraction, seed=seed, groups=groups)]
-  else:
-    chosen_splits = [splits.given(episodes, held_out)]
+  z, targets, episodes, names = arrays.check(z, targets, episodes, names)
+  split = splits.choose(episodes, held_out, seed=seed)
   best_epochs: list[int] = []
 
-  def predict(inputs, outputs, ids):
+  def predict(
+    inputs: np.ndarray, outputs: np.ndarray, ids: np.ndarray
+  ) -> Callable[[np.ndarray], np.ndarray]:
     mean, scale, constant = probes.scale_of(inputs)
 
-    def prepare(values):
+    def prepare(values: np.ndarray) -> np.ndarray:
       return np.where(constant, 0.0, (values - mean) / scale).astype(np.float32)
 
     inner = splits.split_by_episode(ids, 0.15, seed=seed)
     params, best = _fit(
-      prepare(inputs),
-      outputs.astype(np.float32),
-      inner,
-      seed=seed,
-      hidden=hidden,
-      epochs=epochs,
-      patience=patience,
-      batch_size=batch_size,
-      learning_rate=learning_rate,
-      weight_decay=weight_decay,
+      prepare(inputs), outputs.astype(np.float32), inner, seed=seed, network=network
     )
     best_epochs.append(best)
     return lambda new: np.asarray(_apply(params, prepare(new)), np.float64)
 
-  def method():
+  def method() -> str:
     return (
-      f"MLP {z.shape[1]}-{hidden}-{targets.shape[1]} (GELU), Adam {learning_rate:g}, "
-      f"best of inner held-out episodes at epoch {best_epochs[0]} of at most {epochs}"
+      f"MLP {z.shape[1]}-{network.hidden}-{targets.shape[1]} (GELU), Adam "
+      f"{network.learning_rate:g}, best of inner held-out episodes at epoch {best_epochs[0]} of at "
+      f"most {network.epochs}"
     )
 
-  return probes.run(predict, z, targets, episodes, names=names, chosen=chosen_splits, method=method)
+  return probes.run(predict, z, targets, episodes, names=names, chosen=[split], method=method)
 
 
 def _fit(
-  inputs: np.ndarray,
-  outputs: np.ndarray,
-  inner: splits.Split,
-  *,
-  seed: int,
-  hidden: int,
-  epochs: int,
-  patience: int,
-  batch_size: int,
-  learning_rate: float,
-  weight_decay: float,
+  inputs: np.ndarray, outputs: np.ndarray, inner: splits.Split, *, seed: int, network: Network
 ) -> tuple[dict[str, jax.Array], int]:
+  """Trains the network; returns its best parameters and their epoch."""
   rng = np.random.default_rng(seed)
 
   def draw(fan_in, fan_out):
     return jnp.asarray(rng.normal(size=(fan_in, fan_out)) / np.sqrt(fan_in), jnp.float32)
 
   params = {
-    "w1": draw(inputs.shape[1], hidden),
-    "b1": jnp.zeros((1, hidden)),
+    "w1": draw(inputs.shape[1], network.hidden),
+    "b1": jnp.zeros((1, network.hidden)),
     # The initial network (epoch 0) predicts the mean. So no network is kept that is worse than the
     # mean on the inner held-out episodes.
-    "w2": jnp.zeros((hidden, outputs.shape[1])),
+    "w2": jnp.zeros((network.hidden, outputs.shape[1])),
     "b2": jnp.zeros((1, outputs.shape[1])),
   }
   zeros = jax.tree.map(jnp.zeros_like, params)
   state = (params, zeros, zeros, jnp.zeros((), jnp.int32))
-  x, y = jnp.asarray(inputs[inner.train]), jnp.asarray(outputs[inner.train])
+  train = jnp.asarray(inputs[inner.train]), jnp.asarray(outputs[inner.train])
   checks = jnp.asarray(inputs[inner.held_out]), jnp.asarray(outputs[inner.held_out])
-  size = min(batch_size, len(x))
-  steps = len(x) // size
+  count = len(train[0])
+  size = min(network.batch_size, count)
+  steps = count // size
   best, best_epoch, best_loss = params, 0, float(_loss(params, *checks))
-  for epoch in range(1, epochs + 1):
-    order = rng.permutation(len(x))[: steps * size].reshape(steps, size)
+  for epoch in range(1, network.epochs + 1):
+    order = rng.permutation(count)[: steps * size].reshape(steps, size)
     state, loss = _epoch(
-      state, x, y, order, *checks, learning_rate=learning_rate, weight_decay=weight_decay
+      state,
+      train,
+      order,
+      checks,
+      learning_rate=network.learning_rate,
+      weight_decay=network.weight_decay,
     )
     if float(loss) < best_loss:
       best, best_epoch, best_loss = state[0], epoch, float(loss)
-    elif epoch - best_epoch >= patience:
+    elif epoch - best_epoch >= network.patience:
       break
   return best, best_epoch
 
@@ -152,12 +154,29 @@ def _loss(params: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array
 
 
 @functools.partial(jax.jit, static_argnames=("learning_rate", "weight_decay"))
-def _epoch(state, x, y, order, check_x, check_y, *, learning_rate, weight_decay):
+def _epoch(
+  state: State,
+  train: tuple[jax.Array, jax.Array],
+  order: np.ndarray,
+  checks: tuple[jax.Array, jax.Array],
+  *,
+  learning_rate: float,
+  weight_decay: float,
+) -> tuple[State, jax.Array]:
   """One epoch over the training samples in an order [steps, B].
+
+  Args:
+    state: (parameters, mean gradients, mean squared gradients, number of steps).
+    train: inputs and outputs of the training samples.
+    order: rows of each step.
+    checks: inputs and outputs of the inner held-out samples.
+    learning_rate: learning rate of Adam.
+    weight_decay: decoupled weight decay of the matrices.
 
   Returns:
     (state, loss on the inner held-out samples).
   """
+  x, y = train
 
   def step(state, index):
     params, first, second, count = state
@@ -180,4 +199,4 @@ def _epoch(state, x, y, order, check_x, check_y, *, learning_rate, weight_decay)
     return (decayed, first, second, count), None
 
   state, _ = jax.lax.scan(step, state, order)
-  return state, _loss(state[0], check_x, check_y)
+  return state, _loss(state[0], *checks)

@@ -148,7 +148,7 @@ def _aggregate(per_task: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   return {
     "avg_sum_reward": mean,
     "avg_max_reward": mean,
-    "pc_success": 100 * mean if rewards else None,
+    "pc_success": None if mean is None else 100 * mean,
     "n_episodes": len(rewards),
     "video_paths": [path for row in per_task for path in row["metrics"]["video_paths"]],
   }

@@ -98,17 +98,13 @@ def _run(parameters: Any, first: jax.Array, second: jax.Array, *, kind: str) -> 
 
 
 def _augment(
-  key: jax.Array,
-  first: jax.Array,
-  second: jax.Array,
-  targets: jax.Array,
-  signs: jax.Array | None,
-  kind: str,
-):
+  key: jax.Array, pairs: small_network.Pairs, signs: jax.Array | None, kind: str
+) -> small_network.Pairs:
   """Augments pairs by changes that leave the targets as they are or change them in a known way.
 
   Pairs are mirrored, swapped in time, recolored and shifted.
   """
+  first, second, targets = pairs
   keys, size = jax.random.split(key, 6), len(first)
   if signs is not None:
     mirrored = jax.random.bernoulli(keys[0], 0.5, (size, 1, 1, 1))
@@ -132,16 +128,25 @@ def _augment(
   def augment(pictures: jax.Array) -> jax.Array:
     return roll(jnp.einsum("bhwc,bcd->bhwd", pictures, mix) + offset, shift)
 
-  return augment(first), augment(second), targets
+  return small_network.Pairs(augment(first), augment(second), targets)
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "steps"))
-def _step(state, key, first, second, targets, signs, *, kind, steps):
+def _step(
+  state: small_network.State,
+  key: jax.Array,
+  pairs: small_network.Pairs,
+  signs: jax.Array | None,
+  *,
+  kind: str,
+  steps: int,
+) -> small_network.State:
   """One step; the learning rate warms up for `small_network.WARM` steps, under a cosine decay."""
   parameters, *_, count = state
-  first, second, targets = _augment(
-    key, small_network.normalized(first), small_network.normalized(second), targets, signs, kind
+  normalized = small_network.Pairs(
+    small_network.normalized(pairs.first), small_network.normalized(pairs.second), pairs.targets
   )
+  first, second, targets = _augment(key, normalized, signs, kind)
   grads = jax.grad(lambda p: jnp.mean(jnp.square(_apply(p, first, second, kind) - targets)))(
     parameters
   )

@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 TRACKS = 0.8  # minimum share of an action's variance that the next state explains
-LEAST = 20  # minimum number of samples
+MIN_SAMPLES = 20  # minimum number of samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def detect(action: np.ndarray, following: np.ndarray, change: np.ndarray) -> Pos
     np.asarray(values, np.float64) for values in (action, following, change)
   )
   size = action.shape[1]
-  if len(action) < LEAST:
+  if len(action) < MIN_SAMPLES:
     return Positions(np.zeros(size, bool), np.ones(size), np.zeros(size))
   moving = (action.std(axis=0) > 1e-6) & (following.std(axis=0) > 1e-6)
   variance = np.where(moving, action.var(axis=0), 1.0)

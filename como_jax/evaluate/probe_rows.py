@@ -17,6 +17,7 @@ from como_jax.evaluate import (
   probe_targets,
   probes,
   reconstruction,
+  retrieval,
   similarity,
 )
 
@@ -226,7 +227,7 @@ def _environments(
     row["camera_excess"] = (identity.excess, identity.standard_error)
     row |= _retrieval(evaluated, action, seed)
   contrast = similarity.contrast(
-    evaluated.z, motions, ids["time"], views=cameras, scenes=ids["episode"], stride=ids["stride"]
+    evaluated.z, similarity.Moments(motions, ids["time"], cameras, ids["episode"], ids["stride"])
   )
   if np.isfinite(contrast.motion):
     row["motion_contrast"] = (contrast.motion, contrast.standard_error)
@@ -244,7 +245,7 @@ def _retrieval(evaluated: Evaluation, action: probe_targets.Target, seed: int) -
     if len(np.unique(cameras[rows])) > 1 and len(np.unique(motions[rows])) >= MIN_MOTIONS:
       values = robot.values[robot.held_out]
       retrievals.append(
-        similarity.retrieval(
+        retrieval.across_views(
           evaluated.z[rows], values, views=cameras[rows], episodes=motions[rows], seed=seed
         )
       )

@@ -1,4 +1,4 @@
-"""Checks, scaling and scores that the linear and the MLP probe share.
+"""Scaling and scores that the linear and the MLP probe share.
 
 CoMo (arXiv 2505.17006) reports the MSE of a probe without its split, scaling or optimizer. Here
 they are fixed and printed with every number. Targets are standardized by the training episodes, so
@@ -16,7 +16,8 @@ import numpy as np
 from como_jax import errors
 from como_jax.evaluate import splits
 
-Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+# (z, targets, episodes) of the training samples -> a function z -> predictions
+Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,63 +62,6 @@ class ProbeResult:
   half: float | None = None
 
 
-def check(
-  z: Any, targets: Any, episodes: Any, names: Sequence[str] | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
-  """Checks the inputs of a probe.
-
-  Args:
-    z: latents [N, Z].
-    targets: [N, A] or [N].
-    episodes: episode id of each sample [N].
-    names: names of the target dimensions [A]; None: "dimension 0" and so on.
-
-  Returns:
-    (z float64 [N, Z], targets float64 [N, A], episodes [N], names [A]).
-
-  Raises:
-    errors.UserError: shapes that do not agree, or values that are not finite.
-  """
-  z, targets, episodes = finite(z, "z"), np.asarray(targets), np.asarray(episodes)
-  targets = finite(targets[:, None] if targets.ndim == 1 else targets, "targets")
-  if not len(z) == len(targets) == len(episodes):
-    raise errors.UserError(
-      f"z, targets and episodes hold {len(z)}, {len(targets)} and {len(episodes)} samples, "
-      "expected the same number"
-    )
-  names = (
-    tuple(names) if names is not None else tuple(f"dimension {i}" for i in range(targets.shape[1]))
-  )
-  if len(names) != targets.shape[1]:
-    raise errors.UserError(
-      f"{len(names)} names for {targets.shape[1]} target dimensions: {', '.join(names)}"
-    )
-  return z, targets, episodes, names
-
-
-def finite(values: Any, what: str) -> np.ndarray:
-  """Converts values [N, D] to float64.
-
-  Args:
-    values: the values.
-    what: name of the values in error messages.
-
-  Raises:
-    errors.UserError: another rank, or rows that are not finite; the message says how many.
-  """
-  values = np.asarray(values, dtype=np.float64)
-  if values.ndim != 2:
-    raise errors.UserError(
-      f"{what} has shape {values.shape}, expected two axes [samples, dimensions]"
-    )
-  bad = int((~np.isfinite(values)).any(axis=1).sum())
-  if bad:
-    raise errors.UserError(
-      f"{what} has {bad} of {len(values)} rows with nan or infinity, expected finite numbers"
-    )
-  return values
-
-
 def scale_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Mean, standard deviation and whether constant, for each column.
 
@@ -151,36 +95,14 @@ def run(
     chosen: one split, or the folds.
     method: returns a text about the fits; it is called after the last fit.
   """
-  scores, true, predicted, index, by_sample, constants = (
-    [],
-    [],
-    [],
-    [],
-    [],
-    np.zeros(targets.shape[1], bool),
-  )
-  for split in chosen:
-    mean, scale, constant = scale_of(targets[split.train])
-    fitted = predict(z[split.train], (targets[split.train] - mean) / scale, episodes[split.train])
-    prediction = fitted(z[split.held_out]) * scale + mean
-    truth = targets[split.held_out]
-    raw = np.mean((prediction - truth) ** 2, axis=0)
-    variance = np.mean((truth - truth.mean(axis=0)) ** 2, axis=0)
-    r2 = 1.0 - np.divide(
-      raw, variance, out=np.full_like(raw, np.nan), where=(variance > 0) & ~constant
-    )
-    by_sample.append(
-      _mean(np.where(constant, np.nan, (prediction - truth) ** 2 / scale**2), axis=1)
-    )
-    scores.append((np.where(constant, np.nan, raw / scale**2), raw, r2))
-    true.append(truth)
-    predicted.append(prediction)
-    index.append(np.flatnonzero(split.held_out))
-    constants |= constant
+  scored = [_score(predict, z, targets, episodes, split) for split in chosen]
+  constants = np.any([fold.constant for fold in scored], axis=0)
   # [folds, A] each
-  normalized, raw, r2 = (np.stack(column) for column in zip(*scores, strict=False))
+  normalized, raw, r2 = (
+    np.stack([getattr(fold, name) for fold in scored]) for name in ("normalized", "raw", "r2")
+  )
   by_fold = _mean(normalized, axis=1)
-  folds = len(scores)
+  folds = len(scored)
   text = [method(), "targets standardized by the training episodes (1 = nothing known)"]
   text.append(
     str(chosen[0])
@@ -200,15 +122,61 @@ def run(
     mse_by_dimension=_mean(normalized, axis=0),
     mse_raw_by_dimension=raw.mean(axis=0),
     r2_by_dimension=_mean(r2, axis=0),
-    true=np.concatenate(true),
-    predicted=np.concatenate(predicted),
-    index=np.concatenate(index),
-    errors=np.concatenate(by_sample),
+    true=np.concatenate([fold.truth for fold in scored]),
+    predicted=np.concatenate([fold.prediction for fold in scored]),
+    index=np.concatenate([fold.index for fold in scored]),
+    errors=np.concatenate([fold.errors for fold in scored]),
     standard_error=float(np.std(by_fold, ddof=1) / np.sqrt(folds))
     if folds > 1
-    else bootstrap(by_sample[0], episodes[index[0]]),
+    else bootstrap(scored[0].errors, episodes[scored[0].index]),
     folds=folds,
     text="; ".join(text),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fold:
+  """The held-out side of one split.
+
+  Attributes:
+    truth: targets in raw units [M, A].
+    prediction: predictions of them [M, A].
+    index: sample numbers of these rows, int [M].
+    constant: whether each dimension is constant in training, bool [A].
+    normalized, raw, r2: scores of each dimension [A].
+    errors: normalized error of each sample [M].
+  """
+
+  truth: np.ndarray
+  prediction: np.ndarray
+  index: np.ndarray
+  constant: np.ndarray
+  normalized: np.ndarray
+  raw: np.ndarray
+  r2: np.ndarray
+  errors: np.ndarray
+
+
+def _score(
+  predict: Predict, z: np.ndarray, targets: np.ndarray, episodes: np.ndarray, split: splits.Split
+) -> _Fold:
+  """Fits on the training side of a split and scores the held-out side; arguments as for `run`."""
+  mean, scale, constant = scale_of(targets[split.train])
+  fitted = predict(z[split.train], (targets[split.train] - mean) / scale, episodes[split.train])
+  prediction = fitted(z[split.held_out]) * scale + mean
+  truth = targets[split.held_out]
+  raw = np.mean((prediction - truth) ** 2, axis=0)
+  variance = np.mean((truth - truth.mean(axis=0)) ** 2, axis=0)
+  return _Fold(
+    truth,
+    prediction,
+    np.flatnonzero(split.held_out),
+    constant,
+    normalized=np.where(constant, np.nan, raw / scale**2),
+    raw=raw,
+    r2=1.0
+    - np.divide(raw, variance, out=np.full_like(raw, np.nan), where=(variance > 0) & ~constant),
+    errors=_mean(np.where(constant, np.nan, (prediction - truth) ** 2 / scale**2), axis=1),
   )
 
 

@@ -185,8 +185,12 @@ def _blur(images: np.ndarray) -> np.ndarray:
   taps = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
   taps /= taps.sum()
   height, width = images.shape[1] - WINDOW + 1, images.shape[2] - WINDOW + 1
-  rows = sum(tap * images[:, i : i + height] for i, tap in enumerate(taps))
-  return sum(tap * rows[:, :, i : i + width] for i, tap in enumerate(taps))
+  rows, blurred = np.zeros(()), np.zeros(())
+  for i, tap in enumerate(taps):
+    rows = rows + tap * images[:, i : i + height]
+  for i, tap in enumerate(taps):
+    blurred = blurred + tap * rows[:, :, i : i + width]
+  return blurred
 
 
 def _unit(images: Any, what: str) -> np.ndarray:

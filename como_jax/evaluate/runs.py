@@ -104,7 +104,8 @@ def paired(
   test = stats.ttest_1samp(differences, 0.0)
   low, high = test.confidence_interval(level)
   interval = success.Interval(value, float(low), float(high), len(a))
-  return Comparison(interval, float(test.pvalue), deviation, unit)
+  _, p = np.asarray(test)
+  return Comparison(interval, float(p), deviation, unit)
 
 
 def by_model(
@@ -186,7 +187,7 @@ def detectable(
     return math.inf
   from scipy import optimize, stats
 
-  critical = stats.t.ppf(1 - (1 - level) / (2 * comparisons), units - 1)
+  critical = float(stats.t.ppf(1 - (1 - level) / (2 * comparisons), units - 1))
   # The ratio of the estimated to the true standard deviation, at the midpoints of 4,000 equally
   # likely intervals. (scipy.stats.nct is not finite everywhere.)
   spread = np.sqrt(stats.chi2.ppf((np.arange(4000) + 0.5) / 4000, units - 1) / (units - 1))
@@ -205,7 +206,9 @@ def detectable(
   high = 2.0 * critical
   while excess_power(high) < 0:
     high *= 2
-  return float(optimize.brentq(excess_power, 0.0, high)) * deviation / math.sqrt(units)
+  root = optimize.brentq(excess_power, 0.0, high)
+  assert isinstance(root, float)  # a pair only with full_output
+  return root * deviation / math.sqrt(units)
 
 
 def detectable_episodes(

@@ -7,7 +7,7 @@ Legend: B batch, H W picture, C channels, A target dimensions.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +15,9 @@ from jax import numpy as jnp
 
 _MEAN, _SCALE = 0.45, 0.25  # mean and standard deviation of pictures in 0..1
 WARM, RATE, _DECAY = 100, 2e-3, 0.02
+
+# parameters, mean gradients, mean squared gradients, number of steps
+State = tuple[Any, Any, Any, jax.Array]
 
 
 def normalized(pictures: Any) -> jax.Array:
@@ -60,13 +63,13 @@ def recolored(key: jax.Array, *pictures: jax.Array) -> list[jax.Array]:
   return [jnp.einsum("bhwc,bcd->bhwd", x, mix) + offset for x in pictures]
 
 
-def start(parameters: Any) -> tuple:
-  """Initial state: (parameters, mean gradients, mean squared gradients, number of steps)."""
+def start(parameters: Any) -> State:
+  """The state before the first step."""
   zeros = jax.tree.map(jnp.zeros_like, parameters)
   return parameters, zeros, zeros, jnp.zeros((), jnp.int32)
 
 
-def update(state: tuple, grads: Any, rate: jax.Array) -> tuple:
+def update(state: State, grads: Any, rate: jax.Array) -> State:
   """One step of Adam with decoupled weight decay; gradients are clipped to a global norm of 1."""
   parameters, mean, square, count = state
   norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
@@ -136,6 +139,20 @@ class PairProbe:
     return batched(self._run, (first, second)) * self._scale
 
 
+class Pairs(NamedTuple):
+  """A batch of pairs of pictures.
+
+  Attributes:
+    first: inputs of the network for the first pictures.
+    second: the same for the second pictures.
+    targets: scaled targets [B, A].
+  """
+
+  first: Any
+  second: Any
+  targets: Any
+
+
 def fit_pairs(
   networks: tuple[Any, Callable, Callable],
   inputs: tuple[Any, Any],
@@ -148,7 +165,7 @@ def fit_pairs(
   """Fits a network, with early stopping on held-out groups.
 
   Args:
-    networks: (initial parameters, step(state, key, first, second, targets, signs) -> state,
+    networks: (initial parameters, step(state, key, pairs, signs) -> state,
       run(parameters, first, second) -> [B, A]).
     inputs: inputs of the network for the first and the second pictures of N pairs; each has a
       length and rows.
@@ -176,9 +193,7 @@ def fit_pairs(
     state = step(
       state,
       jax.random.fold_in(jax.random.key(seed + 1), index),
-      first[rows],
-      second[rows],
-      scaled[rows],
+      Pairs(first[rows], second[rows], scaled[rows]),
       signs,
     )
     if (index + 1) % max(1, steps // 10) == 0:

@@ -36,6 +36,37 @@ class Split:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """Episodes to hold out, to be drawn.
+
+  Attributes:
+    fraction: share of episodes to hold out.
+    groups: group (for example task) of each sample [N]; the same share of episodes is held out of
+      each group. None: one group.
+  """
+
+  fraction: float = 0.2
+  groups: Any = None
+
+
+def choose(episodes: Any, held_out: Any, *, seed: int) -> Split:
+  """The split of a probe.
+
+  Args:
+    episodes: episode id of each sample [N].
+    held_out: a `Share`, or an existing split as bool [N]; None: `Share()`.
+    seed: seed of the choice.
+
+  Raises:
+    errors.UserError: as for `split_by_episode` and `given`.
+  """
+  share = Share() if held_out is None else held_out
+  if isinstance(share, Share):
+    return split_by_episode(episodes, share.fraction, seed=seed, groups=share.groups)
+  return given(episodes, share)
+
+
 def split_by_episode(
   episodes: Any, fraction: float = 0.2, *, seed: int = 0, groups: Any = None
 ) -> Split:

@@ -21,6 +21,7 @@ from como_jax.evaluate import small_network
 
 # Widths of the convolutions (each halves the window) and of the dense layers after them.
 WIDTHS, HIDDEN = (32, 64, 96, 128), (192, 256)
+Array = np.ndarray | jax.Array
 MARGIN = 8  # extra pixels of a window, so that it can be shifted during training
 
 
@@ -36,8 +37,8 @@ class Windows:
     pixel: width of a pixel in the same unit.
   """
 
-  pixels: np.ndarray
-  places: np.ndarray
+  pixels: Array
+  places: Array
   pixel: float
 
   def __len__(self) -> int:
@@ -123,10 +124,7 @@ def _init(key: jax.Array, size: int, outputs: int) -> dict[str, Any]:
 
 
 def _apply(
-  parameters: Any,
-  windows: tuple[jax.Array, jax.Array],
-  places: tuple[jax.Array, jax.Array],
-  kind: str,
+  parameters: Any, windows: Sequence[jax.Array], places: Sequence[Array], kind: str
 ) -> jax.Array:
   """Predicts targets [B, A].
 
@@ -159,32 +157,29 @@ def _run(parameters: Any, first: Windows, second: Windows, *, kind: str) -> jax.
     small_network.normalized(windows.pixels[:, edge:-edge, edge:-edge])
     for windows in (first, second)
   ]
-  forward = _apply(parameters, tuple(pixels), (first_place, second_place), kind)
+  forward = _apply(parameters, pixels, (first_place, second_place), kind)
   if kind != "both":
     return forward
   # The prediction for the swapped pair must be the negative: average both.
-  return (
-    forward - _apply(parameters, tuple(reversed(pixels)), (second_place, first_place), kind)
-  ) / 2
+  return (forward - _apply(parameters, pixels[::-1], (second_place, first_place), kind)) / 2
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "steps"))
 def _step(
-  state: tuple,
+  state: small_network.State,
   key: jax.Array,
-  first: Windows,
-  second: Windows,
-  targets: jax.Array,
+  pairs: small_network.Pairs,
   signs: jax.Array | None,
   *,
   kind: str,
   steps: int,
-) -> tuple:
-  keys = jax.random.split(key, 5)
-  pixels, places = zip(
-    *(_shifted(key, windows) for key, windows in zip(keys, (first, second), strict=False)),
-    strict=True,
+) -> small_network.State:
+  """One step on shifted, recolored, mirrored and swapped windows."""
+  keys, targets = jax.random.split(key, 5), pairs.targets
+  (first, first_place), (second, second_place) = (
+    _shifted(key, windows) for key, windows in zip(keys, pairs[:2], strict=False)
   )
+  pixels, places = [first, second], [first_place, second_place]
   pixels, size = small_network.recolored(keys[2], *pixels), len(targets)
   if signs is not None:
     mirrored = jax.random.bernoulli(keys[3], 0.5, (size, 1))
@@ -196,13 +191,11 @@ def _step(
     pixels = [jnp.where(swapped[:, :, None, None], *values) for values in (pixels[::-1], pixels)]
     places = [jnp.where(swapped, *values) for values in (places[::-1], places)]
     targets = jnp.where(swapped, -targets, targets)
-  grads = jax.grad(
-    lambda p: jnp.square(_apply(p, tuple(pixels), tuple(places), kind) - targets).mean()
-  )(state[0])
+  grads = jax.grad(lambda p: jnp.square(_apply(p, pixels, places, kind) - targets).mean())(state[0])
   return small_network.update(state, grads, small_network.rate(state[-1], steps))
 
 
-def _shifted(key: jax.Array, windows: Windows) -> tuple[jax.Array, jax.Array]:
+def _shifted(key: jax.Array, windows: Windows) -> tuple[jax.Array, Array]:
   """Crops at random: (normalized windows [B, S, S, 3], places of their centers [B, 2])."""
   size = windows.pixels.shape[1] - MARGIN
   shift = jax.random.randint(key, (len(windows.pixels), 2), 0, MARGIN + 1)

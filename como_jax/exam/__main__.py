@@ -22,7 +22,7 @@ SET = exam_set.BUNDLED / "hand"
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
   parser = argparse.ArgumentParser(
-    prog="python -m como_jax.exam", description=__doc__.splitlines()[0]
+    prog="python -m como_jax.exam", description=(__doc__ or "").partition("\n")[0]
   )
   commands = parser.add_subparsers(dest="command", required=True)
   score = commands.add_parser("score", help="scores latents of an exam set")

@@ -127,22 +127,9 @@ def load(path: Any) -> ExamSet:
     raise errors.UserError(
       f"{path}: array {missing[0]!r} is missing: {errors.nearest(missing[0], table)}"
     )
-  views = {name: _integers(path, table, name) for name in _VIEWS}
+  views, pairs = _read_views(path, table)
   count = len(views["chain"])
-  unknown = set(np.unique(views["part"]).tolist()) - {FIT, TEST, SAME_CAMERA}
-  if unknown:
-    raise errors.UserError(
-      f"{path}: part: expected 0 (fit), 1 (test) and 2 (same cameras), found {sorted(unknown)}"
-    )
   names, names_robot = (tuple(str(n) for n in table[name]) for name in ("names", "names_robot"))
-  for name, values in views.items():
-    _shape(path, name, values, (count,))
-  pairs = {part: 2 * int((views["part"] == part).sum()) for part in (FIT, TEST, SAME_CAMERA)}
-  if not (pairs[FIT] and pairs[TEST]):
-    raise errors.UserError(
-      f"{path}: part: expected views of 0 (fit) and 1 (test), found {pairs[FIT]} and "
-      f"{pairs[TEST]} pairs"
-    )
   stored = {
     prefix: {n.partition("/")[2]: n for n in table if n.startswith(prefix + "/")}
     for prefix in ("errors", "errors_robot", "numbers")
@@ -237,6 +224,27 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     ) from None
   except OSError as error:
     raise errors.UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _read_views(
+  path: pathlib.Path, table: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[int, int]]:
+  """Reads and checks the views: (`ExamSet.views`, number of pairs of each part)."""
+  views = {name: _integers(path, table, name) for name in _VIEWS}
+  unknown = set(np.unique(views["part"]).tolist()) - {FIT, TEST, SAME_CAMERA}
+  if unknown:
+    raise errors.UserError(
+      f"{path}: part: expected 0 (fit), 1 (test) and 2 (same cameras), found {sorted(unknown)}"
+    )
+  for name, values in views.items():
+    _shape(path, name, values, views["chain"].shape)
+  pairs = {part: 2 * int((views["part"] == part).sum()) for part in (FIT, TEST, SAME_CAMERA)}
+  if not (pairs[FIT] and pairs[TEST]):
+    raise errors.UserError(
+      f"{path}: part: expected views of 0 (fit) and 1 (test), found {pairs[FIT]} and "
+      f"{pairs[TEST]} pairs"
+    )
+  return views, pairs
 
 
 def _integers(path: pathlib.Path, table: Mapping[str, np.ndarray], name: str) -> np.ndarray:

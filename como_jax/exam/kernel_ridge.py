@@ -18,35 +18,17 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
+from como_jax.exam import whitening
 
 KERNELS = ("linear", "rbf")
 # Widths of the RBF kernel exp(-d2 / (width * median d2)), d2 = squared distance of two samples.
 WIDTHS = (0.3, 1.0, 4.0, 16.0)
 # The diagonal of every kernel is 1 (for the linear kernel: on average).
 RIDGES = (*np.logspace(-5, 3, 12), np.inf)
-SMALLEST = 1e-5  # directions with a singular value below this share of the largest are dropped
 _ROUNDING = 1e-12  # share of the largest squared distance: samples closer than this are equal
 SELECT = 3000  # maximum number of samples in the choice, whose cost grows with the cube
 HELD_OUT = 0.25  # share of the groups that is held out in the choice
 CHUNK = 2048  # rows that are predicted at a time
-
-
-@dataclasses.dataclass(frozen=True)
-class Scaling:
-  """Subtracts a mean and applies a linear map; the mean squared norm of scaled samples is 1.
-
-  Attributes:
-    mean: [Z].
-    gain: a matrix [Z, R], or one factor per dimension [Z].
-  """
-
-  mean: np.ndarray
-  gain: np.ndarray
-
-  def __call__(self, inputs: np.ndarray) -> np.ndarray:
-    """Scales inputs [N, Z] -> [N, R] (or [N, Z])."""
-    centered = inputs - self.mean
-    return centered * self.gain if self.gain.ndim == 1 else centered @ self.gain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +62,7 @@ class Probe:
     text: describes the fit in one line.
   """
 
-  scaling: Scaling
+  scaling: whitening.Scaling
   inputs: np.ndarray
   unit: float
   mean: np.ndarray
@@ -96,7 +78,7 @@ class Probe:
     Raises:
       errors.UserError: the width differs from that of the fitted inputs, or values are not finite.
     """
-    new = matrix(new, "new inputs")
+    new = whitening.matrix(new, "new inputs")
     if new.shape[1] != len(self.scaling.mean):
       raise errors.UserError(
         f"new inputs: expected [M, {len(self.scaling.mean)}], found {list(new.shape)}"
@@ -109,7 +91,9 @@ class Probe:
         if part.width is None:
           result[begin : begin + CHUNK, part.dims] = scaled @ part.weights
         else:
-          distance = squared_distance(scaled, self.inputs) if distance is None else distance
+          distance = (
+            whitening.squared_distance(scaled, self.inputs) if distance is None else distance
+          )
           result[begin : begin + CHUNK, part.dims] = (
             np.exp(distance / (-part.width * self.unit)) @ part.weights
           )
@@ -145,8 +129,8 @@ def fit(
       kernel.
   """
   inputs, targets, groups = (
-    matrix(inputs, "inputs"),
-    matrix(targets, "targets"),
+    whitening.matrix(inputs, "inputs"),
+    whitening.matrix(targets, "targets"),
     np.asarray(groups).reshape(-1),
   )
   if not len(inputs) == len(targets) == len(groups):
@@ -159,7 +143,7 @@ def fit(
       raise errors.UserError(f"kernel {name!r} is not known: {errors.nearest(name, KERNELS)}")
   _, index = np.unique(groups, return_inverse=True)
   train, held = inner_split(index, seed)
-  mean, scale = standard(targets)
+  mean, scale = whitening.standard(targets)
   standardized = (targets - mean) / scale
   grid = _inner_errors(inputs, standardized, train, held, whiten=whiten, kernels=kernels)
   blocks = np.arange(targets.shape[1]) if blocks is None else np.asarray(blocks)
@@ -169,7 +153,7 @@ def fit(
   )
   widths = _widths(kernels)
   chosen = tuple((widths[b // len(RIDGES)], float(RIDGES[b % len(RIDGES)])) for b in best)
-  scaling = scale_inputs(inputs, whiten)
+  scaling = whitening.scale_inputs(inputs, whiten)
   scaled = scaling(inputs)
   unit, parts = _weights(scaled, standardized, chosen)
   inner = grid.reshape(-1, targets.shape[1])[best, np.arange(targets.shape[1])]
@@ -184,78 +168,6 @@ def fit(
     inner=inner,
     text=_text(scaled, inputs, chosen, whiten=whiten, sizes=(len(train), len(held))),
   )
-
-
-def matrix(values: Any, name: str) -> np.ndarray:
-  """Checks values [N, K] and converts them to float64.
-
-  Args:
-    values: the values.
-    name: name of the values in error messages.
-
-  Raises:
-    errors.UserError: another rank, or values that are not finite.
-  """
-  values = np.asarray(values, dtype=np.float64)
-  if values.ndim != 2:
-    raise errors.UserError(
-      f"{name}: expected two axes [samples, numbers], found {list(values.shape)}"
-    )
-  wrong = int((~np.isfinite(values)).any(axis=1).sum())
-  if wrong:
-    raise errors.UserError(f"{name}: {wrong} of {len(values)} rows hold values that are not finite")
-  return values
-
-
-def standard(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and standard deviation [K] of values [N, K]; 1 where the values are constant."""
-  mean, deviation = values.mean(axis=0), values.std(axis=0)
-  return mean, np.where(deviation > 1e-12 * (np.abs(mean) + 1e-300), deviation, 1.0)
-
-
-def scale_inputs(inputs: np.ndarray, whiten: bool = True) -> Scaling:
-  """Whitening by principal components, or standardization of each dimension.
-
-  Only directions above `SMALLEST` are kept. The rounding noise of float32 latents is below it. The
-  rounding noise of 16-bit latents is above it, so save latents in float32.
-
-  Args:
-    inputs: [N, Z].
-    whiten: True: a gain [Z, R] from principal components. False: a gain [Z]; see `fit`.
-  """
-  mean = inputs.mean(axis=0)
-  if not whiten:
-    _, deviation = standard(inputs)
-    constant = np.ptp(inputs, axis=0) == 0
-    return Scaling(
-      mean, np.where(constant, 0.0, 1 / deviation) / np.sqrt(max((~constant).sum(), 1))
-    )
-  centered = inputs - mean
-  directions, singular = principal(centered)
-  kept = singular > SMALLEST * max(singular.max(initial=0.0), 1e-300)
-  unit = np.sqrt(len(inputs) / max(kept.sum(), 1))
-  return Scaling(mean, directions[:, kept] * (unit / singular[kept]))
-
-
-def principal(centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Principal directions [Z, min(N, Z)] of centered inputs [N, Z], and falling singular values."""
-  if centered.shape[0] >= centered.shape[1]:
-    values, vectors = np.linalg.eigh(centered.T @ centered)
-    return vectors[:, ::-1], np.sqrt(np.maximum(values[::-1], 0))
-  values, vectors = np.linalg.eigh(centered @ centered.T)
-  singular = np.sqrt(np.maximum(values[::-1], 0))
-  return centered.T @ vectors[:, ::-1] / np.maximum(
-    singular, 1e-12 * max(singular.max(initial=0.0), 1e-300)
-  ), singular
-
-
-def squared_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  """Squared distances between the rows of two arrays: [M, R] and [N, R] -> [M, N]."""
-  result = first @ second.T
-  result *= -2
-  result += (first**2).sum(axis=1)[:, None]
-  result += (second**2).sum(axis=1)
-  return np.maximum(result, 0, out=result)
 
 
 def inner_split(index: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -302,7 +214,7 @@ def _inner_errors(
 
   Scaling and target means come from the training samples.
   """
-  scaling = scale_inputs(inputs[train], whiten)
+  scaling = whitening.scale_inputs(inputs[train], whiten)
   fitted, new = scaling(inputs[train]), scaling(inputs[held])
   mean = targets[train].mean(axis=0)
   centered, truth = targets[train] - mean, targets[held] - mean
@@ -310,11 +222,11 @@ def _inner_errors(
   distance = cross = None
   for k, width in enumerate(_widths(kernels)):
     if width is None:
-      directions, singular = principal(fitted)
+      directions, singular = whitening.principal(fitted)
       values, basis, projected = singular**2, new @ directions, directions.T @ (fitted.T @ centered)
     else:
-      distance = squared_distance(fitted, fitted) if distance is None else distance
-      cross = squared_distance(new, fitted) if cross is None else cross
+      distance = whitening.squared_distance(fitted, fitted) if distance is None else distance
+      cross = whitening.squared_distance(new, fitted) if cross is None else cross
       unit = width * _median(distance)
       if not unit:
         continue
@@ -362,13 +274,13 @@ def _weights(
     if np.isinf(ridge):
       continue  # predicts the mean, which needs no weights
     if width is None:
-      directions, singular = principal(scaled)
+      directions, singular = whitening.principal(scaled)
       weights = directions @ (
         (directions.T @ (scaled.T @ targets[:, dims])) / (singular**2 + ridge)[:, None]
       )
     else:
       if distance is None:
-        distance = squared_distance(scaled, scaled)
+        distance = whitening.squared_distance(scaled, scaled)
         unit = _median(distance) or 1.0
       gram = np.exp(distance / (-width * unit))
       gram.flat[:: len(gram) + 1] += ridge

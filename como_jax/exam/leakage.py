@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
-from como_jax.exam import kernel_ridge, resampling
+from como_jax.exam import kernel_ridge, resampling, whitening
 from como_jax.exam.resampling import Estimate
 
 # Appearance counts as readable above this share of the way from chance to perfect accuracy.
@@ -23,7 +23,7 @@ FLAG = 0.1
 # 0.02 between splits.
 GAP = 0.2
 HELD_OUT = 0.25  # share of the trajectories that is held out
-LEAST = 8  # minimum number of trajectories
+MIN_TRAJECTORIES = 8  # minimum number of trajectories
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ def identities(
     errors.UserError: unequal lengths, values that are not finite, fewer than two classes on both
       sides of the split, fewer than eight trajectories.
   """
-  z, trajectories = kernel_ridge.matrix(z, "z"), np.asarray(trajectories).reshape(-1)
+  z, trajectories = whitening.matrix(z, "z"), np.asarray(trajectories).reshape(-1)
   labels = {name: np.asarray(values).reshape(-1) for name, values in labels.items()}
   for name, values in {**labels, "trajectories": trajectories}.items():
     if len(values) != len(z):
@@ -174,9 +174,9 @@ def future(
   Raises:
     errors.UserError: unequal lengths, values that are not finite, fewer than eight chains.
   """
-  z, chains = kernel_ridge.matrix(z, "z"), np.asarray(chains).reshape(-1)
+  z, chains = whitening.matrix(z, "z"), np.asarray(chains).reshape(-1)
   pictures = [
-    kernel_ridge.matrix(values, name) for values, name in ((first, "first"), (second, "second"))
+    whitening.matrix(values, name) for values, name in ((first, "first"), (second, "second"))
   ]
   if not len(z) == len(chains) == len(pictures[0]) == len(pictures[1]):
     raise errors.UserError(
@@ -230,8 +230,8 @@ def reading(
     errors.UserError: unequal shapes, values that are not finite, fewer than two groups.
   """
   truth, predicted = (
-    kernel_ridge.matrix(truth, "numbers"),
-    kernel_ridge.matrix(predicted, "predicted numbers"),
+    whitening.matrix(truth, "numbers"),
+    whitening.matrix(predicted, "predicted numbers"),
   )
   if truth.shape != predicted.shape:
     raise errors.UserError(
@@ -256,9 +256,10 @@ def _sums(
 
 def _split(trajectories: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
   names, index = np.unique(trajectories, return_inverse=True)
-  if len(names) < LEAST:
+  if len(names) < MIN_TRAJECTORIES:
     raise errors.UserError(
-      f"reading classes or pictures needs at least {LEAST} trajectories, found {len(names)}"
+      f"reading classes or pictures needs at least {MIN_TRAJECTORIES} trajectories, found "
+      f"{len(names)}"
     )
   held = np.random.default_rng([seed, 7]).permutation(len(names))[: round(HELD_OUT * len(names))]
   return np.flatnonzero(~np.isin(index, held)), np.flatnonzero(np.isin(index, held))

@@ -75,24 +75,6 @@ class Score:
   groups: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Spread:
-  """The scores of the levels of a view's property (camera, scene), on the same moves.
-
-  Attributes:
-    levels: the levels.
-    scores: the score of each level.
-    deviation: standard deviation of S over the levels where S is not withheld; nan if there are
-      fewer than two.
-    range: range of S over the same levels; nan if there are fewer than two.
-  """
-
-  levels: tuple[Any, ...]
-  scores: tuple[Score, ...]
-  deviation: float
-  range: float
-
-
 def pair_errors(predicted: Any, target: Any, variance: Any) -> np.ndarray:
   """Squared errors [M, A] in units of the variance of each dimension.
 
@@ -126,7 +108,7 @@ def capped(means: np.ndarray) -> np.ndarray:
 
 def e(values: Any, squares: Any = None) -> float:
   """The value of e for errors [M, A]; `squares` as in `Moves`."""
-  values = _table(values, "errors")
+  values = table(values, "errors")
   return float(
     capped(
       values.mean(axis=0) / (1.0 if squares is None else _squares(squares, values).mean(axis=0))
@@ -138,7 +120,7 @@ def e_estimate(
   values: Any, moves: Moves, *, seed: int = 0, resamples: int = resampling.RESAMPLES
 ) -> Estimate:
   """The value of e for errors [M, A], with its interval over groups."""
-  (mean,), (drawn,), _ = _means([_table(values, "errors")], moves, seed, resamples)
+  (mean,), (drawn,), _ = _means([table(values, "errors")], moves, seed, resamples)
   return resampling.estimate(capped(mean), capped(drawn))
 
 
@@ -159,7 +141,7 @@ def difference(
   Raises:
     errors.UserError: unequal shapes, fewer than two groups, values that are not finite.
   """
-  first = _table(first, "errors")
+  first = table(first, "errors")
   means, drawn, _ = _means(
     [first, _table_like(second, first, "the other's errors")], moves, seed, resamples
   )
@@ -189,9 +171,9 @@ def score(
   Raises:
     errors.UserError: unequal shapes, fewer than two groups, values that are not finite.
   """
-  z = _table(z, "z's errors")
-  singles = [_table_like(values, z, "single's errors") for values in _candidates(single)]
-  boths = [_table_like(values, z, "both's errors") for values in _candidates(both)]
+  z = table(z, "z's errors")
+  singles = [_table_like(values, z, "single's errors") for values in candidates(single)]
+  boths = [_table_like(values, z, "both's errors") for values in candidates(both)]
   chosen = [
     int(np.argmin([e(values, moves.squares) for values in controls]))
     for controls in (singles, boths)
@@ -229,60 +211,21 @@ def score(
   )
 
 
-def spread(
-  single: Any,
-  z: Any,
-  both: Any,
-  moves: Moves,
-  *,
-  levels: Any,
-  seed: int = 0,
-  resamples: int = resampling.RESAMPLES,
-) -> Spread:
-  """The score in each level of a property (camera, scene), on the pairs of that level alone.
-
-  The controls are chosen over all pairs, so that all levels use the same controls.
-
-  Args:
-    single: as for `score`.
-    z: as for `score`.
-    both: as for `score`.
-    moves: as for `score`.
-    levels: level of each pair [M].
-    seed: as for `score`.
-    resamples: as for `score`.
-
-  Raises:
-    errors.UserError: as for `score`, or a level has pairs of fewer than two groups.
-  """
-  levels = np.asarray(levels).reshape(-1)
-  overall = score(single, z, both, moves, seed=seed, resamples=2)
-  limit = moves.limit if overall.chosen_single < 0 else None
-  single_errors = _table(_candidates(single)[max(0, overall.chosen_single)], "single's errors")
-  both_errors = _table(_candidates(both)[overall.chosen_both], "both's errors")
-  z, moves = _table(z, "z's errors"), dataclasses.replace(moves, limit=limit)
-  names = tuple(np.unique(levels).tolist())
-  scores = tuple(
-    score(
-      single_errors[rows], z[rows], both_errors[rows], moves[rows], seed=seed, resamples=resamples
-    )
-    for rows in (levels == name for name in names)
-  )
-  known = np.array([level.s.value for level in scores if not level.withheld])
-  enough = len(known) > 1
-  return Spread(
-    names,
-    scores,
-    float(known.std(ddof=1)) if enough else float("nan"),
-    float(np.ptp(known)) if enough else float("nan"),
-  )
-
-
-def _candidates(values: Any) -> Sequence[Any]:
+def candidates(values: Any) -> Sequence[Any]:
+  """The controls of `score`: errors of one control count as a list of one."""
   return values if isinstance(values, list | tuple) else [values]
 
 
-def _table(values: Any, name: str) -> np.ndarray:
+def table(values: Any, name: str) -> np.ndarray:
+  """Checks errors [M, A] and converts them to float64.
+
+  Args:
+    values: the errors.
+    name: name of the errors in error messages.
+
+  Raises:
+    errors.UserError: another rank, no rows, or values that are not finite.
+  """
   values = np.asarray(values, dtype=np.float64)
   if values.ndim != 2 or not values.size:
     raise errors.UserError(f"{name}: expected [pairs, dimensions], found {list(values.shape)}")
@@ -293,7 +236,7 @@ def _table(values: Any, name: str) -> np.ndarray:
 
 
 def _table_like(values: Any, like: np.ndarray, name: str) -> np.ndarray:
-  values = _table(values, name)
+  values = table(values, name)
   if values.shape != like.shape:
     raise errors.UserError(
       f"{name}: expected {list(like.shape)}, as z's errors, found {list(values.shape)}"

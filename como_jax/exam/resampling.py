@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from como_jax import errors
 
@@ -80,10 +81,10 @@ def groups_of(groups: Any, *, seed: int = 0, resamples: int = RESAMPLES) -> Grou
   return Groups(index, counts.astype(np.float64))
 
 
-def estimate(value: float, draws: np.ndarray) -> Estimate:
-  """A value with the standard error and the interval of its draws [B]."""
+def estimate(value: npt.ArrayLike, draws: np.ndarray) -> Estimate:
+  """A value (one number) with the standard error and the interval of its draws [B]."""
   low, high = np.percentile(draws, LEVELS)
-  return Estimate(float(value), float(np.std(draws, ddof=1)), float(low), float(high))
+  return Estimate(float(np.asarray(value)), float(np.std(draws, ddof=1)), float(low), float(high))
 
 
 def of_means(

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from como_jax.exam import run
+from como_jax.exam.result import Result
 
 
-def text(result: run.Result) -> str:
+def text(result: Result) -> str:
   """The whole result as lines of text; the verdict is last."""
   score, robot = result.score, result.score_robot
   lines = [
@@ -45,7 +45,7 @@ def text(result: run.Result) -> str:
   return "\n".join(lines)
 
 
-def to_json(result: run.Result) -> dict[str, Any]:
+def to_json(result: Result) -> dict[str, Any]:
   """The verdict, the sentence, the probe and `Result.row`; NaN and infinity become null."""
   return {
     "verdict": result.verdict,
@@ -65,7 +65,7 @@ def to_json(result: run.Result) -> dict[str, Any]:
   }
 
 
-def _appearance(result: run.Result) -> Iterable[tuple[str, str]]:
+def _appearance(result: Result) -> Iterable[tuple[str, str]]:
   for name, label in result.identities.items():
     flag = "  READABLE" if label.flagged else ""
     yield f"{name} read beyond chance", f"{label.excess}{flag}  ({label.text})"
@@ -78,7 +78,7 @@ def _appearance(result: run.Result) -> Iterable[tuple[str, str]]:
     yield "second better known than the first by", f"{result.future.gap}{flag}"
 
 
-def _twins(result: run.Result) -> Iterable[tuple[str, str]]:
+def _twins(result: Result) -> Iterable[tuple[str, str]]:
   if result.shares:
     for name, share in result.shares.shares.items():
       note = "  (estimate below 0, counted as 0)" if name in result.shares.negative else ""
@@ -91,7 +91,7 @@ def _twins(result: run.Result) -> Iterable[tuple[str, str]]:
     yield f"S over {name}", f"{values}; range {_short(spread.range)}"
 
 
-def _relations(result: run.Result) -> Iterable[tuple[str, str]]:
+def _relations(result: Result) -> Iterable[tuple[str, str]]:
   yield "e, camera's own probe", _short(result.crossed.own)
   yield "e, another camera's probe", _short(result.crossed.other)
   for level, estimate in result.dose.items():

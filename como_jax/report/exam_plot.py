@@ -1,10 +1,14 @@
 """Plots the exam: how well z predicts motion, against how well it predicts appearance."""
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from como_jax.report import plots
+from como_jax.report import themes
 from como_jax.report.data import Exam
+
+Point = tuple[float, float, str, bool]  # S, appearance, name, whether it is the model
 
 KINDS = {
   "model": ("this model", 2, "o"),
@@ -18,32 +22,38 @@ NEAR = 0.08
 FLAG = 0.1  # excess above which appearance counts as readable, as in the exam
 
 
-@plots.themed
-def axes(data: Exam, theme: plots.Theme) -> bytes:
+@themes.themed
+def axes(data: Exam, theme: themes.Theme) -> bytes:
   """Draws two panels.
 
   The left panel has S against the label of appearance that z predicts best, both with 95 %
   intervals. The right panel has the errors of all rows, sorted.
   """
-  figure, (left, right) = plots.panels(2, columns=2, row=4.6)
-  # (S, appearance, name, whether it is the model)
-  labeled: list[tuple[float, float, str, bool]] = []
+  figure, (left, right) = themes.panels(2, columns=2, row=4.6)
+  labeled = _motion_and_appearance(left, data, theme)
+  _errors(right, data, theme)
+  _name_points(figure, left, labeled, theme)
+  return themes.png(figure)
+
+
+def _motion_and_appearance(axis: Axes, data: Exam, theme: themes.Theme) -> list[Point]:
+  """Draws S against appearance; returns the points that get a label."""
+  labeled: list[Point] = []
   for row in data.rows:
     _, color, marker = KINDS[row.kind]
-    color = theme.colors[color]
     if row.score and row.leak:
       (s, low, high), (leak, leak_low, leak_high) = row.score, row.leak
       clipped_s, name = (
         float(np.clip(s, LOWEST, HIGHEST)),
         row.name if LOWEST <= s <= HIGHEST else f"{row.name} (S {s:.2f})",
       )
-      left.errorbar(
+      axis.errorbar(
         clipped_s,
         leak,
         xerr=[[max(0, s - low)], [max(0, high - s)]],
         yerr=[[max(0, leak - leak_low)], [max(0, leak_high - leak)]],
         fmt=marker,
-        color=color,
+        color=theme.colors[color],
         markersize=8 if row.kind == "model" else 6,
         elinewidth=0.8,
         zorder=3 if row.kind == "model" else 2,
@@ -52,24 +62,30 @@ def axes(data: Exam, theme: plots.Theme) -> bytes:
         np.hypot(clipped_s - x, leak - y) > NEAR for x, y, *_ in labeled
       ):
         labeled.append((clipped_s, leak, name, row.kind == "model"))
-  left.axhline(FLAG, color=theme.faint, linestyle="--")
-  left.axvline(0, color=theme.faint, linestyle="--")
-  left.set(
+  axis.axhline(FLAG, color=theme.faint, linestyle="--")
+  axis.axvline(0, color=theme.faint, linestyle="--")
+  axis.set(
     xlabel="S: 0 as one picture, 1 as both",
     ylabel="appearance read from z: 0 chance, 1 always",
     title="Motion and appearance",
   )
   named = {KINDS[row.kind][0]: KINDS[row.kind] for row in data.rows}
   handles = [
-    left.plot([], [], linestyle="", marker=marker, color=theme.colors[color], label=name)[0]
+    axis.plot([], [], linestyle="", marker=marker, color=theme.colors[color], label=name)[0]
     for name, (_, color, marker) in named.items()
   ]
-  left.legend(handles=handles, loc="upper right")
-  left.set_xlim(right=max(HIGHEST, left.get_xlim()[1]))
-  ranked = sorted((row for row in data.rows if row.error), key=lambda row: -row.error[0])
-  for index, row in enumerate(ranked):
-    value, low, high = row.error
-    right.errorbar(
+  axis.legend(handles=handles, loc="upper right")
+  axis.set_xlim(right=max(HIGHEST, axis.get_xlim()[1]))
+  return labeled
+
+
+def _errors(axis: Axes, data: Exam, theme: themes.Theme) -> None:
+  """Draws the errors of all rows, the largest at the bottom."""
+  ranked = sorted(
+    ((row, row.error) for row in data.rows if row.error), key=lambda pair: -pair[1][0]
+  )
+  for index, (row, (value, low, high)) in enumerate(ranked):
+    axis.errorbar(
       value,
       index,
       xerr=[[value - low], [high - value]],
@@ -77,14 +93,14 @@ def axes(data: Exam, theme: plots.Theme) -> bytes:
       color=theme.colors[KINDS[row.kind][1]],
       elinewidth=1,
     )
-  right.set_yticks(range(len(ranked)), [row.name for row in ranked], fontsize=8)
+  axis.set_yticks(range(len(ranked)), [row.name for row, _ in ranked], fontsize=8)
   for value, name, side in (
     (data.single, "one picture", "left"),
     (data.both, "both, labels", "right"),
   ):
     if value is not None:
-      right.axvline(value, color=theme.ink, linewidth=0.8, linestyle=":")
-      right.annotate(
+      axis.axvline(value, color=theme.ink, linewidth=0.8, linestyle=":")
+      axis.annotate(
         name,
         (value, len(ranked) - 0.4),
         fontsize=7.5,
@@ -92,22 +108,17 @@ def axes(data: Exam, theme: plots.Theme) -> bytes:
         color=theme.ink,
         annotation_clip=False,
       )
-  right.set(
+  axis.set(
     xlabel="error of the move (1 = nothing known)", title="Error in unseen scenes and cameras\n"
   )
-  _name_points(figure, left, labeled, theme)
-  return plots.png(figure)
 
 
-def _name_points(
-  figure, axis, points: list[tuple[float, float, str, bool]], theme: plots.Theme
-) -> None:
+def _name_points(figure: Figure, axis: Axes, points: list[Point], theme: themes.Theme) -> None:
   """Writes the name of each point next to it where there is space, first that of the model."""
   figure.draw_without_rendering()  # computes the layout
-  occupied = [axis.get_legend().get_window_extent()]
-  occupied += [
-    Bbox.from_bounds(*(axis.transData.transform((x, y)) - 5), 10, 10) for x, y, *_ in points
-  ]
+  legend = axis.get_legend()
+  occupied = [legend.get_window_extent()] if legend else []
+  occupied += [_marker_box(axis, x, y) for x, y, *_ in points]
   for x, y, name, _ in sorted(points, key=lambda point: not point[3]):
     candidates = []
     for distance in (6, 14, 24, 36):
@@ -135,6 +146,12 @@ def _name_points(
     _, _, label, box = min(candidates)
     label.set_visible(True)
     occupied.append(box)
+
+
+def _marker_box(axis: Axes, x: float, y: float) -> Bbox:
+  """The 10 x 10 pixels around a point."""
+  left, bottom = axis.transData.transform((x, y)) - 5
+  return Bbox.from_bounds(left, bottom, 10, 10)
 
 
 def _inside(box: Bbox, outer: Bbox) -> bool:

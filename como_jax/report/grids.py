@@ -173,7 +173,7 @@ def legend(factor: int) -> str:
   )
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.ImageFont) -> str:
+def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
   while len(text) > 1 and draw.textlength(text, font=font) > width:
     text = text[:-2].rstrip() + "…"
   return text

@@ -58,54 +58,65 @@ def short(result: dict[str, Any]) -> str:
   ]
   notes = []
   for program in result["programs"]:
-    mesh = " x ".join(map(str, program["mesh"].values()))
-    memory = program["memory"]
-    fits = f"{memory['needed']:.2f}" + (
-      f" of {memory['available']:.2f}" if memory["available"] else ""
-    )
-    fits += ", does not fit" if program["fits"] is False else ""
-    row = [
-      program["program"],
-      f"{program['devices']} ({mesh})",
-      f"{program['batch_per_device']:g} {program['unit']}",
-      fits,
-      f"{program['model_flops'] / program['devices'] / 1e12:.3f}",
-      f"{program['flops'] / program['devices'] / 1e12:.3f}",
-    ]
-    if "roofline" in program:
-      roofline = program["roofline"]
-      row += [
-        f"{roofline['seconds'] * 1e3:.2f} ({roofline['bound']})",
-        f"{roofline['traffic_seconds'] * 1e3:.2f}",
-        f"{roofline['mfu']:.0%}",
-        f"{program['batch'] / roofline['seconds']:,.0f} {program['unit']}",
-      ]
-    else:
-      row += [""] * 4
+    lines += ["| " + " | ".join(_short_row(program)) + " |"]
+    notes += _notes(program)
+  return "\n".join(lines + [""] + [f"* {note}" for note in notes])
+
+
+def _short_row(program: dict[str, Any]) -> list[str]:
+  """Cells of a program in the table of `short`."""
+  mesh = " x ".join(map(str, program["mesh"].values()))
+  memory = program["memory"]
+  fits = f"{memory['needed']:.2f}" + (
+    f" of {memory['available']:.2f}" if memory["available"] else ""
+  )
+  fits += ", does not fit" if program["fits"] is False else ""
+  row = [
+    program["program"],
+    f"{program['devices']} ({mesh})",
+    f"{program['batch_per_device']:g} {program['unit']}",
+    fits,
+    f"{program['model_flops'] / program['devices'] / 1e12:.3f}",
+    f"{program['flops'] / program['devices'] / 1e12:.3f}",
+  ]
+  if "roofline" in program:
+    roofline = program["roofline"]
     row += [
-      f"{sum(collective[key] for collective in program.get('collectives', ())) / 2**20:.1f}"
-      for key in ("bytes", "ici", "dcn")
+      f"{roofline['seconds'] * 1e3:.2f} ({roofline['bound']})",
+      f"{roofline['traffic_seconds'] * 1e3:.2f}",
+      f"{roofline['mfu']:.0%}",
+      f"{program['batch'] / roofline['seconds']:,.0f} {program['unit']}",
     ]
-    lines += ["| " + " | ".join(row) + " |"]
-    kinds = ", ".join(
-      f"{collective['count']} {collective['kind']} ({collective['bytes'] / 2**20:.1f} MiB)"
-      for collective in program.get("collectives", ())
+  else:
+    row += [""] * 4
+  row += [
+    f"{sum(collective[key] for collective in program.get('collectives', ())) / 2**20:.1f}"
+    for key in ("bytes", "ici", "dcn")
+  ]
+  return row
+
+
+def _notes(program: dict[str, Any]) -> list[str]:
+  """Notes on a program below the table of `short`."""
+  kinds = ", ".join(
+    f"{collective['count']} {collective['kind']} ({collective['bytes'] / 2**20:.1f} MiB)"
+    for collective in program.get("collectives", ())
+  )
+  notes = [
+    (
+      f"{program['program']}: {program['parameters']:,} parameters, "
+      f"{program['trainable']:,} trained; collectives: {kinds or 'none'}."
     )
+  ]
+  if "largest" in program:
+    largest = program["largest"]
     notes += [
       (
-        f"{program['program']}: {program['parameters']:,} parameters, "
-        f"{program['trainable']:,} trained; collectives: {kinds or 'none'}."
+        f"Largest batch of a device that fits (to 1/8): {largest['per_device']}, found with "
+        f"{largest['compiles']} compiles."
       )
     ]
-    if "largest" in program:
-      largest = program["largest"]
-      notes += [
-        (
-          f"Largest batch of a device that fits (to 1/8): {largest['per_device']}, found with "
-          f"{largest['compiles']} compiles."
-        )
-      ]
-  return "\n".join(lines + [""] + [f"* {note}" for note in notes])
+  return notes
 
 
 def verdict(program: dict[str, Any]) -> str:
@@ -163,21 +174,7 @@ def _tables(program: dict[str, Any]) -> list[str]:
       )
     ]
   if "roofline" in program:
-    roofline = program["roofline"]
-    parts = ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in roofline["parts"].items())
-    rows += [
-      (
-        "least time of a step, ms",
-        f"{roofline['seconds'] * 1e3:.2f}, bound by {roofline['bound']} ({parts})",
-      ),
-      ("model FLOP utilization, at most", f"{roofline['mfu']:.0%}"),
-      (f"{program['unit']}/s, at most", f"{program['batch'] / roofline['seconds']:,.0f}"),
-      (
-        "the same if all its memory traffic takes its time",
-        f"{roofline['traffic_seconds'] * 1e3:.2f} ms, {roofline['traffic_mfu']:.0%}, "
-        f"{program['batch'] / roofline['traffic_seconds']:,.0f} {program['unit']}/s",
-      ),
-    ]
+    rows += _roofline(program)
   if program.get("loops_unknown"):
     rows += [("loops of unknown length, counted once", str(program["loops_unknown"]))]
   if "largest" in program:
@@ -189,8 +186,32 @@ def _tables(program: dict[str, Any]) -> list[str]:
     ]
   rows += [("compile time here, s", f"{program['compile_seconds']:.0f}")]
   lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
+  return lines + _collectives(program)
+
+
+def _roofline(program: dict[str, Any]) -> list[tuple[str, str]]:
+  """Rows about the time of a step: the bounds of the roofline model."""
+  roofline = program["roofline"]
+  parts = ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in roofline["parts"].items())
+  return [
+    (
+      "least time of a step, ms",
+      f"{roofline['seconds'] * 1e3:.2f}, bound by {roofline['bound']} ({parts})",
+    ),
+    ("model FLOP utilization, at most", f"{roofline['mfu']:.0%}"),
+    (f"{program['unit']}/s, at most", f"{program['batch'] / roofline['seconds']:,.0f}"),
+    (
+      "the same if all its memory traffic takes its time",
+      f"{roofline['traffic_seconds'] * 1e3:.2f} ms, {roofline['traffic_mfu']:.0%}, "
+      f"{program['batch'] / roofline['traffic_seconds']:,.0f} {program['unit']}/s",
+    ),
+  ]
+
+
+def _collectives(program: dict[str, Any]) -> list[str]:
+  """Lines of the table of collectives."""
   if program.get("collectives"):
-    lines += [
+    lines = [
       "",
       "| collectives | a step | MiB of arrays | MiB sent over ICI | MiB sent over DCN |",
       "| --- | --- | --- | --- | --- |",
@@ -202,6 +223,5 @@ def _tables(program: dict[str, Any]) -> list[str]:
       )
       for row in program["collectives"]
     ]
-  elif "collectives" in program:
-    lines += ["", "No collectives."]
-  return lines
+    return lines
+  return ["", "No collectives."] if "collectives" in program else []

@@ -1,67 +1,17 @@
-"""The plots as PNG bytes, in a light and a dark theme.
+"""The plots of a report as PNG bytes."""
 
-The colors are those of Okabe and Ito, which color-blind readers can distinguish.
-"""
-
-import dataclasses
-import functools
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
-from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
 from como_jax.report.data import Curve, Projection, Rollouts, Scatter, Similarity
+from como_jax.report.themes import WIDTH, Theme, panels, png, themed
 
-WIDTH, ROW, DPI = 9.6, 2.9, 120  # inches, inches, dots per inch
-MOST_POINTS = 2000  # maximum number of points of a scatter plot; more would only overlap
-
-
-@dataclasses.dataclass(frozen=True)
-class Theme:
-  """Colors of the background, the text and the plots."""
-
-  name: str
-  back: str
-  ink: str
-  faint: str
-  colors: tuple[str, ...]
-
-
-LIGHT = Theme(
-  "light",
-  "#ffffff",
-  "#1f2430",
-  "#d9dde5",
-  ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
-)
-DARK = Theme(
-  "dark",
-  "#1a1d24",
-  "#e4e7ee",
-  "#3a404c",
-  ("#56B4E9", "#E69F00", "#29C49A", "#E294BF", "#F0E442", "#4C9BE8"),
-)
-THEMES = (LIGHT, DARK)
-
-
-def themed(draw):
-  """Decorator that draws with the settings of the theme.
-
-  Matplotlib reads these settings when a title or a legend is created, not when the figure is.
-  """
-
-  @functools.wraps(draw)
-  def themed(data, theme: Theme, **settings) -> bytes:
-    with matplotlib.rc_context(_style(theme)):
-      return draw(data, theme, **settings)
-
-  return themed
+MAX_POINTS = 2000  # maximum number of points of a scatter plot; more would only overlap
 
 
 @themed
@@ -82,57 +32,74 @@ def curves(data: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None
     ] = curve
   figure, axes = panels(len(named), columns=2 if len(named) in (2, 4) else 3)
   for axis, (name, parts) in zip(axes, named.items(), strict=False):
-    all_values = np.concatenate([np.asarray(values, np.float64) for _, values in parts.values()])
-    all_values = all_values[np.isfinite(all_values)]
-    wide_range = (
-      len(all_values) and all_values.min() > 0 and all_values.max() > 20 * all_values.min()
-    )
-    logarithmic = bool(
-      wide_range if log is None else name in log and len(all_values) and all_values.min() > 0
-    )
-    if logarithmic:
-      axis.set_yscale("log")
-      axis.yaxis.set_minor_formatter(ticker.NullFormatter())
-      # With two decades or less, powers of ten alone would give too few ticks.
-      if all_values.max() < 200 * all_values.min():
-        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-    else:
-      axis.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
-    if "train" in parts:
-      steps, values = (np.asarray(part, np.float64) for part in parts["train"])
-      smoothed = smooth(values)
-      axis.plot(
-        steps,
-        values,
-        color=theme.colors[0],
-        alpha=0.28,
-        linewidth=0.9,
-        marker="o" if len(values) == 1 else None,
-      )
-      axis.plot(steps, smoothed, color=theme.colors[0], linewidth=2, label="training, smoothed")
-    if "validation" in parts:
-      axis.plot(
-        *parts["validation"],
-        color=theme.colors[1],
-        marker="o",
-        markersize=5,
-        linewidth=1,
-        linestyle=":",
-        label="validation",
-      )
-    axis.set(title=name, xlabel="step", ylabel="value (log scale)" if logarithmic else "value")
-    axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    _curve_panel(axis, name, parts, theme, log=log)
     if len(named) == 1 or "validation" in parts:
       axis.legend()
   return png(figure)
+
+
+def _curve_panel(
+  axis: Axes, name: str, parts: Mapping[str, Curve], theme: Theme, *, log: Sequence[str] | None
+) -> None:
+  """Draws the training and the validation curve of one name."""
+  logarithmic = _set_scale(axis, parts, None if log is None else name in log)
+  if "train" in parts:
+    steps, values = (np.asarray(part, np.float64) for part in parts["train"])
+    smoothed = smooth(values)
+    axis.plot(
+      steps,
+      values,
+      color=theme.colors[0],
+      alpha=0.28,
+      linewidth=0.9,
+      marker="o" if len(values) == 1 else None,
+    )
+    axis.plot(steps, smoothed, color=theme.colors[0], linewidth=2, label="training, smoothed")
+  if "validation" in parts:
+    axis.plot(
+      *parts["validation"],
+      color=theme.colors[1],
+      marker="o",
+      markersize=5,
+      linewidth=1,
+      linestyle=":",
+      label="validation",
+    )
+  axis.set(title=name, xlabel="step", ylabel="value (log scale)" if logarithmic else "value")
+  axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+
+
+def _set_scale(axis: Axes, parts: Mapping[str, Curve], log: bool | None) -> bool:
+  """Sets the scale of the values; returns whether it is logarithmic.
+
+  Args:
+    axis: the panel.
+    parts: its curves.
+    log: whether a logarithmic axis is asked for; None: by the range of the values.
+  """
+  all_values = np.concatenate([np.asarray(values, np.float64) for _, values in parts.values()])
+  all_values = all_values[np.isfinite(all_values)]
+  wide_range = len(all_values) and all_values.min() > 0 and all_values.max() > 20 * all_values.min()
+  logarithmic = bool(
+    wide_range if log is None else log and len(all_values) and all_values.min() > 0
+  )
+  if logarithmic:
+    axis.set_yscale("log")
+    axis.yaxis.set_minor_formatter(ticker.NullFormatter())
+    # With two decades or less, powers of ten alone would give too few ticks.
+    if all_values.max() < 200 * all_values.min():
+      axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+      axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+  else:
+    axis.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
+  return logarithmic
 
 
 @themed
 def s_pcfc(data: Mapping[str, np.ndarray], theme: Theme) -> bytes:
   """Histograms of the cosines between past-to-current and future-to-current motions."""
   figure, (axis,) = panels(1, columns=1, row=3.4)
-  bins = np.linspace(-1, 1, 61)
+  edges = np.linspace(-1, 1, 61).tolist()
   for i, (name, values) in enumerate(data.items()):
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
@@ -140,10 +107,10 @@ def s_pcfc(data: Mapping[str, np.ndarray], theme: Theme) -> bytes:
       continue
     color = theme.colors[i % len(theme.colors)]
     weights = np.full(len(values), 100.0 / len(values))
-    axis.hist(values, bins=bins, weights=weights, color=color, alpha=0.35)
+    axis.hist(values, bins=edges, weights=weights, color=color, alpha=0.35)
     axis.hist(
       values,
-      bins=bins,
+      bins=edges,
       weights=weights,
       color=color,
       histtype="step",
@@ -296,68 +263,8 @@ def smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _subsample(*columns: np.ndarray) -> tuple[np.ndarray, ...]:
-  """At most MOST_POINTS rows, chosen at random with a fixed seed."""
-  if len(columns[0]) <= MOST_POINTS:
+  """At most MAX_POINTS rows, chosen at random with a fixed seed."""
+  if len(columns[0]) <= MAX_POINTS:
     return columns
-  chosen = np.random.default_rng(0).permutation(len(columns[0]))[:MOST_POINTS]
+  chosen = np.random.default_rng(0).permutation(len(columns[0]))[:MAX_POINTS]
   return tuple(column[chosen] for column in columns)
-
-
-def panels(
-  count: int, *, columns: int, row: float = ROW, square: bool = False
-) -> tuple[Figure, list[Axes]]:
-  """A figure with panels whose size does not depend on their number.
-
-  Args:
-    count: number of panels.
-    columns: maximum number of panels in a row.
-    row: height of a row in inches.
-    square: makes panels square instead.
-  """
-  used = min(count, columns)
-  rows = -(-count // columns)
-  width = WIDTH if used == columns else WIDTH * used / columns
-  figure = Figure(
-    figsize=(width, rows * (WIDTH / columns * 1.08 if square else row)), layout="constrained"
-  )
-  figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.05)
-  axes = [figure.add_subplot(rows, used, i + 1) for i in range(count)]
-  return figure, axes
-
-
-def _style(theme: Theme) -> dict[str, object]:
-  return {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.labelsize": 10,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "figure.facecolor": theme.back,
-    "axes.facecolor": theme.back,
-    "savefig.facecolor": theme.back,
-    "text.color": theme.ink,
-    "axes.labelcolor": theme.ink,
-    "axes.titlecolor": theme.ink,
-    "xtick.color": theme.ink,
-    "ytick.color": theme.ink,
-    "axes.edgecolor": theme.faint,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": theme.faint,
-    "grid.linewidth": 0.7,
-    "legend.labelcolor": theme.ink,
-  }
-
-
-def png(figure: Figure) -> bytes:
-  """Encodes a figure as PNG."""
-  backend_agg.FigureCanvasAgg(figure)
-  stream = io.BytesIO()
-  figure.savefig(stream, format="png", dpi=DPI)
-  return stream.getvalue()

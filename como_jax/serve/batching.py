@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
+from como_jax.serve import interface
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +50,17 @@ class Batcher:
   """
 
   def __init__(
-    self, policy: Any, *, batch_size: int, wait_seconds: float, clients: Callable[[], int]
+    self,
+    policy: interface.Policy,
+    *,
+    batch_size: int,
+    wait_seconds: float,
+    clients: Callable[[], int],
   ):
     """Creates the worker thread; `run` answers the requests.
 
     Args:
-      policy: has `infer(histories, seed=...)`, `warm_up()`, `chunk`, `action_dim`
-        (serve/policy.py).
+      policy: answers the requests.
       batch_size: maximum number of requests in one call.
       wait_seconds: time for which the first request of a batch waits for others.
       clients: returns the number of connected clients. When all of them have sent a request, the

@@ -177,7 +177,9 @@ class Mapper:
     reset = flat.get(RESET, False)
     if not isinstance(reset, (bool, np.bool_)):
       raise errors.UserError(f"{RESET!r} is a {type(reset).__name__}, true or false is expected")
-    observation = {IMAGE + slot: self._image(key, flat[key]) for key, slot in self.cameras.items()}
+    observation: dict[str, Any] = {
+      IMAGE + slot: self._image(key, flat[key]) for key, slot in self.cameras.items()
+    }
     if all(key in flat for key in self._preset.state):
       state = np.concatenate([_vector(key, flat[key]) for key in self._preset.state])
       if self._state_dim and len(state) != self._state_dim:
@@ -248,7 +250,7 @@ def _vector(key: str, value: Any) -> np.ndarray:
   ):
     kind = (
       f"{array.dtype} {list(array.shape)}"
-      if isinstance(value, np.ndarray)
+      if isinstance(value, np.ndarray) and array is not None
       else f"a {type(value).__name__}"
     )
     raise errors.UserError(f"{key!r} is {kind}, a vector of 1 to {MAX_STATE} numbers is expected")

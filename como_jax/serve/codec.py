@@ -66,17 +66,19 @@ def pack(value: Any) -> bytes:
     errors.UserError: names the type or dtype that cannot be sent.
   """
   try:
-    return msgpack.packb(value, default=_encode)
+    packed = msgpack.packb(value, default=_encode)
   except (TypeError, ValueError, OverflowError) as error:
     # errors.UserError is a ValueError too; its text is kept
     raise errors.UserError(f"message cannot be encoded: {_short(error)}") from error
+  assert packed is not None  # None only from a packer without autoreset
+  return packed
 
 
-def unpack(data: bytes, limits: Limits = Limits()) -> Any:
+def unpack(data: bytes | bytearray | memoryview | str, limits: Limits = Limits()) -> Any:
   """Decodes a message from an untrusted sender.
 
   Args:
-    data: the message.
+    data: the message; a text frame is refused.
     limits: a message beyond them is refused.
 
   Returns:

@@ -169,11 +169,11 @@ class Player:
       self._receive()
     if self._queue.needs_chunk(observation.get(self._state_key)):
       self._send(observation)
-    while self._queue.must_go:
+    while (action := self._queue.pop()) is None:
       if not self._request:
         self._send(observation)
       self._receive()
-    return self._queue.pop()
+    return action
 
   def reset(self) -> None:
     """Starts a new episode; waits for a pending answer and drops it."""
@@ -194,6 +194,9 @@ class Player:
     )
 
   def _receive(self) -> None:
+    """Waits for the pending answer, if there is one, and adds it to the queue."""
+    if self._request is None:
+      return
     step, future = self._request
     self._request = None
     try:

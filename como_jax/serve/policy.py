@@ -9,22 +9,21 @@ tokens, E their width.
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from como_jax import errors, language, models, observations, trees, weights
+from como_jax import errors, language, models, trees, weights
 from como_jax.data import policy_row, policy_spec, policy_upgrade, value_transforms, video
 from como_jax.observations import IMAGE, STATE, TASK, Observation
-from como_jax.serve import client_schemas
+from como_jax.serve import observed
 from como_jax.settings import renames
 from como_jax.train import checkpoint
 
 KIND = "policy"
-MOST_ASPECT = 16
 # layers that compute in float32, whatever the model's dtype
 FLOAT32 = (r"heads/.*", r"\w+/(motion|action)_output/.*")
 
@@ -51,7 +50,9 @@ class Policy:
     batch_size: int = 1,
     name: str = "policy",
   ):
-    """Args:
+    """Prepares the model of one robot; compiles nothing.
+
+    Args:
       params: of the model.
       spec: what stands beside the weights.
       robot: "" takes the only one there is.
@@ -70,15 +71,7 @@ class Policy:
       cast_kernels(trees.merge(shapes, params, what=f"checkpoint {name}"), spec.model["dtype"])
     )
     known = tuple(self._model.robots)
-    if not robot and len(known) != 1:
-      raise errors.UserError(
-        f"checkpoint {name} knows several robots: choose one of {', '.join(known)}"
-      )
-    self.robot = robot or known[0]
-    if self.robot not in known:
-      raise errors.UserError(
-        f"checkpoint {name} knows no robot {self.robot!r}: {errors.nearest(self.robot, known)}"
-      )
+    self.robot = _choose_robot(robot, known, name)
     facts = spec.robots[self.robot]
     self.state_dim, self.action_dim = facts.state, facts.action
     self.action_names, self.step_seconds = facts.action_names, facts.step_seconds
@@ -88,12 +81,7 @@ class Policy:
     self._action_transforms = facts.transforms["action"]
     self.cameras = tuple(name for name in self._slots if name)
     classified = getattr(self._model.action_head, "gripper", {}).get(self.robot, ())
-    if untrained := set(classified) - set(facts.two_valued):
-      names = ", ".join(self.action_names[dim] for dim in sorted(untrained))
-      raise errors.UserError(
-        f"checkpoint {name}: the two values of {names} are not known and were not trained (it is "
-        "of an older version): train the policy again"
-      )
+    _check_classified(classified, facts, name)
     self._geometry = video.Geometry(self.image_size, spec.resize)
     # clients may send any number of instructions
     self._encode = language.build(spec.language, cache=False)
@@ -104,7 +92,7 @@ class Policy:
       len(self._slots),
       self.image_size,
       max(int(sizes["state"]) for sizes in spec.model["robots"].values()),
-      {robot: one.transforms.get("state", ()) for robot, one in spec.robots.items()},
+      {key: robot_spec.transforms.get("state", ()) for key, robot_spec in spec.robots.items()},
     )
     guidance_scale = float(spec.guidance_scale if guidance_scale is None else guidance_scale)
 
@@ -119,22 +107,7 @@ class Policy:
       )
 
     self._sample = jax.jit(sample)
-    self.metadata = {
-      "robot": self.robot,
-      "cameras": list(self.cameras),
-      "image_size": self.image_size,
-      "history": self.history,
-      "chunk": self.chunk,
-      "action_dim": self.action_dim,
-      "action_names": list(self.action_names),
-      "state_dim": self.state_dim,
-      "step_seconds": self.step_seconds,
-      "steps": num_sampling_steps,
-      "guidance": guidance_scale,
-      "checkpoint": pathlib.Path(name).name,
-      "instructions": dict(self._instructions),
-      "unused_cameras": list(facts.unused_cameras),
-    }
+    self.metadata = self._describe(facts, name, num_sampling_steps, guidance_scale)
 
   @classmethod
   def load(cls, path: str, **settings: Any) -> "Policy":
@@ -149,6 +122,27 @@ class Policy:
       )
     params, spec = load(path)
     return cls(params, spec, name=str(path), **settings)
+
+  def _describe(
+    self, facts: policy_spec.RobotSpec, name: str, steps: int | None, guidance: float
+  ) -> dict[str, Any]:
+    """The content of `metadata`."""
+    return {
+      "robot": self.robot,
+      "cameras": list(self.cameras),
+      "image_size": self.image_size,
+      "history": self.history,
+      "chunk": self.chunk,
+      "action_dim": self.action_dim,
+      "action_names": list(self.action_names),
+      "state_dim": self.state_dim,
+      "step_seconds": self.step_seconds,
+      "steps": steps,
+      "guidance": guidance,
+      "checkpoint": pathlib.Path(name).name,
+      "instructions": dict(self._instructions),
+      "unused_cameras": list(facts.unused_cameras),
+    }
 
   def infer(self, histories: Sequence[Sequence[Observation]], *, seed: int = 0) -> np.ndarray:
     """Chunks of actions for n robots.
@@ -213,65 +207,56 @@ class Policy:
     """One example without targets, as in training."""
     history = self._rows.pad_history(history)
     slots = [
-      np.stack([self._image(seen, camera) for seen in history]) if camera else None
+      np.stack([observed.image(seen, camera, self._geometry) for seen in history])
+      if camera
+      else None
       for camera in self._slots
     ]
-    state = self._state(history[-1]) if self.state_dim else None
+    state = observed.state(history[-1], self.state_dim) if self.state_dim else None
     return {
       **self._rows.images(slots),
       **self._rows.numbers(self.robot, state, self._text(history[-1])),
     }
 
-  def _image(self, seen: Observation, camera: str) -> np.ndarray:
-    if IMAGE + camera not in seen:
-      raise errors.UserError(
-        f"the observation has no camera {camera!r}: "
-        f"{errors.nearest(camera, observations.cameras(seen))}"
-      )
-    image = np.asarray(seen[IMAGE + camera])
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
-      raise errors.UserError(
-        f"camera {camera!r} gives {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]"
-      )
-    height, width, _ = image.shape
-    # it is scaled before it is cropped
-    if self._geometry.mode == "crop" and max(height, width) > MOST_ASPECT * min(height, width):
-      raise errors.UserError(
-        f"camera {camera!r} gives {list(image.shape)}: one side is more than {MOST_ASPECT} "
-        "times the other"
-      )
-    return self._geometry.apply(image)
-
-  def _state(self, seen: Observation) -> np.ndarray:
-    if STATE not in seen:
-      raise errors.UserError(
-        f"the observation has no {STATE!r} [{self.state_dim}]; it has: {', '.join(map(str, seen))}"
-      )
-    state = np.asarray(seen[STATE])
-    if (
-      state.shape != (self.state_dim,)
-      or state.dtype.kind not in "fiu"
-      or not np.isfinite(state).all()
-    ):
-      raise errors.UserError(
-        f"{STATE} is {state.dtype} {list(state.shape)}, expected {self.state_dim} finite numbers"
-      )
-    return state.astype(np.float32)
-
   def _text(self, seen: Observation) -> tuple[np.ndarray, np.ndarray]:
-    text = seen.get(TASK, "")
-    if not isinstance(text, str):
-      raise errors.UserError(f"{TASK!r} is a {type(text).__name__}, expected a text")
-    if not text.strip() and (why := client_schemas.wants_instruction(self._instructions)):
-      raise errors.UserError(f"the observation has no {TASK!r}: {why}")
-    tokens, mask = self._encode([text])
+    """Tokens [L, E] and mask [L] of the instruction."""
+    tokens, mask = self._encode([observed.text(seen, self._instructions)])
     return tokens[0], mask[0]
 
 
+def _choose_robot(robot: str, known: tuple[str, ...], name: str) -> str:
+  """The robot that is asked for; "" takes the only one.
+
+  Raises:
+    errors.UserError: several robots and none was asked for, or an unknown robot.
+  """
+  if not robot and len(known) != 1:
+    raise errors.UserError(
+      f"checkpoint {name} knows several robots: choose one of {', '.join(known)}"
+    )
+  robot = robot or known[0]
+  if robot not in known:
+    raise errors.UserError(
+      f"checkpoint {name} knows no robot {robot!r}: {errors.nearest(robot, known)}"
+    )
+  return robot
+
+
+def _check_classified(classified: Iterable[int], facts: policy_spec.RobotSpec, name: str) -> None:
+  """Raises errors.UserError if an action that the model classifies has no two known values."""
+  if untrained := set(classified) - set(facts.two_valued):
+    names = ", ".join(facts.action_names[dim] for dim in sorted(untrained))
+    raise errors.UserError(
+      f"checkpoint {name}: the two values of {names} are not known and were not trained (it is "
+      "of an older version): train the policy again"
+    )
+
+
 def cast_kernels(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-  """The parameters with their matrices in the dtype that the model multiplies in (it would round
-  them at every use): acting on one observation takes as long as reading them. Those of `FLOAT32`
-  layers are small and stay as they are.
+  """The parameters, with their matrices in the dtype that the model multiplies in.
+
+  The model would round them at every use, and acting on one observation takes as long as reading
+  them. Those of `FLOAT32` layers are small and stay as they are.
   """
 
   def small(name: str) -> bool:

@@ -22,78 +22,26 @@ Protocol: github.com/Physical-Intelligence/openpi, src/openpi/serving/websocket_
 """
 
 import asyncio
-import dataclasses
 import http
-import logging
 import signal
-import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import websockets
 from websockets.asyncio import server as websocket_server
 
 from como_jax import errors
-from como_jax.serve import batching, client_schemas, codec
+from como_jax.serve import batching, client_schemas, codec, interface, listening
+from como_jax.serve.client_state import ClientState
+from como_jax.serve.server_settings import Settings
 
 PROTOCOL_VERSION = 1
-MAX_ERROR = 300  # characters of an error frame, without its prefix
 PING_SECONDS, PING_TIMEOUT = 20.0, 60.0
+DEFAULT = Settings()
 GRACE_SECONDS = 10.0  # for requests in flight at shutdown
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """Settings of the server.
-
-  Attributes:
-    host: address to listen on; 0.0.0.0 is every interface.
-    port: 0 = any free port.
-    preset: keys that clients send (client_schemas.py).
-    cameras: the preset's image keys for the policy's cameras, in order; () = the first keys.
-    prompt: instruction for clients that send none.
-    batch_size: maximum number of requests in one call of the policy.
-    batch_wait_ms: time for which the first of them waits for others, milliseconds.
-    max_connections: maximum number of clients at a time; further clients get the answer 503.
-    max_frame_bytes: maximum size of one message.
-    max_bad_messages: bad messages in a row after which the connection is closed.
-    seed: of the first request of every connection; it increases by 1 with every answer.
-  """
-
-  host: str = "127.0.0.1"
-  port: int = 8000
-  preset: str = "como"
-  cameras: Sequence[str] = ()
-  prompt: str = ""
-  batch_size: int = 8
-  batch_wait_ms: float = 5.0
-  max_connections: int = 16
-  max_frame_bytes: int = codec.Limits().size
-  max_bad_messages: int = 10
-  seed: int = 0
-
-  def __post_init__(self):
-    for name, minimum, maximum in (
-      ("port", 0, 65_535),
-      ("batch_size", 1, 1024),
-      ("batch_wait_ms", 0, 10_000),
-      ("max_connections", 1, 10_000),
-      ("max_frame_bytes", 1024, 2**30),
-      ("max_bad_messages", 1, 10_000),
-      ("seed", 0, 2**31 - 1),
-    ):
-      if not minimum <= getattr(self, name) <= maximum:
-        raise errors.UserError(
-          f"config.{name}={getattr(self, name)}, expected {minimum} to {maximum}"
-        )
-    if self.preset not in client_schemas.PRESETS:
-      raise errors.UserError(
-        f"config.preset={self.preset!r} is unknown: "
-        f"{errors.nearest(self.preset, client_schemas.PRESETS)}"
-      )
 
 
 class Server:
@@ -104,16 +52,15 @@ class Server:
 
   def __init__(
     self,
-    policy: Any,
-    settings: Settings = Settings(),
+    policy: interface.Policy,
+    settings: Settings = DEFAULT,
     *,
     say: Callable[[str], None] = lambda text: print(text, flush=True),
   ):
     """Checks the preset against the policy.
 
     Args:
-      policy: a serve.policy.Policy, or an object with the same `infer`, `warm_up`, `cameras`,
-        `history`, `chunk`, `state_dim`, `action_dim` and `metadata`.
+      policy: the policy to serve.
       settings: of the server.
       say: prints one line.
 
@@ -182,7 +129,7 @@ class Server:
       errors.UserError: the address cannot be used; raised before the warm-up.
     """
     settings, self._stopping = self._settings, False
-    address = _bind(settings.host, settings.port)  # refuses clients until it listens
+    address = listening.bind(settings.host, settings.port)  # refuses clients until it listens
     self._batcher = batching.Batcher(
       self._policy,
       batch_size=settings.batch_size,
@@ -196,7 +143,7 @@ class Server:
       answering = asyncio.create_task(self._batcher.run())
       # origins=[None] refuses web pages, which send an Origin. max_queue=1: at most one message per
       # connection is read ahead.
-      listening = await websocket_server.serve(
+      sockets = await websocket_server.serve(
         self._client,
         sock=address,
         process_request=self._http,
@@ -206,7 +153,7 @@ class Server:
         origins=[None],
         ping_interval=PING_SECONDS,
         ping_timeout=PING_TIMEOUT,
-        logger=_silent(),
+        logger=listening.silent(),
       )
       host, port = address.getsockname()[:2]
       self._say(
@@ -222,24 +169,24 @@ class Server:
       if started:
         started(port)
       await stop.wait()
-      await self._shut_down(listening)
+      await self._shut_down(sockets)
     finally:
       if answering:
         answering.cancel()
       self._batcher.close()
       address.close()
 
-  async def _shut_down(self, listening: websocket_server.Server) -> None:
+  async def _shut_down(self, sockets: websocket_server.Server) -> None:
     """Closes the idle connections (1001), and the busy ones after their answer."""
     self._stopping = True
-    listening.close(close_connections=False)
+    sockets.close(close_connections=False)
     idle = self._connections - self._busy
     await asyncio.gather(
       *(connection.close(1001, "server is shutting down") for connection in idle),
       return_exceptions=True,
     )
     try:
-      await asyncio.wait_for(listening.wait_closed(), GRACE_SECONDS)
+      await asyncio.wait_for(sockets.wait_closed(), GRACE_SECONDS)
     except TimeoutError:
       self._say(f"{len(self._busy)} request(s) unanswered after {GRACE_SECONDS:.0f} s are dropped")
       for connection in list(self._connections):
@@ -266,7 +213,7 @@ class Server:
       await connection.close(1013, "too many clients")
       return
     self._connections.add(connection)
-    client = _Client(
+    client = ClientState(
       "{}:{}".format(*(connection.remote_address or ("?", 0))[:2]), self._settings.seed
     )
     self._say(
@@ -301,7 +248,7 @@ class Server:
         + (f", last error: {client.error}" if client.error else "")
       )
 
-  def _read(self, frame: bytes | str, client: "_Client") -> tuple[dict[str, Any], bool] | str:
+  def _read(self, frame: bytes | str, client: ClientState) -> tuple[dict[str, Any], bool] | str:
     """Decodes a message to (observation, reset), or returns the text of an error."""
     try:
       return self._mapper(codec.unpack(frame, self._limits))
@@ -310,7 +257,7 @@ class Server:
       return client.fail(str(error))
 
   async def _answer(
-    self, observation: dict[str, Any], reset: bool, client: "_Client"
+    self, observation: dict[str, Any], reset: bool, client: ClientState
   ) -> bytes | str:
     """Returns the reply to an observation, or the text of an error."""
     history = [*([] if reset else client.history), observation][-self._policy.history :]
@@ -335,64 +282,3 @@ class Server:
         "policy_timing": {"infer_ms": answer.policy_ms},
       }
     )
-
-
-@dataclasses.dataclass
-class _Client:
-  """State of one connection.
-
-  Attributes:
-    name: address of the client.
-    seed: of the next request.
-    history: observations that the policy has accepted, oldest first.
-    answered: number of answers.
-    bad: number of bad messages in a row.
-    error: the last error.
-    previous_ms: milliseconds of the previous request, with its transmission.
-  """
-
-  name: str
-  seed: int
-  history: list = dataclasses.field(default_factory=list)
-  answered: int = 0
-  bad: int = 0
-  error: str = ""
-  previous_ms: float | None = None
-
-  def fail(self, text: str) -> str:
-    """Stores an error and returns its frame, one short line."""
-    line = " ".join(text.split())
-    self.error = line if len(line) <= MAX_ERROR else line[: MAX_ERROR - 3] + "..."
-    return f"error: {self.error}"
-
-
-def _silent() -> logging.Logger:
-  """Logger that hides the websockets library's tracebacks, which every port scanner causes.
-
-  The server itself prints the important events.
-  """
-  logger = logging.getLogger("como_jax.serve.websockets")
-  logger.setLevel(logging.CRITICAL)
-  return logger
-
-
-def _bind(host: str, port: int) -> socket.socket:
-  """Returns a bound socket that does not listen yet.
-
-  Raises:
-    errors.UserError: the host is unknown, or the address cannot be used.
-  """
-  try:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-      host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    bound = socket.socket(family, kind, protocol)
-  except OSError as error:
-    raise errors.UserError(f"config.host={host!r}: {error.strerror}") from error
-  try:
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(address)
-  except OSError as error:
-    bound.close()
-    raise errors.UserError(f"config.host={host!r}, config.port={port}: {error.strerror}") from error
-  return bound

@@ -1,5 +1,7 @@
 """Simulators by name; the packages of a simulator are imported only when it is loaded."""
 
+from collections.abc import Callable
+
 from como_jax import errors
 from como_jax.sim import base
 
@@ -28,7 +30,12 @@ def _pusht():
   return pusht
 
 
-SIMULATORS = {"metaworld": _metaworld, "libero": _libero, "fetch": _fetch, "pusht": _pusht}
+SIMULATORS: dict[str, Callable[[], base.Module]] = {
+  "metaworld": _metaworld,
+  "libero": _libero,
+  "fetch": _fetch,
+  "pusht": _pusht,
+}
 REQUIREMENTS = {
   "metaworld": "requirements-sim.txt",
   "libero": "requirements-libero.txt",
@@ -37,8 +44,8 @@ REQUIREMENTS = {
 }
 
 
-def load(name: str):
-  """Imports and returns the module of a simulator; `base` lists its contents.
+def load(name: str) -> base.Module:
+  """Imports and returns the module of a simulator; see `base.Module`.
 
   Args:
     name: a key of `SIMULATORS`.

@@ -8,13 +8,12 @@ set:
                                                    the simulator
   "task"                         str               language instruction
 
-The module of a simulator has TASKS (task -> instruction), CAMERAS (names), VERSION (packages and
-their versions), EXPERT (the source of the expert's actions, for the data set card) and
-build(task, ...).
+`Module` is the interface of a simulator's module, `Simulator` that of one task.
 """
 
+import abc
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -84,9 +83,11 @@ class Simulator(Protocol):
       seed: the same seed gives the same initial state and goal.
       scene: changes the appearance only; None = the scene passed to `build`.
     """
+    ...
 
   def restart(self, seed: int, *, scene: int | None = None) -> None:
     """Starts an episode as `reset` does, but renders nothing."""
+    ...
 
   def step(self, action: np.ndarray) -> Observation:
     """Holds an action for `spec.stride` control steps, then observes.
@@ -94,12 +95,15 @@ class Simulator(Protocol):
     Args:
       action: float32 [A], clipped to the bounds.
     """
+    ...
 
   def advance(self, action: np.ndarray) -> None:
     """Runs one control step of physics and renders nothing."""
+    ...
 
   def observe(self, cameras: Iterable[str] | None = None) -> Observation:
     """Reads the current state and renders `cameras` (None: all cameras of the spec)."""
+    ...
 
   def expert(self) -> np.ndarray:
     """Returns the scripted expert's action, float32 [A], for the current state.
@@ -107,13 +111,16 @@ class Simulator(Protocol):
     Raises:
       UserError: the task has no expert.
     """
+    ...
 
   def initial_state(self, seed: int) -> int:
     """Index of the fixed initial state of `reset(seed)`; -1 when the seed samples a state."""
+    ...
 
   @property
   def success(self) -> bool:
     """Whether the goal has been reached since `reset`."""
+    ...
 
   @property
   def done(self) -> bool:
@@ -121,9 +128,40 @@ class Simulator(Protocol):
 
     `advance` then raises an error until the next `reset`.
     """
+    ...
 
   def close(self) -> None:
     """Frees the rendering context."""
+    ...
+
+
+class Module(Protocol):
+  """The module of a simulator, as `sim.load` returns it."""
+
+  @property
+  def TASKS(self) -> Mapping[str, str]:
+    """Task -> language instruction."""
+    ...
+
+  @property
+  def CAMERAS(self) -> tuple[str, ...]:
+    """Names of the cameras."""
+    ...
+
+  @property
+  def VERSION(self) -> str:
+    """Packages and their versions."""
+    ...
+
+  @property
+  def EXPERT(self) -> str:
+    """Source of the expert's actions, for the data set card."""
+    ...
+
+  @property
+  def build(self) -> Callable[..., Simulator]:
+    """Builds one task: `build(task, *, cameras, image_size, stride, scene, ...)`."""
+    ...
 
 
 def check(
@@ -158,16 +196,11 @@ def check(
     raise errors.UserError(f"stride = {stride}: expected a number of control steps >= 1")
 
 
-class Stepper:
+class Stepper(abc.ABC):
   """Base class with the code that all simulators share.
 
   It clips actions, holds them, counts steps, and keeps success once it is reached. A subclass adds
-  `expert`, `close` and:
-    _restart(seed, scene)   start an episode
-    _advance(action)        one control step with a clipped action, float32 [A]; returns whether
-                            the goal is reached now
-    _state()                float32 [S]
-    _frame(camera)          uint8 [H, W, 3]
+  the abstract methods.
   """
 
   def __init__(self, spec: Spec, scene: int):
@@ -222,3 +255,27 @@ class Stepper:
   def done(self) -> bool:
     """See `Simulator.done`."""
     return self._steps >= self.spec.max_steps
+
+  @abc.abstractmethod
+  def expert(self) -> np.ndarray:
+    """See `Simulator.expert`."""
+
+  @abc.abstractmethod
+  def close(self) -> None:
+    """See `Simulator.close`."""
+
+  @abc.abstractmethod
+  def _restart(self, seed: int, scene: int) -> None:
+    """Starts an episode."""
+
+  @abc.abstractmethod
+  def _advance(self, action: np.ndarray) -> bool:
+    """Runs one control step with a clipped action, float32 [A]; whether the goal is reached now."""
+
+  @abc.abstractmethod
+  def _state(self) -> np.ndarray:
+    """State before the next action, [S]."""
+
+  @abc.abstractmethod
+  def _frame(self, camera: str) -> np.ndarray:
+    """Frame of a camera, uint8 [H, W, 3]."""

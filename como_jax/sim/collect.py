@@ -1,14 +1,7 @@
 """Demonstrations by scripted experts: settings, seeds, attempts and stored episodes.
 
 An attempt is a pure function of (seed, task number, attempt number). The same settings therefore
-give the same motions with any number of processes. Experts alone always move straight to their
-goal, so the motions are varied on purpose:
-  - wander: at the start the hand moves in a random direction, with an open gripper;
-  - speed: the expert's moves are scaled by a factor, drawn once per episode;
-  - noise: Ornstein-Uhlenbeck noise is added. It is correlated in time, so averaging over steps does
-    not remove it.
-Speed and noise change only the dimensions that move the hand (`Spec.move`), never the gripper or
-the hand's rotation.
+give the same motions with any number of processes. `actor` varies the motions of the experts.
 """
 
 import dataclasses
@@ -20,10 +13,7 @@ import numpy as np
 
 from como_jax import errors, sim
 from como_jax.observations import IMAGE, STATE
-from como_jax.sim import base, rendering
-
-# distance of a wandering hand's target where actions are positions, as a fraction of their range
-_REACH = 0.08
+from como_jax.sim import actor, base, rendering
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +193,7 @@ def _attempt(
   actor_seed = int(rng.integers(2**31))
   # Rendering takes most of the time. A rehearsal without rendering therefore runs first and shows
   # whether the attempt succeeds.
-  act = _Actor(settings, simulator, actor_seed)
+  act = actor.Actor(settings, simulator, actor_seed)
   simulator.restart(seed, scene=scene)
   if not _play(settings, simulator, act, ())[-1].success:
     return None
@@ -274,42 +264,6 @@ def _play(
       simulator.advance(actions[-1])
     steps += settings.stride
     after += settings.stride * simulator.success
-    mean_action = np.mean(actions, axis=0, dtype=np.float64).astype(np.float32)
+    mean_action = np.asarray(np.mean(actions, axis=0, dtype=np.float64), np.float32)
     rows.append(_Row(observation, mean_action, simulator.success))
   return rows
-
-
-class _Actor:
-  """The expert of one attempt, with wandering, speed and noise; `actions` lists its actions."""
-
-  def __init__(self, settings: Settings, simulator: base.Simulator, seed: int):
-    rng = np.random.default_rng(seed)
-    self._settings, self._simulator, self._rng = settings, simulator, rng
-    self.speed = float(rng.uniform(*settings.speed))
-    self._wander = int(rng.integers(settings.wander[0], settings.wander[1] + 1))
-    self._move = list(simulator.spec.move)
-    direction = rng.normal(size=len(self._move))
-    self._direction = direction / np.linalg.norm(direction)
-    self._noise = settings.noise * rng.normal(size=len(self._move))
-    self._step = 0
-    self.actions: list[np.ndarray] = []
-
-  def __call__(self) -> np.ndarray:
-    """Returns the next action, float32 [A], within the bounds."""
-    settings, spec, move = self._settings, self._simulator.spec, self._move
-    action = np.array(self._simulator.expert())
-    start = self._simulator.observe(())[STATE][: len(move)] if spec.absolute else 0.0
-    action[move] = start + self.speed * (action[move] - start)
-    if self._step < self._wander:
-      reach = _REACH * (spec.action_high - spec.action_low)[move] if spec.absolute else 1.0
-      action = np.zeros_like(action)
-      action[move] = start + self.speed * self._direction * reach
-      action[list(spec.gripper)] = spec.gripper_open
-    innovation = settings.noise * self._rng.normal(size=len(move))
-    self._noise = (
-      settings.correlation * self._noise + np.sqrt(1 - settings.correlation**2) * innovation
-    )
-    action[move] += self._noise
-    self._step += 1
-    self.actions.append(np.clip(action, spec.action_low, spec.action_high))
-    return self.actions[-1]

@@ -156,7 +156,7 @@ class World:
     cos, sin = math.cos(pose[4]), math.sin(pose[4])
     target_rotation = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ _GRASP
     jacobian_position, jacobian_rotation = np.zeros((3, model.nv)), np.zeros((3, model.nv))
-    angles = _HOME.copy()
+    angles, error = _HOME.copy(), np.full(6, np.inf)
     for _ in range(200):
       data.qpos[self._joints] = angles
       mujoco.mj_kinematics(model, data)

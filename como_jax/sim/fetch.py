@@ -85,7 +85,8 @@ class Fetch(base.Stepper):
       "pick-and-place": pick_and_place.MujocoFetchPickAndPlaceEnv,
     }
     self._task, self._env = task, kinds[task]()
-    self._expert, self._observed = _Expert(task), None
+    self._expert = _Expert(task)
+    self._observed: dict[str, np.ndarray] = {}  # empty before the first `reset`
     self._goal_marker = int(self._env.model.site("target0").id)
     self._renderer = rendering.Renderer(self._env.model, image_size, f"fetch/{task}")
     self._scenes = scenes.Scenes(
@@ -140,7 +141,9 @@ class Fetch(base.Stepper):
     return self._renderer.frame(self._env.data, _free_camera(*_VIEWS[camera]))
 
 
-def _free_camera(lookat, distance: float, azimuth: float, elevation: float) -> "mujoco.MjvCamera":
+def _free_camera(
+  lookat: tuple[float, float, float], distance: float, azimuth: float, elevation: float
+) -> mujoco.MjvCamera:
   camera = mujoco.MjvCamera()
   camera.lookat[:] = lookat
   camera.distance, camera.azimuth, camera.elevation = distance, azimuth, elevation

@@ -148,14 +148,14 @@ class Libero(base.Stepper):
           f"LIBERO {name} = {value!r} is unknown: {errors.nearest(value, known)}"
         )
     suite, number = task.split("/")
-    found = list(task_maps[suite].values())[int(number)]
-    self._states = None
+    definition = list(task_maps[suite].values())[int(number)]
+    self._states: np.ndarray | None = None
     if initial == "fixed":
       self._states = fixed_states.load_initial_states(
-        pathlib.Path(get_libero_path("init_states"), suite, found.init_states_file)
+        pathlib.Path(get_libero_path("init_states"), suite, definition.init_states_file)
       )
     self._env = env_wrapper.ControlEnv(
-      bddl_file_name=str(pathlib.Path(get_libero_path("bddl_files"), suite, found.bddl_file)),
+      bddl_file_name=str(pathlib.Path(get_libero_path("bddl_files"), suite, definition.bddl_file)),
       use_camera_obs=False,
       has_offscreen_renderer=False,
       has_renderer=False,
@@ -165,7 +165,7 @@ class Libero(base.Stepper):
     self._renderer = rendering.Renderer(model, image_size, task, hidden=_COLLISION_GEOMS)
     self._scenes = scenes.Scenes(model, surfaces=_SURFACES, recolored=(-1.0, -1.0, -1.0))
     self._expert = libero_expert.PickAndPlace(task, self._env.env.parsed_problem["goal_state"])
-    self._observed = None
+    self._observed: dict[str, np.ndarray] = {}  # empty before the first `reset`
     spec = base.Spec(
       name=f"libero/{task}",
       robot=ROBOT,

@@ -38,7 +38,8 @@ class PickAndPlace:
 
   def reset(self) -> None:
     """Starts again with the first phase of the first goal."""
-    self._goal_index, self._phase, self._count, self._grasped_at = 0, "above", 0, None
+    self._goal_index, self._phase, self._count = 0, "above", 0
+    self._grasped_at = np.zeros(3)  # where the object lay; set before the phase "lift"
 
   def __call__(self, hand: np.ndarray, position, satisfied) -> np.ndarray:
     """Returns the next action [7].

@@ -19,7 +19,7 @@ from como_jax.sim import base, rendering, scenes
 
 rendering.choose_backend()
 
-import metaworld
+import metaworld.env_dict
 import mujoco
 from metaworld import policies
 
@@ -189,5 +189,5 @@ def _touching_object(env, geom: int) -> bool:
 @functools.cache
 def _classes() -> dict[str, type]:
   """Task -> environment class with the goal in its observation, which the experts need."""
-  classes = metaworld.ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
+  classes = metaworld.env_dict.ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
   return {task: classes[f"{task}-v3-goal-observable"] for task in TASKS}

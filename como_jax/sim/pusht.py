@@ -63,7 +63,9 @@ class PushT(base.Stepper):
     self, task: str, *, cameras: tuple[str, ...], image_size: int, stride: int, scene: int
   ):
     base.check("Push-T", task, TASKS, cameras, CAMERAS, stride)
-    self._env, self._size, self._colors, self._expert = pusht.PushTEnv(), image_size, None, None
+    self._env, self._size = pusht.PushTEnv(), image_size
+    self._colors: dict[str, tuple[int, ...]] = {}
+    self._expert: pusht_expert.Pusher | None = None
     spec = base.Spec(
       name=f"pusht/{task}",
       robot=ROBOT,
@@ -84,6 +86,8 @@ class PushT(base.Stepper):
 
   def expert(self) -> np.ndarray:
     """See `base.Simulator.expert`. Searches for half a second before each push."""
+    if self._expert is None:
+      raise RuntimeError(f"{self.spec.name}: call reset before expert")
     env = self._env
     pose = np.array([*env.block.position, env.block.angle])
     return np.asarray(self._expert(np.array(env.agent.position), pose), np.float32)
@@ -119,7 +123,7 @@ class PushT(base.Stepper):
     return np.ascontiguousarray(self._env._get_img(screen, self._size, self._size))
 
 
-def _colors(scene: int) -> dict[str, tuple[int, int, int]]:
+def _colors(scene: int) -> dict[str, tuple[int, ...]]:
   """Draws the colors of scene k > 0 from the number k alone; empty for scene 0."""
   if not scene:
     return {}

@@ -175,7 +175,7 @@ def _route(start: np.ndarray, end: np.ndarray, pose: np.ndarray) -> list[np.ndar
       break
     unvisited.remove(node)
     for neighbor in unvisited:
-      through = distance[node] + np.linalg.norm(points[neighbor] - points[node])
+      through = distance[node] + float(np.linalg.norm(points[neighbor] - points[node]))
       if through < distance.get(neighbor, np.inf) and _free(points[node], points[neighbor], pose):
         distance[neighbor], previous[neighbor] = through, node
   if 1 not in distance:

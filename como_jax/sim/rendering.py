@@ -7,10 +7,14 @@ MuJoCo reads its backend from MUJOCO_GL while it is imported, so `choose_backend
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from como_jax import errors
+
+if TYPE_CHECKING:
+  import mujoco
 
 PACKAGES = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri", "osmesa": "libosmesa6"}
 
@@ -67,11 +71,13 @@ class Renderer:
   simulator that never renders needs no OpenGL.
   """
 
-  def __init__(self, model, size: int, name: str, *, hidden: tuple[int, ...] = ()):
+  def __init__(
+    self, model: "mujoco.MjModel", size: int, name: str, *, hidden: tuple[int, ...] = ()
+  ):
     """Prepares the model for rendering; creates no context.
 
     Args:
-      model: `mujoco.MjModel`.
+      model: compiled.
       size: height and width, pixels.
       name: simulator and task, for messages.
       hidden: groups of geoms that are not rendered (collision shapes).
@@ -80,14 +86,14 @@ class Renderer:
     model.vis.global_.offwidth = max(model.vis.global_.offwidth, size)
     model.vis.global_.offheight = max(model.vis.global_.offheight, size)
     self._model, self._size, self._name, self._hidden = model, size, name, hidden
-    self._renderer = None
+    self._renderer: mujoco.Renderer | None = None
 
-  def frame(self, data, camera) -> np.ndarray:
+  def frame(self, data: "mujoco.MjData", camera: "str | mujoco.MjvCamera") -> np.ndarray:
     """Renders one frame.
 
     Args:
-      data: `mujoco.MjData`.
-      camera: a name or a `mujoco.MjvCamera`.
+      data: state of the model.
+      camera: a name, or a free camera.
 
     Returns:
       uint8 [H, W, 3], top row first.

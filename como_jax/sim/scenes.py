@@ -62,7 +62,7 @@ class Scenes:
       model.mat_specular[material] = rng.uniform(0, 0.4)
       model.mat_reflectance[material] = 0.0
       textures = [int(t) for t in model.mat_texid[material] if t >= 0]
-      pattern = rng.integers(4)
+      pattern = int(rng.integers(4))
       colors = rng.uniform(40, 235, size=(2, 3))
       for texture in textures:
         self._paint(texture, pattern, colors, rng)
@@ -97,10 +97,10 @@ class Scenes:
       blend = (columns * 2 * count).astype(int) % 2
     else:
       phase = rng.uniform(0, 2 * np.pi, size=(3, 2))
-      blend = sum(
-        np.sin(waves * rows + phase[k, 0]) * np.sin(waves * columns + phase[k, 1])
-        for k, waves in enumerate(2 * np.pi * count / 2.0 ** np.arange(3))
-      )
+      waves = 2 * np.pi * count / 2.0 ** np.arange(3)
+      blend = np.zeros((height, width))
+      for k in range(3):
+        blend += np.sin(waves[k] * rows + phase[k, 0]) * np.sin(waves[k] * columns + phase[k, 1])
       blend = (blend + 3) / 6
     picture = (
       colors[0]

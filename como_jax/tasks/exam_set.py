@@ -20,7 +20,7 @@ from como_jax.exam import pictures as pictures_lib
 from como_jax.exam import rows as rows_lib
 from como_jax.exam import run as scoring
 from como_jax.inference import exam_pictures
-from como_jax.sim import exam_design
+from como_jax.sim import exam_design, exam_draws
 from como_jax.train import atomic, encoder_weights, rng, rundir
 
 FACTS = "exam.json"
@@ -34,7 +34,7 @@ def run(command: config_lib.CommandLine) -> int:
   settings = exam_design.Settings(**config.exam.to_dict())
   rundir.check(workdir, config, resume=command.resume, overwrite=command.overwrite)
   rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
-  design, world = exam_design.draw(settings), exam_world.World(settings.image_size)
+  design, world = exam_draws.draw(settings), exam_world.World(settings.image_size)
   folders = [workdir / name for name in exam_design.TIERS]
   for tier, folder in enumerate(folders):
     if not (folder / exam_set.TABLE).exists():
@@ -165,7 +165,7 @@ def write_tier(
       f"state{frame}/{name}": exam_design.states(design, tier, picture, camera=not frame)[pairs]
       for frame in ("", "_robot")
     }
-  table["limit"] = exam_design.closed_form(tier)["conditional"]
+  table["limit"] = exam_draws.closed_form(tier)["conditional"]
   table["place"] = exam_design.places(design, tier)[order].astype(np.float16)
   save(folder, table | {f"numbers/{name}": values for name, values in numbers.items()})
 

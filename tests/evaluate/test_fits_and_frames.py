@@ -30,16 +30,14 @@ def test_an_epoch_is_adam_with_decoupled_decay_of_the_matrices():
   zeros = jax.tree.map(np.zeros_like, params)
   state, loss = mlp_probe._epoch(
     (params, zeros, zeros, np.int32(0)),
-    x,
-    y,
+    (x, y),
     order,
-    x[:2],
-    y[:2],
+    (x[:2], y[:2]),
     learning_rate=0.01,
     weight_decay=0.5,
   )
   state, _ = mlp_probe._epoch(
-    state, x, y, order[:1], x[:2], y[:2], learning_rate=0.01, weight_decay=0.5
+    state, (x, y), order[:1], (x[:2], y[:2]), learning_rate=0.01, weight_decay=0.5
   )
   expected, inner = params, optimizer.init(params)
   for index in order.tolist() + order[:1].tolist():
@@ -61,17 +59,18 @@ def test_the_network_by_hand():
   assert float(mlp_probe._loss(params, x, np.float32(found) + 0.5)) == pytest.approx(0.25, rel=1e-5)
 
 
-SETTINGS = dict(
-  seed=4, hidden=7, epochs=9, patience=3, batch_size=4, learning_rate=0.1, weight_decay=0.2
+NETWORK = mlp_probe.Network(
+  hidden=7, epochs=9, patience=3, batch_size=4, learning_rate=0.1, weight_decay=0.2
 )
 
 
-def fit(monkeypatch, losses, *, before=5.0, samples=11, **changes):
+def fit(monkeypatch, losses, *, before=5.0, samples=11):
   """(number of the kept epoch, kept parameters, calls of `_epoch`) with scripted losses."""
   calls, script = [], iter(losses)
 
-  def epoch(state, x, y, order, check_x, check_y, **how):
-    calls.append((len(x), order, len(check_x), how))
+  def epoch(state, train, order, checks, **how):
+    assert [len(side) for pair in (train, checks) for side in pair] == [samples] * 2 + [2] * 2
+    calls.append((order, how))
     return ({"epoch": len(calls)}, *state[1:]), next(script)
 
   monkeypatch.setattr(mlp_probe, "_epoch", epoch)
@@ -79,7 +78,7 @@ def fit(monkeypatch, losses, *, before=5.0, samples=11, **changes):
   held = np.arange(samples + 2) >= samples
   inner = splits.Split(~held, held, 2, 1)
   inputs = np.float32(np.random.default_rng(0).normal(size=(samples + 2, 3)))
-  params, best = mlp_probe._fit(inputs, inputs[:, :2], inner, **SETTINGS | changes)
+  params, best = mlp_probe._fit(inputs, inputs[:, :2], inner, seed=4, network=NETWORK)
   return best, params, calls
 
 
@@ -87,21 +86,16 @@ def test_the_best_epoch_is_kept_and_patience_ends(monkeypatch):
   best, params, calls = fit(monkeypatch, [4.0, 3.0, 3.0, 3.5, 3.2, 1.0])
   # as good is no better, and three epochs without end it
   assert (best, params, len(calls)) == (2, {"epoch": 2}, 5)
-  for size, order, checks, how in calls:
-    assert (size, order.shape, checks, how) == (
-      11,
-      (2, 4),
-      2,
-      {"learning_rate": 0.1, "weight_decay": 0.2},
-    )
+  for order, how in calls:
+    assert (order.shape, how) == ((2, 4), {"learning_rate": 0.1, "weight_decay": 0.2})
     assert len(set(order.reshape(-1))) == 8 and order.max() <= 10
-  assert not np.array_equal(calls[0][1], calls[1][1])
+  assert not np.array_equal(calls[0][0], calls[1][0])
   best, params, calls = fit(monkeypatch, [4.0, 3.0, 3.5, 3.6, 2.0, 2.5, 1.0, 0.9, 0.8, 0.7])
   assert (best, len(calls)) == (9, 9)
   best, params, calls = fit(monkeypatch, [6.0] * 9)
   # no epoch was better than none
   assert (best, len(calls)) == (0, 3) and set(params) == {"w1", "b1", "w2", "b2"}
-  assert fit(monkeypatch, [4.0] * 9, samples=3)[2][0][1].shape == (1, 3)
+  assert fit(monkeypatch, [4.0] * 9, samples=3)[2][0][0].shape == (1, 3)
 
 
 def test_first_parameters(monkeypatch):
@@ -142,12 +136,9 @@ def test_what_the_probe_fits(monkeypatch):
   ((inputs, outputs, inner, how),) = calls
   assert how == dict(
     seed=0,
-    hidden=256,
-    epochs=200,
-    patience=15,
-    batch_size=256,
-    learning_rate=1e-3,
-    weight_decay=1e-3,
+    network=mlp_probe.Network(
+      hidden=256, epochs=200, patience=15, batch_size=256, learning_rate=1e-3, weight_decay=1e-3
+    ),
   )
   assert (
     inputs.dtype == outputs.dtype == np.float32
@@ -161,13 +152,15 @@ def test_what_the_probe_fits(monkeypatch):
     "targets"
   )
   held.clear()
-  mlp_probe.probe(z, z[:, 0], episodes=episodes, fraction=0.3, seed=2, groups=episodes % 2)
+  mlp_probe.probe(z, z[:, 0], episodes=episodes, held_out=splits.Share(0.3, episodes % 2), seed=2)
   assert (
     held[0][0] == 0.3
     and held[0][1]["seed"] == held[1][1]["seed"] == 2
     and held[0][1]["groups"] is not None
   )
-  given = mlp_probe.probe(z, z[:, 0], episodes=episodes, held_out=episodes > 16, hidden=8)
+  given = mlp_probe.probe(
+    z, z[:, 0], episodes=episodes, held_out=episodes > 16, network=mlp_probe.Network(hidden=8)
+  )
   assert given.index.tolist() == list(range(34, 40)) and "MLP 3-8-1" in given.text
 
 

@@ -11,8 +11,10 @@ from como_jax import errors, evaluate
 from como_jax.evaluate import (
   appearance,
   consistency,
+  directions,
   linear_probe,
   probes,
+  retrieval,
   similarity,
   splits,
   success,
@@ -106,33 +108,6 @@ def test_columns_and_their_scale():
     constant.tolist() == [False, True, True]
     and not probes.scale_of(np.array([[1.0], [1 + 4e-7]]))[2][0]
   )
-  for call, message in (
-    (lambda: probes.finite(np.zeros(3), "x"), r"^x has shape \(3,\), expected two axes"),
-    (
-      lambda: probes.finite(np.array([[np.inf, np.nan, 0], [0, 0, np.nan], [0, 0, 0]]), "x"),
-      "^x has 2 of 3 rows with nan or infinity",
-    ),
-    (
-      lambda: probes.check(np.zeros((3, 1)), np.zeros(2), np.zeros(3), None),
-      "hold 3, 2 and 3 samples",
-    ),
-    (
-      lambda: probes.check(np.zeros((2, 1)), np.zeros(2), np.zeros(3), None),
-      "hold 2, 2 and 3 samples",
-    ),
-    (
-      lambda: probes.check(np.zeros((2, 1)), np.zeros(2), np.zeros(2), ("a", "b")),
-      "^2 names for 1 target dimensions: a, b$",
-    ),
-  ):
-    with pytest.raises(errors.UserError, match=message):
-      call()
-  z, targets, _, names = probes.check([[1], [2]], [3, 4], [0, 1], None)
-  assert (
-    z.dtype == targets.dtype == np.float64
-    and targets.tolist() == [[3], [4]]
-    and names == ("dimension 0",)
-  )
 
 
 def asked(monkeypatch, module, name):
@@ -155,7 +130,7 @@ def test_how_episodes_are_held_out(monkeypatch):
     np.arange(40) // 20,
   )
   linear_probe.probe(z, z, episodes=episodes)
-  linear_probe.probe(z, z, episodes=episodes, fraction=0.4, seed=3, groups=groups)
+  linear_probe.probe(z, z, episodes=episodes, held_out=splits.Share(0.4, groups), seed=3)
   appearance.identity(z, groups, episodes=episodes)
   appearance.identity(z, groups, episodes=episodes, fraction=0.4, seed=3, groups=groups)
   assert [(given, more["seed"], more["groups"] is groups) for given, more in one] == [
@@ -324,7 +299,7 @@ def test_similarity_by_hand():
   ):
     similarity.matrix(z, np.zeros(5))
   np.testing.assert_allclose(
-    similarity._directions(np.array([[3.0, 4], [1e-9, 0], [0, 2e-8], [1, 0]])),
+    directions.of_rows(np.array([[3.0, 4], [1e-9, 0], [0, 2e-8], [1, 0]])),
     [[0.6, 0.8], [0, 0], [0, 1], [1, 0]],
   )
 
@@ -332,21 +307,21 @@ def test_similarity_by_hand():
 def test_retrieval_uses_some_of_many():
   rng = np.random.default_rng(0)
   z, views, episodes = rng.normal(size=(30, 3)), np.arange(30) % 2, np.arange(30) // 2
-  found = similarity.retrieval(z, z, views=views, episodes=episodes, limit=10)
+  found = retrieval.across_views(z, z, views=views, episodes=episodes, limit=10)
   assert (
     found.queries <= 10
     and found.text
     == f"{found.queries} queries, neighbors from other views and other episodes, centring: view"
   )
   again, other = (
-    similarity.retrieval(z, z, views=views, episodes=episodes, limit=10, seed=seed)
+    retrieval.across_views(z, z, views=views, episodes=episodes, limit=10, seed=seed)
     for seed in (0, 1)
   )
   assert again == found != other
-  assert similarity.retrieval(z, z, views=views, episodes=episodes).queries == 30
+  assert retrieval.across_views(z, z, views=views, episodes=episodes).queries == 30
   many = rng.normal(size=(2002, 2))
   assert (
-    similarity.retrieval(many, many, views=np.arange(2002) % 2, episodes=np.arange(2002)).queries
+    retrieval.across_views(many, many, views=np.arange(2002) % 2, episodes=np.arange(2002)).queries
     == 2000
   )
 

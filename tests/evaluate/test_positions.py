@@ -172,5 +172,5 @@ def test_what_does_not_move_or_has_no_state_is_no_position():
     True,
     True,
   ]
-  few = slice(positions.LEAST - 1)
+  few = slice(positions.MIN_SAMPLES - 1)
   assert not positions.detect(action[few], following[few], change[few]).dimensions.any()

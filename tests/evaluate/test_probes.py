@@ -81,7 +81,13 @@ def test_what_cannot_be_read_scores_what_the_mean_scores():
   mean = linear_probe.probe(np.ones((len(z), 1)), targets, episodes=episodes, held_out=held_out).mse
   assert linear_probe.probe(z, targets, episodes=episodes, held_out=held_out).mse < mean + 0.01
   assert (
-    mlp_probe.probe(z, targets, episodes=episodes, held_out=held_out, epochs=20, patience=3).mse
+    mlp_probe.probe(
+      z,
+      targets,
+      episodes=episodes,
+      held_out=held_out,
+      network=mlp_probe.Network(epochs=20, patience=3),
+    ).mse
     < mean + 0.01
   )
 
@@ -164,12 +170,20 @@ def test_mlp_reads_what_a_line_cannot():
   targets, episodes = np.stack([z[:, 0] * z[:, 1], np.abs(z[:, 2])], axis=1), np.arange(2000) // 40
   linear = linear_probe.probe(z, targets, episodes=episodes, seed=3)
   mlp = mlp_probe.probe(
-    z, targets, episodes=episodes, seed=3, hidden=64, epochs=60, learning_rate=1e-2
+    z,
+    targets,
+    episodes=episodes,
+    seed=3,
+    network=mlp_probe.Network(hidden=64, epochs=60, learning_rate=1e-2),
   )
   assert linear.mse > 0.9 and mlp.mse < 0.2 and mlp.r2 > 0.8
   np.testing.assert_array_equal(linear.index, mlp.index)
   again = mlp_probe.probe(
-    z, targets, episodes=episodes, seed=3, hidden=64, epochs=60, learning_rate=1e-2
+    z,
+    targets,
+    episodes=episodes,
+    seed=3,
+    network=mlp_probe.Network(hidden=64, epochs=60, learning_rate=1e-2),
   )
   assert again.mse == mlp.mse
 
@@ -177,7 +191,9 @@ def test_mlp_reads_what_a_line_cannot():
 def test_mlp_on_noise_stops_early():
   z, _, episodes = _world(4000)
   noise = np.random.default_rng(1).normal(size=(4000, 1))
-  result = mlp_probe.probe(z, noise, episodes=episodes, hidden=32, epochs=40, patience=5)
+  result = mlp_probe.probe(
+    z, noise, episodes=episodes, network=mlp_probe.Network(hidden=32, epochs=40, patience=5)
+  )
   assert 0.85 < result.mse < 1.2 and -0.1 < result.r2 < 0.03 and "epoch" in result.text
 
 

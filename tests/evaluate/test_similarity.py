@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.evaluate import appearance, similarity
+from como_jax.evaluate import appearance, retrieval, similarity
 
 
 def _world(motion, camera, samples=600, seed=0):
@@ -57,14 +57,13 @@ def _filmed(seed=0, motions=12, scenes=2, cameras=2, steps=10, **weights):
   z = 0.01 * rng.normal(size=(len(motion), 16))
   for name, weight in weights.items():
     z += weight * rng.normal(size=(known[name].max() + 1, 16))[known[name]]
-  return z, dict(
+  return z, similarity.Moments(
     motions=motion, times=4 * step, views=camera, scenes=motion * scenes + scene, stride=4
   )
 
 
 def _contrast(seed=0, **weights):
-  z, given = _filmed(seed, **weights)
-  return similarity.contrast(z, given.pop("motions"), given.pop("times"), **given)
+  return similarity.contrast(*_filmed(seed, **weights))
 
 
 def test_contrast_tells_motion_from_appearance():
@@ -76,11 +75,10 @@ def test_contrast_tells_motion_from_appearance():
 
 
 def test_centring_takes_the_camera_away():
-  z, given = _filmed(now=0.3, camera=3)
-  motions, times = given.pop("motions"), given.pop("times")
+  z, moments = _filmed(now=0.3, camera=3)
 
   def ask(center):
-    return similarity.contrast(z, motions, times, center=center, **given).motion
+    return similarity.contrast(z, moments, center=center).motion
 
   assert ask("view") > ask("mean") + 0.3
 
@@ -94,8 +92,7 @@ def test_seeing_the_objects_is_not_the_same_motion(known):
 
 
 def test_what_was_filmed_once_has_no_contrast():
-  z, given = _filmed(scenes=1, cameras=1, now=1)
-  found = similarity.contrast(z, given.pop("motions"), given.pop("times"), **given)
+  found = similarity.contrast(*_filmed(scenes=1, cameras=1, now=1))
   assert (
     np.isnan(found.motion)
     and np.isnan(found.other_motion_other_view)
@@ -108,15 +105,9 @@ def test_the_same_moment_is_within_half_a_stride():
   z = np.array([[1.0, 0], [0.6, 0.8], [0, 1], [-1, 0]])
 
   def ask(apart, stride):
-    return similarity.contrast(
-      z,
-      np.zeros(4),
-      np.array([0, apart, apart + 10, apart + 20]),
-      views=[0, 1, 1, 0],
-      scenes=np.zeros(4),
-      stride=stride,
-      center="none",
-    )
+    times = np.array([0, apart, apart + 10, apart + 20])
+    moments = similarity.Moments(np.zeros(4), times, [0, 1, 1, 0], np.zeros(4), stride)
+    return similarity.contrast(z, moments, center="none")
 
   # 0 and 1 are one moment; of other moments in another view: 0-2 (0) and 1-3 (-0.6), 2-3 (0)
   near = ask(2, 4)
@@ -131,9 +122,8 @@ def test_the_same_moment_is_within_half_a_stride():
 
 def test_contrast_by_hand():
   z = np.array([[1.0, 0], [0, 1], [1, 1], [1, 0]])
-  found = similarity.contrast(
-    z, [0, 0, 1, 1], [0, 0, 0, 9], views=[0, 1, 0, 1], scenes=[0, 0, 1, 1], stride=1, center="none"
-  )
+  moments = similarity.Moments([0, 0, 1, 1], [0, 0, 0, 9], [0, 1, 0, 1], [0, 0, 1, 1], stride=1)
+  found = similarity.contrast(z, moments, center="none")
   half = 0.5**0.5
   assert (found.other_motion_same_view, found.other_motion_other_view) == pytest.approx(
     ((half + 0) / 2, (1 + half) / 2)
@@ -145,12 +135,12 @@ def test_contrast_by_hand():
 
 
 def test_the_error_of_contrast_is_over_motions():
-  z, given = _filmed(now=1)
-  odd = given["motions"] % 2 == 1
+  z, moments = _filmed(now=1)
+  odd = moments.motions % 2 == 1
   # Half of the motions have a contrast of 1; of the other half z knows the place alone: as alike at
   # all times.
-  z[odd] = np.random.default_rng(5).normal(size=(12, 16))[given["motions"][odd]]
-  found = similarity.contrast(z, given.pop("motions"), given.pop("times"), **given)
+  z[odd] = np.random.default_rng(5).normal(size=(12, 16))[moments.motions[odd]]
+  found = similarity.contrast(z, moments)
   assert found.motion == pytest.approx(0.5, abs=0.05) and found.standard_error == pytest.approx(
     0.5 / 12**0.5, rel=0.1
   )
@@ -158,54 +148,12 @@ def test_the_error_of_contrast_is_over_motions():
 
 def test_retrieval():
   z, actions, views, _, episodes = _world(motion=1, camera=0)
-  found = similarity.retrieval(z, actions, views=views, episodes=episodes)
+  found = retrieval.across_views(z, actions, views=views, episodes=episodes)
   assert found.cosine > 0.9 > found.chance + 0.5 and found.agreement > 0.95 and found.queries == 600
   z, actions, views, _, episodes = _world(motion=1, camera=0, samples=3000)
   random = np.random.default_rng(0).normal(size=z.shape)
-  noise = similarity.retrieval(random, actions, views=views, episodes=episodes, limit=1500)
+  noise = retrieval.across_views(random, actions, views=views, episodes=episodes, limit=1500)
   assert abs(noise.cosine - noise.chance) < 0.1 and noise.queries == 1500
-
-
-def test_the_neighbor_is_of_another_view_and_another_episode():
-  """The nearest z is the same moment seen by the other camera, the next the episode's own later,
-  with other actions; those must not count.
-  """
-  angle = np.deg2rad([0, 0, 20, 20, 50, 50, 170, 170])
-  z = np.stack([np.cos(angle), np.sin(angle)], 1)
-  views, episodes = np.tile([0, 1], 4), np.array([0, 0, 0, 0, 1, 1, 2, 2])
-  actions = np.array([[1.0, 0], [1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [-1, 0], [-1, 0]])
-  found = similarity.retrieval(z, actions, views=views, episodes=episodes, center="none")
-  # From episode 0 to episode 1, at right angles; from 1 to 0, the same; from 2 to 1, the same.
-  assert (found.cosine, found.agreement, found.queries) == (pytest.approx(0, abs=1e-12), 0, 8)
-  # Allowed pairs: 0-1 four times (0), 0-2 four times (-1), 1-2 twice (0), each in both directions.
-  assert found.chance == pytest.approx(-8 / 20) and found.agreement_chance == 0
-  # With an answer in another episode that is right for half of the queries.
-  actions[4:6] = 2.0, 2.0
-  found = similarity.retrieval(z, actions, views=views, episodes=episodes, center="none")
-  scaled = actions / actions.std(0)
-
-  def cosine(a, b):
-    return scaled[a] @ scaled[b] / np.linalg.norm(scaled[a]) / np.linalg.norm(scaled[b])
-
-  assert found.cosine == pytest.approx((4 * cosine(0, 4) + 2 * cosine(4, 0) + 2 * cosine(6, 4)) / 8)
-  assert found.agreement == 6 / 8 and found.agreement_chance == 8 / 20  # cosine(0, 4) is 0.62
-
-
-def test_standing_still_is_no_query_and_no_answer():
-  z = np.array([[1.0, 0], [1, 0.1], [1, 0.2], [1, 0.3]])
-  actions = np.array([[1.0, 0], [0, 0], [1, 0], [1, 1]])
-  found = similarity.retrieval(
-    z, actions, views=np.array([0, 1, 1, 1]), episodes=np.arange(4), center="none"
-  )
-  assert found.queries == 3 and found.cosine == pytest.approx(
-    1 / 3 * (1 + 1 + found_cosine(actions))
-  )
-
-
-def found_cosine(actions):
-  """Between the first and the last action, each dimension in units of its deviation."""
-  a, b = actions[[0, 3]] / actions.std(0)
-  return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
 def test_identity_is_chance_for_motion_and_one_for_appearance():
@@ -226,6 +174,6 @@ def test_bad_input():
   with pytest.raises(errors.UserError, match="groups"):
     similarity.matrix(z, np.zeros(5))
   with pytest.raises(errors.UserError, match="2 views"):
-    similarity.retrieval(z, z, views=np.zeros(6), episodes=np.arange(6))
+    retrieval.across_views(z, z, views=np.zeros(6), episodes=np.arange(6))
   with pytest.raises(errors.UserError, match="2 labels"):
     appearance.identity(z, np.zeros(6), episodes=np.arange(6))

@@ -10,7 +10,7 @@ import pytest
 from como_jax.evaluate import exam_baselines
 from como_jax.exam import exam_set, run
 from como_jax.exam import rows as rows_lib
-from como_jax.sim import exam_design
+from como_jax.sim import exam_design, exam_draws
 from como_jax.tasks import exam
 
 NEAR = 0.03
@@ -29,7 +29,7 @@ def test_it_is_small():
 def test_parts_are_what_the_design_says(tier):
   name, given, _ = tier
   settings = json.loads((exam_set.BUNDLED / "exam.json").read_text())["config"]["exam"]
-  design = exam_design.draw(
+  design = exam_draws.draw(
     exam_design.Settings(
       **{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     )
@@ -50,7 +50,7 @@ def test_the_first_picture_tells_nothing_before_capping(tier):
 
 def test_the_true_second_pose_tells_what_its_closed_form_says(tier):
   name, given, _ = tier
-  closed = exam_design.closed_form(exam_design.TIERS.index(name))
+  closed = exam_draws.closed_form(exam_design.TIERS.index(name))
   for kind, form in (("linear", "linear"), ("kernel", "conditional")):
     assert (given.errors[f"oracle_second_{kind}"] / given.variance).mean() == pytest.approx(
       closed[form].mean(), abs=NEAR
@@ -100,7 +100,7 @@ def test_stored_errors_give_the_stored_rows(tier):
     min(float(np.minimum(1, values.mean(axis=0)).mean()) for values in some)
     for some in (single, both)
   ]
-  closed = exam_design.closed_form(exam_design.TIERS.index(tier[0]))["conditional"].mean()
+  closed = exam_draws.closed_form(exam_design.TIERS.index(tier[0]))["conditional"].mean()
   assert given.limit == pytest.approx(closed, abs=1e-6) and given.limit < lowest[0]
   lowest[0] = min(given.limit, lowest[0])
   for row in rows.values():

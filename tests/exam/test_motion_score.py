@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.exam import motion_score, resampling
+from como_jax.exam import motion_score, resampling, spread
 from tests.exam import worlds
 
 
@@ -104,7 +104,7 @@ def test_large_and_small_moves_are_no_part_of_the_error():
   )
   score = motion_score.score(0.8 * squares, 0.5 * squares, 0.2 * squares, moves)
   assert (score.s.value, score.s.low, score.s.high) == pytest.approx((0.5, 0.5, 0.5))
-  part = motion_score.spread(0.8 * squares, 0.5 * squares, 0.2 * squares, moves, levels=GROUPS % 2)
+  part = spread.over_levels(0.8 * squares, 0.5 * squares, 0.2 * squares, moves, levels=GROUPS % 2)
   assert [one.s.value for one in part.scores] == pytest.approx([0.5, 0.5])
   asked = made([0.8, 0.8]), made([0.5, 0.5]), made([0.2, 0.2])
   for wrong, text in (
@@ -129,8 +129,8 @@ def test_the_limit_of_one_picture_counts_without_error_where_it_is_the_smallest(
   assert low.s.value == pytest.approx((0.7 - 0.4) / (0.7 - 0.2)) and low.z == sampled.z
   high = motion_score.score(*asked, motion_score.Moves(GROUPS, limit=0.95))
   assert high.s == sampled.s and high.chosen_single == 0
-  spread = motion_score.spread(*asked, motion_score.Moves(GROUPS, limit=0.7), levels=GROUPS % 2)
-  assert [one.single.value for one in spread.scores] == [0.7, 0.7]
+  levels = spread.over_levels(*asked, motion_score.Moves(GROUPS, limit=0.7), levels=GROUPS % 2)
+  assert [one.single.value for one in levels.scores] == [0.7, 0.7]
 
 
 def test_s_is_withheld_where_both_pictures_do_not_help():
@@ -146,11 +146,11 @@ def test_s_is_withheld_where_both_pictures_do_not_help():
 def test_spread_is_that_of_the_levels():
   camera = np.tile([0, 1, 2], 200)
   z = made([0.5, 0.3], noise=0) + np.array([0.0, 0.1, 0.2])[camera][:, None]
-  found = motion_score.spread(made([0.8, 0.6]), z, made([0.2, 0.2]), MOVES, levels=camera)
+  found = spread.over_levels(made([0.8, 0.6]), z, made([0.2, 0.2]), MOVES, levels=camera)
   assert found.levels == (0, 1, 2)
   np.testing.assert_allclose([s.s.value for s in found.scores], [0.6, 0.4, 0.2], atol=1e-9)
   half = np.arange(600) // 300
-  halves = motion_score.spread(
+  halves = spread.over_levels(
     made([0.8, 0.6]), z, made([0.2, 0.2]), MOVES, levels=half, resamples=50
   )
   rows = half == 1

@@ -11,8 +11,17 @@ import pytest
 
 from como_jax import errors
 from como_jax.exam import __main__ as command
-from como_jax.exam import exam_set, kernel_ridge, leakage, motion_score, run, shares, table
-from como_jax.exam.resampling import Estimate
+from como_jax.exam import (
+  exam_set,
+  leakage,
+  motion_score,
+  relations,
+  run,
+  shares,
+  table,
+  verdict,
+  whitening,
+)
 from tests.exam import made_set, worlds
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -39,9 +48,9 @@ def results(made):
 
 def test_verdicts(results):
   assert {kind: result.verdict for kind, result in results.items()} == {
-    "motion": run.MOTION,
-    "first": run.NOTHING,
-    "both": run.APPEARANCE,
+    "motion": verdict.MOTION,
+    "first": verdict.NOTHING,
+    "both": verdict.APPEARANCE,
   }
   assert results["motion"].score.s.value > 0.8 and results["motion"].score_robot.s.value > 0.8
   assert not results["motion"].flagged and set(results["both"].flagged) >= {"scene", "camera"}
@@ -69,18 +78,20 @@ def test_shares_relations_and_cameras(results):
 def test_parts_are_asked_of_the_right_pairs(made, results):
   exam, pictures, _ = made
   arrays, result = made_set.latents(pictures, "motion"), results["motion"]
-  scaling = kernel_ridge.scale_inputs(arrays["z"][exam.rows(0)])
+  scaling = whitening.scale_inputs(arrays["z"][exam.rows(0)])
   z, block, test = scaling(arrays["z"]), run.twins(exam), exam.rows(1)
   twins = np.concatenate([z[2 * block], z[2 * block + 1]])
   wanted = shares.components(twins, groups=np.tile(np.arange(40), 2), whiten=False, resamples=300)
   assert result.shares.raw == wanted.raw and result.shares.shares["rest"] == wanted.shares["rest"]
-  assert result.static == shares.static(scaling(arrays["z_aa"][exam.views["part"] == 1]), z[test])
+  assert result.static == relations.static(
+    scaling(arrays["z_aa"][exam.views["part"] == 1]), z[test]
+  )
   views = np.flatnonzero(exam.views["part"] == 1)
   moved = made_set.latents(pictures, "first")["z_shifted"]
   latents = exam_set.Latents(made_set.latents(pictures, "first")["z"], z_shifted=moved)
-  scaling = kernel_ridge.scale_inputs(latents.z[exam.rows(0)])
+  scaling = whitening.scale_inputs(latents.z[exam.rows(0)])
   ask = scaling(latents.z[2 * views]), scaling(moved[views])
-  assert results["first"].shifted == shares.shifted(*ask, groups=exam.views["chain"][views])
+  assert results["first"].shifted == relations.shifted(*ask, groups=exam.views["chain"][views])
   still = (exam.of_pairs("camera")[test] == 12) & (exam.camera_speed.reshape(-1)[test] == 0)
   assert result.dose[0.0].value == pytest.approx(
     motion_score.e(result.errors[still], result.moves.squares[still])
@@ -97,7 +108,9 @@ def test_the_future_picture_is_flagged_and_a_displacement_is_not(made, results):
   flat = pictures.reshape(-1, pictures.shape[2])
   z = worlds.components(pictures[:, 1:], flat, 24).reshape(-1, 24)
   future = run.evaluate(exam, z, resamples=300)
-  assert future.flagged[-1] == run.FUTURE and f"{run.FUTURE}: z tells 0.9" in future.sentence
+  assert (
+    future.flagged[-1] == verdict.FUTURE and f"{verdict.FUTURE}: z tells 0.9" in future.sentence
+  )
   row = future.row()
   assert (
     row["future/second"] > 0.9 and row["future/gap_low"] > 0.1 and row["future/first_high"] < 0.9
@@ -106,8 +119,10 @@ def test_the_future_picture_is_flagged_and_a_displacement_is_not(made, results):
     future
   )
   assert results["motion"].future.second.share.value < 0.4 and not results["motion"].flagged
-  assert results["first"].future.gap.high < 0 and run.FUTURE not in results["first"].flagged
-  assert results["both"].future.first.share.low > 0.7 and run.FUTURE not in results["both"].flagged
+  assert results["first"].future.gap.high < 0 and verdict.FUTURE not in results["first"].flagged
+  assert (
+    results["both"].future.first.share.low > 0.7 and verdict.FUTURE not in results["both"].flagged
+  )
 
 
 def test_errors_are_those_of_the_tests_pairs(made, results):
@@ -135,7 +150,9 @@ def test_errors_are_those_of_the_tests_pairs(made, results):
 def test_true_displacements_get_everything(made):
   exam, _, _ = made
   result = run.evaluate(exam, exam.target, resamples=300)
-  assert result.score.z.value < 1e-3 and result.score.s.value > 1 and result.verdict == run.MOTION
+  assert (
+    result.score.z.value < 1e-3 and result.score.s.value > 1 and result.verdict == verdict.MOTION
+  )
   assert result.shares.shares["motion"].value > 0.999 and result.score_robot.z.value < 1e-3
   assert result.additivity is None and result.static is None and "additivity" not in result.row()
 
@@ -143,7 +160,9 @@ def test_true_displacements_get_everything(made):
 def test_constant_latents_get_nothing(made):
   exam, _, _ = made
   result = run.evaluate(exam, np.ones((exam.pairs, 3)), resamples=300)
-  assert result.verdict == run.NOTHING and 0.9 < result.score.z.value <= 1 and not result.flagged
+  assert (
+    result.verdict == verdict.NOTHING and 0.9 < result.score.z.value <= 1 and not result.flagged
+  )
   assert json.dumps(table.to_json(result), allow_nan=False) and table.text(result)
 
 
@@ -180,68 +199,6 @@ def test_twins_are_complete_and_still(made):
   assert run.twins(dataclasses.replace(exam, views=views)).shape == (39, 2, 3)
   alone = {**exam.views, "camera": np.where(exam.views["camera"] == 11, 10, exam.views["camera"])}
   assert run.twins(dataclasses.replace(exam, views=alone)) is None
-
-
-def score(low, high, withheld=""):
-  at = Estimate(0.5, 0.1, low, high)
-  return motion_score.Score(at, at, at, at, at, np.zeros(2), 0, 0, withheld, 9)
-
-
-def read(low, high):
-  at = Estimate((low + high) / 2, 0.1, low, high)
-  return leakage.Identity(at, at, 0.5, (0, 1), low > leakage.FLAG, "")
-
-
-@pytest.mark.parametrize(
-  "one, identities, verdict, said",
-  [
-    (
-      score(0.4, 0.6),
-      {"scene": read(0.0, 0.05), "camera": read(0.05, 0.3)},
-      run.MOTION,
-      "upper end 0.300: camera",
-    ),
-    (
-      score(0.4, 0.6),
-      {"scene": read(0.3, 0.5), "camera": read(0.0, 0.3)},
-      run.APPEARANCE,
-      "scene 0.400 [0.300, 0.500]",
-    ),
-    (score(-0.1, 0.6), {"scene": read(0.0, 0.05)}, run.NOTHING, "does not lie above 0"),
-    (score(0.4, 0.6, "too dark"), {"scene": read(0.3, 0.5)}, run.WITHHELD, "too dark"),
-    (score(0.4, 0.6), {}, run.MOTION, "only this was asked"),
-  ],
-)
-def test_sentences_say_no_more_than_their_intervals(one, identities, verdict, said):
-  found, sentence = run.conclude(one, identities)
-  assert found == verdict and sentence.startswith(verdict) and said in sentence
-
-
-@pytest.mark.parametrize(
-  "low, identities, verdict, said",
-  [
-    (
-      0.25,
-      {"scene": read(0.0, 0.05)},
-      run.APPEARANCE,
-      "future picture: z tells 0.600 [0.500, 0.700] of the",
-    ),
-    (0.25, {"scene": read(0.3, 0.5)}, run.APPEARANCE, "perfect reading; future picture: z tells"),
-    (0.15, {"scene": read(0.0, 0.05)}, run.MOTION, "no class of appearance"),
-    (
-      0.15,
-      {},
-      run.MOTION,
-      "tells 0.600 [0.500, 0.700] of the second picture, is not shown to know it better",
-    ),
-  ],
-)
-def test_a_future_picture_counts_beside_the_classes(low, identities, verdict, said):
-  share = leakage.Reading(Estimate(0.6, 0.05, 0.5, 0.7), np.zeros(1))
-  found, sentence = run.conclude(
-    score(0.4, 0.6), identities, leakage.Pictures(share, share, Estimate(0.3, 0.1, low, 0.4))
-  )
-  assert found == verdict and said in sentence
 
 
 def test_a_set_without_controls_is_named(made):
@@ -281,7 +238,7 @@ def test_the_command_needs_numpy_alone(made):
   )
   assert done.returncode == 0, done.stderr
   found = json.loads(out.read_text())
-  assert found["verdict"] == run.MOTION and done.stdout.rstrip().endswith(found["sentence"])
+  assert found["verdict"] == verdict.MOTION and done.stdout.rstrip().endswith(found["sentence"])
   assert found["numbers"]["s"] > 0.8 and not list(folder.glob("*.partial"))
   assert (
     "S (0 = one picture, 1 = both)" in done.stdout

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from como_jax.exam import kernel_ridge, motion_score
+from como_jax.exam import kernel_ridge, motion_score, whitening
 
 
 @dataclasses.dataclass
@@ -51,7 +51,7 @@ class World:
 def components(values, like, count=32):
   """Principal components of values [N, F], as fitted on like [M, F]."""
   mean = like.mean(axis=0)
-  directions, _ = kernel_ridge.principal(like - mean)
+  directions, _ = whitening.principal(like - mean)
   return (values - mean) @ directions[:, :count]
 
 

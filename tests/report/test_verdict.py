@@ -3,7 +3,7 @@
 import pytest
 
 from como_jax.evaluate import linear_probe
-from como_jax.report import verdict
+from como_jax.report import questions, verdict
 
 GOOD = {
   "trained": {
@@ -173,7 +173,7 @@ def test_a_number_without_an_error_bar_answers_nothing(changes, question):
   asked = [check.question for check in judge().checks]
   found = judge(**changes)
   assert (
-    (asked[question], verdict.UNCERTAIN) in found.missing
+    (asked[question], questions.UNCERTAIN) in found.missing
     and found.level == "mixed"
     and not found.headline.startswith("Yes")
   )
@@ -235,7 +235,7 @@ def test_gaps_have_to_exceed_their_noise():
   assert asked(camera_excess=(0.3, 0.2))[3] is True and asked(camera_excess=(0.3, 0.1))[3] is False
   assert asked(motion_score=(0.1, 0.06))[2] is False
   assert "on moving pixels" not in judge(drop=["copy_ratio_moving"]).checks[5].evidence
-  assert verdict.TOO_FEW == linear_probe.TOO_FEW
+  assert questions.TOO_FEW == linear_probe.TOO_FEW
   assert not judge(lp_half=0.44).missing and len(judge(lp_half=0.46).missing) == 2
 
 

@@ -13,7 +13,7 @@ from tests import limits
 
 
 class Policy:
-  """Attributes and methods of serve.policy.Policy. Its actions tell what it has seen:
+  """A `serve.interface.Policy`. Its actions tell what it has seen:
   actions[k, a] = state[0] + 10 * (frames in the history) + 100 * (oldest state[0]) + mean of the
   first image / 1000 + k.
   """

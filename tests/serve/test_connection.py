@@ -18,7 +18,7 @@ from websockets.sync import client as websocket_client
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.serve import batching, codec, server
+from como_jax.serve import batching, client_state, codec, listening, server
 from como_jax.tasks import serve as task
 from tests import limits
 from tests.serve import fake, test_server
@@ -186,7 +186,7 @@ def test_a_client_that_comes_while_the_server_ends_is_told_so():
 
 
 def test_an_error_is_one_line_of_at_most_300_characters():
-  one = server._Client("x", 0)
+  one = client_state.ClientState("x", 0)
   assert (one.answered, one.bad, one.error, one.previous_ms) == (0, 0, "", None)
   assert one.fail("a \n b") == "error: a b" and one.error == "a b"
   assert one.fail("x" * 300) == "error: " + "x" * 300
@@ -217,9 +217,9 @@ def test_what_is_unanswered_after_ten_seconds_is_dropped(monkeypatch):
     monkeypatch.setattr(
       server, "asyncio", types.SimpleNamespace(**{**vars(asyncio), "wait_for": wait_for})
     )
-    listening = types.SimpleNamespace(close=lambda **how: closes.append(how), wait_closed=closing)
+    sockets = types.SimpleNamespace(close=lambda **how: closes.append(how), wait_closed=closing)
     for _ in range(2):
-      await one._shut_down(listening)
+      await one._shut_down(sockets)
     assert (
       one._stopping and idle.closed == [(1001, "server is shutting down")] * 2 and busy.closed == []
     )
@@ -288,9 +288,9 @@ def test_nothing_is_left_when_it_has_ended(monkeypatch):
   """Neither after an orderly end nor when the warm-up fails; the settings are those of the
   batches.
   """
-  sockets, made, bind = [], [], server._bind
+  sockets, made, bind = [], [], listening.bind
   monkeypatch.setattr(
-    server, "_bind", lambda host, port: sockets.append(bind(host, port)) or sockets[-1]
+    listening, "bind", lambda host, port: sockets.append(bind(host, port)) or sockets[-1]
   )
 
   class Batcher(batching.Batcher):
@@ -331,8 +331,8 @@ def test_addresses(monkeypatch):
       super().__init__(*arguments)
       found.append(self)
 
-  monkeypatch.setattr(server.socket, "socket", Socket)
-  with server._bind("127.0.0.1", 0) as bound, server._bind("", 0) as everywhere:
+  monkeypatch.setattr(listening.socket, "socket", Socket)
+  with listening.bind("127.0.0.1", 0) as bound, listening.bind("", 0) as everywhere:
     assert bound.getsockname()[0] == "127.0.0.1" and bound.type == socket.SOCK_STREAM
     assert bound.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
     assert everywhere.getsockname()[0] in ("0.0.0.0", "::")
@@ -342,15 +342,15 @@ def test_addresses(monkeypatch):
       errors.UserError,
       match=f"^config.host='127.0.0.1', config.port={port}: Address already in use$",
     ):
-      server._bind("127.0.0.1", port)
+      listening.bind("127.0.0.1", port)
     assert [one.fileno() == -1 for one in found] == [False, False, True]
 
   def no_name(*unused, **more):
     raise socket.gaierror(-2, "Name or service not known")
 
-  monkeypatch.setattr(server.socket, "getaddrinfo", no_name)
+  monkeypatch.setattr(listening.socket, "getaddrinfo", no_name)
   with pytest.raises(errors.UserError, match="^config.host='robot': Name or service not known$"):
-    server._bind("robot", 0)
+    listening.bind("robot", 0)
 
 
 def test_the_first_address_of_a_name_is_taken(monkeypatch):
@@ -363,8 +363,8 @@ def test_the_first_address_of_a_name_is_taken(monkeypatch):
       for address in ("127.0.0.2", "127.0.0.3", "127.0.0.4")
     ]
 
-  monkeypatch.setattr(server.socket, "getaddrinfo", resolve)
-  with server._bind("robot", 0) as bound:
+  monkeypatch.setattr(listening.socket, "getaddrinfo", resolve)
+  with listening.bind("robot", 0) as bound:
     assert bound.getsockname()[0] == "127.0.0.2"
   assert asked == [("robot", 0, {"type": socket.SOCK_STREAM, "flags": socket.AI_PASSIVE})]
 
@@ -376,7 +376,7 @@ def test_settings_are_those_of_the_config_unless_given():
 
 def test_the_librarys_own_log_is_silent():
   """It would write a traceback for every scanner that knocks."""
-  logger = server._silent()
+  logger = listening.silent()
   assert (
     isinstance(logger, logging.Logger)
     and not logger.isEnabledFor(logging.ERROR)

@@ -10,7 +10,7 @@ import pytest
 
 from como_jax import errors, sim
 from como_jax.observations import STATE
-from como_jax.sim import base, collect
+from como_jax.sim import actor, base, collect
 from tests.sim import test_collect, toys
 
 SETTINGS = collect.Settings(
@@ -264,7 +264,7 @@ def test_disturbances_are_drawn_from_the_seed():
   """
   simulator = test_collect.Still(low=[-9] * 4, high=[9] * 4)
   settings = change(noise=0.5, correlation=0.8, speed=(0.2, 0.9), wander=(2, 5))
-  act, draw = collect._Actor(settings, simulator, 11), np.random.default_rng(11)
+  act, draw = actor.Actor(settings, simulator, 11), np.random.default_rng(11)
   speed, wander = draw.uniform(0.2, 0.9), draw.integers(2, 6)
   direction = draw.normal(size=3)
   noise = 0.5 * draw.normal(size=3)
@@ -281,7 +281,7 @@ def test_disturbances_are_drawn_from_the_seed():
 
 def test_the_longest_and_the_shortest_wandering_occur():
   simulator, settings = test_collect.Still(low=[-1] * 4, high=[1] * 4), change(wander=(1, 3))
-  assert {collect._Actor(settings, simulator, seed)._wander for seed in range(40)} == {1, 2, 3}
+  assert {actor.Actor(settings, simulator, seed)._wander for seed in range(40)} == {1, 2, 3}
 
 
 @pytest.mark.parametrize(

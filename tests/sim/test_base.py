@@ -96,3 +96,11 @@ def test_unknown_names_are_refused(task, cameras, stride, message):
   with pytest.raises(errors.UserError, match=message):
     base.check("toy", task, toys.TASKS, cameras, toys.CAMERAS, stride)
   base.check("toy", "line", toys.TASKS, ("front",), toys.CAMERAS, 1)
+
+
+def test_a_simulator_that_lacks_a_part_is_refused():
+  class Half(toys.Toy):
+    _frame = base.Stepper._frame
+
+  with pytest.raises(TypeError, match="_frame"):
+    Half("line", (), 8, 1.0)

@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from como_jax import errors
 from como_jax.observations import STATE
-from como_jax.sim import base, collect
+from como_jax.sim import actor, base, collect
 
 SETTINGS = collect.Settings(
   simulator="metaworld",
@@ -193,7 +193,7 @@ class Still:
 
 def test_disturbances_spare_rotation_and_gripper():
   simulator = Still(low=[-1] * 7, high=[1] * 7, move=(0, 1, 2), gripper=(6,))
-  act = collect._Actor(
+  act = actor.Actor(
     dataclasses.replace(SETTINGS, noise=0.05, speed=(0.5, 0.5), wander=(3, 3)), simulator, seed=0
   )
   actions = np.stack([act() for _ in range(30)])
@@ -205,11 +205,11 @@ def test_disturbances_spare_rotation_and_gripper():
 
 def test_disturbances_of_positions_start_where_the_hand_is():
   simulator = Still(low=[0, 0], high=[512, 512], move=(0, 1), absolute=True, gripper=())
-  act = collect._Actor(
+  act = actor.Actor(
     dataclasses.replace(SETTINGS, noise=0.0, speed=(0.5, 0.5), wander=(1, 1)), simulator, seed=0
   )
   wander, ahead = act(), act()
-  assert np.linalg.norm(wander - [100, 200]) == pytest.approx(0.5 * collect._REACH * 512, rel=1e-4)
+  assert np.linalg.norm(wander - [100, 200]) == pytest.approx(0.5 * actor._REACH * 512, rel=1e-4)
   np.testing.assert_allclose(ahead, [306, 356])
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.sim import exam_design
+from como_jax.sim import exam_design, exam_draws
 
 SETTINGS = exam_design.Settings(
   seed=3,
@@ -22,7 +22,7 @@ SETTINGS = exam_design.Settings(
   objects=4,
   palettes=3,
 )
-DESIGN = exam_design.draw(SETTINGS)
+DESIGN = exam_draws.draw(SETTINGS)
 
 
 @pytest.mark.parametrize("tier", [0, 1])
@@ -132,7 +132,7 @@ def test_cameras_look_at_the_middle_with_equal_fields():
 def test_closed_form_of_the_second_pose():
   start, move = exam_design.START_RADIUS**2, exam_design.MOVE_RADIUS**2
   after = (start + move + start + 2 * move) / 2
-  found = exam_design.closed_form(0, samples=100_000)
+  found = exam_draws.closed_form(0, samples=100_000)
   np.testing.assert_allclose(found["linear"][:3], 1 - move / after, atol=0.005)
   assert (found["conditional"] <= found["linear"] + 1e-3).all() and (
     found["conditional"] > found["linear"] - 0.05
@@ -140,10 +140,10 @@ def test_closed_form_of_the_second_pose():
 
 
 def test_the_same_settings_draw_the_same_and_another_seed_does_not():
-  again = exam_design.draw(SETTINGS)
+  again = exam_draws.draw(SETTINGS)
   np.testing.assert_array_equal(again.poses, DESIGN.poses)
   np.testing.assert_array_equal(again.views["scene"], DESIGN.views["scene"])
-  other = exam_design.draw(exam_design.dataclasses.replace(SETTINGS, seed=4))
+  other = exam_draws.draw(exam_design.dataclasses.replace(SETTINGS, seed=4))
   assert np.abs(other.poses - DESIGN.poses).max() > 0.01
 
 

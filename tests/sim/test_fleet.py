@@ -1,22 +1,17 @@
-"""Both sides of a worker without a process: what the main process does with what it hears, and what
-an episode does with its actions.
-"""
+"""The main process's side of workers, without a process: what it does with what it hears."""
 
-import os
-import signal
 import types
 
 import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.observations import STATE
-from como_jax.sim import vector
+from como_jax.sim import jobs, vector, worker
 from tests.sim import toys
+from tests.sim.pipes import Pipe
 
 # 20 control steps a second: stride 2
 SETTINGS = vector.Settings(cameras=("front", "side"), image_size=8, step_seconds=0.1)
-PUSH = np.float32([1, 0])
 
 
 def job(number=0, **changes):
@@ -31,12 +26,10 @@ def test_what_is_usual():
   )
 
 
-# The main process.
-
 SCRIPT = {
-  "line": [("waiting", {"plan": 0, "history": ["seen"]}), ("done", {"success": True})],
-  "dies": [("failed", "it died")],
-  "refuses": [("refused", "not here")],
+  "line": lambda one: [jobs.Waiting(one, 0, ["seen"]), jobs.Outcome(one, success=True)],
+  "dies": lambda one: [jobs.Failed("it died")],
+  "refuses": lambda one: [jobs.Refused("not here")],
 }
 
 
@@ -52,7 +45,7 @@ def workers(monkeypatch):
       self.played, self.answers, self.begins, self.ends = [], [], 0, 0
 
     def start(self, one):
-      self.job, self.waiting, self.queue = one, None, [("ready", None), *SCRIPT[one.task]]
+      self.job, self.waiting, self.queue = one, None, [jobs.Ready(), *SCRIPT[one.task](one)]
       self.played.append(one.number)
 
     def mark_ready(self):
@@ -110,6 +103,11 @@ def test_workers_play_in_order_and_act_together(workers):
 def test_as_many_actions_as_episodes_are_needed(workers):
   with fleet() as one, pytest.raises(ValueError, match="shorter"):
     list(one.run([job()], lambda waiting: []))
+
+
+def test_episodes_of_a_policy_need_one(workers):
+  with fleet(2) as one, pytest.raises(ValueError, match="^episode 1 needs a policy: give `act`$"):
+    list(one.run([job(3, task="line"), job(1, task="line")]))
 
 
 def test_an_episode_that_fails_is_played_twice_at_once_by_new_workers(workers):
@@ -176,32 +174,6 @@ def test_impossible_settings_are_named(settings, workers, message):
   fleet(1, timeout=0.5, step_seconds=0.0)
 
 
-class Pipe:
-  """The other end of a pipe: what was sent, and what is received."""
-
-  def __init__(self, *received):
-    self.sent, self.received, self.closed, self.broken = [], list(received), 0, False
-
-  def poll(self):
-    return bool(self.received)
-
-  def send(self, content):
-    if self.broken:
-      raise BrokenPipeError
-    self.sent.append(content)
-
-  def recv(self):
-    if not self.received:
-      raise EOFError
-    content = self.received.pop(0)
-    if isinstance(content, Exception):
-      raise content
-    return content
-
-  def close(self):
-    self.closed += 1
-
-
 def test_the_main_processes_side_of_a_worker(monkeypatch):
   now, mine, theirs, calls = [50.0], Pipe(), Pipe(), []
   monkeypatch.setattr(vector, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
@@ -220,22 +192,20 @@ def test_the_main_processes_side_of_a_worker(monkeypatch):
     types.SimpleNamespace(Pipe=lambda: (mine, theirs), Process=process), "build", settings
   )
   assert (
-    calls
-    == [{"target": vector._work, "args": (theirs, "build", settings), "daemon": True}, "start"]
+    calls == [{"target": worker.work, "args": (theirs, "build", settings), "daemon": True}, "start"]
     and theirs.closed == 1
   )
   assert (one.job, one.waiting, one.deadline) == (None, None, 0.0)
   one.waiting = "before"
   one.start(job())
   assert (one.job, one.waiting, one.deadline, mine.sent) == (job(), None, 350.0, [job()])
-  assert one.message() == ("failed", "no answer from the simulator for 300 s"), (
+  assert one.message() == jobs.Failed("no answer from the simulator for 300 s"), (
     "it may take long to begin"
   )
   now[0] = 60.0
   one.mark_ready()
-  assert one.deadline == 80.0 and one.message() == (
-    "failed",
-    "no answer from the simulator for 20 s",
+  assert one.deadline == 80.0 and one.message() == jobs.Failed(
+    "no answer from the simulator for 20 s"
   )
   now[0], one.waiting = 70.0, "asked"
   one.answer([[1, 0]])
@@ -245,180 +215,13 @@ def test_the_main_processes_side_of_a_worker(monkeypatch):
     and mine.sent[1].dtype == np.float32
     and mine.sent[1].tolist() == [[1, 0]]
   )
-  mine.received[:] = [("done", {}), EOFError(), ConnectionResetError()]
-  assert one.message() == ("done", {})
+  mine.received[:] = [jobs.Outcome(job()), EOFError(), ConnectionResetError()]
+  assert one.message() == jobs.Outcome(job())
   for _ in range(2):
-    assert one.message() == ("failed", "the simulator's process died (exit code 7)")
+    assert one.message() == jobs.Failed("the simulator's process died (exit code 7)")
     assert calls.pop() == ("join", {"timeout": 5})
   mine.broken, now[0] = True, 71.0
   one.start(job(1))  # a dead worker: `message` will say so
   assert one.deadline == 91.0
   one.end()
   assert calls[2:] == ["kill", ("join", {})] and mine.closed == 1
-
-
-# The worker.
-
-
-class Stop(BaseException):
-  """In place of the end of the process."""
-
-
-def work(monkeypatch, *received, build=toys.build, settings=SETTINGS):
-  """What a worker has sent, to its end."""
-  pipe, exits = Pipe(*received), []
-
-  def leave(code):
-    exits.append(code)
-    raise Stop
-
-  monkeypatch.setattr(vector.os, "_exit", leave)
-  monkeypatch.setattr(vector.signal, "signal", lambda *given: exits.append(given))
-  monkeypatch.delenv("LP_NUM_THREADS", raising=False)
-  with pytest.raises(Stop):
-    vector._work(pipe, build, settings)
-  assert exits == [(signal.SIGINT, signal.SIG_IGN), 0] and os.environ["LP_NUM_THREADS"] == "0"
-  return pipe.sent
-
-
-def test_a_worker_plays_until_the_main_process_is_gone_and_builds_a_task_once(monkeypatch):
-  built, closed = [], []
-
-  def build(task, **settings):
-    built.append((task, settings))
-    one = toys.build(task, **settings)
-    one.close = lambda: closed.append(task)
-    return one
-
-  jobs = [job(0, actor="expert", task=task) for task in ("line", "line", "far", "line")]
-  sent = work(monkeypatch, *jobs, build=build)
-  assert [kind for kind, _ in sent] == ["ready", "done", "done", "done", "done"] and sent[0] == (
-    "ready",
-    None,
-  )
-  assert [content["steps"] for _, content in sent[1:]] == [100, 100, 200, 100]
-  assert built == [
-    (task, {"cameras": ("front", "side"), "image_size": 8}) for task in ("line", "far", "line")
-  ] and closed == ["line", "far"]
-
-
-def test_a_worker_says_what_stopped_it(monkeypatch):
-  assert work(monkeypatch, job(task="lime"))[1:] == [
-    ("refused", "toy task 'lime' is unknown: " + errors.nearest("lime", toys.TASKS))
-  ]
-  assert work(monkeypatch, job(task="raises", actor="zero"))[1:] == [
-    ("failed", "FloatingPointError: unstable")
-  ]
-  for gone in (BrokenPipeError(), ConnectionResetError()):
-    assert work(monkeypatch, gone) == [("ready", None)]
-
-
-def play(one, *chunks, settings=SETTINGS, **spec):
-  """(fields of the outcome, requests, actions taken) of an episode whose policy gives the
-  chunks.
-  """
-  simulator, pipe = (
-    toys.Toy(one.task, settings.cameras, 8, 1.0, **spec),
-    Pipe(*(np.float32(chunk) for chunk in chunks)),
-  )
-  taken, advance = [], simulator._advance
-  simulator._advance = lambda action: taken.append(action.tolist()) or advance(action)
-  found = vector._Episode(simulator, one, settings, pipe).play()
-  return found, pipe.sent, taken
-
-
-def test_the_fields_of_an_outcome(monkeypatch):
-  clock = iter((5.0, 7.5))
-  monkeypatch.setattr(vector, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
-  found, requests, taken = play(job(seed=97), [PUSH] * 5)
-  assert found == {
-    "success": True,
-    "steps": 3,
-    "max_steps": 200,
-    "plans": 1,
-    "seconds": 2.5,
-    "initial_state": 47,
-    "rate": 10.0,
-    "frames": None,
-  }
-  assert [(kind, content["plan"], len(content["history"])) for kind, content in requests] == [
-    ("waiting", 0, 1)
-  ] and taken == [[1, 0]] * 3
-
-
-@pytest.mark.parametrize("asked, limit", [(0, 200), (3, 3), (500, 200)])
-def test_the_limit_is_the_smaller_one(asked, limit):
-  settings = vector.Settings((), 8, 0.1, max_steps=asked)
-  found, _, _ = play(job(actor="zero"), settings=settings)
-  assert (found["steps"], found["max_steps"], found["success"], found["plans"]) == (
-    limit,
-    limit,
-    False,
-    0,
-  )
-
-
-def test_requests_hold_the_last_policy_steps():
-  settings = vector.Settings(("front",), 8, 0.1, history=2, max_steps=10)
-  found, requests, _ = play(job(), *[[PUSH] * 3] * 2, settings=settings)
-  histories = [[seen[STATE].tolist() for seen in content["history"]] for _, content in requests]
-  assert (
-    [content["plan"] for _, content in requests] == [0, 1]
-    and found["plans"] == 2
-    and found["steps"] == 10
-  )
-  assert histories[0] == [[0, 1]] and np.allclose(histories[1], [[0.04, 2], [0.06, 3]])
-
-
-def test_a_recording_shows_all_cameras_side_by_side_from_the_first_frame():
-  settings = vector.Settings(("front", "side"), 8, 0.1, max_steps=4)
-  found, _, _ = play(job(scene=1, record=True, actor="expert"), settings=settings)
-  assert found["frames"].shape == (3, 8, 16, 3) and found["frames"][:, 0, 0, 0].tolist() == [
-    0,
-    2,
-    4,
-  ]
-  assert found["frames"][0, 1, [1, 9], 0].tolist() == [150, 250]
-  over, _, _ = play(job(seed=97, record=True), [PUSH] * 5, settings=settings)
-  assert over["steps"] == 3 and len(over["frames"]) == 3, "none after the end"
-  assert (
-    play(job(record=True, actor="zero"), settings=vector.Settings((), 8, 0.1, max_steps=4))[0][
-      "frames"
-    ]
-    is None
-  )
-
-
-def test_blind_actors_look_at_nothing():
-  found, _, taken = play(
-    job(task="black", actor="expert"), settings=vector.Settings(("front",), 8, 0.1, max_steps=3)
-  )
-  assert found["steps"] == 3 and taken == [[1, 0]] * 3
-  with pytest.raises(
-    errors.UserError, match="^toy/black seed 5 camera front: frame 0 of 1 is of a single color"
-  ):
-    play(job(task="black", actor="expert", record=True, seed=5))
-  with pytest.raises(errors.UserError, match="single color"):
-    play(job(task="black"))
-
-
-def test_random_actions_are_held_and_depend_on_the_seed_alone():
-  _, _, taken = play(
-    job(actor="random", seed=3),
-    settings=vector.Settings((), 8, 0.1, max_steps=5),
-    action_low=np.float32([-1, 0.5]),
-  )
-  draw = np.random.default_rng([2147483647, 3])
-  drawn = [draw.uniform([-1, 0.5], 1.0).astype(np.float32).tolist() for _ in range(3)]
-  assert taken == [drawn[0]] * 2 + [drawn[1]] * 2 + [drawn[2]]
-
-
-@pytest.mark.parametrize("chunk", [np.zeros((0, 2)), np.zeros((3, 1)), [[0, np.nan]], np.zeros(2)])
-def test_actions_that_do_not_fit_are_named(chunk):
-  shape = list(np.shape(chunk))
-  with pytest.raises(errors.UserError) as caught:
-    play(job(), chunk)
-  assert (
-    str(caught.value)
-    == f"toy/line: the policy gave actions {shape}, expected finite numbers [n, 2]"
-  )

@@ -130,3 +130,9 @@ def test_the_expert_moves_the_block_towards_the_goal(pusht):
   for _ in range(45):
     simulator.advance(simulator.expert())
   assert simulator._env._get_coverage() > before + 0.1
+
+
+@pytest.mark.sim
+def test_the_expert_needs_an_episode(pusht):
+  with pytest.raises(RuntimeError, match="^pusht/pusht: call reset before expert$"):
+    pusht.build().expert()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import html.parser
-import io
 import re
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 
 from como_jax import errors, report
-from como_jax.report import grids, plots
+from tests.report.pictures import frames
 
 METRICS = {
   "trained": {
@@ -25,10 +24,6 @@ METRICS = {
 }
 
 
-def _frames(seed, count=2, height=16, width=16):
-  return np.random.default_rng(seed).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
-
-
 def _full():
   rng = np.random.default_rng(0)
   steps = np.arange(40)
@@ -41,8 +36,8 @@ def _full():
       "loss": (steps, np.exp(-steps / 3.0)),
       "validation/loss": (steps[::8], np.exp(-steps[::8] / 3.0)),
     },
-    reconstruction=report.Reconstruction(_frames(0), _frames(1), _frames(2), ["open <drawer>"]),
-    transfer=report.Transfer(_frames(0), _frames(1), _frames(2), _frames(3)),
+    reconstruction=report.Reconstruction(frames(0), frames(1), frames(2), ["open <drawer>"]),
+    transfer=report.Transfer(frames(0), frames(1), frames(2), frames(3)),
     s_pcfc={"trained": rng.uniform(-1, 1, 50), "untrained": rng.uniform(0, 1, 50)},
     probes={"x": report.Scatter(rng.normal(size=50), rng.normal(size=50), 0.1, "cm")},
     pca=report.Projection(rng.normal(size=(50, 2)), {"x [cm]": rng.normal(size=50)}, (0.5, 0.2)),
@@ -52,7 +47,7 @@ def _full():
     rollouts=report.Rollouts(
       {"reach": (0.8, 0.6, 0.9), "push": (0.0, 0.0, 0.2)},
       20,
-      {"reach, success": _frames(4), "push, failure": _frames(5)},
+      {"reach, success": frames(4), "push, failure": frames(5)},
     ),
     config={"model": {"kind": "motion"}, "path": "<script>alert('x')</script>"},
     versions={"jax": "0.10"},
@@ -168,7 +163,7 @@ def test_images_exist_and_show_something(written):
 
 @pytest.mark.parametrize("anchor", [name for name in SECTIONS if name != "verdict"])
 def test_a_missing_part_is_left_out(anchor, tmp_path, monkeypatch):
-  monkeypatch.setattr("como_jax.report.page._figure", lambda *_: "")  # drawing is tested above
+  monkeypatch.setattr("como_jax.report.markup.figure", lambda *_: "")  # drawing is tested above
   empty = report.ReportData(title="empty")
   fields = ("time", "hardware", "versions") if anchor == "run" else (SECTIONS[anchor],)
   data = dataclasses.replace(_full(), **{field: getattr(empty, field) for field in fields})
@@ -194,69 +189,7 @@ def test_what_is_read_from_the_robots_own_numbers_is_not_the_best(tmp_path):
   assert '<td class="best">0.400' in text and "<td>0.100" in text and "<td>0.200" in text
 
 
-def test_difference_amplification():
-  quiet = np.full((1, 8, 8), 20.0)
-  assert (
-    grids.factor_for(quiet) == 8
-    and grids.factor_for(quiet * 3) == 4
-    and grids.factor_for(quiet * 10) == 1
-  )
-  still = report.Reconstruction(_frames(0), _frames(0), _frames(0))
-  grid = grids.reconstruction(still)
-  assert (grid.columns["target − current"] == grids.palette()[0]).all() and grid.captions == (
-    "",
-    "",
-  )
-  assert "×8" in grids.legend(grid.factor) and "0 … 32" in grids.legend(grid.factor)
-
-
-def test_frames_need_not_be_square(tmp_path):
-  frames = [_frames(seed, 1, 12, 24) for seed in range(3)]
-  sheet = grids.sheet(grids.reconstruction(report.Reconstruction(*frames)))
-  assert Image.open(io.BytesIO(sheet)).size[1] < 160
-
-
-def test_bad_frames_are_named():
-  with pytest.raises(errors.UserError, match="'predicted' are float"):
-    grids.reconstruction(report.Reconstruction(_frames(0), _frames(1), _frames(2) / 255.0))
-  with pytest.raises(errors.UserError, match="b_current"):
-    grids.transfer(report.Transfer(_frames(0), _frames(1), _frames(2, 3), _frames(3)))
-
-
 def test_unwritable_folder(tmp_path):
   (tmp_path / "file").write_text("in the way")
   with pytest.raises(errors.UserError, match="cannot be written"):
     report.write(tmp_path / "file" / "run", report.ReportData(title="x"))
-
-
-def test_smoothing_does_not_lag_and_skips_nan():
-  line = np.arange(300.0)
-  np.testing.assert_allclose(plots.smooth(line)[30:-30], line[30:-30], atol=1e-6)
-  line[100] = np.nan
-  assert np.isfinite(plots.smooth(line)).all() and np.isnan(plots.smooth(np.array([np.nan]))).all()
-  np.testing.assert_allclose(plots.smooth(np.full(5, 2.0)), 2.0)
-
-
-@pytest.mark.parametrize(
-  "curves",
-  [
-    {"one": ([1], [2.0])},
-    {"validation/only": ([1, 2], [0.0, 1.0])},
-    {"bad": ([0, 1], [np.nan, np.inf])},
-    {"flat": ([0, 1], [0, 0])},
-  ],
-)
-def test_odd_curves_are_drawn(curves):
-  assert plots.curves(curves, plots.LIGHT).startswith(b"\x89PNG")
-
-
-def test_odd_plots_are_drawn():
-  nothing = np.zeros(0)
-  assert plots.s_pcfc({"all the same": np.ones(5), "none": nothing}, plots.DARK)
-  assert plots.probes(
-    {f"{i}": report.Scatter(np.ones(3), np.ones(3), float("nan")) for i in range(5)}, plots.LIGHT
-  )
-  assert plots.pca(report.Projection(np.zeros((4, 2)), {}), plots.LIGHT)
-  assert plots.similarity(
-    report.Similarity(np.full((20, 20), np.nan), [f"group {i}" for i in range(20)]), plots.DARK
-  )

@@ -1,0 +1,1 @@
+"""Stubs of gymnasium-robotics 1.4."""

@@ -1,0 +1,3 @@
+"""Folders of LIBERO."""
+
+def get_libero_path(query_key: str) -> str: ...

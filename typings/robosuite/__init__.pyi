@@ -1,0 +1,1 @@
+"""Stubs of robosuite 1.4."""
