@@ -29,6 +29,7 @@ from benchmarks import common
 from como_jax import data
 from como_jax.data import (
   index,
+  label_file,
   labels,
   motion_mixture,
   normalization,
@@ -147,8 +148,8 @@ def write_labels(folder: str, lengths: np.ndarray, shards_: int = 1) -> None:
           },
         )
       )
-    sidecars.append(labels.write_shard(path, part, clips, facts={}))
-  labels.write_manifest(
+    sidecars.append(label_file.write_shard(path, part, clips, facts={}))
+  label_file.write_manifest(
     path,
     sidecars,
     data_shards=folder,

@@ -38,7 +38,7 @@ import numpy as np
 from como_jax import config as config_lib
 from como_jax import models
 from como_jax.assembly import motion_data
-from como_jax.data import episode, ingest, pipeline, stream, transforms, video
+from como_jax.data import episode, ingest, ingest_settings, pipeline, stream, transforms, video
 from como_jax.data.batching import Batching
 from como_jax.data.read_options import ReadOptions
 from como_jax.tasks import motion
@@ -97,7 +97,7 @@ def main() -> None:
       ingest.run(
         Synthetic(options.episodes, config.data.image_size),
         path,
-        image_size=config.data.image_size,
+        ingest_settings.StorageOptions(image_size=config.data.image_size),
         workers=0,
         progress=False,
       )

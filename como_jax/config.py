@@ -143,6 +143,8 @@ def source() -> ConfigDict:
       depth_range=(),  # (nearest, farthest) value of 16-bit images; () = such cameras are left out
       group="auto",  # views of one recording: auto | none | folder | name | a regular expression
       hdr="tonemap",  # HDR video: tonemap | keep
+      # frames per second of data without times (tensorflow-datasets); 0 = refuse them
+      frame_rate=0.0,
     )
   )
 

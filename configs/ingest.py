@@ -1,6 +1,7 @@
 """Turns any source into shards.
 
-A source is a LeRobot directory (v2.0, v2.1, v3.0) or a folder of video files of any codec.
+A source is a LeRobot directory (v2.0, v2.1, v3.0), a folder of video files of any codec, or a data
+set of tensorflow-datasets in ArrayRecord.
 
 python -m como_jax.main --config=configs/ingest.py --config.source.path=DIR --workdir=SHARDS
 
@@ -19,7 +20,7 @@ def get_config(arg=None):
       task="ingest",
       source=dict(
         path="bundled",
-        format="auto",  # lerobot | video_folder | shards
+        format="auto",  # lerobot | video_folder | shards | tfds
         cameras=(),
         **config_lib.source(),
       ),

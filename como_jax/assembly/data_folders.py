@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from como_jax import errors
-from como_jax.data import ingest, shards
+from como_jax.data import ingest, ingest_settings, shards
 from como_jax.data import sources as source_formats
 from como_jax.data.sources import video_folder
 from como_jax.settings import paths
@@ -75,14 +75,8 @@ def to_shards(path: str, section, *, image_size: int, cache_dir: str) -> str:
     else {}
   )
   options = source_options(section["source"]) if "source" in section else None
-  return ingest.ensure_shards(
-    path,
-    image_size=image_size,
-    cache_dir=cache_dir,
-    resize=section["resize"],
-    options=options,
-    **further,
-  )
+  storage = ingest_settings.StorageOptions(image_size, section["resize"], **further)
+  return ingest.ensure_shards(path, storage, cache_dir=cache_dir, options=options)
 
 
 def source_options(section) -> source_formats.SourceOptions:

@@ -27,7 +27,7 @@ class BarFinder:
 
   def __init__(self):
     self._count = self._used = 0
-    self._low = self._high = None
+    self._extremes: tuple[np.ndarray, np.ndarray] | None = None  # (minimum, maximum) [H, W]
 
   def add(self, image: np.ndarray) -> None:
     """Adds a frame, uint8 [H, W, 3]. Raises ValueError when its size differs from the first."""
@@ -36,8 +36,8 @@ class BarFinder:
     self.add_gray(np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L")))
 
   def _skips(self, image: np.ndarray) -> bool:
-    if self._low is not None and image.shape[:2] != self._low.shape:
-      height, width = self._low.shape
+    if self._extremes is not None and image.shape[:2] != self._extremes[0].shape:
+      height, width = self._extremes[0].shape
       size = f"{image.shape[0]}x{image.shape[1]}"
       raise ValueError(f"frame {self._count} has {size} pixels, those before {height}x{width}")
     self._count += 1
@@ -46,10 +46,11 @@ class BarFinder:
   def add_gray(self, gray: np.ndarray) -> None:
     """Adds the gray levels of a frame, uint8 [H, W]."""
     self._used += 1
-    if self._low is None:
-      self._low, self._high = gray.copy(), gray.copy()
-    np.minimum(self._low, gray, out=self._low)
-    np.maximum(self._high, gray, out=self._high)
+    if self._extremes is None:
+      self._extremes = gray.copy(), gray.copy()
+    low, high = self._extremes
+    np.minimum(low, gray, out=low)
+    np.maximum(high, gray, out=high)
 
   def find(self) -> tuple[int, int, int, int]:
     """Width of the bars in pixels: (top, bottom, left, right).
@@ -59,9 +60,9 @@ class BarFinder:
     the picture next to the bar differ clearly from it at some time. So a dark scene or a shadow is
     not a bar.
     """
-    if self._used < _MIN_USED:
+    if self._extremes is None or self._used < _MIN_USED:
       return 0, 0, 0, 0
-    low, high = self._low.astype(np.int16), self._high.astype(np.int16)
+    low, high = (levels.astype(np.int16) for levels in self._extremes)
     top, bottom = _pair(low, high)
     inner = slice(top, low.shape[0] - bottom)
     left, right = _pair(low[inner].T, high[inner].T)
@@ -72,13 +73,12 @@ class BarFinder:
 
     It is 0 when too little of the picture moves.
     """
-    if self._used < _MIN_USED:
+    if self._extremes is None or self._used < _MIN_USED:
       return 0.0
     top, bottom, left, right = self.find()
-    span = self._high[top : len(self._high) - bottom, left : self._high.shape[1] - right].astype(
-      np.int16
-    )
-    span = span - self._low[top : len(self._low) - bottom, left : self._low.shape[1] - right]
+    height, width = self._extremes[0].shape
+    low, high = (levels[top : height - bottom, left : width - right] for levels in self._extremes)
+    span = high.astype(np.int16) - low
     steady = float((span <= _STEADY).mean())
     return steady if (span > _MOVING).mean() > 1 - _MAX_STEADY and steady <= _MAX_STEADY else 0.0
 

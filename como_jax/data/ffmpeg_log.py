@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-import av
+from av import logging
 
 # Words in messages that mean that pictures are wrong or missing.
 _DAMAGE = (
@@ -39,20 +39,20 @@ def errors() -> Iterator[list[tuple[int, str, str]]]:
   global _open, _before
   with _lock:
     if not _open:
-      _before = av.logging.get_level(), av.logging.get_skip_repeated()
-      av.logging.set_level(av.logging.ERROR)
+      _before = logging.get_level(), logging.get_skip_repeated()
+      logging.set_level(logging.ERROR)
       # Otherwise FFmpeg would not report the same error in the next file.
-      av.logging.set_skip_repeated(False)
+      logging.set_skip_repeated(False)
     _open += 1
   try:
-    with av.logging.Capture() as lines:
+    with logging.Capture() as lines:
       yield lines
   finally:
     with _lock:
       _open -= 1
       if not _open:
-        av.logging.set_level(_before[0])
-        av.logging.set_skip_repeated(_before[1])
+        logging.set_level(_before[0])
+        logging.set_skip_repeated(_before[1])
 
 
 def damage(lines: list[tuple[int, str, str]]) -> str:
@@ -63,7 +63,7 @@ def damage(lines: list[tuple[int, str, str]]) -> str:
   """
   for level, name, message in lines:
     text = message.strip()
-    is_error = level <= av.logging.ERROR and _PREMATURE not in text.lower()
+    is_error = level <= logging.ERROR and _PREMATURE not in text.lower()
     if is_error and (name in _DEMUXERS or any(words in text.lower() for words in _DAMAGE)):
       return text
   return ""

@@ -13,7 +13,8 @@ class FrameEncoder:
   def __init__(self, codec: str, quality: int):
     self._codec, self._quality = codec, quality
     self._blobs: list[bytes] = []
-    self._count, self._shape = 0, None
+    self._count = 0
+    self._shape: tuple[int, ...] | None = None
     self._group: video.H264Encoder | None = None
 
   def add(self, image: np.ndarray) -> None:
@@ -30,17 +31,20 @@ class FrameEncoder:
       self._group = video.H264Encoder(self._quality)
     self._group.add(image)
     if self._group.count == shard_file.CODECS[self._codec]:
-      self._end_group()
+      self._end_group(self._group)
 
-  def _end_group(self) -> None:
-    self._blobs.append(self._group.finish())
+  def _end_group(self, group: video.H264Encoder) -> None:
+    self._blobs.append(group.finish())
     self._group = None
 
   def finish(self) -> shard_file.Frames:
-    """The encoded frames of the clip. At least one frame must have been added."""
+    """The encoded frames of the clip. Raises ValueError when no frame was added."""
+    if self._shape is None:
+      raise ValueError("no frame was added")
     if self._group is not None:
-      self._end_group()
-    return shard_file.Frames(self._codec, self._count, *self._shape[:2], tuple(self._blobs))
+      self._end_group(self._group)
+    height, width = self._shape[:2]
+    return shard_file.Frames(self._codec, self._count, height, width, tuple(self._blobs))
 
 
 def blob_numbers(codec: str, frames: Sequence[int]) -> list[int]:

@@ -180,44 +180,46 @@ class FrameMeasurer:
     self._early_bars.add_gray(picture.gray.astype(np.uint8))
     count = len(self._times) + 1
     if count >= 8 and count & (count - 1) == 0:  # at 8, 16, 32, ... frames
-      self._box = tuple(min(side + 1, 28) if side else 0 for side in self._early_bars.find())
-    inner = picture.inner(self._box)
-    change = noise = colors = largest = 0.0
-    registration = global_motion.IDENTICAL
-    if self._before is not None:
-      before = self._before.inner(self._box)
-      difference = np.abs(inner.gray - before.gray)
-      change = float(difference.mean())
-      sample = difference.ravel()[::5]
-      noise = float(np.partition(sample, sample.size // 2)[sample.size // 2])
-      largest = float(np.abs(picture.cells[0] - self._before.cells[0]).max())
-      height, width = (
-        (global_motion.SIZE - a - b) / global_motion.SIZE for a, b in (self._box[:2], self._box[2:])
+      top, bottom, left, right = (
+        min(side + 1, 28) if side else 0 for side in self._early_bars.find()
       )
-      aspect = image.shape[0] * height / (image.shape[1] * width)
-      registration = global_motion.register(before, inner, aspect, self._guess)
-      self._guess = registration.motion
-      # Convert to widths of the picture with bars.
-      registration = dataclasses.replace(
-        registration,
-        motion=registration.motion * [width, width, 1, 1],
-        residual=registration.residual * width,
-      )
-      if change > shot_cuts.MIN_CHANGE:
-        colors = picture.changed_colors(self._before)
+      self._box = top, bottom, left, right
+    self._rows.append(self._changes(picture))
     self._before = picture
     self._times.append(float(seconds))
     self._small.append(np.clip(np.round(picture.cells), 0, 255).astype(np.uint8))
-    self._rows.append(
-      (
-        *registration.motion,
-        registration.agreement,
-        registration.residual,
-        change,
-        noise,
-        largest,
-        colors,
-      )
+
+  def _changes(self, picture: "_Picture") -> tuple[float, ...]:
+    """The changes from the frame before to a frame; those of the first frame are 0.
+
+    Returns:
+      The four numbers of the motion, agreement and residual of its registration; change, noise and
+      largest change of a cell in gray levels; share of changed colors.
+    """
+    if self._before is None:
+      still = global_motion.IDENTICAL
+      return (*still.motion, still.agreement, still.residual, 0.0, 0.0, 0.0, 0.0)
+    inner, before = picture.inner(self._box), self._before.inner(self._box)
+    difference = np.abs(inner.gray - before.gray)
+    change = float(difference.mean())
+    sample = difference.ravel()[::5]
+    noise = float(np.partition(sample, sample.size // 2)[sample.size // 2])
+    largest = float(np.abs(picture.cells[0] - self._before.cells[0]).max())
+    height, width = (
+      (global_motion.SIZE - a - b) / global_motion.SIZE for a, b in (self._box[:2], self._box[2:])
+    )
+    aspect = self._size[0] * height / (self._size[1] * width)
+    registration = global_motion.register(before, inner, aspect, self._guess)
+    self._guess = registration.motion
+    colors = picture.changed_colors(self._before) if change > shot_cuts.MIN_CHANGE else 0.0
+    return (
+      *(registration.motion * [width, width, 1, 1]),  # in widths of the picture with bars
+      registration.agreement,
+      registration.residual * width,
+      change,
+      noise,
+      largest,
+      colors,
     )
 
   def finish(self) -> FrameMeasures:
@@ -232,14 +234,12 @@ class FrameMeasurer:
     repeated = _repeated(change, largest) | (still & ~begins)
     top, bottom, left, right = bars_of_video = self._bars.find()
     height, width = (max(1, side) for side in self._size)
-    box = tuple(
-      _SMALL * share
-      for share in (top / height, 1 - bottom / height, left / width, 1 - right / width)
-    )
+    first_row, last_row = _SMALL * (top / height), _SMALL * (1 - bottom / height)
+    first_column, last_column = _SMALL * (left / width), _SMALL * (1 - right / width)
     inner, texture = (
-      _area_weights(_SMALL, _SMALL, *box[:2])
+      _area_weights(_SMALL, _SMALL, first_row, last_row)
       @ picture.astype(np.float32)
-      @ _area_weights(_SMALL, _SMALL, *box[2:]).T
+      @ _area_weights(_SMALL, _SMALL, first_column, last_column).T
       for picture in (small, texture)
     )
     cut = shot_cuts.find(
@@ -252,7 +252,7 @@ class FrameMeasurer:
       cut=cut,
       motion=np.where(moved, 100 * residual / interval, 0).astype(np.float32),
       global_motion=np.where(moved[:, None], rows[:, :4] / interval[:, None], 0).astype(np.float32),
-      picture_hash=_picture_hashes(small, box),
+      picture_hash=_picture_hashes(small, (first_row, last_row, first_column, last_column)),
       repeated=repeated,
       still=still,
       bars=bars_of_video,

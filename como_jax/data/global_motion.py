@@ -141,15 +141,23 @@ def register(before: Thumbnail, after: Thumbnail, aspect: float, guess: np.ndarr
   """
   if np.abs(after.gray - before.gray).mean() < _SAME:
     return IDENTICAL
-  best = None
-  for start in _starts(before, after, aspect, guess)[:_MAX_STARTS]:
-    motion, warped, error = _fit(before, after, aspect, start)
-    result = Registration(motion, *_judge(before, warped, error, aspect))
-    if best is None or result.agreement > best.agreement:
-      best = result
+  first, *others = _starts(before, after, aspect, guess)[:_MAX_STARTS]
+  best = _register_from(before, after, aspect, first)
+  for start in others:
     if not best.agreement < _BAD_AGREEMENT:  # otherwise the start may have been too far away
       break
+    result = _register_from(before, after, aspect, start)
+    if result.agreement > best.agreement:
+      best = result
   return best
+
+
+def _register_from(
+  before: Thumbnail, after: Thumbnail, aspect: float, start: np.ndarray
+) -> Registration:
+  """The motion that a fit from one start finds."""
+  motion, warped, error = _fit(before, after, aspect, start)
+  return Registration(motion, *_judge(before, warped, error, aspect))
 
 
 def _starts(

@@ -9,16 +9,16 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 import simplejpeg
+from av.error import FFmpegError
 from PIL import Image
 
 if TYPE_CHECKING:
   from como_jax.data.sources.options import SourceOptions
 
 # Exceptions of PyAV, the file system and the parsers in this package when the bytes are damaged.
-DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, EOFError)
+DECODE_ERRORS = (FFmpegError, OSError, ValueError, EOFError)
 
 
 class Unreadable(Exception):
@@ -51,16 +51,15 @@ class Geometry:
         the aspect ratio.
     """
     top, bottom, left, right = self.bars
-    height, width = height * (1 - top - bottom), width * (1 - left - right)
+    shown_height, shown_width = height * (1 - top - bottom), width * (1 - left - right)
     if not self.size:
-      return max(1, round(height)), max(1, round(width))
+      return max(1, round(shown_height)), max(1, round(shown_width))
     if self.mode == "squash":
       return self.size, self.size
-    shown_width = width * pixel_aspect
-    scale = self.size / (
-      min(height, shown_width) if self.mode == "crop" else max(height, shown_width)
-    )
-    return max(1, round(height * scale)), max(1, round(shown_width * scale))
+    shown_width = shown_width * pixel_aspect
+    shorter, longer = min(shown_height, shown_width), max(shown_height, shown_width)
+    scale = self.size / (shorter if self.mode == "crop" else longer)
+    return max(1, round(shown_height * scale)), max(1, round(shown_width * scale))
 
   def outer(self, height: int, width: int) -> tuple[int, int]:
     """Size with bars of a picture that has the given size without bars."""
@@ -157,7 +156,7 @@ def decode_jpeg(data: bytes, out: np.ndarray | None = None, *, by: int = 1) -> n
     ValueError: the bytes are damaged or do not fit `out`.
   """
   height, width = (
-    (-(-side // by) for side in simplejpeg.decode_jpeg_header(data)[:2]) if by > 1 else (0, 0)
+    (-(-int(side) // by) for side in simplejpeg.decode_jpeg_header(data)[:2]) if by > 1 else (0, 0)
   )
   image = simplejpeg.decode_jpeg(
     data, colorspace="RGB", min_height=height, min_width=width, buffer=out

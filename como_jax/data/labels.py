@@ -30,20 +30,18 @@ Legend: T frames of a clip, L frames of an episode, Z numbers of one latent moti
 import functools
 import json
 import os
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 
 from como_jax import errors
-from como_jax.data import reader, shard_file, shard_writer, shards, sources, statistics
+from como_jax.data import reader, shard_file, shard_writer, shards, sources, statistics, video
 
 MANIFEST = "labels.json"
 KIND = "como_jax labels"
 VERSION = 2
-_COUNTS = ("frames", "valid", "left_out", "at_end", "unreadable")
 
 
 class Motion(NamedTuple):
@@ -96,14 +94,14 @@ def read_manifest(path: str) -> dict[str, Any]:
       f"{file} has version {version}, this program reads version {VERSION}: extract them again "
       "(configs/extract.py)"
     )
-  if manifest.get("checksum") != _checksum(manifest):
+  if manifest.get("checksum") != checksum(manifest):
     raise errors.UserError(
       f"{file} has changed since it was written (its checksum differs): extract the labels again"
     )
   return manifest
 
 
-def _checksum(manifest: Mapping[str, Any]) -> str:
+def checksum(manifest: Mapping[str, Any]) -> str:
   """Hash of everything in labels.json except the checksum itself.
 
   It finds edited statistics, which would silently change what a policy learns.
@@ -166,11 +164,10 @@ class Labels:
     """
     file, motions = self._files[shard], {}
     for camera in cameras or self.cameras:
-      z, valid, difference = (
-        file.array(int(clip), f"{name}/{camera}") for name in ("z", "valid", "difference")
-      )
+      z = file.array(int(clip), f"z/{camera}")
       if z is not None:
-        motions[camera] = Motion(z, valid.astype(bool), difference)
+        valid = required(file, clip, f"valid/{camera}").astype(bool)
+        motions[camera] = Motion(z, valid, required(file, clip, f"difference/{camera}"))
     return motions
 
   def valid(self, shard: int, clip: int, camera: str) -> np.ndarray:
@@ -179,12 +176,12 @@ class Labels:
     return (
       file.frame_fact(clip, name)
       if f"frame/{name}" in file.index
-      else file.array(clip, name).astype(bool)
+      else required(file, clip, name).astype(bool)
     )
 
   def z(self, shard: int, clip: int, camera: str) -> np.ndarray:
     """float32 [T, Z] of a clip: the `z` of its `Motion`. Raises `video.Unreadable`."""
-    return self._files[shard].array(clip, f"z/{camera}")
+    return required(self._files[shard], clip, f"z/{camera}")
 
   def moments(self, shard: int, clip: int, camera: str) -> np.ndarray | None:
     """`statistics.moments` of the valid z of a clip, None when the file does not have them.
@@ -207,7 +204,7 @@ class Labels:
       )
     rows = sorted(self._rows[name], key=lambda row: int(self.table.start[row]))
     seconds = self._seconds(rows)
-    clips = [self.clip(self.table.shard[row], self.table.clip[row]) for row in rows]
+    clips = [self.clip(int(self.table.shard[row]), int(self.table.clip[row])) for row in rows]
     return {
       camera: TimedMotion(
         seconds,
@@ -221,7 +218,7 @@ class Labels:
     """Frame numbers within the episode, int64 [L]; frames that the data left out are missing."""
     rows = sorted(self._rows[name], key=lambda row: int(self.table.start[row]))
     return np.concatenate(
-      [self.table.start[row] + np.arange(self.table.length[row]) for row in rows]
+      [self.table.start[row] + np.arange(int(self.table.length[row])) for row in rows]
     )
 
   def _seconds(self, rows: Sequence[int]) -> np.ndarray:
@@ -230,152 +227,18 @@ class Labels:
     explicit = table.explicit_times(varying) if len(varying) else {}
     return np.concatenate(
       [
-        explicit[row] if row in explicit else table.times(row).at(np.arange(table.length[row]))
+        explicit[row] if row in explicit else table.times(row).at(np.arange(int(table.length[row])))
         for row in rows
       ]
     )
 
 
-def write_shard(
-  folder: str,
-  shard: int,
-  clips: Iterable[tuple[int, Motions]],
-  *,
-  facts: Mapping[str, Any],
-  left_out: int = 0,
-  at_end: int = 0,
-  damaged: Sequence[Mapping] = (),
-) -> dict[str, Any]:
-  """Writes the labels of one shard, then its sidecar; returns the sidecar.
-
-  Args:
-    folder: the label set.
-    shard: number of the data shard.
-    clips: for each of its clips, in order: (first frame as a number within the episode, labels).
-      All clips have the same cameras.
-    facts: what the labels depend on, stored in the sidecar (see `finished`).
-    left_out: see `sequences.Pairs`; the sum over all cameras.
-    at_end: see `sequences.Pairs`; the sum over all cameras.
-    damaged: {"clip", "camera", "frames", "reason"} of each clip with frames that could not be read.
-  """
-  final = os.path.join(folder, file_name(shard))
-  temporary = f"{final}.{os.getpid()}.tmp"
-  counts, labeled = dict.fromkeys(("clips", "frames", "valid"), 0), 0
-  writer = shard_file.Writer(temporary)
-  for start, motions in clips:
-    arrays, frame_facts, moments = {}, {}, {}
-    for camera, motion in motions.items():
-      z, valid = motion.z.astype(np.float32), motion.valid.astype(bool)
-      arrays |= {
-        f"z/{camera}": z,
-        f"valid/{camera}": valid.astype(np.uint8),
-        f"difference/{camera}": motion.difference.astype(np.float32),
-      }
-      frame_facts[f"valid/{camera}"] = valid
-      moments[f"z/{camera}"] = (
-        statistics.moments(z[valid]) if valid.any() else np.zeros((4, z.shape[1]))
-      )
-      counts["valid"] += int(motion.valid.sum())
-      labeled += len(motion.valid)
-    length = len(next(iter(motions.values())).valid)
-    writer.add(shard_file.Clip(int(start), length, {}, arrays, frame_facts, moments))
-    counts["clips"] += 1
-    counts["frames"] += length
-  index_facts = writer.close()
-  counts |= {"left_out": int(left_out), "at_end": int(at_end)}
-  counts["unreadable"] = labeled - counts["valid"] - counts["left_out"] - counts["at_end"]
-  sidecar = {
-    "shard": int(shard),
-    "file": os.path.basename(final),
-    "xxh64": shards.file_hash(temporary),
-    **index_facts,
-    **counts,
-    "facts": dict(facts),
-    "damaged": [dict(clip) for clip in damaged],
-  }
-  os.replace(temporary, final)
-  shard_writer.write_json(sidecar_path(folder, shard), sidecar)
-  return sidecar
-
-
-def finished(folder: str, shard: int, *, facts: Mapping[str, Any]) -> dict | None:
-  """The sidecar of a shard whose labels are complete, None when they must still be made.
-
-  Raises:
-    errors.UserError: they were made with other `facts` (model, data or settings), as passed to
-      `write_shard`. The message names the first difference.
-  """
-  path = sidecar_path(folder, shard)
-  sidecar = shard_writer.read_json(path)
-  if not isinstance(sidecar, dict) or "facts" not in sidecar:
-    return None
-  for key, value in facts.items():
-    if sidecar["facts"].get(key) != value:
-      raise errors.UserError(
-        f"{path}: these labels were made with {key} {sidecar['facts'].get(key)!r}, now it is "
-        f"{value!r}: choose another folder, or --overwrite"
-      )
-  file = os.path.join(folder, sidecar["file"])
-  return sidecar if os.path.isfile(file) and shards.file_hash(file) == sidecar["xxh64"] else None
-
-
-def write_manifest(
-  folder: str,
-  sidecars: Sequence[Mapping],
-  *,
-  data_shards: str,
-  data: Mapping[str, Any],
-  **facts: Any,
-) -> dict[str, Any]:
-  """Writes records.parquet and labels.json; returns the content of labels.json.
-
-  The statistics are computed from the label files, so they do not depend on who wrote them or when.
-
-  Args:
-    folder: the label set.
-    sidecars: of all shards, in order of shard.
-    data_shards: folder of the shards that were labeled.
-    data: path and fingerprint of the data.
-    **facts: size, queries, dims, offset_seconds, model, cameras.
-
-  Raises:
-    errors.UserError: no frame has a label.
-  """
-  accumulator = statistics.Accumulator()
-  for sidecar in sidecars:
-    file = shard_file.ShardFile(os.path.join(folder, sidecar["file"]), sidecar)
-    for clip in range(len(file)):
-      for camera in facts["cameras"]:
-        accumulator.add(
-          file.array(clip, f"z/{camera}")[file.array(clip, f"valid/{camera}").astype(bool)]
-        )
-  z_statistics = accumulator.finish()
-  if z_statistics is None:
-    raise errors.UserError(f"{folder}: no frame has a label: every clip is damaged")
-  records = os.path.join(folder, shards.RECORDS)
-  shutil.copyfile(os.path.join(data_shards, shards.RECORDS), f"{records}.tmp")
-  os.replace(f"{records}.tmp", records)
-  keys = ("shard", "file", "xxh64", "index_offset", "index_size", "index_xxh64", "clips", "frames")
-  manifest = {
-    "kind": KIND,
-    "version": VERSION,
-    **facts,
-    "data": {
-      **data,
-      "cameras": shards.read_manifest(data_shards)["cameras"],
-      "layout": layout(shards.read_table(data_shards)),
-    },
-    "statistics": z_statistics.to_json(),
-    "records_xxh64": shards.file_hash(records),
-    "shards": [{key: sidecar[key] for key in keys} for sidecar in sidecars],
-    **{key: sum(sidecar[key] for sidecar in sidecars) for key in _COUNTS},
-    "damaged": [
-      {"shard": sidecar["shard"], **entry} for sidecar in sidecars for entry in sidecar["damaged"]
-    ],
-  }
-  manifest["checksum"] = _checksum(json.loads(json.dumps(manifest)))
-  shard_writer.write_json(os.path.join(folder, MANIFEST), manifest)
-  return manifest
+def required(file: shard_file.ShardFile, clip: int, name: str) -> np.ndarray:
+  """An array of a clip. Raises `video.Unreadable` when the clip does not have it."""
+  array = file.array(clip, name)
+  if array is None:
+    raise video.Unreadable(f"{file.path} clip {clip} has no array {name!r}")
+  return array
 
 
 def layout(table: shards.Table) -> str:
@@ -399,7 +262,8 @@ def check(path: str, *, data_path: str) -> None:
   where = f"labels {path} were extracted from {manifest['data']['path']}"
   raw = sources.detect(data_path) != "shards"
   data_fingerprint = (
-    sources.open_source(data_path).fingerprint()
+    # The rate, which some formats need, is not a part of the fingerprint.
+    sources.open_source(data_path, options=sources.SourceOptions(frame_rate=1.0)).fingerprint()
     if raw
     else shards.read_manifest(data_path)["source"]["fingerprint"]
   )

@@ -25,6 +25,8 @@ import os
 import pathlib
 import re
 import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +34,7 @@ from como_jax import errors
 from como_jax.data import (
   labels,
   lerobot_columns,
+  lerobot_info,
   lerobot_writer,
   reader,
   shards,
@@ -172,6 +175,20 @@ def export(labels_path: str, output: str, *, source: str, shards_path: str) -> s
   finally:
     shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(fresh, ignore_errors=True)
+  return _summary(target, source, counts, skipped)
+
+
+def _summary(
+  target: pathlib.Path, source: str, counts: Mapping[str, int], skipped: Sequence[str]
+) -> str:
+  """The line for the user about a data set that was written.
+
+  Args:
+    target: the data set.
+    source: whose videos and images it shares.
+    counts: of episodes, rows and valid motions.
+    skipped: why segments were left out.
+  """
   left_out_text = f", {len(skipped)} left out ({'; '.join(skipped[:3])})" if skipped else ""
   linked = sum(
     file.stat().st_nlink > 1
@@ -189,7 +206,7 @@ def export(labels_path: str, output: str, *, source: str, shards_path: str) -> s
   )
   return (
     f"LeRobot data set with labels: {counts['episodes']} episodes, {counts['rows']} rows, "
-    f"{counts['valid']} motions{left_out_text} -> {output}{linked_text}"
+    f"{counts['valid']} motions{left_out_text} -> {target}{linked_text}"
   )
 
 
@@ -262,6 +279,19 @@ def _robot_type(source: str, shards_path: str) -> str:
   return str(facts.get("robot_type") or "unknown")
 
 
+def _dimension_names(facts: Mapping[str, Any], key: str) -> list[str]:
+  """Names of the dimensions of an array of the shards; [] without one of a single size.
+
+  Args:
+    facts: of the array, from the manifest.
+    key: "state" or "action".
+  """
+  size = facts["size"]
+  if not isinstance(size, int):
+    return []
+  return facts["names"] or [f"{key}_{i}" for i in range(size)]
+
+
 def _write_anew(
   path: pathlib.Path, shards_path: str, segments: shards.Segments, *, robot_type: str
 ) -> tuple[list[int], list[str]]:
@@ -275,14 +305,7 @@ def _write_anew(
     segments.table,
     reader.SegmentReader(shards_path, segments),
   )
-  names = {}
-  for key in ("state", "action"):
-    size = manifest[key]["size"]
-    names[key] = (
-      (manifest[key]["names"] or [f"{key}_{i}" for i in range(size)])
-      if isinstance(size, int)
-      else []
-    )
+  names = {key: _dimension_names(manifest[key], key) for key in ("state", "action")}
   order = np.lexsort((table.clip[segments.first_row], table.shard[segments.first_row]))
   segment_counts = np.bincount(table.episode[segments.first_row])
   sizes = {
@@ -292,9 +315,7 @@ def _write_anew(
   with lerobot_writer.Writer(
     path,
     one_rate(segments),
-    cameras=sizes,
-    state_names=names["state"],
-    action_names=names["action"],
+    lerobot_info.Features(sizes, names["state"], names["action"]),
     robot_type=robot_type,
   ) as writer:
     for segment in order:
@@ -314,9 +335,8 @@ def _write_anew(
       if missing := [key for key in names if names[key] and vectors[key] is None]:
         skipped.append(f"{episode}: it has no {missing[0]}, other episodes have")
         continue
-      tasks = [table.tasks[table.task[row]] for row in rows for _ in range(int(table.length[row]))]
       writer.add_episode(
-        tasks,
+        [table.tasks[table.task[row]] for row in rows for _ in range(int(table.length[row]))],
         frames,
         metadata={"episode": episode, "first_frame": int(segments.start[segment]), "group": group},
         **vectors,

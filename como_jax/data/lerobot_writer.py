@@ -15,17 +15,15 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
 from como_jax import errors
+from como_jax.data import lerobot_info
+from como_jax.data.lerobot_info import Features
+from como_jax.data.lerobot_video import VideoFiles, VideoOptions
 from como_jax.observations import IMAGE
-
-DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-FILES_A_CHUNK = 1000
 
 
 class Writer:
@@ -37,30 +35,20 @@ class Writer:
   def __init__(
     self,
     path: str | pathlib.Path,
-    fps: float,
+    fps: float | fractions.Fraction,
+    features: Features,
     *,
-    cameras: Mapping[str, tuple[int, int]],
-    state_names: Sequence[str],
-    action_names: Sequence[str],
     robot_type: str,
-    outcome: bool = False,
-    crf: int = 23,
-    gop: int = 4,
-    video_megabytes: float = 200,
+    video: VideoOptions | None = None,
   ):
     """Makes the temporary folder.
 
     Args:
       path: folder to make; must not exist.
       fps: stored frames per second.
-      cameras: camera name -> (height, width), both even.
-      state_names: names of the S state dimensions; () = no column observation.state.
-      action_names: names of the A action dimensions; () = no column action (video without actions).
+      features: the cameras and columns.
       robot_type: stored in info.json.
-      outcome: whether to write the columns next.done and next.success.
-      crf: H.264 quality (0 lossless .. 51); 23 is the codec's default.
-      gop: number of frames from key frame to key frame; small values make random access fast.
-      video_megabytes: a new video file is started when the file is larger than this.
+      video: how the frames are encoded, None = with the defaults.
 
     Raises:
       UserError: path exists, frames cannot be encoded (odd size), or a number is out of range.
@@ -70,19 +58,13 @@ class Writer:
       raise errors.UserError(
         f"{self.path} exists already: choose another path or delete it (nothing is overwritten)"
       )
-    for name, (height, width) in cameras.items():
-      if height % 2 or width % 2 or min(height, width) < 16:
-        raise errors.UserError(
-          f"camera {name!r} is {height}x{width}: H.264 needs even sizes of at least 16 pixels"
-        )
+    features.check()
     if not fps > 0:
       raise errors.UserError(f"fps = {fps}: expected a positive number of frames a second")
-    if gop < 1 or not 0 <= crf <= 51:
-      raise errors.UserError(f"gop = {gop}, crf = {crf}: expected gop >= 1 and 0 <= crf <= 51")
+    video = video or VideoOptions()
+    video.check()
     self._fps = fractions.Fraction(fps).limit_denominator(1001)
-    self._cameras = dict(cameras)
-    self._state_names, self._action_names = list(state_names), list(action_names)
-    self._robot_type, self._outcome = robot_type, outcome
+    self._features, self._robot_type = features, robot_type
     self._tasks: dict[str, int] = {}
     self._episodes: list[dict[str, Any]] = []
     self._statistics: list[dict[str, dict[str, np.ndarray]]] = []
@@ -91,13 +73,11 @@ class Writer:
     shutil.rmtree(self._part, ignore_errors=True)
     self._part.mkdir(parents=True)
     self._videos = {
-      name: _Video(
-        self._part, IMAGE + name, self._fps, size, crf=crf, gop=gop, megabytes=video_megabytes
-      )
-      for name, size in self._cameras.items()
+      name: VideoFiles(self._part, IMAGE + name, self._fps, size, video)
+      for name, size in features.cameras.items()
     }
-    self._schema = self._table_schema()
-    table = self._part / DATA_PATH.format(chunk_index=0, file_index=0)
+    self._schema = features.schema()
+    table = self._part / lerobot_info.DATA_PATH.format(chunk_index=0, file_index=0)
     table.parent.mkdir(parents=True)
     self._table = parquet.ParquetWriter(table, self._schema, compression="zstd")
 
@@ -142,13 +122,8 @@ class Writer:
     tasks = [task] * length if isinstance(task, str) else list(task)
     task_index = [self._tasks.setdefault(text, len(self._tasks)) for text in tasks]
     counter = np.arange(length)
-    vectors = {
-      "observation.state": (state, self._state_names),
-      "action": (action, self._action_names),
-    }
-    columns = {
-      name: np.asarray(value, np.float32) for name, (value, names) in vectors.items() if names
-    }
+    vectors = {"observation.state": state, "action": action}
+    columns = {name: np.asarray(vectors[name], np.float32) for name in self._features.vectors}
     columns |= {
       "timestamp": (counter / float(self._fps)).astype(np.float32),
       "frame_index": counter,
@@ -156,11 +131,11 @@ class Writer:
       "index": counter + self._frames,
       "task_index": np.array(task_index),
     }
-    if self._outcome:
+    if self._features.outcome:
       columns["next.done"] = counter == length - 1
       columns["next.success"] = np.asarray(success, bool)
     self._table.write_table(self._as_table(columns))
-    statistics = {name: _statistics(value) for name, value in columns.items()}
+    statistics = {name: lerobot_info.frame_statistics(value) for name, value in columns.items()}
     row = {
       "episode_index": index,
       "tasks": list(dict.fromkeys(tasks)),
@@ -176,7 +151,7 @@ class Writer:
       row |= {
         f"videos/{IMAGE}{name}/{key}": value for key, value in video.add(frames[name]).items()
       }
-      statistics[IMAGE + name] = _image_statistics(frames[name])
+      statistics[IMAGE + name] = lerobot_info.image_statistics(frames[name])
     for name, values in statistics.items():
       row |= {f"stats/{name}/{key}": value.tolist() for key, value in values.items()}
     self._episodes.append(row | dict(metadata or {}))
@@ -201,7 +176,7 @@ class Writer:
       video.close()
     meta = self._part / "meta"
     (meta / "episodes/chunk-000").mkdir(parents=True)
-    parquet.write_table(_tasks_table(self._tasks), meta / "tasks.parquet")
+    parquet.write_table(lerobot_info.tasks_table(self._tasks), meta / "tasks.parquet")
     parquet.write_table(
       pa.Table.from_pylist(self._episodes),
       meta / "episodes/chunk-000/file-000.parquet",
@@ -210,7 +185,9 @@ class Writer:
     (meta / "info.json").write_text(json.dumps(self._info(), indent=2) + "\n")
     if notes is not None:
       (meta / "collection.json").write_text(json.dumps(notes, indent=2) + "\n")
-    merged = {name: _merge([s[name] for s in self._statistics]) for name in self._statistics[0]}
+    merged = {
+      name: lerobot_info.merge([s[name] for s in self._statistics]) for name in self._statistics[0]
+    }
     plain = {
       name: {key: value.tolist() for key, value in values.items()}
       for name, values in merged.items()
@@ -226,12 +203,23 @@ class Writer:
       video.close()
     shutil.rmtree(self._part, ignore_errors=True)
 
-  def _check(self, index, task, frames, *, state, action, success, metadata) -> int:
+  def _check(
+    self,
+    index: int,
+    task: str | Sequence[str],
+    frames: Mapping[str, np.ndarray],
+    *,
+    state: np.ndarray | None,
+    action: np.ndarray | None,
+    success: np.ndarray | None,
+    metadata: Mapping[str, Any] | None,
+  ) -> int:
     """Checks the arguments of `add_episode`; returns the length of the episode."""
     where = f"{self.path}, episode {index}"
-    if set(frames) != set(self._cameras):
+    cameras = self._features.cameras
+    if set(frames) != set(cameras):
       raise errors.UserError(
-        f"{where}: frames of cameras {sorted(frames)}, expected {sorted(self._cameras)}"
+        f"{where}: frames of cameras {sorted(frames)}, expected {sorted(cameras)}"
       )
     length = len(next(iter(frames.values()), ()) if action is None else action)
     if length < 1:
@@ -241,39 +229,31 @@ class Writer:
         f"{where}: {len(task)} instructions for {length} frames, expected one, or one for each "
         "frame"
       )
-    for name, size in self._cameras.items():
+    for name, size in cameras.items():
       if frames[name].shape != (length, *size, 3) or frames[name].dtype != np.uint8:
         raise errors.UserError(
           f"{where}: camera {name!r} has {frames[name].dtype} {list(frames[name].shape)}, "
           f"expected uint8 {[length, *size, 3]}"
         )
-    expected = {"state": (state, self._state_names), "action": (action, self._action_names)}
+    expected = {
+      "state": (state, self._features.state_names),
+      "action": (action, self._features.action_names),
+    }
     for name, (value, names) in expected.items():
       if not names and value is None:
         continue
-      if value is None or np.shape(value) != (length, len(names)) or not np.isfinite(value).all():
+      shape = () if value is None else np.shape(value)
+      if value is None or shape != (length, len(names)) or not np.isfinite(value).all():
         raise errors.UserError(
-          f"{where}: {name} has shape {list(np.shape(value))}, expected finite numbers "
-          f"{[length, len(names)]}"
+          f"{where}: {name} has shape {list(shape)}, expected finite numbers {[length, len(names)]}"
         )
-    if self._outcome and (success is None or np.shape(success) != (length,)):
+    if self._features.outcome and (success is None or np.shape(success) != (length,)):
       raise errors.UserError(f"{where}: success is needed for every one of the {length} frames")
-    if self._episodes and not set(metadata or {}) <= set(self._episodes[0]):
+    if metadata and self._episodes and not set(metadata) <= set(self._episodes[0]):
       raise errors.UserError(
         f"{where}: metadata {sorted(metadata)} has keys that the first episode lacks"
       )
     return length
-
-  def _table_schema(self) -> pa.Schema:
-    vectors = {"observation.state": self._state_names, "action": self._action_names}
-    fields = [
-      *((name, pa.list_(pa.float32(), len(names))) for name, names in vectors.items() if names),
-      ("timestamp", pa.float32()),
-      *((name, pa.int64()) for name in ("frame_index", "episode_index", "index", "task_index")),
-    ]
-    if self._outcome:
-      fields += [("next.done", pa.bool_()), ("next.success", pa.bool_())]
-    return pa.schema(fields)
 
   def _as_table(self, columns: Mapping[str, np.ndarray]) -> pa.Table:
     arrays = []
@@ -288,172 +268,9 @@ class Writer:
     return pa.Table.from_arrays(arrays, schema=self._schema)
 
   def _info(self) -> dict[str, Any]:
-    fps = self._fps.numerator if self._fps.denominator == 1 else float(self._fps)
-    vectors = {"observation.state": self._state_names, "action": self._action_names}
-    features = {
-      name: _feature("float32", len(names), names) for name, names in vectors.items() if names
-    }
-    features["timestamp"] = _feature("float32", 1, None)
-    features |= {
-      name: _feature("int64", 1, None)
-      for name in ("frame_index", "episode_index", "index", "task_index")
-    }
-    if self._outcome:
-      features |= {name: _feature("bool", 1, None) for name in ("next.done", "next.success")}
-    for name, (height, width) in self._cameras.items():
-      features[IMAGE + name] = {
-        "dtype": "video",
-        "shape": [height, width, 3],
-        "names": ["height", "width", "channels"],
-        "info": {
-          "video.height": height,
-          "video.width": width,
-          "video.channels": 3,
-          "video.fps": fps,
-          "video.codec": "h264",
-          "video.pix_fmt": "yuv420p",
-          "video.is_depth_map": False,
-          "has_audio": False,
-        },
-      }
-    return {
-      "codebase_version": "v3.0",
-      "robot_type": self._robot_type,
+    counts = {
       "total_episodes": len(self._episodes),
       "total_frames": self._frames,
       "total_tasks": len(self._tasks),
-      "chunks_size": FILES_A_CHUNK,
-      "data_files_size_in_mb": 100,
-      "video_files_size_in_mb": 200,
-      "fps": fps,
-      "splits": {"train": f"0:{len(self._episodes)}"},
-      "data_path": DATA_PATH,
-      "video_path": VIDEO_PATH if self._cameras else None,
-      "features": features,
     }
-
-
-class _Video:
-  """The video files of one camera."""
-
-  def __init__(self, root, key, fps, size, *, crf, gop, megabytes):
-    self._root, self._key, self._fps, self._size = root, key, fps, size
-    self._options = {"crf": str(crf), "preset": "slow", "forced-idr": "1"}
-    self._gop, self._limit = gop, megabytes * 2**20
-    self._number, self._container, self._count, self._file = -1, None, 0, None
-
-  def add(self, frames: np.ndarray) -> dict[str, int | float]:
-    """Encodes uint8 [T, H, W, 3]; returns their location as columns of the episodes table."""
-    # The encoder buffers a few frames: after a first episode of two frames there is no file yet.
-    if self._container is None or (self._file.exists() and self._file.stat().st_size > self._limit):
-      self._open()
-    start = self._count
-    for i, frame in enumerate(frames):
-      picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-      picture.pts, picture.time_base = self._count, 1 / self._fps
-      if i == 0:
-        picture.pict_type = av.video.frame.PictureType.I
-      self._container.mux(self._stream.encode(picture))
-      self._count += 1
-    chunk, number = divmod(self._number, FILES_A_CHUNK)
-    return {
-      "chunk_index": chunk,
-      "file_index": number,
-      "from_timestamp": float(start / self._fps),
-      "to_timestamp": float(self._count / self._fps),
-    }
-
-  def close(self) -> None:
-    """Closes the current file."""
-    if self._container is not None:
-      self._container.mux(self._stream.encode(None))
-      self._container.close()
-      self._container = None
-
-  def _open(self) -> None:
-    self.close()
-    self._number, self._count = self._number + 1, 0
-    chunk, number = divmod(self._number, FILES_A_CHUNK)
-    self._file = self._root / VIDEO_PATH.format(
-      video_key=self._key, chunk_index=chunk, file_index=number
-    )
-    self._file.parent.mkdir(parents=True, exist_ok=True)
-    self._container = av.open(str(self._file), "w")
-    self._stream = self._container.add_stream("libx264", rate=self._fps, options=self._options)
-    self._stream.height, self._stream.width = self._size
-    self._stream.pix_fmt = "yuv420p"
-    self._stream.codec_context.time_base = 1 / self._fps
-    self._stream.codec_context.gop_size = self._gop
-    self._stream.codec_context.max_b_frames = 0
-    self._stream.codec_context.thread_count = 1
-
-
-def _feature(dtype: str, size: int, names: Sequence[str] | None) -> dict[str, Any]:
-  return {"dtype": dtype, "shape": [size], "names": names}
-
-
-def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
-  """Table of instructions. LeRobot reads it with pandas, with the instruction as the index."""
-  table = pa.table(
-    {"task_index": pa.array(tasks.values(), pa.int64()), "task": pa.array(tasks, pa.string())}
-  )
-  columns = [
-    {
-      "name": "task_index",
-      "field_name": "task_index",
-      "pandas_type": "int64",
-      "numpy_type": "int64",
-      "metadata": None,
-    },
-    {
-      "name": "task",
-      "field_name": "task",
-      "pandas_type": "unicode",
-      "numpy_type": "object",
-      "metadata": None,
-    },
-  ]
-  pandas = {
-    "index_columns": ["task"],
-    "column_indexes": [],
-    "columns": columns,
-    "pandas_version": "2.0.0",
-  }
-  return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
-
-
-def _statistics(value: np.ndarray) -> dict[str, np.ndarray]:
-  """min, max, mean, std [D] and count [1] of [T] or [T, D]."""
-  value = np.asarray(value, np.float64).reshape(len(value), -1)
-  return {
-    "min": value.min(0),
-    "max": value.max(0),
-    "mean": value.mean(0),
-    "std": value.std(0),
-    "count": np.array([len(value)]),
-  }
-
-
-def _image_statistics(frames: np.ndarray) -> dict[str, np.ndarray]:
-  """`_statistics` per color of every 4th row and column, in [0, 1], [3, 1, 1] as in LeRobot."""
-  values = frames[:, ::4, ::4].reshape(-1, 3)
-  statistics = {
-    key: value[:, None, None] / 255 for key, value in _statistics(values).items() if key != "count"
-  }
-  return statistics | {"count": np.array([len(frames)])}
-
-
-def _merge(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  """Merges the statistics of episodes."""
-  counts = np.array([part["count"][0] for part in parts], np.float64)
-  weights = counts / counts.sum()
-  means, deviations = np.stack([p["mean"] for p in parts]), np.stack([p["std"] for p in parts])
-  mean = np.tensordot(weights, means, 1)
-  variance = np.tensordot(weights, deviations**2 + (means - mean) ** 2, 1)
-  return {
-    "min": np.stack([p["min"] for p in parts]).min(0),
-    "max": np.stack([p["max"] for p in parts]).max(0),
-    "mean": mean,
-    "std": np.sqrt(variance),
-    "count": np.array([int(counts.sum())]),
-  }
+    return lerobot_info.info(self._features, self._fps, robot_type=self._robot_type, counts=counts)

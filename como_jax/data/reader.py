@@ -56,6 +56,9 @@ class ShardCache:
     return opened
 
 
+FrameNumbers = Sequence[int] | np.ndarray  # int [n]
+
+
 class SegmentReader:
   """Frames of segments by number. May be pickled; safe to share between threads.
 
@@ -101,7 +104,7 @@ class SegmentReader:
     return seconds
 
   def images(
-    self, segment: int, camera: str, frames: Sequence[int], *, to: tuple[int, int] = (0, 0)
+    self, segment: int, camera: str, frames: FrameNumbers, *, to: tuple[int, int] = (0, 0)
   ) -> np.ndarray:
     """Reads frames, uint8 [n, H, W, 3].
 
@@ -121,7 +124,7 @@ class SegmentReader:
     return out
 
   def frame_size(
-    self, segment: int, camera: str, frames: Sequence[int], *, to: tuple[int, int]
+    self, segment: int, camera: str, frames: FrameNumbers, *, to: tuple[int, int]
   ) -> tuple[tuple[int, int], int]:
     """The size of stored frames, and by how much it may be reduced when they are decoded.
 
@@ -144,13 +147,7 @@ class SegmentReader:
     return size, frame_codec.reduction(file.codec(camera), size, to)
 
   def read_into(
-    self,
-    segment: int,
-    camera: str,
-    frames: Sequence[int],
-    out: Sequence[np.ndarray],
-    *,
-    by: int = 1,
+    self, segment: int, camera: str, frames: FrameNumbers, out: Sequence[np.ndarray], *, by: int = 1
   ) -> None:
     """Reads frames into existing arrays.
 

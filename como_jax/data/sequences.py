@@ -142,14 +142,14 @@ def plan(
     )
   varying = np.flatnonzero(~segments.uniform)
   rows = np.array(
-    [row for s in varying for row in segments.rows(s) if not table.uniform[row]], np.int64
+    [row for s in varying for row in segments.rows(int(s)) if not table.uniform[row]], np.int64
   )
   result = Plan(
     segments, names, float(offset_seconds), table.explicit_times(rows) if len(rows) else {}, 0
   )
   reach = index.frames_apart(table, offset_seconds, segments.first_row[segments.uniform])
   for s in varying:
-    pairs = result.pairs(s)
+    pairs = result.pairs(int(s))
     reach.append(int((pairs.second - np.arange(len(pairs.second)))[pairs.valid].max(initial=0)))
   return dataclasses.replace(result, reach=max(1, *reach))
 
@@ -166,7 +166,7 @@ class _LoadClip:
   locations: np.ndarray  # int64 [n, 3]: segment, index in `cameras`, row of the table
   resize: transforms.Resize
 
-  def __call__(self, i: int) -> dict[str, np.ndarray]:
+  def __call__(self, i: int) -> dict[str, np.ndarray | np.str_]:
     """Loads one clip.
 
     Returns:

@@ -8,13 +8,16 @@ import dataclasses
 import errno
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import xxhash
 
 from como_jax import errors
+from como_jax.data import episode as episodes
 from como_jax.data import episode_encoder, shard_file, shards, sources, video
+from como_jax.data.ingest_settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +60,9 @@ class WriteShard:
 
   source: sources.Source
   output: str
-  settings: episode_encoder.Settings
+  settings: Settings
 
-  def __call__(self, unit: Unit, report) -> dict:
+  def __call__(self, unit: Unit, report: Callable[[Progress], None]) -> dict[str, Any]:
     """Writes a shard; returns its sidecar. `report` is called with `Progress` messages."""
     final = os.path.join(self.output, shards.shard_name(unit.shard))
     temporary = f"{final}.{os.getpid()}.tmp"
@@ -69,21 +72,9 @@ class WriteShard:
       report(Progress(i))
       name = self.source.names[i]
       try:
-        if i in unit.bad:
-          raise video.Unreadable(unit.bad[i])
-        raw = self.source[i]
-        encoded = episode_encoder.encode(
-          raw, self.settings, lambda frames, i=i: report(Progress(i, frames))
-        )
-      except errors.UserError:
-        raise
-      except Exception as error:  # a bad file must not stop the other episodes
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE):
-          raise
-        reason = (
-          str(error) if isinstance(error, video.Unreadable) else f"{type(error).__name__}: {error}"
-        )
-        quarantine.append({"name": name, "reason": reason.replace("\n", " ")})
+        raw, encoded = self._encode(i, unit, report)
+      except video.Unreadable as error:
+        quarantine.append({"name": name, "reason": str(error).replace("\n", " ")})
         report(Progress(i, done=True))
         continue
       with encoded:
@@ -116,8 +107,33 @@ class WriteShard:
     write_json(sidecar_path(self.output, unit.shard), sidecar)
     return sidecar
 
+  def _encode(
+    self, i: int, unit: Unit, report: Callable[[Progress], None]
+  ) -> tuple[episodes.RawEpisode, episode_encoder.Encoded]:
+    """Episode i of the source, read and encoded.
 
-def _identity(raw) -> dict[str, Any]:
+    Raises:
+      video.Unreadable: it cannot be used, whatever the reason: a bad file must not stop the other
+        episodes.
+      errors.UserError: raised by the source.
+      OSError: the disk is full, or too many files are open.
+    """
+    try:
+      if i in unit.bad:
+        raise video.Unreadable(unit.bad[i])
+      raw = self.source[i]
+      return raw, episode_encoder.encode(
+        raw, self.settings, lambda frames: report(Progress(i, frames))
+      )
+    except (errors.UserError, video.Unreadable):
+      raise
+    except Exception as error:
+      if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE):
+        raise
+      raise video.Unreadable(f"{type(error).__name__}: {error}") from error
+
+
+def _identity(raw: episodes.RawEpisode) -> dict[str, Any]:
   """Columns of a row that depend only on its episode."""
   # The shift makes the key fit a signed 64-bit column.
   key = xxhash.xxh64_intdigest((raw.group or raw.episode).encode()) >> 1

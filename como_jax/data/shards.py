@@ -360,7 +360,8 @@ def segments(table: Table, keep: np.ndarray | None = None) -> Segments:
   """
   rows = np.flatnonzero(np.ones(len(table), bool) if keep is None else keep)
   if not len(rows):
-    return Segments(table, *(np.zeros(0, np.int64) for _ in range(4)), np.zeros(0, bool))
+    none = np.zeros(0, np.int64)
+    return Segments(table, none, none, none, none, np.zeros(0, bool))
   a, b = rows[:-1], rows[1:]
   joined = (
     (b == a + 1)

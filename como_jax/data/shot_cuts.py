@@ -193,12 +193,13 @@ def _fades(signals: Signals, flat: np.ndarray, cut: np.ndarray) -> np.ndarray:
   The pictures disappear and appear slowly.
   """
   fades = np.zeros_like(cut)
-  edges = np.diff(np.concatenate([[0], flat.astype(np.int8), [0]]))
+  steps = np.diff(np.concatenate([[0], flat.astype(np.int8), [0]]))
   # The stretches are frames first .. last - 1.
-  for first, last in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0), strict=True):
+  for first, last in zip(np.flatnonzero(steps > 0), np.flatnonzero(steps < 0), strict=True):
     if first == 0 or last == len(flat) or cut[first : last + 1].any():
       continue
-    if any(signals.change[t] > MIN_CHANGE and _at_once(signals, flat, t) for t in (first, last)):
+    edges = int(first), int(last)
+    if any(signals.change[t] > MIN_CHANGE and _at_once(signals, flat, t) for t in edges):
       continue
     if likeness(signals.small[first - 1], signals.small[last]) < _ALIKE:
       fades[(first + last) // 2] = True

@@ -63,7 +63,7 @@ def _shift(images: np.ndarray, dy: int, dx: int, out: np.ndarray | None = None) 
   for image in out.reshape(-1, height, width, 3):
     # An assignment between slices of a memoryview is one memmove. numpy's is not, when the slices
     # overlap backwards.
-    flat = memoryview(image.reshape(-1))
+    flat = image.reshape(-1).data
     if move > 0:
       flat[:-move] = flat[move:]
     elif move < 0:
@@ -98,7 +98,7 @@ class RandomShift:
     max_dy, max_dx = int(round(self.fraction * height)), int(round(self.fraction * width))
     dy, dx = int(rng.integers(-max_dy, max_dy + 1)), int(rng.integers(-max_dx, max_dx + 1))
     return {
-      name: _shift(value, dy, dx, out and out[name]) if name in IMAGES else value
+      name: _shift(value, dy, dx, None if out is None else out[name]) if name in IMAGES else value
       for name, value in sample.items()
     }
 
@@ -219,7 +219,8 @@ def resized_to(chain: Sequence[Callable]) -> tuple[int, int]:
     (0, 0)
     if enlarges
     else next(
-      ((transform.size,) * 2 for transform in chain if isinstance(transform, Resize)), (0, 0)
+      ((transform.size, transform.size) for transform in chain if isinstance(transform, Resize)),
+      (0, 0),
     )
   )
 

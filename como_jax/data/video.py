@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import av
 import numpy as np
 
 from como_jax.data import video_color, video_end, video_stream
@@ -164,7 +165,7 @@ def read(
 
 def read_at(
   path: str,
-  times: Sequence[float],
+  times: Sequence[float] | np.ndarray,
   geometry: Geometry,
   *,
   notes: list[str] | None = None,
@@ -191,66 +192,71 @@ def read_at(
     Unreadable: a time is more than two and a half local intervals from any frame (the video ends
       too early), times decrease or are not finite, or decoding fails.
   """
-  times, notes = np.asarray(times, np.float64), [] if notes is None else notes
-  if not len(times):
+  seconds, notes = np.asarray(times, np.float64), [] if notes is None else notes
+  if not len(seconds):
     return
-  if not np.isfinite(times).all():
+  if not np.isfinite(seconds).all():
     raise Unreadable(
-      f"timestamp {int(np.argmin(np.isfinite(times)))} of {len(times)} is not finite"
+      f"timestamp {int(np.argmin(np.isfinite(seconds)))} of {len(seconds)} is not finite"
     )
-  if np.any(np.diff(times) < 0):
+  if np.any(np.diff(seconds) < 0):
     raise Unreadable("timestamps go backwards")
-  convert, far = None, 0
+  convert, far, interval = None, 0, _GAP
   shown, image = None, None
-  for t, (nearest, distance, interval) in enumerate(_nearest(path, times, notes)):
+  for t, (nearest, distance, interval) in enumerate(_nearest(path, seconds, notes)):
     if nearest is None or distance > 2.5 * interval:
       end = "nothing decoded" if nearest is None else f"nearest frame at {nearest[0]:.3f} s"
-      row = f"frame {t} of {len(times)} at {times[t]:.3f} s"
+      row = f"frame {t} of {len(seconds)} at {seconds[t]:.3f} s"
       raise Unreadable(f"no video frame for {row} ({end}): the video is too short")
     far += distance > 0.5 * interval + 1e-3
-    if nearest is not shown:
+    if nearest is not shown or image is None:
       convert = convert or _converter(path, nearest[2], geometry, notes, options, untagged="ITU601")
       shown, image = nearest, convert(nearest[1])
     yield image
   if far:
     notes.append(
-      f"{far} of {len(times)} timestamps are further than half a frame from the nearest video frame"
+      f"{far} of {len(seconds)} timestamps are further than half a frame from the nearest video "
+      "frame"
     )
   if whole:
-    rest = int(np.sum(timeline(path) > times[-1] + 0.5 * interval + 1e-3))
+    rest = int(np.sum(timeline(path) > seconds[-1] + 0.5 * interval + 1e-3))
     if rest:
       notes.append(
         f"the video goes on for {rest} frames after the last timestamp: they were not used"
       )
 
 
-def _nearest(path: str, times: np.ndarray, notes: list[str]):
+def _nearest(
+  path: str, times: np.ndarray, notes: list[str]
+) -> Iterator[tuple[tuple[float, av.VideoFrame, av.VideoStream] | None, float, float]]:
   """Yields the nearest frame of a file for each time.
 
   Yields:
     ((seconds, frame, stream) or None, distance from the time in seconds, local interval in
     seconds).
   """
-  stream = video_stream.decode_from(path, times[0], notes)
-  before, after = None, next(stream, None)
-  gaps = deque(maxlen=_RECENT)
-
-  def step():
-    nonlocal before, after
-    before, after = after, next(stream, None)
-    if after is not None:
-      gaps.append(after[0] - before[0])
-
+  frames = video_stream.decode_from(path, times[0], notes)
+  before, after = None, next(frames, None)
+  gaps: deque[float] = deque(maxlen=_RECENT)
   for target in times:
     while after is not None and (after[0] < target or not gaps):
-      step()
+      before, after = after, next(frames, None)
+      if after is not None:
+        gaps.append(after[0] - before[0])
     candidates = [frame for frame in (before, after) if frame is not None]
     nearest = min(candidates, key=lambda frame: abs(frame[0] - target), default=None)
     interval = float(np.median(gaps)) if gaps else _GAP
     yield nearest, abs(nearest[0] - target) if nearest else np.inf, interval
 
 
-def _converter(path, stream, geometry, notes, options, untagged: str = "") -> video_color.Converter:
+def _converter(
+  path: str,
+  stream: av.VideoStream,
+  geometry: Geometry,
+  notes: list[str],
+  options: "SourceOptions | None",
+  untagged: str = "",
+) -> video_color.Converter:
   aspect = stream.sample_aspect_ratio
   return video_color.Converter(
     geometry,

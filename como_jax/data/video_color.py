@@ -9,7 +9,7 @@ SDR, see `ToneMap`. The primaries of SDR pictures in BT.2020 or BT.601 are not c
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type as SideData
+from av.video.reformatter import Colorspace, VideoReformatter
 
 from como_jax.data import images
 
@@ -149,7 +149,7 @@ class Converter:
         f"{label}: pixels are {pixel_aspect:.4g} times as wide as high and were kept as they "
         "are stored"
       )
-    self._scaler = av.video.reformatter.VideoReformatter()
+    self._scaler = VideoReformatter()
     self._tone_maps: dict[tuple[int, int], ToneMap] = {}
     self._formats: dict[str, tuple[bool, bool]] = {}
     self._size: tuple[int, int] | None = None
@@ -203,13 +203,14 @@ class Converter:
       self._say("interlaced: both fields of a frame were kept as one picture")
 
   def _orientation(self, frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    side_data = frame.side_data.get(SideData.DISPLAYMATRIX)
+    side_data = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
       return False, False, False
-    *turns, exact = orientation(np.frombuffer(bytes(side_data), np.int32, 9))
+    matrix = np.frombuffer(bytes(side_data), np.int32, 9)
+    transpose, flip_rows, flip_columns, exact = orientation(matrix)
     if not exact:
       self._say("the display matrix is not a right angle: the nearest right angle was taken")
-    return tuple(turns)
+    return transpose, flip_rows, flip_columns
 
   def _rgb(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
     """Converts a frame to RGB [height, width, 3], without its display matrix."""
@@ -228,16 +229,10 @@ class Converter:
     deep, alpha = self._formats[name]
     tone_map = self._tone_map(frame)
     deep = deep or tone_map is not None
-    image = self._scaler.reformat(
-      frame,
-      width=width,
-      height=height,
-      format=("rgba" if alpha else "rgb")
-      + ("64le" if deep and alpha else "48le" if deep else "" if alpha else "24"),
-      src_colorspace=self._matrix(frame),
-      interpolation="AREA",
-      threads=1,
-    ).to_ndarray()
+    pixel_format = ("rgba" if alpha else "rgb") + (
+      "64le" if deep and alpha else "48le" if deep else "" if alpha else "24"
+    )
+    image = self._scaled(frame, height, width, pixel_format)
     if tone_map:
       color = tone_map(image[..., :3])
     else:
@@ -247,14 +242,26 @@ class Converter:
     opacity = (_TO_8_BIT[image[..., 3:]] if deep else image[..., 3:]).astype(np.uint16)
     return ((color * opacity + 127) // 255).astype(np.uint8)
 
-  def _matrix(self, frame: av.VideoFrame) -> str | None:
+  def _scaled(self, frame: av.VideoFrame, height: int, width: int, pixel_format: str) -> np.ndarray:
+    """Scales a frame and converts it to a pixel format of FFmpeg, [height, width, channels]."""
+    return self._scaler.reformat(
+      frame,
+      width=width,
+      height=height,
+      format=pixel_format,
+      src_colorspace=self._matrix(frame),
+      interpolation="AREA",
+      threads=1,
+    ).to_ndarray()
+
+  def _matrix(self, frame: av.VideoFrame) -> Colorspace | None:
     """The color matrix to assume, None when the frame declares it."""
     if frame.colorspace != _UNSPECIFIED:
       return None
     if self._untagged:
-      return self._untagged
+      return Colorspace[self._untagged]
     guess = "ITU709" if frame.height >= 720 or frame.width >= 1280 else "ITU601"
-    return _MATRIX_OF_PRIMARIES.get(int(frame.color_primaries), guess)
+    return Colorspace[_MATRIX_OF_PRIMARIES.get(int(frame.color_primaries), guess)]
 
   def _tone_map(self, frame: av.VideoFrame) -> ToneMap | None:
     transfer, primaries = int(frame.color_trc), int(frame.color_primaries)

@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from como_jax.data import images, video_color
+from como_jax.data import images, video_color, video_end
 
 _BT601, _LIMITED = 6, 1  # codes of ITU-T H.273 and FFmpeg
 H264_RATE = 25  # frame number = pts * time base * rate; the true times are stored with the clip
@@ -22,11 +22,13 @@ class H264Encoder:
   def __init__(self, quality: int, rate: int | Fraction = H264_RATE, group: int = 10):
     self._buffer = io.BytesIO()
     self._container = av.open(self._buffer, mode="w", format="mp4", options={"fflags": "+bitexact"})
-    self._quality, self._rate, self._group, self._stream, self.count = quality, rate, group, None, 0
+    self._quality, self._rate, self._group, self.count = quality, rate, group, 0
+    self._stream: av.VideoStream | None = None
 
   def add(self, image: np.ndarray) -> None:
     """Appends a frame, uint8 [H, W, 3]. All frames have the same size."""
-    if self._stream is None:
+    stream = self._stream
+    if stream is None:
       # One thread: x264's output depends on the number of threads.
       options = {
         "crf": str(self._quality),
@@ -35,19 +37,23 @@ class H264Encoder:
         "threads": "1",
         "preset": "medium",
       }
-      self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
-      self._stream.height, self._stream.width = image.shape[:2]
+      stream = self._stream = self._container.add_stream(
+        "libx264", rate=self._rate, options=options
+      )
+      stream.height, stream.width = image.shape[:2]
       odd = image.shape[0] % 2 or image.shape[1] % 2
-      self._stream.pix_fmt = "yuv444p" if odd else "yuv420p"
+      stream.pix_fmt = "yuv444p" if odd else "yuv420p"
       # Declare the color format to which PyAV converts RGB, so that readers need not guess it.
-      context = self._stream.codec_context
+      context = stream.codec_context
       context.colorspace, context.color_range = _BT601, _LIMITED
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
     frame.pts, self.count = self.count, self.count + 1
-    self._container.mux(self._stream.encode(frame))
+    self._container.mux(stream.encode(frame))
 
   def finish(self) -> bytes:
-    """Ends the blob and returns its bytes."""
+    """Ends the blob and returns its bytes. Raises ValueError when no frame was added."""
+    if self._stream is None:
+      raise ValueError("no frame was added")
     self._container.mux(self._stream.encode(None))
     self._container.close()
     return self._buffer.getvalue()
@@ -58,7 +64,7 @@ def decode_h264(blob: bytes, indices: Iterable[int]) -> dict[int, np.ndarray]:
   requested, images_by_index = sorted(set(indices)), {}
   # Blobs of older versions declare no color matrix.
   convert = video_color.Converter(images.Geometry(), untagged="ITU601")
-  with av.open(io.BytesIO(blob)) as container:
+  with av.open(io.BytesIO(blob), "r") as container:
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
     position = -1
@@ -67,8 +73,10 @@ def decode_h264(blob: bytes, indices: Iterable[int]) -> dict[int, np.ndarray]:
         continue
       # Further than a group of pictures: seek to the key frame before it.
       if position < 0 or index - position > 10:
-        container.seek(int(index / H264_RATE / stream.time_base), stream=stream)
+        container.seek(int(index / H264_RATE / video_end.time_base(stream)), stream=stream)
       for frame in container.decode(stream):
+        if frame.pts is None or frame.time_base is None:
+          raise ValueError(f"a frame near {index} has no time in the H.264 data")
         position = round(float(frame.pts * frame.time_base) * H264_RATE)
         if position in requested:
           images_by_index[position] = convert(frame)

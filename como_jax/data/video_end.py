@@ -11,15 +11,17 @@ stream may then also lack single frames before its last frames.
 import contextlib
 import os
 import re
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
 import numpy as np
+from av.container import InputContainer
 
 from como_jax.data.images import DECODE_ERRORS, Unreadable
 
 if TYPE_CHECKING:
-  from como_jax.data.video_stream import Tally
+  from como_jax.data.video_pictures import Tally
 
 # Containers whose header declares their length. For others, FFmpeg computes it from the packets.
 _DECLARING = ("matroska", "avi", "flv", "asf", "mxf", "ivf")
@@ -29,11 +31,7 @@ _SLICE = re.compile(rb"\x00\x00\x01[\x00-\x3f]")  # the beginning of a slice in 
 
 
 def check(
-  path: str,
-  container: av.container.InputContainer,
-  stream: av.VideoStream,
-  tally: "Tally",
-  rate: float,
+  path: str, container: InputContainer, stream: av.VideoStream, tally: "Tally", rate: float
 ) -> list[str]:
   """Checks a file that was read to its end.
 
@@ -59,7 +57,7 @@ def check(
   elif kind == "avi":
     # The header also counts dropped frames, and recorders miscount by one or two.
     declared, arrived, spare = stream.frames, max(tally.packets, tally.slots), 2
-  elif kind == "mxf" and stream.duration and stream.time_base * rate == 1:
+  elif kind == "mxf" and stream.duration and time_base(stream) * rate == 1:
     declared, spare = stream.duration, 2
   if arrived < declared:
     counted = f"{declared} frames declared, {arrived} in the file"
@@ -79,15 +77,22 @@ def check(
   return notes + _last_frame(path, kind, stream, tally)
 
 
-def declared_end(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+def declared_end(container: InputContainer, stream: av.VideoStream) -> float:
   """Declared end of a stream in seconds on the container's clock, 0 = not declared."""
   if "DURATION" in stream.metadata:  # Matroska and WebM: "00:00:03.250000000"
     with contextlib.suppress(ValueError):
       hours, minutes, seconds = stream.metadata["DURATION"].split(":")
       return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
   if stream.duration:
-    return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    return float(((stream.start_time or 0) + stream.duration) * time_base(stream))
   return container.duration / av.time_base if container.duration else 0.0
+
+
+def time_base(stream: av.VideoStream) -> Fraction:
+  """Seconds of one unit of a stream's time stamps. Raises `Unreadable` when it is unknown."""
+  if stream.time_base is None:
+    raise Unreadable("the stream has time stamps, but no unit for them (time base)")
+  return stream.time_base
 
 
 def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: "Tally") -> list[str]:
@@ -156,6 +161,7 @@ def _check_hevc(context: av.VideoCodecContext, packets: list[av.Packet]) -> list
 def _last_picture(context: av.VideoCodecContext, packets: list[av.Packet], filler: bytes) -> bytes:
   """Samples of all frames that a decoder returns for the last packet, with bytes added to it."""
   decoder = av.CodecContext.create(context.name, "r")
+  assert isinstance(decoder, av.VideoCodecContext)  # of the name of one
   decoder.extradata, decoder.thread_count = context.extradata, 1
   frames = []
   with contextlib.suppress(*DECODE_ERRORS):
@@ -170,7 +176,7 @@ def _samples(frame: av.VideoFrame) -> bytes:
   """Samples of a planar picture, without the padding between its rows."""
   parts = []
   for plane, component in zip(frame.planes, frame.format.components, strict=False):
-    rows = np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size].reshape(
+    rows = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size].reshape(
       plane.height, plane.line_size
     )
     parts.append(rows[:, : plane.width * -(-component.bits // 8)].tobytes())

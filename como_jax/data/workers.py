@@ -31,10 +31,9 @@ def _serve(pipe, function: Callable[[Any, Callable[[Any], None]], Any]) -> None:
       except errors.UserError as error:
         message = ("user_error", str(error))
       except Exception as error:  # it is raised again in the parent
-        disk = isinstance(error, OSError) and error.errno in _DISK
         message = (
           ("disk", (error.errno, error.strerror, error.filename))
-          if disk
+          if isinstance(error, OSError) and error.errno in _DISK
           else ("error", traceback.format_exc())
         )
       pipe.send(message)

@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 
 from como_jax import errors
-from como_jax.data import labels, read_options, sequences, video
+from como_jax.data import label_file, labels, read_options, sequences, video
 from como_jax.data.batching import ProcessSlice
 from como_jax.inference import label_parts, labeling, latent_stream, motion_checkpoint
 
@@ -90,7 +90,7 @@ def finished_shards(folder: str, run: LabelingRun) -> dict[int, dict]:
   Raises:
     errors.UserError: they are of another model, offset or data.
   """
-  sidecars = {shard: labels.finished(folder, shard, facts=run.facts) for shard in run.shards}
+  sidecars = {shard: label_file.finished(folder, shard, facts=run.facts) for shard in run.shards}
   return {shard: sidecar for shard, sidecar in sidecars.items() if sidecar}
 
 
@@ -232,7 +232,7 @@ def complete(folder: str, run: LabelingRun, *, timeout: float) -> dict[str, Any]
   """
   done = _wait_for_shards(folder, run, timeout=timeout)
   latent = run.trained.model.latent
-  return labels.write_manifest(
+  return label_file.write_manifest(
     folder,
     [done[shard] for shard in run.shards],
     data_shards=run.path,
@@ -267,7 +267,7 @@ def _wait_for_shards(folder: str, run: LabelingRun, *, timeout: float) -> dict[i
     new = {
       shard: sidecar
       for shard in missing
-      if (sidecar := labels.finished(folder, shard, facts=run.facts))
+      if (sidecar := label_file.finished(folder, shard, facts=run.facts))
     }
     done |= new
     if new:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from como_jax.data import labels, sequences
+from como_jax.data import label_file, labels, sequences
 from como_jax.inference import latent_stream
 from como_jax.inference.label_parts import Labeled, Part
 from como_jax.train import rundir
@@ -181,7 +181,7 @@ def write(
     ),
     key=lambda entry: (entry["clip"], entry["camera"]),
   )
-  return labels.write_shard(
+  return label_file.write_shard(
     folder,
     shard,
     ((int(table.start[row]), by_row[row]) for row in rows),

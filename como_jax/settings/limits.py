@@ -175,7 +175,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   ("*source.camera_keys", TEXTS),
   ("data.measure shards.measure", choice("auto", "on", "off")),
   ("*filters.drop_* *filters.crop_bars", Rule(bool)),
-  ("*filters.*", number(0)),
+  ("*filters.* *source.frame_rate", number(0)),
   # Training.
   (
     (

@@ -15,7 +15,7 @@ import tqdm
 
 from como_jax import config as config_lib
 from como_jax import errors, sim
-from como_jax.data import lerobot_writer
+from como_jax.data import lerobot_info, lerobot_video, lerobot_writer
 from como_jax.sim import base, collect
 
 
@@ -54,12 +54,14 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
   with lerobot_writer.Writer(
     output,
     spec.fps / settings.stride,
-    cameras=dict.fromkeys(settings.views, size),
-    state_names=spec.state_names if settings.actions else (),
-    action_names=spec.action_names if settings.actions else (),
+    lerobot_info.Features(
+      dict.fromkeys(settings.views, size),
+      spec.state_names if settings.actions else (),
+      spec.action_names if settings.actions else (),
+      outcome=settings.actions,
+    ),
     robot_type=spec.robot,
-    outcome=settings.actions,
-    **config.video,
+    video=lerobot_video.VideoOptions(**config.video),
   ) as writer:
     tallies = _write_episodes(writer, settings, tasks, workers=config.workers)
     writer.finalize(

@@ -2,7 +2,7 @@
 
 from como_jax import config as config_lib
 from como_jax.assembly import data_folders
-from como_jax.data import ingest
+from como_jax.data import ingest, ingest_manifest, ingest_settings
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -15,16 +15,15 @@ def run(command: config_lib.CommandLine) -> int:
   summary = ingest.run(
     data_folders.resolve(config.source.path),
     output,
+    ingest_settings.StorageOptions(cameras=tuple(config.source.cameras), **config.shards.to_dict()),
     format=config.source.format,
     options=data_folders.source_options(config.source),
-    cameras=tuple(config.source.cameras),
     workers=config.workers,
-    **config.shards.to_dict(),
   )
   print(
     f"{summary.episodes} episodes, {summary.clips} clips, {summary.frames} frames in "
     f"{summary.seconds:.1f} s -> {summary.path}"
   )
-  for line in ingest.remarks(summary.manifest):
+  for line in ingest_manifest.remarks(summary.manifest):
     print(line)
   return 0

@@ -62,6 +62,7 @@ SINCE = {
   "model.idm.components_of": "features",
   "train.cache_tokens": False,
   "objectives.contrastive.gate": 0.0,
+  "data.source.frame_rate": 0.0,
 }
 
 # directories that this process owns -> file descriptor of the lock

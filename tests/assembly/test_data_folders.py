@@ -8,6 +8,7 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors
 from como_jax.assembly import data_folders
+from como_jax.data import ingest_settings
 
 
 def text_of(call):
@@ -92,7 +93,7 @@ def test_raw_data_are_read_as_the_section_says(monkeypatch):
   monkeypatch.setattr(
     data_folders.ingest,
     "ensure_shards",
-    lambda path, **settings: asked.append((path, settings)) or "SHARDS",
+    lambda *given, **more: asked.append((*given, more)) or "SHARDS",
   )
   assert (
     data_folders.to_shards("raw", {"resize": "crop"}, image_size=32, cache_dir="/c") == "SHARDS"
@@ -104,11 +105,12 @@ def test_raw_data_are_read_as_the_section_says(monkeypatch):
     "source": {"action_key": "act", "camera_keys": ["x"], "path": "p"},
   }
   data_folders.to_shards("raw", section, image_size=16, cache_dir="/d")
-  assert asked[0] == ("raw", dict(image_size=32, cache_dir="/c", resize="crop", options=None))
-  path, settings = asked[1]
-  options = settings.pop("options")
-  assert (path, settings) == (
+  storage = ingest_settings.StorageOptions
+  assert asked[0] == ("raw", storage(32, "crop"), dict(cache_dir="/c", options=None))
+  options = asked[1][2].pop("options")
+  assert asked[1] == (
     "raw",
-    dict(image_size=16, cache_dir="/d", resize="pad", measure=True, filters={"a": 1}),
+    storage(16, "pad", measure=True, filters={"a": 1}),
+    dict(cache_dir="/d"),
   )
   assert (options.action_key, options.camera_keys) == ("act", ("x",))

@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 import pyarrow.parquet as pq
 
-from como_jax.data import index, ingest, labels, lerobot_labels, reader, sequences, shards
+from como_jax.data import index, label_file, labels, lerobot_labels, reader, sequences, shards
 from tests.contract import inputs
-from tests.data import lerobot_makers
+from tests.data import ingests, lerobot_makers
 
 # seconds: times are rounded to milliseconds, and uniform ones lie within 0.75 ms of them
 CLOCK = 1.5e-3
@@ -157,7 +157,7 @@ def export_holds(
       )
   os.makedirs(folder / "labels")
   sidecars = [
-    labels.write_shard(
+    label_file.write_shard(
       str(folder / "labels"),
       shard,
       [clips[place] for place in sorted(clips) if place[0] == shard],
@@ -166,7 +166,7 @@ def export_holds(
     for shard in sorted({place[0] for place in clips})
   ]
   manifest = shards.read_manifest(path)
-  labels.write_manifest(
+  label_file.write_manifest(
     str(folder / "labels"),
     sidecars,
     data_shards=path,
@@ -182,7 +182,7 @@ def export_holds(
     str(folder / "labels"), str(folder / "export"), source=source, shards_path=path
   )
   again = str(folder / "again")
-  ingest.run(str(folder / "export"), again, **QUICK)
+  ingests.run(str(folder / "export"), again, **QUICK)
   shards_hold(again, [one])
   columns = pq.read_table(folder / "export" / "data").to_pydict()
   for camera in table.cameras:

@@ -111,10 +111,11 @@ class Input:
 
   Attributes:
     seed: it is drawn from.
-    kind: "video" or "lerobot".
+    kind: "video", "lerobot" or "tfds".
     choice: dimension -> value.
     episodes: name -> frames, filled in by its writer.
     shows_colors: whether its pictures have the corner colors.
+    frame_rate: the source option that its reader needs, 0 = none.
   """
 
   seed: int
@@ -122,6 +123,7 @@ class Input:
   choice: dict[str, str]
   episodes: dict[str, list[Frame]] = dataclasses.field(default_factory=dict)
   shows_colors: bool = True
+  frame_rate: float = 0.0
 
   def __str__(self) -> str:
     return (

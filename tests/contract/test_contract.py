@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import ingest, times, video_color, video_stream
-from como_jax.data.sources import lerobot
-from tests.contract import check, inputs
+from como_jax.data import times, video_color, video_stream
+from como_jax.data.sources import lerobot, options
+from tests.contract import check, inputs, tfds_inputs
+from tests.data import ingests
 
 OFFSETS = (0.1, 0.15, 0.2, 0.5)
+WRITERS = {**inputs.WRITERS, "tfds": tfds_inputs.write}
 
 
 def write(found, root):
@@ -30,12 +32,12 @@ def write(found, root):
   if videos:
     os.makedirs(root / "videos")
     for one in videos:
-      inputs.WRITERS[one.kind](one, str(root / "videos"))
+      WRITERS[one.kind](one, str(root / "videos"))
     groups.append((str(root / "videos"), videos))
   for one in found:
     if one.kind != "video":
       os.makedirs(root / str(one.seed))
-      inputs.WRITERS[one.kind](one, str(root / str(one.seed)))
+      WRITERS[one.kind](one, str(root / str(one.seed)))
       groups.append((str(root / str(one.seed) / "set"), [one]))
   return groups
 
@@ -52,8 +54,9 @@ def judge(found, root, *, thorough=0):
       "clip_frames": int(rng.choice([5, 16, 128])),
       "episodes_per_shard": int(rng.choice([2, 64])),
       "codec": "jpeg",
+      "options": options.SourceOptions(frame_rate=mine[0].frame_rate),
     }
-    summary = ingest.run(source, out, **check.QUICK, **settings)
+    summary = ingests.run(source, out, **check.QUICK, **settings)
     assert summary.quarantined == [], summary.quarantined
     check.shards_hold(out, mine)
     for offset in rng.choice(OFFSETS, 2, replace=False):
@@ -61,7 +64,7 @@ def judge(found, root, *, thorough=0):
     if i < thorough:
       resumed_gives_the_same(source, out, settings)
       again = str(root / f"again-{i}")
-      ingest.run(out, again, workers=2 if i == 0 else 0, progress=False, clip_frames=7)
+      ingests.run(out, again, workers=2 if i == 0 else 0, progress=False, clip_frames=7)
       check.shards_hold(again, mine)
       if mine[0].kind == "lerobot":
         # A v3 set is copied with its own times; what is written anew has one rate, or is refused.
@@ -88,7 +91,7 @@ def resumed_gives_the_same(source, out, settings):
   shutil.copyfile(
     os.path.join(out, "shard-00000.shard"), os.path.join(out, "shard-00000.shard.9.tmp")
   )
-  ingest.run(source, out, **check.QUICK, **settings)
+  ingests.run(source, out, **check.QUICK, **settings)
   assert before == {
     name: pathlib.Path(os.path.join(out, name)).read_bytes()
     for name in sorted(os.listdir(out))
@@ -99,6 +102,11 @@ def resumed_gives_the_same(source, out, settings):
 def test_what_goes_in_comes_out(tmp_path):
   """36 inputs, each of the first folders thoroughly."""
   assert judge(inputs.draw(36), tmp_path, thorough=4) > 300
+
+
+def test_what_goes_in_of_tensorflow_datasets_comes_out(tmp_path):
+  found = [inputs.Input(seed, "tfds", choice) for seed, choice in enumerate(tfds_inputs.CHOICES)]
+  assert judge(found, tmp_path, thorough=1) > 50
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from como_jax.data import video
+from como_jax.data import lerobot_info, lerobot_video, lerobot_writer, video
 from como_jax.data.sources import lerobot
 from como_jax.data.sources.options import SourceOptions
 from tests.data import makers
@@ -28,6 +28,22 @@ KEEP = video.Geometry()
 HEIGHT, WIDTH = 32, 64
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
 TASKS = ("open the drawer", "close the drawer")
+
+
+def open_writer(path, fps, *, robot_type="toy", **settings) -> lerobot_writer.Writer:
+  """A `Writer` from the fields of `Features` and `VideoOptions`."""
+  features = {
+    key: settings.pop(key)
+    for key in ("cameras", "state_names", "action_names", "outcome")
+    if key in settings
+  }
+  return lerobot_writer.Writer(
+    path,
+    fps,
+    lerobot_info.Features(**features),
+    robot_type=robot_type,
+    video=lerobot_video.VideoOptions(**settings),
+  )
 
 
 def coded(number: int) -> np.ndarray:

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from como_jax.data import episode, ingest, reader, shard_file
+from como_jax.data import episode, reader, shard_file
 from como_jax.data import shards as shard_tables
+from tests.data import ingests
 
 HEIGHT, WIDTH = 48, 64
 
@@ -406,13 +407,10 @@ class Synthetic:
 
 def shards(root, lengths=(12, 9, 15, 7), *, source=None, **settings):
   """A folder of shards of synthetic episodes."""
-  options = {
-    key: settings.pop(key)
-    for key in ("fps", "task", "size", "cameras", "times", "group", "cuts")
-    if key in settings
-  }
+  names = ("fps", "task", "size", "cameras", "times", "group", "cuts")
+  options = {key: settings.pop(key) for key in names if key in settings}
   source = source or Synthetic(lengths, **options)
-  ingest.run(source, str(root), **({"workers": 0, "progress": False} | settings))
+  ingests.run(source, str(root), **({"workers": 0, "progress": False} | settings))
   return str(root)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from como_jax import errors
 from como_jax.data import (
+  clip_plan,
   duplicate_clips,
   duplicates,
   episode,
@@ -16,7 +17,8 @@ from como_jax.data import (
   shard_file,
   video,
 )
-from como_jax.data.episode_encoder import Settings, Span
+from como_jax.data.clip_plan import Span
+from como_jax.data.ingest_settings import Settings
 from tests.data import makers
 
 SETTINGS = Settings(0, "squash", "jpeg", 95, 128, ("a",), 64, {})
@@ -80,13 +82,13 @@ def test_clips_by_hand():
   keep = np.array([0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1], bool)
   shot = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
   tasks = list("xxxxxxxxxxyy")
-  assert episode_encoder.cut_clips(keep, shot, tasks, 3) == [
+  assert clip_plan.cut_clips(keep, shot, tasks, 3) == [
     [Span(1, 4, 0, "x"), Span(4, 5, 0, "x")],
     [Span(6, 7, 0, "x")],
     [Span(7, 10, 1, "x"), Span(10, 12, 1, "y")],
   ]
-  assert episode_encoder.cut_clips(np.zeros(3, bool), shot, tasks, 3) == []
-  assert episode_encoder.cut_clips(np.ones(4, bool), shot, tasks, 4) == [[Span(0, 4, 0, "x")]]
+  assert clip_plan.cut_clips(np.zeros(3, bool), shot, tasks, 3) == []
+  assert clip_plan.cut_clips(np.ones(4, bool), shot, tasks, 4) == [[Span(0, 4, 0, "x")]]
 
 
 def test_rows_of_clips():
@@ -248,9 +250,7 @@ def test_facts_of_a_clip_over_cameras(monkeypatch):
   monkeypatch.setattr(episode_encoder.frame_filters, "camera_speed", lambda one: one.speed)
   one = measured([9, 1, 3, 9, 8], [9, 4, 6, 9, 0], [1, 1, 1, 1, 0], [0, 1, 0, 1, 1])
   two = measured([9, 2, 4, 9, 0], [9, 3, 5, 9, 1], [1, 0, 1, 1, 1], [1, 1, 1, 1, 0])
-  plan = episode_encoder._Plan(
-    np.array([0, 1, 2, 4]), np.arange(4.0), [], {"a": one, "b": two}, {}, []
-  )
+  plan = clip_plan.Plan(np.array([0, 1, 2, 4]), np.arange(4.0), [], {"a": one, "b": two}, {}, [])
   assert plan.facts(Span(1, 3, 0, "")) == {
     "motion": 3.0,
     "global_motion": 4.0,

@@ -4,8 +4,8 @@ counts say what was left out and why.
 
 import numpy as np
 
-from como_jax.data import frame_filters, ingest, shards
-from tests.data import makers
+from como_jax.data import frame_filters, ingest_manifest, shards
+from tests.data import ingests, makers
 
 QUICK = {"workers": 0, "progress": False}
 
@@ -45,7 +45,7 @@ class Videos(makers.Synthetic):
 
 def make(tmp_path, videos, **settings):
   path = str(tmp_path / "s")
-  ingest.run(
+  ingests.run(
     Videos(videos, continuous=settings.pop("continuous", False)), path, **(QUICK | settings)
   )
   table = shards.read_table(path)
@@ -145,11 +145,11 @@ def test_what_another_episode_shows_is_marked_or_left_out(tmp_path):
   assert manifest["frames"] == {
     "kept": 120,
     "duplicate": 60,
-  } and "left out: 60 duplicate" in "\n".join(ingest.remarks(manifest))
+  } and "left out: 60 duplicate" in "\n".join(ingest_manifest.remarks(manifest))
 
 
 def test_an_episode_without_a_frame_left_is_named(tmp_path):
-  summary = ingest.run(
+  summary = ingests.run(
     Videos([scene(0, 30), [scene(1, 1)[0]] * 40]),
     str(tmp_path / "s"),
     filters={"drop_still": True},

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from como_jax import errors
-from como_jax.data import ingest, reader, shard_file, shards
-from tests.data import makers
+from como_jax.data import ingest_manifest, locks, reader, shard_file, shards
+from tests.data import ingests, makers
 
 QUICK = {"workers": 0, "progress": False}
 
@@ -68,7 +68,8 @@ def clips(path):
 
 def test_folder_of_videos(tmp_path):
   source, output = makers.video_folder(tmp_path / "videos"), str(tmp_path / "out")
-  summary = ingest.run(source, output, image_size=32, clip_frames=6, episodes_per_shard=3, **QUICK)
+  settings = dict(image_size=32, clip_frames=6, episodes_per_shard=3)
+  summary = ingests.run(source, output, **settings, **QUICK)
   assert (summary.episodes, summary.clips, summary.frames, summary.quarantined) == (
     4,
     2 + 2 + 2 + 3,
@@ -105,7 +106,7 @@ def test_folder_of_videos(tmp_path):
 def test_lerobot_with_several_cameras(tmp_path, codec):
   source = makers.lerobot_v30(tmp_path / "set", image=True)
   output = str(tmp_path / "out")
-  ingest.run(source, output, codec=codec, clip_frames=4, **QUICK)
+  ingests.run(source, output, codec=codec, clip_frames=4, **QUICK)
   for clip in clips(output):
     assert list(clip.images) == ["top", "wrist"] and clip.task in ("task 0", "task 1")
     np.testing.assert_allclose(
@@ -127,10 +128,10 @@ def test_lerobot_with_several_cameras(tmp_path, codec):
   np.testing.assert_allclose(
     manifest["action"]["statistics"]["q99"], np.quantile(whole, 0.99, axis=0), atol=0.5
   )
-  ingest.run(source, str(tmp_path / "one"), cameras=("wrist",), **QUICK)
+  ingests.run(source, str(tmp_path / "one"), cameras=("wrist",), **QUICK)
   assert list(clips(str(tmp_path / "one"))[0].images) == ["wrist"]
   assert (
-    ingest.remarks(shards.read_manifest(str(tmp_path / "one")))[-1]
+    ingest_manifest.remarks(shards.read_manifest(str(tmp_path / "one")))[-1]
     == "cameras that the source has and that are not stored: top"
   )
 
@@ -174,7 +175,7 @@ def test_cuts_instructions_and_groups_survive_a_second_ingest(tmp_path):
     (19, 1, "close"),
   ]
   again = str(tmp_path / "b")
-  ingest.run(path, again, clip_frames=50, **QUICK)
+  ingests.run(path, again, clip_frames=50, **QUICK)
   table, before = shards.read_table(again), shards.read_table(path)
   segments = shards.segments(table)
   assert segments.count.tolist() == [20, 4, 5] == shards.segments(before).count.tolist()
@@ -216,7 +217,8 @@ class Disagreeing(makers.Synthetic):
 
 
 def test_clocks_that_disagree_and_numbers_that_end_early_are_named(tmp_path):
-  summary = ingest.run(Disagreeing((5, 5, 5, 5), cameras=("a", "b")), str(tmp_path / "s"), **QUICK)
+  source = Disagreeing((5, 5, 5, 5), cameras=("a", "b"))
+  summary = ingests.run(source, str(tmp_path / "s"), **QUICK)
   assert [item["reason"] for item in summary.quarantined] == [
     "frame 0: camera 'a' is at 0.0000 s, 'b' at 0.0200 s",
     "time does not go on: frame 0 at 0.100000 s, frame 1 at 0.100000 s",
@@ -227,7 +229,7 @@ def test_clocks_that_disagree_and_numbers_that_end_early_are_named(tmp_path):
 def test_bytes_do_not_depend_on_workers(tmp_path):
   source = makers.video_folder(tmp_path / "videos")
   for workers in (0, 2):
-    ingest.run(
+    ingests.run(
       source,
       str(tmp_path / str(workers)),
       image_size=16,
@@ -241,7 +243,7 @@ def test_bytes_do_not_depend_on_workers(tmp_path):
 @pytest.mark.parametrize("kill", ["sidecar", "before_rename", "before_manifest", "torn_sidecar"])
 def test_resume_after_a_kill_gives_the_same_bytes(tmp_path, kill):
   source, output = makers.Synthetic((9, 8, 7, 6)), tmp_path / "out"
-  ingest.run(source, str(output), episodes_per_shard=1, **QUICK)
+  ingests.run(source, str(output), episodes_per_shard=1, **QUICK)
   whole = contents(output)
   untouched = output / "shard-00000.shard"
   stamp = untouched.stat().st_mtime_ns
@@ -254,7 +256,7 @@ def test_resume_after_a_kill_gives_the_same_bytes(tmp_path, kill):
     (output / "shard-00003.shard").rename(output / "shard-00003.shard.77.tmp")
   elif kill == "torn_sidecar":
     (output / "shard-00001.json").write_text('{"shard": 1, "ro')
-  ingest.run(source, str(output), episodes_per_shard=1, **QUICK)
+  ingests.run(source, str(output), episodes_per_shard=1, **QUICK)
   assert contents(output) == whole and untouched.stat().st_mtime_ns == stamp
   assert not list(output.glob("*.tmp"))
 
@@ -271,43 +273,41 @@ def test_a_folder_of_many_shards_is_not_open_at_once(tmp_path, monkeypatch):
 
   monkeypatch.setattr(shard_file, "ShardFile", Counted)
   monkeypatch.setattr(reader, "_OPEN_FILES", 2)
-  ingest.run(makers.Synthetic((5,) * 12), str(tmp_path / "s"), episodes_per_shard=1, **QUICK)
+  ingests.run(makers.Synthetic((5,) * 12), str(tmp_path / "s"), episodes_per_shard=1, **QUICK)
   assert len(most) >= 24 and max(most) <= 4
 
 
 def test_other_settings_or_source_in_the_folder_are_refused(tmp_path):
   output = str(tmp_path / "out")
-  ingest.run(makers.Synthetic((5,)), output, image_size=16, **QUICK)
+  ingests.run(makers.Synthetic((5,)), output, image_size=16, **QUICK)
   before = contents(output)
   with pytest.raises(errors.UserError, match="image_size was 16 and is now 8"):
-    ingest.run(makers.Synthetic((5,)), output, image_size=8, **QUICK)
+    ingests.run(makers.Synthetic((5,)), output, image_size=8, **QUICK)
   with pytest.raises(errors.UserError, match="shards of another source"):
-    ingest.run(makers.Synthetic((6,)), output, image_size=16, **QUICK)
+    ingests.run(makers.Synthetic((6,)), output, image_size=16, **QUICK)
   assert contents(output) == before
   (tmp_path / "mine").mkdir()
   (tmp_path / "mine" / "thesis.txt").write_text("x")
   with pytest.raises(errors.UserError, match="not empty.*thesis.txt"):
-    ingest.run(makers.Synthetic((5,)), str(tmp_path / "mine"), **QUICK)
-  with (
-    ingest.locked(f"{output}/.lock", wait=False),
-    pytest.raises(errors.UserError, match="another ingest"),
-  ):
-    ingest.run(makers.Synthetic((5,)), output, image_size=16, **QUICK)
+    ingests.run(makers.Synthetic((5,)), str(tmp_path / "mine"), **QUICK)
+  busy = pytest.raises(errors.UserError, match="another ingest")
+  with locks.locked(f"{output}/.lock", wait=False), busy:
+    ingests.run(makers.Synthetic((5,)), output, image_size=16, **QUICK)
 
 
 def test_a_source_that_is_not_the_folders_is_named_by_its_path(tmp_path):
   output, source = str(tmp_path / "out"), makers.video_folder(tmp_path / "source", (5, 6))
-  ingest.run(source, output, image_size=16, **QUICK)
+  ingests.run(source, output, image_size=16, **QUICK)
   (tmp_path / "other").mkdir()
   shutil.copytree(source, tmp_path / "moved")
   # the same files elsewhere go on
-  ingest.run(str(tmp_path / "moved"), output, image_size=16, **QUICK)
+  ingests.run(str(tmp_path / "moved"), output, image_size=16, **QUICK)
   shutil.copyfile(
     next(file for file in pathlib.Path(source).rglob("*") if file.is_file()),
     tmp_path / "other" / "one.mp4",
   )
   with pytest.raises(errors.UserError) as told:
-    ingest.run(str(tmp_path / "other"), output, image_size=16, **QUICK)
+    ingests.run(str(tmp_path / "other"), output, image_size=16, **QUICK)
   assert f"shards of another source: of {source} (folder of 2 video files" in str(told.value)
   assert f"and not of {tmp_path / 'other'} (folder of 1 video files" in str(told.value)
   shutil.copyfile(tmp_path / "other" / "one.mp4", pathlib.Path(source) / "third.mp4")
@@ -318,27 +318,27 @@ def test_a_source_that_is_not_the_folders_is_named_by_its_path(tmp_path):
       ".folder of 3 video"
     ),
   ):
-    ingest.run(source, output, image_size=16, **QUICK)
+    ingests.run(source, output, image_size=16, **QUICK)
 
 
 def test_an_ingest_that_goes_on_says_so(tmp_path, capsys):
   output, settings = str(tmp_path / "out"), dict(image_size=16, episodes_per_shard=1, workers=0)
-  ingest.run(makers.Synthetic((5, 5, 5)), output, **settings)
+  ingests.run(makers.Synthetic((5, 5, 5)), output, **settings)
   assert capsys.readouterr().out == ""
   os.remove(os.path.join(output, shards.MANIFEST))
   os.remove(next(iter(sorted(pathlib.Path(output).glob("*00001*.json")))))
-  ingest.run(makers.Synthetic((5, 5, 5)), output, **settings)
+  ingests.run(makers.Synthetic((5, 5, 5)), output, **settings)
   assert (
     capsys.readouterr().out == "ingest: 2 of 3 shards are there already: going on with the others\n"
   )
-  ingest.run(makers.Synthetic((5, 5, 5)), output, **settings)
+  ingests.run(makers.Synthetic((5, 5, 5)), output, **settings)
   assert capsys.readouterr().out == "ingest: 3 of 3 shards are there already: nothing to do\n"
 
 
 def test_damaged_videos_are_quarantined_and_the_rest_goes_on(tmp_path):
-  source = makers.video_folder(tmp_path / "videos")
+  source, output = makers.video_folder(tmp_path / "videos"), str(tmp_path / "out")
   makers.damaged_files(tmp_path / "videos" / "bad")
-  summary = ingest.run(source, str(tmp_path / "out"), image_size=16, episodes_per_shard=3, **QUICK)
+  summary = ingests.run(source, output, image_size=16, episodes_per_shard=3, **QUICK)
   assert summary.episodes == 4
   assert [item["name"] for item in summary.quarantined] == [
     f"bad/{name}"
@@ -361,7 +361,7 @@ def test_damaged_videos_are_quarantined_and_the_rest_goes_on(tmp_path):
   # an empty file is told like all others, in manifest and log
   manifest = shards.read_manifest(str(tmp_path / "out"))
   assert manifest["quarantine"] == summary.quarantined and manifest["counts"]["quarantined"] == 5
-  lines = ingest.remarks(manifest)
+  lines = ingest_manifest.remarks(manifest)
   assert lines[0] == "quarantined: bad/empty.mp4: the file is empty"
   assert lines[:5] == [
     f"quarantined: {item['name']}: {item['reason']}" for item in summary.quarantined
@@ -371,7 +371,7 @@ def test_damaged_videos_are_quarantined_and_the_rest_goes_on(tmp_path):
 def test_lerobot_episodes_are_quarantined_by_name(tmp_path):
   source = makers.lerobot_v21(tmp_path / "set", (8, 11, 6))
   os.remove(f"{source}/videos/chunk-000/observation.images.wrist/episode_000001.mp4")
-  summary = ingest.run(source, str(tmp_path / "out"), **QUICK)
+  summary = ingests.run(source, str(tmp_path / "out"), **QUICK)
   assert summary.episodes == 2 and summary.quarantined == [
     {
       "name": "episode_000001",
@@ -390,14 +390,14 @@ def test_nothing_readable_is_an_error_and_a_rerun_tries_again(tmp_path):
     with pytest.raises(
       errors.UserError, match="none of the 1 episodes.*empty.mp4: the file is empty"
     ):
-      ingest.run(str(tmp_path / "videos"), str(tmp_path / "out"), **QUICK)
+      ingests.run(str(tmp_path / "videos"), str(tmp_path / "out"), **QUICK)
   with pytest.raises(errors.UserError, match="not a finished folder"):
     shards.read_manifest(str(tmp_path / "out"))
 
 
 def test_a_dying_worker_costs_only_its_episode(tmp_path):
   output = str(tmp_path / "out")
-  summary = ingest.run(
+  summary = ingests.run(
     makers.Synthetic((5, 6, 7, 8, 9), killer=1),
     output,
     episodes_per_shard=3,
@@ -426,31 +426,30 @@ def test_a_dying_worker_costs_only_its_episode(tmp_path):
 )
 def test_bad_arguments_write_nothing(tmp_path, arguments, message):
   with pytest.raises(errors.UserError, match=message):
-    ingest.run(makers.Synthetic((5,)), str(tmp_path / "out"), **QUICK, **arguments)
+    ingests.run(makers.Synthetic((5,)), str(tmp_path / "out"), **QUICK, **arguments)
   assert not (tmp_path / "out").exists()
 
 
 def test_ensure_shards_converts_once(tmp_path, capsys):
   source, cache = makers.video_folder(tmp_path / "videos"), str(tmp_path / "cache")
   arguments = dict(image_size=16, cache_dir=cache, **QUICK)
-  path = ingest.ensure_shards(source, **arguments)
+  path = ingests.ensure_shards(source, **arguments)
   assert "is converted once" in capsys.readouterr().out
-  assert (
-    ingest.ensure_shards(source, **arguments) == path and "converted" not in capsys.readouterr().out
-  )
-  assert ingest.ensure_shards(path, **arguments) == path
-  assert ingest.ensure_shards(source, **(arguments | {"image_size": 8})) != path
+  assert ingests.ensure_shards(source, **arguments) == path
+  assert "converted" not in capsys.readouterr().out
+  assert ingests.ensure_shards(path, **arguments) == path
+  assert ingests.ensure_shards(source, **(arguments | {"image_size": 8})) != path
   shutil.rmtree(tmp_path / "videos" / "c")
-  assert ingest.ensure_shards(source, **arguments) != path
+  assert ingests.ensure_shards(source, **arguments) != path
 
 
 def test_who_waits_for_a_conversion_says_so(tmp_path, capsys, monkeypatch):
   source, cache = makers.video_folder(tmp_path / "videos"), str(tmp_path / "cache")
   arguments = dict(image_size=16, cache_dir=cache, **QUICK)
-  path = ingest.ensure_shards(source, **arguments)
+  path = ingests.ensure_shards(source, **arguments)
   capsys.readouterr()
-  with ingest.locked(f"{path}.lock", wait=True):
-    waiting = threading.Thread(target=ingest.ensure_shards, args=(source,), kwargs=arguments)
+  with locks.locked(f"{path}.lock", wait=True):
+    waiting = threading.Thread(target=ingests.ensure_shards, args=(source,), kwargs=arguments)
     waiting.start()
     until = time.monotonic() + 30
     while "waiting for it" not in (said := capsys.readouterr().out) and time.monotonic() < until:
@@ -460,7 +459,7 @@ def test_who_waits_for_a_conversion_says_so(tmp_path, capsys, monkeypatch):
     # as in a worker that imports its script
     monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
     with pytest.raises(errors.UserError, match='needs .if __name__ == "__main__"'):
-      ingest.ensure_shards(source, **arguments)
+      ingests.ensure_shards(source, **arguments)
   waiting.join(timeout=30)
   assert not waiting.is_alive()
 

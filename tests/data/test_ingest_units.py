@@ -12,8 +12,16 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import ingest, shard_writer, shards, sources, video
-from tests.data import makers
+from como_jax.data import (
+  ingest,
+  ingest_manifest,
+  ingest_settings,
+  shard_writer,
+  shards,
+  sources,
+  video,
+)
+from tests.data import ingests, makers
 
 QUICK = {"workers": 0, "progress": False}
 
@@ -75,7 +83,7 @@ def test_the_progress_bar_counts_episodes_and_frames(tmp_path, monkeypatch, term
   bars, clock = [], [100.0]
   source, settings = (
     makers.Synthetic((4,) * 5),
-    ingest.episode_encoder.Settings(0, "squash", "jpeg", 95, 128, ("camera",), 2, {}),
+    ingest_settings.Settings(0, "squash", "jpeg", 95, 128, ("camera",), 2, {}),
   )
 
   def run(function, units, *, workers, on_progress, on_death):
@@ -136,9 +144,9 @@ def test_what_nobody_says(tmp_path, monkeypatch):
   ):
     patch.setattr(ingest, "_write_shards", lambda *_, **how: asked.append(how) or {})
     asked = []
-    ingest.run(makers.Synthetic((3,)), str(tmp_path / "none"))
+    ingests.run(makers.Synthetic((3,)), str(tmp_path / "none"))
   assert asked == [{"workers": -1, "progress": True}]
-  summary = ingest.run(
+  summary = ingests.run(
     makers.Synthetic((130,) + (1,) * 64), str(tmp_path / "s"), progress=False, workers=0
   )
   manifest = summary.manifest
@@ -168,7 +176,9 @@ def test_what_nobody_says(tmp_path, monkeypatch):
   assert 0 <= summary.seconds < 600 and summary.notes == [] and summary.path == str(tmp_path / "s")
   with pytest.raises(AttributeError, match="^episode$"):
     _ = summary.episode
-  manifest = ingest.run(makers.Synthetic((3,)), str(tmp_path / "h"), codec="h264", **QUICK).manifest
+  manifest = ingests.run(
+    makers.Synthetic((3,)), str(tmp_path / "h"), codec="h264", **QUICK
+  ).manifest
   assert manifest["quality"] == 18 and manifest["source"] == {
     "description": "made by a test",
     "format": "synthetic",
@@ -195,22 +205,27 @@ class Broken(makers.Synthetic):
 def test_what_is_whole_is_not_read_again(tmp_path):
   output, source = tmp_path / "s", Broken((3, 4, 5, 6, 7), bad=(0, 1))
   settings = dict(QUICK, episodes_per_shard=2)
-  first = ingest.run(source, str(output), **settings).manifest
+  first = ingests.run(source, str(output), **settings).manifest
   assert source.read == [0, 1, 2, 3, 4] and [one["shard"] for one in first["shards"]] == [1, 2]
   assert first["quarantine"] == [{"name": f"episode_{i}", "reason": f"reason {i}"} for i in (0, 1)]
   assert first["counts"] == {"episodes": 3, "clips": 3, "frames": 18, "quarantined": 2}
   manifest = output / "manifest.json"
   manifest.write_text(json.dumps(first | {"mark": 1}))
-  assert ingest.run(source, str(output), **settings).manifest["mark"] == 1 and len(source.read) == 5
+  assert (
+    ingests.run(source, str(output), **settings).manifest["mark"] == 1 and len(source.read) == 5
+  )
   os.remove(output / "shard-00001.shard")  # a sidecar without its shard, and a manifest of before
-  assert ingest.run(source, str(output), **settings).manifest == first and source.read[5:] == [2, 3]
+  assert ingests.run(source, str(output), **settings).manifest == first and source.read[5:] == [
+    2,
+    3,
+  ]
   os.remove(manifest)
-  assert ingest.run(source, str(output), **settings).manifest == first and len(source.read) == 7
+  assert ingests.run(source, str(output), **settings).manifest == first and len(source.read) == 7
 
 
 def test_nothing_readable_names_three(tmp_path):
   with pytest.raises(errors.UserError) as caught:
-    ingest.run(Broken((3,) * 4, bad=range(4)), str(tmp_path / "s"), **QUICK)
+    ingests.run(Broken((3,) * 4, bad=range(4)), str(tmp_path / "s"), **QUICK)
   assert (
     str(caught.value)
     == "none of the 4 episodes could be read ("
@@ -220,7 +235,7 @@ def test_nothing_readable_names_three(tmp_path):
 
 
 def test_statistics_of_arrays_that_some_episodes_lack(tmp_path):
-  manifest = ingest.run(
+  manifest = ingests.run(
     Broken((3, 9, 5, 4), bare=(1, 2)), str(tmp_path / "s"), episodes_per_shard=2, **QUICK
   ).manifest
   rows = np.concatenate([makers.vectors(3, 0)[0], makers.vectors(4, 3)[0]])
@@ -228,10 +243,10 @@ def test_statistics_of_arrays_that_some_episodes_lack(tmp_path):
   np.testing.assert_allclose(manifest["action"]["statistics"]["mean"], rows.mean(0), atol=1e-6)
   table = shards.read_table(str(tmp_path / "s"))
   assert table.has_action.tolist() == table.has_state.tolist() == [True, False, False, True]
-  bare = ingest.run(Broken((3,), bare=(0,)), str(tmp_path / "bare"), **QUICK).manifest
+  bare = ingests.run(Broken((3,), bare=(0,)), str(tmp_path / "bare"), **QUICK).manifest
   assert bare["action"] == {"size": None, "names": ["a", "b", "c"], "statistics": None}
   rows = [{"dims": {"action": 3}}, {"dims": {}}, {"dims": {"action": 2}}]
-  assert ingest._array_facts("", [], rows, "action", None) == {
+  assert ingest_manifest._array_facts("", [], rows, "action", None) == {
     "size": [2, 3],
     "names": None,
     "statistics": None,
@@ -259,7 +274,7 @@ def test_the_log_of_a_conversion(tmp_path, monkeypatch):
   monkeypatch.setattr(
     ingest, "run", lambda *given, **more: steps.append(log.seen) or run(*given, **more)
   )
-  path = ingest.ensure_shards(
+  path = ingests.ensure_shards(
     source, image_size=16, cache_dir=cache, clip_frames=50, resize="crop", **QUICK
   )
   assert steps == [f"data: {source} (folder of 2 video files) is converted once into {path}\n"]
@@ -270,16 +285,16 @@ def test_the_log_of_a_conversion(tmp_path, monkeypatch):
     and log.getvalue() == log.seen
   )
   # Neither the order of settings nor how the work is spread is a setting of the data.
-  again = ingest.ensure_shards(
+  again = ingests.ensure_shards(
     source, image_size=16, cache_dir=cache, resize="crop", clip_frames=50, workers=1, progress=True
   )
   assert again == path and len(steps) == 1
-  assert ingest.ensure_shards(path, image_size=16, cache_dir=cache) == path
+  assert ingests.ensure_shards(path, image_size=16, cache_dir=cache) == path
   for name in ("left", "right"):
     for i in range(2):
       makers.write_video(tmp_path / "views" / name / f"{i}.mp4", 3)
   for rule, grouped in (("auto", True), ("none", False)):
-    views = ingest.ensure_shards(
+    views = ingests.ensure_shards(
       str(tmp_path / "views"),
       image_size=16,
       cache_dir=cache,
@@ -287,7 +302,7 @@ def test_the_log_of_a_conversion(tmp_path, monkeypatch):
       **QUICK,
     )
     assert any(shards.read_table(views).groups) == grouped
-  other = ingest.ensure_shards(
+  other = ingests.ensure_shards(
     source,
     image_size=16,
     cache_dir=cache,
@@ -311,7 +326,7 @@ def test_remarks():
     "frames: 5 kept, left out: 2 still, 1 repeated",
     "cameras that the source has and that are not stored: left, top",
   ]
-  assert ingest.remarks(manifest, max_lines=2) == [
+  assert ingest_manifest.remarks(manifest, max_lines=2) == [
     "quarantined: q0: bad",
     "quarantined: q1: bad",
     "quarantined: 1 more, all in manifest.json",
@@ -321,11 +336,12 @@ def test_remarks():
     *end,
   ]
   assert (
-    ingest.remarks(manifest | {"frames": {"still": 4}})[-2] == "frames: 0 kept, left out: 4 still"
+    ingest_manifest.remarks(manifest | {"frames": {"still": 4}})[-2]
+    == "frames: 0 kept, left out: 4 still"
   )
   assert (
-    ingest.remarks(manifest | {"frames": {"kept": 4}, "cameras_not_stored": []})[-1]
+    ingest_manifest.remarks(manifest | {"frames": {"kept": 4}, "cameras_not_stored": []})[-1]
     == "note: n: said"
   )
-  many = ingest.remarks(manifest | {"notes": [{"name": "n", "note": "said"}] * 21})
+  many = ingest_manifest.remarks(manifest | {"notes": [{"name": "n", "note": "said"}] * 21})
   assert many.count("note: n: said") == 20 and "note: 1 more, all in manifest.json" in many

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import labels, sequences, shard_writer, shards, sources, statistics, video
+from como_jax.data import label_file, labels, sequences, shards, sources, statistics, video
 from como_jax.data.times import FrameTimes
 from tests.data import makers
 
@@ -67,12 +67,12 @@ def write(data, folder, *, model="aaaa", scale=1.0, damaged=()):
         motion = labels.Motion(*(np.zeros_like(array) for array in motion))
       clips.append((table.start[row], {"left": motion}))
     sidecars.append(
-      labels.write_shard(
+      label_file.write_shard(
         str(folder), shard, clips, facts=FACTS, at_end=2 * len(np.unique(table.episode[rows]))
       )
     )
   source = shards.read_manifest(data)["source"]["fingerprint"]
-  labels.write_manifest(
+  label_file.write_manifest(
     str(folder),
     sidecars,
     data_shards=data,
@@ -193,9 +193,9 @@ def test_raw_data_is_checked_by_its_own_fingerprint(tmp_path):
   data = makers.shards(tmp_path / "s", source=sources.open_source(raw))
   (tmp_path / "l").mkdir()
   motion = labels.Motion(np.ones((6, 2), np.float32), np.ones(6, bool), np.ones(6, np.float32))
-  sidecar = labels.write_shard(str(tmp_path / "l"), 0, [(0, {"camera": motion})], facts={})
+  sidecar = label_file.write_shard(str(tmp_path / "l"), 0, [(0, {"camera": motion})], facts={})
   source = shards.read_manifest(data)["source"]["fingerprint"]
-  labels.write_manifest(
+  label_file.write_manifest(
     str(tmp_path / "l"),
     [sidecar],
     data_shards=data,
@@ -244,35 +244,7 @@ def test_labels_of_version_1_are_refused_in_one_line():
       read(str(folder))
     assert "\n" not in str(caught.value)
   with pytest.raises(errors.UserError, match="were made with version None, now it is 2"):
-    labels.finished(str(folder), 0, facts={"version": labels.VERSION})
-
-
-def test_finished_shards(data, tmp_path):
-  folder = write(data, tmp_path / "l")
-  # 3 clips of episode 0, 2 of episode 1
-  assert labels.finished(folder, 0, facts=FACTS)["clips"] == 5
-  assert labels.finished(folder, 7, facts=FACTS) is None
-  with pytest.raises(errors.UserError, match="model 'aaaa', now it is 'bbbb'"):
-    labels.finished(folder, 0, facts={"model": "bbbb"})
-  (tmp_path / "l" / labels.file_name(0)).write_bytes(b"torn")
-  assert labels.finished(folder, 0, facts=FACTS) is None
-  (tmp_path / "l" / "labels-00001.json").write_text("{")
-  assert labels.finished(folder, 1, facts=FACTS) is None
-
-
-def test_no_label_at_all_is_said(data, tmp_path):
-  with pytest.raises(errors.UserError, match="no frame has a label"):
-    write(data, tmp_path / "l", damaged={(shard, clip) for shard in (0, 1) for clip in range(9)})
-
-
-def test_sidecars_hold_no_time_and_no_process(data, tmp_path):
-  write(data, tmp_path / "a")
-  write(data, tmp_path / "b")
-  for name in ("labels.json", "labels-00000.json", labels.file_name(0), shards.RECORDS):
-    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-  assert json.loads((tmp_path / "a/labels-00000.json").read_text()) == shard_writer.read_json(
-    labels.sidecar_path(str(tmp_path / "a"), 0)
-  )
+    label_file.finished(str(folder), 0, facts={"version": labels.VERSION})
 
 
 def test_a_walk_shows_every_frame_of_every_camera_once(data):
@@ -398,3 +370,13 @@ def test_plan_refuses_by_name(data, tmp_path):
   table.shard[1] += 1
   with pytest.raises(errors.UserError, match="'episode_0' lies in several shards"):
     sequences.plan(table, offset_seconds=0.2)
+
+
+def test_a_camera_without_labels_is_named(data, tmp_path):
+  found = labels.Labels(write(data, tmp_path / "l"))
+  for read in (found.z, found.valid):
+    with pytest.raises(
+      video.Unreadable, match="labels-00000.labels clip 0 has no array '.*/right'"
+    ):
+      read(0, 0, "right")
+  assert found.clip(0, 0, ["right"]) == {}

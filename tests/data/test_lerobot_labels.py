@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from como_jax import errors
-from como_jax.data import episode_encoder, labels, lerobot_labels, shards, sources, video
+from como_jax.data import clip_plan, label_file, labels, lerobot_labels, shards, sources, video
 from tests.data import makers
 
 LENGTHS = (8, 11, 6)
@@ -46,13 +46,13 @@ def label(data, folder, *, source="", stride=2, cameras=None, scale=1.0):
         z = np.stack([t, np.full(len(t), number), np.full(len(t), i)], 1) * valid[:, None] * scale
         motions[name] = labels.Motion(z.astype(np.float32), valid, difference)
       clips.append((table.start[row], motions))
-    sidecars.append(labels.write_shard(str(folder), shard, clips, facts={}))
+    sidecars.append(label_file.write_shard(str(folder), shard, clips, facts={}))
   data_facts = {
     "path": source,
     "fingerprint": shards.read_manifest(data)["source"]["fingerprint"],
     "image_size": 0,
   }
-  labels.write_manifest(
+  label_file.write_manifest(
     str(folder),
     sidecars,
     data_shards=data,
@@ -195,14 +195,14 @@ def test_episodes_without_labels_get_none(tmp_path):
 def test_rows_that_the_data_left_out_are_not_valid(tmp_path, monkeypatch):
   """Frames 4 and 5 of the second episode are in no clip, and neither are its last three."""
   source = makers.lerobot_v30(tmp_path / "lerobot", LENGTHS)
-  cut_clips = episode_encoder.cut_clips
+  cut_clips = clip_plan.cut_clips
 
   def with_gaps(keep, *rest):
     if len(keep) == 11:
       keep[[4, 5, 8, 9, 10]] = False
     return cut_clips(keep, *rest)
 
-  monkeypatch.setattr(episode_encoder, "cut_clips", with_gaps)
+  monkeypatch.setattr(clip_plan, "cut_clips", with_gaps)
   data = makers.shards(tmp_path / "s", source=sources.open_source(source), clip_frames=3)
   lerobot_labels.export(
     label(data, tmp_path / "l"), str(tmp_path / "out"), source=source, shards_path=data

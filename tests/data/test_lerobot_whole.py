@@ -11,7 +11,7 @@ import pytest
 
 from como_jax import data, errors
 from como_jax.data import labels, lerobot_labels, video
-from como_jax.data.sources import lerobot
+from como_jax.data.sources import lerobot, lerobot_meta
 from tests.data import flat, test_policy_pipeline
 from tests.data import lerobot_makers as makers
 from tests.data import makers as plain_makers
@@ -139,8 +139,8 @@ def test_depth_alone(tmp_path):
 
 
 def task_of(listed, columns, *, tasks=None):
-  source, notes = types.SimpleNamespace(_tasks=tasks or {0: "open", 1: "close"}), []
-  return lerobot.LeRobot._task(source, {"tasks": listed}, columns, notes), notes
+  tasks, notes = tasks or {0: "open", 1: "close"}, []
+  return lerobot_meta.episode_task({"tasks": listed}, columns, tasks, notes), notes
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 from pyarrow import parquet
 
 from como_jax import errors
-from como_jax.data import lerobot_writer
+from como_jax.data import lerobot_video
+from tests.data import lerobot_makers
 
 SIZE, FPS = 32, 40
 
@@ -38,7 +39,7 @@ def write(path, lengths=(7, 5, 9), **settings):
     | settings
   )
   episodes = []
-  with lerobot_writer.Writer(path, FPS, **settings) as writer:
+  with lerobot_makers.open_writer(path, FPS, **settings) as writer:
     for i, length in enumerate(lengths):
       rng = np.random.default_rng(i)
       episode = dict(
@@ -125,7 +126,7 @@ def test_round_trip(tmp_path):
 
 def test_video_without_actions_has_neither_columns_nor_features_for_them(tmp_path):
   settings = dict(cameras={"a": (SIZE, SIZE)}, state_names=(), action_names=(), robot_type="test")
-  with lerobot_writer.Writer(tmp_path / "set", FPS, **settings) as writer:
+  with lerobot_makers.open_writer(tmp_path / "set", FPS, **settings) as writer:
     with pytest.raises(errors.UserError, match="action has shape"):
       writer.add_episode("watch", {"a": moving_square(4, 0)}, action=np.zeros((4, 3)))
     writer.add_episode("watch", {"a": moving_square(4, 0)})
@@ -176,14 +177,14 @@ def test_videos_go_on_in_a_new_file_beyond_the_size_limit(tmp_path):
     decoded, _, _ = read_video(
       tmp_path
       / "set"
-      / lerobot_writer.VIDEO_PATH.format(video_key="observation.images.left", **where)
+      / lerobot_video.VIDEO_PATH.format(video_key="observation.images.left", **where)
     )
     assert len(decoded) >= round(row["videos/observation.images.left/to_timestamp"] * FPS)
   assert len(list((tmp_path / "set/videos/observation.images.left").rglob("*.mp4"))) > 1
 
 
 def test_fractional_rate(tmp_path):
-  with lerobot_writer.Writer(
+  with lerobot_makers.open_writer(
     tmp_path / "set",
     30000 / 1001,
     cameras={"a": (16, 16)},
@@ -213,7 +214,7 @@ def test_refuses_what_exists_and_leaves_it_alone(tmp_path):
 def test_nothing_appears_before_finalize_or_after_an_exception(tmp_path):
   with (
     pytest.raises(RuntimeError, match="stop"),
-    lerobot_writer.Writer(
+    lerobot_makers.open_writer(
       tmp_path / "set",
       FPS,
       cameras={"a": (16, 16)},
@@ -253,7 +254,7 @@ def test_bad_episodes_are_refused_by_name(tmp_path, change, message):
     action=np.zeros((4, 1)),
     success=np.zeros(4, bool),
   )
-  with lerobot_writer.Writer(
+  with lerobot_makers.open_writer(
     tmp_path / "set",
     FPS,
     cameras={"a": (16, 16)},

@@ -11,8 +11,15 @@ import pytest
 from pyarrow import parquet
 
 from como_jax import errors
-from como_jax.data import labels, lerobot_columns, lerobot_labels, lerobot_writer, shards
-from tests.data import test_index
+from como_jax.data import (
+  labels,
+  lerobot_columns,
+  lerobot_info,
+  lerobot_labels,
+  lerobot_video,
+  shards,
+)
+from tests.data import lerobot_makers, test_index
 
 ROWS = np.array([[1.0, 10], [3, 10], [8, 40]])
 
@@ -22,14 +29,14 @@ def plain(values):
 
 
 def test_statistics_by_hand():
-  assert plain(lerobot_writer._statistics(ROWS)) == {
+  assert plain(lerobot_info.frame_statistics(ROWS)) == {
     "min": [1, 10],
     "max": [8, 40],
     "mean": [4, 20],
     "std": pytest.approx([26**0.5 / 3**0.5, 200**0.5]),
     "count": [3],
   }
-  assert plain(lerobot_writer._statistics(np.array([True, False])))["mean"] == [0.5]
+  assert plain(lerobot_info.frame_statistics(np.array([True, False])))["mean"] == [0.5]
   found = plain(lerobot_columns._statistics(ROWS, ["q10", "q50"]))
   assert (
     found["q50"] == [3, 10]
@@ -37,7 +44,7 @@ def test_statistics_by_hand():
     and found["count"] == [3]
     and found["std"] == pytest.approx([26**0.5 / 3**0.5, 200**0.5])
   )
-  for merge in (lerobot_writer._merge, lerobot_columns._merge):
+  for merge in (lerobot_info.merge, lerobot_columns._merge):
     parts = [
       lerobot_columns._statistics(part, ["q50"] if merge is lerobot_columns._merge else [])
       for part in (ROWS, ROWS[:1] - 5)
@@ -50,7 +57,7 @@ def test_statistics_by_hand():
   image = np.zeros((2, 8, 12, 3), np.uint8)
   image[:, ::4, ::4] = [255, 51, 0]
   image[0, 0, 0] = 0  # one of 12
-  found = lerobot_writer._image_statistics(image)
+  found = lerobot_info.image_statistics(image)
   np.testing.assert_allclose(found["mean"], np.array([11 / 12, 11 / 60, 0])[:, None, None])
   assert found["max"].tolist() == [[[1.0]], [[0.2]], [[0.0]]] and found["count"].tolist() == [2]
 
@@ -78,7 +85,7 @@ SETTINGS = dict(cameras={}, state_names=(), action_names=("u",), robot_type="toy
 def test_what_a_writer_refuses(tmp_path, change, message):
   settings = SETTINGS | change
   with pytest.raises(errors.UserError, match=message):
-    lerobot_writer.Writer(tmp_path / "s", settings.pop("fps", 10), **settings)
+    lerobot_makers.open_writer(tmp_path / "s", settings.pop("fps", 10), **settings)
   assert not list(tmp_path.iterdir())
 
 
@@ -86,12 +93,12 @@ def test_what_a_writer_refuses(tmp_path, change, message):
   "change", [{"gop": 1}, {"crf": 0}, {"crf": 51}, {"cameras": {"a": (16, 16)}}]
 )
 def test_limits_of_a_writer(tmp_path, change):
-  lerobot_writer.Writer(tmp_path / "s", 10, **SETTINGS | change).abandon()
+  lerobot_makers.open_writer(tmp_path / "s", 10, **SETTINGS | change).abandon()
   assert not list(tmp_path.iterdir())
 
 
 def write(path, *, fps=10, lengths=(3, 2), **changes):
-  with lerobot_writer.Writer(path, fps, **SETTINGS | changes) as writer:
+  with lerobot_makers.open_writer(path, fps, **SETTINGS | changes) as writer:
     for i, length in enumerate(lengths):
       assert (
         writer.add_episode(
@@ -164,7 +171,7 @@ def test_tables_and_facts_of_a_written_set(tmp_path):
     "video_files_size_in_mb": 200,
     "fps": 10,
     "splits": {"train": "0:2"},
-    "data_path": lerobot_writer.DATA_PATH,
+    "data_path": lerobot_info.DATA_PATH,
     "video_path": None,
     "features": {
       "action": {"dtype": "float32", "shape": [1], "names": ["u"]},
@@ -184,7 +191,7 @@ def test_tables_and_facts_of_a_written_set(tmp_path):
 
 def test_episodes_shorter_than_the_encoder_looks_ahead(tmp_path):
   """The first packets come when the video is closed."""
-  with lerobot_writer.Writer(
+  with lerobot_makers.open_writer(
     tmp_path / "s", 10, **SETTINGS | {"cameras": {"a": (16, 16)}}
   ) as writer:
     for i in range(3):
@@ -192,15 +199,8 @@ def test_episodes_shorter_than_the_encoder_looks_ahead(tmp_path):
         "x", {"a": np.full((1 + i, 16, 16, 3), 60 * i, np.uint8)}, action=np.zeros((1 + i, 1))
       )
     writer.finalize()
-  with av.open(
-    str(
-      tmp_path
-      / "s"
-      / lerobot_writer.VIDEO_PATH.format(
-        video_key="observation.images.a", chunk_index=0, file_index=0
-      )
-    )
-  ) as container:
+  path = tmp_path / "s/videos/observation.images.a/chunk-000/file-000.mp4"
+  with av.open(str(path)) as container:
     frames = list(container.decode(video=0))
   assert [round(frame.to_ndarray(format="rgb24").mean() / 60) for frame in frames] == [
     0,
@@ -214,7 +214,7 @@ def test_episodes_shorter_than_the_encoder_looks_ahead(tmp_path):
 
 
 def test_more_features_and_rates_of_a_written_set(tmp_path):
-  writer = lerobot_writer.Writer(
+  writer = lerobot_makers.open_writer(
     tmp_path / "s",
     30000 / 1001,
     **SETTINGS | {"cameras": {"a": (16, 32)}, "outcome": True, "state_names": ("p", "q")},
@@ -223,7 +223,7 @@ def test_more_features_and_rates_of_a_written_set(tmp_path):
   assert (
     info["fps"] == 30000 / 1001
     and writer._fps == fractions.Fraction(30000, 1001)
-    and info["video_path"] == lerobot_writer.VIDEO_PATH
+    and info["video_path"] == lerobot_video.VIDEO_PATH
   )
   assert info["features"]["observation.images.a"] == {
     "dtype": "video",
@@ -276,7 +276,7 @@ def test_more_features_and_rates_of_a_written_set(tmp_path):
   writer.add_episode("x", **good)  # some may be missing
   writer.abandon()
   with pytest.raises(errors.UserError, match="no episode was added, so no data set is written"):
-    lerobot_writer.Writer(tmp_path / "none", 10, **SETTINGS).finalize()
+    lerobot_makers.open_writer(tmp_path / "none", 10, **SETTINGS).finalize()
   assert not list(tmp_path.iterdir())
 
 

@@ -10,6 +10,7 @@ import pytest
 from como_jax import data, errors
 from como_jax.data import (
   index,
+  label_file,
   labels,
   motion_mixture,
   normalization,
@@ -545,15 +546,9 @@ def test_counts_of_labels(tmp_path):
   def motion(*valid):
     return labels.Motion(np.ones((len(valid), 2)), np.array(valid, bool), np.ones(len(valid)))
 
-  sidecar = labels.write_shard(
-    str(tmp_path),
-    3,
-    [(0, {"a": motion(1, 1, 0), "b": motion(1, 0, 0)}), (3, {"a": motion(0), "b": motion(1)})],
-    facts={"m": 1},
-    left_out=1,
-    at_end=2,
-    damaged=[{"clip": 0, "camera": "a"}],
-  )
+  clips = [(0, {"a": motion(1, 1, 0), "b": motion(1, 0, 0)}), (3, {"a": motion(0), "b": motion(1)})]
+  facts = dict(facts={"m": 1}, left_out=1, at_end=2, damaged=[{"clip": 0, "camera": "a"}])
+  sidecar = label_file.write_shard(str(tmp_path), 3, clips, **facts)
   assert {
     key: sidecar[key]
     for key in (
@@ -586,7 +581,7 @@ def test_counts_of_labels(tmp_path):
     and opened.array(0, "valid/a").tolist() == [1, 1, 0]
     and opened.array(0, "z/a").dtype == np.float32
   )
-  assert labels.finished(str(tmp_path), 3, facts={"m": 1}) == sidecar
+  assert label_file.finished(str(tmp_path), 3, facts={"m": 1}) == sidecar
 
 
 class Recorded(Exception):

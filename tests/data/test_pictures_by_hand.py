@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from como_jax import errors
-from como_jax.data import frame_codec, images, transforms
+from como_jax.data import frame_codec, images, transforms, video_encode
 from como_jax.data.images import Geometry
 from como_jax.data.sources.options import SourceOptions
 
@@ -297,3 +297,11 @@ def test_a_resize_that_changes_nothing_costs_nothing():
   found = transforms.apply((shift, transforms.Resize(16)), before, Draws(3, -1), out)
   assert found["frames"] is out["frames"]
   np.testing.assert_array_equal(out["frames"], transforms._shift(before["frames"], 3, -1))
+
+
+@pytest.mark.parametrize(
+  "encoder", [frame_codec.FrameEncoder("h264", 20), video_encode.H264Encoder(20)]
+)
+def test_an_encoder_without_a_frame_says_so(encoder):
+  with pytest.raises(ValueError, match="no frame was added"):
+    encoder.finish()

@@ -13,6 +13,7 @@ import pytest
 from como_jax import errors
 from como_jax.data import (
   index,
+  label_file,
   labels,
   normalization,
   policy_examples,
@@ -57,21 +58,20 @@ def label(data_path, path, *, offset=0.2, cameras=None, model="aaaa"):
       part = slice(segments.begin(s, row), segments.begin(s, row) + int(table.length[row]))
       motions = {}
       for name in cameras or table.cameras:
-        numbers = np.stack(
-          [segments.start[s] + frames, np.full(len(frames), table.cameras.index(name))], 1
-        )
+        camera = np.full(len(frames), table.cameras.index(name))
+        numbers = np.stack([segments.start[s] + frames, camera], 1)
         motions[name] = labels.Motion(
           np.where(valid[:, None], numbers, 0)[part], valid[part], difference[part]
         )
       clips[segments.place(row)] = (int(table.start[row]), motions)
   os.makedirs(path)
   sidecars = [
-    labels.write_shard(
+    label_file.write_shard(
       str(path), shard, [clips[place] for place in sorted(clips) if place[0] == shard], facts={}
     )
     for shard in sorted({place[0] for place in clips})
   ]
-  labels.write_manifest(
+  label_file.write_manifest(
     str(path),
     sidecars,
     data_shards=data_path,

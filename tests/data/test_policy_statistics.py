@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import labels, policy_statistics, shard_file, shards, statistics
+from como_jax.data import label_file, labels, policy_statistics, shard_file, shards, statistics
 from como_jax.data.policy_index import PolicySet
 from como_jax.data.times import FrameTimes
 from tests.data import flat, makers
@@ -37,7 +37,7 @@ def made(data, folder, *, seed, older=False, **settings):
   """Labels of random numbers, some of them not valid; `older`: by a version that says nothing of
   the clips in the index.
   """
-  rng, write, add = np.random.default_rng(seed), labels.write_shard, shard_file.Writer.add
+  rng, write, add = np.random.default_rng(seed), label_file.write_shard, shard_file.Writer.add
 
   def random(motion):
     valid = motion.valid & (rng.random(len(motion.valid)) < 0.9)
@@ -59,7 +59,7 @@ def made(data, folder, *, seed, older=False, **settings):
     )
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(labels, "write_shard", write_random)
+    patch.setattr(label_file, "write_shard", write_random)
     if older:
       patch.setattr(
         shard_file.Writer,

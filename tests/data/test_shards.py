@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import ingest, shards, sources
-from tests.data import makers
+from como_jax.data import shards, sources
+from tests.data import ingests, makers
 
 COMPAT = pathlib.Path(__file__).parent.parent / "compat"
 
@@ -24,14 +24,14 @@ def test_shards_of_version_1_are_refused_in_one_line(tmp_path):
   ):
     shards.read_table(old)
   with pytest.raises(errors.UserError, match="ingest the source again"):
-    ingest.ensure_shards(old, image_size=16, cache_dir=str(tmp_path))
+    ingests.ensure_shards(old, image_size=16, cache_dir=str(tmp_path))
   shutil.copytree(old, tmp_path / "begun")
   os.remove(tmp_path / "begun" / "manifest.json")
   before = sorted(os.listdir(tmp_path / "begun"))
   with pytest.raises(
     errors.UserError, match="begun by another version of como_jax .format 1, now 2."
   ):
-    ingest.run(makers.Synthetic((3, 2)), str(tmp_path / "begun"), workers=0, progress=False)
+    ingests.run(makers.Synthetic((3, 2)), str(tmp_path / "begun"), workers=0, progress=False)
   assert sorted(set(os.listdir(tmp_path / "begun")) - {".lock"}) == before
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import av
 import pytest
 
-from como_jax.data import video, video_end, video_stream
+from como_jax.data import video, video_end, video_pictures
 from tests.data import makers
 from tests.data.test_video import KEEP
 
@@ -93,7 +93,7 @@ def test_a_picture_that_has_fewer_slices_than_others(tmp_path):
 
 
 def test_a_last_picture_too_far_from_a_key_frame_is_said_not_to_be_known(tmp_path, monkeypatch):
-  monkeypatch.setattr(video_stream, "_KEPT", 4)
+  monkeypatch.setattr(video_pictures, "_KEPT", 4)
   path = write(tmp_path / "a.hevc", codec="libx265", options=HEVC)
   assert (
     "no key frame near the end: it is not known whether the last picture is whole" in read(path)[1]
@@ -167,7 +167,7 @@ def checked(kind, *, packets=10, end=1.0, lasting=True, duration=None, index=())
   )
   entries = [SimpleNamespace(size=size) for size in index]
   stream = SimpleNamespace(metadata={}, duration=None, index_entries=entries)
-  tally = video_stream.Tally(packets=packets, decoded=packets, end=end, lasting=lasting)
+  tally = video_pictures.Tally(packets=packets, decoded=packets, end=end, lasting=lasting)
   return video_end.check("", container, stream, tally, 10.0)
 
 
@@ -202,3 +202,9 @@ def test_what_follows_the_last_jpeg_is_not_a_part_of_it(tmp_path, behind):
     video.Unreadable, match="^truncated: the file ends inside the picture after frame"
   ):
     list(video.read(path, KEEP))
+
+
+def test_time_stamps_without_a_unit_are_refused():
+  with pytest.raises(video.Unreadable, match="time stamps, but no unit"):
+    video_end.time_base(SimpleNamespace(time_base=None))
+  assert video_end.time_base(SimpleNamespace(time_base=0.5)) == 0.5

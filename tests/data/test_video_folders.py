@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import episode, ingest, shard_writer, video
+from como_jax.data import episode, ingest_settings, shard_writer, video
 from como_jax.data.sources import video_folder, video_groups
 from tests.data import makers
 
@@ -302,10 +302,7 @@ class Failing(makers.Synthetic):
 
 
 def test_a_unit_of_work(tmp_path):
-  said, settings = (
-    [],
-    ingest.episode_encoder.Settings(0, "squash", "jpeg", 95, 4, ("camera",), 9, {}),
-  )
+  said, settings = ([], ingest_settings.Settings(0, "squash", "jpeg", 95, 4, ("camera",), 9, {}))
   source = Failing((3, 9, 5, 6, 2), {1: ValueError("a\nb"), 3: video.Unreadable("bad")})
   unit = shard_writer.Unit(2, 0, 5, {4: "kills"}, {})
   sidecar = shard_writer.WriteShard(source, str(tmp_path), settings)(unit, said.append)
@@ -359,7 +356,7 @@ def test_a_unit_of_work(tmp_path):
   [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EMFILE, True), (errno.EIO, False)],
 )
 def test_a_full_disk_is_no_bad_episode(tmp_path, number, fatal):
-  settings = ingest.episode_encoder.Settings(0, "squash", "jpeg", 95, 4, ("camera",), 9, {})
+  settings = ingest_settings.Settings(0, "squash", "jpeg", 95, 4, ("camera",), 9, {})
   write = shard_writer.WriteShard(
     Failing((3,), {0: OSError(number, "no")}), str(tmp_path), settings
   )

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from como_jax.data import ffmpeg_log, video, video_stream
+from como_jax.data import ffmpeg_log, video, video_pictures, video_stream
 from tests.data import makers
 from tests.data.test_video import KEEP, shown
 
@@ -193,26 +193,25 @@ def fakes(codec, *packets):
   "codec,entered,kept", [("h264", False, [10]), ("hevc", False, [8, 10]), ("hevc", True, [10])]
 )
 def test_pictures_before_the_key_frame_are_not_trusted(codec, entered, kept):
-  """Decoders that are known to us give none of those that refer to what came before; this does not
-  rely on it.
-  """
+  """Known decoders give none of those that refer to what came before; this does not rely on it."""
   container, stream = fakes(codec, (10, [8, 10]))
-  pictures = video_stream._pictures(container, stream, video_stream.Tally(), entered=entered)
+  pictures = video_pictures.pictures(container, stream, video_pictures.Tally(), entered=entered)
   assert [frame.pts for frame in pictures] == kept
 
 
 def test_packets_that_belong_before_the_first_picture_are_no_loss():
   container, stream = fakes("hevc", (10, [10]), (8, []), (9, []), (11, [11]))
-  tally = video_stream.Tally()
-  assert len(list(video_stream._pictures(container, stream, tally))) == 2
+  tally = video_pictures.Tally()
+  assert len(list(video_pictures.pictures(container, stream, tally))) == 2
   # of no stated duration
   assert (tally.leading, tally.expected, tally.decoded) == (2, 2, 2) and not tally.lasting
 
 
 def test_a_key_frame_without_time_is_no_place_to_enter():
   container, stream = fakes("mpeg2video", (None, [None]))
-  assert list(video_stream._pictures(container, stream, video_stream.Tally(), entered=True)) == []
-  assert len(list(video_stream._pictures(container, stream, video_stream.Tally()))) == 1
+  pictures, tally = video_pictures.pictures, video_pictures.Tally
+  assert list(pictures(container, stream, tally(), entered=True)) == []
+  assert len(list(pictures(container, stream, tally()))) == 1
 
 
 def fake_stream(index, width, disposition):

@@ -6,7 +6,7 @@ import importlib
 import numpy as np
 import pytest
 
-from como_jax.data import ingest, labels, sequences, shards, video_encode
+from como_jax.data import ingest, label_file, labels, sequences, shards, video_encode
 
 MODULES = {  # examples in each
   "como_jax.chunks": 1,
@@ -35,8 +35,8 @@ def _made(tmp_path_factory):
   (camera,) = manifest["cameras"]
   pairs = sequences.Pairs.of(shards.read_table(data).times(0), 0.15)
   motion = labels.Motion(np.ones((63, 32), np.float32), pairs.valid, pairs.difference)
-  sidecar = labels.write_shard(str(folder), 0, [(0, {camera: motion})], facts={})
-  labels.write_manifest(
+  sidecar = label_file.write_shard(str(folder), 0, [(0, {camera: motion})], facts={})
+  label_file.write_manifest(
     str(folder),
     [sidecar],
     data_shards=data,

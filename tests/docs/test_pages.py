@@ -220,4 +220,5 @@ def test_formats_named_on_the_data_page_are_read():
     "lerobot",
     "video_folder",
     "shards",
+    "tfds",
   }

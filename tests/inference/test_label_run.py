@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors, models
-from como_jax.data import labels, read_options, sequences, video
+from como_jax.data import label_file, labels, read_options, sequences, video
 from como_jax.data.batching import ProcessSlice
 from como_jax.inference import label_parts, label_run, labeling, motion_checkpoint
 from tests.inference.test_label_parts import labeled, part_of
@@ -92,10 +92,12 @@ def test_labels_are_complete_when_all_shards_have_come(monkeypatch):
     label_run, "time", types.SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
   )
   monkeypatch.setattr(
-    labels, "finished", lambda folder, shard, *, facts: {"shard": shard} if shard in done else None
+    label_file,
+    "finished",
+    lambda folder, shard, *, facts: {"shard": shard} if shard in done else None,
   )
   monkeypatch.setattr(
-    labels, "write_manifest", lambda *given, **more: written.append((given, more)) or "MANIFEST"
+    label_file, "write_manifest", lambda *given, **more: written.append((given, more)) or "MANIFEST"
   )
   work = work_of(1, 0, 1)
   assert work.shards == [0, 1] and label_run.complete("F", work, timeout=30.0) == "MANIFEST"
@@ -153,7 +155,9 @@ def _done(tmp_path, monkeypatch):
     ]
 
   monkeypatch.setattr(label_parts, "parts", parts)
-  monkeypatch.setattr(labels, "finished", lambda folder, shard, *, facts: told.finished.get(shard))
+  monkeypatch.setattr(
+    label_file, "finished", lambda folder, shard, *, facts: told.finished.get(shard)
+  )
   monkeypatch.setattr(
     labeling, "write", lambda folder, shard, *rest, facts: told.calls.append(("write", shard))
   )

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from como_jax.data import labels, sequences
+from como_jax.data import label_file, labels, sequences
 from como_jax.inference import label_parts, labeling
 from como_jax.train import rundir
 
@@ -157,7 +157,7 @@ def test_labels_of_parts_are_cut_into_clips(monkeypatch):
     written.append((folder, shard, list(rows), more))
     return "SIDECAR"
 
-  monkeypatch.setattr(labels, "write_shard", write_shard)
+  monkeypatch.setattr(label_file, "write_shard", write_shard)
 
   def motion(value):
     return labels.Motion(

@@ -11,6 +11,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
+from como_jax.data import lerobot_info, lerobot_video
 from como_jax.sim import collect
 from como_jax.tasks import collect as task
 
@@ -80,8 +81,8 @@ def _toy(monkeypatch, tmp_path):
   )
 
   class Writer:
-    def __init__(self, output, rate, **settings):
-      told.writers.append((output, rate, settings))
+    def __init__(self, output, rate, features, **settings):
+      told.writers.append((output, rate, features, settings))
       output.mkdir(parents=True)
       (output / "file").write_bytes(b"x" * 2**19)
 
@@ -133,14 +134,8 @@ def test_a_data_set_is_written_with_its_notes(toy, tmp_path, capsys):
     (
       output,
       5.0,
-      dict(
-        cameras={"a": (8, 8), "b": (8, 8)},
-        state_names=("x",),
-        action_names=("dx",),
-        robot_type="arm",
-        outcome=True,
-        crf=30,
-      ),
+      lerobot_info.Features({"a": (8, 8), "b": (8, 8)}, ("x",), ("dx",), outcome=True),
+      dict(robot_type="arm", video=lerobot_video.VideoOptions(crf=30)),
     )
   ]
   assert (
@@ -177,12 +172,9 @@ def test_video_alone_has_no_numbers_and_says_so(toy, tmp_path, monkeypatch):
     )
     == tmp_path / "out"
   )
-  ((_, _, settings),) = toy.writers
-  assert (settings["state_names"], settings["action_names"], settings["outcome"]) == (
-    (),
-    (),
-    False,
-  ) and toy.built == ["push"]
+  ((_, _, features, _),) = toy.writers
+  assert (features.state_names, features.action_names, features.outcome) == ((), (), False)
+  assert toy.built == ["push"]
   assert all(more[name] is None for _, more in toy.episodes for name in NUMBERS)
   assert toy.bars[0]["total"] == 5 + 2 * 5 and toy.bars[0]["mininterval"] == 1.0
   assert (

@@ -11,7 +11,7 @@ import pytest
 from como_jax import config as config_lib
 from como_jax import errors
 from como_jax.assembly import motion_data
-from como_jax.data import read_options
+from como_jax.data import ingest_settings, read_options
 from como_jax.data import sources as formats
 from como_jax.data.batching import Batching
 from como_jax.tasks import ingest, mae, motion, serve
@@ -213,7 +213,7 @@ def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):
     ingest.ingest, "run", lambda *given, **more: asked.append((given, more)) or summary
   )
   monkeypatch.setattr(
-    ingest.ingest, "remarks", lambda manifest: [f"a remark on {manifest}", "another"]
+    ingest.ingest_manifest, "remarks", lambda manifest: [f"a remark on {manifest}", "another"]
   )
   for output, expected in (("", str(tmp_path)), ("elsewhere", "elsewhere")):
     section = {"path": "raw", "format": "lerobot", "cameras": ("a",), "action_key": "act"}
@@ -222,14 +222,8 @@ def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):
     )
     assert ingest.run(types.SimpleNamespace(config=config, workdir=tmp_path)) == 0
     assert asked.pop() == (
-      ("resolved raw", expected),
-      dict(
-        format="lerobot",
-        options=formats.SourceOptions(action_key="act"),
-        cameras=("a",),
-        workers=3,
-        image_size=32,
-      ),
+      ("resolved raw", expected, ingest_settings.StorageOptions(image_size=32, cameras=("a",))),
+      dict(format="lerobot", options=formats.SourceOptions(action_key="act"), workers=3),
     )
     assert (
       capsys.readouterr().out

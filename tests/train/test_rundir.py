@@ -447,7 +447,7 @@ def test_a_run_of_before_there_was_a_key_goes_on_where_it_is_off(tmp_path):
   assert rundir.changes(tmp_path, with_key(0)) == {}
   with pytest.raises(errors.UserError, match="model.idm.components: None before, 32 now"):
     rundir.changes(tmp_path, with_key(32))
-  old = dict(before, train={"steps": 1}, objectives={"contrastive": {"weight": 1.0}})
+  old = dict(before, train={}, objectives={"contrastive": {"weight": 1.0}}, data={"source": {}})
   (tmp_path / rundir.CONFIG).write_text(config_lib.to_json(old))
   every = config_lib.ConfigDict(json.loads(config_lib.to_json(old)))
   for key, value in rundir.SINCE.items():

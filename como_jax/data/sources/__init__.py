@@ -1,47 +1,24 @@
 """Sources of episodes: one module per format on disk, and one line per format in `SOURCES`."""
 
 import os
-from typing import Any, Protocol
+from collections.abc import Callable
 
 from como_jax import errors
-from como_jax.data import episode, video
 from como_jax.data import shards as shard_tables
-from como_jax.data.sources import lerobot, shards, video_folder
+from como_jax.data import video
+from como_jax.data.sources import lerobot, shards, tfds, video_folder
 from como_jax.data.sources.options import SourceOptions
+from como_jax.data.sources.protocol import Source
+
+__all__ = ["SOURCES", "Source", "SourceOptions", "Unreadable", "detect", "open_source"]
 
 Unreadable = video.Unreadable
 
-
-class Source(Protocol):
-  """Random access to the episodes of a data set.
-
-  A source is pickled to worker processes, so it must be small and picklable.
-
-  Attributes:
-    names: name of each episode, for messages.
-    cameras: names of the cameras that every episode is expected to have.
-    info: "format", "description" and, when known, "path", "action_names" and "state_names".
-    skipped: {"name", "reason"} of each file that was found but is not used.
-  """
-
-  names: tuple[str, ...]
-  cameras: tuple[str, ...]
-  info: dict[str, Any]
-  skipped: list[dict[str, str]]
-
-  def __len__(self) -> int: ...
-
-  def __getitem__(self, i: int) -> episode.RawEpisode:
-    """Episode i. Raises `Unreadable(reason)` when a file is damaged."""
-
-  def fingerprint(self) -> str:
-    """Hash that changes when the files change."""
-
-
-SOURCES = {
+SOURCES: dict[str, Callable[[str, SourceOptions], Source]] = {
   "lerobot": lerobot.LeRobot,
   "video_folder": video_folder.VideoFolder,
   "shards": shards.Shards,
+  "tfds": tfds.Tfds,
 }
 
 
@@ -55,13 +32,15 @@ def detect(path: str) -> str:
   if not os.path.isdir(path):
     problem = "is a file" if os.path.exists(path) else "does not exist"
     raise errors.UserError(
-      f"data path {path} {problem}: expected a folder (LeRobot data set, video files or como_jax "
-      "shards)"
+      f"data path {path} {problem}: expected a folder (LeRobot data set, video files, "
+      "tensorflow-datasets or como_jax shards)"
     )
   if os.path.isfile(os.path.join(path, shard_tables.MANIFEST)):
     return "shards"
   if os.path.isfile(os.path.join(path, "meta", "info.json")):
     return "lerobot"
+  if video_folder.is_tfds(path):
+    return "tfds"
   whole = video_folder.enclosing(path)
   if whole:
     raise errors.UserError(
@@ -81,7 +60,8 @@ def detect(path: str) -> str:
     return "video_folder"
   raise errors.UserError(
     f"data path {path} holds none of: meta/info.json (LeRobot), {shard_tables.MANIFEST} (como_jax "
-    f"shards), video files ({' '.join(video_folder.EXTENSIONS)})"
+    f"shards), {' and '.join(video_folder.TFDS)} (tensorflow-datasets), "
+    f"video files ({' '.join(video_folder.EXTENSIONS)})"
   )
 
 

@@ -5,27 +5,30 @@ hard-coded. Layout: huggingface/lerobot, docs/source/lerobot-dataset-v3.mdx and
 src/lerobot/datasets/.
 """
 
-import collections
 import contextlib
 import functools
 import os
 from collections.abc import Iterator
 from typing import Any
 
-import av
 import numpy as np
+from av.error import FFmpegError
 
 from como_jax import errors
 from como_jax.data import episode, video
 from como_jax.data.sources import lerobot_clock as clock
 from como_jax.data.sources import lerobot_features as layout
 from como_jax.data.sources import lerobot_images as images
+from como_jax.data.sources import lerobot_json
 from como_jax.data.sources import lerobot_meta as meta
+from como_jax.data.sources import lerobot_paths as paths
 from como_jax.data.sources import lerobot_tables as tables
+from como_jax.data.sources.lerobot_stretch import Stretch
 from como_jax.data.sources.options import SourceOptions
+from como_jax.data.sources.protocol import Source
 
 
-class LeRobot:
+class LeRobot(Source):
   """A LeRobot data set as a source, with all cameras, and action and state when it has them.
 
   Problems of the whole data set are listed in `skipped`, and problems of an episode in its notes.
@@ -35,7 +38,7 @@ class LeRobot:
 
   def __init__(self, path: str, options: SourceOptions | None = None):
     options = options or SourceOptions()
-    meta.check_root(path)
+    paths.check_root(path)
     self._root, self._options = path, options
     self._info = layout.read_info(path)
     self._features, self._v3 = self._info["features"], self._info["major"] == 3
@@ -43,7 +46,7 @@ class LeRobot:
     self._tasks = meta.read_tasks(path, self._v3, self.skipped)
     self._episodes = meta.read_episodes(path, self._v3, self.skipped)
     self.skipped += meta.wrong_totals(self._info, self._episodes)
-    self._paths = meta.Paths(path, self._info)
+    self._paths = paths.Paths(path, self._info)
     where = os.path.join(path, layout.INFO)
     self._cameras = layout.cameras(self._features, options, where)
     sample = self._sample()
@@ -56,7 +59,7 @@ class LeRobot:
     self._vectors = {role: vector for role, vector in vectors.items() if vector is not None}
     self._sizes = {role: self._size(vector, sample) for role, vector in self._vectors.items()}
     self._list_unused(sample)
-    self._files = meta.list_files(path, self._info)
+    self._files = paths.list_files(path, self._info)
     self.skipped += self._paths.unused(self._files, self._episodes, self._features)
     for name in layout.find_nested(path):
       self._skip(name, "a LeRobot data set of its own: give its folder")
@@ -123,23 +126,18 @@ class LeRobot:
     times, places = clock.place(
       times, stretches, rows=rows, fps=self._info["fps"], options=self._options, notes=notes
     )
-    videos = {
-      camera.name: (stretch, place)
-      for camera, stretch, place in zip(video_cameras, stretches, places, strict=True)
-    }
-    cameras = {}
+    cameras: dict[str, episode.Camera] = {}
+    videos = iter(zip(stretches, places, strict=True))
     for camera in self._cameras:
       if camera.video:
-        cameras[camera.name] = functools.partial(
-          self._video, *videos[camera.name], times, number, notes
-        )
+        cameras[camera.name] = functools.partial(self._video, *next(videos), times, number, notes)
       elif camera.key not in existing:
         raise video.Unreadable(
           f"{tables.short(path)} has no column {camera.key!r} of camera {camera.name!r}"
         )
       else:
         cameras[camera.name] = functools.partial(self._images, path, number, camera, times)
-    task = self._task(row, columns, notes)
+    task = meta.episode_task(row, columns, self._tasks, notes)
     first_task = task if isinstance(task, str) else task[0]
     return episode.RawEpisode(
       episode=self.names[i],
@@ -152,12 +150,13 @@ class LeRobot:
 
   def fingerprint(self) -> str:
     """Hash that changes when a file of the data set changes."""
-    return episode.fingerprint(self._root, self._files or meta.list_files(self._root, self._info))
+    return episode.fingerprint(self._root, self._files or paths.list_files(self._root, self._info))
 
   def _names(self, role: str) -> list[str] | None:
     vector = self._vectors.get(role)
-    fits = vector and vector.names and len(vector.names) == self._sizes[role]
-    return vector.names if fits else None
+    if vector is None or not vector.names or len(vector.names) != self._sizes[role]:
+      return None
+    return vector.names
 
   def _sample(self) -> str:
     """Path of the first data file that can be read, "" where there is none.
@@ -241,7 +240,7 @@ class LeRobot:
 
     False when the picture cannot be read; the error is reported when its episode is read.
     """
-    with contextlib.suppress(video.Unreadable, av.FFmpegError, *images.ERRORS):
+    with contextlib.suppress(video.Unreadable, FFmpegError, *images.ERRORS):
       if camera.video:
         return video.probe(self._first_video(camera.key)).deep_gray
       cells = tables.first_cell(sample, camera.key) if sample else None
@@ -297,7 +296,7 @@ class LeRobot:
       arrays[role] = values
     return {role: values[:kept] for role, values in arrays.items()}, kept
 
-  def _stretch(self, camera: layout.Camera, row: dict, rows: int) -> clock.Stretch:
+  def _stretch(self, camera: layout.Camera, row: dict, rows: int) -> Stretch:
     """The part of a video file with the pictures of one camera for one episode.
 
     Raises `video.Unreadable` naming the camera and the file.
@@ -307,7 +306,7 @@ class LeRobot:
     try:
       info = self._probed.get(path) or video.probe(path)
     except video.Unreadable as error:
-      reason = f"the file is {tables.POINTER}" if tables.is_pointer(path) else error
+      reason = f"the file is {lerobot_json.POINTER}" if lerobot_json.is_pointer(path) else error
       raise video.Unreadable(f"{where}: {reason}") from error
     if info.deep_gray:
       raise video.Unreadable(
@@ -315,13 +314,13 @@ class LeRobot:
         "camera_keys leaves a camera out"
       )
     if not self._v3:
-      return clock.Stretch(where, path, 0.0, None, False, rows, 0.0, 0, info)
+      return Stretch(where, path, 0.0, None, False, rows, 0.0, 0, info)
     self._probed[path] = info
-    return clock.Stretch(where, path, *self._shared[camera.key, row["episode_index"]], info)
+    return Stretch(where, path, *self._shared[camera.key, row["episode_index"]], info)
 
   def _video(
     self,
-    stretch: clock.Stretch,
+    stretch: Stretch,
     place: np.ndarray,
     times: np.ndarray,
     number: int,
@@ -371,28 +370,3 @@ class LeRobot:
         text = f"{where}: the image at frame {t} cannot be used ({images.reason(error)})"
         raise video.Unreadable(f"episode {number}: {text}") from error
       yield float(seconds), image
-
-  def _task(self, row: dict, columns: dict[str, np.ndarray], notes: list[str]) -> str | list[str]:
-    """The instruction of an episode, or a list with one per frame when it changes."""
-    listed = meta.listed_instructions(row, self._tasks, notes)
-    fallback = listed[0] if listed else ""
-    if "task_index" not in columns:
-      if len(listed) > 1:
-        notes.append(
-          f"{len(listed)} instructions and no column 'task_index' that says where they change: "
-          f"{fallback!r} is used"
-        )
-      return fallback
-    task_indices = columns["task_index"]
-    for index, count in sorted(collections.Counter(task_indices.tolist()).items()):
-      if index not in self._tasks:
-        notes.append(
-          f"task_index {index} of {count} rows is not in meta/tasks: {fallback!r} is used"
-        )
-      elif listed and self._tasks[index] not in listed:
-        notes.append(
-          f"task_index {index} of {count} rows is {self._tasks[index]!r} in meta/tasks and used, "
-          f"meta/episodes lists {fallback!r}"
-        )
-    texts = [self._tasks.get(index, fallback) for index in task_indices.tolist()]
-    return texts[0] if len(set(texts)) == 1 else texts

@@ -7,91 +7,17 @@ these rules. This module reads such an episode correctly, or refuses it.
 Legend: T rows of an episode.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from como_jax.data import video
+from como_jax.data.sources.lerobot_stretch import Stretch, nearest
 from como_jax.data.sources.options import SourceOptions
 
 _RATE_WITHIN = 0.02  # two rates are equal when their relative difference is at most this
 _HALF = 0.499  # pictures; a picture within this distance is the nearest one
 _UNITS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
-
-
-@dataclasses.dataclass(frozen=True)
-class Stretch:
-  """The part of a video file with the pictures of one camera for one episode.
-
-  Attributes:
-    where: camera and file, for messages.
-    path: of the video file.
-    begin: seconds in the file at which the episode begins (its time 0).
-    end: seconds in the file at which the episode ends, None = the end of the file.
-    followed: whether another episode begins in the file at `end`.
-    file_rows: number of rows of all episodes of the file, 0 = unknown.
-    file_end: latest end of all episodes of the file in seconds, 0 = unknown.
-    file_before: number of rows of the episodes before this one in the file. None when the begins
-      and ends of the episodes do not match their numbers of rows.
-    info: facts about the file.
-  """
-
-  where: str
-  path: str
-  begin: float
-  end: float | None
-  followed: bool
-  file_rows: int
-  file_end: float
-  file_before: int | None
-  info: video.Info
-
-  @property
-  def file_pictures(self) -> int:
-    """Number of pictures in the file, 0 = unknown."""
-    return self.info.frames or round(self.info.duration * self.info.fps)
-
-  @property
-  def seconds(self) -> float:
-    """Length of the episode in the file, 0 = unknown."""
-    return max(0.0, self._end(pauses=True) - self.begin)
-
-  @property
-  def pictures(self) -> int:
-    """Number of pictures of the episode in the file, at the file's frame rate."""
-    return round(max(0.0, self._end(pauses=False) - self.begin) * self.info.fps)
-
-  @property
-  def misplaced(self) -> bool:
-    """Whether `begin` is at another picture than `file_before`, if the file has one per row."""
-    return (
-      self.file_before is not None
-      and self.file_pictures == self.file_rows
-      and self.first_picture != self.file_before
-    )
-
-  @property
-  def first_picture(self) -> int:
-    """Number in the file of the picture nearest to the beginning of the episode."""
-    position = self.begin * self.info.fps
-    if self.even and abs(position - round(position)) <= 0.4:
-      return round(position)
-    pictures = video.timeline(self.path)
-    return int(nearest(pictures, self.begin)) if len(pictures) > 1 else round(position)
-
-  @property
-  def even(self) -> bool:
-    """Whether the duration of the file fits a constant rate, so that no picture is late."""
-    return abs(self.info.duration * self.info.fps - self.file_pictures) < 0.4
-
-  def _end(self, *, pauses: bool) -> float:
-    """Seconds in the file of the episode's end; without `pauses`, as if no picture were late."""
-    counted = self.file_pictures / self.info.fps
-    if self.end is not None or not pauses or self.info.duration < counted + 1.5 / self.info.fps:
-      return counted if self.end is None else self.end
-    times = video.timeline(self.path)
-    return max(counted, float(times[-1]) + 1 / self.info.fps) if len(times) else counted
 
 
 def row_times(
@@ -208,83 +134,117 @@ def place(
   Raises:
     video.Unreadable: the clocks disagree, or rows are outside of the episode's part of the file.
   """
-  rates = table_rates(times)
-  conflicts = [
-    part for part in stretches if rates and not _same_clock(times, rates, part, rows, notes)
-  ]
-  if conflicts:
-    text = "; ".join(
-      f"{part.where} has {part.info.fps:.4g} pictures a second" for part in conflicts
-    )
-    text += (
-      f", its table {rates[0]:.4g} rows a second (column 'timestamp'; meta/info.json: fps {fps:g})"
-    )
-    if options.rate_conflict == "refuse":
-      factor = conflicts[0].info.fps / rates[0]
-      unit = next(
-        (name for name, scale in _UNITS.items() if abs(factor / scale - 1) < _RATE_WITHIN), ""
-      )
-      unit = f", as if it counted {unit}" if unit else ""
-      raise video.Unreadable(
-        f"the rates disagree: {text}{unit}; source option rate_conflict = 'table' or 'video' "
-        "says which to believe"
-      )
-    notes.append(f"the rates disagree: {text}; the {options.rate_conflict} is believed")
-    if options.rate_conflict == "video":
-      return _picture_by_picture(times, rates[0], stretches, rows)
-  elif rates and not _near(rates, fps):
-    text = (
-      f"the table has {rates[0]:.4g} rows a second (column 'timestamp'), meta/info.json says "
-      f"fps {fps:g}"
-    )
-    # Without a video, only fps can show that the unit of the times is wrong.
-    if not stretches and options.rate_conflict != "table" and not 0.5 < rates[0] / fps < 2:
-      raise video.Unreadable(
-        f"{text}; source option rate_conflict = 'table' takes the table's times"
-      )
-    notes.append(f"{text}; the table is used")
+  rates, conflicts = table_rates(times), []
+  if rates is not None:
+    conflicts = [part for part in stretches if not _same_clock(times, rates, part, rows, notes)]
+    if conflicts:
+      notes.append(_rate_conflict(conflicts, rates[0], fps, options))
+    elif not _near(rates, fps):
+      notes.append(_wrong_fps(rates[0], fps, options, has_video=bool(stretches)))
   misplaced = [] if conflicts else [part for part in stretches if part.misplaced]
   if misplaced:
-    text = "; ".join(
-      f"{part.where}: the episode begins at {part.begin:.3f} s (column 'from_timestamp' of "
-      f"meta/episodes), nearest to picture {part.first_picture}; those before it have "
-      f"{part.file_before} rows (column 'length')"
-      for part in misplaced
-    )
-    text += ", and the file has a picture a row"
-    if options.rate_conflict == "refuse":
-      raise video.Unreadable(
-        f"{text}; source option rate_conflict = 'table' or 'video' says which to believe"
-      )
-    notes.append(f"{text}; the {options.rate_conflict} is believed")
-    if options.rate_conflict == "video":
-      return _picture_by_picture(times, rates[0] if rates else fps, stretches, rows)
+    notes.append(_wrong_begin(misplaced, options))
+  if (conflicts or misplaced) and options.rate_conflict == "video":
+    return _picture_by_picture(times, rates[0] if rates else fps, stretches, rows)
   times = _into_stretch(times, stretches, rows, bool(conflicts), notes)
   for part in stretches:
-    if part.pictures and part.pictures != rows:
-      notes.append(f"{part.where}: {part.pictures} pictures for {rows} rows")
-    elif part.end is not None and part.file_pictures < part.file_rows:
-      notes.append(
-        f"{part.where}: {part.file_pictures} pictures in the file for {part.file_rows} "
-        "rows of its episodes"
-      )
-    elif (
-      part.end is not None
-      and not conflicts
-      and part.file_pictures > (ends := round(part.file_end * part.info.fps))
-    ):
-      notes.append(
-        f"{part.where}: {part.file_pictures} pictures in the file, its episodes end after {ends}"
-      )
+    _note_counts(part, rows, bool(conflicts), notes)
   if conflicts or misplaced:
     return times, [part.begin + times for part in stretches]
   return times, [_picture_times(part, times, notes) for part in stretches]
 
 
-def nearest(pictures: np.ndarray, seconds: np.ndarray | float) -> np.ndarray:
-  """Numbers of the pictures (two or more) nearest to some times; on a tie, the earlier one."""
-  after = np.clip(np.searchsorted(pictures, seconds), 1, len(pictures) - 1)
-  return after - (seconds - pictures[after - 1] <= pictures[after] - seconds)
+def _rate_conflict(
+  conflicts: Sequence[Stretch], rate: float, fps: float, options: SourceOptions
+) -> str:
+  """The note that table and videos have different rates, when an option says which to believe.
+
+  Args:
+    conflicts: the parts of the videos.
+    rate: rows per second of the table.
+    fps: from meta/info.json.
+    options: only `rate_conflict` is used.
+
+  Raises:
+    video.Unreadable: the option is "refuse".
+  """
+  text = "; ".join(f"{part.where} has {part.info.fps:.4g} pictures a second" for part in conflicts)
+  text += f", its table {rate:.4g} rows a second (column 'timestamp'; meta/info.json: fps {fps:g})"
+  if options.rate_conflict == "refuse":
+    factor = conflicts[0].info.fps / rate
+    unit = next(
+      (name for name, scale in _UNITS.items() if abs(factor / scale - 1) < _RATE_WITHIN), ""
+    )
+    unit = f", as if it counted {unit}" if unit else ""
+    raise video.Unreadable(
+      f"the rates disagree: {text}{unit}; source option rate_conflict = 'table' or 'video' "
+      "says which to believe"
+    )
+  return f"the rates disagree: {text}; the {options.rate_conflict} is believed"
+
+
+def _wrong_fps(rate: float, fps: float, options: SourceOptions, *, has_video: bool) -> str:
+  """The note that the table has another rate than meta/info.json says.
+
+  Args:
+    rate: rows per second of the table.
+    fps: from meta/info.json.
+    options: only `rate_conflict` is used.
+    has_video: whether the episode has a video, which agrees with the table.
+
+  Raises:
+    video.Unreadable: there is no video, and the unit of the times seems to be wrong.
+  """
+  text = (
+    f"the table has {rate:.4g} rows a second (column 'timestamp'), meta/info.json says fps {fps:g}"
+  )
+  # Without a video, only fps can show that the unit of the times is wrong.
+  if not has_video and options.rate_conflict != "table" and not 0.5 < rate / fps < 2:
+    raise video.Unreadable(f"{text}; source option rate_conflict = 'table' takes the table's times")
+  return f"{text}; the table is used"
+
+
+def _wrong_begin(misplaced: Sequence[Stretch], options: SourceOptions) -> str:
+  """The note that the episode does not begin at its first picture in some of its videos.
+
+  Args:
+    misplaced: the parts of these videos.
+    options: only `rate_conflict` is used.
+
+  Raises:
+    video.Unreadable: the option is "refuse".
+  """
+  text = "; ".join(
+    f"{part.where}: the episode begins at {part.begin:.3f} s (column 'from_timestamp' of "
+    f"meta/episodes), nearest to picture {part.first_picture}; those before it have "
+    f"{part.file_before} rows (column 'length')"
+    for part in misplaced
+  )
+  text += ", and the file has a picture a row"
+  if options.rate_conflict == "refuse":
+    raise video.Unreadable(
+      f"{text}; source option rate_conflict = 'table' or 'video' says which to believe"
+    )
+  return f"{text}; the {options.rate_conflict} is believed"
+
+
+def _note_counts(part: Stretch, rows: int, conflict: bool, notes: list[str]) -> None:
+  """Adds a note when a video has another number of pictures than the table has rows."""
+  if part.pictures and part.pictures != rows:
+    notes.append(f"{part.where}: {part.pictures} pictures for {rows} rows")
+  elif part.end is not None and part.file_pictures < part.file_rows:
+    notes.append(
+      f"{part.where}: {part.file_pictures} pictures in the file for {part.file_rows} "
+      "rows of its episodes"
+    )
+  elif (
+    part.end is not None
+    and not conflict
+    and part.file_pictures > (ends := round(part.file_end * part.info.fps))
+  ):
+    notes.append(
+      f"{part.where}: {part.file_pictures} pictures in the file, its episodes end after {ends}"
+    )
 
 
 def table_rates(times: np.ndarray) -> tuple[float, float] | None:
@@ -352,7 +312,8 @@ def _picture_by_picture(
       if own_clock
       else round(part.begin * rate)
     )
-    begin = part.file_before if part.misplaced else begin
+    if part.misplaced and part.file_before is not None:
+      begin = part.file_before
     first = begin + round(float(times[0]) * rate)
     last = begin + part.pictures if part.followed and own_clock else len(pictures)
     if first < 0 or first + len(times) > last:

@@ -13,6 +13,7 @@ from typing import Any
 
 from como_jax import errors
 from como_jax.data import images
+from como_jax.data.sources import lerobot_json
 from como_jax.data.sources import lerobot_tables as tables
 from como_jax.data.sources.options import SourceOptions
 
@@ -80,7 +81,7 @@ def read_info(root: str) -> dict[str, Any]:
       was expected.
   """
   path = os.path.join(root, *INFO.split("/"))
-  info = tables.read_json(path)
+  info = lerobot_json.read_json(path)
   version = re.match(r"v?(\d+)(\.|$)", str(info.get("codebase_version", "")))
   if not version or version.group(1) not in ("2", "3"):
     raise errors.UserError(
@@ -265,7 +266,7 @@ def _flat(names: Any) -> list[str]:
   """
   if isinstance(names, dict):
     if names and all(type(value) is int for value in names.values()):
-      return sorted(names, key=names.get)
+      return sorted(names, key=lambda name: names[name])
     return [name for part in names.values() for name in _flat(part)]
   if isinstance(names, list):
     return [

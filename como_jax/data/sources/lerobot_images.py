@@ -23,7 +23,9 @@ def read(root: str, cell: object) -> bytes:
   if isinstance(data, str):
     data, name = None, data
   if data:
-    return data
+    if isinstance(data, bytes):
+      return data
+    raise TypeError(f"a bytes-like object is required, not {type(data).__name__!r}")
   if not isinstance(name, str):
     raise ValueError("the cell is empty")
   path = os.path.join(root, name)

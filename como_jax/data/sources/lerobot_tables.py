@@ -1,10 +1,9 @@
-"""Reads the files of a LeRobot data set: JSON, JSON lines, parquet tables, numeric columns.
+"""Reads the tables of a LeRobot data set: parquet files and numeric columns.
 
 What cannot be read correctly raises `errors.UserError` when the whole data set depends on it, and
 `video.Unreadable` when only one episode depends on it.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,80 +14,14 @@ import pyarrow.parquet as pq
 
 from como_jax import errors
 from como_jax.data import video
+from como_jax.data.sources import lerobot_json
 
 EPISODE = "episode_index"
 # Largest number of rows of an episode, about four days at 30 per second. A file that declares more
 # is damaged or malicious.
 MAX_ROWS = 10_000_000
 INDICES = (EPISODE, "frame_index", "index", "task_index")
-POINTER = "a Git LFS pointer, not the file itself: 'git lfs pull' fetches it"
 _READ_ERRORS = (OSError, pa.ArrowException)
-
-
-def is_pointer(path: str) -> bool:
-  """Whether a file is a Git LFS pointer instead of the large file itself."""
-  try:
-    with open(path, "rb") as file:
-      return file.read(24) == b"version https://git-lfs."
-  except OSError:
-    return False
-
-
-def read_json(path: str) -> dict:
-  """Reads a JSON object.
-
-  Raises:
-    errors.UserError: the file is missing or damaged, or holds another type.
-  """
-  try:
-    # utf-8-sig, because some editors write a byte order mark at the start of a file.
-    with open(path, encoding="utf-8-sig") as file:
-      value = json.load(file)
-  except (OSError, ValueError, RecursionError) as error:
-    raise errors.UserError(
-      f"{path} is {POINTER if is_pointer(path) else f'not readable JSON ({error})'}"
-    ) from error
-  if not isinstance(value, dict):
-    raise errors.UserError(f"{path} holds a JSON {type(value).__name__}, expected an object")
-  return value
-
-
-def read_json_lines(path: str) -> tuple[list[dict], str]:
-  """Reads a file with one JSON object per line.
-
-  Returns:
-    (the objects, a remark). The remark is "" unless the last line is truncated and left out.
-
-  Raises:
-    errors.UserError: the file is missing, or another line is damaged. The message gives the line
-      number.
-  """
-  try:
-    with open(path, "rb") as file:
-      lines = file.read().split(b"\n")
-  except OSError as error:
-    raise errors.UserError(f"{path} cannot be read ({error.strerror})") from error
-  numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-  rows = []
-  for number, line in numbered:
-    try:
-      row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except (ValueError, RecursionError) as error:
-      if is_pointer(path):
-        raise errors.UserError(f"{path} is {POINTER}") from error
-      # The recording was killed while it wrote the last line.
-      if number == numbered[-1][0] and not line.rstrip().endswith(b"}"):
-        return rows, f"line {number}, the last one, is cut and left out"
-      text = (
-        f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-      )
-      raise errors.UserError(f"{path}: line {number} is not JSON ({text})") from error
-    if not isinstance(row, dict):
-      raise errors.UserError(
-        f"{path}: line {number} holds a JSON {type(row).__name__}, expected an object"
-      )
-    rows.append(row)
-  return rows, ""
 
 
 def read_table(path: str, *, leave_out: str = "") -> pa.Table:
@@ -241,7 +174,7 @@ def read_episode(
     video.Unreadable: the episode has no row, or another number of rows than declared, or a column
       does not hold numbers of one size.
   """
-  where, parts, rows = short(path), [], 0
+  where, parts, rows, optional = short(path), [], 0, optional or {}
   wrong = f"of episode {number}, the episodes table declares {length} (column 'length')"
   max_rows = MAX_ROWS if length is None else min(length, MAX_ROWS)
   if own and length is not None and (file_rows := _row_count(path)) != length:
@@ -262,15 +195,15 @@ def read_episode(
       columns[name] = whole_numbers(values) if name in INDICES else values
     except (ValueError, pa.ArrowException) as error:
       text = f"column {name!r} of {where}, episode {number}: {str(error).splitlines()[0]}"
-      if name not in (optional or {}):
+      if name not in optional:
         raise video.Unreadable(text) from error
       optional[name].append(f"{text}; it is not used")
-  foreign = columns[EPISODE][columns[EPISODE] != number] if EPISODE in columns else ()
+  numbers = columns.setdefault(EPISODE, np.full(rows, number))
+  foreign = numbers[numbers != number]
   if len(foreign):
     raise video.Unreadable(
       f"{where} holds rows of episode {foreign[0]} (column {EPISODE!r}), expected {number} alone"
     )
-  columns.setdefault(EPISODE, np.full(rows, number))
   return columns
 
 
@@ -295,7 +228,7 @@ def to_matrix(array: pa.Array) -> np.ndarray:
   if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
     valid = np.asarray(array.is_valid())
     present = array.filter(pa.array(valid))
-    sizes = np.asarray(pc.list_value_length(present)).astype(np.int64)
+    sizes = np.asarray(pc.call_function("list_value_length", [present])).astype(np.int64)
     if not len(sizes):
       return np.full((len(array), 1), np.nan)
     if np.any(sizes != sizes[0]):
@@ -349,8 +282,8 @@ def _reason(path: str, error: Exception) -> str:
   name = short(path)
   if not os.path.isfile(path):
     return f"{name} is missing"
-  if is_pointer(path):
-    return f"{name} is {POINTER}"
+  if lerobot_json.is_pointer(path):
+    return f"{name} is {lerobot_json.POINTER}"
   try:
     with open(path, "rb") as file:
       file.seek(-4, os.SEEK_END)

@@ -4,6 +4,8 @@ They are `config.source` of ingest, and `config.data.source` when training reads
 """
 
 import dataclasses
+import math
+from typing import Any
 
 from como_jax import errors
 
@@ -37,6 +39,8 @@ class SourceOptions:
     group: which video files are views of one recording and stay on one side of a split: "auto",
       "none", "folder" (files of one folder), "name" (files of one name in several folders), or a
       regular expression whose first group names the recording.
+    frame_rate: frames per second of recordings whose files hold no times (tensorflow-datasets);
+      0 = refuse them.
     hdr: what to do with pictures with an HDR transfer function (PQ, HLG): "tonemap" = convert them
       to SDR, "keep" = leave them as they are, with a note that names the function.
   """
@@ -50,6 +54,7 @@ class SourceOptions:
   depth_range: tuple[float, ...] = ()
   group: str = "auto"
   hdr: str = "tonemap"
+  frame_rate: float = 0.0
 
   def __post_init__(self):
     for name, valid in _CHOICES.items():
@@ -58,6 +63,10 @@ class SourceOptions:
           f"source option {name}={getattr(self, name)!r}: "
           f"{errors.nearest(getattr(self, name), valid)}"
         )
+    if not 0 <= self.frame_rate < math.inf:
+      raise errors.UserError(
+        f"source option frame_rate={self.frame_rate!r}, expected frames per second, or 0"
+      )
     if self.depth_range and not (
       len(self.depth_range) == 2 and self.depth_range[0] < self.depth_range[1]
     ):
@@ -65,3 +74,11 @@ class SourceOptions:
         f"source option depth_range={self.depth_range!r}, expected (nearest, farthest) with "
         "nearest < farthest, or ()"
       )
+
+  def stored(self) -> dict[str, Any]:
+    """The options as the shards record them, without newer options that are not used.
+
+    So shards and converted copies that were made before an option existed keep their settings.
+    """
+    values = dataclasses.asdict(self)
+    return {key: value for key, value in values.items() if key != "frame_rate" or value}

@@ -6,15 +6,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from como_jax.data import episode, reader, shards, video
+from como_jax.data.sources.options import SourceOptions
+from como_jax.data.sources.protocol import Source
 
 
-class Shards:
+class Shards(Source):
   """A folder of shards as a source.
 
   Frames that an earlier ingest left out of an episode end a shot.
   """
 
-  def __init__(self, path: str, options=None):
+  def __init__(self, path: str, options: SourceOptions | None = None):
     del options  # como_jax shards are never ambiguous
     self._path = path
     manifest = shards.read_manifest(path)
@@ -43,8 +45,9 @@ class Shards:
     arrays = {}
     for name in ("action", "state"):
       parts = [source.numbers(s, name, 0, segments.length(s)) for s in range(len(segments))]
-      if all(part is not None for part in parts):
-        arrays[name] = np.concatenate(parts)
+      present = [part for part in parts if part is not None]
+      if len(present) == len(parts):
+        arrays[name] = np.concatenate(present)
     task = [table.tasks[table.task[row]] for row in rows for _ in range(int(table.length[row]))]
     cameras = {name: functools.partial(_frames, source, name) for name in self.cameras}
     cuts = np.cumsum([segments.length(s) for s in range(len(segments))])[:-1]
@@ -62,7 +65,9 @@ class Shards:
     return episode.fingerprint(self._path, [shards.MANIFEST, shards.RECORDS])
 
 
-def _frames(source, camera: str, geometry: video.Geometry) -> Iterator[tuple[float, np.ndarray]]:
+def _frames(
+  source: reader.SegmentReader, camera: str, geometry: video.Geometry
+) -> Iterator[tuple[float, np.ndarray]]:
   for s in range(len(source.segments)):
     seconds = source.times(s).at(np.arange(source.segments.length(s)))
     for t, second in enumerate(seconds):

@@ -14,6 +14,7 @@ from como_jax import errors
 from como_jax.data import episode, shards, video
 from como_jax.data.sources import video_groups
 from como_jax.data.sources.options import SourceOptions
+from como_jax.data.sources.protocol import Source
 
 EXTENSIONS = (
   ".mp4",
@@ -71,6 +72,8 @@ _KINDS = {
 }
 _REASONS = {extension: reason for reason, texts in _KINDS.items() for extension in texts.split()}
 _LEROBOT = os.path.join("meta", "info.json")
+# Files of one version of a data set of tensorflow-datasets.
+TFDS = ("dataset_info.json", "features.json")
 _LEVELS = 5  # parent folders that are searched for an enclosing data set
 
 
@@ -129,89 +132,114 @@ def _walk(root: str, skipped: list[dict[str, str]]) -> Iterator[str]:
   that a file is yielded under its own path. Files that are not yielded are added to `skipped` with
   the reason. Data sets below the folder are added too, also with their "format".
   """
-  folders, links = [""], []  # folders to visit; links, which are followed last
-  entered, yielded = set(), {}  # real paths
+  return _Walk(root, skipped).files()
 
-  def skip(name, reason, **extra):
-    skipped.append({"name": video.printable(name), "reason": reason} | extra)
 
-  def accept(name, path):
-    """Whether to yield a file; `path` is its real path."""
+class _Walk:
+  """A walk through the folders of a source, see `_walk`."""
+
+  def __init__(self, root: str, skipped: list[dict[str, str]]):
+    self._root, self._skipped = root, skipped
+    # Folders to visit; links, which are followed last.
+    self._folders, self._links = [""], []
+    # Real paths of the folders; device and inode, or real path, of the files, with their names.
+    self._entered: set[str] = set()
+    self._yielded: dict[tuple[int, int] | str, str] = {}
+
+  def files(self) -> Iterator[str]:
+    """Yields the relative paths of video files."""
+    while self._folders or self._links:
+      yield from (
+        self._visit(self._folders.pop()) if self._folders else self._follow(self._links.pop(0))
+      )
+
+  def _skip(self, name: str, reason: str, **extra: str) -> None:
+    self._skipped.append({"name": video.printable(name), "reason": reason} | extra)
+
+  def _visit(self, folder: str) -> Iterator[str]:
+    """Yields the files of a folder; its subfolders and links are visited later."""
+    path = os.path.join(self._root, folder)
+    if os.path.realpath(path) in self._entered:
+      self._skip(folder, "a folder that was read already, by another path")
+      return
+    self._entered.add(os.path.realpath(path))
+    format_name = _format(path) if folder else None
+    if format_name:
+      self._skip(folder, f"a {format_name} data set of its own: give its path", format=format_name)
+      return
+    try:
+      with os.scandir(path) as entries:
+        children = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    except OSError as error:
+      self._skip(folder or ".", f"the folder cannot be read ({error.strerror})")
+      return
+    subfolders = []
+    for entry in children:
+      name = f"{folder}/{entry.name}" if folder else entry.name
+      if entry.is_symlink():
+        self._links.append(name)
+      elif entry.is_dir(follow_symlinks=False):
+        if entry.name.startswith("."):
+          self._skip(name, "a hidden folder")
+        else:
+          subfolders.append(name)
+      elif self._accept(name, os.path.join(os.path.realpath(path), entry.name)):
+        yield name
+    self._folders.extend(reversed(subfolders))
+
+  def _follow(self, name: str) -> Iterator[str]:
+    """Yields the file that a link leads to; a folder is visited next."""
+    path = os.path.realpath(os.path.join(self._root, name))
+    if not os.path.exists(path):
+      self._skip(name, "a link that leads nowhere")
+    elif not os.path.isdir(path):
+      if self._accept(name, path):
+        yield name
+    elif os.path.basename(name).startswith("."):
+      self._skip(name, "a hidden folder")
+    elif os.path.join(os.path.realpath(self._root), "").startswith(os.path.join(path, "")):
+      self._skip(name, "a link to the folder that is read, or to one above it")
+    else:
+      self._folders.append(name)
+
+  def _accept(self, name: str, path: str) -> bool:
+    """Whether to yield a file; `path` is its real path. Otherwise it is added to `skipped`."""
     extension = os.path.splitext(name)[1].lower()
+    if os.path.basename(name) == ANNOTATIONS and os.path.isfile(path):
+      return False
     try:
       stat = os.stat(path)
     except OSError as error:
-      return skip(name, f"cannot be read ({error.strerror})")
-    if not os.path.isfile(path):
-      return skip(name, "not a regular file")
-    if os.path.basename(name) == ANNOTATIONS:
+      self._skip(name, f"cannot be read ({error.strerror})")
       return False
-    if os.path.basename(name).startswith("."):
-      return skip(name, "a hidden file")
-    if extension not in EXTENSIONS:
-      return skip(
-        name,
-        _REASONS.get(
-          extension, f"unknown extension {extension!r}" if extension else "no extension"
-        ),
-      )
     key = (stat.st_dev, stat.st_ino) if stat.st_nlink > 1 and stat.st_ino else path
-    if key in yielded:
-      return skip(name, f"the same file as {yielded[key]}")
-    yielded[key] = video.printable(name)
-    return True
-
-  while folders or links:
-    if folders:
-      folder = folders.pop()
-      path = os.path.join(root, folder)
-      if os.path.realpath(path) in entered:
-        skip(folder, "a folder that was read already, by another path")
-        continue
-      entered.add(os.path.realpath(path))
-      format_name = _format(path) if folder else None
-      if format_name:
-        skip(folder, f"a {format_name} data set of its own: give its path", format=format_name)
-        continue
-      try:
-        with os.scandir(path) as entries:
-          children = sorted(entries, key=lambda entry: os.fsencode(entry.name))
-      except OSError as error:
-        skip(folder or ".", f"the folder cannot be read ({error.strerror})")
-        continue
-      subfolders = []
-      for entry in children:
-        name = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.is_symlink():
-          links.append(name)
-        elif entry.is_dir(follow_symlinks=False):
-          if entry.name.startswith("."):
-            skip(name, "a hidden folder")
-          else:
-            subfolders.append(name)
-        elif accept(name, os.path.join(os.path.realpath(path), entry.name)):
-          yield name
-      folders.extend(reversed(subfolders))
-      continue
-    name = links.pop(0)
-    path = os.path.realpath(os.path.join(root, name))
-    if not os.path.exists(path):
-      skip(name, "a link that leads nowhere")
-    elif not os.path.isdir(path):
-      if accept(name, path):
-        yield name
+    if not os.path.isfile(path):
+      reason = "not a regular file"
     elif os.path.basename(name).startswith("."):
-      skip(name, "a hidden folder")
-    elif os.path.join(os.path.realpath(root), "").startswith(os.path.join(path, "")):
-      skip(name, "a link to the folder that is read, or to one above it")
+      reason = "a hidden file"
+    elif extension not in EXTENSIONS:
+      unknown = f"unknown extension {extension!r}" if extension else "no extension"
+      reason = _REASONS.get(extension, unknown)
+    elif key in self._yielded:
+      reason = f"the same file as {self._yielded[key]}"
     else:
-      folders.append(name)
+      self._yielded[key] = video.printable(name)
+      return True
+    self._skip(name, reason)
+    return False
+
+
+def is_tfds(path: str) -> bool:
+  """Whether a folder is one version of a data set of tensorflow-datasets."""
+  return all(os.path.isfile(os.path.join(path, name)) for name in TFDS)
 
 
 def _format(path: str) -> str | None:
   """The format of the data set in a folder, None when the folder is not a data set."""
   if os.path.isfile(os.path.join(path, _LEROBOT)):
     return "lerobot"
+  if is_tfds(path):
+    return "tfds"
   if os.path.isfile(os.path.join(path, shards.MANIFEST)):
     try:
       with open(os.path.join(path, shards.MANIFEST), encoding="utf-8") as file:
@@ -221,7 +249,7 @@ def _format(path: str) -> str | None:
   return None
 
 
-class VideoFolder:
+class VideoFolder(Source):
   """A folder of videos as a source, with any codec and container that PyAV reads.
 
   `skipped` lists the other files in the folder. `info["description"]` says which files are treated

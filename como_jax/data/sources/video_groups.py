@@ -117,11 +117,12 @@ def _auto(stems: Sequence[str]) -> tuple[list[str], str]:
 
 def _children(stems: Sequence[str]) -> dict[str, dict[str, list[int]]]:
   """Folder -> child folder -> indices of the files at any depth below it."""
-  children = defaultdict(lambda: defaultdict(list))
+  children: dict[str, dict[str, list[int]]] = {}
   for i, stem in enumerate(stems):
     parts = stem.split("/")
     for depth in range(len(parts) - 1):
-      children["/".join(parts[:depth])]["/".join(parts[: depth + 1])].append(i)
+      below = children.setdefault("/".join(parts[:depth]), {})
+      below.setdefault("/".join(parts[: depth + 1]), []).append(i)
   return children
 
 
