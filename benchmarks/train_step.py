@@ -191,7 +191,7 @@ def ours(
   """Our row: the train step of `tasks.motion`."""
   config, mesh = _config(), mesh_lib.make(devices=jax.devices()[:1])
   objective = objectives.build(motion.active(config.objectives))
-  tx, rate = optimizer.build(steps=config.train.steps, **config.train.optimizer)
+  tx, rate = optimizer.from_section(config.train)
 
   def build(model):
     def loss(params, batch, key, constants=None):

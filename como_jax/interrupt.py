@@ -7,6 +7,7 @@ that load quickly.
 import os
 import signal
 import sys
+from typing import NoReturn
 
 CODE = 128 + signal.SIGINT
 
@@ -65,7 +66,7 @@ def done() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
   """Ends the program with an exit code.
 
   After Ctrl-C it ends at once, without cleanup: threads of a compiler or a data loader may still be

@@ -1,11 +1,10 @@
-"""The one entry point: `python -m como_jax --config=NAME[:VARIANT] [--config.key=value ...]
-[--workdir DIR]`; --help says more.
+"""The one entry point: `python -m como_jax --config=NAME[:VARIANT] ...`; --help says more.
 
 Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 130 stopped by Ctrl-C before
 there was anything to save (the line says how to go on), 143 stopped by SIGTERM or SIGINT after
 saving (run again with --resume), 75 the other processes did not come or were lost (the same
 command, or --resume, may work later; 134 where the runtime aborts first), 1 anything else. Several
-processes: see parallel/distributed.py and launch/local_processes.py.
+processes: see parallel/startup.py and launch/local_processes.py.
 """
 
 import contextlib
@@ -64,9 +63,9 @@ def main(argv: list[str] | None = None, *, task: str = "", program: Sequence[str
     interrupt.say(how_to_go_on(command, program))
     _quiet_start()
     from como_jax import tasks  # after the environment is set: this imports jax
-    from como_jax.parallel import distributed
+    from como_jax.parallel import startup
 
-    if distributed.initialize(detect=command.distributed):
+    if startup.initialize(detect=command.distributed):
       return _one_of_several(command, program)
     return tasks.run(command)
   except (errors.UserError, errors.Transient, errors.Failed) as error:
@@ -84,8 +83,9 @@ def main(argv: list[str] | None = None, *, task: str = "", program: Sequence[str
 
 
 def _one_of_several(command, program: Sequence[str]) -> int:
-  """The task in one process of a run of several: only process 0 prints, and one that fails alone
-  leaves at once.
+  """The task in one process of a run of several.
+
+  Only process 0 prints, and a process that fails alone leaves at once.
   """
   from como_jax import tasks
   from como_jax.parallel import distributed
@@ -145,9 +145,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _is_place(error: OSError, command) -> bool:
-  """Whether a file or folder cannot be used where it is: the system says so, or a folder of the
-  run, or above it, cannot be made (in
-  /proc: "no such file"). Any other file that is missing is a fault of ours.
+  """Whether a file or folder cannot be used where it is.
+
+  The system says so, or a folder of the run, or above it, cannot be made (in /proc: "no such
+  file"). Any other file that is missing is a fault of ours.
   """
   if error.errno != errno.ENOENT or command is None:
     return bool(error.errno in _PLACES and error.filename)
@@ -166,17 +167,18 @@ def _is_place(error: OSError, command) -> bool:
 def _place(error: OSError) -> str:
   """The line for a file or folder that cannot be used."""
   return (
-    f"{error.filename}: {os.strerror(error.errno)}: choose another place (--workdir, or the key "
-    "that names it)"
+    f"{error.filename}: {os.strerror(error.errno or 0)}: choose another place (--workdir, or the "
+    "key that names it)"
   )
 
 
 def keep_memory() -> None:
-  """Lets glibc keep what it frees, on hosts without an accelerator: XLA's CPU backend gives its
-  buffers back after every step, and fresh
-  pages cost the small motion model a quarter of its time. To be called before numpy and jax start
-  threads: a thread with an arena of its own maps large buffers afresh. MALLOC_* variables that are
-  set have the last word; other C libraries are left alone.
+  """Lets glibc keep what it frees, on hosts without an accelerator.
+
+  XLA's CPU backend gives its buffers back after every step, and fresh pages cost the small motion
+  model a quarter of its time. To be called before numpy and jax start threads: a thread with an
+  arena of its own maps large buffers afresh. MALLOC_* variables that are set have the last word;
+  other C libraries are left alone.
   """
   import ctypes
 
@@ -189,8 +191,10 @@ def keep_memory() -> None:
   ):
     return
   mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+  if mallopt is None:
+    return
   # ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
-  for parameter, value in ((-8, 1), (-4, 0), (-1, -1), (-2, 2**28)) if mallopt else ():
+  for parameter, value in ((-8, 1), (-4, 0), (-1, -1), (-2, 2**28)):
     mallopt(parameter, value)
 
 

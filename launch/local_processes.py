@@ -5,7 +5,7 @@ r"""Runs a command as N processes of one training run on this machine.
       --config=configs/motion.py:debug --workdir=runs/two
 
 The processes find each other through a free port (COMO_JAX_COORDINATOR and so on, see
-como_jax/parallel/distributed.py). On CPUs they communicate through gloo, with K CPU devices each.
+como_jax/parallel/startup.py). On CPUs they communicate through gloo, with K CPU devices each.
 Every output line starts with the number of its process. SIGTERM and SIGINT are passed on: the run
 saves, and all processes exit with 143. When a process fails, the others have a few seconds to end
 and are then killed. The exit code is that of the first failure (128 + n for a process killed by

@@ -148,10 +148,6 @@ LONG = {
   "benchmarks/internet_videos.py": 435,
   "benchmarks/mutants.py": 475,
   "benchmarks/train_step.py": 476,
-  "como_jax/language.py": 415,
-  "como_jax/parallel/hlo.py": 484,
-  "como_jax/settings/limits.py": 442,
-  "como_jax/train/checkpoint.py": 437,
   "tests/data/makers.py": 437,
   "tests/data/test_frame_measures.py": 465,
   "tests/data/test_ingest.py": 473,
@@ -173,9 +169,8 @@ LONG = {
   "tests/tasks/test_extract.py": 487,
   "tests/tasks/test_policy.py": 586,
   "tests/tasks/test_rollout.py": 448,
-  "tests/train/test_checkpoint_parts.py": 489,
-  "tests/train/test_loop_parts.py": 417,
-  "tests/train/test_rundir.py": 468,
+  "tests/train/test_checkpoint_parts.py": 487,
+  "tests/train/test_rundir.py": 464,
 }
 
 

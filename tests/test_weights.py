@@ -1,4 +1,4 @@
-"""como_jax/weights.py: weights-only folders, whole or not at all."""
+"""como_jax/weights: weights-only folders, whole or not at all."""
 
 import json
 import os

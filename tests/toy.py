@@ -74,7 +74,7 @@ def make_optimizer(steps=20, **changes):
     warmup_steps=0,
     warmup_start=0.0,
   )
-  return optimizer.build(steps=steps, **{**settings, **changes})
+  return optimizer.build(optimizer.Settings(**{**settings, **changes}), steps=steps)
 
 
 def fresh(tx, *, ema=False, width=64):

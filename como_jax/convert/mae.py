@@ -13,7 +13,6 @@ facebookresearch/mae (models_mae).
 
 import argparse
 import dataclasses
-import math
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors, trees, weights
-from como_jax.convert import mae_layouts, mapping, source
+from como_jax.convert import mae_layouts, mae_shapes, mapping, source
 
 _SIZES = {
   (192, 12, 3): "Ti",
@@ -33,16 +32,6 @@ _SIZES = {
 }
 # Epsilon of LayerNorm, if there is no config.json.
 _EPSILON = {"huggingface": 1e-12, "timm": 1e-6, "original": 1e-6}
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-  """Sizes of a transformer: width, number of layers, attention heads, width of the MLP."""
-
-  width: int
-  depth: int
-  num_heads: int
-  mlp_dim: int
 
 
 def from_tensors(
@@ -79,20 +68,22 @@ def from_tensors(
   tensors = mapping.rename(tensors, mae_layouts.SPELLINGS[layout], what=what)
   table = mae_layouts.rules(layout, decoder=decoder)
   ignore = mae_layouts.IGNORED[layout] + (() if decoder else (mae_layouts.DECODER[layout],))
-  measured = _measure(tensors, layout)
-  shapes = _shapes(tensors, layout, decoder=decoder, **measured) if measured else None
+  measured = mae_shapes.measure(tensors, layout)
+  shapes = mae_shapes.expected(tensors, layout, measured, decoder=decoder) if measured else None
   params = mapping.apply(table, tensors, ignore=ignore, shapes=shapes, what=what)
   if measured is None:
     raise errors.UserError(
       f"{what}: positions or patch projection have an unexpected shape: "
       f"{params['encoder']['position'].shape}, {params['encoder']['patch']['kernel'].shape}"
     )
-  if heads is None:
-    heads = config.get("num_attention_heads") or (
-      16 if measured["width"] == 1280 else measured["width"] / 64
-    )
-  encoder = _shape(params["encoder"], heads, what=f"{what}: encoder")
-  patch, image_size = measured["patch"], measured["grid"] * measured["patch"]
+  num_heads: float = (
+    heads
+    if heads is not None
+    else config.get("num_attention_heads")
+    or (16 if measured.width == 1280 else measured.width / 64)
+  )
+  encoder = mae_shapes.of_params(params["encoder"], num_heads, what=f"{what}: encoder")
+  patch, image_size = measured.patch, measured.grid * measured.patch
   _agree(config, encoder, patch, image_size, what=what)
   size_name = _SIZES.get(
     (encoder.width, encoder.depth, encoder.num_heads),
@@ -107,7 +98,7 @@ def from_tensors(
   }
   if decoder:
     width = params["decoder"]["norm"]["scale"].shape[0]
-    decoder_shape = _shape(
+    decoder_shape = mae_shapes.of_params(
       params["decoder"],
       config.get("decoder_num_attention_heads") or width / 32,
       what=f"{what}: decoder",
@@ -215,112 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
-def _measure(tensors: Mapping[str, np.ndarray], layout: str) -> dict[str, int] | None:
-  """Width, patch size and patches per side, from the patch projection and the positions.
-
-  None if one of them is missing or has an unexpected shape.
-  """
-  foreign = {rule.target: rule.source for rule in mae_layouts.rules(layout)}
-  kernel, position = (
-    np.shape(tensors.get(foreign[f"encoder/{part}"], 0.0)) for part in ("patch/kernel", "position")
-  )
-  if len(kernel) != 4 or len(position) != 3:
-    return None
-  grid = math.isqrt(max(position[1] - 1, 0))
-  return (
-    {"width": kernel[0], "patch": kernel[2], "grid": grid}
-    if grid and grid * grid + 1 == position[1]
-    else None
-  )
-
-
-def _shapes(
-  tensors: Mapping[str, np.ndarray],
-  layout: str,
-  *,
-  decoder: bool,
-  width: int,
-  patch: int,
-  grid: int,
-) -> dict[str, tuple]:
-  """The names and shapes of our parameters.
-
-  The number of layers is counted in the checkpoint.
-
-  Args:
-    tensors: {foreign name: array}.
-    layout: the layout.
-    decoder: also for the pixel decoder.
-    width: width of the encoder.
-    patch: patch size.
-    grid: patches per side.
-  """
-
-  def stack(part: str, width: int) -> dict[str, tuple]:
-    rule_of_first = next(
-      rule
-      for rule in mae_layouts.rules(layout, decoder=decoder)
-      if rule.target == f"{part}/blocks/mlp/up/bias"
-    )
-    prefix, suffix = rule_of_first.source.split(mapping.LAYER)
-    depth = sum(name.startswith(prefix) and name.endswith(suffix) for name in tensors)
-    blocks = {
-      "norm_attention/scale": (width,),
-      "norm_attention/bias": (width,),
-      "norm_mlp/scale": (width,),
-      "norm_mlp/bias": (width,),
-      "mlp/up/kernel": (width, 4 * width),
-      "mlp/up/bias": (4 * width,),
-      "mlp/down/kernel": (4 * width, width),
-      "mlp/down/bias": (width,),
-    }
-    for head in ("query", "key", "value", "output"):
-      blocks |= {f"attention/{head}/kernel": (width, width), f"attention/{head}/bias": (width,)}
-    return {
-      "norm/scale": (width,),
-      "norm/bias": (width,),
-      "position": (1, grid * grid + 1, width),
-      **{f"blocks/{name}": (depth, *shape) for name, shape in blocks.items()},
-    }
-
-  encoder = {
-    **stack("encoder", width),
-    "cls": (1, 1, width),
-    "patch/kernel": (patch, patch, 3, width),
-    "patch/bias": (width,),
-  }
-  shapes = {f"encoder/{name}": shape for name, shape in encoder.items()}
-  if decoder:
-    token = next(
-      rule.source
-      for rule in mae_layouts.rules(layout, decoder=True)
-      if rule.target == "decoder/mask_token"
-    )
-    inner = np.shape(tensors.get(token, 0.0))[-1:] or (0,)
-    pixels = 3 * patch * patch
-    decoder_shapes = {
-      **stack("decoder", inner[0]),
-      "embed/kernel": (width, *inner),
-      "embed/bias": inner,
-      "mask_token": (1, 1, *inner),
-      "head/kernel": (*inner, pixels),
-      "head/bias": (pixels,),
-    }
-    shapes |= {f"decoder/{name}": shape for name, shape in decoder_shapes.items()}
-  return shapes
-
-
-def _shape(params: Mapping[str, Any], heads: float, *, what: str) -> Shape:
-  depth, width, mlp = params["blocks"]["mlp"]["up"]["kernel"].shape
-  if heads != int(heads) or heads < 1 or width % int(heads):
-    raise errors.UserError(
-      f"{what} of width {width} cannot have {heads:g} attention heads; say how many (--heads)"
-    )
-  return Shape(width, depth, int(heads), mlp)
-
-
 def _agree(
-  config: Mapping[str, Any], shape: Shape, patch: int, image_size: int, *, what: str
+  config: Mapping[str, Any], shape: mae_shapes.Shape, patch: int, image_size: int, *, what: str
 ) -> None:
   """Checks that the config.json of Hugging Face agrees with the tensors."""
   expected = {

@@ -147,7 +147,8 @@ def _read(path: pathlib.Path, archive: zipfile.ZipFile) -> Any:
 def _scan(content: bytes) -> None:
   """Rejects opcodes that torch does not write and that take memory or objects from outside."""
   for opcode, argument, position in pickletools.genops(content):
-    unwanted = opcode.name in _UNWANTED or opcode.name.endswith("PUT") and argument > len(content)
+    far = opcode.name.endswith("PUT") and (argument or 0) > len(content)
+    unwanted = opcode.name in _UNWANTED or far
     if unwanted:
       raise ValueError(f"opcode {opcode.name} at byte {position}")
 

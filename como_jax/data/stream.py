@@ -6,7 +6,7 @@ A stream has a position and reads in threads and worker processes; a damaged sam
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import shared_memory
 from typing import Any
 
@@ -74,8 +74,8 @@ def read(opened: Any, i: int, damage: CorruptionMonitor, use: Callable[[Any], An
 
 def _capture_rng_state(
   place: Any, rng: np.random.Generator
-) -> tuple[Any, np.random.BitGenerator, dict]:
-  """The element, and the state of its generator, which Grain uses again."""
+) -> tuple[Any, type[np.random.BitGenerator], Mapping[str, Any]]:
+  """The element, and the kind and state of its generator, which Grain uses again."""
   return place, type(rng.bit_generator), rng.bit_generator.state
 
 
@@ -140,7 +140,7 @@ def _written(array: np.ndarray) -> Any:
     return array
   try:
     with open(file, "r+b", buffering=0) as stream:
-      rest = memoryview(array).cast("B")
+      rest = memoryview(array.data).cast("B")
       while rest:
         rest = rest[stream.write(rest) :]
   except OSError as error:

@@ -5,9 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import attention, config_utils, mae, sizes, specs, transformer
+from como_jax.models import attention, config_utils, mae, sizes, specs, stacks
 from como_jax.models.backbones import mae_vit
 from como_jax.models.motion import bottleneck, como, components, fdm, idm
+from como_jax.models.policy import build as build_policy
 from como_jax.models.policy import policy
 
 ENCODERS = {"mae_vit": mae_vit.Encoder}
@@ -38,10 +39,10 @@ def build(config: Any) -> Any:
 
 def _common(config: dict[str, Any]) -> dict[str, Any]:
   """The fields that every transformer of the model shares."""
-  config_utils.lookup(transformer.REMAT, config["remat"], "model.remat")
+  config_utils.lookup(stacks.REMAT, config["remat"], "model.remat")
   dtype = config_utils.lookup(DTYPES, config["dtype"], "model.dtype")
   kernel = config.get("attention_kernel", "auto")
-  config_utils.lookup(dict.fromkeys(attention.KERNELS), kernel, "model.attention_kernel")
+  config_utils.choice(attention.KERNELS, kernel, "model.attention_kernel")
   return {
     "dtype": dtype,
     "scan": config["scan"],
@@ -50,7 +51,7 @@ def _common(config: dict[str, Any]) -> dict[str, Any]:
   }
 
 
-def _encoder(config: dict[str, Any], common: dict[str, Any]) -> Any:
+def _encoder(config: dict[str, Any], common: dict[str, Any]) -> mae_vit.Encoder:
   section = dict(config["encoder"])
   config_utils.check(section, "model.encoder", required=("kind", "size"), optional=tuple(section))
   constructor = config_utils.lookup(ENCODERS, section.pop("kind"), "model.encoder.kind")
@@ -110,9 +111,7 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
     required=(*SHARED, "idm", "bottleneck", "fdm", "tcl_gradient"),
     optional=OPTIONAL,
   )
-  config_utils.lookup(
-    dict.fromkeys(como.TCL_GRADIENTS), config["tcl_gradient"], "model.tcl_gradient"
-  )
+  config_utils.choice(como.TCL_GRADIENTS, config["tcl_gradient"], "model.tcl_gradient")
   common = _common(config)
   encoder = _encoder(config, common)
   stack, image_size = config_utils.StackFields(common), config["image_size"]
@@ -156,15 +155,14 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
 
 
 def _policy(config: dict[str, Any]) -> policy.PolicyModel:
-  kind = config.get("policy")
-  config_utils.lookup(policy.ACTION_HEADS, kind, "model.policy")
+  kind = config_utils.choice(build_policy.ACTION_HEADS, config.get("policy"), "model.policy")
   # may stay in a config that chose another action head
-  others = tuple(name for name in policy.ACTION_HEADS if name != kind)
+  others = tuple(name for name in build_policy.ACTION_HEADS if name != kind)
   config_utils.check(
-    config, "model", required=(*SHARED, *policy.KEYS, kind), optional=(*OPTIONAL, *others)
+    config, "model", required=(*SHARED, *build_policy.KEYS, kind), optional=(*OPTIONAL, *others)
   )
   common = _common(config)
-  return policy.build(config, _encoder(config, common), common)
+  return build_policy.policy_model(config, _encoder(config, common), common)
 
 
 KINDS = {"mae": _mae, "motion": _motion, "policy": _policy}

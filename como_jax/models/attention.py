@@ -9,11 +9,12 @@ XLA is used wherever no fused kernel can run, whatever the choice is.
 
 import functools
 import warnings
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
+from flax.linen import spmd
 
 from como_jax import errors
 
@@ -40,7 +41,7 @@ def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
       f"attention: width {x.shape[-1]} is not a multiple of num_heads {num_heads}"
     )
   x = x.reshape((*x.shape[:-1], num_heads, x.shape[-1] // num_heads))
-  return nn.with_logical_constraint(x, ("batch", "token", "heads", None))
+  return spmd.with_logical_constraint(x, ("batch", "token", "heads", None))
 
 
 def attend(
@@ -65,17 +66,14 @@ def attend(
   Returns:
     [B, N, H, d].
   """
-  fused = (
-    {"cudnn": _cudnn, "pallas": _pallas}.get(_library(query, key, mask))
-    if kernel != "xla"
-    else None
-  )
+  library = _library(query, key, mask) if kernel != "xla" else None
+  fused = {"cudnn": _cudnn, "pallas": _pallas}[library] if library else None
   if fused is None or (kernel == "auto" and not _worth(fused, query, key)):
     return _xla(query, key, value, mask)
   return fused(query, key, value, mask)
 
 
-def _worth(fused, query: jax.Array, key: jax.Array) -> bool:
+def _worth(fused: Callable, query: jax.Array, key: jax.Array) -> bool:
   """Whether a fused kernel is expected to be faster than XLA.
 
   Neither rule was measured on its hardware. cuDNN: XLA writes and reads the float32 scores several
@@ -93,9 +91,8 @@ def _library(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> str | 
   device = getattr(mesh, "abstract_device", None) if not mesh.empty else jax.local_devices()[0]
   if device is None:  # a mesh that was made without devices
     return None
-  spec = nn.logical_to_mesh_axes(("batch", "heads"))
-  ways = [1 if mesh.empty else _size(mesh, axes) for axes in spec]
-  if query.shape[0] % ways[0] or query.shape[2] % ways[1]:
+  splits = [1 if mesh.empty else _size(mesh, axes) for axes in _mesh_axes("batch", "heads")]
+  if query.shape[0] % splits[0] or query.shape[2] % splits[1]:
     return None
   if device.platform == "tpu":
     # the examples may lie on several devices, and XLA cannot split a kernel over them
@@ -144,7 +141,15 @@ def _cudnn_runs() -> bool:
   return True
 
 
-def _size(mesh, axes) -> int:
+def _mesh_axes(*names: str | None) -> jax.sharding.PartitionSpec:
+  """The mesh axes of logical axis names."""
+  spec = spmd.logical_to_mesh_axes(names)
+  assert spec is not None  # as it would be without names
+  return spec
+
+
+def _size(mesh: jax.sharding.AbstractMesh, axes: str | tuple[str, ...] | None) -> int:
+  """Number of parts into which mesh axes split an array axis."""
   size = 1
   for axis in (axes,) if isinstance(axes, str) else axes or ():
     size *= mesh.shape[axis]
@@ -179,7 +184,7 @@ def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
   """CuDNN's flash attention; in JAX its backward pass needs an even number of tokens."""
   (batch, tokens), num_keys = query.shape[:2], key.shape[1]
   query, key, value = _pad(query, tokens % 2), _pad(key, num_keys % 2), _pad(value, num_keys % 2)
-  limits = {}
+  query_lengths = key_lengths = None
   if mask is not None:
     mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, num_keys % 2)))
     if mask.shape[2] == tokens:
@@ -187,12 +192,15 @@ def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
       mask = jnp.pad(mask, ((0, 0), (0, 0), (0, tokens % 2), (0, 0)), mode="edge")
     mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
   elif (tokens | num_keys) % 2:
-    limits = {
-      "query_seq_lengths": jnp.full((batch,), tokens),
-      "key_value_seq_lengths": jnp.full((batch,), num_keys),
-    }
+    query_lengths, key_lengths = jnp.full((batch,), tokens), jnp.full((batch,), num_keys)
   return jax.nn.dot_product_attention(
-    query, key, value, mask=mask, **limits, implementation="cudnn"
+    query,
+    key,
+    value,
+    mask=mask,
+    query_seq_lengths=query_lengths,
+    key_value_seq_lengths=key_lengths,
+    implementation="cudnn",
   )[:, :tokens]
 
 
@@ -243,10 +251,10 @@ def _pallas(
     )
   )
   if not jax.sharding.get_abstract_mesh().empty:
-    heads = nn.logical_to_mesh_axes(("batch", "heads", None, None))
+    heads = _mesh_axes("batch", "heads", None, None)
     local = jax.shard_map(
       local,
-      in_specs=(heads, heads, heads, nn.logical_to_mesh_axes(("batch", None))),
+      in_specs=(heads, heads, heads, _mesh_axes("batch", None)),
       out_specs=heads,
       check_vma=False,
     )

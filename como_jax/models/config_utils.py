@@ -4,12 +4,13 @@ A misspelled or missing key is an error that names the key.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from como_jax import errors
 from como_jax.models import specs
 
+T = TypeVar("T")
 LINEN_FIELDS = ("parent", "name")  # every Linen module has them; they are never settings
 # sections whose `kind` decides what other keys they have
 WITH_KIND = ("model.encoder", "model.bottleneck")
@@ -76,13 +77,13 @@ def check(
 
 
 def instantiate(
-  constructor: Callable,
+  constructor: Callable[..., T],
   section: Mapping[str, Any],
   where: str,
   *,
   stack: StackFields | None = None,
   **fields: Any,
-) -> Any:
+) -> T:
   """`constructor(**section, **fields)` for a dataclass, with the section's keys checked.
 
   All Linen modules are dataclasses. For a module with a field `stack` the section holds the fields
@@ -92,16 +93,18 @@ def instantiate(
     constructor: the dataclass.
     section: of the config.
     where: dotted name of the section.
-    stack: the other fields of the module's `StackConfig`; not used for a dataclass without one.
+    stack: the other fields of the module's `StackConfig`, None: the section holds all of them; not
+      used for a dataclass without one.
     **fields: fields that come from elsewhere in the config.
 
   Raises:
     errors.UserError: naming the first unknown or missing key.
   """
   required, optional = _keys(constructor, {**fields, "stack": None})
-  if "stack" not in {field.name for field in dataclasses.fields(constructor)}:
+  if "stack" not in {field.name for field in _fields(constructor)}:
     check(section, where, required=required, optional=optional)
     return constructor(**section, **fields)
+  stack = stack or StackFields({})
   of_stack = _keys(specs.StackConfig, stack.fixed)
   check(section, where, required=of_stack[0] + required, optional=of_stack[1] + optional)
   names = [name for keys in of_stack for name in keys]
@@ -111,11 +114,16 @@ def instantiate(
   return constructor(stack=made, **own, **fields)
 
 
+def _fields(constructor: Any) -> tuple[dataclasses.Field, ...]:
+  """The fields of a dataclass."""
+  return dataclasses.fields(constructor)
+
+
 def _keys(constructor: Callable, fields: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
   """(required, optional) keys of a section whose dataclass gets `fields` from elsewhere."""
   own = [
     field
-    for field in dataclasses.fields(constructor)
+    for field in _fields(constructor)
     if field.init and field.name not in (*LINEN_FIELDS, *fields)
   ]
   required = tuple(
@@ -126,7 +134,7 @@ def _keys(constructor: Callable, fields: Mapping[str, Any]) -> tuple[tuple[str, 
   return required, tuple(field.name for field in own if field.name not in required)
 
 
-def lookup(table: Mapping[str, Any], name: str, where: str) -> Any:
+def lookup(table: Mapping[str, T], name: Any, where: str) -> T:
   """`table[name]`.
 
   Args:
@@ -143,3 +151,17 @@ def lookup(table: Mapping[str, Any], name: str, where: str) -> Any:
       f"{errors.nearest(str(name), table)}"
     )
   return table[name]
+
+
+def choice(valid: Iterable[str], name: Any, where: str) -> str:
+  """The name itself, after a check.
+
+  Args:
+    valid: the valid names.
+    name: as in the config.
+    where: dotted name of the key.
+
+  Raises:
+    errors.UserError: no such name, with the nearest one.
+  """
+  return lookup({key: key for key in valid}, name, where)

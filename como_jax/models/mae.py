@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import config_utils, embed, pixels, specs, transformer
+from como_jax.models import config_utils, embed, modules, pixels, specs, stacks, transformer
 from como_jax.models.backbones import mae_vit
 
 
@@ -58,7 +58,7 @@ class Decoder(nn.Module):
       jnp.concatenate([x[:, 1:], hidden], axis=1), restore[..., None], axis=1
     )
     x = jnp.concatenate([x[:, :1], ordered], axis=1) + position.astype(dtype)
-    x = transformer.add_stack(self)(x)
+    x = stacks.add_stack(self)(x)
     x = transformer.LayerNorm(epsilon=self.stack.epsilon, name="norm")(x)[:, 1:]
     return nn.Dense(3 * self.patch**2, dtype=jnp.float32, kernel_init=kernel_init, name="head")(x)
 
@@ -132,7 +132,7 @@ class MAEModel:
 
   def features(self, params: Mapping[str, Any], frames: jax.Array) -> jax.Array:
     """All tokens [B, N+1, D] of normalized `frames` [B, H, W, 3], none masked."""
-    return self.encoder.apply({"params": params["encoder"]}, frames)
+    return modules.apply(self.encoder, params["encoder"], frames)
 
   def forward(
     self, params: Mapping[str, Any], batch: Mapping[str, jax.Array], *, key: jax.Array
@@ -153,8 +153,8 @@ class MAEModel:
     chex.assert_shape(batch["frames"], (None, side, side, 3))
     frames = pixels.normalize(batch["frames"])
     keep, restore, mask = random_mask(key, frames.shape[0], self.patches, self.visible)
-    tokens = self.encoder.apply({"params": params["encoder"]}, frames, keep)
-    predicted = self.decoder.apply({"params": params["decoder"]}, tokens, restore)
+    tokens = modules.apply(self.encoder, params["encoder"], frames, keep)
+    predicted = modules.apply(self.decoder, params["decoder"], tokens, restore)
     original = pixels.patchify(frames, self.decoder.patch)
     target, filled = original, predicted
     if self.normalize_target:

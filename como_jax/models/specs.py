@@ -25,7 +25,7 @@ class StackConfig:
     initializer: a key of `transformer.INITIALIZERS`.
     dtype: of matrix products; parameters, LayerNorm statistics and the softmax are float32.
     scan: whether one compiled layer runs in a loop over stacked parameters.
-    remat: a key of `transformer.REMAT`.
+    remat: a key of `stacks.REMAT`.
     attention_kernel: one of `attention.KERNELS`.
   """
 
@@ -62,3 +62,20 @@ class LatentSpec:
   def size(self) -> int:
     """Q * Z, the length of a flat latent motion."""
     return self.num_queries * self.latent_dim
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleOptions:
+  """What an action head samples, and how.
+
+  Attributes:
+    group: "action" or "latent".
+    robot: name of the robot, or "latent": whose projections are used.
+    num_sampling_steps: of the sampler; None for the configured number.
+    guidance_scale: weight of the instruction; 1 = no guidance.
+  """
+
+  group: str
+  robot: str
+  num_sampling_steps: int | None = None
+  guidance_scale: float = 1.0

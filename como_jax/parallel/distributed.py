@@ -1,22 +1,9 @@
-"""Runs with several processes: start, agreement between processes, and gathering of arrays.
+"""Runs with several processes: agreement between processes, and gathering of arrays.
 
-The same command starts a run on every host. Environment variables describe the other processes:
-
-  COMO_JAX_COORDINATOR=HOST:PORT, COMO_JAX_PROCESSES=N, COMO_JAX_PROCESS_INDEX=I
-      set by hand or by launch/local_processes.py
-  COMO_JAX_DISTRIBUTED=1, or the flag --distributed
-      jax finds the processes itself: TPU pods, Slurm, GKE, MPI
-  COMO_JAX_CPU_DEVICES=K
-      CPU devices of each process (also of a single process)
-  COMO_JAX_JOIN_SECONDS=300
-      time limit of the start, in which all processes must join
-  COMO_JAX_HEARTBEAT_SECONDS=100
-      time without a heartbeat after which a process counts as dead
-
-Without these variables there is one process, and the functions here have no cost. Only process 0
-writes files and prints; the others print errors. Code that may fail before the first step runs
-under `run_on_all_processes`. All processes then end in the same way, and none waits for a process
-that has ended.
+startup.py says how a run gets several processes. With one process the functions here have no cost.
+Only process 0 writes files and prints; the others print errors. Code that may fail before the first
+step runs under `run_on_all_processes`. All processes then end in the same way, and none waits for a
+process that has ended.
 """
 
 import contextlib
@@ -24,121 +11,22 @@ import functools
 import hashlib
 import os
 import sys
-import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from como_jax import errors
-from como_jax.parallel import rendezvous
 
-COORDINATOR, PROCESSES, INDEX = (
-  "COMO_JAX_COORDINATOR",
-  "COMO_JAX_PROCESSES",
-  "COMO_JAX_PROCESS_INDEX",
-)
-DETECT, CPU_DEVICES = "COMO_JAX_DISTRIBUTED", "COMO_JAX_CPU_DEVICES"
-JOIN_SECONDS, HEARTBEAT_SECONDS = "COMO_JAX_JOIN_SECONDS", "COMO_JAX_HEARTBEAT_SECONDS"
 _MESSAGE = 2048  # bytes of an error that is sent to the other processes
 _PATIENCE = 30 * 24 * 3600  # maximum seconds from the end of the first process to that of the last
 
 
-def initialize(*, detect: bool = False, environment: Mapping[str, str] | None = None) -> bool:
-  """Joins the other processes, if there are any; must run before jax creates its devices.
-
-  Args:
-    detect: whether jax finds the cluster (TPU pod, Slurm, ...), as with COMO_JAX_DISTRIBUTED=1.
-    environment: used instead of os.environ.
-
-  Returns:
-    Whether the run is configured for several processes.
-
-  Raises:
-    errors.UserError: an incomplete address, an invalid number, or no cluster that jax knows.
-    errors.Transient: processes that did not join (the message names them).
-  """
-  env = os.environ if environment is None else environment
-  devices = _integer(env, CPU_DEVICES, minimum=1)
-  if devices:
-    jax.config.update("jax_num_cpu_devices", devices)
-  names = [name for name in (COORDINATOR, PROCESSES, INDEX) if env.get(name)]
-  detect = detect or env.get(DETECT, "") not in ("", "0")
-  if not names and not detect:
-    return False
-  join = _integer(env, JOIN_SECONDS, minimum=1) or 300
-  settings: dict[str, Any] = {
-    "initialization_timeout": join,
-    "heartbeat_timeout_seconds": _integer(env, HEARTBEAT_SECONDS, minimum=1) or 100,
-  }
-  if names:
-    settings |= _explicit(env, names, join=join)
-  jax.config.update("jax_cpu_collectives_implementation", "gloo")
-  # this service would catch SIGTERM, which the training loop handles itself (train/loop.py)
-  jax.config.update("jax_enable_preemption_service", False)
-  # after its own timeout, jax ends the process with nothing but a C++ stack trace
-  timer = threading.Timer(join + 5, _give_up, [join])
-  timer.daemon = True
-  timer.start()
-  try:
-    jax.distributed.initialize(**settings)
-  except jax.errors.JaxRuntimeError as error:
-    # an error of the service or the network; jax refuses arguments with plain errors
-    raise errors.Transient(
-      f"jax.distributed cannot start ({_line(error)}): the processes did not find each other"
-    ) from error
-  except (RuntimeError, ValueError) as error:
-    raise errors.UserError(
-      f"jax.distributed cannot start ({_line(error)}): set {COORDINATOR}, {PROCESSES} and "
-      f"{INDEX}, or run on a cluster that jax knows"
-    ) from error
-  finally:
-    timer.cancel()
-  return True
-
-
-def _explicit(env: Mapping[str, str], names: list[str], *, join: int) -> dict[str, Any]:
-  """Waits until all processes are ready; returns arguments of `jax.distributed.initialize`."""
-  for name in (COORDINATOR, PROCESSES, INDEX):
-    if name not in names:
-      raise errors.UserError(
-        f"{names[0]} is set and {name} is not: several processes need {COORDINATOR}=HOST:PORT, "
-        f"{PROCESSES}=N, {INDEX}=0..N-1"
-      )
-  count, index = _integer(env, PROCESSES, minimum=1), _integer(env, INDEX, minimum=0)
-  if index >= count:
-    raise errors.UserError(f"{INDEX}={index}, expected less than {PROCESSES}={count}")
-  host, colon, port = env[COORDINATOR].rpartition(":")
-  if not (host and colon and port.isdecimal()):
-    raise errors.UserError(
-      f"{COORDINATOR}={env[COORDINATOR]!r}, expected HOST:PORT, for example 10.0.0.1:9876"
-    )
-  rendezvous.meet(host, int(port), count=count, index=index, seconds=join)
-  return dict(coordinator_address=env[COORDINATOR], num_processes=count, process_id=index)
-
-
-def _integer(env: Mapping[str, str], name: str, *, minimum: int) -> int:
-  """Value of an environment variable; 0 when it is not set."""
-  text = env.get(name, "")
-  if text and (not text.isdecimal() or int(text) < minimum):
-    raise errors.UserError(f"{name}={text!r}, expected a whole number of at least {minimum}")
-  return int(text or 0)
-
-
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+  """The first line of an error's text; "" where it has none."""
   return (str(error).splitlines() or [""])[0][:300]
-
-
-def _give_up(seconds: int) -> None:
-  print(
-    f"error: not every process of the run came within {seconds} s ({JOIN_SECONDS}): look for "
-    "one that did not start",
-    file=sys.stderr,
-    flush=True,
-  )
-  os._exit(errors.Transient.code)
 
 
 def is_primary() -> bool:
@@ -313,8 +201,8 @@ def wait_for_all() -> None:
   """Waits at the end of the run until every process has arrived.
 
   A missing heartbeat reveals a process that died. jax has its own barrier at the end of the
-  interpreter, but it kills a process after 300 s, and `initialize` can change this limit for the
-  service only.
+  interpreter, but it kills a process after 300 s, and `startup.initialize` can change this limit
+  for the service only.
   """
   from orbax.checkpoint import multihost  # imported here because it takes a second
 
@@ -355,12 +243,13 @@ def lost_process(error: BaseException) -> bool:
   """
   if not jax.distributed.is_initialized() or jax.process_count() == 1:
     return False
-  while error is not None:
-    if isinstance(error, RuntimeError | ValueError | OSError) and any(
-      word.lower() in str(error).lower() for word in _LOST
+  link: BaseException | None = error
+  while link is not None:
+    if isinstance(link, RuntimeError | ValueError | OSError) and any(
+      word.lower() in str(link).lower() for word in _LOST
     ):
       return True
-    error = error.__cause__
+    link = link.__cause__
   return False
 
 
@@ -378,11 +267,12 @@ def peers():
     ):
       raise
     raise errors.Transient(
-      f"another process of the run is gone ({_line(error)}): start all of them again, with --resume"
+      f"another process of the run is gone ({first_line(error)}): start all of them again, with "
+      "--resume"
     ) from error
 
 
-def exit_immediately(code: int) -> None:
+def exit_immediately(code: int) -> NoReturn:
   """Ends a failed process at once.
 
   A normal exit would wait for the other processes, which wait for this one.

@@ -119,8 +119,8 @@ def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 
 def check_batch(mesh: jax.sharding.Mesh, batch_size: int, *, accumulate: int = 1) -> None:
   """Refuses a global batch that the mesh cannot split evenly."""
-  ways = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
-  if batch_size % ways:
+  parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
+  if batch_size % parts:
     raise errors.UserError(
-      f"config.train.batch_size={batch_size} is not divisible by data x fsdp x accumulate = {ways}"
+      f"config.train.batch_size={batch_size} is not divisible by data x fsdp x accumulate = {parts}"
     )

@@ -76,11 +76,11 @@ def spec(
     return jax.sharding.PartitionSpec(
       *(names if len(names) > 1 else names[0] if names else None for names in placed)
     )
-  ways = mesh.shape["fsdp"]
-  if ways == 1 or int(np.prod(shape)) < small:
+  count = mesh.shape["fsdp"]
+  if count == 1 or int(np.prod(shape)) < small:
     return jax.sharding.PartitionSpec()
   for axis in np.argsort(shape, kind="stable")[::-1]:
-    if shape[axis] % ways == 0:
+    if shape[axis] % count == 0:
       return jax.sharding.PartitionSpec(*("fsdp" if i == axis else None for i in range(len(shape))))
   return jax.sharding.PartitionSpec()
 
@@ -107,7 +107,7 @@ def _placed(
     mesh: of the run.
     movable: whether a mesh axis may move.
   """
-  placed = [
+  placed: list[tuple[str, ...]] = [
     (axis,) if axis and size % mesh.shape[axis] == 0 else ()
     for axis, size in zip(axes, shape, strict=False)
   ]

@@ -1,3 +1,4 @@
-"""What a command line and a config may say: reading values, what each key may hold, entries of
-mixtures, paths, the help text.
+"""What a command line and a config may say.
+
+Reading values, what each key may hold, entries of mixtures, paths, the help text.
 """

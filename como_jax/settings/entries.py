@@ -50,7 +50,7 @@ def check(mixture: Any, name: str, *, task: str) -> tuple[dict[str, Any], ...]:
 def _entry(entry: Any, where: str, valid: tuple[str, ...]) -> dict[str, Any]:
   if not hasattr(entry, "items"):
     raise errors.UserError(f"{where} is {_short(entry)}, expected a dict: {FORM}")
-  found = {}
+  checked = {}
   for key, value in entry.items():
     if key not in valid:
       raise errors.UserError(f"{where}: an entry has the key {key!r}: {errors.nearest(key, valid)}")
@@ -58,16 +58,16 @@ def _entry(entry: Any, where: str, valid: tuple[str, ...]) -> dict[str, Any]:
     value = values.coerced(value, kind, several=several)
     if (
       not (isinstance(value, tuple) if several else values.fits(value, kind))
-      or (several and not all(values.fits(one, kind) for one in value))
+      or (several and not all(values.fits(element, kind) for element in value))
       or not _sensible(key, value)
     ):
       raise errors.UserError(f"{where}[{key!r}] is {_short(entry[key])}, expected {expected}")
     if key in ("path", "labels"):
       paths.local(f"{where}[{key!r}]", value)
-    found[key] = tuple(map(values.camera, value)) if key == "cameras" else value
-  if "path" not in found:
+    checked[key] = tuple(map(values.camera, value)) if key == "cameras" else value
+  if "path" not in checked:
     raise errors.UserError(f"{where} has no 'path': the folder of its data")
-  return found
+  return checked
 
 
 def _sensible(key: str, value: Any) -> bool:

@@ -1,8 +1,9 @@
-"""What each key of a config may hold.
+"""Checks what the keys of a config hold, against the table of rules.py.
 
-`check` refuses everything else in one line, before anything is loaded, compiled or written.
+`check` refuses everything that a key may not hold in one line, before anything is loaded, compiled
+or written.
 
-A key that no line of RULES names holds a value of the kind that the config which ships with the
+A key that no line of the table names holds a value of the kind that the config which ships with the
 program has there. Names that an extension may add to (models, objectives, simulators, formats) are
 checked by the tables that hold them, see tasks/checks.py.
 """
@@ -10,270 +11,14 @@ checked by the tables that hold them, see tasks/checks.py.
 import dataclasses
 import fnmatch
 import functools
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from como_jax import errors
 from como_jax.settings import entries, paths, renames, values
+from como_jax.settings.rules import KINDS, RULES, Rule
 
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-_PLURAL = {bool: "switches", int: "whole numbers", float: "numbers", str: "texts"}
-_EXAMPLES = {bool: "(True, False)", int: "(0, 1)", float: "(0.5, 1.0)", str: "('a', 'b') or ('a',)"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-  """What a key may hold: one value, or a tuple of such values.
-
-  Attributes:
-    kind: bool, int, float (a whole number will do, nan and infinity will not) or str.
-    least, most: bounds; `above`, `below`: bounds that are themselves excluded.
-    also: a number outside the bounds with a meaning of its own (-1 = automatic).
-    choices: the valid texts.
-    several: a tuple; `filled`: not an empty one; `count`: of so many numbers in rising order.
-    path: a folder or file. pattern: a regular expression.
-    optional: None is a value too.
-  """
-
-  kind: type
-  least: float = -math.inf
-  most: float = math.inf
-  above: float = -math.inf
-  below: float = math.inf
-  also: int | None = None
-  choices: tuple[str, ...] = ()
-  several: bool = False
-  count: int = 0
-  filled: bool = False
-  path: bool = False
-  pattern: bool = False
-  optional: bool = False
-
-  def __str__(self) -> str:
-    """What is expected, in words."""
-    if self.choices and not self.several:
-      return "one of " + ", ".join(map(repr, self.choices))
-    one, bounds = "a path" if self.path else _KINDS[self.kind], []
-    for bound, words in (
-      (self.least, "at least"),
-      (self.above, "above"),
-      (self.most, "at most"),
-      (self.below, "below"),
-    ):
-      bounds += (
-        [f"{words} {int(bound) if bound == int(bound) else bound}"] if math.isfinite(bound) else []
-      )
-    if self.several:
-      number = ", ".join(
-        [f"{self.count} in rising order"] * bool(self.count)
-        + (["() for none"] if not self.filled else ["at least one"] * (not self.count))
-      )
-      one = f"a tuple of {_PLURAL[self.kind]} ({number}), for example {_EXAMPLES[self.kind]}"
-    joint = (
-      ""
-      if not bounds
-      else "; each "
-      if self.several
-      else " of "
-      if bounds[0].startswith("at")
-      else " "
-    )
-    text = one + joint + " and ".join(bounds)
-    return (
-      text
-      + (f", or {self.also}" if self.also is not None else "")
-      + (", or None" if self.optional else "")
-    )
-
-  def holds(self, value: Any) -> bool:
-    """Whether a value is such a value."""
-    if value is None:
-      return self.optional
-    if not self.several:
-      return self._one(value)
-    if not isinstance(value, tuple) or (self.filled and not value):
-      return False
-    if not all(map(self._one, value)):
-      return False
-    return (
-      not self.count or not value or (len(value) == self.count and list(value) == sorted(value))
-    )
-
-  def _one(self, value: Any) -> bool:
-    if not values.fits(value, self.kind):
-      return False
-    if self.kind in (int, float):
-      inside = self.least <= value <= self.most and self.above < value < self.below
-      return inside or (self.also is not None and value == self.also)
-    return not self.choices or value in self.choices
-
-
-def whole(least: float, most: float = math.inf, **more: Any) -> Rule:
-  return Rule(int, least=least, most=most, **more)
-
-
-def number(least: float = -math.inf, most: float = math.inf, **more: Any) -> Rule:
-  return Rule(float, least=least, most=most, **more)
-
-
-def choice(*choices: str, **more: Any) -> Rule:
-  return Rule(str, choices=choices, **more)
-
-
-TEXT, TEXTS, PATH, POSITIVE = (
-  Rule(str),
-  Rule(str, several=True),
-  Rule(str, path=True),
-  number(above=0),
-)
-SHARE = number(0, 1)  # both ends included
-FRACTION = number(0, below=1)
-RESIZE = choice("squash", "crop", "pad")
-LARGEST_SEED = 2**31 - 1
-
-# Keys (patterns; "task:key" where tasks differ) and what they hold. The first line that fits
-# counts.
-RULES: tuple[tuple[str, Rule], ...] = (
-  # Paths.
-  (
-    (
-      "data.path data.cache data.labels source.path checkpoint encoder_weights init output "
-      "lerobot language.weights"
-    ),
-    PATH,
-  ),
-  (
-    (
-      "objectives.perceptual.weights_path quickstart:source quickstart:ingest quickstart:motion "
-      "quickstart:probe quickstart:exam quickstart:extract"
-    ),
-    PATH,
-  ),
-  ("quickstart:policy quickstart:rollout compile:of", PATH),
-  # Data.
-  ("motion:data.frames", whole(2)),
-  ("data.frames", whole(1)),
-  ("data.image_size rollout:image_size collect.image_size model.image_size", whole(8, 8192)),
-  ("shards.image_size", whole(0, 8192)),
-  ("*.resize", RESIZE),
-  ("data.offset_seconds offset_seconds", POSITIVE),
-  ("data.validation_fraction", FRACTION),
-  ("data.workers data.threads data.prefetch ingest:workers", whole(0, also=-1)),
-  ("data.augment.shift.fraction data.augment.flip.probability", SHARE),
-  ("data.augment.color.[bcs]*", number(0)),
-  ("data.augment.crop.scale", number(above=0, most=1, several=True, count=2, filled=True)),
-  ("data.augment.crop.ratio", number(above=0, several=True, count=2, filled=True)),
-  ("shards.clip_frames shards.episodes_per_shard", whole(1)),
-  ("shards.quality", whole(0, 100)),
-  ("*source.depth_range", number(0, several=True, count=2)),
-  ("*source.timestamps", choice("table", "frame_index")),
-  ("*source.rate_conflict", choice("refuse", "table", "video")),
-  ("*source.invalid_rows", choice("skip_episode", "cut_episode")),
-  ("*source.hdr", choice("tonemap", "keep")),
-  ("*source.camera_keys", TEXTS),
-  ("data.measure shards.measure", choice("auto", "on", "off")),
-  ("*filters.drop_* *filters.crop_bars", Rule(bool)),
-  ("*filters.* *source.frame_rate", number(0)),
-  # Training.
-  (
-    (
-      "train.optimizer.learning_rate train.optimizer.weight_decay train.optimizer.clip_norm "
-      "train.optimizer.eps"
-    ),
-    number(0),
-  ),
-  ("train.optimizer.b1 train.optimizer.b2 train.ema", FRACTION),
-  ("train.optimizer.floor train.optimizer.warmup_start", SHARE),
-  ("train.optimizer.warmup_steps train.evaluate_every train.checkpoint_every", whole(0)),
-  ("train.mesh.* mesh.*", whole(1, also=-1)),
-  ("train.frozen", Rule(str, several=True, pattern=True)),
-  ("train.optimizer.name train.optimizer.schedule train.wandb", TEXT),
-  ("policy:train.steps", whole(0)),  # 0: nothing is trained, the policy to start from is scored
-  (
-    "train.batch_size train.steps train.accumulate train.log_every train.keep_checkpoints",
-    whole(1),
-  ),
-  ("*objectives.*.weight objectives.*.beta", number(0)),
-  ("objectives.contrastive.temperature", POSITIVE),
-  ("objectives.contrastive.gate", FRACTION),
-  ("evaluation.*", whole(1)),
-  ("*seed", whole(0, LARGEST_SEED)),
-  # Models.
-  ("model.idm.components", whole(0)),
-  ("model.idm.components_of", choice("features", "flow")),
-  ("model.idm.components_pool", whole(1)),
-  ("model.trunk.depth model.robots.*.state", whole(0)),
-  ("language.width", whole(2)),
-  ("model.*.num_train_timesteps", whole(2)),
-  (
-    (
-      "model.*.width model.*.depth model.*.num_heads model.*.mlp_dim model.*.num_queries "
-      "model.*.latent_dim model.*.num_codes model.*.motion_horizon"
-    ),
-    whole(1),
-  ),
-  (
-    (
-      "model.*.num_sampling_steps model.*.components model.language.num_tokens "
-      "model.action_horizon model.history model.num_cameras model.pool"
-    ),
-    whole(1),
-  ),
-  ("model.robots.*.action language.num_tokens", whole(1)),
-  ("model.*.epsilon model.*.alpha", POSITIVE),
-  ("model.*.cut", number(above=0, most=1)),
-  ("model.*.clip model.*.action_weight model.*.temperature", number(0)),
-  ("model.mask_ratio model.language_dropout", FRACTION),
-  ("model.*.motion_dropout", SHARE),
-  ("model.gpt.gripper.*", Rule(int, least=0, several=True)),
-  # Policies, probes, labels, rollouts, serving.
-  ("policy.reduce", choice("mean", "first", "last")),
-  ("policy.normalization", choice("standard", "quantile")),
-  ("guidance_scale policy.guidance_scale", number(0)),
-  ("step_seconds policy.step_seconds", number(0)),
-  ("policy.cameras data.cameras source.cameras", TEXTS),
-  (
-    (
-      "batch_size windows fit_windows pictures episodes steps num_sampling_steps policy_steps "
-      "labeled extract_batch policy_batch"
-    ),
-    whole(1),
-  ),
-  ("rollout:timeout", number(1)),
-  ("timeout", POSITIVE),
-  ("pairs_batch scene videos execute max_steps batch_per_device", whole(0)),
-  ("rollout:workers collect:workers", whole(1)),
-  ("ensemble memory", number(0)),
-  ("effort", number(-1, 1)),
-  ("cameras", TEXTS),
-  ("rollout:tasks collect:tasks", TEXTS),
-  ("quickstart:tasks compile:programs", Rule(str, several=True, filled=True)),
-  ("port", whole(0, 65_535)),
-  ("batch_wait_ms", number(0, 10_000)),
-  ("max_connections max_bad_messages", whole(1, 10_000)),
-  ("max_frame_bytes", whole(1024, 2**30)),
-  # Collecting.
-  ("collect.cameras", Rule(str, several=True, filled=True)),
-  ("collect.scenes", Rule(int, least=0, several=True, filled=True)),
-  ("collect.motions collect.stride collect.attempts collect.max_steps video.gop", whole(1)),
-  ("video.crf", whole(0, 51)),
-  ("collect.cameras_per_episode collect.repeated collect.tail", whole(0)),
-  ("collect.noise", number(0)),
-  ("collect.correlation", FRACTION),
-  ("collect.speed", number(above=0, several=True, count=2, filled=True)),
-  ("exam.image_size", whole(16, 8192)),
-  ("exam.quality", Rule(int, least=0, most=51, several=True, count=2, filled=True)),
-  ("exam.*_scenes", Rule(int, least=0, several=True, filled=True)),
-  ("exam.more_test_chains", whole(0)),
-  ("exam.*chains exam.objects exam.palettes", whole(2)),
-  ("exam.fit_views", whole(1)),
-  ("control_steps", whole(1)),
-  ("exam.latents exam.set", PATH),
-  ("exam.tier", choice("hand", "pushed")),
-  ("collect.wander", Rule(int, least=0, several=True, count=2, filled=True)),
-)
 # Sections that may get keys which the shipped config does not have: whoever reads them knows which.
 OPEN = (
   "model",
@@ -292,6 +37,7 @@ CAMERAS = ("data.cameras", "source.cameras", "policy.cameras")  # names of data 
 
 @functools.lru_cache(maxsize=4096)
 def _rule(task: str, key: str) -> Rule | None:
+  """The first line of the table that fits a key; None where none does."""
   for keys, rule in RULES:
     for pattern in keys.split():
       if fnmatch.fnmatchcase(f"{task}:{key}" if ":" in pattern else key, pattern):
@@ -308,14 +54,14 @@ def rule(task: str, key: str, like: Any, kind: type | None = None) -> Rule:
     like: what the shipped config has there; None: nothing, so that None stays valid.
     kind: of the key where `like` is None.
   """
-  found = _rule(task, key)
-  if found is not None:
-    return dataclasses.replace(found, optional=True) if like is None else found
+  listed = _rule(task, key)
+  if listed is not None:
+    return dataclasses.replace(listed, optional=True) if like is None else listed
   if isinstance(like, (tuple, list)) or (like is None and kind in (tuple, list)):
-    inside = {type(one) for one in like or ()} & set(_KINDS)
-    return Rule(inside.pop() if len(inside) == 1 else str, several=True, optional=like is None)
-  own = kind if like is None else type(like)
-  return Rule(own if own in _KINDS else str, optional=like is None)
+    kinds = {type(element) for element in like or ()} & set(KINDS)
+    return Rule(kinds.pop() if len(kinds) == 1 else str, several=True, optional=like is None)
+  kind = kind if like is None else type(like)
+  return Rule(kind if kind is not None and kind in KINDS else str, optional=like is None)
 
 
 def is_open(key: str) -> bool:
@@ -333,8 +79,9 @@ def leaves(section: Any, prefix: str = "") -> Iterator[tuple[Any, str, str]]:
 
 
 def check(config: Any, shipped: Any) -> None:
-  """Refuses a value that its key cannot hold, and brings the others into their usual form ('top' ->
-  ('top',)).
+  """Refuses a value that its key cannot hold; the others get their usual form.
+
+  The usual form of 'top' is ('top',) where a tuple is expected.
 
   Args:
     config: a whole config (ConfigDict), as a task would be given it.
@@ -382,16 +129,25 @@ def refusal(name: str, value: Any, expected: Rule) -> str:
 
 
 def _like(shipped: Any, key: str, value: Any) -> tuple[Any, type | None]:
-  """(what the shipped config has at a key, its kind where that is None); the value itself where it
-  has none.
+  """(what the shipped config has at a key, its kind where that is None).
+
+  The value itself where the shipped config does not have the key.
   """
   *parents, last = key.split(".")
-  node = shipped
-  for part in parents:
-    node = node[part] if hasattr(node, "keys") and part in node else {}
-  if last not in node:
+  section = _section(shipped, parents)
+  if last not in section:
     return (value if value is not None else ""), None
-  return node[last], node.get_type(last) if node[last] is None else None
+  return section[last], section.get_type(last) if section[last] is None else None
+
+
+def _section(shipped: Any, path: Sequence[str]) -> Any:
+  """The section at a path of keys; {} where there is none."""
+  section = shipped
+  for key in path:
+    if not hasattr(section, "keys") or key not in section:
+      return {}
+    section = section[key]
+  return section
 
 
 def _check_sections(config: Any, shipped: Any, prefix: str, *, task: str) -> None:

@@ -11,8 +11,9 @@ PREFIX = "config."
 
 
 def words(argv: Sequence[str], switches: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-  """(name without dashes, its text) of every flag: "--name=text", "--name text", or "--switch"
-  alone (text None).
+  """(name without dashes, its text) of every flag.
+
+  A flag is "--name=text", "--name text", or "--switch" alone (text None).
 
   Args:
     argv: without the program's name.
@@ -83,8 +84,9 @@ def apply(config: Any, name: str, text: str | None, *, task: str) -> None:
 
 
 def merge(node: Any, key: str, given: dict[str, Any], name: str) -> None:
-  """Puts what is given into a section, which keeps its other keys; another `kind` is another
-  section and replaces it whole.
+  """Puts what is given into a section, which keeps its other keys.
+
+  Another `kind` is another section and replaces it whole.
 
   Raises:
     errors.UserError: a key that the section does not have, if it takes no others.

@@ -8,6 +8,7 @@ def local(name: str, path: str) -> str:
 
   Args:
     name: of the flag, key or variable that holds it, for the message.
+    path: as it was given.
 
   Raises:
     errors.UserError: it is a URL. Nothing here reads or writes one; as a path it would become a

@@ -1,5 +1,6 @@
-"""The text of --help: all configs, or one config with its keys, their defaults and the comments
-beside them.
+"""The text of --help: all configs, or the keys of one.
+
+Beside each key stand its default and the comment of its line.
 """
 
 import ast
@@ -75,8 +76,9 @@ def of_config(path: pathlib.Path, config: Any, shared: pathlib.Path) -> str:
 
 
 def comments(source: str, function: str = "") -> dict[str, str]:
-  """Dotted key -> the comment at the end of its line, for the keyword arguments and nested
-  ConfigDict(dict(...)) of a Python file.
+  """Dotted key -> the comment at the end of its line.
+
+  The keys are the keyword arguments and nested ConfigDict(dict(...)) of a Python file.
 
   Args:
     source: of the file.
@@ -87,7 +89,7 @@ def comments(source: str, function: str = "") -> dict[str, str]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline)
     if token.type == tokenize.COMMENT
   }
-  found: dict[str, str] = {}
+  notes: dict[str, str] = {}
 
   def walk(node: ast.AST, prefix: str) -> None:
     for child in ast.iter_child_nodes(node):
@@ -95,8 +97,8 @@ def comments(source: str, function: str = "") -> dict[str, str]:
         key = prefix + child.arg
         section = isinstance(child.value, ast.Call)
         line = child.value.lineno if section else child.value.end_lineno
-        if line in at_line and not (section and isinstance(node, ast.Call) and found.get(key)):
-          found.setdefault(key, at_line[line])
+        if line in at_line and not (section and isinstance(node, ast.Call) and notes.get(key)):
+          notes.setdefault(key, at_line[line])
         walk(child.value, key + ".")
       else:
         walk(child, prefix)
@@ -109,7 +111,7 @@ def comments(source: str, function: str = "") -> dict[str, str]:
   )
   for root in roots:
     walk(root, "")
-  return found
+  return notes
 
 
 def _shared(path: pathlib.Path) -> dict[str, str]:

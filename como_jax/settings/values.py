@@ -58,14 +58,15 @@ def read_dict(text: str) -> dict:
 
 
 def coerced(value: Any, kind: type, *, several: bool) -> Any:
-  """The value in its usual form, where it plainly means it: one element is a tuple of it, a list is
-  a tuple, 1 is 1.0.
+  """The value in its usual form, where it plainly means it.
+
+  One element is a tuple of it, a list is a tuple, 1 is 1.0.
   """
   if several:
     if isinstance(value, (str, bool, int, float)):
       value = (value,)
     return (
-      tuple(coerced(one, kind, several=False) for one in value)
+      tuple(coerced(element, kind, several=False) for element in value)
       if isinstance(value, (tuple, list))
       else value
     )
@@ -73,8 +74,9 @@ def coerced(value: Any, kind: type, *, several: bool) -> Any:
 
 
 def camera(name: Any) -> Any:
-  """A camera's name from its LeRobot feature, as the reader of LeRobot names it:
-  "observation.images.top" -> "top".
+  """A camera's name from its LeRobot feature: "observation.images.top" -> "top".
+
+  The reader of LeRobot names cameras so.
   """
   return re.sub(r"^observation\.(images\.)?", "", name) if isinstance(name, str) else name
 

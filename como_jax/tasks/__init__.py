@@ -12,7 +12,7 @@ from como_jax import config as config_lib
 from como_jax.parallel import distributed
 from como_jax.settings import paths
 from como_jax.tasks import checks
-from como_jax.train import atomic, memory, rundir
+from como_jax.train import atomic, lock, memory
 
 TASKS = commands.named("task")
 # tasks that several processes can run together
@@ -55,7 +55,7 @@ def run(command: config_lib.CommandLine) -> int:
   interrupt.as_exception()
   advice = memory.ADVICE if "train" in command.config else memory.ADVICE_ELSE
   with (
-    rundir.owning(),
+    lock.owning(),
     distributed.peers(),
     memory.explained(advice),
     atomic.explained(command.workdir),

@@ -95,7 +95,7 @@ def _trained(config: config_lib.ConfigDict) -> None:
       f"config.model.kind={config.model.kind!r}, this config trains a model of kind {config.task!r}"
     )
   models.build(config.model.to_dict())
-  optimizer.build(steps=config.train.steps, **config.train.optimizer)
+  optimizer.from_section(config.train)
   if config.task == "policy":
     _policy(config)
   else:

@@ -57,7 +57,7 @@ def train(config, machine: topology.Topology, *, batch_size: int, useful: bool =
   mesh_lib.check_batch(mesh, batch_size, accumulate=section.accumulate)
   model = _model(config, useful)
   loss, weights, constants, batch = _PARTS[config.task](config, model, batch_size)
-  tx, rate = optimizer.build(steps=section.steps, **section.optimizer)
+  tx, rate = optimizer.from_section(section)
   frozen = tuple(model.frozen if section.frozen is None else section.frozen)
   initial_state = jax.eval_shape(
     lambda key: state.create(model.init(key), tx, frozen=frozen, ema=section.ema > 0),

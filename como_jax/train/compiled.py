@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from como_jax import errors
-from como_jax.parallel import flops, hlo, topology
+from como_jax.parallel import flops, hlo, hlo_collectives, hlo_traffic, topology
 
 GIB = topology.GIB
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -99,7 +99,7 @@ def measure(
     "fits": None if available is None else needed <= available,
     "memory": {"available": available, "needed": needed, "refused": False, **sizes},
     "collectives": summary(parsed, slices),
-    "hbm_bytes": hlo.traffic(parsed),
+    "hbm_bytes": hlo_traffic.traffic(parsed),
     "loops_unknown": len(parsed.unknown),
     "xla_flops_loops_once": cost.get("flops"),
   }
@@ -144,11 +144,11 @@ def summary(program: hlo.Program, slices: Sequence[int]) -> list[dict[str, Any]]
     device sends over each network ("ici", "dcn").
   """
   rows: dict[str, dict[str, Any]] = {}
-  for collective in hlo.collectives(program):
+  for collective in hlo_collectives.collectives(program):
     row = rows.setdefault(
       collective.kind, {"kind": collective.kind, "count": 0, "bytes": 0, "ici": 0.0, "dcn": 0.0}
     )
-    sent = hlo.sent(collective, slices, partitions=program.partitions)
+    sent = hlo_collectives.sent(collective, slices, partitions=program.partitions)
     row["count"] += collective.times
     row["bytes"] += collective.bytes * collective.times
     row["ici"] += sent.ici * collective.times

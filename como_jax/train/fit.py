@@ -16,7 +16,6 @@ from como_jax.parallel import distributed
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.train import (
   atomic,
-  checkpoint,
   data_identity,
   export,
   job,
@@ -30,6 +29,7 @@ from como_jax.train import (
   state,
   step,
 )
+from como_jax.train import checkpointer as checkpointer_lib
 from como_jax.train.job import TrainJob
 
 
@@ -83,7 +83,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
     lambda: job.check_memory(train_step, shapes, prepared.job, section, prepared.mesh)
   )
   distributed.run_on_all_processes(lambda: _open_directory(command, prepared), first_alone=True)
-  checkpointer = checkpoint.Checkpointer(command.workdir, keep=section.keep_checkpoints)
+  checkpointer = checkpointer_lib.Checkpointer(command.workdir, keep=section.keep_checkpoints)
   current = _initial_state(command, prepared, checkpointer)
   writer = _open_log(command, prepared, current, old_rate)
   outcome = _train(section, prepared, train_step, current, writer, checkpointer)
@@ -131,7 +131,7 @@ def _prepare(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> _
   if primary and command.resume:
     accept = section.accept_changed_data
     changed = data_identity.check(command.workdir, data, accept=accept)
-  tx, rate = optimizer.build(steps=section.steps, **section.optimizer)
+  tx, rate = optimizer.from_section(section)
   frozen = tuple(made.model.frozen if section.frozen is None else section.frozen)
   return _Prepared(mesh, made, tx, rate, frozen, data, changed)
 
@@ -165,7 +165,7 @@ def _open_directory(command: config_lib.CommandLine, prepared: _Prepared) -> Non
 
 
 def _initial_state(
-  command: config_lib.CommandLine, prepared: _Prepared, checkpointer: checkpoint.Checkpointer
+  command: config_lib.CommandLine, prepared: _Prepared, checkpointer: checkpointer_lib.Checkpointer
 ) -> state.TrainState:
   """The state of a new run, or the newest one of a resumed run."""
   current = job.initial_state(
@@ -213,11 +213,13 @@ def _open_log(
     f"{dict(prepared.mesh.shape)}, processes {jax.process_count()}; {prepared.job.loading}; step "
     f"{start} of {section.steps}; {command.workdir}"
   )
-  if old_rate and not np.isclose(old_rate(start), prepared.rate(start), rtol=1e-4):
-    writer.say(
-      f"resume: the learning rate of step {start} was {float(old_rate(start)):.4g} and is now "
-      f"{float(prepared.rate(start)):.4g} (train.steps and train.optimizer decide the schedule)"
-    )
+  if old_rate:
+    before, now = (float(np.asarray(rate(start))) for rate in (old_rate, prepared.rate))
+    if not np.isclose(before, now, rtol=1e-4):
+      writer.say(
+        f"resume: the learning rate of step {start} was {before:.4g} and is now {now:.4g} "
+        "(train.steps and train.optimizer decide the schedule)"
+      )
   return writer
 
 
@@ -227,7 +229,7 @@ def _train(
   train_step: step.TrainStep,
   current: state.TrainState,
   writer: log.Log | log.NullLog,
-  checkpointer: checkpoint.Checkpointer,
+  checkpointer: checkpointer_lib.Checkpointer,
 ) -> loop.TrainResult:
   """Runs the loop, and closes what it was given."""
   made = prepared.job

@@ -37,7 +37,7 @@ class TrainJob:
   Attributes:
     model: record with `init`, `frozen` and `config`.
     loss: `(params, batch, key) -> {term: (sum, count)}`.
-    weights: weight of each term.
+    weights: weight of each term; None for one that is only logged.
     batches: `start_step -> iterator` of numpy batches, closable.
     evaluate: `params -> {name: value}`, or None.
     examples_per_step: for the throughput.
@@ -55,7 +55,7 @@ class TrainJob:
 
   model: Any
   loss: step.Loss
-  weights: Mapping[str, float]
+  weights: step.Weights
   batches: Callable[[int], Batches]
   evaluate: Callable[[Any], dict[str, float]] | None
   examples_per_step: int

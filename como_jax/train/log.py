@@ -1,11 +1,13 @@
 """Log of a run's scalars: metrics.jsonl, terminal, TensorBoard and optionally Weights & Biases."""
 
 import contextlib
+import importlib
 import json
 import math
 import pathlib
 import sys
 import time
+import types
 import uuid
 from collections.abc import Iterable
 
@@ -146,8 +148,9 @@ class _Board:
       purge_step: TensorBoard hides the scalars that were written earlier for later steps.
     """
     from tensorboardX import event_file_writer, summary  # an optional package
-    from tensorboardX.proto import event_pb2
 
+    # protobuf makes the classes of this module while it is imported
+    event_pb2 = importlib.import_module("tensorboardX.proto.event_pb2")
     folder.mkdir(parents=True, exist_ok=True)
     self.path, self._event, self._scalar = folder, event_pb2.Event, summary.scalar
     self._writer = event_file_writer.EventsWriter(str(folder / "events"))
@@ -192,14 +195,14 @@ class NullLog:
     """Does nothing."""
 
 
-def check_wandb():
+def check_wandb() -> types.ModuleType:
   """Imports and returns the module wandb.
 
   Raises:
     errors.UserError: it is not installed, or its import fails.
   """
   try:
-    import wandb
+    return importlib.import_module("wandb")
   except Exception as error:  # incompatible dependencies raise many types
     if isinstance(error, ModuleNotFoundError) and error.name == "wandb":
       raise errors.UserError(
@@ -210,7 +213,6 @@ def check_wandb():
       f"({type(error).__name__}: {error}): try pip install --upgrade wandb, or leave "
       "config.train.wandb empty"
     ) from error
-  return wandb
 
 
 def read(workdir: pathlib.Path, *, kind: str) -> dict[str, tuple[list[int], list[float]]]:

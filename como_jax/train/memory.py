@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
@@ -41,7 +41,18 @@ def needed(compiled: Any) -> int | None:
   )
 
 
-def available(device: jax.Device) -> tuple[int, str] | None:
+class Device(Protocol):
+  """What is read of a `jax.Device`."""
+
+  platform: str
+  device_kind: str
+
+  def memory_stats(self) -> dict[str, Any] | None:
+    """Bytes by what they are used for; None where the backend does not report them."""
+    ...
+
+
+def available(device: Device) -> tuple[int, str] | None:
   """Bytes that one program can use on a device; None where they are unknown.
 
   CPU devices share the host's memory.
@@ -107,7 +118,7 @@ def _statistic(path: pathlib.Path, name: str) -> int:
 
 def check(
   need: int,
-  devices: Sequence[jax.Device],
+  devices: Sequence[Device],
   *,
   batch_size: int,
   accumulate: int,

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 THRESHOLD = 0.2  # minimum share of the time spent waiting for data that causes a warning
 _MIN_SECONDS = 1.0  # minimum length of a window; a few steps of a debug run are not representative
 _REPEAT_SECONDS = 600.0  # minimum time between two warnings
@@ -16,8 +18,9 @@ class Meter:
 
   def __init__(self, examples_per_step: int):
     self._examples, self._steps, self._wait, self._pause = examples_per_step, 0, 0.0, 0.0
-    # times of the first and the last finished step; seconds of pauses since the last one
-    self._begin = self._end = self._paused = None
+    self._begin: float | None = None  # time of the first finished step
+    # time of the last finished step; seconds of pauses since
+    self._end, self._paused = 0.0, 0.0
 
   def waited(self, seconds: float) -> None:
     """Adds time spent waiting for the next batch."""
@@ -83,11 +86,11 @@ class Bottleneck:
     """
     self._advice, self._clock = advice, clock
     self._waits: list[float] = []
-    # training time of the window; time of the last step
-    self._seconds, self._last = 0.0, None
+    self._seconds = 0.0  # training time of the window
+    self._last: float | None = None  # time of the last step
     self._warned: float | None = None
 
-  def add(self, seconds: Sequence[float]) -> None:
+  def add(self, seconds: Sequence[float] | np.ndarray) -> None:
     """Adds the waiting times of a step.
 
     The first step only starts the clock, because it includes compilation.

@@ -1,5 +1,8 @@
 """The optax chain of a config section: gradient clipping, Adam or AdamW, schedule."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import optax
 
@@ -9,6 +12,37 @@ from como_jax import errors, trees
 DECAYED = (r"(.*/)?kernel", r"(.*/)?codebook")
 SCHEDULES = ("linear", "cosine", "constant")
 NAMES = ("adam", "adamw")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """The section train.optimizer of a config.
+
+  Attributes:
+    name: one of `NAMES`.
+    learning_rate: the maximum.
+    b1: Adam's decay of the first moment.
+    b2: Adam's decay of the second moment.
+    eps: Adam's epsilon.
+    weight_decay: of AdamW.
+    clip_norm: maximum global norm of the gradient; 0 = no clipping.
+    schedule: one of `SCHEDULES`.
+    floor: as in `learning_rate_schedule`.
+    warmup_steps: as in `learning_rate_schedule`.
+    warmup_start: as in `learning_rate_schedule`.
+  """
+
+  name: str
+  learning_rate: float
+  b1: float
+  b2: float
+  eps: float
+  weight_decay: float
+  clip_norm: float
+  schedule: str
+  floor: float
+  warmup_steps: int
+  warmup_start: float
 
 
 def learning_rate_schedule(
@@ -53,68 +87,49 @@ def learning_rate_schedule(
   return optax.join_schedules([warmup, decay], [warmup_steps])
 
 
-def build(
-  *,
-  name: str,
-  steps: int,
-  learning_rate: float,
-  b1: float,
-  b2: float,
-  eps: float,
-  weight_decay: float,
-  clip_norm: float,
-  schedule: str,
-  floor: float,
-  warmup_steps: int,
-  warmup_start: float,
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def build(settings: Settings, *, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """Builds the optimizer of the trainable parameters and its learning-rate schedule (for the log).
 
   Args:
-    name: one of `NAMES`.
+    settings: of the run.
     steps: of the whole run.
-    learning_rate: the maximum.
-    b1: Adam's decay of the first moment.
-    b2: Adam's decay of the second moment.
-    eps: Adam's epsilon.
-    weight_decay: of AdamW.
-    clip_norm: maximum global norm of the gradient; 0 = no clipping.
-    schedule: one of `SCHEDULES`.
-    floor: as in `learning_rate_schedule`.
-    warmup_steps: as in `learning_rate_schedule`.
-    warmup_start: as in `learning_rate_schedule`.
 
   Raises:
     errors.UserError: unknown optimizer or schedule.
   """
   rate = learning_rate_schedule(
-    kind=schedule,
-    learning_rate=learning_rate,
+    kind=settings.schedule,
+    learning_rate=settings.learning_rate,
     steps=steps,
-    floor=floor,
-    warmup_steps=warmup_steps,
-    warmup_start=warmup_start,
+    floor=settings.floor,
+    warmup_steps=settings.warmup_steps,
+    warmup_start=settings.warmup_start,
   )
-  if name == "adam":
-    core = optax.adam(rate, b1=b1, b2=b2, eps=eps)
-  elif name == "adamw":
-    core = optax.adamw(
-      rate,
-      b1=b1,
-      b2=b2,
-      eps=eps,
-      weight_decay=weight_decay,
-      mask=lambda params: trees.mask(params, DECAYED),
-    )
+  adam: dict[str, Any] = dict(b1=settings.b1, b2=settings.b2, eps=settings.eps)
+  if settings.name == "adam":
+    core = optax.adam(rate, **adam)
+  elif settings.name == "adamw":
+    core = optax.adamw(rate, **adam, weight_decay=settings.weight_decay, mask=_decay_mask)
   else:
     raise errors.UserError(
-      f"config.train.optimizer.name={name!r} is unknown: {errors.nearest(name, NAMES)}"
+      f"config.train.optimizer.name={settings.name!r} is unknown: "
+      f"{errors.nearest(settings.name, NAMES)}"
     )
   return optax.chain(
-    optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(), core
+    optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm else optax.identity(), core
   ), rate
 
 
-def count(tree) -> int:
+def from_section(train: Any) -> tuple[optax.GradientTransformation, optax.Schedule]:
+  """`build` from the section `train` of a config: its `optimizer` and `steps`."""
+  return build(Settings(**train.optimizer), steps=train.steps)
+
+
+def _decay_mask(params: Any) -> Any:
+  """Whether weight decay applies, for each leaf of the nested dict of parameters."""
+  return trees.mask(params, DECAYED)
+
+
+def count(tree: Any) -> int:
   """Counts the parameters of a pytree."""
   return sum(leaf.size for leaf in jax.tree.leaves(tree))

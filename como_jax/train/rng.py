@@ -8,7 +8,7 @@ import zlib
 import jax
 
 
-def key(seed: int, stream: str, step=0) -> jax.Array:
+def key(seed: int, stream: str, step: jax.typing.ArrayLike = 0) -> jax.Array:
   """Returns the key of a named stream at a step (the step may be traced)."""
   root = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()) & 0x7FFFFFFF)
   return jax.random.fold_in(root, step)

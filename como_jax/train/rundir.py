@@ -1,10 +1,8 @@
-"""The directory of a run: refused when it holds one, unless --resume or --overwrite is said, and
-owned by one live run at a time.
+"""The directory of a run, owned by one live run at a time.
+
+A directory that holds a run is refused, unless --resume or --overwrite is said.
 """
 
-import contextlib
-import datetime
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -21,13 +19,11 @@ import como_jax
 from como_jax import config as config_lib
 from como_jax import errors, weights
 from como_jax.settings import renames
-from como_jax.train import atomic
+from como_jax.train import atomic, lock
 
 CONFIG = "config.json"
 VERSIONS = "versions.json"
 PARAMETERS = "parameters.txt"
-# held (flock) by the process that writes here; the system frees it when the process dies
-LOCK = ".lock"
 
 # What may change between the runs of one experiment (a dot at the end: the whole section); anything
 # else would make another experiment of it. The learning rate and the clipping are what one changes
@@ -65,13 +61,12 @@ SINCE = {
   "data.source.frame_rate": 0.0,
 }
 
-# directories that this process owns -> file descriptor of the lock
-_LOCKS: dict[pathlib.Path, int] = {}
-
 
 def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> None:
-  """Refuses a directory in use, a resume of nothing, and an overwrite of anything but a run of the
-  same task. Writes nothing.
+  """Refuses a directory that the run cannot use; writes nothing.
+
+  Refused are a directory in use, a resume of nothing, and an overwrite of anything but a run of the
+  same task.
 
   Raises:
     errors.UserError: naming the directory and the flag to give.
@@ -113,14 +108,15 @@ def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> No
   if resume and not used:
     raise errors.UserError(f"--resume: {workdir} holds no run to go on with")
   if used:
-    _lock(workdir, keep=False)
+    lock.take(workdir, keep=False)
 
 
 def _begun(name: str) -> bool:
-  """Whether a file of this name can be all that `open_run` had written when it was killed: there is
-  no run before there is a CONFIG.
+  """Whether a file of this name can be all that `open_run` had written when it was killed.
+
+  There is no run before there is a CONFIG.
   """
-  return name in (VERSIONS, LOCK) or (name.startswith(".") and name.endswith(".new"))
+  return name in (VERSIONS, lock.LOCK) or (name.startswith(".") and name.endswith(".new"))
 
 
 def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> None:
@@ -133,10 +129,10 @@ def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) ->
       directory cannot be written, or another process owns it.
   """
   check(workdir, config, resume=resume, overwrite=overwrite)
-  found = changes(workdir, config) if resume else {}
+  changed = changes(workdir, config) if resume else {}
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    _lock(workdir, keep=True)
+    lock.take(workdir, keep=True)
     # once more: nobody else can begin here now
     check(workdir, config, resume=resume, overwrite=overwrite)
     if overwrite:
@@ -149,7 +145,7 @@ def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) ->
     raise errors.UserError(
       f"--workdir {workdir} cannot be written: {error.strerror or error}"
     ) from error
-  for key, (was, now) in found.items():
+  for key, (was, now) in changed.items():
     if was is not None:  # written by a version that did not have the key
       print(f"resume: {key}: {was!r} before, {now!r} now")
 
@@ -161,14 +157,14 @@ def changes(workdir: pathlib.Path, config) -> dict[str, tuple]:
     errors.UserError: a key that must not change; it names both values.
   """
   stored = weights.read_config(workdir / CONFIG)
-  found = {
+  changed = {
     key: pair
     for key, pair in config_lib.differences(stored, json.loads(config_lib.to_json(config))).items()
     if (key not in SINCE or pair != (None, SINCE[key])) and not renames.written_by_data(stored, key)
   }
   refused = {
     key: pair
-    for key, pair in found.items()
+    for key, pair in changed.items()
     if not any(
       key == free or (free.endswith(".") and key.startswith(free)) for free in RESUMABLE_KEYS
     )
@@ -180,71 +176,18 @@ def changes(workdir: pathlib.Path, config) -> dict[str, tuple]:
     raise errors.UserError(
       f"--resume: the config is not the one {workdir} was started with: {listed}"
     )
-  return found
+  return changed
 
 
 def _empty(workdir: pathlib.Path) -> None:
   """Deletes what a directory holds, but for the lock of its owner."""
   for path in workdir.iterdir():
-    if path.name == LOCK:
+    if path.name == lock.LOCK:
       continue
     if path.is_dir() and not path.is_symlink():
       shutil.rmtree(path)
     else:
       path.unlink()
-
-
-def _lock(workdir: pathlib.Path, *, keep: bool) -> None:
-  """Takes the lock of a directory, or only sees whether it is free.
-
-  Raises:
-    errors.UserError: another process has it.
-    OSError: the lock file cannot be made (with `keep`).
-  """
-  workdir = workdir.resolve()
-  if workdir in _LOCKS:
-    return
-  try:
-    file = os.open(workdir / LOCK, os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if keep else 0), 0o644)
-  except OSError:
-    if keep:
-      raise
-    return  # there is none, or it is not ours to open: opening the run will say so
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    owner = os.pread(file, 200, 0).decode(errors="replace").strip()
-    os.close(file)
-    raise errors.UserError(
-      f"--workdir {workdir} is in use by a live run{f' ({owner})' if owner else ''}: wait for it "
-      "or end it; nothing was changed"
-    ) from None
-  except OSError as error:  # a file system without locks
-    if keep:
-      print(f"note: {workdir} cannot be locked ({error.strerror}): do not start a second run there")
-    os.close(file)
-    return
-  if not keep:
-    os.close(file)
-    return
-  _LOCKS[workdir] = file
-  since = datetime.datetime.now().isoformat(timespec="seconds", sep=" ")
-  os.ftruncate(file, 0)
-  os.pwrite(file, f"process {os.getpid()} on {platform.node()} since {since}\n".encode(), 0)
-
-
-@contextlib.contextmanager
-def owning():
-  """Gives back, at its end, the directories that have been opened in it."""
-  before = set(_LOCKS)
-  try:
-    yield
-  finally:
-    for workdir in set(_LOCKS) - before:
-      file = _LOCKS.pop(workdir)
-      with contextlib.suppress(OSError):
-        os.ftruncate(file, 0)  # nobody's: two finished directories hold the same bytes
-      os.close(file)
 
 
 def write_parameters(workdir: pathlib.Path, params) -> None:
@@ -257,6 +200,8 @@ def join(workdir: pathlib.Path, config, *, seconds: float = 30.0) -> None:
   """What the other processes of a run do where process 0 opens it: they see that it is there.
 
   Args:
+    workdir: of the run.
+    config: of the run, resolved.
     seconds: how long a network file system may take to show it.
 
   Raises:

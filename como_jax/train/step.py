@@ -6,7 +6,7 @@ The order of a step: `compute_gradients` (or `accumulate_gradients`, part by par
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -70,9 +70,9 @@ def total(terms: Terms, weights: Weights) -> jax.Array:
       )
   return sum(
     (
-      weights[name] * value / jnp.maximum(count, 1)
+      weight * value / jnp.maximum(count, 1)
       for name, (value, count) in terms.items()
-      if weights[name]
+      if (weight := weights[name])
     ),
     start=jnp.zeros(()),
   )
@@ -138,7 +138,7 @@ def apply_gradients(
   """The next state: parameters updated, averaged weights moved, the step counted."""
   trainable, fixed = trees.split(state.params, options.frozen)
   updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
-  trainable = optax.apply_updates(trainable, updates)
+  trainable = cast(Params, optax.apply_updates(trainable, updates))  # a tree like `trainable`
   ema = state.ema
   if ema is not None:
     decay = options.ema_decay
@@ -200,7 +200,9 @@ class TrainStep:
     """The program before it is lowered, for its jaxpr."""
     return self._compiled.trace(state, batch, self._constants)
 
-  def _step(self, state: TrainState, batch: Batch, constants: Mapping[str, Any]):
+  def _step(
+    self, state: TrainState, batch: Batch, constants: Mapping[str, Any]
+  ) -> tuple[TrainState, dict[str, jax.typing.ArrayLike]]:
     options = self._options
     key = rng.key(options.seed, "loss", state.step)
     loss = (lambda *args: self._loss(*args, constants)) if constants else self._loss
@@ -210,7 +212,7 @@ class TrainStep:
       else:
         grads, terms = accumulate_gradients(loss, state.params, batch, key, options, self.mesh)
       next_state = apply_gradients(state, grads, self._optimizer, options)
-    metrics = means(terms)
+    metrics: dict[str, jax.typing.ArrayLike] = {**means(terms)}
     metrics |= {"loss": total(terms, options.weights), "grad_norm": optax.global_norm(grads)}
     if options.lr_schedule is not None:
       metrics["learning_rate"] = options.lr_schedule(state.step)

@@ -14,6 +14,7 @@ import pytest
 from como_jax import errors, weights
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.train import checkpoint, integrity, state
+from como_jax.train import checkpointer as checkpointer_lib
 from tests import toy
 
 RUN = pathlib.Path(__file__).parent / "run_version_0"  # no version, no checksums: November 2026
@@ -51,7 +52,7 @@ def test_a_checkpoint_without_a_version_is_read_and_resumed(run, capsys):
   )
   tx, _ = toy.make_optimizer()
   fresh = state.create(jax.tree.map(jnp.zeros_like, PARAMS), tx, frozen=toy.FROZEN, ema=False)
-  checkpointer = checkpoint.Checkpointer(run, keep=2)
+  checkpointer = checkpointer_lib.Checkpointer(run, keep=2)
   restored = checkpointer.restore(fresh, mesh_lib.make(data=1, devices=jax.devices()[:1]))
   checkpointer.close()
   same(restored.params)
@@ -80,7 +81,7 @@ def test_what_a_later_version_has_written_is_refused_in_one_line(run):
   tx, _ = toy.make_optimizer()
   fresh = state.create(jax.tree.map(jnp.zeros_like, PARAMS), tx, frozen=toy.FROZEN, ema=False)
   with pytest.raises(errors.UserError, match="format version 2"):
-    checkpoint.Checkpointer(run, keep=2).restore(
+    checkpointer_lib.Checkpointer(run, keep=2).restore(
       fresh, mesh_lib.make(data=1, devices=jax.devices()[:1])
     )
   assert (run / "checkpoints" / "8").is_dir()  # nothing is wrong with it

@@ -201,3 +201,9 @@ def test_pictures_of_any_size_are_shrunk_to_what_divides_or_refused():
   path = models.build(section).components.clone(patches=25)
   with pytest.raises(errors.UserError, match="pictures of 30 px do not divide into 5 x 5 cells"):
     components.check(path, section["idm"], "continuous", 30)
+
+
+def test_a_model_without_the_path_has_no_inputs_of_it():
+  model, params = tiny.made(tiny.MOTION)
+  with pytest.raises(ValueError, match="^the model has no linear path"):
+    model.differences(params, tiny.frames((1, 2, 16, 16)))

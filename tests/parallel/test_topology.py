@@ -8,8 +8,8 @@ import jax
 import pytest
 
 from como_jax import errors
+from como_jax.parallel import chips, topology
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.parallel import topology
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_names(name, chips, slices, shape, count):
 
 
 def test_every_usual_name_parses_and_describes_itself():
-  for kind in topology.CHIPS:
+  for kind in chips.CHIPS:
     for name in topology.names(kind):
       machine = topology.parse(name)
       assert machine.name == name and machine.describe().startswith(name + ":")
@@ -55,7 +55,7 @@ def test_ici_is_one_direction_over_all_links():
   """
   links = {"v4": (6, 50), "v5e": (4, 50), "v5p": (6, 100), "v6e": (4, 100), "tpu7x": (6, 100)}
   for kind, (count, rate) in links.items():
-    assert topology.CHIPS[kind].ici_rate == count * rate / topology.CHIPS[kind].per_chip, kind
+    assert chips.CHIPS[kind].ici_rate == count * rate / chips.CHIPS[kind].per_chip, kind
 
 
 @pytest.mark.parametrize(

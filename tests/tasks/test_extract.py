@@ -21,7 +21,7 @@ from como_jax.models import pixels
 from como_jax.models.motion import como
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.tasks import extract
-from como_jax.train import rundir
+from como_jax.train import lock
 from tests import limits
 from tests.data import makers
 from tests.end_to_end import program
@@ -103,7 +103,7 @@ def content(folder):
   return {
     path.name: path.read_bytes()
     for path in pathlib.Path(folder).iterdir()
-    if path.name not in (extract.SPEED, rundir.LOCK)
+    if path.name not in (extract.SPEED, lock.LOCK)
   }
 
 

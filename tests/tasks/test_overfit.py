@@ -46,18 +46,20 @@ def test_overfits_one_batch():
   )
   mesh = mesh_lib.make(data=1, devices=jax.devices()[:1])
   tx, _ = optimizer.build(
-    name="adam",
+    optimizer.Settings(
+      name="adam",
+      learning_rate=3e-3,
+      b1=0.9,
+      b2=0.99,
+      eps=1e-8,
+      weight_decay=0.0,
+      clip_norm=0.5,
+      schedule="linear",
+      floor=0.1,
+      warmup_steps=0,
+      warmup_start=0.0,
+    ),
     steps=200,
-    learning_rate=3e-3,
-    b1=0.9,
-    b2=0.99,
-    eps=1e-8,
-    weight_decay=0.0,
-    clip_norm=0.5,
-    schedule="linear",
-    floor=0.1,
-    warmup_steps=0,
-    warmup_start=0.0,
   )
   now = jax.jit(lambda key: state.create(model.init(key), tx, frozen=model.frozen, ema=False))(
     jax.random.key(0)

@@ -27,18 +27,20 @@ def compiled():
   )
   mesh = mesh_lib.make(data=2, fsdp=4)
   tx, _ = optimizer.build(
-    name="adam",
+    optimizer.Settings(
+      name="adam",
+      learning_rate=1e-3,
+      b1=0.9,
+      b2=0.99,
+      eps=1e-8,
+      weight_decay=0.0,
+      clip_norm=0.5,
+      schedule="linear",
+      floor=0.1,
+      warmup_steps=0,
+      warmup_start=0.0,
+    ),
     steps=5,
-    learning_rate=1e-3,
-    b1=0.9,
-    b2=0.99,
-    eps=1e-8,
-    weight_decay=0.0,
-    clip_norm=0.5,
-    schedule="linear",
-    floor=0.1,
-    warmup_steps=0,
-    warmup_start=0.0,
   )
   now = jax.eval_shape(
     lambda key: state.create(model.init(key), tx, frozen=model.frozen, ema=True), rng.key(0, "init")

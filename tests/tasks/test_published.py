@@ -56,7 +56,7 @@ def test_the_step_lowers_for_eight_devices(published, shape):
   config, model, _ = published
   mesh = mesh_lib.make(data=shape[0], fsdp=shape[1], tensor=shape[2])
   objective = objectives.build(motion.active(config.objectives))
-  tx, rate = optimizer.build(steps=config.train.steps, **config.train.optimizer)
+  tx, rate = optimizer.from_section(config.train)
   now = jax.eval_shape(
     lambda key: state.create(model.init(key), tx, frozen=model.frozen, ema=False),
     rng.key(0, "init"),

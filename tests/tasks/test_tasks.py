@@ -8,7 +8,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, tasks
-from como_jax.train import memory, rundir
+from como_jax.train import lock, memory, rundir
 
 
 @pytest.fixture(name="run")
@@ -44,14 +44,14 @@ def test_a_task_gives_the_exit_code_and_its_lock_back(run, tmp_path):
 
   def task(command):
     rundir.open_run(command.workdir, command.config, resume=False, overwrite=False)
-    held.append(set(rundir._LOCKS))
+    held.append(set(lock._LOCKS))
     return 5
 
-  before = set(rundir._LOCKS)
+  before = set(lock._LOCKS)
   assert (
     run(task) == 5
     and held[0] - before == {(tmp_path / "run").resolve()}
-    and set(rundir._LOCKS) == before
+    and set(lock._LOCKS) == before
   )
 
 

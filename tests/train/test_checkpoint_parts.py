@@ -18,7 +18,7 @@ import pytest
 from como_jax import errors, weights
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
-from como_jax.train import checkpoint, integrity
+from como_jax.train import checkpoint, checkpointer, integrity
 
 STATE = {"params": {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}, "step": np.int32(3)}
 
@@ -39,7 +39,7 @@ def manager(**methods):
 @pytest.fixture(name="paper")
 def _paper(tmp_path):
   """A checkpointer whose manager writes nothing."""
-  made = checkpoint.Checkpointer(tmp_path / "run", keep=2)
+  made = checkpointer.Checkpointer(tmp_path / "run", keep=2)
   made._manager.close()
   made._manager = manager()
   return made
@@ -61,13 +61,13 @@ def message(kind, call):
 def test_a_step_is_saved_once_the_newest_are_kept_and_what_a_kill_left_is_removed(tmp_path):
   left = tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp"
   left.mkdir(parents=True)
-  saved = checkpoint.Checkpointer(tmp_path, keep=2)
+  saved = checkpointer.Checkpointer(tmp_path, keep=2)
   assert saved.latest() is None
   for step in (2, 4, 6):
     saved.save(step, {"a": jnp.asarray([1.0, step])})
   saved.wait()
   assert not left.exists()
-  spec = tmp_path / checkpoint.SPEC
+  spec = tmp_path / checkpointer.SPEC
   assert spec.read_text() == '{\n"a": [\n[\n2\n],\n"float32"\n]\n}'
   spec.write_text(json.dumps({"a": [[2], "float32"]}))
   saved.save(6, {"a": jnp.zeros(2)})  # again: nothing
@@ -82,10 +82,10 @@ def test_a_step_is_saved_once_the_newest_are_kept_and_what_a_kill_left_is_remove
     "position": 8,
     "version": integrity.VERSION,
   }
-  read = checkpoint._read(tmp_path / "checkpoints" / "6" / "state")
+  read = checkpoint.read_state(tmp_path / "checkpoints" / "6" / "state")
   assert isinstance(read["a"], np.ndarray) and read["a"].tolist() == [1.0, 6.0]
   mesh = mesh_lib.make(data=2, fsdp=2, devices=jax.devices()[:4])
-  again = checkpoint.Checkpointer(tmp_path, keep=2)
+  again = checkpointer.Checkpointer(tmp_path, keep=2)
   restored = again.restore({"a": jnp.zeros(2)}, mesh)["a"]
   again.close()
   assert (
@@ -95,7 +95,7 @@ def test_a_step_is_saved_once_the_newest_are_kept_and_what_a_kill_left_is_remove
 
 
 def test_nothing_saved_is_nothing_restored(tmp_path):
-  made = checkpoint.Checkpointer(tmp_path, keep=2)
+  made = checkpointer.Checkpointer(tmp_path, keep=2)
   assert made.restore(STATE, mesh_lib.make(data=1, devices=jax.devices()[:1])) is None
   made.close()
 
@@ -203,7 +203,7 @@ def test_what_has_its_checksums_is_not_taken_for_damaged(
 
 def test_several_processes_share_the_files_and_find_the_same(paper, monkeypatch):
   asked = []
-  monkeypatch.setattr(checkpoint.distributed, "run_on_all_processes", lambda function: function())
+  monkeypatch.setattr(checkpointer.distributed, "run_on_all_processes", lambda function: function())
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   monkeypatch.setattr(jax, "process_count", lambda: 3)
   monkeypatch.setattr(integrity, "check", lambda folder, **part: asked.append((folder, part)))
@@ -219,9 +219,9 @@ def test_the_other_processes_set_nothing_aside_and_say_nothing(paper, monkeypatc
   steps = iter([4, None])
   monkeypatch.setattr(paper, "latest", lambda: next(steps))
   monkeypatch.setattr(paper, "_problem", lambda folder: "torn")
-  monkeypatch.setattr(checkpoint.distributed, "is_primary", lambda: False)
+  monkeypatch.setattr(checkpointer.distributed, "is_primary", lambda: False)
   monkeypatch.setattr(
-    checkpoint.distributed, "broadcast_from_primary", lambda text: "what process 0 has set aside"
+    checkpointer.distributed, "broadcast_from_primary", lambda text: "what process 0 has set aside"
   )
   reloaded = []
   paper._manager = manager(reload=lambda: reloaded.append(True))
@@ -231,7 +231,7 @@ def test_the_other_processes_set_nothing_aside_and_say_nothing(paper, monkeypatc
   )
   assert reloaded == [True] and not capsys.readouterr().out
   (paper._folder / "4").mkdir(parents=True)
-  monkeypatch.setattr(checkpoint.distributed, "broadcast_from_primary", lambda text: text)
+  monkeypatch.setattr(checkpointer.distributed, "broadcast_from_primary", lambda text: text)
   assert (
     paper.restart_point(4) is None
     and (paper._folder / "4").is_dir()
@@ -247,7 +247,7 @@ def test_the_point_to_go_on_from_after_a_bad_loss(paper, monkeypatch, capsys):
   for step in ("2", "4", "6", "7"):
     (paper._folder / step).mkdir(parents=True)
   held = {"2": {"a": np.zeros(2)}, "4": {"a": np.array([0, np.inf])}, "6": {"a": np.zeros(2)}}
-  monkeypatch.setattr(checkpoint, "_read", lambda item: held[item.parent.name])
+  monkeypatch.setattr(checkpoint, "read_state", lambda item: held[item.parent.name])
   assert paper.restart_point(8) == 6 and waited == [True]
 
   def aside(step):
@@ -271,7 +271,7 @@ def test_the_point_to_go_on_from_after_a_bad_loss(paper, monkeypatch, capsys):
 )
 def test_a_machine_without_memory_or_permission_damages_nothing(paper, monkeypatch, error):
   (paper._folder / "4").mkdir(parents=True)
-  monkeypatch.setattr(checkpoint, "_read", raises(error))
+  monkeypatch.setattr(checkpoint, "read_state", raises(error))
   with pytest.raises(type(error)):
     paper.restart_point(9)
   assert integrity.steps(paper._folder) == [4]
@@ -281,7 +281,7 @@ def test_finite_and_described():
   assert checkpoint.all_finite({"a": np.ones(2), "b": np.int32(3), "c": np.array([True])})
   for bad in (np.array([1, np.nan]), np.array([[np.inf]], ml_dtypes.bfloat16)):
     assert not checkpoint.all_finite({"a": np.ones(2), "b": [bad]})
-  assert checkpoint.describe(STATE) == {"params/a": [[2, 3], "float32"], "step": [[], "int32"]}
+  assert checkpointer.describe(STATE) == {"params/a": [[2, 3], "float32"], "step": [[], "int32"]}
 
 
 def test_a_checkpoint_of_another_model_names_three_leaves_of_each_kind():
@@ -295,8 +295,8 @@ def test_a_checkpoint_of_another_model_names_three_leaves_of_each_kind():
     **{f"new{i}": [[1], "float32"] for i in range(5)},
     "other": [[3], "int32"],
   }
-  checkpoint.check_spec(saved, dict(saved), what="it")
-  assert message(errors.UserError, lambda: checkpoint.check_spec(saved, expected, what="it")) == (
+  checkpointer.check_spec(saved, dict(saved), what="it")
+  assert message(errors.UserError, lambda: checkpointer.check_spec(saved, expected, what="it")) == (
     "checkpoint it is of another model: 5 missing: new0; new1; new2 | 4 surplus: old0; old1; old2 "
     "| 1 of another shape or type: other is float32[2], expected int32[3]"
   )
@@ -310,7 +310,7 @@ def test_a_checkpoint_of_another_model_names_three_leaves_of_each_kind():
     ),
   ):
     assert message(
-      errors.UserError, lambda one=one, other=other: checkpoint.check_spec(one, other, what="it")
+      errors.UserError, lambda one=one, other=other: checkpointer.check_spec(one, other, what="it")
     ) == (f"checkpoint it is of another model: {line}")
 
 
@@ -441,7 +441,7 @@ def test_a_state_that_cannot_be_read_is_one_line(tmp_path, monkeypatch, capsys):
   )
   monkeypatch.setattr(checkpoint, "find", lambda path: found)
   for error in (ValueError, KeyError, OSError, AttributeError):
-    monkeypatch.setattr(checkpoint, "_read", raises(error("torn\nmore")))
+    monkeypatch.setattr(checkpoint, "read_state", raises(error("torn\nmore")))
     line = "'torn\\nmore'" if error is KeyError else "torn"
     assert (
       message(errors.UserError, lambda: checkpoint.load("run"))
@@ -457,7 +457,7 @@ def test_a_state_that_cannot_be_read_is_one_line(tmp_path, monkeypatch, capsys):
   ):
     monkeypatch.setattr(
       checkpoint,
-      "_read",
+      "read_state",
       lambda item, ema=ema: {"params": params, "ema": ema} if item == tmp_path / "state" else None,
     )
     assert checkpoint.load("run") == (expected, {"task": "toy"})
@@ -465,7 +465,7 @@ def test_a_state_that_cannot_be_read_is_one_line(tmp_path, monkeypatch, capsys):
 
 
 def test_a_state_is_read_where_jax_has_no_cpu(tmp_path, monkeypatch):
-  made = checkpoint.Checkpointer(tmp_path, keep=1)
+  made = checkpointer.Checkpointer(tmp_path, keep=1)
   made.save(1, {"a": jnp.arange(3)})
   made.close()
   devices = jax.local_devices
@@ -474,16 +474,14 @@ def test_a_state_is_read_where_jax_has_no_cpu(tmp_path, monkeypatch):
     "local_devices",
     lambda backend=None: raises(RuntimeError("no cpu"))() if backend else devices(),
   )
-  assert checkpoint._read(pathlib.Path(tmp_path, "checkpoints", "1", "state"))["a"].tolist() == [
-    0,
-    1,
-    2,
-  ]
+  assert checkpoint.read_state(pathlib.Path(tmp_path, "checkpoints", "1", "state"))[
+    "a"
+  ].tolist() == [0, 1, 2]
 
 
 def test_the_line_of_an_error():
   assert (
-    checkpoint._line(ValueError("one\ntwo")) == "one"
-    and checkpoint._line(ValueError()) == "ValueError"
+    checkpoint.first_line(ValueError("one\ntwo")) == "one"
+    and checkpoint.first_line(ValueError()) == "ValueError"
   )
-  assert checkpoint._line(ValueError("x" * 400)) == "x" * 300
+  assert checkpoint.first_line(ValueError("x" * 400)) == "x" * 300

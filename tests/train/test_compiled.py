@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from como_jax import errors
-from como_jax.parallel import hlo, topology
+from como_jax.parallel import hlo_collectives, topology
 from como_jax.train import compiled
 
 GIB = 2**30
@@ -35,7 +35,7 @@ def program(monkeypatch, *, compile, asked=None):
   monkeypatch.setattr(
     compiled.hlo, "parse", lambda text: types.SimpleNamespace(text=text, unknown=["a", "b"])
   )
-  monkeypatch.setattr(compiled.hlo, "traffic", lambda parsed: 99)
+  monkeypatch.setattr(compiled.hlo_traffic, "traffic", lambda parsed: 99)
   monkeypatch.setattr(
     compiled.topology, "slice_numbers", lambda machine, mesh: (machine.name, mesh.size)
   )
@@ -148,17 +148,17 @@ def test_units_of_a_refusal(unit, size):
 
 def test_collectives_are_summed_by_kind(monkeypatch):
   ones = [
-    hlo.Collective("all-reduce", 100, 2, (), ""),
-    hlo.Collective("all-gather", 300, 3, (), ""),
-    hlo.Collective("all-reduce", 10, 5, (), ""),
+    hlo_collectives.Collective("all-reduce", 100, 2, (), ""),
+    hlo_collectives.Collective("all-gather", 300, 3, (), ""),
+    hlo_collectives.Collective("all-reduce", 10, 5, (), ""),
   ]
   monkeypatch.setattr(
-    compiled.hlo, "collectives", lambda given: ones if given.partitions == 4 else None
+    compiled.hlo_collectives, "collectives", lambda given: ones if given.partitions == 4 else None
   )
   monkeypatch.setattr(
-    compiled.hlo,
+    compiled.hlo_collectives,
     "sent",
-    lambda one, slices, *, partitions: hlo.Sent(
+    lambda one, slices, *, partitions: hlo_collectives.Sent(
       one.bytes / 4 if (slices, partitions) == ("SLICES", 4) else 0, one.bytes / 10
     ),
   )

@@ -108,10 +108,8 @@ def _fit(tmp_path, monkeypatch, capsys):
   )
   monkeypatch.setattr(
     fit_lib.optimizer,
-    "build",
-    lambda **settings: (
-      told.calls.append(("optimizer", settings["steps"])) or ("TX", lambda step: 0.5)
-    ),
+    "from_section",
+    lambda section: told.calls.append(("optimizer", section.steps)) or ("TX", lambda step: 0.5),
   )
 
   def state(step):
@@ -144,7 +142,7 @@ def _fit(tmp_path, monkeypatch, capsys):
     restore=lambda now, given: told.calls.append("restore") or told.restored,
   )
   monkeypatch.setattr(
-    fit_lib.checkpoint,
+    fit_lib.checkpointer_lib,
     "Checkpointer",
     lambda workdir, *, keep: told.calls.append(("checkpointer", keep)) or checkpointer,
   )

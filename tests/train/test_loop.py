@@ -19,6 +19,7 @@ from como_jax import errors
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
 from como_jax.train import checkpoint, log, loop, meter, step
+from como_jax.train import checkpointer as checkpointer_lib
 from tests import toy
 
 
@@ -40,7 +41,7 @@ def train(
   tx, rate = toy.make_optimizer()
   now = toy.fresh(tx, ema=True)
   now = jax.device_put(now, rules.shardings(now, mesh))
-  checkpointer = checkpoint.Checkpointer(workdir, keep=2)
+  checkpointer = checkpointer_lib.Checkpointer(workdir, keep=2)
   if resume:
     now = checkpointer.restore(now, mesh)
   start = int(now.step)
@@ -122,7 +123,7 @@ def test_sigterm_saves_and_says_so(tmp_path):
     on_step=lambda done: os.kill(os.getpid(), signal.SIGTERM) if done == 3 else None,
   )
   assert outcome.stopped and int(outcome.state.step) == 3
-  assert checkpoint.Checkpointer(tmp_path / "run", keep=2).latest() == 3
+  assert checkpointer_lib.Checkpointer(tmp_path / "run", keep=2).latest() == 3
 
 
 def test_non_finite_loss_stops_and_names_the_step(tmp_path):
@@ -198,7 +199,7 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_with_the_last_good_step
 
   def fill(done):
     if done == 3:
-      monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", full)
+      monkeypatch.setattr(checkpointer_lib.ocp.CheckpointManager, "save", full)
 
   with pytest.raises(
     errors.Storage,
@@ -311,7 +312,7 @@ def test_checkpoint_of_another_model_is_refused_by_name(tmp_path):
   other = toy.fresh(tx, ema=True, width=32)
   mesh = mesh_lib.make(data=1, devices=jax.devices()[:1])
   with pytest.raises(errors.UserError, match="another model.*encoder/kernel is float32"):
-    checkpoint.Checkpointer(tmp_path / "run", keep=2).restore(other, mesh)
+    checkpointer_lib.Checkpointer(tmp_path / "run", keep=2).restore(other, mesh)
 
 
 def test_a_slow_source_is_named_as_the_bottleneck(tmp_path, capsys):

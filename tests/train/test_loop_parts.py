@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.train import loop
+from como_jax.train import loop, metrics_reader
 
 
 class Log:
@@ -78,7 +78,7 @@ class Value(float):
 @pytest.fixture(name="played")
 def _played(monkeypatch):
   """Runs the loop on paper: (outcome, calls). A step takes a second."""
-  bottleneck, clock = loop.meter_lib.Bottleneck, [0.0]
+  bottleneck, clock = metrics_reader.meter_lib.Bottleneck, [0.0]
 
   def played(
     *,
@@ -101,9 +101,9 @@ def _played(monkeypatch):
     clock[0] = 0.0
     times = types.SimpleNamespace(monotonic=lambda: clock[0])
     monkeypatch.setattr(loop, "time", times)
-    monkeypatch.setattr(loop.meter_lib, "time", times)
+    monkeypatch.setattr(metrics_reader.meter_lib, "time", times)
     monkeypatch.setattr(
-      loop.meter_lib, "Bottleneck", functools.partial(bottleneck, clock=times.monotonic)
+      metrics_reader.meter_lib, "Bottleneck", functools.partial(bottleneck, clock=times.monotonic)
     )
     monkeypatch.setattr(
       loop.distributed, "AsyncAllGather", lambda mesh, *, count: exchange or AsyncAllGather()
@@ -255,25 +255,6 @@ def test_a_signal_stops_behind_the_step_and_a_second_one_acts_as_usual(played):
   finally:
     for number, handler in old.items():
       signal.signal(number, handler)
-
-
-def test_outside_the_main_thread_the_caller_keeps_the_signals(monkeypatch):
-  def refused(*unused):
-    raise ValueError("signal only works in main thread of the main interpreter")
-
-  monkeypatch.setattr(loop.signal, "signal", refused)
-  with loop._Signals() as signals:
-    assert signals.number == 0
-
-
-def test_a_handler_that_python_did_not_set_is_given_back_as_the_default(monkeypatch):
-  calls = []
-  monkeypatch.setattr(
-    loop.signal, "signal", lambda number, handler: calls.append((number, handler))
-  )
-  with loop._Signals():
-    del calls[:]
-  assert calls == [(signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.SIG_DFL)]
 
 
 def scores(state):

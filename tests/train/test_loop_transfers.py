@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.train import checkpoint, log, loop
+from como_jax.train import checkpointer as checkpointer_lib
+from como_jax.train import log, loop
 from tests import toy
 
 
@@ -20,7 +21,7 @@ def test_a_step_that_transfers_arrays_unasked_is_refused(tmp_path):
       return now, {"loss": jax.jit(jnp.sum)(np.ones(3, np.float32))}
 
   writer = log.Log(tmp_path, steps=1, start=0, tensorboard=False)
-  checkpointer = checkpoint.Checkpointer(tmp_path, keep=1)
+  checkpointer = checkpointer_lib.Checkpointer(tmp_path, keep=1)
   careless = loop.TrainLoop(
     Careless(), loop.Schedule(1, 1, 0), loop.Throughput(16, "pairs"), writer, checkpointer
   )

@@ -18,7 +18,7 @@ import pytest
 import como_jax
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.train import atomic, rundir
+from como_jax.train import atomic, lock, rundir
 
 FRESH, RESUMED = {"resume": False, "overwrite": False}, {"resume": True, "overwrite": False}
 ANEW = {"resume": False, "overwrite": True}
@@ -40,17 +40,13 @@ def test_a_kill_before_the_config_leaves_no_run(tmp_path, monkeypatch):
   monkeypatch.undo()
   assert sorted(path.name for path in work.iterdir()) == [
     ".config.json.new",
-    rundir.LOCK,
+    lock.LOCK,
     rundir.VERSIONS,
   ]
   with pytest.raises(errors.UserError, match="holds no run to go on with"):
     rundir.check(work, config, **RESUMED)
   rundir.open_run(work, config, **FRESH)
-  assert sorted(path.name for path in work.iterdir()) == [
-    rundir.LOCK,
-    rundir.CONFIG,
-    rundir.VERSIONS,
-  ]
+  assert sorted(path.name for path in work.iterdir()) == [lock.LOCK, rundir.CONFIG, rundir.VERSIONS]
   rundir.check(work, config, **RESUMED)
   with pytest.raises(errors.UserError, match="is not empty: give --resume"):
     rundir.check(work, config, **FRESH)
@@ -119,7 +115,7 @@ def test_a_key_is_free_by_its_whole_name(tmp_path):
 def live_fixture(tmp_path):
   """A run directory that another process owns, and that process."""
   run = tmp_path / "run"
-  with rundir.owning():
+  with lock.owning():
     rundir.open_run(run, config_lib.ConfigDict({"task": "motion"}), **FRESH)
   (run / "metrics.jsonl").write_text("precious")
   code = (
@@ -128,7 +124,7 @@ def live_fixture(tmp_path):
     "print('has it', flush=True); sys.stdin.read()"
   )
   owner = subprocess.Popen(
-    [sys.executable, "-S", "-c", code, str(run / rundir.LOCK)],
+    [sys.executable, "-S", "-c", code, str(run / lock.LOCK)],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,
@@ -153,7 +149,7 @@ def test_a_live_run_has_one_owner(live, flags):
   assert {path: path.read_bytes() for path in run.iterdir()} == before
   owner.send_signal(signal.SIGKILL)
   owner.wait()
-  with rundir.owning():
+  with lock.owning():
     rundir.open_run(run, config, **flags)  # the lock died with it
     assert (run / "metrics.jsonl").exists() == flags["resume"]
 
@@ -165,15 +161,15 @@ def test_the_lock_is_held_until_the_task_ends(tmp_path):
     "-S",
     "-c",
     "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)",
-    str(run / rundir.LOCK),
+    str(run / lock.LOCK),
   ]
-  with rundir.owning():
+  with lock.owning():
     rundir.open_run(run, config, **FRESH)
     rundir.open_run(run, config, **ANEW)  # its own
     assert subprocess.run(probe, capture_output=True).returncode
   assert (
     subprocess.run(probe, capture_output=True).returncode == 0
-    and (run / rundir.LOCK).read_bytes() == b""
+    and (run / lock.LOCK).read_bytes() == b""
   )
 
 
@@ -264,13 +260,13 @@ def test_overwriting_deletes_all_but_the_lock_and_what_links_lead_to(tmp_path):
   (run / "folder" / "deep").mkdir(parents=True)
   (run / "file").touch()
   (run / "link").symlink_to(kept)
-  lock = (run / rundir.LOCK).stat().st_ino
+  inode = (run / lock.LOCK).stat().st_ino
   rundir.open_run(run, config, **ANEW)
   assert (
-    sorted(path.name for path in run.iterdir()) == [rundir.LOCK, rundir.CONFIG, rundir.VERSIONS]
+    sorted(path.name for path in run.iterdir()) == [lock.LOCK, rundir.CONFIG, rundir.VERSIONS]
     and (kept / "inside").is_dir()
   )
-  assert (run / rundir.LOCK).stat().st_ino == lock
+  assert (run / lock.LOCK).stat().st_ino == inode
 
 
 def test_what_is_written(tmp_path):
@@ -311,33 +307,33 @@ def test_versions_and_hardware_in_words(monkeypatch):
 
 
 def test_the_owner_says_who_it_is(tmp_path):
-  with rundir.owning():
+  with lock.owning():
     rundir.open_run(tmp_path, config_lib.ConfigDict({"task": "motion"}), **FRESH)
-    said = (tmp_path / rundir.LOCK).read_text()
+    said = (tmp_path / lock.LOCK).read_text()
     rundir.open_run(tmp_path, config_lib.ConfigDict({"task": "motion"}), **RESUMED)
-    assert (tmp_path / rundir.LOCK).read_text() == said, "its own, taken once"
-    with rundir.owning():
+    assert (tmp_path / lock.LOCK).read_text() == said, "its own, taken once"
+    with lock.owning():
       pass  # nothing was opened in here
-    assert (tmp_path / rundir.LOCK).read_text() == said
+    assert (tmp_path / lock.LOCK).read_text() == said
   assert re.fullmatch(
     rf"process {os.getpid()} on {re.escape(platform.node())} since \d{{4}}-\d\d-\d\d "
     r"\d\d:\d\d:\d\d\n",
     said,
   )
-  assert (tmp_path / rundir.LOCK).stat().st_mode & 0o777 == 0o644
-  (tmp_path / rundir.LOCK).write_text("x" * 5000)  # a shorter line replaces a longer one
-  with rundir.owning():
+  assert (tmp_path / lock.LOCK).stat().st_mode & 0o777 == 0o644
+  (tmp_path / lock.LOCK).write_text("x" * 5000)  # a shorter line replaces a longer one
+  with lock.owning():
     rundir.open_run(tmp_path, config_lib.ConfigDict({"task": "motion"}), **RESUMED)
-    assert (tmp_path / rundir.LOCK).read_text().startswith("process ") and "x" * 10 not in (
-      tmp_path / rundir.LOCK
+    assert (tmp_path / lock.LOCK).read_text().startswith("process ") and "x" * 10 not in (
+      tmp_path / lock.LOCK
     ).read_text()
 
 
 def test_an_owner_that_does_not_say_who_it_is(tmp_path):
   config, run = config_lib.ConfigDict({"task": "motion"}), tmp_path / "run"
-  with rundir.owning():
+  with lock.owning():
     rundir.open_run(run, config, **FRESH)
-  number = os.open(run / rundir.LOCK, os.O_RDWR)
+  number = os.open(run / lock.LOCK, os.O_RDWR)
   fcntl.flock(number, fcntl.LOCK_EX)  # a file opened twice has two locks, also in one process
   try:
     for flags in (RESUMED, ANEW):
@@ -349,7 +345,7 @@ def test_an_owner_that_does_not_say_who_it_is(tmp_path):
   finally:
     os.close(number)
   rundir.check(run, config, **RESUMED)
-  assert (run / rundir.LOCK).read_bytes().endswith(b"y" * 300), "looking does not take it"
+  assert (run / lock.LOCK).read_bytes().endswith(b"y" * 300), "looking does not take it"
 
 
 def open_files():
@@ -361,7 +357,7 @@ def test_a_file_system_without_locks_is_said_when_a_run_is_opened(tmp_path, monk
     raise OSError(95, "Operation not supported")
 
   config, run = config_lib.ConfigDict({"task": "motion"}), tmp_path.resolve() / "run"
-  monkeypatch.setattr(rundir.fcntl, "flock", fails)
+  monkeypatch.setattr(lock.fcntl, "flock", fails)
   before = open_files()
   rundir.open_run(run, config, **FRESH)
   note = (
@@ -375,17 +371,17 @@ def test_a_file_system_without_locks_is_said_when_a_run_is_opened(tmp_path, monk
 def test_looking_at_a_directory_leaves_no_file_open(tmp_path):
   config, run = config_lib.ConfigDict({"task": "motion"}), tmp_path / "run"
   before = open_files()
-  with rundir.owning():
+  with lock.owning():
     rundir.open_run(run, config, **FRESH)
     assert open_files() == before + 1
   assert open_files() == before
   for flags in (RESUMED, ANEW):
     rundir.check(run, config, **flags)
-  (run / rundir.LOCK).unlink()
+  (run / lock.LOCK).unlink()
   rundir.check(run, config, **RESUMED)  # of a version that had none
-  assert open_files() == before and not (run / rundir.LOCK).exists()
+  assert open_files() == before and not (run / lock.LOCK).exists()
   (tmp_path / "elsewhere").touch()
-  (run / rundir.LOCK).symlink_to(tmp_path / "elsewhere")
+  (run / lock.LOCK).symlink_to(tmp_path / "elsewhere")
   assert "--workdir" in text_of(lambda: rundir.open_run(run, config, **RESUMED)), (
     "a lock that leads elsewhere is not followed"
   )

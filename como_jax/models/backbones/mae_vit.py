@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import config_utils, embed, sizes, specs, transformer
+from como_jax.models import config_utils, embed, sizes, specs, stacks, transformer
 
 
 class Encoder(nn.Module):
@@ -66,7 +66,7 @@ class Encoder(nn.Module):
       tokens = jnp.take_along_axis(tokens, keep[..., None], axis=1)
     first = jnp.broadcast_to((cls + position[:, :1]).astype(dtype), (frames.shape[0], 1, width))
     x = jnp.concatenate([first, tokens], axis=1)
-    x = transformer.add_stack(self)(x)
+    x = stacks.add_stack(self)(x)
     return transformer.LayerNorm(epsilon=self.stack.epsilon, name="norm")(x)
 
 

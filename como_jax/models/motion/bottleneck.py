@@ -8,7 +8,6 @@ is what the linear path (motion/components.py) adds to z. With `zero` the last l
 so that z starts as the offset.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -163,7 +162,8 @@ class KL(nn.Module):
     return z
 
 
-BOTTLENECKS: dict[str, Callable[..., nn.Module]] = {
+Bottleneck = Continuous | VQ | KL
+BOTTLENECKS: dict[str, type[Bottleneck]] = {
   "continuous": Continuous,
   "vq": VQ,
   "pre_vq": PreVQ,

@@ -8,22 +8,25 @@ features, so K frames give K-1 pairs for K passes of the encoder instead of 2(K-
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import chex
 import einops
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import pixels, specs
+from como_jax.models import modules, pixels, specs
+from como_jax.models.backbones import mae_vit
+from como_jax.models.modules import Params
+from como_jax.models.motion import bottleneck as bottleneck_lib
 from como_jax.models.motion import components as components_lib
 from como_jax.models.motion import fdm as fdm_lib
 from como_jax.models.motion import idm, inputs
+from como_jax.models.motion import pairs as pairs_lib
 
 TCL_GRADIENTS = ("all", "released")
-Params = Mapping[str, Any]
 
 
 class Motion(NamedTuple):
@@ -62,9 +65,9 @@ class MotionModel:
   """
 
   config: dict[str, Any]
-  encoder: nn.Module
+  encoder: mae_vit.Encoder
   qformer: idm.QFormer
-  bottleneck: nn.Module
+  bottleneck: bottleneck_lib.Bottleneck
   fdm: fdm_lib.FDM
   tcl_gradient: str
   frozen: tuple[str, ...] = (r"encoder/.*",)
@@ -134,7 +137,7 @@ class MotionModel:
     """All tokens of `frames`: [..., H, W, 3] -> [..., N+1, D], CLS first, float32."""
     chex.assert_shape(frames, (..., self.image_size, self.image_size, 3))
     flat = frames.reshape((-1, *frames.shape[-3:]))
-    tokens = self.encoder.apply({"params": params["encoder"]}, flat)
+    tokens = modules.apply(self.encoder, params["encoder"], flat)
     return tokens.reshape((*frames.shape[:-3], *tokens.shape[-2:]))
 
   def tokens(self, params: Params, images: jax.Array) -> jax.Array:
@@ -172,17 +175,26 @@ class MotionModel:
       pair = tokens[:, 0], tokens[:, 1]
     else:
       pair = features
-    moved = self.components and self.components.between(pair, (first, second))
-    return self._latent(params, self._queries(params["idm"], *pair, moved, key), key)
+    moved = None if self.components is None else self.components.between(pair, (first, second))
+    return self._latent(
+      params, self._queries(params["idm"], pairs_lib.Pairs(*pair, moved), key), key
+    )
 
   def differences(self, params: Params, frames: jax.Array) -> jax.Array:
-    """The linear path's inputs of neighboring frames: clips [B, K, H, W, 3] -> [B*(K-1), G, D]."""
+    """The linear path's inputs of neighboring frames: clips [B, K, H, W, 3] -> [B*(K-1), G, D].
+
+    Raises:
+      ValueError: the model has no linear path.
+    """
+    if self.components is None:
+      raise ValueError("the model has no linear path (model.idm.components is 0)")
     tokens = self.features(params, frames)
 
-    def flat(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-      return tuple(half.reshape((-1, *half.shape[2:])) for half in (x[:, :-1], x[:, 1:]))
+    def halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+      before, after = x[:, :-1], x[:, 1:]
+      return pairs_lib.flat(before), pairs_lib.flat(after)
 
-    return self.components.between(flat(tokens), flat(frames))
+    return self.components.between(halves(tokens), halves(frames))
 
   def decode(
     self, params: Params, first: jax.Array, z: jax.Array, *, features: jax.Array | None = None
@@ -200,9 +212,7 @@ class MotionModel:
     """
     chex.assert_shape(z, (first.shape[0], self.latent.size))
     latent = einops.rearrange(z, "b (q d) -> b q d", q=self.latent.num_queries)
-    latent = self.bottleneck.apply(
-      {"params": params["idm"]["bottleneck"]}, latent, method="readable"
-    )
+    latent = modules.apply(self.bottleneck.readable, params["idm"]["bottleneck"], latent)
     if self.fdm.features == "residual" and features is None:
       features = self.features(params, first)
     return self._predict(params, first, latent, features)
@@ -226,48 +236,28 @@ class MotionModel:
       where the FDM predicts features. All float32 but "codes".
     """
     chex.assert_shape(batch["frames"], (None, None, self.image_size, self.image_size, 3))
-    frames = self._constrain(pixels.normalize(batch["frames"]))
+    frames = pairs_lib.constrain(pixels.normalize(batch["frames"]))
     size, count = frames.shape[0], frames.shape[1] - 1
-    has_jittered = "jittered" in batch or "jittered_tokens" in batch
-    tokens, pairs = self._pairs(params, frames, batch)
+    tokens, pairs = self._pairs(params, batch, frames)
     keys = jax.random.split(key, 3)
 
-    def flat(x: jax.Array) -> jax.Array:
-      return x.reshape((x.shape[0] * x.shape[1], *x.shape[2:]))
-
-    def grouped(x: jax.Array) -> jax.Array:
-      return x.reshape((size, x.shape[0] // size, *x.shape[1:]))
-
-    idm_params = params["idm"]
-    pairs = (*pairs, self._moved(frames, batch, pairs))
-    if self.tcl_gradient == "released" and has_jittered:
-      main = self._queries(
-        idm_params, *(None if half is None else flat(half[:, :count]) for half in pairs), keys[0]
-      )
-      # Stopped at the inputs, so that no backward pass of these branches is ever built.
-      others = (
-        None if half is None else jax.lax.stop_gradient(flat(half[:, count:])) for half in pairs
-      )
-      others = self._queries(jax.lax.stop_gradient(idm_params), *others, keys[1])
-      seen = jax.tree.map(
-        lambda *parts: flat(jnp.concatenate([grouped(part) for part in parts], axis=1)),
-        main,
-        others,
-      )
+    grouped = functools.partial(pairs_lib.grouped, size=size)
+    contrastive = pairs_lib.is_contrastive(batch)
+    if self.tcl_gradient == "released" and contrastive:
+      latent_inputs = self._released_queries(params["idm"], pairs, count, keys[0], keys[1])
     else:
-      seen = self._queries(
-        idm_params, *(None if half is None else flat(half) for half in pairs), keys[0]
-      )
-
-    motion = self._latent(params, seen, keys[2])
+      latent_inputs = self._queries(params["idm"], jax.tree.map(pairs_lib.flat, pairs), keys[0])
+    motion = self._latent(params, latent_inputs, keys[2])
     z = grouped(motion.z)
     outputs = {"z": z[:, :count]}
-    if has_jittered:
+    if contrastive:
       outputs |= {"z_reversed": z[:, count : 2 * count], "z_jittered": z[:, 2 * count :]}
     # Only the forward pairs are reconstructed, so only they are held to the bottleneck's own terms.
     outputs |= {name: grouped(term)[:, :count] for name, term in motion.terms.items()}
-    latent = flat(grouped(motion.decoded)[:, :count])
-    predicted = self._predict(params, flat(frames[:, :-1]), latent, flat(tokens[:, :-1]))
+    latent = pairs_lib.flat(grouped(motion.decoded)[:, :count])
+    predicted = self._predict(
+      params, pairs_lib.flat(frames[:, :-1]), latent, pairs_lib.flat(tokens[:, :-1])
+    )
     outputs |= {
       "pixels": grouped(predicted["pixels"]),
       "current": frames[:, :-1],
@@ -280,111 +270,69 @@ class MotionModel:
       }
     return outputs
 
-  def _constrain(self, frames: jax.Array) -> jax.Array:
-    return nn.with_logical_constraint(frames, ("batch", "time", *(None,) * (frames.ndim - 2)))
-
   def _pairs(
-    self, params: Params, frames: jax.Array, batch: Mapping[str, jax.Array]
-  ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Tokens of the frames, and the two halves of all pairs.
-
-    The order of pairs is forward, reversed, jittered. Pairs lie along the second axis, never the
-    first, which is sharded over devices.
-
-    Returns:
-      [B, K, N+1, D], and (first, second), each [B, P or 3P, N+1, D].
-    """
-    count = frames.shape[1] - 1
-    difference = inputs.INPUTS[self.qformer.inputs].pixel_difference
-    if "frame_tokens" in batch:
-      tokens = self._constrain(batch["frame_tokens"].astype(jnp.float32))
-      rest = (
-        self._constrain(batch["jittered_tokens"].astype(jnp.float32))
-        if "jittered_tokens" in batch
-        else None
-      )
-      return tokens, _branches(tokens, rest, difference=False, contrastive=rest is not None)
-    images = [frames]
-    jittered = self._constrain(pixels.normalize(batch["jittered"])) if "jittered" in batch else None
-    if difference:
-      images.append(frames[:, 1:] - frames[:, :-1])
-      images += (
-        [] if jittered is None else [frames[:, :-1] - frames[:, 1:], jittered - frames[:, :-1]]
-      )
-    elif jittered is not None:
-      images.append(jittered)
-    everything = self.features(params, jnp.concatenate(images, axis=1))
-    tokens, rest = everything[:, : count + 1], everything[:, count + 1 :]
-    return tokens, _branches(tokens, rest, difference=difference, contrastive=jittered is not None)
-
-  def _moved(
-    self, frames: jax.Array, batch: Mapping[str, jax.Array], pairs: tuple[jax.Array, jax.Array]
-  ) -> jax.Array | None:
-    """The linear path's inputs of all pairs [B, P or 3P, G, D], or None without one.
-
-    The order is that of `_pairs`.
-    """
-    if self.components is None:
-      return None
-    size, count = pairs[0].shape[:2]
-    images = None
-    if self.components.source == "flow":
-      rest = None
-      if count > frames.shape[1] - 1:
-        if "jittered" not in batch:
-          raise KeyError(
-            "jittered: the flow of these pairs needs their images, not only their tokens"
-          )
-        rest = self._constrain(pixels.normalize(batch["jittered"]))
-      images = _branches(frames, rest, difference=False, contrastive=rest is not None)
-      images = tuple(half.reshape((-1, *half.shape[2:])) for half in images)
-    moved = self.components.between(
-      tuple(half.reshape((-1, *half.shape[2:])) for half in pairs), images
+    self, params: Params, batch: Mapping[str, jax.Array], frames: jax.Array
+  ) -> tuple[jax.Array, pairs_lib.Pairs]:
+    """Tokens [B, K, N+1, D] of the normalized frames of a batch, and all its pairs."""
+    tokens, halves = pairs_lib.form(
+      batch,
+      frames,
+      lambda images: self.features(params, images),
+      pixel_difference=inputs.INPUTS[self.qformer.inputs].pixel_difference,
     )
-    return moved.reshape((size, count, *moved.shape[1:]))
+    moved = pairs_lib.moved(self.components, batch, frames, halves)
+    return tokens, pairs_lib.Pairs(*halves, moved)
+
+  def _released_queries(
+    self, params: Params, pairs: pairs_lib.Pairs, count: int, key: jax.Array, stopped_key: jax.Array
+  ) -> tuple[jax.Array, jax.Array | None]:
+    """`_queries` of all pairs, without a gradient through the pairs after the first `count`.
+
+    Args:
+      params: of the inverse dynamics model.
+      pairs: of all branches.
+      count: number of forward pairs of a clip.
+      key: of the forward pairs.
+      stopped_key: of the others.
+    """
+    grouped = functools.partial(pairs_lib.grouped, size=pairs.first.shape[0])
+    main = jax.tree.map(lambda half: pairs_lib.flat(half[:, :count]), pairs)
+    main = self._queries(params, main, key)
+    # Stopped at the inputs, so that no backward pass of these branches is ever built.
+    others = jax.tree.map(
+      lambda half: jax.lax.stop_gradient(pairs_lib.flat(half[:, count:])), pairs
+    )
+    others = self._queries(jax.lax.stop_gradient(params), others, stopped_key)
+    return jax.tree.map(
+      lambda *parts: pairs_lib.flat(jnp.concatenate([grouped(part) for part in parts], axis=1)),
+      main,
+      others,
+    )
 
   def _queries(
-    self,
-    params: Params,
-    first: jax.Array,
-    second: jax.Array,
-    moved: jax.Array | None,
-    key: jax.Array | None,
+    self, params: Params, pairs: pairs_lib.Pairs, key: jax.Array | None
   ) -> tuple[jax.Array, jax.Array | None]:
-    """The bottleneck's inputs: the queries' outputs [B, Q, W] of pairs of tokens, and an offset.
+    """The bottleneck's inputs: the queries' outputs [B, Q, W] of B pairs, and an offset.
 
-    The offset [B, Q, Z] is the linear path's output for `moved` [B, G, D], or None.
+    The offset [B, Q, Z] is the linear path's output, or None.
     """
     key = jax.random.key(0) if key is None else key
-    hidden = self.qformer.apply({"params": params["qformer"]}, first, second, key)
-    if self.components is None:
+    hidden = modules.apply(self.qformer, params["qformer"], pairs.first, pairs.second, key)
+    if self.components is None or pairs.moved is None:
       return hidden, None
-    return hidden, self.components.apply({"params": params["components"]}, moved)
+    return hidden, modules.apply(self.components, params["components"], pairs.moved)
 
   def _latent(
-    self, params: Params, seen: tuple[jax.Array, jax.Array | None], key: jax.Array | None
+    self, params: Params, latent_inputs: tuple[jax.Array, jax.Array | None], key: jax.Array | None
   ) -> Motion:
-    hidden, offset = seen
+    hidden, offset = latent_inputs
     extra = () if offset is None else (offset,)  # VQ takes no offset
-    latent = self.bottleneck.apply({"params": params["idm"]["bottleneck"]}, hidden, key, *extra)
+    latent = modules.apply(self.bottleneck, params["idm"]["bottleneck"], hidden, key, *extra)
     return Motion(einops.rearrange(latent.z, "b q d -> b (q d)"), latent.decoded, latent.terms)
 
   def _predict(
     self, params: Params, frames: jax.Array, latent: jax.Array, tokens: jax.Array | None
   ) -> dict[str, jax.Array]:
-    features = tokens[:, 1:] if self.fdm.features == "residual" else None
-    return self.fdm.apply({"params": params["fdm"]}, frames, latent, features)
-
-
-def _branches(
-  tokens: jax.Array, rest: jax.Array | None, *, difference: bool, contrastive: bool
-) -> tuple[jax.Array, jax.Array]:
-  """(first, second) of `MotionModel._pairs`.
-
-  `rest` are the tokens of all pixel differences, or of the jittered frames.
-  """
-  before, after = tokens[:, :-1], tokens[:, 1:]
-  if not contrastive:
-    return before, rest if difference else after
-  second = rest if difference else jnp.concatenate([after, before, rest], axis=1)
-  return jnp.concatenate([before, after, before], axis=1), second
+    residual = self.fdm.features == "residual"
+    features = tokens[:, 1:] if residual and tokens is not None else None
+    return modules.apply(self.fdm, params["fdm"], frames, latent, features)

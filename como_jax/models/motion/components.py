@@ -62,12 +62,12 @@ def flow_shrinks(size: int, side: int) -> int:
     size: pixels along a side of an image.
     side: cells along a side.
   """
-  fits = [
-    times
-    for times in range(max(1, size // FLOW_SIDE), 0, -1)
-    if size % times == 0 and size // times % side == 0 and size // times % 4 == 0
+  factors = [
+    factor
+    for factor in range(max(1, size // FLOW_SIDE), 0, -1)
+    if size % factor == 0 and size // factor % side == 0 and size // factor % 4 == 0
   ]
-  return fits[0] if fits else 0
+  return factors[0] if factors else 0
 
 
 def flow_cells(first: jax.Array, second: jax.Array, groups: int) -> jax.Array:
@@ -81,12 +81,14 @@ def flow_cells(first: jax.Array, second: jax.Array, groups: int) -> jax.Array:
   Returns:
     [B, groups, 2].
   """
-  times = flow_shrinks(first.shape[1], round(groups**0.5))
+  factor = flow_shrinks(first.shape[1], round(groups**0.5))
 
   def small(x: jax.Array) -> jax.Array:
     x = pixels.denormalize(x)
     return (
-      einops.reduce(x, "b (h p) (w q) c -> b h w c", "mean", p=times, q=times) if times > 1 else x
+      einops.reduce(x, "b (h p) (w q) c -> b h w c", "mean", p=factor, q=factor)
+      if factor > 1
+      else x
     )
 
   first, second = small(first), small(second)
@@ -129,8 +131,13 @@ class Components(nn.Module):
     Args:
       tokens: of the first and second frames, each [B, N+1, D], CLS first.
       images: the frames [B, H, W, 3], ImageNet-normalized; only flow reads them.
+
+    Raises:
+      ValueError: flow without images.
     """
     if self.source == "flow":
+      if images is None:
+        raise ValueError("the flow between frames needs their images")
       return flow_cells(*images, self.groups)
     chex.assert_shape(list(tokens), (None, self.patches + 1, None))
     return pooled(tokens[1] - tokens[0], self.pool).astype(jnp.float32)
@@ -175,10 +182,10 @@ def check(components: Components, idm: Mapping[str, Any], kind: str, image_size:
       f"model.idm.components_of={components.source!r} is unknown: "
       f"{errors.nearest(components.source, SOURCES)}"
     )
-  what, max_count = f"model.idm.components={components.count}", components.latent.size
+  count, max_count = f"model.idm.components={components.count}", components.latent.size
   if not 0 < components.count <= max_count:
     raise errors.UserError(
-      f"{what}, expected 0 (off) to {max_count}, the length of z (model.idm.num_queries x "
+      f"{count}, expected 0 (off) to {max_count}, the length of z (model.idm.num_queries x "
       "model.bottleneck.latent_dim)"
     )
   side = round(components.patches**0.5)
@@ -197,14 +204,14 @@ def check(components: Components, idm: Mapping[str, Any], kind: str, image_size:
     )
   if kind not in BOTTLENECKS:
     raise errors.UserError(
-      f"{what} needs model.bottleneck.kind={' or '.join(BOTTLENECKS)}, it is {kind!r}"
+      f"{count} needs model.bottleneck.kind={' or '.join(BOTTLENECKS)}, it is {kind!r}"
     )
   if idm["inputs"] not in INPUTS:
     raise errors.UserError(
-      f"{what} needs model.idm.inputs={' or '.join(INPUTS)}, it is {idm['inputs']!r}"
+      f"{count} needs model.idm.inputs={' or '.join(INPUTS)}, it is {idm['inputs']!r}"
     )
   if idm.get("patch_order", "raster") != "raster":
     raise errors.UserError(
-      f"{what} needs model.idm.patch_order=raster, it is {idm['patch_order']!r}"
+      f"{count} needs model.idm.patch_order=raster, it is {idm['patch_order']!r}"
     )
   return components

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import config_utils, embed, pixels, specs, transformer
+from como_jax.models import config_utils, embed, pixels, specs, stacks, transformer
 
 OUTPUTS = ("direct", "residual")
 CONDITIONS = ("add", "concat")
@@ -92,7 +92,7 @@ class FDM(nn.Module):
         compute_dtype
       )
       x = jnp.concatenate([x + position.astype(compute_dtype), motion], axis=1)
-    x = transformer.add_stack(self)(x)
+    x = stacks.add_stack(self)(x)
     x = transformer.LayerNorm(epsilon=self.stack.epsilon, name="norm")(x[:, : side * side])
 
     zeros = nn.initializers.zeros
@@ -107,6 +107,8 @@ class FDM(nn.Module):
       init = zeros if self.features == "residual" else kernel_init
       change = dense(self.features_width, "features_head", init, jnp.float32)(x)
       if self.features == "residual":
+        if features is None:
+          raise ValueError("features='residual' needs the features of the current frames")
         chex.assert_equal_shape([features, change])
         change = features + change
       outputs["features"] = change
@@ -128,5 +130,5 @@ def check(fdm: FDM) -> FDM:
     ("features", fdm.features, FEATURES),
     ("initializer", fdm.stack.initializer, transformer.INITIALIZERS),
   ):
-    config_utils.lookup(dict.fromkeys(valid), value, f"model.fdm.{field}")
+    config_utils.choice(valid, value, f"model.fdm.{field}")
   return fdm

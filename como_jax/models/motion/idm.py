@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import config_utils, specs, transformer
+from como_jax.models import config_utils, specs, stacks, transformer
 from como_jax.models.motion import inputs as inputs_lib
 
 # Which of the two token types the second half gets: the released code gives both halves type 0.
@@ -77,7 +77,7 @@ class QFormer(nn.Module):
         tokens.append(repeat(self.param("separator", learned, (1, 1, width))))
       tokens.append(project(half) + types[kind][None, None].astype(dtype))
     x = jnp.concatenate(tokens, axis=1) + position.astype(dtype)
-    x = transformer.add_stack(self)(x, num_outputs=self.num_queries)
+    x = stacks.add_stack(self)(x, num_outputs=self.num_queries)
     return transformer.LayerNorm(epsilon=self.stack.epsilon, name="norm")(x)
 
 
@@ -92,8 +92,6 @@ def check(qformer: QFormer) -> QFormer:
   """
   config_utils.lookup(inputs_lib.INPUTS, qformer.inputs, "model.idm.inputs")
   config_utils.lookup(TOKEN_TYPES, qformer.token_types, "model.idm.token_types")
-  config_utils.lookup(
-    dict.fromkeys(inputs_lib.PATCH_ORDERS), qformer.patch_order, "model.idm.patch_order"
-  )
+  config_utils.choice(inputs_lib.PATCH_ORDERS, qformer.patch_order, "model.idm.patch_order")
   config_utils.lookup(transformer.INITIALIZERS, qformer.stack.initializer, "model.idm.initializer")
   return qformer

@@ -14,6 +14,8 @@ import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.linen import spmd
 
 from como_jax.models import attention, specs, transformer
 from como_jax.models.transformer import KVCache
@@ -75,12 +77,28 @@ class Modulation(nn.Module):
     table = nn.Dense(self.parts * condition.shape[-1], dtype=self.dtype, kernel_init=zeros)
     nn.share_scope(self, table)
     others = (None,) * (condition.ndim - 1)
-    condition = nn.with_logical_constraint(jax.nn.silu(condition), ("gathered_batch", *others))
-    parts = nn.with_logical_constraint(
+    condition = spmd.with_logical_constraint(jax.nn.silu(condition), ("gathered_batch", *others))
+    parts = spmd.with_logical_constraint(
       table(condition), ("gathered_batch", *others[1:], "modulation")
     )
-    parts = nn.with_logical_constraint(parts, ("batch", *others))
+    parts = spmd.with_logical_constraint(parts, ("batch", *others))
     return jnp.split(parts, self.parts, axis=-1)
+
+
+def token_modulation(
+  modulation: Modulation, condition: jax.Array, group: jax.Array | np.ndarray
+) -> list[jax.Array]:
+  """The vectors of each token: those of its group's condition.
+
+  Args:
+    modulation: makes `parts` vectors of a condition.
+    condition: [B, G, D].
+    group: int [N], the index of each token's condition.
+
+  Returns:
+    parts x [B, N, D].
+  """
+  return [jnp.take(part, group, axis=1) for part in modulation(condition)]
 
 
 def modulated_norm(
@@ -122,7 +140,7 @@ class KeysAndValues(nn.Module):
 
 
 class ContextKVBlock(nn.Module):
-  """A layer of a `transformer.Stack` that returns the context and its keys and values.
+  """A layer of a `stacks.Stack` that returns the context and its keys and values.
 
   The context passes unchanged; the keys and values are those of one DiT block.
   """
@@ -164,9 +182,8 @@ class DiTBlock(nn.Module):
       [B, N, D].
     """
     stack = self.stack
-    x = nn.with_logical_constraint(x, ("batch", "token", "embed"))
-    parts = Modulation(9, stack.dtype, name="modulation")(condition)
-    parts = [jnp.take(part, group, axis=1) for part in parts]
+    x = transformer.constrain_tokens(x)
+    parts = token_modulation(Modulation(9, stack.dtype, name="modulation"), condition, group)
 
     def normed(x: jax.Array, index: int) -> jax.Array:
       shift, scale = parts[3 * index : 3 * index + 2]
@@ -178,7 +195,7 @@ class DiTBlock(nn.Module):
     x = x + parts[2] * attend("attention")(normed(x, 0), mask)
     x = x + parts[5] * attend("cross_attention")(normed(x, 1), context_mask, None, context_kv)
     x = x + parts[8] * transformer.MLP(stack, name="mlp")(normed(x, 2))
-    return nn.with_logical_constraint(x, ("batch", "token", "embed"))
+    return transformer.constrain_tokens(x)
 
 
 class TokenDenoiser(nn.Module):

@@ -93,7 +93,7 @@ class Flow:
     Raises:
       errors.UserError: for a value that makes no sense.
     """
-    config_utils.lookup(dict.fromkeys(TIMES), self.time, f"{where}.time")
+    config_utils.choice(TIMES, self.time, f"{where}.time")
     for name in ("alpha", "cut", "deviation"):
       if getattr(self, name) <= 0 or (name == "cut" and self.cut > 1):
         raise errors.UserError(
@@ -169,9 +169,9 @@ class DDPM:
     Raises:
       errors.UserError: for a value that makes no sense.
     """
-    config_utils.lookup(dict.fromkeys(SCHEDULES), self.schedule, f"{where}.schedule")
-    config_utils.lookup(dict.fromkeys(PREDICTIONS), self.prediction, f"{where}.prediction")
-    config_utils.lookup(dict.fromkeys(SAMPLERS), self.sampler, f"{where}.sampler")
+    config_utils.choice(SCHEDULES, self.schedule, f"{where}.schedule")
+    config_utils.choice(PREDICTIONS, self.prediction, f"{where}.prediction")
+    config_utils.choice(SAMPLERS, self.sampler, f"{where}.sampler")
     # With fewer timesteps than this the linear schedule has betas above 1.
     minimum = 21 if self.schedule == "linear" else 2
     if self.num_train_timesteps < minimum or self.clip < 0:

@@ -20,13 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from como_jax import errors
-from como_jax.models import config_utils, specs, transformer
+from como_jax.models import modules, specs, stacks, transformer
+from como_jax.models.modules import Params
 from como_jax.models.policy import blocks, diffusion
 from como_jax.models.policy.projections import LATENT, EmbodimentProjections
 from como_jax.models.policy.trunk import Context
-
-Params = Mapping[str, Any]
 
 
 class ContextKV(nn.Module):
@@ -37,7 +35,7 @@ class ContextKV(nn.Module):
   @nn.compact
   def __call__(self, tokens: jax.Array) -> transformer.KVCache:
     """`tokens` [B, S, any] -> {"key", "value"}, each [layers, B, S, H, D/H]."""
-    return transformer.add_stack(self, block=blocks.ContextKVBlock)(tokens)[1]
+    return stacks.add_stack(self, block=blocks.ContextKVBlock)(tokens)[1]
 
 
 class Denoiser(nn.Module):
@@ -88,7 +86,7 @@ class Denoiser(nn.Module):
     valid = jnp.concatenate([valid for _, _, valid in groups.values()], axis=1)
     group = np.repeat(np.arange(len(groups)), [lengths[name] for name in groups])
     condition = blocks.TimeEmbedding(width, dtype, name="time")(time)
-    stack = transformer.add_stack(self, block=blocks.DiTBlock)
+    stack = stacks.add_stack(self, block=blocks.DiTBlock)
     x = stack(
       x,
       group_mask(group, valid),
@@ -97,10 +95,10 @@ class Denoiser(nn.Module):
       jnp.asarray(group),
       layers=context_kv,
     )
-    parts = blocks.Modulation(2, dtype, name="modulation_out")(condition)
-    x = blocks.modulated_norm(
-      x, *(jnp.take(part, group, axis=1) for part in parts), epsilon=self.stack.epsilon
+    shift, scale = blocks.token_modulation(
+      blocks.Modulation(2, dtype, name="modulation_out"), condition, group
     )
+    x = blocks.modulated_norm(x, shift, scale, epsilon=self.stack.epsilon)
     ends = np.cumsum([lengths[name] for name in groups])[:-1]
     return dict(zip(groups, jnp.split(x, ends, axis=1), strict=False))
 
@@ -192,8 +190,8 @@ class DiT:
       )
       tokens = self.projections.apply(projection_params, "encode", noisy[name].x, robot[name])
       groups[name] = (tokens, noisy[name].time, mask[name].any(axis=-1))
-    context_kv = self.context_kv.apply({"params": params["memory"]}, context.tokens)
-    outputs = self.denoiser.apply({"params": params["denoiser"]}, groups, context_kv, context.mask)
+    context_kv = modules.apply(self.context_kv, params["memory"], context.tokens)
+    outputs = modules.apply(self.denoiser, params["denoiser"], groups, context_kv, context.mask)
     terms = {}
     for name, output in outputs.items():
       predicted = self.projections.apply(projection_params, "decode", output, robot[name])
@@ -210,33 +208,16 @@ class DiT:
     projection_params: Params,
     contexts: list[Context],
     key: jax.Array,
-    *,
-    group: str,
-    robot: str,
-    num_sampling_steps: int | None,
-    guidance_scale: float,
+    options: specs.SampleOptions,
   ) -> jax.Array:
-    """Denoises one group.
-
-    Args:
-      params: as from `init`.
-      projection_params: as from `EmbodimentProjections.init`.
-      contexts: with the instruction and, for guidance, without it.
-      key: of the noise.
-      group: "action" or "latent".
-      robot: name of the robot, or "latent".
-      num_sampling_steps: None for the configured number.
-      guidance_scale: weight of the instruction.
-
-    Returns:
-      float32 [B, K, A of the robot] or [B, M, Z].
-    """
+    """Denoises one group; the arguments are those of `protocols.ActionHead.sample`."""
+    group, robot, num_sampling_steps = options.group, options.robot, options.num_sampling_steps
     if num_sampling_steps is None:
       num_sampling_steps = self.num_sampling_steps
     denoiser, batch = self.denoiser, contexts[0].tokens.shape[0]
     length = denoiser.action_horizon if group == "action" else denoiser.motion_horizon
     contexts_kv = [
-      (self.context_kv.apply({"params": params["memory"]}, context.tokens), context.mask)
+      (modules.apply(self.context_kv, params["memory"], context.tokens), context.mask)
       for context in contexts
     ]
 
@@ -246,66 +227,15 @@ class DiT:
     def predict(x: jax.Array, time: jax.Array) -> jax.Array:
       groups = {group: (project("encode", x), time, jnp.ones((batch, length), bool))}
       predicted = [
-        project(
-          "decode", denoiser.apply({"params": params["denoiser"]}, groups, *context_kv)[group]
-        )
-        for context_kv in contexts_kv
+        project("decode", modules.apply(denoiser, params["denoiser"], groups, kv, mask)[group])
+        for kv, mask in contexts_kv
       ]
       if len(predicted) == 1:
         return predicted[0]
-      return diffusion.classifier_free_guidance(*predicted, guidance_scale)
+      conditional, unconditional = predicted
+      return diffusion.classifier_free_guidance(conditional, unconditional, options.guidance_scale)
 
     noise_key, step_key = jax.random.split(key)
     size = self.projections.shapes[robot]["encode"][0]
     noise = jax.random.normal(noise_key, (batch, length, size))
     return self.objective.sample(noise, predict, step_key, num_sampling_steps)
-
-
-def build(
-  section: dict[str, Any],
-  *,
-  robots: dict[str, dict[str, int]],
-  action_horizon: int,
-  motion_horizon: int,
-  latent: specs.LatentSpec,
-  trunk_width: int,
-  stack: config_utils.StackFields,
-) -> DiT:
-  """The action head from the section model.dit.
-
-  Args:
-    section: the denoiser's settings, "objective", "flow", "ddpm" and "num_sampling_steps".
-    robots: {name: {"action": dims, "state": dims}}.
-    action_horizon: K.
-    motion_horizon: M.
-    latent: the shape of a motion.
-    trunk_width: of the tokens of states.
-    stack: fields of `StackConfig` that the section does not hold.
-
-  Raises:
-    errors.UserError: an unknown or missing key, or a value that cannot be.
-  """
-  where, section = "model.dit", dict(section)
-  objective, num_sampling_steps = diffusion.build(section, where)
-  denoiser = config_utils.instantiate(
-    Denoiser,
-    section,
-    where,
-    stack=stack,
-    action_horizon=action_horizon,
-    motion_horizon=motion_horizon,
-  )
-  width, num_heads = denoiser.stack.width, denoiser.stack.num_heads
-  if width % num_heads:
-    raise errors.UserError(f"{where}.width {width} is not a multiple of num_heads {num_heads}")
-  config_utils.lookup(transformer.INITIALIZERS, denoiser.stack.initializer, f"{where}.initializer")
-  shapes = {
-    name: {"encode": (sizes["action"], width), "decode": (width, sizes["action"])}
-    for name, sizes in robots.items()
-  }
-  for name, sizes in robots.items():
-    if sizes["state"]:
-      shapes[name]["state"] = (sizes["state"], trunk_width)
-  shapes[LATENT] = {"encode": (latent.size, width), "decode": (width, latent.size)}
-  projections = EmbodimentProjections(shapes, tuple(shapes), denoiser.stack.dtype)
-  return DiT(ContextKV(denoiser.stack), denoiser, objective, projections, num_sampling_steps)

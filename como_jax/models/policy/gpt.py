@@ -24,27 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from como_jax import errors
-from como_jax.models import config_utils, specs, transformer
-from como_jax.models.policy import blocks, diffusion, masks, outputs
-from como_jax.models.policy.network import Network
+from como_jax.models import protocols, specs, transformer
+from como_jax.models.modules import Params
+from como_jax.models.policy import blocks, masks
+from como_jax.models.policy import network as network_lib
 from como_jax.models.policy.projections import LATENT, EmbodimentProjections
 from como_jax.models.policy.trunk import Context
-
-Params = Mapping[str, Any]
-PREFIXES = ("causal", "bidirectional")
-TOKENS = ("query", "motion")
-INFERENCES = ("hidden", "decoded")
-POSITIONS = ("learned", "none")
-SETTINGS = {
-  "tokens": "query",
-  "prefix": "causal",
-  "position": "learned",
-  "motion_dropout": 0.5,
-  "inference": "hidden",
-  "action_weight": 1.0,
-  "gripper": {},
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,10 +59,10 @@ class GPT:
     supports_guidance: False.
   """
 
-  network: Network
+  network: network_lib.Network
   projections: EmbodimentProjections
-  motion: Any
-  action: Any
+  motion: protocols.OutputHead
+  action: protocols.OutputHead
   action_horizon: int
   motion_horizon: int
   latent: specs.LatentSpec
@@ -146,12 +131,12 @@ class GPT:
     mask = masks.attention_mask(
       self._layout(prefix), context.mask, batch["latents_mask"], hidden, tokens
     )
-    x = self.network.apply({"params": params["network"]}, x, mask)[0]
+    x = network_lib.run(self.network, params["network"], x, mask)
     motion = x[:, prefix : prefix + self.length]
     motion = motion.reshape((size, motions, 1 + tokens, -1))[:, :, :-1]
 
     linear = self._linear(projection_params, LATENT)
-    error = self.motion.loss(params.get("motion_output"), linear, motion, target, motion_key)
+    error = self.motion.loss(params.get("motion_output", {}), linear, motion, target, motion_key)
     mask = jnp.broadcast_to(batch["latents_mask"][..., None, None], error.shape)
     terms = {"latent": _sum(error, mask)}
     return terms | self._action_terms(
@@ -178,7 +163,7 @@ class GPT:
     mask = batch["actions_mask"]
     target = jnp.where(mask, batch["actions"].astype(jnp.float32), 0)
     linear = self._linear(projection_params, batch["robot"])
-    error = self.action.loss(params.get("action_output"), linear, queries, target, key)
+    error = self.action.loss(params.get("action_output", {}), linear, queries, target, key)
     if not self.gripper:
       total, count = _sum(error, mask)
       return {"action": (self.action_weight * total, count)}
@@ -200,14 +185,13 @@ class GPT:
     projection_params: Params,
     contexts: list[Context],
     key: jax.Array,
-    *,
-    group: str,
-    robot: str,
-    num_sampling_steps: int | None,
-    guidance_scale: float,
+    options: specs.SampleOptions,
   ) -> jax.Array:
-    """Samples actions or future motions; arguments as for `dit.DiT.sample`."""
-    del guidance_scale
+    """Samples actions or future motions, without guidance.
+
+    The arguments are those of `protocols.ActionHead.sample`.
+    """
+    group, robot, num_sampling_steps = options.group, options.robot, options.num_sampling_steps
     if num_sampling_steps is None:
       num_sampling_steps = self.num_sampling_steps
     (context,) = contexts
@@ -221,8 +205,8 @@ class GPT:
     motion_key, action_key = jax.random.split(key)
 
     cache = self.network.empty_cache(size, length)
-    _, cache = self.network.apply(
-      {"params": params["network"]}, context.tokens, mask[:, :, :prefix], 0, cache
+    _, cache = network_lib.extend(
+      self.network, params["network"], context.tokens, mask[:, :, :prefix], 0, cache
     )
     if decodes:
       z, cache = self._decode(
@@ -231,12 +215,12 @@ class GPT:
       if group == "latent":
         return z
     rows = mask[:, :, prefix + self.length :]
-    queries = self.network.apply(
-      {"params": params["network"]}, self._queries(params, size), rows, None, cache
-    )[0]
+    queries = network_lib.run(
+      self.network, params["network"], self._queries(params, size), rows, cache
+    )
     dims = self.projections.shapes[robot]["decode"][1]
     actions = self.action.sample(
-      params.get("action_output"),
+      params.get("action_output", {}),
       self._linear(projection_params, robot),
       queries,
       action_key,
@@ -249,7 +233,7 @@ class GPT:
   def _decode(
     self,
     params: Params,
-    linear: outputs.Linear,
+    linear: protocols.Linear,
     mask: jax.Array,
     cache: transformer.KVCache,
     key: jax.Array,
@@ -269,11 +253,11 @@ class GPT:
       if self.position == "learned":
         x = x + params["position"][position][None]
       row = jax.lax.dynamic_slice_in_dim(mask, prefix + position, 1, axis=2)
-      x, cache = self.network.apply(
-        {"params": params["network"]}, x[:, None], row, prefix + position, cache
+      x, cache = network_lib.extend(
+        self.network, params["network"], x[:, None], row, prefix + position, cache
       )
       token = self.motion.sample(
-        params.get("motion_output"),
+        params.get("motion_output", {}),
         linear,
         x[:, 0],
         jax.random.fold_in(key, position),
@@ -300,98 +284,9 @@ class GPT:
   def _queries(self, params: Params, size: int) -> jax.Array:
     return blocks.repeat(params["action"], size, jnp.float32)
 
-  def _linear(self, projection_params: Params, robot: jax.Array | str) -> outputs.Linear:
+  def _linear(self, projection_params: Params, robot: jax.Array | str) -> protocols.Linear:
     return lambda layer, x: self.projections.apply(projection_params, layer, x, robot)
 
 
 def _sum(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.sum(jnp.where(mask, values, 0)), jnp.sum(mask.astype(jnp.float32))
-
-
-def build(
-  section: dict[str, Any],
-  *,
-  robots: dict[str, dict[str, int]],
-  action_horizon: int,
-  motion_horizon: int,
-  latent: specs.LatentSpec,
-  trunk_width: int,
-  stack: config_utils.StackFields,
-) -> GPT:
-  """The action head from the section model.gpt.
-
-  Args:
-    section: fields of `Network`, the settings of `GPT`, and those that `outputs.build` takes.
-    robots: {name: {"action": dims, "state": dims}}.
-    action_horizon: K.
-    motion_horizon: M.
-    latent: the shape of a motion.
-    trunk_width: of the context tokens.
-    stack: fields of `StackConfig` that the section does not hold.
-
-  Raises:
-    errors.UserError: an unknown or missing key, or a value that cannot be.
-  """
-  where, section = "model.gpt", dict(section)
-  settings = {name: section.pop(name, default) for name, default in SETTINGS.items()}
-  for name, valid in (
-    ("prefix", PREFIXES),
-    ("position", POSITIONS),
-    ("inference", INFERENCES),
-    ("tokens", TOKENS),
-  ):
-    config_utils.lookup(dict.fromkeys(valid), settings[name], f"{where}.{name}")
-  objective, num_sampling_steps = diffusion.build(section, where)
-  motion, action = outputs.build(section, where, objective)
-  network = config_utils.instantiate(Network, section, where, stack=stack)
-  width, num_heads = network.stack.width, network.stack.num_heads
-  config_utils.lookup(transformer.ACTIVATIONS, network.activation, f"{where}.activation")
-  config_utils.lookup(transformer.INITIALIZERS, network.stack.initializer, f"{where}.initializer")
-  if width != trunk_width or width % num_heads:
-    raise errors.UserError(
-      f"{where}.width {width} must be model.trunk.width {trunk_width} and a multiple of "
-      f"num_heads {num_heads}"
-    )
-  valid_dropout = 0 <= settings["motion_dropout"] <= 1
-  if not valid_dropout or settings["action_weight"] < 0 or network.stack.depth < 1:
-    raise errors.UserError(
-      f"{where}: depth must be at least 1, motion_dropout between 0 and 1, action_weight not "
-      "negative"
-    )
-  if settings.pop("tokens") == "motion":
-    latent = specs.LatentSpec(1, latent.size)
-  dims = latent.latent_dim
-  shapes = {name: action.layers(width, sizes["action"]) for name, sizes in robots.items()}
-  for name, sizes in robots.items():
-    shapes[name] |= {"state": (sizes["state"], trunk_width)} if sizes["state"] else {}
-  shapes[LATENT] = {"encode": (dims, width), **motion.layers(width, dims)}
-  zero = (*(robots if action.zero else ()), *((LATENT,) if motion.zero else ()))
-  settings["gripper"] = _gripper(settings["gripper"], robots, action)
-  return GPT(
-    network,
-    EmbodimentProjections(shapes, zero, network.stack.dtype),
-    motion,
-    action,
-    action_horizon,
-    motion_horizon,
-    latent,
-    num_sampling_steps=num_sampling_steps,
-    **settings,
-  )
-
-
-def _gripper(
-  section: Mapping[str, Any], robots: Mapping[str, Any], action: Any
-) -> dict[str, tuple[int, ...]]:
-  for name, dims in section.items():
-    where = f"model.gpt.gripper.{name}"
-    if name not in robots:
-      raise errors.UserError(f"{where}: no such robot; {errors.nearest(name, robots)}")
-    if any(not 0 <= dim < robots[name]["action"] for dim in dims) or not isinstance(
-      action, outputs.Regression
-    ):
-      raise errors.UserError(
-        f"{where} {list(dims)}: dims must be below {robots[name]['action']}, and action_head "
-        "'regression'"
-      )
-  return {name: tuple(dims) for name, dims in section.items()}

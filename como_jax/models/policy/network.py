@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import specs, transformer
+from como_jax.models import modules, specs, stacks, transformer
 
 
 class Network(nn.Module):
@@ -40,7 +40,7 @@ class Network(nn.Module):
     Returns:
       (float32 [B, N, D], the updated cache, or None without `cache_index`).
     """
-    x = transformer.add_stack(self, settings={"activation": self.activation})(
+    x = stacks.add_stack(self, settings={"activation": self.activation})(
       x, mask, cache_index, layers=cache
     )
     x, cache = x if cache_index is not None else (x, None)
@@ -59,3 +59,48 @@ class Network(nn.Module):
     stack = self.stack
     shape = (stack.depth, batch, length, stack.num_heads, stack.head_dim)
     return {name: jnp.zeros(shape, stack.dtype) for name in ("key", "value")}
+
+
+def run(
+  network: Network,
+  params: modules.Params,
+  x: jax.Array,
+  mask: jax.Array,
+  cache: transformer.KVCache | None = None,
+) -> jax.Array:
+  """Outputs float32 [B, N, D] of tokens that attend to each other, or only to a cache.
+
+  Args:
+    network: the transformer.
+    params: its parameters.
+    x: [B, N, D].
+    mask: bool [B, 1, N, N or the cache's length].
+    cache: as from `empty_cache`; it is only read.
+  """
+  return modules.apply(network, params, x, mask, None, cache)[0]
+
+
+def extend(
+  network: Network,
+  params: modules.Params,
+  x: jax.Array,
+  mask: jax.Array,
+  cache_index: jax.Array | int,
+  cache: transformer.KVCache,
+) -> tuple[jax.Array, transformer.KVCache]:
+  """Runs tokens whose keys and values are written into a cache.
+
+  Args:
+    network: the transformer.
+    params: its parameters.
+    x: [B, N, D].
+    mask: bool [B, 1, N, the cache's length].
+    cache_index: where the keys and values are written.
+    cache: as from `empty_cache`.
+
+  Returns:
+    (outputs float32 [B, N, D], the new cache).
+  """
+  outputs, written = modules.apply(network, params, x, mask, cache_index, cache)
+  assert written is not None  # because of `cache_index`
+  return outputs, written

@@ -11,18 +11,18 @@ applies a layer of the example's robot. Everything here is float32.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import config_utils
+from como_jax.models import config_utils, modules, protocols
+from como_jax.models.modules import Params
 from como_jax.models.policy import blocks, diffusion
 
-Linear = Callable[[str, jax.Array], jax.Array]
-Params = Mapping[str, Any]
+Linear = protocols.Linear
 LOSSES: dict[str, Callable[[jax.Array], jax.Array]] = {
   "smooth_l1": lambda error: jnp.where(
     jnp.abs(error) < 1, 0.5 * jnp.square(error), jnp.abs(error) - 0.5
@@ -246,14 +246,13 @@ class Diffusion:
     self, params: Params, linear: Linear, hidden: jax.Array, x: jax.Array, time: jax.Array
   ) -> jax.Array:
     tokens = linear(self.layer, x).astype(jnp.float32)
-    return linear(
-      "decode", self._network().apply({"params": params["denoiser"]}, tokens, time, hidden)
-    )
+    hidden = modules.apply(self._network(), params["denoiser"], tokens, time, hidden)
+    return linear("decode", hidden)
 
 
 def build(
   section: dict[str, Any], where: str, objective: diffusion.Flow | diffusion.DDPM
-) -> tuple[Any, Any]:
+) -> tuple[protocols.OutputHead, protocols.OutputHead]:
   """The output heads of a policy's section.
 
   Args:
@@ -278,7 +277,7 @@ def build(
       f"{where}: mixture.components and denoiser's width and depth must be at least 1, "
       "temperature not negative"
     )
-  built = []
+  built: list[protocols.OutputHead] = []
   for name, layer in (("motion_head", "noisy"), ("action_head", "encode")):
     kinds = {"regression": Regression(kind), "diffusion": Diffusion(objective, layer, **denoiser)}
     kinds |= {"gmm": mixture} if name == "motion_head" else {}

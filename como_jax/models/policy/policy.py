@@ -13,31 +13,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen import spmd
 
 from como_jax import errors
-from como_jax.models import config_utils, pixels, specs
+from como_jax.models import modules, pixels, protocols, specs
 from como_jax.models.backbones import mae_vit
-from como_jax.models.policy import dit, gpt, projections, trunk
+from como_jax.models.modules import Params
+from como_jax.models.policy import trunk as trunk_lib
 from como_jax.models.policy.projections import LATENT
 
-Params = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
-ACTION_HEADS = {"dit": dit.build, "gpt": gpt.build}
-KEYS = (
-  "policy",
-  "history",
-  "num_cameras",
-  "pool",
-  "language",
-  "robots",
-  "action_horizon",
-  "latent",
-  "language_dropout",
-  "trunk",
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,9 +51,9 @@ class PolicyModel:
 
   config: dict[str, Any]
   encoder: mae_vit.Encoder
-  trunk: trunk.Trunk
+  trunk: trunk_lib.Trunk
   kind: str
-  action_head: Any
+  action_head: protocols.ActionHead
   action_horizon: int
   motion_horizon: int
   latent: specs.LatentSpec
@@ -133,7 +120,7 @@ class PolicyModel:
       jnp.zeros((1, width)),
       jnp.ones((1,), bool),
     )
-    context = trunk.Context(jnp.zeros((1, mixer.size, width)), jnp.ones((1, mixer.size), bool))
+    context = trunk_lib.Context(jnp.zeros((1, mixer.size, width)), jnp.ones((1, mixer.size), bool))
     return {
       "encoder": self.encoder.init(keys[0], jnp.zeros((1, self.image_size, self.image_size, 3)))[
         "params"
@@ -160,10 +147,8 @@ class PolicyModel:
     chex.assert_shape(batch["actions"], (None, self.action_horizon, self.action_size))
     chex.assert_shape(batch["latents"], (None, self.motion_horizon, self.latent.size))
     drop_key, head_key = jax.random.split(key)
-    batch = {
-      **batch,
-      "language_mask": trunk.drop_language(drop_key, batch["language_mask"], self.language_dropout),
-    }
+    language_mask = trunk_lib.drop_language(drop_key, batch["language_mask"], self.language_dropout)
+    batch = {**batch, "language_mask": language_mask}
     context = self._context(params, batch, self._images(params, batch), batch["robot"])
     return self.action_head.losses(params[self.kind], params["heads"], context, batch, head_key)
 
@@ -199,7 +184,8 @@ class PolicyModel:
       raise errors.UserError(
         f"the policy knows no robot {robot!r}: {errors.nearest(robot, self.robots)}"
       )
-    return self._sample(params, batch, key, ("action", robot), num_sampling_steps, guidance_scale)
+    options = specs.SampleOptions("action", robot, num_sampling_steps, guidance_scale)
+    return self._sample(params, batch, key, options)
 
   def sample_latents(
     self,
@@ -214,19 +200,15 @@ class PolicyModel:
 
     The arguments are those of `sample`, but `batch["robot"]` is read: the state is that robot's.
     """
-    return self._sample(params, batch, key, ("latent", LATENT), num_sampling_steps, guidance_scale)
+    options = specs.SampleOptions("latent", LATENT, num_sampling_steps, guidance_scale)
+    return self._sample(params, batch, key, options)
 
   def _sample(
-    self,
-    params: Params,
-    batch: Batch,
-    key: jax.Array,
-    target: tuple[str, str],
-    num_sampling_steps: int | None,
-    guidance_scale: float,
+    self, params: Params, batch: Batch, key: jax.Array, options: specs.SampleOptions
   ) -> jax.Array:
-    """`sample` of a `target`: (group of tokens, name of the projections)."""
-    group, robot = target
+    """`sample`, or `sample_latents`, by the options."""
+    robot, num_sampling_steps = options.robot, options.num_sampling_steps
+    guidance_scale = options.guidance_scale
     if num_sampling_steps is not None and num_sampling_steps < 1:
       raise errors.UserError(f"num_sampling_steps {num_sampling_steps} must be at least 1")
     if guidance_scale != 1 and not self.action_head.supports_guidance:
@@ -240,16 +222,7 @@ class PolicyModel:
     if guidance_scale != 1:
       unconditional = {**batch, "language_mask": jnp.zeros(batch["language_mask"].shape, bool)}
       contexts.append(self._context(params, unconditional, images, state_robot))
-    return self.action_head.sample(
-      params[self.kind],
-      params["heads"],
-      contexts,
-      key,
-      group=group,
-      robot=robot,
-      num_sampling_steps=num_sampling_steps,
-      guidance_scale=guidance_scale,
-    )
+    return self.action_head.sample(params[self.kind], params["heads"], contexts, key, options)
 
   def tokens(self, params: Params, images: jax.Array) -> jax.Array:
     """All tokens of images, each encoded once.
@@ -264,10 +237,10 @@ class PolicyModel:
     side = self.image_size
     chex.assert_shape(images, (None, None, None, side, side, 3))
     frames = pixels.normalize(images)
-    flat = nn.with_logical_constraint(
+    flat = spmd.with_logical_constraint(
       frames.reshape((-1, side, side, 3)), ("batch", None, None, None)
     )
-    tokens = self.encoder.apply({"params": params["encoder"]}, flat)
+    tokens = modules.apply(self.encoder, params["encoder"], flat)
     return tokens.reshape((*frames.shape[:3], *tokens.shape[1:]))
 
   def _images(self, params: Params, batch: Batch) -> jax.Array:
@@ -298,72 +271,6 @@ class PolicyModel:
 
   def _context(
     self, params: Params, batch: Batch, images: jax.Array, robot: jax.Array | str
-  ) -> trunk.Context:
-    return self.trunk.apply(
-      {"params": params["trunk"]}, *self._inputs(params, batch, images, robot)
-    )
-
-
-def build(config: dict[str, Any], encoder: mae_vit.Encoder, common: dict[str, Any]) -> PolicyModel:
-  """The record from a model section whose keys were checked (see `models.build`).
-
-  Args:
-    config: the model section.
-    encoder: of images.
-    common: the fields that every transformer of the model shares.
-
-  Raises:
-    errors.UserError: naming the first key or value that is invalid.
-  """
-  kind = config["policy"]
-  build_head = config_utils.lookup(ACTION_HEADS, kind, "model.policy")
-  config_utils.check(config["language"], "model.language", required=("width", "num_tokens"))
-  config_utils.check(
-    config["latent"], "model.latent", required=("num_queries", "latent_dim", "motion_horizon")
-  )
-  robots, section = projections.check(config["robots"]), config["latent"]
-  for name, value in (
-    ("action_horizon", config["action_horizon"]),
-    *((f"latent.{key}", value) for key, value in section.items()),
-    ("language.width", config["language"]["width"]),
-  ):
-    if value < 1:
-      raise errors.UserError(f"model.{name} {value} must be at least 1")
-  if not 0 <= config["language_dropout"] < 1:
-    raise errors.UserError(
-      f"model.language_dropout {config['language_dropout']} must be at least 0 and below 1"
-    )
-  stack = config_utils.StackFields(common, {"epsilon": 1e-6, "initializer": "mae"})
-  mixer = trunk.check(
-    config_utils.instantiate(
-      trunk.Trunk,
-      config["trunk"],
-      "model.trunk",
-      stack=stack,
-      grid=encoder.grid,
-      history=config["history"],
-      num_cameras=config["num_cameras"],
-      num_tokens=config["language"]["num_tokens"],
-      pool=config["pool"],
-    )
-  )
-  shape = dict(
-    action_horizon=config["action_horizon"],
-    motion_horizon=section["motion_horizon"],
-    latent=specs.LatentSpec(section["num_queries"], section["latent_dim"]),
-  )
-  action_head = build_head(
-    config[kind], robots=robots, trunk_width=mixer.stack.width, stack=stack, **shape
-  )
-  return PolicyModel(
-    config,
-    encoder,
-    mixer,
-    kind,
-    action_head,
-    **shape,
-    state_size=max(sizes["state"] for sizes in robots.values()),
-    action_size=max(sizes["action"] for sizes in robots.values()),
-    language_width=config["language"]["width"],
-    language_dropout=config["language_dropout"],
-  )
+  ) -> trunk_lib.Context:
+    inputs = self._inputs(params, batch, images, robot)
+    return modules.apply(self.trunk, params["trunk"], *inputs)

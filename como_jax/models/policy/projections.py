@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import config_utils, transformer
+from como_jax.models import config_utils, modules, transformer
+from como_jax.models.modules import Params
 
-Params = Mapping[str, Any]
 LATENT = "latent"
 
 
@@ -92,7 +92,7 @@ class EmbodimentProjections:
   def _linear(self, params: Params, name: str, layer: str, x: jax.Array) -> jax.Array:
     inputs, outputs = self.shapes[name][layer]
     dense = nn.Dense(outputs, dtype=jnp.float32 if layer == "decode" else self.dtype)
-    return dense.apply({"params": params[name][layer]}, x[..., :inputs])
+    return modules.apply(dense, params[name][layer], x[..., :inputs])
 
 
 def check(robots: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from como_jax import errors
-from como_jax.models import config_utils, specs, transformer
+from como_jax.models import config_utils, specs, stacks, transformer
 from como_jax.models.policy import blocks
 
 
@@ -98,15 +98,15 @@ class Trunk(nn.Module):
 
     patches = pool(images, self.pool)
     count = patches.shape[-2]
-    seen = dense("image")(patches)
-    seen = (
-      seen
+    images = dense("image")(patches)
+    images = (
+      images
       + vectors("patch", 1, 1, 1, count)
       + vectors("camera", 1, 1, self.num_cameras, 1)
       + vectors("time", 1, self.history, 1, 1)
     )
-    seen = einops.rearrange(seen, "b t c n d -> b (t c n) d")
-    seen_mask = jnp.broadcast_to(
+    images = einops.rearrange(images, "b t c n d -> b (t c n) d")
+    patches_mask = jnp.broadcast_to(
       images_mask[:, None, :, None], (batch, self.history, self.num_cameras, count)
     ).reshape((batch, -1))
 
@@ -119,14 +119,14 @@ class Trunk(nn.Module):
     nothing = blocks.repeat(self.param("no_language", learned, (1, width)), batch, dtype)
     state = dense("state")(state)[:, None] + vectors("state_position", 1, 1)
 
-    x = jnp.concatenate([nothing, words, seen, state], axis=1)
-    x = nn.with_logical_constraint(x, ("batch", "token", "embed"))
+    x = jnp.concatenate([nothing, words, images, state], axis=1)
+    x = transformer.constrain_tokens(x)
     mask = jnp.concatenate(
-      [~language_mask.any(axis=1, keepdims=True), language_mask, seen_mask, state_mask[:, None]],
+      [~language_mask.any(axis=1, keepdims=True), language_mask, patches_mask, state_mask[:, None]],
       axis=1,
     )
     chex.assert_shape(x, (batch, self.size, width))
-    x = transformer.add_stack(self)(x, mask[:, None, None])
+    x = stacks.add_stack(self)(x, mask[:, None, None])
     return Context(transformer.LayerNorm(epsilon=self.stack.epsilon, name="norm")(x), mask)
 
 

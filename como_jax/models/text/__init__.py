@@ -6,18 +6,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 
 from como_jax.models import config_utils
 from como_jax.models.text import bert, clip, t5
 
-KINDS = {"bert": bert.Encoder, "t5": t5.Encoder, "clip": clip.Encoder}
+Encoder = bert.Encoder | t5.Encoder | clip.Encoder
+KINDS: dict[str, type[Encoder]] = {"bert": bert.Encoder, "t5": t5.Encoder, "clip": clip.Encoder}
 
 
 def build(
   kind: str, sizes: Mapping[str, Any], *, dtype: Any = jnp.float32, what: str = "text encoder"
-) -> nn.Module:
+) -> Encoder:
   """The encoder of a weights folder.
 
   `apply({"params": ...}, ids [B, N], mask [B, N])` returns (tokens, pooled).

@@ -9,14 +9,14 @@ float32: T5's activations are too large for 16-bit floats.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import config_utils
+from como_jax.models import config_utils, modules
 
 _tanh_gelu = functools.partial(jax.nn.gelu, approximate=True)
 ACTIVATIONS: dict[str, Callable] = {  # by their names in Hugging Face's config.json
@@ -114,14 +114,14 @@ def stack(
     *arguments: further arguments of every layer.
   """
 
-  def init(key: jax.Array) -> dict[str, Any]:
+  def init(key: jax.Array) -> Mapping[str, Any]:
     return jax.vmap(lambda key: block.init(key, x, *arguments)["params"])(
       jax.random.split(key, depth)
     )
 
   layers = parent.param("blocks", init)
   return jax.lax.scan(
-    lambda x, layer: (block.apply({"params": layer}, x, *arguments), None), x, layers
+    lambda x, layer: (modules.apply(block, layer, x, *arguments), None), x, layers
   )[0]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors, model_presets, models, trees
-from como_jax.models import transformer
+from como_jax.models import stacks
 from como_jax.models.policy import trunk
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
@@ -133,7 +133,7 @@ def test_videos_train_no_robot_and_robots_train_no_latent(case):
 def test_scan_equals_loop(case, results):
   kind, _, params, batch, _ = case
   loop = models.build(small.section(small.BASES[kind], scan=False, remat="full"))
-  terms = small.jit(loop.losses)(transformer.unstack_layers(params), batch, KEY)
+  terms = small.jit(loop.losses)(stacks.unstack_layers(params), batch, KEY)
   chex.assert_trees_all_close(terms, results[0][1], rtol=1e-5, atol=1e-5)
 
 

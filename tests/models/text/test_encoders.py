@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from como_jax import errors, language, trees
+from como_jax.convert import facts
 from como_jax.convert import text as convert
-from como_jax.convert import text_layouts
+from como_jax.language import frozen
 from como_jax.models import text
 from como_jax.models.text import layers, t5
 from tests.models.text import tiny
@@ -102,7 +103,7 @@ def test_unknown_settings_are_named():
   sizes = {**tiny.sizes("bert"), "activation": "gelo"}
   with pytest.raises(errors.UserError, match="activation is 'gelo'; did you mean 'gelu'"):
     jax.eval_shape(text.build("bert", sizes).init, jax.random.key(0), *batch("bert"))
-  assert tuple(layers.ACTIVATIONS) == text_layouts.ACTIVATIONS
+  assert tuple(layers.ACTIVATIONS) == facts.ACTIVATIONS
 
 
 # Parity. Everything below needs torch and transformers.
@@ -245,8 +246,7 @@ def test_clip_with_an_image_tower(tmp_path):
 
 @pytest.mark.reference
 @pytest.mark.skipif(
-  importlib.util.find_spec(language.PACKAGE) is None,
-  reason="requirements-text.txt is not installed",
+  importlib.util.find_spec(frozen.PACKAGE) is None, reason="requirements-text.txt is not installed"
 )
 def test_minilm_parity(tmp_path, monkeypatch):
   """The published weights through transformers' own model and tokenizer: tokens, and the sentence
@@ -255,7 +255,7 @@ def test_minilm_parity(tmp_path, monkeypatch):
   transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
   # an embedding of an earlier run would prove nothing
   monkeypatch.setenv("COMO_JAX_CACHE", str(tmp_path))
-  folder = language.package_folder()
+  folder = frozen.package_folder()
   texts = [
     "open the door",
     "close the door",

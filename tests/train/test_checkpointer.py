@@ -18,6 +18,7 @@ import pytest
 from como_jax import errors, trees, weights
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.train import checkpoint, integrity
+from como_jax.train import checkpointer as checkpointer_lib
 from tests import toy
 
 WIDTH = 8
@@ -34,7 +35,7 @@ def at(step, value=None):
 
 
 def save(workdir, *states):
-  checkpointer = checkpoint.Checkpointer(workdir, keep=5)
+  checkpointer = checkpointer_lib.Checkpointer(workdir, keep=5)
   for now in states:
     checkpointer.save(int(now.step), now)
   checkpointer.close()
@@ -55,7 +56,7 @@ def run_fixture(saved, tmp_path):
 
 
 def restore(workdir):
-  checkpointer = checkpoint.Checkpointer(workdir, keep=5)
+  checkpointer = checkpointer_lib.Checkpointer(workdir, keep=5)
   try:
     return checkpointer.restore(
       toy.fresh(toy.make_optimizer()[0], width=WIDTH),
@@ -155,7 +156,7 @@ def test_a_step_that_is_damaged_twice_keeps_both(run):
 
 
 def test_a_garbled_description_of_the_state_is_named(run):
-  (run / checkpoint.SPEC).write_text("{")
+  (run / checkpointer_lib.SPEC).write_text("{")
   with pytest.raises(errors.UserError, match="state_spec.json is not JSON"):
     restore(run)
 
@@ -218,7 +219,7 @@ def test_a_damaged_checkpoint_is_not_loaded_and_not_touched(run, capsys):
 
 def test_after_a_loss_that_is_not_finite_the_step_before_the_bad_weights_is_left(tmp_path):
   save(tmp_path, at(2), at(4, np.nan), at(6))
-  checkpointer = checkpoint.Checkpointer(tmp_path, keep=5)
+  checkpointer = checkpointer_lib.Checkpointer(tmp_path, keep=5)
   assert checkpointer.restart_point(9) == 6
   # 6 is what the loss of step 7 comes from, 4 is not finite
   assert checkpointer.restart_point(7) == 2
@@ -242,8 +243,8 @@ def test_nothing_is_checked_that_was_not_written(saved):
 def test_callbacks_into_a_closed_loop_are_not_printed_and_everything_else_is(tmp_path, monkeypatch):
   said = []
   monkeypatch.setattr(sys, "unraisablehook", said.append)
-  monkeypatch.setattr(checkpoint, "_unraisable", [])  # as in a new process
-  checkpoint.Checkpointer(tmp_path / "run", keep=1).close()
+  monkeypatch.setattr(checkpointer_lib, "_unraisable", [])  # as in a new process
+  checkpointer_lib.Checkpointer(tmp_path / "run", keep=1).close()
   assert sys.unraisablehook != said.append
   loop = asyncio.new_event_loop()
   loop.close()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors, trees
-from como_jax.models import specs, transformer
+from como_jax.models import specs, stacks
 from como_jax.parallel import flops
 
 CONFIG = specs.StackConfig(width=12, depth=2, num_heads=2, mlp_dim=24, initializer="mae")
@@ -18,7 +18,7 @@ X = jax.random.normal(jax.random.key(1), (2, 5, 12))
 
 
 def stack(**changes):
-  return transformer.Stack(dataclasses.replace(CONFIG, **changes))
+  return stacks.Stack(dataclasses.replace(CONFIG, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def whole(request, params):
   """(whether layers are scanned, their parameters, (output, gradient) of the first two tokens when
   all are computed).
   """
-  given = params if request.param else transformer.unstack_layers(params)
+  given = params if request.param else stacks.unstack_layers(params)
   return request.param, given, of_two_tokens(stack(scan=request.param), given, None)
 
 
@@ -87,23 +87,23 @@ def test_shape_and_dtype(dtype, shape):
 
 
 def test_scan_equals_loop(params, plain):
-  loop_params = transformer.unstack_layers(params)
+  loop_params = stacks.unstack_layers(params)
   value, gradient = plain
   loop_value, loop_gradient = value_and_gradient(stack(scan=False), loop_params)
   np.testing.assert_allclose(value, loop_value, rtol=1e-6)
   # The rounding of a sum goes with its largest terms, so each leaf is held to 1e-5 of its own
   # scale.
-  both = (gradient, transformer.stack_layers(loop_gradient))
+  both = (gradient, stacks.stack_layers(loop_gradient))
   scaled = [
     jax.tree.map(lambda g, ref: g / jnp.maximum(1.0, jnp.abs(ref).max()), tree, gradient)
     for tree in both
   ]
   chex.assert_trees_all_close(*scaled, rtol=1e-5, atol=1e-5)
-  chex.assert_trees_all_equal(transformer.stack_layers(loop_params), params)
+  chex.assert_trees_all_equal(stacks.stack_layers(loop_params), params)
   assert set(loop_params) == {"blocks_0", "blocks_1"}
 
 
-@pytest.mark.parametrize("remat", [name for name in transformer.REMAT if name != "none"])
+@pytest.mark.parametrize("remat", [name for name in stacks.REMAT if name != "none"])
 def test_remat_changes_nothing(params, plain, remat):
   value, gradient = plain
   other_value, other_gradient = value_and_gradient(stack(remat=remat), params)
@@ -123,7 +123,7 @@ def test_remat_recomputes(params):
   assert "remat" in text("full") or "checkpoint" in text("full")
 
 
-@pytest.mark.parametrize("remat", list(transformer.REMAT))
+@pytest.mark.parametrize("remat", list(stacks.REMAT))
 def test_first_tokens_equal_those_of_all(whole, remat):
   scan, params, (out, gradient) = whole
   part, part_gradient = of_two_tokens(stack(scan=scan, remat=remat), params, 2)

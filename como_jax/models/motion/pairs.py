@@ -1,0 +1,158 @@
+"""Pairs of frames: the inputs of the Q-former and of the linear path, formed from clips.
+
+Legend: B batch, K frames of a clip, P pairs (K-1), H W image, N patches, D width of the encoder, G
+groups of patches.
+
+The order of pairs is forward, reversed, jittered; the last two are there when Tcl is trained. Pairs
+lie along the second axis, never the first, which is sharded over devices.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax.linen import spmd
+
+from como_jax.models import pixels
+from como_jax.models.motion import components as components_lib
+
+Batch = Mapping[str, jax.Array]
+Halves = tuple[jax.Array, jax.Array]
+
+
+class Pairs(NamedTuple):
+  """What the inverse dynamics model reads of pairs of frames.
+
+  Attributes:
+    first: tokens of the first frames [B, P or 3P, N+1, D].
+    second: tokens of the second frames, or of the pixel differences, of the same shape.
+    moved: inputs of the linear path [B, P or 3P, G, D], None without one.
+  """
+
+  first: jax.Array
+  second: jax.Array
+  moved: jax.Array | None
+
+
+def flat(x: jax.Array) -> jax.Array:
+  """[B, P, ...] -> [B*P, ...]."""
+  return x.reshape((x.shape[0] * x.shape[1], *x.shape[2:]))
+
+
+def grouped(x: jax.Array, size: int) -> jax.Array:
+  """[B*P, ...] -> [B, P, ...] with B = `size`."""
+  return x.reshape((size, x.shape[0] // size, *x.shape[1:]))
+
+
+def constrain(frames: jax.Array) -> jax.Array:
+  """Clips [B, K, ...], split over the mesh as the rules of their logical axes say."""
+  return spmd.with_logical_constraint(frames, ("batch", "time", *(None,) * (frames.ndim - 2)))
+
+
+def is_contrastive(batch: Batch) -> bool:
+  """Whether a batch has what Tcl is trained on."""
+  return "jittered" in batch or "jittered_tokens" in batch
+
+
+def form(
+  batch: Batch,
+  frames: jax.Array,
+  features: Callable[[jax.Array], jax.Array],
+  *,
+  pixel_difference: bool,
+) -> tuple[jax.Array, Halves]:
+  """Tokens of the frames, and the two halves of all pairs.
+
+  Args:
+    batch: as for `MotionModel.forward`.
+    frames: of the batch, normalized.
+    features: images [B, any, H, W, 3] -> tokens [B, any, N+1, D].
+    pixel_difference: whether the second half encodes differences of frames (see `inputs.Input`).
+
+  Returns:
+    [B, K, N+1, D], and (first, second), each [B, P or 3P, N+1, D].
+  """
+  count = frames.shape[1] - 1
+  if "frame_tokens" in batch:
+    tokens = constrain(batch["frame_tokens"].astype(jnp.float32))
+    jittered_tokens = (
+      constrain(batch["jittered_tokens"].astype(jnp.float32))
+      if "jittered_tokens" in batch
+      else None
+    )
+    return tokens, of_frames(tokens, jittered_tokens)
+  images = [frames]
+  jittered = constrain(pixels.normalize(batch["jittered"])) if "jittered" in batch else None
+  if pixel_difference:
+    images.append(frames[:, 1:] - frames[:, :-1])
+    images += (
+      [] if jittered is None else [frames[:, :-1] - frames[:, 1:], jittered - frames[:, :-1]]
+    )
+  elif jittered is not None:
+    images.append(jittered)
+  everything = features(jnp.concatenate(images, axis=1))
+  tokens, rest = everything[:, : count + 1], everything[:, count + 1 :]
+  if pixel_difference:
+    return tokens, of_differences(tokens, rest, contrastive=jittered is not None)
+  return tokens, of_frames(tokens, None if jittered is None else rest)
+
+
+def of_frames(frames: jax.Array, jittered: jax.Array | None) -> Halves:
+  """(first, second) of all pairs of frames.
+
+  Args:
+    frames: of clips, or their tokens: [B, K, ...].
+    jittered: the second frames of the jittered pairs [B, P, ...], None without Tcl.
+  """
+  before, after = frames[:, :-1], frames[:, 1:]
+  if jittered is None:
+    return before, after
+  second = jnp.concatenate([after, before, jittered], axis=1)
+  return jnp.concatenate([before, after, before], axis=1), second
+
+
+def of_differences(tokens: jax.Array, differences: jax.Array, *, contrastive: bool) -> Halves:
+  """(first, second) of all pairs of a frame and a difference of frames.
+
+  Args:
+    tokens: of the frames [B, K, N+1, D].
+    differences: tokens of the pixel differences of all pairs [B, P or 3P, N+1, D].
+    contrastive: whether there are reversed and jittered pairs.
+  """
+  before, after = tokens[:, :-1], tokens[:, 1:]
+  if not contrastive:
+    return before, differences
+  return jnp.concatenate([before, after, before], axis=1), differences
+
+
+def moved(
+  components: components_lib.Components | None, batch: Batch, frames: jax.Array, halves: Halves
+) -> jax.Array | None:
+  """The linear path's inputs of all pairs [B, P or 3P, G, D], None without one.
+
+  Args:
+    components: the linear path.
+    batch: as for `MotionModel.forward`.
+    frames: of the batch, normalized.
+    halves: as from `form`.
+
+  Raises:
+    KeyError: the flow of jittered pairs needs images, and the batch has only their tokens.
+  """
+  if components is None:
+    return None
+  size, count = halves[0].shape[:2]
+  images = None
+  if components.source == "flow":
+    jittered = None
+    if count > frames.shape[1] - 1:
+      if "jittered" not in batch:
+        raise KeyError(
+          "jittered: the flow of these pairs needs their images, not only their tokens"
+        )
+      jittered = constrain(pixels.normalize(batch["jittered"]))
+    first, second = of_frames(frames, jittered)
+    images = flat(first), flat(second)
+  between = components.between((flat(halves[0]), flat(halves[1])), images)
+  return between.reshape((size, count, *between.shape[1:]))

@@ -1,0 +1,128 @@
+"""Reads the metrics of finished steps: checks, logs, and what the other processes tell."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from como_jax import errors
+from como_jax.parallel import distributed
+from como_jax.train import log as log_lib
+from como_jax.train import meter as meter_lib
+from como_jax.train import signals as signals_lib
+from como_jax.train.schedule import Schedule, Throughput
+
+
+class MetricsReader:
+  """Reads finished steps, each after the next one has been started.
+
+  It checks that the metrics are finite, logs them, and receives from the other processes whether
+  one of them was told to stop and how long each waited for its data.
+  """
+
+  def __init__(
+    self,
+    log: log_lib.Log | log_lib.NullLog,
+    schedule: Schedule,
+    throughput: Throughput,
+    exchange: distributed.AsyncAllGather,
+    signals: signals_lib.Signals,
+    restart_point: Callable[[int], int | None],
+  ):
+    self.log, self._schedule, self._unit = log, schedule, throughput.unit
+    self._exchange, self._signals, self._restart_point = exchange, signals, restart_point
+    self.meter = meter_lib.Meter(throughput.examples_per_step)
+    self.bottleneck = meter_lib.Bottleneck(throughput.data_advice)
+    self.unwritten = ""  # why the log cannot be written
+    self._agreed = ""  # several processes: the signal that all of them have received
+    self._pending: tuple[int, dict, Any, float] | None = None
+
+  @property
+  def stop(self) -> str:
+    """Name of the signal to stop for, or ""; the same in every process at the same step."""
+    return signals_lib.name(self._number) if self._exchange.alone else self._agreed
+
+  @property
+  def _number(self) -> int:
+    return self._signals.number or (signals_lib.NO_LOG if self.unwritten else 0)
+
+  @property
+  def idle(self) -> bool:
+    """Whether the devices have nothing to do: only then does waiting for data cost time."""
+    return self._pending is None or all(
+      value.is_ready() for value in jax.tree.leaves(self._pending[1])
+    )
+
+  def write(self, done: int, scalars: dict[str, float], *, kind: str = "train") -> None:
+    """Logs; a log that cannot be written becomes a reason to stop."""
+    try:
+      self.log.write(done, scalars, kind=kind)
+    except errors.Storage as error:
+      self.unwritten = self.unwritten or str(error)
+
+  @contextlib.contextmanager
+  def saving(self) -> Iterator[None]:
+    """A save that fails as the log did before it is told with it."""
+    try:
+      yield
+    except errors.Storage as error:
+      if not self.unwritten:
+        raise
+      raise errors.Storage(f"{self.unwritten}; {error}") from error
+
+  def add(self, done: int, metrics: dict, waited: float) -> None:
+    """A step has been started; the one before it is read."""
+    sent = self._exchange.send(self._number, waited)
+    earlier, self._pending = self._pending, (done, metrics, sent, waited)
+    self._read(earlier)
+
+  def flush(self) -> None:
+    """Reads the last step too."""
+    earlier, self._pending = self._pending, None
+    self._read(earlier)
+
+  def _read(self, pending: tuple[int, dict, Any, float] | None) -> None:
+    if pending is None:
+      return
+    done, metrics, sent, waited = pending
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+      last = self._restart_point(done)
+      where = (
+        f"from the checkpoint of step {last}, whose weights are finite"
+        if last is not None
+        else "from step 0, there is no checkpoint before it"
+      )
+      raise errors.NonFinite(
+        f"step {done}: {', '.join(f'{name} = {values[name]}' for name in bad)}; --resume goes on "
+        f"{where}: lower --config.train.optimizer.learning_rate or .clip_norm with it, or look at "
+        "the batch of this step"
+      )
+    heard = self._exchange.read(sent)
+    number = int(np.max(heard[:, 0]))
+    self._agreed = self._agreed or signals_lib.name(number)
+    self.meter.waited(waited)
+    self.meter.finished()
+    self.bottleneck.add(heard[:, 1])
+    say = done % self._schedule.log_every == 0 or done == self._schedule.steps
+    if say:
+      self.write(
+        done,
+        {**values, f"{self._unit}_per_s": self.meter.rate, "wait_share": self.meter.wait_share},
+      )
+      slow = self.bottleneck.line()
+      if slow:
+        self.log.say(slow)
+    self.log.progress(
+      done,
+      {
+        "loss": values["loss"],
+        f"{self._unit}/s": self.meter.rate,
+        "wait %": 100 * self.meter.wait_share,
+      },
+      say=say,
+    )
