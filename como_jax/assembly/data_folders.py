@@ -58,16 +58,26 @@ def _holds_data(folder: str) -> bool:
 
 
 def cache_dir(section) -> str:
-  """Where converted sources are kept: the config's, $COMO_JAX_CACHE/shards or
-  ~/.cache/como_jax/shards.
+  """Where converted sources are kept.
+
+  The config's folder, else $COMO_JAX_CACHE/shards, else ~/.cache/como_jax/shards.
   """
   root = os.environ.get("COMO_JAX_CACHE") or os.path.join(pathlib.Path.home(), ".cache", "como_jax")
   return section.cache or os.path.join(root, "shards")
 
 
 def to_shards(path: str, section, *, image_size: int, cache_dir: str) -> str:
-  """A folder of shards for a data path, raw data being read as a data section says: `resize`, and
-  as far as it has them `source`, `measure` and `filters`. Raises `errors.UserError`.
+  """A folder of shards for a data path; raw data are converted.
+
+  Args:
+    path: shards, or data of any format.
+    section: of a config, says how raw data are read: `resize`, and as far as it has them `source`,
+      `measure` and `filters`.
+    image_size: of the shards, px; 0 = as the source.
+    cache_dir: folder of converted sources.
+
+  Raises:
+    errors.UserError: the data cannot be read.
   """
   further = (
     {"measure": section["measure"], "filters": dict(section["filters"])}

@@ -116,8 +116,7 @@ def _units(
 def with_grippers(
   statistics: MixtureStatistics, robots: Mapping[str, RobotFacts], names: tuple[str, ...]
 ) -> MixtureStatistics:
-  """The statistics with the two-valued action dimensions that config.policy.gripper names, and no
-  others.
+  """The statistics with no other two-valued actions than config.policy.gripper names.
 
   Args:
     statistics: with those that the data have.

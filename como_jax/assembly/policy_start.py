@@ -88,8 +88,14 @@ def check(
 
 
 def parameters(config, model: Any, start: StartingPolicy | None) -> Mapping[str, Any]:
-  """Named parts of the parameters that do not start at random: {}, the encoder, or everything that
-  a policy to start from has.
+  """Named parts of the parameters that do not start at random.
+
+  These are none, the encoder, or everything that a policy to start from has.
+
+  Args:
+    config: of the run.
+    model: of the run.
+    start: the policy to start from, or None.
 
   Raises:
     errors.UserError: the policy to start from is of another kind or size.

@@ -92,8 +92,16 @@ class _Load:
   def _numbers(
     self, reader, place: pipeline.Place, values: dict[str, np.ndarray]
   ) -> tuple[dict[str, bool], dict[str, int]]:
-    """Fills in action and state (means over each pair's frames), state and its change; says which
-    there are, and how many numbers they have without the padding.
+    """Fills in the actions and states of a window.
+
+    Args:
+      reader: of the segments.
+      place: of the window.
+      values: arrays to fill: action and state as means over each pair's frames, state, and its
+        change.
+
+    Returns:
+      (whether there are an action and a state, how many numbers they have without the padding).
     """
     first, last = int(place.frames[0]), int(place.frames[-1])
     action = (
@@ -139,8 +147,9 @@ class Evaluation:
     self.action_size, self.state_size = load.sizes["action"], load.sizes["state"]
 
   def batches(self) -> stream.Batches:
-    """A walk over all windows in order; the last batch is padded, with `valid` False on the
-    padding.
+    """A walk over all windows in order.
+
+    The last batch is padded, with `valid` False on the padding.
 
     Batches: "frames" uint8 [B, K, H, W, 3]; "seconds" float32 [B, K-1], the true time between
     neighbors; ids int32 [B] "dataset", "episode", "group", "task", "camera", "time" (frame number
@@ -153,8 +162,14 @@ class Evaluation:
     return stream.walk(self._load, self.steps, self._batching, self._reading)
 
   def pictures(self, count: int) -> dict:
-    """A few windows spread evenly: {"frames": uint8 [n, K, H, W, 3], "task", "camera", "episode",
-    "dataset": lists of str, "time", "stride": int [n]}.
+    """A few windows, spread evenly.
+
+    Args:
+      count: n, how many at most.
+
+    Returns:
+      {"frames": uint8 [n, K, H, W, 3], "task", "camera", "episode", "dataset": lists of str,
+      "time", "stride": int [n]}.
     """
     rows = _spread(self.size, count)
     samples = [self._load(int(row)) for row in rows]
@@ -172,8 +187,9 @@ class Evaluation:
 
 
 def _spread(size: int, count: int | None) -> np.ndarray:
-  """`count` of `size` numbers, evenly spread (the middle of each share); all when there are
-  fewer.
+  """`count` of `size` indices, evenly spread (the middle of each share).
+
+  All of them where there are fewer.
   """
   if count is None or count >= size:
     return np.arange(size)

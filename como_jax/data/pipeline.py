@@ -66,8 +66,16 @@ class Opened:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """One window: its segment and camera, the segment's times, first frame and frames within the
-  segment, and the wanted seconds between them.
+  """Where one window lies.
+
+  Attributes:
+    reader: of the segments.
+    segment: index of its segment.
+    camera: its name.
+    t: first frame, within the segment.
+    times: of all frames of the segment.
+    frames: of the window, within the segment, int [K].
+    offset: seconds that should lie between two frames.
   """
 
   reader: reader.SegmentReader

@@ -52,8 +52,15 @@ class Loader:
   def sample(
     self, which: int, example: policy_index.Example, *, size: tuple[int, int]
   ) -> tuple[dict[str, Any], list]:
-    """({name: array without the images}, [uint8 [T, h, w, 3] or None for each slot]); images will
-    be resized to `size`.
+    """Reads one example.
+
+    Args:
+      which: index of the data set.
+      example: its place.
+      size: that images will be resized to, so that they may be decoded smaller.
+
+    Returns:
+      ({name: array without the images}, [uint8 [T, h, w, 3] or None for each slot]).
 
     Raises:
       video.Unreadable: a picture or the robot's numbers are damaged.
@@ -122,10 +129,10 @@ class Loader:
 def _latents(
   opened: SplitSet, example: policy_index.Example, times: FrameTimes, camera: str, chunk: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """(z [M, Z], valid [M]) of the latent motions that begin at the example's frame, one offset
-  later, two offsets later, ...
+  """(z [M, Z], valid [M]) of the latent motions of an example.
 
-  Labels that cannot be read are not valid, with a warning.
+  They begin at the example's frame, one offset later, two offsets later, and so on. Labels that
+  cannot be read are not valid, with a warning.
   """
   motions, segments = opened.motions, opened.windows.segments
   assert motions is not None  # as the camera is labeled

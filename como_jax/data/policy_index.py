@@ -1,5 +1,6 @@
-"""Which examples a data set offers to a policy: every frame of the selected episodes that has
-something to predict.
+"""Which examples a data set offers to a policy.
+
+These are all frames of the selected episodes that have something to predict.
 
 Legend: m frames of a policy step, n frames of a latent motion, K chunk of actions, M chunk of
 latent motions.
@@ -48,11 +49,14 @@ class PolicySet:
 
   @property
   def label(self) -> str:
+    """The name in messages."""
     return self.name or os.path.basename(os.path.normpath(self.path))
 
   def check(self) -> "PolicySet":
-    """Raises `errors.UserError` for a value out of range, or when nothing could be learned from the
-    entry.
+    """Checks the values.
+
+    Raises:
+      errors.UserError: a value is out of range, or nothing could be learned from the entry.
     """
     if not self.weight > 0:
       raise errors.UserError(
@@ -116,14 +120,17 @@ class Examples:
     )
 
   def runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(segment, first, last (excluded)) int64 [n] of the frames that are examples, in order, each
-    once whatever its cameras.
+    """Runs of frames that are examples, in order; each frame once whatever its cameras.
+
+    Returns:
+      (segment, first frame, last frame (excluded)), int64 [n] each.
     """
     last = self.first + np.diff(self.end, prepend=0)
     order = np.lexsort((last, self.first, self.segment))
     columns = np.stack([self.segment, self.first, last])[:, order].astype(np.int64)
     once = np.concatenate([[True], (np.diff(columns) != 0).any(0)])[: len(order)]
-    return tuple(columns[:, once])
+    segments, first, last = columns[:, once]
+    return segments, first, last
 
   def rows(self) -> np.ndarray:
     """Rows of the table that hold an example, sorted."""
@@ -165,8 +172,13 @@ def chunk_edges(
 
 
 def history_frames(times: FrameTimes, t: int, step_seconds: float, history: int) -> np.ndarray:
-  """Frames [history] that end with t, `step_seconds` apart (0 = one frame); before the segment's
-  first frame that one is repeated.
+  """The frames of a history, int [history], the last one t.
+
+  Args:
+    times: of the segment.
+    t: the newest frame.
+    step_seconds: between two of them; 0 = one frame.
+    history: how many; before the segment's first frame that one is repeated.
   """
   back = np.arange(history)[::-1]
   if step_seconds == 0:
@@ -191,9 +203,12 @@ def select(
   episodes, which no range reaches and no range narrows.
 
   Args:
+    table: of the clips.
     keep: bool [records], those of the split, see `index.select`.
     split: its name.
-    The others are those of `PolicySet`.
+    episodes: (first, last), last excluded; () = all.
+    tasks: instructions; () = all.
+    name: of the data set, for messages.
 
   Raises:
     errors.UserError: an instruction that no episode has.
@@ -280,8 +295,9 @@ def _moving(
   whole: np.ndarray,
   offset_seconds: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Ranges of frames [n] of segments, in order, but for the `whole` ones cut to the frames that
-  have a partner `offset_seconds` later.
+  """Ranges of frames of segments, cut to frames with a partner `offset_seconds` later.
+
+  The `whole` ones are not cut. All columns are [n], in order.
   """
   before = np.cumsum(segments.count) - segments.count
   of, start, count, _ = index.runs(segments, frames=2, offset=offset_seconds)

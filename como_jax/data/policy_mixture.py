@@ -105,8 +105,10 @@ class PolicyMixture:
     )
 
   def describe(self) -> list[str]:
-    """A line for each data set, for logs: examples, episodes used of all, tasks, what is learned,
-    cameras; and lines of cameras that are not used.
+    """Lines for logs.
+
+    One for each data set: examples, episodes used of all, tasks, what is learned, cameras. Then one
+    for each whose cameras are not all used.
     """
     lines = [_description(opened) for opened in self.split("train")]
     for opened in self.sets:

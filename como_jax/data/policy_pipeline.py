@@ -1,5 +1,6 @@
-"""Batches for policies: chunks of robot actions and of latent motions, from robots and videos
-mixed, in one layout.
+"""Batches for policies: chunks of robot actions and of latent motions, in one layout.
+
+Robots and videos are mixed.
 
 The same composition as `pipeline`: sample number g is a pure function of (data sets, seed, g).
 

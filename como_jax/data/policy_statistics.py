@@ -70,8 +70,9 @@ def statistics(
 
 
 def _latent_statistics(sets: Sequence[SplitSet]) -> Statistics | None:
-  """Of the valid latent motions of the examples' frames; those of a label set that several entries
-  use count once a frame.
+  """Of the valid latent motions of the examples' frames.
+
+  A frame of a label set that several entries use counts once.
 
   The z of a clip are read where the sample for the quantiles takes some of them (in a large data
   set from few clips), where not all of its frames count, and where the file lacks their moments.
@@ -106,8 +107,9 @@ def _warn_left_out(opened: SplitSet, error: video.Unreadable) -> None:
 def _labeled_frames(
   sets: Sequence[SplitSet], shared: Collection[str], *, warn: bool
 ) -> Iterator[tuple[SplitSet, tuple[int, int], str, np.ndarray]]:
-  """(data set, (shard, clip), camera, bool [T]: the frames that count) of the examples' clips; no
-  frame counts twice.
+  """(data set, (shard, clip), camera, bool [T]: the frames that count) of the examples' clips.
+
+  No frame counts twice.
 
   Args:
     sets: training examples.

@@ -1,5 +1,6 @@
-"""How many processes and threads load data and how far they read ahead, where a config leaves it
-open (-1).
+"""How many processes and threads load data, and how far they read ahead.
+
+These are the values where a config leaves them open (-1).
 
 Where the rule comes from: benchmarks/input_pipeline.py, 224 px, on 2 CPU cores.
 - A frame costs 8 to 23% more CPU time in a worker process than in a thread of the training process
@@ -70,6 +71,9 @@ def choose(
   """The numbers of a config's data section, those that are -1 filled in.
 
   Args:
+    workers: processes that load; -1 = automatic.
+    threads: of each process; -1 = automatic.
+    prefetch: batches ahead; -1 = automatic.
     cores: CPU cores of this process.
     accelerators: devices of this process that are not CPUs.
     codecs: of the shards that are read, see `shard_file.CODECS`.
@@ -116,15 +120,17 @@ def _checked(key: str, value: int) -> int:
 
 
 def cores(root: str = "/") -> int:
-  """CPU cores that this process may use: its affinity, and the quota of its control groups (a
-  container's limit), at least 1.
+  """CPU cores that this process may use, at least 1.
+
+  Its affinity, and the quota of its control groups (a container's limit).
   """
   return max(1, int(min(len(_affinity()), _quota(pathlib.Path(root)))))
 
 
 def place() -> str:
-  """The same text in processes that share their cores: one machine (also in several containers),
-  one affinity.
+  """The same text in processes that share their cores.
+
+  These have one machine (also in several containers) and one affinity.
   """
   machine = _words(pathlib.Path("/proc/sys/kernel/random/boot_id")) or [platform.node()]
   return f"{machine[0]} {sorted(_affinity())}"
@@ -137,8 +143,9 @@ def _affinity() -> set[int]:
 
 
 def _quota(root: pathlib.Path) -> float:
-  """The lowest limit in cores of this process's control groups (versions 1 and 2) and their
-  parents, infinite where there is none.
+  """The lowest limit in cores of this process's control groups and their parents.
+
+  Versions 1 and 2; infinite where there is none.
   """
   lowest = math.inf
   for line in _words(root / "proc/self/cgroup", "\n"):

@@ -38,9 +38,15 @@ class CorruptionMonitor:
     self._reads = self._damaged = 0
 
   def read(self) -> None:
+    """Counts a record that is read."""
     self._reads += 1
 
   def record_failure(self, error: Exception) -> None:
+    """Counts a damaged record, with a warning.
+
+    Raises:
+      errors.UserError: too many are damaged.
+    """
     self._damaged += 1
     warnings.warn(
       f"a damaged record is replaced by another window ({self._damaged} of {self._reads} reads "
@@ -54,9 +60,18 @@ class CorruptionMonitor:
 
 
 def read(opened: Any, i: int, damage: CorruptionMonitor, use: Callable[[Any], Any]) -> Any:
-  """`use` of window i; when one of its frames is damaged, of a window that follows from i by a
-  hash, the same in every process. `opened` is anything with `label`, `windows` (sized) and
-  `load(i)`, the argument of `use`.
+  """Reads window i; where one of its frames is damaged, another window instead.
+
+  Which one follows from i by a hash, the same in every process.
+
+  Args:
+    opened: anything with `label`, `windows` (sized) and `load(i)`.
+    i: number of the window.
+    damage: counts reads and failures.
+    use: what `load(i)` gives -> the result.
+
+  Raises:
+    errors.UserError: too many records are damaged.
   """
   first = None
   for attempt in range(_REPLACEMENTS):
@@ -95,6 +110,7 @@ class LocalElements:
   batching: Batching
 
   def __call__(self, i: int) -> Any:
+    """The element of local sample i."""
     rows = self.batching.local_rows
     step, row = divmod(int(i), rows)
     first = (self.batching.start_step + step) * self.batching.batch_size
@@ -157,8 +173,9 @@ def _written(array: np.ndarray) -> Any:
 
 
 class Batches:
-  """Iterator over batches (dicts of numpy arrays that own their memory) with a position and
-  `close()`.
+  """Iterator over batches with a position and `close()`.
+
+  Batches are dicts of numpy arrays that own their memory.
 
   A worker process that is killed from outside is replaced: the pipeline is built again at the
   current step.

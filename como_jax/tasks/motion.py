@@ -1,6 +1,4 @@
-"""Training of the motion model (CoMo stage 1): data, model and objectives assembled for the shared
-loop.
-"""
+"""Training of the motion model (CoMo stage 1): data, model and objectives become a job."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -1,5 +1,6 @@
-"""Training of a policy (CoMo stage 2): robot actions and the latent motion of videos in one batch,
-one trunk, light heads.
+"""Training of a policy (CoMo stage 2).
+
+Robot actions and the latent motion of videos are in one batch, behind one trunk with light heads.
 """
 
 from typing import Any

@@ -13,10 +13,14 @@ BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "mae_debug"
 
 
 def load(path: str, *, model: Any) -> dict[str, Any]:
-  """{"encoder": parameters} from a weights folder or run directory, refitted to the image size; {}
-  for "" (random).
+  """The encoder of a weights folder or run directory, refitted to the image size.
 
-  "bundled" is the shipped tiny encoder. `model` is the record it is for.
+  Args:
+    path: of it; "bundled" is the shipped tiny encoder, "" a random one.
+    model: that it is for.
+
+  Returns:
+    {"encoder": parameters}; {} for "".
 
   Raises:
     errors.UserError: there is no encoder in it, or one of another size.

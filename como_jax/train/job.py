@@ -86,9 +86,7 @@ def state_shapes(
 def initial_state(
   job: TrainJob, tx, *, frozen: tuple[str, ...], ema: bool, seed: int, mesh: jax.sharding.Mesh
 ) -> state.TrainState:
-  """The state at step 0, made sharded under jit, with the job's given parts (a pretrained encoder)
-  in place.
-  """
+  """The state at step 0, made sharded under jit, with the job's given parts in place."""
   create, key = _creator(job, tx, frozen=frozen, ema=ema), rng.key(seed, "init")
   start = jax.tree.map(np.asarray, dict(job.start))
   shapes = jax.eval_shape(create, key, start)
@@ -96,8 +94,9 @@ def initial_state(
 
 
 def begun(job: TrainJob, current: state.TrainState) -> state.TrainState:
-  """The state of a new run with what the job measures on its data in place, in the averaged weights
-  too.
+  """The state of a new run with what the job measures on its data in place.
+
+  The averaged weights have it too.
 
   Raises:
     errors.UserError: the data do not allow it.
@@ -128,8 +127,9 @@ def begun(job: TrainJob, current: state.TrainState) -> state.TrainState:
 def check_memory(
   train_step: Any, shapes: state.TrainState, job: TrainJob, section, mesh: jax.sharding.Mesh
 ) -> None:
-  """Compiles the train step (the first call finds it compiled) and refuses it where it cannot fit
-  into memory.
+  """Compiles the train step, and refuses it where it cannot fit into memory.
+
+  The first step finds it compiled.
 
   Raises:
     errors.UserError: with what it needs and what there is.
@@ -159,8 +159,9 @@ def check_memory(
 
 
 def replicated(params):
-  """Parameters to evaluate: where they are spread over processes, whole ones on a device of each,
-  which then all compute (and process 0 logs) the same scores; waiting for one of them in a
+  """Parameters to evaluate, whole on a device of each process.
+
+  All processes then compute the same scores, and process 0 logs them; waiting for one of them in a
   collective would take as long.
   """
   return params if jax.process_count() == 1 else jax.device_put(distributed.gather(params))

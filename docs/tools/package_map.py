@@ -134,8 +134,10 @@ def order(rows: list[list[str]], arrows: list[tuple[str, str]]) -> list[list[str
 
 
 def places(rows: list[list[str]], arrows: list[tuple[str, str]]) -> dict[str, tuple[float, int]]:
-  """Part -> (center in boxes from the middle, row): short rows move by half a box where an arrow
-  that passes them would else run through one of their boxes.
+  """Part -> (center in boxes from the middle, row).
+
+  Short rows move by half a box where an arrow that passes them would else run through one of their
+  boxes.
   """
   level = {name: number for number, row in enumerate(rows) for name in row}
   jumps = [(a, b) for a, b in arrows if level[b] - level[a] > 1]
@@ -220,6 +222,7 @@ def page(text: str, arrows: Arrows) -> str:
 
 
 def main() -> None:
+  """Draws the map, or checks it."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--check", action="store_true", help="writes nothing, 1 where it would")
   check = parser.parse_args().check

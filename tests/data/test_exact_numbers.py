@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import normalization, shards, statistics, summaries, times
+from como_jax.data import shards, statistics, summaries, times
 from como_jax.data.times import FrameTimes
 from tests.data.test_index import table
 
@@ -327,19 +327,6 @@ def test_units_by_hand():
   np.testing.assert_allclose(flat.normalize(x), [[4, 12, 0]])
   assert one.to_json()["binary"] == [False, True, False] and one.to_json()["count"] == 4
   assert statistics.Statistics.from_json(one.to_json()).binary.tolist() == [False, True, False]
-
-
-def test_merged_by_hand():
-  a, b = (
-    statistics.Statistics(n, *(np.array([x], float) for x in values))
-    for n, values in ((3, (1, 2, 0, 4, 0.5, 3)), (1, (5, 4, -2, 9, 1.5, 7)))
-  )
-  found = normalization.merge([a, b])
-  assert [
-    found.count,
-    *(float(getattr(found, name)[0]) for name in ("mean", "std", "min", "max", "q01", "q99")),
-  ] == pytest.approx([4, 2, (3 / 4 * (4 + 1) + 1 / 4 * (16 + 9)) ** 0.5, -2, 9, 0.75, 4])
-  assert normalization.merge([a]) is a
 
 
 def test_summaries_by_hand():

@@ -333,7 +333,9 @@ def test_acting_makes_frames_square_as_ingesting_did(tmp_path, resize):
   assert raw.shape == (40, 80, 3) and np.abs(seen.astype(int) - stored).mean() < 4  # JPEG
   if resize == "crop":
     with pytest.raises(errors.UserError, match="one side is more than 16 times the other"):
-      acting._image({IMAGE + "camera": np.zeros((1, 17, 3), np.uint8)}, "camera")
+      acting._row(
+        [{IMAGE + "camera": np.zeros((1, 17, 3), np.uint8), STATE: np.zeros(2, np.float32)}]
+      )
 
 
 def test_frames_made_square_in_two_ways_are_refused(run, path, tmp_path):
