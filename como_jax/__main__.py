@@ -8,4 +8,4 @@ interrupt.prepare(__name__)
 if __name__ == "__main__":
   from como_jax import cli
 
-  interrupt.leave(cli.main(sys.argv))
+  interrupt.exit_with(cli.main(sys.argv))

@@ -34,7 +34,7 @@ if multiprocessing.current_process().name != "MainProcess":
 def command() -> NoReturn:
   """What the installed script `como-jax` calls."""
   interrupt.prepare("__main__")
-  interrupt.leave(main(sys.argv, program=("como-jax",)))
+  interrupt.exit_with(main(sys.argv, program=("como-jax",)))
 
 
 def main(argv: Sequence[str], *, program: Sequence[str] = main_lib.PROGRAM) -> int:

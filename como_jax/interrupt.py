@@ -45,7 +45,7 @@ def prepare(name: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def say(line: str) -> None:
+def set_message(line: str) -> None:
   """Sets the line to print if Ctrl-C comes before `as_exception` is called."""
   _HANDLER.line = line
 
@@ -57,7 +57,7 @@ def as_exception() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def done() -> None:
+def restore() -> None:
   """Restores the default signal handler once the line is printed.
 
   A second Ctrl-C, while the process ends, then prints no traceback.
@@ -66,7 +66,7 @@ def done() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def leave(code: int) -> NoReturn:
+def exit_with(code: int) -> NoReturn:
   """Ends the program with an exit code.
 
   After Ctrl-C it ends at once, without cleanup: threads of a compiler or a data loader may still be

@@ -1,10 +1,15 @@
 """The one entry point: `python -m como_jax --config=NAME[:VARIANT] ...`; --help says more.
 
-Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 130 stopped by Ctrl-C before
-there was anything to save (the line says how to go on), 143 stopped by SIGTERM or SIGINT after
-saving (run again with --resume), 75 the other processes did not come or were lost (the same
-command, or --resume, may work later; 134 where the runtime aborts first), 1 anything else. Several
-processes: see parallel/startup.py and launch/local_processes.py.
+Exit codes:
+  0    done
+  1    a fault of the program (traceback)
+  2    bad input: one line on stderr, nothing written
+  75   other processes did not connect or were lost: the command, or --resume, may work later
+  130  Ctrl-C before there was anything to save: one line that says how to resume
+  134  as 75, where the runtime aborts first
+  143  SIGTERM or Ctrl-C during training: saved, run again with --resume
+
+Several processes: see parallel/startup.py and launch/local_processes.py.
 """
 
 import contextlib
@@ -20,9 +25,10 @@ from collections.abc import Sequence
 
 from como_jax import commands, errors, interrupt
 
-PROGRAM = ("python", "-m", "como_jax")  # of the line that says how to go on
+PROGRAM = ("python", "-m", "como_jax")  # in the command that a message says to run
 _BEGIN = time.time()
-_PLACES = (
+# of a path that cannot be used
+_PATH_ERRNOS = (
   errno.EACCES,
   errno.EPERM,
   errno.EROFS,
@@ -40,10 +46,11 @@ def main(argv: list[str] | None = None, *, task: str = "", program: Sequence[str
 
   Args:
     argv: the program's name and its flags; None = this process's.
-    task: that the config has to be for; "" = any.
-    program: how the program was called, for the line that says how to go on.
+    task: that the config must have; "" = any.
+    program: how the program was called, for messages that say what to run.
   """
-  words, command = sys.argv if argv is None else argv, None
+  words = sys.argv if argv is None else argv
+  command = None
   if isinstance(sys.stdout, io.TextIOWrapper):  # not what a notebook or a test puts there
     # what is said is seen at once, in a file or a pipe too
     sys.stdout.reconfigure(line_buffering=True)
@@ -52,15 +59,15 @@ def main(argv: list[str] | None = None, *, task: str = "", program: Sequence[str
 
     try:
       command = config_lib.parse(words)
-    except config_lib.Help as text:
-      print(text)
+    except config_lib.Help as help_text:
+      print(help_text)
       return 0
     if task and command.config.task != task:
       raise errors.UserError(
         f"config {command.name!r} is for the task {command.config.task!r}, not {task!r}: "
         f"{' '.join(program)} {command.config.task} --config=... runs it"
       )
-    interrupt.say(how_to_go_on(command, program))
+    interrupt.set_message(resume_hint(command, program))
     _quiet_start()
     from como_jax import tasks  # after the environment is set: this imports jax
     from como_jax.parallel import startup
@@ -72,20 +79,22 @@ def main(argv: list[str] | None = None, *, task: str = "", program: Sequence[str
     print(_one_line(error), file=sys.stderr)
     return error.code
   except KeyboardInterrupt:
-    interrupt.done()
-    print("\n" + how_to_go_on(command, program), file=sys.stderr)
+    interrupt.restore()
+    print("\n" + resume_hint(command, program), file=sys.stderr)
     return interrupt.CODE
   except OSError as error:
-    if not _is_place(error, command):
+    if not _is_unusable_path(error, command):
       raise
-    print(f"error: {_place(error)}", file=sys.stderr)
+    print(f"error: {_unusable_path_message(error)}", file=sys.stderr)
     return errors.UserError.code
 
 
 def _one_of_several(command, program: Sequence[str]) -> int:
   """The task in one process of a run of several.
 
-  Only process 0 prints, and a process that fails alone leaves at once.
+  Only process 0 prints. Some failures are the same in every process (`errors.Shared`,
+  `errors.NonFinite`): all end in order. After any other one this process exits at once, because the
+  others would wait for it.
   """
   from como_jax import tasks
   from como_jax.parallel import distributed
@@ -97,26 +106,26 @@ def _one_of_several(command, program: Sequence[str]) -> int:
       code = tasks.run(command)
       distributed.wait_for_all()
       return code
-    except (errors.Shared, errors.NonFinite):  # the same in every process
+    except (errors.Shared, errors.NonFinite):  # every process raises it, and `main` prints it
       raise
     except (errors.UserError, errors.Transient, errors.Failed) as error:
       print(_one_line(error), file=sys.stderr)
       distributed.exit_immediately(error.code)
     except KeyboardInterrupt:
       if distributed.is_primary():
-        print("\n" + how_to_go_on(command, program), file=sys.stderr)
+        print("\n" + resume_hint(command, program), file=sys.stderr)
       distributed.exit_immediately(interrupt.CODE)
     except Exception as error:
       # the others wait for this process in a collective: an orderly exit would wait for them
-      if isinstance(error, OSError) and _is_place(error, command):
-        print(f"error: {_place(error)}", file=sys.stderr)
+      if isinstance(error, OSError) and _is_unusable_path(error, command):
+        print(f"error: {_unusable_path_message(error)}", file=sys.stderr)
         distributed.exit_immediately(errors.UserError.code)
       traceback.print_exc()
       distributed.exit_immediately(1)
 
 
-def how_to_go_on(command, program: Sequence[str]) -> str:
-  """The line after Ctrl-C.
+def resume_hint(command, program: Sequence[str]) -> str:
+  """The line after Ctrl-C: that it stopped, and which command resumes.
 
   Args:
     command: `config.CommandLine`, or None where it came before the command line was read.
@@ -124,16 +133,14 @@ def how_to_go_on(command, program: Sequence[str]) -> str:
   """
   if command is None or command.config.task == "serve":
     return "stopped by Ctrl-C"
-  words, flag, run = (
-    list(command.words),
-    commands.COMMANDS.get(command.config.task, commands.Command()).again,
-    command.workdir / "config.json",
-  )
-  # this process has written it: there is something to go on with
-  if flag and run.is_file() and run.stat().st_mtime >= _BEGIN:
+  words = list(command.words)
+  resume_flag = commands.COMMANDS.get(command.config.task, commands.Command()).again
+  config_file = command.workdir / "config.json"
+  # where this process has written it, there is a run to resume
+  if resume_flag and config_file.is_file() and config_file.stat().st_mtime >= _BEGIN:
     words = [
       word for word in words if word.lstrip("-").partition("=")[0] not in ("resume", "overwrite")
-    ] + [flag]
+    ] + [resume_flag]
   return (
     f"stopped by Ctrl-C: {'go on' if '--resume' in words else 'run it again'} with "
     + shlex.join([*program, *words])
@@ -141,30 +148,32 @@ def how_to_go_on(command, program: Sequence[str]) -> str:
 
 
 def _one_line(error: Exception) -> str:
-  return "error: " + " ".join(str(error).split())  # whatever was typed
+  # a message may quote line breaks that a user typed
+  return "error: " + " ".join(str(error).split())
 
 
-def _is_place(error: OSError, command) -> bool:
-  """Whether a file or folder cannot be used where it is.
+def _is_unusable_path(error: OSError, command) -> bool:
+  """Whether an error is about a path that the user gave and that cannot be used.
 
-  The system says so, or a folder of the run, or above it, cannot be made (in /proc: "no such
-  file"). Any other file that is missing is a fault of ours.
+  True for the numbers of `_PATH_ERRNOS`, and for a path that is "not there" although the run makes
+  it: the workdir, an output, or a folder above one of them (in /proc, for example). Any other
+  missing file is a fault of the program.
   """
   if error.errno != errno.ENOENT or command is None:
-    return bool(error.errno in _PLACES and error.filename)
-  made = [
+    return bool(error.errno in _PATH_ERRNOS and error.filename)
+  made_by_run = [
     str(command.workdir),
     *(str(command.config.get(key) or "") for key in ("output", "lerobot")),
   ]
   missing = os.path.abspath(os.fsdecode(error.filename)) if error.filename else ""
   return any(
     os.path.commonpath([missing, os.path.abspath(path)]) == missing
-    for path in made
+    for path in made_by_run
     if missing and path
   )
 
 
-def _place(error: OSError) -> str:
+def _unusable_path_message(error: OSError) -> str:
   """The line for a file or folder that cannot be used."""
   return (
     f"{error.filename}: {os.strerror(error.errno or 0)}: choose another place (--workdir, or the "
@@ -176,9 +185,9 @@ def keep_memory() -> None:
   """Lets glibc keep what it frees, on hosts without an accelerator.
 
   XLA's CPU backend gives its buffers back after every step, and fresh pages cost the small motion
-  model a quarter of its time. To be called before numpy and jax start threads: a thread with an
-  arena of its own maps large buffers afresh. MALLOC_* variables that are set have the last word;
-  other C libraries are left alone.
+  model a quarter of its time. Call it before numpy and jax start threads: each thread would get an
+  arena of its own, which gives large buffers back. Variables MALLOC_* of the user come first; other
+  C libraries are left alone.
   """
   import ctypes
 
@@ -207,4 +216,4 @@ def _quiet_start() -> None:
 
 
 if __name__ == "__main__":
-  interrupt.leave(main())
+  interrupt.exit_with(main())

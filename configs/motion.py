@@ -10,25 +10,26 @@ python -m como_jax.main --config=configs/motion.py --config.data.path=DIR \
 python -m como_jax.main --config=configs/motion.py:small
     64 px, the shipped encoder, bundled data: minutes on 2 CPU cores
 python -m como_jax.main --config=configs/motion.py:debug
-    3 steps of it: under a minute
+    3 steps of `small`, with a smaller batch: under a minute
 
-`small` departs from CoMo in one thing: z starts as principal components of the optical flow between
-the frames, and the Q-former adds to it (path=flow). Without it: path=none; of the feature
-difference instead: path=features.
+`small` departs from CoMo in one thing, the linear path: z starts as principal components of the
+optical flow between the frames, and the Q-former adds to it (path=flow). Without a linear path:
+path=none; of the feature difference instead: path=features.
 
-Baselines, after the variant: inputs=feature_diff|rgb_diff|none|future,
-bottleneck=continuous|vq|pre_vq|kl, tcl=on|off, for example
+Baselines, after the variant: inputs=feature_diff|rgb_diff|none|future (what the Q-former reads of a
+pair; none: both frames, future: the second alone), bottleneck=continuous|vq|pre_vq|kl, tcl=on|off
+(temporal contrastive loss), for example
     --config=configs/motion.py:small,inputs=none,tcl=off,path=none
-The path in other sizes (large encoders: and the second option):
+The linear path in another size; with large encoders also pool the patches:
     --config.model.idm.components=32 --config.model.idm.components_pool=2
-The path frozen:
+The linear path frozen:
     --config.train.frozen="('encoder/.*','idm/components/.*')"
 Small data, cheaper steps:
     --config.train.cache_tokens=True --config.data.augment.shift.on=False
 Every number can be changed:
     --config.model.bottleneck.latent_dim=32 --config.data.offset_seconds=0.2 \
     --config.train.steps=2000
-Unfreeze the encoder:
+Train the encoder too (this replaces the default "('encoder/.*',)"):
     --config.train.frozen="('encoder/position',)"
 """
 
@@ -54,15 +55,15 @@ def get_config(arg=None):
   model["idm"]["inputs"] = chosen.get("inputs", "feature_diff")
   if kind != "continuous":
     model["bottleneck"] = dict(kind=kind, latent_dim=32 if published else 8)
-  # a path goes with these alone
-  linear = model["idm"]["inputs"] in ("feature_diff", "none") and kind in ("continuous", "kl")
-  path = chosen.get("path", "flow" if name == "small" and linear else "none")
+  # only these allow a linear path
+  allows_path = model["idm"]["inputs"] in ("feature_diff", "none") and kind in ("continuous", "kl")
+  path = chosen.get("path", "flow" if name == "small" and allows_path else "none")
   if path != "none":
     model["idm"].update(
       components=model["idm"]["num_queries"] * model["bottleneck"]["latent_dim"], components_of=path
     )
   if kind in ("vq", "pre_vq"):
-    model["bottleneck"]["num_codes"] = 128  # Moto
+    model["bottleneck"]["num_codes"] = 128  # as in Moto
   config = config_lib.ConfigDict(
     dict(
       task="motion",
@@ -75,8 +76,7 @@ def get_config(arg=None):
         contrastive=dict(
           weight=0.004 if chosen.get("tcl", "on") == "on" else 0.0,
           temperature=0.1,
-          # smallest share of pixels that move in a pair of Tcl, e.g. 0.001; 0 =
-          # every pair counts
+          # smallest share of pixels that must move in a pair, e.g. 0.001; 0 = every pair counts
           gate=0.0,
         ),
         perceptual=dict(weight=1.0, weights_path=""),  # LPIPS; off without a weights file
@@ -89,12 +89,13 @@ def get_config(arg=None):
   if kind == "kl":
     config.objectives.kl = dict(weight=2e-4)  # AdaWorld's beta
   config.data = config_lib.data(image_size=config.model.image_size)
-  config.train = config_lib.train()
+  config.train = config_lib.train()  # defaults: those of the published model
   # encode every frame once and keep its tokens in memory: small data, a frozen encoder, no
   # augmentation
   config.train.cache_tokens = False
   config.evaluation = dict(windows=512 if published else 256, batch_size=64)
   if not published:
+    # a double underscore stands for a dot: optimizer.learning_rate
     config_lib.changed(config.data, dict(offset_seconds=0.15, frames=4, validation_fraction=0.2))
     config_lib.changed(
       config.train,

@@ -167,7 +167,7 @@ LONG = {
   "tests/settings/test_limits.py": 488,
   "tests/tasks/test_checks.py": 402,
   "tests/tasks/test_extract.py": 487,
-  "tests/tasks/test_policy.py": 586,
+  "tests/tasks/test_policy.py": 588,
   "tests/tasks/test_rollout.py": 448,
   "tests/train/test_checkpoint_parts.py": 487,
   "tests/train/test_rundir.py": 464,

@@ -122,7 +122,7 @@ def test_ctrl_c_says_how_it_was_called(capsys, monkeypatch, tmp_path):
 
 def test_the_installed_script_leaves_with_the_code(monkeypatch):
   left, prepared = [], []
-  monkeypatch.setattr(interrupt, "leave", left.append)
+  monkeypatch.setattr(interrupt, "exit_with", left.append)
   monkeypatch.setattr(interrupt, "prepare", prepared.append)
   monkeypatch.setattr(sys, "argv", ["/usr/bin/como-jax", "doctor"])
   cli.command()

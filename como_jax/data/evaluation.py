@@ -90,7 +90,7 @@ class _Load:
     return self.resize(sample)
 
   def _numbers(
-    self, reader, place: pipeline.Place, values: dict[str, np.ndarray]
+    self, reader, place: pipeline.WindowLocation, values: dict[str, np.ndarray]
   ) -> tuple[dict[str, bool], dict[str, int]]:
     """Fills in the actions and states of a window.
 

@@ -75,7 +75,9 @@ class MotionMixture:
     """Endless shuffled batches, see `pipeline.batches`."""
     layout.check()
     _ = batching.local_rows  # checked before the windows are enumerated
-    return pipeline.batches(self.windows(split, frames=layout.window), layout, batching, reading)
+    return pipeline.batches(
+      self.windows(split, frames=layout.window_frames), layout, batching, reading
+    )
 
   def evaluation(
     self,

@@ -1,15 +1,20 @@
 """Training batches of motion models and encoders, from windows of frames.
 
-The order is index -> shuffle -> repeat -> mix -> load and augment -> slice by process -> batch, see
-`stream`. The position is the step: sample number g (= step * global batch + place in the batch) is
-a pure function of (data sets, seed, g), so batches do not depend on the number of processes or
-workers, nor on where a run was interrupted. Process p of P takes the p-th contiguous part of every
-global batch.
+The order is index -> shuffle -> repeat -> mix -> slice by process -> load and augment -> batch, see
+`stream`. The position is the step: sample number g (= step * global batch + row in the batch) is a
+pure function of (data sets, seed, g), so batches do not depend on the number of processes or
+workers, nor on where a run was interrupted. Of B rows, process p of P (from 0) loads the rows
+p*B/P to (p+1)*B/P - 1.
+
+Words: an episode is a recording; a clip is a stored stretch of one; a segment is a stretch of an
+episode without a gap in time, of one clip or several; a window is K frames of one segment at the
+offset. A window never passes the end of its segment: the index lists only those that fit.
 
 Legend: B batch, K frames of a window, H W image.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -29,9 +34,9 @@ class Opened:
 
   Attributes:
     dataset: the entry of the mixture.
-    reader: of its segments.
-    windows: of the split.
-    cameras: of the data set.
+    reader: reads frames and numbers of its segments.
+    windows: index of the windows of the split.
+    cameras: names of all cameras of the data set; ids are places in it.
   """
 
   dataset: data.DataSet
@@ -49,23 +54,23 @@ class Opened:
     """Clips of the data set."""
     return self.windows.segments.table
 
-  def load(self, i: int) -> "Place":
+  def load(self, i: int) -> "WindowLocation":
     """Where window i lies. Raises `video.Unreadable`: its times are damaged."""
     window = self.windows[i]
-    times = self.reader.times(window.segment)
-    return Place(
+    frame_times = self.reader.times(window.segment)
+    return WindowLocation(
       self.reader,
       window.segment,
       self.cameras[window.camera],
       window.t,
-      times,
-      times.window(window.t, self.windows.offset, self.windows.frames),
+      frame_times,
+      frame_times.window(window.t, self.windows.offset, self.windows.frames),
       self.windows.offset,
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class WindowLocation:
   """Where one window lies.
 
   Attributes:
@@ -95,7 +100,7 @@ class Place:
 def open_windows(
   dataset: data.DataSet, table: shards.Table, *, frames: int, split: Split
 ) -> Opened:
-  """Enumerates the windows of one split of a data set.
+  """Lists the windows of one split of a data set, none of which passes the end of its segment.
 
   Args:
     dataset: the entry of the mixture.
@@ -118,8 +123,12 @@ def open_windows(
   return Opened(dataset, segments, windows, table.cameras)
 
 
-def draw_jitter(place: Place, rng: np.random.Generator) -> list[int]:
-  """For each of the K-1 pairs a frame beside the second one, see `times.draw_jittered`."""
+def draw_jitter(place: WindowLocation, rng: np.random.Generator) -> list[int]:
+  """For each of the K-1 pairs a frame near its second one, before or after it.
+
+  It lies at most a fifth of the offset away, see `times.draw_jittered`. With the pair's first frame
+  it is the positive example of Tcl.
+  """
   return [
     times.draw_jittered(place.times, int(first), int(second), place.offset, rng)
     for first, second in zip(place.frames[:-1], place.frames[1:], strict=True)
@@ -128,17 +137,19 @@ def draw_jitter(place: Place, rng: np.random.Generator) -> list[int]:
 
 @dataclasses.dataclass
 class _LoadTraining:
-  """[(data set, window number), kind and state of the generator] -> batch.
+  """[(data set, window number), class and state of the random bit generator] -> batch.
 
-  A frame that needs no resizing is decoded into the batch and
-  augmented there, others into memory that is used again: at 224 px the copies that this saves took
-  a third as long as decoding.
+  Where a frame of a window is damaged, `stream.read` loads another window in its place, which
+  follows from the number by a hash, and `damage` counts; too many of them end the run.
+
+  A frame that needs no resizing is decoded into the batch and augmented there, others into memory
+  that is used again. This saves copies, which would take a third of the time of decoding at 224 px.
   """
 
   sets: list[Opened]
   frames: int
   jitter: bool
-  single: bool
+  is_mae: bool  # single frames
   augment: tuple[Callable, ...]
   size: int
   damage: stream.CorruptionMonitor = dataclasses.field(default_factory=stream.CorruptionMonitor)
@@ -151,17 +162,18 @@ class _LoadTraining:
     }
     seconds = np.zeros((len(rows), self.frames - 1), np.float32)
     scratch: dict[tuple[int, ...], np.ndarray] = {}  # by shape
-    chain, rng = (*self.augment, transforms.Resize(self.size)), np.random.Generator(rows[0][1](0))
+    chain = (*self.augment, transforms.Resize(self.size))
+    rng = np.random.Generator(rows[0][1](0))  # every row sets its state
     to = transforms.resized_to(chain)
-    for number, (key, _, state) in enumerate(rows):
+    for i, (key, _, state) in enumerate(rows):
       rng.bit_generator.state = state
-      row = {name: value[number] for name, value in out.items()}
+      row = {name: value[i] for name, value in out.items()}
 
-      def use(place, row=row, number=number):
-        seconds[number] = place.seconds
+      def load(place, row=row, i=i):  # called again with another window where a frame is damaged
+        seconds[i] = place.seconds
         numbers = [*place.frames, *(draw_jitter(place, rng) if self.jitter else [])]
         size, by = place.reader.frame_size(place.segment, place.camera, numbers, to=to)
-        shape = (len(numbers), -(-size[0] // by), -(-size[1] // by), 3)
+        shape = (len(numbers), math.ceil(size[0] / by), math.ceil(size[1] / by), 3)
         if shape[1:3] == (self.size, self.size):
           place.reader.read_into(
             place.segment,
@@ -179,9 +191,9 @@ class _LoadTraining:
           **({"jittered": scratch[shape][self.frames :]} if self.jitter else {}),
         }
 
-      sample = stream.read(self.sets[key[0]], key[1], self.damage, use)
+      sample = stream.read(self.sets[key[0]], key[1], self.damage, load)
       transforms.apply(chain, sample, rng, row)
-    return {"frames": out["frames"][:, 0]} if self.single else {**out, "seconds": seconds}
+    return {"frames": out["frames"][:, 0]} if self.is_mae else {**out, "seconds": seconds}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,8 +215,8 @@ class Layout:
   augment: tuple[Callable, ...] = ()
 
   @property
-  def window(self) -> int:
-    """Frames of a window that is drawn from."""
+  def window_frames(self) -> int:
+    """Frames per window."""
     return self.frames if self.kind == "motion" else 1
 
   def check(self) -> None:
@@ -239,7 +251,7 @@ def batches(
   motion = layout.kind == "motion"
   load = _LoadTraining(
     list(sets),
-    layout.window,
+    layout.window_frames,
     layout.jitter and motion,
     not motion,
     tuple(layout.augment),

@@ -1,9 +1,10 @@
 """Temporal contrastive learning (Tcl).
 
-The latent of a motion should be similar to that of the same motion over a jittered interval, and
-not to that of the reversed motion.
+The latent of a motion should be similar to that of the same motion over a jittered interval (the
+positive), and not to that of the reversed motion (the negative).
 
-Legend: B batch, P pairs, Z latent width, H W image.
+Legend: B batch, P pairs, Z length of the whole latent, H W image; t first frame, n offset to the
+second one, d jitter (at most a fifth of n, of either sign).
 Source: CoMo, CVPR version of arXiv 2505.17006; temperature from the released code.
 """
 
@@ -14,9 +15,9 @@ import jax.numpy as jnp
 
 from como_jax.objectives import terms
 
-# ImageNet's standard deviations, by which normalized channels were divided.
-RANGE = (0.229, 0.224, 0.225)
-MOVES = 0.05  # share of a channel's range
+# ImageNet's standard deviations: a normalized channel times these is on the scale 0 to 1 again.
+STD = (0.229, 0.224, 0.225)
+MOVING_THRESHOLD = 0.05  # change of a channel on the scale 0 to 1
 
 
 def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -32,16 +33,16 @@ def moving_share(outputs: Mapping[str, jax.Array]) -> jax.Array:
   """The share of moving pixels of each pair [B, P].
 
   A pixel moves as in evaluation (evaluate/reconstruction.py): a channel differs by more than 0.05
-  of its range. The noise of a video codec is below that. A small moving object counts by its size,
-  not by the change of the mean.
+  of its range. The noise of a video codec is below that. As pixels are counted, a small moving
+  object is not averaged away.
 
   Args:
     outputs: "current" and "target" [B, P, H, W, 3], normalized.
   """
   change = jnp.abs(
     outputs["target"].astype(jnp.float32) - outputs["current"].astype(jnp.float32)
-  ) * jnp.asarray(RANGE).reshape((1, 1, 1, 1, 3))
-  return jnp.mean(jnp.max(change, axis=-1) > MOVES, axis=(2, 3), dtype=jnp.float32)
+  ) * jnp.asarray(STD).reshape((1, 1, 1, 1, 3))
+  return jnp.mean(jnp.max(change, axis=-1) > MOVING_THRESHOLD, axis=(2, 3), dtype=jnp.float32)
 
 
 def contrastive(
@@ -57,13 +58,13 @@ def contrastive(
   jittered, forward and reversed are z(t, t+n+d), z(t, t+n) and z(t+n, t) [B, P, Z]. The three
   similarities are logged too.
 
-  A pair without motion is the same forward and reversed, so that the term would only separate
+  A pair without motion reads the same in both directions, so that the term would only separate
   noise. `gate` leaves out such pairs. The share of pairs that are left out is logged as
   "contrastive_gated".
 
   Args:
     outputs: "z", "z_jittered", "z_reversed"; with a gate also "current" and "target".
-    batch: as for `terms.over_pairs`.
+    batch: may hold "valid" bool [B]: clips that are not valid do not count (`terms.over_pairs`).
     temperature: T.
     gate: pairs with a smaller share of moving pixels are left out; 0 leaves out none.
 
@@ -74,12 +75,12 @@ def contrastive(
     outputs,
     "contrastive",
     ("z", "z_jittered", "z_reversed"),
-    "ask the data for jittered frames (data.jitter)",
+    "ask the data for jittered frames (pipeline.Layout.jitter)",
   )
-  forward, jittered, reverse = (
+  forward, jittered, reversed_ = (
     outputs[name].astype(jnp.float32) for name in ("z", "z_jittered", "z_reversed")
   )
-  s1, s2, s3 = cosine(jittered, forward), cosine(jittered, reverse), cosine(forward, reverse)
+  s1, s2, s3 = cosine(jittered, forward), cosine(jittered, reversed_), cosine(forward, reversed_)
   left_out = jnp.zeros(s1.shape, bool)
   if gate > 0:
     terms.need(

@@ -9,12 +9,11 @@ from como_jax import errors, models, objectives
 from como_jax.assembly import motion_data
 from como_jax.data.batching import Batching
 from como_jax.inference import motion_evaluator, token_cache
-from como_jax.models.motion import component_init as components
-from como_jax.models.motion import inputs
+from como_jax.models.motion import component_init, inputs
 from como_jax.train import encoder_weights, fit, reading
 from como_jax.train.job import TrainJob
 
-# images of a batch -> their tokens
+# key of images in a batch -> key of their tokens
 TOKENS = {"frames": "frame_tokens", "jittered": "jittered_tokens"}
 
 
@@ -28,7 +27,8 @@ def job(config) -> TrainJob:
   model = models.build(config.model.to_dict())
   objective = objectives.build(active(config.objectives))
   start = encoder_weights.load(config.encoder_weights, model=model)
-  frames, jitter = config.data.frames, "contrastive" in objective.functions
+  frames = config.data.frames
+  jitter = "contrastive" in objective.functions  # Tcl needs frames beside the second ones
   data = motion_data.MotionData(config)
   data.check(image_size=config.model.image_size, frames=frames, jitter=jitter)
   for remark in remarks(config, objective):
@@ -46,11 +46,12 @@ def job(config) -> TrainJob:
     images = data.batches(batching, options, kind="motion", jitter=jitter)
     return tokens.over(images) if tokens else images
 
-  def begin(params):  # every process looks at the same pairs: at whole batches
+  def begin(params):
+    # Every process reads the whole global batches, so that all start from the same components.
     batching = Batching(config.train.batch_size, config.seed)
-    alone = dataclasses.replace(options, workers=0)
-    with data.batches(batching, alone, kind="motion", jitter=False) as first:
-      return components.start(model, params, first)
+    without_workers = dataclasses.replace(options, workers=0)
+    with data.batches(batching, without_workers, kind="motion", jitter=False) as batches:
+      return component_init.start(model, params, batches)
 
   batch = model.inputs_spec(config.train.batch_size, frames, jittered=jitter)
   return TrainJob(
@@ -61,9 +62,9 @@ def job(config) -> TrainJob:
     start=start,
     loading=options,
     batch=tokens.spec(batch) if tokens else batch,
-    data=[(path, "") for path in data.mixture.paths],
+    data=[(path, "") for path in data.mixture.paths],  # no labels
     batches=batches,
-    begin=begin if model.components else None,
+    begin=begin if model.components is not None else None,
     evaluate=held_out_metrics(config, model, data),
     examples_per_step=config.train.batch_size * (frames - 1),
     unit="pairs",
@@ -77,6 +78,7 @@ def held_out_metrics(
   if not config.data.validation_fraction > 0:
     return None
   section = config.evaluation
+  # triples: the evaluation also compares z(0, 1) + z(1, 2) with z(0, 2)
   held_out = data.windows(
     "validation", frames=3, batch_size=section.batch_size, max_windows=section.windows
   )
@@ -101,7 +103,7 @@ def fill_cache(
   model: Any, start: Mapping[str, Any], data: motion_data.MotionData
 ) -> token_cache.TokenCache:
   """The tokens of every training frame, encoded once."""
-  # the flow looks at pictures
+  # optical flow is computed from pixels, so the images stay too
   flow = model.components is not None and model.components.source == "flow"
   kept = ("frames", "jittered") if flow else ("frames",)
   walk = data.windows("train", frames=1, batch_size=64, max_windows=None)
@@ -113,7 +115,7 @@ def fill_cache(
 def check_cache(
   config, model: Any, start: Mapping[str, Any], augment: tuple[Callable, ...]
 ) -> None:
-  """Refuses to keep tokens that do not stay the same, or that the model does not look at.
+  """Refuses to keep tokens that change during training, or that the model does not use.
 
   Raises:
     errors.UserError: naming what to change.

@@ -61,8 +61,8 @@ def export(
     files=files,
   )
   failed = (
-    f"; the validation failed at step {', '.join(map(str, outcome.unvalidated))} (see above)"
-    if outcome.unvalidated
+    f"; the validation failed at step {', '.join(map(str, outcome.failed_evaluations))} (see above)"
+    if outcome.failed_evaluations
     else ""
   )
   print(

@@ -1,6 +1,6 @@
-"""The one training loop: save, draw, step, log, evaluate, stop.
+"""The one training loop: save, fetch a batch, step, log, evaluate, stop.
 
-Every process of a run goes through it alike.
+Every process of a run runs the same loop.
 """
 
 import dataclasses
@@ -18,11 +18,12 @@ from como_jax.train import log as log_lib
 from como_jax.train import signals as signals_lib
 from como_jax.train import step as step_lib
 from como_jax.train.metrics_reader import MetricsReader
-from como_jax.train.schedule import Schedule as Schedule
+from como_jax.train.schedule import Schedule as Schedule  # also as loop.Schedule
 from como_jax.train.schedule import Throughput as Throughput
 from como_jax.train.state import TrainState
 
-EXIT_SIGNALED = 143  # exit code after SIGTERM or SIGINT: saved, run again with --resume
+# Exit code of `fit.fit` after SIGTERM or SIGINT: saved, run again with --resume.
+EXIT_SIGNALED = 143
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,29 +35,30 @@ class TrainResult:
     examples_per_s: pairs or images a second, without compile time.
     wait_share: share of the time in which the devices waited for data.
     stopped: whether a signal stopped it.
-    unvalidated: steps at which the evaluation failed.
+    failed_evaluations: steps at which the evaluation failed.
   """
 
   state: TrainState
   examples_per_s: float
   wait_share: float
   stopped: bool
-  unvalidated: tuple[int, ...] = ()
+  failed_evaluations: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass
 class TrainLoop:
   """Save, draw, step, log, evaluate, until the last step or a signal.
 
-  The save comes before the next batch is drawn, so a checkpoint's step is its data position.
-  Metrics are read one step late: the host never waits for the step it has just started. An
-  evaluation that fails is reported and left out: it must not keep a run from its end. A log that
-  cannot be written stops the run as a signal does, with a checkpoint.
+  The save comes before the next batch is fetched, so a checkpoint's step is its data position.
+  Metrics are read one step late: the host never waits for the step it has just started. They are
+  all read before a save, so no state is saved after a loss that was not finite. An evaluation that
+  fails is reported and left out: it must not end a run. A log that cannot be written stops the run
+  as a signal does, with a checkpoint.
 
   Attributes:
     train_step: `(state, batch) -> (state, metrics)`, donating the state; its `mesh` places batches.
     schedule: when to save, log, evaluate and end.
-    throughput: what is counted a second.
+    throughput: examples of a step, and their unit.
     log: receives metrics and messages.
     checkpointer: saves states.
     evaluate: `state -> {name: value}`; every process calls it.
@@ -79,15 +81,17 @@ class TrainLoop:
       batches: this process's rows of each batch.
 
     Raises:
-      errors.NonFinite: a metric is infinite or not a number; it names the checkpoint to go on from.
+      errors.NonFinite: a metric is infinite or not a number (found by `MetricsReader`); it names
+        the checkpoint to resume from.
       errors.Storage: the log or a checkpoint cannot be written.
     """
-    done, unvalidated = int(state.step), []
+    done, failed_evaluations = int(state.step), []
     with signals_lib.Signals() as signals:
       reader = MetricsReader(
         self.log,
         self.schedule,
         self.throughput,
+        # so that all processes stop at the same step: signal, and seconds waited for data
         distributed.AsyncAllGather(self.train_step.mesh, count=2),
         signals,
         self.checkpointer.restart_point,
@@ -96,8 +100,9 @@ class TrainLoop:
         at_end = done >= self.schedule.steps or bool(reader.stop)
         if at_end or self.schedule.saves_at(done):
           self._save(reader, done, state)
-        if self._evaluation_due(reader, done) and not self._evaluated(reader, done, state):
-          unvalidated.append(done)
+        if self._evaluation_due(reader, done):
+          succeeded = self._evaluate(reader, done, state)
+          failed_evaluations += [] if succeeded else [done]
         if at_end:
           break
         state, metrics, waited = self._advance(state, batches, done, idle=reader.idle)
@@ -114,7 +119,7 @@ class TrainLoop:
       examples_per_s=reader.meter.rate,
       wait_share=reader.meter.wait_share,
       stopped=bool(reader.stop),
-      unvalidated=tuple(unvalidated),
+      failed_evaluations=tuple(failed_evaluations),
     )
 
   def _advance(
@@ -126,7 +131,7 @@ class TrainLoop:
       batch = next(batches)
     waited = time.monotonic() - begin if idle else 0.0
     placed = mesh_lib.put_batch(self.train_step.mesh, batch)
-    # All that a step reads is on the devices now: an array that is copied with it is a mistake.
+    # All that a step reads is on the devices now: the guard turns any further copy into an error.
     with jax.profiler.StepTraceAnnotation("train", step_num=done), jax.transfer_guard("disallow"):
       state, metrics = self.train_step(state, placed)
     return state, metrics, waited
@@ -143,11 +148,11 @@ class TrainLoop:
       and not (reader.stop or self.log.evaluated(done))
     )
 
-  def _evaluated(self, reader: MetricsReader, done: int, state: TrainState) -> bool:
+  def _evaluate(self, reader: MetricsReader, done: int, state: TrainState) -> bool:
     """Evaluates and logs; False when it failed, which is reported."""
     assert self.evaluate is not None  # or none would be due
     reader.flush()
-    reader.bottleneck.paused()
+    reader.data_wait.paused()
     with reader.meter.paused(), jax.profiler.TraceAnnotation("evaluate"):
       scores = _scores(self.evaluate, state, step=done, log=self.log)
     if not scores:
@@ -177,7 +182,7 @@ def _scores(
   step: int,
   log: log_lib.Log | log_lib.NullLog,
 ) -> dict[str, float]:
-  """What the evaluation gives; {} when it fails, which is said."""
+  """What the evaluation gives; {} when it fails, which is logged."""
   try:
     return evaluate(state)
   except Exception as error:

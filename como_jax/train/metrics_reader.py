@@ -35,7 +35,7 @@ class MetricsReader:
     self.log, self._schedule, self._unit = log, schedule, throughput.unit
     self._exchange, self._signals, self._restart_point = exchange, signals, restart_point
     self.meter = meter_lib.Meter(throughput.examples_per_step)
-    self.bottleneck = meter_lib.Bottleneck(throughput.data_advice)
+    self.data_wait = meter_lib.Bottleneck(throughput.data_advice)
     self.unwritten = ""  # why the log cannot be written
     self._agreed = ""  # several processes: the signal that all of them have received
     self._pending: tuple[int, dict, Any, float] | None = None
@@ -107,14 +107,14 @@ class MetricsReader:
     self._agreed = self._agreed or signals_lib.name(number)
     self.meter.waited(waited)
     self.meter.finished()
-    self.bottleneck.add(heard[:, 1])
+    self.data_wait.add(heard[:, 1])
     say = done % self._schedule.log_every == 0 or done == self._schedule.steps
     if say:
       self.write(
         done,
         {**values, f"{self._unit}_per_s": self.meter.rate, "wait_share": self.meter.wait_share},
       )
-      slow = self.bottleneck.line()
+      slow = self.data_wait.line()
       if slow:
         self.log.say(slow)
     self.log.progress(

@@ -31,12 +31,13 @@ class StepOptions:
   """How the loss becomes an update.
 
   Attributes:
-    weights: of each term in the total, None for one that is only logged. A term or a weight
-      without the other is refused when the step is traced.
+    weights: of each term in the total, None for one that is only logged. Every term needs a weight
+      and every weight a term; else the step is refused when it is traced.
     frozen: path patterns of parameters that get no gradient. Their backward pass is not computed.
     seed: of the random keys. The key of a step depends on the seed and the step alone.
-    num_microbatches: parts that the batch is split into, one after the other. The result equals
-      that of one large batch, because sums are divided by counts of the whole batch.
+    num_microbatches: parts of the batch (config.train.accumulate), processed one after the other.
+      Sums are divided by counts of the whole batch, so the result equals that of one large batch
+      where the loss draws nothing at random.
     ema_decay: of the averaged weights, where the state has them.
     lr_schedule: step -> learning rate, to be logged.
   """
@@ -53,7 +54,7 @@ def total(terms: Terms, weights: Weights) -> jax.Array:
   """Weighted sum of the terms' means.
 
   Raises:
-    errors.UserError: a term without a weight, which would train nothing unnoticed, or a weight
+    errors.UserError: a term without a weight, which would silently not be trained, or a weight
       without a term.
   """
   for name in terms:
@@ -79,7 +80,7 @@ def total(terms: Terms, weights: Weights) -> jax.Array:
 
 
 def means(terms: Terms) -> dict[str, jax.Array]:
-  """Mean of each term over what it counted; an empty count counts as one."""
+  """Mean of each term over what it counted; a count of 0 divides by 1."""
   return {name: value / jnp.maximum(count, 1) for name, (value, count) in terms.items()}
 
 
@@ -107,9 +108,10 @@ def accumulate_gradients(
   """The same as `compute_gradients`, from `options.num_microbatches` parts of the batch."""
   parts = jax.tree.map(lambda x: _split_rows(x, options.num_microbatches, mesh), batch)
   keys = jax.random.split(key, options.num_microbatches)
-  # Counts do not depend on the parameters, so this scan computes masks only: XLA drops the rest.
+  # Counts do not depend on the parameters, so this map computes masks only: XLA drops the rest.
   counts = jax.lax.map(
-    lambda part: {name: count for name, (_, count) in loss(params, *part).items()}, (parts, keys)
+    lambda part_and_key: {name: count for name, (_, count) in loss(params, *part_and_key).items()},
+    (parts, keys),
   )
   counts = jax.tree.map(lambda count: count.sum(0), counts)
 
@@ -122,8 +124,8 @@ def accumulate_gradients(
     grads, terms = compute_gradients(loss_of_part, params, part, part_key, options)
     return grads, {name: value for name, (value, _) in terms.items()}
 
-  def add_part(carry, part):
-    return jax.tree.map(jnp.add, carry, gradients_and_sums(*part)), None
+  def add_part(carry, part_and_key):
+    return jax.tree.map(jnp.add, carry, gradients_and_sums(*part_and_key)), None
 
   first = jax.tree.map(lambda x: x[0], (parts, keys))
   shapes = jax.eval_shape(gradients_and_sums, *first)
@@ -220,7 +222,7 @@ class TrainStep:
 
 
 def _split_rows(x: jax.Array, parts: int, mesh: jax.sharding.Mesh) -> jax.Array:
-  """[B, ...] -> [parts, B / parts, ...]: part i has every parts-th row.
+  """[B, ...] -> [parts, B / parts, ...]: part i has the rows i, i + parts, i + 2*parts, ...
 
   Each device gives rows of its own to every part, so no row moves between devices.
   """

@@ -25,7 +25,7 @@ def test_continuous():
   module, variables = made("continuous")
   latent = module.apply(variables, HIDDEN, KEY)
   np.testing.assert_allclose(latent.z, by_hand(variables["params"]), rtol=1e-5, atol=1e-6)
-  np.testing.assert_array_equal(latent.z, latent.decoded)
+  np.testing.assert_array_equal(latent.z, latent.decoder_input)
   assert latent.terms == {}
 
 
@@ -41,7 +41,7 @@ def test_vector_quantization(kind):
   ).sum(axis=-1)
   np.testing.assert_array_equal(latent.terms["codes"], distances.argmin(axis=-1))
   chosen = np.asarray(params["codebook"])[latent.terms["codes"]]
-  np.testing.assert_allclose(latent.decoded, chosen, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(latent.decoder_input, chosen, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(latent.z, chosen if kind == "vq" else embedding, rtol=1e-5, atol=1e-6)
   for term in ("codebook", "commitment"):
     np.testing.assert_allclose(
@@ -61,7 +61,7 @@ def test_gradients_of_vector_quantization():
       variables["params"]
     )
 
-  straight = gradient(lambda latent: jnp.sum(latent.decoded))
+  straight = gradient(lambda latent: jnp.sum(latent.decoder_input))
   assert np.any(straight["down_1"]["kernel"]) and not np.any(straight["codebook"])
   codebook = gradient(lambda latent: jnp.sum(latent.terms["codebook"]))
   assert np.any(codebook["codebook"]) and not np.any(codebook["down_1"]["kernel"])
@@ -72,10 +72,10 @@ def test_gradients_of_vector_quantization():
 def test_kl():
   module, variables = made("kl")
   label, trained, again = (module.apply(variables, HIDDEN, key) for key in (None, KEY, KEY))
-  np.testing.assert_array_equal(label.z, label.decoded)
+  np.testing.assert_array_equal(label.z, label.decoder_input)
   np.testing.assert_array_equal(label.z, trained.z)  # the label is the mean, sampled or not
-  np.testing.assert_array_equal(trained.decoded, again.decoded)
-  assert np.abs(trained.decoded - trained.z).max() > 0.1
+  np.testing.assert_array_equal(trained.decoder_input, again.decoder_input)
+  assert np.abs(trained.decoder_input - trained.z).max() > 0.1
   assert np.all(label.terms["kl"] > 0)
   zero = jax.tree.map(jnp.zeros_like, variables)  # mean 0, variance 1
   np.testing.assert_array_equal(module.apply(zero, HIDDEN, None).terms["kl"], 0)

@@ -196,7 +196,7 @@ def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
 def test_a_linear_path_begins_with_whole_batches_of_its_training_data(paper, monkeypatch):
   assert motion.job(config()).begin is None
   paper.reading = read_options.ReadOptions(3, 2, 1, "here")
-  monkeypatch.setattr(motion.components, "start", lambda *given: given)
+  monkeypatch.setattr(motion.component_init, "start", lambda *given: given)
   paper.model.components = "ON"
   assert motion.job(config()).begin("P") == (paper.model, "P", "BATCHES")
   alone = read_options.ReadOptions(0, 2, 1, "here")

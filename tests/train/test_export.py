@@ -24,7 +24,11 @@ def _end(tmp_path):
 
   def end(*, rate=12.34, unvalidated=(), value=1.0):
     outcome = loop.TrainResult(
-      state=None, examples_per_s=rate, wait_share=0.25, stopped=False, unvalidated=unvalidated
+      state=None,
+      examples_per_s=rate,
+      wait_share=0.25,
+      stopped=False,
+      failed_evaluations=unvalidated,
     )
     return export.export(
       command,

@@ -221,7 +221,7 @@ def test_an_evaluation_that_fails_does_not_keep_a_run_from_its_end(tmp_path, cap
     raise error
 
   outcome = train(tmp_path / "run", steps=7, evaluate=evaluate)
-  assert int(outcome.state.step) == 7 and outcome.unvalidated == (3, 7)
+  assert int(outcome.state.step) == 7 and outcome.failed_evaluations == (3, 7)
   said = [
     line
     for line in capsys.readouterr().out.splitlines()

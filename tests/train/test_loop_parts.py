@@ -167,7 +167,7 @@ def test_a_batch_is_drawn_behind_the_save_and_metrics_are_read_a_step_late(playe
     ("wait",),
   ]
   assert [call[2] for call in calls if call[0] == "save"] == [2, 4, 5]
-  assert (outcome.state.step, outcome.stopped, outcome.unvalidated) == (5, False, ())
+  assert (outcome.state.step, outcome.stopped, outcome.failed_evaluations) == (5, False, ())
   assert (outcome.examples_per_s, outcome.wait_share) == (32 / 3, 0.0)
   _, calls = played(steps=3)
   assert kinds(calls, "save") == [("save", 3)], "without checkpoint_every the end alone is saved"
@@ -279,7 +279,7 @@ def test_evaluations_and_what_is_said_of_them(played):
     ("write", 5, "train"),
     ("write", 5, "validation"),
   ]
-  assert outcome.unvalidated == ()
+  assert outcome.failed_evaluations == ()
   _, calls = played(steps=5, evaluate=scores)
   assert kinds(calls, "say") == [("say", "step 5: validation score 0.25, other 5")], "at the end"
   _, calls = played(steps=0, evaluate=scores, evaluate_every=2)
@@ -311,7 +311,7 @@ def test_an_evaluation_that_fails_is_said_in_a_line(played, error, line):
     raise error
 
   outcome, calls = played(steps=6, evaluate=fails, evaluate_every=2)
-  assert outcome.unvalidated == (2, 6)
+  assert outcome.failed_evaluations == (2, 6)
   assert [call[1] for call in calls if call[0] == "say"][
     0
   ] == f"step 2: the validation failed and is left out, training goes on: {line}"

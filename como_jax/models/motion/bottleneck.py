@@ -22,13 +22,13 @@ class Latent(NamedTuple):
 
   Attributes:
     z: [B, Q, Z], the label.
-    decoded: [B, Q, Z], the input of the forward dynamics model in training: z, or its quantized or
-      sampled version.
+    decoder_input: [B, Q, Z], what the forward dynamics model reads in training: z, or its quantized
+      or sampled version.
     terms: extra results of the variant, each [B] or [B, Q].
   """
 
   z: jax.Array
-  decoded: jax.Array
+  decoder_input: jax.Array
   terms: dict[str, jax.Array]
 
 

@@ -1,10 +1,13 @@
 """The motion model: frozen encoder, inverse dynamics with its bottleneck, forward dynamics.
 
-Legend: B batch, K frames of a clip, P pairs (K-1), H W image, N patches, D width of the encoder, Q
-queries, Z latent dimensions per query. Source: CoMo, arXiv 2505.17006.
+Legend: B batch, K frames of a clip (here: the frames of one sample), P pairs (K-1), H W image, N
+patches, D width of the encoder, Q queries, S width of the queries, Z latent dimensions per query, G
+groups of patches of the linear path. Source: CoMo, arXiv 2505.17006.
 
-Each frame of a clip is encoded once. The forward, reversed and jittered pairs are formed from those
-features, so K frames give K-1 pairs for K passes of the encoder instead of 2(K-1).
+Each frame of a clip is encoded once, and all pairs are formed from these features: forward (t,
+t+n), and when Tcl (temporal contrastive learning) is trained also reversed (t+n, t) and jittered
+(t, t+n+d). So K frames give K-1 forward and K-1 reversed pairs for K passes of the encoder, instead
+of 2(K-1); each jittered frame costs one more.
 """
 
 import dataclasses
@@ -33,34 +36,35 @@ class Motion(NamedTuple):
   """Result of `encode`.
 
   Attributes:
-    z: [B, Q*Z], float32: the latent motion used as label.
-    decoded: [B, Q, Z]: the input of the forward dynamics model in training (z, or its quantized or
-      sampled version).
+    z: [B, Q*Z], float32: the latent motion; as a label, the pseudo-action.
+    decoder_input: [B, Q, Z]: what the forward dynamics model reads in training (z, or its quantized
+      or sampled version).
     terms: "commitment", "codebook", "kl" [B] and "codes" int32 [B, Q] where the bottleneck has
       them.
   """
 
   z: jax.Array
-  decoded: jax.Array
+  decoder_input: jax.Array
   terms: dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MotionModel:
-  """The record that a task works with; see `models.build`.
+  """The modules of the motion model and what is computed with them; see `models.build`.
 
-  Frames are float32, ImageNet-normalized, unless they come in a batch.
+  Frames are float32, ImageNet-normalized; in a batch they are uint8.
 
   Attributes:
-    config: the model section it was built from.
-    encoder: of frames, frozen.
-    qformer: of pairs of frames.
+    config: the model section it was built from. A key such as model.fdm.width is the argument of
+      that name of the module; `models.build` refuses any other key, with the nearest name.
+    encoder: encodes frames; frozen.
+    qformer: reads pairs of frames.
     bottleneck: from the Q-former's outputs to the latent.
     fdm: the forward dynamics model.
-    tcl_gradient: "all" trains everything through all three branches (as described). "released" runs
-      the Q-former without gradient on the jittered and reversed branches, which then train only the
-      down-projection.
-    frozen: patterns of parameter names that are not trained unless the config says otherwise.
+    tcl_gradient: "all" trains everything through all three kinds of pairs (as in the paper).
+      "released" (as in the authors' code) runs the Q-former without gradient on the jittered and
+      reversed pairs, which then train only the bottleneck's projection to Z.
+    frozen: patterns of parameter names that are not trained; config.train.frozen replaces them.
     components: the linear path to z, None where it is off.
   """
 
@@ -175,9 +179,11 @@ class MotionModel:
       pair = tokens[:, 0], tokens[:, 1]
     else:
       pair = features
-    moved = None if self.components is None else self.components.between(pair, (first, second))
+    path_inputs = (
+      None if self.components is None else self.components.between(pair, (first, second))
+    )
     return self._latent(
-      params, self._queries(params["idm"], pairs_lib.Pairs(*pair, moved), key), key
+      params, self._queries(params["idm"], pairs_lib.Pairs(*pair, path_inputs), key), key
     )
 
   def differences(self, params: Params, frames: jax.Array) -> jax.Array:
@@ -190,21 +196,21 @@ class MotionModel:
       raise ValueError("the model has no linear path (model.idm.components is 0)")
     tokens = self.features(params, frames)
 
-    def halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def neighbors(x: jax.Array) -> tuple[jax.Array, jax.Array]:
       before, after = x[:, :-1], x[:, 1:]
       return pairs_lib.flat(before), pairs_lib.flat(after)
 
-    return self.components.between(halves(tokens), halves(frames))
+    return self.components.between(neighbors(tokens), neighbors(frames))
 
   def decode(
     self, params: Params, first: jax.Array, z: jax.Array, *, features: jax.Array | None = None
   ) -> dict[str, jax.Array]:
-    """Current frame and label -> the future frame.
+    """First frame and latent motion -> the second frame.
 
     Args:
       params: as from `init`.
       first: [B, H, W, 3].
-      z: [B, Q*Z] as from `encode` (quantized here where the model decodes codes).
+      z: [B, Q*Z] as from `encode`; a model with codes (VQ) decodes the nearest ones.
       features: the first frame's tokens [B, N+1, D], if the caller has them.
 
     Returns:
@@ -236,7 +242,7 @@ class MotionModel:
       where the FDM predicts features. All float32 but "codes".
     """
     chex.assert_shape(batch["frames"], (None, None, self.image_size, self.image_size, 3))
-    frames = pairs_lib.constrain(pixels.normalize(batch["frames"]))
+    frames = pairs_lib.constrain(pixels.normalize(batch["frames"]))  # split over the mesh
     size, count = frames.shape[0], frames.shape[1] - 1
     tokens, pairs = self._pairs(params, batch, frames)
     keys = jax.random.split(key, 3)
@@ -248,13 +254,14 @@ class MotionModel:
     else:
       latent_inputs = self._queries(params["idm"], jax.tree.map(pairs_lib.flat, pairs), keys[0])
     motion = self._latent(params, latent_inputs, keys[2])
+    # along the second axis: forward, reversed, jittered pairs, `count` of each
     z = grouped(motion.z)
     outputs = {"z": z[:, :count]}
     if contrastive:
       outputs |= {"z_reversed": z[:, count : 2 * count], "z_jittered": z[:, 2 * count :]}
-    # Only the forward pairs are reconstructed, so only they are held to the bottleneck's own terms.
+    # Only the forward pairs are reconstructed, so only they have losses of the bottleneck.
     outputs |= {name: grouped(term)[:, :count] for name, term in motion.terms.items()}
-    latent = pairs_lib.flat(grouped(motion.decoded)[:, :count])
+    latent = pairs_lib.flat(grouped(motion.decoder_input)[:, :count])
     predicted = self._predict(
       params, pairs_lib.flat(frames[:, :-1]), latent, pairs_lib.flat(tokens[:, :-1])
     )
@@ -274,14 +281,14 @@ class MotionModel:
     self, params: Params, batch: Mapping[str, jax.Array], frames: jax.Array
   ) -> tuple[jax.Array, pairs_lib.Pairs]:
     """Tokens [B, K, N+1, D] of the normalized frames of a batch, and all its pairs."""
-    tokens, halves = pairs_lib.form(
+    tokens, first_and_second = pairs_lib.form(
       batch,
       frames,
       lambda images: self.features(params, images),
       pixel_difference=inputs.INPUTS[self.qformer.inputs].pixel_difference,
     )
-    moved = pairs_lib.moved(self.components, batch, frames, halves)
-    return tokens, pairs_lib.Pairs(*halves, moved)
+    path_inputs = pairs_lib.path_inputs(self.components, batch, frames, first_and_second)
+    return tokens, pairs_lib.Pairs(*first_and_second, path_inputs)
 
   def _released_queries(
     self, params: Params, pairs: pairs_lib.Pairs, count: int, key: jax.Array, stopped_key: jax.Array
@@ -290,18 +297,16 @@ class MotionModel:
 
     Args:
       params: of the inverse dynamics model.
-      pairs: of all branches.
+      pairs: forward, reversed and jittered.
       count: number of forward pairs of a clip.
       key: of the forward pairs.
       stopped_key: of the others.
     """
     grouped = functools.partial(pairs_lib.grouped, size=pairs.first.shape[0])
-    main = jax.tree.map(lambda half: pairs_lib.flat(half[:, :count]), pairs)
+    main = jax.tree.map(lambda x: pairs_lib.flat(x[:, :count]), pairs)
     main = self._queries(params, main, key)
-    # Stopped at the inputs, so that no backward pass of these branches is ever built.
-    others = jax.tree.map(
-      lambda half: jax.lax.stop_gradient(pairs_lib.flat(half[:, count:])), pairs
-    )
+    # Stopped at the inputs, so that no backward pass of these pairs is built at all.
+    others = jax.tree.map(lambda x: jax.lax.stop_gradient(pairs_lib.flat(x[:, count:])), pairs)
     others = self._queries(jax.lax.stop_gradient(params), others, stopped_key)
     return jax.tree.map(
       lambda *parts: pairs_lib.flat(jnp.concatenate([grouped(part) for part in parts], axis=1)),
@@ -312,15 +317,15 @@ class MotionModel:
   def _queries(
     self, params: Params, pairs: pairs_lib.Pairs, key: jax.Array | None
   ) -> tuple[jax.Array, jax.Array | None]:
-    """The bottleneck's inputs: the queries' outputs [B, Q, W] of B pairs, and an offset.
+    """The bottleneck's inputs for B pairs: the queries' outputs [B, Q, S], and an offset.
 
     The offset [B, Q, Z] is the linear path's output, or None.
     """
     key = jax.random.key(0) if key is None else key
     hidden = modules.apply(self.qformer, params["qformer"], pairs.first, pairs.second, key)
-    if self.components is None or pairs.moved is None:
+    if self.components is None or pairs.path_inputs is None:
       return hidden, None
-    return hidden, modules.apply(self.components, params["components"], pairs.moved)
+    return hidden, modules.apply(self.components, params["components"], pairs.path_inputs)
 
   def _latent(
     self, params: Params, latent_inputs: tuple[jax.Array, jax.Array | None], key: jax.Array | None
@@ -328,7 +333,9 @@ class MotionModel:
     hidden, offset = latent_inputs
     extra = () if offset is None else (offset,)  # VQ takes no offset
     latent = modules.apply(self.bottleneck, params["idm"]["bottleneck"], hidden, key, *extra)
-    return Motion(einops.rearrange(latent.z, "b q d -> b (q d)"), latent.decoded, latent.terms)
+    return Motion(
+      einops.rearrange(latent.z, "b q d -> b (q d)"), latent.decoder_input, latent.terms
+    )
 
   def _predict(
     self, params: Params, frames: jax.Array, latent: jax.Array, tokens: jax.Array | None

@@ -18,7 +18,7 @@ from como_jax.models import pixels
 from como_jax.models.motion import components as components_lib
 
 Batch = Mapping[str, jax.Array]
-Halves = tuple[jax.Array, jax.Array]
+FirstAndSecond = tuple[jax.Array, jax.Array]
 
 
 class Pairs(NamedTuple):
@@ -27,12 +27,12 @@ class Pairs(NamedTuple):
   Attributes:
     first: tokens of the first frames [B, P or 3P, N+1, D].
     second: tokens of the second frames, or of the pixel differences, of the same shape.
-    moved: inputs of the linear path [B, P or 3P, G, D], None without one.
+    path_inputs: inputs of the linear path [B, P or 3P, G, D], None without one.
   """
 
   first: jax.Array
   second: jax.Array
-  moved: jax.Array | None
+  path_inputs: jax.Array | None
 
 
 def flat(x: jax.Array) -> jax.Array:
@@ -61,8 +61,8 @@ def form(
   features: Callable[[jax.Array], jax.Array],
   *,
   pixel_difference: bool,
-) -> tuple[jax.Array, Halves]:
-  """Tokens of the frames, and the two halves of all pairs.
+) -> tuple[jax.Array, FirstAndSecond]:
+  """Tokens of the frames, and the two first_and_second of all pairs.
 
   Args:
     batch: as for `MotionModel.forward`.
@@ -98,7 +98,7 @@ def form(
   return tokens, of_frames(tokens, None if jittered is None else rest)
 
 
-def of_frames(frames: jax.Array, jittered: jax.Array | None) -> Halves:
+def of_frames(frames: jax.Array, jittered: jax.Array | None) -> FirstAndSecond:
   """(first, second) of all pairs of frames.
 
   Args:
@@ -112,7 +112,9 @@ def of_frames(frames: jax.Array, jittered: jax.Array | None) -> Halves:
   return jnp.concatenate([before, after, before], axis=1), second
 
 
-def of_differences(tokens: jax.Array, differences: jax.Array, *, contrastive: bool) -> Halves:
+def of_differences(
+  tokens: jax.Array, differences: jax.Array, *, contrastive: bool
+) -> FirstAndSecond:
   """(first, second) of all pairs of a frame and a difference of frames.
 
   Args:
@@ -126,8 +128,11 @@ def of_differences(tokens: jax.Array, differences: jax.Array, *, contrastive: bo
   return jnp.concatenate([before, after, before], axis=1), differences
 
 
-def moved(
-  components: components_lib.Components | None, batch: Batch, frames: jax.Array, halves: Halves
+def path_inputs(
+  components: components_lib.Components | None,
+  batch: Batch,
+  frames: jax.Array,
+  first_and_second: FirstAndSecond,
 ) -> jax.Array | None:
   """The linear path's inputs of all pairs [B, P or 3P, G, D], None without one.
 
@@ -135,14 +140,14 @@ def moved(
     components: the linear path.
     batch: as for `MotionModel.forward`.
     frames: of the batch, normalized.
-    halves: as from `form`.
+    first_and_second: as from `form`.
 
   Raises:
     KeyError: the flow of jittered pairs needs images, and the batch has only their tokens.
   """
   if components is None:
     return None
-  size, count = halves[0].shape[:2]
+  size, count = first_and_second[0].shape[:2]
   images = None
   if components.source == "flow":
     jittered = None
@@ -154,5 +159,5 @@ def moved(
       jittered = constrain(pixels.normalize(batch["jittered"]))
     first, second = of_frames(frames, jittered)
     images = flat(first), flat(second)
-  between = components.between((flat(halves[0]), flat(halves[1])), images)
+  between = components.between((flat(first_and_second[0]), flat(first_and_second[1])), images)
   return between.reshape((size, count, *between.shape[1:]))
