@@ -162,15 +162,12 @@ LONG = {
   "tests/data/test_video_stream.py": 403,
   "tests/evaluate/test_numbers_by_hand.py": 458,
   "tests/launch/test_launchers.py": 608,
-  "tests/models/test_checks.py": 463,
-  "tests/serve/test_server.py": 477,
+  "tests/serve/test_server.py": 423,
   "tests/settings/test_limits.py": 488,
-  "tests/tasks/test_checks.py": 402,
-  "tests/tasks/test_extract.py": 487,
+  "tests/tasks/test_extract.py": 458,
   "tests/tasks/test_policy.py": 588,
   "tests/tasks/test_rollout.py": 448,
   "tests/train/test_checkpoint_parts.py": 487,
-  "tests/train/test_rundir.py": 464,
 }
 
 

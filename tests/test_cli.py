@@ -1,6 +1,5 @@
 """The command `como-jax`: its words, the list, and how words become the flags of the program."""
 
-import pathlib
 import subprocess
 import sys
 
@@ -24,14 +23,6 @@ def _ran(monkeypatch):
   found = []
   monkeypatch.setattr(tasks, "run", lambda command: found.append(command) or 0)
   return found
-
-
-def test_every_task_has_a_module_and_a_config():
-  configs = {path.stem for path in config_lib.CONFIGS.glob("*.py")}
-  assert set(commands.named("task")) == configs == set(tasks.TASKS)
-  folder = pathlib.Path(tasks.__file__).parent
-  assert all((folder / f"{name}.py").is_file() for name in tasks.TASKS)
-  assert tasks.MULTI_PROCESS_TASKS == ("mae", "motion", "policy", "extract")
 
 
 def test_list_needs_no_device_and_says_what_there_is():

@@ -6,15 +6,9 @@ import pathlib
 import pytest
 
 from como_jax import config as config_lib
-from como_jax import errors
 from como_jax.assembly import data_folders
 from como_jax.data import ingest_settings
-
-
-def text_of(call):
-  with pytest.raises(errors.UserError) as caught:
-    call()
-  return str(caught.value)
+from tests.refusals import text_of
 
 
 def test_a_path_is_there_or_its_key_is_named(tmp_path, monkeypatch):

@@ -6,18 +6,13 @@ import numpy as np
 import pytest
 
 from como_jax import config as config_lib
-from como_jax import data, errors
+from como_jax import data
 from como_jax.assembly import motion_data
 from como_jax.data import pipeline
 from como_jax.data.batching import Batching
 from como_jax.data.read_options import ReadOptions
 from tests.data import makers
-
-
-def text_of(call):
-  with pytest.raises(errors.UserError) as caught:
-    call()
-  return str(caught.value)
+from tests.refusals import text_of
 
 
 def test_the_data_sets_of_a_config(monkeypatch, tmp_path):

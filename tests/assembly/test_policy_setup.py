@@ -9,22 +9,14 @@ import numpy as np
 import pytest
 
 from como_jax import config as config_lib
-from como_jax.assembly import policy_setup, policy_start
+from como_jax.assembly import policy_setup
 from como_jax.data import policy_facts, policy_spec
 from como_jax.data.policy_layout import Layout
+from tests.assembly.starting import ARM, started
+from tests.refusals import text_of
+from tests.tasks.columns import GRIPPER, MOVING, ROWS, STILL, of, units
 from tests.tasks.test_policy import TINY
-from tests.tasks.test_policy_parts import GRIPPER, MOVING, ROWS, STILL, of, text_of, units
 
-ARM = policy_facts.RobotFacts(
-  action=3,
-  state=3,
-  action_names=("x", "grip", "y"),
-  state_names=(),
-  step_seconds=0.1,
-  cameras=("front",),
-  unused_cameras=("top",),
-  instructions={"count": 1, "empty": False, "examples": ["go"]},
-)
 LATENT = policy_facts.LatentMotion("aa", 0.5, num_queries=6, latent_dim=7)
 
 
@@ -131,37 +123,6 @@ def test_labels_decide_the_size_of_the_latent_motion(mixture):
   assert found.spec.robots["a"].two_valued == ()
 
 
-def started(**changes):
-  """A policy that knows the arm, in units of its own, and another robot."""
-  numbers = units(arm=ROWS * 2, old=ROWS[:, :2]).normalization("standard")
-  arm = policy_spec.RobotSpec(
-    action=3,
-    state=3,
-    action_names=ARM.action_names,
-    cameras=("other",),
-    unused_cameras=(),
-    step_seconds=0.1,
-    reduce="mean",
-    instructions={"count": 0, "empty": True, "examples": []},
-    transforms=numbers.robots["arm"],
-    action_limits=((0.0,) * 3, (1.0,) * 3),
-  )
-  old = dataclasses.replace(
-    arm, action=2, state=2, action_names=("x", "grip"), transforms=numbers.robots["old"]
-  )
-  latent = {"num_queries": 3, "latent_dim": 2, "motion_horizon": 99}
-  values = dict(
-    model={"policy": "dit", "latent": latent},
-    language={},
-    robots={"arm": arm, "old": old},
-    latent=policy_spec.LatentMotionSpec("aa", 0.5, ("UNITS",)),
-    resize="squash",
-    guidance_scale=1.0,
-  )
-  spec = policy_spec.PolicySpec(**{**values, **changes})
-  return policy_start.StartingPolicy("the policy 'INIT' to start from", spec, {})
-
-
 def test_a_policy_goes_on_in_its_own_units(mixture, monkeypatch):
   start = started()
   monkeypatch.setattr(
@@ -199,34 +160,6 @@ def test_a_resumed_run_keeps_its_units_and_reads_no_statistics(mixture):
   assert not mixture.asked and found.start is before
   assert found.spec.robots["arm"].transforms == before.spec.robots["arm"].transforms
   assert found.spec.latent is before.spec.latent
-
-
-def test_a_policy_to_start_from_had_frames_robots_and_labels_of_the_same_kind():
-  def check(start=None, facts=(), latent=None, resize="squash"):
-    return policy_start.check(start or started(), dict(facts), latent, resize=resize)
-
-  assert check() is check(latent=LATENT) is check(facts={"arm": ARM, "new": ARM}) is None
-  assert text_of(lambda: check(started(resize="crop"))) == (
-    "the data were ingested with resize='squash', those of the policy 'INIT' to start from with "
-    "'crop': ingest them in the same way"
-  )
-  later = dataclasses.replace(LATENT, latent_offset_seconds=0.25)
-  assert text_of(lambda: check(latent=later)) == (
-    "latent_offset_seconds of the labels is 0.25, of the policy 'INIT' to start from 0.5: its "
-    "latent head speaks another language; extract the labels with its motion model and offset"
-  )
-  other = dataclasses.replace(LATENT, latent_model="bb")
-  assert text_of(lambda: check(latent=other)).startswith(
-    "latent_model of the labels is 'bb', of the policy 'INIT' to start from 'aa'"
-  )
-  unknown = policy_spec.LatentMotionSpec("", 0.0, ())
-  assert check(started(latent=unknown), latent=LATENT) is None, "an older version did not say"
-  for key, value in (("action", 2), ("state", 2), ("step_seconds", 0.2)):
-    facts = {"arm": dataclasses.replace(ARM, **{key: value})}
-    assert text_of(lambda facts=facts: check(facts=facts)) == (
-      f"robot 'arm': {key} is {value} here and {getattr(ARM, key)} in the policy 'INIT' to start "
-      "from; give it another name to get a new head"
-    )
 
 
 GPT = [

@@ -6,15 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from como_jax import errors
 from como_jax.inference import fingerprints, motion_checkpoint
 from como_jax.train import checkpoint
-
-
-def text_of(call):
-  with pytest.raises(errors.UserError) as caught:
-    call()
-  return str(caught.value)
+from tests.refusals import text_of
 
 
 @pytest.fixture(name="stored")

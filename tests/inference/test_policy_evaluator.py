@@ -11,7 +11,7 @@ import pytest
 from como_jax.data import statistics
 from como_jax.inference import policy_evaluator
 from como_jax.train import rng
-from tests.tasks.test_policy_parts import MOVING, ROWS, action_transforms
+from tests.tasks.columns import MOVING, ROWS, action_transforms
 
 
 def units_of(rows):

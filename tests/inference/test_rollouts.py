@@ -10,12 +10,7 @@ import pytest
 from como_jax import errors
 from como_jax.inference import rollouts
 from como_jax.sim import vector
-
-
-def text_of(call):
-  with pytest.raises(errors.UserError) as caught:
-    call()
-  return str(caught.value)
+from tests.refusals import text_of
 
 
 def test_episodes_are_on_disk_before_the_next_is_counted(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from como_jax import models
+from como_jax import errors, models
 from como_jax.models import attention
 from como_jax.parallel import flops, rules
 from como_jax.parallel import mesh as mesh_lib
@@ -233,3 +233,41 @@ def test_operations_of_a_kernel():
       return flops.count(jax.make_jaxpr(lambda *given: function(*given, mask))(*given))
 
   assert count(attention._pallas) == count(attention._xla) == 2 * 2 * (2 * 2 * 256 * 512 * 64)
+
+
+@pytest.mark.parametrize(
+  "tokens, tiles",
+  [
+    (1, (128, 128)),
+    (128, (128, 128)),
+    (129, (256, 256)),
+    (512, (512, 512)),
+    (513, (768, 384)),
+    (1024, (1024, 512)),
+    (1025, (1152, 384)),
+  ],
+)
+def test_tiles_of_tokens(tokens, tiles):
+  assert attention._tiles(tokens) == tiles
+
+
+def test_heads_of_attention():
+  x = jnp.arange(24.0).reshape((1, 2, 12))
+  assert attention.split_heads(x, 3).shape == (1, 2, 3, 4) and attention.split_heads(x, 3)[
+    0, 1, 2
+  ].tolist() == [20, 21, 22, 23]
+  with pytest.raises(errors.UserError, match="^attention: width 12 is not a multiple of num_head"):
+    attention.split_heads(x, 5)
+  padded = attention._pad(jnp.ones((1, 2, 1, 1)), 2)
+  assert padded[0, :, 0, 0].tolist() == [1, 1, 0, 0]
+  query, other = jnp.zeros((1, 32, 1, 8)), jnp.zeros((1, 511, 1, 8))
+  assert attention._worth(attention._cudnn, query, other) and not attention._worth(
+    attention._cudnn, query[:, :31], other
+  )
+  long = jnp.zeros((1, 512, 1, 8))
+  assert [
+    attention._worth(attention._pallas, *given)
+    for given in ((long, long), (long, other), (other, long))
+  ] == [True, False, False]
+  mesh = type("Mesh", (), {"shape": {"data": 2, "fsdp": 3}})
+  assert [attention._size(mesh, axes) for axes in (None, "data", ("data", "fsdp"))] == [1, 2, 6]

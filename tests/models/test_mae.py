@@ -6,9 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from como_jax import errors, trees
-from como_jax.models import embed, mae, pixels, specs
-from como_jax.models.backbones import mae_vit
+from como_jax import trees
+from como_jax.models import mae, pixels, specs
 from tests.models import tiny
 
 KEY = jax.random.key(7)
@@ -87,27 +86,6 @@ def test_keeping_all_patches_is_not_masking(made):
   # The order of the kept patches is the order of the tokens: positions go with the patch.
   reverse = encode(frames, keep[:, ::-1])
   np.testing.assert_allclose(reverse[:, :0:-1], encode(frames, keep)[:, 1:], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("dtype, image_size", [("float32", 16), ("bfloat16", 32)])
-def test_sizes_and_dtypes(dtype, image_size):
-  model, params = tiny.made(tiny.MAE, dtype=dtype, image_size=image_size)
-  tokens = jax.jit(model.features)(params, tiny.frames((2, image_size, image_size)))
-  assert tokens.shape == (2, (image_size // 8) ** 2 + 1, 32) and tokens.dtype == jnp.float32
-  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-
-
-def test_positions_for_another_image_size(made):
-  _, params, *_ = made
-  other = mae_vit.refit_positions(params["encoder"], 16)
-  np.testing.assert_array_equal(other["position"], embed.sincos_2d(32, 2, cls=True))
-  model, own = tiny.made(tiny.MAE, image_size=16)
-  chex.assert_trees_all_equal_shapes(other, own["encoder"])
-  spec = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-  assert jax.eval_shape(model.features, {"encoder": other}, spec).shape == (1, 5, 32)
-  assert mae_vit.refit_positions(params["encoder"], 32)["position"] is params["encoder"]["position"]
-  with pytest.raises(errors.UserError, match="patch 8"):
-    mae_vit.refit_positions(params["encoder"], 20)
 
 
 def test_encoder_tree_is_that_of_the_motion_model(made):

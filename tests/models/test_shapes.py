@@ -2,21 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-import pytest
 
 from tests.models import tiny
 from tests.models.policy import small
+from tests.models.refusals import refused, shape
 
 KEY = jax.random.key(0)
-
-
-def shape(*sides, dtype=jnp.float32):
-  return jax.ShapeDtypeStruct(sides, dtype)
-
-
-def refused(function, *given):
-  with pytest.raises(AssertionError, match="(?i)assert"):
-    jax.eval_shape(function, *given)
 
 
 def test_frames_of_a_motion_model():
@@ -54,25 +45,6 @@ def test_frames_of_a_motion_model():
   refused(draw, shape(2, 8, 16, 3), shape(2, 3, 4), patches)
   refused(draw, frame, shape(1, 3, 4), patches)
   refused(draw, frame, shape(2, 3, 4), shape(2, 1, 32))
-
-
-def test_frames_of_an_encoder():
-  model, params = tiny.made(tiny.MAE)
-
-  def encode(frames, keep):
-    return model.encoder.apply({"params": params["encoder"]}, frames, keep)
-
-  assert jax.eval_shape(encode, shape(2, 32, 32, 3), shape(2, 4, dtype=jnp.int32)).shape == (
-    2,
-    5,
-    32,
-  )
-  refused(encode, shape(2, 32, 24, 3), shape(2, 4, dtype=jnp.int32))
-  refused(encode, shape(2, 32, 32, 3), shape(1, 4, dtype=jnp.int32))
-  refused(
-    lambda frames: model.forward(params, {"frames": frames}, key=KEY),
-    shape(2, 24, 24, 3, dtype=jnp.uint8),
-  )
 
 
 def test_batches_of_a_policy():

@@ -12,93 +12,11 @@ import pytest
 
 from como_jax import errors
 from como_jax.data import policy_spec, policy_upgrade
-from como_jax.observations import IMAGE, STATE, TASK
+from como_jax.observations import STATE, TASK
 from como_jax.serve import policy as serving
-from tests.data import flat
 from tests.serve import test_policy
-
-ROBOTS = {"hand": {"action": 5, "state": 0}, "arm": {"action": 3, "state": 2}}
-
-
-class Model:
-  """Normalized actions: the first of the state, plus 10 for each element of the chunk.
-
-  `seen` has what it was traced with.
-  """
-
-  action_horizon, image_size = 4, 16
-
-  def __init__(self, config):
-    self.robots, self.seen = tuple(config["robots"]), []
-    self.action_head = types.SimpleNamespace()
-
-  def init(self, key):
-    return {"network": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}}
-
-  def sample(self, params, batch, key, *, robot, num_sampling_steps, guidance_scale):
-    self.seen.append(
-      {
-        "rows": len(batch["state"]),
-        "robot": robot,
-        "steps": num_sampling_steps,
-        "guidance": guidance_scale,
-        "dtype": params["network"]["kernel"].dtype,
-      }
-    )
-    return (
-      jnp.zeros((len(batch["state"]), 4, 3))
-      + batch["state"][:, :1, None]
-      + 10.0 * jnp.arange(4)[None, :, None]
-    )
-
-
-@pytest.fixture(autouse=True)
-def counting(monkeypatch):
-  monkeypatch.setattr(serving.models, "build", Model)
-
-
-def stored(robots=("hand", "arm"), *, history=2, settings=None, **facts):
-  """The config of a checkpoint."""
-  chosen = {name: ROBOTS[name] for name in robots}
-  found = {
-    name: {
-      "action": test_policy.statistics_of(np.tile(test_policy.ROWS, 2)[:, : sizes["action"]]),
-      "state": test_policy.statistics_of(test_policy.ROWS[:, :2]),
-    }
-    for name, sizes in chosen.items()
-  }
-  return {
-    "model": {"kind": "policy", "robots": chosen, "history": history, "dtype": "bfloat16"},
-    "normalization": flat.stored_normalization("standard", found),
-    "policy": {"cameras": ["front", ""], **(settings or {})},
-    "robots": {name: {"action_names": [], "step_seconds": 0.5, **facts} for name in robots},
-    "language": {
-      "kind": "hash",
-      "weights": "",
-      "pooled": False,
-      "num_tokens": 3,
-      "width": 6,
-      "dtype": "float32",
-    },
-  }
-
-
-def acting(config=None, *, robot="arm", **more):
-  params = {"network": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-  spec = policy_upgrade.from_config(stored() if config is None else config)
-  return serving.Policy(params, spec, robot=robot, **more)
-
-
-def observation(number=0.0, **changes):
-  image = np.full((16, 16, 3), number, np.uint8)
-  seen = {STATE: np.float32([number, 1.0]), IMAGE + "front": image, TASK: "go"} | changes
-  return {name: value for name, value in seen.items() if value is not None}
-
-
-def refused(seen, config=None, **more):
-  with pytest.raises(errors.UserError) as caught:
-    acting(config, **more).batch([[seen]])
-  return str(caught.value)
+from tests.serve.counting import acting, observation, stored
+from tests.serve.counting import counting as counting  # a fixture
 
 
 def test_facts_for_clients():
@@ -296,58 +214,3 @@ def test_warming_up_compiles_every_size_with_an_instruction_of_the_data(monkeypa
   plain = acting()
   plain.warm_up()
   assert [seen["rows"] for seen in plain._model.seen] == [1]
-
-
-CAMERA = IMAGE + "front"
-
-
-@pytest.mark.parametrize(
-  "change, message",
-  [
-    (
-      {CAMERA: None, IMAGE + "frnt": 0},
-      "the observation has no camera 'front': did you mean 'frnt'? (valid: frnt)",
-    ),
-    (
-      {CAMERA: np.zeros((8, 8, 3))},
-      "camera 'front' gives float64 [8, 8, 3], expected uint8 [H, W, 3]",
-    ),
-    (
-      {CAMERA: np.zeros((8, 3), np.uint8)},
-      "camera 'front' gives uint8 [8, 3], expected uint8 [H, W, 3]",
-    ),
-    (
-      {CAMERA: np.zeros((3, 8, 8), np.uint8)},
-      "camera 'front' gives uint8 [3, 8, 8], expected uint8 [H, W, 3]",
-    ),
-    (
-      {CAMERA: np.zeros((0, 8, 3), np.uint8)},
-      "camera 'front' gives uint8 [0, 8, 3], expected uint8 [H, W, 3]",
-    ),
-    (
-      {STATE: None},
-      "the observation has no 'observation.state' [2]; it has: observation.images.front, task",
-    ),
-    ({STATE: [1, 2, 3]}, "observation.state is int64 [3], expected 2 finite numbers"),
-    ({STATE: [True, False]}, "observation.state is bool [2], expected 2 finite numbers"),
-    ({STATE: [0.0, np.inf]}, "observation.state is float64 [2], expected 2 finite numbers"),
-    ({TASK: 3}, "'task' is a int, expected a text"),
-  ],
-)
-def test_what_an_observation_lacks_is_named(change, message):
-  assert refused(observation(**change)) == message
-
-
-def test_pictures_that_are_cropped_have_sides_of_at_most_1_to_16():
-  crop = stored(settings={"resize": "crop"})
-  for shape in ((1, 16, 3), (32, 2, 3)):
-    assert acting(crop).batch([[observation(**{CAMERA: np.zeros(shape, np.uint8)})]])[
-      "images"
-    ].shape[-3:] == (16, 16, 3)
-  for shape in ((1, 17, 3), (33, 2, 3)):
-    seen = observation(**{CAMERA: np.zeros(shape, np.uint8)})
-    assert (
-      refused(seen, crop)
-      == f"camera 'front' gives {list(shape)}: one side is more than 16 times the other"
-    )
-    acting().batch([[seen]])  # squashed, it costs nothing

@@ -16,10 +16,7 @@ import pytest
 import websockets
 from websockets.sync import client as websocket_client
 
-from como_jax import config as config_lib
-from como_jax import errors
-from como_jax.serve import batching, client_state, codec, listening, server
-from como_jax.tasks import serve as task
+from como_jax.serve import batching, codec, listening, server
 from tests import limits
 from tests.serve import fake, test_server
 
@@ -185,14 +182,6 @@ def test_a_client_that_comes_while_the_server_ends_is_told_so():
   ]
 
 
-def test_an_error_is_one_line_of_at_most_300_characters():
-  one = client_state.ClientState("x", 0)
-  assert (one.answered, one.bad, one.error, one.previous_ms) == (0, 0, "", None)
-  assert one.fail("a \n b") == "error: a b" and one.error == "a b"
-  assert one.fail("x" * 300) == "error: " + "x" * 300
-  assert one.fail("x" * 301) == "error: " + "x" * 297 + "..." and one.error == "x" * 297 + "..."
-
-
 def test_what_is_unanswered_after_ten_seconds_is_dropped(monkeypatch):
   async def main():
     one = server.Server(fake.Policy(), server.Settings(preset="libero"), say=lines.append)
@@ -321,64 +310,3 @@ def test_nothing_is_left_when_it_has_ended(monkeypatch):
   assert [one.fileno() for one in sockets] == [-1, -1]
   assert made == [{"batch_size": 8, "wait_seconds": 0.005, "clients": 0}] * 2
   assert limits.wait_until(lambda: set(threading.enumerate()) <= threads)
-
-
-def test_addresses(monkeypatch):
-  found = []
-
-  class Socket(socket.socket):
-    def __init__(self, *arguments):
-      super().__init__(*arguments)
-      found.append(self)
-
-  monkeypatch.setattr(listening.socket, "socket", Socket)
-  with listening.bind("127.0.0.1", 0) as bound, listening.bind("", 0) as everywhere:
-    assert bound.getsockname()[0] == "127.0.0.1" and bound.type == socket.SOCK_STREAM
-    assert bound.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
-    assert everywhere.getsockname()[0] in ("0.0.0.0", "::")
-    port = bound.getsockname()[1]
-    bound.listen()
-    with pytest.raises(
-      errors.UserError,
-      match=f"^config.host='127.0.0.1', config.port={port}: Address already in use$",
-    ):
-      listening.bind("127.0.0.1", port)
-    assert [one.fileno() == -1 for one in found] == [False, False, True]
-
-  def no_name(*unused, **more):
-    raise socket.gaierror(-2, "Name or service not known")
-
-  monkeypatch.setattr(listening.socket, "getaddrinfo", no_name)
-  with pytest.raises(errors.UserError, match="^config.host='robot': Name or service not known$"):
-    listening.bind("robot", 0)
-
-
-def test_the_first_address_of_a_name_is_taken(monkeypatch):
-  asked = []
-
-  def resolve(host, port, **more):
-    asked.append((host, port, more))
-    return [
-      (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-      for address in ("127.0.0.2", "127.0.0.3", "127.0.0.4")
-    ]
-
-  monkeypatch.setattr(listening.socket, "getaddrinfo", resolve)
-  with listening.bind("robot", 0) as bound:
-    assert bound.getsockname()[0] == "127.0.0.2"
-  assert asked == [("robot", 0, {"type": socket.SOCK_STREAM, "flags": socket.AI_PASSIVE})]
-
-
-def test_settings_are_those_of_the_config_unless_given():
-  config = config_lib.parse(["main", f"--config={test_server.ROOT}/configs/serve.py"]).config
-  assert server.Settings() == server.Settings(**{name: config[name] for name in task.SETTINGS})
-
-
-def test_the_librarys_own_log_is_silent():
-  """It would write a traceback for every scanner that knocks."""
-  logger = listening.silent()
-  assert (
-    isinstance(logger, logging.Logger)
-    and not logger.isEnabledFor(logging.ERROR)
-    and logger is not logging.getLogger()
-  )

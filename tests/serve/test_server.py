@@ -5,7 +5,6 @@ The policy is a fake; the network is real.
 
 import asyncio
 import concurrent.futures
-import dataclasses
 import pathlib
 import signal
 import socket
@@ -20,7 +19,7 @@ import websockets
 from websockets.sync import client as websocket_client
 
 from como_jax import errors
-from como_jax.serve import batching, client, codec, server
+from como_jax.serve import batching, client, codec
 from tests import limits
 from tests.serve import fake, payloads
 
@@ -422,56 +421,3 @@ def test_sigterm_ends_the_process_with_code_0():
   finally:
     process.kill()
     process.stdout.close()
-
-
-@pytest.mark.parametrize(
-  "settings, message",
-  [
-    ({"port": 70_000}, "config.port=70000"),
-    ({"batch_size": 0}, "config.batch_size=0"),
-    ({"batch_wait_ms": -1.0}, "batch_wait_ms"),
-    ({"max_connections": 0}, "max_connections"),
-    ({"preset": "libreo"}, "did you mean 'libero'"),
-    ({"cameras": ("image",)}, "2 camera"),
-    ({"host": "no.such.host.invalid"}, "config.host"),
-  ],
-)
-def test_settings_out_of_range(settings, message):
-  with pytest.raises(errors.UserError, match=message), fake.serving(fake.Policy(), **settings):
-    pass
-
-
-@pytest.mark.parametrize(
-  "name, least, most",
-  [
-    ("port", 0, 65_535),
-    ("batch_size", 1, 1024),
-    ("batch_wait_ms", 0, 10_000),
-    ("max_connections", 1, 10_000),
-    ("max_frame_bytes", 1024, 2**30),
-    ("max_bad_messages", 1, 10_000),
-    ("seed", 0, 2**31 - 1),
-  ],
-)
-def test_the_ends_of_the_ranges_belong_to_them(name, least, most):
-  for value in (least, most):
-    assert getattr(server.Settings(**{"preset": "libero", name: value}), name) == value
-  for value in (least - 1, most + 1):
-    with pytest.raises(
-      errors.UserError, match=f"^config.{name}={value}, expected {least} to {most}$"
-    ):
-      server.Settings(**{"preset": "libero", name: value})
-
-
-def test_the_config_builds_settings():
-  from como_jax import config as config_lib
-  from como_jax.tasks import serve
-
-  config = config_lib.parse(
-    ["main", f"--config={ROOT}/configs/serve.py:debug", "--config.cameras=('wrist_image','image')"]
-  ).config
-  settings = server.Settings(**{name: config[name] for name in serve.SETTINGS})
-  assert {field.name for field in dataclasses.fields(settings)} == set(serve.SETTINGS)
-  assert settings.port == 0 and settings.cameras == ("wrist_image", "image")
-  with pytest.raises(errors.UserError, match="config.checkpoint is empty"):
-    serve.run(config_lib.parse(["main", f"--config={ROOT}/configs/serve.py"]))

@@ -1,6 +1,4 @@
-"""Collection from the toy simulator: which attempts are made, what is stored of them, and how the
-expert is disturbed.
-"""
+"""Collection from the toy simulator: which attempts are made, and what is stored of them."""
 
 import dataclasses
 import types
@@ -10,8 +8,8 @@ import pytest
 
 from como_jax import errors, sim
 from como_jax.observations import STATE
-from como_jax.sim import actor, base, collect
-from tests.sim import test_collect, toys
+from como_jax.sim import base, collect
+from tests.sim import toys
 
 SETTINGS = collect.Settings(
   simulator="toy",
@@ -256,32 +254,6 @@ def test_build_takes_what_the_simulator_has():
       assert (
         str(caught.value) == f"collect.build: toy has no {name!r}: {errors.nearest(name, valid)}"
       )
-
-
-def test_disturbances_are_drawn_from_the_seed():
-  """Speed, wandering and its direction first; the noise has one standard deviation from the first
-  step on and is correlated in time.
-  """
-  simulator = test_collect.Still(low=[-9] * 4, high=[9] * 4)
-  settings = change(noise=0.5, correlation=0.8, speed=(0.2, 0.9), wander=(2, 5))
-  act, draw = actor.Actor(settings, simulator, 11), np.random.default_rng(11)
-  speed, wander = draw.uniform(0.2, 0.9), draw.integers(2, 6)
-  direction = draw.normal(size=3)
-  noise = 0.5 * draw.normal(size=3)
-  assert act.speed == speed and 2 <= wander <= 5
-  for step in range(8):
-    noise = 0.8 * noise + 0.6 * 0.5 * draw.normal(size=3)
-    move = speed * direction / np.linalg.norm(direction) if step < wander else np.full(3, 9 * speed)
-    expected = np.append(np.clip(move + noise, -9, 9), -1 if step < wander else 9)
-    action = act()
-    np.testing.assert_allclose(action, expected, atol=1e-6)
-    assert action is act.actions[-1] and action.dtype == np.float32
-  assert len(act.actions) == 8
-
-
-def test_the_longest_and_the_shortest_wandering_occur():
-  simulator, settings = test_collect.Still(low=[-1] * 4, high=[1] * 4), change(wander=(1, 3))
-  assert {actor.Actor(settings, simulator, seed)._wander for seed in range(40)} == {1, 2, 3}
 
 
 @pytest.mark.parametrize(

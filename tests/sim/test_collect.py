@@ -9,27 +9,8 @@ import pytest
 from pyarrow import parquet
 
 from como_jax import errors
-from como_jax.observations import STATE
-from como_jax.sim import actor, base, collect
-
-SETTINGS = collect.Settings(
-  simulator="metaworld",
-  cameras=("corner4", "corner", "topview"),
-  cameras_per_episode=2,
-  image_size=32,
-  scenes=(0, 1),
-  repeated=1,
-  motions=2,
-  stride=4,
-  tail=4,
-  noise=0.1,
-  correlation=0.8,
-  speed=(0.8, 1.0),
-  wander=(0, 8),
-  max_steps=300,
-  attempts=3,
-  seed=0,
-)
+from como_jax.sim import collect
+from tests.sim.collection import SETTINGS
 
 
 def needs_metaworld():
@@ -111,106 +92,12 @@ def test_the_task_writes_a_data_set(tmp_path, workers):
 
 
 @pytest.mark.sim
-def test_video_of_another_simulator_has_no_actions(tmp_path):
-  if importlib.util.find_spec("gymnasium_robotics") is None:
-    pytest.skip("pip install -r requirements-fetch.txt")
-  from como_jax import config as config_lib
-  from como_jax.data.sources import lerobot
-  from como_jax.tasks import collect as task
-
-  section = dataclasses.asdict(
-    dataclasses.replace(
-      SETTINGS,
-      simulator="fetch",
-      cameras=("front", "side", "top"),
-      cameras_per_episode=0,
-      motions=2,
-      repeated=0,
-      stride=1,
-      wander=(4, 4),
-      max_steps=100,
-      actions=False,
-    )
-  )
-  config = config_lib.ConfigDict(
-    dict(
-      task="collect",
-      output="",
-      tasks=("pick-and-place",),
-      workers=1,
-      collect=section,
-      video=dict(crf=30, gop=4),
-    )
-  )
-  path = task.collect_dataset(config, str(tmp_path))
-  info = json.loads((path / "meta/info.json").read_text())
-  assert (info["fps"], info["robot_type"], info["total_episodes"]) == (25, "fetch", 2)
-  assert {f"observation.images.{camera}" for camera in ("front", "side", "top")} < set(
-    info["features"]
-  )
-  assert not {"action", "observation.state", "next.success"} & set(info["features"])
-  notes = json.loads((path / "meta/collection.json").read_text())
-  assert "without actions" in notes["labeled_as"] and "scripted expert" in notes["labeled_as"]
-  assert set(lerobot.LeRobot(str(path))[0].arrays) == {"timestamp"}
-
-
-@pytest.mark.sim
 def test_arguments_of_build_are_checked():
   needs_metaworld()
   with pytest.raises(
     errors.UserError, match="collect.build: metaworld has no 'strde': did you mean 'stride'"
   ):
     collect.build(dataclasses.replace(SETTINGS, build={"strde": 2}), "reach")
-
-
-class Still:
-  """A simulator that only has an expert: full speed ahead, gripper shut."""
-
-  def __init__(self, **spec):
-    low = np.array(spec.pop("low"), np.float32)
-    self.spec = base.Spec(
-      name="still",
-      robot="none",
-      instruction="",
-      cameras={},
-      state_names=(),
-      action_names=(),
-      action_low=low,
-      action_high=np.array(spec.pop("high"), np.float32),
-      fps=10.0,
-      stride=1,
-      max_steps=9,
-      **spec,
-    )
-
-  def observe(self, cameras):
-    assert cameras == ()
-    return {STATE: np.array([100.0, 200.0], np.float32)}
-
-  def expert(self):
-    return self.spec.action_high.copy()
-
-
-def test_disturbances_spare_rotation_and_gripper():
-  simulator = Still(low=[-1] * 7, high=[1] * 7, move=(0, 1, 2), gripper=(6,))
-  act = actor.Actor(
-    dataclasses.replace(SETTINGS, noise=0.05, speed=(0.5, 0.5), wander=(3, 3)), simulator, seed=0
-  )
-  actions = np.stack([act() for _ in range(30)])
-  np.testing.assert_array_equal(actions[:3, 3:], [[0, 0, 0, -1]] * 3)
-  np.testing.assert_array_equal(actions[3:, 3:], 1)
-  assert np.abs(actions[3:, :3].mean() - 0.5) < 0.05 and actions[3:, :3].std() > 0.01
-  assert np.array_equal(act.actions, actions)
-
-
-def test_disturbances_of_positions_start_where_the_hand_is():
-  simulator = Still(low=[0, 0], high=[512, 512], move=(0, 1), absolute=True, gripper=())
-  act = actor.Actor(
-    dataclasses.replace(SETTINGS, noise=0.0, speed=(0.5, 0.5), wander=(1, 1)), simulator, seed=0
-  )
-  wander, ahead = act(), act()
-  assert np.linalg.norm(wander - [100, 200]) == pytest.approx(0.5 * actor._REACH * 512, rel=1e-4)
-  np.testing.assert_allclose(ahead, [306, 356])
 
 
 def _with_task(config, name):

@@ -5,24 +5,8 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.sim import exam_design, exam_draws
-
-SETTINGS = exam_design.Settings(
-  seed=3,
-  image_size=64,
-  quality=(24, 24),
-  fit_chains=1_500,
-  fit_views=1,
-  test_chains=20,
-  more_test_chains=6,
-  pushed_fit_chains=800,
-  pushed_test_chains=5,
-  fit_scenes=(101, 102, 103),
-  test_scenes=(111, 112),
-  objects=4,
-  palettes=3,
-)
-DESIGN = exam_draws.draw(SETTINGS)
+from como_jax.sim import exam_design
+from tests.sim.small_exam import DESIGN, SETTINGS
 
 
 @pytest.mark.parametrize("tier", [0, 1])
@@ -59,48 +43,6 @@ def test_moves_look_the_same_along_every_axis_of_every_camera():
     np.testing.assert_allclose(seen[rows, :3].std(axis=0), expected, rtol=0.12)
 
 
-def test_everything_that_is_drawn_fits():
-  assert DESIGN.poses[..., 3].min() >= 0 and DESIGN.poses[..., 3].max() <= 1
-  assert (
-    np.linalg.norm(DESIGN.poses[..., :3] - exam_design.CENTER, axis=-1).max()
-    <= exam_design.START_RADIUS + 2 * exam_design.MOVE_RADIUS
-  )
-  hand = DESIGN.tier == 0
-  assert np.isnan(DESIGN.pushed[hand]).all() and np.isfinite(DESIGN.pushed[~hand]).all()
-
-
-def test_parts_share_no_chain_no_scene_and_no_camera_but_where_they_say_so():
-  part = DESIGN.views["part"]
-  columns = {
-    name: [set(values[part == kind]) for kind in range(3)] for name, values in DESIGN.views.items()
-  }
-  assert not columns["chain"][0] & (columns["chain"][1] | columns["chain"][2])
-  assert not columns["scene"][0] & (columns["scene"][1] | columns["scene"][2])
-  assert (
-    not columns["camera"][0] & columns["camera"][1] and columns["camera"][2] <= columns["camera"][0]
-  )
-  for name in ("objects", "palette"):
-    assert not columns[name][0] & columns[name][1]
-
-
-def test_test_chains_are_complete_twins():
-  views, part = DESIGN.views, DESIGN.views["part"]
-  chains = np.unique(views["chain"][part == exam_design.TEST])
-  twins = [chain for chain in chains if (views["chain"] == chain).sum() > 4]
-  assert (
-    len(twins) == SETTINGS.test_chains + SETTINGS.pushed_test_chains
-    and len(chains) == len(twins) + SETTINGS.more_test_chains
-  )
-  for chain in twins:
-    rows = (
-      (views["chain"] == chain)
-      & (part == exam_design.TEST)
-      & (views["camera"] != exam_design.TEST_MOVING)
-    )
-    seen = set(zip(views["camera"][rows], views["scene"][rows], strict=False))
-    assert len(seen) == rows.sum() == len(exam_design.TEST_CAMERAS) * len(SETTINGS.test_scenes)
-
-
 def test_only_rigs_move_and_the_camera_is_taken_out_of_the_target():
   moving = np.isin(DESIGN.views["camera"], (exam_design.FIT_MOVING, exam_design.TEST_MOVING))
   assert not DESIGN.camera_speed[~moving].any() and DESIGN.camera_shift[moving].any()
@@ -127,24 +69,6 @@ def test_cameras_look_at_the_middle_with_equal_fields():
       2 * np.tan(np.radians(fovy) / 2) * np.linalg.norm(toward), exam_design.FIELD
     )
     np.testing.assert_allclose(np.linalg.det(rotation), 1)
-
-
-def test_closed_form_of_the_second_pose():
-  start, move = exam_design.START_RADIUS**2, exam_design.MOVE_RADIUS**2
-  after = (start + move + start + 2 * move) / 2
-  found = exam_draws.closed_form(0, samples=100_000)
-  np.testing.assert_allclose(found["linear"][:3], 1 - move / after, atol=0.005)
-  assert (found["conditional"] <= found["linear"] + 1e-3).all() and (
-    found["conditional"] > found["linear"] - 0.05
-  ).all()
-
-
-def test_the_same_settings_draw_the_same_and_another_seed_does_not():
-  again = exam_draws.draw(SETTINGS)
-  np.testing.assert_array_equal(again.poses, DESIGN.poses)
-  np.testing.assert_array_equal(again.views["scene"], DESIGN.views["scene"])
-  other = exam_draws.draw(exam_design.dataclasses.replace(SETTINGS, seed=4))
-  assert np.abs(other.poses - DESIGN.poses).max() > 0.01
 
 
 def test_settings_are_checked():

@@ -8,23 +8,8 @@ import pytest
 from como_jax import errors
 from como_jax.sim import jobs, vector, worker
 from tests.sim import toys
+from tests.sim.episodes import job
 from tests.sim.pipes import Pipe
-
-# 20 control steps a second: stride 2
-SETTINGS = vector.Settings(cameras=("front", "side"), image_size=8, step_seconds=0.1)
-
-
-def job(number=0, **changes):
-  return vector.Job(**{"number": number, "task": "line", "seed": 10 * number, **changes})
-
-
-def test_what_is_usual():
-  assert (SETTINGS.history, SETTINGS.max_steps, SETTINGS.timeout) == (1, 0, 300.0)
-  assert (job().scene, job().actor, job().record) == (0, "policy", False)
-  assert vector.Outcome(job(), error="x") == vector.Outcome(
-    job(), False, 0, 0, 0, 0.0, -1, None, 0.0, "x"
-  )
-
 
 SCRIPT = {
   "line": lambda one: [jobs.Waiting(one, 0, ["seen"]), jobs.Outcome(one, success=True)],

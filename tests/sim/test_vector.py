@@ -170,7 +170,3 @@ def test_impossible_settings_are_refused(settings, workers):
       vector.Settings(**(dict(cameras=(), image_size=8, step_seconds=0.1) | settings)),
       workers=workers,
     )
-
-
-def test_stride_is_the_nearest_number_of_control_steps():
-  assert [vector.Settings((), 8, s).stride(80.0) for s in (0.0, 0.025, 0.05, 0.04)] == [1, 2, 4, 3]

@@ -11,15 +11,12 @@ from como_jax import errors
 from como_jax.observations import STATE
 from como_jax.sim import jobs, vector, worker
 from tests.sim import toys
+from tests.sim.episodes import job
 from tests.sim.pipes import Pipe
 
 # 20 control steps a second: stride 2
 SETTINGS = vector.Settings(cameras=("front", "side"), image_size=8, step_seconds=0.1)
 PUSH = np.float32([1, 0])
-
-
-def job(number=0, **changes):
-  return vector.Job(**{"number": number, "task": "line", "seed": 10 * number, **changes})
 
 
 class Stop(BaseException):

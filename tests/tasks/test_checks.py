@@ -12,6 +12,7 @@ from como_jax import errors, models
 from como_jax.assembly import data_folders, motion_data
 from como_jax.settings import locations
 from como_jax.tasks import checks
+from tests.refusals import text_of
 
 
 def refused(*words):
@@ -230,12 +231,6 @@ def test_missing_inputs_are_named_with_their_key(tmp_path, variant, key):
     refused(f"--config={variant}", f"--config.{key}={tmp_path}/rum1")
     == f"config.{key}={tmp_path}/rum1 does not exist: did you mean '{tmp_path}/run1'?"
   )
-
-
-def text_of(call):
-  with pytest.raises(errors.UserError) as caught:
-    call()
-  return str(caught.value)
 
 
 def test_a_value_at_a_dotted_key():

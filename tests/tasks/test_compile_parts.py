@@ -7,15 +7,9 @@ import jax
 import pytest
 
 from como_jax import config as config_lib
-from como_jax import errors
 from como_jax.parallel import topology
 from como_jax.tasks import compile as task
-
-
-def text_of(call):
-  with pytest.raises(errors.UserError) as caught:
-    call()
-  return str(caught.value)
+from tests.refusals import text_of
 
 
 @pytest.fixture(name="plans")

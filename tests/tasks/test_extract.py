@@ -16,10 +16,9 @@ from como_jax import config as config_lib
 from como_jax import errors, weights
 from como_jax.data import labels, reader, shards
 from como_jax.data.batching import ProcessSlice
-from como_jax.inference import label_options, label_parts, label_run, labeling, latent_stream
+from como_jax.inference import label_options, label_parts, label_run, labeling
 from como_jax.models import pixels
 from como_jax.models.motion import como
-from como_jax.parallel import mesh as mesh_lib
 from como_jax.tasks import extract
 from como_jax.train import lock
 from tests import limits
@@ -222,34 +221,6 @@ def test_frames_are_paired_by_time_across_clips_and_never_across_a_cut(tmp_path,
     and manifest["unreadable"] == 0
   )
   assert f"{manifest['at_end']} at the end of a segment" in capsys.readouterr().out
-
-
-def test_a_stream_gives_each_pair_back_once_whatever_the_sizes(tmp_path):
-  """Sparse and dense pairs, short and long reach, pieces of any length; early batches of pairs when
-  the ring would be overwritten.
-  """
-  model, params = tiny.made(tiny.MOTION)
-  frames = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), np.uint8)
-  whole = jax.jit(lambda a, b: model.encode(params, pixels.normalize(a), pixels.normalize(b)).z)
-  for reach, pairs_batch, cuts, every in ((20, 8, (1, 7, 30, 50), 1), (1, 32, (13, 14, 50), 9)):
-    stream = latent_stream.LatentStream(
-      model, params, batch_size=8, pairs_batch=pairs_batch, reach=reach, mesh=mesh_lib.make()
-    )
-    for _ in range(2):  # finish starts it anew
-      found, begin = {}, 0
-      for cut in cuts:
-        named = [(t - reach, t, t) for t in range(begin, cut) if t >= reach and t % every == 0]
-        found |= dict(stream.add(frames[begin:cut], named))
-        begin = cut
-      found |= dict(stream.finish())
-      seconds = [t for t in range(reach, 50) if t % every == 0]
-      assert sorted(found) == seconds
-      expected = whole(frames[np.array(seconds) - reach], frames[seconds])
-      np.testing.assert_allclose(
-        np.stack([found[t] for t in seconds]), expected, rtol=1e-4, atol=1e-5
-      )
-    # as few batches of pairs as there can be
-    assert stream.encoded == 2 * 56 and stream.paired == 2 * 32
 
 
 def test_resumed_equals_uninterrupted_byte_for_byte(data, tmp_path):

@@ -1,54 +1,16 @@
-"""A policy's task piece by piece: kept tokens, where it starts, and its job."""
+"""A policy's task piece by piece: kept tokens, and its job."""
 
 import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from como_jax import config as config_lib
-from como_jax import errors
-from como_jax.assembly import policy_setup, policy_start
-from como_jax.data import normalization, statistics
+from como_jax.assembly import policy_setup
 from como_jax.data.batching import Batching, ProcessSlice
 from como_jax.tasks import policy, policy_scoring
-
-
-def text_of(call):
-  with pytest.raises(errors.UserError) as caught:
-    call()
-  return str(caught.value)
-
-
-def of(rows):
-  """Statistics of columns of numbers."""
-  accumulator = statistics.Accumulator()
-  accumulator.add(np.array(rows, float))
-  return accumulator.finish()
-
-
-def units(**robots):
-  """Statistics from columns of numbers: {robot: action [N, A]}; the state has them reversed."""
-  return normalization.MixtureStatistics(
-    {
-      name: {"action": of(rows), "state": of(np.array(rows)[:, ::-1])}
-      for name, rows in robots.items()
-    }
-  )
-
-
-def action_transforms(**robots):
-  """Robot -> transforms of its actions."""
-  return {
-    name: parts["action"]
-    for name, parts in units(**robots).normalization("standard").robots.items()
-  }
-
-
-T = np.arange(40.0)
-MOVING, GRIPPER, STILL = np.sin(T), np.where(T % 2, 0.6, -1.0), np.full(40, 1.5)
-ROWS = np.stack([MOVING, GRIPPER, STILL], 1)
+from tests.refusals import text_of
 
 
 def test_tokens_are_kept_of_a_given_and_frozen_encoder_and_images_that_stay():
@@ -89,78 +51,6 @@ def test_tokens_are_kept_of_a_given_and_frozen_encoder_and_images_that_stay():
       "config.data.augment.shift.on"
     )
   )
-
-
-def begun(params, policy="dit"):
-  """A policy to start from."""
-  spec = types.SimpleNamespace(model={"policy": policy})
-  return policy_start.StartingPolicy("the policy 'INIT' to start from", spec, params)
-
-
-def test_where_a_policy_starts(monkeypatch, capsys):
-  asked = []
-  monkeypatch.setattr(
-    policy_start.encoder_weights,
-    "load",
-    lambda path, *, model: asked.append((path, model)) or {"encoder": path},
-  )
-  config = config_lib.ConfigDict(
-    {"encoder_weights": "", "init": "INIT", "seed": 3, "model": {"policy": "dit"}}
-  )
-  keys = []
-
-  def init(key):
-    keys.append(key)
-    return {
-      "trunk": {"a": jnp.zeros(2), "b": jnp.zeros(1)},
-      "heads": {"arm": {"w": jnp.zeros(1)}, "bot": {"w": jax.random.normal(key, (2,))}},
-    }
-
-  model = types.SimpleNamespace(init=init)
-  assert policy_start.parameters(config, "MODEL", None) == {"encoder": ""}
-  assert capsys.readouterr().out == (
-    'encoder: random; set config.encoder_weights ("bundled", a motion model or a pretrained MAE)\n'
-  )
-  config.encoder_weights = "bundled"
-  assert (
-    policy_start.parameters(config, "MODEL", None) == {"encoder": "bundled"}
-    and not capsys.readouterr().out
-  )
-  assert asked == [("", "MODEL"), ("bundled", "MODEL")]
-  before = {
-    "trunk": {"a": np.ones(2, np.float32), "b": np.ones(1, np.float32)},
-    "heads": {"arm": {"w": np.ones(1, np.float32)}},
-  }
-  found = policy_start.parameters(config, model, begun(before))
-  assert capsys.readouterr().out == "new heads: bot\n" and np.asarray(
-    found["trunk"]["a"]
-  ).tolist() == [1, 1]
-  np.testing.assert_allclose(
-    found["heads"]["bot"]["w"], jax.random.normal(policy_start.rng.key(3, "init"), (2,)), rtol=1e-6
-  )
-  whole = {**before, "heads": {**before["heads"], "bot": {"w": np.ones(2, np.float32)}}}
-  assert np.asarray(
-    policy_start.parameters(config, model, begun(whole))["heads"]["bot"]["w"]
-  ).tolist() == [1, 1]
-  assert not capsys.readouterr().out
-  assert text_of(
-    lambda: policy_start.parameters(
-      config, model, begun({"heads": before["heads"], "trunk": {"a": before["trunk"]["a"]}})
-    )
-  ) == ("the policy 'INIT' to start from has no trunk/b: its model section differs from this one's")
-  many = types.SimpleNamespace(
-    init=lambda key: {"t": {name: {"x": jnp.zeros(1)} for name in "abcdef"}}
-  )
-  assert "has no t/a, t/b, t/c, t/d: its" in text_of(
-    lambda: policy_start.parameters(config, many, begun({"heads": {"x": np.zeros(1)}}))
-  )
-  assert text_of(
-    lambda: policy_start.parameters(config, model, begun(before, policy="gpt"))
-  ).startswith("the policy 'INIT' to start from is a 'gpt', this config makes a 'dit': choose")
-  del asked[:]
-  resumed = begun(None)
-  assert policy_start.parameters(config, "MODEL", resumed) == {"encoder": "bundled"}
-  assert asked == [("bundled", "MODEL")], "its checkpoint brings the weights"
 
 
 class Data:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from como_jax import config as config_lib
-from como_jax import errors
 from como_jax.evaluate import probe_rows, probe_table
 from como_jax.tasks import probe
 from como_jax.train import rng
@@ -31,12 +30,6 @@ def config_of(*words):
   return config_lib.parse(
     ["main", f"--config={program.ROOT}/configs/probe.py", "--config.checkpoint=RUN", *words]
   ).config
-
-
-def text_of(call):
-  with pytest.raises(errors.UserError) as caught:
-    call()
-  return str(caught.value)
 
 
 def test_what_the_probe_leaves_open_is_that_of_the_training(capsys):

@@ -7,10 +7,11 @@ import types
 import numpy as np
 import pytest
 
-from como_jax import errors, sim
+from como_jax import sim
 from como_jax.inference import fingerprints, rollouts
 from como_jax.sim import vector
 from como_jax.tasks import rollout
+from tests.refusals import text_of
 from tests.sim import toys
 from tests.tasks.test_rollout import Fake, command
 
@@ -18,12 +19,6 @@ from tests.tasks.test_rollout import Fake, command
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
   monkeypatch.setitem(sim.SIMULATORS, "toy", lambda: toys)
-
-
-def text_of(call):
-  with pytest.raises(errors.UserError) as caught:
-    call()
-  return str(caught.value)
 
 
 @pytest.fixture(name="played")

@@ -5,17 +5,11 @@ import types
 import jax
 import pytest
 
-from como_jax import errors
 from como_jax.parallel import hlo_collectives, topology
 from como_jax.train import compiled
+from tests.refusals import text_of
 
 GIB = 2**30
-
-
-def text_of(call):
-  with pytest.raises(errors.UserError) as caught:
-    call()
-  return str(caught.value)
 
 
 STATS = types.SimpleNamespace(

@@ -227,3 +227,24 @@ def test_settings_of_ddpm(settings, message):
   else:
     with pytest.raises(errors.UserError, match=message):
       made.check("w")
+
+
+@pytest.mark.parametrize(
+  "settings, message",
+  [
+    (dict(time="bta"), "^w.time is 'bta'"),
+    (dict(alpha=0), "^w.alpha 0 must be positive$"),
+    (dict(cut=0), "^w.cut 0 must be positive, at most 1$"),
+    (dict(cut=1.01), "^w.cut 1.01 must be positive, at most 1$"),
+    (dict(cut=1), None),
+    (dict(deviation=0), "^w.deviation 0 must be positive$"),
+    (dict(alpha=9), None),
+  ],
+)
+def test_settings_of_flows(settings, message):
+  flow = diffusion.Flow(**settings)
+  if message is None:
+    flow.check("w")
+  else:
+    with pytest.raises(errors.UserError, match=message):
+      flow.check("w")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from como_jax.models.policy import masks, outputs
+from como_jax.models.policy import masks
 from tests.models.policy import small
 
 KEY = jax.random.key(5)
@@ -116,16 +116,6 @@ def test_the_share_of_hidden_motion_is_what_the_config_says(rate, sees):
     assert (abs(losses[0] - losses[1]) > 1e-4) == sees
 
 
-def test_jit_equals_eager():
-  model, params = small.made(small.GPT)
-  x, mask = jax.random.normal(KEY, (2, 3, 16)), jnp.tril(jnp.ones((1, 1, 3, 3), bool))
-
-  def run(x):
-    return model.action_head.network.apply({"params": params["gpt"]["network"]}, x, mask)[0]
-
-  np.testing.assert_allclose(run(x), small.jit(run)(x), rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("motion, action", [("gmm", "diffusion"), ("diffusion", "regression")])
 def test_other_heads(motion, action):
   model, params = small.made(
@@ -211,34 +201,3 @@ def test_a_gripper_is_classified_by_the_sign_of_its_target():
       terms["gripper"][0], -np.log(np.where(label, chance, 1 - chance)).sum(), rtol=1e-5
     )
     np.testing.assert_array_equal(actions[..., 2], np.sign(logit))
-
-
-def test_mixture_is_a_density():
-  """One component: the Gaussian's own negative log-likelihood; sampling without temperature gives
-  its mean.
-  """
-  mixture, rng = outputs.Mixture(components=1, temperature=0.0), np.random.default_rng(0)
-  numbers, target = (jnp.asarray(rng.normal(size=(6, size)), jnp.float32) for size in (5, 2))
-  loss = mixture.loss(None, lambda layer, x: x, numbers, target, KEY)
-  mean, deviation = (
-    np.asarray(numbers[:, 1:3]),
-    np.exp(3 * np.tanh(np.asarray(numbers[:, 3:]) / 3) - 1),
-  )
-  expected = 0.5 * ((target - mean) / deviation) ** 2 + np.log(deviation) + 0.5 * np.log(2 * np.pi)
-  np.testing.assert_allclose(loss.sum(-1), expected.sum(-1), rtol=1e-4)
-  np.testing.assert_allclose(
-    mixture.sample(None, lambda layer, x: x, numbers, KEY, dims=2, num_sampling_steps=1),
-    mean,
-    rtol=1e-6,
-  )
-
-
-def test_mixture_samples_its_components():
-  mixture = outputs.Mixture(components=2)
-  numbers = jnp.broadcast_to(jnp.log(jnp.array([0.25, 0.75, 1.0, 1.0, 1.0, 1.0])), (4000, 6))
-  numbers = numbers.at[:, 2].set(-3.0).at[:, 4].set(3.0)  # means; then the raw deviations are 0
-  z = mixture.sample(None, lambda layer, x: x, numbers, KEY, dims=1, num_sampling_steps=1)
-  assert float(z.mean()) == pytest.approx(0.75 * 3 - 0.25 * 3, abs=0.15)
-  assert float(jnp.abs(jnp.abs(z) - 3).mean()) == pytest.approx(
-    np.exp(-1) * np.sqrt(2 / np.pi), abs=0.03
-  )

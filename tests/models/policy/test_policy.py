@@ -8,7 +8,6 @@ import pytest
 
 from como_jax import errors, model_presets, models, trees
 from como_jax.models import stacks
-from como_jax.models.policy import trunk
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
 from tests.models.policy import small
@@ -83,13 +82,6 @@ def test_dropped_instructions(case, results):
   dropped = small.jit(dropping.losses)(params, batch, KEY)
   chex.assert_trees_all_close(dropped, silent, rtol=1e-5)
   assert abs(float(results[0][1]["action"][0] - silent["action"][0])) > 1e-3
-
-
-def test_whole_instructions_are_dropped_at_the_rate_given():
-  mask = jnp.array([[True, True, False]] * 4000)
-  kept = np.asarray(trunk.drop_language(KEY, mask, 0.2))
-  assert (kept[:, 0] == kept[:, 1]).all() and not kept[:, 2].any()
-  assert kept[:, 0].mean() == pytest.approx(0.8, abs=0.03)
 
 
 def test_the_terms_are_named_beforehand(case, results):
@@ -203,64 +195,6 @@ def test_a_robot_adds_its_head_and_nothing_else(case):
   added = set(after) - set(before)
   assert added and all(name.startswith("heads/arm_2/") for name in added)
   assert all(after[name].shape == leaf.shape for name, leaf in before.items())
-
-
-def test_a_head_starts_from_its_name_alone():
-  robots = {"arm": {"action": 3, "state": 2}}
-  both = models.build(small.DIT).action_head.projections.init(KEY)
-  chex.assert_trees_all_equal(
-    both["arm"],
-    models.build({**small.DIT, "robots": robots}).action_head.projections.init(KEY)["arm"],
-  )
-
-
-@pytest.mark.parametrize(
-  "changes, text",
-  [
-    ({"policy": "dti"}, "'dit'"),
-    ({"pool": 3}, "model.pool 3"),
-    ({"robots": {}}, "model.robots is empty"),
-    ({"robots": {"latent": {"action": 1, "state": 1}}}, "model.robots.latent"),
-    ({"robots": {"arm": {"action": 1, "stat": 1}}}, "'state'"),
-    ({"dit.objective": "flwo"}, "'flow'"),
-    ({"dit.flow": {"time": "betta"}}, "'beta'"),
-    ({"dit.ddpm": {"num_train_timesteps": 1}}, "model.dit.ddpm"),
-    ({"dit.num_sampling_steps": 0}, "model.dit.num_sampling_steps"),
-    (
-      {
-        "dit.objective": "ddpm",
-        "dit.num_sampling_steps": 11,
-        "dit.ddpm": {"num_train_timesteps": 10},
-      },
-      "model.dit.num_sampling_steps 11 .* at most model.dit.ddpm.num_train_timesteps 10",
-    ),
-    ({"dit.widht": 3}, "'width'"),
-    ({"trunk.num_heads": 3}, "model.trunk.width 16"),
-    ({"language_dropout": 1.0}, "language_dropout"),
-    ({"action_horizon": 0}, "model.action_horizon"),
-    ({"latent.latent_dimz": 3}, "'latent_dim'"),
-  ],
-)
-def test_bad_settings_are_named(changes, text):
-  with pytest.raises(errors.UserError, match=text):
-    models.build(small.section(small.DIT, **changes))
-
-
-@pytest.mark.parametrize(
-  "changes, text",
-  [
-    ({"gpt.width": 32}, "model.gpt.width 32"),
-    ({"gpt.motion_head": "gm"}, "'gmm'"),
-    ({"gpt.prefix": "casual"}, "'causal'"),
-    ({"gpt.num_sampling_steps": 0}, "model.gpt.num_sampling_steps"),
-    ({"gpt.gripper": {"arm": [3]}}, "model.gpt.gripper.arm"),
-    ({"gpt.gripper": {"army": [0]}}, "'arm'"),
-    ({"gpt.mixture": {"component": 3}}, "'components'"),
-  ],
-)
-def test_bad_settings_of_gpt_are_named(changes, text):
-  with pytest.raises(errors.UserError, match=text):
-    models.build(small.section(small.GPT, **changes))
 
 
 def test_bad_requests_are_named(case):

@@ -15,14 +15,9 @@ from como_jax.models import pixels
 from como_jax.models.backbones import mae_vit
 from como_jax.models.motion import bottleneck, inputs
 from tests.models import tiny
+from tests.models.motion.forward import run
 
 KEY = jax.random.key(7)
-
-
-def run(model, params, batch, key=KEY):
-  return jax.jit(lambda params, batch, key: model.forward(params, batch, key=key))(
-    params, batch, key
-  )
 
 
 @pytest.fixture(scope="module")
@@ -180,34 +175,6 @@ def test_frozen_patterns(clip):
   assert len(frozen) == len(trees.flatten(params["encoder"]))
 
 
-@pytest.mark.parametrize("variant", list(inputs.INPUTS))
-def test_every_input_runs(variant):
-  model, params = tiny.made(tiny.MOTION, **{"idm.inputs": variant})
-  batch = tiny.batch_of(model.inputs_spec(1, 2, jittered=True))
-  outputs = run(model, params, batch)
-  chex.assert_tree_all_finite(outputs)
-  frames, jittered = pixels.normalize(batch["frames"]), pixels.normalize(batch["jittered"])
-  z = jax.jit(lambda first, second: model.encode(params, first, second).z)
-  np.testing.assert_allclose(
-    outputs["z_jittered"][:, 0], z(frames[:, 0], jittered[:, 0]), rtol=1e-4, atol=1e-5
-  )
-  np.testing.assert_allclose(
-    outputs["z_reversed"][:, 0], z(frames[:, 1], frames[:, 0]), rtol=1e-4, atol=1e-5
-  )
-  halves = inputs.INPUTS[variant].halves
-  assert params["idm"]["qformer"]["position"].shape == (1, 3 + 5 * halves + (halves - 1), 24)
-  assert ("separator" in params["idm"]["qformer"]) == (halves == 2)
-
-
-def test_input_formulas():
-  first, second = tiny.frames((1, 5), 3), tiny.frames((1, 5), 4)
-  results = {name: variant.form(first, second) for name, variant in inputs.INPUTS.items()}
-  chex.assert_trees_all_equal(results["feature_diff"], (first, second - first))
-  chex.assert_trees_all_equal(results["none"], (first, second))
-  chex.assert_trees_all_equal(results["rgb_diff"], (first, second))
-  chex.assert_trees_all_equal(results["future"], (second,))
-
-
 def test_identical_frames_differ_by_exactly_zero(clip):
   model, params, batch, _ = clip
   frames = pixels.normalize(batch["frames"])
@@ -219,21 +186,6 @@ def test_identical_frames_differ_by_exactly_zero(clip):
   shuffled = [inputs.shuffle(key, tokens[:, 0]) for key in keys]
   assert np.abs(shuffled[1] - shuffled[0])[:, 1:].max() > 0.1
   np.testing.assert_array_equal(shuffled[1][:, 0], shuffled[0][:, 0])
-
-
-def test_future_collapses_by_construction():
-  model, params = tiny.made(tiny.MOTION, **{"idm.inputs": "future"})
-  past, present, future = (tiny.frames((3, 16, 16), seed) for seed in range(3))
-  encode = jax.jit(lambda first, second: model.encode(params, first, second).z)
-  np.testing.assert_array_equal(encode(past, present), encode(future, present))
-
-
-def test_shuffle_permutes_each_image_on_its_own():
-  tokens = jnp.broadcast_to(jnp.arange(9.0)[None, :, None], (4, 9, 2))
-  out = np.asarray(inputs.shuffle(KEY, tokens))[..., 0]
-  np.testing.assert_array_equal(np.sort(out, axis=1), tokens[..., 0])
-  np.testing.assert_array_equal(out[:, 0], 0)
-  assert len({tuple(row) for row in out}) == 4
 
 
 def test_patch_order(clip):

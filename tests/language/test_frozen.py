@@ -1,59 +1,20 @@
-"""como_jax/language: kinds, masks, lengths, the cache, messages."""
+"""Frozen text encoders: masks, lengths, warm-up, fingerprints, where the weights come from."""
 
 import subprocess
 import sys
 
-import ml_collections
 import numpy as np
 import pytest
 
 from como_jax import errors, language
 from como_jax.convert import text as convert
-from como_jax.language import cache as cache_lib
-from como_jax.language import encoder as encoder_lib
 from como_jax.language import frozen
+from tests.language.small import TEXTS, section
+from tests.language.small import cache as cache  # a fixture
+from tests.language.small import folders as folders  # a fixture
 from tests.models.text import tiny
 
-TEXTS = [
-  "open the door",
-  "",
-  "close the door",
-  "push the block to the goal and open the window and lift it",
-  "  ",
-]
 THERE = [True, False, True, True, False]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-  monkeypatch.setenv("COMO_JAX_CACHE", str(tmp_path / "cache"))
-  return tmp_path / "cache" / "language"
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-  """A converted folder of each kind."""
-  root = tmp_path_factory.mktemp("weights")
-  for kind in tiny.CONFIGS:
-    more = {"projection": 6} if kind == "clip" else {}
-    convert.convert(str(tiny.write(root / "source" / kind, kind, **more)), str(root / kind))
-  return root
-
-
-def section(folders, kind, **fields):
-  return {"kind": kind, "weights": str(folders / {"minilm": "bert"}.get(kind, kind)), **fields}
-
-
-def spy(encoder):
-  """Counts the texts that reach the model."""
-  seen, embed = [], encoder._embed
-
-  def counted(texts):
-    seen.extend(texts)
-    return embed(texts)
-
-  encoder._embed = counted
-  return seen
 
 
 @pytest.mark.parametrize("kind, width", [("minilm", 16), ("t5", 16), ("clip", 6)])
@@ -114,105 +75,6 @@ def test_bucket():
   assert frozen.bucket(3, 12) == 12 and frozen.bucket(290, 300) == 300
 
 
-# Hashing.
-
-
-def test_hash_is_what_it_was():
-  """The numbers are part of checkpoints: a change here makes trained policies deaf."""
-  encoder = language.build({"kind": "hash", "width": 8})
-  tokens, mask = encoder(["Open the door!", "open the door", "the door open", "", "?!"])
-  assert mask[:, 0].tolist() == [True, True, True, False, False]
-  np.testing.assert_array_equal(tokens[0], tokens[1])
-  assert np.abs(tokens[1] - tokens[2]).max() > 0.1, "the order of words counts"
-  np.testing.assert_allclose(tokens[0, 0], np.array([0, 1, 0, -1, 0, 2, 0, -1]) / 7**0.5, atol=1e-6)
-  assert encoder.fingerprint == "hash-8-pooled"
-
-
-def test_hash_tokens_are_words():
-  encoder = language.build(
-    ml_collections.ConfigDict({"kind": "hash", "pooled": False, "num_tokens": 4})
-  )
-  tokens, mask = encoder(TEXTS)
-  assert tokens.shape == (5, 4, 64) and mask.sum(axis=1).tolist() == [3, 0, 3, 4, 0]
-  np.testing.assert_array_equal(tokens[0, 2], tokens[2, 2])  # "the door"
-  assert (tokens[0, 1] != tokens[2, 1]).any()  # "open the", "close the"
-  np.testing.assert_allclose(np.linalg.norm(tokens[mask], axis=-1), 1, atol=1e-6)
-
-
-def test_hash_writes_nothing(cache):
-  language.build({"kind": "hash"})(TEXTS)
-  assert not cache.exists()
-
-
-# The cache.
-
-
-@pytest.mark.parametrize("fields", [{}, dict(pooled=False, num_tokens=8)])
-def test_cache(folders, cache, fields):
-  encoder = language.build(section(folders, "minilm", **fields))
-  seen = spy(encoder)
-  first, mask = encoder(TEXTS)
-  assert seen == [text for text in TEXTS if text.strip()]
-  encoder(TEXTS)
-  assert len(seen) == 3, "remembered"
-  again = language.build(section(folders, "minilm", **fields))
-  seen = spy(again)
-  found = again([*TEXTS, TEXTS[0]])
-  assert not seen, "kept on disk"
-  np.testing.assert_array_equal(found[0][:5], first)
-  np.testing.assert_array_equal(found[1][:5], mask)
-  assert [path.name for path in cache.iterdir()] == [encoder.fingerprint]
-  assert len(list(cache.glob("*/*"))) == 3
-
-
-@pytest.mark.parametrize(
-  "damage", ["empty", "cut", "flipped", "junk", "another text", "another shape", "pickle"]
-)
-def test_damaged_entries_are_made_again(cache, damage):
-  def made():
-    return language.Encoder(
-      lambda texts: [np.full((1, 16), len(text), np.float32) for text in texts],
-      width=16,
-      tokens=1,
-      fingerprint="fake",
-      cache=cache_lib.folder_of("fake"),
-    )
-
-  expected, _ = made()(TEXTS)
-  path = cache_lib.entry(cache / "fake", TEXTS[0])
-  content = path.read_bytes()
-  if damage == "another text":
-    path.write_bytes(cache_lib.entry(cache / "fake", TEXTS[2]).read_bytes())
-  elif damage == "another shape":
-    cache_lib.write(cache / "fake", TEXTS[0], np.ones((2, 16), np.float32))
-  elif damage == "pickle":
-    with open(path, "wb") as file:
-      np.savez(file, text=np.array([object()]), tokens=np.array([{}]))
-  else:
-    middle = content.index(b"NUMPY", content.index(b"tokens.npy")) + 140
-    path.write_bytes(
-      {
-        "empty": b"",
-        "cut": content[:-30],
-        "junk": b"junk" * 20,
-        "flipped": content[:middle] + bytes([content[middle] ^ 64]) + content[middle + 1 :],
-      }[damage]
-    )
-  again = made()
-  seen = spy(again)
-  np.testing.assert_array_equal(again(TEXTS)[0], expected)
-  assert seen == TEXTS[:1]
-  assert path.read_bytes() == content and not list(cache.glob("*/*.new"))
-
-
-def test_without_a_cache_nothing_is_written(folders, cache):
-  encoder = language.build(section(folders, "minilm"), cache=False)
-  seen = spy(encoder)
-  encoder(TEXTS)
-  encoder(TEXTS)
-  assert len(seen) == 3 and not cache.exists()
-
-
 @pytest.mark.parametrize(
   "kind, fields", [("minilm", {}), ("t5", dict(pooled=False, num_tokens=18))]
 )
@@ -233,19 +95,6 @@ def test_warm_encoders_compile_nothing_more(folders, kind, fields):
   language.build({"kind": "hash"}).warm_up()
 
 
-def test_a_cache_that_cannot_be_written(folders, tmp_path, monkeypatch):
-  (tmp_path / "file").write_text("")
-  monkeypatch.setenv("COMO_JAX_CACHE", str(tmp_path / "file"))
-  assert language.build(section(folders, "minilm"))(TEXTS)[1].sum() == 3
-
-
-def test_memory_is_bounded(monkeypatch):
-  monkeypatch.setattr(encoder_lib, "_REMEMBERED", 2)
-  encoder = language.build({"kind": "hash"})
-  tokens, _ = encoder([*TEXTS, "lift it"])
-  assert list(encoder._memory) == [TEXTS[3], "lift it"] and tokens[:, 0].any(axis=-1).sum() == 4
-
-
 def test_fingerprints(folders, tmp_path):
   def fingerprint(**fields):
     return language.build(section(folders, "minilm", **fields)).fingerprint
@@ -258,9 +107,6 @@ def test_fingerprints(folders, tmp_path):
     language.build({"kind": "minilm", "weights": str(tmp_path / "other")}).fingerprint,
   ]
   assert len(set(marks)) == 4 and fingerprint() == marks[0]
-
-
-# Where the weights come from.
 
 
 def test_the_package_and_its_converted_folder_are_one(folders, monkeypatch):
@@ -293,26 +139,6 @@ def test_the_package_is_not_imported(tmp_path):
     text=True,
   )
   assert done.returncode == 0 and done.stdout.strip() == "(1, 1, 16)", done.stderr
-
-
-@pytest.mark.parametrize(
-  "fields, message",
-  [
-    (dict(kind="minlm"), "language.kind is 'minlm'; did you mean 'minilm'"),
-    (dict(kind="hash", poled=True), "language.poled; did you mean 'pooled'"),
-    (dict(kind="hash", num_tokens=0), "language.num_tokens = 0: expected a whole number >= 1"),
-    (dict(kind="hash", width="64"), "language.width = '64'"),
-    (dict(kind="hash", dtype="float16"), "language.dtype is 'float16'"),
-    (dict(kind="hash", weights="somewhere"), "'hash' has no weights"),
-    (dict(kind="t5"), "'t5' needs language.weights: .*convert.text"),
-    (dict(kind="t5", weights="/nowhere"), "/nowhere does not exist"),
-    ({}, "missing key language.kind"),
-  ],
-)
-def test_messages(fields, message):
-  with pytest.raises(errors.UserError, match=message) as caught:
-    language.build(fields)
-  assert "\n" not in str(caught.value)
 
 
 def test_messages_about_folders(folders, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from como_jax import model_presets, models, trees
 
-GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
+GOLDEN = pathlib.Path(__file__).parent / "golden"
 CASES = [
   ("motion", "published"),
   ("motion", "debug"),

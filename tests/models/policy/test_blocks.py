@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -63,3 +64,18 @@ def test_the_kernel_is_not_gathered():
   ]
   assert gathered, "the conditions of a group are gathered"
   assert not [shape for shape in gathered if np.prod(shape) >= width * PARTS * width], gathered
+
+
+def test_diffusion_times_as_features():
+  found = np.asarray(blocks.time_features(jnp.array([0.0, 0.5])))
+  angle = 500 * np.exp(-np.log(10000) * np.arange(128) / 128)
+  np.testing.assert_array_equal(found[0], [1] * 128 + [0] * 128)
+  np.testing.assert_allclose(found[1], np.concatenate([np.cos(angle), np.sin(angle)]), atol=2e-4)
+  assert blocks.time_features(jnp.zeros((2, 3))).shape == (2, 3, 256)
+  x = jnp.array([[1.0, 3.0, 5.0, 7.0]])
+  np.testing.assert_allclose(
+    blocks.modulated_norm(x, jnp.full((1, 4), 10.0), jnp.full((1, 4), 1.0), epsilon=4.0),
+    # variance 5, and 4
+    10 + 2 * np.array([[-3, -1, 1, 3]]) / 3,
+    rtol=1e-6,
+  )

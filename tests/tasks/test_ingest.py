@@ -1,0 +1,36 @@
+"""What ingesting hands on of its config, and what it says."""
+
+import types
+
+from como_jax import config as config_lib
+from como_jax.data import ingest_settings
+from como_jax.data import sources as formats
+from como_jax.tasks import ingest
+
+
+def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):
+  asked = []
+  summary = types.SimpleNamespace(
+    episodes=3, clips=4, frames=50, seconds=1.26, path="OUT", manifest="MANIFEST"
+  )
+  monkeypatch.setattr(ingest.data_folders, "resolve", lambda path: f"resolved {path}")
+  monkeypatch.setattr(
+    ingest.ingest, "run", lambda *given, **more: asked.append((given, more)) or summary
+  )
+  monkeypatch.setattr(
+    ingest.ingest_manifest, "remarks", lambda manifest: [f"a remark on {manifest}", "another"]
+  )
+  for output, expected in (("", str(tmp_path)), ("elsewhere", "elsewhere")):
+    section = {"path": "raw", "format": "lerobot", "cameras": ("a",), "action_key": "act"}
+    config = config_lib.ConfigDict(
+      {"source": section, "output": output, "workers": 3, "shards": {"image_size": 32}}
+    )
+    assert ingest.run(types.SimpleNamespace(config=config, workdir=tmp_path)) == 0
+    assert asked.pop() == (
+      ("resolved raw", expected, ingest_settings.StorageOptions(image_size=32, cameras=("a",))),
+      dict(format="lerobot", options=formats.SourceOptions(action_key="act"), workers=3),
+    )
+    assert (
+      capsys.readouterr().out
+      == "3 episodes, 4 clips, 50 frames in 1.3 s -> OUT\na remark on MANIFEST\nanother\n"
+    )

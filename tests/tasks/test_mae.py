@@ -1,0 +1,57 @@
+"""The job of a masked autoencoder, on paper: what it hands on."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from como_jax.tasks import mae
+from tests.tasks.paper import _paper as _paper  # a fixture
+from tests.tasks.paper import config
+
+
+def test_the_job_of_a_masked_autoencoder(paper, monkeypatch):
+  command = types.SimpleNamespace(config=config())
+  assert mae.run(command) == 4 and paper.fitted[0][0] is command
+  job = paper.fitted[0][1]
+  assert (
+    paper.objectives == [{"mae": {"weight": 1.0}}]
+    and job.model is paper.model
+    and job.weights == {"mae": 1.0}
+    and job.constants == {}
+  )
+  assert job.start == {"encoder": ("bundled", paper.model)}
+  assert job.loss("P", "B", "K") == {"loss": (("out", "P", "B", "K"), "B", None)}
+  assert paper.checked == [dict(image_size=16, frames=1, jitter=False)]
+  assert paper.sampled == [("validation", 64)]
+  assert job.loading == ("READING", {"frames": (4, 0, None)}) and job.batch == {
+    "frames": (8, 0, None)
+  }
+  assert (job.examples_per_step, job.unit, job.data) == (8, "images", [("one", ""), ("two", "")])
+  assert job.batches(9) == "BATCHES" and paper.batches == [
+    (("FROM", 9), job.loading, dict(kind="mae", jitter=False))
+  ]
+  mae.job(config(fraction=0.0))
+  assert paper.sampled[1] == ("train", 64)
+  monkeypatch.setattr(
+    paper.model,
+    "forward",
+    lambda params, batch, *, key: (params["a"] * batch["frames"], jax.random.uniform(key)),
+  )
+  monkeypatch.setattr(mae.objectives, "build", lambda section: Mean())
+  found = mae.job(config()).evaluate({"a": jnp.float32(3)})
+  assert found == {
+    "mse": pytest.approx(15.0),
+    "noise": pytest.approx(float(jax.random.uniform(jax.random.key(0)))),
+  }
+  assert all(isinstance(value, float) for value in found.values())
+
+
+class Mean:
+  """The mean of what the model gives, and its noise."""
+
+  weights = {"mse": 1.0}
+
+  def __call__(self, out, batch, constants):
+    return {"mse": (out[0].sum(), jnp.float32(out[0].size)), "noise": (2 * out[1], jnp.float32(2))}
