@@ -125,7 +125,10 @@ def test_every_config_resolves_to_its_golden_json(name):
   golden = GOLDEN / f"{name.replace(':', '-').replace(',', '-')}.json"
   resolved = json.loads(config_lib.to_json(command.config))
   assert golden.is_file(), f"no golden for {name}: write it with python -m tests.test_config"
-  assert resolved == json.loads(golden.read_text())
+  assert resolved == json.loads(golden.read_text()), (
+    f"{golden.name} is not what the config resolves to: where the change is meant, write the files "
+    "again with python -m tests.test_config"
+  )
 
 
 def test_every_config_file_has_a_golden():

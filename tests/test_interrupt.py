@@ -13,9 +13,9 @@ def test_ctrl_c_while_modules_are_loaded():
   leaves.
   """
   code = (
-    "from como_jax import interrupt\ninterrupt.prepare('__main__')\ninterrupt.set_message('stopped by "
-    "Ctrl-C: again')\nimport os, signal\ntry:\n  os.kill(os.getpid(), signal.SIGINT)\nfinally:\n  "
-    "print('reached')"
+    "from como_jax import interrupt\ninterrupt.prepare('__main__')\ninterrupt.set_message("
+    "'stopped by Ctrl-C: again')\nimport os, signal\ntry:\n  os.kill(os.getpid(), "
+    "signal.SIGINT)\nfinally:\n  print('reached')"
   )
   done = subprocess.run(
     [sys.executable, "-c", code], cwd=program.ROOT, capture_output=True, text=True

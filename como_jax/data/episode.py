@@ -29,8 +29,9 @@ class RawEpisode:
     group: episodes of one group show the same motion (in other scenes, from other cameras) and stay
       on one side of a split. "" = the episode is a group by itself.
     cuts: frames that are known to start a new shot.
-    continuous: True when only `cuts` end a shot, as in a robot recording. False when further cuts
-      are detected in the pictures.
+    continuous: True when only `cuts` end a shot, as in a robot recording. False (films, videos of
+      the internet) when further cuts are detected in the pictures. The same for all episodes of a
+      source.
   """
 
   episode: str

@@ -122,6 +122,11 @@ class Writer:
     for name in sorted({name for clip in clips for name in clip.arrays}):
       index |= self._write_array(name, [clip.arrays.get(name) for clip in clips], text)
     for name in sorted({name for clip in clips for name in clip.frame_facts}):
+      if not all(name in clip.frame_facts for clip in clips):
+        raise errors.UserError(
+          f"{name} was measured in some episodes and not in others: the episodes of a source must "
+          "all be continuous, or none of them (RawEpisode.continuous)"
+        )
       index[f"frame/{name}"] = np.concatenate([clip.frame_facts[name] for clip in clips])
     for name in sorted({name for clip in clips for name in clip.statistics}):
       index[f"statistics/{name}"] = np.concatenate(

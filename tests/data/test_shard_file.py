@@ -1,5 +1,6 @@
 """A shard's bytes: what is written is read, one frame at a time, and damage anywhere is seen."""
 
+import dataclasses
 import os
 import struct
 
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import frame_codec, shard_file, video
-from tests.data import makers
+from como_jax.data import frame_codec, shard_file, sources, video
+from tests.data import ingests, makers
 
 
 def frames(codec="jpeg", quality=95, count=25, size=(16, 24)):
@@ -148,3 +149,16 @@ def test_a_size_that_changes_within_a_clip_is_unreadable():
 def test_bytes_that_are_no_picture_are_unreadable():
   with pytest.raises(video.Unreadable, match="damaged jpeg"):
     frame_codec.decode("jpeg", {0: b"not a jpeg"}, [0], [np.empty((16, 24, 3), np.uint8)])
+
+
+def test_episodes_that_are_measured_in_part_are_refused(tmp_path):
+  """Some continuous, some not: what the index would have to hold of the others is not there."""
+  source = sources.open_source(makers.video_folder(tmp_path / "videos"))
+
+  class Mixed(type(source)):
+    def __getitem__(self, i):
+      return dataclasses.replace(super().__getitem__(i), continuous=i == 0)
+
+  source.__class__ = Mixed
+  with pytest.raises(errors.UserError, match="was measured in some episodes and not in others"):
+    ingests.run(source, str(tmp_path / "out"), workers=0, progress=False)
