@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks format and lint of every file (settings in pyproject.toml): launch/lint.sh [--fix]
+# Checks format, lint and types (settings in pyproject.toml): launch/lint.sh [--fix]
 # --fix formats, and mends what ruff can mend by itself.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -13,3 +13,4 @@ else
   .venv/bin/ruff check .
   .venv/bin/ruff format --check --quiet . || { echo "error: not formatted: run launch/lint.sh --fix" >&2; exit 1; }
 fi
+.venv/bin/basedpyright --level error --pythonpath .venv/bin/python

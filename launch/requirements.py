@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -219,6 +220,8 @@ def _lock(
   command += [f"--constraint={LOCKS / one}" for one in constraints]
   command += ["--no-deps"] if alone else []
   command += ["--upgrade"] if upgrade else []
+  if shutil.which(command[0]) is None:
+    sys.exit("error: --lock needs uv: pip install uv (it is in the extra dev)")
   done = subprocess.run([*command, f"--output-file={LOCKS / name}", "pyproject.toml"], cwd=ROOT)
   if done.returncode:
     sys.exit(f"error: locks/{name} cannot be resolved")
