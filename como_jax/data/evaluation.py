@@ -34,10 +34,7 @@ class _Load:
   def __call__(self, i: int) -> dict[str, np.ndarray]:
     valid = i < len(self.places)
     which, number = (int(v) for v in self.places[i if valid else 0])
-    opened = self.sets[which]
-    window = opened.windows[number]
-    segments, size = opened.windows.segments, self.resize.size
-    row, _ = segments.locate(window.segment, window.t)
+    opened, size = self.sets[which], self.resize.size
     sizes = {
       "action": (self.frames - 1, self.sizes["action"]),
       "state_delta": (self.frames - 1, self.sizes["state"]),
@@ -79,15 +76,23 @@ class _Load:
       "state_size": np.int32(own["state"]),
       "valid": np.bool_(valid),
       "damaged": np.bool_(damaged),
+      "stride": np.int32(numbers[1] - numbers[0] if self.frames > 1 else 1),
+    }
+    return self.resize(sample | self._ids(which, number))
+
+  def _ids(self, which: int, number: int) -> dict[str, np.int32]:
+    """Where a window of a data set comes from."""
+    windows = self.sets[which].windows
+    window = windows[number]
+    row, _ = windows.segments.locate(window.segment, window.t)
+    return {
       "dataset": np.int32(which),
       "episode": np.int32(self.ids["episodes"][which][row]),
       "group": np.int32(self.ids["groups"][which][row]),
       "task": np.int32(self.ids["tasks"][which][row]),
       "camera": np.int32(self.ids["cameras"][which][window.camera]),
-      "time": np.int32(segments.start[window.segment] + window.t),
-      "stride": np.int32(numbers[1] - numbers[0] if self.frames > 1 else 1),
+      "time": np.int32(windows.segments.start[window.segment] + window.t),
     }
-    return self.resize(sample)
 
   def _numbers(
     self, reader, place: pipeline.WindowLocation, values: dict[str, np.ndarray]
