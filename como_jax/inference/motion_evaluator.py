@@ -69,17 +69,6 @@ class Labels:
 
 # Maximum P, so that thousands of pictures of the largest encoder fit in memory.
 PICTURE = 16_384
-# Target of the probes -> column of the windows.
-TARGETS = {"action": "action", "state": "state_delta"}
-
-
-def having(columns: dict[str, np.ndarray], name: str) -> np.ndarray:
-  """The windows that have a target ("action" or "state"), bool [M]."""
-  return (
-    columns["has_" + name]
-    if TARGETS[name] in columns
-    else np.zeros(len(columns["has_" + name]), bool)
-  )
 
 
 class MotionEvaluator:
@@ -236,16 +225,3 @@ def summary(tokens: jax.Array, max_values: int = PICTURE) -> jax.Array:
 
 def _stacked(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
   return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def names(manifest_names: list[str] | None, size: int, what: str) -> tuple[str, ...]:
-  """Names of the dimensions of an action or state; numbered if the data set has no names.
-
-  Args:
-    manifest_names: names in the manifest of the data set, or None.
-    size: number of dimensions.
-    what: prefix of the numbered names.
-  """
-  if manifest_names and len(manifest_names) == size:
-    return tuple(str(name) for name in manifest_names)
-  return tuple(f"{what} {i}" for i in range(size))

@@ -158,27 +158,6 @@ def test_a_motion_is_drawn_onto_its_own_or_another_frame(measure):
   assert run.predict(params, first, second, first[::-1])[:, 0, 0, 0].tolist() == [65, 85]
 
 
-def test_windows_that_have_a_target():
-  columns = {
-    "action": np.zeros((2, 2, 3)),
-    "has_action": np.array([True, False]),
-    "has_state": np.array([True, True]),
-  }
-  assert motion_evaluator.having(columns, "action").tolist() == [
-    True,
-    False,
-  ] and motion_evaluator.having(columns, "state").tolist() == [False, False]
-
-
-def test_dimensions_are_named_by_the_data_or_numbered():
-  assert motion_evaluator.names(["x", "y"], 2, "action") == ("x", "y")
-  assert (
-    motion_evaluator.names(["x"], 2, "action")
-    == motion_evaluator.names(None, 2, "action")
-    == ("action 0", "action 1")
-  )
-
-
 def test_windows_that_cannot_be_read_are_left_out_and_said(measure, capsys):
   run, params = measure
 
