@@ -5,8 +5,8 @@ Exit codes:
   1    a fault of the program (traceback)
   2    bad input: one line on stderr, nothing written
   75   other processes did not connect or were lost: the command, or --resume, may work later
-  130  Ctrl-C before there was anything to save: one line that says how to resume
-  134  as 75, where the runtime aborts first
+  130  Ctrl-C before there was anything to save: one line says which command to run again
+  134  the cause of 75, where JAX aborts the process itself
   143  SIGTERM or Ctrl-C during training: saved, run again with --resume
 
 Several processes: see parallel/startup.py and launch/local_processes.py.
@@ -46,13 +46,13 @@ def main(argv: list[str] | None = None, *, task: str = "", program: Sequence[str
 
   Args:
     argv: the program's name and its flags; None = this process's.
-    task: that the config must have; "" = any.
+    task: that the config must be for; "" = any.
     program: how the program was called, for messages that say what to run.
   """
   words = sys.argv if argv is None else argv
   command = None
   if isinstance(sys.stdout, io.TextIOWrapper):  # not what a notebook or a test puts there
-    # what is said is seen at once, in a file or a pipe too
+    # flush every line, in a file or a pipe too
     sys.stdout.reconfigure(line_buffering=True)
   try:
     from como_jax import config as config_lib

@@ -10,17 +10,19 @@ python -m como_jax.main --config=configs/motion.py --config.data.path=DIR \
 python -m como_jax.main --config=configs/motion.py:small
     64 px, the shipped encoder, bundled data: minutes on 2 CPU cores
 python -m como_jax.main --config=configs/motion.py:debug
-    3 steps of `small`, with a smaller batch: under a minute
+    3 steps of that model, with a smaller batch and without the linear path: under a minute
 
-`small` departs from CoMo in one thing, the linear path: z starts as principal components of the
-optical flow between the frames, and the Q-former adds to it (path=flow). Without a linear path:
-path=none; of the feature difference instead: path=features.
+Beside its size, `small` has one part that CoMo has not, the linear path: z starts as principal
+components of the optical flow between the frames (path=flow; small's default) or of the feature
+difference (path=features), and the Q-former adds to it. path=none leaves it out.
 
-Baselines, after the variant: inputs=feature_diff|rgb_diff|none|future (what the Q-former reads of a
-pair; none: both frames, future: the second alone), bottleneck=continuous|vq|pre_vq|kl, tcl=on|off
-(temporal contrastive loss), for example
-    --config=configs/motion.py:small,inputs=none,tcl=off,path=none
-The linear path in another size; with large encoders also pool the patches:
+Options, after the variant, as in --config=configs/motion.py:small,inputs=none,tcl=off,path=none
+    inputs      what the Q-former reads of a pair: feature_diff (default), rgb_diff,
+                none (no difference: both frames), future (the second frame alone)
+    bottleneck  continuous (default), vq, pre_vq, kl
+    tcl         temporal contrastive loss: on (default), off
+    path        none, features, flow
+The linear path in another size; with large encoders also pool their patches, which saves memory:
     --config.model.idm.components=32 --config.model.idm.components_pool=2
 The linear path frozen:
     --config.train.frozen="('encoder/.*','idm/components/.*')"
@@ -89,20 +91,19 @@ def get_config(arg=None):
   if kind == "kl":
     config.objectives.kl = dict(weight=2e-4)  # AdaWorld's beta
   config.data = config_lib.data(image_size=config.model.image_size)
-  config.train = config_lib.train()  # defaults: those of the published model
+  config.train = config_lib.train()  # its defaults are the published values
   # encode every frame once and keep its tokens in memory: small data, a frozen encoder, no
   # augmentation
   config.train.cache_tokens = False
   config.evaluation = dict(windows=512 if published else 256, batch_size=64)
   if not published:
-    # a double underscore stands for a dot: optimizer.learning_rate
     config_lib.changed(config.data, dict(offset_seconds=0.15, frames=4, validation_fraction=0.2))
     config_lib.changed(
       config.train,
       dict(
         batch_size=16,
         steps=2_000,
-        optimizer__learning_rate=1e-3,
+        optimizer__learning_rate=1e-3,  # a double underscore stands for a dot
         log_every=10,
         evaluate_every=100,
         checkpoint_every=50,

@@ -54,7 +54,7 @@ class _Load:
     )
     if valid:
       try:
-        place = opened.load(number)
+        place = opened.locate(number)
         numbers, seconds = place.frames, place.seconds
         images = opened.reader.images(
           place.segment, place.camera, numbers, to=transforms.resized_to((self.resize,))
@@ -66,7 +66,7 @@ class _Load:
           stacklevel=2,
         )
         valid, damaged, images = False, True, np.zeros((self.frames, size, size, 3), np.uint8)
-    sample = {
+    sample: dict[str, Any] = {
       "frames": images,
       **values,
       "seconds": seconds,
@@ -80,7 +80,7 @@ class _Load:
     }
     return self.resize(sample | self._ids(which, number))
 
-  def _ids(self, which: int, number: int) -> dict[str, np.int32]:
+  def _ids(self, which: int, number: int) -> dict[str, Any]:
     """Where a window of a data set comes from."""
     windows = self.sets[which].windows
     window = windows[number]

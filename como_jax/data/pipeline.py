@@ -3,12 +3,13 @@
 The order is index -> shuffle -> repeat -> mix -> slice by process -> load and augment -> batch, see
 `stream`. The position is the step: sample number g (= step * global batch + row in the batch) is a
 pure function of (data sets, seed, g), so batches do not depend on the number of processes or
-workers, nor on where a run was interrupted. Of B rows, process p of P (from 0) loads the rows
-p*B/P to (p+1)*B/P - 1.
+workers, nor on where a run was interrupted. Of the R rows of a global batch, process p of P (from
+0) loads p*R/P to (p+1)*R/P - 1.
 
 Words: an episode is a recording; a clip is a stored stretch of one; a segment is a stretch of an
-episode without a gap in time, of one clip or several; a window is K frames of one segment at the
-offset. A window never passes the end of its segment: the index lists only those that fit.
+episode without a gap in time, of one clip or several; a window is K frames of one segment, the
+offset apart. A window never passes the end of its segment, and so of its episode: the index lists
+only those that fit.
 
 Legend: B batch, K frames of a window, H W image.
 """
@@ -54,7 +55,7 @@ class Opened:
     """Clips of the data set."""
     return self.windows.segments.table
 
-  def load(self, i: int) -> "WindowLocation":
+  def locate(self, i: int) -> "WindowLocation":
     """Where window i lies. Raises `video.Unreadable`: its times are damaged."""
     window = self.windows[i]
     frame_times = self.reader.times(window.segment)
@@ -124,10 +125,10 @@ def open_windows(
 
 
 def draw_jitter(place: WindowLocation, rng: np.random.Generator) -> list[int]:
-  """For each of the K-1 pairs a frame near its second one, before or after it.
+  """Draws, for each of the K-1 pairs (t, t+n), a frame t+n+d.
 
-  It lies at most a fifth of the offset away, see `times.draw_jittered`. With the pair's first frame
-  it is the positive example of Tcl.
+  The frame lies at most a fifth of the offset n before or after t+n, see `times.draw_jittered`. The
+  pair (t, t+n+d) is the positive example of Tcl.
   """
   return [
     times.draw_jittered(place.times, int(first), int(second), place.offset, rng)
@@ -137,10 +138,10 @@ def draw_jitter(place: WindowLocation, rng: np.random.Generator) -> list[int]:
 
 @dataclasses.dataclass
 class _LoadTraining:
-  """[(data set, window number), class and state of the random bit generator] -> batch.
+  """Rows of ((data set, window number), class and state of a bit generator) -> batch.
 
-  Where a frame of a window is damaged, `stream.read` loads another window in its place, which
-  follows from the number by a hash, and `damage` counts; too many of them end the run.
+  Where a frame of a window is damaged, `stream.read` loads another window in its place. A hash of
+  the number chooses it. `damage` counts such windows; too many of them end the run.
 
   A frame that needs no resizing is decoded into the batch and augmented there, others into memory
   that is used again. This saves copies, which would take a third of the time of decoding at 224 px.

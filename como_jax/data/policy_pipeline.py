@@ -95,7 +95,7 @@ class _LoadEvaluation:
     valid = i < len(self.places)
     which, index = (int(v) for v in self.places[i if valid else 0])
     opened = self.loader.sets[which]
-    example, damaged = opened.load(index), False
+    example, damaged = opened.locate(index), False
     try:
       sample, images = (
         self.loader.sample(which, example, size=transforms.resized_to(self.change))

@@ -111,7 +111,7 @@ class SplitSet:
     """Clips of the data set."""
     return self.windows.segments.table
 
-  def load(self, i: int) -> policy_index.Example:
+  def locate(self, i: int) -> policy_index.Example:
     """The place of example i."""
     return self.windows[i]
 

@@ -65,10 +65,10 @@ def read(opened: Any, i: int, damage: CorruptionMonitor, use: Callable[[Any], An
   Which one follows from i by a hash, the same in every process.
 
   Args:
-    opened: anything with `label`, `windows` (sized) and `load(i)`.
+    opened: anything with `label`, `windows` (sized) and `locate(i)`.
     i: number of the window.
     damage: counts reads and failures.
-    use: what `load(i)` gives -> the result.
+    use: what `locate(i)` gives -> the result.
 
   Raises:
     errors.UserError: too many records are damaged.
@@ -77,7 +77,7 @@ def read(opened: Any, i: int, damage: CorruptionMonitor, use: Callable[[Any], An
   for attempt in range(_REPLACEMENTS):
     try:
       damage.read()
-      return use(opened.load(i))
+      return use(opened.locate(i))
     except video.Unreadable as error:
       first = first or error
       damage.record_failure(error)

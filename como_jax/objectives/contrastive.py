@@ -3,7 +3,7 @@
 The latent of a motion should be similar to that of the same motion over a jittered interval (the
 positive), and not to that of the reversed motion (the negative).
 
-Legend: B batch, P pairs, Z length of the whole latent, H W image; t first frame, n offset to the
+Legend: B batch, P pairs, L length of the whole latent z, H W image; t first frame, n offset to the
 second one, d jitter (at most a fifth of n, of either sign).
 Source: CoMo, CVPR version of arXiv 2505.17006; temperature from the released code.
 """
@@ -55,7 +55,7 @@ def contrastive(
   """-log( e^{S1/T} / (e^{S1/T} + e^{S2/T} + e^{S3/T}) ), without negatives from other pairs.
 
   S1 = cos(jittered, forward), S2 = cos(jittered, reversed), S3 = cos(forward, reversed), where
-  jittered, forward and reversed are z(t, t+n+d), z(t, t+n) and z(t+n, t) [B, P, Z]. The three
+  jittered, forward and reversed are z(t, t+n+d), z(t, t+n) and z(t+n, t) [B, P, L]. The three
   similarities are logged too.
 
   A pair without motion reads the same in both directions, so that the term would only separate

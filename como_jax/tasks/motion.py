@@ -23,12 +23,12 @@ def run(command: config_lib.CommandLine) -> int:
 
 
 def job(config) -> TrainJob:
-  """Model, loss, batches and the evaluation inside training, from the config."""
+  """Model, loss, batches and the evaluation during training, from the config."""
   model = models.build(config.model.to_dict())
   objective = objectives.build(active(config.objectives))
   start = encoder_weights.load(config.encoder_weights, model=model)
   frames = config.data.frames
-  jitter = "contrastive" in objective.functions  # Tcl needs frames beside the second ones
+  jitter = "contrastive" in objective.functions  # Tcl needs a frame near each second one
   data = motion_data.MotionData(config)
   data.check(image_size=config.model.image_size, frames=frames, jitter=jitter)
   for remark in remarks(config, objective):
@@ -50,8 +50,8 @@ def job(config) -> TrainJob:
     # Every process reads the whole global batches, so that all start from the same components.
     batching = Batching(config.train.batch_size, config.seed)
     without_workers = dataclasses.replace(options, workers=0)
-    with data.batches(batching, without_workers, kind="motion", jitter=False) as batches:
-      return component_init.start(model, params, batches)
+    with data.batches(batching, without_workers, kind="motion", jitter=False) as whole_batches:
+      return component_init.start(model, params, whole_batches)
 
   batch = model.inputs_spec(config.train.batch_size, frames, jittered=jitter)
   return TrainJob(
@@ -62,7 +62,7 @@ def job(config) -> TrainJob:
     start=start,
     loading=options,
     batch=tokens.spec(batch) if tokens else batch,
-    data=[(path, "") for path in data.mixture.paths],  # no labels
+    data=[(path, "") for path in data.mixture.paths],  # "" = no labels
     batches=batches,
     begin=begin if model.components is not None else None,
     evaluate=held_out_metrics(config, model, data),
@@ -103,7 +103,7 @@ def fill_cache(
   model: Any, start: Mapping[str, Any], data: motion_data.MotionData
 ) -> token_cache.TokenCache:
   """The tokens of every training frame, encoded once."""
-  # optical flow is computed from pixels, so the images stay too
+  # optical flow is computed from pixels, so both kinds of images stay beside their tokens
   flow = model.components is not None and model.components.source == "flow"
   kept = ("frames", "jittered") if flow else ("frames",)
   walk = data.windows("train", frames=1, batch_size=64, max_windows=None)

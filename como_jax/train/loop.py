@@ -1,4 +1,4 @@
-"""The one training loop: save, fetch a batch, step, log, evaluate, stop.
+"""The one training loop: save, evaluate, fetch a batch, step, log; again until the end.
 
 Every process of a run runs the same loop.
 """
@@ -47,13 +47,13 @@ class TrainResult:
 
 @dataclasses.dataclass
 class TrainLoop:
-  """Save, draw, step, log, evaluate, until the last step or a signal.
+  """Save, evaluate, fetch a batch, step, log; until the last step or a signal.
 
-  The save comes before the next batch is fetched, so a checkpoint's step is its data position.
+  The save comes before the next batch is fetched, so a run resumes with the batch of that number.
   Metrics are read one step late: the host never waits for the step it has just started. They are
   all read before a save, so no state is saved after a loss that was not finite. An evaluation that
-  fails is reported and left out: it must not end a run. A log that cannot be written stops the run
-  as a signal does, with a checkpoint.
+  fails is reported and left out (but for a lost process or storage): it must not end a run. A log
+  that cannot be written stops the run as a signal does, with a checkpoint; then Storage is raised.
 
   Attributes:
     train_step: `(state, batch) -> (state, metrics)`, donating the state; its `mesh` places batches.
@@ -91,7 +91,8 @@ class TrainLoop:
         self.log,
         self.schedule,
         self.throughput,
-        # so that all processes stop at the same step: signal, and seconds waited for data
+        # two numbers of every process: its signal (so that all stop at the same step), and the
+        # seconds it waited for data
         distributed.AsyncAllGather(self.train_step.mesh, count=2),
         signals,
         self.checkpointer.restart_point,
@@ -102,7 +103,8 @@ class TrainLoop:
           self._save(reader, done, state)
         if self._evaluation_due(reader, done):
           succeeded = self._evaluate(reader, done, state)
-          failed_evaluations += [] if succeeded else [done]
+          if not succeeded:
+            failed_evaluations.append(done)
         if at_end:
           break
         state, metrics, waited = self._advance(state, batches, done, idle=reader.idle)
@@ -137,7 +139,7 @@ class TrainLoop:
     return state, metrics, waited
 
   def _save(self, reader: MetricsReader, done: int, state: TrainState) -> None:
-    reader.flush()
+    reader.flush()  # raises where a metric was not finite
     with reader.saving(), jax.profiler.TraceAnnotation("save"):
       self.checkpointer.save(done, state)
 

@@ -69,14 +69,12 @@ def total(terms: Terms, weights: Weights) -> jax.Array:
         f"there is a weight of {name!r}, but the loss has no such term: "
         f"{errors.nearest(name, terms)}"
       )
-  return sum(
-    (
-      weight * value / jnp.maximum(count, 1)
-      for name, (value, count) in terms.items()
-      if (weight := weights[name])
-    ),
-    start=jnp.zeros(()),
-  )
+  result = jnp.zeros(())
+  for name, (value, count) in terms.items():
+    weight = weights[name]
+    if weight:  # neither None nor 0
+      result = result + weight * value / jnp.maximum(count, 1)
+  return result
 
 
 def means(terms: Terms) -> dict[str, jax.Array]:
@@ -108,7 +106,7 @@ def accumulate_gradients(
   """The same as `compute_gradients`, from `options.num_microbatches` parts of the batch."""
   parts = jax.tree.map(lambda x: _split_rows(x, options.num_microbatches, mesh), batch)
   keys = jax.random.split(key, options.num_microbatches)
-  # Counts do not depend on the parameters, so this map computes masks only: XLA drops the rest.
+  # Only the counts of the losses are used here, which masks decide: XLA removes the model.
   counts = jax.lax.map(
     lambda part_and_key: {name: count for name, (_, count) in loss(params, *part_and_key).items()},
     (parts, keys),

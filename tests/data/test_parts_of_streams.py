@@ -39,7 +39,7 @@ class Broken:
   def __init__(self, bad):
     self.bad, self.tried = bad, []
 
-  def load(self, i):
+  def locate(self, i):
     self.tried.append(i)
     if self.bad(i):
       raise video.Unreadable(f"window {i}")

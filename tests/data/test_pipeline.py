@@ -203,7 +203,7 @@ def test_jitter_at_the_last_frame_goes_back(tmp_path):
   (opened,) = motion_mixture.MotionMixture(sets(path, offset=1.0)).windows("all", frames=2)
   rng = np.random.default_rng(0)
   assert len(opened.windows) == 1 and {
-    pipeline.draw_jitter(opened.load(0), rng)[0] for _ in range(50)
+    pipeline.draw_jitter(opened.locate(0), rng)[0] for _ in range(50)
   } == {8, 9}
 
 

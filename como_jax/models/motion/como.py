@@ -1,13 +1,14 @@
 """The motion model: frozen encoder, inverse dynamics with its bottleneck, forward dynamics.
 
-Legend: B batch, K frames of a clip (here: the frames of one sample), P pairs (K-1), H W image, N
-patches, D width of the encoder, Q queries, S width of the queries, Z latent dimensions per query, G
-groups of patches of the linear path. Source: CoMo, arXiv 2505.17006.
+Legend: B batch, K frames of a window, P pairs (K-1), H W image, N patches, D width of the encoder,
+Q queries, S width of the queries, Z latent dimensions per query, G groups of patches of the linear
+path.
+Source: CoMo, arXiv 2505.17006.
 
-Each frame of a clip is encoded once, and all pairs are formed from these features: forward (t,
-t+n), and when Tcl (temporal contrastive learning) is trained also reversed (t+n, t) and jittered
-(t, t+n+d). So K frames give K-1 forward and K-1 reversed pairs for K passes of the encoder, instead
-of 2(K-1); each jittered frame costs one more.
+Each frame of a window is encoded once, and all pairs are formed from these features: forward (a
+frame and the next), and when Tcl (temporal contrastive learning) is trained also reversed (the same
+two, in the other order) and jittered (the first, and a frame near the second). So 4 frames give 3
+forward and 3 reversed pairs for 4 passes of the encoder; the 3 jittered frames cost 3 more.
 """
 
 import dataclasses
@@ -164,9 +165,9 @@ class MotionModel:
       first: [B, H, W, 3].
       second: [B, H, W, 3].
       features: tokens of first and second, each [B, N+1, D], if the caller has them. With inputs
-        "rgb_diff" the second of them is not used: the difference of the frames is encoded.
-      key: samples the latent (KL) and permutes patches ("shuffled"). None for labels: no sample,
-        one fixed permutation.
+        "rgb_diff" features[1] is ignored: the difference of the frames is encoded.
+      key: samples the latent (KL) and permutes patches (patch_order "shuffled"). None for labels:
+        no sample, one fixed permutation.
     """
     chex.assert_shape([first, second], (None, self.image_size, self.image_size, 3))
     if inputs.INPUTS[self.qformer.inputs].pixel_difference:
@@ -187,7 +188,7 @@ class MotionModel:
     )
 
   def differences(self, params: Params, frames: jax.Array) -> jax.Array:
-    """The linear path's inputs of neighboring frames: clips [B, K, H, W, 3] -> [B*(K-1), G, D].
+    """The linear path's inputs of neighboring frames: windows [B, K, H, W, 3] -> [B*(K-1), G, D].
 
     Raises:
       ValueError: the model has no linear path.
@@ -226,7 +227,7 @@ class MotionModel:
   def forward(
     self, params: Params, batch: Mapping[str, jax.Array], *, key: jax.Array
   ) -> dict[str, jax.Array]:
-    """Everything that the objectives read, for all pairs of neighboring frames of every clip.
+    """Everything that the objectives read, for all pairs of neighboring frames of every window.
 
     Args:
       params: as from `init`.
@@ -247,7 +248,7 @@ class MotionModel:
     tokens, pairs = self._pairs(params, batch, frames)
     keys = jax.random.split(key, 3)
 
-    grouped = functools.partial(pairs_lib.grouped, size=size)
+    grouped = functools.partial(pairs_lib.grouped, size=size)  # [B*P, ...] -> [B, P, ...]
     contrastive = pairs_lib.is_contrastive(batch)
     if self.tcl_gradient == "released" and contrastive:
       latent_inputs = self._released_queries(params["idm"], pairs, count, keys[0], keys[1])
@@ -273,7 +274,7 @@ class MotionModel:
     if "features" in predicted:
       outputs |= {
         "features_predicted": grouped(predicted["features"]),
-        "features_target": jax.lax.stop_gradient(tokens[:, 1:, 1:]),
+        "features_target": jax.lax.stop_gradient(tokens[:, 1:, 1:]),  # second frames, no CLS
       }
     return outputs
 
@@ -298,7 +299,7 @@ class MotionModel:
     Args:
       params: of the inverse dynamics model.
       pairs: forward, reversed and jittered.
-      count: number of forward pairs of a clip.
+      count: number of forward pairs of a window.
       key: of the forward pairs.
       stopped_key: of the others.
     """
