@@ -6,6 +6,8 @@ import zipfile
 
 import numpy as np
 
+from como_jax import trees, weights
+
 WIDTH, DEPTH, PATCH, GRID, INNER, INNER_DEPTH = 32, 3, 8, 2, 16, 2
 
 
@@ -141,4 +143,16 @@ def torch_file(path, tensors, *, wrap=lambda tensors: tensors, strides=None):
     archive.writestr("archive/byteorder", "little")
     for key, content in enumerate(storages):
       archive.writestr(f"archive/data/{key}", content)
+  return path
+
+
+HEADS = dict(heads=2)
+
+
+def flat_leaves(params):
+  return dict(trees.flatten(params).items())
+
+
+def write_tensors(path, tensors):
+  weights.write_safetensors(path, tensors)
   return path

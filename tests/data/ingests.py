@@ -4,6 +4,8 @@ import dataclasses
 
 from como_jax.data import ingest, ingest_settings
 
+QUICK = {"workers": 0, "progress": False}
+
 
 def _storage(settings) -> ingest_settings.StorageOptions:
   """Takes the fields of `StorageOptions` out of keyword arguments."""

@@ -6,89 +6,15 @@ import types
 import numpy as np
 import pytest
 
-from como_jax import errors
-from como_jax.data import (
-  clip_plan,
-  duplicate_clips,
-  duplicates,
-  episode,
-  episode_encoder,
-  frame_codec,
-  shard_file,
-  video,
-)
+from como_jax.data import clip_plan, episode_encoder, video
 from como_jax.data.clip_plan import Span
-from como_jax.data.ingest_settings import Settings
 from tests.data import makers
-
-SETTINGS = Settings(0, "squash", "jpeg", 95, 128, ("a",), 64, {})
-
-
-def raw(*, count=6, cameras=("a",), task="go", size=(16, 16), seconds=None, **more):
-  seconds = np.arange(count) / 10 if seconds is None else seconds
-
-  def frames(geometry):
-    return (
-      (float(second), geometry.apply(makers.picture(t % 39, *size)))
-      for t, second in enumerate(seconds)
-    )
-
-  return episode.RawEpisode(
-    "e", task, dict.fromkeys(cameras, frames), more.pop("arrays", {}), **more
-  )
-
-
-def encode(one, *, told=None, **settings):
-  settings = dataclasses.replace(SETTINGS, cameras=tuple(one.cameras), **settings)
-  return episode_encoder.encode(one, settings, (told if told is not None else []).append)
+from tests.data.encoded_episodes import SETTINGS, encode, raw
 
 
 def rows_of(one, **settings):
   with encode(one, **settings) as found:
     return [row for _, row in found.clips()]
-
-
-@pytest.mark.parametrize(
-  "name, low, high, codec",
-  [
-    ("image_size", 0, 8192, "jpeg"),
-    ("clip_frames", 1, 100_000, "jpeg"),
-    ("episodes_per_shard", 1, 1_000_000, "jpeg"),
-    ("quality", 1, 100, "jpeg"),
-    ("quality", 0, 51, "h264"),
-  ],
-)
-def test_limits_of_settings(name, low, high, codec):
-  base = dataclasses.replace(SETTINGS, codec=codec, quality=18)
-  for value in (low, high):
-    made = dataclasses.replace(base, **{name: value})
-    assert made.check() is made
-  for value in (low - 1, high + 1):
-    with pytest.raises(
-      errors.UserError, match=f"^ingest {name} is {value}, expected {low} to {high}$"
-    ):
-      dataclasses.replace(base, **{name: value}).check()
-
-
-def test_settings_by_name():
-  for name, value in (("measure", "onn"), ("resize", "cop"), ("codec", "jpg")):
-    with pytest.raises(errors.UserError, match=f"^ingest {name} '{value}': did you mean '.*'"):
-      dataclasses.replace(SETTINGS, **{name: value}).check()
-  with pytest.raises(errors.UserError):
-    dataclasses.replace(SETTINGS, filters={"drop_stil": True}).check()
-
-
-def test_clips_by_hand():
-  keep = np.array([0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1], bool)
-  shot = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
-  tasks = list("xxxxxxxxxxyy")
-  assert clip_plan.cut_clips(keep, shot, tasks, 3) == [
-    [Span(1, 4, 0, "x"), Span(4, 5, 0, "x")],
-    [Span(6, 7, 0, "x")],
-    [Span(7, 10, 1, "x"), Span(10, 12, 1, "y")],
-  ]
-  assert clip_plan.cut_clips(np.zeros(3, bool), shot, tasks, 3) == []
-  assert clip_plan.cut_clips(np.ones(4, bool), shot, tasks, 4) == [[Span(0, 4, 0, "x")]]
 
 
 def test_rows_of_clips():
@@ -130,29 +56,6 @@ def test_rows_of_clips():
   uneven = np.array([0.0, 0.1, 0.5, 0.6])
   (row,) = rows_of(raw(count=4, seconds=uneven))
   assert row["seconds"] == uneven.tolist() and row["interval"] == pytest.approx(0.2)
-
-
-@pytest.mark.parametrize(
-  "codec, clip, sizes",
-  [
-    ("h264", 12, [(12, 2), (11, 2)]),
-    ("h264", 10, [(10, 1), (10, 1), (3, 1)]),
-    ("jpeg", 20, [(20, 20), (3, 3)]),
-  ],
-)
-def test_frames_lie_in_their_own_clip(codec, clip, sizes):
-  assert shard_file.CODECS == {"jpeg": 1, "h264": 10}
-  with encode(
-    raw(count=23), codec=codec, quality=90 if codec == "jpeg" else 5, clip_frames=clip
-  ) as found:
-    made = list(found.clips())
-  assert [(row["length"], len(one.frames["a"].blobs)) for one, row in made] == sizes
-  for one, row in made:
-    out = np.zeros((row["length"], 16, 16, 3), np.uint8)
-    frame_codec.decode(codec, dict(enumerate(one.frames["a"].blobs)), range(row["length"]), out)
-    assert [makers.number(image) for image in out] == list(
-      range(row["start"], row["start"] + row["length"])
-    )
 
 
 def test_progress_is_told_every_128_frames():
@@ -267,74 +170,3 @@ def test_facts_of_a_clip_over_cameras(monkeypatch):
   )
   assert facts["motion/a"].tolist() == [3, 8] and facts["picture_hash/b"].tolist() == [2, 4]
   assert episode_encoder._shares((8, 16, 0, 32), 64) == (0.125, 0.25, 0.0, 0.5)
-
-
-class Opened:
-  """A shard with facts of frames."""
-
-  def __init__(self, facts, index=("frame/picture_hash/cam",)):
-    self.index, self._facts = index, facts
-
-  def frame_fact(self, clip, name):
-    return self._facts[clip, name]
-
-
-def test_clips_of_which_half_is_known(monkeypatch):
-  lengths, asked = {0: 4, 1: 4, 2: 6, 3: 3}, []
-  facts = {
-    (clip, name): np.full(length, clip + 10 * (name[0] == "m"))
-    for clip, length in lengths.items()
-    for name in ("picture_hash/cam", "motion/cam")
-  }
-  opened = {0: Opened(facts), 1: Opened({}, index=())}
-  monkeypatch.setattr(
-    duplicate_clips.reader,
-    "ShardCache",
-    lambda output, files: asked.append((output, files)) or opened,
-  )
-
-  def find(signatures):
-    assert [one.times.tolist() for one in signatures] == [
-      [0, 1, 2, 3, 8, 9, 10, 11],
-      [5, 6, 7, 9, 11, 13],
-    ]
-    assert [one.picture_hash.tolist() for one in signatures] == [[0] * 4 + [1] * 4, [2] * 6]
-    assert [one.motion.tolist() for one in signatures] == [[10] * 4 + [11] * 4, [12] * 6]
-    return [duplicates.Duplicate(1, 0, 3, 0, 4.0), duplicates.Duplicate(0, 3, 6, 1, -2.5)]
-
-  monkeypatch.setattr(duplicate_clips.duplicates, "find", find)
-  monkeypatch.setattr(
-    duplicate_clips.duplicates,
-    "mask",
-    lambda found, number, count: (
-      np.isin(np.arange(count), [t for one in found for t in range(one.first, one.last)])
-      if [one.episode for one in found] == [number]
-      else None
-    ),
-  )
-
-  def row(shard, clip, name, **more):
-    return {
-      "shard": shard,
-      "clip": clip,
-      "episode": name,
-      "length": lengths[clip],
-      "seconds": None,
-      "duplicate": False,
-    } | more
-
-  rows = [
-    row(0, 0, "x", first=0, interval=1),
-    row(0, 2, "y", seconds=[5, 6, 7, 9, 11, 13]),
-    row(1, 3, "z", first=0, interval=1),
-    row(0, 1, "x", first=8, interval=1),
-  ]
-  notes = duplicate_clips.mark("out", [{"shard": 0}, {"shard": 1}], rows)
-  assert asked == [("out", [{"shard": 0}, {"shard": 1}])]
-  assert notes == [
-    {"name": "y", "note": "from 5.00 to 7.00 s it shows what x shows from 1.00 s on"},
-    {"name": "x", "note": "from 3.00 to 9.00 s it shows what y shows from 5.50 s on"},
-  ]
-  # 3 of 6 frames of y; 1 of 4 and 2 of 4 of x.
-  assert [one["duplicate"] for one in rows] == [False, True, False, True]
-  assert duplicate_clips._text(-0.001) == "0.00" and duplicate_clips._text(2.345678) == "2.35"

@@ -1,11 +1,13 @@
 """Evaluation batches: actions, ids, padding, caps."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 from como_jax import data, errors
-from como_jax.data import ingest
-from tests.data import flat, makers
+from como_jax.data import evaluation, ingest
+from tests.data import flat, makers, policy_walks
 
 LENGTHS = (12, 9, 15, 7)
 
@@ -132,3 +134,169 @@ def test_what_cannot_be_read_is_left_out_and_counted(tmp_path):
     and not (rows["valid"] & damaged).any()
   )
   assert not rows["frames"][damaged].any() and not rows["action"][damaged].any()
+
+
+def test_what_is_damaged_is_left_out_of_statistics_and_evaluation(tmp_path):
+  path = makers.shards(tmp_path / "s", (8, 5), size=(64, 64))
+  makers.damage(path, "episode_0", frame=2)
+  common = dict(
+    policy_walks.SIZES,
+    normalization=policy_walks.normalizer(),
+    batch_size=13,
+    split="all",
+    threads=0,
+  )
+  found = flat.policy_windows([policy_walks.arm(path)], **common)
+  with (
+    pytest.warns(
+      UserWarning,
+      match=(
+        "^s: an example cannot be read and is left out of the evaluation: .*clip 0 camera 'camera'"
+      ),
+    ),
+    found.batches() as batches,
+  ):
+    (rows_,) = batches
+  assert (
+    np.flatnonzero(rows_["damaged"]).tolist() == [2]
+    and rows_["valid"].sum() == 12
+    and not rows_["images"][2].any()
+    and not rows_["actions_mask"][2].any()
+  )
+  with pytest.warns(UserWarning):
+    assert found._load(2)["damaged"]
+  windows = flat.windows(
+    [data.DataSet(path, offset_seconds=0.1)],
+    batch_size=13,
+    image_size=64,
+    split="all",
+    threads=0,
+    validation_fraction=0.0,
+  )
+  with pytest.warns(
+    UserWarning, match="^s: a window cannot be read and is left out of the evaluation: "
+  ):
+    sample = windows._load(0)
+  assert (
+    sample["damaged"]
+    and not sample["valid"]
+    and not sample["frames"].any()
+    and not sample["has_action"]
+  )
+  assert (found.size, found.steps, found.datasets, found.episodes) == (
+    13,
+    1,
+    ["s"],
+    ["episode_0", "episode_1"],
+  )
+  assert (
+    rows_["time"].tolist() == [*range(8), *range(5)]
+    and rows_["episode"].tolist() == [0] * 8 + [1] * 5
+  )
+
+
+@pytest.mark.parametrize(
+  "size, count, expected",
+  [
+    (10, None, range(10)),
+    (10, 10, range(10)),
+    (10, 12, range(10)),
+    (10, 5, [1, 3, 5, 7, 9]),
+    (10, 3, [1, 5, 8]),
+    (7, 1, [3]),
+  ],
+)
+def test_evenly_spread(size, count, expected):
+  assert evaluation._spread(size, count).tolist() == list(expected)
+
+
+def test_ids_of_held_out_windows(uneven_path, tmp_path):
+  other = makers.shards(
+    tmp_path / "o", (8, 8), task=lambda i: "task 1", cameras=("wrist", "camera"), group=["g", "g"]
+  )
+  sets = [
+    data.DataSet(uneven_path, offset_seconds=0.1, name="first"),
+    data.DataSet(other, offset_seconds=0.1, cameras=("wrist",)),
+  ]
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    found = flat.windows(
+      sets, batch_size=50, image_size=16, frames=2, split="all", threads=0, validation_fraction=0.0
+    )
+  with found.batches() as batches:
+    (rows,) = batches
+  valid = rows["valid"]
+  assert (
+    found.datasets == ["first", "o"]
+    and found.tasks == ["task 0", "task 1"]
+    and found.cameras == ["camera", "wrist"]
+  )
+  assert found.episodes == ["episode_0", "episode_1"] * 2  # names are a data set's own
+  assert (found.action_size, found.state_size, found.steps) == (
+    3,
+    2,
+    1,
+  ) and found.size == valid.sum() < 50
+  second = valid & (rows["dataset"] == 1)
+  assert (
+    second.sum() == 14
+    and set(rows["episode"][second]) == {2, 3}
+    and set(rows["camera"][second]) == {1}
+  )
+  assert set(rows["task"][second]) == {1} and len(set(rows["group"][second])) == 1
+  first = valid & (rows["dataset"] == 0)
+  assert (
+    set(rows["episode"][first]) == {0, 1}
+    and set(rows["task"][first]) == {0, 1}
+    and set(rows["camera"][first]) == {0}
+  )
+  assert len(set(rows["group"][valid])) == 3 and not set(rows["group"][first]) & set(
+    rows["group"][second]
+  )
+  # of the episode; a cut
+  assert (
+    14 in rows["time"][first & (rows["episode"] == 0)]
+    and 13 not in rows["time"][first & (rows["episode"] == 0)]
+  )
+  assert (
+    set(rows["stride"][valid]) == {1}
+    and not rows["damaged"].any()
+    and not rows["seconds"][~valid].any()
+  )
+  pictures = found.pictures(3)
+  assert (
+    pictures["dataset"] == ["first", "first", "o"]
+    and pictures["camera"][-1] == "wrist"
+    and pictures["task"][-1] == "task 1"
+  )
+  assert pictures["stride"].tolist() == [1, 1, 1] and pictures["episode"][-1] in (
+    "episode_0",
+    "episode_1",
+  )
+  assert evaluation._sizes(uneven_path) == {"action": 3, "state": 2}
+
+
+def test_sizes_of_arrays(monkeypatch):
+  manifest = {"action": {"size": [3, 7]}, "state": {"size": None}}
+  monkeypatch.setattr(evaluation.shards, "read_manifest", lambda path: manifest)
+  assert evaluation._sizes("p") == {"action": 7, "state": 0}
+
+
+def test_single_frames_to_evaluate(uneven_path):
+  found = flat.windows(
+    [data.DataSet(uneven_path)],
+    batch_size=6,
+    image_size=16,
+    frames=1,
+    split="all",
+    threads=0,
+    max_windows=6,
+  )
+  with found.batches() as batches:
+    (rows,) = batches
+  assert (
+    rows["stride"].tolist() == [1] * 6
+    and rows["seconds"].shape == (6, 0)
+    and rows["state"].shape == (6, 1, 2)
+  )
+  assert rows["frames"].shape == (6, 1, 16, 16, 3) and found.size == 6

@@ -8,46 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from como_jax.data import bars, frame_measures, global_motion
+from como_jax.data import frame_measures
+from tests.data.filmed import HEIGHT, STILL, WIDTH, canvas, view
 
-HEIGHT, WIDTH, FPS = 96, 128, 25.0
-# x, y of the view's center on the canvas, zoom (logarithm), rotation
-STILL = (160.0, 120.0, 0.0, 0.0)
-
-
-def canvas(seed, brightness=120.0):
-  """[240, 320, 3]: soft blobs, coarse squares, fine grain."""
-  rng = np.random.default_rng(seed)
-  out = np.full((240, 320, 3), brightness, np.float32) + rng.uniform(-30, 30, 3).astype(np.float32)
-  for cells, strength in ((6, 45), (20, 30), (60, 15)):
-    noise = rng.normal(0, strength, (cells * 3 // 4, cells, 3)).astype(np.float32)
-    channels = [
-      Image.fromarray(noise[..., c]).resize((320, 240), Image.Resampling.BICUBIC) for c in range(3)
-    ]
-    out += np.stack([np.asarray(one) for one in channels], -1)
-  for _ in range(12):
-    x, y = rng.integers(0, 300), rng.integers(0, 220)
-    out[y : y + rng.integers(10, 60), x : x + rng.integers(10, 60)] = rng.integers(0, 255, 3)
-  return Image.fromarray(np.clip(out, 0, 255).astype(np.uint8))
-
-
-def view(picture, x, y, zoom=0.0, rotation=0.0, height=HEIGHT, width=WIDTH):
-  """The content moves against x, y (pixels), gets larger with the zoom and turns clockwise with the
-  rotation.
-  """
-  scale = np.exp(-zoom)
-  cos, sin = scale * np.cos(rotation), -scale * np.sin(rotation)
-  data = (
-    cos,
-    -sin,
-    x - cos * width / 2 + sin * height / 2,
-    sin,
-    cos,
-    y - sin * width / 2 - cos * height / 2,
-  )
-  return np.asarray(
-    picture.transform((width, height), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC)
-  )
+FPS = 25.0
 
 
 def shot(seed, path, frames):
@@ -413,53 +377,3 @@ def test_wrong_frames_are_refused():
     measurer.add(1.0, np.zeros((8, 8, 3), np.uint8))
   with pytest.raises(ValueError, match="frame 1 has 9x8 pixels, those before 8x8"):
     measurer.add(2.0, np.zeros((9, 8, 3), np.uint8))
-
-
-def test_registration_finds_large_moves_from_no_guess():
-  picture = canvas(3)
-  small = [
-    np.asarray(
-      Image.fromarray(view(picture, x, 120)).resize((64, 64), Image.Resampling.BOX).convert("L"),
-      np.float32,
-    )
-    for x in (120, 170)
-  ]
-  found = global_motion.register(*map(global_motion.Thumbnail, small), HEIGHT / WIDTH, np.zeros(4))
-  np.testing.assert_allclose(found.motion, [-50 / WIDTH, 0, 0, 0], atol=0.01)
-  assert found.agreement > 0.8
-
-
-def test_large_moves_are_found_in_pictures_whose_correlation_has_several_peaks():
-  for seed, moved in ((9, 62), (14, 56), (15, 44), (16, 50), (19, 62)):
-    views = (Image.fromarray(view(canvas(seed), x, 120)) for x in (110, 110 + moved))
-    small = [
-      np.asarray(one.resize((64, 64), Image.Resampling.BOX).convert("L"), np.float32)
-      for one in views
-    ]
-    found = global_motion.register(
-      *map(global_motion.Thumbnail, small), HEIGHT / WIDTH, np.zeros(4)
-    )
-    np.testing.assert_allclose(found.motion, [-moved / WIDTH, 0, 0, 0], atol=0.01)
-
-
-def test_bars_need_an_edge():
-  finder = bars.BarFinder()
-  ramp = np.repeat(np.minimum(np.arange(60) * 2, 120)[:, None], 60, 1).astype(np.uint8)
-  for t in range(12):
-    finder.add(np.repeat((ramp + t)[..., None], 3, 2))
-  assert finder.find() == (0, 0, 0, 0)
-
-
-@pytest.mark.parametrize(
-  "lines, found",
-  [((40, 43), (40, 43)), ((40, 45), (0, 0)), ((6, 8), (6, 8)), ((6, 9), (0, 0)), ((20, 0), (0, 0))],
-)
-def test_bars_that_are_not_black_are_about_alike(lines, found):
-  """Within 2 lines, or a tenth of the larger one."""
-  rng, finder = np.random.default_rng(0), bars.BarFinder()
-  for _ in range(12):
-    picture = np.full((200, 60, 3), 120, np.uint8)
-    inner = picture[lines[0] : 200 - lines[1]]
-    inner[:] = rng.integers(0, 256, inner.shape)
-    finder.add(picture)
-  assert finder.find()[:2] == found

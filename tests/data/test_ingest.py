@@ -1,13 +1,9 @@
 """Any source to shards: content, determinism, resume, quarantine, death of workers."""
 
-import dataclasses
 import json
-import multiprocessing
 import os
 import pathlib
 import shutil
-import threading
-import time
 import weakref
 
 import numpy as np
@@ -17,53 +13,8 @@ import pytest
 from como_jax import errors
 from como_jax.data import ingest_manifest, locks, reader, shard_file, shards
 from tests.data import ingests, makers
-
-QUICK = {"workers": 0, "progress": False}
-
-
-def contents(path, *, ignore=()):
-  """The bytes of every file that matters."""
-  return {
-    file.name: file.read_bytes()
-    for file in sorted(pathlib.Path(path).iterdir())
-    if file.name != ".lock" and file.name not in ignore
-  }
-
-
-@dataclasses.dataclass(frozen=True)
-class Stored:
-  """A clip as the table and its shard have it."""
-
-  episode: str
-  start: int
-  task: str
-  seconds: np.ndarray
-  images: dict[str, np.ndarray]
-  arrays: dict[str, np.ndarray]
-
-  def __len__(self):
-    return len(self.seconds)
-
-
-def clips(path):
-  table = shards.read_table(path)
-  found = shards.segments(table)
-  stored, read = [], reader.SegmentReader(path, found)
-  for s in range(len(found)):
-    for row in found.rows(s):
-      begin = found.begin(s, row)
-      frames = range(begin, begin + int(table.length[row]))
-      stored.append(
-        Stored(
-          table.episodes[table.episode[row]],
-          int(table.start[row]),
-          table.tasks[table.task[row]],
-          read.times(s).at(np.array(frames)),
-          {camera: read.images(s, camera, frames) for camera in table.cameras},
-          {name: read.numbers(s, name, frames[0], frames[-1] + 1) for name in ("action", "state")},
-        )
-      )
-  return stored
+from tests.data.ingests import QUICK
+from tests.data.shown_clips import clips, contents
 
 
 def test_folder_of_videos(tmp_path):
@@ -335,85 +286,6 @@ def test_an_ingest_that_goes_on_says_so(tmp_path, capsys):
   assert capsys.readouterr().out == "ingest: 3 of 3 shards are there already: nothing to do\n"
 
 
-def test_damaged_videos_are_quarantined_and_the_rest_goes_on(tmp_path):
-  source, output = makers.video_folder(tmp_path / "videos"), str(tmp_path / "out")
-  makers.damaged_files(tmp_path / "videos" / "bad")
-  summary = ingests.run(source, output, image_size=16, episodes_per_shard=3, **QUICK)
-  assert summary.episodes == 4
-  assert [item["name"] for item in summary.quarantined] == [
-    f"bad/{name}"
-    for name in (
-      "empty.mp4",
-      "text.mp4",
-      "truncated.mp4",
-      "truncated_front.mp4",
-      "truncated_webm.webm",
-    )
-  ]
-  assert summary.quarantined[0]["reason"] == "the file is empty"
-  assert (
-    json.loads(pathlib.Path(tmp_path / "out" / "quarantine.json").read_text())
-    == summary.quarantined
-  )
-  assert not {clip.episode for clip in clips(str(tmp_path / "out"))} & {
-    item["name"] for item in summary.quarantined
-  }
-  # an empty file is told like all others, in manifest and log
-  manifest = shards.read_manifest(str(tmp_path / "out"))
-  assert manifest["quarantine"] == summary.quarantined and manifest["counts"]["quarantined"] == 5
-  lines = ingest_manifest.remarks(manifest)
-  assert lines[0] == "quarantined: bad/empty.mp4: the file is empty"
-  assert lines[:5] == [
-    f"quarantined: {item['name']}: {item['reason']}" for item in summary.quarantined
-  ]
-
-
-def test_lerobot_episodes_are_quarantined_by_name(tmp_path):
-  source = makers.lerobot_v21(tmp_path / "set", (8, 11, 6))
-  os.remove(f"{source}/videos/chunk-000/observation.images.wrist/episode_000001.mp4")
-  summary = ingests.run(source, str(tmp_path / "out"), **QUICK)
-  assert summary.episodes == 2 and summary.quarantined == [
-    {
-      "name": "episode_000001",
-      "reason": (
-        "episode 1: camera 'wrist', "
-        "videos/chunk-000/observation.images.wrist/episode_000001.mp4: the file is missing"
-      ),
-    }
-  ]
-
-
-def test_nothing_readable_is_an_error_and_a_rerun_tries_again(tmp_path):
-  (tmp_path / "videos").mkdir()
-  (tmp_path / "videos" / "empty.mp4").write_bytes(b"")
-  for _ in range(2):
-    with pytest.raises(
-      errors.UserError, match="none of the 1 episodes.*empty.mp4: the file is empty"
-    ):
-      ingests.run(str(tmp_path / "videos"), str(tmp_path / "out"), **QUICK)
-  with pytest.raises(errors.UserError, match="not a finished folder"):
-    shards.read_manifest(str(tmp_path / "out"))
-
-
-def test_a_dying_worker_costs_only_its_episode(tmp_path):
-  output = str(tmp_path / "out")
-  summary = ingests.run(
-    makers.Synthetic((5, 6, 7, 8, 9), killer=1),
-    output,
-    episodes_per_shard=3,
-    workers=1,
-    progress=False,
-  )
-  assert [item["name"] for item in summary.quarantined] == ["episode_1"]
-  assert "exit code -9" in summary.quarantined[0]["reason"]
-  assert sorted({clip.episode for clip in clips(output)}) == [
-    "episode_0",
-    "episode_2",
-    "episode_3",
-    "episode_4",
-  ]
-
-
 @pytest.mark.parametrize(
   "arguments,message",
   [
@@ -441,27 +313,6 @@ def test_ensure_shards_converts_once(tmp_path, capsys):
   assert ingests.ensure_shards(source, **(arguments | {"image_size": 8})) != path
   shutil.rmtree(tmp_path / "videos" / "c")
   assert ingests.ensure_shards(source, **arguments) != path
-
-
-def test_who_waits_for_a_conversion_says_so(tmp_path, capsys, monkeypatch):
-  source, cache = makers.video_folder(tmp_path / "videos"), str(tmp_path / "cache")
-  arguments = dict(image_size=16, cache_dir=cache, **QUICK)
-  path = ingests.ensure_shards(source, **arguments)
-  capsys.readouterr()
-  with locks.locked(f"{path}.lock", wait=True):
-    waiting = threading.Thread(target=ingests.ensure_shards, args=(source,), kwargs=arguments)
-    waiting.start()
-    until = time.monotonic() + 30
-    while "waiting for it" not in (said := capsys.readouterr().out) and time.monotonic() < until:
-      time.sleep(0.01)
-    assert f"another process converts this data and holds {path}.lock; waiting for it" in said
-    assert waiting.is_alive()
-    # as in a worker that imports its script
-    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
-    with pytest.raises(errors.UserError, match='needs .if __name__ == "__main__"'):
-      ingests.ensure_shards(source, **arguments)
-  waiting.join(timeout=30)
-  assert not waiting.is_alive()
 
 
 def test_resizing_modes_reach_the_shards(tmp_path):

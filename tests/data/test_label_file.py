@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import label_file, labels, shard_writer, shards
+from como_jax.data import label_file, labels, shard_file, shard_writer, shards
 from tests.data import test_labels
 
 FACTS, write = test_labels.FACTS, test_labels.write
@@ -38,3 +39,45 @@ def test_sidecars_hold_no_time_and_no_process(data, tmp_path):
   assert json.loads((tmp_path / "a/labels-00000.json").read_text()) == shard_writer.read_json(
     labels.sidecar_path(str(tmp_path / "a"), 0)
   )
+
+
+def test_counts_of_labels(tmp_path):
+  def motion(*valid):
+    return labels.Motion(np.ones((len(valid), 2)), np.array(valid, bool), np.ones(len(valid)))
+
+  clips = [(0, {"a": motion(1, 1, 0), "b": motion(1, 0, 0)}), (3, {"a": motion(0), "b": motion(1)})]
+  facts = dict(facts={"m": 1}, left_out=1, at_end=2, damaged=[{"clip": 0, "camera": "a"}])
+  sidecar = label_file.write_shard(str(tmp_path), 3, clips, **facts)
+  assert {
+    key: sidecar[key]
+    for key in (
+      "shard",
+      "file",
+      "clips",
+      "frames",
+      "valid",
+      "left_out",
+      "at_end",
+      "unreadable",
+      "facts",
+      "damaged",
+    )
+  } == {
+    "shard": 3,
+    "file": "labels-00003.labels",
+    "clips": 2,
+    "frames": 4,
+    "valid": 4,
+    "left_out": 1,
+    "at_end": 2,
+    "unreadable": 1,
+    "facts": {"m": 1},
+    "damaged": [{"clip": 0, "camera": "a"}],
+  }
+  opened = shard_file.ShardFile(str(tmp_path / "labels-00003.labels"))
+  assert (
+    opened.index["start"].tolist() == [0, 3]
+    and opened.array(0, "valid/a").tolist() == [1, 1, 0]
+    and opened.array(0, "z/a").dtype == np.float32
+  )
+  assert label_file.finished(str(tmp_path), 3, facts={"m": 1}) == sidecar

@@ -3,7 +3,6 @@ written anew.
 """
 
 import dataclasses
-import fractions
 import json
 import os
 import pathlib
@@ -14,67 +13,11 @@ import pytest
 from pyarrow import parquet
 
 from como_jax import errors
-from como_jax.data import clip_plan, label_file, labels, lerobot_labels, shards, sources, video
+from como_jax.data import clip_plan, labels, lerobot_labels, shards, sources, video
 from tests.data import makers
+from tests.data.labeled_sets import SIZE, label, read
 
 LENGTHS = (8, 11, 6)
-SIZE = 3
-
-
-def label(data, folder, *, source="", stride=2, cameras=None, scale=1.0):
-  """z[t] = (t, number of the episode, number of the camera) * scale, the difference is t / 100; t
-  counts from the episode's begin.
-  """
-  os.makedirs(folder)
-  table, sidecars = shards.read_table(data), []
-  segments = shards.segments(table)
-  names = cameras or list(table.cameras)
-  ends = {
-    row: int(segments.start[s] + segments.count[s])
-    for s in range(len(segments))
-    for row in segments.rows(s)
-  }
-  for shard in np.unique(table.shard):
-    rows, clips = np.flatnonzero(table.shard == shard), []
-    for row in rows[np.argsort(table.clip[rows])]:
-      t = table.start[row] + np.arange(table.length[row])
-      valid = t + stride < ends[row]
-      number = sorted(table.episodes).index(table.episodes[table.episode[row]])
-      difference = (np.where(valid, t, 0) / 100).astype(np.float32)
-      motions = {}
-      for i, name in enumerate(names):
-        z = np.stack([t, np.full(len(t), number), np.full(len(t), i)], 1) * valid[:, None] * scale
-        motions[name] = labels.Motion(z.astype(np.float32), valid, difference)
-      clips.append((table.start[row], motions))
-    sidecars.append(label_file.write_shard(str(folder), shard, clips, facts={}))
-  data_facts = {
-    "path": source,
-    "fingerprint": shards.read_manifest(data)["source"]["fingerprint"],
-    "image_size": 0,
-  }
-  label_file.write_manifest(
-    str(folder),
-    sidecars,
-    data_shards=data,
-    size=SIZE,
-    queries=1,
-    dims=SIZE,
-    offset_seconds=0.2,
-    cameras=names,
-    model={"path": "m", "fingerprint": "aaaa"},
-    data=data_facts,
-  )
-  return str(folder)
-
-
-def read(root):
-  """(data table, episodes table, info, stats) of a data set with one file of each."""
-  root = pathlib.Path(root)
-  return (
-    parquet.read_table(next((root / "data").rglob("*.parquet"))),
-    parquet.read_table(next((root / "meta/episodes").rglob("*.parquet"))),
-    *(json.loads((root / "meta" / name).read_text()) for name in ("info.json", "stats.json")),
-  )
 
 
 def check(root, cameras, lengths, *, numbers=None):
@@ -343,21 +286,6 @@ def test_groups_of_the_labeled_data_are_added_to_a_copy(tmp_path):
   assert read(tmp_path / "out")[1]["group"].to_pylist() == ["", "g", "g"]
   again = sources.open_source(str(tmp_path / "out"))
   assert [again[i].group for i in range(3)] == ["", "g", "g"]
-
-
-@pytest.mark.parametrize(
-  "fps, rate", [(10.0, 10), (30000 / 1001, "30000/1001"), (12.5, "25/2"), (29.5, "59/2")]
-)
-def test_one_rate(tmp_path, fps, rate):
-  segments = shards.segments(shards.read_table(makers.shards(tmp_path / "s", (40, 9), fps=fps)))
-  assert lerobot_labels.one_rate(segments) == fractions.Fraction(rate)
-
-
-def test_time_stamps_in_whole_milliseconds_are_one_rate(tmp_path):
-  data = makers.shards(
-    tmp_path / "s", (100, 61), times=lambda i, n: np.round((i / 3 + np.arange(n)) / 30, 3)
-  )
-  assert lerobot_labels.one_rate(shards.segments(shards.read_table(data))) == 30
 
 
 def test_damaged_episodes_are_left_out_of_a_new_data_set(tmp_path):

@@ -2,76 +2,17 @@
 
 import json
 
-import av
 import numpy as np
 import pytest
 from pyarrow import parquet
 
 from como_jax import errors
-from como_jax.data import lerobot_video
 from tests.data import lerobot_makers
-
-SIZE, FPS = 32, 40
-
-
-def moving_square(length: int, seed: int) -> np.ndarray:
-  """uint8 [T, 32, 32, 3]: a bright square on a smooth ground, which H.264 keeps well."""
-  rng = np.random.default_rng(seed)
-  frames = np.empty((length, SIZE, SIZE, 3), np.uint8)
-  frames[:] = rng.integers(30, 120, size=3)
-  for t in range(length):
-    x = (2 * t + 3 * seed) % (SIZE - 8)
-    frames[t, 8:16, x : x + 8] = 220
-  return frames
-
-
-def write(path, lengths=(7, 5, 9), **settings):
-  """Three episodes of two tasks; returns what was written."""
-  settings = (
-    dict(
-      cameras={"left": (SIZE, SIZE), "right": (SIZE, SIZE)},
-      state_names=["x", "y"],
-      action_names=["dx", "dy", "grip"],
-      robot_type="test",
-      outcome=True,
-      crf=10,
-    )
-    | settings
-  )
-  episodes = []
-  with lerobot_makers.open_writer(path, FPS, **settings) as writer:
-    for i, length in enumerate(lengths):
-      rng = np.random.default_rng(i)
-      episode = dict(
-        frames={"left": moving_square(length, i), "right": moving_square(length, i + 10)},
-        state=rng.normal(size=(length, 2)).astype(np.float32),
-        action=rng.normal(size=(length, 3)).astype(np.float32),
-      )
-      writer.add_episode(
-        f"task {i % 2}",
-        episode["frames"],
-        state=episode["state"],
-        action=episode["action"],
-        success=np.arange(length) >= length - 2,
-        metadata={"scene": i, "motion": f"m{i}"},
-      )
-      episodes.append(episode)
-    writer.finalize()
-  return episodes
-
-
-def read_video(path):
-  with av.open(str(path)) as container:
-    frames = list(container.decode(video=0))
-  return (
-    np.stack([f.to_ndarray(format="rgb24") for f in frames]),
-    [f.pts * f.time_base for f in frames],
-    [f.key_frame for f in frames],
-  )
+from tests.data.written_sets import FPS, SIZE, moving_square, read_video, write_set
 
 
 def test_round_trip(tmp_path):
-  episodes = write(tmp_path / "set")
+  episodes = write_set(tmp_path / "set")
   root = tmp_path / "set"
   info = json.loads((root / "meta/info.json").read_text())
   assert (
@@ -142,14 +83,14 @@ def test_video_without_actions_has_neither_columns_nor_features_for_them(tmp_pat
 
 
 def test_tasks_table_has_the_instruction_as_pandas_index(tmp_path):
-  write(tmp_path / "set")
+  write_set(tmp_path / "set")
   table = parquet.read_table(tmp_path / "set/meta/tasks.parquet")
   assert table.to_pydict() == {"task_index": [0, 1], "task": ["task 0", "task 1"]}
   assert json.loads(table.schema.metadata[b"pandas"])["index_columns"] == ["task"]
 
 
 def test_statistics_are_those_of_all_frames(tmp_path):
-  episodes = write(tmp_path / "set")
+  episodes = write_set(tmp_path / "set")
   stats = json.loads((tmp_path / "set/meta/stats.json").read_text())
   action = np.concatenate([e["action"] for e in episodes]).astype(np.float64)
   for name, value in {
@@ -165,22 +106,6 @@ def test_statistics_are_those_of_all_frames(tmp_path):
     np.ravel(stats["observation.images.left"]["mean"]), left.mean((0, 1, 2)), rtol=1e-9
   )
   assert np.shape(stats["observation.images.left"]["std"]) == (3, 1, 1)
-
-
-def test_videos_go_on_in_a_new_file_beyond_the_size_limit(tmp_path):
-  write(tmp_path / "set", lengths=(40, 40, 40), video_megabytes=0)
-  rows = parquet.read_table(tmp_path / "set/meta/episodes/chunk-000/file-000.parquet").to_pylist()
-  for row in rows:
-    where = {
-      name: row[f"videos/observation.images.left/{name}"] for name in ("chunk_index", "file_index")
-    }
-    decoded, _, _ = read_video(
-      tmp_path
-      / "set"
-      / lerobot_video.VIDEO_PATH.format(video_key="observation.images.left", **where)
-    )
-    assert len(decoded) >= round(row["videos/observation.images.left/to_timestamp"] * FPS)
-  assert len(list((tmp_path / "set/videos/observation.images.left").rglob("*.mp4"))) > 1
 
 
 def test_fractional_rate(tmp_path):
@@ -204,10 +129,10 @@ def test_fractional_rate(tmp_path):
 
 
 def test_refuses_what_exists_and_leaves_it_alone(tmp_path):
-  write(tmp_path / "set")
+  write_set(tmp_path / "set")
   before = (tmp_path / "set/meta/info.json").read_bytes()
   with pytest.raises(errors.UserError, match="exists already"):
-    write(tmp_path / "set")
+    write_set(tmp_path / "set")
   assert (tmp_path / "set/meta/info.json").read_bytes() == before
 
 
@@ -275,10 +200,10 @@ def test_bad_episodes_are_refused_by_name(tmp_path, change, message):
 )
 def test_bad_settings_are_refused(tmp_path, change, message):
   with pytest.raises(errors.UserError, match=message):
-    write(tmp_path / "set", **change)
+    write_set(tmp_path / "set", **change)
 
 
 def test_an_empty_data_set_is_refused(tmp_path):
   with pytest.raises(errors.UserError, match="no episode"):
-    write(tmp_path / "set", lengths=())
+    write_set(tmp_path / "set", lengths=())
   assert list(tmp_path.iterdir()) == []

@@ -3,64 +3,18 @@ tables of paper.
 """
 
 import dataclasses
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import policy_facts, policy_mixture, policy_sets
+from como_jax.data import policy_facts, policy_sets
 from como_jax.data.policy_index import PolicySet
-
-
-def table(
-  *,
-  cameras=("l", "r"),
-  tasks=("reach", "push"),
-  interval=(0.1, 0.1),
-  length=(5, 5),
-  rates=(10.0, 10.0),
-  uniform=(True, True),
-):
-  return SimpleNamespace(
-    cameras=tuple(cameras),
-    tasks=list(tasks),
-    interval=np.array(interval),
-    length=np.array(length),
-    rates=np.array(rates),
-    uniform=np.array(uniform),
-  )
-
-
-def manifest(*, action=3, state=2, names=("a", "b", "c"), **more):
-  return {
-    "action": {"size": action, "names": names},
-    "state": {"size": state, "names": ("x", "y")[:state]} if state is not None else {"size": None},
-    **more,
-  }
+from tests.data.policy_shards import known_shards, manifest, mixture, table
 
 
 @pytest.fixture(name="data", autouse=True)
 def _data(monkeypatch):
-  """{path: (table, manifest)} of the shards there are."""
-  known = {"one": (table(), manifest())}
-  monkeypatch.setattr(policy_sets.shards, "read_table", lambda path: known[path][0])
-  monkeypatch.setattr(policy_sets.shards, "read_manifest", lambda path: known[path][1])
-  monkeypatch.setattr(policy_sets.labels, "check", lambda labels, *, data_path: None)
-  monkeypatch.setattr(policy_sets.labels, "Labels", label_set)
-  return known
-
-
-def label_set(path):
-  """Labels whose motion model is named as they are."""
-  manifest = {
-    "queries": 3,
-    "dims": 4,
-    "offset_seconds": "0.5",
-    "model": {"fingerprint": path, "path": "m"},
-    "cameras": ("l", "r"),
-  }
-  return SimpleNamespace(manifest=manifest)
+  return known_shards(monkeypatch)
 
 
 def text_of(call):
@@ -71,22 +25,6 @@ def text_of(call):
 
 def opened(*sets):
   return [policy_sets.open_set(entry) for entry in sets]
-
-
-def mixture(*sets, cameras=(), slots=2):
-  return policy_mixture.PolicyMixture(sets, cameras=cameras, num_cameras=slots)
-
-
-def test_cameras_are_put_into_the_slots_of_their_names():
-  def filled(*slots, **entry):
-    return mixture(PolicySet("one", robot="arm", **entry), cameras=slots).sets[0].entry.cameras
-
-  assert (
-    filled("r", "l") == ("r", "l")
-    and filled("top", "l") == ("", "l")
-    and filled("top", "side") == filled() == ()
-  )
-  assert filled("r", "l", cameras=("l",)) == ("l",) and filled("r", "l", views="each") == ()
 
 
 def robots(*sets, step_seconds=0.0, **changes):
@@ -233,25 +171,6 @@ def test_how_frames_were_made_square(data):
   )
 
 
-def test_names_of_the_slots(data):
-  def names(*sets, **changes):
-    return mixture(*sets, **changes).slots
-
-  data["one"] = (table(cameras=("l", "r", "top")), manifest())
-  arm = PolicySet("one", robot="arm")
-  assert names(arm, cameras=("a", "b")) == ("a", "b") and names(
-    PolicySet("one", labels="L"), arm
-  ) == ("l", "r")
-  assert names(arm, slots=1) == names(arm, slots=0) == ("l",) and names(arm, slots=4) == (
-    "l",
-    "r",
-    "top",
-    "",
-  )
-  assert names(PolicySet("one", robot="arm", cameras=("top", "", "l"))) == ("top", "", "l")
-  assert names(PolicySet("one", robot="arm", cameras=("", "r", "top"), views="each")) == ("r",)
-
-
 def test_what_fills_the_slots(data):
   def filled(count, *cameras, **more):
     (one,) = opened(PolicySet("one", robot="arm", cameras=cameras, **more))
@@ -276,19 +195,3 @@ def test_what_fills_the_slots(data):
     and unused(1, views="each") == ()
     and unused(1, "r", views="each") == ("l",)
   )
-
-
-def test_every_instruction_once(data):
-  data["two"] = (table(tasks=("push", "open")), manifest())
-  found = mixture(PolicySet("one", robot="arm"), PolicySet("two", robot="arm"))
-  assert found.instructions() == ["", "open", "push", "reach"]
-
-
-def test_every_table_is_read_once(data, monkeypatch):
-  reads, read = [], policy_sets.shards.read_table
-  monkeypatch.setattr(
-    policy_sets.shards, "read_table", lambda path: reads.append(path) or read(path)
-  )
-  found = mixture(PolicySet("one", robot="arm"), PolicySet("one", labels="L"))
-  found.robots(), found.resize(), found.latent_motion(), found.instructions()
-  assert reads == ["one", "one"], "once for each entry"

@@ -5,89 +5,26 @@ Action a[t] = (t, episode, -t); a frame's gray level is its number.
 
 import dataclasses
 import os
-import warnings
 
 import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import (
-  index,
-  label_file,
-  labels,
-  normalization,
-  policy_examples,
-  policy_index,
-  shards,
-  statistics,
-  transforms,
-  value_transforms,
-)
+from como_jax.data import shards, transforms, value_transforms
 from como_jax.data.policy_index import PolicySet
 from tests.data import flat, makers, test_pipeline
-
-LENGTHS = (12, 9, 15, 7)
-TASKS = {
-  f"task {i}": (np.full((2, 3), i + 1, np.float32), np.array([True, i == 0])) for i in range(2)
-}
-
-
-def unit(size):
-  """Statistics that change nothing."""
-  zero, one = np.zeros(size), np.ones(size)
-  return statistics.Statistics(10, zero, one, -one, one, -one, one)
-
-
-def normalizer(**sizes):
-  sizes = sizes or {"arm": (3, 2)}
-  return normalization.MixtureStatistics(
-    {name: {"action": unit(a), "state": unit(s)} for name, (a, s) in sizes.items()}, unit(2)
-  ).normalization("standard")
-
-
-def label(data_path, path, *, offset=0.2, cameras=None, model="aaaa"):
-  """A label set of some shards: z[t] = (frame of the episode, camera number)."""
-  manifest = shards.read_manifest(data_path)
-  segments, read = makers.segments(data_path)
-  table, clips = segments.table, {}
-  for s in range(len(segments)):
-    times, frames = read.times(s), np.arange(segments.length(s))
-    partners, valid = times.partners(frames, offset)
-    difference = np.where(valid, times.at(partners) - times.at(frames), 0)
-    for row in segments.rows(s):
-      part = slice(segments.begin(s, row), segments.begin(s, row) + int(table.length[row]))
-      motions = {}
-      for name in cameras or table.cameras:
-        camera = np.full(len(frames), table.cameras.index(name))
-        numbers = np.stack([segments.start[s] + frames, camera], 1)
-        motions[name] = labels.Motion(
-          np.where(valid[:, None], numbers, 0)[part], valid[part], difference[part]
-        )
-      clips[segments.place(row)] = (int(table.start[row]), motions)
-  os.makedirs(path)
-  sidecars = [
-    label_file.write_shard(
-      str(path), shard, [clips[place] for place in sorted(clips) if place[0] == shard], facts={}
-    )
-    for shard in sorted({place[0] for place in clips})
-  ]
-  label_file.write_manifest(
-    str(path),
-    sidecars,
-    data_shards=data_path,
-    size=2,
-    queries=1,
-    dims=2,
-    offset_seconds=offset,
-    cameras=list(cameras or table.cameras),
-    model={"path": f"model {model}", "fingerprint": model, "config": {}},
-    data={
-      "path": data_path,
-      "fingerprint": manifest["source"]["fingerprint"],
-      "image_size": manifest["image_size"],
-    },
-  )
-  return str(path)
+from tests.data.policy_walks import (
+  LENGTHS,
+  SIZES,
+  TASKS,
+  Grouped,
+  arm,
+  label,
+  names,
+  normalizer,
+  take,
+  walk,
+)
 
 
 @pytest.fixture(scope="module", name="path")
@@ -111,47 +48,6 @@ def _two(tmp_path_factory):
 
   data = makers.shards(root / "s", source=Views((14, 9), cameras=("left", "right")), clip_frames=6)
   return data, label(data, root / "labels", cameras=("right",))
-
-
-SIZES = dict(
-  cameras=1,
-  history=1,
-  step_seconds=0.0,
-  chunk=3,
-  reduce="mean",
-  latent_chunk=2,
-  latent_size=2,
-  image_size=16,
-  language=TASKS,
-  robots={"arm": (3, 2)},
-  validation_fraction=0.0,
-)
-
-
-def arm(path, **settings):
-  return PolicySet(path, robot="arm", **settings)
-
-
-def walk(sets, **settings):
-  """All examples in order."""
-  settings = (
-    {"batch_size": 7, "split": "all", "threads": 0, "normalization": normalizer()}
-    | SIZES
-    | settings
-  )
-  found = flat.policy_windows(sets, **settings)
-  with found.batches() as batches:
-    parts = list(batches)
-  rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-  assert rows["valid"].sum() == found.size
-  rows = {key: value[rows["valid"]] for key, value in rows.items()}
-  return rows | {"name": np.array([int(found.episodes[i][-1]) for i in rows["episode"]])}
-
-
-def take(sets, count, **settings):
-  settings = {"batch_size": 8, "threads": 0, "normalization": normalizer()} | SIZES | settings
-  with flat.policy(sets, **settings) as batches:
-    return [next(batches) for _ in range(count)]
 
 
 same, numbers = test_pipeline.same, test_pipeline.numbers
@@ -196,12 +92,6 @@ def test_a_policy_step_of_several_frames(path, reduce, first, last):
   np.testing.assert_array_equal(
     numbers(rows["images"][seven])[:, :, 0], [[max(t - 4, 0), max(t - 2, 0), t] for t in range(7)]
   )
-
-
-def test_reduction_of_overlapping_steps():
-  actions = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
-  found = policy_examples.reduced(actions, np.arange(9), np.minimum(np.arange(9) + 4, 9), "mean")
-  np.testing.assert_allclose(found, [actions[t : t + 4].mean(0) for t in range(9)], rtol=1e-6)
 
 
 def test_labels_of_the_right_camera_and_frame(two):
@@ -294,27 +184,6 @@ def test_units_are_normalized_and_padded(path, two):
   )
 
 
-class Grouped(makers.Synthetic):
-  """Pairs of episodes show one motion."""
-
-  def __getitem__(self, i):
-    return dataclasses.replace(super().__getitem__(i), group=f"motion {i // 2}")
-
-
-@pytest.fixture(scope="module", name="many")
-def _many(tmp_path_factory):
-  return makers.shards(tmp_path_factory.mktemp("data") / "s", (5,) * 20, clip_frames=3)
-
-
-def names(one, fraction, split="train"):
-  table = shards.read_table(one.path)
-  kept = index.select(table, split, fraction)
-  keep = policy_index.select(table, kept, split=split, episodes=one.episodes, tasks=one.tasks)
-  return list(
-    dict.fromkeys(int(table.episodes[number].split("_")[1]) for number in table.episode[keep])
-  )
-
-
 def test_ranges_of_episodes(many, tmp_path):
   assert names(arm(many, episodes=(0, 2)), 0) == [0, 1, 2, 3]  # two of each of the two tasks
   assert names(arm(many, episodes=(8, 99)), 0) == [16, 17, 18, 19]
@@ -338,66 +207,6 @@ def test_ranges_of_episodes(many, tmp_path):
   ) == [2, 4]
   with pytest.raises(errors.UserError, match="no episode has the instruction"):
     take([arm(many, tasks=("no such",))], 1)
-
-
-def test_statistics_see_the_selected_episodes_only(many, tmp_path):
-  rows = {i: np.stack([np.arange(5), np.full(5, i), -np.arange(5)], 1) for i in range(20)}
-  found = flat.statistics([arm(many, episodes=(0, 2))], validation_fraction=0.0).robots["arm"][
-    "action"
-  ]
-  want = np.concatenate([rows[i] for i in range(4)])
-  assert found.count == 20
-  np.testing.assert_allclose(found.mean, want.mean(0))
-  np.testing.assert_allclose(found.std, want.std(0))
-  two = flat.statistics(
-    [arm(many, episodes=(0, 1)), arm(many, episodes=(1, 2))], validation_fraction=0.0
-  ).robots["arm"]["action"]
-  np.testing.assert_allclose(two.std, want.std(0))
-  coarse = flat.statistics([arm(many, episodes=(0, 1))], step_seconds=0.2, validation_fraction=0.0)
-  # a step may lie in two clips
-  np.testing.assert_allclose(
-    coarse.robots["arm"]["action"].mean[0], np.mean([0.5, 1.5, 2.5, 3.5, 4.0])
-  )
-  views = makers.shards(tmp_path / "s", (14,), clip_frames=8, cameras=("a", "b"))
-  assert (
-    flat.statistics([arm(views, views="each")], validation_fraction=0.0)
-    .robots["arm"]["state"]
-    .count
-    == 14
-  )
-
-
-def test_statistics_of_latent_motion_see_the_selected_training_episodes_only(many, tmp_path):
-  folder = label(many, tmp_path / "l", offset=0.2)
-  held = names(arm(many), 0.2, "validation")
-  sets = [
-    arm(many, labels=folder, episodes=(0, 3)),
-    PolicySet(many, labels=folder, tasks=("task 1",)),
-  ]
-  found = flat.statistics(sets, validation_fraction=0.2).latent
-  first = names(sets[0], 0.2)
-  rest = [i for i in range(20) if i % 2 and i not in held]
-  used = sorted(set(first) | set(rest))
-  # frames 0, 1 and 2 of 5 have a motion of two frames
-  assert found.count == 3 * len(used) and not set(used) & set(held)
-  np.testing.assert_allclose(found.mean, [1, 0])
-
-
-def test_a_frame_that_two_entries_learn_from_counts_once_whatever_runs_it_lies_in(tmp_path):
-  # a slow part, which no video window covers
-  times = np.concatenate([np.arange(12) / 10, 1.2 + np.arange(6), 7.2 + np.arange(12) / 10])
-  path = makers.shards(tmp_path / "s", (30,), times=lambda i, n: times, clip_frames=40)
-  folder = label(path, tmp_path / "l")
-
-  def of(*sets):
-    return flat.statistics(list(sets), validation_fraction=0.0).latent
-
-  robot, video = arm(path, labels=folder), PolicySet(path, labels=folder)
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    alone, both, turned = of(robot), of(robot, video), of(robot, video, robot)
-  assert 0 < alone.count == both.count == turned.count
-  np.testing.assert_allclose(both.mean, alone.mean)
 
 
 def test_shares_of_the_mixture(path, two):

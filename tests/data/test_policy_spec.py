@@ -1,38 +1,14 @@
 """policy.json: back and forth, refusals, and what it says of a robot."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import normalization, policy_spec, policy_upgrade, statistics, value_transforms
+from como_jax.data import normalization, policy_spec, policy_upgrade, value_transforms
 from como_jax.settings import renames
-from tests.data import flat
-
-ROWS = np.float64([[0, 2, 0.1], [4, 2, 0.9], [2, 2, 0.1], [6, 2, 0.9]])
-
-
-def config(**facts):
-  """Of a run: action x moves, y never does, the gripper takes two values."""
-  one = statistics.Accumulator()
-  one.add(ROWS)
-  action = dataclasses.replace(one.finish(), binary=np.array([False, False, True]))
-  return {
-    "model": {"kind": "policy", "robots": {"arm": {"action": 3, "state": 3}}, "dtype": "float32"},
-    "normalization": flat.stored_normalization(
-      "standard", {"arm": {"action": action, "state": action}}, action
-    ),
-    "policy": {
-      "cameras": ["front", ""],
-      "guidance_scale": 2.0,
-      "resize": "crop",
-      "latent_model": "aa",
-    },
-    "robots": {"arm": {"action_names": ["x", "y", "grip"], "step_seconds": 0.2, **facts}},
-    "language": {"kind": "hash"},
-  }
+from tests.data.policy_configs import config
 
 
 def stored(**changes):
@@ -47,17 +23,6 @@ def test_back_and_forth_through_a_file(tmp_path):
   assert policy_spec.read(tmp_path / "other") is None
   (tmp_path / policy_spec.FILE).write_text(json.dumps(stored(version=1)))
   assert policy_spec.read(tmp_path) is None, "it lacks facts that the config beside it has"
-
-
-def test_what_it_says_of_a_robot():
-  spec = policy_upgrade.from_config(config())
-  robot = spec.robots["arm"]
-  assert (spec.guidance_scale, spec.resize) == (2.0, "crop")
-  assert (spec.latent.latent_model, spec.latent.latent_offset_seconds) == ("aa", 0.0)
-  assert robot.two_valued == (2,)
-  assert robot.action_limits == ((0.0, 2.0, 0.1), (6.0, 2.0, 0.9))
-  assert [one.name for one in robot.transforms["action"]] == ["affine", "constant", "two_valued"]
-  assert [one.name for one in robot.transforms["state"]] == ["affine", "constant"]
 
 
 def test_its_transforms_are_those_of_the_normalization():

@@ -12,8 +12,8 @@ from como_jax import errors
 from como_jax.data import label_file, labels, policy_statistics, shard_file, shards, statistics
 from como_jax.data.policy_index import PolicySet
 from como_jax.data.times import FrameTimes
-from tests.data import flat, makers
-from tests.data.test_policy_pipeline import arm, label
+from tests.data import flat, makers, policy_walks
+from tests.data.policy_walks import arm, label, names
 
 
 @pytest.fixture(scope="module", name="data", params=[6, 25])
@@ -179,3 +179,111 @@ def test_ends_of_policy_steps():
   assert policy_statistics._step_ends(times, np.arange(6), 0.04).tolist() == [1, 2, 3, 4, 5, 6]
   uneven = FrameTimes(0.0, 0.25, 4, np.array([0.0, 0.1, 0.2, 1.0]))
   assert policy_statistics._step_ends(uneven, np.arange(4), 0.2).tolist() == [2, 2, 3, 4]
+
+
+@pytest.fixture(scope="module", name="arms")
+def _arms(tmp_path_factory):
+  return makers.shards(tmp_path_factory.mktemp("arms") / "s", (6, 5))
+
+
+def test_defaults_of_policy_statistics(arms):
+  sets = [policy_walks.arm(arms)]
+  found = flat.statistics(sets, validation_fraction=0.0)
+  assert found.latent is None and found.robots["arm"]["action"].count == 11
+  # every frame by itself
+  np.testing.assert_allclose(found.robots["arm"]["action"].mean, [25 / 11, 5 / 11, -25 / 11])
+  with pytest.raises(
+    errors.UserError, match="^unknown reduction of actions 'maen': did you mean 'mean'"
+  ):
+    flat.statistics(sets, reduce="maen")
+  two = flat.statistics(sets, validation_fraction=0.0, step_seconds=0.2, reduce="last")
+  np.testing.assert_allclose(
+    two.robots["arm"]["action"].mean[0], (1 + 2 + 3 + 4 + 5 + 5 + 1 + 2 + 3 + 4 + 4) / 11
+  )
+  assert flat.statistics(sets, validation_fraction=0.0, step_seconds=0.2).robots["arm"][
+    "action"
+  ].mean[0] == pytest.approx((0.5 + 1.5 + 2.5 + 3.5 + 4.5 + 5 + 0.5 + 1.5 + 2.5 + 3.5 + 4) / 11)
+  (line,) = flat.describe(
+    [dataclasses.replace(sets[0], name="n", weight=0.5)], validation_fraction=0.0
+  )
+  assert (
+    line == "n: 11 examples (weight 0.5), 2 of 2 episodes, 2 tasks; actions of arm; cameras camera"
+  )
+
+
+def test_robots_of_several_sizes(arms, tmp_path):
+  class Wide(makers.Synthetic):
+    def __getitem__(self, i):
+      raw = super().__getitem__(i)
+      return dataclasses.replace(raw, arrays={"action": np.tile(raw.arrays["action"], 2)})
+
+  wide = makers.shards(tmp_path / "w", source=Wide((5, 5)))
+  sets = [policy_walks.arm(arms, name="one"), policy_walks.arm(wide, name="two")]
+  with pytest.raises(
+    errors.UserError,
+    match=(
+      r"^two: robot 'arm' has action and state of sizes \[6, None\], in one \[3, 2\]; expected "
+      r"one size"
+    ),
+  ):
+    flat.statistics(sets)
+
+
+def test_statistics_see_the_selected_episodes_only(many, tmp_path):
+  rows = {i: np.stack([np.arange(5), np.full(5, i), -np.arange(5)], 1) for i in range(20)}
+  found = flat.statistics([arm(many, episodes=(0, 2))], validation_fraction=0.0).robots["arm"][
+    "action"
+  ]
+  want = np.concatenate([rows[i] for i in range(4)])
+  assert found.count == 20
+  np.testing.assert_allclose(found.mean, want.mean(0))
+  np.testing.assert_allclose(found.std, want.std(0))
+  two = flat.statistics(
+    [arm(many, episodes=(0, 1)), arm(many, episodes=(1, 2))], validation_fraction=0.0
+  ).robots["arm"]["action"]
+  np.testing.assert_allclose(two.std, want.std(0))
+  coarse = flat.statistics([arm(many, episodes=(0, 1))], step_seconds=0.2, validation_fraction=0.0)
+  # a step may lie in two clips
+  np.testing.assert_allclose(
+    coarse.robots["arm"]["action"].mean[0], np.mean([0.5, 1.5, 2.5, 3.5, 4.0])
+  )
+  views = makers.shards(tmp_path / "s", (14,), clip_frames=8, cameras=("a", "b"))
+  assert (
+    flat.statistics([arm(views, views="each")], validation_fraction=0.0)
+    .robots["arm"]["state"]
+    .count
+    == 14
+  )
+
+
+def test_statistics_of_latent_motion_see_the_selected_training_episodes_only(many, tmp_path):
+  folder = label(many, tmp_path / "l", offset=0.2)
+  held = names(arm(many), 0.2, "validation")
+  sets = [
+    arm(many, labels=folder, episodes=(0, 3)),
+    PolicySet(many, labels=folder, tasks=("task 1",)),
+  ]
+  found = flat.statistics(sets, validation_fraction=0.2).latent
+  first = names(sets[0], 0.2)
+  rest = [i for i in range(20) if i % 2 and i not in held]
+  used = sorted(set(first) | set(rest))
+  # frames 0, 1 and 2 of 5 have a motion of two frames
+  assert found.count == 3 * len(used) and not set(used) & set(held)
+  np.testing.assert_allclose(found.mean, [1, 0])
+
+
+def test_a_frame_that_two_entries_learn_from_counts_once_whatever_runs_it_lies_in(tmp_path):
+  # a slow part, which no video window covers
+  times = np.concatenate([np.arange(12) / 10, 1.2 + np.arange(6), 7.2 + np.arange(12) / 10])
+  path = makers.shards(tmp_path / "s", (30,), times=lambda i, n: times, clip_frames=40)
+  folder = label(path, tmp_path / "l")
+
+  def of(*sets):
+    return flat.statistics(list(sets), validation_fraction=0.0).latent
+
+  robot, video = arm(path, labels=folder), PolicySet(path, labels=folder)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    alone, both, turned = of(robot), of(robot, video), of(robot, video, robot)
+  assert 0 < alone.count == both.count == turned.count
+  np.testing.assert_allclose(both.mean, alone.mean)

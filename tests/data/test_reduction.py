@@ -10,7 +10,7 @@ from PIL import Image
 
 from como_jax import data
 from como_jax.data import frame_codec, pipeline, sequences, shards, sources, transforms, video
-from tests.data import flat, makers, test_policy_pipeline
+from tests.data import flat, makers, policy_walks
 
 
 def textured(seed, height=32, width=32):
@@ -150,19 +150,19 @@ def test_training_evaluation_labeling_and_policies_see_the_same_frames(tmp_path,
     drawn = next(batches)["frames"]
   assert sorted(one.tobytes() for one in drawn) == sorted(one.tobytes() for one in seen["frames"])
   settings = dict(
-    test_policy_pipeline.SIZES,
+    policy_walks.SIZES,
     image_size=size,
-    normalization=test_policy_pipeline.normalizer(),
+    normalization=policy_walks.normalizer(),
     batch_size=16,
     split="all",
     threads=0,
   )
-  with flat.policy([test_policy_pipeline.arm(path)], **settings) as batches:
+  with flat.policy([policy_walks.arm(path)], **settings) as batches:
     images = next(batches)["images"][:, 0, 0]
   assert sorted(one.tobytes() for one in images) == sorted(
     one.tobytes() for frames in expected.values() for one in frames
   )
-  with flat.policy_windows([test_policy_pipeline.arm(path)], **settings).batches() as batches:
+  with flat.policy_windows([policy_walks.arm(path)], **settings).batches() as batches:
     assert sorted(one.tobytes() for one in next(batches)["images"][:, 0, 0]) == sorted(
       one.tobytes() for one in images
     )

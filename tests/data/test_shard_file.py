@@ -10,6 +10,7 @@ import pytest
 from como_jax import errors
 from como_jax.data import frame_codec, shard_file, sources, video
 from tests.data import ingests, makers
+from tests.data.small_clips import small_clip
 
 
 def frames(codec="jpeg", quality=95, count=25, size=(16, 24)):
@@ -162,3 +163,67 @@ def test_episodes_that_are_measured_in_part_are_refused(tmp_path):
   source.__class__ = Mixed
   with pytest.raises(errors.UserError, match="was measured in some episodes and not in others"):
     ingests.run(source, str(tmp_path / "out"), workers=0, progress=False)
+
+
+def test_shards_refuse_what_does_not_fit(tmp_path):
+  writer = shard_file.Writer(str(tmp_path / "s"))
+  writer.add(small_clip())
+  with pytest.raises(ValueError, match=r"^cameras \['b'\] in a shard of \['a'\]$"):
+    writer.add(small_clip(frames={"b": small_clip().frames["a"]}))
+  writer.add(small_clip(frames={"a": dataclasses.replace(small_clip().frames["a"], codec="h264")}))
+  with pytest.raises(ValueError, match=r"^codecs \['h264', 'jpeg'\] in one shard$"):
+    writer.close()
+  for arrays in ({"v": np.array(["x"])}, {"v": np.arange(2.0)}):
+    writer = shard_file.Writer(str(tmp_path / "t"))
+    writer.add(small_clip())
+    writer.add(small_clip(arrays=arrays))
+    with pytest.raises(TypeError, match="^array 'v' has dtypes .*, expected one kind of numbers$"):
+      writer.close()
+
+
+def test_a_small_shard(tmp_path):
+  writer = shard_file.Writer(str(tmp_path / "s"))
+  writer.add(
+    small_clip(
+      arrays={"v": np.arange(2), "w": np.float32([[1, 2], [3, 4]])},
+      frame_facts={"f": np.array([5, 6])},
+      statistics={"w": np.ones((3, 2)), "v": np.ones((3, 1))},
+    )
+  )
+  writer.add(
+    small_clip(
+      start=2,
+      arrays={"v": np.arange(2, 4)},
+      frame_facts={"f": np.array([7, 8])},
+      statistics={"v": np.zeros((3, 1))},
+    )
+  )
+  entry = writer.close()
+  assert entry["index_offset"] % 8 == 0
+  found = shard_file.ShardFile(str(tmp_path / "s"), entry)
+  assert (
+    found.index["start"].tolist() == [0, 2]
+    and found.cameras == ("a",)
+    and found.arrays == ("v", "w")
+    and len(found) == 2
+  )
+  assert (
+    found.blobs(1, "a", [1, 0, 1]) == {0: b"xyz", 1: b"q"}
+    and found.blobs(0, "a", []) == {}
+    and found.size(1, "a") == (4, 6)
+  )
+  assert (
+    found.array(1, "v").tolist() == [2, 3]
+    and found.array(0, "w").tolist() == [[1, 2], [3, 4]]
+    and found.array(1, "w") is None
+  )
+  assert found.frame_fact(1, "f").tolist() == [7, 8] and [
+    part.shape for part in found.statistics("w")
+  ] == [(3, 2)]
+  assert [part.tolist() for part in found.statistics("v")] == [[[1]] * 3, [[0]] * 3]
+  for numbers in ([-1], [2], [0, 2]):
+    with pytest.raises(IndexError, match="of a clip of 2$"):
+      found.blobs(0, "a", numbers)
+  assert (
+    shard_file._runs([1, 2, 4, 5, 6, 9]) == [[1, 2], [4, 5, 6], [9]] and shard_file._runs([]) == []
+  )

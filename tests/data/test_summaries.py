@@ -1,6 +1,7 @@
 """Summaries of clips merge into the statistics of their rows."""
 
 import numpy as np
+import pytest
 
 from como_jax.data import summaries
 
@@ -38,3 +39,30 @@ def test_a_column_that_never_moves():
     1.5,
   )
   assert summaries.summarize(np.arange(4.0)).shape == (summaries.SIZE, 1)
+
+
+def test_summaries_by_hand():
+  levels = [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0]
+  rows = np.stack([np.arange(101.0), np.full(101, 3.0)], 1)
+  found = summaries.summarize(rows)
+  np.testing.assert_allclose(
+    found[:, 0], [50, ((rows[:, 0] - 50) ** 2).sum(), *(100 * level for level in levels)], atol=1e-9
+  )
+  np.testing.assert_allclose(found[:, 1], [3, 0] + [3] * 17)
+  # A piece of 0 to 1 and one of 10 to 11, three times as long: a share of 0.99 lies below 11 - 1 /
+  # 75.
+  ramp = summaries.summarize(np.linspace(0, 1, 1001))
+  merged = summaries.merge([ramp, summaries.summarize(np.linspace(10, 11, 1001))], [1001, 3003])
+  assert (
+    merged.q99[0] == pytest.approx(11 - 0.01 / 0.75)
+    and merged.q01[0] == pytest.approx(0.04)
+    and merged.count == 4004
+  )
+  low = summaries.merge(
+    [summaries.summarize(np.full((n, 1), 10.0 * (n > 1))) for n in (1, 99)], [1, 99]
+  )
+  # the least value that a hundredth lies below
+  assert low.q01[0] == pytest.approx(0, abs=1e-9) and low.q99[0] == 10
+  assert (merged.mean[0], merged.min[0], merged.max[0]) == pytest.approx(
+    (0.25 * 0.5 + 0.75 * 10.5, 0, 11)
+  )

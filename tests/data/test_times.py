@@ -1,10 +1,14 @@
 """The one rule by which frames are chosen by time, against brute force."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from como_jax import errors
 from como_jax.data import times
 from como_jax.data.times import FrameTimes
+from tests.data.test_index import table
 
 
 def partner(seconds, t, offset, k=1):
@@ -179,3 +183,173 @@ def test_windows_and_jitter_of_uniform_times_are_those_of_arrays():
     assert mine.bit_generator.state == other.bit_generator.state
     beside += len(near) > 1
   assert beside > 200
+
+
+def explicit(*seconds):
+  return FrameTimes(seconds[0], 0.0, len(seconds), np.array(seconds))
+
+
+def test_uniform_within_three_quarters_of_a_millisecond():
+  line = np.arange(11) / 10
+  # the line goes through the middle of a bump
+  for away, uniform in ((1.4e-3, True), (1.6e-3, False)):
+    bumped = line + away * (np.arange(11) == 5)
+    assert (FrameTimes.of(bumped).explicit is None) == uniform
+  # at a thousand a second a quarter of the interval
+  for away, uniform in ((4e-4, True), (6e-4, False)):
+    bumped = np.arange(11) / 1000 + away * (np.arange(11) == 5)
+    assert (FrameTimes.of(bumped).explicit is None) == uniform
+  found = FrameTimes.of(line + 1e-3 * (np.arange(11) == 5))
+  assert (
+    found.first == pytest.approx(0.5e-3, abs=5e-5) and found.interval == 0.1 and found.count == 11
+  )
+  # Two seconds a frame: no whole number of frames a second.
+  assert dataclasses.astuple(FrameTimes.of(3 + 2 * np.arange(4)))[:3] == (3, 2, 4)
+  # 30.03 a second is 30 for three frames and not for 30.
+  assert FrameTimes.of(np.arange(3) / 30.003).interval == 1 / 30 and FrameTimes.of(
+    np.arange(90) / 30.03
+  ).interval == pytest.approx(1 / 30.03)
+  assert dataclasses.astuple(FrameTimes.of(np.array([]))) == (
+    0.0,
+    0.0,
+    0,
+    None,
+  ) and dataclasses.astuple(FrameTimes.of(np.array([4.0]))) == (4.0, 0.0, 1, None)
+  assert dataclasses.astuple(FrameTimes.of(np.array([4.0, 4.5]))) == (4.0, 0.5, 2, None)
+  assert FrameTimes.of(1.00001 * np.arange(4)).interval == 1.0
+  uneven = FrameTimes.of(np.array([1.0, 1.1, 1.5]))
+  assert (uneven.first, uneven.interval, uneven.count) == (
+    1.0,
+    0.25,
+    3,
+  ) and uneven.rate == pytest.approx(1 / 0.25)
+  assert FrameTimes.of(np.array([0.0, 0.1, 0.2, 0.7])).rate == pytest.approx(10)  # the median gap
+  assert FrameTimes(0.0, 0.1, 1).rate == 0.0 and FrameTimes(0.0, 0.1, 2).rate == 10.0
+
+
+def test_nearest_frames_and_their_intervals():
+  uneven = explicit(0.0, 1.0, 3.0)
+  frames, gap = uneven.nearest(np.array([-5, 0.4, 0.5, 0.6, 1.9, 2.0, 2.1, 9.0]))
+  assert frames.tolist() == [0, 0, 0, 1, 1, 1, 2, 2] and gap.tolist() == [1, 1, 1, 1, 2, 2, 2, 2]
+  even = FrameTimes(1.0, 0.5, 4)
+  frames, gap = even.nearest(np.array([0.0, 1.0, 1.25, 1.26, 2.75, 9.0]))
+  assert frames.tolist() == [0, 0, 0, 1, 3, 3] and gap.tolist() == [0.5] * 6
+  frames, gap = FrameTimes(2.0, 0.0, 1).nearest(np.array([0.0, 2.0]))
+  assert (frames.tolist(), gap.tolist()) == ([0, 0], [0.0, 0.0])
+
+
+def test_the_tolerance_is_half_an_interval_and_a_millisecond_or_a_fifth():
+  single = FrameTimes(0.0, 0.1, 7)
+  for offset, valid in ((0.3, True), (0.25, True), (0.249, True)):
+    assert single.partners(np.array([0]), offset)[1][0] == valid
+  # 0.025 is a fifth of 0.125
+  for offset, valid in (
+    (0.125, True),
+    (0.1249, True),
+    (0.1251, False),
+    (0.084, True),
+    (0.0833, False),
+  ):
+    assert (
+      single.partners(np.array([0]), offset)[1][0]
+      == (abs(0.1 - offset) <= 0.2 * offset + 1e-9)
+      == valid
+    )
+  # Beyond the last frame: half of the last gap and a millisecond.
+  end = FrameTimes(0.0, 0.1, 7)
+  for start, offset, valid in ((0, 0.65, True), (0, 0.6509, True), (0, 0.6511, False)):
+    assert end.partners(np.array([start]), offset)[1][0] == valid
+  backwards = end.partners(np.array([5, 2]), 0.3, steps=-1)
+  assert backwards[0].tolist() == [2, 0] and backwards[1].tolist() == [True, False]
+  assert end.partners(np.array([3]), 0.1, steps=0)[1].tolist() == [True]  # itself
+
+
+def test_windows_that_fit():
+  found = FrameTimes(0.0, 0.1, 10)
+  starts, left_out = found.valid_starts(0.2, 3)
+  assert starts.tolist() == [0, 1, 2, 3, 4, 5] and left_out == 0
+  assert (
+    found.window(2, 0.2, 3).tolist() == [2, 4, 6]
+    and found.window(2, 0.2, 1).tolist() == [2]
+    and found.window(2, 0.2, 3).dtype == np.int64
+  )
+  assert FrameTimes(0.0, 0.1, 3).valid_starts(0.2, 3)[0].tolist() == []
+  # 0.15 s is not near 0.1 or 0.2: windows of two would end in time from frames 0 to 8, of three
+  # from 0 to 6.
+  assert [found.valid_starts(0.15, frames)[1] for frames in (2, 3)] == [8, 7]
+  uneven = explicit(0.0, 0.1, 0.2, 0.3, 0.6, 0.7)
+  starts, left_out = uneven.valid_starts(0.1, 2)
+  assert starts.tolist() == [0, 1, 2, 4] and left_out == 1
+  starts, left_out = uneven.valid_starts(0.1, 3)
+  assert starts.tolist() == [0, 1] and left_out == 2
+  part = FrameTimes(5.0, 0.5, 9).slice(2, 6)
+  assert (part.first, part.interval, part.count) == (6.0, 0.5, 4)
+
+
+def test_strides_at_constant_rates():
+  steps, good = times.strides(np.array([0.1, 0.2, 0.05, 0.0]), 0.2, 3)
+  assert steps.tolist() == [[0, 2, 4], [0, 1, 2], [0, 4, 8], [0, 1, 2]] and good.tolist() == [
+    True,
+    True,
+    True,
+    False,
+  ]
+  assert times.strides(0.0, 0.2, 1)[1] and not times.strides(0.5, 0.2, 2)[1]
+  assert times.strides(0.1, 0.15, 2)[0].tolist() == [0, 1]  # of two equally near ones the earlier
+  # 0.1 s of a fifth of 0.9 s, 0.2 s of 0.16 s
+  assert times.strides(1.0, 0.9, 2)[1] and not times.strides(1.0, 0.8, 2)[1]
+  assert times.strides(0.002, 0.005, 2)[1]  # half of the interval is 1 ms: 2 or 3 frames
+  assert times.ends_in_time(
+    np.array([0.1, 0.1, 0.1, 0.0]), np.array([10, 5, 3, 1]), 0.5
+  ).tolist() == [5, 0, 0, 0]
+  assert times.ends_in_time(0.1, 10, 0.45) == 5 and times.ends_in_time(0.1, 10, 0.3) == 7
+
+
+@pytest.mark.parametrize(
+  "offset, valid",
+  [(0.5, True), (1e-9, True), (0.0, False), (-1.0, False), (np.nan, False), (np.inf, False)],
+)
+def test_offsets(offset, valid):
+  if valid:
+    times.check_offset(offset, "mine")
+  else:
+    with pytest.raises(
+      errors.UserError, match=f"^mine: the offset is {offset} s, expected more than 0$"
+    ):
+      times.check_offset(offset, "mine")
+
+
+class Drawn:
+  """A generator that draws one number."""
+
+  def __init__(self, value):
+    self.value = value
+
+  def uniform(self, low, high):
+    assert (low, high) == (-1.0, 1.0)
+    return self.value
+
+
+def test_jittered_frames_by_hand():
+  found = FrameTimes(0.0, 0.1, 40)
+  # A fifth of 1 s around 1.5 s: frames 13 to 17, of which 15 is the partner.
+  for value, frame in (
+    (-1.0, 13),
+    (-0.7, 14),
+    (-0.2, 14),
+    (0.2, 16),
+    (0.7, 16),
+    (0.76, 17),
+    (1.0, 17),
+  ):
+    assert times.draw_jittered(found, 5, 15, 1.0, Drawn(value)) == frame
+  assert times.draw_jittered(FrameTimes(0.0, 0.1, 17), 5, 15, 1.0, Drawn(1.0)) == 16  # the end
+  # Never the frame itself, nor one before it.
+  assert times.draw_jittered(explicit(0.0, 0.05, 0.1, 0.11), 1, 3, 0.05, Drawn(-1.0)) == 2
+  assert times.draw_jittered(explicit(0.0, 0.045, 0.05), 1, 2, 0.005, Drawn(-1.0)) == 2
+
+
+def test_a_single_frame_has_no_rate():
+  records = table([("x", 0, 1, 10), ("y", 0, 4, 10)])
+  records.interval[0] = 0
+  assert records.rates.tolist() == pytest.approx([0, 10]) and records.seconds == pytest.approx(0.4)

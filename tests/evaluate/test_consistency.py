@@ -97,3 +97,76 @@ def test_bad_input():
     consistency.s_pcfc(np.zeros((3, 2)), np.zeros((4, 2)))
   with pytest.raises(errors.UserError, match="1 of 3"):
     consistency.effective_rank(np.array([[1, 2], [np.inf, 1], [0, 0]]))
+
+
+def test_cosines_by_hand():
+  past = np.array([[1.0, 0], [0, 2], [3, 0], [1, 1], [0, 1]])
+  future = np.array([[2.0, 0], [1, 0], [-1, 0], [1, 0], [0, 5]])
+  found = consistency.s_pcfc(past, future, bins=4)
+  values = np.array([1, 0, -1, 0.5**0.5, 1])
+  np.testing.assert_allclose(found.values, values, atol=1e-12)
+  assert (
+    (found.mean, found.std) == pytest.approx((values.mean(), values.std()))
+    and found.zeros == 0
+    and found.text == "5 pairs"
+  )
+  assert (
+    found.quartiles == pytest.approx((0, 0.5**0.5, 1))
+    and found.histogram.tolist() == [1, 0, 1, 3]
+    and found.edges.tolist() == [-1, -0.5, 0, 0.5, 1]
+  )
+  center = np.concatenate([past, future]).mean(0)
+  a, b = past - center, future - center
+  cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+  assert found.mean_centered == pytest.approx(cosine.mean())
+  whole = consistency.s_pcfc(past, future)
+  assert (
+    len(whole.histogram) == 40
+    and len(whole.edges) == 41
+    and (whole.edges[0], whole.edges[-1]) == (-1, 1)
+  )
+
+
+@pytest.mark.parametrize("length, kept", [(2e-8, True), (0.9e-8, False)])
+def test_short_latents_have_no_direction(length, kept):
+  z = np.eye(4)
+  short = z.copy()
+  short[0] *= length
+  found = consistency.s_pcfc(z, short)
+  assert (found.zeros, len(found.values)) == ((0, 4) if kept else (1, 3))
+  assert found.text == (
+    "4 pairs" if kept else "3 pairs; 1 more left out: a latent of length zero has no direction"
+  )
+  assert consistency.s_pcfc(z, short * 3, floor=0.5).zeros == 1  # relative to the usual length
+  nothing = consistency.s_pcfc(0 * z, 0 * z)
+  assert (
+    nothing.quartiles == pytest.approx((np.nan,) * 3, nan_ok=True) and nothing.histogram.sum() == 0
+  )
+
+
+def test_ranks_by_hand():
+  z = np.array([[2.0, 0, 0], [-2, 0, 0], [0, 1, 0], [0, -1, 0]]) + [5, 0, 0]
+  found = consistency.effective_rank(z)
+  share = np.array([8, 2]) ** 0.5 / (8**0.5 + 2**0.5)
+  np.testing.assert_allclose(found.singular_values, [8**0.5, 2**0.5, 0], atol=1e-12)
+  assert (found.entropy, found.participation, found.dimensions) == pytest.approx(
+    (np.exp(-(share * np.log(share)).sum()), 100 / 68, 3)
+  )
+  whole = consistency.effective_rank(z, center=False)
+  np.testing.assert_allclose(whole.singular_values, [(4 * 25 + 8) ** 0.5, 2**0.5, 0], atol=1e-12)
+  for size, kept in ((2e-7, True), (0.5e-7, False)):  # of the length of all
+    values = consistency.effective_rank(
+      np.array([[1.0, 0], [-1, 0], [0, size], [0, -size]])
+    ).singular_values
+    assert (values > 0).tolist() == [True, kept]
+
+
+def test_principal_axes_by_hand():
+  z = np.array([[3.0, 0], [-3, 0], [0, 1], [0, -1]]) + [7, 7]
+  points, share = consistency.principal_components(z)
+  np.testing.assert_allclose(np.abs(points), [[3, 0], [3, 0], [0, 1], [0, 1]], atol=1e-12)
+  np.testing.assert_allclose(share, [0.9, 0.1])
+  points, share = consistency.principal_components(z, 3)
+  assert points.shape == (4, 3) and not points[:, 2].any() and share[2] == 0
+  assert not consistency.principal_components(np.ones((3, 2)))[1].any()
+  assert consistency.principal_components(z, 1)[0].shape == (4, 1)

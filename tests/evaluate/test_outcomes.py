@@ -99,3 +99,21 @@ def test_lerobots_layout():
     "eval_ep_s": 13.5 / 5,
   }
   assert outcomes.eval_info([], {"push": ("toy", 0)})["overall"]["pc_success"] is None
+
+
+def test_rollouts_that_are_odd():
+  assert outcomes.place("suite/x", "toy", ["suite/x"]) == ("toy", 0) and outcomes.place(
+    "7", "toy", ["a", "7"]
+  ) == ("toy", 1)
+  empty = outcomes.summary([], ["a"])
+  assert empty == {"tasks": {}, "overall": None, "errors": []}
+  info = outcomes.eval_info([], {})
+  assert info["per_task"] == [] and info["overall"] == {
+    "avg_sum_reward": None,
+    "avg_max_reward": None,
+    "pc_success": None,
+    "n_episodes": 0,
+    "video_paths": [],
+    "eval_s": 0,
+    "eval_ep_s": 0,
+  }

@@ -111,3 +111,102 @@ def test_bad_input(target):
   good = np.zeros((1, 12, 12, 3))
   with pytest.raises(errors.UserError):
     reconstruction.compare(good, target, current=good)
+
+
+def frames(*levels, size=12):
+  return np.stack([np.full((size, size, 3), level, np.float64) for level in levels])
+
+
+def test_errors_of_frames_by_hand():
+  target, current = frames(0.5, 0.5), frames(0.5, 0.5)
+  # 12 of 144 pixels move; one of 144 in one channel
+  current[0, :3, :4], current[1, 0, 0, 1] = 0.4, 0.551
+  predicted = target.copy()
+  predicted[0, :6] += 0.2
+  found = reconstruction.measure(predicted, target, current=current)
+  np.testing.assert_allclose(found["mse"], [0.02, 0])
+  np.testing.assert_allclose(found["copy_mse"], [0.01 * 12 / 144, 0.051**2 / 432])
+  np.testing.assert_allclose(found["psnr"], [-10 * np.log10(0.02), 100])
+  np.testing.assert_allclose(found["copy_psnr"], -10 * np.log10(found["copy_mse"]))
+  np.testing.assert_allclose(found["moving_error"], [0.04 * 36, 0], atol=1e-12)
+  np.testing.assert_allclose(found["moving_copy_error"], [0.01 * 36, 0.051**2])
+  assert (
+    found["moving_values"].tolist() == [36, 3]
+    and found["values"].tolist() == [432, 432]
+    and found["threshold"].tolist() == [0.05] * 2
+  )
+  np.testing.assert_allclose(found["ssim"], [reconstruction.ssim(predicted[:1], target[:1])[0], 1])
+  np.testing.assert_allclose(found["copy_ssim"], reconstruction.ssim(current, target))
+  result = reconstruction.summarize([found])
+  assert (result.mse, result.psnr, result.ratio) == pytest.approx(
+    (0.01, (100 - 10 * np.log10(0.02)) / 2, 0.01 / found["copy_mse"].mean())
+  )
+  assert (result.moving_mse, result.moving_copy_mse) == pytest.approx(
+    (0.04 * 36 / 39, (0.36 + 0.051**2) / 39)
+  )
+  assert result.moving_ratio == pytest.approx(
+    result.moving_mse / result.moving_copy_mse
+  ) and result.moving_fraction == pytest.approx(39 / 864)
+  assert (
+    result.text
+    == (
+      "2 images, values in [0, 1]; moving: |target - current| > 0.05 in any channel; PSNR "
+      "capped at 100 dB"
+    )
+    and result.images == 2
+  )
+  assert reconstruction.compare(predicted, target, current=current) == result
+  half = reconstruction.compare(predicted, target, current=current, threshold=0.0625)
+  assert (
+    half.moving_fraction == pytest.approx(36 / 864)
+    and half.threshold == 0.0625
+    and "> 0.0625 in" in half.text
+  )
+  exact = reconstruction.measure(frames(0.5), frames(0.5), current=frames(0.25), threshold=0.25)
+  assert not exact["moving_values"].any()  # by more than the threshold
+
+
+def test_sizes_that_have_a_structure():
+  for height, width, known in ((11, 11, True), (10, 11, False), (11, 10, False)):
+    image = np.full((1, height, width, 3), 0.5)
+    found = reconstruction.measure(image, image, current=image)
+    assert np.isnan(found["ssim"][0]) == np.isnan(found["copy_ssim"][0]) != known
+  with pytest.raises(
+    errors.UserError, match="^images are 11x10, expected at least 11x11 for SSIM$"
+  ):
+    reconstruction.ssim(np.zeros((1, 11, 10, 3)), np.zeros((1, 11, 10, 3)))
+
+
+def test_what_is_no_image():
+  good = frames(0.5)
+  for what, given, message in (
+    ("target", frames(1.0005), None),
+    ("target", frames(1.002), "^target spans 1 to 1"),
+    ("current", frames(-0.002), "^current spans"),
+    ("current", frames(-0.0005), None),
+    ("predicted", frames(1.7), None),
+    ("predicted", frames(np.nan), "^predicted spans nan"),
+    ("target", good[0], r"^target has shape \(12, 12, 3\), expected"),
+    ("current", frames(0.5, 0.5), "have shapes"),
+  ):
+    given = {"predicted": good, "target": good, "current": good} | {what: given}
+    current = given.pop("current")
+    if message is None:
+      reconstruction.measure(**given, current=current)
+      continue
+    with pytest.raises(errors.UserError, match=message):
+      reconstruction.measure(**given, current=current)
+  clipped = reconstruction.measure(frames(1.7), frames(1.0), current=good)
+  assert clipped["mse"].tolist() == [0.0] and reconstruction._unit(
+    np.full((1, 1, 1, 1), 51, np.uint8), "x"
+  ) == pytest.approx(0.2)
+
+
+def test_batches_of_one_threshold():
+  batch = reconstruction.measure(frames(0.1), frames(0.5), current=frames(0.3))
+  with pytest.raises(errors.UserError, match="different thresholds"):
+    reconstruction.summarize([batch, batch | {"threshold": np.array([0.06])}])
+  for none in ([], [{name: value[:0] for name, value in batch.items()}]):
+    with pytest.raises(errors.UserError, match="^no images to score"):
+      reconstruction.summarize(none)
+  assert reconstruction._ratio(1.0, 2.0) == 0.5 and np.isnan(reconstruction._ratio(1.0, 0.0))

@@ -46,3 +46,25 @@ def found_cosine(actions):
   """Between the first and the last action, each dimension in units of its deviation."""
   a, b = actions[[0, 3]] / actions.std(0)
   return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def test_retrieval_uses_some_of_many():
+  rng = np.random.default_rng(0)
+  z, views, episodes = rng.normal(size=(30, 3)), np.arange(30) % 2, np.arange(30) // 2
+  found = retrieval.across_views(z, z, views=views, episodes=episodes, limit=10)
+  assert (
+    found.queries <= 10
+    and found.text
+    == f"{found.queries} queries, neighbors from other views and other episodes, centring: view"
+  )
+  again, other = (
+    retrieval.across_views(z, z, views=views, episodes=episodes, limit=10, seed=seed)
+    for seed in (0, 1)
+  )
+  assert again == found != other
+  assert retrieval.across_views(z, z, views=views, episodes=episodes).queries == 30
+  many = rng.normal(size=(2002, 2))
+  assert (
+    retrieval.across_views(many, many, views=np.arange(2002) % 2, episodes=np.arange(2002)).queries
+    == 2000
+  )

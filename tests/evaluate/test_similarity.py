@@ -177,3 +177,31 @@ def test_bad_input():
     retrieval.across_views(z, z, views=np.zeros(6), episodes=np.arange(6))
   with pytest.raises(errors.UserError, match="2 labels"):
     appearance.identity(z, np.zeros(6), episodes=np.arange(6))
+
+
+def test_similarity_by_hand():
+  z = np.array([[1.0, 0], [0, 1], [1, 0], [0, 0]])
+  found = similarity.matrix(z, np.array(["x", "x", "y", "y"]), center="none")
+  np.testing.assert_allclose(found.values, [[0, 1 / 4], [1 / 4, 0]])
+  assert found.labels == ("x", "y") and found.counts.tolist() == [2, 2]
+  alone = similarity.matrix(z[:3], np.array(["x", "x", "y"]), center="none").values
+  assert np.isnan(alone[1, 1]) and alone[0, 1] == pytest.approx(0.5)
+  # of a single pair
+  assert similarity.matrix(z[:2], np.array(["x", "y"]), center="none").values[0, 1] == 0
+  centered = similarity.matrix(z + 5, np.array(["x", "x", "y", "y"]))
+  mean = z - z.mean(0)
+  unit = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+  assert centered.values[0, 0] == pytest.approx(unit[0] @ unit[1]) and centered.values[
+    0, 1
+  ] == pytest.approx((unit[:2] @ unit[2:].T).mean())
+  viewed = similarity.matrix(
+    np.array([[1.0, 0], [3, 0], [0, 1], [0, 5]]),
+    np.array([0, 1, 0, 1]),
+    center="view",
+    views=np.array([0, 0, 1, 1]),
+  )
+  np.testing.assert_allclose(viewed.values, [[0, -0.5], [-0.5, 0]], atol=1e-12)
+  with pytest.raises(
+    errors.UserError, match=r"^groups has shape \(5,\), expected \(4,\), one a latent$"
+  ):
+    similarity.matrix(z, np.zeros(5))

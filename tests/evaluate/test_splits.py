@@ -60,3 +60,74 @@ def test_folds_hold_every_episode_out_once():
 def test_bad_input(episodes, fraction):
   with pytest.raises(errors.UserError):
     splits.split_by_episode(episodes, fraction)
+
+
+@pytest.mark.parametrize(
+  "count, fraction, held",
+  [
+    (2, 0.2, 1),
+    (2, 0.9, 1),
+    (10, 0.2, 2),
+    (10, 0.25, 2),
+    (10, 0.26, 3),
+    (10, 0.01, 1),
+    (10, 0.99, 9),
+    (4, 0.5, 2),
+  ],
+)
+def test_how_many_episodes_are_held_out(count, fraction, held):
+  split = splits.split_by_episode(np.arange(count), fraction)
+  assert (split.held_out_episodes, split.train_episodes, int(split.held_out.sum())) == (
+    held,
+    count - held,
+    held,
+  )
+
+
+def test_splits_by_hand():
+  assert splits.split_by_episode(np.arange(20)).held_out_episodes == 4
+  lone = splits.split_by_episode(np.arange(9), 0.5, groups=np.arange(9))  # no group has two
+  assert lone.held_out_episodes == 4
+  assert splits.split_by_episode(np.arange(3), 0.1, groups=np.arange(3)).held_out_episodes == 1
+  groups = np.array([0, 0, 0, 0, 1])
+  assert not splits.split_by_episode(np.arange(5), 0.5, groups=groups).held_out[4]
+  found = splits.given([5, 5, 6, 7], [True, True, False, False])
+  assert (
+    str(found) == "2 training episodes (2 samples), 1 held-out episodes (2 samples)"
+    and found.train.tolist() == [False, False, True, True]
+  )
+  for held, message in (
+    ([True] * 4, "4 of 4 samples"),
+    ([False] * 4, "0 of 4 samples"),
+    ([True], r"shape \(1,\) and 1 of 4 samples"),
+  ):
+    with pytest.raises(errors.UserError, match=message):
+      splits.given([5, 5, 6, 7], held)
+  folds = list(splits.folds_by_episode(np.repeat(np.arange(7), 2), 3))
+  assert [fold.held_out_episodes for fold in folds] == [3, 2, 2] and len(
+    list(splits.folds_by_episode([0, 1, 2]))
+  ) == 3
+  assert (
+    len(list(splits.folds_by_episode(np.arange(20)))) == 5
+    and len(list(splits.folds_by_episode(np.arange(4), 2))) == 2
+  )
+  orders = [
+    [fold.held_out.tolist() for fold in splits.folds_by_episode(np.arange(20), seed=seed)]
+    for seed in (0, 0, 1)
+  ]
+  assert orders[0] == orders[1] != orders[2]
+  dealt = list(splits.folds_by_episode(np.arange(8), 4, groups=np.arange(8) // 4))
+  assert all(fold.held_out[:4].sum() == fold.held_out[4:].sum() == 1 for fold in dealt)
+  for call, message in (
+    (lambda: list(splits.folds_by_episode(np.arange(4), 1)), "^folds is 1, expected at least 2$"),
+    (
+      lambda: splits.split_by_episode([1, 1], 0.5),
+      "^a split by episode needs at least 2 episodes, found 1$",
+    ),
+    (
+      lambda: splits.split_by_episode([1, 2], 0.5, groups=[1]),
+      r"^groups has shape \(1,\), expected \(2,\) as episodes$",
+    ),
+  ):
+    with pytest.raises(errors.UserError, match=message):
+      call()

@@ -153,3 +153,64 @@ def test_impossible_counts_are_refused(call):
 def test_texts():
   assert str(success.rate(5, 10)) == "50.0 % [23.7, 76.3]"
   assert str(success.compare((9, 10), (3, 10))) == "+60.0 points [+17.1, +80.9], p = 0.0198"
+
+
+def test_students_t_of_the_printed_table():
+  """Two-sided 95 % points for 1 to 10 degrees of freedom."""
+  printed = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228]
+  assert [success._t95(n) for n in range(1, 11)] == printed
+  assert [round(success._t95(n), 3) for n in (11, 15, 30, 1000)] == [2.201, 2.131, 2.042, 1.962]
+
+
+def test_correlations_by_hand():
+  """Newcombe 1998: continuity-corrected when positive, not when negative, 0 when a margin is
+  empty.
+  """
+  assert success._correlation(14, 5, 0, 22) == pytest.approx(
+    (14 * 22 - 0 - 41 / 2) / (19 * 22 * 14 * 27) ** 0.5
+  )
+  assert success._correlation(1, 9, 8, 2) == pytest.approx((2 - 72) / (10 * 10 * 9 * 11) ** 0.5)
+  assert success._correlation(2, 1, 1, 2) == 0  # less than the correction
+  assert [
+    success._correlation(*counts)
+    for counts in ((3, 0, 2, 0), (0, 0, 2, 3), (3, 2, 0, 0), (0, 3, 0, 2))
+  ] == [0] * 4
+
+
+def test_levels_and_records():
+  wide, narrow = success.rate(5, 10), success.rate(5, 10, level=0.5)
+  assert (
+    narrow.low > wide.low and narrow.high < wide.high and wide == success.rate(5, 10, level=0.95)
+  )
+  assert wide.to_json() == {"value": 0.5, "low": wide.low, "high": wide.high, "count": 10}
+  assert success._z(0.95) == pytest.approx(1.959964, abs=1e-6) and success._z(0.5) == pytest.approx(
+    0.674490, abs=1e-6
+  )
+  for name, given in (
+    ("mean_over_tasks", ({"a": (3, 9)},)),
+    ("compare", ((3, 9), (5, 9))),
+    ("compare_paired", ([True, False, True], [False, False, True])),
+  ):
+    function = getattr(success, name)
+    default, same, half = (
+      function(*given, **level) for level in ({}, {"level": 0.95}, {"level": 0.5})
+    )
+    assert default == same != half
+  assert (
+    success.compare((3, 9), (5, 8)).difference.count == 17
+    and success.compare_paired([True, False, True], [False, False, True]).difference.count == 3
+  )
+  assert (
+    success.mean_over_tasks({"a": (0, 3), "b": (0, 3)}).low == 0
+    and success.mean_over_tasks({"a": (0, 3), "b": (3, 3)}).value == 0.5
+  )
+  for level in (0, 1):
+    with pytest.raises(errors.UserError, match="expected a number between 0 and 1"):
+      success.rate(1, 2, level=level)
+  with pytest.raises(errors.UserError):
+    success.rate(-1, 2)
+  with pytest.raises(
+    errors.UserError,
+    match="^a paired comparison of 2 and 1 episodes: expected the same episodes of both$",
+  ):
+    success.compare_paired([True, False], [True])

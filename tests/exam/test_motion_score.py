@@ -4,19 +4,9 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.exam import motion_score, resampling, spread
+from como_jax.exam import motion_score, spread
 from tests.exam import worlds
-
-
-def made(mean, count=600, seed=0, noise=0.3):
-  """Errors [count, 2] of a mean, of groups of 3; a group's errors go together."""
-  random = np.random.default_rng(seed)
-  shared = random.normal(size=(count // 3, 2))
-  return mean * (1 + noise * np.repeat(shared - shared.mean(axis=0), 3, axis=0))
-
-
-GROUPS = np.arange(600) // 3
-MOVES = motion_score.Moves(GROUPS)
+from tests.exam.made_errors import GROUPS, MOVES, made
 
 
 def test_errors_are_in_units_of_the_variance():
@@ -143,26 +133,6 @@ def test_s_is_withheld_where_both_pictures_do_not_help():
   assert noisy.gain.value > motion_score.CLEAR and noisy.withheld
 
 
-def test_spread_is_that_of_the_levels():
-  camera = np.tile([0, 1, 2], 200)
-  z = made([0.5, 0.3], noise=0) + np.array([0.0, 0.1, 0.2])[camera][:, None]
-  found = spread.over_levels(made([0.8, 0.6]), z, made([0.2, 0.2]), MOVES, levels=camera)
-  assert found.levels == (0, 1, 2)
-  np.testing.assert_allclose([s.s.value for s in found.scores], [0.6, 0.4, 0.2], atol=1e-9)
-  half = np.arange(600) // 300
-  halves = spread.over_levels(
-    made([0.8, 0.6]), z, made([0.2, 0.2]), MOVES, levels=half, resamples=50
-  )
-  rows = half == 1
-  alone = motion_score.score(
-    *(values[rows] for values in (made([0.8, 0.6]), z, made([0.2, 0.2]))),
-    motion_score.Moves(GROUPS[rows]),
-    resamples=50,
-  )
-  assert halves.scores[1].s == alone.s and alone.groups == 100
-  assert found.range == pytest.approx(0.4) and found.deviation == pytest.approx(0.2)
-
-
 def test_errors_name_what_is_wrong():
   z = made([0.5, 0.3])
   for arguments, text in (
@@ -174,14 +144,6 @@ def test_errors_name_what_is_wrong():
   ):
     with pytest.raises(errors.UserError, match=text):
       motion_score.score(*arguments[:3], motion_score.Moves(arguments[3]))
-
-
-def test_draws_are_the_same_for_the_same_seed():
-  one, two = (resampling.groups_of(GROUPS, seed=3, resamples=10).counts for _ in range(2))
-  np.testing.assert_array_equal(one, two)
-  assert (one.sum(axis=1) == 200).all() and (
-    one != resampling.groups_of(GROUPS, seed=4, resamples=10).counts
-  ).any()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 
-from como_jax import errors
 from como_jax.exam import __main__ as command
 from como_jax.exam import (
   exam_set,
@@ -18,32 +17,12 @@ from como_jax.exam import (
   relations,
   run,
   shares,
-  table,
   verdict,
   whitening,
 )
-from tests.exam import made_set, worlds
+from tests.exam import made_set
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("set")
-  arrays, pictures = made_set.build()
-  return made_set.write(folder, arrays), pictures, folder
-
-
-@pytest.fixture(scope="module")
-def results(made):
-  exam, pictures, _ = made
-  kinds = ("motion", "first", "both")
-  return {
-    kind: run.evaluate(
-      exam, exam_set.latents(made_set.latents(pictures, kind), exam), resamples=300
-    )
-    for kind in kinds
-  }
 
 
 def test_verdicts(results):
@@ -103,50 +82,6 @@ def test_parts_are_asked_of_the_right_pairs(made, results):
   assert abs(result.numbers["color"].share.value) < 0.1
 
 
-def test_the_future_picture_is_flagged_and_a_displacement_is_not(made, results):
-  exam, pictures, _ = made
-  flat = pictures.reshape(-1, pictures.shape[2])
-  z = worlds.components(pictures[:, 1:], flat, 24).reshape(-1, 24)
-  future = run.evaluate(exam, z, resamples=300)
-  assert (
-    future.flagged[-1] == verdict.FUTURE and f"{verdict.FUTURE}: z tells 0.9" in future.sentence
-  )
-  row = future.row()
-  assert (
-    row["future/second"] > 0.9 and row["future/gap_low"] > 0.1 and row["future/first_high"] < 0.9
-  )
-  assert f"{future.future.gap}  READABLE" in table.text(future) and "picture told" in table.text(
-    future
-  )
-  assert results["motion"].future.second.share.value < 0.4 and not results["motion"].flagged
-  assert results["first"].future.gap.high < 0 and verdict.FUTURE not in results["first"].flagged
-  assert (
-    results["both"].future.first.share.low > 0.7 and verdict.FUTURE not in results["both"].flagged
-  )
-
-
-def test_errors_are_those_of_the_tests_pairs(made, results):
-  exam, _, _ = made
-  result = results["motion"]
-  assert result.errors.shape == (len(exam.rows(1)), 4) and result.errors_robot.shape == (
-    len(exam.rows(2)),
-    4,
-  )
-  assert result.score.z.value == pytest.approx(motion_score.e(result.errors))
-  both = exam.errors["both"] / exam.variance
-  assert (
-    result.score.both.value
-    == pytest.approx(motion_score.e(both))
-    == pytest.approx(result.controls["both"])
-  )
-  better = min(result.controls["first_linear"], result.controls["second_linear"])
-  assert result.score.single.value == pytest.approx(better)
-  found = motion_score.difference(
-    result.errors, results["first"].errors, result.moves, resamples=300
-  )
-  assert found.high < 0
-
-
 def test_true_displacements_get_everything(made):
   exam, _, _ = made
   result = run.evaluate(exam, exam.target, resamples=300)
@@ -155,35 +90,6 @@ def test_true_displacements_get_everything(made):
   )
   assert result.shares.shares["motion"].value > 0.999 and result.score_robot.z.value < 1e-3
   assert result.additivity is None and result.static is None and "additivity" not in result.row()
-
-
-def test_constant_latents_get_nothing(made):
-  exam, _, _ = made
-  result = run.evaluate(exam, np.ones((exam.pairs, 3)), resamples=300)
-  assert (
-    result.verdict == verdict.NOTHING and 0.9 < result.score.z.value <= 1 and not result.flagged
-  )
-  assert json.dumps(table.to_json(result), allow_nan=False) and table.text(result)
-
-
-def test_a_row_is_plain_numbers(results):
-  for kind, result in results.items():
-    row = result.row()
-    assert all(type(value) is float for value in row.values()), kind
-    assert (
-      row["s"] == result.score.s.value
-      and row["excess/scene_low"] == result.identities["scene"].excess.low
-    )
-    assert (
-      row["share/motion"] == result.shares.shares["motion"].value and row["width"] == result.width
-    )
-    assert row["error/depth"] == result.score.by_dimension[2] and row["flagged"] == float(
-      kind != "motion"
-    )
-    assert row["shifted_low"] == result.shifted.error.low and "both pictures shifted" in table.text(
-      result
-    )
-  assert set(results["motion"].row()) == set(results["both"].row())
 
 
 def test_twins_are_complete_and_still(made):
@@ -199,26 +105,6 @@ def test_twins_are_complete_and_still(made):
   assert run.twins(dataclasses.replace(exam, views=views)).shape == (39, 2, 3)
   alone = {**exam.views, "camera": np.where(exam.views["camera"] == 11, 10, exam.views["camera"])}
   assert run.twins(dataclasses.replace(exam, views=alone)) is None
-
-
-def test_a_set_without_controls_is_named(made):
-  exam, _, _ = made
-  for prefix in ("errors", "errors_robot"):
-    bare = dataclasses.replace(
-      exam, **{prefix: {"first_linear": getattr(exam, prefix)["first_linear"]}}
-    )
-    with pytest.raises(
-      errors.UserError, match=rf"expected {prefix}/first_.*found \['first_linear'\]"
-    ):
-      run.evaluate(bare, exam.target, resamples=10)
-  bare = dataclasses.replace(exam, errors_robot={}, pictures=None)
-  without = run.evaluate(bare, exam.target, resamples=10)
-  assert without.score_robot is None and without.errors_robot is None
-  assert (
-    without.future is None
-    and "future/gap" not in without.row()
-    and "told" not in table.text(without)
-  )
 
 
 def test_the_command_needs_numpy_alone(made):

@@ -12,7 +12,7 @@ from como_jax import models, objectives, trees
 from como_jax.models import attention, pixels, specs, transformer
 from como_jax.objectives import perceptual
 from tests.models import tiny
-from tests.objectives.test_objectives import random_weights
+from tests.objectives.test_perceptual import random_weights
 
 torch = pytest.importorskip("torch")
 from tests.reference import torch_models as twins

@@ -4,13 +4,10 @@ The wrong values come from this file's own lists of what is meaningful, not from
 tested.
 """
 
-import importlib
-import types
-
 import pytest
 
 from como_jax import config as config_lib
-from como_jax import errors, main
+from como_jax import errors
 from como_jax.settings import limits
 from como_jax.tasks import checks
 from tests import test_config
@@ -231,34 +228,6 @@ def wrong_texts(task, key, value, kind):
     yield from ("('a', 'b')", "(-7, -7)") if key in NUMBERS else ("(1, 2)", "3", "(None,)")
 
 
-@pytest.fixture(name="ends")
-def ends_fixture(tmp_path, capsys, monkeypatch):
-  """Runs the program with words; returns its line of error, or None when it began with the task."""
-  begun = []
-  real = importlib.import_module
-
-  def imported(name, *more):
-    return (
-      types.SimpleNamespace(run=lambda command: begun.append(name) or 0)
-      if name.startswith("como_jax.tasks.")
-      else real(name, *more)
-    )
-
-  monkeypatch.setattr(importlib, "import_module", imported)
-
-  def ends(*words):
-    begun.clear()
-    code = main.main(["main", f"--workdir={tmp_path / 'run'}", *words])
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert not list(tmp_path.iterdir()), f"{words}: something was written"
-    if begun:
-      return None
-    assert code == 2 and len(lines) == 1 and lines[0].startswith("error: "), (words, lines)
-    return lines[0]
-
-  return ends
-
-
 def test_every_wrong_value_of_every_key_is_one_line(ends):
   keys, accepted, tried = every_key(), [], 0
   for place, (variant, key, value, kind) in keys.items():
@@ -355,105 +324,6 @@ def test_a_users_own_file_is_held_to_the_same(ends, tmp_path_factory):
   ):
     file.write_text(text.format(change))
     assert expected in ends(f"--config={file}"), change
-
-
-MIXTURES = [
-  ("({'path': 'bundled'})", "({'path': 'A'},) with its comma"),
-  ("bundled", "expected a dict"),
-  ("('bundled',)", "expected a dict"),
-  ("5", "expected a dict"),
-  ("{'path': 'bundled'}", "a tuple of dicts"),
-  ("({'path': 'bundled'}, 3)", "mixture[1]"),
-  ("({'path': 'bundled',)", "a tuple of dicts"),
-  ("({'path': bundled},)", "a tuple of dicts"),
-  ("({'weight': 1.0},)", "no 'path'"),
-  ("({},)", "no 'path'"),
-  ("({'pth': 'bundled'},)", "did you mean 'path'"),
-  ("({'path': 's3://bucket/a'},)", "URLs"),
-  ("({'path': 'no/such/folder'},)", "no/such/folder"),
-]
-WRONG_ENTRIES = {
-  "path": ("5", "''", "None", "('a',)"),
-  "weight": ("'2'", "0", "-1", "None", "(1,)", "True", "{}"),
-  "offset_seconds": ("'0.2'", "0", "-0.5", "None"),
-  "cameras": ("5", "(1,)", "{'a': 1}", "None", "('a', None)"),
-  "name": ("5", "('a',)", "None"),
-  "robot": ("5", "'a.b'", "('a',)", "None"),
-  "labels": ("5", "('a',)", "None", "'gs://b/l'", "'no/such/labels'"),
-  "views": ("'eech'", "5", "None", "('each',)"),
-  "episodes": ("2", "'2'", "(1,)", "(2, 1)", "(-1, 2)", "(0, 1, 2)", "(0.5, 2)", "{}", "None"),
-  "tasks": ("5", "{}", "None", "(1,)"),
-}
-
-
-@pytest.mark.parametrize(
-  "variant, keys",
-  [
-    ("motion:debug", ("path", "weight", "offset_seconds", "cameras", "name")),
-    ("mae:debug", ("path", "weight", "cameras")),
-    ("policy:debug", tuple(key for key in WRONG_ENTRIES if key != "offset_seconds")),
-  ],
-)
-def test_every_wrong_entry_of_a_mixture_is_one_line(ends, variant, keys):
-  for text, expected in MIXTURES:
-    line = ends(f"--config={variant}", f"--config.data.mixture={text}")
-    assert line and expected in line, (text, line)
-  for key in keys:
-    for value in WRONG_ENTRIES[key]:
-      line = ends(
-        f"--config={variant}", f"--config.data.mixture=({{'path': 'bundled', '{key}': {value}}},)"
-      )
-      assert line and f"mixture[0]['{key}']" in line, (key, value, line)
-    line = ends(
-      f"--config={variant}", f"--config.data.mixture=({{'path': 'bundled', '{key}x': 1}},)"
-    )
-    assert line and f"did you mean {key!r}" in line, line
-
-
-def test_what_is_plainly_meant_is_taken(ends):
-  def parse(*words):
-    return config_lib.parse(["main", *words]).config
-
-  config = parse(
-    "--config=policy:debug",
-    "--config.data.mixture=({'path': 'bundled', 'robot': 'r', 'cameras': "
-    "'observation.images.top', 'tasks': 'wave', 'weight': 2},)",
-    "--config.data.cameras=observation.images.wrist",
-    "--config.train.ema=0",
-    "--config.data.augment.crop.scale=(1, 1)",
-  )
-  assert dict(config.data.mixture[0]) == {
-    "path": "bundled",
-    "robot": "r",
-    "cameras": ("top",),
-    "tasks": ("wave",),
-    "weight": 2.0,
-  }
-  assert (
-    config.data.cameras == ("wrist",)
-    and config.data.augment.crop.scale == (1.0, 1.0)
-    and type(config.train.ema) is float
-  )
-  assert (
-    ends(
-      "--config=policy:debug",
-      "--config.data.mixture=({'path': 'bundled', 'robot': 'r', 'cameras': 'corner', "
-      "'episodes': [0, 2]},)",
-    )
-    is None
-  )
-  assert (
-    parse(
-      "--config=extract", "--config.data.path=None", "--config.offset_seconds=0.2"
-    ).offset_seconds
-    == 0.2
-  )
-  assert (
-    parse(
-      "--config=motion:debug", "--config.model.remat=none", "--config.train.frozen=()"
-    ).train.frozen
-    == ()
-  )
 
 
 def test_every_variant_begins(ends):

@@ -4,17 +4,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-
-
-def parse(*words):
-  return config_lib.parse(["main", *words]).config
-
-
-def refused(*words):
-  with pytest.raises(errors.UserError) as caught:
-    parse(*words)
-  assert "\n" not in str(caught.value)
-  return str(caught.value)
+from tests.settings.words import parse, refused
 
 
 @pytest.mark.parametrize(
@@ -192,52 +182,3 @@ def test_keys_of_an_entry_of_a_mixture(tmp_path):
   ]
   assert "mixture[0]['weight'] is 'x'" in refused(*words[:2], "--config.data.mixture[0].weight=x")
   assert "has no 'wieght'" in refused(f"--config={file}", "--config.data.mixture[0].wieght=1")
-
-
-URLS = ["data.path", "data.cache", "encoder_weights", "objectives.perceptual.weights_path"]
-
-
-@pytest.mark.parametrize(
-  "variant, key",
-  [
-    *[("motion:debug", key) for key in URLS],
-    ("policy:debug", "init"),
-    ("policy:debug", "data.labels"),
-    ("policy:debug", "language.weights"),
-    ("probe", "checkpoint"),
-    ("probe", "data.path"),
-    ("probe", "data.cache"),
-    ("extract", "checkpoint"),
-    ("extract", "lerobot"),
-    ("ingest", "source.path"),
-    ("ingest", "output"),
-    ("collect", "output"),
-    ("serve", "checkpoint"),
-    ("rollout", "checkpoint"),
-    ("quickstart", "source"),
-    ("quickstart", "motion"),
-    ("compile", "of"),
-  ],
-)
-def test_urls_are_refused_wherever_a_path_is_expected(variant, key):
-  for url in (
-    "gs://bucket/run",
-    "https://huggingface.co/datasets/lerobot/pusht",
-    "hf://a/b",
-    "file:///home/me",
-  ):
-    line = refused(f"--config={variant}", f"--config.{key}={url}")
-    assert line.startswith(f"config.{key}={url}: URLs are not supported"), line
-
-
-def test_urls_elsewhere_on_the_command_line():
-  assert "--workdir=gs://bucket/run: URLs are not supported" in refused(
-    "--config=motion:debug", "--workdir=gs://bucket/run"
-  )
-  assert "--config=gs://bucket/motion.py: URLs" in refused("--config=gs://bucket/motion.py")
-  assert "mixture[0]['labels']=gs://b/l: URLs" in refused(
-    "--config=policy:debug", "--config.data.mixture=({'path': 'a', 'labels': 'gs://b/l'},)"
-  )
-  assert parse("--config=serve", "--config.prompt=see http://a/b").prompt == "see http://a/b", (
-    "a text is no path"
-  )
