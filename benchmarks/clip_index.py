@@ -220,12 +220,12 @@ def policy_start(policy_set):
       "standard"
     ),
     robots={"arm": (7, 0)},
-    cameras=1,
+    num_cameras=1,
     history=1,
     step_seconds=0.0,
-    chunk=8,
+    action_horizon=8,
     reduce="mean",
-    latent_chunk=2,
+    motion_horizon=2,
     latent_size=32,
     image_size=224,
     language=dict.fromkeys(

@@ -19,14 +19,14 @@ class UserError(ValueError):
   code = 2
 
 
-class Shared(UserError):
+class SharedUserError(UserError):
   """Bad input that all processes of the run know about.
 
   They all end normally, with the same message.
   """
 
 
-class Transient(RuntimeError):
+class TransientError(RuntimeError):
   """A temporary failure: the input is good, but other processes did not arrive in time.
 
   `main` exits with `code`, which means: start the run again.
@@ -35,7 +35,7 @@ class Transient(RuntimeError):
   code = os.EX_TEMPFAIL
 
 
-class Failed(RuntimeError):
+class RunError(RuntimeError):
   """The input is good but the run cannot go on; the message says why and what to do.
 
   `main` exits with `code`.
@@ -44,18 +44,18 @@ class Failed(RuntimeError):
   code = 1
 
 
-class NonFinite(Failed):
+class NonFiniteError(RunError):
   """A loss, gradient or weight became infinite or NaN; the message names the step.
 
   All processes of a run detect it at the same step.
   """
 
 
-class Storage(Failed):
+class StorageError(RunError):
   """A file of the run cannot be written (often: the disk is full) or read; the message names it."""
 
 
-class OutOfMemory(Failed):
+class OutOfMemoryError(RunError):
   """The program asked for more memory than there is."""
 
 

@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None, *, task: str = "", program: Sequence[str
     if startup.initialize(detect=command.distributed):
       return _one_of_several(command, program)
     return tasks.run(command)
-  except (errors.UserError, errors.Transient, errors.Failed) as error:
+  except (errors.UserError, errors.TransientError, errors.RunError) as error:
     print(_one_line(error), file=sys.stderr)
     return error.code
   except KeyboardInterrupt:
@@ -92,9 +92,9 @@ def main(argv: list[str] | None = None, *, task: str = "", program: Sequence[str
 def _one_of_several(command, program: Sequence[str]) -> int:
   """The task in one process of a run of several.
 
-  Only process 0 prints. Some failures are the same in every process (`errors.Shared`,
-  `errors.NonFinite`): all end in order. After any other one this process exits at once, because the
-  others would wait for it.
+  Only process 0 prints. Some failures are the same in every process (`errors.SharedUserError`,
+  `errors.NonFiniteError`): all end in order. After any other one this process exits at once,
+  because the others would wait for it.
   """
   from como_jax import tasks
   from como_jax.parallel import distributed
@@ -106,9 +106,12 @@ def _one_of_several(command, program: Sequence[str]) -> int:
       code = tasks.run(command)
       distributed.wait_for_all()
       return code
-    except (errors.Shared, errors.NonFinite):  # every process raises it, and `main` prints it
+    except (
+      errors.SharedUserError,
+      errors.NonFiniteError,
+    ):  # every process raises it, and `main` prints it
       raise
-    except (errors.UserError, errors.Transient, errors.Failed) as error:
+    except (errors.UserError, errors.TransientError, errors.RunError) as error:
       print(_one_line(error), file=sys.stderr)
       distributed.exit_immediately(error.code)
     except KeyboardInterrupt:

@@ -218,7 +218,7 @@ def xpk(args, kind: tpu_types.Slice, command: list[str]) -> list[str]:
     f"--num-slices={kind.slices}",
     f"--docker-image={args.image}",
     f"--max-restarts={args.restarts}",
-    f"--restart-on-exit-codes=1,{errors.Transient.code}",  # xpk adds 42 and 127-255 itself
+    f"--restart-on-exit-codes=1,{errors.TransientError.code}",  # xpk adds 42 and 127-255 itself
     f"--termination-grace-period-seconds={args.grace}",
     *(["--spot"] if args.spot else []),
     *([f"--storage={args.claim or args.bucket}"] if args.at else []),

@@ -109,7 +109,7 @@ def cause(failed: list[tuple[int, int]]) -> tuple[int, int]:
 
   Processes that have lost another process exit with 75, or jax aborts them. Others are preferred.
   """
-  return min(failed, key=lambda pair: pair[1] in (-signal.SIGABRT, errors.Transient.code))
+  return min(failed, key=lambda pair: pair[1] in (-signal.SIGABRT, errors.TransientError.code))
 
 
 def _describe(code: int) -> str:

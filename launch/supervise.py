@@ -38,7 +38,8 @@ import time
 import common
 from common import errors
 
-EXIT_SIGNALED, BAD_INPUT, TRANSIENT, GAVE_UP = 143, errors.UserError.code, errors.Transient.code, 3
+EXIT_SIGNALED, GAVE_UP = 143, 3
+BAD_INPUT, TRANSIENT = errors.UserError.code, errors.TransientError.code
 TAIL = 1 << 16  # bytes that are read at the end of metrics.jsonl: some hundred lines
 # seconds within which a second signal counts as the same one, because schedulers send a signal to
 # several processes

@@ -154,7 +154,7 @@ LONG = {
   "tests/tasks/test_extract.py": 458,
   "tests/tasks/test_policy.py": 588,
   "tests/tasks/test_rollout.py": 448,
-  "tests/train/test_checkpoint_parts.py": 487,
+  "tests/train/test_checkpoint_parts.py": 491,
 }
 
 

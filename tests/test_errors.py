@@ -21,5 +21,11 @@ def test_the_nearest_name_and_the_first_twelve(name, valid, said):
 
 
 def test_exit_codes():
-  kinds = (errors.UserError, errors.Shared, errors.Transient, errors.Failed, errors.Storage)
+  kinds = (
+    errors.UserError,
+    errors.SharedUserError,
+    errors.TransientError,
+    errors.RunError,
+    errors.StorageError,
+  )
   assert [kind.code for kind in kinds] == [2, 2, 75, 1, 1]

@@ -77,7 +77,7 @@ class Loader:
     state = None if value is None else value[0].astype(np.float32)
     sample = self._without_images(which, example, state)
     if opened.robot:
-      edges, begins = policy_index.chunk_edges(times, t, to.step_seconds, to.chunk)
+      edges, begins = policy_index.chunk_edges(times, t, to.step_seconds, to.action_horizon)
       stored = reader.numbers(segment, "action", t, int(edges[-1]))
       if stored is not None:
         chunk = reduced(stored, edges[:-1][begins] - t, edges[1:][begins] - t, to.reduce)
@@ -85,7 +85,7 @@ class Loader:
         sample["actions"][begins, : chunk.shape[1]] = value_transforms.apply(transforms, chunk)
         sample["actions_mask"][begins, : chunk.shape[1]] = True
     if moving:
-      z, valid = _latents(opened, example, times, moving, to.latent_chunk)
+      z, valid = _latents(opened, example, times, moving, to.motion_horizon)
       sample["latents"][valid] = value_transforms.apply(to.normalization.latent or (), z[valid])
       sample["latents_mask"][valid] = True
     return sample, images
@@ -102,10 +102,10 @@ class Loader:
     language = self._texts[self._text_of[which][opened.row(example)]]
     return {
       **self._rows.numbers(opened.robot, state, language),
-      "actions": np.zeros((to.chunk, to.action_size), np.float32),
-      "actions_mask": np.zeros((to.chunk, to.action_size), bool),
-      "latents": np.zeros((to.latent_chunk, to.latent_size), np.float32),
-      "latents_mask": np.zeros(to.latent_chunk, bool),
+      "actions": np.zeros((to.action_horizon, to.action_size), np.float32),
+      "actions_mask": np.zeros((to.action_horizon, to.action_size), bool),
+      "latents": np.zeros((to.motion_horizon, to.latent_size), np.float32),
+      "latents_mask": np.zeros(to.motion_horizon, bool),
     }
 
   def finish(
@@ -226,9 +226,11 @@ def check_layout(opened: OpenedSet, layout: Layout) -> None:
       )
   if opened.motions is None:
     return
-  if layout.latent_chunk < 1 or layout.normalization.latent is None:
+  if layout.motion_horizon < 1 or layout.normalization.latent is None:
     why = (
-      "latent_chunk is 0" if layout.latent_chunk < 1 else "no statistics of latent motion are given"
+      "motion_horizon is 0"
+      if layout.motion_horizon < 1
+      else "no statistics of latent motion are given"
     )
     raise errors.UserError(f"{opened.label}: has labels, but {why}")
   if opened.motions.size != layout.latent_size:

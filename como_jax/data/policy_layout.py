@@ -35,10 +35,10 @@ class Layout:
       absent (no token).
     robots: name -> (A, S). Their numbers are their places in sorted order; the widest decides the
       padding.
-    cameras, history: C and T; the history's frames are one policy step apart, and before a
+    num_cameras, history: C and T; the history's frames are one policy step apart, and before a
       segment's first frame repeat it.
-    chunk, reduce: K, and how the actions of a step become one: "mean", "first" or "last".
-    latent_chunk, latent_size: M and Z.
+    action_horizon, reduce: K, and how the actions of a step become one: "mean", "first" or "last".
+    motion_horizon, latent_size: M and Z.
     image_size: H = W.
     step_seconds: of an element of a chunk, see `policy_index.chunk_edges`; 0 = 1 frame.
   """
@@ -46,11 +46,11 @@ class Layout:
   normalization: normalization.Normalization
   language: Language
   robots: Robots
-  cameras: int
+  num_cameras: int
   history: int
-  chunk: int
+  action_horizon: int
   reduce: str
-  latent_chunk: int
+  motion_horizon: int
   latent_size: int
   image_size: int
   step_seconds: float
@@ -63,10 +63,10 @@ class Layout:
         f"step_seconds is {self.step_seconds}, expected 0 (the data's own rate) or more"
       )
     for name, least in (
-      ("cameras", 1),
+      ("num_cameras", 1),
       ("history", 1),
-      ("chunk", 1),
-      ("latent_chunk", 0),
+      ("action_horizon", 1),
+      ("motion_horizon", 0),
       ("latent_size", 0),
       ("image_size", 1),
     ):
@@ -84,7 +84,7 @@ class Layout:
       if "state" in self.normalization.robots.get(name, ())
     }
     return policy_row.RowBuilder(
-      self.names, self.history, self.cameras, self.image_size, self.state_size, transforms
+      self.names, self.history, self.num_cameras, self.image_size, self.state_size, transforms
     )
 
   @property

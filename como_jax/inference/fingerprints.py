@@ -14,7 +14,7 @@ from como_jax.data import policy_spec, shards
 from como_jax.train import checkpoint
 
 
-def of_parameters(location: checkpoint.Found, params: Mapping[str, Any]) -> str:
+def of_parameters(location: checkpoint.WeightsLocation, params: Mapping[str, Any]) -> str:
   """Checksum (xxh64) of the parameters as a file.
 
   Args:
@@ -58,7 +58,7 @@ def of_policy(path: str) -> dict[str, Any]:
   }
 
 
-def _stored(location: checkpoint.Found) -> str:
+def _stored(location: checkpoint.WeightsLocation) -> str:
   """Checksum of the stored weights: of their file, or of all files of a training state."""
   if location.weights:
     return shards.file_hash(str(location.weights / weights.PARAMS))

@@ -228,7 +228,7 @@ def complete(folder: str, run: LabelingRun, *, timeout: float) -> dict[str, Any]
     The content of labels.json.
 
   Raises:
-    errors.Transient: naming the shards that did not come.
+    errors.TransientError: naming the shards that did not come.
   """
   done = _wait_for_shards(folder, run, timeout=timeout)
   latent = run.trained.model.latent
@@ -259,7 +259,7 @@ def _wait_for_shards(folder: str, run: LabelingRun, *, timeout: float) -> dict[i
   """Sidecars of all shards, once all are there.
 
   Raises:
-    errors.Transient: no new shard came for `timeout` seconds.
+    errors.TransientError: no new shard came for `timeout` seconds.
   """
   done: dict[int, dict] = {}
   since = time.monotonic()
@@ -274,7 +274,7 @@ def _wait_for_shards(folder: str, run: LabelingRun, *, timeout: float) -> dict[i
       since = time.monotonic()
       continue
     if time.monotonic() - since > timeout:
-      raise errors.Transient(
+      raise errors.TransientError(
         f"{folder}: {len(missing)} of {len(run.shards)} shards of other processes did not come "
         f"within {timeout:g} s (the first is {labels.file_name(missing[0])}): start again with "
         "--resume"

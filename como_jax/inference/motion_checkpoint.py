@@ -75,7 +75,7 @@ def load(path: str, *, dtype: str = "") -> MotionCheckpoint:
   )
 
 
-def _find(path: str) -> checkpoint.Found:
+def _find(path: str) -> checkpoint.WeightsLocation:
   """Finds the checkpoint, see `checkpoint.find`; an empty path is refused."""
   if not path:
     raise errors.UserError(
@@ -84,7 +84,7 @@ def _find(path: str) -> checkpoint.Found:
   return checkpoint.find(path)
 
 
-def _read(location: checkpoint.Found, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read(location: checkpoint.WeightsLocation, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
   """Reads the checkpoint, see `checkpoint.read`; other kinds of models are refused."""
   params, config = checkpoint.read(location)
   if config.get("model", {}).get("kind") != "motion":

@@ -46,7 +46,7 @@ def run_on_all_processes(function: Callable[[], Any], *, first_alone: bool = Fal
     The result of the function on this process.
 
   Raises:
-    errors.Shared: the message of the failed process with the lowest index.
+    errors.SharedUserError: the message of the failed process with the lowest index.
   """
   if jax.process_count() == 1:
     return function()
@@ -71,7 +71,7 @@ def _raise_everywhere(message: str) -> None:
   failed = [i for i, text in enumerate(texts) if text]
   if failed:
     where = "" if len(failed) == len(texts) else f" (process {failed[0]} of {len(texts)})"
-    raise errors.Shared(texts[failed[0]] + where)
+    raise errors.SharedUserError(texts[failed[0]] + where)
 
 
 def assert_same_on_all(text: str, *, what: str) -> None:
@@ -82,7 +82,7 @@ def assert_same_on_all(text: str, *, what: str) -> None:
     what: what the text describes, for the message.
 
   Raises:
-    errors.Shared: shows the first different line and the process that has it.
+    errors.SharedUserError: shows the first different line and the process that has it.
   """
   if jax.process_count() == 1:
     return
@@ -255,18 +255,18 @@ def lost_process(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def peers():
-  """Context that converts the loss of another process to `errors.Transient`.
+  """Context that converts the loss of another process to `errors.TransientError`.
 
   The process then prints one line and exits with the code that requests a restart.
   """
   try:
     yield
   except Exception as error:
-    if isinstance(error, (errors.UserError, errors.Transient, errors.Failed)) or not lost_process(
-      error
-    ):
+    if isinstance(
+      error, (errors.UserError, errors.TransientError, errors.RunError)
+    ) or not lost_process(error):
       raise
-    raise errors.Transient(
+    raise errors.TransientError(
       f"another process of the run is gone ({first_line(error)}): start all of them again, with "
       "--resume"
     ) from error

@@ -26,7 +26,7 @@ def meet(host: str, port: int, *, count: int, index: int, seconds: float) -> Non
     seconds: time limit.
 
   Raises:
-    errors.Transient: names the processes that did not connect within `seconds`.
+    errors.TransientError: names the processes that did not connect within `seconds`.
     errors.UserError: processes that were started differently, or an address that cannot be used.
   """
   if count == 1:
@@ -57,7 +57,7 @@ def _wait(host: str, port: int, *, count: int, seconds: float) -> None:
         connection, _ = server.accept()
       except TimeoutError:
         missing = ", ".join(str(i) for i in range(1, count) if i not in joined)
-        problem = errors.Transient(
+        problem = errors.TransientError(
           f"{count - 1 - len(joined)} of {count} processes did not come to {host}:{port} within "
           f"{seconds:g} s: missing {missing}"
         )
@@ -104,13 +104,15 @@ def _greet(host: str, port: int, *, count: int, index: int, seconds: float) -> N
     except OSError:
       pass
     if time.monotonic() > deadline:
-      raise errors.Transient(
+      raise errors.TransientError(
         f"process {index} of {count} found no process 0 at {host}:{port} within {seconds:g} s"
       )
     time.sleep(0.1)
   if answer != "go":
     kind, _, text = answer.partition(" ")
-    raise (errors.Transient if kind == errors.Transient.__name__ else errors.UserError)(text)
+    raise (errors.TransientError if kind == errors.TransientError.__name__ else errors.UserError)(
+      text
+    )
 
 
 def _receive(connection: socket.socket) -> str:

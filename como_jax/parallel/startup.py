@@ -48,7 +48,7 @@ def initialize(*, detect: bool = False, environment: Mapping[str, str] | None = 
 
   Raises:
     errors.UserError: an incomplete address, an invalid number, or no cluster that jax knows.
-    errors.Transient: processes that did not join (the message names them).
+    errors.TransientError: processes that did not join (the message names them).
   """
   env = os.environ if environment is None else environment
   devices = _integer(env, CPU_DEVICES, minimum=1)
@@ -76,7 +76,7 @@ def initialize(*, detect: bool = False, environment: Mapping[str, str] | None = 
     jax.distributed.initialize(**settings)
   except jax.errors.JaxRuntimeError as error:
     # an error of the service or the network; jax refuses arguments with plain errors
-    raise errors.Transient(
+    raise errors.TransientError(
       f"jax.distributed cannot start ({distributed.first_line(error)}): the processes did not find "
       "each other"
     ) from error
@@ -126,4 +126,4 @@ def _give_up(seconds: int) -> None:
     file=sys.stderr,
     flush=True,
   )
-  os._exit(errors.Transient.code)
+  os._exit(errors.TransientError.code)

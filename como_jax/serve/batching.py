@@ -140,7 +140,7 @@ class Batcher:
     if actions.shape != expected:
       raise ValueError(f"the policy gave actions of shape {actions.shape}, expected {expected}")
     if not np.isfinite(actions).all():  # such actions must never reach a robot
-      raise errors.NonFinite("the policy gave actions that are not finite")
+      raise errors.NonFiniteError("the policy gave actions that are not finite")
     return actions, 1e3 * (time.perf_counter() - begin)
 
 

@@ -28,11 +28,13 @@ def run(command: config_lib.CommandLine) -> int:
   """
   name: str = getattr(command.config, "task", "")
   if name not in TASKS:
-    raise errors.Shared(f"config.task={name!r} is unknown: {errors.nearest(str(name), TASKS)}")
+    raise errors.SharedUserError(
+      f"config.task={name!r} is unknown: {errors.nearest(str(name), TASKS)}"
+    )
   if (
     jax.distributed.is_initialized() and jax.process_count() > 1 and name not in MULTI_PROCESS_TASKS
   ):
-    raise errors.Shared(
+    raise errors.SharedUserError(
       f"task {name!r} runs in one process, this is one of {jax.process_count()}: only "
       f"{', '.join(MULTI_PROCESS_TASKS)} run in several"
     )
@@ -40,10 +42,10 @@ def run(command: config_lib.CommandLine) -> int:
     paths.local("COMO_JAX_CACHE", os.environ.get("COMO_JAX_CACHE", ""))
     checks.check(command.config)
     checks.places(command)
-  except errors.Shared:
+  except errors.SharedUserError:
     raise
   except errors.UserError as error:  # every process of a run finds the same
-    raise errors.Shared(str(error)) from error
+    raise errors.SharedUserError(str(error)) from error
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags in its workers
   # a second run of the same program starts in seconds

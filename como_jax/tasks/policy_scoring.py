@@ -78,7 +78,9 @@ def held_out_score(
 def _check(config) -> None:
   """Refuses a config that has no policy or nothing to score it on."""
   if jax.process_count() > 1:
-    raise errors.Shared("config.train.steps=0 scores a policy in one process, this run has several")
+    raise errors.SharedUserError(
+      "config.train.steps=0 scores a policy in one process, this run has several"
+    )
   if not config.init:
     raise errors.UserError(
       "config.train.steps=0 trains nothing and scores the policy of config.init: give "

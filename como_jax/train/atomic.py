@@ -48,7 +48,7 @@ def storage_problem(error: BaseException | None) -> str:
 
 @contextlib.contextmanager
 def explained(workdir: pathlib.Path):
-  """Context that converts the error of a full or read-only disk to `errors.Storage`.
+  """Context that converts the error of a full or read-only disk to `errors.StorageError`.
 
   Its message is one line that names the file, or the run directory `workdir`.
   """
@@ -57,7 +57,7 @@ def explained(workdir: pathlib.Path):
   except OSError as error:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
       raise
-    raise errors.Storage(
+    raise errors.StorageError(
       f"cannot write {error.filename or f'into {workdir}'}: {error.strerror}: make room, then "
       "give --resume"
     ) from error

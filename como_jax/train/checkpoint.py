@@ -23,7 +23,7 @@ WEIGHTS = "weights"
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class WeightsLocation:
   """Location of the weights that belong to a path.
 
   Attributes:
@@ -41,7 +41,7 @@ class Found:
   notes: tuple[str, ...] = ()
 
 
-def find(path: str | pathlib.Path) -> Found:
+def find(path: str | pathlib.Path) -> WeightsLocation:
   """Finds the weights of a weights-only folder, or the newest valid state of a run directory.
 
   Raises:
@@ -77,13 +77,13 @@ def find(path: str | pathlib.Path) -> Found:
         f"{exported} is of step {_format_step(exported_step)}, the newest checkpoint of step "
         f"{step}: the checkpoint is used (give {exported} to use that folder)"
       )
-    return Found(None, saved / integrity.STATE, config, step, tuple(notes))
+    return WeightsLocation(None, saved / integrity.STATE, config, step, tuple(notes))
   if has_weights:
-    return Found(exported, None, exported / weights.CONFIG, exported_step, tuple(notes))
+    return WeightsLocation(exported, None, exported / weights.CONFIG, exported_step, tuple(notes))
   raise errors.UserError("; ".join(notes) or f"{str(folder)!r} holds no committed checkpoint yet")
 
 
-def _explicit(folder: pathlib.Path) -> Found:
+def _explicit(folder: pathlib.Path) -> WeightsLocation:
   """Uses the weights folder of the user; notes when the run around it has a later checkpoint."""
   step, parent = weights.read_step(folder), folder.absolute().parent
   is_export = folder.absolute().name == WEIGHTS
@@ -94,7 +94,7 @@ def _explicit(folder: pathlib.Path) -> Found:
       f"{folder} is of step {_format_step(step)}, its run has a checkpoint of step {newest}: the "
       f"folder is used, as given (give {parent} to use the checkpoint)",
     )
-  return Found(folder, None, folder / weights.CONFIG, step, notes)
+  return WeightsLocation(folder, None, folder / weights.CONFIG, step, notes)
 
 
 def _format_step(step: int | None) -> str:
@@ -106,7 +106,7 @@ def load(path: str | pathlib.Path) -> tuple[dict, dict]:
   return read(find(path))
 
 
-def read(location: Found) -> tuple[dict, dict]:
+def read(location: WeightsLocation) -> tuple[dict, dict]:
   """Loads what `find` chose, and prints its notes. Raises errors.UserError: it is damaged."""
   for note in location.notes:
     print(f"note: {note}")

@@ -50,7 +50,7 @@ class Checkpointer:
     The data position is the step (data/pipeline.py).
 
     Raises:
-      errors.Storage: this save or the previous one cannot be written.
+      errors.StorageError: this save or the previous one cannot be written.
     """
     if step in self._manager.all_steps():
       return
@@ -110,7 +110,7 @@ class Checkpointer:
       distributed.broadcast_from_primary("")  # a barrier: all processes see the new name
       self._manager.reload()
     if distributed.broadcast_from_primary(", ".join(set_aside)):
-      raise errors.Shared(
+      raise errors.SharedUserError(
         f"--resume: no good checkpoint is left in {self._folder} (damaged and set aside: "
         f"{', '.join(set_aside) or 'all'}): --resume once more starts from step 0"
       )
@@ -121,7 +121,7 @@ class Checkpointer:
     part = dict(index=jax.process_index(), count=jax.process_count())
     try:
       distributed.run_on_all_processes(lambda: integrity.check(folder, **part))
-    except (integrity.Damaged, errors.Shared) as error:
+    except (integrity.Damaged, errors.SharedUserError) as error:
       return str(error)
     return ""
 
@@ -181,7 +181,7 @@ class Checkpointer:
     """Waits until the last save is committed and has its checksums.
 
     Raises:
-      errors.Storage: the save cannot be written.
+      errors.StorageError: the save cannot be written.
     """
     with self._writing(None):
       self._manager.wait_until_finished()
@@ -210,7 +210,7 @@ class Checkpointer:
       logging.getLogger("asyncio").setLevel(logging.CRITICAL)
       last = next((saved for saved in integrity.steps(self._folder) if saved != step), None)
       good = f"the last one is of step {last}" if last is not None else "there is no earlier one"
-      raise errors.Storage(
+      raise errors.StorageError(
         f"cannot write a checkpoint into {self._folder}: {text}; {good}: make room, then give "
         "--resume"
       ) from error

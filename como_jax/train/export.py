@@ -33,11 +33,11 @@ def export(
     The exit code.
 
   Raises:
-    errors.NonFinite: the weights are not finite; nothing is written.
+    errors.NonFiniteError: the weights are not finite; nothing is written.
   """
   workdir, steps = command.workdir, command.config.train.steps
   if not checkpoint.all_finite(final):
-    raise errors.NonFinite(
+    raise errors.NonFiniteError(
       f"step {steps}: the weights are infinite or not a number and are not exported: lower "
       "config.train.optimizer.learning_rate, or go on from an earlier checkpoint"
     )

@@ -81,7 +81,7 @@ def check(step: pathlib.Path, *, index: int = 0, count: int = 1) -> bool:
 
   Raises:
     Damaged: names the first file that differs from what was written.
-    errors.Storage: this user has no permission to read the file.
+    errors.StorageError: this user has no permission to read the file.
   """
   if not (step / CHECKSUMS).is_file():
     _structure(step)
@@ -104,7 +104,7 @@ def check(step: pathlib.Path, *, index: int = 0, count: int = 1) -> bool:
     except FileNotFoundError:
       raise Damaged(f"{name} is missing") from None
     except PermissionError as error:
-      raise errors.Storage(f"cannot read {step / name}: {error.strerror}") from None
+      raise errors.StorageError(f"cannot read {step / name}: {error.strerror}") from None
     except OSError as error:
       raise Damaged(f"{name} cannot be read: {error.strerror or error}") from None
   return True

@@ -44,7 +44,7 @@ class Log:
     try:
       atomic.write(self._path, "".join(json.dumps(line) + "\n" for line in kept))
     except OSError as error:
-      raise errors.Storage(f"cannot write {self._path}: {error.strerror or error}") from error
+      raise errors.StorageError(f"cannot write {self._path}: {error.strerror or error}") from error
     self.validated = sorted({line["step"] for line in kept if line["kind"] == "validation"})
     self._file = self._path.open("a")
     self._board = _Board(workdir / "tensorboard", purge_step=start) if tensorboard else None
@@ -78,14 +78,14 @@ class Log:
       kind: "train" or "validation".
 
     Raises:
-      errors.Storage: the line cannot be written.
+      errors.StorageError: the line cannot be written.
     """
     line = {"step": step, "kind": kind, **{k: float(v) for k, v in scalars.items()}}
     try:
       self._file.write(json.dumps(line) + "\n")
       self._file.flush()
     except OSError as error:
-      raise errors.Storage(f"cannot write {self._path}: {error.strerror or error}") from error
+      raise errors.StorageError(f"cannot write {self._path}: {error.strerror or error}") from error
     if self._board:
       try:
         self._board.write(step, {f"{kind}/{key}": float(value) for key, value in scalars.items()})

@@ -53,7 +53,7 @@ class TrainLoop:
   Metrics are read one step late: the host never waits for the step it has just started. They are
   all read before a save, so no state is saved after a loss that was not finite. An evaluation that
   fails is reported and left out (but for a lost process or storage): it must not end a run. A log
-  that cannot be written stops the run as a signal does, with a checkpoint; then Storage is raised.
+  that cannot be written stops the run as a signal does, with a checkpoint, and raises StorageError.
 
   Attributes:
     train_step: `(state, batch) -> (state, metrics)`, donating the state; its `mesh` places batches.
@@ -81,9 +81,9 @@ class TrainLoop:
       batches: this process's rows of each batch.
 
     Raises:
-      errors.NonFinite: a metric is infinite or not a number (found by `MetricsReader`); it names
-        the checkpoint to resume from.
-      errors.Storage: the log or a checkpoint cannot be written.
+      errors.NonFiniteError: a metric is infinite or not a number (found by `MetricsReader`); it
+        names the checkpoint to resume from.
+      errors.StorageError: the log or a checkpoint cannot be written.
     """
     done, failed_evaluations = int(state.step), []
     with signals_lib.Signals() as signals:
@@ -166,7 +166,7 @@ class TrainLoop:
 
   def _report_end(self, reader: MetricsReader, done: int) -> None:
     if reader.unwritten or reader.stop == signals_lib.name(signals_lib.NO_LOG):
-      raise errors.Storage(
+      raise errors.StorageError(
         f"{reader.unwritten or 'process 0 cannot write its log'}; step {done} is saved: make "
         "room, then give --resume"
       )
@@ -188,7 +188,9 @@ def _scores(
   try:
     return evaluate(state)
   except Exception as error:
-    if isinstance(error, (errors.Failed, errors.Transient)) or distributed.lost_process(error):
+    if isinstance(error, (errors.RunError, errors.TransientError)) or distributed.lost_process(
+      error
+    ):
       raise
     line = (str(error).splitlines() or [""])[0][:300]
     log.say(

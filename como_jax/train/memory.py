@@ -152,7 +152,7 @@ def size(tree: Any, *, mesh_size: int = 1) -> int:
 
 @contextlib.contextmanager
 def explained(advice: str = ADVICE):
-  """Context that converts an out-of-memory error to `errors.OutOfMemory`.
+  """Context that converts an out-of-memory error to `errors.OutOfMemoryError`.
 
   Its message is one line with the advice.
   """
@@ -161,7 +161,7 @@ def explained(advice: str = ADVICE):
   except (RuntimeError, ValueError, MemoryError) as error:
     if not is_out_of_memory(error):
       raise
-    raise errors.OutOfMemory(
+    raise errors.OutOfMemoryError(
       f"out of memory{_requested(str(error))} ({os.uname().nodename}): {advice}"
     ) from error
 

@@ -60,7 +60,7 @@ class MetricsReader:
     """Logs; a log that cannot be written becomes a reason to stop."""
     try:
       self.log.write(done, scalars, kind=kind)
-    except errors.Storage as error:
+    except errors.StorageError as error:
       self.unwritten = self.unwritten or str(error)
 
   @contextlib.contextmanager
@@ -68,10 +68,10 @@ class MetricsReader:
     """A save that fails as the log did before it is told with it."""
     try:
       yield
-    except errors.Storage as error:
+    except errors.StorageError as error:
       if not self.unwritten:
         raise
-      raise errors.Storage(f"{self.unwritten}; {error}") from error
+      raise errors.StorageError(f"{self.unwritten}; {error}") from error
 
   def add(self, done: int, metrics: dict, waited: float) -> None:
     """A step has been started; the one before it is read."""
@@ -97,7 +97,7 @@ class MetricsReader:
         if last is not None
         else "from step 0, there is no checkpoint before it"
       )
-      raise errors.NonFinite(
+      raise errors.NonFiniteError(
         f"step {done}: {', '.join(f'{name} = {values[name]}' for name in bad)}; --resume goes on "
         f"{where}: lower --config.train.optimizer.learning_rate or .clip_norm with it, or look at "
         "the batch of this step"

@@ -4,7 +4,8 @@ with pictures that carry their number.
 An input is drawn from a seed. Its truth is a list of frames: when each is, which number its picture
 shows, its action and its instruction. A new format joins with a writer, `write(input, folder)`,
 which writes the data set to folder/"set": one entry of `WRITERS` in test_contract.py, and a test
-there that calls `judge` with inputs of that kind (see that of tfds).
+there that calls `judge` with inputs of that kind (see that of tfds). Where pictures keep their
+colors (`shows_colors`), `choice["codec"]` names the codec, and check.COLOR has its tolerance.
 
 A picture shows, upright, four corner colors around a block code: 2 rows of 8 blocks are the 16 bits
 of its number in Gray code (so that neighbors differ by one block, and no picture looks like a cut).

@@ -1,7 +1,5 @@
 """Options of the data pipelines as a flat set of keywords, for tests that vary one of them."""
 
-import dataclasses
-
 from como_jax.data import motion_mixture, pipeline, policy_layout, policy_mixture
 from como_jax.data.batching import Batching, ProcessSlice, Split
 from como_jax.data.read_options import ReadOptions
@@ -85,14 +83,9 @@ def describe(sets, *, validation_fraction=0.1, cameras=9):
   return mixture(sets, cameras=cameras, validation_fraction=validation_fraction).describe()
 
 
-def layout(**options):
+def layout(*, cameras, **options):
   """The layout of the keywords; a missing one is named as any missing argument is."""
-  return policy_layout.Layout(**options)
-
-
-def of_layout(one, **changes):
-  """The keywords of a layout."""
-  return {field.name: getattr(one, field.name) for field in dataclasses.fields(one)} | changes
+  return policy_layout.Layout(num_cameras=cameras, **options)
 
 
 def stored_normalization(mode, robots, latent=None):

@@ -30,7 +30,7 @@ def test_chunks_and_history_by_time(tmp_path):
   """10, then 30 frames a second: a step of 0.2 s is 2, then 6 frames."""
   times = np.concatenate([np.arange(10) / 10, 1 + np.arange(20) / 30])
   path = makers.shards(tmp_path / "s", (30,), times=lambda i, n: times)
-  rows = walk([arm(path)], step_seconds=0.2, reduce="first", history=2, chunk=4)
+  rows = walk([arm(path)], step_seconds=0.2, reduce="first", history=2, action_horizon=4)
   starts = np.where(rows["actions_mask"][..., 0], rows["actions"][..., 0], -1).astype(int)
   assert (
     starts[0].tolist() == [0, 2, 4, 6]
@@ -38,7 +38,7 @@ def test_chunks_and_history_by_time(tmp_path):
     and starts[12].tolist() == [12, 18, 24, -1]
   )
   assert numbers(rows["images"])[[2, 12, 20], :, 0].tolist() == [[0, 2], [9, 12], [14, 20]]
-  mean = walk([arm(path)], step_seconds=0.2, chunk=4)["actions"][7][:, 0]
+  mean = walk([arm(path)], step_seconds=0.2, action_horizon=4)["actions"][7][:, 0]
   np.testing.assert_allclose(
     mean, [7.5, np.mean([9, 10, 11, 12]), np.mean(range(13, 19)), np.mean(range(19, 25))], atol=1e-5
   )

@@ -16,10 +16,10 @@ LAYOUT = policy_layout.Layout(
 @pytest.mark.parametrize(
   "name, least",
   [
-    ("cameras", 1),
+    ("num_cameras", 1),
     ("history", 1),
-    ("chunk", 1),
-    ("latent_chunk", 0),
+    ("action_horizon", 1),
+    ("motion_horizon", 0),
     ("latent_size", 0),
     ("image_size", 1),
   ],

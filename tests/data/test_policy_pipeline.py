@@ -347,10 +347,10 @@ def test_mistakes_are_told(path, two, tmp_path):
       "'flip' mirrors pictures but not actions",
     ),
     ([arm(path)], {"reduce": "maen"}, "did you mean 'mean'"),
-    ([arm(path)], {"chunk": 0}, "chunk is 0"),
+    ([arm(path)], {"action_horizon": 0}, "action_horizon is 0"),
     ([arm(path)], {"batch_size": 9, "process_count": 2}, "batch_size 9 does not divide"),
     ([arm(data, labels=folder)], {"latent_size": 4}, "have 2 numbers a motion, the policy 4"),
-    ([arm(data, labels=folder)], {"latent_chunk": 0}, "has labels, but latent_chunk is 0"),
+    ([arm(data, labels=folder)], {"motion_horizon": 0}, "has labels, but motion_horizon is 0"),
     (
       [arm(data, labels=folder), arm(data, labels=other)],
       {},

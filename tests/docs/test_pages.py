@@ -95,7 +95,9 @@ def named():
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
     for word in re.findall(r"`(?:--config\.)?([a-z_]*(?:\.(?:[a-z_]+|\*))+)(?:=[^`]*)?`", text):
       key = before.rpartition(".")[0] + word if word.startswith(".") else word
-      before = key if key.split(".")[0] in SECTIONS.split() and not key.endswith(".py") else ""
+      before = (
+        key if key.split(".")[0] in SECTIONS.split() and not key.endswith((".py", ".json")) else ""
+      )
       if before:
         yield path.name, key
 

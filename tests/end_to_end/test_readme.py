@@ -109,7 +109,7 @@ def check_products(runs):
   ]
   assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3]
   assert any(line["kind"] == "validation" for line in lines)
-  policy = json.loads((runs / "policy2" / "weights" / "config.json").read_text())
+  policy = json.loads((runs / "policy2" / "weights" / "policy.json").read_text())
   assert list(policy["robots"]) == ["other", "sawyer"] and policy["robots"]["other"]["action"] == 4
 
 

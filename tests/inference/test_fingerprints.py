@@ -25,7 +25,7 @@ def test_the_fingerprint_is_that_of_the_file(tmp_path):
   (tmp_path / "m").rename(folder)
   assert of_parameters(tmp_path / "run", params) == expected
   # of a training that goes on, also beside older weights
-  newer = checkpoint.Found(weights=None, state=tmp_path, config=tmp_path, step=9)
+  newer = checkpoint.WeightsLocation(weights=None, state=tmp_path, config=tmp_path, step=9)
   other = {**params, "idm": {**params["idm"], "more": np.zeros(1, np.float32)}}
   assert (
     fingerprints.of_parameters(newer, params)

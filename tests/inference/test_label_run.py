@@ -114,7 +114,7 @@ def test_labels_are_complete_when_all_shards_have_come(monkeypatch):
     data={"path": "SOURCE", "fingerprint": "d", "image_size": 16},
   )
   begun, work = clock[0], work_of(0, 1, 2, 3)
-  assert text_of(errors.Transient, lambda: label_run.complete("F", work, timeout=30.0)) == (
+  assert text_of(errors.TransientError, lambda: label_run.complete("F", work, timeout=30.0)) == (
     "F: 2 of 4 shards of other processes did not come within 30 s (the first is "
     "labels-00002.labels): start again with --resume"
   )

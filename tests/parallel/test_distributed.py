@@ -65,7 +65,7 @@ def test_the_loss_of_another_process_asks_for_a_restart(monkeypatch, text):
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   with (
     pytest.raises(
-      errors.Transient, match="another process of the run is gone .*--resume"
+      errors.TransientError, match="another process of the run is gone .*--resume"
     ) as caught,
     distributed.peers(),
   ):

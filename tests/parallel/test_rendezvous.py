@@ -26,7 +26,7 @@ def meet(count, indices, *, seconds=limits.SAFETY_NET, counts=None, before=None)
         "localhost", port, count=(counts or {}).get(place, count), index=index, seconds=seconds
       )
       outcomes[place] = ""
-    except (errors.UserError, errors.Transient) as error:
+    except (errors.UserError, errors.TransientError) as error:
       outcomes[place] = f"{type(error).__name__} {error}"
 
   threads = [
@@ -48,14 +48,14 @@ def test_all_come():
 def test_missing_processes_are_named_everywhere():
   outcomes = meet(4, [0, 2], seconds=0.5)
   assert outcomes[0].startswith(
-    "Transient 2 of 4 processes did not come to localhost"
+    "TransientError 2 of 4 processes did not come to localhost"
   ) and outcomes[0].endswith("missing 1, 3")
   assert outcomes[1] == outcomes[0]
 
 
 def test_a_missing_first_process_is_named():
   assert meet(2, [1], seconds=0.3)[0].startswith(
-    "Transient process 1 of 2 found no process 0 at localhost"
+    "TransientError process 1 of 2 found no process 0 at localhost"
   )
 
 

@@ -45,7 +45,10 @@ def test_half_an_address_is_refused(environment, expected):
 @pytest.mark.parametrize(
   "raised, expected",
   [
-    (jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out\nmore"), errors.Transient),
+    (
+      jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out\nmore"),
+      errors.TransientError,
+    ),
     (ValueError("coordinator_address should be defined."), errors.UserError),
     (None, None),
   ],

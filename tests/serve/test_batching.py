@@ -146,7 +146,8 @@ def test_actions_of_another_shape_or_without_numbers_reach_nobody(waits):
   policy.infer = lambda histories, *, seed: np.full((1, 4, 7), np.nan)
   ((wrong,),) = play([[(1.0, 0)]], policy=policy)
   assert (
-    type(wrong) is errors.NonFinite and str(wrong) == "the policy gave actions that are not finite"
+    type(wrong) is errors.NonFiniteError
+    and str(wrong) == "the policy gave actions that are not finite"
   )
 
 

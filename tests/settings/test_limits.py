@@ -7,7 +7,7 @@ tested.
 import pytest
 
 from como_jax import config as config_lib
-from como_jax import errors
+from como_jax import errors, objectives
 from como_jax.settings import limits
 from como_jax.tasks import checks
 from tests import test_config
@@ -48,14 +48,8 @@ ZERO = {
   "train.optimizer.floor",
   "train.optimizer.warmup_steps",
   "train.optimizer.warmup_start",
-  "objectives.mae.weight",
-  "objectives.reconstruction.weight",
-  "objectives.contrastive.weight",
-  "objectives.perceptual.weight",
-  "objectives.features.weight",
-  "objectives.quantization.weight",
+  *(f"objectives.{name}.weight" for name in objectives.OBJECTIVES),
   "objectives.quantization.beta",
-  "objectives.kl.weight",
   "policy.objectives.action.weight",
   "policy.objectives.latent.weight",
   "model.mask_ratio",

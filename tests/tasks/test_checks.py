@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from como_jax import config as config_lib
-from como_jax import errors, models
+from como_jax import errors, models, objectives
 from como_jax.assembly import data_folders, motion_data
 from como_jax.settings import locations
 from como_jax.tasks import checks
@@ -304,7 +304,7 @@ def test_folders_that_cannot_be_written_are_named_with_what_is_in_the_way(tmp_pa
 def test_the_words_for_losses_that_do_not_go_together():
   assert refused("--config=motion:debug", "--config.objectives={'mae': {'weight': 0.5}}") == (
     "config.objectives.mae.weight=0.5: a model of kind 'motion' has no such loss (its own: "
-    "reconstruction, contrastive, quantization, kl, features, perceptual)"
+    f"{', '.join(name for name in objectives.OBJECTIVES if name != 'mae')})"
   )
   assert refused("--config=motion:debug", "--config.model.bottleneck.kind=vq") == (
     "config.model.bottleneck.kind=vq has a loss without a weight, so that part would never be "

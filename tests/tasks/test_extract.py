@@ -302,7 +302,7 @@ def test_processes_share_the_shards(checkpoint, whole, tmp_path):
   for index in (1, 0):
     if index == 0:
       with pytest.raises(
-        errors.Transient,
+        errors.TransientError,
         match="1 of 2 shards of other processes did not come within 0 s.*labels-00000",
       ):
         label_run.complete(folder, work, timeout=0)

@@ -43,7 +43,7 @@ def test_a_policy_and_held_out_episodes_are_needed(monkeypatch):
     "config.data.validation_fraction is 0"
   )
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  with pytest.raises(errors.Shared, match="in one process, this run has several"):
+  with pytest.raises(errors.SharedUserError, match="in one process, this run has several"):
     policy_scoring._check(config())
 
 

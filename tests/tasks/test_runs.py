@@ -156,7 +156,7 @@ def test_steps_and_learning_rate_changed_on_resume_are_shown(fit, capsys):
 def test_what_is_advised_after_a_loss_that_is_not_finite_works(fit, tmp_path):
   run = tmp_path / "run"
   with pytest.raises(
-    errors.NonFinite,
+    errors.NonFiniteError,
     match=r"--resume goes on from step 0.*lower --config.train.optimizer.learning_rate",
   ):
     fit(steps=6, checkpoint_every=1, optimizer__learning_rate=3e38)
@@ -169,7 +169,8 @@ def test_weights_that_are_not_finite_are_not_exported(fit, tmp_path, monkeypatch
     fit_lib.distributed, "gather", lambda tree, keep: {"a": np.float32([1, np.inf])}
   )
   with pytest.raises(
-    errors.NonFinite, match="step 1: the weights are infinite or not a number and are not exported"
+    errors.NonFiniteError,
+    match="step 1: the weights are infinite or not a number and are not exported",
   ):
     fit(steps=1)
   assert not (tmp_path / "run" / "weights").exists()
@@ -238,7 +239,7 @@ def test_running_out_of_memory_is_one_line(fit):
     yield
 
   with pytest.raises(
-    errors.OutOfMemory,
+    errors.OutOfMemoryError,
     match=(
       r"^out of memory when it asked for 56\.3 GiB "
       r".*train.batch_size.*accumulate.*configs/compile.py"
@@ -267,7 +268,7 @@ def test_a_full_disk_anywhere_is_one_line_and_what_a_kill_left_is_removed(
 
   monkeypatch.setattr(fit_lib.atomic, "write", full)
   with pytest.raises(
-    errors.Storage,
+    errors.StorageError,
     match=(
       r"^cannot write .*run/speed.json: No space left on device: make room, then give " r"--resume$"
     ),
@@ -301,9 +302,9 @@ def test_the_first_step_finds_its_program_compiled(fit, monkeypatch):
 
 def test_the_exit_codes_are_those_of_the_program(capsys, monkeypatch):
   for error, code in (
-    (errors.OutOfMemory("no room"), 1),
-    (errors.Storage("full"), 1),
-    (errors.NonFinite("nan"), 1),
+    (errors.OutOfMemoryError("no room"), 1),
+    (errors.StorageError("full"), 1),
+    (errors.NonFiniteError("nan"), 1),
   ):
 
     def run(command, error=error):

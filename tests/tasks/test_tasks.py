@@ -56,21 +56,21 @@ def test_a_task_gives_the_exit_code_and_its_lock_back(run, tmp_path):
 
 
 def test_what_is_wrong_is_the_same_in_every_process(run, monkeypatch):
-  with pytest.raises(errors.Shared) as caught:
+  with pytest.raises(errors.SharedUserError) as caught:
     run(name="moton")
   assert (
     str(caught.value)
     == "config.task='moton' is unknown: did you mean 'motion'? (valid: motion, toy)"
   )
   for function in ("check", "places"):
-    for error in (errors.UserError("bad"), errors.Shared("bad")):
+    for error in (errors.UserError("bad"), errors.SharedUserError("bad")):
       with monkeypatch.context() as patch:
         patch.setattr(tasks.checks, function, raises(error))
-        with pytest.raises(errors.Shared, match="^bad$") as caught:
+        with pytest.raises(errors.SharedUserError, match="^bad$") as caught:
           run()
-        assert (caught.value is error) == isinstance(error, errors.Shared)
+        assert (caught.value is error) == isinstance(error, errors.SharedUserError)
   monkeypatch.setenv("COMO_JAX_CACHE", "gs://bucket/cache")
-  with pytest.raises(errors.Shared, match="^COMO_JAX_CACHE"):
+  with pytest.raises(errors.SharedUserError, match="^COMO_JAX_CACHE"):
     run()
 
 
@@ -78,7 +78,7 @@ def test_some_tasks_run_in_one_process(run, monkeypatch):
   monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
   assert run() == 7
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  with pytest.raises(errors.Shared) as caught:
+  with pytest.raises(errors.SharedUserError) as caught:
     run()
   assert str(caught.value) == (
     "task 'toy' runs in one process, this is one of 2: only mae, motion, policy, extract run "
@@ -93,11 +93,11 @@ def test_some_tasks_run_in_one_process(run, monkeypatch):
 
 def test_the_advice_for_no_memory_is_that_of_the_task(run):
   for config, advice in (({}, memory.ADVICE_ELSE), ({"train": {}}, memory.ADVICE)):
-    with pytest.raises(errors.OutOfMemory) as caught:
+    with pytest.raises(errors.OutOfMemoryError) as caught:
       run(raises(MemoryError()), **config)
     assert str(caught.value).endswith(f": {advice}")
   with pytest.raises(
-    errors.Storage,
+    errors.StorageError,
     match="^cannot write into .*/run: No space left on device: make room, then give --resume$",
   ):
     run(raises(OSError(28, "No space left on device")))

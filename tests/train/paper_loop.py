@@ -19,7 +19,7 @@ class Log:
 
   def write(self, step, scalars, *, kind="train"):
     if step >= self._full:
-      raise errors.Storage(f"cannot write the log at step {step}")
+      raise errors.StorageError(f"cannot write the log at step {step}")
     self._calls.append(("write", step, kind, dict(scalars)))
 
   def progress(self, step, scalars, *, say):

@@ -59,7 +59,7 @@ def test_a_full_disk_is_known_by_its_words_and_what_may_not_be_written_is_not():
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 def test_a_full_disk_is_one_line_that_names_the_file_or_the_run(tmp_path, number):
   for place, name in ((("/some/file",), "/some/file"), ((), f"into {tmp_path}")):
-    with pytest.raises(errors.Storage) as caught, atomic.explained(tmp_path):
+    with pytest.raises(errors.StorageError) as caught, atomic.explained(tmp_path):
       raise OSError(number, "Full", *place)
     assert str(caught.value) == f"cannot write {name}: Full: make room, then give --resume"
 

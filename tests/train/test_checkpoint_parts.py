@@ -144,25 +144,25 @@ def test_a_save_that_does_not_fit_names_the_last_good_step_and_is_said_once(pape
     )
     start = f"cannot write a checkpoint into {paper._folder}: No space left on device; "
     end = ": make room, then give --resume"
-    assert message(errors.Storage, paper.close) == f"{start}there is no earlier one{end}"
+    assert message(errors.StorageError, paper.close) == f"{start}there is no earlier one{end}"
     asyncio.setLevel(logging.WARNING)
     paper.close()  # once is enough
     paper._failed = False
     assert (
-      message(errors.Storage, lambda: paper.save(4, STATE))
+      message(errors.StorageError, lambda: paper.save(4, STATE))
       == f"{start}there is no earlier one{end}"
     )
     assert asyncio.level == logging.CRITICAL
     for step in ("2", "4"):
       (paper._folder / step).mkdir(parents=True)
     assert (
-      message(errors.Storage, lambda: paper.save(4, STATE))
+      message(errors.StorageError, lambda: paper.save(4, STATE))
       == f"{start}the last one is of step 2{end}"
     )
-    assert message(errors.Storage, paper.wait) == f"{start}the last one is of step 4{end}"
+    assert message(errors.StorageError, paper.wait) == f"{start}the last one is of step 4{end}"
     (paper._folder / "0").mkdir()
     assert (
-      message(errors.Storage, lambda: paper.save(6, STATE))
+      message(errors.StorageError, lambda: paper.save(6, STATE))
       == f"{start}the last one is of step 4{end}"
     )
   finally:
@@ -210,7 +210,7 @@ def test_several_processes_share_the_files_and_find_the_same(paper, monkeypatch)
   assert paper._problem(paper._folder) == "" and asked == [
     (paper._folder, {"index": 1, "count": 3})
   ]
-  for error in (integrity.Damaged("torn"), errors.Shared("torn")):
+  for error in (integrity.Damaged("torn"), errors.SharedUserError("torn")):
     monkeypatch.setattr(integrity, "check", raises(error))
     assert paper._problem(paper._folder) == "torn"
 
@@ -225,7 +225,7 @@ def test_the_other_processes_set_nothing_aside_and_say_nothing(paper, monkeypatc
   )
   reloaded = []
   paper._manager = manager(reload=lambda: reloaded.append(True))
-  assert message(errors.Shared, lambda: paper.restore({}, None)) == (
+  assert message(errors.SharedUserError, lambda: paper.restore({}, None)) == (
     f"--resume: no good checkpoint is left in {paper._folder} (damaged and set aside: all): "
     "--resume once more starts from step 0"
   )
@@ -342,25 +342,27 @@ def test_what_a_run_directory_means(tmp_path):
   step_folder(run, 2), step_folder(run, 4)
   (run / "config.json").write_text("{}")
   config, state = run / "config.json", run / "checkpoints" / "4" / "state"
-  assert checkpoint.find(str(run)) == checkpoint.Found(None, state, config, 4, ())
+  assert checkpoint.find(str(run)) == checkpoint.WeightsLocation(None, state, config, 4, ())
   folder = exported(run / "weights", 2)
   note = (
     f"{folder} is of step 2, the newest checkpoint of step 4: the checkpoint is used (give "
     f"{folder} to use that folder)"
   )
-  assert checkpoint.find(run) == checkpoint.Found(None, state, config, 4, (note,))
+  assert checkpoint.find(run) == checkpoint.WeightsLocation(None, state, config, 4, (note,))
   exported(folder, None)
   assert checkpoint.find(run).notes == (note.replace("step 2", "step unknown"),)
   for step in (4, 5):
     exported(folder, step)
-    assert checkpoint.find(run) == checkpoint.Found(folder, None, folder / "config.json", step, ())
+    assert checkpoint.find(run) == checkpoint.WeightsLocation(
+      folder, None, folder / "config.json", step, ()
+    )
   exported(folder, 2)
   (run / "checkpoints" / "4" / "state" / "manifest.ocdbt").unlink()
   damaged = (
     f"checkpoint {run / 'checkpoints' / '4'} is damaged (state/manifest.ocdbt is missing or "
     "empty) and is not used"
   )
-  assert checkpoint.find(run) == checkpoint.Found(
+  assert checkpoint.find(run) == checkpoint.WeightsLocation(
     folder, None, folder / "config.json", 2, (damaged,)
   ), "as new as what is whole"
   exported(folder, 1)
@@ -417,7 +419,9 @@ def test_what_holds_no_weights_is_named(tmp_path, monkeypatch):
 def test_a_weights_folder_that_is_named_is_used_and_a_newer_checkpoint_said(tmp_path, monkeypatch):
   run = tmp_path / "run"
   folder = exported(run / "weights", 2)
-  assert checkpoint.find(folder) == checkpoint.Found(folder, None, folder / "config.json", 2, ())
+  assert checkpoint.find(folder) == checkpoint.WeightsLocation(
+    folder, None, folder / "config.json", 2, ()
+  )
   step_folder(run, 2)
   assert checkpoint.find(folder).notes == (), "as new"
   step_folder(run, 4)
@@ -427,7 +431,7 @@ def test_a_weights_folder_that_is_named_is_used_and_a_newer_checkpoint_said(tmp_
   )
   assert checkpoint.find(folder).notes == (note,)
   exported(folder, None)
-  assert checkpoint.find(folder) == checkpoint.Found(
+  assert checkpoint.find(folder) == checkpoint.WeightsLocation(
     folder, None, folder / "config.json", None, (note.replace("step 2", "step unknown"),)
   )
   assert checkpoint.find(exported(run / "elsewhere", 2)).notes == (), "not the folder of the run"
@@ -436,7 +440,7 @@ def test_a_weights_folder_that_is_named_is_used_and_a_newer_checkpoint_said(tmp_
 
 
 def test_a_state_that_cannot_be_read_is_one_line(tmp_path, monkeypatch, capsys):
-  found = checkpoint.Found(
+  found = checkpoint.WeightsLocation(
     None, tmp_path / "state", tmp_path / "config.json", 4, ("a note", "another")
   )
   monkeypatch.setattr(checkpoint, "find", lambda path: found)

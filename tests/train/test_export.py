@@ -77,7 +77,7 @@ def test_what_a_finished_run_leaves_and_says(end, tmp_path, capsys):
     end(rate=0.0) == 0 and json.loads((tmp_path / "speed.json").read_text())["pairs_per_s"] == 0.0
   )
   before = (tmp_path / "weights" / weights.PARAMS).read_bytes()
-  assert text_of(errors.NonFinite, lambda: end(value=np.nan)) == (
+  assert text_of(errors.NonFiniteError, lambda: end(value=np.nan)) == (
     "step 8: the weights are infinite or not a number and are not exported: lower "
     "config.train.optimizer.learning_rate, or go on from an earlier checkpoint"
   )

@@ -370,12 +370,12 @@ def test_a_run_without_an_evaluation_and_one_that_was_stopped(fit):
 
 def test_what_fails_is_closed_in_order_unless_another_process_is_gone(fit):
   told = fit.told
-  told.error = errors.NonFinite("nan")
-  with pytest.raises(errors.NonFinite):
+  told.error = errors.NonFiniteError("nan")
+  with pytest.raises(errors.NonFiniteError):
     fit()
   assert told.calls[-3:] == ["batches.close", "log.close", "checkpointer.close"]
   told.lost = True
-  with pytest.raises(errors.NonFinite):
+  with pytest.raises(errors.NonFiniteError):
     fit()
   assert "log.close" not in told.calls and "checkpointer.close" not in told.calls
   told.error = KeyboardInterrupt()

@@ -104,7 +104,7 @@ def test_a_file_that_cannot_be_read_is_damage_and_one_that_may_not_be_read_is_no
   assert integrity.problem(step) == "data/metadata cannot be read: Input/output error"
   fails(PermissionError(13, "Permission denied"))
   with pytest.raises(
-    errors.Storage, match=f"^cannot read {step}/data/metadata: Permission denied$"
+    errors.StorageError, match=f"^cannot read {step}/data/metadata: Permission denied$"
   ):
     integrity.check(step)
 

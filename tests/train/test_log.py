@@ -109,11 +109,11 @@ def test_a_log_that_cannot_be_written_is_one_line_that_names_it(tmp_path, monkey
   writer._file.close()
   writer._file = types.SimpleNamespace(write=full, close=full)
   message = f"^cannot write {tmp_path / log.FILE}: {text}$"
-  with pytest.raises(errors.Storage, match=message):
+  with pytest.raises(errors.StorageError, match=message):
     writer.write(1, {"loss": 1.0})
   writer.close()  # it has been said
   monkeypatch.setattr(log.atomic, "write", full)
-  with pytest.raises(errors.Storage, match=message):
+  with pytest.raises(errors.StorageError, match=message):
     opened(tmp_path)
 
 

@@ -134,7 +134,7 @@ def test_non_finite_loss_stops_and_names_the_step(tmp_path):
       yield batch
 
   with pytest.raises(
-    errors.NonFinite,
+    errors.NonFiniteError,
     match=(
       r"step 5: .*error = nan.*--resume goes on from the checkpoint of step 2, whose weights "
       r"are finite"
@@ -145,7 +145,7 @@ def test_non_finite_loss_stops_and_names_the_step(tmp_path):
   params, _ = _load(tmp_path / "run")
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
   with pytest.raises(
-    errors.NonFinite,
+    errors.NonFiniteError,
     match=r"step 1: .*--resume goes on from step 0, there is no checkpoint before it",
   ):
     train(
@@ -179,7 +179,7 @@ def test_a_log_that_cannot_be_written_stops_the_run_with_a_checkpoint_and_names_
 
   monkeypatch.setattr(log.Log, "__init__", onto_a_full_disk)
   with pytest.raises(
-    errors.Storage,
+    errors.StorageError,
     match=r"cannot write .*run/metrics.jsonl: No space left on device; step 2 is saved: make room",
   ):
     train(tmp_path / "run", steps=50)
@@ -202,7 +202,7 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_with_the_last_good_step
       monkeypatch.setattr(checkpointer_lib.ocp.CheckpointManager, "save", full)
 
   with pytest.raises(
-    errors.Storage,
+    errors.StorageError,
     match=(
       "cannot write a checkpoint into .*run/checkpoints: No space left on device; the last one "
       "is of step 2: make"

@@ -131,7 +131,7 @@ def test_an_evaluation_that_fails_is_said_in_a_line(played, error, line):
 
 
 @pytest.mark.parametrize(
-  "error", [errors.NonFinite("a"), errors.Transient("b"), RuntimeError("lost")]
+  "error", [errors.NonFiniteError("a"), errors.TransientError("b"), RuntimeError("lost")]
 )
 def test_some_failures_of_an_evaluation_end_the_run(played, monkeypatch, error):
   monkeypatch.setattr(loop.distributed, "lost_process", lambda error: str(error) == "lost")

@@ -63,7 +63,7 @@ def test_a_program_that_cannot_fit_is_refused_with_what_to_change(monkeypatch):
 def test_out_of_memory_is_one_line(monkeypatch):
   with (
     pytest.raises(
-      errors.OutOfMemory,
+      errors.OutOfMemoryError,
       match=(
         r"^out of memory when it asked for \d+\.\d GiB "
         r".*config.train.batch_size.*configs/compile.py.*$"
@@ -73,7 +73,7 @@ def test_out_of_memory_is_one_line(monkeypatch):
   ):
     jax.block_until_ready(jax.jit(lambda x: jnp.zeros((1 << 22, 1 << 22)) + x)(1.0).sum())
   assert "\n" not in str(caught.value)
-  with pytest.raises(errors.OutOfMemory, match="^out of memory"), memory.explained():
+  with pytest.raises(errors.OutOfMemoryError, match="^out of memory"), memory.explained():
     raise MemoryError
   full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Failed to write: No space left on device")
   for other in (
@@ -196,7 +196,7 @@ def test_words_for_no_memory(word):
 
 
 def test_the_advice_is_that_of_the_task():
-  with pytest.raises(errors.OutOfMemory) as caught, memory.explained("buy more"):
+  with pytest.raises(errors.OutOfMemoryError) as caught, memory.explained("buy more"):
     raise MemoryError("allocating 2147483648")
   assert (
     str(caught.value)

@@ -69,7 +69,7 @@ def test_every_process_hears_of_the_slowest_and_of_a_signal(played):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_where_to_go_on(played, step, where, value):
   calls = []
-  with pytest.raises(errors.NonFinite) as caught:
+  with pytest.raises(errors.NonFiniteError) as caught:
     played(steps=9, metrics={step: value}, calls=calls)
   assert str(caught.value) == (
     f"step {step}: loss = {value}; --resume goes on {where}: lower "
@@ -85,29 +85,31 @@ def test_a_loss_that_is_not_finite_names_where_to_go_on(played, step, where, val
 
 def test_a_log_that_cannot_be_written_stops_the_run_with_a_checkpoint(played):
   calls = []
-  with pytest.raises(errors.Storage) as caught:
+  with pytest.raises(errors.StorageError) as caught:
     played(steps=9, calls=calls, log=lambda calls: Log(calls, full_from=2))
   assert (
     str(caught.value)
     == "cannot write the log at step 2; step 3 is saved: make room, then give --resume"
   ), "the first reason is kept"
   assert kinds(calls, "save", "wait") == [("save", 3), ("wait",)] and not kinds(calls, "say")
-  with pytest.raises(errors.Storage) as caught:
-    played(steps=9, log=lambda calls: Log(calls, full_from=2), full=errors.Storage("cannot save"))
+  with pytest.raises(errors.StorageError) as caught:
+    played(
+      steps=9, log=lambda calls: Log(calls, full_from=2), full=errors.StorageError("cannot save")
+    )
   assert str(caught.value) == "cannot write the log at step 2; cannot save"
-  with pytest.raises(errors.Storage) as caught:
-    played(steps=9, full=errors.Storage("cannot save"))
+  with pytest.raises(errors.StorageError) as caught:
+    played(steps=9, full=errors.StorageError("cannot save"))
   assert str(caught.value) == "cannot save"
 
 
 def test_the_other_processes_hear_of_a_log_that_cannot_be_written(played):
-  with pytest.raises(errors.Storage) as caught:
+  with pytest.raises(errors.StorageError) as caught:
     played(steps=9, exchange=AsyncAllGather({2: [[signal.SIGXFSZ, 0.0], [0, 0.0]]}))
   assert (
     str(caught.value)
     == "process 0 cannot write its log; step 3 is saved: make room, then give --resume"
   )
-  with pytest.raises(errors.Storage) as caught:  # process 0 itself, of several
+  with pytest.raises(errors.StorageError) as caught:  # process 0 itself, of several
     played(steps=9, exchange=AsyncAllGather({}), log=lambda calls: Log(calls, full_from=2))
   assert (
     str(caught.value)
