@@ -53,7 +53,9 @@ def setup(config, resumed: StartingPolicy | None = None) -> PolicySetup:
   facts, latent = data.robots(), mixture.latent_motion()
   if start:
     policy_start.check(start, facts, latent, resize=mixture.resize())
-  robots, latent_spec = _units(config.policy, data, facts, latent, start, keep=resumed is not None)
+  if resumed:
+    policy_start.check_cameras(resumed, facts, num_cameras=len(mixture.slots))
+  robots, latent_spec = _units(config.policy, data, facts, latent, start)
   model = _model_section(config.model.to_dict(), robots, len(mixture.slots), latent, start)
   model["language"].update(width=encode.width, num_tokens=encode.tokens)
   spec = PolicySpec(
@@ -74,8 +76,6 @@ def _units(
   facts: Mapping[str, RobotFacts],
   latent: LatentMotion | None,
   start: StartingPolicy | None,
-  *,
-  keep: bool,
 ) -> tuple[dict[str, RobotSpec], LatentMotionSpec | None]:
   """The records of all robots, and of the latent motion.
 
@@ -84,9 +84,15 @@ def _units(
   known = dict(start.spec.robots) if start else {}
   latent_spec = start.spec.latent if start else None
   new = {name: robot for name, robot in facts.items() if name not in known}
-  if not keep or new or (latent and not latent_spec):
+  if latent and latent_spec and not latent_spec.latent_model:  # an older version did not say
+    latent_spec = dataclasses.replace(
+      latent_spec,
+      latent_model=latent.latent_model,
+      latent_offset_seconds=latent.latent_offset_seconds,
+    )
+  if new or (latent and not latent_spec):
     statistics = data.statistics()
-    if not keep:
+    if new:
       statistics = with_grippers(statistics, new, tuple(settings.gripper))
     transforms = statistics.normalization(settings.normalization)
     if latent and not latent_spec and transforms.latent:
@@ -109,7 +115,7 @@ def _units(
       )
   for name, robot in facts.items():
     changed = {key: getattr(robot, key) for key in ("cameras", "unused_cameras", "instructions")}
-    known[name] = dataclasses.replace(known[name], **changed)
+    known[name] = dataclasses.replace(known[name], reduce=settings.reduce, **changed)
   return dict(sorted(known.items())), latent_spec  # examples number the robots by name
 
 
@@ -221,6 +227,12 @@ def _layout(config, spec: PolicySpec, texts: policy_layout.Language) -> policy_l
     image_size=config.data.image_size,
     step_seconds=config.policy.step_seconds,
   )
+
+
+def remarks(setup: PolicySetup) -> list[str]:
+  """What the data hold and what the policy makes of it, a line each, for logs."""
+  dimensions = describe_dimensions(setup.data.robots(), setup.spec.robots)
+  return [f"data: {line}" for line in setup.data.mixture.describe() + dimensions]
 
 
 def describe_dimensions(

@@ -87,6 +87,29 @@ def check(
         )
 
 
+def check_cameras(
+  resumed: StartingPolicy, facts: Mapping[str, RobotFacts], *, num_cameras: int
+) -> None:
+  """Refuses camera slots other than those that a resumed run has learned to see through.
+
+  Raises:
+    errors.UserError: another number of slots, or other cameras in them.
+  """
+  slots = resumed.spec.model["num_cameras"]
+  if num_cameras != slots:
+    raise errors.UserError(
+      f"--resume: config.policy.cameras and the data give {num_cameras} camera slots, "
+      f"{resumed.name} has {slots}"
+    )
+  for name, robot in facts.items():
+    before = resumed.spec.robots[name].cameras if name in resumed.spec.robots else ()
+    if any(before) and tuple(before) != tuple(robot.cameras):
+      raise errors.UserError(
+        f"--resume: the cameras of robot {name!r} are {', '.join(robot.cameras)} here and "
+        f"{', '.join(before)} in {resumed.name}: name them in config.policy.cameras or the mixture"
+      )
+
+
 def parameters(config, model: Any, start: StartingPolicy | None) -> Mapping[str, Any]:
   """Named parts of the parameters that do not start at random.
 

@@ -65,7 +65,7 @@ def wants_instruction(instructions: Mapping[str, Any] | None) -> str:
 
   Args:
     instructions: {"count", "empty", "examples"} of the robot's training data
-      (tasks/policy_data.py); None = unknown.
+      (data/policy_facts.py); None = unknown.
   """
   if not instructions or not policy_spec.instruction_needed(instructions):
     return ""

@@ -301,6 +301,11 @@ def read_spec(run: pathlib.Path) -> policy_spec.PolicySpec | None:
 def check(config: Mapping[str, Any], name: str) -> None:
   """Raises errors.UserError unless a checkpoint's config is a policy's."""
   kind = config.get("model", {}).get("kind") or config.get("kind", "unknown")
+  if kind == KIND and "normalization" not in config:
+    raise errors.UserError(
+      f"checkpoint {name} is a policy without its {policy_spec.FILE}, which stands beside its "
+      "config.json: copy the whole folder"
+    )
   if kind != KIND or "normalization" not in config:
     raise errors.UserError(
       f"checkpoint {name} holds a model of kind {kind!r}, a policy is expected"

@@ -36,9 +36,8 @@ def job(command: config_lib.CommandLine) -> TrainJob:
   data, layout, spec = setup.data, setup.layout, setup.spec
   model = models.build(dict(spec.model))
   start = policy_start.parameters(config, model, setup.start)
-  dimensions = policy_setup.describe_dimensions(data.robots(), spec.robots)
-  for line in data.mixture.describe() + dimensions:
-    print(f"data: {line}")
+  for remark in policy_setup.remarks(setup):
+    print(remark)
   options = data.choose_read_options(model.inputs_spec(reading.local_rows(config.train.batch_size)))
   tokens = None
   if config.policy.cache_tokens:

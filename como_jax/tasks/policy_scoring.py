@@ -37,9 +37,11 @@ def run(command: config_lib.CommandLine) -> int:
   _check_same(config, setup)
   model = models.build(dict(setup.spec.model))
   params = policy_start.parameters(config, model, setup.start)
-  rundir.open_run(workdir, config, **flags)
   evaluate = held_out_score(config, model, setup)
   assert evaluate is not None  # as something is held out
+  for remark in policy_setup.remarks(setup):
+    print(remark)
+  rundir.open_run(workdir, config, **flags)
   scores = evaluate(jax.device_put(params))
   record = {
     "policy": str(config.init),
@@ -97,10 +99,10 @@ def _check_same(config, setup: policy_setup.PolicySetup) -> None:
   """Refuses settings that would score another policy than the one that was trained."""
   assert setup.start is not None  # as config.init is given
   spec, known = setup.start.spec, setup.start.spec.robots
-  reductions = {robot.reduce for robot in known.values()}
+  reductions = {known[name].reduce for name in setup.data.robots() if name in known}
   stored = {"guidance_scale": {spec.guidance_scale}, "reduce": reductions}
   for key, values in stored.items():
-    if config.policy[key] not in values:
+    if values and config.policy[key] not in values:
       raise errors.UserError(
         f"config.train.steps=0: config.policy.{key} is {config.policy[key]!r}, that of the "
         f"policy {config.init!r} is {' or '.join(map(repr, sorted(values)))}"

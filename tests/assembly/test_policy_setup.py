@@ -154,8 +154,27 @@ def test_a_policy_goes_on_in_its_own_units(mixture, monkeypatch):
   assert setup(*words).spec.latent.latent_model == "aa", "it had no labels before"
 
 
+def resumed_run(cameras=("front",), num_cameras=2):
+  start = started()
+  arm = dataclasses.replace(start.spec.robots["arm"], cameras=cameras)
+  return started(
+    robots={**start.spec.robots, "arm": arm}, model={**start.spec.model, "num_cameras": num_cameras}
+  )
+
+
+def test_a_resumed_run_keeps_its_cameras(mixture):
+  del mixture
+  assert text_of(lambda: setup(resumed=resumed_run(num_cameras=3))).startswith(
+    "--resume: config.policy.cameras and the data give 2 camera slots, the policy 'INIT'"
+  )
+  assert text_of(lambda: setup(resumed=resumed_run(cameras=("side",)))).startswith(
+    "--resume: the cameras of robot 'arm' are front here and side in the policy 'INIT'"
+  )
+  setup(resumed=resumed_run(cameras=()))  # an older version did not say which
+
+
 def test_a_resumed_run_keeps_its_units_and_reads_no_statistics(mixture):
-  before, mixture.numbers = started(), None
+  before, mixture.numbers = resumed_run(), None
   found = setup("--config.policy.gripper=('x',)", resumed=before)
   assert not mixture.asked and found.start is before
   assert found.spec.robots["arm"].transforms == before.spec.robots["arm"].transforms

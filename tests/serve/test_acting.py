@@ -81,12 +81,15 @@ def test_what_is_no_policy_is_refused():
     ({"model": {"kind": "motion"}, "normalization": {}}, "motion"),
     ({"kind": "mae"}, "mae"),
     ({}, "unknown"),
-    ({"model": {"kind": "policy"}}, "policy"),
   ):
     with pytest.raises(
       errors.UserError, match=f"^checkpoint c holds a model of kind '{kind}', a policy is expected$"
     ):
       serving.check(config, "c")
+  with pytest.raises(
+    errors.UserError, match="^checkpoint c is a policy without its policy.json, .*copy the whole"
+  ):
+    serving.check({"model": {"kind": "policy"}}, "c")
   serving.check(stored(), "c")
   with pytest.raises(errors.UserError, match="^checkpoint c .*network/bias"):
     serving.Policy(

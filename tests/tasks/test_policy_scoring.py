@@ -28,7 +28,9 @@ def setup(*robots):
   model = {"dtype": "bfloat16"}
   known = types.SimpleNamespace(guidance_scale=1.0, robots={"arm": arm}, model=model)
   spec = types.SimpleNamespace(guidance_scale=1.0, robots=dict.fromkeys(robots, arm), model=model)
-  data = types.SimpleNamespace(examples=lambda *given, **more: (given, more))
+  data = types.SimpleNamespace(
+    examples=lambda *given, **more: (given, more), robots=lambda: dict.fromkeys(robots)
+  )
   return types.SimpleNamespace(
     start=types.SimpleNamespace(spec=known), spec=spec, layout="LAYOUT", data=data
   )
