@@ -16,7 +16,6 @@ from typing import Any
 
 from como_jax import errors
 from como_jax.data import normalization, value_transforms
-from como_jax.observations import IMAGE, STATE, TASK
 
 FILE = "policy.json"
 VERSION = 2
@@ -66,13 +65,6 @@ class RobotSpec:
   def two_valued(self) -> tuple[int, ...]:
     """Numbers of an action that take two values (grippers)."""
     return value_transforms.two_valued(self.transforms["action"])
-
-  @property
-  def required_keys(self) -> tuple[str, ...]:
-    """Keys that every observation must have, see `como_jax.observations`."""
-    state = (STATE,) if self.state else ()
-    text = (TASK,) if instruction_needed(self.instructions) else ()
-    return (*state, *(IMAGE + camera for camera in self.cameras if camera), *text)
 
 
 @dataclasses.dataclass(frozen=True)
