@@ -2,8 +2,10 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -186,3 +188,13 @@ def test_no_pickle():
     names = set(imports(path))
     if path.name != "torch_zip.py":  # the restricted reader of torch files
       assert "pickle" not in names, path
+
+
+def test_a_simulator_has_type_stubs():
+  """launch/lint.sh installs no simulator: without stubs the types would need one."""
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  required = {re.split(r"[^\w-]", one)[0].replace("-", "_") for one in project["dependencies"]}
+  for path in (PACKAGE / "sim").glob("*.py"):
+    for name in {each.partition(".")[0] for each in imports(path)}:
+      known = name in sys.stdlib_module_names or name == "como_jax" or name in required
+      assert known or (ROOT / "typings" / name / "__init__.pyi").exists(), f"{path.name}: {name}"

@@ -155,9 +155,9 @@ class _Copy:
     env = self._env
     disc, block = env.agent, env.block
     block.angle = float(pose[2])
-    block.position = tuple(map(float, pose[:2]))
+    block.position = (float(pose[0]), float(pose[1]))
     block.velocity, block.angular_velocity = (0.0, 0.0), 0.0
-    disc.position, disc.velocity = tuple(map(float, agent)), (0.0, 0.0)
+    disc.position, disc.velocity = (float(agent[0]), float(agent[1])), (0.0, 0.0)
     env.space.reindex_shapes_for_body(block)
     env.space.reindex_shapes_for_body(disc)
     for x, y in targets.tolist():

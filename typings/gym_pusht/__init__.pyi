@@ -1,0 +1,1 @@
+"""See `envs.pusht`."""
