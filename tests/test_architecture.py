@@ -37,6 +37,7 @@ ARROWS = {
   | {"data", "models", "evaluate", "exam", "parallel", "train", "serve", "sim", "weights"},
   "assembly": BASE
   | {"config", "data", "language", "models", "parallel", "serve", "settings", "train"},
+  "quickstart": {"data", "errors", "language", "report", "serve", "sim", "stages", "train"},
   "chunks": {"errors"},
   "observations": set(),
   "commands": set(),
@@ -49,6 +50,7 @@ ARROWS = {
   | {
     "assembly",
     "commands",
+    "quickstart",
     "stages",
     "config",
     "model_presets",
@@ -151,11 +153,9 @@ LONG = {
   "benchmarks/mutants.py": 475,
   "benchmarks/train_step.py": 476,
   "tests/data/makers.py": 437,
-  "tests/launch/test_launchers.py": 608,
   "tests/serve/test_server.py": 423,
   "tests/tasks/test_extract.py": 458,
   "tests/tasks/test_policy.py": 588,
-  "tests/tasks/test_rollout.py": 448,
   "tests/train/test_checkpoint_parts.py": 491,
 }
 

@@ -1,1 +1,1 @@
-"""Trained models at work: labels of a data set, evaluations, cached tokens of a frozen encoder."""
+"""Trained models at work: labels, evaluations, rollouts, cached tokens of a frozen encoder."""

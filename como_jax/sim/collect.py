@@ -1,12 +1,16 @@
 """Demonstrations by scripted experts: settings, seeds, attempts and stored episodes.
 
-An attempt is a pure function of (seed, task number, attempt number). The same settings therefore
-give the same motions with any number of processes. `actor` varies the motions of the experts.
+Each task can have its own process. An attempt is a pure function of (seed, task number, attempt
+number). The same settings therefore give the same motions with any number of processes. `actor`
+varies the motions of the experts.
 """
 
+import concurrent.futures
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +87,11 @@ class Settings:
       return tuple(self.cameras)
     return tuple(f"view{i}" for i in range(self.cameras_per_episode))
 
+  @property
+  def episodes(self) -> int:
+    """Number of stored episodes of a task of which all motions were collected."""
+    return self.motions + (len(self.scenes) - 1) * min(self.repeated, self.motions)
+
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
@@ -135,6 +144,55 @@ def build(settings: Settings, task: str) -> base.Simulator:
   return module.build(
     task, cameras=tuple(settings.cameras), image_size=settings.image_size, **settings.build
   )
+
+
+def spec(settings: Settings, task: str) -> base.Spec:
+  """The spec of a task; the simulator is built once and closed.
+
+  Raises:
+    UserError: as in `build`.
+  """
+  simulator = build(settings, task)
+  simulator.close()
+  return simulator.spec
+
+
+def collect_tasks(
+  settings: Settings, tasks: Sequence[str], *, workers: int
+) -> Iterator[Episode | Tally]:
+  """Yields what `collect_task` yields of each task, in order, with any number of processes.
+
+  At most `workers + 1` finished tasks are kept in memory (a task of 20 episodes at 128 px takes
+  about 100 MB).
+
+  Args:
+    settings: of the collection.
+    tasks: keys of the simulator's `TASKS`.
+    workers: number of processes; at most 1 = this process.
+
+  Raises:
+    UserError: as in `collect_task`.
+  """
+  if workers <= 1:
+    for task in tasks:
+      yield from collect_task(settings, task)
+    return
+  context = multiprocessing.get_context("spawn")  # OpenGL contexts do not survive a fork
+  # Ctrl-C kills the workers at once, because the end of this `with` block waits for them.
+  with concurrent.futures.ProcessPoolExecutor(
+    workers, mp_context=context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL)
+  ) as pool:
+    futures = []
+    for task in tasks:
+      futures.append(pool.submit(_whole_task, settings, task))
+      if len(futures) > workers:
+        yield from futures.pop(0).result()
+    for future in futures:
+      yield from future.result()
+
+
+def _whole_task(settings: Settings, task: str) -> list[Episode | Tally]:
+  return list(collect_task(settings, task))
 
 
 def collect_task(settings: Settings, task: str) -> Iterator[Episode | Tally]:

@@ -1,22 +1,19 @@
 """Collects a LeRobot data set from a simulator's scripted experts.
 
-Each task has its own process. The output is written atomically, with a progress bar.
+The output is written atomically, with a progress bar.
 """
 
-import concurrent.futures
 import json
-import multiprocessing
 import pathlib
-import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import tqdm
 
 from como_jax import config as config_lib
 from como_jax import errors, sim
 from como_jax.data import lerobot_info, lerobot_video, lerobot_writer
-from como_jax.sim import base, collect
+from como_jax.sim import collect
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -48,7 +45,7 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
         f"config.tasks: {settings.simulator} task {task!r} is unknown: "
         f"{errors.nearest(task, module.TASKS)}"
       )
-  spec = _spec(settings, tasks[0])
+  spec = collect.spec(settings, tasks[0])
   output = pathlib.Path(config.output or pathlib.Path(workdir) / "dataset")
   size = (settings.image_size, settings.image_size)
   with lerobot_writer.Writer(
@@ -84,17 +81,17 @@ def collect_dataset(config: config_lib.ConfigDict, workdir: str) -> pathlib.Path
 
 
 def _write_episodes(
-  writer: lerobot_writer.Writer, settings: collect.Settings, tasks: tuple[str, ...], *, workers: int
+  writer: lerobot_writer.Writer, settings: collect.Settings, tasks: Sequence[str], *, workers: int
 ) -> list[collect.Tally]:
   """Writes the episodes of all tasks, with a progress bar; returns the counts of each task."""
   tallies = []
-  total = len(tasks) * (
-    settings.motions + (len(settings.scenes) - 1) * min(settings.repeated, settings.motions)
-  )
   with tqdm.tqdm(
-    total=total, unit="episode", desc="collect", mininterval=1.0 if sys.stderr.isatty() else 30.0
+    total=len(tasks) * settings.episodes,
+    unit="episode",
+    desc="collect",
+    mininterval=1.0 if sys.stderr.isatty() else 30.0,
   ) as bar:
-    for item in _items(settings, tasks, workers):
+    for item in collect.collect_tasks(settings, tasks, workers=workers):
       if isinstance(item, collect.Tally):
         tallies.append(item)
         if item.successes < settings.motions:
@@ -118,39 +115,3 @@ def _write_episodes(
 def total_size(path: pathlib.Path) -> int:
   """Bytes of all files below a folder."""
   return sum(file.stat().st_size for file in pathlib.Path(path).rglob("*") if file.is_file())
-
-
-def _spec(settings: collect.Settings, task: str) -> base.Spec:
-  simulator = collect.build(settings, task)
-  simulator.close()
-  return simulator.spec
-
-
-def _items(
-  settings: collect.Settings, tasks: tuple[str, ...], workers: int
-) -> Iterator[collect.Episode | collect.Tally]:
-  """Yields episodes and tallies in the order of `tasks`, with any number of processes.
-
-  At most `workers + 1` finished tasks are kept in memory (a task of 20 episodes at 128 px takes
-  about 100 MB).
-  """
-  if workers <= 1:
-    for task in tasks:
-      yield from collect.collect_task(settings, task)
-    return
-  context = multiprocessing.get_context("spawn")  # OpenGL contexts do not survive a fork
-  # Ctrl-C kills the workers at once, because the end of this `with` block waits for them.
-  with concurrent.futures.ProcessPoolExecutor(
-    workers, mp_context=context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL)
-  ) as pool:
-    futures = []
-    for task in tasks:
-      futures.append(pool.submit(_whole_task, settings, task))
-      if len(futures) > workers:
-        yield from futures.pop(0).result()
-    for future in futures:
-      yield from future.result()
-
-
-def _whole_task(settings: collect.Settings, task: str) -> list[collect.Episode | collect.Tally]:
-  return list(collect.collect_task(settings, task))

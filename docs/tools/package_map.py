@@ -44,6 +44,7 @@ NOTES = {
   "cli": "como-jax",
   "commands": "names of commands",
   "inference": "labels, evaluators",
+  "quickstart": "stages and products",
   "observations": "names of observations",
   "stages": "resumable stages",
   "errors": "one-line messages",

@@ -117,3 +117,19 @@ def test_rollouts_that_are_odd():
     "eval_s": 0,
     "eval_ep_s": 0,
   }
+
+
+def test_no_result_at_all_has_no_rate():
+  episode = {
+    "task": "a",
+    "episode": 0,
+    "seed": 0,
+    "success": False,
+    "steps": 0,
+    "wall": 1.0,
+    "video": "",
+    "error": "died",
+  }
+  errors = [{"task": "a", "episode": 0, "seed": 0, "error": "died"}]
+  assert outcomes.summary([episode], ["a"]) == {"tasks": {}, "overall": None, "errors": errors}
+  assert outcomes.eval_info([episode], {"a": ("toy", 0)})["overall"]["pc_success"] is None

@@ -4,111 +4,30 @@ import json
 
 import pytest
 
+from como_jax.quickstart import products
 from como_jax.report import quickstart_page
 from como_jax.tasks import quickstart as task
 from tests.data import makers
-
-
-def write(path, value):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(value))
-
-
-ROWS = {
-  "trained": {
-    "lp_mse": [0.25, 0.01],
-    "lp_gain": [0.5, 0.02],
-    "state_lp_mse": [0.3, 0.1],
-    "mlp_mse": 0.2,
-    "s_pcfc": 0.1,
-    "effective_rank": 7.0,
-    "psnr": 30.0,
-    "copy_ratio": 0.8,
-    "copy_ratio_moving": 0.7,
-  },
-  "untrained": {
-    "lp_mse": [0.75, 0.01],
-    "state_lp_mse": [0.6, 0.1],
-    "mlp_mse": [0.7, 0.1],
-    "s_pcfc": 0.9,
-  },
-  "copy-current-frame": {"psnr": 25.0},
-}
-MOTION = {
-  "lp_mse": 0.25,
-  "lp_mse_random": 0.75,
-  "lp_gain": [0.5, 0.02],
-  "state_lp_mse": 0.3,
-  "state_lp_mse_random": 0.6,
-  "mlp_mse": 0.2,
-  "mlp_mse_random": 0.7,
-  "s_pcfc": 0.1,
-  "s_pcfc_random": 0.9,
-  "effective_rank": 7.0,
-  "psnr": 30.0,
-  "psnr_copy_last": 25.0,
-  "copy_ratio": 0.8,
-  "copy_ratio_moving": 0.7,
-  "pairs_per_s": 120.5,
-  "wait_share": 0.25,
-  "steps": 500,
-}
-RESULTS = {
-  "overall": {"mean_over_tasks": {"value": 0.75, "low": 0.5, "high": 0.9, "count": 8}},
-  "tasks": {
-    "reach": {"value": 1.0, "low": 0.6, "high": 1.0, "count": 4},
-    "push": {"value": 0.5, "low": 0.2, "high": 0.8, "count": 3},
-  },
-  "episodes": [
-    {"task": "reach", "video": "a.mp4", "success": True},
-    {"task": "push", "video": "", "success": True},
-    {"task": "push", "video": "b.mp4", "success": False},
-  ],
-}
-SERVED = {"requests": 20, "round_trip_ms": 12.34, "chunk": 8}
+from tests.quickstart import finished
+from tests.quickstart.finished import MOTION, ROWS, write
 
 
 @pytest.fixture(name="half")
 def _half(tmp_path):
-  """A quickstart on data without actions: the first stage alone."""
-  write(tmp_path / "probe" / "metrics.json", {"rows": ROWS})
-  write(
-    tmp_path / "motion" / "speed.json",
-    {key: MOTION[key] for key in ("pairs_per_s", "wait_share", "steps")},
-  )
-  return tmp_path
+  return finished.half(tmp_path)
 
 
 @pytest.fixture(name="whole")
-def _whole(half):
-  lines = [
-    {"step": step, "kind": "validation", "action_mse": value, "latent_mse": 2 * value, "other": 9.0}
-    for step, value in ((1, 0.5), (2, 0.25))
-  ]
-  lines += [{"step": 2, "kind": "train", "loss": 1.5, "action": 0.5, "rate": 0.1}]
-  (half / "policy").mkdir()
-  (half / "policy" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-  (half / "motion" / "metrics.jsonl").write_text(
-    json.dumps({"step": 3, "kind": "train", "loss": 2.5, "psnr": 20.0})
-    + "\n"
-    + json.dumps({"step": 3, "kind": "validation", "s_pcfc": 0.5, "psnr": 21.0})
-    + "\n"
-  )
-  write(half / "policy" / "speed.json", {"steps": 300, "examples_per_s": 42.0})
-  write(half / "rollout" / "results.json", RESULTS)
-  write(half / "serve" / "serve.json", SERVED)
-  write(half / "quickstart.json", {"source": "bundled"})
-  for name in ("a.mp4", "b.mp4"):
-    makers.write_video(half / "rollout" / name, 12)
-  return half
+def _whole(tmp_path):
+  return finished.whole(tmp_path)
 
 
 def test_the_numbers_of_both_stages(whole):
-  assert quickstart_page.motion_numbers(task.read_products(whole)) == MOTION | {
+  assert quickstart_page.motion_numbers(products.read(whole)) == MOTION | {
     "probe_report": str(whole / "probe" / "report.html"),
     "weights": str(whole / "motion" / "weights"),
   }
-  assert quickstart_page.policy_numbers(task.read_products(whole)) == {
+  assert quickstart_page.policy_numbers(products.read(whole)) == {
     "action_mse": 0.25,
     "latent_mse": 0.5,
     "policy_steps": 300,
@@ -123,7 +42,7 @@ def test_the_numbers_of_both_stages(whole):
 
 
 def test_what_was_left_out_has_no_numbers(half):
-  assert quickstart_page.policy_numbers(task.read_products(half)) == dict.fromkeys(
+  assert quickstart_page.policy_numbers(products.read(half)) == dict.fromkeys(
     (
       "action_mse",
       "latent_mse",
@@ -138,13 +57,13 @@ def test_what_was_left_out_has_no_numbers(half):
     )
   )
   write(half / "rollout" / "results.json", {"overall": None})
-  assert quickstart_page.policy_numbers(task.read_products(half))["success"] is None
+  assert quickstart_page.policy_numbers(products.read(half))["success"] is None
   fewer = {
     name: {key: value for key, value in row.items() if "mse" not in key and key != "lp_gain"}
     for name, row in ROWS.items()
   }
   write(half / "probe" / "metrics.json", {"rows": fewer})
-  found = quickstart_page.motion_numbers(task.read_products(half))
+  found = quickstart_page.motion_numbers(products.read(half))
   assert [
     found[key] for key in ("lp_mse", "lp_mse_random", "lp_gain", "mlp_mse", "mlp_mse_random")
   ] == [None] * 5 and found["psnr"] == 30.0
@@ -185,9 +104,9 @@ report  {whole / "report.html"}
 """
   )
   expected = {
-    **quickstart_page.motion_numbers(task.read_products(whole)),
-    **quickstart_page.exam_numbers(task.read_products(whole)),
-    **quickstart_page.policy_numbers(task.read_products(whole)),
+    **quickstart_page.motion_numbers(products.read(whole)),
+    **quickstart_page.exam_numbers(products.read(whole)),
+    **quickstart_page.policy_numbers(products.read(whole)),
     "seconds": 63.26,
     "seconds_by_stage": {"motion": 61.26, "serve": 2.0},
     "left_out": {"thing": "no reason"},

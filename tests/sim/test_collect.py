@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import json
+import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,6 +91,46 @@ def test_the_task_writes_a_data_set(tmp_path, workers):
     task.collect_dataset(config, str(tmp_path))
   with pytest.raises(errors.UserError, match="did you mean 'reach'"):
     task.collect_dataset(_with_task(config, "reich"), str(tmp_path))
+
+
+def test_several_processes_keep_the_order_and_few_tasks_wait(monkeypatch):
+  pools, waiting, most = [], set(), []
+
+  class Pool:
+    def __init__(self, workers, **settings):
+      pools.append((workers, settings))
+
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *unused):
+      pass
+
+    def submit(self, function, settings, name):
+      assert function is collect._whole_task
+      waiting.add(name)
+      most.append(len(waiting))
+
+      def result():
+        waiting.discard(name)
+        return function(settings, name)
+
+      return SimpleNamespace(result=result)
+
+  monkeypatch.setattr(collect.concurrent.futures, "ProcessPoolExecutor", Pool)
+  monkeypatch.setattr(
+    collect, "collect_task", lambda settings, name: iter([(settings, name, 0), (settings, name, 1)])
+  )
+  expected = [(SETTINGS, name, i) for name in "abcde" for i in (0, 1)]
+  for workers in (0, 1):
+    assert list(collect.collect_tasks(SETTINGS, "abcde", workers=workers)) == expected and not pools
+  assert list(collect.collect_tasks(SETTINGS, "abcde", workers=2)) == expected
+  ((workers, given),) = pools
+  assert workers == 2 and given.pop("mp_context").get_start_method() == "spawn"
+  assert (
+    given == dict(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL))
+    and max(most) == 3
+  )
 
 
 @pytest.mark.sim

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from como_jax import sim
+from como_jax.sim import vector
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +70,52 @@ def test_touching_is_what_meta_world_says_and_the_expert_keeps_to_the_bounds(sim
           == bool(module._touching_object(env, geom))
         )
   assert 0 < sum(touched) < len(touched) and np.abs(actions).max() == 1 and simulator.success
+
+
+@pytest.mark.sim
+def test_metaworld_is_seen_as_it_is():
+  """A policy that is shown a worker's observations acts on the same state as a simulator in this
+  process.
+  """
+  if importlib.util.find_spec("metaworld") is None:
+    pytest.skip("pip install -r requirements-sim.txt")
+  module, seen = sim.load("metaworld"), []
+  settings = vector.Settings(
+    cameras=("corner",), image_size=32, step_seconds=0.05, history=2, max_steps=24
+  )
+  chunk = np.float32([[0.5, -0.3, 0.2, 1], [-0.2, 0.4, 0.1, -1], [0.3, 0.3, -0.3, 0.5]])
+
+  def act(waiting):
+    seen.append(waiting[0].history)
+    return [chunk]
+
+  with vector.Fleet(module.build, settings, workers=1) as fleet:
+    list(fleet.run([vector.Job(0, "push", 5)], act))
+  simulator = module.build("push", cameras=("corner",), image_size=32)
+  expected = [simulator.reset(5)]
+  for action in chunk:
+    for _ in range(4):
+      simulator.advance(action)
+    expected.append(simulator.observe())
+  simulator.close()
+  assert [len(history) for history in seen] == [1, 2]
+  for got, want in zip([seen[0][0], *seen[1]], [expected[0], *expected[2:]], strict=False):
+    np.testing.assert_array_equal(got["observation.state"], want["observation.state"])
+    assert (
+      np.abs(got["observation.images.corner"].astype(int) - want["observation.images.corner"]).max()
+      <= 2
+    )
+
+
+@pytest.mark.sim
+def test_metaworld_contacts_are_those_of_the_package():
+  if importlib.util.find_spec("metaworld") is None:
+    pytest.skip("pip install -r requirements-sim.txt")
+  simulator, touched = sim.build("metaworld", "pick-place", cameras=(), image_size=32), []
+  env = simulator._env
+  simulator.restart(1)
+  while not (simulator.success or simulator.done):
+    simulator.advance(simulator.expert())
+    touched.append(env.touching_object(env._get_id_main_object()))
+    assert touched[-1] == type(env).touching_object(env, env._get_id_main_object())
+  assert simulator.success and any(touched) and not all(touched)

@@ -7,7 +7,7 @@ from como_jax import errors
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.sim import base, vector
 from como_jax.sim import planner as planner_lib
-from tests.tasks.test_rollout import Fake
+from tests.sim.toy_policy import Fake
 
 
 def text_of(call):

@@ -1,9 +1,6 @@
-"""Collecting on paper: which tasks, what the writer is given, what is said, and the order of
-several processes.
-"""
+"""Collecting on paper: which tasks, what the writer is given, and what is said."""
 
 import json
-import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -191,47 +188,6 @@ def test_a_task_that_the_simulator_does_not_have(toy, tmp_path):
     == "config.tasks: toy task 'rech' is unknown: did you mean 'reach'? (valid: push, reach)"
   )
   assert not toy.built and not toy.writers
-
-
-def test_several_processes_keep_the_order_and_few_tasks_wait(monkeypatch):
-  pools, waiting, most = [], set(), []
-
-  class Pool:
-    def __init__(self, workers, **settings):
-      pools.append((workers, settings))
-
-    def __enter__(self):
-      return self
-
-    def __exit__(self, *unused):
-      pass
-
-    def submit(self, function, settings, name):
-      assert function is task._whole_task
-      waiting.add(name)
-      most.append(len(waiting))
-
-      def result():
-        waiting.discard(name)
-        return function(settings, name)
-
-      return SimpleNamespace(result=result)
-
-  monkeypatch.setattr(task.concurrent.futures, "ProcessPoolExecutor", Pool)
-  monkeypatch.setattr(
-    collect, "collect_task", lambda settings, name: iter([(settings, name, 0), (settings, name, 1)])
-  )
-  settings = collect.Settings(**SECTION)
-  expected = [(settings, name, i) for name in "abcde" for i in (0, 1)]
-  for workers in (0, 1):
-    assert list(task._items(settings, tuple("abcde"), workers)) == expected and not pools
-  assert list(task._items(settings, tuple("abcde"), 2)) == expected
-  ((workers, given),) = pools
-  assert workers == 2 and given.pop("mp_context").get_start_method() == "spawn"
-  assert (
-    given == dict(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL))
-    and max(most) == 3
-  )
 
 
 def test_the_size_of_a_folder(tmp_path):

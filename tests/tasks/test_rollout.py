@@ -4,55 +4,22 @@ once.
 
 import importlib.util
 import json
-import pathlib
 
 import av
 import numpy as np
 import pytest
 
-from como_jax import config as config_lib
 from como_jax import errors, sim
-from como_jax.evaluate import outcomes
-from como_jax.inference import fingerprints, rollouts
-from como_jax.sim import vector
+from como_jax.inference import fingerprints, rollout_run, rollouts
 from como_jax.tasks import rollout
 from tests.sim import toys
-
-ROOT = pathlib.Path(__file__).parent.parent.parent
-
-
-class Fake:
-  """A policy that pushes towards the goal; the attributes of serve.policy.Policy."""
-
-  robot, chunk, action_dim, history, step_seconds = "toy", 4, 2, 1, 0.1
-  cameras, image_size, metadata = ("wrist",), 8, {"robot": "toy"}
-
-  def __init__(self, **changes):
-    self.calls, self.seeds = [], []
-    for name, value in changes.items():
-      setattr(self, name, value)
-
-  def infer(self, histories, *, seed=0):
-    self.calls.append(histories), self.seeds.append(seed)
-    return np.tile(np.float32([1, 0]), (len(histories), self.chunk, 1))
+from tests.sim.toy_policy import Fake
+from tests.tasks.toy_rollout import command
 
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
   monkeypatch.setitem(sim.SIMULATORS, "toy", lambda: toys)
-
-
-def command(workdir, *, resume=False, overwrite=False, **changes):
-  settings = (
-    dict(simulator="toy", tasks=("line",), cameras=("side",), image_size=8, episodes=3, seed=90)
-    | changes
-  )
-  words = [
-    f"--config={ROOT}/configs/rollout.py",
-    f"--workdir={workdir}",
-    *(f"--config.{key}={value}" for key, value in settings.items()),
-  ]
-  return config_lib.parse(["main", *words, *["--resume"] * resume, *["--overwrite"] * overwrite])
 
 
 def lines(workdir):
@@ -211,7 +178,7 @@ def test_a_rollout_is_of_one_policy(tmp_path, monkeypatch):
       file.write_bytes(b"second")  # training goes on
       return super().infer(histories, seed=seed)
 
-  monkeypatch.setattr(rollout, "load", lambda config: Retrained(warm_up=lambda: None))
+  monkeypatch.setattr(rollout_run, "load_policy", lambda options: Retrained(warm_up=lambda: None))
   first = fingerprints.of_policy(str(weights.parent))
   assert rollout.run(command(work, **words)) == 0
   assert json.loads((work / rollout.RESULTS).read_text())["checkpoint"] == first, (
@@ -323,41 +290,6 @@ def test_suites_are_spelled_out_and_have_the_layout_of_lerobot(tmp_path):
   assert (tmp_path / "run/videos/some_suite_1/eval_episode_0.mp4").is_file()
 
 
-def test_further_arguments_of_a_simulator(tmp_path):
-  words = [
-    f"--config={ROOT}/configs/rollout.py:libero",
-    "--config.simulator=toy",
-    "--config.build.limits=openpi",
-  ]
-
-  def command_of(config):
-    return config_lib.CommandLine(config, "rollout", tmp_path, resume=False, overwrite=False)
-
-  config = config_lib.parse(["main", *words]).config
-  config.tasks = ()
-  with pytest.raises(errors.UserError, match="config.build: toy has no 'initial'"):
-    rollout.prepare(command_of(config), Fake())
-  with config.ignore_type(), config.unlocked():
-    config.build, config.tasks, config.cameras = {"speed": 2.0}, ("line",), ("side",)
-  assert rollout.prepare(command_of(config), Fake()).build.keywords == {"speed": 2.0}
-
-
-def test_no_result_at_all_has_no_rate():
-  episode = {
-    "task": "a",
-    "episode": 0,
-    "seed": 0,
-    "success": False,
-    "steps": 0,
-    "wall": 1.0,
-    "video": "",
-    "error": "died",
-  }
-  errors = [{"task": "a", "episode": 0, "seed": 0, "error": "died"}]
-  assert outcomes.summary([episode], ["a"]) == {"tasks": {}, "overall": None, "errors": errors}
-  assert outcomes.eval_info([episode], {"a": ("toy", 0)})["overall"]["pc_success"] is None
-
-
 @pytest.mark.sim
 def test_metaworld(tmp_path):
   if importlib.util.find_spec("metaworld") is None:
@@ -397,52 +329,3 @@ def test_metaworld(tmp_path):
     and min(frame.std() for frame in frames) > 5
     and np.abs(frames[0].astype(int) - frames[-1]).max() > 50
   )
-
-
-@pytest.mark.sim
-def test_metaworld_is_seen_as_it_is(tmp_path):
-  """A policy that is shown a worker's observations acts on the same state as a simulator in this
-  process.
-  """
-  if importlib.util.find_spec("metaworld") is None:
-    pytest.skip("pip install -r requirements-sim.txt")
-  module, seen = sim.load("metaworld"), []
-  settings = vector.Settings(
-    cameras=("corner",), image_size=32, step_seconds=0.05, history=2, max_steps=24
-  )
-  chunk = np.float32([[0.5, -0.3, 0.2, 1], [-0.2, 0.4, 0.1, -1], [0.3, 0.3, -0.3, 0.5]])
-
-  def act(waiting):
-    seen.append(waiting[0].history)
-    return [chunk]
-
-  with vector.Fleet(module.build, settings, workers=1) as fleet:
-    list(fleet.run([vector.Job(0, "push", 5)], act))
-  simulator = module.build("push", cameras=("corner",), image_size=32)
-  expected = [simulator.reset(5)]
-  for action in chunk:
-    for _ in range(4):
-      simulator.advance(action)
-    expected.append(simulator.observe())
-  simulator.close()
-  assert [len(history) for history in seen] == [1, 2]
-  for got, want in zip([seen[0][0], *seen[1]], [expected[0], *expected[2:]], strict=False):
-    np.testing.assert_array_equal(got["observation.state"], want["observation.state"])
-    assert (
-      np.abs(got["observation.images.corner"].astype(int) - want["observation.images.corner"]).max()
-      <= 2
-    )
-
-
-@pytest.mark.sim
-def test_metaworld_contacts_are_those_of_the_package():
-  if importlib.util.find_spec("metaworld") is None:
-    pytest.skip("pip install -r requirements-sim.txt")
-  simulator, touched = sim.build("metaworld", "pick-place", cameras=(), image_size=32), []
-  env = simulator._env
-  simulator.restart(1)
-  while not (simulator.success or simulator.done):
-    simulator.advance(simulator.expert())
-    touched.append(env.touching_object(env._get_id_main_object()))
-    assert touched[-1] == type(env).touching_object(env, env._get_id_main_object())
-  assert simulator.success and any(touched) and not all(touched)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from como_jax import sim
-from como_jax.inference import fingerprints, rollouts
+from como_jax.inference import fingerprints, rollout_run, rollouts
 from como_jax.sim import vector
 from como_jax.tasks import rollout
-from tests.refusals import text_of
 from tests.sim import toys
-from tests.tasks.test_rollout import Fake, command
+from tests.sim.toy_policy import Fake
+from tests.tasks.toy_rollout import command
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,9 @@ def _played(monkeypatch):
       told.postfix[-1] = text
 
   monkeypatch.setattr(
-    rollout.vector, "Fleet", lambda *given, **more: contextlib.nullcontext(Fleet(*given, **more))
+    rollout_run.vector,
+    "Fleet",
+    lambda *given, **more: contextlib.nullcontext(Fleet(*given, **more)),
   )
   monkeypatch.setattr(rollouts.tqdm, "tqdm", Bar)
   monkeypatch.setattr(rollouts.time, "monotonic", lambda: clock[0])
@@ -228,9 +230,9 @@ def test_policies_without_a_checkpoint_have_a_pace_of_their_own(played, tmp_path
 def test_a_policy_from_a_checkpoint_is_warmed_and_named(played, tmp_path, monkeypatch):
   warmed = []
   monkeypatch.setattr(
-    rollout,
-    "load",
-    lambda config: Fake(
+    rollout_run,
+    "load_policy",
+    lambda options: Fake(
       warm_up=lambda: warmed.append((tmp_path / "run" / "checkpoint.json").exists())
     ),
   )
@@ -247,38 +249,4 @@ def test_a_policy_from_a_checkpoint_is_warmed_and_named(played, tmp_path, monkey
     )
     == 0
     and len(warmed) == 1
-  )
-
-
-def test_a_checkpoint_is_loaded_as_the_config_says(monkeypatch):
-  from como_jax.serve import policy as serving
-
-  asked = []
-  monkeypatch.setattr(
-    serving.Policy, "load", lambda path, **settings: asked.append((path, settings)) or "POLICY"
-  )
-  options = dict(robot="arm", num_sampling_steps=7, guidance_scale=2.0)
-  config = command("w", checkpoint="C", workers=3, **options).config
-  assert rollout.load(config) == "POLICY" and asked == [("C", {**options, "batch_size": 3})]
-  config.checkpoint = ""
-  assert text_of(lambda: rollout.load(config)) == (
-    "config.checkpoint is empty: give the run directory or weights folder of a policy, or another "
-    "config.policy (expert, random, zero)"
-  )
-
-
-def test_what_the_config_alone_shows_to_be_wrong():
-  config = command("w", policy="expert").config
-  rollout.check(config)
-  config.checkpoint = "C"
-  assert (
-    text_of(lambda: rollout.check(config))
-    == "config.policy='expert' does not use config.checkpoint: leave one of them out"
-  )
-  config.policy = "checkpoint"
-  rollout.check(config)
-  config.policy = "checkpont"
-  assert text_of(lambda: rollout.check(config)) == (
-    "config.policy='checkpont' is unknown: did you mean 'checkpoint'? (valid: checkpoint, "
-    "expert, random, zero)"
   )
