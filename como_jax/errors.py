@@ -27,9 +27,9 @@ class SharedUserError(UserError):
 
 
 class TransientError(RuntimeError):
-  """A temporary failure: the input is good, but other processes did not arrive in time.
+  """A temporary failure: processes that did not come or were lost, a network that did not answer.
 
-  `main` exits with `code`, which means: start the run again.
+  The input is good. `main` exits with `code`, which means: start the run again.
   """
 
   code = os.EX_TEMPFAIL
@@ -47,8 +47,11 @@ class RunError(RuntimeError):
 class NonFiniteError(RunError):
   """A loss, gradient or weight became infinite or NaN; the message names the step.
 
-  All processes of a run detect it at the same step.
+  All processes of a run detect it at the same step. `main` exits with `code`, which means: a
+  restart would end in the same way, because it takes the same batches.
   """
+
+  code = 3
 
 
 class StorageError(RunError):

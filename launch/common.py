@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # seconds for data workers to end, and for Python's resource tracker to free their shared memory
 TIDY = 3.0
 # seconds without a heartbeat after which jax considers a process dead (COMO_JAX_HEARTBEAT_SECONDS)
-HEARTBEAT = 100
+HEARTBEAT = 45
 
 
 class Parser(argparse.ArgumentParser):

@@ -9,9 +9,11 @@ writes gke-first.yaml, applies it with kubectl and prints the equivalent xpk com
 made by xpk. --dry-run prints the YAML and the commands, and runs none. The image is built from
 launch/Dockerfile. The run's directory is on a volume that all hosts share: --claim (ReadWriteMany,
 for example Filestore) or --bucket (Cloud Storage FUSE). Every pod runs como_jax.main under
-launch/supervise.py, which adds --resume where the directory contains a run. When a pod fails, the
-JobSet restarts all pods, at most --restarts times. Exit codes 2 (bad input) and 3 (deterministic
-crash) end it at once.
+launch/supervise.py, which adds --resume where the directory contains a run. When a pod fails, is
+preempted or comes late, the JobSet restarts all pods, without limit. Exit codes 2 (bad input) and 3
+(a deterministic failure, or too many unknown ones without a new step) end it at once. --restarts
+bounds the restarts for any other reason. This needs a JobSet controller with rules of failure
+policies, and Kubernetes 1.31 or newer.
 """
 
 import dataclasses
@@ -23,11 +25,11 @@ import sys
 from collections.abc import Sequence
 
 import common
+import failures
 import tpu_types
 from common import errors
 
 CONTAINER = "como-jax"
-FINAL = (2, 3)  # exit codes after which a restart cannot help
 NODEPOOL = "cloud.google.com/gke-nodepool"
 
 
@@ -169,8 +171,14 @@ def jobset(args, kind: tpu_types.Slice, command: list[str]) -> dict:
       "rules": [
         {
           "action": "FailJob",
-          "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": list(FINAL)},
-        }
+          "onExitCodes": {
+            "containerName": CONTAINER,
+            "operator": "In",
+            "values": list(failures.FINAL),
+          },
+        },
+        # a preempted or drained node: the pod is made again, and the job has not failed
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
       ]
     },
     "template": {
@@ -189,7 +197,15 @@ def jobset(args, kind: tpu_types.Slice, command: list[str]) -> dict:
     "spec": {
       "failurePolicy": {
         "maxRestarts": args.restarts,
-        "rules": [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
+        "rules": [
+          {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]},
+          # A preemption, or a pod that came late. The supervisor bounds the restarts after unknown
+          # failures (it ends with 3), because its ledger outlives the pods.
+          {
+            "action": "RestartJobSetAndIgnoreMaxRestarts",
+            "onJobFailureReasons": ["BackoffLimitExceeded"],
+          },
+        ],
       },
       "replicatedJobs": [{"name": "slice", "replicas": kind.slices, "template": {"spec": job}}],
     },
@@ -300,7 +316,9 @@ def _arguments(argv: Sequence[str]):
     default=0,
     help="where the node pool's machines differ from the usual ones",
   )
-  parser.add_argument("--restarts", type=int, default=20, help="of the whole JobSet")
+  parser.add_argument(
+    "--restarts", type=int, default=20, help="for other reasons than a failed pod"
+  )
   parser.add_argument(
     "--grace",
     type=int,

@@ -55,6 +55,10 @@ fi
 exit "$code"
 """
 
+# A task: srun reports the largest exit code alone, which hides a crash (1) behind what the others
+# say when they have lost that process (75). $0 is the folder of the codes.
+TASK = 'trap : TERM; "$@"; code=$?; echo "$code" > "$0/$SLURM_PROCID"; exit "$code"'
+
 
 def main(argv: Sequence[str]) -> int:
   """Writes and submits the batch script, or prints it."""
@@ -106,6 +110,8 @@ def batch(args, arguments: Sequence[str]) -> str:
   header = "\n".join(
     [*(f"#SBATCH --{key}={value}" for key, value in options.items() if value), "#SBATCH --requeue"]
   )
+  workdir = common.value(arguments, "workdir").rstrip("/")
+  codes = f"{workdir}.supervise-codes"
   # Every task sees all GPUs of its node, and jax chooses one. Slurm's binding would renumber them.
   step = [
     "srun",
@@ -113,8 +119,11 @@ def batch(args, arguments: Sequence[str]) -> str:
     f"--wait={args.saving}",
     "--gpu-bind=none",
     f"--cpus-per-task={options['cpus-per-task']}",
+    "bash",
+    "-c",
+    TASK,
+    codes,
   ]
-  workdir = common.value(arguments, "workdir").rstrip("/")
   # srun returns when all tasks have ended
   command = [
     args.python,
@@ -125,6 +134,7 @@ def batch(args, arguments: Sequence[str]) -> str:
     f"--restarts-per-hour={args.restarts_per_hour}",
     f"--workdir={workdir}",
     f"--ledger={workdir}.supervise.jsonl",
+    f"--codes={codes}",
     "--",
     *step,
     args.python,

@@ -6,16 +6,16 @@ r"""Supervises a run: restarts it after a crash or a preemption.
   launch/supervise.py --workdir runs/two -- \
       launch/local_processes.py 2 -- python -m como_jax.main ... --workdir=runs/two
 
-It restarts the command after exit code 143, 75 (other processes did not join or were lost), 134
-(jax aborts a process that has lost another), death by a signal and any other failure. It adds
---resume if the directory contains a run, and waits for a growing, random time. It stops, with a
-reason,
-  * after exit code 0 (done) or 2 (bad input), with the same code;
-  * after a signal: SIGTERM and SIGINT are passed on, the run saves, and the exit code is 143. After
-    SIGUSR1 it waits for the end of the command;
-  * with exit code 3 after a deterministic crash (the same last step twice in a row, without a
-    signal), after --stuck ends of any kind without a new step, or after --restarts-per-hour
-    restarts in an hour.
+It restarts the command, after a growing, random time, with --resume if the directory contains a
+run. What it does depends on the exit code (failures.py, docs/scale.md):
+  * transient (143, 75, and 134 of one process of several): restarted without limit;
+  * deterministic (2, 3): never restarted; the code is passed on;
+  * unknown (anything else, death by a signal too): restarted, but not after --stuck such ends
+    without a new step, after the program itself failed twice in a row at the same last step, or
+    after --restarts-per-hour restarts in an hour. The exit code is then 3.
+SIGTERM and SIGINT are passed on, the run saves, and the supervisor ends with the run's code. After
+SIGUSR1 it waits for the end of the command and restarts no more.
+Where each host of a run has a supervisor (--start), the others end when one has given up.
 Every start and end is a line of the ledger WORKDIR.supervise.jsonl. The ledger is beside the run
 directory, because a run refuses a nonempty directory, and --overwrite would delete the ledger. (If
 several hosts share the directory, it is WORKDIR.supervise-HOST.jsonl.) Last steps are read from the
@@ -23,23 +23,21 @@ run's metrics.jsonl and checkpoints.
 """
 
 import contextlib
-import datetime
-import fcntl
 import json
 import os
 import pathlib
 import random
 import shlex
+import shutil
 import signal
-import socket
 import sys
 import time
 
 import common
+import failures
+import ledger as ledger_lib
 from common import errors
 
-EXIT_SIGNALED, GAVE_UP = 143, 3
-BAD_INPUT, TRANSIENT = errors.UserError.code, errors.TransientError.code
 TAIL = 1 << 16  # bytes that are read at the end of metrics.jsonl: some hundred lines
 # seconds within which a second signal counts as the same one, because schedulers send a signal to
 # several processes
@@ -50,10 +48,9 @@ def main(argv) -> int:
   """Supervises the command until it must not be restarted; returns the exit code."""
   args, command = _arguments(argv)
   workdir = pathlib.Path(args.workdir)
-  ledger = (
-    pathlib.Path(args.ledger)
-    if args.ledger
-    else _ledger(workdir, several=_is_multiprocess(command))
+  several = _is_multiprocess(command)
+  path = (
+    pathlib.Path(args.ledger) if args.ledger else ledger_lib.default_path(workdir, several=several)
   )
   run = Run(workdir, command)
   first = run.command(again=args.go_on)
@@ -64,13 +61,10 @@ def main(argv) -> int:
     print(
       f"pauses {args.first_pause:g} s, doubled up to {args.longest_pause:g} s without a new "
       f"step, at least {args.settle:g} s; at most {args.restarts_per_hour} restarts an hour, "
-      f"{args.stuck} without a new step\nledger: {ledger}"
+      f"{args.stuck} without a new step\nledger: {path}"
     )
     return 0
-  ledger.parent.mkdir(parents=True, exist_ok=True)
-  with ledger.open("a") as file:
-    _lock(file, ledger)
-    return Supervisor(args, run, ledger, file).supervise(first)
+  return Supervisor(args, run, ledger_lib.Ledger(path)).supervise(first)
 
 
 class Run:
@@ -115,12 +109,16 @@ class Run:
 class Supervisor:
   """Starts the command, waits for its end, and decides whether to restart it."""
 
-  def __init__(self, args, run: Run, ledger: pathlib.Path, file):
-    self.args, self.run, self.file = args, run, file
-    # the last end: its step, and whether the program itself failed
-    self.ends = _ends(ledger)[-1:] if args.go_on else []
-    self.best, self.idle = run.step(), 0  # largest step; number of ends since it increased
-    self.restarts: list[float] = []
+  def __init__(self, args, run: Run, ledger: ledger_lib.Ledger):
+    self.args, self.run, self.ledger = args, run, ledger
+    self.given_up = ledger_lib.GivenUp(run.workdir, args.start)
+    self.several = _is_multiprocess(run.original)
+    self.history = failures.History(several=self.several)
+    if args.go_on:
+      for step, code in ledger.ends():
+        self.history.add(step, code)
+    self.history.best = run.step()
+    self.restarts: list[float] = []  # times of the restarts after an unknown failure
     self.child: common.Child | None = None
     # the signal to stop; its time; whether to stop after the current end
     self.stop_signal, self.stop_time, self.last = 0, 0.0, False
@@ -136,8 +134,12 @@ class Supervisor:
         started = time.monotonic()
         code = self._run_once(command)
         reason, leave = self._decide(code)
+        if leave is None and (told := self.given_up.read()):
+          reason, leave = told
+        elif leave in failures.FINAL:
+          self.given_up.write(leave, reason)
         pause = 0.0 if leave is not None else self._pause()
-        self._write(
+        self.ledger.write(
           "end",
           code=code,
           step=self.run.step(),
@@ -148,56 +150,76 @@ class Supervisor:
         if leave is not None:
           return leave
         self._wait(pause)
+        if told := self.given_up.read():
+          reason, code = told
+          self.ledger.write("leave", code=code, reason=reason)
+          return code
         command = self.run.command(again=True)
       name = signal.Signals(self.stop_signal).name
-      self._write("leave", code=EXIT_SIGNALED, reason=f"{name} between two starts")
-      return EXIT_SIGNALED
+      self.ledger.write("leave", code=failures.SIGNALED, reason=f"{name} between two starts")
+      return failures.SIGNALED
     finally:
       for number, handler in old.items():
         signal.signal(number, handler)
 
   def _run_once(self, command: list[str]) -> int:
     """Runs the command once; returns its exit code, 128 + n for death by signal n."""
+    if self.args.codes:
+      shutil.rmtree(self.args.codes, ignore_errors=True)
+      pathlib.Path(self.args.codes).mkdir(parents=True)
     try:
       # The command inherits the ledger's lock. While it runs, no other supervisor can start a
       # command in the same directory.
-      self.child = common.Child(command, pass_fds=(self.file.fileno(),))
+      self.child = common.Child(command, pass_fds=(self.ledger.file.fileno(),))
     except OSError as error:
       print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)
-      return BAD_INPUT
-    self._write("start", pid=self.child.pid, command=command, resume="--resume" in command)
+      return failures.BAD_INPUT
+    self.ledger.write("start", pid=self.child.pid, command=command, resume="--resume" in command)
     if self.stop_signal:  # the signal came before the child was started
       self.child.tell(self.stop_signal)
     self.child.wait()
     code = self.child.end()
-    return code if code >= 0 else 128 - code
+    code = code if code >= 0 else 128 - code
+    if not self.args.codes:
+      return code
+    texts = [path.read_text().strip() for path in pathlib.Path(self.args.codes).iterdir()]
+    return failures.cause([code, *(int(text) for text in texts if text.isdecimal())])
 
   def _decide(self, code: int) -> tuple[str, int | None]:
     """Returns the reason of the end, and our exit code (None: restart the command)."""
-    step = self.run.step()
-    advanced = step is not None and (self.best is None or step > self.best)
-    self.best, self.idle = (step, 0) if advanced else (self.best, self.idle + 1)
-    program_failed = _program_failed(code)
-    previous, self.ends = self.ends[-1:], [(step, program_failed)]
-    killed = code != EXIT_SIGNALED and code - 128 in set(signal.Signals)
-    what = f"signal {signal.Signals(code - 128).name}" if killed else f"exit code {code}"
+    repeated = self.history.add(self.run.step(), code)
+    what = f"signal {failures.signal_name(code)}"
+    if code == failures.SIGNALED or not failures.signal_name(code):
+      what = f"exit code {code}"
     if code == 0:
       return "done", 0
     if self.stop_signal:
       return f"{what} after {signal.Signals(self.stop_signal).name} was passed on", code
-    if code == BAD_INPUT:
-      return "bad input", BAD_INPUT
-    if program_failed and previous == [(step, True)]:
-      return f"{what}, deterministic: twice in a row at step {step}", GAVE_UP
-    if self.last or (code == EXIT_SIGNALED and self.args.leave_when_stopped):
+    if code == failures.BAD_INPUT:
+      return "bad input", code
+    if code == failures.DETERMINISTIC:
+      return f"{what}, deterministic", code
+    if repeated:
+      at = self.history.last_step
+      return f"{what}, deterministic: twice in a row at step {at}", failures.DETERMINISTIC
+    if self.history.idle >= self.args.stuck:
+      best = self.history.best
+      return (
+        f"{what}, {self.history.idle} ends without a step after {best}",
+        failures.DETERMINISTIC,
+      )
+    if self.last or (code == failures.SIGNALED and self.args.leave_when_stopped):
       return f"{what}, not to be restarted", code
-    self.restarts = [moment for moment in self.restarts if time.time() - moment < 3600]
     if not self.args.restarts_per_hour:
       return f"{what}, no restarts allowed", code
+    if failures.is_transient(code, several=self.several):
+      return f"{what}, transient", None
+    self.restarts = [moment for moment in self.restarts if time.time() - moment < 3600]
     if len(self.restarts) >= self.args.restarts_per_hour:
-      return f"{what}, restarted {len(self.restarts)} times within an hour", GAVE_UP
-    if self.idle >= self.args.stuck:
-      return f"{what}, {self.idle} ends without a step after {self.best}", GAVE_UP
+      return (
+        f"{what}, restarted {len(self.restarts)} times within an hour",
+        failures.DETERMINISTIC,
+      )
     self.restarts.append(time.time())
     return what, None
 
@@ -207,7 +229,9 @@ class Supervisor:
     The time is doubled while there is no new step. It is then multiplied by a random factor from
     0.5 to 1, so that many hosts do not start at the same moment.
     """
-    full = min(self.args.longest_pause, self.args.first_pause * 2 ** max(0, self.idle - 1))
+    # an exponent of some hundreds is no float
+    doubled = self.args.first_pause * 2 ** min(40, max(0, self.history.fruitless - 1))
+    full = min(self.args.longest_pause, doubled)
     return max(self.args.settle, full * random.uniform(0.5, 1.0))
 
   def _wait(self, seconds: float) -> None:
@@ -228,39 +252,6 @@ class Supervisor:
     if self.child is not None:
       self.child.tell(number)
 
-  def _write(self, event: str, **values) -> None:
-    """Writes one line to the ledger and one to stderr."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    line = {"time": now, "event": event, **values}
-    self.file.write(json.dumps(line) + "\n")
-    self.file.flush()
-    text = ", ".join(
-      f"{key} {shlex.join(value) if isinstance(value, list) else value}"
-      for key, value in values.items()
-    )
-    print(f"supervise: {event}: {text}", file=sys.stderr, flush=True)
-
-
-def _ends(ledger: pathlib.Path) -> list[tuple[int | None, bool]]:
-  """Reads (step, whether the program failed) of the ends before the scheduler restarted us."""
-  ends = []
-  for line in ledger.read_text().splitlines():
-    with contextlib.suppress(ValueError, KeyError):
-      entry = json.loads(line)
-      if entry["event"] == "end":
-        ends.append((entry["step"], _program_failed(entry["code"])))
-  return ends
-
-
-def _program_failed(code: int) -> bool:
-  """Whether the program itself failed.
-
-  This is false if a signal killed it (128 + n, as shells, srun and local_processes.py report it),
-  or if it ended because another process was gone.
-  """
-  expected = code in (0, BAD_INPUT, EXIT_SIGNALED, TRANSIENT)
-  return not expected and code - 128 not in set(signal.Signals)
-
 
 def _is_multiprocess(command: list[str]) -> bool:
   """Whether the command is one of several processes of a run, on this host or on others."""
@@ -271,30 +262,22 @@ def _is_multiprocess(command: list[str]) -> bool:
   )
 
 
-def _ledger(workdir: pathlib.Path, *, several: bool) -> pathlib.Path:
-  """Path of the ledger; with the host's name if there are several processes."""
-  path = pathlib.Path(os.path.abspath(workdir))
-  host = f"-{socket.gethostname()}" if several else ""
-  return path.with_name(f"{path.name}.supervise{host}.jsonl")
-
-
-def _lock(file, ledger: pathlib.Path) -> None:
-  """Locks the ledger, so that only one supervisor uses it."""
-  with contextlib.suppress(OSError):  # some file systems have no locks
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise errors.UserError(
-        f"{ledger} is in use: a supervisor, or a command that one has left behind, is at work there"
-      ) from error
-
-
 def _arguments(argv):
   parser = common.Parser(prog="supervise.py", description=__doc__)
   parser.add_argument(
     "--workdir", default="", help="directory of the run (default: the command's --workdir)"
   )
   parser.add_argument("--ledger", default="", metavar="FILE")
+  parser.add_argument(
+    "--start", default="", metavar="ID", help="the same for the supervisors of one run's hosts"
+  )
+  parser.add_argument(
+    "--codes",
+    default="",
+    metavar="DIR",
+    help="where each process of the command leaves a file with its exit code; a failure counts "
+    "before what is transient",
+  )
   for flag, purpose in (
     (
       "--go-on",

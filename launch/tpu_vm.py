@@ -16,6 +16,7 @@ run again: the run continues from the last checkpoint. Only `delete` deletes, an
 unless --yes is set.
 """
 
+import datetime
 import os
 import pathlib
 import re
@@ -229,6 +230,7 @@ def run(slices: Slices, args) -> int:
     PYTHON,
     "launch/supervise.py",
     "--go-on",
+    f"--start={datetime.datetime.now(datetime.UTC).strftime('%Y%m%dT%H%M%S')}",
     f"--restarts-per-hour={args.restarts_per_hour}",
     "--",
     PYTHON,

@@ -10,7 +10,7 @@ The same command starts a run on every host. Environment variables describe the 
       CPU devices of each process (also of a single process)
   COMO_JAX_JOIN_SECONDS=300
       time limit of the start, in which all processes must join
-  COMO_JAX_HEARTBEAT_SECONDS=100
+  COMO_JAX_HEARTBEAT_SECONDS=45
       time without a heartbeat after which a process counts as dead
 
 Without these variables there is one process.
@@ -48,7 +48,8 @@ def initialize(*, detect: bool = False, environment: Mapping[str, str] | None = 
 
   Raises:
     errors.UserError: an incomplete address, an invalid number, or no cluster that jax knows.
-    errors.TransientError: processes that did not join (the message names them).
+    errors.TransientError: processes that did not join (the message names them), a host name that
+      is not known yet, a metadata service that does not answer.
   """
   env = os.environ if environment is None else environment
   devices = _integer(env, CPU_DEVICES, minimum=1)
@@ -61,7 +62,7 @@ def initialize(*, detect: bool = False, environment: Mapping[str, str] | None = 
   join = _integer(env, JOIN_SECONDS, minimum=1) or 300
   settings: dict[str, Any] = {
     "initialization_timeout": join,
-    "heartbeat_timeout_seconds": _integer(env, HEARTBEAT_SECONDS, minimum=1) or 100,
+    "heartbeat_timeout_seconds": _integer(env, HEARTBEAT_SECONDS, minimum=1) or 45,
   }
   if names:
     settings |= _explicit(env, names, join=join)
@@ -80,7 +81,14 @@ def initialize(*, detect: bool = False, environment: Mapping[str, str] | None = 
       f"jax.distributed cannot start ({distributed.first_line(error)}): the processes did not find "
       "each other"
     ) from error
-  except (RuntimeError, ValueError) as error:
+  except Exception as error:  # jax lets through what requests and Kubernetes raise
+    if _is_network_failure(error):
+      raise errors.TransientError(
+        f"jax.distributed cannot start ({distributed.first_line(error)}): another process is not "
+        "there yet, or a service of the cluster does not answer"
+      ) from error
+    if not isinstance(error, RuntimeError | ValueError | KeyError | TypeError):
+      raise
     raise errors.UserError(
       f"jax.distributed cannot start ({distributed.first_line(error)}): set {COORDINATOR}, "
       f"{PROCESSES} and {INDEX}, or run on a cluster that jax knows"
@@ -88,6 +96,30 @@ def initialize(*, detect: bool = False, environment: Mapping[str, str] | None = 
   finally:
     timer.cancel()
   return True
+
+
+# Parts of the messages with which jax gives up on the host name of a pod that is not there yet, on
+# the metadata service of TPU VMs (its error page is an "unsupported format") and on Kubernetes.
+_UNREACHABLE = (
+  "failed to recognize coordinator address",
+  "getting metadata[",
+  "unsupported worker-network-endpoints format",
+  "retry failed with all attempts exhausted",
+  "kubernetes api error: 429",
+  "kubernetes api error: 5",
+  "max retries exceeded",
+)
+
+
+def _is_network_failure(error: BaseException | None) -> bool:
+  """Whether an error, or one that caused it, is of the network and not of the settings."""
+  while error is not None:
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError):
+      return True
+    if any(text in str(error).lower() for text in _UNREACHABLE):
+      return True
+    error = error.__cause__
+  return False
 
 
 def _explicit(env: Mapping[str, str], names: list[str], *, join: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Every start takes the next word of the plan:
   wait      logs a step and waits for SIGTERM (143)   done      exit code 0
   leave@S   as die@S, and leaves a process behind     later     exit code 75
   lost      exit code 75                              abort     exit code 134
+  nan       exit code 3
 
 Like como_jax.main it refuses a directory that is not empty without --resume, and --resume of
 nothing.
@@ -63,7 +64,7 @@ def main() -> int:
     )
   if word in ("die", "leave"):
     os.kill(os.getpid(), signal.SIGKILL)
-  return {"crash": 1, "stop": 143, "later": 75, "lost": 75, "abort": 134, "done": 0}[word]
+  return {"crash": 1, "stop": 143, "later": 75, "lost": 75, "abort": 134, "done": 0, "nan": 3}[word]
 
 
 if __name__ == "__main__":

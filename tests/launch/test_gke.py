@@ -27,14 +27,25 @@ def test_gke_jobset():
   )
   assert spec["failurePolicy"] == {
     "maxRestarts": 20,
-    "rules": [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
+    "rules": [
+      {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]},
+      {
+        "action": "RestartJobSetAndIgnoreMaxRestarts",
+        "onJobFailureReasons": ["BackoffLimitExceeded"],
+      },
+    ],
   }
   (job,) = spec["replicatedJobs"]
   assert job["replicas"] == 2 and (
     job["template"]["spec"]["parallelism"],
     job["template"]["spec"]["completions"],
   ) == (4, 4)
-  assert job["template"]["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [2, 3]
+  final, preempted = job["template"]["spec"]["podFailurePolicy"]["rules"]
+  assert final["action"] == "FailJob" and final["onExitCodes"]["values"] == [2, 3]
+  assert preempted == {
+    "action": "Ignore",
+    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+  }
   pod = job["template"]["spec"]["template"]["spec"]
   assert pod["nodeSelector"] == {
     "cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice",

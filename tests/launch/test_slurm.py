@@ -3,6 +3,8 @@
 Its batch script runs here with stand-ins for the cluster.
 """
 
+import importlib
+import json
 import os
 import shlex
 import signal
@@ -13,6 +15,8 @@ import pytest
 
 from tests import limits
 from tests.launch.dry_run import FAKE, PROGRAM, ROOT, launch, stand_in
+
+slurm = importlib.import_module("slurm")  # of launch/, which dry_run puts on the path
 
 
 def test_slurm_script():
@@ -56,12 +60,17 @@ def test_slurm_script():
     "--restarts-per-hour=10",
     "--workdir=/mnt/my runs/first",
     "--ledger=/mnt/my runs/first.supervise.jsonl",
+    "--codes=/mnt/my runs/first.supervise-codes",
     "--",
     "srun",
     "--kill-on-bad-exit=0",
     "--wait=300",
     "--gpu-bind=none",
     "--cpus-per-task=8",
+    "bash",
+    "-c",
+    slurm.TASK,
+    "/mnt/my runs/first.supervise-codes",
     "/e n v/python",
     "-m",
     "como_jax.main",
@@ -156,3 +165,46 @@ def test_slurm_script_saves_and_goes_back_into_the_queue(tmp_path, number, state
     )
     assert again.returncode == 0, again.stderr
     assert (runs / "first.starts").read_text() == "\n--resume\n"
+
+
+def test_a_crash_counts_before_what_the_other_tasks_say(tmp_path):
+  """srun reports the largest exit code: 75 of the task that has lost the one that crashed (1)."""
+  bin, runs = tmp_path / "bin", tmp_path / "my runs"
+  bin.mkdir()
+  runs.mkdir()
+  # srun: two tasks; the largest code, as Slurm has it
+  stand_in(
+    bin,
+    "srun",
+    'while [ "${1#--}" != "$1" ]; do shift; done\nworst=0\nfor i in 0 1; do SLURM_PROCID=$i "$@"; '
+    "code=$?; [ $code -gt $worst ] && worst=$code; done\nexit $worst\n",
+  )
+  # the program: task 0 crashes, task 1 has lost it
+  stand_in(
+    bin,
+    "python",
+    f'[ "$1" = launch/supervise.py ] && exec {sys.executable} "$@"\n'
+    f'echo "$@" >> "{tmp_path}/words"; [ $SLURM_PROCID = 0 ] && exit 1; exit 75\n',
+  )
+  stand_in(bin, "squeue", "echo RUNNING\n")
+  text = launch(
+    "slurm.py",
+    "--name=first",
+    f"--python={bin}/python",
+    "--",
+    "--config=configs/motion.py",
+    f"--workdir={runs}/first",
+  ).stdout.partition("\n\nsbatch ")[0]
+  done = subprocess.run(
+    ["bash", "-c", text.replace("--go-on", "--go-on --first-pause=0.01")],
+    env={**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"},
+    capture_output=True,
+    text=True,
+    timeout=limits.SAFETY_NET,
+  )
+  assert done.returncode == 3, done.stderr
+  lines = [json.loads(line) for line in (runs / "first.supervise.jsonl").read_text().splitlines()]
+  ends = [(line["code"], line["next"]) for line in lines if line["event"] == "end"]
+  assert [code for code, _ in ends] == [1, 1] and ends[1][1] == "leave with 3"
+  words = (tmp_path / "words").read_text().splitlines()
+  assert len(words) == 4 and words[0].endswith(f"--workdir={runs}/first")

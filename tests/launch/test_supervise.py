@@ -129,11 +129,38 @@ def test_bad_input_is_not_restarted(tmp_path):
   assert len(times) == 2 and ends(lines)[-1]["reason"] == "bad input"
 
 
-def test_processes_that_did_not_come_are_tried_again(tmp_path):
-  lines, times, _ = supervise(tmp_path, "later,later,crash@2,later,done")
-  assert len(times) == 5 and [line["reason"] for line in ends(lines)][:2] == ["exit code 75"] * 2
-  lines, _, _ = supervise(tmp_path, "later", "--stuck=2", "--go-on", code=3)  # but not for ever
-  assert "2 ends without a step" in ends(lines)[-1]["reason"]
+def test_what_is_transient_is_restarted_without_limit(tmp_path):
+  plan = ",".join(["later", "stop@2"] * 7 + ["crash@3", "later", "done"])
+  bounds = ("--stuck=2", "--restarts-per-hour=1")
+  lines, times, _ = supervise(tmp_path, plan, *bounds)
+  assert len(times) == 17 and ends(lines)[0]["reason"] == "exit code 75, transient"
+
+
+def test_an_abort_is_transient_for_one_of_several_processes_only(tmp_path):
+  plan = ",".join(["abort"] * 4 + ["done"])
+  _, times, _ = supervise(tmp_path, plan, "--stuck=2", code=3)
+  assert len(times) == 2
+  several = command(tmp_path / "b", plan, "--stuck=2", "--settle=0")
+  (tmp_path / "b").mkdir()
+  env = environment(COMO_JAX_DISTRIBUTED="1")
+  subprocess.run(several, check=True, timeout=limits.SAFETY_NET, env=env, capture_output=True)
+  assert len(starts(tmp_path / "b")) == 5
+
+
+def test_a_loss_that_is_not_finite_is_not_tried_again(tmp_path):
+  lines, times, _ = supervise(tmp_path, "crash@1,nan,done", code=3)
+  assert len(times) == 2 and ends(lines)[-1]["reason"] == "exit code 3, deterministic"
+
+
+def test_a_scheduler_that_restarts_for_ever_is_stopped(tmp_path):
+  options = ("--go-on", "--restarts-per-hour=0", "--stuck=3")
+  plan = "die@5,die@5,later,die@5,die@5"
+  for code in (137, 137, 75, 137):
+    supervise(tmp_path, plan, *options, code=code)
+  lines, _, _ = supervise(tmp_path, plan, *options, code=3)
+  assert "3 ends without a step after 5" in ends(lines)[-1]["reason"]
+  # somebody has mended it and starts it again: it has all its tries
+  supervise(tmp_path, plan, *options, code=137)
 
 
 def test_survivors_of_a_lost_process_are_never_called_deterministic(tmp_path):

@@ -3,6 +3,8 @@
 Real processes: tests/end_to_end/test_processes.py.
 """
 
+import socket
+
 import jax
 import pytest
 
@@ -42,6 +44,11 @@ def test_half_an_address_is_refused(environment, expected):
     startup.initialize(environment=environment)
 
 
+def because(error, cause):
+  error.__cause__ = cause
+  return error
+
+
 @pytest.mark.parametrize(
   "raised, expected",
   [
@@ -50,6 +57,15 @@ def test_half_an_address_is_refused(environment, expected):
       errors.TransientError,
     ),
     (ValueError("coordinator_address should be defined."), errors.UserError),
+    # what jax 0.10 says where pod 0 has no name yet, where the metadata service or Kubernetes does
+    # not answer; a cluster whose settings are wrong stays bad input
+    (RuntimeError("Failed to recognize coordinator address a-0:8476"), errors.TransientError),
+    (RuntimeError("Getting metadata['agent'] failed for 6 tries\nmore"), errors.TransientError),
+    (ConnectionError("HTTPConnectionPool(host='metadata')\nmore"), errors.TransientError),
+    (because(RuntimeError("gave up"), socket.gaierror(-2, "Name unknown")), errors.TransientError),
+    (RuntimeError("Kubernetes API Error: 503 - busy"), errors.TransientError),
+    (RuntimeError("Kubernetes API Error: 403 - Forbidden"), errors.UserError),
+    (KeyError("SLURM_JOB_NUM_NODES"), errors.UserError),
     (None, None),
   ],
 )
@@ -79,3 +95,13 @@ def test_processes_that_jax_waits_for_in_vain_are_no_bad_input(monkeypatch, caps
 def test_without_an_address_there_is_one_process():
   assert not startup.initialize(environment={})
   assert not startup.initialize(environment={"COMO_JAX_DISTRIBUTED": "0"})
+
+
+def test_a_fault_of_the_program_is_no_bad_input(monkeypatch):
+  def initialize(**unused):
+    raise FileNotFoundError(2, "a file of jax's own")
+
+  monkeypatch.setattr(jax.distributed, "initialize", initialize)
+  monkeypatch.setattr(jax.config, "update", lambda *unused: None)
+  with pytest.raises(FileNotFoundError):
+    startup.initialize(environment=given(COMO_JAX_PROCESSES="1"))

@@ -304,7 +304,7 @@ def test_the_exit_codes_are_those_of_the_program(capsys, monkeypatch):
   for error, code in (
     (errors.OutOfMemoryError("no room"), 1),
     (errors.StorageError("full"), 1),
-    (errors.NonFiniteError("nan"), 1),
+    (errors.NonFiniteError("nan"), 3),
   ):
 
     def run(command, error=error):
