@@ -29,7 +29,8 @@ _HERE = pathlib.Path(__file__).parent
 # inside an installed package, beside it in a clone
 CONFIGS = next((path for path in (_HERE / "configs",) if path.is_dir()), _HERE.parent / "configs")
 SWITCHES = ("resume", "overwrite", "distributed", "help")
-FLAGS = ("config", "workdir", *SWITCHES)
+FLAGS = ("config", "workdir", "expect", *SWITCHES)
+DEVICES = ("cpu", "gpu", "tpu")  # kinds that --expect can name
 _OFF = tuple(f"no{switch}" for switch in SWITCHES)
 
 
@@ -49,13 +50,14 @@ class CommandLine:
   words: tuple[str, ...] = ()  # the arguments as given, to print them again
   # jax looks for the other processes of the run (parallel/startup.py)
   distributed: bool = False
+  expect: str = ""  # the devices that JAX must find (parallel/devices.py); "" = any
 
 
 def parse(argv: Sequence[str]) -> CommandLine:
   """Reads a command line.
 
   `--config=FILE[:ARG] --config.key=value ... --workdir DIR [--resume | --overwrite] [--distributed]
-  [--help]`
+  [--expect KIND[:N]] [--help]`
 
   Raises:
     errors.UserError: one line naming the flag, key, value or file and what is expected.
@@ -103,6 +105,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
     overwrite=on["overwrite"],
     words=tuple(argv[1:]),
     distributed=on["distributed"],
+    expect=_expected(flags.get("expect", "")),
   )
 
 
@@ -185,6 +188,25 @@ def differences(old: dict, new: dict, *, prefix: str = "") -> dict[str, tuple[An
     elif a != b:
       changes[prefix + key] = (a, b)
   return changes
+
+
+def _expected(text: str | None) -> str:
+  """The text of --expect, once it is known to be one.
+
+  Raises:
+    errors.UserError: another text.
+  """
+  if text == "":
+    return text
+  kind, colon, count = (text or "").partition(":")
+  if kind not in DEVICES:
+    raise errors.UserError(
+      f"--expect={text or ''}: expected a kind of device and a number, as in gpu:8: "
+      f"{errors.nearest(kind, DEVICES)}"
+    )
+  if colon and not (count.isdecimal() and int(count)):
+    raise errors.UserError(f"--expect={text}: expected a number of devices, as in {kind}:8")
+  return text or ""
 
 
 def _switch(name: str, flags: dict[str, str | None]) -> bool:

@@ -117,15 +117,16 @@ def name(text: str, *, what: str, longest: int = 40) -> str:
   return text
 
 
-def program(argv: Sequence[str], *, hosts: int) -> list[str]:
+def program(argv: Sequence[str], *, hosts: int, expect: str) -> list[str]:
   """Checks the arguments of como_jax.main before any machine is rented.
 
   Args:
     argv: the words after "--": --config=FILE[:ARG] [--config.key=value ...] --workdir=DIR.
     hosts: number of machines; several machines need a shared directory.
+    expect: the devices that the program must find there, "gpu:16" or "tpu".
 
   Returns:
-    The arguments without --resume.
+    The arguments without --resume, and with --expect.
 
   Raises:
     errors.UserError: names the flag or file.
@@ -164,7 +165,8 @@ def program(argv: Sequence[str], *, hosts: int) -> list[str]:
       "directory yourself or choose another"
     )
   # the supervisor adds --resume where the directory contains a run
-  return [word for word in argv if word != "--resume"]
+  words = [word for word in argv if word != "--resume"]
+  return words if value(argv, "expect") else [*words, f"--expect={expect}"]
 
 
 def value(argv: Sequence[str], flag: str) -> str:

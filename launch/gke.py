@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     kind = dataclasses.replace(kind, chips_per_host=args.chips_per_host)
   common.name(args.name, what="--name")
   _check(args)
-  arguments = common.program(args.program, hosts=kind.hosts * kind.slices)
+  arguments = common.program(args.program, hosts=kind.hosts * kind.slices, expect="tpu")
   if args.at and not common.value(arguments, "workdir").startswith(args.at.rstrip("/") + "/"):
     raise errors.UserError(
       f"--workdir={common.value(arguments, 'workdir')} is not below --at={args.at}: it would "

@@ -64,7 +64,9 @@ def main(argv: Sequence[str]) -> int:
   """Writes and submits the batch script, or prints it."""
   args = _arguments(argv)
   _check(args)
-  arguments = common.program(args.program, hosts=args.nodes)
+  arguments = common.program(
+    args.program, hosts=args.nodes, expect=f"gpu:{args.nodes * args.gpus_per_node}"
+  )
   text = batch(args, arguments)
   runner = common.Runner(args.dry_run)
   file = pathlib.Path(args.file or f"slurm-{args.name}.sh")

@@ -225,7 +225,9 @@ def pack(runner: common.Runner, target: pathlib.Path) -> None:
 
 def run(slices: Slices, args) -> int:
   """Starts the program on every host, detached, and shows the log of the first."""
-  arguments = common.program(args.program, hosts=slices.kind.hosts * slices.kind.slices)
+  arguments = common.program(
+    args.program, hosts=slices.kind.hosts * slices.kind.slices, expect="tpu"
+  )
   command = [
     PYTHON,
     "launch/supervise.py",

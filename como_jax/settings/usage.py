@@ -25,12 +25,13 @@ FLAGS = (
   ("--resume", "go on with the run in the workdir"),
   ("--overwrite", "delete the run in the workdir and start anew"),
   ("--distributed", "one of several processes of a TPU pod or Slurm job"),
+  ("--expect=KIND[:N]", "refuse other devices: gpu, gpu:8 (of all processes), tpu, cpu"),
   ("--help", "this text; with --config its keys"),
 )
 CODES = (
   "Exit codes: 0 done, 2 bad input (one line, nothing written), 130 Ctrl-C before there was "
   "something to save, 143 stopped by SIGTERM or Ctrl-C after saving, 75 other processes did not "
-  "come or were lost, 1 anything else."
+  "come or were lost, 3 a loss that is not finite, 1 anything else."
 )
 
 

@@ -9,7 +9,7 @@ from absl import flags
 
 from como_jax import commands, errors, interrupt
 from como_jax import config as config_lib
-from como_jax.parallel import distributed
+from como_jax.parallel import devices, distributed
 from como_jax.settings import paths
 from como_jax.tasks import checks
 from como_jax.train import atomic, lock, memory
@@ -53,6 +53,9 @@ def run(command: config_lib.CommandLine) -> int:
     jax.config.update(
       "jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "como_jax" / "xla")
     )
+  devices.check(command.expect)
+  if name in MULTI_PROCESS_TASKS:
+    print(f"devices: {devices.describe()}")
   task = importlib.import_module(f"como_jax.tasks.{name}")
   interrupt.as_exception()
   advice = memory.ADVICE if "train" in command.config else memory.ADVICE_ELSE

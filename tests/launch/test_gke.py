@@ -63,6 +63,7 @@ def test_gke_jobset():
     "-m",
     "como_jax.main",
     *PROGRAM,
+    "--expect=tpu",
   ]
   assert container["env"] == [
     {"name": "COMO_JAX_DISTRIBUTED", "value": "1"},
@@ -88,7 +89,7 @@ def test_gke_jobset():
     "--spot",
     "--storage=runs",
   } <= set(xpk)
-  assert shlex.split(xpk[-1].removeprefix("--command="))[-3:] == PROGRAM
+  assert shlex.split(xpk[-1].removeprefix("--command="))[-4:] == [*PROGRAM, "--expect=tpu"]
 
 
 @pytest.mark.parametrize(

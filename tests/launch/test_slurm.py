@@ -75,6 +75,7 @@ def test_slurm_script():
     "-m",
     "como_jax.main",
     *PROGRAM,
+    "--expect=gpu:16",
   ]
   assert shlex.split(rest.splitlines()[0]) == [
     f"--chdir={ROOT}",
@@ -207,4 +208,4 @@ def test_a_crash_counts_before_what_the_other_tasks_say(tmp_path):
   ends = [(line["code"], line["next"]) for line in lines if line["event"] == "end"]
   assert [code for code, _ in ends] == [1, 1] and ends[1][1] == "leave with 3"
   words = (tmp_path / "words").read_text().splitlines()
-  assert len(words) == 4 and words[0].endswith(f"--workdir={runs}/first")
+  assert len(words) == 4 and f"--workdir={runs}/first" in words[0]

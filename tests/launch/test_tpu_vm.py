@@ -64,6 +64,7 @@ def test_tpu_vm_run_quotes_once_for_the_hosts():
     "-m",
     "como_jax.main",
     *PROGRAM,
+    "--expect=tpu",
   ]
 
 

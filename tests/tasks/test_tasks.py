@@ -17,7 +17,7 @@ def _run(tmp_path, monkeypatch):
   monkeypatch.setattr(tasks, "TASKS", ("toy", "motion"))
   monkeypatch.setattr(tasks.interrupt, "as_exception", lambda: None)
 
-  def run(task=lambda command: 7, *, name="toy", **config):
+  def run(task=lambda command: 7, *, name="toy", expect="", **config):
     monkeypatch.setitem(sys.modules, "como_jax.tasks.toy", types.SimpleNamespace(run=task))
     return tasks.run(
       config_lib.CommandLine(
@@ -26,6 +26,7 @@ def _run(tmp_path, monkeypatch):
         tmp_path / "run",
         resume=False,
         overwrite=False,
+        expect=expect,
       )
     )
 
@@ -53,6 +54,11 @@ def test_a_task_gives_the_exit_code_and_its_lock_back(run, tmp_path):
     and held[0] - before == {(tmp_path / "run").resolve()}
     and set(lock._LOCKS) == before
   )
+
+
+def test_other_devices_than_expected_are_refused_before_the_task_begins(run):
+  with pytest.raises(errors.UserError, match="--expect=tpu:4, but JAX found"):
+    run(raises(AssertionError), expect="tpu:4")
 
 
 def test_what_is_wrong_is_the_same_in_every_process(run, monkeypatch):
