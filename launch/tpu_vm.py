@@ -16,25 +16,18 @@ run again: the run continues from the last checkpoint. Only `delete` deletes, an
 unless --yes is set.
 """
 
+import argparse
 import datetime
-import os
 import pathlib
-import re
 import shlex
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
 
 import common
-import tpu_types
+import tpu_slices
 from common import errors
-
-CHECKOUT, JOB = "como_jax_checkout", "como_jax_job"  # below the home directory of every host
-DETACHED = f"~/{CHECKOUT}/launch/detached.sh"
-PYTHON = ".venv/bin/python"
-GCLOUD = ("gcloud", "compute", "tpus")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,65 +35,10 @@ def main(argv: Sequence[str]) -> int:
   args = _arguments(argv)
   if args.program and args.command != "run":
     raise errors.UserError(f"{args.command} takes no arguments after --: only run does")
-  kind = tpu_types.parse(args.type, slices=args.slices)
-  if not kind.family.runtime:
-    raise errors.UserError(
-      f"--type={args.type}: the Cloud TPU API does not offer {args.type.partition('-')[0]}; "
-      "use launch/gke.py"
-    )
-  common.name(args.name, what="name")
-  if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z]", args.zone):
-    raise errors.UserError(
-      f"--zone={args.zone!r}: expected a zone such as us-east5-b or europe-west4-a"
-    )
-  return COMMANDS[args.command](Slices(args, kind), args)
+  return COMMANDS[args.command](tpu_slices.slices_of(args), args)
 
 
-class Slices:
-  """The slices of one run; builds and runs commands for their hosts."""
-
-  def __init__(self, args, kind: tpu_types.Slice):
-    self.name, self.kind, self.runner = args.name, kind, common.Runner(args.dry_run)
-    self.where = [f"--zone={args.zone}", *([f"--project={args.project}"] if args.project else [])]
-    # A queued resource with a node count gives its nodes these names. It sets MEGASCALE_* on each
-    # node, from which jax reads the index of the slice.
-    self.nodes = (
-      [args.name] if kind.slices == 1 else [f"{args.name}-{i}" for i in range(kind.slices)]
-    )
-
-  def queued(self, verb: str, *options: str) -> list[str]:
-    """Returns a gcloud command for the queued resource."""
-    return [*GCLOUD, "queued-resources", verb, self.name, *self.where, *options]
-
-  def ssh(
-    self,
-    script: str,
-    *,
-    nodes: Sequence[str] | None = None,
-    worker: str = "all",
-    check: bool = True,
-  ) -> int:
-    """Runs a shell script on all hosts of the nodes in parallel.
-
-    Args:
-      script: shell script.
-      nodes: names of nodes; None = all nodes.
-      worker: number of a host of each node, or "all".
-      check: whether to raise an error when a command fails.
-
-    Returns:
-      The last nonzero exit code, or 0.
-    """
-    return self.runner.run(
-      *(
-        [*GCLOUD, "tpu-vm", "ssh", node, *self.where, f"--worker={worker}", f"--command={script}"]
-        for node in nodes or self.nodes
-      ),
-      check=check,
-    )
-
-
-def create(slices: Slices, args) -> int:
+def create(slices: tpu_slices.Slices, args) -> int:
   """Requests the slices; with --wait, waits until they are active."""
   nodes = (
     [f"--node-id={slices.name}"]
@@ -147,7 +85,7 @@ def create(slices: Slices, args) -> int:
   return 0
 
 
-def setup(slices: Slices, args) -> int:
+def setup(slices: tpu_slices.Slices, args) -> int:
   """Copies the checkout to every host, installs the requirements and mounts the shared directory.
 
   It can be repeated safely.
@@ -156,17 +94,19 @@ def setup(slices: Slices, args) -> int:
     raise errors.UserError("--at=DIRECTORY goes with one of --nfs=HOST:/SHARE and --bucket=NAME")
   with tempfile.TemporaryDirectory() as folder:
     packed = pathlib.Path("" if args.dry_run else folder) / "como_jax.tar.gz"
-    pack(slices.runner, packed)
+    tpu_slices.pack(slices.runner, packed)
     for node in slices.nodes:
       files = [str(packed), f"{node}:como_jax.tar.gz"]
-      slices.runner.run([*GCLOUD, "tpu-vm", "scp", *files, *slices.where, "--worker=all"])
+      slices.runner.run(
+        [*tpu_slices.GCLOUD, "tpu-vm", "scp", *files, *slices.where, "--worker=all"]
+      )
   # The Python of the images is too old for the requirements. uv installs a newer one without the
   # system's package manager.
   lines = [
     "set -eo pipefail",
-    f"mkdir -p ~/{CHECKOUT}",
-    f"tar -C ~/{CHECKOUT} -xzf ~/como_jax.tar.gz",
-    f"cd ~/{CHECKOUT}",
+    f"mkdir -p ~/{tpu_slices.CHECKOUT}",
+    f"tar -C ~/{tpu_slices.CHECKOUT} -xzf ~/como_jax.tar.gz",
+    f"cd ~/{tpu_slices.CHECKOUT}",
     (
       "[ -x .venv/bin/python ] || { python3 -m pip install --quiet --user uv && python3 -m uv "
       "venv --quiet --seed --python 3.11 .venv; }"
@@ -193,99 +133,70 @@ def setup(slices: Slices, args) -> int:
   return slices.ssh("\n".join(lines))
 
 
-def pack(runner: common.Runner, target: pathlib.Path) -> None:
-  """Packs the checkout into a tar.gz.
-
-  It contains the files that git tracks or would track; without git, all files except the
-  environment and the runs.
-
-  Args:
-    runner: of git.
-    target: path of the archive.
-
-  Raises:
-    errors.UserError: git lists no files.
-  """
-  if (common.ROOT / ".git").exists():
-    git = ["git", "-C", str(common.ROOT), "ls-files", "-z"]
-    names = runner.read([*git, "--cached", "--others", "--exclude-standard"]).split("\0")
-    # git also lists files that were deleted
-    names = [name for name in names if name and os.path.lexists(common.ROOT / name)]
-  else:
-    names = [path.name for path in common.ROOT.iterdir() if path.name not in (".venv", "runs")]
-  print(f"# packs the files of {common.ROOT} into {target}", flush=True)
-  if runner.dry:
-    return
-  if not names:
-    raise errors.UserError(f"git lists no files of {common.ROOT}, nothing was copied")
-  with tarfile.open(target, "w:gz") as archive:
-    for name in names:
-      archive.add(common.ROOT / name, arcname=name)
-
-
-def run(slices: Slices, args) -> int:
+def run(slices: tpu_slices.Slices, args) -> int:
   """Starts the program on every host, detached, and shows the log of the first."""
   arguments = common.program(
     args.program, hosts=slices.kind.hosts * slices.kind.slices, expect="tpu"
   )
   command = [
-    PYTHON,
+    tpu_slices.PYTHON,
     "launch/supervise.py",
     "--go-on",
-    f"--start={datetime.datetime.now(datetime.UTC).strftime('%Y%m%dT%H%M%S')}",
+    f"--start={args.start or datetime.datetime.now(datetime.UTC).strftime('%Y%m%dT%H%M%S')}",
     f"--restarts-per-hour={args.restarts_per_hour}",
     "--",
-    PYTHON,
+    tpu_slices.PYTHON,
     "-m",
     "como_jax.main",
     *arguments,
   ]
   script = (
-    f"cd ~/{CHECKOUT} && COMO_JAX_DISTRIBUTED=1 PYTHONUNBUFFERED=1 launch/detached.sh start "
-    f"~/{JOB} {shlex.join(command)}"
+    f"cd ~/{tpu_slices.CHECKOUT} && COMO_JAX_DISTRIBUTED=1 PYTHONUNBUFFERED=1 "
+    f"launch/detached.sh start ~/{tpu_slices.JOB} {shlex.join(command)}"
   )
-  slices.ssh(script)
+  # with an ID that was used before: a host on which the run is still at work refuses
+  slices.ssh(script, check=not args.start)
   return logs(slices, args) if args.follow else 0
 
 
-def logs(slices: Slices, args) -> int:
+def logs(slices: tpu_slices.Slices, args) -> int:
   """Follows the log of one host (the first prints the progress) or of all hosts.
 
   Ctrl-C ends only the reading, not the run.
   """
   worker = getattr(args, "worker", "0")
   return slices.ssh(
-    f"tail -n 200 -F ~/{JOB}/log",
+    f"tail -n 200 -F ~/{tpu_slices.JOB}/log",
     nodes=slices.nodes if worker == "all" else slices.nodes[:1],
     worker=worker,
     check=False,
   )
 
 
-def status(slices: Slices, args) -> int:
+def status(slices: tpu_slices.Slices, args) -> int:
   """Shows the state of the queued resource and of every host.
 
   A host shows "running" or the exit code (0 done, 143 stopped, 2 bad input, 3 gave up), and the
   last line of its log.
   """
   slices.runner.run(slices.queued("describe", "--format=value(state.state)"), check=False)
-  return slices.ssh(f"{DETACHED} status ~/{JOB}", check=False)
+  return slices.ssh(f"{tpu_slices.DETACHED} status ~/{tpu_slices.JOB}", check=False)
 
 
-def stop(slices: Slices, args) -> int:
+def stop(slices: tpu_slices.Slices, args) -> int:
   """Saves and ends the run.
 
   All supervisors learn that this is the last start. One process receives the signal to stop, and
   the processes agree on the step.
   """
-  slices.ssh(f"{DETACHED} last ~/{JOB}")
-  slices.ssh(f"{DETACHED} stop ~/{JOB}", nodes=slices.nodes[:1], worker="0")
+  slices.ssh(f"{tpu_slices.DETACHED} last ~/{tpu_slices.JOB}")
+  slices.ssh(f"{tpu_slices.DETACHED} stop ~/{tpu_slices.JOB}", nodes=slices.nodes[:1], worker="0")
   # Only one process gets the signal first: it would reach some hosts while they write the last
   # checkpoint. This command also stops the processes that have not ended after the time limit.
-  return slices.ssh(f"{DETACHED} end ~/{JOB} {args.seconds}")
+  return slices.ssh(f"{tpu_slices.DETACHED} end ~/{tpu_slices.JOB} {args.seconds}")
 
 
-def delete(slices: Slices, args) -> int:
+def delete(slices: tpu_slices.Slices, args) -> int:
   """Deletes the slices, with everything on their disks."""
   return slices.runner.run(slices.queued("delete", "--force", *(["--quiet"] if args.yes else [])))
 
@@ -308,15 +219,22 @@ def _arguments(argv: Sequence[str]):
   )
   for key, function in COMMANDS.items():
     parser = commands.add_parser(key, help=function.__doc__.splitlines()[0])
-    parser.add_argument("name", help="of the queued resource and, with one slice, of its node")
-    parser.add_argument("--zone", required=True)
-    parser.add_argument("--project", default="", help="default: gcloud's")
-    parser.add_argument(
-      "--type", required=True, help="v5e-16, v6e-64, v5p-128, v4-32; v5e-16x2: two slices"
-    )
-    parser.add_argument("--slices", type=int, default=0)
-    parser.add_argument("--dry-run", action="store_true", help="print the commands, run none")
-    if key == "create":
+    add_arguments(parser, key)
+  return main_parser.read(argv)
+
+
+def add_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
+  """Adds the arguments of subcommands, those that all of them have once."""
+  parser.add_argument("name", help="of the queued resource and, with one slice, of its node")
+  parser.add_argument("--zone", required=True)
+  parser.add_argument("--project", default="", help="default: gcloud's")
+  parser.add_argument(
+    "--type", required=True, help="v5e-16, v6e-64, v5p-128, v4-32; v5e-16x2: two slices"
+  )
+  parser.add_argument("--slices", type=int, default=0)
+  parser.add_argument("--dry-run", action="store_true", help="print the commands, run none")
+  for command in names:
+    if command == "create":
       for flag in ("--spot", "--reserved", "--internal-ips", "--wait"):
         parser.add_argument(flag, action="store_true")
       for flag in ("--runtime", "--service-account", "--network", "--subnetwork"):
@@ -324,23 +242,25 @@ def _arguments(argv: Sequence[str]):
       parser.add_argument(
         "--valid-until", default="", metavar="6h", help="give the request up after so long"
       )
-    elif key == "setup":
+    if command == "setup":
       for flag in ("--nfs", "--bucket", "--at"):
         parser.add_argument(flag, default="")
-    elif key == "run":
+    if command == "run":
       parser.add_argument("--restarts-per-hour", type=int, default=10)
+      parser.add_argument(
+        "--start", default="", metavar="ID", help="of a run that some hosts have started already"
+      )
       parser.add_argument(
         "--follow", action="store_true", help="show the log of the first host afterwards"
       )
-    elif key == "logs":
+    if command == "logs":
       parser.add_argument(
         "--worker", default="0", help="number of a host of the first slice, or all"
       )
-    elif key == "stop":
+    if command == "stop":
       parser.add_argument("--seconds", type=int, default=300, help="how long saving may take")
-    elif key == "delete":
+    if command == "delete":
       parser.add_argument("--yes", action="store_true", help="gcloud does not ask")
-  return main_parser.read(argv)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from tests.launch.dry_run import ROOT
 def test_scripts_run_by_hand_and_parse():
   for name in (
     "tpu_vm.py",
+    "tpu_keep.py",
     "gke.py",
     "slurm.py",
     "supervise.py",

@@ -14,7 +14,7 @@ import pytest
 from tests import limits
 from tests.launch.dry_run import PROGRAM, ROOT, commands, common, launch, stand_in
 
-tpu_vm = importlib.import_module("tpu_vm")  # of launch/, which dry_run puts on the path
+tpu_slices = importlib.import_module("tpu_slices")  # of launch/, which dry_run puts on the path
 POD = ["--zone=us-east5-b", "--type=v5e-16"]
 TWO = ["--zone=us-east5-b", "--type=v5e-16x2", "--project=p"]
 
@@ -93,7 +93,7 @@ def packed(folder):
   bin.mkdir(exist_ok=True)
   stand_in(bin, "tar", "exit 1\n")
   with mock.patch.dict(os.environ, {"PATH": f"{bin}:{os.environ['PATH']}"}):
-    tpu_vm.pack(common.Runner(False), target)
+    tpu_slices.pack(common.Runner(False), target)
   with tarfile.open(target) as archive:
     return sorted(archive.getnames())
 
