@@ -27,7 +27,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import common
 import disagreement_pairs as compared
 import disagreement_picture as picture
-from disagreement_rows import Exam, Found, Measured, Row, named, read
+from disagreement_exam import Exam
+from disagreement_rows import Found, Measured, Row, named, read
 
 from como_jax import errors
 from como_jax.exam import exam_set

@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from disagreement_rows import Exam, Measured, Row
+from disagreement_exam import Exam
+from disagreement_rows import Measured, Row
 from scipy import stats
 
 from como_jax import errors

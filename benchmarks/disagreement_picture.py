@@ -10,7 +10,8 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from disagreement_rows import Exam, Measured
+from disagreement_exam import Exam
+from disagreement_rows import Measured
 from matplotlib import patheffects
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle

@@ -36,7 +36,19 @@ ARROWS = {
   "inference": BASE
   | {"data", "models", "evaluate", "exam", "parallel", "train", "serve", "sim", "weights"},
   "assembly": BASE
-  | {"config", "data", "language", "models", "parallel", "serve", "settings", "train"},
+  | {
+    "config",
+    "data",
+    "inference",
+    "language",
+    "models",
+    "objectives",
+    "parallel",
+    "serve",
+    "settings",
+    "sim",
+    "train",
+  },
   "quickstart": {"data", "errors", "language", "report", "serve", "sim", "stages", "train"},
   "chunks": {"errors"},
   "observations": set(),
@@ -146,12 +158,7 @@ def test_configs_import_only_what_holds_numbers():
 
 # Files that formatting made longer than 400 lines, and how long they may be: they may only shrink.
 LONG = {
-  "benchmarks/disagreement_rows.py": 421,
   "benchmarks/gripper.py": 432,
-  "benchmarks/input_pipeline.py": 463,
-  "benchmarks/internet_videos.py": 435,
-  "benchmarks/mutants.py": 475,
-  "benchmarks/train_step.py": 476,
   "tests/data/makers.py": 437,
   "tests/serve/test_server.py": 423,
   "tests/tasks/test_extract.py": 458,

@@ -14,6 +14,7 @@ from tests.end_to_end import program
 
 MODULES = (
   "disagreement",
+  "disagreement_exam",
   "disagreement_pairs",
   "disagreement_picture",
   "disagreement_rows",
@@ -266,7 +267,7 @@ def test_rows_without_training_are_paired_only_where_they_are_the_same_latent(lo
 @pytest.fixture(name="exam")
 def _exam(load):
   """What the page reads of a set."""
-  rows = load("disagreement_rows")
+  exams = load("disagreement_exam")
   made = types.SimpleNamespace(
     stored=STORED,
     chains=np.repeat(np.arange(5), 2),
@@ -274,7 +275,7 @@ def _exam(load):
       rows=lambda part: np.arange(10), target=np.ones((10, 3)), variance=np.ones(3)
     ),
   )
-  return types.SimpleNamespace(**vars(made), s=lambda e_z: rows.Exam.s(made, e_z))
+  return types.SimpleNamespace(**vars(made), s=lambda e_z: exams.Exam.s(made, e_z))
 
 
 def test_the_page_says_what_is_shown_and_that_nothing_is(load, row, exam):

@@ -1,1 +1,1 @@
-"""From a config to the objects that tasks share: data, and the policy that they decide."""
+"""From a config to what tasks share: its checks, data, a policy's sizes, the programs of a plan."""

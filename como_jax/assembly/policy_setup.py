@@ -229,6 +229,11 @@ def _layout(config, spec: PolicySpec, texts: policy_layout.Language) -> policy_l
   )
 
 
+def loss_weights(config, model: Any) -> dict[str, float]:
+  """The weight of every term of the model's loss."""
+  return {name: float(config.policy.objectives[name].weight) for name in model.terms}
+
+
 def remarks(setup: PolicySetup) -> list[str]:
   """What the data hold and what the policy makes of it, a line each, for logs."""
   dimensions = describe_dimensions(setup.data.robots(), setup.spec.robots)

@@ -112,6 +112,11 @@ def model_loss(model: Any, objective: Objective) -> Callable[..., terms.Terms]:
   return loss
 
 
+def active(config: Any) -> dict[str, dict[str, Any]]:
+  """The objectives of a config section with a weight; one with weight 0 is off, costs nothing."""
+  return {name: dict(settings) for name, settings in config.items() if settings["weight"] != 0}
+
+
 def build(config: Any) -> Objective:
   """Builds the objectives of a config section.
 

@@ -124,3 +124,11 @@ def check_batch(mesh: jax.sharding.Mesh, batch_size: int, *, accumulate: int = 1
     raise errors.UserError(
       f"config.train.batch_size={batch_size} is not divisible by data x fsdp x accumulate = {parts}"
     )
+
+
+def rows_multiple(mesh: jax.sharding.Mesh, *, accumulate: int) -> int:
+  """The number of which rows per device must be a multiple, so that microbatches have equal size.
+
+  Devices of the axis "tensor" have the same rows.
+  """
+  return accumulate // math.gcd(accumulate, mesh.shape["tensor"])

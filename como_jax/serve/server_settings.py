@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from como_jax import errors
 from como_jax.serve import client_schemas, codec
@@ -56,3 +57,9 @@ class Settings:
         f"config.preset={self.preset!r} is unknown: "
         f"{errors.nearest(self.preset, client_schemas.PRESETS)}"
       )
+
+
+def from_config(config: Any) -> Settings:
+  """Reads the settings from a ConfigDict. Raises errors.UserError: one is out of range."""
+  values = config.to_dict()
+  return Settings(**{field.name: values[field.name] for field in dataclasses.fields(Settings)})

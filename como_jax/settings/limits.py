@@ -5,7 +5,7 @@ or written.
 
 A key that no line of the table names holds a value of the kind that the config which ships with the
 program has there. Names that an extension may add to (models, objectives, simulators, formats) are
-checked by the tables that hold them, see tasks/checks.py.
+checked by the tables that hold them, see assembly/config_checks.py.
 """
 
 import dataclasses

@@ -9,9 +9,9 @@ from absl import flags
 
 from como_jax import commands, errors, interrupt
 from como_jax import config as config_lib
+from como_jax.assembly import config_checks
 from como_jax.parallel import devices, distributed
 from como_jax.settings import paths
-from como_jax.tasks import checks
 from como_jax.train import atomic, lock, memory
 
 TASKS = commands.named("task")
@@ -40,8 +40,8 @@ def run(command: config_lib.CommandLine) -> int:
     )
   try:
     paths.local("COMO_JAX_CACHE", os.environ.get("COMO_JAX_CACHE", ""))
-    checks.check(command.config)
-    checks.places(command)
+    config_checks.check(command.config)
+    config_checks.places(command)
   except errors.SharedUserError:
     raise
   except errors.UserError as error:  # every process of a run finds the same

@@ -55,11 +55,6 @@ def run(command: config_lib.CommandLine) -> int:
   return 0
 
 
-def check(config: config_lib.ConfigDict) -> None:
-  """Raises `errors.UserError` for what the config alone shows to be wrong."""
-  label_options.labeling_options(config)
-
-
 def prepare(
   command: config_lib.CommandLine, *, first: bool
 ) -> tuple[label_options.Options, label_run.LabelingRun, jax.sharding.Mesh]:

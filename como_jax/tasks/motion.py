@@ -25,7 +25,7 @@ def run(command: config_lib.CommandLine) -> int:
 def job(config) -> TrainJob:
   """Model, loss, batches and the evaluation during training, from the config."""
   model = models.build(config.model.to_dict())
-  objective = objectives.build(active(config.objectives))
+  objective = objectives.build(objectives.active(config.objectives))
   start = encoder_weights.load(config.encoder_weights, model=model)
   frames = config.data.frames
   jitter = "contrastive" in objective.functions  # Tcl needs a frame near each second one
@@ -126,8 +126,3 @@ def check_cache(
       f"config.model.idm.inputs={model.qformer.inputs} encodes their differences"
     )
   token_cache.check("train.cache_tokens", config, model, start, augment)
-
-
-def active(section) -> dict:
-  """The objectives with a weight; one with weight 0 is off and costs nothing."""
-  return {name: dict(settings) for name, settings in section.items() if settings["weight"] != 0}

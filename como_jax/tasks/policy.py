@@ -3,8 +3,6 @@
 Robot actions and the latent motion of videos are in one batch, behind one trunk with light heads.
 """
 
-from typing import Any
-
 from como_jax import config as config_lib
 from como_jax import models
 from como_jax.assembly import policy_setup, policy_start
@@ -54,7 +52,7 @@ def job(command: config_lib.CommandLine) -> TrainJob:
   return TrainJob(
     model=model,
     loss=lambda params, batch, key: model.losses(params, batch, key),
-    weights=loss_weights(config, model),
+    weights=policy_setup.loss_weights(config, model),
     start=start,
     unit="examples",
     examples_per_step=config.train.batch_size,
@@ -65,8 +63,3 @@ def job(command: config_lib.CommandLine) -> TrainJob:
     evaluate=policy_scoring.held_out_score(config, model, setup),
     files={policy_spec.FILE: policy_spec.text(spec)},
   )
-
-
-def loss_weights(config, model: Any) -> dict[str, float]:
-  """The weight of every term of the model's loss."""
-  return {name: float(config.policy.objectives[name].weight) for name in model.terms}

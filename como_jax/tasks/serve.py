@@ -2,27 +2,7 @@
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.serve import server
-
-SETTINGS = (
-  "host",
-  "port",
-  "preset",
-  "cameras",
-  "prompt",
-  "batch_size",
-  "batch_wait_ms",
-  "max_connections",
-  "max_frame_bytes",
-  "max_bad_messages",
-  "seed",
-)
-
-
-def settings(config: config_lib.ConfigDict) -> server.Settings:
-  """The server's settings. Raises errors.UserError: one is out of range."""
-  values = config.to_dict()
-  return server.Settings(**{name: values[name] for name in SETTINGS})
+from como_jax.serve import server, server_settings
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -37,7 +17,7 @@ def run(command: config_lib.CommandLine) -> int:
     raise errors.UserError(
       "config.checkpoint is empty: give the run directory or weights folder of a policy"
     )
-  options = settings(config)
+  options = server_settings.from_config(config)
   from como_jax.serve import policy  # after the cheap checks: this imports every model
 
   loaded = policy.Policy.load(

@@ -4,6 +4,7 @@ Nothing is run. It is the memory by kind, the operations, the bytes over each ne
 these a lower bound of the time of a step.
 """
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -20,6 +21,7 @@ GIB = topology.GIB
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 # Compiler options for CPUs: the machine code is never run, so it is not optimized.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+_MOST = 2**16  # maximum number of rows per device in the search for the largest batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +43,27 @@ class Program:
   unit: str
   trainable: int
   parameters: int
+
+
+@contextlib.contextmanager
+def compiler(*, effort: float):
+  """Context manager with the compiler settings for absent machines.
+
+  The compilation cache is off, because programs for absent machines can be written to it but not
+  read from it.
+
+  Args:
+    effort: optimization effort of the compiler.
+  """
+  settings = {"jax_exec_time_optimization_effort": effort, "jax_enable_compilation_cache": False}
+  before = {name: getattr(jax.config, name) for name in settings}
+  try:
+    for name, value in settings.items():
+      jax.config.update(name, value)
+    yield
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
 
 
 def measure(
@@ -192,6 +215,40 @@ def add_roofline(
     "traffic_seconds": traffic,
     "traffic_mfu": model_flops / devices / peak / traffic,
   }
+
+
+def largest_batch(
+  build: Callable[[int], Program],
+  machine: topology.Topology,
+  *,
+  memory: float,
+  start: int,
+  multiple: int,
+) -> dict[str, int]:
+  """Finds the largest batch per device that fits, to within 1/8, by doubling and bisection.
+
+  Each attempt compiles the train step.
+
+  Args:
+    build: makes the train step for a number of rows over all devices.
+    machine: the machine.
+    memory: memory that a device can use, in GiB.
+    start: batch per device of the first attempt.
+    multiple: only its multiples are tried.
+
+  Returns:
+    {"per_device": the batch, "compiles": number of attempts}.
+  """
+  tried: dict[int, bool] = {}
+
+  def fits(count: int) -> bool:
+    program = build(count * multiple * machine.count)
+    tried[count] = bool(measure(program, machine, memory=memory, name="train")["fits"])
+    print(f"  {count * multiple} a device: {'fits' if tried[count] else 'does not fit'}")
+    return tried[count]
+
+  found = largest(fits, start=max(1, start // multiple), limit=_MOST // multiple)
+  return {"per_device": found * multiple, "compiles": len(tried)}
 
 
 def largest(fits: Callable[[int], bool], *, start: int, limit: int) -> int:

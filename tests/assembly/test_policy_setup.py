@@ -240,6 +240,13 @@ def test_two_valued_actions_by_name_by_number_or_as_found():
   assert numbers.robots["bot"]["action"].two_valued.tolist() == [False, True, False]
 
 
+def test_every_term_of_the_loss_has_its_weight():
+  sections = {"action": {"weight": 1}, "latent": {"weight": 0.5}, "gripper": {"weight": 2.0}}
+  config = config_lib.ConfigDict({"policy": {"objectives": sections}})
+  model = SimpleNamespace(terms=("action", "latent"))
+  assert policy_setup.loss_weights(config, model) == {"action": 1.0, "latent": 0.5}
+
+
 def test_what_is_said_of_dimensions():
   def said(state_names=("s0",), **rows):
     numbers = units(**rows).normalization("standard")

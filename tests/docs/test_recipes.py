@@ -21,12 +21,12 @@ COMMANDS = """
 import sys
 import pytest
 from como_jax import config, errors
-from como_jax.tasks import checks
+from como_jax.assembly import config_checks
 
 @pytest.mark.parametrize("words", {words!r})
 def test_command(words):
   command = config.parse(["main", *words])
-  checks.check(command.config)
+  config_checks.check(command.config)
 """
 
 
@@ -96,11 +96,11 @@ def test_a_recipe_works(name, outcomes):
 @pytest.mark.parametrize("name", RECIPES)
 def test_without_it_its_command_is_refused(name):
   from como_jax import config, errors
-  from como_jax.tasks import checks
+  from como_jax.assembly import config_checks
 
   for line in RECIPES[name].commands:
     with pytest.raises((errors.UserError, KeyError)) as raised:
-      checks.check(config.parse(["main", *pages.words(line)]).config)
+      config_checks.check(config.parse(["main", *pages.words(line)]).config)
     assert "\n" not in str(raised.value)
 
 

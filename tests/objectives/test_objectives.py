@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from como_jax import config as config_lib
 from como_jax import errors, models, objectives
 from tests.models import tiny
 from tests.objectives.means import BATCH, mean
@@ -37,6 +38,13 @@ def test_off_and_logged_only():
   assert objective.weights == {"reconstruction": 0.0, "copy_current": None} and set(
     objective.functions
   ) == {"reconstruction"}
+
+
+def test_an_objective_with_weight_0_is_not_active():
+  section = config_lib.ConfigDict(
+    {"kl": {"weight": 0}, "contrastive": {"weight": 0.5, "temperature": 2.0}}
+  )
+  assert objectives.active(section) == {"contrastive": {"weight": 0.5, "temperature": 2.0}}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Where devices go: slices outermost, a process's rows in one block, and what is refused."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -104,3 +105,11 @@ def test_the_batch_of_a_single_process_is_its_own():
   batch = mesh_lib.put_batch(mesh, {"x": np.arange(16.0).reshape(8, 2)})
   assert batch["x"].shape == (8, 2) and batch["x"].sharding == mesh_lib.batch_sharding(mesh)
   np.testing.assert_array_equal(batch["x"], np.arange(16.0).reshape(8, 2))
+
+
+@pytest.mark.parametrize(
+  "accumulate, tensor, multiple", [(1, 1, 1), (8, 1, 8), (8, 2, 4), (6, 4, 3), (2, 8, 1)]
+)
+def test_rows_of_a_device_come_in_parts(accumulate, tensor, multiple):
+  mesh = types.SimpleNamespace(shape={"tensor": tensor})
+  assert mesh_lib.rows_multiple(mesh, accumulate=accumulate) == multiple

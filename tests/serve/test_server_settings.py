@@ -4,8 +4,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.serve import server
-from como_jax.tasks import serve as task
+from como_jax.serve import server, server_settings
 from tests.serve import fake, test_server
 
 
@@ -50,4 +49,7 @@ def test_the_ends_of_the_ranges_belong_to_them(name, least, most):
 
 def test_settings_are_those_of_the_config_unless_given():
   config = config_lib.parse(["main", f"--config={test_server.ROOT}/configs/serve.py"]).config
-  assert server.Settings() == server.Settings(**{name: config[name] for name in task.SETTINGS})
+  assert server.Settings() == server_settings.from_config(config)
+  words = ["main", "--config=serve:debug", "--config.cameras=('wrist_image','image')"]
+  settings = server_settings.from_config(config_lib.parse(words).config)
+  assert settings.port == 0 and settings.cameras == ("wrist_image", "image")

@@ -8,8 +8,8 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, objectives
+from como_jax.assembly import config_checks
 from como_jax.settings import limits
-from como_jax.tasks import checks
 from tests import test_config
 
 VARIANTS = [
@@ -297,7 +297,7 @@ def test_a_users_own_file_is_held_to_the_same(ends, tmp_path_factory):
         node[key.rpartition(".")[2]] = bad
       try:
         limits.check(config, shipped)
-        checks.check(config)  # what only some variants have
+        config_checks.check(config)  # what only some variants have
         pytest.fail(f"{variant} {key}={bad!r} is accepted")
       except errors.UserError as error:
         assert key.rpartition(".")[2] in str(error) and "\n" not in str(error)

@@ -20,9 +20,17 @@ def _plans(monkeypatch, capsys):
   def builder(name):
     def build(planned, machine, *, batch_size, useful=False):
       told.built.append((name, machine.name, batch_size, useful))
-      return types.SimpleNamespace(trace=lambda: types.SimpleNamespace(jaxpr=(name, useful)))
+      return types.SimpleNamespace(
+        mesh=types.SimpleNamespace(shape={"tensor": 2}),
+        trace=lambda: types.SimpleNamespace(jaxpr=(name, useful)),
+      )
 
     return build
+
+  def largest_batch(build, machine, **more):
+    told.searched.append((machine.name, more))
+    build(40)
+    return "LARGEST"
 
   for name in ("train", "extract", "policy"):
     monkeypatch.setattr(task.programs, name, builder(name))
@@ -37,9 +45,7 @@ def _plans(monkeypatch, capsys):
     "add_roofline",
     lambda one, machine, **more: told.finished.append((machine.name, more)),
   )
-  monkeypatch.setattr(
-    task, "search", lambda planned, machine, **more: told.searched.append(more) or "LARGEST"
-  )
+  monkeypatch.setattr(task.compiled, "largest_batch", largest_batch)
 
   def plans(
     name="cpu-4x2",
@@ -50,7 +56,11 @@ def _plans(monkeypatch, capsys):
     memory=0.0,
     largest=False,
   ):
-    config = types.SimpleNamespace(
+    options = types.SimpleNamespace(
+      machine=topology.parse(name),
+      planned=types.SimpleNamespace(
+        task=kind, train=types.SimpleNamespace(batch_size=24, accumulate=4)
+      ),
       batch_per_device=per_device,
       extract_batch=5,
       policy_batch=3,
@@ -58,8 +68,7 @@ def _plans(monkeypatch, capsys):
       memory=memory,
       largest=largest,
     )
-    planned = types.SimpleNamespace(task=kind, train=types.SimpleNamespace(batch_size=24))
-    return task.plan(config, planned, topology.parse(name)), capsys.readouterr().out.splitlines()
+    return task.plan(options), capsys.readouterr().out.splitlines()
 
   plans.told = told
   return plans
@@ -102,84 +111,16 @@ def test_the_programs_of_a_config_each_for_its_machine(plans):
 def test_the_largest_batch_is_looked_for_where_memory_has_a_limit(plans):
   found, _ = plans("v5e-4", largest=True, kind="policy", per_device=6)
   assert [one.get("largest") for one in found] == ["LARGEST", None] and plans.told.searched == [
-    dict(memory=15.75, start=6)
+    ("v5e-4", dict(memory=15.75, start=6, multiple=2))
   ]
+  assert plans.told.built[2] == ("train", "v5e-4", 40, False)
   assert plans.told.measured[0][1]["memory"] == 15.75
   plans(largest=True)
   assert len(plans.told.searched) == 1, "a CPU has none"
   plans(largest=True, memory=2.0, wanted=("train",))
-  assert plans.told.searched[1] == dict(memory=2.0, start=3)
+  assert plans.told.searched[1] == ("cpu-4x2", dict(memory=2.0, start=3, multiple=2))
   plans("cpu-256", largest=True, memory=2.0, wanted=("train",))
-  assert plans.told.searched[2]["start"] == 1
-
-
-@pytest.mark.parametrize(
-  "accumulate, tensor, unit", [(1, 1, 1), (8, 1, 8), (8, 2, 4), (6, 4, 3), (2, 8, 1)]
-)
-def test_rows_of_a_device_come_in_parts(accumulate, tensor, unit):
-  planned = types.SimpleNamespace(train=types.SimpleNamespace(accumulate=accumulate))
-  assert task.unit_of(planned, tensor) == unit
-
-
-def test_the_search_for_the_largest_batch(monkeypatch, capsys):
-  asked = []
-
-  def train(planned, machine, *, batch_size):
-    asked.append(batch_size)
-    return types.SimpleNamespace(
-      rows=batch_size // machine.count, mesh=types.SimpleNamespace(shape={"tensor": 2})
-    )
-
-  monkeypatch.setattr(task.programs, "train", train)
-  monkeypatch.setattr(
-    task.compiled,
-    "measure",
-    lambda program, machine, *, memory, name: {
-      "fits": program.rows <= memory if name == "train" else None
-    },
-  )
-  planned = types.SimpleNamespace(train=types.SimpleNamespace(accumulate=4))
-  found = task.search(planned, topology.parse("v5e-4"), memory=22, start=5)
-  assert found == {"per_device": 22, "compiles": 7}
-  assert asked == [4 * 4, *(4 * 2 * rows for rows in (2, 4, 8, 16, 12, 10, 11))], (
-    "the first one only shows the mesh"
-  )
-  assert capsys.readouterr().out.splitlines()[:3] == [
-    "  4 a device: fits",
-    "  8 a device: fits",
-    "  16 a device: fits",
-  ]
-  assert task.search(planned, topology.parse("v5e-4"), memory=0, start=1)["per_device"] == 0
-  assert capsys.readouterr().out == "  2 a device: does not fit\n"
-  assert task.search(planned, topology.parse("v5e-4"), memory=2**40, start=2**14)[
-    "per_device"
-  ] == 2 * (2**15 + 2**14 + 2**13 + 2**12), "an end there is"
-
-
-def test_names_that_no_plan_has():
-  planned = config_lib.ConfigDict({"task": "motion"})
-  task.check(types.SimpleNamespace(programs=("train", "extract", "policy")), planned)
-  assert text_of(lambda: task.check(types.SimpleNamespace(programs=("trian",)), planned)) == (
-    "config.programs: 'trian' is unknown: did you mean 'train'? (valid: extract, policy, train)"
-  )
-  for given in ({"task": "probe"}, {}):
-    assert text_of(
-      lambda given=given: task.check(
-        types.SimpleNamespace(programs=()), config_lib.ConfigDict(given)
-      )
-    ) == (
-      f"config.of: the task {given.get('task', '')!r} trains nothing, one of motion, mae, "
-      "policy is expected"
-    )
-
-
-def test_the_compiler_is_as_before_afterwards():
-  names = ("jax_exec_time_optimization_effort", "jax_enable_compilation_cache")
-  before = [getattr(jax.config, name) for name in names]
-  with pytest.raises(RuntimeError), task.compiler(effort=-0.5):
-    assert [getattr(jax.config, name) for name in names] == [-0.5, False]
-    raise RuntimeError
-  assert [getattr(jax.config, name) for name in names] == before
+  assert plans.told.searched[2][1]["start"] == 1
 
 
 def test_a_plan_is_written_and_printed(monkeypatch, tmp_path, capsys):
@@ -194,8 +135,11 @@ def test_a_plan_is_written_and_printed(monkeypatch, tmp_path, capsys):
   monkeypatch.setattr(
     task,
     "plan",
-    lambda config, planned, machine: (
-      order.append((planned.train.steps, machine.name, (tmp_path / "plan").exists())) or ["PLAN"]
+    lambda options: (
+      order.append(
+        (options.planned.train.steps, options.machine.name, (tmp_path / "plan").exists())
+      )
+      or ["PLAN"]
     ),
   )
 

@@ -11,7 +11,6 @@ from como_jax import config as config_lib
 from como_jax import models, objectives, trees
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
-from como_jax.tasks import motion
 from como_jax.train import optimizer, rng, state, step
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -55,7 +54,7 @@ def test_counts_with_vq():
 def test_the_step_lowers_for_eight_devices(published, shape):
   config, model, _ = published
   mesh = mesh_lib.make(data=shape[0], fsdp=shape[1], tensor=shape[2])
-  objective = objectives.build(motion.active(config.objectives))
+  objective = objectives.build(objectives.active(config.objectives))
   tx, rate = optimizer.from_section(config.train)
   now = jax.eval_shape(
     lambda key: state.create(model.init(key), tx, frozen=model.frozen, ema=False),

@@ -71,7 +71,7 @@ def test_what_is_wrong_is_the_same_in_every_process(run, monkeypatch):
   for function in ("check", "places"):
     for error in (errors.UserError("bad"), errors.SharedUserError("bad")):
       with monkeypatch.context() as patch:
-        patch.setattr(tasks.checks, function, raises(error))
+        patch.setattr(tasks.config_checks, function, raises(error))
         with pytest.raises(errors.SharedUserError, match="^bad$") as caught:
           run()
         assert (caught.value is error) == isinstance(error, errors.SharedUserError)

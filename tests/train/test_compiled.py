@@ -279,3 +279,44 @@ def test_the_numbers_that_are_tried(limit, start, most, found, tried):
     == found
     and asked == tried
   )
+
+
+def test_the_search_for_the_largest_batch(monkeypatch, capsys):
+  asked = []
+
+  def build(batch_size):
+    asked.append(batch_size)
+    return types.SimpleNamespace(rows=batch_size // 4)
+
+  monkeypatch.setattr(
+    compiled,
+    "measure",
+    lambda program, machine, *, memory, name: {
+      "fits": program.rows <= memory if name == "train" else None
+    },
+  )
+
+  def search(**given):
+    return compiled.largest_batch(build, topology.parse("v5e-4"), multiple=2, **given)
+
+  assert search(memory=22, start=5) == {"per_device": 22, "compiles": 7}
+  assert asked == [4 * 2 * count for count in (2, 4, 8, 16, 12, 10, 11)]
+  assert capsys.readouterr().out.splitlines()[:3] == [
+    "  4 a device: fits",
+    "  8 a device: fits",
+    "  16 a device: fits",
+  ]
+  assert search(memory=0, start=1)["per_device"] == 0
+  assert capsys.readouterr().out == "  2 a device: does not fit\n"
+  assert search(memory=2**40, start=2**14)["per_device"] == 2 * (2**15 + 2**14 + 2**13 + 2**12), (
+    "an end there is"
+  )
+
+
+def test_the_compiler_is_as_before_afterwards():
+  names = ("jax_exec_time_optimization_effort", "jax_enable_compilation_cache")
+  before = [getattr(jax.config, name) for name in names]
+  with pytest.raises(RuntimeError), compiled.compiler(effort=-0.5):
+    assert [getattr(jax.config, name) for name in names] == [-0.5, False]
+    raise RuntimeError
+  assert [getattr(jax.config, name) for name in names] == before

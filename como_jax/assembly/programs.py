@@ -12,13 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from como_jax import errors, models, objectives, trees
+from como_jax.assembly import policy_setup
 from como_jax.inference import policy_evaluator
 from como_jax.models import pixels
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules, topology
 from como_jax.serve import policy as serving
-from como_jax.tasks import motion
-from como_jax.tasks import policy as policy_task
 from como_jax.train import optimizer, rng, state, step
 from como_jax.train.compiled import Program
 
@@ -171,7 +170,7 @@ def _model(config, useful: bool) -> Any:
 
 
 def _motion_parts(config, model, batch_size: int):
-  objective = objectives.build(motion.active(config.objectives))
+  objective = objectives.build(objectives.active(config.objectives))
   batch = model.inputs_spec(
     batch_size, config.data.frames, jittered="contrastive" in objective.functions
   )
@@ -186,7 +185,7 @@ def _mae_parts(config, model, batch_size: int):
 
 
 def _policy_parts(config, model, batch_size: int):
-  return model.losses, policy_task.loss_weights(config, model), {}, model.inputs_spec(batch_size)
+  return model.losses, policy_setup.loss_weights(config, model), {}, model.inputs_spec(batch_size)
 
 
 # Task -> function that returns (loss, weights, constants, shapes of a batch).

@@ -3,6 +3,7 @@ a model of paper.
 """
 
 import dataclasses
+import pathlib
 import types
 
 import jax
@@ -11,10 +12,18 @@ import numpy as np
 import pytest
 
 from como_jax import config as config_lib
-from como_jax.parallel import topology
-from como_jax.tasks import programs
+from como_jax.assembly import programs
+from como_jax.parallel import flops, topology
 from como_jax.train import step
 from tests import toy
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _started():
+  """JAX starts with the devices of all tests, before a machine asks for fewer."""
+  assert len(jax.devices()) == 8
 
 
 class Model:
@@ -225,3 +234,28 @@ def test_acting_is_that_of_the_server(built):
     and batch == ["mask", "x", "y"]
     and (robot, steps, guidance) == ("bot", None, 2.0)
   )
+
+
+@pytest.mark.parametrize(
+  "name, small",
+  [
+    (
+      "policy",
+      "model.action_horizon=2 model.trunk.depth=1 model.dit.depth=1 "
+      "model.dit.num_sampling_steps=2 model.pool=1",
+    ),
+    ("mae", "model.decoder.depth=1"),
+  ],
+)
+def test_policy_and_mae_programs_trace(name, small):
+  words = (small + " model.image_size=16 data.image_size=16").split()
+  config = config_lib.parse(
+    ["main", f"--config={ROOT}/configs/{name}.py:debug", *(f"--config.{word}" for word in words)]
+  ).config
+  for kind in programs.KINDS[config.task]:
+    program = getattr(programs, kind)(
+      config, topology.parse("cpu-8" if kind == "train" else "cpu-1"), batch_size=8
+    )
+    assert (
+      flops.count(program.trace().jaxpr) > 2 * 8 * 1e5 and program.parameters > program.trainable
+    )

@@ -6,12 +6,12 @@ do not match the model, paths that do not exist, and folders that cannot be writ
 loaded, compiled or written. Each check imports only the modules that its task needs.
 """
 
-import shlex
 from collections.abc import Callable
 from typing import Any
 
 from como_jax import config as config_lib
 from como_jax import errors
+from como_jax.assembly import data_folders
 from como_jax.settings import locations
 
 
@@ -47,8 +47,6 @@ def places(command: config_lib.CommandLine) -> None:
 
 def _inputs(config: config_lib.ConfigDict) -> None:
   """Checks that all input paths exist, before the work on the first one begins."""
-  from como_jax.assembly import data_folders
-
   for key in (
     "checkpoint",
     "init",
@@ -137,16 +135,16 @@ def _ingest(config: config_lib.ConfigDict) -> None:
 
 
 def _extract(config: config_lib.ConfigDict) -> None:
-  from como_jax.tasks import extract
+  from como_jax.inference import label_options
 
-  extract.check(config)
+  label_options.labeling_options(config)
 
 
 def _rollout(config: config_lib.ConfigDict) -> None:
   from como_jax import sim
-  from como_jax.tasks import rollout
+  from como_jax.inference import rollout_options
 
-  rollout.check(config)
+  rollout_options.rollout_options(config)
   locations.one_of("simulator", config.simulator, sim.SIMULATORS)
 
 
@@ -159,28 +157,15 @@ def _collect(config: config_lib.ConfigDict) -> None:
 
 
 def _serve(config: config_lib.ConfigDict) -> None:
-  from como_jax.serve import server
-  from como_jax.tasks import serve
+  from como_jax.serve import server_settings
 
-  values = config.to_dict()
-  server.Settings(**{name: values[name] for name in serve.SETTINGS})
+  server_settings.from_config(config)
 
 
 def _compile(config: config_lib.ConfigDict) -> None:
-  from como_jax.parallel import topology
-  from como_jax.tasks import compile as compile_task
+  from como_jax.assembly import plan_options
 
-  topology.parse(config.topology)
-  try:
-    changes = [f"--config.{change}" for change in shlex.split(config.changes)]
-  except ValueError as error:
-    raise errors.UserError(f"config.changes={config.changes}: {error}") from error
-  for key, args in (("of", []), ("changes", changes)):
-    try:
-      planned = config_lib.parse(["main", f"--config={config.of}", *args]).config
-    except errors.UserError as error:
-      raise errors.UserError(f"config.{key}={config[key]}: {error}") from error
-  compile_task.check(config, planned)
+  plan_options.from_config(config)
 
 
 def _quickstart(config: config_lib.ConfigDict) -> None:

@@ -9,15 +9,14 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors, models, objectives
-from como_jax.assembly import data_folders, motion_data
+from como_jax.assembly import config_checks, data_folders, motion_data
 from como_jax.settings import locations
-from como_jax.tasks import checks
 from tests.refusals import text_of
 
 
 def refused(*words):
   with pytest.raises(errors.UserError) as caught:
-    checks.check(config_lib.parse(["main", *words]).config)
+    config_checks.check(config_lib.parse(["main", *words]).config)
   return str(caught.value)
 
 
@@ -106,11 +105,6 @@ def refused(*words):
       "this config trains a model of kind 'motion'",
     ),
     (
-      ["--config=compile:debug", "--config.changes=train.stesp=3"],
-      "config.changes=train.stesp=3: config key --config.train.stesp is unknown",
-    ),
-    (["--config=compile:debug", "--config.changes='x"], "config.changes='x: No closing quotation"),
-    (
       ["--config=quickstart", "--config.probe=configs/mae.py"],
       "is a config of task 'mae', one of task 'probe' is expected",
     ),
@@ -150,7 +144,7 @@ def test_losses_that_go_together():
     ["--config=motion:small,bottleneck=kl", "--config.objectives.kl.weight=0"],
     ["--config=motion:debug", "--config.objectives.contrastive.weight=0"],
   ):
-    checks.check(config_lib.parse(["main", *words]).config)
+    config_checks.check(config_lib.parse(["main", *words]).config)
 
 
 @dataclasses.dataclass
@@ -170,7 +164,7 @@ def test_a_section_of_another_kind_says_how_to_give_it(monkeypatch):
     "unknown key model.encoder.epsilon; this kind has no keys of its own; for another kind give "
     "the section whole: --config.model.encoder="
   ) in line
-  checks.check(
+  config_checks.check(
     config_lib.parse(
       ["main", "--config=motion:debug", "--config.model.encoder={'kind': 'toy', 'size': 'debug/8'}"]
     ).config
@@ -209,7 +203,7 @@ def test_all_inputs_are_looked_for_before_the_first_is_worked_on(tmp_path, monke
       f"--config.data.mixture=({{'path': 'bundled'}}, {{'path': '{tmp_path}/no'}})",
     ]
   ).config
-  for function in (motion_data.data_sets, checks.check):
+  for function in (motion_data.data_sets, config_checks.check):
     with pytest.raises(errors.UserError, match="/no"):
       function(config)
 
@@ -236,10 +230,10 @@ def test_missing_inputs_are_named_with_their_key(tmp_path, variant, key):
 def test_a_value_at_a_dotted_key():
   config = config_lib.ConfigDict({"a": {"b": 3}, "c": 4})
   assert (
-    checks._value(config, "a.b"),
-    checks._value(config, "c"),
-    checks._value(config, "a.x"),
-    checks._value(config, "c.x"),
+    config_checks._value(config, "a.b"),
+    config_checks._value(config, "c"),
+    config_checks._value(config, "a.x"),
+    config_checks._value(config, "c.x"),
   ) == (3, 4, None, None)
 
 
@@ -252,51 +246,53 @@ def command(workdir, **config):
 def test_folders_that_cannot_be_written_are_named_with_what_is_in_the_way(tmp_path, monkeypatch):
   file = tmp_path / "file"
   file.write_text("")
-  checks.places(command(tmp_path / "new" / "deep", task="motion"))
+  config_checks.places(command(tmp_path / "new" / "deep", task="motion"))
   assert not (tmp_path / "new").exists()
   assert (
-    text_of(lambda: checks.places(command(file, task="motion")))
+    text_of(lambda: config_checks.places(command(file, task="motion")))
     == f"--workdir {file} is a file, a directory is expected"
   )
   assert (
-    text_of(lambda: checks.places(command(file / "a" / "b", task="motion")))
+    text_of(lambda: config_checks.places(command(file / "a" / "b", task="motion")))
     == f"--workdir {file}/a/b cannot be made: {file} is no directory"
   )
   (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-  assert text_of(lambda: checks.places(command(tmp_path / "link" / "a", task="motion"))) == (
+  assert text_of(lambda: config_checks.places(command(tmp_path / "link" / "a", task="motion"))) == (
     f"--workdir {tmp_path}/link/a cannot be made: {tmp_path}/link is no directory"
   )
-  checks.places(command(file, task="serve"))  # writes nothing
+  config_checks.places(command(file, task="serve"))  # writes nothing
   for key in ("output", "lerobot"):
     assert (
-      text_of(lambda key=key: checks.places(command(tmp_path, task="extract", **{key: str(file)})))
+      text_of(
+        lambda key=key: config_checks.places(command(tmp_path, task="extract", **{key: str(file)}))
+      )
       == f"config.{key} {file} is a file, a directory is expected"
     )
-    checks.places(command(tmp_path, task="extract", **{key: ""}))
+    config_checks.places(command(tmp_path, task="extract", **{key: ""}))
   # ingest with an output does not use the workdir
   for task, refused in (("ingest", False), ("collect", True)):
 
     def call(task=task):
-      return checks.places(command(file, task=task, output=str(tmp_path / "out")))
+      return config_checks.places(command(file, task=task, output=str(tmp_path / "out")))
 
     assert text_of(call).startswith("--workdir") if refused else call() is None
-  assert text_of(lambda: checks.places(command(file, task="ingest", output=""))).startswith(
+  assert text_of(lambda: config_checks.places(command(file, task="ingest", output=""))).startswith(
     "--workdir"
   )
   asked = []
   monkeypatch.setattr(
     locations.os, "access", lambda path, how: asked.append(how) or path != tmp_path
   )
-  assert text_of(lambda: checks.places(command(tmp_path / "a" / "b", task="motion"))) == (
+  assert text_of(lambda: config_checks.places(command(tmp_path / "a" / "b", task="motion"))) == (
     f"--workdir {tmp_path}/a/b cannot be written: no permission for {tmp_path}; choose another "
     "directory"
   )
   assert asked == [locations.os.W_OK | locations.os.X_OK] and text_of(
-    lambda: checks.places(command(tmp_path, task="motion"))
+    lambda: config_checks.places(command(tmp_path, task="motion"))
   )
   monkeypatch.chdir(tmp_path)
   assert (
-    text_of(lambda: checks.places(command("file", task="motion")))
+    text_of(lambda: config_checks.places(command("file", task="motion")))
     == "--workdir file is a file, a directory is expected"
   )
 
@@ -313,7 +309,7 @@ def test_the_words_for_losses_that_do_not_go_together():
   assert refused("--config=motion:debug", "--config.objectives={'kl': {'weight': 0.5}}") == (
     "config.objectives.kl.weight=0.5: it needs --config.model.bottleneck.kind=kl"
   )
-  checks.check(
+  config_checks.check(
     config_lib.parse(
       ["main", "--config=motion:debug", "--config.objectives={'kl': {'weight': 0}}"]
     ).config
@@ -329,7 +325,7 @@ def test_a_policy_gives_every_loss_a_weight_and_names_an_encoder_of_instructions
     config.policy.objectives = config_lib.ConfigDict(
       {key: value for key, value in whole.items() if key != name}
     )
-    assert text_of(lambda: checks.check(config)) == (
+    assert text_of(lambda: config_checks.check(config)) == (
       f"config.policy.objectives gives the loss {name!r} of this policy no weight: add "
       f"--config.policy.objectives=\"{{'{name}': {{'weight': 1.0}}}}\" (0.0 leaves it out)"
     )
@@ -337,7 +333,7 @@ def test_a_policy_gives_every_loss_a_weight_and_names_an_encoder_of_instructions
   for key, value in (("kind", "hush"), ("dtype", "float33")):
     old = config.language[key]
     config.language[key] = value
-    assert text_of(lambda: checks.check(config)).startswith(
+    assert text_of(lambda: config_checks.check(config)).startswith(
       f"config.language.{key}={value!r} is unknown: did you mean "
     )
     config.language[key] = old
@@ -374,8 +370,6 @@ def test_a_policy_gives_every_loss_a_weight_and_names_an_encoder_of_instructions
       ["--config=motion:debug", "--config.data.path=nowhere/at/all"],
       "config.data.path 'nowhere/at/all' does not exist",
     ),
-    (["--config=compile:debug", "--config.topology=v5e-17"], "did you mean 'v5e-16'"),
-    (["--config=compile:debug", "--config.of=configs/motoin.py"], "config.of=configs/motoin.py: "),
   ],
 )
 def test_names_that_no_table_has(words, expected):
@@ -386,12 +380,16 @@ def test_names_that_no_table_has(words, expected):
 
 def test_the_paths_of_a_mixture_stand_in_for_the_single_one(tmp_path):
   words = ["main", "--config=motion:debug", "--config.data.path=nowhere"]
-  checks.check(config_lib.parse([*words, "--config.data.mixture=({'path': 'bundled'},)"]).config)
+  config_checks.check(
+    config_lib.parse([*words, "--config.data.mixture=({'path': 'bundled'},)"]).config
+  )
   mixture = f"({{'path': 'bundled'}}, {{'path': '{tmp_path}/no'}})"
   line = text_of(
-    lambda: checks.check(config_lib.parse([*words, f"--config.data.mixture={mixture}"]).config)
+    lambda: config_checks.check(
+      config_lib.parse([*words, f"--config.data.mixture={mixture}"]).config
+    )
   )
   assert line.startswith(f"config.data.mixture[1]['path'] '{tmp_path}/no' does not exist")
-  checks.check(
+  config_checks.check(
     config_lib.parse(["main", "--config=motion:debug", "--config.encoder_weights=bundled"]).config
   )
