@@ -38,7 +38,6 @@ from como_jax import config as config_lib
 from como_jax import models, objectives
 from como_jax.assembly import motion_data
 from como_jax.data import ingest, ingest_settings, pipeline, transforms, video
-from como_jax.train import reading
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "motion.py"
 GOAL, MAX_WAIT = 0.85, 0.02  # fraction of raw decoding per CPU second; fraction of a step
@@ -105,8 +104,7 @@ def main() -> None:
 def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.ExitStack) -> None:
   """Runs the rows and prints the page."""
   jitter = "contrastive" in objectives.active(config.objectives)
-  data = motion_data.MotionData(config)
-  (opened,) = data.mixture.windows("train", frames=config.data.frames)
+  (opened,) = motion_data.MotionData(config).mixture.windows("train", frames=config.data.frames)
   samples = draw(config, opened, jitter=jitter, count=options.batch_size * options.batches)
   frames = sum(len(sample.frame_indices) for sample in samples)
   blobs = [blob for sample in samples for blob in sample.blobs(opened)]
@@ -122,17 +120,12 @@ def compare(config, options: argparse.Namespace, folder: str, stack: contextlib.
         video.decode_jpeg(blob)
     return frames
 
-  loaders, spec = (
-    {},
-    models.build(config.model).inputs_spec(options.batch_size, config.data.frames, jittered=jitter),
-  )
+  loaders, model = {}, models.build(config.model)
   for workers in options.workers:
     with config.unlocked():
       config.data.workers = workers
-    chosen = data.choose_read_options(spec)
-    batches = stack.enter_context(
-      data.batches(reading.batching(config, 0), chosen, kind="motion", jitter=jitter)
-    )
+    data = motion_data.TrainingData(config, model, jitter=jitter)
+    batches = stack.enter_context(data.batches(0))
     loaders[f"como_jax, {workers} workers"] = (
       batches,
       max(1, workers) * (2 * options.prefetch + 3),

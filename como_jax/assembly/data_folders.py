@@ -57,24 +57,20 @@ def _holds_data(folder: str) -> bool:
   )
 
 
-def cache_dir(section) -> str:
-  """Where converted sources are kept.
-
-  The config's folder, else $COMO_JAX_CACHE/shards, else ~/.cache/como_jax/shards.
-  """
+def cache_dir() -> str:
+  """Where converted sources are kept: $COMO_JAX_CACHE/shards, else ~/.cache/como_jax/shards."""
   root = os.environ.get("COMO_JAX_CACHE") or os.path.join(pathlib.Path.home(), ".cache", "como_jax")
-  return section.cache or os.path.join(root, "shards")
+  return os.path.join(root, "shards")
 
 
-def to_shards(path: str, section, *, image_size: int, cache_dir: str) -> str:
+def to_shards(path: str, section) -> str:
   """A folder of shards for a data path; raw data are converted.
 
   Args:
     path: shards, or data of any format.
-    section: of a config, says how raw data are read: `resize`, and as far as it has them `source`,
-      `measure` and `filters`.
-    image_size: of the shards, px; 0 = as the source.
-    cache_dir: folder of converted sources.
+    section: `data` of a config, says how raw data are read: `image_size` (px; 0 = as the source),
+      `resize`, and as far as it has them `source`, `measure` and `filters`; and where they are kept
+      converted: `cache` ("" = `cache_dir`).
 
   Raises:
     errors.UserError: the data cannot be read.
@@ -85,8 +81,9 @@ def to_shards(path: str, section, *, image_size: int, cache_dir: str) -> str:
     else {}
   )
   options = source_options(section["source"]) if "source" in section else None
-  storage = ingest_settings.StorageOptions(image_size, section["resize"], **further)
-  return ingest.ensure_shards(path, storage, cache_dir=cache_dir, options=options)
+  storage = ingest_settings.StorageOptions(section["image_size"], section["resize"], **further)
+  cache = section["cache"] or cache_dir()
+  return ingest.ensure_shards(path, storage, cache_dir=cache, options=options)
 
 
 def source_options(section) -> source_formats.SourceOptions:

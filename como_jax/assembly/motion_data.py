@@ -1,5 +1,6 @@
 """The data of motion models and encoders: a config's section `data`, opened once."""
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,16 +10,8 @@ import numpy as np
 
 from como_jax import data, errors
 from como_jax.assembly import data_folders
-from como_jax.data import (
-  evaluation,
-  motion_mixture,
-  pipeline,
-  read_options,
-  stream,
-  times,
-  transforms,
-)
-from como_jax.data.batching import Batching
+from como_jax.data import evaluation, motion_mixture, pipeline, stream, times, transforms
+from como_jax.data.batching import Batching, ProcessSlice
 from como_jax.settings import entries as mixtures
 from como_jax.train import reading
 
@@ -47,9 +40,7 @@ def data_sets(config) -> list[data.DataSet]:
       "cameras": (),
       **entry,
     }
-    folder = data_folders.to_shards(
-      path, section, image_size=section.image_size, cache_dir=data_folders.cache_dir(section)
-    )
+    folder = data_folders.to_shards(path, section)
     sets.append(data.DataSet(**{**entry, "path": folder}))
   return sets
 
@@ -65,11 +56,10 @@ def augmentation(section) -> tuple:
 
 
 class MotionData:
-  """The data of a motion or encoder config, opened once.
+  """The data sets of a config, opened once.
 
   Attributes:
     mixture: the data sets.
-    augment: transforms that are switched on.
   """
 
   def __init__(self, config):
@@ -86,42 +76,6 @@ class MotionData:
     self.mixture = motion_mixture.MotionMixture(
       data_sets(config), validation_fraction=config.data.validation_fraction
     )
-    self.augment = augmentation(config.data) if "augment" in config.data else ()
-
-  def check(self, *, image_size: int, frames: int, jitter: bool) -> None:
-    """Looks for the training windows before anything is written, and says what there is.
-
-    Args:
-      image_size: of the model, px.
-      frames: K of a window.
-      jitter: whether a loss needs frames beside a pair's second one.
-
-    Raises:
-      errors.UserError: no window fits, or data and model want frames of different sizes.
-    """
-    if self._section.image_size != image_size:
-      raise errors.UserError(
-        f"config.data.image_size={self._section.image_size} is not "
-        f"config.model.image_size={image_size}"
-      )
-    self.mixture.windows("train", frames=frames)
-    for facts in self.mixture.describe(frames=frames):
-      for line in _remarks(facts, image_size=image_size, frames=frames, jitter=jitter):
-        print(f"data: {facts['name']}: {line}")
-
-  def choose_read_options(
-    self, batch: Mapping[str, jax.ShapeDtypeStruct]
-  ) -> read_options.ReadOptions:
-    """How training batches of these shapes (of this process) are read."""
-    return reading.choose(self._section, self.mixture.paths, batch)
-
-  def batches(
-    self, batching: Batching, options: read_options.ReadOptions, *, kind: str, jitter: bool
-  ) -> stream.Batches:
-    """Endless augmented training batches, see `MotionMixture.batches`."""
-    section = self._section
-    layout = pipeline.Layout(section.image_size, kind, section.frames, jitter, self.augment)
-    return self.mixture.batches(layout, batching, options)
 
   def windows(
     self, split: str, *, frames: int, batch_size: int, max_windows: int | None
@@ -136,17 +90,95 @@ class MotionData:
       max_windows=max_windows,
     )
 
-  def sample_frames(self, split: str, *, count: int) -> np.ndarray:
-    """Single frames spread evenly over a split: uint8 [n, H, W, 3]."""
-    return self.windows(split, frames=1, batch_size=1, max_windows=count).pictures(count)["frames"][
-      :, 0
+
+class TrainingData(MotionData):
+  """What a motion model or an encoder is trained on.
+
+  Attributes:
+    batch_spec: shapes of a whole training batch.
+    loading: how this process reads its part of one.
+  """
+
+  def __init__(self, config, model: Any, *, jitter: bool = False):
+    """Opens the data sets and looks for the training windows, before anything is written.
+
+    Args:
+      config: of the training; its model is of a kind of `pipeline.Layout`.
+      model: that it builds.
+      jitter: whether a loss needs frames beside a pair's second one.
+
+    Raises:
+      errors.UserError: as `MotionData`; no window fits, data and model want frames of different
+        sizes, or a number of readers below -1.
+    """
+    super().__init__(config)
+    section, size = config.data, config.model.image_size
+    if section.image_size != size:
+      raise errors.UserError(
+        f"config.data.image_size={section.image_size} is not config.model.image_size={size}"
+      )
+    self._layout = pipeline.Layout(
+      size, config.model.kind, section.frames, jitter, augmentation(section)
+    )
+    self.mixture.windows("train", frames=self._layout.window_frames)
+    self._batching = reading.batching(config)
+    self.batch_spec = self._spec(model, self._batching.batch_size)
+    self.loading = reading.choose(
+      section, self.mixture.paths, self._spec(model, reading.local_rows(self._batching.batch_size))
+    )
+    self._evaluation = config.get("evaluation")  # an encoder's config has none
+
+  def _spec(self, model: Any, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a batch."""
+    if self._layout.kind == "mae":
+      return model.inputs_spec(rows)
+    return model.inputs_spec(rows, self._layout.frames, jittered=self._layout.jitter)
+
+  def remarks(self) -> list[str]:
+    """What the data sets hold, and what of them does not go with the model, a line each."""
+    return [
+      f"data: {facts['name']}: {line}"
+      for facts in self.mixture.describe(frames=self._layout.window_frames)
+      for line in _remarks(facts, self._layout)
     ]
 
+  def batches(self, step: int) -> stream.Batches:
+    """This process's part of the augmented training batches, endless, from a step on."""
+    batching = dataclasses.replace(self._batching, start_step=step)
+    return self.mixture.batches(self._layout, batching, self.loading)
 
-def _remarks(
-  facts: Mapping[str, Any], *, image_size: int, frames: int, jitter: bool
-) -> Iterator[str]:
+  def first_batches(self) -> stream.Batches:
+    """The first training batches, whole in every process, and without jittered frames."""
+    return self.mixture.batches(
+      dataclasses.replace(self._layout, jitter=False),
+      dataclasses.replace(self._batching, process=ProcessSlice()),
+      dataclasses.replace(self.loading, workers=0),
+    )
+
+  def held_out(self) -> evaluation.Evaluation | None:
+    """The held-out triples of frames of config.evaluation; None where nothing is held out."""
+    if not self.mixture.validation_fraction > 0:
+      return None
+    return self.windows(
+      "validation",
+      frames=3,
+      batch_size=self._evaluation.batch_size,
+      max_windows=self._evaluation.windows,
+    )
+
+  def sample_frames(self, count: int) -> np.ndarray:
+    """Single frames spread evenly over what is held out: uint8 [n, H, W, 3].
+
+    Where nothing is held out, they are spread over the training data.
+    """
+    split = "validation" if self.mixture.validation_fraction > 0 else "train"
+    windows = self.windows(split, frames=1, batch_size=1, max_windows=count)
+    return windows.pictures(count)["frames"][:, 0]
+
+
+def _remarks(facts: Mapping[str, Any], layout: pipeline.Layout) -> Iterator[str]:
   """What a data set holds, and what of it does not go with the model."""
+  frames, image_size = layout.window_frames, layout.image_size
   strides = ", ".join(map(str, facts["stride_frames"]))
   apart = f", {facts['offset_seconds']:g} s ({strides} frames) apart" if frames > 1 else ""
   left_out = f", {facts['windows_left_out']} left out" if facts["windows_left_out"] else ""
@@ -159,7 +191,7 @@ def _remarks(
     f"{facts['windows']['validation']} validation windows of {frames} frames{apart}{left_out}"
   )
   fastest = max(facts["fps"], default=0.0)
-  if jitter and fastest * facts["offset_seconds"] * times.FRACTION < 1:
+  if layout.jitter and fastest * facts["offset_seconds"] * times.FRACTION < 1:
     yield (
       f"no frame lies within a fifth of {facts['offset_seconds']:g} s "
       "around a pair's second one, so the contrastive term's positive pair is the pair itself; "

@@ -115,9 +115,7 @@ def mixture_entries(config) -> list[PolicySet]:
   paths = [data_folders.resolve(entry["path"]) for entry in entries]
   sets = []
   for entry, path in zip(entries, paths, strict=True):
-    folder = data_folders.to_shards(
-      path, section, image_size=section.image_size, cache_dir=data_folders.cache_dir(section)
-    )
+    folder = data_folders.to_shards(path, section)
     values = {
       **entry,
       "path": folder,

@@ -10,17 +10,35 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 import tqdm
 
 from como_jax import errors
-from como_jax.data import label_file, labels, read_options, sequences, video
+from como_jax.data import label_file, labels, sequences, video
 from como_jax.data.batching import ProcessSlice
+from como_jax.data.read_options import ReadOptions
 from como_jax.inference import label_parts, labeling, latent_stream, motion_checkpoint
+
+
+class DataToLabel(Protocol):
+  """The opened data (`assembly.labeling_data`).
+
+  Attributes:
+    source: their path as given, or that of the model's training.
+    folder: of their shards.
+    manifest: description of the shards.
+    offset: between the frames of a pair, as text.
+    loading: how frames are read.
+  """
+
+  source: str
+  folder: str
+  manifest: dict[str, Any]
+  offset: Any
+  loading: ReadOptions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,21 +47,13 @@ class LabelingRun:
 
   Attributes:
     trained: the motion model.
-    path: folder of shards.
-    manifest: its description.
-    source: the data path as given.
-    plan: its segments, the cameras to label, the offset.
-    offset: the offset and its reason, for messages.
-    loading: how frames are read.
+    data: the data.
+    plan: their segments, the cameras to label, the offset.
   """
 
   trained: motion_checkpoint.MotionCheckpoint
-  path: str
-  manifest: Mapping[str, Any]
-  source: str
+  data: DataToLabel
   plan: sequences.Plan
-  offset: str
-  loading: read_options.ReadOptions
 
   @property
   def shards(self) -> list[int]:
@@ -56,7 +66,7 @@ class LabelingRun:
     return {
       "version": labels.VERSION,
       "model": self.trained.fingerprint,
-      "data": self.manifest["source"]["fingerprint"],
+      "data": self.data.manifest["source"]["fingerprint"],
       "layout": labels.layout(self.plan.segments.table),
       "offset_seconds": self.plan.offset_seconds,
       "cameras": list(self.plan.cameras),
@@ -176,18 +186,18 @@ def label_shards(
   left = sum(part.frames for part in missing)
   print(
     f"extract: {left} of {backlog.frames} frames in {len(backlog.todo)} of {backlog.shards} shards "
-    f"to label, {run.offset}, cameras {', '.join(run.plan.cameras)}; {run.loading}"
+    f"to label, {run.data.offset}, cameras {', '.join(run.plan.cameras)}; {run.data.loading}"
   )
   meter = labeling.Meter()
   with (
     sequences.walk(
-      run.path,
+      run.data.folder,
       run.plan,
       [sequence for part in missing for sequence in part.sequences],
       image_size=stream.image_size,
-      workers=run.loading.workers,
-      threads=run.loading.threads,
-      prefetch=run.loading.prefetch,
+      workers=run.data.loading.workers,
+      threads=run.data.loading.threads,
+      prefetch=run.data.loading.prefetch,
     ) as clips,
     progress_bar(backlog.frames, process) as progress,
   ):
@@ -235,7 +245,7 @@ def complete(folder: str, run: LabelingRun, *, timeout: float) -> dict[str, Any]
   return label_file.write_manifest(
     folder,
     [done[shard] for shard in run.shards],
-    data_shards=run.path,
+    data_shards=run.data.folder,
     size=latent.size,
     queries=latent.num_queries,
     dims=latent.latent_dim,
@@ -248,9 +258,9 @@ def complete(folder: str, run: LabelingRun, *, timeout: float) -> dict[str, Any]
       "config": run.trained.section,
     },
     data={
-      "path": run.source,
+      "path": run.data.source,
       "fingerprint": run.facts["data"],
-      "image_size": run.manifest["image_size"],
+      "image_size": run.data.manifest["image_size"],
     },
   )
 

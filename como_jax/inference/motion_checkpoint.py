@@ -45,7 +45,7 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
   Raises:
     errors.UserError: there is no checkpoint, or it holds another kind of model.
   """
-  return _read(_find(path), path)
+  return _read(path)[1:]
 
 
 def load(path: str, *, dtype: str = "") -> MotionCheckpoint:
@@ -58,8 +58,7 @@ def load(path: str, *, dtype: str = "") -> MotionCheckpoint:
   Raises:
     errors.UserError: as `read`; or the parameters do not fit the model.
   """
-  location = _find(path)
-  params, config = _read(location, path)
+  location, params, config = _read(path)
   section = config["model"]
   model = models.build({**section, "dtype": dtype or section["dtype"]})
   params = trees.merge(
@@ -75,21 +74,17 @@ def load(path: str, *, dtype: str = "") -> MotionCheckpoint:
   )
 
 
-def _find(path: str) -> checkpoint.WeightsLocation:
-  """Finds the checkpoint, see `checkpoint.find`; an empty path is refused."""
+def _read(path: str) -> tuple[checkpoint.WeightsLocation, dict[str, Any], dict[str, Any]]:
+  """(location, parameters, config), see `checkpoint`; other kinds of models are refused."""
   if not path:
     raise errors.UserError(
       "config.checkpoint is empty: give the run directory or weights folder of a motion model"
     )
-  return checkpoint.find(path)
-
-
-def _read(location: checkpoint.WeightsLocation, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Reads the checkpoint, see `checkpoint.read`; other kinds of models are refused."""
+  location = checkpoint.find(path)
   params, config = checkpoint.read(location)
   if config.get("model", {}).get("kind") != "motion":
     kind = config.get("model", {}).get("kind") or config.get("kind", "unknown")
     raise errors.UserError(
       f"checkpoint {path!r} holds a model of kind {kind!r}, a motion model is expected"
     )
-  return params, config
+  return location, params, config

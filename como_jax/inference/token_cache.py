@@ -16,9 +16,12 @@ import tqdm
 import xxhash
 
 from como_jax import errors, trees
+from como_jax.models.motion import inputs
 
 Batch = Mapping[str, np.ndarray]
+# key of images in a batch -> key of their tokens
 IMAGES = {"images": "tokens"}
+MOTION_IMAGES = {"frames": "frame_tokens", "jittered": "jittered_tokens"}
 
 
 class TokenCache:
@@ -112,6 +115,7 @@ class TokenCache:
     with walk.batches() as batches:
       for _ in tqdm.trange(walk.steps, desc="tokens", unit="batch", mininterval=10.0):
         self(next(batches))
+    print(f"image tokens: {len(self)} images encoded, once")
     return self
 
   def over(self, batches: Iterator[Batch]) -> "_CachedBatches":
@@ -135,7 +139,32 @@ class _CachedBatches:
     self._batches.close()
 
 
-def check(key: str, config: Any, model: Any, start: Mapping[str, Any], augment: tuple) -> None:
+def of_motion_data(config: Any, model: Any, start: Mapping[str, Any], data: Any) -> TokenCache:
+  """The tokens of every training image of a motion model, encoded once.
+
+  Args:
+    config: of the training.
+    model: the motion model.
+    start: parts of the parameters that are given.
+    data: its `TrainingData`.
+
+  Raises:
+    errors.UserError: the model does not use tokens, or they would change during training.
+  """
+  if inputs.INPUTS[model.qformer.inputs].pixel_difference:
+    raise errors.UserError(
+      "config.train.cache_tokens needs a model that encodes frames, "
+      f"config.model.idm.inputs={model.qformer.inputs} encodes their differences"
+    )
+  check("train.cache_tokens", config, model, start)
+  # optical flow is computed from pixels, so both kinds of images stay beside their tokens
+  flow = model.components is not None and model.components.source == "flow"
+  kept = tuple(MOTION_IMAGES) if flow else ("frames",)
+  images = data.windows("train", frames=1, batch_size=64, max_windows=None)
+  return TokenCache(model, start, names=MOTION_IMAGES, kept=kept, dtype="float16").fill(images)
+
+
+def check(key: str, config: Any, model: Any, start: Mapping[str, Any]) -> None:
   """Refuses to keep tokens that do not stay the same.
 
   Args:
@@ -143,25 +172,22 @@ def check(key: str, config: Any, model: Any, start: Mapping[str, Any], augment: 
     config: of a training task.
     model: with `frozen`.
     start: parts of the parameters that are given.
-    augment: transforms that are on.
 
   Raises:
     errors.UserError: naming what to change.
   """
+  frozen = tuple(model.frozen if config.train.frozen is None else config.train.frozen)
+  augmented = [
+    f"config.data.augment.{name}.on" for name, section in config.data.augment.items() if section.on
+  ]
   why = ""
   if "encoder" not in start:
     why = "a given encoder: set config.encoder_weights" + (
       " or config.init" if "init" in config else ""
     )
-  elif trees.split(
-    {"encoder": start["encoder"]},
-    tuple(model.frozen if config.train.frozen is None else config.train.frozen),
-  )[0]:
+  elif trees.split({"encoder": start["encoder"]}, frozen)[0]:
     why = "a frozen encoder: leave config.train.frozen out"
-  elif augment:
-    on = [name for name, section in config.data.augment.items() if section.on]
-    why = "images that stay as they are: switch off " + ", ".join(
-      f"config.data.augment.{name}.on" for name in on
-    )
+  elif augmented:
+    why = f"images that stay as they are: switch off {', '.join(augmented)}"
   if why:
     raise errors.UserError(f"config.{key} needs {why}")

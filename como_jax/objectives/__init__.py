@@ -89,6 +89,12 @@ class Objective:
       result.update(function(outputs, batch, **kwargs))
     return result
 
+  def remarks(self) -> list[str]:
+    """What these objectives leave out of the method, a line each."""
+    if "perceptual" in self.functions:
+      return []
+    return ["perceptual loss: off (config.objectives.perceptual.weights_path is empty)"]
+
 
 def model_loss(model: Any, objective: Objective) -> Callable[..., terms.Terms]:
   """The loss of a model that is trained with these objectives, for `train.step.TrainStep`.
@@ -113,7 +119,11 @@ def model_loss(model: Any, objective: Objective) -> Callable[..., terms.Terms]:
 
 
 def active(config: Any) -> dict[str, dict[str, Any]]:
-  """The objectives of a config section with a weight; one with weight 0 is off, costs nothing."""
+  """The objectives with a weight; one with weight 0 is off and costs nothing.
+
+  Args:
+    config: section `objectives` of a motion model.
+  """
   return {name: dict(settings) for name, settings in config.items() if settings["weight"] != 0}
 
 

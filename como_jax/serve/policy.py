@@ -9,7 +9,7 @@ tokens, E their width.
 """
 
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -66,48 +66,29 @@ class Policy:
       errors.UserError: another kind of model, or an unknown robot.
     """
     self._model = models.build(dict(spec.model))
-    shapes = jax.eval_shape(self._model.init, jax.random.key(0))
-    self._params = jax.device_put(
-      cast_kernels(trees.merge(shapes, params, what=f"checkpoint {name}"), spec.model["dtype"])
-    )
-    known = tuple(self._model.robots)
-    self.robot = _choose_robot(robot, known, name)
-    facts = spec.robots[self.robot]
-    self.state_dim, self.action_dim = facts.state, facts.action
-    self.action_names, self.step_seconds = facts.action_names, facts.step_seconds
+    self._params = _on_device(self._model, params, name)
+    self.robot = _choose_robot(robot, self._model.robots, name)
+    self._facts = spec.robots[self.robot]
+    _check_classified(self._model, self.robot, self._facts, name)
+    self.state_dim, self.action_dim = self._facts.state, self._facts.action
+    self.action_names, self.step_seconds = self._facts.action_names, self._facts.step_seconds
     self.chunk, self.image_size = self._model.action_horizon, self._model.image_size
     self.history = int(spec.model["history"])
-    self._instructions, self._slots = facts.instructions, facts.cameras
-    self._action_transforms = facts.transforms["action"]
-    self.cameras = tuple(name for name in self._slots if name)
-    classified = getattr(self._model.action_head, "gripper", {}).get(self.robot, ())
-    _check_classified(classified, facts, name)
+    self.cameras = tuple(name for name in self._facts.cameras if name)
     self._geometry = video.Geometry(self.image_size, spec.resize)
     # clients may send any number of instructions
     self._encode = language.build(spec.language, cache=False)
-    self._batch_size = batch_size
     self._rows = policy_row.RowBuilder(
-      known,
+      self._model.robots,
       self.history,
-      len(self._slots),
+      len(self._facts.cameras),
       self.image_size,
       max(int(sizes["state"]) for sizes in spec.model["robots"].values()),
       {key: robot_spec.transforms.get("state", ()) for key, robot_spec in spec.robots.items()},
     )
-    guidance_scale = float(spec.guidance_scale if guidance_scale is None else guidance_scale)
-
-    def sample(params, batch, key):
-      return self._model.sample(
-        params,
-        batch,
-        key,
-        robot=self.robot,
-        num_sampling_steps=num_sampling_steps,
-        guidance_scale=guidance_scale,
-      )
-
-    self._sample = jax.jit(sample)
-    self.metadata = self._describe(facts, name, num_sampling_steps, guidance_scale)
+    self._name, self._batch_size, self._sampling_steps = name, batch_size, num_sampling_steps
+    self._guidance_scale = float(spec.guidance_scale if guidance_scale is None else guidance_scale)
+    self._jitted_sample = jax.jit(self._sample)
 
   @classmethod
   def load(cls, path: str, **settings: Any) -> "Policy":
@@ -123,10 +104,9 @@ class Policy:
     params, spec = load(path)
     return cls(params, spec, name=str(path), **settings)
 
-  def _describe(
-    self, facts: policy_spec.RobotSpec, name: str, steps: int | None, guidance: float
-  ) -> dict[str, Any]:
-    """The content of `metadata`."""
+  @property
+  def metadata(self) -> dict[str, Any]:
+    """All that a client needs to know, as JSON values."""
     return {
       "robot": self.robot,
       "cameras": list(self.cameras),
@@ -137,11 +117,11 @@ class Policy:
       "action_names": list(self.action_names),
       "state_dim": self.state_dim,
       "step_seconds": self.step_seconds,
-      "steps": steps,
-      "guidance": guidance,
-      "checkpoint": pathlib.Path(name).name,
-      "instructions": dict(self._instructions),
-      "unused_cameras": list(facts.unused_cameras),
+      "steps": self._sampling_steps,
+      "guidance": self._guidance_scale,
+      "checkpoint": pathlib.Path(self._name).name,
+      "instructions": dict(self._facts.instructions),
+      "unused_cameras": list(self._facts.unused_cameras),
     }
 
   def infer(self, histories: Sequence[Sequence[Observation]], *, seed: int = 0) -> np.ndarray:
@@ -172,7 +152,7 @@ class Policy:
     self._encode.warm_up()
     blank = {
       STATE: np.zeros(self.state_dim, np.float32),
-      TASK: next(iter(self._instructions["examples"]), ""),
+      TASK: next(iter(self._facts.instructions["examples"]), ""),
     }
     blank |= {
       IMAGE + camera: np.zeros((self.image_size, self.image_size, 3), np.uint8)
@@ -197,11 +177,24 @@ class Policy:
 
   def sample(self, batch: Mapping[str, Any], key: jax.Array) -> jax.Array:
     """Normalized actions float32 [rows of the batch, K, A], on the device."""
-    return self._sample(self._params, batch, key)
+    return self._jitted_sample(self._params, batch, key)
+
+  def _sample(
+    self, params: Mapping[str, Any], batch: Mapping[str, Any], key: jax.Array
+  ) -> jax.Array:
+    """As `sample`, to be compiled."""
+    return self._model.sample(
+      params,
+      batch,
+      key,
+      robot=self.robot,
+      num_sampling_steps=self._sampling_steps,
+      guidance_scale=self._guidance_scale,
+    )
 
   def _infer(self, histories, seed: int) -> np.ndarray:
     actions = np.asarray(self.sample(self.batch(histories), jax.random.key(seed)))[: len(histories)]
-    return value_transforms.invert(self._action_transforms, actions).astype(np.float32)
+    return value_transforms.invert(self._facts.transforms["action"], actions).astype(np.float32)
 
   def _row(self, history: Sequence[Observation]) -> dict[str, np.ndarray]:
     """One example without targets, as in training."""
@@ -210,7 +203,7 @@ class Policy:
       np.stack([observed.image(seen, camera, self._geometry) for seen in history])
       if camera
       else None
-      for camera in self._slots
+      for camera in self._facts.cameras
     ]
     state = observed.state(history[-1], self.state_dim) if self.state_dim else None
     return {
@@ -220,7 +213,7 @@ class Policy:
 
   def _text(self, seen: Observation) -> tuple[np.ndarray, np.ndarray]:
     """Tokens [L, E] and mask [L] of the instruction."""
-    tokens, mask = self._encode([observed.text(seen, self._instructions)])
+    tokens, mask = self._encode([observed.text(seen, self._facts.instructions)])
     return tokens[0], mask[0]
 
 
@@ -242,14 +235,26 @@ def _choose_robot(robot: str, known: tuple[str, ...], name: str) -> str:
   return robot
 
 
-def _check_classified(classified: Iterable[int], facts: policy_spec.RobotSpec, name: str) -> None:
+def _check_classified(model: Any, robot: str, facts: policy_spec.RobotSpec, name: str) -> None:
   """Raises errors.UserError if an action that the model classifies has no two known values."""
+  classified = getattr(model.action_head, "gripper", {}).get(robot, ())
   if untrained := set(classified) - set(facts.two_valued):
     names = ", ".join(facts.action_names[dim] for dim in sorted(untrained))
     raise errors.UserError(
       f"checkpoint {name}: the two values of {names} are not known and were not trained (it is "
       "of an older version): train the policy again"
     )
+
+
+def _on_device(model: Any, params: Mapping[str, Any], name: str) -> dict[str, Any]:
+  """The parameters that the model multiplies with, see `cast_kernels`.
+
+  Raises:
+    errors.UserError: they are of another model.
+  """
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  merged = trees.merge(shapes, params, what=f"checkpoint {name}")
+  return jax.device_put(cast_kernels(merged, model.config["dtype"]))
 
 
 def cast_kernels(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:

@@ -5,15 +5,13 @@ import json
 import os
 
 import jax
-import numpy as np
 
 from como_jax import config as config_lib
-from como_jax.assembly import data_folders
-from como_jax.data import lerobot_labels, sequences, shards
+from como_jax.assembly import labeling_data
+from como_jax.data import lerobot_labels
 from como_jax.data.batching import ProcessSlice
 from como_jax.inference import label_options, label_run, label_summary, motion_checkpoint
 from como_jax.parallel import distributed
-from como_jax.tasks import offsets
 from como_jax.train import atomic, reading, rundir
 
 SPEED = "speed.json"  # the one file that differs between two runs
@@ -49,7 +47,7 @@ def run(command: config_lib.CommandLine) -> int:
   if options.lerobot:
     print(
       lerobot_labels.export(
-        str(workdir), options.lerobot, source=work.source, shards_path=work.path
+        str(workdir), options.lerobot, source=work.data.source, shards_path=work.data.folder
       )
     )
   return 0
@@ -76,7 +74,7 @@ def prepare(
   mesh = label_options.make_mesh(options)
   if options.lerobot and first:
     lerobot_labels.check(
-      options.lerobot, source=work.source, shards_path=work.path, resume=command.resume
+      options.lerobot, source=work.data.source, shards_path=work.data.folder, resume=command.resume
     )
   return options, work, mesh
 
@@ -105,33 +103,6 @@ def open_work(options: label_options.Options) -> label_run.LabelingRun:
   Raises:
     errors.UserError: a checkpoint or data set that does not exist or does not fit.
   """
-  cache_dir = data_folders.cache_dir(options.data)
   trained = motion_checkpoint.load(options.checkpoint, dtype=options.dtype)
-  path, offset = offsets.choose_data(
-    options.data.path,
-    trained.trained_on,
-    offset_seconds=options.offset_seconds,
-    checkpoint=options.checkpoint,
-  )
-  source, size = data_folders.resolve(path), trained.model.image_size
-  # raw data are read as in training
-  trained_on = {
-    **trained.trained_on,
-    "resize": options.data.resize or trained.trained_on.get("resize", "squash"),
-  }
-  folder = data_folders.to_shards(source, trained_on, image_size=size, cache_dir=cache_dir)
-  table = shards.read_table(folder)
-  clip = jax.ShapeDtypeStruct((int(table.length.max()), size, size, 3), np.uint8)
-  loading = reading.choose(options.data, [folder], {"frames": clip})
-  plan = sequences.plan(
-    table, offset_seconds=offset.seconds, cameras=options.data.cameras, name=source
-  )
-  return label_run.LabelingRun(
-    trained=trained,
-    path=folder,
-    manifest=shards.read_manifest(folder),
-    source=source,
-    plan=plan,
-    offset=str(offset),
-    loading=loading,
-  )
+  data = labeling_data.LabelingData(options, trained)
+  return label_run.LabelingRun(trained, data, data.plan())

@@ -6,7 +6,7 @@ import numpy as np
 from como_jax import config as config_lib
 from como_jax import models, objectives
 from como_jax.assembly import motion_data
-from como_jax.train import encoder_weights, fit, reading
+from como_jax.train import encoder_weights, fit
 from como_jax.train.job import TrainJob
 
 
@@ -19,12 +19,12 @@ def job(config) -> TrainJob:
   """Model, loss and batches from the config."""
   model = models.build(config.model.to_dict())
   objective = objectives.build(config.objectives.to_dict())
-  given = encoder_weights.load(config.encoder_weights, model=model)
-  data = motion_data.MotionData(config)
   loss = objectives.model_loss(model, objective)
-  data.check(image_size=config.model.image_size, frames=1, jitter=False)
-  split = "validation" if config.data.validation_fraction > 0 else "train"
-  held_out = data.sample_frames(split, count=64)
+  start = encoder_weights.load(config.encoder_weights, model=model)
+  data = motion_data.TrainingData(config, model)
+  for remark in data.remarks():
+    print(remark)
+  held_out = data.sample_frames(64)
 
   @jax.jit
   def held_out_loss(params, frames):  # an argument: XLA would fold a constant for minutes
@@ -36,19 +36,16 @@ def job(config) -> TrainJob:
       for name, (value, count) in held_out_loss(params, held_out).items()
     }
 
-  options = data.choose_read_options(model.inputs_spec(reading.local_rows(config.train.batch_size)))
   return TrainJob(
     model=model,
     loss=loss,
     weights=objective.weights,
     evaluate=evaluate,
-    loading=options,
-    batch=model.inputs_spec(config.train.batch_size),
+    loading=data.loading,
+    batch=data.batch_spec,
     data=[(path, "") for path in data.mixture.paths],
-    batches=lambda step: data.batches(
-      reading.batching(config, step), options, kind="mae", jitter=False
-    ),
+    batches=data.batches,
     examples_per_step=config.train.batch_size,
     unit="images",
-    start=given,
+    start=start,
   )

@@ -39,10 +39,9 @@ def job(command: config_lib.CommandLine) -> TrainJob:
   options = data.choose_read_options(model.inputs_spec(reading.local_rows(config.train.batch_size)))
   tokens = None
   if config.policy.cache_tokens:
-    token_cache.check("policy.cache_tokens", config, model, start, data.augment)
+    token_cache.check("policy.cache_tokens", config, model, start)
     walk = data.examples(layout, "train", batch_size=config.evaluation.batch_size)
     tokens = token_cache.TokenCache(model, start).fill(walk)
-    print(f"image tokens: {len(tokens)} images encoded, once")
 
   def batches(step):
     images = data.batches(layout, reading.batching(config, step), options)

@@ -18,13 +18,12 @@ import numpy as np
 
 from como_jax import config as config_lib
 from como_jax import data, models, report, trees
-from como_jax.assembly import motion_data
+from como_jax.assembly import motion_data, offsets
 from como_jax.data import evaluation, shards
 from como_jax.evaluate import consistency, probe_table, probe_targets
 from como_jax.inference import motion_checkpoint, motion_evaluator
 from como_jax.models.motion import component_init as components_lib
 from como_jax.report import probe_page
-from como_jax.tasks import offsets
 from como_jax.train import checkpoint, log, rng, rundir
 
 METRICS, LATENTS = "metrics.json", "latents.npz"
@@ -133,7 +132,7 @@ def with_run_data(config: config_lib.ConfigDict, run_config: dict) -> config_lib
   """The config of the probe, with missing values (None) from the data section of the training run.
 
   If the config has a data set of its own, its offset is the one with which the model was trained
-  (`tasks.offsets`), and a line with this offset is printed.
+  (`assembly.offsets`), and a line with this offset is printed.
 
   Args:
     config: config of the probe.

@@ -113,6 +113,7 @@ def read(location: WeightsLocation) -> tuple[dict, dict]:
   if location.weights:
     return weights.load(location.weights)
   assert location.state is not None  # one of the two is there
+  config = weights.read_config(location.config)
   try:
     saved = read_state(location.state)
   except (ValueError, KeyError, OSError, AttributeError) as error:
@@ -122,7 +123,7 @@ def read(location: WeightsLocation) -> tuple[dict, dict]:
   params = saved["params"]
   if saved.get("ema"):
     params = trees.unflatten({**trees.flatten(params), **trees.flatten(saved["ema"])})
-  return params, weights.read_config(location.config)
+  return params, config
 
 
 def read_state(item: pathlib.Path) -> dict:

@@ -1,6 +1,7 @@
 """The encoder that training starts from."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -47,3 +48,17 @@ def load(path: str, *, model: Any) -> dict[str, Any]:
     encoder = mae_vit.refit_positions(encoder, model.config["image_size"])
   expected = jax.eval_shape(model.init, rng.key(0, "init"))["encoder"]
   return {"encoder": trees.merge(expected, encoder, what=f"encoder weights {str(folder)!r}")}
+
+
+def remarks(start: Mapping[str, Any]) -> list[str]:
+  """What a motion model's encoder leaves out of the method, a line each.
+
+  Args:
+    start: parts of the parameters that are given.
+  """
+  if "encoder" in start:
+    return []
+  return [
+    'encoder: random and frozen, which is not CoMo; set config.encoder_weights ("bundled", or a '
+    "converted or pretrained MAE)"
+  ]

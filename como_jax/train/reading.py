@@ -23,7 +23,7 @@ def local_rows(batch_size: int) -> int:
   return max(1, batch_size // jax.process_count())
 
 
-def batching(config: Any, step: int) -> Batching:
+def batching(config: Any, step: int = 0) -> Batching:
   """This process's part of the training batches of a config, from a step on."""
   process = ProcessSlice(jax.process_index(), jax.process_count())
   return Batching(config.train.batch_size, config.seed, step, process)

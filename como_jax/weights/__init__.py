@@ -187,7 +187,8 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
   Raises:
     errors.UserError: naming the file.
   """
-  return renames.upgrade(read_json(path))
+  config = read_json(path)
+  return renames.upgrade(config)
 
 
 def digest(path: pathlib.Path) -> str:

@@ -71,15 +71,12 @@ def test_a_folder_that_may_not_be_read_is_no_data(tmp_path, monkeypatch):
   assert not data_folders._holds_data(str(tmp_path))
 
 
-def test_where_converted_data_are_kept(monkeypatch, tmp_path):
-  section = config_lib.data()
+def test_where_converted_data_are_kept(monkeypatch):
   monkeypatch.setenv("COMO_JAX_CACHE", "/cache")
-  assert data_folders.cache_dir(section) == "/cache/shards"
+  assert data_folders.cache_dir() == "/cache/shards"
   monkeypatch.delenv("COMO_JAX_CACHE")
   monkeypatch.setattr(data_folders.pathlib.Path, "home", lambda: pathlib.Path("/home/me"))
-  assert data_folders.cache_dir(section) == "/home/me/.cache/como_jax/shards"
-  section.cache = "/mine"
-  assert data_folders.cache_dir(section) == "/mine"
+  assert data_folders.cache_dir() == "/home/me/.cache/como_jax/shards"
 
 
 def test_raw_data_are_read_as_the_section_says(monkeypatch):
@@ -89,18 +86,20 @@ def test_raw_data_are_read_as_the_section_says(monkeypatch):
     "ensure_shards",
     lambda *given, **more: asked.append((*given, more)) or "SHARDS",
   )
-  assert (
-    data_folders.to_shards("raw", {"resize": "crop"}, image_size=32, cache_dir="/c") == "SHARDS"
-  )
+  monkeypatch.setenv("COMO_JAX_CACHE", "/c")
+  section = {"resize": "crop", "image_size": 32, "cache": ""}
+  assert data_folders.to_shards("raw", section) == "SHARDS"
   section = {
+    "image_size": 16,
+    "cache": "/d",
     "resize": "pad",
     "measure": True,
     "filters": config_lib.ConfigDict({"a": 1}),
     "source": {"action_key": "act", "camera_keys": ["x"], "path": "p"},
   }
-  data_folders.to_shards("raw", section, image_size=16, cache_dir="/d")
+  data_folders.to_shards("raw", section)
   storage = ingest_settings.StorageOptions
-  assert asked[0] == ("raw", storage(32, "crop"), dict(cache_dir="/c", options=None))
+  assert asked[0] == ("raw", storage(32, "crop"), dict(cache_dir="/c/shards", options=None))
   options = asked[1][2].pop("options")
   assert asked[1] == (
     "raw",

@@ -25,15 +25,13 @@ def config(**data):
 def test_the_entries_of_a_mixture(monkeypatch):
   asked = []
   monkeypatch.setattr(policy_data.data_folders, "resolve", lambda path: asked.append(path) or path)
-  monkeypatch.setattr(policy_data.data_folders, "cache_dir", lambda section: "CACHE")
   monkeypatch.setattr(
-    policy_data.data_folders, "to_shards", lambda path, section, **more: asked.append(more) or "one"
+    policy_data.data_folders, "to_shards", lambda path, section: asked.append(section) or "one"
   )
-  (alone,) = policy_data.mixture_entries(
-    config(path="a/b/", cameras=("r",), labels="L", image_size=48)
-  )
+  given = config(path="a/b/", cameras=("r",), labels="L", image_size=48)
+  (alone,) = policy_data.mixture_entries(given)
   assert alone == PolicySet(path="one", robot="arm", labels="L", cameras=("r",), name="b")
-  assert asked == ["a/b/", {"image_size": 48, "cache_dir": "CACHE"}]
+  assert asked == ["a/b/", given.data]
   del asked[:]
   mixture = (
     {"path": "x", "robot": "arm", "name": "mine", "weight": 2.0},

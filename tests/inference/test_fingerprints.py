@@ -8,7 +8,7 @@ from como_jax import weights
 from como_jax.data import shards
 from como_jax.inference import fingerprints
 from como_jax.train import checkpoint
-from tests.tasks.test_extract import model_folder
+from tests.tasks.small_labels import model_folder
 
 
 def of_parameters(path, params):

@@ -9,7 +9,7 @@ import pytest
 from como_jax import errors
 from como_jax.inference import label_options
 from como_jax.parallel import mesh as mesh_lib
-from tests.tasks.test_extract import command
+from tests.tasks.small_labels import command
 
 
 def text_of(kind, call):

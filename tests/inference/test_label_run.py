@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors, models
+from como_jax.assembly import offsets
 from como_jax.data import label_file, labels, read_options, sequences, video
 from como_jax.data.batching import ProcessSlice
 from como_jax.inference import label_parts, label_run, labeling, motion_checkpoint
@@ -53,12 +54,14 @@ def work_of(*shards):
     trained=motion_checkpoint.MotionCheckpoint(
       "MODEL", MODEL, "PARAMS", section={"kind": "motion"}, trained_on={}, fingerprint="m"
     ),
-    path="SHARDS",
-    manifest={"image_size": 16, "source": {"fingerprint": "d"}},
-    source="SOURCE",
+    data=types.SimpleNamespace(
+      folder="SHARDS",
+      manifest={"image_size": 16, "source": {"fingerprint": "d"}},
+      source="SOURCE",
+      offset=offsets.Offset(0.3, "why"),
+      loading=read_options.ReadOptions(workers=1, threads=2, prefetch=3),
+    ),
     plan=plan,
-    offset="offset 0.3 s (why)",
-    loading=read_options.ReadOptions(workers=1, threads=2, prefetch=3),
   )
 
 

@@ -185,7 +185,7 @@ def images(*values):
   ).copy()
 
 
-def test_batches_with_tokens_in_the_place_of_images(monkeypatch):
+def test_batches_with_tokens_in_the_place_of_images(monkeypatch, capsys):
   bars = []
   monkeypatch.setattr(
     token_cache.tqdm, "trange", lambda count, **more: bars.append((count, more)) or range(count)
@@ -212,6 +212,7 @@ def test_batches_with_tokens_in_the_place_of_images(monkeypatch):
     and len(known) == 4
     and bars == [(2, dict(desc="tokens", unit="batch", mininterval=10.0))]
   )
+  assert capsys.readouterr().out == "image tokens: 4 images encoded, once\n"
   assert passes == [[1, 2], [3, 3], [4, 4]], "always as many; the third batch is not of the walk"
 
   class Source:

@@ -41,10 +41,15 @@ def test_off_and_logged_only():
 
 
 def test_an_objective_with_weight_0_is_not_active():
-  section = config_lib.ConfigDict(
-    {"kl": {"weight": 0}, "contrastive": {"weight": 0.5, "temperature": 2.0}}
-  )
-  assert objectives.active(section) == {"contrastive": {"weight": 0.5, "temperature": 2.0}}
+  section = {"kl": {"weight": 0.0}, "off": {"weight": 0}, "mae": {"weight": 0.5, "more": 1}}
+  assert objectives.active(config_lib.ConfigDict(section)) == {"mae": section["mae"]}
+
+
+def test_what_is_left_out_is_said():
+  assert objectives.Objective({"perceptual": lambda *given: {}}, {}, {}).remarks() == []
+  assert objectives.Objective({"mae": lambda *given: {}}, {}, {}).remarks() == [
+    "perceptual loss: off (config.objectives.perceptual.weights_path is empty)"
+  ]
 
 
 @pytest.mark.parametrize(

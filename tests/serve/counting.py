@@ -24,7 +24,7 @@ class Model:
   action_horizon, image_size = 4, 16
 
   def __init__(self, config):
-    self.robots, self.seen = tuple(config["robots"]), []
+    self.config, self.robots, self.seen = config, tuple(config["robots"]), []
     self.action_head = types.SimpleNamespace()
 
   def init(self, key):

@@ -4,15 +4,13 @@ import dataclasses
 import json
 import types
 
-import jax
-import numpy as np
 import pytest
 
-from como_jax.data import sequences
+from como_jax.assembly import labeling_data
 from como_jax.data.batching import ProcessSlice
 from como_jax.inference import label_options, motion_checkpoint
-from como_jax.tasks import extract, offsets
-from tests.tasks.test_extract import command
+from como_jax.tasks import extract
+from tests.tasks.small_labels import command
 
 
 @pytest.fixture(name="ordered")
@@ -24,8 +22,7 @@ def _ordered(tmp_path, monkeypatch):
     return lambda *given, **more: told.calls.append(name) or value
 
   work = types.SimpleNamespace(
-    source="SOURCE",
-    path="SHARDS",
+    data=types.SimpleNamespace(source="SOURCE", folder="SHARDS"),
     stream=lambda **given: told.calls.append(("stream", given)) or "STREAM",
   )
   options = label_options.labeling_options(command(tmp_path).config)
@@ -135,79 +132,15 @@ def test_the_order_of_a_run(ordered, tmp_path, capsys):
   )
 
 
-def test_what_is_to_be_labeled_with_what(monkeypatch, tmp_path):
-  asked = []
-  trained = motion_checkpoint.MotionCheckpoint(
-    "C",
-    types.SimpleNamespace(image_size=16),
-    {},
-    section={},
-    trained_on={"path": "trained", "resize": "crop", "filters": {}},
-    fingerprint="M",
+def test_a_run_is_the_model_its_data_and_their_plan(monkeypatch, tmp_path):
+  words = ("--config.checkpoint=C", "--config.dtype=bfloat16")
+  options = label_options.labeling_options(command(tmp_path, *words).config)
+  data = types.SimpleNamespace(plan=lambda: "PLAN")
+  monkeypatch.setattr(
+    motion_checkpoint, "load", lambda path, *, dtype: {("C", "bfloat16"): "TRAINED"}[path, dtype]
   )
   monkeypatch.setattr(
-    motion_checkpoint, "load", lambda path, *, dtype: asked.append((path, dtype)) or trained
-  )
-  monkeypatch.setattr(
-    extract.offsets,
-    "choose_data",
-    lambda path, trained_on, **more: (
-      asked.append((path, trained_on, more)) or ("given", offsets.Offset(0.5, "why"))
-    ),
-  )
-  monkeypatch.setattr(
-    extract.reading, "choose", lambda section, paths, spec: ("LOADING", section, paths, spec)
-  )
-  for name, value in (
-    ("resolve", lambda path: f"resolved {path}"),
-    ("cache_dir", lambda section: f"CACHE {section.cache}"),
-    ("to_shards", lambda path, reading, **more: asked.append((path, reading, more)) or "SHARDS"),
-  ):
-    monkeypatch.setattr(extract.data_folders, name, value)
-  table = types.SimpleNamespace(length=np.array([3, 9, 4]))
-  monkeypatch.setattr(extract.shards, "read_table", lambda path: table)
-  monkeypatch.setattr(extract.shards, "read_manifest", lambda path: f"MANIFEST of {path}")
-  monkeypatch.setattr(
-    sequences, "plan", lambda given, **more: asked.append((given is table, more)) or "PLAN"
-  )
-  options = label_options.labeling_options(
-    command(
-      tmp_path,
-      "--config.checkpoint=C",
-      "--config.data.cameras=('a',)",
-      "--config.data.cache=X",
-      "--config.dtype=bfloat16",
-    ).config
+    labeling_data, "LabelingData", lambda *given: data if given == (options, "TRAINED") else None
   )
   work = extract.open_work(options)
-  assert asked == [
-    ("C", "bfloat16"),
-    (None, trained.trained_on, dict(offset_seconds=None, checkpoint="C")),
-    ("resolved given", trained.trained_on, dict(image_size=16, cache_dir="CACHE X")),
-    (True, dict(offset_seconds=0.5, cameras=("a",), name="resolved given")),
-  ]
-  assert (work.trained, work.path, work.manifest, work.source, work.plan, work.offset) == (
-    trained,
-    "SHARDS",
-    "MANIFEST of SHARDS",
-    "resolved given",
-    "PLAN",
-    "offset 0.5 s (why)",
-  )
-  assert work.loading == (
-    "LOADING",
-    options.data,
-    ["SHARDS"],
-    {"frames": jax.ShapeDtypeStruct((9, 16, 16, 3), np.uint8)},
-  )
-  for given, trained_on, expected in (
-    ("pad", {}, {"resize": "pad"}),
-    ("", {}, {"resize": "squash"}),
-    (None, {"resize": "pad", "source": {}}, {"resize": "pad", "source": {}}),
-  ):
-    del asked[:]
-    trained = dataclasses.replace(trained, trained_on=trained_on)
-    extract.open_work(
-      dataclasses.replace(options, data=dataclasses.replace(options.data, resize=given))
-    )
-    assert asked[2][1] == expected
+  assert (work.trained, work.data, work.plan) == ("TRAINED", data, "PLAN")

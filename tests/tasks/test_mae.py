@@ -11,7 +11,7 @@ from tests.tasks.paper import _paper as _paper  # a fixture
 from tests.tasks.paper import config
 
 
-def test_the_job_of_a_masked_autoencoder(paper, monkeypatch):
+def test_the_job_of_a_masked_autoencoder(paper, monkeypatch, capsys):
   command = types.SimpleNamespace(config=config())
   assert mae.run(command) == 4 and paper.fitted[0][0] is command
   job = paper.fitted[0][1]
@@ -23,17 +23,11 @@ def test_the_job_of_a_masked_autoencoder(paper, monkeypatch):
   )
   assert job.start == {"encoder": ("bundled", paper.model)}
   assert job.loss("P", "B", "K") == {"loss": (("out", "P", "B", "K"), "B", None)}
-  assert paper.checked == [dict(image_size=16, frames=1, jitter=False)]
-  assert paper.sampled == [("validation", 64)]
-  assert job.loading == ("READING", {"frames": (4, 0, None)}) and job.batch == {
-    "frames": (8, 0, None)
-  }
+  assert paper.opened == [(command.config, paper.model, False)] and paper.sampled == [64]
+  assert capsys.readouterr().out == "remark on the data\n"
+  assert (job.loading, job.batch) == ("LOADING", "SHAPES")
   assert (job.examples_per_step, job.unit, job.data) == (8, "images", [("one", ""), ("two", "")])
-  assert job.batches(9) == "BATCHES" and paper.batches == [
-    (("FROM", 9), job.loading, dict(kind="mae", jitter=False))
-  ]
-  mae.job(config(fraction=0.0))
-  assert paper.sampled[1] == ("train", 64)
+  assert job.batches(9) == "BATCHES" and paper.steps == [9]
   monkeypatch.setattr(
     paper.model,
     "forward",

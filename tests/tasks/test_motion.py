@@ -2,8 +2,6 @@
 
 import types
 
-from como_jax.data import read_options
-from como_jax.data.batching import Batching
 from como_jax.tasks import motion
 from tests.tasks.paper import _paper as _paper  # a fixture
 from tests.tasks.paper import config
@@ -22,7 +20,9 @@ def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
       objectives={"a": {"weight": 0.5, "b": 1}, "off": {"weight": 0}, "zero": {"weight": 0.0}}
     )
   )
-  assert motion.run(command) == 4 and not capsys.readouterr().out
+  assert motion.run(command) == 4
+  said = ["remark on the data", "remark on 3 objectives"]
+  assert capsys.readouterr().out.splitlines() == said
   job = paper.fitted[0][1]
   assert paper.objectives == [{"a": {"weight": 0.5, "b": 1}}] and (job.weights, job.constants) == (
     {"mae": 1.0},
@@ -33,33 +33,26 @@ def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
     job.loss("P", "B", "K", "C") == {"loss": (("out", "P", "B", "K"), "B", "C")}
     and job.loss("P", "B", "K")["loss"][2] is None
   )
-  assert paper.checked == [dict(image_size=16, frames=3, jitter=True)]
-  assert paper.windows == [("validation", dict(frames=3, batch_size=6, max_windows=50))]
-  assert job.loading == ("READING", {"frames": (4, 3, True)}) and job.batch == {
-    "frames": (8, 3, True)
-  }
+  assert paper.opened == [(command.config, paper.model, True)]
+  assert (job.loading, job.batch) == ("LOADING", "SHAPES")
   assert (job.examples_per_step, job.unit, job.data) == (16, "pairs", [("one", ""), ("two", "")])
-  assert job.evaluate("P") == ("P", "WINDOWS", paper.model)
-  assert job.batches(9) == "BATCHES" and paper.batches == [
-    (("FROM", 9), job.loading, dict(kind="motion", jitter=True))
-  ]
-  paper.functions = ("reconstruction",)
-  job = motion.job(config(fraction=0.0, weights=""))
-  assert job.evaluate is None and len(paper.windows) == 1 and job.batch == {"frames": (8, 3, False)}
+  assert job.evaluate("P") == ("P", "TRIPLES", paper.model)
+  assert job.batches(9) == "BATCHES" and paper.steps == [9]
+  paper.functions, paper.triples = ("reconstruction",), None
+  job = motion.job(config(weights=""))
+  assert job.evaluate is None and job.start == {} and paper.opened[1][2] is False
   assert capsys.readouterr().out.splitlines() == [
+    said[0],
     (
       'encoder: random and frozen, which is not CoMo; set config.encoder_weights ("bundled", or a '
       "converted or pretrained MAE)"
     ),
-    "perceptual loss: off (config.objectives.perceptual.weights_path is empty)",
+    "remark on 1 objectives",
   ]
 
 
 def test_a_linear_path_begins_with_whole_batches_of_its_training_data(paper, monkeypatch):
   assert motion.job(config()).begin is None
-  paper.reading = read_options.ReadOptions(3, 2, 1, "here")
   monkeypatch.setattr(motion.component_init, "start", lambda *given: given)
   paper.model.components = "ON"
-  assert motion.job(config()).begin("P") == (paper.model, "P", "BATCHES")
-  alone = read_options.ReadOptions(0, 2, 1, "here")
-  assert paper.batches == [(Batching(8, seed=7), alone, dict(kind="motion", jitter=False))]
+  assert motion.job(config()).begin("P") == (paper.model, "P", "FIRST BATCHES")

@@ -444,6 +444,7 @@ def test_a_state_that_cannot_be_read_is_one_line(tmp_path, monkeypatch, capsys):
     None, tmp_path / "state", tmp_path / "config.json", 4, ("a note", "another")
   )
   monkeypatch.setattr(checkpoint, "find", lambda path: found)
+  (tmp_path / "config.json").write_text('{"task": "toy"}')
   for error in (ValueError, KeyError, OSError, AttributeError):
     monkeypatch.setattr(checkpoint, "read_state", raises(error("torn\nmore")))
     line = "'torn\\nmore'" if error is KeyError else "torn"
@@ -451,7 +452,6 @@ def test_a_state_that_cannot_be_read_is_one_line(tmp_path, monkeypatch, capsys):
       message(errors.UserError, lambda: checkpoint.load("run"))
       == f"checkpoint {str(tmp_path / 'state')!r} cannot be read: {line}"
     )
-  (tmp_path / "config.json").write_text('{"task": "toy"}')
   capsys.readouterr()
   params = {"encoder": {"a": 1}, "head": {"a": 2, "b": 3}}
   for ema, expected in (

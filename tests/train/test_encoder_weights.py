@@ -81,3 +81,11 @@ def test_a_given_encoder_is_taken_alone_and_must_fit(given, monkeypatch):
   assert not refitted
   found = given(params={"encoder": {"patch": {"kernel": np.ones(1)}, "position": np.ones(1)}})
   assert refitted == [32] and np.asarray(found["encoder"]["a"]["kernel"]).max() == 5
+
+
+def test_a_random_encoder_is_said():
+  assert encoder_weights.remarks({"encoder": {}}) == []
+  (line,) = encoder_weights.remarks({})
+  assert line.startswith(
+    "encoder: random and frozen, which is not CoMo; set config.encoder_weights"
+  )

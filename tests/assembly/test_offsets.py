@@ -4,8 +4,8 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.assembly import data_folders
-from como_jax.tasks import offsets, probe
+from como_jax.assembly import data_folders, offsets
+from como_jax.tasks import probe
 from tests.end_to_end import program
 
 SEVERAL = {
