@@ -32,7 +32,6 @@ from disagreement_rows import Found, Measured, Row, named, read
 
 from como_jax import errors
 from como_jax.exam import exam_set
-from como_jax.tasks import exam as exam_task
 
 NAMES = {"lp_mse": "LP-MSE of the action", "s_pcfc": "S-PCFC", "e_z": "error of the move"}
 MAX_PAIRS = 20  # in the table
@@ -63,7 +62,7 @@ def report(options: argparse.Namespace) -> str:
   Raises:
     errors.UserError: no folder can be used, or a row of --pair is unknown.
   """
-  exam = Exam(exam_task.find(options.set, "hand"))
+  exam = Exam(exam_set.find(options.set, "hand"))
   found = read(_folders(options), exam.stored)
   for line in found.left:
     print(f"left out: {line}", flush=True)

@@ -21,7 +21,6 @@ from como_jax.exam import exam_set
 from como_jax.exam import rows as rows_lib
 from como_jax.exam import run as scoring
 from como_jax.sim import exam_design, exam_draws
-from como_jax.tasks import exam
 
 WIDTHS = (16, 128, 512, 1_024)
 # tolerance of the controls' errors; value of S below which a cheat counts as detected
@@ -37,7 +36,7 @@ def main() -> None:
   parser.add_argument("--tier", default="hand", choices=exam_design.TIERS)
   parser.add_argument("--out", type=pathlib.Path)
   options = parser.parse_args()
-  folder = exam.find(options.set, options.tier)
+  folder = exam_set.find(options.set, options.tier)
   exam_data, stored = exam_set.load(folder), json.loads((folder / rows_lib.ROWS).read_text())
   test_chains = np.unique(exam_data.of_pairs("chain")[exam_data.rows(exam_set.TEST)])
   lines = [

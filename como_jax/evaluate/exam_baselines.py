@@ -36,6 +36,12 @@ BASELINES = (
 )
 # Baselines that use labels.
 LABELED = ("supervised inverse model", "true displacement")
+# Row -> its kind (`exam.rows.as_row`).
+KINDS = {
+  **dict.fromkeys(CHEATS, "cheat"),
+  **dict.fromkeys(BASELINES, "baseline"),
+  **dict.fromkeys(LABELED, "control"),
+}
 
 Latents = dict[str, np.ndarray]  # name -> [P, Z] or [V, Z], as `pictures.by_name` returns them
 # Optical flow: first and second pictures, each uint8 [P, H, W, 3] -> mean over cells [P, h, w, 2].

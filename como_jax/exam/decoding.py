@@ -152,13 +152,13 @@ def score_robot(
   return motion_score.score(single, z_errors, both, moves, **options), z_errors
 
 
-def read_numbers(
+def score_numbers(
   exam: sets.ExamSet, decoded: Decoded, options: dict[str, int]
-) -> dict[str, leakage.Reading]:
+) -> dict[str, leakage.R2]:
   """How well the numbers of the test's views are predicted."""
   fit, test = exam.rows(sets.FIT), exam.rows(sets.TEST)
   return {
-    name: leakage.reading(
+    name: leakage.r2(
       decoded.predicted[:, side],
       decoded.targets[test, side],
       decoded.targets[fit, side].mean(axis=0),

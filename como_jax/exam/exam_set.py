@@ -1,4 +1,4 @@
-"""Reads an exam set (`exam.npz`) and latents made by other programs.
+"""The files of an exam set: `exam.npz`, and latents made by motion models or other programs.
 
 Legend: V views, P = 2V pairs, A target dimensions, Z latent width.
 
@@ -104,6 +104,42 @@ class Latents:
   z_shifted: np.ndarray | None = None
 
 
+def find(location: str, tier: str) -> pathlib.Path:
+  """The folder of a tier.
+
+  Args:
+    location: "bundled" for the set in this package, or the folder of a set of configs/exam_set.py.
+    tier: name of the tier.
+
+  Raises:
+    errors.UserError: no such folder.
+  """
+  folder = (BUNDLED if location == "bundled" else pathlib.Path(location)) / tier
+  if not (folder / TABLE).is_file():
+    raise errors.UserError(
+      f"config.exam.set={location!r}: {folder / TABLE} is missing; make a set with "
+      "configs/exam_set.py, or give 'bundled'"
+    )
+  return folder
+
+
+def save(folder: pathlib.Path, table: Mapping[str, np.ndarray]) -> None:
+  """Writes exam.npz: values in float32, errors and properties of views in float16."""
+  partial = folder / f"{TABLE}.partial.npz"
+  # `Any`, since numpy.savez_compressed also has a keyword that is no array.
+  arrays: dict[str, Any] = {name: _stored(name, values) for name, values in table.items()}
+  np.savez_compressed(partial, **arrays)
+  partial.replace(folder / TABLE)
+
+
+def _stored(name: str, values: np.ndarray) -> np.ndarray:
+  """An array of exam.npz in the type in which it is stored."""
+  if name.startswith(("errors", "rows", "numbers")):
+    # Errors far above 1 are all equally bad, so they are limited to the range of float16.
+    return np.minimum(values, np.finfo(np.float16).max).astype(np.float16)
+  return values.astype(np.float32) if values.dtype == np.float64 else values
+
+
 def load(path: Any) -> ExamSet:
   """Reads the exam of a folder (its exam.npz) or of a file.
 
@@ -161,6 +197,12 @@ def load(path: Any) -> ExamSet:
     if "pictures" in table
     else None,
   )
+
+
+def save_latents(path: pathlib.Path, latents: Latents) -> None:
+  """Writes latents as `load_latents` reads them."""
+  arrays = {name: values for name, values in vars(latents).items() if values is not None}
+  np.savez(path, **arrays)
 
 
 def load_latents(path: Any, exam: ExamSet) -> Latents:

@@ -32,13 +32,14 @@ CHUNK = 2048  # rows that are predicted at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-  """Weights of the target dimensions with the same kernel and ridge.
+class Regressor:
+  """The regression of the target dimensions that share a kernel and a ridge.
 
   Attributes:
     width: width of the RBF kernel; None: the linear kernel.
     dims: indices of the target dimensions.
-    weights: [R, dims] for the linear kernel, [N, dims] for an RBF kernel.
+    weights: coefficients of the directions [R, dims] for the linear kernel, dual coefficients of
+      the samples [N, dims] for an RBF kernel.
   """
 
   width: float | None
@@ -55,7 +56,7 @@ class Probe:
     inputs: scaled inputs of the fit [N, R].
     unit: median squared distance of the samples; 0 if no RBF kernel was chosen.
     mean, scale: mean and standard deviation of the targets [A].
-    parts: weights; target dimensions with an infinite ridge have none.
+    regressors: one per kernel and ridge; target dimensions with an infinite ridge have none.
     chosen: (kernel width or None, ridge) for each target dimension.
     inner: errors [A] of the chosen kernel and ridge on the inner held-out groups, in units of the
       target's variance.
@@ -67,7 +68,7 @@ class Probe:
   unit: float
   mean: np.ndarray
   scale: np.ndarray
-  parts: tuple[Part, ...]
+  regressors: tuple[Regressor, ...]
   chosen: tuple[tuple[float | None, float], ...]
   inner: np.ndarray
   text: str
@@ -87,15 +88,15 @@ class Probe:
     for begin in range(0, len(new), CHUNK):
       scaled = self.scaling(new[begin : begin + CHUNK])
       distance = None
-      for part in self.parts:
-        if part.width is None:
-          result[begin : begin + CHUNK, part.dims] = scaled @ part.weights
+      for regressor in self.regressors:
+        if regressor.width is None:
+          result[begin : begin + CHUNK, regressor.dims] = scaled @ regressor.weights
         else:
           distance = (
             whitening.squared_distance(scaled, self.inputs) if distance is None else distance
           )
-          result[begin : begin + CHUNK, part.dims] = (
-            np.exp(distance / (-part.width * self.unit)) @ part.weights
+          result[begin : begin + CHUNK, regressor.dims] = (
+            np.exp(distance / (-regressor.width * self.unit)) @ regressor.weights
           )
     return result * self.scale + self.mean
 
@@ -155,7 +156,7 @@ def fit(
   chosen = tuple((widths[b // len(RIDGES)], float(RIDGES[b % len(RIDGES)])) for b in best)
   scaling = whitening.scale_inputs(inputs, whiten)
   scaled = scaling(inputs)
-  unit, parts = _weights(scaled, standardized, chosen)
+  unit, regressors = _regressors(scaled, standardized, chosen)
   inner = grid.reshape(-1, targets.shape[1])[best, np.arange(targets.shape[1])]
   return Probe(
     scaling=scaling,
@@ -163,7 +164,7 @@ def fit(
     unit=unit,
     mean=mean,
     scale=scale,
-    parts=parts,
+    regressors=regressors,
     chosen=chosen,
     inner=inner,
     text=_text(scaled, inputs, chosen, whiten=whiten, sizes=(len(train), len(held))),
@@ -255,10 +256,10 @@ def _median(distance: np.ndarray) -> float:
   return float(np.median(values)) if len(values) else 0.0
 
 
-def _weights(
+def _regressors(
   scaled: np.ndarray, targets: np.ndarray, chosen: tuple
-) -> tuple[float, tuple[Part, ...]]:
-  """Fits on all samples; returns (median squared distance, weights).
+) -> tuple[float, tuple[Regressor, ...]]:
+  """Fits on all samples; returns (median squared distance, regressors).
 
   Args:
     scaled: scaled inputs [N, R].
@@ -268,7 +269,7 @@ def _weights(
   dims_by_choice = collections.defaultdict(list)
   for a, choice in enumerate(chosen):
     dims_by_choice[choice].append(a)
-  distance, unit, parts = None, 0.0, []
+  distance, unit, regressors = None, 0.0, []
   for (width, ridge), dims in dims_by_choice.items():
     dims = np.array(dims)
     if np.isinf(ridge):
@@ -285,8 +286,8 @@ def _weights(
       gram = np.exp(distance / (-width * unit))
       gram.flat[:: len(gram) + 1] += ridge
       weights = np.linalg.solve(gram, targets[:, dims])
-    parts.append(Part(width, dims, weights))
-  return unit, tuple(parts)
+    regressors.append(Regressor(width, dims, weights))
+  return unit, tuple(regressors)
 
 
 def _text(

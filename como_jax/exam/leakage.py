@@ -48,34 +48,34 @@ class Identity:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
-  """Share of the variance of numbers that is predicted (R2).
+class R2:
+  """R2 of predicted numbers: the share of their variance that is predicted.
 
   1 = all, 0 = as good as their mean, below 0 = worse than their mean.
 
   Attributes:
-    share: for the sum over all numbers.
+    total: for the sum over all numbers.
     by_number: for each number [K]; nan if a number is constant.
   """
 
-  share: Estimate
+  total: Estimate
   by_number: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
+class PictureLeakage:
   """How well z alone predicts the pictures themselves.
 
   Attributes:
-    first, second: share of the variance of each picture that z predicts.
+    first, second: R2 of each picture.
     gap: squared error of the first picture minus that of the second, in units of the mean of their
       variances. It is above 0 if z predicts the second picture better. Both errors have the same
       unit, because the second picture varies more, by the move. A pure displacement predicts a
       share of the second picture and none of the first, but has equal errors.
   """
 
-  first: Reading
-  second: Reading
+  first: R2
+  second: R2
   gap: Estimate
 
   @property
@@ -156,7 +156,7 @@ def future(
   chains: Any,
   seed: int = 0,
   resamples: int = resampling.RESAMPLES,
-) -> Pictures:
+) -> PictureLeakage:
   """How well the first and the second picture can be predicted from z alone, on held-out chains.
 
   A latent that holds only motion predicts neither. A latent that holds the future picture predicts
@@ -192,10 +192,9 @@ def future(
   mean = both[train].mean(axis=0)
   sides = [slice(0, width), slice(width, None)]
   options = {"seed": seed, "resamples": resamples}
-  readings = [
-    reading(predicted[:, s], both[held][:, s], mean[s], groups=chains[held], **options)
-    for s in sides
-  ]
+  first_r2, second_r2 = (
+    r2(predicted[:, s], both[held][:, s], mean[s], groups=chains[held], **options) for s in sides
+  )
   table = np.stack(
     [v for s in sides for v in _sums(predicted[:, s], both[held][:, s], mean[s])], axis=1
   )
@@ -204,10 +203,10 @@ def future(
     resampling.groups_of(chains[held], **options),
     lambda m: 2 * (m[..., 0] - m[..., 2]) / (m[..., 1] + m[..., 3]),
   )
-  return Pictures(readings[0], readings[1], gap)
+  return PictureLeakage(first_r2, second_r2, gap)
 
 
-def reading(
+def r2(
   predicted: Any,
   truth: Any,
   mean: Any,
@@ -215,8 +214,8 @@ def reading(
   groups: Any,
   seed: int = 0,
   resamples: int = resampling.RESAMPLES,
-) -> Reading:
-  """Share of the variance that a prediction explains (R2), with an interval over groups.
+) -> R2:
+  """R2 of a prediction, with an interval over groups.
 
   Args:
     predicted: [M, K].
@@ -241,10 +240,10 @@ def reading(
   with np.errstate(divide="ignore", invalid="ignore"):
     by_number = np.where(variance > 0, 1 - error / variance, np.nan)
   if not variance.any():
-    return Reading(Estimate(float("nan")), by_number)
+    return R2(Estimate(float("nan")), by_number)
   table = np.stack(_sums(predicted, truth, mean), axis=1)
   draws = resampling.groups_of(groups, seed=seed, resamples=resamples)
-  return Reading(resampling.of_means(table, draws, lambda m: 1 - m[..., 0] / m[..., 1]), by_number)
+  return R2(resampling.of_means(table, draws, lambda m: 1 - m[..., 0] / m[..., 1]), by_number)
 
 
 def _sums(

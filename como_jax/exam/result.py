@@ -55,8 +55,8 @@ class Result:
   cameras: Spread
   scenes: Spread
   identities: dict[str, leakage.Identity]
-  numbers: dict[str, leakage.Reading]
-  future: leakage.Pictures | None
+  numbers: dict[str, leakage.R2]
+  future: leakage.PictureLeakage | None
   shares: Shares | None
   crossed: Crossed
   dose: dict[float, Estimate]
@@ -99,9 +99,9 @@ class Result:
         for n, v in zip(self.names_robot, self.score_robot.by_dimension.tolist(), strict=False)
       }
     estimates |= {f"excess/{name}": estimate.excess for name, estimate in self.identities.items()}
-    estimates |= {f"read/{name}": estimate.share for name, estimate in self.numbers.items()}
+    estimates |= {f"read/{name}": r2.total for name, r2 in self.numbers.items()}
     if self.future:
-      first, second = self.future.first.share, self.future.second.share
+      first, second = self.future.first.total, self.future.second.total
       estimates |= {"future/first": first, "future/second": second, "future/gap": self.future.gap}
     estimates |= {
       f"share/{name}": estimate

@@ -59,3 +59,19 @@ def as_row(result: Result, kind: str) -> Row:
   """
   values = {key: value if np.isfinite(value) else None for key, value in result.row().items()}
   return {"kind": kind, "verdict": result.verdict, "flags": list(result.flagged), **values}
+
+
+def stored_row(result: Result, kind: str) -> Row:
+  """A row as a set stores it (`ROWS`): four digits, without seconds and the controls' errors.
+
+  The controls are the same for all rows of a set.
+
+  Args:
+    result: the result.
+    kind: as for `as_row`.
+  """
+  return {
+    key: float(f"{value:.4g}") if isinstance(value, float) else value
+    for key, value in as_row(result, kind).items()
+    if key != "seconds" and not key.startswith("e_control/")
+  }

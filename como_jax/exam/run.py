@@ -49,7 +49,7 @@ def evaluate(
 
   log("classes and numbers of appearance")
   identities = _identities(exam, latents.z, options)
-  numbers = decoding.read_numbers(exam, decoded, options)
+  numbers = decoding.score_numbers(exam, decoded, options)
 
   future = None
   if exam.pictures is not None and len(np.unique(chains[test])) >= leakage.MIN_TRAJECTORIES:
@@ -102,7 +102,7 @@ def _identities(
 
 def _future(
   pictures: np.ndarray, z: np.ndarray, chains: np.ndarray, options: dict[str, int]
-) -> leakage.Pictures:
+) -> leakage.PictureLeakage:
   """How well z of the test's pairs tells their pictures; `pictures` as in `ExamSet`."""
   first, second = (pictures[:, k].reshape(len(z), -1) for k in (slice(0, 2), slice(1, 3)))
   return leakage.future(z, first, second, chains=chains, **options)
@@ -142,7 +142,7 @@ def _shares(exam: sets.ExamSet, z: np.ndarray, options: dict[str, int]) -> share
   if block is None or not z.shape[1]:  # no width: whitening found z to be constant
     return None
   pairs = np.concatenate([2 * block, 2 * block + 1])  # both moves of a chain
-  return shares.components(
+  return shares.variance_components(
     z[pairs], groups=np.tile(np.arange(len(block)), 2), whiten=False, **options
   )
 

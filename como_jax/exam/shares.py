@@ -2,8 +2,8 @@
 
 Legend: M moves, C cameras, S scenes, Z latent width, N pairs, A target dimensions.
 
-`components` divides the variance of z by cause. `cross_decoding` predicts moves of one camera with
-the probe of another. `dose` orders errors by the speed of the camera.
+`variance_components` divides the variance of z by cause. `cross_decoding` predicts moves of one
+camera with the probe of another. `dose` orders errors by the speed of the camera.
 
 Pass whitened z (`whitening.scale_inputs`); otherwise directions of large variance dominate.
 """
@@ -60,7 +60,7 @@ class Crossed:
     return float(np.nanmean(self.e[~np.eye(len(self.e), dtype=bool)]))
 
 
-def components(
+def variance_components(
   z: Any,
   *,
   groups: Any = None,
@@ -111,7 +111,7 @@ def components(
     raise errors.UserError(f"groups: expected [{moves}], one for each move, found [{len(groups)}]")
   draws = resampling.groups_of(groups, seed=seed, resamples=resamples)
   weights = np.concatenate([np.ones((1, moves)), draws.counts[:, draws.index]])
-  estimates = _variance_components(
+  estimates = _from_mean_squares(
     *_sums_of_squares(flat.reshape(moves, cameras, scenes, -1), weights), weights, cameras, scenes
   )
   raw, drawn = estimates[0], estimates[1:]
@@ -156,7 +156,7 @@ def _sums_of_squares(z: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
   return np.stack(by_move, axis=1), np.stack(overall, axis=1)
 
 
-def _variance_components(
+def _from_mean_squares(
   by_move: np.ndarray, overall: np.ndarray, weights: np.ndarray, cameras: int, scenes: int
 ) -> np.ndarray:
   """Solves the equations of the expected mean squares: variance components [B, 7] as `NAMES`."""

@@ -69,12 +69,12 @@ def _appearance(result: Result) -> Iterable[tuple[str, str]]:
   for name, label in result.identities.items():
     flag = "  READABLE" if label.flagged else ""
     yield f"{name} read beyond chance", f"{label.excess}{flag}  ({label.text})"
-  for name, reading in result.numbers.items():
-    yield f"{name} read, share of variance", str(reading.share)
+  for name, r2 in result.numbers.items():
+    yield f"{name} read, share of variance", str(r2.total)
   if result.future:
     flag = "  READABLE" if result.future.flagged else ""
-    yield "first picture told, share of variance", str(result.future.first.share)
-    yield "second picture told, share of variance", str(result.future.second.share)
+    yield "first picture told, share of variance", str(result.future.first.total)
+    yield "second picture told, share of variance", str(result.future.second.total)
     yield "second better known than the first by", f"{result.future.gap}{flag}"
 
 

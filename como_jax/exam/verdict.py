@@ -13,7 +13,9 @@ FUTURE = "future picture"
 
 
 def conclude(
-  score: Score, identities: dict[str, leakage.Identity], future: leakage.Pictures | None = None
+  score: Score,
+  identities: dict[str, leakage.Identity],
+  future: leakage.PictureLeakage | None = None,
 ) -> tuple[str, str]:
   """(verdict, one sentence with the numbers that support it)."""
   if score.withheld:
@@ -23,7 +25,7 @@ def conclude(
   flagged = [f"{', '.join(classes)} of the way from chance to perfect reading"] if classes else []
   if future and future.flagged:
     flagged.append(
-      f"{FUTURE}: z tells {future.second.share} of the second picture and knows it better than "
+      f"{FUTURE}: z tells {future.second.total} of the second picture and knows it better than "
       f"the first by {future.gap} of their variance"
     )
   readable = "; ".join(flagged)
@@ -36,7 +38,7 @@ def conclude(
     also = "so only this was asked"
     if future:
       also = (
-        f"and z, which tells {future.second.share} of the second picture, is not shown to know "
+        f"and z, which tells {future.second.total} of the second picture, is not shown to know "
         "it better than the first"
       )
     return MOTION, f"{MOTION}: {s_text}; the set has no classes of appearance to read, {also}"

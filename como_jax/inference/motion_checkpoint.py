@@ -4,6 +4,8 @@ Training is over: nothing here changes the parameters.
 """
 
 import dataclasses
+import json
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +14,7 @@ import jax
 from como_jax import errors, models, trees
 from como_jax.inference import fingerprints
 from como_jax.models.motion import como
-from como_jax.train import checkpoint, rng
+from como_jax.train import checkpoint, log, rng
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,6 +73,39 @@ def load(path: str, *, dtype: str = "") -> MotionCheckpoint:
     section=section,
     trained_on=config.get("data", {}),
     fingerprint=fingerprints.of_parameters(location, params),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingLog:
+  """What the training run of a model has logged.
+
+  Attributes:
+    name: name of the run directory.
+    curves: "loss" and "validation/loss" -> (steps, values).
+    speed: its speeds and times; {} if it wrote none.
+  """
+
+  name: str
+  curves: Mapping[str, tuple[list[int], list[float]]]
+  speed: Mapping[str, Any]
+
+
+def training_log(path: str) -> TrainingLog:
+  """Reads the log of the run to which a checkpoint belongs.
+
+  Args:
+    path: run directory or weights folder.
+  """
+  folder = pathlib.Path(path)
+  folder = folder.parent if folder.name == checkpoint.WEIGHTS else folder
+  validation = log.read(folder, kind="validation")
+  speed = folder / "speed.json"
+  return TrainingLog(
+    folder.name,
+    log.read(folder, kind="train")
+    | {f"validation/{name}": curve for name, curve in validation.items()},
+    json.loads(speed.read_text()) if speed.is_file() else {},
   )
 
 

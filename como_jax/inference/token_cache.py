@@ -158,7 +158,7 @@ def of_motion_data(config: Any, model: Any, start: Mapping[str, Any], data: Any)
     )
   check("train.cache_tokens", config, model, start)
   # optical flow is computed from pixels, so both kinds of images stay beside their tokens
-  flow = model.components is not None and model.components.source == "flow"
+  flow = model.linear_path is not None and model.linear_path.source == "flow"
   kept = tuple(MOTION_IMAGES) if flow else ("frames",)
   images = data.windows("train", frames=1, batch_size=64, max_windows=None)
   return TokenCache(model, start, names=MOTION_IMAGES, kept=kept, dtype="float16").fill(images)

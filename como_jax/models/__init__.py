@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from como_jax import errors
 from como_jax.models import attention, config_utils, mae, sizes, specs, stacks
 from como_jax.models.backbones import mae_vit
-from como_jax.models.motion import bottleneck, como, components, fdm, idm
+from como_jax.models.motion import bottleneck, como, fdm, idm, linear_path
 from como_jax.models.policy import build as build_policy
 from como_jax.models.policy import policy
 
@@ -117,7 +117,7 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
   stack, image_size = config_utils.StackFields(common), config["image_size"]
   patches = encoder.grid**2
   idm_section = dict(config["idm"])
-  linear = components.take(idm_section)
+  path_settings = linear_path.take(idm_section)
   qformer = idm.check(
     config_utils.instantiate(idm.QFormer, idm_section, "model.idm", stack=stack, patches=patches)
   )
@@ -133,9 +133,9 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
   neck = config_utils.instantiate(constructor, section, "model.bottleneck")
   latent = specs.LatentSpec(qformer.num_queries, neck.latent_dim)
   path = None
-  if linear:
-    path = components.Components(latent=latent, patches=patches, **linear)
-    components.check(path, idm_section, kind, image_size)
+  if path_settings:
+    path = linear_path.LinearPath(latent=latent, patches=patches, **path_settings)
+    linear_path.check(path, idm_section, kind, image_size)
     neck = neck.clone(zero=True)  # z starts as the components alone
   decoder = fdm.check(
     config_utils.instantiate(
@@ -150,7 +150,7 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
     )
   )
   return como.MotionModel(
-    config, encoder, qformer, neck, decoder, config["tcl_gradient"], components=path
+    config, encoder, qformer, neck, decoder, config["tcl_gradient"], linear_path=path
   )
 
 

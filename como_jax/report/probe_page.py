@@ -1,4 +1,4 @@
-"""Parts of the page of the probe, and its table for the terminal.
+"""The page of the probe, and its table for the terminal.
 
 Legend: N examples, M held-out windows, H W pixels, A target dimensions.
 """
@@ -8,7 +8,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from como_jax.report.data import Projection, Reconstruction, Scatter, Transfer
+from como_jax.report.data import (
+  Curve,
+  Projection,
+  Reconstruction,
+  ReportData,
+  Scatter,
+  Similarity,
+  Transfer,
+)
 
 MAX_COLORS = 4  # maximum number of dimensions that color the projection
 _WIDTH = 18  # characters of a column of the table
@@ -79,6 +87,125 @@ class Target(Protocol):
     ...
 
 
+class Values(Protocol):
+  """A metric of each sample, or of each pair of groups."""
+
+  @property
+  def values(self) -> np.ndarray:
+    """The values."""
+    ...
+
+
+class Matrix(Values, Protocol):
+  """Similarity of z between groups."""
+
+  @property
+  def labels(self) -> Sequence[str]:
+    """Names of the groups."""
+    ...
+
+
+class Details(Protocol):
+  """What a row was computed from."""
+
+  @property
+  def probes(self) -> Mapping[str, Probe]:
+    """Target -> result of its linear probe."""
+    ...
+
+  @property
+  def s_pcfc(self) -> Values | None:
+    """S-PCFC of each window; None: not measured."""
+    ...
+
+  @property
+  def matrix(self) -> Matrix | None:
+    """Similarity of z between cameras and tasks; None: not measured."""
+    ...
+
+
+class Table(Protocol):
+  """All metrics."""
+
+  @property
+  def rows(self) -> Mapping[str, Mapping[str, Any]]:
+    """Row -> metric -> value or (value, standard error or None)."""
+    ...
+
+  @property
+  def notes(self) -> Sequence[str]:
+    """How they were measured."""
+    ...
+
+  @property
+  def details(self) -> Mapping[str, Details]:
+    """Row of a latent, "trained" among them -> what it was computed from."""
+    ...
+
+
+class TrainingLog(Protocol):
+  """What the training run of the model has logged."""
+
+  @property
+  def name(self) -> str:
+    """Name of the run directory."""
+    ...
+
+  @property
+  def curves(self) -> Mapping[str, Curve]:
+    """Name of a curve ("loss", "validation/loss") -> steps and values."""
+    ...
+
+  @property
+  def speed(self) -> Mapping[str, Any]:
+    """Its speeds and times; {}: it wrote none."""
+    ...
+
+
+def page(
+  table: Table,
+  targets: Sequence[Target],
+  axes: tuple[np.ndarray, np.ndarray],
+  drawn: tuple[Reconstruction, Transfer],
+  *,
+  split: str,
+  training: TrainingLog,
+  run_config: Mapping[str, Any],
+) -> ReportData:
+  """What the page shows of the model.
+
+  Args:
+    table: all metrics.
+    targets: targets of the probes.
+    axes: z of the held-out windows on two axes [M, 2], and share of the variance along the axes.
+    drawn: see `drawings`.
+    split: see `split_note`.
+    training: log of the training run.
+    run_config: config of the training run.
+  """
+  trained = table.details["trained"]
+  matrix = trained.matrix
+  reconstruction, transfer = drawn
+  return ReportData(
+    title=f"Motion model: {training.name}",
+    metrics=table.rows,
+    metric_notes=[split, *table.notes],
+    curves=training.curves,
+    reconstruction=reconstruction,
+    transfer=transfer,
+    s_pcfc={
+      name: of_row.s_pcfc.values
+      for name, of_row in table.details.items()
+      if of_row.s_pcfc is not None
+    },
+    probes=scatters(trained.probes),
+    pca=projection(*axes, targets),
+    similarity=Similarity(matrix.values, matrix.labels) if matrix is not None else None,
+    config=run_config,
+    time={f"training, {key}": value for key, value in training.speed.items()},
+  )
+
+
 def drawings(pictures: Mapping[str, Any], predict: Predict) -> tuple[Reconstruction, Transfer]:
   """Draws the motion of each example onto its own frame, and onto that of the example before it.
 
@@ -121,6 +248,16 @@ def split_note(data: Mapping[str, Any], trained_on: Mapping[str, Any]) -> str:
     "Measured on the validation episodes of this data (not the split of the training run); probes "
     "are fitted on its other episodes. Episodes of the same motion stand on one side."
   )
+
+
+def left_out(manifests: Sequence[Mapping[str, Any]]) -> list[Any]:
+  """The files that were left out of data sets, with reasons.
+
+  Args:
+    manifests: of the data sets.
+  """
+  keys = ("quarantine", "skipped")
+  return [entry for manifest in manifests for key in keys for entry in manifest[key]]
 
 
 def scatters(results: Mapping[str, Probe]) -> dict[str, Scatter]:

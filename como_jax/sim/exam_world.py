@@ -104,6 +104,29 @@ class World:
     mujoco.mj_camlight(model, data)
     return self._renderer.frame(data, "exam")
 
+  def film(
+    self, design: exam_design.Design, view: int
+  ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """Renders the three pictures of a view.
+
+    Args:
+      design: design of the exam.
+      view: index of the view in the design.
+
+    Returns:
+      (pictures, each uint8 [H, W, 3]; properties of the view as numbers: those of `dress`, and
+      "camera" [3], its position from the center, meters).
+    """
+    labels = {name: int(values[view]) for name, values in design.views.items()}
+    appearance = self.dress(labels["scene"], labels["objects"], labels["palette"])
+    chain = labels["chain"]
+    cameras = [exam_design.camera_at(design, view, picture) for picture in range(3)]
+    pictures = [
+      self.look(design.poses[chain, picture], design.pushed[chain, picture], camera)
+      for picture, camera in enumerate(cameras)
+    ]
+    return pictures, {**appearance, "camera": cameras[0][0] - exam_design.CENTER}
+
   def close(self) -> None:
     """Frees the rendering context."""
     self._renderer.close()

@@ -20,10 +20,11 @@ from como_jax.exam import pictures as pictures_lib
 from como_jax.exam import rows as rows_lib
 from como_jax.exam import run as scoring
 from como_jax.inference import exam_pictures
-from como_jax.sim import exam_design, exam_draws
+from como_jax.sim import exam_design, exam_draws, exam_table
 from como_jax.train import atomic, encoder_weights, rng, rundir
 
 FACTS = "exam.json"
+DROPPED = ("inverse_model", "state")  # starts of arrays that only controls and rows need
 
 
 def run(command: config_lib.CommandLine) -> int:
@@ -38,30 +39,20 @@ def run(command: config_lib.CommandLine) -> int:
   folders = [workdir / name for name in exam_design.TIERS]
   for tier, folder in enumerate(folders):
     if not (folder / exam_set.TABLE).exists():
-      write_tier(folder, design, tier, world, settings)
+      write_tier(folder, design, tier, world, quality=settings.quality[tier])
   world.close()
   for folder in folders:
     pictures = load(folder)
     if "pictures" not in pictures.table:
       pictures.table["pictures"] = exam_components.moving(pictures)
-      save(folder, pictures.table)
+      exam_set.save(folder, pictures.table)
     if not any(key.startswith("errors/") for key in pictures.table):
       pictures.table.update(
         exam_controls.errors(pictures, steps=config.control_steps, seed=config.seed)
       )
-      save(folder, pictures.table)
+      exam_set.save(folder, pictures.table)
     if not (folder / rows_lib.ROWS).exists():
-      stored = rows(folder, pictures)
-      kept = {
-        name: values
-        for name, values in pictures.table.items()
-        if name != "inverse_model" and not name.startswith("state")
-      }
-      # Arrays that only controls and rows need are dropped. The errors of rows with which models
-      # are compared stay.
-      save(folder, kept)
-      # No indentation, because the set has to be small.
-      atomic.write(folder / rows_lib.ROWS, json.dumps(stored, indent=0, separators=(",", ":")))
+      write_rows(folder, pictures)
   facts = {"config": json.loads(config_lib.to_json(config)), "simulator": exam_world.VERSION}
   (workdir / FACTS).write_text(json.dumps(facts, indent=2))
   return 0
@@ -74,62 +65,8 @@ def load(folder: pathlib.Path) -> pictures_lib.Pictures:
   return exam_pictures.load(folder, model, parameters)
 
 
-def rows(folder: pathlib.Path, pictures: pictures_lib.Pictures) -> dict[str, rows_lib.Row]:
-  """Scores the cheats and the baselines: {row: scores}.
-
-  The errors of rows in `exam.rows.COMPARED` are added to `pictures.table`.
-
-  Args:
-    folder: folder of the tier.
-    pictures: the set.
-  """
-  exam, result_rows = exam_set.load(folder), {}
-  kinds: dict[str, str] = {
-    **dict.fromkeys(exam_baselines.CHEATS, "cheat"),
-    **dict.fromkeys(exam_baselines.BASELINES, "baseline"),
-    **dict.fromkeys(exam_baselines.LABELED, "control"),
-  }
-  for name, latents in exam_baselines.build(pictures, exam_pictures.moved_cells).items():
-    result = scoring.evaluate(exam, exam_set.latents(latents, exam))
-    row = rows_lib.as_row(result, kinds[name])
-    # The controls are the same for all rows.
-    fields = {
-      key: value
-      for key, value in row.items()
-      if key != "seconds" and not key.startswith("e_control/")
-    }
-    result_rows[name] = {
-      key: float(f"{value:.4g}") if isinstance(value, float) else value
-      for key, value in fields.items()
-    }
-    print(f"{name}: {result.sentence}", flush=True)
-    if name in rows_lib.COMPARED:
-      pictures.table[f"rows/{name}"] = result.errors.astype(np.float32)
-  return result_rows
-
-
-def save(folder: pathlib.Path, table: dict[str, np.ndarray]) -> None:
-  """Writes exam.npz: values in float32, errors and properties of views in float16."""
-
-  def stored(name: str, values: np.ndarray) -> np.ndarray:
-    if name.startswith(("errors", "rows", "numbers")):
-      # Errors far above 1 are all equally bad, so they are limited to the range of float16.
-      return np.minimum(values, np.finfo(np.float16).max).astype(np.float16)
-    return values.astype(np.float32) if values.dtype == np.float64 else values
-
-  partial = folder / f"{exam_set.TABLE}.partial.npz"
-  # `Any`, since numpy.savez_compressed also has a keyword that is no array.
-  arrays: dict[str, Any] = {name: stored(name, values) for name, values in table.items()}
-  np.savez_compressed(partial, **arrays)
-  partial.replace(folder / exam_set.TABLE)
-
-
 def write_tier(
-  folder: pathlib.Path,
-  design: exam_design.Design,
-  tier: int,
-  world: Any,
-  settings: exam_design.Settings,
+  folder: pathlib.Path, design: exam_design.Design, tier: int, world: Any, *, quality: int
 ) -> None:
   """Writes pictures.mp4 and exam.npz of a tier.
 
@@ -140,65 +77,39 @@ def write_tier(
     design: design of the exam.
     tier: index of the tier.
     world: an `exam_world.World`, which only an optional package can make.
-    settings: settings of the exam.
+    quality: of the H.264 video.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  chosen, camera_targets, robot_targets = exam_design.targets(design, tier)
-  views = {name: values[chosen] for name, values in design.views.items()}
-  # The last key is the first to sort by.
-  order = np.lexsort(
-    [views[name] for name in ("chain", "palette", "objects", "camera", "scene", "part")]
-  )
-  pairs = np.stack([2 * order, 2 * order + 1], axis=1).reshape(-1)
-  film, numbers = _film(folder.name, design, chosen[order], world, settings.quality[tier])
-  (folder / pictures_lib.PICTURES).write_bytes(film)
-  table = {name: values[order] for name, values in views.items()}
-  table |= {
-    "camera_speed": design.camera_speed[chosen][order],
-    "target": camera_targets[pairs],
-    "target_robot": robot_targets[pairs],
-    "names": np.array(exam_design.NAMES[folder.name]),
-    "names_robot": np.array(exam_design.ROBOT_NAMES[folder.name]),
-  }
-  for picture, name in enumerate(("first", "second")):
-    table |= {
-      f"state{frame}/{name}": exam_design.states(design, tier, picture, camera=not frame)[pairs]
-      for frame in ("", "_robot")
-    }
-  table["limit"] = exam_draws.closed_form(tier)["conditional"]
-  table["place"] = exam_design.places(design, tier)[order].astype(np.float16)
-  save(folder, table | {f"numbers/{name}": values for name, values in numbers.items()})
-
-
-def _film(
-  name: str, design: exam_design.Design, views: np.ndarray, world: Any, quality: int
-) -> tuple[bytes, dict[str, np.ndarray]]:
-  """Films the three pictures of each view.
-
-  Args:
-    name: name of the tier, for the progress bar.
-    design: design of the exam.
-    views: indices of the views in the design.
-    world: an `exam_world.World`.
-    quality: of the H.264 video.
-
-  Returns:
-    (video, properties of the views as numbers [V, ...]: what the world draws, and "camera", its
-    position from the center).
-  """
+  views, table = exam_table.table(design, tier)
   encoder, numbers = video.H264Encoder(quality, group=250), []
   interval = 1.0 if sys.stderr.isatty() else 30.0
-  for view in tqdm.tqdm(views, unit="view", desc=name, mininterval=interval):
-    labels = {key: int(values[view]) for key, values in design.views.items()}
-    appearance = world.dress(labels["scene"], labels["objects"], labels["palette"])
-    for picture in range(3):
-      encoder.add(
-        world.look(
-          design.poses[labels["chain"], picture],
-          design.pushed[labels["chain"], picture],
-          exam_design.camera_at(design, int(view), picture),
-        )
-      )
-    position, _, _ = exam_design.camera_at(design, int(view), 0)
-    numbers.append({**appearance, "camera": position - exam_design.CENTER})
-  return encoder.finish(), {key: np.array([row[key] for row in numbers]) for key in numbers[0]}
+  for view in tqdm.tqdm(views, unit="view", desc=folder.name, mininterval=interval):
+    pictures, properties = world.film(design, int(view))
+    for picture in pictures:
+      encoder.add(picture)
+    numbers.append(properties)
+  (folder / pictures_lib.PICTURES).write_bytes(encoder.finish())
+  table |= {f"numbers/{name}": np.array([row[name] for row in numbers]) for name in numbers[0]}
+  exam_set.save(folder, table)
+
+
+def write_rows(folder: pathlib.Path, pictures: pictures_lib.Pictures) -> None:
+  """Scores the cheats and the baselines, and writes rows.json.
+
+  The errors of rows with which models are compared are added to exam.npz.
+
+  Args:
+    folder: folder of the tier.
+    pictures: the set.
+  """
+  exam, rows = exam_set.load(folder), {}
+  table = {name: values for name, values in pictures.table.items() if not name.startswith(DROPPED)}
+  for name, latents in exam_baselines.build(pictures, exam_pictures.moved_cells).items():
+    result = scoring.evaluate(exam, exam_set.latents(latents, exam))
+    rows[name] = rows_lib.stored_row(result, exam_baselines.KINDS[name])
+    print(f"{name}: {result.sentence}", flush=True)
+    if name in rows_lib.COMPARED:
+      table[f"rows/{name}"] = result.errors.astype(np.float32)
+  exam_set.save(folder, table)
+  # No indentation, because the set has to be small.
+  atomic.write(folder / rows_lib.ROWS, json.dumps(rows, indent=0, separators=(",", ":")))

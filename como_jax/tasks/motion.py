@@ -7,7 +7,7 @@ from como_jax import config as config_lib
 from como_jax import models, objectives
 from como_jax.assembly import motion_data
 from como_jax.inference import motion_evaluator, token_cache
-from como_jax.models.motion import component_init
+from como_jax.models.motion import linear_path_init
 from como_jax.train import encoder_weights, fit
 from como_jax.train.job import TrainJob
 
@@ -37,7 +37,7 @@ def job(config) -> TrainJob:
   def begin(params):
     # the batches are whole in every process, so that all start from the same components
     with data.first_batches() as whole_batches:
-      return component_init.start(model, params, whole_batches)
+      return linear_path_init.start(model, params, whole_batches)
 
   return TrainJob(
     model=model,
@@ -49,7 +49,7 @@ def job(config) -> TrainJob:
     batch=tokens.spec(data.batch_spec) if tokens else data.batch_spec,
     data=[(path, "") for path in data.mixture.paths],  # "" = no labels
     batches=batches,
-    begin=begin if model.components is not None else None,
+    begin=begin if model.linear_path is not None else None,
     evaluate=held_out_metrics(model, data),
     examples_per_step=config.train.batch_size * (config.data.frames - 1),
     unit="pairs",

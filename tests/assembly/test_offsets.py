@@ -4,8 +4,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.assembly import data_folders, offsets
-from como_jax.tasks import probe
+from como_jax.assembly import data_folders, offsets, run_data
 from tests.end_to_end import program
 
 SEVERAL = {
@@ -83,7 +82,7 @@ def probed(*words, trained_on):
       *words,
     ]
   ).config
-  return probe.with_run_data(config, {"model": {"image_size": 16}, "data": trained_on}).data
+  return run_data.with_run_data(config, {"model": {"image_size": 16}, "data": trained_on}).data
 
 
 def test_the_probe_takes_the_trained_offset_of_the_data_that_is_given(capsys):

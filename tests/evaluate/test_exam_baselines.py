@@ -11,6 +11,8 @@ def test_cheats_and_baselines_are_what_they_are_called():
   pictures = made_set.pictures()
   rows = exam_baselines.build(pictures, exam_pictures.moved_cells)
   assert tuple(rows) == exam_baselines.CHEATS + exam_baselines.BASELINES
+  assert set(exam_baselines.KINDS) == set(rows)
+  assert exam_baselines.KINDS["true displacement"] == "control"
   pairs = 2 * len(pictures.frames)
   assert all(len(row["z"]) == pairs and np.isfinite(row["z"]).all() for row in rows.values())
   first = rows["first picture"]["z"]

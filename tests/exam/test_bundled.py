@@ -11,14 +11,13 @@ from como_jax.evaluate import exam_baselines
 from como_jax.exam import exam_set, run
 from como_jax.exam import rows as rows_lib
 from como_jax.sim import exam_design, exam_draws
-from como_jax.tasks import exam
 
 NEAR = 0.03
 
 
 @pytest.fixture(scope="module", params=exam_design.TIERS)
 def tier(request):
-  folder = exam.find("bundled", request.param)
+  folder = exam_set.find("bundled", request.param)
   return request.param, exam_set.load(folder), json.loads((folder / rows_lib.ROWS).read_text())
 
 

@@ -1,4 +1,4 @@
-"""Reading exam.npz and foreign latents: what is there, and what is said where it is not."""
+"""The files of a set: what is written, what is read, and what is said where it is not there."""
 
 import numpy as np
 import pytest
@@ -148,3 +148,43 @@ def test_controls_are_known_by_their_names():
   assert exam_set.controls(stored, "first") == ["first_linear", "first"]
   assert exam_set.controls(stored, "second") == ["second_kernel"]
   assert exam_set.controls(stored, "both") == ["both_network"]
+
+
+def test_a_folder_without_a_set_is_refused(tmp_path):
+  assert exam_set.find("bundled", "pushed") == exam_set.BUNDLED / "pushed"
+  with pytest.raises(errors.UserError, match="make a set with configs/exam_set.py"):
+    exam_set.find(str(tmp_path), "hand")
+  (tmp_path / "hand").mkdir()
+  np.savez(tmp_path / "hand" / exam_set.TABLE)
+  assert exam_set.find(str(tmp_path), "hand") == tmp_path / "hand"
+
+
+def test_a_table_is_stored_small_and_its_errors_finite(tmp_path):
+  table = {
+    "errors/first": np.array([[1e9, 0.5]]),
+    "numbers/light": np.ones((1, 3)),
+    "target": np.array([[1e9]]),
+    "chain": np.array([3]),
+  }
+  exam_set.save(tmp_path, table)
+  assert [file.name for file in tmp_path.iterdir()] == [exam_set.TABLE]
+  with np.load(tmp_path / exam_set.TABLE) as file:
+    types = {name: file[name].dtype for name in file.files}
+    assert np.isfinite(file["errors/first"]).all()
+    assert (file["errors/first"][0, 1], file["target"][0, 0]) == (0.5, 1e9)
+  assert types == {
+    "errors/first": np.float16,
+    "numbers/light": np.float16,
+    "target": np.float32,
+    "chain": np.int64,
+  }
+
+
+def test_latents_are_read_as_they_were_written(made, tmp_path):
+  exam = made_set.write(tmp_path, made[0])
+  arrays = {"z": np.ones((exam.pairs, 2)), "z_ac": np.zeros((exam.pairs // 2, 2))}
+  exam_set.save_latents(tmp_path / "z.npz", exam_set.latents(arrays, exam))
+  found = exam_set.load_latents(tmp_path / "z.npz", exam)
+  np.testing.assert_array_equal(found.z, arrays["z"])
+  np.testing.assert_array_equal(found.z_ac, arrays["z_ac"])
+  assert found.z_ba is None and found.z_aa is None and found.z_shifted is None

@@ -105,17 +105,17 @@ def test_intervals_grow_with_the_groups():
   assert doubled.excess.error == pytest.approx(alone.excess.error, rel=0.15)
 
 
-def test_reading_is_a_share_of_the_distance_from_the_fits_mean():
+def test_r2_is_a_share_of_the_distance_from_the_fits_mean():
   truth = np.array([[2.0], [4.0], [6.0], [4.0]])
-  assert leakage.reading(truth, truth, [0.0], groups=range(4)).share.value == 1
-  assert leakage.reading(np.zeros((4, 1)), truth, [0.0], groups=range(4)).share.value == 0
-  found = leakage.reading(truth + 3, truth, [0.0], groups=range(4))
+  assert leakage.r2(truth, truth, [0.0], groups=range(4)).total.value == 1
+  assert leakage.r2(np.zeros((4, 1)), truth, [0.0], groups=range(4)).total.value == 0
+  found = leakage.r2(truth + 3, truth, [0.0], groups=range(4))
   assert (
-    found.share.value == pytest.approx(1 - 9 * 4 / 72) and found.by_number[0] == found.share.value
+    found.total.value == pytest.approx(1 - 9 * 4 / 72) and found.by_number[0] == found.total.value
   )
   constant = np.concatenate([truth, np.full((4, 1), 2.0)], axis=1)
-  found = leakage.reading(constant, constant, [0.0, 2.0], groups=range(4))
-  assert found.by_number[0] == found.share.value == 1 and np.isnan(found.by_number[1])
+  found = leakage.r2(constant, constant, [0.0, 2.0], groups=range(4))
+  assert found.by_number[0] == found.total.value == 1 and np.isnan(found.by_number[1])
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +143,12 @@ def test_the_future_picture_is_told_from_motion(pairs):
     for n in ("first", "future", "motion")
   }
   assert (
-    found["future"].second.share.low > 0.9
+    found["future"].second.total.low > 0.9
     and found["future"].gap.low > 0.1
     and found["future"].flagged
   )
-  assert found["first"].first.share.low > 0.9 and found["first"].gap.high < -0.1
-  assert abs(found["motion"].gap.value) < 0.1 and found["motion"].second.share.high < 0.4
+  assert found["first"].first.total.low > 0.9 and found["first"].gap.high < -0.1
+  assert abs(found["motion"].gap.value) < 0.1 and found["motion"].second.total.high < 0.4
   assert not found["first"].flagged and not found["motion"].flagged
 
 
@@ -162,7 +162,7 @@ def test_a_displacement_knows_both_pictures_alike():
     return leakage.future(z, start, start + move, chains=np.arange(800))
 
   moved = ask(move)
-  assert moved.first.share.high < 0.1 and moved.second.share.low > 0.3
+  assert moved.first.total.high < 0.1 and moved.second.total.low > 0.3
   assert moved.gap.low < 0 < moved.gap.high and not moved.flagged
   # knows the end; of the start half: 0.5 of 1.5, the mean of the variances 1 and 2
   end = ask(start + move)

@@ -47,6 +47,18 @@ def test_a_table_needs_no_stored_rows(folder):
   assert list(table) == ["x"]
 
 
+def test_a_stored_row_has_four_digits_and_nothing_that_is_the_same_for_all_rows():
+  found = rows.stored_row(result(1 / 3, width=4, seconds=2.0, **{"e_control/both": 0.1}), "cheat")
+  assert found == {
+    "kind": "cheat",
+    "verdict": "V",
+    "flags": ["scene"],
+    "e_z": 0.3333,
+    "s": None,
+    "width": 4,
+  }
+
+
 def test_what_was_withheld_is_null():
   row = rows.as_row(result(0.5, width=4.0), "model")
   assert row == {

@@ -60,7 +60,9 @@ def test_parts_are_asked_of_the_right_pairs(made, results):
   scaling = whitening.scale_inputs(arrays["z"][exam.rows(0)])
   z, block, test = scaling(arrays["z"]), run.twins(exam), exam.rows(1)
   twins = np.concatenate([z[2 * block], z[2 * block + 1]])
-  wanted = shares.components(twins, groups=np.tile(np.arange(40), 2), whiten=False, resamples=300)
+  wanted = shares.variance_components(
+    twins, groups=np.tile(np.arange(40), 2), whiten=False, resamples=300
+  )
   assert result.shares.raw == wanted.raw and result.shares.shares["rest"] == wanted.shares["rest"]
   assert result.static == relations.static(
     scaling(arrays["z_aa"][exam.views["part"] == 1]), z[test]
@@ -79,7 +81,7 @@ def test_parts_are_asked_of_the_right_pairs(made, results):
   ask = {"chains": exam.of_pairs("chain")[test], "resamples": 300}
   assert result.future.gap == leakage.future(arrays["z"][test], first, second, **ask).gap
   # about the mean of the fit: nothing is read
-  assert abs(result.numbers["color"].share.value) < 0.1
+  assert abs(result.numbers["color"].total.value) < 0.1
 
 
 def test_true_displacements_get_everything(made):

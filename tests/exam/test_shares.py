@@ -62,7 +62,7 @@ def test_shares_that_were_put_in_come_out(mix):
   """
   wanted = np.array([mix.get(name, 0.0) for name in shares.NAMES])
   found = [
-    shares.components(made(mix, seed=seed), whiten=False, resamples=300).shares.values()
+    shares.variance_components(made(mix, seed=seed), whiten=False, resamples=300).shares.values()
     for seed in range(20)
   ]
   table = np.array([[(s.value, s.low, s.high, s.error) for s in some] for some in found])
@@ -74,7 +74,7 @@ def test_shares_that_were_put_in_come_out(mix):
 
 
 def test_pure_noise_is_rest():
-  found = shares.components(made({"rest": 1.0}, width=40))
+  found = shares.variance_components(made({"rest": 1.0}, width=40))
   assert found.shares["rest"].value > 0.97 and found.negative
   for name in shares.NAMES[:-1]:
     assert found.shares[name].low == 0 and found.shares[name].high < 0.03
@@ -82,22 +82,24 @@ def test_pure_noise_is_rest():
 
 @pytest.mark.parametrize("name", shares.NAMES)
 def test_one_factor_alone(name):
-  found = shares.components(made({name: 1.0}), resamples=200).shares
+  found = shares.variance_components(made({name: 1.0}), resamples=200).shares
   assert found[name].value > 0.99
 
 
 def test_whitening_makes_the_scale_of_a_number_no_matter():
   z = np.concatenate([made(MIXES[0]), made({"camera": 0.9, "rest": 0.1}, seed=1)], axis=-1)
   loud = z * np.geomspace(1, 1000, 24)
-  one, two = (shares.components(values, resamples=50).shares["motion"] for values in (z, loud))
+  one, two = (
+    shares.variance_components(values, resamples=50).shares["motion"] for values in (z, loud)
+  )
   assert one.value == pytest.approx(two.value, abs=1e-6) and one.value > 0.25
-  assert shares.components(loud, resamples=50, whiten=False).shares["motion"].value < 0.01
+  assert shares.variance_components(loud, resamples=50, whiten=False).shares["motion"].value < 0.01
 
 
 def test_two_moves_of_a_chain_are_drawn_together():
   z = np.repeat(made(MIXES[0], moves=60), 2, axis=0)
   alone, chains = (
-    shares.components(z, groups=g, whiten=False).shares["motion"]
+    shares.variance_components(z, groups=g, whiten=False).shares["motion"]
     for g in (None, np.arange(120) // 2)
   )
   assert chains.error == pytest.approx(alone.error * np.sqrt(2), rel=0.15)
@@ -115,7 +117,7 @@ def test_components_are_those_of_the_textbook():
   ms = mean[1,] - mean[1, 2] - mean[0, 1] + mean[0, 1, 2]
   rest = z - mean[2,] - mean[1,] - mean[0,] + mean[1, 2] + mean[0, 2] + mean[0, 1] - mean[0, 1, 2]
   r = (rest**2).sum() / ((m - 1) * (c - 1) * (s - 1))
-  found = shares.components(z[..., None], whiten=False, resamples=2).raw
+  found = shares.variance_components(z[..., None], whiten=False, resamples=2).raw
   square_mc, square_ms = (
     s * (mc**2).sum() / ((m - 1) * (c - 1)),
     c * (ms**2).sum() / ((m - 1) * (s - 1)),
@@ -168,11 +170,11 @@ def test_errors_name_what_is_wrong():
   z = made(MIXES[0])
   for call, text in (
     (
-      lambda: shares.components(z[:, :1]),
+      lambda: shares.variance_components(z[:, :1]),
       r"expected \[moves, cameras, scenes, Z\], at least 2 of each, found \[120, 1",
     ),
     (
-      lambda: shares.components(z, groups=[1, 2]),
+      lambda: shares.variance_components(z, groups=[1, 2]),
       r"groups: expected \[120\], one for each move, found \[2\]",
     ),
     (

@@ -23,10 +23,10 @@ def test_the_future_picture_is_flagged_and_a_displacement_is_not(made, results):
   assert f"{future.future.gap}  READABLE" in table.text(future) and "picture told" in table.text(
     future
   )
-  assert results["motion"].future.second.share.value < 0.4 and not results["motion"].flagged
+  assert results["motion"].future.second.total.value < 0.4 and not results["motion"].flagged
   assert results["first"].future.gap.high < 0 and verdict.FUTURE not in results["first"].flagged
   assert (
-    results["both"].future.first.share.low > 0.7 and verdict.FUTURE not in results["both"].flagged
+    results["both"].future.first.total.low > 0.7 and verdict.FUTURE not in results["both"].flagged
   )
 
 

@@ -67,8 +67,8 @@ def test_sentences_say_no_more_than_their_intervals(one, identities, word, said)
   ],
 )
 def test_a_future_picture_counts_beside_the_classes(low, identities, word, said):
-  share = leakage.Reading(Estimate(0.6, 0.05, 0.5, 0.7), np.zeros(1))
+  r2 = leakage.R2(Estimate(0.6, 0.05, 0.5, 0.7), np.zeros(1))
   found, sentence = verdict.conclude(
-    score(0.4, 0.6), identities, leakage.Pictures(share, share, Estimate(0.3, 0.1, low, 0.4))
+    score(0.4, 0.6), identities, leakage.PictureLeakage(r2, r2, Estimate(0.3, 0.1, low, 0.4))
   )
   assert found == word and said in sentence

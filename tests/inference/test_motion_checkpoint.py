@@ -1,5 +1,6 @@
 """Which checkpoints hold a motion model, and what is loaded."""
 
+import json
 import types
 
 import jax
@@ -66,3 +67,20 @@ def test_a_model_is_loaded_as_it_was_trained_or_in_another_dtype(stored, monkeyp
   assert found.section["dtype"] == "float32" and found.trained_on == {}
   stored.params = {"b": np.ones(2, np.float32)}
   assert text_of(lambda: motion_checkpoint.load("C")).startswith("checkpoint C")
+
+
+@pytest.mark.parametrize("given", ["run", "run/weights"])
+def test_what_the_training_has_logged(tmp_path, given):
+  (tmp_path / "run" / "weights").mkdir(parents=True)
+  lines = [
+    {"step": 1, "kind": "train", "loss": 2.0},
+    {"step": 2, "kind": "validation", "psnr": 20.0},
+  ]
+  (tmp_path / "run" / "metrics.jsonl").write_text(
+    "".join(json.dumps(line) + "\n" for line in lines)
+  )
+  found = motion_checkpoint.training_log(str(tmp_path / given))
+  assert (found.name, found.speed) == ("run", {})
+  assert found.curves == {"loss": ([1], [2.0]), "validation/psnr": ([2], [20.0])}
+  (tmp_path / "run" / "speed.json").write_text('{"steps": 5}')
+  assert motion_checkpoint.training_log(str(tmp_path / given)).speed == {"steps": 5}

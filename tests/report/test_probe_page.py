@@ -1,9 +1,11 @@
-"""Parts of the page of the probe, and its table for the terminal."""
+"""The page of the probe, and its table for the terminal."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from como_jax.evaluate import probe_targets
+from como_jax.evaluate import probe_rows, probe_table, probe_targets
 from como_jax.report import probe_page
 
 
@@ -89,3 +91,84 @@ def test_which_episodes_were_measured(change, start):
   section = {"path": "trained", "mixture": [], "validation_fraction": 0.5, "frames": 2}
   note = probe_page.split_note({**section, **change, "frames": 3}, section)
   assert note.startswith(start) and note.endswith(" Episodes of the same motion stand on one side.")
+
+
+def test_the_motion_of_an_example_on_its_own_frame_and_on_that_of_the_one_before():
+  frames = np.arange(3 * 3).reshape(3, 3, 1, 1, 1).astype(np.uint8) * np.ones(
+    (1, 1, 2, 2, 3), np.uint8
+  )
+  shown = {
+    "frames": frames,
+    "task": ["reach", "", "push"],
+    "episode": ["e0", "e1", "e2"],
+    "camera": ["a", "b", "a"],
+  }
+  own, other = probe_page.drawings(shown, lambda *images: images)
+  assert own.captions == ["reach, a", "e1, b", "push, a"]
+  np.testing.assert_array_equal(own.current, frames[:, 1])
+  np.testing.assert_array_equal(own.target, frames[:, 2])
+  assert len(own.predicted) == 2 and (own.predicted[1] == frames[:, 2]).all()
+  assert other.captions == ["reach, a → push, a", "e1, b → reach, a", "push, a → e1, b"]
+  np.testing.assert_array_equal(other.b_current, frames[[2, 0, 1], 1])
+  first, second, onto = other.b_predicted
+  assert (first == frames[:, 1]).all() and (second == frames[:, 2]).all()
+  assert (onto == frames[[2, 0, 1], 1]).all()
+
+
+def page_of(probes=None, matrix=None, targets=()):
+  """The page of a table with two models and a row without S-PCFC."""
+
+  def details(name, probes=None, matrix=None):
+    pcfc = SimpleNamespace(values=name) if "trained" in name else None
+    return probe_rows.Details(probes or {}, ["n"], pcfc, matrix)
+
+  of_rows = {
+    "trained": details("trained", probes, matrix),
+    "untrained": details("untrained"),
+    "difference": details("difference"),
+  }
+  return probe_page.page(
+    probe_table.Table({"row": 1}, ["n"], of_rows),
+    targets,
+    (np.arange(6.0).reshape(3, 2), np.array([0.75, 0.25])),
+    ("OWN", "OTHER"),
+    split="SPLIT",
+    training=SimpleNamespace(name="run", curves="CURVES", speed={"steps": 5}),
+    run_config={"a": 1},
+  )
+
+
+def test_everything_that_the_page_shows_of_a_model():
+  result = SimpleNamespace(
+    names=["x", "y"],
+    true=np.array([[np.nan, 1], [2, 3], [4, 5]]),
+    predicted=-np.arange(6).reshape(3, 2),
+    r2_by_dimension=np.array([0.5, 0.25]),
+  )
+  matrix = SimpleNamespace(values="V", labels="L")
+  found = page_of({"action": result}, matrix, targets_of()[:1])
+  assert (found.title, found.metrics) == ("Motion model: run", {"row": 1})
+  assert found.metric_notes == ["SPLIT", "n"]
+  assert (found.curves, found.time) == ("CURVES", {"training, steps": 5})
+  assert (found.reconstruction, found.transfer, found.config) == ("OWN", "OTHER", {"a": 1})
+  assert found.s_pcfc == {"trained": "trained", "untrained": "untrained"}
+  assert list(found.probes) == ["action: x", "action: y"]
+  of_one_robot, scatter = found.probes.values()
+  assert of_one_robot.true.tolist() == [2, 4], "of the robot that has it"
+  assert of_one_robot.predicted.tolist() == [-2, -4]
+  assert (scatter.true.tolist(), scatter.predicted.tolist()) == ([1, 3, 5], [-1, -3, -5])
+  assert scatter.r2 == 0.25
+  assert found.pca.points.shape == (3, 2) and list(found.pca.colors) == [
+    f"action: {name}" for name in "pqrs"
+  ]
+  assert (found.similarity.values, found.similarity.labels) == ("V", "L")
+
+
+def test_the_page_of_a_model_without_probes():
+  found = page_of()
+  assert (found.probes, found.pca, found.similarity) == ({}, None, None)
+
+
+def test_files_that_were_left_out():
+  manifests = [{"quarantine": [f"{name} q"], "skipped": [f"{name} s"]} for name in ("one", "two")]
+  assert probe_page.left_out(manifests) == ["one q", "one s", "two q", "two s"]

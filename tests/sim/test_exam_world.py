@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from como_jax.sim import exam_design
+from tests.sim import small_exam
 
 exam_world = pytest.importorskip("como_jax.sim.exam_world", reason="Meta-World is not installed")
 
@@ -83,3 +84,19 @@ def test_appearance_and_block(world):
 def test_a_pose_out_of_reach_is_refused(world):
   with pytest.raises(RuntimeError, match="does not reach"):
     world.look(np.array([3.0, 0.6, 0.3, 0.5, 0.0]), NOBODY, exam_design.camera_base(0))
+
+
+def test_a_view_is_filmed_in_its_own_looks(world):
+  design = small_exam.DESIGN
+  view = int(np.flatnonzero(design.camera_speed[:, 0] == 1)[0])
+  pictures, numbers = world.film(design, view)
+  chain, scene, objects, palette = (
+    int(design.views[name][view]) for name in ("chain", "scene", "objects", "palette")
+  )
+  looks = world.dress(scene, objects, palette)
+  for picture, found in enumerate(pictures):
+    camera = exam_design.camera_at(design, view, picture)
+    expected = world.look(design.poses[chain, picture], design.pushed[chain, picture], camera)
+    chex.assert_trees_all_equal(found, expected)
+  position = exam_design.camera_at(design, view, 0)[0]
+  chex.assert_trees_all_equal(numbers, looks | {"camera": position - exam_design.CENTER})

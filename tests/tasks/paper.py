@@ -25,7 +25,7 @@ def _paper(monkeypatch):
     functions=("reconstruction", "contrastive", "perceptual"),
   )
   model = types.SimpleNamespace(
-    components=None, forward=lambda params, batch, *, key: ("out", params, batch, key)
+    linear_path=None, forward=lambda params, batch, *, key: ("out", params, batch, key)
   )
 
   class Objective:

@@ -1,12 +1,13 @@
 """Taking the exam: a model and its start, the stored rows beside it, and refusals."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from como_jax import errors, models, weights
+from como_jax import models, weights
 from como_jax.inference import exam_pictures
 from como_jax.tasks import exam
 from configs import probe as probe_config
@@ -74,28 +75,28 @@ def test_the_exam_of_a_checkpoint_and_of_foreign_latents(folder, checkpoint, tmp
     assert file["z"].shape[0] == 2 * file["z_ac"].shape[0]
 
 
-def test_a_start_from_data_that_is_gone_is_named():
+def test_a_start_from_data_that_is_gone_is_left_out(monkeypatch):
   changes = {"image_size": 32, "idm.components": 4, "idm.components_of": "flow"}
-  _, parameters = tiny.made(tiny.MOTION, **changes)
+  _, params = tiny.made(tiny.MOTION, **changes)
+  run = {"model": tiny.section(tiny.MOTION, **changes), "data": {"path": "/gone"}}
+  monkeypatch.setattr(exam.exam_pictures, "latents", lambda *given: {"z": np.ones((4, 2))})
   config = probe_config.get_config("exam")
-  with pytest.raises(errors.UserError, match="'/gone' does not exist"):
-    exam.untrained(
-      config, parameters, {"model": tiny.section(tiny.MOTION, **changes), "data": {"path": "/gone"}}
-    )
+  found, (note,) = exam.latents_of_run(config, None, SimpleNamespace(pairs=4), params, run)
+  assert list(found) == ["trained"]
+  assert note.startswith("untrained: left out, a run of this model starts from its data: ")
+  assert "'/gone' does not exist" in note
 
 
-@pytest.mark.parametrize(
-  "train, trained",
-  [
-    ({}, False),
-    ({"frozen": None}, False),
-    ({"frozen": ("encoder/.*",)}, False),
-    ({"frozen": ("encoder/position",)}, True),
-  ],
-)
-def test_a_trained_encoder_is_told(train, trained):
-  _, parameters = tiny.made(tiny.MOTION)
-  assert exam.encoder_is_trained({"model": tiny.MOTION, "train": train}, parameters) == trained
+def test_a_start_with_a_trained_encoder_is_told(monkeypatch):
+  _, params = tiny.made(tiny.MOTION)
+  run = {"model": tiny.MOTION, "train": {"frozen": ("encoder/position",)}}
+  monkeypatch.setattr(exam.exam_pictures, "latents", lambda *given, **more: {"z": np.ones((4, 2))})
+  monkeypatch.setattr(exam.motion_start, "untrained", lambda *given, seed: params)
+  config, made = probe_config.get_config("exam"), SimpleNamespace(pairs=4)
+  found, (note,) = exam.latents_of_run(config, None, made, params, run)
+  assert list(found) == ["trained", "untrained"]
+  assert note.startswith("untrained: with the encoder that this run has trained")
+  assert exam.latents_of_run(config, None, made, params, {"model": tiny.MOTION})[1] == []
 
 
 def test_pairs_are_written_for_others(folder, tmp_path):
@@ -128,8 +129,3 @@ def test_pairs_are_written_for_others(folder, tmp_path):
 def test_refusals(words, message, tmp_path):
   done = program.run("configs/probe.py:exam", tmp_path / "exam", *words, code=2)
   assert message in done.stderr and not (tmp_path / "exam").exists()
-
-
-def test_a_set_without_the_sets_pictures_is_refused(tmp_path):
-  with pytest.raises(errors.UserError, match="make a set with configs/exam_set.py"):
-    exam.find(str(tmp_path), "hand")

@@ -53,6 +53,6 @@ def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
 
 def test_a_linear_path_begins_with_whole_batches_of_its_training_data(paper, monkeypatch):
   assert motion.job(config()).begin is None
-  monkeypatch.setattr(motion.component_init, "start", lambda *given: given)
-  paper.model.components = "ON"
+  monkeypatch.setattr(motion.linear_path_init, "start", lambda *given: given)
+  paper.model.linear_path = "ON"
   assert motion.job(config()).begin("P") == (paper.model, "P", "FIRST BATCHES")

@@ -4,8 +4,8 @@ Legend: B batch, Q queries, W width of the Q-former, Z latent dimensions per que
 Q*Z), C codes.
 
 All of them are small, so they compute in float32 whatever the model's dtype is. `offset` [B, Q, Z]
-is what the linear path (motion/components.py) adds to z. With `zero` the last layer starts at zero,
-so that z starts as the offset.
+is what the linear path (linear_path.py) adds to z. With `zero` the last layer starts at zero, so
+that z starts as the offset.
 """
 
 from typing import NamedTuple

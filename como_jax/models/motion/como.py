@@ -25,10 +25,10 @@ from como_jax.models import modules, pixels, specs
 from como_jax.models.backbones import mae_vit
 from como_jax.models.modules import Params
 from como_jax.models.motion import bottleneck as bottleneck_lib
-from como_jax.models.motion import components as components_lib
 from como_jax.models.motion import fdm as fdm_lib
 from como_jax.models.motion import idm, inputs
 from como_jax.models.motion import pairs as pairs_lib
+from como_jax.models.motion.linear_path import LinearPath
 
 TCL_GRADIENTS = ("all", "released")
 
@@ -66,7 +66,7 @@ class MotionModel:
       "released" (as in the authors' code) runs the Q-former without gradient on the jittered and
       reversed pairs, which then train only the bottleneck's projection to Z.
     frozen: patterns of parameter names that are not trained; config.train.frozen replaces them.
-    components: the linear path to z, None where it is off.
+    linear_path: the linear path to z, None where it is off.
   """
 
   config: dict[str, Any]
@@ -76,7 +76,7 @@ class MotionModel:
   fdm: fdm_lib.FDM
   tcl_gradient: str
   frozen: tuple[str, ...] = (r"encoder/.*",)
-  components: components_lib.Components | None = None
+  linear_path: LinearPath | None = None
 
   @property
   def image_size(self) -> int:
@@ -121,10 +121,10 @@ class MotionModel:
     hidden = jnp.zeros((1, self.qformer.num_queries, self.qformer.stack.width))
     linear = (
       {}
-      if self.components is None
+      if self.linear_path is None
       else {
-        "components": self.components.init(
-          jax.random.fold_in(keys[1], 1), self.components.between((tokens, tokens), (image, image))
+        "components": self.linear_path.init(
+          jax.random.fold_in(keys[1], 1), self.linear_path.between((tokens, tokens), (image, image))
         )["params"]
       }
     )
@@ -181,7 +181,7 @@ class MotionModel:
     else:
       pair = features
     path_inputs = (
-      None if self.components is None else self.components.between(pair, (first, second))
+      None if self.linear_path is None else self.linear_path.between(pair, (first, second))
     )
     return self._latent(
       params, self._queries(params["idm"], pairs_lib.Pairs(*pair, path_inputs), key), key
@@ -193,7 +193,7 @@ class MotionModel:
     Raises:
       ValueError: the model has no linear path.
     """
-    if self.components is None:
+    if self.linear_path is None:
       raise ValueError("the model has no linear path (model.idm.components is 0)")
     tokens = self.features(params, frames)
 
@@ -201,7 +201,7 @@ class MotionModel:
       before, after = x[:, :-1], x[:, 1:]
       return pairs_lib.flat(before), pairs_lib.flat(after)
 
-    return self.components.between(neighbors(tokens), neighbors(frames))
+    return self.linear_path.between(neighbors(tokens), neighbors(frames))
 
   def decode(
     self, params: Params, first: jax.Array, z: jax.Array, *, features: jax.Array | None = None
@@ -288,7 +288,7 @@ class MotionModel:
       lambda images: self.features(params, images),
       pixel_difference=inputs.INPUTS[self.qformer.inputs].pixel_difference,
     )
-    path_inputs = pairs_lib.path_inputs(self.components, batch, frames, first_and_second)
+    path_inputs = pairs_lib.path_inputs(self.linear_path, batch, frames, first_and_second)
     return tokens, pairs_lib.Pairs(*first_and_second, path_inputs)
 
   def _released_queries(
@@ -324,9 +324,9 @@ class MotionModel:
     """
     key = jax.random.key(0) if key is None else key
     hidden = modules.apply(self.qformer, params["qformer"], pairs.first, pairs.second, key)
-    if self.components is None or pairs.path_inputs is None:
+    if self.linear_path is None or pairs.path_inputs is None:
       return hidden, None
-    return hidden, modules.apply(self.components, params["components"], pairs.path_inputs)
+    return hidden, modules.apply(self.linear_path, params["components"], pairs.path_inputs)
 
   def _latent(
     self, params: Params, latent_inputs: tuple[jax.Array, jax.Array | None], key: jax.Array | None

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax.linen import spmd
 
 from como_jax.models import pixels
-from como_jax.models.motion import components as components_lib
+from como_jax.models.motion.linear_path import LinearPath
 
 Batch = Mapping[str, jax.Array]
 FirstAndSecond = tuple[jax.Array, jax.Array]
@@ -129,15 +129,12 @@ def of_differences(
 
 
 def path_inputs(
-  components: components_lib.Components | None,
-  batch: Batch,
-  frames: jax.Array,
-  first_and_second: FirstAndSecond,
+  linear_path: LinearPath | None, batch: Batch, frames: jax.Array, first_and_second: FirstAndSecond
 ) -> jax.Array | None:
   """The linear path's inputs of all pairs [B, P or 3P, G, D], None without one.
 
   Args:
-    components: the linear path.
+    linear_path: of the model.
     batch: as for `MotionModel.forward`.
     frames: of the batch, normalized.
     first_and_second: as from `form`.
@@ -145,11 +142,11 @@ def path_inputs(
   Raises:
     KeyError: the flow of jittered pairs needs images, and the batch has only their tokens.
   """
-  if components is None:
+  if linear_path is None:
     return None
   size, count = first_and_second[0].shape[:2]
   images = None
-  if components.source == "flow":
+  if linear_path.source == "flow":
     jittered = None
     if count > frames.shape[1] - 1:
       if "jittered" not in batch:
@@ -159,5 +156,5 @@ def path_inputs(
       jittered = constrain(pixels.normalize(batch["jittered"]))
     first, second = of_frames(frames, jittered)
     images = flat(first), flat(second)
-  between = components.between((flat(first_and_second[0]), flat(first_and_second[1])), images)
+  between = linear_path.between((flat(first_and_second[0]), flat(first_and_second[1])), images)
   return between.reshape((size, count, *between.shape[1:]))

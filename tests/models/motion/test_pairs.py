@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from como_jax.models import pixels
-from como_jax.models.motion import components, pairs
+from como_jax.models.motion import linear_path, pairs
 
 FRAMES = jnp.arange(12.0).reshape((2, 3, 2))  # two clips of three frames
 JITTERED = 100 + jnp.arange(8.0).reshape((2, 2, 2))
@@ -70,6 +70,6 @@ def test_groups_undo_flat():
 
 
 def test_flow_needs_images():
-  path = components.Components(1, None, 4, source="flow")
+  path = linear_path.LinearPath(1, None, 4, source="flow")
   with pytest.raises(ValueError, match="^the flow between frames needs their images$"):
     path.between((FRAMES, FRAMES), None)

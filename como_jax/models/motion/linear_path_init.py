@@ -29,7 +29,7 @@ def start(
   """The initial parameters of the linear path.
 
   Args:
-    model: a motion model with `components`.
+    model: a motion model with a linear path.
     params: parameters with "encoder".
     batches: batches with "frames" uint8 [B, K, H, W, 3]; it reads as many as `pairs` needs.
     pairs: number of pairs of neighboring frames.
@@ -47,14 +47,14 @@ def start(
     result = model.differences(encoder, pixels.normalize(frames))
     return result.reshape((len(result), -1))
 
-  rows, groups = [], model.components.groups
+  rows, groups = [], model.linear_path.groups
   while sum(map(len, rows)) < pairs:
     rows.append(np.asarray(differences(encoder, next(batches)["frames"]), np.float32))
   rows = np.concatenate(rows)[:pairs]
-  directions = principal(rows, model.components.count)
+  directions = principal(rows, model.linear_path.count)
   print(
     f"components: {directions.shape[1]} numbers of z start as principal components of the "
-    f"{'optical flow' if model.components.source == 'flow' else 'feature difference'} of "
+    f"{'optical flow' if model.linear_path.source == 'flow' else 'feature difference'} of "
     f"{len(rows)} training pairs"
   )
   # The factor compensates the mean over groups in the module.

@@ -10,7 +10,7 @@ import pytest
 
 from como_jax import errors, models, trees
 from como_jax.models import pixels
-from como_jax.models.motion import components
+from como_jax.models.motion import linear_path
 from tests.models import tiny
 
 ON = {"idm.components": 10}
@@ -19,13 +19,13 @@ KEY = jax.random.key(7)
 
 def test_pooled_patches_are_means_of_squares_of_the_grid_without_cls():
   tokens = jnp.arange(2 * 17 * 3, dtype=jnp.float32).reshape(2, 17, 3)
-  found = components.pooled(tokens, 2)
+  found = linear_path.pooled(tokens, 2)
   chex.assert_shape(found, (2, 4, 3))
   grid = np.asarray(tokens)[:, 1:].reshape(2, 4, 4, 3)
   np.testing.assert_allclose(
     found[:, 1], grid[:, :2, 2:].mean((1, 2)), rtol=1e-6
   )  # the second group lies to the right of the first
-  np.testing.assert_allclose(components.pooled(tokens, 1), tokens[:, 1:], rtol=0)
+  np.testing.assert_allclose(linear_path.pooled(tokens, 1), tokens[:, 1:], rtol=0)
 
 
 @pytest.mark.parametrize("pool, groups", [(1, 4), (2, 1)])
@@ -70,7 +70,7 @@ def test_pairs_of_a_clip_are_what_encode_says(kind, gradient):
       "components": jax.tree.map(jnp.zeros_like, params["idm"]["components"]),
     },
   }
-  linear = model.components.apply(
+  linear = model.linear_path.apply(
     {"params": params["idm"]["components"]}, model.differences(params, frames[:, :2])
   )
   np.testing.assert_allclose(
@@ -106,7 +106,7 @@ def test_off_is_the_model_without_it():
   )
   shapes = [jax.eval_shape(model.init, KEY) for model in (off, without)]
   chex.assert_trees_all_equal(*shapes)
-  assert off.components is None and not [
+  assert off.linear_path is None and not [
     name for name in trees.flatten(shapes[0]) if "components" in name
   ]
 
@@ -150,10 +150,10 @@ def shifted(seed, right, down, size=64):
 
 @pytest.mark.parametrize("right, down", [(3, -2), (0, 0)])
 def test_flow_cells_are_the_shift_of_the_picture(right, down):
-  found = jax.jit(components.flow_cells, static_argnums=2)(*shifted(0, right, down), 16)
+  found = jax.jit(linear_path.flow_cells, static_argnums=2)(*shifted(0, right, down), 16)
   chex.assert_shape(found, (1, 16, 2))
   np.testing.assert_allclose(np.median(found[0], axis=0), [right, down], atol=0.3)
-  large = jax.jit(components.flow_cells, static_argnums=2)(
+  large = jax.jit(linear_path.flow_cells, static_argnums=2)(
     *(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2) for x in shifted(0, right, down)), 16
   )
   # twice the pixels, the same share of the picture
@@ -172,9 +172,9 @@ def test_components_of_the_flow_read_pictures_and_not_tokens():
     "z_jittered": (frames[:, 0], jittered[:, 0]),
   }.items():
     np.testing.assert_allclose(outputs[name][:, 0], encode(*pair), rtol=2e-3, atol=2e-4)
-  still = model.components.apply(
+  still = model.linear_path.apply(
     {"params": params["idm"]["components"]},
-    model.components.between(
+    model.linear_path.between(
       tuple(model.features(params, x) for x in (frames[:, 0], frames[:, 1])),
       (frames[:, 0], frames[:, 0]),
     ),
@@ -191,16 +191,16 @@ def test_unknown_source_of_components():
 
 def test_pictures_of_any_size_are_shrunk_to_what_divides_or_refused():
   assert [
-    components.flow_shrinks(*sizes)
+    linear_path.flow_shrinks(*sizes)
     for sizes in ((64, 8), (128, 8), (224, 14), (16, 2), (256, 16), (30, 5))
   ] == [1, 2, 2, 1, 4, 0]
   section = tiny.section(tiny.MOTION, **ON, **{"idm.components_of": "flow"})
-  chex.assert_shape(components.flow_cells(*(jnp.zeros((1, 224, 224, 3)),) * 2, 196), (1, 196, 2))
+  chex.assert_shape(linear_path.flow_cells(*(jnp.zeros((1, 224, 224, 3)),) * 2, 196), (1, 196, 2))
   section["image_size"] = 24  # 3 x 3 patches: cells of 8 pixels
-  assert models.build(section).components.groups == 9
-  path = models.build(section).components.clone(patches=25)
+  assert models.build(section).linear_path.groups == 9
+  path = models.build(section).linear_path.clone(patches=25)
   with pytest.raises(errors.UserError, match="pictures of 30 px do not divide into 5 x 5 cells"):
-    components.check(path, section["idm"], "continuous", 30)
+    linear_path.check(path, section["idm"], "continuous", 30)
 
 
 def test_a_model_without_the_path_has_no_inputs_of_it():

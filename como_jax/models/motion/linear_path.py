@@ -8,6 +8,12 @@ times the optical flow between them, plus the output of the Q-former, which star
 starts as the principal components, which take seconds to compute, and training improves on them.
 There is no constant: two equal frames give 0, and with the features' difference a reversed pair
 gives the negative.
+
+The linear path is this part of the model; components are the C numbers that it computes. They are
+what the config counts (model.idm.components, components_pool and components_of; C = 0: there is no
+linear path) and what its parameters are called ("idm/components"). The exam's rows "components of
+the difference" and "components of the optical flow" are principal components of the same
+quantities, without a model and without training.
 """
 
 import dataclasses
@@ -96,7 +102,7 @@ def flow_cells(first: jax.Array, second: jax.Array, groups: int) -> jax.Array:
   return flow_lib.cells(moved, round(groups**0.5))
 
 
-class Components(nn.Module):
+class LinearPath(nn.Module):
   """z = mean over groups g of kernel[g]^T (difference or flow of group g).
 
   The mean, not the sum: a step of Adam then moves z as far as a step of any other layer of width D
@@ -146,7 +152,7 @@ class Components(nn.Module):
   def __call__(self, difference: jax.Array) -> jax.Array:
     """`difference` [B, G, D], as from `between` -> [B, Q, Z]; 0 beyond the first C values."""
     groups, width = difference.shape[1:]
-    # Replaced by the principal components when a run starts (component_init.py).
+    # Replaced by the principal components when a run starts (linear_path_init.py).
     kernel = self.param(
       "kernel", nn.initializers.truncated_normal(0.02), (groups, width, self.count)
     )
@@ -165,11 +171,11 @@ def take(section: dict[str, Any]) -> dict[str, Any]:
   return settings if settings["count"] else {}
 
 
-def check(components: Components, idm: Mapping[str, Any], kind: str, image_size: int) -> Components:
+def check(path: LinearPath, idm: Mapping[str, Any], kind: str, image_size: int) -> LinearPath:
   """The same module, after a check that it fits the rest of the model.
 
   Args:
-    components: the module.
+    path: the module.
     idm: the section model.idm.
     kind: of the bottleneck.
     image_size: pixels.
@@ -177,26 +183,25 @@ def check(components: Components, idm: Mapping[str, Any], kind: str, image_size:
   Raises:
     errors.UserError: naming the key.
   """
-  if components.source not in SOURCES:
+  if path.source not in SOURCES:
     raise errors.UserError(
-      f"model.idm.components_of={components.source!r} is unknown: "
-      f"{errors.nearest(components.source, SOURCES)}"
+      f"model.idm.components_of={path.source!r} is unknown: {errors.nearest(path.source, SOURCES)}"
     )
-  count, max_count = f"model.idm.components={components.count}", components.latent.size
-  if not 0 < components.count <= max_count:
+  count, max_count = f"model.idm.components={path.count}", path.latent.size
+  if not 0 < path.count <= max_count:
     raise errors.UserError(
       f"{count}, expected 0 (off) to {max_count}, the length of z (model.idm.num_queries x "
       "model.bottleneck.latent_dim)"
     )
-  side = round(components.patches**0.5)
-  if components.pool < 1 or side % components.pool:
+  side = round(path.patches**0.5)
+  if path.pool < 1 or side % path.pool:
     valid = ", ".join(str(i) for i in range(1, side + 1) if side % i == 0)
     raise errors.UserError(
-      f"model.idm.components_pool={components.pool} does not divide {side}, the patches along a "
+      f"model.idm.components_pool={path.pool} does not divide {side}, the patches along a "
       f"side: take one of {valid}"
     )
-  cells = round(components.groups**0.5)
-  if components.source == "flow" and not flow_shrinks(image_size, cells):
+  cells = round(path.groups**0.5)
+  if path.source == "flow" and not flow_shrinks(image_size, cells):
     raise errors.UserError(
       f"model.idm.components_of=flow: pictures of {image_size} px do not divide into {cells} x "
       f"{cells} cells with sides that are multiples of 4: take another model.image_size or "
@@ -214,4 +219,4 @@ def check(components: Components, idm: Mapping[str, Any], kind: str, image_size:
     raise errors.UserError(
       f"{count} needs model.idm.patch_order=raster, it is {idm['patch_order']!r}"
     )
-  return components
+  return path
