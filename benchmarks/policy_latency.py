@@ -115,7 +115,6 @@ def spec(section: dict) -> policy_spec.PolicySpec:
     rows = statistics.Accumulator()
     rows.add(data.normal(size=(64, width)))
     facts[key] = rows.finish()
-  action = facts["action"]
   robot = policy_spec.RobotSpec(
     action=ROBOT["action"],
     state=ROBOT["state"],
@@ -126,7 +125,6 @@ def spec(section: dict) -> policy_spec.PolicySpec:
     reduce="mean",
     instructions={"count": 0, "empty": True, "examples": []},
     transforms={key: values.transforms(snap=key == "action") for key, values in facts.items()},
-    action_limits=(tuple(action.min.tolist()), tuple(action.max.tolist())),
   )
   return policy_spec.PolicySpec(
     model=section,

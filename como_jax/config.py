@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from como_jax import errors
@@ -87,7 +87,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
   config, path, arg = load(given)
   for name, text in changes:
     overrides.apply(config, name, text, task=config.task)
-  limits.check(config, _shipped(config.task))
+  limits.check(config, shipped(config.task))
   if on["help"]:
     raise Help(usage.of_config(path, config, pathlib.Path(sections.__file__)))
   config.lock()
@@ -164,12 +164,20 @@ def find(given: str) -> pathlib.Path:
 
 
 @functools.cache
-def _shipped(task: str) -> ConfigDict:
+def shipped(task: str) -> ConfigDict:
   """The config that comes with the program for a task.
 
   It tells what the task's keys are, and what kind of value each holds.
   """
   return _run(CONFIGS / f"{task}.py", "")
+
+
+def shipped_options(task: str) -> Iterator[ConfigDict]:
+  """That config with each of its options alone (`OPTIONS` of its file)."""
+  path = CONFIGS / f"{task}.py"
+  for option, choices in _execute(path).get("OPTIONS", {}).items():
+    for choice in choices:
+      yield _run(path, f"{option}={choice}")
 
 
 def to_json(config: ConfigDict | dict) -> str:
@@ -220,13 +228,17 @@ def _switch(name: str, flags: dict[str, str | None]) -> bool:
     raise errors.UserError(f"--{name}={text}, expected --{name} alone, or true or false") from error
 
 
+def _execute(path: pathlib.Path) -> dict[str, Any]:
+  """The names of a config file, which may be the user's own, as Python would import it."""
+  scope: dict[str, Any] = {"__name__": "config_file", "__file__": str(path)}
+  exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), scope)
+  return scope
+
+
 def _run(path: pathlib.Path, arg: str) -> Any:
   """Runs a config file's get_config."""
-  scope: dict[str, Any] = {"__name__": "config_file", "__file__": str(path)}
   try:
-    # the user's own file, as Python would import it
-    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), scope)
-    make = scope.get("get_config")
+    make = _execute(path).get("get_config")
     if make is None:
       raise errors.UserError(f"config file {str(path)!r} has no function get_config(arg)")
     return make(arg) if arg else make()

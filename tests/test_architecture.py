@@ -162,8 +162,6 @@ LONG = {
   "benchmarks/gripper.py": 432,
   "tests/data/makers.py": 437,
   "tests/serve/test_server.py": 423,
-  "tests/tasks/test_policy.py": 588,
-  "tests/train/test_checkpoint_parts.py": 491,
 }
 
 

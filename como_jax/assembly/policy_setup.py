@@ -18,6 +18,8 @@ from como_jax.data.policy_facts import LatentMotion, RobotFacts
 from como_jax.data.policy_spec import LatentMotionSpec, PolicySpec, RobotSpec
 from como_jax.data.value_transforms import TwoValued, constants
 
+AUTO = ("auto",)  # config.policy.gripper: as the data are
+
 
 @dataclasses.dataclass(frozen=True)
 class PolicySetup:
@@ -51,6 +53,7 @@ def setup(config, resumed: StartingPolicy | None = None) -> PolicySetup:
   mixture, encode = data.mixture, data.encode
   start = resumed or policy_start.load(config.init)
   facts, latent = data.robots(), mixture.latent_motion()
+  check_gripper(facts, tuple(config.policy.gripper))
   if start:
     policy_start.check(start, facts, latent, resize=mixture.resize())
   if resumed:
@@ -100,7 +103,6 @@ def _units(
         latent.latent_model, latent.latent_offset_seconds, transforms.latent
       )
     for name, robot in new.items():
-      action = statistics.robots[name]["action"]
       known[name] = RobotSpec(
         action=robot.action,
         state=robot.state,
@@ -111,12 +113,37 @@ def _units(
         reduce=settings.reduce,
         instructions=robot.instructions,
         transforms=transforms.robots[name],
-        action_limits=(tuple(action.min.tolist()), tuple(action.max.tolist())),
       )
   for name, robot in facts.items():
     changed = {key: getattr(robot, key) for key in ("cameras", "unused_cameras", "instructions")}
     known[name] = dataclasses.replace(known[name], reduce=settings.reduce, **changed)
   return dict(sorted(known.items())), latent_spec  # examples number the robots by name
+
+
+def check_gripper(robots: Mapping[str, RobotFacts], names: tuple[str, ...]) -> None:
+  """Refuses names in config.policy.gripper that are no action of any robot.
+
+  Args:
+    robots: of the data, also those that keep the units of a policy to start from.
+    names: names or numbers of actions, or ("auto",).
+
+  Raises:
+    errors.UserError: with the nearest action.
+  """
+  if names == AUTO:
+    return
+  valid = {name for robot in robots.values() for name in _dimensions(robot)}
+  for name in map(str, names):
+    if name not in valid:
+      raise errors.UserError(
+        f"config.policy.gripper: no robot has an action {name!r}: {errors.nearest(name, valid)}"
+      )
+
+
+def _dimensions(robot: RobotFacts) -> dict[str, int]:
+  """Name or number of an action -> its dimension."""
+  numbers = {str(dim): dim for dim in range(robot.action)}
+  return numbers | {str(name): dim for dim, name in enumerate(robot.action_names)}
 
 
 def with_grippers(
@@ -127,26 +154,16 @@ def with_grippers(
   Args:
     statistics: with those that the data have.
     robots: that are new to the policy.
-    names: names or numbers of actions; ("auto",) takes those that the data have.
+    names: as `check_gripper` accepts them; ("auto",) takes those that the data have.
 
   Raises:
-    errors.UserError: no robot has such an action, or it has more than two values.
+    errors.UserError: an action has more than two values.
   """
-  if names == ("auto",):
+  if names == AUTO:
     return statistics
-  dims = {}  # robot -> name or number of an action -> its dimension
-  for robot, facts in robots.items():
-    numbers = {str(dim): dim for dim in range(facts.action)}
-    dims[robot] = numbers | {str(name): dim for dim, name in enumerate(facts.action_names)}
-  valid = {name for of_robot in dims.values() for name in of_robot}
-  for name in map(str, names):
-    if name not in valid:
-      raise errors.UserError(
-        f"config.policy.gripper: no robot has an action {name!r}: {errors.nearest(name, valid)}"
-      )
   changed = dict(statistics.robots)
-  for robot, of_robot in dims.items():
-    action = statistics.robots[robot]["action"]
+  for robot, facts in robots.items():
+    action, of_robot = statistics.robots[robot]["action"], _dimensions(facts)
     chosen = {name: of_robot[name] for name in map(str, names) if name in of_robot}
     for name, dim in chosen.items():
       if not action.two_valued[dim]:

@@ -8,10 +8,11 @@ import jax
 
 from como_jax import config as config_lib
 from como_jax import errors, trees
+from como_jax.data import policy_spec
 from como_jax.data.policy_facts import LatentMotion, RobotFacts
 from como_jax.data.policy_spec import PolicySpec
 from como_jax.serve import policy as serving
-from como_jax.train import encoder_weights, rng
+from como_jax.train import checkpoint, encoder_weights, integrity, rng, rundir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +46,22 @@ def resumed(command: config_lib.CommandLine) -> StartingPolicy | None:
   """The run that --resume goes on with; None for a new run.
 
   Its checkpoint brings the weights; those of config.init only tell which parts were given.
+
+  Raises:
+    errors.UserError: it has checkpoints and nothing says in which units they were trained.
   """
-  if not command.resume or (spec := serving.read_spec(command.workdir)) is None:
+  if not command.resume:
+    return None
+  workdir = command.workdir
+  spec = serving.read_spec(workdir)
+  if spec is None:
+    if integrity.steps(workdir / checkpoint.FOLDER):
+      copy = workdir / checkpoint.WEIGHTS / policy_spec.FILE
+      raise errors.UserError(
+        f"--resume: {workdir / policy_spec.FILE} does not say in which units the checkpoints "
+        f"beside it were trained, and {rundir.CONFIG} does not either: put the file back"
+        + (f", from {copy}" if copy.is_file() else "")
+      )
     return None
   before = load(command.config.init)
   return StartingPolicy(f"the run {command.workdir}", spec, before and before.params)

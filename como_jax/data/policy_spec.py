@@ -18,7 +18,9 @@ from como_jax import errors
 from como_jax.data import normalization, value_transforms
 
 FILE = "policy.json"
-VERSION = 2
+VERSION = 3
+# files of version 2 hold for each robot too what nothing reads: the range of its data's actions
+_WITH_RANGE, _RANGE = 2, "action_limits"
 # files of version 1 stood beside a config that holds the same facts and those it lacks
 _LACKING = 1
 
@@ -47,7 +49,6 @@ class RobotSpec:
     reduce: how the recorded actions of a step became one: "mean", "first" or "last".
     instructions: of its data: {"count", "empty" (whether some had none), "examples"}.
     transforms: "action" and "state" -> transforms in order, robot units -> the model's numbers.
-    action_limits: least and greatest value of each number of an action in the training data.
   """
 
   action: int
@@ -59,7 +60,6 @@ class RobotSpec:
   reduce: str
   instructions: Mapping[str, Any]
   transforms: Mapping[str, tuple[value_transforms.ValueTransform, ...]]
-  action_limits: tuple[tuple[float, ...], tuple[float, ...]]
 
   @property
   def two_valued(self) -> tuple[int, ...]:
@@ -140,11 +140,14 @@ class PolicySpec:
   @classmethod
   def _from_json(cls, values: dict[str, Any], where: str) -> "PolicySpec":
     version = values.pop("version", None)
-    if version != VERSION:
+    if version not in (_WITH_RANGE, VERSION):
       raise errors.UserError(f"{where} is of version {version!r}, this program reads {VERSION}")
     _check_keys(values, cls, where)
+    unread = {_RANGE} if version == _WITH_RANGE else set()
     robots = {
-      name: _read_robot(entry, f"{where}: robots.{name}")
+      name: _read_robot(
+        {key: value for key, value in entry.items() if key not in unread}, f"{where}: robots.{name}"
+      )
       for name, entry in values["robots"].items()
     }
     for name, robot in robots.items():
@@ -167,13 +170,11 @@ def _read_robot(entry: Mapping[str, Any], where: str) -> RobotSpec:
   for key in normalization.KEYS[: 2 if entry["state"] else 1]:
     if key not in transforms:
       raise errors.UserError(f"{where}: there are no transforms of {key}")
-  low, high = entry["action_limits"]
   return RobotSpec(
     **{
       **entry,
       **{key: tuple(entry[key]) for key in ("action_names", "cameras", "unused_cameras")},
       "transforms": transforms,
-      "action_limits": (tuple(low), tuple(high)),
     }
   )
 

@@ -20,7 +20,7 @@ def from_config(config: Mapping[str, Any]) -> policy_spec.PolicySpec:
   transforms = statistics.normalization(mode)
   robots = {}
   for name, facts in config["robots"].items():
-    sizes, action = config["model"]["robots"][name], statistics.robots[name]["action"]
+    sizes = config["model"]["robots"][name]
     robots[name] = policy_spec.RobotSpec(
       action=int(sizes["action"]),
       state=int(sizes["state"]),
@@ -31,7 +31,6 @@ def from_config(config: Mapping[str, Any]) -> policy_spec.PolicySpec:
       reduce=settings.get("reduce", "mean"),
       instructions=dict(facts.get("instructions", {"count": 0, "empty": True, "examples": []})),
       transforms=transforms.robots[name],
-      action_limits=(tuple(action.min.tolist()), tuple(action.max.tolist())),
     )
   latent = None
   if transforms.latent is not None:

@@ -183,6 +183,8 @@ def train(**changes: Any) -> ConfigDict:
       checkpoint_every=1_000,
       keep_checkpoints=2,
       tensorboard=True,
+      # first and last step of a profile for TensorBoard, e.g. (10, 14); () = none
+      profile_steps=(),
       wandb="",  # project name
       # --resume goes on although the data are not those that the run began with
       accept_changed_data=False,

@@ -41,7 +41,7 @@ def run(command: config_lib.CommandLine) -> int:
   assert evaluate is not None  # as something is held out
   for remark in policy_setup.remarks(setup):
     print(remark)
-  rundir.open_run(workdir, config, **flags)
+  rundir.open_run(workdir, config, resume=command.resume, overwrite=command.overwrite)
   scores = evaluate(jax.device_put(params))
   record = {
     "policy": str(config.init),

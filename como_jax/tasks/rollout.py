@@ -27,13 +27,13 @@ def run(command: config_lib.CommandLine, *, policy: planner.Policy | None = None
     errors.UserError: a setting, task, camera or checkpoint does not fit, or a run is resumed with
       other weights; nothing has been written.
   """
-  workdir, flags = command.workdir, {"resume": command.resume, "overwrite": command.overwrite}
+  workdir, resume, overwrite = command.workdir, command.resume, command.overwrite
   options = rollout_options.rollout_options(command.config)
-  rundir.check(workdir, command.config, **flags)
+  rundir.check(workdir, command.config, resume=resume, overwrite=overwrite)
   rollout = rollout_run.prepare(
-    options, policy=policy, record=workdir / CHECKPOINT if command.resume else None
+    options, policy=policy, record=workdir / CHECKPOINT if resume else None
   )
-  rundir.open_run(workdir, command.config, **flags)
+  rundir.open_run(workdir, command.config, resume=resume, overwrite=overwrite)
   if rollout.identity:
     atomic.write(workdir / CHECKPOINT, json.dumps(rollout.identity, indent=2))
   if rollout.loaded:

@@ -11,7 +11,6 @@ from typing import Any
 import xxhash
 
 from como_jax import errors, weights
-from como_jax.train import atomic
 
 FILE = "data.json"
 VERSION = 1
@@ -92,9 +91,9 @@ def check(workdir: pathlib.Path, current: list[dict[str, Any]], *, accept: bool)
   return [f"resume: {line}: accepted" for line in lines]
 
 
-def write(workdir: pathlib.Path, current: list[dict[str, Any]]) -> None:
-  """Writes the descriptions of a run's data (`record`) to its directory."""
-  atomic.write(workdir / FILE, json.dumps({"version": VERSION, "sets": current}, indent=2))
+def text(current: list[dict[str, Any]]) -> str:
+  """Content of `FILE`, which holds the descriptions of a run's data (`record`)."""
+  return json.dumps({"version": VERSION, "sets": current}, indent=2)
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:

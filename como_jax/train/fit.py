@@ -14,8 +14,9 @@ from como_jax import config as config_lib
 from como_jax import trees
 from como_jax.parallel import distributed
 from como_jax.parallel import mesh as mesh_lib
+from como_jax.train import checkpointer as checkpointer_lib
 from como_jax.train import (
-  atomic,
+  config_changes,
   data_identity,
   export,
   job,
@@ -23,13 +24,13 @@ from como_jax.train import (
   loop,
   meter,
   optimizer,
+  profile,
   reading,
   resume,
   rundir,
   state,
   step,
 )
-from como_jax.train import checkpointer as checkpointer_lib
 from como_jax.train.job import TrainJob
 
 
@@ -86,7 +87,8 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
   checkpointer = checkpointer_lib.Checkpointer(command.workdir, keep=section.keep_checkpoints)
   current = _initial_state(command, prepared, checkpointer)
   writer = _open_log(command, prepared, current, old_rate)
-  outcome = _train(section, prepared, train_step, current, writer, checkpointer)
+  profiled = _profile(command, writer)
+  outcome = _train(section, prepared, train_step, current, writer, checkpointer, profiled)
   if outcome.stopped:
     return loop.EXIT_SIGNALED
   primary = distributed.is_primary()
@@ -116,7 +118,7 @@ def _look(command: config_lib.CommandLine) -> tuple[str, Callable[[int], Any] | 
     log.check_wandb()
   if not (primary and command.resume):
     return "", None
-  rundir.changes(workdir, config)  # what is refused is refused before anything is compiled
+  config_changes.changes(workdir, config)  # what is refused is refused before anything is compiled
   return resume.done_already(workdir, config.train.steps), resume.rate_before(workdir)
 
 
@@ -156,10 +158,8 @@ def _open_directory(command: config_lib.CommandLine, prepared: _Prepared) -> Non
   if not distributed.is_primary():
     rundir.join(command.workdir, command.config)
     return
-  rundir.open_run(command.workdir, command.config, **_flags(command))
-  for name, text in prepared.job.files.items():
-    atomic.write(command.workdir / name, text)
-  data_identity.write(command.workdir, prepared.data)
+  files = {**prepared.job.files, data_identity.FILE: data_identity.text(prepared.data)}
+  rundir.open_run(command.workdir, command.config, **_flags(command), files=files)
   for line in prepared.changed:
     print(line)
 
@@ -223,6 +223,17 @@ def _open_log(
   return writer
 
 
+def _profile(
+  command: config_lib.CommandLine, writer: log.Log | log.NullLog
+) -> profile.Profile | None:
+  """The profile that is asked for, of process 0 and its devices."""
+  if not command.config.train.profile_steps:
+    return None
+  first, last = command.config.train.profile_steps
+  folder, records = command.workdir / log.BOARD, distributed.is_primary()
+  return profile.Profile(folder, first=first, last=last, say=writer.say, records=records)
+
+
 def _train(
   section: Any,
   prepared: _Prepared,
@@ -230,6 +241,7 @@ def _train(
   current: state.TrainState,
   writer: log.Log | log.NullLog,
   checkpointer: checkpointer_lib.Checkpointer,
+  profiled: profile.Profile | None,
 ) -> loop.TrainResult:
   """Runs the loop, and closes what it was given."""
   made = prepared.job
@@ -249,7 +261,13 @@ def _train(
   advice = meter.advice(**dataclasses.asdict(made.loading))
   throughput = loop.Throughput(made.examples_per_step, made.unit, advice)
   train_loop = loop.TrainLoop(
-    train_step, schedule, throughput, writer, checkpointer, evaluate if made.evaluate else None
+    train_step,
+    schedule,
+    throughput,
+    writer,
+    checkpointer,
+    evaluate if made.evaluate else None,
+    profile=profiled,
   )
   batches = made.batches(int(current.step))
   lost = False  # another process: then nothing here can be ended in order, Orbax would wait for it
@@ -259,6 +277,8 @@ def _train(
     lost = distributed.lost_process(error)
     raise
   finally:
+    if profiled:
+      profiled.close()
     if not lost:
       batches.close()
       writer.close()

@@ -17,6 +17,7 @@ from como_jax import errors
 from como_jax.train import atomic
 
 FILE = "metrics.jsonl"
+BOARD = "tensorboard"  # folder of its files
 
 
 class Log:
@@ -47,7 +48,7 @@ class Log:
       raise errors.StorageError(f"cannot write {self._path}: {error.strerror or error}") from error
     self.validated = sorted({line["step"] for line in kept if line["kind"] == "validation"})
     self._file = self._path.open("a")
-    self._board = _Board(workdir / "tensorboard", purge_step=start) if tensorboard else None
+    self._board = _Board(workdir / BOARD, purge_step=start) if tensorboard else None
     self._wandb = None
     if wandb:
       identity = workdir / "wandb_id"  # per directory: two directories are two W&B runs

@@ -3,6 +3,7 @@
 Every process of a run runs the same loop.
 """
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from como_jax.parallel import distributed
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.train import checkpointer as checkpointer_lib
 from como_jax.train import log as log_lib
+from como_jax.train import profile as profile_lib
 from como_jax.train import signals as signals_lib
 from como_jax.train import step as step_lib
 from como_jax.train.metrics_reader import MetricsReader
@@ -63,6 +65,7 @@ class TrainLoop:
     checkpointer: saves states.
     evaluate: `state -> {name: value}`; every process calls it.
     on_step: called with the number of finished steps (tests use it to stop at a chosen one).
+    profile: of some steps.
   """
 
   train_step: step_lib.TrainStep
@@ -72,6 +75,7 @@ class TrainLoop:
   checkpointer: checkpointer_lib.Checkpointer
   evaluate: Callable[[Any], dict[str, float]] | None = None
   on_step: Callable[[int], None] | None = None
+  profile: profile_lib.Profile | None = None
 
   def run(self, state: TrainState, batches: Iterator[dict]) -> TrainResult:
     """Trains from the step of `state`; `batches` must start at the same position.
@@ -107,9 +111,15 @@ class TrainLoop:
             failed_evaluations.append(done)
         if at_end:
           break
+        if self.profile and done + 1 == self.profile.first:
+          with self._paused(reader):
+            self.profile.start()
         state, metrics, waited = self._advance(state, batches, done, idle=reader.idle)
         done += 1
         reader.add(done, metrics, waited)
+        if self.profile and done == self.profile.last:
+          with self._paused(reader):
+            self.profile.stop()
         if self.on_step:
           self.on_step(done)
       with reader.saving():
@@ -134,7 +144,10 @@ class TrainLoop:
     waited = time.monotonic() - begin if idle else 0.0
     placed = mesh_lib.put_batch(self.train_step.mesh, batch)
     # All that a step reads is on the devices now: the guard turns any further copy into an error.
-    with jax.profiler.StepTraceAnnotation("train", step_num=done), jax.transfer_guard("disallow"):
+    with (
+      jax.profiler.StepTraceAnnotation("train", step_num=done + 1),
+      jax.transfer_guard("disallow"),
+    ):
       state, metrics = self.train_step(state, placed)
     return state, metrics, waited
 
@@ -153,9 +166,7 @@ class TrainLoop:
   def _evaluate(self, reader: MetricsReader, done: int, state: TrainState) -> bool:
     """Evaluates and logs; False when it failed, which is reported."""
     assert self.evaluate is not None  # or none would be due
-    reader.flush()
-    reader.data_wait.paused()
-    with reader.meter.paused(), jax.profiler.TraceAnnotation("evaluate"):
+    with self._paused(reader), jax.profiler.TraceAnnotation("evaluate"):
       scores = _scores(self.evaluate, state, step=done, log=self.log)
     if not scores:
       return False
@@ -163,6 +174,14 @@ class TrainLoop:
     text = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
     self.log.say(f"step {done}: validation {text}")
     return True
+
+  @contextlib.contextmanager
+  def _paused(self, reader: MetricsReader) -> Iterator[None]:
+    """The devices have done all steps; the time in this context is not that of training."""
+    reader.flush()
+    reader.data_wait.paused()
+    with reader.meter.paused():
+      yield
 
   def _report_end(self, reader: MetricsReader, done: int) -> None:
     if reader.unwritten or reader.stop == signals_lib.name(signals_lib.NO_LOG):

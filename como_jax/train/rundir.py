@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 
 import jax
 from clu import parameter_overview
@@ -18,48 +19,15 @@ from clu import parameter_overview
 import como_jax
 from como_jax import config as config_lib
 from como_jax import errors, weights
-from como_jax.settings import renames
-from como_jax.train import atomic, lock
+from como_jax.data import policy_spec
+from como_jax.train import atomic, config_changes, data_identity, lock
 
 CONFIG = "config.json"
 VERSIONS = "versions.json"
 PARAMETERS = "parameters.txt"
 
-# What may change between the runs of one experiment (a dot at the end: the whole section); anything
-# else would make another experiment of it. The learning rate and the clipping are what one changes
-# after a loss that was not finite. Every change is printed.
-RESUMABLE_KEYS = (
-  "train.steps",
-  "train.log_every",
-  "train.evaluate_every",
-  "train.checkpoint_every",
-  "train.keep_checkpoints",
-  "train.tensorboard",
-  "train.wandb",
-  "train.mesh.",
-  "train.accept_changed_data",
-  "model.attention_kernel",
-  "data.workers",
-  "data.threads",
-  "data.prefetch",
-  "data.cache",
-  "lerobot",
-  *(
-    f"train.optimizer.{key}"
-    for key in ("learning_rate", "schedule", "floor", "warmup_steps", "warmup_start", "clip_norm")
-  ),
-)
-
-# Keys that a run of an earlier version does not have, and the value with which it goes on as it
-# was.
-SINCE = {
-  "model.idm.components": 0,
-  "model.idm.components_pool": 1,
-  "model.idm.components_of": "features",
-  "train.cache_tokens": False,
-  "objectives.contrastive.gate": 0.0,
-  "data.source.frame_rate": 0.0,
-}
+# What `open_run` is given to write beside the config, in whatever task.
+BESIDE = (policy_spec.FILE, data_identity.FILE)
 
 
 def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> None:
@@ -72,7 +40,7 @@ def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> No
     errors.UserError: naming the directory and the flag to give.
   """
   used = workdir.exists() and (
-    not workdir.is_dir() or not all(_begun(path.name) for path in workdir.iterdir())
+    not workdir.is_dir() or not _unfinished({path.name for path in workdir.iterdir()})
   )
   if used and not workdir.is_dir():
     raise errors.UserError(f"--workdir {workdir} is a file, a directory is expected")
@@ -111,25 +79,44 @@ def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> No
     lock.take(workdir, keep=False)
 
 
-def _begun(name: str) -> bool:
-  """Whether a file of this name can be all that `open_run` had written when it was killed.
+def _unfinished(names: set[str]) -> bool:
+  """Whether these files can be all that `open_run` had written when it was killed.
 
-  There is no run before there is a CONFIG.
+  There is no run before there is a CONFIG, and the files beside it come after VERSIONS.
   """
-  return name in (VERSIONS, lock.LOCK) or (name.startswith(".") and name.endswith(".new"))
+  written = {lock.LOCK, VERSIONS} | (set(BESIDE) if VERSIONS in names else set())
+  return all(name in written or (name[0] == "." and name.endswith(".new")) for name in names)
 
 
-def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> None:
-  """Makes (or re-opens) the directory, takes its lock and writes the resolved config and versions.
+def open_run(
+  workdir: pathlib.Path,
+  config,
+  *,
+  resume: bool,
+  overwrite: bool,
+  files: Mapping[str, str] | None = None,
+) -> None:
+  """Makes (or re-opens) the directory, takes its lock and writes versions, files and the config.
 
-  What a resume changes is printed.
+  The config comes last. So a kill leaves no run where there was none. Where there was one, it
+  leaves the old config until all that stands beside the new one is there: the config of a policy
+  of an older version holds its units, that of today does not. What a resume changes is printed.
+
+  Args:
+    workdir: of the run.
+    config: resolved.
+    resume: a run goes on.
+    overwrite: a run is deleted.
+    files: what stands beside the config, name (one of `BESIDE`) -> text.
 
   Raises:
     errors.UserError: when the config of a resumed run differs in more than operational keys, the
       directory cannot be written, or another process owns it.
   """
+  files = files or {}
+  assert set(files) <= set(BESIDE)
   check(workdir, config, resume=resume, overwrite=overwrite)
-  changed = changes(workdir, config) if resume else {}
+  said = config_changes.lines(workdir, config) if resume else []
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     lock.take(workdir, keep=True)
@@ -137,46 +124,16 @@ def open_run(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) ->
     check(workdir, config, resume=resume, overwrite=overwrite)
     if overwrite:
       _empty(workdir)
-    atomic.write(
-      workdir / VERSIONS, json.dumps({"versions": versions(), "hardware": hardware()}, indent=2)
-    )
-    atomic.write(workdir / CONFIG, config_lib.to_json(config))
+    machine = json.dumps({"versions": versions(), "hardware": hardware()}, indent=2)
+    texts = {VERSIONS: machine, **files, CONFIG: config_lib.to_json(config)}
+    for name, text in texts.items():
+      atomic.write(workdir / name, text)
   except OSError as error:
     raise errors.UserError(
       f"--workdir {workdir} cannot be written: {error.strerror or error}"
     ) from error
-  for key, (was, now) in changed.items():
-    if was is not None:  # written by a version that did not have the key
-      print(f"resume: {key}: {was!r} before, {now!r} now")
-
-
-def changes(workdir: pathlib.Path, config) -> dict[str, tuple]:
-  """{key: (before, now)} of a resumed run's config.
-
-  Raises:
-    errors.UserError: a key that must not change; it names both values.
-  """
-  stored = weights.read_config(workdir / CONFIG)
-  changed = {
-    key: pair
-    for key, pair in config_lib.differences(stored, json.loads(config_lib.to_json(config))).items()
-    if (key not in SINCE or pair != (None, SINCE[key])) and not renames.written_by_data(stored, key)
-  }
-  refused = {
-    key: pair
-    for key, pair in changed.items()
-    if not any(
-      key == free or (free.endswith(".") and key.startswith(free)) for free in RESUMABLE_KEYS
-    )
-  }
-  if refused:
-    listed = "; ".join(
-      f"{key}: {was!r} before, {now!r} now" for key, (was, now) in list(refused.items())[:5]
-    )
-    raise errors.UserError(
-      f"--resume: the config is not the one {workdir} was started with: {listed}"
-    )
-  return changed
+  for line in said:
+    print(line)
 
 
 def _empty(workdir: pathlib.Path) -> None:

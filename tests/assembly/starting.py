@@ -31,7 +31,6 @@ def started(**changes):
     reduce="mean",
     instructions={"count": 0, "empty": True, "examples": []},
     transforms=numbers.robots["arm"],
-    action_limits=((0.0,) * 3, (1.0,) * 3),
   )
   old = dataclasses.replace(
     arm, action=2, state=2, action_names=("x", "grip"), transforms=numbers.robots["old"]

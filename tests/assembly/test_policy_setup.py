@@ -15,7 +15,7 @@ from como_jax.data.policy_layout import Layout
 from tests.assembly.starting import ARM, started
 from tests.refusals import text_of
 from tests.tasks.columns import GRIPPER, MOVING, ROWS, STILL, of, units
-from tests.tasks.test_policy import TINY
+from tests.tasks.small_policy import TINY
 
 LATENT = policy_facts.LatentMotion("aa", 0.5, num_queries=6, latent_dim=7)
 
@@ -84,7 +84,6 @@ def test_what_follows_from_the_data(mixture):
       reduce="last",
       instructions=ARM.instructions,
       transforms={"action": action.transforms(snap=True), "state": state.transforms()},
-      action_limits=(tuple(action.min), tuple(action.max)),
     )
   }
   assert (spec.resize, spec.guidance_scale, spec.latent) == ("squash", 1.0, None)
@@ -138,7 +137,6 @@ def test_a_policy_goes_on_in_its_own_units(mixture, monkeypatch):
   robots = found.spec.robots
   assert found.start is start and list(robots) == ["arm", "new", "old"]
   assert robots["arm"].transforms == start.spec.robots["arm"].transforms
-  assert robots["arm"].action_limits == ((0.0,) * 3, (1.0,) * 3)
   # it is served with what it is trained on now
   assert robots["arm"].cameras == ("front",) and robots["arm"].instructions == ARM.instructions
   assert robots["old"] == start.spec.robots["old"]
@@ -208,6 +206,23 @@ def test_gpt_classifies_the_grippers_that_it_does_not_denoise(mixture):
   )
 
 
+def test_names_of_grippers_are_those_of_actions_whether_or_not_a_robot_is_new(mixture):
+  del mixture
+  line = (
+    "config.policy.gripper: no robot has an action 'grap': did you mean 'grip'? (valid: 0, 1, "
+    "2, grip, x, y)"
+  )
+  given = "--config.policy.gripper=('grip', 'grap')"
+  for before in (None, resumed_run()):
+    assert text_of(lambda before=before: setup(given, resumed=before)) == line
+  robots = {"arm": ARM, "bot": dataclasses.replace(ARM, action_names=())}
+  for names in (("auto",), (), ("grip", "2"), (1,)):
+    policy_setup.check_gripper(robots, names)
+  assert text_of(lambda: policy_setup.check_gripper({"bot": robots["bot"]}, ("grip",))).startswith(
+    "config.policy.gripper: no robot has an action 'grip'"
+  )
+
+
 def test_two_valued_actions_by_name_by_number_or_as_found():
   numbers = units(arm=ROWS, bot=ROWS)
   robots = {"arm": ARM, "bot": dataclasses.replace(ARM, action_names=())}
@@ -224,13 +239,6 @@ def test_two_valued_actions_by_name_by_number_or_as_found():
   assert grippers("grip") == {"arm": [1], "bot": []}
   assert grippers("1") == grippers(1) == {"arm": [1], "bot": [1]}
   assert grippers(of={"arm": ARM}) == {"arm": [], "bot": [1]}, "of the robots that are new"
-  assert text_of(lambda: grippers("grap")) == (
-    "config.policy.gripper: no robot has an action 'grap': did you mean 'grip'? (valid: 0, 1, "
-    "2, grip, x, y)"
-  )
-  assert text_of(lambda: grippers("grip", of={"bot": robots["bot"]})).startswith(
-    "config.policy.gripper: no robot has an action 'grip'"
-  )
   assert text_of(lambda: grippers("x")) == (
     "config.policy.gripper: action 'x' of robot 'arm' has more values than two, from "
     f"{MOVING.min():.6g} to {MOVING.max():.6g}: leave it out"

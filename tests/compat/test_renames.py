@@ -3,7 +3,6 @@
 `configs_2026_11` holds resolved configs as that version of the program wrote them.
 """
 
-import copy
 import json
 import pathlib
 import shutil
@@ -15,12 +14,10 @@ from como_jax import config as config_lib
 from como_jax import errors, models, weights
 from como_jax.inference import fingerprints
 from como_jax.settings import renames
-from como_jax.train import checkpoint, rundir
+from como_jax.train import checkpoint, config_changes
 
 HERE = pathlib.Path(__file__).parent
 STORED = sorted((HERE / "configs_2026_11").glob("*.json"))
-# Keys that came after these configs were stored; a resumed run has the value of rundir.SINCE.
-NEWER = ("data.source.frame_rate",)
 GOLDEN = HERE.parent / "golden" / "configs"
 
 
@@ -32,16 +29,18 @@ def has(config, key):
   return last in config
 
 
-def without_newer(config):
+def without_newer(config, old):
   """A config of today without the keys that came later, which an old one lacks."""
-  config = copy.deepcopy(config)
-  for key in NEWER:
-    *parents, last = key.split(".")
-    section = config
-    for part in parents:
-      section = section.get(part, {})
-    section.pop(last, None)
-  return config
+  return {
+    key: without_newer(value, old[key]) if isinstance(value, dict) else value
+    for key, value in config.items()
+    if key in old
+  }
+
+
+def size(config):
+  """How many values a config has."""
+  return sum(size(value) if isinstance(value, dict) else 1 for value in config.values())
 
 
 def today(name):
@@ -57,13 +56,16 @@ def test_a_stored_config_becomes_todays_config_of_the_same_settings(file, tmp_pa
   before = json.dumps(old)
   config, expected = today(file.stem)
   upgraded = renames.upgrade(old)
-  assert upgraded == without_newer(expected) and old != upgraded
+  assert upgraded == without_newer(expected, upgraded) and old != upgraded
+  assert size(upgraded) == size(old), "nothing is lost"
   assert json.dumps(old) == before, "the argument is not changed"
   assert renames.upgrade(upgraded) == upgraded
   if "model" in upgraded:
     assert models.build(upgraded["model"]).config == models.build(expected["model"]).config
   (tmp_path / "config.json").write_text(before)
-  assert rundir.changes(tmp_path, config) == {}, "such a run is resumed as it was"
+  filled, changed = config_changes.changes(tmp_path, config)
+  assert changed == {}, "such a run is resumed as it was"
+  assert len(filled) == size(expected) - size(old), "but for the keys that came later"
 
 
 def test_the_stored_configs_have_every_old_key():
@@ -102,7 +104,8 @@ def test_every_reader_of_a_stored_config_upgrades_it(tmp_path):
   old = json.loads((HERE / "configs_2026_11" / "policy-debug.json").read_text())
   old = {**old, "normalisation": {"mode": "standard"}}
   (run / "config.json").write_text(json.dumps(old))
-  expected = {**without_newer(today("policy-debug")[1]), "normalization": {"mode": "standard"}}
+  newest = without_newer(today("policy-debug")[1], renames.upgrade(old))
+  expected = {**newest, "normalization": {"mode": "standard"}}
   assert checkpoint.load(run)[1] == expected
   folder = weights.save(tmp_path / "weights", {"x": np.zeros(1)}, old)
   assert weights.load(folder)[1] == expected

@@ -25,6 +25,12 @@ def test_back_and_forth_through_a_file(tmp_path):
   assert policy_spec.read(tmp_path) is None, "it lacks facts that the config beside it has"
 
 
+def test_a_file_of_version_2_is_read(tmp_path):
+  values = broken(action_limits=[[0.0] * 3, [1.0] * 3]) | {"version": 2}
+  (tmp_path / policy_spec.FILE).write_text(json.dumps(values))
+  assert policy_spec.read(tmp_path) == policy_upgrade.from_config(config())
+
+
 def test_its_transforms_are_those_of_the_normalization():
   """Bit for bit, both ways: a served action is what training would have said."""
   mode, statistics_of = normalization.from_json(config()["normalization"])
@@ -67,15 +73,15 @@ def without(name):
 @pytest.mark.parametrize(
   "values, message",
   [
-    (stored(version=3), "^p is of version 3, this program reads 2$"),
+    (stored(version=4), "^p is of version 4, this program reads 3$"),
     (stored(latent={"latent_model": "aa"}), "^p: latent: key 'latent_offset_seconds' is missing$"),
     (stored(resise="crop"), "^p: unknown key 'resise': did you mean 'resize'"),
     (without("language"), "^p: key 'language' is missing$"),
-    (without("version"), "^p is of version None, this program reads 2$"),
+    (without("version"), "^p is of version None, this program reads 3$"),
     (stored(robots={"arm": {"action": 3}}), "^p: robots.arm: key 'state' is missing$"),
     (stored(robots=[]), "^p is not the record of a policy: AttributeError"),
     (broken(transforms={}), "^p: robots.arm: there are no transforms of action$"),
-    (broken(action_limits=[[0]]), "^p is not the record of a policy: ValueError"),
+    (broken(action_limits=[[0], [1]]), "^p: robots.arm: unknown key 'action_limits'"),
     (broken(action_names=None), "^p is not the record of a policy: TypeError"),
     (
       stored(model={"kind": "policy", "robots": {"leg": {"action": 3, "state": 3}}}),

@@ -10,6 +10,5 @@ def test_what_it_says_of_a_robot():
   assert (spec.guidance_scale, spec.resize) == (2.0, "crop")
   assert (spec.latent.latent_model, spec.latent.latent_offset_seconds) == ("aa", 0.0)
   assert robot.two_valued == (2,)
-  assert robot.action_limits == ((0.0, 2.0, 0.1), (6.0, 2.0, 0.9))
   assert [one.name for one in robot.transforms["action"]] == ["affine", "constant", "two_valued"]
   assert [one.name for one in robot.transforms["state"]] == ["affine", "constant"]

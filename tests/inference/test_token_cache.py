@@ -15,7 +15,7 @@ from como_jax.tasks import motion, policy
 from tests.data import makers
 from tests.models import tiny
 from tests.models.policy import small
-from tests.tasks.test_policy import parse
+from tests.tasks.small_policy import parse
 
 
 @pytest.fixture(scope="module", name="path")

@@ -127,6 +127,7 @@ EMPTY = {
   "rollout:tasks",
   "collect:tasks",
   "data.mixture",
+  "train.profile_steps",
 }
 # tuples of them
 NUMBERS = {
@@ -140,6 +141,7 @@ NUMBERS = {
   "exam.fit_scenes",
   "exam.test_scenes",
   "exam.quality",
+  "train.profile_steps",
 }
 
 

@@ -10,7 +10,8 @@ from como_jax.evaluate import consistency
 from como_jax.inference import motion_evaluator
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
-from como_jax.train import optimizer, state, step
+from como_jax.train import state, step
+from tests import toy
 
 SIZE, CLIPS, FRAMES = 32, 8, 3
 
@@ -45,22 +46,7 @@ def test_overfits_one_batch():
     {"reconstruction": {"weight": 1.0}, "contrastive": {"weight": 0.004}}
   )
   mesh = mesh_lib.make(data=1, devices=jax.devices()[:1])
-  tx, _ = optimizer.build(
-    optimizer.Settings(
-      name="adam",
-      learning_rate=3e-3,
-      b1=0.9,
-      b2=0.99,
-      eps=1e-8,
-      weight_decay=0.0,
-      clip_norm=0.5,
-      schedule="linear",
-      floor=0.1,
-      warmup_steps=0,
-      warmup_start=0.0,
-    ),
-    steps=200,
-  )
+  tx, _ = toy.make_optimizer(steps=200, learning_rate=3e-3)
   now = jax.jit(lambda key: state.create(model.init(key), tx, frozen=model.frozen, ema=False))(
     jax.random.key(0)
   )

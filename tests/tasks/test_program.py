@@ -8,7 +8,8 @@ import pytest
 from como_jax import model_presets, models, objectives, trees
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules
-from como_jax.train import optimizer, rng, state, step
+from como_jax.train import rng, state, step
+from tests import toy
 
 ACCUMULATE = 2
 
@@ -26,22 +27,7 @@ def compiled():
     {"reconstruction": {"weight": 1.0}, "contrastive": {"weight": 0.004}}
   )
   mesh = mesh_lib.make(data=2, fsdp=4)
-  tx, _ = optimizer.build(
-    optimizer.Settings(
-      name="adam",
-      learning_rate=1e-3,
-      b1=0.9,
-      b2=0.99,
-      eps=1e-8,
-      weight_decay=0.0,
-      clip_norm=0.5,
-      schedule="linear",
-      floor=0.1,
-      warmup_steps=0,
-      warmup_start=0.0,
-    ),
-    steps=5,
-  )
+  tx, _ = toy.make_optimizer(steps=5, learning_rate=1e-3)
   now = jax.eval_shape(
     lambda key: state.create(model.init(key), tx, frozen=model.frozen, ema=True), rng.key(0, "init")
   )

@@ -259,14 +259,14 @@ def test_a_failed_validation_is_told_at_the_end_and_the_weights_are_there(fit, t
 def test_a_full_disk_anywhere_is_one_line_and_what_a_kill_left_is_removed(
   fit, tmp_path, monkeypatch
 ):
-  write = fit_lib.atomic.write
+  write = rundir.atomic.write
 
   def full(path, text):
     if path.name == "speed.json":
       raise OSError(28, "No space left on device", str(path))
     write(path, text)
 
-  monkeypatch.setattr(fit_lib.atomic, "write", full)
+  monkeypatch.setattr(rundir.atomic, "write", full)
   with pytest.raises(
     errors.StorageError,
     match=(
@@ -274,7 +274,7 @@ def test_a_full_disk_anywhere_is_one_line_and_what_a_kill_left_is_removed(
     ),
   ):
     fit(steps=1)
-  monkeypatch.setattr(fit_lib.atomic, "write", write)
+  monkeypatch.setattr(rundir.atomic, "write", write)
   (tmp_path / "run" / ".weights.new-12345678").mkdir()
   assert fit("--resume", steps=1) == 0 and step_of(tmp_path / "run") == 1
   assert not list((tmp_path / "run").glob(".weights*"))

@@ -93,6 +93,7 @@ def _played(monkeypatch):
     evaluate_every=0,
     evaluate=None,
     on_step=None,
+    profile=None,
   ):
     calls = [] if calls is None else calls
     clock[0] = 0.0
@@ -134,6 +135,7 @@ def _played(monkeypatch):
       Checkpointer(calls, full),
       evaluate,
       on_step,
+      profile(calls) if profile else None,
     ).run(types.SimpleNamespace(step=start), batches())
     return outcome, calls
 

@@ -79,10 +79,13 @@ def _fit(tmp_path, monkeypatch, capsys):
   )
   monkeypatch.setattr(d, "lost_process", lambda error: told.lost)
   monkeypatch.setattr(fit_lib.reading, "cores", call("cores"))
-  for name in ("check", "changes", "join", "write_parameters"):
+  for name in ("check", "join", "write_parameters"):
     monkeypatch.setattr(fit_lib.rundir, name, call(f"rundir.{name}"))
+  monkeypatch.setattr(fit_lib.config_changes, "changes", call("changes"))
   monkeypatch.setattr(fit_lib.rundir, "hardware", lambda: {"devices": "2 x chip"})
-  monkeypatch.setattr(fit_lib.rundir, "open_run", noted("rundir.open_run", "resume", "overwrite"))
+  monkeypatch.setattr(
+    fit_lib.rundir, "open_run", noted("rundir.open_run", "resume", "overwrite", "files")
+  )
   monkeypatch.setattr(fit_lib.log, "check_wandb", call("wandb"))
   monkeypatch.setattr(fit_lib.resume, "done_already", call("done_already", lambda: told.enough))
   monkeypatch.setattr(fit_lib.resume, "rate_before", call("rate_before", lambda: told.old_rate))
@@ -103,9 +106,7 @@ def _fit(tmp_path, monkeypatch, capsys):
     "check",
     lambda workdir, data, *, accept: told.calls.append(("data", data, accept)) or told.changed,
   )
-  monkeypatch.setattr(
-    fit_lib.data_identity, "write", lambda workdir, data: told.calls.append(("write", data))
-  )
+  monkeypatch.setattr(fit_lib.data_identity, "text", lambda data: f"text of {data}")
   monkeypatch.setattr(
     fit_lib.optimizer,
     "from_section",
@@ -180,6 +181,7 @@ def _fit(tmp_path, monkeypatch, capsys):
     constants={"c": 1},
     evaluate=lambda params: ("scores", params),
     batches=lambda start: Batches(start, call("batches.close")),
+    files={"policy.json": "{}"},
   )
 
   def fit(*words, **train):
@@ -212,6 +214,7 @@ def _fit(tmp_path, monkeypatch, capsys):
   return fit
 
 
+FILES = {"policy.json": "{}", "data.json": "text of ['DATA']"}
 START = [("same", "the command line", True, True), "cores"]
 PREPARED = [("mesh", 2), ("batch", True, 16, 2), "make", "record"]
 
@@ -230,8 +233,7 @@ def test_a_first_start(fit, tmp_path):
     *PREPARED,
     ("optimizer", 9),
     ("memory", "SHAPES", True),
-    ("rundir.open_run", False, False),
-    ("write", ["DATA"]),
+    ("rundir.open_run", False, False, FILES),
     ("checkpointer", 3),
     "rundir.write_parameters",
     "batches.close",
@@ -270,7 +272,7 @@ def test_a_first_start(fit, tmp_path):
   (command, outcome, exported), more, seconds = told.exported[0]
   assert (
     (command.workdir, outcome.state) == (run, now)
-    and more == dict(unit="pairs", files={})
+    and more == dict(unit="pairs", files={"policy.json": "{}"})
     and exported["a"] == 1
     and 0 <= seconds < 3600
   )
@@ -302,14 +304,14 @@ def test_a_resumed_run_goes_on_where_it_was(fit, monkeypatch):
   assert told.calls[2:10] == [
     "rundir.check",
     "wandb",
-    "rundir.changes",
+    "changes",
     "done_already",
     "rate_before",
     *PREPARED[:3],
   ]
   assert (
     ("data", ["DATA"], True) in told.calls
-    and ("rundir.open_run", True, False) in told.calls
+    and ("rundir.open_run", True, False, FILES) in told.calls
     and "restore" in told.calls
   )
   assert (
@@ -344,11 +346,11 @@ def test_the_other_processes_wait_and_write_nothing(fit, monkeypatch):
   code, said = fit("--resume")
   assert code == 0 and said == "" and not told.logs and not told.exported
   written = ("rundir.write_parameters",)
-  for name in ("rundir.check", "rundir.changes", "done_already", "record", *written):
+  for name in ("rundir.check", "changes", "done_already", "record", *written):
     assert name not in told.calls
   assert (
     "rundir.join" in told.calls
-    and ("write", ["DATA"]) not in told.calls
+    and not any(one[0] == "rundir.open_run" for one in told.calls)
     and told.calls[-1][0] == "gather"
     and told.calls[-1][2] is False
   )
@@ -382,3 +384,17 @@ def test_what_fails_is_closed_in_order_unless_another_process_is_gone(fit):
   with pytest.raises(KeyboardInterrupt):
     fit()
   assert told.calls[-1] == "checkpointer.close"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_profile_is_recorded_by_process_0_alone_and_closed(fit, monkeypatch, tmp_path, first):
+  asked, made = [], types.SimpleNamespace(close=lambda: fit.told.calls.append("profile.close"))
+
+  def make(folder, *, say, **more):
+    return asked.append((folder, more)) or made
+
+  monkeypatch.setattr(fit_lib.profile, "Profile", make)
+  fit.told.first = first
+  assert fit(profile_steps=(2, 4)) and asked[0][1] == dict(first=2, last=4, records=first)
+  assert asked[0][0] == tmp_path / "run" / "tensorboard" and "profile.close" in fit.told.calls
+  assert fit() and [one.profile for _, one in fit.told.looped] == [made, None]

@@ -11,7 +11,7 @@ from como_jax.parallel import mesh as mesh_lib
 from como_jax.train import job as job_lib
 from como_jax.train import memory, rng
 from tests import toy
-from tests.train.test_checkpoint_parts import raises
+from tests.train.step_folders import raises
 
 
 def text_of(kind, call):

@@ -152,3 +152,41 @@ def test_every_step_is_told(played):
   told = []
   played(start=3, steps=6, on_step=told.append)
   assert told == [4, 5, 6]
+
+
+class Profile:
+  """A profile on paper of the steps 3 and 4; starting and writing it takes 50 seconds each."""
+
+  first, last = 3, 4
+
+  def __init__(self, calls, clock):
+    self._calls, self._clock = calls, clock
+
+  def start(self):
+    self._calls.append(("profile", "start"))
+    self._clock[0] += 50
+
+  def stop(self):
+    self._calls.append(("profile", "stop"))
+    self._clock[0] += 50
+
+
+def test_a_profile_holds_whole_steps_and_its_time_is_not_that_of_training(played):
+  outcome, calls = played(steps=6, profile=lambda calls: Profile(calls, played.clock))
+  assert kinds(calls, "draw", "write", "profile") == [
+    ("draw", 0),
+    ("draw", 1),
+    ("write", 1),
+    ("write", 2),
+    ("profile", "start"),  # what was started before is done
+    ("draw", 2),
+    ("draw", 3),
+    ("write", 3),
+    ("write", 4),
+    ("profile", "stop"),
+    ("draw", 4),
+    ("draw", 5),
+    ("write", 5),
+    ("write", 6),
+  ]
+  assert outcome.examples_per_s == played(steps=6)[0].examples_per_s

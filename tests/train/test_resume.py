@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from como_jax.train import resume, rundir
-from tests.train.test_checkpoint_parts import exported, step_folder
+from tests.train.step_folders import exported, step_folder
 
 
 def test_a_run_that_is_done_already(tmp_path):
